@@ -1,0 +1,19 @@
+//! Compiles the contracts with protox, so that nobody needs a protoc.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+/// Every contract of the project; `build.rs` of the server reads the same folder.
+const PROTOS: [&str; 2] = ["inventory/v1/inventory.proto", "inventory/v1/admin.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=inventory");
+    let descriptors = protox::compile(PROTOS, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), prost_encode(&descriptors))?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}
+
+fn prost_encode(descriptors: &impl protox::prost::Message) -> Vec<u8> {
+    descriptors.encode_to_vec()
+}

@@ -1,0 +1,38 @@
+//! What a caller is told. Mapping to a wire status is the business of `api`.
+
+use super::ids::OrderId;
+use super::time::Micros;
+
+/// The outcome of one operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The reservation is confirmed and durable.
+    Confirmed { order: OrderId },
+    /// The reservation is released and durable.
+    Released,
+    Refused(Refusal),
+}
+
+/// Why an operation did not do what it asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A strong read over all stripes, begun after the call arrived, showed too little.
+    InsufficientInventory { remaining: u64 },
+    EventNotFound,
+    /// The reservation exists with another event or quantity.
+    IdempotencyConflict,
+    /// Commit of a released reservation.
+    ReservationReleased,
+    /// Release of a confirmed reservation.
+    ReservationCommitted,
+    /// The deadline passed. `dispatched` tells whether the write may still take effect.
+    DeadlineExceeded { dispatched: bool },
+    /// A queue is full or the shard is draining; nothing was done.
+    Overloaded { retry_after: Micros },
+    /// The store throttles or conflicts for longer than the deadline allows; nothing was done.
+    StoreBusy { retry_after: Micros },
+    /// The store cannot be reached.
+    StoreUnavailable { retry_after: Micros },
+    /// The store refused this very operation, or holds a record that cannot be understood.
+    Internal,
+}

@@ -1,0 +1,174 @@
+//! Identifiers, valid by construction.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::limits;
+
+/// Why a text is not an identifier.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum IdError {
+    #[error("is empty; want 1 to {max} bytes of [A-Za-z0-9._:-]", max = limits::ID_BYTES_MAX)]
+    Empty,
+    #[error("has {0} bytes; want 1 to {max} bytes of [A-Za-z0-9._:-]", max = limits::ID_BYTES_MAX)]
+    TooLong(usize),
+    #[error("has {0:?} at byte {1}; want 1 to {max} bytes of [A-Za-z0-9._:-]", max = limits::ID_BYTES_MAX)]
+    Character(char, usize),
+}
+
+fn check(text: &str) -> Result<(), IdError> {
+    if text.is_empty() {
+        return Err(IdError::Empty);
+    }
+    if text.len() > limits::ID_BYTES_MAX {
+        return Err(IdError::TooLong(text.len()));
+    }
+    // Bytes first: on the hot path every id is good and the scan is branch-predictable.
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-');
+    if text.bytes().all(good) {
+        return Ok(());
+    }
+    let (at, bad) = text
+        .char_indices()
+        .find(|(_, c)| !c.is_ascii() || !good(*c as u8))
+        .unwrap_or((0, char::REPLACEMENT_CHARACTER));
+    Err(IdError::Character(bad, at))
+}
+
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            pub fn into_string(self) -> String {
+                self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+
+            fn try_from(text: String) -> Result<Self, IdError> {
+                check(&text).map(|()| Self(text))
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Self::try_from(text.to_owned())
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+identifier! {
+    /// An event, as clients name it.
+    EventId
+}
+
+identifier! {
+    /// The idempotency key of every call that changes stock.
+    ReservationId
+}
+
+/// One item of an event's stock. Index 0 is the event's own item (the only one at one stripe).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StripeId {
+    pub event: EventId,
+    pub index: u16,
+}
+
+impl StripeId {
+    /// The item's key: `event` for stripe 0, `event#3` for stripe 3. `#` is not legal in an event
+    /// id, so no event can collide with another's stripe.
+    pub fn key(&self) -> String {
+        stripe_key(&self.event, self.index)
+    }
+}
+
+/// See [`StripeId::key`].
+pub fn stripe_key(event: &EventId, index: u16) -> String {
+    match index {
+        0 => event.as_str().to_owned(),
+        n => format!("{event}#{n}"),
+    }
+}
+
+/// The order of a confirmed reservation: 128 bits derived from the reservation's id, so that any
+/// node gives any repeat the same one. Shown as `ord_` and 32 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OrderId([u8; 16]);
+
+impl OrderId {
+    pub fn of(reservation: &ReservationId) -> Self {
+        Self(digest(&[b"order/v1", reservation.as_str().as_bytes()]))
+    }
+}
+
+impl fmt::Display for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ord_{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What two requests must share to be the same request: event, quantity and seats, hashed.
+/// Stored with the reservation; a repeat with another fingerprint is an idempotency conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u8; 16]);
+
+impl Fingerprint {
+    /// Of a request for `qty` units.
+    pub fn of_quantity(event: &EventId, qty: u32) -> Self {
+        Self(digest(&[
+            b"quantity/v1",
+            event.as_str().as_bytes(),
+            &qty.to_be_bytes(),
+        ]))
+    }
+}
+
+/// The first 128 bits of SHA-256 over length-prefixed parts: no two part lists share an encoding.
+fn digest(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u32).to_be_bytes());
+        hash.update(part);
+    }
+    let mut first = [0; 16];
+    first.copy_from_slice(&hash.finalize()[..16]);
+    first
+}

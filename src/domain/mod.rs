@@ -1,0 +1,16 @@
+//! What a reservation means: the rules and the group commit, without any I/O.
+//!
+//! Everything here is a pure state machine. Time, randomness and the store's answers come in as
+//! parameters; what to send and whom to answer goes out as [`effect::Effect`]s. The server drives
+//! it against DynamoDB, the simulation in `tests/` drives the very same code against a model.
+//!
+//! Must not live here: an executor, a clock, a socket, the SDK, a log line, `async`.
+//!
+//! Reading order: [`ids`] → [`operation`] → [`rules`] (the state table) → [`transaction`] (what one
+//! batch writes) → [`lane`] (the group commit) → [`coordinator`] (all lanes of one shard).
+
+pub mod answer;
+pub mod ids;
+pub mod operation;
+pub mod time;
+pub mod transaction;

@@ -1,0 +1,79 @@
+//! The executor of a shard. The only module that names glommio, so that it can be exchanged.
+//!
+//! Must not live here: what a shard does (that is `shard`), any knowledge of HTTP, gRPC or the store.
+
+pub mod clock;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
+
+/// A task of this shard; dropping it cancels it, [`Task::detach`] lets it run.
+pub struct Task<T>(glommio::Task<T>);
+
+impl<T: 'static> Task<T> {
+    /// Lets the task run to its end without anybody waiting for it.
+    pub fn detach(self) {
+        self.0.detach();
+    }
+
+    /// Cancels the task and waits until it is gone; `Some` if it had ended before.
+    pub async fn cancel(self) -> Option<T> {
+        self.0.cancel().await
+    }
+
+    /// Waits for the task's result.
+    pub async fn join(self) -> T {
+        self.0.await
+    }
+}
+
+/// Starts `future` on the current shard. A panic in it would take the shard down: whatever the
+/// outside can influence is wrapped in `catch_unwind` by the caller.
+pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
+    Task(glommio::spawn_local(future))
+}
+
+/// Waits `span`; the timer's resolution is about a millisecond.
+pub async fn sleep(span: Duration) {
+    glommio::timer::Timer::new(span).await;
+}
+
+/// Runs `work` on a thread of its own pool, for calls that block (name resolution).
+pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
+    glommio::executor().spawn_blocking(work).await
+}
+
+/// Gives other ready tasks of the shard a turn.
+pub async fn yield_now() {
+    glommio::executor().yield_task_queue_now().await;
+}
+
+/// Registers the process with the kernel's barrier before any thread exists. Call first in `main`.
+pub fn early_init() {
+    glommio::early_init();
+}
+
+/// Connects to an address that needs no resolving.
+///
+/// # Errors
+/// The operating system's, as text that names the failure.
+pub async fn connect(address: std::net::SocketAddr, limit: Duration) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(address, limit).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Runs `future` to its end on an executor of its own on the calling thread, unpinned: for commands
+/// that need the store once, and for tests.
+///
+/// # Errors
+/// When the ring cannot be made; `cli::preflight` says why and what cures it.
+pub fn run_here<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
+    let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound)
+        .io_memory(crate::limits::RING_BUFFER_BYTES)
+        .make()
+        .map_err(std::io::Error::from)?;
+    Ok(executor.run(future))
+}
