@@ -10,7 +10,15 @@
 //! batch writes) → [`lane`] (the group commit) → [`coordinator`] (all lanes of one shard).
 
 pub mod answer;
+mod backoff;
+pub mod cache;
+pub mod coordinator;
+pub mod counters;
+pub mod effect;
 pub mod ids;
+pub mod lane;
 pub mod operation;
+mod reads;
+pub mod rules;
 pub mod time;
 pub mod transaction;

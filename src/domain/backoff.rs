@@ -1,0 +1,41 @@
+//! How long to wait before trying a transaction again.
+
+use rand::Rng;
+
+use super::time::Micros;
+use crate::limits;
+
+/// The pause before try number `attempt` (1 is the first repeat): doubled each time up to a bound,
+/// and drawn between half and the whole of it, so that lanes that collided do not collide again.
+pub(super) fn pause(attempt: u32, rng: &mut impl Rng) -> Micros {
+    let min = limits::RETRY_BACKOFF_MIN.as_micros() as u64;
+    let max = limits::RETRY_BACKOFF_MAX.as_micros() as u64;
+    let doublings = attempt.saturating_sub(1).min(16);
+    let whole = (min << doublings).min(max);
+    Micros(rng.random_range(whole / 2..=whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+
+    #[test]
+    fn grows_is_jittered_and_bounded() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let min = limits::RETRY_BACKOFF_MIN.as_micros() as u64;
+        let max = limits::RETRY_BACKOFF_MAX.as_micros() as u64;
+        for attempt in 1..200 {
+            let Micros(pause) = pause(attempt, &mut rng);
+            assert!(
+                pause >= min / 2 && pause <= max,
+                "attempt {attempt}: {pause}"
+            );
+        }
+        let first: Vec<u64> = (0..20).map(|_| pause(1, &mut rng).0).collect();
+        assert!(first.iter().any(|p| *p != first[0]), "no jitter: {first:?}");
+        assert!((0..20).all(|_| pause(20, &mut rng).0 >= max / 2));
+    }
+}

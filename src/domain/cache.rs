@@ -1,0 +1,98 @@
+//! The settled reservations a shard remembers, so that a repeat costs no store call.
+//!
+//! A cache only: the store's record is the truth, and forgetting an entry changes no answer.
+
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
+
+use super::ids::ReservationId;
+use super::time::Micros;
+use super::transaction::RecordView;
+
+struct Entry {
+    record: RecordView,
+    /// From here on the entry is as good as forgotten.
+    stale_at: Micros,
+}
+
+/// Least recently used reservations go first; every entry goes at its age.
+pub struct SettledCache {
+    entries: Option<LruCache<ReservationId, Entry, foldhash::fast::RandomState>>,
+    keep_for: Micros,
+}
+
+impl SettledCache {
+    /// Remembers up to `capacity` reservations (0: none) for `keep_for` each.
+    pub fn new(capacity: usize, keep_for: Micros) -> Self {
+        let entries = NonZeroUsize::new(capacity)
+            .map(|cap| LruCache::with_hasher(cap, foldhash::fast::RandomState::default()));
+        Self { entries, keep_for }
+    }
+
+    pub fn get(&mut self, reservation: &ReservationId, now: Micros) -> Option<RecordView> {
+        let entries = self.entries.as_mut()?;
+        let entry = entries.get(reservation)?;
+        if entry.stale_at > now {
+            return Some(entry.record);
+        }
+        entries.pop(reservation);
+        None
+    }
+
+    pub fn insert(&mut self, reservation: ReservationId, record: RecordView, now: Micros) {
+        if let Some(entries) = self.entries.as_mut() {
+            let stale_at = now.plus(self.keep_for);
+            entries.put(reservation, Entry { record, stale_at });
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.as_ref().map_or(0, LruCache::len)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ids::Fingerprint;
+    use super::super::transaction::ReservationState;
+    use super::*;
+
+    fn id(n: u32) -> ReservationId {
+        format!("r{n}").parse().expect("legal")
+    }
+
+    const RECORD: RecordView = RecordView {
+        fingerprint: Fingerprint([0; 16]),
+        state: ReservationState::Released,
+        order: None,
+    };
+
+    #[test]
+    fn forgets_the_least_recently_used_first() {
+        let mut cache = SettledCache::new(2, Micros(100));
+        cache.insert(id(1), RECORD, Micros(0));
+        cache.insert(id(2), RECORD, Micros(0));
+        assert!(cache.get(&id(1), Micros(1)).is_some());
+        cache.insert(id(3), RECORD, Micros(1));
+        assert!(cache.get(&id(2), Micros(1)).is_none());
+        assert!(cache.get(&id(1), Micros(1)).is_some());
+    }
+
+    #[test]
+    fn forgets_at_its_age_and_can_be_off() {
+        let mut cache = SettledCache::new(2, Micros(100));
+        cache.insert(id(1), RECORD, Micros(0));
+        assert!(cache.get(&id(1), Micros(99)).is_some());
+        assert!(cache.get(&id(1), Micros(100)).is_none());
+        assert!(cache.is_empty());
+
+        let mut off = SettledCache::new(0, Micros(100));
+        off.insert(id(1), RECORD, Micros(0));
+        assert!(off.get(&id(1), Micros(0)).is_none());
+    }
+}

@@ -1,0 +1,40 @@
+//! What the domain counts, for the telemetry to pick up. Monotonic; single writer.
+
+/// Totals since the shard started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Operations answered from the cache of settled reservations.
+    pub cache_hits: u64,
+    /// Operations that were not.
+    pub cache_misses: u64,
+    /// Operations that joined, or queued behind, one with the same reservation_id.
+    pub joined: u64,
+    /// Operations sent on to the shard that owns the stripe.
+    pub forwarded: u64,
+    /// Transactions dispatched, first tries only.
+    pub transactions: u64,
+    /// Reservations in them.
+    pub members: u64,
+    /// The largest batch dispatched.
+    pub members_max: u64,
+    /// Transactions sent again because their outcome was unknown.
+    pub resends: u64,
+    /// Outcomes that were unknown.
+    pub unknown_outcomes: u64,
+    /// Transactions put off because of a conflict.
+    pub conflicts: u64,
+    /// Transactions put off because the store throttled.
+    pub throttles: u64,
+    /// Transactions split because the store refused the body.
+    pub splits: u64,
+    /// Members found to exist already by the store's condition.
+    pub duplicates: u64,
+    /// Members that a stripe was too short for.
+    pub short: u64,
+    /// Members whose deadline passed before dispatch.
+    pub expired: u64,
+    /// Operations and reads refused because a queue was full.
+    pub shed: u64,
+    /// Strong reads of an event's stripes.
+    pub event_reads: u64,
+}
