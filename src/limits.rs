@@ -77,6 +77,9 @@ pub const EVENTS_KNOWN_MAX: usize = 16_384;
 /// Operations a shard has taken and not answered.
 pub const OPERATIONS_IN_FLIGHT_MAX: usize = 65_536;
 
+/// Calls of a shard that wait for an answer, of its own clients and of other shards.
+pub const CALLS_WAITING_MAX: usize = 2 * OPERATIONS_IN_FLIGHT_MAX;
+
 /// Calls joined to, or queued behind, one reservation_id in flight.
 pub const CALLS_PER_RESERVATION_MAX: usize = 64;
 

@@ -5,9 +5,10 @@
 pub mod clock;
 
 use std::future::Future;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
-pub use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
+pub use glommio::net::TcpStream;
 
 /// A task of this shard; dropping it cancels it, [`Task::detach`] lets it run.
 pub struct Task<T>(glommio::Task<T>);
@@ -76,4 +77,43 @@ pub fn run_here<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
         .make()
         .map_err(std::io::Error::from)?;
     Ok(executor.run(future))
+}
+
+/// A connection that belongs to no shard yet, so that it can be handed to one.
+pub struct Accepted(OwnedFd);
+
+impl Accepted {
+    /// Makes the current shard the connection's home.
+    ///
+    /// # Errors
+    /// When the peer has gone already and the socket refuses its options.
+    pub fn settle_here(self) -> std::io::Result<TcpStream> {
+        // SAFETY: the descriptor is owned, open, a TCP socket (it came out of `accept`), and its
+        // ownership moves into the stream.
+        let stream = unsafe { TcpStream::from_raw_fd(self.0.into_raw_fd()) };
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+/// A listening socket of this shard.
+pub struct Listener(glommio::net::TcpListener);
+
+impl Listener {
+    /// Takes over a socket that listens already.
+    pub fn adopt(listener: std::net::TcpListener) -> Self {
+        // SAFETY: the descriptor is an open listening TCP socket and its ownership moves.
+        Self(unsafe { glommio::net::TcpListener::from_raw_fd(listener.into_raw_fd()) })
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// The operating system's: out of descriptors, connection aborted.
+    pub async fn accept(&self) -> std::io::Result<Accepted> {
+        let stream = self.0.shared_accept().await?.bind_to_executor();
+        // SAFETY: the stream gives its descriptor up, nothing else owns it. glommio's own handle
+        // for crossing shards is not used because dropping it would leak the descriptor.
+        Ok(Accepted(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) }))
+    }
 }

@@ -1,0 +1,236 @@
+//! `inventory.v1.Inventory`: the handlers of contract A.
+//!
+//! A repeat of a settled reservation is answered on the spot, without an await. Everything else is
+//! handed to the driver; the future that waits for the answer may be dropped, the write goes on.
+
+use std::rc::Rc;
+
+use inventory_proto::inventory::v1::{
+    CheckReq, CheckRes, CommitReq, CommitRes, ReleaseReq, ReleaseRes, SeatRef,
+};
+
+use super::refusal::{self, Subject};
+use super::validate::{Violations, Wanted};
+use crate::domain::answer::{Answer, Refusal};
+use crate::domain::effect::Availability;
+use crate::domain::ids::{EventId, Fingerprint, ReservationId};
+use crate::domain::operation::{Operation, Verb};
+use crate::runtime::clock;
+use crate::shard::driver::Driver;
+use crate::telemetry::recorder::{InventoryType, Recorder};
+use crate::wire::{Call, Inventory, Status};
+
+const CONFIRMED: &str = "CONFIRMED";
+const RELEASED: &str = "RELEASED";
+
+/// One per shard.
+pub struct InventoryHandlers {
+    driver: Rc<Driver>,
+    recorder: Rc<Recorder>,
+    qty_max: u32,
+}
+
+/// A valid commit or release.
+struct Request {
+    event: EventId,
+    reservation: ReservationId,
+    wanted: Wanted,
+}
+
+impl InventoryHandlers {
+    pub fn new(driver: Rc<Driver>, recorder: Rc<Recorder>, qty_max: u32) -> Self {
+        Self {
+            driver,
+            recorder,
+            qty_max,
+        }
+    }
+
+    /// Runs one operation to its answer.
+    async fn run(&self, call: &Call, verb: Verb, request: Request, payment: String) -> Result<Answer, Status> {
+        let Request {
+            event,
+            reservation,
+            wanted,
+        } = request;
+        let qty = match wanted {
+            Wanted::Quantity(qty) => qty,
+            Wanted::Seats(seats) => {
+                let subject = subject(&event, Some(&reservation));
+                return Err(self.no_such_seats(event, &seats, &subject).await);
+            }
+        };
+        let operation = Operation {
+            verb,
+            fingerprint: Fingerprint::of_quantity(&event, qty),
+            reservation,
+            event,
+            qty,
+            payment_intent: payment,
+            deadline: call.deadline,
+        };
+        let replayed = self.driver.replay(&operation, call.arrived);
+        self.recorder.idempotency(label(verb), replayed.is_some());
+        if let Some(answer) = replayed {
+            return match answer {
+                Answer::Refused(why) => Err(self.refused(&why, &subject_of(&operation))),
+                answer => Ok(answer),
+            };
+        }
+        let subject = subject_of(&operation);
+        match self.driver.submit(operation).await {
+            Ok(Answer::Refused(why)) => Err(self.refused(&why, &subject)),
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(refusal::interrupted(&subject)),
+        }
+    }
+
+    fn refused(&self, why: &Refusal, subject: &Subject) -> Status {
+        let status = refusal::status_of(why, subject);
+        self.recorder.conflict(status.reason());
+        status
+    }
+
+    async fn stock(&self, event: EventId, qty: u32) -> Result<Availability, Status> {
+        let about = subject(&event, None);
+        match self.driver.check(event, qty).await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(why)) => Err(refusal::status_of(&why, &about)),
+            Err(_) => Err(refusal::interrupted(&about)),
+        }
+    }
+
+    /// Quantity events have no seats; whether the event exists at all is told first.
+    async fn no_such_seats(&self, event: EventId, seats: &[String], about: &Subject) -> Status {
+        match self.stock(event, 1).await {
+            Ok(_) => refusal::seats_not_found(seats, about),
+            Err(status) => status,
+        }
+    }
+
+    fn request(
+        &self,
+        event: String,
+        reservation: String,
+        qty: i32,
+        seats: Vec<SeatRef>,
+        payment: &str,
+    ) -> Result<Request, Status> {
+        let mut violations = Violations::default();
+        let event = violations.event(event);
+        let reservation = violations.reservation(reservation);
+        let wanted = violations.wanted(qty, seat_ids(seats), self.qty_max);
+        violations.payment_intent(payment);
+        match (event, reservation, wanted, violations.is_empty()) {
+            (Some(event), Some(reservation), Some(wanted), true) => Ok(Request {
+                event,
+                reservation,
+                wanted,
+            }),
+            (event, reservation, ..) => {
+                let about = Subject {
+                    event: event.map_or_else(String::new, EventId::into_string),
+                    reservation: reservation
+                        .map_or_else(String::new, ReservationId::into_string),
+                };
+                Err(refusal::invalid(violations, &about))
+            }
+        }
+    }
+}
+
+impl Inventory for InventoryHandlers {
+    async fn check_availability(&self, _call: &Call, request: CheckReq) -> Result<CheckRes, Status> {
+        let mut violations = Violations::default();
+        let event = violations.event(request.event_id);
+        let wanted = violations.wanted(request.qty, seat_ids(request.seat_ids), self.qty_max);
+        let (Some(event), Some(wanted)) = (event, wanted) else {
+            return Err(refusal::invalid(violations, &Subject::default()));
+        };
+        let answer = match wanted {
+            Wanted::Quantity(qty) => self.stock(event, qty).await.map(|found| CheckRes {
+                available: found.available,
+                unavailable_seats: Vec::new(),
+            }),
+            // Unknown seats are never available.
+            Wanted::Seats(seats) => self.stock(event, 1).await.map(|_| CheckRes {
+                available: false,
+                unavailable_seats: seats,
+            }),
+        };
+        let result = match &answer {
+            Ok(found) if found.available => "available",
+            Ok(_) => "unavailable",
+            Err(_) => "error",
+        };
+        self.recorder.check(InventoryType::Quantity, result);
+        answer
+    }
+
+    async fn commit_reservation(&self, call: &Call, request: CommitReq) -> Result<CommitRes, Status> {
+        let payment = request.payment_intent_id;
+        let checked = self.request(
+            request.event_id,
+            request.reservation_id,
+            request.qty,
+            request.seat_ids,
+            &payment,
+        )?;
+        let outcome = self.run(call, Verb::Commit, checked, payment).await;
+        let status = outcome.as_ref().map_or_else(Status::reason, |_| CONFIRMED);
+        self.recorder.commit(InventoryType::Quantity, status);
+        match outcome? {
+            Answer::Confirmed { order } => Ok(CommitRes {
+                order_id: order.to_string(),
+                status: CONFIRMED.to_owned(),
+            }),
+            Answer::Released | Answer::Refused(_) => Err(unexpected()),
+        }
+    }
+
+    async fn release_hold(&self, call: &Call, request: ReleaseReq) -> Result<ReleaseRes, Status> {
+        let checked = self.request(
+            request.event_id,
+            request.reservation_id,
+            request.qty,
+            request.seat_ids,
+            "",
+        )?;
+        let outcome = self.run(call, Verb::Release, checked, String::new()).await;
+        let status = outcome.as_ref().map_or_else(Status::reason, |_| RELEASED);
+        self.recorder.release(InventoryType::Quantity, status);
+        match outcome? {
+            Answer::Released => Ok(ReleaseRes {
+                status: RELEASED.to_owned(),
+            }),
+            Answer::Confirmed { .. } | Answer::Refused(_) => Err(unexpected()),
+        }
+    }
+}
+
+fn label(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Commit => "commit",
+        Verb::Release => "release",
+    }
+}
+
+fn seat_ids(seats: Vec<SeatRef>) -> Vec<String> {
+    seats.into_iter().map(|seat| seat.seat_id).collect()
+}
+
+fn subject(event: &EventId, reservation: Option<&ReservationId>) -> Subject {
+    Subject {
+        event: event.to_string(),
+        reservation: reservation.map_or_else(String::new, ToString::to_string),
+    }
+}
+
+fn subject_of(operation: &Operation) -> Subject {
+    subject(&operation.event, Some(&operation.reservation))
+}
+
+/// The rules never answer one verb with the other's success.
+fn unexpected() -> Status {
+    Status::internal(refusal::reason::INTERNAL, "the answer does not fit the call")
+}

@@ -1,0 +1,143 @@
+//! Which gRPC status a refusal is. The table is the contract's; clients decide by the reason.
+
+use std::time::Duration;
+
+use super::validate::Violations;
+use crate::domain::answer::Refusal;
+use crate::domain::time::Micros;
+use crate::wire::{Code, Status};
+
+/// `ErrorInfo.reason` of every business error.
+pub mod reason {
+    pub const INSUFFICIENT_INVENTORY: &str = "INSUFFICIENT_INVENTORY";
+    pub const EVENT_NOT_FOUND: &str = "EVENT_NOT_FOUND";
+    pub const SEAT_NOT_FOUND: &str = "SEAT_NOT_FOUND";
+    pub const IDEMPOTENCY_CONFLICT: &str = "IDEMPOTENCY_CONFLICT";
+    pub const RESERVATION_RELEASED: &str = "RESERVATION_RELEASED";
+    pub const RESERVATION_COMMITTED: &str = "RESERVATION_COMMITTED";
+    pub const DEADLINE_EXCEEDED: &str = crate::wire::reason::DEADLINE_EXCEEDED;
+    pub const OVERLOADED: &str = "OVERLOADED";
+    pub const STORE_BUSY: &str = "STORE_BUSY";
+    pub const STORE_UNAVAILABLE: &str = "STORE_UNAVAILABLE";
+    pub const INVALID_ARGUMENT: &str = "INVALID_ARGUMENT";
+    pub const INTERNAL: &str = "INTERNAL";
+}
+
+/// Whom a status is about; goes into `ErrorInfo.metadata`.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    pub event: String,
+    /// Empty where the call has none.
+    pub reservation: String,
+}
+
+impl Subject {
+    fn describe(&self, mut status: Status) -> Status {
+        if !self.event.is_empty() {
+            status = status.with_metadata("event_id", self.event.as_str());
+        }
+        if !self.reservation.is_empty() {
+            status = status.with_metadata("reservation_id", self.reservation.as_str());
+        }
+        status
+    }
+}
+
+/// The status of a refusal.
+pub fn status_of(refusal: &Refusal, subject: &Subject) -> Status {
+    let status = match refusal {
+        Refusal::InsufficientInventory { remaining } => Status::new(
+            Code::Aborted,
+            reason::INSUFFICIENT_INVENTORY,
+            format!("not enough left: {remaining} remaining"),
+        )
+        .with_metadata("remaining", remaining.to_string()),
+        Refusal::EventNotFound => {
+            Status::new(Code::NotFound, reason::EVENT_NOT_FOUND, "no such event")
+        }
+        Refusal::IdempotencyConflict => Status::new(
+            Code::AlreadyExists,
+            reason::IDEMPOTENCY_CONFLICT,
+            "this reservation_id was used with another event, quantity or seats",
+        ),
+        Refusal::ReservationReleased => Status::new(
+            Code::FailedPrecondition,
+            reason::RESERVATION_RELEASED,
+            "the reservation is released; a new one needs a new reservation_id",
+        ),
+        Refusal::ReservationCommitted => Status::new(
+            Code::FailedPrecondition,
+            reason::RESERVATION_COMMITTED,
+            "the reservation is confirmed; a sold ticket is not released",
+        ),
+        Refusal::DeadlineExceeded => Status::new(
+            Code::DeadlineExceeded,
+            reason::DEADLINE_EXCEEDED,
+            "the deadline passed before the write was sent; nothing was done",
+        ),
+        Refusal::Overloaded { retry_after } => Status::new(
+            Code::ResourceExhausted,
+            reason::OVERLOADED,
+            "too much is queued; nothing was done",
+        )
+        .with_retry_after(span(*retry_after)),
+        Refusal::StoreBusy { retry_after } => Status::new(
+            Code::Unavailable,
+            reason::STORE_BUSY,
+            "the store is throttling or contended; nothing was done",
+        )
+        .with_retry_after(span(*retry_after)),
+        Refusal::StoreUnavailable { retry_after } => Status::new(
+            Code::Unavailable,
+            reason::STORE_UNAVAILABLE,
+            "the store cannot be used now",
+        )
+        .with_retry_after(span(*retry_after)),
+        Refusal::Internal => {
+            Status::internal(reason::INTERNAL, "the store did not accept this reservation")
+        }
+    };
+    subject.describe(status)
+}
+
+/// The status of a call whose answer was lost with the shard: the write may have taken effect.
+pub fn interrupted(subject: &Subject) -> Status {
+    subject.describe(Status::new(
+        Code::Unavailable,
+        crate::wire::reason::SHUTTING_DOWN,
+        "the server is leaving; repeat the call with the same reservation_id",
+    ))
+}
+
+/// The status of a request with bad fields.
+pub fn invalid(violations: Violations, subject: &Subject) -> Status {
+    let violations = violations.into_vec();
+    let listed: Vec<String> = violations
+        .iter()
+        .map(|v| format!("{} {}", v.field, v.problem))
+        .collect();
+    let mut status = Status::new(
+        Code::InvalidArgument,
+        reason::INVALID_ARGUMENT,
+        listed.join("; "),
+    );
+    for violation in violations {
+        status = status.with_violation(violation.field, violation.problem);
+    }
+    subject.describe(status)
+}
+
+/// The status of a call that names seats where there are none of that name.
+pub fn seats_not_found(seats: &[String], subject: &Subject) -> Status {
+    let seats = seats.join(",");
+    let status = Status::new(
+        Code::NotFound,
+        reason::SEAT_NOT_FOUND,
+        format!("the event has no such seats: {seats}"),
+    );
+    subject.describe(status.with_metadata("seat_ids", seats))
+}
+
+fn span(micros: Micros) -> Duration {
+    Duration::from_micros(micros.0)
+}

@@ -1,0 +1,91 @@
+//! Which shard a new connection goes to.
+//!
+//! The kernel spreads connections over the listeners by a hash of their addresses, which for a
+//! handful of long-lived clients can mean all on one. So the shard that accepts one hands it to the
+//! shard with the fewest, unless that is itself. Touched at accept and close only.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::limits;
+
+/// Open connections of every shard.
+#[derive(Clone)]
+pub struct Loads(Arc<[Load]>);
+
+/// One shard's count on a cache line of its own.
+#[repr(align(128))]
+struct Load(AtomicUsize);
+
+impl Loads {
+    pub fn new(shards: usize) -> Self {
+        Self((0..shards).map(|_| Load(AtomicUsize::new(0))).collect())
+    }
+
+    pub fn of(&self, shard: usize) -> usize {
+        self.0.get(shard).map_or(0, |l| l.0.load(Ordering::Relaxed))
+    }
+
+    /// Reserves a place for a connection that `me` accepted: on `me` unless another has fewer.
+    /// `None` when every shard is full. The place is freed with [`Loads::close`].
+    pub fn place(&self, me: usize) -> Option<usize> {
+        let fewest = (0..self.0.len()).min_by_key(|shard| self.of(*shard))?;
+        let target = if self.of(me) > self.of(fewest) {
+            fewest
+        } else {
+            me
+        };
+        if self.of(target) >= limits::CONNECTIONS_PER_SHARD_MAX {
+            return None;
+        }
+        self.0.get(target)?.0.fetch_add(1, Ordering::Relaxed);
+        Some(target)
+    }
+
+    /// Moves a reserved place, when the hand-over failed.
+    pub fn transfer(&self, from: usize, to: usize) {
+        self.close(from);
+        if let Some(load) = self.0.get(to) {
+            load.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn close(&self, shard: usize) {
+        if let Some(load) = self.0.get(shard) {
+            load.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_connections_accepted_by_one_of_two_shards_end_up_two_and_two() {
+        let loads = Loads::new(2);
+        for _ in 0..4 {
+            loads.place(0).expect("room");
+        }
+        assert_eq!((loads.of(0), loads.of(1)), (2, 2));
+    }
+
+    #[test]
+    fn a_tie_stays_where_it_was_accepted() {
+        let loads = Loads::new(3);
+        assert_eq!(loads.place(2), Some(2));
+        loads.close(2);
+        assert_eq!(loads.place(1), Some(1));
+    }
+
+    #[test]
+    fn full_is_said_only_when_every_shard_is() {
+        let loads = Loads::new(2);
+        for _ in 0..2 * limits::CONNECTIONS_PER_SHARD_MAX {
+            loads.place(0).expect("room");
+        }
+        assert_eq!(loads.place(0), None);
+        loads.close(1);
+        assert_eq!(loads.place(0), Some(1));
+    }
+}

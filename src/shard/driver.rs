@@ -1,0 +1,289 @@
+//! Carries out what the domain wants: the one place where the pure core meets the executor.
+//!
+//! A call enters the coordinator, its effects come out and are carried out: answers to waiting
+//! calls, transactions and reads to the store, operations to other shards. The store's answers and
+//! the clock enter the same way. No rule lives here.
+
+use std::cell::{Cell, RefCell};
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::channel::oneshot;
+use slab::Slab;
+
+use super::inbox::{Mailbox, Reply, Work};
+use crate::domain::answer::{Answer, Refusal};
+use crate::domain::coordinator::Coordinator;
+use crate::domain::counters::Counters;
+use crate::domain::effect::{Availability, CallId, Effect, LaneId, Route};
+use crate::domain::ids::{EventId, ReservationId};
+use crate::domain::operation::Operation;
+use crate::domain::time::{Micros, Now};
+use crate::domain::transaction::{EventRead, Outcome, Transaction};
+use crate::limits;
+use crate::runtime::{self, clock};
+use crate::store::Store;
+
+/// Who waits for an answer of the coordinator.
+enum Waiting {
+    Operation(oneshot::Sender<Answer>),
+    Check(oneshot::Sender<Result<Availability, Refusal>>),
+    /// Another shard, which forwarded this reservation's operation.
+    Shard {
+        shard: usize,
+        reservation: ReservationId,
+    },
+}
+
+/// See the module's head.
+pub struct Driver {
+    shard: usize,
+    coordinator: RefCell<Coordinator>,
+    store: Rc<Store>,
+    waiting: RefCell<Slab<Waiting>>,
+    peers: Vec<Mailbox>,
+    /// The earliest wake-up for which a timer runs.
+    armed: Cell<Option<Micros>>,
+    /// Effect buffers for reuse; more than one only while effects cause effects.
+    spare: Cell<Vec<Effect>>,
+}
+
+impl Driver {
+    pub fn new(
+        shard: usize,
+        coordinator: Coordinator,
+        store: Rc<Store>,
+        peers: Vec<Mailbox>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            shard,
+            coordinator: RefCell::new(coordinator),
+            store,
+            waiting: RefCell::new(Slab::new()),
+            peers,
+            armed: Cell::new(None),
+            spare: Cell::new(Vec::new()),
+        })
+    }
+
+    pub fn store(&self) -> &Rc<Store> {
+        &self.store
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.coordinator.borrow().counters()
+    }
+
+    /// Nothing is in flight, neither calls nor transactions whose callers have gone.
+    pub fn is_idle(&self) -> bool {
+        self.coordinator.borrow().is_idle()
+    }
+
+    /// Operations that have not settled.
+    pub fn unsettled(&self) -> usize {
+        self.coordinator.borrow().in_lanes()
+    }
+
+    /// The answer to a repeat of a settled reservation, from memory.
+    pub fn replay(&self, operation: &Operation, now: Micros) -> Option<Answer> {
+        self.coordinator.borrow_mut().replay(operation, now)
+    }
+
+    /// Submits an operation. Dropping the receiver abandons the answer, never the operation.
+    pub fn submit(self: &Rc<Self>, operation: Operation) -> oneshot::Receiver<Answer> {
+        let (answer, receiver) = oneshot::channel();
+        let Some(call) = self.wait(Waiting::Operation(answer)) else {
+            return refused(overloaded());
+        };
+        self.enter(|core, now, fx| core.submit(call, operation, now, fx));
+        receiver
+    }
+
+    /// Asks whether `qty` units could be sold now.
+    pub fn check(
+        self: &Rc<Self>,
+        event: EventId,
+        qty: u32,
+    ) -> oneshot::Receiver<Result<Availability, Refusal>> {
+        let (result, receiver) = oneshot::channel();
+        if let Some(call) = self.wait(Waiting::Check(result)) {
+            self.enter(|core, now, fx| core.check(call, event, qty, now, fx));
+        }
+        receiver
+    }
+
+    /// Takes an operation that another shard routed here.
+    pub fn forwarded(self: &Rc<Self>, from: usize, route: Route, operation: Operation) {
+        let waiting = Waiting::Shard {
+            shard: from,
+            reservation: operation.reservation.clone(),
+        };
+        match self.wait(waiting) {
+            Some(call) => self.enter(|core, now, fx| {
+                core.submit_forwarded(call, operation, route, now, fx);
+            }),
+            None => self.reply(
+                from,
+                operation.reservation,
+                Answer::Refused(overloaded()),
+                None,
+            ),
+        }
+    }
+
+    /// Takes another shard's answer to an operation forwarded from here.
+    pub fn replied(self: &Rc<Self>, reply: Reply) {
+        self.enter(|core, now, fx| {
+            core.forward_settled(&reply.reservation, reply.answer, reply.learned, now, fx);
+        });
+    }
+
+    fn wait(&self, waiting: Waiting) -> Option<CallId> {
+        let mut slab = self.waiting.borrow_mut();
+        let room = slab.len() < limits::CALLS_WAITING_MAX;
+        room.then(|| CallId(slab.insert(waiting) as u64))
+    }
+
+    /// Brings one event into the coordinator and carries out what comes of it.
+    fn enter(self: &Rc<Self>, event: impl FnOnce(&mut Coordinator, Now, &mut Vec<Effect>)) {
+        let mut effects = self.spare.take();
+        {
+            let mut coordinator = self.coordinator.borrow_mut();
+            event(&mut coordinator, clock::now(), &mut effects);
+        }
+        for effect in effects.drain(..) {
+            self.carry_out(effect);
+        }
+        self.spare.set(effects);
+        self.arm();
+    }
+
+    fn carry_out(self: &Rc<Self>, effect: Effect) {
+        match effect {
+            Effect::Answer {
+                call,
+                answer,
+                learned,
+            } => match self.waiting.borrow_mut().try_remove(call.0 as usize) {
+                // A caller that has gone needs no answer.
+                Some(Waiting::Operation(waiting)) => drop(waiting.send(answer)),
+                Some(Waiting::Shard { shard, reservation }) => {
+                    self.reply(shard, reservation, answer, learned);
+                }
+                Some(Waiting::Check(_)) | None => {}
+            },
+            Effect::Checked { call, result } => {
+                let waiting = self.waiting.borrow_mut().try_remove(call.0 as usize);
+                if let Some(Waiting::Check(waiting)) = waiting {
+                    let _ = waiting.send(result);
+                }
+            }
+            Effect::Transact { lane, transaction } => self.transact(lane, transaction),
+            Effect::ReadEvent {
+                event,
+                stripes_hint,
+            } => self.read(event, stripes_hint),
+            Effect::Forward {
+                shard,
+                route,
+                operation,
+            } => self.forward(shard, route, operation),
+        }
+    }
+
+    fn transact(self: &Rc<Self>, lane: LaneId, transaction: Rc<Transaction>) {
+        let driver = Rc::clone(self);
+        runtime::spawn(async move {
+            // What panicked half way may have been sent: unknown, and therefore asked again.
+            let outcome = AssertUnwindSafe(driver.store.transact(&transaction))
+                .catch_unwind()
+                .await
+                .unwrap_or(Outcome::Unknown);
+            // The lane takes its records back out of it without a copy.
+            drop(transaction);
+            driver.enter(|core, now, fx| core.transaction_settled(lane, outcome, now, fx));
+        })
+        .detach();
+    }
+
+    fn read(self: &Rc<Self>, event: EventId, stripes_hint: Option<u16>) {
+        let driver = Rc::clone(self);
+        runtime::spawn(async move {
+            let read = AssertUnwindSafe(driver.store.read_event(&event, stripes_hint))
+                .catch_unwind()
+                .await
+                .unwrap_or(EventRead::Unavailable);
+            driver.enter(|core, now, fx| core.event_read(&event, &read, now, fx));
+        })
+        .detach();
+    }
+
+    fn forward(self: &Rc<Self>, shard: usize, route: Route, operation: Operation) {
+        let work = Work::Forward {
+            from: self.shard,
+            route,
+            operation,
+        };
+        let refused = match self.peers.get(shard) {
+            Some(peer) => peer.post(work).err(),
+            None => Some(work),
+        };
+        if let Some(Work::Forward { operation, .. }) = refused {
+            let answer = Answer::Refused(overloaded());
+            self.enter(|core, now, fx| {
+                core.forward_settled(&operation.reservation, answer, None, now, fx);
+            });
+        }
+    }
+
+    fn reply(
+        &self,
+        shard: usize,
+        reservation: ReservationId,
+        answer: Answer,
+        learned: Option<crate::domain::transaction::RecordView>,
+    ) {
+        if let Some(peer) = self.peers.get(shard) {
+            peer.reply(Reply {
+                reservation,
+                answer,
+                learned,
+            });
+        }
+    }
+
+    /// Starts a timer for the coordinator's next wake-up unless one runs that is early enough.
+    fn arm(self: &Rc<Self>) {
+        let Some(due) = self.coordinator.borrow().wake_at() else {
+            return;
+        };
+        if self.armed.get().is_some_and(|armed| armed <= due) {
+            return;
+        }
+        self.armed.set(Some(due));
+        let driver = Rc::clone(self);
+        let wait = Duration::from_micros(due.since(clock::monotonic()).0);
+        runtime::spawn(async move {
+            runtime::sleep(wait).await;
+            if driver.armed.get() == Some(due) {
+                driver.armed.set(None);
+            }
+            driver.enter(Coordinator::wake);
+        })
+        .detach();
+    }
+}
+
+fn overloaded() -> Refusal {
+    Refusal::Overloaded {
+        retry_after: Micros(limits::RETRY_AFTER.as_micros() as u64),
+    }
+}
+
+fn refused(refusal: Refusal) -> oneshot::Receiver<Answer> {
+    let (answer, receiver) = oneshot::channel();
+    let _ = answer.send(Answer::Refused(refusal));
+    receiver
+}

@@ -1,0 +1,92 @@
+//! What crosses between shards, and from the side thread to a shard.
+//!
+//! Two channels per shard. *Work* is bounded and refused when full. *Replies* has no bound of its
+//! own because it needs none: every reply answers one operation that this very shard forwarded and
+//! still counts as pending, of which there are at most `limits::OPERATIONS_IN_FLIGHT_MAX`.
+
+use futures::channel::oneshot;
+use tokio::sync::mpsc;
+
+use crate::domain::answer::Answer;
+use crate::domain::effect::Route;
+use crate::domain::ids::{EventId, ReservationId};
+use crate::domain::operation::Operation;
+use crate::domain::transaction::RecordView;
+use crate::limits;
+use crate::runtime::Accepted;
+use crate::store::events::{CreateEventError, Created, EventStock, ReadEventError};
+use crate::telemetry::recorder::Snapshot;
+
+/// A message to a shard that may be refused.
+pub enum Work {
+    /// An operation whose stripe this shard owns. Answered by [`Reply`].
+    Forward {
+        from: usize,
+        route: Route,
+        operation: Operation,
+    },
+    /// A connection that another shard accepted.
+    Connection(Accepted),
+    /// The interval's measurements, please.
+    Scrape(oneshot::Sender<Snapshot>),
+    CreateEvent {
+        event: EventId,
+        total: u64,
+        stripes: u16,
+        reply: oneshot::Sender<Result<Created, CreateEventError>>,
+    },
+    GetEvent {
+        event: EventId,
+        reply: oneshot::Sender<Result<EventStock, ReadEventError>>,
+    },
+    /// No new connections; ask the open ones to leave; end when everything has settled.
+    Drain,
+    /// The grace is over: end now.
+    Abort,
+}
+
+/// The answer to a forwarded operation.
+pub struct Reply {
+    pub reservation: ReservationId,
+    pub answer: Answer,
+    pub learned: Option<RecordView>,
+}
+
+/// The sending half of one shard's inbox.
+#[derive(Clone)]
+pub struct Mailbox {
+    work: mpsc::Sender<Work>,
+    replies: mpsc::UnboundedSender<Reply>,
+}
+
+/// The receiving half; belongs to the shard.
+pub struct Inbox {
+    pub work: mpsc::Receiver<Work>,
+    pub replies: mpsc::UnboundedReceiver<Reply>,
+}
+
+/// One shard's inbox.
+pub fn inbox() -> (Mailbox, Inbox) {
+    let (work_in, work) = mpsc::channel(limits::INBOX_MAX);
+    let (replies_in, replies) = mpsc::unbounded_channel();
+    let mailbox = Mailbox {
+        work: work_in,
+        replies: replies_in,
+    };
+    (mailbox, Inbox { work, replies })
+}
+
+impl Mailbox {
+    /// # Errors
+    /// Gives the message back when the inbox is full or the shard has ended.
+    pub fn post(&self, work: Work) -> Result<(), Work> {
+        self.work.try_send(work).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(work) | mpsc::error::TrySendError::Closed(work) => work,
+        })
+    }
+
+    /// A shard that has ended needs no reply.
+    pub fn reply(&self, reply: Reply) {
+        let _ = self.replies.send(reply);
+    }
+}
