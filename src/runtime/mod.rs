@@ -117,3 +117,23 @@ impl Listener {
         Ok(Accepted(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) }))
     }
 }
+
+/// Runs `future` to its end on an executor pinned to `cpu`, on the calling thread.
+///
+/// `spin` is how long an idle executor polls before it sleeps; zero: not at all.
+///
+/// # Errors
+/// When the ring cannot be made or the CPU is not ours.
+pub fn run_pinned<T>(
+    cpu: usize,
+    spin: Duration,
+    future: impl Future<Output = T>,
+) -> std::io::Result<T> {
+    let mut builder = glommio::LocalExecutorBuilder::new(glommio::Placement::Fixed(cpu))
+        .io_memory(crate::limits::RING_BUFFER_BYTES);
+    if !spin.is_zero() {
+        builder = builder.spin_before_park(spin);
+    }
+    let executor = builder.make().map_err(std::io::Error::from)?;
+    Ok(executor.run(future))
+}

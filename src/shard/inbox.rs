@@ -11,10 +11,10 @@ use crate::domain::answer::Answer;
 use crate::domain::effect::Route;
 use crate::domain::ids::{EventId, ReservationId};
 use crate::domain::operation::Operation;
-use crate::domain::transaction::RecordView;
+use crate::domain::transaction::{EventRead, RecordView};
 use crate::limits;
 use crate::runtime::Accepted;
-use crate::store::events::{CreateEventError, Created, EventStock, ReadEventError};
+use crate::store::{CreateEvent, StoreError};
 use crate::telemetry::recorder::Snapshot;
 
 /// A message to a shard that may be refused.
@@ -33,11 +33,11 @@ pub enum Work {
         event: EventId,
         total: u64,
         stripes: u16,
-        reply: oneshot::Sender<Result<Created, CreateEventError>>,
+        reply: oneshot::Sender<Result<CreateEvent, StoreError>>,
     },
     GetEvent {
         event: EventId,
-        reply: oneshot::Sender<Result<EventStock, ReadEventError>>,
+        reply: oneshot::Sender<EventRead>,
     },
     /// No new connections; ask the open ones to leave; end when everything has settled.
     Drain,

@@ -1,0 +1,58 @@
+//! What a person sees at start, on stdout. Lines that tools read keep their form: a name, spaces,
+//! an address.
+
+use std::net::SocketAddr;
+
+use super::Addresses;
+use super::dev::{SAMPLE_EVENT, SAMPLE_TOTAL};
+use crate::config::Config;
+
+pub(super) fn serving(config: &Config, at: Addresses) {
+    println!("inventory-api {}", env!("CARGO_PKG_VERSION"));
+    addresses(at);
+    let tables = &config.store.tables;
+    println!(
+        "  store     DynamoDB in {}: {}, {}, {}",
+        config.store.region, tables.inventory, tables.seats, tables.idempotency
+    );
+    println!("  shards    {}", cpus(&config.shard_cpus));
+}
+
+pub(super) fn developing(config: &Config, at: Addresses, data: &str) {
+    println!("inventory-api {} (dev)", env!("CARGO_PKG_VERSION"));
+    addresses(at);
+    println!("  data      {data}");
+    println!("  shards    {}", cpus(&config.shard_cpus));
+    println!("  sample    event {SAMPLE_EVENT}, {SAMPLE_TOTAL} tickets at first");
+    let grpc = reachable(at.grpc);
+    println!("\nTry:");
+    println!("  grpcurl -plaintext {grpc} list");
+    println!(
+        "  grpcurl -plaintext -d '{{\"reservation_id\": \"rsv_1\", \"event_id\": \"{SAMPLE_EVENT}\", \"qty\": 2}}' \\\n    \
+         {grpc} inventory.v1.Inventory/CommitReservation"
+    );
+    println!("\nStop with Ctrl-C.");
+}
+
+fn addresses(at: Addresses) {
+    println!("  gRPC      {}", reachable(at.grpc));
+    println!("  metrics   http://{}/metrics", reachable(at.metrics));
+    match at.admin {
+        Some(admin) => println!("  admin     {}", reachable(admin)),
+        None => println!("  admin     off"),
+    }
+}
+
+/// An address that can be pasted: the unspecified one is reached by loopback.
+fn reachable(at: SocketAddr) -> SocketAddr {
+    if at.ip().is_unspecified() {
+        SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, at.port()))
+    } else {
+        at
+    }
+}
+
+fn cpus(cpus: &[usize]) -> String {
+    let list: Vec<String> = cpus.iter().map(ToString::to_string).collect();
+    format!("{} (CPU {})", cpus.len(), list.join(", "))
+}

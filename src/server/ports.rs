@@ -1,0 +1,110 @@
+//! Binding the ports before anything starts, so that a taken one ends the start with a clear word.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections the kernel queues per listener while a shard is busy.
+const BACKLOG: i32 = 1_024;
+
+/// One listening socket per shard, all on the same port of every address (IPv6 and IPv4 where there
+/// is IPv6). Port 0 takes a free one.
+///
+/// # Errors
+/// `AddrInUse` also when the port is held by a process that shares it: half of its connections
+/// would silently come here.
+pub fn bind_shared(port: u16, shards: usize) -> io::Result<Vec<TcpListener>> {
+    if port != 0 {
+        // Without SO_REUSEPORT the kernel tells the truth about the port. Closed again at once.
+        drop(listen(any_address(port), false)?);
+    }
+    let first = listen(any_address(port), true)?;
+    let port = first.local_addr()?.port();
+    let mut listeners = vec![first];
+    for _ in 1..shards {
+        listeners.push(listen(any_address(port), true)?);
+    }
+    Ok(listeners)
+}
+
+/// A listening socket on every address.
+///
+/// # Errors
+/// The operating system's.
+pub fn bind_any(port: u16) -> io::Result<TcpListener> {
+    listen(any_address(port), false)
+}
+
+/// A listening socket on one address.
+///
+/// # Errors
+/// The operating system's.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    listen(address, false)
+}
+
+fn any_address(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+}
+
+fn listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    match try_listen(address, shared) {
+        // A kernel without IPv6: the same on IPv4.
+        Err(error)
+            if address.ip() == Ipv6Addr::UNSPECIFIED
+                && matches!(
+                    error.raw_os_error(),
+                    Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+                ) =>
+        {
+            try_listen((Ipv4Addr::UNSPECIFIED, address.port()).into(), shared)
+        }
+        other => other,
+    }
+}
+
+fn try_listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // A port whose last connections linger in TIME_WAIT is free for us; one that listens is not.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_share_one_free_port() {
+        let listeners = bind_shared(0, 3).expect("a free port");
+        let ports: Vec<u16> = listeners
+            .iter()
+            .map(|l| l.local_addr().expect("bound").port())
+            .collect();
+        assert_eq!(ports.len(), 3);
+        assert!(ports.iter().all(|p| *p == ports[0] && *p != 0), "{ports:?}");
+    }
+
+    #[test]
+    fn a_port_that_another_server_shares_is_taken() {
+        let held = bind_shared(0, 1).expect("a free port");
+        let port = held[0].local_addr().expect("bound").port();
+        let error = bind_shared(port, 2).expect_err("taken");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(held);
+        bind_shared(port, 2).expect("free again");
+    }
+}

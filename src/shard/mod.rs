@@ -1,0 +1,320 @@
+//! One shard: a pinned executor with its own listener, connections, lanes, store client, recorder.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod.rs` | starting a shard's thread, its life from start to drain |
+//! | `accept.rs`, `balance.rs` | taking connections, and which shard each goes to |
+//! | `inbox.rs` | what crosses between shards |
+//! | `driver.rs` | carrying out the domain's effects |
+//! | `observe.rs` | from the wire's and the store's hooks to the recorder |
+//!
+//! Nothing is shared between shards on the way of a request.
+
+pub mod accept;
+pub mod balance;
+pub mod driver;
+pub mod inbox;
+mod observe;
+
+use std::cell::Cell;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::channel::oneshot;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use self::balance::Loads;
+use self::driver::Driver;
+use self::inbox::{Inbox, Mailbox, Work};
+use crate::api::inventory::InventoryHandlers;
+use crate::domain::coordinator::{self, Coordinator};
+use crate::domain::time::Micros;
+use crate::runtime::{self, Accepted, Listener};
+use crate::store::{ConnectError, Store, StoreSettings};
+use crate::telemetry::recorder::{Recorder, Snapshot};
+use crate::wire::{self, InventoryServer, WireContext, WireSettings};
+
+/// How often a draining shard looks whether its lanes have settled.
+const DRAIN_POLL: Duration = Duration::from_millis(5);
+
+/// Everything a shard needs; crosses into its thread.
+pub struct Seat {
+    /// From 0.
+    pub shard: usize,
+    pub shards: usize,
+    pub cpu: usize,
+    pub spin_before_park: Duration,
+    pub listener: std::net::TcpListener,
+    pub inbox: Inbox,
+    /// Every shard's mailbox, this one's included.
+    pub peers: Vec<Mailbox>,
+    pub loads: Loads,
+    pub store: StoreSettings,
+    pub wire: WireSettings,
+    pub cold: wire::cold::ColdGate,
+    pub qty_max: u32,
+    pub answers_cached: usize,
+    pub answers_cached_for: Duration,
+}
+
+/// Why a shard could not start.
+#[derive(Debug)]
+pub enum SeatError {
+    /// The executor's ring could not be made.
+    Ring(io::Error),
+    Store(ConnectError),
+}
+
+/// What a shard left behind when it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Connections closed with calls on them.
+    pub connections: usize,
+    /// Operations whose outcome was still open.
+    pub operations: usize,
+}
+
+/// A shard's thread.
+pub struct ShardThread {
+    pub shard: usize,
+    thread: std::thread::JoinHandle<Ended>,
+}
+
+impl ShardThread {
+    /// Waits for the shard to end. `None` if its thread panicked.
+    pub fn join(self) -> Option<Ended> {
+        self.thread.join().ok()
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// Starts a shard's thread. `started` hears once whether it serves.
+///
+/// # Errors
+/// When the operating system gives no thread.
+pub fn start(
+    seat: Seat,
+    started: std::sync::mpsc::Sender<(usize, Result<(), SeatError>)>,
+) -> io::Result<ShardThread> {
+    let shard = seat.shard;
+    let thread = std::thread::Builder::new()
+        .name(format!("shard-{shard}"))
+        .spawn(move || {
+            let said = started.clone();
+            let run = runtime::run_pinned(seat.cpu, seat.spin_before_park, live(seat, started));
+            run.unwrap_or_else(|error| {
+                let _ = said.send((shard, Err(SeatError::Ring(error))));
+                Ended::default()
+            })
+        })?;
+    Ok(ShardThread { shard, thread })
+}
+
+/// A shard's life.
+async fn live(
+    seat: Seat,
+    started: std::sync::mpsc::Sender<(usize, Result<(), SeatError>)>,
+) -> Ended {
+    let shard = seat.shard;
+    let recorder = Rc::new(Recorder::new(shard));
+    let observer = Rc::new(observe::StoreCalls::new(Rc::clone(&recorder)));
+    let store = match Store::connect(seat.store, observer).await {
+        Ok(store) => Rc::new(store),
+        Err(error) => {
+            let _ = started.send((shard, Err(SeatError::Store(error))));
+            return Ended::default();
+        }
+    };
+    let settings = coordinator::Settings {
+        shard,
+        shards: seat.shards,
+        cache_capacity: seat.answers_cached,
+        cache_for: Micros(seat.answers_cached_for.as_micros() as u64),
+    };
+    let core = Coordinator::new(settings, SmallRng::from_os_rng());
+    let driver = Driver::new(shard, core, store, seat.peers.clone());
+    let handlers = InventoryHandlers::new(Rc::clone(&driver), Rc::clone(&recorder), seat.qty_max);
+    let calls = Rc::new(observe::Calls::new(Rc::clone(&recorder)));
+    let desk = Rc::new(Desk {
+        shard,
+        loads: seat.loads.clone(),
+        service: Rc::new(InventoryServer::new(handlers)),
+        context: Rc::new(WireContext::new(seat.wire, seat.cold, calls)),
+        driver,
+        recorder,
+        counted: Cell::default(),
+        open: Cell::new(0),
+    });
+
+    let serve: Rc<dyn Fn(Accepted)> = {
+        let desk = Rc::clone(&desk);
+        Rc::new(move |accepted| desk.serve(accepted))
+    };
+    let accepting = runtime::spawn(accept::accept_loop(
+        Listener::adopt(seat.listener),
+        shard,
+        seat.loads,
+        seat.peers,
+        Rc::clone(&serve),
+    ));
+    let mut replies = seat.inbox.replies;
+    let answered = Rc::clone(&desk.driver);
+    let replying = runtime::spawn(async move {
+        while let Some(reply) = replies.recv().await {
+            answered.replied(reply);
+        }
+    });
+    let _ = started.send((shard, Ok(())));
+
+    let mut work = seat.inbox.work;
+    desk.until_drain(&mut work, &serve).await;
+    // No new connections. The task must be gone, not only forgotten: an accept loop would go on.
+    accepting.cancel().await;
+    let ended = desk.drain(&mut work, &serve).await;
+    replying.cancel().await;
+    ended
+}
+
+type Service = InventoryServer<InventoryHandlers>;
+
+/// What the tasks of a shard share.
+struct Desk {
+    shard: usize,
+    loads: Loads,
+    service: Rc<Service>,
+    context: Rc<WireContext>,
+    driver: Rc<Driver>,
+    recorder: Rc<Recorder>,
+    /// The domain's totals at the last scrape.
+    counted: Cell<crate::domain::counters::Counters>,
+    open: Cell<usize>,
+}
+
+impl Desk {
+    /// Takes a connection whose place in the loads is reserved.
+    fn serve(self: &Rc<Self>, accepted: Accepted) {
+        let stream = match accepted.settle_here() {
+            Ok(stream) => stream,
+            Err(_gone_already) => {
+                self.loads.close(self.shard);
+                return;
+            }
+        };
+        let desk = Rc::clone(self);
+        desk.open.set(desk.open.get() + 1);
+        runtime::spawn(async move {
+            let service = Rc::clone(&desk.service);
+            let context = Rc::clone(&desk.context);
+            let connection = wire::serve_connection(stream, service, context);
+            if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
+                tracing::error!(shard = desk.shard, "a connection's task panicked");
+            }
+            desk.open.set(desk.open.get() - 1);
+            desk.loads.close(desk.shard);
+        })
+        .detach();
+    }
+
+    /// Works until it is told to drain, or everybody who could tell has gone.
+    async fn until_drain(
+        self: &Rc<Self>,
+        work: &mut tokio::sync::mpsc::Receiver<Work>,
+        serve: &Rc<dyn Fn(Accepted)>,
+    ) {
+        while let Some(item) = work.recv().await {
+            match item {
+                Work::Drain | Work::Abort => return,
+                other => self.handle(other, serve),
+            }
+        }
+    }
+
+    /// Asks the connections to leave, and works until all has settled or the grace is over.
+    async fn drain(
+        self: &Rc<Self>,
+        work: &mut tokio::sync::mpsc::Receiver<Work>,
+        serve: &Rc<dyn Fn(Accepted)>,
+    ) -> Ended {
+        self.context.drain();
+        loop {
+            while let Ok(item) = work.try_recv() {
+                match item {
+                    Work::Drain => {}
+                    Work::Abort => {
+                        self.context.abort();
+                        return Ended {
+                            connections: self.open.get(),
+                            operations: self.driver.unsettled(),
+                        };
+                    }
+                    other => self.handle(other, serve),
+                }
+            }
+            if self.open.get() == 0 && self.driver.is_idle() {
+                return Ended::default();
+            }
+            runtime::sleep(DRAIN_POLL).await;
+        }
+    }
+
+    fn handle(self: &Rc<Self>, work: Work, serve: &Rc<dyn Fn(Accepted)>) {
+        match work {
+            Work::Forward {
+                from,
+                route,
+                operation,
+            } => self.driver.forwarded(from, route, operation),
+            Work::Connection(accepted) => serve(accepted),
+            Work::Scrape(reply) => {
+                let _ = reply.send(self.measure());
+            }
+            Work::CreateEvent {
+                event,
+                total,
+                stripes,
+                reply,
+            } => {
+                let store = Rc::clone(self.driver.store());
+                guarded(self.shard, async move {
+                    let _ = reply.send(store.create_event(&event, total, stripes).await);
+                });
+            }
+            Work::GetEvent { event, reply } => {
+                let store = Rc::clone(self.driver.store());
+                guarded(self.shard, async move {
+                    let _ = reply.send(store.read_event(&event, None).await);
+                });
+            }
+            Work::Drain | Work::Abort => {}
+        }
+    }
+
+    fn measure(&self) -> Snapshot {
+        let now = self.driver.counters();
+        observe::add_domain(&self.recorder, self.counted.replace(now), now);
+        self.recorder.take()
+    }
+}
+
+/// Runs a task of the side thread; a panic in it is logged and ends nothing else. The asker sees
+/// its channel closed.
+fn guarded(shard: usize, task: impl std::future::Future<Output = ()> + 'static) {
+    runtime::spawn(async move {
+        if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+            tracing::error!(shard, "a task panicked");
+        }
+    })
+    .detach();
+}
+
+/// A reply channel's two ends, for those who ask a shard.
+pub fn ask<T>() -> (oneshot::Sender<T>, oneshot::Receiver<T>) {
+    oneshot::channel()
+}
