@@ -124,6 +124,34 @@ pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024 + 5;
 /// Bytes buffered for one connection before its requests are read no further.
 pub const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 
+/// Capacity of a write buffer that is kept for the next turn of any connection of the shard.
+pub const WRITE_BUFFER_BYTES_KEPT: usize = 64 * 1024;
+
+/// Empty write buffers a shard keeps. A turn needs one; the rest serve connections whose socket is
+/// full for a moment.
+pub const WRITE_BUFFERS_SPARE_MAX: usize = 8;
+
+/// Bytes a connection reads before the other connections of its shard have their turn: about 600
+/// requests, or two milliseconds.
+pub const READ_BYTES_PER_TURN_MAX: usize = 64 * 1024;
+
+/// Rounds of one turn, HTTP/2 and then the calls. Two serve nearly every turn; a handler that wakes
+/// itself each time it is polled cannot hold the shard.
+pub const ROUNDS_PER_TURN_MAX: usize = 8;
+
+/// Memory of finished calls that a connection keeps for its next ones.
+pub const CALL_SLOTS_SPARE_MAX: usize = 16;
+
+/// Header compression table, HTTP/2's own default: enough for the few names gRPC repeats.
+pub const HEADER_TABLE_BYTES: u32 = 4 * 1024;
+
+/// Payload of one HTTP/2 frame, the least the protocol allows: requests are far smaller.
+pub const FRAME_BYTES_MAX: u32 = 16 * 1024;
+
+/// Memory that many small DATA frames may take beyond what the windows count. It comes back when a
+/// frame is read, so that only frames nobody takes up add up.
+pub const SMALL_FRAME_BUDGET_BYTES: usize = 512 * 1024;
+
 /// Response bytes that one stream may hold in the HTTP/2 layer.
 pub const STREAM_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
@@ -132,6 +160,15 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Streams reset by the peer and not yet taken up: beyond it the connection is closed (rapid reset).
 pub const PENDING_RESETS_MAX: usize = 100;
+
+/// Streams that this side reset and still remembers, for frames already on their way.
+pub const RESET_STREAMS_MAX: usize = 256;
+
+/// How long it remembers them: longer than a round trip.
+pub const RESET_STREAM_MEMORY: Duration = Duration::from_secs(1);
+
+/// Resets that a peer's protocol errors may force; beyond it the connection is closed.
+pub const ERROR_RESETS_MAX: usize = 1_024;
 
 /// Default pause after which the server pings an idle peer (GRPC_KEEP_ALIVE_PERIOD).
 pub const KEEP_ALIVE_PERIOD_DEFAULT: Duration = Duration::from_secs(30);
@@ -144,6 +181,10 @@ pub const CONNECTION_AGE_DEFAULT: Duration = Duration::from_secs(30 * 60);
 
 /// What a connection that was asked to leave has left for its calls.
 pub const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(30);
+
+/// What streams of the cold services have left on a connection that is leaving: a health watch
+/// learns of the stop and ends, for it would never end by itself.
+pub const COLD_DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// Calls on the cold services (health, reflection) under way at once in the whole process.
 pub const COLD_CALLS_MAX: usize = 256;
@@ -177,5 +218,8 @@ const _: () = {
     assert!((STRIPES_MAX as usize) < TRANSACTION_ACTIONS_MAX);
     assert!(LANE_QUEUE_MAX <= OPERATIONS_IN_FLIGHT_MAX);
     assert!(STREAM_WINDOW_BYTES as usize >= REQUEST_MESSAGE_BYTES_MAX + 5);
+    // The grace of cold streams ends before that of their connection.
+    assert!(COLD_DRAIN_GRACE.as_millis() < CONNECTION_AGE_GRACE.as_millis());
+    assert!(WRITE_BUFFER_BYTES_KEPT <= WRITE_BUFFER_BYTES_MAX);
     assert!(STORE_IDLE_CONNECTIONS_MAX <= STORE_CONNECTIONS_MAX);
 };

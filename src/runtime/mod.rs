@@ -2,6 +2,7 @@
 //!
 //! Must not live here: what a shard does (that is `shard`), any knowledge of HTTP, gRPC or the store.
 
+pub mod alarm;
 pub mod clock;
 
 use std::future::Future;

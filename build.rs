@@ -1,0 +1,231 @@
+//! Generates the shard's service glue from the contract: the `!Send` service trait, the method
+//! table and the server that `src/wire` drives. Messages are not generated here a second time, they
+//! come from the `inventory-proto` crate.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use prost_build::{Method, Service, ServiceGenerator};
+
+/// The contracts served by the shards; cold services are tonic's and need no glue.
+const HOT_PROTOS: [&str; 1] = ["inventory/v1/inventory.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=proto/inventory");
+    let descriptors = protox::compile(HOT_PROTOS, ["proto"])?;
+    prost_build::Config::new()
+        .extern_path(".inventory.v1", "::inventory_proto::inventory::v1")
+        .service_generator(Box::new(HotServices))
+        .compile_fds(descriptors)?;
+    Ok(())
+}
+
+/// Writes one trait, one method enum, one reply enum and one server per service.
+struct HotServices;
+
+impl ServiceGenerator for HotServices {
+    fn generate(&mut self, service: Service, out: &mut String) {
+        for method in &service.methods {
+            assert!(
+                !method.client_streaming && !method.server_streaming,
+                "{}.{}: hot services are unary; serve a streaming method from the side thread",
+                service.name,
+                method.name,
+            );
+        }
+        let written = service_trait(&service, out)
+            .and_then(|()| method_enum(&service, out))
+            .and_then(|()| reply_enum(&service, out))
+            .and_then(|()| server(&service, out));
+        written.expect("writing to a String does not fail");
+    }
+}
+
+/// `inventory.v1.Inventory`, as it stands in a path.
+fn full_service(service: &Service) -> String {
+    format!("{}.{}", service.package, service.proto_name)
+}
+
+/// `/inventory.v1.Inventory/CheckAvailability`.
+fn path(service: &Service, method: &Method) -> String {
+    format!("/{}/{}", full_service(service), method.proto_name)
+}
+
+fn service_trait(service: &Service, out: &mut String) -> std::fmt::Result {
+    service.comments.append_with_indent(0, out);
+    writeln!(out, "///")?;
+    writeln!(
+        out,
+        "/// Handlers run on one shard and need not be `Send`. A handler's future is dropped when"
+    )?;
+    writeln!(
+        out,
+        "/// its caller goes away or its deadline passes: what must not be torn is not owned by it."
+    )?;
+    writeln!(out, "pub trait {} {{", service.name)?;
+    for method in &service.methods {
+        method.comments.append_with_indent(1, out);
+        writeln!(out, "    fn {}(", method.name)?;
+        writeln!(out, "        &self,")?;
+        writeln!(out, "        call: &crate::wire::Call,")?;
+        writeln!(out, "        request: {},", method.input_type)?;
+        writeln!(
+            out,
+            "    ) -> impl ::std::future::Future<Output = Result<{}, crate::wire::Status>>;",
+            method.output_type
+        )?;
+    }
+    writeln!(out, "}}\n")
+}
+
+fn method_enum(service: &Service, out: &mut String) -> std::fmt::Result {
+    let name = &service.name;
+    writeln!(out, "/// The methods of `{}`.", full_service(service))?;
+    writeln!(
+        out,
+        "#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]\npub enum {name}Method {{"
+    )?;
+    for method in &service.methods {
+        writeln!(out, "    {},", method.proto_name)?;
+    }
+    writeln!(out, "}}\n\nimpl {name}Method {{")?;
+    writeln!(out, "    /// Every method, in the contract's order.")?;
+    let all: Vec<String> = service
+        .methods
+        .iter()
+        .map(|method| format!("Self::{}", method.proto_name))
+        .collect();
+    writeln!(
+        out,
+        "    pub const ALL: &'static [Self] = &[{}];\n",
+        all.join(", ")
+    )?;
+    writeln!(out, "    /// The method that a request's `:path` names.")?;
+    writeln!(
+        out,
+        "    pub fn find(path: &str) -> Option<Self> {{\n        match path {{"
+    )?;
+    for method in &service.methods {
+        writeln!(
+            out,
+            "            \"{}\" => Some(Self::{}),",
+            path(service, method),
+            method.proto_name
+        )?;
+    }
+    writeln!(out, "            _ => None,\n        }}\n    }}\n")?;
+    writeln!(out, "    /// The path: `/package.Service/Method`.")?;
+    writeln!(
+        out,
+        "    pub const fn full_name(self) -> &'static str {{\n        match self {{"
+    )?;
+    for method in &service.methods {
+        writeln!(
+            out,
+            "            Self::{} => \"{}\",",
+            method.proto_name,
+            path(service, method)
+        )?;
+    }
+    writeln!(out, "        }}\n    }}\n")?;
+    writeln!(out, "    /// The method alone.")?;
+    writeln!(
+        out,
+        "    pub const fn name(self) -> &'static str {{\n        match self {{"
+    )?;
+    for method in &service.methods {
+        writeln!(out, "            Self::{0} => \"{0}\",", method.proto_name)?;
+    }
+    writeln!(out, "        }}\n    }}\n}}\n")
+}
+
+fn reply_enum(service: &Service, out: &mut String) -> std::fmt::Result {
+    let name = &service.name;
+    writeln!(
+        out,
+        "/// A response of `{}`, not yet encoded.",
+        full_service(service)
+    )?;
+    writeln!(out, "pub enum {name}Reply {{")?;
+    for method in &service.methods {
+        writeln!(out, "    {}({}),", method.proto_name, method.output_type)?;
+    }
+    writeln!(out, "}}\n\nimpl crate::wire::Reply for {name}Reply {{")?;
+    writeln!(
+        out,
+        "    fn encode(&self, into: &mut ::bytes::BytesMut) -> Result<(), ::prost::EncodeError> {{"
+    )?;
+    writeln!(out, "        match self {{")?;
+    for method in &service.methods {
+        writeln!(
+            out,
+            "            Self::{}(message) => ::prost::Message::encode(message, into),",
+            method.proto_name
+        )?;
+    }
+    writeln!(out, "        }}\n    }}\n}}\n")
+}
+
+fn server(service: &Service, out: &mut String) -> std::fmt::Result {
+    let name = &service.name;
+    writeln!(
+        out,
+        "/// Serves an implementation of [`{name}`] on a shard."
+    )?;
+    writeln!(out, "pub struct {name}Server<S> {{\n    handlers: S,\n}}\n")?;
+    writeln!(out, "impl<S> {name}Server<S> {{")?;
+    writeln!(
+        out,
+        "    pub const fn new(handlers: S) -> Self {{\n        Self {{ handlers }}\n    }}\n}}\n"
+    )?;
+    writeln!(
+        out,
+        "impl<S: {name} + 'static> crate::wire::HotService for {name}Server<S> {{"
+    )?;
+    writeln!(
+        out,
+        "    type Method = {name}Method;\n    type Reply = {name}Reply;\n"
+    )?;
+    writeln!(
+        out,
+        "    fn find(path: &str) -> Option<{name}Method> {{\n        {name}Method::find(path)\n    }}\n"
+    )?;
+    writeln!(
+        out,
+        "    fn has_service(service: &str) -> bool {{\n        service == \"{}\"\n    }}\n",
+        full_service(service)
+    )?;
+    writeln!(
+        out,
+        "    fn method_name(method: {name}Method) -> &'static str {{\n        method.full_name()\n    }}\n"
+    )?;
+    writeln!(out, "    async fn call(")?;
+    writeln!(
+        out,
+        "        &self,\n        method: {name}Method,\n        call: &crate::wire::Call,"
+    )?;
+    writeln!(out, "        request: ::bytes::Bytes,")?;
+    writeln!(
+        out,
+        "    ) -> Result<{name}Reply, crate::wire::Status> {{\n        match method {{"
+    )?;
+    for method in &service.methods {
+        writeln!(out, "            {name}Method::{} => {{", method.proto_name)?;
+        writeln!(
+            out,
+            "                let request = crate::wire::decode(request)?;"
+        )?;
+        writeln!(
+            out,
+            "                let reply = self.handlers.{}(call, request).await?;",
+            method.name
+        )?;
+        writeln!(
+            out,
+            "                Ok({name}Reply::{}(reply))\n            }}",
+            method.proto_name
+        )?;
+    }
+    writeln!(out, "        }}\n    }}\n}}\n")
+}

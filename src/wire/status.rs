@@ -1,0 +1,292 @@
+//! What a call ends with when it does not succeed, and how that looks in the trailers.
+//!
+//! The richer error model: `grpc-status-details-bin` carries a `google.rpc.Status` whose first
+//! detail is always an `ErrorInfo`, so that a client decides by a stable reason, never by text.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use prost::Message;
+use tonic_types::pb;
+
+pub use tonic::Code;
+
+/// `ErrorInfo.domain` of every error of this server.
+pub const ERROR_DOMAIN: &str = "inventory.v1";
+
+/// The reasons of the errors that this layer makes itself. Handlers bring their own.
+pub mod reason {
+    /// The deadline passed before the answer was there.
+    pub const DEADLINE_EXCEEDED: &str = "DEADLINE_EXCEEDED";
+    /// `grpc-timeout` does not parse.
+    pub const TIMEOUT_INVALID: &str = "TIMEOUT_INVALID";
+    /// The service exists, the method does not.
+    pub const METHOD_UNKNOWN: &str = "METHOD_UNKNOWN";
+    /// No such service on this port.
+    pub const SERVICE_UNKNOWN: &str = "SERVICE_UNKNOWN";
+    /// The HTTP method is not POST.
+    pub const HTTP_METHOD_INVALID: &str = "HTTP_METHOD_INVALID";
+    /// The content-type is not one of gRPC with protobuf.
+    pub const CONTENT_TYPE_INVALID: &str = "CONTENT_TYPE_INVALID";
+    /// A compression that this server does not know; it knows only identity.
+    pub const COMPRESSION_UNSUPPORTED: &str = "COMPRESSION_UNSUPPORTED";
+    /// A message flagged as compressed in a call that declared no compression.
+    pub const COMPRESSION_UNDECLARED: &str = "COMPRESSION_UNDECLARED";
+    /// The request message exceeds the limit.
+    pub const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
+    /// The request ended inside its message.
+    pub const MESSAGE_TRUNCATED: &str = "MESSAGE_TRUNCATED";
+    /// Not exactly one message on a unary method.
+    pub const MESSAGE_COUNT: &str = "MESSAGE_COUNT";
+    /// The prefix or the protobuf does not parse.
+    pub const MALFORMED_MESSAGE: &str = "MALFORMED_MESSAGE";
+    /// A handler panicked; the shard lives on.
+    pub const PANIC: &str = "PANIC";
+    /// The response could not be encoded.
+    pub const RESPONSE_INVALID: &str = "RESPONSE_INVALID";
+    /// The caller reset the stream or went away.
+    pub const CANCELLED: &str = "CANCELLED";
+    /// Too many calls on the cold services at once.
+    pub const COLD_CALLS_EXCEEDED: &str = "COLD_CALLS_EXCEEDED";
+    /// The thread of the cold services is gone.
+    pub const COLD_SERVICES_DOWN: &str = "COLD_SERVICES_DOWN";
+    /// The server is leaving; another one, or another connection, serves.
+    pub const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
+}
+
+const GRPC_RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+const TYPE_ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
+const TYPE_BAD_REQUEST: &str = "type.googleapis.com/google.rpc.BadRequest";
+const TYPE_RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
+/// A gRPC status that is not OK.
+#[derive(Clone, Debug)]
+pub struct Status {
+    code: Code,
+    reason: &'static str,
+    message: Cow<'static, str>,
+    /// Boxed, for most statuses have none and every result would carry its size.
+    details: Option<Box<Details>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Details {
+    metadata: Vec<(&'static str, String)>,
+    violations: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    retry_after: Option<Duration>,
+}
+
+impl Status {
+    /// `reason` is UPPER_SNAKE_CASE and stable; `message` is for people.
+    pub fn new(code: Code, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+        }
+    }
+
+    pub fn internal(reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::Internal, reason, message)
+    }
+
+    pub fn unimplemented(reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::Unimplemented, reason, message)
+    }
+
+    /// Adds one entry to `ErrorInfo.metadata`.
+    #[must_use]
+    pub fn with_metadata(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.details().metadata.push((key, value.into()));
+        self
+    }
+
+    /// Adds one `BadRequest.FieldViolation`: which field, and what would be right.
+    #[must_use]
+    pub fn with_violation(
+        mut self,
+        field: impl Into<Cow<'static, str>>,
+        description: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let violation = (field.into(), description.into());
+        self.details().violations.push(violation);
+        self
+    }
+
+    /// Tells the client to come back after `span`: `RetryInfo`, and `grpc-retry-pushback-ms`, which
+    /// clients with a retry policy obey by themselves.
+    #[must_use]
+    pub fn with_retry_after(mut self, span: Duration) -> Self {
+        self.details().retry_after = Some(span);
+        self
+    }
+
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Adds `grpc-status`, `grpc-message`, `grpc-status-details-bin` and, with a retry pause,
+    /// `grpc-retry-pushback-ms`.
+    pub fn write_to(&self, headers: &mut HeaderMap) {
+        let details = Bytes::from(self.rich().encode_to_vec());
+        let status = tonic::Status::with_details(self.code, self.message.as_ref(), details);
+        if status.add_header(headers).is_err() {
+            // Cannot be: the message is percent-encoded and the details are base64.
+            headers.insert(
+                tonic::Status::GRPC_STATUS,
+                HeaderValue::from(self.code as i32),
+            );
+        }
+        if let Some(span) = self
+            .details
+            .as_ref()
+            .and_then(|details| details.retry_after)
+        {
+            let pause = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+            headers.insert(GRPC_RETRY_PUSHBACK, HeaderValue::from(pause));
+        }
+    }
+
+    fn details(&mut self) -> &mut Details {
+        self.details.get_or_insert_default()
+    }
+
+    fn rich(&self) -> pb::Status {
+        let mut info = pb::ErrorInfo {
+            reason: self.reason.to_owned(),
+            domain: ERROR_DOMAIN.to_owned(),
+            ..Default::default()
+        };
+        let mut details = Vec::with_capacity(1);
+        if let Some(more) = &self.details {
+            let metadata = more.metadata.iter();
+            info.metadata = metadata
+                .map(|(key, value)| ((*key).to_owned(), value.clone()))
+                .collect();
+            details.push(any(TYPE_ERROR_INFO, &info));
+            if !more.violations.is_empty() {
+                details.push(any(TYPE_BAD_REQUEST, &bad_request(&more.violations)));
+            }
+            if let Some(span) = more.retry_after {
+                let retry_delay = prost_types::Duration::try_from(span).ok();
+                details.push(any(TYPE_RETRY_INFO, &pb::RetryInfo { retry_delay }));
+            }
+        } else {
+            details.push(any(TYPE_ERROR_INFO, &info));
+        }
+        pb::Status {
+            code: self.code as i32,
+            message: self.message.clone().into_owned(),
+            details,
+        }
+    }
+}
+
+fn bad_request(violations: &[(Cow<'static, str>, Cow<'static, str>)]) -> pb::BadRequest {
+    let field_violations = violations
+        .iter()
+        .map(|(field, description)| pb::bad_request::FieldViolation {
+            field: field.clone().into_owned(),
+            description: description.clone().into_owned(),
+            ..Default::default()
+        })
+        .collect();
+    pb::BadRequest { field_violations }
+}
+
+fn any(type_url: &str, message: &impl Message) -> prost_types::Any {
+    prost_types::Any {
+        type_url: type_url.to_owned(),
+        value: message.encode_to_vec(),
+    }
+}
+
+/// Text of the outside, cut and made printable so that it can stand in a message.
+pub(crate) fn clip(text: &[u8]) -> String {
+    const KEPT: usize = 64;
+    let cut = text.get(..KEPT).unwrap_or(text);
+    let mut shown = cut.escape_ascii().to_string();
+    if cut.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tonic_types::StatusExt;
+
+    use super::*;
+
+    /// What a stock client reads from the headers.
+    fn read_back(status: &Status) -> (tonic::Status, HeaderMap) {
+        let mut headers = HeaderMap::new();
+        status.write_to(&mut headers);
+        (tonic::Status::from_header_map(&headers).unwrap(), headers)
+    }
+
+    #[test]
+    fn every_status_carries_its_reason_and_domain() {
+        let (read, headers) = read_back(&Status::internal("PANIC", "it broke"));
+        assert_eq!(read.code(), Code::Internal);
+        assert_eq!(read.message(), "it broke");
+        let info = read.get_details_error_info().unwrap();
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("PANIC", ERROR_DOMAIN)
+        );
+        assert!(headers.get(GRPC_RETRY_PUSHBACK).is_none());
+        assert!(
+            !headers["grpc-status-details-bin"]
+                .to_str()
+                .unwrap()
+                .contains('=')
+        );
+    }
+
+    #[test]
+    fn metadata_violations_and_the_retry_pause_reach_a_stock_client() {
+        let status = Status::new(Code::ResourceExhausted, "THROTTLED", "busy")
+            .with_metadata("event_id", "evt_1")
+            .with_violation("qty", "must be 1 to 10")
+            .with_retry_after(Duration::from_millis(120));
+        let (read, headers) = read_back(&status);
+        let details = read.get_error_details();
+        assert_eq!(details.error_info().unwrap().metadata["event_id"], "evt_1");
+        let violations = &details.bad_request().unwrap().field_violations;
+        assert_eq!(violations[0].field, "qty");
+        assert_eq!(violations[0].description, "must be 1 to 10");
+        let pause = details.retry_info().unwrap().retry_delay;
+        assert_eq!(pause, Some(Duration::from_millis(120)));
+        assert_eq!(headers[GRPC_RETRY_PUSHBACK], "120");
+    }
+
+    #[test]
+    fn a_message_with_any_characters_is_percent_encoded() {
+        let text = "50 % of „Halle ä“\nsold";
+        let (read, headers) = read_back(&Status::internal("X", text));
+        assert_eq!(read.message(), text);
+        assert!(headers["grpc-message"].to_str().unwrap().contains("%25"));
+    }
+
+    #[test]
+    fn foreign_text_is_cut_and_made_printable() {
+        assert_eq!(clip(b"a\r\nb"), "a\\r\\nb");
+        let long = clip(&[b'x'; 500]);
+        assert_eq!(long.chars().count(), 65);
+    }
+}
