@@ -6,3 +6,4 @@
 pub mod domain;
 pub mod limits;
 pub mod runtime;
+pub mod telemetry;
