@@ -6,4 +6,5 @@
 pub mod domain;
 pub mod limits;
 pub mod runtime;
+pub mod telemetry;
 pub mod wire;

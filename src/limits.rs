@@ -209,7 +209,76 @@ pub const ANSWERS_CACHED_FOR_DEFAULT: Duration = Duration::from_secs(300);
 /// Default for how long a stop may take (SHUTDOWN_GRACE).
 pub const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(30);
 
+// ---- Telemetry ----------------------------------------------------------------------------------
+
+/// Longest latency a histogram tells apart; a longer one counts as this long in the buckets and in
+/// full in the sum. Twice the longest deadline a client may ask for.
+pub const LATENCY_MAX: Duration = Duration::from_secs(60);
+
+/// Label combinations of one metric. Labels are code, never input, so this is met only by a
+/// mistake; what comes after it is counted under `other`.
+pub const SERIES_PER_METRIC_MAX: usize = 64;
+
+/// Log lines waiting for the writer. At a few hundred bytes each about a quarter of a megabyte;
+/// a line that finds the queue full is dropped and counted.
+pub const LOG_LINES_QUEUED_MAX: usize = 1_024;
+
+/// Bytes of one value in a log line; a longer one is cut.
+pub const LOG_VALUE_BYTES_MAX: usize = 4 * 1024;
+
+/// Bytes the log writer gathers before it writes.
+pub const LOG_WRITE_BYTES: usize = 64 * 1024;
+
+// ---- The side thread ----------------------------------------------------------------------------
+
+/// How long a scrape waits for all shards together. A busy shard answers in well under a
+/// millisecond; Prometheus gives up after 10 s.
+pub const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Scrapes under way or waiting for the one under way; one more is answered 503.
+pub const SCRAPES_MAX: usize = 4;
+
+/// Connections to METRICS_PORT. More wait in the kernel's backlog until one closes.
+pub const HTTP_CONNECTIONS_MAX: usize = 64;
+
+/// Bytes of a request line and its headers on METRICS_PORT.
+pub const HTTP_HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// How long a request on METRICS_PORT may take to send its headers, a connection's idle time
+/// before them included.
+pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Age at which a connection to METRICS_PORT is asked to leave: a peer that reads nothing cannot
+/// hold a slot for longer than this and its grace.
+pub const HTTP_CONNECTION_AGE_MAX: Duration = Duration::from_secs(120);
+
+/// What a connection to METRICS_PORT that was asked to leave has left.
+pub const HTTP_CONNECTION_AGE_GRACE: Duration = Duration::from_secs(5);
+
+/// Connections to ADMIN_PORT. More wait in the kernel's backlog until one closes.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+
+/// Calls of one connection to ADMIN_PORT at a time; one more is answered RESOURCE_EXHAUSTED.
+pub const ADMIN_CALLS_PER_CONNECTION_MAX: usize = 32;
+
+/// How long an admin call may take: a transaction with its retries, many times over.
+pub const ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Age at which a connection to ADMIN_PORT is cut, whatever it does: the longest call is far shorter.
+pub const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
+
+/// Pause after an accept that failed (no descriptors left), so that the loop does not spin.
+pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the side thread's own connections have left once it is told to stop.
+pub const SIDE_STOP_GRACE: Duration = Duration::from_secs(1);
+
 const _: () = {
+    assert!(LATENCY_MAX.as_micros() >= CALL_TIMEOUT_MAX.as_micros());
+    assert!(LOG_VALUE_BYTES_MAX <= LOG_WRITE_BYTES);
+    assert!(HTTP_HEADER_TIMEOUT.as_micros() < HTTP_CONNECTION_AGE_MAX.as_micros());
+    assert!(ADMIN_CALL_TIMEOUT.as_micros() < ADMIN_CONNECTION_AGE_MAX.as_micros());
+    assert!(SIDE_STOP_GRACE.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
     assert!(BATCH_MEMBERS_MAX < TRANSACTION_ACTIONS_MAX);
     assert!(RECORD_BYTES_MAX * TRANSACTION_ACTIONS_MAX < TRANSACTION_BYTES_MAX);
     assert!(4 * ID_BYTES_MAX + PAYMENT_INTENT_BYTES_MAX < RECORD_BYTES_MAX);

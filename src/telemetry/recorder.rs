@@ -1,0 +1,215 @@
+//! A shard's own figures: one writer, no lock, no atomic.
+//!
+//! Labels are `&'static str` that the code names, never anything a client sent.
+//! Must not live here: the sum over shards and its rendering (`registry`).
+
+use std::cell::{Cell, RefCell};
+
+use tonic::Code;
+
+use super::figures::{CODES, Interval};
+use crate::domain::time::Micros;
+
+/// How an event's stock is kept; the label `inventory_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InventoryType {
+    Quantity,
+    Seat,
+}
+
+impl InventoryType {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Quantity => "quantity",
+            Self::Seat => "seat",
+        }
+    }
+}
+
+/// The figures of one shard since they were last taken. Lives in an `Rc` on its shard.
+#[derive(Debug)]
+pub struct Recorder {
+    shard: usize,
+    interval: RefCell<Interval>,
+    active_calls: Cell<u64>,
+    connections: Cell<u64>,
+}
+
+/// What one shard counted in one interval, and its gauges at the end of it.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(super) shard: usize,
+    pub(super) interval: Interval,
+    pub(super) active_calls: u64,
+    pub(super) connections: u64,
+}
+
+// Each borrow of `interval` ends within its method and calls nothing that could come back here, so
+// no borrow can meet another.
+impl Recorder {
+    /// Of shard number `shard`, counted from 0.
+    pub fn new(shard: usize) -> Self {
+        Self {
+            shard,
+            interval: RefCell::default(),
+            active_calls: Cell::new(0),
+            connections: Cell::new(0),
+        }
+    }
+
+    /// A call's headers have arrived. Every start needs its [`call_finished`](Self::call_finished),
+    /// also when the client went away.
+    pub fn call_started(&self) {
+        self.active_calls.set(self.active_calls.get() + 1);
+    }
+
+    /// A call that was started has its answer, `latency` after its headers arrived.
+    pub fn call_finished(&self, method: &'static str, code: Code, latency: Micros) {
+        let active = self.active_calls.get();
+        debug_assert!(active > 0, "finished without having started");
+        self.active_calls.set(active.saturating_sub(1));
+        let mut interval = self.interval.borrow_mut();
+        let calls = interval.calls.at([method]);
+        calls.latency.record(latency);
+        calls.codes[code as usize % CODES] += 1;
+    }
+
+    /// One request to the store has ended, a retry counted by itself. `status` is `ok` or names the
+    /// failure in few words.
+    pub fn store_call(
+        &self,
+        operation: &'static str,
+        table: &'static str,
+        status: &'static str,
+        latency: Micros,
+    ) {
+        let mut interval = self.interval.borrow_mut();
+        let calls = interval.store.at([operation, table]);
+        calls.latency.record(latency);
+        *calls.statuses.at([status]) += 1;
+    }
+
+    /// A CommitReservation was answered.
+    pub fn commit(&self, kind: InventoryType, status: &'static str) {
+        *self
+            .interval
+            .borrow_mut()
+            .commits
+            .at([kind.as_str(), status]) += 1;
+    }
+
+    /// A ReleaseHold was answered.
+    pub fn release(&self, kind: InventoryType, status: &'static str) {
+        *self
+            .interval
+            .borrow_mut()
+            .releases
+            .at([kind.as_str(), status]) += 1;
+    }
+
+    /// A CheckAvailability was answered; `result` is `available`, `unavailable` or an error's name.
+    pub fn check(&self, kind: InventoryType, result: &'static str) {
+        *self
+            .interval
+            .borrow_mut()
+            .checks
+            .at([kind.as_str(), result]) += 1;
+    }
+
+    /// An operation met another one: sold out, a taken seat, a store conflict, a reused id.
+    pub fn conflict(&self, kind: &'static str) {
+        *self.interval.borrow_mut().conflicts.at([kind]) += 1;
+    }
+
+    /// A call was (`hit`) or was not answered from what is remembered of its reservation_id.
+    pub fn idempotency(&self, operation: &'static str, hit: bool) {
+        let mut interval = self.interval.borrow_mut();
+        let series = match hit {
+            true => &mut interval.idempotency_hits,
+            false => &mut interval.idempotency_misses,
+        };
+        *series.at([operation]) += 1;
+    }
+
+    /// A lane dispatched a transaction of `members` reservations; repeats of the same body not counted.
+    pub fn transaction(&self, members: usize) {
+        let mut interval = self.interval.borrow_mut();
+        interval.transactions += 1;
+        interval.members += members as u64;
+    }
+
+    /// A write ended without saying whether it was applied.
+    pub fn unknown_outcome(&self) {
+        self.interval.borrow_mut().unknown_outcomes += 1;
+    }
+
+    /// A transaction is sent again; `reason` as `conflict`, `throttled`, `unknown`.
+    pub fn retry(&self, reason: &'static str) {
+        *self.interval.borrow_mut().retries.at([reason]) += 1;
+    }
+
+    /// The shard took a connection, by accept or by hand-over.
+    pub fn connection_opened(&self) {
+        self.connections.set(self.connections.get() + 1);
+    }
+
+    /// The shard closed a connection or handed it over.
+    pub fn connection_closed(&self) {
+        let open = self.connections.get();
+        debug_assert!(open > 0, "closed without having been opened");
+        self.connections.set(open.saturating_sub(1));
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> u64 {
+        self.connections.get()
+    }
+
+    /// Hands the interval over and starts the next. A snapshot that is dropped is lost to the
+    /// totals: whoever asks for one keeps the answer, however late it comes.
+    pub fn take(&self) -> Snapshot {
+        Snapshot {
+            shard: self.shard,
+            interval: self.interval.borrow_mut().take(),
+            active_calls: self.active_calls.get(),
+            connections: self.connections.get(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_can_leave_its_shard() {
+        fn leaves<T: Send + 'static>(_: T) {}
+        leaves(Recorder::new(0).take());
+    }
+
+    #[test]
+    fn every_status_code_has_its_place() {
+        let recorder = Recorder::new(0);
+        for code in 0..CODES {
+            recorder.call_started();
+            recorder.call_finished("m", Code::from_i32(code as i32), Micros(1));
+        }
+        let codes = recorder.take().interval.calls.at(["m"]).codes;
+        assert_eq!(codes, [1; CODES]);
+    }
+
+    #[test]
+    fn gauges_survive_a_take_and_counters_do_not() {
+        let recorder = Recorder::new(3);
+        recorder.connection_opened();
+        recorder.connection_opened();
+        recorder.connection_closed();
+        recorder.call_started();
+        recorder.transaction(7);
+        let first = recorder.take();
+        let second = recorder.take();
+        assert_eq!((first.connections, first.active_calls), (1, 1));
+        assert_eq!((second.connections, second.active_calls), (1, 1));
+        assert_eq!((first.interval.members, second.interval.members), (7, 0));
+    }
+}

@@ -1,0 +1,201 @@
+//! The text is checked line by line with the rules of the exposition format, not with its encoder.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::domain::time::Micros;
+use crate::telemetry::recorder::{InventoryType, Recorder};
+
+fn build() -> BuildInfo {
+    BuildInfo {
+        service: "inventory-api".to_owned(),
+        version: "a \"quoted\" \\ version".to_owned(),
+    }
+}
+
+/// Sample lines by name and labels, after checking that each family is announced once, typed, in one
+/// block, and that no sample stands twice.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    assert!(text.ends_with('\n'));
+    let mut samples = BTreeMap::new();
+    let mut types: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut current = "";
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            assert!(!help.is_empty() && !types.contains_key(name), "{line}");
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            assert!(types.insert(name, kind).is_none(), "typed twice: {line}");
+            current = name;
+        } else {
+            let (key, value) = line.rsplit_once(' ').unwrap();
+            let name = key.split('{').next().unwrap();
+            let base = match types[current] {
+                "histogram" => ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .find_map(|end| name.strip_suffix(end))
+                    .unwrap(),
+                _ => name,
+            };
+            assert_eq!(base, current, "outside its family: {line}");
+            let value: f64 = value.parse().unwrap();
+            assert!(value >= 0.0 && value.is_finite(), "{line}");
+            assert!(samples.insert(key.to_owned(), value).is_none(), "{line}");
+        }
+    }
+    samples
+}
+
+fn busy_shard(shard: usize, latencies_ms: &[u64]) -> Recorder {
+    let recorder = Recorder::new(shard);
+    recorder.connection_opened();
+    for ms in latencies_ms {
+        recorder.call_started();
+        recorder.call_finished("CommitReservation", Code::Ok, Micros::from_millis(*ms));
+        recorder.store_call(
+            "TransactWriteItems",
+            "inventory",
+            "ok",
+            Micros::from_millis(*ms),
+        );
+        recorder.commit(InventoryType::Quantity, "confirmed");
+    }
+    recorder.store_call("TransactWriteItems", "inventory", "conflict", Micros(900));
+    recorder.call_started();
+    recorder.release(InventoryType::Quantity, "released");
+    recorder.check(InventoryType::Quantity, "available");
+    recorder.conflict("insufficient_inventory");
+    recorder.idempotency("commit", true);
+    recorder.idempotency("commit", false);
+    recorder.transaction(latencies_ms.len());
+    recorder.unknown_outcome();
+    recorder.retry("conflict");
+    recorder
+}
+
+#[test]
+fn two_shards_and_two_scrapes_add_up() {
+    let shards = [
+        busy_shard(0, &[1, 30, 39, 41]),
+        busy_shard(1, &[4, 40, 70_000]),
+    ];
+    let mut aggregate = Aggregate::new(2, build());
+    shards
+        .iter()
+        .for_each(|shard| aggregate.absorb(shard.take()));
+    shards[1].call_finished("CommitReservation", Code::Aborted, Micros::from_millis(2));
+    shards
+        .iter()
+        .for_each(|shard| aggregate.absorb(shard.take()));
+    let facts = ScrapeFacts {
+        shards_missing: 1,
+        log_lines_dropped: 5,
+    };
+    let samples = parse(&aggregate.render(facts).unwrap());
+
+    let duration = |end: &str, le: &str| {
+        samples[&format!("grpc_request_duration_seconds{end}{{method=\"CommitReservation\"{le}}}")]
+    };
+    assert_eq!(duration("_bucket", ",le=\"0.0005\""), 0.0);
+    assert_eq!(duration("_bucket", ",le=\"0.005\""), 3.0);
+    assert_eq!(duration("_bucket", ",le=\"0.03\""), 4.0);
+    assert_eq!(duration("_bucket", ",le=\"0.04\""), 6.0);
+    assert_eq!(duration("_bucket", ",le=\"60\""), 7.0);
+    assert_eq!(duration("_bucket", ",le=\"+Inf\""), 8.0);
+    assert_eq!(duration("_count", ""), 8.0);
+    assert!((duration("_sum", "") - 70.157).abs() < 1e-9);
+
+    for (key, want) in [
+        (
+            r#"grpc_requests_total{method="CommitReservation",status="OK"}"#,
+            7.0,
+        ),
+        (
+            r#"grpc_requests_total{method="CommitReservation",status="ABORTED"}"#,
+            1.0,
+        ),
+        ("grpc_active_requests", 1.0),
+        (
+            r#"inventory_commit_reservations_total{inventory_type="quantity",status="confirmed"}"#,
+            7.0,
+        ),
+        (
+            r#"inventory_release_holds_total{inventory_type="quantity",status="released"}"#,
+            2.0,
+        ),
+        (
+            r#"inventory_check_availability_total{inventory_type="quantity",result="available"}"#,
+            2.0,
+        ),
+        (
+            r#"inventory_conflicts_total{conflict_type="insufficient_inventory"}"#,
+            2.0,
+        ),
+        (
+            r#"dynamodb_requests_total{operation="TransactWriteItems",table="inventory",status="ok"}"#,
+            7.0,
+        ),
+        (
+            r#"dynamodb_requests_total{operation="TransactWriteItems",table="inventory",status="conflict"}"#,
+            2.0,
+        ),
+        (
+            r#"dynamodb_operation_duration_seconds_count{operation="TransactWriteItems",table="inventory"}"#,
+            9.0,
+        ),
+        (r#"idempotency_hits_total{operation_type="commit"}"#, 2.0),
+        (r#"idempotency_misses_total{operation_type="commit"}"#, 2.0),
+        (r#"inventory_retries_total{reason="conflict"}"#, 2.0),
+        ("inventory_lane_transactions_total", 2.0),
+        ("inventory_lane_members_total", 7.0),
+        ("inventory_unknown_outcomes_total", 2.0),
+        (r#"inventory_shard_connections{shard="0"}"#, 1.0),
+        (r#"inventory_shard_connections{shard="1"}"#, 1.0),
+        ("inventory_scrape_incomplete", 1.0),
+        ("inventory_log_lines_dropped_total", 5.0),
+        (
+            r#"inventory_build_info{service="inventory-api",version="a \"quoted\" \\ version"}"#,
+            1.0,
+        ),
+    ] {
+        assert_eq!(samples.get(key), Some(&want), "{key}");
+    }
+}
+
+#[test]
+fn buckets_never_fall_and_end_at_the_count() {
+    let mut aggregate = Aggregate::new(1, build());
+    aggregate.absorb(busy_shard(0, &[1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144]).take());
+    let text = aggregate.render(ScrapeFacts::default()).unwrap();
+    let prefix = "grpc_request_duration_seconds_bucket";
+    let counts: Vec<f64> = text
+        .lines()
+        .filter(|line| line.starts_with(prefix))
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+        .collect();
+    assert_eq!(counts.len(), BOUNDS_US.len() + 1);
+    assert!(counts.is_sorted(), "{counts:?}");
+    assert_eq!(counts.last(), Some(&11.0));
+    assert!(BOUNDS_US.is_sorted());
+}
+
+#[test]
+fn a_server_that_has_done_nothing_renders_its_zeros() {
+    let samples = parse(
+        &Aggregate::new(2, build())
+            .render(ScrapeFacts::default())
+            .unwrap(),
+    );
+    assert_eq!(samples["inventory_unknown_outcomes_total"], 0.0);
+    assert_eq!(samples["grpc_active_requests"], 0.0);
+    assert_eq!(samples[r#"inventory_shard_connections{shard="1"}"#], 0.0);
+}
+
+#[test]
+fn status_codes_have_names_of_their_own() {
+    let names: BTreeSet<_> = (0..CODES).map(code_name).collect();
+    assert_eq!(names.len(), CODES);
+}
