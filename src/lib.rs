@@ -4,7 +4,9 @@
 //! know the domain or nothing; `api` and `shard` join them; `server`, `side` and `cli` are on top.
 
 pub mod domain;
+pub mod embedded;
 pub mod limits;
 pub mod runtime;
+pub mod store;
 pub mod telemetry;
 pub mod wire;
