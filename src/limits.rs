@@ -323,6 +323,84 @@ pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the side thread's own connections have left once it is told to stop.
 pub const SIDE_STOP_GRACE: Duration = Duration::from_secs(1);
+// ---- What can be configured, and how far --------------------------------------------------------
+
+/// Shards of one process: beyond any machine sold, and a typing error in SHARDS stays an error.
+pub const SHARDS_MAX: usize = 1_024;
+
+/// Shortest span that can be set for a deadline or a timeout: what the shard's timer resolves.
+pub const CONFIGURED_SPAN_MIN: Duration = Duration::from_millis(1);
+
+/// Longest attempt at the store that can be set (DDB_TIMEOUT): no call lives longer.
+pub const STORE_ATTEMPT_TIMEOUT_MAX: Duration = CALL_TIMEOUT_MAX;
+
+/// Default for how often a read is tried again (DDB_MAX_RETRIES).
+pub const STORE_READ_RETRIES_DEFAULT: u32 = 3;
+
+/// The most read retries that can be set: more would outlive every deadline.
+pub const STORE_READ_RETRIES_MAX: u32 = 10;
+
+/// The most streams per connection that can be set: what a shard takes in flight altogether.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = OPERATIONS_IN_FLIGHT_MAX as u32;
+
+/// Shortest pause between the server's own pings that can be set: shorter is a load of its own.
+pub const KEEP_ALIVE_PERIOD_MIN: Duration = Duration::from_secs(1);
+
+/// Longest pause between pings that can be set: beyond it load balancers drop idle connections.
+pub const KEEP_ALIVE_PERIOD_MAX: Duration = Duration::from_secs(3_600);
+
+/// Shortest connection age that can be set; zero turns ageing off.
+pub const CONNECTION_AGE_MIN: Duration = Duration::from_secs(1);
+
+/// Longest connection age that can be set.
+pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// The most answers per shard that can be cached: about a quarter of a GiB of records.
+pub const ANSWERS_CACHED_MAX: usize = 1_000_000;
+
+/// Shortest memory for a settled answer that can be set.
+pub const ANSWERS_CACHED_FOR_MIN: Duration = Duration::from_secs(1);
+
+/// Longest memory for a settled answer that can be set.
+pub const ANSWERS_CACHED_FOR_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// Longest grace of a stop that can be set; zero stops at once.
+pub const SHUTDOWN_GRACE_MAX: Duration = Duration::from_secs(600);
+
+/// Longest spin before a shard sleeps that can be set: longer burns the core for no better latency.
+pub const SPIN_BEFORE_PARK_MAX: Duration = Duration::from_millis(1);
+
+/// Bytes of a service name, version, profile, region: they become labels and log fields.
+pub const LABEL_BYTES_MAX: usize = 128;
+
+/// Bytes of a table name, by DynamoDB's own limits.
+pub const TABLE_NAME_BYTES_MIN: usize = 3;
+/// See [`TABLE_NAME_BYTES_MIN`].
+pub const TABLE_NAME_BYTES_MAX: usize = 255;
+
+// ---- What the process asks of the machine -------------------------------------------------------
+
+/// Oldest kernel whose io_uring serves the executor.
+pub const KERNEL_MIN: (u32, u32) = (5, 8);
+
+/// From this kernel on a ring's own memory counts against the memory cgroup, not RLIMIT_MEMLOCK.
+pub const KERNEL_RINGS_IN_MEMCG: (u32, u32) = (5, 12);
+
+/// Below this RLIMIT_MEMLOCK an executor refuses to start, whatever it needs.
+pub const MEMLOCK_FLOOR_BYTES: u64 = 512 * 1024;
+
+/// Locked memory of one shard: [`RING_BUFFER_BYTES`] registered with each of three rings (measured
+/// as VmPin), and before 5.12 three rings of 128 entries at 16 KiB each, rounded up.
+pub const MEMLOCK_SHARD_BYTES: u64 = 256 * 1024;
+
+/// Descriptors of the process beside connections: standard streams, logs, the side thread's sockets.
+pub const DESCRIPTORS_OF_PROCESS: u64 = 64;
+
+/// Descriptors of one shard beside connections: three rings, an eventfd, timers, the listener.
+pub const DESCRIPTORS_OF_SHARD: u64 = 16;
+
+/// Client connections of one shard under which serving is pointless.
+pub const CONNECTIONS_PER_SHARD_USEFUL: u64 = 64;
 
 const _: () = {
     assert!(LATENCY_MAX.as_micros() >= CALL_TIMEOUT_MAX.as_micros());
@@ -343,4 +421,10 @@ const _: () = {
     assert!(WRITE_BUFFER_BYTES_KEPT <= WRITE_BUFFER_BYTES_MAX);
     assert!(STORE_IDLE_CONNECTIONS_MAX <= STORE_CONNECTIONS_MAX);
     assert!(CREDENTIALS_LOOK_EVERY.as_secs() < CREDENTIALS_RENEW_AHEAD.as_secs());
+    assert!(CALL_TIMEOUT_DEFAULT.as_nanos() <= CALL_TIMEOUT_MAX.as_nanos());
+    assert!(STREAMS_PER_CONNECTION_DEFAULT <= STREAMS_PER_CONNECTION_MAX);
+    assert!(QTY_MAX_DEFAULT <= QTY_MAX_CEILING);
+    // Every shard registers the buffer with three rings, within what is said of it.
+    assert!(3 * RING_BUFFER_BYTES as u64 <= MEMLOCK_SHARD_BYTES);
+    assert!(MEMLOCK_SHARD_BYTES <= MEMLOCK_FLOOR_BYTES);
 };

@@ -1,0 +1,70 @@
+//! Where settings come from: the process's environment, or a list that a test or `demo` gives.
+
+use std::ffi::OsString;
+use std::io;
+
+use super::cpus;
+
+/// What the outside tells a starting server.
+pub trait Env {
+    /// The value of an environment variable, `None` when it is not set.
+    fn var(&self, name: &str) -> Option<OsString>;
+
+    /// The CPUs this process may run on, ascending.
+    ///
+    /// # Errors
+    /// The operating system's, when it does not tell.
+    fn allowed_cpus(&self) -> io::Result<Vec<usize>>;
+}
+
+/// The environment of this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessEnv;
+
+impl Env for ProcessEnv {
+    fn var(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+
+    fn allowed_cpus(&self) -> io::Result<Vec<usize>> {
+        cpus::allowed()
+    }
+}
+
+/// Settings given in code; whatever is not given has its default.
+#[derive(Clone, Debug)]
+pub struct Given {
+    vars: Vec<(String, OsString)>,
+    cpus: Vec<usize>,
+}
+
+impl Given {
+    /// No settings, on these CPUs.
+    pub fn on(cpus: impl IntoIterator<Item = usize>) -> Self {
+        Self {
+            vars: Vec::new(),
+            cpus: cpus.into_iter().collect(),
+        }
+    }
+
+    /// With one more setting; the last of the same name wins.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.vars.push((name.to_owned(), value.into()));
+        self
+    }
+}
+
+impl Env for Given {
+    fn var(&self, name: &str) -> Option<OsString> {
+        self.vars
+            .iter()
+            .rev()
+            .find(|(given, _)| given == name)
+            .map(|(_, value)| value.clone())
+    }
+
+    fn allowed_cpus(&self) -> io::Result<Vec<usize>> {
+        Ok(self.cpus.clone())
+    }
+}

@@ -1,0 +1,295 @@
+//! The kinds of values a variable can have: how each is parsed, and how it is described.
+//!
+//! One definition serves both, so the help cannot promise what the parser refuses.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::Uri;
+
+use super::cpus::ShardSpec;
+use super::span::{format_span, parse_span};
+
+/// A kind of value. A parse error says what is wrong with the text; what would be right comes from
+/// [`Kind::wants`] and is added by the reader.
+pub trait Kind: Sync {
+    type Value;
+
+    /// # Errors
+    /// What is wrong with `text`, as the end of a sentence that begins with the value.
+    fn parse(&self, text: &str) -> Result<Self::Value, String>;
+
+    /// What would be right, with units and bounds.
+    fn wants(&self) -> String;
+}
+
+/// A TCP port; 0 takes a free one.
+pub struct Port;
+
+impl Kind for Port {
+    type Value = u16;
+
+    fn parse(&self, text: &str) -> Result<u16, String> {
+        Ok(whole_number(text, 0, u64::from(u16::MAX))? as u16)
+    }
+
+    fn wants(&self) -> String {
+        "a port, 0 to 65535 (0 takes a free one)".to_owned()
+    }
+}
+
+/// A TCP port, or `off`.
+pub struct PortOrOff;
+
+impl Kind for PortOrOff {
+    type Value = Option<u16>;
+
+    fn parse(&self, text: &str) -> Result<Option<u16>, String> {
+        if text.eq_ignore_ascii_case("off") {
+            return Ok(None);
+        }
+        Port.parse(text).map(Some)
+    }
+
+    fn wants(&self) -> String {
+        "a port, 0 to 65535 (0 takes a free one), or off".to_owned()
+    }
+}
+
+/// An IP address to listen on.
+pub struct Address;
+
+impl Kind for Address {
+    type Value = IpAddr;
+
+    fn parse(&self, text: &str) -> Result<IpAddr, String> {
+        text.parse().map_err(|_| "is not an IP address".to_owned())
+    }
+
+    fn wants(&self) -> String {
+        "an IP address of this machine (0.0.0.0 for all of them)".to_owned()
+    }
+}
+
+/// A whole number within bounds.
+pub struct Count {
+    pub min: u64,
+    pub max: u64,
+}
+
+impl Kind for Count {
+    type Value = u64;
+
+    fn parse(&self, text: &str) -> Result<u64, String> {
+        whole_number(text, self.min, self.max)
+    }
+
+    fn wants(&self) -> String {
+        format!("a number, {} to {}", self.min, self.max)
+    }
+}
+
+/// A span of time within bounds, with a unit.
+pub struct Span {
+    pub min: Duration,
+    pub max: Duration,
+    /// What zero stands for, when zero is allowed below `min`.
+    pub zero: Option<&'static str>,
+    /// Whether a number without a unit is taken, as seconds.
+    pub bare_seconds: bool,
+}
+
+impl Kind for Span {
+    type Value = Duration;
+
+    fn parse(&self, text: &str) -> Result<Duration, String> {
+        let span = parse_span(text, self.bare_seconds)?;
+        if span.is_zero() && self.zero.is_some() {
+            return Ok(span);
+        }
+        if span < self.min {
+            return Err(format!("is below {}", format_span(self.min)));
+        }
+        if span > self.max {
+            return Err(format!("is above {}", format_span(self.max)));
+        }
+        Ok(span)
+    }
+
+    fn wants(&self) -> String {
+        let (min, max) = (format_span(self.min), format_span(self.max));
+        let bare = if self.bare_seconds {
+            "seconds, or a time with a unit"
+        } else {
+            "a time with a unit"
+        };
+        let zero = match self.zero {
+            Some(meaning) if self.min.is_zero() => format!(" (0: {meaning})"),
+            Some(meaning) => format!(", or 0 ({meaning})"),
+            None => String::new(),
+        };
+        format!("{bare}, {min} to {max}{zero}")
+    }
+}
+
+/// A text of a length and an alphabet.
+pub struct Text {
+    /// What it is, with its article: "a table name".
+    pub what: &'static str,
+    pub min: usize,
+    pub max: usize,
+    /// The alphabet as a regular expression's class shows it.
+    pub alphabet: &'static str,
+    pub allows: fn(char) -> bool,
+}
+
+impl Kind for Text {
+    type Value = String;
+
+    fn parse(&self, text: &str) -> Result<String, String> {
+        if text.len() < self.min {
+            return Err(format!("is shorter than {} bytes", self.min));
+        }
+        if text.len() > self.max {
+            return Err(format!("has {} bytes", text.len()));
+        }
+        match text.chars().find(|c| !(self.allows)(*c)) {
+            Some(bad) => Err(format!("has {bad:?} in it")),
+            None => Ok(text.to_owned()),
+        }
+    }
+
+    fn wants(&self) -> String {
+        format!(
+            "{}, {} to {} bytes of {}",
+            self.what, self.min, self.max, self.alphabet
+        )
+    }
+}
+
+/// Another kind, or nothing at all when the variable is empty or not set.
+pub struct Maybe<K>(pub K);
+
+impl<K: Kind> Kind for Maybe<K> {
+    type Value = Option<K::Value>;
+
+    fn parse(&self, text: &str) -> Result<Self::Value, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        self.0.parse(text).map(Some)
+    }
+
+    fn wants(&self) -> String {
+        format!("{}, or nothing", self.0.wants())
+    }
+}
+
+/// The URL of a service, over plain HTTP or TLS.
+pub struct Url;
+
+impl Kind for Url {
+    type Value = Uri;
+
+    fn parse(&self, text: &str) -> Result<Uri, String> {
+        let url: Uri = text.parse().map_err(|why| format!("is no URL ({why})"))?;
+        match url.scheme_str() {
+            Some("http" | "https") => {}
+            Some(other) => return Err(format!("has the scheme {other:?}")),
+            None => return Err("has no scheme".to_owned()),
+        }
+        if url.host().is_none_or(str::is_empty) {
+            return Err("has no host".to_owned());
+        }
+        Ok(url)
+    }
+
+    fn wants(&self) -> String {
+        "a URL, http://host:port or https://host:port".to_owned()
+    }
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    const ALL: [LogLevel; 5] = [
+        LogLevel::Error,
+        LogLevel::Warn,
+        LogLevel::Info,
+        LogLevel::Debug,
+        LogLevel::Trace,
+    ];
+
+    /// The name in lower case, as log lines carry it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A [`LogLevel`], in any case.
+pub struct Level;
+
+impl Kind for Level {
+    type Value = LogLevel;
+
+    fn parse(&self, text: &str) -> Result<LogLevel, String> {
+        LogLevel::ALL
+            .into_iter()
+            .find(|level| text.eq_ignore_ascii_case(level.as_str()))
+            .ok_or_else(|| "is not a level".to_owned())
+    }
+
+    fn wants(&self) -> String {
+        let names: Vec<_> = LogLevel::ALL.iter().map(|level| level.as_str()).collect();
+        format!("one of {}", names.join(", "))
+    }
+}
+
+/// Which CPUs get a shard; resolved against the machine afterwards.
+pub struct Shards;
+
+impl Kind for Shards {
+    type Value = ShardSpec;
+
+    fn parse(&self, text: &str) -> Result<ShardSpec, String> {
+        text.parse()
+    }
+
+    fn wants(&self) -> String {
+        "all, a number of shards, or a range of CPUs a..b (b not included)".to_owned()
+    }
+}
+
+/// `text` as digits only: no sign, no separators, no fraction.
+fn whole_number(text: &str, min: u64, max: u64) -> Result<u64, String> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("is not a whole number".to_owned());
+    }
+    // Digits only: the one failure left is a number too large for u64, which is above any `max`.
+    match text.parse::<u64>() {
+        Ok(number) if number < min => Err(format!("is below {min}")),
+        Ok(number) if number <= max => Ok(number),
+        _ => Err(format!("is above {max}")),
+    }
+}

@@ -1,0 +1,266 @@
+//! The settings of the server: read from the environment once, typed, every error told at once.
+//!
+//! [`variables`] is the table of all of them, [`kind`] knows how each kind parses, [`cpus`] which
+//! CPUs the process has. A [`Config`] that exists is valid: nothing behind it checks again.
+//!
+//! Must not live here: what a setting does, and any default that is not in the table.
+
+pub mod cpus;
+mod env;
+mod kind;
+mod reader;
+mod span;
+pub mod variables;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::Uri;
+
+pub use env::{Env, Given, ProcessEnv};
+pub use kind::LogLevel;
+pub use reader::{ConfigError, ConfigErrors};
+pub use span::format_span;
+
+use reader::Reader;
+use variables as v;
+
+/// Everything the server can be told, valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where clients call; 0 takes a free port.
+    pub grpc_port: u16,
+    /// Where metrics and probes are served; 0 takes a free port.
+    pub metrics_port: u16,
+    /// Where the admin service listens, loopback unless told otherwise; `None`: nowhere. Port 0
+    /// takes a free one.
+    pub admin: Option<SocketAddr>,
+
+    /// Deadline of a call that brings none, 1 ms to 30 s.
+    pub call_timeout: Duration,
+    /// Streams of one connection at a time, at least 1.
+    pub streams_per_connection: u32,
+    /// How long a peer is silent before it is pinged, 1 s to 1 h.
+    pub keep_alive_period: Duration,
+    /// Age at which a connection is asked to leave; `None`: never.
+    pub connection_age: Option<Duration>,
+    /// Units of one reservation, at least 1.
+    pub max_qty: u32,
+
+    pub store: StoreConfig,
+
+    /// How long a shard remembers a settled answer, 1 s to 24 h.
+    pub answers_cached_for: Duration,
+    /// How many it remembers, at least 1.
+    pub answers_cached: usize,
+
+    /// The CPUs that get a shard, ascending, distinct, at least one, all of them allowed.
+    pub shard_cpus: Vec<usize>,
+    /// Busy wait of an idle shard before it sleeps, up to 1 ms; zero: none.
+    pub spin_before_park: Duration,
+    /// What a stop leaves to calls under way, up to 10 min; zero: nothing.
+    pub shutdown_grace: Duration,
+
+    pub log_level: LogLevel,
+    pub service_name: String,
+    pub service_version: String,
+    /// Where traces go, `None`: nowhere. Read and checked; nothing is exported yet.
+    pub otlp_endpoint: Option<Uri>,
+}
+
+/// What concerns DynamoDB. Endpoint and credentials are the AWS SDK's own business.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    pub region: String,
+    pub profile: Option<String>,
+    pub tables: TableNames,
+    /// One attempt at the store, 1 ms to 30 s.
+    pub attempt_timeout: Duration,
+    /// More attempts at a read after the first, up to 10.
+    pub read_retries: u32,
+}
+
+/// The three tables, distinct.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableNames {
+    pub inventory: String,
+    pub seats: String,
+    pub idempotency: String,
+}
+
+impl Config {
+    /// Reads every variable of the table.
+    ///
+    /// # Errors
+    /// Everything that is wrong, not only the first of it; the process then ends with exit code 64.
+    pub fn from_env(env: &impl Env) -> Result<Config, ConfigErrors> {
+        let mut reader = Reader::new(env);
+        let config = Self::read(&mut reader);
+        reader.finish(config)
+    }
+
+    fn read(reader: &mut Reader<'_, impl Env>) -> Config {
+        let age = |span: Duration| (!span.is_zero()).then_some(span);
+        let config = Config {
+            grpc_port: reader.read(&v::GRPC_PORT),
+            metrics_port: reader.read(&v::METRICS_PORT),
+            admin: read_admin(reader),
+            call_timeout: reader.read(&v::GRPC_TIMEOUT),
+            streams_per_connection: reader.read(&v::GRPC_MAX_CONCURRENCY) as u32,
+            keep_alive_period: reader.read(&v::GRPC_KEEP_ALIVE_PERIOD),
+            connection_age: age(reader.read(&v::MAX_CONNECTION_AGE)),
+            max_qty: reader.read(&v::MAX_QTY) as u32,
+            store: StoreConfig::read(reader),
+            answers_cached_for: reader.read(&v::IDEMPOTENCY_TTL_SECONDS),
+            answers_cached: reader.read(&v::IDEMPOTENCY_CACHE_SIZE) as usize,
+            shard_cpus: read_shards(reader),
+            spin_before_park: reader.read(&v::SPIN_BEFORE_PARK),
+            shutdown_grace: reader.read(&v::SHUTDOWN_GRACE),
+            log_level: reader.read(&v::LOG_LEVEL),
+            service_name: reader.read(&v::SERVICE_NAME),
+            service_version: reader.read(&v::SERVICE_VERSION),
+            otlp_endpoint: reader.read(&v::OTEL_EXPORTER_OTLP_ENDPOINT),
+        };
+        config.refuse_shared_ports(reader);
+        config.store.tables.refuse_shared_names(reader);
+        config
+    }
+
+    /// Two services on one port: the second would take half of the first one's connections, or
+    /// fail to start.
+    fn refuse_shared_ports(&self, reader: &mut Reader<'_, impl Env>) {
+        let admin = self.admin.map_or(0, |address| address.port());
+        let ports = [
+            (v::GRPC_PORT.name, self.grpc_port),
+            (v::METRICS_PORT.name, self.metrics_port),
+            (v::ADMIN_PORT.name, admin),
+        ];
+        for (at, (name, port)) in ports.iter().enumerate() {
+            let twin = ports[..at].iter().find(|(_, other)| other == port);
+            let Some((other, _)) = twin.filter(|_| *port != 0) else {
+                continue;
+            };
+            // A refused one stands at its default here, which nobody asked for.
+            if reader.refused(name) || reader.refused(other) {
+                continue;
+            }
+            reader.refuse_with(ConfigError {
+                variable: name,
+                value: port.to_string(),
+                problem: format!("is the port of {other} too"),
+                cure: format!(
+                    "want another port, for example {name}={}",
+                    free_port_beside(ports.map(|p| p.1))
+                ),
+            });
+        }
+    }
+}
+
+/// A port near the usual ones that is none of `taken`.
+fn free_port_beside(taken: [u16; 3]) -> u16 {
+    (8_080..).find(|port| !taken.contains(port)).unwrap_or(0)
+}
+
+impl StoreConfig {
+    fn read(reader: &mut Reader<'_, impl Env>) -> Self {
+        Self {
+            region: reader.read(&v::AWS_REGION),
+            profile: reader.read(&v::AWS_PROFILE),
+            tables: TableNames {
+                inventory: reader.read(&v::DDB_TABLE_INVENTORY),
+                seats: reader.read(&v::DDB_TABLE_SEATS),
+                idempotency: reader.read(&v::DDB_TABLE_IDEMPOTENCY),
+            },
+            attempt_timeout: reader.read(&v::DDB_TIMEOUT),
+            read_retries: reader.read(&v::DDB_MAX_RETRIES) as u32,
+        }
+    }
+}
+
+impl TableNames {
+    /// Two roles in one table would overwrite each other's items.
+    fn refuse_shared_names(&self, reader: &mut Reader<'_, impl Env>) {
+        let tables = [
+            (&v::DDB_TABLE_INVENTORY, &self.inventory),
+            (&v::DDB_TABLE_SEATS, &self.seats),
+            (&v::DDB_TABLE_IDEMPOTENCY, &self.idempotency),
+        ];
+        for (at, (variable, table)) in tables.iter().enumerate() {
+            let twin = tables[..at].iter().find(|(_, other)| other == table);
+            if let Some((other, _)) = twin
+                && !reader.refused(other.name)
+                && !reader.refused(variable.name)
+            {
+                reader.refuse_with(ConfigError {
+                    variable: variable.name,
+                    value: (*table).clone(),
+                    problem: format!("is the table of {} too", other.name),
+                    cure: format!(
+                        "want a table of its own, for example {}={table}_{}",
+                        variable.name, variable.example
+                    ),
+                });
+            }
+        }
+    }
+}
+
+/// The port on which the local server's clients call; for commands that need nothing else.
+///
+/// # Errors
+/// When GRPC_PORT cannot be used.
+pub fn grpc_port(env: &impl Env) -> Result<u16, ConfigErrors> {
+    let mut reader = Reader::new(env);
+    let port = reader.read(&v::GRPC_PORT);
+    reader.finish(port)
+}
+
+/// The admin address of the local server; for commands that need nothing else.
+///
+/// # Errors
+/// When ADMIN_PORT or ADMIN_HOST cannot be used.
+pub fn admin_address(env: &impl Env) -> Result<Option<SocketAddr>, ConfigErrors> {
+    let mut reader = Reader::new(env);
+    let address = read_admin(&mut reader);
+    reader.finish(address)
+}
+
+/// What concerns DynamoDB; for commands that need nothing else.
+///
+/// # Errors
+/// When one of its variables cannot be used.
+pub fn store(env: &impl Env) -> Result<StoreConfig, ConfigErrors> {
+    let mut reader = Reader::new(env);
+    let store = StoreConfig::read(&mut reader);
+    store.tables.refuse_shared_names(&mut reader);
+    reader.finish(store)
+}
+
+fn read_admin(reader: &mut Reader<'_, impl Env>) -> Option<SocketAddr> {
+    let host = reader.read(&v::ADMIN_HOST);
+    let port = reader.read(&v::ADMIN_PORT);
+    port.map(|port| SocketAddr::new(host, port))
+}
+
+fn read_shards(reader: &mut Reader<'_, impl Env>) -> Vec<usize> {
+    let spec = reader.read(&v::SHARDS);
+    let cpus = match reader.env().allowed_cpus() {
+        Ok(cpus) => cpus,
+        Err(why) => {
+            let problem = format!("cannot be resolved: the kernel does not tell the CPUs ({why})");
+            reader.refuse(&v::SHARDS, spec.to_string(), problem);
+            return Vec::new();
+        }
+    };
+    match cpus::resolve(&spec, &cpus) {
+        Ok(shards) => shards,
+        Err(problem) => {
+            reader.refuse(&v::SHARDS, spec.to_string(), problem.to_string());
+            Vec::new()
+        }
+    }
+}

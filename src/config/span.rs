@@ -1,0 +1,158 @@
+//! Spans of time as people write them: `250ms`, `1m30s`, `1.5s`, `50us`.
+
+use std::time::Duration;
+
+/// Units, longest first: a span is shown in the longest one that loses nothing.
+const UNITS: [(&str, u128); 7] = [
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("µs", 1_000),
+    ("ns", 1),
+];
+
+/// A span with units; without one only `0`, and whole seconds when `bare_seconds`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(super) fn parse_span(text: &str, bare_seconds: bool) -> Result<Duration, String> {
+    if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
+        let number: u64 = text
+            .parse()
+            .map_err(|_| "is longer than any clock".to_owned())?;
+        return match number {
+            0 => Ok(Duration::ZERO),
+            seconds if bare_seconds => Ok(Duration::from_secs(seconds)),
+            _ => Err("has no unit (us, ms, s, m, h)".to_owned()),
+        };
+    }
+    let mut rest = text;
+    let mut total: u128 = 0;
+    while !rest.is_empty() {
+        let (part, after) = parse_part(rest)?;
+        total = total
+            .checked_add(part)
+            .ok_or_else(|| "is longer than any clock".to_owned())?;
+        rest = after;
+    }
+    if text.is_empty() {
+        return Err("is not a time".to_owned());
+    }
+    u64::try_from(total)
+        .map(Duration::from_nanos)
+        .map_err(|_| "is longer than any clock".to_owned())
+}
+
+/// One number with its unit from the front of `text`, in nanoseconds, and what follows it.
+fn parse_part(text: &str) -> Result<(u128, &str), String> {
+    let not_a_time = || "is not a time".to_owned();
+    let number_ends = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .ok_or_else(|| "has no unit at its end".to_owned())?;
+    let (number, rest) = text.split_at(number_ends);
+    let unit_ends = rest
+        .find(|c: char| c.is_ascii_digit() || c == '.')
+        .unwrap_or(rest.len());
+    let (unit, after) = rest.split_at(unit_ends);
+    let (_, nanos) = UNITS
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .ok_or_else(not_a_time)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    // Nine digits are a nanosecond of a second; finer is a typing error, not a wish.
+    if whole.is_empty() || whole.len() > 18 || fraction.len() > 9 {
+        return Err(not_a_time());
+    }
+    let whole: u128 = whole.parse().map_err(|_| not_a_time())?;
+    let fraction_nanos = match fraction {
+        "" => 0,
+        digits => {
+            let value: u128 = digits.parse().map_err(|_| not_a_time())?;
+            value * nanos / 10u128.pow(digits.len() as u32)
+        }
+    };
+    Ok((whole * nanos + fraction_nanos, after))
+}
+
+/// The span in the longest unit that shows it exactly: `30m`, `250ms`, `90s`.
+pub fn format_span(span: Duration) -> String {
+    let nanos = span.as_nanos();
+    if nanos == 0 {
+        return "0".to_owned();
+    }
+    UNITS
+        .iter()
+        .find(|(_, unit)| nanos.is_multiple_of(*unit))
+        .map_or_else(
+            || format!("{nanos}ns"),
+            |(name, unit)| format!("{}{name}", nanos / unit),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn spans_read_as_people_write_them() {
+        for (text, nanos) in [
+            ("250ms", 250_000_000),
+            ("30s", 30_000_000_000),
+            ("5m", 300_000_000_000),
+            ("1h", 3_600_000_000_000),
+            ("1m30s", 90_000_000_000),
+            ("1.5s", 1_500_000_000),
+            ("0.25s", 250_000_000),
+            ("50us", 50_000),
+            ("50µs", 50_000),
+            ("0", 0),
+            ("0s", 0),
+        ] {
+            let span = parse_span(text, false).unwrap();
+            assert_eq!(span, Duration::from_nanos(nanos), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bare_number_is_seconds_only_where_that_is_said() {
+        assert_eq!(parse_span("300", true), Ok(Duration::from_secs(300)));
+        assert!(parse_span("300", false).unwrap_err().contains("no unit"));
+    }
+
+    #[test]
+    fn nonsense_is_refused_and_never_overflows() {
+        for text in [
+            "",
+            "s",
+            "-1s",
+            "1x",
+            "1s2",
+            "s1",
+            "1..5s",
+            ".5s",
+            "1.s5",
+            " 1s",
+            "1 s",
+            "1e3s",
+            "∞",
+            "99999999999999999999",
+            "999999999999999999h",
+            "18446744073709551616s",
+            "1.0000000001s",
+        ] {
+            assert!(parse_span(text, true).is_err(), "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_reads_back_as_itself() {
+        for nanos in [1, 50_000, 250_000_000, 90_000_000_000, 1_800_000_000_000] {
+            let span = Duration::from_nanos(nanos);
+            assert_eq!(parse_span(&format_span(span), false), Ok(span));
+        }
+        assert_eq!(format_span(Duration::from_secs(1_800)), "30m");
+    }
+}

@@ -1,0 +1,277 @@
+//! What the environment may say, and what is told when it says something else.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use super::*;
+use crate::limits;
+
+fn given(vars: &[(&str, &str)]) -> Given {
+    vars.iter().fold(Given::on([0, 1]), |env, (name, value)| {
+        env.with(name, *value)
+    })
+}
+
+fn config(vars: &[(&str, &str)]) -> Config {
+    Config::from_env(&given(vars)).unwrap()
+}
+
+/// The one error that these settings cause.
+fn error(vars: &[(&str, &str)]) -> ConfigError {
+    let ConfigErrors(errors) = Config::from_env(&given(vars)).unwrap_err();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    errors.into_iter().next().unwrap()
+}
+
+#[test]
+fn an_empty_environment_gives_the_contracts_defaults() {
+    let config = config(&[]);
+    assert_eq!((config.grpc_port, config.metrics_port), (8080, 9090));
+    assert_eq!(config.admin, Some("127.0.0.1:8081".parse().unwrap()));
+    assert_eq!(config.store.region, "ap-northeast-2");
+    assert_eq!(config.store.profile, None);
+    assert_eq!(config.store.tables.inventory, "inventory");
+    assert_eq!(config.store.tables.seats, "inventory_seats");
+    assert_eq!(config.store.tables.idempotency, "idempotency");
+    assert_eq!(config.otlp_endpoint.unwrap(), "http://otel-collector:4317");
+    assert_eq!(config.log_level, LogLevel::Info);
+    assert_eq!(config.service_name, "inventory-api");
+    assert_eq!(config.service_version, "1.0.0");
+    assert_eq!(config.shard_cpus, [0, 1]);
+    assert_eq!(config.spin_before_park, Duration::ZERO);
+}
+
+#[test]
+fn the_tables_defaults_are_those_of_the_limits() {
+    let config = config(&[]);
+    assert_eq!(config.call_timeout, limits::CALL_TIMEOUT_DEFAULT);
+    assert_eq!(
+        config.streams_per_connection,
+        limits::STREAMS_PER_CONNECTION_DEFAULT
+    );
+    assert_eq!(config.keep_alive_period, limits::KEEP_ALIVE_PERIOD_DEFAULT);
+    assert_eq!(config.connection_age, Some(limits::CONNECTION_AGE_DEFAULT));
+    assert_eq!(config.max_qty, limits::QTY_MAX_DEFAULT);
+    assert_eq!(
+        config.store.attempt_timeout,
+        limits::STORE_ATTEMPT_TIMEOUT_DEFAULT
+    );
+    assert_eq!(
+        config.store.read_retries,
+        limits::STORE_READ_RETRIES_DEFAULT
+    );
+    assert_eq!(
+        config.answers_cached_for,
+        limits::ANSWERS_CACHED_FOR_DEFAULT
+    );
+    assert_eq!(config.answers_cached, limits::ANSWERS_CACHED_DEFAULT);
+    assert_eq!(config.shutdown_grace, limits::SHUTDOWN_GRACE_DEFAULT);
+}
+
+#[test]
+fn every_variable_that_is_read_is_in_the_table_and_the_reverse() {
+    let env = Given::on([0]);
+    let mut reader = Reader::new(&env);
+    Config::read(&mut reader);
+    let read: BTreeSet<_> = reader.seen.iter().copied().collect();
+    let documented: BTreeSet<_> = variables::VARIABLES
+        .iter()
+        .flat_map(|group| group.variables)
+        .map(|variable| variable.name())
+        .collect();
+    assert_eq!(read, documented);
+    assert_eq!(reader.seen.len(), read.len(), "one is read twice");
+}
+
+#[test]
+fn the_example_of_every_variable_is_accepted() {
+    for variable in variables::VARIABLES
+        .iter()
+        .flat_map(|group| group.variables)
+    {
+        let env = Given::on([0]).with(variable.name(), variable.example());
+        assert!(Config::from_env(&env).is_ok(), "{}", variable.name());
+    }
+}
+
+#[test]
+fn given_values_arrive_where_they_belong() {
+    let config = config(&[
+        ("GRPC_PORT", "0"),
+        ("METRICS_PORT", "0"),
+        ("ADMIN_PORT", "9999"),
+        ("ADMIN_HOST", "::1"),
+        ("GRPC_TIMEOUT", "1.5s"),
+        ("GRPC_MAX_CONCURRENCY", "7"),
+        ("GRPC_KEEP_ALIVE_PERIOD", "1m"),
+        ("MAX_CONNECTION_AGE", "0"),
+        ("MAX_QTY", "4"),
+        ("AWS_REGION", "eu-west-1"),
+        ("AWS_PROFILE", "staging"),
+        ("DDB_TABLE_INVENTORY", "prod.stock"),
+        ("DDB_TABLE_SEATS", "prod.seats"),
+        ("DDB_TABLE_IDEMPOTENCY", "prod.records"),
+        ("DDB_TIMEOUT", "90ms"),
+        ("DDB_MAX_RETRIES", "0"),
+        ("IDEMPOTENCY_CACHE_SIZE", "12"),
+        ("SHARDS", "1..2"),
+        ("SPIN_BEFORE_PARK", "50us"),
+        ("SHUTDOWN_GRACE", "5s"),
+        ("LOG_LEVEL", "DEBUG"),
+        ("SERVICE_NAME", "tickets"),
+        ("SERVICE_VERSION", "2.0.0"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+    ]);
+    let expected = Config {
+        grpc_port: 0,
+        metrics_port: 0,
+        admin: Some("[::1]:9999".parse().unwrap()),
+        call_timeout: Duration::from_millis(1_500),
+        streams_per_connection: 7,
+        keep_alive_period: Duration::from_secs(60),
+        connection_age: None,
+        max_qty: 4,
+        store: StoreConfig {
+            region: "eu-west-1".to_owned(),
+            profile: Some("staging".to_owned()),
+            tables: TableNames {
+                inventory: "prod.stock".to_owned(),
+                seats: "prod.seats".to_owned(),
+                idempotency: "prod.records".to_owned(),
+            },
+            attempt_timeout: Duration::from_millis(90),
+            read_retries: 0,
+        },
+        answers_cached_for: Duration::from_secs(300),
+        answers_cached: 12,
+        shard_cpus: vec![1],
+        spin_before_park: Duration::from_micros(50),
+        shutdown_grace: Duration::from_secs(5),
+        log_level: LogLevel::Debug,
+        service_name: "tickets".to_owned(),
+        service_version: "2.0.0".to_owned(),
+        otlp_endpoint: None,
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn the_cache_time_reads_with_and_without_its_unit() {
+    for text in ["120", "120s", "2m", " 120\n"] {
+        let span = config(&[("IDEMPOTENCY_TTL_SECONDS", text)]).answers_cached_for;
+        assert_eq!(span, Duration::from_secs(120), "{text:?}");
+    }
+}
+
+#[test]
+fn the_admin_port_can_be_off_and_free() {
+    assert_eq!(config(&[("ADMIN_PORT", "off")]).admin, None);
+    assert_eq!(config(&[("ADMIN_PORT", "0")]).admin.unwrap().port(), 0);
+    assert_eq!(admin_address(&given(&[("ADMIN_PORT", "off")])), Ok(None));
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let vars = [
+        ("GRPC_PORT", "eighty"),
+        ("METRICS_PORT", "70000"),
+        ("GRPC_TIMEOUT", "250"),
+        ("SHARDS", "3"),
+        ("LOG_LEVEL", "loud"),
+    ];
+    let errors = Config::from_env(&given(&vars)).unwrap_err();
+    assert_eq!(errors.0.len(), vars.len());
+    let text = errors.to_string();
+    for (name, value) in vars {
+        assert!(text.contains(&format!("{name}={value:?}")), "{text}");
+    }
+    assert!(text.contains("5 settings"), "{text}");
+    assert!(text.contains("0 to 65535"), "{text}");
+    assert!(text.contains("GRPC_TIMEOUT=250ms"), "{text}");
+    assert!(text.contains("2 CPUs"), "{text}");
+}
+
+#[test]
+fn a_value_past_a_bound_is_refused_on_either_side() {
+    for (name, values) in [
+        ("GRPC_PORT", &["-1", "65536", "80.5", "0x50", "", " "][..]),
+        ("ADMIN_PORT", &["on", "65536"]),
+        ("ADMIN_HOST", &["localhost", "256.0.0.1"]),
+        ("GRPC_TIMEOUT", &["0", "999us", "31s", "250"]),
+        ("GRPC_MAX_CONCURRENCY", &["0", "65537"]),
+        ("GRPC_KEEP_ALIVE_PERIOD", &["999ms", "61m", "0"]),
+        ("MAX_CONNECTION_AGE", &["999ms", "25h"]),
+        ("MAX_QTY", &["0", "1001", "-5", "99999999999999999999999"]),
+        ("AWS_REGION", &["", "Seoul!", "ap northeast"]),
+        ("DDB_TABLE_SEATS", &["ab", "a/b", "seats;"]),
+        ("DDB_TIMEOUT", &["0", "31s"]),
+        ("DDB_MAX_RETRIES", &["11", "many"]),
+        ("IDEMPOTENCY_TTL_SECONDS", &["0", "25h", "5 minutes"]),
+        ("IDEMPOTENCY_CACHE_SIZE", &["0", "1000001"]),
+        ("SHARDS", &["0", "none", "1..1", "1..3"]),
+        ("SPIN_BEFORE_PARK", &["2ms", "50"]),
+        ("SHUTDOWN_GRACE", &["11m", "30"]),
+        ("SERVICE_NAME", &["", "a\u{7}b"]),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            &["otel:4317", "ftp://otel", "http://"],
+        ),
+    ] {
+        for value in values {
+            let error = error(&[(name, value)]);
+            assert_eq!(error.variable, name, "{value:?}");
+            assert_eq!(&error.value, value);
+            assert!(
+                error.cure.contains(&format!("for example {name}=")),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_are_named_and_not_a_panic() {
+    let env = Given::on([0]).with("SERVICE_NAME", OsString::from_vec(vec![b'a', 0xff]));
+    let ConfigErrors(errors) = Config::from_env(&env).unwrap_err();
+    assert_eq!(errors[0].variable, "SERVICE_NAME");
+    assert!(errors[0].problem.contains("UTF-8"));
+}
+
+#[test]
+fn one_port_for_two_services_is_refused_unless_free_ones_are_taken() {
+    let error = error(&[("METRICS_PORT", "8080")]);
+    assert_eq!(error.variable, "METRICS_PORT");
+    assert!(error.problem.contains("GRPC_PORT"), "{error}");
+    assert!(error.cure.contains("METRICS_PORT=8082"), "{error}");
+    config(&[
+        ("GRPC_PORT", "0"),
+        ("METRICS_PORT", "0"),
+        ("ADMIN_PORT", "0"),
+    ]);
+}
+
+#[test]
+fn a_refused_port_does_not_blame_its_neighbour() {
+    // Refused, GRPC_PORT stands at 8080 inside: nobody asked for that one.
+    let error = error(&[("GRPC_PORT", "x"), ("METRICS_PORT", "8080")]);
+    assert_eq!(error.variable, "GRPC_PORT");
+}
+
+#[test]
+fn two_roles_in_one_table_are_refused() {
+    let error = error(&[("DDB_TABLE_IDEMPOTENCY", "inventory")]);
+    assert_eq!(error.variable, "DDB_TABLE_IDEMPOTENCY");
+    assert!(error.problem.contains("DDB_TABLE_INVENTORY"), "{error}");
+}
+
+#[test]
+fn commands_that_need_one_setting_do_not_fail_on_another() {
+    let env = given(&[("METRICS_PORT", "x")]);
+    assert_eq!(grpc_port(&env), Ok(8080));
+    assert!(admin_address(&env).is_ok());
+    assert!(store(&env).is_ok());
+    assert!(grpc_port(&given(&[("GRPC_PORT", "x")])).is_err());
+}
