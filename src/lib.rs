@@ -3,11 +3,13 @@
 //! Arrows point one way: [`domain`] imports nothing of the rest; `store`, `wire` and `telemetry`
 //! know the domain or nothing; `api` and `shard` join them; `server`, `side` and `cli` are on top.
 
+pub mod api;
 pub mod config;
 pub mod domain;
 pub mod embedded;
 pub mod limits;
 pub mod runtime;
+pub mod shard;
 pub mod store;
 pub mod telemetry;
 pub mod wire;

@@ -15,7 +15,6 @@ use crate::domain::answer::{Answer, Refusal};
 use crate::domain::effect::Availability;
 use crate::domain::ids::{EventId, Fingerprint, ReservationId};
 use crate::domain::operation::{Operation, Verb};
-use crate::runtime::clock;
 use crate::shard::driver::Driver;
 use crate::telemetry::recorder::{InventoryType, Recorder};
 use crate::wire::{Call, Inventory, Status};

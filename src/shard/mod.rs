@@ -36,7 +36,7 @@ use crate::domain::time::Micros;
 use crate::runtime::{self, Accepted, Listener};
 use crate::store::{ConnectError, Store, StoreSettings};
 use crate::telemetry::recorder::{Recorder, Snapshot};
-use crate::wire::{self, InventoryServer, WireContext, WireSettings};
+use crate::wire::{self, Drain, InventoryServer, WireContext, WireSettings};
 
 /// How often a draining shard looks whether its lanes have settled.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -124,7 +124,10 @@ async fn live(
 ) -> Ended {
     let shard = seat.shard;
     let recorder = Rc::new(Recorder::new(shard));
-    let observer = Rc::new(observe::StoreCalls::new(Rc::clone(&recorder)));
+    let observer = Rc::new(observe::StoreCalls::new(
+        Rc::clone(&recorder),
+        &seat.store.tables,
+    ));
     let store = match Store::connect(seat.store, observer).await {
         Ok(store) => Rc::new(store),
         Err(error) => {
@@ -146,7 +149,7 @@ async fn live(
         shard,
         loads: seat.loads.clone(),
         service: Rc::new(InventoryServer::new(handlers)),
-        context: Rc::new(WireContext::new(seat.wire, seat.cold, calls)),
+        context: Rc::new(WireContext::new(seat.wire, Drain::new(), calls, Some(seat.cold))),
         driver,
         recorder,
         counted: Cell::default(),
@@ -242,13 +245,13 @@ impl Desk {
         work: &mut tokio::sync::mpsc::Receiver<Work>,
         serve: &Rc<dyn Fn(Accepted)>,
     ) -> Ended {
-        self.context.drain();
+        self.context.drain.start();
         loop {
             while let Ok(item) = work.try_recv() {
                 match item {
                     Work::Drain => {}
                     Work::Abort => {
-                        self.context.abort();
+                        self.context.drain.abort();
                         return Ended {
                             connections: self.open.get(),
                             operations: self.driver.unsettled(),
@@ -298,7 +301,7 @@ impl Desk {
 
     fn measure(&self) -> Snapshot {
         let now = self.driver.counters();
-        observe::add_domain(&self.recorder, self.counted.replace(now), now);
+        self.recorder.domain(&self.counted.replace(now), &now);
         self.recorder.take()
     }
 }

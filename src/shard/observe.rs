@@ -1,12 +1,11 @@
-//! From the wire's and the store's hooks, and the domain's counters, to the shard's recorder.
+//! From the wire's and the store's hooks to the shard's recorder.
 
 use std::rc::Rc;
 
-use crate::domain::counters::Counters;
 use crate::domain::time::Micros;
-use crate::store::{StoreCall, StoreObserver};
+use crate::store::{StoreCall, StoreObserver, TableNames};
 use crate::telemetry::recorder::Recorder;
-use crate::wire::{CallObserver, Code};
+use crate::wire::{CallObserver, Code, Ended};
 
 /// Counts calls and connections.
 pub(super) struct Calls {
@@ -32,7 +31,7 @@ impl CallObserver for Calls {
         self.recorder.connection_opened();
     }
 
-    fn connection_closed(&self) {
+    fn connection_closed(&self, _ended: Ended) {
         self.recorder.connection_closed();
     }
 }
@@ -40,18 +39,34 @@ impl CallObserver for Calls {
 /// Counts store calls and logs what the store says is wrong.
 pub(super) struct StoreCalls {
     recorder: Rc<Recorder>,
+    /// The three names, as labels.
+    tables: [&'static str; 3],
 }
 
 impl StoreCalls {
-    pub(super) fn new(recorder: Rc<Recorder>) -> Self {
-        Self { recorder }
+    pub(super) fn new(recorder: Rc<Recorder>, tables: &TableNames) -> Self {
+        // Labels live as long as the process; three short names per shard, once.
+        let label = |name: &str| -> &'static str { Box::leak(name.to_owned().into_boxed_str()) };
+        Self {
+            recorder,
+            tables: [
+                label(&tables.inventory),
+                label(&tables.seats),
+                label(&tables.idempotency),
+            ],
+        }
     }
 }
 
 impl StoreObserver for StoreCalls {
     fn called(&self, call: StoreCall<'_>) {
-        self.recorder
-            .store_call(call.operation, call.table, call.status, call.latency);
+        let table = self.tables.iter().find(|name| **name == call.table);
+        self.recorder.store_call(
+            call.operation,
+            table.copied().unwrap_or("other"),
+            call.status,
+            call.latency,
+        );
     }
 
     fn log(&self, line: &str) {

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use tonic::Code;
 
 use super::figures::{CODES, Interval};
+use crate::domain::counters::Counters;
 use crate::domain::time::Micros;
 
 /// How an event's stock is kept; the label `inventory_type`.
@@ -131,21 +132,22 @@ impl Recorder {
         *series.at([operation]) += 1;
     }
 
-    /// A lane dispatched a transaction of `members` reservations; repeats of the same body not counted.
-    pub fn transaction(&self, members: usize) {
+    /// What the domain has counted between two of its totals: lanes, retries, unknown outcomes.
+    pub fn domain(&self, before: &Counters, after: &Counters) {
+        let grown = |of: fn(&Counters) -> u64| of(after).saturating_sub(of(before));
         let mut interval = self.interval.borrow_mut();
-        interval.transactions += 1;
-        interval.members += members as u64;
-    }
-
-    /// A write ended without saying whether it was applied.
-    pub fn unknown_outcome(&self) {
-        self.interval.borrow_mut().unknown_outcomes += 1;
-    }
-
-    /// A transaction is sent again; `reason` as `conflict`, `throttled`, `unknown`.
-    pub fn retry(&self, reason: &'static str) {
-        *self.interval.borrow_mut().retries.at([reason]) += 1;
+        interval.transactions += grown(|c| c.transactions);
+        interval.members += grown(|c| c.members);
+        interval.unknown_outcomes += grown(|c| c.unknown_outcomes);
+        let retries = [
+            ("conflict", grown(|c| c.conflicts)),
+            ("throttled", grown(|c| c.throttles)),
+            ("unknown", grown(|c| c.resends)),
+            ("split", grown(|c| c.splits)),
+        ];
+        for (reason, count) in retries {
+            *interval.retries.at([reason]) += count;
+        }
     }
 
     /// The shard took a connection, by accept or by hand-over.
@@ -205,7 +207,12 @@ mod tests {
         recorder.connection_opened();
         recorder.connection_closed();
         recorder.call_started();
-        recorder.transaction(7);
+        let after = Counters {
+            transactions: 1,
+            members: 7,
+            ..Counters::default()
+        };
+        recorder.domain(&Counters::default(), &after);
         let first = recorder.take();
         let second = recorder.take();
         assert_eq!((first.connections, first.active_calls), (1, 1));

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::domain::counters::Counters;
 use crate::domain::time::Micros;
 use crate::telemetry::recorder::{InventoryType, Recorder};
 
@@ -70,9 +71,14 @@ fn busy_shard(shard: usize, latencies_ms: &[u64]) -> Recorder {
     recorder.conflict("insufficient_inventory");
     recorder.idempotency("commit", true);
     recorder.idempotency("commit", false);
-    recorder.transaction(latencies_ms.len());
-    recorder.unknown_outcome();
-    recorder.retry("conflict");
+    let counted = Counters {
+        transactions: 1,
+        members: latencies_ms.len() as u64,
+        unknown_outcomes: 1,
+        conflicts: 1,
+        ..Counters::default()
+    };
+    recorder.domain(&Counters::default(), &counted);
     recorder
 }
 
