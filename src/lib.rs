@@ -6,4 +6,5 @@
 pub mod domain;
 pub mod limits;
 pub mod runtime;
+pub mod side;
 pub mod telemetry;

@@ -226,14 +226,16 @@ pub const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 /// Pause after an accept that failed (no descriptors left), so that the loop does not spin.
 pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// What the side thread's own connections have left once it is told to stop.
-pub const SIDE_STOP_GRACE: Duration = Duration::from_secs(1);
+/// What the side thread's own connections have left once it is told to stop: a scrape under way can
+/// finish.
+pub const SIDE_STOP_GRACE: Duration = Duration::from_secs(2);
 
 const _: () = {
     assert!(LATENCY_MAX.as_micros() >= CALL_TIMEOUT_MAX.as_micros());
     assert!(LOG_VALUE_BYTES_MAX <= LOG_WRITE_BYTES);
     assert!(HTTP_HEADER_TIMEOUT.as_micros() < HTTP_CONNECTION_AGE_MAX.as_micros());
     assert!(ADMIN_CALL_TIMEOUT.as_micros() < ADMIN_CONNECTION_AGE_MAX.as_micros());
+    assert!(SCRAPE_TIMEOUT.as_micros() < SIDE_STOP_GRACE.as_micros());
     assert!(SIDE_STOP_GRACE.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
     assert!(BATCH_MEMBERS_MAX < TRANSACTION_ACTIONS_MAX);
     assert!(RECORD_BYTES_MAX * TRANSACTION_ACTIONS_MAX < TRANSACTION_BYTES_MAX);
