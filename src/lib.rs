@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod limits;
 pub mod runtime;
 pub mod shard;
+pub mod side;
 pub mod store;
 pub mod telemetry;
 pub mod wire;

@@ -401,12 +401,16 @@ pub const DESCRIPTORS_OF_SHARD: u64 = 16;
 
 /// Client connections of one shard under which serving is pointless.
 pub const CONNECTIONS_PER_SHARD_USEFUL: u64 = 64;
+/// What the side thread's own connections have left once it is told to stop: a scrape under way can
+/// finish.
+pub const SIDE_STOP_GRACE: Duration = Duration::from_secs(2);
 
 const _: () = {
     assert!(LATENCY_MAX.as_micros() >= CALL_TIMEOUT_MAX.as_micros());
     assert!(LOG_VALUE_BYTES_MAX <= LOG_WRITE_BYTES);
     assert!(HTTP_HEADER_TIMEOUT.as_micros() < HTTP_CONNECTION_AGE_MAX.as_micros());
     assert!(ADMIN_CALL_TIMEOUT.as_micros() < ADMIN_CONNECTION_AGE_MAX.as_micros());
+    assert!(SCRAPE_TIMEOUT.as_micros() < SIDE_STOP_GRACE.as_micros());
     assert!(SIDE_STOP_GRACE.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
     assert!(BATCH_MEMBERS_MAX < TRANSACTION_ACTIONS_MAX);
     assert!(RECORD_BYTES_MAX * TRANSACTION_ACTIONS_MAX < TRANSACTION_BYTES_MAX);
