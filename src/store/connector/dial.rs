@@ -19,7 +19,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use thiserror::Error;
 
-use super::io::HyperIo;
+use super::io::{HyperIo, SharedSocket};
 use crate::domain::time::Micros;
 use crate::limits;
 use crate::runtime::{self, Task, clock};
@@ -60,7 +60,8 @@ impl Origin {
 pub(super) struct Connection {
     pub(super) origin: Rc<Origin>,
     pub(super) sender: SendRequest<SdkBody>,
-    _driver: Task<()>,
+    pub(super) socket: SharedSocket,
+    pub(super) _driver: Task<()>,
 }
 
 /// The file of extra certificate authorities cannot be used.
@@ -115,17 +116,21 @@ impl Dialer {
     }
 
     async fn open(&self, origin: Rc<Origin>) -> io::Result<Connection> {
-        let stream = self.connect(&origin).await?;
+        let socket = SharedSocket::new(self.connect(&origin).await?);
         if !origin.https {
-            return handshake(origin, stream).await;
+            return handshake(origin, socket.clone(), socket).await;
         }
         let name = ServerName::try_from(origin.host.clone())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let stream = self.tls.connect(name, stream).await.map_err(|error| {
-            let cure = "for a private certificate authority set AWS_CA_BUNDLE to its PEM file";
-            io::Error::new(error.kind(), format!("TLS: {error} ({cure})"))
-        })?;
-        handshake(origin, stream).await
+        let stream = self
+            .tls
+            .connect(name, socket.clone())
+            .await
+            .map_err(|error| {
+                let cure = "for a private certificate authority set AWS_CA_BUNDLE to its PEM file";
+                io::Error::new(error.kind(), format!("TLS: {error} ({cure})"))
+            })?;
+        handshake(origin, socket, stream).await
     }
 
     async fn connect(&self, origin: &Origin) -> io::Result<runtime::TcpStream> {
@@ -179,7 +184,7 @@ impl Dialer {
     }
 }
 
-async fn handshake<S>(origin: Rc<Origin>, stream: S) -> io::Result<Connection>
+async fn handshake<S>(origin: Rc<Origin>, socket: SharedSocket, stream: S) -> io::Result<Connection>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -194,6 +199,7 @@ where
     Ok(Connection {
         origin,
         sender,
+        socket,
         _driver: driver,
     })
 }

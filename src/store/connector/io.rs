@@ -1,13 +1,59 @@
 //! A byte stream of the shard as hyper wants to see it.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use futures::io::{AsyncRead, AsyncWrite};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
 use crate::limits;
+use crate::runtime::{self, TcpStream};
+
+/// A socket that its HTTP driver reads and writes while the pool may look at it.
+#[derive(Clone)]
+pub(super) struct SharedSocket(Rc<RefCell<TcpStream>>);
+
+impl SharedSocket {
+    pub(super) fn new(socket: TcpStream) -> Self {
+        Self(Rc::new(RefCell::new(socket)))
+    }
+
+    /// Whether anything came in that its driver has not read: on an idle connection, its end.
+    pub(super) fn has_input(&self) -> bool {
+        runtime::has_input(&self.0.borrow())
+    }
+}
+
+impl AsyncRead for SharedSocket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for SharedSocket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_close(cx)
+    }
+}
 
 /// Lends a `futures` stream to hyper. Bytes pass through a buffer of its own, because hyper offers
 /// uninitialised memory and a `futures` stream wants initialised: copying what arrived is cheaper

@@ -63,7 +63,8 @@ impl Pool {
         let slot = self.slots.clone().acquire_owned().await;
         let slot = slot.map_err(|error| ConnectorError::other(error.into(), None))?;
         while let Some(mut connection) = self.take_idle(&origin) {
-            if connection.sender.ready().await.is_err() {
+            // The other side may have closed it without its driver having had a turn yet.
+            if connection.socket.has_input() || connection.sender.ready().await.is_err() {
                 continue;
             }
             match self.exchange(connection, request).await {
@@ -191,4 +192,90 @@ fn address(request: &mut http::Request<SdkBody>) -> Result<Origin, ConnectorErro
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.map_or_else(|| http::Uri::from_static("/"), http::Uri::from);
     Ok(origin)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use hyper::client::conn::http1;
+
+    use super::super::io::{HyperIo, SharedSocket};
+    use super::*;
+
+    /// Answers one request per connection; keeps all of them open.
+    fn server() -> std::net::SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut open = Vec::new();
+            for mut client in listener.incoming().map_while(Result::ok) {
+                let mut request = [0; 1024];
+                if client.read(&mut request).is_ok_and(|count| count > 0) {
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                    client.write_all(answer).unwrap();
+                }
+                open.push(client);
+            }
+        });
+        address
+    }
+
+    fn request(address: std::net::SocketAddr) -> http::Request<SdkBody> {
+        let request = http::Request::post(format!("http://{address}/path?q"));
+        request.body(SdkBody::from("body")).unwrap()
+    }
+
+    /// An idle connection that looks well and whose driver gives up before it sends anything.
+    async fn doomed(address: std::net::SocketAddr) -> Connection {
+        let limit = limits::STORE_CONNECT_TIMEOUT;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let elsewhere = listener.local_addr().unwrap();
+        let socket = SharedSocket::new(runtime::connect(elsewhere, limit).await.unwrap());
+        let (mut sender, mut driver) = http1::handshake(HyperIo::new(socket.clone()))
+            .await
+            .unwrap();
+        // One turn, in which it says that it wants a request; then it is gone with the next.
+        assert!((&mut driver).now_or_never().is_none());
+        sender.ready().await.unwrap();
+        let driver = runtime::spawn(async move {
+            // A task starts when it is spawned: let the request come first.
+            runtime::yield_now().await;
+            drop(driver);
+            drop(listener);
+        });
+        Connection {
+            origin: Rc::new(Origin::of(request(address).uri()).unwrap()),
+            sender,
+            socket,
+            _driver: driver,
+        }
+    }
+
+    #[test]
+    fn a_request_that_was_not_sent_goes_to_a_fresh_connection() {
+        let address = server();
+        let response = runtime::run_here(async {
+            let pool = Rc::new(Pool::new(Dialer::new(None).unwrap()));
+            pool.keep(doomed(address).await);
+            pool.send(request(address)).await
+        });
+        assert_eq!(response.unwrap().unwrap().body(), &Bytes::from("ok"));
+    }
+
+    #[test]
+    fn an_address_becomes_path_and_host() {
+        let mut plain = request("127.0.0.1:8000".parse().unwrap());
+        address(&mut plain).unwrap();
+        assert_eq!(plain.uri(), "/path?q");
+        assert_eq!(plain.headers()[HOST], "127.0.0.1:8000");
+        let aws = http::Request::post("https://dynamodb.ap-northeast-2.amazonaws.com:443");
+        let mut aws = aws.body(SdkBody::empty()).unwrap();
+        address(&mut aws).unwrap();
+        assert_eq!(aws.uri(), "/");
+        assert_eq!(aws.headers()[HOST], "dynamodb.ap-northeast-2.amazonaws.com");
+    }
 }
