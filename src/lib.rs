@@ -3,7 +3,11 @@
 //! Arrows point one way: [`domain`] imports nothing of the rest; `store`, `wire` and `telemetry`
 //! know the domain or nothing; `api` and `shard` join them; `server`, `side` and `cli` are on top.
 
+pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod domain;
 pub mod limits;
+pub mod preflight;
 pub mod runtime;
+pub mod server;
