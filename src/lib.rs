@@ -4,11 +4,15 @@
 //! know the domain or nothing; `api` and `shard` join them; `server`, `side` and `cli` are on top.
 
 pub mod api;
+pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod domain;
 pub mod embedded;
 pub mod limits;
+pub mod preflight;
 pub mod runtime;
+pub mod server;
 pub mod shard;
 pub mod side;
 pub mod store;

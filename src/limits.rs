@@ -380,17 +380,31 @@ pub const TABLE_NAME_BYTES_MAX: usize = 255;
 
 // ---- What the process asks of the machine -------------------------------------------------------
 
+/// How long a command waits for a running server to take its connection.
+pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a command waits for the answer: creating an event writes up to [`STRIPES_MAX`] items.
+pub const COMMAND_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long `health` waits in all: probes are usually given little more.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Tickets and buyers of one `demo`: more would only take longer to tell the same.
+pub const DEMO_TICKETS_MAX: u64 = 1_000_000;
+/// See [`DEMO_TICKETS_MAX`].
+pub const DEMO_BUYERS_MAX: u64 = 5_000_000;
+/// Connections of one `demo`: they share the machine's descriptors with the server.
+pub const DEMO_CONNECTIONS_MAX: u32 = 256;
+
 /// Oldest kernel whose io_uring serves the executor.
 pub const KERNEL_MIN: (u32, u32) = (5, 8);
-
-/// From this kernel on a ring's own memory counts against the memory cgroup, not RLIMIT_MEMLOCK.
-pub const KERNEL_RINGS_IN_MEMCG: (u32, u32) = (5, 12);
 
 /// Below this RLIMIT_MEMLOCK an executor refuses to start, whatever it needs.
 pub const MEMLOCK_FLOOR_BYTES: u64 = 512 * 1024;
 
 /// Locked memory of one shard: [`RING_BUFFER_BYTES`] registered with each of three rings (measured
-/// as VmPin), and before 5.12 three rings of 128 entries at 16 KiB each, rounded up.
+/// as VmPin: 192 KiB) and the rings themselves (measured on 6.18: 16 KiB each), rounded up. Kernels
+/// from 5.12 to about 6.13 count only the registered part.
 pub const MEMLOCK_SHARD_BYTES: u64 = 256 * 1024;
 
 /// Descriptors of the process beside connections: standard streams, logs, the side thread's sockets.

@@ -1,1 +1,14 @@
-fn main() {}
+//! The binary: the allocator, the kernel's barrier, and the command line. Nothing else.
+
+use std::process::ExitCode;
+
+use inventory_api::{cli, runtime};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Before any thread exists: registering later would interrupt every running core.
+    runtime::early_init();
+    cli::run()
+}

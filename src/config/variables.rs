@@ -142,7 +142,7 @@ pub static ADMIN_HOST: Variable<Address> = Variable {
     default: "127.0.0.1",
     kind: Address,
     example: "127.0.0.1",
-    about: "who reaches the admin port: it asks for no password",
+    about: "who reaches ADMIN_PORT; it asks no password",
 };
 
 pub static GRPC_TIMEOUT: Variable<Span> = Variable {
@@ -287,7 +287,7 @@ pub static DDB_MAX_RETRIES: Variable<Count> = Variable {
         max: limits::STORE_READ_RETRIES_MAX as u64,
     },
     example: "3",
-    about: "more attempts at a read (writes: until the deadline)",
+    about: "more attempts at a read",
 };
 
 pub static IDEMPOTENCY_TTL_SECONDS: Variable<Span> = Variable {
@@ -332,7 +332,7 @@ pub static SPIN_BEFORE_PARK: Variable<Span> = Variable {
         bare_seconds: false,
     },
     example: "50us",
-    about: "busy wait before an idle shard sleeps: faster, hotter",
+    about: "busy wait before an idle shard sleeps",
 };
 
 pub static SHUTDOWN_GRACE: Variable<Span> = Variable {

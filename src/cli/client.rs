@@ -1,0 +1,150 @@
+//! How commands talk to a running server: one connection, one call, a bounded wait.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use http::Uri;
+use tonic::transport::{Channel, Endpoint};
+
+use super::Failure;
+use crate::limits::COMMAND_CONNECT_TIMEOUT;
+
+/// An address as people write it: `8081` is not enough, `host:8081` and `http://host:8081` are.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub(super) fn parse_address(text: &str) -> Result<Uri, String> {
+    let wanted = "want host:port or http://host:port, for example 127.0.0.1:8081";
+    let text = match text.split_once("://") {
+        None => format!("http://{text}"),
+        Some(("http", _)) => text.to_owned(),
+        Some((scheme, _)) => return Err(format!("the scheme {scheme:?} is not spoken; {wanted}")),
+    };
+    let url: Uri = text.parse().map_err(|why| format!("{why}; {wanted}"))?;
+    if url.host().is_none_or(str::is_empty) || url.port_u16().is_none() {
+        return Err(wanted.to_owned());
+    }
+    Ok(url)
+}
+
+/// The URL at which a server listening on `address` is called from this machine.
+pub(super) fn url_of(address: SocketAddr) -> Uri {
+    let host = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let address = SocketAddr::new(host, address.port());
+    // Digits, dots, colons and brackets are always an authority.
+    format!("http://{address}").parse().unwrap_or_default()
+}
+
+/// Runs `call` on a runtime of its own for at most `limit`.
+///
+/// # Errors
+/// Those of `call`, and that it took too long.
+pub(super) fn block_on<T>(
+    limit: Duration,
+    server: &Uri,
+    call: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|why| Failure::failed(format!("no runtime could be made: {why}")))?;
+    runtime.block_on(async {
+        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+            Err(Failure::failed(format!(
+                "the server at {} did not answer within {limit:?}",
+                shown(server)
+            )))
+        })
+    })
+}
+
+/// Connects, and says in a person's words why it cannot.
+///
+/// # Errors
+/// Nobody listens there, or what listens does not speak HTTP/2.
+pub(super) async fn connect(server: &Uri) -> Result<Channel, Failure> {
+    Endpoint::from(server.clone())
+        .connect_timeout(COMMAND_CONNECT_TIMEOUT)
+        .connect()
+        .await
+        .map_err(|error| Failure::failed(explain_connect(server, &error)))
+}
+
+/// What went wrong on the way to the server.
+pub(super) fn explain_connect(server: &Uri, error: &tonic::transport::Error) -> String {
+    let mut source = error.source();
+    let mut deepest = error.to_string();
+    while let Some(error) = source {
+        deepest = error.to_string();
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && io.kind() == io::ErrorKind::ConnectionRefused
+        {
+            return format!(
+                "no server answers at {}: start one with `inventory-api dev`",
+                shown(server)
+            );
+        }
+        source = error.source();
+    }
+    format!(
+        "the server at {} cannot be reached: {deepest}",
+        shown(server)
+    )
+}
+
+/// The URL without the slash that the parser adds.
+pub(super) fn shown(server: &Uri) -> String {
+    server.to_string().trim_end_matches('/').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn addresses_read_with_and_without_a_scheme() {
+        for text in [
+            "127.0.0.1:8081",
+            "http://127.0.0.1:8081",
+            "http://127.0.0.1:8081/",
+        ] {
+            assert_eq!(
+                shown(&parse_address(text).unwrap()),
+                "http://127.0.0.1:8081"
+            );
+        }
+        assert_eq!(shown(&parse_address("[::1]:9").unwrap()), "http://[::1]:9");
+    }
+
+    #[test]
+    fn what_cannot_be_dialled_is_refused_with_what_can() {
+        for text in [
+            "",
+            "8081",
+            ":8081",
+            "localhost",
+            "https://localhost:1",
+            "a b:1",
+            "http://",
+        ] {
+            let error = parse_address(text).unwrap_err();
+            assert!(error.contains("127.0.0.1:8081"), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_server_on_all_addresses_is_called_on_loopback() {
+        let url = |text: &str| shown(&url_of(text.parse().unwrap()));
+        assert_eq!(url("0.0.0.0:8081"), "http://127.0.0.1:8081");
+        assert_eq!(url("[::]:8081"), "http://[::1]:8081");
+        assert_eq!(url("10.0.0.7:8081"), "http://10.0.0.7:8081");
+    }
+}

@@ -1,0 +1,62 @@
+//! `health`: asks a running server whether it serves, the way a load balancer does.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use http::Uri;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::args::HealthArgs;
+use super::{Failure, client, say};
+use crate::config::{self, ProcessEnv};
+use crate::limits::HEALTH_TIMEOUT;
+
+pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
+    let server = address(args)?;
+    let at = client::shown(&server);
+    let status = client::block_on(HEALTH_TIMEOUT, &server, async {
+        let mut health = HealthClient::new(client::connect(&server).await?);
+        let request = HealthCheckRequest {
+            service: args.service.clone(),
+        };
+        let answer = health.check(request).await.map_err(|status| {
+            Failure::failed(match status.code() {
+                Code::NotFound => format!("the server at {at} has no service {:?}", args.service),
+                code => format!(
+                    "the server at {at} refused: {} ({code:?})",
+                    status.message()
+                ),
+            })
+        })?;
+        Ok(answer.into_inner().status())
+    })?;
+    match status {
+        ServingStatus::Serving => {
+            say(&format!("the server at {at} serves"));
+            Ok(())
+        }
+        other => Err(Failure::failed(format!(
+            "the server at {at} does not serve: {}",
+            other.as_str_name()
+        ))),
+    }
+}
+
+/// Where clients call: as told, else where this environment would put it.
+fn address(args: &HealthArgs) -> Result<Uri, Failure> {
+    if let Some(address) = &args.address {
+        return Ok(address.clone());
+    }
+    match config::grpc_port(&ProcessEnv)? {
+        0 => Err(Failure::usage(
+            "GRPC_PORT=0 does not tell which port the server took: name it with --server host:port"
+                .to_owned(),
+        )),
+        port => Ok(client::url_of(SocketAddr::from((
+            Ipv4Addr::LOCALHOST,
+            port,
+        )))),
+    }
+}

@@ -1,0 +1,151 @@
+//! The command line: reads it, runs one command, turns the outcome into words and an exit code.
+//!
+//! [`args`] is what can be said; a module per command does it. Must not live here: what a server
+//! does (that is `server`), and any setting (that is `config`).
+
+mod args;
+mod client;
+mod event;
+mod health;
+mod help;
+mod tables;
+
+use std::fmt::Display;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::config::{Config, ConfigErrors, ProcessEnv};
+use crate::{demo, preflight, server};
+use args::{Cli, Command, DevArgs};
+
+/// Every exit code of the program.
+pub mod exit {
+    /// It did what it was asked for.
+    pub const OK: u8 = 0;
+    /// It could not; the reason is on stderr.
+    pub const FAILED: u8 = 1;
+    /// The command line or a setting is wrong (EX_USAGE of sysexits): trying again cannot help.
+    pub const USAGE: u8 = 64;
+}
+
+/// Why a command ends without having done what it was asked for.
+#[derive(Debug)]
+struct Failure {
+    /// For stderr; empty when all has been said.
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// Something outside went wrong.
+    fn failed(message: impl Display) -> Self {
+        Self {
+            message: message.to_string(),
+            code: exit::FAILED,
+        }
+    }
+
+    /// What was asked for makes no sense.
+    fn usage(message: impl Display) -> Self {
+        Self {
+            message: message.to_string(),
+            code: exit::USAGE,
+        }
+    }
+}
+
+impl From<ConfigErrors> for Failure {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::usage(errors)
+    }
+}
+
+/// Runs the command of this process's command line.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain_usage(&error),
+    };
+    let Some(command) = cli.command else {
+        // A closed pipe is no failure.
+        let _ = Cli::command().print_help();
+        return ExitCode::from(exit::OK);
+    };
+    match dispatch(command) {
+        Ok(()) => ExitCode::from(exit::OK),
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                // Nobody left to tell when stderr is closed.
+                let _ = writeln!(io::stderr(), "inventory-api: {}", failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve => {
+            let config = config_to_serve()?;
+            server::run_serve(config).map_err(Failure::failed)
+        }
+        Command::Dev(args) => {
+            let config = config_to_serve()?;
+            server::run_dev(config, dev_store(args)).map_err(Failure::failed)
+        }
+        Command::Demo(options) => {
+            let config = config_to_serve()?;
+            demo::run(config, &options).map_err(Failure::failed)
+        }
+        Command::Check => check(),
+        Command::Tables(command) => tables::run(&command),
+        Command::Event(command) => event::run(&command),
+        Command::Health(args) => health::run(&args),
+    }
+}
+
+/// The settings, for a process that will serve with them.
+fn config_to_serve() -> Result<Config, Failure> {
+    let config = Config::from_env(&ProcessEnv)?;
+    preflight::raise_soft_limits();
+    Ok(config)
+}
+
+fn dev_store(args: DevArgs) -> server::DevStore {
+    if args.memory {
+        server::DevStore::Memory
+    } else {
+        server::DevStore::Data(args.data)
+    }
+}
+
+fn check() -> Result<(), Failure> {
+    // With the limits as `serve` would raise them.
+    let config = config_to_serve()?;
+    let report = preflight::run(&config);
+    say(&report.to_string());
+    if report.wrong() > 0 {
+        // The report ends in the same words.
+        return Err(Failure::failed(""));
+    }
+    Ok(())
+}
+
+/// Prints what clap has to say: help that was asked for on stdout, complaints on stderr.
+fn explain_usage(error: &clap::Error) -> ExitCode {
+    // A closed pipe (`--help | head`) is no failure.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::from(exit::OK),
+        _ => ExitCode::from(exit::USAGE),
+    }
+}
+
+/// Prints one text and a line's end; a reader that has gone is no failure.
+fn say(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}

@@ -1,0 +1,521 @@
+//! Failures of a start, explained: what is wrong, the live facts, the cure. Pure functions.
+//!
+//! The same words serve `check` and a start that fails.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use super::facts::{Facts, Seccomp, bytes};
+use crate::limits::{KERNEL_MIN, MEMLOCK_FLOOR_BYTES, MEMLOCK_SHARD_BYTES};
+
+/// What is wrong and what cures it. `Display` gives the whole of it, over several lines.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Explanation {
+    /// One sentence, without a full stop.
+    pub wrong: String,
+    /// The facts it rests on, if any.
+    pub facts: Option<String>,
+    /// What to do; each line one way.
+    pub cures: Vec<String>,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.wrong)?;
+        if let Some(facts) = &self.facts {
+            write!(f, "\n  facts: {facts}")?;
+        }
+        for cure in &self.cures {
+            write!(f, "\n  cure:  {cure}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Locked memory that `shards` shards need, in bytes.
+pub fn memlock_needed(shards: usize) -> u64 {
+    (shards as u64 * MEMLOCK_SHARD_BYTES).max(MEMLOCK_FLOOR_BYTES)
+}
+
+/// Why the rings of `shards` shards could not all be made.
+pub fn explain_ring_error(error: &io::Error, facts: &Facts, shards: usize) -> Explanation {
+    let (wrong, cures) = match errno_of(error, facts) {
+        libc::ENOSYS => explain_enosys(facts),
+        libc::EPERM | libc::EACCES => explain_eperm(facts),
+        libc::ENOMEM => explain_enomem(facts, shards),
+        libc::EMFILE | libc::ENFILE => explain_emfile(facts),
+        libc::EINVAL => (
+            "the kernel's io_uring lacks something that the executor needs (EINVAL)".to_owned(),
+            vec![newer_kernel()],
+        ),
+        _ => (
+            format!("the kernel made no io_uring ring: {error}"),
+            vec![
+                newer_kernel(),
+                "`inventory-api check` looks at everything that a start needs".to_owned(),
+            ],
+        ),
+    };
+    Explanation {
+        wrong,
+        facts: Some(facts.to_string()),
+        cures,
+    }
+}
+
+/// The error number; where the executor has put words in its place, the one they stand for.
+fn errno_of(error: &io::Error, facts: &Facts) -> i32 {
+    if let Some(errno) = error.raw_os_error() {
+        return errno;
+    }
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => libc::EPERM,
+        io::ErrorKind::OutOfMemory => libc::ENOMEM,
+        io::ErrorKind::Unsupported => libc::ENOSYS,
+        // The executor's own floor has no error number.
+        _ if !facts.memlock.allows(MEMLOCK_FLOOR_BYTES) => libc::ENOMEM,
+        _ => 0,
+    }
+}
+
+fn newer_kernel() -> String {
+    let (major, minor) = KERNEL_MIN;
+    format!("run on a Linux kernel {major}.{minor} or newer with io_uring built in")
+}
+
+const ALLOW_CALLS: &str = "let the seccomp profile allow io_uring_setup, io_uring_enter and \
+                           io_uring_register";
+
+/// How a profile is chosen, where the engine is known; both usual ways where it is not.
+fn seccomp_cures(facts: &Facts) -> Vec<String> {
+    let docker = "docker run --security-opt seccomp=profile.json (or seccomp=unconfined)";
+    let pod = "securityContext.seccompProfile: {type: Localhost, localhostProfile: profile.json} \
+               (or type: Unconfined)";
+    let how = match facts.container {
+        Some("Kubernetes") => pod.to_owned(),
+        Some("Podman") => docker.replace("docker", "podman"),
+        Some(_) => docker.to_owned(),
+        None => format!("{docker}; in a pod {pod}"),
+    };
+    vec![ALLOW_CALLS.to_owned(), how]
+}
+
+fn explain_enosys(facts: &Facts) -> (String, Vec<String>) {
+    let version = facts.kernel_version();
+    if version.is_some_and(|version| version < KERNEL_MIN) {
+        return (
+            format!("kernel {} is too old for io_uring (ENOSYS)", facts.kernel),
+            vec![
+                newer_kernel(),
+                "a sandbox such as gVisor shows an old kernel of its own: run outside it"
+                    .to_owned(),
+            ],
+        );
+    }
+    if facts.seccomp == Seccomp::Filter {
+        let wrong = "a seccomp filter hides io_uring, or the kernel has none (ENOSYS)";
+        return (wrong.to_owned(), seccomp_cures(facts));
+    }
+    (
+        "the kernel was built without io_uring (ENOSYS)".to_owned(),
+        vec![format!("{} (CONFIG_IO_URING=y)", newer_kernel())],
+    )
+}
+
+fn explain_eperm(facts: &Facts) -> (String, Vec<String>) {
+    match (facts.io_uring_disabled, facts.seccomp) {
+        (Some(2), _) => (
+            "io_uring is disabled for every process: kernel.io_uring_disabled=2 (EPERM)".to_owned(),
+            vec!["on the host: sysctl -w kernel.io_uring_disabled=0".to_owned()],
+        ),
+        (Some(1), _) => (
+            "io_uring is disabled for this user: kernel.io_uring_disabled=1 (EPERM)".to_owned(),
+            vec![
+                "on the host: sysctl -w kernel.io_uring_disabled=0".to_owned(),
+                "or: sysctl -w kernel.io_uring_group=GID, with a group of this user".to_owned(),
+            ],
+        ),
+        (_, Seccomp::Filter | Seccomp::Strict) => (
+            "a seccomp filter denies io_uring (EPERM)".to_owned(),
+            seccomp_cures(facts),
+        ),
+        _ => (
+            "a security policy denies io_uring (EPERM); it is neither seccomp nor the sysctl"
+                .to_owned(),
+            vec![
+                "look for the denial in the audit log: ausearch -m avc -ts recent, or dmesg"
+                    .to_owned(),
+                "allow io_uring in the SELinux or AppArmor policy of this service".to_owned(),
+            ],
+        ),
+    }
+}
+
+fn explain_enomem(facts: &Facts, shards: usize) -> (String, Vec<String>) {
+    let needed = memlock_needed(shards);
+    let below_floor = !facts.memlock.allows(MEMLOCK_FLOOR_BYTES);
+    if facts.memlock_exempt && !below_floor {
+        return (
+            "the kernel has no memory left for a ring (ENOMEM); the limit on locked memory does \
+             not apply to this process"
+                .to_owned(),
+            vec![
+                "raise the memory limit of the container or cgroup, or free memory".to_owned(),
+                "or serve with fewer shards, for example SHARDS=1".to_owned(),
+            ],
+        );
+    }
+    let limit = bytes(facts.memlock.soft);
+    let needed_text = bytes(Some(needed));
+    let floor = bytes(Some(MEMLOCK_FLOOR_BYTES));
+    let wrong = if below_floor {
+        format!(
+            "the limit on locked memory (RLIMIT_MEMLOCK) is {limit}: no shard starts below {floor}"
+        )
+    } else if facts.memlock.allows(needed) {
+        format!(
+            "memory for a ring ran out (ENOMEM): other processes of this user share its {limit} of \
+             locked memory, or the memory cgroup is full"
+        )
+    } else {
+        format!(
+            "the limit on locked memory (RLIMIT_MEMLOCK) is {limit}: too low for {} (ENOMEM)",
+            shards_text(shards)
+        )
+    };
+    let mut cures = memlock_cures(facts, needed, &needed_text);
+    if !below_floor && shards > 1 {
+        cures.push("or serve with fewer shards, for example SHARDS=1".to_owned());
+    }
+    (wrong, cures)
+}
+
+fn memlock_cures(facts: &Facts, needed: u64, needed_text: &str) -> Vec<String> {
+    let kib = needed / 1024;
+    match facts.container {
+        Some("Kubernetes") => vec![format!(
+            "raise it to {needed_text} in the node's container runtime (LimitMEMLOCK={needed} in \
+             containerd.service); a pod cannot set it"
+        )],
+        Some(engine) => vec![format!(
+            "{} run --ulimit memlock={needed}:{needed}",
+            engine.to_lowercase()
+        )],
+        None => vec![format!(
+            "raise it to {needed_text}: ulimit -l {kib} in a shell, LimitMEMLOCK={needed} in a \
+             systemd unit, --ulimit memlock={needed}:{needed} for docker run"
+        )],
+    }
+}
+
+fn explain_emfile(facts: &Facts) -> (String, Vec<String>) {
+    let limit = facts.open_files.soft;
+    let limit = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
+    (
+        format!("no descriptor is left for a ring: the limit on open files is {limit} (EMFILE)"),
+        vec![
+            "raise it: ulimit -n 65536 in a shell, LimitNOFILE=65536 in a systemd unit".to_owned(),
+        ],
+    )
+}
+
+/// `1 shard`, `2 shards`.
+pub fn shards_text(shards: usize) -> String {
+    match shards {
+        1 => "1 shard".to_owned(),
+        n => format!("{n} shards"),
+    }
+}
+
+/// Why nothing can listen on `address`, which the variable `variable` chose.
+pub fn explain_listen_error(error: &io::Error, variable: &str, address: SocketAddr) -> Explanation {
+    let port = address.port();
+    let another = format!("or choose another: {variable}=0 takes a free one and prints it");
+    let (wrong, cures) = match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => (
+            format!("{variable}: port {port} is taken by another process (EADDRINUSE)"),
+            vec![format!("see by whom: ss -ltnp 'sport = :{port}'"), another],
+        ),
+        Some(libc::EACCES | libc::EPERM) => (
+            format!("{variable}: this user may not listen on port {port} (EACCES)"),
+            vec![
+                "ports below 1024 ask for CAP_NET_BIND_SERVICE".to_owned(),
+                another,
+            ],
+        ),
+        Some(libc::EADDRNOTAVAIL) => (
+            format!(
+                "{variable}: {} is no address of this machine (EADDRNOTAVAIL)",
+                address.ip()
+            ),
+            vec!["see which it has: ip -brief address".to_owned()],
+        ),
+        Some(libc::EMFILE | libc::ENFILE) => (
+            format!("{variable}: no descriptor is left to listen on port {port} (EMFILE)"),
+            vec!["raise the limit on open files: ulimit -n 65536".to_owned()],
+        ),
+        _ => (
+            format!("{variable}: nothing can listen on {address}: {error}"),
+            vec![another],
+        ),
+    };
+    Explanation {
+        wrong,
+        facts: None,
+        cures,
+    }
+}
+
+/// Why the store did not answer. `endpoint` is where it was looked for, `detail` what came back.
+pub fn explain_store_unreachable(endpoint: &str, region: &str, detail: &str) -> Explanation {
+    Explanation {
+        wrong: format!("DynamoDB did not answer at {endpoint}: {detail}"),
+        facts: Some(format!("AWS_REGION={region}")),
+        cures: vec![
+            "look at network, credentials (AWS_PROFILE, role) and AWS_REGION".to_owned(),
+            "for another endpoint set AWS_ENDPOINT_URL_DYNAMODB=http://host:port".to_owned(),
+            "to run without DynamoDB: inventory-api dev".to_owned(),
+        ],
+    }
+}
+
+/// A table is not there. `variable` chose its name.
+pub fn explain_missing_table(variable: &str, table: &str, region: &str) -> Explanation {
+    Explanation {
+        wrong: format!("the table {table:?} does not exist in {region}"),
+        facts: Some(format!("{variable}={table}")),
+        cures: vec![
+            "make the tables: inventory-api tables create".to_owned(),
+            format!("or name the right one: {variable}=..., AWS_REGION=..."),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::Limits;
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    fn facts() -> Facts {
+        let limit = |n| Limits {
+            soft: Some(n),
+            hard: Some(n),
+        };
+        Facts {
+            kernel: "6.1.0".to_owned(),
+            memlock: limit(8 * MIB),
+            memlock_exempt: false,
+            open_files: limit(1_024),
+            seccomp: Seccomp::Off,
+            io_uring_disabled: Some(0),
+            container: None,
+        }
+    }
+
+    fn with_memlock(bytes: u64) -> Facts {
+        let mut facts = facts();
+        facts.memlock.soft = Some(bytes);
+        facts
+    }
+
+    fn explain(errno: i32, facts: &Facts) -> String {
+        explain_ring_error(&io::Error::from_raw_os_error(errno), facts, 4).to_string()
+    }
+
+    /// Every needle is in the text, and the text ends in at least one cure.
+    fn assert_says(text: &str, needles: &[&str]) {
+        for needle in needles {
+            assert!(text.contains(needle), "no {needle:?} in:\n{text}");
+        }
+        assert!(text.contains("cure:"), "{text}");
+    }
+
+    #[test]
+    fn enosys_is_the_kernel_the_filter_or_the_build() {
+        let old = Facts {
+            kernel: "4.19.0-amd64".to_owned(),
+            ..facts()
+        };
+        assert_says(
+            &explain(libc::ENOSYS, &old),
+            &["4.19.0-amd64 is too old", "5.8"],
+        );
+        let filtered = Facts {
+            seccomp: Seccomp::Filter,
+            ..facts()
+        };
+        let text = explain(libc::ENOSYS, &filtered);
+        assert_says(
+            &text,
+            &["seccomp filter", "io_uring_enter", "--security-opt"],
+        );
+        assert_says(
+            &explain(libc::ENOSYS, &facts()),
+            &["built without", "CONFIG_IO_URING"],
+        );
+    }
+
+    #[test]
+    fn eperm_is_the_sysctl_the_filter_or_a_policy() {
+        for (disabled, needle) in [(2, "every process"), (1, "io_uring_group")] {
+            let facts = Facts {
+                io_uring_disabled: Some(disabled),
+                // The sysctl is the nearer cause even under a filter.
+                seccomp: Seccomp::Filter,
+                ..facts()
+            };
+            let text = explain(libc::EPERM, &facts);
+            assert_says(&text, &[needle, "sysctl -w kernel.io_uring_disabled=0"]);
+        }
+        let filtered = Facts {
+            seccomp: Seccomp::Filter,
+            io_uring_disabled: None,
+            ..facts()
+        };
+        assert_says(
+            &explain(libc::EPERM, &filtered),
+            &["seccomp filter denies", "Unconfined"],
+        );
+        assert_says(&explain(libc::EACCES, &facts()), &["SELinux", "audit"]);
+    }
+
+    #[test]
+    fn the_cure_is_the_engines_own() {
+        for (engine, seccomp, memlock) in [
+            (
+                "Docker",
+                "docker run --security-opt",
+                "docker run --ulimit memlock=1048576",
+            ),
+            (
+                "Podman",
+                "podman run --security-opt",
+                "podman run --ulimit memlock=1048576",
+            ),
+            ("Kubernetes", "seccompProfile", "containerd.service"),
+        ] {
+            let filtered = Facts {
+                container: Some(engine),
+                seccomp: Seccomp::Filter,
+                ..facts()
+            };
+            assert_says(&explain(libc::EPERM, &filtered), &[seccomp, engine]);
+            let low = Facts {
+                container: Some(engine),
+                ..with_memlock(64 * 1024)
+            };
+            assert_says(&explain(libc::ENOMEM, &low), &[memlock]);
+        }
+    }
+
+    #[test]
+    fn enomem_is_the_lock_limit_or_the_memory_and_says_how_much_is_needed() {
+        let floor = explain(libc::ENOMEM, &with_memlock(64 * 1024));
+        assert_says(
+            &floor,
+            &[
+                "RLIMIT_MEMLOCK",
+                "is 64 KiB",
+                "below 512 KiB",
+                "ulimit -l 1024",
+            ],
+        );
+        let low = explain(libc::ENOMEM, &with_memlock(768 * 1024));
+        assert_says(
+            &low,
+            &[
+                "is 768 KiB",
+                "4 shards",
+                "1 MiB",
+                "LimitMEMLOCK=1048576",
+                "SHARDS=1",
+            ],
+        );
+        let shared = explain(libc::ENOMEM, &facts());
+        assert_says(&shared, &["other processes of this user", "8 MiB"]);
+        let exempt = Facts {
+            memlock_exempt: true,
+            ..facts()
+        };
+        let text = explain(libc::ENOMEM, &exempt);
+        assert_says(&text, &["memory limit of the container", "CAP_IPC_LOCK"]);
+        assert!(!text.contains("ulimit -l"), "{text}");
+    }
+
+    #[test]
+    fn the_executors_own_floor_is_recognised_without_an_errno_even_with_the_capability() {
+        let error = io::Error::other("MemLockLimit(65536/524288)");
+        let exempt = Facts {
+            memlock_exempt: true,
+            ..with_memlock(64 * 1024)
+        };
+        let text = explain_ring_error(&error, &exempt, 1).to_string();
+        assert_says(
+            &text,
+            &["RLIMIT_MEMLOCK", "64 KiB", "512 KiB", "ulimit -l 512"],
+        );
+    }
+
+    #[test]
+    fn other_errors_are_told_as_they_are() {
+        assert_says(&explain(libc::EMFILE, &facts()), &["1024", "ulimit -n"]);
+        assert_says(&explain(libc::EINVAL, &facts()), &["EINVAL", "5.8"]);
+        assert_says(
+            &explain(libc::EIO, &facts()),
+            &["Input/output error", "check"],
+        );
+        for errno in 1..134 {
+            assert_says(&explain(errno, &facts()), &["facts: kernel 6.1.0", "8 MiB"]);
+        }
+    }
+
+    #[test]
+    fn what_is_needed_grows_with_the_shards_from_the_floor() {
+        assert_eq!(memlock_needed(1), 512 * 1024);
+        assert_eq!(memlock_needed(2), 512 * 1024);
+        assert_eq!(memlock_needed(32), 8 * MIB);
+    }
+
+    #[test]
+    fn a_port_that_cannot_be_had_is_named_with_its_variable() {
+        let address = SocketAddr::from(([0, 0, 0, 0], 8080));
+        let explain = |errno| {
+            let error = io::Error::from_raw_os_error(errno);
+            explain_listen_error(&error, "GRPC_PORT", address).to_string()
+        };
+        let taken = explain(libc::EADDRINUSE);
+        assert_says(
+            &taken,
+            &[
+                "GRPC_PORT",
+                "8080 is taken",
+                "ss -ltnp 'sport = :8080'",
+                "=0",
+            ],
+        );
+        assert_says(
+            &explain(libc::EACCES),
+            &["GRPC_PORT", "CAP_NET_BIND_SERVICE"],
+        );
+        assert_says(&explain(libc::EADDRNOTAVAIL), &["0.0.0.0", "ip -brief"]);
+        assert_says(&explain(libc::EMFILE), &["GRPC_PORT", "ulimit -n"]);
+        assert_says(&explain(libc::EIO), &["GRPC_PORT", "Input/output"]);
+    }
+
+    #[test]
+    fn a_store_that_is_silent_and_a_table_that_is_missing_are_explained() {
+        let text = explain_store_unreachable("http://db:8000", "eu-west-1", "refused").to_string();
+        assert_says(
+            &text,
+            &["http://db:8000", "refused", "eu-west-1", "AWS_ENDPOINT_URL"],
+        );
+        let text = explain_missing_table("DDB_TABLE_SEATS", "seats", "eu-west-1").to_string();
+        assert_says(
+            &text,
+            &["seats", "DDB_TABLE_SEATS", "tables create", "eu-west-1"],
+        );
+    }
+}

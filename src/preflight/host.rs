@@ -1,0 +1,346 @@
+//! The checks of the machine: kernel, rings, limits, CPUs, ports.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use super::explain::{
+    Explanation, explain_listen_error, explain_ring_error, memlock_needed, shards_text,
+};
+use super::facts::{Facts, bytes, try_ring};
+use super::{Check, Verdict};
+use crate::config::{Config, cpus};
+use crate::limits::{
+    CONNECTIONS_PER_SHARD_MAX, CONNECTIONS_PER_SHARD_USEFUL, DESCRIPTORS_OF_PROCESS,
+    DESCRIPTORS_OF_SHARD, KERNEL_MIN, MEMLOCK_FLOOR_BYTES, STORE_CONNECTIONS_MAX,
+};
+use crate::runtime;
+
+/// Everything about the machine, in the order in which a start would meet it.
+pub(super) fn checks(config: &Config, facts: &Facts) -> Vec<Check> {
+    let shards = config.shard_cpus.len();
+    let rings = try_rings(shards);
+    let mut checks = vec![
+        kernel(facts),
+        ring(&rings, facts, shards),
+        memlock(facts, shards, rings.is_ok()),
+        processors(&config.shard_cpus, cpus::quota()),
+        open_files(facts, shards),
+    ];
+    checks.extend(
+        listeners(config)
+            .into_iter()
+            .map(|(name, address)| port(name, address)),
+    );
+    checks
+}
+
+fn kernel(facts: &Facts) -> Check {
+    let (major, minor) = KERNEL_MIN;
+    match facts.kernel_version() {
+        Some(version) if version < KERNEL_MIN => Check {
+            name: "kernel",
+            verdict: Verdict::Wrong,
+            said: format!("{} is older than {major}.{minor}", facts.kernel),
+            cures: vec![format!("run on a Linux kernel {major}.{minor} or newer")],
+        },
+        Some(_) => Check::ok(
+            "kernel",
+            format!("{} (wants {major}.{minor})", facts.kernel),
+        ),
+        None => Check {
+            name: "kernel",
+            verdict: Verdict::Note,
+            said: "its version cannot be read from /proc".to_owned(),
+            cures: Vec::new(),
+        },
+    }
+}
+
+fn ring(rings: &io::Result<()>, facts: &Facts, shards: usize) -> Check {
+    match rings {
+        Ok(()) => Check::ok(
+            "io_uring",
+            format!("the rings of {} were made", shards_text(shards)),
+        ),
+        Err(error) => Check::wrong("io_uring", explain_ring_error(error, facts, shards)),
+    }
+}
+
+/// Makes the executors of so many shards, all at the same time, and lets them go.
+///
+/// # Errors
+/// Of the first that could not be made: the kernel's own where it tells, else the executor's.
+fn try_rings(shards: usize) -> io::Result<()> {
+    // One bare ring first: the kernel's errno, before the executor says it in its own words.
+    try_ring()?;
+    let (made, results) = mpsc::channel();
+    thread::scope(|scope| {
+        // Dropping it lets every executor go: each waits until its receiver is cut off.
+        let mut holds = Vec::with_capacity(shards);
+        let mut threads = Vec::with_capacity(shards);
+        for _ in 0..shards {
+            let (hold, held) = mpsc::channel();
+            holds.push(hold);
+            let made = made.clone();
+            let trial = move || hold_executor(made, &held);
+            threads.push(thread::Builder::new().spawn_scoped(scope, trial)?);
+        }
+        // With the last sender gone, a thread that died without a word cannot be waited for.
+        drop(made);
+        let outcomes: io::Result<Vec<()>> = results.iter().collect();
+        drop(holds);
+        let deaths = threads.into_iter().filter_map(|thread| thread.join().err());
+        match (outcomes, deaths.count()) {
+            (Err(error), _) => Err(error),
+            (Ok(_), 0) => Ok(()),
+            (Ok(_), _) => Err(io::Error::other("the executor panicked while it started")),
+        }
+    })
+}
+
+/// Makes an executor, reports it to `made` once, and keeps it until `held` is cut off.
+fn hold_executor(made: Sender<io::Result<()>>, held: &Receiver<()>) {
+    // Taken when used: whoever reads the reports waits until no sender is left.
+    let mut made = Some(made);
+    let mut report = |outcome| {
+        if let Some(made) = made.take() {
+            // A reader that is gone has seen a failure already.
+            let _gone = made.send(outcome);
+        }
+    };
+    let run = runtime::run_here(async {
+        report(Ok(()));
+        let _cut_off = held.recv();
+    });
+    if let Err(error) = run {
+        report(Err(error));
+    }
+}
+
+/// `made`: whether all rings were made just now. Some kernels count only a part of them.
+fn memlock(facts: &Facts, shards: usize, made: bool) -> Check {
+    let needed = memlock_needed(shards);
+    let limit = bytes(facts.memlock.soft);
+    let wants = format!("{} want {}", shards_text(shards), bytes(Some(needed)));
+    if !facts.memlock.allows(MEMLOCK_FLOOR_BYTES) || !(made || facts.memlock.allows(needed)) {
+        let refused = io::Error::from_raw_os_error(libc::ENOMEM);
+        return Check::wrong("locked memory", explain_ring_error(&refused, facts, shards));
+    }
+    let why_enough = if facts.memlock.allows(needed) {
+        ""
+    } else if facts.memlock_exempt {
+        ", but CAP_IPC_LOCK lifts the limit"
+    } else {
+        ", but this kernel counts less"
+    };
+    Check::ok("locked memory", format!("{limit} ({wants}{why_enough})"))
+}
+
+fn processors(shard_cpus: &[usize], quota: Option<f64>) -> Check {
+    let shards = shard_cpus.len();
+    match cpus::quota_warning(shards, quota) {
+        Some(warning) => Check {
+            name: "CPUs",
+            verdict: Verdict::Note,
+            said: warning,
+            cures: Vec::new(),
+        },
+        None => Check::ok(
+            "CPUs",
+            format!("{} on CPU {}", shards_text(shards), cpus::list(shard_cpus)),
+        ),
+    }
+}
+
+fn open_files(facts: &Facts, shards: usize) -> Check {
+    let shards = shards as u64;
+    let beside =
+        DESCRIPTORS_OF_PROCESS + shards * (DESCRIPTORS_OF_SHARD + STORE_CONNECTIONS_MAX as u64);
+    let least = beside + shards * CONNECTIONS_PER_SHARD_USEFUL;
+    let most = beside + shards * CONNECTIONS_PER_SHARD_MAX as u64;
+    let raise = || {
+        vec![format!(
+            "raise it: ulimit -n {most} in a shell, LimitNOFILE={most} in a systemd unit"
+        )]
+    };
+    let Some(limit) = facts.open_files.soft else {
+        return Check::ok("open files", "unlimited".to_owned());
+    };
+    if limit < least {
+        return Check {
+            name: "open files",
+            verdict: Verdict::Wrong,
+            said: format!("the limit is {limit}; serving wants at least {least}"),
+            cures: raise(),
+        };
+    }
+    if limit < most {
+        let connections = limit - beside;
+        return Check {
+            name: "open files",
+            verdict: Verdict::Note,
+            said: format!(
+                "{limit}, enough for about {connections} connections of {} possible",
+                shards * CONNECTIONS_PER_SHARD_MAX as u64
+            ),
+            cures: raise(),
+        };
+    }
+    Check::ok("open files", limit.to_string())
+}
+
+/// What will listen where, by the variable that chose the port.
+pub fn listeners(config: &Config) -> Vec<(&'static str, SocketAddr)> {
+    let everywhere = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+    let mut listeners = vec![
+        ("GRPC_PORT", everywhere(config.grpc_port)),
+        ("METRICS_PORT", everywhere(config.metrics_port)),
+    ];
+    listeners.extend(config.admin.map(|address| ("ADMIN_PORT", address)));
+    listeners
+}
+
+fn port(name: &'static str, address: SocketAddr) -> Check {
+    if address.port() == 0 {
+        return Check::ok(name, "0: a free one will be taken".to_owned());
+    }
+    match probe_port(address) {
+        Ok(()) => Check::ok(name, format!("{address} is free")),
+        Err(error) => Check::wrong(name, explain_listen_error(&error, name, address)),
+    }
+}
+
+/// Listens on `address` for an instant, and not with SO_REUSEPORT: a shard's listener would share
+/// the port with another process of the same user instead of telling.
+///
+/// # Errors
+/// The kernel's.
+pub fn probe_port(address: SocketAddr) -> io::Result<()> {
+    TcpListener::bind(address).map(drop)
+}
+
+impl Check {
+    fn ok(name: &'static str, said: String) -> Self {
+        Self {
+            name,
+            verdict: Verdict::Ok,
+            said,
+            cures: Vec::new(),
+        }
+    }
+
+    /// From an explanation; its facts are printed once, below the table.
+    pub(super) fn wrong(name: &'static str, explanation: Explanation) -> Self {
+        Self {
+            name,
+            verdict: Verdict::Wrong,
+            said: explanation.wrong,
+            cures: explanation.cures,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::{Limits, Seccomp};
+    use super::*;
+
+    fn facts() -> Facts {
+        let limit = |n| Limits {
+            soft: Some(n),
+            hard: Some(n),
+        };
+        Facts {
+            kernel: "6.1.0".to_owned(),
+            memlock: limit(8 << 20),
+            memlock_exempt: false,
+            open_files: limit(1 << 20),
+            seccomp: Seccomp::Off,
+            io_uring_disabled: Some(0),
+            container: None,
+        }
+    }
+
+    fn files(limit: u64) -> Check {
+        let mut facts = facts();
+        facts.open_files.soft = Some(limit);
+        open_files(&facts, 2)
+    }
+
+    #[test]
+    fn an_old_kernel_is_wrong_and_an_unknown_one_is_noted() {
+        let on = |kernel: &str| {
+            kernel_check(Facts {
+                kernel: kernel.to_owned(),
+                ..facts()
+            })
+        };
+        fn kernel_check(facts: Facts) -> Verdict {
+            kernel(&facts).verdict
+        }
+        assert_eq!(on("5.8.0"), Verdict::Ok);
+        assert_eq!(on("5.7.19"), Verdict::Wrong);
+        assert_eq!(on(""), Verdict::Note);
+    }
+
+    #[test]
+    fn locked_memory_is_judged_by_the_floor_the_need_and_the_trial() {
+        let judge = |bytes, made| {
+            let mut facts = facts();
+            facts.memlock.soft = Some(bytes);
+            memlock(&facts, 4, made)
+        };
+        assert_eq!(judge(1 << 20, true).verdict, Verdict::Ok);
+        // Below the floor nothing starts, whatever a bare ring could do.
+        assert_eq!(judge(64 << 10, true).verdict, Verdict::Wrong);
+        assert_eq!(judge(768 << 10, false).verdict, Verdict::Wrong);
+        let lenient = judge(768 << 10, true);
+        assert_eq!(lenient.verdict, Verdict::Ok);
+        assert!(lenient.said.contains("counts less"), "{}", lenient.said);
+    }
+
+    #[test]
+    fn open_files_are_judged_by_what_serving_takes() {
+        assert_eq!(files(256).verdict, Verdict::Wrong);
+        assert_eq!(files(1_024).verdict, Verdict::Note);
+        assert_eq!(files(65_536).verdict, Verdict::Ok);
+        assert!(files(256).cures[0].contains("ulimit -n"));
+    }
+
+    #[test]
+    fn a_quota_below_the_shards_is_a_note() {
+        assert_eq!(processors(&[0, 1], Some(1.5)).verdict, Verdict::Note);
+        assert_eq!(processors(&[0, 1], None).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn a_taken_port_is_seen_even_beside_a_listener_that_would_share_it() {
+        let holder = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let holder = holder.expect("a socket");
+        holder.set_reuse_port(true).expect("SO_REUSEPORT");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        holder.bind(&any.into()).expect("a free port");
+        holder.listen(1).expect("a listener");
+        let taken = holder
+            .local_addr()
+            .expect("bound")
+            .as_socket()
+            .expect("IPv4");
+        let check = port("GRPC_PORT", taken);
+        assert_eq!(check.verdict, Verdict::Wrong);
+        assert!(
+            check.said.contains(&taken.port().to_string()),
+            "{}",
+            check.said
+        );
+        drop(holder);
+        assert_eq!(port("GRPC_PORT", taken).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn the_rings_of_several_shards_are_made_at_once() {
+        assert!(try_rings(2).is_ok());
+    }
+}

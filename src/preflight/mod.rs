@@ -1,0 +1,90 @@
+//! Looks at everything a start needs before it is needed, and explains what is missing.
+//!
+//! [`run`] is what the command `check` prints; [`explain`] has the same words for a start that
+//! failed; [`facts`] reads what they rest on. Nothing here changes anything, except
+//! [`facts::raise_soft_limits`], which says so.
+
+pub mod explain;
+pub mod facts;
+mod host;
+
+use std::fmt;
+
+use crate::config::Config;
+
+pub use explain::{
+    Explanation, explain_listen_error, explain_missing_table, explain_ring_error,
+    explain_store_unreachable,
+};
+pub use facts::{Facts, raise_soft_limits};
+pub use host::{listeners, probe_port};
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Ok,
+    /// The server starts and runs, but the operator should know.
+    Note,
+    Wrong,
+}
+
+/// One thing a start needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub name: &'static str,
+    pub verdict: Verdict,
+    pub said: String,
+    /// What to do about it, each a way.
+    pub cures: Vec<String>,
+}
+
+/// All checks, and the facts they rest on.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub checks: Vec<Check>,
+    pub facts: Facts,
+}
+
+impl Report {
+    pub fn wrong(&self) -> usize {
+        let wrong = self
+            .checks
+            .iter()
+            .filter(|check| check.verdict == Verdict::Wrong);
+        wrong.count()
+    }
+}
+
+/// Runs every check; takes seconds at most, also when the store does not answer.
+pub fn run(config: &Config) -> Report {
+    let facts = Facts::read();
+    let checks = host::checks(config, &facts);
+    Report { checks, facts }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self
+            .checks
+            .iter()
+            .map(|check| check.name.len())
+            .max()
+            .unwrap_or(0);
+        for check in &self.checks {
+            let verdict = match check.verdict {
+                Verdict::Ok => "ok",
+                Verdict::Note => "note",
+                Verdict::Wrong => "wrong",
+            };
+            writeln!(f, "{:width$}  {verdict:5}  {}", check.name, check.said)?;
+            for cure in &check.cures {
+                writeln!(f, "{:width$}  {:5}  {cure}", "", "cure")?;
+            }
+        }
+        match self.wrong() {
+            0 => write!(f, "\nready to serve"),
+            1 => write!(f, "\none thing is wrong ({})", self.facts),
+            n => write!(f, "\n{n} things are wrong ({})", self.facts),
+        }
+    }
+}

@@ -1,0 +1,590 @@
+//! The command line as a user meets it: the binary is run, its words and exit codes are read.
+//!
+//! What needs a whole server is proved elsewhere; here a small stand-in answers where one is asked.
+#![allow(clippy::unwrap_used)]
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use inventory_api::config::variables::VARIABLES;
+use inventory_proto::inventory::v1::inventory_admin_server::{
+    InventoryAdmin, InventoryAdminServer,
+};
+use inventory_proto::inventory::v1::{
+    CreateEventRequest, CreateEventResponse, EventStock, GetEventRequest, GetEventResponse,
+    StripeStock,
+};
+use tonic::{Request, Response, Status};
+
+const OK: i32 = 0;
+const FAILED: i32 = 1;
+const USAGE: i32 = 64;
+
+/// The binary with nothing of this test's environment.
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_inventory-api"));
+    command.args(args).env_clear();
+    command
+}
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn read(output: Output) -> Ran {
+    Ran {
+        code: output.status.code().expect("not killed by a signal"),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn run(args: &[&str]) -> Ran {
+    run_with(args, &[])
+}
+
+fn run_with(args: &[&str], vars: &[(&str, &str)]) -> Ran {
+    read(command(args).envs(vars.iter().copied()).output().unwrap())
+}
+
+#[track_caller]
+fn assert_has(text: &str, needles: &[&str]) {
+    for needle in needles {
+        assert!(text.contains(needle), "no {needle:?} in:\n{text}");
+    }
+}
+
+/// An address that refuses connections for as long as the socket lives: bound, not listening.
+fn refusing() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
+// ---- Help, version, usage -----------------------------------------------------------------------
+
+#[test]
+fn no_command_prints_help_and_is_no_failure() {
+    let bare = run(&[]);
+    assert_eq!(bare.code, OK);
+    assert_has(
+        &bare.out,
+        &[
+            "dev",
+            "demo",
+            "serve",
+            "tables",
+            "event",
+            "check",
+            "health",
+            "Exit codes",
+        ],
+    );
+    assert!(!bare.out.contains('\x1b'), "colours in a pipe");
+    assert_eq!(bare.err, "");
+    assert_eq!(run(&["--help"]).out.trim(), bare.out.trim());
+}
+
+#[test]
+fn every_command_has_help() {
+    for args in [
+        &["dev"][..],
+        &["demo"],
+        &["serve"],
+        &["tables"],
+        &["tables", "create"],
+        &["tables", "check"],
+        &["event"],
+        &["event", "create"],
+        &["event", "show"],
+        &["check"],
+        &["health"],
+    ] {
+        let ran = run(&[args, &["--help"]].concat());
+        assert_eq!(ran.code, OK, "{args:?}: {}", ran.err);
+        assert_has(&ran.out, &["Usage: inventory-api"]);
+    }
+}
+
+#[test]
+fn the_help_of_serve_names_every_variable_with_default_and_bounds() {
+    let (short, long) = (run(&["serve", "-h"]).out, run(&["serve", "--help"]).out);
+    for variable in VARIABLES.iter().flat_map(|group| group.variables) {
+        assert_has(
+            &short,
+            &[variable.name(), variable.default(), variable.about()],
+        );
+        assert_has(&long, &[variable.name(), &variable.wants()]);
+    }
+    assert_has(&short, &["AWS_ENDPOINT_URL_DYNAMODB"]);
+    let widest = short.lines().map(|line| line.chars().count()).max();
+    assert!(widest < Some(101), "a line of {widest:?} characters");
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    let ran = run(&["--version"]);
+    assert_eq!(ran.code, OK);
+    assert_eq!(
+        ran.out,
+        format!("inventory-api {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn a_closed_pipe_is_no_panic() {
+    let ran = Command::new("sh")
+        .arg("-c")
+        .arg("\"$0\" serve --help | true; \"$0\" health --server 127.0.0.1:1 2>&1 | true")
+        .arg(env!("CARGO_BIN_EXE_inventory-api"))
+        .output()
+        .unwrap();
+    let ran = read(ran);
+    assert!(!ran.err.contains("panicked"), "{}", ran.err);
+}
+
+#[test]
+fn wrong_usage_is_told_on_stderr_with_exit_code_64() {
+    for (args, needle) in [
+        (&["sell"][..], "sell"),
+        (&["tables"], "create"),
+        (&["event"], "show"),
+        (&["event", "create"], "<ID>"),
+        (&["event", "create", "evt_1"], "--total"),
+        (
+            &["event", "create", "a b", "--total", "1"],
+            "[A-Za-z0-9._:-]",
+        ),
+        (
+            &["event", "create", "evt_1", "--total", "0"],
+            "1..=1000000000",
+        ),
+        (
+            &[
+                "event",
+                "create",
+                "evt_1",
+                "--total",
+                "9",
+                "--stripes",
+                "65",
+            ],
+            "1..=64",
+        ),
+        (
+            &["event", "create", "evt_1", "--total", "3", "--stripes", "4"],
+            "--stripes 4",
+        ),
+        (
+            &["event", "show", "evt_1", "--admin", "8081"],
+            "127.0.0.1:8081",
+        ),
+        (
+            &["event", "show", "evt_1", "--admin", "https://h:1"],
+            "https",
+        ),
+        (&["dev", "--memory", "--data", "x"], "--memory"),
+        (&["demo", "--tickets", "0"], "--tickets"),
+        (&["health", "--server", ""], "host:port"),
+    ] {
+        let ran = run(args);
+        assert_eq!(ran.code, USAGE, "{args:?}: {}", ran.err);
+        assert_has(&ran.err, &[needle]);
+        assert_eq!(ran.out, "", "{args:?}");
+    }
+}
+
+// ---- Settings -----------------------------------------------------------------------------------
+
+#[test]
+fn every_command_that_serves_refuses_bad_settings_all_at_once() {
+    let vars = [
+        ("GRPC_PORT", "eighty"),
+        ("DDB_TIMEOUT", "200"),
+        ("IDEMPOTENCY_TTL_SECONDS", "soon"),
+        ("SHARDS", "0..4096"),
+    ];
+    for args in [&["serve"][..], &["dev", "--memory"], &["demo"], &["check"]] {
+        let ran = run_with(args, &vars);
+        assert_eq!(ran.code, USAGE, "{args:?}: {}", ran.err);
+        assert_has(
+            &ran.err,
+            &["4 settings", "0 to 65535", "1ms to 30s", "GRPC_PORT=8080"],
+        );
+        for (name, value) in vars {
+            assert_has(&ran.err, &[&format!("{name}={value:?}")]);
+        }
+    }
+}
+
+#[test]
+fn a_command_complains_only_of_settings_it_needs() {
+    let (_held, address) = refusing();
+    let admin = address.to_string();
+    let ran = run_with(
+        &["event", "show", "evt_1", "--admin", &admin],
+        &[("GRPC_PORT", "x")],
+    );
+    assert_eq!(ran.code, FAILED, "{}", ran.err);
+    let ran = run_with(&["event", "show", "evt_1"], &[("ADMIN_PORT", "x")]);
+    assert_eq!(ran.code, USAGE);
+    assert_has(&ran.err, &["ADMIN_PORT=\"x\""]);
+    let ran = run_with(&["health"], &[("GRPC_PORT", "x")]);
+    assert_eq!(ran.code, USAGE);
+    let ran = run_with(&["tables", "check"], &[("DDB_TABLE_SEATS", "x")]);
+    assert_eq!(ran.code, USAGE);
+}
+
+#[test]
+fn an_address_that_the_settings_cannot_tell_is_asked_for() {
+    for (args, name, value, option) in [
+        (&["event", "show", "e"][..], "ADMIN_PORT", "off", "--admin"),
+        (&["event", "show", "e"], "ADMIN_PORT", "0", "--admin"),
+        (&["health"], "GRPC_PORT", "0", "--server"),
+    ] {
+        let ran = run_with(args, &[(name, value)]);
+        assert_eq!(ran.code, USAGE, "{}", ran.err);
+        assert_has(&ran.err, &[&format!("{name}={value}"), option]);
+    }
+}
+
+// ---- Asking a server ----------------------------------------------------------------------------
+
+#[test]
+fn asking_where_nobody_listens_says_how_to_start_a_server() {
+    let (_held, address) = refusing();
+    let port = address.port().to_string();
+    for (args, name) in [
+        (&["event", "show", "evt_1"][..], "ADMIN_PORT"),
+        (&["event", "create", "evt_1", "--total", "10"], "ADMIN_PORT"),
+        (&["health"], "GRPC_PORT"),
+    ] {
+        let ran = run_with(args, &[(name, &port)]);
+        assert_eq!(ran.code, FAILED, "{}", ran.err);
+        let expected = format!("no server answers at http://127.0.0.1:{port}: start one with");
+        assert_has(&ran.err, &[&expected, "inventory-api dev"]);
+        assert_eq!(ran.out, "");
+    }
+}
+
+#[test]
+fn a_server_that_is_silent_does_not_hold_health_for_ever() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let begun = Instant::now();
+    let ran = run(&["health", "--server", &address]);
+    assert_eq!(ran.code, FAILED);
+    assert_has(&ran.err, &[&address, "did not answer"]);
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+/// Knows one event, whose id is `evt_1`, and takes no other.
+struct OneEvent;
+
+fn evt_1() -> EventStock {
+    EventStock {
+        event_id: "evt_1".to_owned(),
+        total: 5_000,
+        remaining: 4_990,
+        confirmed: 10,
+        stripes: vec![StripeStock {
+            index: 0,
+            capacity: 5_000,
+            remaining: 4_990,
+            version: 3,
+        }],
+    }
+}
+
+#[tonic::async_trait]
+impl InventoryAdmin for OneEvent {
+    async fn create_event(
+        &self,
+        request: Request<CreateEventRequest>,
+    ) -> Result<Response<CreateEventResponse>, Status> {
+        let CreateEventRequest {
+            event_id,
+            total,
+            stripes,
+        } = request.into_inner();
+        if event_id != "evt_1" || total != 5_000 {
+            return Err(Status::already_exists("its total is 5000"));
+        }
+        Ok(Response::new(CreateEventResponse {
+            event: Some(evt_1()),
+            created: stripes == 2,
+        }))
+    }
+
+    async fn get_event(
+        &self,
+        request: Request<GetEventRequest>,
+    ) -> Result<Response<GetEventResponse>, Status> {
+        match request.into_inner().event_id.as_str() {
+            "evt_1" => Ok(Response::new(GetEventResponse {
+                event: Some(evt_1()),
+            })),
+            _ => Err(Status::not_found("no such event")),
+        }
+    }
+}
+
+/// Runs `ask` against a stand-in that serves admin and health on one port.
+fn with_server(ask: impl FnOnce(&str)) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (address_of, address) = std::sync::mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = std::thread::spawn(move || {
+        runtime.block_on(async {
+            let (reporter, health) = tonic_health::server::health_reporter();
+            reporter
+                .set_service_status("asleep", tonic_health::ServingStatus::NotServing)
+                .await;
+            let incoming =
+                tonic::transport::server::TcpIncoming::bind("127.0.0.1:0".parse().unwrap())
+                    .unwrap();
+            address_of.send(incoming.local_addr().unwrap()).unwrap();
+            tonic::transport::Server::builder()
+                .add_service(health)
+                .add_service(InventoryAdminServer::new(OneEvent))
+                .serve_with_incoming_shutdown(incoming, async {
+                    let _ = stopped.await;
+                })
+                .await
+                .unwrap();
+        });
+    });
+    ask(&address.recv().unwrap().to_string());
+    drop(stop);
+    server.join().unwrap();
+}
+
+#[test]
+fn an_event_is_shown_to_people_and_to_programs() {
+    with_server(|admin| {
+        let ran = run(&["event", "show", "evt_1", "--admin", admin]);
+        assert_eq!(ran.code, OK, "{}", ran.err);
+        assert_has(
+            &ran.out,
+            &["remaining  4,990", "confirmed     10", "stripe"],
+        );
+
+        let ran = run(&["event", "show", "evt_1", "--json", "--admin", admin]);
+        let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(
+            (&json["remaining"], &json["stripes"][0]["version"]),
+            (&4_990.into(), &3.into())
+        );
+
+        let ran = run(&["event", "show", "evt_2", "--admin", admin]);
+        assert_eq!(ran.code, FAILED);
+        assert_has(&ran.err, &["no event evt_2", "event create evt_2"]);
+    });
+}
+
+#[test]
+fn creating_an_event_tells_made_from_found_and_from_refused() {
+    with_server(|admin| {
+        let create = |total: &str, stripes: &str| {
+            run(&[
+                "event",
+                "create",
+                "evt_1",
+                "--total",
+                total,
+                "--stripes",
+                stripes,
+                "--admin",
+                admin,
+            ])
+        };
+        let made = create("5000", "2");
+        assert_eq!(made.code, OK, "{}", made.err);
+        assert!(made.out.starts_with("created"), "{}", made.out);
+        assert_has(&create("5000", "1").out, &["there already", "4,990"]);
+        let refused = create("7", "1");
+        assert_eq!(refused.code, FAILED);
+        assert_has(&refused.err, &["another stock", "5000"]);
+    });
+}
+
+#[test]
+fn health_is_an_exit_code() {
+    with_server(|server| {
+        let ran = run(&["health", "--server", server]);
+        assert_eq!(ran.code, OK, "{}", ran.err);
+        assert_has(&ran.out, &["serves"]);
+        for (service, needle) in [("asleep", "NOT_SERVING"), ("nowhere", "no service")] {
+            let ran = run(&["health", "--server", server, "--service", service]);
+            assert_eq!(ran.code, FAILED);
+            assert_has(&ran.err, &[needle]);
+        }
+    });
+}
+
+// ---- The preflight on a machine that refuses -----------------------------------------------------
+
+const FREE_PORTS: [(&str, &str); 4] = [
+    ("GRPC_PORT", "0"),
+    ("METRICS_PORT", "0"),
+    ("ADMIN_PORT", "0"),
+    // Where no DynamoDB is: the checks of the machine must not wait for it.
+    ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+];
+
+/// `check` in a process that `prepare` has restricted.
+fn check_in(prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) -> Ran {
+    let mut command = command(&["check"]);
+    // SAFETY: `prepare` runs between fork and exec and only makes system calls: every caller here
+    // passes a closure that neither allocates nor locks.
+    unsafe { command.pre_exec(prepare) };
+    read(command.envs(FREE_PORTS).output().unwrap())
+}
+
+/// The line of a check, with the cures below it.
+fn lines_of<'t>(report: &'t str, name: &str) -> Vec<&'t str> {
+    let mut lines = report.lines().skip_while(|line| !line.starts_with(name));
+    let first = lines
+        .next()
+        .unwrap_or_else(|| panic!("no {name:?} in:\n{report}"));
+    let cures = lines.take_while(|line| line.starts_with(' '));
+    std::iter::once(first).chain(cures).collect()
+}
+
+#[test]
+fn check_finds_a_machine_that_can_serve() {
+    let ran = check_in(|| Ok(()));
+    for name in [
+        "kernel",
+        "io_uring",
+        "locked memory",
+        "GRPC_PORT",
+        "METRICS_PORT",
+        "ADMIN_PORT",
+    ] {
+        assert_has(lines_of(&ran.out, name)[0], &[" ok "]);
+    }
+}
+
+#[test]
+fn check_names_the_port_that_is_taken_and_who_to_ask() {
+    let holder = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = holder.local_addr().unwrap().port().to_string();
+    let mut command = command(&["check"]);
+    let output = command.envs(FREE_PORTS).env("METRICS_PORT", &port).output();
+    let ran = read(output.unwrap());
+    assert_eq!(ran.code, FAILED);
+    let lines = lines_of(&ran.out, "METRICS_PORT").join("\n");
+    assert_has(
+        &lines,
+        &[
+            "wrong",
+            &port,
+            &format!("ss -ltnp 'sport = :{port}'"),
+            "METRICS_PORT=0",
+        ],
+    );
+}
+
+#[test]
+fn check_under_a_low_lock_limit_names_the_limit_and_the_cure() {
+    let ran = check_in(|| {
+        let limit = libc::rlimit {
+            rlim_cur: 64 * 1024,
+            rlim_max: 64 * 1024,
+        };
+        // SAFETY: `limit` lives through the call, which only reads it.
+        match unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    });
+    assert_eq!(ran.code, FAILED, "{}", ran.out);
+    for name in ["io_uring", "locked memory"] {
+        let lines = lines_of(&ran.out, name).join("\n");
+        assert_has(
+            &lines,
+            &["wrong", "RLIMIT_MEMLOCK", "64 KiB", "512 KiB", "memlock="],
+        );
+    }
+    assert_has(&ran.out, &["locked memory 64 KiB"]);
+}
+
+/// Lets every system call through but io_uring_setup, which fails with `errno`.
+fn deny_rings(errno: i32) -> io::Result<()> {
+    let load_number = libc::sock_filter {
+        code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+        jt: 0,
+        jf: 0,
+        // Where struct seccomp_data has the number of the call.
+        k: 0,
+    };
+    let unless_ring_skip_one = libc::sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 1,
+        k: libc::SYS_io_uring_setup as u32,
+    };
+    let answer = |k| libc::sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let mut filter = [
+        load_number,
+        unless_ring_skip_one,
+        answer(libc::SECCOMP_RET_ERRNO | errno as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: prctl with these numbers takes integers, and for the filter a pointer to `program`,
+    // which lives through the call together with the instructions it points to.
+    let outcome = unsafe {
+        if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 {
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            )
+        } else {
+            -1
+        }
+    };
+    match outcome {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[test]
+fn check_under_a_seccomp_filter_names_the_filter_and_the_cure() {
+    for (errno, name) in [(libc::EPERM, "EPERM"), (libc::ENOSYS, "ENOSYS")] {
+        let ran = check_in(move || deny_rings(errno));
+        assert_eq!(ran.code, FAILED, "{}", ran.out);
+        let lines = lines_of(&ran.out, "io_uring").join("\n");
+        assert_has(
+            &lines,
+            &["wrong", "seccomp filter", name, "io_uring_setup", "seccomp"],
+        );
+        assert_has(&ran.out, &["a seccomp filter, "]);
+    }
+}
