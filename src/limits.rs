@@ -321,8 +321,6 @@ pub const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 /// Pause after an accept that failed (no descriptors left), so that the loop does not spin.
 pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// What the side thread's own connections have left once it is told to stop.
-pub const SIDE_STOP_GRACE: Duration = Duration::from_secs(1);
 // ---- What can be configured, and how far --------------------------------------------------------
 
 /// Shards of one process: beyond any machine sold, and a typing error in SHARDS stays an error.

@@ -46,7 +46,13 @@ impl InventoryHandlers {
     }
 
     /// Runs one operation to its answer.
-    async fn run(&self, call: &Call, verb: Verb, request: Request, payment: String) -> Result<Answer, Status> {
+    async fn run(
+        &self,
+        call: &Call,
+        verb: Verb,
+        request: Request,
+        payment: String,
+    ) -> Result<Answer, Status> {
         let Request {
             event,
             reservation,
@@ -129,8 +135,7 @@ impl InventoryHandlers {
             (event, reservation, ..) => {
                 let about = Subject {
                     event: event.map_or_else(String::new, EventId::into_string),
-                    reservation: reservation
-                        .map_or_else(String::new, ReservationId::into_string),
+                    reservation: reservation.map_or_else(String::new, ReservationId::into_string),
                 };
                 Err(refusal::invalid(violations, &about))
             }
@@ -139,7 +144,11 @@ impl InventoryHandlers {
 }
 
 impl Inventory for InventoryHandlers {
-    async fn check_availability(&self, _call: &Call, request: CheckReq) -> Result<CheckRes, Status> {
+    async fn check_availability(
+        &self,
+        _call: &Call,
+        request: CheckReq,
+    ) -> Result<CheckRes, Status> {
         let mut violations = Violations::default();
         let event = violations.event(request.event_id);
         let wanted = violations.wanted(request.qty, seat_ids(request.seat_ids), self.qty_max);
@@ -166,7 +175,11 @@ impl Inventory for InventoryHandlers {
         answer
     }
 
-    async fn commit_reservation(&self, call: &Call, request: CommitReq) -> Result<CommitRes, Status> {
+    async fn commit_reservation(
+        &self,
+        call: &Call,
+        request: CommitReq,
+    ) -> Result<CommitRes, Status> {
         let payment = request.payment_intent_id;
         let checked = self.request(
             request.event_id,
@@ -231,5 +244,8 @@ fn subject_of(operation: &Operation) -> Subject {
 
 /// The rules never answer one verb with the other's success.
 fn unexpected() -> Status {
-    Status::internal(refusal::reason::INTERNAL, "the answer does not fit the call")
+    Status::internal(
+        refusal::reason::INTERNAL,
+        "the answer does not fit the call",
+    )
 }

@@ -93,9 +93,10 @@ pub fn status_of(refusal: &Refusal, subject: &Subject) -> Status {
             "the store cannot be used now",
         )
         .with_retry_after(span(*retry_after)),
-        Refusal::Internal => {
-            Status::internal(reason::INTERNAL, "the store did not accept this reservation")
-        }
+        Refusal::Internal => Status::internal(
+            reason::INTERNAL,
+            "the store did not accept this reservation",
+        ),
     };
     subject.describe(status)
 }

@@ -149,7 +149,12 @@ mod tests {
     fn ids_are_bounded_and_ascii() {
         let long = "x".repeat(limits::ID_BYTES_MAX);
         assert!(problems(|v| assert!(v.event(long.clone()).is_some())).is_empty());
-        for bad in [format!("{long}x"), "좌석".into(), "evt#1".into(), "a/b".into()] {
+        for bad in [
+            format!("{long}x"),
+            "좌석".into(),
+            "evt#1".into(),
+            "a/b".into(),
+        ] {
             let found = problems(|v| assert!(v.event(bad.clone()).is_none()));
             assert_eq!(found.len(), 1, "{bad}");
         }
@@ -158,11 +163,19 @@ mod tests {
     #[test]
     fn seats_are_counted_distinct_and_legal() {
         let seats = |ids: &[&str]| ids.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        assert!(problems(|v| assert!(v.wanted(-1, seats(&["A-1", "A-2"]), 10).is_some())).is_empty());
+        assert!(
+            problems(|v| assert!(v.wanted(-1, seats(&["A-1", "A-2"]), 10).is_some())).is_empty()
+        );
         let twice = problems(|v| assert!(v.wanted(1, seats(&["A-1", "A-1"]), 10).is_none()));
         assert_eq!(twice, [("seat_ids", "names A-1 twice".to_owned())]);
         let many: Vec<String> = (0..11).map(|n| format!("A-{n}")).collect();
-        assert_eq!(problems(|v| assert!(v.wanted(1, many, 10).is_none())).len(), 1);
-        assert_eq!(problems(|v| assert!(v.wanted(1, seats(&["", "B"]), 10).is_none())).len(), 1);
+        assert_eq!(
+            problems(|v| assert!(v.wanted(1, many, 10).is_none())).len(),
+            1
+        );
+        assert_eq!(
+            problems(|v| assert!(v.wanted(1, seats(&["", "B"]), 10).is_none())).len(),
+            1
+        );
     }
 }

@@ -18,6 +18,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::config::{Config, ConfigErrors, ProcessEnv};
+use crate::embedded::Data;
 use crate::{demo, preflight, server};
 use args::{Cli, Command, DevArgs};
 
@@ -94,7 +95,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Dev(args) => {
             let config = config_to_serve()?;
-            server::run_dev(config, dev_store(args)).map_err(Failure::failed)
+            server::dev::run_dev(config, dev_data(args)).map_err(Failure::failed)
         }
         Command::Demo(options) => {
             let config = config_to_serve()?;
@@ -114,11 +115,11 @@ fn config_to_serve() -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn dev_store(args: DevArgs) -> server::DevStore {
+fn dev_data(args: DevArgs) -> Data {
     if args.memory {
-        server::DevStore::Memory
+        Data::Memory
     } else {
-        server::DevStore::Data(args.data)
+        Data::Dir(args.data)
     }
 }
 

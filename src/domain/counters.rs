@@ -38,3 +38,26 @@ pub struct Counters {
     /// Strong reads of an event's stripes.
     pub event_reads: u64,
 }
+
+impl Counters {
+    /// Adds another shard's totals; of maxima the larger stays.
+    pub fn add(&mut self, other: &Self) {
+        self.cache_hits += other.cache_hits;
+        self.cache_misses += other.cache_misses;
+        self.joined += other.joined;
+        self.forwarded += other.forwarded;
+        self.transactions += other.transactions;
+        self.members += other.members;
+        self.members_max = self.members_max.max(other.members_max);
+        self.resends += other.resends;
+        self.unknown_outcomes += other.unknown_outcomes;
+        self.conflicts += other.conflicts;
+        self.throttles += other.throttles;
+        self.splits += other.splits;
+        self.duplicates += other.duplicates;
+        self.short += other.short;
+        self.expired += other.expired;
+        self.shed += other.shed;
+        self.event_reads += other.event_reads;
+    }
+}

@@ -222,7 +222,7 @@ pub fn probe_port(address: SocketAddr) -> io::Result<()> {
 }
 
 impl Check {
-    fn ok(name: &'static str, said: String) -> Self {
+    pub(super) fn ok(name: &'static str, said: String) -> Self {
         Self {
             name,
             verdict: Verdict::Ok,

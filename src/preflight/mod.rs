@@ -7,6 +7,7 @@
 pub mod explain;
 pub mod facts;
 mod host;
+pub mod store;
 
 use std::fmt;
 
@@ -58,7 +59,8 @@ impl Report {
 /// Runs every check; takes seconds at most, also when the store does not answer.
 pub fn run(config: &Config) -> Report {
     let facts = Facts::read();
-    let checks = host::checks(config, &facts);
+    let mut checks = host::checks(config, &facts);
+    checks.extend(store::checks(&store::production_settings(&config.store)));
     Report { checks, facts }
 }
 

@@ -6,7 +6,7 @@ pub mod alarm;
 pub mod clock;
 
 use std::future::Future;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 pub use glommio::net::TcpStream;
@@ -67,6 +67,17 @@ pub async fn connect(address: std::net::SocketAddr, limit: Duration) -> std::io:
     Ok(stream)
 }
 
+/// Whether something lies in the socket to be read: data, the end, or an error. One system call
+/// that never waits; sees what the kernel has before the ring has told.
+pub fn has_input(stream: &TcpStream) -> bool {
+    let mut byte = 0_u8;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: `stream` is borrowed, so its descriptor is open; the pointer is to one writable byte
+    // that outlives the call, and the length says one.
+    let count = unsafe { libc::recv(stream.as_raw_fd(), (&raw mut byte).cast(), 1, flags) };
+    count >= 0 || std::io::Error::last_os_error().kind() != std::io::ErrorKind::WouldBlock
+}
+
 /// Runs `future` to its end on an executor of its own on the calling thread, unpinned: for commands
 /// that need the store once, and for tests.
 ///
@@ -115,7 +126,9 @@ impl Listener {
         let stream = self.0.shared_accept().await?.bind_to_executor();
         // SAFETY: the stream gives its descriptor up, nothing else owns it. glommio's own handle
         // for crossing shards is not used because dropping it would leak the descriptor.
-        Ok(Accepted(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) }))
+        Ok(Accepted(unsafe {
+            OwnedFd::from_raw_fd(stream.into_raw_fd())
+        }))
     }
 }
 

@@ -1,14 +1,12 @@
 //! `dev`: the same server on the embedded engine, with tables and something to sell.
 
-use std::rc::Rc;
-
-use super::{Server, banner, plain, table_names};
+use super::{LOG_FLUSH_MAX, Server, banner, plain, start_log};
 use crate::config::Config;
 use crate::domain::ids::EventId;
 use crate::embedded::{Data, Engine};
-use crate::preflight::{Explanation, Facts, explain_ring_error, explain_store_error};
-use crate::runtime;
-use crate::store::{CreateEvent, NoObserver, Store, StoreError, StoreSettings, tables};
+use crate::preflight::Explanation;
+use crate::preflight::store::{explain_call, table_names, with_store};
+use crate::store::{CreateEvent, Store, StoreError, StoreSettings, tables};
 
 /// The event that a first `dev` creates.
 pub const SAMPLE_EVENT: &str = "evt_2025_1001";
@@ -24,7 +22,11 @@ const ENGINE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 /// # Errors
 /// Whatever keeps the server from starting.
 pub fn run_dev(config: Config, data: Data) -> Result<(), Explanation> {
-    let place = data.to_string();
+    let log = start_log(&config)?;
+    let place = match &data {
+        Data::Memory => "in memory, gone at the stop".to_owned(),
+        Data::Dir(dir) => format!("{} (survives restarts)", dir.display()),
+    };
     let engine = Engine::start(data).map_err(|error| plain(error.to_string()))?;
     let store = engine_store(&config, &engine);
     prepare(&store, Some((SAMPLE_EVENT, SAMPLE_TOTAL, 1)))?;
@@ -32,13 +34,14 @@ pub fn run_dev(config: Config, data: Data) -> Result<(), Explanation> {
     banner::developing(&config, server.addresses(), &place);
     server.run_until_signal();
     engine.stop();
+    log.flush(LOG_FLUSH_MAX);
     Ok(())
 }
 
 /// The embedded engine as a store.
 pub fn engine_store(config: &Config, engine: &Engine) -> StoreSettings {
     StoreSettings {
-        tables: table_names(config),
+        tables: table_names(&config.store),
         attempt_timeout: config.store.attempt_timeout.max(ENGINE_TIMEOUT),
         ..StoreSettings::local(engine.address())
     }
@@ -52,21 +55,15 @@ pub fn prepare(
     settings: &StoreSettings,
     event: Option<(&str, u64, u16)>,
 ) -> Result<(), Explanation> {
-    let made = runtime::run_here(async {
-        let store = Store::connect(settings.clone(), Rc::new(NoObserver))
-            .await
-            .map_err(|error| explain_store_error(&error))?;
-        tables::create(&store)
-            .await
-            .map_err(|error| plain(format!("the tables cannot be made: {error}")))?;
+    with_store(settings, async |store| {
+        let made = tables::create(store).await;
+        made.map_err(|error| explain_call(&error, settings))?;
         if let Some((id, total, stripes)) = event {
-            create(&store, id, total, stripes)
-                .await
-                .map_err(|error| plain(format!("event {id} cannot be made: {error}")))?;
+            let made = create(store, id, total, stripes).await;
+            made.map_err(|error| explain_call(&error, settings))?;
         }
         Ok(())
-    });
-    made.map_err(|error| explain_ring_error(&error, &Facts::read(), 1))?
+    })
 }
 
 async fn create(store: &Store, id: &str, total: u64, stripes: u16) -> Result<(), StoreError> {

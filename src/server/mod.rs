@@ -21,20 +21,20 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-
 use self::bridge::Bridge;
-use crate::config::Config;
-use crate::preflight::{Explanation, Facts};
-use crate::preflight::{explain_port_error, explain_ring_error, explain_store_error};
+use crate::config::{Config, LogLevel};
+use crate::domain::counters::Counters;
+use crate::limits;
+use crate::preflight::store::{demand, explain_store_error, production_settings};
+use crate::preflight::{Explanation, Facts, explain_listen_error, explain_ring_error};
 use crate::shard::balance::Loads;
 use crate::shard::inbox::{Inbox, Mailbox, Work, inbox};
 use crate::shard::{self, Ended, Seat, SeatError, ShardThread};
 use crate::side::{Readiness, Shutdown, Side, SideHandle, SideSettings};
-use crate::store::{ConnectError, CredentialSource, Store, StoreSettings, TableNames};
+use crate::store::StoreSettings;
+use crate::telemetry::log::{self, Log};
 use crate::telemetry::registry::BuildInfo;
 use crate::wire::{self, WireSettings};
-use crate::{limits, runtime};
 
 /// Where the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,37 +64,53 @@ pub struct Server {
     grace: Duration,
 }
 
+/// Reads what the lanes of all shards have counted; from any thread.
+#[derive(Clone)]
+pub struct Totals(Vec<Mailbox>);
+
+impl Totals {
+    /// The sum since the start; a shard that has ended counts for nothing.
+    pub fn read(&self) -> Counters {
+        let ask = |mailbox: &Mailbox| {
+            let (reply, answer) = shard::ask();
+            mailbox.post(Work::Totals(reply)).ok().map(|()| answer)
+        };
+        let asked: Vec<_> = self.0.iter().filter_map(ask).collect();
+        let mut sum = Counters::default();
+        for answer in asked {
+            if let Ok(of_shard) = futures::executor::block_on(answer) {
+                sum.add(&of_shard);
+            }
+        }
+        sum
+    }
+}
+
 /// Production: DynamoDB, and nothing else.
 ///
 /// # Errors
 /// Whatever keeps the server from starting.
 pub fn run_serve(config: Config) -> Result<(), Explanation> {
-    let store = production_store(&config);
+    let log = start_log(&config)?;
+    let store = production_settings(&config.store);
     let server = Server::start(&config, store, true)?;
     banner::serving(&config, server.addresses());
     server.run_until_signal();
+    log.flush(LOG_FLUSH_MAX);
     Ok(())
 }
 
-/// The store that `serve` and the commands use: endpoint and credentials as the AWS SDK finds them.
-pub fn production_store(config: &Config) -> StoreSettings {
-    StoreSettings {
-        region: config.store.region.clone(),
-        endpoint: None,
-        credentials: CredentialSource::Environment,
-        ca_bundle: None,
-        tables: table_names(config),
-        attempt_timeout: config.store.attempt_timeout,
-    }
-}
-
-fn table_names(config: &Config) -> TableNames {
-    let tables = &config.store.tables;
-    TableNames {
-        inventory: tables.inventory.clone(),
-        seats: tables.seats.clone(),
-        idempotency: tables.idempotency.clone(),
-    }
+/// Starts the process's log on stderr.
+fn start_log(config: &Config) -> Result<Log, Explanation> {
+    let level = match config.log_level {
+        LogLevel::Error => log::Level::Error,
+        LogLevel::Warn => log::Level::Warn,
+        LogLevel::Info => log::Level::Info,
+        LogLevel::Debug | LogLevel::Trace => log::Level::Debug,
+    };
+    let log = log::init(level, std::io::stderr()).map_err(|error| plain(error.to_string()))?;
+    log::log_panics();
+    Ok(log)
 }
 
 impl Server {
@@ -109,23 +125,25 @@ impl Server {
     ) -> Result<Self, Explanation> {
         let count = config.shard_cpus.len();
         let grpc = ports::bind_shared(config.grpc_port, count)
-            .map_err(|e| explain_port_error(&e, "GRPC_PORT", port_of(config.grpc_port)))?;
+            .map_err(|e| explain_listen_error(&e, "GRPC_PORT", port_of(config.grpc_port)))?;
         let metrics = ports::bind_any(config.metrics_port)
-            .map_err(|e| explain_port_error(&e, "METRICS_PORT", port_of(config.metrics_port)))?;
+            .map_err(|e| explain_listen_error(&e, "METRICS_PORT", port_of(config.metrics_port)))?;
         let admin = config
             .admin
             .map(|address| {
-                ports::bind(address).map_err(|e| explain_port_error(&e, "ADMIN_PORT", address))
+                ports::bind(address).map_err(|e| explain_listen_error(&e, "ADMIN_PORT", address))
             })
             .transpose()?;
-        check_store(&store)?;
+        for difference in demand(&store)? {
+            tracing::warn!(table = difference.table, difference = %difference, "tables");
+        }
 
         let grpc_address = local_address(&grpc[0])?;
         let (mailboxes, inboxes): (Vec<Mailbox>, Vec<Inbox>) = (0..count).map(|_| inbox()).unzip();
         let readiness = Readiness::new();
         let (cold, cold_calls) = wire::cold::gate();
         let bridge = Arc::new(Bridge::new(mailboxes.clone()));
-        let routes = crate::side::cold::cold_routes(&readiness);
+        let routes = crate::side::cold_routes(&readiness);
         let side = Side::start(SideSettings {
             metrics,
             admin: admin.map(|listener| (listener, bridge.clone() as _)),
@@ -167,7 +185,7 @@ impl Server {
             metrics: side.metrics_address(),
             admin: side.admin_address(),
         };
-        let shards = start_shards(seats, &mailboxes)?;
+        let shards = start_shards(seats, &mailboxes, &store)?;
         readiness.ready();
         tracing::info!(
             grpc = %addresses.grpc,
@@ -188,6 +206,11 @@ impl Server {
 
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// For reading what the lanes count while the server runs.
+    pub fn totals_handle(&self) -> Totals {
+        Totals(self.mailboxes.clone())
     }
 
     /// Serves until SIGTERM or SIGINT, then stops. A second signal ends the grace at once.
@@ -218,7 +241,7 @@ impl Server {
         let shutdown = self.side.shutdown();
         let mut aborted = false;
         while !self.shards.iter().all(ShardThread::is_finished) {
-            let hurry = *shutdown.borrow() == Shutdown::Now;
+            let hurry = matches!(*shutdown.borrow(), Shutdown::Immediate { .. });
             if !aborted && (hurry || Instant::now() >= deadline) {
                 aborted = true;
                 for mailbox in &self.mailboxes {
@@ -253,30 +276,21 @@ impl Server {
             );
         }
         tracing::info!(took_ms = stopped.took.as_millis() as u64, "stopped");
-        crate::telemetry::log::flush();
         stopped
     }
 }
 
+/// What the last log lines may take at the end.
+const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
+
 /// How often a stop looks whether the shards have ended.
 const STOP_POLL: Duration = Duration::from_millis(2);
 
-/// The store answers, takes transactions, and has the tables.
-fn check_store(settings: &StoreSettings) -> Result<(), Explanation> {
-    let facts = Facts::read();
-    let probed = runtime::run_here(async {
-        let store = Store::connect(settings.clone(), std::rc::Rc::new(crate::store::NoObserver)).await?;
-        store.probe().await?;
-        Ok::<_, ConnectError>(crate::store::tables::check(&store).await)
-    });
-    match probed {
-        Err(error) => Err(explain_ring_error(&error, &facts, 1)),
-        Ok(Err(error)) => Err(explain_store_error(&error)),
-        Ok(Ok(differences)) => tables_stand(differences),
-    }
-}
-
-fn start_shards(seats: Vec<Seat>, mailboxes: &[Mailbox]) -> Result<Vec<ShardThread>, Explanation> {
+fn start_shards(
+    seats: Vec<Seat>,
+    mailboxes: &[Mailbox],
+    store: &StoreSettings,
+) -> Result<Vec<ShardThread>, Explanation> {
     let count = seats.len();
     let (started, starts) = mpsc::channel();
     let mut shards = Vec::with_capacity(count);
@@ -288,15 +302,14 @@ fn start_shards(seats: Vec<Seat>, mailboxes: &[Mailbox]) -> Result<Vec<ShardThre
     drop(started);
     let mut wrong = None;
     // Ends by itself: every shard says one word, or its sender is dropped.
-    for (shard, start) in starts.iter().take(count) {
+    for (_, start) in starts.iter().take(count) {
         match start {
             Ok(()) => {}
             Err(SeatError::Ring(error)) => {
                 wrong = Some(explain_ring_error(&error, &Facts::read(), count));
             }
-            Err(SeatError::Store(error)) => wrong = Some(explain_store_error(&error)),
+            Err(SeatError::Store(error)) => wrong = Some(explain_store_error(&error, store)),
         }
-        let _ = shard;
     }
     match wrong {
         None => Ok(shards),
@@ -316,7 +329,7 @@ fn wire_settings(config: &Config) -> WireSettings {
     WireSettings {
         call_timeout: config.call_timeout,
         streams_per_connection: config.streams_per_connection,
-        keep_alive_period: config.keep_alive_period,
+        keep_alive_period: Some(config.keep_alive_period),
         connection_age: config.connection_age,
         ..WireSettings::default()
     }

@@ -29,7 +29,10 @@ pub async fn accept_loop(
             }
         };
         let Some(target) = loads.place(shard) else {
-            tracing::warn!(shard, "connection closed: every shard has its most connections");
+            tracing::warn!(
+                shard,
+                "connection closed: every shard has its most connections"
+            );
             drop(accepted);
             continue;
         };

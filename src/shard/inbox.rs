@@ -8,6 +8,7 @@ use futures::channel::oneshot;
 use tokio::sync::mpsc;
 
 use crate::domain::answer::Answer;
+use crate::domain::counters::Counters;
 use crate::domain::effect::Route;
 use crate::domain::ids::{EventId, ReservationId};
 use crate::domain::operation::Operation;
@@ -29,6 +30,8 @@ pub enum Work {
     Connection(Accepted),
     /// The interval's measurements, please.
     Scrape(oneshot::Sender<Snapshot>),
+    /// The lanes' totals so far; takes nothing away.
+    Totals(oneshot::Sender<Counters>),
     CreateEvent {
         event: EventId,
         total: u64,

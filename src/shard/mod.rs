@@ -149,7 +149,12 @@ async fn live(
         shard,
         loads: seat.loads.clone(),
         service: Rc::new(InventoryServer::new(handlers)),
-        context: Rc::new(WireContext::new(seat.wire, Drain::new(), calls, Some(seat.cold))),
+        context: Rc::new(WireContext::new(
+            seat.wire,
+            Drain::new(),
+            calls,
+            Some(seat.cold),
+        )),
         driver,
         recorder,
         counted: Cell::default(),
@@ -277,6 +282,9 @@ impl Desk {
             Work::Connection(accepted) => serve(accepted),
             Work::Scrape(reply) => {
                 let _ = reply.send(self.measure());
+            }
+            Work::Totals(reply) => {
+                let _ = reply.send(self.driver.counters());
             }
             Work::CreateEvent {
                 event,

@@ -1,0 +1,347 @@
+//! `demo`: sells out an event in front of the user and proves the promises from the store.
+//!
+//! A real server on free ports, an engine in memory, real clients on real sockets; then an
+//! [`audit`] of what the store holds against what every client was told.
+
+mod audit;
+
+use std::fmt;
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use inventory_bench::load::{self, Plan, Progress, Report};
+use tokio::sync::watch;
+
+use self::audit::Audit;
+use crate::config::Config;
+use crate::domain::counters::Counters;
+use crate::embedded::{Data, Engine};
+use crate::limits;
+use crate::preflight::Explanation;
+use crate::server::{self, Server, Totals};
+
+/// The event on sale.
+const EVENT: &str = "evt_demo";
+
+/// How often the size of batches is looked at: the peak is the best such interval.
+const SAMPLE_EVERY: Duration = Duration::from_millis(200);
+
+/// Fewer transactions than this in an interval make no rate.
+const SAMPLE_TRANSACTIONS_MIN: u64 = 5;
+
+/// What `demo` sells, and to how many.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct DemoOptions {
+    /// Tickets on sale
+    #[arg(long, value_name = "N", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u64).range(1..=limits::DEMO_TICKETS_MAX))]
+    pub tickets: u64,
+
+    /// Buyers, each asking for one to ten tickets [default: four times the demand]
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..=limits::DEMO_BUYERS_MAX))]
+    pub buyers: Option<u64>,
+
+    /// Connections the buyers share
+    #[arg(long, value_name = "N", default_value_t = 8,
+          value_parser = clap::value_parser!(u32).range(2..=limits::DEMO_CONNECTIONS_MAX as i64))]
+    pub connections: u32,
+
+    /// Items the event's stock is split over
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=limits::STRIPES_MAX as i64))]
+    pub stripes: u16,
+}
+
+/// Why a demonstration did not end well.
+#[derive(Debug)]
+pub enum DemoError {
+    Start(Explanation),
+    Load(String),
+    /// The audit could not read the store.
+    Audit(String),
+    /// A promise was broken; the table says which.
+    Broken,
+}
+
+impl fmt::Display for DemoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start(why) => why.fmt(f),
+            Self::Load(why) => write!(f, "the sale could not be played: {why}"),
+            Self::Audit(why) => write!(f, "the store could not be read back: {why}"),
+            Self::Broken => f.write_str("a promise was broken; the table says which"),
+        }
+    }
+}
+
+impl From<Explanation> for DemoError {
+    fn from(why: Explanation) -> Self {
+        Self::Start(why)
+    }
+}
+
+/// Runs the sale; an error also when a promise was broken.
+///
+/// # Errors
+/// When the server does not start or the sale breaks a promise.
+pub fn run(config: Config, options: &DemoOptions) -> Result<(), DemoError> {
+    let config = Config {
+        grpc_port: 0,
+        metrics_port: 0,
+        admin: None,
+        ..config
+    };
+    let engine = Engine::start(Data::Memory).map_err(|error| DemoError::Load(error.to_string()))?;
+    let store = server::dev::engine_store(&config, &engine);
+    let stripes =
+        u16::try_from(options.tickets).map_or(options.stripes, |t| options.stripes.min(t));
+    server::dev::prepare(&store, Some((EVENT, options.tickets, stripes)))?;
+    let server = Server::start(&config, store.clone(), false)?;
+
+    let plan = plan(options, server.addresses().grpc.port());
+    println!(
+        "{} buyers on {} connections want {} tickets; {} shard(s), engine in memory\n",
+        plan.buyers,
+        plan.connections,
+        plan.tickets,
+        config.shard_cpus.len()
+    );
+    let (report, batches) = sell(plan, &server)?;
+    let stopped = server.stop();
+    let audit = Audit::read(&store, EVENT, &report).map_err(DemoError::Audit)?;
+    engine.stop();
+
+    println!(
+        "{}",
+        Outcome {
+            report: &report,
+            audit: &audit,
+            batches
+        }
+    );
+    let settled = stopped.left == crate::shard::Ended::default() && !stopped.panicked;
+    if audit.is_clean() && report.is_clean() && settled {
+        Ok(())
+    } else {
+        for line in audit.broken() {
+            println!("broken: {line}");
+        }
+        for line in report.ledger.violations() {
+            println!("broken: {line}");
+        }
+        for (status, count) in &report.errors {
+            println!("error: {count} × {status}");
+        }
+        for example in &report.error_examples {
+            println!("for example: {example}");
+        }
+        Err(DemoError::Broken)
+    }
+}
+
+fn plan(options: &DemoOptions, port: u16) -> Plan {
+    let mut plan = Plan::new(vec![format!("127.0.0.1:{port}")], EVENT, options.tickets);
+    plan.connections = options.connections as usize;
+    if let Some(buyers) = options.buyers {
+        plan.buyers = buyers;
+    }
+    plan
+}
+
+/// Plays the sale with a live line, and watches the batches meanwhile.
+fn sell(plan: Plan, server: &Server) -> Result<(Report, Batches), DemoError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| DemoError::Load(error.to_string()))?;
+    let (progress, seen) = watch::channel(Progress::default());
+    let over = Arc::new(AtomicBool::new(false));
+    let totals = server.totals_handle();
+    let (played, batches) = std::thread::scope(|scope| {
+        let watching = scope.spawn({
+            let over = Arc::clone(&over);
+            move || watch_batches(&totals, &seen, &over)
+        });
+        let played = runtime.block_on(load::run(plan, Some(progress)));
+        over.store(true, Ordering::Release);
+        (played, watching.join())
+    });
+    let report = played.map_err(|error| DemoError::Load(error.to_string()))?;
+    let batches = batches.map_err(|_| DemoError::Load("the watching thread panicked".into()))?;
+    Ok((report, batches))
+}
+
+/// Reservations per transaction.
+#[derive(Clone, Copy, Debug, Default)]
+struct Batches {
+    transactions: u64,
+    members: u64,
+    /// Of the best interval.
+    peak: f64,
+    largest: u64,
+}
+
+fn watch_batches(
+    totals: &Totals,
+    progress: &watch::Receiver<Progress>,
+    over: &AtomicBool,
+) -> Batches {
+    let mut batches = Batches::default();
+    let mut before = Counters::default();
+    let mut line = Line::new();
+    while !over.load(Ordering::Acquire) {
+        std::thread::sleep(SAMPLE_EVERY);
+        let now = totals.read();
+        let transactions = now.transactions.saturating_sub(before.transactions);
+        let members = now.members.saturating_sub(before.members);
+        if transactions >= SAMPLE_TRANSACTIONS_MIN {
+            batches.peak = batches.peak.max(members as f64 / transactions as f64);
+        }
+        before = now;
+        line.show(&progress.borrow());
+    }
+    let all = totals.read();
+    batches.transactions = all.transactions;
+    batches.members = all.members;
+    batches.largest = all.members_max;
+    line.end();
+    batches
+}
+
+/// The live line: rewritten in place on a terminal, a line a second elsewhere.
+struct Line {
+    terminal: bool,
+    last: Instant,
+}
+
+impl Line {
+    fn new() -> Self {
+        Self {
+            terminal: std::io::stdout().is_terminal(),
+            last: Instant::now(),
+        }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        let mut out = std::io::stdout();
+        if self.terminal {
+            let _ = write!(out, "\r\x1b[2K{progress}");
+            let _ = out.flush();
+        } else if self.last.elapsed() >= Duration::from_secs(1) {
+            self.last = Instant::now();
+            let _ = writeln!(out, "{progress}");
+        }
+    }
+
+    fn end(&self) {
+        let end = if self.terminal { "\r\x1b[2K" } else { "\n" };
+        let _ = write!(std::io::stdout(), "{end}");
+    }
+}
+
+/// The table at the end.
+struct Outcome<'a> {
+    report: &'a Report,
+    audit: &'a Audit,
+    batches: Batches,
+}
+
+impl fmt::Display for Outcome<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            report,
+            audit,
+            batches,
+        } = self;
+        let counts = report.ledger.counts();
+        let ms =
+            |percentile: f64| format!("{:.1} ms", report.latency_us_at(percentile) as f64 / 1e3);
+        let per_transaction = batches.members as f64 / batches.transactions.max(1) as f64;
+        let rows = [
+            ("tickets", report.tickets.to_string(), ""),
+            (
+                "sold",
+                audit.sold.to_string(),
+                "units of confirmed records in the store",
+            ),
+            (
+                "remaining",
+                audit.remaining.to_string(),
+                "in the store, over all stripes",
+            ),
+            ("confirmed", counts.confirmed.to_string(), "reservations"),
+            (
+                "refused",
+                counts.sold_out.to_string(),
+                "reservations, not enough left",
+            ),
+            (
+                "released first",
+                counts.late_commits_refused.to_string(),
+                "their late commit refused",
+            ),
+            (
+                "released after",
+                counts.late_releases_refused.to_string(),
+                "refused: a sold ticket stays sold",
+            ),
+            (
+                "other payload",
+                counts.conflicts_refused.to_string(),
+                "refused: same id, other quantity",
+            ),
+            (
+                "duplicates",
+                counts.duplicates_identical.to_string(),
+                "answered identically",
+            ),
+            (
+                "",
+                counts.duplicates_different.to_string(),
+                "answered differently",
+            ),
+            (
+                "oversold",
+                audit.oversold.max(report.oversold_units()).to_string(),
+                "units",
+            ),
+            ("undersold", report.undersold_units().to_string(), "units"),
+            ("latency p50", ms(50.0), ""),
+            ("        p95", ms(95.0), ""),
+            ("        p99", ms(99.0), ""),
+            (
+                "        max",
+                format!("{:.1} ms", report.latency_us.max() as f64 / 1e3),
+                "",
+            ),
+            (
+                "requests",
+                format!("{:.0}/s", report.requests_per_second()),
+                "buyers, server and engine on this machine",
+            ),
+            (
+                "batches",
+                format!("{per_transaction:.1}"),
+                "reservations per transaction",
+            ),
+            (
+                "  peak",
+                format!("{:.1}", batches.peak),
+                "in the best fifth of a second",
+            ),
+            ("  largest", batches.largest.to_string(), "of 99 that fit"),
+        ];
+        for (name, value, note) in rows {
+            writeln!(f, "  {name:<15}{value:>12}   {note}")?;
+        }
+        let verdict = if self.audit.is_clean() && self.report.is_clean() {
+            "every promise kept: the store holds exactly what the buyers were told"
+        } else {
+            "A PROMISE WAS BROKEN"
+        };
+        write!(f, "\n{verdict}")
+    }
+}
