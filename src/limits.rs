@@ -56,6 +56,57 @@ pub const STORE_IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(20);
 /// How long a TCP and TLS connect to the store may take.
 pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Addresses of one name that a connect tries in turn, all within the connect timeout.
+pub const STORE_ADDRESSES_TRIED_MAX: usize = 4;
+
+/// How long a resolved name is used for new connections: the time to live of DynamoDB's own names.
+pub const STORE_RESOLVED_AGE_MAX: Duration = Duration::from_secs(5);
+
+/// Names whose addresses a shard remembers: the store and the sources of its credentials.
+pub const STORE_NAMES_RESOLVED_MAX: usize = 16;
+
+/// Read buffer of one store connection. An answer with 99 stored records fits in a few of them.
+pub const STORE_READ_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Largest answer of the store: BatchGetItem's 16 MB as JSON, with room for its overhead.
+pub const STORE_RESPONSE_BYTES_MAX: usize = 24 * 1024 * 1024;
+
+/// How long a call outside the request path (tables, creating an event, a scan page) may take.
+pub const STORE_ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Tries of a call outside the request path when it was throttled or its outcome is unknown.
+pub const STORE_ADMIN_TRIES_MAX: u32 = 5;
+
+/// Rounds of one BatchGetItem: what is still unprocessed after them counts as throttled.
+pub const STORE_UNPROCESSED_ROUNDS_MAX: u32 = 4;
+
+/// Records examined by one page of a scan: about a tenth of the 1 MB that the store allows.
+pub const STORE_SCAN_PAGE_MAX: i32 = 500;
+
+/// Lines a shard logs about the store in one second; what is over is counted, not written.
+pub const STORE_LOG_LINES_PER_SECOND: u32 = 10;
+
+/// Longest text of the store that goes into a log line, in bytes.
+pub const STORE_LOG_BYTES_MAX: usize = 2 * 1024;
+
+/// How long the first or a renewed set of credentials may take to come.
+pub const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Credentials are renewed this long before they expire, off the request path.
+pub const CREDENTIALS_RENEW_AHEAD: Duration = Duration::from_secs(5 * 60);
+
+/// Pause between looks at the credentials' expiry, and after a renewal that failed.
+pub const CREDENTIALS_LOOK_EVERY: Duration = Duration::from_secs(20);
+
+/// How long `tables create` waits for a table or an index to become ACTIVE.
+pub const TABLE_ACTIVE_WAIT_MAX: Duration = Duration::from_secs(180);
+
+/// Pause between two looks at a table that is being made.
+pub const TABLE_POLL: Duration = Duration::from_millis(250);
+
+/// How long the embedded engine may take to finish its requests when it is stopped.
+pub const ENGINE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Default bound of one attempt at the store (DDB_TIMEOUT).
 pub const STORE_ATTEMPT_TIMEOUT_DEFAULT: Duration = Duration::from_millis(200);
 
@@ -274,4 +325,5 @@ const _: () = {
     // Every shard registers the buffer with three rings, within what is said of it.
     assert!(3 * RING_BUFFER_BYTES as u64 <= MEMLOCK_SHARD_BYTES);
     assert!(MEMLOCK_SHARD_BYTES <= MEMLOCK_FLOOR_BYTES);
+    assert!(CREDENTIALS_LOOK_EVERY.as_secs() < CREDENTIALS_RENEW_AHEAD.as_secs());
 };

@@ -5,6 +5,7 @@
 pub mod clock;
 
 use std::future::Future;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 pub use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
@@ -63,6 +64,17 @@ pub async fn connect(address: std::net::SocketAddr, limit: Duration) -> std::io:
     let stream = TcpStream::connect_timeout(address, limit).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// Whether something lies in the socket to be read: data, the end, or an error. One system call
+/// that never waits; sees what the kernel has before the ring has told.
+pub fn has_input(stream: &TcpStream) -> bool {
+    let mut byte = 0_u8;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: `stream` is borrowed, so its descriptor is open; the pointer is to one writable byte
+    // that outlives the call, and the length says one.
+    let count = unsafe { libc::recv(stream.as_raw_fd(), (&raw mut byte).cast(), 1, flags) };
+    count >= 0 || std::io::Error::last_os_error().kind() != std::io::ErrorKind::WouldBlock
 }
 
 /// Runs `future` to its end on an executor of its own on the calling thread, unpinned: for commands

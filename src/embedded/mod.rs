@@ -1,0 +1,233 @@
+//! The embedded engine of `dev` and `demo`: a DynamoDB-compatible database in this process, on a
+//! thread of its own, reached over loopback HTTP by the same SDK path as DynamoDB.
+//!
+//! On disk it is SQLite in write-ahead mode with `synchronous = FULL`: every commit is synced before
+//! it is answered. Its memory of request tokens is not on disk: after a restart, a transaction sent
+//! again under its old token is judged by its conditions alone.
+//!
+//! Must not live here: tables, anything of the store room.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use dynoxide::Database;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::limits;
+
+/// The database's file inside its directory.
+pub const DATABASE_FILE: &str = "inventory.sqlite";
+
+/// Held exclusively, for as long as an engine runs on the directory.
+pub const LOCK_FILE: &str = "inventory.lock";
+
+/// Where the data lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// Gone with the engine.
+    Memory,
+    /// In this directory, made if need be; survives restart and kill.
+    Dir(PathBuf),
+}
+
+/// Why the engine did not start.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    #[error("the data directory {dir} cannot be written: {why}; choose another with --data DIR, or --memory", dir = dir.display())]
+    NotWritable { dir: PathBuf, why: io::Error },
+    #[error("the data directory {dir} is in use by another process ({holder}); stop it, or choose another with --data DIR", dir = dir.display())]
+    InUse { dir: PathBuf, holder: String },
+    #[error("the database {path} cannot be opened: {why}", path = path.display())]
+    Database { path: PathBuf, why: String },
+    #[error("the embedded engine could not start: {0}")]
+    Start(#[from] io::Error),
+}
+
+/// A running engine. Dropping it stops it and waits until its data is closed.
+#[derive(Debug)]
+pub struct Engine {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    /// Released last, when nothing touches the directory any more.
+    _lock: Option<File>,
+}
+
+impl Engine {
+    /// Opens the data and serves it on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// As [`EngineError`] says; nothing is left running then.
+    pub fn start(data: Data) -> Result<Self, EngineError> {
+        let (database, lock) = match &data {
+            Data::Memory => (open(Path::new(":memory:"), Database::memory)?, None),
+            Data::Dir(dir) => {
+                let lock = lock(dir)?;
+                let path = dir.join(DATABASE_FILE);
+                let file = || Database::new(&path.to_string_lossy());
+                (open(&path, file)?, Some(lock))
+            }
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("embedded-engine".to_owned())
+            .spawn(move || serve(&runtime, listener, database, stopped))?;
+        Ok(Self {
+            address,
+            stop: Some(stop),
+            thread: Some(thread),
+            _lock: lock,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets requests under way end, for at most [`limits::ENGINE_STOP_TIMEOUT`], and closes the data.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // The receiver is gone only if the thread already ended.
+        let _ = self.stop.take().map(|stop| stop.send(()));
+        if let Some(thread) = self.thread.take() {
+            // A panic of the engine's thread was already reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(
+    runtime: &tokio::runtime::Runtime,
+    listener: TcpListener,
+    database: Database,
+    stopped: oneshot::Receiver<()>,
+) {
+    runtime.block_on(async move {
+        let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+            return;
+        };
+        let (stopping, mut is_stopping) = oneshot::channel();
+        let shutdown = async move {
+            // An error means that the engine was dropped: stop as well.
+            let _ = stopped.await;
+            let _ = stopping.send(());
+        };
+        let serving = dynoxide::server::serve_with_shutdown(listener, database, shutdown);
+        let overdue = async {
+            let _ = (&mut is_stopping).await;
+            tokio::time::sleep(limits::ENGINE_STOP_TIMEOUT).await;
+        };
+        tokio::select! {
+            _ = serving => {}
+            () = overdue => {}
+        }
+    });
+    // Dropping the runtime with this frame ends what is left and closes the database.
+}
+
+fn open<E: std::fmt::Display>(
+    path: &Path,
+    open: impl FnOnce() -> Result<Database, E>,
+) -> Result<Database, EngineError> {
+    open().map_err(|error| EngineError::Database {
+        path: path.to_owned(),
+        why: error.to_string(),
+    })
+}
+
+/// Makes the directory and locks it. The kernel drops the lock with the process, however it ends.
+fn lock(dir: &Path) -> Result<File, EngineError> {
+    let not_writable = |why| EngineError::NotWritable {
+        dir: dir.to_owned(),
+        why,
+    };
+    std::fs::create_dir_all(dir).map_err(not_writable)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(dir.join(LOCK_FILE))
+        .map_err(not_writable)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Who holds it is a courtesy; that it is held is the point.
+            let _ = file.take(64).read_to_string(&mut holder);
+            let holder = match holder.trim() {
+                "" => "unknown".to_owned(),
+                pid => format!("pid {pid}"),
+            };
+            let dir = dir.to_owned();
+            return Err(EngineError::InUse { dir, holder });
+        }
+        Err(TryLockError::Error(why)) => return Err(not_writable(why)),
+    }
+    file.set_len(0).map_err(not_writable)?;
+    writeln!(file, "{}", std::process::id()).map_err(not_writable)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn two_engines_on_one_directory_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = Data::Dir(dir.path().join("made/on/demand"));
+        let first = Engine::start(data.clone()).unwrap();
+        let error = Engine::start(data.clone()).unwrap_err();
+        let own_pid = format!("pid {}", std::process::id());
+        assert!(error.to_string().contains(&own_pid), "{error}");
+        first.stop();
+        Engine::start(data).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let dir = file.path().join("below-a-file");
+        let error = Engine::start(Data::Dir(dir)).unwrap_err();
+        assert!(matches!(error, EngineError::NotWritable { .. }), "{error}");
+        assert!(error.to_string().contains("below-a-file"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(DATABASE_FILE), b"not a database at all").unwrap();
+        let error = Engine::start(Data::Dir(dir.path().to_owned())).unwrap_err();
+        assert!(matches!(error, EngineError::Database { .. }), "{error}");
+        assert!(error.to_string().contains(DATABASE_FILE), "{error}");
+    }
+
+    #[test]
+    fn a_stopped_engine_listens_no_more() {
+        let engine = Engine::start(Data::Memory).unwrap();
+        let address = engine.address();
+        std::net::TcpStream::connect(address).unwrap();
+        engine.stop();
+        std::net::TcpStream::connect(address).unwrap_err();
+    }
+}

@@ -1,0 +1,93 @@
+//! The credentials of one shard, renewed ahead of time.
+//!
+//! Fetching credentials (instance metadata, STS) can take longer than one attempt at the store may:
+//! it happens here, at start and in a task of its own, and a request always finds some ready.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use aws_sdk_dynamodb::config::{
+    ConfigBag, ProvideCredentials, ResolveCachedIdentity, RuntimeComponents,
+    SharedCredentialsProvider,
+};
+use aws_smithy_runtime_api::client::identity::{Identity, IdentityFuture, SharedIdentityResolver};
+use send_wrapper::SendWrapper;
+
+use super::connector::within;
+use super::failure::chain;
+use super::observe::Journal;
+use crate::limits;
+use crate::runtime::{self, Task};
+
+/// What the SDK signs with at the moment, in the place of its own cache. Belongs to one shard.
+#[derive(Clone)]
+pub(super) struct CurrentIdentity(SendWrapper<Rc<RefCell<Identity>>>);
+
+impl fmt::Debug for CurrentIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CurrentIdentity")
+    }
+}
+
+impl ResolveCachedIdentity for CurrentIdentity {
+    fn resolve_cached_identity<'a>(
+        &'a self,
+        _: SharedIdentityResolver,
+        _: &'a RuntimeComponents,
+        _: &'a ConfigBag,
+    ) -> IdentityFuture<'a> {
+        IdentityFuture::ready(Ok(self.0.borrow().clone()))
+    }
+}
+
+/// Loads the first credentials and, if they expire, keeps them fresh for as long as the returned
+/// task lives.
+///
+/// # Errors
+/// A text: what the sources of credentials said.
+pub(super) async fn load(
+    provider: SharedCredentialsProvider,
+    journal: Rc<Journal>,
+) -> Result<(CurrentIdentity, Option<Task<()>>), String> {
+    let first = fetch(&provider).await?;
+    let expires = first.expiration().is_some();
+    let current = CurrentIdentity(SendWrapper::new(Rc::new(RefCell::new(first))));
+    if !expires {
+        return Ok((current, None));
+    }
+    let renewing = renew(provider, current.clone(), journal);
+    Ok((current, Some(runtime::spawn(renewing))))
+}
+
+async fn fetch(provider: &SharedCredentialsProvider) -> Result<Identity, String> {
+    let limit = limits::CREDENTIALS_TIMEOUT;
+    match within(limit, provider.provide_credentials()).await {
+        Some(Ok(credentials)) => Ok(Identity::from(credentials)),
+        Some(Err(error)) => Err(chain(&error)),
+        None => Err(format!("no credentials within {limit:?}")),
+    }
+}
+
+async fn renew(
+    provider: SharedCredentialsProvider,
+    current: CurrentIdentity,
+    journal: Rc<Journal>,
+) {
+    loop {
+        // Short looks at the wall clock rather than one long sleep: a suspended machine wakes up
+        // with credentials that are past their time.
+        runtime::sleep(limits::CREDENTIALS_LOOK_EVERY).await;
+        let Some(expiry) = current.0.borrow().expiration() else {
+            return;
+        };
+        if expiry > SystemTime::now() + limits::CREDENTIALS_RENEW_AHEAD {
+            continue;
+        }
+        match fetch(&provider).await {
+            Ok(renewed) => *current.0.borrow_mut() = renewed,
+            Err(why) => journal.log(&format!("credentials were not renewed: {why}")),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What a failed call means, whatever the operation.
+
+use std::error::Error;
+
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+
+/// What is known about a call that did not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A transaction was cancelled and says why, action by action. Not applied.
+    Cancelled,
+    /// Not applied; another transaction was in the way, or this very one is still in progress.
+    Conflict,
+    /// Not applied; too much traffic.
+    Throttled,
+    /// Not applied; the request itself is at fault.
+    Rejected,
+    /// Not applied; the set-up is at fault: permissions, credentials, tables.
+    Refused,
+    /// It may or may not have been applied.
+    Unknown,
+}
+
+impl Kind {
+    pub(super) fn status(self) -> &'static str {
+        match self {
+            Kind::Cancelled => "cancelled",
+            Kind::Conflict => "conflict",
+            Kind::Throttled => "throttled",
+            Kind::Rejected => "rejected",
+            Kind::Refused => "refused",
+            Kind::Unknown => "unknown",
+        }
+    }
+}
+
+/// A call that did not succeed.
+pub(super) struct Failure<E> {
+    pub(super) kind: Kind,
+    /// `None`: no answer within the time for it.
+    pub(super) error: Option<SdkError<E, HttpResponse>>,
+}
+
+impl<E: ProvideErrorMetadata + Error + 'static> Failure<E> {
+    pub(super) fn of(error: SdkError<E, HttpResponse>) -> Self {
+        Self {
+            kind: kind_of(&error),
+            error: Some(error),
+        }
+    }
+
+    pub(super) fn timed_out() -> Self {
+        Self {
+            kind: Kind::Unknown,
+            error: None,
+        }
+    }
+
+    /// The store's error code, `ResourceNotFoundException` for example.
+    pub(super) fn code(&self) -> Option<&str> {
+        let error = self.error.as_ref()?.as_service_error()?;
+        error.meta().code()
+    }
+
+    /// What happened, for the log.
+    pub(super) fn text(&self) -> String {
+        match &self.error {
+            None => "no answer in time".to_owned(),
+            Some(SdkError::ServiceError(answer)) => {
+                let meta = answer.err().meta();
+                let status = answer.raw().status().as_u16();
+                let code = meta.code().unwrap_or("no error code");
+                let message = meta.message().unwrap_or("no message");
+                format!("{code}: {message} (HTTP {status})")
+            }
+            Some(error) => chain(error),
+        }
+    }
+}
+
+fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Kind {
+    match error {
+        // Never sent: no credentials, an endpoint that is no URL, a request that cannot be built.
+        SdkError::ConstructionFailure(_) => Kind::Refused,
+        SdkError::ServiceError(answer) => {
+            let status = answer.raw().status().as_u16();
+            kind_of_code(answer.err().meta().code(), status)
+        }
+        // Not sent, sent and not answered, answered with something unreadable.
+        _ => Kind::Unknown,
+    }
+}
+
+fn kind_of_code(code: Option<&str>, status: u16) -> Kind {
+    if status >= 500 {
+        return Kind::Unknown;
+    }
+    match code {
+        Some("TransactionCanceledException") => Kind::Cancelled,
+        Some(
+            "TransactionInProgressException"
+            | "TransactionConflictException"
+            | "ReplicatedWriteConflictException",
+        ) => Kind::Conflict,
+        Some(
+            "ThrottlingException"
+            | "Throttling"
+            | "RequestLimitExceeded"
+            | "ProvisionedThroughputExceededException",
+        ) => Kind::Throttled,
+        Some(
+            "ValidationException"
+            | "SerializationException"
+            | "IdempotentParameterMismatchException"
+            | "ItemCollectionSizeLimitExceededException"
+            | "ConditionalCheckFailedException"
+            | "DuplicateItemException",
+        ) => Kind::Rejected,
+        Some("InternalServerError" | "InternalFailure" | "ServiceUnavailable") => Kind::Unknown,
+        // Any other answer in DynamoDB's own form: access denied, unknown table, expired or
+        // unknown credentials, a clock too far off, an operation it does not have.
+        Some(_) if (400..500).contains(&status) => Kind::Refused,
+        None if status == 429 => Kind::Throttled,
+        // Not DynamoDB's form: something in between answered, and may have passed the request on.
+        _ => Kind::Unknown,
+    }
+}
+
+/// An error and its causes on one line, each said once.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_5xx_is_unknown_whatever_its_code_says() {
+        assert_eq!(
+            kind_of_code(Some("ValidationException"), 500),
+            Kind::Unknown
+        );
+        assert_eq!(kind_of_code(None, 503), Kind::Unknown);
+    }
+
+    #[test]
+    fn only_dynamodbs_own_4xx_proves_that_nothing_was_applied() {
+        assert_eq!(
+            kind_of_code(Some("AccessDeniedException"), 400),
+            Kind::Refused
+        );
+        assert_eq!(
+            kind_of_code(Some("ExpiredTokenException"), 400),
+            Kind::Refused
+        );
+        assert_eq!(kind_of_code(None, 404), Kind::Unknown);
+        assert_eq!(kind_of_code(None, 429), Kind::Throttled);
+    }
+}

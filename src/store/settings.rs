@@ -1,0 +1,110 @@
+//! What a store is connected with, and why connecting can fail.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::connector::CaBundleError;
+use crate::limits;
+
+/// Names of the three tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableNames {
+    pub inventory: String,
+    pub seats: String,
+    pub idempotency: String,
+}
+
+impl Default for TableNames {
+    fn default() -> Self {
+        Self {
+            inventory: "inventory".to_owned(),
+            seats: "inventory_seats".to_owned(),
+            idempotency: "idempotency".to_owned(),
+        }
+    }
+}
+
+/// Where requests get their signature.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CredentialSource {
+    /// As every AWS program: environment, profile (AWS_PROFILE), web identity, container, instance.
+    #[default]
+    Environment,
+    /// A fixed placeholder, for a local engine that checks no signature.
+    Local,
+}
+
+/// What one shard's store is made of. Plain data: every shard gets a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// The AWS region.
+    pub region: String,
+    /// `http://host:port` or `https://host`; `None`: AWS_ENDPOINT_URL_DYNAMODB, AWS_ENDPOINT_URL, the
+    /// profile, or the region's own endpoint, in this order.
+    pub endpoint: Option<String>,
+    pub credentials: CredentialSource,
+    /// A PEM file of certificate authorities to trust beside the public web's; `None`:
+    /// AWS_CA_BUNDLE, if set.
+    pub ca_bundle: Option<PathBuf>,
+    pub tables: TableNames,
+    /// How long one attempt on the request path may take, connecting included.
+    pub attempt_timeout: Duration,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            region: "ap-northeast-2".to_owned(),
+            endpoint: None,
+            credentials: CredentialSource::default(),
+            ca_bundle: None,
+            tables: TableNames::default(),
+            attempt_timeout: limits::STORE_ATTEMPT_TIMEOUT_DEFAULT,
+        }
+    }
+}
+
+impl StoreSettings {
+    /// For the embedded engine at `address`.
+    pub fn local(address: SocketAddr) -> Self {
+        Self {
+            endpoint: Some(format!("http://{address}")),
+            credentials: CredentialSource::Local,
+            ..Self::default()
+        }
+    }
+}
+
+/// Why a store cannot be used. The text names the cause and, where one is known, the cure.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    #[error(
+        "the store's endpoint {url:?} is unusable: {why}; want http://host:port or https://host"
+    )]
+    Endpoint { url: String, why: String },
+    #[error(transparent)]
+    CaBundle(#[from] CaBundleError),
+    #[error(
+        "no AWS credentials for the store: {why}; set AWS_PROFILE or AWS_ACCESS_KEY_ID and \
+         AWS_SECRET_ACCESS_KEY, or give the pod or instance a role"
+    )]
+    Credentials { why: String },
+    #[error("the store at {store} cannot be reached: {why}")]
+    Unreachable { store: String, why: String },
+    #[error(
+        "the table {table:?} is missing in the store at {store}; `inventory-api tables create` \
+         makes it, `inventory-api tables check` says more"
+    )]
+    TableMissing { store: String, table: String },
+    #[error(
+        "the store at {store} has no TransactWriteItems ({why}), without which reservations and \
+         stock cannot move together; use DynamoDB (ScyllaDB Alternator, dynalite and the like \
+         cannot serve)"
+    )]
+    NoTransactions { store: String, why: String },
+    #[error("the store at {store} refused a trial transaction: {why}")]
+    Refused { store: String, why: String },
+}
