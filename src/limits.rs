@@ -282,6 +282,9 @@ pub const COMMAND_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long `health` waits in all: probes are usually given little more.
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long `check` waits for the store: a look at it, not a siege.
+pub const PREFLIGHT_STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Tickets and buyers of one `demo`: more would only take longer to tell the same.
 pub const DEMO_TICKETS_MAX: u64 = 1_000_000;
 /// See [`DEMO_TICKETS_MAX`].

@@ -1,19 +1,9 @@
 //! Wires the rooms into a running server.
 
-use std::path::PathBuf;
-
 use thiserror::Error;
 
 use crate::config::Config;
-
-/// Where the embedded engine of `dev` keeps its data.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DevStore {
-    /// In memory: gone when the server stops.
-    Memory,
-    /// In this directory, made if missing.
-    Data(PathBuf),
-}
+use crate::embedded;
 
 /// Why a server did not start or did not stop well.
 #[derive(Debug, Error)]
@@ -34,6 +24,6 @@ pub fn run_serve(_config: Config) -> Result<(), StartError> {
 ///
 /// # Errors
 /// When the start or the stop fails.
-pub fn run_dev(_config: Config, _store: DevStore) -> Result<(), StartError> {
+pub fn run_dev(_config: Config, _data: embedded::Data) -> Result<(), StartError> {
     Err(StartError::NotBuilt)
 }

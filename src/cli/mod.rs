@@ -18,7 +18,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::config::{Config, ConfigErrors, ProcessEnv};
-use crate::{demo, preflight, server};
+use crate::{demo, embedded, preflight, server};
 use args::{Cli, Command, DevArgs};
 
 /// Every exit code of the program.
@@ -94,7 +94,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Dev(args) => {
             let config = config_to_serve()?;
-            server::run_dev(config, dev_store(args)).map_err(Failure::failed)
+            server::run_dev(config, dev_data(args)).map_err(Failure::failed)
         }
         Command::Demo(options) => {
             let config = config_to_serve()?;
@@ -114,11 +114,11 @@ fn config_to_serve() -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn dev_store(args: DevArgs) -> server::DevStore {
+fn dev_data(args: DevArgs) -> embedded::Data {
     if args.memory {
-        server::DevStore::Memory
+        embedded::Data::Memory
     } else {
-        server::DevStore::Data(args.data)
+        embedded::Data::Dir(args.data)
     }
 }
 

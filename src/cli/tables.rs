@@ -1,21 +1,54 @@
 //! `tables create` and `tables check`.
 
-use super::Failure;
 use super::args::TablesCommand;
+use super::{Failure, say};
 use crate::config::{self, ProcessEnv, StoreConfig};
+use crate::preflight::{self, AskError};
+use crate::store::tables;
 
 pub(super) fn run(command: &TablesCommand) -> Result<(), Failure> {
-    let store = config::store(&ProcessEnv)?;
-    match command {
-        TablesCommand::Create => create(&store),
-        TablesCommand::Check => check(&store),
+    let config = config::store(&ProcessEnv)?;
+    preflight::raise_soft_limits();
+    let outcome = match command {
+        TablesCommand::Create => create(&config),
+        TablesCommand::Check => check(&config),
+    };
+    match outcome {
+        Ok(true) => Ok(()),
+        // What is wrong has been printed.
+        Ok(false) => Err(Failure::failed("")),
+        Err(error) => Err(Failure::failed(preflight::explain_ask_error(
+            &error, &config,
+        ))),
     }
 }
 
-fn create(_store: &StoreConfig) -> Result<(), Failure> {
-    Err(Failure::failed("this build has no store yet".to_owned()))
+fn create(config: &StoreConfig) -> Result<bool, AskError> {
+    let made = preflight::ask(config, async |store| Ok(tables::create(store).await?))?;
+    if made.is_empty() {
+        say("nothing to make: the tables are there");
+    }
+    for one in &made {
+        say(&one.to_string());
+    }
+    Ok(true)
 }
 
-fn check(_store: &StoreConfig) -> Result<(), Failure> {
-    Err(Failure::failed("this build has no store yet".to_owned()))
+fn check(config: &StoreConfig) -> Result<bool, AskError> {
+    let differences = preflight::ask(config, async |store| Ok(tables::check(store).await?))?;
+    if differences.is_empty() {
+        let names = &config.tables;
+        say(&format!(
+            "{}, {} and {} are as the server needs them",
+            names.inventory, names.seats, names.idempotency
+        ));
+    }
+    for difference in &differences {
+        let verdict = if difference.fatal { "wrong" } else { "note " };
+        say(&format!(
+            "{verdict}  table {}: {}\n cure  {}",
+            difference.table, difference.what, difference.cure
+        ));
+    }
+    Ok(!differences.iter().any(|difference| difference.fatal))
 }

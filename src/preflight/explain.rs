@@ -280,10 +280,10 @@ pub fn explain_store_unreachable(endpoint: &str, region: &str, detail: &str) -> 
     }
 }
 
-/// A table is not there. `variable` chose its name.
-pub fn explain_missing_table(variable: &str, table: &str, region: &str) -> Explanation {
+/// A table is not there. `variable` chose its name, `place` says where it was looked for.
+pub fn explain_missing_table(variable: &str, table: &str, place: &str) -> Explanation {
     Explanation {
-        wrong: format!("the table {table:?} does not exist in {region}"),
+        wrong: format!("the table {table:?} does not exist at {place}"),
         facts: Some(format!("{variable}={table}")),
         cures: vec![
             "make the tables: inventory-api tables create".to_owned(),

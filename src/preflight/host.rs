@@ -17,8 +17,9 @@ use crate::limits::{
 };
 use crate::runtime;
 
-/// Everything about the machine, in the order in which a start would meet it.
-pub(super) fn checks(config: &Config, facts: &Facts) -> Vec<Check> {
+/// Everything about the machine, in the order in which a start would meet it, and whether rings
+/// could be made.
+pub(super) fn checks(config: &Config, facts: &Facts) -> (Vec<Check>, bool) {
     let shards = config.shard_cpus.len();
     let rings = try_rings(shards);
     let mut checks = vec![
@@ -33,7 +34,7 @@ pub(super) fn checks(config: &Config, facts: &Facts) -> Vec<Check> {
             .into_iter()
             .map(|(name, address)| port(name, address)),
     );
-    checks
+    (checks, rings.is_ok())
 }
 
 fn kernel(facts: &Facts) -> Check {
@@ -222,7 +223,7 @@ pub fn probe_port(address: SocketAddr) -> io::Result<()> {
 }
 
 impl Check {
-    fn ok(name: &'static str, said: String) -> Self {
+    pub(super) fn ok(name: &'static str, said: String) -> Self {
         Self {
             name,
             verdict: Verdict::Ok,

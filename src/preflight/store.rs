@@ -1,0 +1,220 @@
+//! The checks of the store: it answers, knows transactions, and has the tables as they must be.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::future::{self, Either};
+
+use super::explain::{Explanation, explain_ring_error};
+use super::facts::Facts;
+use super::{Check, Verdict};
+use crate::config::StoreConfig;
+use crate::limits::PREFLIGHT_STORE_TIMEOUT;
+use crate::runtime;
+use crate::store::tables::{self, Difference};
+use crate::store::{ConnectError, NoObserver, Store, StoreError};
+
+/// Why a command could not get its answer from the store.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("no executor for the store: {0}")]
+    Ring(#[from] io::Error),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Connects once, on an executor of its own on this thread, and runs `work` with the store.
+///
+/// # Errors
+/// No ring, no way to the store, or what `work` says.
+pub fn ask<T>(
+    config: &StoreConfig,
+    work: impl AsyncFnOnce(&Store) -> Result<T, AskError>,
+) -> Result<T, AskError> {
+    let settings = config.settings();
+    runtime::run_here(async {
+        let store = Store::connect(settings, Rc::new(NoObserver)).await?;
+        work(&store).await
+    })?
+}
+
+/// Everything about the store. Without a ring it cannot be asked: that is told by another check.
+pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<Check> {
+    if !has_ring {
+        return vec![Check {
+            name: "DynamoDB",
+            verdict: Verdict::Note,
+            said: "not asked: that takes a ring".to_owned(),
+            cures: Vec::new(),
+        }];
+    }
+    let settings = config.settings();
+    let asked = runtime::run_here(within(PREFLIGHT_STORE_TIMEOUT, async {
+        let store = Store::connect(settings, Rc::new(NoObserver)).await?;
+        let place = match store.probe().await {
+            // The tables say themselves what they lack.
+            Ok(()) | Err(ConnectError::TableMissing { .. }) => store.place().to_owned(),
+            Err(error) => return Err(error.into()),
+        };
+        Ok((place, tables::check(&store).await?))
+    }));
+    let outcome = match asked {
+        Ok(Some(outcome)) => outcome,
+        Ok(None) => Err(AskError::Store(StoreError::Unavailable(format!(
+            "no answer within {PREFLIGHT_STORE_TIMEOUT:?}"
+        )))),
+        Err(error) => Err(AskError::Ring(error)),
+    };
+    match outcome {
+        Ok((place, differences)) => {
+            let mut checks = vec![Check::ok("DynamoDB", format!("{place} answers"))];
+            checks.extend(table_checks(config, differences));
+            checks
+        }
+        Err(error) => vec![Check::wrong("DynamoDB", explain_ask_error(&error, config))],
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    match future::select(std::pin::pin!(work), std::pin::pin!(runtime::sleep(limit))).await {
+        Either::Left((outcome, _)) => Some(outcome),
+        Either::Right(_) => None,
+    }
+}
+
+fn table_checks(config: &StoreConfig, differences: Vec<Difference>) -> Vec<Check> {
+    if differences.is_empty() {
+        let names = &config.tables;
+        let said = format!(
+            "{}, {}, {}",
+            names.inventory, names.seats, names.idempotency
+        );
+        return vec![Check::ok("tables", said)];
+    }
+    let checks = differences.into_iter().map(|difference| Check {
+        name: "tables",
+        verdict: if difference.fatal {
+            Verdict::Wrong
+        } else {
+            Verdict::Note
+        },
+        said: format!("{}: {}", difference.table, difference.what),
+        cures: vec![difference.cure],
+    });
+    checks.collect()
+}
+
+/// Why the store cannot be used, with the settings it was looked for with.
+pub fn explain_connect_error(error: &ConnectError, config: &StoreConfig) -> Explanation {
+    let region = &config.region;
+    match error {
+        ConnectError::Unreachable { store, why } => {
+            super::explain_store_unreachable(store, region, why)
+        }
+        ConnectError::TableMissing { store, table } => {
+            super::explain_missing_table(config.variable_of_table(table), table, store)
+        }
+        ConnectError::Credentials { why } => Explanation {
+            wrong: format!("there are no AWS credentials for DynamoDB: {why}"),
+            facts: None,
+            cures: vec![
+                "give the pod or instance a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY"
+                    .to_owned(),
+                "to run without DynamoDB: inventory-api dev".to_owned(),
+            ],
+        },
+        // These say what is wrong and what would be right in one sentence.
+        ConnectError::Endpoint { .. }
+        | ConnectError::CaBundle(_)
+        | ConnectError::NoTransactions { .. }
+        | ConnectError::Refused { .. } => Explanation {
+            wrong: error.to_string(),
+            facts: None,
+            cures: Vec::new(),
+        },
+    }
+}
+
+/// As [`explain_connect_error`], for everything that [`ask`] can fail with.
+pub fn explain_ask_error(error: &AskError, config: &StoreConfig) -> Explanation {
+    match error {
+        AskError::Ring(error) => explain_ring_error(error, &Facts::read(), 1),
+        AskError::Connect(error) => explain_connect_error(error, config),
+        AskError::Store(error) => Explanation {
+            wrong: error.to_string(),
+            facts: None,
+            cures: vec![format!(
+                "look at network, permissions and AWS_REGION (it is {})",
+                config.region
+            )],
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::{self, Given};
+
+    fn config() -> StoreConfig {
+        config::store(&Given::on([0]).with("AWS_REGION", "eu-west-1")).unwrap()
+    }
+
+    #[test]
+    fn every_way_to_miss_the_store_is_explained_with_a_cure() {
+        let store = || "http://db:8000".to_owned();
+        let why = || "because".to_owned();
+        for (error, needles) in [
+            (
+                ConnectError::Unreachable {
+                    store: store(),
+                    why: why(),
+                },
+                ["http://db:8000", "because", "AWS_REGION=eu-west-1"],
+            ),
+            (
+                ConnectError::TableMissing {
+                    store: store(),
+                    table: "inventory_seats".to_owned(),
+                },
+                ["DDB_TABLE_SEATS", "inventory_seats", "tables create"],
+            ),
+            (
+                ConnectError::Credentials { why: why() },
+                ["because", "AWS_PROFILE", "role"],
+            ),
+            (
+                ConnectError::NoTransactions {
+                    store: store(),
+                    why: why(),
+                },
+                ["TransactWriteItems", "because", "use DynamoDB"],
+            ),
+        ] {
+            let text = explain_connect_error(&error, &config()).to_string();
+            for needle in needles {
+                assert!(text.contains(needle), "no {needle:?} in:\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fatal_difference_is_wrong_and_another_is_a_note() {
+        let difference = |fatal| Difference {
+            table: "inventory".to_owned(),
+            what: "differs".to_owned(),
+            cure: "mend it".to_owned(),
+            fatal,
+        };
+        let checks = table_checks(&config(), vec![difference(true), difference(false)]);
+        assert_eq!(checks[0].verdict, Verdict::Wrong);
+        assert_eq!(checks[1].verdict, Verdict::Note);
+        assert_eq!(checks[0].cures, ["mend it"]);
+        assert_eq!(table_checks(&config(), Vec::new())[0].verdict, Verdict::Ok);
+    }
+}
