@@ -312,6 +312,9 @@ pub const DESCRIPTORS_OF_SHARD: u64 = 16;
 /// Client connections of one shard under which serving is pointless.
 pub const CONNECTIONS_PER_SHARD_USEFUL: u64 = 64;
 
+/// Client connections of one shard under which an operator should know of the limit.
+pub const CONNECTIONS_PER_SHARD_USUAL: u64 = 1_000;
+
 const _: () = {
     assert!(BATCH_MEMBERS_MAX < TRANSACTION_ACTIONS_MAX);
     assert!(RECORD_BYTES_MAX * TRANSACTION_ACTIONS_MAX < TRANSACTION_BYTES_MAX);

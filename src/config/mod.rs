@@ -127,11 +127,13 @@ impl Config {
     /// fail to start.
     fn refuse_shared_ports(&self, reader: &mut Reader<'_, impl Env>) {
         let admin = self.admin.map_or(0, |address| address.port());
-        let ports = [
+        let mut ports = [
             (v::GRPC_PORT.name, self.grpc_port),
             (v::METRICS_PORT.name, self.metrics_port),
             (v::ADMIN_PORT.name, admin),
         ];
+        // The one that was set is told, not the default that it hit.
+        ports.sort_by_key(|(name, _)| reader.env().var(name).is_some());
         for (at, (name, port)) in ports.iter().enumerate() {
             let twin = ports[..at].iter().find(|(_, other)| other == port);
             let Some((other, _)) = twin.filter(|_| *port != 0) else {
@@ -194,7 +196,9 @@ impl StoreConfig {
 
 /// Two roles in one table would overwrite each other's items.
 fn refuse_shared_tables(tables: &TableNames, reader: &mut Reader<'_, impl Env>) {
-    let tables = named(tables);
+    let mut tables = named(tables);
+    // The one that was set is told, not the default that it hit.
+    tables.sort_by_key(|(variable, _)| reader.env().var(variable.name).is_some());
     for (at, (variable, table)) in tables.iter().enumerate() {
         let twin = tables[..at].iter().find(|(_, other)| other == table);
         if let Some((other, _)) = twin

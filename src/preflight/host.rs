@@ -12,8 +12,9 @@ use super::facts::{Facts, bytes, try_ring};
 use super::{Check, Verdict};
 use crate::config::{Config, cpus};
 use crate::limits::{
-    CONNECTIONS_PER_SHARD_MAX, CONNECTIONS_PER_SHARD_USEFUL, DESCRIPTORS_OF_PROCESS,
-    DESCRIPTORS_OF_SHARD, KERNEL_MIN, MEMLOCK_FLOOR_BYTES, STORE_CONNECTIONS_MAX,
+    CONNECTIONS_PER_SHARD_MAX, CONNECTIONS_PER_SHARD_USEFUL, CONNECTIONS_PER_SHARD_USUAL,
+    DESCRIPTORS_OF_PROCESS, DESCRIPTORS_OF_SHARD, KERNEL_MIN, MEMLOCK_FLOOR_BYTES,
+    STORE_CONNECTIONS_MAX,
 };
 use crate::runtime;
 
@@ -177,19 +178,17 @@ fn open_files(facts: &Facts, shards: usize) -> Check {
             cures: raise(),
         };
     }
-    if limit < most {
-        let connections = limit - beside;
+    let connections = (limit - beside).min(shards * CONNECTIONS_PER_SHARD_MAX as u64);
+    let said = format!("{limit}: room for {connections} connections of clients");
+    if connections < shards * CONNECTIONS_PER_SHARD_USUAL {
         return Check {
             name: "open files",
             verdict: Verdict::Note,
-            said: format!(
-                "{limit}, enough for about {connections} connections of {} possible",
-                shards * CONNECTIONS_PER_SHARD_MAX as u64
-            ),
+            said,
             cures: raise(),
         };
     }
-    Check::ok("open files", limit.to_string())
+    Check::ok("open files", said)
 }
 
 /// What will listen where, by the variable that chose the port.
