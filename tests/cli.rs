@@ -589,6 +589,9 @@ fn check_under_a_low_lock_limit_names_the_limit_and_the_cure() {
             &["wrong", "RLIMIT_MEMLOCK", "64 KiB", "512 KiB", "memlock="],
         );
     }
+    // Without a ring the store is not asked, and not blamed.
+    let store = lines_of(&ran.out, "DynamoDB")[0];
+    assert_has(store, &["note", "not asked"]);
     assert_has(&ran.out, &["locked memory 64 KiB"]);
 }
 
