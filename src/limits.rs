@@ -318,6 +318,10 @@ pub const ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Age at which a connection to ADMIN_PORT is cut, whatever it does: the longest call is far shorter.
 pub const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 
+/// What the side thread's own connections have left once it is told to stop: a scrape under way can
+/// finish.
+pub const SIDE_STOP_GRACE: Duration = Duration::from_secs(2);
+
 /// Pause after an accept that failed (no descriptors left), so that the loop does not spin.
 pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -387,6 +391,9 @@ pub const COMMAND_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long `health` waits in all: probes are usually given little more.
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long `check` waits for the store: a look at it, not a siege.
+pub const PREFLIGHT_STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Tickets and buyers of one `demo`: more would only take longer to tell the same.
 pub const DEMO_TICKETS_MAX: u64 = 1_000_000;
 /// See [`DEMO_TICKETS_MAX`].
@@ -413,9 +420,9 @@ pub const DESCRIPTORS_OF_SHARD: u64 = 16;
 
 /// Client connections of one shard under which serving is pointless.
 pub const CONNECTIONS_PER_SHARD_USEFUL: u64 = 64;
-/// What the side thread's own connections have left once it is told to stop: a scrape under way can
-/// finish.
-pub const SIDE_STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// Client connections of one shard under which an operator should know of the limit.
+pub const CONNECTIONS_PER_SHARD_USUAL: u64 = 1_000;
 
 const _: () = {
     assert!(LATENCY_MAX.as_micros() >= CALL_TIMEOUT_MAX.as_micros());
@@ -436,11 +443,11 @@ const _: () = {
     assert!(COLD_DRAIN_GRACE.as_millis() < CONNECTION_AGE_GRACE.as_millis());
     assert!(WRITE_BUFFER_BYTES_KEPT <= WRITE_BUFFER_BYTES_MAX);
     assert!(STORE_IDLE_CONNECTIONS_MAX <= STORE_CONNECTIONS_MAX);
-    assert!(CREDENTIALS_LOOK_EVERY.as_secs() < CREDENTIALS_RENEW_AHEAD.as_secs());
     assert!(CALL_TIMEOUT_DEFAULT.as_nanos() <= CALL_TIMEOUT_MAX.as_nanos());
     assert!(STREAMS_PER_CONNECTION_DEFAULT <= STREAMS_PER_CONNECTION_MAX);
     assert!(QTY_MAX_DEFAULT <= QTY_MAX_CEILING);
     // Every shard registers the buffer with three rings, within what is said of it.
     assert!(3 * RING_BUFFER_BYTES as u64 <= MEMLOCK_SHARD_BYTES);
     assert!(MEMLOCK_SHARD_BYTES <= MEMLOCK_FLOOR_BYTES);
+    assert!(CREDENTIALS_LOOK_EVERY.as_secs() < CREDENTIALS_RENEW_AHEAD.as_secs());
 };

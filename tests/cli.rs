@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use inventory_api::config::variables::VARIABLES;
+use inventory_api::embedded::{Data, Engine};
 use inventory_proto::inventory::v1::inventory_admin_server::{
     InventoryAdmin, InventoryAdminServer,
 };
@@ -447,13 +448,75 @@ const FREE_PORTS: [(&str, &str); 4] = [
     ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
 ];
 
+/// Credentials that an engine without signatures takes.
+const LOCAL_KEYS: [(&str, &str); 2] = [
+    ("AWS_ACCESS_KEY_ID", "local"),
+    ("AWS_SECRET_ACCESS_KEY", "local"),
+];
+
 /// `check` in a process that `prepare` has restricted.
 fn check_in(prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) -> Ran {
     let mut command = command(&["check"]);
     // SAFETY: `prepare` runs between fork and exec and only makes system calls: every caller here
     // passes a closure that neither allocates nor locks.
     unsafe { command.pre_exec(prepare) };
-    read(command.envs(FREE_PORTS).output().unwrap())
+    read(command.envs(FREE_PORTS).envs(LOCAL_KEYS).output().unwrap())
+}
+
+/// Tables and preflight against the embedded engine, over the same path as against DynamoDB.
+#[test]
+fn tables_are_made_checked_and_seen_by_check() {
+    let engine = Engine::start(Data::Memory).unwrap();
+    let url = format!("http://{}", engine.address());
+    let run = |args: &[&str]| {
+        let mut command = command(args);
+        command.envs(FREE_PORTS).envs(LOCAL_KEYS);
+        read(command.env("AWS_ENDPOINT_URL", &url).output().unwrap())
+    };
+
+    let missing = run(&["tables", "check"]);
+    assert_eq!(missing.code, FAILED);
+    assert_has(
+        &missing.out,
+        &["table inventory_seats: is missing", "tables create"],
+    );
+    let unready = run(&["check"]);
+    assert_eq!(unready.code, FAILED);
+    assert_has(
+        &lines_of(&unready.out, "tables").join("\n"),
+        &["wrong", "tables create"],
+    );
+
+    let made = run(&["tables", "create"]);
+    assert_eq!(made.code, OK, "{}", made.err);
+    assert_has(
+        &made.out,
+        &["table inventory created", "table idempotency created"],
+    );
+    assert_has(&run(&["tables", "create"]).out, &["nothing to make"]);
+
+    let fine = run(&["tables", "check"]);
+    assert_eq!(fine.code, OK, "{}{}", fine.out, fine.err);
+    assert_has(&fine.out, &["as the server needs them"]);
+    let ready = run(&["check"]);
+    assert_eq!(ready.code, OK, "{}", ready.out);
+    assert_has(&ready.out, &["ready to serve", &url]);
+    engine.stop();
+}
+
+#[test]
+fn a_store_that_is_not_there_is_named_with_the_cure() {
+    let (_held, address) = refusing();
+    let url = format!("http://{address}");
+    for args in [&["check"][..], &["tables", "create"], &["tables", "check"]] {
+        let mut command = command(args);
+        command.envs(FREE_PORTS).envs(LOCAL_KEYS);
+        let ran = read(command.env("AWS_ENDPOINT_URL", &url).output().unwrap());
+        assert_eq!(ran.code, FAILED, "{args:?}");
+        let said = ran.out + &ran.err;
+        assert_has(&said, &["AWS_REGION"]);
+        assert!(!said.contains("panicked"), "{said}");
+    }
 }
 
 /// The line of a check, with the cures below it.
@@ -486,7 +549,11 @@ fn check_names_the_port_that_is_taken_and_who_to_ask() {
     let holder = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = holder.local_addr().unwrap().port().to_string();
     let mut command = command(&["check"]);
-    let output = command.envs(FREE_PORTS).env("METRICS_PORT", &port).output();
+    let output = command
+        .envs(FREE_PORTS)
+        .envs(LOCAL_KEYS)
+        .env("METRICS_PORT", &port)
+        .output();
     let ran = read(output.unwrap());
     assert_eq!(ran.code, FAILED);
     let lines = lines_of(&ran.out, "METRICS_PORT").join("\n");
@@ -522,6 +589,9 @@ fn check_under_a_low_lock_limit_names_the_limit_and_the_cure() {
             &["wrong", "RLIMIT_MEMLOCK", "64 KiB", "512 KiB", "memlock="],
         );
     }
+    // Without a ring the store is not asked, and not blamed.
+    let store = lines_of(&ran.out, "DynamoDB")[0];
+    assert_has(store, &["note", "not asked"]);
     assert_has(&ran.out, &["locked memory 64 KiB"]);
 }
 

@@ -74,6 +74,7 @@ pub(super) enum TablesCommand {
 #[derive(Debug, Subcommand)]
 pub(super) enum EventCommand {
     /// Create an event with tickets to sell; repeating it changes nothing
+    #[command(override_usage = "inventory-api event create <ID> --total <N> [OPTIONS]")]
     Create(CreateArgs),
 
     /// Show what is left of an event, stripe by stripe

@@ -18,8 +18,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::config::{Config, ConfigErrors, ProcessEnv};
-use crate::embedded::Data;
-use crate::{demo, preflight, server};
+use crate::{demo, embedded, preflight, server};
 use args::{Cli, Command, DevArgs};
 
 /// Every exit code of the program.
@@ -95,7 +94,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Dev(args) => {
             let config = config_to_serve()?;
-            server::dev::run_dev(config, dev_data(args)).map_err(Failure::failed)
+            server::run_dev(config, dev_data(args)).map_err(Failure::failed)
         }
         Command::Demo(options) => {
             let config = config_to_serve()?;
@@ -115,11 +114,11 @@ fn config_to_serve() -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn dev_data(args: DevArgs) -> Data {
+fn dev_data(args: DevArgs) -> embedded::Data {
     if args.memory {
-        Data::Memory
+        embedded::Data::Memory
     } else {
-        Data::Dir(args.data)
+        embedded::Data::Dir(args.data)
     }
 }
 

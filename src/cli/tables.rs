@@ -2,46 +2,53 @@
 
 use super::args::TablesCommand;
 use super::{Failure, say};
-use crate::config::{self, ProcessEnv};
-use crate::preflight::store::{explain_call, look, production_settings, with_store};
-use crate::store::StoreSettings;
+use crate::config::{self, ProcessEnv, StoreConfig};
+use crate::preflight::{self, AskError};
 use crate::store::tables;
 
 pub(super) fn run(command: &TablesCommand) -> Result<(), Failure> {
-    let store = production_settings(&config::store(&ProcessEnv)?);
-    match command {
-        TablesCommand::Create => create(&store),
-        TablesCommand::Check => check(&store),
+    let config = config::store(&ProcessEnv)?;
+    preflight::raise_soft_limits();
+    let outcome = match command {
+        TablesCommand::Create => create(&config),
+        TablesCommand::Check => check(&config),
+    };
+    match outcome {
+        Ok(true) => Ok(()),
+        // What is wrong has been printed.
+        Ok(false) => Err(Failure::failed("")),
+        Err(error) => Err(Failure::failed(preflight::explain_ask_error(
+            &error, &config,
+        ))),
     }
 }
 
-fn create(settings: &StoreSettings) -> Result<(), Failure> {
-    let made = with_store(settings, async |store| {
-        let made = tables::create(store).await;
-        made.map_err(|error| explain_call(&error, settings))
-    });
-    let made = made.map_err(Failure::failed)?;
-    for one in &made {
-        say(&format!("made {one}\n"));
-    }
+fn create(config: &StoreConfig) -> Result<bool, AskError> {
+    let made = preflight::ask(config, async |store| Ok(tables::create(store).await?))?;
     if made.is_empty() {
-        say("nothing to make: the tables are there\n");
+        say("nothing to make: the tables are there");
     }
-    Ok(())
+    for one in &made {
+        say(&one.to_string());
+    }
+    Ok(true)
 }
 
-fn check(settings: &StoreSettings) -> Result<(), Failure> {
-    let differences = look(settings).map_err(Failure::failed)?;
-    for difference in &differences {
-        say(&format!("{difference}\n"));
-    }
+fn check(config: &StoreConfig) -> Result<bool, AskError> {
+    let differences = preflight::ask(config, async |store| Ok(tables::check(store).await?))?;
     if differences.is_empty() {
-        say("the tables are as they should be\n");
-        return Ok(());
+        let names = &config.tables;
+        say(&format!(
+            "{}, {} and {} are as the server needs them",
+            names.inventory, names.seats, names.idempotency
+        ));
     }
-    let fatal = differences.iter().filter(|d| d.fatal).count();
-    Err(Failure::failed(format!(
-        "{} differ, {fatal} of them so that the server cannot run",
-        differences.len()
-    )))
+    for difference in &differences {
+        let verdict = if difference.fatal { "wrong" } else { "note " };
+        say(&format!(
+            "{verdict}  table {}: {}\n cure  {}",
+            difference.table, difference.what, difference.cure
+        ));
+    }
+    Ok(!differences.iter().any(|difference| difference.fatal))
 }

@@ -217,16 +217,14 @@ pub enum LogLevel {
     Warn,
     Info,
     Debug,
-    Trace,
 }
 
 impl LogLevel {
-    const ALL: [LogLevel; 5] = [
+    const ALL: [LogLevel; 4] = [
         LogLevel::Error,
         LogLevel::Warn,
         LogLevel::Info,
         LogLevel::Debug,
-        LogLevel::Trace,
     ];
 
     /// The name in lower case, as log lines carry it.
@@ -236,7 +234,6 @@ impl LogLevel {
             LogLevel::Warn => "warn",
             LogLevel::Info => "info",
             LogLevel::Debug => "debug",
-            LogLevel::Trace => "trace",
         }
     }
 }

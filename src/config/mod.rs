@@ -25,6 +25,7 @@ pub use kind::LogLevel;
 pub use reader::{ConfigError, ConfigErrors};
 pub use span::format_span;
 
+use crate::store::{StoreSettings, TableNames};
 use reader::Reader;
 use variables as v;
 
@@ -76,19 +77,12 @@ pub struct Config {
 pub struct StoreConfig {
     pub region: String,
     pub profile: Option<String>,
+    /// Distinct.
     pub tables: TableNames,
     /// One attempt at the store, 1 ms to 30 s.
     pub attempt_timeout: Duration,
     /// More attempts at a read after the first, up to 10.
     pub read_retries: u32,
-}
-
-/// The three tables, distinct.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableNames {
-    pub inventory: String,
-    pub seats: String,
-    pub idempotency: String,
 }
 
 impl Config {
@@ -125,7 +119,7 @@ impl Config {
             otlp_endpoint: reader.read(&v::OTEL_EXPORTER_OTLP_ENDPOINT),
         };
         config.refuse_shared_ports(reader);
-        config.store.tables.refuse_shared_names(reader);
+        refuse_shared_tables(&config.store.tables, reader);
         config
     }
 
@@ -133,11 +127,13 @@ impl Config {
     /// fail to start.
     fn refuse_shared_ports(&self, reader: &mut Reader<'_, impl Env>) {
         let admin = self.admin.map_or(0, |address| address.port());
-        let ports = [
+        let mut ports = [
             (v::GRPC_PORT.name, self.grpc_port),
             (v::METRICS_PORT.name, self.metrics_port),
             (v::ADMIN_PORT.name, admin),
         ];
+        // The one that was set is told, not the default that it hit.
+        ports.sort_by_key(|(name, _)| reader.env().var(name).is_some());
         for (at, (name, port)) in ports.iter().enumerate() {
             let twin = ports[..at].iter().find(|(_, other)| other == port);
             let Some((other, _)) = twin.filter(|_| *port != 0) else {
@@ -179,34 +175,56 @@ impl StoreConfig {
             read_retries: reader.read(&v::DDB_MAX_RETRIES) as u32,
         }
     }
-}
 
-impl TableNames {
-    /// Two roles in one table would overwrite each other's items.
-    fn refuse_shared_names(&self, reader: &mut Reader<'_, impl Env>) {
-        let tables = [
-            (&v::DDB_TABLE_INVENTORY, &self.inventory),
-            (&v::DDB_TABLE_SEATS, &self.seats),
-            (&v::DDB_TABLE_IDEMPOTENCY, &self.idempotency),
-        ];
-        for (at, (variable, table)) in tables.iter().enumerate() {
-            let twin = tables[..at].iter().find(|(_, other)| other == table);
-            if let Some((other, _)) = twin
-                && !reader.refused(other.name)
-                && !reader.refused(variable.name)
-            {
-                reader.refuse_with(ConfigError {
-                    variable: variable.name,
-                    value: (*table).clone(),
-                    problem: format!("is the table of {} too", other.name),
-                    cure: format!(
-                        "want a table of its own, for example {}={table}_{}",
-                        variable.name, variable.example
-                    ),
-                });
-            }
+    /// What a shard's store is connected with: DynamoDB, or wherever the AWS variables point.
+    pub fn settings(&self) -> StoreSettings {
+        StoreSettings {
+            region: self.region.clone(),
+            tables: self.tables.clone(),
+            attempt_timeout: self.attempt_timeout,
+            ..StoreSettings::default()
         }
     }
+
+    /// The variable that names `table`.
+    pub fn variable_of_table(&self, table: &str) -> &'static str {
+        let named = named(&self.tables);
+        let found = named.iter().find(|(_, name)| *name == table);
+        found.map_or("DDB_TABLE_*", |(variable, _)| variable.name)
+    }
+}
+
+/// Two roles in one table would overwrite each other's items.
+fn refuse_shared_tables(tables: &TableNames, reader: &mut Reader<'_, impl Env>) {
+    let mut tables = named(tables);
+    // The one that was set is told, not the default that it hit.
+    tables.sort_by_key(|(variable, _)| reader.env().var(variable.name).is_some());
+    for (at, (variable, table)) in tables.iter().enumerate() {
+        let twin = tables[..at].iter().find(|(_, other)| other == table);
+        if let Some((other, _)) = twin
+            && !reader.refused(other.name)
+            && !reader.refused(variable.name)
+        {
+            reader.refuse_with(ConfigError {
+                variable: variable.name,
+                value: (*table).to_owned(),
+                problem: format!("is the table of {} too", other.name),
+                cure: format!(
+                    "want a table of its own, for example {}={table}_{}",
+                    variable.name, variable.example
+                ),
+            });
+        }
+    }
+}
+
+/// Each table beside the variable that names it.
+fn named(tables: &TableNames) -> [(&'static v::Variable<kind::Text>, &str); 3] {
+    [
+        (&v::DDB_TABLE_INVENTORY, &tables.inventory),
+        (&v::DDB_TABLE_SEATS, &tables.seats),
+        (&v::DDB_TABLE_IDEMPOTENCY, &tables.idempotency),
+    ]
 }
 
 /// The port on which the local server's clients call; for commands that need nothing else.
@@ -236,7 +254,7 @@ pub fn admin_address(env: &impl Env) -> Result<Option<SocketAddr>, ConfigErrors>
 pub fn store(env: &impl Env) -> Result<StoreConfig, ConfigErrors> {
     let mut reader = Reader::new(env);
     let store = StoreConfig::read(&mut reader);
-    store.tables.refuse_shared_names(&mut reader);
+    refuse_shared_tables(&store.tables, &mut reader);
     reader.finish(store)
 }
 

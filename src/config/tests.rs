@@ -254,6 +254,14 @@ fn one_port_for_two_services_is_refused_unless_free_ones_are_taken() {
 }
 
 #[test]
+fn of_two_that_clash_the_one_that_was_set_is_told() {
+    assert_eq!(error(&[("GRPC_PORT", "8081")]).variable, "GRPC_PORT");
+    assert_eq!(error(&[("ADMIN_PORT", "9090")]).variable, "ADMIN_PORT");
+    let tables = [("DDB_TABLE_INVENTORY", "inventory_seats")];
+    assert_eq!(error(&tables).variable, "DDB_TABLE_INVENTORY");
+}
+
+#[test]
 fn a_refused_port_does_not_blame_its_neighbour() {
     // Refused, GRPC_PORT stands at 8080 inside: nobody asked for that one.
     let error = error(&[("GRPC_PORT", "x"), ("METRICS_PORT", "8080")]);

@@ -98,7 +98,11 @@ pub fn run(config: Config, options: &DemoOptions) -> Result<(), DemoError> {
     let store = server::dev::engine_store(&config, &engine);
     let stripes =
         u16::try_from(options.tickets).map_or(options.stripes, |t| options.stripes.min(t));
-    server::dev::prepare(&store, Some((EVENT, options.tickets, stripes)))?;
+    server::dev::prepare(
+        &store,
+        &config.store,
+        Some((EVENT, options.tickets, stripes)),
+    )?;
     let server = Server::start(&config, store.clone(), false)?;
 
     let plan = plan(options, server.addresses().grpc.port());

@@ -167,24 +167,34 @@ fn explain_enomem(facts: &Facts, shards: usize) -> (String, Vec<String>) {
         );
     }
     let limit = bytes(facts.memlock.soft);
-    let needed_text = bytes(Some(needed));
     let floor = bytes(Some(MEMLOCK_FLOOR_BYTES));
-    let wrong = if below_floor {
-        format!(
-            "the limit on locked memory (RLIMIT_MEMLOCK) is {limit}: no shard starts below {floor}"
+    let (wrong, wanted) = if below_floor {
+        (
+            format!(
+                "the limit on locked memory (RLIMIT_MEMLOCK) is {limit}: no shard starts below \
+                 {floor}"
+            ),
+            needed,
         )
     } else if facts.memlock.allows(needed) {
-        format!(
-            "memory for a ring ran out (ENOMEM): other processes of this user share its {limit} of \
-             locked memory, or the memory cgroup is full"
+        // The kernel counts per user, and takes a moment to give back what an ended process had.
+        (
+            format!(
+                "memory for a ring ran out (ENOMEM): other processes of this user, or one that has \
+                 just ended, share its {limit} of locked memory; or the memory cgroup is full"
+            ),
+            facts.memlock.soft.unwrap_or(needed).saturating_add(needed),
         )
     } else {
-        format!(
-            "the limit on locked memory (RLIMIT_MEMLOCK) is {limit}: too low for {} (ENOMEM)",
-            shards_text(shards)
+        (
+            format!(
+                "the limit on locked memory (RLIMIT_MEMLOCK) is {limit}: too low for {} (ENOMEM)",
+                shards_text(shards)
+            ),
+            needed,
         )
     };
-    let mut cures = memlock_cures(facts, needed, &needed_text);
+    let mut cures = memlock_cures(facts, wanted, &bytes(Some(wanted)));
     if !below_floor && shards > 1 {
         cures.push("or serve with fewer shards, for example SHARDS=1".to_owned());
     }
@@ -280,10 +290,10 @@ pub fn explain_store_unreachable(endpoint: &str, region: &str, detail: &str) -> 
     }
 }
 
-/// A table is not there. `variable` chose its name.
-pub fn explain_missing_table(variable: &str, table: &str, region: &str) -> Explanation {
+/// A table is not there. `variable` chose its name, `place` says where it was looked for.
+pub fn explain_missing_table(variable: &str, table: &str, place: &str) -> Explanation {
     Explanation {
-        wrong: format!("the table {table:?} does not exist in {region}"),
+        wrong: format!("the table {table:?} does not exist at {place}"),
         facts: Some(format!("{variable}={table}")),
         cures: vec![
             "make the tables: inventory-api tables create".to_owned(),
@@ -435,7 +445,10 @@ mod tests {
             ],
         );
         let shared = explain(libc::ENOMEM, &facts());
-        assert_says(&shared, &["other processes of this user", "8 MiB"]);
+        assert_says(
+            &shared,
+            &["other processes of this user", "8 MiB", "ulimit -l 9216"],
+        );
         let exempt = Facts {
             memlock_exempt: true,
             ..facts()

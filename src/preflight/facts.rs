@@ -90,7 +90,7 @@ impl fmt::Display for Facts {
             write!(f, " (hard limit {})", bytes(self.memlock.hard))?;
         }
         if self.memlock_exempt {
-            f.write_str(" (not applied: CAP_IPC_LOCK)")?;
+            f.write_str(" (CAP_IPC_LOCK: not enforced by the kernel)")?;
         }
         f.write_str(match self.seccomp {
             Seccomp::Off => ", no seccomp",

@@ -12,13 +12,15 @@ use super::facts::{Facts, bytes, try_ring};
 use super::{Check, Verdict};
 use crate::config::{Config, cpus};
 use crate::limits::{
-    CONNECTIONS_PER_SHARD_MAX, CONNECTIONS_PER_SHARD_USEFUL, DESCRIPTORS_OF_PROCESS,
-    DESCRIPTORS_OF_SHARD, KERNEL_MIN, MEMLOCK_FLOOR_BYTES, STORE_CONNECTIONS_MAX,
+    CONNECTIONS_PER_SHARD_MAX, CONNECTIONS_PER_SHARD_USEFUL, CONNECTIONS_PER_SHARD_USUAL,
+    DESCRIPTORS_OF_PROCESS, DESCRIPTORS_OF_SHARD, KERNEL_MIN, MEMLOCK_FLOOR_BYTES,
+    STORE_CONNECTIONS_MAX,
 };
 use crate::runtime;
 
-/// Everything about the machine, in the order in which a start would meet it.
-pub(super) fn checks(config: &Config, facts: &Facts) -> Vec<Check> {
+/// Everything about the machine, in the order in which a start would meet it, and whether rings
+/// could be made.
+pub(super) fn checks(config: &Config, facts: &Facts) -> (Vec<Check>, bool) {
     let shards = config.shard_cpus.len();
     let rings = try_rings(shards);
     let mut checks = vec![
@@ -33,7 +35,7 @@ pub(super) fn checks(config: &Config, facts: &Facts) -> Vec<Check> {
             .into_iter()
             .map(|(name, address)| port(name, address)),
     );
-    checks
+    (checks, rings.is_ok())
 }
 
 fn kernel(facts: &Facts) -> Check {
@@ -176,19 +178,17 @@ fn open_files(facts: &Facts, shards: usize) -> Check {
             cures: raise(),
         };
     }
-    if limit < most {
-        let connections = limit - beside;
+    let connections = (limit - beside).min(shards * CONNECTIONS_PER_SHARD_MAX as u64);
+    let said = format!("{limit}: room for {connections} connections of clients");
+    if connections < shards * CONNECTIONS_PER_SHARD_USUAL {
         return Check {
             name: "open files",
             verdict: Verdict::Note,
-            said: format!(
-                "{limit}, enough for about {connections} connections of {} possible",
-                shards * CONNECTIONS_PER_SHARD_MAX as u64
-            ),
+            said,
             cures: raise(),
         };
     }
-    Check::ok("open files", limit.to_string())
+    Check::ok("open files", said)
 }
 
 /// What will listen where, by the variable that chose the port.

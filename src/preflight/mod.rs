@@ -7,7 +7,7 @@
 pub mod explain;
 pub mod facts;
 mod host;
-pub mod store;
+mod store;
 
 use std::fmt;
 
@@ -19,6 +19,7 @@ pub use explain::{
 };
 pub use facts::{Facts, raise_soft_limits};
 pub use host::{listeners, probe_port};
+pub use store::{AskError, ask, ask_at, demand, explain_ask_error, explain_connect_error};
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +60,8 @@ impl Report {
 /// Runs every check; takes seconds at most, also when the store does not answer.
 pub fn run(config: &Config) -> Report {
     let facts = Facts::read();
-    let mut checks = host::checks(config, &facts);
-    checks.extend(store::checks(&store::production_settings(&config.store)));
+    let (mut checks, has_ring) = host::checks(config, &facts);
+    checks.extend(store::checks(&config.store, has_ring));
     Report { checks, facts }
 }
 

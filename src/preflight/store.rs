@@ -1,128 +1,145 @@
-//! The checks of the store: it is there, takes transactions, has the tables.
-//!
-//! The same look serves `check`, `tables check` and the start of a server.
+//! The checks of the store: it answers, knows transactions, and has the tables as they must be.
 
+use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
-use super::explain::{
-    Explanation, explain_missing_table, explain_ring_error, explain_store_unreachable,
-};
+use futures::future::{self, Either};
+
+use super::explain::{Explanation, explain_ring_error};
 use super::facts::Facts;
 use super::{Check, Verdict};
 use crate::config::StoreConfig;
+use crate::limits::PREFLIGHT_STORE_TIMEOUT;
 use crate::runtime;
 use crate::store::tables::{self, Difference};
-use crate::store::{
-    ConnectError, CredentialSource, NoObserver, Store, StoreError, StoreSettings, TableNames,
-};
+use crate::store::{ConnectError, NoObserver, Store, StoreError, StoreSettings};
 
-/// The store that `serve` and the commands use: endpoint and credentials as the AWS SDK finds them.
-pub fn production_settings(store: &StoreConfig) -> StoreSettings {
-    StoreSettings {
-        region: store.region.clone(),
-        endpoint: None,
-        credentials: CredentialSource::Environment,
-        ca_bundle: None,
-        tables: table_names(store),
-        attempt_timeout: store.attempt_timeout,
-    }
+/// Why a command could not get its answer from the store.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("no executor for the store: {0}")]
+    Ring(#[from] io::Error),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
-/// The tables as configured.
-pub fn table_names(store: &StoreConfig) -> TableNames {
-    TableNames {
-        inventory: store.tables.inventory.clone(),
-        seats: store.tables.seats.clone(),
-        idempotency: store.tables.idempotency.clone(),
-    }
-}
-
-/// Runs `work` with a store of its own, on a ring of its own, on this thread.
+/// Connects once, on an executor of its own on this thread, and runs `work` with the store.
 ///
 /// # Errors
-/// Why there is no ring or no store, or what `work` says.
-pub fn with_store<T>(
-    settings: &StoreSettings,
-    work: impl AsyncFnOnce(&Store) -> Result<T, Explanation>,
-) -> Result<T, Explanation> {
-    let worked = runtime::run_here(async {
-        let store = Store::connect(settings.clone(), Rc::new(NoObserver))
-            .await
-            .map_err(|error| explain_store_error(&error, settings))?;
+/// No ring, no way to the store, or what `work` says.
+pub fn ask<T>(
+    config: &StoreConfig,
+    work: impl AsyncFnOnce(&Store) -> Result<T, AskError>,
+) -> Result<T, AskError> {
+    ask_at(config.settings(), work)
+}
+
+/// As [`ask`], of a store that is not the configured one.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_at<T>(
+    settings: StoreSettings,
+    work: impl AsyncFnOnce(&Store) -> Result<T, AskError>,
+) -> Result<T, AskError> {
+    runtime::run_here(async {
+        let store = Store::connect(settings, Rc::new(NoObserver)).await?;
         work(&store).await
-    });
-    worked.map_err(|error| explain_ring_error(&error, &Facts::read(), 1))?
+    })?
 }
 
-/// Connects, sends a transaction that cannot apply, and compares the tables.
+/// What a start needs of the store: it answers, takes transactions, and its tables serve. Returns
+/// what differs without keeping the server from running.
 ///
 /// # Errors
-/// Why the store cannot be used at all.
-pub fn look(settings: &StoreSettings) -> Result<Vec<Difference>, Explanation> {
-    with_store(settings, async |store| {
-        // The tables first: a missing one is then told with all that differs.
-        let differences = tables::check(store).await;
-        let differences = differences.map_err(|error| explain_call(&error, settings))?;
-        if differences.iter().all(|difference| !difference.fatal) {
-            let probed = store.probe().await;
-            probed.map_err(|error| explain_store_error(&error, settings))?;
+/// What is wrong, and the cure.
+pub fn demand(
+    settings: &StoreSettings,
+    config: &StoreConfig,
+) -> Result<Vec<Difference>, Explanation> {
+    let asked = ask_at(settings.clone(), async |store| {
+        match store.probe().await {
+            // The tables say themselves what they lack.
+            Ok(()) | Err(ConnectError::TableMissing { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
-        Ok(differences)
-    })
-}
-
-/// As [`look`], and an error if the server could not run on what was found. What it can run on,
-/// but should not, is returned.
-///
-/// # Errors
-/// What is wrong with the store or its tables.
-pub fn demand(settings: &StoreSettings) -> Result<Vec<Difference>, Explanation> {
-    let differences = look(settings)?;
+        Ok(tables::check(store).await?)
+    });
+    let differences = asked.map_err(|error| explain_ask_error(&error, config))?;
     let fatal: Vec<&Difference> = differences.iter().filter(|d| d.fatal).collect();
     if fatal.is_empty() {
         return Ok(differences);
     }
+    let told: Vec<String> = fatal
+        .iter()
+        .map(|difference| format!("{}: {}", difference.table, difference.what))
+        .collect();
     let mut cures: Vec<String> = fatal.iter().map(|d| d.cure.clone()).collect();
     cures.dedup();
     Err(Explanation {
-        wrong: fatal
-            .iter()
-            .map(|d| format!("table {}: {}", d.table, d.what))
-            .collect::<Vec<_>>()
-            .join("; "),
-        facts: Some(format!("AWS_REGION={}", settings.region)),
+        wrong: told.join("; "),
+        facts: Some(format!("AWS_REGION={}", config.region)),
         cures,
     })
 }
 
-/// The lines of `check` about the store.
-pub(super) fn checks(settings: &StoreSettings) -> Vec<Check> {
-    let differences = match look(settings) {
-        Ok(differences) => differences,
-        Err(why) => {
-            return vec![Check {
-                name: "store",
-                verdict: Verdict::Wrong,
-                said: why.wrong,
-                cures: why.cures,
-            }];
-        }
-    };
-    let place = settings.endpoint.as_deref().unwrap_or("DynamoDB");
-    let mut checks = vec![Check::ok(
-        "store",
-        format!("{place} in {} answers", settings.region),
-    )];
-    if differences.is_empty() {
-        let tables = &settings.tables;
-        let names = [&tables.inventory, &tables.seats, &tables.idempotency];
-        let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-        checks.push(Check::ok(
-            "tables",
-            format!("{} are as they should be", names.join(", ")),
-        ));
+/// Everything about the store. Without a ring it cannot be asked: that is told by another check.
+pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<Check> {
+    if !has_ring {
+        return vec![Check {
+            name: "DynamoDB",
+            verdict: Verdict::Note,
+            said: "not asked: that takes a ring".to_owned(),
+            cures: Vec::new(),
+        }];
     }
-    checks.extend(differences.into_iter().map(|difference| Check {
+    let settings = config.settings();
+    let asked = runtime::run_here(within(PREFLIGHT_STORE_TIMEOUT, async {
+        let store = Store::connect(settings, Rc::new(NoObserver)).await?;
+        let place = match store.probe().await {
+            // The tables say themselves what they lack.
+            Ok(()) | Err(ConnectError::TableMissing { .. }) => store.place().to_owned(),
+            Err(error) => return Err(error.into()),
+        };
+        Ok((place, tables::check(&store).await?))
+    }));
+    let outcome = match asked {
+        Ok(Some(outcome)) => outcome,
+        Ok(None) => Err(AskError::Store(StoreError::Unavailable(format!(
+            "no answer within {PREFLIGHT_STORE_TIMEOUT:?}"
+        )))),
+        Err(error) => Err(AskError::Ring(error)),
+    };
+    match outcome {
+        Ok((place, differences)) => {
+            let mut checks = vec![Check::ok("DynamoDB", format!("{place} answers"))];
+            checks.extend(table_checks(config, differences));
+            checks
+        }
+        Err(error) => vec![Check::wrong("DynamoDB", explain_ask_error(&error, config))],
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    match future::select(std::pin::pin!(work), std::pin::pin!(runtime::sleep(limit))).await {
+        Either::Left((outcome, _)) => Some(outcome),
+        Either::Right(_) => None,
+    }
+}
+
+fn table_checks(config: &StoreConfig, differences: Vec<Difference>) -> Vec<Check> {
+    if differences.is_empty() {
+        let names = &config.tables;
+        let said = format!(
+            "{}, {}, {}",
+            names.inventory, names.seats, names.idempotency
+        );
+        return vec![Check::ok("tables", said)];
+    }
+    let checks = differences.into_iter().map(|difference| Check {
         name: "tables",
         verdict: if difference.fatal {
             Verdict::Wrong
@@ -131,46 +148,118 @@ pub(super) fn checks(settings: &StoreSettings) -> Vec<Check> {
         },
         said: format!("{}: {}", difference.table, difference.what),
         cures: vec![difference.cure],
-    }));
-    checks
+    });
+    checks.collect()
 }
 
-/// Why a store cannot be used, with what cures it.
-pub fn explain_store_error(error: &ConnectError, settings: &StoreSettings) -> Explanation {
+/// Why the store cannot be used, with the settings it was looked for with.
+pub fn explain_connect_error(error: &ConnectError, config: &StoreConfig) -> Explanation {
+    let region = &config.region;
     match error {
         ConnectError::Unreachable { store, why } => {
-            explain_store_unreachable(store, &settings.region, why)
+            super::explain_store_unreachable(store, region, why)
         }
-        ConnectError::TableMissing { table, .. } => {
-            let variable = [
-                ("DDB_TABLE_INVENTORY", &settings.tables.inventory),
-                ("DDB_TABLE_SEATS", &settings.tables.seats),
-                ("DDB_TABLE_IDEMPOTENCY", &settings.tables.idempotency),
-            ]
-            .into_iter()
-            .find(|(_, name)| *name == table)
-            .map_or("DDB_TABLE_*", |(variable, _)| variable);
-            explain_missing_table(variable, table, &settings.region)
+        ConnectError::TableMissing { store, table } => {
+            super::explain_missing_table(config.variable_of_table(table), table, store)
         }
-        other => Explanation {
-            wrong: other.to_string(),
-            facts: Some(format!("AWS_REGION={}", settings.region)),
+        ConnectError::Credentials { why } => Explanation {
+            wrong: format!("there are no AWS credentials for DynamoDB: {why}"),
+            facts: None,
+            cures: vec![
+                "give the pod or instance a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY"
+                    .to_owned(),
+                "to run without DynamoDB: inventory-api dev".to_owned(),
+            ],
+        },
+        // These say what is wrong and what would be right in one sentence.
+        ConnectError::Endpoint { .. }
+        | ConnectError::CaBundle(_)
+        | ConnectError::NoTransactions { .. }
+        | ConnectError::Refused { .. } => Explanation {
+            wrong: error.to_string(),
+            facts: None,
             cures: Vec::new(),
         },
     }
 }
 
-/// Why a call to the store failed.
-pub fn explain_call(error: &StoreError, settings: &StoreSettings) -> Explanation {
+/// As [`explain_connect_error`], for everything that [`ask`] can fail with.
+pub fn explain_ask_error(error: &AskError, config: &StoreConfig) -> Explanation {
     match error {
-        StoreError::Unavailable(why) => {
-            let place = settings.endpoint.as_deref().unwrap_or("its endpoint");
-            explain_store_unreachable(place, &settings.region, why)
-        }
-        other => Explanation {
-            wrong: other.to_string(),
-            facts: Some(format!("AWS_REGION={}", settings.region)),
-            cures: Vec::new(),
+        AskError::Ring(error) => explain_ring_error(error, &Facts::read(), 1),
+        AskError::Connect(error) => explain_connect_error(error, config),
+        AskError::Store(error) => Explanation {
+            wrong: error.to_string(),
+            facts: None,
+            cures: vec![format!(
+                "look at network, permissions and AWS_REGION (it is {})",
+                config.region
+            )],
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::{self, Given};
+
+    fn config() -> StoreConfig {
+        config::store(&Given::on([0]).with("AWS_REGION", "eu-west-1")).unwrap()
+    }
+
+    #[test]
+    fn every_way_to_miss_the_store_is_explained_with_a_cure() {
+        let store = || "http://db:8000".to_owned();
+        let why = || "because".to_owned();
+        for (error, needles) in [
+            (
+                ConnectError::Unreachable {
+                    store: store(),
+                    why: why(),
+                },
+                ["http://db:8000", "because", "AWS_REGION=eu-west-1"],
+            ),
+            (
+                ConnectError::TableMissing {
+                    store: store(),
+                    table: "inventory_seats".to_owned(),
+                },
+                ["DDB_TABLE_SEATS", "inventory_seats", "tables create"],
+            ),
+            (
+                ConnectError::Credentials { why: why() },
+                ["because", "AWS_PROFILE", "role"],
+            ),
+            (
+                ConnectError::NoTransactions {
+                    store: store(),
+                    why: why(),
+                },
+                ["TransactWriteItems", "because", "use DynamoDB"],
+            ),
+        ] {
+            let text = explain_connect_error(&error, &config()).to_string();
+            for needle in needles {
+                assert!(text.contains(needle), "no {needle:?} in:\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fatal_difference_is_wrong_and_another_is_a_note() {
+        let difference = |fatal| Difference {
+            table: "inventory".to_owned(),
+            what: "differs".to_owned(),
+            cure: "mend it".to_owned(),
+            fatal,
+        };
+        let checks = table_checks(&config(), vec![difference(true), difference(false)]);
+        assert_eq!(checks[0].verdict, Verdict::Wrong);
+        assert_eq!(checks[1].verdict, Verdict::Note);
+        assert_eq!(checks[0].cures, ["mend it"]);
+        assert_eq!(table_checks(&config(), Vec::new())[0].verdict, Verdict::Ok);
     }
 }

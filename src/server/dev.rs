@@ -1,11 +1,10 @@
 //! `dev`: the same server on the embedded engine, with tables and something to sell.
 
 use super::{LOG_FLUSH_MAX, Server, banner, plain, start_log};
-use crate::config::Config;
+use crate::config::{Config, StoreConfig};
 use crate::domain::ids::EventId;
 use crate::embedded::{Data, Engine};
-use crate::preflight::Explanation;
-use crate::preflight::store::{explain_call, table_names, with_store};
+use crate::preflight::{Explanation, ask_at, explain_ask_error};
 use crate::store::{CreateEvent, Store, StoreError, StoreSettings, tables};
 
 /// The event that a first `dev` creates.
@@ -29,7 +28,7 @@ pub fn run_dev(config: Config, data: Data) -> Result<(), Explanation> {
     };
     let engine = Engine::start(data).map_err(|error| plain(error.to_string()))?;
     let store = engine_store(&config, &engine);
-    prepare(&store, Some((SAMPLE_EVENT, SAMPLE_TOTAL, 1)))?;
+    prepare(&store, &config.store, Some((SAMPLE_EVENT, SAMPLE_TOTAL, 1)))?;
     let server = Server::start(&config, store, true)?;
     banner::developing(&config, server.addresses(), &place);
     server.run_until_signal();
@@ -41,7 +40,7 @@ pub fn run_dev(config: Config, data: Data) -> Result<(), Explanation> {
 /// The embedded engine as a store.
 pub fn engine_store(config: &Config, engine: &Engine) -> StoreSettings {
     StoreSettings {
-        tables: table_names(&config.store),
+        tables: config.store.tables.clone(),
         attempt_timeout: config.store.attempt_timeout.max(ENGINE_TIMEOUT),
         ..StoreSettings::local(engine.address())
     }
@@ -53,17 +52,17 @@ pub fn engine_store(config: &Config, engine: &Engine) -> StoreSettings {
 /// What the engine or the ring says.
 pub fn prepare(
     settings: &StoreSettings,
+    config: &StoreConfig,
     event: Option<(&str, u64, u16)>,
 ) -> Result<(), Explanation> {
-    with_store(settings, async |store| {
-        let made = tables::create(store).await;
-        made.map_err(|error| explain_call(&error, settings))?;
+    let made = ask_at(settings.clone(), async |store| {
+        tables::create(store).await?;
         if let Some((id, total, stripes)) = event {
-            let made = create(store, id, total, stripes).await;
-            made.map_err(|error| explain_call(&error, settings))?;
+            create(store, id, total, stripes).await?;
         }
         Ok(())
-    })
+    });
+    made.map_err(|error| explain_ask_error(&error, config))
 }
 
 async fn create(store: &Store, id: &str, total: u64, stripes: u16) -> Result<(), StoreError> {

@@ -22,11 +22,13 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use self::bridge::Bridge;
-use crate::config::{Config, LogLevel};
+pub use self::dev::run_dev;
+use crate::config::{Config, LogLevel, StoreConfig, cpus};
 use crate::domain::counters::Counters;
 use crate::limits;
-use crate::preflight::store::{demand, explain_store_error, production_settings};
-use crate::preflight::{Explanation, Facts, explain_listen_error, explain_ring_error};
+use crate::preflight::{
+    Explanation, Facts, demand, explain_connect_error, explain_listen_error, explain_ring_error,
+};
 use crate::shard::balance::Loads;
 use crate::shard::inbox::{Inbox, Mailbox, Work, inbox};
 use crate::shard::{self, Ended, Seat, SeatError, ShardThread};
@@ -92,7 +94,7 @@ impl Totals {
 /// Whatever keeps the server from starting.
 pub fn run_serve(config: Config) -> Result<(), Explanation> {
     let log = start_log(&config)?;
-    let store = production_settings(&config.store);
+    let store = config.store.settings();
     let server = Server::start(&config, store, true)?;
     banner::serving(&config, server.addresses());
     server.run_until_signal();
@@ -106,7 +108,7 @@ fn start_log(config: &Config) -> Result<Log, Explanation> {
         LogLevel::Error => log::Level::Error,
         LogLevel::Warn => log::Level::Warn,
         LogLevel::Info => log::Level::Info,
-        LogLevel::Debug | LogLevel::Trace => log::Level::Debug,
+        LogLevel::Debug => log::Level::Debug,
     };
     let log = log::init(level, std::io::stderr()).map_err(|error| plain(error.to_string()))?;
     log::log_panics();
@@ -124,6 +126,9 @@ impl Server {
         signals: bool,
     ) -> Result<Self, Explanation> {
         let count = config.shard_cpus.len();
+        if let Some(warning) = cpus::quota_warning(count, cpus::quota()) {
+            tracing::warn!(shards = count, "{warning}");
+        }
         let grpc = ports::bind_shared(config.grpc_port, count)
             .map_err(|e| explain_listen_error(&e, "GRPC_PORT", port_of(config.grpc_port)))?;
         let metrics = ports::bind_any(config.metrics_port)
@@ -134,7 +139,7 @@ impl Server {
                 ports::bind(address).map_err(|e| explain_listen_error(&e, "ADMIN_PORT", address))
             })
             .transpose()?;
-        for difference in demand(&store)? {
+        for difference in demand(&store, &config.store)? {
             tracing::warn!(table = difference.table, difference = %difference, "tables");
         }
 
@@ -185,7 +190,7 @@ impl Server {
             metrics: side.metrics_address(),
             admin: side.admin_address(),
         };
-        let shards = start_shards(seats, &mailboxes, &store)?;
+        let shards = start_shards(seats, &mailboxes, &config.store)?;
         readiness.ready();
         tracing::info!(
             grpc = %addresses.grpc,
@@ -289,7 +294,7 @@ const STOP_POLL: Duration = Duration::from_millis(2);
 fn start_shards(
     seats: Vec<Seat>,
     mailboxes: &[Mailbox],
-    store: &StoreSettings,
+    store: &StoreConfig,
 ) -> Result<Vec<ShardThread>, Explanation> {
     let count = seats.len();
     let (started, starts) = mpsc::channel();
@@ -308,7 +313,7 @@ fn start_shards(
             Err(SeatError::Ring(error)) => {
                 wrong = Some(explain_ring_error(&error, &Facts::read(), count));
             }
-            Err(SeatError::Store(error)) => wrong = Some(explain_store_error(&error, store)),
+            Err(SeatError::Store(error)) => wrong = Some(explain_connect_error(&error, store)),
         }
     }
     match wrong {

@@ -151,6 +151,11 @@ impl Store {
         &self.inner.tables
     }
 
+    /// Where requests go, as far as the settings say; for messages.
+    pub fn place(&self) -> &str {
+        &self.inner.place
+    }
+
     fn client(&self) -> &Client {
         &self.inner.client
     }
