@@ -8,14 +8,13 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::io::{AsyncRead, AsyncWrite};
 use h2::server::{Handshake, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
@@ -83,24 +82,36 @@ where
     async move {
         // The whole of it moves in here: a field alone would leave its drop behind.
         let mut watch = watch;
-        let run = {
+        let start = {
             let context = Rc::clone(&context);
-            async move {
-                let start = {
-                    let context = Rc::clone(&context);
-                    move |method, call, body| {
-                        let (service, context) = (Rc::clone(&service), Rc::clone(&context));
-                        run_call(service, context, method, call, body)
-                    }
-                };
-                let mut connection =
-                    Connection::<T, S, _, _>::new(stream, context, registered, start);
-                std::future::poll_fn(|cx| connection.turn(cx)).await
+            move |method, call, body| {
+                let (service, context) = (Rc::clone(&service), Rc::clone(&context));
+                run_call(service, context, method, call, body)
             }
         };
-        let ended = AssertUnwindSafe(run).catch_unwind().await;
-        watch.ended = ended.unwrap_or(Ended::Panicked);
+        let connection = Connection::<T, S, _, _>::new(stream, context, registered, start);
+        watch.ended = contained(connection).await;
         watch.ended
+    }
+}
+
+/// Runs the connection so that a panic, in it or in what it drops, ends nothing but itself.
+async fn contained<T, S, M, F>(connection: Connection<T, S, M, F>) -> Ended
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: HotService,
+    M: Fn(S::Method, Call, RecvStream) -> F,
+    F: Future<Output = Result<Bytes, Status>>,
+{
+    let mut connection = Box::new(connection);
+    let ended = std::future::poll_fn(|cx| {
+        catch_unwind(AssertUnwindSafe(|| connection.turn(cx)))
+            .unwrap_or(Poll::Ready(Ended::Panicked))
+    })
+    .await;
+    match catch_unwind(AssertUnwindSafe(move || drop(connection))) {
+        Ok(()) => ended,
+        Err(_) => Ended::Panicked,
     }
 }
 
@@ -463,4 +474,89 @@ fn http2(settings: &WireSettings) -> h2::server::Builder {
         .max_local_error_reset_streams(Some(limits::ERROR_RESETS_MAX))
         .data_frame_budget(limits::SMALL_FRAME_BUDGET_BYTES);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::wire::{Inventory, InventoryServer};
+    use inventory_proto::inventory::v1 as pb;
+
+    struct Nothing;
+
+    impl Inventory for Nothing {
+        async fn check_availability(
+            &self,
+            _: &Call,
+            _: pb::CheckReq,
+        ) -> Result<pb::CheckRes, Status> {
+            Ok(pb::CheckRes::default())
+        }
+
+        async fn commit_reservation(
+            &self,
+            _: &Call,
+            _: pb::CommitReq,
+        ) -> Result<pb::CommitRes, Status> {
+            Ok(pb::CommitRes::default())
+        }
+
+        async fn release_hold(
+            &self,
+            _: &Call,
+            _: pb::ReleaseReq,
+        ) -> Result<pb::ReleaseRes, Status> {
+            Ok(pb::ReleaseRes::default())
+        }
+    }
+
+    /// A defect in the layer: it panics when it is used, and again when it is dropped.
+    struct Defect;
+
+    impl Drop for Defect {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking(), "a defect in a drop");
+        }
+    }
+
+    impl AsyncRead for Defect {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            panic!("a defect in a read");
+        }
+    }
+
+    impl AsyncWrite for Defect {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_defect_ends_its_connection_and_not_the_shard() {
+        let context = Rc::new(WireContext::for_tests());
+        let service = Rc::new(InventoryServer::new(Nothing));
+        let serving = serve_connection(Defect, service, Rc::clone(&context));
+        assert_eq!(context.drain.connections(), 1);
+        let ended = crate::runtime::run_here(serving).unwrap();
+        assert_eq!(ended, Ended::Panicked);
+        assert_eq!(context.drain.connections(), 0);
+    }
 }
