@@ -13,10 +13,10 @@ use crate::raw::{
     ACK, Bare, CHECK, DATA, END_HEADERS, GOAWAY, HEADERS, PING, RST_STREAM, Raw, frame, framed,
     header_block, request, with,
 };
-use crate::support::{Server, check, within};
+use crate::support::{Server, check, settings, within};
 
 fn server() -> Server {
-    Server::start(WireSettings::default())
+    Server::start(settings())
 }
 
 #[tokio::test]
@@ -315,11 +315,11 @@ async fn the_answer_is_framed_as_the_specification_says() {
 
 #[tokio::test]
 async fn the_settings_are_the_limits() {
-    let settings = WireSettings {
+    let narrow = WireSettings {
         streams_per_connection: 77,
-        ..WireSettings::default()
+        ..settings()
     };
-    let server = Server::start(settings);
+    let server = Server::start(narrow);
     let (_bare, frame) = Bare::open(&server).await;
     let mut said: Vec<(u16, u32)> = frame
         .payload
@@ -425,11 +425,11 @@ async fn a_rapid_reset_flood_ends_its_connection_only() {
 
 #[tokio::test]
 async fn more_streams_than_allowed_are_refused_without_a_call() {
-    let settings = WireSettings {
+    let narrow = WireSettings {
         streams_per_connection: 4,
-        ..WireSettings::default()
+        ..settings()
     };
-    let server = Server::start(settings);
+    let server = Server::start(narrow);
     let (mut bare, _) = Bare::open(&server).await;
     let mut opened = Vec::new();
     for n in 0..10 {

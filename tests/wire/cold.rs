@@ -19,7 +19,7 @@ use tonic_health::server::HealthReporter;
 use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt;
 
-use crate::support::{Server, check, within};
+use crate::support::{Server, check, settings, within};
 
 /// The side thread, with a runtime of its own.
 struct Side {
@@ -86,7 +86,7 @@ async fn health_is_checked_per_service_beside_the_hot_contract() {
     reporter
         .set_service_status("inventory.v1.Inventory", ServingStatus::Serving)
         .await;
-    let server = side.server(WireSettings::default());
+    let server = side.server(settings());
     let channel = server.channel().await;
     let mut health = HealthClient::new(channel);
     for service in ["", "inventory.v1.Inventory"] {
@@ -120,7 +120,7 @@ async fn health_is_checked_per_service_beside_the_hot_contract() {
 #[tokio::test]
 async fn an_unknown_method_of_a_cold_service_is_unimplemented() {
     let (side, _reporter) = stock();
-    let server = side.server(WireSettings::default());
+    let server = side.server(settings());
     let mut raw = crate::raw::Raw::connect(&server).await;
     let request = crate::raw::request("/grpc.health.v1.Health/Nope");
     let answer = raw.call(request, crate::raw::framed(&of(""))).await;
@@ -130,7 +130,7 @@ async fn an_unknown_method_of_a_cold_service_is_unimplemented() {
 #[tokio::test]
 async fn a_watch_streams_every_change() {
     let (side, reporter) = stock();
-    let server = side.server(WireSettings::default());
+    let server = side.server(settings());
     let mut health = HealthClient::new(server.channel().await);
     let mut watch = within(health.watch(of(""))).await.unwrap().into_inner();
     let now = within(watch.next()).await.unwrap().unwrap();
@@ -148,7 +148,7 @@ async fn a_watch_streams_every_change() {
 #[tokio::test]
 async fn a_watch_that_is_dropped_gives_its_place_back() {
     let (side, _reporter) = stock();
-    let server = side.server(WireSettings::default());
+    let server = side.server(settings());
     let mut health = HealthClient::new(server.channel().await);
     let give_up = Instant::now() + Duration::from_secs(20);
     let mut watched = 0;
@@ -182,7 +182,7 @@ async fn a_watch_that_is_dropped_gives_its_place_back() {
 #[tokio::test]
 async fn past_the_limit_of_cold_calls_the_next_is_told_to_wait() {
     let (side, _reporter) = stock();
-    let server = side.server(WireSettings::default());
+    let server = side.server(settings());
     let health = HealthClient::new(server.channel().await);
     let mut held = Vec::new();
     for _ in 0..limits::COLD_CALLS_MAX {
@@ -208,7 +208,7 @@ async fn past_the_limit_of_cold_calls_the_next_is_told_to_wait() {
 #[tokio::test]
 async fn reflection_answers_in_both_versions() {
     let (side, _reporter) = stock();
-    let server = side.server(WireSettings::default());
+    let server = side.server(settings());
     let channel = server.channel().await;
 
     use v1::server_reflection_request::MessageRequest;
@@ -271,7 +271,7 @@ async fn reflection_answers_in_both_versions() {
 #[tokio::test]
 async fn a_bidirectional_stream_answers_before_its_request_has_ended() {
     let (side, _reporter) = stock();
-    let server = side.server(WireSettings::default());
+    let server = side.server(settings());
     let channel = server.channel().await;
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel);
     let (ask, asked) = futures::channel::mpsc::unbounded();
@@ -298,7 +298,7 @@ async fn a_bidirectional_stream_answers_before_its_request_has_ended() {
 #[tokio::test]
 async fn a_deadline_ends_a_watch() {
     let (side, _reporter) = stock();
-    let server = side.server(WireSettings::default());
+    let server = side.server(settings());
     // Without a client-side clock: the server's trailers are what ends it.
     let mut raw = crate::raw::Raw::connect(&server).await;
     let timed = crate::raw::with(
@@ -317,7 +317,7 @@ async fn a_deadline_ends_a_watch() {
 #[tokio::test]
 async fn a_drain_ends_a_watch_so_that_the_connection_can_end() {
     let (side, reporter) = stock();
-    let server = side.server(WireSettings::default());
+    let server = side.server(settings());
     let mut health = HealthClient::new(server.channel().await);
     let mut watch = within(health.watch(of(""))).await.unwrap().into_inner();
     within(watch.next()).await.unwrap().unwrap();
@@ -384,7 +384,7 @@ impl Health for Broken {
 #[tokio::test]
 async fn a_cold_service_that_panics_fails_its_call_only() {
     let side = Side::start(|| Routes::new(HealthServer::new(Broken(Default::default()))));
-    let server = side.server(WireSettings::default());
+    let server = side.server(settings());
     let mut health = HealthClient::new(server.channel().await);
     for _ in 0..3 {
         let status = within(health.check(of(""))).await.unwrap_err();
@@ -399,7 +399,7 @@ async fn a_client_that_leaves_ends_the_task_on_the_side_thread() {
     for reset in [true, false] {
         let (gone, told) = oneshot::channel();
         let side = Side::start(|| Routes::new(HealthServer::new(Broken(Some(gone).into()))));
-        let server = side.server(WireSettings::default());
+        let server = side.server(settings());
         let mut health = HealthClient::new(server.channel().await);
         let watch = within(health.watch(of(""))).await.unwrap();
         if reset {

@@ -7,7 +7,7 @@ use inventory_api::wire::{Code, Ended, WireSettings};
 use tonic::Request;
 
 use crate::raw::{ACK, Bare, CHECK, GOAWAY, PING, Raw, answer, frame, framed, request};
-use crate::support::{Server, check, within};
+use crate::support::{Server, check, settings, within};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -17,7 +17,7 @@ const fn ms(ms: u64) -> Duration {
 async fn a_handshake_that_never_ends_comes_to_end() {
     let server = Server::start(WireSettings {
         handshake_timeout: ms(50),
-        ..WireSettings::default()
+        ..settings()
     });
     let start = Instant::now();
     let mut silent = Bare::connect(&server).await;
@@ -30,7 +30,7 @@ async fn a_handshake_that_never_ends_comes_to_end() {
 /// The original answered the second idle ping with GOAWAY too_many_pings.
 #[tokio::test]
 async fn pings_on_an_idle_connection_are_always_welcome() {
-    let server = Server::start(WireSettings::default());
+    let server = Server::start(settings());
     let mut raw = Raw::connect(&server).await;
     for _ in 0..200 {
         within(raw.ping.ping(Ping::opaque())).await.unwrap();
@@ -47,7 +47,7 @@ fn impatient() -> WireSettings {
     WireSettings {
         keep_alive_period: Some(ms(30)),
         keep_alive_timeout: ms(60),
-        ..WireSettings::default()
+        ..settings()
     }
 }
 
@@ -66,7 +66,10 @@ async fn an_idle_peer_is_pinged_and_closed_when_it_does_not_answer() {
 
 #[tokio::test]
 async fn an_idle_peer_that_answers_stays_and_is_pinged_again_and_again() {
-    let server = Server::start(impatient());
+    let server = Server::start(WireSettings {
+        keep_alive_timeout: Duration::from_secs(5),
+        ..impatient()
+    });
     let (mut bare, _) = Bare::open(&server).await;
     for _ in 0..6 {
         let ping = bare.frame_of(PING).await.unwrap();
@@ -80,7 +83,7 @@ async fn an_idle_peer_that_answers_stays_and_is_pinged_again_and_again() {
 async fn an_idle_connection_costs_a_turn_per_period_and_no_more() {
     let server = Server::start(WireSettings {
         keep_alive_period: Some(ms(100)),
-        ..WireSettings::default()
+        ..settings()
     });
     let mut raw = Raw::connect(&server).await;
     raw.call(request(CHECK), framed(&check("wait:5"))).await;
@@ -128,11 +131,11 @@ async fn call_until_goaway(server: &Server, what: &str) -> usize {
 async fn a_connection_that_reached_its_age_leaves_and_loses_no_call() {
     let server = Server::start(WireSettings {
         connection_age: Some(ms(100)),
-        ..WireSettings::default()
+        ..settings()
     });
     let start = Instant::now();
     for what in ["now", "wait:3"] {
-        assert!(call_until_goaway(&server, what).await > 8, "{what}");
+        assert!(call_until_goaway(&server, what).await >= 8, "{what}");
     }
     assert!(start.elapsed() >= ms(180));
     server
@@ -143,7 +146,7 @@ async fn a_connection_that_reached_its_age_leaves_and_loses_no_call() {
 
 #[tokio::test]
 async fn a_goaway_comes_in_two_phases() {
-    let server = Server::start(WireSettings::default());
+    let server = Server::start(settings());
     let (mut bare, _) = Bare::open(&server).await;
     server.drain();
     let first = bare.frame_of(GOAWAY).await.unwrap();
@@ -181,7 +184,7 @@ async fn a_goaway_comes_in_two_phases() {
 
 #[tokio::test]
 async fn a_drain_waits_for_calls_and_then_every_connection_ends() {
-    let server = Server::start(WireSettings::default());
+    let server = Server::start(settings());
     let mut clients = Vec::new();
     for _ in 0..3 {
         let mut client = server.client().await;
@@ -202,7 +205,7 @@ async fn a_drain_waits_for_calls_and_then_every_connection_ends() {
 
 #[tokio::test]
 async fn a_connection_that_comes_during_a_drain_is_asked_to_leave() {
-    let server = Server::start(WireSettings::default());
+    let server = Server::start(settings());
     server.drain();
     let (mut bare, _) = Bare::open(&server).await;
     assert!(bare.frame_of(GOAWAY).await.is_some());
@@ -210,7 +213,7 @@ async fn a_connection_that_comes_during_a_drain_is_asked_to_leave() {
 
 #[tokio::test]
 async fn an_abort_ends_what_a_drain_could_not() {
-    let server = Server::start(WireSettings::default());
+    let server = Server::start(settings());
     let mut client = server.client().await;
     let call = tokio::spawn(async move {
         let mut request = Request::new(check("never"));
@@ -238,7 +241,7 @@ async fn an_old_connection_whose_calls_do_not_end_comes_to_end_after_its_grace()
         connection_age: Some(ms(50)),
         connection_age_grace: ms(50),
         call_timeout: Duration::from_secs(20),
-        ..WireSettings::default()
+        ..settings()
     });
     let status = server
         .client()
@@ -251,7 +254,7 @@ async fn an_old_connection_whose_calls_do_not_end_comes_to_end_after_its_grace()
 
 #[tokio::test]
 async fn a_peer_that_closes_is_noticed() {
-    let server = Server::start(WireSettings::default());
+    let server = Server::start(settings());
     let (bare, _) = Bare::open(&server).await;
     drop(bare);
     let ended = server.first_end().await;

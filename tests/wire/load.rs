@@ -11,7 +11,7 @@ use crate::raw::{
     Bare, CHECK, DATA, END_HEADERS, END_STREAM, HEADERS, Raw, SETTINGS, answer, frame, framed,
     header_block, request,
 };
-use crate::support::{Server, check, within};
+use crate::support::{Server, check, settings, within};
 
 /// Requests on streams 1, 3, 5 …, as one piece.
 fn burst(count: u32, what: &str) -> Vec<u8> {
@@ -37,7 +37,7 @@ async fn read_ends(bare: &mut Bare, mut count: u32) {
 
 #[tokio::test]
 async fn many_answers_leave_in_few_writes() {
-    let server = Server::start(WireSettings::default());
+    let server = Server::start(settings());
     let (mut bare, _) = Bare::open(&server).await;
     let before = server.writes().await;
     bare.send(&burst(300, "now")).await;
@@ -48,7 +48,7 @@ async fn many_answers_leave_in_few_writes() {
 
 #[tokio::test]
 async fn answers_of_handlers_that_waited_are_corked_too() {
-    let server = Server::start(WireSettings::default());
+    let server = Server::start(settings());
     let (mut bare, _) = Bare::open(&server).await;
     let before = server.writes().await;
     bare.send(&burst(300, "wait:30")).await;
@@ -61,7 +61,7 @@ async fn answers_of_handlers_that_waited_are_corked_too() {
 async fn a_thousand_streams_at_once_are_all_answered() {
     let server = Server::start(WireSettings {
         call_timeout: Duration::from_secs(10),
-        ..WireSettings::default()
+        ..settings()
     });
     let mut raw = Raw::connect(&server).await;
     let mut answers = Vec::new();
@@ -78,7 +78,7 @@ async fn a_thousand_streams_at_once_are_all_answered() {
 
 #[tokio::test]
 async fn the_windows_open_again_when_requests_are_read() {
-    let server = Server::start(WireSettings::default());
+    let server = Server::start(settings());
     let mut client = server.client().await;
     // Together several times the window of the connection, one by one near that of a stream.
     let message = 60_000;
@@ -96,7 +96,7 @@ async fn the_windows_open_again_when_requests_are_read() {
 async fn a_reader_that_pauses_gets_everything_and_keeps_nobody_waiting() {
     let server = Server::start(WireSettings {
         call_timeout: Duration::from_secs(10),
-        ..WireSettings::default()
+        ..settings()
     });
     let (mut bare, _) = Bare::open(&server).await;
     // Windows so large that only the socket and the write buffer can push back.

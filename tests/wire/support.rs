@@ -27,6 +27,14 @@ use tonic::transport::{Channel, Endpoint};
 /// No test waits longer than this for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The defaults, but for a deadline that a busy machine does not miss.
+pub(crate) fn settings() -> WireSettings {
+    WireSettings {
+        call_timeout: PATIENCE,
+        ..WireSettings::default()
+    }
+}
+
 /// What the server has seen, readable from the test's thread.
 #[derive(Default)]
 pub(crate) struct Seen {
