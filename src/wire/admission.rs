@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
@@ -10,13 +10,13 @@ use super::call::parse_timeout;
 use super::status::{Code, Status, clip, reason};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// An answer made from the headers alone. `http` is 200 wherever gRPC can speak for itself.
 pub(super) struct Refusal {
     pub(super) http: StatusCode,
-    pub(super) header: Option<(HeaderName, HeaderValue)>,
+    /// One more header, as name (in lower case) and value.
+    pub(super) header: Option<(&'static str, &'static str)>,
     pub(super) status: Status,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn check_protocol(head: &Parts) -> Result<(), Refusal> {
     if head.method != Method::POST {
         return Err(Refusal {
             http: StatusCode::METHOD_NOT_ALLOWED,
-            header: Some((ALLOW, HeaderValue::from_static("POST"))),
+            header: Some(("allow", "POST")),
             status: Status::internal(
                 reason::HTTP_METHOD_INVALID,
                 format!(
@@ -87,7 +87,7 @@ pub(super) fn check_encoding(head: &Parts) -> Result<(), Refusal> {
         Some(encoding) if encoding == "identity" => Ok(()),
         Some(encoding) => Err(Refusal {
             http: StatusCode::OK,
-            header: Some((GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity"))),
+            header: Some(("grpc-accept-encoding", "identity")),
             status: Status::unimplemented(
                 reason::COMPRESSION_UNSUPPORTED,
                 format!(
@@ -197,11 +197,7 @@ mod tests {
         assert!(check_encoding(&head("POST", &[("grpc-encoding", "identity")])).is_ok());
         let refusal = check_encoding(&head("POST", &[("grpc-encoding", "gzip")])).unwrap_err();
         assert_eq!(refusal.status.code(), Code::Unimplemented);
-        let (name, value) = refusal.header.unwrap();
-        assert_eq!(
-            (name.as_str(), value.to_str().unwrap()),
-            ("grpc-accept-encoding", "identity")
-        );
+        assert_eq!(refusal.header, Some(("grpc-accept-encoding", "identity")));
     }
 
     #[test]

@@ -8,14 +8,12 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::io::{AsyncRead, AsyncWrite};
 use h2::server::{Handshake, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
@@ -30,10 +28,9 @@ use super::context::{UNKNOWN_METHOD, WireContext, WireSettings, micros};
 use super::cork::{Cork, Corked};
 use super::drain::Registered;
 use super::life::{Act, Life};
-use super::message::Assembly;
 use super::respond;
 use super::service::HotService;
-use super::status::{Code, Status, reason};
+use super::status::Status;
 use super::turn::TurnWaker;
 use crate::domain::time::Micros;
 use crate::limits;
@@ -65,114 +62,12 @@ pub enum Ended {
     Panicked,
 }
 
-/// Serves one accepted connection until it ends. The future is `!Send`, owns the stream and never
-/// panics; dropping it closes the connection. Must be polled on an executor of [`crate::runtime`].
-///
-/// The connection counts as one of [`super::Drain`]'s from this call on, before the first poll.
-pub fn serve_connection<T, S>(
-    stream: T,
-    service: Rc<S>,
-    context: Rc<WireContext>,
-) -> impl Future<Output = Ended>
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-    S: HotService,
-{
-    let watch = Watch::new(&context);
-    let registered = Registered::new(&context.drain);
-    async move {
-        // The whole of it moves in here: a field alone would leave its drop behind.
-        let mut watch = watch;
-        let run = {
-            let context = Rc::clone(&context);
-            async move {
-                let start = {
-                    let context = Rc::clone(&context);
-                    move |method, call, body| {
-                        let (service, context) = (Rc::clone(&service), Rc::clone(&context));
-                        run_call(service, context, method, call, body)
-                    }
-                };
-                let mut connection =
-                    Connection::<T, S, _, _>::new(stream, context, registered, start);
-                std::future::poll_fn(|cx| connection.turn(cx)).await
-            }
-        };
-        let ended = AssertUnwindSafe(run).catch_unwind().await;
-        watch.ended = ended.unwrap_or(Ended::Panicked);
-        watch.ended
-    }
-}
-
-/// Reads the request, runs its handler, encodes the reply.
-async fn run_call<S: HotService>(
-    service: Rc<S>,
-    context: Rc<WireContext>,
-    method: S::Method,
-    call: Call,
-    mut body: RecvStream,
-) -> Result<Bytes, Status> {
-    let request = read_message(&mut body).await?;
-    let reply = service.call(method, &call, request).await?;
-    respond::encode(&reply, &mut context.replies.borrow_mut())
-}
-
-async fn read_message(body: &mut RecvStream) -> Result<Bytes, Status> {
-    let mut assembly = Assembly::default();
-    while let Some(chunk) = std::future::poll_fn(|cx| body.poll_data(cx)).await {
-        let chunk = chunk.map_err(broken_request)?;
-        let read = chunk.len();
-        assembly.push(chunk)?;
-        body.flow_control()
-            .release_capacity(read)
-            .map_err(broken_request)?;
-    }
-    assembly.finish()
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "a function for map_err")]
-fn broken_request(error: h2::Error) -> Status {
-    if error.is_reset() || error.is_io() || error.is_go_away() {
-        return Status::new(
-            Code::Cancelled,
-            reason::CANCELLED,
-            "the request was broken off",
-        );
-    }
-    Status::internal(
-        reason::MALFORMED_MESSAGE,
-        format!("the request cannot be read: {error}"),
-    )
-}
-
-/// Tells the observer of the connection's beginning and end, however it ends.
-struct Watch {
-    context: Rc<WireContext>,
-    ended: Ended,
-}
-
-impl Watch {
-    fn new(context: &Rc<WireContext>) -> Self {
-        context.observer.connection_opened();
-        Self {
-            context: Rc::clone(context),
-            ended: Ended::Aborted,
-        }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.context.observer.connection_closed(self.ended);
-    }
-}
-
 enum Http<T> {
     Handshaking(Handshake<Corked<T>, Bytes>),
     Open(h2::server::Connection<Corked<T>, Bytes>),
 }
 
-struct Connection<T, S, M, F> {
+pub(super) struct Connection<T, S, M, F> {
     // The order of the fields is the order of their end: calls before the streams they answer.
     calls: Calls<F>,
     cold: ColdPipes,
@@ -196,7 +91,12 @@ where
     M: Fn(S::Method, Call, RecvStream) -> F,
     F: Future<Output = Result<Bytes, Status>>,
 {
-    fn new(stream: T, context: Rc<WireContext>, registered: Registered, start: M) -> Self {
+    pub(super) fn new(
+        stream: T,
+        context: Rc<WireContext>,
+        registered: Registered,
+        start: M,
+    ) -> Self {
         let cork = Cork::new(stream, Rc::clone(&context));
         let handshake = http2(&context.settings).handshake(Corked::new(&cork));
         let age = context.draw_connection_age();
@@ -218,7 +118,7 @@ where
     }
 
     /// One turn of the connection's task.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+    pub(super) fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         self.context.stats.turned();
         let now = clock::monotonic();
         let (turn, waker) = self.wakers(cx.waker());

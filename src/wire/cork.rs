@@ -171,7 +171,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> tokio::io::AsyncWrite for Corked<T> {
             return Poll::Pending;
         }
         let Cork { io, task, .. } = &mut *cork;
-        Pin::new(io).poll_close(&mut Context::from_waker(task))
+        match Pin::new(io).poll_close(&mut Context::from_waker(task)) {
+            // The peer was faster: there is nothing left to close.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::NotConnected => {
+                Poll::Ready(Ok(()))
+            }
+            closed => closed,
+        }
     }
 }
 

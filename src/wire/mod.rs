@@ -27,14 +27,16 @@ mod generated;
 mod life;
 mod message;
 mod respond;
+mod serve;
 mod service;
 mod status;
 mod turn;
 
 pub use call::Call;
-pub use connection::{Ended, serve_connection};
+pub use connection::Ended;
 pub use context::{CallObserver, UNKNOWN_METHOD, Unobserved, WireContext, WireSettings, WireStats};
 pub use drain::{Drain, Stage};
 pub use generated::{Inventory, InventoryMethod, InventoryReply, InventoryServer};
+pub use serve::serve_connection;
 pub use service::{Either, HotService, Reply, decode};
 pub use status::{Code, ERROR_DOMAIN, Status, reason};

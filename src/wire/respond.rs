@@ -70,7 +70,10 @@ pub(super) fn send_refusal(respond: &mut SendResponse<Bytes>, refusal: Refusal) 
     headers.insert(CONTENT_TYPE, GRPC);
     refusal.status.write_to(headers);
     if let Some((name, value)) = refusal.header {
-        headers.insert(name, value);
+        headers.insert(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
     }
     let _ = respond.send_response(response, true);
 }

@@ -1,0 +1,416 @@
+//! Health and reflection: stock tonic services on a tokio thread, reached through the shard's port.
+
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use inventory_api::limits;
+use inventory_api::wire::cold::{self, ColdGate};
+use inventory_api::wire::{Code, WireSettings};
+use tokio::sync::oneshot;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_check_response::ServingStatus as Shown;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_health::server::HealthReporter;
+use tonic_reflection::pb::{v1, v1alpha};
+use tonic_types::StatusExt;
+
+use crate::support::{Server, check, settings, within};
+
+/// The side thread, with a runtime of its own.
+struct Side {
+    gate: Option<ColdGate>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Side {
+    fn start(routes: impl FnOnce() -> Routes + Send + 'static) -> Self {
+        let (gate, receiver) = cold::gate();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime
+                .unwrap()
+                .block_on(async move { cold::serve(receiver, routes()).await });
+        });
+        Self {
+            gate: Some(gate),
+            thread: Some(thread),
+        }
+    }
+
+    fn server(&self, settings: WireSettings) -> Server {
+        Server::start_with(settings, self.gate.clone())
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        // The thread ends when the last gate and the last call are gone: no task is left over.
+        self.gate.take();
+        let ended = self.thread.take().unwrap().join();
+        if !std::thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}
+
+fn stock() -> (Side, HealthReporter) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let side = Side::start(move || {
+        let builder = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(inventory_proto::DESCRIPTORS)
+        };
+        Routes::new(health)
+            .add_service(builder().build_v1().unwrap())
+            .add_service(builder().build_v1alpha().unwrap())
+    });
+    (side, reporter)
+}
+
+fn of(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest {
+        service: service.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn health_is_checked_per_service_beside_the_hot_contract() {
+    let (side, reporter) = stock();
+    reporter
+        .set_service_status("inventory.v1.Inventory", ServingStatus::Serving)
+        .await;
+    let server = side.server(settings());
+    let channel = server.channel().await;
+    let mut health = HealthClient::new(channel);
+    for service in ["", "inventory.v1.Inventory"] {
+        let answer = within(health.check(of(service)))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(answer.status(), Shown::Serving, "{service:?}");
+    }
+    let unknown = within(health.check(of("no.Such"))).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    assert!(
+        server
+            .client()
+            .await
+            .check_availability(check("now"))
+            .await
+            .is_ok()
+    );
+    server.see(|seen| {
+        let cold: Vec<_> = seen
+            .finished
+            .iter()
+            .filter(|call| call.0 == "grpc.health.v1.Health")
+            .collect();
+        assert_eq!(cold.len(), 3);
+        assert_eq!(cold[2].1, Code::NotFound);
+    });
+}
+
+#[tokio::test]
+async fn an_unknown_method_of_a_cold_service_is_unimplemented() {
+    let (side, _reporter) = stock();
+    let server = side.server(settings());
+    let mut raw = crate::raw::Raw::connect(&server).await;
+    let request = crate::raw::request("/grpc.health.v1.Health/Nope");
+    let answer = raw.call(request, crate::raw::framed(&of(""))).await;
+    assert_eq!(answer.code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn a_watch_streams_every_change() {
+    let (side, reporter) = stock();
+    let server = side.server(settings());
+    let mut health = HealthClient::new(server.channel().await);
+    let mut watch = within(health.watch(of(""))).await.unwrap().into_inner();
+    let now = within(watch.next()).await.unwrap().unwrap();
+    assert_eq!(now.status(), Shown::Serving);
+    for (set, shown) in [
+        (ServingStatus::NotServing, Shown::NotServing),
+        (ServingStatus::Serving, Shown::Serving),
+    ] {
+        reporter.set_service_status("", set).await;
+        let change = within(watch.next()).await.unwrap().unwrap();
+        assert_eq!(change.status(), shown);
+    }
+}
+
+#[tokio::test]
+async fn a_watch_that_is_dropped_gives_its_place_back() {
+    let (side, _reporter) = stock();
+    let server = side.server(settings());
+    let mut health = HealthClient::new(server.channel().await);
+    let give_up = Instant::now() + Duration::from_secs(20);
+    let mut watched = 0;
+    while watched < 2 * limits::COLD_CALLS_MAX {
+        match within(health.watch(of(""))).await {
+            Ok(watch) => {
+                let mut watch = watch.into_inner();
+                within(watch.next()).await.unwrap().unwrap();
+                watched += 1;
+            }
+            // The side thread may be a moment behind with the ends.
+            Err(status) => assert_eq!(status.code(), Code::ResourceExhausted),
+        }
+        assert!(
+            Instant::now() < give_up,
+            "only {watched}: places do not come back"
+        );
+    }
+    drop(health);
+    let all = server.until("all ends", |seen| {
+        (seen.finished.len() == seen.started.len()).then(|| seen.finished.clone())
+    });
+    let cancelled = all
+        .await
+        .iter()
+        .filter(|call| call.1 == Code::Cancelled)
+        .count();
+    assert_eq!(cancelled, watched);
+}
+
+#[tokio::test]
+async fn past_the_limit_of_cold_calls_the_next_is_told_to_wait() {
+    let (side, _reporter) = stock();
+    let server = side.server(settings());
+    let health = HealthClient::new(server.channel().await);
+    let mut held = Vec::new();
+    for _ in 0..limits::COLD_CALLS_MAX {
+        held.push(within(health.clone().watch(of(""))).await.unwrap());
+    }
+    let refused = within(health.clone().check(of(""))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(
+        refused.get_details_error_info().unwrap().reason,
+        "COLD_CALLS_EXCEEDED"
+    );
+    assert!(refused.get_details_retry_info().is_some());
+    assert!(
+        server
+            .client()
+            .await
+            .check_availability(check("now"))
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn reflection_answers_in_both_versions() {
+    let (side, _reporter) = stock();
+    let server = side.server(settings());
+    let channel = server.channel().await;
+
+    use v1::server_reflection_request::MessageRequest;
+    use v1::server_reflection_response::MessageResponse;
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
+    let ask = |message| v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(message),
+    };
+    let asked = futures::stream::iter([
+        ask(MessageRequest::ListServices(String::new())),
+        ask(MessageRequest::FileContainingSymbol(
+            "inventory.v1.Inventory".into(),
+        )),
+    ]);
+    let mut answers = within(client.server_reflection_info(asked))
+        .await
+        .unwrap()
+        .into_inner();
+    let first = within(answers.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .message_response
+        .unwrap();
+    let MessageResponse::ListServicesResponse(list) = first else {
+        panic!("{first:?}");
+    };
+    assert!(
+        list.service
+            .iter()
+            .any(|service| service.name == "inventory.v1.Inventory")
+    );
+    let second = within(answers.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .message_response
+        .unwrap();
+    assert!(
+        matches!(second, MessageResponse::FileDescriptorResponse(_)),
+        "{second:?}"
+    );
+    assert!(within(answers.next()).await.is_none());
+
+    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+    let asked = futures::stream::iter([v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(
+            v1alpha::server_reflection_request::MessageRequest::ListServices(String::new()),
+        ),
+    }]);
+    let mut answers = within(client.server_reflection_info(asked))
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(within(answers.next()).await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_bidirectional_stream_answers_before_its_request_has_ended() {
+    let (side, _reporter) = stock();
+    let server = side.server(settings());
+    let channel = server.channel().await;
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel);
+    let (ask, asked) = futures::channel::mpsc::unbounded();
+    let request = || v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(
+            String::new(),
+        )),
+    };
+    ask.unbounded_send(request()).unwrap();
+    let mut answers = within(client.server_reflection_info(asked))
+        .await
+        .unwrap()
+        .into_inner();
+    for _ in 0..30 {
+        within(answers.next()).await.unwrap().unwrap();
+        ask.unbounded_send(request()).unwrap();
+    }
+    drop(ask);
+    within(answers.next()).await.unwrap().unwrap();
+    assert!(within(answers.next()).await.is_none());
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_watch() {
+    let (side, _reporter) = stock();
+    let server = side.server(settings());
+    // Without a client-side clock: the server's trailers are what ends it.
+    let mut raw = crate::raw::Raw::connect(&server).await;
+    let timed = crate::raw::with(
+        crate::raw::request("/grpc.health.v1.Health/Watch"),
+        "grpc-timeout",
+        "60m",
+    );
+    let start = Instant::now();
+    let answer = raw.call(timed, crate::raw::framed(&of(""))).await;
+    assert!(start.elapsed() >= Duration::from_millis(60));
+    assert_eq!(answer.code(), Code::DeadlineExceeded);
+    assert_eq!(answer.reason(), "DEADLINE_EXCEEDED");
+    assert!(!answer.body.is_empty());
+}
+
+#[tokio::test]
+async fn a_drain_ends_a_watch_so_that_the_connection_can_end() {
+    let (side, reporter) = stock();
+    let server = side.server(settings());
+    let mut health = HealthClient::new(server.channel().await);
+    let mut watch = within(health.watch(of(""))).await.unwrap().into_inner();
+    within(watch.next()).await.unwrap().unwrap();
+    server.drain();
+    reporter
+        .set_service_status("", ServingStatus::NotServing)
+        .await;
+    let last = within(watch.next()).await.unwrap().unwrap();
+    assert_eq!(
+        last.status(),
+        Shown::NotServing,
+        "the watcher learns of the stop"
+    );
+    let end = within(watch.next()).await.unwrap().unwrap_err();
+    assert_eq!(end.code(), Code::Unavailable);
+    assert_eq!(
+        end.get_details_error_info().unwrap().reason,
+        "SHUTTING_DOWN"
+    );
+    server.empty().await;
+}
+
+/// Panics on Check; a Watch tells when it is dropped.
+struct Broken(std::sync::Mutex<Option<oneshot::Sender<()>>>);
+
+struct Telling {
+    gone: Option<oneshot::Sender<()>>,
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        let _ = self.gone.take().unwrap().send(());
+    }
+}
+
+#[tonic::async_trait]
+impl Health for Broken {
+    async fn check(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        panic!("asked to panic");
+    }
+
+    type WatchStream =
+        std::pin::Pin<Box<dyn futures::Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let telling = Telling {
+            gone: self.0.lock().unwrap().take(),
+        };
+        let stream = futures::stream::unfold(telling, |telling| async move {
+            let _ = &telling;
+            std::future::pending::<()>().await;
+            None
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+#[tokio::test]
+async fn a_cold_service_that_panics_fails_its_call_only() {
+    let side = Side::start(|| Routes::new(HealthServer::new(Broken(Default::default()))));
+    let server = side.server(settings());
+    let mut health = HealthClient::new(server.channel().await);
+    for _ in 0..3 {
+        let status = within(health.check(of(""))).await.unwrap_err();
+        assert_eq!(status.code(), Code::Internal);
+        assert_eq!(status.get_details_error_info().unwrap().reason, "PANIC");
+    }
+    server.see(|seen| assert_eq!(seen.opened, 1));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_the_task_on_the_side_thread() {
+    for reset in [true, false] {
+        let (gone, told) = oneshot::channel();
+        let side = Side::start(|| Routes::new(HealthServer::new(Broken(Some(gone).into()))));
+        let server = side.server(settings());
+        let mut health = HealthClient::new(server.channel().await);
+        let watch = within(health.watch(of(""))).await.unwrap();
+        if reset {
+            drop(watch);
+            within(told).await.unwrap();
+        } else {
+            // The whole connection goes, with its stream open.
+            let watching = watch.into_inner();
+            server.abort();
+            within(told).await.unwrap();
+            drop(watching);
+        }
+    }
+}
