@@ -12,7 +12,7 @@ ROOT = HERE.parent.parent
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("binary", nargs="?", type=pathlib.Path, help="default: cargo build's")
-    parser.add_argument("--slow", action="store_true", help="also what takes half a minute")
+    parser.add_argument("--slow", action="store_true", help="also what takes 45 s")
     parser.add_argument("--target", type=pathlib.Path, default=ROOT / "target")
     return parser.parse_args()
 
