@@ -39,4 +39,5 @@ if ! cmp -s "$here/requirements.txt" "$venv/installed.txt"; then
   cp "$here/requirements.txt" "$venv/installed.txt"
 fi
 
+export PYTHONDONTWRITEBYTECODE=1
 exec "$venv/bin/python" "$here/run.py" --target "$target" "$@"
