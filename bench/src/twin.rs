@@ -209,8 +209,8 @@ fn wanted(
         },
     };
     for (field, bad) in [
-        ("reservation_id", wanted.reservation_id.is_empty()),
-        ("event_id", wanted.event_id.is_empty()),
+        ("reservation_id", !is_id(&wanted.reservation_id)),
+        ("event_id", !is_id(&wanted.event_id)),
         ("qty", !(1..=QTY_MAX).contains(&wanted.units)),
     ] {
         if bad {
@@ -224,6 +224,13 @@ fn wanted(
         }
     }
     Ok(wanted)
+}
+
+fn is_id(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
 }
 
 fn details(reason: &str, wanted: &Wanted) -> ErrorDetails {

@@ -70,6 +70,9 @@ async fn serve(args: Args) -> Result<(), Box<dyn Error>> {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(inventory_proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .with_service_name("inventory.v1.Inventory")
+                .with_service_name("grpc.health.v1.Health")
         };
         router = router
             .add_service(health_service)

@@ -1,0 +1,335 @@
+"""Google's own Python client, with its health, reflection and status packages."""
+
+import json
+import threading
+import time
+import uuid
+
+import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+from grpc_status import rpc_status
+from harness import Skip
+from inventory.v1 import inventory_pb2 as pb
+from inventory.v1 import inventory_pb2_grpc as pb_grpc
+
+EVENT = "evt_2025_1001"
+SERVICE = "inventory.v1.Inventory"
+SECONDS = 10
+
+
+def fresh():
+    return f"bb-{uuid.uuid4().hex}"
+
+
+def commit_of(reservation, event=EVENT, qty=1, **more):
+    return pb.CommitReq(reservation_id=reservation, event_id=event, qty=qty, **more)
+
+
+def refused(call, code):
+    """The error of a call that must fail with `code`."""
+    try:
+        answer = call()
+    except grpc.RpcError as error:
+        assert error.code() == code, f"{error.code()} instead of {code}: {error.details()}"
+        return error
+    raise AssertionError(f"answered {answer!r} instead of {code}")
+
+
+def detail(error, kind):
+    """The one detail of this kind in grpc-status-details-bin."""
+    status = rpc_status.from_call(error)
+    assert status is not None, "no grpc-status-details-bin"
+    for packed in status.details:
+        if packed.Is(kind.DESCRIPTOR):
+            unpacked = kind()
+            packed.Unpack(unpacked)
+            return unpacked
+    raise AssertionError(f"no {kind.DESCRIPTOR.name} in {[d.type_url for d in status.details]}")
+
+
+def wants_reason(error, reason, **metadata):
+    info = detail(error, error_details_pb2.ErrorInfo)
+    assert info.reason == reason, f"{info.reason} instead of {reason}"
+    assert info.domain, "ErrorInfo without a domain"
+    for key, value in metadata.items():
+        assert info.metadata[key] == value, f"{key} is {info.metadata[key]!r}"
+
+
+def play(suite, server):
+    with grpc.insecure_channel(server.address) as channel:
+        grpc.channel_ready_future(channel).result(timeout=30)
+        stub = pb_grpc.InventoryStub(channel)
+        found(suite, channel)
+        sold(suite, server, stub)
+        turned_down(suite, stub)
+        by_the_book(suite, channel, stub)
+        torn(suite, server, stub)
+        healthy(suite, channel)
+
+
+def found(suite, channel):
+    @suite.case("reflection (v1alpha, grpcio) lists the service and its methods")
+    def _():
+        database = ProtoReflectionDescriptorDatabase(channel)
+        services = set(database.get_services())
+        assert {SERVICE, "grpc.health.v1.Health"} <= services, services
+        assert "inventory.v1.InventoryAdmin" not in services, "admin is not for this port"
+        service = DescriptorPool(database).FindServiceByName(SERVICE)
+        names = {method.name for method in service.methods}
+        assert names == {"CheckAvailability", "CommitReservation", "ReleaseHold"}, names
+
+
+def sold(suite, server, stub):
+    @suite.case("check says available, and promises nothing for too many")
+    def _():
+        answer = stub.CheckAvailability(pb.CheckReq(event_id=EVENT, qty=2), timeout=SECONDS)
+        assert answer.available and not answer.unavailable_seats
+
+    @suite.case("a commit is confirmed, the same commit again gets the same order_id")
+    def _():
+        call = commit_of(fresh(), qty=2, payment_intent_id="pi_1")
+        first = stub.CommitReservation(call, timeout=SECONDS)
+        assert first.status == "CONFIRMED", first
+        assert first.order_id.startswith("ord_") and len(first.order_id) >= 4 + 24, first
+        again = stub.CommitReservation(call, timeout=SECONDS)
+        assert again == first, f"{again} after {first}"
+
+    @suite.case("the same commit on another connection gets the same order_id")
+    def _():
+        call = commit_of(fresh())
+        first = stub.CommitReservation(call, timeout=SECONDS)
+        for _ in range(8):
+            # A subchannel pool of its own: otherwise grpcio would share the connection.
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            with grpc.insecure_channel(server.address, options=options) as other:
+                again = pb_grpc.InventoryStub(other).CommitReservation(call, timeout=SECONDS)
+            assert again == first, f"{again} after {first}"
+
+    @suite.case("sixteen concurrent duplicates get one order_id and take the stock once")
+    def _():
+        event = fresh()
+        server.command("event", "create", event, "--total", "100")
+        call = commit_of(fresh(), event=event, qty=3)
+        calls = [stub.CommitReservation.future(call, timeout=SECONDS) for _ in range(16)]
+        orders = {call.result().order_id for call in calls}
+        assert len(orders) == 1, orders
+        assert stock(server, event) == (100, 97, 3)
+
+    @suite.case("a small event sells out: ABORTED, INSUFFICIENT_INVENTORY")
+    def _():
+        event = fresh()
+        server.command("event", "create", event, "--total", "3")
+        stub.CommitReservation(commit_of(fresh(), event=event, qty=2), timeout=SECONDS)
+        late = commit_of(fresh(), event=event, qty=2)
+        error = refused(
+            lambda: stub.CommitReservation(late, timeout=SECONDS), grpc.StatusCode.ABORTED
+        )
+        wants_reason(error, "INSUFFICIENT_INVENTORY", event_id=event)
+        stub.CommitReservation(commit_of(fresh(), event=event, qty=1), timeout=SECONDS)
+        answer = stub.CheckAvailability(pb.CheckReq(event_id=event, qty=1), timeout=SECONDS)
+        assert not answer.available
+        assert stock(server, event) == (3, 0, 3)
+
+
+def stock(server, event):
+    shown = json.loads(server.command("event", "show", event, "--json"))
+    return tuple(int(shown[name]) for name in ("total", "remaining", "confirmed"))
+
+
+def turned_down(suite, stub):
+    @suite.case("release after commit: FAILED_PRECONDITION, RESERVATION_COMMITTED")
+    def _():
+        reservation = fresh()
+        stub.CommitReservation(commit_of(reservation), timeout=SECONDS)
+        release = pb.ReleaseReq(reservation_id=reservation, event_id=EVENT, qty=1)
+        error = refused(
+            lambda: stub.ReleaseHold(release, timeout=SECONDS),
+            grpc.StatusCode.FAILED_PRECONDITION,
+        )
+        wants_reason(error, "RESERVATION_COMMITTED", reservation_id=reservation)
+
+    @suite.case("commit after release: FAILED_PRECONDITION, RESERVATION_RELEASED")
+    def _():
+        reservation = fresh()
+        release = pb.ReleaseReq(reservation_id=reservation, event_id=EVENT, qty=1)
+        for _ in range(2):
+            assert stub.ReleaseHold(release, timeout=SECONDS).status == "RELEASED"
+        error = refused(
+            lambda: stub.CommitReservation(commit_of(reservation), timeout=SECONDS),
+            grpc.StatusCode.FAILED_PRECONDITION,
+        )
+        wants_reason(error, "RESERVATION_RELEASED", reservation_id=reservation)
+
+    @suite.case("another payload under the same id: ALREADY_EXISTS, IDEMPOTENCY_CONFLICT")
+    def _():
+        reservation = fresh()
+        stub.CommitReservation(commit_of(reservation, qty=1), timeout=SECONDS)
+        error = refused(
+            lambda: stub.CommitReservation(commit_of(reservation, qty=2), timeout=SECONDS),
+            grpc.StatusCode.ALREADY_EXISTS,
+        )
+        wants_reason(error, "IDEMPOTENCY_CONFLICT", reservation_id=reservation)
+
+    @suite.case("unknown event: NOT_FOUND, EVENT_NOT_FOUND")
+    def _():
+        event = fresh()
+        for call in (
+            lambda: stub.CommitReservation(commit_of(fresh(), event=event), timeout=SECONDS),
+            lambda: stub.CheckAvailability(pb.CheckReq(event_id=event, qty=1), timeout=SECONDS),
+        ):
+            error = refused(call, grpc.StatusCode.NOT_FOUND)
+            wants_reason(error, "EVENT_NOT_FOUND", event_id=event)
+
+    @suite.case("bad arguments: INVALID_ARGUMENT, and the field is named")
+    def _():
+        for field, bad in (
+            ("qty", commit_of(fresh(), qty=0)),
+            ("qty", commit_of(fresh(), qty=-5)),
+            ("qty", commit_of(fresh(), qty=2_000_000_000)),
+            ("reservation_id", commit_of("")),
+            ("reservation_id", commit_of("x" * 129)),
+            ("reservation_id", commit_of("a b")),
+            ("event_id", commit_of(fresh(), event="")),
+        ):
+            error = refused(
+                lambda bad=bad: stub.CommitReservation(bad, timeout=SECONDS),
+                grpc.StatusCode.INVALID_ARGUMENT,
+            )
+            fields = [v.field for v in detail(error, error_details_pb2.BadRequest).field_violations]
+            assert field in fields, f"{field} is not in {fields}"
+
+
+def by_the_book(suite, channel, stub):
+    @suite.case("a gzip request: UNIMPLEMENTED, and the connection goes on")
+    def _():
+        # Long and dull, so that grpcio really compresses it.
+        call = commit_of(fresh(), payment_intent_id="a" * 250)
+        refused(
+            lambda: stub.CommitReservation(
+                call, timeout=SECONDS, compression=grpc.Compression.Gzip
+            ),
+            grpc.StatusCode.UNIMPLEMENTED,
+        )
+        assert stub.CommitReservation(call, timeout=SECONDS).status == "CONFIRMED"
+
+    @suite.case("an unknown method and an unknown service: UNIMPLEMENTED")
+    def _():
+        for path in (f"/{SERVICE}/NoSuchMethod", "/no.such.Service/Method"):
+            refused(
+                lambda path=path: raw(channel, path)(b"", timeout=SECONDS),
+                grpc.StatusCode.UNIMPLEMENTED,
+            )
+
+    @suite.case("an oversized message: RESOURCE_EXHAUSTED")
+    def _():
+        refused(
+            lambda: raw(channel, f"/{SERVICE}/CommitReservation")(
+                b"\x0a" + b"\x80\x80\x08" + b"x" * 131_072, timeout=SECONDS
+            ),
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+        )
+
+    @suite.case("bytes that are no message: an error, and the connection goes on")
+    def _():
+        try:
+            raw(channel, f"/{SERVICE}/CommitReservation")(b"\xff\xff\xff", timeout=SECONDS)
+            raise AssertionError("answered")
+        except grpc.RpcError as error:
+            wanted = (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)
+            assert error.code() in wanted, error.code()
+        assert stub.CommitReservation(commit_of(fresh()), timeout=SECONDS).order_id
+
+
+def raw(channel, path):
+    """A method that sends bytes as they are."""
+    return channel.unary_unary(
+        path, request_serializer=lambda b: b, response_deserializer=lambda b: b
+    )
+
+
+def torn(suite, server, stub):
+    @suite.case("deadlines far too short never tear a commit in half")
+    def _():
+        event = fresh()
+        server.command("event", "create", event, "--total", "1000")
+        calls = [commit_of(fresh(), event=event, qty=2) for _ in range(60)]
+        in_time = {}
+        for number, call in enumerate(calls):
+            try:
+                # From hopeless to possible.
+                timeout = 0.0002 * (1 + number % 60)
+                in_time[number] = stub.CommitReservation(call, timeout=timeout).order_id
+            except grpc.RpcError as error:
+                assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
+        if len(in_time) == len(calls):
+            raise Skip("every call was answered in time, so nothing was put to the test")
+        orders = [stub.CommitReservation(call, timeout=SECONDS).order_id for call in calls]
+        assert len(set(orders)) == len(calls)
+        for number, order in in_time.items():
+            assert orders[number] == order
+        assert stock(server, event) == (1000, 880, 120)
+
+
+def healthy(suite, channel):
+    @suite.case("health: Check and Watch say SERVING, unknown services are told apart")
+    def _():
+        health = health_pb2_grpc.HealthStub(channel)
+        serving = health_pb2.HealthCheckResponse.SERVING
+        for service in ("", SERVICE):
+            request = health_pb2.HealthCheckRequest(service=service)
+            assert health.Check(request, timeout=SECONDS).status == serving, service
+            watch = health.Watch(request, timeout=SECONDS)
+            assert next(watch).status == serving, service
+            watch.cancel()
+        unknown = health_pb2.HealthCheckRequest(service="no.such.Service")
+        refused(lambda: health.Check(unknown, timeout=SECONDS), grpc.StatusCode.NOT_FOUND)
+        watch = health.Watch(unknown, timeout=SECONDS)
+        try:
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            watch.cancel()
+        except grpc.RpcError as error:
+            # The health protocol wants the message above; tonic-health sends this status.
+            assert error.code() == grpc.StatusCode.NOT_FOUND, error
+
+
+class PatientChannel:
+    """A channel that only pings, every 10 s, from the start of the run to its end."""
+
+    def __init__(self, server):
+        self.started = time.monotonic()
+        self.states = []
+        self.ready = threading.Event()
+        self.channel = grpc.insecure_channel(
+            server.address,
+            options=[
+                ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.keepalive_time_ms", 10_000),
+                ("grpc.keepalive_timeout_ms", 5_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.max_pings_without_data", 0),
+            ],
+        )
+        self.channel.subscribe(self._saw, try_to_connect=True)
+
+    def _saw(self, state):
+        self.states.append(state)
+        if state == grpc.ChannelConnectivity.READY:
+            self.ready.set()
+
+
+def keepalive(patient):
+    if patient is None:
+        raise Skip("takes 45 s; run with --slow")
+    assert patient.ready.wait(10), patient.states
+    # A server that minds says so at the fourth ping.
+    time.sleep(max(0.0, patient.started + 45 - time.monotonic()))
+    after = patient.states[patient.states.index(grpc.ChannelConnectivity.READY) + 1 :]
+    assert not after, f"the connection did not stay: {after}"
+    stub = pb_grpc.InventoryStub(patient.channel)
+    assert stub.CommitReservation(commit_of(fresh()), timeout=SECONDS).status == "CONFIRMED"
+    patient.channel.close()

@@ -1,0 +1,128 @@
+"""The server process and the counting. No gRPC in here."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+
+BANNER_SECONDS_MAX = 60
+STOP_SECONDS_MAX = 40
+
+
+class Skip(Exception):
+    """Raised by a case that cannot be played here."""
+
+
+class Suite:
+    """Plays cases one by one, prints a line for each, and counts."""
+
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+
+    def case(self, name):
+        """Decorator: plays the function at once under this name."""
+
+        def play(function):
+            try:
+                function()
+            except Skip as why:
+                self.skipped += 1
+                print(f"SKIP {name}: {why}", flush=True)
+            except Exception:
+                self.failed += 1
+                print(f"FAIL {name}\n{traceback.format_exc()}", flush=True)
+            else:
+                self.passed += 1
+                print(f"ok   {name}", flush=True)
+            return function
+
+        return play
+
+    def finish(self):
+        print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped", flush=True)
+        sys.exit(1 if self.failed else 0)
+
+
+class Server:
+    """`inventory-api dev --memory` on free ports, found by its banner."""
+
+    def __init__(self, binary, log_path):
+        self.binary = pathlib.Path(binary)
+        self.log_path = pathlib.Path(log_path)
+        self.ports = {}
+
+    def __enter__(self):
+        environment = {
+            **os.environ,
+            "GRPC_PORT": "0",
+            "METRICS_PORT": "0",
+            "ADMIN_PORT": "0",
+            # Clients here that send no deadline must not fail on a busy machine.
+            "GRPC_TIMEOUT": "10s",
+        }
+        self.log = open(self.log_path, "w", encoding="utf-8")
+        self.process = subprocess.Popen(
+            [self.binary, "dev", "--memory"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        deadline = time.monotonic() + BANNER_SECONDS_MAX
+        while not {"grpc", "admin"} <= self.ports.keys():
+            if self.process.poll() is not None:
+                self._give_up(f"the server ended with {self.process.returncode}")
+            if time.monotonic() > deadline:
+                self._give_up(f"no gRPC and admin address in the banner, only {self.ports}")
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+    def _read(self):
+        """Keeps reading, so that the server never waits on a full pipe."""
+        for line in self.process.stdout:
+            found = re.match(r"\s*(grpc|admin|metrics)\b\D*?((?:[\d.]+|\[[\da-f:]+\]):\d+)", line, re.I)
+            if found:
+                self.ports[found[1].lower()] = found[2]
+            self.log.write(line)
+            self.log.flush()
+
+    def _give_up(self, why):
+        self.process.kill()
+        self.log.flush()
+        tail = self.log_path.read_text(encoding="utf-8")[-4000:]
+        sys.exit(f"{why}; its output:\n{tail}\n0 passed, 1 failed, 0 skipped")
+
+    @property
+    def address(self):
+        return self.ports["grpc"]
+
+    def command(self, *words):
+        """Runs one of the binary's own commands against this server; gives its stdout."""
+        done = subprocess.run(
+            [self.binary, *words, "--admin", self.ports["admin"]],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def stop(self):
+        """Asks the server to stop, and wants exit code 0."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(STOP_SECONDS_MAX)
+        assert code == 0, f"exit code {code}"
