@@ -12,6 +12,8 @@
 
 mod lanes;
 mod pending;
+#[cfg(test)]
+mod tests;
 
 use lru::LruCache;
 use rand::rngs::SmallRng;
@@ -83,7 +85,7 @@ impl Coordinator {
 
     /// Operations taken and not answered.
     pub fn in_flight(&self) -> usize {
-        self.pending.len()
+        self.pending.calls()
     }
 
     /// Settled reservations remembered.
@@ -213,7 +215,8 @@ impl Coordinator {
                     None => self.route(operation, None, now, fx),
                     Some(refusal) => {
                         let reservation = operation.reservation;
-                        self.settle(&reservation, Answer::Refused(refusal), None, now, fx);
+                        let answer = Answer::Refused(refusal);
+                        self.settle(event, &reservation, answer, None, now, fx);
                     }
                 },
                 Waiter::Lane(lane) => {
@@ -237,13 +240,14 @@ impl Coordinator {
     /// Reports what the other shard answered to [`Effect::Forward`].
     pub fn forward_settled(
         &mut self,
+        event: &EventId,
         reservation: &ReservationId,
         answer: Answer,
         learned: Option<RecordView>,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        self.settle(reservation, answer, learned, now, fx);
+        self.settle(event, reservation, answer, learned, now, fx);
     }
 
     /// Does what is due by now.
@@ -297,8 +301,9 @@ impl Coordinator {
             let waiter = Waiter::Route(operation);
             if let Err(waiter) = self.reads.want(&event, None, waiter, now.mono, fx) {
                 self.counters.shed += 1;
-                if let Some(reservation) = waiter.reservation().cloned() {
-                    self.settle(&reservation, Answer::Refused(overloaded()), None, now, fx);
+                if let Waiter::Route(Operation { reservation, .. }) = waiter {
+                    let answer = Answer::Refused(overloaded());
+                    self.settle(&event, &reservation, answer, None, now, fx);
                 }
             }
             return;
@@ -318,8 +323,9 @@ impl Coordinator {
         }
         let Some((lane, at)) = self.lanes.open(&operation.event, stripe, stripes) else {
             self.counters.shed += 1;
-            let reservation = operation.reservation;
-            self.settle(&reservation, Answer::Refused(overloaded()), None, now, fx);
+            let answer = Answer::Refused(overloaded());
+            let (event, reservation) = (operation.event, operation.reservation);
+            self.settle(&event, &reservation, answer, None, now, fx);
             return;
         };
         let mut out = std::mem::take(&mut self.scratch);
@@ -334,25 +340,29 @@ impl Coordinator {
         }
         let read = std::mem::take(&mut out.read_stripes);
         let learned = out.learned_stripes.take();
-        if (read || learned.is_some())
-            && let Some(at) = self.lanes.get_mut(lane)
-        {
-            let event = at.stripe().event.clone();
+        let mut settled = std::mem::take(&mut out.settled);
+        let nothing_more = !read && learned.is_none() && settled.is_empty();
+        let event = match self.lanes.get_mut(lane) {
+            Some(at) if !nothing_more => Some(at.stripe().event.clone()),
+            _ => None,
+        };
+        if let Some(event) = &event {
             if let Some(stripes) = learned {
                 self.events.put(event.clone(), stripes);
             }
             if read {
-                let hint = self.events.get(&event).copied();
+                let hint = self.events.get(event).copied();
                 // Cannot be refused: a lane's wish is always taken.
                 let waiter = Waiter::Lane(lane);
-                let _ = self.reads.want(&event, hint, waiter, now.mono, fx);
+                let _ = self.reads.want(event, hint, waiter, now.mono, fx);
             }
         }
         self.lanes.after(lane);
-        let mut settled = std::mem::take(&mut out.settled);
         self.scratch = out;
-        for one in settled.drain(..) {
-            self.settle(&one.reservation, one.answer, one.learned, now, fx);
+        if let Some(event) = &event {
+            for one in settled.drain(..) {
+                self.settle(event, &one.reservation, one.answer, one.learned, now, fx);
+            }
         }
         // Give the buffer back unless answering took and filled another one.
         if self.scratch.settled.capacity() < settled.capacity() {
@@ -363,6 +373,7 @@ impl Coordinator {
     /// Answers everybody who waits for this outcome, and lets the next in line go.
     fn settle(
         &mut self,
+        event: &EventId,
         reservation: &ReservationId,
         answer: Answer,
         learned: Option<RecordView>,
@@ -372,7 +383,7 @@ impl Coordinator {
         if let Some(record) = learned {
             self.cache.insert(reservation.clone(), record, now.mono);
         }
-        let Some(pending) = self.pending.leave(reservation) else {
+        let Some(pending) = self.pending.leave(reservation, event) else {
             return;
         };
         fx.push(Effect::Answer {
