@@ -19,7 +19,7 @@ use lru::LruCache;
 use rand::rngs::SmallRng;
 
 use self::lanes::Lanes;
-use self::pending::{Joined, Pendings};
+use self::pending::{Follower, Joined, Pendings};
 use super::answer::{Answer, Refusal};
 use super::cache::SettledCache;
 use super::counters::Counters;
@@ -275,7 +275,7 @@ impl Coordinator {
             refuse(call, Refusal::DeadlineExceeded, fx);
             return;
         }
-        match self.pending.enter(call, operation, route) {
+        match self.pending.enter(call, operation, route, now.mono) {
             Joined::First(operation) => self.route(operation, route, now, fx),
             Joined::Behind => self.counters.joined += 1,
             Joined::Full => {
@@ -391,11 +391,16 @@ impl Coordinator {
             answer: answer.clone(),
             learned,
         });
-        let nothing_done = answer == Answer::Refused(Refusal::DeadlineExceeded);
-        for (call, operation, route) in pending.followers {
+        for follower in pending.followers {
+            let Follower {
+                call,
+                operation,
+                route,
+                joined,
+            } = follower;
             let same =
                 operation.verb == pending.verb && operation.fingerprint == pending.fingerprint;
-            if same && !nothing_done {
+            if same && holds_for(&answer, joined, pending.since) {
                 fx.push(Effect::Answer {
                     call,
                     answer: answer.clone(),
@@ -412,6 +417,20 @@ impl Coordinator {
                 self.enter(call, operation, route, now, fx);
             }
         }
+    }
+}
+
+/// Whether what the leader was told is also true for an equal call that joined it at `joined`.
+///
+/// A deadline is each call's own. That there is too little, or no such event, was read after the
+/// leader set out; who came later has a right to a later read.
+fn holds_for(answer: &Answer, joined: Micros, since: Micros) -> bool {
+    match answer {
+        Answer::Refused(Refusal::DeadlineExceeded) => false,
+        Answer::Refused(Refusal::InsufficientInventory { .. } | Refusal::EventNotFound) => {
+            joined <= since
+        }
+        _ => true,
     }
 }
 

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use crate::domain::effect::{CallId, Route};
 use crate::domain::ids::{EventId, Fingerprint, ReservationId};
 use crate::domain::operation::{Operation, Verb};
+use crate::domain::time::Micros;
 use crate::limits;
 
 /// A reservation under way.
@@ -23,8 +24,19 @@ pub(super) struct Pending {
     pub(super) leader: CallId,
     pub(super) verb: Verb,
     pub(super) fingerprint: Fingerprint,
+    /// When the leader set out: whatever is read for it is read after this.
+    pub(super) since: Micros,
     /// In order of arrival.
-    pub(super) followers: Vec<(CallId, Operation, Option<Route>)>,
+    pub(super) followers: Vec<Follower>,
+}
+
+/// A call that waits for what becomes of the leader.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) call: CallId,
+    pub(super) operation: Operation,
+    pub(super) route: Option<Route>,
+    pub(super) joined: Micros,
 }
 
 /// All that is under way for one reservation: one entry, but for clients that name two events.
@@ -65,12 +77,13 @@ impl Pendings {
         call: CallId,
         operation: Operation,
         route: Option<Route>,
+        now: Micros,
     ) -> Joined {
         if self.calls >= limits::OPERATIONS_IN_FLIGHT_MAX {
             return Joined::Full;
         }
         let Some(slot) = self.by_reservation.get_mut(&operation.reservation) else {
-            let first = Pending::led_by(call, &operation);
+            let first = Pending::led_by(call, &operation, now);
             let others = Vec::new();
             self.by_reservation
                 .insert(operation.reservation.clone(), Slot { first, others });
@@ -83,11 +96,16 @@ impl Pendings {
         self.calls += 1;
         match slot.of(&operation.event) {
             Some(pending) => {
-                pending.followers.push((call, operation, route));
+                pending.followers.push(Follower {
+                    call,
+                    operation,
+                    route,
+                    joined: now,
+                });
                 Joined::Behind
             }
             None => {
-                slot.others.push(Pending::led_by(call, &operation));
+                slot.others.push(Pending::led_by(call, &operation, now));
                 Joined::First(operation)
             }
         }
@@ -126,12 +144,13 @@ impl Slot {
 }
 
 impl Pending {
-    fn led_by(call: CallId, operation: &Operation) -> Self {
+    fn led_by(call: CallId, operation: &Operation, now: Micros) -> Self {
         Self {
             event: operation.event.clone(),
             leader: call,
             verb: operation.verb,
             fingerprint: operation.fingerprint,
+            since: now,
             followers: Vec::new(),
         }
     }

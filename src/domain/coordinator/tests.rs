@@ -8,7 +8,7 @@ use super::*;
 use crate::domain::ids::Fingerprint;
 use crate::domain::operation::Verb;
 use crate::domain::time::UnixMillis;
-use crate::domain::transaction::StripeView;
+use crate::domain::transaction::{Reason, StripeView};
 
 const SETTINGS: Settings = Settings {
     shard: 0,
@@ -141,4 +141,50 @@ fn every_call_counts_as_in_flight_until_it_is_answered() {
     let effects = fx.into_iter().map(|effect| (0, effect)).collect();
     assert_eq!(settle_all(&mut shards, effects).len(), 4);
     assert_eq!(shards[0].in_flight(), 0);
+}
+
+#[test]
+fn who_joins_after_a_read_began_is_not_refused_on_it() {
+    let mut shard = coordinator(0, 1);
+    let mut fx = Vec::new();
+    let event: EventId = "evt".parse().expect("legal");
+    shard.submit(CallId(1), commit("r", "evt", 5), at(0), &mut fx);
+    // Routing needs the stripe count; who is here before the transaction leaves may share it.
+    shard.submit(CallId(2), commit("r", "evt", 5), at(0), &mut fx);
+    let read = EventRead::Found(vec![one_stripe(2)]);
+    fx.clear();
+    shard.event_read(&event, &read, at(1), &mut fx);
+    let [Effect::Transact { lane, .. }] = fx[..] else {
+        panic!("want one transaction, got {fx:?}");
+    };
+    for call in [3, 4] {
+        shard.submit(CallId(call), commit("r", "evt", 5), at(2), &mut fx);
+    }
+
+    let short = || Outcome::Cancelled(vec![Reason::Stripe(Some(one_stripe(2))), Reason::Fine]);
+    fx.clear();
+    shard.transaction_settled(lane, short(), at(3), &mut fx);
+    assert_eq!(refused_short(&fx), [CallId(1), CallId(2)]);
+    // The two that came later are asked about once more, both by one transaction.
+    assert_eq!(shard.in_flight(), 2);
+    fx.retain(|effect| matches!(effect, Effect::Transact { .. }));
+    let [Effect::Transact { lane, .. }] = fx[..] else {
+        panic!("want one transaction, got {fx:?}");
+    };
+    fx.clear();
+    shard.transaction_settled(lane, short(), at(4), &mut fx);
+    assert_eq!(refused_short(&fx), [CallId(3), CallId(4)]);
+    assert!(shard.is_idle());
+}
+
+fn refused_short(fx: &[Effect]) -> Vec<CallId> {
+    let short = |effect: &Effect| match effect {
+        Effect::Answer {
+            call,
+            answer: Answer::Refused(Refusal::InsufficientInventory { remaining: 2 }),
+            ..
+        } => Some(*call),
+        _ => None,
+    };
+    fx.iter().filter_map(short).collect()
 }
