@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::effect::{CallId, Effect, LaneId};
-use super::ids::{EventId, ReservationId};
+use super::ids::EventId;
 use super::operation::Operation;
 use super::time::Micros;
 use crate::limits;
@@ -99,15 +99,5 @@ impl Reads {
 
     pub(super) fn is_empty(&self) -> bool {
         self.under_way.is_empty()
-    }
-}
-
-impl Waiter {
-    /// The reservation an operation in waiting belongs to.
-    pub(super) fn reservation(&self) -> Option<&ReservationId> {
-        match self {
-            Waiter::Route(operation) => Some(&operation.reservation),
-            Waiter::Check { .. } | Waiter::Lane(_) => None,
-        }
     }
 }

@@ -12,12 +12,14 @@
 
 mod lanes;
 mod pending;
+#[cfg(test)]
+mod tests;
 
 use lru::LruCache;
 use rand::rngs::SmallRng;
 
 use self::lanes::Lanes;
-use self::pending::{Joined, Pendings};
+use self::pending::{Follower, Joined, Pendings};
 use super::answer::{Answer, Refusal};
 use super::cache::SettledCache;
 use super::counters::Counters;
@@ -83,7 +85,7 @@ impl Coordinator {
 
     /// Operations taken and not answered.
     pub fn in_flight(&self) -> usize {
-        self.pending.len()
+        self.pending.calls()
     }
 
     /// Settled reservations remembered.
@@ -213,7 +215,8 @@ impl Coordinator {
                     None => self.route(operation, None, now, fx),
                     Some(refusal) => {
                         let reservation = operation.reservation;
-                        self.settle(&reservation, Answer::Refused(refusal), None, now, fx);
+                        let answer = Answer::Refused(refusal);
+                        self.settle(event, &reservation, answer, None, now, fx);
                     }
                 },
                 Waiter::Lane(lane) => {
@@ -237,13 +240,14 @@ impl Coordinator {
     /// Reports what the other shard answered to [`Effect::Forward`].
     pub fn forward_settled(
         &mut self,
+        event: &EventId,
         reservation: &ReservationId,
         answer: Answer,
         learned: Option<RecordView>,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        self.settle(reservation, answer, learned, now, fx);
+        self.settle(event, reservation, answer, learned, now, fx);
     }
 
     /// Does what is due by now.
@@ -271,7 +275,7 @@ impl Coordinator {
             refuse(call, Refusal::DeadlineExceeded, fx);
             return;
         }
-        match self.pending.enter(call, operation, route) {
+        match self.pending.enter(call, operation, route, now.mono) {
             Joined::First(operation) => self.route(operation, route, now, fx),
             Joined::Behind => self.counters.joined += 1,
             Joined::Full => {
@@ -297,8 +301,9 @@ impl Coordinator {
             let waiter = Waiter::Route(operation);
             if let Err(waiter) = self.reads.want(&event, None, waiter, now.mono, fx) {
                 self.counters.shed += 1;
-                if let Some(reservation) = waiter.reservation().cloned() {
-                    self.settle(&reservation, Answer::Refused(overloaded()), None, now, fx);
+                if let Waiter::Route(Operation { reservation, .. }) = waiter {
+                    let answer = Answer::Refused(overloaded());
+                    self.settle(&event, &reservation, answer, None, now, fx);
                 }
             }
             return;
@@ -318,8 +323,9 @@ impl Coordinator {
         }
         let Some((lane, at)) = self.lanes.open(&operation.event, stripe, stripes) else {
             self.counters.shed += 1;
-            let reservation = operation.reservation;
-            self.settle(&reservation, Answer::Refused(overloaded()), None, now, fx);
+            let answer = Answer::Refused(overloaded());
+            let (event, reservation) = (operation.event, operation.reservation);
+            self.settle(&event, &reservation, answer, None, now, fx);
             return;
         };
         let mut out = std::mem::take(&mut self.scratch);
@@ -334,25 +340,29 @@ impl Coordinator {
         }
         let read = std::mem::take(&mut out.read_stripes);
         let learned = out.learned_stripes.take();
-        if (read || learned.is_some())
-            && let Some(at) = self.lanes.get_mut(lane)
-        {
-            let event = at.stripe().event.clone();
+        let mut settled = std::mem::take(&mut out.settled);
+        let nothing_more = !read && learned.is_none() && settled.is_empty();
+        let event = match self.lanes.get_mut(lane) {
+            Some(at) if !nothing_more => Some(at.stripe().event.clone()),
+            _ => None,
+        };
+        if let Some(event) = &event {
             if let Some(stripes) = learned {
                 self.events.put(event.clone(), stripes);
             }
             if read {
-                let hint = self.events.get(&event).copied();
+                let hint = self.events.get(event).copied();
                 // Cannot be refused: a lane's wish is always taken.
                 let waiter = Waiter::Lane(lane);
-                let _ = self.reads.want(&event, hint, waiter, now.mono, fx);
+                let _ = self.reads.want(event, hint, waiter, now.mono, fx);
             }
         }
         self.lanes.after(lane);
-        let mut settled = std::mem::take(&mut out.settled);
         self.scratch = out;
-        for one in settled.drain(..) {
-            self.settle(&one.reservation, one.answer, one.learned, now, fx);
+        if let Some(event) = &event {
+            for one in settled.drain(..) {
+                self.settle(event, &one.reservation, one.answer, one.learned, now, fx);
+            }
         }
         // Give the buffer back unless answering took and filled another one.
         if self.scratch.settled.capacity() < settled.capacity() {
@@ -363,6 +373,7 @@ impl Coordinator {
     /// Answers everybody who waits for this outcome, and lets the next in line go.
     fn settle(
         &mut self,
+        event: &EventId,
         reservation: &ReservationId,
         answer: Answer,
         learned: Option<RecordView>,
@@ -372,7 +383,7 @@ impl Coordinator {
         if let Some(record) = learned {
             self.cache.insert(reservation.clone(), record, now.mono);
         }
-        let Some(pending) = self.pending.leave(reservation) else {
+        let Some(pending) = self.pending.leave(reservation, event) else {
             return;
         };
         fx.push(Effect::Answer {
@@ -380,11 +391,16 @@ impl Coordinator {
             answer: answer.clone(),
             learned,
         });
-        let nothing_done = answer == Answer::Refused(Refusal::DeadlineExceeded);
-        for (call, operation, route) in pending.followers {
+        for follower in pending.followers {
+            let Follower {
+                call,
+                operation,
+                route,
+                joined,
+            } = follower;
             let same =
                 operation.verb == pending.verb && operation.fingerprint == pending.fingerprint;
-            if same && !nothing_done {
+            if same && holds_for(&answer, joined, pending.since) {
                 fx.push(Effect::Answer {
                     call,
                     answer: answer.clone(),
@@ -401,6 +417,20 @@ impl Coordinator {
                 self.enter(call, operation, route, now, fx);
             }
         }
+    }
+}
+
+/// Whether what the leader was told is also true for an equal call that joined it at `joined`.
+///
+/// A deadline is each call's own. That there is too little, or no such event, was read after the
+/// leader set out; who came later has a right to a later read.
+fn holds_for(answer: &Answer, joined: Micros, since: Micros) -> bool {
+    match answer {
+        Answer::Refused(Refusal::DeadlineExceeded) => false,
+        Answer::Refused(Refusal::InsufficientInventory { .. } | Refusal::EventNotFound) => {
+            joined <= since
+        }
+        _ => true,
     }
 }
 

@@ -1,24 +1,49 @@
-//! Calls in flight, by reservation.
+//! Calls in flight, by reservation and event.
 //!
-//! One call per reservation is under way at a time: the leader. An equal call waits for its answer;
-//! another verb or payload waits for its turn. So no reservation is twice in one transaction, and
-//! no two answers about it race.
+//! One call per reservation and event is under way at a time: the leader. An equal call waits for
+//! its answer; another verb or quantity waits for its turn. So no reservation is twice in one
+//! transaction, and no two answers about it race.
+//!
+//! A reservation named with two events is two entries, because they have nothing to wait for: their
+//! transactions are apart, and the record's condition lets one of them through. Waiting would even
+//! be a trap: the events may have different owners, and two shards that forward one to each other
+//! would each wait behind the other's call for ever.
 
 use std::collections::HashMap;
 
 use crate::domain::effect::{CallId, Route};
-use crate::domain::ids::{Fingerprint, ReservationId};
+use crate::domain::ids::{EventId, Fingerprint, ReservationId};
 use crate::domain::operation::{Operation, Verb};
+use crate::domain::time::Micros;
 use crate::limits;
 
 /// A reservation under way.
 #[derive(Debug)]
 pub(super) struct Pending {
+    event: EventId,
     pub(super) leader: CallId,
     pub(super) verb: Verb,
     pub(super) fingerprint: Fingerprint,
+    /// When the leader set out: whatever is read for it is read after this.
+    pub(super) since: Micros,
     /// In order of arrival.
-    pub(super) followers: Vec<(CallId, Operation, Option<Route>)>,
+    pub(super) followers: Vec<Follower>,
+}
+
+/// A call that waits for what becomes of the leader.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) call: CallId,
+    pub(super) operation: Operation,
+    pub(super) route: Option<Route>,
+    pub(super) joined: Micros,
+}
+
+/// All that is under way for one reservation: one entry, but for clients that name two events.
+#[derive(Debug)]
+struct Slot {
+    first: Pending,
+    others: Vec<Pending>,
 }
 
 /// What became of a call that entered.
@@ -33,12 +58,14 @@ pub(super) enum Joined {
 
 #[derive(Debug, Default)]
 pub(super) struct Pendings {
-    by_reservation: HashMap<ReservationId, Pending, foldhash::fast::RandomState>,
+    by_reservation: HashMap<ReservationId, Slot, foldhash::fast::RandomState>,
+    calls: usize,
 }
 
 impl Pendings {
-    pub(super) fn len(&self) -> usize {
-        self.by_reservation.len()
+    /// Calls that have not been answered, leaders and all others.
+    pub(super) fn calls(&self) -> usize {
+        self.calls
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -50,29 +77,85 @@ impl Pendings {
         call: CallId,
         operation: Operation,
         route: Option<Route>,
+        now: Micros,
     ) -> Joined {
-        if let Some(pending) = self.by_reservation.get_mut(&operation.reservation) {
-            if pending.followers.len() >= limits::CALLS_PER_RESERVATION_MAX {
-                return Joined::Full;
-            }
-            pending.followers.push((call, operation, route));
-            return Joined::Behind;
-        }
-        if self.by_reservation.len() >= limits::OPERATIONS_IN_FLIGHT_MAX {
+        if self.calls >= limits::OPERATIONS_IN_FLIGHT_MAX {
             return Joined::Full;
         }
-        let pending = Pending {
+        let Some(slot) = self.by_reservation.get_mut(&operation.reservation) else {
+            let first = Pending::led_by(call, &operation, now);
+            let others = Vec::new();
+            self.by_reservation
+                .insert(operation.reservation.clone(), Slot { first, others });
+            self.calls += 1;
+            return Joined::First(operation);
+        };
+        if slot.calls() > limits::CALLS_PER_RESERVATION_MAX {
+            return Joined::Full;
+        }
+        self.calls += 1;
+        match slot.of(&operation.event) {
+            Some(pending) => {
+                pending.followers.push(Follower {
+                    call,
+                    operation,
+                    route,
+                    joined: now,
+                });
+                Joined::Behind
+            }
+            None => {
+                slot.others.push(Pending::led_by(call, &operation, now));
+                Joined::First(operation)
+            }
+        }
+    }
+
+    pub(super) fn leave(
+        &mut self,
+        reservation: &ReservationId,
+        event: &EventId,
+    ) -> Option<Pending> {
+        let slot = self.by_reservation.get_mut(reservation)?;
+        let pending = if slot.first.event != *event {
+            let at = slot.others.iter().position(|p| p.event == *event)?;
+            slot.others.swap_remove(at)
+        } else if let Some(next) = slot.others.pop() {
+            std::mem::replace(&mut slot.first, next)
+        } else {
+            self.by_reservation.remove(reservation)?.first
+        };
+        self.calls -= pending.calls();
+        Some(pending)
+    }
+}
+
+impl Slot {
+    fn of(&mut self, event: &EventId) -> Option<&mut Pending> {
+        std::iter::once(&mut self.first)
+            .chain(&mut self.others)
+            .find(|pending| pending.event == *event)
+    }
+
+    fn calls(&self) -> usize {
+        let others = self.others.iter().map(Pending::calls);
+        self.first.calls() + others.sum::<usize>()
+    }
+}
+
+impl Pending {
+    fn led_by(call: CallId, operation: &Operation, now: Micros) -> Self {
+        Self {
+            event: operation.event.clone(),
             leader: call,
             verb: operation.verb,
             fingerprint: operation.fingerprint,
+            since: now,
             followers: Vec::new(),
-        };
-        self.by_reservation
-            .insert(operation.reservation.clone(), pending);
-        Joined::First(operation)
+        }
     }
 
-    pub(super) fn leave(&mut self, reservation: &ReservationId) -> Option<Pending> {
-        self.by_reservation.remove(reservation)
+    fn calls(&self) -> usize {
+        1 + self.followers.len()
     }
 }

@@ -1,0 +1,190 @@
+//! Calls that meet: on one shard and across shards, with a store that answers as told.
+
+use std::collections::VecDeque;
+
+use rand::SeedableRng;
+
+use super::*;
+use crate::domain::ids::Fingerprint;
+use crate::domain::operation::Verb;
+use crate::domain::time::UnixMillis;
+use crate::domain::transaction::{Reason, StripeView};
+
+const SETTINGS: Settings = Settings {
+    shard: 0,
+    shards: 1,
+    cache_capacity: 0,
+    cache_for: Micros(0),
+};
+
+fn at(mono: u64) -> Now {
+    Now {
+        mono: Micros(mono),
+        unix: UnixMillis(0),
+    }
+}
+
+fn commit(reservation: &str, event: &str, qty: u32) -> Operation {
+    let event: EventId = event.parse().expect("legal");
+    Operation {
+        verb: Verb::Commit,
+        reservation: reservation.parse().expect("legal"),
+        fingerprint: Fingerprint::of_quantity(&event, qty),
+        event,
+        qty,
+        payment_intent: String::new(),
+        deadline: Micros(1_000_000),
+    }
+}
+
+fn one_stripe(remaining: u64) -> StripeView {
+    StripeView {
+        capacity: 100,
+        remaining,
+        version: 1,
+        stripes: Some(1),
+    }
+}
+
+fn coordinator(shard: usize, shards: usize) -> Coordinator {
+    let settings = Settings {
+        shard,
+        shards,
+        ..SETTINGS
+    };
+    Coordinator::new(settings, SmallRng::seed_from_u64(shard as u64))
+}
+
+/// Lets all effects happen at once, between shards too; every transaction commits. Returns the
+/// calls answered.
+fn settle_all(shards: &mut [Coordinator], first: Vec<(usize, Effect)>) -> Vec<CallId> {
+    let mut effects = VecDeque::from(first);
+    let mut answered = Vec::new();
+    let mut forwards = Vec::new();
+    while let Some((on, effect)) = effects.pop_front() {
+        let mut fx = Vec::new();
+        let mut to = on;
+        match effect {
+            Effect::Answer {
+                call,
+                answer,
+                learned,
+            } => match forwards.get((call.0 as usize).wrapping_sub(1_000)) {
+                None => answered.push(call),
+                Some((
+                    origin,
+                    Operation {
+                        event, reservation, ..
+                    },
+                )) => {
+                    to = *origin;
+                    shards[to].forward_settled(event, reservation, answer, learned, at(1), &mut fx);
+                }
+            },
+            Effect::Transact { lane, .. } => {
+                shards[on].transaction_settled(lane, Outcome::Committed, at(1), &mut fx);
+            }
+            Effect::ReadEvent { event, .. } => {
+                let read = EventRead::Found(vec![one_stripe(100)]);
+                shards[on].event_read(&event, &read, at(1), &mut fx);
+            }
+            Effect::Forward {
+                shard,
+                route,
+                operation,
+            } => {
+                to = shard;
+                let call = CallId(1_000 + forwards.len() as u64);
+                forwards.push((on, operation.clone()));
+                shards[to].submit_forwarded(call, operation, route, at(1), &mut fx);
+            }
+            Effect::Checked { call, .. } => answered.push(call),
+        }
+        effects.extend(fx.into_iter().map(|effect| (to, effect)));
+    }
+    answered
+}
+
+#[test]
+fn one_reservation_with_two_events_owned_apart_gets_two_answers() {
+    // Events enough that some pair is owned crosswise: each shard forwards its own to the other.
+    for (one, other) in (0..8).flat_map(|one| (0..8).map(move |other| (one, other + 8))) {
+        let mut shards = [coordinator(0, 2), coordinator(1, 2)];
+        let mut effects = Vec::new();
+        for (shard, event) in [(0, format!("evt-{one}")), (1, format!("evt-{other}"))] {
+            let mut fx = Vec::new();
+            let call = CallId(shard as u64);
+            shards[shard].submit(call, commit("r", &event, 1), at(0), &mut fx);
+            effects.extend(fx.into_iter().map(|effect| (shard, effect)));
+        }
+        let mut answered = settle_all(&mut shards, effects);
+        answered.sort_unstable_by_key(|call| call.0);
+        assert_eq!(
+            answered,
+            [CallId(0), CallId(1)],
+            "evt-{one} and evt-{other}"
+        );
+        assert!(shards.iter().all(Coordinator::is_idle));
+    }
+}
+
+#[test]
+fn every_call_counts_as_in_flight_until_it_is_answered() {
+    let mut shard = coordinator(0, 1);
+    let mut fx = Vec::new();
+    for call in 0..3 {
+        shard.submit(CallId(call), commit("r", "evt", 1), at(0), &mut fx);
+    }
+    shard.submit(CallId(3), commit("r", "evt-2", 1), at(0), &mut fx);
+    assert_eq!(shard.in_flight(), 4);
+    let mut shards = [shard];
+    let effects = fx.into_iter().map(|effect| (0, effect)).collect();
+    assert_eq!(settle_all(&mut shards, effects).len(), 4);
+    assert_eq!(shards[0].in_flight(), 0);
+}
+
+#[test]
+fn who_joins_after_a_read_began_is_not_refused_on_it() {
+    let mut shard = coordinator(0, 1);
+    let mut fx = Vec::new();
+    let event: EventId = "evt".parse().expect("legal");
+    shard.submit(CallId(1), commit("r", "evt", 5), at(0), &mut fx);
+    // Routing needs the stripe count; who is here before the transaction leaves may share it.
+    shard.submit(CallId(2), commit("r", "evt", 5), at(0), &mut fx);
+    let read = EventRead::Found(vec![one_stripe(2)]);
+    fx.clear();
+    shard.event_read(&event, &read, at(1), &mut fx);
+    let [Effect::Transact { lane, .. }] = fx[..] else {
+        panic!("want one transaction, got {fx:?}");
+    };
+    for call in [3, 4] {
+        shard.submit(CallId(call), commit("r", "evt", 5), at(2), &mut fx);
+    }
+
+    let short = || Outcome::Cancelled(vec![Reason::Stripe(Some(one_stripe(2))), Reason::Fine]);
+    fx.clear();
+    shard.transaction_settled(lane, short(), at(3), &mut fx);
+    assert_eq!(refused_short(&fx), [CallId(1), CallId(2)]);
+    // The two that came later are asked about once more, both by one transaction.
+    assert_eq!(shard.in_flight(), 2);
+    fx.retain(|effect| matches!(effect, Effect::Transact { .. }));
+    let [Effect::Transact { lane, .. }] = fx[..] else {
+        panic!("want one transaction, got {fx:?}");
+    };
+    fx.clear();
+    shard.transaction_settled(lane, short(), at(4), &mut fx);
+    assert_eq!(refused_short(&fx), [CallId(3), CallId(4)]);
+    assert!(shard.is_idle());
+}
+
+fn refused_short(fx: &[Effect]) -> Vec<CallId> {
+    let short = |effect: &Effect| match effect {
+        Effect::Answer {
+            call,
+            answer: Answer::Refused(Refusal::InsufficientInventory { remaining: 2 }),
+            ..
+        } => Some(*call),
+        _ => None,
+    };
+    fx.iter().filter_map(short).collect()
+}

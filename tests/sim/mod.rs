@@ -1,0 +1,43 @@
+//! The domain against a model of the store, in virtual time, with seeded faults.
+//!
+//! | file | what |
+//! |---|---|
+//! | `model.rs` | the store: items, conditions, tokens, and the history the audit asks |
+//! | `scenario.rs` | what one seed means: shards, stock, faults, crashes |
+//! | `clients.rs` | the calls of one run and how a client repeats them |
+//! | `world.rs` | virtual time, the processes and their shards, what is under way between them |
+//! | `network.rs` | what happens to a request on its way to the store and back |
+//! | `audit.rs` | the promises, checked at every answer and at the end |
+//! | `report.rs` | what a run, or many, went through |
+//!
+//! Must not live here: a clock, a thread, randomness that is not from the seed.
+
+pub(crate) mod audit;
+pub(crate) mod clients;
+pub(crate) mod model;
+pub(crate) mod network;
+pub(crate) mod report;
+pub(crate) mod scenario;
+pub(crate) mod world;
+
+use std::fmt;
+
+/// A promise that was broken, in words.
+#[derive(Debug)]
+pub(crate) struct Broken(pub(crate) String);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Ends the run with what was broken unless `$holds`.
+macro_rules! must {
+    ($holds:expr, $($why:tt)+) => {
+        if !$holds {
+            return Err($crate::sim::Broken(format!($($why)+)));
+        }
+    };
+}
+pub(crate) use must;

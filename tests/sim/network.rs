@@ -1,0 +1,119 @@
+//! What happens to a request on its way to the store and back.
+
+use inventory_api::domain::time::Micros;
+use inventory_api::domain::transaction::{Outcome, Reason};
+use inventory_api::limits;
+use rand::Rng;
+use rand::rngs::SmallRng;
+
+use super::scenario::Faults;
+
+/// One arrival of a transaction at the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) at: Micros,
+    /// The whole call's fate, decided before any condition is looked at.
+    pub(crate) verdict: Option<Outcome>,
+    /// Some of its actions conflict or are throttled.
+    pub(crate) meddled: bool,
+    /// When the answer reaches the sender, if it does.
+    pub(crate) answered: Option<Micros>,
+    /// The sender has given up on it by then.
+    pub(crate) late: bool,
+}
+
+/// All that becomes of one send.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fate {
+    pub(crate) arrivals: Vec<Arrival>,
+    /// When the sender gives up, if no answer comes before.
+    pub(crate) unknown_at: Option<Micros>,
+}
+
+impl Fate {
+    pub(crate) fn of_transaction(now: Micros, faults: &Faults, rng: &mut SmallRng) -> Self {
+        let timeout = now.plus(Micros(
+            limits::STORE_ATTEMPT_TIMEOUT_DEFAULT.as_micros() as u64
+        ));
+        let at = now.plus(latency(rng));
+        let answered = at.plus(latency(rng));
+        let mut arrival = Arrival {
+            at,
+            verdict: None,
+            meddled: happens(faults.action_fault, rng),
+            answered: Some(answered),
+            late: false,
+        };
+        if happens(faults.lost_request, rng) {
+            return Self {
+                arrivals: Vec::new(),
+                unknown_at: Some(timeout),
+            };
+        }
+        if happens(faults.lost_answer, rng) {
+            arrival.answered = None;
+            // A broken connection is noticed at once, a lost packet at the timeout.
+            let noticed = if rng.random() { answered } else { timeout };
+            return Self {
+                arrivals: vec![arrival],
+                unknown_at: Some(noticed.min(timeout)),
+            };
+        }
+        if happens(faults.late_request, rng) {
+            arrival.at = timeout.plus(Micros(rng.random_range(1..400_000)));
+            arrival.answered = None;
+            arrival.late = true;
+            return Self {
+                arrivals: vec![arrival],
+                unknown_at: Some(timeout),
+            };
+        }
+        if happens(faults.conflict, rng) {
+            arrival.verdict = Some(Outcome::Conflict);
+        } else if happens(faults.throttle, rng) {
+            arrival.verdict = Some(Outcome::Throttled);
+        } else if happens(faults.refused, rng) {
+            arrival.verdict = Some(Outcome::Refused);
+        }
+        let mut fate = Self::default();
+        if answered >= timeout {
+            // It was on time, its answer was not.
+            arrival.answered = None;
+            fate.unknown_at = Some(timeout);
+        }
+        if happens(faults.echo, rng) {
+            let mut echo = arrival.clone();
+            echo.at = at.plus(Micros(rng.random_range(1..300_000)));
+            echo.answered = None;
+            fate.arrivals.push(echo);
+        }
+        fate.arrivals.push(arrival);
+        fate
+    }
+}
+
+/// The reason that a meddled transaction's action gets in the place of its own, if any.
+pub(crate) fn meddle(rng: &mut SmallRng) -> Option<Reason> {
+    match rng.random_range(0..8) {
+        0 => Some(Reason::Conflict),
+        1 => Some(Reason::Throttled),
+        _ => None,
+    }
+}
+
+/// One way to or from the store: a few milliseconds, sometimes many.
+pub(crate) fn latency(rng: &mut SmallRng) -> Micros {
+    match rng.random_range(0..60) {
+        0 => Micros(rng.random_range(20_000..150_000)),
+        _ => Micros(rng.random_range(500..8_000)),
+    }
+}
+
+/// One way between two shards of a process.
+pub(crate) fn hop(rng: &mut SmallRng) -> Micros {
+    Micros(rng.random_range(1..300))
+}
+
+pub(crate) fn happens(thousandths: u32, rng: &mut SmallRng) -> bool {
+    rng.random_range(0..1_000) < thousandths
+}

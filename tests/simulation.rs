@@ -1,0 +1,185 @@
+//! Many shards and processes sell from one store that loses, delays and refuses, in virtual time:
+//! does the domain keep its four promises?
+//!
+//! `SIM_SEEDS=100000 cargo test --test simulation` runs more seeds (`SIM_FROM` sets the first),
+//! `SIM_SEED=7 cargo test --test simulation replay -- --nocapture` shows one run, step by step.
+
+#![allow(clippy::unwrap_used)]
+
+mod sim;
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use sim::report::Report;
+use sim::scenario::Scenario;
+use sim::world::World;
+
+/// What the default run may take: more seeds need `SIM_SEEDS`.
+const BUDGET: Duration = Duration::from_secs(20);
+
+/// The default run ends here even when there is time left.
+const SEEDS_DEFAULT: u64 = 20_000;
+
+/// Lines of the log shown for a run that failed.
+const TAIL: usize = 60;
+const COLUMNS: usize = 200;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| {
+        panic!("{variable}={text:?} is not a number; want one like {variable}=7")
+    }))
+}
+
+/// Runs one seed; `Err` says what was broken, a panic in the domain included.
+fn run(seed: u64, logged: bool) -> (Result<Report, String>, String) {
+    let mut world = World::new(Scenario::of(seed), logged);
+    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let result = match result {
+        Ok(result) => result.map_err(|broken| broken.to_string()),
+        Err(panic) => Err(format!("panic: {}", words_of(panic.as_ref()))),
+    };
+    (result, world.log().to_owned())
+}
+
+fn words_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without words")
+}
+
+/// Everything needed to look into a seed that failed.
+fn explain(seed: u64) -> String {
+    let (result, log) = run(seed, true);
+    let lines: Vec<&str> = log.lines().collect();
+    let tail: String = lines[lines.len().saturating_sub(TAIL)..]
+        .iter()
+        .map(|line| line.chars().take(COLUMNS).chain(['\n']).collect::<String>())
+        .collect();
+    format!(
+        "seed {seed}: {}\n{:?}\nthe last steps:\n{tail}\
+         reproduce: SIM_SEED={seed} cargo test --test simulation replay -- --nocapture",
+        result
+            .err()
+            .unwrap_or_else(|| "holds when run again".into()),
+        Scenario::of(seed),
+    )
+}
+
+/// Runs the seeds on every core until they, or the time, are used up.
+fn sweep(seeds: Range<u64>, budget: Option<Duration>) -> (Report, Vec<u64>) {
+    let began = Instant::now();
+    let next = AtomicU64::new(seeds.start);
+    let failed = Mutex::new(Vec::new());
+    let stop = AtomicBool::new(false);
+    let total = Mutex::new(Report::default());
+    let work = || {
+        let mut mine = Report::default();
+        while !stop.load(Ordering::Relaxed) && budget.is_none_or(|budget| began.elapsed() < budget)
+        {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                break;
+            }
+            match run(seed, false).0 {
+                Ok(report) => mine.merge(&report),
+                Err(_) => {
+                    failed.lock().unwrap().push(seed);
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        total.lock().unwrap().merge(&mine);
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    let mut failed = failed.into_inner().unwrap();
+    failed.sort_unstable();
+    (total.into_inner().unwrap(), failed)
+}
+
+#[test]
+fn the_promises_hold_whatever_the_store_does() {
+    let from = number("SIM_FROM").unwrap_or(0);
+    let (seeds, budget) = match number("SIM_SEEDS") {
+        Some(seeds) => (from..from + seeds, None),
+        None => (from..from + SEEDS_DEFAULT, Some(BUDGET)),
+    };
+    let (report, failed) = sweep(seeds, budget);
+    println!("{report}");
+    if let Some(seed) = failed.first() {
+        panic!("{}", explain(*seed));
+    }
+    assert!(report.runs >= 100, "only {} runs", report.runs);
+    for what in REACHED {
+        assert!(report.of(what) > 0, "no run reached {what:?}: {report}");
+    }
+}
+
+/// What the sweep must come by, or it proves less than it says.
+const REACHED: &[&str] = &[
+    "Confirmed",
+    "Released",
+    "InsufficientInventory",
+    "EventNotFound",
+    "IdempotencyConflict",
+    "ReservationReleased",
+    "ReservationCommitted",
+    "DeadlineExceeded",
+    "Overloaded",
+    "StoreBusy",
+    "StoreUnavailable",
+    "Internal",
+    "cache hits",
+    "calls lost in a crash",
+    "checks",
+    "conflicts",
+    "crashes",
+    "duplicates",
+    "expired members",
+    "forwarded calls",
+    "joined calls",
+    "late requests",
+    "resends",
+    "restocks",
+    "short members",
+    "splits",
+    "throttles",
+    "transactions over several stripes",
+    "unknown outcomes",
+];
+
+#[test]
+fn the_same_seed_gives_the_same_run_to_the_byte() {
+    for seed in 0..40 {
+        let (first, first_log) = run(seed, true);
+        let (second, second_log) = run(seed, true);
+        assert!(first_log.lines().count() > 20, "seed {seed} did nothing");
+        assert_eq!(first_log, second_log, "seed {seed}");
+        assert_eq!(first.is_ok(), second.is_ok(), "seed {seed}");
+    }
+    assert_ne!(run(1, true).1, run(2, true).1);
+}
+
+#[test]
+fn replay() {
+    let seed = number("SIM_SEED").unwrap_or(0);
+    let (result, log) = run(seed, true);
+    if number("SIM_SEED").is_some() {
+        println!("{:?}\n{log}", Scenario::of(seed));
+    }
+    match result {
+        Ok(report) => println!("seed {seed} holds: {report}"),
+        Err(_) => panic!("{}", explain(seed)),
+    }
+}
