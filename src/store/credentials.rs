@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::config::{
     ConfigBag, ProvideCredentials, ResolveCachedIdentity, RuntimeComponents,
@@ -57,7 +57,8 @@ pub(super) async fn load(
     if !expires {
         return Ok((current, None));
     }
-    let renewing = renew(provider, current.clone(), journal);
+    let every = limits::CREDENTIALS_LOOK_EVERY;
+    let renewing = renew(provider, current.clone(), journal, every);
     Ok((current, Some(runtime::spawn(renewing))))
 }
 
@@ -74,11 +75,12 @@ async fn renew(
     provider: SharedCredentialsProvider,
     current: CurrentIdentity,
     journal: Rc<Journal>,
+    look_every: Duration,
 ) {
     loop {
         // Short looks at the wall clock rather than one long sleep: a suspended machine wakes up
         // with credentials that are past their time.
-        runtime::sleep(limits::CREDENTIALS_LOOK_EVERY).await;
+        runtime::sleep(look_every).await;
         let Some(expiry) = current.0.borrow().expiration() else {
             return;
         };
@@ -89,5 +91,43 @@ async fn renew(
             Ok(renewed) => *current.0.borrow_mut() = renewed,
             Err(why) => journal.log(&format!("credentials were not renewed: {why}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use aws_sdk_dynamodb::config::Credentials;
+
+    use super::super::observe::NoObserver;
+    use super::*;
+
+    fn lasting(minutes: u64) -> Credentials {
+        let expiry = SystemTime::now() + Duration::from_secs(60 * minutes);
+        Credentials::new("id", "secret", None, Some(expiry), "test")
+    }
+
+    /// The minutes that are left of what is signed with, after the source had a while to be asked
+    /// for credentials of an hour.
+    fn left_after_renewals(first_minutes: u64) -> u64 {
+        let look_every = Duration::from_millis(1);
+        let left = runtime::run_here(async move {
+            let first = Identity::from(lasting(first_minutes));
+            let current = CurrentIdentity(SendWrapper::new(Rc::new(RefCell::new(first))));
+            let source = SharedCredentialsProvider::new(lasting(60));
+            let journal = Rc::new(Journal::new(Rc::new(NoObserver)));
+            let renewing = renew(source, current.clone(), journal, look_every);
+            assert!(within(20 * look_every, renewing).await.is_none());
+            let expiry = current.0.borrow().expiration().unwrap();
+            expiry.duration_since(SystemTime::now()).unwrap()
+        });
+        left.unwrap().as_secs().div_ceil(60)
+    }
+
+    #[test]
+    fn what_expires_soon_is_renewed_and_what_does_not_is_kept() {
+        assert_eq!(left_after_renewals(4), 60);
+        assert_eq!(left_after_renewals(6), 6);
     }
 }

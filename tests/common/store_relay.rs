@@ -84,10 +84,16 @@ impl Relay {
     }
 }
 
-/// A port on which nothing listens.
+/// A port on which nothing listens, and which nobody else is given while the process lives.
 pub(crate) fn dead_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    socket.bind(&any.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    // Bound and never listening: connecting is refused.
+    std::mem::forget(socket);
+    address
 }
 
 fn serve(mut client: impl Read + Write, upstream: SocketAddr, state: &State) {

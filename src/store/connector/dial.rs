@@ -50,10 +50,6 @@ impl Origin {
             port: uri.port_u16().unwrap_or(if https { 443 } else { 80 }),
         })
     }
-
-    pub(super) fn matches(&self, other: &Origin) -> bool {
-        self == other
-    }
 }
 
 /// One HTTP/1 connection. Dropping it closes it, whatever is under way on it.

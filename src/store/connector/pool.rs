@@ -118,7 +118,7 @@ impl Pool {
         });
         let at = idle
             .iter()
-            .rposition(|entry| entry.connection.origin.matches(origin))?;
+            .rposition(|entry| *entry.connection.origin == *origin)?;
         Some(idle.remove(at).connection)
     }
 

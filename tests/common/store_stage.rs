@@ -1,0 +1,180 @@
+//! What the store tests share: an engine, tables of one's own, transactions to send.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use inventory_api::domain::ids::{EventId, Fingerprint, OrderId, ReservationId};
+use inventory_api::domain::time::UnixMillis;
+use inventory_api::domain::transaction::{
+    Draw, EventRead, NewRecord, ReservationState, StripeUpdate, StripeView, Token, Transaction,
+};
+use inventory_api::embedded::{Data, Engine};
+use inventory_api::runtime;
+use inventory_api::store::{
+    NoObserver, Store, StoreCall, StoreObserver, StoreSettings, TableNames, tables,
+};
+
+use crate::relay::Relay;
+
+/// Where the tests' engine listens.
+pub(crate) fn engine() -> SocketAddr {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    match std::env::var("DYNAMODB_ENDPOINT") {
+        Ok(url) => {
+            let authority = url.strip_prefix("http://").expect("http://host:port");
+            let authority = authority.trim_end_matches('/');
+            let mut found = authority.to_socket_addrs().expect("host:port");
+            found.next().expect("an address")
+        }
+        Err(_) => ENGINE
+            .get_or_init(|| Engine::start(Data::Memory).unwrap())
+            .address(),
+    }
+}
+
+/// Settings for `address` with table names that nobody else uses.
+pub(crate) fn settings(address: SocketAddr) -> StoreSettings {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let unique = format!(
+        "t{}_{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    );
+    StoreSettings {
+        tables: TableNames {
+            inventory: format!("{unique}_inventory"),
+            seats: format!("{unique}_seats"),
+            idempotency: format!("{unique}_idempotency"),
+        },
+        // Two busy cores: time is what the timeout's own test is about.
+        attempt_timeout: Duration::from_secs(20),
+        ..StoreSettings::local(address)
+    }
+}
+
+/// Remembers what the store tells.
+#[derive(Default)]
+pub(crate) struct Witness {
+    pub(crate) calls: RefCell<Vec<(&'static str, String, &'static str)>>,
+    pub(crate) lines: RefCell<Vec<String>>,
+}
+
+impl StoreObserver for Witness {
+    fn called(&self, call: StoreCall<'_>) {
+        assert!(call.latency.0 > 0);
+        let call = (call.operation, call.table.to_owned(), call.status);
+        self.calls.borrow_mut().push(call);
+    }
+
+    fn log(&self, line: &str) {
+        self.lines.borrow_mut().push(line.to_owned());
+    }
+}
+
+pub(crate) fn on_shard<T>(future: impl Future<Output = T>) -> T {
+    runtime::run_here(future).unwrap()
+}
+
+pub(crate) async fn connect(settings: &StoreSettings) -> Store {
+    let observer = Rc::new(NoObserver);
+    Store::connect(settings.clone(), observer).await.unwrap()
+}
+
+pub(crate) async fn with_tables(settings: &StoreSettings) -> Store {
+    let store = connect(settings).await;
+    tables::create(&store).await.unwrap();
+    store
+}
+
+/// An engine's own tables, and a store that reaches them through a relay.
+pub(crate) async fn behind_relay() -> (Store, Relay) {
+    let direct = settings(engine());
+    with_tables(&direct).await;
+    let relay = Relay::start(engine(), None);
+    let through = StoreSettings {
+        endpoint: Some(format!("http://{}", relay.address)),
+        ..direct
+    };
+    (connect(&through).await, relay)
+}
+
+pub(crate) fn event() -> EventId {
+    "evt_2025_1001".parse().unwrap()
+}
+
+pub(crate) fn reservation(id: &str) -> ReservationId {
+    id.parse().unwrap()
+}
+
+pub(crate) fn confirmed(id: &str, draws: &[(u16, u32)]) -> NewRecord {
+    let reservation = reservation(id);
+    let qty = draws.iter().map(|(_, units)| units).sum();
+    NewRecord {
+        fingerprint: Fingerprint::of_quantity(&event(), qty),
+        state: ReservationState::Confirmed,
+        qty,
+        draws: draws
+            .iter()
+            .map(|&(stripe, units)| Draw { stripe, units })
+            .collect(),
+        order: Some(OrderId::of(&reservation)),
+        payment_intent: "pi_123".to_owned(),
+        reservation,
+    }
+}
+
+pub(crate) fn tombstone(id: &str) -> NewRecord {
+    NewRecord {
+        reservation: reservation(id),
+        fingerprint: Fingerprint::of_quantity(&event(), 1),
+        state: ReservationState::Released,
+        qty: 1,
+        draws: Vec::new(),
+        order: None,
+        payment_intent: String::new(),
+    }
+}
+
+/// A transaction under a token of its own.
+pub(crate) fn transaction(takes: &[(u16, u64)], records: Vec<NewRecord>) -> Transaction {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let serial = u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
+    let process = u128::from(std::process::id()) << 64;
+    let started = runtime::clock::now().unix;
+    Transaction {
+        token: Token(process | u128::from(started.0) << 24 | serial),
+        event: event(),
+        stripes: takes
+            .iter()
+            .map(|&(stripe, take)| StripeUpdate { stripe, take })
+            .collect(),
+        records,
+        at: UnixMillis(1_763_800_000_250),
+    }
+}
+
+pub(crate) async fn stripes(store: &Store) -> Vec<StripeView> {
+    match store.read_event(&event(), None).await {
+        EventRead::Found(stripes) => stripes,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) async fn remaining(store: &Store) -> Vec<u64> {
+    let stripes = stripes(store).await;
+    stripes.iter().map(|stripe| stripe.remaining).collect()
+}
+
+/// Waits for `condition` on the shard's own time.
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < Duration::from_secs(20), "never: {what}");
+        runtime::sleep(Duration::from_millis(1)).await;
+    }
+}
