@@ -33,6 +33,7 @@ enum Waiting {
     /// Another shard, which forwarded this reservation's operation.
     Shard {
         shard: usize,
+        event: EventId,
         reservation: ReservationId,
     },
 }
@@ -118,6 +119,7 @@ impl Driver {
     pub fn forwarded(self: &Rc<Self>, from: usize, route: Route, operation: Operation) {
         let waiting = Waiting::Shard {
             shard: from,
+            event: operation.event.clone(),
             reservation: operation.reservation.clone(),
         };
         match self.wait(waiting) {
@@ -126,9 +128,12 @@ impl Driver {
             }),
             None => self.reply(
                 from,
-                operation.reservation,
-                Answer::Refused(overloaded()),
-                None,
+                Reply {
+                    event: operation.event,
+                    reservation: operation.reservation,
+                    answer: Answer::Refused(overloaded()),
+                    learned: None,
+                },
             ),
         }
     }
@@ -136,7 +141,13 @@ impl Driver {
     /// Takes another shard's answer to an operation forwarded from here.
     pub fn replied(self: &Rc<Self>, reply: Reply) {
         self.enter(|core, now, fx| {
-            core.forward_settled(&reply.reservation, reply.answer, reply.learned, now, fx);
+            let Reply {
+                event,
+                reservation,
+                answer,
+                learned,
+            } = reply;
+            core.forward_settled(&event, &reservation, answer, learned, now, fx);
         });
     }
 
@@ -169,9 +180,19 @@ impl Driver {
             } => match self.waiting.borrow_mut().try_remove(call.0 as usize) {
                 // A caller that has gone needs no answer.
                 Some(Waiting::Operation(waiting)) => drop(waiting.send(answer)),
-                Some(Waiting::Shard { shard, reservation }) => {
-                    self.reply(shard, reservation, answer, learned);
-                }
+                Some(Waiting::Shard {
+                    shard,
+                    event,
+                    reservation,
+                }) => self.reply(
+                    shard,
+                    Reply {
+                        event,
+                        reservation,
+                        answer,
+                        learned,
+                    },
+                ),
                 Some(Waiting::Check(_)) | None => {}
             },
             Effect::Checked { call, result } => {
@@ -233,24 +254,17 @@ impl Driver {
         if let Some(Work::Forward { operation, .. }) = refused {
             let answer = Answer::Refused(overloaded());
             self.enter(|core, now, fx| {
-                core.forward_settled(&operation.reservation, answer, None, now, fx);
+                let Operation {
+                    event, reservation, ..
+                } = &operation;
+                core.forward_settled(event, reservation, answer, None, now, fx);
             });
         }
     }
 
-    fn reply(
-        &self,
-        shard: usize,
-        reservation: ReservationId,
-        answer: Answer,
-        learned: Option<crate::domain::transaction::RecordView>,
-    ) {
+    fn reply(&self, shard: usize, reply: Reply) {
         if let Some(peer) = self.peers.get(shard) {
-            peer.reply(Reply {
-                reservation,
-                answer,
-                learned,
-            });
+            peer.reply(reply);
         }
     }
 

@@ -50,6 +50,7 @@ pub enum Work {
 
 /// The answer to a forwarded operation.
 pub struct Reply {
+    pub event: EventId,
     pub reservation: ReservationId,
     pub answer: Answer,
     pub learned: Option<RecordView>,

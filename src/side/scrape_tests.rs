@@ -6,6 +6,7 @@ use std::sync::Mutex as StdMutex;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::domain::counters::Counters;
 use crate::telemetry::recorder::Recorder;
 
 /// Shards whose answers the test gives by hand.
@@ -29,7 +30,12 @@ impl ByHand {
     /// Waits for the question to `shard` and answers it with a batch of `members`.
     async fn answer(&self, shard: usize, members: usize) {
         let recorder = Recorder::new(shard);
-        recorder.transaction(members);
+        let counted = Counters {
+            transactions: 1,
+            members: members as u64,
+            ..Counters::default()
+        };
+        recorder.domain(&Counters::default(), &counted);
         self.next(shard).await.send(Some(recorder.take())).unwrap();
         tokio::task::yield_now().await;
     }

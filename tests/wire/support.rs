@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use inventory_api::domain::time::Micros;
-use inventory_api::runtime::{self, TcpListener};
+use inventory_api::runtime::{self, Listener};
 use inventory_api::wire::cold::ColdGate;
 use inventory_api::wire::{
     Call, CallObserver, Code, Drain, Ended, Inventory, InventoryServer, Status, WireContext,
@@ -278,8 +278,9 @@ async fn run(
     mut inbox: mpsc::UnboundedReceiver<Command>,
     started: std::sync::mpsc::Sender<SocketAddr>,
 ) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     started.send(listener.local_addr().unwrap()).unwrap();
+    let listener = Listener::adopt(listener);
     let drain = Drain::new();
     let observer = Rc::new(Observer(Arc::clone(&seen)));
     let context = Rc::new(WireContext::new(
@@ -293,7 +294,7 @@ async fn run(
         let context = Rc::clone(&context);
         async move {
             loop {
-                let stream = listener.accept().await.unwrap();
+                let stream = listener.accept().await.unwrap().settle_here().unwrap();
                 stream.set_nodelay(true).unwrap();
                 let (service, context) = (Rc::clone(&service), Rc::clone(&context));
                 runtime::spawn(serve_connection(stream, service, context)).detach();
