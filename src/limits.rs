@@ -47,6 +47,10 @@ pub const BATCH_GET_KEYS_MAX: usize = 100;
 /// Idle connections to the store that a shard keeps. One lane needs one; reads share the rest.
 pub const STORE_IDLE_CONNECTIONS_MAX: usize = 32;
 
+/// Idle connections over that number are closed once they are idle for this long: calls that end
+/// together and start again together must not open their connections anew each time.
+pub const STORE_SPARE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(1);
+
 /// Connections to the store that a shard may have open. Past it a call waits for one to come free.
 pub const STORE_CONNECTIONS_MAX: usize = 128;
 
@@ -225,6 +229,7 @@ const _: () = {
     assert!((STRIPES_MAX as usize) < TRANSACTION_ACTIONS_MAX);
     assert!(LANE_QUEUE_MAX <= OPERATIONS_IN_FLIGHT_MAX);
     assert!(STREAM_WINDOW_BYTES as usize >= REQUEST_MESSAGE_BYTES_MAX + 5);
+    assert!(STORE_SPARE_CONNECTION_AGE_MAX.as_secs() < STORE_IDLE_CONNECTION_AGE_MAX.as_secs());
     assert!(STORE_IDLE_CONNECTIONS_MAX <= STORE_CONNECTIONS_MAX);
     assert!(CREDENTIALS_LOOK_EVERY.as_secs() < CREDENTIALS_RENEW_AHEAD.as_secs());
 };
