@@ -97,7 +97,7 @@ fn calls_side_by_side_stay_within_the_connection_bound() {
         // Those over the idle bound are closed when nobody needs them for a while.
         let started = Instant::now();
         while relay.connections() - relay.closed() > limits::STORE_IDLE_CONNECTIONS_MAX {
-            assert!(started.elapsed() < Duration::from_secs(20), "spares stay");
+            assert!(started.elapsed() < Duration::from_secs(10), "spares stay");
             store.read_event(&event, None).await;
             runtime::sleep(Duration::from_millis(20)).await;
         }
