@@ -47,6 +47,10 @@ pub const BATCH_GET_KEYS_MAX: usize = 100;
 /// Idle connections to the store that a shard keeps. One lane needs one; reads share the rest.
 pub const STORE_IDLE_CONNECTIONS_MAX: usize = 32;
 
+/// Idle connections over that number are closed once they are idle for this long: calls that end
+/// together and start again together must not open their connections anew each time.
+pub const STORE_SPARE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(1);
+
 /// Connections to the store that a shard may have open. Past it a call waits for one to come free.
 pub const STORE_CONNECTIONS_MAX: usize = 128;
 
@@ -442,6 +446,7 @@ const _: () = {
     // The grace of cold streams ends before that of their connection.
     assert!(COLD_DRAIN_GRACE.as_millis() < CONNECTION_AGE_GRACE.as_millis());
     assert!(WRITE_BUFFER_BYTES_KEPT <= WRITE_BUFFER_BYTES_MAX);
+    assert!(STORE_SPARE_CONNECTION_AGE_MAX.as_secs() < STORE_IDLE_CONNECTION_AGE_MAX.as_secs());
     assert!(STORE_IDLE_CONNECTIONS_MAX <= STORE_CONNECTIONS_MAX);
     assert!(CALL_TIMEOUT_DEFAULT.as_nanos() <= CALL_TIMEOUT_MAX.as_nanos());
     assert!(STREAMS_PER_CONNECTION_DEFAULT <= STREAMS_PER_CONNECTION_MAX);

@@ -19,7 +19,7 @@ use crate::limits;
 use crate::runtime::{self, clock};
 
 /// Bounded by two numbers: [`limits::STORE_CONNECTIONS_MAX`] open, of which
-/// [`limits::STORE_IDLE_CONNECTIONS_MAX`] idle.
+/// [`limits::STORE_IDLE_CONNECTIONS_MAX`] idle for longer than a moment.
 pub(super) struct Pool {
     dialer: Dialer,
     /// Most recently used last.
@@ -110,12 +110,8 @@ impl Pool {
 
     /// The most recently used idle connection to `origin`. Drops those that are too old or closed.
     fn take_idle(&self, origin: &Origin) -> Option<Connection> {
-        let now = clock::monotonic();
-        let oldest = limits::STORE_IDLE_CONNECTION_AGE_MAX.as_micros();
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|entry| {
-            u128::from(now.since(entry.since).0) < oldest && !entry.connection.sender.is_closed()
-        });
+        prune(&mut idle, clock::monotonic());
         let at = idle
             .iter()
             .rposition(|entry| *entry.connection.origin == *origin)?;
@@ -127,11 +123,9 @@ impl Pool {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        if idle.len() >= limits::STORE_IDLE_CONNECTIONS_MAX {
-            idle.remove(0);
-        }
         let since = clock::monotonic();
         idle.push(Idle { connection, since });
+        prune(&mut idle, since);
     }
 
     /// Opens a connection in a task of its own, so that a caller who gives up before a slow TLS
@@ -173,6 +167,23 @@ impl Pool {
             idle.remove(0);
         }
     }
+}
+
+/// Drops what is closed, too old, or spare for too long. The longest idle come first.
+fn prune(idle: &mut Vec<Idle>, now: Micros) {
+    let age = |entry: &Idle| u128::from(now.since(entry.since).0);
+    idle.retain(|entry| {
+        let is_fresh = age(entry) < limits::STORE_IDLE_CONNECTION_AGE_MAX.as_micros();
+        is_fresh && !entry.connection.sender.is_closed()
+    });
+    let over = idle
+        .len()
+        .saturating_sub(limits::STORE_IDLE_CONNECTIONS_MAX);
+    let spare = idle[..over]
+        .iter()
+        .take_while(|entry| age(entry) >= limits::STORE_SPARE_CONNECTION_AGE_MAX.as_micros());
+    let spare = spare.count();
+    idle.drain(..spare);
 }
 
 /// Takes scheme and authority out of the request's URL and puts the authority into `host`.
