@@ -1,8 +1,8 @@
 //! The side thread: everything that is not a reservation.
 //!
 //! One thread, pinned to no core, with a tokio runtime of its own: probes and figures over HTTP
-//! ([`probes`]), the admin server ([`admin`]), the cold gRPC services of the clients' port
-//! ([`cold`]), signals ([`signals`]). Whatever goes wrong or gets stuck here costs no shard anything.
+//! (`probes`), the admin server ([`admin`]), the cold gRPC services of the clients' port
+//! (`cold`), signals (`signals`). Whatever goes wrong or gets stuck here costs no shard anything.
 //!
 //! Must not live here: reservations, what readiness depends on (the server tells [`Readiness`]).
 
