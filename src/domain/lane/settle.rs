@@ -22,6 +22,14 @@ enum Put {
     Throttled,
 }
 
+/// What the action of a member that stays said about its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Record {
+    /// There is none.
+    None,
+    Unsaid,
+}
+
 /// What a stripe's action said.
 #[derive(Clone, Copy, Debug)]
 enum Room {
@@ -188,9 +196,9 @@ impl Lane {
                 Reason::RecordUnreadable | Reason::Invalid => {
                     out.refuse(member, Refusal::Internal);
                 }
-                Reason::Fine | Reason::Conflict | Reason::Throttled | Reason::Stripe(_) => {
-                    again.push(member);
-                }
+                // The store did not get to say whether a record exists.
+                Reason::Conflict | Reason::Throttled => again.push((member, Record::Unsaid)),
+                Reason::Fine | Reason::Stripe(_) => again.push((member, Record::None)),
             }
         }
         let (fitting, later) = self.admit(again, &mut rooms, counters, out);
@@ -255,16 +263,17 @@ impl Lane {
     /// Splits the members that stay in the game: those the stripes have room for, first come first
     /// served, and those that must wait for what becomes of them. A member larger than what its
     /// stripe reported leaves: refused if that stripe is all there is, else to the other stripes.
+    /// But stock decides nothing about a member that may have a record: it asks again.
     fn admit(
         &mut self,
-        members: Vec<Member>,
+        members: Vec<(Member, Record)>,
         rooms: &mut [(u16, Room)],
         counters: &mut Counters,
         out: &mut LaneOutput,
     ) -> (Vec<Member>, Vec<Member>) {
         let mut fitting = Vec::with_capacity(members.len());
         let mut later = Vec::new();
-        for member in members {
+        for (member, record) in members {
             match fit(&member, rooms) {
                 Fit::Yes => {
                     for draw in &member.record.draws {
@@ -275,6 +284,7 @@ impl Lane {
                     fitting.push(member);
                 }
                 Fit::NotNow => later.push(member),
+                _ if record == Record::Unsaid => later.push(member),
                 Fit::NoSuchStripe(0) => out.refuse(member, Refusal::EventNotFound),
                 Fit::NoSuchStripe(_) => out.refuse(member, Refusal::Internal),
                 Fit::TooBig { reported } => {
