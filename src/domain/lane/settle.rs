@@ -110,7 +110,7 @@ impl Lane {
         self.flight = Some(flight);
     }
 
-    /// Puts members back to the front of the queue, in order, and pauses. Who would be too late
+    /// Puts members back to the front, in order, and pauses. Who would be too late
     /// after the pause is told now.
     fn put_off(
         &mut self,
@@ -129,13 +129,27 @@ impl Lane {
         let until = now.mono.plus(backoff::pause(self.attempts, rng));
         self.pause_until = Some(until);
         let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
-        for member in members.into_iter().rev() {
+        let mut kept = Vec::with_capacity(members.len());
+        for member in members {
             if member.head.deadline > until {
-                self.queue.push_front(member);
+                kept.push(member);
             } else {
                 counters.expired += 1;
                 out.refuse(member, Refusal::StoreBusy { retry_after });
             }
+        }
+        self.back_to_front(kept);
+    }
+
+    /// Members of the transaction that has just settled come before all others again, in order:
+    /// before the queue, and before groups that were split off behind them.
+    fn back_to_front(&mut self, members: Vec<Member>) {
+        if self.groups.is_empty() {
+            for member in members.into_iter().rev() {
+                self.queue.push_front(member);
+            }
+        } else if !members.is_empty() {
+            self.groups.push(members);
         }
     }
 
@@ -207,9 +221,7 @@ impl Lane {
             // Nothing explains the cancellation: never spin on it.
             put = Some(Put::Conflicted);
         }
-        for member in later.into_iter().rev() {
-            self.queue.push_front(member);
-        }
+        self.back_to_front(later);
         match put {
             Some(why) => self.put_off(fitting, why, now, rng, counters, out),
             None => {
