@@ -216,7 +216,13 @@ impl Bench {
             // Says nothing about an earlier try.
             Outcome::Conflict | Outcome::Throttled | Outcome::Refused => {}
         }
-        self.with(|lane, now, rng, counters, out| lane.settled(outcome, now, rng, counters, out))
+        let put_off = puts_off(&outcome);
+        self.with(|lane, now, rng, counters, out| lane.settled(outcome, now, rng, counters, out))?;
+        must!(
+            self.in_flight.is_none() || !put_off,
+            "put off, and sent again without a pause"
+        );
+        Ok(())
     }
 
     fn outcome(&mut self, sent: &Rc<Transaction>, fault: Fault) -> Result<Outcome, Broken> {
@@ -487,6 +493,18 @@ impl Bench {
         });
         must!(later.is_none(), "{later:?} was served before {refused:?}");
         Ok(())
+    }
+}
+
+/// Whether a store that says this wants to be left alone for a while.
+fn puts_off(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Unknown | Outcome::Conflict | Outcome::Throttled => true,
+        Outcome::Cancelled(reasons) => {
+            let busy = |reason: &Reason| matches!(reason, Reason::Conflict | Reason::Throttled);
+            reasons.iter().any(busy) || reasons.iter().all(|reason| *reason == Reason::Fine)
+        }
+        Outcome::Committed | Outcome::Rejected | Outcome::Refused => false,
     }
 }
 

@@ -188,7 +188,7 @@ impl Lane {
         let mut put = put_off_by(reasons);
         let mut rooms = self.rooms(&updates, of_stripes, &mut put, out);
 
-        let before = out.settled.len();
+        let before = out.settled.len() + self.short.len();
         let mut again = Vec::with_capacity(members.len());
         for (member, reason) in members.into_iter().zip(of_records) {
             match reason {
@@ -216,7 +216,7 @@ impl Lane {
             }
         }
         let (fitting, later) = self.admit(again, &mut rooms, counters, out);
-        let nobody_left = out.settled.len() == before && self.short.is_empty();
+        let nobody_left = out.settled.len() + self.short.len() == before;
         if put.is_none() && nobody_left && later.is_empty() {
             // Nothing explains the cancellation: never spin on it.
             put = Some(Put::Conflicted);
