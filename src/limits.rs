@@ -123,6 +123,10 @@ pub const TOMBSTONE_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Members waiting in one lane: at 99 per 20 ms about 1.6 s of work, beyond any useful deadline.
 pub const LANE_QUEUE_MAX: usize = 8_192;
 
+/// A full lane looks this often for callers that have gone: looking costs a pass over the queue,
+/// which must not become the price of every call that is shed.
+pub const LANE_SWEEP_EVERY: Duration = Duration::from_millis(10);
+
 /// Lanes of one shard. An idle lane is dropped, so this bounds events being sold at one instant.
 pub const LANES_MAX: usize = 16_384;
 

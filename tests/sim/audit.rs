@@ -1,7 +1,4 @@
 //! The promises, checked at every answer and at the end of a run.
-//!
-//! The rules are written out here once more, from what a client may rely on, not taken from the
-//! domain: a mistake in its state table shows.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +7,13 @@ use inventory_api::domain::effect::{Availability, CallId};
 use inventory_api::domain::ids::{OrderId, ReservationId};
 use inventory_api::domain::operation::Verb;
 use inventory_api::domain::time::Micros;
-use inventory_api::domain::transaction::{RecordView, ReservationState, Transaction};
+use inventory_api::domain::transaction::{ReservationState, Transaction};
 use inventory_api::limits;
 
+use super::broken::{Broken, must};
 use super::clients::{Call, What};
-use super::model::{ALIEN, INVALID, POISON, Store};
+use super::model::{ALIEN, INVALID, POISON, Store, TOKEN_MEMORY};
 use super::scenario::Scenario;
-use super::{Broken, must};
 
 #[derive(Debug)]
 enum State {
@@ -47,7 +44,8 @@ pub(crate) struct Audit {
     reservations: BTreeMap<ReservationId, Known>,
     /// No answer may blame the store or a queue.
     calm: bool,
-    ghosts: bool,
+    /// A definite refusal may be wrong about an earlier try.
+    nothing_done_is_likely: bool,
     torn_reads: bool,
 }
 
@@ -57,7 +55,7 @@ impl Audit {
             calls: BTreeMap::new(),
             reservations: BTreeMap::new(),
             calm: scenario.is_calm(),
-            ghosts: scenario.ghosts,
+            nothing_done_is_likely: scenario.ghosts || scenario.token_memory < TOKEN_MEMORY,
             torn_reads: scenario.torn_reads,
         }
     }
@@ -119,15 +117,15 @@ impl Audit {
         let What::Write(verb, reservation) = &call.what else {
             return Err(Broken(format!("{id:?} only asked and got {answer:?}")));
         };
-        let record = store.record(reservation).map(|stored| stored.view);
+        let due = store.answer_due(*verb, reservation, call.fingerprint());
         match answer {
             Answer::Refused(refusal) if !tells_of_record(refusal) => {
                 self.refused(&call, reservation, refusal, now, store)?;
             }
             _ => {
                 must!(
-                    proved(*verb, &call, reservation, answer, record),
-                    "{reservation}: {verb:?} got {answer:?}, stored is {record:?}"
+                    due.as_ref() == Some(answer),
+                    "{reservation}: {verb:?} got {answer:?}, its record wants {due:?}"
                 );
                 self.remember(reservation, answer)?;
             }
@@ -165,6 +163,14 @@ impl Audit {
         now: Micros,
         store: &Store,
     ) -> Result<(), Broken> {
+        // Whoever repeats a call is told what became of it, not what became of the stock.
+        if let Refusal::InsufficientInventory { .. } = refusal {
+            let written = store.record(reservation).map(|record| record.written);
+            must!(
+                written.is_none_or(|at| at > call.arrives),
+                "{reservation}: {call:?} got {refusal:?}, but it exists since {written:?}"
+            );
+        }
         let (due, why) = match refusal {
             Refusal::InsufficientInventory { remaining } => {
                 let qty = u64::from(call.qty);
@@ -280,7 +286,7 @@ impl Audit {
             );
             // Told that nothing was done, the clients went home: nothing may have been done.
             must!(
-                record.is_none() || known.told || known.lost || self.ghosts,
+                record.is_none() || known.told || known.lost || self.nothing_done_is_likely,
                 "{reservation} exists, but every call was told that nothing was done"
             );
             must!(
@@ -298,35 +304,6 @@ fn tells_of_record(refusal: &Refusal) -> bool {
         refusal,
         Refusal::IdempotencyConflict | Refusal::ReservationReleased | Refusal::ReservationCommitted
     )
-}
-
-/// Whether what is stored says the same as the answer.
-fn proved(
-    verb: Verb,
-    call: &Call,
-    reservation: &ReservationId,
-    answer: &Answer,
-    record: Option<RecordView>,
-) -> bool {
-    let Some(record) = record else {
-        return false;
-    };
-    if record.fingerprint != call.fingerprint() {
-        return *answer == Answer::Refused(Refusal::IdempotencyConflict);
-    }
-    let confirmed = record.state == ReservationState::Confirmed;
-    match answer {
-        Answer::Confirmed { order } => {
-            verb == Verb::Commit
-                && confirmed
-                && record.order == Some(*order)
-                && *order == OrderId::of(reservation)
-        }
-        Answer::Released => verb == Verb::Release && !confirmed,
-        Answer::Refused(Refusal::ReservationReleased) => verb == Verb::Commit && !confirmed,
-        Answer::Refused(Refusal::ReservationCommitted) => verb == Verb::Release && confirmed,
-        Answer::Refused(_) => false,
-    }
 }
 
 fn is_odd(reservation: &ReservationId) -> bool {

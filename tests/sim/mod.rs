@@ -8,36 +8,16 @@
 //! | `world.rs` | virtual time, the processes and their shards, what is under way between them |
 //! | `network.rs` | what happens to a request on its way to the store and back |
 //! | `audit.rs` | the promises, checked at every answer and at the end |
+//! | `broken.rs` | how a check ends a run |
 //! | `report.rs` | what a run, or many, went through |
 //!
 //! Must not live here: a clock, a thread, randomness that is not from the seed.
 
 pub(crate) mod audit;
+pub(crate) mod broken;
 pub(crate) mod clients;
 pub(crate) mod model;
 pub(crate) mod network;
 pub(crate) mod report;
 pub(crate) mod scenario;
 pub(crate) mod world;
-
-use std::fmt;
-
-/// A promise that was broken, in words.
-#[derive(Debug)]
-pub(crate) struct Broken(pub(crate) String);
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Ends the run with what was broken unless `$holds`.
-macro_rules! must {
-    ($holds:expr, $($why:tt)+) => {
-        if !$holds {
-            return Err($crate::sim::Broken(format!($($why)+)));
-        }
-    };
-}
-pub(crate) use must;

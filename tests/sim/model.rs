@@ -1,13 +1,18 @@
 //! The store as a map: all-or-nothing conditional writes, every failing condition told in order
 //! with what is stored, and a memory of request tokens. What DynamoDB promises, and no more.
 //!
+//! What a client must be told about a record is written out here once more, from the rules clients
+//! rely on and not from the domain, so that a mistake in the domain's table shows.
+//!
 //! It also checks what every transaction sent must obey, and remembers each event's stock over
 //! time, so that "sold out" can be held against what was there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use inventory_api::domain::ids::{EventId, OrderId, ReservationId};
+use inventory_api::domain::answer::{Answer, Refusal};
+use inventory_api::domain::ids::{EventId, Fingerprint, OrderId, ReservationId};
+use inventory_api::domain::operation::Verb;
 use inventory_api::domain::time::Micros;
 use inventory_api::domain::transaction::{
     Draw, EventRead, NewRecord, Outcome, Reason, RecordView, ReservationState, StripeUpdate,
@@ -15,7 +20,7 @@ use inventory_api::domain::transaction::{
 };
 use inventory_api::limits;
 
-use super::{Broken, must};
+use super::broken::{Broken, must};
 
 /// DynamoDB remembers a request token for ten minutes.
 pub(crate) const TOKEN_MEMORY: Micros = Micros::from_millis(600_000);
@@ -33,6 +38,7 @@ pub(crate) struct StoredRecord {
     pub(crate) event: EventId,
     pub(crate) qty: u32,
     pub(crate) draws: Vec<Draw>,
+    pub(crate) written: Micros,
 }
 
 #[derive(Debug)]
@@ -127,8 +133,34 @@ impl Store {
         self.in_progress.contains(&token)
     }
 
+    /// Whether a transaction of this token was applied, as far as the store still knows.
+    pub(crate) fn remembers(&self, token: u128, now: Micros) -> bool {
+        self.applied.get(&token).is_some_and(|until| *until > now)
+    }
+
     pub(crate) fn record(&self, reservation: &ReservationId) -> Option<&StoredRecord> {
         self.records.get(reservation)
+    }
+
+    /// What a caller must be told because of the record that exists, if one does.
+    pub(crate) fn answer_due(
+        &self,
+        verb: Verb,
+        reservation: &ReservationId,
+        fingerprint: Fingerprint,
+    ) -> Option<Answer> {
+        let record = self.records.get(reservation)?.view;
+        if record.fingerprint != fingerprint {
+            return Some(Answer::Refused(Refusal::IdempotencyConflict));
+        }
+        Some(match (verb, record.state) {
+            (Verb::Commit, ReservationState::Confirmed) => Answer::Confirmed {
+                order: OrderId::of(reservation),
+            },
+            (Verb::Release, ReservationState::Released) => Answer::Released,
+            (Verb::Commit, _) => Answer::Refused(Refusal::ReservationReleased),
+            (Verb::Release, _) => Answer::Refused(Refusal::ReservationCommitted),
+        })
     }
 
     pub(crate) fn exists(&self, event: &EventId) -> bool {
@@ -172,7 +204,7 @@ impl Store {
     ) -> Result<Outcome, Broken> {
         self.inspect(transaction)?;
         let token = transaction.token.0;
-        if self.applied.get(&token).is_some_and(|until| *until > now) {
+        if self.remembers(token, now) {
             return Ok(Outcome::Committed);
         }
         if transaction.records.iter().any(|r| is(r, POISON)) {
@@ -238,6 +270,7 @@ impl Store {
                 event: transaction.event.clone(),
                 qty: record.qty,
                 draws: record.draws.clone(),
+                written: now,
             };
             self.records.insert(record.reservation.clone(), stored);
         }

@@ -20,6 +20,8 @@ pub(crate) struct Arrival {
     pub(crate) answered: Option<Micros>,
     /// The sender has given up on it by then.
     pub(crate) late: bool,
+    /// The same request for a second time.
+    pub(crate) echo: bool,
 }
 
 /// All that becomes of one send.
@@ -43,6 +45,7 @@ impl Fate {
             meddled: happens(faults.action_fault, rng),
             answered: Some(answered),
             late: false,
+            echo: false,
         };
         if happens(faults.lost_request, rng) {
             return Self {
@@ -85,6 +88,7 @@ impl Fate {
             let mut echo = arrival.clone();
             echo.at = at.plus(Micros(rng.random_range(1..300_000)));
             echo.answered = None;
+            echo.echo = true;
             fate.arrivals.push(echo);
         }
         fate.arrivals.push(arrival);

@@ -50,8 +50,8 @@ pub(crate) struct Scenario {
     /// Stripes of one read are looked at one after the other, as a batch read does. Without
     /// restocks only: with them such a read proves nothing about any one instant.
     pub(crate) torn_reads: bool,
-    /// A request that the sender gave up on may even be applied after a later try of it was
-    /// definitely cancelled. Then "nothing was done" is only likely, all else must still hold.
+    /// A request that the sender gave up on, or a second copy of one, may even be applied after a
+    /// later try of it was definitely cancelled. Then "nothing was done" is only likely, all else must still hold.
     pub(crate) ghosts: bool,
     pub(crate) token_memory: Micros,
 }

@@ -19,12 +19,12 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::audit::Audit;
+use super::broken::{Broken, must};
 use super::clients::{self, Call, What};
 use super::model::Store;
 use super::network::{self, Fate, happens, hop, latency};
 use super::report::Report;
 use super::scenario::{Scenario, pick};
-use super::{Broken, must};
 
 /// Happenings of one run before it counts as a livelock: a hundred times what a run needs.
 const STEPS_MAX: u64 = 400_000;
@@ -259,7 +259,7 @@ impl World {
                 from,
                 route,
                 operation,
-            } => {
+            } if self.lives(to) => {
                 self.forwards_made += 1;
                 let call = CallId(FORWARDED + self.forwards_made);
                 self.forwards.insert(call.0, (from, origin_of(&operation)));
@@ -269,6 +269,7 @@ impl World {
                         .submit_forwarded(call, operation, route, now, fx);
                 })
             }
+            Happening::Forwarded { .. } => Ok(()),
             Happening::ForwardSettled(to, (event, reservation), answer, learned) => {
                 self.with(to, |shard, now, fx| {
                     let at = &mut shard.coordinator;
@@ -329,6 +330,10 @@ impl World {
         Ok(id)
     }
 
+    fn lives(&self, at: ShardRef) -> bool {
+        self.processes[at.process].life == at.life
+    }
+
     /// Lets a shard do something, carries out what it wants, and minds its timer. Messages to a
     /// life that has ended are lost.
     fn with(
@@ -336,8 +341,7 @@ impl World {
         at: ShardRef,
         act: impl FnOnce(&mut Shard, Now, &mut Vec<Effect>),
     ) -> Result<(), Broken> {
-        let process = &mut self.processes[at.process];
-        if process.life != at.life {
+        if !self.lives(at) {
             return Ok(());
         }
         let now = Now {
@@ -345,7 +349,7 @@ impl World {
             unix: UnixMillis(1_760_000_000_000 + self.now.0 / 1_000),
         };
         let mut fx = Vec::new();
-        let shard = &mut process.shards[at.shard];
+        let shard = &mut self.processes[at.process].shards[at.shard];
         act(shard, now, &mut fx);
         let wake = shard.coordinator.wake_at();
         if let Some(due) = wake
@@ -452,12 +456,15 @@ impl World {
         transaction: &Rc<Transaction>,
         arrival: &network::Arrival,
     ) -> Result<(), Broken> {
+        let token = transaction.token.0;
         if arrival.late {
-            self.store.end(transaction.token.0);
+            self.store.end(token);
         }
         let outcome = if let Some(verdict) = &arrival.verdict {
             verdict.clone()
-        } else if self.store.is_in_progress(transaction.token.0) {
+        } else if arrival.echo && !self.scenario.ghosts && !self.store.remembers(token, self.now) {
+            return Ok(());
+        } else if self.store.is_in_progress(token) {
             Outcome::Conflict
         } else {
             let rng = &mut self.network_rng;

@@ -121,6 +121,8 @@ pub struct Lane {
     /// Tries in a row that were put off.
     attempts: u32,
     pause_until: Option<Micros>,
+    /// A full lane looks for callers that have gone from here on.
+    sweep_due: Micros,
 }
 
 impl Lane {
@@ -135,6 +137,7 @@ impl Lane {
             flight: None,
             attempts: 0,
             pause_until: None,
+            sweep_due: Micros(0),
         }
     }
 
@@ -153,9 +156,13 @@ impl Lane {
 
     /// Operations in the lane that have not been answered.
     pub fn depth(&self) -> usize {
+        self.waiting() + self.flight.as_ref().map_or(0, |f| f.heads.len())
+    }
+
+    /// Operations that wait for a transaction, which the bound on the queue is for.
+    fn waiting(&self) -> usize {
         let grouped: usize = self.groups.iter().map(Vec::len).sum();
-        let flying = self.flight.as_ref().map_or(0, |f| f.heads.len());
-        self.queue.len() + grouped + self.short.len() + flying
+        self.queue.len() + grouped + self.short.len()
     }
 
     /// When [`Lane::wake`] is next due.
@@ -178,10 +185,10 @@ impl Lane {
         out: &mut LaneOutput,
     ) {
         let member = Member::new(operation, &self.stripe, now.mono);
-        if self.queue.len() >= limits::LANE_QUEUE_MAX {
+        if self.waiting() >= limits::LANE_QUEUE_MAX && self.sweep_due <= now.mono {
             self.drop_expired(now.mono, counters, out);
         }
-        if self.queue.len() >= limits::LANE_QUEUE_MAX {
+        if self.waiting() >= limits::LANE_QUEUE_MAX {
             counters.shed += 1;
             let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
             out.refuse(member, Refusal::Overloaded { retry_after });
@@ -256,19 +263,26 @@ impl Lane {
         });
     }
 
-    /// Frees the queue's room from callers that have gone.
+    /// Frees the room of callers that have gone, be it in the queue or waiting for a read.
     fn drop_expired(&mut self, now: Micros, counters: &mut Counters, out: &mut LaneOutput) {
         let late = self.why_late();
+        self.sweep_due = now.plus(Micros(limits::LANE_SWEEP_EVERY.as_micros() as u64));
         let mut kept = VecDeque::with_capacity(self.queue.len());
-        for member in self.queue.drain(..) {
-            if member.head.deadline > now {
-                kept.push_back(member);
-            } else {
+        let mut kept_short = Vec::with_capacity(self.short.len());
+        let queued = self.queue.drain(..).map(|member| (member, false));
+        let short = self.short.drain(..).map(|member| (member, true));
+        for (member, is_short) in short.chain(queued) {
+            if member.head.deadline <= now {
                 counters.expired += 1;
                 out.refuse(member, late.clone());
+            } else if is_short {
+                kept_short.push(member);
+            } else {
+                kept.push_back(member);
             }
         }
         self.queue = kept;
+        self.short = kept_short;
     }
 
     /// A deadline that passed because the store kept putting the lane off is the store's doing.

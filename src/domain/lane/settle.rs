@@ -22,6 +22,14 @@ enum Put {
     Throttled,
 }
 
+/// What the action of a member that stays said about its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Record {
+    /// There is none.
+    None,
+    Unsaid,
+}
+
 /// What a stripe's action said.
 #[derive(Clone, Copy, Debug)]
 enum Room {
@@ -102,7 +110,7 @@ impl Lane {
         self.flight = Some(flight);
     }
 
-    /// Puts members back to the front of the queue, in order, and pauses. Who would be too late
+    /// Puts members back to the front, in order, and pauses. Who would be too late
     /// after the pause is told now.
     fn put_off(
         &mut self,
@@ -121,13 +129,27 @@ impl Lane {
         let until = now.mono.plus(backoff::pause(self.attempts, rng));
         self.pause_until = Some(until);
         let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
-        for member in members.into_iter().rev() {
+        let mut kept = Vec::with_capacity(members.len());
+        for member in members {
             if member.head.deadline > until {
-                self.queue.push_front(member);
+                kept.push(member);
             } else {
                 counters.expired += 1;
                 out.refuse(member, Refusal::StoreBusy { retry_after });
             }
+        }
+        self.back_to_front(kept);
+    }
+
+    /// Members of the transaction that has just settled come before all others again, in order:
+    /// before the queue, and before groups that were split off behind them.
+    fn back_to_front(&mut self, members: Vec<Member>) {
+        if self.groups.is_empty() {
+            for member in members.into_iter().rev() {
+                self.queue.push_front(member);
+            }
+        } else if !members.is_empty() {
+            self.groups.push(members);
         }
     }
 
@@ -166,7 +188,7 @@ impl Lane {
         let mut put = put_off_by(reasons);
         let mut rooms = self.rooms(&updates, of_stripes, &mut put, out);
 
-        let before = out.settled.len();
+        let before = out.settled.len() + self.short.len();
         let mut again = Vec::with_capacity(members.len());
         for (member, reason) in members.into_iter().zip(of_records) {
             match reason {
@@ -188,20 +210,18 @@ impl Lane {
                 Reason::RecordUnreadable | Reason::Invalid => {
                     out.refuse(member, Refusal::Internal);
                 }
-                Reason::Fine | Reason::Conflict | Reason::Throttled | Reason::Stripe(_) => {
-                    again.push(member);
-                }
+                // The store did not get to say whether a record exists.
+                Reason::Conflict | Reason::Throttled => again.push((member, Record::Unsaid)),
+                Reason::Fine | Reason::Stripe(_) => again.push((member, Record::None)),
             }
         }
         let (fitting, later) = self.admit(again, &mut rooms, counters, out);
-        let nobody_left = out.settled.len() == before && self.short.is_empty();
+        let nobody_left = out.settled.len() + self.short.len() == before;
         if put.is_none() && nobody_left && later.is_empty() {
             // Nothing explains the cancellation: never spin on it.
             put = Some(Put::Conflicted);
         }
-        for member in later.into_iter().rev() {
-            self.queue.push_front(member);
-        }
+        self.back_to_front(later);
         match put {
             Some(why) => self.put_off(fitting, why, now, rng, counters, out),
             None => {
@@ -255,16 +275,17 @@ impl Lane {
     /// Splits the members that stay in the game: those the stripes have room for, first come first
     /// served, and those that must wait for what becomes of them. A member larger than what its
     /// stripe reported leaves: refused if that stripe is all there is, else to the other stripes.
+    /// But stock decides nothing about a member that may have a record: it asks again.
     fn admit(
         &mut self,
-        members: Vec<Member>,
+        members: Vec<(Member, Record)>,
         rooms: &mut [(u16, Room)],
         counters: &mut Counters,
         out: &mut LaneOutput,
     ) -> (Vec<Member>, Vec<Member>) {
         let mut fitting = Vec::with_capacity(members.len());
         let mut later = Vec::new();
-        for member in members {
+        for (member, record) in members {
             match fit(&member, rooms) {
                 Fit::Yes => {
                     for draw in &member.record.draws {
@@ -275,6 +296,7 @@ impl Lane {
                     fitting.push(member);
                 }
                 Fit::NotNow => later.push(member),
+                _ if record == Record::Unsaid => later.push(member),
                 Fit::NoSuchStripe(0) => out.refuse(member, Refusal::EventNotFound),
                 Fit::NoSuchStripe(_) => out.refuse(member, Refusal::Internal),
                 Fit::TooBig { reported } => {

@@ -1,0 +1,231 @@
+//! One lane under any interleaving of submits, outcomes, wake-ups and reads: what the group commit
+//! promises to every single member.
+//!
+//! The store answers honestly from the model, or loses, delays and refuses as the steps say.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "lane/bench.rs"]
+mod bench;
+#[path = "sim/broken.rs"]
+mod broken;
+// The model serves the simulation too, which asks it for more.
+#[allow(dead_code)]
+#[path = "sim/model.rs"]
+mod model;
+
+use inventory_api::domain::answer::{Answer, Refusal};
+use inventory_api::domain::operation::Verb;
+use inventory_api::domain::transaction::Reason;
+use inventory_api::limits;
+use proptest::prelude::*;
+
+use bench::{Bench, Fault, Member};
+use broken::Broken;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Submit(Member),
+    /// Time passes, by milliseconds; the lane is woken if it asked to be.
+    Pass(u64),
+    /// The store answers the transaction in flight, if there is one.
+    Answer(Fault),
+    /// The read that the lane asked for ends, if there is one.
+    Read(bool),
+    /// Somebody else buys from a stripe.
+    Rival(u16, u64),
+}
+
+fn step(stripes: u16) -> impl Strategy<Value = Step> {
+    let member = (
+        prop_oneof![4 => Just(Verb::Commit), 1 => Just(Verb::Release)],
+        1_u32..=4,
+        prop_oneof![1_u64..40, Just(5_000), Just(5_000)],
+        prop_oneof![12 => Just(""), 1 => Just(model::POISON), 1 => Just(model::INVALID)],
+        any::<bool>(),
+    )
+        .prop_map(|(verb, qty, patience, prefix, repeated)| Member {
+            verb,
+            qty,
+            patience,
+            prefix,
+            repeated,
+        });
+    prop_oneof![
+        6 => member.prop_map(Step::Submit),
+        2 => (0_u64..250).prop_map(Step::Pass),
+        4 => fault().prop_map(Step::Answer),
+        2 => any::<bool>().prop_map(Step::Read),
+        1 => (0..stripes, 0_u64..4).prop_map(|(stripe, units)| Step::Rival(stripe, units)),
+    ]
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        8 => Just(Fault::None),
+        1 => Just(Fault::LostRequest),
+        1 => Just(Fault::LostAnswer),
+        1 => Just(Fault::Conflict),
+        1 => Just(Fault::Throttled),
+        1 => Just(Fault::Refused),
+        2 => any::<u64>().prop_map(Fault::Meddled),
+        1 => Just(Fault::Unexplained),
+        1 => Just(Fault::Garbled),
+    ]
+}
+
+fn run(stock: &[u64], home: u16, steps: Vec<Step>) -> Result<Bench, Broken> {
+    let mut bench = Bench::new(stock, home);
+    for step in steps {
+        match step {
+            Step::Submit(member) => bench.submit(member)?,
+            Step::Pass(ms) => bench.pass(ms)?,
+            Step::Answer(fault) => bench.answer(fault)?,
+            Step::Read(works) => bench.end_read(works)?,
+            Step::Rival(stripe, units) => bench.rival(stripe, units)?,
+        }
+    }
+    bench.rest()?;
+    Ok(bench)
+}
+
+fn failed(broken: Broken) -> TestCaseError {
+    TestCaseError::fail(broken.0)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|c| c.parse().ok()).unwrap_or(1_500),
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_lane_over_one_stripe_keeps_every_promise(
+        stock in 0_u64..25,
+        steps in prop::collection::vec(step(1), 1..70),
+    ) {
+        run(&[stock], 0, steps).map_err(failed)?;
+    }
+
+    #[test]
+    fn a_lane_over_several_stripes_keeps_every_promise(
+        stock in prop::collection::vec(0_u64..10, 2..5),
+        home in 0_u16..2,
+        steps in prop::collection::vec(step(5), 1..70),
+    ) {
+        run(&stock, home, steps).map_err(failed)?;
+    }
+
+    #[test]
+    fn poisonous_members_harm_nobody(
+        batch in prop::collection::vec(prop::bool::weighted(0.1), 2..99),
+    ) {
+        let mut bench = Bench::new(&[1_000], 0);
+        // The first leaves alone, the rest gather behind it and leave as one.
+        for poisonous in std::iter::once(&false).chain(&batch) {
+            let prefix = if *poisonous { model::POISON } else { "" };
+            bench.submit(Member { prefix, ..Member::patient(1) }).map_err(failed)?;
+        }
+        let sent = bench.answer_all().map_err(failed)?;
+        bench.rest().map_err(failed)?;
+        for (n, poisonous) in batch.iter().enumerate() {
+            let answer = bench.answer_to(n + 1);
+            if *poisonous {
+                prop_assert_eq!(answer, &Answer::Refused(Refusal::Internal));
+            } else {
+                prop_assert!(matches!(answer, Answer::Confirmed { .. }), "{:?}", answer);
+            }
+        }
+        // Halving finds each culprit in at most log2(99) steps of two.
+        let culprits = batch.iter().filter(|poisonous| **poisonous).count();
+        prop_assert!(sent <= 2 + culprits * 14, "{} sent for {} culprits", sent, culprits);
+    }
+
+    #[test]
+    fn a_short_stripe_serves_first_come_first_served(
+        stock in 0_u64..60,
+        qtys in prop::collection::vec(1_u32..=4, 2..99),
+    ) {
+        let mut bench = Bench::new(&[stock], 0);
+        for qty in &qtys {
+            bench.submit(Member::patient(*qty)).map_err(failed)?;
+        }
+        bench.answer_all().map_err(failed)?;
+        bench.rest().map_err(failed)?;
+        // Exactly who is served when each in turn takes what is there.
+        let mut left = stock;
+        for (n, qty) in qtys.iter().enumerate() {
+            let served = u64::from(*qty) <= left;
+            left -= if served { u64::from(*qty) } else { 0 };
+            let confirmed = matches!(bench.answer_to(n), Answer::Confirmed { .. });
+            prop_assert_eq!(confirmed, served, "member {} of {:?}", n, qtys);
+        }
+    }
+}
+
+/// Fills a lane to its bound while one transaction is in flight.
+#[test]
+fn a_full_lane_refuses_and_frees_the_room_of_callers_that_have_gone() {
+    let mut bench = Bench::new(&[1_000_000], 0);
+    bench.submit(Member::patient(1)).unwrap();
+    for _ in 0..limits::LANE_QUEUE_MAX {
+        let patience = 50;
+        let member = Member {
+            patience,
+            ..Member::patient(1)
+        };
+        bench.submit(member).unwrap();
+    }
+    let first_refused = bench.submitted();
+    bench.submit(Member::patient(1)).unwrap();
+    let overloaded =
+        |answer: &Answer| matches!(answer, Answer::Refused(Refusal::Overloaded { .. }));
+    assert!(overloaded(bench.answer_to(first_refused)));
+    assert!(bench.depth() <= limits::LANE_QUEUE_MAX + limits::BATCH_MEMBERS_MAX);
+
+    bench.pass(60).unwrap();
+    let taken = bench.submitted();
+    bench.submit(Member::patient(1)).unwrap();
+    assert!(bench.is_waiting(taken), "the others' deadlines have passed");
+    bench.answer_all().unwrap();
+    bench.rest().unwrap();
+}
+
+/// Members that wait for a read of all stripes take room too.
+#[test]
+fn members_waiting_for_a_read_count_against_the_bound() {
+    let mut bench = Bench::new(&[0, 1_000_000], 0);
+    for _ in 0..3 * limits::LANE_QUEUE_MAX / 2 {
+        bench.submit(Member::patient(1)).unwrap();
+        // The read hangs; the home stripe goes on telling one batch after the other it is short.
+        bench.answer(Fault::None).unwrap();
+    }
+    let bound = limits::LANE_QUEUE_MAX + limits::BATCH_MEMBERS_MAX;
+    assert!(bench.depth() <= bound, "{} members", bench.depth());
+    bench.answer_all().unwrap();
+    bench.rest().unwrap();
+}
+
+/// A busy record says nothing about whether it exists: no stock decides about its caller.
+#[test]
+fn a_repeat_is_never_told_that_it_is_sold_out() {
+    for busy in [Reason::Conflict, Reason::Throttled] {
+        let mut bench = Bench::new(&[1], 0);
+        bench.submit(Member::patient(1)).unwrap();
+        bench.answer(Fault::None).unwrap();
+        let repeat = bench.submitted();
+        let repeated = Member {
+            repeated: true,
+            ..Member::patient(1)
+        };
+        bench.submit(repeated).unwrap();
+        bench
+            .answer(Fault::Reasons(vec![None, Some(busy)]))
+            .unwrap();
+        bench.rest().unwrap();
+        let answer = bench.answer_to(repeat);
+        assert!(matches!(answer, Answer::Confirmed { .. }), "{answer:?}");
+    }
+}
