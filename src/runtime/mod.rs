@@ -52,8 +52,17 @@ pub async fn yield_now() {
     glommio::executor().yield_task_queue_now().await;
 }
 
-/// Registers the process with the kernel's barrier before any thread exists. Call first in `main`.
+/// Registers the process with the kernel's barrier before any thread exists, and keeps it off huge
+/// pages. Call first in `main`.
+///
+/// A buffer that a ring registers pins the whole page it lies in: on transparent huge pages that is
+/// 2 MiB instead of 64 KiB, three times per shard (VmPin of two shards: 12 MiB instead of 384 KiB),
+/// past a locked-memory limit of 8 MiB. An idle server's memory goes from 57 to 20 MiB with it.
 pub fn early_init() {
+    let (on, unused) = (1_u64, 0_u64);
+    // SAFETY: PR_SET_THP_DISABLE takes four integers and no pointer. An old kernel refuses it, and
+    // then all stays as it was.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, on, unused, unused, unused) };
     glommio::early_init();
 }
 

@@ -37,6 +37,8 @@ pub(super) fn services_for(service: &'static str, readiness: &Readiness) -> Rout
         tonic_reflection::server::Builder::configure()
             .register_file_descriptor_set(ours.clone())
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // The types of error details, so that clients on reflection can show them.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(
                 tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,

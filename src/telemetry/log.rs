@@ -143,6 +143,8 @@ pub fn start(
         .spawn(move || writer.write(&queue, sink))?;
     let filter = Targets::new()
         .with_target("inventory_api", level.filter())
+        // The embedded engine warns of every condition that fails, which is how sales are refused.
+        .with_target("dynoxide", LevelFilter::ERROR)
         .with_default(level.filter().min(LevelFilter::WARN));
     let layer = JsonLines {
         lines,
