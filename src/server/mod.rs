@@ -31,6 +31,7 @@ use crate::preflight::{
 };
 use crate::shard::balance::Loads;
 use crate::shard::inbox::{Inbox, Mailbox, Work, inbox};
+use crate::shard::parting::presences;
 use crate::shard::{self, Ended, Seat, SeatError, ShardThread};
 use crate::side::{Readiness, Shutdown, Side, SideHandle, SideSettings};
 use crate::store::StoreSettings;
@@ -167,8 +168,9 @@ impl Server {
         let seats = grpc
             .into_iter()
             .zip(inboxes)
+            .zip(presences(count))
             .enumerate()
-            .map(|(shard, (listener, inbox))| Seat {
+            .map(|(shard, ((listener, inbox), presence))| Seat {
                 shard,
                 shards: count,
                 cpu: config.shard_cpus[shard],
@@ -177,6 +179,7 @@ impl Server {
                 inbox,
                 peers: mailboxes.clone(),
                 loads: loads.clone(),
+                presence,
                 store: store.clone(),
                 wire: wire_settings(config),
                 cold: cold.clone(),
