@@ -96,7 +96,7 @@ impl Driver {
     pub fn submit(self: &Rc<Self>, operation: Operation) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
         let Some(call) = self.wait(Waiting::Operation(answer)) else {
-            return refused(overloaded());
+            return at_once(Answer::Refused(overloaded()));
         };
         self.enter(|core, now, fx| core.submit(call, operation, now, fx));
         receiver
@@ -109,9 +109,10 @@ impl Driver {
         qty: u32,
     ) -> oneshot::Receiver<Result<Availability, Refusal>> {
         let (result, receiver) = oneshot::channel();
-        if let Some(call) = self.wait(Waiting::Check(result)) {
-            self.enter(|core, now, fx| core.check(call, event, qty, now, fx));
-        }
+        let Some(call) = self.wait(Waiting::Check(result)) else {
+            return at_once(Err(overloaded()));
+        };
+        self.enter(|core, now, fx| core.check(call, event, qty, now, fx));
         receiver
     }
 
@@ -296,8 +297,9 @@ fn overloaded() -> Refusal {
     }
 }
 
-fn refused(refusal: Refusal) -> oneshot::Receiver<Answer> {
-    let (answer, receiver) = oneshot::channel();
-    let _ = answer.send(Answer::Refused(refusal));
+/// A receiver that has its answer already.
+fn at_once<T>(answer: T) -> oneshot::Receiver<T> {
+    let (sender, receiver) = oneshot::channel();
+    let _ = sender.send(answer);
     receiver
 }
