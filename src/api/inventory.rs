@@ -3,8 +3,12 @@
 //! A repeat of a settled reservation is answered on the spot, without an await. Everything else is
 //! handed to the driver; the future that waits for the answer may be dropped, the write goes on.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
+use futures::FutureExt;
+use futures::channel::oneshot;
 use inventory_proto::inventory::v1::{
     CheckReq, CheckRes, CommitReq, CommitRes, ReleaseReq, ReleaseRes, SeatRef,
 };
@@ -15,6 +19,7 @@ use crate::domain::answer::{Answer, Refusal};
 use crate::domain::effect::Availability;
 use crate::domain::ids::{EventId, Fingerprint, ReservationId};
 use crate::domain::operation::{Operation, Verb};
+use crate::runtime::clock;
 use crate::shard::driver::Driver;
 use crate::telemetry::recorder::{InventoryType, Recorder};
 use crate::wire::{Call, Inventory, Status};
@@ -62,7 +67,7 @@ impl InventoryHandlers {
             Wanted::Quantity(qty) => qty,
             Wanted::Seats(seats) => {
                 let subject = subject(&event, Some(&reservation));
-                return Err(self.no_such_seats(event, &seats, &subject).await);
+                return Err(self.no_such_seats(call, event, &seats, &subject).await);
             }
         };
         let operation = Operation {
@@ -83,10 +88,9 @@ impl InventoryHandlers {
             };
         }
         let subject = subject_of(&operation);
-        match self.driver.submit(operation).await {
-            Ok(Answer::Refused(why)) => Err(self.refused(&why, &subject)),
-            Ok(answer) => Ok(answer),
-            Err(_) => Err(refusal::interrupted(&subject)),
+        match answer_of(self.driver.submit(operation), call, &subject).await? {
+            Answer::Refused(why) => Err(self.refused(&why, &subject)),
+            answer => Ok(answer),
         }
     }
 
@@ -96,18 +100,26 @@ impl InventoryHandlers {
         status
     }
 
-    async fn stock(&self, event: EventId, qty: u32) -> Result<Availability, Status> {
-        let about = subject(&event, None);
-        match self.driver.check(event, qty).await {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(why)) => Err(refusal::status_of(&why, &about)),
-            Err(_) => Err(refusal::interrupted(&about)),
-        }
+    async fn stock(
+        &self,
+        call: &Call,
+        event: EventId,
+        qty: u32,
+        about: &Subject,
+    ) -> Result<Availability, Status> {
+        let found = answer_of(self.driver.check(event, qty), call, about).await?;
+        found.map_err(|why| refusal::status_of(&why, about))
     }
 
     /// Quantity events have no seats; whether the event exists at all is told first.
-    async fn no_such_seats(&self, event: EventId, seats: &[String], about: &Subject) -> Status {
-        match self.stock(event, 1).await {
+    async fn no_such_seats(
+        &self,
+        call: &Call,
+        event: EventId,
+        seats: &[String],
+        about: &Subject,
+    ) -> Status {
+        match self.stock(call, event, 1, about).await {
             Ok(_) => refusal::seats_not_found(seats, about),
             Err(status) => status,
         }
@@ -133,10 +145,7 @@ impl InventoryHandlers {
                 wanted,
             }),
             (event, reservation, ..) => {
-                let about = Subject {
-                    event: event.map_or_else(String::new, EventId::into_string),
-                    reservation: reservation.map_or_else(String::new, ReservationId::into_string),
-                };
+                let about = Subject::of(event, reservation);
                 Err(refusal::invalid(violations, &about))
             }
         }
@@ -144,28 +153,28 @@ impl InventoryHandlers {
 }
 
 impl Inventory for InventoryHandlers {
-    async fn check_availability(
-        &self,
-        _call: &Call,
-        request: CheckReq,
-    ) -> Result<CheckRes, Status> {
+    async fn check_availability(&self, call: &Call, request: CheckReq) -> Result<CheckRes, Status> {
         let mut violations = Violations::default();
         let event = violations.event(request.event_id);
         let wanted = violations.wanted(request.qty, seat_ids(request.seat_ids), self.qty_max);
-        let (Some(event), Some(wanted)) = (event, wanted) else {
-            return Err(refusal::invalid(violations, &Subject::default()));
+        let (event, wanted) = match (event, wanted) {
+            (Some(event), Some(wanted)) => (event, wanted),
+            (event, _) => {
+                let about = Subject::of(event, None);
+                return Err(refusal::invalid(violations, &about));
+            }
         };
-        let answer = match wanted {
-            Wanted::Quantity(qty) => self.stock(event, qty).await.map(|found| CheckRes {
-                available: found.available,
-                unavailable_seats: Vec::new(),
-            }),
-            // Unknown seats are never available.
-            Wanted::Seats(seats) => self.stock(event, 1).await.map(|_| CheckRes {
-                available: false,
-                unavailable_seats: seats,
-            }),
+        let about = subject(&event, None);
+        let (qty, seats) = match wanted {
+            Wanted::Quantity(qty) => (qty, Vec::new()),
+            Wanted::Seats(seats) => (1, seats),
         };
+        let found = self.stock(call, event, qty, &about).await;
+        let answer = found.map(|found| CheckRes {
+            // Quantity events have no seats, and unknown seats are never available.
+            available: found.available && seats.is_empty(),
+            unavailable_seats: seats,
+        });
         let result = match &answer {
             Ok(found) if found.available => "available",
             Ok(_) => "unavailable",
@@ -218,6 +227,24 @@ impl Inventory for InventoryHandlers {
             Answer::Confirmed { .. } | Answer::Refused(_) => Err(unexpected()),
         }
     }
+}
+
+/// Waits for an answer of the driver until the call's deadline. The wire polls once more then, and
+/// that is when this gives up, with a status that says whom it is about.
+async fn answer_of<T>(
+    mut answer: oneshot::Receiver<T>,
+    call: &Call,
+    about: &Subject,
+) -> Result<T, Status> {
+    poll_fn(|cx| match answer.poll_unpin(cx) {
+        Poll::Ready(Ok(answer)) => Poll::Ready(Ok(answer)),
+        Poll::Ready(Err(_)) => Poll::Ready(Err(refusal::interrupted(about))),
+        Poll::Pending if clock::monotonic() >= call.deadline => {
+            Poll::Ready(Err(refusal::late(about)))
+        }
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 fn label(verb: Verb) -> &'static str {

@@ -160,8 +160,12 @@ impl<F: Future<Output = Result<Bytes, Status>>> ActiveCall<F> {
         self.finish(code);
     }
 
+    /// The handler is asked once more, for it knows whom the call is about.
     fn expire(&mut self) {
-        self.answer(Err(deadline_exceeded()));
+        let asked = self.advance(&mut Context::from_waker(Waker::noop()));
+        if asked.is_pending() {
+            self.answer(Err(deadline_exceeded()));
+        }
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
