@@ -96,7 +96,9 @@ impl InventoryHandlers {
 
     fn refused(&self, why: &Refusal, subject: &Subject) -> Status {
         let status = refusal::status_of(why, subject);
-        self.recorder.conflict(status.reason());
+        if met_another(why) {
+            self.recorder.conflict(status.reason());
+        }
         status
     }
 
@@ -226,6 +228,22 @@ impl Inventory for InventoryHandlers {
             }),
             Answer::Confirmed { .. } | Answer::Refused(_) => Err(unexpected()),
         }
+    }
+}
+
+/// Whether an operation was refused because of what others had done, which is a conflict.
+fn met_another(why: &Refusal) -> bool {
+    match why {
+        Refusal::InsufficientInventory { .. }
+        | Refusal::IdempotencyConflict
+        | Refusal::ReservationReleased
+        | Refusal::ReservationCommitted
+        | Refusal::StoreBusy { .. } => true,
+        Refusal::EventNotFound
+        | Refusal::DeadlineExceeded
+        | Refusal::Overloaded { .. }
+        | Refusal::StoreUnavailable { .. }
+        | Refusal::Internal => false,
     }
 }
 
