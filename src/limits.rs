@@ -268,6 +268,10 @@ pub const ANSWERS_CACHED_FOR_DEFAULT: Duration = Duration::from_secs(300);
 /// Default for how long a stop may take (SHUTDOWN_GRACE).
 pub const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(30);
 
+/// What a shard has left to end once it is told that the grace is over: a few looks into its inbox.
+/// One that has not ended then hangs, and the process ends without it.
+pub const ABORT_GRACE: Duration = Duration::from_secs(2);
+
 // ---- Telemetry ----------------------------------------------------------------------------------
 
 /// Longest latency a histogram tells apart; a longer one counts as this long in the buckets and in

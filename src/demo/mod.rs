@@ -126,7 +126,7 @@ pub fn run(config: Config, options: &DemoOptions) -> Result<(), DemoError> {
             batches
         }
     );
-    let settled = stopped.left == crate::shard::Ended::default() && !stopped.panicked;
+    let settled = stopped.left == crate::shard::Ended::default() && !stopped.broken;
     if audit.is_clean() && report.is_clean() && settled {
         Ok(())
     } else {

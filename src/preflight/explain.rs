@@ -1,4 +1,5 @@
-//! Failures of a start, explained: what is wrong, the live facts, the cure. Pure functions.
+//! Failures of a start, explained: what is wrong, the live facts, the cure. Pure functions, but for
+//! one question to the kernel where the executor has lost its answer.
 //!
 //! The same words serve `check` and a start that fails.
 

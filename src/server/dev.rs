@@ -31,10 +31,10 @@ pub fn run_dev(config: Config, data: Data) -> Result<(), Explanation> {
     prepare(&store, &config.store, Some((SAMPLE_EVENT, SAMPLE_TOTAL, 1)))?;
     let server = Server::start(&config, store, true)?;
     banner::developing(&config, server.addresses(), &place);
-    server.run_until_signal();
+    let stopped = server.run_until_signal();
     engine.stop();
     log.flush(LOG_FLUSH_MAX);
-    Ok(())
+    stopped.outcome()
 }
 
 /// The embedded engine as a store.

@@ -17,9 +17,13 @@ pub mod dev;
 pub mod ports;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use futures::future::Either;
+use tokio::sync::Notify;
 
 use self::bridge::Bridge;
 pub use self::dev::run_dev;
@@ -53,13 +57,28 @@ pub struct Stopped {
     pub took: Duration,
     /// What was left when the grace was over.
     pub left: Ended,
-    /// A shard's thread had panicked.
-    pub panicked: bool,
+    /// A shard's thread had panicked, or did not end.
+    pub broken: bool,
+}
+
+impl Stopped {
+    /// What the process ends with: what the grace left behind was said and is no failure.
+    ///
+    /// # Errors
+    /// When a shard was broken.
+    pub fn outcome(self) -> Result<(), Explanation> {
+        match self.broken {
+            false => Ok(()),
+            true => Err(plain("a shard has failed; the log says where".to_owned())),
+        }
+    }
 }
 
 /// A running server.
 pub struct Server {
     shards: Vec<ShardThread>,
+    /// Told when the first shard ends.
+    ended: Arc<Notify>,
     mailboxes: Vec<Mailbox>,
     side: SideHandle,
     readiness: Readiness,
@@ -98,9 +117,9 @@ pub fn run_serve(config: Config) -> Result<(), Explanation> {
     let store = config.store.settings();
     let server = Server::start(&config, store, true)?;
     banner::serving(&config, server.addresses());
-    server.run_until_signal();
+    let stopped = server.run_until_signal();
     log.flush(LOG_FLUSH_MAX);
-    Ok(())
+    stopped.outcome()
 }
 
 /// Starts the process's log on stderr.
@@ -193,7 +212,8 @@ impl Server {
             metrics: side.metrics_address(),
             admin: side.admin_address(),
         };
-        let shards = start_shards(seats, &mailboxes, &config.store)?;
+        let ended = Arc::new(Notify::new());
+        let shards = start_shards(seats, &ended, &mailboxes, &config.store)?;
         readiness.ready();
         tracing::info!(
             grpc = %addresses.grpc,
@@ -204,6 +224,7 @@ impl Server {
         );
         Ok(Self {
             shards,
+            ended,
             mailboxes,
             side,
             readiness,
@@ -221,17 +242,17 @@ impl Server {
         Totals(self.mailboxes.clone())
     }
 
-    /// Serves until SIGTERM or SIGINT, then stops. A second signal ends the grace at once.
+    /// Serves until SIGTERM or SIGINT, then stops. A second signal ends the grace at once. Stops
+    /// too when a shard has failed: the events it owned could not be sold until the next start.
     pub fn run_until_signal(self) -> Stopped {
         let mut shutdown = self.side.shutdown();
-        let asked = futures::executor::block_on(async {
-            shutdown
-                .wait_for(|state| *state != Shutdown::No)
-                .await
-                .is_ok()
-        });
-        if !asked {
-            tracing::error!("the side thread has ended; stopping");
+        let ended = Arc::clone(&self.ended);
+        let asked = pin!(shutdown.wait_for(|state| *state != Shutdown::No));
+        let failed = pin!(ended.notified());
+        match futures::executor::block_on(futures::future::select(asked, failed)) {
+            Either::Left((Ok(_), _)) => {}
+            Either::Left((Err(_), _)) => tracing::error!("the side thread has ended; stopping"),
+            Either::Right(_) => tracing::error!("a shard has failed; stopping"),
         }
         self.stop()
     }
@@ -240,27 +261,17 @@ impl Server {
     /// not settled when the grace is over is counted and left.
     pub fn stop(self) -> Stopped {
         let began = Instant::now();
-        let deadline = began + self.grace;
         tracing::info!(grace_ms = self.grace.as_millis() as u64, "stopping");
         self.readiness.drain("the server is stopping");
-        for mailbox in &self.mailboxes {
-            let _ = mailbox.post(Work::Drain);
-        }
-        let shutdown = self.side.shutdown();
-        let mut aborted = false;
-        while !self.shards.iter().all(ShardThread::is_finished) {
-            let hurry = matches!(*shutdown.borrow(), Shutdown::Immediate { .. });
-            if !aborted && (hurry || Instant::now() >= deadline) {
-                aborted = true;
-                for mailbox in &self.mailboxes {
-                    let _ = mailbox.post(Work::Abort);
-                }
-            }
-            std::thread::sleep(STOP_POLL);
-        }
+        self.wait_for_shards(began + self.grace);
         let mut stopped = Stopped::default();
         for shard in self.shards {
             let number = shard.shard;
+            if !shard.is_finished() {
+                tracing::error!(shard = number, "a shard does not end");
+                stopped.broken = true;
+                continue;
+            }
             match shard.join() {
                 Some(ended) => {
                     stopped.left.connections += ended.connections;
@@ -268,7 +279,7 @@ impl Server {
                 }
                 None => {
                     tracing::error!(shard = number, "a shard had panicked");
-                    stopped.panicked = true;
+                    stopped.broken = true;
                 }
             }
         }
@@ -286,6 +297,33 @@ impl Server {
         tracing::info!(took_ms = stopped.took.as_millis() as u64, "stopped");
         stopped
     }
+
+    /// Tells every shard to drain, from `deadline` or a second signal on to end as it is, and waits
+    /// for them all, but not for one that hangs.
+    fn wait_for_shards(&self, deadline: Instant) {
+        let shutdown = self.side.shutdown();
+        let mut gives_up = None;
+        // A full inbox takes nothing now: those not told yet are told at the next look.
+        let mut untold: Vec<&Mailbox> = self.mailboxes.iter().collect();
+        while !self.shards.iter().all(ShardThread::is_finished) {
+            let now = Instant::now();
+            let hurry = matches!(*shutdown.borrow(), Shutdown::Immediate { .. });
+            match gives_up {
+                None if hurry || now >= deadline => {
+                    gives_up = Some(now + limits::ABORT_GRACE);
+                    untold = self.mailboxes.iter().collect();
+                }
+                Some(at) if now >= at => return,
+                _ => {}
+            }
+            let aborting = gives_up.is_some();
+            untold.retain(|mailbox| {
+                let word = if aborting { Work::Abort } else { Work::Drain };
+                mailbox.post(word).is_err()
+            });
+            std::thread::sleep(STOP_POLL);
+        }
+    }
 }
 
 /// What the last log lines may take at the end.
@@ -296,6 +334,7 @@ const STOP_POLL: Duration = Duration::from_millis(2);
 
 fn start_shards(
     seats: Vec<Seat>,
+    ended: &Arc<Notify>,
     mailboxes: &[Mailbox],
     store: &StoreConfig,
 ) -> Result<Vec<ShardThread>, Explanation> {
@@ -303,7 +342,7 @@ fn start_shards(
     let (started, starts) = mpsc::channel();
     let mut shards = Vec::with_capacity(count);
     for seat in seats {
-        let shard = shard::start(seat, started.clone())
+        let shard = shard::start(seat, started.clone(), Arc::clone(ended))
             .map_err(|error| plain(format!("a shard's thread cannot be started: {error}")))?;
         shards.push(shard);
     }

@@ -22,12 +22,14 @@ use std::cell::Cell;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use tokio::sync::Notify;
 
 use self::balance::Loads;
 use self::driver::Driver;
@@ -99,18 +101,29 @@ impl ShardThread {
     }
 }
 
-/// Starts a shard's thread. `started` hears once whether it serves.
+/// Tells when a shard's thread ends, however it ends.
+struct Ends(Arc<Notify>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+/// Starts a shard's thread. `started` hears once whether it serves, `ended` that it does no more.
 ///
 /// # Errors
 /// When the operating system gives no thread.
 pub fn start(
     seat: Seat,
     started: std::sync::mpsc::Sender<(usize, Result<(), SeatError>)>,
+    ended: Arc<Notify>,
 ) -> io::Result<ShardThread> {
     let shard = seat.shard;
     let thread = std::thread::Builder::new()
         .name(format!("shard-{shard}"))
         .spawn(move || {
+            let _ends = Ends(ended);
             let said = started.clone();
             let run = runtime::run_pinned(seat.cpu, seat.spin_before_park, live(seat, started));
             run.unwrap_or_else(|error| {
