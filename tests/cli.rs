@@ -3,6 +3,9 @@
 //! What needs a whole server is proved elsewhere; here a small stand-in answers where one is asked.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/restricted.rs"]
+mod restricted;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt as _;
@@ -19,6 +22,8 @@ use inventory_proto::inventory::v1::{
     StripeStock,
 };
 use tonic::{Request, Response, Status};
+
+use restricted::{deny_rings, limit_locked_memory};
 
 const OK: i32 = 0;
 const FAILED: i32 = 1;
@@ -570,17 +575,7 @@ fn check_names_the_port_that_is_taken_and_who_to_ask() {
 
 #[test]
 fn check_under_a_low_lock_limit_names_the_limit_and_the_cure() {
-    let ran = check_in(|| {
-        let limit = libc::rlimit {
-            rlim_cur: 64 * 1024,
-            rlim_max: 64 * 1024,
-        };
-        // SAFETY: `limit` lives through the call, which only reads it.
-        match unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    });
+    let ran = check_in(|| limit_locked_memory(64 * 1024));
     assert_eq!(ran.code, FAILED, "{}", ran.out);
     for name in ["io_uring", "locked memory"] {
         let lines = lines_of(&ran.out, name).join("\n");
@@ -593,56 +588,6 @@ fn check_under_a_low_lock_limit_names_the_limit_and_the_cure() {
     let store = lines_of(&ran.out, "DynamoDB")[0];
     assert_has(store, &["note", "not asked"]);
     assert_has(&ran.out, &["locked memory 64 KiB"]);
-}
-
-/// Lets every system call through but io_uring_setup, which fails with `errno`.
-fn deny_rings(errno: i32) -> io::Result<()> {
-    let load_number = libc::sock_filter {
-        code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
-        jt: 0,
-        jf: 0,
-        // Where struct seccomp_data has the number of the call.
-        k: 0,
-    };
-    let unless_ring_skip_one = libc::sock_filter {
-        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
-        jt: 0,
-        jf: 1,
-        k: libc::SYS_io_uring_setup as u32,
-    };
-    let answer = |k| libc::sock_filter {
-        code: (libc::BPF_RET | libc::BPF_K) as u16,
-        jt: 0,
-        jf: 0,
-        k,
-    };
-    let mut filter = [
-        load_number,
-        unless_ring_skip_one,
-        answer(libc::SECCOMP_RET_ERRNO | errno as u32),
-        answer(libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog {
-        len: filter.len() as u16,
-        filter: filter.as_mut_ptr(),
-    };
-    // SAFETY: prctl with these numbers takes integers, and for the filter a pointer to `program`,
-    // which lives through the call together with the instructions it points to.
-    let outcome = unsafe {
-        if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 {
-            libc::prctl(
-                libc::PR_SET_SECCOMP,
-                libc::SECCOMP_MODE_FILTER,
-                &raw const program,
-            )
-        } else {
-            -1
-        }
-    };
-    match outcome {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 #[test]

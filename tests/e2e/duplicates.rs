@@ -1,0 +1,169 @@
+//! One reservation sent many times at once, over connections, shards and processes: one order, and
+//! the stock moves once.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use inventory_bench::load::{self, Plan, ledger::Outcome};
+use tokio::task::JoinSet;
+use tonic::Code;
+
+use crate::client::*;
+use crate::server::{Server, shards};
+use crate::stage::{Book, Stage, create_at};
+
+const EVENT: &str = "evt_duplicates";
+
+/// Sends each of `ids` twice at once over every client; the one order of each.
+async fn send_everywhere(clients: &[Inventory], ids: &[String], qty: i32) -> Vec<String> {
+    let mut calls = JoinSet::new();
+    for (index, id) in ids.iter().enumerate() {
+        for client in clients.iter().chain(clients) {
+            let (client, call) = (client.clone(), commit(id, EVENT, qty));
+            calls.spawn(async move { (index, client.order(call).await) });
+        }
+    }
+    let mut orders = vec![HashSet::new(); ids.len()];
+    while let Some(answer) = calls.join_next().await {
+        let (index, order) = answer.unwrap();
+        orders[index].insert(order);
+    }
+    let the_one = |orders: HashSet<String>| {
+        assert_eq!(orders.len(), 1, "{orders:?}");
+        orders.into_iter().next().unwrap()
+    };
+    orders.into_iter().map(the_one).collect()
+}
+
+fn ids(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("dup-{n}")).collect()
+}
+
+fn assert_told_is_stored(book: &Book, ids: &[String], orders: &[String]) {
+    assert_eq!(book.len(), ids.len());
+    for (id, order) in ids.iter().zip(orders) {
+        assert_eq!(book.order(id).as_ref(), Some(order), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn over_connections_on_every_shard_it_is_one_order() {
+    let stage = Stage::new();
+    create_at(stage.engine.address(), EVENT, 100, 1);
+    let server = stage.server();
+    let clients = clients(&server, 8).await;
+    let ids = ids(10);
+    let orders = send_everywhere(&clients, &ids, 3).await;
+    let book = stage.book(EVENT);
+    assert_told_is_stored(&book, &ids, &orders);
+    assert_eq!(book.remaining(), 100 - 30);
+    let figures = Figures::of(&server).await;
+    for shard in 0..shards() {
+        let name = format!("inventory_shard_connections{{shard=\"{shard}\"}}");
+        assert!(figures.get(&name) > 0.0, "no connection on shard {shard}");
+    }
+}
+
+async fn clients_of(servers: &[Server], each: usize) -> Vec<Inventory> {
+    let mut all = Vec::new();
+    for server in servers {
+        all.extend(clients(server, each).await);
+    }
+    all
+}
+
+#[tokio::test]
+async fn over_two_server_processes_it_is_one_order() {
+    let stage = Stage::new();
+    // Over several stripes the two processes may reach for different ones.
+    create_at(stage.engine.address(), EVENT, 100, 3);
+    let servers = [stage.server(), stage.server()];
+    let clients = clients_of(&servers, 4).await;
+    let ids = ids(10);
+    let orders = send_everywhere(&clients, &ids, 3).await;
+    let book = stage.book(EVENT);
+    assert_told_is_stored(&book, &ids, &orders);
+    assert_eq!(book.remaining(), 100 - 30);
+}
+
+#[tokio::test]
+async fn a_sale_over_two_processes_keeps_every_promise() {
+    let stage = Stage::new();
+    create_at(stage.engine.address(), EVENT, 300, 2);
+    let servers = [stage.server(), stage.server()];
+    let addresses = servers.iter().map(|server| server.grpc.clone()).collect();
+    let plan = Plan {
+        buyers: 500,
+        connections: 6,
+        calls_per_connection: 16,
+        call_timeout: Duration::from_secs(10),
+        ..Plan::new(addresses, EVENT, 300)
+    };
+    let report = load::run(plan, None).await.unwrap();
+    assert!(report.is_clean(), "{report}");
+    let counts = report.ledger.counts();
+    assert!(counts.duplicates_identical > 20, "{report}");
+    assert!(counts.late_commits_refused > 0, "{report}");
+    assert!(counts.sold_out > 0, "{report}");
+
+    let book = stage.book(EVENT);
+    assert_eq!(book.remaining(), 300 - report.sold_units());
+    for entry in report.ledger.entries() {
+        let id = &entry.reservation_id;
+        let order = book.order(id);
+        match &entry.outcome {
+            Outcome::Confirmed { order_id } => assert_eq!(order.as_deref(), Some(&**order_id)),
+            Outcome::Released => assert!(order.is_none() && book.ids().any(|known| known == id)),
+            Outcome::SoldOut => assert!(book.ids().all(|known| known != id), "{id}"),
+            other => panic!("{id}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_and_a_release_at_once_have_one_winner() {
+    let stage = Stage::new();
+    create_at(stage.engine.address(), EVENT, 100, 1);
+    let servers = [stage.server(), stage.server()];
+    let clients = clients_of(&servers, 2).await;
+    let mut races = JoinSet::new();
+    for n in 0..20 {
+        let clients = clients.clone();
+        races.spawn(async move {
+            let id = format!("race-{n}");
+            let (one, other) = (&clients[n % 4], &clients[(n + 2) % 4]);
+            let commit = || commit(&id, EVENT, 2);
+            let release = || release(&id, EVENT, 2);
+            let (committed, released) =
+                tokio::join!(one.commits(commit()), other.releases(release()));
+            assert_ne!(
+                committed.is_ok(),
+                released.is_ok(),
+                "{committed:?} {released:?}"
+            );
+            // Whoever asks later, anywhere, hears of the same winner.
+            for client in &clients {
+                match &committed {
+                    Ok(answer) => {
+                        assert_eq!(client.order(commit()).await, answer.order_id);
+                        let late = client.releases(release()).await.unwrap_err();
+                        assert_eq!(reason(&late), "RESERVATION_COMMITTED");
+                    }
+                    Err(status) => {
+                        assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+                        let late = client.commits(commit()).await.unwrap_err();
+                        assert_eq!(reason(&late), "RESERVATION_RELEASED");
+                        client.releases(release()).await.unwrap();
+                    }
+                }
+            }
+            committed.is_ok()
+        });
+    }
+    let mut sold = 0;
+    while let Some(won) = races.join_next().await {
+        sold += 2 * u64::from(won.unwrap());
+    }
+    let book = stage.book(EVENT);
+    assert_eq!((book.len(), book.remaining()), (20, 100 - sold));
+}

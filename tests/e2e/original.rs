@@ -1,0 +1,376 @@
+//! Each bug of the original that concerns quantity, as a test of that name.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tonic::Code;
+
+use crate::client::*;
+use crate::raw::Raw;
+use crate::server::{Launch, Ran, command};
+use crate::stage::{Stage, create_at};
+
+const EVENT: &str = "evt_original";
+
+/// Every string under `key`, however deep.
+fn texts<'v>(value: &'v Value, key: &str, found: &mut Vec<&'v str>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::String(text) if name == key => found.push(text),
+                    deeper => texts(deeper, key, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| texts(item, key, found)),
+        _ => {}
+    }
+}
+
+/// What a whole life of reservations asks of the store.
+async fn asked_of_the_store() -> Vec<Value> {
+    let stage = Stage::new();
+    let server = stage.server();
+    create(&server, EVENT, 10, 2).await;
+    let client = client(&server).await;
+    client.checks(check(EVENT, 1)).await.unwrap();
+    client.order(commit("r1", EVENT, 2)).await;
+    client.releases(release("r2", EVENT, 1)).await.unwrap();
+    client.releases(release("r1", EVENT, 2)).await.unwrap_err();
+    client.order(commit("r3", EVENT, 7)).await;
+    client.commits(commit("r4", EVENT, 7)).await.unwrap_err();
+    stock(&server, EVENT).await;
+    stage
+        .proxy
+        .asked()
+        .into_iter()
+        .map(|asked| asked.body)
+        .collect()
+}
+
+const EXPRESSIONS: [&str; 5] = [
+    "ConditionExpression",
+    "UpdateExpression",
+    "ProjectionExpression",
+    "FilterExpression",
+    "KeyConditionExpression",
+];
+
+#[tokio::test]
+async fn reserved_words_are_aliased_and_no_condition_is_empty() {
+    // The only bare words an expression of ours may have; every attribute stands behind a `#`.
+    const SYNTAX: [&str; 10] = [
+        "SET",
+        "ADD",
+        "REMOVE",
+        "AND",
+        "OR",
+        "NOT",
+        "IN",
+        "attribute_exists",
+        "attribute_not_exists",
+        "if_not_exists",
+    ];
+    let bodies = asked_of_the_store().await;
+    let mut seen = HashSet::new();
+    for (body, key) in bodies
+        .iter()
+        .flat_map(|body| EXPRESSIONS.map(|key| (body, key)))
+    {
+        let mut found = Vec::new();
+        texts(body, key, &mut found);
+        for text in found {
+            assert_ne!(text.trim(), "", "an empty {key} in {body}");
+            let words = text.split(|c: char| !(c.is_alphanumeric() || "_#:".contains(c)));
+            for word in words.filter(|word| !word.is_empty()) {
+                let fine = word.starts_with(['#', ':']) || SYNTAX.contains(&word);
+                assert!(fine, "{word} stands bare in {key} {text:?}");
+            }
+            seen.insert(key);
+        }
+    }
+    let wanted = HashSet::from(["ConditionExpression", "UpdateExpression"]);
+    assert!(seen.is_superset(&wanted), "looked at {seen:?} only");
+}
+
+#[tokio::test]
+async fn the_idempotency_record_and_the_stock_move_in_one_transaction() {
+    let stage = Stage::new();
+    create_at(stage.engine.address(), EVENT, 10, 1);
+    let server = stage.server();
+    let client = client(&server).await;
+    client.order(commit("r1", EVENT, 2)).await;
+    let about = |body: &Value| body.to_string().contains(&format!("\"{EVENT}\""));
+    let writes = stage.proxy.writes_asked();
+    let own: Vec<_> = writes.iter().filter(|w| about(&w.body)).collect();
+    assert_eq!(own.len(), 1, "{own:?}");
+    let actions = own[0].body["TransactItems"].as_array().unwrap();
+    let table = |action: &Value| {
+        let inner = action.as_object().unwrap().values().next().unwrap();
+        inner["TableName"].as_str().unwrap().to_owned()
+    };
+    let tables: Vec<String> = actions.iter().map(table).collect();
+    assert_eq!(tables, ["inventory", "idempotency"]);
+    // Nothing else writes.
+    let other = stage.proxy.asked().into_iter();
+    let other: Vec<String> = other
+        .map(|asked| asked.operation)
+        .filter(|o| ["PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem"].contains(&o.as_str()))
+        .collect();
+    assert_eq!(other, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_retried_commit_sells_once_even_when_every_memory_of_it_is_gone() {
+    let stage = Stage::new();
+    create_at(stage.engine.address(), EVENT, 10, 1);
+    let server = stage.server();
+    let order = client(&server).await.order(commit("r1", EVENT, 2)).await;
+    assert_eq!(
+        client(&server).await.order(commit("r1", EVENT, 2)).await,
+        order
+    );
+    server.kill();
+    let server = stage.server();
+    let client = client(&server).await;
+    assert_eq!(client.order(commit("r1", EVENT, 2)).await, order);
+    let book = stage.book(EVENT);
+    assert_eq!((book.remaining(), book.len()), (8, 1));
+}
+
+#[tokio::test]
+async fn no_version_race_two_hundred_concurrent_commits_all_succeed() {
+    let server = Launch::memory().start();
+    create(&server, EVENT, 200, 1).await;
+    let clients = clients(&server, 8).await;
+    let mut calls = JoinSet::new();
+    for n in 0..200 {
+        let client = clients[n % clients.len()].clone();
+        calls.spawn(async move { client.order(commit(&format!("r{n}"), EVENT, 1)).await });
+    }
+    let mut orders = HashSet::new();
+    while let Some(order) = calls.join_next().await {
+        orders.insert(order.unwrap());
+    }
+    assert_eq!(orders.len(), 200);
+    let stock = stock(&server, EVENT).await;
+    assert_eq!((stock.remaining, stock.confirmed), (0, 200));
+}
+
+#[tokio::test]
+async fn a_release_without_a_hold_adds_nothing() {
+    let server = Launch::memory().start();
+    create(&server, EVENT, 10, 1).await;
+    let client = client(&server).await;
+    client.order(commit("r1", EVENT, 10)).await;
+    for id in ["r2", "r2", "r3"] {
+        client.releases(release(id, EVENT, 5)).await.unwrap();
+    }
+    let status = client.releases(release("r1", EVENT, 10)).await.unwrap_err();
+    assert_eq!(reason(&status), "RESERVATION_COMMITTED");
+    let sold_out = client.commits(commit("r4", EVENT, 1)).await.unwrap_err();
+    assert_eq!(sold_out.code(), Code::Aborted);
+    assert_eq!(stock(&server, EVENT).await.remaining, 0);
+}
+
+#[tokio::test]
+async fn the_same_id_with_another_payload_is_refused() {
+    let stage = Stage::new();
+    for event in [EVENT, "evt_other"] {
+        create_at(stage.engine.address(), event, 10, 1);
+    }
+    let mut server = stage.server();
+    let order = client(&server).await.order(commit("r1", EVENT, 2)).await;
+    client(&server)
+        .await
+        .releases(release("r2", EVENT, 2))
+        .await
+        .unwrap();
+    // From memory, and from the store when the memory is gone.
+    for _ in 0..2 {
+        let client = client(&server).await;
+        for (id, event, qty) in [("r1", EVENT, 3), ("r1", "evt_other", 2), ("r2", EVENT, 1)] {
+            let code = Code::AlreadyExists;
+            let status = client.commits(commit(id, event, qty)).await.unwrap_err();
+            assert_refused(&status, code, "IDEMPOTENCY_CONFLICT", event, id);
+            let status = client.releases(release(id, event, qty)).await.unwrap_err();
+            assert_refused(&status, code, "IDEMPOTENCY_CONFLICT", event, id);
+        }
+        // Another payment is the same reservation: who pays changes nothing about the seats.
+        assert_eq!(client.order(commit("r1", EVENT, 2)).await, order);
+        server = stage.server();
+    }
+    assert_eq!(stage.book(EVENT).remaining(), 8);
+    assert_eq!(stage.book("evt_other").remaining(), 10);
+}
+
+#[tokio::test]
+async fn a_quantity_of_minus_five_adds_no_stock_and_zero_is_not_confirmed() {
+    let stage = Stage::new();
+    create_at(stage.engine.address(), EVENT, 10, 1);
+    let server = stage.server();
+    let client = client(&server).await;
+    let before = stage.proxy.asked().len();
+    for qty in [-5, 0, i32::MIN] {
+        let status = client.commits(commit("r1", EVENT, qty)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let status = client
+            .releases(release("r1", EVENT, qty))
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+    }
+    assert_eq!(stage.proxy.asked().len(), before, "it reached the store");
+    assert_eq!(stage.book(EVENT).remaining(), 10);
+}
+
+#[tokio::test]
+async fn order_ids_have_128_bits_and_are_the_same_on_every_server() {
+    let servers = [Launch::memory().start(), Launch::memory().start()];
+    let mut orders = HashSet::new();
+    for server in &servers {
+        create(server, EVENT, 1_000, 1).await;
+        let client = client(server).await;
+        let mut calls = JoinSet::new();
+        for n in 0..100 {
+            let client = client.clone();
+            calls.spawn(async move { client.order(commit(&format!("r{n}"), EVENT, 1)).await });
+        }
+        while let Some(order) = calls.join_next().await {
+            let order = order.unwrap();
+            let digits = order.strip_prefix("ord_").unwrap();
+            assert_eq!(digits.len(), 128 / 4, "{order}");
+            assert!(digits.bytes().all(|b| b.is_ascii_hexdigit()), "{order}");
+            orders.insert(order);
+        }
+    }
+    // Derived from the reservation: two servers without a common store agree.
+    assert_eq!(orders.len(), 100);
+    let bytes = |at: usize| -> HashSet<String> {
+        orders
+            .iter()
+            .map(|order| order[4 + 2 * at..6 + 2 * at].to_owned())
+            .collect()
+    };
+    assert!(
+        (0..16).all(|at| bytes(at).len() > 50),
+        "bits that never change"
+    );
+}
+
+#[tokio::test]
+async fn a_ttl_of_bare_digits_is_seconds() {
+    const HITS: &str = "idempotency_hits_total";
+    const MISSES: &str = "idempotency_misses_total";
+    for ttl in ["1", "1s"] {
+        let server = Launch::memory().env("IDEMPOTENCY_TTL_SECONDS", ttl).start();
+        create(&server, EVENT, 10, 1).await;
+        let client = client(&server).await;
+        let order = client.order(commit("r1", EVENT, 1)).await;
+        // Remembered at first, then forgotten, and the order is the same all along.
+        let misses = Figures::of(&server).await.sum(MISSES);
+        until("the answer is forgotten", async || {
+            assert_eq!(client.order(commit("r1", EVENT, 1)).await, order);
+            Figures::of(&server).await.sum(MISSES) > misses
+        })
+        .await;
+        assert!(Figures::of(&server).await.sum(HITS) > 0.0, "{ttl}");
+    }
+    let server = Launch::memory()
+        .env("IDEMPOTENCY_TTL_SECONDS", "300")
+        .start();
+    server.stops().await;
+    let ran: Ran = Launch::memory()
+        .env("IDEMPOTENCY_TTL_SECONDS", "300x")
+        .run();
+    assert_eq!(ran.code, Some(64));
+    ran.says(&["IDEMPOTENCY_TTL_SECONDS=\"300x\"", "300"]);
+}
+
+#[tokio::test]
+async fn keepalive_pings_without_calls_are_welcome() {
+    let server = Launch::memory().start();
+    let mut raw = Raw::connect(&server.grpc).await;
+    // Far more often than any client may: not one is answered with GOAWAY too_many_pings.
+    for _ in 0..60 {
+        raw.ping().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (code, _) = raw.check("evt_2025_1001", 1, &[]).await;
+    assert_eq!(code, Code::Ok);
+}
+
+#[tokio::test]
+async fn metrics_are_served_and_move() {
+    let server = Launch::memory().start();
+    create(&server, EVENT, 5, 1).await;
+    let client = client(&server).await;
+    client.checks(check(EVENT, 1)).await.unwrap();
+    client.order(commit("r1", EVENT, 5)).await;
+    client.order(commit("r1", EVENT, 5)).await;
+    client.commits(commit("r2", EVENT, 1)).await.unwrap_err();
+    client.releases(release("r3", EVENT, 1)).await.unwrap();
+    client.releases(release("r1", EVENT, 5)).await.unwrap_err();
+    let figures = Figures::of(&server).await;
+    for (name, wanted) in [
+        (
+            r#"grpc_request_duration_seconds_count{method="/inventory.v1.Inventory/CommitReservation"}"#,
+            3.0,
+        ),
+        (
+            r#"grpc_requests_total{method="/inventory.v1.Inventory/CommitReservation",status="OK"}"#,
+            2.0,
+        ),
+        (
+            r#"grpc_requests_total{method="/inventory.v1.Inventory/CommitReservation",status="ABORTED"}"#,
+            1.0,
+        ),
+        (
+            r#"inventory_commit_reservations_total{inventory_type="quantity",status="CONFIRMED"}"#,
+            2.0,
+        ),
+        (
+            r#"inventory_release_holds_total{inventory_type="quantity",status="RELEASED"}"#,
+            1.0,
+        ),
+        (
+            r#"inventory_check_availability_total{inventory_type="quantity",result="available"}"#,
+            1.0,
+        ),
+        (
+            r#"inventory_conflicts_total{conflict_type="INSUFFICIENT_INVENTORY"}"#,
+            1.0,
+        ),
+        (r#"idempotency_hits_total{operation_type="commit"}"#, 1.0),
+        ("grpc_active_requests", 0.0),
+    ] {
+        assert_eq!(figures.get(name), wanted, "{name}");
+    }
+    assert!(figures.sum("dynamodb_operation_duration_seconds_count") > 2.0);
+    assert!(figures.sum("dynamodb_requests_total") > 2.0);
+    assert!(figures.sum("idempotency_misses_total") > 2.0);
+}
+
+#[tokio::test]
+async fn the_health_check_starts_no_second_server() {
+    let server = Launch::memory().start();
+    let port = |address: &str| address.rsplit(':').next().unwrap().to_owned();
+    let ask = || {
+        let mut command = command(&["health"]);
+        // Its own settings: a second server would find all three ports taken.
+        command
+            .env("GRPC_PORT", port(&server.grpc))
+            .env("METRICS_PORT", port(&server.metrics))
+            .env("ADMIN_PORT", port(&server.admin));
+        Launch { command }.run()
+    };
+    for _ in 0..3 {
+        let ran = ask();
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+    assert_eq!(server.log.all().matches("\"serving\"").count(), 1);
+    server.stops().await;
+}

@@ -1,0 +1,163 @@
+//! A store of the test's own: an engine in this process, tables, a proxy in front, and an audit of
+//! what the store holds against what callers were told.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use inventory_api::domain::ids::EventId;
+use inventory_api::domain::transaction::{EventRead, ReservationState, StripeView};
+use inventory_api::embedded::{Data, Engine};
+use inventory_api::runtime;
+use inventory_api::store::{NoObserver, Store, StoreSettings, StoredRecord, tables};
+
+use crate::proxy::Proxy;
+use crate::server::{Launch, Server};
+
+pub(crate) struct Stage {
+    pub(crate) engine: Engine,
+    pub(crate) proxy: Proxy,
+}
+
+impl Stage {
+    /// An engine in memory with the tables made.
+    pub(crate) fn new() -> Self {
+        let engine = Engine::start(Data::Memory).unwrap();
+        let address = engine.address();
+        on_store(address, async |store| {
+            tables::create(&store).await.map(drop)
+        })
+        .unwrap();
+        let proxy = Proxy::start(address);
+        Self { engine, proxy }
+    }
+
+    /// A server whose store is reached through the proxy.
+    pub(crate) fn launch(&self) -> Launch {
+        Launch::serve(self.proxy.address)
+    }
+
+    #[track_caller]
+    pub(crate) fn server(&self) -> Server {
+        self.launch().start()
+    }
+
+    /// Reads back one event, past the proxy.
+    pub(crate) fn book(&self, event: &str) -> Book {
+        Book::read(self.engine.address(), event)
+    }
+}
+
+/// Makes an event of an engine without a server.
+pub(crate) fn create_at(engine: SocketAddr, event: &str, total: u64, stripes: u16) {
+    let event: EventId = event.parse().unwrap();
+    on_store(engine, async move |store| {
+        store.create_event(&event, total, stripes).await.unwrap();
+    });
+}
+
+/// Runs `work` with a store on an executor and a thread of its own.
+fn on_store<T: Send + 'static>(
+    engine: SocketAddr,
+    work: impl AsyncFnOnce(Store) -> T + Send + 'static,
+) -> T {
+    let thread = std::thread::spawn(move || {
+        runtime::run_here(async {
+            let settings = StoreSettings {
+                attempt_timeout: Duration::from_secs(20),
+                ..StoreSettings::local(engine)
+            };
+            let store = Store::connect(settings, Rc::new(NoObserver)).await;
+            work(store.unwrap()).await
+        })
+    });
+    thread.join().unwrap().unwrap()
+}
+
+/// All that the store holds of one event.
+pub(crate) struct Book {
+    pub(crate) stripes: Vec<StripeView>,
+    records: BTreeMap<String, StoredRecord>,
+}
+
+impl Book {
+    pub(crate) fn read(engine: SocketAddr, event: &str) -> Self {
+        let event: EventId = event.parse().unwrap();
+        let (stripes, records) = on_store(engine, async move |store| {
+            let EventRead::Found(stripes) = store.read_event(&event, None).await else {
+                panic!("the event cannot be read");
+            };
+            let mut records = Vec::new();
+            let mut from = None;
+            loop {
+                let page = store.scan_reservations(&event, from.as_ref()).await;
+                let page = page.unwrap();
+                records.extend(page.records);
+                from = page.next;
+                if from.is_none() {
+                    return (stripes, records);
+                }
+            }
+        });
+        let by_id = |record: StoredRecord| (record.reservation.to_string(), record);
+        let book = Self {
+            stripes,
+            records: records.into_iter().map(by_id).collect(),
+        };
+        book.assert_conserved();
+        book
+    }
+
+    /// Of a server's data directory; nobody may run on it.
+    pub(crate) fn of_dir(dir: &Path, event: &str) -> Self {
+        let engine = Engine::start(Data::Dir(dir.to_owned())).unwrap();
+        Self::read(engine.address(), event)
+    }
+
+    /// Per stripe: capacity = remaining + what confirmed records drew from it; every order once.
+    fn assert_conserved(&self) {
+        let mut drawn = vec![0; self.stripes.len()];
+        let mut orders = HashSet::new();
+        for record in self.records.values() {
+            if record.view.state != ReservationState::Confirmed {
+                assert!(record.draws.is_empty(), "{record:?}");
+                continue;
+            }
+            let order = record.view.order.unwrap().to_string();
+            assert!(orders.insert(order), "an order twice: {record:?}");
+            let units: u32 = record.draws.iter().map(|draw| draw.units).sum();
+            assert_eq!(units, record.qty, "{record:?}");
+            for draw in &record.draws {
+                drawn[usize::from(draw.stripe)] += u64::from(draw.units);
+            }
+        }
+        for (stripe, drawn) in self.stripes.iter().zip(drawn) {
+            assert_eq!(stripe.capacity, stripe.remaining + drawn, "{stripe:?}");
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.records.keys().map(String::as_str)
+    }
+
+    /// The order of a confirmed reservation.
+    pub(crate) fn order(&self, reservation: &str) -> Option<String> {
+        let order = self.records.get(reservation)?.view.order?;
+        Some(order.to_string())
+    }
+
+    pub(crate) fn remaining(&self) -> u64 {
+        self.stripes.iter().map(|stripe| stripe.remaining).sum()
+    }
+
+    /// How many stripes a reservation drew on.
+    pub(crate) fn draws(&self, reservation: &str) -> usize {
+        self.records[reservation].draws.len()
+    }
+}

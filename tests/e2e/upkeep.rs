@@ -1,0 +1,75 @@
+//! What a server costs that has nothing to do, and that `demo` ends well.
+
+use std::time::{Duration, Instant};
+
+use inventory_bench::cpu::CpuTime;
+
+use crate::client::*;
+use crate::server::{Launch, Server};
+
+/// Long enough for the ten milliseconds that CPU time is counted in.
+const WATCHED: Duration = Duration::from_secs(3);
+
+/// Resident memory of a process, in bytes.
+fn resident(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test]
+async fn an_idle_server_costs_next_to_nothing() {
+    let server = Launch::memory().start();
+    // With clients that are connected and silent, as most are most of the time.
+    let silent = clients(&server, 4).await;
+    silent[0].order(commit("r1", "evt_2025_1001", 1)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (before, began) = (CpuTime::of(server.pid()).unwrap(), Instant::now());
+    tokio::time::sleep(WATCHED).await;
+    let spent = CpuTime::of(server.pid()).unwrap().since(before).total();
+    let share = spent.as_secs_f64() / began.elapsed().as_secs_f64();
+    let memory = resident(&server);
+    let mib = memory as f64 / f64::from(1 << 20);
+    println!(
+        "idle: {:.2} % of a core, {mib:.1} MiB resident",
+        share * 100.0
+    );
+    // An unoptimised build is larger and slower; what is promised is the release build's.
+    let (share_max, mib_max) = if cfg!(debug_assertions) {
+        (0.03, 128.0)
+    } else {
+        (0.01, 64.0)
+    };
+    assert!(share < share_max, "{:.2} % of a core", share * 100.0);
+    assert!(mib < mib_max, "{mib:.1} MiB");
+}
+
+#[test]
+fn a_small_demo_ends_well() {
+    let args = [
+        "demo",
+        "--tickets",
+        "300",
+        "--connections",
+        "4",
+        "--stripes",
+        "3",
+    ];
+    let ran = Launch::of(&args).run();
+    assert_eq!(ran.code, Some(0), "{}\n{}", ran.out, ran.err);
+    let row = |name: &str| -> u64 {
+        let line = ran
+            .out
+            .lines()
+            .find(|line| line.trim_start().starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("no {name}:\n{}", ran.out));
+        let value = line.trim_start()[name.len()..].split_whitespace().next();
+        value.unwrap().parse().unwrap()
+    };
+    assert_eq!(
+        (row("sold"), row("oversold"), row("undersold")),
+        (300, 0, 0)
+    );
+    assert!(row("duplicates") > 0 && row("refused") > 0);
+}
