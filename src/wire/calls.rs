@@ -60,6 +60,7 @@ impl<F: Future<Output = Result<Bytes, Status>>> Calls<F> {
             head,
             slot: Some(slot),
             answered: false,
+            expired: false,
             waker: None,
         };
         match call.advance(cx) {
@@ -81,19 +82,20 @@ impl<F: Future<Output = Result<Bytes, Status>>> Calls<F> {
         }
     }
 
-    /// Answers every call whose deadline has come, and drops its handler.
+    /// Has every call whose deadline has come answered in the next [`Calls::poll`], without asking
+    /// its handler again.
     pub(super) fn expire(&mut self, now: Micros) {
         if self.earliest.is_none_or(|at| now < at) {
             return;
         }
         let mut earliest: Option<Micros> = None;
         for call in self.waiting.iter_mut() {
-            if call.answered {
-                continue;
-            }
             let deadline = call.head.deadline;
             if deadline <= now {
-                call.expire();
+                call.expired = true;
+                if let Some(waker) = &call.waker {
+                    waker.wake_by_ref();
+                }
             } else {
                 earliest = Some(earliest.map_or(deadline, |at| at.min(deadline)));
             }
@@ -123,13 +125,18 @@ struct ActiveCall<F> {
     /// `None` once the memory is given back.
     slot: Option<Slot<F>>,
     answered: bool,
-    /// This call's waker in the set, to have it taken out when it expires.
+    expired: bool,
+    /// This call's waker in the set, for when it expires.
     waker: Option<Waker>,
 }
 
 impl<F: Future<Output = Result<Bytes, Status>>> ActiveCall<F> {
     /// Polls the handler; ready when the call is answered. A panic is the call's, not the shard's.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.expired {
+            self.answer(Err(deadline_exceeded()));
+            return Poll::Ready(());
+        }
         let future = self.slot.as_mut().map(Pin::as_mut);
         let Some(mut future) = future.and_then(Option::as_pin_mut) else {
             return Poll::Ready(());
@@ -158,13 +165,6 @@ impl<F: Future<Output = Result<Bytes, Status>>> ActiveCall<F> {
             }
         };
         self.finish(code);
-    }
-
-    fn expire(&mut self) {
-        self.answer(Err(deadline_exceeded()));
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
     }
 
     /// Drops the handler and reports the call's end.

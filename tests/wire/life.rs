@@ -147,7 +147,7 @@ async fn a_connection_that_reached_its_age_leaves_and_loses_no_call() {
 #[tokio::test]
 async fn a_goaway_comes_in_two_phases() {
     let server = Server::start(settings());
-    let (mut bare, _) = Bare::open(&server).await;
+    let mut bare = Bare::open_and_settle(&server).await;
     server.drain();
     let first = bare.frame_of(GOAWAY).await.unwrap();
     assert_eq!(
