@@ -178,6 +178,7 @@ impl Server {
                 peers: mailboxes.clone(),
                 loads: loads.clone(),
                 store: store.clone(),
+                read_retries: config.store.read_retries,
                 wire: wire_settings(config),
                 cold: cold.clone(),
                 qty_max: config.max_qty,

@@ -26,6 +26,11 @@ impl Loads {
         self.0.get(shard).map_or(0, |l| l.0.load(Ordering::Relaxed))
     }
 
+    /// Open connections of the process.
+    pub fn total(&self) -> usize {
+        (0..self.0.len()).map(|shard| self.of(shard)).sum()
+    }
+
     /// Reserves a place for a connection that `me` accepted: on `me` unless another has fewer.
     /// `None` when every shard is full. The place is freed with [`Loads::close`].
     pub fn place(&self, me: usize) -> Option<usize> {

@@ -35,6 +35,7 @@ use crate::domain::coordinator::{self, Coordinator};
 use crate::domain::time::Micros;
 use crate::runtime::{self, Accepted, Listener};
 use crate::store::{ConnectError, Store, StoreSettings};
+use crate::telemetry::log;
 use crate::telemetry::recorder::{Recorder, Snapshot};
 use crate::wire::{self, Drain, InventoryServer, WireContext, WireSettings};
 
@@ -54,6 +55,8 @@ pub struct Seat {
     pub peers: Vec<Mailbox>,
     pub loads: Loads,
     pub store: StoreSettings,
+    /// More attempts at a read after the first.
+    pub read_retries: u32,
     pub wire: WireSettings,
     pub cold: wire::cold::ColdGate,
     pub qty_max: u32,
@@ -123,6 +126,7 @@ async fn live(
     started: std::sync::mpsc::Sender<(usize, Result<(), SeatError>)>,
 ) -> Ended {
     let shard = seat.shard;
+    log::set_shard(shard);
     let recorder = Rc::new(Recorder::new(shard));
     let observer = Rc::new(observe::StoreCalls::new(
         Rc::clone(&recorder),
@@ -142,7 +146,7 @@ async fn live(
         cache_for: Micros(seat.answers_cached_for.as_micros() as u64),
     };
     let core = Coordinator::new(settings, SmallRng::from_os_rng());
-    let driver = Driver::new(shard, core, store, seat.peers.clone());
+    let driver = Driver::new(shard, core, store, seat.peers.clone(), seat.read_retries);
     let handlers = InventoryHandlers::new(Rc::clone(&driver), Rc::clone(&recorder), seat.qty_max);
     let calls = Rc::new(observe::Calls::new(Rc::clone(&recorder)));
     let desk = Rc::new(Desk {
@@ -222,7 +226,7 @@ impl Desk {
             let context = Rc::clone(&desk.context);
             let connection = wire::serve_connection(stream, service, context);
             if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
-                tracing::error!(shard = desk.shard, "a connection's task panicked");
+                tracing::error!("a connection's task panicked");
             }
             desk.open.set(desk.open.get() - 1);
             desk.loads.close(desk.shard);
@@ -265,7 +269,8 @@ impl Desk {
                     other => self.handle(other, serve),
                 }
             }
-            if self.open.get() == 0 && self.driver.is_idle() {
+            // While any shard has connections, their calls may have to be forwarded here.
+            if self.loads.total() == 0 && self.driver.is_idle() {
                 return Ended::default();
             }
             runtime::sleep(DRAIN_POLL).await;
@@ -293,13 +298,13 @@ impl Desk {
                 reply,
             } => {
                 let store = Rc::clone(self.driver.store());
-                guarded(self.shard, async move {
+                guarded(async move {
                     let _ = reply.send(store.create_event(&event, total, stripes).await);
                 });
             }
             Work::GetEvent { event, reply } => {
                 let store = Rc::clone(self.driver.store());
-                guarded(self.shard, async move {
+                guarded(async move {
                     let _ = reply.send(store.read_event(&event, None).await);
                 });
             }
@@ -316,10 +321,10 @@ impl Desk {
 
 /// Runs a task of the side thread; a panic in it is logged and ends nothing else. The asker sees
 /// its channel closed.
-fn guarded(shard: usize, task: impl std::future::Future<Output = ()> + 'static) {
+fn guarded(task: impl std::future::Future<Output = ()> + 'static) {
     runtime::spawn(async move {
         if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-            tracing::error!(shard, "a task panicked");
+            tracing::error!("a task panicked");
         }
     })
     .detach();
