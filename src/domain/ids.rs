@@ -153,6 +153,25 @@ impl fmt::Display for OrderId {
     }
 }
 
+/// Why a text is not an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("want ord_ and 32 lower-case hex digits")]
+pub struct OrderIdError;
+
+impl std::str::FromStr for OrderId {
+    type Err = OrderIdError;
+
+    fn from_str(text: &str) -> Result<Self, OrderIdError> {
+        let digits = text.strip_prefix("ord_").ok_or(OrderIdError)?;
+        let canonical = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if digits.len() != 32 || !digits.bytes().all(canonical) {
+            return Err(OrderIdError);
+        }
+        let value = u128::from_str_radix(digits, 16).map_err(|_| OrderIdError)?;
+        Ok(Self(value.to_be_bytes()))
+    }
+}
+
 impl fmt::Debug for OrderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
