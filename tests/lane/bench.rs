@@ -94,7 +94,8 @@ pub(crate) struct Bench {
     in_flight: Option<Rc<Transaction>>,
     /// What must be sent again before anything else is.
     unresolved: Option<Rc<Transaction>>,
-    reading: bool,
+    /// The read under way: when it began, and what it will say if it works.
+    reading: Option<(Micros, EventRead)>,
     sent: usize,
     rivals: u32,
     /// The store has put the lane off, or refused it, at least once.
@@ -124,7 +125,7 @@ impl Bench {
             waiting: BTreeMap::new(),
             in_flight: None,
             unresolved: None,
-            reading: false,
+            reading: None,
             sent: 0,
             rivals: 0,
             put_off: false,
@@ -139,6 +140,16 @@ impl Bench {
 
     pub(crate) fn depth(&self) -> usize {
         self.lane.depth()
+    }
+
+    /// Whether the lane has asked for a read that has not ended.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// Records in the transaction in flight.
+    pub(crate) fn members_in_flight(&self) -> usize {
+        self.in_flight.as_ref().map_or(0, |sent| sent.records.len())
     }
 
     pub(crate) fn is_waiting(&self, member: usize) -> bool {
@@ -264,16 +275,13 @@ impl Bench {
 
     /// Ends the read that the lane asked for, if there is one.
     pub(crate) fn end_read(&mut self, works: bool) -> Result<(), Broken> {
-        if !std::mem::take(&mut self.reading) {
+        let Some((began, mut read)) = self.reading.take() else {
             return Ok(());
-        }
-        let began = self.now;
-        let read = if works {
-            self.store.read(&self.event)
-        } else {
-            self.refused = true;
-            EventRead::Unavailable
         };
+        if !works {
+            self.refused = true;
+            read = EventRead::Unavailable;
+        }
         self.now = self.now.plus(Micros(300));
         self.with(|lane, now, rng, counters, out| {
             lane.stripes_read(began, &read, now, rng, counters, out);
@@ -326,7 +334,7 @@ impl Bench {
         for _ in 0..TURNS_MAX {
             if self.in_flight.is_some() {
                 self.answer(Fault::None)?;
-            } else if self.reading {
+            } else if self.reading.is_some() {
                 self.end_read(true)?;
             } else if let Some(at) = self.lane.wake_at() {
                 let until = at.since(self.now);
@@ -390,9 +398,10 @@ impl Bench {
             self.sends(transaction)?;
         }
         if out.read_stripes {
-            must!(!self.reading, "asked for a read while one is under way");
+            must!(self.reading.is_none(), "asked twice for a read");
             must!(self.stripes > 1, "one stripe needs no read");
-            self.reading = true;
+            // The earliest view that an honest read can give.
+            self.reading = Some((self.now, self.store.read(&self.event)));
         }
         Ok(())
     }
