@@ -23,7 +23,8 @@ use std::time::{Duration, Instant};
 
 use self::bridge::Bridge;
 pub use self::dev::run_dev;
-use crate::config::{Config, LogLevel, StoreConfig, cpus};
+use crate::api::inventory::InventoryHandlers;
+use crate::config::{Config, LogLevel, cpus};
 use crate::domain::counters::Counters;
 use crate::limits;
 use crate::preflight::{
@@ -36,7 +37,7 @@ use crate::side::{Readiness, Shutdown, Side, SideHandle, SideSettings};
 use crate::store::StoreSettings;
 use crate::telemetry::log::{self, Log};
 use crate::telemetry::registry::BuildInfo;
-use crate::wire::{self, WireSettings};
+use crate::wire::{self, InventoryServer, WireSettings};
 
 /// Where the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,7 +182,6 @@ impl Server {
                 read_retries: config.store.read_retries,
                 wire: wire_settings(config),
                 cold: cold.clone(),
-                qty_max: config.max_qty,
                 answers_cached: config.answers_cached,
                 answers_cached_for: config.answers_cached_for,
             })
@@ -191,7 +191,7 @@ impl Server {
             metrics: side.metrics_address(),
             admin: side.admin_address(),
         };
-        let shards = start_shards(seats, &mailboxes, &config.store)?;
+        let shards = start_shards(seats, config, &mailboxes)?;
         readiness.ready();
         tracing::info!(
             grpc = %addresses.grpc,
@@ -294,14 +294,18 @@ const STOP_POLL: Duration = Duration::from_millis(2);
 
 fn start_shards(
     seats: Vec<Seat>,
+    config: &Config,
     mailboxes: &[Mailbox],
-    store: &StoreConfig,
 ) -> Result<Vec<ShardThread>, Explanation> {
     let count = seats.len();
     let (started, starts) = mpsc::channel();
     let mut shards = Vec::with_capacity(count);
     for seat in seats {
-        let shard = shard::start(seat, started.clone())
+        let qty_max = config.max_qty;
+        let service = move |driver, recorder| {
+            InventoryServer::new(InventoryHandlers::new(driver, recorder, qty_max))
+        };
+        let shard = shard::start(seat, service, started.clone())
             .map_err(|error| plain(format!("a shard's thread cannot be started: {error}")))?;
         shards.push(shard);
     }
@@ -314,7 +318,9 @@ fn start_shards(
             Err(SeatError::Ring(error)) => {
                 wrong = Some(explain_ring_error(&error, &Facts::read(), count));
             }
-            Err(SeatError::Store(error)) => wrong = Some(explain_connect_error(&error, store)),
+            Err(SeatError::Store(error)) => {
+                wrong = Some(explain_connect_error(&error, &config.store))
+            }
         }
     }
     match wrong {

@@ -30,14 +30,13 @@ use rand::rngs::SmallRng;
 use self::balance::Loads;
 use self::driver::Driver;
 use self::inbox::{Inbox, Mailbox, Work};
-use crate::api::inventory::InventoryHandlers;
 use crate::domain::coordinator::{self, Coordinator};
 use crate::domain::time::Micros;
 use crate::runtime::{self, Accepted, Listener};
 use crate::store::{ConnectError, Store, StoreSettings};
 use crate::telemetry::log;
 use crate::telemetry::recorder::{Recorder, Snapshot};
-use crate::wire::{self, Drain, InventoryServer, WireContext, WireSettings};
+use crate::wire::{self, Drain, HotService, WireContext, WireSettings};
 
 /// How often a draining shard looks whether its lanes have settled.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -59,7 +58,6 @@ pub struct Seat {
     pub read_retries: u32,
     pub wire: WireSettings,
     pub cold: wire::cold::ColdGate,
-    pub qty_max: u32,
     pub answers_cached: usize,
     pub answers_cached_for: Duration,
 }
@@ -98,12 +96,14 @@ impl ShardThread {
     }
 }
 
-/// Starts a shard's thread. `started` hears once whether it serves.
+/// Starts a shard's thread. `service` makes what its connections call, once, on the shard; `started`
+/// hears once whether it serves.
 ///
 /// # Errors
 /// When the operating system gives no thread.
-pub fn start(
+pub fn start<S: HotService + 'static>(
     seat: Seat,
+    service: impl FnOnce(Rc<Driver>, Rc<Recorder>) -> S + Send + 'static,
     started: std::sync::mpsc::Sender<(usize, Result<(), SeatError>)>,
 ) -> io::Result<ShardThread> {
     let shard = seat.shard;
@@ -111,7 +111,11 @@ pub fn start(
         .name(format!("shard-{shard}"))
         .spawn(move || {
             let said = started.clone();
-            let run = runtime::run_pinned(seat.cpu, seat.spin_before_park, live(seat, started));
+            let run = runtime::run_pinned(
+                seat.cpu,
+                seat.spin_before_park,
+                live(seat, service, started),
+            );
             run.unwrap_or_else(|error| {
                 let _ = said.send((shard, Err(SeatError::Ring(error))));
                 Ended::default()
@@ -121,8 +125,9 @@ pub fn start(
 }
 
 /// A shard's life.
-async fn live(
+async fn live<S: HotService + 'static>(
     seat: Seat,
+    service: impl FnOnce(Rc<Driver>, Rc<Recorder>) -> S,
     started: std::sync::mpsc::Sender<(usize, Result<(), SeatError>)>,
 ) -> Ended {
     let shard = seat.shard;
@@ -147,12 +152,12 @@ async fn live(
     };
     let core = Coordinator::new(settings, SmallRng::from_os_rng());
     let driver = Driver::new(shard, core, store, seat.peers.clone(), seat.read_retries);
-    let handlers = InventoryHandlers::new(Rc::clone(&driver), Rc::clone(&recorder), seat.qty_max);
+    let service = Rc::new(service(Rc::clone(&driver), Rc::clone(&recorder)));
     let calls = Rc::new(observe::Calls::new(Rc::clone(&recorder)));
     let desk = Rc::new(Desk {
         shard,
         loads: seat.loads.clone(),
-        service: Rc::new(InventoryServer::new(handlers)),
+        service,
         context: Rc::new(WireContext::new(
             seat.wire,
             Drain::new(),
@@ -194,13 +199,11 @@ async fn live(
     ended
 }
 
-type Service = InventoryServer<InventoryHandlers>;
-
 /// What the tasks of a shard share.
-struct Desk {
+struct Desk<S> {
     shard: usize,
     loads: Loads,
-    service: Rc<Service>,
+    service: Rc<S>,
     context: Rc<WireContext>,
     driver: Rc<Driver>,
     recorder: Rc<Recorder>,
@@ -209,7 +212,7 @@ struct Desk {
     open: Cell<usize>,
 }
 
-impl Desk {
+impl<S: HotService + 'static> Desk<S> {
     /// Takes a connection whose place in the loads is reserved.
     fn serve(self: &Rc<Self>, accepted: Accepted) {
         let stream = match accepted.settle_here() {
