@@ -98,8 +98,9 @@ pub(crate) struct Bench {
     reading: Option<(Micros, EventRead)>,
     sent: usize,
     rivals: u32,
-    /// The store has put the lane off, or refused it, at least once.
+    /// The store's last word was to come back later.
     put_off: bool,
+    /// The store has refused something, or failed to read, at least once.
     refused: bool,
 }
 
@@ -227,7 +228,9 @@ impl Bench {
             // Says nothing about an earlier try.
             Outcome::Conflict | Outcome::Throttled | Outcome::Refused => {}
         }
-        let put_off = puts_off(&outcome);
+        let refused_again = outcome == Outcome::Refused && self.unresolved.is_some();
+        let put_off = puts_off(&outcome) || refused_again;
+        self.put_off = put_off;
         self.with(|lane, now, rng, counters, out| lane.settled(outcome, now, rng, counters, out))?;
         must!(
             self.in_flight.is_none() || !put_off,
@@ -239,7 +242,6 @@ impl Bench {
     fn outcome(&mut self, sent: &Rc<Transaction>, fault: Fault) -> Result<Outcome, Broken> {
         let now = self.now;
         self.refused |= matches!(fault, Fault::Refused);
-        self.put_off |= !matches!(fault, Fault::None | Fault::Refused);
         match fault {
             Fault::LostRequest => Ok(Outcome::Unknown),
             Fault::LostAnswer => {
