@@ -3,9 +3,13 @@
 //! A repeat of a settled reservation is answered on the spot, without an await. Everything else is
 //! handed to the driver; the future that waits for the answer may be dropped, the write goes on.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 
+use futures::FutureExt;
+use futures::channel::oneshot;
 use inventory_proto::inventory::v1::{
     CheckReq, CheckRes, CommitReq, CommitRes, ReleaseReq, ReleaseRes, SeatRef,
 };
@@ -16,6 +20,7 @@ use crate::domain::answer::{Answer, Refusal};
 use crate::domain::effect::Availability;
 use crate::domain::ids::{EventId, Fingerprint, ReservationId};
 use crate::domain::operation::{Operation, Verb};
+use crate::runtime::clock;
 use crate::shard::driver::Driver;
 use crate::telemetry::recorder::{InventoryType, Recorder};
 use crate::wire::{Call, Inventory, Status};
@@ -50,7 +55,13 @@ impl InventoryHandlers {
     ///
     /// What has to wait is boxed: a call answered from memory then carries no room for it, and
     /// moving that room was a tenth of the call's cost.
-    fn begin(&self, call: &Call, verb: Verb, request: Request, payment: String) -> Begun<'_> {
+    fn begin<'a>(
+        &'a self,
+        call: &'a Call,
+        verb: Verb,
+        request: Request,
+        payment: String,
+    ) -> Begun<'a> {
         let Request {
             event,
             reservation,
@@ -61,7 +72,7 @@ impl InventoryHandlers {
             Wanted::Seats(seats) => {
                 let subject = subject(&event, Some(&reservation));
                 return Begun::Waits(Box::pin(async move {
-                    Err(self.no_such_seats(event, &seats, &subject).await)
+                    Err(self.no_such_seats(call, event, &seats, &subject).await)
                 }));
             }
         };
@@ -81,38 +92,47 @@ impl InventoryHandlers {
                 Begun::Answered(Err(self.refused(&why, &subject_of(&operation))))
             }
             Some(answer) => Begun::Answered(Ok(answer)),
-            None => Begun::Waits(Box::pin(self.submit(operation))),
+            None => Begun::Waits(Box::pin(self.submit(call, operation))),
         }
     }
 
     /// Runs one operation to its answer.
-    async fn submit(&self, operation: Operation) -> Result<Answer, Status> {
+    async fn submit(&self, call: &Call, operation: Operation) -> Result<Answer, Status> {
         let subject = subject_of(&operation);
-        match self.driver.submit(operation).await {
-            Ok(Answer::Refused(why)) => Err(self.refused(&why, &subject)),
-            Ok(answer) => Ok(answer),
-            Err(_) => Err(refusal::interrupted(&subject)),
+        match answer_of(self.driver.submit(operation), call, &subject).await? {
+            Answer::Refused(why) => Err(self.refused(&why, &subject)),
+            answer => Ok(answer),
         }
     }
 
     fn refused(&self, why: &Refusal, subject: &Subject) -> Status {
         let status = refusal::status_of(why, subject);
-        self.recorder.conflict(status.reason());
+        if met_another(why) {
+            self.recorder.conflict(status.reason());
+        }
         status
     }
 
-    async fn stock(&self, event: EventId, qty: u32) -> Result<Availability, Status> {
-        let about = subject(&event, None);
-        match self.driver.check(event, qty).await {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(why)) => Err(refusal::status_of(&why, &about)),
-            Err(_) => Err(refusal::interrupted(&about)),
-        }
+    async fn stock(
+        &self,
+        call: &Call,
+        event: EventId,
+        qty: u32,
+        about: &Subject,
+    ) -> Result<Availability, Status> {
+        let found = answer_of(self.driver.check(event, qty), call, about).await?;
+        found.map_err(|why| refusal::status_of(&why, about))
     }
 
     /// Quantity events have no seats; whether the event exists at all is told first.
-    async fn no_such_seats(&self, event: EventId, seats: &[String], about: &Subject) -> Status {
-        match self.stock(event, 1).await {
+    async fn no_such_seats(
+        &self,
+        call: &Call,
+        event: EventId,
+        seats: &[String],
+        about: &Subject,
+    ) -> Status {
+        match self.stock(call, event, 1, about).await {
             Ok(_) => refusal::seats_not_found(seats, about),
             Err(status) => status,
         }
@@ -138,10 +158,7 @@ impl InventoryHandlers {
                 wanted,
             }),
             (event, reservation, ..) => {
-                let about = Subject {
-                    event: event.map_or_else(String::new, EventId::into_string),
-                    reservation: reservation.map_or_else(String::new, ReservationId::into_string),
-                };
+                let about = Subject::of(event, reservation);
                 Err(refusal::invalid(violations, &about))
             }
         }
@@ -164,30 +181,28 @@ impl Begun<'_> {
 }
 
 impl Inventory for InventoryHandlers {
-    async fn check_availability(
-        &self,
-        _call: &Call,
-        request: CheckReq,
-    ) -> Result<CheckRes, Status> {
+    async fn check_availability(&self, call: &Call, request: CheckReq) -> Result<CheckRes, Status> {
         let mut violations = Violations::default();
         let event = violations.event(request.event_id);
         let wanted = violations.wanted(request.qty, seat_ids(request.seat_ids), self.qty_max);
-        let (Some(event), Some(wanted)) = (event, wanted) else {
-            return Err(refusal::invalid(violations, &Subject::default()));
+        let (event, wanted) = match (event, wanted) {
+            (Some(event), Some(wanted)) => (event, wanted),
+            (event, _) => {
+                let about = Subject::of(event, None);
+                return Err(refusal::invalid(violations, &about));
+            }
         };
-        let answer = match wanted {
-            Wanted::Quantity(qty) => Box::pin(self.stock(event, qty))
-                .await
-                .map(|found| CheckRes {
-                    available: found.available,
-                    unavailable_seats: Vec::new(),
-                }),
-            // Unknown seats are never available.
-            Wanted::Seats(seats) => Box::pin(self.stock(event, 1)).await.map(|_| CheckRes {
-                available: false,
-                unavailable_seats: seats,
-            }),
+        let about = subject(&event, None);
+        let (qty, seats) = match wanted {
+            Wanted::Quantity(qty) => (qty, Vec::new()),
+            Wanted::Seats(seats) => (1, seats),
         };
+        let found = Box::pin(self.stock(call, event, qty, &about)).await;
+        let answer = found.map(|found| CheckRes {
+            // Quantity events have no seats, and unknown seats are never available.
+            available: found.available && seats.is_empty(),
+            unavailable_seats: seats,
+        });
         let result = match &answer {
             Ok(found) if found.available => "available",
             Ok(_) => "unavailable",
@@ -243,6 +258,40 @@ impl Inventory for InventoryHandlers {
             Answer::Confirmed { .. } | Answer::Refused(_) => Err(unexpected()),
         }
     }
+}
+
+/// Whether an operation was refused because of what others had done, which is a conflict.
+fn met_another(why: &Refusal) -> bool {
+    match why {
+        Refusal::InsufficientInventory { .. }
+        | Refusal::IdempotencyConflict
+        | Refusal::ReservationReleased
+        | Refusal::ReservationCommitted
+        | Refusal::StoreBusy { .. } => true,
+        Refusal::EventNotFound
+        | Refusal::DeadlineExceeded
+        | Refusal::Overloaded { .. }
+        | Refusal::StoreUnavailable { .. }
+        | Refusal::Internal => false,
+    }
+}
+
+/// Waits for an answer of the driver until the call's deadline. The wire polls once more then, and
+/// that is when this gives up, with a status that says whom it is about.
+async fn answer_of<T>(
+    mut answer: oneshot::Receiver<T>,
+    call: &Call,
+    about: &Subject,
+) -> Result<T, Status> {
+    poll_fn(|cx| match answer.poll_unpin(cx) {
+        Poll::Ready(Ok(answer)) => Poll::Ready(Ok(answer)),
+        Poll::Ready(Err(_)) => Poll::Ready(Err(refusal::interrupted(about))),
+        Poll::Pending if clock::monotonic() >= call.deadline => {
+            Poll::Ready(Err(refusal::late(about)))
+        }
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 fn label(verb: Verb) -> &'static str {

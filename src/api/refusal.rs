@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::validate::Violations;
 use crate::domain::answer::Refusal;
+use crate::domain::ids::{EventId, ReservationId};
 use crate::domain::time::Micros;
 use crate::wire::{Code, Status};
 
@@ -32,6 +33,14 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// As far as they are known.
+    pub fn of(event: Option<EventId>, reservation: Option<ReservationId>) -> Self {
+        Self {
+            event: event.map_or_else(String::new, EventId::into_string),
+            reservation: reservation.map_or_else(String::new, ReservationId::into_string),
+        }
+    }
+
     fn describe(&self, mut status: Status) -> Status {
         if !self.event.is_empty() {
             status = status.with_metadata("event_id", self.event.as_str());
@@ -99,6 +108,15 @@ pub fn status_of(refusal: &Refusal, subject: &Subject) -> Status {
         ),
     };
     subject.describe(status)
+}
+
+/// The status of a call whose deadline passed while its outcome was still open.
+pub fn late(subject: &Subject) -> Status {
+    subject.describe(Status::new(
+        Code::DeadlineExceeded,
+        reason::DEADLINE_EXCEEDED,
+        "the deadline passed before the outcome was known; a repeat of the call learns it",
+    ))
 }
 
 /// The status of a call whose answer was lost with the shard: the write may have taken effect.

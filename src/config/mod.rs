@@ -182,6 +182,7 @@ impl StoreConfig {
             region: self.region.clone(),
             tables: self.tables.clone(),
             attempt_timeout: self.attempt_timeout,
+            read_retries: self.read_retries,
             ..StoreSettings::default()
         }
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use super::facts::{Facts, Seccomp, bytes};
+use super::facts::{Facts, Seccomp, bytes, try_ring};
 use crate::limits::{KERNEL_MIN, MEMLOCK_FLOOR_BYTES, MEMLOCK_SHARD_BYTES};
 
 /// What is wrong and what cures it. `Display` gives the whole of it, over several lines.
@@ -72,7 +72,12 @@ fn errno_of(error: &io::Error, facts: &Facts) -> i32 {
     match error.kind() {
         io::ErrorKind::PermissionDenied => libc::EPERM,
         io::ErrorKind::OutOfMemory => libc::ENOMEM,
-        io::ErrorKind::Unsupported => libc::ENOSYS,
+        // The executor's word for every ring it did not get: the kernel tells which it is.
+        io::ErrorKind::Unsupported => {
+            let refused = try_ring().err();
+            let errno = refused.and_then(|error| error.raw_os_error());
+            errno.unwrap_or(libc::EINVAL)
+        }
         // The executor's own floor has no error number.
         _ if !facts.memlock.allows(MEMLOCK_FLOOR_BYTES) => libc::ENOMEM,
         _ => 0,

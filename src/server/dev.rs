@@ -43,6 +43,7 @@ pub fn engine_store(config: &Config, engine: &Engine) -> StoreSettings {
     StoreSettings {
         tables: config.store.tables.clone(),
         attempt_timeout: config.store.attempt_timeout.max(ENGINE_TIMEOUT),
+        read_retries: config.store.read_retries,
         ..StoreSettings::local(engine.address())
     }
 }

@@ -32,6 +32,7 @@ use crate::preflight::{
 };
 use crate::shard::balance::Loads;
 use crate::shard::inbox::{Inbox, Mailbox, Work, inbox};
+use crate::shard::parting::presences;
 use crate::shard::{self, Ended, Seat, SeatError, ShardThread};
 use crate::side::{Readiness, Shutdown, Side, SideHandle, SideSettings};
 use crate::store::StoreSettings;
@@ -168,8 +169,9 @@ impl Server {
         let seats = grpc
             .into_iter()
             .zip(inboxes)
+            .zip(presences(count))
             .enumerate()
-            .map(|(shard, (listener, inbox))| Seat {
+            .map(|(shard, ((listener, inbox), presence))| Seat {
                 shard,
                 shards: count,
                 cpu: config.shard_cpus[shard],
@@ -178,8 +180,8 @@ impl Server {
                 inbox,
                 peers: mailboxes.clone(),
                 loads: loads.clone(),
+                presence,
                 store: store.clone(),
-                read_retries: config.store.read_retries,
                 wire: wire_settings(config),
                 cold: cold.clone(),
                 answers_cached: config.answers_cached,

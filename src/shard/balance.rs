@@ -34,17 +34,25 @@ impl Loads {
     /// Reserves a place for a connection that `me` accepted: on `me` unless another has fewer.
     /// `None` when every shard is full. The place is freed with [`Loads::close`].
     pub fn place(&self, me: usize) -> Option<usize> {
-        let fewest = (0..self.0.len()).min_by_key(|shard| self.of(*shard))?;
-        let target = if self.of(me) > self.of(fewest) {
-            fewest
-        } else {
-            me
-        };
-        if self.of(target) >= limits::CONNECTIONS_PER_SHARD_MAX {
-            return None;
+        loop {
+            let mine = self.of(me);
+            let others = (0..self.0.len()).map(|shard| (self.of(shard), shard));
+            let (least, fewest) = others.min()?;
+            let (target, open) = match mine > least {
+                true => (fewest, least),
+                false => (me, mine),
+            };
+            if open >= limits::CONNECTIONS_PER_SHARD_MAX {
+                return None;
+            }
+            // Another shard that chose the same one at the same time makes this choice out of date.
+            let place = &self.0.get(target)?.0;
+            let reserved =
+                place.compare_exchange(open, open + 1, Ordering::Relaxed, Ordering::Relaxed);
+            if reserved.is_ok() {
+                return Some(target);
+            }
         }
-        self.0.get(target)?.0.fetch_add(1, Ordering::Relaxed);
-        Some(target)
     }
 
     /// Moves a reserved place, when the hand-over failed.

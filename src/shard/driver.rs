@@ -15,7 +15,6 @@ use slab::Slab;
 
 use super::inbox::{Mailbox, Reply, Work};
 use crate::domain::answer::{Answer, Refusal};
-use crate::domain::backoff;
 use crate::domain::coordinator::Coordinator;
 use crate::domain::counters::Counters;
 use crate::domain::effect::{Availability, CallId, Effect, LaneId, Route};
@@ -46,8 +45,6 @@ pub struct Driver {
     store: Rc<Store>,
     waiting: RefCell<Slab<Waiting>>,
     peers: Vec<Mailbox>,
-    /// More attempts at a read after the first (DDB_MAX_RETRIES).
-    read_retries: u32,
     /// The earliest wake-up for which a timer runs.
     armed: Cell<Option<Micros>>,
     /// Effect buffers for reuse; more than one only while effects cause effects.
@@ -60,7 +57,6 @@ impl Driver {
         coordinator: Coordinator,
         store: Rc<Store>,
         peers: Vec<Mailbox>,
-        read_retries: u32,
     ) -> Rc<Self> {
         Rc::new(Self {
             shard,
@@ -68,7 +64,6 @@ impl Driver {
             store,
             waiting: RefCell::new(Slab::new()),
             peers,
-            read_retries,
             armed: Cell::new(None),
             spare: Cell::new(Vec::new()),
         })
@@ -101,7 +96,7 @@ impl Driver {
     pub fn submit(self: &Rc<Self>, operation: Operation) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
         let Some(call) = self.wait(Waiting::Operation(answer)) else {
-            return refused(overloaded());
+            return at_once(Answer::Refused(overloaded()));
         };
         self.enter(|core, now, fx| core.submit(call, operation, now, fx));
         receiver
@@ -114,9 +109,10 @@ impl Driver {
         qty: u32,
     ) -> oneshot::Receiver<Result<Availability, Refusal>> {
         let (result, receiver) = oneshot::channel();
-        if let Some(call) = self.wait(Waiting::Check(result)) {
-            self.enter(|core, now, fx| core.check(call, event, qty, now, fx));
-        }
+        let Some(call) = self.wait(Waiting::Check(result)) else {
+            return at_once(Err(overloaded()));
+        };
+        self.enter(|core, now, fx| core.check(call, event, qty, now, fx));
         receiver
     }
 
@@ -237,29 +233,13 @@ impl Driver {
     fn read(self: &Rc<Self>, event: EventId, stripes_hint: Option<u16>) {
         let driver = Rc::clone(self);
         runtime::spawn(async move {
-            let read = AssertUnwindSafe(driver.try_read(&event, stripes_hint))
+            let read = AssertUnwindSafe(driver.store.read_event(&event, stripes_hint))
                 .catch_unwind()
                 .await
                 .unwrap_or(EventRead::Unavailable);
             driver.enter(|core, now, fx| core.event_read(&event, &read, now, fx));
         })
         .detach();
-    }
-
-    /// Reads until the store says something or the retries are used up. Who has gone meanwhile was
-    /// told by the deadline of the call.
-    async fn try_read(&self, event: &EventId, stripes_hint: Option<u16>) -> EventRead {
-        let mut tries = 0;
-        loop {
-            let read = self.store.read_event(event, stripes_hint).await;
-            let failed = matches!(read, EventRead::Unavailable | EventRead::Throttled);
-            if !failed || tries >= self.read_retries {
-                return read;
-            }
-            tries += 1;
-            let Micros(pause) = backoff::pause(tries, &mut rand::rng());
-            runtime::sleep(Duration::from_micros(pause)).await;
-        }
     }
 
     fn forward(self: &Rc<Self>, shard: usize, route: Route, operation: Operation) {
@@ -317,8 +297,9 @@ fn overloaded() -> Refusal {
     }
 }
 
-fn refused(refusal: Refusal) -> oneshot::Receiver<Answer> {
-    let (answer, receiver) = oneshot::channel();
-    let _ = answer.send(Answer::Refused(refusal));
+/// A receiver that has its answer already.
+fn at_once<T>(answer: T) -> oneshot::Receiver<T> {
+    let (sender, receiver) = oneshot::channel();
+    let _ = sender.send(answer);
     receiver
 }

@@ -5,6 +5,7 @@
 //! | `mod.rs` | starting a shard's thread, its life from start to drain |
 //! | `accept.rs`, `balance.rs` | taking connections, and which shard each goes to |
 //! | `inbox.rs` | what crosses between shards |
+//! | `parting.rs` | when a draining shard may end |
 //! | `driver.rs` | carrying out the domain's effects |
 //! | `observe.rs` | from the wire's and the store's hooks to the recorder |
 //!
@@ -15,6 +16,7 @@ pub mod balance;
 pub mod driver;
 pub mod inbox;
 mod observe;
+pub mod parting;
 
 use std::cell::Cell;
 use std::io;
@@ -30,6 +32,7 @@ use rand::rngs::SmallRng;
 use self::balance::Loads;
 use self::driver::Driver;
 use self::inbox::{Inbox, Mailbox, Work};
+use self::parting::Presence;
 use crate::domain::coordinator::{self, Coordinator};
 use crate::domain::time::Micros;
 use crate::runtime::{self, Accepted, Listener};
@@ -53,9 +56,8 @@ pub struct Seat {
     /// Every shard's mailbox, this one's included.
     pub peers: Vec<Mailbox>,
     pub loads: Loads,
+    pub presence: Presence,
     pub store: StoreSettings,
-    /// More attempts at a read after the first.
-    pub read_retries: u32,
     pub wire: WireSettings,
     pub cold: wire::cold::ColdGate,
     pub answers_cached: usize,
@@ -151,7 +153,7 @@ async fn live<S: HotService + 'static>(
         cache_for: Micros(seat.answers_cached_for.as_micros() as u64),
     };
     let core = Coordinator::new(settings, SmallRng::from_os_rng());
-    let driver = Driver::new(shard, core, store, seat.peers.clone(), seat.read_retries);
+    let driver = Driver::new(shard, core, store, seat.peers.clone());
     let service = Rc::new(service(Rc::clone(&driver), Rc::clone(&recorder)));
     let calls = Rc::new(observe::Calls::new(Rc::clone(&recorder)));
     let desk = Rc::new(Desk {
@@ -191,12 +193,22 @@ async fn live<S: HotService + 'static>(
     let _ = started.send((shard, Ok(())));
 
     let mut work = seat.inbox.work;
-    desk.until_drain(&mut work, &serve).await;
+    let told = desk.until_told(&mut work, &serve).await;
     // No new connections. The task must be gone, not only forgotten: an accept loop would go on.
     accepting.cancel().await;
-    let ended = desk.drain(&mut work, &serve).await;
+    let ended = match told {
+        Told::Drain => desk.drain(&mut work, &serve, &seat.presence).await,
+        Told::Abort => desk.abort(),
+    };
     replying.cancel().await;
     ended
+}
+
+/// What ends a shard's serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Drain,
+    Abort,
 }
 
 /// What the tasks of a shard share.
@@ -237,46 +249,60 @@ impl<S: HotService + 'static> Desk<S> {
         .detach();
     }
 
-    /// Works until it is told to drain, or everybody who could tell has gone.
-    async fn until_drain(
+    /// Works until it is told to end, or everybody who could tell has gone.
+    async fn until_told(
         self: &Rc<Self>,
         work: &mut tokio::sync::mpsc::Receiver<Work>,
         serve: &Rc<dyn Fn(Accepted)>,
-    ) {
+    ) -> Told {
         while let Some(item) = work.recv().await {
             match item {
-                Work::Drain | Work::Abort => return,
+                Work::Drain => return Told::Drain,
+                Work::Abort => return Told::Abort,
                 other => self.handle(other, serve),
             }
         }
+        Told::Drain
     }
 
-    /// Asks the connections to leave, and works until all has settled or the grace is over.
+    /// Asks the connections to leave, and works until all has settled, here and on the shards whose
+    /// calls may still come here, or the grace is over.
     async fn drain(
         self: &Rc<Self>,
         work: &mut tokio::sync::mpsc::Receiver<Work>,
         serve: &Rc<dyn Fn(Accepted)>,
+        presence: &Presence,
     ) -> Ended {
+        presence.closed();
         self.context.drain.start();
         loop {
+            // Looked at before the inbox: what was sent until then is in it.
+            let all_settled = presence.all_settled();
             while let Ok(item) = work.try_recv() {
                 match item {
                     Work::Drain => {}
-                    Work::Abort => {
-                        self.context.drain.abort();
-                        return Ended {
-                            connections: self.open.get(),
-                            operations: self.driver.unsettled(),
-                        };
-                    }
+                    Work::Abort => return self.abort(),
                     other => self.handle(other, serve),
                 }
             }
-            // While any shard has connections, their calls may have to be forwarded here.
-            if self.loads.total() == 0 && self.driver.is_idle() {
+            // The place of a connection on its way here is reserved: it counts.
+            let mine = self.loads.of(self.shard) > 0 || !self.driver.is_idle();
+            if !mine && all_settled {
                 return Ended::default();
             }
+            if !mine && presence.all_closed() {
+                presence.settled();
+            }
             runtime::sleep(DRAIN_POLL).await;
+        }
+    }
+
+    /// Ends as it is.
+    fn abort(&self) -> Ended {
+        self.context.drain.abort();
+        Ended {
+            connections: self.open.get(),
+            operations: self.driver.unsettled(),
         }
     }
 

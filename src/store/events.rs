@@ -95,16 +95,16 @@ impl Store {
     }
 
     async fn get_first(&self, event: &EventId) -> Result<Option<Item>, Unread> {
-        let attempt = self
-            .client()
-            .get_item()
-            .table_name(&self.tables().inventory)
-            .key(codec::EVENT_ID, AttributeValue::S(stripe_key(event, 0)))
-            .consistent_read(true)
-            .send();
         let table = &self.tables().inventory;
-        let limit = self.inner.attempt_timeout;
-        match self.call("GetItem", table, limit, attempt).await {
+        let attempt = || {
+            self.client()
+                .get_item()
+                .table_name(table)
+                .key(codec::EVENT_ID, AttributeValue::S(stripe_key(event, 0)))
+                .consistent_read(true)
+                .send()
+        };
+        match self.read("GetItem", table, attempt).await {
             Ok(output) => Ok(output.item),
             Err(failure) => Err(self.unread("GetItem", event, failure.kind, || failure.text())),
         }
@@ -130,10 +130,11 @@ impl Store {
         let mut wanted = HashMap::from([(table.clone(), wanted)]);
         let mut pause = limits::RETRY_BACKOFF_MIN;
         for _ in 0..limits::STORE_UNPROCESSED_ROUNDS_MAX {
-            let attempt = self.client().batch_get_item();
-            let attempt = attempt.set_request_items(Some(wanted)).send();
-            let limit = self.inner.attempt_timeout;
-            let output = match self.call(OPERATION, table, limit, attempt).await {
+            let attempt = || {
+                let call = self.client().batch_get_item();
+                call.set_request_items(Some(wanted.clone())).send()
+            };
+            let output = match self.read(OPERATION, table, attempt).await {
                 Ok(output) => output,
                 Err(failure) => {
                     return Err(self.unread(OPERATION, event, failure.kind, || failure.text()));

@@ -1,8 +1,8 @@
 //! The store: DynamoDB through the AWS SDK, driven by the shard's own executor.
 //!
-//! One [`Store`] per shard, made on it and never shared. Every call is one attempt with a bound in
-//! time and no retry of its own: on the request path the domain decides what is sent again, under
-//! the same token. The tables' layout is in [`tables`], the stored format in `codec`.
+//! One [`Store`] per shard, made on it and never shared. A transaction is one attempt with a bound in
+//! time and no retry of its own: the domain decides what is sent again, under the same token. Reads
+//! are tried again here, as often as the settings say. The tables' layout is in [`tables`], the stored format in `codec`.
 //!
 //! Must not live here: what a reservation means, when to try again, gRPC.
 
@@ -78,6 +78,7 @@ struct Inner {
     /// For messages: where requests go, as far as the settings say.
     place: String,
     attempt_timeout: Duration,
+    read_retries: u32,
     encoder: Encoder,
     journal: Rc<Journal>,
     /// Keeps credentials fresh; ends with the store.
@@ -140,6 +141,7 @@ impl Store {
                 encoder: Encoder::new(&settings.tables.inventory, &settings.tables.idempotency),
                 tables: settings.tables,
                 attempt_timeout: settings.attempt_timeout,
+                read_retries: settings.read_retries,
                 journal,
                 _renewing: renewing,
             }),
@@ -204,20 +206,53 @@ impl Store {
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
         let limit = limits::STORE_ADMIN_CALL_TIMEOUT;
+        let tries = limits::STORE_ADMIN_TRIES_MAX;
+        self.repeat(operation, table, limit, tries, attempt).await
+    }
+
+    /// As [`Store::call`], for reads of the request path: made again as often as the settings say.
+    async fn read<T, E, F>(
+        &self,
+        operation: &'static str,
+        table: &str,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, Failure<E>>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let limit = self.inner.attempt_timeout;
+        let tries = 1 + self.inner.read_retries;
+        self.repeat(operation, table, limit, tries, attempt).await
+    }
+
+    /// Makes a harmless call until it is answered, at most `tries` times, with growing pauses.
+    async fn repeat<T, E, F>(
+        &self,
+        operation: &'static str,
+        table: &str,
+        limit: Duration,
+        tries: u32,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, Failure<E>>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
         let mut pause = limits::RETRY_BACKOFF_MIN;
-        let mut tries = 1;
+        let mut made = 1;
         loop {
             let result = self.call(operation, table, limit, attempt()).await;
             match result {
                 Err(Failure {
                     kind: Kind::Throttled | Kind::Unknown | Kind::Conflict,
                     ..
-                }) if tries < limits::STORE_ADMIN_TRIES_MAX => {}
+                }) if made < tries => {}
                 settled => return settled,
             }
             crate::runtime::sleep(pause).await;
             pause = (pause * 4).min(limits::RETRY_BACKOFF_MAX);
-            tries += 1;
+            made += 1;
         }
     }
 }

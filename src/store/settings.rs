@@ -52,6 +52,8 @@ pub struct StoreSettings {
     pub tables: TableNames,
     /// How long one attempt on the request path may take, connecting included.
     pub attempt_timeout: Duration,
+    /// How often a read on the request path is tried again when it is throttled or not answered.
+    pub read_retries: u32,
 }
 
 impl Default for StoreSettings {
@@ -63,6 +65,7 @@ impl Default for StoreSettings {
             ca_bundle: None,
             tables: TableNames::default(),
             attempt_timeout: limits::STORE_ATTEMPT_TIMEOUT_DEFAULT,
+            read_retries: limits::STORE_READ_RETRIES_DEFAULT,
         }
     }
 }

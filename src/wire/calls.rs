@@ -82,8 +82,8 @@ impl<F: Future<Output = Result<Bytes, Status>>> Calls<F> {
         }
     }
 
-    /// Has every call whose deadline has come answered in the next [`Calls::poll`], without asking
-    /// its handler again.
+    /// Has every call whose deadline has come answered in the next [`Calls::poll`]. Its handler is
+    /// asked once more then.
     pub(super) fn expire(&mut self, now: Micros) {
         if self.earliest.is_none_or(|at| now < at) {
             return;
@@ -133,15 +133,13 @@ struct ActiveCall<F> {
 impl<F: Future<Output = Result<Bytes, Status>>> ActiveCall<F> {
     /// Polls the handler; ready when the call is answered. A panic is the call's, not the shard's.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.expired {
-            self.answer(Err(deadline_exceeded()));
-            return Poll::Ready(());
-        }
         let future = self.slot.as_mut().map(Pin::as_mut);
         let Some(mut future) = future.and_then(Option::as_pin_mut) else {
             return Poll::Ready(());
         };
         let outcome = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            // The handler was asked once more, for it knows whom the call is about.
+            Ok(Poll::Pending) if self.expired => Err(deadline_exceeded()),
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => outcome,
             Err(_) => Err(Status::internal(

@@ -28,6 +28,9 @@ pub trait HotService: 'static {
     fn method_name(method: Self::Method) -> &'static str;
 
     /// Decodes `request` (one message, without its prefix) and runs the handler.
+    ///
+    /// Polled for the last time at or after `call.deadline`: a handler that is ready then answers
+    /// by itself, one that is not is dropped and answered for with DEADLINE_EXCEEDED.
     fn call(
         &self,
         method: Self::Method,

@@ -270,6 +270,37 @@ fn every_answer_to_a_whole_call_has_its_outcome() {
 }
 
 #[test]
+fn a_read_is_tried_again_as_often_as_it_is_set() {
+    on_shard(async {
+        let relay = Relay::start(dead_address(), None);
+        let stubborn = StoreSettings {
+            read_retries: 2,
+            ..settings(relay.address)
+        };
+        let store = connect(&stubborn).await;
+        for trouble in [
+            fault(400, "ThrottlingException"),
+            fault(500, "InternalServerError"),
+        ] {
+            // Twice in vain, and the third try has the answer: there is no such event.
+            (0..2).for_each(|_| relay.next(trouble.clone()));
+            relay.next(Act::Answer(200, "{}".to_owned()));
+            let read = store.read_event(&event(), None).await;
+            assert_eq!(read, EventRead::NotFound);
+            (0..3).for_each(|_| relay.next(trouble.clone()));
+            let read = store.read_event(&event(), None).await;
+            assert_ne!(read, EventRead::NotFound);
+        }
+        // What cannot get better by itself is not asked again.
+        let before = relay.requests();
+        relay.next(fault(400, "AccessDeniedException"));
+        let read = store.read_event(&event(), None).await;
+        assert_eq!(read, EventRead::Unavailable);
+        assert_eq!(relay.requests(), before + 1);
+    });
+}
+
+#[test]
 fn conflicts_and_throttles_are_told_action_by_action() {
     on_shard(async {
         let relay = Relay::start(dead_address(), None);

@@ -53,6 +53,8 @@ pub(crate) fn settings(address: SocketAddr) -> StoreSettings {
         },
         // Two busy cores: time is what the timeout's own test is about.
         attempt_timeout: Duration::from_secs(20),
+        // What the store says to one attempt is what most tests are about.
+        read_retries: 0,
         ..StoreSettings::local(address)
     }
 }
