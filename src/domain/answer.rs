@@ -7,9 +7,7 @@ use super::time::Micros;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The reservation is confirmed and durable.
-    Confirmed {
-        order: OrderId,
-    },
+    Confirmed { order: OrderId },
     /// The reservation is released and durable.
     Released,
     Refused(Refusal),
@@ -19,9 +17,7 @@ pub enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// A strong read over all stripes, begun after the call arrived, showed too little.
-    InsufficientInventory {
-        remaining: u64,
-    },
+    InsufficientInventory { remaining: u64 },
     EventNotFound,
     /// The reservation exists with another event or quantity.
     IdempotencyConflict,
@@ -30,21 +26,13 @@ pub enum Refusal {
     /// Release of a confirmed reservation.
     ReservationCommitted,
     /// The deadline passed. `dispatched` tells whether the write may still take effect.
-    DeadlineExceeded {
-        dispatched: bool,
-    },
+    DeadlineExceeded { dispatched: bool },
     /// A queue is full or the shard is draining; nothing was done.
-    Overloaded {
-        retry_after: Micros,
-    },
+    Overloaded { retry_after: Micros },
     /// The store throttles or conflicts for longer than the deadline allows; nothing was done.
-    StoreBusy {
-        retry_after: Micros,
-    },
+    StoreBusy { retry_after: Micros },
     /// The store cannot be reached.
-    StoreUnavailable {
-        retry_after: Micros,
-    },
+    StoreUnavailable { retry_after: Micros },
     /// The store refused this very operation, or holds a record that cannot be understood.
     Internal,
 }
