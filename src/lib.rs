@@ -1,7 +1,8 @@
 //! The server of inventory-api, as a library: `main.rs` only wires it, tests start parts of it.
 //!
-//! Arrows point one way: [`domain`] imports nothing of the rest; `store`, `wire` and `telemetry`
-//! know the domain or nothing; `api` and `shard` join them; `server`, `side` and `cli` are on top.
+//! Arrows point one way: [`domain`] imports nothing of the rest; [`store`], [`wire`] and [`telemetry`]
+//! know the domain or nothing; [`shard`] joins them; [`api`] speaks the contracts on it; [`server`]
+//! wires, [`cli`] is on top. `docs/ARCHITECTURE.md` has the picture.
 
 pub mod api;
 pub mod cli;

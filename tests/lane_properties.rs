@@ -229,3 +229,34 @@ fn a_repeat_is_never_told_that_it_is_sold_out() {
         assert!(matches!(answer, Answer::Confirmed { .. }), "{answer:?}");
     }
 }
+
+#[test]
+fn callers_that_have_gone_take_no_room_in_a_batch() {
+    let mut bench = Bench::new(&[1_000], 0);
+    bench.submit(Member::patient(1)).unwrap();
+    for n in 0..2 * limits::BATCH_MEMBERS_MAX {
+        let mut member = Member::patient(1);
+        if n % 2 == 0 {
+            member.patience = 20;
+        }
+        bench.submit(member).unwrap();
+    }
+    bench.pass(30).unwrap();
+    bench.answer(Fault::None).unwrap();
+    assert_eq!(bench.members_in_flight(), limits::BATCH_MEMBERS_MAX);
+    bench.rest().unwrap();
+}
+
+/// A lane that is never idle must not leave the members waiting that its stripe is too short for.
+#[test]
+fn a_busy_lane_asks_for_its_short_members_at_once() {
+    let mut bench = Bench::new(&[3, 10], 0);
+    bench.submit(Member::patient(4)).unwrap();
+    bench.submit(Member::patient(1)).unwrap();
+    bench.answer(Fault::None).unwrap();
+    assert!(bench.is_reading(), "the first is short");
+    assert_eq!(bench.members_in_flight(), 1, "and the second goes on");
+    bench.end_read(true).unwrap();
+    bench.rest().unwrap();
+    assert!(matches!(bench.answer_to(0), Answer::Confirmed { .. }));
+}

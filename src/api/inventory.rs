@@ -4,6 +4,7 @@
 //! handed to the driver; the future that waits for the answer may be dropped, the write goes on.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -50,14 +51,17 @@ impl InventoryHandlers {
         }
     }
 
-    /// Runs one operation to its answer.
-    async fn run(
-        &self,
-        call: &Call,
+    /// The answer to a repeat of a settled reservation, or the way to the answer.
+    ///
+    /// What has to wait is boxed: a call answered from memory then carries no room for it, and
+    /// moving that room was a tenth of the call's cost.
+    fn begin<'a>(
+        &'a self,
+        call: &'a Call,
         verb: Verb,
         request: Request,
         payment: String,
-    ) -> Result<Answer, Status> {
+    ) -> Begun<'a> {
         let Request {
             event,
             reservation,
@@ -67,7 +71,9 @@ impl InventoryHandlers {
             Wanted::Quantity(qty) => qty,
             Wanted::Seats(seats) => {
                 let subject = subject(&event, Some(&reservation));
-                return Err(self.no_such_seats(call, event, &seats, &subject).await);
+                return Begun::Waits(Box::pin(async move {
+                    Err(self.no_such_seats(call, event, &seats, &subject).await)
+                }));
             }
         };
         let operation = Operation {
@@ -81,12 +87,17 @@ impl InventoryHandlers {
         };
         let replayed = self.driver.replay(&operation, call.arrived);
         self.recorder.idempotency(label(verb), replayed.is_some());
-        if let Some(answer) = replayed {
-            return match answer {
-                Answer::Refused(why) => Err(self.refused(&why, &subject_of(&operation))),
-                answer => Ok(answer),
-            };
+        match replayed {
+            Some(Answer::Refused(why)) => {
+                Begun::Answered(Err(self.refused(&why, &subject_of(&operation))))
+            }
+            Some(answer) => Begun::Answered(Ok(answer)),
+            None => Begun::Waits(Box::pin(self.submit(call, operation))),
         }
+    }
+
+    /// Runs one operation to its answer.
+    async fn submit(&self, call: &Call, operation: Operation) -> Result<Answer, Status> {
         let subject = subject_of(&operation);
         match answer_of(self.driver.submit(operation), call, &subject).await? {
             Answer::Refused(why) => Err(self.refused(&why, &subject)),
@@ -154,6 +165,21 @@ impl InventoryHandlers {
     }
 }
 
+/// A commit or release that has been looked at.
+enum Begun<'a> {
+    Answered(Result<Answer, Status>),
+    Waits(Pin<Box<dyn Future<Output = Result<Answer, Status>> + 'a>>),
+}
+
+impl Begun<'_> {
+    async fn end(self) -> Result<Answer, Status> {
+        match self {
+            Self::Answered(answer) => answer,
+            Self::Waits(answer) => answer.await,
+        }
+    }
+}
+
 impl Inventory for InventoryHandlers {
     async fn check_availability(&self, call: &Call, request: CheckReq) -> Result<CheckRes, Status> {
         let mut violations = Violations::default();
@@ -171,7 +197,7 @@ impl Inventory for InventoryHandlers {
             Wanted::Quantity(qty) => (qty, Vec::new()),
             Wanted::Seats(seats) => (1, seats),
         };
-        let found = self.stock(call, event, qty, &about).await;
+        let found = Box::pin(self.stock(call, event, qty, &about)).await;
         let answer = found.map(|found| CheckRes {
             // Quantity events have no seats, and unknown seats are never available.
             available: found.available && seats.is_empty(),
@@ -199,12 +225,12 @@ impl Inventory for InventoryHandlers {
             request.seat_ids,
             &payment,
         )?;
-        let outcome = self.run(call, Verb::Commit, checked, payment).await;
+        let outcome = self.begin(call, Verb::Commit, checked, payment).end().await;
         let status = outcome.as_ref().map_or_else(Status::reason, |_| CONFIRMED);
         self.recorder.commit(InventoryType::Quantity, status);
         match outcome? {
             Answer::Confirmed { order } => Ok(CommitRes {
-                order_id: order.to_string(),
+                order_id: order.to_text(),
                 status: CONFIRMED.to_owned(),
             }),
             Answer::Released | Answer::Refused(_) => Err(unexpected()),
@@ -219,7 +245,10 @@ impl Inventory for InventoryHandlers {
             request.seat_ids,
             "",
         )?;
-        let outcome = self.run(call, Verb::Release, checked, String::new()).await;
+        let outcome = self
+            .begin(call, Verb::Release, checked, String::new())
+            .end()
+            .await;
         let status = outcome.as_ref().map_or_else(Status::reason, |_| RELEASED);
         self.recorder.release(InventoryType::Quantity, status);
         match outcome? {

@@ -369,7 +369,7 @@ pub static SERVICE_NAME: Variable<Text> = Variable {
     default: "inventory-api",
     kind: LABEL,
     example: "inventory-api",
-    about: "service name in traces and logs",
+    about: "service name in metrics",
 };
 
 pub static SERVICE_VERSION: Variable<Text> = Variable {
@@ -377,7 +377,7 @@ pub static SERVICE_VERSION: Variable<Text> = Variable {
     default: "1.0.0",
     kind: LABEL,
     example: "1.0.0",
-    about: "service version in traces and logs",
+    about: "service version in metrics",
 };
 
 pub static OTEL_EXPORTER_OTLP_ENDPOINT: Variable<Maybe<Url>> = Variable {
@@ -385,5 +385,5 @@ pub static OTEL_EXPORTER_OTLP_ENDPOINT: Variable<Maybe<Url>> = Variable {
     default: "http://otel-collector:4317",
     kind: Maybe(Url),
     example: "http://otel-collector:4317",
-    about: "where traces go",
+    about: "where traces will go: checked, not used yet",
 };

@@ -7,7 +7,7 @@ use crate::limits;
 
 /// The pause before try number `attempt` (1 is the first repeat): doubled each time up to a bound,
 /// and drawn between half and the whole of it, so that lanes that collided do not collide again.
-pub(super) fn pause(attempt: u32, rng: &mut impl Rng) -> Micros {
+pub fn pause(attempt: u32, rng: &mut impl Rng) -> Micros {
     let min = limits::RETRY_BACKOFF_MIN.as_micros() as u64;
     let max = limits::RETRY_BACKOFF_MAX.as_micros() as u64;
     let doublings = attempt.saturating_sub(1).min(16);

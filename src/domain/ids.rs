@@ -133,9 +133,23 @@ impl OrderId {
     }
 }
 
+impl OrderId {
+    /// As clients see it. Written by hand, for every answered commit makes one.
+    pub fn to_text(self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = String::with_capacity(4 + 2 * self.0.len());
+        text.push_str("ord_");
+        for byte in self.0 {
+            text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+        text
+    }
+}
+
 impl fmt::Display for OrderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ord_{:032x}", u128::from_be_bytes(self.0))
+        f.write_str(&self.to_text())
     }
 }
 

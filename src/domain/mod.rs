@@ -10,7 +10,7 @@
 //! batch writes) → [`lane`] (the group commit) → [`coordinator`] (all lanes of one shard).
 
 pub mod answer;
-mod backoff;
+pub mod backoff;
 pub mod cache;
 pub mod coordinator;
 pub mod counters;

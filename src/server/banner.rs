@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 
 use super::Addresses;
-use super::dev::{SAMPLE_EVENT, SAMPLE_TOTAL};
 use crate::config::Config;
 
 pub(super) fn serving(config: &Config, at: Addresses) {
@@ -18,17 +17,19 @@ pub(super) fn serving(config: &Config, at: Addresses) {
     println!("  shards    {}", cpus(&config.shard_cpus));
 }
 
-pub(super) fn developing(config: &Config, at: Addresses, data: &str) {
+/// `sample` is the event made at the first start, and its tickets.
+pub(super) fn developing(config: &Config, at: Addresses, data: &str, sample: (&str, u64)) {
+    let (event, tickets) = sample;
     println!("inventory-api {} (dev)", env!("CARGO_PKG_VERSION"));
     addresses(at);
     println!("  data      {data}");
     println!("  shards    {}", cpus(&config.shard_cpus));
-    println!("  sample    event {SAMPLE_EVENT}, {SAMPLE_TOTAL} tickets at first");
+    println!("  sample    event {event}, {tickets} tickets at first");
     let grpc = reachable(at.grpc);
     println!("\nTry:");
     println!("  grpcurl -plaintext {grpc} list");
     println!(
-        "  grpcurl -plaintext -d '{{\"reservation_id\": \"rsv_1\", \"event_id\": \"{SAMPLE_EVENT}\", \"qty\": 2}}' \\\n    \
+        "  grpcurl -plaintext -d '{{\"reservation_id\": \"rsv_1\", \"event_id\": \"{event}\", \"qty\": 2}}' \\\n    \
          {grpc} inventory.v1.Inventory/CommitReservation"
     );
     println!("\nStop with Ctrl-C.");

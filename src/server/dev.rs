@@ -30,7 +30,8 @@ pub fn run_dev(config: Config, data: Data) -> Result<(), Explanation> {
     let store = engine_store(&config, &engine);
     prepare(&store, &config.store, Some((SAMPLE_EVENT, SAMPLE_TOTAL, 1)))?;
     let server = Server::start(&config, store, true)?;
-    banner::developing(&config, server.addresses(), &place);
+    let sample = (SAMPLE_EVENT, SAMPLE_TOTAL);
+    banner::developing(&config, server.addresses(), &place, sample);
     let stopped = server.run_until_signal();
     engine.stop();
     log.flush(LOG_FLUSH_MAX);

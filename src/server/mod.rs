@@ -27,7 +27,8 @@ use tokio::sync::Notify;
 
 use self::bridge::Bridge;
 pub use self::dev::run_dev;
-use crate::config::{Config, LogLevel, StoreConfig, cpus};
+use crate::api::inventory::InventoryHandlers;
+use crate::config::{Config, LogLevel, cpus};
 use crate::domain::counters::Counters;
 use crate::limits;
 use crate::preflight::{
@@ -41,7 +42,7 @@ use crate::side::{Readiness, Shutdown, Side, SideHandle, SideSettings};
 use crate::store::StoreSettings;
 use crate::telemetry::log::{self, Log};
 use crate::telemetry::registry::BuildInfo;
-use crate::wire::{self, WireSettings};
+use crate::wire::{self, InventoryServer, WireSettings};
 
 /// Where the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +203,6 @@ impl Server {
                 store: store.clone(),
                 wire: wire_settings(config),
                 cold: cold.clone(),
-                qty_max: config.max_qty,
                 answers_cached: config.answers_cached,
                 answers_cached_for: config.answers_cached_for,
             })
@@ -213,7 +213,7 @@ impl Server {
             admin: side.admin_address(),
         };
         let ended = Arc::new(Notify::new());
-        let shards = start_shards(seats, &ended, &mailboxes, &config.store)?;
+        let shards = start_shards(seats, config, &ended, &mailboxes)?;
         readiness.ready();
         tracing::info!(
             grpc = %addresses.grpc,
@@ -334,15 +334,19 @@ const STOP_POLL: Duration = Duration::from_millis(2);
 
 fn start_shards(
     seats: Vec<Seat>,
+    config: &Config,
     ended: &Arc<Notify>,
     mailboxes: &[Mailbox],
-    store: &StoreConfig,
 ) -> Result<Vec<ShardThread>, Explanation> {
     let count = seats.len();
     let (started, starts) = mpsc::channel();
     let mut shards = Vec::with_capacity(count);
     for seat in seats {
-        let shard = shard::start(seat, started.clone(), Arc::clone(ended))
+        let qty_max = config.max_qty;
+        let service = move |driver, recorder| {
+            InventoryServer::new(InventoryHandlers::new(driver, recorder, qty_max))
+        };
+        let shard = shard::start(seat, service, started.clone(), Arc::clone(ended))
             .map_err(|error| plain(format!("a shard's thread cannot be started: {error}")))?;
         shards.push(shard);
     }
@@ -355,7 +359,9 @@ fn start_shards(
             Err(SeatError::Ring(error)) => {
                 wrong = Some(explain_ring_error(&error, &Facts::read(), count));
             }
-            Err(SeatError::Store(error)) => wrong = Some(explain_connect_error(&error, store)),
+            Err(SeatError::Store(error)) => {
+                wrong = Some(explain_connect_error(&error, &config.store))
+            }
         }
     }
     match wrong {

@@ -35,13 +35,13 @@ use self::balance::Loads;
 use self::driver::Driver;
 use self::inbox::{Inbox, Mailbox, Work};
 use self::parting::Presence;
-use crate::api::inventory::InventoryHandlers;
 use crate::domain::coordinator::{self, Coordinator};
 use crate::domain::time::Micros;
 use crate::runtime::{self, Accepted, Listener};
 use crate::store::{ConnectError, Store, StoreSettings};
+use crate::telemetry::log;
 use crate::telemetry::recorder::{Recorder, Snapshot};
-use crate::wire::{self, Drain, InventoryServer, WireContext, WireSettings};
+use crate::wire::{self, Drain, HotService, WireContext, WireSettings};
 
 /// How often a draining shard looks whether its lanes have settled.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -62,7 +62,6 @@ pub struct Seat {
     pub store: StoreSettings,
     pub wire: WireSettings,
     pub cold: wire::cold::ColdGate,
-    pub qty_max: u32,
     pub answers_cached: usize,
     pub answers_cached_for: Duration,
 }
@@ -110,12 +109,14 @@ impl Drop for Ends {
     }
 }
 
-/// Starts a shard's thread. `started` hears once whether it serves, `ended` that it does no more.
+/// Starts a shard's thread. `service` makes what its connections call, once, on the shard; `started`
+/// hears once whether it serves, `ended` that it does no more.
 ///
 /// # Errors
 /// When the operating system gives no thread.
-pub fn start(
+pub fn start<S: HotService + 'static>(
     seat: Seat,
+    service: impl FnOnce(Rc<Driver>, Rc<Recorder>) -> S + Send + 'static,
     started: std::sync::mpsc::Sender<(usize, Result<(), SeatError>)>,
     ended: Arc<Notify>,
 ) -> io::Result<ShardThread> {
@@ -125,7 +126,11 @@ pub fn start(
         .spawn(move || {
             let _ends = Ends(ended);
             let said = started.clone();
-            let run = runtime::run_pinned(seat.cpu, seat.spin_before_park, live(seat, started));
+            let run = runtime::run_pinned(
+                seat.cpu,
+                seat.spin_before_park,
+                live(seat, service, started),
+            );
             run.unwrap_or_else(|error| {
                 let _ = said.send((shard, Err(SeatError::Ring(error))));
                 Ended::default()
@@ -135,11 +140,13 @@ pub fn start(
 }
 
 /// A shard's life.
-async fn live(
+async fn live<S: HotService + 'static>(
     seat: Seat,
+    service: impl FnOnce(Rc<Driver>, Rc<Recorder>) -> S,
     started: std::sync::mpsc::Sender<(usize, Result<(), SeatError>)>,
 ) -> Ended {
     let shard = seat.shard;
+    log::set_shard(shard);
     let recorder = Rc::new(Recorder::new(shard));
     let observer = Rc::new(observe::StoreCalls::new(
         Rc::clone(&recorder),
@@ -160,12 +167,12 @@ async fn live(
     };
     let core = Coordinator::new(settings, SmallRng::from_os_rng());
     let driver = Driver::new(shard, core, store, seat.peers.clone());
-    let handlers = InventoryHandlers::new(Rc::clone(&driver), Rc::clone(&recorder), seat.qty_max);
+    let service = Rc::new(service(Rc::clone(&driver), Rc::clone(&recorder)));
     let calls = Rc::new(observe::Calls::new(Rc::clone(&recorder)));
     let desk = Rc::new(Desk {
         shard,
         loads: seat.loads.clone(),
-        service: Rc::new(InventoryServer::new(handlers)),
+        service,
         context: Rc::new(WireContext::new(
             seat.wire,
             Drain::new(),
@@ -217,13 +224,11 @@ enum Told {
     Abort,
 }
 
-type Service = InventoryServer<InventoryHandlers>;
-
 /// What the tasks of a shard share.
-struct Desk {
+struct Desk<S> {
     shard: usize,
     loads: Loads,
-    service: Rc<Service>,
+    service: Rc<S>,
     context: Rc<WireContext>,
     driver: Rc<Driver>,
     recorder: Rc<Recorder>,
@@ -232,7 +237,7 @@ struct Desk {
     open: Cell<usize>,
 }
 
-impl Desk {
+impl<S: HotService + 'static> Desk<S> {
     /// Takes a connection whose place in the loads is reserved.
     fn serve(self: &Rc<Self>, accepted: Accepted) {
         let stream = match accepted.settle_here() {
@@ -249,7 +254,7 @@ impl Desk {
             let context = Rc::clone(&desk.context);
             let connection = wire::serve_connection(stream, service, context);
             if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
-                tracing::error!(shard = desk.shard, "a connection's task panicked");
+                tracing::error!("a connection's task panicked");
             }
             desk.open.set(desk.open.get() - 1);
             desk.loads.close(desk.shard);
@@ -335,13 +340,13 @@ impl Desk {
                 reply,
             } => {
                 let store = Rc::clone(self.driver.store());
-                guarded(self.shard, async move {
+                guarded(async move {
                     let _ = reply.send(store.create_event(&event, total, stripes).await);
                 });
             }
             Work::GetEvent { event, reply } => {
                 let store = Rc::clone(self.driver.store());
-                guarded(self.shard, async move {
+                guarded(async move {
                     let _ = reply.send(store.read_event(&event, None).await);
                 });
             }
@@ -358,10 +363,10 @@ impl Desk {
 
 /// Runs a task of the side thread; a panic in it is logged and ends nothing else. The asker sees
 /// its channel closed.
-fn guarded(shard: usize, task: impl std::future::Future<Output = ()> + 'static) {
+fn guarded(task: impl std::future::Future<Output = ()> + 'static) {
     runtime::spawn(async move {
         if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-            tracing::error!(shard, "a task panicked");
+            tracing::error!("a task panicked");
         }
     })
     .detach();

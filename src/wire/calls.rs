@@ -60,6 +60,7 @@ impl<F: Future<Output = Result<Bytes, Status>>> Calls<F> {
             head,
             slot: Some(slot),
             answered: false,
+            expired: false,
             waker: None,
         };
         match call.advance(cx) {
@@ -81,19 +82,20 @@ impl<F: Future<Output = Result<Bytes, Status>>> Calls<F> {
         }
     }
 
-    /// Answers every call whose deadline has come, and drops its handler.
+    /// Has every call whose deadline has come answered in the next [`Calls::poll`]. Its handler is
+    /// asked once more then.
     pub(super) fn expire(&mut self, now: Micros) {
         if self.earliest.is_none_or(|at| now < at) {
             return;
         }
         let mut earliest: Option<Micros> = None;
         for call in self.waiting.iter_mut() {
-            if call.answered {
-                continue;
-            }
             let deadline = call.head.deadline;
             if deadline <= now {
-                call.expire();
+                call.expired = true;
+                if let Some(waker) = &call.waker {
+                    waker.wake_by_ref();
+                }
             } else {
                 earliest = Some(earliest.map_or(deadline, |at| at.min(deadline)));
             }
@@ -123,7 +125,8 @@ struct ActiveCall<F> {
     /// `None` once the memory is given back.
     slot: Option<Slot<F>>,
     answered: bool,
-    /// This call's waker in the set, to have it taken out when it expires.
+    expired: bool,
+    /// This call's waker in the set, for when it expires.
     waker: Option<Waker>,
 }
 
@@ -135,6 +138,8 @@ impl<F: Future<Output = Result<Bytes, Status>>> ActiveCall<F> {
             return Poll::Ready(());
         };
         let outcome = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            // The handler was asked once more, for it knows whom the call is about.
+            Ok(Poll::Pending) if self.expired => Err(deadline_exceeded()),
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => outcome,
             Err(_) => Err(Status::internal(
@@ -158,17 +163,6 @@ impl<F: Future<Output = Result<Bytes, Status>>> ActiveCall<F> {
             }
         };
         self.finish(code);
-    }
-
-    /// The handler is asked once more, for it knows whom the call is about.
-    fn expire(&mut self) {
-        let asked = self.advance(&mut Context::from_waker(Waker::noop()));
-        if asked.is_pending() {
-            self.answer(Err(deadline_exceeded()));
-        }
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
     }
 
     /// Drops the handler and reports the call's end.

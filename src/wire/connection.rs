@@ -2,7 +2,7 @@
 //!
 //! The task runs in turns. A turn reads what the socket has, starts the calls in it, advances those
 //! that were woken, and repeats until nothing moves; then it writes once. So all answers that can be
-//! given in a turn leave in one `send` (see [`super::cork`] for what that is worth), and no call is
+//! given in a turn leave in one `send` (see `cork` for what that is worth), and no call is
 //! a task of its own: when the connection ends, its handlers end with it.
 
 use std::cell::RefCell;

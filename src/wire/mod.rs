@@ -4,9 +4,9 @@
 //! Why not a stock gRPC server: it is the largest cost of a request that is answered from memory.
 //! Measured on one core, server CPU per request at 50 connections × 100 streams: tonic on tokio
 //! 15 µs, tonic on hyper on this executor 9.8, `h2` driven directly 9.2, the same corked 5.25. What
-//! makes the difference is here on purpose: one write per turn ([`cork`]), handlers polled where
-//! their request is read ([`calls`]), no timer, no task and no lasting allocation per call, wake-ups
-//! within a turn kept within it ([`turn`]).
+//! makes the difference is here on purpose: one write per turn (`cork`), handlers polled where
+//! their request is read (`calls`), no timer, no task and no lasting allocation per call, wake-ups
+//! within a turn kept within it (`turn`).
 //!
 //! The rest of the server sees [`serve_connection`], [`HotService`], [`Status`] and what they name;
 //! nothing of `h2` but the reason in [`Ended::Protocol`]. Another HTTP/2 engine has only

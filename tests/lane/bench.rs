@@ -1,23 +1,25 @@
 //! One lane on a bench: it gets what the test gives it, and everything it does is checked.
 
+mod judge;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use inventory_api::domain::answer::{Answer, Refusal};
+use inventory_api::domain::answer::Answer;
 use inventory_api::domain::counters::Counters;
 use inventory_api::domain::ids::{EventId, Fingerprint, OrderId, ReservationId, StripeId};
-use inventory_api::domain::lane::{Lane, LaneOutput, Settled};
+use inventory_api::domain::lane::{Lane, LaneOutput};
 use inventory_api::domain::operation::{Operation, Verb};
 use inventory_api::domain::time::{Micros, Now, UnixMillis};
 use inventory_api::domain::transaction::{
     Draw, EventRead, NewRecord, Outcome, Reason, ReservationState, StripeUpdate, Token, Transaction,
 };
-use inventory_api::limits;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::broken::{Broken, must};
-use super::model::{INVALID, POISON, Store, TOKEN_MEMORY};
+use super::model::{Store, TOKEN_MEMORY};
+use judge::puts_off;
 
 /// Turns a lane may take to come to rest: far more than members times tries.
 const TURNS_MAX: usize = 100_000;
@@ -94,11 +96,13 @@ pub(crate) struct Bench {
     in_flight: Option<Rc<Transaction>>,
     /// What must be sent again before anything else is.
     unresolved: Option<Rc<Transaction>>,
-    reading: bool,
+    /// The read under way: when it began, and what it will say if it works.
+    reading: Option<(Micros, EventRead)>,
     sent: usize,
     rivals: u32,
-    /// The store has put the lane off, or refused it, at least once.
+    /// The store's last word was to come back later.
     put_off: bool,
+    /// The store has refused something, or failed to read, at least once.
     refused: bool,
 }
 
@@ -124,7 +128,7 @@ impl Bench {
             waiting: BTreeMap::new(),
             in_flight: None,
             unresolved: None,
-            reading: false,
+            reading: None,
             sent: 0,
             rivals: 0,
             put_off: false,
@@ -139,6 +143,16 @@ impl Bench {
 
     pub(crate) fn depth(&self) -> usize {
         self.lane.depth()
+    }
+
+    /// Whether the lane has asked for a read that has not ended.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// Records in the transaction in flight.
+    pub(crate) fn members_in_flight(&self) -> usize {
+        self.in_flight.as_ref().map_or(0, |sent| sent.records.len())
     }
 
     pub(crate) fn is_waiting(&self, member: usize) -> bool {
@@ -216,7 +230,9 @@ impl Bench {
             // Says nothing about an earlier try.
             Outcome::Conflict | Outcome::Throttled | Outcome::Refused => {}
         }
-        let put_off = puts_off(&outcome);
+        let refused_again = outcome == Outcome::Refused && self.unresolved.is_some();
+        let put_off = puts_off(&outcome) || refused_again;
+        self.put_off = put_off;
         self.with(|lane, now, rng, counters, out| lane.settled(outcome, now, rng, counters, out))?;
         must!(
             self.in_flight.is_none() || !put_off,
@@ -228,7 +244,6 @@ impl Bench {
     fn outcome(&mut self, sent: &Rc<Transaction>, fault: Fault) -> Result<Outcome, Broken> {
         let now = self.now;
         self.refused |= matches!(fault, Fault::Refused);
-        self.put_off |= !matches!(fault, Fault::None | Fault::Refused);
         match fault {
             Fault::LostRequest => Ok(Outcome::Unknown),
             Fault::LostAnswer => {
@@ -264,16 +279,13 @@ impl Bench {
 
     /// Ends the read that the lane asked for, if there is one.
     pub(crate) fn end_read(&mut self, works: bool) -> Result<(), Broken> {
-        if !std::mem::take(&mut self.reading) {
+        let Some((began, mut read)) = self.reading.take() else {
             return Ok(());
-        }
-        let began = self.now;
-        let read = if works {
-            self.store.read(&self.event)
-        } else {
-            self.refused = true;
-            EventRead::Unavailable
         };
+        if !works {
+            self.refused = true;
+            read = EventRead::Unavailable;
+        }
         self.now = self.now.plus(Micros(300));
         self.with(|lane, now, rng, counters, out| {
             lane.stripes_read(began, &read, now, rng, counters, out);
@@ -326,7 +338,7 @@ impl Bench {
         for _ in 0..TURNS_MAX {
             if self.in_flight.is_some() {
                 self.answer(Fault::None)?;
-            } else if self.reading {
+            } else if self.reading.is_some() {
                 self.end_read(true)?;
             } else if let Some(at) = self.lane.wake_at() {
                 let until = at.since(self.now);
@@ -337,37 +349,6 @@ impl Bench {
             }
         }
         Err(Broken(format!("no rest in {TURNS_MAX} turns")))
-    }
-
-    fn at_rest(&self) -> Result<(), Broken> {
-        must!(
-            self.lane.is_idle() && self.lane.depth() == 0,
-            "not idle at rest: {:?}",
-            self.lane
-        );
-        must!(
-            self.waiting.is_empty(),
-            "never answered: {:?}",
-            self.waiting
-        );
-        self.store.conserved_in_full()?;
-        let tells = |answer: &Answer| match answer {
-            Answer::Confirmed { .. } | Answer::Released => true,
-            Answer::Refused(refusal) => tells_of_record(refusal),
-        };
-        let mut told: BTreeMap<&ReservationId, bool> = BTreeMap::new();
-        for entry in &self.entries {
-            *told.entry(&entry.reservation).or_default() |=
-                entry.answer.as_ref().is_some_and(tells);
-        }
-        for (reservation, told) in told {
-            let exists = self.store.record(reservation).is_some();
-            must!(
-                exists == told,
-                "{reservation} exists: {exists}, its callers were told so: {told}"
-            );
-        }
-        Ok(())
     }
 
     fn with(
@@ -390,9 +371,10 @@ impl Bench {
             self.sends(transaction)?;
         }
         if out.read_stripes {
-            must!(!self.reading, "asked for a read while one is under way");
+            must!(self.reading.is_none(), "asked twice for a read");
             must!(self.stripes > 1, "one stripe needs no read");
-            self.reading = true;
+            // The earliest view that an honest read can give.
+            self.reading = Some((self.now, self.store.read(&self.event)));
         }
         Ok(())
     }
@@ -424,93 +406,4 @@ impl Bench {
         self.in_flight = Some(transaction);
         Ok(())
     }
-
-    fn settled(&mut self, settled: Settled) -> Result<(), Broken> {
-        let Settled {
-            reservation,
-            answer,
-            learned,
-        } = settled;
-        let Some(number) = self.waiting.remove(&reservation) else {
-            return Err(Broken(format!("{reservation} was settled twice")));
-        };
-        let stored = self.store.record(&reservation).map(|record| record.view);
-        must!(
-            learned.is_none() || learned == stored,
-            "{reservation} learned {learned:?}, stored is {stored:?}"
-        );
-        self.judge(number, &answer)?;
-        self.entries[number].answer = Some(answer);
-        Ok(())
-    }
-
-    fn judge(&self, number: usize, answer: &Answer) -> Result<(), Broken> {
-        let entry = &self.entries[number];
-        let due = self
-            .store
-            .answer_due(entry.verb, &entry.reservation, entry.fingerprint);
-        let odd = [POISON, INVALID];
-        let held = match answer {
-            Answer::Refused(refusal) if !tells_of_record(refusal) => match refusal {
-                Refusal::InsufficientInventory { remaining } => {
-                    must!(
-                        due.is_none(),
-                        "{entry:?} is sold out, but its record says {due:?}"
-                    );
-                    self.first_come(number)?;
-                    let mut seen =
-                        self.store
-                            .remaining_during(&self.event, entry.arrived, self.now);
-                    entry.verb == Verb::Commit
-                        && *remaining < u64::from(entry.qty)
-                        && seen.any(|held| held == *remaining)
-                }
-                Refusal::DeadlineExceeded => entry.deadline <= self.now,
-                Refusal::StoreBusy { .. } => self.put_off,
-                Refusal::StoreUnavailable { .. } => self.refused,
-                Refusal::Overloaded { .. } => self.lane.depth() >= limits::LANE_QUEUE_MAX,
-                Refusal::Internal => odd
-                    .iter()
-                    .any(|p| entry.reservation.as_str().starts_with(p)),
-                _ => false,
-            },
-            _ => due.as_ref() == Some(answer),
-        };
-        must!(held, "{entry:?} got {answer:?} at {:?}", self.now);
-        Ok(())
-    }
-
-    /// Over one stripe, nobody who came later has got as many units as this one is refused.
-    fn first_come(&self, number: usize) -> Result<(), Broken> {
-        if self.stripes > 1 {
-            return Ok(());
-        }
-        let refused = &self.entries[number];
-        let later = self.entries[number..].iter().find(|later| {
-            later.qty == refused.qty
-                && !later.repeated
-                && matches!(later.answer, Some(Answer::Confirmed { .. }))
-        });
-        must!(later.is_none(), "{later:?} was served before {refused:?}");
-        Ok(())
-    }
-}
-
-/// Whether a store that says this wants to be left alone for a while.
-fn puts_off(outcome: &Outcome) -> bool {
-    match outcome {
-        Outcome::Unknown | Outcome::Conflict | Outcome::Throttled => true,
-        Outcome::Cancelled(reasons) => {
-            let busy = |reason: &Reason| matches!(reason, Reason::Conflict | Reason::Throttled);
-            reasons.iter().any(busy) || reasons.iter().all(|reason| *reason == Reason::Fine)
-        }
-        Outcome::Committed | Outcome::Rejected | Outcome::Refused => false,
-    }
-}
-
-fn tells_of_record(refusal: &Refusal) -> bool {
-    matches!(
-        refusal,
-        Refusal::IdempotencyConflict | Refusal::ReservationReleased | Refusal::ReservationCommitted
-    )
 }

@@ -5,7 +5,7 @@
 //! | `model.rs` | the store: items, conditions, tokens, and the history the audit asks |
 //! | `scenario.rs` | what one seed means: shards, stock, faults, crashes |
 //! | `clients.rs` | the calls of one run and how a client repeats them |
-//! | `world.rs` | virtual time, the processes and their shards, what is under way between them |
+//! | `world/` | virtual time, the processes and their shards, what is under way between them |
 //! | `network.rs` | what happens to a request on its way to the store and back |
 //! | `audit.rs` | the promises, checked at every answer and at the end |
 //! | `broken.rs` | how a check ends a run |
@@ -17,6 +17,7 @@ pub(crate) mod audit;
 pub(crate) mod broken;
 pub(crate) mod clients;
 pub(crate) mod model;
+mod model_tests;
 pub(crate) mod network;
 pub(crate) mod report;
 pub(crate) mod scenario;

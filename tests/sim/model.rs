@@ -70,8 +70,8 @@ pub(crate) struct Store {
     applied: BTreeMap<u128, Micros>,
     /// Every body ever sent, to hold a repeat against.
     bodies: BTreeMap<u128, Rc<Transaction>>,
-    /// Tokens whose first try is still on its way.
-    in_progress: BTreeSet<u128>,
+    /// Tries still on their way although their sender has given up, by token.
+    in_progress: BTreeMap<u128, u32>,
     token_memory: Micros,
 }
 
@@ -83,7 +83,7 @@ impl Store {
             records: BTreeMap::new(),
             applied: BTreeMap::new(),
             bodies: BTreeMap::new(),
-            in_progress: BTreeSet::new(),
+            in_progress: BTreeMap::new(),
             token_memory,
         }
     }
@@ -122,15 +122,17 @@ impl Store {
     }
 
     pub(crate) fn begin(&mut self, token: u128) {
-        self.in_progress.insert(token);
+        *self.in_progress.entry(token).or_default() += 1;
     }
 
     pub(crate) fn end(&mut self, token: u128) {
-        self.in_progress.remove(&token);
+        if let Some(tries) = self.in_progress.get_mut(&token) {
+            *tries = tries.saturating_sub(1);
+        }
     }
 
     pub(crate) fn is_in_progress(&self, token: u128) -> bool {
-        self.in_progress.contains(&token)
+        self.in_progress.get(&token).is_some_and(|tries| *tries > 0)
     }
 
     /// Whether a transaction of this token was applied, as far as the store still knows.

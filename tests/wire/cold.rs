@@ -340,6 +340,46 @@ async fn a_drain_ends_a_watch_so_that_the_connection_can_end() {
     server.empty().await;
 }
 
+/// Reads its request to the end and says how that went: 0 when it was whole, 10 when it broke off.
+async fn read_to_end(body: axum::body::Body) -> axum::http::Response<axum::body::Body> {
+    let whole = http_body_util::BodyExt::collect(body).await.is_ok();
+    axum::http::Response::builder()
+        .header("content-type", "application/grpc")
+        .header("grpc-status", if whole { "0" } else { "10" })
+        .body(axum::body::Body::empty())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_request_that_ends_in_order_is_whole_on_the_other_side() {
+    let side = Side::start(|| {
+        let read = axum::routing::post(read_to_end);
+        Routes::from(axum::Router::new().route("/grpc.health.v1.Health/Check", read))
+    });
+    let server = side.server(settings());
+    let mut raw = crate::raw::Raw::connect(&server).await;
+    let (response, mut stream) = raw
+        .open(crate::raw::request("/grpc.health.v1.Health/Check"))
+        .await
+        .unwrap();
+    // Longer than the window and the channel, so that it goes through in many pieces.
+    let sent = tokio::spawn(async move {
+        for n in 0..100 {
+            stream.reserve_capacity(10_000);
+            while stream.capacity() < 10_000 {
+                futures::future::poll_fn(|cx| stream.poll_capacity(cx))
+                    .await
+                    .unwrap()
+                    .unwrap();
+            }
+            stream.send_data(vec![0; 10_000].into(), n == 99).unwrap();
+        }
+    });
+    let answer = within(crate::raw::answer(response)).await.unwrap();
+    assert_eq!(answer.code(), Code::Ok);
+    within(sent).await.unwrap();
+}
+
 /// Panics on Check; a Watch tells when it is dropped.
 struct Broken(std::sync::Mutex<Option<oneshot::Sender<()>>>);
 

@@ -155,6 +155,23 @@ impl Bare {
         (bare, settings)
     }
 
+    /// [`Bare::open`], and nothing is left to do on either side.
+    pub(crate) async fn open_and_settle(server: &Server) -> Self {
+        let (mut bare, _) = Self::open(server).await;
+        bare.send(&frame(PING, 0, 0, b"settled?")).await;
+        let pong = bare.frame_of(PING).await.unwrap();
+        assert_eq!((pong.flags, &pong.payload[..]), (ACK, &b"settled?"[..]));
+        let mut turns = server.turns().await;
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let now = server.turns().await;
+            if now == turns {
+                return bare;
+            }
+            turns = now;
+        }
+    }
+
     pub(crate) async fn connect(server: &Server) -> Self {
         Self(TcpStream::connect(server.address).await.unwrap())
     }

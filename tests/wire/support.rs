@@ -74,6 +74,8 @@ impl CallObserver for Observer {
 
 struct Service {
     seen: Shared,
+    /// Calls of "together" that have come.
+    arrived: Cell<u64>,
 }
 
 /// Counts a handler that did not come to its end.
@@ -112,6 +114,12 @@ impl Inventory for Service {
                 }
             }
             "never" => pending().await,
+            "together" => {
+                self.arrived.set(self.arrived.get() + 1);
+                while self.arrived.get() < number {
+                    runtime::sleep(Duration::from_millis(1)).await;
+                }
+            }
             "spin" => {
                 poll_fn(|cx| {
                     cx.waker().wake_by_ref();
@@ -289,7 +297,10 @@ async fn run(
         observer,
         cold,
     ));
-    let service = Rc::new(InventoryServer::new(Service { seen }));
+    let service = Rc::new(InventoryServer::new(Service {
+        seen,
+        arrived: Cell::new(0),
+    }));
     let accepting = runtime::spawn({
         let context = Rc::clone(&context);
         async move {

@@ -87,8 +87,12 @@ impl Lane {
                 counters,
                 out,
             ),
-            Outcome::Rejected => self.split(into_members(flight), counters, out),
+            Outcome::Rejected => {
+                self.attempts = 0;
+                self.split(into_members(flight), counters, out);
+            }
             Outcome::Refused => {
+                self.attempts = 0;
                 let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
                 for member in into_members(flight) {
                     out.refuse(member, Refusal::StoreUnavailable { retry_after });

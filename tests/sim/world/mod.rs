@@ -2,27 +2,35 @@
 //!
 //! One queue of happenings, ordered by instant and then by the order they were made in. A process
 //! that crashes loses its shards and every message to them; what it sent to the store lives on.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod.rs` | the queue of happenings, the shards, calls and their answers, crashes |
+//! | `links.rs` | what goes between the shards, and between a shard and the store |
+//! | `rest.rs` | what must hold when nothing happens any more |
+
+mod links;
+mod rest;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::rc::Rc;
 
-use inventory_api::domain::answer::{Answer, Refusal};
+use inventory_api::domain::answer::Answer;
 use inventory_api::domain::coordinator::{Coordinator, Settings};
 use inventory_api::domain::effect::{CallId, Effect, LaneId, Route};
 use inventory_api::domain::ids::{EventId, ReservationId};
 use inventory_api::domain::operation::Operation;
 use inventory_api::domain::time::{Micros, Now, UnixMillis};
 use inventory_api::domain::transaction::{EventRead, Outcome, RecordView, StripeView, Transaction};
-use inventory_api::limits;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::audit::Audit;
 use super::broken::{Broken, must};
-use super::clients::{self, Call, What};
+use super::clients::{self, Call};
 use super::model::Store;
-use super::network::{self, Fate, happens, hop, latency};
+use super::network::{self, hop};
 use super::report::Report;
 use super::scenario::{Scenario, pick};
 
@@ -419,128 +427,6 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: ShardRef, lane: LaneId, transaction: Rc<Transaction>) {
-        if transaction.records.iter().any(|r| r.draws.len() > 1) {
-            self.report.count("transactions over several stripes");
-        }
-        let faults = self.faults();
-        let fate = Fate::of_transaction(self.now, &faults, &mut self.network_rng);
-        for arrival in fate.arrivals {
-            if arrival.late {
-                self.report.count("late requests");
-                if !self.scenario.ghosts {
-                    self.store.begin(transaction.token.0);
-                }
-            }
-            let at = arrival.at;
-            let transaction = Rc::clone(&transaction);
-            self.make(
-                at,
-                Happening::AtStore {
-                    from,
-                    lane,
-                    transaction,
-                    arrival,
-                },
-            );
-        }
-        if let Some(at) = fate.unknown_at {
-            self.make(at, Happening::Settled(from, lane, Outcome::Unknown));
-        }
-    }
-
-    fn at_store(
-        &mut self,
-        from: ShardRef,
-        lane: LaneId,
-        transaction: &Rc<Transaction>,
-        arrival: &network::Arrival,
-    ) -> Result<(), Broken> {
-        let token = transaction.token.0;
-        if arrival.late {
-            self.store.end(token);
-        }
-        let outcome = if let Some(verdict) = &arrival.verdict {
-            verdict.clone()
-        } else if arrival.echo && !self.scenario.ghosts && !self.store.remembers(token, self.now) {
-            return Ok(());
-        } else if self.store.is_in_progress(token) {
-            Outcome::Conflict
-        } else {
-            let rng = &mut self.network_rng;
-            let meddled = arrival.meddled;
-            self.store.apply(transaction, self.now, |_| {
-                meddled.then(|| network::meddle(rng)).flatten()
-            })?
-        };
-        self.note(format_args!("  {outcome:?}"));
-        if let Some(at) = arrival.answered {
-            self.make(at, Happening::Settled(from, lane, outcome));
-        }
-        Ok(())
-    }
-
-    fn read(&mut self, from: ShardRef, event: EventId) {
-        let faults = self.faults();
-        let rng = &mut self.network_rng;
-        let at = self.now.plus(latency(rng));
-        if happens(faults.read_fault, rng) {
-            let failed = if rng.random() {
-                EventRead::Throttled
-            } else {
-                EventRead::Unavailable
-            };
-            self.make(at, Happening::Read(from, event, failed));
-        } else {
-            let seen = Vec::new();
-            self.make(at, Happening::ReadsStripe { from, event, seen });
-        }
-    }
-
-    fn reads_stripe(&mut self, from: ShardRef, event: EventId, mut seen: Vec<StripeView>) {
-        let read = self.store.read(&event);
-        let rng = &mut self.network_rng;
-        if self.scenario.torn_reads
-            && let EventRead::Found(stripes) = &read
-        {
-            seen.push(stripes[seen.len()]);
-            if seen.len() < stripes.len() {
-                let at = self.now.plus(Micros(rng.random_range(0..2_000)));
-                self.make(at, Happening::ReadsStripe { from, event, seen });
-                return;
-            }
-        }
-        let at = self.now.plus(latency(rng));
-        let read = if seen.is_empty() {
-            read
-        } else {
-            EventRead::Found(seen)
-        };
-        self.make(at, Happening::Read(from, event, read));
-    }
-
-    fn forward(&mut self, from: ShardRef, to: usize, route: Route, operation: Operation) {
-        let faults = self.faults();
-        let at = self.now.plus(hop(&mut self.network_rng));
-        if happens(faults.inbox_full, &mut self.network_rng) {
-            let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
-            let answer = Answer::Refused(Refusal::Overloaded { retry_after });
-            let origin = origin_of(&operation);
-            self.make(at, Happening::ForwardSettled(from, origin, answer, None));
-            return;
-        }
-        let to = ShardRef { shard: to, ..from };
-        self.make(
-            at,
-            Happening::Forwarded {
-                to,
-                from,
-                route,
-                operation,
-            },
-        );
-    }
-
     fn answered(&mut self, id: CallId, answer: Answer) -> Result<(), Broken> {
         self.report.answer(&answer);
         let call = self.audit.answered(id, &answer, self.now, &self.store)?;
@@ -575,85 +461,6 @@ impl World {
         } else {
             self.scenario.faults
         }
-    }
-
-    fn idle(&self) -> Result<(), Broken> {
-        for (number, process) in self.processes.iter().enumerate() {
-            for (shard, at) in process.shards.iter().enumerate() {
-                let at = &at.coordinator;
-                must!(
-                    at.is_idle() && at.in_flight() == 0 && at.in_lanes() == 0,
-                    "shard {number}/{shard} is not idle at rest: {} in flight, {} in lanes",
-                    at.in_flight(),
-                    at.in_lanes()
-                );
-                must!(
-                    at.wake_at().is_none(),
-                    "shard {number}/{shard} has a timer left"
-                );
-            }
-        }
-        must!(self.forwards.is_empty(), "a forwarded operation is lost");
-        Ok(())
-    }
-
-    /// Nothing is unsellable: at rest, fresh commits buy every unit left, and then it is sold out.
-    fn sell_the_rest(&mut self) -> Result<(), Broken> {
-        let events: Vec<EventId> = self
-            .scenario
-            .events
-            .iter()
-            .map(|(e, _)| e.clone())
-            .collect();
-        let mut bought = 0;
-        for event in events {
-            loop {
-                let left = self.store.remaining(&event);
-                let qty = left.clamp(1, u64::from(limits::QTY_MAX_DEFAULT)) as u32;
-                let answer = self.buy(&event, qty, bought)?;
-                bought += 1;
-                let due = if left == 0 {
-                    matches!(
-                        answer,
-                        Answer::Refused(Refusal::InsufficientInventory { remaining: 0 })
-                    )
-                } else {
-                    matches!(answer, Answer::Confirmed { .. })
-                };
-                must!(
-                    due,
-                    "{left} left of {event}, a buyer of {qty} got {answer:?}"
-                );
-                // A large stock is proved by its first units and by its sum.
-                if left == 0 || bought > 40 {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn buy(&mut self, event: &EventId, qty: u32, number: u32) -> Result<Answer, Broken> {
-        let id = format!("rest-{number}").parse().expect("legal");
-        let call = Call {
-            what: What::Write(inventory_api::domain::operation::Verb::Commit, id),
-            event: event.clone(),
-            qty,
-            arrives: self.now,
-            patience: Micros::from_millis(60_000),
-            tries: 0,
-        };
-        let process = number as usize % self.processes.len();
-        let shards = self.processes[process].shards.len();
-        let at = ShardRef {
-            process,
-            shard: (number as usize / 2) % shards,
-            life: self.processes[process].life,
-        };
-        let id = self.submit(at, call)?;
-        self.until_rest()?;
-        let answer = self.audit.answer_to(id);
-        answer.ok_or_else(|| Broken(format!("{id:?} was never answered")))
     }
 }
 

@@ -1,0 +1,92 @@
+//! What must hold when nothing happens any more.
+
+use inventory_api::domain::answer::{Answer, Refusal};
+use inventory_api::domain::ids::EventId;
+use inventory_api::domain::operation::Verb;
+use inventory_api::domain::time::Micros;
+use inventory_api::limits;
+
+use super::super::broken::{Broken, must};
+use super::super::clients::{Call, What};
+use super::{ShardRef, World};
+
+impl World {
+    pub(super) fn idle(&self) -> Result<(), Broken> {
+        for (number, process) in self.processes.iter().enumerate() {
+            for (shard, at) in process.shards.iter().enumerate() {
+                let at = &at.coordinator;
+                must!(
+                    at.is_idle() && at.in_flight() == 0 && at.in_lanes() == 0,
+                    "shard {number}/{shard} is not idle at rest: {} in flight, {} in lanes",
+                    at.in_flight(),
+                    at.in_lanes()
+                );
+                must!(
+                    at.wake_at().is_none(),
+                    "shard {number}/{shard} has a timer left"
+                );
+            }
+        }
+        must!(self.forwards.is_empty(), "a forwarded operation is lost");
+        Ok(())
+    }
+
+    /// Nothing is unsellable: at rest, fresh commits buy every unit left, and then it is sold out.
+    pub(super) fn sell_the_rest(&mut self) -> Result<(), Broken> {
+        let events: Vec<EventId> = self
+            .scenario
+            .events
+            .iter()
+            .map(|(e, _)| e.clone())
+            .collect();
+        let mut bought = 0;
+        for event in events {
+            loop {
+                let left = self.store.remaining(&event);
+                let qty = left.clamp(1, u64::from(limits::QTY_MAX_DEFAULT)) as u32;
+                let answer = self.buy(&event, qty, bought)?;
+                bought += 1;
+                let due = if left == 0 {
+                    matches!(
+                        answer,
+                        Answer::Refused(Refusal::InsufficientInventory { remaining: 0 })
+                    )
+                } else {
+                    matches!(answer, Answer::Confirmed { .. })
+                };
+                must!(
+                    due,
+                    "{left} left of {event}, a buyer of {qty} got {answer:?}"
+                );
+                // A large stock is proved by its first units and by its sum.
+                if left == 0 || bought > 40 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn buy(&mut self, event: &EventId, qty: u32, number: u32) -> Result<Answer, Broken> {
+        let id = format!("rest-{number}").parse().expect("legal");
+        let call = Call {
+            what: What::Write(Verb::Commit, id),
+            event: event.clone(),
+            qty,
+            arrives: self.now,
+            patience: Micros::from_millis(60_000),
+            tries: 0,
+        };
+        let process = number as usize % self.processes.len();
+        let shards = self.processes[process].shards.len();
+        let at = ShardRef {
+            process,
+            shard: (number as usize / 2) % shards,
+            life: self.processes[process].life,
+        };
+        let id = self.submit(at, call)?;
+        self.until_rest()?;
+        let answer = self.audit.answer_to(id);
+        answer.ok_or_else(|| Broken(format!("{id:?} was never answered")))
+    }
+}
