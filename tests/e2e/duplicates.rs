@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::client::*;
-use crate::server::{Server, shards};
+use crate::proxy::Act;
+use crate::server::{Launch, Server, shards};
 use crate::stage::{Book, Stage, create_at};
 
 const EVENT: &str = "evt_duplicates";
@@ -118,6 +119,36 @@ async fn a_sale_over_two_processes_keeps_every_promise() {
             other => panic!("{id}: {other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn sold_out_is_not_said_of_what_another_process_has_just_confirmed() {
+    let stage = Stage::new();
+    // One on each stripe: who wants both looks at all stripes first.
+    create_at(stage.engine.address(), EVENT, 2, 2);
+    let slow = stage.server();
+    let quick = Launch::serve(stage.engine.address()).start();
+    let (slow, quick) = (client(&slow).await, client(&quick).await);
+    // The slow one finds its stripe too short for two, and is held up on its way to the others.
+    let (mut wrote, before) = (false, stage.proxy.asked().len());
+    stage.proxy.rule(move |asked| {
+        wrote |= asked.is_write();
+        match wrote && !asked.is_write() {
+            true => Act::HoldRequest,
+            false => Act::Pass,
+        }
+    });
+    let copy = tokio::spawn(async move { slow.order(commit("r1", EVENT, 2)).await });
+    until("it looks at all stripes", async || {
+        let asked = &stage.proxy.asked()[before..];
+        asked.iter().any(|asked| asked.operation == "BatchGetItem")
+            && asked.iter().any(crate::proxy::Asked::is_write)
+    })
+    .await;
+    let order = quick.order(commit("r1", EVENT, 2)).await;
+    stage.proxy.pass();
+    assert_eq!(copy.await.unwrap(), order);
+    assert_eq!(stage.book(EVENT).remaining(), 0);
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ pub(crate) enum Act {
     Pass,
     /// Forwarded and answered, this much later.
     PassAfter(Duration),
+    /// Not forwarded before the rule is changed.
+    HoldRequest,
     /// Forwarded; the answer is thrown away and the connection closed.
     LoseAnswer,
     /// Forwarded; the answer waits until the rule is changed.
@@ -41,6 +43,14 @@ struct State {
     rule: Mutex<(u64, Rule)>,
     asked: Mutex<Vec<Asked>>,
     over: AtomicBool,
+}
+
+impl State {
+    fn wait_for_another_rule(&self, than: u64) {
+        while lock(&self.rule).0 == than {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// See the module's head. Its threads end with it.
@@ -155,11 +165,13 @@ fn serve(mut client: TcpStream, upstream: SocketAddr, state: &State) -> Option<(
                 forward(&mut server)?;
                 return None;
             }
+            Act::HoldRequest => {
+                state.wait_for_another_rule(round);
+                client.write_all(&forward(&mut server)?.bytes).ok()?;
+            }
             Act::HoldAnswer => {
                 let answer = forward(&mut server)?;
-                while lock(&state.rule).0 == round {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+                state.wait_for_another_rule(round);
                 client.write_all(&answer.bytes).ok()?;
             }
             Act::Hang => {

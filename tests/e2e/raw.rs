@@ -1,5 +1,6 @@
 //! HTTP/2 without a gRPC client in between, for what stock clients hide.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -123,6 +124,8 @@ async fn status(response: h2::client::ResponseFuture) -> Status {
 pub(crate) struct Bare {
     stream: TcpStream,
     next_stream: u32,
+    /// Streams whose message has come and whose end has not.
+    with_message: HashSet<u32>,
     ping: Option<Vec<u8>>,
 }
 
@@ -138,6 +141,7 @@ const END_HEADERS: u8 = 4;
 struct Frame {
     kind: u8,
     flags: u8,
+    stream: u32,
     payload: Vec<u8>,
 }
 
@@ -151,6 +155,7 @@ impl Bare {
         let mut bare = Self {
             stream,
             next_stream: 1,
+            with_message: HashSet::new(),
             ping: None,
         };
         bare.send(SETTINGS, 0, 0, &[]).await;
@@ -189,14 +194,16 @@ impl Bare {
         self.send(DATA, END_STREAM, stream, &framed(call)).await;
     }
 
-    /// The next answer's grpc-status, as far as it can be told without decompressing headers: an
-    /// answer with a message is OK, one of headers alone is not.
+    /// Waits for the end of the next answer, and whether it had a message: as far as can be told
+    /// without decompressing headers, one with a message is OK and one of headers alone is not.
     pub(crate) async fn answered_with_a_message(&mut self) -> bool {
         loop {
             let frame = self.frame().await;
             match frame.kind {
-                DATA => return true,
-                HEADERS if frame.flags & END_STREAM != 0 => return false,
+                DATA => _ = self.with_message.insert(frame.stream),
+                HEADERS if frame.flags & END_STREAM != 0 => {
+                    return self.with_message.remove(&frame.stream);
+                }
                 _ => {}
             }
         }
@@ -240,6 +247,7 @@ impl Bare {
         Frame {
             kind: head[3],
             flags: head[4],
+            stream: u32::from_be_bytes([head[5], head[6], head[7], head[8]]),
             payload,
         }
     }

@@ -47,6 +47,8 @@ pub(crate) struct Audit {
     /// A definite refusal may be wrong about an earlier try.
     nothing_done_is_likely: bool,
     torn_reads: bool,
+    /// Stock may come back after it was too little.
+    restocked: bool,
 }
 
 impl Audit {
@@ -57,6 +59,7 @@ impl Audit {
             calm: scenario.is_calm(),
             nothing_done_is_likely: scenario.ghosts || scenario.token_memory < TOKEN_MEMORY,
             torn_reads: scenario.torn_reads,
+            restocked: scenario.restocks > 0,
         }
     }
 
@@ -163,11 +166,20 @@ impl Audit {
         now: Micros,
         store: &Store,
     ) -> Result<(), Broken> {
-        // Whoever repeats a call is told what became of it, not what became of the stock.
+        // Whoever repeats a call is told what became of it, not what became of the stock: it may
+        // have been this very reservation that took the last of it. What takes none of that stock,
+        // or takes what came back to it, may come between the refusal and its answer.
         if let Refusal::InsufficientInventory { .. } = refusal {
-            let written = store.record(reservation).map(|record| record.written);
+            let written = store.record(reservation);
+            let took_it = written.is_some_and(|record| {
+                let view = record.view;
+                let confirmed = view.state == ReservationState::Confirmed;
+                confirmed && view.fingerprint == call.fingerprint()
+            });
+            let may_be_later = self.restocked || !took_it;
+            let written = written.map(|record| record.written);
             must!(
-                written.is_none_or(|at| at > call.arrives),
+                written.is_none_or(|at| may_be_later && at > call.arrives),
                 "{reservation}: {call:?} got {refusal:?}, but it exists since {written:?}"
             );
         }

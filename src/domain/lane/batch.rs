@@ -24,7 +24,8 @@ impl Batch {
         }
     }
 
-    /// Takes members from the front of the queue while one more fits the action limit.
+    /// Takes members from the front of the queue while one more fits the action limit. Those that
+    /// only wait to be refused go together, for they would fail any others.
     pub(super) fn from_queue(queue: &mut VecDeque<Member>, now: Micros) -> Self {
         let room = queue.len().min(limits::BATCH_MEMBERS_MAX);
         let mut batch = Self {
@@ -34,7 +35,10 @@ impl Batch {
         let mut stripes = Vec::new();
         while let Some(member) = queue.front() {
             let late = member.head.deadline <= now;
-            if !late && !fits(&member.record, &mut stripes, batch.members.len()) {
+            let alike = batch.members.last().is_none_or(|last: &Member| {
+                last.head.too_few.is_some() == member.head.too_few.is_some()
+            });
+            if !late && !(alike && fits(&member.record, &mut stripes, batch.members.len())) {
                 break;
             }
             let Some(member) = queue.pop_front() else {

@@ -43,6 +43,9 @@ struct Head {
     verb: Verb,
     arrived: Micros,
     deadline: Micros,
+    /// What a read of all stripes showed, where that is too little. Whether the member is refused
+    /// for it is left to one more write: see [`overflow`].
+    too_few: Option<u64>,
 }
 
 /// A dispatched transaction. Its members' records live in it and come back out of it.
@@ -301,10 +304,7 @@ impl Member {
         let state = rules::written_by(operation.verb);
         let takes = state == ReservationState::Confirmed;
         let draws = if takes {
-            vec![Draw {
-                stripe: home.index,
-                units: operation.qty,
-            }]
+            at_home(home, operation.qty)
         } else {
             Vec::new()
         };
@@ -314,6 +314,7 @@ impl Member {
                 verb: operation.verb,
                 arrived,
                 deadline: operation.deadline,
+                too_few: None,
             },
             record: NewRecord {
                 reservation: operation.reservation,
@@ -326,4 +327,12 @@ impl Member {
             },
         }
     }
+}
+
+/// All units from the lane's own stripe.
+fn at_home(home: &StripeId, units: u32) -> Vec<Draw> {
+    vec![Draw {
+        stripe: home.index,
+        units,
+    }]
 }

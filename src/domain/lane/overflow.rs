@@ -2,10 +2,14 @@
 //!
 //! "Sold out" is said only on a read of every stripe that began after the call arrived. With one
 //! stripe the failed condition is that read; with several the lane asks for one.
+//!
+//! The read alone does not do: what it found missing may have been sold, elsewhere and just now, to
+//! this very reservation. So a member it is too little for is written once more. That write fails,
+//! and says in failing whether there is a record; without one the refusal stands.
 
 use rand::Rng;
 
-use super::{Lane, LaneOutput, Member};
+use super::{Lane, LaneOutput, Member, at_home};
 use crate::domain::answer::Refusal;
 use crate::domain::counters::Counters;
 use crate::domain::time::{Micros, Now};
@@ -68,13 +72,15 @@ impl Lane {
         let total: u64 = stripes.iter().map(|s| s.remaining).sum();
         let mut left: Vec<u64> = stripes.iter().map(|s| s.remaining).collect();
         let mut planned: Vec<Member> = Vec::new();
+        let mut doubtful: Vec<Member> = Vec::new();
         for mut member in std::mem::take(&mut self.short) {
             let qty = u64::from(member.record.qty);
             if member.head.arrived > began {
                 self.short.push(member);
             } else if qty > total {
-                let remaining = total;
-                out.refuse(member, Refusal::InsufficientInventory { remaining });
+                member.head.too_few = Some(total);
+                member.record.draws = at_home(&self.stripe, member.record.qty);
+                doubtful.push(member);
             } else if let Some(draws) = draw(&mut left, member.record.qty) {
                 member.record.draws = draws;
                 planned.push(member);
@@ -82,7 +88,7 @@ impl Lane {
                 self.short.push(member);
             }
         }
-        for member in planned.into_iter().rev() {
+        for member in planned.into_iter().chain(doubtful).rev() {
             self.queue.push_front(member);
         }
         self.dispatch(now, rng, counters, out);

@@ -278,7 +278,8 @@ impl Lane {
 
     /// Splits the members that stay in the game: those the stripes have room for, first come first
     /// served, and those that must wait for what becomes of them. A member larger than what its
-    /// stripe reported leaves: refused if that stripe is all there is, else to the other stripes.
+    /// stripe reported leaves: refused if that stripe is all there is or the others were looked at
+    /// before, else to the other stripes.
     /// But stock decides nothing about a member that may have a record: it asks again.
     fn admit(
         &mut self,
@@ -305,11 +306,12 @@ impl Lane {
                 Fit::NoSuchStripe(_) => out.refuse(member, Refusal::Internal),
                 Fit::TooBig { reported } => {
                     counters.short += 1;
-                    if self.stripes <= 1 {
-                        let remaining = reported;
-                        out.refuse(member, Refusal::InsufficientInventory { remaining });
-                    } else {
-                        self.short.push(member);
+                    let only_one = (self.stripes <= 1).then_some(reported);
+                    match only_one.or(member.head.too_few) {
+                        Some(remaining) => {
+                            out.refuse(member, Refusal::InsufficientInventory { remaining });
+                        }
+                        None => self.short.push(member),
                     }
                 }
             }
