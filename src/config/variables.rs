@@ -385,5 +385,5 @@ pub static OTEL_EXPORTER_OTLP_ENDPOINT: Variable<Maybe<Url>> = Variable {
     default: "http://otel-collector:4317",
     kind: Maybe(Url),
     example: "http://otel-collector:4317",
-    about: "where traces will go: checked, not used yet",
+    about: "for traces, not used yet",
 };

@@ -339,7 +339,8 @@ impl fmt::Display for Outcome<'_> {
             ("  largest", batches.largest.to_string(), "of 99 that fit"),
         ];
         for (name, value, note) in rows {
-            writeln!(f, "  {name:<15}{value:>12}   {note}")?;
+            let row = format!("  {name:<15}{value:>12}   {note}");
+            writeln!(f, "{}", row.trim_end())?;
         }
         let verdict = if self.audit.is_clean() && self.report.is_clean() {
             "every promise kept: the store holds exactly what the buyers were told"

@@ -1,3 +1,6 @@
+//! Tests of the scraper: merging, a shard that is silent or gone, one scrape at a time.
+//! Must not live here: HTTP (`tests/side`).
+
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;

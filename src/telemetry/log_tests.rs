@@ -1,3 +1,6 @@
+//! Tests of the log: lines as JSON, levels, the bounded queue and its drops.
+//! Must not live here: the process-wide log, which is one per process (`tests/log.rs`).
+
 #![allow(clippy::unwrap_used)]
 
 use std::sync::mpsc;
