@@ -55,8 +55,7 @@ async fn buy_until_killed(server: Server, round: usize, enough: usize) -> Told {
     .await;
     server.kill();
     while buyers.join_next().await.is_some() {}
-    let told = told.lock().unwrap().clone();
-    told
+    told.lock().unwrap().clone()
 }
 
 #[tokio::test]

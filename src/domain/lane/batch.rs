@@ -38,7 +38,8 @@ impl Batch {
             let alike = batch.members.last().is_none_or(|last: &Member| {
                 last.head.too_few.is_some() == member.head.too_few.is_some()
             });
-            if !late && !(alike && fits(&member.record, &mut stripes, batch.members.len())) {
+            let mut fits = || fits(&member.record, &mut stripes, batch.members.len());
+            if !late && (!alike || !fits()) {
                 break;
             }
             let Some(member) = queue.pop_front() else {
