@@ -2,6 +2,7 @@
 
 use super::ids::OrderId;
 use super::time::Micros;
+use crate::limits;
 
 /// The outcome of one operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,4 +46,27 @@ pub enum Refusal {
     },
     /// The store refused this very operation, or holds a record that cannot be understood.
     Internal,
+}
+
+/// What a caller is told to wait before it comes back.
+const RETRY_AFTER: Micros = Micros(limits::RETRY_AFTER.as_micros() as u64);
+
+impl Refusal {
+    pub const fn overloaded() -> Self {
+        Self::Overloaded {
+            retry_after: RETRY_AFTER,
+        }
+    }
+
+    pub const fn store_busy() -> Self {
+        Self::StoreBusy {
+            retry_after: RETRY_AFTER,
+        }
+    }
+
+    pub const fn store_unavailable() -> Self {
+        Self::StoreUnavailable {
+            retry_after: RETRY_AFTER,
+        }
+    }
 }

@@ -96,7 +96,7 @@ impl Driver {
     pub fn submit(self: &Rc<Self>, operation: Operation) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
         let Some(call) = self.wait(Waiting::Operation(answer)) else {
-            return at_once(Answer::Refused(overloaded()));
+            return at_once(Answer::Refused(Refusal::overloaded()));
         };
         self.enter(|core, now, fx| core.submit(call, operation, now, fx));
         receiver
@@ -110,7 +110,7 @@ impl Driver {
     ) -> oneshot::Receiver<Result<Availability, Refusal>> {
         let (result, receiver) = oneshot::channel();
         let Some(call) = self.wait(Waiting::Check(result)) else {
-            return at_once(Err(overloaded()));
+            return at_once(Err(Refusal::overloaded()));
         };
         self.enter(|core, now, fx| core.check(call, event, qty, now, fx));
         receiver
@@ -132,7 +132,7 @@ impl Driver {
                 Reply {
                     event: operation.event,
                     reservation: operation.reservation,
-                    answer: Answer::Refused(overloaded()),
+                    answer: Answer::Refused(Refusal::overloaded()),
                     learned: None,
                 },
             ),
@@ -253,7 +253,7 @@ impl Driver {
             None => Some(work),
         };
         if let Some(Work::Forward { operation, .. }) = refused {
-            let answer = Answer::Refused(overloaded());
+            let answer = Answer::Refused(Refusal::overloaded());
             self.enter(|core, now, fx| {
                 let Operation {
                     event, reservation, ..
@@ -288,12 +288,6 @@ impl Driver {
             driver.enter(Coordinator::wake);
         })
         .detach();
-    }
-}
-
-fn overloaded() -> Refusal {
-    Refusal::Overloaded {
-        retry_after: Micros(limits::RETRY_AFTER.as_micros() as u64),
     }
 }
 

@@ -198,3 +198,46 @@ async fn a_commit_and_a_release_at_once_have_one_winner() {
     let book = stage.book(EVENT);
     assert_eq!((book.len(), book.remaining()), (20, 100 - sold));
 }
+
+/// Of several payloads under one id, all at once and everywhere, one is sold and stays the only one.
+#[tokio::test]
+async fn of_different_payloads_at_once_one_wins() {
+    let stage = Stage::new();
+    let events = [EVENT, "evt_other"];
+    for event in events {
+        create_at(stage.engine.address(), event, 1_000, 1);
+    }
+    let servers = [stage.server(), stage.server()];
+    let clients = clients_of(&servers, 4).await;
+    let mut calls = JoinSet::new();
+    for n in 0..10 {
+        for (at, client) in clients.iter().enumerate() {
+            let (client, id) = (client.clone(), format!("one-{n}"));
+            let (event, qty) = (events[(n + at) % 2], 1 + i32::try_from(at / 4).unwrap());
+            calls.spawn(async move {
+                let answer = client.commits(commit(&id, event, qty)).await;
+                (id, (event, qty), answer)
+            });
+        }
+    }
+    let mut won = std::collections::BTreeMap::new();
+    while let Some(call) = calls.join_next().await {
+        let (id, payload, answer) = call.unwrap();
+        match answer {
+            Ok(_) => {
+                let first = *won.entry(id.clone()).or_insert(payload);
+                assert_eq!(first, payload, "{id} was sold twice");
+            }
+            Err(status) => {
+                let code = Code::AlreadyExists;
+                assert_refused(&status, code, "IDEMPOTENCY_CONFLICT", payload.0, &id);
+            }
+        }
+    }
+    assert_eq!(won.len(), 10);
+    for event in events {
+        let of_event = won.values().filter(|(of, _)| *of == event);
+        let sold: u64 = of_event.map(|(_, qty)| u64::from(qty.unsigned_abs())).sum();
+        assert_eq!(stage.book(event).remaining(), 1_000 - sold);
+    }
+}

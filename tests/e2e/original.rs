@@ -374,3 +374,58 @@ async fn the_health_check_starts_no_second_server() {
     assert_eq!(server.log.all().matches("\"serving\"").count(), 1);
     server.stops().await;
 }
+
+#[tokio::test]
+async fn health_and_reflection_are_on_the_clients_own_port() {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_reflection::pb::v1 as reflection;
+
+    let server = Launch::memory().start();
+    let url = format!("http://{}", server.grpc);
+    let channel = tonic::transport::Endpoint::from_shared(url).unwrap();
+    let channel = channel.connect().await.unwrap();
+    let mut health = HealthClient::new(channel.clone());
+    for service in ["", "inventory.v1.Inventory"] {
+        let service = service.to_owned();
+        let answer = health.check(HealthCheckRequest { service }).await.unwrap();
+        assert_eq!(answer.into_inner().status, 1);
+    }
+    let service = "nobody.knows.It".to_owned();
+    let unknown = health.check(HealthCheckRequest { service }).await;
+    assert_eq!(unknown.unwrap_err().code(), Code::NotFound);
+
+    use reflection::server_reflection_request::MessageRequest;
+    use reflection::server_reflection_response::MessageResponse;
+    let ask = reflection::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut client = reflection::server_reflection_client::ServerReflectionClient::new(channel);
+    let asked = client
+        .server_reflection_info(futures::stream::iter([ask]))
+        .await;
+    let answer = asked
+        .unwrap()
+        .into_inner()
+        .message()
+        .await
+        .unwrap()
+        .unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+        panic!("{answer:?}");
+    };
+    let names: Vec<String> = list
+        .service
+        .into_iter()
+        .map(|service| service.name)
+        .collect();
+    for wanted in ["inventory.v1.Inventory", "grpc.health.v1.Health"] {
+        assert!(names.iter().any(|name| name == wanted), "{names:?}");
+    }
+    // What operators use is not on the port that clients use.
+    assert!(
+        !names.iter().any(|name| name.contains("Admin")),
+        "{names:?}"
+    );
+}

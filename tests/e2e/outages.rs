@@ -175,6 +175,35 @@ async fn a_lost_answer_is_resolved_and_sells_once() {
 }
 
 #[tokio::test]
+async fn a_caller_that_goes_away_tears_no_write() {
+    let (stage, server, client) = selling(10).await;
+    let writes = stage.proxy.writes_asked().len();
+    stage.proxy.writes(Act::HoldAnswer);
+    let caller = crate::client::client(&server).await;
+    let call = tokio::spawn(async move { caller.commits(commit("r1", EVENT, 2)).await });
+    until("the write is under way", async || {
+        stage.proxy.writes_asked().len() > writes
+    })
+    .await;
+    // Call and connection end at once.
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    until("the server has seen it", async || {
+        Figures::of(&server)
+            .await
+            .sum("inventory_shard_connections")
+            == 1.0
+    })
+    .await;
+    stage.proxy.pass();
+    let order = client.order(commit("r1", EVENT, 2)).await;
+    let book = stage.book(EVENT);
+    assert_eq!(book.order("r1"), Some(order));
+    assert_eq!(book.remaining(), 7);
+    assert_eq!(Figures::of(&server).await.get("grpc_active_requests"), 0.0);
+}
+
+#[tokio::test]
 async fn too_many_calls_for_one_reservation_are_resource_exhausted() {
     let (stage, _server, client) = selling(10).await;
     stage.proxy.writes(Act::HoldAnswer);

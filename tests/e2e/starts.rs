@@ -8,7 +8,7 @@ use inventory_api::embedded::{Data, Engine};
 
 use crate::client::*;
 use crate::restricted::{deny_rings, limit_locked_memory};
-use crate::server::{Launch, Ran};
+use crate::server::{Launch, Ran, command};
 use crate::stage::Stage;
 
 #[track_caller]
@@ -77,6 +77,39 @@ fn missing_tables_are_named_with_the_command_that_makes_them() {
     let launch = stage.launch().env("DDB_TABLE_IDEMPOTENCY", "elsewhere");
     let ran = fails(launch, &["elsewhere", "tables create"]);
     assert!(!ran.err.contains("inventory_seats"), "{}", ran.err);
+}
+
+/// The whole way from an empty store to a ticket, with the commands alone.
+#[tokio::test]
+async fn the_commands_lead_from_nothing_to_a_sale() {
+    let engine = Engine::start(Data::Memory).unwrap();
+    let run = |args: &[&str]| {
+        let mut launch = Launch::serve(engine.address());
+        let settings = std::mem::replace(&mut launch.command, command(args));
+        for (name, value) in settings.get_envs() {
+            launch.command.env(name, value.unwrap());
+        }
+        let ran = launch.run();
+        assert_eq!(ran.code, Some(0), "{args:?}: {ran:?}");
+        ran.out
+    };
+    run(&["tables", "create"]);
+    run(&["tables", "check"]);
+    assert!(run(&["check"]).contains("ready to serve"));
+    let server = Launch::serve(engine.address()).start();
+    let at = ["--admin", &server.admin];
+    run(&[&["event", "create", "evt_1", "--total", "7"][..], &at].concat());
+    assert!(run(&["health", "--server", &server.grpc]).contains("serves"));
+    client(&server).await.order(commit("r1", "evt_1", 3)).await;
+    let shown = run(&[&["event", "show", "evt_1"][..], &at].concat());
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    for pair in [["total", "7"], ["remaining", "4"], ["confirmed", "3"]] {
+        assert!(
+            words.windows(2).any(|two| two == pair),
+            "{pair:?}:\n{shown}"
+        );
+    }
+    server.stops().await;
 }
 
 #[test]

@@ -98,6 +98,55 @@ async fn with_nothing_to_do_it_is_quick_whoever_is_connected() {
     assert!(took < AT_ONCE, "{took:?}");
     // It said why before it went.
     assert_eq!(watch.message().await.unwrap().unwrap().status, 2);
+    // And every line it logged is one that a machine reads.
+    let log = server.log.all();
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        for field in ["ts", "level", "msg"] {
+            assert!(line[field].is_string(), "no {field} in {line}");
+        }
+    }
+    for message in ["\"serving\"", "\"stopping\"", "\"stopped\""] {
+        assert_eq!(log.matches(message).count(), 1, "{log}");
+    }
+}
+
+#[tokio::test]
+async fn connections_that_grow_old_move_without_losing_a_call() {
+    let server = Launch::memory().env("MAX_CONNECTION_AGE", "1s").start();
+    create(&server, EVENT, 1_000_000, 1).await;
+    let fleet = Fleet::new(&[&server.grpc], 0).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let mut buyers = JoinSet::new();
+    for buyer in 0..8 {
+        let (fleet, over) = (fleet.clone(), over.clone());
+        buyers.spawn(async move {
+            let mut sold = 0;
+            while !over.load(Ordering::SeqCst) {
+                let call = commit(&format!("o{buyer}-{sold}"), EVENT, 1);
+                let answer = fleet.commit(&call, PATIENCE).await;
+                answer.unwrap_or_else(|status| panic!("{call:?}: {status:?}"));
+                sold += 1;
+            }
+            sold
+        });
+    }
+    // The first GOAWAY says only that it leaves; who answers the ping after it loses nothing.
+    for _ in 0..2 {
+        let mut bare = Bare::open(&server.grpc).await;
+        assert_eq!(bare.wait_for_goaway().await, u32::MAX >> 1);
+        bare.answer_ping().await;
+        assert_eq!(bare.wait_for_goaway().await, 0);
+    }
+    over.store(true, Ordering::SeqCst);
+    let mut sold = 0;
+    while let Some(buyer) = buyers.join_next().await {
+        sold += buyer.unwrap();
+    }
+    assert_eq!(fleet.tally().failed, 0);
+    assert!(sold > 100, "{sold} sold in two lives of a connection");
+    assert_eq!(stock(&server, EVENT).await.confirmed, sold);
+    server.stops().await;
 }
 
 /// A server with one call under way that the store does not answer.

@@ -15,10 +15,19 @@ const EVENT: &str = "evt_stripes";
 #[tokio::test]
 async fn an_event_made_on_the_command_line_sells_out_exactly() {
     let server = Launch::memory().start();
-    let mut create = command(&["event", "create", EVENT, "--total", "203", "--stripes", "5"]);
-    create.args(["--admin", &server.admin]);
-    let made = Launch { command: create }.run();
-    assert_eq!(made.code, Some(0), "{made:?}");
+    let create = |total: &str| {
+        let mut create = command(&["event", "create", EVENT, "--total", total, "--stripes", "5"]);
+        create.args(["--admin", &server.admin]);
+        Launch { command: create }.run()
+    };
+    for said in ["created", "there already"] {
+        let made = create("203");
+        assert_eq!(made.code, Some(0), "{made:?}");
+        assert!(made.out.contains(said), "{made:?}");
+    }
+    let other = create("204");
+    assert_eq!(other.code, Some(1), "{other:?}");
+    other.says(&["203"]);
 
     let clients = clients(&server, 6).await;
     let mut calls = JoinSet::new();

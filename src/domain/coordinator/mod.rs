@@ -168,7 +168,7 @@ impl Coordinator {
         let waiter = Waiter::Check { call, qty };
         if self.reads.want(&event, hint, waiter, now.mono, fx).is_err() {
             self.counters.shed += 1;
-            let result = Err(overloaded());
+            let result = Err(Refusal::overloaded());
             fx.push(Effect::Checked { call, result });
         }
     }
@@ -280,7 +280,7 @@ impl Coordinator {
             Joined::Behind => self.counters.joined += 1,
             Joined::Full => {
                 self.counters.shed += 1;
-                refuse(call, overloaded(), fx);
+                refuse(call, Refusal::overloaded(), fx);
             }
         }
     }
@@ -302,7 +302,7 @@ impl Coordinator {
             if let Err(waiter) = self.reads.want(&event, None, waiter, now.mono, fx) {
                 self.counters.shed += 1;
                 if let Waiter::Route(Operation { reservation, .. }) = waiter {
-                    let answer = Answer::Refused(overloaded());
+                    let answer = Answer::Refused(Refusal::overloaded());
                     self.settle(&event, &reservation, answer, None, now, fx);
                 }
             }
@@ -323,7 +323,7 @@ impl Coordinator {
         }
         let Some((lane, at)) = self.lanes.open(&operation.event, stripe, stripes) else {
             self.counters.shed += 1;
-            let answer = Answer::Refused(overloaded());
+            let answer = Answer::Refused(Refusal::overloaded());
             let (event, reservation) = (operation.event, operation.reservation);
             self.settle(&event, &reservation, answer, None, now, fx);
             return;
@@ -442,20 +442,13 @@ fn refuse(call: CallId, refusal: Refusal, fx: &mut Vec<Effect>) {
     });
 }
 
-fn overloaded() -> Refusal {
-    Refusal::Overloaded {
-        retry_after: Micros(limits::RETRY_AFTER.as_micros() as u64),
-    }
-}
-
 /// Why a read that was needed to go on is no use.
 fn refusal_of(read: &EventRead) -> Option<Refusal> {
-    let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
     match read {
         EventRead::Found(_) => None,
         EventRead::NotFound => Some(Refusal::EventNotFound),
-        EventRead::Throttled => Some(Refusal::StoreBusy { retry_after }),
-        EventRead::Unavailable => Some(Refusal::StoreUnavailable { retry_after }),
+        EventRead::Throttled => Some(Refusal::store_busy()),
+        EventRead::Unavailable => Some(Refusal::store_unavailable()),
     }
 }
 

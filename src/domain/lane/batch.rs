@@ -38,8 +38,8 @@ impl Batch {
             let alike = batch.members.last().is_none_or(|last: &Member| {
                 last.head.too_few.is_some() == member.head.too_few.is_some()
             });
-            let goes = late || (alike && fits(&member.record, &mut stripes, batch.members.len()));
-            if !goes {
+            let mut fits = || fits(&member.record, &mut stripes, batch.members.len());
+            if !late && (!alike || !fits()) {
                 break;
             }
             let Some(member) = queue.pop_front() else {

@@ -193,8 +193,7 @@ impl Lane {
         }
         if self.waiting() >= limits::LANE_QUEUE_MAX {
             counters.shed += 1;
-            let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
-            out.refuse(member, Refusal::Overloaded { retry_after });
+            out.refuse(member, Refusal::overloaded());
             return;
         }
         self.queue.push_back(member);
@@ -291,8 +290,7 @@ impl Lane {
     /// A deadline that passed because the store kept putting the lane off is the store's doing.
     fn why_late(&self) -> Refusal {
         if self.attempts > 0 && self.flight.is_none() {
-            let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
-            Refusal::StoreBusy { retry_after }
+            Refusal::store_busy()
         } else {
             Refusal::DeadlineExceeded
         }

@@ -14,7 +14,6 @@ use crate::domain::answer::Refusal;
 use crate::domain::counters::Counters;
 use crate::domain::time::{Micros, Now};
 use crate::domain::transaction::{Draw, EventRead, StripeView};
-use crate::limits;
 
 impl Lane {
     /// Asks for a read if members wait for one and none is under way.
@@ -36,15 +35,14 @@ impl Lane {
         out: &mut LaneOutput,
     ) {
         self.reading = false;
-        let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
         match read {
             EventRead::Found(stripes) => self.plan(began, stripes, now, rng, counters, out),
             EventRead::NotFound => self.refuse_short(&Refusal::EventNotFound, out),
             EventRead::Throttled => {
-                self.refuse_short(&Refusal::StoreBusy { retry_after }, out);
+                self.refuse_short(&Refusal::store_busy(), out);
             }
             EventRead::Unavailable => {
-                self.refuse_short(&Refusal::StoreUnavailable { retry_after }, out);
+                self.refuse_short(&Refusal::store_unavailable(), out);
             }
         }
         // A member still short waits for the transaction in flight: what it leaves decides.

@@ -9,11 +9,10 @@ use crate::domain::answer::Refusal;
 use crate::domain::backoff;
 use crate::domain::counters::Counters;
 use crate::domain::rules;
-use crate::domain::time::{Micros, Now};
+use crate::domain::time::Now;
 use crate::domain::transaction::{
     NewRecord, Outcome, Reason, StripeUpdate, StripeView, Transaction,
 };
-use crate::limits;
 
 /// Why a lane waits before its next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,9 +92,8 @@ impl Lane {
             }
             Outcome::Refused => {
                 self.attempts = 0;
-                let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
                 for member in into_members(flight) {
-                    out.refuse(member, Refusal::StoreUnavailable { retry_after });
+                    out.refuse(member, Refusal::store_unavailable());
                 }
             }
             Outcome::Cancelled(reasons) => {
@@ -132,14 +130,13 @@ impl Lane {
         self.attempts = self.attempts.saturating_add(1);
         let until = now.mono.plus(backoff::pause(self.attempts, rng));
         self.pause_until = Some(until);
-        let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
         let mut kept = Vec::with_capacity(members.len());
         for member in members {
             if member.head.deadline > until {
                 kept.push(member);
             } else {
                 counters.expired += 1;
-                out.refuse(member, Refusal::StoreBusy { retry_after });
+                out.refuse(member, Refusal::store_busy());
             }
         }
         self.back_to_front(kept);
