@@ -268,6 +268,10 @@ pub const ANSWERS_CACHED_FOR_DEFAULT: Duration = Duration::from_secs(300);
 /// Default for how long a stop may take (SHUTDOWN_GRACE).
 pub const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(30);
 
+/// What the other shards have left to settle when one has failed: far more than a write takes, and
+/// what waits for the failed one never ends.
+pub const FAILED_GRACE: Duration = Duration::from_secs(2);
+
 /// What a shard has left to end once it is told that the grace is over: a few looks into its inbox.
 /// One that has not ended then hangs, and the process ends without it.
 pub const ABORT_GRACE: Duration = Duration::from_secs(2);

@@ -244,7 +244,7 @@ impl Server {
 
     /// Serves until SIGTERM or SIGINT, then stops. A second signal ends the grace at once. Stops
     /// too when a shard has failed: the events it owned could not be sold until the next start.
-    pub fn run_until_signal(self) -> Stopped {
+    pub fn run_until_signal(mut self) -> Stopped {
         let mut shutdown = self.side.shutdown();
         let ended = Arc::clone(&self.ended);
         let asked = pin!(shutdown.wait_for(|state| *state != Shutdown::No));
@@ -252,7 +252,10 @@ impl Server {
         match futures::executor::block_on(futures::future::select(asked, failed)) {
             Either::Left((Ok(_), _)) => {}
             Either::Left((Err(_), _)) => tracing::error!("the side thread has ended; stopping"),
-            Either::Right(_) => tracing::error!("a shard has failed; stopping"),
+            Either::Right(_) => {
+                tracing::error!("a shard has failed; stopping");
+                self.grace = self.grace.min(limits::FAILED_GRACE);
+            }
         }
         self.stop()
     }
