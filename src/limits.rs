@@ -245,6 +245,13 @@ pub const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(30);
 /// learns of the stop and ends, for it would never end by itself.
 pub const COLD_DRAIN_GRACE: Duration = Duration::from_secs(1);
 
+/// How long a connection that this side ended is read on, so that the peer's last words do not
+/// turn the close into a reset that takes answers with it.
+pub const LINGER_MAX: Duration = Duration::from_secs(1);
+
+/// Bytes read and forgotten meanwhile: what a peer may have on its way.
+pub const LINGER_BYTES_MAX: usize = 2 * CONNECTION_WINDOW_BYTES as usize;
+
 /// Calls on the cold services (health, reflection) under way at once in the whole process.
 pub const COLD_CALLS_MAX: usize = 256;
 

@@ -3,51 +3,66 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::FutureExt;
+
 use super::balance::Loads;
 use super::inbox::{Mailbox, Work};
+use crate::limits;
 use crate::runtime::{self, Accepted, Listener};
 
 /// Pause after an accept that failed, so that running out of descriptors does not spin a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Accepts for ever; cancelled by dropping. `serve` takes the connections that stay here, each with
-/// its place in `loads` already reserved.
-pub async fn accept_loop(
-    listener: Listener,
-    shard: usize,
-    loads: Loads,
-    peers: Vec<Mailbox>,
-    serve: Rc<dyn Fn(Accepted)>,
-) {
-    loop {
-        let accepted = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(shard, error = %error, "cannot accept a connection");
-                runtime::sleep(ACCEPT_PAUSE).await;
-                continue;
+/// A shard's door: its listener, and where connections go from it.
+pub struct Door {
+    pub listener: Listener,
+    pub shard: usize,
+    pub loads: Loads,
+    pub peers: Vec<Mailbox>,
+    /// Takes the connections that stay here, each with its place in `loads` reserved.
+    pub serve: Rc<dyn Fn(Accepted)>,
+}
+
+impl Door {
+    /// Accepts for ever; cancelled by dropping.
+    pub async fn accept(self: Rc<Self>) {
+        loop {
+            match self.listener.accept().await {
+                Ok(accepted) => self.place(accepted),
+                Err(error) => {
+                    tracing::warn!(error = %error, "cannot accept a connection");
+                    runtime::sleep(ACCEPT_PAUSE).await;
+                }
             }
-        };
-        let Some(target) = loads.place(shard) else {
-            tracing::warn!(
-                shard,
-                "connection closed: every shard has its most connections"
-            );
-            drop(accepted);
-            continue;
-        };
-        if target == shard {
-            serve(accepted);
-            continue;
         }
-        let Some(peer) = peers.get(target) else {
-            loads.transfer(target, shard);
-            serve(accepted);
-            continue;
+    }
+
+    /// Takes what the kernel has queued, for closing the listener would reset it, and closes.
+    pub fn close(self: Rc<Self>) {
+        for _ in 0..limits::CONNECTIONS_PER_SHARD_MAX {
+            match self.listener.accept().now_or_never() {
+                Some(Ok(accepted)) => self.place(accepted),
+                Some(Err(_)) | None => return,
+            }
+        }
+    }
+
+    fn place(&self, accepted: Accepted) {
+        let Some(target) = self.loads.place(self.shard) else {
+            tracing::warn!("connection closed: every shard has its most connections");
+            return;
         };
-        if let Err(Work::Connection(accepted)) = peer.post(Work::Connection(accepted)) {
-            loads.transfer(target, shard);
-            serve(accepted);
+        if target == self.shard {
+            (self.serve)(accepted);
+            return;
+        }
+        let posted = match self.peers.get(target) {
+            Some(peer) => peer.post(Work::Connection(accepted)),
+            None => Err(Work::Connection(accepted)),
+        };
+        if let Err(Work::Connection(accepted)) = posted {
+            self.loads.transfer(target, self.shard);
+            (self.serve)(accepted);
         }
     }
 }

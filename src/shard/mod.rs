@@ -31,13 +31,14 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 
+use self::accept::Door;
 use self::balance::Loads;
 use self::driver::Driver;
 use self::inbox::{Inbox, Mailbox, Work};
 use self::parting::Presence;
 use crate::domain::coordinator::{self, Coordinator};
 use crate::domain::time::Micros;
-use crate::runtime::{self, Accepted, Listener};
+use crate::runtime::{self, Accepted, Listener, clock};
 use crate::store::{ConnectError, Store, StoreSettings};
 use crate::telemetry::log;
 use crate::telemetry::recorder::{Recorder, Snapshot};
@@ -45,6 +46,9 @@ use crate::wire::{self, Drain, HotService, WireContext, WireSettings};
 
 /// How often a draining shard looks whether its lanes have settled.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
+
+/// How long a draining shard waits for the others to close their listeners.
+const CLOSING_MAX: Micros = Micros::from_millis(500);
 
 /// Everything a shard needs; crosses into its thread.
 pub struct Seat {
@@ -189,13 +193,14 @@ async fn live<S: HotService + 'static>(
         let desk = Rc::clone(&desk);
         Rc::new(move |accepted| desk.serve(accepted))
     };
-    let accepting = runtime::spawn(accept::accept_loop(
-        Listener::adopt(seat.listener),
+    let door = Rc::new(Door {
+        listener: Listener::adopt(seat.listener),
         shard,
-        seat.loads,
-        seat.peers,
-        Rc::clone(&serve),
-    ));
+        loads: seat.loads,
+        peers: seat.peers,
+        serve: Rc::clone(&serve),
+    });
+    let accepting = runtime::spawn(Rc::clone(&door).accept());
     let mut replies = seat.inbox.replies;
     let answered = Rc::clone(&desk.driver);
     let replying = runtime::spawn(async move {
@@ -209,6 +214,7 @@ async fn live<S: HotService + 'static>(
     let told = desk.until_told(&mut work, &serve).await;
     // No new connections. The task must be gone, not only forgotten: an accept loop would go on.
     accepting.cancel().await;
+    door.close();
     let ended = match told {
         Told::Drain => desk.drain(&mut work, &serve, &seat.presence).await,
         Told::Abort => desk.abort(),
@@ -287,8 +293,16 @@ impl<S: HotService + 'static> Desk<S> {
         presence: &Presence,
     ) -> Ended {
         presence.closed();
-        self.context.drain.start();
+        let began = clock::monotonic();
+        let mut asked = false;
         loop {
+            // Not before every listener is closed: who is asked to leave comes back at once, and
+            // would be reset with the queue of a listener that closes.
+            let late = clock::monotonic().since(began) > CLOSING_MAX;
+            if !asked && (presence.all_closed() || late) {
+                asked = true;
+                self.context.drain.start();
+            }
             // Looked at before the inbox: what was sent until then is in it.
             let all_settled = presence.all_settled();
             while let Ok(item) = work.try_recv() {

@@ -62,6 +62,13 @@ pub enum Ended {
     Panicked,
 }
 
+impl Ended {
+    /// Whether this side ended the connection in words that the peer should get to read.
+    fn lingers(self) -> bool {
+        matches!(self, Self::Aged | Self::Drained | Self::Protocol(_))
+    }
+}
+
 enum Http<T> {
     Handshaking(Handshake<Corked<T>, Bytes>),
     Open(h2::server::Connection<Corked<T>, Bytes>),
@@ -140,6 +147,17 @@ where
         }
         turn.rest();
         Poll::Pending
+    }
+
+    /// After the end: closing a socket that has something unread resets it, and a reset takes from
+    /// the peer what it has not read yet, answers and GOAWAY included. So this side, which has said
+    /// its last word, reads on until the peer has.
+    pub(super) fn poll_linger(&mut self, ended: Ended, cx: &mut Context<'_>) -> Poll<()> {
+        if ended.lingers() {
+            self.cork.borrow_mut().poll_discard(cx)
+        } else {
+            Poll::Ready(())
+        }
     }
 
     /// The wakers of this turn: made once, unless the future has moved to another task.

@@ -15,7 +15,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 use tokio::io::ReadBuf;
 
 use super::context::WireContext;
-use crate::limits::{READ_BYTES_PER_TURN_MAX, WRITE_BUFFER_BYTES_MAX};
+use crate::limits::{LINGER_BYTES_MAX, READ_BYTES_PER_TURN_MAX, WRITE_BUFFER_BYTES_MAX};
 
 /// The stream and what waits to be written to it.
 pub(super) struct Cork<T> {
@@ -32,6 +32,8 @@ pub(super) struct Cork<T> {
     /// The socket said that it has nothing; it is not asked again in this turn.
     drained: bool,
     heard: bool,
+    /// Bytes read and forgotten after the end.
+    discarded: usize,
 }
 
 /// The half that HTTP/2 owns.
@@ -48,6 +50,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Cork<T> {
             allowance: 0,
             drained: false,
             heard: false,
+            discarded: 0,
         }))
     }
 
@@ -86,6 +89,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Cork<T> {
         self.sent = 0;
         self.context.give_buffer(std::mem::take(&mut self.out));
         Ok(())
+    }
+
+    /// Reads and forgets what the peer still sends; ready when it has closed its side, is gone, or
+    /// sends on and on.
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut forgotten = [0; 4 * 1024];
+        while self.discarded < LINGER_BYTES_MAX {
+            match Pin::new(&mut self.io).poll_read(cx, &mut forgotten) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(read)) => self.discarded += read,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
     }
 
     fn waiting(&self) -> usize {

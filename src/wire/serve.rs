@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use futures::future::select;
 use futures::io::{AsyncRead, AsyncWrite};
 use h2::RecvStream;
 
@@ -17,6 +18,8 @@ use super::message::Assembly;
 use super::respond;
 use super::service::HotService;
 use super::status::{Code, Status, reason};
+use crate::limits::LINGER_MAX;
+use crate::runtime;
 
 /// Serves one accepted connection until it ends. The future is `!Send`, owns the stream and never
 /// panics; dropping it closes the connection. Must be polled on an executor of [`crate::runtime`].
@@ -63,6 +66,9 @@ where
             .unwrap_or(Poll::Ready(Ended::Panicked))
     })
     .await;
+    let lingered = std::future::poll_fn(|cx| connection.poll_linger(ended, cx));
+    let limit = std::pin::pin!(runtime::sleep(LINGER_MAX));
+    select(lingered, limit).await;
     match catch_unwind(AssertUnwindSafe(move || drop(connection))) {
         Ok(()) => ended,
         Err(_) => Ended::Panicked,

@@ -187,6 +187,26 @@ async fn a_goaway_comes_in_two_phases() {
     assert_eq!(server.first_end().await, Ended::Drained);
 }
 
+/// A socket that is closed with something unread is reset, and the reset takes what the peer has
+/// not read yet.
+#[tokio::test]
+async fn what_the_peer_says_last_does_not_turn_the_close_into_a_reset() {
+    for _ in 0..3 {
+        let server = Server::start(settings());
+        let mut bare = Bare::open_and_settle(&server).await;
+        server.drain();
+        let ping = bare.frame_of(PING).await.unwrap();
+        // More than the server reads before it has seen the acknowledgement and closes.
+        let mut last_words = frame(PING, ACK, 0, &ping.payload);
+        for _ in 0..8_000 {
+            last_words.extend(frame(PING, ACK, 0, &[7; 8]));
+        }
+        bare.send(&last_words).await;
+        assert!(bare.frame_of(GOAWAY).await.is_some(), "the last GOAWAY");
+        assert!(bare.ends_in_order().await, "an end, not a reset");
+    }
+}
+
 #[tokio::test]
 async fn a_drain_waits_for_calls_and_then_every_connection_ends() {
     let server = Server::start(settings());

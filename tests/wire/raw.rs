@@ -205,6 +205,17 @@ impl Bare {
         }
     }
 
+    /// Whether the server says its last word and then still listens: a reset would fail a write.
+    pub(crate) async fn ends_in_order(mut self) -> bool {
+        let mut rest = Vec::new();
+        let mut in_order = within(self.0.read_to_end(&mut rest)).await.is_ok();
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            in_order &= within(self.0.write_all(b"more")).await.is_ok();
+        }
+        in_order
+    }
+
     /// Whether the server has closed the connection, once it has been asked to.
     pub(crate) async fn comes_to_end(mut self) -> bool {
         let mut rest = Vec::new();
