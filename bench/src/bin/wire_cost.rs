@@ -44,10 +44,10 @@ struct Args {
     /// Calls in flight on each connection.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     streams: u32,
-    /// Calls in one round. CPU is counted in steps of 10 ms: let a round take a second.
-    #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u64).range(5_000..=100_000_000))]
+    /// Calls in one round. CPU is counted in steps of 10 ms: let a round take half a second.
+    #[arg(long, default_value_t = 150_000, value_parser = clap::value_parser!(u64).range(5_000..=100_000_000))]
     requests: u64,
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// An event with stock on every server measured.
     #[arg(long, default_value = "evt_2025_1001")]
