@@ -81,7 +81,10 @@ impl InventoryHandlers {
             fingerprint: Fingerprint::of_quantity(&event, qty),
             reservation,
             event,
-            qty,
+            wanted: crate::domain::operation::Wanted::Quantity(qty),
+            section: None,
+            hold_until: None,
+            expect: crate::domain::operation::Expect::New,
             payment_intent: payment,
             deadline: call.deadline,
         };
@@ -229,11 +232,11 @@ impl Inventory for InventoryHandlers {
         let status = outcome.as_ref().map_or_else(Status::reason, |_| CONFIRMED);
         self.recorder.commit(InventoryType::Quantity, status);
         match outcome? {
-            Answer::Confirmed { order } => Ok(CommitRes {
+            Answer::Confirmed { order, .. } => Ok(CommitRes {
                 order_id: order.to_text(),
                 status: CONFIRMED.to_owned(),
             }),
-            Answer::Released | Answer::Refused(_) => Err(unexpected()),
+            _ => Err(unexpected()),
         }
     }
 
@@ -252,10 +255,10 @@ impl Inventory for InventoryHandlers {
         let status = outcome.as_ref().map_or_else(Status::reason, |_| RELEASED);
         self.recorder.release(InventoryType::Quantity, status);
         match outcome? {
-            Answer::Released => Ok(ReleaseRes {
+            Answer::Released { .. } => Ok(ReleaseRes {
                 status: RELEASED.to_owned(),
             }),
-            Answer::Confirmed { .. } | Answer::Refused(_) => Err(unexpected()),
+            _ => Err(unexpected()),
         }
     }
 }
@@ -267,8 +270,14 @@ fn met_another(why: &Refusal) -> bool {
         | Refusal::IdempotencyConflict
         | Refusal::ReservationReleased
         | Refusal::ReservationCommitted
+        | Refusal::SeatsUnavailable { .. }
+        | Refusal::HoldExpired
+        | Refusal::EventClosed
+        | Refusal::ReservationNotConfirmed
         | Refusal::StoreBusy { .. } => true,
         Refusal::EventNotFound
+        | Refusal::SeatsNotFound { .. }
+        | Refusal::ReservationNotFound
         | Refusal::DeadlineExceeded
         | Refusal::Overloaded { .. }
         | Refusal::StoreUnavailable { .. }
@@ -298,6 +307,9 @@ fn label(verb: Verb) -> &'static str {
     match verb {
         Verb::Commit => "commit",
         Verb::Release => "release",
+        Verb::Hold => "hold",
+        Verb::Expire => "expire",
+        Verb::Refund => "refund",
     }
 }
 

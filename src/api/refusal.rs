@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::validate::Violations;
 use crate::domain::answer::Refusal;
-use crate::domain::ids::{EventId, ReservationId};
+use crate::domain::ids::{EventId, ReservationId, SeatId};
 use crate::domain::time::Micros;
 use crate::wire::{Code, Status};
 
@@ -16,6 +16,11 @@ pub mod reason {
     pub const IDEMPOTENCY_CONFLICT: &str = "IDEMPOTENCY_CONFLICT";
     pub const RESERVATION_RELEASED: &str = "RESERVATION_RELEASED";
     pub const RESERVATION_COMMITTED: &str = "RESERVATION_COMMITTED";
+    pub const RESERVATION_NOT_FOUND: &str = "RESERVATION_NOT_FOUND";
+    pub const RESERVATION_NOT_CONFIRMED: &str = "RESERVATION_NOT_CONFIRMED";
+    pub const SEAT_UNAVAILABLE: &str = "SEAT_UNAVAILABLE";
+    pub const HOLD_EXPIRED: &str = "HOLD_EXPIRED";
+    pub const EVENT_CLOSED: &str = "EVENT_CLOSED";
     pub const DEADLINE_EXCEEDED: &str = crate::wire::reason::DEADLINE_EXCEEDED;
     pub const OVERLOADED: &str = "OVERLOADED";
     pub const STORE_BUSY: &str = "STORE_BUSY";
@@ -64,6 +69,38 @@ pub fn status_of(refusal: &Refusal, subject: &Subject) -> Status {
         Refusal::EventNotFound => {
             Status::new(Code::NotFound, reason::EVENT_NOT_FOUND, "no such event")
         }
+        Refusal::EventClosed => Status::new(
+            Code::FailedPrecondition,
+            reason::EVENT_CLOSED,
+            "the event takes no new reservations",
+        ),
+        Refusal::SeatsUnavailable { seats } => {
+            let seats = listed(seats);
+            let said = format!("others have these seats: {seats}");
+            Status::new(Code::Aborted, reason::SEAT_UNAVAILABLE, said)
+                .with_metadata("seat_ids", seats)
+        }
+        Refusal::SeatsNotFound { seats } => {
+            let seats = listed(seats);
+            let said = format!("the event has no such seats: {seats}");
+            Status::new(Code::NotFound, reason::SEAT_NOT_FOUND, said)
+                .with_metadata("seat_ids", seats)
+        }
+        Refusal::HoldExpired => Status::new(
+            Code::FailedPrecondition,
+            reason::HOLD_EXPIRED,
+            "the hold is past its time, and what it had is gone",
+        ),
+        Refusal::ReservationNotFound => Status::new(
+            Code::NotFound,
+            reason::RESERVATION_NOT_FOUND,
+            "there is no such reservation",
+        ),
+        Refusal::ReservationNotConfirmed => Status::new(
+            Code::FailedPrecondition,
+            reason::RESERVATION_NOT_CONFIRMED,
+            "only a confirmed reservation can be refunded",
+        ),
         Refusal::IdempotencyConflict => Status::new(
             Code::AlreadyExists,
             reason::IDEMPOTENCY_CONFLICT,
@@ -155,6 +192,11 @@ pub fn seats_not_found(seats: &[String], subject: &Subject) -> Status {
         format!("the event has no such seats: {seats}"),
     );
     subject.describe(status.with_metadata("seat_ids", seats))
+}
+
+fn listed(seats: &[SeatId]) -> String {
+    let ids: Vec<&str> = seats.iter().map(SeatId::as_str).collect();
+    ids.join(",")
 }
 
 fn span(micros: Micros) -> Duration {

@@ -1,19 +1,48 @@
 //! What a caller is told. Mapping to a wire status is the business of `api`.
 
-use super::ids::OrderId;
-use super::time::Micros;
+use super::ids::{OrderId, SeatId, Seats};
+use super::time::{Micros, UnixMillis};
 use crate::limits;
 
 /// The outcome of one operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
+    /// The stock is held and durably so, until `expires_at`.
+    Held {
+        expires_at: UnixMillis,
+        qty: u32,
+        seats: Option<Seats>,
+    },
     /// The reservation is confirmed and durable.
     Confirmed {
         order: OrderId,
+        /// When it was.
+        at: UnixMillis,
+        seats: Option<Seats>,
     },
-    /// The reservation is released and durable.
-    Released,
+    /// The reservation is given up and durably so.
+    Released {
+        how: Released,
+        at: UnixMillis,
+        /// What it had, where that was seats.
+        seats: Option<Seats>,
+    },
+    /// The hold is past its time, and what it had is given back.
+    Expired,
+    /// The order is refunded and what it had is given back, now or before.
+    Refunded,
     Refused(Refusal),
+}
+
+/// What a release found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Released {
+    /// A hold, which this very call gave up.
+    Now,
+    /// A reservation that was given up or had expired before.
+    Before,
+    /// Nothing: from now on a late hold or commit of that id is refused.
+    NeverWas,
 }
 
 /// Why an operation did not do what it asked for.
@@ -24,12 +53,28 @@ pub enum Refusal {
         remaining: u64,
     },
     EventNotFound,
-    /// The reservation exists with another event or quantity.
+    /// The event takes no new reservations.
+    EventClosed,
+    /// Others have these seats, or an operator blocked them.
+    SeatsUnavailable {
+        seats: Vec<SeatId>,
+    },
+    /// The event has no such seats.
+    SeatsNotFound {
+        seats: Vec<SeatId>,
+    },
+    /// The reservation exists with another event, quantity or seats.
     IdempotencyConflict,
-    /// Commit of a released reservation.
+    /// Hold or commit of a reservation that was released or refunded.
     ReservationReleased,
-    /// Release of a confirmed reservation.
+    /// Hold or release of a confirmed reservation.
     ReservationCommitted,
+    /// Hold of an expired reservation, or its commit when what it had cannot be taken again.
+    HoldExpired,
+    /// There is no such reservation to refund.
+    ReservationNotFound,
+    /// Refund of a reservation that was never confirmed.
+    ReservationNotConfirmed,
     /// The deadline passed before dispatch; nothing was done.
     DeadlineExceeded,
     /// A queue is full or the shard is draining; nothing was done.

@@ -34,7 +34,7 @@ impl SettledCache {
         let entries = self.entries.as_mut()?;
         let entry = entries.get(reservation)?;
         if entry.stale_at > now {
-            return Some(entry.record);
+            return Some(entry.record.clone());
         }
         entries.pop(reservation);
         None
@@ -59,26 +59,34 @@ impl SettledCache {
 #[cfg(test)]
 mod tests {
     use super::super::ids::Fingerprint;
-    use super::super::transaction::ReservationState;
+    use super::super::time::UnixMillis;
+    use super::super::transaction::{Draws, ReservationState};
     use super::*;
 
     fn id(n: u32) -> ReservationId {
         format!("r{n}").parse().expect("legal")
     }
 
-    const RECORD: RecordView = RecordView {
-        fingerprint: Fingerprint([0; 16]),
-        state: ReservationState::Released,
-        order: None,
-    };
+    fn record() -> RecordView {
+        RecordView {
+            fingerprint: Fingerprint([0; 16]),
+            state: ReservationState::Released,
+            order: None,
+            qty: 1,
+            draws: Draws::new(),
+            seats: None,
+            expires_at: None,
+            at: UnixMillis(0),
+        }
+    }
 
     #[test]
     fn forgets_the_least_recently_used_first() {
         let mut cache = SettledCache::new(2, Micros(100));
-        cache.insert(id(1), RECORD, Micros(0));
-        cache.insert(id(2), RECORD, Micros(0));
+        cache.insert(id(1), record(), Micros(0));
+        cache.insert(id(2), record(), Micros(0));
         assert!(cache.get(&id(1), Micros(1)).is_some());
-        cache.insert(id(3), RECORD, Micros(1));
+        cache.insert(id(3), record(), Micros(1));
         assert!(cache.get(&id(2), Micros(1)).is_none());
         assert!(cache.get(&id(1), Micros(1)).is_some());
     }
@@ -86,13 +94,13 @@ mod tests {
     #[test]
     fn forgets_at_its_age_and_can_be_off() {
         let mut cache = SettledCache::new(2, Micros(100));
-        cache.insert(id(1), RECORD, Micros(0));
+        cache.insert(id(1), record(), Micros(0));
         assert!(cache.get(&id(1), Micros(99)).is_some());
         assert!(cache.get(&id(1), Micros(100)).is_none());
         assert!(cache.is_empty());
 
         let mut off = SettledCache::new(0, Micros(100));
-        off.insert(id(1), RECORD, Micros(0));
+        off.insert(id(1), record(), Micros(0));
         assert!(off.get(&id(1), Micros(0)).is_none());
     }
 }

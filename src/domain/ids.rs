@@ -99,6 +99,15 @@ identifier! {
     ReservationId
 }
 
+identifier! {
+    /// A seat of an event, as clients name it.
+    SeatId
+}
+
+/// Seats of one reservation, distinct, in the order they were asked for. Shared, for every answer
+/// about the reservation carries them; `None` where stock is a quantity.
+pub type Seats = std::sync::Arc<[SeatId]>;
+
 /// One item of an event's stock. Index 0 is the event's own item (the only one at one stripe).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StripeId {
@@ -120,6 +129,24 @@ pub fn stripe_key(event: &EventId, index: u16) -> String {
         0 => event.as_str().to_owned(),
         n => format!("{event}#{n}"),
     }
+}
+
+/// The partition key of a seat's item, of an event whose seats are spread over `keys` of them: the
+/// event itself when there is one (the seed's layout), else `event#n`.
+///
+/// The spread is stored data: it must not change from one version to the next.
+pub fn seat_key(event: &EventId, seat: &SeatId, keys: u16) -> String {
+    match keys {
+        0 | 1 => event.as_str().to_owned(),
+        keys => stripe_key(event, (fnv1a(seat.as_str()) % u32::from(keys)) as u16),
+    }
+}
+
+/// FNV-1a, 32 bits, by its published constants.
+fn fnv1a(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 /// The order of a confirmed reservation: 128 bits derived from the reservation's id, so that any
@@ -191,6 +218,20 @@ impl Fingerprint {
             event.as_str().as_bytes(),
             &qty.to_be_bytes(),
         ]))
+    }
+
+    /// Of a request for these very seats, in whatever order they are named.
+    pub fn of_seats(event: &EventId, seats: &[SeatId]) -> Self {
+        let mut sorted: Vec<&[u8]> = seats.iter().map(|s| s.as_str().as_bytes()).collect();
+        sorted.sort_unstable();
+        let mut parts: Vec<&[u8]> = vec![b"seats/v1", event.as_str().as_bytes()];
+        parts.append(&mut sorted);
+        Self(digest(&parts))
+    }
+
+    /// Of a request that means whatever the reservation holds.
+    pub fn of_whatever(event: &EventId) -> Self {
+        Self(digest(&[b"whatever/v1", event.as_str().as_bytes()]))
     }
 }
 

@@ -265,6 +265,8 @@ fn fresh(capacities: &[u64], stripes: u16) -> Vec<StripeView> {
         remaining: capacity,
         version: 0,
         stripes: (index == 0).then_some(stripes),
+        seat_keys: 0,
+        closed: false,
     };
     capacities.iter().enumerate().map(view).collect()
 }

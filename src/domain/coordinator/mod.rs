@@ -115,12 +115,10 @@ impl Coordinator {
             return None;
         };
         self.counters.cache_hits += 1;
-        Some(rules::answer_from(
-            operation.verb,
-            &operation.reservation,
-            operation.fingerprint,
-            &record,
-        ))
+        match rules::decide(operation, Some(&record), crate::domain::time::UnixMillis(0), Default::default()) {
+            rules::Decision::Answer(answer) => Some(answer),
+            rules::Decision::Write(_) => None,
+        }
     }
 
     /// Takes a call that arrived at this shard and that [`Coordinator::replay`] has no answer for.
@@ -138,12 +136,7 @@ impl Coordinator {
         fx: &mut Vec<Effect>,
     ) {
         if let Some(record) = self.cache.get(&operation.reservation, now.mono) {
-            let answer = rules::answer_from(
-                operation.verb,
-                &operation.reservation,
-                operation.fingerprint,
-                &record,
-            );
+            let rules::Decision::Answer(answer) = rules::decide(&operation, Some(&record), now.unix, Default::default()) else { return };
             let learned = Some(record);
             fx.push(Effect::Answer {
                 call,
@@ -380,7 +373,7 @@ impl Coordinator {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        if let Some(record) = learned {
+        if let Some(record) = learned.clone() {
             self.cache.insert(reservation.clone(), record, now.mono);
         }
         let Some(pending) = self.pending.leave(reservation, event) else {
@@ -389,7 +382,7 @@ impl Coordinator {
         fx.push(Effect::Answer {
             call: pending.leader,
             answer: answer.clone(),
-            learned,
+            learned: learned.clone(),
         });
         for follower in pending.followers {
             let Follower {
@@ -404,7 +397,7 @@ impl Coordinator {
                 fx.push(Effect::Answer {
                     call,
                     answer: answer.clone(),
-                    learned,
+                    learned: learned.clone(),
                 });
             } else if let Some(answer) = self.replay(&operation, now.mono) {
                 let learned = self.cache.get(reservation, now.mono);

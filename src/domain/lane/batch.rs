@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{Head, Member};
 use crate::domain::ids::EventId;
 use crate::domain::time::{Micros, UnixMillis};
-use crate::domain::transaction::{NewRecord, StripeUpdate, Token, Transaction};
+use crate::domain::transaction::{RecordWrite, StripeUpdate, Token, Transaction};
 use crate::limits;
 
 /// Members that go into one transaction, and those found to be too late for it.
@@ -83,6 +83,7 @@ impl Batch {
         let transaction = Transaction {
             token,
             event: event.clone(),
+            seat_keys: 0,
             stripes: takes(&records),
             records,
             at,
@@ -92,7 +93,7 @@ impl Batch {
 }
 
 /// Whether one more record, and the stripes it is the first to draw on, fits; notes its stripes.
-fn fits(record: &NewRecord, stripes: &mut Vec<u16>, members: usize) -> bool {
+fn fits(record: &RecordWrite, stripes: &mut Vec<u16>, members: usize) -> bool {
     let known = stripes.len();
     for draw in &record.draws {
         if !stripes.contains(&draw.stripe) {
@@ -108,7 +109,7 @@ fn fits(record: &NewRecord, stripes: &mut Vec<u16>, members: usize) -> bool {
 }
 
 /// One update per stripe, with the sum of what the records draw from it.
-fn takes(records: &[NewRecord]) -> Vec<StripeUpdate> {
+fn takes(records: &[RecordWrite]) -> Vec<StripeUpdate> {
     let mut updates: Vec<StripeUpdate> = Vec::with_capacity(1);
     for draw in records.iter().flat_map(|record| &record.draws) {
         match updates.iter_mut().find(|u| u.stripe == draw.stripe) {
@@ -116,6 +117,7 @@ fn takes(records: &[NewRecord]) -> Vec<StripeUpdate> {
             None => updates.push(StripeUpdate {
                 stripe: draw.stripe,
                 take: u64::from(draw.units),
+                give: 0,
             }),
         }
     }

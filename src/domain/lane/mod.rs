@@ -27,14 +27,14 @@ use super::ids::{ReservationId, StripeId};
 use super::operation::{Operation, Verb};
 use super::rules;
 use super::time::{Micros, Now};
-use super::transaction::{Draw, NewRecord, RecordView, ReservationState, Token, Transaction};
+use super::transaction::{Draw, Draws, Due, RecordView, RecordWrite, ReservationState, Token, Transaction};
 use crate::limits;
 
 /// One operation in a lane.
 #[derive(Clone, Debug)]
 struct Member {
     head: Head,
-    record: NewRecord,
+    record: RecordWrite,
 }
 
 /// The part of a member that the transaction does not carry.
@@ -88,17 +88,9 @@ impl LaneOutput {
         });
     }
 
-    fn written(&mut self, record: NewRecord) {
-        let answer = match (record.state, record.order) {
-            (ReservationState::Confirmed, Some(order)) => Answer::Confirmed { order },
-            (ReservationState::Confirmed, None) => Answer::Refused(Refusal::Internal),
-            (ReservationState::Released, _) => Answer::Released,
-        };
-        let learned = Some(RecordView {
-            fingerprint: record.fingerprint,
-            state: record.state,
-            order: record.order,
-        });
+    fn written(&mut self, record: RecordWrite, at: super::time::UnixMillis) {
+        let answer = rules::answer_written(&record, at);
+        let learned = Some(record.view(at));
         self.settled.push(Settled {
             reservation: record.reservation,
             answer,
@@ -299,13 +291,16 @@ impl Lane {
 
 impl Member {
     fn new(operation: Operation, home: &StripeId, arrived: Micros) -> Self {
-        let state = rules::written_by(operation.verb);
-        let takes = state == ReservationState::Confirmed;
-        let draws = if takes {
-            at_home(home, operation.qty)
-        } else {
-            Vec::new()
+        let state = match operation.verb {
+            Verb::Commit => ReservationState::Confirmed,
+            _ => ReservationState::Released,
         };
+        let qty = match operation.wanted {
+            crate::domain::operation::Wanted::Quantity(qty) => qty,
+            _ => 0,
+        };
+        let takes = state == ReservationState::Confirmed;
+        let draws = if takes { at_home(home, qty) } else { Draws::new() };
         let order = takes.then(|| super::ids::OrderId::of(&operation.reservation));
         Self {
             head: Head {
@@ -314,22 +309,26 @@ impl Member {
                 deadline: operation.deadline,
                 too_few: None,
             },
-            record: NewRecord {
+            record: RecordWrite {
                 reservation: operation.reservation,
                 fingerprint: operation.fingerprint,
-                state,
-                qty: operation.qty,
+                from: None,
+                due: Due::Any,
+                to: state,
+                qty,
                 draws,
+                seats: None,
                 order,
                 payment_intent: operation.payment_intent,
+                expires_at: None,
             },
         }
     }
 }
 
 /// All units from the lane's own stripe.
-fn at_home(home: &StripeId, units: u32) -> Vec<Draw> {
-    vec![Draw {
+fn at_home(home: &StripeId, units: u32) -> Draws {
+    smallvec::smallvec![Draw {
         stripe: home.index,
         units,
     }]

@@ -13,7 +13,7 @@ use super::{Lane, LaneOutput, Member, at_home};
 use crate::domain::answer::Refusal;
 use crate::domain::counters::Counters;
 use crate::domain::time::{Micros, Now};
-use crate::domain::transaction::{Draw, EventRead, StripeView};
+use crate::domain::transaction::{Draw, Draws, EventRead, StripeView};
 
 impl Lane {
     /// Asks for a read if members wait for one and none is under way.
@@ -95,12 +95,12 @@ impl Lane {
 
 /// Takes `qty` from one stripe if one has it, else from as few as possible, largest first.
 /// `None`, and nothing taken, if all together have too little.
-fn draw(left: &mut [u64], qty: u32) -> Option<Vec<Draw>> {
+fn draw(left: &mut [u64], qty: u32) -> Option<Draws> {
     if left.iter().sum::<u64>() < u64::from(qty) {
         return None;
     }
     let mut missing = u64::from(qty);
-    let mut draws = Vec::new();
+    let mut draws = Draws::new();
     while missing > 0 {
         let (index, most) = left.iter_mut().enumerate().max_by_key(|(_, l)| **l)?;
         let units = missing.min(*most);
@@ -123,7 +123,7 @@ mod tests {
         let mut left = [3, 9, 4];
         let one = draw(&mut left, 5).expect("enough");
         assert_eq!(
-            one,
+            one[..],
             [Draw {
                 stripe: 1,
                 units: 5

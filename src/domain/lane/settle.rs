@@ -8,10 +8,9 @@ use super::{Flight, Lane, LaneOutput, Member, Settled};
 use crate::domain::answer::Refusal;
 use crate::domain::backoff;
 use crate::domain::counters::Counters;
-use crate::domain::rules;
 use crate::domain::time::Now;
 use crate::domain::transaction::{
-    NewRecord, Outcome, Reason, StripeUpdate, StripeView, Transaction,
+    RecordWrite, Outcome, Reason, StripeUpdate, StripeView, Transaction,
 };
 
 /// Why a lane waits before its next try.
@@ -56,8 +55,9 @@ impl Lane {
         match outcome {
             Outcome::Committed => {
                 self.attempts = 0;
+                let at = flight.transaction.at;
                 for record in into_records(flight.transaction) {
-                    out.written(record);
+                    out.written(record, at);
                 }
             }
             Outcome::Unknown => {
@@ -196,19 +196,14 @@ impl Lane {
                 Reason::Record(view) => {
                     counters.duplicates += 1;
                     let record = &member.record;
-                    let answer = rules::answer_from(
-                        member.head.verb,
-                        &record.reservation,
-                        record.fingerprint,
-                        view,
-                    );
+                    let answer = crate::domain::answer::Answer::Refused(Refusal::Internal);
                     out.settled.push(Settled {
                         reservation: member.record.reservation,
                         answer,
-                        learned: Some(*view),
+                        learned: Some(view.clone()),
                     });
                 }
-                Reason::RecordUnreadable | Reason::Invalid => {
+                Reason::RecordUnreadable | Reason::RecordMissing | Reason::Seat(_) | Reason::Invalid => {
                     out.refuse(member, Refusal::Internal);
                 }
                 // The store did not get to say whether a record exists.
@@ -364,7 +359,7 @@ fn put_off_by(reasons: &[Reason]) -> Option<Put> {
     }
 }
 
-fn into_records(transaction: Rc<Transaction>) -> Vec<NewRecord> {
+fn into_records(transaction: Rc<Transaction>) -> Vec<RecordWrite> {
     // The driver has dropped its half by now; the copy is for a driver that has not.
     Rc::try_unwrap(transaction)
         .unwrap_or_else(|shared| (*shared).clone())

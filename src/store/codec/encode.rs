@@ -15,7 +15,7 @@ use super::{
 };
 use crate::domain::ids::{EventId, stripe_key};
 use crate::domain::time::UnixMillis;
-use crate::domain::transaction::{Draw, NewRecord, ReservationState, StripeUpdate, Transaction};
+use crate::domain::transaction::{Draw, RecordWrite, ReservationState, StripeUpdate, Transaction};
 use crate::limits;
 
 type Item = HashMap<String, AttributeValue>;
@@ -120,7 +120,7 @@ pub(in crate::store) fn event_stripe(
     Ok(TransactWriteItem::builder().put(put).build())
 }
 
-fn item(event: &EventId, record: &NewRecord, at: &str, purge_at: u64) -> Item {
+fn item(event: &EventId, record: &RecordWrite, at: &str, purge_at: u64) -> Item {
     let mut item = Item::with_capacity(11);
     let mut set = |name: &str, value: AttributeValue| {
         item.insert(name.to_owned(), value);
@@ -131,9 +131,9 @@ fn item(event: &EventId, record: &NewRecord, at: &str, purge_at: u64) -> Item {
     set(REQUEST_HASH, text(hex(&record.fingerprint.0)));
     set(CREATED_AT, text(at));
     set(UPDATED_AT, text(at));
-    match record.state {
+    match record.to {
         ReservationState::Confirmed => set(STATUS, text(CONFIRMED)),
-        ReservationState::Released => {
+        _ => {
             set(STATUS, text(RELEASED));
             set(PURGE_AT, number(purge_at));
         }

@@ -50,6 +50,8 @@ pub(in crate::store) fn stripe_view(item: &Item) -> Result<StripeView, String> {
             Some(_) => number(item, VERSION)?,
         },
         stripes,
+        seat_keys: 0,
+        closed: false,
     })
 }
 
@@ -77,6 +79,11 @@ pub(in crate::store) fn record_view(item: &Item) -> Result<RecordView, String> {
         fingerprint: Fingerprint(fingerprint),
         state,
         order,
+        qty: 0,
+        draws: crate::domain::transaction::Draws::new(),
+        seats: None,
+        expires_at: None,
+        at: crate::domain::time::UnixMillis(0),
     })
 }
 

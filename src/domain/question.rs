@@ -1,0 +1,77 @@
+//! What a caller wants to know about an event, and what it is told. Nothing is written for it.
+
+use super::ids::{SeatId, Seats};
+use super::seats::{Price, Seat};
+use super::time::UnixMillis;
+
+/// See the module's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Could `qty` units be had now? Of a seated event: which seats would they be, in `section` if
+    /// one is named. Answered by [`Found::Units`] or [`Found::Offer`].
+    Availability { qty: u32, section: Option<String> },
+    /// Could these very seats be had now? Answered by [`Found::Seats`]; of a quantity event all of
+    /// them are unknown.
+    Seats { seats: Seats },
+    /// How does the sale stand? Answered by [`Found::Status`].
+    Status { section: Option<String> },
+    /// What are these seats like, for an answer about a reservation? From memory as it is, without a
+    /// read where it can do without. Answered by [`Found::Seats`].
+    Describe { seats: Seats },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    Units {
+        /// Over all stripes.
+        remaining: u64,
+        available: bool,
+    },
+    Offer {
+        /// As many as asked for, or none: a client holds exactly these.
+        seats: Vec<Seat>,
+        /// Seats that can be had in the section asked about, or in all.
+        remaining: u64,
+    },
+    Seats {
+        /// Those the event has, in the order asked for, each with its state.
+        known: Vec<Seat>,
+        unknown: Vec<SeatId>,
+    },
+    Status(Box<EventStatus>),
+}
+
+/// How a sale stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventStatus {
+    /// Of the sections asked about together; of a quantity event, of all stripes.
+    pub counts: Counts,
+    /// By name; empty for a quantity event.
+    pub sections: Vec<SectionStatus>,
+    /// When the oldest part of this was read.
+    pub as_of: UnixMillis,
+    /// Whether stock is seats.
+    pub seated: bool,
+    pub closed: bool,
+}
+
+/// Seats, or units, by state. They add up to `total`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub total: u64,
+    pub available: u64,
+    /// Held by reservations whose time is not over. Of a quantity event 0: its stripes do not tell
+    /// held from sold.
+    pub held: u64,
+    /// Of a quantity event: held or confirmed.
+    pub sold: u64,
+    pub blocked: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SectionStatus {
+    pub section: String,
+    pub counts: Counts,
+    /// Of the cheapest and the dearest seat that has a price, when all are in one currency.
+    pub price: Option<(Price, Price)>,
+}
