@@ -122,6 +122,10 @@ pub const CREDENTIALS_LOOK_EVERY: Duration = Duration::from_secs(20);
 /// Stored data: it must not change from one version to the next.
 pub const EXPIRY_SHARDS: u16 = 32;
 
+/// Holds in one page of those that are due: a transaction's worth and some, for many have ended
+/// already when they are found; making sense of them holds the shard for about a millisecond.
+pub const STORE_DUE_PAGE_MAX: usize = 200;
+
 /// How long `tables create` waits for a table or an index to become ACTIVE.
 pub const TABLE_ACTIVE_WAIT_MAX: Duration = Duration::from_secs(180);
 

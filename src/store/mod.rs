@@ -42,7 +42,7 @@ use thiserror::Error as ThisError;
 pub use codec::StoredRecord;
 pub use connector::{CaBundleError, ShardHttp, ShardSleep};
 pub use events::CreateEvent;
-pub use expiry::{expiry_bucket, expiry_minute, expiry_shard};
+pub use expiry::{DuePage, DueToken, expiry_bucket, expiry_minute, expiry_shard};
 pub use observe::{NoObserver, StoreCall, StoreObserver};
 pub use reservations::{PageToken, ReservationPage};
 pub use seats::BlockOutcome;
