@@ -123,6 +123,10 @@ pub const TOMBSTONE_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Members waiting in one lane: at 99 per 20 ms about 1.6 s of work, beyond any useful deadline.
 pub const LANE_QUEUE_MAX: usize = 8_192;
 
+/// Holds past their time waiting in one lane to be given back: a few batches. The reclaimer comes
+/// back for the rest.
+pub const LANE_QUIET_MAX: usize = 1_024;
+
 /// A full lane looks this often for callers that have gone: looking costs a pass over the queue,
 /// which must not become the price of every call that is shed.
 pub const LANE_SWEEP_EVERY: Duration = Duration::from_millis(10);
@@ -141,6 +145,36 @@ pub const CALLS_WAITING_MAX: usize = 2 * OPERATIONS_IN_FLIGHT_MAX;
 
 /// Calls joined to, or queued behind, one reservation_id in flight.
 pub const CALLS_PER_RESERVATION_MAX: usize = 64;
+
+/// How often one operation may find its record or its seats other than its write was for. Each time
+/// it knows more; this many times over it is told to come back.
+pub const TURNS_PER_OPERATION_MAX: u32 = 16;
+
+/// Loose lanes of one event on a shard, for writes that touch nothing shared: a few transactions
+/// side by side hide the store's latency, and batches still form.
+pub const LOOSE_LANES: u16 = 4;
+
+/// Loose lanes of a seated event on the shard that owns it: all of its reservations go through them.
+pub const SEAT_LANES: u16 = 8;
+
+/// Reads of records that a shard has under way at a time, of up to [`BATCH_GET_KEYS_MAX`] each.
+pub const LOOKUPS_IN_FLIGHT_MAX: usize = 4;
+
+/// Operations of one event waiting for a seat that another one is about to take.
+pub const SEAT_WAITERS_MAX: usize = 8_192;
+
+/// Events whose seats a shard remembers, but for those with something under way.
+pub const SEAT_DESKS_MAX: usize = 64;
+
+/// How old the map of an event's seats may be when a question is answered from it, at least: reading
+/// it anew costs a read of every seat, so the bound grows with the time a read takes.
+pub const SEAT_MAP_AGE_MIN: Duration = Duration::from_secs(1);
+
+/// How old it may be at most.
+pub const SEAT_MAP_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// The part of its time that a shard may spend on reading one event's seats: one in this many.
+pub const SEAT_MAP_READ_SHARE: u64 = 16;
 
 /// Calls waiting for one read of one event.
 pub const READ_WAITERS_MAX: usize = 16_384;

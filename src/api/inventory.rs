@@ -17,9 +17,9 @@ use inventory_proto::inventory::v1::{
 use super::refusal::{self, Subject};
 use super::validate::{Violations, Wanted};
 use crate::domain::answer::{Answer, Refusal};
-use crate::domain::effect::Availability;
 use crate::domain::ids::{EventId, Fingerprint, ReservationId};
 use crate::domain::operation::{Operation, Verb};
+use crate::domain::question::{Found, Question};
 use crate::runtime::clock;
 use crate::shard::driver::Driver;
 use crate::telemetry::recorder::{InventoryType, Recorder};
@@ -122,8 +122,9 @@ impl InventoryHandlers {
         event: EventId,
         qty: u32,
         about: &Subject,
-    ) -> Result<Availability, Status> {
-        let found = answer_of(self.driver.check(event, qty), call, about).await?;
+    ) -> Result<Found, Status> {
+        let question = Question::Availability { qty, section: None };
+        let found = answer_of(self.driver.ask(event, question), call, about).await?;
         found.map_err(|why| refusal::status_of(&why, about))
     }
 
@@ -203,7 +204,13 @@ impl Inventory for InventoryHandlers {
         let found = Box::pin(self.stock(call, event, qty, &about)).await;
         let answer = found.map(|found| CheckRes {
             // Quantity events have no seats, and unknown seats are never available.
-            available: found.available && seats.is_empty(),
+            available: matches!(
+                found,
+                Found::Units {
+                    available: true,
+                    ..
+                }
+            ) && seats.is_empty(),
             unavailable_seats: seats,
         });
         let result = match &answer {

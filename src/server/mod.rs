@@ -205,6 +205,7 @@ impl Server {
                 cold: cold.clone(),
                 answers_cached: config.answers_cached,
                 answers_cached_for: config.answers_cached_for,
+                late_commit: Default::default(),
             })
             .collect();
         let addresses = Addresses {
