@@ -21,6 +21,15 @@ pub const QTY_MAX_CEILING: u32 = 1_000;
 /// The most seats one reservation may name: one reservation must fit a transaction.
 pub const SEATS_PER_RESERVATION_MAX: usize = 10;
 
+/// Default for how long a hold lasts that does not say (HOLD_TTL).
+pub const HOLD_TTL_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Default for how long a hold may ask to last; a longer wish is cut to this (HOLD_TTL_MAX).
+pub const HOLD_TTL_MAX_DEFAULT: Duration = Duration::from_secs(15 * 60);
+
+/// The most that HOLD_TTL_MAX can be set to.
+pub const HOLD_TTL_CEILING: Duration = Duration::from_secs(24 * 3_600);
+
 /// Largest total of one event, in units.
 pub const EVENT_TOTAL_MAX: i64 = 1_000_000_000;
 
@@ -156,6 +165,10 @@ pub const LOOSE_LANES: u16 = 4;
 
 /// Loose lanes of a seated event on the shard that owns it: all of its reservations go through them.
 pub const SEAT_LANES: u16 = 8;
+
+/// Beyond so many ends of expired holds under way on a shard they are bundled: fewer fit beside the
+/// sales in one transaction of the stripe.
+pub const BUNDLE_FROM: usize = 24;
 
 /// Reads of records that a shard has under way at a time, of up to [`BATCH_GET_KEYS_MAX`] each.
 pub const LOOKUPS_IN_FLIGHT_MAX: usize = 4;
@@ -299,6 +312,32 @@ pub const RING_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Messages waiting in one shard's inbox from other shards and the side thread.
 pub const INBOX_MAX: usize = 65_536;
+
+/// Pause between two looks of a shard for holds that are past their time. What is found is given
+/// back within five seconds of its time: this, the lag of the index, and a few transactions.
+pub const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
+
+/// Keys of the expiry index that a shard works through at a time.
+pub const RECLAIM_KEYS_AT_ONCE: usize = 4;
+
+/// How far into a minute the one before it is looked at each time.
+pub const RECLAIM_LOOK_BACK: Duration = Duration::from_secs(15);
+
+/// After that it is looked at once in so many rounds.
+pub const RECLAIM_LAST_MINUTE_EVERY: u32 = 8;
+
+/// Once in so many rounds, about every five minutes, all minutes are looked at that a hold which
+/// was missed may lie in.
+pub const RECLAIM_WIDE_EVERY: u32 = 120;
+
+/// How many minutes that is at most; what is older is found by the next start.
+pub const RECLAIM_WIDE_MINUTES: u64 = 30;
+
+/// How long one reclaim may wait for its write before it is left to the next round.
+pub const RECLAIM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A store that cannot be asked for expired holds is complained about this often.
+pub const RECLAIM_COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// Default for the settled answers a shard remembers (IDEMPOTENCY_CACHE_SIZE).
 pub const ANSWERS_CACHED_DEFAULT: usize = 10_000;

@@ -7,6 +7,7 @@
 //! | `inbox.rs` | what crosses between shards |
 //! | `parting.rs` | when a draining shard may end |
 //! | `driver.rs` | carrying out the domain's effects |
+//! | `reclaim.rs` | giving back what holds have that are past their time |
 //! | `observe.rs` | from the wire's and the store's hooks to the recorder |
 //!
 //! Nothing is shared between shards on the way of a request.
@@ -17,6 +18,7 @@ pub mod driver;
 pub mod inbox;
 mod observe;
 pub mod parting;
+mod reclaim;
 
 use std::cell::Cell;
 use std::io;
@@ -36,6 +38,7 @@ use self::balance::Loads;
 use self::driver::Driver;
 use self::inbox::{Inbox, Mailbox, Work};
 use self::parting::Presence;
+use self::reclaim::Reclaimer;
 use crate::domain::coordinator::{self, Coordinator};
 use crate::domain::rules::LateCommit;
 use crate::domain::time::Micros;
@@ -211,12 +214,19 @@ async fn live<S: HotService + 'static>(
             answered.replied(reply);
         }
     });
+    let reclaimer = Reclaimer::new(Rc::clone(&desk.driver), shard, seat.shards);
+    let reclaiming = runtime::spawn(async move {
+        if AssertUnwindSafe(reclaimer.run()).catch_unwind().await.is_err() {
+            tracing::error!("the reclaimer of expired holds panicked");
+        }
+    });
     let _ = started.send((shard, Ok(())));
 
     let mut work = seat.inbox.work;
     let told = desk.until_told(&mut work, &serve).await;
     // No new connections. The task must be gone, not only forgotten: an accept loop would go on.
     accepting.cancel().await;
+    reclaiming.cancel().await;
     door.close();
     let ended = match told {
         Told::Drain => desk.drain(&mut work, &serve, &seat.presence).await,

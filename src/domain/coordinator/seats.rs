@@ -6,7 +6,7 @@ use super::desk::{Desk, MapWaiter, Parked};
 use crate::domain::answer::{Answer, Refusal};
 use crate::domain::effect::{CallId, Effect, Known, Route};
 use crate::domain::ids::{EventId, ReservationId, SeatId, Seats};
-use crate::domain::lane::Plan;
+use crate::domain::lane::{Plan, Track};
 use crate::domain::operation::{Expect, Operation, Verb, Wanted};
 use crate::domain::reads::Waiter;
 use crate::domain::rules::{Movement, Transition};
@@ -78,7 +78,7 @@ impl Coordinator {
             seats,
             draws: Draws::new(),
         };
-        let track = self.lanes.least_busy(&operation.event, limits::SEAT_LANES);
+        let track = self.lanes.least_busy(&operation.event, limits::SEAT_LANES, Track::Loose);
         self.into_lane(operation, track, shape, plan, now, fx);
     }
 
@@ -111,7 +111,7 @@ impl Coordinator {
                 draws: Draws::new(),
             };
             self.read_seats_soon(&operation.event, shape, now, fx);
-            let track = self.lanes.least_busy(&operation.event, limits::SEAT_LANES);
+            let track = self.lanes.least_busy(&operation.event, limits::SEAT_LANES, Track::Loose);
             self.into_lane(operation, track, shape, plan, now, fx);
             return;
         }
