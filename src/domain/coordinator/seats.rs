@@ -195,7 +195,10 @@ impl Coordinator {
         }
         self.unclaim(&event, &operation.reservation, now, fx);
         let is_chosen = matches!(operation.wanted, Wanted::Quantity(_)) && from.is_none();
-        let refusal = if is_chosen || (unknown.is_empty() && taken.is_empty()) {
+        let refusal = if from == Some(ReservationState::Held) {
+            // Seats of a hold that are not its own were changed by hand.
+            Some(Refusal::HoldExpired)
+        } else if is_chosen || (unknown.is_empty() && taken.is_empty()) {
             None
         } else if from.is_some() {
             Some(Refusal::HoldExpired)
