@@ -211,6 +211,26 @@ pub const RETRY_BACKOFF_MAX: Duration = Duration::from_millis(200);
 /// What a caller is told to wait when a queue is full or the store is busy.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+// ---- Seats --------------------------------------------------------------------------------------
+
+/// Seats of one event that are known in memory, about 30 MB: twice the largest stadium.
+pub const SEATS_PER_EVENT_MAX: usize = 200_000;
+
+/// How long a seat that is known to be taken is refused without a write. The word may have been
+/// overtaken by a release on another node; a buyer who comes back finds it gone by then.
+pub const SEAT_MEMORY_AGE: Duration = Duration::from_secs(1);
+
+/// How long seats that were offered are offered to nobody else: a client's way from the answer to
+/// its hold, and the write of that.
+pub const SEAT_OFFER_AGE: Duration = Duration::from_millis(300);
+
+/// Runs of free seats compared for one that fits best. More would send a crowd to the same few.
+pub const SEAT_RUNS_COMPARED: usize = 16;
+
+/// Free seats side by side beyond which a run is taken to be seats without rows, and cut anywhere
+/// rather than at its ends: longer than the rows of nearly every house.
+pub const SEAT_RUN_LONG: usize = 64;
+
 // ---- The wire -----------------------------------------------------------------------------------
 
 /// Default deadline of a call that brings none (GRPC_TIMEOUT).
@@ -559,6 +579,8 @@ const _: () = {
     assert!(CALL_TIMEOUT_DEFAULT.as_nanos() <= CALL_TIMEOUT_MAX.as_nanos());
     assert!(STREAMS_PER_CONNECTION_DEFAULT <= STREAMS_PER_CONNECTION_MAX);
     assert!(QTY_MAX_DEFAULT <= QTY_MAX_CEILING);
+    // Seats are numbered by 32 bits.
+    assert!(SEATS_PER_EVENT_MAX < u32::MAX as usize);
     // Every shard registers the buffer with three rings, within what is said of it.
     assert!(3 * RING_BUFFER_BYTES as u64 <= MEMLOCK_SHARD_BYTES);
     assert!(MEMLOCK_SHARD_BYTES <= MEMLOCK_FLOOR_BYTES);
