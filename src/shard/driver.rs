@@ -17,9 +17,10 @@ use super::inbox::{Mailbox, Reply, Work};
 use crate::domain::answer::{Answer, Refusal};
 use crate::domain::coordinator::Coordinator;
 use crate::domain::counters::Counters;
-use crate::domain::effect::{Availability, CallId, Effect, LaneId, Route};
+use crate::domain::effect::{CallId, Effect, LaneId, Route};
 use crate::domain::ids::{EventId, ReservationId};
 use crate::domain::operation::Operation;
+use crate::domain::question::{Found, Question};
 use crate::domain::time::{Micros, Now};
 use crate::domain::transaction::{EventRead, Outcome, Transaction};
 use crate::limits;
@@ -29,7 +30,7 @@ use crate::store::Store;
 /// Who waits for an answer of the coordinator.
 enum Waiting {
     Operation(oneshot::Sender<Answer>),
-    Check(oneshot::Sender<Result<Availability, Refusal>>),
+    Question(oneshot::Sender<Result<Found, Refusal>>, Question),
     /// Another shard, which forwarded this reservation's operation.
     Shard {
         shard: usize,
@@ -102,14 +103,20 @@ impl Driver {
         receiver
     }
 
-    /// Asks whether `qty` units could be sold now.
-    pub fn check(
+    /// Asks about an event. Dropping the receiver abandons the answer.
+    pub fn ask(
         self: &Rc<Self>,
         event: EventId,
-        qty: u32,
-    ) -> oneshot::Receiver<Result<Availability, Refusal>> {
+        question: Question,
+    ) -> oneshot::Receiver<Result<Found, Refusal>> {
         let (result, receiver) = oneshot::channel();
-        let Some(call) = self.wait(Waiting::Check(result)) else {
+        // What is asked of an event without seats: does it exist, and how much is left?
+        let qty = match &question {
+            Question::Availability { qty, .. } => *qty,
+            Question::Seats { .. } | Question::Describe { .. } => 1,
+            Question::Status { .. } => return at_once(Err(Refusal::Internal)),
+        };
+        let Some(call) = self.wait(Waiting::Question(result, question)) else {
             return at_once(Err(Refusal::overloaded()));
         };
         self.enter(|core, now, fx| core.check(call, event, qty, now, fx));
@@ -194,12 +201,21 @@ impl Driver {
                         learned,
                     },
                 ),
-                Some(Waiting::Check(_)) | None => {}
+                Some(Waiting::Question(..)) | None => {}
             },
             Effect::Checked { call, result } => {
                 let waiting = self.waiting.borrow_mut().try_remove(call.0 as usize);
-                if let Some(Waiting::Check(waiting)) = waiting {
-                    let _ = waiting.send(result);
+                if let Some(Waiting::Question(waiting, question)) = waiting {
+                    let _ = waiting.send(result.map(|found| match question {
+                        Question::Seats { seats } | Question::Describe { seats } => Found::Seats {
+                            known: Vec::new(),
+                            unknown: seats.to_vec(),
+                        },
+                        _ => Found::Units {
+                            remaining: found.remaining,
+                            available: found.available,
+                        },
+                    }));
                 }
             }
             Effect::Transact { lane, transaction } => self.transact(lane, transaction),
