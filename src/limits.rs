@@ -12,6 +12,18 @@ pub const ID_BYTES_MAX: usize = 128;
 /// Longest payment_intent_id, in bytes: keeps a record well under 1 KB, one write unit.
 pub const PAYMENT_INTENT_BYTES_MAX: usize = 256;
 
+/// Longest user_id, idempotency_key or reason, in bytes: taken from clients and not interpreted.
+pub const OPAQUE_BYTES_MAX: usize = 256;
+
+/// Longest name of a section, in bytes.
+pub const SECTION_BYTES_MAX: usize = 128;
+
+/// Default for how long a hold lasts that names no end (HOLD_TTL).
+pub const HOLD_TTL_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Default for the longest hold a client may ask for (HOLD_TTL_MAX).
+pub const HOLD_TTL_MAX_DEFAULT: Duration = Duration::from_secs(15 * 60);
+
 /// Default for the most units one reservation may take (MAX_QTY).
 pub const QTY_MAX_DEFAULT: u32 = 10;
 
@@ -20,12 +32,6 @@ pub const QTY_MAX_CEILING: u32 = 1_000;
 
 /// The most seats one reservation may name: one reservation must fit a transaction.
 pub const SEATS_PER_RESERVATION_MAX: usize = 10;
-
-/// Default for how long a hold lasts that does not say (HOLD_TTL).
-pub const HOLD_TTL_DEFAULT: Duration = Duration::from_secs(60);
-
-/// Default for how long a hold may ask to last; a longer wish is cut to this (HOLD_TTL_MAX).
-pub const HOLD_TTL_MAX_DEFAULT: Duration = Duration::from_secs(15 * 60);
 
 /// The most that HOLD_TTL_MAX can be set to.
 pub const HOLD_TTL_CEILING: Duration = Duration::from_secs(24 * 3_600);
@@ -230,6 +236,17 @@ pub const SEAT_RUNS_COMPARED: usize = 16;
 /// Free seats side by side beyond which a run is taken to be seats without rows, and cut anywhere
 /// rather than at its ends: longer than the rows of nearly every house.
 pub const SEAT_RUN_LONG: usize = 64;
+
+/// Names of events that a shard remembers, for answers about an event.
+pub const EVENT_NAMES_KNOWN_MAX: usize = 4_096;
+
+/// How long it remembers them: a name changes rarely, and an operator who changed one wants to see
+/// it.
+pub const EVENT_NAME_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// How long an answer that is there waits for what only adorns it (a seat's row, an event's name),
+/// and never for more than half of what the caller has left.
+pub const ADORNMENT_WAIT_MAX: Duration = Duration::from_millis(100);
 
 // ---- The wire -----------------------------------------------------------------------------------
 
@@ -471,6 +488,9 @@ pub const STORE_READ_RETRIES_MAX: u32 = 10;
 /// The most streams per connection that can be set: what a shard takes in flight altogether.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = OPERATIONS_IN_FLIGHT_MAX as u32;
 
+/// Shortest hold that can be set: shorter ends before its buyer has seen it.
+pub const HOLD_TTL_MIN: Duration = Duration::from_secs(1);
+
 /// Shortest pause between the server's own pings that can be set: shorter is a load of its own.
 pub const KEEP_ALIVE_PERIOD_MIN: Duration = Duration::from_secs(1);
 
@@ -581,6 +601,9 @@ const _: () = {
     assert!(QTY_MAX_DEFAULT <= QTY_MAX_CEILING);
     // Seats are numbered by 32 bits.
     assert!(SEATS_PER_EVENT_MAX < u32::MAX as usize);
+    assert!(HOLD_TTL_MIN.as_millis() <= HOLD_TTL_DEFAULT.as_millis());
+    assert!(HOLD_TTL_DEFAULT.as_millis() <= HOLD_TTL_MAX_DEFAULT.as_millis());
+    assert!(HOLD_TTL_MAX_DEFAULT.as_millis() <= HOLD_TTL_CEILING.as_millis());
     // Every shard registers the buffer with three rings, within what is said of it.
     assert!(3 * RING_BUFFER_BYTES as u64 <= MEMLOCK_SHARD_BYTES);
     assert!(MEMLOCK_SHARD_BYTES <= MEMLOCK_FLOOR_BYTES);
