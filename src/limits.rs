@@ -107,6 +107,16 @@ pub const STORE_UNPROCESSED_ROUNDS_MAX: u32 = 4;
 /// Records examined by one page of a scan: about a tenth of the 1 MB that the store allows.
 pub const STORE_SCAN_PAGE_MAX: i32 = 500;
 
+/// Seats of one event that are read: what the largest stadium has, and 40 MB of a shard's memory.
+pub const SEATS_PER_EVENT_MAX: usize = 200_000;
+
+/// Seats in one page of a read of all: making sense of a page holds the shard for a millisecond or
+/// two, and others have their turn between two pages.
+pub const STORE_SEATS_PAGE_MAX: i32 = 250;
+
+/// Single writes of one call outside the request path that are under way at once.
+pub const STORE_ADMIN_CALLS_AT_ONCE: usize = 8;
+
 /// Lines a shard logs about the store in one second; what is over is counted, not written.
 pub const STORE_LOG_LINES_PER_SECOND: u32 = 10;
 

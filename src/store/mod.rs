@@ -6,6 +6,7 @@
 //!
 //! Must not live here: what a reservation means, when to try again, gRPC.
 
+mod batch;
 mod codec;
 mod connector;
 mod credentials;
@@ -15,6 +16,7 @@ mod failure;
 mod observe;
 mod probe;
 mod reservations;
+mod seats;
 mod settings;
 pub mod tables;
 mod transact;
@@ -43,6 +45,7 @@ pub use events::CreateEvent;
 pub use expiry::{expiry_bucket, expiry_minute, expiry_shard};
 pub use observe::{NoObserver, StoreCall, StoreObserver};
 pub use reservations::{PageToken, ReservationPage};
+pub use seats::BlockOutcome;
 pub use settings::{ConnectError, CredentialSource, StoreSettings, TableNames};
 
 use codec::Encoder;

@@ -22,11 +22,12 @@ mod seats;
 mod shape;
 mod stripes;
 
-pub(super) use answer::cancelled;
+pub(super) use answer::{cancelled, is_conflict, is_throttle};
 pub(super) use encode::Encoder;
 pub(super) use fields::Item;
 pub use records::StoredRecord;
 pub(super) use records::{record, record_view};
+pub(super) use seats::{SeatPage, SeatTurn, seat, seat_item_key, seat_put, seat_state};
 pub(super) use stripes::{event_stripe, stripe_view};
 
 /// Attributes of a stripe item.
