@@ -107,9 +107,6 @@ pub const STORE_UNPROCESSED_ROUNDS_MAX: u32 = 4;
 /// Records examined by one page of a scan: about a tenth of the 1 MB that the store allows.
 pub const STORE_SCAN_PAGE_MAX: i32 = 500;
 
-/// Seats of one event that are read: what the largest stadium has, and 40 MB of a shard's memory.
-pub const SEATS_PER_EVENT_MAX: usize = 200_000;
-
 /// Seats in one page of a read of all: making sense of a page holds the shard for a millisecond or
 /// two, and others have their turn between two pages.
 pub const STORE_SEATS_PAGE_MAX: i32 = 250;
@@ -380,6 +377,9 @@ pub const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
 
 /// Keys of the expiry index that a shard works through at a time.
 pub const RECLAIM_KEYS_AT_ONCE: usize = 4;
+
+/// Holds of one page of the index, whose ends are under way together.
+pub const RECLAIM_PAGE: usize = 200;
 
 /// How far into a minute the one before it is looked at each time.
 pub const RECLAIM_LOOK_BACK: Duration = Duration::from_secs(15);

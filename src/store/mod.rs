@@ -325,19 +325,3 @@ fn place(settings: &StoreSettings) -> String {
         .or_else(|| variable("AWS_ENDPOINT_URL"))
         .unwrap_or_else(|| format!("DynamoDB in {}", settings.region))
 }
-
-impl Store {
-    pub async fn read_records(
-        &self,
-        _ids: &[crate::domain::ids::ReservationId],
-    ) -> crate::domain::transaction::RecordsRead {
-        crate::domain::transaction::RecordsRead::Unavailable
-    }
-    pub async fn read_seats(
-        &self,
-        _e: &crate::domain::ids::EventId,
-        _k: u16,
-    ) -> crate::domain::transaction::SeatsRead {
-        crate::domain::transaction::SeatsRead::Unavailable
-    }
-}
