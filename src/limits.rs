@@ -114,6 +114,10 @@ pub const STORE_SEATS_PAGE_MAX: i32 = 250;
 /// Single writes of one call outside the request path that are under way at once.
 pub const STORE_ADMIN_CALLS_AT_ONCE: usize = 8;
 
+/// Looks at an event's stripes while its total is being changed: each but the first means that
+/// somebody else changed it, or bought what was to be taken out, in between.
+pub const SET_TOTAL_ROUNDS_MAX: u32 = 8;
+
 /// Lines a shard logs about the store in one second; what is over is counted, not written.
 pub const STORE_LOG_LINES_PER_SECOND: u32 = 10;
 

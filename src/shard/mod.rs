@@ -43,7 +43,7 @@ use crate::domain::coordinator::{self, Coordinator};
 use crate::domain::rules::LateCommit;
 use crate::domain::time::Micros;
 use crate::runtime::{self, Accepted, Listener, clock};
-use crate::store::{ConnectError, Store, StoreSettings};
+use crate::store::{ConnectError, NewEvent, Store, StoreSettings};
 use crate::telemetry::log;
 use crate::telemetry::recorder::{Recorder, Snapshot};
 use crate::wire::{self, Drain, HotService, WireContext, WireSettings};
@@ -379,7 +379,8 @@ impl<S: HotService + 'static> Desk<S> {
             } => {
                 let store = Rc::clone(self.driver.store());
                 guarded(async move {
-                    let _ = reply.send(store.create_event(&event, total, stripes).await);
+                    let event = NewEvent::of_quantity(event, total, stripes);
+                    let _ = reply.send(store.create_event(&event).await);
                 });
             }
             Work::GetEvent { event, reply } => {
