@@ -27,6 +27,10 @@ pub const EVENT_TOTAL_MAX: i64 = 1_000_000_000;
 /// Most stripes of one event: a strong read of all of them stays one BatchGetItem.
 pub const STRIPES_MAX: u16 = 64;
 
+/// Most partition keys over which an event's seats are spread: one sale of a seat writes one unit, a
+/// partition takes 1,000 a second, and a sale of 64,000 seats a second is beyond any event.
+pub const SEAT_KEYS_MAX: u16 = 64;
+
 // ---- The store ----------------------------------------------------------------------------------
 
 /// Actions of one TransactWriteItems, by DynamoDB's own limit.
@@ -35,8 +39,9 @@ pub const TRANSACTION_ACTIONS_MAX: usize = 100;
 /// Bytes of one TransactWriteItems, by DynamoDB's own limit.
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Upper bound of one record as sent, in bytes: three ids, the payment intent, names and hashes.
-pub const RECORD_BYTES_MAX: usize = 2 * 1024;
+/// Upper bound of one record as sent, in bytes: three ids, the payment intent, ten seats, names and
+/// hashes.
+pub const RECORD_BYTES_MAX: usize = 4 * 1024;
 
 /// Reservations in one batch: what a transaction leaves beside one stripe.
 pub const BATCH_MEMBERS_MAX: usize = TRANSACTION_ACTIONS_MAX - 1;
@@ -101,6 +106,11 @@ pub const CREDENTIALS_RENEW_AHEAD: Duration = Duration::from_secs(5 * 60);
 
 /// Pause between looks at the credentials' expiry, and after a renewal that failed.
 pub const CREDENTIALS_LOOK_EVERY: Duration = Duration::from_secs(20);
+
+/// Parts of the expiry index for each minute. Every hold and its end write it once: a partition takes
+/// 1,000 writes a second, so that holds and ends together may come to 32,000 a second in a minute.
+/// Stored data: it must not change from one version to the next.
+pub const EXPIRY_SHARDS: u16 = 32;
 
 /// How long `tables create` waits for a table or an index to become ACTIVE.
 pub const TABLE_ACTIVE_WAIT_MAX: Duration = Duration::from_secs(180);
@@ -508,7 +518,13 @@ const _: () = {
     assert!(AUDIT_TIME_MAX.as_secs() < ADMIN_CONNECTION_AGE_MAX.as_secs());
     assert!(AUDIT_PAGE_ITEMS <= STORE_SCAN_PAGE_MAX);
     assert!(RECORD_BYTES_MAX * TRANSACTION_ACTIONS_MAX < TRANSACTION_BYTES_MAX);
-    assert!(4 * ID_BYTES_MAX + PAYMENT_INTENT_BYTES_MAX < RECORD_BYTES_MAX);
+    // With what the request adds to each seat: its type, quotes, a comma.
+    assert!(
+        4 * ID_BYTES_MAX
+            + PAYMENT_INTENT_BYTES_MAX
+            + SEATS_PER_RESERVATION_MAX * (ID_BYTES_MAX + 16)
+            < RECORD_BYTES_MAX
+    );
     assert!(STRIPES_MAX as usize <= BATCH_GET_KEYS_MAX);
     // A reservation drawn from every stripe must still fit one transaction.
     assert!((STRIPES_MAX as usize) < TRANSACTION_ACTIONS_MAX);
