@@ -3,7 +3,11 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 /// Every contract of the project; `build.rs` of the server reads the same folder.
-const PROTOS: [&str; 2] = ["inventory/v1/inventory.proto", "inventory/v1/admin.proto"];
+const PROTOS: [&str; 3] = [
+    "inventory/v1/inventory.proto",
+    "inventory/v1/admin.proto",
+    "inventory/v1/audit.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=inventory");

@@ -335,10 +335,10 @@ impl<'a> Index<'a> {
         let fault = seats::fault(&item, &claims, |id| self.named(id))?;
         let mut involved: Vec<ReservationId> =
             claims.into_iter().map(|claim| claim.reservation).collect();
-        if let Some(SeatState::Hold { reservation, .. } | SeatState::Sold { reservation }) = state
-            && !involved.contains(reservation)
+        if let Some(holder) = state.and_then(seats::holder)
+            && !involved.contains(holder)
         {
-            involved.push(reservation.clone());
+            involved.push(holder.clone());
         }
         Some(Suspect {
             seat: seat.clone(),

@@ -35,4 +35,4 @@ pub use plan::{Left, Moving, Plan, Repair, plan};
 pub use report::{
     Breach, Fault, Overdue, Report, Reservations, SeatLine, StripeLine, Subject, Verdict,
 };
-pub use seats::{Claim, Look, Named, Settled, Snapshot, Suspect, look};
+pub use seats::{Claim, Look, Named, Settled, Snapshot, Suspect, holder, look};

@@ -57,6 +57,14 @@ pub enum Named {
     Unreadable,
 }
 
+/// The reservation that a seat's item names.
+pub fn holder(seat: &SeatState) -> Option<&ReservationId> {
+    match seat {
+        SeatState::Hold { reservation, .. } | SeatState::Sold { reservation } => Some(reservation),
+        SeatState::Available | SeatState::Blocked => None,
+    }
+}
+
 /// What is wrong with a seat, if anything is. `named` is asked for at most the reservation in
 /// `item` that is none of `claims`.
 pub(super) fn fault(
@@ -78,11 +86,7 @@ pub(super) fn fault(
         }
         (Item::Read(seen), _) => seen,
     };
-    let holder = match seen {
-        SeatState::Hold { reservation, .. } | SeatState::Sold { reservation } => Some(reservation),
-        SeatState::Available | SeatState::Blocked => None,
-    };
-    match (claims.first(), holder) {
+    match (claims.first(), holder(seen)) {
         (Some(claim), _) if claim.agrees(seen) => None,
         (Some(claim), Some(holder)) if *holder != claim.reservation => Some(Fault::Differs {
             seen: seen.clone(),
@@ -142,11 +146,7 @@ pub enum Settled {
 pub fn look(suspect: &Suspect, snapshot: &Snapshot) -> Look {
     let seat = &suspect.seat;
     let item = snapshot.seats.get(seat).unwrap_or(&Item::Missing);
-    let holder = item.read().and_then(|state| match state {
-        SeatState::Hold { reservation, .. } | SeatState::Sold { reservation } => Some(reservation),
-        SeatState::Available | SeatState::Blocked => None,
-    });
-    if let Some(holder) = holder
+    if let Some(holder) = item.read().and_then(holder)
         && !snapshot.records.contains_key(holder)
     {
         return Look::With(holder.clone());
