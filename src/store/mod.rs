@@ -6,6 +6,7 @@
 //!
 //! Must not live here: what a reservation means, when to try again, gRPC.
 
+mod audit;
 mod batch;
 mod codec;
 mod connector;
@@ -39,6 +40,7 @@ use aws_sdk_dynamodb::config::{
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use thiserror::Error as ThisError;
 
+pub use audit::{AuditPage, AuditStripes, AuditToken, PlacedSeat, Repaired};
 pub use codec::StoredRecord;
 pub use connector::{CaBundleError, ShardHttp, ShardSleep};
 pub use events::CreateEvent;
