@@ -208,6 +208,7 @@ impl Server {
                 cold: cold.clone(),
                 answers_cached: config.answers_cached,
                 answers_cached_for: config.answers_cached_for,
+                late_commit: config.late_commit,
             })
             .collect();
         let addresses = Addresses {

@@ -7,6 +7,7 @@
 //! | `inbox.rs` | what crosses between shards |
 //! | `parting.rs` | when a draining shard may end |
 //! | `driver.rs` | carrying out the domain's effects |
+//! | `reclaim.rs` | giving back what holds have that are past their time |
 //! | `observe.rs` | from the wire's and the store's hooks to the recorder |
 //!
 //! Nothing is shared between shards on the way of a request.
@@ -17,6 +18,8 @@ pub mod driver;
 pub mod inbox;
 mod observe;
 pub mod parting;
+#[cfg(any())]
+mod reclaim;
 
 use std::cell::Cell;
 use std::io;
@@ -37,6 +40,7 @@ use self::driver::Driver;
 use self::inbox::{Inbox, Mailbox, Work};
 use self::parting::Presence;
 use crate::domain::coordinator::{self, Coordinator};
+use crate::domain::rules::LateCommit;
 use crate::domain::time::Micros;
 use crate::runtime::{self, Accepted, Listener, clock};
 use crate::store::{ConnectError, Store, StoreSettings};
@@ -68,6 +72,7 @@ pub struct Seat {
     pub cold: wire::cold::ColdGate,
     pub answers_cached: usize,
     pub answers_cached_for: Duration,
+    pub late_commit: LateCommit,
 }
 
 /// Why a shard could not start.
@@ -168,6 +173,7 @@ async fn live<S: HotService + 'static>(
         shards: seat.shards,
         cache_capacity: seat.answers_cached,
         cache_for: Micros(seat.answers_cached_for.as_micros() as u64),
+        late_commit: seat.late_commit,
     };
     let core = Coordinator::new(settings, SmallRng::from_os_rng());
     let driver = Driver::new(shard, core, store, seat.peers.clone());
@@ -339,7 +345,14 @@ impl<S: HotService + 'static> Desk<S> {
                 from,
                 route,
                 operation,
-            } => self.driver.forwarded(from, route, operation),
+                known,
+            } => self.driver.forwarded(from, route, operation, known),
+            Work::Question {
+                event,
+                shape,
+                question,
+                told,
+            } => self.driver.asked(&event, shape, question, told),
             Work::Connection(accepted) => serve(accepted),
             Work::Scrape(reply) => {
                 let _ = reply.send(self.measure());

@@ -6,14 +6,17 @@
 //!
 //! Must not live here: what a reservation means, when to try again, gRPC.
 
+mod batch;
 mod codec;
 mod connector;
 mod credentials;
 mod events;
+mod expiry;
 mod failure;
 mod observe;
 mod probe;
 mod reservations;
+mod seats;
 mod settings;
 pub mod tables;
 mod transact;
@@ -39,8 +42,10 @@ use thiserror::Error as ThisError;
 pub use codec::StoredRecord;
 pub use connector::{CaBundleError, ShardHttp, ShardSleep};
 pub use events::CreateEvent;
+pub use expiry::{expiry_bucket, expiry_minute, expiry_shard};
 pub use observe::{NoObserver, StoreCall, StoreObserver};
 pub use reservations::{PageToken, ReservationPage};
+pub use seats::BlockOutcome;
 pub use settings::{ConnectError, CredentialSource, StoreSettings, TableNames};
 
 use codec::Encoder;
@@ -138,7 +143,7 @@ impl Store {
             inner: Rc::new(Inner {
                 client: Client::from_conf(config),
                 place: place(&settings),
-                encoder: Encoder::new(&settings.tables.inventory, &settings.tables.idempotency),
+                encoder: Encoder::new(&settings.tables),
                 tables: settings.tables,
                 attempt_timeout: settings.attempt_timeout,
                 read_retries: settings.read_retries,
@@ -319,4 +324,20 @@ fn place(settings: &StoreSettings) -> String {
         .or_else(|| variable("AWS_ENDPOINT_URL_DYNAMODB"))
         .or_else(|| variable("AWS_ENDPOINT_URL"))
         .unwrap_or_else(|| format!("DynamoDB in {}", settings.region))
+}
+
+impl Store {
+    pub async fn read_records(
+        &self,
+        _ids: &[crate::domain::ids::ReservationId],
+    ) -> crate::domain::transaction::RecordsRead {
+        crate::domain::transaction::RecordsRead::Unavailable
+    }
+    pub async fn read_seats(
+        &self,
+        _e: &crate::domain::ids::EventId,
+        _k: u16,
+    ) -> crate::domain::transaction::SeatsRead {
+        crate::domain::transaction::SeatsRead::Unavailable
+    }
 }

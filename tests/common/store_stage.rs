@@ -8,10 +8,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use inventory_api::domain::ids::{EventId, Fingerprint, OrderId, ReservationId};
+use inventory_api::domain::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
 use inventory_api::domain::time::UnixMillis;
 use inventory_api::domain::transaction::{
-    Draw, EventRead, NewRecord, ReservationState, StripeUpdate, StripeView, Token, Transaction,
+    Draw, Due, EventRead, RecordWrite, ReservationState, StripeUpdate, StripeView, Token,
+    Transaction,
 };
 use inventory_api::embedded::{Data, Engine};
 use inventory_api::runtime;
@@ -113,37 +114,105 @@ pub(crate) fn reservation(id: &str) -> ReservationId {
     id.parse().unwrap()
 }
 
-pub(crate) fn confirmed(id: &str, draws: &[(u16, u32)]) -> NewRecord {
+/// When the tests' transactions are, in epoch milliseconds.
+pub(crate) const AT: UnixMillis = UnixMillis(1_763_800_000_250);
+
+/// The write of a reservation's first record, with units from these stripes.
+pub(crate) fn first(id: &str, to: ReservationState, draws: &[(u16, u32)]) -> RecordWrite {
     let reservation = reservation(id);
     let qty = draws.iter().map(|(_, units)| units).sum();
-    NewRecord {
+    let is_confirmed = to == ReservationState::Confirmed;
+    RecordWrite {
         fingerprint: Fingerprint::of_quantity(&event(), qty),
-        state: ReservationState::Confirmed,
+        from: None,
+        due: Due::Any,
+        to,
         qty,
         draws: draws
             .iter()
             .map(|&(stripe, units)| Draw { stripe, units })
             .collect(),
-        order: Some(OrderId::of(&reservation)),
-        payment_intent: "pi_123".to_owned(),
+        seats: None,
+        order: is_confirmed.then(|| OrderId::of(&reservation)),
+        payment_intent: match is_confirmed {
+            true => "pi_123".to_owned(),
+            false => String::new(),
+        },
+        expires_at: (to == ReservationState::Held).then_some(UnixMillis(AT.0 + 60_000)),
         reservation,
     }
 }
 
-pub(crate) fn tombstone(id: &str) -> NewRecord {
-    NewRecord {
-        reservation: reservation(id),
+pub(crate) fn confirmed(id: &str, draws: &[(u16, u32)]) -> RecordWrite {
+    first(id, ReservationState::Confirmed, draws)
+}
+
+pub(crate) fn held(id: &str, draws: &[(u16, u32)]) -> RecordWrite {
+    first(id, ReservationState::Held, draws)
+}
+
+pub(crate) fn tombstone(id: &str) -> RecordWrite {
+    RecordWrite {
         fingerprint: Fingerprint::of_quantity(&event(), 1),
-        state: ReservationState::Released,
         qty: 1,
-        draws: Vec::new(),
-        order: None,
-        payment_intent: String::new(),
+        ..first(id, ReservationState::Released, &[])
     }
 }
 
+/// The next step of `record`, with what it has.
+pub(crate) fn step(record: &RecordWrite, to: ReservationState) -> RecordWrite {
+    let is_confirmed = to == ReservationState::Confirmed;
+    RecordWrite {
+        from: Some(record.to),
+        to,
+        order: match is_confirmed {
+            true => Some(OrderId::of(&record.reservation)),
+            false => record.order,
+        },
+        payment_intent: match is_confirmed {
+            true => "pi_123".to_owned(),
+            false => String::new(),
+        },
+        ..record.clone()
+    }
+}
+
+/// The same for seats instead of units.
+pub(crate) fn of_seats(record: RecordWrite, seats: &[&str]) -> RecordWrite {
+    let seats: Seats = seats.iter().map(|seat| seat_id(seat)).collect();
+    RecordWrite {
+        fingerprint: Fingerprint::of_seats(&event(), &seats),
+        qty: seats.len() as u32,
+        seats: Some(seats),
+        ..record
+    }
+}
+
+pub(crate) fn seat_id(id: &str) -> SeatId {
+    id.parse().unwrap()
+}
+
 /// A transaction under a token of its own.
-pub(crate) fn transaction(takes: &[(u16, u64)], records: Vec<NewRecord>) -> Transaction {
+pub(crate) fn transaction(takes: &[(u16, u64)], records: Vec<RecordWrite>) -> Transaction {
+    let take = |&(stripe, take)| StripeUpdate {
+        stripe,
+        take,
+        give: 0,
+    };
+    moving(takes.iter().map(take).collect(), records)
+}
+
+/// One that gives back instead.
+pub(crate) fn giving(gives: &[(u16, u64)], records: Vec<RecordWrite>) -> Transaction {
+    let give = |&(stripe, give)| StripeUpdate {
+        stripe,
+        take: 0,
+        give,
+    };
+    moving(gives.iter().map(give).collect(), records)
+}
+
+pub(crate) fn moving(stripes: Vec<StripeUpdate>, records: Vec<RecordWrite>) -> Transaction {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let serial = u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
     let process = u128::from(std::process::id()) << 64;
@@ -151,12 +220,10 @@ pub(crate) fn transaction(takes: &[(u16, u64)], records: Vec<NewRecord>) -> Tran
     Transaction {
         token: Token(process | u128::from(started.0) << 24 | serial),
         event: event(),
-        stripes: takes
-            .iter()
-            .map(|&(stripe, take)| StripeUpdate { stripe, take })
-            .collect(),
+        seat_keys: 1,
+        stripes,
         records,
-        at: UnixMillis(1_763_800_000_250),
+        at: AT,
     }
 }
 
