@@ -389,6 +389,11 @@ impl<S: HotService + 'static> Desk<S> {
                     let _ = reply.send(store.read_event(&event, None).await);
                 });
             }
+            Work::Job(job) => {
+                // Made inside: what builds the future may panic as well as what polls it.
+                let driver = Rc::clone(&self.driver);
+                guarded(async move { job(driver).await });
+            }
             Work::Drain | Work::Abort => {}
         }
     }

@@ -7,6 +7,7 @@
 //! Must not live here: what a reservation means, when to try again, gRPC.
 
 mod admin;
+mod audit;
 mod batch;
 mod change;
 mod codec;
@@ -42,6 +43,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use thiserror::Error as ThisError;
 
 pub use admin::{EventPage, SetTotal};
+pub use audit::{AuditPage, AuditStripes, AuditToken, PlacedSeat, Repaired};
 pub use codec::StoredRecord;
 pub use connector::{CaBundleError, ShardHttp, ShardSleep};
 pub use events::{CreateEvent, EventAbout, NewEvent};

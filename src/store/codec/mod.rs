@@ -26,12 +26,12 @@ mod stripes;
 pub(super) use answer::{cancelled, is_conflict, is_throttle};
 pub(super) use encode::Encoder;
 pub(super) use events::{capacity_change, closing, event_about, event_stripe};
-pub(super) use fields::Item;
+pub(super) use fields::{Item, timestamp};
 pub use records::StoredRecord;
-pub(super) use records::{record, record_view};
-pub(super) use seats::{SeatPage, seat, seat_put, seat_state, seat_turn};
+pub(super) use records::{record, record_view, state_name};
+pub(super) use seats::{SeatPage, seat, seat_item_key, seat_put, seat_state, seat_turn};
 pub(super) use shape::Change;
-pub(super) use stripes::stripe_view;
+pub(super) use stripes::{is_closed, stripe_view};
 
 /// Attributes of a stripe item.
 pub(super) const EVENT_ID: &str = "event_id";

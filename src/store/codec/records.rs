@@ -264,7 +264,7 @@ pub(super) fn order(record: &RecordWrite) -> OrderId {
         .unwrap_or_else(|| OrderId::of(&record.reservation))
 }
 
-pub(super) fn state_name(state: ReservationState) -> &'static str {
+pub(in crate::store) fn state_name(state: ReservationState) -> &'static str {
     match state {
         ReservationState::Held => "HELD",
         ReservationState::Confirmed => "CONFIRMED",

@@ -108,7 +108,7 @@ impl SeatShapes {
     }
 }
 
-fn seat_item_key(event: &EventId, seat: &SeatId, seat_keys: u16) -> Item {
+pub(in crate::store) fn seat_item_key(event: &EventId, seat: &SeatId, seat_keys: u16) -> Item {
     values([
         (EVENT_ID, text(seat_key(event, seat, seat_keys))),
         (SEAT_ID, text(seat.as_str())),
