@@ -248,6 +248,10 @@ pub const SEAT_OFFER_AGE: Duration = Duration::from_millis(300);
 /// Runs of free seats compared for one that fits best. More would send a crowd to the same few.
 pub const SEAT_RUNS_COMPARED: usize = 16;
 
+/// Runs looked at for one that leaves no single seat. Rarely more than a few are needed; where every
+/// run is one seat too long, looking at all of a large house would take a fifth of a millisecond.
+pub const SEAT_ORPHANS_COMPARED_MAX: usize = 4_096;
+
 /// Free seats side by side beyond which a run is taken to be seats without rows, and cut anywhere
 /// rather than at its ends: longer than the rows of nearly every house.
 pub const SEAT_RUN_LONG: usize = 64;
@@ -669,6 +673,7 @@ const _: () = {
     assert!(CALL_TIMEOUT_DEFAULT.as_nanos() <= CALL_TIMEOUT_MAX.as_nanos());
     assert!(STREAMS_PER_CONNECTION_DEFAULT <= STREAMS_PER_CONNECTION_MAX);
     assert!(QTY_MAX_DEFAULT <= QTY_MAX_CEILING);
+    assert!(SEAT_RUNS_COMPARED <= SEAT_ORPHANS_COMPARED_MAX);
     // Seats are numbered by 32 bits.
     assert!(SEATS_PER_EVENT_MAX < u32::MAX as usize);
     assert!(HOLD_TTL_MIN.as_millis() <= HOLD_TTL_DEFAULT.as_millis());
