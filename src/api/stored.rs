@@ -8,10 +8,10 @@ use crate::store::{Store, StoreError, StoredRecord};
 /// # Errors
 /// What the store says.
 pub(super) async fn reservation(
-    _store: &Store,
-    _id: &ReservationId,
+    store: &Store,
+    id: &ReservationId,
 ) -> Result<Option<StoredRecord>, StoreError> {
-    Err(StoreError::Unavailable("no read of one record".to_owned()))
+    store.read_reservation(id).await
 }
 
 /// An event's name; `None`: it has none, or there is no such event.
