@@ -3,9 +3,10 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 /// Every contract of the project; `build.rs` of the server reads the same folder.
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "inventory/v1/inventory.proto",
     "inventory/v1/admin.proto",
+    "inventory/v1/audit.proto",
     "reservation/v1/inventory.proto",
     "common/v1/common.proto",
 ];

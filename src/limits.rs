@@ -107,9 +107,6 @@ pub const STORE_UNPROCESSED_ROUNDS_MAX: u32 = 4;
 /// Records examined by one page of a scan: about a tenth of the 1 MB that the store allows.
 pub const STORE_SCAN_PAGE_MAX: i32 = 500;
 
-/// Seats of one event that are read: what the largest stadium has, and 40 MB of a shard's memory.
-pub const SEATS_PER_EVENT_MAX: usize = 200_000;
-
 /// Seats in one page of a read of all: making sense of a page holds the shard for a millisecond or
 /// two, and others have their turn between two pages.
 pub const STORE_SEATS_PAGE_MAX: i32 = 250;
@@ -136,6 +133,10 @@ pub const CREDENTIALS_LOOK_EVERY: Duration = Duration::from_secs(20);
 /// 1,000 writes a second, so that holds and ends together may come to 32,000 a second in a minute.
 /// Stored data: it must not change from one version to the next.
 pub const EXPIRY_SHARDS: u16 = 32;
+
+/// Holds in one page of those that are due: a transaction's worth and some, for many have ended
+/// already when they are found; making sense of them holds the shard for about a millisecond.
+pub const STORE_DUE_PAGE_MAX: usize = 200;
 
 /// How long `tables create` waits for a table or an index to become ACTIVE.
 pub const TABLE_ACTIVE_WAIT_MAX: Duration = Duration::from_secs(180);
@@ -377,6 +378,9 @@ pub const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
 /// Keys of the expiry index that a shard works through at a time.
 pub const RECLAIM_KEYS_AT_ONCE: usize = 4;
 
+/// Holds of one page of the index, whose ends are under way together.
+pub const RECLAIM_PAGE: usize = 200;
+
 /// How far into a minute the one before it is looked at each time.
 pub const RECLAIM_LOOK_BACK: Duration = Duration::from_secs(15);
 
@@ -477,6 +481,55 @@ pub const SIDE_STOP_GRACE: Duration = Duration::from_secs(2);
 
 /// Pause after an accept that failed (no descriptors left), so that the loop does not spin.
 pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+// ---- The audit ----------------------------------------------------------------------------------
+
+/// Live reservations of one event that an audit keeps in memory: about 170 bytes each, so a sixth of
+/// a GiB at most.
+pub const AUDIT_RECORDS_MAX: usize = 1_000_000;
+
+/// Seats of one event that an audit keeps in memory: more than any venue has.
+pub const AUDIT_SEATS_MAX: usize = 500_000;
+
+/// Audits of one process at a time: their memory is bounded each.
+pub const AUDITS_MAX: usize = 1;
+
+/// Items that one page of an audit examines: reading a page takes a shard about a millisecond, and
+/// the sale waits no longer for it.
+pub const AUDIT_PAGE_ITEMS: i32 = 200;
+
+/// Pause between two pages, which belongs to the sale.
+pub const AUDIT_PAGE_PAUSE: Duration = Duration::from_millis(1);
+
+/// Times an audit reads the records of an event whose stripes move: each reads the whole table.
+pub const AUDIT_ROUNDS_MAX: u32 = 3;
+
+/// Looks at one seat that changes hands between looks.
+pub const AUDIT_LOOKS_MAX: u32 = 4;
+
+/// Seats looked at again in one read; with the records of each it must fit a transaction's items.
+pub const AUDIT_SEATS_PER_LOOK: usize = 20;
+
+/// Records read beside one seat: two that claim it, the one it names, and one more that just came.
+pub const AUDIT_RECORDS_PER_SEAT: usize = 4;
+
+/// Seats looked at again in one audit: past it the event needs more than this tool.
+pub const AUDIT_SUSPECTS_MAX: usize = 20_000;
+
+/// Breaches, overdue holds and repairs that are told one by one; the rest is a number.
+pub const AUDIT_TOLD_MAX: usize = 50;
+
+/// Repairs of one run, each a write of its own. What is left over is left to the next run.
+pub const AUDIT_REPAIRS_MAX: usize = 5_000;
+
+/// How long one audit may take, repairs and second reading included.
+pub const AUDIT_TIME_MAX: Duration = Duration::from_secs(540);
+
+/// How often an audit that is under way says how far it is.
+pub const AUDIT_PROGRESS_EVERY: Duration = Duration::from_millis(250);
+
+/// Messages of an audit that wait for a slow reader.
+pub const AUDIT_MESSAGES_MAX: usize = 16;
 
 // ---- What can be configured, and how far --------------------------------------------------------
 
@@ -588,6 +641,9 @@ const _: () = {
     assert!(SCRAPE_TIMEOUT.as_micros() < SIDE_STOP_GRACE.as_micros());
     assert!(SIDE_STOP_GRACE.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
     assert!(BATCH_MEMBERS_MAX < TRANSACTION_ACTIONS_MAX);
+    assert!(AUDIT_SEATS_PER_LOOK * (1 + AUDIT_RECORDS_PER_SEAT) <= TRANSACTION_ACTIONS_MAX);
+    assert!(AUDIT_TIME_MAX.as_secs() < ADMIN_CONNECTION_AGE_MAX.as_secs());
+    assert!(AUDIT_PAGE_ITEMS <= STORE_SCAN_PAGE_MAX);
     assert!(RECORD_BYTES_MAX * TRANSACTION_ACTIONS_MAX < TRANSACTION_BYTES_MAX);
     // With what the request adds to each seat: its type, quotes, a comma.
     assert!(

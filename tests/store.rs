@@ -13,8 +13,14 @@ mod relay;
 #[path = "common/store_stage.rs"]
 mod stage;
 
+#[path = "store/expiry.rs"]
+mod expiry;
 #[path = "store/life.rs"]
 mod life;
+#[path = "store/records.rs"]
+mod records;
+#[path = "store/seats.rs"]
+mod seats;
 
 use std::rc::Rc;
 

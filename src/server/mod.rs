@@ -4,13 +4,14 @@
 //! |---|---|
 //! | `mod.rs` | start, serve, stop |
 //! | `ports.rs` | binding, so that a taken port ends the start |
-//! | `bridge.rs` | the side thread's way to the shards |
+//! | `bridge.rs`, `audit.rs` | the side thread's way to the shards |
 //! | `dev.rs` | the embedded engine, tables and sample event of `dev` |
 //! | `banner.rs` | what a person sees at start |
 //!
 //! Start: ports, store, shards, side thread, readiness. Stop: readiness off, shards drain, side thread.
 //! Whatever cannot work ends the start with what is wrong, the facts and the cure.
 
+mod audit;
 mod banner;
 mod bridge;
 pub mod dev;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 use futures::future::Either;
 use tokio::sync::Notify;
 
+use self::audit::Auditor;
 use self::bridge::Bridge;
 pub use self::dev::run_dev;
 use crate::api::clerk::{Clerk, Terms};
@@ -176,6 +178,7 @@ impl Server {
         let side = Side::start(SideSettings {
             metrics,
             admin: admin.map(|listener| (listener, bridge.clone() as _)),
+            audit: Some(Arc::new(Auditor::new(mailboxes.clone()))),
             scrape: bridge,
             readiness: readiness.clone(),
             build: BuildInfo {

@@ -1,6 +1,7 @@
 //! What the store tests share: an engine, tables of one's own, transactions to send.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
@@ -8,6 +9,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::{Client, Config};
 use inventory_api::domain::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
 use inventory_api::domain::time::UnixMillis;
 use inventory_api::domain::transaction::{
@@ -17,7 +21,8 @@ use inventory_api::domain::transaction::{
 use inventory_api::embedded::{Data, Engine};
 use inventory_api::runtime;
 use inventory_api::store::{
-    NoObserver, Store, StoreCall, StoreObserver, StoreSettings, TableNames, tables,
+    NoObserver, ShardHttp, ShardSleep, Store, StoreCall, StoreObserver, StoreSettings, TableNames,
+    tables,
 };
 
 use crate::relay::Relay;
@@ -92,6 +97,49 @@ pub(crate) async fn with_tables(settings: &StoreSettings) -> Store {
     let store = connect(settings).await;
     tables::create(&store).await.unwrap();
     store
+}
+
+/// The SDK alone, to write and read what the store would not.
+fn raw(settings: &StoreSettings) -> Client {
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(ShardHttp::new(None).unwrap())
+        .sleep_impl(ShardSleep)
+        .region(Region::new(settings.region.clone()))
+        .endpoint_url(settings.endpoint.clone().unwrap())
+        .credentials_provider(Credentials::new("local", "local", None, None, "local"))
+        .build();
+    Client::from_conf(config)
+}
+
+/// Puts an item there, whatever is there already.
+pub(crate) async fn raw_put(
+    settings: &StoreSettings,
+    table: &str,
+    item: Vec<(&str, AttributeValue)>,
+) {
+    let item = item.into_iter().map(|(name, v)| (name.to_owned(), v));
+    let put = raw(settings).put_item().table_name(table);
+    put.set_item(Some(item.collect())).send().await.unwrap();
+}
+
+/// A seat's item of the event whose seats have one partition key.
+pub(crate) async fn raw_seat(
+    settings: &StoreSettings,
+    seat: &str,
+) -> HashMap<String, AttributeValue> {
+    let get = raw(settings).get_item().table_name(&settings.tables.seats);
+    let get = get.key("event_id", text(event().as_str()));
+    let found = get.key("seat_id", text(seat)).send().await.unwrap();
+    found.item.unwrap()
+}
+
+pub(crate) fn text(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+pub(crate) fn number(number: u64) -> AttributeValue {
+    AttributeValue::N(number.to_string())
 }
 
 /// An engine's own tables, and a store that reaches them through a relay.

@@ -34,7 +34,7 @@ pub(super) fn names(pairs: &[(&str, &str)]) -> HashMap<String, String> {
 }
 
 /// ISO 8601 in UTC, with milliseconds when there are any: `2024-01-01T12:00:00.25Z`.
-pub(super) fn timestamp(at: UnixMillis) -> String {
+pub(in crate::store) fn timestamp(at: UnixMillis) -> String {
     let at = DateTime::from_millis(i64::try_from(at.0).unwrap_or(i64::MAX));
     at.fmt(DateTimeFormat::DateTime).unwrap_or_default()
 }
