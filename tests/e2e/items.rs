@@ -19,6 +19,7 @@ fn call(engine: SocketAddr, operation: &str, body: &Value) -> Value {
         "POST / HTTP/1.1\r\nhost: {engine}\r\nconnection: close\r\n\
          content-type: application/x-amz-json-1.0\r\n\
          x-amz-target: DynamoDB_20120810.{operation}\r\n\
+         x-amz-date: 20261122T000000Z\r\n\
          authorization: AWS4-HMAC-SHA256 Credential=local/20261122/local/dynamodb/aws4_request, \
          SignedHeaders=host, Signature=0\r\n\
          content-length: {}\r\n\r\n{body}",

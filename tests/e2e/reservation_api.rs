@@ -152,7 +152,10 @@ fn assert_described(seats: &[Seat], status: SeatStatus) {
         assert_eq!(seat.status(), status, "{seat:?}");
         let place = hall().into_iter().find(|place| place.id == seat.id);
         let place = place.unwrap_or_else(|| panic!("no such seat: {seat:?}"));
-        assert_eq!((&seat.section[..], &seat.row[..]), (place.section, place.row));
+        assert_eq!(
+            (&seat.section[..], &seat.row[..]),
+            (place.section, place.row)
+        );
         assert_eq!(seat.number, place.number.to_string());
         let price = seat.price.as_ref().unwrap();
         assert_eq!((price.amount, &price.currency[..]), (place.price, "KRW"));
@@ -169,7 +172,10 @@ async fn create_and_confirm_an_event_of_a_quantity() {
     assert_eq!(found.remaining_in_section, 10);
     let call = hold("r1", EVENT, 2, &[]);
     let held = api.hold(call.clone()).await;
-    assert_eq!((held.status(), held.hold_id.as_str()), (HoldStatus::Active, "r1"));
+    assert_eq!(
+        (held.status(), held.hold_id.as_str()),
+        (HoldStatus::Active, "r1")
+    );
     assert!(held.reserved_seats.is_empty() && held.error.is_none());
     let wished = call.hold_expires_at.unwrap();
     let got = held.hold_expires_at.unwrap();
@@ -339,8 +345,7 @@ async fn a_late_commit_fails_as_expired_once_others_have_its_stock() {
 
 #[tokio::test]
 async fn an_operator_can_have_late_commits_rejected() {
-    let (_stage, _server, api) =
-        selling_as(|launch| launch.env("LATE_COMMIT", "reject")).await;
+    let (_stage, _server, api) = selling_as(|launch| launch.env("LATE_COMMIT", "reject")).await;
     let seat = ["A-1-3".to_owned()];
     hold_and_outlive(&api, hold("r1", EVENT, 3, &[])).await;
     hold_and_outlive(&api, hold("r2", HALL, 1, &seat)).await;
@@ -357,10 +362,8 @@ fn seconds_ahead(at: Option<prost_types::Timestamp>) -> i64 {
 
 #[tokio::test]
 async fn a_hold_lasts_as_long_as_wished_for_or_usual_and_no_longer_than_allowed() {
-    let (_stage, _server, api) = selling_as(|launch| {
-        launch.env("HOLD_TTL", "100s").env("HOLD_TTL_MAX", "200s")
-    })
-    .await;
+    let (_stage, _server, api) =
+        selling_as(|launch| launch.env("HOLD_TTL", "100s").env("HOLD_TTL_MAX", "200s")).await;
     let wish = |id: &str, ahead: Option<u64>| ReserveSeatRequest {
         hold_expires_at: ahead.map(|s| (SystemTime::now() + Duration::from_secs(s)).into()),
         ..hold(id, EVENT, 1, &[])
@@ -402,11 +405,17 @@ async fn business_outcomes_are_ok_responses_and_the_breaker_stays_closed() {
     // Sold out: what is left is told.
     api.hold(hold("most", EVENT, 9, &[])).await;
     let few = error(api.hold(hold("r1", EVENT, 2, &[])).await);
-    assert_eq!(few, (ErrorCode::InsufficientInventory, vec!["1".to_owned()]));
+    assert_eq!(
+        few,
+        (ErrorCode::InsufficientInventory, vec!["1".to_owned()])
+    );
     // A taken seat is named, and takes nothing else with it.
     let mixed = ["A-2-3".to_owned(), "A-2-2".to_owned()];
     let taken = error(api.hold(hold("r2", HALL, 2, &mixed)).await);
-    assert_eq!(taken, (ErrorCode::InventoryConflict, vec!["A-2-2".to_owned()]));
+    assert_eq!(
+        taken,
+        (ErrorCode::InventoryConflict, vec!["A-2-2".to_owned()])
+    );
     let free = ["A-2-3".to_owned()];
     let held = api.hold(hold("r3", HALL, 1, &free)).await;
     assert_eq!(held.status(), HoldStatus::Active);
@@ -450,7 +459,10 @@ async fn business_outcomes_are_ok_responses_and_the_breaker_stays_closed() {
         (r#"{inventory_type="quantity",status="HELD"}"#, 1.0),
         (r#"{inventory_type="seat",status="HELD"}"#, 2.0),
         (r#"{inventory_type="seat",status="SEAT_UNAVAILABLE"}"#, 1.0),
-        (r#"{inventory_type="quantity",status="INSUFFICIENT_INVENTORY"}"#, 1.0),
+        (
+            r#"{inventory_type="quantity",status="INSUFFICIENT_INVENTORY"}"#,
+            1.0,
+        ),
     ] {
         let name = format!("inventory_place_holds_total{figure}");
         assert_eq!(figures.get(&name), wanted, "{name}");
@@ -707,7 +719,10 @@ async fn what_one_contract_holds_the_other_sells() {
     assert_eq!(sold.status(), CommitStatus::Success, "{sold:?}");
     assert_eq!(ids(&sold.sold_seats), ["A-1-1", "A-1-2"]);
     let seen = shown(&server, "r1").await.unwrap();
-    assert_eq!((&seen.status[..], seen.order_id), ("CONFIRMED", sold.order_id));
+    assert_eq!(
+        (&seen.status[..], seen.order_id),
+        ("CONFIRMED", sold.order_id)
+    );
     assert!(seconds_ahead(seen.updated_at).abs() < 60);
 
     // And the other way round.
@@ -732,7 +747,13 @@ async fn what_one_contract_holds_the_other_sells() {
 async fn a_reservation_is_shown_in_every_state() {
     let (_stage, server, api) = selling().await;
     let status = shown(&server, "nobody").await.unwrap_err();
-    assert_refused(&status, Code::NotFound, "RESERVATION_NOT_FOUND", "", "nobody");
+    assert_refused(
+        &status,
+        Code::NotFound,
+        "RESERVATION_NOT_FOUND",
+        "",
+        "nobody",
+    );
     let status = shown(&server, "a b").await.unwrap_err();
     assert_eq!(fields(&status), ["reservation_id"]);
     api.hold(hold("held", EVENT, 2, &[])).await;
