@@ -219,8 +219,7 @@ async fn end_of_a_hold(
     };
     let (sold, gone) = tokio::join!(one.commits(sold), other.releases(gone));
     (
-        sold.map(|answer| answer.order_id)
-            .map_err(|s| reason(&s)),
+        sold.map(|answer| answer.order_id).map_err(|s| reason(&s)),
         gone.map(drop).map_err(|s| reason(&s)),
     )
 }

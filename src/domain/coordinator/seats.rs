@@ -182,9 +182,7 @@ impl Coordinator {
         let mut overdue = Vec::new();
         let desk = self.desk(&event, now.mono);
         for (seat, state) in found {
-            if let Some(map) = desk.map() {
-                map.learn(&seat, state.clone(), now.mono);
-            }
+            desk.learn(&seat, state.clone(), now.mono);
             match state {
                 None => unknown.push(seat),
                 Some(SeatState::Hold { reservation, until })
@@ -280,7 +278,6 @@ impl Coordinator {
         let (Some(seats), Some(desk)) = (&record.seats, self.desks.get_mut(event)) else {
             return;
         };
-        let Some(map) = desk.map() else { return };
         let state = match record.state {
             ReservationState::Held => SeatState::Hold {
                 reservation: reservation.clone(),
@@ -292,7 +289,7 @@ impl Coordinator {
             _ => SeatState::Available,
         };
         for seat in seats.iter() {
-            map.learn(seat, Some(state.clone()), now.mono);
+            desk.learn(seat, Some(state.clone()), now.mono);
         }
     }
 
