@@ -44,6 +44,12 @@ pub(super) enum Command {
     #[command(subcommand, arg_required_else_help = true)]
     Event(EventCommand),
 
+    /// Prove that an event's books balance: capacity, reservations, seats, orders
+    Verify(VerifyArgs),
+
+    /// Say how to repair what a hand put out of balance, or repair it
+    Reconcile(ReconcileArgs),
+
     /// Look at everything `serve` needs before it is needed
     Check,
 
@@ -107,6 +113,40 @@ pub(super) struct ShowArgs {
     pub(super) event: EventId,
 
     /// Print JSON instead of a table
+    #[arg(long)]
+    pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = help::VERDICTS)]
+pub(super) struct VerifyArgs {
+    /// The event
+    #[arg(value_name = "EVENT")]
+    pub(super) event: EventId,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = help::VERDICTS)]
+pub(super) struct ReconcileArgs {
+    /// The event
+    #[arg(value_name = "EVENT")]
+    pub(super) event: EventId,
+
+    /// Carry the plan out, and verify again; without it nothing is changed
+    #[arg(long)]
+    pub(super) apply: bool,
+
+    /// Print JSON instead of tables
     #[arg(long)]
     pub(super) json: bool,
 

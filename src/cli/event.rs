@@ -76,7 +76,7 @@ fn bounded<T>(message: T) -> Request<T> {
 }
 
 /// Where the admin port is: as told, else where this environment would put it.
-fn address(args: &AdminArgs) -> Result<Uri, Failure> {
+pub(super) fn address(args: &AdminArgs) -> Result<Uri, Failure> {
     if let Some(address) = &args.address {
         return Ok(address.clone());
     }
@@ -186,7 +186,7 @@ fn json(event: &EventStock) -> String {
 }
 
 /// A number with a comma between groups of three digits.
-fn grouped(number: i64) -> String {
+pub(super) fn grouped(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
     if number < 0 {

@@ -16,6 +16,13 @@ Exit codes: 0 well done, 1 failed, 64 wrong usage or settings";
 // The text above is a constant: a changed code must not outlive it.
 const _: () = assert!(exit::OK == 0 && exit::FAILED == 1 && exit::USAGE == 64);
 
+/// Below the options of `verify` and `reconcile`.
+pub(super) const VERDICTS: &str = "\
+Exit codes: 0 everything was proven, 1 a breach or no answer, 75 no breach among what stood still
+but parts are being sold too fast to be judged";
+
+const _: () = assert!(exit::MOVING == 75);
+
 /// Width of the column of defaults; a longer one runs over.
 const DEFAULT_COLUMN_MAX: usize = 15;
 

@@ -9,6 +9,7 @@ mod event;
 mod health;
 mod help;
 mod tables;
+mod verify;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -29,6 +30,9 @@ pub mod exit {
     pub const FAILED: u8 = 1;
     /// The command line or a setting is wrong (EX_USAGE of sysexits): trying again cannot help.
     pub const USAGE: u8 = 64;
+    /// `verify` found no breach and could not prove everything, for the event is being sold
+    /// (EX_TEMPFAIL of sysexits): try again later.
+    pub const MOVING: u8 = 75;
 }
 
 /// Why a command ends without having done what it was asked for.
@@ -103,6 +107,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Check => check(),
         Command::Tables(command) => tables::run(&command),
         Command::Event(command) => event::run(&command),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Reconcile(args) => verify::reconcile(&args),
         Command::Health(args) => health::run(&args),
     }
 }

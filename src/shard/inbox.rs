@@ -4,10 +4,13 @@
 //! own because it needs none: every reply answers one operation that this very shard forwarded and
 //! still counts as pending, of which there are at most `limits::OPERATIONS_IN_FLIGHT_MAX`.
 
+use std::rc::Rc;
+
 use futures::channel::oneshot;
+use futures::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 
-use super::driver::Told;
+use super::driver::{Driver, Told};
 use crate::domain::answer::Answer;
 use crate::domain::counters::Counters;
 use crate::domain::effect::{Known, Route};
@@ -19,6 +22,10 @@ use crate::limits;
 use crate::runtime::Accepted;
 use crate::store::{CreateEvent, StoreError};
 use crate::telemetry::recorder::Snapshot;
+
+/// Runs on the shard to its end, whether or not anybody still waits for what it sends back. A panic
+/// in it is logged and ends nothing else.
+pub type Job = Box<dyn FnOnce(Rc<Driver>) -> LocalBoxFuture<'static, ()> + Send>;
 
 /// A message to a shard that may be refused.
 pub enum Work {
@@ -52,6 +59,8 @@ pub enum Work {
         event: EventId,
         reply: oneshot::Sender<EventRead>,
     },
+    /// What the side thread wants done on the shard.
+    Job(Job),
     /// No new connections; ask the open ones to leave; end when everything has settled.
     Drain,
     /// The grace is over: end now.

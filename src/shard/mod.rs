@@ -43,7 +43,7 @@ use crate::domain::coordinator::{self, Coordinator};
 use crate::domain::rules::LateCommit;
 use crate::domain::time::Micros;
 use crate::runtime::{self, Accepted, Listener, clock};
-use crate::store::{ConnectError, Store, StoreSettings};
+use crate::store::{ConnectError, NewEvent, Store, StoreSettings};
 use crate::telemetry::log;
 use crate::telemetry::recorder::{Recorder, Snapshot};
 use crate::wire::{self, Drain, HotService, WireContext, WireSettings};
@@ -216,7 +216,11 @@ async fn live<S: HotService + 'static>(
     });
     let reclaimer = Reclaimer::new(Rc::clone(&desk.driver), shard, seat.shards);
     let reclaiming = runtime::spawn(async move {
-        if AssertUnwindSafe(reclaimer.run()).catch_unwind().await.is_err() {
+        if AssertUnwindSafe(reclaimer.run())
+            .catch_unwind()
+            .await
+            .is_err()
+        {
             tracing::error!("the reclaimer of expired holds panicked");
         }
     });
@@ -375,7 +379,8 @@ impl<S: HotService + 'static> Desk<S> {
             } => {
                 let store = Rc::clone(self.driver.store());
                 guarded(async move {
-                    let _ = reply.send(store.create_event(&event, total, stripes).await);
+                    let event = NewEvent::of_quantity(event, total, stripes);
+                    let _ = reply.send(store.create_event(&event).await);
                 });
             }
             Work::GetEvent { event, reply } => {
@@ -383,6 +388,11 @@ impl<S: HotService + 'static> Desk<S> {
                 guarded(async move {
                     let _ = reply.send(store.read_event(&event, None).await);
                 });
+            }
+            Work::Job(job) => {
+                // Made inside: what builds the future may panic as well as what polls it.
+                let driver = Rc::clone(&self.driver);
+                guarded(async move { job(driver).await });
             }
             Work::Drain | Work::Abort => {}
         }

@@ -93,7 +93,15 @@ impl Reclaimer {
         let mut from = None;
         loop {
             let store = self.driver.store();
-            let page = store.due_holds(key.minute, key.part, now, from.as_ref()).await;
+            let page = store
+                .due_holds(
+                    key.minute,
+                    key.part,
+                    now,
+                    limits::RECLAIM_PAGE,
+                    from.as_ref(),
+                )
+                .await;
             let Some(page) = self.page(page) else { return };
             from = page.next;
             self.end(page.records).await;
@@ -107,7 +115,10 @@ impl Reclaimer {
         page.inspect_err(|error| {
             let now = clock::monotonic();
             let often = Micros(limits::RECLAIM_COMPLAIN_EVERY.as_micros() as u64);
-            let quiet = self.complained.get().is_some_and(|at| now.since(at) < often);
+            let quiet = self
+                .complained
+                .get()
+                .is_some_and(|at| now.since(at) < often);
             if !quiet {
                 self.complained.set(Some(now));
                 tracing::warn!(%error, "expired holds cannot be looked for; trying again");
@@ -153,7 +164,10 @@ fn keys(now: UnixMillis, round: u32, shard: usize, shards: usize) -> Vec<Key> {
         back = 1;
     }
     if round.is_multiple_of(limits::RECLAIM_WIDE_EVERY) {
-        back = limits::HOLD_TTL_CEILING.as_secs().div_ceil(60).min(limits::RECLAIM_WIDE_MINUTES);
+        back = limits::HOLD_TTL_CEILING
+            .as_secs()
+            .div_ceil(60)
+            .min(limits::RECLAIM_WIDE_MINUTES);
     }
     let parts = (0..limits::EXPIRY_SHARDS).filter(|part| usize::from(*part) % shards == shard);
     let minutes = minute.saturating_sub(back)..=minute;

@@ -396,7 +396,15 @@ impl Coordinator {
         }
         let patience = Micros(limits::RECLAIM_PATIENCE.as_micros() as u64);
         let deadline = now.mono.plus(patience);
-        self.reclaim(CallId::NOBODY, event.clone(), reservation, record, deadline, now, fx);
+        self.reclaim(
+            CallId::NOBODY,
+            event.clone(),
+            reservation,
+            record,
+            deadline,
+            now,
+            fx,
+        );
     }
 
     /// Answers everybody who waits for this outcome, and lets the next in line go.

@@ -267,7 +267,9 @@ impl Coordinator {
                 (Track::Stripe(stripe), Draws::new())
             }
             Movement::Keep | Movement::None => {
-                let track = self.lanes.least_busy(event, limits::LOOSE_LANES, Track::Loose);
+                let track = self
+                    .lanes
+                    .least_busy(event, limits::LOOSE_LANES, Track::Loose);
                 (track, Draws::new())
             }
         };

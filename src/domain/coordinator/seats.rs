@@ -78,7 +78,9 @@ impl Coordinator {
             seats,
             draws: Draws::new(),
         };
-        let track = self.lanes.least_busy(&operation.event, limits::SEAT_LANES, Track::Loose);
+        let track = self
+            .lanes
+            .least_busy(&operation.event, limits::SEAT_LANES, Track::Loose);
         self.into_lane(operation, track, shape, plan, now, fx);
     }
 
@@ -111,7 +113,9 @@ impl Coordinator {
                 draws: Draws::new(),
             };
             self.read_seats_soon(&operation.event, shape, now, fx);
-            let track = self.lanes.least_busy(&operation.event, limits::SEAT_LANES, Track::Loose);
+            let track = self
+                .lanes
+                .least_busy(&operation.event, limits::SEAT_LANES, Track::Loose);
             self.into_lane(operation, track, shape, plan, now, fx);
             return;
         }
