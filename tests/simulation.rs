@@ -177,6 +177,7 @@ const REACHED: &[&str] = &[
     "seats found taken",
     "seats of a hold sold",
     "short members",
+    "slips",
     "splits",
     "throttles",
     "told of a sale",

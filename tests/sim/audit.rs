@@ -202,7 +202,7 @@ impl Audit {
                 _ => true,
             };
             must!(late, "{record:?} although late commits are {:?}", self.late);
-            if record.to == ReservationState::Expired {
+            if record.to == ReservationState::Expired || record.reservation.is_slip() {
                 continue;
             }
             let calls = self.reservations.get(&record.reservation);

@@ -42,6 +42,10 @@ impl Report {
 
     pub(crate) fn write(&mut self, write: &RecordWrite) {
         use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+        if write.reservation.is_slip() {
+            self.count("slips");
+            return;
+        }
         self.count(match (write.from, write.to) {
             (Some(Held), Confirmed) if write.seats.is_some() => "seats of a hold sold",
             (Some(Held), Confirmed) => "units of a hold sold",

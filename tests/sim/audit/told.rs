@@ -3,14 +3,15 @@
 use inventory_api::domain::answer::Refusal;
 use inventory_api::domain::effect::CallId;
 use inventory_api::domain::question::{Found, Question};
-use inventory_api::domain::seats::Seat;
-use inventory_api::domain::time::Micros;
+use inventory_api::domain::seats::{Seat, SeatState};
+use inventory_api::domain::time::{Micros, UnixMillis};
 use inventory_api::limits;
 
 use super::super::broken::{Broken, must};
 use super::super::clients::{Call, What};
 use super::super::model::Store;
-use super::Audit;
+use super::super::scenario::AHEAD_MAX;
+use super::{Audit, unix};
 
 impl Audit {
     pub(crate) fn told(
@@ -107,5 +108,10 @@ fn was(call: &Call, seat: &Seat, now: Micros, store: &Store) -> bool {
     };
     let from = Micros(call.arrives.since(age).0);
     let seen = store.seat_during(&call.event, &seat.id, from, now);
-    seen.iter().any(|(_, state)| *state == seat.state)
+    // A hold that is past its time counts for nothing.
+    let latest = UnixMillis(unix(now).0 + AHEAD_MAX);
+    let over = |state: &SeatState| matches!(state, SeatState::Hold { until, .. } if *until <= latest);
+    let free = seat.state == SeatState::Available;
+    seen.iter()
+        .any(|(_, state)| *state == seat.state || (free && over(state)))
 }
