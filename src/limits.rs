@@ -190,6 +190,10 @@ pub const CALLS_PER_RESERVATION_MAX: usize = 64;
 /// it knows more; this many times over it is told to come back.
 pub const TURNS_PER_OPERATION_MAX: u32 = 16;
 
+/// Times a choice of seats may meet others' seats before it waits for them to be read anew: each time
+/// it learns of the seats it met, and of a house that others have half sold that is too little.
+pub const SEAT_COLLISIONS_MAX: u32 = 1;
+
 /// Loose lanes of one event on a shard, for writes that touch nothing shared: a few transactions
 /// side by side hide the store's latency, and batches still form.
 pub const LOOSE_LANES: u16 = 4;

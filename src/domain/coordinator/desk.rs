@@ -82,6 +82,11 @@ impl Desk {
         self.map.is_some() && self.read_at.is_some_and(|at| at >= since)
     }
 
+    /// When the read of the map began.
+    pub(super) fn read_at(&self) -> Micros {
+        self.read_at
+    }
+
     /// Whether a question may be answered from the map; the age allowed grows with the time that a
     /// read of all seats takes.
     pub(super) fn is_fresh(&self, now: Micros) -> bool {
@@ -220,7 +225,8 @@ impl Desk {
             (Some(section), Some(map)) => map.get(seat).is_some_and(|seat| seat.section == section),
             _ => true,
         };
-        self.claims.keys().find(inside).cloned()
+        // The least of them: which it is must not depend on how they are hashed.
+        self.claims.keys().filter(inside).min().cloned()
     }
 }
 
