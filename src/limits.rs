@@ -12,6 +12,18 @@ pub const ID_BYTES_MAX: usize = 128;
 /// Longest payment_intent_id, in bytes: keeps a record well under 1 KB, one write unit.
 pub const PAYMENT_INTENT_BYTES_MAX: usize = 256;
 
+/// Longest user_id, idempotency_key or reason, in bytes: taken from clients and not interpreted.
+pub const OPAQUE_BYTES_MAX: usize = 256;
+
+/// Longest name of a section, in bytes.
+pub const SECTION_BYTES_MAX: usize = 128;
+
+/// Default for how long a hold lasts that names no end (HOLD_TTL).
+pub const HOLD_TTL_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Default for the longest hold a client may ask for (HOLD_TTL_MAX).
+pub const HOLD_TTL_MAX_DEFAULT: Duration = Duration::from_secs(15 * 60);
+
 /// Default for the most units one reservation may take (MAX_QTY).
 pub const QTY_MAX_DEFAULT: u32 = 10;
 
@@ -20,6 +32,9 @@ pub const QTY_MAX_CEILING: u32 = 1_000;
 
 /// The most seats one reservation may name: one reservation must fit a transaction.
 pub const SEATS_PER_RESERVATION_MAX: usize = 10;
+
+/// The most that HOLD_TTL_MAX can be set to.
+pub const HOLD_TTL_CEILING: Duration = Duration::from_secs(24 * 3_600);
 
 /// Largest total of one event, in units.
 pub const EVENT_TOTAL_MAX: i64 = 1_000_000_000;
@@ -92,6 +107,17 @@ pub const STORE_UNPROCESSED_ROUNDS_MAX: u32 = 4;
 /// Records examined by one page of a scan: about a tenth of the 1 MB that the store allows.
 pub const STORE_SCAN_PAGE_MAX: i32 = 500;
 
+/// Seats in one page of a read of all: making sense of a page holds the shard for a millisecond or
+/// two, and others have their turn between two pages.
+pub const STORE_SEATS_PAGE_MAX: i32 = 250;
+
+/// Single writes of one call outside the request path that are under way at once.
+pub const STORE_ADMIN_CALLS_AT_ONCE: usize = 8;
+
+/// Looks at an event's stripes while its total is being changed: each but the first means that
+/// somebody else changed it, or bought what was to be taken out, in between.
+pub const SET_TOTAL_ROUNDS_MAX: u32 = 8;
+
 /// Lines a shard logs about the store in one second; what is over is counted, not written.
 pub const STORE_LOG_LINES_PER_SECOND: u32 = 10;
 
@@ -111,6 +137,10 @@ pub const CREDENTIALS_LOOK_EVERY: Duration = Duration::from_secs(20);
 /// 1,000 writes a second, so that holds and ends together may come to 32,000 a second in a minute.
 /// Stored data: it must not change from one version to the next.
 pub const EXPIRY_SHARDS: u16 = 32;
+
+/// Holds in one page of those that are due: a transaction's worth and some, for many have ended
+/// already when they are found; making sense of them holds the shard for about a millisecond.
+pub const STORE_DUE_PAGE_MAX: usize = 200;
 
 /// How long `tables create` waits for a table or an index to become ACTIVE.
 pub const TABLE_ACTIVE_WAIT_MAX: Duration = Duration::from_secs(180);
@@ -133,6 +163,10 @@ pub const TOMBSTONE_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Members waiting in one lane: at 99 per 20 ms about 1.6 s of work, beyond any useful deadline.
 pub const LANE_QUEUE_MAX: usize = 8_192;
 
+/// Holds past their time waiting in one lane to be given back: a few batches. The reclaimer comes
+/// back for the rest.
+pub const LANE_QUIET_MAX: usize = 1_024;
+
 /// A full lane looks this often for callers that have gone: looking costs a pass over the queue,
 /// which must not become the price of every call that is shed.
 pub const LANE_SWEEP_EVERY: Duration = Duration::from_millis(10);
@@ -152,6 +186,40 @@ pub const CALLS_WAITING_MAX: usize = 2 * OPERATIONS_IN_FLIGHT_MAX;
 /// Calls joined to, or queued behind, one reservation_id in flight.
 pub const CALLS_PER_RESERVATION_MAX: usize = 64;
 
+/// How often one operation may find its record or its seats other than its write was for. Each time
+/// it knows more; this many times over it is told to come back.
+pub const TURNS_PER_OPERATION_MAX: u32 = 16;
+
+/// Loose lanes of one event on a shard, for writes that touch nothing shared: a few transactions
+/// side by side hide the store's latency, and batches still form.
+pub const LOOSE_LANES: u16 = 4;
+
+/// Loose lanes of a seated event on the shard that owns it: all of its reservations go through them.
+pub const SEAT_LANES: u16 = 8;
+
+/// Beyond so many ends of expired holds under way on a shard they are bundled: fewer fit beside the
+/// sales in one transaction of the stripe.
+pub const BUNDLE_FROM: usize = 24;
+
+/// Reads of records that a shard has under way at a time, of up to [`BATCH_GET_KEYS_MAX`] each.
+pub const LOOKUPS_IN_FLIGHT_MAX: usize = 4;
+
+/// Operations of one event waiting for a seat that another one is about to take.
+pub const SEAT_WAITERS_MAX: usize = 8_192;
+
+/// Events whose seats a shard remembers, but for those with something under way.
+pub const SEAT_DESKS_MAX: usize = 64;
+
+/// How old the map of an event's seats may be when a question is answered from it, at least: reading
+/// it anew costs a read of every seat, so the bound grows with the time a read takes.
+pub const SEAT_MAP_AGE_MIN: Duration = Duration::from_secs(1);
+
+/// How old it may be at most.
+pub const SEAT_MAP_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// The part of its time that a shard may spend on reading one event's seats: one in this many.
+pub const SEAT_MAP_READ_SHARE: u64 = 16;
+
 /// Calls waiting for one read of one event.
 pub const READ_WAITERS_MAX: usize = 16_384;
 
@@ -163,6 +231,41 @@ pub const RETRY_BACKOFF_MAX: Duration = Duration::from_millis(200);
 
 /// What a caller is told to wait when a queue is full or the store is busy.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+// ---- Seats --------------------------------------------------------------------------------------
+
+/// Seats of one event that are known in memory, about 30 MB: twice the largest stadium.
+pub const SEATS_PER_EVENT_MAX: usize = 200_000;
+
+/// How long a seat that is known to be taken is refused without a write. The word may have been
+/// overtaken by a release on another node; a buyer who comes back finds it gone by then.
+pub const SEAT_MEMORY_AGE: Duration = Duration::from_secs(1);
+
+/// How long seats that were offered are offered to nobody else: a client's way from the answer to
+/// its hold, and the write of that.
+pub const SEAT_OFFER_AGE: Duration = Duration::from_millis(300);
+
+/// Runs of free seats compared for one that fits best. More would send a crowd to the same few.
+pub const SEAT_RUNS_COMPARED: usize = 16;
+
+/// Runs looked at for one that leaves no single seat. Rarely more than a few are needed; where every
+/// run is one seat too long, looking at all of a large house would take a fifth of a millisecond.
+pub const SEAT_ORPHANS_COMPARED_MAX: usize = 4_096;
+
+/// Free seats side by side beyond which a run is taken to be seats without rows, and cut anywhere
+/// rather than at its ends: longer than the rows of nearly every house.
+pub const SEAT_RUN_LONG: usize = 64;
+
+/// Names of events that a shard remembers, for answers about an event.
+pub const EVENT_NAMES_KNOWN_MAX: usize = 4_096;
+
+/// How long it remembers them: a name changes rarely, and an operator who changed one wants to see
+/// it.
+pub const EVENT_NAME_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// How long an answer that is there waits for what only adorns it (a seat's row, an event's name),
+/// and never for more than half of what the caller has left.
+pub const ADORNMENT_WAIT_MAX: Duration = Duration::from_millis(100);
 
 // ---- The wire -----------------------------------------------------------------------------------
 
@@ -275,6 +378,35 @@ pub const RING_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Messages waiting in one shard's inbox from other shards and the side thread.
 pub const INBOX_MAX: usize = 65_536;
+
+/// Pause between two looks of a shard for holds that are past their time. What is found is given
+/// back within five seconds of its time: this, the lag of the index, and a few transactions.
+pub const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
+
+/// Keys of the expiry index that a shard works through at a time.
+pub const RECLAIM_KEYS_AT_ONCE: usize = 4;
+
+/// Holds of one page of the index, whose ends are under way together.
+pub const RECLAIM_PAGE: usize = 200;
+
+/// How far into a minute the one before it is looked at each time.
+pub const RECLAIM_LOOK_BACK: Duration = Duration::from_secs(15);
+
+/// After that it is looked at once in so many rounds.
+pub const RECLAIM_LAST_MINUTE_EVERY: u32 = 8;
+
+/// Once in so many rounds, about every five minutes, all minutes are looked at that a hold which
+/// was missed may lie in.
+pub const RECLAIM_WIDE_EVERY: u32 = 120;
+
+/// How many minutes that is at most; what is older is found by the next start.
+pub const RECLAIM_WIDE_MINUTES: u64 = 30;
+
+/// How long one reclaim may wait for its write before it is left to the next round.
+pub const RECLAIM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A store that cannot be asked for expired holds is complained about this often.
+pub const RECLAIM_COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// Default for the settled answers a shard remembers (IDEMPOTENCY_CACHE_SIZE).
 pub const ANSWERS_CACHED_DEFAULT: usize = 10_000;
@@ -427,6 +559,9 @@ pub const STORE_READ_RETRIES_MAX: u32 = 10;
 /// The most streams per connection that can be set: what a shard takes in flight altogether.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = OPERATIONS_IN_FLIGHT_MAX as u32;
 
+/// Shortest hold that can be set: shorter ends before its buyer has seen it.
+pub const HOLD_TTL_MIN: Duration = Duration::from_secs(1);
+
 /// Shortest pause between the server's own pings that can be set: shorter is a load of its own.
 pub const KEEP_ALIVE_PERIOD_MIN: Duration = Duration::from_secs(1);
 
@@ -538,6 +673,12 @@ const _: () = {
     assert!(CALL_TIMEOUT_DEFAULT.as_nanos() <= CALL_TIMEOUT_MAX.as_nanos());
     assert!(STREAMS_PER_CONNECTION_DEFAULT <= STREAMS_PER_CONNECTION_MAX);
     assert!(QTY_MAX_DEFAULT <= QTY_MAX_CEILING);
+    assert!(SEAT_RUNS_COMPARED <= SEAT_ORPHANS_COMPARED_MAX);
+    // Seats are numbered by 32 bits.
+    assert!(SEATS_PER_EVENT_MAX < u32::MAX as usize);
+    assert!(HOLD_TTL_MIN.as_millis() <= HOLD_TTL_DEFAULT.as_millis());
+    assert!(HOLD_TTL_DEFAULT.as_millis() <= HOLD_TTL_MAX_DEFAULT.as_millis());
+    assert!(HOLD_TTL_MAX_DEFAULT.as_millis() <= HOLD_TTL_CEILING.as_millis());
     // Every shard registers the buffer with three rings, within what is said of it.
     assert!(3 * RING_BUFFER_BYTES as u64 <= MEMLOCK_SHARD_BYTES);
     assert!(MEMLOCK_SHARD_BYTES <= MEMLOCK_FLOOR_BYTES);

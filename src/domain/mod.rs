@@ -21,6 +21,7 @@ pub mod operation;
 pub mod question;
 mod reads;
 pub mod rules;
+pub mod seat_map;
 pub mod seats;
 pub mod time;
 pub mod transaction;

@@ -10,13 +10,14 @@ use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 
-use super::driver::Driver;
+use super::driver::{Driver, Told};
 use crate::domain::answer::Answer;
 use crate::domain::counters::Counters;
-use crate::domain::effect::Route;
+use crate::domain::effect::{Known, Route};
 use crate::domain::ids::{EventId, ReservationId};
 use crate::domain::operation::Operation;
-use crate::domain::transaction::{EventRead, RecordView};
+use crate::domain::question::Question;
+use crate::domain::transaction::{EventRead, EventShape, RecordView};
 use crate::limits;
 use crate::runtime::Accepted;
 use crate::store::{CreateEvent, StoreError};
@@ -33,6 +34,14 @@ pub enum Work {
         from: usize,
         route: Route,
         operation: Operation,
+        known: Known,
+    },
+    /// A question about a seated event that this shard owns.
+    Question {
+        event: EventId,
+        shape: EventShape,
+        question: Question,
+        told: oneshot::Sender<Told>,
     },
     /// A connection that another shard accepted.
     Connection(Accepted),

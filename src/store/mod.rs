@@ -6,7 +6,10 @@
 //!
 //! Must not live here: what a reservation means, when to try again, gRPC.
 
+mod admin;
 mod audit;
+mod batch;
+mod change;
 mod codec;
 mod connector;
 mod credentials;
@@ -16,6 +19,7 @@ mod failure;
 mod observe;
 mod probe;
 mod reservations;
+mod seats;
 mod settings;
 pub mod tables;
 mod transact;
@@ -38,13 +42,15 @@ use aws_sdk_dynamodb::config::{
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use thiserror::Error as ThisError;
 
+pub use admin::{EventPage, SetTotal};
 pub use audit::{AuditPage, AuditStripes, AuditToken, PlacedSeat, Repaired};
 pub use codec::StoredRecord;
 pub use connector::{CaBundleError, ShardHttp, ShardSleep};
-pub use events::CreateEvent;
-pub use expiry::{expiry_bucket, expiry_minute, expiry_shard};
+pub use events::{CreateEvent, EventAbout, NewEvent};
+pub use expiry::{DuePage, DueToken, expiry_bucket, expiry_minute, expiry_shard};
 pub use observe::{NoObserver, StoreCall, StoreObserver};
 pub use reservations::{PageToken, ReservationPage};
+pub use seats::BlockOutcome;
 pub use settings::{ConnectError, CredentialSource, StoreSettings, TableNames};
 
 use codec::Encoder;

@@ -26,6 +26,8 @@ pub(super) struct Pending {
     pub(super) fingerprint: Fingerprint,
     /// When the leader set out: whatever is read for it is read after this.
     pub(super) since: Micros,
+    /// How often the leader's write found something else than it was for.
+    turns: u32,
     /// In order of arrival.
     pub(super) followers: Vec<Follower>,
 }
@@ -130,6 +132,24 @@ impl Pendings {
     }
 }
 
+impl Pendings {
+    /// When the leader set out.
+    pub(super) fn since(&mut self, reservation: &ReservationId, event: &EventId) -> Option<Micros> {
+        let slot = self.by_reservation.get_mut(reservation)?;
+        slot.of(event).map(|pending| pending.since)
+    }
+
+    /// Counts one more turn of the leader; false when it has had enough of them.
+    pub(super) fn another_turn(&mut self, reservation: &ReservationId, event: &EventId) -> bool {
+        let slot = self.by_reservation.get_mut(reservation);
+        let Some(pending) = slot.and_then(|slot| slot.of(event)) else {
+            return false;
+        };
+        pending.turns += 1;
+        pending.turns <= limits::TURNS_PER_OPERATION_MAX
+    }
+}
+
 impl Slot {
     fn of(&mut self, event: &EventId) -> Option<&mut Pending> {
         std::iter::once(&mut self.first)
@@ -151,6 +171,7 @@ impl Pending {
             verb: operation.verb,
             fingerprint: operation.fingerprint,
             since: now,
+            turns: 0,
             followers: Vec::new(),
         }
     }

@@ -335,7 +335,10 @@ pub(in crate::store) fn record_view(item: &Item) -> Result<RecordView, String> {
 pub(in crate::store) fn record(item: &Item) -> Result<StoredRecord, String> {
     let view = record_view(item)?;
     Ok(StoredRecord {
-        reservation: read_parsed(item, RESERVATION_ID)?,
+        reservation: {
+            let name = read_text(item, RESERVATION_ID)?;
+            ReservationId::stored(name).map_err(|why| format!("{RESERVATION_ID} {name:?} {why}"))?
+        },
         event: read_parsed(item, EVENT_ID)?,
         qty: view.qty,
         draws: view.draws.clone(),
