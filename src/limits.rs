@@ -21,11 +21,24 @@ pub const QTY_MAX_CEILING: u32 = 1_000;
 /// The most seats one reservation may name: one reservation must fit a transaction.
 pub const SEATS_PER_RESERVATION_MAX: usize = 10;
 
+/// Default for how long a hold lasts that does not say (HOLD_TTL).
+pub const HOLD_TTL_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Default for how long a hold may ask to last; a longer wish is cut to this (HOLD_TTL_MAX).
+pub const HOLD_TTL_MAX_DEFAULT: Duration = Duration::from_secs(15 * 60);
+
+/// The most that HOLD_TTL_MAX can be set to.
+pub const HOLD_TTL_CEILING: Duration = Duration::from_secs(24 * 3_600);
+
 /// Largest total of one event, in units.
 pub const EVENT_TOTAL_MAX: i64 = 1_000_000_000;
 
 /// Most stripes of one event: a strong read of all of them stays one BatchGetItem.
 pub const STRIPES_MAX: u16 = 64;
+
+/// Most partition keys over which an event's seats are spread: one sale of a seat writes one unit, a
+/// partition takes 1,000 a second, and a sale of 64,000 seats a second is beyond any event.
+pub const SEAT_KEYS_MAX: u16 = 64;
 
 // ---- The store ----------------------------------------------------------------------------------
 
@@ -35,8 +48,9 @@ pub const TRANSACTION_ACTIONS_MAX: usize = 100;
 /// Bytes of one TransactWriteItems, by DynamoDB's own limit.
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Upper bound of one record as sent, in bytes: three ids, the payment intent, names and hashes.
-pub const RECORD_BYTES_MAX: usize = 2 * 1024;
+/// Upper bound of one record as sent, in bytes: three ids, the payment intent, ten seats, names and
+/// hashes.
+pub const RECORD_BYTES_MAX: usize = 4 * 1024;
 
 /// Reservations in one batch: what a transaction leaves beside one stripe.
 pub const BATCH_MEMBERS_MAX: usize = TRANSACTION_ACTIONS_MAX - 1;
@@ -102,6 +116,11 @@ pub const CREDENTIALS_RENEW_AHEAD: Duration = Duration::from_secs(5 * 60);
 /// Pause between looks at the credentials' expiry, and after a renewal that failed.
 pub const CREDENTIALS_LOOK_EVERY: Duration = Duration::from_secs(20);
 
+/// Parts of the expiry index for each minute. Every hold and its end write it once: a partition takes
+/// 1,000 writes a second, so that holds and ends together may come to 32,000 a second in a minute.
+/// Stored data: it must not change from one version to the next.
+pub const EXPIRY_SHARDS: u16 = 32;
+
 /// How long `tables create` waits for a table or an index to become ACTIVE.
 pub const TABLE_ACTIVE_WAIT_MAX: Duration = Duration::from_secs(180);
 
@@ -157,6 +176,10 @@ pub const LOOSE_LANES: u16 = 4;
 /// Loose lanes of a seated event on the shard that owns it: all of its reservations go through them.
 pub const SEAT_LANES: u16 = 8;
 
+/// Beyond so many ends of expired holds under way on a shard they are bundled: fewer fit beside the
+/// sales in one transaction of the stripe.
+pub const BUNDLE_FROM: usize = 24;
+
 /// Reads of records that a shard has under way at a time, of up to [`BATCH_GET_KEYS_MAX`] each.
 pub const LOOKUPS_IN_FLIGHT_MAX: usize = 4;
 
@@ -187,6 +210,26 @@ pub const RETRY_BACKOFF_MAX: Duration = Duration::from_millis(200);
 
 /// What a caller is told to wait when a queue is full or the store is busy.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+// ---- Seats --------------------------------------------------------------------------------------
+
+/// Seats of one event that are known in memory, about 30 MB: twice the largest stadium.
+pub const SEATS_PER_EVENT_MAX: usize = 200_000;
+
+/// How long a seat that is known to be taken is refused without a write. The word may have been
+/// overtaken by a release on another node; a buyer who comes back finds it gone by then.
+pub const SEAT_MEMORY_AGE: Duration = Duration::from_secs(1);
+
+/// How long seats that were offered are offered to nobody else: a client's way from the answer to
+/// its hold, and the write of that.
+pub const SEAT_OFFER_AGE: Duration = Duration::from_millis(300);
+
+/// Runs of free seats compared for one that fits best. More would send a crowd to the same few.
+pub const SEAT_RUNS_COMPARED: usize = 16;
+
+/// Free seats side by side beyond which a run is taken to be seats without rows, and cut anywhere
+/// rather than at its ends: longer than the rows of nearly every house.
+pub const SEAT_RUN_LONG: usize = 64;
 
 // ---- The wire -----------------------------------------------------------------------------------
 
@@ -299,6 +342,32 @@ pub const RING_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Messages waiting in one shard's inbox from other shards and the side thread.
 pub const INBOX_MAX: usize = 65_536;
+
+/// Pause between two looks of a shard for holds that are past their time. What is found is given
+/// back within five seconds of its time: this, the lag of the index, and a few transactions.
+pub const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
+
+/// Keys of the expiry index that a shard works through at a time.
+pub const RECLAIM_KEYS_AT_ONCE: usize = 4;
+
+/// How far into a minute the one before it is looked at each time.
+pub const RECLAIM_LOOK_BACK: Duration = Duration::from_secs(15);
+
+/// After that it is looked at once in so many rounds.
+pub const RECLAIM_LAST_MINUTE_EVERY: u32 = 8;
+
+/// Once in so many rounds, about every five minutes, all minutes are looked at that a hold which
+/// was missed may lie in.
+pub const RECLAIM_WIDE_EVERY: u32 = 120;
+
+/// How many minutes that is at most; what is older is found by the next start.
+pub const RECLAIM_WIDE_MINUTES: u64 = 30;
+
+/// How long one reclaim may wait for its write before it is left to the next round.
+pub const RECLAIM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A store that cannot be asked for expired holds is complained about this often.
+pub const RECLAIM_COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// Default for the settled answers a shard remembers (IDEMPOTENCY_CACHE_SIZE).
 pub const ANSWERS_CACHED_DEFAULT: usize = 10_000;
@@ -559,7 +628,13 @@ const _: () = {
     assert!(SIDE_STOP_GRACE.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
     assert!(BATCH_MEMBERS_MAX < TRANSACTION_ACTIONS_MAX);
     assert!(RECORD_BYTES_MAX * TRANSACTION_ACTIONS_MAX < TRANSACTION_BYTES_MAX);
-    assert!(4 * ID_BYTES_MAX + PAYMENT_INTENT_BYTES_MAX < RECORD_BYTES_MAX);
+    // With what the request adds to each seat: its type, quotes, a comma.
+    assert!(
+        4 * ID_BYTES_MAX
+            + PAYMENT_INTENT_BYTES_MAX
+            + SEATS_PER_RESERVATION_MAX * (ID_BYTES_MAX + 16)
+            < RECORD_BYTES_MAX
+    );
     assert!(STRIPES_MAX as usize <= BATCH_GET_KEYS_MAX);
     // A reservation drawn from every stripe must still fit one transaction.
     assert!((STRIPES_MAX as usize) < TRANSACTION_ACTIONS_MAX);
@@ -573,6 +648,8 @@ const _: () = {
     assert!(CALL_TIMEOUT_DEFAULT.as_nanos() <= CALL_TIMEOUT_MAX.as_nanos());
     assert!(STREAMS_PER_CONNECTION_DEFAULT <= STREAMS_PER_CONNECTION_MAX);
     assert!(QTY_MAX_DEFAULT <= QTY_MAX_CEILING);
+    // Seats are numbered by 32 bits.
+    assert!(SEATS_PER_EVENT_MAX < u32::MAX as usize);
     // Every shard registers the buffer with three rings, within what is said of it.
     assert!(3 * RING_BUFFER_BYTES as u64 <= MEMLOCK_SHARD_BYTES);
     assert!(MEMLOCK_SHARD_BYTES <= MEMLOCK_FLOOR_BYTES);

@@ -7,6 +7,7 @@
 //! | `inbox.rs` | what crosses between shards |
 //! | `parting.rs` | when a draining shard may end |
 //! | `driver.rs` | carrying out the domain's effects |
+//! | `reclaim.rs` | giving back what holds have that are past their time |
 //! | `observe.rs` | from the wire's and the store's hooks to the recorder |
 //!
 //! Nothing is shared between shards on the way of a request.
@@ -17,6 +18,8 @@ pub mod driver;
 pub mod inbox;
 mod observe;
 pub mod parting;
+#[cfg(any())]
+mod reclaim;
 
 use std::cell::Cell;
 use std::io;

@@ -10,6 +10,7 @@ mod codec;
 mod connector;
 mod credentials;
 mod events;
+mod expiry;
 mod failure;
 mod observe;
 mod probe;
@@ -39,6 +40,7 @@ use thiserror::Error as ThisError;
 pub use codec::StoredRecord;
 pub use connector::{CaBundleError, ShardHttp, ShardSleep};
 pub use events::CreateEvent;
+pub use expiry::{expiry_bucket, expiry_minute, expiry_shard};
 pub use observe::{NoObserver, StoreCall, StoreObserver};
 pub use reservations::{PageToken, ReservationPage};
 pub use settings::{ConnectError, CredentialSource, StoreSettings, TableNames};
@@ -138,7 +140,7 @@ impl Store {
             inner: Rc::new(Inner {
                 client: Client::from_conf(config),
                 place: place(&settings),
-                encoder: Encoder::new(&settings.tables.inventory, &settings.tables.idempotency),
+                encoder: Encoder::new(&settings.tables),
                 tables: settings.tables,
                 attempt_timeout: settings.attempt_timeout,
                 read_retries: settings.read_retries,

@@ -7,7 +7,8 @@ use crate::domain::effect::{CallId, Effect};
 use crate::domain::ids::{EventId, SeatId};
 use crate::domain::question::{Counts, EventStatus, Found, Question};
 use crate::domain::reads::Waiter;
-use crate::domain::seats::Seat;
+use crate::domain::seat_map::SeatRef;
+use crate::domain::seats::{Seat, SeatState};
 use crate::domain::time::Now;
 use crate::domain::transaction::{EventRead, EventShape, StripeView};
 
@@ -132,7 +133,8 @@ impl Coordinator {
                 let seats: Vec<Seat> = picked
                     .iter()
                     .flatten()
-                    .filter_map(|seat| map.seat(seat))
+                    .filter_map(|seat| map.get(seat))
+                    .map(|seat| as_of_now(&seat, now))
                     .collect();
                 Found::Offer {
                     seats,
@@ -143,15 +145,18 @@ impl Coordinator {
                 let mut known = Vec::with_capacity(seats.len());
                 let mut unknown: Vec<SeatId> = Vec::new();
                 for id in seats.iter() {
-                    match map.seat(id) {
-                        Some(seat) => known.push(seat),
+                    match map.get(id) {
+                        Some(seat) => known.push(as_of_now(&seat, now)),
                         None => unknown.push(id.clone()),
                     }
                 }
                 Found::Seats { known, unknown }
             }
             Question::Status { section } => {
-                let (counts, sections) = map.status(section.as_deref(), now.unix);
+                let section = section.as_deref();
+                // Of a section that the event does not have there is nothing.
+                let sections = map.status(section, now.unix).unwrap_or_default();
+                let counts = map.counts(section, now.unix).unwrap_or_default();
                 Found::Status(Box::new(EventStatus {
                     counts,
                     sections,
@@ -163,6 +168,15 @@ impl Coordinator {
         };
         tell(call, Ok(found), fx);
     }
+}
+
+/// The seat, with a hold that is past its time counting for nothing.
+fn as_of_now(seat: &SeatRef<'_>, now: Now) -> Seat {
+    let mut shown = seat.to_seat();
+    if seat.can_be_had(now.unix) {
+        shown.state = SeatState::Available;
+    }
+    shown
 }
 
 fn of_stripes(question: Question, stripes: &[StripeView], shape: EventShape, now: Now) -> Found {

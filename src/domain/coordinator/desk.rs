@@ -36,7 +36,7 @@ struct Claim {
 }
 
 /// See the module's head.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Desk {
     map: Option<SeatMap>,
     /// When the map was last read whole: the beginning of that read on both clocks.
@@ -189,7 +189,7 @@ impl Desk {
     /// A seat that somebody is about to get, in `section` if one is named.
     pub(super) fn any_claimed(&self, section: Option<&str>) -> Option<SeatId> {
         let inside = |seat: &&SeatId| match (section, &self.map) {
-            (Some(section), Some(map)) => map.section_of(seat) == Some(section),
+            (Some(section), Some(map)) => map.get(seat).is_some_and(|seat| seat.section == section),
             _ => true,
         };
         self.claims.keys().find(inside).cloned()

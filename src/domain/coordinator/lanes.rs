@@ -126,8 +126,13 @@ impl Lanes {
         due
     }
 
-    /// The loose lane of an event with the least to do, of so many.
-    pub(super) fn least_busy(&self, event: &EventId, lanes: u16) -> Track {
+    /// The lane of an event with the least to do, of so many of one kind.
+    pub(super) fn least_busy(
+        &self,
+        event: &EventId,
+        lanes: u16,
+        kind: impl Fn(u16) -> Track,
+    ) -> Track {
         let depth = |track: Track| {
             let key = LaneKey {
                 event: event.clone(),
@@ -137,8 +142,8 @@ impl Lanes {
             id.and_then(|id| self.slots.get(id))
                 .map_or(0, |slot| slot.lane.depth())
         };
-        let tracks = (0..lanes.max(1)).map(Track::Loose);
-        let mut best = (usize::MAX, Track::Loose(0));
+        let tracks = (0..lanes.max(1)).map(&kind);
+        let mut best = (usize::MAX, kind(0));
         for track in tracks {
             let depth = depth(track);
             if depth < best.0 {

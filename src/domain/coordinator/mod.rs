@@ -39,12 +39,12 @@ use super::cache::SettledCache;
 use super::counters::Counters;
 use super::effect::{CallId, Effect, Known, LaneId, Route};
 use super::ids::{EventId, ReservationId};
-use super::lane::LaneOutput;
-use super::operation::Operation;
+use super::lane::{LaneOutput, Settled};
+use super::operation::{Operation, Verb};
 use super::reads::{Reads, Waiter};
 use super::rules::{self, Decision, LateCommit};
 use super::time::{Micros, Now, UnixMillis};
-use super::transaction::{EventRead, EventShape, Outcome, RecordView};
+use super::transaction::{EventRead, EventShape, Outcome, RecordView, ReservationState};
 use crate::limits;
 
 type Desks = HashMap<EventId, Desk, foldhash::fast::RandomState>;
@@ -75,6 +75,8 @@ pub struct Coordinator {
     desks: Desks,
     /// What events seen are like, a hint: a lane whose stripe is short looks again.
     events: LruCache<EventId, EventShape, foldhash::fast::RandomState>,
+    /// Holds past their time whose end is under way.
+    expiring: usize,
     counters: Counters,
     rng: SmallRng,
     scratch: LaneOutput,
@@ -95,6 +97,7 @@ impl Coordinator {
             lookups: Lookups::default(),
             desks: Desks::default(),
             events: LruCache::with_hasher(known, hasher),
+            expiring: 0,
             counters: Counters::default(),
             rng,
             scratch: LaneOutput::default(),
@@ -164,7 +167,7 @@ impl Coordinator {
         &mut self,
         call: CallId,
         operation: Operation,
-        route: Route,
+        mut route: Route,
         known: Known,
         now: Now,
         fx: &mut Vec<Effect>,
@@ -181,8 +184,10 @@ impl Coordinator {
             });
             return;
         }
-        self.events
-            .get_or_insert(operation.event.clone(), || route.shape);
+        let shape = route.shape;
+        let mine = self.events.get_or_insert(operation.event.clone(), || shape);
+        // Who reads the seats is the first to see that the event was closed.
+        route.shape.closed |= mine.closed;
         self.enter(call, operation, Some(route), known, now, fx);
     }
 
@@ -312,7 +317,10 @@ impl Coordinator {
             return;
         }
         match self.pending.enter(call, operation, route, now.mono) {
-            Joined::First(operation) => self.advance(operation, route, known, now, fx),
+            Joined::First(operation) => {
+                self.expiring += usize::from(operation.verb == Verb::Expire);
+                self.advance(operation, route, known, now, fx);
+            }
             Joined::Behind => self.counters.joined += 1,
             Joined::Full => {
                 self.counters.shed += 1;
@@ -356,6 +364,10 @@ impl Coordinator {
                 }
             }
             for one in settled.drain(..) {
+                if one.wrote && one.reservation.is_slip() {
+                    self.end_slip(event, one, now, fx);
+                    continue;
+                }
                 self.settle(event, &one.reservation, one.answer, one.learned, now, fx);
             }
             for one in returned {
@@ -366,6 +378,33 @@ impl Coordinator {
         if self.scratch.settled.capacity() < settled.capacity() {
             self.scratch.settled = settled;
         }
+    }
+
+    /// A slip is past its time from the beginning; what it holds goes back to the stripe.
+    fn end_slip(&mut self, event: &EventId, slip: Settled, now: Now, fx: &mut Vec<Effect>) {
+        let Settled {
+            reservation,
+            learned: Some(record),
+            ..
+        } = slip
+        else {
+            return;
+        };
+        if record.state != ReservationState::Held {
+            self.settle(event, &reservation, slip.answer, Some(record), now, fx);
+            return;
+        }
+        let patience = Micros(limits::RECLAIM_PATIENCE.as_micros() as u64);
+        let deadline = now.mono.plus(patience);
+        self.reclaim(
+            CallId::NOBODY,
+            event.clone(),
+            reservation,
+            record,
+            deadline,
+            now,
+            fx,
+        );
     }
 
     /// Answers everybody who waits for this outcome, and lets the next in line go.
@@ -385,6 +424,7 @@ impl Coordinator {
         let Some(pending) = self.pending.leave(reservation, event) else {
             return;
         };
+        self.expiring -= usize::from(pending.verb == Verb::Expire);
         fx.push(Effect::Answer {
             call: pending.leader,
             answer: answer.clone(),

@@ -7,7 +7,7 @@ use crate::domain::answer::{Answer, Refusal};
 use crate::domain::effect::{Effect, Known, LookupId, Route};
 use crate::domain::ids::EventId;
 use crate::domain::lane::{Because, Plan, Returned, Track, drawn_from};
-use crate::domain::operation::{Expect, Operation, Wanted};
+use crate::domain::operation::{Expect, Operation, Verb, Wanted};
 use crate::domain::reads::Waiter;
 use crate::domain::rules::{self, Decision, Movement, Transition};
 use crate::domain::time::Now;
@@ -227,6 +227,18 @@ impl Coordinator {
             Movement::Give => {
                 let drawn = record.as_ref().and_then(|record| record.draws.first());
                 let stripe = drawn.map_or(0, |draw| draw.stripe);
+                if self.is_crowd(&operation) {
+                    let bundle = |lane| Track::Bundle { stripe, lane };
+                    let track = self.lanes.least_busy(event, limits::LOOSE_LANES, bundle);
+                    let plan = Plan {
+                        transition,
+                        record,
+                        seats: None,
+                        draws: Draws::new(),
+                    };
+                    self.into_lane(operation, track, shape, plan, now, fx);
+                    return;
+                }
                 let owner = self.lanes.owner(event, stripe);
                 if route.is_none() && owner != self.settings.shard {
                     let known = Known::Record(record);
@@ -236,7 +248,9 @@ impl Coordinator {
                 (Track::Stripe(stripe), Draws::new())
             }
             Movement::Keep | Movement::None => {
-                let track = self.lanes.least_busy(event, limits::LOOSE_LANES);
+                let track = self
+                    .lanes
+                    .least_busy(event, limits::LOOSE_LANES, Track::Loose);
                 (track, Draws::new())
             }
         };
@@ -247,6 +261,13 @@ impl Coordinator {
             draws,
         };
         self.into_lane(operation, track, shape, plan, now, fx);
+    }
+
+    /// Whether so many holds end that they are better bundled.
+    fn is_crowd(&self, operation: &Operation) -> bool {
+        operation.verb == Verb::Expire
+            && !operation.reservation.is_slip()
+            && self.expiring > limits::BUNDLE_FROM
     }
 
     pub(super) fn into_lane(

@@ -6,7 +6,7 @@ use super::desk::{Desk, MapWaiter, Parked};
 use crate::domain::answer::{Answer, Refusal};
 use crate::domain::effect::{CallId, Effect, Known, Route};
 use crate::domain::ids::{EventId, ReservationId, SeatId, Seats};
-use crate::domain::lane::Plan;
+use crate::domain::lane::{Plan, Track};
 use crate::domain::operation::{Expect, Operation, Verb, Wanted};
 use crate::domain::reads::Waiter;
 use crate::domain::rules::{Movement, Transition};
@@ -78,7 +78,9 @@ impl Coordinator {
             seats,
             draws: Draws::new(),
         };
-        let track = self.lanes.least_busy(&operation.event, limits::SEAT_LANES);
+        let track = self
+            .lanes
+            .least_busy(&operation.event, limits::SEAT_LANES, Track::Loose);
         self.into_lane(operation, track, shape, plan, now, fx);
     }
 
@@ -111,7 +113,9 @@ impl Coordinator {
                 draws: Draws::new(),
             };
             self.read_seats_soon(&operation.event, shape, now, fx);
-            let track = self.lanes.least_busy(&operation.event, limits::SEAT_LANES);
+            let track = self
+                .lanes
+                .least_busy(&operation.event, limits::SEAT_LANES, Track::Loose);
             self.into_lane(operation, track, shape, plan, now, fx);
             return;
         }
@@ -195,7 +199,10 @@ impl Coordinator {
         }
         self.unclaim(&event, &operation.reservation, now, fx);
         let is_chosen = matches!(operation.wanted, Wanted::Quantity(_)) && from.is_none();
-        let refusal = if is_chosen || (unknown.is_empty() && taken.is_empty()) {
+        let refusal = if from == Some(ReservationState::Held) {
+            // Seats of a hold that are not its own were changed by hand.
+            Some(Refusal::HoldExpired)
+        } else if is_chosen || (unknown.is_empty() && taken.is_empty()) {
             None
         } else if from.is_some() {
             Some(Refusal::HoldExpired)

@@ -1,12 +1,20 @@
 //! Members → one transaction within the store's limits.
+//!
+//! Holds that end in crowds would each need the stripe's item, which sales need too. So a bundle ends
+//! up to 99 of them in one transaction that touches no stripe: what they had goes to a *slip*, a
+//! record of its own that is held and past its time. The slip is then ended as any such hold: the
+//! stripe sees one give-back for 99 reservations. At every moment each unit is in the stripe or in
+//! one record, and a slip that a crash leaves behind is found by the next reclaimer.
 
 use std::collections::VecDeque;
 
 use super::{Head, Member};
-use crate::domain::ids::EventId;
+use crate::domain::ids::{EventId, Fingerprint, ReservationId};
 use crate::domain::rules::{self, Movement};
 use crate::domain::time::{Micros, UnixMillis};
-use crate::domain::transaction::{EventShape, RecordWrite, StripeUpdate, Token, Transaction};
+use crate::domain::transaction::{
+    Draws, Due, EventShape, RecordWrite, ReservationState, StripeUpdate, Token, Transaction,
+};
 use crate::limits;
 
 /// Members that go into one transaction, and those found to be too late for it.
@@ -33,9 +41,9 @@ impl Batch {
     pub(super) fn from_queues(
         queue: &mut VecDeque<Member>,
         quiet: &mut VecDeque<Member>,
+        all: usize,
         now: Micros,
     ) -> Self {
-        let all = limits::TRANSACTION_ACTIONS_MAX;
         let loud = if quiet.is_empty() { all } else { all - all / 4 };
         let mut batch = Self {
             members: Vec::with_capacity((queue.len() + quiet.len()).min(all)),
@@ -134,6 +142,33 @@ impl Batch {
         };
         (heads, transaction)
     }
+}
+
+/// Sends what the writes of `transaction` give back to a slip instead of to the stripes.
+pub(super) fn bundle(transaction: &mut Transaction) {
+    let mut draws = Draws::new();
+    for draw in transaction.records.iter().flat_map(|write| &write.draws) {
+        match draws.iter_mut().find(|d| d.stripe == draw.stripe) {
+            Some(sum) => sum.units += draw.units,
+            None => draws.push(*draw),
+        }
+    }
+    let slip = RecordWrite {
+        reservation: ReservationId::of_slip(transaction.token.0),
+        fingerprint: Fingerprint::of_whatever(&transaction.event),
+        from: None,
+        due: Due::Any,
+        to: ReservationState::Held,
+        qty: draws.iter().map(|draw| draw.units).sum(),
+        draws,
+        seats: None,
+        order: None,
+        payment_intent: String::new(),
+        // Past its time from the beginning.
+        expires_at: Some(transaction.at),
+    };
+    transaction.stripes.clear();
+    transaction.records.push(slip);
 }
 
 fn moves_units(write: &RecordWrite) -> bool {

@@ -50,6 +50,9 @@ pub enum Track {
     Stripe(u16),
     /// What has no stripe. Several of them work side by side.
     Loose(u16),
+    /// Holds past their time, when there are many: what they had goes to one slip per transaction,
+    /// and this stripe sees only the slip. See [`batch`].
+    Bundle { stripe: u16, lane: u16 },
 }
 
 /// Which lane.
@@ -282,7 +285,10 @@ impl Lane {
         let batch = loop {
             let mut batch = match self.groups.pop() {
                 Some(group) => batch::Batch::of_group(group),
-                None => batch::Batch::from_queues(&mut self.queue, &mut self.quiet, now.mono),
+                None => {
+                    let room = self.room();
+                    batch::Batch::from_queues(&mut self.queue, &mut self.quiet, room, now.mono)
+                }
             };
             batch.drop_expired(now.mono);
             for gone in batch.expired.drain(..) {
@@ -299,8 +305,12 @@ impl Lane {
         counters.transactions += 1;
         counters.members += batch.members.len() as u64;
         counters.members_max = counters.members_max.max(batch.members.len() as u64);
-        let (heads, transaction) =
-            batch.into_transaction(&self.key.event, self.shape, Token(rng.random()), now.unix);
+        let token = Token(rng.random());
+        let (heads, mut transaction) =
+            batch.into_transaction(&self.key.event, self.shape, token, now.unix);
+        if matches!(self.key.track, Track::Bundle { .. }) {
+            batch::bundle(&mut transaction);
+        }
         let transaction = Rc::new(transaction);
         out.send = Some(Rc::clone(&transaction));
         self.flight = Some(Flight {
@@ -309,6 +319,14 @@ impl Lane {
             resend_at: None,
             was_unknown: false,
         });
+    }
+
+    /// Actions of one transaction that are for members.
+    fn room(&self) -> usize {
+        match self.key.track {
+            Track::Bundle { .. } => limits::TRANSACTION_ACTIONS_MAX - 1,
+            Track::Stripe(_) | Track::Loose(_) => limits::TRANSACTION_ACTIONS_MAX,
+        }
     }
 
     /// Frees the room of callers that have gone, be it in the queue or waiting for a read.

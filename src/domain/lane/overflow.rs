@@ -73,7 +73,7 @@ impl Lane {
         let mut doubtful: Vec<Member> = Vec::new();
         let home = match self.key.track {
             Track::Stripe(index) => index,
-            Track::Loose(_) => 0,
+            Track::Loose(_) | Track::Bundle { .. } => 0,
         };
         for mut member in std::mem::take(&mut self.short) {
             let qty = u64::from(member.write.qty);

@@ -174,6 +174,8 @@ impl Lane {
     ) {
         let updates = flight.transaction.stripes.clone();
         let expected = flight.transaction.action_count();
+        // A slip has a record and no member.
+        let records = flight.transaction.records.len();
         let members = into_members(flight);
         if reasons.len() != expected {
             // Not applied, but who is at fault was not understood: as good as a conflict.
@@ -181,7 +183,7 @@ impl Lane {
             return;
         }
         let (of_stripes, rest) = reasons.split_at(updates.len());
-        let (of_records, mut of_seats) = rest.split_at(members.len());
+        let (of_records, mut of_seats) = rest.split_at(records);
         let mut put = put_off_by(of_stripes);
         let mut rooms = self.rooms(&updates, of_stripes, &mut put, out);
 

@@ -1,0 +1,212 @@
+//! Sets of seats as bits, one per seat in house order, and the runs in them.
+//!
+//! Whoever searches passes a function from word number to word, so that sets combine without being
+//! copied. What a seat is must not be known here.
+
+use std::ops::Range;
+
+const WORD: usize = u64::BITS as usize;
+
+/// Grows as bits are set; what was never set is not in it.
+#[derive(Default)]
+pub(super) struct Bits {
+    words: Vec<u64>,
+}
+
+impl Bits {
+    /// Empty, with room for `len` bits.
+    pub(super) fn with_room(len: usize) -> Self {
+        Self {
+            words: vec![0; len.div_ceil(WORD)],
+        }
+    }
+
+    pub(super) fn word(&self, number: usize) -> u64 {
+        self.words.get(number).copied().unwrap_or(0)
+    }
+
+    pub(super) fn get(&self, at: usize) -> bool {
+        self.word(at / WORD) >> (at % WORD) & 1 == 1
+    }
+
+    pub(super) fn set(&mut self, at: usize) {
+        if self.words.len() <= at / WORD {
+            self.words.resize(at / WORD + 1, 0);
+        }
+        self.words[at / WORD] |= 1 << (at % WORD);
+    }
+
+    pub(super) fn clear(&mut self, at: usize) {
+        if let Some(word) = self.words.get_mut(at / WORD) {
+            *word &= !(1 << (at % WORD));
+        }
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.words.capacity() * size_of::<u64>()
+    }
+}
+
+/// Seats side by side that are all in the set; the seats before and after are not, or there are
+/// none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) start: usize,
+    pub(super) len: usize,
+}
+
+impl Run {
+    pub(super) fn end(self) -> usize {
+        self.start + self.len
+    }
+}
+
+/// The first bit of `range` that is set; its end without one.
+fn next_set(word: impl Fn(usize) -> u64, range: Range<usize>) -> usize {
+    let mut number = range.start / WORD;
+    let mut keep = !0 << (range.start % WORD);
+    while number * WORD < range.end {
+        let found = word(number) & keep;
+        if found != 0 {
+            return (number * WORD + found.trailing_zeros() as usize).min(range.end);
+        }
+        keep = !0;
+        number += 1;
+    }
+    range.end
+}
+
+/// Where the set bits that end just before `at` begin; `at` without any. Not before `floor`.
+fn begin_of_set(word: impl Fn(usize) -> u64, floor: usize, at: usize) -> usize {
+    let mut end = at;
+    while end > floor {
+        let number = (end - 1) / WORD;
+        // The bits below `end`, shifted to the top: the leading ones are what is set.
+        let shift = WORD - 1 - (end - 1) % WORD;
+        let ones = ((word(number) << shift).leading_ones() as usize).min(WORD - shift);
+        end -= ones;
+        if ones < WORD - shift {
+            break;
+        }
+    }
+    end.max(floor)
+}
+
+/// The first run that begins in `range`, cut at its end.
+pub(super) fn next_run(word: impl Fn(usize) -> u64, range: Range<usize>) -> Option<Run> {
+    let start = next_set(&word, range.clone());
+    if start >= range.end {
+        return None;
+    }
+    let end = next_set(|number| !word(number), start..range.end);
+    Some(Run {
+        start,
+        len: end - start,
+    })
+}
+
+/// The run of `range` that `at` is in.
+pub(super) fn run_around(
+    word: impl Fn(usize) -> u64,
+    range: Range<usize>,
+    at: usize,
+) -> Option<Run> {
+    let start = begin_of_set(&word, range.start, at);
+    let end = next_set(|number| !word(number), at..range.end);
+    (end > at).then_some(Run {
+        start,
+        len: end - start,
+    })
+}
+
+/// How many bits of `range` are set, counted no further than to `enough`.
+pub(super) fn count(word: impl Fn(usize) -> u64, range: Range<usize>, enough: usize) -> usize {
+    let mut found = 0;
+    let mut number = range.start / WORD;
+    while number * WORD < range.end && found < enough {
+        let mut bits = word(number);
+        if number * WORD < range.start {
+            bits &= !0 << (range.start % WORD);
+        }
+        if (number + 1) * WORD > range.end {
+            bits &= !(!0 << (range.end % WORD));
+        }
+        found += bits.count_ones() as usize;
+        number += 1;
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bits(from: &[bool]) -> Bits {
+        let mut bits = Bits::default();
+        for (at, set) in from.iter().enumerate() {
+            if *set {
+                bits.set(at);
+            }
+        }
+        bits
+    }
+
+    /// Runs found seat by seat.
+    fn runs_one_by_one(from: &[bool], range: Range<usize>) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for at in range {
+            match runs.last_mut() {
+                Some(run) if from[at] && run.end() == at => run.len += 1,
+                _ if from[at] => runs.push(Run { start: at, len: 1 }),
+                _ => {}
+            }
+        }
+        runs
+    }
+
+    proptest! {
+        #[test]
+        fn runs_are_those_found_one_by_one(
+            // Mostly set or mostly clear, so that runs cross words.
+            from in prop_oneof![
+                proptest::collection::vec(proptest::bool::weighted(0.97), 1..300),
+                proptest::collection::vec(proptest::bool::weighted(0.1), 1..300),
+            ],
+            cut in (0.0..1.0, 0.0..1.0),
+        ) {
+            let bits = bits(&from);
+            let place = |share: f64| (share * (from.len() + 1) as f64) as usize;
+            let (a, b) = (place(cut.0), place(cut.1));
+            let range = a.min(b)..a.max(b);
+            let word = |number| bits.word(number);
+            let expected = runs_one_by_one(&from, range.clone());
+            let mut found = Vec::new();
+            let mut from_here = range.start;
+            while let Some(run) = next_run(word, from_here..range.end) {
+                from_here = run.end();
+                found.push(run);
+            }
+            prop_assert_eq!(&found, &expected);
+            for at in range.clone() {
+                let around = expected.iter().find(|r| (r.start..r.end()).contains(&at));
+                prop_assert_eq!(run_around(word, range.clone(), at), around.copied());
+            }
+            let set = range.clone().filter(|at| from[*at]).count();
+            prop_assert_eq!(count(word, range.clone(), usize::MAX), set);
+            prop_assert!(count(word, range, 3) >= set.min(3));
+        }
+    }
+
+    #[test]
+    fn what_was_never_set_is_not_in_it() {
+        let mut bits = Bits::with_room(3);
+        bits.clear(500);
+        assert!(!bits.get(500));
+        bits.set(500);
+        assert!(bits.get(500) && !bits.get(499) && !bits.get(501));
+        bits.clear(500);
+        assert!(!bits.get(500));
+    }
+}

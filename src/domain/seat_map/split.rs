@@ -1,0 +1,97 @@
+//! Seats in pieces, where no row has enough of them side by side.
+//!
+//! The longest piece there is first, by lot among the rows that have one, and then always the
+//! longest that still helps: that makes the fewest pieces. Of pieces as good as each other it takes
+//! the nearest to the first: the same row, then the rows beside it in its section, then on.
+
+use std::iter::{chain, once};
+use std::ops::Range;
+
+use rand::Rng;
+
+use super::pick::Area;
+use super::search::{Cut, Search};
+
+impl<R: Rng> Search<'_, R> {
+    /// `qty` places, in order; `None` if the search sees fewer. [`Search::widest`] must be known of
+    /// every row that may have `qty` seats.
+    pub(super) fn in_pieces(&mut self, area: &Area<'_>, qty: usize) -> Option<Vec<usize>> {
+        let mut places: Vec<usize> = Vec::with_capacity(qty);
+        let mut size = self.longest_below(area, qty);
+        let mut anchor: Option<(usize, usize)> = None;
+        while places.len() < qty {
+            let want = size.min(qty - places.len());
+            if want == 0 {
+                return None;
+            }
+            let Some((row, seat)) = anchor.or_else(|| self.anywhere(area, want)) else {
+                size = want - 1;
+                continue;
+            };
+            match self.nearest(area, row, seat, want) {
+                Some((row, cut)) => {
+                    cut.seats().for_each(|place| self.closed.set(place));
+                    places.extend(cut.seats());
+                    anchor.get_or_insert((row, cut.start));
+                }
+                None => size = want - 1,
+            }
+        }
+        places.sort_unstable();
+        Some(places)
+    }
+
+    /// At least the longest run there is, when none has `qty` seats.
+    fn longest_below(&self, area: &Area<'_>, qty: usize) -> usize {
+        let longest = self.longest[area.rows.clone()].iter();
+        let below = longest
+            .map(|longest| *longest as usize)
+            .filter(|longest| *longest < qty);
+        below.max().unwrap_or(0).max(self.widest)
+    }
+
+    fn anywhere(&mut self, area: &Area<'_>, want: usize) -> Option<(usize, usize)> {
+        let row = self.row_by_lot(area, want)?;
+        Some((row, self.rows[row].start as usize))
+    }
+
+    /// The cut of `want` seats that is nearest to `seat` of `row`.
+    fn nearest(
+        &mut self,
+        area: &Area<'_>,
+        row: usize,
+        seat: usize,
+        want: usize,
+    ) -> Option<(usize, Cut)> {
+        let section = area.section_rows(&self.rows[row]);
+        let inside = section.clone();
+        let beyond = outward(area.rows.clone(), row).filter(move |other| !inside.contains(other));
+        for other in outward(section, row).chain(beyond) {
+            if !self.may_have(other, want) {
+                continue;
+            }
+            let from = match other == row {
+                true => seat,
+                false => self.rows[other].start as usize,
+            };
+            self.compared = 0;
+            if let Some(cut) = self.best_cut(other, from, want, None) {
+                return Some((other, cut));
+            }
+        }
+        None
+    }
+}
+
+/// `middle` and then those beside it, by how far they are; only those in `range`.
+fn outward(range: Range<usize>, middle: usize) -> impl Iterator<Item = usize> {
+    let far = range
+        .end
+        .saturating_sub(middle)
+        .max(middle + 1 - range.start);
+    let both = (1..far).flat_map(move |far| {
+        let after = Some(middle + far);
+        chain(after, middle.checked_sub(far))
+    });
+    chain(once(middle), both).filter(move |at| range.contains(at))
+}
