@@ -451,9 +451,6 @@ pub const VIOLATIONS_TOLD_MAX: usize = 20;
 /// Seats in one message of an import, or in one call that blocks them: five transactions.
 pub const SEATS_PER_CHUNK_MAX: usize = 500;
 
-/// Seats of one event: the largest stadium, and about 50 MB of seat map in memory.
-pub const SEATS_PER_EVENT_MAX: usize = 200_000;
-
 /// Seats written by one transaction of an import.
 pub const SEATS_WRITTEN_AT_ONCE_MAX: usize = TRANSACTION_ACTIONS_MAX;
 
@@ -468,10 +465,6 @@ pub const IMPORTS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// How long an import waits for the client's next message.
 pub const ADMIN_CHUNK_WAIT_MAX: Duration = Duration::from_secs(10);
-
-/// Partition keys over which one event's seats are spread, at most: each takes about 500 seat holds
-/// a second, and a read of all seats asks every one of them.
-pub const SEAT_KEYS_MAX: u16 = 64;
 
 /// Section, row or number of a seat, in bytes: a seat's item stays under 1 KB, one write unit.
 pub const SEAT_TEXT_BYTES_MAX: usize = 64;

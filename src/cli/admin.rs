@@ -1,7 +1,6 @@
 //! Calls on the admin port: where it is, how long to wait, and its refusals in a person's words.
 
 use std::fmt::Display;
-use std::future::Future;
 
 use http::Uri;
 use inventory_proto::inventory::v1::inventory_admin_client::InventoryAdminClient;
@@ -90,9 +89,7 @@ impl AdminPort {
                  a seated one is created with --seated"
             ),
             // The server's words name the thing and the numbers.
-            (Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition, _) => {
-                said.to_owned()
-            }
+            (Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition, _) => said.to_owned(),
             (Code::Unimplemented, _) => format!(
                 "{} is not an admin port, or that of an older server; it is ADMIN_PORT, 8081 by \
                  default",
@@ -104,7 +101,10 @@ impl AdminPort {
 
     /// An answer that lacks what the contract promises.
     pub(super) fn half_an_answer(&self) -> Failure {
-        Failure::failed(format!("the server at {} left out the answer", self.shown()))
+        Failure::failed(format!(
+            "the server at {} left out the answer",
+            self.shown()
+        ))
     }
 
     /// The server for messages.

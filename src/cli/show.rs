@@ -83,7 +83,15 @@ fn sections(sections: &[pb::SectionStock]) -> String {
             prices(section),
         ]
     };
-    let head = ["section", "total", "available", "held", "sold", "blocked", "price"];
+    let head = [
+        "section",
+        "total",
+        "available",
+        "held",
+        "sold",
+        "blocked",
+        "price",
+    ];
     let rows: Vec<_> = sections.iter().map(row).collect();
     format!("\n{}", table(&head, &rows, &[0, 6]))
 }
@@ -160,7 +168,12 @@ pub(super) fn events(events: &[pb::EventSummary]) -> String {
             event.event_id.clone(),
             if event.seated { "seats" } else { "tickets" }.to_owned(),
             if event.closed { "closed" } else { "open" }.to_owned(),
-            if event.seated { event.seat_keys } else { event.stripes }.to_string(),
+            if event.seated {
+                event.seat_keys
+            } else {
+                event.stripes
+            }
+            .to_string(),
             or_dash(&event.name),
             or_dash(&event.venue),
         ]
@@ -209,7 +222,9 @@ pub(super) fn reservation(reservation: &pb::Reservation) -> String {
         ("changed", when(reservation.changed_at_ms)),
     ];
     let told = lines.iter().filter(|(_, value)| !value.is_empty());
-    let lines: Vec<_> = told.map(|(name, value)| format!("{name:11}  {value}")).collect();
+    let lines: Vec<_> = told
+        .map(|(name, value)| format!("{name:11}  {value}"))
+        .collect();
     lines.join("\n")
 }
 
@@ -418,7 +433,10 @@ Ränge    1,000        990     4     5        1  45.00 USD";
         );
         let value = event_json(&seats());
         assert_eq!((&value["held"], &value["blocked"]), (&12.into(), &3.into()));
-        assert_eq!((&value["seated"], &value["closed"]), (&true.into(), &true.into()));
+        assert_eq!(
+            (&value["seated"], &value["closed"]),
+            (&true.into(), &true.into())
+        );
         assert_eq!(value["as_of"], "2024-01-01T12:00:00.250Z");
         assert_eq!(
             value["sections"][0],

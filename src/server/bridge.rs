@@ -11,7 +11,7 @@ use crate::domain::answer::{Answer, Refusal};
 use crate::domain::ids::{EventId, ReservationId, SeatId};
 use crate::domain::operation::{Expect, Operation, Verb, Wanted};
 use crate::domain::question::{Found, Question};
-use crate::domain::seats::SeatFacts;
+use crate::domain::seats::{SeatFacts, SeatState};
 use crate::domain::time::Micros;
 use crate::domain::transaction::EventRead;
 use crate::limits;
@@ -188,6 +188,21 @@ impl AdminBackend for Bridge {
         self.changed(event).await
     }
 
+    async fn count_new_seats(
+        &self,
+        event: EventId,
+        seats: Vec<SeatId>,
+    ) -> Result<usize, AdminError> {
+        self.on_shard(async move |driver| {
+            let seats = seats.into();
+            match asked(&driver, &event, Question::Seats { seats }).await? {
+                Found::Seats { unknown, .. } => Ok(unknown.len()),
+                other => Err(odd(&other)),
+            }
+        })
+        .await
+    }
+
     async fn put_seats(
         &self,
         event: EventId,
@@ -296,9 +311,11 @@ where
     F: Future<Output = Result<(Vec<T>, Option<K>), AdminError>> + Send + 'static,
 {
     // `Some(None)` is the first page, `None` is past the last one.
-    futures::stream::unfold((page, Some(None)), async |(page, from)| match page(from?).await {
-        Ok((found, next)) => Some((Ok(found), (page, next.map(Some)))),
-        Err(error) => Some((Err(error), (page, None))),
+    futures::stream::unfold((page, Some(None)), async |(page, from)| {
+        match page(from?).await {
+            Ok((found, next)) => Some((Ok(found), (page, next.map(Some)))),
+            Err(error) => Some((Err(error), (page, None))),
+        }
     })
     .boxed()
 }
@@ -313,15 +330,9 @@ async fn about(driver: &Driver, event: &EventId) -> Result<EventAbout, AdminErro
 async fn stock(driver: &Rc<Driver>, event: &EventId) -> Result<EventStock, AdminError> {
     let about = about(driver, event).await?;
     let stock = if about.seat_keys > 0 {
-        let question = Question::Status { section: None };
-        match driver.ask(event.clone(), question).await {
-            Ok(Ok(Found::Status(status))) => Stock::Seats(*status),
-            Ok(Ok(other)) => {
-                tracing::error!(found = ?other, "an odd answer about an event's status");
-                return Err(AdminError::Internal);
-            }
-            Ok(Err(why)) => return Err(refused(&why)),
-            Err(_) => return Err(unavailable()),
+        match asked(driver, event, Question::Status { section: None }).await? {
+            Found::Status(status) => Stock::Seats(*status),
+            other => return Err(odd(&other)),
         }
     } else {
         let as_of = clock::now().unix;
@@ -333,6 +344,22 @@ async fn stock(driver: &Rc<Driver>, event: &EventId) -> Result<EventStock, Admin
         }
     };
     Ok(EventStock { about, stock })
+}
+
+async fn asked(
+    driver: &Rc<Driver>,
+    event: &EventId,
+    question: Question,
+) -> Result<Found, AdminError> {
+    match driver.ask(event.clone(), question).await {
+        Ok(told) => told.map_err(|why| refused(&why)),
+        Err(_) => Err(unavailable()),
+    }
+}
+
+fn odd(found: &Found) -> AdminError {
+    tracing::error!(?found, "an odd answer to a question about an event");
+    AdminError::Internal
 }
 
 async fn read(driver: &Driver, id: &ReservationId) -> Result<Reservation, AdminError> {
@@ -365,10 +392,10 @@ fn stored(record: StoredRecord) -> Reservation {
 fn outcome(outcome: BlockOutcome) -> SeatOutcome {
     match outcome {
         BlockOutcome::Done => SeatOutcome::Changed,
-        BlockOutcome::Already => SeatOutcome::Unchanged,
-        BlockOutcome::Held => SeatOutcome::Held,
-        BlockOutcome::Sold => SeatOutcome::Sold,
-        BlockOutcome::NotFound => SeatOutcome::NotFound,
+        BlockOutcome::AlreadySo => SeatOutcome::Unchanged,
+        BlockOutcome::Taken(SeatState::Sold { .. }) => SeatOutcome::Sold,
+        BlockOutcome::Taken(_) => SeatOutcome::Held,
+        BlockOutcome::Unknown => SeatOutcome::NotFound,
     }
 }
 

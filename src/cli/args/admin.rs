@@ -93,11 +93,21 @@ pub(in crate::cli) struct AboutArgs {
     pub(in crate::cli) seat_keys: Option<u16>,
 
     /// What people call the event
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(in crate::cli) name: String,
 
     /// Where it takes place
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(in crate::cli) venue: String,
 }
 

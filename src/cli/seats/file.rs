@@ -117,7 +117,10 @@ impl Problems {
         if self.count == 0 {
             return Ok(());
         }
-        let mut said = format!("{} is not as it should be; nothing was sent\n  ", self.place);
+        let mut said = format!(
+            "{} is not as it should be; nothing was sent\n  ",
+            self.place
+        );
         said.push_str(&self.told.join("\n  "));
         match self.count - self.told.len() {
             0 => {}
@@ -147,13 +150,15 @@ impl Found {
         };
         if let Some(before) = self.lines.insert(seat.seat_id.clone(), line) {
             let id = &seat.seat_id;
-            self.problems.add(line, format!("seat_id {id} was on line {before} already"));
+            self.problems
+                .add(line, format!("seat_id {id} was on line {before} already"));
         }
         self.seats.push(seat);
         let fits = self.seats.len() <= SEATS_PER_EVENT_MAX;
         if !fits {
             let most = SEATS_PER_EVENT_MAX;
-            self.problems.add(line, format!("is seat {}; want at most {most}", most + 1));
+            self.problems
+                .add(line, format!("is seat {}; want at most {most}", most + 1));
         }
         fits
     }
@@ -231,7 +236,10 @@ impl Raw {
             }
             ("", amount) => {
                 let digits = amount.bytes().all(|b| b.is_ascii_digit());
-                let parsed = amount.parse().ok().filter(|n| digits && *n <= PRICE_AMOUNT_MAX);
+                let parsed = amount
+                    .parse()
+                    .ok()
+                    .filter(|n| digits && *n <= PRICE_AMOUNT_MAX);
                 parsed.ok_or_else(|| {
                     format!("price_amount is {amount:?}; want 0 to {PRICE_AMOUNT_MAX}")
                 })?
@@ -258,7 +266,10 @@ fn csv(input: &mut impl BufRead, found: &mut Found) -> io::Result<()> {
         }
     };
     let mut record = csv::ByteRecord::new();
-    while reader.read_byte_record(&mut record).map_err(io::Error::from)? {
+    while reader
+        .read_byte_record(&mut record)
+        .map_err(io::Error::from)?
+    {
         let line = record.position().map_or(0, csv::Position::line);
         if !found.line(line, csv_line(&columns, &record)) {
             break;
@@ -327,7 +338,10 @@ fn jsonl(input: &mut impl BufRead, found: &mut Found) -> io::Result<()> {
         }
         if bytes.len() > IMPORT_LINE_BYTES_MAX {
             let most = IMPORT_LINE_BYTES_MAX;
-            found.problems.add(line, format!("has over {most} bytes; want one seat per line"));
+            found.problems.add(
+                line,
+                format!("has over {most} bytes; want one seat per line"),
+            );
             // Where the next line begins cannot be known within bounds.
             break;
         }

@@ -147,7 +147,10 @@ fn twenty_problems_are_told_and_the_rest_counted() {
 
 #[test]
 fn a_first_line_that_names_no_columns_is_told() {
-    assert_told("A-1,Balcony\nA-2,Balcony\n", &["line 1: \"A-1\" is no column"]);
+    assert_told(
+        "A-1,Balcony\nA-2,Balcony\n",
+        &["line 1: \"A-1\" is no column"],
+    );
     assert_told("section,row\nA,1\n", &["line 1: has no column seat_id"]);
     assert_told(
         "seat_id,row,row\nA,1,2\n",
@@ -170,7 +173,10 @@ fn more_seats_than_an_event_can_have_are_told() {
         let lines = (0..count).map(|n| format!("S{n}\n"));
         format!("seat_id\n{}", lines.collect::<String>())
     };
-    assert_eq!(read(seats(SEATS_PER_EVENT_MAX)).unwrap().len(), SEATS_PER_EVENT_MAX);
+    assert_eq!(
+        read(seats(SEATS_PER_EVENT_MAX)).unwrap().len(),
+        SEATS_PER_EVENT_MAX
+    );
     assert_told(
         seats(SEATS_PER_EVENT_MAX + 5),
         &["line 200002: is seat 200001; want at most 200000"],
@@ -185,7 +191,10 @@ fn a_line_without_end_is_not_read_without_end() {
     let endless = io::repeat(b'x');
     let failure = parse(Path::new("-"), endless, 100_000).unwrap_err();
     let said = failure.message;
-    assert!(said.contains("standard input has over 100000 bytes"), "{said}");
+    assert!(
+        said.contains("standard input has over 100000 bytes"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -156,14 +156,16 @@ fn change_seats(
 
 fn is_done(result: &pb::SeatResult) -> bool {
     let outcome = result.outcome();
-    matches!(outcome, pb::SeatOutcome::Changed | pb::SeatOutcome::Unchanged)
+    matches!(
+        outcome,
+        pb::SeatOutcome::Changed | pb::SeatOutcome::Unchanged
+    )
 }
 
 fn tell(args: &BlockArgs, results: &[pb::SeatResult]) {
     if args.admin.json {
-        let one = |one: &pb::SeatResult| {
-            json!({ "seat_id": one.seat_id, "outcome": show::outcome(one) })
-        };
+        let one =
+            |one: &pb::SeatResult| json!({ "seat_id": one.seat_id, "outcome": show::outcome(one) });
         let seats: Vec<_> = results.iter().map(one).collect();
         say_json(&json!({ "event_id": args.event.as_str(), "seats": seats }));
         return;

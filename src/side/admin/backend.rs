@@ -40,6 +40,13 @@ pub trait AdminBackend: Send + Sync + 'static {
     /// Ends the sale; also of an event whose sale has ended.
     async fn close_event(&self, event: EventId) -> Result<EventStock, AdminError>;
 
+    /// How many of these distinct seats a seated event does not have, as far as memory knows.
+    async fn count_new_seats(
+        &self,
+        event: EventId,
+        seats: Vec<SeatId>,
+    ) -> Result<usize, AdminError>;
+
     /// Writes at most [`crate::limits::SEATS_WRITTEN_AT_ONCE_MAX`] distinct seats; those that are
     /// there keep their state. Nothing else hears of it: see [`AdminBackend::seats_changed`].
     async fn put_seats(
@@ -160,6 +167,10 @@ pub enum AdminError {
     Seated,
     /// The sale is over.
     EventClosed,
+    /// The event would have more seats than it can be read with.
+    TooManySeats {
+        most: usize,
+    },
     /// The wanted total is under the units held or sold, and not all of the rest could be taken.
     TotalTooSmall {
         total: u64,

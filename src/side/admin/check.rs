@@ -20,14 +20,18 @@ pub(super) struct Check(ErrorDetails);
 impl Check {
     fn wrong(&mut self, field: impl Into<String>, problem: impl Into<String>) {
         // A request with nothing right in it must not make an answer of its own size.
-        let told = self.0.bad_request().map_or(0, |bad| bad.field_violations.len());
+        let told = self
+            .0
+            .bad_request()
+            .map_or(0, |bad| bad.field_violations.len());
         if told < limits::VIOLATIONS_TOLD_MAX {
             self.0.add_bad_request_violation(field, problem);
         }
     }
 
     fn id<T>(&mut self, field: impl Into<String>, id: Result<T, IdError>) -> Option<T> {
-        id.map_err(|error| self.wrong(field, error.to_string())).ok()
+        id.map_err(|error| self.wrong(field, error.to_string()))
+            .ok()
     }
 
     /// `value` if nothing was wrong.
@@ -77,14 +81,16 @@ pub(super) fn new_event(request: pb::CreateEventRequest) -> Result<NewEvent, Sta
         0 => quantity(&mut check, request.total, request.stripes),
         keys => seated(&mut check, keys, request.total, request.stripes),
     };
-    let event = event.zip(shape).map(|(event, (total, stripes, seat_keys))| NewEvent {
-        event,
-        total,
-        stripes,
-        seat_keys,
-        name: request.name,
-        venue: request.venue,
-    });
+    let event = event
+        .zip(shape)
+        .map(|(event, (total, stripes, seat_keys))| NewEvent {
+            event,
+            total,
+            stripes,
+            seat_keys,
+            name: request.name,
+            venue: request.venue,
+        });
     check.done(event)
 }
 
@@ -94,7 +100,10 @@ fn quantity(check: &mut Check, total: i64, stripes: i32) -> Option<(u64, u16, u1
     let stripes = if stripes == 0 { 1 } else { stripes };
     if !(1..=i32::from(limits::STRIPES_MAX)).contains(&stripes) {
         let max = limits::STRIPES_MAX;
-        check.wrong("stripes", format!("is {stripes}; want 1 to {max}, or 0 for 1"));
+        check.wrong(
+            "stripes",
+            format!("is {stripes}; want 1 to {max}, or 0 for 1"),
+        );
     } else if units.is_some() && i64::from(stripes) > total {
         let wrong = format!("is {stripes}; want at most total, which is {total}");
         check.wrong("stripes", wrong);
@@ -151,7 +160,10 @@ pub(super) fn seats_of(
         let field = format!("seat_ids[{at}]");
         if let Some(seat) = check.id(field.as_str(), SeatId::try_from(text)) {
             if !seen.insert(seat.clone()) {
-                check.wrong(field, format!("is {seat}, named before; want distinct seats"));
+                check.wrong(
+                    field,
+                    format!("is {seat}, named before; want distinct seats"),
+                );
             }
             seats.push(seat);
         }
@@ -195,7 +207,10 @@ fn new_seat(check: &mut Check, at: usize, seat: pb::NewSeat) -> Option<(SeatId, 
     if let Some(price) = &seat.price {
         if !(0..=limits::PRICE_AMOUNT_MAX).contains(&price.amount) {
             let (amount, max) = (price.amount, limits::PRICE_AMOUNT_MAX);
-            check.wrong(field("price.amount"), format!("is {amount}; want 0 to {max}"));
+            check.wrong(
+                field("price.amount"),
+                format!("is {amount}; want 0 to {max}"),
+            );
         }
         if !is_currency(&price.currency) {
             let wrong = "is no currency; want three capital letters, as in KRW";

@@ -8,9 +8,9 @@ use tokio::task::JoinSet;
 use tonic::Status;
 use tonic_types::ErrorDetails;
 
-use super::backend::{AdminBackend, AdminError};
-use super::status::{self, Subject, in_time};
+use super::backend::{AdminBackend, AdminError, EventStock, Stock};
 use super::check;
+use super::status::{self, Subject, in_time};
 use crate::domain::ids::{EventId, SeatId};
 use crate::domain::seats::SeatFacts;
 use crate::limits;
@@ -24,10 +24,10 @@ pub(super) async fn run(
     let first = next(&mut messages, &unnamed).await?.unwrap_or_default();
     let event = check::event_id(first.event_id)?;
     let subject = Subject::Event(event.clone());
-    let about = in_time(&subject, backend.describe_event(event.clone())).await?;
-    if about.seat_keys == 0 {
+    let EventStock { about, stock } = in_time(&subject, backend.get_event(event.clone())).await?;
+    let Stock::Seats(standing) = stock else {
         return Err(status::of(&AdminError::NotSeated, &subject));
-    }
+    };
     if about.closed {
         return Err(status::of(&AdminError::EventClosed, &subject));
     }
@@ -40,7 +40,8 @@ pub(super) async fn run(
         event: event.clone(),
         seat_keys: about.seat_keys,
         writes: JoinSet::new(),
-        taken: 0,
+        written: 0,
+        standing: usize::try_from(standing.counts.total).unwrap_or(usize::MAX),
     };
     import.take(check::new_seats(first.seats)?).await?;
     while let Some(message) = next(&mut messages, &subject).await? {
@@ -74,19 +75,17 @@ struct Import {
     seat_keys: u16,
     /// Dropping it lets go of the answers only: what was handed over is written.
     writes: JoinSet<Result<(), Status>>,
-    taken: usize,
+    /// Seats of the messages taken so far.
+    written: usize,
+    /// Seats of the event, those included that are being written.
+    standing: usize,
     // Dropped after the writes.
     _announce: Announce,
 }
 
 impl Import {
     async fn take(&mut self, seats: Vec<(SeatId, SeatFacts)>) -> Result<(), Status> {
-        self.taken += seats.len();
-        if self.taken > limits::SEATS_PER_EVENT_MAX {
-            let most = limits::SEATS_PER_EVENT_MAX;
-            let wrong = format!("are more than {most} in all; want at most {most} in an event");
-            return Err(bad("seats", wrong));
-        }
+        self.count(&seats).await?;
         let mut seats = seats.into_iter().peekable();
         while seats.peek().is_some() {
             let part: Vec<_> = seats
@@ -103,6 +102,20 @@ impl Import {
                 in_time(&subject, backend.put_seats(event, seat_keys, part)).await
             });
         }
+        Ok(())
+    }
+
+    /// Sees to it that the event gets no more seats than it can be read with.
+    async fn count(&mut self, seats: &[(SeatId, SeatFacts)]) -> Result<(), Status> {
+        let subject = Subject::Event(self.event.clone());
+        let ids = seats.iter().map(|(id, _)| id.clone()).collect();
+        let new = self.backend.count_new_seats(self.event.clone(), ids);
+        self.standing = self.standing.saturating_add(in_time(&subject, new).await?);
+        if self.standing > limits::SEATS_PER_EVENT_MAX {
+            let most = limits::SEATS_PER_EVENT_MAX;
+            return Err(status::of(&AdminError::TooManySeats { most }, &subject));
+        }
+        self.written += seats.len();
         Ok(())
     }
 
@@ -126,7 +139,7 @@ impl Import {
         self.backend.seats_changed(self.event.clone()).await;
         Ok(pb::ImportSeatsResponse {
             event_id: self.event.to_string(),
-            written: self.taken as i64,
+            written: self.written as i64,
         })
     }
 }

@@ -23,9 +23,7 @@ impl Subject {
     fn metadata(&self) -> HashMap<String, String> {
         match self {
             Self::Event(id) => HashMap::from([("event_id".to_owned(), id.to_string())]),
-            Self::Reservation(id) => {
-                HashMap::from([("reservation_id".to_owned(), id.to_string())])
-            }
+            Self::Reservation(id) => HashMap::from([("reservation_id".to_owned(), id.to_string())]),
             Self::AllEvents => HashMap::new(),
         }
     }
@@ -126,6 +124,10 @@ pub(super) fn of(error: &AdminError, subject: &Subject) -> Status {
             format!("{name} has seats: their number is its total"),
         ),
         AdminError::EventClosed => failed("EVENT_CLOSED", format!("{name} is closed")),
+        AdminError::TooManySeats { most } => failed(
+            "TOO_MANY_SEATS",
+            format!("{name} would have more than {most} seats; what was written before stays"),
+        ),
         AdminError::TotalTooSmall { total, taken } => refused(
             Code::FailedPrecondition,
             "TOTAL_TOO_SMALL",
