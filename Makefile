@@ -36,7 +36,7 @@ format: ## Format the code
 # Nothing generated is kept in the tree: cargo compiles proto/ whenever a contract changes. The
 # touch makes it do so now.
 generate: ## Compile the contracts under proto/ anew
-	touch proto/inventory
+	touch proto/inventory proto/reservation proto/common
 	$(CARGO) build --package inventory-proto
 
 bench-wire: ## Server CPU per request against a tonic twin (needs h2load; ARGS="--rounds 9")

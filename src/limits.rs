@@ -12,6 +12,18 @@ pub const ID_BYTES_MAX: usize = 128;
 /// Longest payment_intent_id, in bytes: keeps a record well under 1 KB, one write unit.
 pub const PAYMENT_INTENT_BYTES_MAX: usize = 256;
 
+/// Longest user_id, idempotency_key or reason, in bytes: taken from clients and not interpreted.
+pub const OPAQUE_BYTES_MAX: usize = 256;
+
+/// Longest name of a section, in bytes.
+pub const SECTION_BYTES_MAX: usize = 128;
+
+/// Default for how long a hold lasts that names no end (HOLD_TTL).
+pub const HOLD_TTL_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Default for the longest hold a client may ask for (HOLD_TTL_MAX).
+pub const HOLD_TTL_MAX_DEFAULT: Duration = Duration::from_secs(15 * 60);
+
 /// Default for the most units one reservation may take (MAX_QTY).
 pub const QTY_MAX_DEFAULT: u32 = 10;
 
@@ -20,12 +32,6 @@ pub const QTY_MAX_CEILING: u32 = 1_000;
 
 /// The most seats one reservation may name: one reservation must fit a transaction.
 pub const SEATS_PER_RESERVATION_MAX: usize = 10;
-
-/// Default for how long a hold lasts that does not say (HOLD_TTL).
-pub const HOLD_TTL_DEFAULT: Duration = Duration::from_secs(60);
-
-/// Default for how long a hold may ask to last; a longer wish is cut to this (HOLD_TTL_MAX).
-pub const HOLD_TTL_MAX_DEFAULT: Duration = Duration::from_secs(15 * 60);
 
 /// The most that HOLD_TTL_MAX can be set to.
 pub const HOLD_TTL_CEILING: Duration = Duration::from_secs(24 * 3_600);
@@ -101,6 +107,13 @@ pub const STORE_UNPROCESSED_ROUNDS_MAX: u32 = 4;
 /// Records examined by one page of a scan: about a tenth of the 1 MB that the store allows.
 pub const STORE_SCAN_PAGE_MAX: i32 = 500;
 
+/// Seats in one page of a read of all: making sense of a page holds the shard for a millisecond or
+/// two, and others have their turn between two pages.
+pub const STORE_SEATS_PAGE_MAX: i32 = 250;
+
+/// Single writes of one call outside the request path that are under way at once.
+pub const STORE_ADMIN_CALLS_AT_ONCE: usize = 8;
+
 /// Lines a shard logs about the store in one second; what is over is counted, not written.
 pub const STORE_LOG_LINES_PER_SECOND: u32 = 10;
 
@@ -120,6 +133,10 @@ pub const CREDENTIALS_LOOK_EVERY: Duration = Duration::from_secs(20);
 /// 1,000 writes a second, so that holds and ends together may come to 32,000 a second in a minute.
 /// Stored data: it must not change from one version to the next.
 pub const EXPIRY_SHARDS: u16 = 32;
+
+/// Holds in one page of those that are due: a transaction's worth and some, for many have ended
+/// already when they are found; making sense of them holds the shard for about a millisecond.
+pub const STORE_DUE_PAGE_MAX: usize = 200;
 
 /// How long `tables create` waits for a table or an index to become ACTIVE.
 pub const TABLE_ACTIVE_WAIT_MAX: Duration = Duration::from_secs(180);
@@ -230,6 +247,17 @@ pub const SEAT_RUNS_COMPARED: usize = 16;
 /// Free seats side by side beyond which a run is taken to be seats without rows, and cut anywhere
 /// rather than at its ends: longer than the rows of nearly every house.
 pub const SEAT_RUN_LONG: usize = 64;
+
+/// Names of events that a shard remembers, for answers about an event.
+pub const EVENT_NAMES_KNOWN_MAX: usize = 4_096;
+
+/// How long it remembers them: a name changes rarely, and an operator who changed one wants to see
+/// it.
+pub const EVENT_NAME_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// How long an answer that is there waits for what only adorns it (a seat's row, an event's name),
+/// and never for more than half of what the caller has left.
+pub const ADORNMENT_WAIT_MAX: Duration = Duration::from_millis(100);
 
 // ---- The wire -----------------------------------------------------------------------------------
 
@@ -349,6 +377,9 @@ pub const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
 
 /// Keys of the expiry index that a shard works through at a time.
 pub const RECLAIM_KEYS_AT_ONCE: usize = 4;
+
+/// Holds of one page of the index, whose ends are under way together.
+pub const RECLAIM_PAGE: usize = 200;
 
 /// How far into a minute the one before it is looked at each time.
 pub const RECLAIM_LOOK_BACK: Duration = Duration::from_secs(15);
@@ -485,6 +516,55 @@ pub const SIDE_STOP_GRACE: Duration = Duration::from_secs(2);
 /// Pause after an accept that failed (no descriptors left), so that the loop does not spin.
 pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
+// ---- The audit ----------------------------------------------------------------------------------
+
+/// Live reservations of one event that an audit keeps in memory: about 170 bytes each, so a sixth of
+/// a GiB at most.
+pub const AUDIT_RECORDS_MAX: usize = 1_000_000;
+
+/// Seats of one event that an audit keeps in memory: more than any venue has.
+pub const AUDIT_SEATS_MAX: usize = 500_000;
+
+/// Audits of one process at a time: their memory is bounded each.
+pub const AUDITS_MAX: usize = 1;
+
+/// Items that one page of an audit examines: reading a page takes a shard about a millisecond, and
+/// the sale waits no longer for it.
+pub const AUDIT_PAGE_ITEMS: i32 = 200;
+
+/// Pause between two pages, which belongs to the sale.
+pub const AUDIT_PAGE_PAUSE: Duration = Duration::from_millis(1);
+
+/// Times an audit reads the records of an event whose stripes move: each reads the whole table.
+pub const AUDIT_ROUNDS_MAX: u32 = 3;
+
+/// Looks at one seat that changes hands between looks.
+pub const AUDIT_LOOKS_MAX: u32 = 4;
+
+/// Seats looked at again in one read; with the records of each it must fit a transaction's items.
+pub const AUDIT_SEATS_PER_LOOK: usize = 20;
+
+/// Records read beside one seat: two that claim it, the one it names, and one more that just came.
+pub const AUDIT_RECORDS_PER_SEAT: usize = 4;
+
+/// Seats looked at again in one audit: past it the event needs more than this tool.
+pub const AUDIT_SUSPECTS_MAX: usize = 20_000;
+
+/// Breaches, overdue holds and repairs that are told one by one; the rest is a number.
+pub const AUDIT_TOLD_MAX: usize = 50;
+
+/// Repairs of one run, each a write of its own. What is left over is left to the next run.
+pub const AUDIT_REPAIRS_MAX: usize = 5_000;
+
+/// How long one audit may take, repairs and second reading included.
+pub const AUDIT_TIME_MAX: Duration = Duration::from_secs(540);
+
+/// How often an audit that is under way says how far it is.
+pub const AUDIT_PROGRESS_EVERY: Duration = Duration::from_millis(250);
+
+/// Messages of an audit that wait for a slow reader.
+pub const AUDIT_MESSAGES_MAX: usize = 16;
+
 // ---- What can be configured, and how far --------------------------------------------------------
 
 /// Shards of one process: beyond any machine sold, and a typing error in SHARDS stays an error.
@@ -504,6 +584,9 @@ pub const STORE_READ_RETRIES_MAX: u32 = 10;
 
 /// The most streams per connection that can be set: what a shard takes in flight altogether.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = OPERATIONS_IN_FLIGHT_MAX as u32;
+
+/// Shortest hold that can be set: shorter ends before its buyer has seen it.
+pub const HOLD_TTL_MIN: Duration = Duration::from_secs(1);
 
 /// Shortest pause between the server's own pings that can be set: shorter is a load of its own.
 pub const KEEP_ALIVE_PERIOD_MIN: Duration = Duration::from_secs(1);
@@ -620,6 +703,9 @@ const _: () = {
     assert!(SCRAPE_TIMEOUT.as_micros() < SIDE_STOP_GRACE.as_micros());
     assert!(SIDE_STOP_GRACE.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
     assert!(BATCH_MEMBERS_MAX < TRANSACTION_ACTIONS_MAX);
+    assert!(AUDIT_SEATS_PER_LOOK * (1 + AUDIT_RECORDS_PER_SEAT) <= TRANSACTION_ACTIONS_MAX);
+    assert!(AUDIT_TIME_MAX.as_secs() < ADMIN_CONNECTION_AGE_MAX.as_secs());
+    assert!(AUDIT_PAGE_ITEMS <= STORE_SCAN_PAGE_MAX);
     assert!(RECORD_BYTES_MAX * TRANSACTION_ACTIONS_MAX < TRANSACTION_BYTES_MAX);
     // With what the request adds to each seat: its type, quotes, a comma.
     assert!(
@@ -643,6 +729,9 @@ const _: () = {
     assert!(QTY_MAX_DEFAULT <= QTY_MAX_CEILING);
     // Seats are numbered by 32 bits.
     assert!(SEATS_PER_EVENT_MAX < u32::MAX as usize);
+    assert!(HOLD_TTL_MIN.as_millis() <= HOLD_TTL_DEFAULT.as_millis());
+    assert!(HOLD_TTL_DEFAULT.as_millis() <= HOLD_TTL_MAX_DEFAULT.as_millis());
+    assert!(HOLD_TTL_MAX_DEFAULT.as_millis() <= HOLD_TTL_CEILING.as_millis());
     // Every shard registers the buffer with three rings, within what is said of it.
     assert!(3 * RING_BUFFER_BYTES as u64 <= MEMLOCK_SHARD_BYTES);
     assert!(MEMLOCK_SHARD_BYTES <= MEMLOCK_FLOOR_BYTES);

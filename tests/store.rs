@@ -13,11 +13,18 @@ mod relay;
 #[path = "common/store_stage.rs"]
 mod stage;
 
+#[path = "store/expiry.rs"]
+mod expiry;
+#[path = "store/life.rs"]
+mod life;
+#[path = "store/records.rs"]
+mod records;
+#[path = "store/seats.rs"]
+mod seats;
+
 use std::rc::Rc;
 
-use inventory_api::domain::transaction::{
-    EventRead, NewRecord, Outcome, Reason, RecordView, StripeView,
-};
+use inventory_api::domain::transaction::{EventRead, Outcome, Reason, StripeView};
 use inventory_api::embedded::{Data, Engine};
 use inventory_api::limits;
 use inventory_api::store::{
@@ -199,20 +206,12 @@ fn a_batch_of_ninety_nine_moves_stock_and_records_together() {
             assert_eq!(found.reservation, written.reservation);
             assert_eq!((found.qty, &found.draws), (written.qty, &written.draws));
             assert_eq!(found.event, event());
-            assert_eq!(found.view, view_of(written));
+            assert_eq!(found.view, written.view(AT));
         }
         let other = "another_event".parse().unwrap();
         let page = store.scan_reservations(&other, None).await.unwrap();
         assert!(page.records.is_empty());
     });
-}
-
-fn view_of(record: &NewRecord) -> RecordView {
-    RecordView {
-        fingerprint: record.fingerprint,
-        state: record.state,
-        order: record.order,
-    }
 }
 
 #[test]
@@ -246,8 +245,8 @@ fn a_duplicate_is_answered_with_what_is_stored_and_nothing_moves() {
         let outcome = store.transact(&transaction(&[(0, 5)], repeats)).await;
         let expected = vec![
             Reason::Fine,
-            Reason::Record(view_of(&first)),
-            Reason::Record(view_of(&gone)),
+            Reason::Record(first.view(AT)),
+            Reason::Record(gone.view(AT)),
             Reason::Fine,
         ];
         assert_eq!(outcome, Outcome::Cancelled(expected));
@@ -271,12 +270,14 @@ fn a_short_stripe_a_missing_one_and_a_duplicate_are_all_told_at_once() {
             remaining: 2,
             version: 1,
             stripes: Some(2),
+            seat_keys: 0,
+            closed: false,
         };
         let expected = vec![
             Reason::Stripe(Some(short)),
             Reason::Fine,
             Reason::Stripe(None),
-            Reason::Record(view_of(&first)),
+            Reason::Record(first.view(AT)),
             Reason::Fine,
         ];
         let outcome = store.transact(&batch).await;

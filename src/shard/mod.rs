@@ -18,7 +18,6 @@ pub mod driver;
 pub mod inbox;
 mod observe;
 pub mod parting;
-#[cfg(any())]
 mod reclaim;
 
 use std::cell::Cell;
@@ -39,6 +38,7 @@ use self::balance::Loads;
 use self::driver::Driver;
 use self::inbox::{Inbox, Mailbox, Work};
 use self::parting::Presence;
+use self::reclaim::Reclaimer;
 use crate::domain::coordinator::{self, Coordinator};
 use crate::domain::rules::LateCommit;
 use crate::domain::time::Micros;
@@ -214,12 +214,23 @@ async fn live<S: HotService + 'static>(
             answered.replied(reply);
         }
     });
+    let reclaimer = Reclaimer::new(Rc::clone(&desk.driver), shard, seat.shards);
+    let reclaiming = runtime::spawn(async move {
+        if AssertUnwindSafe(reclaimer.run())
+            .catch_unwind()
+            .await
+            .is_err()
+        {
+            tracing::error!("the reclaimer of expired holds panicked");
+        }
+    });
     let _ = started.send((shard, Ok(())));
 
     let mut work = seat.inbox.work;
     let told = desk.until_told(&mut work, &serve).await;
     // No new connections. The task must be gone, not only forgotten: an accept loop would go on.
     accepting.cancel().await;
+    reclaiming.cancel().await;
     door.close();
     let ended = match told {
         Told::Drain => desk.drain(&mut work, &serve, &seat.presence).await,

@@ -94,7 +94,13 @@ impl Reclaimer {
         loop {
             let store = self.driver.store();
             let page = store
-                .due_holds(key.minute, key.part, now, from.as_ref())
+                .due_holds(
+                    key.minute,
+                    key.part,
+                    now,
+                    limits::RECLAIM_PAGE,
+                    from.as_ref(),
+                )
                 .await;
             let Some(page) = self.page(page) else { return };
             from = page.next;

@@ -1,18 +1,16 @@
 //! An event's stock: reading all of its stripes, and creating them.
 
-use std::collections::HashMap;
-
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use aws_sdk_dynamodb::types::AttributeValue;
 
+use super::batch::Unread;
+use super::codec::{self, Item};
 use super::failure::{Failure, Kind};
-use super::{Store, StoreError, codec};
+use super::{Store, StoreError};
 use crate::domain::ids::{EventId, stripe_key};
 use crate::domain::transaction::{EventRead, StripeView};
 use crate::limits;
-use crate::runtime::{self, clock};
-
-type Item = HashMap<String, AttributeValue>;
+use crate::runtime::clock;
 
 /// What [`Store::create_event`] found or did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,12 +21,6 @@ pub enum CreateEvent {
     Existing(Vec<StripeView>),
     /// It was there with another total or another number of stripes: nothing was changed.
     Conflict(Vec<StripeView>),
-}
-
-/// Why stripes could not be read.
-enum Unread {
-    Throttled,
-    Unavailable,
 }
 
 impl Store {
@@ -82,7 +74,12 @@ impl Store {
     ) -> Result<Vec<Option<StripeView>>, Unread> {
         let items = match count {
             1 => vec![self.get_first(event).await?],
-            _ => self.get_batch(event, count).await?,
+            _ => {
+                let keys: Vec<String> = (0..count).map(|n| stripe_key(event, n)).collect();
+                let table = &self.tables().inventory;
+                let read = self.get_batch(table, codec::EVENT_ID, &keys, event);
+                read.await?
+            }
         };
         let view = |(index, item): (usize, Option<Item>)| {
             let Some(item) = item else { return Ok(None) };
@@ -107,70 +104,6 @@ impl Store {
         match self.read("GetItem", table, attempt).await {
             Ok(output) => Ok(output.item),
             Err(failure) => Err(self.unread("GetItem", event, failure.kind, || failure.text())),
-        }
-    }
-
-    async fn get_batch(&self, event: &EventId, count: u16) -> Result<Vec<Option<Item>>, Unread> {
-        const OPERATION: &str = "BatchGetItem";
-        let keys: Vec<String> = (0..count).map(|index| stripe_key(event, index)).collect();
-        let mut items: Vec<Option<Item>> = vec![None; keys.len()];
-        let key = |key: &String| {
-            let value = AttributeValue::S(key.clone());
-            HashMap::from([(codec::EVENT_ID.to_owned(), value)])
-        };
-        let table = &self.tables().inventory;
-        let wanted = KeysAndAttributes::builder()
-            .consistent_read(true)
-            .set_keys(Some(keys.iter().map(key).collect()))
-            .build();
-        let wanted = wanted.map_err(|error| {
-            self.log(&format!("{OPERATION} could not be built: {error}"));
-            Unread::Unavailable
-        })?;
-        let mut wanted = HashMap::from([(table.clone(), wanted)]);
-        let mut pause = limits::RETRY_BACKOFF_MIN;
-        for _ in 0..limits::STORE_UNPROCESSED_ROUNDS_MAX {
-            let attempt = || {
-                let call = self.client().batch_get_item();
-                call.set_request_items(Some(wanted.clone())).send()
-            };
-            let output = match self.read(OPERATION, table, attempt).await {
-                Ok(output) => output,
-                Err(failure) => {
-                    return Err(self.unread(OPERATION, event, failure.kind, || failure.text()));
-                }
-            };
-            let found = output.responses.unwrap_or_default();
-            for item in found.into_values().flatten() {
-                let at = item.get(codec::EVENT_ID).and_then(|id| id.as_s().ok());
-                let at = at.and_then(|id| keys.iter().position(|key| key == id));
-                if let Some(at) = at {
-                    items[at] = Some(item);
-                }
-            }
-            wanted = output.unprocessed_keys.unwrap_or_default();
-            if wanted.values().all(|keys| keys.keys().is_empty()) {
-                return Ok(items);
-            }
-            runtime::sleep(pause).await;
-            pause = (pause * 2).min(limits::RETRY_BACKOFF_MAX);
-        }
-        Err(Unread::Throttled)
-    }
-
-    fn unread(
-        &self,
-        operation: &str,
-        event: &EventId,
-        kind: Kind,
-        text: impl Fn() -> String,
-    ) -> Unread {
-        match kind {
-            Kind::Throttled => Unread::Throttled,
-            _ => {
-                self.log(&format!("{operation} for {event}: {}", text()));
-                Unread::Unavailable
-            }
         }
     }
 
@@ -228,14 +161,7 @@ impl Store {
         };
         let puts: Result<Vec<_>, _> = (0..stripes).zip(capacities).map(put).collect();
         let puts = puts.map_err(|error| StoreError::Invalid(error.to_string()))?;
-        // No token: its conditions make this transaction harmless to repeat.
-        let written = self.persist("TransactWriteItems", table, || {
-            self.client()
-                .transact_write_items()
-                .set_transact_items(Some(puts.clone()))
-                .send()
-        });
-        Ok(written.await.map(|_| ()))
+        Ok(self.write_together(table, puts).await)
     }
 }
 

@@ -6,6 +6,8 @@
 //!
 //! Must not live here: what a reservation means, when to try again, gRPC.
 
+mod audit;
+mod batch;
 mod codec;
 mod connector;
 mod credentials;
@@ -15,6 +17,7 @@ mod failure;
 mod observe;
 mod probe;
 mod reservations;
+mod seats;
 mod settings;
 pub mod tables;
 mod transact;
@@ -37,12 +40,14 @@ use aws_sdk_dynamodb::config::{
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use thiserror::Error as ThisError;
 
+pub use audit::{AuditPage, AuditStripes, AuditToken, PlacedSeat, Repaired};
 pub use codec::StoredRecord;
 pub use connector::{CaBundleError, ShardHttp, ShardSleep};
 pub use events::CreateEvent;
-pub use expiry::{expiry_bucket, expiry_minute, expiry_shard};
+pub use expiry::{DuePage, DueToken, expiry_bucket, expiry_minute, expiry_shard};
 pub use observe::{NoObserver, StoreCall, StoreObserver};
 pub use reservations::{PageToken, ReservationPage};
+pub use seats::BlockOutcome;
 pub use settings::{ConnectError, CredentialSource, StoreSettings, TableNames};
 
 use codec::Encoder;
@@ -321,20 +326,4 @@ fn place(settings: &StoreSettings) -> String {
         .or_else(|| variable("AWS_ENDPOINT_URL_DYNAMODB"))
         .or_else(|| variable("AWS_ENDPOINT_URL"))
         .unwrap_or_else(|| format!("DynamoDB in {}", settings.region))
-}
-
-impl Store {
-    pub async fn read_records(
-        &self,
-        _ids: &[crate::domain::ids::ReservationId],
-    ) -> crate::domain::transaction::RecordsRead {
-        crate::domain::transaction::RecordsRead::Unavailable
-    }
-    pub async fn read_seats(
-        &self,
-        _e: &crate::domain::ids::EventId,
-        _k: u16,
-    ) -> crate::domain::transaction::SeatsRead {
-        crate::domain::transaction::SeatsRead::Unavailable
-    }
 }

@@ -56,6 +56,17 @@ pub(in crate::store) fn cancelled(
     Cancellation { outcome, remarks }
 }
 
+pub(in crate::store) fn is_conflict(code: &str) -> bool {
+    matches!(code, "TransactionConflict" | "ReplicatedWriteConflict")
+}
+
+pub(in crate::store) fn is_throttle(code: &str) -> bool {
+    matches!(
+        code,
+        "ThrottlingError" | "ProvisionedThroughputExceeded" | "RequestLimitExceeded"
+    )
+}
+
 fn one(
     transaction: &Transaction,
     at: usize,
@@ -65,10 +76,8 @@ fn one(
     match reason.code().unwrap_or("None") {
         "None" => Reason::Fine,
         "ConditionalCheckFailed" => condition(transaction, at, reason, remarks),
-        "TransactionConflict" | "ReplicatedWriteConflict" => Reason::Conflict,
-        "ThrottlingError" | "ProvisionedThroughputExceeded" | "RequestLimitExceeded" => {
-            Reason::Throttled
-        }
+        code if is_conflict(code) => Reason::Conflict,
+        code if is_throttle(code) => Reason::Throttled,
         // ValidationError, ItemCollectionSizeLimitExceeded, DuplicateItem, and what is yet to come.
         code => {
             let message = reason.message().unwrap_or("no message");

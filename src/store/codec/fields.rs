@@ -27,8 +27,14 @@ pub(super) fn values<const N: usize>(pairs: [(&str, AttributeValue); N]) -> Item
     pairs.into_iter().map(owned).collect()
 }
 
+/// What an expression's aliases stand for.
+pub(super) fn names(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+    let owned = |(alias, name): &(&str, &str)| ((*alias).to_owned(), (*name).to_owned());
+    pairs.iter().map(owned).collect()
+}
+
 /// ISO 8601 in UTC, with milliseconds when there are any: `2024-01-01T12:00:00.25Z`.
-pub(super) fn timestamp(at: UnixMillis) -> String {
+pub(in crate::store) fn timestamp(at: UnixMillis) -> String {
     let at = DateTime::from_millis(i64::try_from(at.0).unwrap_or(i64::MAX));
     at.fmt(DateTimeFormat::DateTime).unwrap_or_default()
 }

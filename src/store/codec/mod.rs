@@ -22,12 +22,13 @@ mod seats;
 mod shape;
 mod stripes;
 
-pub(super) use answer::cancelled;
+pub(super) use answer::{cancelled, is_conflict, is_throttle};
 pub(super) use encode::Encoder;
-pub(super) use fields::Item;
+pub(super) use fields::{Item, timestamp};
 pub use records::StoredRecord;
-pub(super) use records::{record, record_view};
-pub(super) use stripes::{event_stripe, stripe_view};
+pub(super) use records::{record, record_view, state_name};
+pub(super) use seats::{SeatPage, SeatTurn, seat, seat_item_key, seat_put, seat_state};
+pub(super) use stripes::{event_stripe, is_closed, stripe_view};
 
 /// Attributes of a stripe item.
 pub(super) const EVENT_ID: &str = "event_id";

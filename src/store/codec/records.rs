@@ -264,7 +264,7 @@ pub(super) fn order(record: &RecordWrite) -> OrderId {
         .unwrap_or_else(|| OrderId::of(&record.reservation))
 }
 
-pub(super) fn state_name(state: ReservationState) -> &'static str {
+pub(in crate::store) fn state_name(state: ReservationState) -> &'static str {
     match state {
         ReservationState::Held => "HELD",
         ReservationState::Confirmed => "CONFIRMED",
@@ -335,7 +335,10 @@ pub(in crate::store) fn record_view(item: &Item) -> Result<RecordView, String> {
 pub(in crate::store) fn record(item: &Item) -> Result<StoredRecord, String> {
     let view = record_view(item)?;
     Ok(StoredRecord {
-        reservation: read_parsed(item, RESERVATION_ID)?,
+        reservation: {
+            let name = read_text(item, RESERVATION_ID)?;
+            ReservationId::stored(name).map_err(|why| format!("{RESERVATION_ID} {name:?} {why}"))?
+        },
         event: read_parsed(item, EVENT_ID)?,
         qty: view.qty,
         draws: view.draws.clone(),

@@ -126,7 +126,7 @@ pub(in crate::store) fn stripe_view(item: &Item) -> Result<StripeView, String> {
 }
 
 /// As the conditions above see it.
-pub(super) fn is_closed(item: &Item) -> bool {
+pub(in crate::store) fn is_closed(item: &Item) -> bool {
     !matches!(item.get(CLOSED), None | Some(AttributeValue::Bool(false)))
 }
 
