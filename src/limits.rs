@@ -114,6 +114,10 @@ pub const STORE_SEATS_PAGE_MAX: i32 = 250;
 /// Single writes of one call outside the request path that are under way at once.
 pub const STORE_ADMIN_CALLS_AT_ONCE: usize = 8;
 
+/// Looks at an event's stripes while its total is being changed: each but the first means that
+/// somebody else changed it, or bought what was to be taken out, in between.
+pub const SET_TOTAL_ROUNDS_MAX: u32 = 8;
+
 /// Lines a shard logs about the store in one second; what is over is counted, not written.
 pub const STORE_LOG_LINES_PER_SECOND: u32 = 10;
 
@@ -243,6 +247,10 @@ pub const SEAT_OFFER_AGE: Duration = Duration::from_millis(300);
 
 /// Runs of free seats compared for one that fits best. More would send a crowd to the same few.
 pub const SEAT_RUNS_COMPARED: usize = 16;
+
+/// Runs looked at for one that leaves no single seat. Rarely more than a few are needed; where every
+/// run is one seat too long, looking at all of a large house would take a fifth of a millisecond.
+pub const SEAT_ORPHANS_COMPARED_MAX: usize = 4_096;
 
 /// Free seats side by side beyond which a run is taken to be seats without rows, and cut anywhere
 /// rather than at its ends: longer than the rows of nearly every house.
@@ -727,6 +735,7 @@ const _: () = {
     assert!(CALL_TIMEOUT_DEFAULT.as_nanos() <= CALL_TIMEOUT_MAX.as_nanos());
     assert!(STREAMS_PER_CONNECTION_DEFAULT <= STREAMS_PER_CONNECTION_MAX);
     assert!(QTY_MAX_DEFAULT <= QTY_MAX_CEILING);
+    assert!(SEAT_RUNS_COMPARED <= SEAT_ORPHANS_COMPARED_MAX);
     // Seats are numbered by 32 bits.
     assert!(SEATS_PER_EVENT_MAX < u32::MAX as usize);
     assert!(HOLD_TTL_MIN.as_millis() <= HOLD_TTL_DEFAULT.as_millis());

@@ -16,30 +16,32 @@ use crate::limits::{ADMIN_ANSWER_BYTES_MAX, COMMAND_CALL_TIMEOUT};
 /// A client of the admin service.
 pub(super) type Admin = InventoryAdminClient<Channel>;
 
+/// Where the admin port is: as told, else where this environment would put it.
+pub(super) fn address(args: &ServerArgs) -> Result<Uri, Failure> {
+    if let Some(url) = &args.address {
+        return Ok(url.clone());
+    }
+    match config::admin_address(&ProcessEnv)? {
+        Some(address) if address.port() != 0 => Ok(client::url_of(address)),
+        Some(_) => Err(Failure::usage(
+            "ADMIN_PORT=0 does not tell which port the server took: name it with --admin host:port",
+        )),
+        None => Err(Failure::usage(
+            "ADMIN_PORT=off: a server with these settings has no admin port; name another with \
+             --admin host:port",
+        )),
+    }
+}
+
 /// The admin port of one server.
 pub(super) struct AdminPort {
     url: Uri,
 }
 
 impl AdminPort {
-    /// As told, else where this environment would put it.
+    /// As [`address`].
     pub(super) fn find(args: &ServerArgs) -> Result<Self, Failure> {
-        if let Some(url) = &args.address {
-            return Ok(Self { url: url.clone() });
-        }
-        match config::admin_address(&ProcessEnv)? {
-            Some(address) if address.port() != 0 => Ok(Self {
-                url: client::url_of(address),
-            }),
-            Some(_) => Err(Failure::usage(
-                "ADMIN_PORT=0 does not tell which port the server took: name it with --admin \
-                 host:port",
-            )),
-            None => Err(Failure::usage(
-                "ADMIN_PORT=off: a server with these settings has no admin port; name another \
-                 with --admin host:port",
-            )),
-        }
+        address(args).map(|url| Self { url })
     }
 
     /// Makes one call, about `subject`, within [`COMMAND_CALL_TIMEOUT`].

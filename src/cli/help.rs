@@ -69,6 +69,13 @@ For example:
   zsh    inventory-api completions zsh > ~/.zfunc/_inventory-api, with ~/.zfunc in fpath
   fish   inventory-api completions fish > ~/.config/fish/completions/inventory-api.fish";
 
+/// Below the options of `verify` and `reconcile`.
+pub(super) const VERDICTS: &str = "\
+Exit codes: 0 everything was proven, 1 a breach or no answer, 75 no breach among what stood still
+but parts are being sold too fast to be judged";
+
+const _: () = assert!(exit::MOVING == 75);
+
 /// Width of the column of defaults; a longer one runs over.
 const DEFAULT_COLUMN_MAX: usize = 15;
 

@@ -15,6 +15,7 @@ mod reservation;
 mod seats;
 mod show;
 mod tables;
+mod verify;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -36,6 +37,9 @@ pub mod exit {
     pub const FAILED: u8 = 1;
     /// The command line or a setting is wrong (EX_USAGE of sysexits): trying again cannot help.
     pub const USAGE: u8 = 64;
+    /// `verify` found no breach and could not prove everything, for the event is being sold
+    /// (EX_TEMPFAIL of sysexits): try again later.
+    pub const MOVING: u8 = 75;
 }
 
 /// Why a command ends without having done what it was asked for.
@@ -113,6 +117,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Seats(command) => seats::run(&command),
         Command::Reservation(command) => reservation::run(&command),
         Command::Export(args) => export::run(&args),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Reconcile(args) => verify::reconcile(&args),
         Command::Health(args) => health::run(&args),
         Command::Completions(args) => {
             completions(args.shell);

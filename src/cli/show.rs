@@ -291,7 +291,7 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>], left: &[usize]) -> Stri
 }
 
 /// A number with a comma between groups of three digits.
-pub(super) fn grouped(number: i64) -> String {
+pub(in crate::cli) fn grouped(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
     if number < 0 {

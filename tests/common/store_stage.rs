@@ -21,8 +21,8 @@ use inventory_api::domain::transaction::{
 use inventory_api::embedded::{Data, Engine};
 use inventory_api::runtime;
 use inventory_api::store::{
-    NoObserver, ShardHttp, ShardSleep, Store, StoreCall, StoreObserver, StoreSettings, TableNames,
-    tables,
+    CreateEvent, NewEvent, NoObserver, ShardHttp, ShardSleep, Store, StoreCall, StoreObserver,
+    StoreSettings, TableNames, tables,
 };
 
 use crate::relay::Relay;
@@ -273,6 +273,12 @@ pub(crate) fn moving(stripes: Vec<StripeUpdate>, records: Vec<RecordWrite>) -> T
         records,
         at: AT,
     }
+}
+
+/// Creates the tests' event.
+pub(crate) async fn create(store: &Store, total: u64, stripes: u16) -> CreateEvent {
+    let wanted = NewEvent::of_quantity(event(), total, stripes);
+    store.create_event(&wanted).await.unwrap()
 }
 
 pub(crate) async fn stripes(store: &Store) -> Vec<StripeView> {

@@ -11,7 +11,7 @@ use inventory_api::domain::ids::EventId;
 use inventory_api::domain::transaction::{EventRead, ReservationState, StripeView};
 use inventory_api::embedded::{Data, Engine};
 use inventory_api::runtime;
-use inventory_api::store::{NoObserver, Store, StoreSettings, StoredRecord, tables};
+use inventory_api::store::{NewEvent, NoObserver, Store, StoreSettings, StoredRecord, tables};
 
 use crate::proxy::Proxy;
 use crate::server::{Launch, Server};
@@ -54,7 +54,8 @@ impl Stage {
 pub(crate) fn create_at(engine: SocketAddr, event: &str, total: u64, stripes: u16) {
     let event: EventId = event.parse().unwrap();
     on_store(engine, async move |store| {
-        store.create_event(&event, total, stripes).await.unwrap();
+        let event = NewEvent::of_quantity(event, total, stripes);
+        store.create_event(&event).await.unwrap();
     });
 }
 

@@ -67,7 +67,7 @@ async fn brought(store: &Store, id: &str, way: &[ReservationState]) -> RecordWri
 fn every_step_is_written_as_the_record_then_reads() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
-        store.create_event(&event(), 100, 1).await.unwrap();
+        create(&store, 100, 1).await;
         for (number, (from, to)) in STEPS.into_iter().enumerate() {
             let way = WAYS.iter().find(|way| way.last() == Some(&from)).unwrap();
             let id = format!("r{number}");
@@ -99,7 +99,7 @@ fn every_step_is_written_as_the_record_then_reads() {
 fn a_step_is_refused_in_every_state_but_its_own() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
-        store.create_event(&event(), 1_000, 1).await.unwrap();
+        create(&store, 1_000, 1).await;
         for (number, way) in WAYS.into_iter().enumerate() {
             let id = format!("r{number}");
             let there = brought(&store, &id, way).await;
@@ -179,7 +179,7 @@ fn a_hold_ends_on_one_side_of_its_instant_only() {
 fn of_commit_release_and_expiry_of_one_hold_one_wins() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
-        store.create_event(&event(), 10, 1).await.unwrap();
+        create(&store, 10, 1).await;
         let ends = [
             ReservationState::Confirmed,
             ReservationState::Released,
@@ -208,7 +208,7 @@ fn of_commit_release_and_expiry_of_one_hold_one_wins() {
 fn what_is_given_back_can_be_taken_in_the_same_write() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
-        store.create_event(&event(), 4, 1).await.unwrap();
+        create(&store, 4, 1).await;
         let hold = held("old", &[(0, 4)]);
         applied(&store, transaction(&[(0, 4)], vec![hold.clone()])).await;
         let both = |take, give| {

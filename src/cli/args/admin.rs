@@ -270,3 +270,29 @@ pub(in crate::cli) enum ExportStatus {
     Expired,
     Refunded,
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = help::VERDICTS)]
+pub(in crate::cli) struct VerifyArgs {
+    /// The event
+    #[arg(value_name = "EVENT")]
+    pub(in crate::cli) event: EventId,
+
+    #[command(flatten)]
+    pub(in crate::cli) admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = help::VERDICTS)]
+pub(in crate::cli) struct ReconcileArgs {
+    /// The event
+    #[arg(value_name = "EVENT")]
+    pub(in crate::cli) event: EventId,
+
+    /// Carry the plan out, and verify again; without it nothing is changed
+    #[arg(long)]
+    pub(in crate::cli) apply: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) admin: AdminArgs,
+}

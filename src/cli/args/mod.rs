@@ -59,6 +59,12 @@ pub(super) enum Command {
     #[command(after_help = help::EXPORT)]
     Export(ExportArgs),
 
+    /// Prove that an event's books balance: capacity, reservations, seats, orders
+    Verify(VerifyArgs),
+
+    /// Say how to repair what a hand put out of balance, or repair it
+    Reconcile(ReconcileArgs),
+
     /// Look at everything `serve` needs before it is needed
     Check,
 
