@@ -16,6 +16,7 @@ use inventory_api::store::{
 };
 
 use crate::life::{applied, refused};
+use crate::network::fault;
 use crate::relay::Act;
 use crate::stage::*;
 
@@ -375,13 +376,11 @@ fn sales_in_the_way_are_waited_out() {
     on_shard(async {
         let (store, relay) = behind_relay().await;
         create(&store, 10, 1).await;
-        let name = "com.amazonaws.dynamodb.v20120810#";
-        let conflict =
-            format!(r#"{{"__type":"{name}TransactionConflictException","message":"m"}}"#);
+        let conflict = fault(400, "TransactionConflictException");
         relay.next(Act::Pass);
         // More often than one call is repeated by itself.
         for _ in 0..limits::STORE_ADMIN_TRIES_MAX + 2 {
-            relay.next(Act::Answer(400, conflict.clone()));
+            relay.next(conflict.clone());
         }
         let before = relay.requests();
         let set = store.set_total(&event(), 11).await.unwrap();
@@ -390,11 +389,9 @@ fn sales_in_the_way_are_waited_out() {
         let sent = relay.requests() - before;
         assert_eq!(sent, 2 + limits::STORE_ADMIN_TRIES_MAX as usize + 2 + 1);
 
-        let cancelled = format!(
-            r#"{{"__type":"{name}TransactionCanceledException","CancellationReasons":
-                [{{"Code":"TransactionConflict"}}]}}"#
-        );
-        relay.next(Act::Answer(400, cancelled));
+        let cancelled = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+            "CancellationReasons":[{"Code":"TransactionConflict"}]}"#;
+        relay.next(Act::Answer(400, cancelled.to_owned()));
         let seats = [(seat_id("A-1"), SeatFacts::default())];
         store.put_seats(&event(), 1, &seats).await.unwrap();
         let SeatsRead::Found(found) = store.read_seats(&event(), 1).await else {
