@@ -163,7 +163,6 @@ impl<R: Rng> Search<'_, R> {
             if !self.may_have(row, qty) {
                 continue;
             }
-            let seats = self.rows[row].seats();
             let from = match row == start {
                 true => self.seat_by_lot(row),
                 false => self.rows[row].start as usize,
