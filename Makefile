@@ -6,7 +6,7 @@ CARGO ?= cargo
 # Options for the programs: make run ARGS="serve", make bench-wire ARGS="--rounds 9".
 ARGS ?=
 
-.PHONY: help all build run demo test lint format generate bench-wire blackbox ci
+.PHONY: help all build run demo test lint format generate bench-wire blackbox bench-expiry ci
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,13 +36,18 @@ format: ## Format the code
 # Nothing generated is kept in the tree: cargo compiles proto/ whenever a contract changes. The
 # touch makes it do so now.
 generate: ## Compile the contracts under proto/ anew
-	touch proto/inventory
+	touch proto/inventory proto/reservation proto/common
 	$(CARGO) build --package inventory-proto
 
 bench-wire: ## Server CPU per request against a tonic twin (needs h2load; ARGS="--rounds 9")
 	$(CARGO) build --release --bin inventory-api
 	$(CARGO) build --release --package inventory-bench
 	target/release/wire_cost --max-ratio 0.55 $(ARGS)
+
+bench-expiry: ## What 100,000 holds that end in one second do to commits (ARGS="--stripes 8")
+	$(CARGO) build --release --bin inventory-api
+	$(CARGO) build --release --package inventory-bench
+	target/release/expiry_storm $(ARGS)
 
 blackbox: ## Play foreign clients from pip against the server (ARGS="--slow")
 	tests/blackbox/run.sh $(ARGS)

@@ -8,14 +8,28 @@ use std::fmt::Write as _;
 use prost_build::{Method, Service, ServiceGenerator};
 
 /// The contracts served by the shards; cold services are tonic's and need no glue.
-const HOT_PROTOS: [&str; 1] = ["inventory/v1/inventory.proto"];
+const HOT_PROTOS: [&str; 2] = [
+    "inventory/v1/inventory.proto",
+    "reservation/v1/inventory.proto",
+];
+
+/// Their packages and those they import, and where the `inventory-proto` crate has each.
+const PACKAGES: [(&str, &str); 3] = [
+    (".inventory.v1", "::inventory_proto::inventory::v1"),
+    (".reservation.v1", "::inventory_proto::reservation::v1"),
+    (".common.v1", "::inventory_proto::common::v1"),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=proto/inventory");
+    let mut config = prost_build::Config::new();
+    for (package, path) in PACKAGES {
+        let folder = package.trim_start_matches('.').replace('.', "/");
+        println!("cargo:rerun-if-changed=proto/{folder}");
+        config.extern_path(package, path);
+    }
     let descriptors = protox::compile(HOT_PROTOS, ["proto"])?;
-    prost_build::Config::new()
-        .extern_path(".inventory.v1", "::inventory_proto::inventory::v1")
+    config
         .service_generator(Box::new(HotServices))
         .compile_fds(descriptors)?;
     Ok(())

@@ -3,10 +3,21 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 /// Every contract of the project; `build.rs` of the server reads the same folder.
-const PROTOS: [&str; 2] = ["inventory/v1/inventory.proto", "inventory/v1/admin.proto"];
+const PROTOS: [&str; 5] = [
+    "inventory/v1/inventory.proto",
+    "inventory/v1/admin.proto",
+    "inventory/v1/audit.proto",
+    "reservation/v1/inventory.proto",
+    "common/v1/common.proto",
+];
+
+/// Their folders.
+const PACKAGES: [&str; 3] = ["inventory", "reservation", "common"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=inventory");
+    for package in PACKAGES {
+        println!("cargo:rerun-if-changed={package}");
+    }
     let descriptors = protox::compile(PROTOS, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), prost_encode(&descriptors))?;

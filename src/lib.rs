@@ -5,6 +5,7 @@
 //! wires, [`cli`] is on top. `docs/ARCHITECTURE.md` has the picture.
 
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod demo;

@@ -12,6 +12,18 @@ pub const ID_BYTES_MAX: usize = 128;
 /// Longest payment_intent_id, in bytes: keeps a record well under 1 KB, one write unit.
 pub const PAYMENT_INTENT_BYTES_MAX: usize = 256;
 
+/// Longest user_id, idempotency_key or reason, in bytes: taken from clients and not interpreted.
+pub const OPAQUE_BYTES_MAX: usize = 256;
+
+/// Longest name of a section, in bytes.
+pub const SECTION_BYTES_MAX: usize = 128;
+
+/// Default for how long a hold lasts that names no end (HOLD_TTL).
+pub const HOLD_TTL_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Default for the longest hold a client may ask for (HOLD_TTL_MAX).
+pub const HOLD_TTL_MAX_DEFAULT: Duration = Duration::from_secs(15 * 60);
+
 /// Default for the most units one reservation may take (MAX_QTY).
 pub const QTY_MAX_DEFAULT: u32 = 10;
 
@@ -21,11 +33,18 @@ pub const QTY_MAX_CEILING: u32 = 1_000;
 /// The most seats one reservation may name: one reservation must fit a transaction.
 pub const SEATS_PER_RESERVATION_MAX: usize = 10;
 
+/// The most that HOLD_TTL_MAX can be set to.
+pub const HOLD_TTL_CEILING: Duration = Duration::from_secs(24 * 3_600);
+
 /// Largest total of one event, in units.
 pub const EVENT_TOTAL_MAX: i64 = 1_000_000_000;
 
 /// Most stripes of one event: a strong read of all of them stays one BatchGetItem.
 pub const STRIPES_MAX: u16 = 64;
+
+/// Most partition keys over which an event's seats are spread: one sale of a seat writes one unit, a
+/// partition takes 1,000 a second, and a sale of 64,000 seats a second is beyond any event.
+pub const SEAT_KEYS_MAX: u16 = 64;
 
 // ---- The store ----------------------------------------------------------------------------------
 
@@ -35,8 +54,9 @@ pub const TRANSACTION_ACTIONS_MAX: usize = 100;
 /// Bytes of one TransactWriteItems, by DynamoDB's own limit.
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Upper bound of one record as sent, in bytes: three ids, the payment intent, names and hashes.
-pub const RECORD_BYTES_MAX: usize = 2 * 1024;
+/// Upper bound of one record as sent, in bytes: three ids, the payment intent, ten seats, names and
+/// hashes.
+pub const RECORD_BYTES_MAX: usize = 4 * 1024;
 
 /// Reservations in one batch: what a transaction leaves beside one stripe.
 pub const BATCH_MEMBERS_MAX: usize = TRANSACTION_ACTIONS_MAX - 1;
@@ -87,6 +107,17 @@ pub const STORE_UNPROCESSED_ROUNDS_MAX: u32 = 4;
 /// Records examined by one page of a scan: about a tenth of the 1 MB that the store allows.
 pub const STORE_SCAN_PAGE_MAX: i32 = 500;
 
+/// Seats in one page of a read of all: making sense of a page holds the shard for a millisecond or
+/// two, and others have their turn between two pages.
+pub const STORE_SEATS_PAGE_MAX: i32 = 250;
+
+/// Single writes of one call outside the request path that are under way at once.
+pub const STORE_ADMIN_CALLS_AT_ONCE: usize = 8;
+
+/// Looks at an event's stripes while its total is being changed: each but the first means that
+/// somebody else changed it, or bought what was to be taken out, in between.
+pub const SET_TOTAL_ROUNDS_MAX: u32 = 8;
+
 /// Lines a shard logs about the store in one second; what is over is counted, not written.
 pub const STORE_LOG_LINES_PER_SECOND: u32 = 10;
 
@@ -101,6 +132,15 @@ pub const CREDENTIALS_RENEW_AHEAD: Duration = Duration::from_secs(5 * 60);
 
 /// Pause between looks at the credentials' expiry, and after a renewal that failed.
 pub const CREDENTIALS_LOOK_EVERY: Duration = Duration::from_secs(20);
+
+/// Parts of the expiry index for each minute. Every hold and its end write it once: a partition takes
+/// 1,000 writes a second, so that holds and ends together may come to 32,000 a second in a minute.
+/// Stored data: it must not change from one version to the next.
+pub const EXPIRY_SHARDS: u16 = 32;
+
+/// Holds in one page of those that are due: a transaction's worth and some, for many have ended
+/// already when they are found; making sense of them holds the shard for about a millisecond.
+pub const STORE_DUE_PAGE_MAX: usize = 200;
 
 /// How long `tables create` waits for a table or an index to become ACTIVE.
 pub const TABLE_ACTIVE_WAIT_MAX: Duration = Duration::from_secs(180);
@@ -123,6 +163,10 @@ pub const TOMBSTONE_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Members waiting in one lane: at 99 per 20 ms about 1.6 s of work, beyond any useful deadline.
 pub const LANE_QUEUE_MAX: usize = 8_192;
 
+/// Holds past their time waiting in one lane to be given back: a few batches. The reclaimer comes
+/// back for the rest.
+pub const LANE_QUIET_MAX: usize = 1_024;
+
 /// A full lane looks this often for callers that have gone: looking costs a pass over the queue,
 /// which must not become the price of every call that is shed.
 pub const LANE_SWEEP_EVERY: Duration = Duration::from_millis(10);
@@ -141,6 +185,44 @@ pub const CALLS_WAITING_MAX: usize = 2 * OPERATIONS_IN_FLIGHT_MAX;
 
 /// Calls joined to, or queued behind, one reservation_id in flight.
 pub const CALLS_PER_RESERVATION_MAX: usize = 64;
+
+/// How often one operation may find its record or its seats other than its write was for. Each time
+/// it knows more; this many times over it is told to come back.
+pub const TURNS_PER_OPERATION_MAX: u32 = 16;
+
+/// Times a choice of seats may meet others' seats before it waits for them to be read anew: each time
+/// it learns of the seats it met, and of a house that others have half sold that is too little.
+pub const SEAT_COLLISIONS_MAX: u32 = 1;
+
+/// Loose lanes of one event on a shard, for writes that touch nothing shared: a few transactions
+/// side by side hide the store's latency, and batches still form.
+pub const LOOSE_LANES: u16 = 4;
+
+/// Loose lanes of a seated event on the shard that owns it: all of its reservations go through them.
+pub const SEAT_LANES: u16 = 8;
+
+/// Beyond so many ends of expired holds under way on a shard they are bundled: fewer fit beside the
+/// sales in one transaction of the stripe.
+pub const BUNDLE_FROM: usize = 24;
+
+/// Reads of records that a shard has under way at a time, of up to [`BATCH_GET_KEYS_MAX`] each.
+pub const LOOKUPS_IN_FLIGHT_MAX: usize = 4;
+
+/// Operations of one event waiting for a seat that another one is about to take.
+pub const SEAT_WAITERS_MAX: usize = 8_192;
+
+/// Events whose seats a shard remembers, but for those with something under way.
+pub const SEAT_DESKS_MAX: usize = 64;
+
+/// How old the map of an event's seats may be when a question is answered from it, at least: reading
+/// it anew costs a read of every seat, so the bound grows with the time a read takes.
+pub const SEAT_MAP_AGE_MIN: Duration = Duration::from_secs(1);
+
+/// How old it may be at most.
+pub const SEAT_MAP_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// The part of its time that a shard may spend on reading one event's seats: one in this many.
+pub const SEAT_MAP_READ_SHARE: u64 = 16;
 
 /// Calls waiting for one read of one event.
 pub const READ_WAITERS_MAX: usize = 16_384;
@@ -177,6 +259,17 @@ pub const SEAT_ORPHANS_COMPARED_MAX: usize = 4_096;
 /// Free seats side by side beyond which a run is taken to be seats without rows, and cut anywhere
 /// rather than at its ends: longer than the rows of nearly every house.
 pub const SEAT_RUN_LONG: usize = 64;
+
+/// Names of events that a shard remembers, for answers about an event.
+pub const EVENT_NAMES_KNOWN_MAX: usize = 4_096;
+
+/// How long it remembers them: a name changes rarely, and an operator who changed one wants to see
+/// it.
+pub const EVENT_NAME_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// How long an answer that is there waits for what only adorns it (a seat's row, an event's name),
+/// and never for more than half of what the caller has left.
+pub const ADORNMENT_WAIT_MAX: Duration = Duration::from_millis(100);
 
 // ---- The wire -----------------------------------------------------------------------------------
 
@@ -290,6 +383,35 @@ pub const RING_BUFFER_BYTES: usize = 64 * 1024;
 /// Messages waiting in one shard's inbox from other shards and the side thread.
 pub const INBOX_MAX: usize = 65_536;
 
+/// Pause between two looks of a shard for holds that are past their time. What is found is given
+/// back within five seconds of its time: this, the lag of the index, and a few transactions.
+pub const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
+
+/// Keys of the expiry index that a shard works through at a time.
+pub const RECLAIM_KEYS_AT_ONCE: usize = 4;
+
+/// Holds of one page of the index, whose ends are under way together.
+pub const RECLAIM_PAGE: usize = 200;
+
+/// How far into a minute the one before it is looked at each time.
+pub const RECLAIM_LOOK_BACK: Duration = Duration::from_secs(15);
+
+/// After that it is looked at once in so many rounds.
+pub const RECLAIM_LAST_MINUTE_EVERY: u32 = 8;
+
+/// Once in so many rounds, about every five minutes, all minutes are looked at that a hold which
+/// was missed may lie in.
+pub const RECLAIM_WIDE_EVERY: u32 = 120;
+
+/// How many minutes that is at most; what is older is found by the next start.
+pub const RECLAIM_WIDE_MINUTES: u64 = 30;
+
+/// How long one reclaim may wait for its write before it is left to the next round.
+pub const RECLAIM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A store that cannot be asked for expired holds is complained about this often.
+pub const RECLAIM_COMPLAIN_EVERY: Duration = Duration::from_secs(30);
+
 /// Default for the settled answers a shard remembers (IDEMPOTENCY_CACHE_SIZE).
 pub const ANSWERS_CACHED_DEFAULT: usize = 10_000;
 
@@ -362,6 +484,40 @@ pub const ADMIN_CALLS_PER_CONNECTION_MAX: usize = 32;
 /// How long an admin call may take: a transaction with its retries, many times over.
 pub const ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// One message on ADMIN_PORT: [`SEATS_PER_CHUNK_MAX`] seats with every text at its longest.
+pub const ADMIN_MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// Violations that one refusal names: enough to see what is wrong with a file, and less than the
+/// 16 KiB of header that clients take.
+pub const VIOLATIONS_TOLD_MAX: usize = 20;
+
+/// Seats in one message of an import, or in one call that blocks them: five transactions.
+pub const SEATS_PER_CHUNK_MAX: usize = 500;
+
+/// Seats written by one transaction of an import.
+pub const SEATS_WRITTEN_AT_ONCE_MAX: usize = TRANSACTION_ACTIONS_MAX;
+
+/// Writes of one import in flight: at 20 ms each 40,000 seats a second, beyond what a table takes.
+pub const SEAT_WRITES_IN_FLIGHT_MAX: usize = 8;
+
+/// Imports under way at once: they share the table's write units with the sale.
+pub const IMPORTS_MAX: usize = 4;
+
+/// What an import that found no place is told to wait: others take seconds.
+pub const IMPORTS_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// How long an import waits for the client's next message.
+pub const ADMIN_CHUNK_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Section, row or number of a seat, in bytes: a seat's item stays under 1 KB, one write unit.
+pub const SEAT_TEXT_BYTES_MAX: usize = 64;
+
+/// Name or venue of an event, in bytes.
+pub const EVENT_TEXT_BYTES_MAX: usize = 256;
+
+/// Largest price, in the currency's smallest unit: exact in every number format on the way.
+pub const PRICE_AMOUNT_MAX: i64 = 1_000_000_000_000;
+
 /// Age at which a connection to ADMIN_PORT is cut, whatever it does: the longest call is far shorter.
 pub const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 
@@ -371,6 +527,55 @@ pub const SIDE_STOP_GRACE: Duration = Duration::from_secs(2);
 
 /// Pause after an accept that failed (no descriptors left), so that the loop does not spin.
 pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+// ---- The audit ----------------------------------------------------------------------------------
+
+/// Live reservations of one event that an audit keeps in memory: about 170 bytes each, so a sixth of
+/// a GiB at most.
+pub const AUDIT_RECORDS_MAX: usize = 1_000_000;
+
+/// Seats of one event that an audit keeps in memory: more than any venue has.
+pub const AUDIT_SEATS_MAX: usize = 500_000;
+
+/// Audits of one process at a time: their memory is bounded each.
+pub const AUDITS_MAX: usize = 1;
+
+/// Items that one page of an audit examines: reading a page takes a shard about a millisecond, and
+/// the sale waits no longer for it.
+pub const AUDIT_PAGE_ITEMS: i32 = 200;
+
+/// Pause between two pages, which belongs to the sale.
+pub const AUDIT_PAGE_PAUSE: Duration = Duration::from_millis(1);
+
+/// Times an audit reads the records of an event whose stripes move: each reads the whole table.
+pub const AUDIT_ROUNDS_MAX: u32 = 3;
+
+/// Looks at one seat that changes hands between looks.
+pub const AUDIT_LOOKS_MAX: u32 = 4;
+
+/// Seats looked at again in one read; with the records of each it must fit a transaction's items.
+pub const AUDIT_SEATS_PER_LOOK: usize = 20;
+
+/// Records read beside one seat: two that claim it, the one it names, and one more that just came.
+pub const AUDIT_RECORDS_PER_SEAT: usize = 4;
+
+/// Seats looked at again in one audit: past it the event needs more than this tool.
+pub const AUDIT_SUSPECTS_MAX: usize = 20_000;
+
+/// Breaches, overdue holds and repairs that are told one by one; the rest is a number.
+pub const AUDIT_TOLD_MAX: usize = 50;
+
+/// Repairs of one run, each a write of its own. What is left over is left to the next run.
+pub const AUDIT_REPAIRS_MAX: usize = 5_000;
+
+/// How long one audit may take, repairs and second reading included.
+pub const AUDIT_TIME_MAX: Duration = Duration::from_secs(540);
+
+/// How often an audit that is under way says how far it is.
+pub const AUDIT_PROGRESS_EVERY: Duration = Duration::from_millis(250);
+
+/// Messages of an audit that wait for a slow reader.
+pub const AUDIT_MESSAGES_MAX: usize = 16;
 
 // ---- What can be configured, and how far --------------------------------------------------------
 
@@ -391,6 +596,9 @@ pub const STORE_READ_RETRIES_MAX: u32 = 10;
 
 /// The most streams per connection that can be set: what a shard takes in flight altogether.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = OPERATIONS_IN_FLIGHT_MAX as u32;
+
+/// Shortest hold that can be set: shorter ends before its buyer has seen it.
+pub const HOLD_TTL_MIN: Duration = Duration::from_secs(1);
 
 /// Shortest pause between the server's own pings that can be set: shorter is a load of its own.
 pub const KEEP_ALIVE_PERIOD_MIN: Duration = Duration::from_secs(1);
@@ -435,6 +643,27 @@ pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a command waits for the answer: creating an event writes up to [`STRIPES_MAX`] items.
 pub const COMMAND_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Events that `event list` sorts and prints: as many as memory takes without a thought.
+pub const EVENTS_LISTED_MAX: usize = 100_000;
+
+/// One message of a listing: a page of [`STORE_SCAN_PAGE_MAX`] reservations with all they can have.
+pub const ADMIN_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of a file of seats: [`SEATS_PER_EVENT_MAX`] lines with every text at its longest.
+pub const IMPORT_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// Bytes of one line of JSON in it.
+pub const IMPORT_LINE_BYTES_MAX: usize = 16 * 1024;
+
+/// Wrong lines that an import tells; the others are counted.
+pub const IMPORT_PROBLEMS_SHOWN: usize = 20;
+
+/// How long an import waits for a server that takes nothing: longer than any write it makes of it.
+pub const IMPORT_STALL_MAX: Duration = Duration::from_secs(30);
+
+/// Pause between two pings of a command that waits: a server that has gone is found out.
+pub const COMMAND_PING_EVERY: Duration = Duration::from_secs(10);
+
 /// How long `health` waits in all: probes are usually given little more.
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -476,11 +705,27 @@ const _: () = {
     assert!(LOG_VALUE_BYTES_MAX <= LOG_WRITE_BYTES);
     assert!(HTTP_HEADER_TIMEOUT.as_micros() < HTTP_CONNECTION_AGE_MAX.as_micros());
     assert!(ADMIN_CALL_TIMEOUT.as_micros() < ADMIN_CONNECTION_AGE_MAX.as_micros());
+    assert!(ADMIN_CHUNK_WAIT_MAX.as_micros() < ADMIN_CONNECTION_AGE_MAX.as_micros());
+    assert!(IMPORT_STALL_MAX.as_micros() > ADMIN_CALL_TIMEOUT.as_micros());
+    // Prices, ids, texts and their framing.
+    assert!(
+        SEATS_PER_CHUNK_MAX * (ID_BYTES_MAX + 3 * SEAT_TEXT_BYTES_MAX + 48)
+            <= ADMIN_MESSAGE_BYTES_MAX
+    );
     assert!(SCRAPE_TIMEOUT.as_micros() < SIDE_STOP_GRACE.as_micros());
     assert!(SIDE_STOP_GRACE.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
     assert!(BATCH_MEMBERS_MAX < TRANSACTION_ACTIONS_MAX);
+    assert!(AUDIT_SEATS_PER_LOOK * (1 + AUDIT_RECORDS_PER_SEAT) <= TRANSACTION_ACTIONS_MAX);
+    assert!(AUDIT_TIME_MAX.as_secs() < ADMIN_CONNECTION_AGE_MAX.as_secs());
+    assert!(AUDIT_PAGE_ITEMS <= STORE_SCAN_PAGE_MAX);
     assert!(RECORD_BYTES_MAX * TRANSACTION_ACTIONS_MAX < TRANSACTION_BYTES_MAX);
-    assert!(4 * ID_BYTES_MAX + PAYMENT_INTENT_BYTES_MAX < RECORD_BYTES_MAX);
+    // With what the request adds to each seat: its type, quotes, a comma.
+    assert!(
+        4 * ID_BYTES_MAX
+            + PAYMENT_INTENT_BYTES_MAX
+            + SEATS_PER_RESERVATION_MAX * (ID_BYTES_MAX + 16)
+            < RECORD_BYTES_MAX
+    );
     assert!(STRIPES_MAX as usize <= BATCH_GET_KEYS_MAX);
     // A reservation drawn from every stripe must still fit one transaction.
     assert!((STRIPES_MAX as usize) < TRANSACTION_ACTIONS_MAX);
@@ -497,6 +742,9 @@ const _: () = {
     assert!(SEAT_RUNS_COMPARED <= SEAT_ORPHANS_COMPARED_MAX);
     // Seats are numbered by 32 bits.
     assert!(SEATS_PER_EVENT_MAX < u32::MAX as usize);
+    assert!(HOLD_TTL_MIN.as_millis() <= HOLD_TTL_DEFAULT.as_millis());
+    assert!(HOLD_TTL_DEFAULT.as_millis() <= HOLD_TTL_MAX_DEFAULT.as_millis());
+    assert!(HOLD_TTL_MAX_DEFAULT.as_millis() <= HOLD_TTL_CEILING.as_millis());
     // Every shard registers the buffer with three rings, within what is said of it.
     assert!(3 * RING_BUFFER_BYTES as u64 <= MEMLOCK_SHARD_BYTES);
     assert!(MEMLOCK_SHARD_BYTES <= MEMLOCK_FLOOR_BYTES);

@@ -55,6 +55,7 @@ fn settings(readiness: &Readiness) -> SideSettings {
     SideSettings {
         metrics: free_port(),
         admin: Some((free_port(), Arc::new(admin::Events::default()))),
+        audit: None,
         scrape: Arc::new(Shards { all: true }),
         readiness: readiness.clone(),
         build: BuildInfo {

@@ -48,6 +48,17 @@ impl Peer {
         arguments: &[&str],
         core: Option<usize>,
     ) -> Result<Self, PeerError> {
+        Self::start_with(name, program, arguments, core, &[]).await
+    }
+
+    /// As [`Peer::start`], with these variables set beside or instead of the usual ones.
+    pub async fn start_with(
+        name: &'static str,
+        program: &Path,
+        arguments: &[&str],
+        core: Option<usize>,
+        variables: &[(&str, &str)],
+    ) -> Result<Self, PeerError> {
         if !program.is_file() {
             return Err(PeerError::NotBuilt(program.display().to_string()));
         }
@@ -59,6 +70,7 @@ impl Peer {
                 ("ADMIN_PORT", "0"),
                 ("SHARDS", "1"),
             ])
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -11,7 +11,8 @@ use std::{
 };
 
 use inventory_proto::inventory::v1::{
-    CheckReq, CheckRes, CommitReq, CommitRes, ReleaseReq, ReleaseRes, SeatRef,
+    CheckReq, CheckRes, CommitReq, CommitRes, GetReservationReq, GetReservationRes, PlaceHoldReq,
+    PlaceHoldRes, ReleaseReq, ReleaseRes, SeatRef,
     inventory_server::{Inventory, InventoryServer},
 };
 use tonic::{
@@ -179,6 +180,17 @@ impl Inventory for Twin {
         Ok(Response::new(ReleaseRes {
             status: "RELEASED".to_owned(),
         }))
+    }
+
+    async fn place_hold(&self, _: Request<PlaceHoldReq>) -> Result<Response<PlaceHoldRes>, Status> {
+        Err(Status::unimplemented("the twin sells, it does not hold"))
+    }
+
+    async fn get_reservation(
+        &self,
+        _: Request<GetReservationReq>,
+    ) -> Result<Response<GetReservationRes>, Status> {
+        Err(Status::unimplemented("the twin shows no reservations"))
     }
 }
 

@@ -18,7 +18,8 @@ use inventory_bench::{
     twin::{Twin, bind, router},
 };
 use inventory_proto::inventory::v1::{
-    CheckReq, CheckRes, CommitReq, CommitRes, ReleaseReq, ReleaseRes, inventory_server::Inventory,
+    CheckReq, CheckRes, CommitReq, CommitRes, GetReservationReq, GetReservationRes, PlaceHoldReq,
+    PlaceHoldRes, ReleaseReq, ReleaseRes, inventory_server::Inventory,
 };
 use tokio::sync::{oneshot, watch};
 use tonic::{Code, Request, Response, Status};
@@ -139,6 +140,20 @@ impl Inventory for Liar {
             }));
         }
         answer
+    }
+
+    async fn place_hold(
+        &self,
+        request: Request<PlaceHoldReq>,
+    ) -> Result<Response<PlaceHoldRes>, Status> {
+        self.twin.place_hold(request).await
+    }
+
+    async fn get_reservation(
+        &self,
+        request: Request<GetReservationReq>,
+    ) -> Result<Response<GetReservationRes>, Status> {
+        self.twin.get_reservation(request).await
     }
 }
 

@@ -1,193 +1,100 @@
-//! `inventory.v1.Inventory`: the handlers of contract A.
-//!
-//! A repeat of a settled reservation is answered on the spot, without an await. Everything else is
-//! handed to the driver; the future that waits for the answer may be dropped, the write goes on.
+//! `inventory.v1.Inventory`: the handlers of contract A. Whatever is not a success is a gRPC status.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
 
-use futures::FutureExt;
-use futures::channel::oneshot;
 use inventory_proto::inventory::v1::{
-    CheckReq, CheckRes, CommitReq, CommitRes, ReleaseReq, ReleaseRes, SeatRef,
+    CheckReq, CheckRes, CommitReq, CommitRes, GetReservationReq, GetReservationRes, PlaceHoldReq,
+    PlaceHoldRes, ReleaseReq, ReleaseRes, SeatRef,
 };
 
+use super::clerk::{Clerk, Failure, Request, kind, kind_answered};
+use super::convert;
 use super::refusal::{self, Subject};
-use super::validate::{Violations, Wanted};
-use crate::domain::answer::{Answer, Refusal};
-use crate::domain::effect::Availability;
-use crate::domain::ids::{EventId, Fingerprint, ReservationId};
-use crate::domain::operation::{Operation, Verb};
+use super::validate::{INVENTORY, Violations};
+use crate::domain::answer::Answer;
+use crate::domain::ids::{EventId, SeatId};
+use crate::domain::operation::{Expect, Verb, Wanted};
+use crate::domain::question::{Found, Question};
+use crate::domain::time::UnixMillis;
+use crate::domain::transaction::ReservationState;
 use crate::runtime::clock;
-use crate::shard::driver::Driver;
-use crate::telemetry::recorder::{InventoryType, Recorder};
+use crate::store::StoredRecord;
 use crate::wire::{Call, Inventory, Status};
 
+const HELD: &str = "HELD";
 const CONFIRMED: &str = "CONFIRMED";
 const RELEASED: &str = "RELEASED";
+const EXPIRED: &str = "EXPIRED";
+const REFUNDED: &str = "REFUNDED";
 
 /// One per shard.
 pub struct InventoryHandlers {
-    driver: Rc<Driver>,
-    recorder: Rc<Recorder>,
-    qty_max: u32,
-}
-
-/// A valid commit or release.
-struct Request {
-    event: EventId,
-    reservation: ReservationId,
-    wanted: Wanted,
+    clerk: Rc<Clerk>,
 }
 
 impl InventoryHandlers {
-    pub fn new(driver: Rc<Driver>, recorder: Rc<Recorder>, qty_max: u32) -> Self {
-        Self {
-            driver,
-            recorder,
-            qty_max,
-        }
-    }
-
-    /// The answer to a repeat of a settled reservation, or the way to the answer.
-    ///
-    /// What has to wait is boxed: a call answered from memory then carries no room for it, and
-    /// moving that room was a tenth of the call's cost.
-    fn begin<'a>(
-        &'a self,
-        call: &'a Call,
-        verb: Verb,
-        request: Request,
-        payment: String,
-    ) -> Begun<'a> {
-        let Request {
-            event,
-            reservation,
-            wanted,
-        } = request;
-        let qty = match wanted {
-            Wanted::Quantity(qty) => qty,
-            Wanted::Seats(seats) => {
-                let subject = subject(&event, Some(&reservation));
-                return Begun::Waits(Box::pin(async move {
-                    Err(self.no_such_seats(call, event, &seats, &subject).await)
-                }));
-            }
-        };
-        let operation = Operation {
-            verb,
-            fingerprint: Fingerprint::of_quantity(&event, qty),
-            reservation,
-            event,
-            wanted: crate::domain::operation::Wanted::Quantity(qty),
-            section: None,
-            hold_until: None,
-            expect: crate::domain::operation::Expect::New,
-            payment_intent: payment,
-            deadline: call.deadline,
-        };
-        let replayed = self.driver.replay(&operation, call.arrived);
-        self.recorder.idempotency(label(verb), replayed.is_some());
-        match replayed {
-            Some(Answer::Refused(why)) => {
-                Begun::Answered(Err(self.refused(&why, &subject_of(&operation))))
-            }
-            Some(answer) => Begun::Answered(Ok(answer)),
-            None => Begun::Waits(Box::pin(self.submit(call, operation))),
-        }
-    }
-
-    /// Runs one operation to its answer.
-    async fn submit(&self, call: &Call, operation: Operation) -> Result<Answer, Status> {
-        let subject = subject_of(&operation);
-        match answer_of(self.driver.submit(operation), call, &subject).await? {
-            Answer::Refused(why) => Err(self.refused(&why, &subject)),
-            answer => Ok(answer),
-        }
-    }
-
-    fn refused(&self, why: &Refusal, subject: &Subject) -> Status {
-        let status = refusal::status_of(why, subject);
-        if met_another(why) {
-            self.recorder.conflict(status.reason());
-        }
-        status
-    }
-
-    async fn stock(
-        &self,
-        call: &Call,
-        event: EventId,
-        qty: u32,
-        about: &Subject,
-    ) -> Result<Availability, Status> {
-        let found = answer_of(self.driver.check(event, qty), call, about).await?;
-        found.map_err(|why| refusal::status_of(&why, about))
-    }
-
-    /// Quantity events have no seats; whether the event exists at all is told first.
-    async fn no_such_seats(
-        &self,
-        call: &Call,
-        event: EventId,
-        seats: &[String],
-        about: &Subject,
-    ) -> Status {
-        match self.stock(call, event, 1, about).await {
-            Ok(_) => refusal::seats_not_found(seats, about),
-            Err(status) => status,
-        }
+    pub fn new(clerk: Rc<Clerk>) -> Self {
+        Self { clerk }
     }
 
     fn request(
         &self,
+        mut violations: Violations,
         event: String,
         reservation: String,
         qty: i32,
         seats: Vec<SeatRef>,
-        payment: &str,
     ) -> Result<Request, Status> {
-        let mut violations = Violations::default();
         let event = violations.event(event);
         let reservation = violations.reservation(reservation);
-        let wanted = violations.wanted(qty, seat_ids(seats), self.qty_max);
-        violations.payment_intent(payment);
-        match (event, reservation, wanted, violations.is_empty()) {
-            (Some(event), Some(reservation), Some(wanted), true) => Ok(Request {
-                event,
-                reservation,
-                wanted,
-            }),
-            (event, reservation, ..) => {
-                let about = Subject::of(event, reservation);
-                Err(refusal::invalid(violations, &about))
-            }
-        }
+        let wanted = violations.wanted(qty, seat_ids(seats), self.clerk.qty_max());
+        Request::checked(violations, event, reservation, wanted)
     }
-}
 
-/// A commit or release that has been looked at.
-enum Begun<'a> {
-    Answered(Result<Answer, Status>),
-    Waits(Pin<Box<dyn Future<Output = Result<Answer, Status>> + 'a>>),
-}
-
-impl Begun<'_> {
-    async fn end(self) -> Result<Answer, Status> {
-        match self {
-            Self::Answered(answer) => answer,
-            Self::Waits(answer) => answer.await,
+    async fn availability(
+        &self,
+        call: &Call,
+        event: EventId,
+        wanted: Wanted,
+    ) -> Result<CheckRes, Failure> {
+        let question = match wanted {
+            Wanted::Quantity(qty) => Question::Availability { qty, section: None },
+            Wanted::Seats(seats) => Question::Seats { seats },
+            Wanted::Whatever => return Err(Failure::Unanswered(refusal::unexpected())),
+        };
+        let available = |available| CheckRes {
+            available,
+            unavailable_seats: Vec::new(),
+        };
+        match self.clerk.ask(call, event, question).await? {
+            Found::Units {
+                available: some, ..
+            } => Ok(available(some)),
+            Found::Offer { seats, .. } => Ok(available(!seats.is_empty())),
+            Found::Seats { known, unknown } => {
+                let now = clock::now().unix;
+                let taken = known.into_iter().filter(|s| !convert::is_free(s, now));
+                let taken = taken.map(|seat| seat.id).chain(unknown);
+                let unavailable_seats: Vec<String> = taken.map(SeatId::into_string).collect();
+                Ok(CheckRes {
+                    available: unavailable_seats.is_empty(),
+                    unavailable_seats,
+                })
+            }
+            Found::Status(_) => Err(Failure::Unanswered(refusal::unexpected())),
         }
     }
 }
 
 impl Inventory for InventoryHandlers {
     async fn check_availability(&self, call: &Call, request: CheckReq) -> Result<CheckRes, Status> {
-        let mut violations = Violations::default();
+        let mut violations = Violations::of(INVENTORY);
         let event = violations.event(request.event_id);
-        let wanted = violations.wanted(request.qty, seat_ids(request.seat_ids), self.qty_max);
+        let wanted = violations.wanted(
+            request.qty,
+            seat_ids(request.seat_ids),
+            self.clerk.qty_max(),
+        );
         let (event, wanted) = match (event, wanted) {
             (Some(event), Some(wanted)) => (event, wanted),
             (event, _) => {
@@ -195,24 +102,15 @@ impl Inventory for InventoryHandlers {
                 return Err(refusal::invalid(violations, &about));
             }
         };
-        let about = subject(&event, None);
-        let (qty, seats) = match wanted {
-            Wanted::Quantity(qty) => (qty, Vec::new()),
-            Wanted::Seats(seats) => (1, seats),
-        };
-        let found = Box::pin(self.stock(call, event, qty, &about)).await;
-        let answer = found.map(|found| CheckRes {
-            // Quantity events have no seats, and unknown seats are never available.
-            available: found.available && seats.is_empty(),
-            unavailable_seats: seats,
-        });
+        let kind = kind(&wanted);
+        let answer = Box::pin(self.availability(call, event, wanted)).await;
         let result = match &answer {
             Ok(found) if found.available => "available",
             Ok(_) => "unavailable",
             Err(_) => "error",
         };
-        self.recorder.check(InventoryType::Quantity, result);
-        answer
+        self.clerk.recorder().check(kind, result);
+        answer.map_err(Failure::into_status)
     }
 
     async fn commit_reservation(
@@ -220,118 +118,123 @@ impl Inventory for InventoryHandlers {
         call: &Call,
         request: CommitReq,
     ) -> Result<CommitRes, Status> {
-        let payment = request.payment_intent_id;
-        let checked = self.request(
+        let mut violations = Violations::of(INVENTORY);
+        violations.payment_intent(&request.payment_intent_id);
+        let mut checked = self.request(
+            violations,
             request.event_id,
             request.reservation_id,
             request.qty,
             request.seat_ids,
-            &payment,
         )?;
-        let outcome = self.begin(call, Verb::Commit, checked, payment).end().await;
-        let status = outcome.as_ref().map_or_else(Status::reason, |_| CONFIRMED);
-        self.recorder.commit(InventoryType::Quantity, status);
-        match outcome? {
+        checked.payment_intent = request.payment_intent_id;
+        let kind = kind(&checked.wanted);
+        let operation = checked.operation(Verb::Commit, Expect::New, call);
+        let outcome = self.clerk.begin(call, operation).end().await;
+        let status = outcome.as_ref().map_or_else(Failure::reason, |_| CONFIRMED);
+        let kind = kind_answered(kind, &outcome);
+        self.clerk.recorder().commit(kind, status);
+        match outcome.map_err(Failure::into_status)? {
             Answer::Confirmed { order, .. } => Ok(CommitRes {
                 order_id: order.to_text(),
                 status: CONFIRMED.to_owned(),
             }),
-            _ => Err(unexpected()),
+            _ => Err(refusal::unexpected()),
         }
     }
 
     async fn release_hold(&self, call: &Call, request: ReleaseReq) -> Result<ReleaseRes, Status> {
         let checked = self.request(
+            Violations::of(INVENTORY),
             request.event_id,
             request.reservation_id,
             request.qty,
             request.seat_ids,
-            "",
         )?;
-        let outcome = self
-            .begin(call, Verb::Release, checked, String::new())
-            .end()
-            .await;
-        let status = outcome.as_ref().map_or_else(Status::reason, |_| RELEASED);
-        self.recorder.release(InventoryType::Quantity, status);
-        match outcome? {
+        let kind = kind(&checked.wanted);
+        let operation = checked.operation(Verb::Release, Expect::Known, call);
+        let outcome = self.clerk.begin(call, operation).end().await;
+        let status = outcome.as_ref().map_or_else(Failure::reason, |_| RELEASED);
+        let kind = kind_answered(kind, &outcome);
+        self.clerk.recorder().release(kind, status);
+        match outcome.map_err(Failure::into_status)? {
             Answer::Released { .. } => Ok(ReleaseRes {
                 status: RELEASED.to_owned(),
             }),
-            _ => Err(unexpected()),
+            _ => Err(refusal::unexpected()),
         }
+    }
+
+    async fn place_hold(&self, call: &Call, request: PlaceHoldReq) -> Result<PlaceHoldRes, Status> {
+        let mut violations = Violations::of(INVENTORY);
+        let section = violations.section(request.section);
+        let wish = request.hold_expires_at;
+        let hold_until = self.clerk.hold_until(&mut violations, wish.as_ref());
+        let mut checked = self.request(
+            violations,
+            request.event_id,
+            request.reservation_id,
+            request.qty,
+            request.seat_ids,
+        )?;
+        checked.section = section;
+        checked.hold_until = hold_until;
+        let kind = kind(&checked.wanted);
+        let operation = checked.operation(Verb::Hold, Expect::New, call);
+        let outcome = self.clerk.begin(call, operation).end().await;
+        let status = outcome.as_ref().map_or_else(Failure::reason, |_| HELD);
+        let kind = kind_answered(kind, &outcome);
+        self.clerk.recorder().hold(kind, status);
+        match outcome.map_err(Failure::into_status)? {
+            Answer::Held {
+                expires_at, seats, ..
+            } => Ok(PlaceHoldRes {
+                status: HELD.to_owned(),
+                hold_expires_at: Some(convert::timestamp(expires_at)),
+                seat_ids: convert::seat_refs(seats.as_deref().unwrap_or_default()),
+            }),
+            _ => Err(refusal::unexpected()),
+        }
+    }
+
+    async fn get_reservation(
+        &self,
+        call: &Call,
+        request: GetReservationReq,
+    ) -> Result<GetReservationRes, Status> {
+        let mut violations = Violations::of(INVENTORY);
+        let Some(reservation) = violations.reservation(request.reservation_id) else {
+            return Err(refusal::invalid(violations, &Subject::default()));
+        };
+        let record = Box::pin(self.clerk.read(call, &reservation)).await;
+        let record = record.map_err(Failure::into_status)?;
+        Ok(shown(record, clock::now().unix))
     }
 }
 
-/// Whether an operation was refused because of what others had done, which is a conflict.
-fn met_another(why: &Refusal) -> bool {
-    match why {
-        Refusal::InsufficientInventory { .. }
-        | Refusal::IdempotencyConflict
-        | Refusal::ReservationReleased
-        | Refusal::ReservationCommitted
-        | Refusal::SeatsUnavailable { .. }
-        | Refusal::HoldExpired
-        | Refusal::EventClosed
-        | Refusal::ReservationNotConfirmed
-        | Refusal::StoreBusy { .. } => true,
-        Refusal::EventNotFound
-        | Refusal::SeatsNotFound { .. }
-        | Refusal::ReservationNotFound
-        | Refusal::DeadlineExceeded
-        | Refusal::Overloaded { .. }
-        | Refusal::StoreUnavailable { .. }
-        | Refusal::Internal => false,
-    }
-}
-
-/// Waits for an answer of the driver until the call's deadline. The wire polls once more then, and
-/// that is when this gives up, with a status that says whom it is about.
-async fn answer_of<T>(
-    mut answer: oneshot::Receiver<T>,
-    call: &Call,
-    about: &Subject,
-) -> Result<T, Status> {
-    poll_fn(|cx| match answer.poll_unpin(cx) {
-        Poll::Ready(Ok(answer)) => Poll::Ready(Ok(answer)),
-        Poll::Ready(Err(_)) => Poll::Ready(Err(refusal::interrupted(about))),
-        Poll::Pending if clock::monotonic() >= call.deadline => {
-            Poll::Ready(Err(refusal::late(about)))
-        }
-        Poll::Pending => Poll::Pending,
-    })
-    .await
-}
-
-fn label(verb: Verb) -> &'static str {
-    match verb {
-        Verb::Commit => "commit",
-        Verb::Release => "release",
-        Verb::Hold => "hold",
-        Verb::Expire => "expire",
-        Verb::Refund => "refund",
+fn shown(record: StoredRecord, now: UnixMillis) -> GetReservationRes {
+    let view = &record.view;
+    let over = view.expires_at.is_some_and(|at| at <= now);
+    let status = match view.state {
+        ReservationState::Held if over => EXPIRED,
+        ReservationState::Held => HELD,
+        ReservationState::Confirmed => CONFIRMED,
+        ReservationState::Released => RELEASED,
+        ReservationState::Expired => EXPIRED,
+        ReservationState::Refunded => REFUNDED,
+    };
+    GetReservationRes {
+        status: status.to_owned(),
+        qty: convert::count(u64::from(record.qty)),
+        seat_ids: convert::seat_refs(view.seats.as_deref().unwrap_or_default()),
+        order_id: view.order.map_or_else(String::new, |order| order.to_text()),
+        hold_expires_at: view.expires_at.map(convert::timestamp),
+        updated_at: Some(convert::timestamp(view.at)),
+        reservation_id: record.reservation.into_string(),
+        event_id: record.event.into_string(),
     }
 }
 
 fn seat_ids(seats: Vec<SeatRef>) -> Vec<String> {
     seats.into_iter().map(|seat| seat.seat_id).collect()
-}
-
-fn subject(event: &EventId, reservation: Option<&ReservationId>) -> Subject {
-    Subject {
-        event: event.to_string(),
-        reservation: reservation.map_or_else(String::new, ToString::to_string),
-    }
-}
-
-fn subject_of(operation: &Operation) -> Subject {
-    subject(&operation.event, Some(&operation.reservation))
-}
-
-/// The rules never answer one verb with the other's success.
-fn unexpected() -> Status {
-    Status::internal(
-        refusal::reason::INTERNAL,
-        "the answer does not fit the call",
-    )
 }

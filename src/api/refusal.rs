@@ -57,92 +57,126 @@ impl Subject {
     }
 }
 
+/// The reason of a refusal, the same on both contracts and in the metrics.
+pub fn reason_of(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::InsufficientInventory { .. } => reason::INSUFFICIENT_INVENTORY,
+        Refusal::EventNotFound => reason::EVENT_NOT_FOUND,
+        Refusal::EventClosed => reason::EVENT_CLOSED,
+        Refusal::SeatsUnavailable { .. } => reason::SEAT_UNAVAILABLE,
+        Refusal::SeatsNotFound { .. } => reason::SEAT_NOT_FOUND,
+        Refusal::IdempotencyConflict => reason::IDEMPOTENCY_CONFLICT,
+        Refusal::ReservationReleased => reason::RESERVATION_RELEASED,
+        Refusal::ReservationCommitted => reason::RESERVATION_COMMITTED,
+        Refusal::HoldExpired => reason::HOLD_EXPIRED,
+        Refusal::ReservationNotFound => reason::RESERVATION_NOT_FOUND,
+        Refusal::ReservationNotConfirmed => reason::RESERVATION_NOT_CONFIRMED,
+        Refusal::DeadlineExceeded => reason::DEADLINE_EXCEEDED,
+        Refusal::Overloaded { .. } => reason::OVERLOADED,
+        Refusal::StoreBusy { .. } => reason::STORE_BUSY,
+        Refusal::StoreUnavailable { .. } => reason::STORE_UNAVAILABLE,
+        Refusal::Internal => reason::INTERNAL,
+    }
+}
+
+/// Whether an operation was refused because of what others had done, which is a conflict.
+pub fn met_another(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::InsufficientInventory { .. }
+        | Refusal::IdempotencyConflict
+        | Refusal::ReservationReleased
+        | Refusal::ReservationCommitted
+        | Refusal::SeatsUnavailable { .. }
+        | Refusal::HoldExpired
+        | Refusal::EventClosed
+        | Refusal::ReservationNotConfirmed
+        | Refusal::StoreBusy { .. } => true,
+        Refusal::EventNotFound
+        | Refusal::SeatsNotFound { .. }
+        | Refusal::ReservationNotFound
+        | Refusal::DeadlineExceeded
+        | Refusal::Overloaded { .. }
+        | Refusal::StoreUnavailable { .. }
+        | Refusal::Internal => false,
+    }
+}
+
 /// The status of a refusal.
 pub fn status_of(refusal: &Refusal, subject: &Subject) -> Status {
+    let reason = reason_of(refusal);
     let status = match refusal {
         Refusal::InsufficientInventory { remaining } => Status::new(
             Code::Aborted,
-            reason::INSUFFICIENT_INVENTORY,
+            reason,
             format!("not enough left: {remaining} remaining"),
         )
         .with_metadata("remaining", remaining.to_string()),
-        Refusal::EventNotFound => {
-            Status::new(Code::NotFound, reason::EVENT_NOT_FOUND, "no such event")
-        }
+        Refusal::EventNotFound => Status::new(Code::NotFound, reason, "no such event"),
         Refusal::EventClosed => Status::new(
             Code::FailedPrecondition,
-            reason::EVENT_CLOSED,
+            reason,
             "the event takes no new reservations",
         ),
         Refusal::SeatsUnavailable { seats } => {
             let seats = listed(seats);
             let said = format!("others have these seats: {seats}");
-            Status::new(Code::Aborted, reason::SEAT_UNAVAILABLE, said)
-                .with_metadata("seat_ids", seats)
+            Status::new(Code::Aborted, reason, said).with_metadata("seat_ids", seats)
         }
         Refusal::SeatsNotFound { seats } => {
             let seats = listed(seats);
             let said = format!("the event has no such seats: {seats}");
-            Status::new(Code::NotFound, reason::SEAT_NOT_FOUND, said)
-                .with_metadata("seat_ids", seats)
+            Status::new(Code::NotFound, reason, said).with_metadata("seat_ids", seats)
         }
         Refusal::HoldExpired => Status::new(
             Code::FailedPrecondition,
-            reason::HOLD_EXPIRED,
-            "the hold is past its time, and what it had is gone",
+            reason,
+            "the hold is past its time and what it had is gone; a new one needs a new reservation_id",
         ),
-        Refusal::ReservationNotFound => Status::new(
-            Code::NotFound,
-            reason::RESERVATION_NOT_FOUND,
-            "there is no such reservation",
-        ),
+        Refusal::ReservationNotFound => {
+            Status::new(Code::NotFound, reason, "there is no such reservation")
+        }
         Refusal::ReservationNotConfirmed => Status::new(
             Code::FailedPrecondition,
-            reason::RESERVATION_NOT_CONFIRMED,
+            reason,
             "only a confirmed reservation can be refunded",
         ),
         Refusal::IdempotencyConflict => Status::new(
             Code::AlreadyExists,
-            reason::IDEMPOTENCY_CONFLICT,
+            reason,
             "this reservation_id was used with another event, quantity or seats",
         ),
         Refusal::ReservationReleased => Status::new(
             Code::FailedPrecondition,
-            reason::RESERVATION_RELEASED,
+            reason,
             "the reservation is released; a new one needs a new reservation_id",
         ),
         Refusal::ReservationCommitted => Status::new(
             Code::FailedPrecondition,
-            reason::RESERVATION_COMMITTED,
+            reason,
             "the reservation is confirmed; a sold ticket is not released",
         ),
         Refusal::DeadlineExceeded => Status::new(
             Code::DeadlineExceeded,
-            reason::DEADLINE_EXCEEDED,
+            reason,
             "the deadline passed before the write was sent; nothing was done",
         ),
         Refusal::Overloaded { retry_after } => Status::new(
             Code::ResourceExhausted,
-            reason::OVERLOADED,
+            reason,
             "too much is queued; nothing was done",
         )
         .with_retry_after(span(*retry_after)),
         Refusal::StoreBusy { retry_after } => Status::new(
             Code::Unavailable,
-            reason::STORE_BUSY,
+            reason,
             "the store is throttling or contended; nothing was done",
         )
         .with_retry_after(span(*retry_after)),
-        Refusal::StoreUnavailable { retry_after } => Status::new(
-            Code::Unavailable,
-            reason::STORE_UNAVAILABLE,
-            "the store cannot be used now",
-        )
-        .with_retry_after(span(*retry_after)),
-        Refusal::Internal => Status::internal(
-            reason::INTERNAL,
-            "the store did not accept this reservation",
-        ),
+        Refusal::StoreUnavailable { retry_after } => {
+            Status::new(Code::Unavailable, reason, "the store cannot be used now")
+                .with_retry_after(span(*retry_after))
+        }
+        Refusal::Internal => Status::internal(reason, "the store did not accept this reservation"),
     };
     subject.describe(status)
 }
@@ -183,15 +217,9 @@ pub fn invalid(violations: Violations, subject: &Subject) -> Status {
     subject.describe(status)
 }
 
-/// The status of a call that names seats where there are none of that name.
-pub fn seats_not_found(seats: &[String], subject: &Subject) -> Status {
-    let seats = seats.join(",");
-    let status = Status::new(
-        Code::NotFound,
-        reason::SEAT_NOT_FOUND,
-        format!("the event has no such seats: {seats}"),
-    );
-    subject.describe(status.with_metadata("seat_ids", seats))
+/// An answer that does not fit the call: the rules never give one verb another's success.
+pub fn unexpected() -> Status {
+    Status::internal(reason::INTERNAL, "the answer does not fit the call")
 }
 
 fn listed(seats: &[SeatId]) -> String {

@@ -3,7 +3,12 @@
 //! Each check names the field as the contract spells it and says what would be right. All
 //! violations of a request are reported at once.
 
-use crate::domain::ids::{EventId, IdError, ReservationId};
+use prost_types::Timestamp;
+
+use super::convert;
+use crate::domain::ids::{EventId, IdError, ReservationId, SeatId};
+use crate::domain::operation::Wanted;
+use crate::domain::time::UnixMillis;
 use crate::limits;
 
 /// One field that is not as it should be.
@@ -13,21 +18,43 @@ pub struct Violation {
     pub problem: String,
 }
 
-/// Collects violations; allocates only when there is one.
-#[derive(Debug, Default)]
-pub struct Violations(Vec<Violation>);
+/// How a contract spells what both have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spelling {
+    pub quantity: &'static str,
+    /// What follows `seat_ids[3]` to name the id itself.
+    pub seat: &'static str,
+}
 
-/// What a request asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    Quantity(u32),
-    /// Distinct, legal seat ids, in the order given.
-    Seats(Vec<String>),
+/// Contract A.
+pub const INVENTORY: Spelling = Spelling {
+    quantity: "qty",
+    seat: ".seat_id",
+};
+
+/// Contract B.
+pub const RESERVATION: Spelling = Spelling {
+    quantity: "quantity",
+    seat: "",
+};
+
+/// Collects violations; allocates only when there is one.
+#[derive(Debug)]
+pub struct Violations {
+    spelling: Spelling,
+    found: Vec<Violation>,
 }
 
 impl Violations {
+    pub fn of(spelling: Spelling) -> Self {
+        Self {
+            spelling,
+            found: Vec::new(),
+        }
+    }
+
     pub fn add(&mut self, field: &'static str, problem: impl Into<String>) {
-        self.0.push(Violation {
+        self.found.push(Violation {
             field,
             problem: problem.into(),
         });
@@ -50,54 +77,107 @@ impl Violations {
         if seats.is_empty() {
             return self.quantity(qty, qty_max).map(Wanted::Quantity);
         }
-        self.seats(seats).map(Wanted::Seats)
+        self.seats(seats)
+    }
+
+    /// As [`Violations::wanted`], but neither seats nor a quantity means what the reservation holds.
+    pub fn wanted_or_held(&mut self, qty: i32, seats: Vec<String>, qty_max: u32) -> Option<Wanted> {
+        if seats.is_empty() && qty == 0 {
+            return Some(Wanted::Whatever);
+        }
+        self.wanted(qty, seats, qty_max)
     }
 
     fn quantity(&mut self, qty: i32, qty_max: u32) -> Option<u32> {
         match u32::try_from(qty) {
             Ok(units) if (1..=qty_max).contains(&units) => Some(units),
             _ => {
-                self.add("qty", format!("is {qty}; want 1 to {qty_max}"));
+                let field = self.spelling.quantity;
+                self.add(field, format!("is {qty}; want 1 to {qty_max}"));
                 None
             }
         }
     }
 
-    fn seats(&mut self, seats: Vec<String>) -> Option<Vec<String>> {
-        let before = self.0.len();
+    fn seats(&mut self, texts: Vec<String>) -> Option<Wanted> {
         let most = limits::SEATS_PER_RESERVATION_MAX;
-        if seats.len() > most {
-            let count = seats.len();
+        if texts.len() > most {
+            let count = texts.len();
             self.add("seat_ids", format!("has {count} seats; want 1 to {most}"));
             return None;
         }
-        for (at, seat) in seats.iter().enumerate() {
-            if let Err(error) = seat.parse::<EventId>() {
-                self.add("seat_ids", format!("[{at}].seat_id {error}"));
-            } else if seats[..at].contains(seat) {
-                self.add("seat_ids", format!("names {seat} twice"));
+        let count = texts.len();
+        let mut seats: Vec<SeatId> = Vec::with_capacity(count);
+        for (at, text) in texts.into_iter().enumerate() {
+            match SeatId::try_from(text) {
+                Err(error) => {
+                    let id = self.spelling.seat;
+                    self.add("seat_ids", format!("[{at}]{id} {error}"));
+                }
+                Ok(seat) if seats.contains(&seat) => {
+                    self.add("seat_ids", format!("names {seat} twice"));
+                }
+                Ok(seat) => seats.push(seat),
             }
         }
-        (self.0.len() == before).then_some(seats)
+        (seats.len() == count).then(|| Wanted::Seats(seats.into()))
+    }
+
+    /// When a hold ends: as asked for, but no later than `longest` from now; without a wish,
+    /// `usual` from now. Both in milliseconds.
+    pub fn hold_until(
+        &mut self,
+        wish: Option<&Timestamp>,
+        now: UnixMillis,
+        usual: u64,
+        longest: u64,
+    ) -> Option<UnixMillis> {
+        const FIELD: &str = "hold_expires_at";
+        let Some(wish) = wish else {
+            return Some(UnixMillis(now.0.saturating_add(usual)));
+        };
+        match convert::millis(wish) {
+            None => self.add(FIELD, "is no point in time; want one that lies ahead"),
+            Some(at) if at <= now => {
+                let ago = now.0 - at.0;
+                self.add(
+                    FIELD,
+                    format!("was {ago} ms ago; want a time that lies ahead"),
+                );
+            }
+            Some(at) => return Some(at.min(UnixMillis(now.0.saturating_add(longest)))),
+        }
+        None
+    }
+
+    /// Where to look for seats; `None` when it is empty, and when it is not as it should be.
+    pub fn section(&mut self, text: String) -> Option<String> {
+        self.at_most("section", &text, limits::SECTION_BYTES_MAX);
+        (!text.is_empty()).then_some(text)
     }
 
     pub fn payment_intent(&mut self, text: &str) {
-        let most = limits::PAYMENT_INTENT_BYTES_MAX;
+        self.at_most("payment_intent_id", text, limits::PAYMENT_INTENT_BYTES_MAX);
+    }
+
+    /// Text that is taken and not interpreted.
+    pub fn opaque(&mut self, field: &'static str, text: &str) {
+        self.at_most(field, text, limits::OPAQUE_BYTES_MAX);
+    }
+
+    fn at_most(&mut self, field: &'static str, text: &str, most: usize) {
         if text.len() > most {
             let bytes = text.len();
-            self.add(
-                "payment_intent_id",
-                format!("has {bytes} bytes; want at most {most}"),
-            );
+            self.add(field, format!("has {bytes} bytes; want at most {most}"));
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.found.is_empty()
     }
 
     pub fn into_vec(self) -> Vec<Violation> {
-        self.0
+        self.found
     }
 }
 
@@ -105,27 +185,63 @@ impl Violations {
 mod tests {
     use super::*;
 
-    fn problems(check: impl FnOnce(&mut Violations)) -> Vec<(&'static str, String)> {
-        let mut violations = Violations::default();
+    fn problems_in(
+        spelling: Spelling,
+        check: impl FnOnce(&mut Violations),
+    ) -> Vec<(&'static str, String)> {
+        let mut violations = Violations::of(spelling);
         check(&mut violations);
         let pairs = violations.into_vec().into_iter();
         pairs.map(|v| (v.field, v.problem)).collect()
     }
 
+    fn problems(check: impl FnOnce(&mut Violations)) -> Vec<(&'static str, String)> {
+        problems_in(INVENTORY, check)
+    }
+
+    fn seats(ids: &[&str]) -> Vec<String> {
+        ids.iter().map(|s| (*s).to_owned()).collect()
+    }
+
     #[test]
     fn quantities_outside_the_bounds_never_pass() {
-        for bad in [i32::MIN, -5, -1, 0, 11, i32::MAX] {
-            let found = problems(|v| assert_eq!(v.wanted(bad, Vec::new(), 10), None));
-            assert_eq!(found, [("qty", format!("is {bad}; want 1 to 10"))]);
+        for spelling in [INVENTORY, RESERVATION] {
+            for bad in [i32::MIN, -5, -1, 0, 11, i32::MAX] {
+                let found = problems_in(spelling, |v| {
+                    assert_eq!(v.wanted(bad, Vec::new(), 10), None);
+                });
+                let said = format!("is {bad}; want 1 to 10");
+                assert_eq!(found, [(spelling.quantity, said)]);
+            }
         }
         for good in [1, 10] {
             let found = problems(|v| {
-                assert_eq!(
-                    v.wanted(good, Vec::new(), 10),
-                    Some(Wanted::Quantity(good as u32))
-                );
+                let wanted = v.wanted(good, Vec::new(), 10);
+                assert_eq!(wanted, Some(Wanted::Quantity(good as u32)));
             });
             assert!(found.is_empty());
+        }
+    }
+
+    #[test]
+    fn nothing_named_means_what_is_held_only_where_that_is_allowed() {
+        let found = problems_in(RESERVATION, |v| {
+            let whatever = v.wanted_or_held(0, Vec::new(), 10);
+            assert_eq!(whatever, Some(Wanted::Whatever));
+            assert_eq!(
+                v.wanted_or_held(2, Vec::new(), 10),
+                Some(Wanted::Quantity(2))
+            );
+            // Seats win, whatever the quantity says.
+            let named = v.wanted_or_held(7, seats(&["A-1"]), 10);
+            assert!(matches!(named, Some(Wanted::Seats(seats)) if seats.len() == 1));
+        });
+        assert!(found.is_empty(), "{found:?}");
+        for bad in [-1, i32::MIN, 11] {
+            let found = problems_in(RESERVATION, |v| {
+                assert_eq!(v.wanted_or_held(bad, Vec::new(), 10), None);
+            });
+            assert_eq!(found[0].0, "quantity");
         }
     }
 
@@ -136,13 +252,34 @@ mod tests {
             v.reservation("a b".into());
             v.wanted(0, Vec::new(), 10);
             v.payment_intent(&"x".repeat(limits::PAYMENT_INTENT_BYTES_MAX + 1));
+            v.opaque("user_id", &"x".repeat(limits::OPAQUE_BYTES_MAX + 1));
+            v.section("x".repeat(limits::SECTION_BYTES_MAX + 1));
         });
         let fields: Vec<_> = found.iter().map(|(field, _)| *field).collect();
         assert_eq!(
             fields,
-            ["event_id", "reservation_id", "qty", "payment_intent_id"]
+            [
+                "event_id",
+                "reservation_id",
+                "qty",
+                "payment_intent_id",
+                "user_id",
+                "section"
+            ]
         );
         assert!(found[1].1.contains("' ' at byte 1"), "{}", found[1].1);
+    }
+
+    #[test]
+    fn texts_at_their_bounds_pass() {
+        let found = problems(|v| {
+            v.payment_intent(&"x".repeat(limits::PAYMENT_INTENT_BYTES_MAX));
+            v.opaque("reason", &"x".repeat(limits::OPAQUE_BYTES_MAX));
+            assert_eq!(v.section(String::new()), None);
+            let longest = "x".repeat(limits::SECTION_BYTES_MAX);
+            assert_eq!(v.section(longest.clone()), Some(longest));
+        });
+        assert!(found.is_empty(), "{found:?}");
     }
 
     #[test]
@@ -162,20 +299,67 @@ mod tests {
 
     #[test]
     fn seats_are_counted_distinct_and_legal() {
-        let seats = |ids: &[&str]| ids.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        assert!(
-            problems(|v| assert!(v.wanted(-1, seats(&["A-1", "A-2"]), 10).is_some())).is_empty()
-        );
+        let good = problems(|v| assert!(v.wanted(-1, seats(&["A-1", "A-2"]), 10).is_some()));
+        assert!(good.is_empty());
         let twice = problems(|v| assert!(v.wanted(1, seats(&["A-1", "A-1"]), 10).is_none()));
         assert_eq!(twice, [("seat_ids", "names A-1 twice".to_owned())]);
         let many: Vec<String> = (0..11).map(|n| format!("A-{n}")).collect();
+        let many = problems(|v| assert!(v.wanted(1, many, 10).is_none()));
+        assert_eq!(many[0].1, "has 11 seats; want 1 to 10");
+        for (spelling, named) in [
+            (INVENTORY, "[1].seat_id is empty"),
+            (RESERVATION, "[1] is empty"),
+        ] {
+            let found = problems_in(spelling, |v| {
+                assert!(v.wanted(1, seats(&["B", ""]), 10).is_none());
+            });
+            assert_eq!(found.len(), 1);
+            assert!(found[0].1.starts_with(named), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_hold_ends_ahead_and_no_later_than_the_longest() {
+        let now = UnixMillis(1_000_000_000_000);
+        let at = |millis: u64| convert::timestamp(UnixMillis(millis));
+        let until = |wish: Option<Timestamp>| {
+            let mut violations = Violations::of(RESERVATION);
+            let until = violations.hold_until(wish.as_ref(), now, 60_000, 900_000);
+            (until.map(|at| at.0 - now.0), violations.into_vec())
+        };
+        assert_eq!(until(None), (Some(60_000), Vec::new()));
+        assert_eq!(until(Some(at(now.0 + 1))), (Some(1), Vec::new()));
+        assert_eq!(until(Some(at(now.0 + 900_000))).0, Some(900_000));
+        // Beyond the longest: cut, not refused.
         assert_eq!(
-            problems(|v| assert!(v.wanted(1, many, 10).is_none())).len(),
-            1
+            until(Some(at(now.0 + 900_001))),
+            (Some(900_000), Vec::new())
         );
-        assert_eq!(
-            problems(|v| assert!(v.wanted(1, seats(&["", "B"]), 10).is_none())).len(),
-            1
-        );
+        let far = Timestamp {
+            seconds: i64::MAX,
+            nanos: 0,
+        };
+        assert_eq!(until(Some(far)).0, Some(900_000));
+        for bad in [
+            at(now.0),
+            at(now.0 - 1),
+            at(0),
+            Timestamp {
+                seconds: -1,
+                nanos: 0,
+            },
+            Timestamp {
+                seconds: 2_000_000_000,
+                nanos: 1_000_000_000,
+            },
+            Timestamp {
+                seconds: 2_000_000_000,
+                nanos: -1,
+            },
+        ] {
+            let (until, violations) = until(Some(bad));
+            assert_eq!(until, None, "{bad:?}");
+            assert_eq!(violations[0].field, "hold_expires_at");
+        }
     }
 }

@@ -10,6 +10,7 @@ use http::Uri;
 
 use super::cpus::ShardSpec;
 use super::span::{format_span, parse_span};
+use crate::domain::rules::LateCommit;
 
 /// A kind of value. A parse error says what is wrong with the text; what would be right comes from
 /// [`Kind::wants`] and is added by the reader.
@@ -260,6 +261,25 @@ impl Kind for Level {
     fn wants(&self) -> String {
         let names: Vec<_> = LogLevel::ALL.iter().map(|level| level.as_str()).collect();
         format!("one of {}", names.join(", "))
+    }
+}
+
+/// A [`LateCommit`], in any case.
+pub struct Late;
+
+impl Kind for Late {
+    type Value = LateCommit;
+
+    fn parse(&self, text: &str) -> Result<LateCommit, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "reacquire" => Ok(LateCommit::Reacquire),
+            "reject" => Ok(LateCommit::Reject),
+            _ => Err("is not a policy".to_owned()),
+        }
+    }
+
+    fn wants(&self) -> String {
+        "reacquire (sold if its stock is still free) or reject".to_owned()
     }
 }
 

@@ -25,6 +25,7 @@ pub use kind::LogLevel;
 pub use reader::{ConfigError, ConfigErrors};
 pub use span::format_span;
 
+use crate::domain::rules::LateCommit;
 use crate::store::{StoreSettings, TableNames};
 use reader::Reader;
 use variables as v;
@@ -50,6 +51,13 @@ pub struct Config {
     pub connection_age: Option<Duration>,
     /// Units of one reservation, at least 1.
     pub max_qty: u32,
+
+    /// How long a hold lasts that names no end, 1 s to `hold_ttl_max`.
+    pub hold_ttl: Duration,
+    /// How long a hold may last, up to 24 h.
+    pub hold_ttl_max: Duration,
+    /// What becomes of the commit of a hold that is past its time.
+    pub late_commit: LateCommit,
 
     pub store: StoreConfig,
 
@@ -107,6 +115,9 @@ impl Config {
             keep_alive_period: reader.read(&v::GRPC_KEEP_ALIVE_PERIOD),
             connection_age: age(reader.read(&v::MAX_CONNECTION_AGE)),
             max_qty: reader.read(&v::MAX_QTY) as u32,
+            hold_ttl: reader.read(&v::HOLD_TTL),
+            hold_ttl_max: reader.read(&v::HOLD_TTL_MAX),
+            late_commit: reader.read(&v::LATE_COMMIT),
             store: StoreConfig::read(reader),
             answers_cached_for: reader.read(&v::IDEMPOTENCY_TTL_SECONDS),
             answers_cached: reader.read(&v::IDEMPOTENCY_CACHE_SIZE) as usize,
@@ -119,6 +130,7 @@ impl Config {
             otlp_endpoint: reader.read(&v::OTEL_EXPORTER_OTLP_ENDPOINT),
         };
         config.refuse_shared_ports(reader);
+        config.refuse_holds_past_their_longest(reader);
         refuse_shared_tables(&config.store.tables, reader);
         config
     }
@@ -153,6 +165,35 @@ impl Config {
                 ),
             });
         }
+    }
+
+    fn refuse_holds_past_their_longest(&self, reader: &mut Reader<'_, impl Env>) {
+        let (usual, longest) = (&v::HOLD_TTL, &v::HOLD_TTL_MAX);
+        if self.hold_ttl <= self.hold_ttl_max
+            || reader.refused(usual.name)
+            || reader.refused(longest.name)
+        {
+            return;
+        }
+        let (ttl, max) = (format_span(self.hold_ttl), format_span(self.hold_ttl_max));
+        // The one that was set is told, not the default that it hit.
+        let longest_set = reader.env().var(longest.name).is_some();
+        let usual_set = reader.env().var(usual.name).is_some();
+        reader.refuse_with(if longest_set && !usual_set {
+            ConfigError {
+                variable: longest.name,
+                value: max,
+                problem: format!("is shorter than {}, which is {ttl}", usual.name),
+                cure: format!("want {ttl} or more, or {} set too", usual.name),
+            }
+        } else {
+            ConfigError {
+                variable: usual.name,
+                value: ttl,
+                problem: format!("is longer than {}, which is {max}", longest.name),
+                cure: format!("want {max} or less, for example {}={max}", usual.name),
+            }
+        });
     }
 }
 

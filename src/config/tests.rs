@@ -55,6 +55,9 @@ fn the_tables_defaults_are_those_of_the_limits() {
     assert_eq!(config.keep_alive_period, limits::KEEP_ALIVE_PERIOD_DEFAULT);
     assert_eq!(config.connection_age, Some(limits::CONNECTION_AGE_DEFAULT));
     assert_eq!(config.max_qty, limits::QTY_MAX_DEFAULT);
+    assert_eq!(config.hold_ttl, limits::HOLD_TTL_DEFAULT);
+    assert_eq!(config.hold_ttl_max, limits::HOLD_TTL_MAX_DEFAULT);
+    assert_eq!(config.late_commit, LateCommit::Reacquire);
     assert_eq!(
         config.store.attempt_timeout,
         limits::STORE_ATTEMPT_TIMEOUT_DEFAULT
@@ -109,6 +112,9 @@ fn given_values_arrive_where_they_belong() {
         ("GRPC_KEEP_ALIVE_PERIOD", "1m"),
         ("MAX_CONNECTION_AGE", "0"),
         ("MAX_QTY", "4"),
+        ("HOLD_TTL", "90s"),
+        ("HOLD_TTL_MAX", "2m"),
+        ("LATE_COMMIT", "Reject"),
         ("AWS_REGION", "eu-west-1"),
         ("AWS_PROFILE", "staging"),
         ("DDB_TABLE_INVENTORY", "prod.stock"),
@@ -134,6 +140,9 @@ fn given_values_arrive_where_they_belong() {
         keep_alive_period: Duration::from_secs(60),
         connection_age: None,
         max_qty: 4,
+        hold_ttl: Duration::from_secs(90),
+        hold_ttl_max: Duration::from_secs(120),
+        late_commit: LateCommit::Reject,
         store: StoreConfig {
             region: "eu-west-1".to_owned(),
             profile: Some("staging".to_owned()),
@@ -205,6 +214,9 @@ fn a_value_past_a_bound_is_refused_on_either_side() {
         ("GRPC_KEEP_ALIVE_PERIOD", &["999ms", "61m", "0"]),
         ("MAX_CONNECTION_AGE", &["999ms", "25h"]),
         ("MAX_QTY", &["0", "1001", "-5", "99999999999999999999999"]),
+        ("HOLD_TTL", &["0", "999ms", "25h", "60"]),
+        ("HOLD_TTL_MAX", &["0", "24h1s", "1 day"]),
+        ("LATE_COMMIT", &["", "maybe"]),
         ("AWS_REGION", &["", "Seoul!", "ap northeast"]),
         ("DDB_TABLE_SEATS", &["ab", "a/b", "seats;"]),
         ("DDB_TIMEOUT", &["0", "31s"]),
@@ -238,6 +250,15 @@ fn bytes_that_are_no_text_are_named_and_not_a_panic() {
     let ConfigErrors(errors) = Config::from_env(&env).unwrap_err();
     assert_eq!(errors[0].variable, "SERVICE_NAME");
     assert!(errors[0].problem.contains("UTF-8"));
+}
+
+#[test]
+fn a_hold_longer_than_the_longest_is_refused_and_the_one_that_was_set_is_told() {
+    assert_eq!(error(&[("HOLD_TTL", "16m")]).variable, "HOLD_TTL");
+    let error = error(&[("HOLD_TTL_MAX", "30s")]);
+    assert_eq!(error.variable, "HOLD_TTL_MAX");
+    assert!(error.problem.contains("HOLD_TTL"), "{error}");
+    config(&[("HOLD_TTL", "30s"), ("HOLD_TTL_MAX", "30s")]);
 }
 
 #[test]

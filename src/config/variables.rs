@@ -2,7 +2,9 @@
 //!
 //! The one table of settings. Parsing, `serve --help` and the reference in the docs come from it.
 
-use super::kind::{Address, Count, Kind, Level, Maybe, Port, PortOrOff, Shards, Span, Text, Url};
+use super::kind::{
+    Address, Count, Kind, Late, Level, Maybe, Port, PortOrOff, Shards, Span, Text, Url,
+};
 use crate::limits;
 use std::time::Duration;
 
@@ -71,6 +73,10 @@ pub static VARIABLES: &[Group] = &[
             &MAX_CONNECTION_AGE,
             &MAX_QTY,
         ],
+    },
+    Group {
+        title: "Holds",
+        variables: &[&HOLD_TTL, &HOLD_TTL_MAX, &LATE_COMMIT],
     },
     Group {
         title: "DynamoDB",
@@ -204,6 +210,37 @@ pub static MAX_QTY: Variable<Count> = Variable {
     },
     example: "10",
     about: "tickets of one reservation",
+};
+
+pub static HOLD_TTL: Variable<Span> = Variable {
+    name: "HOLD_TTL",
+    default: "60s",
+    kind: HOLD,
+    example: "60s",
+    about: "how long a hold lasts that names no end",
+};
+
+pub static HOLD_TTL_MAX: Variable<Span> = Variable {
+    name: "HOLD_TTL_MAX",
+    default: "15m",
+    kind: HOLD,
+    example: "15m",
+    about: "longest hold; a longer one is cut to it",
+};
+
+const HOLD: Span = Span {
+    min: limits::HOLD_TTL_MIN,
+    max: limits::HOLD_TTL_CEILING,
+    zero: None,
+    bare_seconds: false,
+};
+
+pub static LATE_COMMIT: Variable<Late> = Variable {
+    name: "LATE_COMMIT",
+    default: "reacquire",
+    kind: Late,
+    example: "reacquire",
+    about: "a commit that comes after its hold",
 };
 
 pub static AWS_REGION: Variable<Text> = Variable {

@@ -47,6 +47,13 @@ impl SettledCache {
         }
     }
 
+    /// There is no such record any more.
+    pub fn forget(&mut self, reservation: &ReservationId) {
+        if let Some(entries) = self.entries.as_mut() {
+            entries.pop(reservation);
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.entries.as_ref().map_or(0, LruCache::len)
     }

@@ -37,6 +37,14 @@ pub struct Counters {
     pub shed: u64,
     /// Strong reads of an event's stripes.
     pub event_reads: u64,
+    /// Operations whose record was read first.
+    pub lookups: u64,
+    /// Reads of all of an event's seats.
+    pub seat_reads: u64,
+    /// Operations refused because others have the seats, from memory.
+    pub seats_refused: u64,
+    /// Operations refused because others have the seats, by a failed write.
+    pub seats_taken: u64,
 }
 
 impl Counters {
@@ -59,5 +67,9 @@ impl Counters {
         self.expired += other.expired;
         self.shed += other.shed;
         self.event_reads += other.event_reads;
+        self.lookups += other.lookups;
+        self.seat_reads += other.seat_reads;
+        self.seats_refused += other.seats_refused;
+        self.seats_taken += other.seats_taken;
     }
 }

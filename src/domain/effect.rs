@@ -3,9 +3,10 @@
 use std::rc::Rc;
 
 use super::answer::{Answer, Refusal};
-use super::ids::EventId;
+use super::ids::{EventId, ReservationId};
 use super::operation::Operation;
-use super::transaction::{RecordView, Transaction};
+use super::question::{Found, Question};
+use super::transaction::{EventShape, RecordView, Transaction};
 
 /// A caller, by the number the driver gave it. The domain only hands it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,11 +16,21 @@ pub struct CallId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneId(pub u64);
 
-/// What an availability check found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Availability {
-    pub remaining: u64,
-    pub available: bool,
+impl CallId {
+    /// Of an operation that the domain itself asks for: the driver has nobody to tell.
+    pub const NOBODY: Self = Self(u64::MAX);
+}
+
+/// A read of records under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LookupId(pub u64);
+
+/// What is known of a reservation's record beside what the shard may remember.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    Nothing,
+    /// The store has just said this; `None`: that there is no record.
+    Record(Option<RecordView>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +42,18 @@ pub enum Effect {
         answer: Answer,
         learned: Option<RecordView>,
     },
-    /// Tell a caller that asked for availability.
-    Checked {
+    /// Tell a caller that asked a question.
+    Told {
         call: CallId,
-        result: Result<Availability, Refusal>,
+        result: Result<Found, Refusal>,
+    },
+    /// Let another shard answer a caller's question: hand it to that shard's `ask_forwarded`.
+    AskShard {
+        shard: usize,
+        call: CallId,
+        event: EventId,
+        shape: EventShape,
+        question: Question,
     },
     /// Send to the store; report with `Coordinator::transaction_settled`.
     Transact {
@@ -46,17 +65,26 @@ pub enum Effect {
         event: EventId,
         stripes_hint: Option<u16>,
     },
+    /// Read records strongly; report with `Coordinator::records_read`.
+    ReadRecords {
+        lookup: LookupId,
+        reservations: Vec<ReservationId>,
+    },
+    /// Read all seats of an event strongly; report with `Coordinator::seats_read`.
+    ReadSeats { event: EventId, seat_keys: u16 },
     /// Hand to another shard's `submit_forwarded`; report with `Coordinator::forward_settled`.
     Forward {
         shard: usize,
         route: Route,
         operation: Operation,
+        known: Known,
     },
 }
 
-/// The stripe an operation was routed to, and how many the event has.
+/// The stripe an operation was routed to, and what its event is like. Where stock is seats the
+/// stripe means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     pub stripe: u16,
-    pub stripes: u16,
+    pub shape: EventShape,
 }

@@ -99,6 +99,32 @@ identifier! {
     ReservationId
 }
 
+impl ReservationId {
+    /// The name of a slip: a record that holds what many expired holds had, on its way back to the
+    /// stock. No client can say it, for `#` is not legal in what clients name.
+    pub fn of_slip(token: u128) -> Self {
+        Self(format!("{SLIP}{token:032x}"))
+    }
+
+    pub fn is_slip(&self) -> bool {
+        self.0.starts_with(SLIP)
+    }
+
+    /// As a record is named in the store: what a client may say, or a slip.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn stored(text: &str) -> Result<Self, IdError> {
+        match text.strip_prefix(SLIP) {
+            Some(rest) => check(rest).map(|()| Self(text.to_owned())),
+            None => text.parse(),
+        }
+    }
+}
+
+/// What a slip's name begins with.
+const SLIP: &str = "slip#";
+
 identifier! {
     /// A seat of an event, as clients name it.
     SeatId
@@ -143,7 +169,7 @@ pub fn seat_key(event: &EventId, seat: &SeatId, keys: u16) -> String {
 }
 
 /// FNV-1a, 32 bits, by its published constants.
-fn fnv1a(text: &str) -> u32 {
+pub fn fnv1a(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     })

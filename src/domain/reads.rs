@@ -6,19 +6,22 @@
 
 use std::collections::HashMap;
 
-use super::effect::{CallId, Effect, LaneId};
+use super::effect::{CallId, Effect, Known, LaneId};
 use super::ids::EventId;
 use super::operation::Operation;
+use super::question::Question;
 use super::time::Micros;
 use crate::limits;
 
 /// Who waits for a read.
 #[derive(Debug)]
 pub(super) enum Waiter {
-    /// An availability check for so many units.
-    Check { call: CallId, qty: u32 },
-    /// An operation that cannot be routed before the event's stripe count is known.
-    Route(Operation),
+    /// A question about the event.
+    Ask { call: CallId, question: Question },
+    /// An operation that cannot be routed before it is known what the event is like.
+    Route(Operation, Known),
+    /// Nobody: what the event is like is looked at again.
+    Nobody,
     /// A lane whose stripe is short.
     Lane(LaneId),
 }
@@ -53,7 +56,9 @@ impl Reads {
         }
         self.waiting += 1;
         match self.under_way.get_mut(event) {
-            Some(under) if matches!(waiter, Waiter::Route(_)) => under.current.push(waiter),
+            Some(under) if matches!(waiter, Waiter::Route(..) | Waiter::Nobody) => {
+                under.current.push(waiter)
+            }
             Some(under) => under.next.push(waiter),
             None => {
                 let under = Under {

@@ -77,7 +77,7 @@ pub fn decide(
 ) -> Decision {
     use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
     let Some(record) = record else {
-        return without_record(operation.verb);
+        return without_record(operation);
     };
     if !is_same(operation, record) {
         return refuse(Refusal::IdempotencyConflict);
@@ -102,19 +102,15 @@ pub fn decide(
             }
         }
         (Verb::Commit, Held | Expired) => write(Due::Any, Confirmed),
-        (Verb::Commit, Confirmed) => {
-            Decision::Answer(confirmed(&operation.reservation, record))
-        }
+        (Verb::Commit, Confirmed) => Decision::Answer(confirmed(&operation.reservation, record)),
         (Verb::Hold | Verb::Commit, Released | Refunded) => refuse(Refusal::ReservationReleased),
         (Verb::Hold | Verb::Release, Confirmed) => refuse(Refusal::ReservationCommitted),
         (Verb::Release, Held) => write(Due::Any, Released),
-        (Verb::Release, Released | Expired | Refunded) => {
-            Decision::Answer(Answer::Released {
-                how: super::answer::Released::Before,
-                at: record.at,
-                seats: record.seats.clone(),
-            })
-        }
+        (Verb::Release, Released | Expired | Refunded) => Decision::Answer(Answer::Released {
+            how: super::answer::Released::Before,
+            at: record.at,
+            seats: record.seats.clone(),
+        }),
         (Verb::Expire, Held) if over => write(Due::Over, Expired),
         (Verb::Expire, Held) => Decision::Answer(held(record)),
         (Verb::Expire, _) => Decision::Answer(Answer::Expired),
@@ -124,8 +120,12 @@ pub fn decide(
     }
 }
 
-fn without_record(verb: Verb) -> Decision {
-    let to = match verb {
+fn without_record(operation: &Operation) -> Decision {
+    let to = match operation.verb {
+        // It says "what is held", and nothing is.
+        Verb::Hold | Verb::Commit if operation.wanted == Wanted::Whatever => {
+            return refuse(Refusal::ReservationNotFound);
+        }
         Verb::Hold => ReservationState::Held,
         Verb::Commit => ReservationState::Confirmed,
         Verb::Release => ReservationState::Released,
@@ -173,7 +173,7 @@ fn is_same(operation: &Operation, record: &RecordView) -> bool {
         (Wanted::Whatever, None) => {
             // A tombstone of seats knows how many there were, and no more.
             stored == Fingerprint::of_quantity(event, record.qty)
-                || record.state == ReservationState::Released
+                || (record.state == ReservationState::Released && record.draws.is_empty())
         }
         (Wanted::Quantity(qty), Some(seats)) => {
             *qty as usize == seats.len() && stored == Fingerprint::of_seats(event, seats)

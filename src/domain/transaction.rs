@@ -148,6 +148,32 @@ pub struct StripeView {
     pub closed: bool,
 }
 
+/// What must be known of an event to route an operation on it; hardly ever changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventShape {
+    /// At least 1.
+    pub stripes: u16,
+    /// 0 where stock is a quantity.
+    pub seat_keys: u16,
+    pub closed: bool,
+}
+
+impl EventShape {
+    /// Of an event with these stripes, all of them, by index.
+    pub fn of(stripes: &[StripeView]) -> Self {
+        let first = stripes.first();
+        Self {
+            stripes: (stripes.len() as u16).max(1),
+            seat_keys: first.map_or(0, |s| s.seat_keys),
+            closed: first.is_some_and(|s| s.closed),
+        }
+    }
+
+    pub fn is_seated(self) -> bool {
+        self.seat_keys > 0
+    }
+}
+
 /// A reservation's record as read or as returned by a failed condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordView {

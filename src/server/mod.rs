@@ -4,13 +4,14 @@
 //! |---|---|
 //! | `mod.rs` | start, serve, stop |
 //! | `ports.rs` | binding, so that a taken port ends the start |
-//! | `bridge.rs` | the side thread's way to the shards |
+//! | `bridge.rs`, `audit.rs` | the side thread's way to the shards |
 //! | `dev.rs` | the embedded engine, tables and sample event of `dev` |
 //! | `banner.rs` | what a person sees at start |
 //!
 //! Start: ports, store, shards, side thread, readiness. Stop: readiness off, shards drain, side thread.
 //! Whatever cannot work ends the start with what is wrong, the facts and the cure.
 
+mod audit;
 mod banner;
 mod bridge;
 pub mod dev;
@@ -18,6 +19,7 @@ pub mod ports;
 
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -25,9 +27,12 @@ use std::time::{Duration, Instant};
 use futures::future::Either;
 use tokio::sync::Notify;
 
+use self::audit::Auditor;
 use self::bridge::Bridge;
 pub use self::dev::run_dev;
+use crate::api::clerk::{Clerk, Terms};
 use crate::api::inventory::InventoryHandlers;
+use crate::api::reservation::ReservationHandlers;
 use crate::config::{Config, LogLevel, cpus};
 use crate::domain::counters::Counters;
 use crate::limits;
@@ -42,7 +47,7 @@ use crate::side::{Readiness, Shutdown, Side, SideHandle, SideSettings};
 use crate::store::StoreSettings;
 use crate::telemetry::log::{self, Log};
 use crate::telemetry::registry::BuildInfo;
-use crate::wire::{self, InventoryServer, WireSettings};
+use crate::wire::{self, InventoryServer, InventoryServiceServer, WireSettings};
 
 /// Where the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +178,7 @@ impl Server {
         let side = Side::start(SideSettings {
             metrics,
             admin: admin.map(|listener| (listener, bridge.clone() as _)),
+            audit: Some(Arc::new(Auditor::new(mailboxes.clone()))),
             scrape: bridge,
             readiness: readiness.clone(),
             build: BuildInfo {
@@ -205,6 +211,7 @@ impl Server {
                 cold: cold.clone(),
                 answers_cached: config.answers_cached,
                 answers_cached_for: config.answers_cached_for,
+                late_commit: config.late_commit,
             })
             .collect();
         let addresses = Addresses {
@@ -345,9 +352,20 @@ fn start_shards(
     let (started, starts) = mpsc::channel();
     let mut shards = Vec::with_capacity(count);
     for seat in seats {
-        let qty_max = config.max_qty;
+        let terms = Terms {
+            qty_max: config.max_qty,
+            hold_ttl: config.hold_ttl,
+            hold_ttl_max: config.hold_ttl_max,
+        };
+        // Two contracts on one port and the same reservations.
         let service = move |driver, recorder| {
-            InventoryServer::new(InventoryHandlers::new(driver, recorder, qty_max))
+            let clerk = Clerk::new(driver, recorder, terms);
+            let inventory = InventoryHandlers::new(Rc::clone(&clerk));
+            let reservation = ReservationHandlers::new(clerk);
+            (
+                InventoryServer::new(inventory),
+                InventoryServiceServer::new(reservation),
+            )
         };
         let shard = shard::start(seat, service, started.clone(), Arc::clone(ended))
             .map_err(|error| plain(format!("a shard's thread cannot be started: {error}")))?;

@@ -17,19 +17,25 @@ use super::inbox::{Mailbox, Reply, Work};
 use crate::domain::answer::{Answer, Refusal};
 use crate::domain::coordinator::Coordinator;
 use crate::domain::counters::Counters;
-use crate::domain::effect::{Availability, CallId, Effect, LaneId, Route};
+use crate::domain::effect::{CallId, Effect, Known, LaneId, LookupId, Route};
 use crate::domain::ids::{EventId, ReservationId};
 use crate::domain::operation::Operation;
+use crate::domain::question::{Found, Question};
 use crate::domain::time::{Micros, Now};
-use crate::domain::transaction::{EventRead, Outcome, Transaction};
+use crate::domain::transaction::{
+    EventRead, EventShape, Outcome, RecordView, RecordsRead, SeatsRead, Transaction,
+};
 use crate::limits;
 use crate::runtime::{self, clock};
 use crate::store::Store;
 
+/// What is told to who asks a question.
+pub type Told = Result<Found, Refusal>;
+
 /// Who waits for an answer of the coordinator.
 enum Waiting {
     Operation(oneshot::Sender<Answer>),
-    Check(oneshot::Sender<Result<Availability, Refusal>>),
+    Question(oneshot::Sender<Told>),
     /// Another shard, which forwarded this reservation's operation.
     Shard {
         shard: usize,
@@ -102,22 +108,65 @@ impl Driver {
         receiver
     }
 
-    /// Asks whether `qty` units could be sold now.
-    pub fn check(
-        self: &Rc<Self>,
-        event: EventId,
-        qty: u32,
-    ) -> oneshot::Receiver<Result<Availability, Refusal>> {
-        let (result, receiver) = oneshot::channel();
-        let Some(call) = self.wait(Waiting::Check(result)) else {
+    /// Asks something about an event.
+    pub fn ask(self: &Rc<Self>, event: EventId, question: Question) -> oneshot::Receiver<Told> {
+        let (told, receiver) = oneshot::channel();
+        let Some(call) = self.wait(Waiting::Question(told)) else {
             return at_once(Err(Refusal::overloaded()));
         };
-        self.enter(|core, now, fx| core.check(call, event, qty, now, fx));
+        self.enter(|core, now, fx| core.ask(call, event, question, now, fx));
         receiver
     }
 
+    /// Takes a question that another shard passed on.
+    pub fn asked(
+        self: &Rc<Self>,
+        event: &EventId,
+        shape: EventShape,
+        question: Question,
+        told: oneshot::Sender<Told>,
+    ) {
+        match self.wait(Waiting::Question(told)) {
+            Some(call) => self.enter(|core, now, fx| {
+                core.ask_forwarded(call, event, shape, question, now, fx);
+            }),
+            // Whoever asked is told by the drop that this shard has too much to do.
+            None => {}
+        }
+    }
+
+    /// Gives back what a hold has that was found to be past its time. The answer is
+    /// [`Answer::Expired`] when that is done, by whomever.
+    pub fn reclaim(
+        self: &Rc<Self>,
+        event: EventId,
+        reservation: ReservationId,
+        record: RecordView,
+        deadline: Micros,
+    ) -> oneshot::Receiver<Answer> {
+        let (answer, receiver) = oneshot::channel();
+        let Some(call) = self.wait(Waiting::Operation(answer)) else {
+            return at_once(Answer::Refused(Refusal::overloaded()));
+        };
+        self.enter(|core, now, fx| {
+            core.reclaim(call, event, reservation, record, deadline, now, fx);
+        });
+        receiver
+    }
+
+    /// Forgets what is remembered about an event: an operator has changed it.
+    pub fn forget(&self, event: &EventId) {
+        self.coordinator.borrow_mut().forget(event);
+    }
+
     /// Takes an operation that another shard routed here.
-    pub fn forwarded(self: &Rc<Self>, from: usize, route: Route, operation: Operation) {
+    pub fn forwarded(
+        self: &Rc<Self>,
+        from: usize,
+        route: Route,
+        operation: Operation,
+        known: Known,
+    ) {
         let waiting = Waiting::Shard {
             shard: from,
             event: operation.event.clone(),
@@ -125,7 +174,7 @@ impl Driver {
         };
         match self.wait(waiting) {
             Some(call) => self.enter(|core, now, fx| {
-                core.submit_forwarded(call, operation, route, now, fx);
+                core.submit_forwarded(call, operation, route, known, now, fx);
             }),
             None => self.reply(
                 from,
@@ -194,14 +243,31 @@ impl Driver {
                         learned,
                     },
                 ),
-                Some(Waiting::Check(_)) | None => {}
+                Some(Waiting::Question(_)) | None => {}
             },
-            Effect::Checked { call, result } => {
+            Effect::Told { call, result } => {
                 let waiting = self.waiting.borrow_mut().try_remove(call.0 as usize);
-                if let Some(Waiting::Check(waiting)) = waiting {
+                if let Some(Waiting::Question(waiting)) = waiting {
                     let _ = waiting.send(result);
                 }
             }
+            Effect::AskShard {
+                shard,
+                call,
+                event,
+                shape,
+                question,
+            } => {
+                let waiting = self.waiting.borrow_mut().try_remove(call.0 as usize);
+                if let Some(Waiting::Question(told)) = waiting {
+                    self.pass_on(shard, event, shape, question, told);
+                }
+            }
+            Effect::ReadRecords {
+                lookup,
+                reservations,
+            } => self.look_up(lookup, reservations),
+            Effect::ReadSeats { event, seat_keys } => self.read_seats(event, seat_keys),
             Effect::Transact { lane, transaction } => self.transact(lane, transaction),
             Effect::ReadEvent {
                 event,
@@ -211,7 +277,8 @@ impl Driver {
                 shard,
                 route,
                 operation,
-            } => self.forward(shard, route, operation),
+                known,
+            } => self.forward(shard, route, operation, known),
         }
     }
 
@@ -242,11 +309,59 @@ impl Driver {
         .detach();
     }
 
-    fn forward(self: &Rc<Self>, shard: usize, route: Route, operation: Operation) {
+    fn look_up(self: &Rc<Self>, lookup: LookupId, reservations: Vec<ReservationId>) {
+        let driver = Rc::clone(self);
+        runtime::spawn(async move {
+            let read = AssertUnwindSafe(driver.store.read_records(&reservations))
+                .catch_unwind()
+                .await
+                .unwrap_or(RecordsRead::Unavailable);
+            driver.enter(|core, now, fx| core.records_read(lookup, &read, now, fx));
+        })
+        .detach();
+    }
+
+    fn read_seats(self: &Rc<Self>, event: EventId, seat_keys: u16) {
+        let driver = Rc::clone(self);
+        runtime::spawn(async move {
+            let read = AssertUnwindSafe(driver.store.read_seats(&event, seat_keys))
+                .catch_unwind()
+                .await
+                .unwrap_or(SeatsRead::Unavailable);
+            driver.enter(|core, now, fx| core.seats_read(&event, read, now, fx));
+        })
+        .detach();
+    }
+
+    fn pass_on(
+        &self,
+        shard: usize,
+        event: EventId,
+        shape: EventShape,
+        question: Question,
+        told: oneshot::Sender<Told>,
+    ) {
+        let work = Work::Question {
+            event,
+            shape,
+            question,
+            told,
+        };
+        let refused = match self.peers.get(shard) {
+            Some(peer) => peer.post(work).err(),
+            None => Some(work),
+        };
+        if let Some(Work::Question { told, .. }) = refused {
+            let _ = told.send(Err(Refusal::overloaded()));
+        }
+    }
+
+    fn forward(self: &Rc<Self>, shard: usize, route: Route, operation: Operation, known: Known) {
         let work = Work::Forward {
             from: self.shard,
             route,
             operation,
+            known,
         };
         let refused = match self.peers.get(shard) {
             Some(peer) => peer.post(work).err(),

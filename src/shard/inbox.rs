@@ -4,19 +4,27 @@
 //! own because it needs none: every reply answers one operation that this very shard forwarded and
 //! still counts as pending, of which there are at most `limits::OPERATIONS_IN_FLIGHT_MAX`.
 
+use std::rc::Rc;
+
 use futures::channel::oneshot;
+use futures::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 
+use super::driver::{Driver, Told};
 use crate::domain::answer::Answer;
 use crate::domain::counters::Counters;
-use crate::domain::effect::Route;
+use crate::domain::effect::{Known, Route};
 use crate::domain::ids::{EventId, ReservationId};
 use crate::domain::operation::Operation;
-use crate::domain::transaction::{EventRead, RecordView};
+use crate::domain::question::Question;
+use crate::domain::transaction::{EventShape, RecordView};
 use crate::limits;
 use crate::runtime::Accepted;
-use crate::store::{CreateEvent, StoreError};
 use crate::telemetry::recorder::Snapshot;
+
+/// Runs on the shard to its end, whether or not anybody still waits for what it sends back. A panic
+/// in it is logged and ends nothing else.
+pub type Job = Box<dyn FnOnce(Rc<Driver>) -> LocalBoxFuture<'static, ()> + Send>;
 
 /// A message to a shard that may be refused.
 pub enum Work {
@@ -25,6 +33,14 @@ pub enum Work {
         from: usize,
         route: Route,
         operation: Operation,
+        known: Known,
+    },
+    /// A question about a seated event that this shard owns.
+    Question {
+        event: EventId,
+        shape: EventShape,
+        question: Question,
+        told: oneshot::Sender<Told>,
     },
     /// A connection that another shard accepted.
     Connection(Accepted),
@@ -32,16 +48,8 @@ pub enum Work {
     Scrape(oneshot::Sender<Snapshot>),
     /// The lanes' totals so far; takes nothing away.
     Totals(oneshot::Sender<Counters>),
-    CreateEvent {
-        event: EventId,
-        total: u64,
-        stripes: u16,
-        reply: oneshot::Sender<Result<CreateEvent, StoreError>>,
-    },
-    GetEvent {
-        event: EventId,
-        reply: oneshot::Sender<EventRead>,
-    },
+    /// What the side thread wants done on the shard.
+    Job(Job),
     /// No new connections; ask the open ones to leave; end when everything has settled.
     Drain,
     /// The grace is over: end now.

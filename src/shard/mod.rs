@@ -7,6 +7,7 @@
 //! | `inbox.rs` | what crosses between shards |
 //! | `parting.rs` | when a draining shard may end |
 //! | `driver.rs` | carrying out the domain's effects |
+//! | `reclaim.rs` | giving back what holds have that are past their time |
 //! | `observe.rs` | from the wire's and the store's hooks to the recorder |
 //!
 //! Nothing is shared between shards on the way of a request.
@@ -17,6 +18,7 @@ pub mod driver;
 pub mod inbox;
 mod observe;
 pub mod parting;
+mod reclaim;
 
 use std::cell::Cell;
 use std::io;
@@ -36,7 +38,9 @@ use self::balance::Loads;
 use self::driver::Driver;
 use self::inbox::{Inbox, Mailbox, Work};
 use self::parting::Presence;
+use self::reclaim::Reclaimer;
 use crate::domain::coordinator::{self, Coordinator};
+use crate::domain::rules::LateCommit;
 use crate::domain::time::Micros;
 use crate::runtime::{self, Accepted, Listener, clock};
 use crate::store::{ConnectError, Store, StoreSettings};
@@ -68,6 +72,7 @@ pub struct Seat {
     pub cold: wire::cold::ColdGate,
     pub answers_cached: usize,
     pub answers_cached_for: Duration,
+    pub late_commit: LateCommit,
 }
 
 /// Why a shard could not start.
@@ -168,6 +173,7 @@ async fn live<S: HotService + 'static>(
         shards: seat.shards,
         cache_capacity: seat.answers_cached,
         cache_for: Micros(seat.answers_cached_for.as_micros() as u64),
+        late_commit: seat.late_commit,
     };
     let core = Coordinator::new(settings, SmallRng::from_os_rng());
     let driver = Driver::new(shard, core, store, seat.peers.clone());
@@ -208,12 +214,23 @@ async fn live<S: HotService + 'static>(
             answered.replied(reply);
         }
     });
+    let reclaimer = Reclaimer::new(Rc::clone(&desk.driver), shard, seat.shards);
+    let reclaiming = runtime::spawn(async move {
+        if AssertUnwindSafe(reclaimer.run())
+            .catch_unwind()
+            .await
+            .is_err()
+        {
+            tracing::error!("the reclaimer of expired holds panicked");
+        }
+    });
     let _ = started.send((shard, Ok(())));
 
     let mut work = seat.inbox.work;
     let told = desk.until_told(&mut work, &serve).await;
     // No new connections. The task must be gone, not only forgotten: an accept loop would go on.
     accepting.cancel().await;
+    reclaiming.cancel().await;
     door.close();
     let ended = match told {
         Told::Drain => desk.drain(&mut work, &serve, &seat.presence).await,
@@ -339,7 +356,14 @@ impl<S: HotService + 'static> Desk<S> {
                 from,
                 route,
                 operation,
-            } => self.driver.forwarded(from, route, operation),
+                known,
+            } => self.driver.forwarded(from, route, operation, known),
+            Work::Question {
+                event,
+                shape,
+                question,
+                told,
+            } => self.driver.asked(&event, shape, question, told),
             Work::Connection(accepted) => serve(accepted),
             Work::Scrape(reply) => {
                 let _ = reply.send(self.measure());
@@ -347,22 +371,10 @@ impl<S: HotService + 'static> Desk<S> {
             Work::Totals(reply) => {
                 let _ = reply.send(self.driver.counters());
             }
-            Work::CreateEvent {
-                event,
-                total,
-                stripes,
-                reply,
-            } => {
-                let store = Rc::clone(self.driver.store());
-                guarded(async move {
-                    let _ = reply.send(store.create_event(&event, total, stripes).await);
-                });
-            }
-            Work::GetEvent { event, reply } => {
-                let store = Rc::clone(self.driver.store());
-                guarded(async move {
-                    let _ = reply.send(store.read_event(&event, None).await);
-                });
+            Work::Job(job) => {
+                // Made inside: what builds the future may panic as well as what polls it.
+                let driver = Rc::clone(&self.driver);
+                guarded(async move { job(driver).await });
             }
             Work::Drain | Work::Abort => {}
         }

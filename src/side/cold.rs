@@ -8,6 +8,7 @@ use std::pin::Pin;
 use futures::{Stream, StreamExt};
 use inventory_proto::DESCRIPTORS;
 use inventory_proto::inventory::v1::inventory_server;
+use inventory_proto::reservation::v1::inventory_service_server;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use tokio::sync::watch;
@@ -20,19 +21,29 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use super::readiness::{Readiness, State};
 use crate::limits;
 
+/// What clients call: contract A and contract B.
+const CLIENTS_SERVICES: &[&str] = &[
+    inventory_server::SERVICE_NAME,
+    inventory_service_server::SERVICE_NAME,
+];
+
 /// Health and reflection of the clients' port.
 pub fn cold_routes(readiness: &Readiness) -> Routes {
-    services_for(inventory_server::SERVICE_NAME, readiness)
+    routes_beside(CLIENTS_SERVICES.to_vec(), readiness)
 }
 
 /// Health and reflection of a port that serves `service`; reflection shows that service only.
 pub(super) fn services_for(service: &'static str, readiness: &Readiness) -> Routes {
+    routes_beside(vec![service], readiness)
+}
+
+fn routes_beside(services: Vec<&'static str>, readiness: &Readiness) -> Routes {
+    let ours = descriptors_of(&services);
     let health = HealthServer::new(ReadinessHealth {
-        service,
+        services,
         readiness: readiness.clone(),
     })
     .max_decoding_message_size(limits::REQUEST_MESSAGE_BYTES_MAX);
-    let ours = descriptors_of(service);
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_file_descriptor_set(ours.clone())
@@ -55,11 +66,12 @@ const COMPILED_IN: &str = "the descriptors are compiled in and legal";
 
 /// The project's descriptors without the files of other services: what a port does not serve, it
 /// does not describe.
-fn descriptors_of(service: &str) -> FileDescriptorSet {
+fn descriptors_of(services: &[&str]) -> FileDescriptorSet {
     let mut set = FileDescriptorSet::decode(DESCRIPTORS).expect(COMPILED_IN);
     set.file.retain(|file| {
         let full = |name: &str| format!("{}.{name}", file.package());
-        file.service.is_empty() || file.service.iter().any(|s| full(s.name()) == service)
+        let served = |name: &str| services.contains(&full(name).as_str());
+        file.service.is_empty() || file.service.iter().any(|s| served(s.name()))
     });
     set
 }
@@ -69,13 +81,13 @@ fn descriptors_of(service: &str) -> FileDescriptorSet {
 /// drains, so that no watcher holds a connection open until the grace time is over.
 #[derive(Debug)]
 struct ReadinessHealth {
-    service: &'static str,
+    services: Vec<&'static str>,
     readiness: Readiness,
 }
 
 impl ReadinessHealth {
     fn knows(&self, service: &str) -> bool {
-        service.is_empty() || service == self.service
+        service.is_empty() || self.services.contains(&service)
     }
 }
 
@@ -99,7 +111,7 @@ impl Health for ReadinessHealth {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         if !self.knows(&request.get_ref().service) {
-            let known = format!("unknown service; want \"\" or {:?}", self.service);
+            let known = format!("unknown service; want \"\" or one of {:?}", self.services);
             return Err(Status::not_found(known));
         }
         Ok(Response::new(answer(serving(&self.readiness.state()))))
@@ -149,27 +161,22 @@ mod tests {
     use inventory_proto::inventory::v1::inventory_admin_server;
 
     #[test]
-    fn a_port_describes_its_own_service_only() {
-        for (own, other) in [
-            (
-                inventory_server::SERVICE_NAME,
-                inventory_admin_server::SERVICE_NAME,
-            ),
-            (
-                inventory_admin_server::SERVICE_NAME,
-                inventory_server::SERVICE_NAME,
-            ),
-        ] {
+    fn a_port_describes_its_own_services_only() {
+        let admin: &[&str] = &[inventory_admin_server::SERVICE_NAME];
+        for own in [CLIENTS_SERVICES, admin] {
             let files = descriptors_of(own).file;
-            let services: Vec<String> = files
-                .iter()
-                .flat_map(|f| {
-                    f.service
-                        .iter()
-                        .map(|s| format!("{}.{}", f.package(), s.name()))
-                })
-                .collect();
-            assert_eq!(services, [own], "and not {other}");
+            let of_file = |f: &prost_types::FileDescriptorProto| {
+                let package = f.package().to_owned();
+                let names = f.service.iter().map(|s| s.name().to_owned());
+                names
+                    .map(move |name| format!("{package}.{name}"))
+                    .collect::<Vec<_>>()
+            };
+            let mut services: Vec<String> = files.iter().flat_map(of_file).collect();
+            let mut own = own.to_vec();
+            services.sort_unstable();
+            own.sort_unstable();
+            assert_eq!(services, own);
         }
     }
 }

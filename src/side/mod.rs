@@ -1,12 +1,13 @@
 //! The side thread: everything that is not a reservation.
 //!
 //! One thread, pinned to no core, with a tokio runtime of its own: probes and figures over HTTP
-//! (`probes`), the admin server ([`admin`]), the cold gRPC services of the clients' port
+//! (`probes`), the admin server ([`admin`]) and its audits ([`audit`]), the cold gRPC services of the clients' port
 //! (`cold`), signals (`signals`). Whatever goes wrong or gets stuck here costs no shard anything.
 //!
 //! Must not live here: reservations, what readiness depends on (the server tells [`Readiness`]).
 
 pub mod admin;
+pub mod audit;
 mod cold;
 mod connections;
 mod probes;
@@ -36,6 +37,7 @@ pub use signals::Shutdown;
 use crate::limits;
 use crate::telemetry::registry::BuildInfo;
 use admin::AdminBackend;
+use audit::AuditBackend;
 
 /// A future that runs on the side thread until it ends or the side thread stops.
 pub type SideTask = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -47,6 +49,8 @@ pub struct SideSettings {
     pub metrics: TcpListener,
     /// ADMIN_PORT and what answers it; `None` for a server without.
     pub admin: Option<(TcpListener, Arc<dyn AdminBackend>)>,
+    /// What answers audits on ADMIN_PORT, if they are served there.
+    pub audit: Option<Arc<dyn AuditBackend>>,
     /// Where the shards' figures come from.
     pub scrape: Arc<dyn Scrape>,
     pub readiness: Readiness,
@@ -144,7 +148,10 @@ fn prepare(
     let mut own: Vec<SideTask> = vec![Box::pin(probes::serve(metrics, router, stopping.clone()))];
     if let Some((listener, backend)) = settings.admin {
         let listener = adopt(listener).map_err(cannot("listen on ADMIN_PORT"))?;
-        let routes = admin::routes(backend, &settings.readiness);
+        let mut routes = admin::routes(backend, &settings.readiness);
+        if let Some(backend) = settings.audit {
+            routes = routes.add_service(audit::service(backend));
+        }
         own.push(Box::pin(admin::serve(listener, routes, stopping.clone())));
     }
     let mut others = settings.tasks;

@@ -6,14 +6,20 @@
 //!
 //! Must not live here: what a reservation means, when to try again, gRPC.
 
+mod admin;
+mod audit;
+mod batch;
+mod change;
 mod codec;
 mod connector;
 mod credentials;
 mod events;
+mod expiry;
 mod failure;
 mod observe;
 mod probe;
 mod reservations;
+mod seats;
 mod settings;
 pub mod tables;
 mod transact;
@@ -36,11 +42,15 @@ use aws_sdk_dynamodb::config::{
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use thiserror::Error as ThisError;
 
+pub use admin::{EventPage, SetTotal};
+pub use audit::{AuditPage, AuditStripes, AuditToken, PlacedSeat, Repaired};
 pub use codec::StoredRecord;
 pub use connector::{CaBundleError, ShardHttp, ShardSleep};
-pub use events::CreateEvent;
+pub use events::{CreateEvent, EventAbout, NewEvent};
+pub use expiry::{DuePage, DueToken, expiry_bucket, expiry_minute, expiry_shard};
 pub use observe::{NoObserver, StoreCall, StoreObserver};
 pub use reservations::{PageToken, ReservationPage};
+pub use seats::BlockOutcome;
 pub use settings::{ConnectError, CredentialSource, StoreSettings, TableNames};
 
 use codec::Encoder;
@@ -138,7 +148,7 @@ impl Store {
             inner: Rc::new(Inner {
                 client: Client::from_conf(config),
                 place: place(&settings),
-                encoder: Encoder::new(&settings.tables.inventory, &settings.tables.idempotency),
+                encoder: Encoder::new(&settings.tables),
                 tables: settings.tables,
                 attempt_timeout: settings.attempt_timeout,
                 read_retries: settings.read_retries,

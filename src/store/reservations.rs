@@ -1,16 +1,19 @@
-//! Reading back an event's reservations, for verification: a scan, never on the request path.
+//! Reading reservations back: some by their ids, or all of an event by a scan, which never belongs on
+//! the request path.
 
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use super::batch::Unread;
 use super::{Store, StoreError, StoredRecord, codec};
-use crate::domain::ids::EventId;
+use crate::domain::ids::{EventId, ReservationId};
+use crate::domain::transaction::{RecordsRead, Unreadable};
 use crate::limits;
 
 /// Where the next page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageToken(String);
+pub struct PageToken(pub(super) String);
 
 /// A part of an event's reservations; may be empty and still have a next page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,52 @@ pub struct ReservationPage {
 }
 
 impl Store {
+    /// The records of these reservations, strongly consistent, in their order. One call to the store
+    /// for each [`limits::BATCH_GET_KEYS_MAX`] of them.
+    pub async fn read_records(&self, ids: &[ReservationId]) -> RecordsRead {
+        let table = &self.tables().idempotency;
+        let keys: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let mut found = Vec::with_capacity(ids.len());
+        for keys in keys.chunks(limits::BATCH_GET_KEYS_MAX) {
+            let read = self.get_batch(table, codec::RESERVATION_ID, keys, &"reservations");
+            let items = match read.await {
+                Ok(items) => items,
+                Err(Unread::Throttled) => return RecordsRead::Throttled,
+                Err(Unread::Unavailable) => return RecordsRead::Unavailable,
+            };
+            for (id, item) in keys.iter().zip(items) {
+                let view = item.map(|item| codec::record_view(&item)).transpose();
+                found.push(view.map_err(|why| {
+                    self.log(&format!("reservation {id} cannot be understood: {why}"));
+                    Unreadable
+                }));
+            }
+        }
+        RecordsRead::Found(found)
+    }
+
+    /// One reservation's record, whole, strongly consistent; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] for a record that cannot be understood; the others as they say.
+    pub async fn read_reservation(
+        &self,
+        id: &ReservationId,
+    ) -> Result<Option<StoredRecord>, StoreError> {
+        let table = &self.tables().idempotency;
+        let read = self.read("GetItem", table, || {
+            self.client()
+                .get_item()
+                .table_name(table)
+                .key(codec::RESERVATION_ID, AttributeValue::S(id.to_string()))
+                .consistent_read(true)
+                .send()
+        });
+        let item = read.await?.item;
+        let record = item.map(|item| codec::record(&item)).transpose();
+        record.map_err(|why| StoreError::Corrupt(format!("reservation {id}: {why}")))
+    }
+
     /// One page of the reservations of `event`, strongly consistent, in no order. Examines at most
     /// [`limits::STORE_SCAN_PAGE_MAX`] records of the whole table, other events' included.
     ///

@@ -1,10 +1,13 @@
-//! The one write of the request path.
+//! The one write of the request path, and the like of it off that path.
 
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem};
 
 use super::failure::{Failure, Kind};
 use super::{Store, codec};
 use crate::domain::transaction::{Outcome, Transaction};
+use crate::limits;
+use crate::runtime;
 
 const OPERATION: &str = "TransactWriteItems";
 
@@ -74,14 +77,7 @@ impl Store {
         transaction: &Transaction,
         failure: &Failure<TransactWriteItemsError>,
     ) -> Outcome {
-        let error = failure.error.as_ref().and_then(|e| e.as_service_error());
-        let reasons = match error {
-            Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-                cancelled.cancellation_reasons()
-            }
-            _ => &[],
-        };
-        let said = codec::cancelled(transaction, reasons);
+        let said = codec::cancelled(transaction, reasons(failure));
         for remark in &said.remarks {
             self.complain(transaction, remark);
         }
@@ -96,4 +92,51 @@ impl Store {
             "{OPERATION} for {event} ({count} actions, token {token:032x}): {what}"
         ));
     }
+
+    /// Writes all of `actions`, off the request path. Tried again while others are in the way or the
+    /// store throttles, without a token: it must be harmless to apply twice.
+    pub(super) async fn write_together(
+        &self,
+        table: &str,
+        actions: Vec<TransactWriteItem>,
+    ) -> Result<(), Failure<TransactWriteItemsError>> {
+        let mut pause = limits::RETRY_BACKOFF_MIN;
+        let mut made = 1;
+        loop {
+            let written = self.persist(OPERATION, table, || {
+                self.client()
+                    .transact_write_items()
+                    .set_transact_items(Some(actions.clone()))
+                    .send()
+            });
+            match written.await {
+                Ok(_) => return Ok(()),
+                Err(failure) if made < limits::STORE_ADMIN_TRIES_MAX && is_passing(&failure) => {}
+                Err(failure) => return Err(failure),
+            }
+            runtime::sleep(pause).await;
+            pause = (pause * 4).min(limits::RETRY_BACKOFF_MAX);
+            made += 1;
+        }
+    }
+}
+
+/// What the store says of each action of a transaction that it cancelled.
+fn reasons(failure: &Failure<TransactWriteItemsError>) -> &[CancellationReason] {
+    let error = failure.error.as_ref().and_then(|e| e.as_service_error());
+    match error {
+        Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+            cancelled.cancellation_reasons()
+        }
+        _ => &[],
+    }
+}
+
+/// Whether a transaction was cancelled for nothing that it says itself.
+fn is_passing(failure: &Failure<TransactWriteItemsError>) -> bool {
+    let passing = |reason: &CancellationReason| {
+        let code = reason.code().unwrap_or("None");
+        code == "None" || codec::is_conflict(code) || codec::is_throttle(code)
+    };
+    failure.kind == Kind::Cancelled && reasons(failure).iter().all(passing)
 }

@@ -164,6 +164,7 @@ pub(super) struct Interval {
     pub(super) calls: Series<1, Calls>,
     pub(super) store: Series<2, StoreCalls>,
     pub(super) commits: Series<2, u64>,
+    pub(super) holds: Series<2, u64>,
     pub(super) releases: Series<2, u64>,
     pub(super) checks: Series<2, u64>,
     pub(super) conflicts: Series<1, u64>,
@@ -183,6 +184,7 @@ impl Interval {
             calls: self.calls.take(),
             store: self.store.take(),
             commits: self.commits.take(),
+            holds: self.holds.take(),
             releases: self.releases.take(),
             checks: self.checks.take(),
             conflicts: self.conflicts.take(),
@@ -208,6 +210,7 @@ impl Interval {
             mine.statuses.absorb(theirs.statuses, add);
         });
         self.commits.absorb(other.commits, add);
+        self.holds.absorb(other.holds, add);
         self.releases.absorb(other.releases, add);
         self.checks.absorb(other.checks, add);
         self.conflicts.absorb(other.conflicts, add);

@@ -99,6 +99,11 @@ impl Recorder {
             .at([kind.as_str(), status]) += 1;
     }
 
+    /// A PlaceHold or ReserveSeat was answered.
+    pub fn hold(&self, kind: InventoryType, status: &'static str) {
+        *self.interval.borrow_mut().holds.at([kind.as_str(), status]) += 1;
+    }
+
     /// A ReleaseHold was answered.
     pub fn release(&self, kind: InventoryType, status: &'static str) {
         *self

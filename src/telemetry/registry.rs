@@ -164,6 +164,12 @@ impl Aggregate {
                 &totals.commits,
             ),
             counters(
+                "inventory_place_holds_total",
+                "PlaceHold and ReserveSeat calls, by outcome.",
+                ["inventory_type", "status"],
+                &totals.holds,
+            ),
+            counters(
                 "inventory_release_holds_total",
                 "ReleaseHold calls, by outcome.",
                 ["inventory_type", "status"],

@@ -36,7 +36,10 @@ pub use call::Call;
 pub use connection::Ended;
 pub use context::{CallObserver, UNKNOWN_METHOD, Unobserved, WireContext, WireSettings, WireStats};
 pub use drain::{Drain, Stage};
-pub use generated::{Inventory, InventoryMethod, InventoryReply, InventoryServer};
+pub use generated::inventory::{Inventory, InventoryMethod, InventoryReply, InventoryServer};
+pub use generated::reservation::{
+    InventoryService, InventoryServiceMethod, InventoryServiceReply, InventoryServiceServer,
+};
 pub use serve::serve_connection;
 pub use service::{Either, HotService, Reply, decode};
 pub use status::{Code, ERROR_DOMAIN, Status, reason};

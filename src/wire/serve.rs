@@ -176,6 +176,22 @@ mod tests {
         ) -> Result<pb::ReleaseRes, Status> {
             Ok(pb::ReleaseRes::default())
         }
+
+        async fn place_hold(
+            &self,
+            _: &Call,
+            _: pb::PlaceHoldReq,
+        ) -> Result<pb::PlaceHoldRes, Status> {
+            Ok(pb::PlaceHoldRes::default())
+        }
+
+        async fn get_reservation(
+            &self,
+            _: &Call,
+            _: pb::GetReservationReq,
+        ) -> Result<pb::GetReservationRes, Status> {
+            Ok(pb::GetReservationRes::default())
+        }
     }
 
     /// A defect in the layer: it panics when it is used, and again when it is dropped.

@@ -1,6 +1,7 @@
 //! What the store tests share: an engine, tables of one's own, transactions to send.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
@@ -8,15 +9,20 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use inventory_api::domain::ids::{EventId, Fingerprint, OrderId, ReservationId};
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::{Client, Config};
+use inventory_api::domain::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
 use inventory_api::domain::time::UnixMillis;
 use inventory_api::domain::transaction::{
-    Draw, EventRead, NewRecord, ReservationState, StripeUpdate, StripeView, Token, Transaction,
+    Draw, Due, EventRead, RecordWrite, ReservationState, StripeUpdate, StripeView, Token,
+    Transaction,
 };
 use inventory_api::embedded::{Data, Engine};
 use inventory_api::runtime;
 use inventory_api::store::{
-    NoObserver, Store, StoreCall, StoreObserver, StoreSettings, TableNames, tables,
+    CreateEvent, NewEvent, NoObserver, ShardHttp, ShardSleep, Store, StoreCall, StoreObserver,
+    StoreSettings, TableNames, tables,
 };
 
 use crate::relay::Relay;
@@ -93,6 +99,60 @@ pub(crate) async fn with_tables(settings: &StoreSettings) -> Store {
     store
 }
 
+/// The SDK alone, to write and read what the store would not.
+fn raw(settings: &StoreSettings) -> Client {
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(ShardHttp::new(None).unwrap())
+        .sleep_impl(ShardSleep)
+        .region(Region::new(settings.region.clone()))
+        .endpoint_url(settings.endpoint.clone().unwrap())
+        .credentials_provider(Credentials::new("local", "local", None, None, "local"))
+        .build();
+    Client::from_conf(config)
+}
+
+/// Puts an item there, whatever is there already.
+pub(crate) async fn raw_put(
+    settings: &StoreSettings,
+    table: &str,
+    item: Vec<(&str, AttributeValue)>,
+) {
+    let item = item.into_iter().map(|(name, v)| (name.to_owned(), v));
+    let put = raw(settings).put_item().table_name(table);
+    put.set_item(Some(item.collect())).send().await.unwrap();
+}
+
+/// An item as it is stored.
+pub(crate) async fn raw_item(
+    settings: &StoreSettings,
+    table: &str,
+    key: &[(&str, &str)],
+) -> HashMap<String, AttributeValue> {
+    let key = key.iter().map(|(name, id)| ((*name).to_owned(), text(id)));
+    let get = raw(settings).get_item().table_name(table);
+    let found = get.set_key(Some(key.collect())).send().await.unwrap();
+    found.item.unwrap()
+}
+
+/// A seat's item of the event whose seats have one partition key.
+pub(crate) async fn raw_seat(
+    settings: &StoreSettings,
+    seat: &str,
+) -> HashMap<String, AttributeValue> {
+    let event = event();
+    let key = [("event_id", event.as_str()), ("seat_id", seat)];
+    raw_item(settings, &settings.tables.seats, &key).await
+}
+
+pub(crate) fn text(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+pub(crate) fn number(number: u64) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
 /// An engine's own tables, and a store that reaches them through a relay.
 pub(crate) async fn behind_relay() -> (Store, Relay) {
     let direct = settings(engine());
@@ -113,37 +173,105 @@ pub(crate) fn reservation(id: &str) -> ReservationId {
     id.parse().unwrap()
 }
 
-pub(crate) fn confirmed(id: &str, draws: &[(u16, u32)]) -> NewRecord {
+/// When the tests' transactions are, in epoch milliseconds.
+pub(crate) const AT: UnixMillis = UnixMillis(1_763_800_000_250);
+
+/// The write of a reservation's first record, with units from these stripes.
+pub(crate) fn first(id: &str, to: ReservationState, draws: &[(u16, u32)]) -> RecordWrite {
     let reservation = reservation(id);
     let qty = draws.iter().map(|(_, units)| units).sum();
-    NewRecord {
+    let is_confirmed = to == ReservationState::Confirmed;
+    RecordWrite {
         fingerprint: Fingerprint::of_quantity(&event(), qty),
-        state: ReservationState::Confirmed,
+        from: None,
+        due: Due::Any,
+        to,
         qty,
         draws: draws
             .iter()
             .map(|&(stripe, units)| Draw { stripe, units })
             .collect(),
-        order: Some(OrderId::of(&reservation)),
-        payment_intent: "pi_123".to_owned(),
+        seats: None,
+        order: is_confirmed.then(|| OrderId::of(&reservation)),
+        payment_intent: match is_confirmed {
+            true => "pi_123".to_owned(),
+            false => String::new(),
+        },
+        expires_at: (to == ReservationState::Held).then_some(UnixMillis(AT.0 + 60_000)),
         reservation,
     }
 }
 
-pub(crate) fn tombstone(id: &str) -> NewRecord {
-    NewRecord {
-        reservation: reservation(id),
+pub(crate) fn confirmed(id: &str, draws: &[(u16, u32)]) -> RecordWrite {
+    first(id, ReservationState::Confirmed, draws)
+}
+
+pub(crate) fn held(id: &str, draws: &[(u16, u32)]) -> RecordWrite {
+    first(id, ReservationState::Held, draws)
+}
+
+pub(crate) fn tombstone(id: &str) -> RecordWrite {
+    RecordWrite {
         fingerprint: Fingerprint::of_quantity(&event(), 1),
-        state: ReservationState::Released,
         qty: 1,
-        draws: Vec::new(),
-        order: None,
-        payment_intent: String::new(),
+        ..first(id, ReservationState::Released, &[])
     }
 }
 
+/// The next step of `record`, with what it has.
+pub(crate) fn step(record: &RecordWrite, to: ReservationState) -> RecordWrite {
+    let is_confirmed = to == ReservationState::Confirmed;
+    RecordWrite {
+        from: Some(record.to),
+        to,
+        order: match is_confirmed {
+            true => Some(OrderId::of(&record.reservation)),
+            false => record.order,
+        },
+        payment_intent: match is_confirmed {
+            true => "pi_123".to_owned(),
+            false => String::new(),
+        },
+        ..record.clone()
+    }
+}
+
+/// The same for seats instead of units.
+pub(crate) fn of_seats(record: RecordWrite, seats: &[&str]) -> RecordWrite {
+    let seats: Seats = seats.iter().map(|seat| seat_id(seat)).collect();
+    RecordWrite {
+        fingerprint: Fingerprint::of_seats(&event(), &seats),
+        qty: seats.len() as u32,
+        seats: Some(seats),
+        ..record
+    }
+}
+
+pub(crate) fn seat_id(id: &str) -> SeatId {
+    id.parse().unwrap()
+}
+
 /// A transaction under a token of its own.
-pub(crate) fn transaction(takes: &[(u16, u64)], records: Vec<NewRecord>) -> Transaction {
+pub(crate) fn transaction(takes: &[(u16, u64)], records: Vec<RecordWrite>) -> Transaction {
+    let take = |&(stripe, take)| StripeUpdate {
+        stripe,
+        take,
+        give: 0,
+    };
+    moving(takes.iter().map(take).collect(), records)
+}
+
+/// One that gives back instead.
+pub(crate) fn giving(gives: &[(u16, u64)], records: Vec<RecordWrite>) -> Transaction {
+    let give = |&(stripe, give)| StripeUpdate {
+        stripe,
+        take: 0,
+        give,
+    };
+    moving(gives.iter().map(give).collect(), records)
+}
+
+pub(crate) fn moving(stripes: Vec<StripeUpdate>, records: Vec<RecordWrite>) -> Transaction {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let serial = u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
     let process = u128::from(std::process::id()) << 64;
@@ -151,13 +279,17 @@ pub(crate) fn transaction(takes: &[(u16, u64)], records: Vec<NewRecord>) -> Tran
     Transaction {
         token: Token(process | u128::from(started.0) << 24 | serial),
         event: event(),
-        stripes: takes
-            .iter()
-            .map(|&(stripe, take)| StripeUpdate { stripe, take })
-            .collect(),
+        seat_keys: 1,
+        stripes,
         records,
-        at: UnixMillis(1_763_800_000_250),
+        at: AT,
     }
+}
+
+/// Creates the tests' event.
+pub(crate) async fn create(store: &Store, total: u64, stripes: u16) -> CreateEvent {
+    let wanted = NewEvent::of_quantity(event(), total, stripes);
+    store.create_event(&wanted).await.unwrap()
 }
 
 pub(crate) async fn stripes(store: &Store) -> Vec<StripeView> {

@@ -59,8 +59,9 @@ const EXPRESSIONS: [&str; 5] = [
     "KeyConditionExpression",
 ];
 
-#[tokio::test]
-async fn reserved_words_are_aliased_and_no_condition_is_empty() {
+/// Looks at every expression of these requests: nothing but syntax stands bare, none is empty. Which
+/// kinds of expressions there were.
+pub(crate) fn assert_aliased(bodies: &[Value]) -> HashSet<&'static str> {
     // The only bare words an expression of ours may have; every attribute stands behind a `#`.
     const SYNTAX: [&str; 10] = [
         "SET",
@@ -74,7 +75,6 @@ async fn reserved_words_are_aliased_and_no_condition_is_empty() {
         "attribute_not_exists",
         "if_not_exists",
     ];
-    let bodies = asked_of_the_store().await;
     let mut seen = HashSet::new();
     for (body, key) in bodies
         .iter()
@@ -92,6 +92,12 @@ async fn reserved_words_are_aliased_and_no_condition_is_empty() {
             seen.insert(key);
         }
     }
+    seen
+}
+
+#[tokio::test]
+async fn reserved_words_are_aliased_and_no_condition_is_empty() {
+    let seen = assert_aliased(&asked_of_the_store().await);
     let wanted = HashSet::from(["ConditionExpression", "UpdateExpression"]);
     assert!(seen.is_superset(&wanted), "looked at {seen:?} only");
 }

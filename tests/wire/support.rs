@@ -19,7 +19,8 @@ use inventory_api::wire::{
 };
 use inventory_proto::inventory::v1::inventory_client::InventoryClient;
 use inventory_proto::inventory::v1::{
-    CheckReq, CheckRes, CommitReq, CommitRes, ReleaseReq, ReleaseRes,
+    CheckReq, CheckRes, CommitReq, CommitRes, GetReservationReq, GetReservationRes, PlaceHoldReq,
+    PlaceHoldRes, ReleaseReq, ReleaseRes,
 };
 use tokio::sync::{mpsc, oneshot};
 use tonic::transport::{Channel, Endpoint};
@@ -163,6 +164,18 @@ impl Inventory for Service {
         Ok(ReleaseRes {
             status: "RELEASED".to_owned(),
         })
+    }
+
+    async fn place_hold(&self, _: &Call, _: PlaceHoldReq) -> Result<PlaceHoldRes, Status> {
+        Ok(PlaceHoldRes::default())
+    }
+
+    async fn get_reservation(
+        &self,
+        _: &Call,
+        _: GetReservationReq,
+    ) -> Result<GetReservationRes, Status> {
+        Ok(GetReservationRes::default())
     }
 }
 

@@ -7,10 +7,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 
 use crate::domain::effect::LaneId;
-use crate::domain::ids::{EventId, StripeId};
-use crate::domain::lane::Lane;
-use crate::domain::operation::Operation;
+use crate::domain::ids::{EventId, ReservationId};
+use crate::domain::lane::{Lane, LaneKey, Track};
+use crate::domain::rules::LateCommit;
 use crate::domain::time::Micros;
+use crate::domain::transaction::EventShape;
 use crate::limits;
 
 /// Idle lanes kept for their next operation before they are swept.
@@ -25,19 +26,21 @@ struct Slot {
 pub(super) struct Lanes {
     shard: usize,
     shards: usize,
+    late: LateCommit,
     slots: HashMap<LaneId, Slot, foldhash::fast::RandomState>,
-    by_stripe: HashMap<StripeId, LaneId, foldhash::fast::RandomState>,
+    by_key: HashMap<LaneKey, LaneId, foldhash::fast::RandomState>,
     timers: BTreeSet<(Micros, LaneId)>,
     next: u64,
 }
 
 impl Lanes {
-    pub(super) fn new(shard: usize, shards: usize) -> Self {
+    pub(super) fn new(shard: usize, shards: usize, late: LateCommit) -> Self {
         Self {
             shard,
             shards: shards.max(1),
+            late,
             slots: HashMap::default(),
-            by_stripe: HashMap::default(),
+            by_key: HashMap::default(),
             timers: BTreeSet::new(),
             next: 0,
         }
@@ -59,18 +62,18 @@ impl Lanes {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// The lane of a stripe, made if there is none; `None` when there are too many.
+    /// A lane, made if there is none; `None` when there are too many.
     pub(super) fn open(
         &mut self,
         event: &EventId,
-        stripe: u16,
-        stripes: u16,
+        track: Track,
+        shape: EventShape,
     ) -> Option<(LaneId, &mut Lane)> {
-        let key = StripeId {
+        let key = LaneKey {
             event: event.clone(),
-            index: stripe,
+            track,
         };
-        let id = match self.by_stripe.get(&key) {
+        let id = match self.by_key.get(&key) {
             Some(id) => *id,
             None => {
                 if self.slots.len() >= IDLE_KEPT_MAX {
@@ -81,9 +84,9 @@ impl Lanes {
                 }
                 let id = LaneId(self.next);
                 self.next += 1;
-                let lane = Lane::new(key.clone(), stripes);
+                let lane = Lane::new(key.clone(), shape, self.late);
                 self.slots.insert(id, Slot { lane, timer: None });
-                self.by_stripe.insert(key, id);
+                self.by_key.insert(key, id);
                 id
             }
         };
@@ -123,13 +126,47 @@ impl Lanes {
         due
     }
 
-    /// Where an operation goes: a stripe owned here if there is one (no hop), else any.
+    /// The lane of an event with the least to do, of so many of one kind.
+    pub(super) fn least_busy(
+        &self,
+        event: &EventId,
+        lanes: u16,
+        kind: impl Fn(u16) -> Track,
+    ) -> Track {
+        let depth = |track: Track| {
+            let key = LaneKey {
+                event: event.clone(),
+                track,
+            };
+            let id = self.by_key.get(&key);
+            id.and_then(|id| self.slots.get(id))
+                .map_or(0, |slot| slot.lane.depth())
+        };
+        let tracks = (0..lanes.max(1)).map(&kind);
+        let mut best = (usize::MAX, kind(0));
+        for track in tracks {
+            let depth = depth(track);
+            if depth < best.0 {
+                best = (depth, track);
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+        best.1
+    }
+
+    /// Where units are taken: from a stripe owned here if there is one (no hop), else from any.
     /// One reservation always goes to the same stripe, so that its repeats meet.
-    pub(super) fn choose(&self, operation: &Operation, stripes: u16) -> (usize, u16) {
+    pub(super) fn choose(
+        &self,
+        event: &EventId,
+        reservation: &ReservationId,
+        stripes: u16,
+    ) -> (usize, u16) {
         let stripes = usize::from(stripes.max(1));
-        let start = stable_hash(operation.event.as_str()) as usize % self.shards;
-        let pick = stable_hash(operation.reservation.as_str()) as usize;
-        let owner = |stripe: usize| (start + stripe) % self.shards;
+        let start = self.start(event);
+        let pick = stable_hash(reservation.as_str()) as usize;
         // Stripes go round the shards: the first owned here, and then every `shards`-th.
         let first = (self.shard + self.shards - start) % self.shards;
         let stripe = if first < stripes {
@@ -138,15 +175,24 @@ impl Lanes {
         } else {
             pick % stripes
         };
-        (owner(stripe), stripe as u16)
+        (self.owner(event, stripe as u16), stripe as u16)
+    }
+
+    /// The shard that writes to a stripe, and for stripe 0 to the event's seats.
+    pub(super) fn owner(&self, event: &EventId, stripe: u16) -> usize {
+        (self.start(event) + usize::from(stripe)) % self.shards
+    }
+
+    fn start(&self, event: &EventId) -> usize {
+        stable_hash(event.as_str()) as usize % self.shards
     }
 
     fn sweep(&mut self) {
-        let by_stripe = &mut self.by_stripe;
+        let by_key = &mut self.by_key;
         self.slots.retain(|_, slot| {
             let keep = !slot.lane.is_idle();
             if !keep {
-                by_stripe.remove(slot.lane.stripe());
+                by_key.remove(slot.lane.key());
             }
             keep
         });
@@ -161,27 +207,20 @@ fn stable_hash(text: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ids::Fingerprint;
-    use crate::domain::operation::Verb;
 
-    fn operation(n: usize) -> Operation {
+    fn lanes(shard: usize, shards: usize) -> Lanes {
+        Lanes::new(shard, shards, LateCommit::default())
+    }
+
+    fn choose(lanes: &Lanes, n: usize, stripes: u16) -> (usize, u16) {
         let event: EventId = "evt".parse().expect("legal");
-        Operation {
-            verb: Verb::Commit,
-            reservation: format!("r{n}").parse().expect("legal"),
-            fingerprint: Fingerprint::of_quantity(&event, 1),
-            event,
-            qty: 1,
-            payment_intent: String::new(),
-            deadline: Micros(1),
-        }
+        let reservation: ReservationId = format!("r{n}").parse().expect("legal");
+        lanes.choose(&event, &reservation, stripes)
     }
 
     #[test]
     fn one_stripe_has_one_owner_whoever_asks() {
-        let owners: BTreeSet<_> = (0..4)
-            .map(|shard| Lanes::new(shard, 4).choose(&operation(1), 1))
-            .collect();
+        let owners: BTreeSet<_> = (0..4).map(|shard| choose(&lanes(shard, 4), 1, 1)).collect();
         assert_eq!(owners.len(), 1);
     }
 
@@ -189,9 +228,9 @@ mod tests {
     fn enough_stripes_mean_no_hop_and_every_stripe_is_used() {
         let mut used = BTreeSet::new();
         for shard in 0..4 {
-            let lanes = Lanes::new(shard, 4);
+            let lanes = lanes(shard, 4);
             for n in 0..200 {
-                let (owner, stripe) = lanes.choose(&operation(n), 10);
+                let (owner, stripe) = choose(&lanes, n, 10);
                 assert_eq!(owner, shard);
                 used.insert(stripe);
             }
@@ -202,10 +241,10 @@ mod tests {
     #[test]
     fn a_shard_without_a_stripe_agrees_with_the_owner() {
         for shard in 0..8 {
-            let lanes = Lanes::new(shard, 8);
-            let (owner, stripe) = lanes.choose(&operation(7), 3);
+            let lanes = lanes(shard, 8);
+            let (owner, stripe) = choose(&lanes, 7, 3);
             assert!(stripe < 3);
-            let (same, _) = Lanes::new(owner, 8).choose(&operation(7), 3);
+            let (same, _) = choose(&self::lanes(owner, 8), 7, 3);
             assert_eq!(same, owner, "stripe {stripe} as seen from shard {shard}");
         }
     }

@@ -8,30 +8,46 @@
 //! |---|---|
 //! | `mod.rs` | what enters: calls, outcomes, reads, time |
 //! | `pending.rs` | calls in flight by reservation: joined, or queued behind |
+//! | `route.rs` | the way of one operation: look, decide, write |
+//! | `lookups.rs` | records that must be read first, in batches |
 //! | `lanes.rs` | the lanes, their timers, which shard owns which stripe |
+//! | `desk.rs` | one seated event: its map, and who is about to get which seat |
+//! | `seats.rs` | operations on seats |
+//! | `ask.rs` | questions |
 
+mod ask;
+mod desk;
 mod lanes;
+mod lookups;
 mod pending;
+mod route;
+mod seats;
 #[cfg(test)]
 mod tests;
+
+use std::collections::HashMap;
 
 use lru::LruCache;
 use rand::rngs::SmallRng;
 
+use self::desk::Desk;
 use self::lanes::Lanes;
+use self::lookups::Lookups;
 use self::pending::{Follower, Joined, Pendings};
 use super::answer::{Answer, Refusal};
 use super::cache::SettledCache;
 use super::counters::Counters;
-use super::effect::{Availability, CallId, Effect, LaneId, Route};
+use super::effect::{CallId, Effect, Known, LaneId, Route};
 use super::ids::{EventId, ReservationId};
-use super::lane::LaneOutput;
-use super::operation::Operation;
+use super::lane::{LaneOutput, Settled};
+use super::operation::{Operation, Verb};
 use super::reads::{Reads, Waiter};
-use super::rules;
-use super::time::{Micros, Now};
-use super::transaction::{EventRead, Outcome, RecordView};
+use super::rules::{self, Decision, LateCommit};
+use super::time::{Micros, Now, UnixMillis};
+use super::transaction::{EventRead, EventShape, Outcome, RecordView, ReservationState};
 use crate::limits;
+
+type Desks = HashMap<EventId, Desk, foldhash::fast::RandomState>;
 
 /// What a coordinator is built with.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +60,7 @@ pub struct Settings {
     pub cache_capacity: usize,
     /// For how long.
     pub cache_for: Micros,
+    pub late_commit: LateCommit,
 }
 
 /// See the module's head.
@@ -53,8 +70,13 @@ pub struct Coordinator {
     pending: Pendings,
     lanes: Lanes,
     reads: Reads,
-    /// Stripe counts of events seen, a hint: a lane whose stripe is short looks again.
-    events: LruCache<EventId, u16, foldhash::fast::RandomState>,
+    lookups: Lookups,
+    /// The seated events that this shard owns and has heard of.
+    desks: Desks,
+    /// What events seen are like, a hint: a lane whose stripe is short looks again.
+    events: LruCache<EventId, EventShape, foldhash::fast::RandomState>,
+    /// Holds past their time whose end is under way.
+    expiring: usize,
     counters: Counters,
     rng: SmallRng,
     scratch: LaneOutput,
@@ -70,9 +92,12 @@ impl Coordinator {
             settings,
             cache: SettledCache::new(settings.cache_capacity, settings.cache_for),
             pending: Pendings::default(),
-            lanes: Lanes::new(settings.shard, settings.shards),
+            lanes: Lanes::new(settings.shard, settings.shards, settings.late_commit),
             reads: Reads::default(),
+            lookups: Lookups::default(),
+            desks: Desks::default(),
             events: LruCache::with_hasher(known, hasher),
+            expiring: 0,
             counters: Counters::default(),
             rng,
             scratch: LaneOutput::default(),
@@ -95,7 +120,11 @@ impl Coordinator {
 
     /// Nothing is in flight, in a lane or being read.
     pub fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.lanes.all_idle() && self.reads.is_empty()
+        self.pending.is_empty()
+            && self.lanes.all_idle()
+            && self.reads.is_empty()
+            && self.lookups.is_empty()
+            && self.desks.values().all(Desk::is_idle)
     }
 
     /// Operations in lanes that have not settled, whether or not their callers still wait.
@@ -108,36 +137,47 @@ impl Coordinator {
         self.lanes.wake_at()
     }
 
-    /// The answer, if the reservation has settled and is remembered. Costs no [`CallId`].
+    /// The answer, if the reservation has come to an end and is remembered. Costs no [`CallId`].
     pub fn replay(&mut self, operation: &Operation, now: Micros) -> Option<Answer> {
-        let Some(record) = self.cache.get(&operation.reservation, now) else {
+        let remembered = self.cache.get(&operation.reservation, now);
+        let Some(record) = remembered.filter(route::is_final) else {
             self.counters.cache_misses += 1;
             return None;
         };
-        self.counters.cache_hits += 1;
-        match rules::decide(operation, Some(&record), crate::domain::time::UnixMillis(0), Default::default()) {
-            rules::Decision::Answer(answer) => Some(answer),
-            rules::Decision::Write(_) => None,
+        let late = self.settings.late_commit;
+        // What has come to an end is so at any time.
+        match rules::decide(operation, Some(&record), UnixMillis(0), late) {
+            Decision::Answer(answer) => {
+                self.counters.cache_hits += 1;
+                Some(answer)
+            }
+            Decision::Write(_) => {
+                self.counters.cache_misses += 1;
+                None
+            }
         }
     }
 
     /// Takes a call that arrived at this shard and that [`Coordinator::replay`] has no answer for.
     pub fn submit(&mut self, call: CallId, operation: Operation, now: Now, fx: &mut Vec<Effect>) {
-        self.enter(call, operation, None, now, fx);
+        self.enter(call, operation, None, Known::Nothing, now, fx);
     }
 
-    /// Takes a call that another shard routed to a stripe owned here.
+    /// Takes a call that another shard routed to what is owned here.
     pub fn submit_forwarded(
         &mut self,
         call: CallId,
         operation: Operation,
-        route: Route,
+        mut route: Route,
+        known: Known,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        if let Some(record) = self.cache.get(&operation.reservation, now.mono) {
-            let rules::Decision::Answer(answer) = rules::decide(&operation, Some(&record), now.unix, Default::default()) else { return };
-            let learned = Some(record);
+        // A question that only needs memory costs no place among the calls in flight.
+        if known == Known::Nothing
+            && let Some(answer) = self.replay(&operation, now.mono)
+        {
+            let learned = self.cache.get(&operation.reservation, now.mono);
             fx.push(Effect::Answer {
                 call,
                 answer,
@@ -145,24 +185,38 @@ impl Coordinator {
             });
             return;
         }
-        self.enter(call, operation, Some(route), now, fx);
+        let shape = route.shape;
+        let mine = self.events.get_or_insert(operation.event.clone(), || shape);
+        // Who reads the seats is the first to see that the event was closed.
+        route.shape.closed |= mine.closed;
+        let (reservation, event) = (&operation.reservation, &operation.event);
+        if self.pending.would_wait_in_a_ring(reservation, event) {
+            refuse(call, Refusal::store_busy(), fx);
+            return;
+        }
+        self.enter(call, operation, Some(route), known, now, fx);
     }
 
-    /// Asks whether `qty` units could be sold now.
-    pub fn check(
+    /// Ends a hold that was found to be past its time, as `record` says.
+    pub fn reclaim(
         &mut self,
         call: CallId,
         event: EventId,
-        qty: u32,
+        reservation: ReservationId,
+        record: RecordView,
+        deadline: Micros,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let hint = self.events.get(&event).copied();
-        let waiter = Waiter::Check { call, qty };
-        if self.reads.want(&event, hint, waiter, now.mono, fx).is_err() {
-            self.counters.shed += 1;
-            let result = Err(Refusal::overloaded());
-            fx.push(Effect::Checked { call, result });
+        let operation = seats::expiry(event, reservation, deadline);
+        self.enter(call, operation, None, Known::Record(Some(record)), now, fx);
+    }
+
+    /// Forgets what an event is like and what its seats are: an operator has changed it.
+    pub fn forget(&mut self, event: &EventId) {
+        self.events.pop(event);
+        if let Some(desk) = self.desks.get_mut(event) {
+            desk.forget_map();
         }
     }
 
@@ -192,24 +246,23 @@ impl Coordinator {
     ) {
         self.counters.event_reads += 1;
         if let EventRead::Found(stripes) = read {
-            self.events.put(event.clone(), stripes.len() as u16);
+            self.events.put(event.clone(), EventShape::of(stripes));
         }
-        let hint = self.events.get(event).copied();
+        let hint = self.events.get(event).map(|shape| shape.stripes);
         let Some((began, waiters)) = self.reads.done(event, hint, now.mono, fx) else {
             return;
         };
         for waiter in waiters {
             match waiter {
-                Waiter::Check { call, qty } => fx.push(Effect::Checked {
-                    call,
-                    result: availability(read, qty),
-                }),
-                Waiter::Route(operation) => match refusal_of(read) {
-                    None => self.route(operation, None, now, fx),
+                Waiter::Ask { call, question } => {
+                    self.answer_from_read(call, event, question, read, now, fx);
+                }
+                Waiter::Nobody => {}
+                Waiter::Route(operation, known) => match refusal_of(read) {
+                    None => self.advance(operation, None, known, now, fx),
                     Some(refusal) => {
-                        let reservation = operation.reservation;
-                        let answer = Answer::Refused(refusal);
-                        self.settle(event, &reservation, answer, None, now, fx);
+                        let refusal = Answer::Refused(refusal);
+                        self.end(&operation, refusal, None, now, fx);
                     }
                 },
                 Waiter::Lane(lane) => {
@@ -260,6 +313,7 @@ impl Coordinator {
         call: CallId,
         operation: Operation,
         route: Option<Route>,
+        known: Known,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
@@ -269,7 +323,10 @@ impl Coordinator {
             return;
         }
         match self.pending.enter(call, operation, route, now.mono) {
-            Joined::First(operation) => self.route(operation, route, now, fx),
+            Joined::First(operation) => {
+                self.expiring += usize::from(operation.verb == Verb::Expire);
+                self.advance(operation, route, known, now, fx);
+            }
             Joined::Behind => self.counters.joined += 1,
             Joined::Full => {
                 self.counters.shed += 1;
@@ -278,73 +335,26 @@ impl Coordinator {
         }
     }
 
-    /// Brings an operation to its lane.
-    fn route(
-        &mut self,
-        operation: Operation,
-        route: Option<Route>,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        let known = route
-            .map(|r| r.stripes)
-            .or_else(|| self.events.get(&operation.event).copied());
-        let Some(stripes) = known else {
-            let event = operation.event.clone();
-            let waiter = Waiter::Route(operation);
-            if let Err(waiter) = self.reads.want(&event, None, waiter, now.mono, fx) {
-                self.counters.shed += 1;
-                if let Waiter::Route(Operation { reservation, .. }) = waiter {
-                    let answer = Answer::Refused(Refusal::overloaded());
-                    self.settle(&event, &reservation, answer, None, now, fx);
-                }
-            }
-            return;
-        };
-        let (shard, stripe) = match route {
-            Some(route) => (self.settings.shard, route.stripe),
-            None => self.lanes.choose(&operation, stripes),
-        };
-        if shard != self.settings.shard {
-            self.counters.forwarded += 1;
-            fx.push(Effect::Forward {
-                shard,
-                route: Route { stripe, stripes },
-                operation,
-            });
-            return;
-        }
-        let Some((lane, at)) = self.lanes.open(&operation.event, stripe, stripes) else {
-            self.counters.shed += 1;
-            let answer = Answer::Refused(Refusal::overloaded());
-            let (event, reservation) = (operation.event, operation.reservation);
-            self.settle(&event, &reservation, answer, None, now, fx);
-            return;
-        };
-        let mut out = std::mem::take(&mut self.scratch);
-        at.submit(operation, now, &mut self.rng, &mut self.counters, &mut out);
-        self.collect(lane, out, now, fx);
-    }
-
     /// Carries out what a lane wants.
     fn collect(&mut self, lane: LaneId, mut out: LaneOutput, now: Now, fx: &mut Vec<Effect>) {
         if let Some(transaction) = out.send.take() {
             fx.push(Effect::Transact { lane, transaction });
         }
         let read = std::mem::take(&mut out.read_stripes);
-        let learned = out.learned_stripes.take();
+        let learned = out.learned_shape.take();
         let mut settled = std::mem::take(&mut out.settled);
-        let nothing_more = !read && learned.is_none() && settled.is_empty();
+        let returned = std::mem::take(&mut out.returned);
+        let nothing_more = !read && learned.is_none() && settled.is_empty() && returned.is_empty();
         let event = match self.lanes.get_mut(lane) {
-            Some(at) if !nothing_more => Some(at.stripe().event.clone()),
+            Some(at) if !nothing_more => Some(at.key().event.clone()),
             _ => None,
         };
         if let Some(event) = &event {
-            if let Some(stripes) = learned {
-                self.events.put(event.clone(), stripes);
+            if let Some(shape) = learned {
+                self.events.put(event.clone(), shape);
             }
             if read {
-                let hint = self.events.get(event).copied();
+                let hint = self.events.get(event).map(|shape| shape.stripes);
                 // Cannot be refused: a lane's wish is always taken.
                 let waiter = Waiter::Lane(lane);
                 let _ = self.reads.want(event, hint, waiter, now.mono, fx);
@@ -353,14 +363,54 @@ impl Coordinator {
         self.lanes.after(lane);
         self.scratch = out;
         if let Some(event) = &event {
+            // Before anybody is let go on who waited for one of these seats.
+            for one in settled.iter().filter(|one| one.wrote) {
+                if let Some(record) = &one.learned {
+                    self.seats_written(event, &one.reservation, record, now);
+                }
+            }
             for one in settled.drain(..) {
+                if one.wrote && one.reservation.is_slip() {
+                    self.end_slip(event, one, now, fx);
+                    continue;
+                }
                 self.settle(event, &one.reservation, one.answer, one.learned, now, fx);
+            }
+            for one in returned {
+                self.returned(event, one, now, fx);
             }
         }
         // Give the buffer back unless answering took and filled another one.
         if self.scratch.settled.capacity() < settled.capacity() {
             self.scratch.settled = settled;
         }
+    }
+
+    /// A slip is past its time from the beginning; what it holds goes back to the stripe.
+    fn end_slip(&mut self, event: &EventId, slip: Settled, now: Now, fx: &mut Vec<Effect>) {
+        let Settled {
+            reservation,
+            learned: Some(record),
+            ..
+        } = slip
+        else {
+            return;
+        };
+        if record.state != ReservationState::Held {
+            self.settle(event, &reservation, slip.answer, Some(record), now, fx);
+            return;
+        }
+        let patience = Micros(limits::RECLAIM_PATIENCE.as_micros() as u64);
+        let deadline = now.mono.plus(patience);
+        self.reclaim(
+            CallId::NOBODY,
+            event.clone(),
+            reservation,
+            record,
+            deadline,
+            now,
+            fx,
+        );
     }
 
     /// Answers everybody who waits for this outcome, and lets the next in line go.
@@ -376,9 +426,11 @@ impl Coordinator {
         if let Some(record) = learned.clone() {
             self.cache.insert(reservation.clone(), record, now.mono);
         }
+        self.unclaim(event, reservation, now, fx);
         let Some(pending) = self.pending.leave(reservation, event) else {
             return;
         };
+        self.expiring -= usize::from(pending.verb == Verb::Expire);
         fx.push(Effect::Answer {
             call: pending.leader,
             answer: answer.clone(),
@@ -407,7 +459,7 @@ impl Coordinator {
                     learned,
                 });
             } else {
-                self.enter(call, operation, route, now, fx);
+                self.enter(call, operation, route, Known::Nothing, now, fx);
             }
         }
     }
@@ -416,13 +468,19 @@ impl Coordinator {
 /// Whether what the leader was told is also true for an equal call that joined it at `joined`.
 ///
 /// A deadline is each call's own. That there is too little, or no such event, was read after the
-/// leader set out; who came later has a right to a later read.
+/// leader set out; who came later has a right to a later read. So with states of the record that
+/// another node may have moved on before the call came.
 fn holds_for(answer: &Answer, joined: Micros, since: Micros) -> bool {
     match answer {
         Answer::Refused(Refusal::DeadlineExceeded) => false,
-        Answer::Refused(Refusal::InsufficientInventory { .. } | Refusal::EventNotFound) => {
-            joined <= since
-        }
+        Answer::Held { .. }
+        | Answer::Refused(
+            Refusal::InsufficientInventory { .. }
+            | Refusal::EventNotFound
+            | Refusal::HoldExpired
+            | Refusal::ReservationNotFound
+            | Refusal::ReservationNotConfirmed,
+        ) => joined <= since,
         _ => true,
     }
 }
@@ -445,15 +503,7 @@ fn refusal_of(read: &EventRead) -> Option<Refusal> {
     }
 }
 
-fn availability(read: &EventRead, qty: u32) -> Result<Availability, Refusal> {
-    match read {
-        EventRead::Found(stripes) => {
-            let remaining = stripes.iter().map(|s| s.remaining).sum();
-            Ok(Availability {
-                remaining,
-                available: remaining >= u64::from(qty),
-            })
-        }
-        other => Err(refusal_of(other).unwrap_or(Refusal::Internal)),
-    }
+/// The desk of an event, if there is one.
+fn seats_desk<'a>(desks: &'a mut Desks, event: &EventId) -> Option<&'a mut Desk> {
+    desks.get_mut(event)
 }

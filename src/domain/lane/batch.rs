@@ -1,11 +1,20 @@
 //! Members → one transaction within the store's limits.
+//!
+//! Holds that end in crowds would each need the stripe's item, which sales need too. So a bundle ends
+//! up to 99 of them in one transaction that touches no stripe: what they had goes to a *slip*, a
+//! record of its own that is held and past its time. The slip is then ended as any such hold: the
+//! stripe sees one give-back for 99 reservations. At every moment each unit is in the stripe or in
+//! one record, and a slip that a crash leaves behind is found by the next reclaimer.
 
 use std::collections::VecDeque;
 
 use super::{Head, Member};
-use crate::domain::ids::EventId;
+use crate::domain::ids::{EventId, Fingerprint, ReservationId};
+use crate::domain::rules::{self, Movement};
 use crate::domain::time::{Micros, UnixMillis};
-use crate::domain::transaction::{RecordWrite, StripeUpdate, Token, Transaction};
+use crate::domain::transaction::{
+    Draws, Due, EventShape, RecordWrite, ReservationState, StripeUpdate, Token, Transaction,
+};
 use crate::limits;
 
 /// Members that go into one transaction, and those found to be too late for it.
@@ -13,6 +22,9 @@ use crate::limits;
 pub(super) struct Batch {
     pub(super) members: Vec<Member>,
     pub(super) expired: Vec<Member>,
+    /// Actions of the members' records and seats.
+    actions: usize,
+    stripes: Vec<u16>,
 }
 
 impl Batch {
@@ -20,38 +32,77 @@ impl Batch {
     pub(super) fn of_group(members: Vec<Member>) -> Self {
         Self {
             members,
-            expired: Vec::new(),
+            ..Self::default()
         }
     }
 
-    /// Takes members from the front of the queue while one more fits the action limit. Those that
-    /// only wait to be refused go together, for they would fail any others.
-    pub(super) fn from_queue(queue: &mut VecDeque<Member>, now: Micros) -> Self {
-        let room = queue.len().min(limits::BATCH_MEMBERS_MAX);
+    /// Takes members from the front of the queue while one more fits, then from the quiet ones, for
+    /// which a quarter of the room is kept.
+    pub(super) fn from_queues(
+        queue: &mut VecDeque<Member>,
+        quiet: &mut VecDeque<Member>,
+        all: usize,
+        now: Micros,
+    ) -> Self {
+        let loud = if quiet.is_empty() { all } else { all - all / 4 };
         let mut batch = Self {
-            members: Vec::with_capacity(room),
-            expired: Vec::new(),
+            members: Vec::with_capacity((queue.len() + quiet.len()).min(all)),
+            ..Self::default()
         };
-        let mut stripes = Vec::new();
-        while let Some(member) = queue.front() {
+        batch.fill(queue, loud, now);
+        // Those that only wait to be refused would fail any others.
+        if batch
+            .members
+            .last()
+            .is_none_or(|m| m.head.too_few.is_none())
+        {
+            batch.fill(quiet, all, now);
+        }
+        batch
+    }
+
+    /// Members that only wait to be refused go together.
+    fn fill(&mut self, from: &mut VecDeque<Member>, most: usize, now: Micros) {
+        while let Some(member) = from.front() {
             let late = member.head.deadline <= now;
-            let alike = batch.members.last().is_none_or(|last: &Member| {
-                last.head.too_few.is_some() == member.head.too_few.is_some()
-            });
-            let mut fits = || fits(&member.record, &mut stripes, batch.members.len());
-            if !late && (!alike || !fits()) {
+            let alike = self
+                .members
+                .last()
+                .is_none_or(|last| last.head.too_few.is_some() == member.head.too_few.is_some());
+            if !late && (!alike || !self.takes_in(&member.write, most)) {
                 break;
             }
-            let Some(member) = queue.pop_front() else {
+            let Some(member) = from.pop_front() else {
                 break;
             };
             if late {
-                batch.expired.push(member);
+                self.expired.push(member);
             } else {
-                batch.members.push(member);
+                self.members.push(member);
             }
         }
-        batch
+    }
+
+    /// Whether one more write, and the stripes it is the first to touch, fits; counts it in.
+    fn takes_in(&mut self, write: &RecordWrite, most: usize) -> bool {
+        let known = self.stripes.len();
+        if moves_units(write) {
+            for draw in &write.draws {
+                if !self.stripes.contains(&draw.stripe) {
+                    self.stripes.push(draw.stripe);
+                }
+            }
+        }
+        let actions = self.actions + 1 + write.seats_moved().len();
+        // A reservation that is too large for its share still goes alone.
+        let fits = self.stripes.len() + actions <= most
+            || (self.members.is_empty()
+                && self.stripes.len() + actions <= limits::TRANSACTION_ACTIONS_MAX);
+        match fits {
+            true => self.actions = actions,
+            false => self.stripes.truncate(known),
+        }
+        fits
     }
 
     pub(super) fn drop_expired(&mut self, now: Micros) {
@@ -67,10 +118,11 @@ impl Batch {
         }
     }
 
-    /// Moves the records into a transaction; the heads stay behind in the same order.
+    /// Moves the writes into a transaction; the heads stay behind in the same order.
     pub(super) fn into_transaction(
         self,
         event: &EventId,
+        shape: EventShape,
         token: Token,
         at: UnixMillis,
     ) -> (Vec<Head>, Transaction) {
@@ -78,13 +130,13 @@ impl Batch {
         let mut records = Vec::with_capacity(self.members.len());
         for member in self.members {
             heads.push(member.head);
-            records.push(member.record);
+            records.push(member.write);
         }
         let transaction = Transaction {
             token,
             event: event.clone(),
-            seat_keys: 0,
-            stripes: takes(&records),
+            seat_keys: shape.seat_keys,
+            stripes: updates(&records),
             records,
             at,
         };
@@ -92,33 +144,63 @@ impl Batch {
     }
 }
 
-/// Whether one more record, and the stripes it is the first to draw on, fits; notes its stripes.
-fn fits(record: &RecordWrite, stripes: &mut Vec<u16>, members: usize) -> bool {
-    let known = stripes.len();
-    for draw in &record.draws {
-        if !stripes.contains(&draw.stripe) {
-            stripes.push(draw.stripe);
+/// Sends what the writes of `transaction` give back to a slip instead of to the stripes.
+pub(super) fn bundle(transaction: &mut Transaction) {
+    let mut draws = Draws::new();
+    for draw in transaction.records.iter().flat_map(|write| &write.draws) {
+        match draws.iter_mut().find(|d| d.stripe == draw.stripe) {
+            Some(sum) => sum.units += draw.units,
+            None => draws.push(*draw),
         }
     }
-    let fits = stripes.len() + members < limits::TRANSACTION_ACTIONS_MAX
-        && members < limits::BATCH_MEMBERS_MAX;
-    if !fits {
-        stripes.truncate(known);
-    }
-    fits
+    let slip = RecordWrite {
+        reservation: ReservationId::of_slip(transaction.token.0),
+        fingerprint: Fingerprint::of_whatever(&transaction.event),
+        from: None,
+        due: Due::Any,
+        to: ReservationState::Held,
+        qty: draws.iter().map(|draw| draw.units).sum(),
+        draws,
+        seats: None,
+        order: None,
+        payment_intent: String::new(),
+        // Past its time from the beginning.
+        expires_at: Some(transaction.at),
+    };
+    transaction.stripes.clear();
+    transaction.records.push(slip);
 }
 
-/// One update per stripe, with the sum of what the records draw from it.
-fn takes(records: &[RecordWrite]) -> Vec<StripeUpdate> {
+fn moves_units(write: &RecordWrite) -> bool {
+    matches!(
+        rules::movement(write.from, write.to),
+        Movement::Take | Movement::Give
+    )
+}
+
+/// One update per stripe, with the sums of what the writes take from it and give back to it.
+fn updates(writes: &[RecordWrite]) -> Vec<StripeUpdate> {
     let mut updates: Vec<StripeUpdate> = Vec::with_capacity(1);
-    for draw in records.iter().flat_map(|record| &record.draws) {
-        match updates.iter_mut().find(|u| u.stripe == draw.stripe) {
-            Some(update) => update.take += u64::from(draw.units),
-            None => updates.push(StripeUpdate {
-                stripe: draw.stripe,
-                take: u64::from(draw.units),
-                give: 0,
-            }),
+    for write in writes {
+        let (takes, gives) = match rules::movement(write.from, write.to) {
+            Movement::Take => (1, 0),
+            Movement::Give => (0, 1),
+            Movement::Keep | Movement::None => continue,
+        };
+        for draw in &write.draws {
+            let units = u64::from(draw.units);
+            let (take, give) = (takes * units, gives * units);
+            match updates.iter_mut().find(|u| u.stripe == draw.stripe) {
+                Some(update) => {
+                    update.take += take;
+                    update.give += give;
+                }
+                None => updates.push(StripeUpdate {
+                    stripe: draw.stripe,
+                    take,
+                    give,
+                }),
+            }
         }
     }
     updates

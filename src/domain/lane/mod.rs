@@ -6,14 +6,22 @@
 //! | file | what |
 //! |---|---|
 //! | `mod.rs` | the lane's state, submitting, dispatching, waking |
+//! | `member.rs` | one operation in it, and the write it became |
 //! | `batch.rs` | members → one transaction within the store's limits |
 //! | `settle.rs` | the store's answer → answers, retries, splits |
+//! | `rooms.rs` | what short stripes have left, and who fits |
 //! | `overflow.rs` | a short stripe: strong read of all stripes, draw on others, or sold out |
 //!
-//! Must not live here: which shard owns a stripe, joining of equal calls (both `coordinator`).
+//! A lane is either a stripe's, which all units of that stripe go through, or a loose one, whose
+//! writes touch nothing that others share: commits of holds, tombstones, seats.
+//!
+//! Must not live here: which shard owns a stripe, joining of equal calls, who may have which seat
+//! (all `coordinator`).
 
 mod batch;
+mod member;
 mod overflow;
+mod rooms;
 mod settle;
 
 use std::collections::VecDeque;
@@ -21,31 +29,37 @@ use std::rc::Rc;
 
 use rand::Rng;
 
+pub use self::member::Plan;
+use self::member::{Head, Member};
 use super::answer::{Answer, Refusal};
 use super::counters::Counters;
-use super::ids::{ReservationId, StripeId};
-use super::operation::{Operation, Verb};
-use super::rules;
-use super::time::{Micros, Now};
-use super::transaction::{Draw, Draws, Due, RecordView, RecordWrite, ReservationState, Token, Transaction};
+use super::ids::{EventId, ReservationId, SeatId};
+use super::operation::Operation;
+use super::rules::{self, LateCommit};
+use super::seats::SeatState;
+use super::time::{Micros, Now, UnixMillis};
+use super::transaction::{
+    Draw, Draws, EventShape, RecordView, RecordWrite, ReservationState, Token, Transaction,
+};
 use crate::limits;
 
-/// One operation in a lane.
-#[derive(Clone, Debug)]
-struct Member {
-    head: Head,
-    record: RecordWrite,
+/// What a lane writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Track {
+    /// The units of this stripe, one transaction at a time.
+    Stripe(u16),
+    /// What has no stripe. Several of them work side by side.
+    Loose(u16),
+    /// Holds past their time, when there are many: what they had goes to one slip per transaction,
+    /// and this stripe sees only the slip. See [`batch`].
+    Bundle { stripe: u16, lane: u16 },
 }
 
-/// The part of a member that the transaction does not carry.
-#[derive(Clone, Copy, Debug)]
-struct Head {
-    verb: Verb,
-    arrived: Micros,
-    deadline: Micros,
-    /// What a read of all stripes showed, where that is too little. Whether the member is refused
-    /// for it is left to one more write: see [`overflow`].
-    too_few: Option<u64>,
+/// Which lane.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneKey {
+    pub event: EventId,
+    pub track: Track,
 }
 
 /// A dispatched transaction. Its members' records live in it and come back out of it.
@@ -66,6 +80,26 @@ pub struct Settled {
     pub answer: Answer,
     /// What the store holds for this reservation, when that is known.
     pub learned: Option<RecordView>,
+    /// It holds that because of this very write.
+    pub wrote: bool,
+}
+
+/// An operation that left the lane without an outcome: what its write relied on is not so.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Returned {
+    pub operation: Operation,
+    /// The state of the record that its write was for.
+    pub from: Option<ReservationState>,
+    pub because: Because,
+}
+
+/// See [`Returned`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Because {
+    /// Its record is this, or there is none.
+    Record(Option<RecordView>),
+    /// These seats are not free, or not there at all.
+    Seats(Vec<(SeatId, Option<SeatState>)>),
 }
 
 /// What a lane wants, collected by the coordinator after each call into it.
@@ -75,26 +109,30 @@ pub struct LaneOutput {
     pub send: Option<Rc<Transaction>>,
     /// A strong read of all stripes, begun from now on.
     pub read_stripes: bool,
-    /// The event's stripe count, when the store has just said it.
-    pub learned_stripes: Option<u16>,
+    /// What the event is like, when the store has just said it.
+    pub learned_shape: Option<EventShape>,
+    /// To be decided anew.
+    pub returned: Vec<Returned>,
 }
 
 impl LaneOutput {
     fn refuse(&mut self, member: Member, refusal: Refusal) {
         self.settled.push(Settled {
-            reservation: member.record.reservation,
+            reservation: member.write.reservation,
             answer: Answer::Refused(refusal),
             learned: None,
+            wrote: false,
         });
     }
 
-    fn written(&mut self, record: RecordWrite, at: super::time::UnixMillis) {
+    fn written(&mut self, record: RecordWrite, at: UnixMillis) {
         let answer = rules::answer_written(&record, at);
         let learned = Some(record.view(at));
         self.settled.push(Settled {
             reservation: record.reservation,
             answer,
             learned,
+            wrote: true,
         });
     }
 }
@@ -102,10 +140,14 @@ impl LaneOutput {
 /// See the module's head.
 #[derive(Debug)]
 pub struct Lane {
-    stripe: StripeId,
-    /// Stripes of the event, as last seen.
-    stripes: u16,
+    key: LaneKey,
+    /// Of the event, as last seen.
+    shape: EventShape,
+    late: LateCommit,
     queue: VecDeque<Member>,
+    /// Members that nobody waits for. They take what room the queue leaves in a batch, and at least
+    /// a quarter of it.
+    quiet: VecDeque<Member>,
     /// Batches whose members must go together and before the queue: halves of a refused body, or
     /// the members that a short stripe has room for.
     groups: Vec<Vec<Member>>,
@@ -121,11 +163,13 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub fn new(stripe: StripeId, stripes: u16) -> Self {
+    pub fn new(key: LaneKey, shape: EventShape, late: LateCommit) -> Self {
         Self {
-            stripe,
-            stripes,
+            key,
+            shape,
+            late,
             queue: VecDeque::new(),
+            quiet: VecDeque::new(),
             groups: Vec::new(),
             short: Vec::new(),
             reading: false,
@@ -136,14 +180,15 @@ impl Lane {
         }
     }
 
-    pub fn stripe(&self) -> &StripeId {
-        &self.stripe
+    pub fn key(&self) -> &LaneKey {
+        &self.key
     }
 
     /// Nothing queued, in flight or waited for: the lane can be dropped.
     pub fn is_idle(&self) -> bool {
         self.flight.is_none()
             && self.queue.is_empty()
+            && self.quiet.is_empty()
             && self.groups.is_empty()
             && self.short.is_empty()
             && !self.reading
@@ -151,10 +196,11 @@ impl Lane {
 
     /// Operations in the lane that have not been answered.
     pub fn depth(&self) -> usize {
-        self.waiting() + self.flight.as_ref().map_or(0, |f| f.heads.len())
+        let quiet = self.quiet.len();
+        self.waiting() + quiet + self.flight.as_ref().map_or(0, |f| f.heads.len())
     }
 
-    /// Operations that wait for a transaction, which the bound on the queue is for.
+    /// Callers that wait for a transaction, which the bound on the queue is for.
     fn waiting(&self) -> usize {
         let grouped: usize = self.groups.iter().map(Vec::len).sum();
         self.queue.len() + grouped + self.short.len()
@@ -170,16 +216,27 @@ impl Lane {
 
     /// Takes an operation on; dispatches at once if the lane is free.
     ///
-    /// The same reservation must not be submitted again before it has settled.
+    /// The same reservation must not be submitted again before it has settled, nor one with a seat
+    /// of it.
     pub fn submit(
         &mut self,
         operation: Operation,
+        plan: Plan,
         now: Now,
         rng: &mut impl Rng,
         counters: &mut Counters,
         out: &mut LaneOutput,
     ) {
-        let member = Member::new(operation, &self.stripe, now.mono);
+        let member = Member::new(operation, plan, now.mono);
+        if member.is_quiet() {
+            if self.quiet.len() >= limits::LANE_QUIET_MAX {
+                out.refuse(member, Refusal::overloaded());
+            } else {
+                self.quiet.push_back(member);
+                self.dispatch(now, rng, counters, out);
+            }
+            return;
+        }
         if self.waiting() >= limits::LANE_QUEUE_MAX && self.sweep_due <= now.mono {
             self.drop_expired(now.mono, counters, out);
         }
@@ -228,7 +285,10 @@ impl Lane {
         let batch = loop {
             let mut batch = match self.groups.pop() {
                 Some(group) => batch::Batch::of_group(group),
-                None => batch::Batch::from_queue(&mut self.queue, now.mono),
+                None => {
+                    let room = self.room();
+                    batch::Batch::from_queues(&mut self.queue, &mut self.quiet, room, now.mono)
+                }
             };
             batch.drop_expired(now.mono);
             for gone in batch.expired.drain(..) {
@@ -238,15 +298,19 @@ impl Lane {
             if !batch.members.is_empty() {
                 break batch;
             }
-            if self.groups.is_empty() && self.queue.is_empty() {
+            if self.groups.is_empty() && self.queue.is_empty() && self.quiet.is_empty() {
                 return;
             }
         };
         counters.transactions += 1;
         counters.members += batch.members.len() as u64;
         counters.members_max = counters.members_max.max(batch.members.len() as u64);
-        let (heads, transaction) =
-            batch.into_transaction(&self.stripe.event, Token(rng.random()), now.unix);
+        let token = Token(rng.random());
+        let (heads, mut transaction) =
+            batch.into_transaction(&self.key.event, self.shape, token, now.unix);
+        if matches!(self.key.track, Track::Bundle { .. }) {
+            batch::bundle(&mut transaction);
+        }
         let transaction = Rc::new(transaction);
         out.send = Some(Rc::clone(&transaction));
         self.flight = Some(Flight {
@@ -255,6 +319,14 @@ impl Lane {
             resend_at: None,
             was_unknown: false,
         });
+    }
+
+    /// Actions of one transaction that are for members.
+    fn room(&self) -> usize {
+        match self.key.track {
+            Track::Bundle { .. } => limits::TRANSACTION_ACTIONS_MAX - 1,
+            Track::Stripe(_) | Track::Loose(_) => limits::TRANSACTION_ACTIONS_MAX,
+        }
     }
 
     /// Frees the room of callers that have gone, be it in the queue or waiting for a read.
@@ -289,47 +361,7 @@ impl Lane {
     }
 }
 
-impl Member {
-    fn new(operation: Operation, home: &StripeId, arrived: Micros) -> Self {
-        let state = match operation.verb {
-            Verb::Commit => ReservationState::Confirmed,
-            _ => ReservationState::Released,
-        };
-        let qty = match operation.wanted {
-            crate::domain::operation::Wanted::Quantity(qty) => qty,
-            _ => 0,
-        };
-        let takes = state == ReservationState::Confirmed;
-        let draws = if takes { at_home(home, qty) } else { Draws::new() };
-        let order = takes.then(|| super::ids::OrderId::of(&operation.reservation));
-        Self {
-            head: Head {
-                verb: operation.verb,
-                arrived,
-                deadline: operation.deadline,
-                too_few: None,
-            },
-            record: RecordWrite {
-                reservation: operation.reservation,
-                fingerprint: operation.fingerprint,
-                from: None,
-                due: Due::Any,
-                to: state,
-                qty,
-                draws,
-                seats: None,
-                order,
-                payment_intent: operation.payment_intent,
-                expires_at: None,
-            },
-        }
-    }
-}
-
-/// All units from the lane's own stripe.
-fn at_home(home: &StripeId, units: u32) -> Draws {
-    smallvec::smallvec![Draw {
-        stripe: home.index,
-        units,
-    }]
+/// All units from one stripe.
+pub fn drawn_from(stripe: u16, units: u32) -> Draws {
+    smallvec::smallvec![Draw { stripe, units }]
 }

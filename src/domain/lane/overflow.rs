@@ -9,11 +9,11 @@
 
 use rand::Rng;
 
-use super::{Lane, LaneOutput, Member, at_home};
+use super::{Lane, LaneOutput, Member, Track, drawn_from};
 use crate::domain::answer::Refusal;
 use crate::domain::counters::Counters;
 use crate::domain::time::{Micros, Now};
-use crate::domain::transaction::{Draw, Draws, EventRead, StripeView};
+use crate::domain::transaction::{Draw, Draws, EventRead, EventShape, StripeView};
 
 impl Lane {
     /// Asks for a read if members wait for one and none is under way.
@@ -66,21 +66,25 @@ impl Lane {
         counters: &mut Counters,
         out: &mut LaneOutput,
     ) {
-        self.stripes = (stripes.len() as u16).max(1);
+        self.shape = EventShape::of(stripes);
         let total: u64 = stripes.iter().map(|s| s.remaining).sum();
         let mut left: Vec<u64> = stripes.iter().map(|s| s.remaining).collect();
         let mut planned: Vec<Member> = Vec::new();
         let mut doubtful: Vec<Member> = Vec::new();
+        let home = match self.key.track {
+            Track::Stripe(index) => index,
+            Track::Loose(_) | Track::Bundle { .. } => 0,
+        };
         for mut member in std::mem::take(&mut self.short) {
-            let qty = u64::from(member.record.qty);
+            let qty = u64::from(member.write.qty);
             if member.head.arrived > began {
                 self.short.push(member);
             } else if qty > total {
                 member.head.too_few = Some(total);
-                member.record.draws = at_home(&self.stripe, member.record.qty);
+                member.write.draws = drawn_from(home, member.write.qty);
                 doubtful.push(member);
-            } else if let Some(draws) = draw(&mut left, member.record.qty) {
-                member.record.draws = draws;
+            } else if let Some(draws) = draw(&mut left, member.write.qty) {
+                member.write.draws = draws;
                 planned.push(member);
             } else {
                 self.short.push(member);

@@ -4,39 +4,31 @@ use std::rc::Rc;
 
 use rand::Rng;
 
-use super::{Flight, Lane, LaneOutput, Member, Settled};
+use super::member::Member;
+use super::rooms::Record;
+use super::{Because, Flight, Lane, LaneOutput, Returned, Settled};
 use crate::domain::answer::Refusal;
 use crate::domain::backoff;
 use crate::domain::counters::Counters;
+use crate::domain::operation::Verb;
+use crate::domain::rules::{self, Decision, Movement};
 use crate::domain::time::Now;
-use crate::domain::transaction::{
-    RecordWrite, Outcome, Reason, StripeUpdate, StripeView, Transaction,
-};
+use crate::domain::transaction::{Outcome, Reason, RecordView, RecordWrite, Transaction};
 
 /// Why a lane waits before its next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Put {
+pub(super) enum Put {
     Conflicted,
     Throttled,
 }
 
-/// What the action of a member that stays said about its record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Record {
-    /// There is none.
-    None,
-    Unsaid,
-}
-
-/// What a stripe's action said.
-#[derive(Clone, Copy, Debug)]
-enum Room {
-    /// It was not the reason, or it did not say.
-    Unsaid,
-    /// It has this much; what the members before have been given of it is subtracted.
-    Left { reported: u64, left: u64 },
-    /// There is no such item.
-    Missing,
+/// What becomes of a member of a cancelled transaction, by its own record and seats.
+enum Verdict {
+    Stays(Record),
+    Leaves,
+    /// The store calls it invalid, or it cannot be understood.
+    Broken,
+    Differs(Because),
 }
 
 impl Lane {
@@ -56,7 +48,7 @@ impl Lane {
             Outcome::Committed => {
                 self.attempts = 0;
                 let at = flight.transaction.at;
-                for record in into_records(flight.transaction) {
+                for record in into_writes(flight.transaction) {
                     out.written(record, at);
                 }
             }
@@ -132,7 +124,9 @@ impl Lane {
         self.pause_until = Some(until);
         let mut kept = Vec::with_capacity(members.len());
         for member in members {
-            if member.head.deadline > until {
+            if member.is_quiet() {
+                out.refuse(member, Refusal::store_busy());
+            } else if member.head.deadline > until {
                 kept.push(member);
             } else {
                 counters.expired += 1;
@@ -179,40 +173,47 @@ impl Lane {
         out: &mut LaneOutput,
     ) {
         let updates = flight.transaction.stripes.clone();
+        let expected = flight.transaction.action_count();
+        // A slip has a record and no member.
+        let records = flight.transaction.records.len();
         let members = into_members(flight);
-        if reasons.len() != updates.len() + members.len() {
+        if reasons.len() != expected {
             // Not applied, but who is at fault was not understood: as good as a conflict.
             self.put_off(members, Put::Conflicted, now, rng, counters, out);
             return;
         }
-        let (of_stripes, of_records) = reasons.split_at(updates.len());
-        let mut put = put_off_by(reasons);
+        let (of_stripes, rest) = reasons.split_at(updates.len());
+        let (of_records, mut of_seats) = rest.split_at(records);
+        // Who collided with another node is put off alone, throttling is meant for all: also when
+        // whoever met it leaves.
+        let mut put = match rest.contains(&Reason::Throttled) {
+            true => Some(Put::Throttled),
+            false => put_off_by(of_stripes),
+        };
         let mut rooms = self.rooms(&updates, of_stripes, &mut put, out);
 
-        let before = out.settled.len() + self.short.len();
+        let before = self.gone(out);
         let mut again = Vec::with_capacity(members.len());
-        for (member, reason) in members.into_iter().zip(of_records) {
-            match reason {
-                Reason::Record(view) => {
+        for (member, of_record) in members.into_iter().zip(of_records) {
+            let (seats, others) = of_seats.split_at(member.write.seats_moved().len());
+            of_seats = others;
+            match judge(&member, of_record, seats) {
+                Verdict::Stays(record) => {
+                    let own = put_off_by(std::slice::from_ref(of_record));
+                    put = worse(put, worse(own, put_off_by(seats)));
+                    again.push((member, record));
+                }
+                Verdict::Leaves => out.refuse(member, Refusal::store_busy()),
+                Verdict::Broken => out.refuse(member, Refusal::Internal),
+                Verdict::Differs(Because::Record(Some(view))) => {
                     counters.duplicates += 1;
-                    let record = &member.record;
-                    let answer = crate::domain::answer::Answer::Refused(Refusal::Internal);
-                    out.settled.push(Settled {
-                        reservation: member.record.reservation,
-                        answer,
-                        learned: Some(view.clone()),
-                    });
+                    self.exists(member, view, now, out);
                 }
-                Reason::RecordUnreadable | Reason::RecordMissing | Reason::Seat(_) | Reason::Invalid => {
-                    out.refuse(member, Refusal::Internal);
-                }
-                // The store did not get to say whether a record exists.
-                Reason::Conflict | Reason::Throttled => again.push((member, Record::Unsaid)),
-                Reason::Fine | Reason::Stripe(_) => again.push((member, Record::None)),
+                Verdict::Differs(because) => self.hand_back(member, because, out),
             }
         }
         let (fitting, later) = self.admit(again, &mut rooms, counters, out);
-        let nobody_left = out.settled.len() + self.short.len() == before;
+        let nobody_left = self.gone(out) == before;
         if put.is_none() && nobody_left && later.is_empty() {
             // Nothing explains the cancellation: never spin on it.
             put = Some(Put::Conflicted);
@@ -229,123 +230,76 @@ impl Lane {
         }
     }
 
-    /// What each stripe's action said. A stripe that has enough and failed all the same was
-    /// changed in between: a conflict.
-    fn rooms(
-        &mut self,
-        updates: &[StripeUpdate],
-        reasons: &[Reason],
-        put: &mut Option<Put>,
-        out: &mut LaneOutput,
-    ) -> Vec<(u16, Room)> {
-        let mut rooms = Vec::with_capacity(updates.len());
-        for (update, reason) in updates.iter().zip(reasons) {
-            let room = match reason {
-                Reason::Stripe(Some(view)) => {
-                    self.learn_stripes(view, out);
-                    if view.remaining >= update.take {
-                        put.get_or_insert(Put::Conflicted);
-                        Room::Unsaid
-                    } else {
-                        Room::Left {
-                            reported: view.remaining,
-                            left: view.remaining,
-                        }
-                    }
-                }
-                Reason::Stripe(None) => Room::Missing,
-                _ => Room::Unsaid,
-            };
-            rooms.push((update.stripe, room));
-        }
-        rooms
+    /// Members that have left, or wait for a read.
+    fn gone(&self, out: &LaneOutput) -> usize {
+        out.settled.len() + out.returned.len() + self.short.len()
     }
 
-    fn learn_stripes(&mut self, view: &StripeView, out: &mut LaneOutput) {
-        if let Some(stripes) = view.stripes {
-            self.stripes = stripes.max(1);
-            out.learned_stripes = Some(self.stripes);
+    /// The record is not as the write needed it: perhaps that is the answer.
+    fn exists(&self, member: Member, view: RecordView, now: Now, out: &mut LaneOutput) {
+        let from = member.write.from;
+        let operation = member.into_operation(self.key.event.clone());
+        match rules::decide(&operation, Some(&view), now.unix, self.late) {
+            Decision::Answer(answer) => out.settled.push(Settled {
+                reservation: operation.reservation,
+                answer,
+                learned: Some(view),
+                wrote: false,
+            }),
+            Decision::Write(_) => out.returned.push(Returned {
+                operation,
+                from,
+                because: Because::Record(Some(view)),
+            }),
         }
     }
 
-    /// Splits the members that stay in the game: those the stripes have room for, first come first
-    /// served, and those that must wait for what becomes of them. A member larger than what its
-    /// stripe reported leaves: refused if that stripe is all there is or the others were looked at
-    /// before, else to the other stripes.
-    /// But stock decides nothing about a member that may have a record: it asks again.
-    fn admit(
-        &mut self,
-        members: Vec<(Member, Record)>,
-        rooms: &mut [(u16, Room)],
-        counters: &mut Counters,
-        out: &mut LaneOutput,
-    ) -> (Vec<Member>, Vec<Member>) {
-        let mut fitting = Vec::with_capacity(members.len());
-        let mut later = Vec::new();
-        for (member, record) in members {
-            match fit(&member, rooms) {
-                Fit::Yes => {
-                    for draw in &member.record.draws {
-                        if let Some(Room::Left { left, .. }) = room_of(rooms, draw.stripe) {
-                            *left -= u64::from(draw.units);
-                        }
-                    }
-                    fitting.push(member);
-                }
-                Fit::NotNow => later.push(member),
-                _ if record == Record::Unsaid => later.push(member),
-                Fit::NoSuchStripe(0) => out.refuse(member, Refusal::EventNotFound),
-                Fit::NoSuchStripe(_) => out.refuse(member, Refusal::Internal),
-                Fit::TooBig { reported } => {
-                    counters.short += 1;
-                    let only_one = (self.stripes <= 1).then_some(reported);
-                    match only_one.or(member.head.too_few) {
-                        Some(remaining) => {
-                            out.refuse(member, Refusal::InsufficientInventory { remaining });
-                        }
-                        None => self.short.push(member),
-                    }
-                }
-            }
-        }
-        (fitting, later)
+    fn hand_back(&self, member: Member, because: Because, out: &mut LaneOutput) {
+        out.returned.push(Returned {
+            from: member.write.from,
+            operation: member.into_operation(self.key.event.clone()),
+            because,
+        });
     }
 }
 
-enum Fit {
-    Yes,
-    /// It would fit alone, but members before it have been given the room.
-    NotNow,
-    /// It would not fit alone.
-    TooBig {
-        reported: u64,
-    },
-    NoSuchStripe(u16),
-}
-
-fn fit(member: &Member, rooms: &mut [(u16, Room)]) -> Fit {
-    let mut verdict = Fit::Yes;
-    for draw in &member.record.draws {
-        let units = u64::from(draw.units);
-        match room_of(rooms, draw.stripe) {
-            Some(Room::Missing) => return Fit::NoSuchStripe(draw.stripe),
-            Some(Room::Left { reported, .. }) if units > *reported => {
-                return Fit::TooBig {
-                    reported: *reported,
-                };
-            }
-            Some(Room::Left { left, .. }) if units > *left => verdict = Fit::NotNow,
-            _ => {}
+/// What a member's own actions say about it. The record is looked at first: who finds its
+/// reservation written is told what it says, whatever has become of its seats since.
+fn judge(member: &Member, of_record: &Reason, of_seats: &[Reason]) -> Verdict {
+    let put_off = |reason: &Reason| matches!(reason, Reason::Conflict | Reason::Throttled);
+    match of_record {
+        Reason::Record(view) => return Verdict::Differs(Because::Record(Some(view.clone()))),
+        Reason::RecordMissing => return Verdict::Differs(Because::Record(None)),
+        Reason::RecordUnreadable | Reason::Invalid => return Verdict::Broken,
+        _ if member.is_quiet() && (put_off(of_record) || of_seats.iter().any(put_off)) => {
+            return Verdict::Leaves;
         }
+        // The store did not get to say what the record is.
+        reason if put_off(reason) => return Verdict::Stays(Record::Unsaid),
+        _ => {}
     }
-    verdict
-}
-
-fn room_of(rooms: &mut [(u16, Room)], stripe: u16) -> Option<&mut Room> {
-    rooms
-        .iter_mut()
-        .find(|(index, _)| *index == stripe)
-        .map(|(_, room)| room)
+    if of_seats.contains(&Reason::Invalid) {
+        return Verdict::Broken;
+    }
+    let differs: Vec<_> = member
+        .write
+        .seats_moved()
+        .iter()
+        .zip(of_seats)
+        .filter_map(|(seat, reason)| match reason {
+            Reason::Seat(state) => Some((seat.clone(), state.clone())),
+            _ => None,
+        })
+        .collect();
+    if differs.is_empty() {
+        return Verdict::Stays(Record::Fine);
+    }
+    match member.movement() {
+        Movement::Take => Verdict::Differs(Because::Seats(differs)),
+        // The record has seats that are not its own: somebody changed them by hand.
+        _ if member.head.verb == Verb::Commit => Verdict::Differs(Because::Seats(differs)),
+        _ => Verdict::Broken,
+    }
 }
 
 /// Throttling wins over conflict: it is the one to go easy on.
@@ -359,7 +313,14 @@ fn put_off_by(reasons: &[Reason]) -> Option<Put> {
     }
 }
 
-fn into_records(transaction: Rc<Transaction>) -> Vec<RecordWrite> {
+fn worse(one: Option<Put>, other: Option<Put>) -> Option<Put> {
+    match (one, other) {
+        (Some(Put::Throttled), _) | (_, None) => one,
+        _ => other,
+    }
+}
+
+fn into_writes(transaction: Rc<Transaction>) -> Vec<RecordWrite> {
     // The driver has dropped its half by now; the copy is for a driver that has not.
     Rc::try_unwrap(transaction)
         .unwrap_or_else(|shared| (*shared).clone())
@@ -370,7 +331,7 @@ fn into_members(flight: Flight) -> Vec<Member> {
     flight
         .heads
         .into_iter()
-        .zip(into_records(flight.transaction))
-        .map(|(head, record)| Member { head, record })
+        .zip(into_writes(flight.transaction))
+        .map(|(head, write)| Member { head, write })
         .collect()
 }

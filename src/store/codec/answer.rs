@@ -4,8 +4,12 @@ use std::borrow::Cow;
 
 use aws_sdk_dynamodb::types::CancellationReason;
 
-use super::{record_view, stripe_view};
-use crate::domain::transaction::{Outcome, Reason, Transaction};
+use super::records::record_view;
+use super::seats::seat_state;
+use super::stripes::stripe_view;
+use crate::domain::ids::SeatId;
+use crate::domain::seats::SeatState;
+use crate::domain::transaction::{Outcome, Reason, RecordWrite, StripeUpdate, Transaction};
 
 /// What a cancelled transaction says.
 pub(in crate::store) struct Cancellation {
@@ -52,6 +56,17 @@ pub(in crate::store) fn cancelled(
     Cancellation { outcome, remarks }
 }
 
+pub(in crate::store) fn is_conflict(code: &str) -> bool {
+    matches!(code, "TransactionConflict" | "ReplicatedWriteConflict")
+}
+
+pub(in crate::store) fn is_throttle(code: &str) -> bool {
+    matches!(
+        code,
+        "ThrottlingError" | "ProvisionedThroughputExceeded" | "RequestLimitExceeded"
+    )
+}
+
 fn one(
     transaction: &Transaction,
     at: usize,
@@ -61,10 +76,8 @@ fn one(
     match reason.code().unwrap_or("None") {
         "None" => Reason::Fine,
         "ConditionalCheckFailed" => condition(transaction, at, reason, remarks),
-        "TransactionConflict" | "ReplicatedWriteConflict" => Reason::Conflict,
-        "ThrottlingError" | "ProvisionedThroughputExceeded" | "RequestLimitExceeded" => {
-            Reason::Throttled
-        }
+        code if is_conflict(code) => Reason::Conflict,
+        code if is_throttle(code) => Reason::Throttled,
         // ValidationError, ItemCollectionSizeLimitExceeded, DuplicateItem, and what is yet to come.
         code => {
             let message = reason.message().unwrap_or("no message");
@@ -81,19 +94,26 @@ fn condition(
     reason: &CancellationReason,
     remarks: &mut Vec<String>,
 ) -> Reason {
-    let is_stripe = at < transaction.stripes.len();
-    let (read, unreadable) = match (is_stripe, reason.item()) {
-        (true, None) => return Reason::Stripe(None),
-        (true, Some(item)) => (
+    let action = Action::at(transaction, at);
+    let (read, unreadable) = match (action, reason.item()) {
+        (Action::Stripe(_), None) => return Reason::Stripe(None),
+        (Action::Seat(..), None) => return Reason::Seat(None),
+        (Action::Record(RecordWrite { from: Some(_), .. }), None) => return Reason::RecordMissing,
+        (Action::Stripe(_), Some(item)) => (
             stripe_view(item).map(|view| Reason::Stripe(Some(view))),
             // The stock cannot be trusted: whoever wants it gets an error, nothing is sold.
             Reason::Invalid,
         ),
-        (false, Some(item)) => (
+        (Action::Record(_), Some(item)) => (
             record_view(item).map(Reason::Record),
             Reason::RecordUnreadable,
         ),
-        (false, None) => (
+        (Action::Seat(..), Some(item)) => (
+            seat_state(item).map(|state| Reason::Seat(Some(state))),
+            // Whoever has it, it is not for sale.
+            Reason::Seat(Some(SeatState::Blocked)),
+        ),
+        (Action::Record(_) | Action::None, None | Some(_)) => (
             Err("the store did not return the item".to_owned()),
             Reason::RecordUnreadable,
         ),
@@ -105,15 +125,46 @@ fn condition(
     })
 }
 
-/// The item that an action is about.
-fn name(transaction: &Transaction, at: usize) -> Cow<'_, str> {
-    let stripes = transaction.stripes.len();
-    if let Some(stripe) = transaction.stripes.get(at) {
-        return format!("stripe {} of {}", stripe.stripe, transaction.event).into();
+/// What one action is about.
+enum Action<'a> {
+    Stripe(&'a StripeUpdate),
+    Record(&'a RecordWrite),
+    Seat(&'a SeatId, &'a RecordWrite),
+    /// There is no such action.
+    None,
+}
+
+impl<'a> Action<'a> {
+    fn at(transaction: &'a Transaction, at: usize) -> Self {
+        if let Some(stripe) = transaction.stripes.get(at) {
+            return Self::Stripe(stripe);
+        }
+        let at = at - transaction.stripes.len();
+        if let Some(record) = transaction.records.get(at) {
+            return Self::Record(record);
+        }
+        let mut at = at - transaction.records.len();
+        for record in &transaction.records {
+            let seats = record.seats_moved();
+            if let Some(seat) = seats.get(at) {
+                return Self::Seat(seat, record);
+            }
+            at -= seats.len();
+        }
+        Self::None
     }
-    match transaction.records.get(at - stripes) {
-        Some(record) => format!("reservation {}", record.reservation).into(),
-        None => "an action that was not sent".into(),
+}
+
+/// The item that an action is about.
+fn name(transaction: &Transaction, at: usize) -> Cow<'static, str> {
+    let event = &transaction.event;
+    match Action::at(transaction, at) {
+        Action::Stripe(stripe) => format!("stripe {} of {event}", stripe.stripe).into(),
+        Action::Record(record) => format!("reservation {}", record.reservation).into(),
+        Action::Seat(seat, record) => {
+            format!("seat {seat} of {event}, for {}", record.reservation).into()
+        }
+        Action::None => "an action that was not sent".into(),
     }
 }
 
@@ -121,27 +172,41 @@ fn name(transaction: &Transaction, at: usize) -> Cow<'_, str> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use aws_sdk_dynamodb::types::AttributeValue;
+
     use super::*;
     use crate::domain::ids::Fingerprint;
     use crate::domain::time::UnixMillis;
-    use crate::domain::transaction::{NewRecord, ReservationState, StripeUpdate, Token};
+    use crate::domain::transaction::{Draws, Due, ReservationState, Token};
+
+    fn record(id: &str, from: Option<ReservationState>) -> RecordWrite {
+        RecordWrite {
+            reservation: id.parse().unwrap(),
+            fingerprint: Fingerprint([0; 16]),
+            from,
+            due: Due::Any,
+            to: ReservationState::Released,
+            qty: 1,
+            draws: Draws::new(),
+            seats: None,
+            order: None,
+            payment_intent: String::new(),
+            expires_at: None,
+        }
+    }
 
     /// One stripe, two tombstones.
     fn transaction() -> Transaction {
-        let record = |id: &str| NewRecord {
-            reservation: id.parse().unwrap(),
-            fingerprint: Fingerprint([0; 16]),
-            state: ReservationState::Released,
-            qty: 1,
-            draws: Vec::new(),
-            order: None,
-            payment_intent: String::new(),
-        };
         Transaction {
             token: Token(1),
             event: "evt".parse().unwrap(),
-            stripes: vec![StripeUpdate { stripe: 0, take: 1 }],
-            records: vec![record("r1"), record("r2")],
+            seat_keys: 0,
+            stripes: vec![StripeUpdate {
+                stripe: 0,
+                take: 1,
+                give: 0,
+            }],
+            records: vec![record("r1", None), record("r2", None)],
             at: UnixMillis(0),
         }
     }
@@ -183,6 +248,73 @@ mod tests {
             "{:?}",
             said.remarks
         );
+    }
+
+    #[test]
+    fn every_action_is_known_by_its_number() {
+        let held = Some(ReservationState::Held);
+        let seated = |id: &str, seats: &[&str]| {
+            let seats = seats.iter().map(|seat| seat.parse().unwrap()).collect();
+            RecordWrite {
+                seats: Some(seats),
+                ..record(id, held)
+            }
+        };
+        let mut transaction = transaction();
+        // The seats of the tombstone in the middle are not moved.
+        transaction.records = vec![
+            seated("r1", &["A-1", "A-2"]),
+            RecordWrite {
+                from: None,
+                ..seated("r2", &["B-1"])
+            },
+            seated("r3", &["C-1"]),
+        ];
+        let count = transaction.action_count();
+        let names: Vec<_> = (0..count + 1).map(|at| name(&transaction, at)).collect();
+        let expected = [
+            "stripe 0 of evt",
+            "reservation r1",
+            "reservation r2",
+            "reservation r3",
+            "seat A-1 of evt, for r1",
+            "seat A-2 of evt, for r1",
+            "seat C-1 of evt, for r3",
+            "an action that was not sent",
+        ];
+        assert_eq!(names, expected);
+        let failed = CancellationReason::builder().code("ConditionalCheckFailed");
+        let said = cancelled(&transaction, &vec![failed.build(); count]);
+        let all = vec![
+            Reason::Stripe(None),
+            Reason::RecordMissing,
+            Reason::RecordUnreadable,
+            Reason::RecordMissing,
+            Reason::Seat(None),
+            Reason::Seat(None),
+            Reason::Seat(None),
+        ];
+        assert_eq!(said.outcome, Outcome::Cancelled(all));
+        assert_eq!(said.remarks.len(), 1, "{:?}", said.remarks);
+    }
+
+    #[test]
+    fn a_seat_that_cannot_be_understood_is_not_for_sale() {
+        let mut transaction = transaction();
+        transaction.records = vec![RecordWrite {
+            seats: Some(["A-1".parse().unwrap()].into()),
+            ..record("r1", Some(ReservationState::Held))
+        }];
+        let mut reasons = reasons(["None", "None", "None"]);
+        reasons[2] = CancellationReason::builder()
+            .code("ConditionalCheckFailed")
+            .item("status", AttributeValue::S("LOST".to_owned()))
+            .build();
+        let said = cancelled(&transaction, &reasons);
+        let seat = Reason::Seat(Some(SeatState::Blocked));
+        let all = vec![Reason::Fine, Reason::Fine, seat];
+        assert_eq!(said.outcome, Outcome::Cancelled(all));
+        assert!(said.remarks[0].contains("LOST"), "{:?}", said.remarks);
     }
 
     #[test]

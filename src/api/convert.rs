@@ -1,0 +1,127 @@
+//! The domain's values as the contracts spell them: times, seats, counts.
+//!
+//! Must not live here: decisions.
+
+use inventory_proto::common::v1 as common;
+use inventory_proto::inventory::v1::SeatRef;
+use prost_types::Timestamp;
+
+use crate::domain::ids::SeatId;
+use crate::domain::seats::{Price, Seat, SeatState};
+use crate::domain::time::UnixMillis;
+
+const MILLIS_PER_SECOND: u64 = 1_000;
+const NANOS_PER_MILLI: i32 = 1_000_000;
+
+pub(super) fn timestamp(at: UnixMillis) -> Timestamp {
+    Timestamp {
+        seconds: i64::try_from(at.0 / MILLIS_PER_SECOND).unwrap_or(i64::MAX),
+        nanos: (at.0 % MILLIS_PER_SECOND) as i32 * NANOS_PER_MILLI,
+    }
+}
+
+/// Cut to the millisecond. `None` when it is no legal timestamp, or before 1970.
+pub(super) fn millis(at: &Timestamp) -> Option<UnixMillis> {
+    let seconds = u64::try_from(at.seconds).ok()?;
+    let nanos = u32::try_from(at.nanos)
+        .ok()
+        .filter(|n| *n < 1_000_000_000)?;
+    let millis = u64::from(nanos) / NANOS_PER_MILLI as u64;
+    let seconds = seconds.saturating_mul(MILLIS_PER_SECOND);
+    Some(UnixMillis(seconds.saturating_add(millis)))
+}
+
+/// A count that a contract gives 32 bits. Past them it says the most that it can say.
+pub(super) fn count(count: u64) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+pub(super) fn money(price: &Price) -> common::Money {
+    common::Money {
+        amount: price.amount,
+        currency: price.currency.clone(),
+    }
+}
+
+/// A seat with what is known of it, in the state that the answer is about.
+pub(super) fn seat(seat: Seat, status: common::SeatStatus) -> common::Seat {
+    common::Seat {
+        id: seat.id.into_string(),
+        price: seat.facts.price.as_ref().map(money),
+        section: seat.facts.section,
+        row: seat.facts.row,
+        number: seat.facts.number,
+        status: status.into(),
+    }
+}
+
+/// A seat of which only the id is known.
+pub(super) fn bare_seat(id: &SeatId, status: common::SeatStatus) -> common::Seat {
+    common::Seat {
+        id: id.to_string(),
+        status: status.into(),
+        ..common::Seat::default()
+    }
+}
+
+/// Whether somebody could have the seat at `now`.
+pub(super) fn is_free(seat: &Seat, now: UnixMillis) -> bool {
+    match &seat.state {
+        SeatState::Available => true,
+        SeatState::Hold { until, .. } => *until <= now,
+        SeatState::Sold { .. } | SeatState::Blocked => false,
+    }
+}
+
+pub(super) fn seat_refs(seats: &[SeatId]) -> Vec<SeatRef> {
+    let seat = |id: &SeatId| SeatRef {
+        seat_id: id.to_string(),
+    };
+    seats.iter().map(seat).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn times_survive_the_round_trip_to_the_millisecond() {
+        for ms in [0, 1, 999, 1_000, 1_795_362_000_123] {
+            assert_eq!(millis(&timestamp(UnixMillis(ms))), Some(UnixMillis(ms)));
+        }
+        let finer = Timestamp {
+            seconds: 1,
+            nanos: 1_999_999,
+        };
+        assert_eq!(millis(&finer), Some(UnixMillis(1_001)));
+    }
+
+    #[test]
+    fn a_count_past_32_bits_says_the_most_it_can() {
+        assert_eq!(count(7), 7);
+        assert_eq!(count(u64::MAX), i32::MAX);
+    }
+
+    #[test]
+    fn a_hold_past_its_time_leaves_its_seat_free() {
+        let state = |state| Seat {
+            id: "A-1".parse().unwrap(),
+            facts: Default::default(),
+            state,
+        };
+        let held = state(SeatState::Hold {
+            reservation: "r1".parse().unwrap(),
+            until: UnixMillis(10),
+        });
+        assert!(!is_free(&held, UnixMillis(9)));
+        assert!(is_free(&held, UnixMillis(10)));
+        assert!(is_free(&state(SeatState::Available), UnixMillis(0)));
+        assert!(!is_free(&state(SeatState::Blocked), UnixMillis(99)));
+        let sold = SeatState::Sold {
+            reservation: "r1".parse().unwrap(),
+        };
+        assert!(!is_free(&state(sold), UnixMillis(99)));
+    }
+}

@@ -1,0 +1,29 @@
+//! What a contract reads from the store past the domain: nothing is decided on it.
+
+use crate::domain::ids::{EventId, ReservationId};
+use crate::store::{Store, StoreError, StoredRecord};
+
+/// A reservation's record, read strongly; `None`: there is none.
+///
+/// # Errors
+/// What the store says.
+pub(super) async fn reservation(
+    store: &Store,
+    id: &ReservationId,
+) -> Result<Option<StoredRecord>, StoreError> {
+    store.read_reservation(id).await
+}
+
+/// An event's name; `None`: it has none, or there is no such event.
+///
+/// # Errors
+/// What the store says.
+pub(super) async fn event_name(
+    store: &Store,
+    event: &EventId,
+) -> Result<Option<String>, StoreError> {
+    let about = store.describe_event(event).await?;
+    Ok(about
+        .map(|about| about.name)
+        .filter(|name| !name.is_empty()))
+}

@@ -1,0 +1,215 @@
+//! Questions about an event: from a strong read of its stripes, or from the map of its seats.
+
+use super::desk::MapWaiter;
+use super::{Coordinator, refusal_of};
+use crate::domain::answer::Refusal;
+use crate::domain::effect::{CallId, Effect};
+use crate::domain::ids::{EventId, SeatId};
+use crate::domain::question::{Counts, EventStatus, Found, Question};
+use crate::domain::reads::Waiter;
+use crate::domain::seat_map::SeatRef;
+use crate::domain::seats::{Seat, SeatState};
+use crate::domain::time::Now;
+use crate::domain::transaction::{EventRead, EventShape, StripeView};
+
+impl Coordinator {
+    /// Takes a question of a caller of this shard.
+    pub fn ask(
+        &mut self,
+        call: CallId,
+        event: EventId,
+        question: Question,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let shape = self.events.get(&event).copied();
+        match shape.filter(|shape| shape.is_seated()) {
+            Some(shape) => self.ask_owner(call, event, shape, question, now, fx),
+            None => {
+                let hint = shape.map(|shape| shape.stripes);
+                let waiter = Waiter::Ask { call, question };
+                if self.reads.want(&event, hint, waiter, now.mono, fx).is_err() {
+                    self.counters.shed += 1;
+                    tell(call, Err(Refusal::overloaded()), fx);
+                }
+            }
+        }
+    }
+
+    /// Takes a question that another shard passed on: the event's seats are remembered here.
+    pub fn ask_forwarded(
+        &mut self,
+        call: CallId,
+        event: &EventId,
+        shape: EventShape,
+        question: Question,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let desk = self.desk(event, now.mono);
+        let describes = matches!(question, Question::Describe { .. }) && desk.map().is_some();
+        if describes || desk.is_fresh(now.mono) {
+            self.events.get_or_insert(event.clone(), || shape);
+            self.read_seats_soon(event, shape, now, fx);
+            self.answer_from_map(call, event, question, now, fx);
+        } else {
+            let waiter = MapWaiter::Ask { call, question };
+            self.wait_for_map(event, shape, waiter, now, fx);
+        }
+    }
+
+    fn ask_owner(
+        &mut self,
+        call: CallId,
+        event: EventId,
+        shape: EventShape,
+        question: Question,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let shard = self.lanes.owner(&event, 0);
+        if shard == self.settings.shard {
+            self.ask_forwarded(call, &event, shape, question, now, fx);
+        } else {
+            fx.push(Effect::AskShard {
+                shard,
+                call,
+                event,
+                shape,
+                question,
+            });
+        }
+    }
+
+    /// Answers a question that waited for a read of the stripes, or passes it on to where the seats
+    /// are remembered.
+    pub(super) fn answer_from_read(
+        &mut self,
+        call: CallId,
+        event: &EventId,
+        question: Question,
+        read: &EventRead,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let stripes = match read {
+            EventRead::Found(stripes) => stripes,
+            other => {
+                let refusal = refusal_of(other).unwrap_or(Refusal::Internal);
+                tell(call, Err(refusal), fx);
+                return;
+            }
+        };
+        let shape = EventShape::of(stripes);
+        if shape.is_seated() {
+            self.ask_owner(call, event.clone(), shape, question, now, fx);
+            return;
+        }
+        tell(call, Ok(of_stripes(question, stripes, shape, now)), fx);
+    }
+
+    pub(super) fn answer_from_map(
+        &mut self,
+        call: CallId,
+        event: &EventId,
+        question: Question,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let closed = self.events.get(event).is_some_and(|shape| shape.closed);
+        let desk = super::seats_desk(&mut self.desks, event);
+        let as_of = desk.as_ref().map(|desk| desk.read_unix).unwrap_or_default();
+        let Some((map, claimed)) = desk.and_then(|desk| desk.map_and_claims()) else {
+            tell(call, Err(Refusal::store_unavailable()), fx);
+            return;
+        };
+        let found = match question {
+            Question::Availability { qty, section } => {
+                let section = section.as_deref();
+                let picked = match closed {
+                    true => None,
+                    false => map.pick(qty, section, now, &claimed, &mut self.rng),
+                };
+                let seats: Vec<Seat> = picked
+                    .iter()
+                    .flatten()
+                    .filter_map(|seat| map.get(seat))
+                    .map(|seat| as_of_now(&seat, now))
+                    .collect();
+                Found::Offer {
+                    seats,
+                    remaining: map.remaining(section, now.unix),
+                }
+            }
+            Question::Seats { seats } | Question::Describe { seats } => {
+                let mut known = Vec::with_capacity(seats.len());
+                let mut unknown: Vec<SeatId> = Vec::new();
+                for id in seats.iter() {
+                    match map.get(id) {
+                        Some(seat) => known.push(as_of_now(&seat, now)),
+                        None => unknown.push(id.clone()),
+                    }
+                }
+                Found::Seats { known, unknown }
+            }
+            Question::Status { section } => {
+                let section = section.as_deref();
+                // Of a section that the event does not have there is nothing.
+                let sections = map.status(section, now.unix).unwrap_or_default();
+                let counts = map.counts(section, now.unix).unwrap_or_default();
+                Found::Status(Box::new(EventStatus {
+                    counts,
+                    sections,
+                    as_of,
+                    seated: true,
+                    closed,
+                }))
+            }
+        };
+        tell(call, Ok(found), fx);
+    }
+}
+
+/// The seat, with a hold that is past its time counting for nothing.
+fn as_of_now(seat: &SeatRef<'_>, now: Now) -> Seat {
+    let mut shown = seat.to_seat();
+    if seat.can_be_had(now.unix) {
+        shown.state = SeatState::Available;
+    }
+    shown
+}
+
+fn of_stripes(question: Question, stripes: &[StripeView], shape: EventShape, now: Now) -> Found {
+    let remaining: u64 = stripes.iter().map(|s| s.remaining).sum();
+    match question {
+        Question::Availability { qty, .. } => Found::Units {
+            remaining,
+            available: !shape.closed && remaining >= u64::from(qty),
+        },
+        Question::Seats { seats } | Question::Describe { seats } => Found::Seats {
+            known: Vec::new(),
+            unknown: seats.to_vec(),
+        },
+        Question::Status { .. } => {
+            let total: u64 = stripes.iter().map(|s| s.capacity).sum();
+            let counts = Counts {
+                total,
+                available: remaining,
+                held: 0,
+                sold: total.saturating_sub(remaining),
+                blocked: 0,
+            };
+            Found::Status(Box::new(EventStatus {
+                counts,
+                sections: Vec::new(),
+                as_of: now.unix,
+                seated: false,
+                closed: shape.closed,
+            }))
+        }
+    }
+}
+
+fn tell(call: CallId, result: Result<Found, Refusal>, fx: &mut Vec<Effect>) {
+    fx.push(Effect::Told { call, result });
+}

@@ -1,0 +1,421 @@
+//! The way of one operation: what its event is like, what is known of its record, what is to be
+//! written, and where.
+
+use super::Coordinator;
+use super::lookups::Asker;
+use crate::domain::answer::{Answer, Refusal};
+use crate::domain::effect::{Effect, Known, LookupId, Route};
+use crate::domain::ids::EventId;
+use crate::domain::lane::{Because, Plan, Returned, Track, drawn_from};
+use crate::domain::operation::{Expect, Operation, Verb, Wanted};
+use crate::domain::reads::Waiter;
+use crate::domain::rules::{self, Decision, Movement, Transition};
+use crate::domain::time::Now;
+use crate::domain::transaction::{Draws, EventShape, RecordView, RecordsRead, ReservationState};
+use crate::limits;
+
+impl Coordinator {
+    /// Brings an operation one step further: to a read, to another shard, to its answer, or into a
+    /// lane.
+    pub(super) fn advance(
+        &mut self,
+        operation: Operation,
+        route: Option<Route>,
+        known: Known,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        if operation.deadline <= now.mono {
+            self.counters.expired += 1;
+            self.end(
+                &operation,
+                Answer::Refused(Refusal::DeadlineExceeded),
+                None,
+                now,
+                fx,
+            );
+            return;
+        }
+        let shape = match route {
+            Some(route) => Some(route.shape),
+            None => self.events.get(&operation.event).copied(),
+        };
+        let Some(shape) = shape else {
+            self.read_first(operation, known, now, fx);
+            return;
+        };
+        let by_seat = shape.is_seated() || matches!(operation.wanted, Wanted::Seats(_));
+        if by_seat && route.is_none() {
+            let owner = self.lanes.owner(&operation.event, 0);
+            if owner != self.settings.shard {
+                self.forward(owner, Route { stripe: 0, shape }, operation, known, fx);
+                return;
+            }
+        }
+        // Whether the store has said it, for this very operation. Else it is remembered, or guessed
+        // that there is none.
+        let is_said = matches!(known, Known::Record(_));
+        let record = match known {
+            Known::Record(record) => record,
+            Known::Nothing => match self.cache.get(&operation.reservation, now.mono) {
+                None if operation.expect == Expect::Known => {
+                    self.look_up(operation, route, now, fx);
+                    return;
+                }
+                remembered => remembered,
+            },
+        };
+        let late = self.settings.late_commit;
+        match rules::decide(&operation, record.as_ref(), now.unix, late) {
+            // Another node may have moved it on since; a write would notice, an answer must look.
+            Decision::Answer(_) if !is_said && !record.as_ref().is_some_and(is_final) => {
+                self.look_up(operation, route, now, fx);
+            }
+            // Nor is anything written to a closed event that would notice.
+            Decision::Write(transition)
+                if !is_said && shape.closed && transition.movement() == Movement::Take =>
+            {
+                self.look_up(operation, route, now, fx);
+            }
+            Decision::Answer(answer) => self.end(&operation, answer, record, now, fx),
+            Decision::Write(transition) => {
+                let has_seats = record.as_ref().map_or(by_seat, |r| {
+                    r.seats.is_some() || (by_seat && r.draws.is_empty())
+                });
+                if has_seats {
+                    let basis = Basis { record, is_said };
+                    self.write_seats(operation, shape, transition, basis, now, fx);
+                } else {
+                    self.write_units(operation, route, shape, transition, record, now, fx);
+                }
+            }
+        }
+    }
+
+    /// Ends an operation without a write of its own.
+    pub(super) fn end(
+        &mut self,
+        operation: &Operation,
+        answer: Answer,
+        learned: Option<RecordView>,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        self.settle(
+            &operation.event,
+            &operation.reservation,
+            answer,
+            learned,
+            now,
+            fx,
+        );
+    }
+
+    fn read_first(&mut self, operation: Operation, known: Known, now: Now, fx: &mut Vec<Effect>) {
+        let event = operation.event.clone();
+        let waiter = Waiter::Route(operation, known);
+        if let Err(Waiter::Route(operation, _)) =
+            self.reads.want(&event, None, waiter, now.mono, fx)
+        {
+            self.counters.shed += 1;
+            self.end(
+                &operation,
+                Answer::Refused(Refusal::overloaded()),
+                None,
+                now,
+                fx,
+            );
+        }
+    }
+
+    pub(super) fn forward(
+        &mut self,
+        shard: usize,
+        route: Route,
+        operation: Operation,
+        known: Known,
+        fx: &mut Vec<Effect>,
+    ) {
+        self.counters.forwarded += 1;
+        self.pending
+            .goes_away(&operation.reservation, &operation.event);
+        fx.push(Effect::Forward {
+            shard,
+            route,
+            operation,
+            known,
+        });
+    }
+
+    pub(super) fn look_up(
+        &mut self,
+        operation: Operation,
+        route: Option<Route>,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        self.counters.lookups += 1;
+        self.pending
+            .looks(&operation.reservation, &operation.event, now.mono);
+        let asker = Asker {
+            operation,
+            route,
+            place: 0,
+        };
+        self.lookups.want(asker, fx);
+    }
+
+    /// Reports the result of [`Effect::ReadRecords`].
+    pub fn records_read(
+        &mut self,
+        lookup: LookupId,
+        read: &RecordsRead,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        for asker in self.lookups.done(lookup, fx) {
+            let Asker {
+                operation,
+                route,
+                place,
+            } = asker;
+            let refusal = match read {
+                RecordsRead::Found(records) => match records.get(place) {
+                    Some(Ok(record)) => {
+                        if let Some(record) = record {
+                            let id = operation.reservation.clone();
+                            self.cache.insert(id, record.clone(), now.mono);
+                        }
+                        let known = Known::Record(record.clone());
+                        self.advance(operation, route, known, now, fx);
+                        continue;
+                    }
+                    Some(Err(_)) => Refusal::Internal,
+                    None => Refusal::store_unavailable(),
+                },
+                RecordsRead::Unavailable => Refusal::store_unavailable(),
+                RecordsRead::Throttled => Refusal::store_busy(),
+            };
+            self.end(&operation, Answer::Refused(refusal), None, now, fx);
+        }
+    }
+
+    /// Writes what moves units, or touches no stock at all.
+    #[expect(clippy::too_many_arguments, reason = "one operation, taken apart")]
+    fn write_units(
+        &mut self,
+        operation: Operation,
+        route: Option<Route>,
+        shape: EventShape,
+        transition: Transition,
+        record: Option<RecordView>,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let event = &operation.event;
+        let (track, draws) = match transition.movement() {
+            Movement::Take if shape.closed => {
+                self.end(
+                    &operation,
+                    Answer::Refused(Refusal::EventClosed),
+                    None,
+                    now,
+                    fx,
+                );
+                return;
+            }
+            Movement::Take => {
+                let (shard, stripe) = match route {
+                    Some(route) => (self.settings.shard, route.stripe),
+                    None => self
+                        .lanes
+                        .choose(event, &operation.reservation, shape.stripes),
+                };
+                if shard != self.settings.shard {
+                    let known = known_of(transition, record);
+                    self.forward(shard, Route { stripe, shape }, operation, known, fx);
+                    return;
+                }
+                let units = match (&record, &operation.wanted) {
+                    (Some(record), _) => record.qty,
+                    (None, Wanted::Quantity(qty)) => *qty,
+                    (None, _) => 0,
+                };
+                (Track::Stripe(stripe), drawn_from(stripe, units))
+            }
+            Movement::Give => {
+                let drawn = record.as_ref().and_then(|record| record.draws.first());
+                let stripe = drawn.map_or(0, |draw| draw.stripe);
+                if self.is_crowd(&operation) {
+                    let bundle = |lane| Track::Bundle { stripe, lane };
+                    let track = self.lanes.least_busy(event, limits::LOOSE_LANES, bundle);
+                    let plan = Plan {
+                        transition,
+                        record,
+                        seats: None,
+                        draws: Draws::new(),
+                    };
+                    self.into_lane(operation, track, shape, plan, now, fx);
+                    return;
+                }
+                let owner = self.lanes.owner(event, stripe);
+                if route.is_none() && owner != self.settings.shard {
+                    let known = Known::Record(record);
+                    self.forward(owner, Route { stripe, shape }, operation, known, fx);
+                    return;
+                }
+                (Track::Stripe(stripe), Draws::new())
+            }
+            Movement::Keep | Movement::None => {
+                let track = self
+                    .lanes
+                    .least_busy(event, limits::LOOSE_LANES, Track::Loose);
+                (track, Draws::new())
+            }
+        };
+        let plan = Plan {
+            transition,
+            record,
+            seats: None,
+            draws,
+        };
+        self.into_lane(operation, track, shape, plan, now, fx);
+    }
+
+    /// Whether so many holds end that they are better bundled.
+    fn is_crowd(&self, operation: &Operation) -> bool {
+        operation.verb == Verb::Expire
+            && !operation.reservation.is_slip()
+            && self.expiring > limits::BUNDLE_FROM
+    }
+
+    pub(super) fn into_lane(
+        &mut self,
+        operation: Operation,
+        track: Track,
+        shape: EventShape,
+        plan: Plan,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some((lane, at)) = self.lanes.open(&operation.event, track, shape) else {
+            self.counters.shed += 1;
+            self.end(
+                &operation,
+                Answer::Refused(Refusal::overloaded()),
+                None,
+                now,
+                fx,
+            );
+            return;
+        };
+        let mut out = std::mem::take(&mut self.scratch);
+        at.submit(
+            operation,
+            plan,
+            now,
+            &mut self.rng,
+            &mut self.counters,
+            &mut out,
+        );
+        self.collect(lane, out, now, fx);
+    }
+
+    /// An operation's write met something else than it was for: it is decided anew.
+    pub(super) fn returned(
+        &mut self,
+        event: &EventId,
+        returned: Returned,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Returned {
+            operation,
+            from,
+            because,
+        } = returned;
+        if !self.pending.another_turn(&operation.reservation, event) {
+            self.end(
+                &operation,
+                Answer::Refused(Refusal::store_busy()),
+                None,
+                now,
+                fx,
+            );
+            return;
+        }
+        // From here on it is where it belongs: it came into a lane of this shard.
+        let shape = self.events.get(event).copied();
+        match because {
+            Because::Record(record) => {
+                if let Some(record) = &record {
+                    let id = operation.reservation.clone();
+                    self.cache.insert(id, record.clone(), now.mono);
+                } else {
+                    self.cache.forget(&operation.reservation);
+                }
+                self.unclaim(event, &operation.reservation, now, fx);
+                let route = self.keeps_here(&operation, shape);
+                self.advance(operation, route, Known::Record(record), now, fx);
+            }
+            Because::Seats(seats) => {
+                let Some(shape) = shape else {
+                    // Forgotten meanwhile: the next write tells of the seats once more.
+                    self.unclaim(event, &operation.reservation, now, fx);
+                    self.advance(operation, None, Known::Nothing, now, fx);
+                    return;
+                };
+                self.seats_differ(operation, shape, from, seats, now, fx);
+            }
+        }
+    }
+
+    /// The route of an operation that has come to the shard it belongs to.
+    fn keeps_here(&self, operation: &Operation, shape: Option<EventShape>) -> Option<Route> {
+        let shape = shape?;
+        let (shard, stripe) =
+            self.lanes
+                .choose(&operation.event, &operation.reservation, shape.stripes);
+        // A stripe of this shard if it has one; else the call was forwarded here for another's.
+        let stripe = if shard == self.settings.shard {
+            stripe
+        } else {
+            0
+        };
+        (shape.is_seated() || shard == self.settings.shard).then_some(Route { stripe, shape })
+    }
+}
+
+/// What an operation on seats was decided on.
+pub(super) struct Basis {
+    pub(super) record: Option<RecordView>,
+    /// The store has said so, for this very operation.
+    pub(super) is_said: bool,
+}
+
+impl Basis {
+    /// What of it still counts after a wait: that there is no record, for a write that is wrong about
+    /// that fails. A record must be looked at again.
+    pub(super) fn into_known(self) -> Known {
+        match self.record {
+            None if self.is_said => Known::Record(None),
+            _ => Known::Nothing,
+        }
+    }
+}
+
+/// Whether a record of this state never changes but by an operator's hand.
+pub(super) fn is_final(record: &RecordView) -> bool {
+    matches!(
+        record.state,
+        ReservationState::Confirmed | ReservationState::Released | ReservationState::Refunded
+    )
+}
+
+/// What another shard is told of the record that `transition` was decided on.
+fn known_of(transition: Transition, record: Option<RecordView>) -> Known {
+    match (transition.from, record) {
+        (Some(_), Some(record)) => Known::Record(Some(record)),
+        _ => Known::Nothing,
+    }
+}

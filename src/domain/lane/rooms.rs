@@ -1,0 +1,185 @@
+//! What the stripes of a cancelled transaction have left, and which of its members fit.
+
+use super::member::Member;
+use super::settle::Put;
+use super::{Lane, LaneOutput};
+use crate::domain::answer::Refusal;
+use crate::domain::counters::Counters;
+use crate::domain::rules::Movement;
+use crate::domain::transaction::{Reason, StripeUpdate, StripeView};
+
+/// What the action of a member that stays said about its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Record {
+    /// It is as the write needs it.
+    Fine,
+    Unsaid,
+}
+
+/// What a stripe's action said.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Room {
+    /// It was not the reason, or it did not say.
+    Unsaid,
+    /// It has this much; what the members before have been given of it is subtracted.
+    Left { reported: u64, left: u64 },
+    /// It was too short, but for what members of the same transaction give back: nobody who takes
+    /// is judged before they have.
+    Refilling,
+    /// The event takes no new reservations.
+    Closed,
+    /// There is no such item.
+    Missing,
+}
+
+impl Lane {
+    /// What each stripe's action said. A stripe that has enough and failed all the same was
+    /// changed in between: a conflict.
+    pub(super) fn rooms(
+        &mut self,
+        updates: &[StripeUpdate],
+        reasons: &[Reason],
+        put: &mut Option<Put>,
+        out: &mut LaneOutput,
+    ) -> Vec<(u16, Room)> {
+        let mut rooms = Vec::with_capacity(updates.len());
+        for (update, reason) in updates.iter().zip(reasons) {
+            let room = match reason {
+                Reason::Stripe(Some(view)) => {
+                    self.learn_shape(view, out);
+                    if view.closed && update.take > 0 {
+                        Room::Closed
+                    } else if view.remaining.saturating_add(update.give) >= update.take {
+                        put.get_or_insert(Put::Conflicted);
+                        Room::Unsaid
+                    } else if update.give > 0 {
+                        Room::Refilling
+                    } else {
+                        Room::Left {
+                            reported: view.remaining,
+                            left: view.remaining,
+                        }
+                    }
+                }
+                Reason::Stripe(None) => Room::Missing,
+                _ => Room::Unsaid,
+            };
+            rooms.push((update.stripe, room));
+        }
+        rooms
+    }
+
+    fn learn_shape(&mut self, view: &StripeView, out: &mut LaneOutput) {
+        if let Some(stripes) = view.stripes {
+            self.shape.stripes = stripes.max(1);
+            self.shape.seat_keys = view.seat_keys;
+        }
+        self.shape.closed |= view.closed;
+        out.learned_shape = Some(self.shape);
+    }
+
+    /// Splits the members that stay in the game: those the stripes have room for, first come first
+    /// served, and those that must wait for what becomes of them. A member larger than what its
+    /// stripe reported leaves: refused if that stripe is all there is or the others were looked at
+    /// before, else to the other stripes.
+    /// But stock decides nothing about a member that may have a record: it asks again.
+    pub(super) fn admit(
+        &mut self,
+        members: Vec<(Member, Record)>,
+        rooms: &mut [(u16, Room)],
+        counters: &mut Counters,
+        out: &mut LaneOutput,
+    ) -> (Vec<Member>, Vec<Member>) {
+        let mut fitting = Vec::with_capacity(members.len());
+        let mut later = Vec::new();
+        for (member, record) in members {
+            match fit(&member, rooms) {
+                Fit::Yes => {
+                    for draw in drawn(&member) {
+                        if let Some(Room::Left { left, .. }) = room_of(rooms, draw.stripe) {
+                            *left -= u64::from(draw.units);
+                        }
+                    }
+                    fitting.push(member);
+                }
+                Fit::NotNow => later.push(member),
+                _ if record == Record::Unsaid => later.push(member),
+                Fit::Closed => out.refuse(member, Refusal::EventClosed),
+                Fit::NoSuchStripe(0) => out.refuse(member, Refusal::EventNotFound),
+                Fit::NoSuchStripe(_) => out.refuse(member, Refusal::Internal),
+                Fit::TooBig { reported } => {
+                    counters.short += 1;
+                    let only_one = (self.shape.stripes <= 1).then_some(reported);
+                    match only_one.or(member.head.too_few) {
+                        Some(remaining) => {
+                            let why = member.too_little(remaining);
+                            out.refuse(member, why);
+                        }
+                        None => self.short.push(member),
+                    }
+                }
+            }
+        }
+        (fitting, later)
+    }
+}
+
+enum Fit {
+    Yes,
+    /// It would fit alone, but members before it have been given the room, or are about to make it.
+    NotNow,
+    /// It would not fit alone.
+    TooBig {
+        reported: u64,
+    },
+    Closed,
+    NoSuchStripe(u16),
+}
+
+/// What a member takes from stripes.
+fn drawn(member: &Member) -> &[crate::domain::transaction::Draw] {
+    match member.movement() {
+        Movement::Take => &member.write.draws,
+        _ => &[],
+    }
+}
+
+fn fit(member: &Member, rooms: &mut [(u16, Room)]) -> Fit {
+    if member.movement() == Movement::Give {
+        let missing = |draw: &&crate::domain::transaction::Draw| {
+            matches!(
+                rooms.iter().find(|(index, _)| *index == draw.stripe),
+                Some((_, Room::Missing))
+            )
+        };
+        return match member.write.draws.iter().find(missing) {
+            // It has units of a stripe that is gone: whoever asks is told that this is damaged.
+            Some(_) => Fit::NoSuchStripe(u16::MAX),
+            None => Fit::Yes,
+        };
+    }
+    let mut verdict = Fit::Yes;
+    for draw in drawn(member) {
+        let units = u64::from(draw.units);
+        match room_of(rooms, draw.stripe) {
+            Some(Room::Missing) => return Fit::NoSuchStripe(draw.stripe),
+            Some(Room::Closed) => return Fit::Closed,
+            Some(Room::Left { reported, .. }) if units > *reported => {
+                return Fit::TooBig {
+                    reported: *reported,
+                };
+            }
+            Some(Room::Refilling) => verdict = Fit::NotNow,
+            Some(Room::Left { left, .. }) if units > *left => verdict = Fit::NotNow,
+            _ => {}
+        }
+    }
+    verdict
+}
+
+fn room_of(rooms: &mut [(u16, Room)], stripe: u16) -> Option<&mut Room> {
+    rooms
+        .iter_mut()
+        .find(|(index, _)| *index == stripe)
+        .map(|(_, room)| room)
+}

@@ -1,0 +1,416 @@
+//! Seats: who gets one, what a sale leaves alone, imports, and reading all of them.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use inventory_api::domain::ids::{SeatId, seat_key};
+use inventory_api::domain::seats::{Price, Seat, SeatFacts, SeatState};
+use inventory_api::domain::time::UnixMillis;
+use inventory_api::domain::transaction::{
+    Outcome, Reason, RecordWrite, ReservationState, SeatsRead, Transaction,
+};
+use inventory_api::limits;
+use inventory_api::store::{BlockOutcome, Store, StoreError};
+
+use crate::life::{applied, refused, stored};
+use crate::stage::*;
+
+fn facts(number: usize) -> SeatFacts {
+    SeatFacts {
+        section: "Floor".to_owned(),
+        row: "A".to_owned(),
+        number: number.to_string(),
+        price: Some(Price {
+            amount: 9_900,
+            currency: "KRW".to_owned(),
+        }),
+    }
+}
+
+/// `A-1` to `A-n`.
+async fn with_seats(store: &Store, seat_keys: u16, count: usize) -> Vec<(SeatId, SeatFacts)> {
+    let seat = |n| (seat_id(&format!("A-{n}")), facts(n));
+    let seats: Vec<_> = (1..=count).map(seat).collect();
+    for seats in seats.chunks(limits::TRANSACTION_ACTIONS_MAX) {
+        store.put_seats(&event(), seat_keys, seats).await.unwrap();
+    }
+    seats
+}
+
+async fn all(store: &Store, seat_keys: u16) -> Vec<Seat> {
+    match store.read_seats(&event(), seat_keys).await {
+        SeatsRead::Found(seats) => seats,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn state(store: &Store, seat_keys: u16, id: &str) -> SeatState {
+    let seats = all(store, seat_keys).await;
+    let seat = seats.into_iter().find(|seat| seat.id.as_str() == id);
+    seat.unwrap().state
+}
+
+fn spread(seat_keys: u16, records: Vec<RecordWrite>) -> Transaction {
+    Transaction {
+        seat_keys,
+        ..transaction(&[], records)
+    }
+}
+
+fn held_by(hold: &RecordWrite) -> SeatState {
+    SeatState::Hold {
+        reservation: hold.reservation.clone(),
+        until: hold.expires_at.unwrap(),
+    }
+}
+
+fn sold_to(record: &RecordWrite) -> SeatState {
+    SeatState::Sold {
+        reservation: record.reservation.clone(),
+    }
+}
+
+fn hold(id: &str, seats: &[&str]) -> RecordWrite {
+    of_seats(held(id, &[]), seats)
+}
+
+fn sale(id: &str, seats: &[&str]) -> RecordWrite {
+    of_seats(confirmed(id, &[]), seats)
+}
+
+/// The ways of two seats through a reservation's life, and what they are after each step.
+#[test]
+fn seats_follow_their_reservation_and_keep_what_they_are() {
+    use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+    let ways: [&[ReservationState]; 5] = [
+        &[Held, Confirmed, Refunded],
+        &[Held, Released],
+        &[Held, Expired, Confirmed],
+        &[Confirmed, Refunded],
+        &[Released],
+    ];
+    on_shard(async {
+        for seat_keys in [0, 1, 4] {
+            let store = with_tables(&settings(engine())).await;
+            let imported = with_seats(&store, seat_keys, 5).await;
+            for (number, way) in ways.into_iter().enumerate() {
+                let begun = first(&format!("r{number}"), way[0], &[]);
+                let mut record = of_seats(begun, &["A-4", "A-2"]);
+                for (at, to) in way.iter().enumerate() {
+                    if at > 0 {
+                        record = step(&record, *to);
+                    }
+                    applied(&store, spread(seat_keys, vec![record.clone()])).await;
+                    let expected = match to {
+                        Held => held_by(&record),
+                        Confirmed => sold_to(&record),
+                        Released | Expired | Refunded => SeatState::Available,
+                    };
+                    for seat in all(&store, seat_keys).await {
+                        let is_ours = ["A-4", "A-2"].contains(&seat.id.as_str());
+                        let free = SeatState::Available;
+                        assert_eq!(seat.state, if is_ours { expected.clone() } else { free });
+                        let (_, facts) = imported.iter().find(|(id, _)| *id == seat.id).unwrap();
+                        assert_eq!(seat.facts, *facts, "{way:?}");
+                    }
+                    let found = stored(&store).await;
+                    let found = found.iter().find(|r| r.reservation == record.reservation);
+                    assert_eq!(found.unwrap().view, record.view(AT), "{way:?}");
+                }
+                // The next one begins with free seats.
+                match record.to {
+                    Confirmed => {
+                        let refund = step(&record, Refunded);
+                        applied(&store, spread(seat_keys, vec![refund])).await;
+                    }
+                    _ => assert_eq!(state(&store, seat_keys, "A-2").await, SeatState::Available),
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_seat_that_is_given_back_remembers_nobody() {
+    on_shard(async {
+        let settings = settings(engine());
+        let store = with_tables(&settings).await;
+        with_seats(&store, 1, 1).await;
+        let record = hold("r1", &["A-1"]);
+        applied(&store, spread(1, vec![record.clone()])).await;
+        let record = step(&record, ReservationState::Confirmed);
+        applied(&store, spread(1, vec![record.clone()])).await;
+        let sold = raw_seat(&settings, "A-1").await;
+        assert_eq!(sold["status"], text("SOLD"));
+        assert_eq!(sold["order_id"], text(&record.order.unwrap().to_text()));
+        assert!(!sold.contains_key("hold_expires_at"));
+        let refund = step(&record, ReservationState::Refunded);
+        applied(&store, spread(1, vec![refund])).await;
+        let free = raw_seat(&settings, "A-1").await;
+        let mut names: Vec<_> = free.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        let expected = [
+            "event_id",
+            "number",
+            "price_amount",
+            "price_currency",
+            "row",
+            "seat_id",
+            "section",
+            "status",
+            "updated_at",
+        ];
+        assert_eq!(names, expected);
+    });
+}
+
+#[test]
+fn a_taken_seat_is_named_with_who_has_it_and_harms_nobody_else() {
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        with_seats(&store, 2, 6).await;
+        let (first, second) = (hold("first", &["A-1", "A-2"]), sale("second", &["A-3"]));
+        applied(&store, spread(2, vec![first.clone(), second.clone()])).await;
+        let blocked = store.block_seats(&event(), 2, &[seat_id("A-4")]).await;
+        assert_eq!(blocked.unwrap(), [(seat_id("A-4"), BlockOutcome::Done)]);
+
+        let late = vec![
+            hold("r1", &["A-5", "A-1"]),
+            sale("r2", &["A-6"]),
+            sale("r3", &["A-3", "A-4", "A-99"]),
+        ];
+        let reasons = refused(&store, spread(2, late.clone())).await;
+        let expected = [
+            Reason::Fine,
+            Reason::Fine,
+            Reason::Fine,
+            Reason::Fine,
+            Reason::Seat(Some(held_by(&first))),
+            Reason::Fine,
+            Reason::Seat(Some(sold_to(&second))),
+            Reason::Seat(Some(SeatState::Blocked)),
+            Reason::Seat(None),
+        ];
+        assert_eq!(reasons, expected);
+        assert_eq!(stored(&store).await.len(), 2);
+        // Nothing was made by a sale, and the one that was not at fault can go alone.
+        assert_eq!(all(&store, 2).await.len(), 6);
+        applied(&store, spread(2, vec![late[1].clone()])).await;
+    });
+}
+
+#[test]
+fn who_does_not_have_a_seat_can_neither_keep_nor_give_it() {
+    use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        with_seats(&store, 1, 2).await;
+        let (ours, sold) = (hold("ours", &["A-1"]), sale("sold", &["A-2"]));
+        applied(&store, spread(1, vec![ours.clone(), sold.clone()])).await;
+        // A reservation whose record is as it should be, and whose seats are another's.
+        let stranger = |id: &str, to, seat| {
+            let has_none = RecordWrite {
+                seats: None,
+                ..of_seats(first(id, to, &[]), &[seat])
+            };
+            (has_none.clone(), of_seats(has_none, &[seat]))
+        };
+        for (at, (from, to, seat, has)) in [
+            (Held, Confirmed, "A-1", held_by(&ours)),
+            (Held, Released, "A-1", held_by(&ours)),
+            (Held, Expired, "A-1", held_by(&ours)),
+            (Held, Released, "A-2", sold_to(&sold)),
+            (Confirmed, Refunded, "A-2", sold_to(&sold)),
+            (Confirmed, Refunded, "A-1", held_by(&ours)),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let (begun, claims) = stranger(&format!("stranger{at}"), from, seat);
+            applied(&store, spread(1, vec![begun])).await;
+            let reasons = refused(&store, spread(1, vec![step(&claims, to)])).await;
+            let expected = [Reason::Fine, Reason::Seat(Some(has))];
+            assert_eq!(reasons, expected, "{from:?} to {to:?} of {seat}");
+        }
+        // Its own seat in another state than the step begins with: sold, but as if it were held.
+        let wrong = RecordWrite {
+            from: Some(Held),
+            ..step(&sold, Released)
+        };
+        let reasons = refused(&store, spread(1, vec![wrong])).await;
+        let its = Reason::Record(sold.view(AT));
+        assert_eq!(reasons, [its, Reason::Seat(Some(sold_to(&sold)))]);
+    });
+}
+
+#[test]
+fn an_import_again_touches_no_state_and_clears_what_it_leaves_out() {
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        let mut seats = with_seats(&store, 3, 4).await;
+        let (kept, sold) = (hold("kept", &["A-1"]), sale("sold", &["A-2"]));
+        applied(&store, spread(3, vec![kept.clone(), sold.clone()])).await;
+        let blocked = store.block_seats(&event(), 3, &[seat_id("A-3")]).await;
+        blocked.unwrap();
+        let before = all(&store, 3).await;
+        store.put_seats(&event(), 3, &seats).await.unwrap();
+        assert_eq!(all(&store, 3).await, before);
+
+        for (_, facts) in &mut seats {
+            facts.row = "B".to_owned();
+            facts.section = String::new();
+            facts.price = None;
+        }
+        store.put_seats(&event(), 3, &seats).await.unwrap();
+        for (seat, before) in all(&store, 3).await.iter().zip(&before) {
+            assert_eq!((&seat.id, &seat.state), (&before.id, &before.state));
+            let (_, facts) = seats.iter().find(|(id, _)| *id == seat.id).unwrap();
+            assert_eq!(seat.facts, *facts);
+        }
+    });
+}
+
+#[test]
+fn an_import_of_too_many_or_of_one_twice_is_refused_whole() {
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        let seat = |n: usize| (seat_id(&n.to_string()), SeatFacts::default());
+        let many: Vec<_> = (0..=limits::TRANSACTION_ACTIONS_MAX).map(seat).collect();
+        for (seats, word) in [(many, "101 seats"), (vec![seat(7), seat(7)], "seat 7")] {
+            let error = store.put_seats(&event(), 1, &seats).await.unwrap_err();
+            assert!(matches!(&error, StoreError::Invalid(why) if why.contains(word)));
+        }
+        store.put_seats(&event(), 1, &[]).await.unwrap();
+        assert_eq!(all(&store, 1).await, []);
+    });
+}
+
+#[test]
+fn blocking_takes_only_what_nobody_has() {
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        with_seats(&store, 2, 4).await;
+        let (kept, sold) = (hold("kept", &["A-1"]), sale("sold", &["A-2"]));
+        applied(&store, spread(2, vec![kept.clone(), sold.clone()])).await;
+        let ids = ["A-1", "A-2", "A-3", "A-4", "A-99"].map(seat_id);
+        let told = |outcomes: Result<Vec<(SeatId, BlockOutcome)>, StoreError>| {
+            let (named, outcomes): (Vec<_>, Vec<_>) = outcomes.unwrap().into_iter().unzip();
+            assert_eq!(named, ids);
+            outcomes
+        };
+        let expected = |first: BlockOutcome, second: BlockOutcome| {
+            let taken = |state| BlockOutcome::Taken(state);
+            let (kept, sold) = (taken(held_by(&kept)), taken(sold_to(&sold)));
+            [kept, sold, first, second, BlockOutcome::Unknown]
+        };
+        let only = store.block_seats(&event(), 2, &ids[2..3]).await.unwrap();
+        assert_eq!(only[0].1, BlockOutcome::Done);
+        let blocked = told(store.block_seats(&event(), 2, &ids).await);
+        assert_eq!(
+            blocked,
+            expected(BlockOutcome::AlreadySo, BlockOutcome::Done)
+        );
+        let reasons = refused(&store, spread(2, vec![hold("r1", &["A-3"])])).await;
+        assert_eq!(reasons[1], Reason::Seat(Some(SeatState::Blocked)));
+
+        let freed = store.unblock_seats(&event(), 2, &ids[2..3]).await.unwrap();
+        assert_eq!(freed[0].1, BlockOutcome::Done);
+        let freed = told(store.unblock_seats(&event(), 2, &ids).await);
+        assert_eq!(freed, expected(BlockOutcome::AlreadySo, BlockOutcome::Done));
+        applied(&store, spread(2, vec![hold("r1", &["A-3"])])).await;
+    });
+}
+
+#[test]
+fn all_seats_are_read_over_pages_and_keys() {
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        let pages = limits::STORE_SEATS_PAGE_MAX as usize;
+        let seats = with_seats(&store, 2, 3 * pages).await;
+        let mut found = all(&store, 2).await;
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut expected: Vec<_> = seats
+            .into_iter()
+            .map(|(id, facts)| Seat {
+                id,
+                facts,
+                state: SeatState::Available,
+            })
+            .collect();
+        expected.sort_by(|a, b| a.id.cmp(&b.id));
+        assert_eq!(found, expected);
+        let other = store.read_seats(&"other".parse().unwrap(), 2).await;
+        assert_eq!(other, SeatsRead::Found(Vec::new()));
+    });
+}
+
+#[test]
+fn seats_that_something_else_wrote_are_sold_or_kept_but_never_sold_twice() {
+    on_shard(async {
+        let settings = settings(engine());
+        let store = with_tables(&settings).await;
+        let put = |id: &'static str, more: Vec<(&'static str, AttributeValue)>| {
+            let key = [("event_id", text(event().as_str())), ("seat_id", text(id))];
+            key.into_iter().chain(more).collect::<Vec<_>>()
+        };
+        let nobody = ("reservation_id", AttributeValue::Null(true));
+        let of = ("reservation_id", text("rsv_1"));
+        for item in [
+            put("S-1", vec![("status", text("AVAILABLE")), nobody.clone()]),
+            put("S-2", vec![("status", text("HOLD")), of.clone()]),
+            put("S-3", vec![("status", text("SOLD")), of]),
+            put("S-4", vec![("status", text("SOLD")), nobody]),
+            put("S-5", vec![("section", text("East"))]),
+        ] {
+            raw_put(&settings, &settings.tables.seats, item).await;
+        }
+        let reservation = reservation("rsv_1");
+        let for_ever = SeatState::Hold {
+            reservation: reservation.clone(),
+            until: UnixMillis(u64::MAX),
+        };
+        let states: Vec<_> = all(&store, 1).await.into_iter().map(|s| s.state).collect();
+        let sold = SeatState::Sold { reservation };
+        let expected = [
+            SeatState::Available,
+            for_ever.clone(),
+            sold,
+            SeatState::Blocked,
+            SeatState::Blocked,
+        ];
+        assert_eq!(states, expected);
+        let buy = sale("r1", &["S-1", "S-2", "S-4", "S-5"]);
+        let reasons = refused(&store, spread(1, vec![buy])).await;
+        assert_eq!(reasons[1..3], [Reason::Fine, Reason::Seat(Some(for_ever))]);
+        assert_eq!(reasons[3], Reason::Seat(Some(SeatState::Blocked)));
+        assert_eq!(reasons[4], Reason::Seat(Some(SeatState::Blocked)));
+        applied(&store, spread(1, vec![sale("r1", &["S-1"])])).await;
+        let error = store.block_seats(&event(), 1, &[seat_id("S-4")]).await;
+        let error = error.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
+    });
+}
+
+#[test]
+fn ten_reservations_of_nine_seats_fit_one_transaction() {
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        with_seats(&store, 4, 90).await;
+        let ids: Vec<String> = (1..=90).map(|n| format!("A-{n}")).collect();
+        let names: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let records: Vec<_> = names
+            .chunks(9)
+            .enumerate()
+            .map(|(n, seats)| sale(&format!("r{n}"), seats))
+            .collect();
+        let batch = spread(4, records);
+        assert_eq!(batch.action_count(), limits::TRANSACTION_ACTIONS_MAX);
+        assert_eq!(store.transact(&batch).await, Outcome::Committed);
+        assert!(
+            all(&store, 4)
+                .await
+                .iter()
+                .all(|seat| matches!(seat.state, SeatState::Sold { .. }))
+        );
+        // The item of a seat lies where every node looks for it.
+        assert_eq!(seat_key(&event(), &seat_id("A-1"), 4), "evt_2025_1001#2");
+    });
+}
