@@ -11,11 +11,12 @@ mod bench;
 mod broken;
 // The model serves the simulation too, which asks it for more.
 #[allow(dead_code)]
-#[path = "sim/model.rs"]
+#[path = "sim/model/mod.rs"]
 mod model;
 
 use inventory_api::domain::answer::{Answer, Refusal};
 use inventory_api::domain::operation::Verb;
+use inventory_api::domain::rules::LateCommit;
 use inventory_api::domain::transaction::Reason;
 use inventory_api::limits;
 use proptest::prelude::*;
@@ -34,29 +35,56 @@ enum Step {
     Read(bool),
     /// Somebody else buys from a stripe.
     Rival(u16, u64),
+    /// Somebody else ends a hold, past its time or not.
+    RivalEnds(usize, bool),
+    /// An operator blocks a seat or puts it back.
+    Blocks(usize),
+    Closes,
+}
+
+fn verb() -> impl Strategy<Value = Verb> {
+    prop_oneof![
+        3 => Just(Verb::Hold),
+        5 => Just(Verb::Commit),
+        2 => Just(Verb::Release),
+        1 => Just(Verb::Expire),
+        1 => Just(Verb::Refund),
+    ]
 }
 
 fn step(stripes: u16) -> impl Strategy<Value = Step> {
     let member = (
-        prop_oneof![4 => Just(Verb::Commit), 1 => Just(Verb::Release)],
+        verb(),
         1_u32..=4,
         prop_oneof![1_u64..40, Just(5_000), Just(5_000)],
         prop_oneof![12 => Just(""), 1 => Just(model::POISON), 1 => Just(model::INVALID)],
-        any::<bool>(),
+        prop::option::of(0_usize..8),
+        prop::bool::weighted(0.7),
+        prop::bool::weighted(0.2),
     )
-        .prop_map(|(verb, qty, patience, prefix, repeated)| Member {
-            verb,
-            qty,
-            patience,
-            prefix,
-            repeated,
-        });
+        .prop_map(
+            |(verb, qty, patience, prefix, repeated, knows, whatever)| Member {
+                verb,
+                qty,
+                patience,
+                prefix,
+                repeated,
+                knows,
+                whatever,
+            },
+        );
     prop_oneof![
-        6 => member.prop_map(Step::Submit),
-        2 => (0_u64..250).prop_map(Step::Pass),
-        4 => fault().prop_map(Step::Answer),
-        2 => any::<bool>().prop_map(Step::Read),
-        1 => (0..stripes, 0_u64..4).prop_map(|(stripe, units)| Step::Rival(stripe, units)),
+        24 => member.prop_map(Step::Submit),
+        8 => (0_u64..250).prop_map(Step::Pass),
+        16 => fault().prop_map(Step::Answer),
+        8 => any::<bool>().prop_map(Step::Read),
+        4 => (0..stripes, 0_u64..4).prop_map(|(stripe, units)| Step::Rival(stripe, units)),
+        4 => (0_usize..20, any::<bool>()).prop_map(|(which, over)| Step::RivalEnds(which, over)),
+        2 => (0_usize..20).prop_map(Step::Blocks),
+        1 => prop::bool::weighted(0.2).prop_map(|closes| match closes {
+            true => Step::Closes,
+            false => Step::Pass(1),
+        }),
     ]
 }
 
@@ -74,8 +102,11 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
-fn run(stock: &[u64], home: u16, steps: Vec<Step>) -> Result<Bench, Broken> {
-    let mut bench = Bench::new(stock, home);
+fn late() -> impl Strategy<Value = LateCommit> {
+    prop_oneof![2 => Just(LateCommit::Reacquire), 1 => Just(LateCommit::Reject)]
+}
+
+fn run(mut bench: Bench, steps: Vec<Step>) -> Result<(), Broken> {
     for step in steps {
         match step {
             Step::Submit(member) => bench.submit(member)?,
@@ -83,10 +114,12 @@ fn run(stock: &[u64], home: u16, steps: Vec<Step>) -> Result<Bench, Broken> {
             Step::Answer(fault) => bench.answer(fault)?,
             Step::Read(works) => bench.end_read(works)?,
             Step::Rival(stripe, units) => bench.rival(stripe, units)?,
+            Step::RivalEnds(which, over) => bench.rival_ends(which, over)?,
+            Step::Blocks(which) => bench.rival_blocks(which),
+            Step::Closes => bench.close(),
         }
     }
-    bench.rest()?;
-    Ok(bench)
+    bench.rest()
 }
 
 fn failed(broken: Broken) -> TestCaseError {
@@ -104,25 +137,36 @@ proptest! {
     #[test]
     fn a_lane_over_one_stripe_keeps_every_promise(
         stock in 0_u64..25,
+        late in late(),
         steps in prop::collection::vec(step(1), 1..70),
     ) {
-        run(&[stock], 0, steps).map_err(failed)?;
+        run(Bench::new(&[stock], 0, late), steps).map_err(failed)?;
     }
 
     #[test]
     fn a_lane_over_several_stripes_keeps_every_promise(
         stock in prop::collection::vec(0_u64..10, 2..5),
         home in 0_u16..2,
+        late in late(),
         steps in prop::collection::vec(step(5), 1..70),
     ) {
-        run(&stock, home, steps).map_err(failed)?;
+        run(Bench::new(&stock, home, late), steps).map_err(failed)?;
+    }
+
+    #[test]
+    fn a_lane_of_seats_keeps_every_promise(
+        seats in 1_usize..25,
+        late in late(),
+        steps in prop::collection::vec(step(1), 1..70),
+    ) {
+        run(Bench::seated(seats, late), steps).map_err(failed)?;
     }
 
     #[test]
     fn poisonous_members_harm_nobody(
         batch in prop::collection::vec(prop::bool::weighted(0.1), 2..99),
     ) {
-        let mut bench = Bench::new(&[1_000], 0);
+        let mut bench = Bench::new(&[1_000], 0, LateCommit::default());
         // The first leaves alone, the rest gather behind it and leave as one.
         for poisonous in std::iter::once(&false).chain(&batch) {
             let prefix = if *poisonous { model::POISON } else { "" };
@@ -148,7 +192,7 @@ proptest! {
         stock in 0_u64..60,
         qtys in prop::collection::vec(1_u32..=4, 2..99),
     ) {
-        let mut bench = Bench::new(&[stock], 0);
+        let mut bench = Bench::new(&[stock], 0, LateCommit::default());
         for qty in &qtys {
             bench.submit(Member::patient(*qty)).map_err(failed)?;
         }
@@ -168,7 +212,7 @@ proptest! {
 /// Fills a lane to its bound while one transaction is in flight.
 #[test]
 fn a_full_lane_refuses_and_frees_the_room_of_callers_that_have_gone() {
-    let mut bench = Bench::new(&[1_000_000], 0);
+    let mut bench = Bench::new(&[1_000_000], 0, LateCommit::default());
     bench.submit(Member::patient(1)).unwrap();
     for _ in 0..limits::LANE_QUEUE_MAX {
         let patience = 50;
@@ -196,7 +240,7 @@ fn a_full_lane_refuses_and_frees_the_room_of_callers_that_have_gone() {
 /// Members that wait for a read of all stripes take room too.
 #[test]
 fn members_waiting_for_a_read_count_against_the_bound() {
-    let mut bench = Bench::new(&[0, 1_000_000], 0);
+    let mut bench = Bench::new(&[0, 1_000_000], 0, LateCommit::default());
     for _ in 0..3 * limits::LANE_QUEUE_MAX / 2 {
         bench.submit(Member::patient(1)).unwrap();
         // The read hangs; the home stripe goes on telling one batch after the other it is short.
@@ -212,12 +256,12 @@ fn members_waiting_for_a_read_count_against_the_bound() {
 #[test]
 fn a_repeat_is_never_told_that_it_is_sold_out() {
     for busy in [Reason::Conflict, Reason::Throttled] {
-        let mut bench = Bench::new(&[1], 0);
+        let mut bench = Bench::new(&[1], 0, LateCommit::default());
         bench.submit(Member::patient(1)).unwrap();
         bench.answer(Fault::None).unwrap();
         let repeat = bench.submitted();
         let repeated = Member {
-            repeated: true,
+            repeated: Some(0),
             ..Member::patient(1)
         };
         bench.submit(repeated).unwrap();
@@ -232,7 +276,7 @@ fn a_repeat_is_never_told_that_it_is_sold_out() {
 
 #[test]
 fn callers_that_have_gone_take_no_room_in_a_batch() {
-    let mut bench = Bench::new(&[1_000], 0);
+    let mut bench = Bench::new(&[1_000], 0, LateCommit::default());
     bench.submit(Member::patient(1)).unwrap();
     for n in 0..2 * limits::BATCH_MEMBERS_MAX {
         let mut member = Member::patient(1);
@@ -250,7 +294,7 @@ fn callers_that_have_gone_take_no_room_in_a_batch() {
 /// A lane that is never idle must not leave the members waiting that its stripe is too short for.
 #[test]
 fn a_busy_lane_asks_for_its_short_members_at_once() {
-    let mut bench = Bench::new(&[3, 10], 0);
+    let mut bench = Bench::new(&[3, 10], 0, LateCommit::default());
     bench.submit(Member::patient(4)).unwrap();
     bench.submit(Member::patient(1)).unwrap();
     bench.answer(Fault::None).unwrap();

@@ -13,6 +13,8 @@ mod relay;
 #[path = "common/store_stage.rs"]
 mod stage;
 
+#[path = "store/admin.rs"]
+mod admin;
 #[path = "store/expiry.rs"]
 mod expiry;
 #[path = "store/life.rs"]
@@ -28,7 +30,7 @@ use inventory_api::domain::transaction::{EventRead, Outcome, Reason, StripeView}
 use inventory_api::embedded::{Data, Engine};
 use inventory_api::limits;
 use inventory_api::store::{
-    ConnectError, CreateEvent, Store, StoreError, StoreSettings, TableNames, tables,
+    ConnectError, CreateEvent, NewEvent, Store, StoreError, StoreSettings, TableNames, tables,
 };
 use stage::*;
 
@@ -122,7 +124,7 @@ fn an_event_is_created_once_whoever_repeats_it() {
         let store = with_tables(&settings(engine())).await;
         let read = store.read_event(&event(), None).await;
         assert_eq!(read, EventRead::NotFound);
-        let created = store.create_event(&event(), 10, 3).await.unwrap();
+        let created = create(&store, 10, 3).await;
         let CreateEvent::Created(views) = created else {
             panic!("{created:?}");
         };
@@ -130,13 +132,14 @@ fn an_event_is_created_once_whoever_repeats_it() {
         assert_eq!(capacities, [4, 3, 3]);
         assert_eq!(stripes(&store).await, views);
 
-        let again = store.create_event(&event(), 10, 3).await.unwrap();
+        let again = create(&store, 10, 3).await;
         assert_eq!(again, CreateEvent::Existing(views.clone()));
         for (total, count) in [(11, 3), (10, 1), (10, 4)] {
-            let other = store.create_event(&event(), total, count).await.unwrap();
+            let other = create(&store, total, count).await;
             assert_eq!(other, CreateEvent::Conflict(views.clone()));
         }
-        let invalid = store.create_event(&event(), 0, 1).await.unwrap_err();
+        let nothing = NewEvent::of_quantity(event(), 0, 1);
+        let invalid = store.create_event(&nothing).await.unwrap_err();
         assert!(matches!(invalid, StoreError::Invalid(_)), "{invalid}");
     });
 }
@@ -151,7 +154,7 @@ fn a_read_finds_all_stripes_whatever_the_hint() {
             .unwrap();
         tables::create(&store).await.unwrap();
         let most = limits::STRIPES_MAX;
-        store.create_event(&event(), 1_000, most).await.unwrap();
+        create(&store, 1_000, most).await;
         for hint in [None, Some(1), Some(2), Some(most), Some(u16::MAX), Some(0)] {
             witness.calls.borrow_mut().clear();
             let EventRead::Found(found) = store.read_event(&event(), hint).await else {
@@ -175,7 +178,7 @@ fn a_read_finds_all_stripes_whatever_the_hint() {
 fn a_batch_of_ninety_nine_moves_stock_and_records_together() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
-        store.create_event(&event(), 1_000, 1).await.unwrap();
+        create(&store, 1_000, 1).await;
         let mut records: Vec<_> = (0..limits::BATCH_MEMBERS_MAX - 1)
             .map(|n| confirmed(&format!("r{n}"), &[(0, 2)]))
             .collect();
@@ -218,7 +221,7 @@ fn a_batch_of_ninety_nine_moves_stock_and_records_together() {
 fn several_stripes_and_draws_go_in_one_transaction() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
-        store.create_event(&event(), 10, 3).await.unwrap();
+        create(&store, 10, 3).await;
         let split = confirmed("split", &[(0, 4), (2, 1)]);
         let batch = transaction(&[(0, 4), (2, 1)], vec![split.clone()]);
         assert_eq!(store.transact(&batch).await, Outcome::Committed);
@@ -232,7 +235,7 @@ fn several_stripes_and_draws_go_in_one_transaction() {
 fn a_duplicate_is_answered_with_what_is_stored_and_nothing_moves() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
-        store.create_event(&event(), 10, 1).await.unwrap();
+        create(&store, 10, 1).await;
         let (first, gone) = (confirmed("r1", &[(0, 2)]), tombstone("r2"));
         let batch = transaction(&[(0, 2)], vec![first.clone(), gone.clone()]);
         assert_eq!(store.transact(&batch).await, Outcome::Committed);
@@ -258,7 +261,7 @@ fn a_duplicate_is_answered_with_what_is_stored_and_nothing_moves() {
 fn a_short_stripe_a_missing_one_and_a_duplicate_are_all_told_at_once() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
-        store.create_event(&event(), 5, 2).await.unwrap();
+        create(&store, 5, 2).await;
         let first = confirmed("r1", &[(0, 1)]);
         let batch = transaction(&[(0, 1)], vec![first.clone()]);
         assert_eq!(store.transact(&batch).await, Outcome::Committed);
@@ -290,7 +293,7 @@ fn a_short_stripe_a_missing_one_and_a_duplicate_are_all_told_at_once() {
 fn the_last_unit_can_be_sold_and_no_more() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
-        store.create_event(&event(), 2, 1).await.unwrap();
+        create(&store, 2, 1).await;
         let all = transaction(&[(0, 2)], vec![confirmed("r1", &[(0, 2)])]);
         assert_eq!(store.transact(&all).await, Outcome::Committed);
         let more = transaction(&[(0, 1)], vec![confirmed("r2", &[(0, 1)])]);
@@ -313,7 +316,7 @@ fn the_same_token_applies_once() {
             .await
             .unwrap();
         tables::create(&store).await.unwrap();
-        store.create_event(&event(), 10, 1).await.unwrap();
+        create(&store, 10, 1).await;
         let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
         for _ in 0..3 {
             assert_eq!(store.transact(&batch).await, Outcome::Committed);
@@ -362,7 +365,7 @@ fn what_was_acknowledged_is_there_after_a_restart() {
     let (engine, first) = open();
     on_shard(async {
         let store = with_tables(&first).await;
-        store.create_event(&event(), 10, 1).await.unwrap();
+        create(&store, 10, 1).await;
         assert_eq!(store.transact(&batch).await, Outcome::Committed);
     });
     engine.stop();

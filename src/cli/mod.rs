@@ -3,12 +3,19 @@
 //! [`args`] is what can be said; a module per command does it. Must not live here: what a server
 //! does (that is `server`), and any setting (that is `config`).
 
+mod admin;
 mod args;
 mod client;
 mod event;
+mod export;
 mod health;
 mod help;
+mod money;
+mod reservation;
+mod seats;
+mod show;
 mod tables;
+mod verify;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -16,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
+use clap_complete::Shell;
 
 use crate::config::{Config, ConfigErrors, ProcessEnv};
 use crate::{demo, embedded, preflight, server};
@@ -29,6 +37,9 @@ pub mod exit {
     pub const FAILED: u8 = 1;
     /// The command line or a setting is wrong (EX_USAGE of sysexits): trying again cannot help.
     pub const USAGE: u8 = 64;
+    /// `verify` found no breach and could not prove everything, for the event is being sold
+    /// (EX_TEMPFAIL of sysexits): try again later.
+    pub const MOVING: u8 = 75;
 }
 
 /// Why a command ends without having done what it was asked for.
@@ -103,7 +114,16 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Check => check(),
         Command::Tables(command) => tables::run(&command),
         Command::Event(command) => event::run(&command),
+        Command::Seats(command) => seats::run(&command),
+        Command::Reservation(command) => reservation::run(&command),
+        Command::Export(args) => export::run(&args),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Reconcile(args) => verify::reconcile(&args),
         Command::Health(args) => health::run(&args),
+        Command::Completions(args) => {
+            completions(args.shell);
+            Ok(())
+        }
     }
 }
 
@@ -112,6 +132,13 @@ fn config_to_serve() -> Result<Config, Failure> {
     let config = Config::from_env(&ProcessEnv)?;
     preflight::raise_soft_limits();
     Ok(config)
+}
+
+/// The script goes through memory: the generator panics where a reader has gone.
+fn completions(shell: Shell) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "inventory-api", &mut script);
+    say(String::from_utf8_lossy(&script).trim_end());
 }
 
 fn dev_data(args: DevArgs) -> embedded::Data {
@@ -142,6 +169,11 @@ fn explain_usage(error: &clap::Error) -> ExitCode {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::from(exit::OK),
         _ => ExitCode::from(exit::USAGE),
     }
+}
+
+/// Prints a value for programs.
+fn say_json(value: &serde_json::Value) {
+    say(&format!("{value:#}"));
 }
 
 /// Prints one text and a line's end; a reader that has gone is no failure.

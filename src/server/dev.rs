@@ -5,7 +5,7 @@ use crate::config::{Config, StoreConfig};
 use crate::domain::ids::EventId;
 use crate::embedded::{Data, Engine};
 use crate::preflight::{Explanation, ask_at, explain_ask_error};
-use crate::store::{CreateEvent, Store, StoreError, StoreSettings, tables};
+use crate::store::{CreateEvent, NewEvent, Store, StoreError, StoreSettings, tables};
 
 /// The event that a first `dev` creates.
 pub const SAMPLE_EVENT: &str = "evt_2025_1001";
@@ -71,7 +71,10 @@ async fn create(store: &Store, id: &str, total: u64, stripes: u16) -> Result<(),
     let event: EventId = id
         .parse()
         .map_err(|error| StoreError::Invalid(format!("event_id {error}")))?;
-    match store.create_event(&event, total, stripes).await? {
+    match store
+        .create_event(&NewEvent::of_quantity(event, total, stripes))
+        .await?
+    {
         CreateEvent::Created(_) | CreateEvent::Existing(_) | CreateEvent::Conflict(_) => Ok(()),
     }
 }

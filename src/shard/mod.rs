@@ -371,23 +371,6 @@ impl<S: HotService + 'static> Desk<S> {
             Work::Totals(reply) => {
                 let _ = reply.send(self.driver.counters());
             }
-            Work::CreateEvent {
-                event,
-                total,
-                stripes,
-                reply,
-            } => {
-                let store = Rc::clone(self.driver.store());
-                guarded(async move {
-                    let _ = reply.send(store.create_event(&event, total, stripes).await);
-                });
-            }
-            Work::GetEvent { event, reply } => {
-                let store = Rc::clone(self.driver.store());
-                guarded(async move {
-                    let _ = reply.send(store.read_event(&event, None).await);
-                });
-            }
             Work::Job(job) => {
                 // Made inside: what builds the future may panic as well as what polls it.
                 let driver = Rc::clone(&self.driver);

@@ -12,14 +12,73 @@ use crate::domain::transaction::{EventRead, StripeView};
 use crate::limits;
 use crate::runtime::clock;
 
+/// An event that is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    pub event: EventId,
+    /// Units, 1 to [`limits::EVENT_TOTAL_MAX`]; 0 where stock is seats.
+    pub total: u64,
+    /// 1 to [`limits::STRIPES_MAX`]; 1 where stock is seats.
+    pub stripes: u16,
+    /// Over how many partition keys its seats are spread, 1 to [`limits::SEAT_KEYS_MAX`]; 0 where
+    /// stock is a quantity.
+    pub seat_keys: u16,
+    /// For people, as `venue` is; empty when not given.
+    pub name: String,
+    pub venue: String,
+}
+
+impl NewEvent {
+    /// One of `total` units.
+    pub fn of_quantity(event: EventId, total: u64, stripes: u16) -> Self {
+        Self {
+            event,
+            total,
+            stripes,
+            seat_keys: 0,
+            name: String::new(),
+            venue: String::new(),
+        }
+    }
+
+    /// One whose seats are put there later.
+    pub fn of_seats(event: EventId, seat_keys: u16) -> Self {
+        Self {
+            seat_keys,
+            ..Self::of_quantity(event, 0, 1)
+        }
+    }
+}
+
+/// What an event is, without its stock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventAbout {
+    pub event: EventId,
+    pub stripes: u16,
+    /// Over how many partition keys its seats are spread; 0 where stock is a quantity.
+    pub seat_keys: u16,
+    /// It takes no new reservations.
+    pub closed: bool,
+    /// Empty when not given, as `venue` is.
+    pub name: String,
+    pub venue: String,
+}
+
+impl EventAbout {
+    /// Whether its stock is seats.
+    pub fn is_seated(&self) -> bool {
+        self.seat_keys > 0
+    }
+}
+
 /// What [`Store::create_event`] found or did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CreateEvent {
     /// The event is new, with these stripes.
     Created(Vec<StripeView>),
-    /// It was there with the same total and the same number of stripes: nothing was changed.
+    /// It was there with the same total, stripes and keys of seats: nothing was changed.
     Existing(Vec<StripeView>),
-    /// It was there with another total or another number of stripes: nothing was changed.
+    /// It was there with another total, other stripes or other keys of seats: nothing was changed.
     Conflict(Vec<StripeView>),
 }
 
@@ -107,31 +166,28 @@ impl Store {
         }
     }
 
-    /// Creates an event of `total` units in `stripes` stripes, split as evenly as possible, all in
-    /// one transaction. Made again with the same arguments it changes nothing.
+    /// Creates an event, its units split over its stripes as evenly as possible, all in one
+    /// transaction. Made again with the same arguments it changes nothing; a name or venue that the
+    /// event has already stays.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] when `total` is not 1 to [`limits::EVENT_TOTAL_MAX`] or `stripes` not
-    /// 1 to [`limits::STRIPES_MAX`]; [`StoreError::Corrupt`] when items of a damaged event are in
-    /// the way; the others as they say.
-    pub async fn create_event(
-        &self,
-        event: &EventId,
-        total: u64,
-        stripes: u16,
-    ) -> Result<CreateEvent, StoreError> {
-        check_shape(total, stripes)?;
-        let capacities = split(total, stripes);
-        let failure = match self.put_stripes(event, &capacities, stripes).await? {
-            Ok(()) => return Ok(CreateEvent::Created(fresh(&capacities, stripes))),
+    /// [`StoreError::Invalid`] when a number is out of its bounds (see [`NewEvent`]);
+    /// [`StoreError::Corrupt`] when items of a damaged event are in the way; the others as they say.
+    pub async fn create_event(&self, wanted: &NewEvent) -> Result<CreateEvent, StoreError> {
+        check_shape(wanted)?;
+        let event = &wanted.event;
+        let capacities = split(wanted.total, wanted.stripes);
+        let failure = match self.put_stripes(wanted, &capacities).await? {
+            Ok(()) => return Ok(CreateEvent::Created(fresh(wanted, &capacities))),
             Err(failure) if failure.kind == Kind::Cancelled => failure,
             Err(failure) => return Err(failure.into()),
         };
         // Something is there: perhaps this very event, by an earlier try whose answer was lost.
-        match self.read_event(event, Some(stripes)).await {
+        match self.read_event(event, Some(wanted.stripes)).await {
             EventRead::Found(found) => {
-                let same = found.len() == usize::from(stripes)
-                    && found.iter().map(|stripe| stripe.capacity).sum::<u64>() == total;
+                let same = found.len() == usize::from(wanted.stripes)
+                    && found.iter().map(|stripe| stripe.capacity).sum::<u64>() == wanted.total
+                    && found[0].seat_keys == wanted.seat_keys;
                 Ok(match same {
                     true => CreateEvent::Existing(found),
                     false => CreateEvent::Conflict(found),
@@ -150,48 +206,67 @@ impl Store {
 
     async fn put_stripes(
         &self,
-        event: &EventId,
+        event: &NewEvent,
         capacities: &[u64],
-        stripes: u16,
     ) -> Result<Result<(), Failure<TransactWriteItemsError>>, StoreError> {
         let table = &self.tables().inventory;
         let at = clock::now().unix;
         let put = |(index, capacity): (u16, &u64)| {
-            codec::event_stripe(table, event, index, *capacity, stripes, at)
+            codec::event_stripe(table, event, index, *capacity, at)
         };
-        let puts: Result<Vec<_>, _> = (0..stripes).zip(capacities).map(put).collect();
+        let puts: Result<Vec<_>, _> = (0..event.stripes).zip(capacities).map(put).collect();
         let puts = puts.map_err(|error| StoreError::Invalid(error.to_string()))?;
         Ok(self.write_together(table, puts).await)
     }
 }
 
-fn check_shape(total: u64, stripes: u16) -> Result<(), StoreError> {
-    let total_max = limits::EVENT_TOTAL_MAX.unsigned_abs();
-    if total == 0 || total > total_max {
-        let why = format!("total is {total}; want 1 to {total_max}");
-        return Err(StoreError::Invalid(why));
+pub(super) fn check_total(total: u64) -> Result<(), StoreError> {
+    let max = limits::EVENT_TOTAL_MAX.unsigned_abs();
+    within("total", total, 1, max)
+}
+
+fn check_shape(wanted: &NewEvent) -> Result<(), StoreError> {
+    if wanted.seat_keys == 0 {
+        check_total(wanted.total)?;
+        return within("stripes", wanted.stripes, 1, limits::STRIPES_MAX);
     }
-    if stripes == 0 || stripes > limits::STRIPES_MAX {
-        let why = format!("stripes is {stripes}; want 1 to {}", limits::STRIPES_MAX);
-        return Err(StoreError::Invalid(why));
+    within("seat_keys", wanted.seat_keys, 1, limits::SEAT_KEYS_MAX)?;
+    match (wanted.total, wanted.stripes) {
+        (0, 1) => Ok(()),
+        (total, stripes) => Err(StoreError::Invalid(format!(
+            "total is {total} and stripes is {stripes}; want 0 and 1 where stock is seats"
+        ))),
     }
-    Ok(())
+}
+
+fn within<N: PartialOrd + std::fmt::Display>(
+    name: &str,
+    value: N,
+    min: N,
+    max: N,
+) -> Result<(), StoreError> {
+    match min <= value && value <= max {
+        true => Ok(()),
+        false => Err(StoreError::Invalid(format!(
+            "{name} is {value}; want {min} to {max}"
+        ))),
+    }
 }
 
 /// `total` in `stripes` parts that differ by one at most; the first ones get more.
-fn split(total: u64, stripes: u16) -> Vec<u64> {
+pub(super) fn split(total: u64, stripes: u16) -> Vec<u64> {
     let stripes = u64::from(stripes);
     let (share, rest) = (total / stripes, total % stripes);
     (0..stripes).map(|n| share + u64::from(n < rest)).collect()
 }
 
-fn fresh(capacities: &[u64], stripes: u16) -> Vec<StripeView> {
+fn fresh(event: &NewEvent, capacities: &[u64]) -> Vec<StripeView> {
     let view = |(index, &capacity): (usize, &u64)| StripeView {
         capacity,
         remaining: capacity,
         version: 0,
-        stripes: (index == 0).then_some(stripes),
-        seat_keys: 0,
+        stripes: (index == 0).then_some(event.stripes),
+        seat_keys: if index == 0 { event.seat_keys } else { 0 },
         closed: false,
     };
     capacities.iter().enumerate().map(view).collect()
@@ -199,6 +274,8 @@ fn fresh(capacities: &[u64], stripes: u16) -> Vec<StripeView> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -210,15 +287,24 @@ mod tests {
 
     #[test]
     fn shapes_out_of_bounds_are_named() {
-        for (total, stripes, word) in [
-            (0, 1, "total"),
-            (1_000_000_001, 1, "total"),
-            (5, 0, "stripes"),
-            (5, 65, "stripes"),
+        let shape = |total, stripes, seat_keys| {
+            let event = EventId::try_from("evt".to_owned());
+            let event = NewEvent::of_quantity(event.unwrap(), total, stripes);
+            check_shape(&NewEvent { seat_keys, ..event })
+        };
+        for (total, stripes, seat_keys, word) in [
+            (0, 1, 0, "total"),
+            (1_000_000_001, 1, 0, "total"),
+            (5, 0, 0, "stripes"),
+            (5, 65, 0, "stripes"),
+            (0, 1, 65, "seat_keys"),
+            (5, 1, 1, "total"),
+            (0, 2, 1, "stripes"),
         ] {
-            let error = check_shape(total, stripes).err().map(|e| e.to_string());
-            assert!(error.is_some_and(|text| text.contains(word)));
+            let error = shape(total, stripes, seat_keys).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
         }
-        assert!(check_shape(1, 64).is_ok());
+        assert!(shape(1, 64, 0).is_ok());
+        assert!(shape(0, 1, 64).is_ok());
     }
 }

@@ -6,8 +6,10 @@
 //!
 //! Must not live here: what a reservation means, when to try again, gRPC.
 
+mod admin;
 mod audit;
 mod batch;
+mod change;
 mod codec;
 mod connector;
 mod credentials;
@@ -40,10 +42,11 @@ use aws_sdk_dynamodb::config::{
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use thiserror::Error as ThisError;
 
+pub use admin::{EventPage, SetTotal};
 pub use audit::{AuditPage, AuditStripes, AuditToken, PlacedSeat, Repaired};
 pub use codec::StoredRecord;
 pub use connector::{CaBundleError, ShardHttp, ShardSleep};
-pub use events::CreateEvent;
+pub use events::{CreateEvent, EventAbout, NewEvent};
 pub use expiry::{DuePage, DueToken, expiry_bucket, expiry_minute, expiry_shard};
 pub use observe::{NoObserver, StoreCall, StoreObserver};
 pub use reservations::{PageToken, ReservationPage};

@@ -13,7 +13,7 @@ use crate::limits;
 
 /// Where the next page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageToken(String);
+pub struct PageToken(pub(super) String);
 
 /// A part of an event's reservations; may be empty and still have a next page.
 #[derive(Clone, Debug, PartialEq, Eq)]

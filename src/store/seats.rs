@@ -4,13 +4,11 @@
 
 use std::collections::HashSet;
 
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
 use futures::{StreamExt, TryStreamExt};
 
 use super::batch::Unread;
+use super::change::Changed;
 use super::codec::{self, Item};
-use super::failure::Failure;
 use super::{Store, StoreError};
 use crate::domain::ids::{EventId, SeatId, stripe_key};
 use crate::domain::seats::{Seat, SeatFacts, SeatState};
@@ -199,48 +197,20 @@ impl Store {
             Turn::Unblock => (codec::BLOCKED, codec::AVAILABLE),
         };
         let table = &self.tables().seats;
-        let shape = codec::SeatTurn::new(from, to, clock::now().unix);
-        let key = codec::seat_item_key(event, seat, seat_keys);
-        let updated = self.persist("UpdateItem", table, || {
-            self.client()
-                .update_item()
-                .table_name(table)
-                .set_key(Some(key.clone()))
-                .update_expression(codec::SeatTurn::UPDATE)
-                .condition_expression(codec::SeatTurn::CONDITION)
-                .set_expression_attribute_names(Some(shape.names.clone()))
-                .set_expression_attribute_values(Some(shape.values.clone()))
-                .return_values_on_condition_check_failure(
-                    ReturnValuesOnConditionCheckFailure::AllOld,
-                )
-                .send()
-        });
-        let failure = match updated.await {
-            Ok(_) => return Ok(BlockOutcome::Done),
-            Err(failure) => failure,
+        let at = clock::now().unix;
+        let change = codec::seat_turn(event, seat_keys, seat, (from, to), at);
+        let item = match self.change(table, &change).await? {
+            Changed::Done => return Ok(BlockOutcome::Done),
+            Changed::Not(None) => return Ok(BlockOutcome::Unknown),
+            Changed::Not(Some(item)) => item,
         };
-        let Some(found) = found_instead(&failure) else {
-            return Err(failure.into());
-        };
-        let Some(item) = found else {
-            return Ok(BlockOutcome::Unknown);
-        };
-        match codec::seat_state(item) {
+        match codec::seat_state(&item) {
             Ok(SeatState::Available | SeatState::Blocked) => Ok(BlockOutcome::AlreadySo),
             Ok(taken) => Ok(BlockOutcome::Taken(taken)),
             Err(why) => Err(StoreError::Corrupt(format!(
                 "seat {seat} of {event}: {why}"
             ))),
         }
-    }
-}
-
-/// The item on which a condition failed; `None` when that is not what happened.
-fn found_instead(failure: &Failure<UpdateItemError>) -> Option<Option<&Item>> {
-    let error = failure.error.as_ref()?.as_service_error()?;
-    match error {
-        UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed.item()),
-        _ => None,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::stage::*;
 fn a_lost_answer_is_unknown_and_the_same_token_settles_it() {
     on_shard(async {
         let (store, relay) = behind_relay().await;
-        store.create_event(&event(), 10, 1).await.unwrap();
+        create(&store, 10, 1).await;
         let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
         relay.next(Act::LoseAnswer);
         let sent_before = relay.requests();
@@ -68,7 +68,7 @@ fn connections_are_used_again() {
 fn a_connection_closed_while_idle_costs_nothing() {
     on_shard(async {
         let (store, relay) = behind_relay().await;
-        store.create_event(&event(), 10, 1).await.unwrap();
+        create(&store, 10, 1).await;
         relay.next(Act::PassAndClose);
         store.read_event(&event(), None).await;
         // Wait without giving the shard a turn: it has not been told that the connection ended.
@@ -455,7 +455,7 @@ fn tls_works_with_the_right_authority_and_says_what_is_wrong_without() {
     on_shard(async {
         for host in ["localhost", "127.0.0.1"] {
             let store = with_tables(&over_tls(&relay, host, Some(&right))).await;
-            store.create_event(&event(), 5, 2).await.unwrap();
+            create(&store, 5, 2).await;
             let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
             assert_eq!(store.transact(&batch).await, Outcome::Committed);
         }

@@ -1,25 +1,30 @@
 //! One lane on a bench: it gets what the test gives it, and everything it does is checked.
 
 mod judge;
+mod rivals;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use inventory_api::domain::answer::Answer;
 use inventory_api::domain::counters::Counters;
-use inventory_api::domain::ids::{EventId, Fingerprint, OrderId, ReservationId, StripeId};
-use inventory_api::domain::lane::{Lane, LaneOutput};
-use inventory_api::domain::operation::{Operation, Verb};
+use inventory_api::domain::ids::{EventId, ReservationId, SeatId, Seats};
+use inventory_api::domain::lane::{
+    Because, Lane, LaneKey, LaneOutput, Plan, Returned, Track, drawn_from,
+};
+use inventory_api::domain::operation::{Expect, Operation, Verb, Wanted};
+use inventory_api::domain::rules::{self, Decision, LateCommit};
+use inventory_api::domain::seats::{Seat, SeatFacts, SeatState};
 use inventory_api::domain::time::{Micros, Now, UnixMillis};
 use inventory_api::domain::transaction::{
-    Draw, EventRead, NewRecord, Outcome, Reason, ReservationState, StripeUpdate, Token, Transaction,
+    Draws, EventRead, EventShape, Outcome, Reason, RecordView, Transaction,
 };
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::broken::{Broken, must};
-use super::model::{Store, TOKEN_MEMORY};
-use judge::puts_off;
+use super::model::{Ask, Store, TOKEN_MEMORY};
+use judge::{is_busy, puts_off};
 
 /// Turns a lane may take to come to rest: far more than members times tries.
 const TURNS_MAX: usize = 100_000;
@@ -33,8 +38,12 @@ pub(crate) struct Member {
     pub(crate) patience: u64,
     /// Of its reservation: what the store thinks of it.
     pub(crate) prefix: &'static str,
-    /// Of the reservation that settled last, if one has.
-    pub(crate) repeated: bool,
+    /// Of a reservation that has settled, if one has: the last, or one before it.
+    pub(crate) repeated: Option<usize>,
+    /// Whether it was decided on the record as it is, or on none at all.
+    pub(crate) knows: bool,
+    /// Names neither units nor seats, where it need not.
+    pub(crate) whatever: bool,
 }
 
 impl Member {
@@ -45,7 +54,9 @@ impl Member {
             qty,
             patience: 1_000_000_000,
             prefix: "",
-            repeated: false,
+            repeated: None,
+            knows: false,
+            whatever: false,
         }
     }
 }
@@ -71,14 +82,16 @@ pub(crate) enum Fault {
 
 #[derive(Debug)]
 struct Entry {
-    verb: Verb,
-    reservation: ReservationId,
-    fingerprint: Fingerprint,
-    qty: u32,
+    operation: Operation,
+    /// What the reservation was made for.
+    wanted: Wanted,
     arrived: Micros,
-    deadline: Micros,
     repeated: bool,
+    /// Seats that are its own while it is in the lane.
+    claims: Option<Seats>,
     answer: Option<Answer>,
+    /// It came back without an answer.
+    returned: bool,
 }
 
 /// See the module's head.
@@ -86,12 +99,15 @@ pub(crate) struct Bench {
     lane: Lane,
     store: Store,
     event: EventId,
-    stripes: usize,
+    shape: EventShape,
+    home: Option<u16>,
+    seats: Vec<SeatId>,
+    late: LateCommit,
     now: Micros,
     rng: SmallRng,
     counters: Counters,
     entries: Vec<Entry>,
-    /// Index of the entry by reservation, of those not answered.
+    /// Index of the entry by reservation, of those in the lane.
     waiting: BTreeMap<ReservationId, usize>,
     in_flight: Option<Rc<Transaction>>,
     /// What must be sent again before anything else is.
@@ -108,19 +124,62 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// A lane of stripe `home` of an event with this stock.
-    pub(crate) fn new(stock: &[u64], home: u16) -> Self {
+    pub(crate) fn new(stock: &[u64], home: u16, late: LateCommit) -> Self {
         let event: EventId = "evt".parse().expect("legal");
         let mut store = Store::new(TOKEN_MEMORY);
         store.create(&event, stock);
-        let stripe = StripeId {
+        let shape = EventShape {
+            stripes: stock.len() as u16,
+            seat_keys: 0,
+            closed: false,
+        };
+        Self::with_store(store, event, shape, Some(home), late)
+    }
+
+    /// A loose lane of an event with so many seats.
+    pub(crate) fn seated(seats: usize, late: LateCommit) -> Self {
+        let event: EventId = "evt".parse().expect("legal");
+        let ids: Vec<SeatId> = (0..seats)
+            .map(|n| format!("S{n}").parse().expect("legal"))
+            .collect();
+        let seat = |id: &SeatId| Seat {
+            id: id.clone(),
+            facts: SeatFacts::default(),
+            state: SeatState::Available,
+        };
+        let mut store = Store::new(TOKEN_MEMORY);
+        store.create_seated(&event, 3, ids.iter().map(seat).collect());
+        let shape = EventShape {
+            stripes: 1,
+            seat_keys: 3,
+            closed: false,
+        };
+        let seats = ids;
+        Self {
+            seats,
+            ..Self::with_store(store, event, shape, None, late)
+        }
+    }
+
+    fn with_store(
+        store: Store,
+        event: EventId,
+        shape: EventShape,
+        home: Option<u16>,
+        late: LateCommit,
+    ) -> Self {
+        let key = LaneKey {
             event: event.clone(),
-            index: home,
+            track: home.map_or(Track::Loose(0), Track::Stripe),
         };
         Self {
-            lane: Lane::new(stripe, stock.len() as u16),
+            lane: Lane::new(key, shape, late),
             store,
             event,
-            stripes: stock.len(),
+            shape,
+            home,
+            seats: Vec::new(),
+            late,
             now: Micros(1_000),
             rng: SmallRng::seed_from_u64(1),
             counters: Counters::default(),
@@ -166,45 +225,136 @@ impl Bench {
     fn now(&self) -> Now {
         Now {
             mono: self.now,
-            unix: UnixMillis(self.now.0 / 1_000),
+            unix: unix(self.now),
         }
     }
 
+    /// Submits a member as a coordinator would: not if the record it knows is the answer, nor while
+    /// its reservation or a seat of it is in the lane.
     pub(crate) fn submit(&mut self, member: Member) -> Result<(), Broken> {
         let number = self.entries.len();
-        let settled = |entry: &&Entry| !self.waiting.contains_key(&entry.reservation);
+        let settled = |entry: &&Entry| !self.waiting.contains_key(&entry.operation.reservation);
         let mut earlier = self.entries.iter().rev().take(100).filter(settled);
-        let earlier = member.repeated.then(|| earlier.next()).flatten();
-        let (reservation, qty, repeated) = match earlier {
-            Some(earlier) => (earlier.reservation.clone(), earlier.qty, true),
+        let earlier = member.repeated.and_then(|back| earlier.nth(back % 8));
+        let (reservation, wanted, repeated) = match earlier {
+            Some(entry) => {
+                let reservation = entry.operation.reservation.clone();
+                (reservation, entry.wanted.clone(), true)
+            }
             None => {
                 let id = format!("{}{number}", member.prefix);
-                (id.parse().expect("legal"), member.qty, false)
+                (
+                    id.parse().expect("legal"),
+                    self.wants(member, number),
+                    false,
+                )
             }
         };
-        let fingerprint = Fingerprint::of_quantity(&self.event, qty);
-        let deadline = self.now.plus(Micros::from_millis(member.patience));
-        self.entries.push(Entry {
-            verb: member.verb,
-            reservation: reservation.clone(),
-            fingerprint,
-            qty,
-            arrived: self.now,
-            deadline,
-            repeated,
-            answer: None,
-        });
-        self.waiting.insert(reservation.clone(), number);
+        let asked = if member.whatever && member.verb != Verb::Hold {
+            Wanted::Whatever
+        } else {
+            wanted.clone()
+        };
         let operation = Operation {
             verb: member.verb,
             reservation,
             event: self.event.clone(),
-            qty,
-            fingerprint,
-            payment_intent: String::new(),
-            deadline,
+            fingerprint: Operation::fingerprint_of(&self.event, &asked),
+            wanted: asked,
+            section: None,
+            payment_intent: format!("pay-{number}"),
+            hold_until: (member.verb == Verb::Hold)
+                .then(|| UnixMillis(unix(self.now).0 + 1 + number as u64 % 7 * 60)),
+            expect: Expect::New,
+            deadline: self.now.plus(Micros::from_millis(member.patience)),
         };
-        self.with(|lane, now, rng, counters, out| lane.submit(operation, now, rng, counters, out))
+        let record = match member.knows {
+            true => self
+                .store
+                .read_record(&operation.reservation)
+                .unwrap_or(None),
+            false => None,
+        };
+        self.enter(operation, wanted, repeated, record)
+    }
+
+    fn wants(&self, member: Member, number: usize) -> Wanted {
+        if self.seats.is_empty() {
+            return Wanted::Quantity(member.qty);
+        }
+        // Neighbours, and now and then one that is not there.
+        let first = (number * 5 + member.qty as usize) % (self.seats.len() + 1);
+        let mut seats: Vec<SeatId> = self.seats.iter().skip(first).cloned().collect();
+        seats.truncate(member.qty as usize);
+        if seats.is_empty() {
+            seats.push("nowhere".parse().expect("legal"));
+        }
+        Wanted::Seats(seats.into())
+    }
+
+    fn enter(
+        &mut self,
+        operation: Operation,
+        wanted: Wanted,
+        repeated: bool,
+        record: Option<RecordView>,
+    ) -> Result<(), Broken> {
+        let Some(plan) = self.plan(&operation, record) else {
+            return Ok(());
+        };
+        let number = self.entries.len();
+        self.entries.push(Entry {
+            operation: operation.clone(),
+            wanted,
+            arrived: self.now,
+            repeated,
+            claims: plan.seats.clone(),
+            answer: None,
+            returned: false,
+        });
+        self.waiting.insert(operation.reservation.clone(), number);
+        self.with(|lane, now, rng, counters, out| {
+            lane.submit(operation, plan, now, rng, counters, out);
+        })
+    }
+
+    /// The write that `operation` comes to, if it may go into the lane.
+    fn plan(&self, operation: &Operation, record: Option<RecordView>) -> Option<Plan> {
+        let decision = rules::decide(operation, record.as_ref(), unix(self.now), self.late);
+        let Decision::Write(transition) = decision else {
+            return None;
+        };
+        let held = record.as_ref().and_then(|record| record.seats.clone());
+        let seats = match (transition.movement(), held, &operation.wanted) {
+            (rules::Movement::None, ..) => None,
+            (_, Some(held), _) => Some(held),
+            (_, None, Wanted::Seats(seats)) => Some(Seats::clone(seats)),
+            _ => None,
+        };
+        let claimed = |seat: &SeatId| {
+            let others = self.waiting.values().map(|number| &self.entries[*number]);
+            let mut claims = others.filter_map(|entry| entry.claims.as_ref());
+            claims.any(|seats| seats.contains(seat))
+        };
+        if seats.iter().flat_map(|seats| seats.iter()).any(claimed) {
+            return None;
+        }
+        let draws = match (self.home, transition.movement()) {
+            (Some(home), rules::Movement::Take) => {
+                let named = match &operation.wanted {
+                    Wanted::Quantity(qty) => *qty,
+                    _ => 0,
+                };
+                drawn_from(home, record.as_ref().map_or(named, |record| record.qty))
+            }
+            _ => Draws::new(),
+        };
+        Some(Plan {
+            transition,
+            record,
+            seats,
+            draws,
+        })
     }
 
     pub(crate) fn pass(&mut self, ms: u64) -> Result<(), Broken> {
@@ -222,6 +372,7 @@ impl Bench {
         };
         self.now = self.now.plus(Micros(700));
         let outcome = self.outcome(&transaction, fault)?;
+        let sent = Rc::clone(&transaction);
         match outcome {
             Outcome::Unknown => self.unresolved = Some(transaction),
             Outcome::Committed | Outcome::Cancelled(_) | Outcome::Rejected => {
@@ -231,8 +382,9 @@ impl Bench {
             Outcome::Conflict | Outcome::Throttled | Outcome::Refused => {}
         }
         let refused_again = outcome == Outcome::Refused && self.unresolved.is_some();
-        let put_off = puts_off(&outcome) || refused_again;
-        self.put_off = put_off;
+        let put_off = puts_off(&outcome, &sent) || refused_again;
+        self.put_off = put_off || is_busy(&outcome);
+        drop(sent);
         self.with(|lane, now, rng, counters, out| lane.settled(outcome, now, rng, counters, out))?;
         must!(
             self.in_flight.is_none() || !put_off,
@@ -292,38 +444,6 @@ impl Bench {
         })
     }
 
-    /// Another buyer takes from a stripe, if it has that much.
-    pub(crate) fn rival(&mut self, stripe: u16, units: u64) -> Result<(), Broken> {
-        if usize::from(stripe) >= self.stripes || units == 0 {
-            return Ok(());
-        }
-        self.rivals += 1;
-        let reservation: ReservationId = format!("rival-{}", self.rivals).parse().expect("legal");
-        let bought = Transaction {
-            token: Token(u128::from(self.rivals)),
-            event: self.event.clone(),
-            stripes: vec![StripeUpdate {
-                stripe,
-                take: units,
-            }],
-            records: vec![NewRecord {
-                fingerprint: Fingerprint::of_quantity(&self.event, units as u32),
-                state: ReservationState::Confirmed,
-                qty: units as u32,
-                draws: vec![Draw {
-                    stripe,
-                    units: units as u32,
-                }],
-                order: Some(OrderId::of(&reservation)),
-                reservation,
-                payment_intent: String::new(),
-            }],
-            at: UnixMillis(0),
-        };
-        self.store.apply(&Rc::new(bought), self.now, |_| None)?;
-        Ok(())
-    }
-
     /// Answers everything honestly until nothing is in flight. How much was sent meanwhile.
     pub(crate) fn answer_all(&mut self) -> Result<usize, Broken> {
         let before = self.sent;
@@ -372,11 +492,73 @@ impl Bench {
         }
         if out.read_stripes {
             must!(self.reading.is_none(), "asked twice for a read");
-            must!(self.stripes > 1, "one stripe needs no read");
+            must!(self.shape.stripes > 1, "one stripe needs no read");
             // The earliest view that an honest read can give.
             self.reading = Some((self.now, self.store.read(&self.event)));
         }
+        for returned in out.returned {
+            self.returned(returned)?;
+        }
         Ok(())
+    }
+
+    /// Takes back what is to be decided anew, and decides it.
+    fn returned(&mut self, returned: Returned) -> Result<(), Broken> {
+        let Returned {
+            operation, because, ..
+        } = returned;
+        let Some(number) = self.waiting.remove(&operation.reservation) else {
+            return Err(Broken(format!("{operation:?} came back and was not there")));
+        };
+        let sent = &self.entries[number].operation;
+        let same = Operation {
+            expect: sent.expect,
+            ..operation.clone()
+        };
+        must!(same == *sent, "{sent:?} came back as {operation:?}");
+        self.entries[number].returned = true;
+        match because {
+            Because::Record(record) => {
+                let Some(record) = record else {
+                    return Err(Broken(format!("no record for {operation:?}")));
+                };
+                must!(
+                    self.store.was(&operation.reservation, &record),
+                    "{operation:?} met {record:?}, which never was"
+                );
+                let wanted = self.entries[number].wanted.clone();
+                let decided = self.plan(&operation, Some(record));
+                must!(
+                    decided.is_some() || !self.seats.is_empty(),
+                    "{operation:?} came back to be told what it could have been told"
+                );
+                let record = self.store.read_record(&operation.reservation);
+                self.enter(operation, wanted, true, record.unwrap_or(None))
+            }
+            Because::Seats(seats) => {
+                must!(!seats.is_empty(), "{operation:?} came back for no seat");
+                for (seat, state) in seats {
+                    let seen = self
+                        .store
+                        .seat_during(&self.event, &seat, self.now, self.now);
+                    let is = seen.last().map(|(_, state)| state.clone());
+                    must!(
+                        is == state && is != Some(SeatState::Available),
+                        "{operation:?} came back for {seat} as {state:?}, which is {is:?}"
+                    );
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn ask<'a>(&self, entry: &'a Entry) -> Ask<'a> {
+        Ask {
+            verb: entry.operation.verb,
+            reservation: &entry.operation.reservation,
+            event: &entry.operation.event,
+            wanted: &entry.operation.wanted,
+        }
     }
 
     fn sends(&mut self, transaction: Rc<Transaction>) -> Result<(), Broken> {
@@ -394,7 +576,7 @@ impl Bench {
                 let Some(number) = self.waiting.get(&record.reservation) else {
                     return Err(Broken(format!("{} does not wait", record.reservation)));
                 };
-                let deadline = self.entries[*number].deadline;
+                let deadline = self.entries[*number].operation.deadline;
                 must!(
                     deadline > self.now,
                     "{} sent at {:?}, its deadline was {deadline:?}",
@@ -406,4 +588,8 @@ impl Bench {
         self.in_flight = Some(transaction);
         Ok(())
     }
+}
+
+fn unix(now: Micros) -> UnixMillis {
+    UnixMillis(now.0 / 1_000)
 }

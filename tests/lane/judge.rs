@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use inventory_api::domain::answer::{Answer, Refusal};
 use inventory_api::domain::ids::ReservationId;
 use inventory_api::domain::lane::Settled;
-use inventory_api::domain::operation::Verb;
-use inventory_api::domain::transaction::{Outcome, Reason};
+use inventory_api::domain::operation::{Verb, Wanted};
+use inventory_api::domain::transaction::{Outcome, Reason, ReservationState, Transaction};
 use inventory_api::limits;
 
 use super::super::broken::{Broken, must};
 use super::super::model::{INVALID, POISON};
-use super::Bench;
+use super::{Bench, Entry, unix};
 
 impl Bench {
     pub(super) fn settled(&mut self, settled: Settled) -> Result<(), Broken> {
@@ -19,14 +19,20 @@ impl Bench {
             reservation,
             answer,
             learned,
+            wrote,
         } = settled;
         let Some(number) = self.waiting.remove(&reservation) else {
             return Err(Broken(format!("{reservation} was settled twice")));
         };
-        let stored = self.store.record(&reservation).map(|record| record.view);
+        if let Some(learned) = &learned {
+            must!(
+                self.store.was(&reservation, learned),
+                "{reservation} learned {learned:?}, which never was"
+            );
+        }
         must!(
-            learned.is_none() || learned == stored,
-            "{reservation} learned {learned:?}, stored is {stored:?}"
+            learned.is_some() || !wrote,
+            "{reservation} was written and nothing is learned"
         );
         self.judge(number, &answer)?;
         self.entries[number].answer = Some(answer);
@@ -35,50 +41,86 @@ impl Bench {
 
     fn judge(&self, number: usize, answer: &Answer) -> Result<(), Broken> {
         let entry = &self.entries[number];
-        let due = self
-            .store
-            .answer_due(entry.verb, &entry.reservation, entry.fingerprint);
-        let odd = [POISON, INVALID];
-        let held = match answer {
-            Answer::Refused(refusal) if !tells_of_record(refusal) => match refusal {
-                Refusal::InsufficientInventory { remaining } => {
-                    must!(
-                        due.is_none(),
-                        "{entry:?} is sold out, but its record says {due:?}"
-                    );
-                    self.first_come(number)?;
-                    let mut seen =
-                        self.store
-                            .remaining_during(&self.event, entry.arrived, self.now);
-                    entry.verb == Verb::Commit
-                        && *remaining < u64::from(entry.qty)
-                        && seen.any(|held| held == *remaining)
-                }
-                Refusal::DeadlineExceeded => entry.deadline <= self.now,
-                Refusal::StoreBusy { .. } => self.put_off,
-                Refusal::StoreUnavailable { .. } => self.refused,
-                Refusal::Overloaded { .. } => self.lane.depth() >= limits::LANE_QUEUE_MAX,
-                Refusal::Internal => odd
-                    .iter()
-                    .any(|p| entry.reservation.as_str().starts_with(p)),
-                _ => false,
-            },
-            _ => due.as_ref() == Some(answer),
+        let due = match answer {
+            Answer::Refused(Refusal::HoldExpired) if self.is_gone(entry) => true,
+            Answer::Refused(refusal) if !tells_of_record(refusal) => {
+                self.refused(number, refusal)?
+            }
+            _ => self.store.explains(
+                self.ask(entry),
+                answer,
+                (entry.arrived, self.now),
+                unix,
+                self.late,
+            ),
         };
-        must!(held, "{entry:?} got {answer:?} at {:?}", self.now);
+        must!(due, "{entry:?} got {answer:?} at {:?}", self.now);
         Ok(())
+    }
+
+    fn refused(&self, number: usize, refusal: &Refusal) -> Result<bool, Broken> {
+        let entry = &self.entries[number];
+        let odd = [POISON, INVALID];
+        Ok(match refusal {
+            Refusal::InsufficientInventory { remaining } => {
+                self.first_come(number)?;
+                let mut seen = self
+                    .store
+                    .remaining_during(&self.event, entry.arrived, self.now);
+                matches!(entry.operation.verb, Verb::Hold | Verb::Commit)
+                    && self.had(entry, None)
+                    && *remaining < units(entry)
+                    && seen.any(|held| held == *remaining)
+            }
+            Refusal::EventClosed => {
+                matches!(entry.operation.verb, Verb::Hold | Verb::Commit)
+                    && self.store.closed_at(&self.event).is_some()
+                    && (self.had(entry, None) || self.had(entry, Some(ReservationState::Expired)))
+            }
+            Refusal::DeadlineExceeded => entry.operation.deadline <= self.now,
+            Refusal::StoreBusy { .. } => self.put_off,
+            Refusal::StoreUnavailable { .. } => self.refused,
+            Refusal::Overloaded { .. } => self.lane.depth() >= limits::LANE_QUEUE_MAX,
+            Refusal::Internal => odd
+                .iter()
+                .any(|p| entry.operation.reservation.as_str().starts_with(p)),
+            _ => false,
+        })
+    }
+
+    /// Whether the commit of an expired hold found too little to take once more.
+    fn is_gone(&self, entry: &Entry) -> bool {
+        let short = |units: u64| {
+            let mut seen = self
+                .store
+                .remaining_during(&self.event, entry.arrived, self.now);
+            seen.any(|held| held < units)
+        };
+        entry.operation.verb == Verb::Commit
+            && self.had(entry, Some(ReservationState::Expired))
+            && short(units(entry))
+    }
+
+    /// Whether the record was in this state, or not there, since the member came.
+    fn had(&self, entry: &Entry, state: Option<ReservationState>) -> bool {
+        let id = &entry.operation.reservation;
+        let seen = self.store.record_during(id, entry.arrived, self.now);
+        seen.iter()
+            .any(|record| record.map(|(_, view)| view.state) == state)
     }
 
     /// Over one stripe, nobody who came later has got as many units as this one is refused.
     fn first_come(&self, number: usize) -> Result<(), Broken> {
-        if self.stripes > 1 {
+        if self.shape.stripes > 1 {
             return Ok(());
         }
         let refused = &self.entries[number];
         let later = self.entries[number..].iter().find(|later| {
-            later.qty == refused.qty
-                && !later.repeated
-                && matches!(later.answer, Some(Answer::Confirmed { .. }))
+            let served = matches!(
+                later.answer,
+                Some(Answer::Confirmed { .. } | Answer::Held { .. })
+            );
+            units(later) == units(refused) && !later.repeated && served
         });
         must!(later.is_none(), "{later:?} was served before {refused:?}");
         Ok(())
@@ -95,20 +137,26 @@ impl Bench {
             "never answered: {:?}",
             self.waiting
         );
+        let unanswered = |entry: &&Entry| entry.answer.is_none() && !entry.returned;
+        let unanswered = self.entries.iter().find(unanswered);
+        must!(unanswered.is_none(), "never answered: {unanswered:?}");
         self.store.conserved_in_full()?;
         let tells = |answer: &Answer| match answer {
-            Answer::Confirmed { .. } | Answer::Released => true,
             Answer::Refused(refusal) => tells_of_record(refusal),
+            _ => true,
         };
         let mut told: BTreeMap<&ReservationId, bool> = BTreeMap::new();
         for entry in &self.entries {
-            *told.entry(&entry.reservation).or_default() |=
-                entry.answer.as_ref().is_some_and(tells);
+            let told = told.entry(&entry.operation.reservation).or_default();
+            // Who came back for its record was told of it too.
+            *told |= entry.answer.as_ref().is_some_and(tells);
         }
         for (reservation, told) in told {
             let exists = self.store.record(reservation).is_some();
+            let came_back =
+                |entry: &Entry| entry.operation.reservation == *reservation && entry.returned;
             must!(
-                exists == told,
+                exists == told || (exists && self.entries.iter().any(came_back)),
                 "{reservation} exists: {exists}, its callers were told so: {told}"
             );
         }
@@ -116,13 +164,50 @@ impl Bench {
     }
 }
 
-/// Whether a store that says this wants to be left alone for a while.
-pub(super) fn puts_off(outcome: &Outcome) -> bool {
+/// What the reservation is for, in units.
+fn units(entry: &Entry) -> u64 {
+    match &entry.wanted {
+        Wanted::Quantity(qty) => u64::from(*qty),
+        Wanted::Seats(seats) => seats.len() as u64,
+        Wanted::Whatever => 0,
+    }
+}
+
+/// Whether a store that says this wants to be left alone for a while. Nodes that reclaim the same
+/// hold meet all the time: that alone holds up no sale.
+pub(super) fn puts_off(outcome: &Outcome, sent: &Transaction) -> bool {
+    let Outcome::Cancelled(reasons) = outcome else {
+        return is_busy(outcome);
+    };
+    let (of_stripes, rest) = reasons.split_at(sent.stripes.len().min(reasons.len()));
+    let (of_records, mut of_seats) = rest.split_at(sent.records.len().min(rest.len()));
+    let mut collided = of_stripes.contains(&Reason::Conflict);
+    for (write, of_record) in sent.records.iter().zip(of_records) {
+        let seats = write.seats_moved().len().min(of_seats.len());
+        let (own, others) = of_seats.split_at(seats);
+        of_seats = others;
+        // Of who leaves for another reason nothing is tried again.
+        let leaves = |reason: &Reason| matches!(reason, Reason::Seat(_) | Reason::Invalid);
+        let stays = match of_record {
+            Reason::Fine => !own.iter().any(leaves),
+            other => *other == Reason::Conflict,
+        };
+        let conflicts = *of_record == Reason::Conflict || own.contains(&Reason::Conflict);
+        collided |= stays && conflicts && write.to != ReservationState::Expired;
+    }
+    reasons.len() != sent.action_count()
+        || collided
+        || reasons.contains(&Reason::Throttled)
+        || reasons.iter().all(|reason| *reason == Reason::Fine)
+}
+
+/// Whether the store was too busy for somebody.
+pub(super) fn is_busy(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Unknown | Outcome::Conflict | Outcome::Throttled => true,
         Outcome::Cancelled(reasons) => {
             let busy = |reason: &Reason| matches!(reason, Reason::Conflict | Reason::Throttled);
-            reasons.iter().any(busy) || reasons.iter().all(|reason| *reason == Reason::Fine)
+            reasons.iter().any(busy)
         }
         Outcome::Committed | Outcome::Rejected | Outcome::Refused => false,
     }
@@ -131,6 +216,11 @@ pub(super) fn puts_off(outcome: &Outcome) -> bool {
 fn tells_of_record(refusal: &Refusal) -> bool {
     matches!(
         refusal,
-        Refusal::IdempotencyConflict | Refusal::ReservationReleased | Refusal::ReservationCommitted
+        Refusal::IdempotencyConflict
+            | Refusal::ReservationReleased
+            | Refusal::ReservationCommitted
+            | Refusal::HoldExpired
+            | Refusal::ReservationNotFound
+            | Refusal::ReservationNotConfirmed
     )
 }

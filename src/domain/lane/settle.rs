@@ -184,7 +184,12 @@ impl Lane {
         }
         let (of_stripes, rest) = reasons.split_at(updates.len());
         let (of_records, mut of_seats) = rest.split_at(records);
-        let mut put = put_off_by(of_stripes);
+        // Who collided with another node is put off alone, throttling is meant for all: also when
+        // whoever met it leaves.
+        let mut put = match rest.contains(&Reason::Throttled) {
+            true => Some(Put::Throttled),
+            false => put_off_by(of_stripes),
+        };
         let mut rooms = self.rooms(&updates, of_stripes, &mut put, out);
 
         let before = self.gone(out);

@@ -23,6 +23,7 @@ mod pick;
 mod refresh;
 mod search;
 mod split;
+mod view;
 
 use std::hash::BuildHasher;
 use std::ops::Range;
@@ -31,11 +32,12 @@ use hashbrown::HashTable;
 
 use super::ids::{ReservationId, SeatId};
 use super::question::Counts;
-use super::seats::{Price, Seat, SeatFacts, SeatState};
+use super::seats::{Price, SeatState};
 use super::time::{Micros, Now, UnixMillis};
 use crate::limits;
 use bits::Bits;
 use due::DueQueue;
+pub use view::SeatRef;
 
 /// See the module's head.
 ///
@@ -89,6 +91,9 @@ struct Slot {
 
 const NO_PRICE: u32 = u32::MAX;
 
+/// Seats to either side that are looked at for the run that a free seat is in.
+const LOOK_MAX: usize = 1_024;
+
 struct Row {
     name: u32,
     section: u32,
@@ -131,41 +136,6 @@ impl Standing {
             SeatState::Hold { .. } => Self::Available,
             SeatState::Sold { .. } => Self::Sold,
             SeatState::Blocked => Self::Blocked,
-        }
-    }
-}
-
-/// A seat as the map knows it.
-#[derive(Clone, Copy, Debug)]
-pub struct SeatRef<'a> {
-    pub id: &'a SeatId,
-    pub section: &'a str,
-    pub row: &'a str,
-    pub number: &'a str,
-    pub price: Option<&'a Price>,
-    /// As stored: a hold may be past its time.
-    pub state: &'a SeatState,
-    /// When this was told by a write, or when the read that told it began.
-    pub learned: Micros,
-}
-
-impl SeatRef<'_> {
-    /// Whether it is available, or held by nobody any more.
-    pub fn can_be_had(&self, now: UnixMillis) -> bool {
-        Standing::of(self.state, now) == Standing::Available
-    }
-
-    /// With texts of its own.
-    pub fn to_seat(&self) -> Seat {
-        Seat {
-            id: self.id.clone(),
-            facts: SeatFacts {
-                section: self.section.to_owned(),
-                row: self.row.to_owned(),
-                number: self.number.to_owned(),
-                price: self.price.cloned(),
-            },
-            state: self.state.clone(),
         }
     }
 }
@@ -305,9 +275,16 @@ impl SeatMap {
         let number = self.slots[place].row as usize;
         let row = &mut self.rows[number];
         row.free += 1;
-        if let Some(run) = bits::run_around(|word| self.free.word(word), row.seats(), place) {
-            self.longest[number] = self.longest[number].max(run.len as u32);
-        }
+        let (seats, free) = (row.seats(), row.free);
+        // Not further than this, so that a row without an end costs no more than another.
+        let look = seats.start.max(place.saturating_sub(LOOK_MAX))..seats.end.min(place + LOOK_MAX);
+        let Some(run) = bits::run_around(|word| self.free.word(word), look.clone(), place) else {
+            return;
+        };
+        let cut_off = (run.start == look.start && look.start > seats.start)
+            || (run.end() == look.end && look.end < seats.end);
+        let longest = if cut_off { free } else { run.len as u32 };
+        self.longest[number] = self.longest[number].max(longest);
     }
 
     fn set_taken(&mut self, place: usize) {

@@ -130,7 +130,8 @@ impl<R: Rng> Search<'_, R> {
         match best {
             Some(Quality::Whole) => true,
             Some(Quality::Clean) => self.compared >= limits::SEAT_RUNS_COMPARED,
-            Some(Quality::Orphan) | None => false,
+            Some(Quality::Orphan) => self.compared >= limits::SEAT_ORPHANS_COMPARED_MAX,
+            None => false,
         }
     }
 

@@ -1,7 +1,5 @@
 //! The order of reading: stripes, records, seats, stripes again; then seats that do not fit.
 
-use std::cell::Cell;
-
 use inventory_proto::inventory::v1 as pb;
 use tokio::time::{Instant, sleep};
 
@@ -175,11 +173,11 @@ impl<'a, T> Walk<'a, T> {
         let mut at_once = group.len();
         for _ in 0..limits::AUDIT_LOOKS_MAX {
             let mut again = Vec::new();
-            let single = Cell::new(false);
+            let mut single = false;
             for part in open.chunks(at_once.max(1)) {
                 let Some(snapshot) = self.snapshot(part, seat_keys).await? else {
                     // Somebody writes to one of them all the time: the others need not wait.
-                    single.set(true);
+                    single = true;
                     again.extend_from_slice(part);
                     continue;
                 };
@@ -194,7 +192,7 @@ impl<'a, T> Walk<'a, T> {
             if again.is_empty() {
                 break;
             }
-            if single.get() {
+            if single {
                 at_once = 1;
             }
             open = again;

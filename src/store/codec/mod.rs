@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `encode.rs` | a transaction as actions; what all requests of a shard share |
 //! | `answer.rs` | a cancelled transaction's reasons |
-//! | `stripes.rs`, `records.rs`, `seats.rs` | one kind of item each: writing and reading it |
+//! | `stripes.rs`, `records.rs`, `seats.rs`, `events.rs` | one kind of item each: writing and reading it |
 //! | `shape.rs` | an expression with its names |
 //! | `fields.rs` | single attributes |
 //!
@@ -16,6 +16,7 @@
 
 mod answer;
 mod encode;
+mod events;
 mod fields;
 mod records;
 mod seats;
@@ -24,11 +25,13 @@ mod stripes;
 
 pub(super) use answer::{cancelled, is_conflict, is_throttle};
 pub(super) use encode::Encoder;
+pub(super) use events::{capacity_change, closing, event_about, event_stripe};
 pub(super) use fields::{Item, timestamp};
 pub use records::StoredRecord;
 pub(super) use records::{record, record_view, state_name};
-pub(super) use seats::{SeatPage, SeatTurn, seat, seat_item_key, seat_put, seat_state};
-pub(super) use stripes::{event_stripe, is_closed, stripe_view};
+pub(super) use seats::{SeatPage, seat, seat_item_key, seat_put, seat_state, seat_turn};
+pub(super) use shape::Change;
+pub(super) use stripes::{is_closed, stripe_view};
 
 /// Attributes of a stripe item.
 pub(super) const EVENT_ID: &str = "event_id";

@@ -10,7 +10,7 @@ use super::fields::{
     Item, maybe_number, maybe_text, names, number, read_parsed, read_text, text, timestamp, values,
 };
 use super::records::order;
-use super::shape::Shape;
+use super::shape::{Change, Shape};
 use super::{
     AVAILABLE, BLOCKED, EVENT_ID, HOLD, HOLD_EXPIRES_AT, NUMBER, ORDER_ID, PRICE_AMOUNT,
     PRICE_CURRENCY, RESERVATION_ID, ROW, SEAT_ID, SECTION, SOLD, STATUS, UPDATED_AT,
@@ -32,6 +32,7 @@ const NAMES: [(&str, &str); 5] = [
 /// Of a seat that nobody has. A missing attribute compares false: a seat that is not there is never
 /// made by a sale.
 const FREE: &str = "#s = :f";
+/// Of a seat that this very reservation has.
 const OURS: &str = "#s = :f AND #r = :r";
 
 /// Updates of seat items.
@@ -159,25 +160,22 @@ pub(in crate::store) fn seat_put(
     Ok(TransactWriteItem::builder().update(update).build())
 }
 
-/// What changes a seat's state outside any reservation.
-pub(in crate::store) struct SeatTurn {
-    pub(in crate::store) names: HashMap<String, String>,
-    pub(in crate::store) values: Item,
-}
-
-impl SeatTurn {
-    pub(in crate::store) const UPDATE: &str = "SET #s = :s, #u = :u";
-    pub(in crate::store) const CONDITION: &str = FREE;
-
-    pub(in crate::store) fn new(from: &str, to: &str, at: UnixMillis) -> Self {
-        Self {
-            names: names(&[("#s", STATUS), ("#u", UPDATED_AT)]),
-            values: values([
-                (":f", text(from)),
-                (":s", text(to)),
-                (":u", text(timestamp(at))),
-            ]),
-        }
+/// Changes a seat's state outside any reservation, if it is `from`.
+pub(in crate::store) fn seat_turn(
+    event: &EventId,
+    seat_keys: u16,
+    seat: &SeatId,
+    (from, to): (&str, &str),
+    at: UnixMillis,
+) -> Change {
+    Change {
+        key: seat_item_key(event, seat, seat_keys),
+        shape: Shape::new("SET #s = :s, #u = :u", FREE, &NAMES),
+        values: values([
+            (":f", text(from)),
+            (":s", text(to)),
+            (":u", text(timestamp(at))),
+        ]),
     }
 }
 

@@ -10,10 +10,17 @@ use super::fields::Item;
 
 /// What an update does and asks, and what its aliases stand for. DynamoDB refuses a name that is
 /// declared and not used: every combination of attributes has a shape of its own.
-pub(super) struct Shape {
-    update: String,
-    condition: String,
-    names: HashMap<String, String>,
+pub(in crate::store) struct Shape {
+    pub(in crate::store) update: String,
+    pub(in crate::store) condition: String,
+    pub(in crate::store) names: HashMap<String, String>,
+}
+
+/// A write of one item outside any transaction.
+pub(in crate::store) struct Change {
+    pub(in crate::store) key: Item,
+    pub(in crate::store) shape: Shape,
+    pub(in crate::store) values: Item,
 }
 
 impl Shape {

@@ -1,13 +1,12 @@
 //! Stripe items: an event's stock.
 
 use aws_sdk_dynamodb::error::BuildError;
-use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
 
-use super::fields::{Item, maybe_number, number, read_number, text, timestamp, values};
+use super::fields::{Item, maybe_number, number, read_number, text, values};
 use super::shape::Shape;
 use super::{CLOSED, EVENT_ID, REMAINING, SEAT_KEYS, STRIPES, TOTAL_SEATS, UPDATED_AT, VERSION};
 use crate::domain::ids::{EventId, stripe_key};
-use crate::domain::time::UnixMillis;
 use crate::domain::transaction::{StripeUpdate, StripeView};
 use crate::limits;
 
@@ -68,34 +67,6 @@ impl StripeShapes {
         }
         shape.action(table, key, of)
     }
-}
-
-/// The put of one stripe item of a new event.
-pub(in crate::store) fn event_stripe(
-    table: &str,
-    event: &EventId,
-    index: u16,
-    capacity: u64,
-    stripes: u16,
-    at: UnixMillis,
-) -> Result<TransactWriteItem, BuildError> {
-    let mut item = values([
-        (EVENT_ID, text(stripe_key(event, index))),
-        (REMAINING, number(capacity)),
-        (TOTAL_SEATS, number(capacity)),
-        (VERSION, number(0_u8)),
-        (UPDATED_AT, text(timestamp(at))),
-    ]);
-    if index == 0 {
-        item.insert(STRIPES.to_owned(), number(stripes));
-    }
-    let put = Put::builder()
-        .table_name(table)
-        .set_item(Some(item))
-        .condition_expression("attribute_not_exists(#k)")
-        .expression_attribute_names("#k", EVENT_ID)
-        .build()?;
-    Ok(TransactWriteItem::builder().put(put).build())
 }
 
 pub(in crate::store) fn stripe_view(item: &Item) -> Result<StripeView, String> {

@@ -1,0 +1,212 @@
+//! `verify` and `reconcile`: calls on the admin port that take long, with progress on a terminal.
+//! How a report is shown is in `verify/text.rs` and `verify/json.rs`.
+
+mod json;
+mod text;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use http::Uri;
+use inventory_proto::inventory::v1 as pb;
+use pb::inventory_audit_client::InventoryAuditClient;
+use pb::reconcile_update::Update as Reconciling;
+use pb::verify_update::Update as Verifying;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status, Streaming};
+
+use super::admin::address;
+use super::args::{ReconcileArgs, VerifyArgs};
+use super::{Failure, client, exit, say};
+use crate::limits::{AUDIT_TIME_MAX, COMMAND_CALL_TIMEOUT};
+
+/// How long these commands wait: the server gives up first and says why.
+const PATIENCE: Duration = AUDIT_TIME_MAX.saturating_add(COMMAND_CALL_TIMEOUT);
+
+/// `verify EVENT`.
+pub(super) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
+    let server = address(&args.admin.server)?;
+    let report = client::block_on(PATIENCE, &server, async {
+        let mut client = connect(&server).await?;
+        let request = Request::new(pb::VerifyRequest {
+            event_id: args.event.to_string(),
+        });
+        let started = client.verify(request).await;
+        let explain = |status| explain(&server, args.event.as_str(), &status);
+        let mut updates = started.map_err(explain)?.into_inner();
+        let mut progress = Progress::new();
+        while let Some(update) = next(&mut updates).await.map_err(explain)? {
+            match update.update {
+                Some(Verifying::Progress(step)) => progress.show(&step),
+                Some(Verifying::Report(report)) => return Ok(report),
+                None => {}
+            }
+        }
+        Err(half(&server))
+    })?;
+    say(&match args.admin.json {
+        true => json::shown(&json::report(&report)),
+        false => text::report(&report),
+    });
+    outcome(report.verdict())
+}
+
+/// `reconcile EVENT`.
+pub(super) fn reconcile(args: &ReconcileArgs) -> Result<(), Failure> {
+    let server = address(&args.admin.server)?;
+    let mut told = Told::default();
+    client::block_on(PATIENCE, &server, async {
+        let mut client = connect(&server).await?;
+        let request = Request::new(pb::ReconcileRequest {
+            event_id: args.event.to_string(),
+            apply: args.apply,
+        });
+        let started = client.reconcile(request).await;
+        let explain = |status| explain(&server, args.event.as_str(), &status);
+        let mut updates = started.map_err(explain)?.into_inner();
+        let mut progress = Progress::new();
+        while let Some(update) = next(&mut updates).await.map_err(explain)? {
+            match update.update {
+                Some(Reconciling::Progress(step)) => progress.show(&step),
+                Some(other) => {
+                    progress.clear();
+                    told.take(other, args);
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    })?;
+    if args.admin.json {
+        say(&json::shown(&told.json()));
+    }
+    let last = told.after.or(told.before).ok_or_else(|| half(&server))?;
+    outcome(last.verdict())
+}
+
+/// What the server has told of a reconciliation so far.
+#[derive(Default)]
+struct Told {
+    before: Option<pb::AuditReport>,
+    plan: Option<pb::RepairPlan>,
+    done: Option<pb::RepairsDone>,
+    after: Option<pb::AuditReport>,
+}
+
+impl Told {
+    /// Keeps a part, and prints it at once for a person: the plan is read before it is carried out.
+    fn take(&mut self, update: Reconciling, args: &ReconcileArgs) {
+        let shown = match update {
+            Reconciling::Progress(_) => return,
+            Reconciling::Report(report) => {
+                let shown = text::report(&report);
+                match self.plan {
+                    None => self.before = Some(report),
+                    Some(_) => self.after = Some(report),
+                }
+                shown
+            }
+            Reconciling::Plan(plan) => {
+                let shown = text::plan(&plan, args.apply, args.event.as_str());
+                self.plan = Some(plan);
+                shown
+            }
+            Reconciling::Done(done) => {
+                let shown = text::done(&done);
+                self.done = Some(done);
+                shown
+            }
+        };
+        if !args.admin.json {
+            say(&format!("{shown}\n"));
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "before": self.before.as_ref().map(json::report),
+            "plan": self.plan.as_ref().map(json::plan),
+            "done": self.done.as_ref().map(json::done),
+            "after": self.after.as_ref().map(json::report),
+        })
+    }
+}
+
+/// The exit code; what there is to say has been said.
+fn outcome(verdict: pb::AuditVerdict) -> Result<(), Failure> {
+    let code = match verdict {
+        pb::AuditVerdict::Clean => return Ok(()),
+        pb::AuditVerdict::Moving => exit::MOVING,
+        pb::AuditVerdict::Breached | pb::AuditVerdict::Unspecified => exit::FAILED,
+    };
+    Err(Failure {
+        message: String::new(),
+        code,
+    })
+}
+
+async fn connect(server: &Uri) -> Result<InventoryAuditClient<Channel>, Failure> {
+    Ok(InventoryAuditClient::new(client::connect(server).await?))
+}
+
+async fn next<T>(updates: &mut Streaming<T>) -> Result<Option<T>, Status> {
+    updates.message().await
+}
+
+fn explain(server: &Uri, event: &str, status: &Status) -> Failure {
+    let at = client::shown(server);
+    Failure::failed(match status.code() {
+        Code::NotFound => format!("there is no event {event}"),
+        Code::Unimplemented => format!(
+            "{at} is not an admin port, or that of an older server; it is ADMIN_PORT, 8081 by \
+             default"
+        ),
+        code => format!(
+            "nothing was proven: the server at {at} said: {} ({code:?})",
+            status.message()
+        ),
+    })
+}
+
+fn half(server: &Uri) -> Failure {
+    let at = client::shown(server);
+    Failure::failed(format!(
+        "nothing was proven: the server at {at} ended in the middle"
+    ))
+}
+
+/// One line on a terminal's stderr, written over and over; nothing elsewhere.
+struct Progress {
+    on_terminal: bool,
+    shown: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            on_terminal: io::stderr().is_terminal(),
+            shown: false,
+        }
+    }
+
+    fn show(&mut self, step: &pb::AuditProgress) {
+        if self.on_terminal {
+            self.shown = true;
+            // Nobody left to tell when stderr is closed.
+            let _ = write!(io::stderr(), "\r\x1b[K{}", text::progress(step));
+            let _ = io::stderr().flush();
+        }
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

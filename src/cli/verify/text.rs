@@ -1,0 +1,498 @@
+//! Reports and plans for people, at any hour: numbers in columns, then what is wrong, then the
+//! verdict in the last line.
+
+use std::fmt::Write as _;
+
+use inventory_proto::inventory::v1 as pb;
+
+use crate::cli::show::grouped;
+use crate::limits::AUDIT_TOLD_MAX;
+
+/// What holds are late by is told of so many.
+const LATE_TOLD: usize = 5;
+
+/// One line of progress.
+pub(super) fn progress(step: &pb::AuditProgress) -> String {
+    let round = match step.round {
+        0 | 1 => String::new(),
+        round => format!(", round {round}: it moves"),
+    };
+    let (examined, found) = (grouped(step.examined), grouped(step.found));
+    match step.step.as_str() {
+        "reservations" => format!("reservations: {found} of {examined} records{round}"),
+        "seats" => format!("seats: {found}{round}"),
+        other => format!("{other}: {examined} of {found}{round}"),
+    }
+}
+
+/// The whole report.
+pub(super) fn report(report: &pb::AuditReport) -> String {
+    let mut text = String::new();
+    let stock = if report.seated { "seats" } else { "units" };
+    let open = if report.closed { "closed" } else { "open" };
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "event {}   {stock}, {open}\n", report.event_id);
+    stock_table(report, &mut text);
+    states(report, &mut text);
+    overdue(report, &mut text);
+    breaches(report, &mut text);
+    let _ = write!(text, "\n{}", verdict(report));
+    text
+}
+
+type Row = [String; 7];
+
+fn stock_table(report: &pb::AuditReport, text: &mut String) {
+    let names = [
+        if report.seated { "" } else { "stripe" },
+        "capacity",
+        "remaining",
+        "held",
+        "confirmed",
+        "blocked",
+        "difference",
+    ];
+    let mut rows: Vec<Row> = vec![names.map(str::to_owned)];
+    // The stripe of a seated event has no stock, unless a hand gave it some.
+    let has_stock = |stripe: &&pb::StripeAccount| {
+        let of = [
+            stripe.capacity,
+            stripe.remaining,
+            stripe.held,
+            stripe.confirmed,
+        ];
+        !report.seated || of.iter().any(|number| *number != 0)
+    };
+    let stripes: Vec<_> = report.stripes.iter().filter(has_stock).collect();
+    for stripe in &stripes {
+        rows.push(row(
+            &format!(
+                "{}{}",
+                if report.seated { "stripe " } else { "" },
+                stripe.index
+            ),
+            [
+                stripe.capacity,
+                stripe.remaining,
+                stripe.held,
+                stripe.confirmed,
+                0,
+            ],
+            (!stripe.moving).then_some(stripe.difference),
+        ));
+    }
+    if stripes.len() > 1 {
+        let sum = |of: fn(&pb::StripeAccount) -> i64| stripes.iter().map(|stripe| of(stripe)).sum();
+        let still = stripes.iter().all(|stripe| !stripe.moving);
+        rows.push(row(
+            "all",
+            [
+                sum(|s| s.capacity),
+                sum(|s| s.remaining),
+                sum(|s| s.held),
+                sum(|s| s.confirmed),
+                0,
+            ],
+            still.then(|| sum(|s| s.difference)),
+        ));
+    }
+    if report.seated {
+        let seats = report.seats.unwrap_or_default();
+        rows.push(row(
+            "seats",
+            [
+                seats.total,
+                seats.available,
+                seats.held,
+                seats.confirmed,
+                seats.blocked,
+            ],
+            (!report.restless).then_some(seats.difference),
+        ));
+    }
+    lay_out(&rows, text);
+}
+
+/// `None` as the difference: it moved.
+fn row(name: &str, numbers: [i64; 5], difference: Option<i64>) -> Row {
+    let [capacity, remaining, held, confirmed, blocked] = numbers.map(grouped);
+    let difference = difference.map_or_else(|| "moving".to_owned(), grouped);
+    [
+        name.to_owned(),
+        capacity,
+        remaining,
+        held,
+        confirmed,
+        blocked,
+        difference,
+    ]
+}
+
+fn lay_out(rows: &[Row], text: &mut String) {
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; 7] = std::array::from_fn(width);
+    for row in rows {
+        let cells = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:>width$}"));
+        let line = cells.collect::<Vec<_>>().join("   ");
+        let _ = writeln!(text, "{line}");
+    }
+}
+
+fn states(report: &pb::AuditReport, text: &mut String) {
+    let counted = |states: &[(&str, i64)]| {
+        let some = states.iter().filter(|(_, number)| *number != 0);
+        let some = some.map(|(name, number)| format!("{} {name}", grouped(*number)));
+        match some.collect::<Vec<_>>().join(" · ") {
+            none if none.is_empty() => "none".to_owned(),
+            some => some,
+        }
+    };
+    let _ = writeln!(text);
+    if report.seated {
+        let seats = report.seats.unwrap_or_default();
+        let seats = counted(&[
+            ("AVAILABLE", seats.available),
+            ("HOLD", seats.hold),
+            ("SOLD", seats.sold),
+            ("BLOCKED", seats.blocked),
+            ("unreadable", seats.unreadable),
+        ]);
+        let _ = writeln!(text, "seats         {seats}");
+    }
+    let of = report.reservations.unwrap_or_default();
+    let reservations = counted(&[
+        ("HELD", of.held),
+        ("CONFIRMED", of.confirmed),
+        ("RELEASED", of.released),
+        ("EXPIRED", of.expired),
+        ("REFUNDED", of.refunded),
+        ("unreadable", of.unreadable),
+    ]);
+    let _ = writeln!(text, "reservations  {reservations}");
+    let _ = writeln!(text, "orders        {} distinct", grouped(report.orders));
+}
+
+fn overdue(report: &pb::AuditReport, text: &mut String) {
+    let Some(latest) = report.overdue.first() else {
+        return;
+    };
+    let late = |hold: &pb::OverdueHold| format!("{:.1} s", hold.late_ms as f64 / 1_000.0);
+    let _ = writeln!(
+        text,
+        "overdue       {} holds past their end, by up to {}; they are reclaimed soon, no breach",
+        grouped(report.overdue_count),
+        late(latest)
+    );
+    for hold in report.overdue.iter().take(LATE_TOLD) {
+        let _ = writeln!(
+            text,
+            "              {}  {}",
+            hold.reservation_id,
+            late(hold)
+        );
+    }
+    more(
+        text,
+        report.overdue_count,
+        report.overdue.len().min(LATE_TOLD),
+        "              ",
+    );
+}
+
+fn breaches(report: &pb::AuditReport, text: &mut String) {
+    let _ = writeln!(text, "breaches      {}", grouped(report.breach_count));
+    for breach in &report.breaches {
+        let _ = writeln!(text, "  {} {}  {}", breach.kind, breach.id, breach.text);
+    }
+    more(text, report.breach_count, report.breaches.len(), "  ");
+}
+
+fn more(text: &mut String, count: i64, told: usize, indent: &str) {
+    let rest = count.saturating_sub(told as i64);
+    if rest > 0 && told > 0 {
+        let _ = writeln!(text, "{indent}… and {} more", grouped(rest));
+    }
+}
+
+fn verdict(report: &pb::AuditReport) -> String {
+    let moving = || {
+        let stripes: Vec<String> = report.moving_stripes.iter().map(i32::to_string).collect();
+        let mut what = Vec::new();
+        if !stripes.is_empty() {
+            what.push(format!(
+                "stripes {} were sold from at every reading",
+                stripes.join(", ")
+            ));
+        }
+        if report.moving_seats > 0 {
+            what.push(format!(
+                "{} seats changed hands",
+                grouped(report.moving_seats)
+            ));
+        }
+        what.join("; ")
+    };
+    match report.verdict() {
+        pb::AuditVerdict::Clean => "CLEAN: every number adds up".to_owned(),
+        pb::AuditVerdict::Moving => format!(
+            "STILL MOVING: no breach among what stood still; {}. Try again when fewer buy",
+            moving()
+        ),
+        pb::AuditVerdict::Breached | pb::AuditVerdict::Unspecified => {
+            let also = match moving() {
+                none if none.is_empty() => String::new(),
+                what => format!("; not judged: {what}"),
+            };
+            format!("BROKEN: {} breaches{also}", grouped(report.breach_count))
+        }
+    }
+}
+
+/// What would be done, or is done next.
+pub(super) fn plan(plan: &pb::RepairPlan, apply: bool, event: &str) -> String {
+    if plan.moving {
+        return "nothing planned: the event moved while it was read. Close it, or wait until fewer \
+                buy, and try again"
+            .to_owned();
+    }
+    let mut text = String::new();
+    let count = plan.repairs.len() as i64;
+    let _ = write!(text, "repairs       {}", grouped(count));
+    for repair in plan.repairs.iter().take(AUDIT_TOLD_MAX) {
+        let _ = write!(text, "\n  {} {}  {}", repair.kind, repair.id, repair.text);
+    }
+    if plan.repairs.len() > AUDIT_TOLD_MAX {
+        let rest = grouped(count - AUDIT_TOLD_MAX as i64);
+        let _ = write!(text, "\n  … and {rest} more; --json tells them all");
+    }
+    if plan.further_repairs > 0 {
+        let rest = grouped(plan.further_repairs);
+        let _ = write!(
+            text,
+            "\n  {rest} beyond the most of one run: run it again for them"
+        );
+    }
+    if plan.left_count > 0 {
+        let _ = write!(text, "\nleft to you   {}", grouped(plan.left_count));
+        for left in &plan.left {
+            let breach = left.breach.clone().unwrap_or_default();
+            let _ = write!(
+                text,
+                "\n  {} {}  {}\n      {}",
+                breach.kind, breach.id, breach.text, left.why
+            );
+        }
+        if plan.left_count > plan.left.len() as i64 {
+            let rest = grouped(plan.left_count - plan.left.len() as i64);
+            let _ = write!(text, "\n  … and {rest} more");
+        }
+    }
+    if count > 0 && !apply {
+        let _ = write!(
+            text,
+            "\n\nNothing was changed. To do it: inventory-api reconcile {event} --apply"
+        );
+    }
+    text
+}
+
+/// What became of the plan.
+pub(super) fn done(done: &pb::RepairsDone) -> String {
+    let mut text = format!("repaired      {}", grouped(done.done));
+    for (what, number) in [
+        ("had changed meanwhile", done.stale),
+        ("failed", done.failed),
+    ] {
+        if number > 0 {
+            let _ = write!(text, ", {} {what}", grouped(number));
+        }
+    }
+    for not_done in &done.not_done {
+        let repair = not_done.repair.clone().unwrap_or_default();
+        let _ = write!(
+            text,
+            "\n  {} {}  not done: {}",
+            repair.kind, repair.id, not_done.why
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn units() -> pb::AuditReport {
+        let stripe = |index, remaining, difference| pb::StripeAccount {
+            index,
+            capacity: 5_000,
+            remaining,
+            held: 3,
+            confirmed: 12,
+            difference,
+            moving: false,
+        };
+        pb::AuditReport {
+            event_id: "evt_1".to_owned(),
+            verdict: pb::AuditVerdict::Breached.into(),
+            stripes: vec![stripe(0, 4_985, 0), stripe(1, 4_980, 5)],
+            reservations: Some(pb::ReservationAccount {
+                held: 2,
+                confirmed: 1_234,
+                ..pb::ReservationAccount::default()
+            }),
+            orders: 1_234,
+            overdue_count: 7,
+            overdue: (0..6)
+                .map(|n| pb::OverdueHold {
+                    reservation_id: format!("r{n}"),
+                    late_ms: 1_500 - n,
+                })
+                .collect(),
+            breach_count: 51,
+            breaches: vec![pb::AuditBreach {
+                kind: "stripe".to_owned(),
+                id: "1".to_owned(),
+                code: "REMAINING_DIFFERS".to_owned(),
+                text: "5 fewer than there can be".to_owned(),
+            }],
+            ..pb::AuditReport::default()
+        }
+    }
+
+    #[test]
+    fn a_broken_event_reads_at_a_glance() {
+        let expected = "\
+event evt_1   units, open
+
+stripe   capacity   remaining   held   confirmed   blocked   difference
+     0      5,000       4,985      3          12         0            0
+     1      5,000       4,980      3          12         0            5
+   all     10,000       9,965      6          24         0            5
+
+reservations  2 HELD · 1,234 CONFIRMED
+orders        1,234 distinct
+overdue       7 holds past their end, by up to 1.5 s; they are reclaimed soon, no breach
+              r0  1.5 s
+              r1  1.5 s
+              r2  1.5 s
+              r3  1.5 s
+              r4  1.5 s
+              … and 2 more
+breaches      51
+  stripe 1  5 fewer than there can be
+  … and 50 more
+
+BROKEN: 51 breaches";
+        assert_eq!(report(&units()), expected);
+    }
+
+    #[test]
+    fn seats_have_one_row_and_their_states() {
+        let of = pb::AuditReport {
+            event_id: "hall".to_owned(),
+            verdict: pb::AuditVerdict::Clean.into(),
+            seated: true,
+            closed: true,
+            stripes: vec![pb::StripeAccount::default()],
+            seats: Some(pb::SeatAccount {
+                total: 10,
+                available: 6,
+                hold: 1,
+                sold: 2,
+                blocked: 1,
+                held: 1,
+                confirmed: 2,
+                ..pb::SeatAccount::default()
+            }),
+            orders: 1,
+            ..pb::AuditReport::default()
+        };
+        let expected = "\
+event hall   seats, closed
+
+        capacity   remaining   held   confirmed   blocked   difference
+seats         10           6      1           2         1            0
+
+seats         6 AVAILABLE · 1 HOLD · 2 SOLD · 1 BLOCKED
+reservations  none
+orders        1 distinct
+breaches      0
+
+CLEAN: every number adds up";
+        assert_eq!(report(&of), expected);
+    }
+
+    #[test]
+    fn what_moves_is_said_and_not_subtracted() {
+        let mut of = units();
+        of.stripes[1].moving = true;
+        of.moving_stripes = vec![1];
+        of.moving_seats = 2;
+        assert!(report(&of).contains("moving\n"));
+        assert!(report(&of).ends_with(
+            "BROKEN: 51 breaches; not judged: stripes 1 were sold from at every reading; 2 seats \
+             changed hands"
+        ));
+        of.verdict = pb::AuditVerdict::Moving.into();
+        assert!(
+            report(&of).contains("\nSTILL MOVING: no breach among what stood still; stripes 1")
+        );
+    }
+
+    #[test]
+    fn a_plan_says_what_is_left_and_how_to_go_on() {
+        let repair = |n: usize| pb::PlannedRepair {
+            kind: "seat".to_owned(),
+            id: format!("s{n}"),
+            code: "FREE_SEAT".to_owned(),
+            text: "SOLD to r1 → AVAILABLE".to_owned(),
+        };
+        let mut of = pb::RepairPlan {
+            repairs: (0..52).map(repair).collect(),
+            left: vec![pb::LeftBreach {
+                breach: units().breaches.pop(),
+                why: "it is oversold".to_owned(),
+            }],
+            left_count: 1,
+            ..pb::RepairPlan::default()
+        };
+        let shown = plan(&of, false, "hall");
+        for line in [
+            "repairs       52\n  seat s0  SOLD to r1 → AVAILABLE\n",
+            "… and 2 more; --json tells them all",
+            "left to you   1\n  stripe 1  5 fewer than there can be\n      it is oversold\n",
+            "To do it: inventory-api reconcile hall --apply",
+        ] {
+            assert!(shown.contains(line), "{line:?} in\n{shown}");
+        }
+        assert!(!shown.contains("s50"));
+        assert!(!plan(&of, true, "hall").contains("--apply"));
+        of.moving = true;
+        assert!(plan(&of, true, "hall").contains("nothing planned"));
+    }
+
+    #[test]
+    fn repairs_that_were_not_done_are_named() {
+        let of = pb::RepairsDone {
+            done: 3,
+            stale: 1,
+            failed: 0,
+            not_done: vec![pb::RepairNotDone {
+                repair: Some(pb::PlannedRepair {
+                    kind: "stripe".to_owned(),
+                    id: "2".to_owned(),
+                    ..pb::PlannedRepair::default()
+                }),
+                why: "it had changed".to_owned(),
+            }],
+        };
+        let expected = "\
+repaired      3, 1 had changed meanwhile
+  stripe 2  not done: it had changed";
+        assert_eq!(done(&of), expected);
+    }
+}

@@ -1,0 +1,61 @@
+//! One conditional write of one item, off the request path.
+
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
+
+use super::codec::{Change, Item};
+use super::failure::{Failure, Kind};
+use super::{Store, StoreError};
+use crate::limits;
+
+/// What became of a [`Change`].
+pub(super) enum Changed {
+    Done,
+    /// The condition failed on what is there; `None`: nothing is.
+    Not(Option<Item>),
+}
+
+impl Store {
+    /// Makes `change`, again and again while transactions are in its way. It must be harmless to
+    /// make twice: an answer may be lost.
+    pub(super) async fn change(&self, table: &str, change: &Change) -> Result<Changed, StoreError> {
+        let mut made = 1;
+        loop {
+            let updated = self.persist("UpdateItem", table, || {
+                self.client()
+                    .update_item()
+                    .table_name(table)
+                    .set_key(Some(change.key.clone()))
+                    .update_expression(&*change.shape.update)
+                    .condition_expression(&*change.shape.condition)
+                    .set_expression_attribute_names(Some(change.shape.names.clone()))
+                    .set_expression_attribute_values(Some(change.values.clone()))
+                    .return_values_on_condition_check_failure(
+                        ReturnValuesOnConditionCheckFailure::AllOld,
+                    )
+                    .send()
+            });
+            let failure = match updated.await {
+                Ok(_) => return Ok(Changed::Done),
+                Err(failure) => failure,
+            };
+            if let Some(found) = found_instead(&failure) {
+                return Ok(Changed::Not(found.cloned()));
+            }
+            // On a stripe that sells, every other moment belongs to a transaction.
+            if failure.kind != Kind::Conflict || made == limits::STORE_ADMIN_TRIES_MAX {
+                return Err(failure.into());
+            }
+            made += 1;
+        }
+    }
+}
+
+/// The item on which a condition failed; `None` when that is not what happened.
+fn found_instead(failure: &Failure<UpdateItemError>) -> Option<Option<&Item>> {
+    let error = failure.error.as_ref()?.as_service_error()?;
+    match error {
+        UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed.item()),
+        _ => None,
+    }
+}

@@ -1,0 +1,570 @@
+//! `verify` and `reconcile` against a real server on a real engine: what is sold is clean, what a hand
+//! does to the items behind the server's back is named and mended, and a running sale is no breach.
+#![allow(clippy::unwrap_used)]
+
+#[path = "audit/raw.rs"]
+mod raw;
+#[allow(dead_code)]
+#[path = "e2e/server.rs"]
+mod server;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use inventory_api::domain::ids::{EventId, OrderId, ReservationId, SeatId, seat_key};
+use inventory_api::embedded::{Data, Engine};
+use inventory_api::runtime;
+use inventory_api::store::{NoObserver, Store, StoreSettings, tables};
+use inventory_proto::inventory::v1::CommitReq;
+use inventory_proto::inventory::v1::inventory_client::InventoryClient;
+use raw::{Raw, n, s};
+use serde_json::{Value, json};
+use server::{Launch, Ran, Server};
+
+/// verify's exit codes.
+const CLEAN: Option<i32> = Some(0);
+const BREACHED: Option<i32> = Some(1);
+const MOVING: Option<i32> = Some(75);
+
+const EVENT: &str = "evt_audit";
+
+/// When holds of these tests end: never while they run.
+const FAR: u64 = 4_000_000_000_000;
+
+struct Stage {
+    server: Server,
+    raw: Raw,
+    _engine: Engine,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let engine = Engine::start(Data::Memory).unwrap();
+        let settings = StoreSettings::local(engine.address());
+        let made = std::thread::spawn(move || {
+            runtime::run_here(async {
+                let store = Store::connect(settings, Rc::new(NoObserver)).await.unwrap();
+                tables::create(&store).await.unwrap();
+            })
+        });
+        made.join().unwrap().unwrap();
+        let address = engine.address();
+        Self {
+            server: Launch::serve(address).start(),
+            raw: Raw(address),
+            _engine: engine,
+        }
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        let at = ["--admin", &self.server.admin];
+        Launch::of(&[args, &at].concat()).run()
+    }
+
+    #[track_caller]
+    fn create(&self, total: &str, stripes: &str) {
+        let ran = self.run(&[
+            "event",
+            "create",
+            EVENT,
+            "--total",
+            total,
+            "--stripes",
+            stripes,
+        ]);
+        assert_eq!(ran.code, CLEAN, "{}", ran.err);
+    }
+
+    /// Sells one ticket to each, through the server.
+    fn sell(&self, buyers: std::ops::Range<usize>) {
+        let url = format!("http://{}", self.server.grpc);
+        tokio(async {
+            let mut client = InventoryClient::connect(url).await.unwrap();
+            for number in buyers {
+                client.commit_reservation(commit(number)).await.unwrap();
+            }
+        });
+    }
+
+    #[track_caller]
+    fn verify(&self, wanted: Option<i32>) -> Value {
+        let ran = self.run(&["verify", EVENT, "--json"]);
+        assert_eq!(ran.code, wanted, "{}\n{}", ran.out, ran.err);
+        serde_json::from_str(&ran.out).unwrap()
+    }
+
+    #[track_caller]
+    fn reconcile(&self, apply: &[&str], wanted: Option<i32>) -> Value {
+        let ran = self.run(&[&["reconcile", EVENT, "--json"], apply].concat());
+        assert_eq!(ran.code, wanted, "{}\n{}", ran.out, ran.err);
+        serde_json::from_str(&ran.out).unwrap()
+    }
+
+    /// Says first, changes nothing; then repairs; then has nothing left to do.
+    #[track_caller]
+    fn mends(&self, repairs: &[(&str, &str)]) {
+        let same = |plan: &Value| assert_eq!(told(&plan["repairs"]), sorted(repairs), "{plan:#}");
+        let planned = self.reconcile(&[], BREACHED);
+        same(&planned["plan"]);
+        assert_eq!(planned["done"], Value::Null);
+        self.verify(BREACHED);
+
+        let applied = self.reconcile(&["--apply"], CLEAN);
+        same(&applied["plan"]);
+        assert_eq!(applied["done"]["done"], repairs.len());
+        assert_eq!(applied["after"]["verdict"], "CLEAN");
+        self.verify(CLEAN);
+        let again = self.reconcile(&["--apply"], CLEAN);
+        assert_eq!(again["plan"]["repairs"], json!([]));
+    }
+}
+
+fn tokio<T>(work: impl Future<Output = T>) -> T {
+    let mut runtime = ::tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap().block_on(work)
+}
+
+fn commit(number: usize) -> CommitReq {
+    CommitReq {
+        reservation_id: format!("r{number}"),
+        event_id: EVENT.to_owned(),
+        qty: 1,
+        ..CommitReq::default()
+    }
+}
+
+/// Code and id of breaches or repairs, in order.
+fn told(list: &Value) -> Vec<(String, String)> {
+    let word = |item: &Value, name: &str| item[name].as_str().unwrap().to_owned();
+    let list = list.as_array().unwrap().iter();
+    let mut told: Vec<_> = list
+        .map(|item| (word(item, "code"), word(item, "id")))
+        .collect();
+    told.sort();
+    told
+}
+
+fn sorted(wanted: &[(&str, &str)]) -> Vec<(String, String)> {
+    let owned = |(code, id): &(&str, &str)| ((*code).to_owned(), (*id).to_owned());
+    let mut wanted: Vec<_> = wanted.iter().map(owned).collect();
+    wanted.sort();
+    wanted
+}
+
+// ---- Items by hand ------------------------------------------------------------------------------
+
+fn order(reservation: &str) -> String {
+    OrderId::of(&reservation.parse::<ReservationId>().unwrap()).to_text()
+}
+
+fn key_of(seat: &str, keys: u16) -> Value {
+    let event: EventId = EVENT.parse().unwrap();
+    let seat: SeatId = seat.parse().unwrap();
+    json!({"event_id": s(&seat_key(&event, &seat, keys)), "seat_id": s(seat.as_str())})
+}
+
+/// A record as a sale leaves it.
+fn record(reservation: &str, status: &str, seats: &[&str], expires_at: u64) -> Value {
+    let mut item = json!({
+        "reservation_id": s(reservation),
+        "event_id": s(EVENT),
+        "qty": n(seats.len()),
+        "status": s(status),
+        "request_hash": s(&"0".repeat(32)),
+        "created_at": s("2026-01-01T00:00:00Z"),
+        "updated_at": s("2026-01-01T00:00:00Z"),
+        "seats": {"L": seats.iter().map(|seat| s(seat)).collect::<Vec<_>>()},
+        "expires_at": n(expires_at),
+    });
+    if status == "CONFIRMED" {
+        item["order_id"] = s(&order(reservation));
+    }
+    item
+}
+
+fn seat(id: &str, keys: u16, state: &str, holder: Option<&str>) -> Value {
+    let mut item = key_of(id, keys);
+    item["status"] = s(state);
+    item["section"] = s("A");
+    if let Some(holder) = holder {
+        item["reservation_id"] = s(holder);
+        match state {
+            "HOLD" => item["hold_expires_at"] = n(FAR),
+            _ => item["order_id"] = s(&order(holder)),
+        }
+    }
+    item
+}
+
+/// Twelve seats over three keys: s0 and s1 sold to `sold`, s2 held by `held`, s3 blocked.
+fn hall(stage: &Stage) {
+    stage.raw.put(
+        "inventory",
+        json!({
+            "event_id": s(EVENT), "remaining": n(0), "total_seats": n(0), "version": n(0),
+            "stripes": n(1), "seat_keys": n(3),
+        }),
+    );
+    for number in 0..12 {
+        let (state, holder) = match number {
+            0 | 1 => ("SOLD", Some("sold")),
+            2 => ("HOLD", Some("held")),
+            3 => ("BLOCKED", None),
+            _ => ("AVAILABLE", None),
+        };
+        let item = seat(&format!("s{number}"), 3, state, holder);
+        stage.raw.put("inventory_seats", item);
+    }
+    stage.raw.put(
+        "idempotency",
+        record("sold", "CONFIRMED", &["s0", "s1"], FAR),
+    );
+    stage
+        .raw
+        .put("idempotency", record("held", "HELD", &["s2"], FAR));
+    stage
+        .raw
+        .put("idempotency", record("gone", "RELEASED", &["s4"], FAR));
+}
+
+// ---- Units --------------------------------------------------------------------------------------
+
+#[test]
+fn drift_of_units_is_named_shown_and_mended() {
+    let stage = Stage::new();
+    stage.create("100", "3");
+    stage.sell(0..20);
+    let report = stage.verify(CLEAN);
+    assert_eq!(report["reservations"]["confirmed"], 20);
+    assert_eq!(report["orders"], 20);
+    assert_eq!(report["seated"], false);
+
+    // A hand adds to one stripe and takes from another until it is below zero.
+    stage
+        .raw
+        .add("inventory", json!({"event_id": s(EVENT)}), "remaining", 7);
+    let other = json!({"event_id": s(&format!("{EVENT}#1"))});
+    stage.raw.add("inventory", other, "remaining", -50);
+    let report = stage.verify(BREACHED);
+    let both = [("REMAINING_DIFFERS", "0"), ("REMAINING_DIFFERS", "1")];
+    assert_eq!(told(&report["breaches"]), sorted(&both));
+    assert_eq!(report["stripes"][0]["difference"], -7);
+    assert_eq!(report["stripes"][1]["difference"], 50);
+    assert_eq!(report["stripes"][2]["difference"], 0);
+    stage.mends(&[("SET_REMAINING", "0"), ("SET_REMAINING", "1")]);
+
+    // A record that is deleted gives its ticket back, and that ticket can be sold.
+    stage
+        .raw
+        .delete("idempotency", json!({"reservation_id": s("r3")}));
+    let report = stage.verify(BREACHED);
+    assert_eq!(report["breach_count"], 1);
+    let stripe = report["breaches"][0]["id"].as_str().unwrap().to_owned();
+    stage.mends(&[("SET_REMAINING", &stripe)]);
+    stage.sell(20..101);
+    let report = stage.verify(CLEAN);
+    let left = report["stripes"].as_array().unwrap().iter();
+    assert_eq!(
+        left.map(|stripe| stripe["remaining"].as_i64().unwrap())
+            .sum::<i64>(),
+        0
+    );
+}
+
+#[test]
+fn damaged_records_are_named_and_hold_repairs_back() {
+    let stage = Stage::new();
+    stage.create("50", "1");
+    stage.sell(0..5);
+    let id = |id: &str| json!({"reservation_id": s(id)});
+    stage
+        .raw
+        .set("idempotency", id("r0"), "status", s("PENDING"));
+    stage
+        .raw
+        .set("idempotency", id("r1"), "order_id", s(&order("r2")));
+    stage
+        .raw
+        .set("idempotency", id("r3"), "draws", s("0:1,7:1"));
+    let report = stage.verify(BREACHED);
+    let wanted = [
+        ("DRAWS_DIFFER", "r3"),
+        ("DRAWS_NOWHERE", "r3"),
+        ("ORDER_FOREIGN", "r1"),
+        ("ORDER_TWICE", "r2"),
+        ("REMAINING_DIFFERS", "0"),
+        ("UNREADABLE", "r0"),
+    ];
+    assert_eq!(told(&report["breaches"]), sorted(&wanted));
+    let reconciled = stage.reconcile(&["--apply"], BREACHED);
+    assert_eq!(reconciled["plan"]["repairs"], json!([]));
+    assert_eq!(reconciled["plan"]["left_count"], 6);
+    assert_eq!(reconciled["done"], Value::Null, "nothing was written");
+
+    let ran = stage.run(&["verify", EVENT]);
+    assert_eq!(ran.code, BREACHED);
+    assert!(
+        ran.out
+            .contains("reservation r0  cannot be understood: status is"),
+        "{}",
+        ran.out
+    );
+    assert!(
+        ran.out.trim_end().ends_with("BROKEN: 6 breaches"),
+        "{}",
+        ran.out
+    );
+}
+
+#[test]
+fn what_cannot_be_audited_says_so() {
+    let stage = Stage::new();
+    for command in ["verify", "reconcile"] {
+        let ran = stage.run(&[command, "nowhere"]);
+        assert_eq!(ran.code, BREACHED);
+        ran.says(&["there is no event nowhere"]);
+    }
+    // A stripe is gone: named, never guessed anew.
+    stage.create("9", "3");
+    let gone = json!({"event_id": s(&format!("{EVENT}#2"))});
+    stage.raw.delete("inventory", gone);
+    let report = stage.verify(BREACHED);
+    assert_eq!(
+        told(&report["breaches"]),
+        sorted(&[("STRIPE_MISSING", "2")])
+    );
+}
+
+// ---- Seats --------------------------------------------------------------------------------------
+
+#[test]
+fn drift_of_seats_is_named_shown_and_mended() {
+    let stage = Stage::new();
+    hall(&stage);
+    let report = stage.verify(CLEAN);
+    assert_eq!(report["seated"], true);
+    assert_eq!(report["seats"]["available"], 8);
+    assert_eq!(report["seats"]["held"], 1);
+    assert_eq!(report["seats"]["difference"], 0);
+
+    let at = |id: &str| key_of(id, 3);
+    let raw = &stage.raw;
+    // Sold, and says it is free; held, and says it ends another time; free, and says it is sold to
+    // nobody, or held by who let it go.
+    raw.set("inventory_seats", at("s0"), "status", s("AVAILABLE"));
+    raw.set("inventory_seats", at("s2"), "hold_expires_at", n(5));
+    raw.put("inventory_seats", seat("s5", 3, "SOLD", Some("nobody")));
+    raw.put("inventory_seats", seat("s4", 3, "HOLD", Some("gone")));
+    let report = stage.verify(BREACHED);
+    let wanted = [
+        ("SEAT_DIFFERS", "s0"),
+        ("SEAT_DIFFERS", "s2"),
+        ("SEAT_ORPHAN", "s4"),
+        ("SEAT_ORPHAN", "s5"),
+    ];
+    assert_eq!(told(&report["breaches"]), sorted(&wanted));
+    let text = report["breaches"].to_string();
+    assert!(text.contains("that reservation is RELEASED"), "{text}");
+    assert!(text.contains("there is no such reservation"), "{text}");
+    stage.mends(&[
+        ("GIVE_SEAT", "s0"),
+        ("GIVE_SEAT", "s2"),
+        ("FREE_SEAT", "s4"),
+        ("FREE_SEAT", "s5"),
+    ]);
+    // As sales would have written them, and with what they are untouched.
+    let mended = raw.get("inventory_seats", at("s0"));
+    assert_eq!(mended["reservation_id"], s("sold"));
+    assert_eq!(mended["order_id"], s(&order("sold")));
+    assert_eq!(mended["section"], s("A"));
+    let mended = raw.get("inventory_seats", at("s2"));
+    assert_eq!(mended["hold_expires_at"], n(FAR));
+    let mended = raw.get("inventory_seats", at("s4"));
+    assert_eq!(mended["status"], s("AVAILABLE"));
+    for gone in ["reservation_id", "hold_expires_at", "order_id"] {
+        assert_eq!(mended[gone], Value::Null, "{gone}");
+    }
+}
+
+#[test]
+fn a_seat_in_two_reservations_is_left_to_a_person() {
+    let stage = Stage::new();
+    hall(&stage);
+    stage
+        .raw
+        .put("idempotency", record("second", "CONFIRMED", &["s0"], FAR));
+    let wanted = [("SEAT_CLAIMED_TWICE", "s0")];
+    assert_eq!(told(&stage.verify(BREACHED)["breaches"]), sorted(&wanted));
+    let reconciled = stage.reconcile(&["--apply"], BREACHED);
+    assert_eq!(reconciled["plan"]["repairs"], json!([]));
+    let text = reconciled["plan"]["left"].to_string();
+    assert!(text.contains("sold") && text.contains("second"), "{text}");
+    let untouched = stage.raw.get("inventory_seats", key_of("s0", 3));
+    assert_eq!(untouched["reservation_id"], s("sold"));
+}
+
+#[test]
+fn seats_that_no_sale_would_find_are_named_and_late_holds_are_no_breach() {
+    let stage = Stage::new();
+    hall(&stage);
+    let raw = &stage.raw;
+    raw.put("idempotency", record("late", "HELD", &["s6"], 1_000));
+    let mut item = seat("s6", 3, "HOLD", Some("late"));
+    item["hold_expires_at"] = n(1_000);
+    raw.put("inventory_seats", item);
+    let report = stage.verify(CLEAN);
+    assert_eq!(report["overdue_count"], 1);
+    assert_eq!(report["overdue"][0]["reservation_id"], "late");
+
+    let mut misplaced = seat("x1", 3, "AVAILABLE", None);
+    let right = misplaced["event_id"]["S"].as_str().unwrap().to_owned();
+    let keys = ["", "#1", "#2"].map(|tail| format!("{EVENT}{tail}"));
+    let wrong = keys.iter().find(|key| **key != right).unwrap();
+    misplaced["event_id"] = s(wrong);
+    raw.put("inventory_seats", misplaced);
+    raw.set("inventory_seats", key_of("s7", 3), "status", s("GONE"));
+    raw.delete("inventory_seats", key_of("s1", 3));
+    let wanted = [
+        ("SEAT_MISPLACED", "x1"),
+        ("SEAT_MISSING", "s1"),
+        ("UNREADABLE", "s7"),
+    ];
+    assert_eq!(told(&stage.verify(BREACHED)["breaches"]), sorted(&wanted));
+}
+
+// ---- While the sale runs ------------------------------------------------------------------------
+
+/// Verifies `times` while `step` runs over and over on threads of its own.
+#[track_caller]
+fn verify_during(stage: &Stage, times: usize, step: impl Fn(u64) + Send + Sync + 'static) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let made = Arc::new(AtomicU64::new(0));
+    let step = Arc::new(step);
+    let sellers: Vec<_> = (0..3)
+        .map(|_| {
+            let (stop, made, step) = (stop.clone(), made.clone(), step.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    step(made.fetch_add(1, Ordering::Relaxed));
+                }
+            })
+        })
+        .collect();
+    let mut seen = Vec::new();
+    for _ in 0..times {
+        let before = made.load(Ordering::Relaxed);
+        seen.push(stage.run(&["verify", EVENT]));
+        let sold = made.load(Ordering::Relaxed) - before;
+        assert!(sold > 3, "the sale stood still: {sold}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    sellers
+        .into_iter()
+        .for_each(|seller| seller.join().unwrap());
+    for ran in seen {
+        let fine = ran.code == CLEAN || ran.code == MOVING;
+        assert!(fine, "{:?}\n{}\n{}", ran.code, ran.out, ran.err);
+    }
+    stage.verify(CLEAN);
+}
+
+#[test]
+fn a_running_sale_of_units_is_no_breach_and_is_not_repaired() {
+    let stage = Stage::new();
+    stage.create("1000000", "2");
+    let raw = stage.raw;
+    // One transaction per sale, as lanes write them.
+    let sale = move |number: u64| {
+        let reservation = format!("r{number}");
+        let stripe = if number.is_multiple_of(2) {
+            EVENT.to_owned()
+        } else {
+            format!("{EVENT}#1")
+        };
+        let mut item = record(&reservation, "CONFIRMED", &[], FAR);
+        let fields = item.as_object_mut().unwrap();
+        fields.remove("seats");
+        fields.insert("qty".to_owned(), n(2));
+        fields.insert("draws".to_owned(), s(&format!("{}:2", number % 2)));
+        raw.call(
+            "TransactWriteItems",
+            json!({"TransactItems": [
+                {"Put": {"TableName": "idempotency", "Item": item}},
+                {"Update": {
+                    "TableName": "inventory",
+                    "Key": {"event_id": s(&stripe)},
+                    "UpdateExpression": "SET remaining = remaining - :n ADD version :o",
+                    "ExpressionAttributeValues": {":n": n(2), ":o": n(1)},
+                }},
+            ]}),
+        );
+    };
+    verify_during(&stage, 3, sale);
+
+    // While it moves nothing is planned, however wrong it is.
+    let stop = Arc::new(AtomicBool::new(false));
+    let selling = {
+        let stop = stop.clone();
+        std::thread::spawn(move || {
+            let mut number = 1_000_000;
+            while !stop.load(Ordering::Relaxed) {
+                sale(number);
+                number += 1;
+            }
+        })
+    };
+    stage
+        .raw
+        .add("inventory", json!({"event_id": s(EVENT)}), "remaining", 1);
+    let ran = stage.run(&["reconcile", EVENT, "--apply", "--json"]);
+    stop.store(true, Ordering::Relaxed);
+    selling.join().unwrap();
+    let reconciled: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(reconciled["plan"]["moving"], true, "{reconciled:#}");
+    assert_eq!(reconciled["done"], Value::Null);
+    stage.mends(&[("SET_REMAINING", "0")]);
+}
+
+#[test]
+fn a_running_sale_of_seats_is_no_breach() {
+    let stage = Stage::new();
+    hall(&stage);
+    let raw = stage.raw;
+    // Seats change hands in transactions, seat and record together: held, sold, refunded.
+    verify_during(&stage, 6, move |number| {
+        let id = format!("s{}", 4 + number % 8);
+        let buyer = format!("buyer{number}");
+        let seat_to = |from: &str, to: &str| {
+            let mut item = seat(&id, 3, to, Some(&buyer));
+            if to == "AVAILABLE" {
+                item = seat(&id, 3, to, None);
+            }
+            let mut put = json!({
+                "TableName": "inventory_seats", "Item": item,
+                "ConditionExpression": "#s = :f",
+                "ExpressionAttributeNames": {"#s": "status"},
+                "ExpressionAttributeValues": {":f": s(from)},
+            });
+            if from != "AVAILABLE" {
+                put["ConditionExpression"] = json!("#s = :f AND #r = :b");
+                put["ExpressionAttributeNames"]["#r"] = json!("reservation_id");
+                put["ExpressionAttributeValues"][":b"] = s(&buyer);
+            }
+            json!({"Put": put})
+        };
+        let record_to = |to: &str| json!({"Put": {"TableName": "idempotency", "Item": record(&buyer, to, &[&id], FAR)}});
+        let life = [
+            ("AVAILABLE", "HOLD", "HELD"),
+            ("HOLD", "SOLD", "CONFIRMED"),
+            ("SOLD", "AVAILABLE", "REFUNDED"),
+        ];
+        for (from, to, state) in life {
+            let write = json!({"TransactItems": [seat_to(from, to), record_to(state)]});
+            // Another buyer may have it.
+            if !raw.tries("TransactWriteItems", write) {
+                return;
+            }
+        }
+    });
+}

@@ -1,0 +1,109 @@
+//! What others do to the store meanwhile.
+
+use std::rc::Rc;
+
+use inventory_api::domain::ids::{Fingerprint, OrderId, ReservationId};
+use inventory_api::domain::transaction::{
+    Draw, Due, RecordWrite, ReservationState, StripeUpdate, Token, Transaction,
+};
+
+use super::super::broken::Broken;
+use super::{Bench, unix};
+
+impl Bench {
+    /// Another buyer takes from a stripe, if it has that much.
+    pub(crate) fn rival(&mut self, stripe: u16, units: u64) -> Result<(), Broken> {
+        if self.home.is_none() || stripe >= self.shape.stripes || units == 0 {
+            return Ok(());
+        }
+        self.rivals += 1;
+        let reservation: ReservationId = format!("rival-{}", self.rivals).parse().expect("legal");
+        let units = units as u32;
+        let write = RecordWrite {
+            fingerprint: Fingerprint::of_quantity(&self.event, units),
+            from: None,
+            due: Due::Any,
+            to: ReservationState::Confirmed,
+            qty: units,
+            draws: smallvec::smallvec![Draw { stripe, units }],
+            seats: None,
+            order: Some(OrderId::of(&reservation)),
+            payment_intent: String::new(),
+            expires_at: None,
+            reservation,
+        };
+        let update = StripeUpdate {
+            stripe,
+            take: u64::from(units),
+            give: 0,
+        };
+        self.rivals_write(vec![update], write)
+    }
+
+    /// Another reclaimer, or another node's caller, ends a hold: `over` or given up.
+    pub(crate) fn rival_ends(&mut self, which: usize, over: bool) -> Result<(), Broken> {
+        let held = |entry: &super::Entry| {
+            let id = &entry.operation.reservation;
+            let record = self.store.record(id)?;
+            (record.view.state == ReservationState::Held).then(|| (id.clone(), record.view.clone()))
+        };
+        let held: Vec<_> = self.entries.iter().filter_map(held).collect();
+        if held.is_empty() {
+            return Ok(());
+        }
+        let (reservation, view) = held[which % held.len()].clone();
+        self.rivals += 1;
+        let updates = view.draws.iter().map(|draw| StripeUpdate {
+            stripe: draw.stripe,
+            take: 0,
+            give: u64::from(draw.units),
+        });
+        let updates = updates.collect();
+        let write = RecordWrite {
+            reservation,
+            fingerprint: view.fingerprint,
+            from: Some(ReservationState::Held),
+            due: if over { Due::Over } else { Due::Any },
+            to: match over {
+                true => ReservationState::Expired,
+                false => ReservationState::Released,
+            },
+            qty: view.qty,
+            draws: view.draws,
+            seats: view.seats,
+            order: None,
+            payment_intent: String::new(),
+            expires_at: view.expires_at,
+        };
+        self.rivals_write(updates, write)
+    }
+
+    /// An operator blocks a seat, or puts it back.
+    pub(crate) fn rival_blocks(&mut self, which: usize) {
+        if !self.seats.is_empty() {
+            let seat = &self.seats[which % self.seats.len()];
+            self.store.block(&self.event, seat, self.now);
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.store.close(&self.event, self.now);
+    }
+
+    fn rivals_write(
+        &mut self,
+        stripes: Vec<StripeUpdate>,
+        write: RecordWrite,
+    ) -> Result<(), Broken> {
+        let sent = Transaction {
+            token: Token(u128::from(self.rivals)),
+            event: self.event.clone(),
+            seat_keys: self.shape.seat_keys,
+            stripes,
+            records: vec![write],
+            at: unix(self.now),
+        };
+        self.store.apply(&Rc::new(sent), self.now, |_| None)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,349 @@
+//! What the map knows, against a model that keeps a plain list and counts it anew each time.
+
+use std::collections::BTreeMap;
+
+use inventory_api::domain::ids::SeatId;
+use inventory_api::domain::question::{Counts, SectionStatus};
+use inventory_api::domain::seat_map::SeatMap;
+use inventory_api::domain::seats::{Price, Seat, SeatFacts, SeatState};
+use inventory_api::domain::time::{Micros, Now, UnixMillis};
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::house::{at, held, reservation, seat, sold};
+
+struct Known {
+    facts: SeatFacts,
+    state: Option<SeatState>,
+    learned: u64,
+}
+
+#[derive(Default)]
+struct Model {
+    seats: BTreeMap<SeatId, Known>,
+    read: u64,
+    clock: u64,
+}
+
+impl Model {
+    fn learn(&mut self, seat: &SeatId, state: Option<SeatState>, at: u64) {
+        if let Some(known) = self.seats.get_mut(seat)
+            && known.learned <= at
+        {
+            known.state = state;
+            known.learned = at;
+        }
+    }
+
+    fn refresh(&mut self, read: Vec<Seat>, began: u64) {
+        if began < self.read {
+            return;
+        }
+        self.read = began;
+        let mut told: BTreeMap<SeatId, Seat> =
+            read.into_iter().map(|s| (s.id.clone(), s)).collect();
+        self.seats.retain(|id, known| {
+            let later = known.learned > began;
+            match told.remove(id) {
+                None => later,
+                Some(seat) => {
+                    known.facts = seat.facts;
+                    if !later {
+                        known.state = Some(seat.state);
+                        known.learned = began;
+                    }
+                    true
+                }
+            }
+        });
+        for (id, seat) in told {
+            let known = Known {
+                facts: seat.facts,
+                state: Some(seat.state),
+                learned: began,
+            };
+            self.seats.insert(id, known);
+        }
+    }
+
+    /// By section, with those that have no seat any more.
+    fn sections(&self) -> BTreeMap<String, SectionStatus> {
+        let mut sections = BTreeMap::<String, SectionStatus>::new();
+        let mut prices = BTreeMap::<&str, Vec<&Price>>::new();
+        for known in self.seats.values() {
+            let name = &known.facts.section;
+            let section = sections.entry(name.clone()).or_default();
+            section.section = name.clone();
+            prices.entry(name).or_default().extend(&known.facts.price);
+            let Some(state) = &known.state else { continue };
+            let counts = &mut section.counts;
+            counts.total += 1;
+            *match state {
+                SeatState::Hold { until, .. } if until.0 > self.clock => &mut counts.held,
+                SeatState::Available | SeatState::Hold { .. } => &mut counts.available,
+                SeatState::Sold { .. } => &mut counts.sold,
+                SeatState::Blocked => &mut counts.blocked,
+            } += 1;
+        }
+        for (name, prices) in prices {
+            let (low, high) = (
+                prices.iter().min_by_key(|p| p.amount),
+                prices.iter().max_by_key(|p| p.amount),
+            );
+            if prices.iter().all(|p| p.currency == prices[0].currency) {
+                let range = low.zip(high).map(|(l, h)| ((*l).clone(), (*h).clone()));
+                sections.get_mut(name).unwrap().price = range;
+            }
+        }
+        sections
+    }
+}
+
+fn sum(sections: &BTreeMap<String, SectionStatus>) -> Counts {
+    let mut sum = Counts::default();
+    for section in sections.values() {
+        sum.total += section.counts.total;
+        sum.available += section.counts.available;
+        sum.held += section.counts.held;
+        sum.sold += section.counts.sold;
+        sum.blocked += section.counts.blocked;
+    }
+    sum
+}
+
+/// Seats that there can be. One seat moves to another place or price by `version`.
+fn candidate(n: usize, version: usize, state: SeatState) -> Seat {
+    let mut seat = seat(n % 3, n / 12, n, state);
+    if n.is_multiple_of(5) {
+        seat.facts.row = format!("{version}");
+    }
+    if n % 4 == 1 {
+        seat.facts.section = format!("section {}", version % 4);
+    }
+    seat.facts.price = (n % 3 > 0).then(|| Price {
+        amount: (n * 10 + version % 2) as i64,
+        currency: if n == 7 { "USD" } else { "KRW" }.to_owned(),
+    });
+    seat
+}
+
+const SEATS: usize = 40;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Pass(u64),
+    /// The clock of a caller that lags.
+    Lag(u64),
+    /// A seat, its state, and how long ago it was told.
+    Learn(usize, Option<SeatState>, u64),
+    /// How long ago the read began, which seats it tells of, of which version, their states, and
+    /// whether it came in pages, with what is learned meanwhile.
+    Refresh(
+        u64,
+        Vec<bool>,
+        usize,
+        Vec<SeatState>,
+        Option<(usize, Option<SeatState>)>,
+    ),
+    Pick(u32),
+}
+
+fn states() -> impl Strategy<Value = SeatState> {
+    prop_oneof![
+        2 => Just(SeatState::Available),
+        1 => Just(sold()),
+        1 => Just(SeatState::Blocked),
+        3 => (0_u64..3_000).prop_map(held),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let maybe = || prop::option::weighted(0.8, states());
+    let told = prop_oneof![
+        Just(vec![true; SEATS]),
+        prop::collection::vec(prop::bool::weighted(0.9), SEATS),
+        Just(vec![false; SEATS]),
+    ];
+    // Mostly the same house.
+    let version = prop_oneof![6 => Just(1_usize), 1 => 0_usize..4];
+    let meanwhile = prop::option::of((0..SEATS, maybe()));
+    let refresh = (
+        0_u64..60,
+        told,
+        version,
+        prop::collection::vec(states(), SEATS),
+        meanwhile,
+    );
+    prop_oneof![
+        3 => (0_u64..400).prop_map(Step::Pass),
+        1 => (0_u64..400).prop_map(Step::Lag),
+        8 => (0..SEATS + 2, maybe(), 0_u64..30).prop_map(|(n, s, ago)| Step::Learn(n, s, ago)),
+        3 => refresh.prop_map(|(ago, t, v, s, m)| Step::Refresh(ago, t, v, s, m)),
+        2 => (1_u32..6).prop_map(Step::Pick),
+    ]
+}
+
+fn id(n: usize) -> SeatId {
+    candidate(n, 0, sold()).id
+}
+
+fn same(map: &mut SeatMap, model: &Model, now: UnixMillis) -> Result<(), TestCaseError> {
+    let mut sections = model.sections();
+    prop_assert_eq!(map.counts(None, now), Some(sum(&sections)));
+    for (name, section) in &sections {
+        let there = (section.counts.total > 0).then_some(section.counts);
+        prop_assert_eq!(map.counts(Some(name), now), there);
+        prop_assert_eq!(map.remaining(Some(name), now), section.counts.available);
+        prop_assert_eq!(
+            map.status(Some(name), now),
+            there.map(|_| vec![section.clone()])
+        );
+    }
+    sections.retain(|_, section| section.counts.total > 0);
+    let status = map.status(None, now).unwrap();
+    prop_assert_eq!(status, sections.into_values().collect::<Vec<_>>());
+    for n in 0..SEATS + 2 {
+        let id = id(n);
+        let known = model.seats.get(&id).filter(|known| known.state.is_some());
+        let found = map.get(&id);
+        prop_assert_eq!(found.is_some(), known.is_some());
+        if let (Some(found), Some(known)) = (found, known) {
+            let seat = found.to_seat();
+            prop_assert_eq!(&seat.facts, &known.facts);
+            prop_assert_eq!(Some(seat.state), known.state.clone());
+            prop_assert_eq!(found.learned.0, known.learned);
+        }
+    }
+    prop_assert_eq!(map.counts(Some("section nowhere"), now), None);
+    prop_assert_eq!(map.status(Some("section nowhere"), now), None);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn counts_and_seats_are_those_of_a_plain_list(steps in prop::collection::vec(steps(), 1..40)) {
+        let (mut map, mut model) = (SeatMap::default(), Model::default());
+        let mut rng = SmallRng::seed_from_u64(1);
+        let mut now = 100_u64;
+        for step in steps {
+            let mut asked = now;
+            match step {
+                Step::Pass(ms) => {
+                    now += ms;
+                    asked = now;
+                }
+                Step::Lag(ms) => asked = now.saturating_sub(ms),
+                Step::Learn(n, state, ago) => {
+                    map.learn(&id(n), state.clone(), Micros(now - ago));
+                    model.learn(&id(n), state, now - ago);
+                }
+                Step::Refresh(ago, told, version, states, meanwhile) => {
+                    let began = now - ago;
+                    let told = (0..SEATS).filter(|n| told[*n]);
+                    let seats = told.map(|n| candidate(n, version, states[n].clone()));
+                    let seats: Vec<Seat> = seats.collect();
+                    if let Some((n, state)) = meanwhile {
+                        // Learned between two pages, so after the read began.
+                        now += 1;
+                        asked = now;
+                        let (first, second) = seats.split_at(seats.len() / 2);
+                        map.refresh_page(first.to_vec(), Micros(began));
+                        map.learn(&id(n), state.clone(), Micros(now));
+                        map.refresh_page(second.to_vec(), Micros(began));
+                        map.refresh_end(Micros(began));
+                        model.learn(&id(n), state, now);
+                    } else {
+                        map.refresh(seats.clone(), Micros(began));
+                    }
+                    model.refresh(seats, began);
+                }
+                Step::Pick(qty) => {
+                    let at = Now { mono: Micros(now), unix: UnixMillis(now) };
+                    let picked = map.pick(qty, None, at, &|_| false, &mut rng);
+                    model.clock = model.clock.max(now);
+                    let available = sum(&model.sections()).available;
+                    prop_assert_eq!(picked.is_some(), available >= u64::from(qty));
+                }
+            }
+            model.clock = model.clock.max(asked);
+            same(&mut map, &model, UnixMillis(asked))?;
+        }
+    }
+}
+
+#[test]
+fn known_taken_is_word_of_somebody_else_that_is_not_old() {
+    let me = reservation(1);
+    let other = reservation(0);
+    let mut map = SeatMap::new(vec![seat(0, 0, 0, SeatState::Available)], Micros(0));
+    let one = id_of(0);
+    let now = at(10_000);
+    assert!(!map.known_taken(&one, &me, now));
+    map.learn(&one, Some(sold()), at(9_000).mono);
+    assert!(map.known_taken(&one, &me, now));
+    assert!(!map.known_taken(&one, &other, now));
+    let old = Now {
+        mono: at(10_000).mono.plus(Micros(1)),
+        ..now
+    };
+    assert!(!map.known_taken(&one, &me, old));
+    map.learn(&one, Some(held(10_001)), now.mono);
+    assert!(map.known_taken(&one, &me, now));
+    assert!(!map.known_taken(&one, &other, now));
+    assert!(!map.known_taken(&one, &me, at(10_001)));
+    map.learn(&one, Some(SeatState::Blocked), now.mono);
+    assert!(map.known_taken(&one, &me, now) && map.known_taken(&one, &other, now));
+    map.learn(&one, None, now.mono);
+    assert!(!map.known_taken(&one, &me, now));
+    assert!(map.get(&one).is_none() && map.is_empty());
+    assert!(!map.known_taken(&id_of(1), &me, now));
+    // A read counts as told when it began.
+    map.refresh(vec![seat(0, 0, 0, sold())], at(10_500).mono);
+    assert!(map.known_taken(&one, &me, at(11_500)) && !map.known_taken(&one, &me, at(11_501)));
+}
+
+fn id_of(n: usize) -> SeatId {
+    seat(0, 0, n, sold()).id
+}
+
+#[test]
+fn reads_that_overlap_and_reads_that_repeat_themselves_do_no_harm() {
+    let house = |n: usize| (0..n).map(|n| seat(0, 0, n, SeatState::Available));
+    let mut map = SeatMap::default();
+    map.refresh_page(house(2).collect(), Micros(10));
+    // A later one takes its place, and what is left of the earlier is ignored.
+    map.refresh_page(house(3).chain(house(2)).collect(), Micros(20));
+    map.refresh_page(house(9).collect(), Micros(10));
+    map.refresh_end(Micros(10));
+    assert_eq!(map.len(), 0);
+    map.refresh_end(Micros(20));
+    assert_eq!((map.len(), map.read_began()), (3, Micros(20)));
+    map.refresh(house(3).chain(house(3)).collect(), Micros(30));
+    let moved = || seat(0, 4, 1, sold());
+    let mut again = moved();
+    again.id = id_of(1);
+    map.refresh(house(3).chain([again.clone(), again]).collect(), Micros(40));
+    assert_eq!(map.len(), 3);
+    // One that ends without a page tells of nothing.
+    map.refresh_end(Micros(50));
+    assert!(map.is_empty() && map.status(None, UnixMillis(0)) == Some(vec![]));
+    assert_eq!(map.left_out(), 0);
+}
+
+#[test]
+fn memory_is_about_a_hundred_bytes_a_seat_and_its_texts() {
+    let seats: Vec<Seat> = (0..50_000)
+        .map(|n| seat(n / 5_000, n / 50 % 100, n % 50, SeatState::Available))
+        .collect();
+    let mut map = SeatMap::new(seats.clone(), Micros(0));
+    let empty = map.bytes() / 50_000;
+    for seat in &seats {
+        map.learn(&seat.id, Some(sold()), Micros(1));
+    }
+    let full = map.bytes() / 50_000;
+    assert!((80..=130).contains(&empty), "{empty}");
+    assert!((120..=180).contains(&full), "{full}");
+}

@@ -1,0 +1,137 @@
+//! Many who ask at once: they must not meet at one place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use inventory_api::domain::seat_map::SeatMap;
+use inventory_api::limits;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::house::{House, Place, at, place, sold};
+
+fn pick(map: &mut SeatMap, qty: u32, ms: u64, rng: &mut SmallRng) -> Option<Vec<Place>> {
+    let picked = map.pick(qty, None, at(ms), &|_| false, rng)?;
+    Some(picked.iter().map(place).collect())
+}
+
+#[test]
+fn two_hundred_who_ask_before_anything_is_held_get_different_seats() {
+    // Plenty; as many as are asked for; and the same in rows that pairs do not fill.
+    for (rows, seats) in [(40, 25), (20, 20), (20, 21), (25, 16), (134, 3)] {
+        for seed in 0..10 {
+            let mut map = House::empty(1, rows, seats).map();
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let mut taken = BTreeSet::new();
+            for n in 0..200 {
+                // All within the age of an offer.
+                let picked = pick(&mut map, 2, 1_000 + n, &mut rng).unwrap();
+                for place in picked {
+                    assert!(
+                        taken.insert(place),
+                        "{place:?} twice, {rows} rows of {seats}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_offer_is_kept_from_others_for_its_age_and_no_longer() {
+    let age = limits::SEAT_OFFER_AGE.as_millis() as u64;
+    let mut map = House::empty(1, 1, 4).map();
+    let mut rng = SmallRng::seed_from_u64(1);
+    let first = pick(&mut map, 2, 1_000, &mut rng).unwrap();
+    let second = pick(&mut map, 2, 1_000 + age - 1, &mut rng).unwrap();
+    assert!(first.iter().all(|place| !second.contains(place)));
+    // The first offer has lapsed, the second has not.
+    assert_eq!(pick(&mut map, 2, 1_000 + age, &mut rng).unwrap(), first);
+    // All are offered: better those than none, and that counts anew.
+    assert!(pick(&mut map, 4, 1_000 + age + 1, &mut rng).is_some());
+    assert_eq!(pick(&mut map, 5, 1_000 + age + 2, &mut rng), None);
+}
+
+#[test]
+fn offers_survive_a_read_and_a_house_laid_out_anew() {
+    let mut house = House::empty(1, 1, 4);
+    let mut map = house.map();
+    let mut rng = SmallRng::seed_from_u64(1);
+    let first = pick(&mut map, 2, 1_000, &mut rng).unwrap();
+    map.refresh(house.seats(), at(1_010).mono);
+    house.0.push(vec![vec![false; 3]]);
+    map.refresh(house.seats(), at(1_020).mono);
+    assert_eq!(map.len(), 7);
+    let second = pick(&mut map, 2, 1_030, &mut rng).unwrap();
+    assert!(first.iter().all(|place| !second.contains(place)));
+    // And lapse all the same.
+    assert_eq!(pick(&mut map, 2, 1_300, &mut rng).unwrap(), first);
+}
+
+/// How often each row was the first choice, nothing being offered: as on as many nodes, each with
+/// a map of its own.
+fn first_choices(map: &mut SeatMap, times: u64) -> BTreeMap<(usize, usize), u64> {
+    let mut rng = SmallRng::seed_from_u64(7);
+    let mut rows = BTreeMap::new();
+    for n in 0..times {
+        let picked = pick(map, 2, 1_000 + n * 1_000, &mut rng).unwrap();
+        *rows.entry((picked[0].0, picked[0].1)).or_default() += 1;
+    }
+    rows
+}
+
+#[test]
+fn a_crowd_spreads_over_the_rows_a_little_more_to_the_front() {
+    let mut map = House::empty(2, 20, 25).map();
+    let rows = first_choices(&mut map, 20_000);
+    assert_eq!(rows.len(), 40);
+    // 500 each without a weight: from 667 at the front to 333 at the back.
+    assert!(rows.values().all(|n| (250..=760).contains(n)), "{rows:?}");
+    let front: u64 = (0..2).map(|section| rows[&(section, 0)]).sum();
+    let back: u64 = (0..2).map(|section| rows[&(section, 19)]).sum();
+    let weight = front as f64 / back as f64;
+    assert!((1.6..=2.4).contains(&weight), "{weight}: {rows:?}");
+}
+
+#[test]
+fn rows_behind_sold_out_ones_are_not_the_choice_of_all() {
+    let mut house = House::empty(1, 50, 20);
+    house.0[0][..40].fill(vec![false; 20]);
+    let rows = first_choices(&mut house.map(), 2_000);
+    assert_eq!(rows.len(), 10);
+    assert!(rows.values().all(|n| (90..=330).contains(n)), "{rows:?}");
+
+    // The same when they are sold out by what was learned, seat by seat.
+    let house = House::empty(1, 50, 20);
+    let mut map = house.map();
+    for seat in house.seats() {
+        if place(&seat.id).1 < 40 {
+            map.learn(&seat.id, Some(sold()), at(1).mono);
+        }
+    }
+    let rows = first_choices(&mut map, 2_000);
+    assert!(rows.values().all(|n| (90..=330).contains(n)), "{rows:?}");
+}
+
+#[test]
+fn a_house_without_rows_has_no_place_that_all_choose() {
+    let mut map = House::empty(1, 1, 5_000).map();
+    let mut rng = SmallRng::seed_from_u64(7);
+    let mut places = BTreeMap::<Place, u64>::new();
+    for n in 0..1_000 {
+        let picked = pick(&mut map, 2, 1_000 + n * 1_000, &mut rng).unwrap();
+        *places.entry(picked[0]).or_default() += 1;
+    }
+    assert!(places.len() > 700, "{}", places.len());
+    // What is left before and after is never a single seat.
+    assert!(places.keys().all(|(_, _, n)| *n != 1 && *n != 4_997));
+
+    // Nor when every run is a short one.
+    let mut house = House::empty(1, 1, 5_000);
+    (0..5_000).step_by(5).for_each(|n| house.0[0][0][n] = false);
+    let mut map = house.map();
+    let mut places = BTreeSet::new();
+    for n in 0..1_000 {
+        places.insert(pick(&mut map, 2, 1_000 + n * 1_000, &mut rng).unwrap());
+    }
+    assert!(places.len() > 400, "{}", places.len());
+}

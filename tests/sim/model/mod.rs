@@ -1,0 +1,514 @@
+//! The store as a map: all-or-nothing conditional writes, every failing condition told in order
+//! with what is stored, and a memory of request tokens. What DynamoDB promises, and no more.
+//!
+//! It also checks what every transaction sent must obey, and remembers each item over time, so that
+//! answers can be held against what was there.
+//!
+//! What the domain decides by its rules is written out here once more, from the rules that clients
+//! rely on: a mistake in the domain's table shows.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod.rs` | the items, the conditions and what a write does |
+//! | `legal.rs` | what every transaction must obey, whatever becomes of it |
+//! | `due.rs` | what a caller must be told because of a record |
+//! | `past.rs` | what was there at an instant, or during a span |
+//! | `whole.rs` | the invariants over everything that is stored |
+
+mod due;
+mod legal;
+mod past;
+mod whole;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use inventory_api::domain::ids::{EventId, ReservationId, SeatId};
+use inventory_api::domain::seats::{Seat, SeatFacts, SeatState};
+use inventory_api::domain::time::{Micros, UnixMillis};
+use inventory_api::domain::transaction::{
+    Due, EventRead, Outcome, Reason, RecordView, RecordWrite, ReservationState, SeatsRead,
+    StripeUpdate, StripeView, Transaction, Unreadable,
+};
+
+use super::broken::{Broken, must};
+pub(crate) use due::{Ask, says};
+
+/// DynamoDB remembers a request token for ten minutes.
+pub(crate) const TOKEN_MEMORY: Micros = Micros::from_millis(600_000);
+
+/// A reservation of this prefix makes the store refuse the whole body without saying why.
+pub(crate) const POISON: &str = "poison-";
+/// One of this prefix makes the store call its own action invalid.
+pub(crate) const INVALID: &str = "invalid-";
+/// One of this prefix has a record that nobody here wrote.
+pub(crate) const ALIEN: &str = "alien-";
+
+/// What a step of a record does to stock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moves {
+    Takes,
+    Keeps,
+    Gives,
+    Nothing,
+}
+
+/// The steps there are.
+fn moves(write: &RecordWrite) -> Option<Moves> {
+    use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+    Some(match (write.from, write.to) {
+        (None, Held | Confirmed) | (Some(Expired), Confirmed) => Moves::Takes,
+        (None, Released) => Moves::Nothing,
+        (Some(Held), Confirmed) => Moves::Keeps,
+        (Some(Held), Released | Expired) | (Some(Confirmed), Refunded) => Moves::Gives,
+        _ => return None,
+    })
+}
+
+/// The seats that a step of a record changes.
+fn seats_of(write: &RecordWrite) -> &[SeatId] {
+    match moves(write) {
+        None | Some(Moves::Nothing) => &[],
+        Some(_) => write.seats.as_deref().unwrap_or_default(),
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct StoredRecord {
+    pub(crate) event: EventId,
+    pub(crate) view: RecordView,
+    /// What it was from each instant on; the last is what it is.
+    pub(crate) past: Vec<(Micros, RecordView)>,
+}
+
+#[derive(Debug)]
+struct StoredSeat {
+    facts: SeatFacts,
+    state: SeatState,
+    past: Vec<(Micros, SeatState)>,
+}
+
+#[derive(Debug)]
+struct Event {
+    stripes: Vec<StripeView>,
+    /// Units of held and confirmed records, per stripe.
+    sold: Vec<u64>,
+    seats: BTreeMap<SeatId, StoredSeat>,
+    /// What each stripe had from each instant on.
+    past: Vec<(Micros, Vec<u64>)>,
+    closed: Option<Micros>,
+}
+
+impl Event {
+    fn note(&mut self, now: Micros) {
+        let remaining = self.stripes.iter().map(|s| s.remaining).collect();
+        self.past.push((now, remaining));
+    }
+
+    fn set_seat(&mut self, seat: &SeatId, state: SeatState, now: Micros) {
+        if let Some(stored) = self.seats.get_mut(seat) {
+            stored.past.push((now, state.clone()));
+            stored.state = state;
+        }
+    }
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(crate) struct Store {
+    events: BTreeMap<EventId, Event>,
+    records: BTreeMap<ReservationId, StoredRecord>,
+    /// Tokens of applied transactions, until when they are remembered.
+    applied: BTreeMap<u128, Micros>,
+    /// Every body ever sent, to hold a repeat against.
+    bodies: BTreeMap<u128, Rc<Transaction>>,
+    /// Tries still on their way although their sender has given up, by token.
+    in_progress: BTreeMap<u128, u32>,
+    token_memory: Micros,
+}
+
+impl Store {
+    /// `token_memory` is [`TOKEN_MEMORY`], or less for an engine that forgets at a restart.
+    pub(crate) fn new(token_memory: Micros) -> Self {
+        Self {
+            events: BTreeMap::new(),
+            records: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            bodies: BTreeMap::new(),
+            in_progress: BTreeMap::new(),
+            token_memory,
+        }
+    }
+
+    /// An event with one stripe per capacity given.
+    pub(crate) fn create(&mut self, event: &EventId, capacities: &[u64]) {
+        self.put_event(event, capacities, 0, Vec::new());
+    }
+
+    /// An event with these seats, which are spread over so many keys.
+    pub(crate) fn create_seated(&mut self, event: &EventId, keys: u16, seats: Vec<Seat>) {
+        self.put_event(event, &[0], keys, seats);
+    }
+
+    fn put_event(&mut self, event: &EventId, capacities: &[u64], keys: u16, seats: Vec<Seat>) {
+        let stripe = |(index, capacity): (usize, &u64)| StripeView {
+            capacity: *capacity,
+            remaining: *capacity,
+            version: 1,
+            stripes: (index == 0).then_some(capacities.len() as u16),
+            seat_keys: if index == 0 { keys } else { 0 },
+            closed: false,
+        };
+        let seats = seats.into_iter().map(|seat| {
+            let stored = StoredSeat {
+                facts: seat.facts,
+                past: vec![(Micros(0), seat.state.clone())],
+                state: seat.state,
+            };
+            (seat.id, stored)
+        });
+        let mut created = Event {
+            stripes: capacities.iter().enumerate().map(stripe).collect(),
+            sold: vec![0; capacities.len()],
+            seats: seats.collect(),
+            past: Vec::new(),
+            closed: None,
+        };
+        created.note(Micros(0));
+        self.events.insert(event.clone(), created);
+    }
+
+    // ---- What an operator does ------------------------------------------------------------------
+
+    pub(crate) fn restock(&mut self, event: &EventId, stripe: u16, units: u64, now: Micros) {
+        if let Some(event) = self.events.get_mut(event)
+            && let Some(item) = event.stripes.get_mut(usize::from(stripe))
+        {
+            item.capacity += units;
+            item.remaining += units;
+            item.version += 1;
+            event.note(now);
+        }
+    }
+
+    /// From now on no new reservations.
+    pub(crate) fn close(&mut self, event: &EventId, now: Micros) {
+        if let Some(event) = self.events.get_mut(event) {
+            event.stripes.iter_mut().for_each(|item| item.closed = true);
+            event.closed.get_or_insert(now);
+        }
+    }
+
+    /// Takes a free seat out of the sale, or puts a blocked one back in.
+    pub(crate) fn block(&mut self, event: &EventId, seat: &SeatId, now: Micros) {
+        let Some(event) = self.events.get_mut(event) else {
+            return;
+        };
+        let changed = match event.seats.get(seat).map(|seat| &seat.state) {
+            Some(SeatState::Available) => SeatState::Blocked,
+            Some(SeatState::Blocked) => SeatState::Available,
+            _ => return,
+        };
+        event.set_seat(seat, changed, now);
+    }
+
+    // ---- Tokens ---------------------------------------------------------------------------------
+
+    pub(crate) fn begin(&mut self, token: u128) {
+        *self.in_progress.entry(token).or_default() += 1;
+    }
+
+    pub(crate) fn end(&mut self, token: u128) {
+        if let Some(tries) = self.in_progress.get_mut(&token) {
+            *tries = tries.saturating_sub(1);
+        }
+    }
+
+    pub(crate) fn is_in_progress(&self, token: u128) -> bool {
+        self.in_progress.get(&token).is_some_and(|tries| *tries > 0)
+    }
+
+    /// Whether a transaction of this token was applied, as far as the store still knows.
+    pub(crate) fn remembers(&self, token: u128, now: Micros) -> bool {
+        self.applied.get(&token).is_some_and(|until| *until > now)
+    }
+
+    // ---- Reads ----------------------------------------------------------------------------------
+
+    /// All stripes at this instant.
+    pub(crate) fn read(&self, event: &EventId) -> EventRead {
+        match self.events.get(event) {
+            Some(event) => EventRead::Found(event.stripes.clone()),
+            None => EventRead::NotFound,
+        }
+    }
+
+    pub(crate) fn read_record(
+        &self,
+        reservation: &ReservationId,
+    ) -> Result<Option<RecordView>, Unreadable> {
+        if reservation.as_str().starts_with(ALIEN) {
+            return Err(Unreadable);
+        }
+        Ok(self.records.get(reservation).map(|r| r.view.clone()))
+    }
+
+    /// All seats at this instant.
+    pub(crate) fn read_seats(&self, event: &EventId) -> SeatsRead {
+        let seats = self.events.get(event).into_iter().flat_map(|e| &e.seats);
+        let seat = |(id, stored): (&SeatId, &StoredSeat)| Seat {
+            id: id.clone(),
+            facts: stored.facts.clone(),
+            state: stored.state.clone(),
+        };
+        SeatsRead::Found(seats.map(seat).collect())
+    }
+
+    /// The holds that are past their time, as the index of expiries tells.
+    pub(crate) fn due_holds(&self, unix: UnixMillis) -> Vec<(EventId, ReservationId, RecordView)> {
+        let due = |view: &RecordView| {
+            view.state == ReservationState::Held && view.expires_at.is_some_and(|at| at <= unix)
+        };
+        let found = self.records.iter().filter(|(_, r)| due(&r.view));
+        found
+            .map(|(id, r)| (r.event.clone(), id.clone(), r.view.clone()))
+            .collect()
+    }
+
+    /// When the first of the holds ends.
+    pub(crate) fn first_expiry(&self) -> Option<UnixMillis> {
+        let held = |r: &&StoredRecord| r.view.state == ReservationState::Held;
+        let held = self.records.values().filter(held);
+        held.filter_map(|r| r.view.expires_at).min()
+    }
+
+    pub(crate) fn record(&self, reservation: &ReservationId) -> Option<&StoredRecord> {
+        self.records.get(reservation)
+    }
+
+    // ---- Writes ---------------------------------------------------------------------------------
+
+    /// Applies the transaction, or tells why not. `meddle` may put a reason of its own in the
+    /// place of an action's, which then cancels.
+    pub(crate) fn apply(
+        &mut self,
+        transaction: &Rc<Transaction>,
+        now: Micros,
+        mut meddle: impl FnMut(usize) -> Option<Reason>,
+    ) -> Result<Outcome, Broken> {
+        self.inspect(transaction)?;
+        let token = transaction.token.0;
+        if self.remembers(token, now) {
+            return Ok(Outcome::Committed);
+        }
+        if transaction.records.iter().any(|r| is(r, POISON)) {
+            return Ok(Outcome::Rejected);
+        }
+        let mut reasons = self.reasons(transaction);
+        for (action, reason) in reasons.iter_mut().enumerate() {
+            if let Some(other) = meddle(action) {
+                *reason = other;
+            }
+        }
+        if reasons.iter().any(|reason| *reason != Reason::Fine) {
+            return Ok(Outcome::Cancelled(reasons));
+        }
+        self.write(transaction, now)?;
+        self.applied.insert(token, now.plus(self.token_memory));
+        Ok(Outcome::Committed)
+    }
+
+    /// What the store would say to each action: stripes, records, then the seats of each record.
+    fn reasons(&self, transaction: &Transaction) -> Vec<Reason> {
+        let stripes = transaction.stripes.iter();
+        let records = transaction.records.iter();
+        let seats = transaction.records.iter().flat_map(|record| {
+            let seats = seats_of(record).iter();
+            seats.map(move |seat| self.of_seat(&transaction.event, record, seat))
+        });
+        stripes
+            .map(|update| self.of_stripe(&transaction.event, update))
+            .chain(records.map(|record| self.of_record(record, transaction.at)))
+            .chain(seats)
+            .collect()
+    }
+
+    fn of_stripe(&self, event: &EventId, update: &StripeUpdate) -> Reason {
+        let event = self.events.get(event);
+        let item = event.and_then(|event| event.stripes.get(usize::from(update.stripe)));
+        let Some(item) = item else {
+            return Reason::Stripe(None);
+        };
+        let is_open = update.take == 0 || !item.closed;
+        if is_open && item.remaining + update.give >= update.take {
+            Reason::Fine
+        } else {
+            Reason::Stripe(Some(*item))
+        }
+    }
+
+    fn of_record(&self, write: &RecordWrite, at: UnixMillis) -> Reason {
+        if is(write, INVALID) {
+            return Reason::Invalid;
+        }
+        if is(write, ALIEN) {
+            return Reason::RecordUnreadable;
+        }
+        let stored = self.records.get(&write.reservation).map(|r| &r.view);
+        match (stored, write.from) {
+            (None, None) => Reason::Fine,
+            (None, Some(_)) => Reason::RecordMissing,
+            (Some(stored), from) => {
+                let in_time = match write.due {
+                    Due::Any => true,
+                    Due::Over => stored.expires_at.is_some_and(|end| end <= at),
+                    Due::Ahead => stored.expires_at.is_some_and(|end| end > at),
+                };
+                if from == Some(stored.state) && in_time {
+                    Reason::Fine
+                } else {
+                    Reason::Record(stored.clone())
+                }
+            }
+        }
+    }
+
+    fn of_seat(&self, event: &EventId, write: &RecordWrite, seat: &SeatId) -> Reason {
+        let event = self.events.get(event);
+        let Some(stored) = event.and_then(|event| event.seats.get(seat)) else {
+            return Reason::Seat(None);
+        };
+        let mine = &write.reservation;
+        let as_needed = match (&stored.state, write.from) {
+            (SeatState::Available, None | Some(ReservationState::Expired)) => true,
+            (SeatState::Hold { reservation, .. }, Some(ReservationState::Held)) => {
+                reservation == mine
+            }
+            (SeatState::Sold { reservation }, Some(ReservationState::Confirmed)) => {
+                reservation == mine
+            }
+            _ => false,
+        };
+        if as_needed {
+            Reason::Fine
+        } else {
+            Reason::Seat(Some(stored.state.clone()))
+        }
+    }
+
+    fn write(&mut self, transaction: &Transaction, now: Micros) -> Result<(), Broken> {
+        let at = transaction.at;
+        for write in &transaction.records {
+            self.gives_what_it_has(write)?;
+            let stored = self.records.get(&write.reservation);
+            let view = written(write, stored.map(|r| &r.view), at);
+            let stored = self
+                .records
+                .entry(write.reservation.clone())
+                .or_insert_with(|| StoredRecord {
+                    event: transaction.event.clone(),
+                    view: view.clone(),
+                    past: Vec::new(),
+                });
+            must!(
+                stored.event == transaction.event,
+                "{} of {} was changed as one of {}",
+                write.reservation,
+                stored.event,
+                transaction.event
+            );
+            stored.past.push((now, view.clone()));
+            stored.view = view;
+        }
+        if let Some(event) = self.events.get_mut(&transaction.event) {
+            for update in &transaction.stripes {
+                let stripe = usize::from(update.stripe);
+                let item = &mut event.stripes[stripe];
+                item.remaining = item.remaining + update.give - update.take;
+                item.version += 1;
+                let sold = (event.sold[stripe] + update.take).checked_sub(update.give);
+                must!(
+                    sold.is_some(),
+                    "more given back to {}#{stripe} than was sold",
+                    transaction.event
+                );
+                event.sold[stripe] = sold.unwrap_or_default();
+            }
+            if !transaction.stripes.is_empty() {
+                event.note(now);
+            }
+            for write in &transaction.records {
+                for seat in seats_of(write) {
+                    event.set_seat(seat, seat_written(write), now);
+                }
+            }
+        }
+        self.conserved(&transaction.event)
+    }
+
+    /// What goes back is what the record says, and what is kept is not touched.
+    fn gives_what_it_has(&self, write: &RecordWrite) -> Result<(), Broken> {
+        if !matches!(moves(write), Some(Moves::Gives | Moves::Keeps)) {
+            return Ok(());
+        }
+        let Some(stored) = self.records.get(&write.reservation) else {
+            return Ok(());
+        };
+        let gives = moves(write) == Some(Moves::Gives);
+        must!(
+            !gives || write.draws == stored.view.draws,
+            "{write:?} gives back what {:?} does not have",
+            stored.view
+        );
+        must!(
+            write.seats == stored.view.seats,
+            "{write:?} is about other seats than {:?}",
+            stored.view
+        );
+        Ok(())
+    }
+}
+
+/// The record after a write: a new one is put whole, of one that is there only what the step is
+/// about changes.
+fn written(write: &RecordWrite, stored: Option<&RecordView>, at: UnixMillis) -> RecordView {
+    let Some(stored) = stored else {
+        return RecordView {
+            fingerprint: write.fingerprint,
+            state: write.to,
+            order: write.order,
+            qty: write.qty,
+            draws: write.draws.clone(),
+            seats: write.seats.clone(),
+            expires_at: write.expires_at,
+            at,
+        };
+    };
+    let mut view = stored.clone();
+    view.state = write.to;
+    view.at = at;
+    if write.to == ReservationState::Confirmed {
+        view.order = write.order;
+    }
+    if moves(write) == Some(Moves::Takes) {
+        view.draws = write.draws.clone();
+        view.seats = write.seats.clone();
+    }
+    view
+}
+
+fn seat_written(write: &RecordWrite) -> SeatState {
+    let reservation = write.reservation.clone();
+    match write.to {
+        ReservationState::Held => SeatState::Hold {
+            reservation,
+            until: write.expires_at.unwrap_or_default(),
+        },
+        ReservationState::Confirmed => SeatState::Sold { reservation },
+        _ => SeatState::Available,
+    }
+}
+
+fn is(write: &RecordWrite, prefix: &str) -> bool {
+    write.reservation.as_str().starts_with(prefix)
+}

@@ -1,0 +1,167 @@
+//! What was there at an instant, or during a span.
+
+use inventory_api::domain::answer::{Answer, Released};
+use inventory_api::domain::ids::{EventId, ReservationId, SeatId};
+use inventory_api::domain::rules::LateCommit;
+use inventory_api::domain::seats::SeatState;
+use inventory_api::domain::time::{Micros, UnixMillis};
+use inventory_api::domain::transaction::{RecordView, ReservationState};
+
+use super::{Ask, Event, Store, StoredSeat, says};
+
+/// The values that held at some instant of the span, each with the instant it began.
+fn during<T>(past: &[(Micros, T)], from: Micros, to: Micros) -> &[(Micros, T)] {
+    let first = past.partition_point(|(at, _)| *at < from);
+    let last = past.partition_point(|(at, _)| *at <= to);
+    // The one that was in force when the span began.
+    &past[first.saturating_sub(1)..last]
+}
+
+impl Store {
+    pub(crate) fn exists(&self, event: &EventId) -> bool {
+        self.events.contains_key(event)
+    }
+
+    pub(crate) fn is_seated(&self, event: &EventId) -> bool {
+        let event = self.events.get(event);
+        event.is_some_and(|event| event.stripes[0].seat_keys > 0)
+    }
+
+    pub(crate) fn closed_at(&self, event: &EventId) -> Option<Micros> {
+        self.events.get(event)?.closed
+    }
+
+    /// Units over all stripes.
+    pub(crate) fn remaining(&self, event: &EventId) -> u64 {
+        let stripes = self.events.get(event).map(|event| &event.stripes);
+        stripes.into_iter().flatten().map(|s| s.remaining).sum()
+    }
+
+    /// Every sum of `remaining` that held at some instant of the span.
+    pub(crate) fn remaining_during(
+        &self,
+        event: &EventId,
+        from: Micros,
+        to: Micros,
+    ) -> impl Iterator<Item = u64> + '_ {
+        let past = self.events.get(event).map_or(&[][..], |e| &e.past);
+        let seen = during(past, from, to).iter();
+        seen.map(|(_, stripes)| stripes.iter().sum())
+    }
+
+    /// The least that a look at one stripe after the other can find during the span.
+    pub(crate) fn least_during(&self, event: &EventId, from: Micros, to: Micros) -> u64 {
+        let Some(event) = self.events.get(event) else {
+            return 0;
+        };
+        let seen = during(&event.past, from, to);
+        let least = |stripe: usize| seen.iter().map(|(_, left)| left[stripe]).min().unwrap_or(0);
+        (0..event.stripes.len()).map(least).sum()
+    }
+
+    /// Every state of the record during the span; `None` first if it was not there yet.
+    pub(crate) fn record_during(
+        &self,
+        reservation: &ReservationId,
+        from: Micros,
+        to: Micros,
+    ) -> Vec<Option<(&EventId, &RecordView)>> {
+        let Some(stored) = self.records.get(reservation) else {
+            return vec![None];
+        };
+        let was_none = stored.past[0].0 > from;
+        let seen = during(&stored.past, from, to).iter();
+        let views = seen.map(|(_, view)| Some((&stored.event, view)));
+        was_none.then_some(None).into_iter().chain(views).collect()
+    }
+
+    /// Whether `answer` is what a caller must be told who asked at `from` and is told at `to`: by
+    /// what the record was at some instant between, and a clock of that span.
+    pub(crate) fn explains(
+        &self,
+        ask: Ask<'_>,
+        answer: &Answer,
+        (from, to): (Micros, Micros),
+        clock: impl Fn(Micros) -> UnixMillis,
+        late: LateCommit,
+    ) -> bool {
+        let mut plain = answer.clone();
+        if let Answer::Released { how, .. } = &mut plain {
+            if !self.was_released(ask.reservation, *how) {
+                return false;
+            }
+            *how = Released::Before;
+        }
+        let states = self.record_during(ask.reservation, from, to);
+        // A hold that was written since, for this call or an equal one, is told as it was written,
+        // even when that took longer than it was meant to last.
+        let written_since = states.first().is_some_and(Option::is_none);
+        let earliest = match written_since {
+            true => UnixMillis(0),
+            false => clock(from),
+        };
+        let clocks = [earliest, clock(to)];
+        states.into_iter().any(|state| {
+            let mut said = clocks.iter().map(|clock| says(ask, state, *clock, late));
+            said.any(|said| said.as_ref() == Some(&plain))
+        })
+    }
+
+    /// Whether the record came to be given up like that.
+    fn was_released(&self, reservation: &ReservationId, how: Released) -> bool {
+        let past = self.records.get(reservation).map_or(&[][..], |r| &r.past);
+        let states: Vec<_> = past.iter().map(|(_, view)| view.state).collect();
+        match how {
+            Released::Now => {
+                states.ends_with(&[ReservationState::Held, ReservationState::Released])
+            }
+            Released::NeverWas => states == [ReservationState::Released],
+            Released::Before => true,
+        }
+    }
+
+    /// Whether the record was ever this.
+    pub(crate) fn was(&self, reservation: &ReservationId, view: &RecordView) -> bool {
+        let past = self.records.get(reservation).map_or(&[][..], |r| &r.past);
+        past.iter().any(|(_, was)| was == view)
+    }
+
+    /// Every state of a seat during the span, with the instant it began; none of a seat there is
+    /// not.
+    pub(crate) fn seat_during(
+        &self,
+        event: &EventId,
+        seat: &SeatId,
+        from: Micros,
+        to: Micros,
+    ) -> &[(Micros, SeatState)] {
+        let event = self.events.get(event);
+        let stored = event.and_then(|event| event.seats.get(seat));
+        stored.map_or(&[], |stored| during(&stored.past, from, to))
+    }
+
+    pub(crate) fn section_of(&self, event: &EventId, seat: &SeatId) -> Option<&str> {
+        let stored = self.events.get(event)?.seats.get(seat)?;
+        Some(&stored.facts.section)
+    }
+
+    /// How many seats could be had during the whole of the span.
+    pub(crate) fn free_throughout(
+        &self,
+        event: &EventId,
+        section: Option<&str>,
+        from: Micros,
+        to: Micros,
+    ) -> usize {
+        let free = |stored: &&StoredSeat| {
+            let seen = during(&stored.past, from, to);
+            seen.iter().all(|(_, state)| *state == SeatState::Available)
+        };
+        let seats = self.events.get(event).map(|event: &Event| &event.seats);
+        let seats = seats.into_iter().flat_map(|seats| seats.values());
+        seats
+            .filter(|stored| section.is_none_or(|section| stored.facts.section == section))
+            .filter(free)
+            .count()
+    }
+}

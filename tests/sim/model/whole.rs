@@ -1,0 +1,112 @@
+//! The invariants over everything that is stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use inventory_api::domain::ids::{EventId, OrderId, SeatId};
+use inventory_api::domain::seats::SeatState;
+use inventory_api::domain::transaction::ReservationState;
+
+use super::super::broken::{Broken, must};
+use super::{Store, StoredRecord};
+
+impl Store {
+    /// Per stripe: capacity = remaining + units of held and confirmed records. The running sums are
+    /// cheap enough for every write.
+    pub(super) fn conserved(&self, event: &EventId) -> Result<(), Broken> {
+        let Some(found) = self.events.get(event) else {
+            return Ok(());
+        };
+        for (index, (item, sold)) in found.stripes.iter().zip(&found.sold).enumerate() {
+            must!(
+                item.capacity == item.remaining + sold,
+                "{event}#{index} oversold or leaked: capacity {} != remaining {} + sold {sold}",
+                item.capacity,
+                item.remaining
+            );
+        }
+        Ok(())
+    }
+
+    /// The same from the records themselves, and every seat against the record that has it.
+    pub(crate) fn conserved_in_full(&self) -> Result<(), Broken> {
+        let mut sold: BTreeMap<(&EventId, u16), u64> = BTreeMap::new();
+        let mut orders = BTreeSet::new();
+        for (id, record) in &self.records {
+            if let Some(order) = record.view.order {
+                must!(
+                    order == OrderId::of(id) && orders.insert(order.to_text()),
+                    "{id} has an order that is not its own"
+                );
+            }
+            if !has_stock(record) {
+                continue;
+            }
+            let units: u32 = record.view.draws.iter().map(|d| d.units).sum();
+            let seats = record.view.seats.as_ref().map_or(0, |seats| seats.len());
+            must!(
+                units as usize + seats == record.view.qty as usize,
+                "{id} has {units} units and {seats} seats of {}",
+                record.view.qty
+            );
+            for draw in &record.view.draws {
+                *sold.entry((&record.event, draw.stripe)).or_default() += u64::from(draw.units);
+            }
+        }
+        for (id, event) in &self.events {
+            self.conserved(id)?;
+            for (index, item) in event.stripes.iter().enumerate() {
+                let sold = sold.get(&(id, index as u16)).copied().unwrap_or(0);
+                must!(
+                    item.capacity == item.remaining + sold,
+                    "{id}#{index}: capacity {} != remaining {} + records {sold}",
+                    item.capacity,
+                    item.remaining
+                );
+            }
+        }
+        self.seats_and_records_agree()
+    }
+
+    /// Every seat that is held or sold has the record it names, and the reverse.
+    fn seats_and_records_agree(&self) -> Result<(), Broken> {
+        let mut owners: BTreeMap<(&EventId, &SeatId), _> = BTreeMap::new();
+        for (id, record) in self.records.iter().filter(|(_, record)| has_stock(record)) {
+            for seat in record.view.seats.iter().flat_map(|seats| seats.iter()) {
+                let other = owners.insert((&record.event, seat), (id, record));
+                must!(other.is_none(), "seat {seat} is {id}'s and {other:?}'s");
+            }
+        }
+        for (event, found) in &self.events {
+            for (seat, stored) in &found.seats {
+                let owner = owners.remove(&(event, seat));
+                let due = owner.map(|(id, record)| match record.view.state {
+                    ReservationState::Held => SeatState::Hold {
+                        reservation: id.clone(),
+                        until: record.view.expires_at.unwrap_or_default(),
+                    },
+                    _ => SeatState::Sold {
+                        reservation: id.clone(),
+                    },
+                });
+                let agrees = match &due {
+                    Some(due) => stored.state == *due,
+                    None => matches!(stored.state, SeatState::Available | SeatState::Blocked),
+                };
+                must!(
+                    agrees,
+                    "seat {seat} of {event} is {:?}, its record wants {due:?}",
+                    stored.state
+                );
+            }
+        }
+        must!(owners.is_empty(), "seats that are not there: {owners:?}");
+        Ok(())
+    }
+}
+
+fn has_stock(record: &StoredRecord) -> bool {
+    matches!(
+        record.view.state,
+        ReservationState::Held | ReservationState::Confirmed
+    )
+}
