@@ -19,8 +19,11 @@ pub(super) async fn reservation(
 /// # Errors
 /// What the store says.
 pub(super) async fn event_name(
-    _store: &Store,
-    _event: &EventId,
+    store: &Store,
+    event: &EventId,
 ) -> Result<Option<String>, StoreError> {
-    Ok(None)
+    let about = store.describe_event(event).await?;
+    Ok(about
+        .map(|about| about.name)
+        .filter(|name| !name.is_empty()))
 }

@@ -173,7 +173,7 @@ fn is_same(operation: &Operation, record: &RecordView) -> bool {
         (Wanted::Whatever, None) => {
             // A tombstone of seats knows how many there were, and no more.
             stored == Fingerprint::of_quantity(event, record.qty)
-                || record.state == ReservationState::Released
+                || (record.state == ReservationState::Released && record.draws.is_empty())
         }
         (Wanted::Quantity(qty), Some(seats)) => {
             *qty as usize == seats.len() && stored == Fingerprint::of_seats(event, seats)

@@ -1,19 +1,27 @@
 //! The promises, checked at every answer and at the end of a run.
 
-use std::collections::BTreeMap;
+mod refusals;
+mod told;
 
-use inventory_api::domain::answer::{Answer, Refusal};
-use inventory_api::domain::effect::{Availability, CallId};
-use inventory_api::domain::ids::{OrderId, ReservationId};
-use inventory_api::domain::operation::Verb;
-use inventory_api::domain::time::Micros;
-use inventory_api::domain::transaction::{ReservationState, Transaction};
-use inventory_api::limits;
+use std::collections::{BTreeMap, BTreeSet};
+
+use inventory_api::domain::answer::{Answer, Refusal, Released};
+use inventory_api::domain::effect::CallId;
+use inventory_api::domain::ids::{EventId, ReservationId};
+use inventory_api::domain::operation::{Verb, Wanted};
+use inventory_api::domain::rules::LateCommit;
+use inventory_api::domain::time::{Micros, UnixMillis};
+use inventory_api::domain::transaction::{Due, RecordWrite, ReservationState, Transaction};
 
 use super::broken::{Broken, must};
 use super::clients::{Call, What};
-use super::model::{ALIEN, INVALID, POISON, Store, TOKEN_MEMORY};
-use super::scenario::Scenario;
+use super::model::{ALIEN, INVALID, POISON, Store, TOKEN_MEMORY, says};
+use super::scenario::{AHEAD_MAX, Scenario};
+
+/// The clock of a process that is not ahead.
+pub(crate) fn unix(now: Micros) -> UnixMillis {
+    UnixMillis(1_760_000_000_000 + now.0 / 1_000)
+}
 
 #[derive(Debug)]
 enum State {
@@ -29,12 +37,12 @@ enum State {
 #[derive(Debug, Default)]
 struct Known {
     calls: Vec<CallId>,
-    order: Option<OrderId>,
-    released: bool,
-    /// Some call was lost: a record may exist that nobody was told of.
+    /// Some call was lost: something may be so that nobody was told of.
     lost: bool,
     /// Some answer said that a record exists.
     told: bool,
+    /// States that some call was told to have been reached.
+    reached: BTreeSet<&'static str>,
 }
 
 /// See the module's head.
@@ -42,13 +50,14 @@ pub(crate) struct Audit {
     /// By call number.
     calls: BTreeMap<u64, (Call, State)>,
     reservations: BTreeMap<ReservationId, Known>,
+    late: LateCommit,
     /// No answer may blame the store or a queue.
     calm: bool,
     /// A definite refusal may be wrong about an earlier try.
     nothing_done_is_likely: bool,
     torn_reads: bool,
-    /// Stock may come back after it was too little.
-    restocked: bool,
+    /// Final states are remembered.
+    remembers: bool,
 }
 
 impl Audit {
@@ -56,10 +65,11 @@ impl Audit {
         Self {
             calls: BTreeMap::new(),
             reservations: BTreeMap::new(),
+            late: scenario.late,
             calm: scenario.is_calm(),
             nothing_done_is_likely: scenario.ghosts || scenario.token_memory < TOKEN_MEMORY,
             torn_reads: scenario.torn_reads,
-            restocked: scenario.restocks > 0,
+            remembers: scenario.cache_capacity > 0,
         }
     }
 
@@ -79,10 +89,8 @@ impl Audit {
                 *state = State::Lost;
                 lost.push(call.clone());
                 if let What::Write(_, reservation) = &call.what {
-                    self.reservations
-                        .entry(reservation.clone())
-                        .or_default()
-                        .lost = true;
+                    let known = self.reservations.entry(reservation.clone()).or_default();
+                    known.lost = true;
                 }
             }
         }
@@ -120,102 +128,55 @@ impl Audit {
         let What::Write(verb, reservation) = &call.what else {
             return Err(Broken(format!("{id:?} only asked and got {answer:?}")));
         };
-        let due = store.answer_due(*verb, reservation, call.fingerprint());
-        match answer {
-            Answer::Refused(refusal) if !tells_of_record(refusal) => {
-                self.refused(&call, reservation, refusal, now, store)?;
-            }
-            _ => {
-                must!(
-                    due.as_ref() == Some(answer),
-                    "{reservation}: {verb:?} got {answer:?}, its record wants {due:?}"
-                );
-                self.remember(reservation, answer)?;
-            }
+        let explained = self.explained(&call, *verb, reservation, answer, now, store);
+        if let Answer::Refused(refusal) = answer
+            && !explained
+        {
+            self.refused(&call, *verb, reservation, refusal, now, store)?;
+            return Ok(call);
         }
+        must!(
+            explained,
+            "{call:?} got {answer:?} at {}, its record was {:?}",
+            now.0,
+            store.record_during(reservation, call.arrives, now)
+        );
+        self.reservations
+            .entry(reservation.clone())
+            .or_default()
+            .remember(answer);
         Ok(call)
     }
 
-    /// One outcome per reservation, for ever.
-    fn remember(&mut self, reservation: &ReservationId, answer: &Answer) -> Result<(), Broken> {
-        let known = self.reservations.entry(reservation.clone()).or_default();
-        known.told = true;
-        match answer {
-            Answer::Confirmed { order } => {
-                must!(
-                    known.order.is_none_or(|first| first == *order),
-                    "{reservation} has two orders"
-                );
-                known.order = Some(*order);
-            }
-            Answer::Released => known.released = true,
-            Answer::Refused(_) => {}
-        }
-        must!(
-            known.order.is_none() || !known.released,
-            "{reservation} was answered confirmed and released"
-        );
-        Ok(())
-    }
-
-    fn refused(
+    /// Whether the record says this: as it was at some instant between call and answer. A state
+    /// that never changes but by an operator's hand may be told from memory after that.
+    fn explained(
         &self,
         call: &Call,
+        verb: Verb,
         reservation: &ReservationId,
-        refusal: &Refusal,
+        answer: &Answer,
         now: Micros,
         store: &Store,
-    ) -> Result<(), Broken> {
-        // Whoever repeats a call is told what became of it, not what became of the stock: it may
-        // have been this very reservation that took the last of it. What takes none of that stock,
-        // or takes what came back to it, may come between the refusal and its answer.
-        if let Refusal::InsufficientInventory { .. } = refusal {
-            let written = store.record(reservation);
-            let took_it = written.is_some_and(|record| {
-                let view = record.view;
-                let confirmed = view.state == ReservationState::Confirmed;
-                confirmed && view.fingerprint == call.fingerprint()
-            });
-            let may_be_later = self.restocked || !took_it;
-            let written = written.map(|record| record.written);
-            must!(
-                written.is_none_or(|at| may_be_later && at > call.arrives),
-                "{reservation}: {call:?} got {refusal:?}, but it exists since {written:?}"
-            );
-        }
-        let (due, why) = match refusal {
-            Refusal::InsufficientInventory { remaining } => {
-                let qty = u64::from(call.qty);
-                let mut seen = store.remaining_during(&call.event, call.arrives, now);
-                let honest = if self.torn_reads {
-                    seen.any(|held| held < qty)
-                } else {
-                    seen.any(|held| held == *remaining)
-                };
-                let commits = matches!(call.what, What::Write(Verb::Commit, _));
-                (
-                    honest && *remaining < qty && commits && store.exists(&call.event),
-                    "it was never that short since the call came",
-                )
-            }
-            Refusal::EventNotFound => (!store.exists(&call.event), "the event exists"),
-            Refusal::DeadlineExceeded => (now >= call.deadline(), "there was time left"),
-            Refusal::Internal => (is_odd(reservation), "it is a reservation like any other"),
-            Refusal::Overloaded { .. } => (
-                !self.calm || self.calls_of(reservation) > limits::CALLS_PER_RESERVATION_MAX,
-                "no queue was full",
-            ),
-            Refusal::StoreBusy { .. } | Refusal::StoreUnavailable { .. } => {
-                (!self.calm, "nothing was wrong")
-            }
-            _ => (false, "it tells of a record"),
+    ) -> bool {
+        let ask = call.ask(verb, reservation);
+        // A process's clock may be ahead, and the record's instants are its clock's.
+        let clock = |at: Micros| match at == now {
+            true => UnixMillis(unix(at).0 + AHEAD_MAX),
+            false => unix(at),
         };
-        must!(
-            due,
-            "{reservation}: {call:?} got {refusal:?} at {}, but {why}",
-            now.0
-        );
-        Ok(())
+        if store.explains(ask, answer, (call.arrives, now), clock, self.late) {
+            return true;
+        }
+        let Some(record) = store.record(reservation).filter(|_| self.remembers) else {
+            return false;
+        };
+        let was_confirmed = |view: &&_| is(view, ReservationState::Confirmed);
+        let mut past = record.past.iter().map(|(_, view)| view);
+        let confirmed = past.find(was_confirmed).map(|view| (&record.event, view));
+        is(&record.view, ReservationState::Refunded)
+            && confirmed.is_some()
+            && says(ask, confirmed, unix(now), self.late).as_ref() == Some(answer)
     }
 
     fn calls_of(&self, reservation: &ReservationId) -> usize {
@@ -224,33 +185,8 @@ impl Audit {
             .map_or(0, |known| known.calls.len())
     }
 
-    pub(crate) fn checked(
-        &mut self,
-        id: CallId,
-        result: &Result<Availability, Refusal>,
-        now: Micros,
-        store: &Store,
-    ) -> Result<(), Broken> {
-        let call = self.close(id, None)?;
-        let due = match result {
-            Ok(found) => {
-                let mut seen = store.remaining_during(&call.event, call.arrives, now);
-                (self.torn_reads || seen.any(|held| held == found.remaining))
-                    && found.available == (found.remaining >= u64::from(call.qty))
-            }
-            Err(Refusal::EventNotFound) => !store.exists(&call.event),
-            Err(
-                Refusal::StoreBusy { .. }
-                | Refusal::StoreUnavailable { .. }
-                | Refusal::Overloaded { .. },
-            ) => !self.calm,
-            Err(_) => false,
-        };
-        must!(due, "{call:?} found {result:?} at {}", now.0);
-        Ok(())
-    }
-
-    /// A new body carries only operations that some call in this process still waits for in time.
+    /// A new body carries only operations that some call in this process still waits for in time,
+    /// and takes no more than was asked for.
     pub(crate) fn dispatched(
         &self,
         process: usize,
@@ -258,16 +194,21 @@ impl Audit {
         now: Micros,
     ) -> Result<(), Broken> {
         for record in &transaction.records {
-            let verb = match record.state {
-                ReservationState::Confirmed => Verb::Commit,
-                ReservationState::Released => Verb::Release,
+            let late = match (record.from, record.to) {
+                (Some(ReservationState::Held), ReservationState::Confirmed) => {
+                    (self.late == LateCommit::Reject) == (record.due == Due::Ahead)
+                }
+                (Some(ReservationState::Expired), _) => self.late == LateCommit::Reacquire,
+                _ => true,
             };
-            let what = What::Write(verb, record.reservation.clone());
+            must!(late, "{record:?} although late commits are {:?}", self.late);
+            if record.to == ReservationState::Expired || record.reservation.is_slip() {
+                continue;
+            }
             let calls = self.reservations.get(&record.reservation);
             let waits = calls.into_iter().flat_map(|k| &k.calls).any(|id| {
                 self.calls.get(&id.0).is_some_and(|(call, state)| {
-                    call.what == what
-                        && call.fingerprint() == record.fingerprint
+                    is_for(call, &transaction.event, record)
                         && call.deadline() > now
                         && matches!(state, State::Waits { process: p } if *p == process)
                 })
@@ -296,26 +237,78 @@ impl Audit {
                 record.is_some() || !known.told,
                 "{reservation} was answered and has no record"
             );
+            let Some(record) = record else { continue };
+            must!(!is_odd(reservation), "{reservation} cannot exist");
+            must!(
+                !is(&record.view, ReservationState::Held),
+                "{reservation} is still held: {:?}",
+                record.view
+            );
             // Told that nothing was done, the clients went home: nothing may have been done.
-            must!(
-                record.is_none() || known.told || known.lost || self.nothing_done_is_likely,
-                "{reservation} exists, but every call was told that nothing was done"
-            );
-            must!(
-                record.is_none() || !is_odd(reservation),
-                "{reservation} cannot exist"
-            );
+            if known.lost || self.nothing_done_is_likely {
+                continue;
+            }
+            for (_, view) in &record.past {
+                let name = name_of(view.state);
+                must!(
+                    view.state == ReservationState::Expired || known.reached.contains(name),
+                    "{reservation} came to be {name}, and no call was told so"
+                );
+            }
         }
         Ok(())
     }
 }
 
-/// Refusals that rest on a record, as the successes do.
-fn tells_of_record(refusal: &Refusal) -> bool {
-    matches!(
-        refusal,
-        Refusal::IdempotencyConflict | Refusal::ReservationReleased | Refusal::ReservationCommitted
-    )
+impl Known {
+    fn remember(&mut self, answer: &Answer) {
+        self.told |= !matches!(answer, Answer::Refused(Refusal::ReservationNotFound));
+        let reached = match answer {
+            Answer::Held { .. } => ReservationState::Held,
+            Answer::Confirmed { .. } => ReservationState::Confirmed,
+            Answer::Released {
+                how: Released::Now | Released::NeverWas,
+                ..
+            } => ReservationState::Released,
+            Answer::Refunded => ReservationState::Refunded,
+            _ => return,
+        };
+        self.reached.insert(name_of(reached));
+    }
+}
+
+fn is(view: &inventory_api::domain::transaction::RecordView, state: ReservationState) -> bool {
+    view.state == state
+}
+
+/// Whether `call` asks for what `record` writes.
+fn is_for(call: &Call, event: &EventId, record: &RecordWrite) -> bool {
+    let verb = match record.to {
+        ReservationState::Held => Verb::Hold,
+        ReservationState::Confirmed => Verb::Commit,
+        ReservationState::Released => Verb::Release,
+        ReservationState::Expired => Verb::Expire,
+        ReservationState::Refunded => Verb::Refund,
+    };
+    let named = match (&call.wanted, &record.seats) {
+        (Wanted::Whatever, _) => record.from.is_some() || record.to == ReservationState::Released,
+        (Wanted::Quantity(qty), _) => *qty == record.qty,
+        (Wanted::Seats(wanted), Some(seats)) => {
+            wanted.len() == seats.len() && wanted.iter().all(|seat| seats.contains(seat))
+        }
+        (Wanted::Seats(wanted), None) => wanted.len() == record.qty as usize,
+    };
+    call.what == What::Write(verb, record.reservation.clone()) && call.event == *event && named
+}
+
+fn name_of(state: ReservationState) -> &'static str {
+    match state {
+        ReservationState::Held => "held",
+        ReservationState::Confirmed => "confirmed",
+        ReservationState::Released => "released",
+        ReservationState::Expired => "expired",
+        ReservationState::Refunded => "refunded",
+    }
 }
 
 fn is_odd(reservation: &ReservationId) -> bool {

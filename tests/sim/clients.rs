@@ -1,23 +1,25 @@
-//! The calls of one run: commits and releases of a few reservations, repeated with the same and
-//! with another payload on any shard of any process, checks among them, in bursts.
+//! The calls of one run: holds, commits and releases of a few reservations, repeated with the same
+//! and with another payload, out of order and too late, on any shard of any process, questions among
+//! them, in bursts.
 
 use inventory_api::domain::answer::{Answer, Refusal};
-use inventory_api::domain::ids::{EventId, Fingerprint, ReservationId};
-use inventory_api::domain::operation::{Operation, Verb};
-use inventory_api::domain::time::Micros;
+use inventory_api::domain::ids::{EventId, ReservationId, SeatId, Seats};
+use inventory_api::domain::operation::{Expect, Operation, Verb, Wanted};
+use inventory_api::domain::question::Question;
+use inventory_api::domain::time::{Micros, UnixMillis};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-use super::model::{ALIEN, INVALID, POISON};
-use super::scenario::{Scenario, event, pick};
+use super::model::{ALIEN, Ask, INVALID, POISON};
+use super::scenario::{SECTIONS, Scenario, Stock, event, pick};
 
 /// Times a client repeats a call that it got no clear answer to.
 const TRIES_MAX: u32 = 4;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum What {
     Write(Verb, ReservationId),
-    Check,
+    Ask(Question),
 }
 
 /// One call as a client makes it.
@@ -25,33 +27,45 @@ pub(crate) enum What {
 pub(crate) struct Call {
     pub(crate) what: What,
     pub(crate) event: EventId,
-    pub(crate) qty: u32,
+    pub(crate) wanted: Wanted,
+    pub(crate) section: Option<String>,
+    pub(crate) hold_for: Micros,
+    pub(crate) expect: Expect,
     pub(crate) arrives: Micros,
     pub(crate) patience: Micros,
     pub(crate) tries: u32,
 }
 
 impl Call {
-    pub(crate) fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of_quantity(&self.event, self.qty)
-    }
-
     pub(crate) fn deadline(&self) -> Micros {
         self.arrives.plus(self.patience)
     }
 
+    pub(crate) fn ask<'a>(&'a self, verb: Verb, reservation: &'a ReservationId) -> Ask<'a> {
+        Ask {
+            verb,
+            reservation,
+            event: &self.event,
+            wanted: &self.wanted,
+        }
+    }
+
     /// As an operation, if it writes.
-    pub(crate) fn operation(&self) -> Option<Operation> {
+    pub(crate) fn operation(&self, unix: UnixMillis) -> Option<Operation> {
         let What::Write(verb, reservation) = &self.what else {
             return None;
         };
+        let holds = *verb == Verb::Hold;
         Some(Operation {
             verb: *verb,
             reservation: reservation.clone(),
             event: self.event.clone(),
-            qty: self.qty,
-            fingerprint: self.fingerprint(),
+            fingerprint: Operation::fingerprint_of(&self.event, &self.wanted),
+            wanted: self.wanted.clone(),
+            section: self.section.clone(),
             payment_intent: String::new(),
+            hold_until: holds.then(|| UnixMillis(unix.0 + self.hold_for.0 / 1_000)),
+            expect: self.expect,
             deadline: self.deadline(),
         })
     }
@@ -64,12 +78,35 @@ impl Call {
             ..self.clone()
         }
     }
+
+    /// Another call about the same reservation.
+    fn then(&self, verb: Verb, at: Micros, rng: &mut SmallRng) -> Option<Self> {
+        let What::Write(_, reservation) = &self.what else {
+            return None;
+        };
+        Some(Self {
+            what: What::Write(verb, reservation.clone()),
+            arrives: at,
+            expect: *pick(rng, &[Expect::Known, Expect::New]),
+            tries: 0,
+            ..self.clone()
+        })
+    }
+}
+
+/// What a reservation is made for.
+#[derive(Clone, Debug)]
+struct Buyer {
+    reservation: ReservationId,
+    event: EventId,
+    wanted: Wanted,
+    section: Option<String>,
 }
 
 /// All first calls of a run, in no particular order.
 pub(crate) fn plan(scenario: &Scenario, rng: &mut SmallRng) -> Vec<Call> {
-    let reservations: Vec<(ReservationId, EventId, u32)> = (0..scenario.reservations)
-        .map(|n| reservation(n, scenario, rng))
+    let buyers: Vec<Buyer> = (0..scenario.reservations)
+        .map(|n| buyer(n, scenario, rng))
         .collect();
     let bursts: Vec<u64> = (0..rng.random_range(1..=5))
         .map(|_| rng.random_range(0..=scenario.span.0))
@@ -81,19 +118,18 @@ pub(crate) fn plan(scenario: &Scenario, rng: &mut SmallRng) -> Vec<Call> {
             } else {
                 *pick(rng, &bursts) + rng.random_range(0..2_000)
             };
-            call(&reservations, scenario, Micros(at), rng)
+            call(&buyers, scenario, Micros(at), rng)
         })
         .collect()
 }
 
-fn reservation(n: usize, scenario: &Scenario, rng: &mut SmallRng) -> (ReservationId, EventId, u32) {
+fn buyer(n: usize, scenario: &Scenario, rng: &mut SmallRng) -> Buyer {
     let prefix = match rng.random_range(0..40) {
         0 => POISON,
         1 => INVALID,
         2 => ALIEN,
         _ => "r-",
     };
-    let id = format!("{prefix}{n}").parse().expect("legal");
     // Now and then an event that does not exist.
     let known = scenario.events.len();
     let which = if rng.random_range(0..25) == 0 {
@@ -101,45 +137,119 @@ fn reservation(n: usize, scenario: &Scenario, rng: &mut SmallRng) -> (Reservatio
     } else {
         rng.random_range(0..known)
     };
-    (id, event(which), rng.random_range(1..=scenario.qty_max))
+    let (wanted, section) = wanted(scenario, which, rng);
+    Buyer {
+        reservation: format!("{prefix}{n}").parse().expect("legal"),
+        event: event(which),
+        wanted,
+        section,
+    }
 }
 
-fn call(
-    reservations: &[(ReservationId, EventId, u32)],
-    scenario: &Scenario,
-    arrives: Micros,
-    rng: &mut SmallRng,
-) -> Call {
-    let (id, event_id, qty) = pick(rng, reservations);
-    let (mut event_id, mut qty) = (event_id.clone(), *qty);
-    let what = match rng.random_range(0..20) {
-        0..2 => What::Check,
-        2..5 => What::Write(Verb::Release, id.clone()),
-        _ => What::Write(Verb::Commit, id.clone()),
+fn wanted(scenario: &Scenario, which: usize, rng: &mut SmallRng) -> (Wanted, Option<String>) {
+    let qty = rng.random_range(1..=scenario.qty_max);
+    let stock = scenario.events.get(which).map(|(_, stock)| stock);
+    let seats: &[_] = match stock {
+        Some(Stock::Seats { seats, .. }) => seats,
+        // Now and then somebody thinks that there are seats.
+        _ if rng.random_range(0..30) > 0 => return (Wanted::Quantity(qty), None),
+        _ => &[],
     };
     match rng.random_range(0..20) {
-        0 => qty = qty % scenario.qty_max + 1,
+        0 => {
+            let seats = [format!("nowhere-{qty}").parse().expect("legal")];
+            (Wanted::Seats(Seats::from(seats)), None)
+        }
+        1..9 => {
+            let section = match rng.random_range(0..6) {
+                0 => Some("nowhere".to_owned()),
+                1 | 2 => Some((*pick(rng, &SECTIONS)).to_owned()),
+                _ => None,
+            };
+            (Wanted::Quantity(qty), section)
+        }
+        _ if seats.is_empty() => (Wanted::Quantity(qty), None),
+        // Neighbours, in any order.
+        _ => {
+            let first = rng.random_range(0..seats.len());
+            let wanted = seats.iter().skip(first).take(qty as usize);
+            let mut wanted: Vec<SeatId> = wanted.map(|seat| seat.id.clone()).collect();
+            if rng.random() {
+                wanted.reverse();
+            }
+            (Wanted::Seats(wanted.into()), None)
+        }
+    }
+}
+
+fn call(buyers: &[Buyer], scenario: &Scenario, arrives: Micros, rng: &mut SmallRng) -> Call {
+    let Buyer {
+        reservation,
+        event: mut event_id,
+        mut wanted,
+        section,
+    } = pick(rng, buyers).clone();
+    let verb = match rng.random_range(0..20) {
+        0..2 => None,
+        2..5 => Some(Verb::Release),
+        5 if scenario.operators.refunds > 0 => Some(Verb::Refund),
+        6..13 if scenario.holds => Some(Verb::Hold),
+        _ => Some(Verb::Commit),
+    };
+    match rng.random_range(0..30) {
+        0 => wanted = Wanted::Quantity(rng.random_range(1..=scenario.qty_max)),
         1 => event_id = event(rng.random_range(0..scenario.events.len())),
+        2..6 if verb.is_some_and(|verb| verb != Verb::Hold) => wanted = Wanted::Whatever,
         _ => {}
     }
-    let patience = Micros::from_millis(*pick(rng, &[2, 20, 100, 250, 1_000, 5_000]));
+    let what = match verb {
+        Some(verb) => What::Write(verb, reservation),
+        None => What::Ask(question(&wanted, section.clone(), rng)),
+    };
     Call {
         what,
         event: event_id,
-        qty,
+        wanted,
+        section,
+        hold_for: scenario.hold_for,
+        expect: match verb {
+            Some(Verb::Hold) | None => Expect::New,
+            _ => *pick(rng, &[Expect::New, Expect::Known]),
+        },
         arrives,
-        patience,
+        patience: Micros::from_millis(*pick(rng, &[2, 20, 100, 250, 1_000, 5_000])),
         tries: 0,
     }
 }
 
-/// When the client calls again after this answer (`None`: the connection broke), if it does.
-pub(crate) fn repeats(
+fn question(wanted: &Wanted, section: Option<String>, rng: &mut SmallRng) -> Question {
+    match wanted {
+        Wanted::Seats(seats) if rng.random() => Question::Describe {
+            seats: Seats::clone(seats),
+        },
+        Wanted::Seats(seats) => Question::Seats {
+            seats: Seats::clone(seats),
+        },
+        Wanted::Quantity(qty) if rng.random() => Question::Availability { qty: *qty, section },
+        _ => Question::Status { section },
+    }
+}
+
+/// What the client does after this answer (`None`: the connection broke).
+pub(crate) fn goes_on(
     call: &Call,
     answer: Option<&Answer>,
     now: Micros,
+    scenario: &Scenario,
     rng: &mut SmallRng,
-) -> Option<Call> {
+) -> Vec<Call> {
+    repeats(call, answer, now, rng)
+        .into_iter()
+        .chain(answer.and_then(|answer| follows(call, answer, now, scenario, rng)))
+        .collect()
+}
+
+fn repeats(call: &Call, answer: Option<&Answer>, now: Micros, rng: &mut SmallRng) -> Option<Call> {
     if call.tries >= TRIES_MAX {
         return None;
     }
@@ -155,4 +265,48 @@ pub(crate) fn repeats(
     };
     let pause = rng.random_range(0..50_000);
     (rng.random_range(0..100) < share).then(|| call.again(now.plus(Micros(pause))))
+}
+
+/// Who holds pays, gives up or forgets about it, in time or not; who has paid may want it back.
+fn follows(
+    call: &Call,
+    answer: &Answer,
+    now: Micros,
+    scenario: &Scenario,
+    rng: &mut SmallRng,
+) -> Option<Call> {
+    let soon = Micros(rng.random_range(0..30_000));
+    match (&call.what, answer) {
+        (What::Write(Verb::Hold, _), Answer::Held { seats, .. }) => {
+            let end = call.hold_for.0;
+            let pause = match rng.random_range(0..4) {
+                0 | 1 => soon,
+                2 => Micros(end.saturating_sub(30_000) + rng.random_range(0..60_000)),
+                _ => Micros(end + rng.random_range(0..3_000_000)),
+            };
+            let verb = match rng.random_range(0..8) {
+                0..5 => Verb::Commit,
+                5 | 6 => Verb::Release,
+                _ => return None,
+            };
+            let mut next = call.then(verb, now.plus(pause), rng)?;
+            match (rng.random_range(0..3), seats) {
+                (0, _) => next.wanted = Wanted::Whatever,
+                (1, Some(seats)) => next.wanted = Wanted::Seats(Seats::clone(seats)),
+                _ => {}
+            }
+            Some(next)
+        }
+        (What::Write(Verb::Commit, _), Answer::Confirmed { .. }) => {
+            let dice = rng.random_range(0..100);
+            if dice < scenario.operators.refunds {
+                call.then(Verb::Refund, now.plus(soon), rng)
+            } else if dice > 95 {
+                call.then(Verb::Release, now.plus(soon), rng)
+            } else {
+                None
+            }
+        }
+        _ => None,
+    }
 }

@@ -2,12 +2,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `model.rs` | the store: items, conditions, tokens, and the history the audit asks |
-//! | `scenario.rs` | what one seed means: shards, stock, faults, crashes |
+//! | `model/` | the store: items, conditions, tokens, and the history the audit asks |
+//! | `scenario.rs` | what one seed means: shards, stock, faults, crashes, operators |
 //! | `clients.rs` | the calls of one run and how a client repeats them |
 //! | `world/` | virtual time, the processes and their shards, what is under way between them |
 //! | `network.rs` | what happens to a request on its way to the store and back |
-//! | `audit.rs` | the promises, checked at every answer and at the end |
+//! | `audit.rs`, `audit/` | the promises, checked at every answer and at the end |
 //! | `broken.rs` | how a check ends a run |
 //! | `report.rs` | what a run, or many, went through |
 //!

@@ -3,9 +3,11 @@
 use std::rc::Rc;
 
 use inventory_api::domain::ids::{EventId, Fingerprint, OrderId};
+use inventory_api::domain::seats::{Seat, SeatFacts, SeatState};
 use inventory_api::domain::time::{Micros, UnixMillis};
 use inventory_api::domain::transaction::{
-    Draw, EventRead, NewRecord, Outcome, Reason, ReservationState, StripeUpdate, Token, Transaction,
+    Draw, Draws, Due, EventRead, Outcome, Reason, RecordWrite, ReservationState, StripeUpdate,
+    Token, Transaction,
 };
 
 use super::model::{POISON, Store, TOKEN_MEMORY};
@@ -20,33 +22,67 @@ fn store(stock: &[u64]) -> Store {
     store
 }
 
-/// Commits of one unit each from stripe 0.
-fn buys(token: u128, reservations: &[&str]) -> Rc<Transaction> {
-    let record = |id: &&str| {
-        let reservation = id.parse().unwrap();
-        NewRecord {
-            order: Some(OrderId::of(&reservation)),
-            reservation,
-            fingerprint: Fingerprint::of_quantity(&event(), 1),
-            state: ReservationState::Confirmed,
-            qty: 1,
-            draws: vec![Draw {
-                stripe: 0,
-                units: 1,
-            }],
-            payment_intent: String::new(),
-        }
+fn write(id: &str, from: Option<ReservationState>, to: ReservationState) -> RecordWrite {
+    let reservation = id.parse().unwrap();
+    RecordWrite {
+        order: (to == ReservationState::Confirmed).then(|| OrderId::of(&reservation)),
+        reservation,
+        fingerprint: Fingerprint::of_quantity(&event(), 1),
+        from,
+        due: Due::Any,
+        to,
+        qty: 1,
+        draws: [Draw {
+            stripe: 0,
+            units: 1,
+        }]
+        .into_iter()
+        .collect(),
+        seats: None,
+        payment_intent: String::new(),
+        expires_at: None,
+    }
+}
+
+fn sent(token: u128, take: u64, give: u64, records: Vec<RecordWrite>) -> Rc<Transaction> {
+    let update = StripeUpdate {
+        stripe: 0,
+        take,
+        give,
     };
     Rc::new(Transaction {
         token: Token(token),
         event: event(),
-        stripes: vec![StripeUpdate {
-            stripe: 0,
-            take: reservations.len() as u64,
-        }],
-        records: reservations.iter().map(record).collect(),
-        at: UnixMillis(0),
+        seat_keys: 0,
+        stripes: if take + give > 0 {
+            vec![update]
+        } else {
+            vec![]
+        },
+        records,
+        at: UnixMillis(1_000),
     })
+}
+
+/// Commits of one unit each from stripe 0.
+fn buys(token: u128, reservations: &[&str]) -> Rc<Transaction> {
+    let record = |id: &&str| write(id, None, ReservationState::Confirmed);
+    let records = reservations.iter().map(record).collect();
+    sent(token, reservations.len() as u64, 0, records)
+}
+
+fn hold(id: &str, until: u64) -> RecordWrite {
+    RecordWrite {
+        expires_at: Some(UnixMillis(until)),
+        ..write(id, None, ReservationState::Held)
+    }
+}
+
+fn ends(id: &str, to: ReservationState, due: Due) -> RecordWrite {
+    RecordWrite {
+        due,
+        ..write(id, Some(ReservationState::Held), to)
+    }
 }
 
 fn apply(store: &mut Store, sent: &Rc<Transaction>, now: u64) -> Outcome {
@@ -65,7 +101,7 @@ fn all_or_nothing_and_every_failing_condition_in_order() {
         Reason::Stripe(Some(stripe)),
         Reason::Fine,
         Reason::Record(record),
-    ] = reasons[..]
+    ] = &reasons[..]
     else {
         panic!("{reasons:?}");
     };
@@ -116,6 +152,7 @@ fn the_history_knows_what_was_there_at_every_instant() {
     let mut store = store(&[5, 1]);
     apply(&mut store, &buys(1, &["a", "b"]), 10);
     store.restock(&event(), 1, 3, Micros(20));
+    assert_eq!(store.least_during(&event(), Micros(5), Micros(30)), 4);
     let during = |from, to| -> Vec<u64> {
         let seen = store.remaining_during(&event(), Micros(from), Micros(to));
         seen.collect()
@@ -148,4 +185,143 @@ fn illegal_transactions_are_found_out() {
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     assert!(store.inspect(&buys(4, &ids)).is_err(), "101 actions");
     assert!(store.inspect(&buys(5, &ids[..99])).is_ok());
+}
+
+#[test]
+fn a_hold_ends_once_and_only_as_its_time_says() {
+    let mut store = store(&[5]);
+    let held = sent(1, 1, 0, vec![hold("a", 1_001)]);
+    assert_eq!(apply(&mut store, &held, 1), Outcome::Committed);
+    assert_eq!(store.remaining(&event()), 4);
+    let early = sent(
+        2,
+        0,
+        1,
+        vec![ends("a", ReservationState::Expired, Due::Over)],
+    );
+    let outcome = apply(&mut store, &early, 2);
+    let Outcome::Cancelled(reasons) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(matches!(
+        &reasons[..],
+        [Reason::Fine, Reason::Record(view)] if view.state == ReservationState::Held
+    ));
+    let released = sent(
+        3,
+        0,
+        1,
+        vec![ends("a", ReservationState::Released, Due::Any)],
+    );
+    assert_eq!(apply(&mut store, &released, 3), Outcome::Committed);
+    assert_eq!(store.remaining(&event()), 5);
+    let again = sent(
+        4,
+        0,
+        1,
+        vec![ends("a", ReservationState::Released, Due::Any)],
+    );
+    assert!(matches!(
+        apply(&mut store, &again, 4),
+        Outcome::Cancelled(_)
+    ));
+    let nothing = sent(
+        5,
+        0,
+        1,
+        vec![ends("b", ReservationState::Released, Due::Any)],
+    );
+    assert_eq!(
+        apply(&mut store, &nothing, 5),
+        Outcome::Cancelled(vec![Reason::Fine, Reason::RecordMissing])
+    );
+    store.conserved_in_full().unwrap();
+}
+
+#[test]
+fn what_was_not_taken_cannot_be_given_back_or_sold_by_steps_that_are_not_there() {
+    let mut store = store(&[5]);
+    let held = sent(1, 1, 0, vec![hold("a", 9_000)]);
+    assert_eq!(apply(&mut store, &held, 1), Outcome::Committed);
+    let mut more = ends("a", ReservationState::Released, Due::Any);
+    more.qty = 2;
+    more.draws[0].units = 2;
+    assert!(
+        store
+            .apply(&sent(2, 0, 2, vec![more]), Micros(2), |_| None)
+            .is_err()
+    );
+    let backwards = write(
+        "a",
+        Some(ReservationState::Confirmed),
+        ReservationState::Held,
+    );
+    assert!(store.inspect(&sent(3, 0, 1, vec![backwards])).is_err());
+    let hasty = ends("a", ReservationState::Expired, Due::Any);
+    assert!(store.inspect(&sent(4, 0, 1, vec![hasty])).is_err());
+}
+
+#[test]
+fn a_closed_event_takes_back_and_sells_nothing() {
+    let mut store = store(&[5]);
+    apply(&mut store, &sent(1, 1, 0, vec![hold("a", 9_000)]), 1);
+    store.close(&event(), Micros(2));
+    let sale = apply(&mut store, &buys(2, &["b"]), 3);
+    let Outcome::Cancelled(reasons) = sale else {
+        panic!("{sale:?}");
+    };
+    assert!(matches!(reasons[0], Reason::Stripe(Some(view)) if view.closed));
+    let released = sent(
+        3,
+        0,
+        1,
+        vec![ends("a", ReservationState::Released, Due::Any)],
+    );
+    assert_eq!(apply(&mut store, &released, 4), Outcome::Committed);
+}
+
+#[test]
+fn seats_go_from_hand_to_hand_by_their_conditions() {
+    let mut store = Store::new(TOKEN_MEMORY);
+    let seat = |id: &str| Seat {
+        id: id.parse().unwrap(),
+        facts: SeatFacts::default(),
+        state: SeatState::Available,
+    };
+    store.create_seated(&event(), 2, vec![seat("A"), seat("B")]);
+    let seats: inventory_api::domain::ids::Seats =
+        vec!["A".parse().unwrap(), "B".parse().unwrap()].into();
+    let on_seats = |record: RecordWrite| RecordWrite {
+        qty: 2,
+        draws: Draws::new(),
+        seats: Some(seats.clone()),
+        ..record
+    };
+    let of_seats = |token, record: RecordWrite| {
+        let mut sent = (*sent(token, 0, 0, vec![on_seats(record)])).clone();
+        sent.seat_keys = 2;
+        Rc::new(sent)
+    };
+    assert_eq!(
+        apply(&mut store, &of_seats(1, hold("a", 9_000)), 1),
+        Outcome::Committed
+    );
+    let taken = apply(&mut store, &of_seats(2, hold("b", 9_000)), 2);
+    let Outcome::Cancelled(reasons) = taken else {
+        panic!("{taken:?}");
+    };
+    let held = Reason::Seat(Some(SeatState::Hold {
+        reservation: "a".parse().unwrap(),
+        until: UnixMillis(9_000),
+    }));
+    assert_eq!(reasons, [Reason::Fine, held.clone(), held]);
+    let sale = of_seats(3, ends("a", ReservationState::Confirmed, Due::Any));
+    assert_eq!(apply(&mut store, &sale, 3), Outcome::Committed);
+    assert_eq!(
+        store.free_throughout(&event(), None, Micros(3), Micros(9)),
+        0
+    );
+    store.conserved_in_full().unwrap();
+    store.block(&event(), &"A".parse().unwrap(), Micros(4));
+    store.conserved_in_full().unwrap();
 }

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use inventory_api::domain::answer::{Answer, Refusal};
+use inventory_api::domain::answer::{Answer, Refusal, Released};
 use inventory_api::domain::counters::Counters;
+use inventory_api::domain::transaction::{RecordWrite, ReservationState};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
@@ -39,6 +40,25 @@ impl Report {
         self.count(name_of(answer));
     }
 
+    pub(crate) fn write(&mut self, write: &RecordWrite) {
+        use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+        if write.reservation.is_slip() {
+            self.count("slips");
+            return;
+        }
+        self.count(match (write.from, write.to) {
+            (Some(Held), Confirmed) if write.seats.is_some() => "seats of a hold sold",
+            (Some(Held), Confirmed) => "units of a hold sold",
+            (Some(Held), Released) => "holds given up",
+            (Some(Held), Expired) => "holds given back",
+            (Some(Expired), Confirmed) => "expired holds sold",
+            (Some(Confirmed), Refunded) => "orders refunded",
+            (None, Held) => "holds",
+            (None, Released) => "tombstones",
+            _ => "direct sales",
+        });
+    }
+
     pub(crate) fn counters(&mut self, counters: &Counters) {
         self.add("cache hits", counters.cache_hits);
         self.add("joined calls", counters.joined);
@@ -54,19 +74,36 @@ impl Report {
         self.add("short members", counters.short);
         self.add("expired members", counters.expired);
         self.add("event reads", counters.event_reads);
+        self.add("lookups", counters.lookups);
+        self.add("seat reads", counters.seat_reads);
+        self.add("seats refused from memory", counters.seats_refused);
+        self.add("seats found taken", counters.seats_taken);
     }
 }
 
 pub(crate) fn name_of(answer: &Answer) -> &'static str {
     match answer {
+        Answer::Held { .. } => "Held",
         Answer::Confirmed { .. } => "Confirmed",
-        Answer::Released => "Released",
+        Answer::Released { how, .. } => match how {
+            Released::Now => "Released now",
+            Released::Before => "Released before",
+            Released::NeverWas => "Released, and never was",
+        },
+        Answer::Expired => "Expired",
+        Answer::Refunded => "Refunded",
         Answer::Refused(refusal) => match refusal {
             Refusal::InsufficientInventory { .. } => "InsufficientInventory",
             Refusal::EventNotFound => "EventNotFound",
+            Refusal::EventClosed => "EventClosed",
+            Refusal::SeatsUnavailable { .. } => "SeatsUnavailable",
+            Refusal::SeatsNotFound { .. } => "SeatsNotFound",
             Refusal::IdempotencyConflict => "IdempotencyConflict",
             Refusal::ReservationReleased => "ReservationReleased",
             Refusal::ReservationCommitted => "ReservationCommitted",
+            Refusal::HoldExpired => "HoldExpired",
+            Refusal::ReservationNotFound => "ReservationNotFound",
+            Refusal::ReservationNotConfirmed => "ReservationNotConfirmed",
             Refusal::DeadlineExceeded => "DeadlineExceeded",
             Refusal::Overloaded { .. } => "Overloaded",
             Refusal::StoreBusy { .. } => "StoreBusy",

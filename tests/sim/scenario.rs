@@ -1,6 +1,8 @@
 //! What one seed means. Everything a run does follows from its seed alone.
 
 use inventory_api::domain::ids::EventId;
+use inventory_api::domain::rules::LateCommit;
+use inventory_api::domain::seats::{Seat, SeatFacts, SeatState};
 use inventory_api::domain::time::Micros;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -28,14 +30,44 @@ pub(crate) struct Faults {
     pub(crate) inbox_full: u32,
 }
 
+/// What an event sells.
+#[derive(Clone, Debug)]
+pub(crate) enum Stock {
+    /// Capacity of each stripe.
+    Units(Vec<u64>),
+    Seats {
+        keys: u16,
+        seats: Vec<Seat>,
+    },
+}
+
+/// What operators do behind the servers' back, times each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Operators {
+    pub(crate) restocks: usize,
+    /// Blocks a seat, or puts it back.
+    pub(crate) blocks: usize,
+    pub(crate) closes: usize,
+    /// Orders refunded, in hundredths.
+    pub(crate) refunds: u32,
+}
+
 /// See the module's head.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) seed: u64,
     /// Shards of each process on the one store.
     pub(crate) processes: Vec<usize>,
-    /// Capacity of each stripe of each event.
-    pub(crate) events: Vec<(EventId, Vec<u64>)>,
+    /// How many milliseconds each process's clock is ahead.
+    pub(crate) ahead: Vec<u64>,
+    pub(crate) events: Vec<(EventId, Stock)>,
+    /// Whether clients hold before they commit. Without holds and operators stock only ever shrinks.
+    pub(crate) holds: bool,
+    /// How long the holds of a run last.
+    pub(crate) hold_for: Micros,
+    pub(crate) late: LateCommit,
+    /// How often each process looks for holds that are past their time.
+    pub(crate) reclaim_every: Micros,
     pub(crate) reservations: usize,
     pub(crate) calls: usize,
     pub(crate) qty_max: u32,
@@ -45,10 +77,8 @@ pub(crate) struct Scenario {
     pub(crate) cache_for: Micros,
     pub(crate) faults: Faults,
     pub(crate) crashes: usize,
-    /// Times an operator adds stock during the sale.
-    pub(crate) restocks: usize,
-    /// Stripes of one read are looked at one after the other, as a batch read does. Without
-    /// restocks only: with them such a read proves nothing about any one instant.
+    pub(crate) operators: Operators,
+    /// Stripes or seats of one read are looked at one after the other, as a batch read does.
     pub(crate) torn_reads: bool,
     /// A request that the sender gave up on, or a second copy of one, may even be applied after a
     /// later try of it was definitely cancelled. Then "nothing was done" is only likely, all else must still hold.
@@ -56,19 +86,24 @@ pub(crate) struct Scenario {
     pub(crate) token_memory: Micros,
 }
 
+/// The most that a process's clock is ahead, in milliseconds.
+pub(crate) const AHEAD_MAX: u64 = 40;
+
 impl Scenario {
     pub(crate) fn of(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed ^ 0x5ce0_a210);
         let rng = &mut rng;
-        let processes = match rng.random_range(0..10) {
+        let processes: Vec<usize> = match rng.random_range(0..10) {
             0..3 => vec![1],
             3..6 => vec![rng.random_range(2..=4)],
             6..9 => vec![rng.random_range(1..=3), rng.random_range(1..=3)],
             _ => vec![1, 2, 3],
         };
+        let ahead = processes.iter();
+        let ahead = ahead.map(|_| *pick(rng, &[0, 0, 7, AHEAD_MAX])).collect();
         let qty_max = *pick(rng, &[1, 3, 10]);
         let events = (0..rng.random_range(1..=2))
-            .map(|n| (event(n), capacities(rng)))
+            .map(|n| (event(n), stock(rng)))
             .collect();
         let calm = rng.random_range(0..5) == 0;
         let faults = match rng.random_range(0..4) {
@@ -78,15 +113,19 @@ impl Scenario {
             2 => Faults::evenly(90),
             _ => Faults::single(rng),
         };
-        let restocks = if rng.random_range(0..3) == 0 {
-            rng.random_range(1..=6)
-        } else {
-            0
+        let late = match rng.random_range(0..4) {
+            0 => LateCommit::Reject,
+            _ => LateCommit::Reacquire,
         };
         Self {
             seed,
             processes,
+            ahead,
             events,
+            holds: rng.random_range(0..4) > 0,
+            hold_for: Micros::from_millis(*pick(rng, &[1, 40, 300, 2_000, 60_000])),
+            late,
+            reclaim_every: Micros::from_millis(*pick(rng, &[50, 500, 1_000])),
             reservations: *pick(rng, &[5, 20, 60, 150]),
             calls: *pick(rng, &[20, 60, 150, 300]),
             qty_max,
@@ -99,8 +138,8 @@ impl Scenario {
             } else {
                 rng.random_range(1..=3)
             },
-            restocks,
-            torn_reads: restocks == 0 && rng.random(),
+            operators: Operators::of(rng),
+            torn_reads: rng.random(),
             ghosts: rng.random_range(0..6) == 0,
             token_memory: *pick(rng, &[TOKEN_MEMORY, TOKEN_MEMORY, Micros(0)]),
         }
@@ -112,6 +151,20 @@ impl Scenario {
         let sum = all.lost_request + all.lost_answer + all.late_request + all.echo;
         let sum = sum + all.conflict + all.throttle + all.refused + all.action_fault;
         sum + all.read_fault + all.inbox_full == 0
+    }
+}
+
+impl Operators {
+    fn of(rng: &mut SmallRng) -> Self {
+        if rng.random() {
+            return Self::default();
+        }
+        Self {
+            restocks: rng.random_range(0..=6),
+            blocks: *pick(rng, &[0, 0, 3, 20]),
+            closes: usize::from(rng.random_range(0..6) == 0),
+            refunds: *pick(rng, &[0, 0, 10, 50]),
+        }
     }
 }
 
@@ -158,11 +211,35 @@ pub(crate) fn event(n: usize) -> EventId {
     format!("evt-{n}").parse().expect("legal")
 }
 
-fn capacities(rng: &mut SmallRng) -> Vec<u64> {
+fn stock(rng: &mut SmallRng) -> Stock {
+    if rng.random_range(0..5) < 2 {
+        return Stock::Seats {
+            keys: *pick(rng, &[1, 4]),
+            seats: seats(rng),
+        };
+    }
     let stripes = *pick(rng, &[1, 1, 2, 5]);
     let most = *pick(rng, &[0, 3, 12, 60, 1_000]);
-    (0..stripes).map(|_| rng.random_range(0..=most)).collect()
+    Stock::Units((0..stripes).map(|_| rng.random_range(0..=most)).collect())
 }
+
+/// A row or a few, in two sections.
+fn seats(rng: &mut SmallRng) -> Vec<Seat> {
+    let many = *pick(rng, &[1, 6, 20, 60]);
+    let seat = |n: usize| Seat {
+        id: format!("S-{n}").parse().expect("legal"),
+        facts: SeatFacts {
+            section: SECTIONS[n * 2 / many].to_owned(),
+            row: format!("{}", n / 10),
+            number: format!("{}", n % 10),
+            price: None,
+        },
+        state: SeatState::Available,
+    };
+    (0..many).map(seat).collect()
+}
+
+pub(crate) const SECTIONS: [&str; 2] = ["left", "right"];
 
 pub(crate) fn pick<'a, T>(rng: &mut SmallRng, from: &'a [T]) -> &'a T {
     &from[rng.random_range(0..from.len())]

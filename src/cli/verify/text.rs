@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use inventory_proto::inventory::v1 as pb;
 
-use crate::cli::event::grouped;
+use crate::cli::show::grouped;
 use crate::limits::AUDIT_TOLD_MAX;
 
 /// What holds are late by is told of so many.

@@ -124,6 +124,7 @@ impl Coordinator {
             && self.lanes.all_idle()
             && self.reads.is_empty()
             && self.lookups.is_empty()
+            && self.desks.values().all(Desk::is_idle)
     }
 
     /// Operations in lanes that have not settled, whether or not their callers still wait.
@@ -188,6 +189,11 @@ impl Coordinator {
         let mine = self.events.get_or_insert(operation.event.clone(), || shape);
         // Who reads the seats is the first to see that the event was closed.
         route.shape.closed |= mine.closed;
+        let (reservation, event) = (&operation.reservation, &operation.event);
+        if self.pending.would_wait_in_a_ring(reservation, event) {
+            refuse(call, Refusal::store_busy(), fx);
+            return;
+        }
         self.enter(call, operation, Some(route), known, now, fx);
     }
 
@@ -462,13 +468,19 @@ impl Coordinator {
 /// Whether what the leader was told is also true for an equal call that joined it at `joined`.
 ///
 /// A deadline is each call's own. That there is too little, or no such event, was read after the
-/// leader set out; who came later has a right to a later read.
+/// leader set out; who came later has a right to a later read. So with states of the record that
+/// another node may have moved on before the call came.
 fn holds_for(answer: &Answer, joined: Micros, since: Micros) -> bool {
     match answer {
         Answer::Refused(Refusal::DeadlineExceeded) => false,
-        Answer::Refused(Refusal::InsufficientInventory { .. } | Refusal::EventNotFound) => {
-            joined <= since
-        }
+        Answer::Held { .. }
+        | Answer::Refused(
+            Refusal::InsufficientInventory { .. }
+            | Refusal::EventNotFound
+            | Refusal::HoldExpired
+            | Refusal::ReservationNotFound
+            | Refusal::ReservationNotConfirmed,
+        ) => joined <= since,
         _ => true,
     }
 }

@@ -28,6 +28,10 @@ pub(super) struct Pending {
     pub(super) since: Micros,
     /// How often the leader's write found something else than it was for.
     turns: u32,
+    /// When its record was last looked up.
+    looked: Option<Micros>,
+    /// The leader is with another shard.
+    is_away: bool,
     /// In order of arrival.
     pub(super) followers: Vec<Follower>,
 }
@@ -135,14 +139,55 @@ impl Pendings {
 impl Pendings {
     /// When the leader set out.
     pub(super) fn since(&mut self, reservation: &ReservationId, event: &EventId) -> Option<Micros> {
-        let slot = self.by_reservation.get_mut(reservation)?;
-        slot.of(event).map(|pending| pending.since)
+        self.of(reservation, event).map(|pending| pending.since)
+    }
+
+    /// Whether a call that another shard sent here would have to wait for one that was sent away.
+    /// The two shards might wait for each other.
+    pub(super) fn would_wait_in_a_ring(
+        &mut self,
+        reservation: &ReservationId,
+        event: &EventId,
+    ) -> bool {
+        let pending = self.of(reservation, event);
+        pending.is_some_and(|pending| pending.is_away)
+    }
+
+    pub(super) fn goes_away(&mut self, reservation: &ReservationId, event: &EventId) {
+        if let Some(pending) = self.of(reservation, event) {
+            pending.is_away = true;
+        }
+    }
+
+    /// Notes that the leader's record is looked up from now on.
+    pub(super) fn looks(&mut self, reservation: &ReservationId, event: &EventId, now: Micros) {
+        if let Some(pending) = self.of(reservation, event) {
+            pending.looked = Some(now);
+        }
+    }
+
+    /// When the leader's record was last looked up: at that time or later.
+    pub(super) fn looked(
+        &mut self,
+        reservation: &ReservationId,
+        event: &EventId,
+    ) -> Option<Micros> {
+        self.of(reservation, event)?.looked
+    }
+
+    /// How often the leader's write found something else than it was for.
+    pub(super) fn turns(&mut self, reservation: &ReservationId, event: &EventId) -> u32 {
+        self.of(reservation, event)
+            .map_or(0, |pending| pending.turns)
+    }
+
+    fn of(&mut self, reservation: &ReservationId, event: &EventId) -> Option<&mut Pending> {
+        self.by_reservation.get_mut(reservation)?.of(event)
     }
 
     /// Counts one more turn of the leader; false when it has had enough of them.
     pub(super) fn another_turn(&mut self, reservation: &ReservationId, event: &EventId) -> bool {
-        let slot = self.by_reservation.get_mut(reservation);
-        let Some(pending) = slot.and_then(|slot| slot.of(event)) else {
+        let Some(pending) = self.of(reservation, event) else {
             return false;
         };
         pending.turns += 1;
@@ -172,6 +217,8 @@ impl Pending {
             fingerprint: operation.fingerprint,
             since: now,
             turns: 0,
+            looked: None,
+            is_away: false,
             followers: Vec::new(),
         }
     }

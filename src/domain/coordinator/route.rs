@@ -52,22 +52,30 @@ impl Coordinator {
                 return;
             }
         }
-        let (record, is_memory) = match known {
-            Known::Record(record) => (record, false),
+        // Whether the store has said it, for this very operation. Else it is remembered, or guessed
+        // that there is none.
+        let is_said = matches!(known, Known::Record(_));
+        let record = match known {
+            Known::Record(record) => record,
             Known::Nothing => match self.cache.get(&operation.reservation, now.mono) {
-                Some(record) => (Some(record), true),
                 None if operation.expect == Expect::Known => {
-                    self.look_up(operation, route, fx);
+                    self.look_up(operation, route, now, fx);
                     return;
                 }
-                None => (None, false),
+                remembered => remembered,
             },
         };
         let late = self.settings.late_commit;
         match rules::decide(&operation, record.as_ref(), now.unix, late) {
             // Another node may have moved it on since; a write would notice, an answer must look.
-            Decision::Answer(_) if is_memory && !record.as_ref().is_some_and(is_final) => {
-                self.look_up(operation, route, fx);
+            Decision::Answer(_) if !is_said && !record.as_ref().is_some_and(is_final) => {
+                self.look_up(operation, route, now, fx);
+            }
+            // Nor is anything written to a closed event that would notice.
+            Decision::Write(transition)
+                if !is_said && shape.closed && transition.movement() == Movement::Take =>
+            {
+                self.look_up(operation, route, now, fx);
             }
             Decision::Answer(answer) => self.end(&operation, answer, record, now, fx),
             Decision::Write(transition) => {
@@ -75,7 +83,8 @@ impl Coordinator {
                     r.seats.is_some() || (by_seat && r.draws.is_empty())
                 });
                 if has_seats {
-                    self.write_seats(operation, shape, transition, record, now, fx);
+                    let basis = Basis { record, is_said };
+                    self.write_seats(operation, shape, transition, basis, now, fx);
                 } else {
                     self.write_units(operation, route, shape, transition, record, now, fx);
                 }
@@ -128,6 +137,8 @@ impl Coordinator {
         fx: &mut Vec<Effect>,
     ) {
         self.counters.forwarded += 1;
+        self.pending
+            .goes_away(&operation.reservation, &operation.event);
         fx.push(Effect::Forward {
             shard,
             route,
@@ -136,8 +147,16 @@ impl Coordinator {
         });
     }
 
-    fn look_up(&mut self, operation: Operation, route: Option<Route>, fx: &mut Vec<Effect>) {
+    pub(super) fn look_up(
+        &mut self,
+        operation: Operation,
+        route: Option<Route>,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
         self.counters.lookups += 1;
+        self.pending
+            .looks(&operation.reservation, &operation.event, now.mono);
         let asker = Asker {
             operation,
             route,
@@ -341,13 +360,9 @@ impl Coordinator {
             }
             Because::Seats(seats) => {
                 let Some(shape) = shape else {
-                    self.end(
-                        &operation,
-                        Answer::Refused(Refusal::store_busy()),
-                        None,
-                        now,
-                        fx,
-                    );
+                    // Forgotten meanwhile: the next write tells of the seats once more.
+                    self.unclaim(event, &operation.reservation, now, fx);
+                    self.advance(operation, None, Known::Nothing, now, fx);
                     return;
                 };
                 self.seats_differ(operation, shape, from, seats, now, fx);
@@ -368,6 +383,24 @@ impl Coordinator {
             0
         };
         (shape.is_seated() || shard == self.settings.shard).then_some(Route { stripe, shape })
+    }
+}
+
+/// What an operation on seats was decided on.
+pub(super) struct Basis {
+    pub(super) record: Option<RecordView>,
+    /// The store has said so, for this very operation.
+    pub(super) is_said: bool,
+}
+
+impl Basis {
+    /// What of it still counts after a wait: that there is no record, for a write that is wrong about
+    /// that fails. A record must be looked at again.
+    pub(super) fn into_known(self) -> Known {
+        match self.record {
+            None if self.is_said => Known::Record(None),
+            _ => Known::Nothing,
+        }
     }
 }
 

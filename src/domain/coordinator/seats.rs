@@ -3,6 +3,7 @@
 
 use super::Coordinator;
 use super::desk::{Desk, MapWaiter, Parked};
+use super::route::Basis;
 use crate::domain::answer::{Answer, Refusal};
 use crate::domain::effect::{CallId, Effect, Known, Route};
 use crate::domain::ids::{EventId, ReservationId, SeatId, Seats};
@@ -22,10 +23,11 @@ impl Coordinator {
         operation: Operation,
         shape: EventShape,
         transition: Transition,
-        record: Option<RecordView>,
+        basis: Basis,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
+        let record = &basis.record;
         let held = record.as_ref().and_then(|record| record.seats.clone());
         let seats = match (transition.movement(), held, &operation.wanted) {
             (Movement::None, ..) => None,
@@ -43,7 +45,7 @@ impl Coordinator {
             (Movement::Take, None, Wanted::Seats(seats)) => Some(Seats::clone(seats)),
             (Movement::Take, None, Wanted::Quantity(qty)) => {
                 let qty = *qty;
-                self.choose_seats(operation, qty, shape, transition, record, now, fx);
+                self.choose_seats(operation, qty, shape, transition, basis, now, fx);
                 return;
             }
             // A record that should have seats and has none.
@@ -67,14 +69,14 @@ impl Coordinator {
                 return;
             }
             if let Err(taken) = desk.claim(seats, &operation.reservation) {
-                self.park(&taken, operation, shape, record, now, fx);
+                self.park(&taken, operation, shape, basis, now, fx);
                 return;
             }
             self.read_seats_soon(&operation.event, shape, now, fx);
         }
         let plan = Plan {
             transition,
-            record,
+            record: basis.record,
             seats,
             draws: Draws::new(),
         };
@@ -92,7 +94,7 @@ impl Coordinator {
         qty: u32,
         shape: EventShape,
         transition: Transition,
-        record: Option<RecordView>,
+        basis: Basis,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
@@ -108,7 +110,7 @@ impl Coordinator {
             let _ = desk.claim(&seats, &operation.reservation);
             let plan = Plan {
                 transition,
-                record,
+                record: basis.record,
                 seats: Some(seats),
                 draws: Draws::new(),
             };
@@ -124,7 +126,17 @@ impl Coordinator {
         let is_told = since.is_some_and(|since| desk.is_read_since(since));
         if is_told {
             if let Some(claimed) = desk.any_claimed(section) {
-                self.park(&claimed, operation, shape, record, now, fx);
+                self.park(&claimed, operation, shape, basis, now, fx);
+                return;
+            }
+            // What the read found missing may have been sold, elsewhere and just now, to this very
+            // reservation.
+            let looked = self
+                .pending
+                .looked(&operation.reservation, &operation.event);
+            if !basis.is_said || looked.is_none_or(|at| at < desk.read_at()) {
+                let route = Some(Route { stripe: 0, shape });
+                self.look_up(operation, route, now, fx);
                 return;
             }
             let remaining = match desk.map() {
@@ -137,7 +149,7 @@ impl Coordinator {
         }
         let event = operation.event.clone();
         let parked = Parked {
-            known: Known::Record(record),
+            known: basis.into_known(),
             operation,
             shape,
         };
@@ -149,13 +161,13 @@ impl Coordinator {
         seat: &SeatId,
         operation: Operation,
         shape: EventShape,
-        record: Option<RecordView>,
+        basis: Basis,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
         let desk = self.desk(&operation.event, now.mono);
         let parked = Parked {
-            known: Known::Record(record),
+            known: basis.into_known(),
             operation,
             shape,
         };
@@ -182,9 +194,7 @@ impl Coordinator {
         let mut overdue = Vec::new();
         let desk = self.desk(&event, now.mono);
         for (seat, state) in found {
-            if let Some(map) = desk.map() {
-                map.learn(&seat, state.clone(), now.mono);
-            }
+            desk.learn(&seat, state.clone(), now.mono);
             match state {
                 None => unknown.push(seat),
                 Some(SeatState::Hold { reservation, until })
@@ -224,6 +234,17 @@ impl Coordinator {
             None => Known::Record(None),
             Some(_) => Known::Nothing,
         };
+        let turns = self.pending.turns(&operation.reservation, &event);
+        if is_chosen && turns > limits::SEAT_COLLISIONS_MAX {
+            // The map is old: others sell the same seats.
+            let parked = Parked {
+                operation,
+                shape,
+                known,
+            };
+            self.wait_for_map(&event, shape, MapWaiter::Choose(parked), now, fx);
+            return;
+        }
         self.advance(operation, route, known, now, fx);
     }
 
@@ -246,7 +267,12 @@ impl Coordinator {
         }
         let operation = expiry(event.clone(), holder, deadline);
         let route = Some(Route { stripe: 0, shape });
+        let (reservation, event) = (operation.reservation.clone(), operation.event.clone());
         self.enter(CallId::NOBODY, operation, route, Known::Nothing, now, fx);
+        if self.pending.since(&reservation, &event).is_none() {
+            // It was refused at the door: nobody else would end the claim.
+            self.unclaim(&event, &reservation, now, fx);
+        }
     }
 
     /// Ends a reservation's claims and lets those go on who waited for them.
@@ -280,7 +306,6 @@ impl Coordinator {
         let (Some(seats), Some(desk)) = (&record.seats, self.desks.get_mut(event)) else {
             return;
         };
-        let Some(map) = desk.map() else { return };
         let state = match record.state {
             ReservationState::Held => SeatState::Hold {
                 reservation: reservation.clone(),
@@ -292,7 +317,7 @@ impl Coordinator {
             _ => SeatState::Available,
         };
         for seat in seats.iter() {
-            map.learn(seat, Some(state.clone()), now.mono);
+            desk.learn(seat, Some(state.clone()), now.mono);
         }
     }
 

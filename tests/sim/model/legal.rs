@@ -12,6 +12,20 @@ use inventory_api::limits;
 use super::super::broken::{Broken, must};
 use super::{Moves, Store, moves, seats_of};
 
+/// What every transaction may do with slips: one takes what the expired holds of the same
+/// transaction give, and the stripes are left alone.
+fn is_bundle(sent: &Transaction) -> Result<bool, Broken> {
+    let slips = sent.records.iter().filter(|r| r.reservation.is_slip());
+    let made = slips.filter(|r| r.from.is_none()).count();
+    let others = sent.records.iter().filter(|r| r.from.is_some());
+    let mut expired = others.map(|r| r.to == ReservationState::Expired);
+    must!(
+        made == 0 || (made == 1 && sent.stripes.is_empty() && expired.all(|is| is)),
+        "an illegal bundle: {sent:?}"
+    );
+    Ok(made == 1)
+}
+
 impl Store {
     /// Whether it is a new body, and not one that breaks a rule.
     pub(crate) fn inspect(&mut self, sent: &Rc<Transaction>) -> Result<bool, Broken> {
@@ -92,8 +106,9 @@ fn is_legal(record: &RecordWrite) -> Result<(), Broken> {
     Ok(())
 }
 
-/// The stripes change by what the records take and give.
+/// The stripes change by what the records take and give, or the slip has what they give.
 fn adds_up(sent: &Transaction) -> Result<(), Broken> {
+    let is_bundle = is_bundle(sent)?;
     let mut drawn: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
     for record in &sent.records {
         for Draw { stripe, units } in &record.draws {
@@ -104,6 +119,11 @@ fn adds_up(sent: &Transaction) -> Result<(), Broken> {
                 _ => {}
             }
         }
+    }
+    if is_bundle {
+        let balanced = drawn.values().all(|(take, give)| take == give);
+        must!(balanced, "a slip that does not add up: {sent:?}");
+        return Ok(());
     }
     let change = |s: &StripeUpdate| (s.stripe, (s.take, s.give));
     let changes: BTreeMap<u16, (u64, u64)> = sent.stripes.iter().map(change).collect();

@@ -93,7 +93,14 @@ impl Store {
             *how = Released::Before;
         }
         let states = self.record_during(ask.reservation, from, to);
-        let clocks = [clock(from), clock(to)];
+        // A hold that was written since, for this call or an equal one, is told as it was written,
+        // even when that took longer than it was meant to last.
+        let written_since = states.first().is_some_and(Option::is_none);
+        let earliest = match written_since {
+            true => UnixMillis(0),
+            false => clock(from),
+        };
+        let clocks = [earliest, clock(to)];
         states.into_iter().any(|state| {
             let mut said = clocks.iter().map(|clock| says(ask, state, *clock, late));
             said.any(|said| said.as_ref() == Some(&plain))

@@ -3,11 +3,15 @@
 use std::rc::Rc;
 
 use inventory_api::domain::answer::{Answer, Refusal};
-use inventory_api::domain::effect::{LaneId, Route};
-use inventory_api::domain::ids::EventId;
+use inventory_api::domain::effect::{CallId, Known, LaneId, LookupId, Route};
+use inventory_api::domain::ids::{EventId, ReservationId};
 use inventory_api::domain::operation::Operation;
+use inventory_api::domain::question::Question;
+use inventory_api::domain::seats::Seat;
 use inventory_api::domain::time::Micros;
-use inventory_api::domain::transaction::{EventRead, Outcome, StripeView, Transaction};
+use inventory_api::domain::transaction::{
+    EventRead, EventShape, Outcome, RecordsRead, SeatsRead, StripeView, Transaction,
+};
 use inventory_api::limits;
 use rand::Rng;
 
@@ -17,8 +21,11 @@ use super::{Happening, ShardRef, World, origin_of};
 
 impl World {
     pub(super) fn send(&mut self, from: ShardRef, lane: LaneId, transaction: Rc<Transaction>) {
-        if transaction.records.iter().any(|r| r.draws.len() > 1) {
+        if transaction.stripes.len() > 1 {
             self.report.count("transactions over several stripes");
+        }
+        for write in &transaction.records {
+            self.report.write(write);
         }
         let faults = self.faults();
         let fate = Fate::of_transaction(self.now, &faults, &mut self.network_rng);
@@ -127,6 +134,7 @@ impl World {
         to: usize,
         route: Route,
         operation: Operation,
+        known: Known,
     ) {
         let faults = self.faults();
         let at = self.now.plus(hop(&mut self.network_rng));
@@ -145,7 +153,113 @@ impl World {
                 from,
                 route,
                 operation,
+                known,
             },
         );
+    }
+
+    /// A question goes to the shard that remembers the event's seats.
+    pub(super) fn pass_on(
+        &mut self,
+        from: ShardRef,
+        to: usize,
+        call: CallId,
+        event: EventId,
+        shape: EventShape,
+        question: Question,
+    ) {
+        let faults = self.faults();
+        let at = self.now.plus(hop(&mut self.network_rng));
+        if happens(faults.inbox_full, &mut self.network_rng) {
+            let refused = Err(Refusal::overloaded());
+            self.make(at, Happening::ToldBack(from, call, refused));
+            return;
+        }
+        let to = ShardRef { shard: to, ..from };
+        self.make(
+            at,
+            Happening::Asked {
+                to,
+                from,
+                call,
+                event,
+                shape,
+                question,
+            },
+        );
+    }
+
+    pub(super) fn look_up(
+        &mut self,
+        from: ShardRef,
+        lookup: LookupId,
+        reservations: Vec<ReservationId>,
+    ) {
+        let faults = self.faults();
+        let rng = &mut self.network_rng;
+        let at = self.now.plus(latency(rng));
+        if happens(faults.read_fault, rng) {
+            let failed = if rng.random() {
+                RecordsRead::Throttled
+            } else {
+                RecordsRead::Unavailable
+            };
+            self.make(at, Happening::LookedUp(from, lookup, failed));
+        } else {
+            self.make(at, Happening::LooksUp(from, lookup, reservations));
+        }
+    }
+
+    pub(super) fn looks_up(
+        &mut self,
+        from: ShardRef,
+        lookup: LookupId,
+        reservations: &[ReservationId],
+    ) {
+        let records = reservations.iter().map(|id| self.store.read_record(id));
+        let read = RecordsRead::Found(records.collect());
+        let at = self.now.plus(latency(&mut self.network_rng));
+        self.make(at, Happening::LookedUp(from, lookup, read));
+    }
+
+    pub(super) fn read_seats(&mut self, from: ShardRef, event: EventId) {
+        let faults = self.faults();
+        let rng = &mut self.network_rng;
+        let at = self.now.plus(latency(rng));
+        if happens(faults.read_fault, rng) {
+            let failed = if rng.random() {
+                SeatsRead::Throttled
+            } else {
+                SeatsRead::Unavailable
+            };
+            self.make(at, Happening::SeatsRead(from, event, failed));
+        } else {
+            let seen = None;
+            self.make(at, Happening::ReadsSeats { from, event, seen });
+        }
+    }
+
+    /// All seats at one instant, or one half and then the other.
+    pub(super) fn reads_seats(&mut self, from: ShardRef, event: EventId, seen: Option<Vec<Seat>>) {
+        let mut read = self.store.read_seats(&event);
+        if let SeatsRead::Found(seats) = &mut read {
+            let half = seats.len() / 2;
+            match seen {
+                None if self.scenario.torn_reads => {
+                    seats.truncate(half);
+                    let seen = Some(std::mem::take(seats));
+                    let later = Micros(self.network_rng.random_range(0..5_000));
+                    let at = self.now.plus(later);
+                    self.make(at, Happening::ReadsSeats { from, event, seen });
+                    return;
+                }
+                None => {}
+                Some(first) => {
+                    seats.splice(..half, first);
+                }
+            }
+        }
+        let at = self.now.plus(latency(&mut self.network_rng));
+        self.make(at, Happening::SeatsRead(from, event, read));
     }
 }

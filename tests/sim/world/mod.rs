@@ -5,40 +5,49 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `mod.rs` | the queue of happenings, the shards, calls and their answers, crashes |
+//! | `mod.rs` | the queue of happenings, the shards, what they want done |
+//! | `calls.rs` | calls and their answers, crashes |
 //! | `links.rs` | what goes between the shards, and between a shard and the store |
+//! | `upkeep.rs` | reclaimers, and operators behind the servers' back |
 //! | `rest.rs` | what must hold when nothing happens any more |
 
+mod calls;
 mod links;
 mod rest;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::rc::Rc;
 
-use inventory_api::domain::answer::Answer;
+use inventory_api::domain::answer::{Answer, Refusal};
 use inventory_api::domain::coordinator::{Coordinator, Settings};
-use inventory_api::domain::effect::{CallId, Effect, LaneId, Route};
-use inventory_api::domain::ids::{EventId, ReservationId};
+use inventory_api::domain::effect::{CallId, Effect, Known, LaneId, LookupId, Route};
+use inventory_api::domain::ids::{EventId, ReservationId, SeatId};
 use inventory_api::domain::operation::Operation;
+use inventory_api::domain::question::{Found, Question};
+use inventory_api::domain::seats::Seat;
 use inventory_api::domain::time::{Micros, Now, UnixMillis};
-use inventory_api::domain::transaction::{EventRead, Outcome, RecordView, StripeView, Transaction};
+use inventory_api::domain::transaction::{
+    EventRead, EventShape, Outcome, RecordView, RecordsRead, SeatsRead, StripeView, Transaction,
+};
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 
-use super::audit::Audit;
+use super::audit::{Audit, unix};
 use super::broken::{Broken, must};
 use super::clients::{self, Call};
 use super::model::Store;
 use super::network::{self, hop};
 use super::report::Report;
-use super::scenario::{Scenario, pick};
+use super::scenario::{Scenario, Stock};
 
 /// Happenings of one run before it counts as a livelock: a hundred times what a run needs.
 const STEPS_MAX: u64 = 400_000;
 
-/// Ids from here on are of forwarded operations, not of clients' calls.
-const FORWARDED: u64 = 1 << 32;
+/// Ids from here on are of operations that were forwarded, of questions that were passed on, and of
+/// holds to be ended: not of clients' calls.
+const INTERNAL: u64 = 1 << 32;
 
 /// One shard of one life of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,26 +73,67 @@ enum Happening {
         seen: Vec<StripeView>,
     },
     Read(ShardRef, EventId, EventRead),
+    LooksUp(ShardRef, LookupId, Vec<ReservationId>),
+    LookedUp(ShardRef, LookupId, RecordsRead),
+    ReadsSeats {
+        from: ShardRef,
+        event: EventId,
+        seen: Option<Vec<Seat>>,
+    },
+    SeatsRead(ShardRef, EventId, SeatsRead),
     Forwarded {
         to: ShardRef,
         from: ShardRef,
         route: Route,
         operation: Operation,
+        known: Known,
     },
     ForwardSettled(ShardRef, Origin, Answer, Option<RecordView>),
+    Asked {
+        to: ShardRef,
+        from: ShardRef,
+        call: CallId,
+        event: EventId,
+        shape: EventShape,
+        question: Question,
+    },
+    ToldBack(ShardRef, CallId, Result<Found, Refusal>),
     Wakes(ShardRef),
     Crashes(usize),
+    Reclaims(usize),
+    FoundDue(ShardRef, Vec<(EventId, ReservationId, RecordView)>),
     Restocks(EventId, u16, u64),
+    Closes(EventId),
+    Blocks(EventId, SeatId),
+    Forgets(ShardRef, EventId),
 }
 
 /// The event and the reservation of an operation that was forwarded.
 type Origin = (EventId, ReservationId);
+
+/// Who waits for an internal call.
+#[derive(Debug)]
+enum Waits {
+    Forward(ShardRef, Origin),
+    Question(ShardRef, CallId),
+    Reclaimer(usize, ReservationId),
+}
+
+impl Waits {
+    fn process(&self) -> usize {
+        match self {
+            Self::Forward(at, _) | Self::Question(at, _) => at.process,
+            Self::Reclaimer(process, _) => *process,
+        }
+    }
+}
 
 struct Shard {
     coordinator: Coordinator,
     wake: Option<Micros>,
     lanes_in_flight: BTreeSet<LaneId>,
     reading: BTreeSet<EventId>,
+    reading_seats: BTreeSet<EventId>,
 }
 
 struct Process {
@@ -97,6 +147,8 @@ pub(crate) struct World {
     now: Micros,
     made: u64,
     happenings: BTreeMap<(Micros, u64), Happening>,
+    /// Looks of the reclaimers among them.
+    reclaims_ahead: usize,
     processes: Vec<Process>,
     store: Store,
     audit: Audit,
@@ -106,9 +158,9 @@ pub(crate) struct World {
     clients_rng: SmallRng,
     network_rng: SmallRng,
     /// By call number.
-    forwards: BTreeMap<u64, (ShardRef, Origin)>,
+    internal: BTreeMap<u64, Waits>,
     calls_made: u64,
-    forwards_made: u64,
+    internal_made: u64,
     /// Everything that happened, if it is wanted.
     log: Option<String>,
 }
@@ -117,13 +169,17 @@ impl World {
     pub(crate) fn new(scenario: Scenario, logged: bool) -> Self {
         let seed = scenario.seed;
         let mut store = Store::new(scenario.token_memory);
-        for (event, capacities) in &scenario.events {
-            store.create(event, capacities);
+        for (event, stock) in &scenario.events {
+            match stock {
+                Stock::Units(capacities) => store.create(event, capacities),
+                Stock::Seats { keys, seats } => store.create_seated(event, *keys, seats.clone()),
+            }
         }
         let mut world = Self {
             now: Micros(0),
             made: 0,
             happenings: BTreeMap::new(),
+            reclaims_ahead: 0,
             processes: Vec::new(),
             store,
             audit: Audit::new(&scenario),
@@ -131,9 +187,9 @@ impl World {
             quiet: false,
             clients_rng: SmallRng::seed_from_u64(seed ^ 0xc11e_0075),
             network_rng: SmallRng::seed_from_u64(seed ^ 0x00ae_7000),
-            forwards: BTreeMap::new(),
+            internal: BTreeMap::new(),
             calls_made: 0,
-            forwards_made: 0,
+            internal_made: 0,
             log: logged.then(String::new),
             scenario,
         };
@@ -176,6 +232,7 @@ impl World {
                 shards,
                 cache_capacity: self.scenario.cache_capacity,
                 cache_for: self.scenario.cache_for,
+                late_commit: self.scenario.late,
             };
             let of = (process as u64) << 40 | (shard as u64) << 32 | u64::from(life);
             let rng = SmallRng::seed_from_u64(self.scenario.seed.rotate_left(20) ^ of);
@@ -184,6 +241,7 @@ impl World {
                 wake: None,
                 lanes_in_flight: BTreeSet::new(),
                 reading: BTreeSet::new(),
+                reading_seats: BTreeSet::new(),
             }
         });
         Process {
@@ -196,21 +254,7 @@ impl World {
         for call in clients::plan(&self.scenario, &mut self.clients_rng) {
             self.make(call.arrives, Happening::Arrives(call));
         }
-        let span = self.scenario.span.0 + 300_000;
-        for _ in 0..self.scenario.crashes {
-            let at = Micros(self.clients_rng.random_range(0..span));
-            let process = self.clients_rng.random_range(0..self.processes.len());
-            self.make(at, Happening::Crashes(process));
-        }
-        for _ in 0..self.scenario.restocks {
-            let rng = &mut self.clients_rng;
-            let at = Micros(rng.random_range(0..span));
-            let (event, stripes) = pick(rng, &self.scenario.events);
-            let stripe = rng.random_range(0..stripes.len()) as u16;
-            let units = rng.random_range(1..=2 * u64::from(self.scenario.qty_max));
-            let event = event.clone();
-            self.make(at, Happening::Restocks(event, stripe, units));
-        }
+        self.schedule_upkeep();
     }
 
     fn make(&mut self, at: Micros, happening: Happening) {
@@ -250,9 +294,8 @@ impl World {
             } => self.at_store(from, lane, &transaction, &arrival),
             Happening::Settled(at, lane, outcome) => self.with(at, |shard, now, fx| {
                 shard.lanes_in_flight.remove(&lane);
-                shard
-                    .coordinator
-                    .transaction_settled(lane, outcome, now, fx);
+                let at = &mut shard.coordinator;
+                at.transaction_settled(lane, outcome, now, fx);
             }),
             Happening::ReadsStripe { from, event, seen } => {
                 self.reads_stripe(from, event, seen);
@@ -262,28 +305,21 @@ impl World {
                 shard.reading.remove(&event);
                 shard.coordinator.event_read(&event, &read, now, fx);
             }),
-            Happening::Forwarded {
-                to,
-                from,
-                route,
-                operation,
-            } if self.lives(to) => {
-                self.forwards_made += 1;
-                let call = CallId(FORWARDED + self.forwards_made);
-                self.forwards.insert(call.0, (from, origin_of(&operation)));
-                self.with(to, |shard, now, fx| {
-                    shard
-                        .coordinator
-                        .submit_forwarded(call, operation, route, now, fx);
-                })
+            Happening::LooksUp(from, lookup, reservations) => {
+                self.looks_up(from, lookup, &reservations);
+                Ok(())
             }
-            Happening::Forwarded { .. } => Ok(()),
-            Happening::ForwardSettled(to, (event, reservation), answer, learned) => {
-                self.with(to, |shard, now, fx| {
-                    let at = &mut shard.coordinator;
-                    at.forward_settled(&event, &reservation, answer, learned, now, fx);
-                })
+            Happening::LookedUp(at, lookup, read) => self.with(at, |shard, now, fx| {
+                shard.coordinator.records_read(lookup, &read, now, fx);
+            }),
+            Happening::ReadsSeats { from, event, seen } => {
+                self.reads_seats(from, event, seen);
+                Ok(())
             }
+            Happening::SeatsRead(at, event, read) => self.with(at, |shard, now, fx| {
+                shard.reading_seats.remove(&event);
+                shard.coordinator.seats_read(&event, read, now, fx);
+            }),
             Happening::Wakes(at) => self.with(at, |shard, now, fx| {
                 if shard.wake.is_some_and(|due| due <= now.mono) {
                     shard.wake = None;
@@ -294,52 +330,86 @@ impl World {
                 self.crashes(process);
                 Ok(())
             }
+            Happening::Reclaims(process) => self.reclaims(process),
+            Happening::FoundDue(at, due) => self.found_due(at, due),
+            other => self.happens_between(other),
+        }
+    }
+
+    /// Between shards, and behind their back.
+    fn happens_between(&mut self, happening: Happening) -> Result<(), Broken> {
+        match happening {
+            Happening::Forwarded {
+                to,
+                from,
+                route,
+                operation,
+                known,
+            } if self.lives(to) => {
+                let call = self.internal(Waits::Forward(from, origin_of(&operation)));
+                self.with(to, |shard, now, fx| {
+                    let at = &mut shard.coordinator;
+                    at.submit_forwarded(call, operation, route, known, now, fx);
+                })
+            }
+            Happening::ForwardSettled(to, (event, reservation), answer, learned) => {
+                self.with(to, |shard, now, fx| {
+                    let at = &mut shard.coordinator;
+                    at.forward_settled(&event, &reservation, answer, learned, now, fx);
+                })
+            }
+            Happening::Asked {
+                to,
+                from,
+                call,
+                event,
+                shape,
+                question,
+            } if self.lives(to) => {
+                let call = self.internal(Waits::Question(from, call));
+                self.with(to, |shard, now, fx| {
+                    let at = &mut shard.coordinator;
+                    at.ask_forwarded(call, &event, shape, question, now, fx);
+                })
+            }
+            Happening::ToldBack(to, call, result) if self.lives(to) => self.told(call, &result),
+            Happening::Forgets(at, event) => self.with(at, |shard, _, _| {
+                shard.coordinator.forget(&event);
+            }),
             Happening::Restocks(event, stripe, units) => {
                 self.store.restock(&event, stripe, units, self.now);
                 self.report.count("restocks");
                 Ok(())
             }
+            Happening::Closes(event) => {
+                self.store.close(&event, self.now);
+                self.report.count("closed events");
+                Ok(())
+            }
+            Happening::Blocks(event, seat) => {
+                self.store.block(&event, &seat, self.now);
+                self.report.count("seats blocked or put back");
+                Ok(())
+            }
+            // A message to a life that has ended.
+            _ => Ok(()),
         }
     }
 
-    /// A client calls: some shard of some process takes it.
-    fn arrives(&mut self, mut call: Call) -> Result<(), Broken> {
-        call.arrives = self.now;
-        let process = self.clients_rng.random_range(0..self.processes.len());
-        let shard = self
-            .clients_rng
-            .random_range(0..self.processes[process].shards.len());
-        let at = ShardRef {
-            process,
-            shard,
-            life: self.processes[process].life,
-        };
-        self.submit(at, call).map(drop)
-    }
-
-    fn submit(&mut self, at: ShardRef, call: Call) -> Result<CallId, Broken> {
-        self.calls_made += 1;
-        let id = CallId(self.calls_made);
-        self.note(format_args!("  {id:?} at {at:?}"));
-        let operation = call.operation();
-        let (event, qty) = (call.event.clone(), call.qty);
-        self.audit.taken(id, at.process, call);
-        let mut replayed = None;
-        self.with(at, |shard, now, fx| match operation {
-            None => shard.coordinator.check(id, event, qty, now, fx),
-            Some(operation) => match shard.coordinator.replay(&operation, now.mono) {
-                Some(answer) => replayed = Some(answer),
-                None => shard.coordinator.submit(id, operation, now, fx),
-            },
-        })?;
-        if let Some(answer) = replayed {
-            self.answered(id, answer)?;
-        }
-        Ok(id)
+    fn internal(&mut self, waits: Waits) -> CallId {
+        self.internal_made += 1;
+        let call = CallId(INTERNAL + self.internal_made);
+        self.internal.insert(call.0, waits);
+        call
     }
 
     fn lives(&self, at: ShardRef) -> bool {
         self.processes[at.process].life == at.life
+    }
+
+    /// The clock of a process.
+    fn clock(&self, process: usize) -> UnixMillis {
+        UnixMillis(unix(self.now).0 + self.scenario.ahead[process])
     }
 
     /// Lets a shard do something, carries out what it wants, and minds its timer. Messages to a
@@ -354,7 +424,7 @@ impl World {
         }
         let now = Now {
             mono: self.now,
-            unix: UnixMillis(1_760_000_000_000 + self.now.0 / 1_000),
+            unix: self.clock(at.process),
         };
         let mut fx = Vec::new();
         let shard = &mut self.processes[at.process].shards[at.shard];
@@ -382,18 +452,25 @@ impl World {
                 call,
                 answer,
                 learned,
-            } => match self.forwards.remove(&call.0) {
-                Some((to, origin)) => {
+            } => self.answers(call, answer, learned),
+            Effect::Told { call, result } => match self.internal.remove(&call.0) {
+                Some(Waits::Question(to, call)) => {
                     let due = self.now.plus(hop(&mut self.network_rng));
-                    let settled = Happening::ForwardSettled(to, origin, answer, learned);
-                    self.make(due, settled);
+                    self.make(due, Happening::ToldBack(to, call, result));
                     Ok(())
                 }
-                None => self.answered(call, answer),
+                Some(other) => Err(Broken(format!("{other:?} was told {result:?}"))),
+                None => self.told(call, &result),
             },
-            Effect::Checked { call, result } => {
-                self.audit.checked(call, &result, self.now, &self.store)?;
-                self.report.count("checks");
+            Effect::AskShard {
+                shard: to,
+                call,
+                event,
+                shape,
+                question,
+            } => {
+                must!(to != at.shard, "asked itself");
+                self.pass_on(at, to, call, event, shape, question);
                 Ok(())
             }
             Effect::Transact { lane, transaction } => {
@@ -415,42 +492,35 @@ impl World {
                 self.read(at, event);
                 Ok(())
             }
+            Effect::ReadRecords {
+                lookup,
+                reservations,
+            } => {
+                let distinct: BTreeSet<_> = reservations.iter().collect();
+                must!(
+                    distinct.len() == reservations.len() && !reservations.is_empty(),
+                    "a key twice in one read: {reservations:?}"
+                );
+                self.look_up(at, lookup, reservations);
+                Ok(())
+            }
+            Effect::ReadSeats { event, .. } => {
+                must!(
+                    shard.reading_seats.insert(event.clone()),
+                    "two reads of the seats of {event} under way"
+                );
+                self.read_seats(at, event);
+                Ok(())
+            }
             Effect::Forward {
                 shard: to,
                 route,
                 operation,
+                known,
             } => {
                 must!(to != at.shard, "forwarded to itself");
-                self.forward(at, to, route, operation);
+                self.forward(at, to, route, operation, known);
                 Ok(())
-            }
-        }
-    }
-
-    fn answered(&mut self, id: CallId, answer: Answer) -> Result<(), Broken> {
-        self.report.answer(&answer);
-        let call = self.audit.answered(id, &answer, self.now, &self.store)?;
-        if !self.quiet
-            && let Some(again) =
-                clients::repeats(&call, Some(&answer), self.now, &mut self.clients_rng)
-        {
-            self.make(again.arrives, Happening::Arrives(again));
-        }
-        Ok(())
-    }
-
-    fn crashes(&mut self, process: usize) {
-        self.report.count("crashes");
-        for shard in &self.processes[process].shards {
-            self.report.counters(&shard.coordinator.counters());
-        }
-        let life = self.processes[process].life + 1;
-        self.processes[process] = self.start(process, life);
-        self.forwards.retain(|_, (at, _)| at.process != process);
-        for call in self.audit.crashed(process) {
-            self.report.count("calls lost in a crash");
-            if let Some(again) = clients::repeats(&call, None, self.now, &mut self.clients_rng) {
-                self.make(again.arrives, Happening::Arrives(again));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use inventory_api::domain::answer::{Answer, Refusal};
 use inventory_api::domain::ids::EventId;
-use inventory_api::domain::operation::Verb;
+use inventory_api::domain::operation::{Expect, Verb, Wanted};
 use inventory_api::domain::time::Micros;
 use inventory_api::limits;
 
@@ -27,11 +27,16 @@ impl World {
                 );
             }
         }
-        must!(self.forwards.is_empty(), "a forwarded operation is lost");
+        must!(
+            self.internal.is_empty(),
+            "never answered: {:?}",
+            self.internal
+        );
         Ok(())
     }
 
-    /// Nothing is unsellable: at rest, fresh commits buy every unit left, and then it is sold out.
+    /// Nothing is unsellable: at rest, fresh commits buy every unit and every seat left, and then it
+    /// is sold out.
     pub(super) fn sell_the_rest(&mut self) -> Result<(), Broken> {
         let events: Vec<EventId> = self
             .scenario
@@ -42,24 +47,29 @@ impl World {
         let mut bought = 0;
         for event in events {
             loop {
-                let left = self.store.remaining(&event);
+                let left = match self.store.is_seated(&event) {
+                    true => self.store.free_throughout(&event, None, self.now, self.now) as u64,
+                    false => self.store.remaining(&event),
+                };
                 let qty = left.clamp(1, u64::from(limits::QTY_MAX_DEFAULT)) as u32;
                 let answer = self.buy(&event, qty, bought)?;
                 bought += 1;
-                let due = if left == 0 {
-                    matches!(
-                        answer,
-                        Answer::Refused(Refusal::InsufficientInventory { remaining: 0 })
-                    )
-                } else {
-                    matches!(answer, Answer::Confirmed { .. })
+                let closed = self.store.closed_at(&event).is_some();
+                let due = match &answer {
+                    Answer::Refused(Refusal::EventClosed) => closed,
+                    Answer::Refused(Refusal::InsufficientInventory { remaining: 0 }) => left == 0,
+                    // Seats have nothing in their write that tells them of a closed event.
+                    Answer::Confirmed { .. } => {
+                        left > 0 && (!closed || self.store.is_seated(&event))
+                    }
+                    _ => false,
                 };
                 must!(
                     due,
                     "{left} left of {event}, a buyer of {qty} got {answer:?}"
                 );
                 // A large stock is proved by its first units and by its sum.
-                if left == 0 || bought > 40 {
+                if left == 0 || bought > 40 || closed {
                     break;
                 }
             }
@@ -72,7 +82,10 @@ impl World {
         let call = Call {
             what: What::Write(Verb::Commit, id),
             event: event.clone(),
-            qty,
+            wanted: Wanted::Quantity(qty),
+            section: None,
+            hold_for: Micros(0),
+            expect: Expect::New,
             arrives: self.now,
             patience: Micros::from_millis(60_000),
             tries: 0,

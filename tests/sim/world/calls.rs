@@ -1,0 +1,134 @@
+//! Calls and their answers, and crashes.
+
+use inventory_api::domain::answer::{Answer, Refusal};
+use inventory_api::domain::effect::CallId;
+use inventory_api::domain::question::Found;
+use inventory_api::domain::transaction::{RecordView, ReservationState};
+use rand::Rng;
+
+use super::super::broken::{Broken, must};
+use super::super::clients::{self, Call, What};
+use super::super::network::hop;
+use super::{Happening, ShardRef, Waits, World};
+
+impl World {
+    /// A client calls: some shard of some process takes it.
+    pub(super) fn arrives(&mut self, mut call: Call) -> Result<(), Broken> {
+        call.arrives = self.now;
+        let process = self.clients_rng.random_range(0..self.processes.len());
+        let shards = self.processes[process].shards.len();
+        let shard = self.clients_rng.random_range(0..shards);
+        let at = ShardRef {
+            process,
+            shard,
+            life: self.processes[process].life,
+        };
+        self.submit(at, call).map(drop)
+    }
+
+    pub(super) fn submit(&mut self, at: ShardRef, call: Call) -> Result<CallId, Broken> {
+        self.calls_made += 1;
+        let id = CallId(self.calls_made);
+        self.note(format_args!("  {id:?} at {at:?}"));
+        let operation = call.operation(self.clock(at.process));
+        let (event, what) = (call.event.clone(), call.what.clone());
+        self.audit.taken(id, at.process, call);
+        let mut replayed = None;
+        self.with(at, |shard, now, fx| match (operation, what) {
+            (Some(operation), _) => match shard.coordinator.replay(&operation, now.mono) {
+                Some(answer) => replayed = Some(answer),
+                None => shard.coordinator.submit(id, operation, now, fx),
+            },
+            (None, What::Ask(question)) => shard.coordinator.ask(id, event, question, now, fx),
+            (None, What::Write(..)) => {}
+        })?;
+        if let Some(answer) = replayed {
+            self.answered(id, answer)?;
+        }
+        Ok(id)
+    }
+
+    pub(super) fn answers(
+        &mut self,
+        call: CallId,
+        answer: Answer,
+        learned: Option<RecordView>,
+    ) -> Result<(), Broken> {
+        if call == CallId::NOBODY {
+            return Ok(());
+        }
+        match self.internal.remove(&call.0) {
+            Some(Waits::Forward(to, origin)) => {
+                if let Some(view) = &learned {
+                    let id = &origin.1;
+                    must!(
+                        self.store.was(id, view),
+                        "{id} is said to be {view:?}, which never was"
+                    );
+                }
+                let due = self.now.plus(hop(&mut self.network_rng));
+                let settled = Happening::ForwardSettled(to, origin, answer, learned);
+                self.make(due, settled);
+                Ok(())
+            }
+            Some(Waits::Reclaimer(_, reservation)) => {
+                let view = self.store.record(&reservation).map(|r| &r.view);
+                let is_held = view.is_some_and(|view| view.state == ReservationState::Held);
+                must!(
+                    answer != Answer::Expired || !is_held,
+                    "{reservation} is said to have expired and is {view:?}"
+                );
+                self.report.count("holds found past their time");
+                Ok(())
+            }
+            Some(Waits::Question(..)) => Err(Broken(format!("{call:?} asked and got {answer:?}"))),
+            None => self.answered(call, answer),
+        }
+    }
+
+    fn answered(&mut self, id: CallId, answer: Answer) -> Result<(), Broken> {
+        self.report.answer(&answer);
+        let call = self.audit.answered(id, &answer, self.now, &self.store)?;
+        if !self.quiet {
+            self.goes_on(&call, Some(&answer));
+        }
+        Ok(())
+    }
+
+    pub(super) fn told(
+        &mut self,
+        id: CallId,
+        result: &Result<Found, Refusal>,
+    ) -> Result<(), Broken> {
+        self.audit.told(id, result, self.now, &self.store)?;
+        self.report.count(match result {
+            Ok(Found::Units { .. }) => "told of units",
+            Ok(Found::Offer { .. }) => "told of an offer",
+            Ok(Found::Seats { .. }) => "told of seats",
+            Ok(Found::Status(_)) => "told of a sale",
+            Err(_) => "questions refused",
+        });
+        Ok(())
+    }
+
+    fn goes_on(&mut self, call: &Call, answer: Option<&Answer>) {
+        let rng = &mut self.clients_rng;
+        for next in clients::goes_on(call, answer, self.now, &self.scenario, rng) {
+            self.make(next.arrives, Happening::Arrives(next));
+        }
+    }
+
+    pub(super) fn crashes(&mut self, process: usize) {
+        self.report.count("crashes");
+        for shard in &self.processes[process].shards {
+            self.report.counters(&shard.coordinator.counters());
+        }
+        let life = self.processes[process].life + 1;
+        self.processes[process] = self.start(process, life);
+        self.internal.retain(|_, waits| waits.process() != process);
+        for call in self.audit.crashed(process) {
+            self.report.count("calls lost in a crash");
+            self.goes_on(&call, None);
+        }
+    }
+}

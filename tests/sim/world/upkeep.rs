@@ -1,0 +1,146 @@
+//! Reclaimers, one per process, and operators behind the servers' back.
+
+use inventory_api::domain::ids::{EventId, ReservationId};
+use inventory_api::domain::time::Micros;
+use inventory_api::domain::transaction::RecordView;
+use rand::Rng;
+
+use super::super::audit::unix;
+use super::super::broken::{Broken, must};
+use super::super::network::{happens, latency};
+use super::super::scenario::{Stock, pick};
+use super::{Happening, ShardRef, Waits, World};
+
+/// Holds that one look takes on.
+const DUE_MAX: usize = 100;
+
+/// A hold that is past its time for so long is never given back: far more than a look and its
+/// write take when most writes fail.
+const OVERDUE_MAX: Micros = Micros::from_millis(60_000);
+
+impl World {
+    pub(super) fn schedule_upkeep(&mut self) {
+        let span = self.scenario.span.0 + 300_000;
+        for _ in 0..self.scenario.crashes {
+            let at = Micros(self.clients_rng.random_range(0..span));
+            let process = self.clients_rng.random_range(0..self.processes.len());
+            self.make(at, Happening::Crashes(process));
+        }
+        for process in 0..self.processes.len() {
+            let every = self.scenario.reclaim_every.0;
+            let at = Micros(self.clients_rng.random_range(0..every));
+            self.reclaims_ahead += 1;
+            self.make(at, Happening::Reclaims(process));
+        }
+        let operators = self.scenario.operators;
+        let most = operators.restocks.max(operators.blocks);
+        for n in 0..most.max(operators.closes) {
+            let rng = &mut self.clients_rng;
+            let (event, stock) = pick(rng, &self.scenario.events);
+            let event = event.clone();
+            match stock {
+                Stock::Units(stripes) if n < operators.restocks => {
+                    let stripe = rng.random_range(0..stripes.len()) as u16;
+                    let units = rng.random_range(1..=2 * u64::from(self.scenario.qty_max));
+                    let restocks = Happening::Restocks(event.clone(), stripe, units);
+                    self.acts(span, &event, restocks);
+                }
+                Stock::Seats { seats, .. } if n < operators.blocks => {
+                    let seat = pick(rng, seats).id.clone();
+                    let blocks = Happening::Blocks(event.clone(), seat);
+                    self.acts(span, &event, blocks);
+                }
+                _ => {}
+            }
+            if n < operators.closes {
+                self.acts(span, &event, Happening::Closes(event.clone()));
+            }
+        }
+    }
+
+    /// An operator acts; the process it acted through knows, the others do not.
+    fn acts(&mut self, span: u64, event: &EventId, happening: Happening) {
+        let at = Micros(self.clients_rng.random_range(0..span));
+        self.make(at, happening);
+        let process = self.clients_rng.random_range(0..self.processes.len());
+        if self.clients_rng.random() {
+            for shard in 0..self.processes[process].shards.len() {
+                let life = self.processes[process].life;
+                let at_shard = ShardRef {
+                    process,
+                    shard,
+                    life,
+                };
+                let soon = at.plus(Micros(500));
+                self.make(soon, Happening::Forgets(at_shard, event.clone()));
+            }
+        }
+    }
+
+    /// A process looks for holds that are past their time, and will again while there are any.
+    pub(super) fn reclaims(&mut self, process: usize) -> Result<(), Broken> {
+        self.reclaims_ahead -= 1;
+        let first = self.store.first_expiry();
+        let overdue = first.is_some_and(|at| at.0 + OVERDUE_MAX.0 / 1_000 < unix(self.now).0);
+        must!(
+            !overdue,
+            "a hold that ended at {first:?} is not given back at {:?}: {:?}",
+            unix(self.now),
+            self.store.due_holds(unix(self.now)).first()
+        );
+        let clock = self.clock(process);
+        let mut due = self.store.due_holds(clock);
+        due.truncate(DUE_MAX);
+        let faults = self.faults();
+        if !due.is_empty() && !happens(faults.read_fault, &mut self.network_rng) {
+            let shard = self
+                .network_rng
+                .random_range(0..self.processes[process].shards.len());
+            let at = ShardRef {
+                process,
+                shard,
+                life: self.processes[process].life,
+            };
+            let answered = self.now.plus(latency(&mut self.network_rng));
+            self.make(answered, Happening::FoundDue(at, due));
+        }
+        self.looks_again(process);
+        Ok(())
+    }
+
+    fn looks_again(&mut self, process: usize) {
+        let every = self.scenario.reclaim_every.0;
+        let mut at = self
+            .now
+            .plus(Micros(self.network_rng.random_range(every / 2..=every)));
+        if self.happenings.len() == self.reclaims_ahead {
+            // Nothing else happens any more: on to the first hold that ends.
+            let Some(first) = self.store.first_expiry() else {
+                return;
+            };
+            let ends = first.0.saturating_sub(unix(Micros(0)).0) * 1_000;
+            at = at.max(Micros(ends));
+        }
+        self.reclaims_ahead += 1;
+        self.make(at, Happening::Reclaims(process));
+    }
+
+    pub(super) fn found_due(
+        &mut self,
+        at: ShardRef,
+        due: Vec<(EventId, ReservationId, RecordView)>,
+    ) -> Result<(), Broken> {
+        if !self.lives(at) {
+            return Ok(());
+        }
+        for (event, reservation, record) in due {
+            let call = self.internal(Waits::Reclaimer(at.process, reservation.clone()));
+            let deadline = self.now.plus(Micros::from_millis(5_000));
+            self.with(at, |shard, now, fx| {
+                let at = &mut shard.coordinator;
+                at.reclaim(call, event, reservation, record, deadline, now, fx);
+            })?;
+        }
+        Ok(())
+    }
+}
