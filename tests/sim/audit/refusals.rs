@@ -63,6 +63,7 @@ impl Audit {
                 !self.calm || self.calls_of(reservation) > limits::CALLS_PER_RESERVATION_MAX,
                 "no queue was full",
             ),
+            Refusal::StoreBusy { .. } if self.hasty && store.is_seated(&call.event) => (true, ""),
             Refusal::StoreBusy { .. } | Refusal::StoreUnavailable { .. } => {
                 (!self.calm, "nothing was wrong")
             }
