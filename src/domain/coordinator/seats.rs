@@ -199,12 +199,14 @@ impl Coordinator {
     }
 
     /// A write found seats that are not free.
+    #[expect(clippy::too_many_arguments, reason = "one operation, taken apart")]
     pub(super) fn seats_differ(
         &mut self,
         operation: Operation,
         shape: EventShape,
         from: Option<ReservationState>,
         found: Vec<(SeatId, Option<SeatState>)>,
+        as_of: Micros,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
@@ -215,7 +217,7 @@ impl Coordinator {
         let desk = self.desk(&event, now.mono);
         for (seat, state) in found {
             if let Some(map) = desk.map() {
-                map.learn(&seat, state.clone(), now.mono);
+                map.learn(&seat, state.clone(), as_of);
             }
             match state {
                 None => unknown.push(seat),
@@ -327,7 +329,7 @@ impl Coordinator {
         event: &EventId,
         reservation: &ReservationId,
         record: &RecordView,
-        now: Now,
+        as_of: Micros,
     ) {
         let (Some(seats), Some(desk)) = (&record.seats, self.desks.get_mut(event)) else {
             return;
@@ -344,7 +346,7 @@ impl Coordinator {
             _ => SeatState::Available,
         };
         for seat in seats.iter() {
-            map.learn(seat, Some(state.clone()), now.mono);
+            map.learn(seat, Some(state.clone()), as_of);
         }
     }
 
