@@ -21,6 +21,7 @@ use inventory_proto::inventory::v1::inventory_client::InventoryClient;
 use raw::{Raw, n, s};
 use serde_json::{Value, json};
 use server::{Launch, Ran, Server};
+use tonic::transport::Endpoint;
 
 /// verify's exit codes.
 const CLEAN: Option<i32> = Some(0);
@@ -80,7 +81,8 @@ impl Stage {
     fn sell(&self, buyers: std::ops::Range<usize>) {
         let url = format!("http://{}", self.server.grpc);
         tokio(async {
-            let mut client = InventoryClient::connect(url).await.unwrap();
+            let channel = Endpoint::from_shared(url).unwrap().connect().await;
+            let mut client = InventoryClient::new(channel.unwrap());
             for number in buyers {
                 client.commit_reservation(commit(number)).await.unwrap();
             }
@@ -514,15 +516,19 @@ fn a_running_sale_of_units_is_no_breach_and_is_not_repaired() {
             }
         })
     };
-    stage
-        .raw
-        .add("inventory", json!({"event_id": s(EVENT)}), "remaining", 1);
-    let ran = stage.run(&["reconcile", EVENT, "--apply", "--json"]);
+    // On a machine that is busy enough the sale may happen to stand still for one reading.
+    let held_back = (0..5).any(|_| {
+        let drift = json!({"event_id": s(EVENT)});
+        stage.raw.add("inventory", drift, "remaining", 1);
+        let ran = stage.run(&["reconcile", EVENT, "--apply", "--json"]);
+        let told: Value = serde_json::from_str(&ran.out).unwrap();
+        let moving = told["plan"]["moving"] == true;
+        assert_eq!(moving, told["done"].is_null(), "{told:#}");
+        moving
+    });
     stop.store(true, Ordering::Relaxed);
     selling.join().unwrap();
-    let reconciled: Value = serde_json::from_str(&ran.out).unwrap();
-    assert_eq!(reconciled["plan"]["moving"], true, "{reconciled:#}");
-    assert_eq!(reconciled["done"], Value::Null);
+    assert!(held_back);
     stage.mends(&[("SET_REMAINING", "0")]);
 }
 

@@ -43,7 +43,10 @@ impl Raw {
             "POST / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\
              content-type: application/x-amz-json-1.0\r\n\
              x-amz-target: DynamoDB_20120810.{operation}\r\n\
-             authorization: AWS4-HMAC-SHA256 Credential=local/20260101/local/dynamodb/aws4_request\r\n\
+             x-amz-date: 20260101T000000Z\r\n\
+             authorization: AWS4-HMAC-SHA256 \
+             Credential=local/20260101/local/dynamodb/aws4_request, SignedHeaders=host, \
+             Signature=0\r\n\
              content-length: {}\r\n\r\n",
             self.0,
             body.len()

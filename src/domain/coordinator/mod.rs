@@ -189,8 +189,7 @@ impl Coordinator {
         let mine = self.events.get_or_insert(operation.event.clone(), || shape);
         // Who reads the seats is the first to see that the event was closed.
         route.shape.closed |= mine.closed;
-        let (reservation, event) = (&operation.reservation, &operation.event);
-        if self.pending.would_wait_in_a_ring(reservation, event) {
+        if self.pending.would_wait_in_a_ring(&operation) {
             refuse(call, Refusal::store_busy(), fx);
             return;
         }
@@ -477,6 +476,7 @@ fn holds_for(answer: &Answer, joined: Micros, since: Micros) -> bool {
         | Answer::Refused(
             Refusal::InsufficientInventory { .. }
             | Refusal::EventNotFound
+            | Refusal::EventClosed
             | Refusal::HoldExpired
             | Refusal::ReservationNotFound
             | Refusal::ReservationNotConfirmed,

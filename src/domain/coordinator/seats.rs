@@ -69,6 +69,11 @@ impl Coordinator {
                 return;
             }
             if let Err(taken) = desk.claim(seats, &operation.reservation) {
+                if self.would_wait_for_its_like(&operation, &taken) {
+                    let busy = Answer::Refused(Refusal::store_busy());
+                    self.end(&operation, busy, None, now, fx);
+                    return;
+                }
                 self.park(&taken, operation, shape, basis, now, fx);
                 return;
             }
@@ -126,6 +131,12 @@ impl Coordinator {
         let is_told = since.is_some_and(|since| desk.is_read_since(since));
         if is_told {
             if let Some(claimed) = desk.any_claimed(section) {
+                if !basis.is_said {
+                    // It may have seats of its own, which others wait for.
+                    let route = Some(Route { stripe: 0, shape });
+                    self.look_up(operation, route, now, fx);
+                    return;
+                }
                 self.park(&claimed, operation, shape, basis, now, fx);
                 return;
             }
@@ -154,6 +165,15 @@ impl Coordinator {
             shape,
         };
         self.wait_for_map(&event, shape, MapWaiter::Choose(parked), now, fx);
+    }
+
+    /// Whether the end of a hold would wait for the end of another.
+    fn would_wait_for_its_like(&mut self, operation: &Operation, taken: &SeatId) -> bool {
+        let event = &operation.event;
+        let desk = self.desks.get(event);
+        let holder = desk.and_then(|desk| desk.claimed_by(taken));
+        let verb = holder.and_then(|holder| self.pending.verb(holder, event));
+        operation.verb == Verb::Expire && verb == Some(Verb::Expire)
     }
 
     fn park(
@@ -260,6 +280,10 @@ impl Coordinator {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
+        // What the holder itself has under way here may wait for a seat, and must not with a claim.
+        if !matches!(self.pending.verb(&holder, event), None | Some(Verb::Expire)) {
+            return;
+        }
         // Claimed for it at once, so that the buyer waits for it.
         let desk = self.desk(event, now.mono);
         if desk.claim(std::slice::from_ref(seat), &holder).is_err() {
