@@ -199,12 +199,14 @@ impl Coordinator {
     }
 
     /// A write found seats that are not free.
+    #[expect(clippy::too_many_arguments, reason = "one operation, taken apart")]
     pub(super) fn seats_differ(
         &mut self,
         operation: Operation,
         shape: EventShape,
         from: Option<ReservationState>,
         found: Vec<(SeatId, Option<SeatState>)>,
+        as_of: Micros,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
@@ -214,7 +216,7 @@ impl Coordinator {
         let mut overdue = Vec::new();
         let desk = self.desk(&event, now.mono);
         for (seat, state) in found {
-            desk.learn(&seat, state.clone(), now.mono);
+            desk.learn(&seat, state.clone(), as_of);
             match state {
                 None => unknown.push(seat),
                 Some(SeatState::Hold { reservation, until })
@@ -325,7 +327,7 @@ impl Coordinator {
         event: &EventId,
         reservation: &ReservationId,
         record: &RecordView,
-        now: Now,
+        as_of: Micros,
     ) {
         let (Some(seats), Some(desk)) = (&record.seats, self.desks.get_mut(event)) else {
             return;
@@ -341,7 +343,7 @@ impl Coordinator {
             _ => SeatState::Available,
         };
         for seat in seats.iter() {
-            desk.learn(seat, Some(state.clone()), now.mono);
+            desk.learn(seat, Some(state.clone()), as_of);
         }
     }
 
