@@ -64,6 +64,13 @@ impl Coordinator {
             let desk = self.desk(&operation.event, now.mono);
             let takes = transition.movement() == Movement::Take;
             if takes && let Some(refusal) = known_taken(desk, seats, &operation, transition, now) {
+                if !basis.is_said {
+                    // A copy of this call may have had them meanwhile, elsewhere: a read tells, which
+                    // costs less than the write would.
+                    let route = Some(Route { stripe: 0, shape });
+                    self.look_up(operation, route, now, fx);
+                    return;
+                }
                 self.counters.seats_refused += 1;
                 self.end(&operation, Answer::Refused(refusal), None, now, fx);
                 return;
