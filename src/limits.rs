@@ -652,9 +652,6 @@ pub const ADMIN_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of a file of seats: [`SEATS_PER_EVENT_MAX`] lines with every text at its longest.
 pub const IMPORT_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
-/// Bytes of one line of JSON in it.
-pub const IMPORT_LINE_BYTES_MAX: usize = 16 * 1024;
-
 /// Wrong lines that an import tells; the others are counted.
 pub const IMPORT_PROBLEMS_SHOWN: usize = 20;
 

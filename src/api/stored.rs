@@ -23,7 +23,6 @@ pub(super) async fn event_name(
     event: &EventId,
 ) -> Result<Option<String>, StoreError> {
     let about = store.describe_event(event).await?;
-    Ok(about
-        .map(|about| about.name)
-        .filter(|name| !name.is_empty()))
+    let name = about.map(|about| about.name);
+    Ok(name.filter(|name| !name.is_empty()))
 }

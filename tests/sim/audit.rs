@@ -56,8 +56,9 @@ pub(crate) struct Audit {
     /// A definite refusal may be wrong about an earlier try.
     nothing_done_is_likely: bool,
     torn_reads: bool,
-    /// Final states are remembered.
-    remembers: bool,
+    /// Holds end sooner than a few writes take: who waits for a seat finds it held and over, again
+    /// and again.
+    hasty: bool,
 }
 
 impl Audit {
@@ -69,7 +70,7 @@ impl Audit {
             calm: scenario.is_calm(),
             nothing_done_is_likely: scenario.ghosts || scenario.token_memory < TOKEN_MEMORY,
             torn_reads: scenario.torn_reads,
-            remembers: scenario.cache_capacity > 0,
+            hasty: scenario.hold_for <= Micros::from_millis(40),
         }
     }
 
@@ -149,7 +150,8 @@ impl Audit {
     }
 
     /// Whether the record says this: as it was at some instant between call and answer. A state
-    /// that never changes but by an operator's hand may be told from memory after that.
+    /// that never changes but by an operator's hand may be told after that, from memory or by the
+    /// write of an equal call.
     fn explained(
         &self,
         call: &Call,
@@ -168,7 +170,7 @@ impl Audit {
         if store.explains(ask, answer, (call.arrives, now), clock, self.late) {
             return true;
         }
-        let Some(record) = store.record(reservation).filter(|_| self.remembers) else {
+        let Some(record) = store.record(reservation) else {
             return false;
         };
         let was_confirmed = |view: &&_| is(view, ReservationState::Confirmed);

@@ -190,6 +190,7 @@ fn call(buyers: &[Buyer], scenario: &Scenario, arrives: Micros, rng: &mut SmallR
         section,
     } = pick(rng, buyers).clone();
     let verb = match rng.random_range(0..20) {
+        5.. if scenario.crowd => Some(Verb::Hold),
         0..2 => None,
         2..5 => Some(Verb::Release),
         5 if scenario.operators.refunds > 0 => Some(Verb::Refund),
@@ -289,6 +290,9 @@ fn follows(
                 5 | 6 => Verb::Release,
                 _ => return None,
             };
+            if scenario.crowd && rng.random_range(0..4) > 0 {
+                return None;
+            }
             let mut next = call.then(verb, now.plus(pause), rng)?;
             match (rng.random_range(0..3), seats) {
                 (0, _) => next.wanted = Wanted::Whatever,

@@ -63,6 +63,8 @@ pub(crate) struct Scenario {
     pub(crate) events: Vec<(EventId, Stock)>,
     /// Whether clients hold before they commit. Without holds and operators stock only ever shrinks.
     pub(crate) holds: bool,
+    /// Many hold at once and forget about it, so that many holds end at once.
+    pub(crate) crowd: bool,
     /// How long the holds of a run last.
     pub(crate) hold_for: Micros,
     pub(crate) late: LateCommit,
@@ -113,6 +115,7 @@ impl Scenario {
             2 => Faults::evenly(90),
             _ => Faults::single(rng),
         };
+        let crowd = rng.random_range(0..12) == 0;
         let late = match rng.random_range(0..4) {
             0 => LateCommit::Reject,
             _ => LateCommit::Reacquire,
@@ -122,12 +125,21 @@ impl Scenario {
             processes,
             ahead,
             events,
-            holds: rng.random_range(0..4) > 0,
+            holds: crowd || rng.random_range(0..4) > 0,
+            crowd,
             hold_for: Micros::from_millis(*pick(rng, &[1, 40, 300, 2_000, 60_000])),
             late,
             reclaim_every: Micros::from_millis(*pick(rng, &[50, 500, 1_000])),
-            reservations: *pick(rng, &[5, 20, 60, 150]),
-            calls: *pick(rng, &[20, 60, 150, 300]),
+            reservations: if crowd {
+                250
+            } else {
+                *pick(rng, &[5, 20, 60, 150])
+            },
+            calls: if crowd {
+                300
+            } else {
+                *pick(rng, &[20, 60, 150, 300])
+            },
             qty_max,
             span: Micros::from_millis(*pick(rng, &[1, 30, 200, 2_000])),
             cache_capacity: *pick(rng, &[0, 2, 1_000]),

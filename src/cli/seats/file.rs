@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
 use inventory_proto::inventory::v1::{NewSeat, Price};
@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::cli::{Failure, money};
 use crate::domain::ids::SeatId;
 use crate::limits::{
-    IMPORT_FILE_BYTES_MAX, IMPORT_LINE_BYTES_MAX, IMPORT_PROBLEMS_SHOWN, PRICE_AMOUNT_MAX,
-    SEAT_TEXT_BYTES_MAX, SEATS_PER_EVENT_MAX,
+    IMPORT_FILE_BYTES_MAX, IMPORT_PROBLEMS_SHOWN, PRICE_AMOUNT_MAX, SEAT_TEXT_BYTES_MAX,
+    SEATS_PER_EVENT_MAX,
 };
 use crate::side::admin::check::{is_currency, text_problem};
 
@@ -57,23 +57,23 @@ pub(super) fn shown(path: &Path) -> String {
 }
 
 fn parse(path: &Path, input: impl Read, bytes_max: u64) -> Result<Vec<NewSeat>, Failure> {
-    let mut input = BufReader::new(input.take(bytes_max + 1));
+    let mut bytes = Vec::new();
+    let read = input.take(bytes_max + 1).read_to_end(&mut bytes);
+    if read.map_err(|error| unreadable(path, &error))? as u64 > bytes_max {
+        return Err(Failure::usage(format!(
+            "{} has over {bytes_max} bytes; want one event's seats",
+            shown(path)
+        )));
+    }
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
     let mut found = Found {
         seats: Vec::new(),
         lines: HashMap::new(),
         problems: Problems::new(path),
     };
-    let read = match first_character(&mut input) {
-        Ok(Some(b'{')) => jsonl(&mut input, &mut found),
-        Ok(_) => csv(&mut input, &mut found),
-        Err(error) => Err(error),
-    };
-    read.map_err(|error| unreadable(path, &error))?;
-    if input.into_inner().limit() == 0 {
-        return Err(Failure::usage(format!(
-            "{} has over {bytes_max} bytes; want one event's seats",
-            shown(path)
-        )));
+    match bytes.trim_ascii_start().first() {
+        Some(b'{') => jsonl(bytes, &mut found),
+        _ => csv(bytes, &mut found).map_err(|error| unreadable(path, &error))?,
     }
     found.problems.end()?;
     if found.seats.is_empty() {
@@ -83,12 +83,8 @@ fn parse(path: &Path, input: impl Read, bytes_max: u64) -> Result<Vec<NewSeat>, 
     Ok(found.seats)
 }
 
-/// The first byte that is no blank, without taking it.
-fn first_character(input: &mut impl BufRead) -> io::Result<Option<u8>> {
-    let bytes = input.fill_buf()?;
-    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-    Ok(bytes.iter().copied().find(|b| !b.is_ascii_whitespace()))
-}
+/// What some spreadsheets put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// What is wrong with a file, as far as it is worth telling.
 pub(super) struct Problems {
@@ -252,16 +248,22 @@ impl Raw {
 
 // ---- CSV ----------------------------------------------------------------------------------------
 
-fn csv(input: &mut impl BufRead, found: &mut Found) -> io::Result<()> {
+fn csv(bytes: &[u8], found: &mut Found) -> io::Result<()> {
     let mut reader = csv::ReaderBuilder::new()
         // Counted here, so that a wrong line is told and the next ones are looked at.
         .flexible(true)
         .trim(csv::Trim::All)
-        .from_reader(input);
-    let columns = match columns(reader.byte_headers().map_err(io::Error::from)?) {
+        .from_reader(bytes);
+    let mut lines = Lines {
+        bytes,
+        at: 0,
+        line: 1,
+    };
+    let head = reader.byte_headers().map_err(io::Error::from)?;
+    let columns = match columns(head) {
         Ok(columns) => columns,
         Err(problem) => {
-            found.problems.add(1, problem);
+            found.problems.add(lines.of(head), problem);
             return Ok(());
         }
     };
@@ -270,12 +272,37 @@ fn csv(input: &mut impl BufRead, found: &mut Found) -> io::Result<()> {
         .read_byte_record(&mut record)
         .map_err(io::Error::from)?
     {
-        let line = record.position().map_or(0, csv::Position::line);
-        if !found.line(line, csv_line(&columns, &record)) {
+        if !found.line(lines.of(&record), csv_line(&columns, &record)) {
             break;
         }
     }
     Ok(())
+}
+
+/// Finds the line on which a record begins. The reader's own count stops before blank lines and
+/// between the two characters of a Windows line end.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// Of records in their order.
+    fn of(&mut self, record: &csv::ByteRecord) -> u64 {
+        let start = record.position().map_or(0, csv::Position::byte);
+        let start = usize::try_from(start).unwrap_or(usize::MAX);
+        while let Some(byte) = self.bytes.get(self.at) {
+            let is_end = matches!(byte, b'\r' | b'\n');
+            if self.at >= start && !is_end {
+                break;
+            }
+            let is_half = *byte == b'\r' && self.bytes.get(self.at + 1) == Some(&b'\n');
+            self.line += u64::from(is_end && !is_half);
+            self.at += 1;
+        }
+        self.line
+    }
 }
 
 fn known() -> String {
@@ -328,32 +355,13 @@ fn csv_line(columns: &[&'static str], record: &csv::ByteRecord) -> Result<Raw, S
 
 // ---- JSON lines ---------------------------------------------------------------------------------
 
-fn jsonl(input: &mut impl BufRead, found: &mut Found) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    for line in 1.. {
-        bytes.clear();
-        let most = IMPORT_LINE_BYTES_MAX as u64 + 1;
-        if input.by_ref().take(most).read_until(b'\n', &mut bytes)? == 0 {
-            break;
-        }
-        if bytes.len() > IMPORT_LINE_BYTES_MAX {
-            let most = IMPORT_LINE_BYTES_MAX;
-            found.problems.add(
-                line,
-                format!("has over {most} bytes; want one seat per line"),
-            );
-            // Where the next line begins cannot be known within bounds.
-            break;
-        }
-        let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
-        if text.trim_ascii().is_empty() {
-            continue;
-        }
-        if !found.line(line, json_line(text)) {
+fn jsonl(bytes: &[u8], found: &mut Found) {
+    for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+        let line = line.trim_ascii();
+        if !line.is_empty() && !found.line(number, json_line(line)) {
             break;
         }
     }
-    Ok(())
 }
 
 fn json_line(text: &[u8]) -> Result<Raw, String> {

@@ -184,10 +184,28 @@ fn more_seats_than_an_event_can_have_are_told() {
 }
 
 #[test]
-fn a_line_without_end_is_not_read_without_end() {
-    let text = format!("{{\"seat_id\": \"{}\"}}", "x".repeat(IMPORT_LINE_BYTES_MAX));
-    assert_told(text, &["line 1: has over"]);
-    // Endless CSV ends at the bound of the file.
+fn lines_are_counted_as_an_editor_does() {
+    for end in ["\n", "\r\n", "\r"] {
+        let text = [
+            "",
+            "seat_id,row",
+            "A-1,1",
+            "",
+            "",
+            "A-2,\"a",
+            "b\"",
+            "A 3,1",
+        ]
+        .join(end);
+        let said = read(text).unwrap_err();
+        assert!(said.contains("line 6: row has"), "{end:?}: {said}");
+        assert!(said.contains("line 8: seat_id has"), "{end:?}: {said}");
+    }
+    assert_told("\n\nseat,row\n", &["line 3: \"seat\" is no column"]);
+}
+
+#[test]
+fn an_input_without_end_is_not_read_without_end() {
     let endless = io::repeat(b'x');
     let failure = parse(Path::new("-"), endless, 100_000).unwrap_err();
     let said = failure.message;

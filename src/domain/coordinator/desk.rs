@@ -2,6 +2,9 @@
 //!
 //! Two buyers of one seat are settled here: the first claims it, the second waits until the first
 //! has it or has not. So no seat is twice in one transaction, nor in two at a time.
+//!
+//! Nobody waits for ever, because who has claims is in a lane. But for the end of a hold that is past
+//! its time: that may wait with a claim, and never for another such end.
 
 use std::collections::HashMap;
 
@@ -217,6 +220,11 @@ impl Desk {
         }
         self.parked -= freed.len();
         freed
+    }
+
+    /// Who is about to get the seat.
+    pub(super) fn claimed_by(&self, seat: &SeatId) -> Option<&ReservationId> {
+        self.claims.get(seat).map(|claim| &claim.by)
     }
 
     /// A seat that somebody is about to get, in `section` if one is named.

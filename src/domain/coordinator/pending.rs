@@ -142,21 +142,30 @@ impl Pendings {
         self.of(reservation, event).map(|pending| pending.since)
     }
 
-    /// Whether a call that another shard sent here would have to wait for one that was sent away.
-    /// The two shards might wait for each other.
-    pub(super) fn would_wait_in_a_ring(
-        &mut self,
-        reservation: &ReservationId,
-        event: &EventId,
-    ) -> bool {
-        let pending = self.of(reservation, event);
-        pending.is_some_and(|pending| pending.is_away)
+    /// Whether a call that another shard sent here would wait for one that was sent away, and may be
+    /// the one that this waits for.
+    ///
+    /// Only what gives back is sent from one owner of stripes to another, and one record gives back
+    /// to the same stripes always. But what a hold had and what its order has after a late commit
+    /// may differ: a release and a refund could cross.
+    pub(super) fn would_wait_in_a_ring(&mut self, operation: &Operation) -> bool {
+        let Some(pending) = self.of(&operation.reservation, &operation.event) else {
+            return false;
+        };
+        let gives = |verb| matches!(verb, Verb::Release | Verb::Expire | Verb::Refund);
+        let crosses = (operation.verb == Verb::Refund) != (pending.verb == Verb::Refund);
+        pending.is_away && gives(operation.verb) && gives(pending.verb) && crosses
     }
 
     pub(super) fn goes_away(&mut self, reservation: &ReservationId, event: &EventId) {
         if let Some(pending) = self.of(reservation, event) {
             pending.is_away = true;
         }
+    }
+
+    /// What the leader wants, if there is one.
+    pub(super) fn verb(&mut self, reservation: &ReservationId, event: &EventId) -> Option<Verb> {
+        self.of(reservation, event).map(|pending| pending.verb)
     }
 
     /// Notes that the leader's record is looked up from now on.

@@ -10,7 +10,7 @@ use crate::domain::lane::{Because, Plan, Returned, Track, drawn_from};
 use crate::domain::operation::{Expect, Operation, Verb, Wanted};
 use crate::domain::reads::Waiter;
 use crate::domain::rules::{self, Decision, Movement, Transition};
-use crate::domain::time::Now;
+use crate::domain::time::{Micros, Now};
 use crate::domain::transaction::{Draws, EventShape, RecordView, RecordsRead, ReservationState};
 use crate::limits;
 
@@ -326,6 +326,7 @@ impl Coordinator {
         &mut self,
         event: &EventId,
         returned: Returned,
+        as_of: Micros,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
@@ -365,7 +366,7 @@ impl Coordinator {
                     self.advance(operation, None, Known::Nothing, now, fx);
                     return;
                 };
-                self.seats_differ(operation, shape, from, seats, now, fx);
+                self.seats_differ(operation, shape, from, seats, as_of, now, fx);
             }
         }
     }

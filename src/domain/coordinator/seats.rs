@@ -64,11 +64,23 @@ impl Coordinator {
             let desk = self.desk(&operation.event, now.mono);
             let takes = transition.movement() == Movement::Take;
             if takes && let Some(refusal) = known_taken(desk, seats, &operation, transition, now) {
+                if !basis.is_said {
+                    // A copy of this call may have had them meanwhile, elsewhere: a read tells, which
+                    // costs less than the write would.
+                    let route = Some(Route { stripe: 0, shape });
+                    self.look_up(operation, route, now, fx);
+                    return;
+                }
                 self.counters.seats_refused += 1;
                 self.end(&operation, Answer::Refused(refusal), None, now, fx);
                 return;
             }
             if let Err(taken) = desk.claim(seats, &operation.reservation) {
+                if self.would_wait_for_its_like(&operation, &taken) {
+                    let busy = Answer::Refused(Refusal::store_busy());
+                    self.end(&operation, busy, None, now, fx);
+                    return;
+                }
                 self.park(&taken, operation, shape, basis, now, fx);
                 return;
             }
@@ -126,6 +138,12 @@ impl Coordinator {
         let is_told = since.is_some_and(|since| desk.is_read_since(since));
         if is_told {
             if let Some(claimed) = desk.any_claimed(section) {
+                if !basis.is_said {
+                    // It may have seats of its own, which others wait for.
+                    let route = Some(Route { stripe: 0, shape });
+                    self.look_up(operation, route, now, fx);
+                    return;
+                }
                 self.park(&claimed, operation, shape, basis, now, fx);
                 return;
             }
@@ -156,6 +174,15 @@ impl Coordinator {
         self.wait_for_map(&event, shape, MapWaiter::Choose(parked), now, fx);
     }
 
+    /// Whether the end of a hold would wait for the end of another.
+    fn would_wait_for_its_like(&mut self, operation: &Operation, taken: &SeatId) -> bool {
+        let event = &operation.event;
+        let desk = self.desks.get(event);
+        let holder = desk.and_then(|desk| desk.claimed_by(taken));
+        let verb = holder.and_then(|holder| self.pending.verb(holder, event));
+        operation.verb == Verb::Expire && verb == Some(Verb::Expire)
+    }
+
     fn park(
         &mut self,
         seat: &SeatId,
@@ -179,12 +206,14 @@ impl Coordinator {
     }
 
     /// A write found seats that are not free.
+    #[expect(clippy::too_many_arguments, reason = "one operation, taken apart")]
     pub(super) fn seats_differ(
         &mut self,
         operation: Operation,
         shape: EventShape,
         from: Option<ReservationState>,
         found: Vec<(SeatId, Option<SeatState>)>,
+        as_of: Micros,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
@@ -194,7 +223,7 @@ impl Coordinator {
         let mut overdue = Vec::new();
         let desk = self.desk(&event, now.mono);
         for (seat, state) in found {
-            desk.learn(&seat, state.clone(), now.mono);
+            desk.learn(&seat, state.clone(), as_of);
             match state {
                 None => unknown.push(seat),
                 Some(SeatState::Hold { reservation, until })
@@ -260,6 +289,10 @@ impl Coordinator {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
+        // What the holder itself has under way here may wait for a seat, and must not with a claim.
+        if !matches!(self.pending.verb(&holder, event), None | Some(Verb::Expire)) {
+            return;
+        }
         // Claimed for it at once, so that the buyer waits for it.
         let desk = self.desk(event, now.mono);
         if desk.claim(std::slice::from_ref(seat), &holder).is_err() {
@@ -301,7 +334,7 @@ impl Coordinator {
         event: &EventId,
         reservation: &ReservationId,
         record: &RecordView,
-        now: Now,
+        as_of: Micros,
     ) {
         let (Some(seats), Some(desk)) = (&record.seats, self.desks.get_mut(event)) else {
             return;
@@ -317,7 +350,7 @@ impl Coordinator {
             _ => SeatState::Available,
         };
         for seat in seats.iter() {
-            desk.learn(seat, Some(state.clone()), now.mono);
+            desk.learn(seat, Some(state.clone()), as_of);
         }
     }
 

@@ -48,7 +48,7 @@ impl Audit {
                 "it was never that short since the call came, or the call's own copy took it",
             ),
             Refusal::SeatsUnavailable { seats } => {
-                (case.are_taken(seats), "they were not all taken")
+                (case.are_taken(seats), "they were not all taken, or it has them")
             }
             Refusal::SeatsNotFound { seats } => (case.are_unknown(seats), "they are there"),
             Refusal::HoldExpired => (
@@ -63,6 +63,7 @@ impl Audit {
                 !self.calm || self.calls_of(reservation) > limits::CALLS_PER_RESERVATION_MAX,
                 "no queue was full",
             ),
+            Refusal::StoreBusy { .. } if self.hasty && store.is_seated(&call.event) => (true, ""),
             Refusal::StoreBusy { .. } | Refusal::StoreUnavailable { .. } => {
                 (!self.calm, "nothing was wrong")
             }
@@ -86,17 +87,22 @@ impl Audit {
             && case.had(None)
             && case.store.exists(event)
             && remaining < u64::from(qty)
-            && self.was_short(case, case.call.arrives, u64::from(qty), Some(remaining))
+            && self.was_short(case, u64::from(qty), case.took_at(true), Some(remaining))
     }
 
-    /// Whether there was too little at some instant since `from`. Whoever repeats a call is told
+    /// Whether there was too little at some instant since the call. Whoever repeats a call is told
     /// what became of it, not what became of the stock: what counts is what was there before the
     /// call's own copy took it.
-    fn was_short(&self, case: &Case<'_>, from: Micros, qty: u64, told: Option<u64>) -> bool {
+    fn was_short(
+        &self,
+        case: &Case<'_>,
+        qty: u64,
+        took_at: Option<Micros>,
+        told: Option<u64>,
+    ) -> bool {
         let event = &case.call.event;
-        let until = case
-            .took_at()
-            .map_or(case.now, |at| Micros(at.0.saturating_sub(1)).min(case.now));
+        let from = case.call.arrives;
+        let until = took_at.map_or(case.now, |at| Micros(at.0.saturating_sub(1)).min(case.now));
         if until < from {
             return false;
         }
@@ -121,7 +127,7 @@ impl Audit {
             Some(seats) => seats.iter().any(|seat| case.is_taken(seat)),
             None => {
                 let qty = u64::from(record.view.qty);
-                self.was_short(case, case.call.arrives, qty, None)
+                self.was_short(case, qty, case.took_at(false), None)
             }
         };
         gone && case.had(Some(ReservationState::Expired))
@@ -137,12 +143,19 @@ impl Case<'_> {
             .any(|record| record.map(|(_, view)| view.state) == state)
     }
 
-    /// When the reservation itself took what the call asks for.
-    fn took_at(&self) -> Option<Micros> {
-        let past = &self.store.record(self.reservation)?.past;
+    /// When the reservation itself took what the call asks for, by holding it or for good.
+    fn took_at(&self, by_holding: bool) -> Option<Micros> {
+        let record = self.store.record(self.reservation)?;
+        let past = &record.past;
+        if record.event != self.call.event {
+            return None;
+        }
         let from = past.iter().filter(|(at, _)| *at > self.call.arrives);
-        let takes = [ReservationState::Held, ReservationState::Confirmed];
-        let mut took = from.filter(|(_, view)| takes.contains(&view.state));
+        let takes = |state| match state {
+            ReservationState::Held => by_holding,
+            state => state == ReservationState::Confirmed,
+        };
+        let mut took = from.filter(|(_, view)| takes(view.state));
         took.next().map(|(at, _)| *at)
     }
 
@@ -164,7 +177,7 @@ impl Case<'_> {
     }
 
     fn are_taken(&self, seats: &[SeatId]) -> bool {
-        self.takes && self.are_named(seats) && seats.iter().all(|seat| self.is_taken(seat))
+        self.takes && self.had(None) && self.are_named(seats) && seats.iter().all(|seat| self.is_taken(seat))
     }
 
     fn are_unknown(&self, seats: &[SeatId]) -> bool {

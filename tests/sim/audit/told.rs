@@ -110,7 +110,8 @@ fn was(call: &Call, seat: &Seat, now: Micros, store: &Store) -> bool {
     let seen = store.seat_during(&call.event, &seat.id, from, now);
     // A hold that is past its time counts for nothing.
     let latest = UnixMillis(unix(now).0 + AHEAD_MAX);
-    let over = |state: &SeatState| matches!(state, SeatState::Hold { until, .. } if *until <= latest);
+    let over =
+        |state: &SeatState| matches!(state, SeatState::Hold { until, .. } if *until <= latest);
     let free = seat.state == SeatState::Available;
     seen.iter()
         .any(|(_, state)| *state == seat.state || (free && over(state)))
