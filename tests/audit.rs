@@ -21,8 +21,8 @@ use inventory_api::domain::transaction::ReservationState;
 use inventory_api::embedded::{Data, Engine};
 use inventory_api::runtime;
 use inventory_api::store::{NoObserver, Repaired, Store, StoreSettings, tables};
-use inventory_proto::inventory::v1::CommitReq;
 use inventory_proto::inventory::v1::inventory_client::InventoryClient;
+use inventory_proto::inventory::v1::{CommitReq, PlaceHoldReq, ReleaseReq, SeatRef};
 use raw::{Raw, n, s};
 use serde_json::{Value, json};
 use server::{Launch, Ran, Server};
@@ -700,4 +700,70 @@ fn a_running_sale_of_seats_is_no_breach() {
             }
         }
     });
+}
+
+/// What the server itself writes: holds, their commits and releases, direct sales.
+fn lives(stage: &Stage, seats: bool) -> impl Fn(u64) + Send + Sync + 'static {
+    let url = format!("http://{}", stage.server.grpc);
+    let channel = Endpoint::from_shared(url).unwrap();
+    move |number| {
+        let reservation_id = format!("life{number}");
+        let event_id = EVENT.to_owned();
+        let of = |number: u64| SeatRef {
+            seat_id: format!("s{}", 4 + number % 8),
+        };
+        let seat_ids = match seats {
+            true => vec![of(number), of(number + 1)],
+            false => Vec::new(),
+        };
+        let hold = PlaceHoldReq {
+            reservation_id: reservation_id.clone(),
+            event_id: event_id.clone(),
+            qty: 2,
+            seat_ids: seat_ids.clone(),
+            ..PlaceHoldReq::default()
+        };
+        let commit = CommitReq {
+            reservation_id: reservation_id.clone(),
+            event_id: event_id.clone(),
+            qty: 2,
+            seat_ids: seat_ids.clone(),
+            ..CommitReq::default()
+        };
+        let release = ReleaseReq {
+            reservation_id,
+            event_id,
+            qty: 2,
+            seat_ids,
+        };
+        tokio(async {
+            let mut client = InventoryClient::new(channel.connect().await.unwrap());
+            // Refused where somebody else has the seats, or a sold one is to be given up.
+            if !number.is_multiple_of(4) {
+                let _ = client.place_hold(hold).await;
+            }
+            // Few are sold, so that there is something to sell to the end.
+            if number % 50 < 2 {
+                let _ = client.commit_reservation(commit).await;
+            }
+            let _ = client.release_hold(release).await;
+        });
+    }
+}
+
+#[test]
+fn what_the_server_sells_is_clean_at_every_moment() {
+    let units = Stage::new();
+    units.create("1000000", "2");
+    verify_during(&units, 3, lives(&units, false));
+    let report = units.verify(CLEAN);
+    assert_ne!(report["reservations"]["released"], 0);
+    assert_ne!(report["reservations"]["confirmed"], 0);
+
+    let seats = Stage::new();
+    hall(&seats);
+    verify_during(&seats, 5, lives(&seats, true));
+    let report = seats.verify(CLEAN);
+    assert_ne!(report["reservations"]["released"], 1);
+    assert_ne!(report["seats"]["sold"], 2);
 }
