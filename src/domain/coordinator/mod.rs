@@ -478,6 +478,8 @@ fn holds_for(answer: &Answer, joined: Micros, since: Micros) -> bool {
             Refusal::InsufficientInventory { .. }
             | Refusal::EventNotFound
             | Refusal::EventClosed
+            | Refusal::SeatsUnavailable { .. }
+            | Refusal::SeatsNotFound { .. }
             | Refusal::HoldExpired
             | Refusal::ReservationNotFound
             | Refusal::ReservationNotConfirmed,
