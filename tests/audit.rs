@@ -8,16 +8,21 @@ mod raw;
 #[path = "e2e/server.rs"]
 mod server;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use inventory_api::audit::{Claim, Named, Repair, StripeLine};
 use inventory_api::domain::ids::{EventId, OrderId, ReservationId, SeatId, seat_key};
+use inventory_api::domain::seats::SeatState;
+use inventory_api::domain::time::UnixMillis;
+use inventory_api::domain::transaction::ReservationState;
 use inventory_api::embedded::{Data, Engine};
 use inventory_api::runtime;
-use inventory_api::store::{NoObserver, Store, StoreSettings, tables};
-use inventory_proto::inventory::v1::CommitReq;
+use inventory_api::store::{NoObserver, Repaired, Store, StoreSettings, tables};
 use inventory_proto::inventory::v1::inventory_client::InventoryClient;
+use inventory_proto::inventory::v1::{CommitReq, PlaceHoldReq, ReleaseReq, SeatRef};
 use raw::{Raw, n, s};
 use serde_json::{Value, json};
 use server::{Launch, Ran, Server};
@@ -42,15 +47,10 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let engine = Engine::start(Data::Memory).unwrap();
-        let settings = StoreSettings::local(engine.address());
-        let made = std::thread::spawn(move || {
-            runtime::run_here(async {
-                let store = Store::connect(settings, Rc::new(NoObserver)).await.unwrap();
-                tables::create(&store).await.unwrap();
-            })
-        });
-        made.join().unwrap().unwrap();
         let address = engine.address();
+        on_store(address, async |store| {
+            tables::create(&store).await.unwrap();
+        });
         Self {
             server: Launch::serve(address).start(),
             raw: Raw(address),
@@ -120,6 +120,21 @@ impl Stage {
         let again = self.reconcile(&["--apply"], CLEAN);
         assert_eq!(again["plan"]["repairs"], json!([]));
     }
+}
+
+/// Runs `work` with a store on an executor and a thread of its own.
+fn on_store<T: Send + 'static>(
+    engine: SocketAddr,
+    work: impl AsyncFnOnce(Store) -> T + Send + 'static,
+) -> T {
+    let settings = StoreSettings::local(engine);
+    let thread = std::thread::spawn(move || {
+        runtime::run_here(async {
+            let store = Store::connect(settings, Rc::new(NoObserver)).await;
+            work(store.unwrap()).await
+        })
+    });
+    thread.join().unwrap().unwrap()
 }
 
 fn tokio<T>(work: impl Future<Output = T>) -> T {
@@ -435,6 +450,118 @@ fn seats_that_no_sale_would_find_are_named_and_late_holds_are_no_breach() {
     assert_eq!(told(&stage.verify(BREACHED)["breaches"]), sorted(&wanted));
 }
 
+/// What repairs come to, one after the other, carried out as a reconciliation does.
+fn repaired(stage: &Stage, repairs: Vec<Repair>) -> Vec<Repaired> {
+    on_store(stage.raw.0, async move |store| {
+        let event = EVENT.parse().unwrap();
+        let mut results = Vec::new();
+        for repair in repairs {
+            results.push(store.repair(&event, 3, &repair).await.unwrap());
+        }
+        results
+    })
+}
+
+#[test]
+fn a_repair_is_of_what_was_seen_and_harmless_to_repeat() {
+    let stage = Stage::new();
+    hall(&stage);
+    let raw = &stage.raw;
+    let reservation = |id: &str| id.parse::<ReservationId>().unwrap();
+    let sold = |to: &str| SeatState::Sold {
+        reservation: reservation(to),
+    };
+    let free = |id: &str, holder: &str, named| Repair::Free {
+        seat: id.parse().unwrap(),
+        seen: sold(holder),
+        named,
+    };
+    let give = |id: &str, seen, confirmed, until| Repair::Give {
+        seat: id.parse().unwrap(),
+        seen,
+        claim: Claim {
+            reservation: reservation(if confirmed { "sold" } else { "held" }),
+            confirmed,
+            until: Some(UnixMillis(until)),
+        },
+    };
+    let released = Named::Ended(ReservationState::Released);
+    raw.put("inventory_seats", seat("s5", 3, "SOLD", Some("nobody")));
+    raw.put("inventory_seats", seat("s6", 3, "SOLD", Some("gone")));
+    raw.set("inventory_seats", key_of("s1", 3), "status", s("AVAILABLE"));
+    let stale = vec![
+        // The seat is another's, is free already and was not before, is in another state.
+        free("s5", "gone", released),
+        free("s4", "nobody", Named::NoRecord),
+        give("s0", SeatState::Available, true, FAR),
+        // The record is there, is not, is in another state, its hold ends at another time.
+        free("s6", "gone", Named::NoRecord),
+        free("s5", "nobody", released),
+        free("s6", "gone", Named::Ended(ReservationState::Expired)),
+        give("s7", SeatState::Available, false, FAR + 1),
+        // It was never looked up.
+        free("s5", "nobody", Named::NotLive),
+    ];
+    let seats =
+        || ["s0", "s4", "s5", "s6", "s7"].map(|id| raw.get("inventory_seats", key_of(id, 3)));
+    let before = seats();
+    let results = repaired(&stage, stale);
+    let wanted = [
+        Repaired::Stale,
+        // What it wants is so.
+        Repaired::Done,
+        Repaired::Done,
+        Repaired::Stale,
+        Repaired::Stale,
+        Repaired::Stale,
+        Repaired::Stale,
+        Repaired::Stale,
+    ];
+    assert_eq!(results, wanted);
+    assert_eq!(seats(), before, "nothing was written");
+
+    let line = |remaining, version| Repair::Remaining {
+        seen: StripeLine {
+            index: 0,
+            capacity: 9,
+            remaining,
+            version,
+            held: 0,
+            confirmed: 2,
+            still: true,
+        },
+        to: 7,
+    };
+    let item = json!({
+        "event_id": s(EVENT), "remaining": n(8), "total_seats": n(9), "version": n(4),
+        "stripes": n(1), "seat_keys": n(3),
+    });
+    raw.put("inventory", item);
+    let results = repaired(
+        &stage,
+        vec![line(8, 3), line(6, 4), line(8, 4), line(8, 4), line(7, 5)],
+    );
+    let (done, stale) = (Repaired::Done, Repaired::Stale);
+    assert_eq!(results, [stale, stale, done, done, done]);
+    let again = repaired(&stage, vec![line(8, 4)]);
+    assert_eq!(again, [stale], "units have moved since");
+
+    // An answer that was lost: the same once more.
+    let twice = |repair: Repair| vec![repair.clone(), repair];
+    for repair in [
+        free("s5", "nobody", Named::NoRecord),
+        free("s6", "gone", released),
+        give("s1", SeatState::Available, true, FAR),
+    ] {
+        assert_eq!(repaired(&stage, twice(repair)), [done, done]);
+    }
+    let sold = raw.get("inventory_seats", key_of("s1", 3));
+    assert_eq!(
+        (&sold["status"], &sold["reservation_id"]),
+        (&s("SOLD"), &s("sold"))
+    );
+}
+
 // ---- While the sale runs ------------------------------------------------------------------------
 
 /// Verifies `times` while `step` runs over and over on threads of its own.
@@ -573,4 +700,70 @@ fn a_running_sale_of_seats_is_no_breach() {
             }
         }
     });
+}
+
+/// What the server itself writes: holds, their commits and releases, direct sales.
+fn lives(stage: &Stage, seats: bool) -> impl Fn(u64) + Send + Sync + 'static {
+    let url = format!("http://{}", stage.server.grpc);
+    let channel = Endpoint::from_shared(url).unwrap();
+    move |number| {
+        let reservation_id = format!("life{number}");
+        let event_id = EVENT.to_owned();
+        let of = |number: u64| SeatRef {
+            seat_id: format!("s{}", 4 + number % 8),
+        };
+        let seat_ids = match seats {
+            true => vec![of(number), of(number + 1)],
+            false => Vec::new(),
+        };
+        let hold = PlaceHoldReq {
+            reservation_id: reservation_id.clone(),
+            event_id: event_id.clone(),
+            qty: 2,
+            seat_ids: seat_ids.clone(),
+            ..PlaceHoldReq::default()
+        };
+        let commit = CommitReq {
+            reservation_id: reservation_id.clone(),
+            event_id: event_id.clone(),
+            qty: 2,
+            seat_ids: seat_ids.clone(),
+            ..CommitReq::default()
+        };
+        let release = ReleaseReq {
+            reservation_id,
+            event_id,
+            qty: 2,
+            seat_ids,
+        };
+        tokio(async {
+            let mut client = InventoryClient::new(channel.connect().await.unwrap());
+            // Refused where somebody else has the seats, or a sold one is to be given up.
+            if !number.is_multiple_of(4) {
+                let _ = client.place_hold(hold).await;
+            }
+            // Few are sold, so that there is something to sell to the end.
+            if number % 50 < 2 {
+                let _ = client.commit_reservation(commit).await;
+            }
+            let _ = client.release_hold(release).await;
+        });
+    }
+}
+
+#[test]
+fn what_the_server_sells_is_clean_at_every_moment() {
+    let units = Stage::new();
+    units.create("1000000", "2");
+    verify_during(&units, 3, lives(&units, false));
+    let report = units.verify(CLEAN);
+    assert_ne!(report["reservations"]["released"], 0);
+    assert_ne!(report["reservations"]["confirmed"], 0);
+
+    let seats = Stage::new();
+    hall(&seats);
+    verify_during(&seats, 5, lives(&seats, true));
+    let report = seats.verify(CLEAN);
+    assert_ne!(report["reservations"]["released"], 1);
+    assert_ne!(report["seats"]["sold"], 2);
 }

@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
+use tonic_types::StatusExt as _;
+
 use crate::live::Live;
-use crate::{FAILED, assert_has};
+use crate::reservations::{commit, try_commit};
+use crate::{FAILED, OK, assert_has};
 
 fn numbers(event: &Value) -> [&Value; 3] {
     ["total", "remaining", "confirmed"].map(|name| &event[name])
@@ -65,7 +68,7 @@ fn an_event_is_created_shown_restocked_and_closed() {
 fn a_restock_below_what_is_sold_is_refused_with_the_numbers() {
     let live = Live::start();
     live.ok(&["event", "create", "evt_1", "--total", "20"]);
-    crate::reservations::commit(&live, "evt_1", "res_1", 7, &[]);
+    commit(&live, "evt_1", "res_1", 7, &[]);
     let refused = live.run(&["event", "restock", "evt_1", "--total", "6"]);
     assert_eq!(refused.code, FAILED);
     assert_has(
@@ -74,6 +77,26 @@ fn a_restock_below_what_is_sold_is_refused_with_the_numbers() {
     );
     let least = live.json(&["event", "restock", "evt_1", "--total", "7"]);
     assert_eq!(numbers(&least), [&json!(7), &json!(0), &json!(7)]);
+}
+
+#[test]
+fn a_closed_event_takes_no_new_reservations() {
+    let live = Live::start();
+    live.ok(&["event", "create", "evt_1", "--total", "20"]);
+    let import = ["seats", "import", "evt_2", "-", "--create"];
+    let ran = live.run_on(&import, "seat_id\nA-1\nA-2\n");
+    assert_eq!(ran.code, OK, "{}", ran.err);
+    // Remembered as open by whoever sells.
+    commit(&live, "evt_1", "res_1", 1, &[]);
+    commit(&live, "evt_2", "res_2", 0, &["A-1"]);
+    for (event, qty, seats) in [("evt_1", 1, &[][..]), ("evt_2", 0, &["A-2"])] {
+        live.ok(&["event", "close", event]);
+        let refused = try_commit(&live, event, &format!("late_{event}"), qty, seats).unwrap_err();
+        let info = refused.get_details_error_info().unwrap();
+        assert_eq!(info.reason, "EVENT_CLOSED", "{refused}");
+        let left = if event == "evt_1" { 19 } else { 1 };
+        assert_eq!(live.json(&["event", "show", event])["remaining"], left);
+    }
 }
 
 #[test]

@@ -33,7 +33,19 @@ fn seat_refs(seats: &[&str]) -> Vec<SeatRef> {
 }
 
 /// Sells as a client does; the order.
+#[track_caller]
 pub(crate) fn commit(live: &Live, event: &str, id: &str, qty: i32, seats: &[&str]) -> String {
+    try_commit(live, event, id, qty, seats).unwrap()
+}
+
+/// As [`commit`], where it may be refused.
+pub(crate) fn try_commit(
+    live: &Live,
+    event: &str,
+    id: &str,
+    qty: i32,
+    seats: &[&str],
+) -> Result<String, tonic::Status> {
     block_on(async {
         let mut inventory = connect(&live.server.grpc).await.unwrap();
         let request = CommitReq {
@@ -44,7 +56,7 @@ pub(crate) fn commit(live: &Live, event: &str, id: &str, qty: i32, seats: &[&str
             payment_intent_id: "pi_1".to_owned(),
         };
         let answer = inventory.commit_reservation(patient(request)).await;
-        answer.unwrap().into_inner().order_id
+        Ok(answer?.into_inner().order_id)
     })
 }
 

@@ -121,7 +121,7 @@ fn candidate(n: usize, version: usize, state: SeatState) -> Seat {
     if n % 4 == 1 {
         seat.facts.section = format!("section {}", version % 4);
     }
-    seat.facts.price = (n % 3 > 0).then(|| Price {
+    seat.facts.price = (!n.is_multiple_of(3)).then(|| Price {
         amount: (n * 10 + version % 2) as i64,
         currency: if n == 7 { "USD" } else { "KRW" }.to_owned(),
     });

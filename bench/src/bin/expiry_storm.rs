@@ -86,7 +86,9 @@ async fn run(args: Args) -> Result<bool, Error> {
         .map(|(name, value)| (*name, value.as_str()));
     let program = &args.server;
     let peer = Peer::start_with("server", program, &["dev", "--memory"], None, &variables).await?;
-    let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?.connect().await?;
+    let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?
+        .connect()
+        .await?;
     let mut admin = InventoryAdminClient::new(channel);
     let total = i64::try_from(args.holds)? + i64::try_from(args.rate * 600)?;
     admin

@@ -67,6 +67,8 @@ fn json_lines_read_with_numbers_and_texts() {
         seat("A-3", "", "", "", Some((4_550, "USD"))),
     ];
     assert_eq!(read(text).unwrap(), expected);
+    let marked = "\u{feff}{\"seat_id\": \"A-1\"}";
+    assert_eq!(read(marked).unwrap(), [seat("A-1", "", "", "", None)]);
 }
 
 #[test]

@@ -246,7 +246,11 @@ fn verdict(report: &pb::AuditReport) -> String {
                 none if none.is_empty() => String::new(),
                 what => format!("; not judged: {what}"),
             };
-            format!("BROKEN: {} breaches{also}", grouped(report.breach_count))
+            let breaches = match report.breach_count {
+                1 => "1 breach".to_owned(),
+                count => format!("{} breaches", grouped(count)),
+            };
+            format!("BROKEN: {breaches}{also}")
         }
     }
 }

@@ -85,11 +85,6 @@ impl Desk {
         self.map.is_some() && self.read_at.is_some_and(|at| at >= since)
     }
 
-    /// When the read of the map began.
-    pub(super) fn read_at(&self) -> Micros {
-        self.read_at
-    }
-
     /// Whether a question may be answered from the map; the age allowed grows with the time that a
     /// read of all seats takes.
     pub(super) fn is_fresh(&self, now: Micros) -> bool {

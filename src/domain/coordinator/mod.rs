@@ -341,6 +341,7 @@ impl Coordinator {
         }
         let read = std::mem::take(&mut out.read_stripes);
         let learned = out.learned_shape.take();
+        let as_of = out.as_of;
         let mut settled = std::mem::take(&mut out.settled);
         let returned = std::mem::take(&mut out.returned);
         let nothing_more = !read && learned.is_none() && settled.is_empty() && returned.is_empty();
@@ -365,7 +366,7 @@ impl Coordinator {
             // Before anybody is let go on who waited for one of these seats.
             for one in settled.iter().filter(|one| one.wrote) {
                 if let Some(record) = &one.learned {
-                    self.seats_written(event, &one.reservation, record, now);
+                    self.seats_written(event, &one.reservation, record, as_of);
                 }
             }
             for one in settled.drain(..) {
@@ -376,7 +377,7 @@ impl Coordinator {
                 self.settle(event, &one.reservation, one.answer, one.learned, now, fx);
             }
             for one in returned {
-                self.returned(event, one, now, fx);
+                self.returned(event, one, as_of, now, fx);
             }
         }
         // Give the buffer back unless answering took and filled another one.
@@ -477,6 +478,8 @@ fn holds_for(answer: &Answer, joined: Micros, since: Micros) -> bool {
             Refusal::InsufficientInventory { .. }
             | Refusal::EventNotFound
             | Refusal::EventClosed
+            | Refusal::SeatsUnavailable { .. }
+            | Refusal::SeatsNotFound { .. }
             | Refusal::HoldExpired
             | Refusal::ReservationNotFound
             | Refusal::ReservationNotConfirmed,

@@ -28,8 +28,9 @@ pub(super) struct Pending {
     pub(super) since: Micros,
     /// How often the leader's write found something else than it was for.
     turns: u32,
-    /// When its record was last looked up.
-    looked: Option<Micros>,
+    /// The seats that were left for it, where that is too few. Whether it is refused for that is left
+    /// to one more look at its record.
+    too_few: Option<u64>,
     /// The leader is with another shard.
     is_away: bool,
     /// In order of arrival.
@@ -168,20 +169,21 @@ impl Pendings {
         self.of(reservation, event).map(|pending| pending.verb)
     }
 
-    /// Notes that the leader's record is looked up from now on.
-    pub(super) fn looks(&mut self, reservation: &ReservationId, event: &EventId, now: Micros) {
-        if let Some(pending) = self.of(reservation, event) {
-            pending.looked = Some(now);
-        }
-    }
-
-    /// When the leader's record was last looked up: at that time or later.
-    pub(super) fn looked(
+    /// Notes that there were only so many seats left for the leader, or that this counts no more.
+    pub(super) fn is_short(
         &mut self,
         reservation: &ReservationId,
         event: &EventId,
-    ) -> Option<Micros> {
-        self.of(reservation, event)?.looked
+        remaining: Option<u64>,
+    ) {
+        if let Some(pending) = self.of(reservation, event) {
+            pending.too_few = remaining;
+        }
+    }
+
+    /// What [`Pendings::is_short`] noted.
+    pub(super) fn too_few(&mut self, reservation: &ReservationId, event: &EventId) -> Option<u64> {
+        self.of(reservation, event)?.too_few
     }
 
     /// How often the leader's write found something else than it was for.
@@ -226,7 +228,7 @@ impl Pending {
             fingerprint: operation.fingerprint,
             since: now,
             turns: 0,
-            looked: None,
+            too_few: None,
             is_away: false,
             followers: Vec::new(),
         }

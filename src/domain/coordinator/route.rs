@@ -10,7 +10,7 @@ use crate::domain::lane::{Because, Plan, Returned, Track, drawn_from};
 use crate::domain::operation::{Expect, Operation, Verb, Wanted};
 use crate::domain::reads::Waiter;
 use crate::domain::rules::{self, Decision, Movement, Transition};
-use crate::domain::time::Now;
+use crate::domain::time::{Micros, Now};
 use crate::domain::transaction::{Draws, EventShape, RecordView, RecordsRead, ReservationState};
 use crate::limits;
 
@@ -59,7 +59,7 @@ impl Coordinator {
             Known::Record(record) => record,
             Known::Nothing => match self.cache.get(&operation.reservation, now.mono) {
                 None if operation.expect == Expect::Known => {
-                    self.look_up(operation, route, now, fx);
+                    self.look_up(operation, route, fx);
                     return;
                 }
                 remembered => remembered,
@@ -69,13 +69,13 @@ impl Coordinator {
         match rules::decide(&operation, record.as_ref(), now.unix, late) {
             // Another node may have moved it on since; a write would notice, an answer must look.
             Decision::Answer(_) if !is_said && !record.as_ref().is_some_and(is_final) => {
-                self.look_up(operation, route, now, fx);
+                self.look_up(operation, route, fx);
             }
             // Nor is anything written to a closed event that would notice.
             Decision::Write(transition)
                 if !is_said && shape.closed && transition.movement() == Movement::Take =>
             {
-                self.look_up(operation, route, now, fx);
+                self.look_up(operation, route, fx);
             }
             Decision::Answer(answer) => self.end(&operation, answer, record, now, fx),
             Decision::Write(transition) => {
@@ -151,12 +151,9 @@ impl Coordinator {
         &mut self,
         operation: Operation,
         route: Option<Route>,
-        now: Now,
         fx: &mut Vec<Effect>,
     ) {
         self.counters.lookups += 1;
-        self.pending
-            .looks(&operation.reservation, &operation.event, now.mono);
         let asker = Asker {
             operation,
             route,
@@ -326,6 +323,7 @@ impl Coordinator {
         &mut self,
         event: &EventId,
         returned: Returned,
+        as_of: Micros,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
@@ -365,7 +363,7 @@ impl Coordinator {
                     self.advance(operation, None, Known::Nothing, now, fx);
                     return;
                 };
-                self.seats_differ(operation, shape, from, seats, now, fx);
+                self.seats_differ(operation, shape, from, seats, as_of, now, fx);
             }
         }
     }

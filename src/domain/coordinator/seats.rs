@@ -64,6 +64,13 @@ impl Coordinator {
             let desk = self.desk(&operation.event, now.mono);
             let takes = transition.movement() == Movement::Take;
             if takes && let Some(refusal) = known_taken(desk, seats, &operation, transition, now) {
+                if !basis.is_said {
+                    // A copy of this call may have had them meanwhile, elsewhere: a read tells, which
+                    // costs less than the write would.
+                    let route = Some(Route { stripe: 0, shape });
+                    self.look_up(operation, route, fx);
+                    return;
+                }
                 self.counters.seats_refused += 1;
                 self.end(&operation, Answer::Refused(refusal), None, now, fx);
                 return;
@@ -110,6 +117,8 @@ impl Coordinator {
             .map_and_claims()
             .and_then(|(map, claimed)| map.pick(qty, section, now, &claimed, &mut self.rng));
         if let Some(chosen) = chosen {
+            self.pending
+                .is_short(&operation.reservation, &operation.event, None);
             let seats: Seats = chosen.into();
             // None of them is claimed: that was looked at.
             let _ = desk.claim(&seats, &operation.reservation);
@@ -126,36 +135,9 @@ impl Coordinator {
             self.into_lane(operation, track, shape, plan, now, fx);
             return;
         }
-        // "Sold out" is said on a read that began after the call arrived, and not while a seat that
-        // the read shows as free is only claimed: its write may fail.
         let is_told = since.is_some_and(|since| desk.is_read_since(since));
         if is_told {
-            if let Some(claimed) = desk.any_claimed(section) {
-                if !basis.is_said {
-                    // It may have seats of its own, which others wait for.
-                    let route = Some(Route { stripe: 0, shape });
-                    self.look_up(operation, route, now, fx);
-                    return;
-                }
-                self.park(&claimed, operation, shape, basis, now, fx);
-                return;
-            }
-            // What the read found missing may have been sold, elsewhere and just now, to this very
-            // reservation.
-            let looked = self
-                .pending
-                .looked(&operation.reservation, &operation.event);
-            if !basis.is_said || looked.is_none_or(|at| at < desk.read_at()) {
-                let route = Some(Route { stripe: 0, shape });
-                self.look_up(operation, route, now, fx);
-                return;
-            }
-            let remaining = match desk.map() {
-                Some(map) => map.remaining(section, now.unix),
-                None => 0,
-            };
-            let refusal = Refusal::InsufficientInventory { remaining };
-            self.end(&operation, Answer::Refused(refusal), None, now, fx);
+            self.none_left(operation, shape, basis, now, fx);
             return;
         }
         let event = operation.event.clone();
@@ -165,6 +147,47 @@ impl Coordinator {
             shape,
         };
         self.wait_for_map(&event, shape, MapWaiter::Choose(parked), now, fx);
+    }
+
+    /// Ends an operation that there are no seats for.
+    ///
+    /// "Sold out" is said on a read that began after the call arrived, and not while a seat that the
+    /// read shows as free is only claimed: its write may fail. The read alone does not do: what it
+    /// found missing may have been sold, elsewhere and just now, to this very reservation. So its
+    /// record is looked at once more, after all that the map has learned.
+    fn none_left(
+        &mut self,
+        operation: Operation,
+        shape: EventShape,
+        basis: Basis,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let (reservation, event) = (&operation.reservation, &operation.event);
+        if basis.is_said
+            && let Some(remaining) = self.pending.too_few(reservation, event)
+        {
+            let refusal = Refusal::InsufficientInventory { remaining };
+            self.end(&operation, Answer::Refused(refusal), None, now, fx);
+            return;
+        }
+        let section = operation.section.as_deref();
+        let desk = desk_of(&mut self.desks, event, now.mono);
+        match desk.any_claimed(section) {
+            Some(claimed) if basis.is_said => {
+                self.park(&claimed, operation, shape, basis, now, fx);
+                return;
+            }
+            // It may have seats of its own, which others wait for.
+            Some(_) => {}
+            None => {
+                let remaining = desk.map().map(|map| map.remaining(section, now.unix));
+                let remaining = Some(remaining.unwrap_or_default());
+                self.pending.is_short(reservation, event, remaining);
+            }
+        }
+        let route = Some(Route { stripe: 0, shape });
+        self.look_up(operation, route, fx);
     }
 
     /// Whether the end of a hold would wait for the end of another.
@@ -199,12 +222,14 @@ impl Coordinator {
     }
 
     /// A write found seats that are not free.
+    #[expect(clippy::too_many_arguments, reason = "one operation, taken apart")]
     pub(super) fn seats_differ(
         &mut self,
         operation: Operation,
         shape: EventShape,
         from: Option<ReservationState>,
         found: Vec<(SeatId, Option<SeatState>)>,
+        as_of: Micros,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
@@ -214,7 +239,7 @@ impl Coordinator {
         let mut overdue = Vec::new();
         let desk = self.desk(&event, now.mono);
         for (seat, state) in found {
-            desk.learn(&seat, state.clone(), now.mono);
+            desk.learn(&seat, state.clone(), as_of);
             match state {
                 None => unknown.push(seat),
                 Some(SeatState::Hold { reservation, until })
@@ -325,7 +350,7 @@ impl Coordinator {
         event: &EventId,
         reservation: &ReservationId,
         record: &RecordView,
-        now: Now,
+        as_of: Micros,
     ) {
         let (Some(seats), Some(desk)) = (&record.seats, self.desks.get_mut(event)) else {
             return;
@@ -341,7 +366,7 @@ impl Coordinator {
             _ => SeatState::Available,
         };
         for seat in seats.iter() {
-            desk.learn(seat, Some(state.clone()), now.mono);
+            desk.learn(seat, Some(state.clone()), as_of);
         }
     }
 

@@ -67,6 +67,8 @@ pub struct LaneKey {
 struct Flight {
     heads: Vec<Head>,
     transaction: Rc<Transaction>,
+    /// When it was first sent.
+    sent: Micros,
     /// Set while the outcome of the last try is unknown: when to send the same body again.
     resend_at: Option<Micros>,
     /// Once unknown, a refusal of a repeat proves nothing about the first try.
@@ -113,6 +115,8 @@ pub struct LaneOutput {
     pub learned_shape: Option<EventShape>,
     /// To be decided anew.
     pub returned: Vec<Returned>,
+    /// What was written, or met, was so at this instant or later. Others may have changed it since.
+    pub as_of: Micros,
 }
 
 impl LaneOutput {
@@ -316,6 +320,7 @@ impl Lane {
         self.flight = Some(Flight {
             heads,
             transaction,
+            sent: now.mono,
             resend_at: None,
             was_unknown: false,
         });

@@ -44,6 +44,12 @@ impl Lane {
         let Some(flight) = self.flight.take() else {
             return;
         };
+        // A write that was unknown for a while may have been done long ago. One that was not took a
+        // moment, in which nobody else has heard of it.
+        out.as_of = match outcome {
+            Outcome::Committed if !flight.was_unknown => now.mono,
+            _ => flight.sent,
+        };
         match outcome {
             Outcome::Committed => {
                 self.attempts = 0;

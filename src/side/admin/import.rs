@@ -32,9 +32,10 @@ pub(super) async fn run(
         return Err(status::of(&AdminError::EventClosed, &subject));
     }
     let mut import = Import {
-        _announce: Announce {
+        announce: Announce {
             backend: Arc::clone(backend),
             event: event.clone(),
+            done: false,
         },
         backend: Arc::clone(backend),
         event: event.clone(),
@@ -80,7 +81,7 @@ struct Import {
     /// Seats of the event, those included that are being written.
     standing: usize,
     // Dropped after the writes.
-    _announce: Announce,
+    announce: Announce,
 }
 
 impl Import {
@@ -137,6 +138,7 @@ impl Import {
         }
         // Whoever hears that the import is done finds the seats.
         self.backend.seats_changed(self.event.clone()).await;
+        self.announce.done = true;
         Ok(pb::ImportSeatsResponse {
             event_id: self.event.to_string(),
             written: self.written as i64,
@@ -148,10 +150,15 @@ impl Import {
 struct Announce {
     backend: Arc<dyn AdminBackend>,
     event: EventId,
+    /// They have heard. A second time would only make them read it all again.
+    done: bool,
 }
 
 impl Drop for Announce {
     fn drop(&mut self) {
+        if self.done {
+            return;
+        }
         let (backend, event) = (Arc::clone(&self.backend), self.event.clone());
         // Outside a runtime the process is ending, and nobody needs to hear.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -206,6 +206,9 @@ async fn an_import_keeps_several_writes_in_flight_but_no_more_than_that() {
     written.sort();
     written.dedup();
     assert_eq!(written.len(), count);
+    // Once: each time, all seats are read again.
+    tokio::task::yield_now().await;
+    assert_eq!(slow.changed.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]

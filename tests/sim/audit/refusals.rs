@@ -48,7 +48,7 @@ impl Audit {
                 "it was never that short since the call came, or the call's own copy took it",
             ),
             Refusal::SeatsUnavailable { seats } => {
-                (case.are_taken(seats), "they were not all taken")
+                (case.are_taken(seats), "they were not all taken, or it has them")
             }
             Refusal::SeatsNotFound { seats } => (case.are_unknown(seats), "they are there"),
             Refusal::HoldExpired => (
@@ -145,7 +145,11 @@ impl Case<'_> {
 
     /// When the reservation itself took what the call asks for, by holding it or for good.
     fn took_at(&self, by_holding: bool) -> Option<Micros> {
-        let past = &self.store.record(self.reservation)?.past;
+        let record = self.store.record(self.reservation)?;
+        let past = &record.past;
+        if record.event != self.call.event {
+            return None;
+        }
         let from = past.iter().filter(|(at, _)| *at > self.call.arrives);
         let takes = |state| match state {
             ReservationState::Held => by_holding,
@@ -173,7 +177,7 @@ impl Case<'_> {
     }
 
     fn are_taken(&self, seats: &[SeatId]) -> bool {
-        self.takes && self.are_named(seats) && seats.iter().all(|seat| self.is_taken(seat))
+        self.takes && self.had(None) && self.are_named(seats) && seats.iter().all(|seat| self.is_taken(seat))
     }
 
     fn are_unknown(&self, seats: &[SeatId]) -> bool {
