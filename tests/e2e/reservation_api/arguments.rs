@@ -98,7 +98,7 @@ async fn an_error_carries_the_trace_of_its_call() {
     assert_eq!(answer.error.unwrap().trace_id, TRACE);
 }
 
-##[tokio::test]
+#[tokio::test]
 async fn every_bad_argument_names_its_field_as_this_contract_spells_it() {
     let (_stage, server, api) = selling().await;
     let long = || "x".repeat(257);

@@ -172,7 +172,7 @@ fn assert_described(seats: &[Seat], status: SeatStatus) {
     }
 }
 
-// Holds for a moment, and waits until that is over by the clock that all share here.
+/// Holds for a moment, and waits until that is over by the clock that all share here.
 async fn hold_and_outlive(api: &Api, mut call: ReserveSeatRequest) {
     let until = SystemTime::now() + Duration::from_millis(700);
     call.hold_expires_at = Some(until.into());
@@ -188,7 +188,8 @@ fn seconds_ahead(at: Option<prost_types::Timestamp>) -> i64 {
     at.unwrap().seconds - now.as_secs() as i64
 }
 
-[track_caller]
+/// The violated fields of a bad argument.
+#[track_caller]
 fn fields(status: &Status) -> Vec<String> {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     let bad = status.get_details_bad_request().unwrap();

@@ -9,7 +9,7 @@ use super::*;
 use crate::client::stock;
 use crate::server::PATIENCE;
 
-/#[tokio::test]
+#[tokio::test]
 async fn a_late_commit_is_sold_while_its_stock_is_there() {
     let (_stage, server, api) = selling().await;
     let seat = ["A-1-3".to_owned()];
