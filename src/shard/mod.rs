@@ -230,8 +230,8 @@ async fn live<S: HotService + 'static>(
     let told = desk.until_told(&mut work, &serve).await;
     // No new connections. The task must be gone, not only forgotten: an accept loop would go on.
     accepting.cancel().await;
-    reclaiming.cancel().await;
     door.close();
+    reclaiming.cancel().await;
     let ended = match told {
         Told::Drain => desk.drain(&mut work, &serve, &seat.presence).await,
         Told::Abort => desk.abort(),

@@ -219,7 +219,13 @@ async fn a_quantity_of_minus_five_adds_no_stock_and_zero_is_not_confirmed() {
     create_at(stage.engine.address(), EVENT, 10, 1);
     let server = stage.server();
     let client = client(&server).await;
-    let before = stage.proxy.asked().len();
+    // The reclaimer looks for expired holds meanwhile.
+    let asked = || {
+        let all = stage.proxy.asked().into_iter();
+        all.filter(|call| !["Query", "Scan"].contains(&&*call.operation))
+            .count()
+    };
+    let before = asked();
     for qty in [-5, 0, i32::MIN] {
         let status = client.commits(commit("r1", EVENT, qty)).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
@@ -229,7 +235,7 @@ async fn a_quantity_of_minus_five_adds_no_stock_and_zero_is_not_confirmed() {
             .unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
     }
-    assert_eq!(stage.proxy.asked().len(), before, "it reached the store");
+    assert_eq!(asked(), before, "it reached the store");
     assert_eq!(stage.book(EVENT).remaining(), 10);
 }
 

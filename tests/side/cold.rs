@@ -148,19 +148,21 @@ fn reflection_names_what_the_port_serves_and_nothing_else() {
     let admin = side.admin_address().unwrap();
     client(async {
         let clients = cold_server(&Readiness::new()).await;
-        for (channel, own, other) in [
+        for (channel, own, also, other) in [
             (
                 clients,
                 "inventory.v1.Inventory",
+                &["reservation.v1.InventoryService"][..],
                 "inventory.v1.InventoryAdmin",
             ),
             (
                 channel(admin),
                 "inventory.v1.InventoryAdmin",
+                &[],
                 "inventory.v1.Inventory",
             ),
         ] {
-            let want = [&OWN_SERVICES[..], &[own]].concat();
+            let want = [&OWN_SERVICES[..], &[own], also].concat();
             let (names, file) = reflect!(v1, channel.clone(), own);
             assert_eq!(names, want);
             file.unwrap();
