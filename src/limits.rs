@@ -221,6 +221,9 @@ pub const SEAT_MAP_AGE_MIN: Duration = Duration::from_secs(1);
 /// How old it may be at most.
 pub const SEAT_MAP_AGE_MAX: Duration = Duration::from_secs(30);
 
+/// How old a status may be, which says of when it is: it is read anew meanwhile, for the next one.
+pub const STATUS_AGE_MAX: Duration = Duration::from_secs(600);
+
 /// The part of its time that a shard may spend on reading one event's seats: one in this many.
 pub const SEAT_MAP_READ_SHARE: u64 = 16;
 

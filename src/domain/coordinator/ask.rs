@@ -11,6 +11,7 @@ use crate::domain::seat_map::SeatRef;
 use crate::domain::seats::{Seat, SeatState};
 use crate::domain::time::Now;
 use crate::domain::transaction::{EventRead, EventShape, StripeView};
+use crate::limits;
 
 impl Coordinator {
     /// Takes a question of a caller of this shard.
@@ -47,8 +48,14 @@ impl Coordinator {
         fx: &mut Vec<Effect>,
     ) {
         let desk = self.desk(event, now.mono);
-        let describes = matches!(question, Question::Describe { .. }) && desk.map().is_some();
-        if describes || desk.is_fresh(now.mono) {
+        // What a seat is like hardly changes, and a status says of when it is: neither is worth the
+        // wait for a read while the map is of some use.
+        let may_be_old = match question {
+            Question::Describe { .. } => desk.map().is_some(),
+            Question::Status { .. } => desk.is_younger_than(limits::STATUS_AGE_MAX, now.mono),
+            Question::Availability { .. } | Question::Seats { .. } => false,
+        };
+        if may_be_old || desk.is_fresh(now.mono) {
             self.events.get_or_insert(event.clone(), || shape);
             self.read_seats_soon(event, shape, now, fx);
             self.answer_from_map(call, event, question, now, fx);

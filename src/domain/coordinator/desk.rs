@@ -91,6 +91,11 @@ impl Desk {
         self.map.is_some() && self.age(now).is_some_and(|age| age <= self.age_allowed())
     }
 
+    pub(super) fn is_younger_than(&self, age: std::time::Duration, now: Micros) -> bool {
+        let most = Micros(age.as_micros() as u64);
+        self.map.is_some() && self.age(now).is_some_and(|age| age <= most)
+    }
+
     /// Whether the map should be read anew before it is too old.
     pub(super) fn is_getting_old(&self, now: Micros) -> bool {
         self.map.is_none()

@@ -252,7 +252,7 @@ impl Coordinator {
                 Some(_) => taken.push(seat),
             }
         }
-        self.unclaim(&event, &operation.reservation, now, fx);
+        let mut freed = desk.release(&operation.reservation);
         let is_chosen = matches!(operation.wanted, Wanted::Quantity(_)) && from.is_none();
         let refusal = if from == Some(ReservationState::Held) {
             // Seats of a hold that are not its own were changed by hand.
@@ -268,12 +268,17 @@ impl Coordinator {
         };
         if let Some(refusal) = refusal {
             self.counters.seats_taken += 1;
+            self.let_go(freed, now, fx);
             self.end(&operation, Answer::Refused(refusal), None, now, fx);
             return;
         }
+        // Holds that are over are ended before anybody else meets them, and what a holder itself has
+        // under way goes first.
         for (seat, holder) in overdue {
+            freed.sort_by_key(|parked| parked.operation.reservation != holder);
             self.expire(&event, shape, holder, &seat, operation.deadline, now, fx);
         }
+        self.let_go(freed, now, fx);
         let route = Some(Route { stripe: 0, shape });
         let known = match from {
             None => Known::Record(None),
@@ -335,7 +340,12 @@ impl Coordinator {
         let Some(desk) = self.desks.get_mut(event) else {
             return;
         };
-        for parked in desk.release(reservation) {
+        let freed = desk.release(reservation);
+        self.let_go(freed, now, fx);
+    }
+
+    fn let_go(&mut self, freed: Vec<Parked>, now: Now, fx: &mut Vec<Effect>) {
+        for parked in freed {
             let route = Some(Route {
                 stripe: 0,
                 shape: parked.shape,

@@ -21,7 +21,7 @@ pub type Pages<T> = BoxStream<'static, Result<Vec<T>, AdminError>>;
 /// call's future may be dropped at its deadline: what writes must then run on to its end.
 #[tonic::async_trait]
 pub trait AdminBackend: Send + Sync + 'static {
-    /// Creates the event, or finds it standing with the same arguments.
+    /// Creates the event, or finds it standing with the same total, stripes and seat keys.
     async fn create_event(&self, event: NewEvent) -> Result<Created, AdminError>;
 
     /// How the event stands: all stripes, read strongly, of a quantity; of seats the counts from
