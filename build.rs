@@ -20,6 +20,10 @@ const PACKAGES: [(&str, &str); 3] = [
     (".common.v1", "::inventory_proto::common::v1"),
 ];
 
+/// Methods whose responses are several times larger than the others: boxed, because every call
+/// carries room for the largest.
+const BOXED_REPLIES: [&str; 1] = ["GetInventoryStatus"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     let mut config = prost_build::Config::new();
@@ -64,6 +68,10 @@ fn full_service(service: &Service) -> String {
 /// `/inventory.v1.Inventory/CheckAvailability`.
 fn path(service: &Service, method: &Method) -> String {
     format!("/{}/{}", full_service(service), method.proto_name)
+}
+
+fn is_boxed(method: &Method) -> bool {
+    BOXED_REPLIES.contains(&method.proto_name.as_str())
 }
 
 fn service_trait(service: &Service, out: &mut String) -> std::fmt::Result {
@@ -163,7 +171,11 @@ fn reply_enum(service: &Service, out: &mut String) -> std::fmt::Result {
     )?;
     writeln!(out, "pub enum {name}Reply {{")?;
     for method in &service.methods {
-        writeln!(out, "    {}({}),", method.proto_name, method.output_type)?;
+        let message = match is_boxed(method) {
+            true => format!("Box<{}>", method.output_type),
+            false => method.output_type.clone(),
+        };
+        writeln!(out, "    {}({message}),", method.proto_name)?;
     }
     writeln!(out, "}}\n\nimpl crate::wire::Reply for {name}Reply {{")?;
     writeln!(
@@ -237,8 +249,12 @@ fn server(service: &Service, out: &mut String) -> std::fmt::Result {
         )?;
         writeln!(
             out,
-            "                Ok({name}Reply::{}(reply))\n            }}",
-            method.proto_name
+            "                Ok({name}Reply::{}({}))\n            }}",
+            method.proto_name,
+            match is_boxed(method) {
+                true => "Box::new(reply)",
+                false => "reply",
+            }
         )?;
     }
     writeln!(out, "        }}\n    }}\n}}\n")

@@ -33,7 +33,7 @@ use super::refusal::{self, Subject};
 use super::validate::{RESERVATION, Violations};
 use crate::domain::answer::{Answer, Refusal};
 use crate::domain::ids::{EventId, Seats};
-use crate::domain::operation::{Expect, Operation, Verb, Wanted};
+use crate::domain::operation::{Expect, Verb, Wanted};
 use crate::domain::question::Question;
 use crate::runtime::clock;
 use crate::telemetry::recorder::InventoryType;
@@ -49,16 +49,13 @@ impl ReservationHandlers {
         Self { clerk }
     }
 
-    /// Runs an operation. `Ok` is for the response, also when it is a refusal.
-    async fn run(
-        &self,
-        call: &Call,
-        operation: Operation,
+    /// What an operation ended with, counted. `Ok` is for the response, also when it is a refusal.
+    fn counted(
+        outcome: Result<Answer, Failure>,
         kind: InventoryType,
         done: &'static str,
         count: impl FnOnce(InventoryType, &'static str),
     ) -> Result<Result<Answer, Refusal>, Status> {
-        let outcome = self.clerk.begin(call, operation).end().await;
         let status = outcome.as_ref().map_or_else(Failure::reason, |_| done);
         count(kind_answered(kind, &outcome), status);
         told(outcome)
@@ -81,6 +78,34 @@ impl ReservationHandlers {
             Err(id) => convert::bare_seat(&id, status),
         });
         shown.collect()
+    }
+
+    async fn status(
+        &self,
+        call: &Call,
+        request: GetInventoryStatusRequest,
+    ) -> Result<GetInventoryStatusResponse, Status> {
+        let mut violations = Violations::of(RESERVATION);
+        let event = violations.event(request.event_id);
+        let section = violations.section(request.section);
+        let event = match (event, violations.is_empty()) {
+            (Some(event), true) => event,
+            (event, _) => {
+                let about = Subject::of(event, None);
+                return Err(refusal::invalid(violations, &about));
+            }
+        };
+        // Of the whole event in any case: the response tells its totals too.
+        let question = Question::Status { section: None };
+        let found = self.clerk.ask(call, event.clone(), question).await;
+        match told(found)? {
+            Ok(found) => {
+                let name = self.clerk.name(call, &event).await;
+                let trace = trace_id(&call.headers);
+                inquiry::status(event, name, section.as_deref(), found, trace)
+            }
+            Err(why) => inquiry::no_status(&why, trace_id(&call.headers)),
+        }
     }
 }
 
@@ -143,7 +168,8 @@ impl InventoryService for ReservationHandlers {
         let kind = kind(&checked.wanted);
         let operation = checked.operation(Verb::Hold, Expect::New, call);
         let count = |kind, status| self.clerk.recorder().hold(kind, status);
-        match self.run(call, operation, kind, "HELD", count).await? {
+        let outcome = self.clerk.begin(call, operation).end().await;
+        match Self::counted(outcome, kind, "HELD", count)? {
             Ok(Answer::Held {
                 expires_at, seats, ..
             }) => {
@@ -175,7 +201,8 @@ impl InventoryService for ReservationHandlers {
         let kind = kind(&checked.wanted);
         let operation = checked.operation(Verb::Commit, Expect::Known, call);
         let count = |kind, status| self.clerk.recorder().commit(kind, status);
-        match self.run(call, operation, kind, "CONFIRMED", count).await? {
+        let outcome = self.clerk.begin(call, operation).end().await;
+        match Self::counted(outcome, kind, "CONFIRMED", count)? {
             Ok(Answer::Confirmed { order, at, seats }) => {
                 let status = common::SeatStatus::Sold;
                 let seats = self.seats(call, event, seats.as_ref(), status).await;
@@ -203,7 +230,8 @@ impl InventoryService for ReservationHandlers {
         let kind = kind(&checked.wanted);
         let operation = checked.operation(Verb::Release, Expect::Known, call);
         let count = |kind, status| self.clerk.recorder().release(kind, status);
-        match self.run(call, operation, kind, "RELEASED", count).await? {
+        let outcome = self.clerk.begin(call, operation).end().await;
+        match Self::counted(outcome, kind, "RELEASED", count)? {
             Ok(Answer::Released { how, at, seats }) => {
                 let given_back = outcome::gave_back(how, seats.as_ref());
                 let status = common::SeatStatus::Available;
@@ -220,27 +248,8 @@ impl InventoryService for ReservationHandlers {
         call: &Call,
         request: GetInventoryStatusRequest,
     ) -> Result<GetInventoryStatusResponse, Status> {
-        let mut violations = Violations::of(RESERVATION);
-        let event = violations.event(request.event_id);
-        let section = violations.section(request.section);
-        let event = match (event, violations.is_empty()) {
-            (Some(event), true) => event,
-            (event, _) => {
-                let about = Subject::of(event, None);
-                return Err(refusal::invalid(violations, &about));
-            }
-        };
-        // Of the whole event in any case: the response tells its totals too.
-        let question = Question::Status { section: None };
-        let found = Box::pin(self.clerk.ask(call, event.clone(), question)).await;
-        match told(found)? {
-            Ok(found) => {
-                let name = Box::pin(self.clerk.name(call, &event)).await;
-                let trace = trace_id(&call.headers);
-                inquiry::status(event, name, section.as_deref(), found, trace)
-            }
-            Err(why) => inquiry::no_status(&why, trace_id(&call.headers)),
-        }
+        // The largest of them all: the other calls carry no room for it.
+        Box::pin(self.status(call, request)).await
     }
 }
 
