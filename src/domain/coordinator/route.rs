@@ -57,6 +57,7 @@ impl Coordinator {
         let is_said = matches!(known, Known::Record(_));
         let record = match known {
             Known::Record(record) => record,
+            Known::Was(record) => Some(record),
             Known::Nothing => match self.cache.get(&operation.reservation, now.mono) {
                 None if operation.expect == Expect::Known => {
                     self.look_up(operation, route, fx);
@@ -392,12 +393,12 @@ pub(super) struct Basis {
 }
 
 impl Basis {
-    /// What of it still counts after a wait: that there is no record, for a write that is wrong about
-    /// that fails. A record must be looked at again.
+    /// What of it counts after a wait.
     pub(super) fn into_known(self) -> Known {
         match self.record {
+            Some(record) => Known::Was(record),
             None if self.is_said => Known::Record(None),
-            _ => Known::Nothing,
+            None => Known::Nothing,
         }
     }
 }
