@@ -9,7 +9,7 @@ ARGS ?=
 .PHONY: help all build run demo test lint format generate bench-wire blackbox bench-expiry ci
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 all: format lint test build ## Format, lint, test, build
 
@@ -51,6 +51,9 @@ bench-expiry: ## What 100,000 holds that end in one second do to commits (ARGS="
 
 blackbox: ## Play foreign clients from pip against the server (ARGS="--slow")
 	tests/blackbox/run.sh $(ARGS)
+
+contract-test: ## Play the Reservation API against the server (ARGS="--slow --only TEXT")
+	tests/contract/run.sh $(ARGS)
 
 ci: ## Everything the CI runs
 	bash .ci/run

@@ -484,6 +484,40 @@ pub const ADMIN_CALLS_PER_CONNECTION_MAX: usize = 32;
 /// How long an admin call may take: a transaction with its retries, many times over.
 pub const ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// One message on ADMIN_PORT: [`SEATS_PER_CHUNK_MAX`] seats with every text at its longest.
+pub const ADMIN_MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// Violations that one refusal names: enough to see what is wrong with a file, and less than the
+/// 16 KiB of header that clients take.
+pub const VIOLATIONS_TOLD_MAX: usize = 20;
+
+/// Seats in one message of an import, or in one call that blocks them: five transactions.
+pub const SEATS_PER_CHUNK_MAX: usize = 500;
+
+/// Seats written by one transaction of an import.
+pub const SEATS_WRITTEN_AT_ONCE_MAX: usize = TRANSACTION_ACTIONS_MAX;
+
+/// Writes of one import in flight: at 20 ms each 40,000 seats a second, beyond what a table takes.
+pub const SEAT_WRITES_IN_FLIGHT_MAX: usize = 8;
+
+/// Imports under way at once: they share the table's write units with the sale.
+pub const IMPORTS_MAX: usize = 4;
+
+/// What an import that found no place is told to wait: others take seconds.
+pub const IMPORTS_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// How long an import waits for the client's next message.
+pub const ADMIN_CHUNK_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Section, row or number of a seat, in bytes: a seat's item stays under 1 KB, one write unit.
+pub const SEAT_TEXT_BYTES_MAX: usize = 64;
+
+/// Name or venue of an event, in bytes.
+pub const EVENT_TEXT_BYTES_MAX: usize = 256;
+
+/// Largest price, in the currency's smallest unit: exact in every number format on the way.
+pub const PRICE_AMOUNT_MAX: i64 = 1_000_000_000_000;
+
 /// Age at which a connection to ADMIN_PORT is cut, whatever it does: the longest call is far shorter.
 pub const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 
@@ -609,6 +643,24 @@ pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a command waits for the answer: creating an event writes up to [`STRIPES_MAX`] items.
 pub const COMMAND_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Events that `event list` sorts and prints: as many as memory takes without a thought.
+pub const EVENTS_LISTED_MAX: usize = 100_000;
+
+/// One message of a listing: a page of [`STORE_SCAN_PAGE_MAX`] reservations with all they can have.
+pub const ADMIN_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of a file of seats: [`SEATS_PER_EVENT_MAX`] lines with every text at its longest.
+pub const IMPORT_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// Wrong lines that an import tells; the others are counted.
+pub const IMPORT_PROBLEMS_SHOWN: usize = 20;
+
+/// How long an import waits for a server that takes nothing: longer than any write it makes of it.
+pub const IMPORT_STALL_MAX: Duration = Duration::from_secs(30);
+
+/// Pause between two pings of a command that waits: a server that has gone is found out.
+pub const COMMAND_PING_EVERY: Duration = Duration::from_secs(10);
+
 /// How long `health` waits in all: probes are usually given little more.
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -650,6 +702,13 @@ const _: () = {
     assert!(LOG_VALUE_BYTES_MAX <= LOG_WRITE_BYTES);
     assert!(HTTP_HEADER_TIMEOUT.as_micros() < HTTP_CONNECTION_AGE_MAX.as_micros());
     assert!(ADMIN_CALL_TIMEOUT.as_micros() < ADMIN_CONNECTION_AGE_MAX.as_micros());
+    assert!(ADMIN_CHUNK_WAIT_MAX.as_micros() < ADMIN_CONNECTION_AGE_MAX.as_micros());
+    assert!(IMPORT_STALL_MAX.as_micros() > ADMIN_CALL_TIMEOUT.as_micros());
+    // Prices, ids, texts and their framing.
+    assert!(
+        SEATS_PER_CHUNK_MAX * (ID_BYTES_MAX + 3 * SEAT_TEXT_BYTES_MAX + 48)
+            <= ADMIN_MESSAGE_BYTES_MAX
+    );
     assert!(SCRAPE_TIMEOUT.as_micros() < SIDE_STOP_GRACE.as_micros());
     assert!(SIDE_STOP_GRACE.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
     assert!(BATCH_MEMBERS_MAX < TRANSACTION_ACTIONS_MAX);

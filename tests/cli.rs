@@ -1,10 +1,21 @@
 //! The command line as a user meets it: the binary is run, its words and exit codes are read.
 //!
-//! What needs a whole server is proved elsewhere; here a small stand-in answers where one is asked.
+//! The commands that run events are tried against a real server, in files of their own.
 #![allow(clippy::unwrap_used)]
 
+#[path = "cli/events.rs"]
+mod events;
+#[path = "cli/live.rs"]
+mod live;
+#[path = "cli/reservations.rs"]
+mod reservations;
 #[path = "common/restricted.rs"]
 mod restricted;
+#[path = "cli/seats.rs"]
+mod seats;
+#[allow(dead_code)]
+#[path = "e2e/server.rs"]
+mod server;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -14,15 +25,6 @@ use std::time::{Duration, Instant};
 
 use inventory_api::config::variables::VARIABLES;
 use inventory_api::embedded::{Data, Engine};
-use inventory_proto::inventory::v1::inventory_admin_server::{
-    InventoryAdmin, InventoryAdminServer,
-};
-use inventory_proto::inventory::v1::{
-    CreateEventRequest, CreateEventResponse, EventStock, GetEventRequest, GetEventResponse,
-    StripeStock,
-};
-use tonic::{Request, Response, Status};
-
 use restricted::{deny_rings, limit_locked_memory};
 
 const OK: i32 = 0;
@@ -36,6 +38,7 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
+#[derive(Debug)]
 struct Ran {
     code: i32,
     out: String,
@@ -89,8 +92,12 @@ fn no_command_prints_help_and_is_no_failure() {
             "serve",
             "tables",
             "event",
+            "seats",
+            "reservation",
+            "export",
             "check",
             "health",
+            "completions",
             "Exit codes",
         ],
     );
@@ -111,8 +118,20 @@ fn every_command_has_help() {
         &["event"],
         &["event", "create"],
         &["event", "show"],
+        &["event", "list"],
+        &["event", "restock"],
+        &["event", "close"],
+        &["seats"],
+        &["seats", "import"],
+        &["seats", "block"],
+        &["seats", "unblock"],
+        &["reservation"],
+        &["reservation", "show"],
+        &["reservation", "refund"],
+        &["export"],
         &["check"],
         &["health"],
+        &["completions"],
     ] {
         let ran = run(&[args, &["--help"]].concat());
         assert_eq!(ran.code, OK, "{args:?}: {}", ran.err);
@@ -197,6 +216,48 @@ fn wrong_usage_is_told_on_stderr_with_exit_code_64() {
             &["event", "show", "evt_1", "--admin", "https://h:1"],
             "https",
         ),
+        (
+            &["event", "create", "e", "--seated", "--total", "3"],
+            "--total",
+        ),
+        (
+            &["event", "create", "e", "--seated", "--stripes", "3"],
+            "--stripes",
+        ),
+        (
+            &["event", "create", "e", "--total", "3", "--seat-keys", "2"],
+            "--seat-keys",
+        ),
+        (
+            &["event", "create", "e", "--seated", "--seat-keys", "65"],
+            "1..=64",
+        ),
+        (&["event", "restock", "e"], "--total"),
+        (
+            &["event", "restock", "e", "--total", "3", "--add", "3"],
+            "--add",
+        ),
+        (&["event", "restock", "e", "--add", "0"], "1..=1000000000"),
+        (&["seats", "import", "e"], "<FILE>"),
+        (
+            &["seats", "import", "e", "f.csv", "--name", "x"],
+            "--create",
+        ),
+        (
+            &["seats", "import", "e", "no/such/file.csv"],
+            "no/such/file.csv cannot be read",
+        ),
+        (&["seats", "block", "e"], "<SEAT>"),
+        (&["seats", "block", "e", "A-1", "a b"], "[A-Za-z0-9._:-]"),
+        (
+            &["seats", "block", "e", "A-1", "A-2", "A-1"],
+            "A-1 is named twice",
+        ),
+        (&["seats", "block", "e", "A-1", "--file", "x"], "--file"),
+        (&["reservation", "show", "a b"], "[A-Za-z0-9._:-]"),
+        (&["export", "e", "--format", "xml"], "jsonl"),
+        (&["export", "e", "--status", "sold"], "confirmed"),
+        (&["completions", "tcsh"], "bash, zsh or fish"),
         (&["dev", "--memory", "--data", "x"], "--memory"),
         (&["demo", "--tickets", "0"], "--tickets"),
         (&["health", "--server", ""], "host:port"),
@@ -205,6 +266,22 @@ fn wrong_usage_is_told_on_stderr_with_exit_code_64() {
         assert_eq!(ran.code, USAGE, "{args:?}: {}", ran.err);
         assert_has(&ran.err, &[needle]);
         assert_eq!(ran.out, "", "{args:?}");
+    }
+}
+
+#[test]
+fn completions_know_every_command() {
+    for (shell, mark) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef"),
+        ("fish", "complete -c"),
+    ] {
+        let ran = run(&["completions", shell]);
+        assert_eq!(ran.code, OK, "{}", ran.err);
+        assert_has(
+            &ran.out,
+            &[mark, "reservation", "unblock", "restock", "seat-keys"],
+        );
     }
 }
 
@@ -271,6 +348,10 @@ fn asking_where_nobody_listens_says_how_to_start_a_server() {
     for (args, name) in [
         (&["event", "show", "evt_1"][..], "ADMIN_PORT"),
         (&["event", "create", "evt_1", "--total", "10"], "ADMIN_PORT"),
+        (&["event", "list"], "ADMIN_PORT"),
+        (&["seats", "block", "evt_1", "A-1"], "ADMIN_PORT"),
+        (&["reservation", "refund", "res_1"], "ADMIN_PORT"),
+        (&["export", "evt_1"], "ADMIN_PORT"),
         (&["health"], "GRPC_PORT"),
     ] {
         let ran = run_with(args, &[(name, &port)]);
@@ -296,58 +377,7 @@ fn a_server_that_is_silent_does_not_hold_health_for_ever() {
     );
 }
 
-/// Knows one event, whose id is `evt_1`, and takes no other.
-struct OneEvent;
-
-fn evt_1() -> EventStock {
-    EventStock {
-        event_id: "evt_1".to_owned(),
-        total: 5_000,
-        remaining: 4_990,
-        confirmed: 10,
-        stripes: vec![StripeStock {
-            index: 0,
-            capacity: 5_000,
-            remaining: 4_990,
-            version: 3,
-        }],
-    }
-}
-
-#[tonic::async_trait]
-impl InventoryAdmin for OneEvent {
-    async fn create_event(
-        &self,
-        request: Request<CreateEventRequest>,
-    ) -> Result<Response<CreateEventResponse>, Status> {
-        let CreateEventRequest {
-            event_id,
-            total,
-            stripes,
-        } = request.into_inner();
-        if event_id != "evt_1" || total != 5_000 {
-            return Err(Status::already_exists("its total is 5000"));
-        }
-        Ok(Response::new(CreateEventResponse {
-            event: Some(evt_1()),
-            created: stripes == 2,
-        }))
-    }
-
-    async fn get_event(
-        &self,
-        request: Request<GetEventRequest>,
-    ) -> Result<Response<GetEventResponse>, Status> {
-        match request.into_inner().event_id.as_str() {
-            "evt_1" => Ok(Response::new(GetEventResponse {
-                event: Some(evt_1()),
-            })),
-            _ => Err(Status::not_found("no such event")),
-        }
-    }
-}
-
-/// Runs `ask` against a stand-in that serves admin and health on one port.
+/// Runs `ask` against a stand-in that serves health.
 fn with_server(ask: impl FnOnce(&str)) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -367,7 +397,6 @@ fn with_server(ask: impl FnOnce(&str)) {
             address_of.send(incoming.local_addr().unwrap()).unwrap();
             tonic::transport::Server::builder()
                 .add_service(health)
-                .add_service(InventoryAdminServer::new(OneEvent))
                 .serve_with_incoming_shutdown(incoming, async {
                     let _ = stopped.await;
                 })
@@ -378,55 +407,6 @@ fn with_server(ask: impl FnOnce(&str)) {
     ask(&address.recv().unwrap().to_string());
     drop(stop);
     server.join().unwrap();
-}
-
-#[test]
-fn an_event_is_shown_to_people_and_to_programs() {
-    with_server(|admin| {
-        let ran = run(&["event", "show", "evt_1", "--admin", admin]);
-        assert_eq!(ran.code, OK, "{}", ran.err);
-        assert_has(
-            &ran.out,
-            &["remaining  4,990", "confirmed     10", "stripe"],
-        );
-
-        let ran = run(&["event", "show", "evt_1", "--json", "--admin", admin]);
-        let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
-        assert_eq!(
-            (&json["remaining"], &json["stripes"][0]["version"]),
-            (&4_990.into(), &3.into())
-        );
-
-        let ran = run(&["event", "show", "evt_2", "--admin", admin]);
-        assert_eq!(ran.code, FAILED);
-        assert_has(&ran.err, &["no event evt_2", "event create evt_2"]);
-    });
-}
-
-#[test]
-fn creating_an_event_tells_made_from_found_and_from_refused() {
-    with_server(|admin| {
-        let create = |total: &str, stripes: &str| {
-            run(&[
-                "event",
-                "create",
-                "evt_1",
-                "--total",
-                total,
-                "--stripes",
-                stripes,
-                "--admin",
-                admin,
-            ])
-        };
-        let made = create("5000", "2");
-        assert_eq!(made.code, OK, "{}", made.err);
-        assert!(made.out.starts_with("created"), "{}", made.out);
-        assert_has(&create("5000", "1").out, &["there already", "4,990"]);
-        let refused = create("7", "1");
-        assert_eq!(refused.code, FAILED);
-        assert_has(&refused.err, &["another stock", "5000"]);
-    });
 }
 
 #[test]

@@ -19,8 +19,10 @@ pub(super) async fn reservation(
 /// # Errors
 /// What the store says.
 pub(super) async fn event_name(
-    _store: &Store,
-    _event: &EventId,
+    store: &Store,
+    event: &EventId,
 ) -> Result<Option<String>, StoreError> {
-    Ok(None)
+    let about = store.describe_event(event).await?;
+    let name = about.map(|about| about.name);
+    Ok(name.filter(|name| !name.is_empty()))
 }

@@ -10,7 +10,7 @@ use http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
 use super::Failure;
-use crate::limits::COMMAND_CONNECT_TIMEOUT;
+use crate::limits::{COMMAND_CONNECT_TIMEOUT, COMMAND_PING_EVERY, KEEP_ALIVE_TIMEOUT};
 
 /// An address as people write it: `8081` is not enough, `host:8081` and `http://host:8081` are.
 ///
@@ -51,11 +51,7 @@ pub(super) fn block_on<T>(
     server: &Uri,
     call: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|why| Failure::failed(format!("no runtime could be made: {why}")))?;
-    runtime.block_on(async {
+    block_on_unbounded(async {
         tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
             Err(Failure::failed(format!(
                 "the server at {} did not answer within {limit:?}",
@@ -65,6 +61,20 @@ pub(super) fn block_on<T>(
     })
 }
 
+/// As [`block_on`], for work that watches its time itself.
+///
+/// # Errors
+/// Those of `work`.
+pub(super) fn block_on_unbounded<T>(
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|why| Failure::failed(format!("no runtime could be made: {why}")))?;
+    runtime.block_on(work)
+}
+
 /// Connects, and says in a person's words why it cannot.
 ///
 /// # Errors
@@ -72,6 +82,8 @@ pub(super) fn block_on<T>(
 pub(super) async fn connect(server: &Uri) -> Result<Channel, Failure> {
     Endpoint::from(server.clone())
         .connect_timeout(COMMAND_CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(COMMAND_PING_EVERY)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .connect()
         .await
         .map_err(|error| Failure::failed(explain_connect(server, &error)))

@@ -3,11 +3,17 @@
 //! [`args`] is what can be said; a module per command does it. Must not live here: what a server
 //! does (that is `server`), and any setting (that is `config`).
 
+mod admin;
 mod args;
 mod client;
 mod event;
+mod export;
 mod health;
 mod help;
+mod money;
+mod reservation;
+mod seats;
+mod show;
 mod tables;
 mod verify;
 
@@ -17,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
+use clap_complete::Shell;
 
 use crate::config::{Config, ConfigErrors, ProcessEnv};
 use crate::{demo, embedded, preflight, server};
@@ -107,9 +114,16 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Check => check(),
         Command::Tables(command) => tables::run(&command),
         Command::Event(command) => event::run(&command),
+        Command::Seats(command) => seats::run(&command),
+        Command::Reservation(command) => reservation::run(&command),
+        Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Reconcile(args) => verify::reconcile(&args),
         Command::Health(args) => health::run(&args),
+        Command::Completions(args) => {
+            completions(args.shell);
+            Ok(())
+        }
     }
 }
 
@@ -118,6 +132,13 @@ fn config_to_serve() -> Result<Config, Failure> {
     let config = Config::from_env(&ProcessEnv)?;
     preflight::raise_soft_limits();
     Ok(config)
+}
+
+/// The script goes through memory: the generator panics where a reader has gone.
+fn completions(shell: Shell) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "inventory-api", &mut script);
+    say(String::from_utf8_lossy(&script).trim_end());
 }
 
 fn dev_data(args: DevArgs) -> embedded::Data {
@@ -148,6 +169,11 @@ fn explain_usage(error: &clap::Error) -> ExitCode {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::from(exit::OK),
         _ => ExitCode::from(exit::USAGE),
     }
+}
+
+/// Prints a value for programs.
+fn say_json(value: &serde_json::Value) {
+    say(&format!("{value:#}"));
 }
 
 /// Prints one text and a line's end; a reader that has gone is no failure.

@@ -15,8 +15,8 @@ use pb::verify_update::Update as Verifying;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
+use super::admin::address;
 use super::args::{ReconcileArgs, VerifyArgs};
-use super::event::address;
 use super::{Failure, client, exit, say};
 use crate::limits::{AUDIT_TIME_MAX, COMMAND_CALL_TIMEOUT};
 
@@ -25,7 +25,7 @@ const PATIENCE: Duration = AUDIT_TIME_MAX.saturating_add(COMMAND_CALL_TIMEOUT);
 
 /// `verify EVENT`.
 pub(super) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
-    let server = address(&args.admin)?;
+    let server = address(&args.admin.server)?;
     let report = client::block_on(PATIENCE, &server, async {
         let mut client = connect(&server).await?;
         let request = Request::new(pb::VerifyRequest {
@@ -44,7 +44,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
         }
         Err(half(&server))
     })?;
-    say(&match args.json {
+    say(&match args.admin.json {
         true => json::shown(&json::report(&report)),
         false => text::report(&report),
     });
@@ -53,7 +53,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
 
 /// `reconcile EVENT`.
 pub(super) fn reconcile(args: &ReconcileArgs) -> Result<(), Failure> {
-    let server = address(&args.admin)?;
+    let server = address(&args.admin.server)?;
     let mut told = Told::default();
     client::block_on(PATIENCE, &server, async {
         let mut client = connect(&server).await?;
@@ -77,7 +77,7 @@ pub(super) fn reconcile(args: &ReconcileArgs) -> Result<(), Failure> {
         }
         Ok(())
     })?;
-    if args.json {
+    if args.admin.json {
         say(&json::shown(&told.json()));
     }
     let last = told.after.or(told.before).ok_or_else(|| half(&server))?;
@@ -117,7 +117,7 @@ impl Told {
                 shown
             }
         };
-        if !args.json {
+        if !args.admin.json {
             say(&format!("{shown}\n"));
         }
     }

@@ -1,15 +1,16 @@
 //! Reads the store back and compares it with what the buyers were told.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use inventory_bench::load::Report;
 use inventory_bench::load::ledger::Outcome;
 
+use crate::audit::{self, AuditRecord, Books, StripeSight};
 use crate::domain::ids::EventId;
-use crate::domain::transaction::{EventRead, ReservationState, StripeView};
-use crate::runtime;
-use crate::store::{NoObserver, Store, StoreSettings, StoredRecord};
+use crate::domain::transaction::ReservationState;
+use crate::runtime::{self, clock};
+use crate::store::{NoObserver, Store, StoreSettings};
 
 /// Findings quoted in full.
 const QUOTED_MAX: usize = 20;
@@ -42,27 +43,11 @@ impl Audit {
             let store = Store::connect(settings.clone(), Rc::new(NoObserver))
                 .await
                 .map_err(|error| error.to_string())?;
-            let EventRead::Found(stripes) = store.read_event(&event, None).await else {
-                return Err("the event cannot be read".to_owned());
-            };
-            let mut records = Vec::new();
-            let mut page = None;
-            loop {
-                let found = store
-                    .scan_reservations(&event, page.as_ref())
-                    .await
-                    .map_err(|error| error.to_string())?;
-                records.extend(found.records);
-                page = found.next;
-                if page.is_none() {
-                    return Ok((stripes, records));
-                }
-            }
+            read(&store, &event).await
         });
-        let (stripes, records) = read.map_err(|error| error.to_string())??;
+        let (books, records) = read.map_err(|error| error.to_string())??;
         let mut audit = Self::default();
-        audit.stock(&stripes, &records);
-        audit.orders(&records);
+        audit.stock(&audit::judge(&books, &[], clock::now().unix).at_rest());
         audit.answers(&records, report);
         Ok(audit)
     }
@@ -83,51 +68,22 @@ impl Audit {
         }
     }
 
-    /// Per stripe: capacity = remaining + what confirmed records drew from it.
-    fn stock(&mut self, stripes: &[StripeView], records: &[StoredRecord]) {
-        let mut drawn = vec![0_u64; stripes.len()];
-        for record in confirmed(records) {
-            self.sold += u64::from(record.qty);
-            let units: u64 = record.draws.iter().map(|d| u64::from(d.units)).sum();
-            if units != u64::from(record.qty) {
-                self.found(format!(
-                    "{} drew {units} of {}",
-                    record.reservation, record.qty
-                ));
-            }
-            for draw in &record.draws {
-                match drawn.get_mut(usize::from(draw.stripe)) {
-                    Some(sum) => *sum += u64::from(draw.units),
-                    None => self.found(format!("{} drew on no stripe", record.reservation)),
-                }
-            }
+    /// What the books say of themselves.
+    fn stock(&mut self, report: &audit::Report) {
+        for stripe in &report.stripes {
+            let claimed = stripe.held + stripe.confirmed;
+            self.sold += stripe.confirmed;
+            self.remaining += u64::try_from(stripe.remaining).unwrap_or(0);
+            self.oversold += claimed.saturating_sub(stripe.capacity);
         }
-        for (index, (stripe, drawn)) in stripes.iter().zip(drawn).enumerate() {
-            self.remaining += stripe.remaining;
-            self.oversold += drawn.saturating_sub(stripe.capacity);
-            if stripe.capacity != stripe.remaining + drawn {
-                self.found(format!(
-                    "stripe {index}: capacity {} is not remaining {} + sold {drawn}",
-                    stripe.capacity, stripe.remaining
-                ));
-            }
-        }
-    }
-
-    /// No order id twice.
-    fn orders(&mut self, records: &[StoredRecord]) {
-        let mut seen = HashSet::new();
-        for record in confirmed(records) {
-            let order = record.view.order.map(|order| order.to_string());
-            if order.is_none() || !seen.insert(order) {
-                self.found(format!("{} has no order of its own", record.reservation));
-            }
+        for breach in &report.breaches {
+            self.found(breach.to_string());
         }
     }
 
     /// What every buyer was told is what the store holds.
-    fn answers(&mut self, records: &[StoredRecord], report: &Report) {
-        let by_id: HashMap<&str, &StoredRecord> = records
+    fn answers(&mut self, records: &[AuditRecord], report: &Report) {
+        let by_id: HashMap<&str, &AuditRecord> = records
             .iter()
             .map(|record| (record.reservation.as_str(), record))
             .collect();
@@ -136,12 +92,12 @@ impl Audit {
             let id = entry.reservation_id;
             let record = by_id.get(id.as_str());
             told += usize::from(record.is_some());
-            let state = record.map(|record| record.view.state);
+            let state = record.map(|record| record.state);
             let agrees = match &entry.outcome {
                 Outcome::Confirmed { order_id } => {
                     state == Some(ReservationState::Confirmed)
                         && record
-                            .and_then(|r| r.view.order)
+                            .and_then(|r| r.order)
                             .map(|o| o.to_string())
                             .as_deref()
                             == Some(order_id)
@@ -167,8 +123,30 @@ impl Audit {
     }
 }
 
-fn confirmed(records: &[StoredRecord]) -> impl Iterator<Item = &StoredRecord> {
-    records
-        .iter()
-        .filter(|record| record.view.state == ReservationState::Confirmed)
+/// Every stripe and every record of the event, at rest.
+async fn read(store: &Store, event: &EventId) -> Result<(Books, Vec<AuditRecord>), String> {
+    let stripes = store.audit_stripes(event).await;
+    let stripes = stripes.map_err(|error| error.to_string())?;
+    let stripes = stripes.ok_or("the event is gone")?;
+    let sights = StripeSight::pair(&stripes.stripes, stripes.stripes.clone());
+    let mut books = Books::new(event.clone(), sights, stripes.seat_keys);
+    let mut records = Vec::new();
+    let mut page = None;
+    loop {
+        let found = store.audit_records(event, page.as_ref()).await;
+        let found = found.map_err(|error| error.to_string())?;
+        for item in found.items {
+            match item {
+                Ok(record) => {
+                    books.record(record.clone());
+                    records.push(record);
+                }
+                Err(unread) => books.unreadable_records.push(unread),
+            }
+        }
+        page = found.next;
+        if page.is_none() {
+            return Ok((books, records));
+        }
+    }
 }

@@ -201,3 +201,244 @@ fn confirmed(reservation: &ReservationId, record: &RecordView) -> Answer {
 fn refuse(why: Refusal) -> Decision {
     Decision::Answer(Answer::Refused(why))
 }
+
+#[cfg(test)]
+mod tests {
+    use ReservationState::{Confirmed, Expired, Held, Refunded};
+
+    use super::*;
+    use crate::domain::ids::EventId;
+    use crate::domain::operation::Expect;
+    use crate::domain::time::Micros;
+    use crate::domain::transaction::Draws;
+
+    const NOW: UnixMillis = UnixMillis(1_000);
+
+    fn event() -> EventId {
+        "evt".parse().expect("legal")
+    }
+
+    fn id() -> ReservationId {
+        "rsv".parse().expect("legal")
+    }
+
+    fn operation(verb: Verb, wanted: Wanted) -> Operation {
+        Operation {
+            verb,
+            reservation: id(),
+            fingerprint: Operation::fingerprint_of(&event(), &wanted),
+            event: event(),
+            wanted,
+            section: None,
+            payment_intent: String::new(),
+            hold_until: None,
+            expect: Expect::New,
+            deadline: Micros(1),
+        }
+    }
+
+    /// A record of two units in this state, held until then.
+    fn record(state: ReservationState, until: u64) -> RecordView {
+        RecordView {
+            fingerprint: Fingerprint::of_quantity(&event(), 2),
+            state,
+            order: None,
+            qty: 2,
+            draws: Draws::new(),
+            seats: None,
+            expires_at: Some(UnixMillis(until)),
+            at: UnixMillis(7),
+        }
+    }
+
+    fn decided(verb: Verb, record: Option<&RecordView>, late: LateCommit) -> Decision {
+        decide(&operation(verb, Wanted::Quantity(2)), record, NOW, late)
+    }
+
+    fn write(from: Option<ReservationState>, due: Due, to: ReservationState) -> Decision {
+        Decision::Write(Transition { from, due, to })
+    }
+
+    const AHEAD: u64 = 1_001;
+    const OVER: u64 = 1_000;
+
+    #[test]
+    fn every_row_of_the_table() {
+        use Refusal::{
+            HoldExpired, ReservationCommitted, ReservationNotConfirmed, ReservationNotFound,
+            ReservationReleased,
+        };
+        let released = ReservationState::Released;
+        let refused = |why| Decision::Answer(Answer::Refused(why));
+        let is_held = Decision::Answer(Answer::Held {
+            expires_at: UnixMillis(AHEAD),
+            qty: 2,
+            seats: None,
+        });
+        let is_confirmed = Decision::Answer(Answer::Confirmed {
+            order: OrderId::of(&id()),
+            at: UnixMillis(7),
+            seats: None,
+        });
+        let before = Decision::Answer(Answer::Released {
+            how: Released::Before,
+            at: UnixMillis(7),
+            seats: None,
+        });
+        let ended = Decision::Answer(Answer::Expired);
+        let held = Some((Held, AHEAD));
+        let over = Some((Held, OVER));
+        let of = |state| Some((state, OVER));
+        let rows = [
+            (Verb::Hold, None, write(None, Due::Any, Held)),
+            (Verb::Hold, held, is_held.clone()),
+            (Verb::Hold, over, refused(HoldExpired)),
+            (Verb::Hold, of(Confirmed), refused(ReservationCommitted)),
+            (Verb::Hold, of(released), refused(ReservationReleased)),
+            (Verb::Hold, of(Expired), refused(HoldExpired)),
+            (Verb::Hold, of(Refunded), refused(ReservationReleased)),
+            (Verb::Commit, None, write(None, Due::Any, Confirmed)),
+            (Verb::Commit, held, write(Some(Held), Due::Any, Confirmed)),
+            (Verb::Commit, over, write(Some(Held), Due::Any, Confirmed)),
+            (
+                Verb::Commit,
+                of(Expired),
+                write(Some(Expired), Due::Any, Confirmed),
+            ),
+            (Verb::Commit, of(Confirmed), is_confirmed),
+            (Verb::Commit, of(released), refused(ReservationReleased)),
+            (Verb::Commit, of(Refunded), refused(ReservationReleased)),
+            (Verb::Release, None, write(None, Due::Any, released)),
+            (Verb::Release, held, write(Some(Held), Due::Any, released)),
+            (Verb::Release, over, write(Some(Held), Due::Any, released)),
+            (Verb::Release, of(released), before.clone()),
+            (Verb::Release, of(Expired), before.clone()),
+            (Verb::Release, of(Refunded), before),
+            (Verb::Release, of(Confirmed), refused(ReservationCommitted)),
+            (Verb::Expire, None, ended.clone()),
+            (Verb::Expire, held, is_held),
+            (Verb::Expire, over, write(Some(Held), Due::Over, Expired)),
+            (Verb::Expire, of(Confirmed), ended.clone()),
+            (Verb::Expire, of(Expired), ended),
+            (Verb::Refund, None, refused(ReservationNotFound)),
+            (
+                Verb::Refund,
+                of(Confirmed),
+                write(Some(Confirmed), Due::Any, Refunded),
+            ),
+            (
+                Verb::Refund,
+                of(Refunded),
+                Decision::Answer(Answer::Refunded),
+            ),
+            (Verb::Refund, held, refused(ReservationNotConfirmed)),
+            (Verb::Refund, of(released), refused(ReservationNotConfirmed)),
+        ];
+        for (verb, state, expected) in rows {
+            let record = state.map(|(state, until)| record(state, until));
+            let found = decided(verb, record.as_ref(), LateCommit::Reacquire);
+            assert_eq!(found, expected, "{verb:?} of {state:?}");
+        }
+    }
+
+    #[test]
+    fn a_late_commit_can_be_rejected() {
+        let refused = Decision::Answer(Answer::Refused(Refusal::HoldExpired));
+        let commit = |state, until| {
+            decided(
+                Verb::Commit,
+                Some(&record(state, until)),
+                LateCommit::Reject,
+            )
+        };
+        // Asked of the write itself too: its time may be over when it arrives.
+        assert_eq!(
+            commit(Held, AHEAD),
+            write(Some(Held), Due::Ahead, Confirmed)
+        );
+        assert_eq!(commit(Held, OVER), refused);
+        assert_eq!(commit(Expired, OVER), refused);
+    }
+
+    #[test]
+    fn another_payload_is_a_conflict_in_every_state() {
+        let conflict = Decision::Answer(Answer::Refused(Refusal::IdempotencyConflict));
+        for state in [
+            Held,
+            Confirmed,
+            ReservationState::Released,
+            Expired,
+            Refunded,
+        ] {
+            for verb in [Verb::Hold, Verb::Commit, Verb::Release] {
+                for wanted in [
+                    Wanted::Quantity(3),
+                    Wanted::Seats(["A-1".parse().expect("legal")].into()),
+                ] {
+                    let asked = operation(verb, wanted);
+                    let found = decide(
+                        &asked,
+                        Some(&record(state, AHEAD)),
+                        NOW,
+                        LateCommit::default(),
+                    );
+                    assert_eq!(found, conflict, "{verb:?} of {state:?}");
+                }
+                let mut elsewhere = operation(verb, Wanted::Quantity(2));
+                elsewhere.event = "evt-2".parse().expect("legal");
+                elsewhere.fingerprint =
+                    Operation::fingerprint_of(&elsewhere.event, &elsewhere.wanted);
+                let found = decide(
+                    &elsewhere,
+                    Some(&record(state, AHEAD)),
+                    NOW,
+                    LateCommit::default(),
+                );
+                assert_eq!(found, conflict, "{verb:?} of {state:?}, other event");
+            }
+        }
+    }
+
+    #[test]
+    fn who_names_nothing_means_what_there_is() {
+        let late = LateCommit::default();
+        let commit = operation(Verb::Commit, Wanted::Whatever);
+        let found = decide(&commit, Some(&record(Held, AHEAD)), NOW, late);
+        assert_eq!(found, write(Some(Held), Due::Any, Confirmed));
+        // Of nothing it cannot be told what to take.
+        let found = decide(&commit, None, NOW, late);
+        let missing = Decision::Answer(Answer::Refused(Refusal::ReservationNotFound));
+        assert_eq!(found, missing);
+        // A tombstone that such a call left fits everything of its event, and of no other.
+        let tombstone = RecordView {
+            fingerprint: Fingerprint::of_whatever(&event()),
+            qty: 0,
+            ..record(ReservationState::Released, 0)
+        };
+        let found = decided(Verb::Hold, Some(&tombstone), late);
+        let gone = Decision::Answer(Answer::Refused(Refusal::ReservationReleased));
+        assert_eq!(found, gone);
+    }
+
+    #[test]
+    fn seats_are_the_same_in_any_order_and_by_their_number() {
+        let seats = |names: [&str; 2]| -> crate::domain::ids::Seats {
+            names.map(|name| name.parse().expect("legal")).into()
+        };
+        let stored = RecordView {
+            fingerprint: Fingerprint::of_seats(&event(), &seats(["A-1", "A-2"])),
+            seats: Some(seats(["A-1", "A-2"])),
+            ..record(Held, AHEAD)
+        };
+        let late = LateCommit::default();
+        let fits = |wanted| {
+            let found = decide(&operation(Verb::Commit, wanted), Some(&stored), NOW, late);
+            found == write(Some(Held), Due::Any, Confirmed)
+        };
+        assert!(fits(Wanted::Seats(seats(["A-2", "A-1"]))));
+        assert!(fits(Wanted::Quantity(2)));
+        assert!(fits(Wanted::Whatever));
+        assert!(!fits(Wanted::Seats(seats(["A-1", "A-3"]))));
+        assert!(!fits(Wanted::Quantity(1)));
+    }
+}

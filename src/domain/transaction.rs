@@ -41,8 +41,8 @@ pub type Draws = SmallVec<[Draw; 2]>;
 
 /// `remaining += give - take, version += 1` on one stripe item.
 ///
-/// Written only if the item exists and, where more is taken than given, the event is open and
-/// `remaining >= take - give`.
+/// Written only if the item exists; if anything is taken, only while the event is open; and where
+/// more is taken than given, only if `remaining >= take - give`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StripeUpdate {
     pub stripe: u16,

@@ -17,10 +17,9 @@ use crate::domain::effect::{Known, Route};
 use crate::domain::ids::{EventId, ReservationId};
 use crate::domain::operation::Operation;
 use crate::domain::question::Question;
-use crate::domain::transaction::{EventRead, EventShape, RecordView};
+use crate::domain::transaction::{EventShape, RecordView};
 use crate::limits;
 use crate::runtime::Accepted;
-use crate::store::{CreateEvent, StoreError};
 use crate::telemetry::recorder::Snapshot;
 
 /// Runs on the shard to its end, whether or not anybody still waits for what it sends back. A panic
@@ -49,16 +48,6 @@ pub enum Work {
     Scrape(oneshot::Sender<Snapshot>),
     /// The lanes' totals so far; takes nothing away.
     Totals(oneshot::Sender<Counters>),
-    CreateEvent {
-        event: EventId,
-        total: u64,
-        stripes: u16,
-        reply: oneshot::Sender<Result<CreateEvent, StoreError>>,
-    },
-    GetEvent {
-        event: EventId,
-        reply: oneshot::Sender<EventRead>,
-    },
     /// What the side thread wants done on the shard.
     Job(Job),
     /// No new connections; ask the open ones to leave; end when everything has settled.

@@ -43,7 +43,7 @@ use crate::domain::coordinator::{self, Coordinator};
 use crate::domain::rules::LateCommit;
 use crate::domain::time::Micros;
 use crate::runtime::{self, Accepted, Listener, clock};
-use crate::store::{ConnectError, NewEvent, Store, StoreSettings};
+use crate::store::{ConnectError, Store, StoreSettings};
 use crate::telemetry::log;
 use crate::telemetry::recorder::{Recorder, Snapshot};
 use crate::wire::{self, Drain, HotService, WireContext, WireSettings};
@@ -370,24 +370,6 @@ impl<S: HotService + 'static> Desk<S> {
             }
             Work::Totals(reply) => {
                 let _ = reply.send(self.driver.counters());
-            }
-            Work::CreateEvent {
-                event,
-                total,
-                stripes,
-                reply,
-            } => {
-                let store = Rc::clone(self.driver.store());
-                guarded(async move {
-                    let event = NewEvent::of_quantity(event, total, stripes);
-                    let _ = reply.send(store.create_event(&event).await);
-                });
-            }
-            Work::GetEvent { event, reply } => {
-                let store = Rc::clone(self.driver.store());
-                guarded(async move {
-                    let _ = reply.send(store.read_event(&event, None).await);
-                });
             }
             Work::Job(job) => {
                 // Made inside: what builds the future may panic as well as what polls it.

@@ -11,6 +11,8 @@
 
 mod mend;
 mod message;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::collections::HashMap;

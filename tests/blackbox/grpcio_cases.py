@@ -19,6 +19,7 @@ from inventory.v1 import inventory_pb2_grpc as pb_grpc
 
 EVENT = "evt_2025_1001"
 SERVICE = "inventory.v1.Inventory"
+OTHER_SERVICE = "reservation.v1.InventoryService"
 SECONDS = 10
 
 
@@ -77,11 +78,17 @@ def found(suite, channel):
     def _():
         database = ProtoReflectionDescriptorDatabase(channel)
         services = set(database.get_services())
-        assert {SERVICE, "grpc.health.v1.Health"} <= services, services
+        assert {SERVICE, OTHER_SERVICE, "grpc.health.v1.Health"} <= services, services
         assert "inventory.v1.InventoryAdmin" not in services, "admin is not for this port"
         service = DescriptorPool(database).FindServiceByName(SERVICE)
         names = {method.name for method in service.methods}
-        assert names == {"CheckAvailability", "CommitReservation", "ReleaseHold"}, names
+        assert names == {
+            "CheckAvailability",
+            "CommitReservation",
+            "ReleaseHold",
+            "PlaceHold",
+            "GetReservation",
+        }, names
 
 
 def sold(suite, server, stub):
@@ -280,7 +287,7 @@ def healthy(suite, channel):
     def _():
         health = health_pb2_grpc.HealthStub(channel)
         serving = health_pb2.HealthCheckResponse.SERVING
-        for service in ("", SERVICE):
+        for service in ("", SERVICE, OTHER_SERVICE):
             request = health_pb2.HealthCheckRequest(service=service)
             assert health.Check(request, timeout=SECONDS).status == serving, service
             watch = health.Watch(request, timeout=SECONDS)

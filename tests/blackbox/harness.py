@@ -1,4 +1,4 @@
-"""The server process and the counting. No gRPC in here."""
+"""The server process, the generated client and the counting. No call in here."""
 
 import os
 import pathlib
@@ -13,6 +13,38 @@ import traceback
 BANNER_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 40
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+def build(target):
+    """Builds the server in the dev profile; its path."""
+    subprocess.run(["cargo", "build", "--quiet", "--bin", "inventory-api"], cwd=ROOT, check=True)
+    return target / "debug" / "inventory-api"
+
+
+def generate(out, folders):
+    """Compiles the project's contracts for Python, from the files as they are now."""
+    from grpc_tools import protoc
+
+    out.mkdir(parents=True, exist_ok=True)
+    protos = ROOT / "proto"
+    files = [str(p) for folder in folders for p in sorted((protos / folder).glob("*.proto"))]
+    # The well-known types come with the tools.
+    known = pathlib.Path(protoc.__file__).parent / "_proto"
+    failed = protoc.main(
+        [
+            "protoc",
+            f"-I{protos}",
+            f"-I{known}",
+            f"--python_out={out}",
+            f"--grpc_python_out={out}",
+            *files,
+        ]
+    )
+    if failed:
+        sys.exit("protoc from grpcio-tools refuses the contracts")
+    sys.path.insert(0, str(out))
+
 
 class Skip(Exception):
     """Raised by a case that cannot be played here."""
@@ -21,13 +53,16 @@ class Skip(Exception):
 class Suite:
     """Plays cases one by one, prints a line for each, and counts."""
 
-    def __init__(self):
+    def __init__(self, only=""):
+        self.only = only
         self.passed = self.failed = self.skipped = 0
 
     def case(self, name):
         """Decorator: plays the function at once under this name."""
 
         def play(function):
+            if self.only not in name:
+                return function
             try:
                 function()
             except Skip as why:
@@ -51,9 +86,10 @@ class Suite:
 class Server:
     """`inventory-api dev --memory` on free ports, found by its banner."""
 
-    def __init__(self, binary, log_path):
+    def __init__(self, binary, log_path, **settings):
         self.binary = pathlib.Path(binary)
         self.log_path = pathlib.Path(log_path)
+        self.settings = settings
         self.ports = {}
 
     def __enter__(self):
@@ -64,6 +100,7 @@ class Server:
             "ADMIN_PORT": "0",
             # Clients here that send no deadline must not fail on a busy machine.
             "GRPC_TIMEOUT": "10s",
+            **self.settings,
         }
         self.log = open(self.log_path, "w", encoding="utf-8")
         self.process = subprocess.Popen(

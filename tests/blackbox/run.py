@@ -2,11 +2,8 @@
 
 import argparse
 import pathlib
-import subprocess
-import sys
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+from harness import ROOT, Server, Suite, build, generate
 
 
 def arguments():
@@ -17,35 +14,14 @@ def arguments():
     return parser.parse_args()
 
 
-def generate(out):
-    """Compiles the project's contracts for Python, from the files as they are now."""
-    from grpc_tools import protoc
-
-    out.mkdir(parents=True, exist_ok=True)
-    protos = ROOT / "proto"
-    files = [str(p) for p in sorted(protos.glob("inventory/v1/*.proto"))]
-    failed = protoc.main(
-        ["protoc", f"-I{protos}", f"--python_out={out}", f"--grpc_python_out={out}", *files]
-    )
-    if failed:
-        sys.exit("protoc from grpcio-tools refuses the contracts")
-    sys.path.insert(0, str(out))
-
-
 def main():
     args = arguments()
-    binary = args.binary
-    if binary is None:
-        subprocess.run(
-            ["cargo", "build", "--quiet", "--bin", "inventory-api"], cwd=ROOT, check=True
-        )
-        binary = args.target / "debug" / "inventory-api"
-    generate(args.target / "blackbox-generated")
+    binary = args.binary or build(args.target)
+    generate(args.target / "blackbox-generated", ["inventory/v1"])
 
     # Only now: these import the generated modules.
     import buf_cases
     import grpcio_cases
-    from harness import Server, Suite
 
     suite = Suite()
     with Server(binary.resolve(), args.target / "blackbox-server.log") as server:

@@ -155,7 +155,7 @@ fn an_endpoint_that_is_no_url_is_refused_at_once() {
 
 // ---- Answers no local engine gives --------------------------------------------------------------
 
-fn fault(status: u16, code: &str) -> Act {
+pub(crate) fn fault(status: u16, code: &str) -> Act {
     let body = format!(
         r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"told by the test"}}"#
     );

@@ -123,15 +123,26 @@ pub(crate) async fn raw_put(
     put.set_item(Some(item.collect())).send().await.unwrap();
 }
 
+/// An item as it is stored.
+pub(crate) async fn raw_item(
+    settings: &StoreSettings,
+    table: &str,
+    key: &[(&str, &str)],
+) -> HashMap<String, AttributeValue> {
+    let key = key.iter().map(|(name, id)| ((*name).to_owned(), text(id)));
+    let get = raw(settings).get_item().table_name(table);
+    let found = get.set_key(Some(key.collect())).send().await.unwrap();
+    found.item.unwrap()
+}
+
 /// A seat's item of the event whose seats have one partition key.
 pub(crate) async fn raw_seat(
     settings: &StoreSettings,
     seat: &str,
 ) -> HashMap<String, AttributeValue> {
-    let get = raw(settings).get_item().table_name(&settings.tables.seats);
-    let get = get.key("event_id", text(event().as_str()));
-    let found = get.key("seat_id", text(seat)).send().await.unwrap();
-    found.item.unwrap()
+    let event = event();
+    let key = [("event_id", event.as_str()), ("seat_id", seat)];
+    raw_item(settings, &settings.tables.seats, &key).await
 }
 
 pub(crate) fn text(text: &str) -> AttributeValue {

@@ -146,6 +146,7 @@ pub(crate) async fn create(server: &Server, event: &str, total: i64, stripes: i3
         event_id: event.to_owned(),
         total,
         stripes,
+        ..CreateEventRequest::default()
     };
     let made = admin(server).await.create_event(wanted).await.unwrap();
     assert!(made.into_inner().created);

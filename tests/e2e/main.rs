@@ -7,6 +7,7 @@
 //! | `original.rs` | each bug of the original that concerns quantity, by name |
 //! | `original_seats.rs` | each bug of the original that concerns seats, by name |
 //! | `reservation_api.rs` | contract B: the Reservation API's sequences, in-band outcomes |
+//! | `races.rs` | crowds for the last tickets, one row, one reservation, over two processes |
 //! | `duplicates.rs` | one reservation, many connections, shards and processes: one order |
 //! | `stripes.rs` | an event over several stripes is sold to the last unit |
 //! | `crash.rs` | killed under load: nothing acknowledged is lost, nothing doubled |
@@ -31,6 +32,7 @@ mod original_seats;
 mod outages;
 mod placement;
 mod proxy;
+mod races;
 mod raw;
 mod reservation_api;
 #[path = "../common/restricted.rs"]

@@ -10,8 +10,9 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use crate::client::*;
+use crate::items::{Place, row, seat_event};
 use crate::server::{Launch, Server, command};
-use crate::stage::{Stage, create_at, create_seated_at};
+use crate::stage::{Stage, create_at};
 
 /// Two processes on one store, and so many connections to each, in turn.
 struct Rivals {
@@ -69,10 +70,6 @@ fn ids(seats: &[SeatRef]) -> Vec<String> {
     seats.iter().map(|seat| seat.seat_id.clone()).collect()
 }
 
-fn reason_of(status: &Status) -> String {
-    reason(status).unwrap_or_default()
-}
-
 const LONG: Duration = Duration::from_secs(300);
 
 #[tokio::test]
@@ -98,7 +95,7 @@ async fn two_hundred_buyers_for_the_last_twenty_tickets() {
             Ok(answer) => assert!(orders.insert(answer.order_id), "an order twice"),
             Err(status) => {
                 assert_eq!(status.code(), Code::Aborted, "{status:?}");
-                assert_eq!(reason_of(&status), "INSUFFICIENT_INVENTORY");
+                assert_eq!(reason(&status), "INSUFFICIENT_INVENTORY");
             }
         }
     }
@@ -111,8 +108,9 @@ async fn two_hundred_buyers_for_the_last_twenty_tickets() {
 async fn five_hundred_buyers_for_one_row_of_twenty_seats() {
     const EVENT: &str = "evt_one_row";
     let rivals = Rivals::new(4).await;
-    let row: Vec<String> = (1..=20).map(|n| format!("A-{n}")).collect();
-    create_seated_at(rivals.stage.engine.address(), EVENT, &row);
+    let places = row("A", "1", 20, 9_900);
+    seat_event(rivals.stage.engine.address(), EVENT, 1, &places);
+    let row: Vec<String> = places.into_iter().map(|place| place.id).collect();
     let mut buyers = JoinSet::new();
     for n in 0..500 {
         let client = rivals.client(n);
@@ -133,7 +131,10 @@ async fn five_hundred_buyers_for_one_row_of_twenty_seats() {
                 ..commit(&id, EVENT, 0)
             };
             let answer = client.commits(sold).await;
-            assert!(answer.is_ok(), "a hold that cannot be confirmed: {answer:?}");
+            assert!(
+                answer.is_ok(),
+                "a hold that cannot be confirmed: {answer:?}"
+            );
             Ok::<_, Status>((id, ids(&held.seat_ids)))
         });
     }
@@ -148,9 +149,9 @@ async fn five_hundred_buyers_for_one_row_of_twenty_seats() {
             }
             Err(status) => {
                 assert_eq!(status.code(), Code::Aborted, "{status:?}");
-                let reason = reason_of(&status);
+                let why = reason(&status);
                 assert!(
-                    ["SEAT_UNAVAILABLE", "INSUFFICIENT_INVENTORY"].contains(&&*reason),
+                    ["SEAT_UNAVAILABLE", "INSUFFICIENT_INVENTORY"].contains(&&*why),
                     "{status:?}"
                 );
             }
@@ -172,7 +173,12 @@ async fn a_thousand_duplicated_holds() {
         let qty = 1 + i32::try_from(n % 250 % 3).unwrap();
         // Each copy asks for another end: the first one written counts.
         let lasts = LONG + Duration::from_secs(n as u64);
-        calls.spawn(async move { (id.clone(), holds(client, hold(&id, EVENT, qty, lasts)).await) });
+        calls.spawn(async move {
+            (
+                id.clone(),
+                holds(client, hold(&id, EVENT, qty, lasts)).await,
+            )
+        });
     }
     let mut told: BTreeMap<String, _> = BTreeMap::new();
     while let Some(call) = calls.join_next().await {
@@ -191,7 +197,12 @@ async fn a_thousand_duplicated_holds() {
 type Ends = (Result<String, String>, Result<(), String>);
 
 /// One hold that ends in a moment; its commit and its release at the same time, about then.
-async fn end_of_a_hold(one: Inventory, other: Inventory, call: PlaceHoldReq, wait: Duration) -> Ends {
+async fn end_of_a_hold(
+    one: Inventory,
+    other: Inventory,
+    call: PlaceHoldReq,
+    wait: Duration,
+) -> Ends {
     let (id, event) = (call.reservation_id.clone(), call.event_id.clone());
     let held = holds(one.clone(), call).await.unwrap();
     // The time is what this race is about.
@@ -208,8 +219,8 @@ async fn end_of_a_hold(one: Inventory, other: Inventory, call: PlaceHoldReq, wai
     };
     let (sold, gone) = tokio::join!(one.commits(sold), other.releases(gone));
     (
-        sold.map(|answer| answer.order_id).map_err(|s| reason_of(&s)),
-        gone.map(drop).map_err(|s| reason_of(&s)),
+        sold.map(|answer| answer.order_id).map_err(|s| reason(&s)),
+        gone.map(drop).map_err(|s| reason(&s)),
     )
 }
 
@@ -241,7 +252,10 @@ async fn race_to_the_end(rivals: &Rivals, event: &'static str, seated: bool) -> 
             seen.insert((sold.is_ok(), gone.is_ok()));
         }
     }
-    assert!(seen.contains(&(true, false)) && seen.contains(&(false, true)), "{seen:?}");
+    assert!(
+        seen.contains(&(true, false)) && seen.contains(&(false, true)),
+        "{seen:?}"
+    );
     // What expired goes back, whoever reclaims it.
     let total = if seated { 0 } else { 5_000 };
     until("all that expired is given back", async || {
@@ -266,8 +280,12 @@ async fn commit_release_and_expiry_of_one_reservation_a_thousand_times() {
 async fn commit_release_and_expiry_of_seats_a_thousand_times() {
     const EVENT: &str = "evt_seat_ends";
     let rivals = Rivals::new(4).await;
-    let hall: Vec<String> = (0..1_500).map(|n| format!("R{}-{}", n / 50, n % 50)).collect();
-    create_seated_at(rivals.stage.engine.address(), EVENT, &hall);
+    // Over several partition keys, as an event of this size would be.
+    let hall: Vec<Place> = ["A", "B", "C", "D", "E", "F"]
+        .iter()
+        .flat_map(|section| row(section, "1", 250, 5_000))
+        .collect();
+    seat_event(rivals.stage.engine.address(), EVENT, 4, &hall);
     let confirmed = race_to_the_end(&rivals, EVENT, true).await;
     assert_eq!(rivals.stage.book(EVENT).confirmed() as u64, confirmed);
     rivals.verify(EVENT);

@@ -117,19 +117,25 @@ impl Book {
         Self::read(engine.address(), event)
     }
 
-    /// Per stripe: capacity = remaining + what confirmed records drew from it; every order once.
+    /// Per stripe: capacity = remaining + what live records drew from it; every order once.
     fn assert_conserved(&self) {
         let mut drawn = vec![0; self.stripes.len()];
         let mut orders = HashSet::new();
         for record in self.records.values() {
-            if record.view.state != ReservationState::Confirmed {
-                assert!(record.draws.is_empty(), "{record:?}");
-                continue;
+            match record.view.state {
+                ReservationState::Confirmed => {
+                    let order = record.view.order.unwrap().to_string();
+                    assert!(orders.insert(order), "an order twice: {record:?}");
+                }
+                ReservationState::Held => {}
+                // What it drew has gone back.
+                _ => continue,
             }
-            let order = record.view.order.unwrap().to_string();
-            assert!(orders.insert(order), "an order twice: {record:?}");
             let units: u32 = record.draws.iter().map(|draw| draw.units).sum();
-            assert_eq!(units, record.qty, "{record:?}");
+            match &record.view.seats {
+                Some(seats) => assert_eq!((units, seats.len() as u32), (0, record.qty)),
+                None => assert_eq!(units, record.qty, "{record:?}"),
+            }
             for draw in &record.draws {
                 drawn[usize::from(draw.stripe)] += u64::from(draw.units);
             }
@@ -145,6 +151,20 @@ impl Book {
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
         self.records.keys().map(String::as_str)
+    }
+
+    fn count(&self, state: ReservationState) -> usize {
+        let records = self.records.values();
+        records.filter(|record| record.view.state == state).count()
+    }
+
+    /// Reservations that hold something.
+    pub(crate) fn held(&self) -> usize {
+        self.count(ReservationState::Held)
+    }
+
+    pub(crate) fn confirmed(&self) -> usize {
+        self.count(ReservationState::Confirmed)
     }
 
     /// The order of a confirmed reservation.

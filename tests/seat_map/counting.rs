@@ -121,7 +121,7 @@ fn candidate(n: usize, version: usize, state: SeatState) -> Seat {
     if n % 4 == 1 {
         seat.facts.section = format!("section {}", version % 4);
     }
-    seat.facts.price = (n % 3 > 0).then(|| Price {
+    seat.facts.price = (!n.is_multiple_of(3)).then(|| Price {
         amount: (n * 10 + version % 2) as i64,
         currency: if n == 7 { "USD" } else { "KRW" }.to_owned(),
     });
@@ -322,6 +322,10 @@ fn reads_that_overlap_and_reads_that_repeat_themselves_do_no_harm() {
     map.refresh_end(Micros(20));
     assert_eq!((map.len(), map.read_began()), (3, Micros(20)));
     map.refresh(house(3).chain(house(3)).collect(), Micros(30));
+    // Two of one do not stand for the one that is missing.
+    let twice = house(2).chain(house(1));
+    map.refresh(twice.collect(), Micros(35));
+    assert_eq!(map.len(), 2);
     let moved = || seat(0, 4, 1, sold());
     let mut again = moved();
     again.id = id_of(1);
@@ -331,6 +335,18 @@ fn reads_that_overlap_and_reads_that_repeat_themselves_do_no_harm() {
     map.refresh_end(Micros(50));
     assert!(map.is_empty() && map.status(None, UnixMillis(0)) == Some(vec![]));
     assert_eq!(map.left_out(), 0);
+}
+
+#[test]
+fn sections_are_found_and_listed_by_name() {
+    let seats = [2, 10, 1, 0].map(|section| seat(section, 0, 0, SeatState::Available));
+    let mut map = SeatMap::new(seats.to_vec(), Micros(0));
+    let listed = map.status(None, UnixMillis(0)).unwrap();
+    let names: Vec<&str> = listed.iter().map(|s| s.section.as_str()).collect();
+    assert_eq!(names, ["section 0", "section 1", "section 10", "section 2"]);
+    for name in names {
+        assert_eq!(map.remaining(Some(name), UnixMillis(0)), 1);
+    }
 }
 
 #[test]

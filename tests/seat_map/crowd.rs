@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use inventory_api::domain::seat_map::SeatMap;
+use inventory_api::domain::seats::Price;
 use inventory_api::limits;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -52,6 +53,18 @@ fn an_offer_is_kept_from_others_for_its_age_and_no_longer() {
 }
 
 #[test]
+fn a_seat_offered_again_is_kept_from_others_anew() {
+    for seed in 0..20 {
+        let mut map = House::empty(1, 1, 4).map();
+        let mut rng = SmallRng::seed_from_u64(seed);
+        pick(&mut map, 4, 1_000, &mut rng).unwrap();
+        let again = pick(&mut map, 2, 1_200, &mut rng).unwrap();
+        let after = pick(&mut map, 2, 1_350, &mut rng).unwrap();
+        assert!(again.iter().all(|place| !after.contains(place)));
+    }
+}
+
+#[test]
 fn offers_survive_a_read_and_a_house_laid_out_anew() {
     let mut house = House::empty(1, 1, 4);
     let mut map = house.map();
@@ -59,7 +72,18 @@ fn offers_survive_a_read_and_a_house_laid_out_anew() {
     let first = pick(&mut map, 2, 1_000, &mut rng).unwrap();
     map.refresh(house.seats(), at(1_010).mono);
     house.0.push(vec![vec![false; 3]]);
-    map.refresh(house.seats(), at(1_020).mono);
+    // Those offered have another price by now.
+    let mut seats = house.seats();
+    for seat in seats
+        .iter_mut()
+        .filter(|seat| first.contains(&place(&seat.id)))
+    {
+        seat.facts.price = Some(Price {
+            amount: 5,
+            currency: "KRW".to_owned(),
+        });
+    }
+    map.refresh(seats, at(1_020).mono);
     assert_eq!(map.len(), 7);
     let second = pick(&mut map, 2, 1_030, &mut rng).unwrap();
     assert!(first.iter().all(|place| !second.contains(place)));

@@ -1,5 +1,6 @@
 //! Houses to test seat maps with, and the plainest way to see what is in them.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use inventory_api::domain::ids::{ReservationId, SeatId};
@@ -76,7 +77,7 @@ impl House {
             }
         }
         // A store tells seats in its own order.
-        seats.sort_by(|a, b| b.id.as_str().len().cmp(&a.id.as_str().len()));
+        seats.sort_by_key(|seat| Reverse(seat.id.as_str().len()));
         seats
     }
 

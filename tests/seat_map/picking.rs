@@ -167,6 +167,40 @@ fn pieces_lie_near_each_other() {
 }
 
 #[test]
+fn pieces_of_a_row_without_an_end_lie_near_each_other_and_anywhere() {
+    let mut house = House::empty(1, 1, 1_000);
+    (0..1_000).step_by(2).for_each(|n| house.0[0][0][n] = false);
+    let mut first = BTreeSet::new();
+    for seed in 0..50 {
+        let picked = pick_places(&house, 3, seed);
+        first.insert(picked[0]);
+        // Unless the row ended.
+        assert!(
+            picked[2].2 - picked[0].2 <= 4 || picked[0].2 <= 3,
+            "{picked:?}"
+        );
+    }
+    assert!(first.len() > 30, "{first:?}");
+}
+
+#[test]
+fn a_cut_from_amidst_a_long_run_leaves_no_single_seat() {
+    for len in 65..70 {
+        let house = House::empty(1, 1, len);
+        let mut map = house.map();
+        let mut rng = SmallRng::seed_from_u64(1);
+        for n in 0..900 {
+            let qty = n % 3 + 1;
+            let now = at(1_000 * (1 + u64::from(n)));
+            let picked = map.pick(qty, None, now, &|_| false, &mut rng).unwrap();
+            let picked: Vec<Place> = picked.iter().map(place).collect();
+            let (before, after) = left_of_run(&house, picked[0], qty as usize);
+            assert!(before != 1 && after != 1, "{len}: {before}, {qty}, {after}");
+        }
+    }
+}
+
+#[test]
 fn the_last_seats_of_a_nearly_sold_out_house_are_found() {
     // Every other seat is free, so that every row has many and none has two, but for one place.
     let mut house = House::empty(5, 50, 40);

@@ -1,84 +1,58 @@
 //! The admin service on its port, before a backend in memory.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+#[path = "admin/double.rs"]
+mod double;
+
 use std::time::Duration;
 
-use inventory_api::domain::ids::EventId;
-use inventory_api::domain::transaction::StripeView;
-use inventory_api::side::admin::{AdminBackend, AdminError, Created, EventStock};
+use futures::stream;
+use inventory_api::limits;
 use inventory_proto::inventory::v1 as pb;
 use inventory_proto::inventory::v1::inventory_admin_client::InventoryAdminClient;
-use tonic::Code;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
+
+pub(crate) use double::Events;
 
 use crate::{channel, client, start};
 
-/// Events in memory; some names stand for troubles.
-#[derive(Default)]
-pub(crate) struct Events(Mutex<HashMap<EventId, EventStock>>);
+type Admin = InventoryAdminClient<Channel>;
 
-fn trouble(event: &EventId) -> Result<(), AdminError> {
-    let retry_after = Duration::from_millis(100);
-    match event.as_str() {
-        "busy" => Err(AdminError::Busy { retry_after }),
-        "down" => Err(AdminError::Unavailable { retry_after }),
-        "broken" => Err(AdminError::Internal),
-        _ => Ok(()),
+/// Runs `calls` against a fresh server.
+fn with_admin(calls: impl AsyncFnOnce(Admin)) {
+    let (side, _readiness) = start();
+    client(async {
+        let channel = channel(side.admin_address().unwrap());
+        calls(InventoryAdminClient::new(channel)).await;
+    });
+}
+
+fn seated(event_id: &str, seat_keys: i32) -> pb::CreateEventRequest {
+    pb::CreateEventRequest {
+        seat_keys,
+        ..create(event_id, 0, 0)
     }
 }
 
-#[tonic::async_trait]
-impl AdminBackend for Events {
-    async fn create_event(
-        &self,
-        event: EventId,
-        total: u64,
-        stripes: u16,
-    ) -> Result<Created, AdminError> {
-        trouble(&event)?;
-        let mut events = self.0.lock().unwrap();
-        if let Some(stock) = events.get(&event) {
-            let (standing, over) = (stock.total(), stock.stripes.len() as u16);
-            return match (standing, over) == (total, stripes) {
-                true => Ok(Created {
-                    stock: stock.clone(),
-                    created: false,
-                }),
-                false => Err(AdminError::EventExists {
-                    total: standing,
-                    stripes: over,
-                }),
-            };
-        }
-        let share =
-            |index| total / u64::from(stripes) + u64::from(index < total % u64::from(stripes));
-        let views = (0..u64::from(stripes)).map(|index| StripeView {
-            capacity: share(index),
-            remaining: share(index) - 1,
-            version: 1,
-            stripes: (index == 0).then_some(stripes),
-        });
-        let stock = EventStock {
-            event: event.clone(),
-            stripes: views.collect(),
-        };
-        events.insert(event, stock.clone());
-        Ok(Created {
-            stock,
-            created: true,
-        })
-    }
+#[track_caller]
+fn assert_refused(error: &Status, code: Code, reason: &str) {
+    assert_eq!(error.code(), code, "{error}");
+    let info = error.get_details_error_info().unwrap();
+    assert_eq!(info.reason, reason, "{error}");
+    assert_eq!(info.domain, "inventory-api");
+}
 
-    async fn get_event(&self, event: EventId) -> Result<EventStock, AdminError> {
-        trouble(&event)?;
-        self.0
-            .lock()
-            .unwrap()
-            .get(&event)
-            .cloned()
-            .ok_or(AdminError::EventNotFound)
+/// The fields that a refusal names.
+#[track_caller]
+fn named(error: &Status) -> Vec<String> {
+    assert_refused(error, Code::InvalidArgument, "INVALID_ARGUMENT");
+    let bad = error.get_details_bad_request().unwrap();
+    for violation in &bad.field_violations {
+        assert!(violation.description.contains("want "), "{violation:?}");
+        assert!(error.message().contains(&violation.description), "{error}");
     }
+    bad.field_violations.into_iter().map(|v| v.field).collect()
 }
 
 fn create(event_id: &str, total: i64, stripes: i32) -> pb::CreateEventRequest {
@@ -87,6 +61,7 @@ fn create(event_id: &str, total: i64, stripes: i32) -> pb::CreateEventRequest {
         event_id,
         total,
         stripes,
+        ..pb::CreateEventRequest::default()
     }
 }
 
@@ -137,8 +112,12 @@ fn admin_creates_once_and_reads_back() {
 
 #[test]
 fn admin_names_every_bad_field() {
-    let (side, _readiness) = start();
     let long = "e".repeat(129);
+    let text = |name: &str, venue: &str| pb::CreateEventRequest {
+        name: name.to_owned(),
+        venue: venue.to_owned(),
+        ..create("evt", 10, 1)
+    };
     let cases = [
         (create("", 10, 1), vec!["event_id"]),
         (create(&long, 10, 1), vec!["event_id"]),
@@ -153,36 +132,42 @@ fn admin_names_every_bad_field() {
             create("e v t", 0, i32::MIN),
             vec!["event_id", "total", "stripes"],
         ),
+        (text(&"n".repeat(257), "\u{1b}[2J"), vec!["name", "venue"]),
+        (seated("evt", 65), vec!["seat_keys"]),
+        (seated("evt", -1), vec!["seat_keys"]),
+        (
+            pb::CreateEventRequest {
+                seat_keys: 1,
+                ..create("evt", 10, 1)
+            },
+            vec!["total", "stripes"],
+        ),
     ];
-    client(async {
-        let mut admin = InventoryAdminClient::new(channel(side.admin_address().unwrap()));
+    with_admin(async |mut admin| {
         for (request, want) in cases {
             let error = admin.create_event(request.clone()).await.unwrap_err();
-            assert_eq!(error.code(), Code::InvalidArgument, "{request:?}");
-            let bad = error.get_details_bad_request().unwrap();
-            let named: Vec<_> = bad
-                .field_violations
-                .iter()
-                .map(|v| v.field.as_str())
-                .collect();
-            assert_eq!(named, want, "{request:?}");
-            for violation in &bad.field_violations {
-                assert!(violation.description.contains("want "), "{violation:?}");
-                assert!(error.message().contains(&violation.description), "{error}");
-            }
-            assert_eq!(
-                error.get_details_error_info().unwrap().reason,
-                "INVALID_ARGUMENT"
-            );
+            assert_eq!(named(&error), want, "{request:?}");
         }
+        let error = admin.get_event(pb::GetEventRequest::default()).await;
+        assert_eq!(named(&error.unwrap_err()), ["event_id"]);
+        let error = admin.close_event(pb::CloseEventRequest::default()).await;
+        assert_eq!(named(&error.unwrap_err()), ["event_id"]);
+        let error = admin.set_total(pb::SetTotalRequest::default()).await;
+        assert_eq!(named(&error.unwrap_err()), ["event_id", "total"]);
         let error = admin
-            .get_event(pb::GetEventRequest::default())
-            .await
-            .unwrap_err();
-        assert_eq!(
-            error.get_details_bad_request().unwrap().field_violations[0].field,
-            "event_id"
-        );
+            .get_reservation(pb::GetReservationRequest::default())
+            .await;
+        assert_eq!(named(&error.unwrap_err()), ["reservation_id"]);
+        let error = admin
+            .refund_reservation(pb::RefundReservationRequest::default())
+            .await;
+        assert_eq!(named(&error.unwrap_err()), ["reservation_id"]);
+        let listing = pb::ListReservationsRequest {
+            event_id: String::new(),
+            status: 6,
+        };
+        let error = admin.list_reservations(listing).await.unwrap_err();
+        assert_eq!(named(&error), ["event_id", "status"]);
     });
 }
 
@@ -229,5 +214,332 @@ fn admin_refusals_have_a_status_a_reason_and_the_event() {
                 transient.then_some("100")
             );
         }
+    });
+}
+
+#[test]
+fn admin_lists_all_events_in_pages() {
+    with_admin(async |mut admin| {
+        for event in ["evt_1", "evt_2"] {
+            admin.create_event(create(event, 10, 2)).await.unwrap();
+        }
+        let named = pb::CreateEventRequest {
+            name: "Opening night".to_owned(),
+            venue: "The hall".to_owned(),
+            ..seated("evt_3", 4)
+        };
+        admin.create_event(named).await.unwrap();
+        let event_id = "evt_3".to_owned();
+        let closed = admin.close_event(pb::CloseEventRequest { event_id }).await;
+        assert!(closed.unwrap().into_inner().event.unwrap().closed);
+        let listing = admin.list_events(pb::ListEventsRequest {}).await.unwrap();
+        let mut listing = listing.into_inner();
+        let mut pages = Vec::new();
+        while let Some(page) = listing.message().await.unwrap() {
+            pages.push(page.events);
+        }
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+        let last = pages[1][0].clone();
+        let expected = pb::EventSummary {
+            event_id: "evt_3".to_owned(),
+            name: "Opening night".to_owned(),
+            venue: "The hall".to_owned(),
+            seated: true,
+            closed: true,
+            stripes: 1,
+            seat_keys: 4,
+        };
+        assert_eq!(last, expected);
+    });
+}
+
+#[test]
+fn a_total_goes_up_and_down_but_not_below_what_is_taken() {
+    with_admin(async |mut admin| {
+        admin.create_event(create("evt", 10, 2)).await.unwrap();
+        admin.create_event(seated("seats", 1)).await.unwrap();
+        let set = |event_id: &str, total| pb::SetTotalRequest {
+            event_id: event_id.to_owned(),
+            total,
+        };
+        for total in [20, 2] {
+            let set = admin.set_total(set("evt", total)).await.unwrap();
+            assert_eq!(set.into_inner().event.unwrap().total, total);
+        }
+        let error = admin.set_total(set("evt", 1)).await.unwrap_err();
+        assert_refused(&error, Code::FailedPrecondition, "TOTAL_TOO_SMALL");
+        assert!(
+            error.message().contains("total of 2, of which 2"),
+            "{error}"
+        );
+        let numbers = error.get_details_error_info().unwrap().metadata;
+        assert_eq!((&*numbers["total"], &*numbers["taken"]), ("2", "2"));
+        let error = admin.set_total(set("seats", 1)).await.unwrap_err();
+        assert_refused(&error, Code::FailedPrecondition, "EVENT_SEATED");
+        let error = admin.set_total(set("nowhere", 1)).await.unwrap_err();
+        assert_refused(&error, Code::NotFound, "EVENT_NOT_FOUND");
+    });
+}
+
+fn seat(seat_id: impl ToString, amount: i64) -> pb::NewSeat {
+    pb::NewSeat {
+        seat_id: seat_id.to_string(),
+        section: "A".to_owned(),
+        row: "1".to_owned(),
+        number: "1".to_owned(),
+        price: Some(pb::Price {
+            amount,
+            currency: "KRW".to_owned(),
+        }),
+    }
+}
+
+fn import(event_id: &str, seats: Vec<pb::NewSeat>) -> pb::ImportSeatsRequest {
+    pb::ImportSeatsRequest {
+        event_id: event_id.to_owned(),
+        seats,
+    }
+}
+
+#[test]
+fn seats_are_imported_in_messages_and_once_more_without_harm() {
+    with_admin(async |mut admin| {
+        admin.create_event(seated("evt", 4)).await.unwrap();
+        let chunk = limits::SEATS_PER_CHUNK_MAX as i64;
+        let of = |range: std::ops::Range<i64>| range.map(|n| seat(n, n)).collect();
+        let messages = vec![
+            import("evt", Vec::new()),
+            import("", of(0..chunk)),
+            import("evt", of(chunk..chunk + 7)),
+        ];
+        for _ in 0..2 {
+            let done = admin.import_seats(stream::iter(messages.clone())).await;
+            let done = done.unwrap().into_inner();
+            assert_eq!((&*done.event_id, done.written), ("evt", chunk + 7));
+            let event_id = "evt".to_owned();
+            let read = admin.get_event(pb::GetEventRequest { event_id }).await;
+            let event = read.unwrap().into_inner().event.unwrap();
+            assert_eq!((event.total, event.remaining), (chunk + 7, chunk + 7));
+            assert!(event.seated && event.seat_keys == 4 && event.stripes.is_empty());
+            let price = |price: &Option<pb::Price>| price.clone().unwrap().amount;
+            let section = &event.sections[0];
+            assert_eq!(
+                (price(&section.min_price), price(&section.max_price)),
+                (0, chunk + 6)
+            );
+        }
+    });
+}
+
+#[test]
+fn an_import_is_refused_by_field_and_by_event() {
+    let many = (0..=limits::SEATS_PER_CHUNK_MAX)
+        .map(|n| seat(n, 1))
+        .collect();
+    let text = pb::NewSeat {
+        section: "s".repeat(65),
+        row: "\n".to_owned(),
+        price: Some(pb::Price {
+            amount: -1,
+            currency: "won".to_owned(),
+        }),
+        ..seat("a b", 1)
+    };
+    with_admin(async |mut admin| {
+        admin.create_event(seated("evt", 1)).await.unwrap();
+        admin.create_event(create("units", 10, 1)).await.unwrap();
+        for (messages, fields) in [
+            (vec![], vec!["event_id"]),
+            (vec![import("", vec![seat(1, 1)])], vec!["event_id"]),
+            (
+                vec![import("evt", vec![]), import("other", vec![])],
+                vec!["event_id"],
+            ),
+            (vec![import("evt", many)], vec!["seats"]),
+            (
+                vec![import("evt", vec![seat("x", 1), seat("x", 1)])],
+                vec!["seats[1].seat_id"],
+            ),
+            (
+                vec![import("evt", vec![seat(1, 1), text])],
+                vec![
+                    "seats[1].seat_id",
+                    "seats[1].section",
+                    "seats[1].row",
+                    "seats[1].price.amount",
+                    "seats[1].price.currency",
+                ],
+            ),
+        ] {
+            let error = admin
+                .import_seats(stream::iter(messages))
+                .await
+                .unwrap_err();
+            assert_eq!(named(&error), fields);
+        }
+        // However much is wrong, a refusal stays small.
+        let wrong = (0..limits::SEATS_PER_CHUNK_MAX)
+            .map(|_| seat("", -1))
+            .collect();
+        let messages = stream::iter([import("evt", wrong)]);
+        let error = admin.import_seats(messages).await.unwrap_err();
+        assert_eq!(named(&error).len(), limits::VIOLATIONS_TOLD_MAX);
+
+        for (event, code, reason) in [
+            ("units", Code::FailedPrecondition, "EVENT_NOT_SEATED"),
+            ("nowhere", Code::NotFound, "EVENT_NOT_FOUND"),
+        ] {
+            let messages = stream::iter([import(event, vec![seat(1, 1)])]);
+            let error = admin.import_seats(messages).await.unwrap_err();
+            assert_refused(&error, code, reason);
+        }
+        let messages = stream::iter([import("evt", vec![seat("busy", 1)])]);
+        let error = admin.import_seats(messages).await.unwrap_err();
+        assert_refused(&error, Code::ResourceExhausted, "STORE_BUSY");
+        let event_id = "evt".to_owned();
+        admin
+            .close_event(pb::CloseEventRequest { event_id })
+            .await
+            .unwrap();
+        let messages = stream::iter([import("evt", vec![seat(1, 1)])]);
+        let error = admin.import_seats(messages).await.unwrap_err();
+        assert_refused(&error, Code::FailedPrecondition, "EVENT_CLOSED");
+    });
+}
+
+#[test]
+fn each_seat_that_is_blocked_or_unblocked_has_its_outcome() {
+    use pb::SeatOutcome::{Changed, Held, NotFound, Sold, Unchanged};
+    with_admin(async |mut admin| {
+        admin.create_event(seated("evt", 1)).await.unwrap();
+        let seats = ["x", "y", "held", "sold"].map(|id| seat(id, 1));
+        let messages = stream::iter([import("evt", seats.to_vec())]);
+        admin.import_seats(messages).await.unwrap();
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        let block = |seats: &[&str]| pb::BlockSeatsRequest {
+            event_id: "evt".to_owned(),
+            seat_ids: ids(seats),
+        };
+        let outcomes = |seats: &[pb::SeatResult]| {
+            let one = |seat: &pb::SeatResult| (seat.seat_id.clone(), seat.outcome());
+            seats.iter().map(one).collect::<Vec<_>>()
+        };
+        let done = admin.block_seats(block(&["y", "sold", "held", "z"])).await;
+        let done = outcomes(&done.unwrap().into_inner().seats);
+        let expected = [
+            ("y", Changed),
+            ("sold", Sold),
+            ("held", Held),
+            ("z", NotFound),
+        ];
+        assert_eq!(done, expected.map(|(id, what)| (id.to_owned(), what)));
+        let done = admin.block_seats(block(&["y", "x"])).await;
+        let done = outcomes(&done.unwrap().into_inner().seats);
+        assert_eq!(
+            done,
+            [("y".to_owned(), Unchanged), ("x".to_owned(), Changed)]
+        );
+        let unblock = pb::UnblockSeatsRequest {
+            event_id: "evt".to_owned(),
+            seat_ids: ids(&["x", "sold"]),
+        };
+        let done = admin.unblock_seats(unblock).await.unwrap().into_inner();
+        let expected = [("x", Changed), ("sold", Unchanged)];
+        assert_eq!(
+            outcomes(&done.seats),
+            expected.map(|(id, what)| (id.to_owned(), what))
+        );
+
+        let many: Vec<String> = (0..501).map(|n| n.to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        for (seats, fields) in [
+            (vec![], vec!["seat_ids"]),
+            (many, vec!["seat_ids"]),
+            (vec!["x", "a b", "x"], vec!["seat_ids[1]", "seat_ids[2]"]),
+        ] {
+            let error = admin.block_seats(block(&seats)).await.unwrap_err();
+            assert_eq!(named(&error), fields);
+        }
+    });
+}
+
+#[test]
+fn a_reservation_is_read_and_refunded() {
+    with_admin(async |mut admin| {
+        let read = |id: &str| pb::GetReservationRequest {
+            reservation_id: id.to_owned(),
+        };
+        let found = admin.get_reservation(read("held")).await.unwrap();
+        let expected = pb::Reservation {
+            reservation_id: "held".to_owned(),
+            event_id: "evt".to_owned(),
+            status: pb::ReservationStatus::Held.into(),
+            quantity: 3,
+            seat_ids: vec!["A-1".to_owned(), "A-2".to_owned()],
+            order_id: String::new(),
+            expires_at_ms: 1_704_110_460_000,
+            changed_at_ms: 1_704_110_400_000,
+            draws: vec![pb::StripeDraw {
+                stripe: 2,
+                units: 3,
+            }],
+            payment_intent_id: "pi_1".to_owned(),
+            created_at_ms: 1_704_110_300_000,
+        };
+        assert_eq!(found.into_inner().reservation, Some(expected));
+        let error = admin.get_reservation(read("none")).await.unwrap_err();
+        assert_refused(&error, Code::NotFound, "RESERVATION_NOT_FOUND");
+        let metadata = error.get_details_error_info().unwrap().metadata;
+        assert_eq!(metadata["reservation_id"], "none");
+
+        let refund = |id: &str| pb::RefundReservationRequest {
+            reservation_id: id.to_owned(),
+        };
+        let refunded = admin.refund_reservation(refund("confirmed")).await.unwrap();
+        let refunded = refunded.into_inner().reservation.unwrap();
+        assert_eq!(refunded.status(), pb::ReservationStatus::Refunded);
+        assert!(refunded.order_id.starts_with("ord_"));
+        let error = admin.refund_reservation(refund("held")).await.unwrap_err();
+        assert_refused(
+            &error,
+            Code::FailedPrecondition,
+            "RESERVATION_NOT_CONFIRMED",
+        );
+    });
+}
+
+#[test]
+fn reservations_are_listed_in_pages_and_by_status() {
+    with_admin(async |mut admin| {
+        for event in ["evt", "half"] {
+            admin.create_event(create(event, 10, 1)).await.unwrap();
+        }
+        let mut list = async |event_id: &str, status: pb::ReservationStatus| {
+            let request = pb::ListReservationsRequest {
+                event_id: event_id.to_owned(),
+                status: status.into(),
+            };
+            let mut listing = admin.list_reservations(request).await?.into_inner();
+            let mut pages = Vec::new();
+            while let Some(page) = listing.message().await? {
+                let ids = page.reservations.into_iter().map(|one| one.reservation_id);
+                pages.push(ids.collect::<Vec<_>>());
+            }
+            Ok::<_, Status>(pages)
+        };
+        let all = list("evt", pb::ReservationStatus::Unspecified)
+            .await
+            .unwrap();
+        assert_eq!(all, [vec!["held", "confirmed"], vec!["refunded"]]);
+        // A page with nothing in it shows that the listing goes on.
+        let some = list("evt", pb::ReservationStatus::Confirmed).await.unwrap();
+        assert_eq!(some, [vec!["confirmed"], vec![]]);
+        // What breaks off is no whole listing.
+        let error = list("half", pb::ReservationStatus::Held).await.unwrap_err();
+        assert_refused(&error, Code::Internal, "INTERNAL");
+        let error = list("nowhere", pb::ReservationStatus::Held)
+            .await
+            .unwrap_err();
+        assert_refused(&error, Code::NotFound, "EVENT_NOT_FOUND");
     });
 }

@@ -1,14 +1,23 @@
 //! What an operator does to events: creating, listing, restocking, shrinking, closing.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use inventory_api::domain::ids::EventId;
-use inventory_api::domain::transaction::{Reason, ReservationState, StripeUpdate, StripeView};
+use inventory_api::domain::seats::SeatFacts;
+use inventory_api::domain::transaction::{
+    Reason, ReservationState, SeatsRead, StripeUpdate, StripeView,
+};
 use inventory_api::limits;
 use inventory_api::runtime;
-use inventory_api::store::{CreateEvent, EventAbout, NewEvent, SetTotal, Store, StoreError};
+use inventory_api::store::{
+    BlockOutcome, CreateEvent, EventAbout, NewEvent, SetTotal, Store, StoreCall, StoreError,
+    StoreObserver, tables,
+};
 
 use crate::life::{applied, refused};
+use crate::network::fault;
+use crate::relay::Act;
 use crate::stage::*;
 
 fn id(id: &str) -> EventId {
@@ -69,7 +78,10 @@ fn a_seated_event_is_created_once_and_tells_what_it_is() {
 fn every_event_is_listed_once_and_no_stripe_is_taken_for_one() {
     on_shard(async {
         let settings = settings(engine());
-        let store = with_tables(&settings).await;
+        let witness = Rc::new(Witness::default());
+        let store = Store::connect(settings.clone(), witness.clone());
+        let store = store.await.unwrap();
+        tables::create(&store).await.unwrap();
         let mut expected = Vec::new();
         // More items than one page examines.
         let stripes = limits::STRIPES_MAX;
@@ -99,6 +111,10 @@ fn every_event_is_listed_once_and_no_stripe_is_taken_for_one() {
         found.sort();
         expected.sort();
         assert_eq!(found, expected);
+        // Only what is no event is told of.
+        let lines = witness.lines.borrow();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains("not an event"), "{lines:?}");
     });
 }
 
@@ -259,5 +275,128 @@ fn a_seated_event_can_be_closed() {
             panic!("one stripe");
         };
         assert!(view.closed && view.seat_keys == 2);
+    });
+}
+
+// ---- What others do at the same time, and what the network does -----------------------------------
+
+/// Has somebody else do something right after the first strong read of stripes.
+struct Meddler(RefCell<Option<Box<dyn FnOnce() + Send>>>);
+
+impl StoreObserver for Meddler {
+    fn called(&self, call: StoreCall<'_>) {
+        if !call.operation.contains("Get") {
+            return;
+        }
+        if let Some(deed) = self.0.borrow_mut().take() {
+            std::thread::spawn(deed).join().unwrap();
+        }
+    }
+
+    fn log(&self, line: &str) {
+        panic!("{line}");
+    }
+}
+
+/// An event of ten units, and a store to whose first read `deed` happens.
+async fn meddled<F>(deed: impl FnOnce(Store) -> F + Send + 'static) -> Store
+where
+    F: Future<Output = ()>,
+{
+    let settings = settings(engine());
+    create(&with_tables(&settings).await, 10, 1).await;
+    let others = settings.clone();
+    let deed = move || on_shard(async { deed(connect(&others).await).await });
+    let meddler = Rc::new(Meddler(RefCell::new(Some(Box::new(deed)))));
+    Store::connect(settings, meddler).await.unwrap()
+}
+
+#[test]
+fn what_is_sold_in_between_is_not_taken_out() {
+    on_shard(async {
+        let store = meddled(async |store| {
+            let record = confirmed("r1", &[(0, 8)]);
+            applied(&store, transaction(&[(0, 8)], vec![record])).await;
+        });
+        let store = store.await;
+        let set = store.set_total(&event(), 4).await.unwrap();
+        assert_eq!(
+            set,
+            SetTotal::Refused {
+                total: 10,
+                taken: 8
+            }
+        );
+        assert_eq!(remaining(&store).await, [2]);
+    });
+}
+
+#[test]
+fn what_somebody_else_adds_in_between_is_not_added_twice() {
+    on_shard(async {
+        let store = meddled(async |store| {
+            store.set_total(&event(), 12).await.unwrap();
+        });
+        let store = store.await;
+        let set = store.set_total(&event(), 15).await.unwrap();
+        assert!(matches!(set, SetTotal::Set(_)), "{set:?}");
+        assert_eq!(
+            (capacities(&store).await, remaining(&store).await),
+            (vec![15], vec![15])
+        );
+    });
+}
+
+#[test]
+fn a_change_whose_answer_is_lost_is_made_once() {
+    on_shard(async {
+        let (store, relay) = behind_relay().await;
+        create(&store, 10, 1).await;
+        for (total, left) in [(15, 15), (7, 7)] {
+            relay.next(Act::Pass);
+            relay.next(Act::LoseAnswer);
+            let set = store.set_total(&event(), total).await.unwrap();
+            assert!(matches!(set, SetTotal::Set(_)), "{set:?}");
+            assert_eq!(remaining(&store).await, [left]);
+        }
+        relay.next(Act::LoseAnswer);
+        let seats = ["A-1", "A-2"].map(|id| (seat_id(id), SeatFacts::default()));
+        store.put_seats(&event(), 1, &seats).await.unwrap();
+        relay.next(Act::LoseAnswer);
+        let blocked = store.block_seats(&event(), 1, &[seat_id("A-1")]).await;
+        assert_eq!(blocked.unwrap()[0].1, BlockOutcome::AlreadySo);
+        relay.next(Act::Pass);
+        relay.next(Act::LoseAnswer);
+        assert!(store.close_event(&event()).await.unwrap());
+    });
+}
+
+#[test]
+fn sales_in_the_way_are_waited_out() {
+    on_shard(async {
+        let (store, relay) = behind_relay().await;
+        create(&store, 10, 1).await;
+        let conflict = fault(400, "TransactionConflictException");
+        relay.next(Act::Pass);
+        // More often than one call is repeated by itself.
+        for _ in 0..limits::STORE_ADMIN_TRIES_MAX + 2 {
+            relay.next(conflict.clone());
+        }
+        let before = relay.requests();
+        let set = store.set_total(&event(), 11).await.unwrap();
+        assert!(matches!(set, SetTotal::Set(_)), "{set:?}");
+        // Two looks, the conflicts, the change.
+        let sent = relay.requests() - before;
+        assert_eq!(sent, 2 + limits::STORE_ADMIN_TRIES_MAX as usize + 2 + 1);
+
+        let cancelled = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+            "CancellationReasons":[{"Code":"TransactionConflict"}]}"#;
+        relay.next(Act::Answer(400, cancelled.to_owned()));
+        let seats = [(seat_id("A-1"), SeatFacts::default())];
+        store.put_seats(&event(), 1, &seats).await.unwrap();
+        let SeatsRead::Found(found) = store.read_seats(&event(), 1).await else {
+            panic!("not read");
+        };
+        assert_eq!(found.len(), 1);
     });
 }

@@ -4,6 +4,7 @@ use inventory_api::domain::time::UnixMillis;
 use inventory_api::domain::transaction::{
     Draw, Due, Outcome, Reason, RecordWrite, ReservationState, StripeUpdate, Transaction,
 };
+use inventory_api::limits;
 use inventory_api::store::{Store, StoredRecord};
 
 use crate::stage::*;
@@ -228,6 +229,41 @@ fn what_is_given_back_can_be_taken_in_the_same_write() {
         applied(&store, both(3, 4)).await;
         assert_eq!(remaining(&store).await, [1]);
         assert_eq!(stripes(&store).await[0].version, 2);
+    });
+}
+
+/// What the store itself acts on: the keys of the expiry index and the time of the purge.
+#[test]
+fn only_a_hold_is_in_the_index_and_only_what_ended_is_purged() {
+    use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+    let ways: [&[ReservationState]; 5] = [
+        &[Held, Confirmed, Refunded],
+        &[Held, Released],
+        &[Held, Expired, Confirmed],
+        &[Confirmed, Refunded],
+        &[Released],
+    ];
+    on_shard(async {
+        let settings = settings(engine());
+        let store = with_tables(&settings).await;
+        let purge = AT.0 / 1_000 + limits::TOMBSTONE_RETENTION.as_secs();
+        for (number, way) in ways.into_iter().enumerate() {
+            let id = format!("r{number}");
+            let mut record = first(&id, way[0], &[(0, 1)]);
+            for (at, to) in way.iter().enumerate() {
+                if at > 0 {
+                    record = step(&record, *to);
+                }
+                applied(&store, transaction(&[], vec![record.clone()])).await;
+                let table = &settings.tables.idempotency;
+                let item = raw_item(&settings, table, &[("reservation_id", &id)]).await;
+                let bucket = item.contains_key("expiry_bucket");
+                assert_eq!(bucket, *to == Held, "{way:?} {to:?}");
+                let ended = [Released, Expired].contains(to);
+                let expected = ended.then(|| crate::stage::number(purge));
+                assert_eq!(item.get("purge_at"), expected.as_ref(), "{way:?} {to:?}");
+            }
+        }
     });
 }
 

@@ -24,7 +24,7 @@ use inventory_proto::inventory::v1::{
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tonic::Request;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -59,8 +59,8 @@ struct Args {
     /// Seconds in which the holds must be placed; they end after that and the calm.
     #[arg(long, default_value_t = 45, value_parser = clap::value_parser!(u64).range(1..=600))]
     lead: u64,
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(usize).range(1..=256))]
-    connections: usize,
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    connections: u16,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -86,7 +86,10 @@ async fn run(args: Args) -> Result<bool, Error> {
         .map(|(name, value)| (*name, value.as_str()));
     let program = &args.server;
     let peer = Peer::start_with("server", program, &["dev", "--memory"], None, &variables).await?;
-    let mut admin = InventoryAdminClient::connect(format!("http://127.0.0.1:{port}")).await?;
+    let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?
+        .connect()
+        .await?;
+    let mut admin = InventoryAdminClient::new(channel);
     let total = i64::try_from(args.holds)? + i64::try_from(args.rate * 600)?;
     admin
         .create_event(CreateEventRequest {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use inventory_proto::inventory::v1 as pb;
 
-use crate::cli::event::grouped;
+use crate::cli::show::grouped;
 use crate::limits::AUDIT_TOLD_MAX;
 
 /// What holds are late by is told of so many.
@@ -246,7 +246,11 @@ fn verdict(report: &pb::AuditReport) -> String {
                 none if none.is_empty() => String::new(),
                 what => format!("; not judged: {what}"),
             };
-            format!("BROKEN: {} breaches{also}", grouped(report.breach_count))
+            let breaches = match report.breach_count {
+                1 => "1 breach".to_owned(),
+                count => format!("{} breaches", grouped(count)),
+            };
+            format!("BROKEN: {breaches}{also}")
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::domain::ids::{ReservationId, SeatId};
 use crate::domain::operation::Operation;
 use crate::domain::question::Question;
 use crate::domain::seat_map::SeatMap;
+use crate::domain::seats::{Seat, SeatState};
 use crate::domain::time::{Micros, UnixMillis};
 use crate::domain::transaction::EventShape;
 use crate::limits;
@@ -43,12 +44,16 @@ struct Claim {
 pub(super) struct Desk {
     map: Option<SeatMap>,
     /// When the map was last read whole: the beginning of that read on both clocks.
-    read_at: Micros,
+    read_at: Option<Micros>,
     pub(super) read_unix: UnixMillis,
     /// How long that took.
     took: Micros,
     /// When the read under way began.
     reading: Option<(Micros, UnixMillis)>,
+    /// What was learned while the first read was under way: it is newer than the read.
+    early: Vec<(SeatId, Option<SeatState>, Micros)>,
+    /// The read under way began before an operator changed the event: it is as good as old.
+    is_overtaken: bool,
     waiting: Vec<MapWaiter>,
     claims: HashMap<SeatId, Claim, foldhash::fast::RandomState>,
     by_reservation: HashMap<ReservationId, Vec<SeatId>, foldhash::fast::RandomState>,
@@ -77,18 +82,25 @@ impl Desk {
 
     /// Whether the map was read at `since` or later.
     pub(super) fn is_read_since(&self, since: Micros) -> bool {
-        self.map.is_some() && self.read_at >= since
+        self.map.is_some() && self.read_at.is_some_and(|at| at >= since)
     }
 
     /// Whether a question may be answered from the map; the age allowed grows with the time that a
     /// read of all seats takes.
     pub(super) fn is_fresh(&self, now: Micros) -> bool {
-        self.map.is_some() && now.since(self.read_at) <= self.age_allowed()
+        self.map.is_some() && self.age(now).is_some_and(|age| age <= self.age_allowed())
     }
 
     /// Whether the map should be read anew before it is too old.
     pub(super) fn is_getting_old(&self, now: Micros) -> bool {
-        self.map.is_none() || now.since(self.read_at).0 > self.age_allowed().0 / 2
+        self.map.is_none()
+            || self
+                .age(now)
+                .is_none_or(|age| age.0 > self.age_allowed().0 / 2)
+    }
+
+    fn age(&self, now: Micros) -> Option<Micros> {
+        self.read_at.map(|at| now.since(at))
     }
 
     fn age_allowed(&self) -> Micros {
@@ -108,28 +120,44 @@ impl Desk {
     }
 
     /// Ends a read: who waited for it. Whoever waits for a later one waits again.
-    pub(super) fn stop_reading(
-        &mut self,
-        seats: Option<Vec<crate::domain::seats::Seat>>,
-        now: Micros,
-    ) -> Vec<MapWaiter> {
+    pub(super) fn stop_reading(&mut self, seats: Option<Vec<Seat>>, now: Micros) -> Vec<MapWaiter> {
         let (began, unix) = self.reading.take().unwrap_or_default();
+        if seats.is_none() {
+            self.early.clear();
+        }
         if let Some(seats) = seats {
             match &mut self.map {
                 Some(map) => map.refresh(seats, began),
-                None => self.map = Some(SeatMap::new(seats, began)),
+                None => {
+                    let map = self.map.insert(SeatMap::new(seats, began));
+                    for (seat, state, at) in self.early.drain(..) {
+                        map.learn(&seat, state, at);
+                    }
+                }
             }
-            self.read_at = began;
+            self.read_at = (!std::mem::take(&mut self.is_overtaken)).then_some(began);
             self.read_unix = unix;
             self.took = now.since(began);
         }
         std::mem::take(&mut self.waiting)
     }
 
+    /// Takes in what a write of this shard, or a failed condition, has just told of a seat.
+    pub(super) fn learn(&mut self, seat: &SeatId, state: Option<SeatState>, at: Micros) {
+        match &mut self.map {
+            Some(map) => map.learn(seat, state, at),
+            None if self.reading.is_some() && self.early.len() < limits::SEAT_WAITERS_MAX => {
+                self.early.push((seat.clone(), state, at));
+            }
+            None => {}
+        }
+    }
+
     /// What was read is no longer trusted.
     pub(super) fn forget_map(&mut self) {
         self.map = None;
-        self.read_at = Micros(0);
+        self.read_at = None;
+        self.is_overtaken = self.reading.is_some();
     }
 
     /// False: too many wait already.

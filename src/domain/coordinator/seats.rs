@@ -239,9 +239,7 @@ impl Coordinator {
         let mut overdue = Vec::new();
         let desk = self.desk(&event, now.mono);
         for (seat, state) in found {
-            if let Some(map) = desk.map() {
-                map.learn(&seat, state.clone(), as_of);
-            }
+            desk.learn(&seat, state.clone(), as_of);
             match state {
                 None => unknown.push(seat),
                 Some(SeatState::Hold { reservation, until })
@@ -367,7 +365,6 @@ impl Coordinator {
         let (Some(seats), Some(desk)) = (&record.seats, self.desks.get_mut(event)) else {
             return;
         };
-        let Some(map) = desk.map() else { return };
         let state = match record.state {
             ReservationState::Held => SeatState::Hold {
                 reservation: reservation.clone(),
@@ -379,7 +376,7 @@ impl Coordinator {
             _ => SeatState::Available,
         };
         for seat in seats.iter() {
-            map.learn(seat, Some(state.clone()), as_of);
+            desk.learn(seat, Some(state.clone()), as_of);
         }
     }
 

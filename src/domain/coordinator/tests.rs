@@ -6,15 +6,20 @@ use rand::SeedableRng;
 
 use super::*;
 use crate::domain::ids::Fingerprint;
-use crate::domain::operation::Verb;
+use crate::domain::lane::Track;
+use crate::domain::operation::{Expect, Wanted};
+use crate::domain::rules;
 use crate::domain::time::UnixMillis;
-use crate::domain::transaction::{Reason, StripeView};
+use crate::domain::transaction::{
+    Draw, Reason, ReservationState, StripeUpdate, StripeView, Transaction,
+};
 
 const SETTINGS: Settings = Settings {
     shard: 0,
     shards: 1,
     cache_capacity: 0,
     cache_for: Micros(0),
+    late_commit: LateCommit::Reacquire,
 };
 
 fn at(mono: u64) -> Now {
@@ -31,8 +36,11 @@ fn commit(reservation: &str, event: &str, qty: u32) -> Operation {
         reservation: reservation.parse().expect("legal"),
         fingerprint: Fingerprint::of_quantity(&event, qty),
         event,
-        qty,
+        wanted: Wanted::Quantity(qty),
+        section: None,
         payment_intent: String::new(),
+        hold_until: None,
+        expect: Expect::New,
         deadline: Micros(1_000_000),
     }
 }
@@ -43,6 +51,8 @@ fn one_stripe(remaining: u64) -> StripeView {
         remaining,
         version: 1,
         stripes: Some(1),
+        seat_keys: 0,
+        closed: false,
     }
 }
 
@@ -92,13 +102,15 @@ fn settle_all(shards: &mut [Coordinator], first: Vec<(usize, Effect)>) -> Vec<Ca
                 shard,
                 route,
                 operation,
+                known,
             } => {
                 to = shard;
                 let call = CallId(1_000 + forwards.len() as u64);
                 forwards.push((on, operation.clone()));
-                shards[to].submit_forwarded(call, operation, route, at(1), &mut fx);
+                shards[to].submit_forwarded(call, operation, route, known, at(1), &mut fx);
             }
-            Effect::Checked { call, .. } => answered.push(call),
+            Effect::Told { call, .. } => answered.push(call),
+            other => panic!("nobody asked for {other:?}"),
         }
         effects.extend(fx.into_iter().map(|effect| (to, effect)));
     }
@@ -206,4 +218,179 @@ fn sweeping_idle_lanes_spares_those_with_work() {
         assert_eq!(settle_all(&mut shards, effects).len(), 1_500);
         assert!(shards[0].is_idle());
     }
+}
+
+fn hold_of(n: u64, units: u32) -> (ReservationId, RecordView) {
+    let event: EventId = "evt".parse().expect("legal");
+    let record = RecordView {
+        fingerprint: Fingerprint::of_quantity(&event, units),
+        state: ReservationState::Held,
+        order: None,
+        qty: units,
+        draws: smallvec::smallvec![Draw { stripe: 0, units }],
+        seats: None,
+        expires_at: Some(UnixMillis(5)),
+        at: UnixMillis(0),
+    };
+    (format!("h{n}").parse().expect("legal"), record)
+}
+
+fn sent(fx: &[Effect]) -> Vec<(LaneId, Transaction)> {
+    let sent = fx.iter().filter_map(|effect| match effect {
+        Effect::Transact { lane, transaction } => Some((*lane, (**transaction).clone())),
+        _ => None,
+    });
+    sent.collect()
+}
+
+/// Units that leave live records and units that come into them, and what the stripe gives for it.
+fn balance(transaction: &Transaction) -> i64 {
+    let units = |draws: &[Draw]| draws.iter().map(|d| i64::from(d.units)).sum::<i64>();
+    let of = transaction
+        .records
+        .iter()
+        .map(|write| match rules::movement(write.from, write.to) {
+            rules::Movement::Take => units(&write.draws),
+            rules::Movement::Give => -units(&write.draws),
+            _ => 0,
+        });
+    let stripes = transaction.stripes.iter();
+    let stripes = stripes.map(|s: &StripeUpdate| s.give as i64 - s.take as i64);
+    of.sum::<i64>() + stripes.sum::<i64>()
+}
+
+#[test]
+fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
+    let mut shard = coordinator(0, 1);
+    let event: EventId = "evt".parse().expect("legal");
+    let mut fx = Vec::new();
+    shard.event_read(
+        &event,
+        &EventRead::Found(vec![one_stripe(0)]),
+        at(0),
+        &mut fx,
+    );
+    let now = Now {
+        mono: Micros(0),
+        unix: UnixMillis(10),
+    };
+    let holds = 600;
+    for n in 0..holds {
+        let (reservation, record) = hold_of(n, 2);
+        let deadline = Micros(1_000_000);
+        shard.reclaim(
+            CallId(n),
+            event.clone(),
+            reservation,
+            record,
+            deadline,
+            now,
+            &mut fx,
+        );
+    }
+    let (mut given_back, mut of_stripe, mut done, mut bundles) = (0, 0, 0, 0);
+    while !fx.is_empty() {
+        let mut next = Vec::new();
+        for (lane, transaction) in sent(&fx) {
+            assert_eq!(balance(&transaction), 0, "{transaction:?}");
+            assert!(transaction.action_count() <= limits::TRANSACTION_ACTIONS_MAX);
+            given_back += transaction.stripes.iter().map(|s| s.give).sum::<u64>();
+            of_stripe += usize::from(!transaction.stripes.is_empty());
+            bundles += usize::from(transaction.stripes.is_empty());
+            shard.transaction_settled(lane, Outcome::Committed, now, &mut next);
+        }
+        let expired = |e: &&Effect| {
+            matches!(
+                e,
+                Effect::Answer {
+                    answer: Answer::Expired,
+                    ..
+                }
+            )
+        };
+        done += fx.iter().filter(expired).count();
+        fx = next;
+    }
+    assert_eq!(given_back, 2 * holds, "every unit once");
+    // Slips are ended for nobody, and answered to nobody that waits.
+    assert!(done >= holds as usize, "{done}");
+    assert!(
+        bundles >= 6 && of_stripe < 40,
+        "{bundles} bundles, {of_stripe} for the stripe"
+    );
+    assert!(shard.is_idle());
+}
+
+#[test]
+fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
+    let key = super::super::lane::LaneKey {
+        event: "evt".parse().expect("legal"),
+        track: Track::Bundle { stripe: 0, lane: 0 },
+    };
+    let shape = EventShape {
+        stripes: 1,
+        seat_keys: 0,
+        closed: false,
+    };
+    let mut shard = coordinator(0, 1);
+    let mut fx = Vec::new();
+    let event = key.event.clone();
+    shard.event_read(
+        &event,
+        &EventRead::Found(vec![one_stripe(0)]),
+        at(0),
+        &mut fx,
+    );
+    let now = Now {
+        mono: Micros(0),
+        unix: UnixMillis(10),
+    };
+    for n in 0..60 {
+        let (reservation, record) = hold_of(n, 1);
+        shard.reclaim(
+            CallId(n),
+            event.clone(),
+            reservation,
+            record,
+            Micros(9_999),
+            now,
+            &mut fx,
+        );
+    }
+    // The first bundle went with one member; the second takes those that gathered.
+    let is_bundle = |t: &Transaction| t.stripes.is_empty() && t.records.len() > 1;
+    let (mut lane, mut bundle) = sent(&fx)
+        .into_iter()
+        .find(|(_, t)| is_bundle(t))
+        .expect("one");
+    fx.clear();
+    for _ in 0..2 {
+        if bundle.records.len() < 4 {
+            shard.transaction_settled(lane, Outcome::Committed, now, &mut fx);
+            let next = sent(&fx)
+                .into_iter()
+                .find(|(l, t)| *l == lane && is_bundle(t));
+            (lane, bundle) = next.expect("the next bundle of that lane");
+            fx.clear();
+        }
+    }
+    let (_, mut confirmed) = hold_of(0, 1);
+    confirmed.state = ReservationState::Confirmed;
+    let mut reasons = vec![Reason::Fine; bundle.action_count()];
+    reasons[1] = Reason::Record(confirmed);
+    shard.transaction_settled(lane, Outcome::Cancelled(reasons), now, &mut fx);
+    let (_, again) = sent(&fx)
+        .into_iter()
+        .find(|(l, _)| *l == lane)
+        .expect("sent again");
+    assert_eq!(again.records.len(), bundle.records.len() - 1);
+    assert_eq!(balance(&again), 0);
+    assert_eq!(shape.seat_keys, again.seat_keys);
+    let left_out = &bundle.records[1].reservation;
+    assert!(
+        again
+            .records
+            .iter()
+            .all(|write| write.reservation != *left_out)
+    );
 }

@@ -58,9 +58,10 @@ mod tests {
     #[test]
     fn counts_as_people_do() {
         let ordered = [
-            "", "1", "02", "2", "10", "10a", "100", "A", "A1", "A-9", "B", "Z", "AA", "AB", "열",
+            "", "1", "02", "2", "10", "10a", "100", "A", "A1", "B", "Z", "A-9", "A-10", "AA", "AB",
+            "열",
         ];
-        // "A1" before "A-9": the part "A" is shorter than "A-".
+        // "B" before "A-9": the part "B" is shorter than "A-".
         for (at, left) in ordered.iter().enumerate() {
             for right in &ordered[at + 1..] {
                 assert_eq!(natural(left, right), Ordering::Less, "{left} {right}");

@@ -163,10 +163,9 @@ impl<R: Rng> Search<'_, R> {
             if !self.may_have(row, qty) {
                 continue;
             }
-            let seats = self.rows[row].seats();
-            let from = match row == start && seats.len() > limits::SEAT_RUN_LONG {
-                true => self.rng.random_range(seats),
-                false => seats.start,
+            let from = match row == start {
+                true => self.seat_by_lot(row),
+                false => self.rows[row].start as usize,
             };
             let beat = best.map(|cut| cut.quality);
             best = self.best_cut(row, from, qty, beat).or(best);
@@ -196,6 +195,16 @@ impl<R: Rng> Search<'_, R> {
             lot = lot.min(self.rng.random_range(0..any));
         }
         self.nth_that_may(section, len, lot)
+    }
+
+    /// Where to begin in a row: at its first seat, but anywhere in one that is longer than any row
+    /// of a theatre.
+    pub(super) fn seat_by_lot(&mut self, row: usize) -> usize {
+        let seats = self.rows[row].seats();
+        match seats.len() > limits::SEAT_RUN_LONG {
+            true => self.rng.random_range(seats),
+            false => seats.start,
+        }
     }
 
     fn rows_that_may(&self, rows: Range<usize>, len: usize) -> usize {

@@ -52,7 +52,7 @@ impl<R: Rng> Search<'_, R> {
 
     fn anywhere(&mut self, area: &Area<'_>, want: usize) -> Option<(usize, usize)> {
         let row = self.row_by_lot(area, want)?;
-        Some((row, self.rows[row].start as usize))
+        Some((row, self.seat_by_lot(row)))
     }
 
     /// The cut of `want` seats that is nearest to `seat` of `row`.

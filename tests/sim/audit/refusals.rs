@@ -47,9 +47,10 @@ impl Audit {
                 self.is_sold_out(&case, *remaining),
                 "it was never that short since the call came, or the call's own copy took it",
             ),
-            Refusal::SeatsUnavailable { seats } => {
-                (case.are_taken(seats), "they were not all taken, or it has them")
-            }
+            Refusal::SeatsUnavailable { seats } => (
+                case.are_taken(seats),
+                "they were not all taken, or it has them",
+            ),
             Refusal::SeatsNotFound { seats } => (case.are_unknown(seats), "they are there"),
             Refusal::HoldExpired => (
                 verb == Verb::Commit && self.is_gone(&case),
@@ -177,7 +178,10 @@ impl Case<'_> {
     }
 
     fn are_taken(&self, seats: &[SeatId]) -> bool {
-        self.takes && self.had(None) && self.are_named(seats) && seats.iter().all(|seat| self.is_taken(seat))
+        self.takes
+            && self.had(None)
+            && self.are_named(seats)
+            && seats.iter().all(|seat| self.is_taken(seat))
     }
 
     fn are_unknown(&self, seats: &[SeatId]) -> bool {

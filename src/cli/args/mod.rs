@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use http::Uri;
 
 use super::{client, help};
 use crate::demo::DemoOptions;
-use crate::domain::ids::EventId;
-use crate::limits::{EVENT_TOTAL_MAX, STRIPES_MAX};
+
+mod admin;
+
+pub(super) use admin::*;
 
 /// Sells tickets, never one twice: reservations in DynamoDB, grouped and committed per core.
 #[derive(Debug, Parser)]
@@ -40,9 +43,21 @@ pub(super) enum Command {
     #[command(subcommand, arg_required_else_help = true)]
     Tables(TablesCommand),
 
-    /// Create an event, or show its stock
+    /// Create, show, list, restock or close events
     #[command(subcommand, arg_required_else_help = true)]
     Event(EventCommand),
+
+    /// Import the seats of an event, or take some out of the sale
+    #[command(subcommand, arg_required_else_help = true)]
+    Seats(SeatsCommand),
+
+    /// Show one reservation, or refund it
+    #[command(subcommand, arg_required_else_help = true)]
+    Reservation(ReservationCommand),
+
+    /// Write out the reservations of an event
+    #[command(after_help = help::EXPORT)]
+    Export(ExportArgs),
 
     /// Prove that an event's books balance: capacity, reservations, seats, orders
     Verify(VerifyArgs),
@@ -55,6 +70,10 @@ pub(super) enum Command {
 
     /// Ask the running server whether it serves; exit code 0 if it does
     Health(HealthArgs),
+
+    /// Print completions for a shell
+    #[command(after_help = help::COMPLETIONS)]
+    Completions(CompletionsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -77,90 +96,6 @@ pub(super) enum TablesCommand {
     Check,
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum EventCommand {
-    /// Create an event with tickets to sell; repeating it changes nothing
-    #[command(override_usage = "inventory-api event create <ID> --total <N> [OPTIONS]")]
-    Create(CreateArgs),
-
-    /// Show what is left of an event, stripe by stripe
-    Show(ShowArgs),
-}
-
-#[derive(Debug, Args)]
-pub(super) struct CreateArgs {
-    /// The event: 1 to 128 bytes of [A-Za-z0-9._:-]
-    #[arg(value_name = "ID")]
-    pub(super) event: EventId,
-
-    /// Tickets to sell
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=EVENT_TOTAL_MAX))]
-    pub(super) total: i64,
-
-    /// Items the stock is split over: each sells on its own, so a hot event wants several
-    #[arg(long, value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u16).range(1..=i64::from(STRIPES_MAX)))]
-    pub(super) stripes: u16,
-
-    #[command(flatten)]
-    pub(super) admin: AdminArgs,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ShowArgs {
-    /// The event
-    #[arg(value_name = "ID")]
-    pub(super) event: EventId,
-
-    /// Print JSON instead of a table
-    #[arg(long)]
-    pub(super) json: bool,
-
-    #[command(flatten)]
-    pub(super) admin: AdminArgs,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = help::VERDICTS)]
-pub(super) struct VerifyArgs {
-    /// The event
-    #[arg(value_name = "EVENT")]
-    pub(super) event: EventId,
-
-    /// Print JSON instead of a table
-    #[arg(long)]
-    pub(super) json: bool,
-
-    #[command(flatten)]
-    pub(super) admin: AdminArgs,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = help::VERDICTS)]
-pub(super) struct ReconcileArgs {
-    /// The event
-    #[arg(value_name = "EVENT")]
-    pub(super) event: EventId,
-
-    /// Carry the plan out, and verify again; without it nothing is changed
-    #[arg(long)]
-    pub(super) apply: bool,
-
-    /// Print JSON instead of tables
-    #[arg(long)]
-    pub(super) json: bool,
-
-    #[command(flatten)]
-    pub(super) admin: AdminArgs,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct AdminArgs {
-    /// Where the server's admin port is [default: 127.0.0.1 at ADMIN_PORT, 8081]
-    #[arg(long = "admin", value_name = "ADDR", value_parser = client::parse_address)]
-    pub(super) address: Option<Uri>,
-}
-
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
     /// Where the server is [default: 127.0.0.1 at GRPC_PORT, 8080]
@@ -175,4 +110,20 @@ pub(super) struct HealthArgs {
         hide_default_value = true
     )]
     pub(super) service: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArgs {
+    /// The shell: bash, zsh or fish
+    #[arg(value_name = "SHELL", value_parser = known_shell, hide_possible_values = true)]
+    pub(super) shell: Shell,
+}
+
+fn known_shell(text: &str) -> Result<Shell, String> {
+    match text {
+        "bash" => Ok(Shell::Bash),
+        "zsh" => Ok(Shell::Zsh),
+        "fish" => Ok(Shell::Fish),
+        _ => Err("want bash, zsh or fish".to_owned()),
+    }
 }

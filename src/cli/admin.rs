@@ -1,0 +1,116 @@
+//! Calls on the admin port: where it is, how long to wait, and its refusals in a person's words.
+
+use std::fmt::Display;
+
+use http::Uri;
+use inventory_proto::inventory::v1::inventory_admin_client::InventoryAdminClient;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+use tonic_types::StatusExt;
+
+use super::args::ServerArgs;
+use super::{Failure, client};
+use crate::config::{self, ProcessEnv};
+use crate::limits::{ADMIN_ANSWER_BYTES_MAX, COMMAND_CALL_TIMEOUT};
+
+/// A client of the admin service.
+pub(super) type Admin = InventoryAdminClient<Channel>;
+
+/// Where the admin port is: as told, else where this environment would put it.
+pub(super) fn address(args: &ServerArgs) -> Result<Uri, Failure> {
+    if let Some(url) = &args.address {
+        return Ok(url.clone());
+    }
+    match config::admin_address(&ProcessEnv)? {
+        Some(address) if address.port() != 0 => Ok(client::url_of(address)),
+        Some(_) => Err(Failure::usage(
+            "ADMIN_PORT=0 does not tell which port the server took: name it with --admin host:port",
+        )),
+        None => Err(Failure::usage(
+            "ADMIN_PORT=off: a server with these settings has no admin port; name another with \
+             --admin host:port",
+        )),
+    }
+}
+
+/// The admin port of one server.
+pub(super) struct AdminPort {
+    url: Uri,
+}
+
+impl AdminPort {
+    /// As [`address`].
+    pub(super) fn find(args: &ServerArgs) -> Result<Self, Failure> {
+        address(args).map(|url| Self { url })
+    }
+
+    /// Makes one call, about `subject`, within [`COMMAND_CALL_TIMEOUT`].
+    pub(super) fn call<M, A>(
+        &self,
+        subject: impl Display,
+        message: M,
+        call: impl AsyncFnOnce(&mut Admin, Request<M>) -> Result<Response<A>, Status>,
+    ) -> Result<A, Failure> {
+        client::block_on(COMMAND_CALL_TIMEOUT, &self.url, async {
+            let mut admin = self.connect().await?;
+            let mut request = Request::new(message);
+            // So that the server does not go on when this command has given up.
+            request.set_timeout(COMMAND_CALL_TIMEOUT);
+            match call(&mut admin, request).await {
+                Ok(answer) => Ok(answer.into_inner()),
+                Err(status) => Err(self.explain(&subject, &status)),
+            }
+        })
+    }
+
+    /// Runs what takes as long as it takes; it must watch for stalls itself.
+    pub(super) fn long<T>(
+        &self,
+        work: impl AsyncFnOnce(Admin) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        client::block_on_unbounded(async { work(self.connect().await?).await })
+    }
+
+    async fn connect(&self) -> Result<Admin, Failure> {
+        let channel = client::connect(&self.url).await?;
+        Ok(Admin::new(channel).max_decoding_message_size(ADMIN_ANSWER_BYTES_MAX))
+    }
+
+    /// The server's refusal of something about `subject`.
+    pub(super) fn explain(&self, subject: &impl Display, status: &Status) -> Failure {
+        let info = status.get_details_error_info();
+        let reason = info.as_ref().map_or("", |info| info.reason.as_str());
+        let said = status.message();
+        Failure::failed(match (status.code(), reason) {
+            (_, "EVENT_NOT_FOUND") => format!(
+                "there is no event {subject}: create it with `inventory-api event create \
+                 {subject}`, or see `inventory-api event list`"
+            ),
+            (_, "EVENT_NOT_SEATED") => format!(
+                "the event {subject} has no seats: it was created with a number of tickets; \
+                 a seated one is created with --seated"
+            ),
+            // The server's words name the thing and the numbers.
+            (Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition, _) => said.to_owned(),
+            (Code::Unimplemented, _) => format!(
+                "{} is not an admin port, or that of an older server; it is ADMIN_PORT, 8081 by \
+                 default",
+                self.shown()
+            ),
+            (code, _) => format!("the server at {} refused: {said} ({code:?})", self.shown()),
+        })
+    }
+
+    /// An answer that lacks what the contract promises.
+    pub(super) fn half_an_answer(&self) -> Failure {
+        Failure::failed(format!(
+            "the server at {} left out the answer",
+            self.shown()
+        ))
+    }
+
+    /// The server for messages.
+    pub(super) fn shown(&self) -> String {
+        client::shown(&self.url)
+    }
+}

@@ -1,0 +1,169 @@
+//! Events of tickets, from their creation to their end.
+
+use serde_json::{Value, json};
+
+use tonic_types::StatusExt as _;
+
+use crate::live::Live;
+use crate::reservations::{commit, try_commit};
+use crate::{FAILED, OK, assert_has};
+
+fn numbers(event: &Value) -> [&Value; 3] {
+    ["total", "remaining", "confirmed"].map(|name| &event[name])
+}
+
+#[test]
+fn an_event_is_created_shown_restocked_and_closed() {
+    let live = Live::start();
+    let create = [
+        "event",
+        "create",
+        "evt_1",
+        "--total",
+        "5000",
+        "--stripes",
+        "2",
+    ];
+    let made = live.ok(&create);
+    assert!(made.starts_with("created\n"), "{made}");
+    assert_has(&made, &["total      5,000", "remaining  5,000", "stripe"]);
+    assert_has(
+        &live.ok(&create),
+        &["it was there already, with the same stock"],
+    );
+    let again = live.json(&create);
+    assert_eq!(again["created"], false);
+    assert_eq!(
+        numbers(&again["event"]),
+        [&json!(5_000), &json!(5_000), &json!(0)]
+    );
+    let other = live.run(&["event", "create", "evt_1", "--total", "7"]);
+    assert_eq!(other.code, FAILED);
+    assert_has(&other.err, &["evt_1 exists with total 5000 over 2 stripes"]);
+
+    let shown = live.json(&["event", "show", "evt_1"]);
+    assert_eq!(shown["stripes"].as_array().unwrap().len(), 2);
+    assert_eq!(shown["closed"], false);
+    let none = live.run(&["event", "show", "evt_2"]);
+    assert_eq!(none.code, FAILED);
+    assert_has(&none.err, &["no event evt_2", "event create evt_2"]);
+
+    let more = live.ok(&["event", "restock", "evt_1", "--total", "6000"]);
+    assert_has(&more, &["total      6,000", "remaining  6,000"]);
+    let more = live.json(&["event", "restock", "evt_1", "--add", "500"]);
+    assert_eq!(more["total"], 6_500);
+    let less = live.json(&["event", "restock", "evt_1", "--total", "10"]);
+    assert_eq!(numbers(&less), [&json!(10), &json!(10), &json!(0)]);
+
+    let closed = live.ok(&["event", "close", "evt_1"]);
+    assert_has(&closed, &["sale       closed"]);
+    assert_eq!(live.json(&["event", "close", "evt_1"])["closed"], true);
+    assert_eq!(live.json(&["event", "show", "evt_1"])["closed"], true);
+    let none = live.run(&["event", "close", "evt_2"]);
+    assert_eq!(none.code, FAILED);
+    assert_has(&none.err, &["no event evt_2"]);
+}
+
+#[test]
+fn a_restock_below_what_is_sold_is_refused_with_the_numbers() {
+    let live = Live::start();
+    live.ok(&["event", "create", "evt_1", "--total", "20"]);
+    commit(&live, "evt_1", "res_1", 7, &[]);
+    let refused = live.run(&["event", "restock", "evt_1", "--total", "6"]);
+    assert_eq!(refused.code, FAILED);
+    assert_has(
+        &refused.err,
+        &["evt_1 has a total of 20, of which 7 are held or sold"],
+    );
+    let least = live.json(&["event", "restock", "evt_1", "--total", "7"]);
+    assert_eq!(numbers(&least), [&json!(7), &json!(0), &json!(7)]);
+}
+
+#[test]
+fn a_closed_event_takes_no_new_reservations() {
+    let live = Live::start();
+    live.ok(&["event", "create", "evt_1", "--total", "20"]);
+    let import = ["seats", "import", "evt_2", "-", "--create"];
+    let ran = live.run_on(&import, "seat_id\nA-1\nA-2\n");
+    assert_eq!(ran.code, OK, "{}", ran.err);
+    // Remembered as open by whoever sells.
+    commit(&live, "evt_1", "res_1", 1, &[]);
+    commit(&live, "evt_2", "res_2", 0, &["A-1"]);
+    for (event, qty, seats) in [("evt_1", 1, &[][..]), ("evt_2", 0, &["A-2"])] {
+        live.ok(&["event", "close", event]);
+        let refused = try_commit(&live, event, &format!("late_{event}"), qty, seats).unwrap_err();
+        let info = refused.get_details_error_info().unwrap();
+        assert_eq!(info.reason, "EVENT_CLOSED", "{refused}");
+        let left = if event == "evt_1" { 19 } else { 1 };
+        assert_eq!(live.json(&["event", "show", event])["remaining"], left);
+    }
+}
+
+#[test]
+fn events_are_listed_in_order() {
+    let live = Live::start();
+    // `dev` comes with one; what it is called is not this test's business.
+    let there = live.json(&["event", "list"]).as_array().unwrap().len();
+    live.ok(&[
+        "event",
+        "create",
+        "evt_b",
+        "--total",
+        "10",
+        "--stripes",
+        "4",
+    ]);
+    let about = ["--name", "Opening night", "--venue", "The hall"];
+    let create = ["event", "create", "evt_a", "--seated", "--seat-keys", "3"];
+    live.ok(&[&create[..], &about].concat());
+    live.ok(&["event", "close", "evt_b"]);
+    let listed = live.json(&["event", "list"]);
+    let listed = listed.as_array().unwrap();
+    assert_eq!(listed.len(), there + 2);
+    let ids: Vec<_> = listed.iter().map(|one| one["event_id"].as_str()).collect();
+    assert!(ids.is_sorted(), "{ids:?}");
+    let of = |id: &str| listed.iter().find(|one| one["event_id"] == id).unwrap();
+    let expected = json!({
+        "event_id": "evt_a", "name": "Opening night", "venue": "The hall", "seated": true,
+        "closed": false, "stripes": 1, "seat_keys": 3,
+    });
+    assert_eq!(of("evt_a"), &expected);
+    assert_eq!(of("evt_b")["closed"], true);
+    assert_eq!(of("evt_b")["stripes"], 4);
+    let table = live.ok(&["event", "list"]);
+    assert_has(
+        &table,
+        &["event", "evt_a", "Opening night", "seats", "closed"],
+    );
+    assert!(!table.contains("\x1b"), "colours in a pipe");
+}
+
+#[test]
+fn what_is_about_tickets_is_refused_of_seats_and_the_reverse() {
+    let live = Live::start();
+    live.ok(&["event", "create", "seats", "--seated"]);
+    live.ok(&["event", "create", "tickets", "--total", "10"]);
+    for (args, said) in [
+        (
+            &["event", "restock", "seats", "--total", "5"][..],
+            "has seats",
+        ),
+        (&["event", "restock", "seats", "--add", "5"], "seats import"),
+        (&["seats", "block", "tickets", "A-1"], "has no seats"),
+        (
+            &["event", "create", "seats", "--total", "5"],
+            "exists with seats",
+        ),
+        (
+            &["event", "create", "tickets", "--seated"],
+            "exists with total 10",
+        ),
+    ] {
+        let ran = live.run(args);
+        assert_eq!(ran.code, FAILED, "{args:?}: {}", ran.err);
+        assert_has(&ran.err, &[said]);
+    }
+    let ran = live.run_on(&["seats", "import", "tickets", "-"], "seat_id\nA-1\n");
+    assert_eq!(ran.code, FAILED);
+    assert_has(&ran.err, &["tickets has no seats", "--seated"]);
+}

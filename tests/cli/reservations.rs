@@ -1,0 +1,217 @@
+//! Reservations as an operator sees them: shown, refunded, exported.
+
+use std::io::Read as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use inventory_bench::client::connect;
+use inventory_proto::inventory::v1::{CommitReq, ReleaseReq, SeatRef};
+use serde_json::Value;
+
+use crate::live::Live;
+use crate::{FAILED, OK, assert_has, read};
+
+fn patient<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(Duration::from_secs(30));
+    request
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(work)
+}
+
+fn seat_refs(seats: &[&str]) -> Vec<SeatRef> {
+    let seat = |id: &&str| SeatRef {
+        seat_id: (*id).to_owned(),
+    };
+    seats.iter().map(seat).collect()
+}
+
+/// Sells as a client does; the order.
+#[track_caller]
+pub(crate) fn commit(live: &Live, event: &str, id: &str, qty: i32, seats: &[&str]) -> String {
+    try_commit(live, event, id, qty, seats).unwrap()
+}
+
+/// As [`commit`], where it may be refused.
+pub(crate) fn try_commit(
+    live: &Live,
+    event: &str,
+    id: &str,
+    qty: i32,
+    seats: &[&str],
+) -> Result<String, tonic::Status> {
+    block_on(async {
+        let mut inventory = connect(&live.server.grpc).await.unwrap();
+        let request = CommitReq {
+            reservation_id: id.to_owned(),
+            event_id: event.to_owned(),
+            qty,
+            seat_ids: seat_refs(seats),
+            payment_intent_id: "pi_1".to_owned(),
+        };
+        let answer = inventory.commit_reservation(patient(request)).await;
+        Ok(answer?.into_inner().order_id)
+    })
+}
+
+fn release(live: &Live, event: &str, id: &str) {
+    block_on(async {
+        let mut inventory = connect(&live.server.grpc).await.unwrap();
+        let request = ReleaseReq {
+            reservation_id: id.to_owned(),
+            event_id: event.to_owned(),
+            qty: 1,
+            seat_ids: Vec::new(),
+        };
+        inventory.release_hold(patient(request)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_reservation_is_shown_and_refunded_once() {
+    let live = Live::start();
+    live.ok(&[
+        "event",
+        "create",
+        "evt_1",
+        "--total",
+        "20",
+        "--stripes",
+        "2",
+    ]);
+    let order = commit(&live, "evt_1", "res_1", 3, &[]);
+    let shown = live.ok(&["reservation", "show", "res_1"]);
+    assert_has(
+        &shown,
+        &["status       CONFIRMED", "quantity     3", &order, "pi_1"],
+    );
+    assert_eq!(live.json(&["event", "show", "evt_1"])["remaining"], 17);
+    for _ in 0..2 {
+        let refunded = live.json(&["reservation", "refund", "res_1"]);
+        assert_eq!(refunded["status"], "REFUNDED");
+        assert_eq!(live.json(&["event", "show", "evt_1"])["remaining"], 20);
+    }
+    assert_eq!(
+        live.json(&["reservation", "show", "res_1"])["status"],
+        "REFUNDED"
+    );
+
+    release(&live, "evt_1", "res_2");
+    let refused = live.run(&["reservation", "refund", "res_2"]);
+    assert_eq!(refused.code, FAILED);
+    assert_has(&refused.err, &["res_2 is not confirmed"]);
+    for verb in ["show", "refund"] {
+        let none = live.run(&["reservation", verb, "res_3"]);
+        assert_eq!(none.code, FAILED);
+        assert_has(&none.err, &["there is no reservation res_3"]);
+    }
+}
+
+#[test]
+fn the_seats_of_a_refund_can_be_sold_again() {
+    let live = Live::start();
+    let file = "seat_id,section\nA-1,A\nA-2,A\n";
+    let ran = live.run_on(&["seats", "import", "evt_1", "-", "--create"], file);
+    assert_eq!(ran.code, OK, "{}", ran.err);
+    commit(&live, "evt_1", "res_1", 0, &["A-1"]);
+    let shown = live.json(&["event", "show", "evt_1"]);
+    assert_eq!(
+        (&shown["remaining"], &shown["confirmed"]),
+        (&1.into(), &1.into())
+    );
+    let blocked = live.run(&["seats", "block", "evt_1", "A-1", "A-2"]);
+    assert_eq!(blocked.code, FAILED);
+    assert_has(&blocked.out, &["A-1   sold", "A-2   changed"]);
+    assert_has(&blocked.err, &["1 of 2 seats are not blocked"]);
+    let refunded = live.json(&["reservation", "refund", "res_1"]);
+    assert_eq!(refunded["seat_ids"], serde_json::json!(["A-1"]));
+    let order = commit(&live, "evt_1", "res_2", 0, &["A-1"]);
+    assert_eq!(
+        live.json(&["reservation", "show", "res_2"])["order_id"],
+        order
+    );
+}
+
+#[test]
+fn the_reservations_of_one_event_are_exported() {
+    let live = Live::start();
+    for event in ["evt_1", "evt_2"] {
+        live.ok(&["event", "create", event, "--total", "100"]);
+        commit(&live, event, &format!("{event}:a"), 2, &[]);
+        commit(&live, event, &format!("{event}:b"), 1, &[]);
+        release(&live, event, &format!("{event}:c"));
+    }
+    let lines = |out: &str| {
+        let mut lines: Vec<Value> = out
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        lines.sort_by_key(|one| one["reservation_id"].to_string());
+        lines
+    };
+    let ids = |lines: &[Value]| {
+        let id = |one: &Value| one["reservation_id"].as_str().unwrap().to_owned();
+        lines.iter().map(id).collect::<Vec<_>>()
+    };
+    let all = lines(&live.ok(&["export", "evt_1"]));
+    assert_eq!(ids(&all), ["evt_1:a", "evt_1:b", "evt_1:c"]);
+    assert_eq!(
+        (&all[0]["status"], &all[0]["quantity"]),
+        (&"CONFIRMED".into(), &2.into())
+    );
+    assert!(all[0]["order_id"].as_str().unwrap().starts_with("ord_"));
+    assert_eq!(all[2]["order_id"], Value::Null);
+    let sold = lines(&live.ok(&["export", "evt_1", "--status", "released"]));
+    assert_eq!(ids(&sold), ["evt_1:c"]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("out.csv");
+    let out = ["--format", "csv", "--out", file.to_str().unwrap()];
+    assert_eq!(live.ok(&[&["export", "evt_1"], &out[..]].concat()), "");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(
+        text.starts_with("reservation_id,event_id,status,quantity,"),
+        "{text}"
+    );
+    assert_eq!(text.lines().count(), 4);
+    assert_has(&text, &["evt_1:a,evt_1,CONFIRMED,2,,ord_"]);
+    // What cannot be whole leaves nothing behind, and what was there before.
+    let none = live.run(&[&["export", "evt_9"], &out[..]].concat());
+    assert_eq!(none.code, FAILED);
+    assert_has(&none.err, &["no event evt_9"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let live = Live::start();
+    live.ok(&["event", "create", "evt_1", "--total", "100"]);
+    commit(&live, "evt_1", "res_1", 2, &[]);
+    for args in [
+        &["export", "evt_1"][..],
+        &["event", "show", "evt_1"],
+        &["event", "list"],
+    ] {
+        let mut command = live.command(args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // Closed before anything is written.
+        drop(child.stdout.take());
+        let mut err = String::new();
+        child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut err)
+            .unwrap();
+        let ran = read(child.wait_with_output().unwrap());
+        assert_eq!((ran.code, err.as_str()), (OK, ""), "{args:?}");
+    }
+}

@@ -1,0 +1,288 @@
+"""Both contracts as their clients speak them, and what each outcome looks like on the wire.
+
+Outcomes are told in words that both contracts share, so that one table of transitions serves both:
+HELD, CONFIRMED, RELEASED, ALREADY_RELEASED, NOT_FOUND, or the reason of a refusal. Whoever says such
+a word here has checked the status, the code and the details that the contract promises for it.
+"""
+
+import datetime
+import time
+
+import grpc
+from common.v1 import common_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from inventory.v1 import inventory_pb2 as a_pb
+from inventory.v1 import inventory_pb2_grpc as a_grpc
+from reservation.v1 import inventory_pb2 as b_pb
+from reservation.v1 import inventory_pb2_grpc as b_grpc
+
+# Longer than anything takes on a machine that does much else; the real client waits 250 ms.
+SECONDS = 10
+
+# The Reservation API's channel.
+CHANNEL = [
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+# Contract A: a refusal is a gRPC status.
+STATUS_OF = {
+    "INSUFFICIENT_INVENTORY": grpc.StatusCode.ABORTED,
+    "SEAT_UNAVAILABLE": grpc.StatusCode.ABORTED,
+    "EVENT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "SEAT_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "RESERVATION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "IDEMPOTENCY_CONFLICT": grpc.StatusCode.ALREADY_EXISTS,
+    "RESERVATION_RELEASED": grpc.StatusCode.FAILED_PRECONDITION,
+    "RESERVATION_COMMITTED": grpc.StatusCode.FAILED_PRECONDITION,
+    "HOLD_EXPIRED": grpc.StatusCode.FAILED_PRECONDITION,
+    "EVENT_CLOSED": grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+# Contract B: a refusal is in the response. Its code, and the status of a hold and of a commit.
+CODE_OF = {
+    "INSUFFICIENT_INVENTORY": ("INSUFFICIENT_INVENTORY", "UNSPECIFIED", "FAILED_CONFLICT"),
+    "SEAT_UNAVAILABLE": ("INVENTORY_CONFLICT", "UNSPECIFIED", "FAILED_CONFLICT"),
+    "EVENT_NOT_FOUND": ("NOT_FOUND", "UNSPECIFIED", "FAILED_CONFLICT"),
+    "SEAT_NOT_FOUND": ("NOT_FOUND", "UNSPECIFIED", "FAILED_CONFLICT"),
+    "RESERVATION_NOT_FOUND": ("NOT_FOUND", "UNSPECIFIED", "FAILED_CONFLICT"),
+    "IDEMPOTENCY_CONFLICT": ("IDEMPOTENCY_CONFLICT", "UNSPECIFIED", "FAILED_CONFLICT"),
+    "RESERVATION_RELEASED": ("FAILED_PRECONDITION", "RELEASED", "FAILED_CONFLICT"),
+    "RESERVATION_COMMITTED": ("FAILED_PRECONDITION", "COMMITTED", "FAILED_CONFLICT"),
+    "HOLD_EXPIRED": ("RESERVATION_EXPIRED", "EXPIRED", "FAILED_EXPIRED"),
+    "EVENT_CLOSED": ("FAILED_PRECONDITION", "UNSPECIFIED", "FAILED_CONFLICT"),
+}
+
+
+def ahead(seconds):
+    """A point in time so far ahead of now."""
+    at = Timestamp()
+    at.FromDatetime(datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=seconds))
+    return at
+
+
+def seconds_until(at):
+    return at.seconds + at.nanos / 1e9 - time.time()
+
+
+class ContractB:
+    """`reservation.v1.InventoryService`, by the names of the Reservation API."""
+
+    name = "contract B"
+
+    def __init__(self, channel):
+        self.stub = b_grpc.InventoryServiceStub(channel)
+        # What the client's circuit breaker would have counted.
+        self.errors = []
+
+    def call(self, method, request):
+        try:
+            return getattr(self.stub, method)(request, timeout=SECONDS)
+        except grpc.RpcError as error:
+            self.errors.append(f"{method}: {error.code()} {error.details()}")
+            raise
+
+    def check(self, event, quantity=0, seats=(), section=""):
+        request = b_pb.CheckAvailabilityRequest(
+            event_id=event, quantity=quantity, seat_ids=seats, section=section
+        )
+        return self.call("CheckAvailability", request)
+
+    def reserve(self, reservation, event, quantity=0, seats=(), expires=None):
+        """As the client sends it: seats and their number, no idempotency_key."""
+        return self.call(
+            "ReserveSeat",
+            b_pb.ReserveSeatRequest(
+                reservation_id=reservation,
+                event_id=event,
+                seat_ids=seats,
+                quantity=quantity,
+                user_id="user-1",
+                hold_expires_at=expires if expires is not None else ahead(60),
+            ),
+        )
+
+    def confirm(self, reservation, event, quantity=0, seats=()):
+        return self.call(
+            "CommitReservation",
+            b_pb.CommitReservationRequest(
+                reservation_id=reservation,
+                event_id=event,
+                seat_ids=seats,
+                quantity=quantity,
+                payment_intent_id="pi_1",
+                user_id="user-1",
+            ),
+        )
+
+    def give_up(self, reservation, event, quantity=0, seats=(), reason=""):
+        return self.call(
+            "ReleaseHold",
+            b_pb.ReleaseHoldRequest(
+                reservation_id=reservation,
+                event_id=event,
+                seat_ids=seats,
+                quantity=quantity,
+                reason=reason,
+            ),
+        )
+
+    def status(self, event, section=""):
+        request = b_pb.GetInventoryStatusRequest(event_id=event, section=section)
+        return self.call("GetInventoryStatus", request)
+
+    # ---- In the words of the table --------------------------------------------------------------
+
+    def hold(self, reservation, stock, expires=None):
+        """The word, and the hold's end when it is held."""
+        answer = self.reserve(reservation, stock.event, stock.size, stock.seats, expires=expires)
+        status = b_pb.HoldStatus.Name(answer.status).removeprefix("HOLD_STATUS_")
+        if status == "ACTIVE":
+            assert not answer.HasField("error"), answer
+            assert answer.hold_id == reservation, answer
+            assert [seat.id for seat in answer.reserved_seats] == list(stock.seats), answer
+            reserved = common_pb2.SEAT_STATUS_RESERVED
+            assert all(seat.status == reserved for seat in answer.reserved_seats), answer
+            assert answer.hold_expires_at.seconds, answer
+            return "HELD", answer.hold_expires_at
+        reason = self.refused(answer.error)
+        assert status == CODE_OF[reason][1], f"{status} for {reason}"
+        return reason, None
+
+    def commit(self, reservation, stock):
+        """The word, and the order when it is confirmed."""
+        answer = self.confirm(reservation, stock.event, stock.size, stock.seats)
+        status = b_pb.CommitStatus.Name(answer.status).removeprefix("COMMIT_STATUS_")
+        if status == "SUCCESS":
+            assert not answer.HasField("error"), answer
+            assert answer.order_id and answer.committed_at.seconds, answer
+            sold = common_pb2.SEAT_STATUS_SOLD
+            assert all(seat.status == sold for seat in answer.sold_seats), answer
+            assert stock.is_seated == bool(answer.sold_seats), answer
+            return "CONFIRMED", answer.order_id
+        assert not answer.order_id and not answer.sold_seats, answer
+        reason = self.refused(answer.error)
+        assert status == CODE_OF[reason][2], f"{status} for {reason}"
+        return reason, None
+
+    def release(self, reservation, stock, reason="CANCELLED"):
+        answer = self.give_up(
+            reservation, stock.event, stock.quantity, stock.seats, reason=reason
+        )
+        status = b_pb.ReleaseStatus.Name(answer.status).removeprefix("RELEASE_STATUS_")
+        if status == "FAILED":
+            assert not answer.released_seats, answer
+            return self.refused(answer.error)
+        assert not answer.HasField("error"), answer
+        if status == "SUCCESS":
+            assert answer.released_at.seconds, answer
+            available = common_pb2.SEAT_STATUS_AVAILABLE
+            assert all(seat.status == available for seat in answer.released_seats), answer
+            assert stock.is_seated == bool(answer.released_seats), answer
+            return "RELEASED"
+        assert not answer.released_seats, answer
+        return status
+
+    @staticmethod
+    def refused(error):
+        """The reason of an error, whose code must be that reason's."""
+        assert error.message and error.details, error
+        reasons = {detail.reason for detail in error.details}
+        assert len(reasons) == 1, error
+        reason = reasons.pop()
+        code = common_pb2.ErrorCode.Name(error.code).removeprefix("ERROR_CODE_")
+        assert code == CODE_OF[reason][0], f"{code} for {reason}"
+        return reason
+
+    # How a release that succeeds is told, by what it found.
+    released = {"now": "RELEASED", "before": "ALREADY_RELEASED", "nothing": "NOT_FOUND"}
+
+
+class ContractA:
+    """`inventory.v1.Inventory`, by the names of the seed."""
+
+    name = "contract A"
+
+    def __init__(self, channel):
+        self.stub = a_grpc.InventoryStub(channel)
+
+    def call(self, method, request):
+        """The answer, or the reason of a refusal whose status must be that reason's."""
+        try:
+            return getattr(self.stub, method)(request, timeout=SECONDS), None
+        except grpc.RpcError as error:
+            status = rpc_status.from_call(error)
+            assert status is not None, f"no details: {error}"
+            info = error_details_pb2.ErrorInfo()
+            packed = next(d for d in status.details if d.Is(info.DESCRIPTOR))
+            packed.Unpack(info)
+            assert info.reason in STATUS_OF, f"{info.reason}: {error.details()}"
+            assert error.code() == STATUS_OF[info.reason], f"{error.code()} for {info.reason}"
+            assert info.metadata["reservation_id"] == request.reservation_id, info
+            return None, info.reason
+
+    @staticmethod
+    def seats(stock):
+        return [a_pb.SeatRef(seat_id=seat) for seat in stock.seats]
+
+    def hold(self, reservation, stock, expires=None):
+        answer, reason = self.call(
+            "PlaceHold",
+            a_pb.PlaceHoldReq(
+                reservation_id=reservation,
+                event_id=stock.event,
+                qty=stock.quantity,
+                seat_ids=self.seats(stock),
+                hold_expires_at=expires if expires is not None else ahead(60),
+            ),
+        )
+        if reason:
+            return reason, None
+        assert answer.status == "HELD", answer
+        assert [seat.seat_id for seat in answer.seat_ids] == list(stock.seats), answer
+        return "HELD", answer.hold_expires_at
+
+    def commit(self, reservation, stock):
+        answer, reason = self.call(
+            "CommitReservation",
+            a_pb.CommitReq(
+                reservation_id=reservation,
+                event_id=stock.event,
+                qty=stock.quantity,
+                seat_ids=self.seats(stock),
+                payment_intent_id="pi_1",
+            ),
+        )
+        if reason:
+            return reason, None
+        assert answer.status == "CONFIRMED" and answer.order_id, answer
+        return "CONFIRMED", answer.order_id
+
+    def release(self, reservation, stock):
+        answer, reason = self.call(
+            "ReleaseHold",
+            a_pb.ReleaseReq(
+                reservation_id=reservation,
+                event_id=stock.event,
+                qty=stock.quantity,
+                seat_ids=self.seats(stock),
+            ),
+        )
+        if reason:
+            return reason
+        assert answer.status == "RELEASED", answer
+        return "RELEASED"
+
+    def shown(self, reservation):
+        """A reservation as GetReservation has it, or the reason why there is none."""
+        request = a_pb.GetReservationReq(reservation_id=reservation)
+        answer, reason = self.call("GetReservation", request)
+        return answer or reason
+
+    released = {"now": "RELEASED", "before": "RELEASED", "nothing": "RELEASED"}

@@ -1,0 +1,146 @@
+"""What is put on sale: fresh events of a quantity and halls of seats, made as an operator makes them,
+by the admin port."""
+
+import dataclasses
+import itertools
+import time
+import uuid
+
+import grpc
+from clients import CHANNEL, SECONDS, ContractA, ContractB
+from inventory.v1 import admin_pb2, admin_pb2_grpc
+
+# Of every event: units, or seats.
+TOTAL = 10
+
+# Longer than the reclaimer takes to give back what has expired.
+PATIENCE_SECONDS = 20
+
+_counter = itertools.count()
+_run = uuid.uuid4().hex[:8]
+
+
+def fresh(what="r"):
+    """An id that nobody used."""
+    return f"ct-{what}-{_run}-{next(_counter)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stock:
+    """What one reservation asks for."""
+
+    event: str
+    quantity: int = 0
+    seats: tuple = ()
+
+    @property
+    def is_seated(self):
+        return bool(self.seats)
+
+    @property
+    def size(self):
+        return len(self.seats) or self.quantity
+
+
+class Stage:
+    """One server, and a client of each contract on a connection of its own."""
+
+    def __init__(self, server):
+        self.server = server
+        self.channels = [grpc.insecure_channel(server.address, CHANNEL) for _ in range(2)]
+        self.a = ContractA(self.channels[0])
+        self.b = ContractB(self.channels[1])
+        self.admin_channel = grpc.insecure_channel(server.ports["admin"])
+        self.admin = admin_pb2_grpc.InventoryAdminStub(self.admin_channel)
+        for channel in (*self.channels, self.admin_channel):
+            grpc.channel_ready_future(channel).result(timeout=30)
+
+    def close(self):
+        for channel in (*self.channels, self.admin_channel):
+            channel.close()
+
+    def event(self):
+        """An event of TOTAL units."""
+        event = fresh("evt")
+        request = admin_pb2.CreateEventRequest(event_id=event, total=TOTAL)
+        self.admin.CreateEvent(request, timeout=SECONDS)
+        return event
+
+    def hall(self):
+        """A seated event: TOTAL seats in one row, S-1 to S-10; the first six in section FLOOR."""
+        event = fresh("hall")
+        request = admin_pb2.CreateEventRequest(event_id=event, seat_keys=2, name="The last night")
+        self.admin.CreateEvent(request, timeout=SECONDS)
+        seats = [
+            admin_pb2.NewSeat(
+                seat_id=f"S-{number}",
+                section="FLOOR" if number <= 6 else "BALCONY",
+                row="1",
+                number=str(number),
+                price=admin_pb2.Price(amount=9_900, currency="KRW"),
+            )
+            for number in range(1, TOTAL + 1)
+        ]
+        requests = iter([admin_pb2.ImportSeatsRequest(event_id=event, seats=seats)])
+        written = self.admin.ImportSeats(requests, timeout=SECONDS).written
+        assert written == TOTAL, written
+        return event
+
+    def stock(self, kind):
+        """What a first buyer of a fresh event asks for."""
+        if kind == "quantity":
+            return Stock(self.event(), quantity=3)
+        return Stock(self.hall(), seats=("S-1", "S-2", "S-3"))
+
+    def part_of_rest(self, stock):
+        """As much as `stock`, of what it leaves."""
+        if not stock.is_seated:
+            return Stock(stock.event, quantity=stock.quantity)
+        return Stock(stock.event, seats=self.rest(stock).seats[: stock.size])
+
+    def rest(self, stock):
+        """All that `stock` leaves of its event."""
+        if not stock.is_seated:
+            return Stock(stock.event, quantity=TOTAL - stock.quantity)
+        taken = set(stock.seats)
+        seats = [f"S-{n}" for n in range(1, TOTAL + 1) if f"S-{n}" not in taken]
+        return Stock(stock.event, seats=tuple(seats))
+
+    def refund(self, reservation):
+        request = admin_pb2.RefundReservationRequest(reservation_id=reservation)
+        return self.admin.RefundReservation(request, timeout=SECONDS).reservation
+
+    def given_back(self, reservation):
+        """What an expired hold had has been given back. It counts for nothing before that, but its
+        units are not on sale again until then."""
+
+        def is_written():
+            shown = self.a.shown(reservation)
+            assert shown.status in ("HELD", "EXPIRED"), shown
+            return seconds(shown.updated_at) >= seconds(shown.hold_expires_at)
+
+        eventually(is_written, f"{reservation} was never given back")
+
+    def free(self, event):
+        answer = self.b.status(event)
+        assert not answer.HasField("error"), answer
+        stats = answer.stats
+        counted = stats.available_seats + stats.reserved_seats + stats.sold_seats
+        assert stats.total_seats == TOTAL == counted + stats.blocked_seats, stats
+        return stats.available_seats
+
+    def wants_free(self, event, wanted):
+        """So much is free; what is shown may be moments old."""
+        eventually(lambda: self.free(event) == wanted, lambda: f"{self.free(event)} free, not {wanted}")
+
+
+def seconds(at):
+    return at.seconds + at.nanos / 1e9
+
+
+def eventually(condition, what):
+    """Waits until it holds."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, what() if callable(what) else what
+        time.sleep(0.05)

@@ -1,0 +1,69 @@
+//! How a sale stands, and what a section narrows.
+
+use inventory_proto::common::v1::ErrorCode;
+
+use super::*;
+
+#[tokio::test]
+async fn the_status_counts_every_seat_once() {
+    let (_stage, _server, api) = selling().await;
+    let a = ["A-1-1".to_owned(), "A-1-2".to_owned()];
+    api.hold(hold("r1", HALL, 2, &a)).await;
+    api.commit(sell("r2", HALL, 1, &["B-1-4".to_owned()])).await;
+    let told = api.status(HALL, "").await;
+    let event = told.event.unwrap();
+    assert_eq!((event.id.as_str(), event.total_seats), (HALL, 14));
+    assert_eq!(event.remaining_seats, 11);
+    let stats = told.stats.unwrap();
+    assert_eq!((stats.total_seats, stats.available_seats), (14, 11));
+    assert_eq!((stats.reserved_seats, stats.sold_seats), (2, 1));
+    assert!((stats.availability_percentage - 100.0 * 11.0 / 14.0).abs() < 0.01);
+    assert!(seconds_ahead(stats.last_updated).abs() < 60);
+    let sections = told.sections.iter();
+    let sections: Vec<_> = sections
+        .map(|s| (&s.section_id[..], s.total_seats, s.available_seats))
+        .collect();
+    assert_eq!(sections, [("A", 10, 8), ("B", 4, 3)]);
+    let price = told.sections[0].min_price.as_ref().unwrap().amount;
+    assert_eq!(price, 8_800);
+    let b = api.status(HALL, "B").await;
+    assert_eq!(b.sections.len(), 1);
+    assert_eq!(b.stats.unwrap().sold_seats, 1);
+    assert_eq!(b.event.unwrap().total_seats, 14);
+    let none = api.status(HALL, "C").await;
+    assert_eq!(none.error.unwrap().code(), ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn the_status_of_a_quantity_tells_what_is_taken_and_has_no_sections() {
+    let (_stage, _server, api) = selling().await;
+    api.hold(hold("r1", EVENT, 3, &[])).await;
+    let told = api.status(EVENT, "").await;
+    assert!(told.sections.is_empty() && told.error.is_none());
+    let stats = told.stats.unwrap();
+    assert_eq!((stats.total_seats, stats.available_seats), (10, 7));
+    assert_eq!((stats.reserved_seats, stats.sold_seats), (0, 3));
+}
+
+#[tokio::test]
+async fn the_status_names_the_event() {
+    let (_stage, _server, api) = selling().await;
+    let event = api.status(HALL, "").await.event.unwrap();
+    assert_eq!(event.name, "The last night");
+}
+
+#[tokio::test]
+async fn a_section_narrows_what_is_offered() {
+    let (_stage, _server, api) = selling().await;
+    let in_section = |section: &str, quantity| CheckAvailabilityRequest {
+        section: section.to_owned(),
+        ..check(HALL, quantity)
+    };
+    let found = api.check(in_section("B", 4)).await;
+    assert!(found.available);
+    assert!(found.available_seats.iter().all(|seat| seat.section == "B"));
+    assert_eq!(found.remaining_in_section, 4);
+    let found = api.check(in_section("B", 5)).await;
+    assert!(!found.available && found.available_seats.is_empty());
+    assert_eq!(found.remaining_in_section, 4);
+}
