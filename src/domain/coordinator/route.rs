@@ -230,7 +230,7 @@ impl Coordinator {
                         .choose(event, &operation.reservation, shape.stripes),
                 };
                 if shard != self.settings.shard {
-                    let known = known_of(transition, record);
+                    let known = known_of(record);
                     self.forward(shard, Route { stripe, shape }, operation, known, fx);
                     return;
                 }
@@ -258,7 +258,7 @@ impl Coordinator {
                 }
                 let owner = self.lanes.owner(event, stripe);
                 if route.is_none() && owner != self.settings.shard {
-                    let known = Known::Record(record);
+                    let known = known_of(record);
                     self.forward(owner, Route { stripe, shape }, operation, known, fx);
                     return;
                 }
@@ -411,10 +411,7 @@ pub(super) fn is_final(record: &RecordView) -> bool {
     )
 }
 
-/// What another shard is told of the record that `transition` was decided on.
-fn known_of(transition: Transition, record: Option<RecordView>) -> Known {
-    match (transition.from, record) {
-        (Some(_), Some(record)) => Known::Record(Some(record)),
-        _ => Known::Nothing,
-    }
+/// What another shard is told of the record that a write was decided on.
+fn known_of(record: Option<RecordView>) -> Known {
+    record.map_or(Known::Nothing, Known::Was)
 }
