@@ -29,6 +29,8 @@ pub struct LookupId(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
     Nothing,
+    /// It was this a while ago: good enough for a write, which fails if it is not so.
+    Was(RecordView),
     /// The store has just said this; `None`: that there is no record.
     Record(Option<RecordView>),
 }

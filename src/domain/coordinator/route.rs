@@ -57,6 +57,7 @@ impl Coordinator {
         let is_said = matches!(known, Known::Record(_));
         let record = match known {
             Known::Record(record) => record,
+            Known::Was(record) => Some(record),
             Known::Nothing => match self.cache.get(&operation.reservation, now.mono) {
                 None if operation.expect == Expect::Known => {
                     self.look_up(operation, route, fx);
@@ -229,7 +230,7 @@ impl Coordinator {
                         .choose(event, &operation.reservation, shape.stripes),
                 };
                 if shard != self.settings.shard {
-                    let known = known_of(transition, record);
+                    let known = known_of(record);
                     self.forward(shard, Route { stripe, shape }, operation, known, fx);
                     return;
                 }
@@ -257,7 +258,7 @@ impl Coordinator {
                 }
                 let owner = self.lanes.owner(event, stripe);
                 if route.is_none() && owner != self.settings.shard {
-                    let known = Known::Record(record);
+                    let known = known_of(record);
                     self.forward(owner, Route { stripe, shape }, operation, known, fx);
                     return;
                 }
@@ -392,12 +393,12 @@ pub(super) struct Basis {
 }
 
 impl Basis {
-    /// What of it still counts after a wait: that there is no record, for a write that is wrong about
-    /// that fails. A record must be looked at again.
+    /// What of it counts after a wait.
     pub(super) fn into_known(self) -> Known {
         match self.record {
+            Some(record) => Known::Was(record),
             None if self.is_said => Known::Record(None),
-            _ => Known::Nothing,
+            None => Known::Nothing,
         }
     }
 }
@@ -410,10 +411,7 @@ pub(super) fn is_final(record: &RecordView) -> bool {
     )
 }
 
-/// What another shard is told of the record that `transition` was decided on.
-fn known_of(transition: Transition, record: Option<RecordView>) -> Known {
-    match (transition.from, record) {
-        (Some(_), Some(record)) => Known::Record(Some(record)),
-        _ => Known::Nothing,
-    }
+/// What another shard is told of the record that a write was decided on.
+fn known_of(record: Option<RecordView>) -> Known {
+    record.map_or(Known::Nothing, Known::Was)
 }
