@@ -19,7 +19,7 @@ pub(super) enum Waiter {
     /// A question about the event.
     Ask { call: CallId, question: Question },
     /// An operation that cannot be routed before it is known what the event is like.
-    Route(Operation, Known),
+    Route(Box<(Operation, Known)>),
     /// Nobody: what the event is like is looked at again.
     Nobody,
     /// A lane whose stripe is short.

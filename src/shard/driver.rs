@@ -13,7 +13,7 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use slab::Slab;
 
-use super::inbox::{Mailbox, Reply, Work};
+use super::inbox::{Forwarded, Mailbox, Reply, Work};
 use crate::domain::answer::{Answer, Refusal};
 use crate::domain::coordinator::Coordinator;
 use crate::domain::counters::Counters;
@@ -126,12 +126,14 @@ impl Driver {
         question: Question,
         told: oneshot::Sender<Told>,
     ) {
-        match self.wait(Waiting::Question(told)) {
-            Some(call) => self.enter(|core, now, fx| {
+        if self.waiting.borrow().len() >= limits::CALLS_WAITING_MAX {
+            let _ = told.send(Err(Refusal::overloaded()));
+            return;
+        }
+        if let Some(call) = self.wait(Waiting::Question(told)) {
+            self.enter(|core, now, fx| {
                 core.ask_forwarded(call, event, shape, question, now, fx);
-            }),
-            // Whoever asked is told by the drop that this shard has too much to do.
-            None => {}
+            });
         }
     }
 
@@ -357,17 +359,18 @@ impl Driver {
     }
 
     fn forward(self: &Rc<Self>, shard: usize, route: Route, operation: Operation, known: Known) {
-        let work = Work::Forward {
+        let work = Work::Forward(Box::new(Forwarded {
             from: self.shard,
             route,
             operation,
             known,
-        };
+        }));
         let refused = match self.peers.get(shard) {
             Some(peer) => peer.post(work).err(),
             None => Some(work),
         };
-        if let Some(Work::Forward { operation, .. }) = refused {
+        if let Some(Work::Forward(forwarded)) = refused {
+            let operation = forwarded.operation;
             let answer = Answer::Refused(Refusal::overloaded());
             self.enter(|core, now, fx| {
                 let Operation {

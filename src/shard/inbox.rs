@@ -29,12 +29,7 @@ pub type Job = Box<dyn FnOnce(Rc<Driver>) -> LocalBoxFuture<'static, ()> + Send>
 /// A message to a shard that may be refused.
 pub enum Work {
     /// An operation whose stripe this shard owns. Answered by [`Reply`].
-    Forward {
-        from: usize,
-        route: Route,
-        operation: Operation,
-        known: Known,
-    },
+    Forward(Box<Forwarded>),
     /// A question about a seated event that this shard owns.
     Question {
         event: EventId,
@@ -54,6 +49,15 @@ pub enum Work {
     Drain,
     /// The grace is over: end now.
     Abort,
+}
+
+/// An operation on its way to the shard that owns what it is about.
+pub struct Forwarded {
+    /// The shard it came from.
+    pub from: usize,
+    pub route: Route,
+    pub operation: Operation,
+    pub known: Known,
 }
 
 /// The answer to a forwarded operation.

@@ -36,7 +36,7 @@ use tokio::sync::Notify;
 use self::accept::Door;
 use self::balance::Loads;
 use self::driver::Driver;
-use self::inbox::{Inbox, Mailbox, Work};
+use self::inbox::{Forwarded, Inbox, Mailbox, Work};
 use self::parting::Presence;
 use self::reclaim::Reclaimer;
 use crate::domain::coordinator::{self, Coordinator};
@@ -352,12 +352,15 @@ impl<S: HotService + 'static> Desk<S> {
 
     fn handle(self: &Rc<Self>, work: Work, serve: &Rc<dyn Fn(Accepted)>) {
         match work {
-            Work::Forward {
-                from,
-                route,
-                operation,
-                known,
-            } => self.driver.forwarded(from, route, operation, known),
+            Work::Forward(forwarded) => {
+                let Forwarded {
+                    from,
+                    route,
+                    operation,
+                    known,
+                } = *forwarded;
+                self.driver.forwarded(from, route, operation, known);
+            }
             Work::Question {
                 event,
                 shape,

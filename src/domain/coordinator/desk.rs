@@ -30,7 +30,7 @@ pub(super) struct Parked {
 #[derive(Debug)]
 pub(super) enum MapWaiter {
     Ask { call: CallId, question: Question },
-    Choose(Parked),
+    Choose(Box<Parked>),
 }
 
 #[derive(Debug)]
@@ -199,10 +199,10 @@ impl Desk {
 
     /// Lets an operation wait until the claim on `seat` has ended; gives it back when too many do,
     /// or nobody claims it.
-    pub(super) fn park(&mut self, seat: &SeatId, parked: Parked) -> Result<(), Parked> {
+    pub(super) fn park(&mut self, seat: &SeatId, parked: Box<Parked>) -> Result<(), Box<Parked>> {
         match self.claims.get_mut(seat) {
             Some(claim) if self.parked < limits::SEAT_WAITERS_MAX => {
-                claim.waiting.push(parked);
+                claim.waiting.push(*parked);
                 self.parked += 1;
                 Ok(())
             }
@@ -252,9 +252,9 @@ mod tests {
         format!("r{n}").parse().expect("legal")
     }
 
-    fn parked(n: u32) -> Parked {
+    fn parked(n: u32) -> Box<Parked> {
         let event: EventId = "evt".parse().expect("legal");
-        Parked {
+        Box::new(Parked {
             operation: Operation {
                 verb: Verb::Hold,
                 reservation: by(n),
@@ -273,7 +273,7 @@ mod tests {
                 closed: false,
             },
             known: Known::Nothing,
-        }
+        })
     }
 
     #[test]

@@ -197,6 +197,7 @@ impl Coordinator {
     }
 
     /// Ends a hold that was found to be past its time, as `record` says.
+    #[expect(clippy::too_many_arguments, reason = "one record, taken apart")]
     pub fn reclaim(
         &mut self,
         call: CallId,
@@ -257,13 +258,16 @@ impl Coordinator {
                     self.answer_from_read(call, event, question, read, now, fx);
                 }
                 Waiter::Nobody => {}
-                Waiter::Route(operation, known) => match refusal_of(read) {
-                    None => self.advance(operation, None, known, now, fx),
-                    Some(refusal) => {
-                        let refusal = Answer::Refused(refusal);
-                        self.end(&operation, refusal, None, now, fx);
+                Waiter::Route(routed) => {
+                    let (operation, known) = *routed;
+                    match refusal_of(read) {
+                        None => self.advance(operation, None, known, now, fx),
+                        Some(refusal) => {
+                            let refusal = Answer::Refused(refusal);
+                            self.end(&operation, refusal, None, now, fx);
+                        }
                     }
-                },
+                }
                 Waiter::Lane(lane) => {
                     if let Some(at) = self.lanes.get_mut(lane) {
                         let mut out = std::mem::take(&mut self.scratch);

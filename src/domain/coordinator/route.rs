@@ -114,13 +114,11 @@ impl Coordinator {
 
     fn read_first(&mut self, operation: Operation, known: Known, now: Now, fx: &mut Vec<Effect>) {
         let event = operation.event.clone();
-        let waiter = Waiter::Route(operation, known);
-        if let Err(Waiter::Route(operation, _)) =
-            self.reads.want(&event, None, waiter, now.mono, fx)
-        {
+        let waiter = Waiter::Route(Box::new((operation, known)));
+        if let Err(Waiter::Route(routed)) = self.reads.want(&event, None, waiter, now.mono, fx) {
             self.counters.shed += 1;
             self.end(
-                &operation,
+                &routed.0,
                 Answer::Refused(Refusal::overloaded()),
                 None,
                 now,
@@ -253,7 +251,7 @@ impl Coordinator {
                         seats: None,
                         draws: Draws::new(),
                     };
-                    self.into_lane(operation, track, shape, plan, now, fx);
+                    self.enqueue(operation, track, shape, plan, now, fx);
                     return;
                 }
                 let owner = self.lanes.owner(event, stripe);
@@ -277,7 +275,7 @@ impl Coordinator {
             seats: None,
             draws,
         };
-        self.into_lane(operation, track, shape, plan, now, fx);
+        self.enqueue(operation, track, shape, plan, now, fx);
     }
 
     /// Whether so many holds end that they are better bundled.
@@ -287,7 +285,7 @@ impl Coordinator {
             && self.expiring > limits::BUNDLE_FROM
     }
 
-    pub(super) fn into_lane(
+    pub(super) fn enqueue(
         &mut self,
         operation: Operation,
         track: Track,

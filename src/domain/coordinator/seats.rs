@@ -95,7 +95,7 @@ impl Coordinator {
         let track = self
             .lanes
             .least_busy(&operation.event, limits::SEAT_LANES, Track::Loose);
-        self.into_lane(operation, track, shape, plan, now, fx);
+        self.enqueue(operation, track, shape, plan, now, fx);
     }
 
     /// The best seats that can be had.
@@ -132,7 +132,7 @@ impl Coordinator {
             let track = self
                 .lanes
                 .least_busy(&operation.event, limits::SEAT_LANES, Track::Loose);
-            self.into_lane(operation, track, shape, plan, now, fx);
+            self.enqueue(operation, track, shape, plan, now, fx);
             return;
         }
         let is_told = since.is_some_and(|since| desk.is_read_since(since));
@@ -141,11 +141,11 @@ impl Coordinator {
             return;
         }
         let event = operation.event.clone();
-        let parked = Parked {
+        let parked = Box::new(Parked {
             known: basis.into_known(),
             operation,
             shape,
-        };
+        });
         self.wait_for_map(&event, shape, MapWaiter::Choose(parked), now, fx);
     }
 
@@ -209,11 +209,11 @@ impl Coordinator {
         fx: &mut Vec<Effect>,
     ) {
         let desk = self.desk(&operation.event, now.mono);
-        let parked = Parked {
+        let parked = Box::new(Parked {
             known: basis.into_known(),
             operation,
             shape,
-        };
+        });
         if let Err(parked) = desk.park(seat, parked) {
             self.counters.shed += 1;
             let refusal = Answer::Refused(Refusal::overloaded());
@@ -287,11 +287,11 @@ impl Coordinator {
         let turns = self.pending.turns(&operation.reservation, &event);
         if is_chosen && turns > limits::SEAT_COLLISIONS_MAX {
             // The map is old: others sell the same seats.
-            let parked = Parked {
+            let parked = Box::new(Parked {
                 operation,
                 shape,
                 known,
-            };
+            });
             self.wait_for_map(&event, shape, MapWaiter::Choose(parked), now, fx);
             return;
         }

@@ -224,7 +224,7 @@ async fn a_seat_is_looked_at_again_until_it_is_known() {
         seat: Mutex::new(Some(sold("r9"))),
         looks: Mutex::new(vec![
             None,
-            Some(snapshot(sold("r10"), &[gone.clone()])),
+            Some(snapshot(sold("r10"), std::slice::from_ref(&gone))),
             Some(snapshot(sold("r10"), &[gone, next])),
         ]),
         ..Told::default()
