@@ -228,10 +228,10 @@ async fn live<S: HotService + 'static>(
 
     let mut work = seat.inbox.work;
     let told = desk.until_told(&mut work, &serve).await;
+    reclaiming.cancel().await;
     // No new connections. The task must be gone, not only forgotten: an accept loop would go on.
     accepting.cancel().await;
     door.close();
-    reclaiming.cancel().await;
     let ended = match told {
         Told::Drain => desk.drain(&mut work, &serve, &seat.presence).await,
         Told::Abort => desk.abort(),
