@@ -20,7 +20,7 @@ use sim::scenario::Scenario;
 use sim::world::World;
 
 /// What the default run may take: more seeds need `SIM_SEEDS`.
-const BUDGET: Duration = Duration::from_secs(20);
+const BUDGET: Duration = Duration::from_secs(15);
 
 /// The default run ends here even when there is time left.
 const SEEDS_DEFAULT: u64 = 20_000;

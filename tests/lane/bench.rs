@@ -112,6 +112,10 @@ pub(crate) struct Bench {
     in_flight: Option<Rc<Transaction>>,
     /// What must be sent again before anything else is.
     unresolved: Option<Rc<Transaction>>,
+    /// When what is in flight was first sent.
+    sent_at: Micros,
+    /// As of when the lane told what it told last.
+    as_of: Micros,
     /// The read under way: when it began, and what it will say if it works.
     reading: Option<(Micros, EventRead)>,
     sent: usize,
@@ -187,6 +191,8 @@ impl Bench {
             waiting: BTreeMap::new(),
             in_flight: None,
             unresolved: None,
+            sent_at: Micros(0),
+            as_of: Micros(0),
             reading: None,
             sent: 0,
             rivals: 0,
@@ -373,6 +379,7 @@ impl Bench {
         self.now = self.now.plus(Micros(700));
         let outcome = self.outcome(&transaction, fault)?;
         let sent = Rc::clone(&transaction);
+        let (was_unknown, sent_at) = (self.unresolved.is_some(), self.sent_at);
         match outcome {
             Outcome::Unknown => self.unresolved = Some(transaction),
             Outcome::Committed | Outcome::Cancelled(_) | Outcome::Rejected => {
@@ -385,7 +392,13 @@ impl Bench {
         let put_off = puts_off(&outcome, &sent) || refused_again;
         self.put_off = put_off || is_busy(&outcome);
         drop(sent);
+        let committed = outcome == Outcome::Committed;
         self.with(|lane, now, rng, counters, out| lane.settled(outcome, now, rng, counters, out))?;
+        must!(
+            !was_unknown || !committed || self.as_of <= sent_at,
+            "what may have been written at {sent_at:?} is told as of {:?}",
+            self.as_of
+        );
         must!(
             self.in_flight.is_none() || !put_off,
             "put off, and sent again without a pause"
@@ -484,6 +497,7 @@ impl Bench {
             &mut self.counters,
             &mut out,
         );
+        self.as_of = out.as_of;
         for settled in out.settled {
             self.settled(settled)?;
         }
@@ -584,6 +598,9 @@ impl Bench {
                     self.now
                 );
             }
+        }
+        if new {
+            self.sent_at = self.now;
         }
         self.in_flight = Some(transaction);
         Ok(())

@@ -70,7 +70,7 @@ impl Audit {
             calm: scenario.is_calm(),
             nothing_done_is_likely: scenario.ghosts || scenario.token_memory < TOKEN_MEMORY,
             torn_reads: scenario.torn_reads,
-            hasty: scenario.hold_for <= Micros::from_millis(40),
+            hasty: scenario.hold_for <= Micros::from_millis(1),
         }
     }
 

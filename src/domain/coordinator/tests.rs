@@ -11,7 +11,7 @@ use crate::domain::operation::{Expect, Wanted};
 use crate::domain::rules;
 use crate::domain::time::UnixMillis;
 use crate::domain::transaction::{
-    Draw, Reason, ReservationState, StripeUpdate, StripeView, Transaction,
+    Draw, Reason, RecordsRead, ReservationState, StripeUpdate, StripeView, Transaction,
 };
 
 const SETTINGS: Settings = Settings {
@@ -393,4 +393,61 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
             .iter()
             .all(|write| write.reservation != *left_out)
     );
+}
+
+/// A release of what a hold had, and a refund of what its order has since a late commit, each on the
+/// shard whose stripe the other is about.
+#[test]
+fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
+    let event: EventId = "evt".parse().expect("legal");
+    let owner = (0..2).find(|shard| {
+        let lanes = Lanes::new(*shard, 2, LateCommit::default());
+        lanes.owner(&event, 0) == *shard
+    });
+    let first = owner.expect("one of the two");
+    let mut shards = [coordinator(0, 2), coordinator(1, 2)];
+    let record = |state, stripe| RecordView {
+        fingerprint: Fingerprint::of_quantity(&event, 1),
+        state,
+        order: None,
+        qty: 1,
+        draws: [Draw { stripe, units: 1 }].into_iter().collect(),
+        seats: None,
+        expires_at: Some(UnixMillis(1_000_000)),
+        at: UnixMillis(0),
+    };
+    // The owner of stripe 0 releases what was taken from stripe 1, the other one refunds.
+    let calls = [
+        (first, Verb::Release, record(ReservationState::Held, 1)),
+        (
+            1 - first,
+            Verb::Refund,
+            record(ReservationState::Confirmed, 0),
+        ),
+    ];
+    let mut forwards = Vec::new();
+    for (shard, verb, record) in calls {
+        let mut fx = Vec::new();
+        let operation = Operation {
+            verb,
+            expect: Expect::Known,
+            ..commit("r", "evt", 1)
+        };
+        let stripes = EventRead::Found(vec![one_stripe(5), one_stripe(5)]);
+        let at_shard = &mut shards[shard];
+        at_shard.submit(CallId(shard as u64), operation, at(0), &mut fx);
+        at_shard.event_read(&event, &stripes, at(0), &mut fx);
+        let lookup = fx.iter().find_map(|effect| match effect {
+            Effect::ReadRecords { lookup, .. } => Some(*lookup),
+            _ => None,
+        });
+        let read = RecordsRead::Found(vec![Ok(Some(record))]);
+        fx.clear();
+        at_shard.records_read(lookup.expect("it looks first"), &read, at(0), &mut fx);
+        assert!(matches!(fx[..], [Effect::Forward { .. }]), "{fx:?}");
+        forwards.extend(fx.into_iter().map(|effect| (shard, effect)));
+    }
+    let answered = settle_all(&mut shards, forwards);
+    assert_eq!(answered.len(), 2, "each is answered: {answered:?}");
+    assert!(shards.iter().all(Coordinator::is_idle));
 }
