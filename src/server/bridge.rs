@@ -73,11 +73,17 @@ impl Bridge {
 
     /// Has every shard forget what it remembers of an event, before this returns.
     async fn forget(&self, event: &EventId) {
+        let event = event.clone();
+        self.everywhere(move |driver| driver.forget(&event)).await;
+    }
+
+    /// Does something on every shard, and waits until it is done.
+    async fn everywhere(&self, work: impl Fn(&Driver) + Clone + Send + 'static) {
         let told = self.shards.mailboxes.iter().filter_map(|shard| {
             let (done, heard) = ask();
-            let event = event.clone();
-            let forget = Work::Job(Box::new(move |driver| {
-                driver.forget(&event);
+            let work = work.clone();
+            let forget = Work::Job(Box::new(move |driver: Rc<Driver>| {
+                work(&driver);
                 let _ = done.send(());
                 async {}.boxed_local()
             }));
@@ -248,7 +254,8 @@ impl AdminBackend for Bridge {
     }
 
     async fn refund(&self, reservation: ReservationId) -> Result<Reservation, AdminError> {
-        self.on_shard(async move |driver| {
+        let about = reservation.clone();
+        let refunded = self.on_shard(async move |driver| {
             let event = read(&driver, &reservation).await?.event;
             let wanted = Wanted::Whatever;
             let operation = Operation {
@@ -272,8 +279,12 @@ impl AdminBackend for Bridge {
                 }
                 Err(_) => Err(unavailable()),
             }
-        })
-        .await
+        });
+        let refunded = refunded.await;
+        // The shard that confirmed it would go on saying so from memory.
+        self.everywhere(move |driver| driver.forget_reservation(&about))
+            .await;
+        refunded
     }
 
     async fn get_reservation(&self, reservation: ReservationId) -> Result<Reservation, AdminError> {

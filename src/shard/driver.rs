@@ -161,6 +161,13 @@ impl Driver {
         self.coordinator.borrow_mut().forget(event);
     }
 
+    /// Forgets what is remembered about a reservation: an operator has changed it.
+    pub fn forget_reservation(&self, reservation: &ReservationId) {
+        self.coordinator
+            .borrow_mut()
+            .forget_reservation(reservation);
+    }
+
     /// Takes an operation that another shard routed here.
     pub fn forwarded(
         self: &Rc<Self>,

@@ -212,6 +212,11 @@ impl Coordinator {
         self.enter(call, operation, None, Known::Record(Some(record)), now, fx);
     }
 
+    /// Forgets what a reservation came to: the next call about it asks the store.
+    pub fn forget_reservation(&mut self, reservation: &ReservationId) {
+        self.cache.forget(reservation);
+    }
+
     /// Forgets what an event is like and what its seats are: an operator has changed it.
     pub fn forget(&mut self, event: &EventId) {
         self.events.pop(event);
