@@ -205,6 +205,10 @@ pub const SEAT_LANES: u16 = 8;
 /// sales in one transaction of the stripe.
 pub const BUNDLE_FROM: usize = 24;
 
+/// Lanes of bundles per stripe on a shard. One, with a transaction in flight, gives back thousands a
+/// second; more would only stand in the way of the sales.
+pub const BUNDLE_LANES: u16 = 1;
+
 /// Reads of records that a shard has under way at a time, of up to [`BATCH_GET_KEYS_MAX`] each.
 pub const LOOKUPS_IN_FLIGHT_MAX: usize = 4;
 
@@ -390,8 +394,9 @@ pub const INBOX_MAX: usize = 65_536;
 /// back within five seconds of its time: this, the lag of the index, and a few transactions.
 pub const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
 
-/// Keys of the expiry index that a shard works through at a time.
-pub const RECLAIM_KEYS_AT_ONCE: usize = 4;
+/// Keys of the expiry index that a shard works through at a time: enough to fill its bundles, and no
+/// more, for sales share the store with them.
+pub const RECLAIM_KEYS_AT_ONCE: usize = 2;
 
 /// Holds of one page of the index, whose ends are under way together.
 pub const RECLAIM_PAGE: usize = 200;

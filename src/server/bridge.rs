@@ -224,6 +224,12 @@ impl AdminBackend for Bridge {
 
     async fn seats_changed(&self, event: EventId) {
         self.forget(&event).await;
+        // Read anew at once: whoever looks next does not wait for it.
+        let _ = self
+            .on_shard(async move |driver| {
+                asked(&driver, &event, Question::Status { section: None }).await
+            })
+            .await;
     }
 
     async fn block_seats(

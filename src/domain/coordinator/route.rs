@@ -244,7 +244,7 @@ impl Coordinator {
                 let stripe = drawn.map_or(0, |draw| draw.stripe);
                 if self.is_crowd(&operation) {
                     let bundle = |lane| Track::Bundle { stripe, lane };
-                    let track = self.lanes.least_busy(event, limits::LOOSE_LANES, bundle);
+                    let track = self.lanes.least_busy(event, limits::BUNDLE_LANES, bundle);
                     let plan = Plan {
                         transition,
                         record,
