@@ -471,6 +471,11 @@ impl Coordinator {
                 self.enter(call, operation, route, Known::Nothing, now, fx);
             }
         }
+        for buyer in &pending.watchers {
+            let reservation = &buyer.operation.reservation;
+            self.pending.is_watching(reservation, event, false);
+        }
+        self.let_go(pending.watchers, now, fx);
     }
 }
 

@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 
+use super::desk::Parked;
 use crate::domain::effect::{CallId, Route};
 use crate::domain::ids::{EventId, Fingerprint, ReservationId};
 use crate::domain::operation::{Operation, Verb};
@@ -35,6 +36,10 @@ pub(super) struct Pending {
     is_away: bool,
     /// In order of arrival.
     pub(super) followers: Vec<Follower>,
+    /// Buyers of seats that this reservation holds past its time: what becomes of it decides.
+    pub(super) watchers: Vec<Parked>,
+    /// The leader watches another reservation.
+    is_watching: bool,
 }
 
 /// A call that waits for what becomes of the leader.
@@ -169,6 +174,31 @@ impl Pendings {
         self.of(reservation, event).map(|pending| pending.verb)
     }
 
+    /// Lets a buyer wait for what becomes of a reservation; gives it back when nothing is under way,
+    /// or what is waits like that itself: so nobody waits for itself in the end.
+    pub(super) fn watch(
+        &mut self,
+        reservation: &ReservationId,
+        event: &EventId,
+        buyer: Parked,
+    ) -> Result<(), Parked> {
+        match self.of(reservation, event) {
+            Some(pending) if !pending.is_watching => {
+                let me = buyer.operation.reservation.clone();
+                pending.watchers.push(buyer);
+                self.is_watching(&me, event, true);
+                Ok(())
+            }
+            _ => Err(buyer),
+        }
+    }
+
+    pub(super) fn is_watching(&mut self, reservation: &ReservationId, event: &EventId, is: bool) {
+        if let Some(pending) = self.of(reservation, event) {
+            pending.is_watching = is;
+        }
+    }
+
     /// Notes that there were only so many seats left for the leader, or that this counts no more.
     pub(super) fn is_short(
         &mut self,
@@ -231,6 +261,8 @@ impl Pending {
             too_few: None,
             is_away: false,
             followers: Vec::new(),
+            watchers: Vec::new(),
+            is_watching: false,
         }
     }
 

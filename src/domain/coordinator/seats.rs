@@ -274,9 +274,10 @@ impl Coordinator {
         }
         // Holds that are over are ended before anybody else meets them, and what a holder itself has
         // under way goes first.
-        for (seat, holder) in overdue {
-            freed.sort_by_key(|parked| parked.operation.reservation != holder);
-            self.expire(&event, shape, holder, &seat, operation.deadline, now, fx);
+        let deadline = operation.deadline;
+        for (seat, holder) in &overdue {
+            freed.sort_by_key(|parked| parked.operation.reservation != *holder);
+            self.expire(&event, shape, holder.clone(), seat, deadline, now, fx);
         }
         self.let_go(freed, now, fx);
         let route = Some(Route { stripe: 0, shape });
@@ -295,7 +296,27 @@ impl Coordinator {
             self.wait_for_map(&event, shape, MapWaiter::Choose(parked), now, fx);
             return;
         }
-        self.advance(operation, route, known, now, fx);
+        let busy = overdue
+            .into_iter()
+            .map(|(_, holder)| holder)
+            .find(|holder| self.is_busy_otherwise(holder, &event));
+        let Some(holder) = busy else {
+            self.advance(operation, route, known, now, fx);
+            return;
+        };
+        let buyer = Parked {
+            operation,
+            shape,
+            known,
+        };
+        if let Err(buyer) = self.pending.watch(&holder, &event, buyer) {
+            self.advance(buyer.operation, route, buyer.known, now, fx);
+        }
+    }
+
+    /// Whether something else than the end of its hold is under way for a reservation.
+    fn is_busy_otherwise(&mut self, holder: &ReservationId, event: &EventId) -> bool {
+        !matches!(self.pending.verb(holder, event), None | Some(Verb::Expire))
     }
 
     /// Moves a hold that is past its time out of the way of a buyer.
@@ -311,7 +332,7 @@ impl Coordinator {
         fx: &mut Vec<Effect>,
     ) {
         // What the holder itself has under way here may wait for a seat, and must not with a claim.
-        if !matches!(self.pending.verb(&holder, event), None | Some(Verb::Expire)) {
+        if self.is_busy_otherwise(&holder, event) {
             return;
         }
         // Claimed for it at once, so that the buyer waits for it.
@@ -344,7 +365,7 @@ impl Coordinator {
         self.let_go(freed, now, fx);
     }
 
-    fn let_go(&mut self, freed: Vec<Parked>, now: Now, fx: &mut Vec<Effect>) {
+    pub(super) fn let_go(&mut self, freed: Vec<Parked>, now: Now, fx: &mut Vec<Effect>) {
         for parked in freed {
             let route = Some(Route {
                 stripe: 0,
