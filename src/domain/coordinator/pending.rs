@@ -174,22 +174,18 @@ impl Pendings {
         self.of(reservation, event).map(|pending| pending.verb)
     }
 
-    /// Lets a buyer wait for what becomes of a reservation; gives it back when nothing is under way,
-    /// or what is waits like that itself: so nobody waits for itself in the end.
-    pub(super) fn watch(
-        &mut self,
-        reservation: &ReservationId,
-        event: &EventId,
-        buyer: Parked,
-    ) -> Result<(), Parked> {
-        match self.of(reservation, event) {
-            Some(pending) if !pending.is_watching => {
-                let me = buyer.operation.reservation.clone();
-                pending.watchers.push(buyer);
-                self.is_watching(&me, event, true);
-                Ok(())
-            }
-            _ => Err(buyer),
+    /// Whether a buyer may wait for what becomes of a reservation: something is under way for it, and
+    /// that does not wait like this itself. So nobody waits for itself in the end.
+    pub(super) fn can_be_watched(&mut self, reservation: &ReservationId, event: &EventId) -> bool {
+        let pending = self.of(reservation, event);
+        pending.is_some_and(|pending| !pending.is_watching)
+    }
+
+    /// Lets a buyer wait for what becomes of a reservation that can be watched.
+    pub(super) fn watch(&mut self, reservation: &ReservationId, event: &EventId, buyer: Parked) {
+        self.is_watching(&buyer.operation.reservation, event, true);
+        if let Some(pending) = self.of(reservation, event) {
+            pending.watchers.push(buyer);
         }
     }
 

@@ -299,18 +299,20 @@ impl Coordinator {
         let busy = overdue
             .into_iter()
             .map(|(_, holder)| holder)
-            .find(|holder| self.is_busy_otherwise(holder, &event));
-        let Some(holder) = busy else {
-            self.advance(operation, route, known, now, fx);
-            return;
-        };
-        let buyer = Parked {
-            operation,
-            shape,
-            known,
-        };
-        if let Err(buyer) = self.pending.watch(&holder, &event, buyer) {
-            self.advance(buyer.operation, route, buyer.known, now, fx);
+            .find(|holder| {
+                self.is_busy_otherwise(holder, &event)
+                    && self.pending.can_be_watched(holder, &event)
+            });
+        match busy {
+            None => self.advance(operation, route, known, now, fx),
+            Some(holder) => {
+                let buyer = Parked {
+                    operation,
+                    shape,
+                    known,
+                };
+                self.pending.watch(&holder, &event, buyer);
+            }
         }
     }
 
