@@ -164,10 +164,7 @@ fn keys(now: UnixMillis, round: u32, shard: usize, shards: usize) -> Vec<Key> {
         back = 1;
     }
     if round.is_multiple_of(limits::RECLAIM_WIDE_EVERY) {
-        back = limits::HOLD_TTL_CEILING
-            .as_secs()
-            .div_ceil(60)
-            .min(limits::RECLAIM_WIDE_MINUTES);
+        back = limits::RECLAIM_WIDE_MINUTES;
     }
     let parts = (0..limits::EXPIRY_SHARDS).filter(|part| usize::from(*part) % shards == shard);
     let minutes = minute.saturating_sub(back)..=minute;

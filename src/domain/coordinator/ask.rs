@@ -124,7 +124,7 @@ impl Coordinator {
         fx: &mut Vec<Effect>,
     ) {
         let closed = self.events.get(event).is_some_and(|shape| shape.closed);
-        let desk = super::seats_desk(&mut self.desks, event);
+        let desk = self.desks.get_mut(event);
         let as_of = desk.as_ref().map(|desk| desk.read_unix).unwrap_or_default();
         let Some((map, claimed)) = desk.and_then(|desk| desk.map_and_claims()) else {
             tell(call, Err(Refusal::store_unavailable()), fx);

@@ -519,8 +519,3 @@ fn refusal_of(read: &EventRead) -> Option<Refusal> {
         EventRead::Unavailable => Some(Refusal::store_unavailable()),
     }
 }
-
-/// The desk of an event, if there is one.
-fn seats_desk<'a>(desks: &'a mut Desks, event: &EventId) -> Option<&'a mut Desk> {
-    desks.get_mut(event)
-}
