@@ -10,6 +10,12 @@ use crate::server::{Launch, Server};
 /// Long enough for the ten milliseconds that CPU time is counted in.
 const WATCHED: Duration = Duration::from_secs(3);
 
+/// Of one core, for this unoptimised build and the engine in the same process. Looking for expired
+/// holds takes 0.7 % of it, and twice that in the first quarter of a minute, when the minute before is
+/// looked at too. A release takes a quarter of that. What this is to catch is a loop that never
+/// sleeps, or a timer that ticks every millisecond: that is 5 % and more.
+const IDLE_SHARE_MAX: f64 = 0.03;
+
 /// Resident memory of a process, in bytes.
 fn resident(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
@@ -35,7 +41,7 @@ async fn an_idle_server_costs_next_to_nothing() {
         "idle: {:.2} % of a core, {mib:.1} MiB resident",
         share * 100.0
     );
-    assert!(share < 0.01, "{:.2} % of a core", share * 100.0);
+    assert!(share < IDLE_SHARE_MAX, "{:.2} % of a core", share * 100.0);
     assert!(mib < 64.0, "{mib:.1} MiB");
 }
 
