@@ -2,6 +2,8 @@
 
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem};
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
 
 use super::failure::{Failure, Kind};
 use super::{Store, codec};
@@ -10,6 +12,7 @@ use crate::limits;
 use crate::runtime;
 
 const OPERATION: &str = "TransactWriteItems";
+const CONTENT_LENGTH: &str = "content-length";
 
 impl Store {
     /// Sends `transaction` once, under its token, and says what became of it. Never retries: an
@@ -18,23 +21,25 @@ impl Store {
     /// Takes at most the settings' attempt timeout. Dropping the future is safe and leaves the
     /// outcome unknown.
     pub async fn transact(&self, transaction: &Transaction) -> Outcome {
-        let actions = match self.inner.encoder.actions(transaction) {
-            Ok(actions) => actions,
-            Err(error) => {
-                self.log(&format!("a transaction could not be built: {error}"));
-                return Outcome::Rejected;
-            }
-        };
         let tables = self.tables();
         let table = match transaction.stripes.is_empty() {
             true => &tables.idempotency,
             false => &tables.inventory,
         };
+        // The body is written here; the SDK signs and sends it, and reads the answer.
+        let body = Bytes::from(self.inner.encoder.body(transaction));
         let attempt = self
             .client()
             .transact_write_items()
-            .set_transact_items(Some(actions))
-            .client_request_token(format!("{:032x}", transaction.token.0))
+            .set_transact_items(Some(Vec::new()))
+            // Set, or the SDK makes one up.
+            .client_request_token(codec::token_text(transaction.token))
+            .customize()
+            .mutate_request(move |request| {
+                let length = body.len().to_string();
+                request.headers_mut().insert(CONTENT_LENGTH, length);
+                *request.body_mut() = SdkBody::from(body.clone());
+            })
             .send();
         let limit = self.inner.attempt_timeout;
         match self.call(OPERATION, table, limit, attempt).await {

@@ -2,11 +2,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `encode.rs` | a transaction as actions; what all requests of a shard share |
+//! | `encode.rs` | a transaction as the body of its request; what all requests of a shard share |
 //! | `answer.rs` | a cancelled transaction's reasons |
 //! | `stripes.rs`, `records.rs`, `seats.rs`, `events.rs` | one kind of item each: writing and reading it |
 //! | `shape.rs` | an expression with its names |
-//! | `fields.rs` | single attributes |
+//! | `json.rs` | writing the body |
+//! | `fields.rs` | single attributes, to and from the SDK's types |
 //!
 //! Pure functions between plain data and the SDK's types. Must not live here: a call, a clock, a
 //! retry.
@@ -18,13 +19,14 @@ mod answer;
 mod encode;
 mod events;
 mod fields;
+mod json;
 mod records;
 mod seats;
 mod shape;
 mod stripes;
 
 pub(super) use answer::{cancelled, is_conflict, is_throttle};
-pub(super) use encode::Encoder;
+pub(super) use encode::{Encoder, token_text};
 pub(super) use events::{capacity_change, closing, event_about, event_stripe};
 pub(super) use fields::{Item, timestamp};
 pub use records::StoredRecord;

@@ -2,17 +2,16 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::fmt;
 
-use aws_sdk_dynamodb::error::BuildError;
-use aws_sdk_dynamodb::types::{
-    AttributeValue, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
-};
+use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::fields::{
-    Item, maybe_number, maybe_parsed, maybe_text, number, read_number, read_parsed, read_text,
-    read_timestamp, text, values,
+    Item, maybe_number, maybe_parsed, maybe_text, read_number, read_parsed, read_text,
+    read_timestamp,
 };
-use super::shape::Shape;
+use super::json::{Attributes, Json};
+use super::shape::{PutTemplate, Shape, Template};
 use super::{
     CREATED_AT, DRAWS, EVENT_ID, EXPIRES_AT, EXPIRY_BUCKET, ORDER_ID, PAYMENT_INTENT_ID, PURGE_AT,
     QTY, REQUEST_HASH, RESERVATION_ID, SEATS, STATUS, UPDATED_AT,
@@ -20,9 +19,7 @@ use super::{
 use crate::domain::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
 use crate::domain::rules::{Movement, movement};
 use crate::domain::time::UnixMillis;
-use crate::domain::transaction::{
-    Draw, Draws, Due, RecordView, RecordWrite, ReservationState, Transaction,
-};
+use crate::domain::transaction::{Draw, Draws, Due, RecordView, RecordWrite, ReservationState};
 use crate::limits;
 use crate::store::expiry;
 
@@ -133,128 +130,110 @@ impl Step {
         )
     }
 
-    fn values(self, record: &RecordWrite, from: ReservationState, now: &Instant<'_>) -> Item {
+    fn values(
+        self,
+        of: &mut Attributes<'_>,
+        record: &RecordWrite,
+        from: ReservationState,
+        now: &Instant<'_>,
+    ) {
         use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
-        let mut values = values([
-            (":f", text(state_name(from))),
-            (":s", text(state_name(self.to))),
-            (":u", text(now.at)),
-        ]);
-        let mut set = |name: &str, value: AttributeValue| {
-            values.insert(name.to_owned(), value);
-        };
+        of.text(":f", state_name(from));
+        of.text(":s", state_name(self.to));
+        of.text(":u", now.at);
         match self.to {
             Held => {
                 let expires_at = record.expires_at.unwrap_or_default();
-                set(":x", number(expires_at.0));
-                set(
-                    ":b",
-                    text(expiry::bucket_of(&record.reservation, expires_at)),
-                );
+                of.number(":x", expires_at.0);
+                of.text(":b", &expiry::bucket_of(&record.reservation, expires_at));
             }
-            Confirmed => set(":o", text(order(record).to_text())),
-            Released | Expired => set(":g", number(now.purge_at)),
+            Confirmed => of.text(":o", &order(record).to_text()),
+            Released | Expired => of.number(":g", now.purge_at),
             Refunded => {}
         }
         if self.payment {
-            set(":p", text(&*record.payment_intent));
+            of.text(":p", &record.payment_intent);
         }
         match self.what {
             What::Nothing => {}
-            What::Units => set(":d", text(draws(&record.draws))),
-            What::Seats => set(":e", seats(record.seats.as_deref().unwrap_or_default())),
+            What::Units => of.plain(":d", Drawn(&record.draws)),
+            What::Seats => of.texts(":e", named(record.seats.as_deref())),
         }
         if self.due != Due::Any {
-            set(":a", number(now.millis.0));
+            of.number(":a", now.millis.0);
         }
-        values
     }
 }
 
 /// Writes of records. The shapes are made when they are first needed: few of those that could be
 /// ever are.
 pub(super) struct RecordShapes {
-    new_names: HashMap<String, String>,
-    steps: Box<[OnceCell<Shape>]>,
+    table: String,
+    new: PutTemplate,
+    steps: Box<[OnceCell<Template>]>,
 }
 
 impl RecordShapes {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(table: &str) -> Self {
+        let names = HashMap::from([("#k".to_owned(), RESERVATION_ID.to_owned())]);
         Self {
-            new_names: HashMap::from([("#k".to_owned(), RESERVATION_ID.to_owned())]),
+            table: table.to_owned(),
+            new: PutTemplate::new(table, NEW_ITEM_CONDITION, &names),
             steps: (0..Step::COUNT).map(|_| OnceCell::new()).collect(),
         }
     }
 
-    pub(super) fn action(
+    pub(super) fn write(
         &self,
-        table: &str,
-        transaction: &Transaction,
-        record: &RecordWrite,
-        now: &Instant<'_>,
-    ) -> Result<TransactWriteItem, BuildError> {
-        let Some(from) = record.from else {
-            return self.put(table, &transaction.event, record, now);
-        };
-        let step = Step::of(record);
-        let shape = self.steps[step.index()].get_or_init(|| step.shape());
-        let key = values([(RESERVATION_ID, text(record.reservation.as_str()))]);
-        shape.action(table, key, step.values(record, from, now))
-    }
-
-    fn put(
-        &self,
-        table: &str,
+        json: &mut Json,
         event: &EventId,
         record: &RecordWrite,
         now: &Instant<'_>,
-    ) -> Result<TransactWriteItem, BuildError> {
-        let put = Put::builder()
-            .table_name(table)
-            .set_item(Some(item(event, record, now)))
-            .condition_expression(NEW_ITEM_CONDITION)
-            .set_expression_attribute_names(Some(self.new_names.clone()))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .build()?;
-        Ok(TransactWriteItem::builder().put(put).build())
+    ) {
+        let Some(from) = record.from else {
+            self.new.write(json, |of| item(of, event, record, now));
+            return;
+        };
+        let step = Step::of(record);
+        let template = self.steps[step.index()].get_or_init(|| step.shape().template(&self.table));
+        template.write(
+            json,
+            |key| key.text(RESERVATION_ID, record.reservation.as_str()),
+            |of| step.values(of, record, from, now),
+        );
     }
 }
 
-fn item(event: &EventId, record: &RecordWrite, now: &Instant<'_>) -> Item {
-    let mut item = Item::with_capacity(14);
-    let mut set = |name: &str, value: AttributeValue| {
-        item.insert(name.to_owned(), value);
-    };
-    set(RESERVATION_ID, text(record.reservation.as_str()));
-    set(EVENT_ID, text(event.as_str()));
-    set(QTY, number(record.qty));
-    set(REQUEST_HASH, text(hex(&record.fingerprint.0)));
-    set(CREATED_AT, text(now.at));
-    set(UPDATED_AT, text(now.at));
-    set(STATUS, text(state_name(record.to)));
+fn item(of: &mut Attributes<'_>, event: &EventId, record: &RecordWrite, now: &Instant<'_>) {
+    of.text(RESERVATION_ID, record.reservation.as_str());
+    of.text(EVENT_ID, event.as_str());
+    of.number(QTY, record.qty);
+    of.plain(REQUEST_HASH, Hex(&record.fingerprint.0));
+    of.text(CREATED_AT, now.at);
+    of.text(UPDATED_AT, now.at);
+    of.text(STATUS, state_name(record.to));
     match record.to {
         ReservationState::Held => {
             let expires_at = record.expires_at.unwrap_or_default();
-            set(EXPIRES_AT, number(expires_at.0));
+            of.number(EXPIRES_AT, expires_at.0);
             let bucket = expiry::bucket_of(&record.reservation, expires_at);
-            set(EXPIRY_BUCKET, text(bucket));
+            of.text(EXPIRY_BUCKET, &bucket);
         }
-        ReservationState::Confirmed => set(ORDER_ID, text(order(record).to_text())),
+        ReservationState::Confirmed => of.text(ORDER_ID, &order(record).to_text()),
         ReservationState::Released | ReservationState::Expired => {
-            set(PURGE_AT, number(now.purge_at));
+            of.number(PURGE_AT, now.purge_at);
         }
         ReservationState::Refunded => {}
     }
     if !record.draws.is_empty() {
-        set(DRAWS, text(draws(&record.draws)));
+        of.plain(DRAWS, Drawn(&record.draws));
     }
-    if let Some(of) = &record.seats {
-        set(SEATS, seats(of));
+    if record.seats.is_some() {
+        of.texts(SEATS, named(record.seats.as_deref()));
     }
     if !record.payment_intent.is_empty() {
-        set(PAYMENT_INTENT_ID, text(&*record.payment_intent));
+        of.text(PAYMENT_INTENT_ID, &record.payment_intent);
     }
-    item
 }
 
 /// What a write that confirms names as the order.
@@ -275,23 +254,29 @@ pub(in crate::store) fn state_name(state: ReservationState) -> &'static str {
 }
 
 /// `stripe:units`, separated by commas.
-fn draws(draws: &[Draw]) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(draws.len() * 6);
-    for draw in draws {
-        let comma = if text.is_empty() { "" } else { "," };
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{comma}{}:{}", draw.stripe, draw.units);
+struct Drawn<'a>(&'a [Draw]);
+
+impl fmt::Display for Drawn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, draw) in self.0.iter().enumerate() {
+            let comma = if n == 0 { "" } else { "," };
+            write!(f, "{comma}{}:{}", draw.stripe, draw.units)?;
+        }
+        Ok(())
     }
-    text
 }
 
-fn seats(seats: &[SeatId]) -> AttributeValue {
-    AttributeValue::L(seats.iter().map(|seat| text(seat.as_str())).collect())
+/// 128 bits in hexadecimal, leading zeros included.
+struct Hex<'a>(&'a [u8; 16]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(*self.0))
+    }
 }
 
-fn hex(bytes: &[u8; 16]) -> String {
-    format!("{:032x}", u128::from_be_bytes(*bytes))
+fn named(seats: Option<&[SeatId]>) -> impl Iterator<Item = &str> {
+    seats.unwrap_or_default().iter().map(SeatId::as_str)
 }
 
 /// Epoch seconds.
@@ -401,6 +386,7 @@ fn parse_hex(text: &str) -> Option<[u8; 16]> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::fields::{number, text, values};
     use super::*;
 
     #[test]
@@ -447,7 +433,7 @@ mod tests {
     fn draws_survive_the_round_trip() {
         let draw = |stripe, units| Draw { stripe, units };
         let drawn = Draws::from_slice(&[draw(0, 2), draw(63, 1_000)]);
-        assert_eq!(parse_draws(&draws(&drawn)).unwrap(), drawn);
+        assert_eq!(parse_draws(&Drawn(&drawn).to_string()).unwrap(), drawn);
         assert!(parse_draws("0:2,").is_err());
         assert!(parse_draws("0-2").is_err());
     }
@@ -456,8 +442,9 @@ mod tests {
     fn a_fingerprint_keeps_its_leading_zeros() {
         let mut bytes = [0; 16];
         bytes[15] = 0xab;
-        assert_eq!(hex(&bytes), "000000000000000000000000000000ab");
-        assert_eq!(parse_hex(&hex(&bytes)), Some(bytes));
+        let hex = Hex(&bytes).to_string();
+        assert_eq!(hex, "000000000000000000000000000000ab");
+        assert_eq!(parse_hex(&hex), Some(bytes));
     }
 
     #[test]

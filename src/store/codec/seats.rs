@@ -9,8 +9,9 @@ use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use super::fields::{
     Item, maybe_number, maybe_text, names, number, read_parsed, read_text, text, timestamp, values,
 };
+use super::json::Json;
 use super::records::order;
-use super::shape::{Change, Shape};
+use super::shape::{Change, Shape, Template};
 use super::{
     AVAILABLE, BLOCKED, EVENT_ID, HOLD, HOLD_EXPIRES_AT, NUMBER, ORDER_ID, PRICE_AMOUNT,
     PRICE_CURRENCY, RESERVATION_ID, ROW, SEAT_ID, SECTION, SOLD, STATUS, UPDATED_AT,
@@ -37,52 +38,28 @@ const OURS: &str = "#s = :f AND #r = :r";
 
 /// Updates of seat items.
 pub(super) struct SeatShapes {
-    hold: Shape,
-    sell: Shape,
+    hold: Template,
+    sell: Template,
     /// Of what is held already.
-    keep: Shape,
-    give: Shape,
+    keep: Template,
+    give: Template,
 }
 
 impl SeatShapes {
-    pub(super) fn new() -> Self {
-        let hold = "SET #s = :s, #u = :u, #r = :r, #x = :x";
-        let sell = "SET #s = :s, #u = :u, #r = :r, #o = :o REMOVE #x";
-        let keep = "SET #s = :s, #u = :u, #o = :o REMOVE #x";
-        let give = "SET #s = :s, #u = :u REMOVE #r, #x, #o";
+    pub(super) fn new(table: &str) -> Self {
+        let template = |update, condition| Shape::new(update, condition, &NAMES).template(table);
         Self {
-            hold: Shape::new(hold, FREE, &NAMES),
-            sell: Shape::new(sell, FREE, &NAMES),
-            keep: Shape::new(keep, OURS, &NAMES),
-            give: Shape::new(give, OURS, &NAMES),
+            hold: template("SET #s = :s, #u = :u, #r = :r, #x = :x", FREE),
+            sell: template("SET #s = :s, #u = :u, #r = :r, #o = :o REMOVE #x", FREE),
+            keep: template("SET #s = :s, #u = :u, #o = :o REMOVE #x", OURS),
+            give: template("SET #s = :s, #u = :u REMOVE #r, #x, #o", OURS),
         }
     }
 
-    /// Appends one action per seat that `record` moves, in order.
-    pub(super) fn actions(
-        &self,
-        table: &str,
-        transaction: &Transaction,
-        record: &RecordWrite,
-        at: &str,
-        actions: &mut Vec<TransactWriteItem>,
-    ) -> Result<(), BuildError> {
-        let seats = record.seats_moved();
-        if seats.is_empty() {
-            return Ok(());
-        }
-        let (shape, values) = self.step(record, at);
-        for seat in seats {
-            let key = seat_item_key(&transaction.event, seat, transaction.seat_keys);
-            actions.push(shape.action(table, key, values.clone())?);
-        }
-        Ok(())
-    }
-
-    /// What happens to every seat of `record`.
-    fn step(&self, record: &RecordWrite, at: &str) -> (&Shape, Item) {
+    /// What happens to every seat of `record`: how, and its state before and after.
+    fn step(&self, record: &RecordWrite) -> (&Template, &'static str, &'static str) {
         let is_sale = record.to == ReservationState::Confirmed;
-        let (shape, from, to) = match movement(record.from, record.to) {
+        match movement(record.from, record.to) {
             Movement::Take if is_sale => (&self.sell, AVAILABLE, SOLD),
             Movement::Take => (&self.hold, AVAILABLE, HOLD),
             Movement::Keep => (&self.keep, HOLD, SOLD),
@@ -91,20 +68,38 @@ impl SeatShapes {
                 Some(ReservationState::Confirmed) => (&self.give, SOLD, AVAILABLE),
                 _ => (&self.give, HOLD, AVAILABLE),
             },
-        };
-        let mut values = values([
-            (":f", text(from)),
-            (":s", text(to)),
-            (":u", text(at)),
-            (":r", text(record.reservation.as_str())),
-        ]);
-        if is_sale {
-            values.insert(":o".to_owned(), text(order(record).to_text()));
-        } else if to == HOLD {
-            let until = record.expires_at.unwrap_or_default();
-            values.insert(":x".to_owned(), number(until.0));
         }
-        (shape, values)
+    }
+
+    /// Writes the action on one of the seats that `record` moves.
+    pub(super) fn write(
+        &self,
+        json: &mut Json,
+        transaction: &Transaction,
+        record: &RecordWrite,
+        seat: &SeatId,
+        at: &str,
+    ) {
+        let (template, from, to) = self.step(record);
+        template.write(
+            json,
+            |key| {
+                let partition = seat_key(&transaction.event, seat, transaction.seat_keys);
+                key.text(EVENT_ID, &partition);
+                key.text(SEAT_ID, seat.as_str());
+            },
+            |of| {
+                of.text(":f", from);
+                of.text(":s", to);
+                of.text(":u", at);
+                of.text(":r", record.reservation.as_str());
+                if to == SOLD {
+                    of.text(":o", &order(record).to_text());
+                } else if to == HOLD {
+                    of.number(":x", record.expires_at.unwrap_or_default().0);
+                }
+            },
+        );
     }
 }
 

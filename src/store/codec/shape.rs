@@ -1,12 +1,10 @@
-//! An expression with its names, made once and used for every item it fits: a transaction of a
-//! hundred actions copies them a hundred times.
+//! An expression with its names, made once and used for every item it fits; and, for the request path,
+//! everything of an action that is the same for all of them as a piece of JSON.
 
 use std::collections::HashMap;
 
-use aws_sdk_dynamodb::error::BuildError;
-use aws_sdk_dynamodb::types::{ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
-
 use super::fields::Item;
+use super::json::{Attributes, Json, quote};
 
 /// What an update does and asks, and what its aliases stand for. DynamoDB refuses a name that is
 /// declared and not used: every combination of attributes has a shape of its own.
@@ -45,24 +43,73 @@ impl Shape {
         shape
     }
 
-    /// The action on the item at `key`. When the condition fails, the store tells what is there.
-    pub(super) fn action(
-        &self,
-        table: &str,
-        key: Item,
-        values: Item,
-    ) -> Result<TransactWriteItem, BuildError> {
-        let update = Update::builder()
-            .table_name(table)
-            .set_key(Some(key))
-            .update_expression(&*self.update)
-            .condition_expression(&*self.condition)
-            .set_expression_attribute_names(Some(self.names.clone()))
-            .set_expression_attribute_values(Some(values))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .build()?;
-        Ok(TransactWriteItem::builder().update(update).build())
+    /// Everything of an update but its key and its values, which [`Template::write`] adds.
+    pub(super) fn template(&self, table: &str) -> Template {
+        let mut head = head("Update", table, &self.condition, &self.names);
+        head.push_str(",\"UpdateExpression\":");
+        quote(&mut head, &self.update);
+        head.push_str(",\"Key\":{");
+        Template { head }
     }
+}
+
+/// An update of a transaction, but for its key and its values.
+pub(super) struct Template {
+    head: String,
+}
+
+impl Template {
+    /// The action on one item. When the condition fails, the store tells what is there.
+    pub(super) fn write(
+        &self,
+        json: &mut Json,
+        key: impl FnOnce(&mut Attributes<'_>),
+        values: impl FnOnce(&mut Attributes<'_>),
+    ) {
+        json.raw(&self.head);
+        key(&mut json.attributes());
+        json.raw("},\"ExpressionAttributeValues\":{");
+        values(&mut json.attributes());
+        json.raw("}}}");
+    }
+}
+
+/// A put of a transaction, but for its item.
+pub(super) struct PutTemplate {
+    head: String,
+}
+
+impl PutTemplate {
+    pub(super) fn new(table: &str, condition: &str, names: &HashMap<String, String>) -> Self {
+        let mut head = head("Put", table, condition, names);
+        head.push_str(",\"Item\":{");
+        Self { head }
+    }
+
+    /// See [`Template::write`].
+    pub(super) fn write(&self, json: &mut Json, item: impl FnOnce(&mut Attributes<'_>)) {
+        json.raw(&self.head);
+        item(&mut json.attributes());
+        json.raw("}}}");
+    }
+}
+
+/// The members that every action has.
+fn head(kind: &str, table: &str, condition: &str, names: &HashMap<String, String>) -> String {
+    let mut head = format!("{{\"{kind}\":{{\"TableName\":");
+    quote(&mut head, table);
+    head.push_str(",\"ConditionExpression\":");
+    quote(&mut head, condition);
+    head.push_str(",\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\"");
+    head.push_str(",\"ExpressionAttributeNames\":{");
+    for (n, (alias, name)) in names.iter().enumerate() {
+        head.push_str(if n == 0 { "" } else { "," });
+        quote(&mut head, alias);
+        head.push(':');
+        quote(&mut head, name);
+    }
+    head.push('}');
+    head
 }
 
 /// Whether `expression` has `alias` as a whole word.

@@ -1,10 +1,10 @@
 //! Stripe items: an event's stock.
 
-use aws_sdk_dynamodb::error::BuildError;
-use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
+use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::fields::{Item, maybe_number, number, read_number, text, values};
-use super::shape::Shape;
+use super::fields::{Item, maybe_number, read_number};
+use super::json::Json;
+use super::shape::{Shape, Template};
 use super::{CLOSED, EVENT_ID, REMAINING, SEAT_KEYS, STRIPES, TOTAL_SEATS, UPDATED_AT, VERSION};
 use crate::domain::ids::{EventId, stripe_key};
 use crate::domain::transaction::{StripeUpdate, StripeView};
@@ -28,44 +28,41 @@ const THERE: &str = "attribute_exists(#r)";
 
 /// Updates of stripe items.
 pub(super) struct StripeShapes {
-    take: Shape,
+    take: Template,
     /// Of who takes no more than others give back.
-    swap: Shape,
-    give: Shape,
+    swap: Template,
+    give: Template,
 }
 
 impl StripeShapes {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(table: &str) -> Self {
+        let template = |update, condition| Shape::new(update, condition, &NAMES).template(table);
         Self {
-            take: Shape::new(LESS, ENOUGH_AND_OPEN, &NAMES),
-            swap: Shape::new(MORE, THERE_AND_OPEN, &NAMES),
-            give: Shape::new(MORE, THERE, &NAMES),
+            take: template(LESS, ENOUGH_AND_OPEN),
+            swap: template(MORE, THERE_AND_OPEN),
+            give: template(MORE, THERE),
         }
     }
 
-    pub(super) fn action(
-        &self,
-        table: &str,
-        event: &EventId,
-        stripe: &StripeUpdate,
-        at: &str,
-    ) -> Result<TransactWriteItem, BuildError> {
+    pub(super) fn write(&self, json: &mut Json, event: &EventId, stripe: &StripeUpdate, at: &str) {
         let StripeUpdate { stripe, take, give } = *stripe;
-        let key = values([(EVENT_ID, text(stripe_key(event, stripe)))]);
-        let mut of = values([
-            (":n", number(take.abs_diff(give))),
-            (":o", number(1_u8)),
-            (":u", text(at)),
-        ]);
-        let shape = match take {
+        let template = match take {
             0 => &self.give,
             _ if take > give => &self.take,
             _ => &self.swap,
         };
-        if take > 0 {
-            of.insert(":f".to_owned(), AttributeValue::Bool(false));
-        }
-        shape.action(table, key, of)
+        template.write(
+            json,
+            |key| key.text(EVENT_ID, &stripe_key(event, stripe)),
+            |of| {
+                of.number(":n", take.abs_diff(give));
+                of.number(":o", 1_u8);
+                of.text(":u", at);
+                if take > 0 {
+                    of.truth(":f", false);
+                }
+            },
+        );
     }
 }
 
@@ -105,6 +102,7 @@ pub(in crate::store) fn is_closed(item: &Item) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::fields::{number, text, values};
     use super::*;
 
     #[test]
