@@ -1,0 +1,174 @@
+//! What one run measured, taken from what the generator and the model say of it.
+//!
+//! Must not live here: medians, bounds.
+
+use serde_json::Value;
+
+/// One run. What does not apply is NaN.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    report: Value,
+    model: Value,
+}
+
+impl Figures {
+    pub(crate) fn new(report: Value, model: Value) -> Self {
+        Self { report, model }
+    }
+
+    /// Whether every promise was kept, the store having been read back.
+    pub(crate) fn is_kept(&self) -> bool {
+        let promises = &self.report["promises"];
+        promises["kept"] == true && promises["store_read"] == true
+    }
+
+    /// What was broken, the first few.
+    pub(crate) fn broken(&self) -> Vec<String> {
+        texts(&self.report["promises"]["quoted"])
+    }
+
+    /// Why the generator calls its own run worthless; empty when it does not.
+    pub(crate) fn invalid_because(&self) -> Vec<String> {
+        texts(&self.report["invalid_because"])
+    }
+
+    fn method(&self, name: &str) -> &Value {
+        let methods = self.report["methods"].as_array();
+        let found = methods.and_then(|all| all.iter().find(|m| m["method"] == name));
+        found.unwrap_or(&Value::Null)
+    }
+
+    /// A figure of one method, by its path in the report.
+    pub(crate) fn of(&self, method: &str, path: &str) -> f64 {
+        figure(self.method(method).pointer(path))
+    }
+
+    /// Summed over all methods.
+    pub(crate) fn sum(&self, path: &str) -> f64 {
+        let methods = self.report["methods"].as_array();
+        let all = methods.into_iter().flatten();
+        all.map(|method| figure(method.pointer(path))).sum()
+    }
+
+    pub(crate) fn measured_s(&self) -> f64 {
+        figure(self.report.get("measured_s"))
+    }
+
+    pub(crate) fn ok_per_s(&self) -> f64 {
+        self.sum("/ok") / self.measured_s()
+    }
+
+    pub(crate) fn calls_per_s(&self) -> f64 {
+        self.sum("/calls") / self.measured_s()
+    }
+
+    fn process(&self, name: &str) -> &Value {
+        let processes = self.report["processes"].as_array();
+        let found = processes.and_then(|all| all.iter().find(|p| p["name"] == name));
+        found.unwrap_or(&Value::Null)
+    }
+
+    /// CPU of the server per call, microseconds.
+    pub(crate) fn server_us_per_call(&self) -> f64 {
+        figure(self.process("server").get("cpu_us_per_call"))
+    }
+
+    /// CPU of the server per call that succeeded, microseconds.
+    pub(crate) fn server_us_per_ok(&self) -> f64 {
+        figure(self.process("server").get("cpu_us_per_ok"))
+    }
+
+    /// Cores' worth of CPU of one process over the measured part.
+    pub(crate) fn cores(&self, name: &str) -> f64 {
+        figure(self.process(name).pointer("/measured/cpu_seconds")) / self.measured_s()
+    }
+
+    /// Largest resident memory of the server, MiB.
+    pub(crate) fn server_mib(&self) -> f64 {
+        figure(self.process("server").get("rss_most_bytes")) / f64::from(1 << 20)
+    }
+
+    /// Resident memory of the server over time: seconds and MiB.
+    pub(crate) fn server_rss(&self) -> Vec<(f64, f64)> {
+        let samples = self.process("server")["samples"].as_array();
+        let point = |sample: &Value| {
+            let mib = figure(sample.get("rss_bytes")) / f64::from(1 << 20);
+            (figure(sample.get("at_s")), mib)
+        };
+        samples.into_iter().flatten().map(point).collect()
+    }
+
+    /// One figure of each second.
+    pub(crate) fn by_second(&self, name: &str) -> Vec<f64> {
+        let seconds = self.report["seconds"].as_array();
+        let all = seconds.into_iter().flatten();
+        all.map(|second| figure(second.get(name))).collect()
+    }
+
+    pub(crate) fn warmup_s(&self) -> f64 {
+        figure(self.report.get("warmup_s"))
+    }
+
+    /// A figure of one piece of the rate curve.
+    pub(crate) fn phase(&self, n: usize, path: &str) -> f64 {
+        figure(self.report["phases"][n].pointer(path))
+    }
+
+    /// Seconds until the last event had nothing left; NaN when one never came to that.
+    pub(crate) fn sold_out_s(&self) -> f64 {
+        let events = self.report["events"].as_array();
+        let all = events.into_iter().flatten();
+        all.map(|event| figure(event.get("sold_out_s")))
+            .fold(0.0, |most, one| if one.is_nan() { one } else { f64::max(most, one) })
+    }
+
+    /// The most late that one call in a hundred was written, milliseconds.
+    pub(crate) fn lateness_ms(&self) -> f64 {
+        figure(self.report.pointer("/generator/lateness/p99"))
+    }
+
+    /// A figure of the model, by its path in what it reports.
+    pub(crate) fn model(&self, path: &str) -> f64 {
+        figure(self.model.pointer(path))
+    }
+}
+
+fn figure(value: Option<&Value>) -> f64 {
+    value.and_then(Value::as_f64).unwrap_or(f64::NAN)
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    let all = value.as_array().into_iter().flatten();
+    all.filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_not_there_is_no_figure() {
+        let empty = Figures::new(json!({}), json!({}));
+        assert!(empty.of("commit", "/answered/p95").is_nan());
+        assert!(empty.ok_per_s().is_nan() && empty.model("/x").is_nan());
+        assert!(!empty.is_kept());
+    }
+
+    #[test]
+    fn a_run_whose_store_was_not_read_kept_nothing() {
+        let promises = |read| json!({"promises": {"kept": true, "store_read": read}});
+        assert!(Figures::new(promises(true), Value::Null).is_kept());
+        assert!(!Figures::new(promises(false), Value::Null).is_kept());
+    }
+
+    #[test]
+    fn sold_out_only_when_every_event_is() {
+        let events = |second: Value| {
+            let events = json!({"events": [{"sold_out_s": 2.5}, {"sold_out_s": second}]});
+            Figures::new(events, Value::Null).sold_out_s()
+        };
+        assert_eq!(events(json!(1.0)), 2.5);
+        assert!(events(Value::Null).is_nan());
+    }
+}
