@@ -1,0 +1,3 @@
+use super::*;
+use crate::ledger::Ledger;
+use crate::outcome::{Answer, Method, Outcome};
