@@ -22,8 +22,11 @@ impl Timer {
     pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let fd = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        // SAFETY: the OwnedFd is ours alone and goes into the AsyncFd, which owns it until it is dropped;
+        // nothing here takes it out or closes it, so the registered descriptor stays the same file.
+        let fd = unsafe { AsyncFd::register(fd) };
         Ok(Self {
-            fd: AsyncFd::new(fd)?,
+            fd: fd.map_err(io::Error::from)?,
             target: 0,
         })
     }
