@@ -1,0 +1,10 @@
+//! The command `generator`.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    inventory_generator::cli::main()
+}

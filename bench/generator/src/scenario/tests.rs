@@ -1,0 +1,110 @@
+use super::*;
+
+const PLAIN: &str = r#"
+title = "t"
+rate = 1000
+duration = 10
+events = { prefix = "evt", stock = 100000 }
+mix = { direct_commit = 100 }
+"#;
+
+fn with(line: &str) -> Scenario {
+    // Top-level keys must stand before the tables.
+    Scenario::parse(&format!("{line}\n{PLAIN}")).unwrap()
+}
+
+fn refused(text: &str) -> String {
+    let scenario = match Scenario::parse(text) {
+        Ok(scenario) => scenario,
+        Err(why) => return why,
+    };
+    scenario.check().unwrap_err().to_string()
+}
+
+#[test]
+fn every_file_that_comes_with_the_generator_can_be_played() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let scenario = Scenario::load(&path, &Overrides::default()).unwrap();
+        assert!(scenario.whole().calls() > 0.0);
+        count += 1;
+    }
+    assert!(count >= 8, "{count}");
+}
+
+#[test]
+fn what_is_not_said_has_its_default() {
+    let scenario = with("");
+    scenario.check().unwrap();
+    assert_eq!(scenario.contract, Contract::A);
+    assert_eq!((scenario.qty.min, scenario.qty.max), (1, 1));
+    assert_eq!(scenario.whole().calls(), 10_000.0);
+    assert_eq!(scenario.stripes(), 1);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_those_there_are() {
+    let why = refused(&format!("{PLAIN}\n[duplicate]\npercent = 1"));
+    assert!(why.contains("duplicate") && why.contains("duplicates"), "{why}");
+    let why = refused(&PLAIN.replace("direct_commit = 100", "direct = 100"));
+    assert!(why.contains("`direct`") && why.contains("direct_commit"), "{why}");
+}
+
+#[test]
+fn a_bad_value_is_named_with_what_would_be_right() {
+    for (from, to, key, want) in [
+        ("rate = 1000", "rate = -1", "rate", "0.001 to"),
+        ("rate = 1000", "rate = nan", "rate", "0.001 to"),
+        ("duration = 10", "duration = 0", "duration", "0.1 to"),
+        ("duration = 10", "", "duration", "steps in curve"),
+        ("direct_commit = 100", "direct_commit = 99", "sum of mix", "100 percent"),
+        ("direct_commit = 100", "hold = 40, commit = 60", "mix.commit", "at most mix.hold"),
+        ("stock = 100000", "stock = 0", "events.stock", "1 to"),
+        ("stock = 100000", "stock = 5, seats = 5", "events.stock", "beside events.seats"),
+        ("stock = 100000", "seats = 5", "seats", "pick"),
+        ("stock = 100000", "stock = 5, stripes = 65", "events.stripes", "1 to 64"),
+        ("stock = 100000", "stock = 5, stripes = \"many\"", "many", "auto"),
+        ("\"evt\"", "\"e#1\"", "events.prefix", "A-Z"),
+        ("title = \"t\"", "title = \"t\"\nconnections = 0", "connections", "1 to"),
+        ("title = \"t\"", "title = \"t\"\nqty = { min = 0, max = 1 }", "qty.min", "1 to 10"),
+        ("title = \"t\"", "title = \"t\"\nqty = { min = 3, max = 2 }", "qty.max", "3 to 10"),
+        ("title = \"t\"", "title = \"t\"\nduplicates = { percent = 101 }", "duplicates.percent", "0 to 100"),
+        ("duration = 10", "curve = [{ seconds = 1 }]", "curve", "times, or from and to"),
+        ("duration = 10", "duration = 1e9", "duration", "0.1 to"),
+        ("rate = 1000", "rate = 999999\ncontract = \"C\"", "contract", "`A` or `B`"),
+    ] {
+        let why = refused(&PLAIN.replace(from, to));
+        assert!(why.contains(key) && why.contains(want), "{to}: {why}");
+    }
+}
+
+#[test]
+fn a_curve_is_steps_and_ramps_of_the_rate() {
+    let text = PLAIN.replace(
+        "duration = 10",
+        "warmup = 4\ncurve = [{ seconds = 2, times = 3 }, { seconds = 2, from = 1, to = 0 }]",
+    );
+    let mut scenario = Scenario::parse(&text).unwrap();
+    scenario.check().unwrap();
+    assert_eq!(scenario.measured().calls(), 6_000.0 + 1_000.0);
+    assert_eq!(scenario.whole().calls(), 7_000.0 + 3_000.0 + 6_000.0);
+    let overrides = Overrides { rate: Some(10.0), duration: Some(40.0), ..Overrides::default() };
+    scenario.change(&overrides);
+    assert_eq!(scenario.measured().seconds(), 40.0);
+    assert_eq!(scenario.measured().calls(), 700.0);
+}
+
+#[test]
+fn auto_grows_with_what_the_hottest_event_sells() {
+    let stripes = |rate: &str| {
+        let scenario = Scenario::parse(&PLAIN.replace("rate = 1000", rate)).unwrap();
+        scenario.stripes()
+    };
+    assert_eq!(stripes("rate = 2000"), 1);
+    assert_eq!(stripes("rate = 30000"), 15);
+    assert_eq!(stripes("rate = 900000"), 64);
+    let few = PLAIN.replace("stock = 100000", "stock = 3").replace("rate = 1000", "rate = 30000");
+    assert_eq!(Scenario::parse(&few).unwrap().stripes(), 3);
+}

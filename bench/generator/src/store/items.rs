@@ -1,0 +1,214 @@
+//! Items as the server stores them: docs/adr/0004-tables.md.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+pub(super) const STRIPE_ATTRIBUTES: &[&str] =
+    &["event_id", "total_seats", "remaining", "version", "stripes", "seat_keys"];
+pub(super) const RECORD_ATTRIBUTES: &[&str] =
+    &["reservation_id", "event_id", "status", "qty", "draws", "seats", "order_id"];
+pub(super) const SEAT_ATTRIBUTES: &[&str] =
+    &["event_id", "seat_id", "status", "reservation_id", "order_id"];
+
+/// One stripe of one of the run's events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stripe {
+    /// Index into the run's events.
+    pub event: usize,
+    pub index: u32,
+    pub total: i64,
+    pub remaining: i64,
+    pub version: u64,
+    /// Of stripe 0: how many there are.
+    pub stripes: u32,
+    pub seat_keys: u32,
+}
+
+/// A reservation's record; `""` and 0 where the item does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record<'a> {
+    pub reservation: Cow<'a, str>,
+    pub event: Cow<'a, str>,
+    pub status: Cow<'a, str>,
+    pub qty: u32,
+    pub draws: Cow<'a, str>,
+    pub seats: Vec<Cow<'a, str>>,
+    pub order: Cow<'a, str>,
+}
+
+/// A seat's item.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seat<'a> {
+    /// The event, whatever partition key the item lies under.
+    pub event: Cow<'a, str>,
+    pub seat: Cow<'a, str>,
+    pub status: Cow<'a, str>,
+    pub reservation: Cow<'a, str>,
+    pub order: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "T: Deserialize<'de>"))]
+struct Page<T> {
+    #[serde(rename = "Items")]
+    items: Vec<T>,
+    #[serde(rename = "LastEvaluatedKey")]
+    next: Option<Value>,
+}
+
+/// Text of an attribute value: `{"S": "…"}` or `{"N": "…"}`.
+#[derive(Deserialize, Default)]
+struct Text<'a> {
+    #[serde(borrow, alias = "N", rename = "S")]
+    text: Cow<'a, str>,
+}
+
+#[derive(Deserialize, Default)]
+struct List<'a> {
+    #[serde(borrow, rename = "L")]
+    list: Vec<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Attributes<'a> {
+    #[serde(borrow, default)]
+    event_id: Text<'a>,
+    #[serde(borrow, default)]
+    reservation_id: Text<'a>,
+    #[serde(borrow, default)]
+    seat_id: Text<'a>,
+    #[serde(borrow, default)]
+    status: Text<'a>,
+    #[serde(borrow, default)]
+    qty: Text<'a>,
+    #[serde(borrow, default)]
+    draws: Text<'a>,
+    #[serde(borrow, default)]
+    seats: List<'a>,
+    #[serde(borrow, default)]
+    order_id: Text<'a>,
+    #[serde(borrow, default)]
+    total_seats: Text<'a>,
+    #[serde(borrow, default)]
+    remaining: Text<'a>,
+    #[serde(borrow, default)]
+    version: Text<'a>,
+    #[serde(borrow, default)]
+    stripes: Text<'a>,
+    #[serde(borrow, default)]
+    seat_keys: Text<'a>,
+}
+
+fn page(body: &[u8]) -> Result<Page<Attributes<'_>>, String> {
+    serde_json::from_slice(body).map_err(|error| error.to_string())
+}
+
+fn number<T: std::str::FromStr>(text: &Text<'_>, of: &str, otherwise: T) -> Result<T, String> {
+    match text.text.is_empty() {
+        true => Ok(otherwise),
+        false => text.text.parse().map_err(|_| format!("{of} is {:?}", text.text)),
+    }
+}
+
+/// `event`, and the number behind its `#`.
+fn split_key(key: &str) -> (&str, u32) {
+    match key.split_once('#') {
+        Some((event, index)) => (event, index.parse().unwrap_or(u32::MAX)),
+        None => (key, 0),
+    }
+}
+
+/// Appends the stripes of `events`.
+pub(super) fn stripes(
+    body: &[u8],
+    events: &[String],
+    to: &mut Vec<Stripe>,
+) -> Result<Option<Value>, String> {
+    let page = page(body)?;
+    for item in &page.items {
+        let (event, index) = split_key(&item.event_id.text);
+        let Some(event) = events.iter().position(|ours| ours == event) else {
+            continue;
+        };
+        to.push(Stripe {
+            event,
+            index,
+            total: number(&item.total_seats, "total_seats", 0)?,
+            remaining: number(&item.remaining, "remaining", 0)?,
+            version: number(&item.version, "version", 0)?,
+            stripes: number(&item.stripes, "stripes", 1)?,
+            seat_keys: number(&item.seat_keys, "seat_keys", 0)?,
+        });
+    }
+    Ok(page.next)
+}
+
+pub(super) fn records(
+    body: &[u8],
+    mut on_record: impl FnMut(Record<'_>),
+) -> Result<Option<Value>, String> {
+    let page = page(body)?;
+    for item in page.items {
+        on_record(Record {
+            reservation: item.reservation_id.text,
+            event: item.event_id.text,
+            status: item.status.text,
+            qty: number(&item.qty, "qty", 0)?,
+            draws: item.draws.text,
+            seats: item.seats.list.into_iter().map(|seat| seat.text).collect(),
+            order: item.order_id.text,
+        });
+    }
+    Ok(page.next)
+}
+
+pub(super) fn seats(
+    body: &[u8],
+    mut on_seat: impl FnMut(Seat<'_>),
+) -> Result<Option<Value>, String> {
+    let page = page(body)?;
+    for item in page.items {
+        let (event, _) = split_key(&item.event_id.text);
+        on_seat(Seat {
+            event: Cow::Borrowed(event),
+            seat: item.seat_id.text,
+            status: item.status.text,
+            reservation: item.reservation_id.text,
+            order: item.order_id.text,
+        });
+    }
+    Ok(page.next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_are_read_as_the_server_writes_them() {
+        let body = br##"{"Count":2,"Items":[
+            {"reservation_id":{"S":"r-1"},"event_id":{"S":"evt"},"status":{"S":"CONFIRMED"},
+             "qty":{"N":"3"},"draws":{"S":"0:2,5:1"},"order_id":{"S":"ord_1"},"other":{"M":{}}},
+            {"reservation_id":{"S":"r\u002d2"},"event_id":{"S":"evt"},"status":{"S":"HELD"},
+             "qty":{"N":"1"},"seats":{"L":[{"S":"A-1"}]}}],
+            "LastEvaluatedKey":{"reservation_id":{"S":"r-2"}}}"##;
+        let mut seen = Vec::new();
+        let next = records(body, |record| {
+            seen.push((record.reservation.to_string(), record.qty, record.draws.to_string(), record.seats.len()));
+        });
+        assert_eq!(next.unwrap().unwrap()["reservation_id"]["S"], "r-2");
+        let expected = [("r-1".to_owned(), 3, "0:2,5:1".to_owned(), 0), ("r-2".to_owned(), 1, String::new(), 1)];
+        assert_eq!(seen, expected);
+        let body = br##"{"Items":[
+            {"event_id":{"S":"evt#7"},"total_seats":{"N":"10"},"remaining":{"N":"-1"},"version":{"N":"4"}},
+            {"event_id":{"S":"other"},"total_seats":{"N":"1"},"remaining":{"N":"1"}}]}"##;
+        let mut all = Vec::new();
+        assert!(stripes(body, &["evt".to_owned()], &mut all).unwrap().is_none());
+        let expected = Stripe { event: 0, index: 7, total: 10, remaining: -1, version: 4, stripes: 1, seat_keys: 0 };
+        assert_eq!(all, [expected]);
+        assert!(stripes(b"{}", &[], &mut all).is_err());
+        assert!(records(br#"{"Items":[{"qty":{"N":"-3"}}]}"#, |_| {}).unwrap_err().contains("qty"));
+    }
+}

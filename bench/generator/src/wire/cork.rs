@@ -1,0 +1,94 @@
+//! A socket whose writes gather until somebody flushes: one system call per turn, not per frame.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::limits;
+
+/// What h2 writes to and reads from. Clones are the same socket.
+#[derive(Clone)]
+pub(crate) struct Cork(Rc<RefCell<Inner>>);
+
+struct Inner {
+    socket: TcpStream,
+    out: Vec<u8>,
+    /// How much of `out` is written.
+    written: usize,
+}
+
+impl Cork {
+    pub(crate) fn new(socket: TcpStream) -> Self {
+        Self(Rc::new(RefCell::new(Inner {
+            socket,
+            out: Vec::with_capacity(16 * 1024),
+            written: 0,
+        })))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.borrow().out.is_empty()
+    }
+
+    /// Writes what has gathered.
+    pub(crate) fn flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().flush(cx)
+    }
+}
+
+impl Inner {
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.out.len() {
+            let rest = &self.out[self.written..];
+            let n = ready!(Pin::new(&mut self.socket).poll_write(cx, rest))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += n;
+        }
+        self.out.clear();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Cork {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().socket).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Cork {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = self.0.borrow_mut();
+        if inner.out.len() >= limits::CORK_MAX {
+            ready!(inner.flush(cx))?;
+        }
+        inner.out.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    /// Done by [`Cork::flush`], when the turn is over.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.borrow_mut();
+        ready!(inner.flush(cx))?;
+        Pin::new(&mut inner.socket).poll_shutdown(cx)
+    }
+}

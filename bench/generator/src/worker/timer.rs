@@ -1,0 +1,58 @@
+//! A timer finer than the reactor's millisecond: a file descriptor that becomes readable on time.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+use tokio::io::unix::AsyncFd;
+
+pub(crate) struct Timer {
+    fd: AsyncFd<OwnedFd>,
+    /// What it is set to, as the caller counts; 0: rang, or never set.
+    target: u64,
+}
+
+impl Timer {
+    /// Needs a tokio runtime.
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let fd = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        // SAFETY: the OwnedFd is ours alone and goes into the AsyncFd, which owns it until it is dropped;
+        // nothing here takes it out or closes it, so the registered descriptor stays the same file.
+        let fd = unsafe { AsyncFd::register(fd) };
+        Ok(Self {
+            fd: fd.map_err(io::Error::from)?,
+            target: 0,
+        })
+    }
+
+    /// Wakes `cx` at `target`; both are nanoseconds on the caller's clock.
+    pub(crate) fn arm(&mut self, cx: &mut Context<'_>, target: u64, now: u64) -> io::Result<()> {
+        // It may have rung: its readiness is taken away, and the waker is kept for the next time.
+        while let Poll::Ready(guard) = self.fd.poll_read_ready(cx) {
+            guard?.clear_ready();
+            self.target = 0;
+        }
+        if self.target == target {
+            return Ok(());
+        }
+        // Zero would disarm it.
+        let wait = Duration::from_nanos(target.saturating_sub(now).max(1));
+        let value = Itimerspec {
+            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+            it_value: Timespec {
+                tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: wait.subsec_nanos().into(),
+            },
+        };
+        // Setting it anew also takes back an expiry that nobody has seen.
+        timerfd_settime(self.fd.get_ref(), TimerfdTimerFlags::empty(), &value)?;
+        self.target = target;
+        Ok(())
+    }
+}

@@ -1,0 +1,237 @@
+//! A scripted server of contract A in this process, over a real socket.
+
+#![allow(dead_code)] // Each test file uses its part.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use inventory_bench::twin::{bind, router};
+use inventory_generator::run::Options;
+use inventory_generator::scenario::Scenario;
+use inventory_proto::inventory::v1::inventory_server::Inventory;
+use inventory_proto::inventory::v1::*;
+use tokio::sync::oneshot;
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// What the server does wrong, or slowly, on purpose.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    /// No call is answered in this time after the first one.
+    pub stall: Option<(Duration, Duration)>,
+    /// Every n-th repeat of a commit is answered with another order.
+    pub forgetful: Option<u64>,
+    /// Every n-th call is shed.
+    pub sheds: Option<u64>,
+    /// No call is ever answered.
+    pub mute: bool,
+}
+
+#[derive(Default)]
+struct State {
+    stock: HashMap<String, i64>,
+    /// Event, units, and what it is: "HELD", "CONFIRMED", "RELEASED".
+    records: HashMap<String, (String, i32, &'static str)>,
+    calls: u64,
+    repeats: u64,
+    first: Option<Instant>,
+}
+
+/// Stops when dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Clone)]
+struct Desk {
+    script: Script,
+    state: Arc<Mutex<State>>,
+}
+
+impl Server {
+    pub fn start(script: Script, stock: &[(&str, i64)]) -> Self {
+        let state = Arc::new(Mutex::new(State {
+            stock: stock.iter().map(|(id, n)| ((*id).to_owned(), *n)).collect(),
+            ..State::default()
+        }));
+        let desk = Desk { script, state: Arc::clone(&state) };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let incoming = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+                tell.send(incoming.local_addr().unwrap()).unwrap();
+                tokio::select! {
+                    served = router(desk).serve_with_incoming(incoming) => served.unwrap(),
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { address: told.recv().unwrap(), state, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub fn remaining(&self, event: &str) -> i64 {
+        self.state.lock().unwrap().stock[event]
+    }
+
+    /// Reservations with this status.
+    pub fn count(&self, status: &str) -> usize {
+        self.state.lock().unwrap().records.values().filter(|record| record.2 == status).count()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn refuse(code: Code, reason: &str) -> Status {
+    let details = ErrorDetails::with_error_info(reason, "test", [("k", "v")]);
+    Status::with_error_details(code, reason, details)
+}
+
+impl Desk {
+    async fn begin(&self) -> Result<(), Status> {
+        let (n, since) = {
+            let mut state = self.state.lock().unwrap();
+            state.calls += 1;
+            let first = *state.first.get_or_insert_with(Instant::now);
+            (state.calls, first.elapsed())
+        };
+        if self.script.mute {
+            std::future::pending::<()>().await;
+        }
+        if let Some((from, to)) = self.script.stall
+            && (from..to).contains(&since)
+        {
+            tokio::time::sleep(to - since).await;
+        }
+        match self.script.sheds {
+            Some(every) if n.is_multiple_of(every) => {
+                Err(Status::new(Code::ResourceExhausted, "come again"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&self, id: &str, event: &str, qty: i32, to: &'static str) -> Result<bool, Status> {
+        let mut state = self.state.lock().unwrap();
+        if let Some((_, units, status)) = state.records.get(id).cloned() {
+            if units != qty {
+                return Err(refuse(Code::AlreadyExists, "IDEMPOTENCY_CONFLICT"));
+            }
+            return match (status, to) {
+                ("RELEASED", _) => Err(refuse(Code::FailedPrecondition, "RESERVATION_RELEASED")),
+                ("CONFIRMED", "HELD") => Err(refuse(Code::FailedPrecondition, "RESERVATION_COMMITTED")),
+                ("HELD", "CONFIRMED") => {
+                    state.records.get_mut(id).unwrap().2 = to;
+                    Ok(false)
+                }
+                _ => Ok(true),
+            };
+        }
+        let Some(left) = state.stock.get_mut(event) else {
+            return Err(refuse(Code::NotFound, "EVENT_NOT_FOUND"));
+        };
+        if *left < i64::from(qty) {
+            return Err(refuse(Code::Aborted, "INSUFFICIENT_INVENTORY"));
+        }
+        *left -= i64::from(qty);
+        state.records.insert(id.to_owned(), (event.to_owned(), qty, to));
+        Ok(false)
+    }
+}
+
+fn order_of(id: &str) -> String {
+    let sum = id.bytes().fold(7_u128, |sum, b| sum.wrapping_mul(1_000_003) ^ u128::from(b));
+    format!("ord_{sum:032x}")
+}
+
+#[tonic::async_trait]
+impl Inventory for Desk {
+    async fn check_availability(&self, request: Request<CheckReq>) -> Result<Response<CheckRes>, Status> {
+        self.begin().await?;
+        let request = request.into_inner();
+        let left = self.state.lock().unwrap().stock.get(&request.event_id).copied();
+        let left = left.ok_or_else(|| refuse(Code::NotFound, "EVENT_NOT_FOUND"))?;
+        Ok(Response::new(CheckRes { available: left >= i64::from(request.qty), unavailable_seats: vec![] }))
+    }
+
+    async fn commit_reservation(&self, request: Request<CommitReq>) -> Result<Response<CommitRes>, Status> {
+        self.begin().await?;
+        let request = request.into_inner();
+        let id = &request.reservation_id;
+        let repeat = self.take(id, &request.event_id, request.qty, "CONFIRMED")?;
+        let mut order_id = order_of(id);
+        if repeat {
+            let mut state = self.state.lock().unwrap();
+            state.repeats += 1;
+            if self.script.forgetful.is_some_and(|every| state.repeats.is_multiple_of(every)) {
+                order_id = order_of(&order_id);
+            }
+        }
+        Ok(Response::new(CommitRes { order_id, status: "CONFIRMED".to_owned() }))
+    }
+
+    async fn release_hold(&self, request: Request<ReleaseReq>) -> Result<Response<ReleaseRes>, Status> {
+        self.begin().await?;
+        let request = request.into_inner();
+        let mut state = self.state.lock().unwrap();
+        let (event, units, status) = state
+            .records
+            .entry(request.reservation_id)
+            .or_insert((request.event_id, 0, "RELEASED"));
+        match *status {
+            "CONFIRMED" => return Err(refuse(Code::FailedPrecondition, "RESERVATION_COMMITTED")),
+            "HELD" => {
+                *status = "RELEASED";
+                let (event, units) = (event.clone(), i64::from(*units));
+                *state.stock.get_mut(&event).unwrap() += units;
+            }
+            _ => {}
+        }
+        Ok(Response::new(ReleaseRes { status: "RELEASED".to_owned() }))
+    }
+
+    async fn place_hold(&self, request: Request<PlaceHoldReq>) -> Result<Response<PlaceHoldRes>, Status> {
+        self.begin().await?;
+        let request = request.into_inner();
+        self.take(&request.reservation_id, &request.event_id, request.qty, "HELD")?;
+        Ok(Response::new(PlaceHoldRes {
+            status: "HELD".to_owned(),
+            hold_expires_at: Some(prost_types::Timestamp { seconds: 2_000_000_000, nanos: 0 }),
+            seat_ids: vec![],
+        }))
+    }
+
+    async fn get_reservation(&self, _: Request<GetReservationReq>) -> Result<Response<GetReservationRes>, Status> {
+        Err(Status::unimplemented("nobody asks"))
+    }
+}
+
+/// A scenario from its text.
+pub fn scenario(text: &str) -> Scenario {
+    let scenario = Scenario::parse(text).unwrap();
+    scenario.check().unwrap();
+    scenario
+}
+
+/// Against `server`, with events that are there. Lateness is bounded loosely: tests share their CPUs.
+pub fn options(server: &Server) -> Options {
+    Options {
+        targets: vec![server.address.to_string()],
+        lateness_max: Duration::from_secs(1),
+        run: Some("t".to_owned()),
+        ..Options::default()
+    }
+}
