@@ -76,7 +76,10 @@ impl Arena {
         })?;
         // The parts go to the front of the item's own place only after they are in order.
         let mut out = Vec::with_capacity(parts.iter().map(|(n, v)| n.len() + v.len() + 2).sum());
-        let mut pairs: Vec<_> = parts.iter().map(|(n, v)| (self.get(*n), self.get(*v))).collect();
+        let mut pairs: Vec<_> = parts
+            .iter()
+            .map(|(n, v)| (self.get(*n), self.get(*v)))
+            .collect();
         packed::put_item(&mut pairs, &mut out).map_err(twice)?;
         Ok(self.put(&out))
     }
@@ -88,7 +91,9 @@ fn twice(name: &[u8]) -> Error {
 
 fn read_value(reader: &mut Reader<'_>, out: &mut Vec<u8>, depth: usize) -> Result<(), Error> {
     if depth > limits::NESTING_MAX {
-        return Err(Error::validation("Nesting Levels have exceeded supported limits"));
+        return Err(Error::validation(
+            "Nesting Levels have exceeded supported limits",
+        ));
     }
     let mut members = 0;
     reader.object(|reader, kind| {
@@ -182,7 +187,9 @@ fn read_set(reader: &mut Reader<'_>, kind: Kind, out: &mut Vec<u8>) -> Result<()
     }
     let mut elements: Vec<&[u8]> = elements.iter().map(Vec::as_slice).collect();
     packed::put_set(kind, &mut elements, out).map_err(|()| {
-        Error::validation("One or more parameter values were invalid: Input collection contains duplicates")
+        Error::validation(
+            "One or more parameter values were invalid: Input collection contains duplicates",
+        )
     })
 }
 

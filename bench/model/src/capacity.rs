@@ -135,7 +135,10 @@ const PARTITION: Units = Units {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Billing {
     /// Starts at what it is warmed to, takes twice its previous peak, up to the quota.
-    OnDemand { warm: Units, quota: u32 },
+    OnDemand {
+        warm: Units,
+        quota: u32,
+    },
     Provisioned(Units),
 }
 

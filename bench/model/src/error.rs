@@ -119,7 +119,11 @@ impl Error {
         out.push(b'"');
         if !self.message.is_empty() {
             let is_upper = matches!(self.code, Code::TransactionCanceled | Code::Serialization);
-            out.extend_from_slice(if is_upper { b",\"Message\":" } else { b",\"message\":" });
+            out.extend_from_slice(if is_upper {
+                b",\"Message\":"
+            } else {
+                b",\"message\":"
+            });
             write_string(self.message.as_bytes(), &mut out);
         }
         out.extend_from_slice(self.more.as_bytes());

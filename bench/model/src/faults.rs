@@ -83,9 +83,13 @@ impl std::str::FromStr for Fault {
         let kind = serde_json::Value::String(kind.to_owned());
         let kind = serde_json::from_value(kind).map_err(|why| format!("KIND: {why}"))?;
         let probability = next().ok_or("want KIND:PROBABILITY")?;
-        let probability = probability.parse().map_err(|why| format!("PROBABILITY: {why}"))?;
+        let probability = probability
+            .parse()
+            .map_err(|why| format!("PROBABILITY: {why}"))?;
         let operation = next().map(str::to_owned);
-        let delay_ms = next().map_or(Ok(0), |ms| ms.parse().map_err(|why| format!("DELAY_MS: {why}")))?;
+        let delay_ms = next().map_or(Ok(0), |ms| {
+            ms.parse().map_err(|why| format!("DELAY_MS: {why}"))
+        })?;
         if parts.next().is_some() {
             return Err("want KIND:PROBABILITY[:OPERATION[:DELAY_MS]]".to_owned());
         }
@@ -112,7 +116,10 @@ pub(crate) struct Drawn {
 /// The first fault that strikes.
 pub(crate) fn draw(faults: &[Fault], op: Op, rng: &mut SmallRng) -> Option<Drawn> {
     let applies = |fault: &&Fault| {
-        let named = fault.operation.as_deref().is_none_or(|name| name == op.name());
+        let named = fault
+            .operation
+            .as_deref()
+            .is_none_or(|name| name == op.name());
         let fits = fault.kind != FaultKind::Conflict || op.can_conflict();
         named && fits && op.is_on_items()
     };
@@ -139,7 +146,10 @@ mod tests {
     #[test]
     fn flags_are_read_and_nonsense_is_named() {
         let fault: Fault = "delayed-answer:0.5:TransactWriteItems:250".parse().unwrap();
-        assert_eq!((fault.kind, fault.delay_ms), (FaultKind::DelayedAnswer, 250));
+        assert_eq!(
+            (fault.kind, fault.delay_ms),
+            (FaultKind::DelayedAnswer, 250)
+        );
         assert!("error-500:0.1".parse::<Fault>().is_ok());
         for (text, word) in [
             ("", "want KIND"),

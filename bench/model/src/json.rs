@@ -54,7 +54,10 @@ impl<'a> Reader<'a> {
     fn enter(&mut self) -> Result<(), Error> {
         self.depth += 1;
         match self.depth > limits::JSON_DEPTH_MAX {
-            true => Err(broken(format!("nested deeper than {}", limits::JSON_DEPTH_MAX))),
+            true => Err(broken(format!(
+                "nested deeper than {}",
+                limits::JSON_DEPTH_MAX
+            ))),
             false => Ok(()),
         }
     }
@@ -238,7 +241,17 @@ mod tests {
 
     #[test]
     fn broken_text_is_refused_and_never_runs_over_the_end() {
-        for body in ["", "{", "{\"a\"", "{\"a\":", "{\"a\":\"x\\", "{\"a\":\"x\\\"", "[", "{\"a\" 1}", "\"\n\""] {
+        for body in [
+            "",
+            "{",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":\"x\\",
+            "{\"a\":\"x\\\"",
+            "[",
+            "{\"a\" 1}",
+            "\"\n\"",
+        ] {
             let mut reader = Reader::new(body.as_bytes()).unwrap();
             let read = reader.object(|reader, _| reader.string().map(|_| ()));
             assert!(read.is_err(), "{body}");

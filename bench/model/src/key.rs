@@ -83,7 +83,8 @@ impl Schema {
     }
 
     pub(crate) fn has(&self, name: &[u8]) -> bool {
-        self.attributes().any(|attribute| attribute.name.as_bytes() == name)
+        self.attributes()
+            .any(|attribute| attribute.name.as_bytes() == name)
     }
 
     /// The key of an item.
@@ -122,7 +123,9 @@ impl Schema {
         }
         let part = |attribute: &KeyAttribute| {
             let value = key.get(attribute.name.as_bytes());
-            value.filter(|value| value.kind == attribute.kind).ok_or_else(mismatch)
+            value
+                .filter(|value| value.kind == attribute.kind)
+                .ok_or_else(mismatch)
         };
         let partition = part(&self.partition)?;
         let sort = self.sort.as_ref().map(part).transpose()?;
@@ -130,7 +133,9 @@ impl Schema {
     }
 
     fn build(&self, partition: Value<'_>, sort: Option<Value<'_>>) -> Result<Key, NoKey> {
-        let mut bytes = Vec::with_capacity(partition.content.len() + 2 + sort.map_or(0, |s| s.content.len() + 4));
+        let mut bytes = Vec::with_capacity(
+            partition.content.len() + 2 + sort.map_or(0, |s| s.content.len() + 4),
+        );
         self.check(&self.partition, partition, limits::PARTITION_KEY_BYTES_MAX)?;
         let hash = put_partition(partition, &mut bytes);
         if let (Some(attribute), Some(value)) = (&self.sort, sort) {
@@ -146,7 +151,11 @@ impl Schema {
     fn check(&self, attribute: &KeyAttribute, value: Value<'_>, max: usize) -> Result<(), NoKey> {
         let name = &attribute.name;
         if value.content.is_empty() {
-            let kind = if value.kind == Kind::B { "binary" } else { "string" };
+            let kind = if value.kind == Kind::B {
+                "binary"
+            } else {
+                "string"
+            };
             return Err(NoKey::Empty(Error::validation(format!(
                 "One or more parameter values are not valid. The AttributeValue for a key attribute cannot \
                  contain an empty {kind} value. Key: {name}"
@@ -317,15 +326,38 @@ mod tests {
         let within = |range_of: &dyn Fn(Value<'_>) -> (Key, Key), of: &[u8]| {
             let of = value(Kind::S, of);
             let (from, to) = range_of(Value::of(&of).unwrap());
-            keys.iter().map(|k| u8::from(key(k) >= from && key(k) < to)).collect::<Vec<_>>()
+            keys.iter()
+                .map(|k| u8::from(key(k) >= from && key(k) < to))
+                .collect::<Vec<_>>()
         };
         assert!(keys.windows(2).all(|pair| key(pair[0]) < key(pair[1])));
-        assert_eq!(within(&|v| range(partition, &SortRange::Equal(v)), b"aa"), [0, 0, 1, 0, 0, 0]);
-        assert_eq!(within(&|v| range(partition, &SortRange::Less(v)), b"aa"), [1, 1, 0, 0, 0, 0]);
-        assert_eq!(within(&|v| range(partition, &SortRange::AtMost(v)), b"aa"), [1, 1, 1, 0, 0, 0]);
-        assert_eq!(within(&|v| range(partition, &SortRange::More(v)), b"aa"), [0, 0, 0, 1, 1, 1]);
-        assert_eq!(within(&|v| range(partition, &SortRange::AtLeast(v)), b"aa"), [0, 0, 1, 1, 1, 1]);
-        assert_eq!(within(&|v| range(partition, &SortRange::BeginsWith(v)), b"a"), [1, 1, 1, 1, 0, 0]);
-        assert_eq!(within(&|v| range(partition, &SortRange::Between(v, v)), b"b"), [0, 0, 0, 0, 1, 0]);
+        assert_eq!(
+            within(&|v| range(partition, &SortRange::Equal(v)), b"aa"),
+            [0, 0, 1, 0, 0, 0]
+        );
+        assert_eq!(
+            within(&|v| range(partition, &SortRange::Less(v)), b"aa"),
+            [1, 1, 0, 0, 0, 0]
+        );
+        assert_eq!(
+            within(&|v| range(partition, &SortRange::AtMost(v)), b"aa"),
+            [1, 1, 1, 0, 0, 0]
+        );
+        assert_eq!(
+            within(&|v| range(partition, &SortRange::More(v)), b"aa"),
+            [0, 0, 0, 1, 1, 1]
+        );
+        assert_eq!(
+            within(&|v| range(partition, &SortRange::AtLeast(v)), b"aa"),
+            [0, 0, 1, 1, 1, 1]
+        );
+        assert_eq!(
+            within(&|v| range(partition, &SortRange::BeginsWith(v)), b"a"),
+            [1, 1, 1, 1, 0, 0]
+        );
+        assert_eq!(
+            within(&|v| range(partition, &SortRange::Between(v, v)), b"b"),
+            [0, 0, 0, 0, 1, 0]
+        );
     }
 }

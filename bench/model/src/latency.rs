@@ -11,8 +11,8 @@
 //! `lambda-2020` scaled from 25 as in `in-region`), and reads (in `lambda-2020` scaled from PutItem as
 //! in `in-region`), the 99th percentile of reads.
 
-use crate::limits;
 use crate::Micros;
+use crate::limits;
 
 /// Which figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,7 +194,10 @@ mod tests {
         ] {
             let drawn = drawn(profile, shape);
             for (drawn, wanted) in drawn.iter().zip(wanted) {
-                assert!((drawn / wanted - 1.0).abs() < 0.02, "{profile:?} {shape:?}: {drawn} for {wanted}");
+                assert!(
+                    (drawn / wanted - 1.0).abs() < 0.02,
+                    "{profile:?} {shape:?}: {drawn} for {wanted}"
+                );
             }
         }
         assert_eq!(Profile::None.latency(Write, 0.999), 0);
@@ -205,7 +208,10 @@ mod tests {
         for profile in [Profile::InRegion, Profile::Lambda2020] {
             for uniform in [0.01, 0.5, 0.9, 0.97, 0.999, 1.0] {
                 let of = |n| profile.latency(Shape::Transaction(n), uniform);
-                assert!((1..130).all(|n| of(n) <= of(n + 1)), "{profile:?} {uniform}");
+                assert!(
+                    (1..130).all(|n| of(n) <= of(n + 1)),
+                    "{profile:?} {uniform}"
+                );
                 let reads = |n| profile.latency(Shape::Reads(n), uniform);
                 assert!((1..100).all(|n| reads(n) <= reads(n + 1)));
             }

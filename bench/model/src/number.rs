@@ -129,7 +129,11 @@ impl Number {
             return Err(Error::validation(too_long));
         }
         let range = |what: &str| {
-            let size = if what == "overflow" { "larger" } else { "smaller" };
+            let size = if what == "overflow" {
+                "larger"
+            } else {
+                "smaller"
+            };
             Err(Error::validation(format!(
                 "Number {what}. Attempting to store a number with magnitude {size} than supported range"
             )))
@@ -197,7 +201,9 @@ impl Number {
             out.extend(self.digits.iter().map(digit));
             out.extend(zeros(self.exponent - count));
         } else {
-            let (whole, fraction) = self.digits.split_at(usize::try_from(self.exponent).unwrap_or(0));
+            let (whole, fraction) = self
+                .digits
+                .split_at(usize::try_from(self.exponent).unwrap_or(0));
             out.extend(whole.iter().map(digit));
             out.push(b'.');
             out.extend(fraction.iter().map(digit));
@@ -307,7 +313,11 @@ mod tests {
             assert_eq!(form(written), stored, "{written}");
         }
         for bad in ["", "+", "1e", "1.2.3", "--1", "1_0", " 1", "NaN", "1e+-2"] {
-            assert!(form(bad).contains("cannot be converted"), "{bad}: {}", form(bad));
+            assert!(
+                form(bad).contains("cannot be converted"),
+                "{bad}: {}",
+                form(bad)
+            );
         }
         assert!(form(&"1".repeat(39)).contains("38 significant"));
         assert!(form("1e126").contains("overflow") && form("1e-131").contains("underflow"));
@@ -319,11 +329,21 @@ mod tests {
         for (a, b, plus, minus) in [
             ("1", "2", "3", "-1"),
             ("0.1", "0.2", "0.3", "-0.1"),
-            ("99999999999999999999", "1", "100000000000000000000", "99999999999999999998"),
+            (
+                "99999999999999999999",
+                "1",
+                "100000000000000000000",
+                "99999999999999999998",
+            ),
             ("-5", "0.25", "-4.75", "-5.25"),
             ("1.5", "1.5", "3", "0"),
             ("0", "7.25", "7.25", "-7.25"),
-            ("1000000000000000000000", "0.5", "1000000000000000000000.5", "999999999999999999999.5"),
+            (
+                "1000000000000000000000",
+                "0.5",
+                "1000000000000000000000.5",
+                "999999999999999999999.5",
+            ),
         ] {
             let text = |minus| String::from_utf8(sum(a.as_bytes(), b.as_bytes(), minus).unwrap());
             assert_eq!(text(false).unwrap(), plus, "{a} + {b}");
@@ -337,8 +357,8 @@ mod tests {
     #[test]
     fn bytes_sort_as_numbers_do() {
         let order = [
-            "-1e100", "-100", "-99.5", "-2", "-1.5", "-1.05", "-0.001", "0", "1e-100", "0.1", "0.11", "1",
-            "1.01", "2", "9", "10", "11", "100", "1e30",
+            "-1e100", "-100", "-99.5", "-2", "-1.5", "-1.05", "-0.001", "0", "1e-100", "0.1",
+            "0.11", "1", "1.01", "2", "9", "10", "11", "100", "1e30",
         ];
         let forms: Vec<String> = order.iter().map(|text| form(text)).collect();
         for pair in forms.windows(2) {
@@ -355,7 +375,14 @@ mod tests {
 
     #[test]
     fn sizes_count_digit_pairs() {
-        for (text, bytes) in [("0", 1), ("7", 2), ("42", 2), ("-42", 3), ("100", 2), ("1.5", 3)] {
+        for (text, bytes) in [
+            ("0", 1),
+            ("7", 2),
+            ("42", 2),
+            ("-42", 3),
+            ("100", 2),
+            ("1.5", 3),
+        ] {
             assert_eq!(size(text.as_bytes()), bytes, "{text}");
         }
     }

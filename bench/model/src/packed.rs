@@ -215,16 +215,23 @@ impl<'a> Item<'a> {
     }
 
     pub(crate) fn get(self, name: &[u8]) -> Option<Value<'a>> {
-        self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
+        self.iter()
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value)
     }
 
     pub(crate) fn size(self) -> usize {
-        self.iter().map(|(name, value)| name.len() + value.size()).sum()
+        self.iter()
+            .map(|(name, value)| name.len() + value.size())
+            .sum()
     }
 }
 
 /// Puts attributes in order: `pairs` are names and whole values. A name twice is `Err` with it.
-pub(crate) fn put_item<'a>(pairs: &mut [(&'a [u8], &[u8])], out: &mut Vec<u8>) -> Result<(), &'a [u8]> {
+pub(crate) fn put_item<'a>(
+    pairs: &mut [(&'a [u8], &[u8])],
+    out: &mut Vec<u8>,
+) -> Result<(), &'a [u8]> {
     pairs.sort_unstable_by(|a, b| a.0.cmp(b.0));
     if let Some(twice) = pairs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         return Err(twice[0].0);
@@ -272,7 +279,10 @@ mod tests {
         assert_eq!(item.get(b"a").unwrap().content.len(), 300);
         assert!(item.get(b"z").is_none());
         assert_eq!(item.size(), 1 + 2 + 1 + 300);
-        assert_eq!(put_item(&mut [(b"n", &one), (b"n", &one)], &mut b), Err(&b"n"[..]));
+        assert_eq!(
+            put_item(&mut [(b"n", &one), (b"n", &one)], &mut b),
+            Err(&b"n"[..])
+        );
     }
 
     #[test]

@@ -170,7 +170,10 @@ impl Timer {
     fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let fd = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Self(AsyncFd::new(fd)?))
+        // SAFETY: the descriptor is owned by the AsyncFd from here on, and an OwnedFd names the same
+        // open descriptor until it is dropped, which happens only after it was deregistered.
+        let registered = unsafe { AsyncFd::register(fd) };
+        Ok(Self(registered?))
     }
 
     fn set(&self, wait: Micros) -> io::Result<()> {
@@ -233,16 +236,25 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Answer, C
     if head.uri.path() != "/" || head.method != Method::POST {
         return Ok(control(shared, &head.method, head.uri.path(), &body));
     }
-    let target = head.headers.get(TARGET).and_then(|value| value.to_str().ok());
-    let operation = target.and_then(|target| target.strip_prefix(PREFIX)).unwrap_or("");
+    let target = head
+        .headers
+        .get(TARGET)
+        .and_then(|value| value.to_str().ok());
+    let operation = target
+        .and_then(|target| target.strip_prefix(PREFIX))
+        .unwrap_or("");
     let reply = shared.call(operation, &body).await?;
     let Reply::Answer { status, body } = reply else {
         return Err(Cut);
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.0"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/x-amz-json-1.0"),
+    );
     let number = shared.requests.get() + 1;
     shared.requests.set(number);
     if let Ok(id) = HeaderValue::from_str(&format!("MODEL{number:021}")) {

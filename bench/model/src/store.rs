@@ -177,9 +177,15 @@ fn schema(elements: &[KeyElement], definitions: &[Definition]) -> Result<Schema,
             ))),
         }
     };
-    let of = |kind: &'static str| elements.iter().filter(move |element| element.key_type == kind);
+    let of = |kind: &'static str| {
+        elements
+            .iter()
+            .filter(move |element| element.key_type == kind)
+    };
     let (mut hash, mut range) = (of("HASH"), of("RANGE"));
-    let (Some(partition), None, sort, None) = (hash.next(), hash.next(), range.next(), range.next()) else {
+    let (Some(partition), None, sort, None) =
+        (hash.next(), hash.next(), range.next(), range.next())
+    else {
         return Err(Error::validation(
             "Invalid KeySchema: want one HASH key and at most one RANGE key",
         ));
@@ -191,7 +197,10 @@ fn schema(elements: &[KeyElement], definitions: &[Definition]) -> Result<Schema,
 }
 
 fn shown(projection: Projection) -> Result<Shown, Error> {
-    match (projection.projection_type.as_deref(), projection.non_key_attributes) {
+    match (
+        projection.projection_type.as_deref(),
+        projection.non_key_attributes,
+    ) {
         (Some("ALL"), None) => Ok(Shown::All),
         (Some("KEYS_ONLY"), None) => Ok(Shown::KeysOnly),
         (Some("INCLUDE"), Some(names)) if !names.is_empty() => Ok(Shown::Include(names)),
@@ -315,7 +324,9 @@ impl Tables {
             (true, Some(_)) => return Err(Error::validation("TimeToLive is already enabled")),
             (false, None) => return Err(Error::validation("TimeToLive is already disabled")),
             (false, Some(on)) if *on != attribute_name => {
-                return Err(Error::validation(format!("TimeToLive is active on a different AttributeName: {on}")));
+                return Err(Error::validation(format!(
+                    "TimeToLive is active on a different AttributeName: {on}"
+                )));
             }
             _ => {}
         }
@@ -341,8 +352,12 @@ impl Tables {
         let billing = match (mode.unwrap_or("PROVISIONED"), provisioned) {
             ("PAY_PER_REQUEST", None) => Billing::OnDemand {
                 warm: Units {
-                    wcu: warm.and_then(|warm| warm.write_units_per_second).unwrap_or(default.wcu),
-                    rcu: warm.and_then(|warm| warm.read_units_per_second).unwrap_or(default.rcu),
+                    wcu: warm
+                        .and_then(|warm| warm.write_units_per_second)
+                        .unwrap_or(default.wcu),
+                    rcu: warm
+                        .and_then(|warm| warm.read_units_per_second)
+                        .unwrap_or(default.rcu),
                 },
                 quota,
             },
@@ -386,7 +401,12 @@ impl Tables {
             schema: schema(&wanted.key_schema, definitions)?,
             shown: shown(wanted.projection)?,
             entries: BTreeMap::new(),
-            capacity: self.capacity(mode, wanted.provisioned_throughput, wanted.warm_throughput, now)?,
+            capacity: self.capacity(
+                mode,
+                wanted.provisioned_throughput,
+                wanted.warm_throughput,
+                now,
+            )?,
         })
     }
 
@@ -394,7 +414,10 @@ impl Tables {
         let name = wanted.table_name;
         check_name(&name)?;
         if self.by_name.contains_key(&name) {
-            return Err(Error::new(Code::ResourceInUse, format!("Table already exists: {name}")));
+            return Err(Error::new(
+                Code::ResourceInUse,
+                format!("Table already exists: {name}"),
+            ));
         }
         if self.by_name.len() >= limits::TABLES_MAX {
             return Err(Error::new(
@@ -405,7 +428,12 @@ impl Tables {
         let definitions = &wanted.attribute_definitions;
         let mode = wanted.billing_mode.as_deref();
         let schema = schema(&wanted.key_schema, definitions)?;
-        let capacity = self.capacity(mode, wanted.provisioned_throughput, wanted.warm_throughput, now)?;
+        let capacity = self.capacity(
+            mode,
+            wanted.provisioned_throughput,
+            wanted.warm_throughput,
+            now,
+        )?;
         if wanted.global_secondary_indexes.len() > limits::INDEXES_MAX {
             return Err(Error::validation(format!(
                 "One or more parameter values were invalid: more than {} GlobalSecondaryIndexes",
@@ -417,10 +445,14 @@ impl Tables {
             indexes.push(self.index(index, mode, definitions, now)?);
         }
         let used = |name: &str| {
-            let mut schemas = std::iter::once(&schema).chain(indexes.iter().map(|index| &index.schema));
+            let mut schemas =
+                std::iter::once(&schema).chain(indexes.iter().map(|index| &index.schema));
             schemas.any(|schema| schema.has(name.as_bytes()))
         };
-        if let Some(unused) = definitions.iter().find(|definition| !used(&definition.attribute_name)) {
+        if let Some(unused) = definitions
+            .iter()
+            .find(|definition| !used(&definition.attribute_name))
+        {
             return Err(Error::validation(format!(
                 "One or more parameter values were invalid: Some AttributeDefinitions are not used. \
                  AttributeDefinitions: [{}]",
@@ -449,11 +481,18 @@ impl Tables {
         let table = self.named_mut(&wanted.table_name)?;
         let id = table.id;
         let is_on_demand = matches!(table.capacity.billing(), Billing::OnDemand { .. });
-        let now_mode = if is_on_demand { "PAY_PER_REQUEST" } else { "PROVISIONED" };
+        let now_mode = if is_on_demand {
+            "PAY_PER_REQUEST"
+        } else {
+            "PROVISIONED"
+        };
         let mode = wanted.billing_mode.as_deref().unwrap_or(now_mode);
         // Attributes that keys use already need not be defined again.
         let mut definitions = wanted.attribute_definitions;
-        let known = table.schema.attributes().chain(table.indexes.iter().flat_map(|i| i.schema.attributes()));
+        let known = table
+            .schema
+            .attributes()
+            .chain(table.indexes.iter().flat_map(|i| i.schema.attributes()));
         definitions.extend(known.map(|attribute| Definition {
             attribute_name: attribute.name.to_string(),
             attribute_type: attribute.kind.name().to_owned(),
@@ -462,7 +501,12 @@ impl Tables {
             || wanted.provisioned_throughput.is_some()
             || wanted.warm_throughput.is_some();
         if changes_capacity {
-            let capacity = self.capacity(Some(mode), wanted.provisioned_throughput, wanted.warm_throughput, now)?;
+            let capacity = self.capacity(
+                Some(mode),
+                wanted.provisioned_throughput,
+                wanted.warm_throughput,
+                now,
+            )?;
             self.named_mut(&wanted.table_name)?.capacity = capacity;
         }
         for update in wanted.global_secondary_index_updates {
@@ -470,7 +514,9 @@ impl Tables {
                 (Some(new), None) => {
                     let index = self.index(new, Some(mode), &definitions, now)?;
                     let table = self.named_mut(&wanted.table_name)?;
-                    if table.index(&index.name).is_some() || table.indexes.len() >= limits::INDEXES_MAX {
+                    if table.index(&index.name).is_some()
+                        || table.indexes.len() >= limits::INDEXES_MAX
+                    {
                         return Err(Error::validation(format!(
                             "Attempting to create an index which already exists, or more than {}",
                             limits::INDEXES_MAX
@@ -485,7 +531,11 @@ impl Tables {
                     };
                     table.indexes.remove(at);
                 }
-                _ => return Err(Error::unmodelled("an index update that is not one Create or one Delete")),
+                _ => {
+                    return Err(Error::unmodelled(
+                        "an index update that is not one Create or one Delete",
+                    ));
+                }
             }
         }
         Ok(json!({ "TableDescription": self.describe(id, "ACTIVE") }))
@@ -496,11 +546,10 @@ impl Tables {
             return Json::Null;
         };
         let arn = format!("arn:aws:dynamodb:local:000000000000:table/{}", table.name);
-        let definition = |attribute: &KeyAttribute| {
-            json!({ "AttributeName": *attribute.name, "AttributeType": attribute.kind.name() })
-        };
+        let definition = |attribute: &KeyAttribute| json!({ "AttributeName": *attribute.name, "AttributeType": attribute.kind.name() });
         let mut definitions: Vec<Json> = Vec::new();
-        let schemas = std::iter::once(&table.schema).chain(table.indexes.iter().map(|index| &index.schema));
+        let schemas =
+            std::iter::once(&table.schema).chain(table.indexes.iter().map(|index| &index.schema));
         for attribute in schemas.flat_map(Schema::attributes) {
             let definition = definition(attribute);
             if !definitions.contains(&definition) {
@@ -564,8 +613,6 @@ fn throughput(capacity: &Capacity) -> Json {
 
 fn key_schema(schema: &Schema) -> Json {
     let kinds = ["HASH", "RANGE"];
-    let element = |(attribute, kind): (&KeyAttribute, &str)| {
-        json!({ "AttributeName": *attribute.name, "KeyType": kind })
-    };
+    let element = |(attribute, kind): (&KeyAttribute, &str)| json!({ "AttributeName": *attribute.name, "KeyType": kind });
     schema.attributes().zip(kinds).map(element).collect()
 }

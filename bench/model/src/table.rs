@@ -113,7 +113,8 @@ impl Table {
             return cost;
         }
         for (at, index) in self.indexes.iter().enumerate() {
-            let entry = |item: Option<Item<'_>>| item.and_then(|item| index.schema.of_entry(item, key));
+            let entry =
+                |item: Option<Item<'_>>| item.and_then(|item| index.schema.of_entry(item, key));
             let units = |item| write_units(size(item));
             match (entry(old), entry(new)) {
                 (None, None) => {}
@@ -146,7 +147,8 @@ impl Table {
 
     /// `times`: 2 in a transaction. Indexes are written after it, at the single price.
     pub(crate) fn charge(&mut self, cost: &Cost, times: f64, now: Micros) {
-        self.capacity.charge(Flow::Write, cost.hash, cost.units * times, now);
+        self.capacity
+            .charge(Flow::Write, cost.hash, cost.units * times, now);
         for (at, hash, units) in &cost.indexes {
             let capacity = &mut self.indexes[*at].capacity;
             capacity.charge(Flow::Write, *hash, *units, now);
@@ -164,7 +166,9 @@ impl Table {
             let old = self.items.get(&key).map(|bytes| Item(bytes));
             let new = new.as_deref().map(Item);
             for index in &mut self.indexes {
-                let entry = |item: Option<Item<'_>>| item.and_then(|item| index.schema.of_entry(item, &key));
+                let entry = |item: Option<Item<'_>>| {
+                    item.and_then(|item| index.schema.of_entry(item, &key))
+                };
                 let (before, after) = (entry(old), entry(new));
                 if before == after {
                     continue;

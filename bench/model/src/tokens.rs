@@ -99,8 +99,14 @@ mod tests {
         assert_eq!(tokens.begin(token, 1), Verdict::InProgress);
         assert_eq!(tokens.begin(other, 1), Verdict::Mismatch);
         tokens.applied(token, 5);
-        assert_eq!(tokens.begin(token, limits::TOKEN_LIFE + 4), Verdict::Applied);
-        assert_eq!(tokens.begin(other, limits::TOKEN_LIFE + 4), Verdict::Mismatch);
+        assert_eq!(
+            tokens.begin(token, limits::TOKEN_LIFE + 4),
+            Verdict::Applied
+        );
+        assert_eq!(
+            tokens.begin(other, limits::TOKEN_LIFE + 4),
+            Verdict::Mismatch
+        );
         assert_eq!(tokens.begin(other, limits::TOKEN_LIFE + 5), Verdict::New);
     }
 

@@ -99,9 +99,9 @@ fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let runtime = runtime.enable_io().enable_time().build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async move {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|why| format!("cannot listen on {address}: {why}; choose another with --port"))?;
+        let listener = TcpListener::bind(address).await.map_err(|why| {
+            format!("cannot listen on {address}: {why}; choose another with --port")
+        })?;
         let mut terminate = signal(SignalKind::terminate())?;
         println!("listening on {}", listener.local_addr()?);
         let stop = async move {

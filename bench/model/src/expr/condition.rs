@@ -92,7 +92,9 @@ impl Condition {
                 parts.iter().for_each(|part| part.paths(found));
             }
             Condition::Not(inner) => inner.paths(found),
-            Condition::Compare(a, _, b) | Condition::BeginsWith(a, b) | Condition::Contains(a, b) => {
+            Condition::Compare(a, _, b)
+            | Condition::BeginsWith(a, b)
+            | Condition::Contains(a, b) => {
                 operand(a);
                 operand(b);
             }
@@ -103,7 +105,12 @@ impl Condition {
     }
 
     /// Refuses what the request's own values make senseless, whatever the item is.
-    pub(crate) fn check(&self, member: Member, bindings: &Bindings, arena: &Arena) -> Result<(), Error> {
+    pub(crate) fn check(
+        &self,
+        member: Member,
+        bindings: &Bindings,
+        arena: &Arena,
+    ) -> Result<(), Error> {
         let kind = |operand: &Operand| match operand {
             Operand::Value(alias) => bindings.value(arena, alias).map(|value| value.kind),
             Operand::Size(_) => Some(Kind::N),
@@ -168,7 +175,10 @@ fn between_order(
         Operand::Value(alias) => bindings.value(arena, alias),
         _ => None,
     };
-    match value(low).zip(value(high)).and_then(|(low, high)| low.order(high)) {
+    match value(low)
+        .zip(value(high))
+        .and_then(|(low, high)| low.order(high))
+    {
         Some(Ordering::Greater) => Err(member.invalid(
             "The BETWEEN operator requires upper bound to be greater than or equal to lower bound",
         )),
@@ -184,7 +194,12 @@ struct Sight<'a> {
 }
 
 /// Whether `condition` holds of `item`; `None`: there is none.
-pub(crate) fn holds(condition: &Condition, item: Option<Item<'_>>, bindings: &Bindings, arena: &Arena) -> bool {
+pub(crate) fn holds(
+    condition: &Condition,
+    item: Option<Item<'_>>,
+    bindings: &Bindings,
+    arena: &Arena,
+) -> bool {
     let sight = Sight {
         item,
         bindings,
@@ -222,7 +237,10 @@ impl<'a> Sight<'a> {
 
     fn compare(&self, left: &'a Operand, compare: Compare, right: &'a Operand) -> bool {
         let (left, right) = (self.operand(left), self.operand(right));
-        let pair = Option::zip(left.as_deref().and_then(Value::of), right.as_deref().and_then(Value::of));
+        let pair = Option::zip(
+            left.as_deref().and_then(Value::of),
+            right.as_deref().and_then(Value::of),
+        );
         // What is missing is unequal to everything, and in no order with anything.
         let Some((left, right)) = pair else {
             return compare == Compare::Unequal;
@@ -247,11 +265,15 @@ impl<'a> Sight<'a> {
             Condition::Between(of, low, high) => {
                 self.compare(of, Compare::AtLeast, low) && self.compare(of, Compare::AtMost, high)
             }
-            Condition::In(of, among) => among.iter().any(|one| self.compare(of, Compare::Equal, one)),
+            Condition::In(of, among) => among
+                .iter()
+                .any(|one| self.compare(of, Compare::Equal, one)),
             Condition::Exists(name) => self.attribute(name).is_some(),
             Condition::Type(name, alias) => {
                 let wanted = self.bindings.value(self.arena, alias);
-                let found = self.attribute(name).map(|value| value.kind.name().as_bytes());
+                let found = self
+                    .attribute(name)
+                    .map(|value| value.kind.name().as_bytes());
                 found.is_some() && found == wanted.map(|value| value.content)
             }
             Condition::BeginsWith(of, prefix) => self.pair(of, prefix, |of, prefix| {
@@ -263,9 +285,17 @@ impl<'a> Sight<'a> {
         }
     }
 
-    fn pair(&self, a: &'a Operand, b: &'a Operand, test: impl Fn(Value<'_>, Value<'_>) -> bool) -> bool {
+    fn pair(
+        &self,
+        a: &'a Operand,
+        b: &'a Operand,
+        test: impl Fn(Value<'_>, Value<'_>) -> bool,
+    ) -> bool {
         let (a, b) = (self.operand(a), self.operand(b));
-        let pair = Option::zip(a.as_deref().and_then(Value::of), b.as_deref().and_then(Value::of));
+        let pair = Option::zip(
+            a.as_deref().and_then(Value::of),
+            b.as_deref().and_then(Value::of),
+        );
         pair.is_some_and(|(a, b)| test(a, b))
     }
 }

@@ -133,19 +133,29 @@ fn cached<T>(
 
 impl Cache {
     /// A condition, key condition or filter.
-    pub(crate) fn condition(&mut self, text: &str, member: Member) -> Result<Rc<Parsed<Condition>>, Error> {
-        cached(&mut self.conditions, text, member, |parser| parser.condition())
+    pub(crate) fn condition(
+        &mut self,
+        text: &str,
+        member: Member,
+    ) -> Result<Rc<Parsed<Condition>>, Error> {
+        cached(&mut self.conditions, text, member, |parser| {
+            parser.condition()
+        })
     }
 
     pub(crate) fn update(&mut self, text: &str) -> Result<Rc<Parsed<Update>>, Error> {
-        cached(&mut self.updates, text, Member::Update, |parser| parser.update())
+        cached(&mut self.updates, text, Member::Update, |parser| {
+            parser.update()
+        })
     }
 }
 
 /// The attributes that a projection names.
 pub(crate) fn projection(text: &str) -> Result<Parsed<Vec<Name>>, Error> {
     let mut one = HashMap::new();
-    let parsed = cached(&mut one, text, Member::Projection, |parser| parser.projection())?;
+    let parsed = cached(&mut one, text, Member::Projection, |parser| {
+        parser.projection()
+    })?;
     drop(one);
     Rc::try_unwrap(parsed).map_err(|_| Error::validation("a projection is in use"))
 }

@@ -49,7 +49,9 @@ impl<'a> Parser<'a> {
 
     fn unexpected<T>(&self) -> Result<T, Error> {
         let token = self.peek().map_or("<EOF>", Token::text);
-        Err(self.member.invalid(format!("Syntax error; token: \"{token}\"")))
+        Err(self
+            .member
+            .invalid(format!("Syntax error; token: \"{token}\"")))
     }
 
     fn mark(&mut self, mark: &str) -> bool {
@@ -66,7 +68,8 @@ impl<'a> Parser<'a> {
     }
 
     fn keyword(&mut self, word: &str) -> bool {
-        let is_it = matches!(self.peek(), Some(Token::Word(found)) if found.eq_ignore_ascii_case(word));
+        let is_it =
+            matches!(self.peek(), Some(Token::Word(found)) if found.eq_ignore_ascii_case(word));
         self.at += usize::from(is_it);
         is_it
     }
@@ -79,7 +82,10 @@ impl<'a> Parser<'a> {
             return None;
         };
         let keywords = ["NOT", "AND", "OR", "IN", "BETWEEN"];
-        if keywords.iter().any(|keyword| keyword.eq_ignore_ascii_case(word)) {
+        if keywords
+            .iter()
+            .any(|keyword| keyword.eq_ignore_ascii_case(word))
+        {
             return None;
         }
         self.at += 2;
@@ -87,7 +93,9 @@ impl<'a> Parser<'a> {
     }
 
     fn no_function<T>(&self, name: &str) -> Result<T, Error> {
-        Err(self.member.invalid(format!("Invalid function name; function: {name}")))
+        Err(self
+            .member
+            .invalid(format!("Invalid function name; function: {name}")))
     }
 
     fn path(&mut self) -> Result<Name, Error> {

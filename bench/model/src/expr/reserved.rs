@@ -62,7 +62,10 @@ mod tests {
 
     #[test]
     fn words_of_ticketing_are_reserved_in_any_case() {
-        for word in ["status", "State", "HOLD", "owner", "total", "zone", "section", "row", "count", "ttl", "name"] {
+        for word in [
+            "status", "State", "HOLD", "owner", "total", "zone", "section", "row", "count", "ttl",
+            "name",
+        ] {
             assert!(is_reserved(word), "{word}");
         }
         for word in ["remaining", "event_id", "version", "qty"] {

@@ -33,7 +33,8 @@ pub(crate) struct Update {
     pub(super) delete: Vec<(Name, Box<str>)>,
 }
 
-const NO_ATTRIBUTE: &str = "The provided expression refers to an attribute that does not exist in the item";
+const NO_ATTRIBUTE: &str =
+    "The provided expression refers to an attribute that does not exist in the item";
 const WRONG_TYPE: &str = "An operand in the update expression has an incorrect data type";
 
 /// The names an update changes and their new values, `None` where one goes.
@@ -50,7 +51,10 @@ impl Update {
 
     /// Refuses what the request alone shows to be wrong.
     pub(crate) fn check(&self, bindings: &Bindings, arena: &Arena) -> Result<(), Error> {
-        let mut targets: Vec<&[u8]> = self.targets().map(|name| bindings.name(arena, name)).collect();
+        let mut targets: Vec<&[u8]> = self
+            .targets()
+            .map(|name| bindings.name(arena, name))
+            .collect();
         targets.sort_unstable();
         if let Some(pair) = targets.windows(2).find(|pair| pair[0] == pair[1]) {
             let name = String::from_utf8_lossy(pair[0]);
@@ -85,7 +89,14 @@ impl Update {
                     if let Term::Value(alias) = term
                         && let Some(kind) = kind(alias).filter(|kind| *kind != Kind::N)
                     {
-                        return wrong(if matches!(assigned, Assigned::Plus(..)) { "+" } else { "-" }, kind);
+                        return wrong(
+                            if matches!(assigned, Assigned::Plus(..)) {
+                                "+"
+                            } else {
+                                "-"
+                            },
+                            kind,
+                        );
                     }
                 }
             }
@@ -129,7 +140,10 @@ pub(crate) fn apply(
 }
 
 fn merge(old: Item<'_>, changes: &Changes<'_>) -> Vec<u8> {
-    let more: usize = changes.iter().map(|(n, v)| n.len() + 2 + v.as_ref().map_or(0, |v| v.len())).sum();
+    let more: usize = changes
+        .iter()
+        .map(|(n, v)| n.len() + 2 + v.as_ref().map_or(0, |v| v.len()))
+        .sum();
     let mut out = Vec::with_capacity(old.0.len() + more);
     let mut put = |name: &[u8], value: &[u8]| {
         put_bytes(name, &mut out);

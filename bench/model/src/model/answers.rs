@@ -75,7 +75,10 @@ pub(super) fn cancelled(reasons: &[Reason]) -> Error {
 
 /// A failed condition of a single write, with what is there if that was wanted.
 pub(super) fn condition_failed(old: Option<&[u8]>) -> Error {
-    let error = Error::new(Code::ConditionalCheckFailed, "The conditional request failed");
+    let error = Error::new(
+        Code::ConditionalCheckFailed,
+        "The conditional request failed",
+    );
     let Some(old) = old else {
         return error;
     };
@@ -174,8 +177,10 @@ impl Bill {
                 one["Table"] = serde_json::json!({ "CapacityUnits": units.read + units.write });
                 if !units.indexes.is_empty() {
                     let units = units.indexes.iter();
-                    let units = units.map(|(name, units)| (name, serde_json::json!({ "CapacityUnits": units })));
-                    one["GlobalSecondaryIndexes"] = serde_json::json!(units.collect::<BTreeMap<_, _>>());
+                    let units = units
+                        .map(|(name, units)| (name, serde_json::json!({ "CapacityUnits": units })));
+                    one["GlobalSecondaryIndexes"] =
+                        serde_json::json!(units.collect::<BTreeMap<_, _>>());
                 }
             }
             one

@@ -277,8 +277,14 @@ impl Model {
             FaultKind::LostAnswer => ("fault lost-answer", Some(Reply::Cut)),
             FaultKind::LostRequest => ("fault lost-request", Some(Reply::Cut)),
             FaultKind::DelayedAnswer => ("", None),
-            FaultKind::Throttle => ("fault throttle", Some(Reply::error(&answers::throttled_by_fault(&request)))),
-            FaultKind::Conflict => ("fault conflict", Some(Reply::error(&answers::conflict_by_fault(&request)))),
+            FaultKind::Throttle => (
+                "fault throttle",
+                Some(Reply::error(&answers::throttled_by_fault(&request))),
+            ),
+            FaultKind::Conflict => (
+                "fault conflict",
+                Some(Reply::error(&answers::conflict_by_fault(&request))),
+            ),
             FaultKind::Error500 => {
                 let error = Error::new(Code::InternalServerError, "Internal server error");
                 ("fault error-500", Some(Reply::error(&error)))
@@ -311,7 +317,8 @@ impl Model {
         };
         let at = call.began + call.latency * percent / 100;
         self.sequence += 1;
-        self.stages.push(Reverse((at, self.sequence, ticket, stage)));
+        self.stages
+            .push(Reverse((at, self.sequence, ticket, stage)));
     }
 
     /// When a call is answered is known from the start, and its stages come before.
@@ -368,7 +375,9 @@ impl Model {
             (Work::Request(request), Stage::Lock) => self.lock(at, *request),
             (Work::Request(request), _) => (Work::Nothing, Some(self.act(at, &request))),
             (Work::Locked(locked), _) => (Work::Nothing, Some(self.apply(at, *locked))),
-            (Work::Snapshot(snapshot), _) => (Work::Nothing, Some(self.transact_read(at, &snapshot))),
+            (Work::Snapshot(snapshot), _) => {
+                (Work::Nothing, Some(self.transact_read(at, &snapshot)))
+            }
             (Work::Nothing, _) => return,
         };
         let Some(call) = self.calls.get_mut(ticket) else {
@@ -379,12 +388,10 @@ impl Model {
                 call.work = next;
                 self.schedule(ticket, Stage::Apply);
             }
-            Some(result) => {
-                match result {
-                    Ok(body) => call.finish("ok", Reply::ok(body)),
-                    Err(error) => call.fail(&error),
-                }
-            }
+            Some(result) => match result {
+                Ok(body) => call.finish("ok", Reply::ok(body)),
+                Err(error) => call.fail(&error),
+            },
         }
     }
 
@@ -402,7 +409,10 @@ impl Model {
                 let snapshot = self.look(gets, request.told);
                 (Work::Snapshot(Box::new(snapshot)), None)
             }
-            _ => (Work::Nothing, Some(Err(Error::unmodelled("this transaction")))),
+            _ => (
+                Work::Nothing,
+                Some(Err(Error::unmodelled("this transaction"))),
+            ),
         }
     }
 
@@ -414,7 +424,9 @@ impl Model {
             Body::Get(get) => self.get(at, get, told),
             Body::BatchGet(tables) => self.batch_get(at, tables, arena, told),
             Body::Page(page) => self.page(at, page, arena, told),
-            Body::TransactWrite(..) | Body::TransactGet(_) => Err(Error::unmodelled("this transaction")),
+            Body::TransactWrite(..) | Body::TransactGet(_) => {
+                Err(Error::unmodelled("this transaction"))
+            }
         }
     }
 
@@ -447,7 +459,10 @@ impl Model {
         self.tally = Tally::default();
         for table in self.tables.iter_mut() {
             table.capacity.forget();
-            table.indexes.iter_mut().for_each(|index| index.capacity.forget());
+            table
+                .indexes
+                .iter_mut()
+                .for_each(|index| index.capacity.forget());
         }
     }
 }

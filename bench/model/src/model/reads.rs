@@ -125,7 +125,9 @@ impl Model {
             let item = self.tables.get(get.table)?.get(&get.key)?;
             Some(item.0.into())
         });
-        let locked = gets.iter().map(|get| self.locks.contains(&lock_of(get.table, &get.key)));
+        let locked = gets
+            .iter()
+            .map(|get| self.locks.contains(&lock_of(get.table, &get.key)));
         Snapshot {
             seen: seen.collect(),
             was_locked: locked.collect(),
@@ -134,7 +136,11 @@ impl Model {
         }
     }
 
-    pub(super) fn transact_read(&mut self, at: Micros, snapshot: &Snapshot) -> Result<Vec<u8>, Error> {
+    pub(super) fn transact_read(
+        &mut self,
+        at: Micros,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<u8>, Error> {
         let mut reasons = Vec::with_capacity(snapshot.gets.len());
         let looks = snapshot.seen.iter().zip(&snapshot.was_locked);
         for (get, (seen, was_locked)) in snapshot.gets.iter().zip(looks) {
@@ -182,8 +188,17 @@ impl Model {
         Ok(out)
     }
 
-    pub(super) fn page(&mut self, at: Micros, page: &Page, arena: &Arena, told: Told) -> Result<Vec<u8>, Error> {
-        let table = self.tables.get_mut(page.table).ok_or_else(Error::no_table)?;
+    pub(super) fn page(
+        &mut self,
+        at: Micros,
+        page: &Page,
+        arena: &Arena,
+        told: Told,
+    ) -> Result<Vec<u8>, Error> {
+        let table = self
+            .tables
+            .get_mut(page.table)
+            .ok_or_else(Error::no_table)?;
         if page.index.is_some_and(|index| index >= table.indexes.len()) {
             return Err(Error::no_table());
         }
@@ -200,7 +215,10 @@ impl Model {
             out.extend_from_slice(&found.items);
             out.extend_from_slice(b"],");
         }
-        let counts = format!("\"Count\":{},\"ScannedCount\":{}", found.count, found.examined);
+        let counts = format!(
+            "\"Count\":{},\"ScannedCount\":{}",
+            found.count, found.examined
+        );
         out.extend_from_slice(counts.as_bytes());
         if let Some(key) = &found.last {
             out.extend_from_slice(b",\"LastEvaluatedKey\":");
@@ -249,7 +267,9 @@ fn bounds(page: &Page) -> Option<(Bound<&Key>, Bound<&Key>)> {
     let (from, to) = (page.from.as_ref(), page.to.as_ref());
     // A map refuses ranges that end before they begin; such a range has nothing in it.
     let is_empty = match (from, to) {
-        (Bound::Included(a), Bound::Excluded(b)) | (Bound::Excluded(a), Bound::Excluded(b)) => a >= b,
+        (Bound::Included(a), Bound::Excluded(b)) | (Bound::Excluded(a), Bound::Excluded(b)) => {
+            a >= b
+        }
         _ => false,
     };
     (!is_empty).then_some((from, to))
@@ -259,7 +279,11 @@ fn first_hash(table: &Table, page: &Page) -> Option<u64> {
     let bounds = bounds(page)?;
     let first = match page.index {
         None => table.items.range(bounds).next().map(|(key, _)| key.hash),
-        Some(at) => table.indexes[at].entries.range(bounds).next().map(|(key, _)| key.hash),
+        Some(at) => table.indexes[at]
+            .entries
+            .range(bounds)
+            .next()
+            .map(|(key, _)| key.hash),
     };
     first
 }
@@ -315,13 +339,24 @@ impl Found {
     }
 
     /// Whether that was the last one of the page.
-    fn take(&mut self, item: Item<'_>, table: &Table, index: Option<&Index>, page: &Page, arena: &Arena) -> bool {
+    fn take(
+        &mut self,
+        item: Item<'_>,
+        table: &Table,
+        index: Option<&Index>,
+        page: &Page,
+        arena: &Arena,
+    ) -> bool {
         self.examined += 1;
         let seen = |name: &[u8]| {
-            index.is_none_or(|index| index.shows(name) || index.schema.has(name) || table.schema.has(name))
+            index.is_none_or(|index| {
+                index.shows(name) || index.schema.has(name) || table.schema.has(name)
+            })
         };
         let visible = item.iter().filter(|(name, _)| seen(name));
-        self.bytes += visible.map(|(name, value)| name.len() + value.size()).sum::<usize>();
+        self.bytes += visible
+            .map(|(name, value)| name.len() + value.size())
+            .sum::<usize>();
         let holds = match &page.filter {
             None => true,
             Some(filter) => expr::holds(&filter.tree, Some(item), &page.bindings, arena),
@@ -332,7 +367,9 @@ impl Found {
                 if !self.items.is_empty() {
                     self.items.push(b',');
                 }
-                let shown = item.iter().filter(|(name, _)| seen(name) && page.shows.shows(name));
+                let shown = item
+                    .iter()
+                    .filter(|(name, _)| seen(name) && page.shows.shows(name));
                 write_attributes(shown, &mut self.items);
             }
         }

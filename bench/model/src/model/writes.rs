@@ -117,10 +117,17 @@ impl Model {
         if let Some(item) = shown {
             let is_partial = matches!(write.returns, Returns::UpdatedOld | Returns::UpdatedNew);
             let targets: Vec<&[u8]> = match &write.update {
-                Some(update) => update.tree.targets().map(|name| write.bindings.name(arena, name)).collect(),
+                Some(update) => update
+                    .tree
+                    .targets()
+                    .map(|name| write.bindings.name(arena, name))
+                    .collect(),
                 None => Vec::new(),
             };
-            let mut shown = item.iter().filter(|(name, _)| !is_partial || targets.contains(name)).peekable();
+            let mut shown = item
+                .iter()
+                .filter(|(name, _)| !is_partial || targets.contains(name))
+                .peekable();
             if !is_partial || shown.peek().is_some() {
                 out.extend_from_slice(b"\"Attributes\":");
                 write_attributes(shown, &mut out);
@@ -146,7 +153,10 @@ impl Model {
             self.tally.conflicts += 1;
             return Err(conflict());
         }
-        let table = self.tables.get_mut(write.table).ok_or_else(Error::no_table)?;
+        let table = self
+            .tables
+            .get_mut(write.table)
+            .ok_or_else(Error::no_table)?;
         let planned = plan(table, key, write, arena);
         let cost = match &planned {
             Ok(to) => table.cost(key, to),
@@ -166,7 +176,10 @@ impl Model {
             }
         };
         let is_told = write.returns != Returns::Nothing;
-        let old = table.get(key).filter(|_| is_told).map(|item| item.0.to_vec());
+        let old = table
+            .get(key)
+            .filter(|_| is_told)
+            .map(|item| item.0.to_vec());
         let new = match &to {
             To::Item(bytes) if is_told => Some(bytes.to_vec()),
             _ => None,
@@ -216,7 +229,10 @@ impl Model {
                 if table.is_some() {
                     out.extend_from_slice(b"],");
                 }
-                let name = self.tables.get(write.table).map_or("", |table| &*table.name);
+                let name = self
+                    .tables
+                    .get(write.table)
+                    .map_or("", |table| &*table.name);
                 crate::json::write_string(name.as_bytes(), &mut out);
                 out.extend_from_slice(b":[");
                 table = Some(write.table);
@@ -282,7 +298,15 @@ impl Model {
         total.write_json(told, true, false, &mut body);
         body.push(b'}');
         let keyed = writes.into_iter().zip(planned);
-        let writes = keyed.filter_map(|(write, to)| Some((write.table, Planned { key: write.key.ok()?, to })));
+        let writes = keyed.filter_map(|(write, to)| {
+            Some((
+                write.table,
+                Planned {
+                    key: write.key.ok()?,
+                    to,
+                },
+            ))
+        });
         Ok(Decided::Locked(Locked {
             writes: writes.collect(),
             locks,
@@ -311,7 +335,10 @@ impl Model {
                     continue;
                 }
             };
-            let table = self.tables.get_mut(write.table).ok_or_else(Error::no_table)?;
+            let table = self
+                .tables
+                .get_mut(write.table)
+                .ok_or_else(Error::no_table)?;
             let plan = plan(table, key, write, arena);
             let cost = match &plan {
                 Ok(to) => table.cost(key, to),
@@ -332,7 +359,9 @@ impl Model {
                     self.tally.failed_conditions += 1;
                     *reason = Reason::ConditionalCheckFailed(old);
                 }
-                (_, Err(Refusal::Invalid(error))) => *reason = Reason::Validation(error.message().to_owned()),
+                (_, Err(Refusal::Invalid(error))) => {
+                    *reason = Reason::Validation(error.message().to_owned())
+                }
                 (_, Ok(to)) => planned.push(to),
             }
         }
@@ -359,7 +388,9 @@ impl Model {
         let mut total = Bill::default();
         for write in writes {
             if let (Ok(key), Some(table)) = (&write.key, self.tables.get_mut(write.table)) {
-                table.capacity.charge(Flow::Read, key.hash, TRANSACTION_PRICE, at);
+                table
+                    .capacity
+                    .charge(Flow::Read, key.hash, TRANSACTION_PRICE, at);
                 total.read(&table.name, TRANSACTION_PRICE);
             }
         }

@@ -100,7 +100,11 @@ fn members(own: &[&'static str], is_alone: bool) -> Vec<&'static str> {
     all.extend(EXPRESSION_MEMBERS);
     all.extend(own);
     if is_alone {
-        all.extend(["ReturnValues", "ReturnConsumedCapacity", "ReturnItemCollectionMetrics"]);
+        all.extend([
+            "ReturnValues",
+            "ReturnConsumedCapacity",
+            "ReturnItemCollectionMetrics",
+        ]);
     }
     all
 }
@@ -196,7 +200,9 @@ impl Parse<'_> {
             return Err(missing("conditionExpression"));
         }
         if !matches!(raw.returns, Returns::Nothing | Returns::AllOld) && kind != WriteKind::Update {
-            return Err(Error::validation("ReturnValues can only be ALL_OLD or NONE"));
+            return Err(Error::validation(
+                "ReturnValues can only be ALL_OLD or NONE",
+            ));
         }
         raw.check_expressions(raw.condition.is_some() || raw.update.is_some())?;
         let mut cached = |text: Option<&str>| match text {
@@ -210,7 +216,8 @@ impl Parse<'_> {
         };
         check_usage(&raw, condition.as_deref(), update.as_deref(), arena)?;
         let table = self.table(&raw)?;
-        let (key, lock) = match key_of(kind, table, target, update.as_deref(), &raw.bindings, arena) {
+        let (key, lock) = match key_of(kind, table, target, update.as_deref(), &raw.bindings, arena)
+        {
             Ok(key) => {
                 let lock = lock_of(table.id, &key);
                 (Ok(key), lock)
@@ -312,7 +319,9 @@ impl Parse<'_> {
                         raw.table = Some(table.clone());
                         raws.push((kind, raw));
                         match raws.len() > limits::BATCH_WRITE_MAX {
-                            true => Err(Error::validation("Too many items requested for the BatchWriteItem call")),
+                            true => Err(Error::validation(
+                                "Too many items requested for the BatchWriteItem call",
+                            )),
                             false => Ok(()),
                         }
                     })
@@ -341,7 +350,12 @@ impl Parse<'_> {
 
     // ---- Reads ----------------------------------------------------------------------------------
 
-    fn get(&mut self, reader: &mut Reader<'_>, arena: &mut Arena, told: &mut Told) -> Result<Get, Error> {
+    fn get(
+        &mut self,
+        reader: &mut Reader<'_>,
+        arena: &mut Arena,
+        told: &mut Told,
+    ) -> Result<Get, Error> {
         let known = [
             "TableName",
             "Key",
@@ -465,7 +479,9 @@ impl Parse<'_> {
         let mut keys: Vec<_> = gets.iter().map(|get| &get.key).collect();
         keys.sort_unstable();
         if keys.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(Error::validation("Provided list of item keys contains duplicates"));
+            return Err(Error::validation(
+                "Provided list of item keys contains duplicates",
+            ));
         }
         Ok(BatchTable {
             name: name.to_owned(),
@@ -494,13 +510,17 @@ fn twice() -> Error {
     Error::validation("Transaction request cannot include multiple operations on one item")
 }
 
-fn read_action<'a>(reader: &mut Reader<'a>, arena: &mut Arena) -> Result<(WriteKind, Raw<'a>), Error> {
+fn read_action<'a>(
+    reader: &mut Reader<'a>,
+    arena: &mut Arena,
+) -> Result<(WriteKind, Raw<'a>), Error> {
     let mut action = None;
     reader.object(|reader, name| {
         if reader.null() {
             return Ok(());
         }
-        let kind = WriteKind::of_action(&name).ok_or_else(|| unknown(&name, "a transaction's action"))?;
+        let kind =
+            WriteKind::of_action(&name).ok_or_else(|| unknown(&name, "a transaction's action"))?;
         let members = members(kind.own(), false);
         let raw = Raw::read(reader, arena, &name, &members)?;
         match action.replace((kind, raw)) {
@@ -530,7 +550,9 @@ fn check_usage(
     }
     if let Some(condition) = condition {
         usage.of(condition, Member::Condition, &raw.bindings, arena)?;
-        condition.tree.check(Member::Condition, &raw.bindings, arena)?;
+        condition
+            .tree
+            .check(Member::Condition, &raw.bindings, arena)?;
     }
     usage.check(&raw.bindings, arena)
 }
@@ -565,7 +587,10 @@ fn key_of(
 }
 
 fn check_transaction(writes: &[Write], arena: &Arena) -> Result<(), Error> {
-    distinct(writes, "Transaction request cannot include multiple operations on one item")?;
+    distinct(
+        writes,
+        "Transaction request cannot include multiple operations on one item",
+    )?;
     let size = |write: &Write| arena.item(write.target).size();
     match writes.iter().map(size).sum::<usize>() > limits::TRANSACTION_BYTES_MAX {
         true => Err(Error::validation(
@@ -588,7 +613,13 @@ fn distinct(writes: &[Write], why: &str) -> Result<(), Error> {
     }
 }
 
-fn get(table: &Table, target: Span, shows: Shows, is_consistent: bool, arena: &Arena) -> Result<Get, Error> {
+fn get(
+    table: &Table,
+    target: Span,
+    shows: Shows,
+    is_consistent: bool,
+    arena: &Arena,
+) -> Result<Get, Error> {
     Ok(Get {
         table: table.id,
         key: table.schema.of_key(arena.item(target))?,
@@ -606,7 +637,11 @@ fn projected(
 ) -> Result<(Vec<Vec<u8>>, Parsed<Vec<crate::expr::Name>>), Error> {
     let parsed = projection(text)?;
     Usage::default().of(&parsed, Member::Projection, bindings, arena)?;
-    let names: Vec<Vec<u8>> = parsed.tree.iter().map(|name| bindings.name(arena, name).to_vec()).collect();
+    let names: Vec<Vec<u8>> = parsed
+        .tree
+        .iter()
+        .map(|name| bindings.name(arena, name).to_vec())
+        .collect();
     let mut sorted: Vec<_> = names.iter().collect();
     sorted.sort_unstable();
     match sorted.windows(2).any(|pair| pair[0] == pair[1]) {

@@ -124,7 +124,9 @@ impl Parse<'_> {
         let index = match raw.index.as_deref() {
             None => None,
             Some(name) => Some(table.index(name).ok_or_else(|| {
-                Error::validation(format!("The table does not have the specified index: {name}"))
+                Error::validation(format!(
+                    "The table does not have the specified index: {name}"
+                ))
             })?),
         };
         if index.is_some() && raw.is_consistent {
@@ -196,7 +198,10 @@ fn shows(
             condition.tree.check(member, bindings, arena)?;
         }
     }
-    let named = raw.projection.as_deref().map(|text| projected(text, bindings, arena));
+    let named = raw
+        .projection
+        .as_deref()
+        .map(|text| projected(text, bindings, arena));
     let named = named.transpose()?;
     if let Some((_, parsed)) = &named {
         usage.of(parsed, Member::Projection, bindings, arena)?;
@@ -260,13 +265,20 @@ fn segment(raw: &Raw<'_>) -> Result<(Bound<Key>, Bound<Key>), Error> {
     Ok((from, to))
 }
 
-fn start_key(table: &Table, index: Option<usize>, start: crate::packed::Item<'_>) -> Result<Key, Error> {
+fn start_key(
+    table: &Table,
+    index: Option<usize>,
+    start: crate::packed::Item<'_>,
+) -> Result<Key, Error> {
     let invalid = || Error::validation("The provided starting key is invalid");
     let Some(at) = index else {
         return table.schema.of_key(start).map_err(|_| invalid());
     };
     let schemas = [&table.schema, &table.indexes[at].schema];
-    if start.iter().any(|(name, _)| !schemas.iter().any(|schema| schema.has(name))) {
+    if start
+        .iter()
+        .any(|(name, _)| !schemas.iter().any(|schema| schema.has(name)))
+    {
         return Err(invalid());
     }
     let table_key = table.schema.of_item(start).map_err(|_| invalid())?;
@@ -290,17 +302,24 @@ fn key_range(
         return Err(invalid("it has more than two conditions"));
     }
     let value = |operand: &Operand| match operand {
-        Operand::Value(alias) => bindings.value(arena, alias).ok_or_else(|| invalid("a value is not defined")),
+        Operand::Value(alias) => bindings
+            .value(arena, alias)
+            .ok_or_else(|| invalid("a value is not defined")),
         _ => Err(invalid("a key is compared with something that is no value")),
     };
     let mut partition = None;
     let mut sort = None;
     for part in parts {
-        let (path, test) = key_test(part, &value).ok_or_else(|| invalid("Invalid operator used"))?;
+        let (path, test) =
+            key_test(part, &value).ok_or_else(|| invalid("Invalid operator used"))?;
         let test = test?;
         let name = bindings.name(arena, path);
         let is_partition = schema.partition.name.as_bytes() == name;
-        let place = if is_partition { &mut partition } else { &mut sort };
+        let place = if is_partition {
+            &mut partition
+        } else {
+            &mut sort
+        };
         let attribute = match is_partition {
             true => &schema.partition,
             false => match &schema.sort {
@@ -313,7 +332,10 @@ fn key_range(
                 }
             },
         };
-        if values_of(&test).iter().any(|value| value.kind != attribute.kind) {
+        if values_of(&test)
+            .iter()
+            .any(|value| value.kind != attribute.kind)
+        {
             return Err(Error::validation(
                 "One or more parameter values were invalid: Condition parameter type does not match schema type",
             ));

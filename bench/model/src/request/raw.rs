@@ -114,7 +114,12 @@ impl<'a> Raw<'a> {
         Ok(Some(span))
     }
 
-    fn member(&mut self, reader: &mut Reader<'a>, arena: &mut Arena, name: &str) -> Result<(), Error> {
+    fn member(
+        &mut self,
+        reader: &mut Reader<'a>,
+        arena: &mut Arena,
+        name: &str,
+    ) -> Result<(), Error> {
         match name {
             "TableName" => self.table = self.text(reader, name)?,
             "IndexName" => self.index = self.text(reader, name)?,
@@ -148,7 +153,13 @@ impl<'a> Raw<'a> {
                 self.is_old_wanted = match &*text {
                     "ALL_OLD" => true,
                     "NONE" => false,
-                    other => return Err(constraint("returnValuesOnConditionCheckFailure", other, "ALL_OLD, NONE")),
+                    other => {
+                        return Err(constraint(
+                            "returnValuesOnConditionCheckFailure",
+                            other,
+                            "ALL_OLD, NONE",
+                        ));
+                    }
                 };
             }
             "ReturnValues" => {
@@ -167,7 +178,9 @@ impl<'a> Raw<'a> {
             "ReturnConsumedCapacity" => self.told = told(&text)?,
             "ReturnItemCollectionMetrics" if text == "NONE" => {}
             "ReturnItemCollectionMetrics" => {
-                return Err(Error::unmodelled(format!("ReturnItemCollectionMetrics {text}")));
+                return Err(Error::unmodelled(format!(
+                    "ReturnItemCollectionMetrics {text}"
+                )));
             }
             other => return Err(unknown(other, "a request")),
         }
@@ -176,7 +189,9 @@ impl<'a> Raw<'a> {
 
     fn count(&self, reader: &mut Reader<'a>, name: &str, min: usize) -> Result<usize, Error> {
         let value = reader.integer()?;
-        let fits = usize::try_from(value).ok().filter(|count| (min..=1_000_000_000).contains(count));
+        let fits = usize::try_from(value)
+            .ok()
+            .filter(|count| (min..=1_000_000_000).contains(count));
         fits.ok_or_else(|| {
             Error::validation(format!(
                 "1 validation error detected: Value '{value}' at '{name}' failed to satisfy constraint: \
@@ -185,7 +200,11 @@ impl<'a> Raw<'a> {
         })
     }
 
-    pub(super) fn names(&mut self, reader: &mut Reader<'a>, arena: &mut Arena) -> Result<(), Error> {
+    pub(super) fn names(
+        &mut self,
+        reader: &mut Reader<'a>,
+        arena: &mut Arena,
+    ) -> Result<(), Error> {
         self.has_names = true;
         reader.object(|reader, alias| {
             check_alias(&alias, '#', "ExpressionAttributeNames")?;
@@ -238,7 +257,11 @@ pub(super) fn told(text: &str) -> Result<Told, Error> {
         "NONE" => Ok(Told::Nothing),
         "TOTAL" => Ok(Told::Total),
         "INDEXES" => Ok(Told::Indexes),
-        other => Err(constraint("returnConsumedCapacity", other, "INDEXES, TOTAL, NONE")),
+        other => Err(constraint(
+            "returnConsumedCapacity",
+            other,
+            "INDEXES, TOTAL, NONE",
+        )),
     }
 }
 
