@@ -1,0 +1,270 @@
+//! Updates: what an item is afterwards.
+
+use std::borrow::Cow;
+
+use super::{Bindings, Member, Name};
+use crate::attribute::Arena;
+use crate::error::Error;
+use crate::number;
+use crate::packed::{Item, Kind, Value, put_bytes, put_set, put_value};
+
+#[derive(Debug)]
+pub(crate) enum Term {
+    Path(Name),
+    /// A `:alias`.
+    Value(Box<str>),
+    IfNotExists(Name, Box<Term>),
+    ListAppend(Box<Term>, Box<Term>),
+}
+
+#[derive(Debug)]
+pub(crate) enum Assigned {
+    Just(Term),
+    Plus(Term, Term),
+    Minus(Term, Term),
+}
+
+/// The four clauses, each in its order.
+#[derive(Debug, Default)]
+pub(crate) struct Update {
+    pub(super) set: Vec<(Name, Assigned)>,
+    pub(super) remove: Vec<Name>,
+    pub(super) add: Vec<(Name, Box<str>)>,
+    pub(super) delete: Vec<(Name, Box<str>)>,
+}
+
+const NO_ATTRIBUTE: &str =
+    "The provided expression refers to an attribute that does not exist in the item";
+const WRONG_TYPE: &str = "An operand in the update expression has an incorrect data type";
+
+/// The names an update changes and their new values, `None` where one goes.
+type Changes<'a> = Vec<(&'a [u8], Option<Cow<'a, [u8]>>)>;
+
+impl Update {
+    /// The attributes it names as targets.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &Name> {
+        let set = self.set.iter().map(|(name, _)| name);
+        let add = self.add.iter().map(|(name, _)| name);
+        let delete = self.delete.iter().map(|(name, _)| name);
+        set.chain(&self.remove).chain(add).chain(delete)
+    }
+
+    /// Refuses what the request alone shows to be wrong.
+    pub(crate) fn check(&self, bindings: &Bindings, arena: &Arena) -> Result<(), Error> {
+        let mut targets: Vec<&[u8]> = self
+            .targets()
+            .map(|name| bindings.name(arena, name))
+            .collect();
+        targets.sort_unstable();
+        if let Some(pair) = targets.windows(2).find(|pair| pair[0] == pair[1]) {
+            let name = String::from_utf8_lossy(pair[0]);
+            return Err(Member::Update.invalid(format!(
+                "Two document paths overlap with each other; must remove or rewrite one of these paths; \
+                 path one: [{name}], path two: [{name}]"
+            )));
+        }
+        let wrong = |what: &str, kind: Kind| {
+            Err(Member::Update.invalid(format!(
+                "Incorrect operand type for operator or function; operator: {what}, operand type: {}",
+                kind.name()
+            )))
+        };
+        let kind = |alias: &str| bindings.value(arena, alias).map(|value| value.kind);
+        for (_, alias) in &self.add {
+            match kind(alias) {
+                Some(Kind::N) => {}
+                Some(kind) if kind.element().is_none() => return wrong("ADD", kind),
+                _ => {}
+            }
+        }
+        for (_, alias) in &self.delete {
+            match kind(alias) {
+                Some(kind) if kind.element().is_none() => return wrong("DELETE", kind),
+                _ => {}
+            }
+        }
+        for (_, assigned) in &self.set {
+            if let Assigned::Plus(a, b) | Assigned::Minus(a, b) = assigned {
+                for term in [a, b] {
+                    if let Term::Value(alias) = term
+                        && let Some(kind) = kind(alias).filter(|kind| *kind != Kind::N)
+                    {
+                        return wrong(
+                            if matches!(assigned, Assigned::Plus(..)) {
+                                "+"
+                            } else {
+                                "-"
+                            },
+                            kind,
+                        );
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `old` as `update` leaves it. Everything is computed from `old`.
+pub(crate) fn apply(
+    update: &Update,
+    old: Item<'_>,
+    bindings: &Bindings,
+    arena: &Arena,
+) -> Result<Vec<u8>, Error> {
+    let sight = Sight {
+        old,
+        bindings,
+        arena,
+    };
+    let mut changes: Changes<'_> = Vec::with_capacity(8);
+    for (name, assigned) in &update.set {
+        let value = match assigned {
+            Assigned::Just(term) => sight.term(term)?,
+            Assigned::Plus(a, b) => Cow::Owned(sight.sum(a, b, false)?),
+            Assigned::Minus(a, b) => Cow::Owned(sight.sum(a, b, true)?),
+        };
+        changes.push((sight.name(name), Some(value)));
+    }
+    for name in &update.remove {
+        changes.push((sight.name(name), None));
+    }
+    for (name, alias) in &update.add {
+        changes.push((sight.name(name), Some(sight.added(name, alias)?)));
+    }
+    for (name, alias) in &update.delete {
+        changes.push((sight.name(name), sight.deleted(name, alias)?));
+    }
+    changes.sort_unstable_by_key(|(name, _)| *name);
+    Ok(merge(old, &changes))
+}
+
+fn merge(old: Item<'_>, changes: &Changes<'_>) -> Vec<u8> {
+    let more: usize = changes
+        .iter()
+        .map(|(n, v)| n.len() + 2 + v.as_ref().map_or(0, |v| v.len()))
+        .sum();
+    let mut out = Vec::with_capacity(old.0.len() + more);
+    let mut put = |name: &[u8], value: &[u8]| {
+        put_bytes(name, &mut out);
+        out.extend_from_slice(value);
+    };
+    let mut changes = changes.iter().peekable();
+    for (name, value) in old.iter() {
+        while let Some((new, value)) = changes.next_if(|(new, _)| *new < name) {
+            if let Some(value) = value {
+                put(new, value);
+            }
+        }
+        match changes.next_if(|(new, _)| *new == name) {
+            None => put(name, value.bytes()),
+            Some((_, Some(value))) => put(name, value),
+            Some((_, None)) => {}
+        }
+    }
+    for (new, value) in changes {
+        if let Some(value) = value {
+            put(new, value);
+        }
+    }
+    out
+}
+
+struct Sight<'a> {
+    old: Item<'a>,
+    bindings: &'a Bindings,
+    arena: &'a Arena,
+}
+
+impl<'a> Sight<'a> {
+    fn name(&self, name: &'a Name) -> &'a [u8] {
+        self.bindings.name(self.arena, name)
+    }
+
+    fn value(&self, alias: &str) -> Result<Value<'a>, Error> {
+        let value = self.bindings.value(self.arena, alias);
+        value.ok_or_else(|| Error::validation(format!("{alias} is not defined")))
+    }
+
+    fn term(&self, term: &'a Term) -> Result<Cow<'a, [u8]>, Error> {
+        match term {
+            Term::Value(alias) => Ok(Cow::Borrowed(self.value(alias)?.bytes())),
+            Term::Path(name) => match self.old.get(self.name(name)) {
+                Some(value) => Ok(Cow::Borrowed(value.bytes())),
+                None => Err(Error::validation(NO_ATTRIBUTE)),
+            },
+            Term::IfNotExists(name, or) => match self.old.get(self.name(name)) {
+                Some(value) => Ok(Cow::Borrowed(value.bytes())),
+                None => self.term(or),
+            },
+            Term::ListAppend(first, second) => {
+                let (first, second) = (self.term(first)?, self.term(second)?);
+                let list = |bytes: &Cow<'_, [u8]>| {
+                    let value = Value::of(bytes).filter(|value| value.kind == Kind::L);
+                    value.map(|value| value.content.to_vec())
+                };
+                let both = list(&first).zip(list(&second));
+                let (mut content, more) = both.ok_or_else(|| Error::validation(WRONG_TYPE))?;
+                content.extend_from_slice(&more);
+                let mut out = Vec::new();
+                put_value(Kind::L, &content, &mut out);
+                Ok(Cow::Owned(out))
+            }
+        }
+    }
+
+    fn sum(&self, a: &'a Term, b: &'a Term, minus: bool) -> Result<Vec<u8>, Error> {
+        let (a, b) = (self.term(a)?, self.term(b)?);
+        match (Value::of(&a), Value::of(&b)) {
+            (Some(a), Some(b)) => sum(a, b, minus),
+            _ => Err(Error::validation(WRONG_TYPE)),
+        }
+    }
+
+    fn added(&self, name: &'a Name, alias: &str) -> Result<Cow<'a, [u8]>, Error> {
+        let more = self.value(alias)?;
+        let Some(old) = self.old.get(self.name(name)) else {
+            return Ok(Cow::Borrowed(more.bytes()));
+        };
+        if old.kind != more.kind {
+            return Err(Error::validation(WRONG_TYPE));
+        }
+        if old.kind == Kind::N {
+            return sum(old, more, false).map(Cow::Owned);
+        }
+        let mut elements: Vec<&[u8]> = old.set().collect();
+        let new: Vec<&[u8]> = more.set().filter(|one| !elements.contains(one)).collect();
+        elements.extend(new);
+        let mut out = Vec::new();
+        put_set(old.kind, &mut elements, &mut out).map_err(|()| Error::validation(WRONG_TYPE))?;
+        Ok(Cow::Owned(out))
+    }
+
+    fn deleted(&self, name: &'a Name, alias: &str) -> Result<Option<Cow<'a, [u8]>>, Error> {
+        let less = self.value(alias)?;
+        let Some(old) = self.old.get(self.name(name)) else {
+            return Ok(None);
+        };
+        if old.kind != less.kind {
+            return Err(Error::validation(WRONG_TYPE));
+        }
+        let gone: Vec<&[u8]> = less.set().collect();
+        let mut left: Vec<&[u8]> = old.set().filter(|one| !gone.contains(one)).collect();
+        if left.is_empty() {
+            return Ok(None);
+        }
+        let mut out = Vec::new();
+        put_set(old.kind, &mut left, &mut out).map_err(|()| Error::validation(WRONG_TYPE))?;
+        Ok(Some(Cow::Owned(out)))
+    }
+}
+
+fn sum(a: Value<'_>, b: Value<'_>, minus: bool) -> Result<Vec<u8>, Error> {
+    if (a.kind, b.kind) != (Kind::N, Kind::N) {
+        return Err(Error::validation(WRONG_TYPE));
+    }
+    let sum = number::sum(a.content, b.content, minus)?;
+    let mut out = Vec::with_capacity(sum.len() + 2);
+    put_value(Kind::N, &sum, &mut out);
+    Ok(out)
+}
