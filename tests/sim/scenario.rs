@@ -104,7 +104,7 @@ impl Scenario {
         let ahead = processes.iter();
         let ahead = ahead.map(|_| *pick(rng, &[0, 0, 7, AHEAD_MAX])).collect();
         let qty_max = *pick(rng, &[1, 3, 10]);
-        let events = (0..rng.random_range(1..=2))
+        let events = (0..rng.random_range(1..=3))
             .map(|n| (event(n), stock(rng)))
             .collect();
         let calm = rng.random_range(0..5) == 0;
@@ -230,7 +230,7 @@ fn stock(rng: &mut SmallRng) -> Stock {
             seats: seats(rng),
         };
     }
-    let stripes = *pick(rng, &[1, 1, 2, 5]);
+    let stripes = *pick(rng, &[1, 1, 2, 5, 9]);
     let most = *pick(rng, &[0, 3, 12, 60, 1_000]);
     Stock::Units((0..stripes).map(|_| rng.random_range(0..=most)).collect())
 }

@@ -6,12 +6,12 @@ use super::lookups::Asker;
 use crate::domain::answer::{Answer, Refusal};
 use crate::domain::effect::{Effect, Known, LookupId, Route};
 use crate::domain::ids::EventId;
-use crate::domain::lane::{Because, Plan, Returned, Track, drawn_from};
+use crate::domain::lane::{Because, Kind, Plan, Returned};
 use crate::domain::operation::{Expect, Operation, Verb, Wanted};
 use crate::domain::reads::Waiter;
 use crate::domain::rules::{self, Decision, Movement, Transition};
 use crate::domain::time::{Micros, Now};
-use crate::domain::transaction::{Draws, EventShape, RecordView, RecordsRead, ReservationState};
+use crate::domain::transaction::{EventShape, RecordView, RecordsRead, ReservationState};
 use crate::limits;
 
 impl Coordinator {
@@ -48,7 +48,7 @@ impl Coordinator {
         if by_seat && route.is_none() {
             let owner = self.lanes.owner(&operation.event, 0);
             if owner != self.settings.shard {
-                self.forward(owner, Route { stripe: 0, shape }, operation, known, fx);
+                self.forward(owner, Route { shape }, operation, known, fx);
                 return;
             }
         }
@@ -209,7 +209,7 @@ impl Coordinator {
         fx: &mut Vec<Effect>,
     ) {
         let event = &operation.event;
-        let (track, draws) = match transition.movement() {
+        let kind = match transition.movement() {
             Movement::Take if shape.closed => {
                 self.end(
                     &operation,
@@ -221,61 +221,40 @@ impl Coordinator {
                 return;
             }
             Movement::Take => {
-                let (shard, stripe) = match route {
-                    Some(route) => (self.settings.shard, route.stripe),
-                    None => self
-                        .lanes
-                        .choose(event, &operation.reservation, shape.stripes),
+                let reservation = &operation.reservation;
+                let seller = match route {
+                    Some(_) => self.settings.shard,
+                    None => self.lanes.seller(event, reservation, shape.stripes),
                 };
-                if shard != self.settings.shard {
+                if seller != self.settings.shard {
                     let known = known_of(record);
-                    self.forward(shard, Route { stripe, shape }, operation, known, fx);
+                    self.forward(seller, Route { shape }, operation, known, fx);
                     return;
                 }
-                let units = match (&record, &operation.wanted) {
-                    (Some(record), _) => record.qty,
-                    (None, Wanted::Quantity(qty)) => *qty,
-                    (None, _) => 0,
-                };
-                (Track::Stripe(stripe), drawn_from(stripe, units))
+                Kind::Stripes
             }
             Movement::Give => {
                 let drawn = record.as_ref().and_then(|record| record.draws.first());
                 let stripe = drawn.map_or(0, |draw| draw.stripe);
-                if self.is_crowd(&operation) {
-                    let bundle = |lane| Track::Bundle { stripe, lane };
-                    let track = self.lanes.least_busy(event, limits::BUNDLE_LANES, bundle);
-                    let plan = Plan {
-                        transition,
-                        record,
-                        seats: None,
-                        draws: Draws::new(),
-                    };
-                    self.enqueue(operation, track, shape, plan, now, fx);
-                    return;
-                }
                 let owner = self.lanes.owner(event, stripe);
-                if route.is_none() && owner != self.settings.shard {
+                if self.is_crowd(&operation) {
+                    Kind::Bundle(stripe)
+                } else if route.is_none() && owner != self.settings.shard {
                     let known = known_of(record);
-                    self.forward(owner, Route { stripe, shape }, operation, known, fx);
+                    self.forward(owner, Route { shape }, operation, known, fx);
                     return;
+                } else {
+                    Kind::Stripes
                 }
-                (Track::Stripe(stripe), Draws::new())
             }
-            Movement::Keep | Movement::None => {
-                let track = self
-                    .lanes
-                    .least_busy(event, limits::LOOSE_LANES, Track::Loose);
-                (track, Draws::new())
-            }
+            Movement::Keep | Movement::None => Kind::Loose,
         };
         let plan = Plan {
             transition,
             record,
             seats: None,
-            draws,
         };
-        self.enqueue(operation, track, shape, plan, now, fx);
+        self.enqueue(operation, kind, shape, plan, now, fx);
     }
 
     /// Whether so many holds end that they are better bundled.
@@ -288,13 +267,13 @@ impl Coordinator {
     pub(super) fn enqueue(
         &mut self,
         operation: Operation,
-        track: Track,
+        kind: Kind,
         shape: EventShape,
         plan: Plan,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let Some((lane, at)) = self.lanes.open(&operation.event, track, shape) else {
+        let Some(id) = self.lanes.open(&operation.event, kind, shape) else {
             self.counters.shed += 1;
             self.end(
                 &operation,
@@ -305,16 +284,7 @@ impl Coordinator {
             );
             return;
         };
-        let mut out = std::mem::take(&mut self.scratch);
-        at.submit(
-            operation,
-            plan,
-            now,
-            &mut self.rng,
-            &mut self.counters,
-            &mut out,
-        );
-        self.collect(lane, out, now, fx);
+        self.with_pool(id, now, fx, |pool, turn| pool.submit(operation, plan, turn));
     }
 
     /// An operation's write met something else than it was for: it is decided anew.
@@ -370,16 +340,11 @@ impl Coordinator {
     /// The route of an operation that has come to the shard it belongs to.
     fn keeps_here(&self, operation: &Operation, shape: Option<EventShape>) -> Option<Route> {
         let shape = shape?;
-        let (shard, stripe) =
-            self.lanes
-                .choose(&operation.event, &operation.reservation, shape.stripes);
-        // A stripe of this shard if it has one; else the call was forwarded here for another's.
-        let stripe = if shard == self.settings.shard {
-            stripe
-        } else {
-            0
-        };
-        (shape.is_seated() || shard == self.settings.shard).then_some(Route { stripe, shape })
+        let seller = self
+            .lanes
+            .seller(&operation.event, &operation.reservation, shape.stripes);
+        // Else the call was forwarded here for what is another's.
+        (shape.is_seated() || seller == self.settings.shard).then_some(Route { shape })
     }
 }
 

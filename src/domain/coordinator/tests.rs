@@ -6,7 +6,6 @@ use rand::SeedableRng;
 
 use super::*;
 use crate::domain::ids::Fingerprint;
-use crate::domain::lane::Track;
 use crate::domain::operation::{Expect, Wanted};
 use crate::domain::rules;
 use crate::domain::time::UnixMillis;
@@ -323,10 +322,6 @@ fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
 
 #[test]
 fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
-    let key = super::super::lane::LaneKey {
-        event: "evt".parse().expect("legal"),
-        track: Track::Bundle { stripe: 0, lane: 0 },
-    };
     let shape = EventShape {
         stripes: 1,
         seat_keys: 0,
@@ -334,7 +329,7 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
     };
     let mut shard = coordinator(0, 1);
     let mut fx = Vec::new();
-    let event = key.event.clone();
+    let event: EventId = "evt".parse().expect("legal");
     shard.event_read(
         &event,
         &EventRead::Found(vec![one_stripe(0)]),
