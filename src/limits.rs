@@ -168,6 +168,13 @@ pub const LANE_QUEUE_MAX: usize = 8_192;
 /// at the largest default quantity.
 pub const STRIPE_SCARCE_UNITS: u64 = BATCH_MEMBERS_MAX as u64 * QTY_MAX_DEFAULT as u64;
 
+/// Default for how long after a strong read of all stripes began callers may be told that there is too
+/// little (SOLD_OUT_LATCH_MS): the end of a sale costs a read each time, not a write per caller.
+pub const SOLD_OUT_LATCH_DEFAULT: Duration = Duration::from_millis(50);
+
+/// The longest that can be set: what comes back on another node is not on sale for so long.
+pub const SOLD_OUT_LATCH_MAX: Duration = Duration::from_secs(1);
+
 /// How long it is believed that a stripe has little: others may have given back to it.
 pub const STRIPE_SCARCE_AGE: Duration = Duration::from_secs(1);
 

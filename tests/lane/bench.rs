@@ -6,11 +6,11 @@ mod rivals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use inventory_api::domain::answer::Answer;
+use inventory_api::domain::answer::{Answer, Refusal};
 use inventory_api::domain::counters::Counters;
 use inventory_api::domain::ids::{EventId, ReservationId, SeatId, Seats};
 use inventory_api::domain::lane::{
-    Because, Kind, LaneOutput, Plan, Pool, PoolKey, Returned, Share, Turn,
+    Because, Kind, LaneOutput, Plan, Pool, PoolKey, Returned, Share, Terms, Turn,
 };
 use inventory_api::domain::operation::{Expect, Operation, Verb, Wanted};
 use inventory_api::domain::rules::{self, Decision, LateCommit};
@@ -188,8 +188,12 @@ impl Bench {
             kind: share.map_or(Kind::Loose, |_| Kind::Stripes),
         };
         let first = Share { first: 0, step: 1 };
+        let terms = Terms {
+            late,
+            latch: Micros(0),
+        };
         Self {
-            pool: Pool::new(key, share.unwrap_or(first), shape, late),
+            pool: Pool::new(key, share.unwrap_or(first), shape, terms),
             store,
             event,
             shape,
@@ -537,7 +541,6 @@ impl Bench {
         }
         if out.read_stripes {
             must!(self.reading.is_none(), "asked twice for a read");
-            must!(self.shape.stripes > 1, "one stripe needs no read");
             // The earliest view that an honest read can give.
             self.reading = Some((self.now, self.store.read(&self.event)));
         }
@@ -580,6 +583,7 @@ impl Bench {
                 let record = self.store.read_record(&operation.reservation);
                 self.enter(operation, wanted, true, record.unwrap_or(None))
             }
+            Because::Short { remaining } => self.is_short(number, remaining),
             Because::Seats(seats) => {
                 must!(!seats.is_empty(), "{operation:?} came back for no seat");
                 for (seat, state) in seats {
@@ -595,6 +599,32 @@ impl Bench {
                 Ok(())
             }
         }
+    }
+
+    /// Does as a coordinator would with who is too large for what a read showed: its record decides.
+    fn is_short(&mut self, number: usize, remaining: u64) -> Result<(), Broken> {
+        let entry = &self.entries[number];
+        let operation = entry.operation.clone();
+        let wanted = entry.wanted.clone();
+        let record = self
+            .store
+            .read_record(&operation.reservation)
+            .unwrap_or(None);
+        let answer = match rules::decide(&operation, record.as_ref(), unix(self.now), self.late) {
+            Decision::Answer(answer) => answer,
+            Decision::Write(step) if step.movement() != rules::Movement::Take => {
+                return self.enter(operation, wanted, true, record);
+            }
+            Decision::Write(step) => Answer::Refused(match step.from {
+                Some(_) => Refusal::HoldExpired,
+                None => Refusal::InsufficientInventory { remaining },
+            }),
+        };
+        self.judge(number, &answer)?;
+        let entry = &mut self.entries[number];
+        entry.answer = Some(answer);
+        entry.returned = false;
+        Ok(())
     }
 
     fn ask<'a>(&self, entry: &'a Entry) -> Ask<'a> {

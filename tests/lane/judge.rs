@@ -39,7 +39,7 @@ impl Bench {
         Ok(())
     }
 
-    fn judge(&self, number: usize, answer: &Answer) -> Result<(), Broken> {
+    pub(super) fn judge(&self, number: usize, answer: &Answer) -> Result<(), Broken> {
         let entry = &self.entries[number];
         let due = match answer {
             Answer::Refused(Refusal::HoldExpired) if self.is_gone(entry) => true,

@@ -68,6 +68,8 @@ pub(crate) struct Scenario {
     /// How long the holds of a run last.
     pub(crate) hold_for: Micros,
     pub(crate) late: LateCommit,
+    /// How long before a call the read may have begun that says there is too little.
+    pub(crate) latch: Micros,
     /// How often each process looks for holds that are past their time.
     pub(crate) reclaim_every: Micros,
     pub(crate) reservations: usize,
@@ -129,6 +131,7 @@ impl Scenario {
             crowd,
             hold_for: Micros::from_millis(*pick(rng, &[1, 40, 300, 2_000, 60_000])),
             late,
+            latch: Micros::from_millis(*pick(rng, &[0, 50, 50, 400])),
             reclaim_every: Micros::from_millis(*pick(rng, &[50, 500, 1_000])),
             reservations: if crowd {
                 250

@@ -8,8 +8,7 @@ use std::hash::BuildHasher;
 
 use crate::domain::effect::PoolId;
 use crate::domain::ids::{EventId, ReservationId};
-use crate::domain::lane::{Kind, Pool, PoolKey, Share};
-use crate::domain::rules::LateCommit;
+use crate::domain::lane::{Kind, Pool, PoolKey, Share, Terms};
 use crate::domain::time::Micros;
 use crate::domain::transaction::EventShape;
 use crate::limits;
@@ -28,7 +27,7 @@ struct Slot {
 pub(super) struct Lanes {
     shard: usize,
     shards: usize,
-    late: LateCommit,
+    terms: Terms,
     slots: HashMap<PoolId, Slot, foldhash::fast::RandomState>,
     by_key: HashMap<PoolKey, PoolId, foldhash::fast::RandomState>,
     timers: BTreeSet<(Micros, PoolId)>,
@@ -40,11 +39,11 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub(super) fn new(shard: usize, shards: usize, late: LateCommit) -> Self {
+    pub(super) fn new(shard: usize, shards: usize, terms: Terms) -> Self {
         Self {
             shard,
             shards: shards.max(1),
-            late,
+            terms,
             slots: HashMap::default(),
             by_key: HashMap::default(),
             timers: BTreeSet::new(),
@@ -68,6 +67,16 @@ impl Lanes {
 
     pub(super) fn wake_at(&self) -> Option<Micros> {
         self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// The lanes that sell units of an event, if there are any.
+    pub(super) fn selling(&mut self, event: &EventId) -> Option<&mut Pool> {
+        let key = PoolKey {
+            event: event.clone(),
+            kind: Kind::Stripes,
+        };
+        let id = *self.by_key.get(&key)?;
+        self.get_mut(id)
     }
 
     /// The lanes of an event that share a line, made if there are none; `None` when there are too
@@ -98,7 +107,7 @@ impl Lanes {
                     step: self.shards as u16,
                 };
                 let slot = Slot {
-                    pool: Pool::new(key.clone(), share, shape, self.late),
+                    pool: Pool::new(key.clone(), share, shape, self.terms),
                     timer: None,
                     // It has one as soon as it is used.
                     lanes: 1,
@@ -206,7 +215,7 @@ mod tests {
     use super::*;
 
     fn lanes(shard: usize, shards: usize) -> Lanes {
-        Lanes::new(shard, shards, LateCommit::default())
+        Lanes::new(shard, shards, Terms::default())
     }
 
     fn seller(lanes: &Lanes, n: usize, stripes: u16) -> usize {

@@ -39,7 +39,7 @@ use super::cache::SettledCache;
 use super::counters::Counters;
 use super::effect::{CallId, Effect, Known, LaneId, PoolId, Route};
 use super::ids::{EventId, ReservationId};
-use super::lane::{LaneOutput, Pool, Settled, Turn};
+use super::lane::{LaneOutput, Pool, Settled, Terms, Turn};
 use super::operation::{Operation, Verb};
 use super::reads::{Reads, Waiter};
 use super::rules::{self, Decision, LateCommit};
@@ -61,6 +61,9 @@ pub struct Settings {
     /// For how long.
     pub cache_for: Micros,
     pub late_commit: LateCommit,
+    /// For how long after a strong read of all stripes began it may be said to callers who come later
+    /// that there is too little; zero: never.
+    pub sold_out_latch: Micros,
 }
 
 /// See the module's head.
@@ -92,7 +95,14 @@ impl Coordinator {
             settings,
             cache: SettledCache::new(settings.cache_capacity, settings.cache_for),
             pending: Pendings::default(),
-            lanes: Lanes::new(settings.shard, settings.shards, settings.late_commit),
+            lanes: Lanes::new(
+                settings.shard,
+                settings.shards,
+                Terms {
+                    late: settings.late_commit,
+                    latch: settings.sold_out_latch,
+                },
+            ),
             reads: Reads::default(),
             lookups: Lookups::default(),
             desks: Desks::default(),
@@ -218,8 +228,11 @@ impl Coordinator {
     }
 
     /// Forgets what an event is like and what its seats are: an operator has changed it.
-    pub fn forget(&mut self, event: &EventId) {
+    pub fn forget(&mut self, event: &EventId, now: Micros) {
         self.events.pop(event);
+        if let Some(pool) = self.lanes.selling(event) {
+            pool.reopen(now);
+        }
         if let Some(desk) = self.desks.get_mut(event) {
             desk.forget_map();
         }

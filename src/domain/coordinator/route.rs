@@ -6,7 +6,7 @@ use super::lookups::Asker;
 use crate::domain::answer::{Answer, Refusal};
 use crate::domain::effect::{Effect, Known, LookupId, Route};
 use crate::domain::ids::EventId;
-use crate::domain::lane::{Because, Kind, Plan, Returned};
+use crate::domain::lane::{Because, Kind, Latch, Plan, Returned};
 use crate::domain::operation::{Expect, Operation, Verb, Wanted};
 use crate::domain::reads::Waiter;
 use crate::domain::rules::{self, Decision, Movement, Transition};
@@ -87,7 +87,8 @@ impl Coordinator {
                     let basis = Basis { record, is_said };
                     self.write_seats(operation, shape, transition, basis, now, fx);
                 } else {
-                    self.write_units(operation, route, shape, transition, record, now, fx);
+                    let basis = Basis { record, is_said };
+                    self.write_units(operation, route, shape, transition, basis, now, fx);
                 }
             }
         }
@@ -200,14 +201,18 @@ impl Coordinator {
     #[expect(clippy::too_many_arguments, reason = "one operation, taken apart")]
     fn write_units(
         &mut self,
-        operation: Operation,
+        mut operation: Operation,
         route: Option<Route>,
         shape: EventShape,
         transition: Transition,
-        record: Option<RecordView>,
+        basis: Basis,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
+        let Basis {
+            mut record,
+            is_said,
+        } = basis;
         let event = &operation.event;
         let kind = match transition.movement() {
             Movement::Take if shape.closed => {
@@ -230,6 +235,11 @@ impl Coordinator {
                     let known = known_of(record);
                     self.forward(seller, Route { shape }, operation, known, fx);
                     return;
+                }
+                let basis = Basis { record, is_said };
+                match self.unless_sold_out(operation, shape, transition, basis, now, fx) {
+                    Some((same, its)) => (operation, record) = (same, its),
+                    None => return,
                 }
                 Kind::Stripes
             }
@@ -255,6 +265,61 @@ impl Coordinator {
             seats: None,
         };
         self.enqueue(operation, kind, shape, plan, now, fx);
+    }
+
+    /// Ends an operation that there are too few units for, or has its record looked up for that;
+    /// gives it back if it is to be written.
+    ///
+    /// What the stripes were seen to have may be without what this very reservation has got,
+    /// elsewhere and just now. So its record is looked up once more, after that was seen.
+    fn unless_sold_out(
+        &mut self,
+        operation: Operation,
+        shape: EventShape,
+        transition: Transition,
+        basis: Basis,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) -> Option<(Operation, Option<RecordView>)> {
+        let Basis { record, is_said } = basis;
+        let (reservation, event) = (&operation.reservation, &operation.event);
+        if is_said && let Some(remaining) = self.pending.too_few(reservation, event) {
+            self.counters.sold_out += 1;
+            let refusal = match transition.from {
+                Some(_) => Refusal::HoldExpired,
+                None => Refusal::InsufficientInventory { remaining },
+            };
+            self.end(&operation, Answer::Refused(refusal), record, now, fx);
+            return None;
+        }
+        let units = match (&record, &operation.wanted) {
+            (Some(record), _) => record.qty,
+            (None, Wanted::Quantity(qty)) => *qty,
+            (None, _) => 0,
+        };
+        let since = self.pending.since(reservation, event).unwrap_or(now.mono);
+        let pool = self.lanes.selling(event);
+        let latch = pool.map_or(Latch::Open, |pool| pool.latch(units, since));
+        match latch {
+            Latch::Open | Latch::Stale => Some((operation, record)),
+            Latch::Shut { remaining } => {
+                self.is_too_few(operation, shape, remaining, fx);
+                None
+            }
+        }
+    }
+
+    /// Lets an operation be refused unless its record says otherwise.
+    fn is_too_few(
+        &mut self,
+        operation: Operation,
+        shape: EventShape,
+        remaining: u64,
+        fx: &mut Vec<Effect>,
+    ) {
+        let (reservation, event) = (&operation.reservation, &operation.event);
+        self.pending.is_short(reservation, event, Some(remaining));
+        self.look_up(operation, Some(Route { shape }), fx);
     }
 
     /// Whether so many holds end that they are better bundled.
@@ -325,6 +390,11 @@ impl Coordinator {
                 let route = self.keeps_here(&operation, shape);
                 self.advance(operation, route, Known::Record(record), now, fx);
             }
+            Because::Short { remaining } => match self.keeps_here(&operation, shape) {
+                Some(Route { shape }) => self.is_too_few(operation, shape, remaining, fx),
+                // Forgotten meanwhile: it starts anew.
+                None => self.advance(operation, None, Known::Nothing, now, fx),
+            },
             Because::Seats(seats) => {
                 let Some(shape) = shape else {
                     // Forgotten meanwhile: the next write tells of the seats once more.

@@ -19,6 +19,7 @@ const SETTINGS: Settings = Settings {
     cache_capacity: 0,
     cache_for: Micros(0),
     late_commit: LateCommit::Reacquire,
+    sold_out_latch: Micros::from_millis(50),
 };
 
 fn at(mono: u64) -> Now {
@@ -396,7 +397,7 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
 fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
     let event: EventId = "evt".parse().expect("legal");
     let owner = (0..2).find(|shard| {
-        let lanes = Lanes::new(*shard, 2, LateCommit::default());
+        let lanes = Lanes::new(*shard, 2, Terms::default());
         lanes.owner(&event, 0) == *shard
     });
     let first = owner.expect("one of the two");

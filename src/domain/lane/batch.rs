@@ -28,7 +28,7 @@ pub(super) struct Batch {
     /// Actions of the members' records and seats.
     actions: usize,
     stripes: Vec<u16>,
-    /// The front of the line is too much for what the stripe has left.
+    /// The front of the line is not for this stripe.
     leaves_line: bool,
 }
 
@@ -55,16 +55,9 @@ impl Batch {
             ..Self::default()
         };
         while batch.takes_next(lane, own, shared, shares, loud, now) {}
-        // Those that only wait to be refused would fail any others.
-        if batch
-            .members
-            .last()
-            .is_none_or(|m| m.head.too_few.is_none())
-        {
-            batch.fill_quiet(&mut own.quiet, all, now);
-            if shares {
-                batch.fill_quiet(&mut shared.line.quiet, all, now);
-            }
+        batch.fill_quiet(&mut own.quiet, all, now);
+        if shares {
+            batch.fill_quiet(&mut shared.line.quiet, all, now);
         }
         batch
     }
@@ -99,16 +92,14 @@ impl Batch {
         if draws {
             member.write.draws = drawn_from(lane, units);
         }
-        if shared.minds_left(&member) && !shared.may_have(lane, units) && !is_late {
-            // For another stripe. What is this lane's own does not wait behind it.
+        let has_no_room = shared.minds_left(&member) && !shared.may_have(lane, units);
+        if !is_own && !is_late && (has_no_room || shared.must_look(&member)) {
+            // For another stripe, or for a read. What is this lane's own does not wait behind it.
             shared.line.loud.push_front(member);
             self.leaves_line = true;
             return true;
         }
-        let taken = match is_late || self.may_join(&member) {
-            true => self.take(member, most, now),
-            false => Err(member),
-        };
+        let taken = self.take(member, most, now);
         let is_taken = taken.is_ok();
         match taken {
             Ok(()) if draws && !is_late => shared.promise(lane, units),
@@ -117,13 +108,6 @@ impl Batch {
             Err(member) => shared.line.loud.push_front(member),
         }
         is_taken
-    }
-
-    /// Members that only wait to be refused go together.
-    fn may_join(&self, member: &Member) -> bool {
-        self.members
-            .last()
-            .is_none_or(|last| last.head.too_few.is_some() == member.head.too_few.is_some())
     }
 
     /// Takes a member in, or notes that it is too late for it; gives it back if it does not fit.

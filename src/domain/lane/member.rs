@@ -26,9 +26,6 @@ pub(super) struct Head {
     pub(super) number: u64,
     pub(super) arrived: Micros,
     pub(super) deadline: Micros,
-    /// What a read of all stripes showed, where that is too little. Whether the member is refused
-    /// for it is left to one more write: see [`super::overflow`].
-    pub(super) too_few: Option<u64>,
     /// Its draws were fixed by a read of all stripes. Otherwise who takes units draws on the stripe
     /// of the lane that sends it.
     pub(super) planned: bool,
@@ -108,7 +105,6 @@ impl Member {
                 number,
                 arrived,
                 deadline: operation.deadline,
-                too_few: None,
                 planned: false,
             },
             write,

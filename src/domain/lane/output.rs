@@ -51,6 +51,9 @@ pub enum Because {
     Record(Option<RecordView>),
     /// These seats are not free, or not there at all.
     Seats(Vec<(SeatId, Option<SeatState>)>),
+    /// A read of all stripes showed only so much, which is too little. Whether it is refused for that
+    /// is left to a look at its record: see [`super::overflow`].
+    Short { remaining: u64 },
 }
 
 /// What a pool wants, collected by the coordinator after each call into it.

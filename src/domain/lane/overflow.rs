@@ -1,16 +1,17 @@
 //! A short stripe: strong read of all stripes, draw on others, or sold out.
 //!
-//! "Sold out" is said only on a read of every stripe that began after the call arrived. With one
-//! stripe the failed condition is that read; with several the lane asks for one.
+//! "Sold out" is said only on a read of every stripe that began after the call arrived, or at most the
+//! latch before. With one stripe a failed condition is such a read; else the pool asks for one.
 //!
 //! The read alone does not do: what it found missing may have been sold, elsewhere and just now, to
-//! this very reservation. So a member it is too little for is written once more. That write fails,
-//! and says in failing whether there is a record; without one the refusal stands.
+//! this very reservation. So a member it is too little for goes back to have its record looked up;
+//! without one the refusal stands. A look costs half of what a write that fails does, and no other
+//! member waits for it.
 
 use super::member::Member;
-use super::output::Turn;
+use super::output::{Because, LaneOutput, Returned, Turn};
 use super::pool::Pool;
-use super::shared::bit;
+use super::shared::{Latch, bit};
 use crate::domain::answer::Refusal;
 use crate::domain::time::Micros;
 use crate::domain::transaction::{Draw, Draws, EventRead, EventShape, StripeView};
@@ -51,15 +52,17 @@ impl Pool {
         let total: u64 = stripes.iter().map(|s| s.remaining).sum();
         let mut left: Vec<u64> = stripes.iter().map(|s| s.remaining).collect();
         let mut planned: Vec<Member> = Vec::new();
-        let mut doubtful: Vec<Member> = Vec::new();
         let mine = self.shared.mine;
+        self.shared.learn_total(total, began);
         for mut member in std::mem::take(&mut self.shared.short) {
-            let qty = u64::from(member.write.qty);
-            if member.head.arrived > began {
+            let is_told = member.head.arrived <= began
+                || self.shared.latch(member.write.qty, member.head.arrived)
+                    == Latch::Shut { remaining: total };
+            if !is_told {
                 self.shared.short.push(member);
-            } else if qty > total {
-                member.head.too_few = Some(total);
-                doubtful.push(member);
+            } else if u64::from(member.write.qty) > total {
+                turn.counters.short += 1;
+                self.is_too_few_for(member, total, turn.out);
             } else if let Some(draws) = draw(&mut left, member.write.qty, mine) {
                 member.write.draws = draws;
                 member.head.planned = true;
@@ -72,8 +75,15 @@ impl Pool {
             let index = index as u16;
             self.shared.learn_left(index, *units, turn.now.mono);
         }
-        self.shared.line.put_back(doubtful);
         self.send_planned(planned, turn);
+    }
+
+    fn is_too_few_for(&self, member: Member, remaining: u64, out: &mut LaneOutput) {
+        out.returned.push(Returned {
+            from: member.write.from,
+            operation: member.into_operation(self.shared.key.event.clone()),
+            because: Because::Short { remaining },
+        });
     }
 
     /// Each goes by the lane of a stripe that it draws on, if that is one of these: so that few lanes

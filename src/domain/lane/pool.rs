@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Lane;
 use super::member::{Member, Plan};
 use super::output::Turn;
-use super::shared::{Shared, bit};
+use super::shared::{Latch, Shared, bit};
 use crate::domain::answer::Refusal;
 use crate::domain::ids::EventId;
 use crate::domain::operation::Operation;
@@ -45,6 +45,15 @@ pub struct Share {
     pub step: u16,
 }
 
+/// What is configured, as far as lanes must know.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    pub late: LateCommit,
+    /// For how long after a strong read of all stripes began what it showed decides about callers who
+    /// come later; zero: never.
+    pub latch: Micros,
+}
+
 /// Where the front of the line goes.
 enum Next {
     Lane(u16),
@@ -73,10 +82,10 @@ pub struct Pool {
 }
 
 impl Pool {
-    pub fn new(key: PoolKey, share: Share, shape: EventShape, late: LateCommit) -> Self {
+    pub fn new(key: PoolKey, share: Share, shape: EventShape, terms: Terms) -> Self {
         let mine = lanes_of(key.kind, share, shape);
         Self {
-            shared: Shared::new(key, shape, late, mine),
+            shared: Shared::new(key, shape, terms, mine),
             share,
             lanes: BTreeMap::new(),
             busy: 0,
@@ -119,6 +128,16 @@ impl Pool {
     /// When [`Pool::wake`] is next due.
     pub fn wake_at(&self) -> Option<Micros> {
         self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// What the last look at all stripes says to somebody who wants `units` and came at `arrived`.
+    pub fn latch(&self, units: u32, arrived: Micros) -> Latch {
+        self.shared.latch(units, arrived)
+    }
+
+    /// An operator may have added stock.
+    pub fn reopen(&mut self, now: Micros) {
+        self.shared.reopen(now);
     }
 
     /// Takes an operation on; dispatches at once if a lane that may write it is free.
@@ -262,6 +281,9 @@ impl Pool {
     fn next(&mut self, now: Micros) -> Next {
         let ready = self.shared.mine & !self.busy;
         let front = self.shared.line.loud.front();
+        if front.is_some_and(|member| self.shared.must_look(member)) {
+            return Next::Short;
+        }
         let Some(units) = front
             .filter(|m| self.shared.minds_left(m))
             .map(|m| m.write.qty)

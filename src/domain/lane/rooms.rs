@@ -6,6 +6,7 @@ use super::shared::Shared;
 use super::{LaneOutput, Turn};
 use crate::domain::answer::Refusal;
 use crate::domain::rules::Movement;
+use crate::domain::time::Micros;
 use crate::domain::transaction::{Reason, StripeUpdate, StripeView};
 
 /// What the action of a member that stays said about its record.
@@ -90,13 +91,14 @@ fn learn_shape(view: &StripeView, shared: &mut Shared, out: &mut LaneOutput) {
 
 /// Splits the members that stay in the game: those the stripes have room for, first come first
 /// served, and those that must wait for what becomes of them. A member larger than what its stripe
-/// reported leaves, refused, if that stripe is all there is or the others were looked at before;
-/// else it tries the others.
+/// reported leaves, refused, if that stripe is all there is; else it tries the others.
+/// What was sent at `sent` was looked at then or later.
 /// But stock decides nothing about a member that may have a record: it asks again.
 pub(super) fn admit(
     members: Vec<(Member, Record)>,
     rooms: &mut [(u16, Room)],
-    shared: &Shared,
+    sent: Micros,
+    shared: &mut Shared,
     turn: &mut Turn<'_>,
 ) -> Admitted {
     let mut fitting = Vec::with_capacity(members.len());
@@ -119,16 +121,13 @@ pub(super) fn admit(
             Fit::NoSuchStripe(_) => turn.out.refuse(member, Refusal::Internal),
             Fit::TooBig { reported } => {
                 turn.counters.short += 1;
-                let only_one = (shared.shape.stripes <= 1).then_some(reported);
-                match only_one.or(member.head.too_few) {
-                    Some(remaining) => {
-                        let why = member.too_little(remaining);
-                        turn.out.refuse(member, why);
-                    }
-                    None => {
-                        member.head.planned = false;
-                        too_big.push(member);
-                    }
+                if shared.shape.stripes <= 1 {
+                    shared.learn_total(reported, sent);
+                    let why = member.too_little(reported);
+                    turn.out.refuse(member, why);
+                } else {
+                    member.head.planned = false;
+                    too_big.push(member);
                 }
             }
         }

@@ -48,6 +48,7 @@ impl Lane {
                 let at = flight.transaction.at;
                 for record in into_writes(flight.transaction) {
                     if rules::movement(record.from, record.to) == Movement::Give {
+                        shared.reopen(turn.now.mono);
                         for draw in &record.draws {
                             shared.regain(draw.stripe, draw.units);
                         }
@@ -168,6 +169,7 @@ impl Lane {
         let expected = flight.transaction.action_count();
         // A slip has a record and no member.
         let records = flight.transaction.records.len();
+        let sent = flight.sent;
         let members = into_members(flight);
         if reasons.len() != expected {
             // Not applied, but who is at fault was not understood: as good as a conflict.
@@ -210,7 +212,7 @@ impl Lane {
             fitting,
             later,
             too_big,
-        } = rooms::admit(again, &mut rooms, shared, turn);
+        } = rooms::admit(again, &mut rooms, sent, shared, turn);
         let nobody_left = gone(turn.out) == before;
         if put.is_none() && nobody_left && later.is_empty() && too_big.is_empty() {
             // Nothing explains the cancellation: never spin on it.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::line::Line;
 use super::member::Member;
-use super::pool::{Kind, PoolKey};
+use super::pool::{Kind, PoolKey, Terms};
 use crate::domain::rules::{LateCommit, Movement};
 use crate::domain::time::Micros;
 use crate::domain::transaction::EventShape;
@@ -16,6 +16,24 @@ struct Left {
     units: u64,
     /// When it was learned.
     at: Micros,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SoldOut {
+    /// When the read began.
+    began: Micros,
+    remaining: u64,
+}
+
+/// Whether there may be so many units, as far as the last look at all stripes tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Latch {
+    /// Nothing speaks against it.
+    Open,
+    /// There were fewer, and the look is recent enough to say so.
+    Shut { remaining: u64 },
+    /// There were fewer, and it is time to look again.
+    Stale,
 }
 
 /// See the module's head.
@@ -30,17 +48,26 @@ pub(super) struct Shared {
     pub(super) short: Vec<Member>,
     /// The lanes that take from the line, a bit each.
     pub(super) mine: u64,
+    /// What a strong read of all stripes has shown, where some callers may want more than that.
+    sold_out: Option<SoldOut>,
+    /// When something was last given back here, or an operator changed the event.
+    reopened: Micros,
+    /// For how long after a read began it decides about callers who come later; zero: never.
+    latch: Micros,
     /// Stripes of these lanes that have little left. A hint, never a reason to refuse: it saves
     /// writes that would fail.
     left: BTreeMap<u16, Left>,
 }
 
 impl Shared {
-    pub(super) fn new(key: PoolKey, shape: EventShape, late: LateCommit, mine: u64) -> Self {
+    pub(super) fn new(key: PoolKey, shape: EventShape, terms: Terms, mine: u64) -> Self {
         Self {
             key,
             shape,
-            late,
+            late: terms.late,
+            sold_out: None,
+            reopened: Micros(0),
+            latch: terms.latch,
             line: Line::default(),
             short: Vec::new(),
             mine,
@@ -61,13 +88,49 @@ impl Shared {
         self.mine.count_ones() > 1
     }
 
+    /// What the last look at all stripes says to somebody who wants `units` and came at `arrived`.
+    pub(super) fn latch(&self, units: u32, arrived: Micros) -> Latch {
+        match self.sold_out {
+            Some(seen) if u64::from(units) > seen.remaining => {
+                if self.latch.0 > 0 && arrived <= seen.began.plus(self.latch) {
+                    Latch::Shut {
+                        remaining: seen.remaining,
+                    }
+                } else {
+                    Latch::Stale
+                }
+            }
+            _ => Latch::Open,
+        }
+    }
+
+    /// All stripes together had this much at `began` or later.
+    pub(super) fn learn_total(&mut self, remaining: u64, began: Micros) {
+        let is_newer = self.sold_out.is_none_or(|seen| seen.began <= began);
+        if is_newer && began >= self.reopened {
+            let matters = remaining < u64::from(limits::QTY_MAX_CEILING);
+            self.sold_out = matters.then_some(SoldOut { began, remaining });
+        }
+    }
+
+    /// There may be more than was seen.
+    pub(super) fn reopen(&mut self, now: Micros) {
+        self.sold_out = None;
+        self.reopened = now;
+    }
+
+    /// Whether all stripes must be looked at before this member is sent: the last look showed too
+    /// little for it, and a write would most likely fail.
+    pub(super) fn must_look(&self, member: &Member) -> bool {
+        self.key.kind == Kind::Stripes
+            && self.is_for_any(member)
+            && self.latch(member.write.qty, member.head.arrived) != Latch::Open
+    }
+
     /// Whether what its stripe has left matters to this member before it is sent. A single stripe
     /// is always asked, because only its own word counts.
     pub(super) fn minds_left(&self, member: &Member) -> bool {
-        self.shape.stripes > 1
-            && self.key.kind == Kind::Stripes
-            && member.head.too_few.is_none()
-            && self.is_for_any(member)
+        self.shape.stripes > 1 && self.key.kind == Kind::Stripes && self.is_for_any(member)
     }
 
     /// Whether the stripe may have so many units; not known to be short means yes.
