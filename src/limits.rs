@@ -160,8 +160,23 @@ pub const TOMBSTONE_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 
 // ---- The group commit ---------------------------------------------------------------------------
 
-/// Members waiting in one lane: at 99 per 20 ms about 1.6 s of work, beyond any useful deadline.
+/// Members waiting in one line, or for one lane alone: at 99 per 20 ms one lane has about 1.6 s of
+/// work with them, beyond any useful deadline.
 pub const LANE_QUEUE_MAX: usize = 8_192;
+
+/// A stripe that is known to have less than this is watched unit by unit: what one transaction takes
+/// at the largest default quantity.
+pub const STRIPE_SCARCE_UNITS: u64 = BATCH_MEMBERS_MAX as u64 * QTY_MAX_DEFAULT as u64;
+
+/// Default for how long after a strong read of all stripes began callers may be told that there is too
+/// little (SOLD_OUT_LATCH_MS): the end of a sale costs a read each time, not a write per caller.
+pub const SOLD_OUT_LATCH_DEFAULT: Duration = Duration::from_millis(50);
+
+/// The longest that can be set: what comes back on another node is not on sale for so long.
+pub const SOLD_OUT_LATCH_MAX: Duration = Duration::from_secs(1);
+
+/// How long it is believed that a stripe has little: others may have given back to it.
+pub const STRIPE_SCARCE_AGE: Duration = Duration::from_secs(1);
 
 /// Holds past their time waiting in one lane to be given back: a few batches. The reclaimer comes
 /// back for the rest.
@@ -171,7 +186,8 @@ pub const LANE_QUIET_MAX: usize = 1_024;
 /// which must not become the price of every call that is shed.
 pub const LANE_SWEEP_EVERY: Duration = Duration::from_millis(10);
 
-/// Lanes of one shard. An idle lane is dropped, so this bounds events being sold at one instant.
+/// Lanes of one shard. Those of an idle event are dropped, so this bounds what is being sold at one
+/// instant.
 pub const LANES_MAX: usize = 16_384;
 
 /// Events whose stripe count a shard remembers.
@@ -732,6 +748,8 @@ const _: () = {
             < RECORD_BYTES_MAX
     );
     assert!(STRIPES_MAX as usize <= BATCH_GET_KEYS_MAX);
+    // A bit for each lane that takes from a line.
+    assert!(STRIPES_MAX as u32 <= u64::BITS && SEAT_LANES as u32 <= u64::BITS);
     // A reservation drawn from every stripe must still fit one transaction.
     assert!((STRIPES_MAX as usize) < TRANSACTION_ACTIONS_MAX);
     assert!(LANE_QUEUE_MAX <= OPERATIONS_IN_FLIGHT_MAX);

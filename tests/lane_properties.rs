@@ -1,5 +1,5 @@
-//! One lane under any interleaving of submits, outcomes, wake-ups and reads: what the group commit
-//! promises to every single member.
+//! Lanes, alone and sharing a line, under any interleaving of submits, outcomes, wake-ups and reads:
+//! what the group commit promises to every single member.
 //!
 //! The store answers honestly from the model, or loses, delays and refuses as the steps say.
 
@@ -15,6 +15,7 @@ mod broken;
 mod model;
 
 use inventory_api::domain::answer::{Answer, Refusal};
+use inventory_api::domain::lane::Share;
 use inventory_api::domain::operation::Verb;
 use inventory_api::domain::rules::LateCommit;
 use inventory_api::domain::transaction::Reason;
@@ -29,8 +30,8 @@ enum Step {
     Submit(Member),
     /// Time passes, by milliseconds; the lane is woken if it asked to be.
     Pass(u64),
-    /// The store answers the transaction in flight, if there is one.
-    Answer(Fault),
+    /// The store answers one of the transactions in flight, if there is one.
+    Answer(usize, Fault),
     /// The read that the lane asked for ends, if there is one.
     Read(bool),
     /// Somebody else buys from a stripe.
@@ -76,7 +77,7 @@ fn step(stripes: u16) -> impl Strategy<Value = Step> {
     prop_oneof![
         24 => member.prop_map(Step::Submit),
         8 => (0_u64..250).prop_map(Step::Pass),
-        16 => fault().prop_map(Step::Answer),
+        16 => (0_usize..8, fault()).prop_map(|(which, fault)| Step::Answer(which, fault)),
         8 => any::<bool>().prop_map(Step::Read),
         4 => (0..stripes, 0_u64..4).prop_map(|(stripe, units)| Step::Rival(stripe, units)),
         4 => (0_usize..20, any::<bool>()).prop_map(|(which, over)| Step::RivalEnds(which, over)),
@@ -85,6 +86,28 @@ fn step(stripes: u16) -> impl Strategy<Value = Step> {
             true => Step::Closes,
             false => Step::Pass(1),
         }),
+    ]
+}
+
+/// New buyers, and a store that is late, busy or silent, but has stock for all of them.
+fn step_of_a_crowd() -> impl Strategy<Value = Step> {
+    let member =
+        (1_u32..=4, prop_oneof![1_u64..40, Just(5_000)]).prop_map(|(qty, patience)| Member {
+            patience,
+            ..Member::patient(qty)
+        });
+    let fault = prop_oneof![
+        6 => Just(Fault::None),
+        1 => Just(Fault::LostRequest),
+        1 => Just(Fault::LostAnswer),
+        2 => Just(Fault::Conflict),
+        1 => Just(Fault::Throttled),
+        1 => any::<u64>().prop_map(Fault::Meddled),
+    ];
+    prop_oneof![
+        16 => member.prop_map(Step::Submit),
+        3 => (0_u64..60).prop_map(Step::Pass),
+        8 => (0_usize..8, fault).prop_map(|(which, fault)| Step::Answer(which, fault)),
     ]
 }
 
@@ -111,7 +134,7 @@ fn run(mut bench: Bench, steps: Vec<Step>) -> Result<(), Broken> {
         match step {
             Step::Submit(member) => bench.submit(member)?,
             Step::Pass(ms) => bench.pass(ms)?,
-            Step::Answer(fault) => bench.answer(fault)?,
+            Step::Answer(which, fault) => bench.answer_one(which, fault)?,
             Step::Read(works) => bench.end_read(works)?,
             Step::Rival(stripe, units) => bench.rival(stripe, units)?,
             Step::RivalEnds(which, over) => bench.rival_ends(which, over)?,
@@ -151,6 +174,27 @@ proptest! {
         steps in prop::collection::vec(step(5), 1..70),
     ) {
         run(Bench::new(&stock, home, late), steps).map_err(failed)?;
+    }
+
+    #[test]
+    fn lanes_that_share_a_line_keep_every_promise(
+        stock in prop::collection::vec(0_u64..12, 2..9),
+        first in 0_u16..2,
+        step in 1_u16..3,
+        late in late(),
+        steps in prop::collection::vec(self::step(9), 1..90),
+    ) {
+        run(Bench::pooled(&stock, Share { first, step }, late), steps).map_err(failed)?;
+    }
+
+    #[test]
+    fn lanes_that_share_a_line_serve_first_come_first_served(
+        stripes in 2_usize..6,
+        steps in prop::collection::vec(step_of_a_crowd(), 1..120),
+    ) {
+        let share = Share { first: 0, step: 1 };
+        let bench = Bench::pooled(&vec![100_000; stripes], share, LateCommit::default());
+        run(bench.strictly_in_order(), steps).map_err(failed)?;
     }
 
     #[test]
@@ -303,4 +347,59 @@ fn a_busy_lane_asks_for_its_short_members_at_once() {
     bench.end_read(true).unwrap();
     bench.rest().unwrap();
     assert!(matches!(bench.answer_to(0), Answer::Confirmed { .. }));
+}
+
+/// Nobody waits while a lane is idle, and the stripes are drawn on in turn.
+#[test]
+fn an_arrival_goes_by_an_idle_lane_at_once() {
+    let share = Share { first: 1, step: 2 };
+    let mut bench = Bench::pooled(&[100; 8], share, LateCommit::default());
+    for expected in [&[1][..], &[1, 3], &[1, 3, 5], &[1, 3, 5, 7]] {
+        bench.submit(Member::patient(1)).unwrap();
+        assert_eq!(bench.lanes_in_flight(), expected);
+    }
+    for _ in 0..10 {
+        bench.submit(Member::patient(1)).unwrap();
+    }
+    assert_eq!(bench.members_in_flight(), 4, "the others wait");
+    bench.answer_one(2, Fault::None).unwrap();
+    assert_eq!(
+        bench.members_in_flight(),
+        3 + 10,
+        "for whichever lane is first"
+    );
+    bench.rest().unwrap();
+}
+
+/// Who a stripe puts off, or has no room for, goes by another at once.
+#[test]
+fn what_one_stripe_cannot_take_another_does() {
+    let share = Share { first: 0, step: 1 };
+    for (stock, fault) in [([9, 9], Fault::Conflict), ([0, 9], Fault::None)] {
+        let mut bench = Bench::pooled(&stock, share, LateCommit::default());
+        bench.submit(Member::patient(2)).unwrap();
+        assert_eq!(bench.lanes_in_flight(), [0]);
+        bench.answer(fault).unwrap();
+        assert_eq!(bench.lanes_in_flight(), [1]);
+        bench.answer(Fault::None).unwrap();
+        assert!(matches!(bench.answer_to(0), Answer::Confirmed { .. }));
+        bench.rest().unwrap();
+    }
+}
+
+/// A stripe that is known to be short is left alone while another is not.
+#[test]
+fn a_stripe_known_to_be_empty_is_asked_no_more() {
+    let share = Share { first: 0, step: 1 };
+    let mut bench = Bench::pooled(&[0, 100], share, LateCommit::default());
+    for _ in 0..20 {
+        bench.submit(Member::patient(1)).unwrap();
+        bench.answer_all().unwrap();
+    }
+    assert_eq!(
+        bench.transactions(),
+        21,
+        "one write failed, for all of them"
+    );
+    bench.rest().unwrap();
 }

@@ -178,6 +178,7 @@ const REACHED: &[&str] = &[
     "seats of a hold sold",
     "short members",
     "slips",
+    "sold out after a look",
     "splits",
     "throttles",
     "told of a sale",

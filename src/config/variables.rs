@@ -72,6 +72,7 @@ pub static VARIABLES: &[Group] = &[
             &GRPC_KEEP_ALIVE_PERIOD,
             &MAX_CONNECTION_AGE,
             &MAX_QTY,
+            &SOLD_OUT_LATCH_MS,
         ],
     },
     Group {
@@ -210,6 +211,17 @@ pub static MAX_QTY: Variable<Count> = Variable {
     },
     example: "10",
     about: "tickets of one reservation",
+};
+
+pub static SOLD_OUT_LATCH_MS: Variable<Count> = Variable {
+    name: "SOLD_OUT_LATCH_MS",
+    default: "50",
+    kind: Count {
+        min: 0,
+        max: limits::SOLD_OUT_LATCH_MAX.as_millis() as u64,
+    },
+    example: "50",
+    about: "milliseconds that a look at all stripes may say sold out for; 0: each caller has one",
 };
 
 pub static HOLD_TTL: Variable<Span> = Variable {

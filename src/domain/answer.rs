@@ -48,7 +48,8 @@ pub enum Released {
 /// Why an operation did not do what it asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A strong read over all stripes, begun after the call arrived, showed too little.
+    /// A strong read over all stripes, begun after the call arrived or at most the latch before it,
+    /// showed too little.
     InsufficientInventory {
         remaining: u64,
     },

@@ -31,6 +31,8 @@ pub struct Counters {
     pub duplicates: u64,
     /// Members that a stripe was too short for.
     pub short: u64,
+    /// Operations told that there is too little, after a look at their record instead of a write.
+    pub sold_out: u64,
     /// Members whose deadline passed before dispatch.
     pub expired: u64,
     /// Operations and reads refused because a queue was full.
@@ -64,6 +66,7 @@ impl Counters {
         self.splits += other.splits;
         self.duplicates += other.duplicates;
         self.short += other.short;
+        self.sold_out += other.sold_out;
         self.expired += other.expired;
         self.shed += other.shed;
         self.event_reads += other.event_reads;

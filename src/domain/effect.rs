@@ -12,9 +12,16 @@ use super::transaction::{EventShape, RecordView, Transaction};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallId(pub u64);
 
-/// A lane of this shard, for as long as it has work.
+/// Lanes of this shard that share a line, for as long as they have work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LaneId(pub u64);
+pub struct PoolId(pub u64);
+
+/// One of these lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneId {
+    pub pool: PoolId,
+    pub lane: u16,
+}
 
 impl CallId {
     /// Of an operation that the domain itself asks for: the driver has nobody to tell.
@@ -83,10 +90,8 @@ pub enum Effect {
     },
 }
 
-/// The stripe an operation was routed to, and what its event is like. Where stock is seats the
-/// stripe means nothing.
+/// An operation has come to the shard it belongs to: what its event is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    pub stripe: u16,
     pub shape: EventShape,
 }

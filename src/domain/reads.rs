@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::effect::{CallId, Effect, Known, LaneId};
+use super::effect::{CallId, Effect, Known, PoolId};
 use super::ids::EventId;
 use super::operation::Operation;
 use super::question::Question;
@@ -22,8 +22,8 @@ pub(super) enum Waiter {
     Route(Box<(Operation, Known)>),
     /// Nobody: what the event is like is looked at again.
     Nobody,
-    /// A lane whose stripe is short.
-    Lane(LaneId),
+    /// Lanes whose stripes are short.
+    Pool(PoolId),
 }
 
 #[derive(Debug)]
@@ -50,8 +50,8 @@ impl Reads {
         now: Micros,
         fx: &mut Vec<Effect>,
     ) -> Result<(), Waiter> {
-        // A lane's wish is one per lane and must not be lost.
-        if self.waiting >= limits::READ_WAITERS_MAX && !matches!(waiter, Waiter::Lane(_)) {
+        // A pool's wish is one per pool and must not be lost.
+        if self.waiting >= limits::READ_WAITERS_MAX && !matches!(waiter, Waiter::Pool(_)) {
             return Err(waiter);
         }
         self.waiting += 1;

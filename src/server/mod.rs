@@ -212,6 +212,7 @@ impl Server {
                 answers_cached: config.answers_cached,
                 answers_cached_for: config.answers_cached_for,
                 late_commit: config.late_commit,
+                sold_out_latch: config.sold_out_latch,
             })
             .collect();
         let addresses = Addresses {

@@ -158,7 +158,9 @@ impl Driver {
 
     /// Forgets what is remembered about an event: an operator has changed it.
     pub fn forget(&self, event: &EventId) {
-        self.coordinator.borrow_mut().forget(event);
+        self.coordinator
+            .borrow_mut()
+            .forget(event, clock::monotonic());
     }
 
     /// Forgets what is remembered about a reservation: an operator has changed it.

@@ -1,24 +1,25 @@
-//! One lane on a bench: it gets what the test gives it, and everything it does is checked.
+//! A pool of lanes on a bench: it gets what the test gives it, and everything it does is checked.
 
 mod judge;
 mod rivals;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use inventory_api::domain::answer::Answer;
+use inventory_api::domain::answer::{Answer, Refusal};
 use inventory_api::domain::counters::Counters;
 use inventory_api::domain::ids::{EventId, ReservationId, SeatId, Seats};
 use inventory_api::domain::lane::{
-    Because, Lane, LaneKey, LaneOutput, Plan, Returned, Track, drawn_from,
+    Because, Kind, LaneOutput, Plan, Pool, PoolKey, Returned, Share, Terms, Turn,
 };
 use inventory_api::domain::operation::{Expect, Operation, Verb, Wanted};
 use inventory_api::domain::rules::{self, Decision, LateCommit};
 use inventory_api::domain::seats::{Seat, SeatFacts, SeatState};
 use inventory_api::domain::time::{Micros, Now, UnixMillis};
 use inventory_api::domain::transaction::{
-    Draws, EventRead, EventShape, Outcome, Reason, RecordView, Transaction,
+    EventRead, EventShape, Outcome, Reason, RecordView, ReservationState, Transaction,
 };
+use inventory_api::limits;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -96,11 +97,12 @@ struct Entry {
 
 /// See the module's head.
 pub(crate) struct Bench {
-    lane: Lane,
+    pool: Pool,
     store: Store,
     event: EventId,
     shape: EventShape,
-    home: Option<u16>,
+    /// Where stock is units.
+    share: Option<Share>,
     seats: Vec<SeatId>,
     late: LateCommit,
     now: Micros,
@@ -109,26 +111,35 @@ pub(crate) struct Bench {
     entries: Vec<Entry>,
     /// Index of the entry by reservation, of those in the lane.
     waiting: BTreeMap<ReservationId, usize>,
-    in_flight: Option<Rc<Transaction>>,
-    /// What must be sent again before anything else is.
-    unresolved: Option<Rc<Transaction>>,
-    /// When what is in flight was first sent.
-    sent_at: Micros,
+    in_flight: BTreeMap<u16, Rc<Transaction>>,
+    /// What a lane must send again before anything else.
+    unresolved: BTreeMap<u16, Rc<Transaction>>,
+    /// When what a lane has in flight was first sent.
+    sent_at: BTreeMap<u16, Micros>,
     /// As of when the lane told what it told last.
     as_of: Micros,
     /// The read under way: when it began, and what it will say if it works.
     reading: Option<(Micros, EventRead)>,
+    reads: usize,
     sent: usize,
     rivals: u32,
-    /// The store's last word was to come back later.
-    put_off: bool,
+    /// Nothing but their order decides which members are sent next.
+    strict: bool,
+    /// The lanes whose last word from the store was to come back later.
+    put_off: BTreeSet<u16>,
     /// The store has refused something, or failed to read, at least once.
     refused: bool,
 }
 
 impl Bench {
-    /// A lane of stripe `home` of an event with this stock.
+    /// The lane of stripe `home` alone, of an event with this stock.
     pub(crate) fn new(stock: &[u64], home: u16, late: LateCommit) -> Self {
+        let step = limits::STRIPES_MAX;
+        Self::pooled(stock, Share { first: home, step }, late)
+    }
+
+    /// The lanes of those stripes, of an event with this stock.
+    pub(crate) fn pooled(stock: &[u64], share: Share, late: LateCommit) -> Self {
         let event: EventId = "evt".parse().expect("legal");
         let mut store = Store::new(TOKEN_MEMORY);
         store.create(&event, stock);
@@ -137,10 +148,10 @@ impl Bench {
             seat_keys: 0,
             closed: false,
         };
-        Self::with_store(store, event, shape, Some(home), late)
+        Self::with_store(store, event, shape, Some(share), late)
     }
 
-    /// A loose lane of an event with so many seats.
+    /// The loose lanes of an event with so many seats.
     pub(crate) fn seated(seats: usize, late: LateCommit) -> Self {
         let event: EventId = "evt".parse().expect("legal");
         let ids: Vec<SeatId> = (0..seats)
@@ -169,19 +180,24 @@ impl Bench {
         store: Store,
         event: EventId,
         shape: EventShape,
-        home: Option<u16>,
+        share: Option<Share>,
         late: LateCommit,
     ) -> Self {
-        let key = LaneKey {
+        let key = PoolKey {
             event: event.clone(),
-            track: home.map_or(Track::Loose(0), Track::Stripe),
+            kind: share.map_or(Kind::Loose, |_| Kind::Stripes),
+        };
+        let first = Share { first: 0, step: 1 };
+        let terms = Terms {
+            late,
+            latch: Micros(0),
         };
         Self {
-            lane: Lane::new(key, shape, late),
+            pool: Pool::new(key, share.unwrap_or(first), shape, terms),
             store,
             event,
             shape,
-            home,
+            share,
             seats: Vec::new(),
             late,
             now: Micros(1_000),
@@ -189,16 +205,29 @@ impl Bench {
             counters: Counters::default(),
             entries: Vec::new(),
             waiting: BTreeMap::new(),
-            in_flight: None,
-            unresolved: None,
-            sent_at: Micros(0),
+            in_flight: BTreeMap::new(),
+            unresolved: BTreeMap::new(),
+            sent_at: BTreeMap::new(),
             as_of: Micros(0),
             reading: None,
+            reads: 0,
             sent: 0,
             rivals: 0,
-            put_off: false,
+            strict: false,
+            put_off: BTreeSet::new(),
             refused: false,
         }
+    }
+
+    /// From now on every transaction must have those who came first of all that wait.
+    pub(crate) fn strictly_in_order(mut self) -> Self {
+        self.strict = true;
+        self
+    }
+
+    /// The lanes with something in flight.
+    pub(crate) fn lanes_in_flight(&self) -> Vec<u16> {
+        self.in_flight.keys().copied().collect()
     }
 
     /// Members submitted so far, which is the number of the next.
@@ -206,8 +235,13 @@ impl Bench {
         self.entries.len()
     }
 
+    /// Transactions sent so far, first tries only.
+    pub(crate) fn transactions(&self) -> u64 {
+        self.counters.transactions
+    }
+
     pub(crate) fn depth(&self) -> usize {
-        self.lane.depth()
+        self.pool.depth()
     }
 
     /// Whether the lane has asked for a read that has not ended.
@@ -215,9 +249,9 @@ impl Bench {
         self.reading.is_some()
     }
 
-    /// Records in the transaction in flight.
+    /// Records in the transactions in flight.
     pub(crate) fn members_in_flight(&self) -> usize {
-        self.in_flight.as_ref().map_or(0, |sent| sent.records.len())
+        self.in_flight.values().map(|sent| sent.records.len()).sum()
     }
 
     pub(crate) fn is_waiting(&self, member: usize) -> bool {
@@ -319,9 +353,7 @@ impl Bench {
             returned: false,
         });
         self.waiting.insert(operation.reservation.clone(), number);
-        self.with(|lane, now, rng, counters, out| {
-            lane.submit(operation, plan, now, rng, counters, out);
-        })
+        self.with(|pool, turn| pool.submit(operation, plan, turn))
     }
 
     /// The write that `operation` comes to, if it may go into the lane.
@@ -345,68 +377,76 @@ impl Bench {
         if seats.iter().flat_map(|seats| seats.iter()).any(claimed) {
             return None;
         }
-        let draws = match (self.home, transition.movement()) {
-            (Some(home), rules::Movement::Take) => {
-                let named = match &operation.wanted {
-                    Wanted::Quantity(qty) => *qty,
-                    _ => 0,
-                };
-                drawn_from(home, record.as_ref().map_or(named, |record| record.qty))
-            }
-            _ => Draws::new(),
-        };
         Some(Plan {
             transition,
             record,
             seats,
-            draws,
         })
     }
 
     pub(crate) fn pass(&mut self, ms: u64) -> Result<(), Broken> {
         self.now = self.now.plus(Micros::from_millis(ms));
-        if self.lane.wake_at().is_some_and(|at| at <= self.now) {
-            self.with(|lane, now, rng, counters, out| lane.wake(now, rng, counters, out))?;
+        if self.pool.wake_at().is_some_and(|at| at <= self.now) {
+            self.with(|pool, turn| pool.wake(turn))?;
         }
         Ok(())
     }
 
-    /// Answers the transaction in flight, if there is one.
+    /// Answers one of the transactions in flight, if there is one.
     pub(crate) fn answer(&mut self, fault: Fault) -> Result<(), Broken> {
-        let Some(transaction) = self.in_flight.take() else {
+        self.answer_one(0, fault)
+    }
+
+    /// Answers the `which`-th of the transactions in flight, counted round and round.
+    pub(crate) fn answer_one(&mut self, which: usize, fault: Fault) -> Result<(), Broken> {
+        let lanes = self.lanes_in_flight();
+        if lanes.is_empty() {
             return Ok(());
-        };
+        }
+        let lane = lanes[which % lanes.len()];
+        let transaction = self.in_flight.remove(&lane).expect("in flight");
         self.now = self.now.plus(Micros(700));
-        let outcome = self.outcome(&transaction, fault)?;
+        let was_unknown = self.unresolved.contains_key(&lane);
+        let sent_at = self.sent_at[&lane];
+        let outcome = self.outcome(&transaction, was_unknown, fault)?;
         let sent = Rc::clone(&transaction);
-        let (was_unknown, sent_at) = (self.unresolved.is_some(), self.sent_at);
         match outcome {
-            Outcome::Unknown => self.unresolved = Some(transaction),
+            Outcome::Unknown => {
+                self.unresolved.insert(lane, transaction);
+            }
             Outcome::Committed | Outcome::Cancelled(_) | Outcome::Rejected => {
-                self.unresolved = None;
+                self.unresolved.remove(&lane);
             }
             // Says nothing about an earlier try.
             Outcome::Conflict | Outcome::Throttled | Outcome::Refused => {}
         }
-        let refused_again = outcome == Outcome::Refused && self.unresolved.is_some();
+        let refused_again = outcome == Outcome::Refused && was_unknown;
         let put_off = puts_off(&outcome, &sent) || refused_again;
-        self.put_off = put_off || is_busy(&outcome);
+        match put_off || is_busy(&outcome) {
+            true => self.put_off.insert(lane),
+            false => self.put_off.remove(&lane),
+        };
         drop(sent);
         let committed = outcome == Outcome::Committed;
-        self.with(|lane, now, rng, counters, out| lane.settled(outcome, now, rng, counters, out))?;
+        self.with(|pool, turn| pool.settled(lane, outcome, turn))?;
         must!(
             !was_unknown || !committed || self.as_of <= sent_at,
             "what may have been written at {sent_at:?} is told as of {:?}",
             self.as_of
         );
         must!(
-            self.in_flight.is_none() || !put_off,
+            !self.in_flight.contains_key(&lane) || !put_off,
             "put off, and sent again without a pause"
         );
         Ok(())
     }
 
-    fn outcome(&mut self, sent: &Rc<Transaction>, fault: Fault) -> Result<Outcome, Broken> {
+    fn outcome(
+        &mut self,
+        sent: &Rc<Transaction>,
+        was_unknown: bool,
+        fault: Fault,
+    ) -> Result<Outcome, Broken> {
         let now = self.now;
         self.refused |= matches!(fault, Fault::Refused);
         match fault {
@@ -429,10 +469,10 @@ impl Bench {
                 .store
                 .apply(sent, now, |action| reasons.get(action).cloned().flatten()),
             // About a transaction that may have been applied, no store tells these lies.
-            Fault::Unexplained if self.unresolved.is_none() => {
+            Fault::Unexplained if !was_unknown => {
                 Ok(Outcome::Cancelled(vec![Reason::Fine; sent.action_count()]))
             }
-            Fault::Garbled if self.unresolved.is_none() => {
+            Fault::Garbled if !was_unknown => {
                 let reasons = vec![Reason::Fine; sent.action_count() - 1];
                 Ok(Outcome::Cancelled(reasons))
             }
@@ -452,15 +492,14 @@ impl Bench {
             read = EventRead::Unavailable;
         }
         self.now = self.now.plus(Micros(300));
-        self.with(|lane, now, rng, counters, out| {
-            lane.stripes_read(began, &read, now, rng, counters, out);
-        })
+        self.reads += 1;
+        self.with(|pool, turn| pool.stripes_read(began, &read, turn))
     }
 
     /// Answers everything honestly until nothing is in flight. How much was sent meanwhile.
     pub(crate) fn answer_all(&mut self) -> Result<usize, Broken> {
         let before = self.sent;
-        while self.in_flight.is_some() {
+        while !self.in_flight.is_empty() {
             self.answer(Fault::None)?;
         }
         Ok(self.sent - before)
@@ -469,11 +508,11 @@ impl Bench {
     /// Brings the lane to rest and looks at what is left.
     pub(crate) fn rest(&mut self) -> Result<(), Broken> {
         for _ in 0..TURNS_MAX {
-            if self.in_flight.is_some() {
+            if !self.in_flight.is_empty() {
                 self.answer(Fault::None)?;
             } else if self.reading.is_some() {
                 self.end_read(true)?;
-            } else if let Some(at) = self.lane.wake_at() {
+            } else if let Some(at) = self.pool.wake_at() {
                 let until = at.since(self.now);
                 self.now = self.now.plus(until);
                 self.pass(0)?;
@@ -484,29 +523,24 @@ impl Bench {
         Err(Broken(format!("no rest in {TURNS_MAX} turns")))
     }
 
-    fn with(
-        &mut self,
-        act: impl FnOnce(&mut Lane, Now, &mut SmallRng, &mut Counters, &mut LaneOutput),
-    ) -> Result<(), Broken> {
+    fn with(&mut self, act: impl FnOnce(&mut Pool, &mut Turn<'_>)) -> Result<(), Broken> {
         let mut out = LaneOutput::default();
-        let now = self.now();
-        act(
-            &mut self.lane,
-            now,
-            &mut self.rng,
-            &mut self.counters,
-            &mut out,
-        );
+        let mut turn = Turn {
+            now: self.now(),
+            rng: &mut self.rng,
+            counters: &mut self.counters,
+            out: &mut out,
+        };
+        act(&mut self.pool, &mut turn);
         self.as_of = out.as_of;
         for settled in out.settled {
             self.settled(settled)?;
         }
-        if let Some(transaction) = out.send {
-            self.sends(transaction)?;
+        for (lane, transaction) in out.send {
+            self.sends(lane, transaction)?;
         }
         if out.read_stripes {
             must!(self.reading.is_none(), "asked twice for a read");
-            must!(self.shape.stripes > 1, "one stripe needs no read");
             // The earliest view that an honest read can give.
             self.reading = Some((self.now, self.store.read(&self.event)));
         }
@@ -549,6 +583,7 @@ impl Bench {
                 let record = self.store.read_record(&operation.reservation);
                 self.enter(operation, wanted, true, record.unwrap_or(None))
             }
+            Because::Short { remaining } => self.is_short(number, remaining),
             Because::Seats(seats) => {
                 must!(!seats.is_empty(), "{operation:?} came back for no seat");
                 for (seat, state) in seats {
@@ -566,6 +601,32 @@ impl Bench {
         }
     }
 
+    /// Does as a coordinator would with who is too large for what a read showed: its record decides.
+    fn is_short(&mut self, number: usize, remaining: u64) -> Result<(), Broken> {
+        let entry = &self.entries[number];
+        let operation = entry.operation.clone();
+        let wanted = entry.wanted.clone();
+        let record = self
+            .store
+            .read_record(&operation.reservation)
+            .unwrap_or(None);
+        let answer = match rules::decide(&operation, record.as_ref(), unix(self.now), self.late) {
+            Decision::Answer(answer) => answer,
+            Decision::Write(step) if step.movement() != rules::Movement::Take => {
+                return self.enter(operation, wanted, true, record);
+            }
+            Decision::Write(step) => Answer::Refused(match step.from {
+                Some(_) => Refusal::HoldExpired,
+                None => Refusal::InsufficientInventory { remaining },
+            }),
+        };
+        self.judge(number, &answer)?;
+        let entry = &mut self.entries[number];
+        entry.answer = Some(answer);
+        entry.returned = false;
+        Ok(())
+    }
+
     fn ask<'a>(&self, entry: &'a Entry) -> Ask<'a> {
         Ask {
             verb: entry.operation.verb,
@@ -575,34 +636,70 @@ impl Bench {
         }
     }
 
-    fn sends(&mut self, transaction: Rc<Transaction>) -> Result<(), Broken> {
+    fn sends(&mut self, lane: u16, transaction: Rc<Transaction>) -> Result<(), Broken> {
         self.sent += 1;
-        must!(self.in_flight.is_none(), "two transactions in flight");
+        must!(
+            !self.in_flight.contains_key(&lane),
+            "two transactions in flight for lane {lane}"
+        );
         let new = self.store.inspect(&transaction)?;
-        if let Some(unresolved) = &self.unresolved {
+        if let Some(unresolved) = self.unresolved.get(&lane) {
             must!(
                 *unresolved == transaction,
                 "sent {transaction:?} before {unresolved:?} was known"
             );
         } else {
             must!(new, "a known outcome was sent again: {transaction:?}");
-            for record in &transaction.records {
-                let Some(number) = self.waiting.get(&record.reservation) else {
-                    return Err(Broken(format!("{} does not wait", record.reservation)));
-                };
-                let deadline = self.entries[*number].operation.deadline;
-                must!(
-                    deadline > self.now,
-                    "{} sent at {:?}, its deadline was {deadline:?}",
-                    record.reservation,
-                    self.now
-                );
-            }
+            self.may_be_sent(lane, &transaction)?;
         }
         if new {
-            self.sent_at = self.now;
+            self.sent_at.insert(lane, self.now);
         }
-        self.in_flight = Some(transaction);
+        self.in_flight.insert(lane, transaction);
+        Ok(())
+    }
+
+    /// A new transaction: of members that wait, in time, in no other lane, and on the right stripe.
+    fn may_be_sent(&self, lane: u16, transaction: &Transaction) -> Result<(), Broken> {
+        let others = self.in_flight.values().chain(self.unresolved.values());
+        let others: BTreeSet<&ReservationId> = others
+            .flat_map(|sent| sent.records.iter().map(|write| &write.reservation))
+            .collect();
+        let mut numbers = BTreeSet::new();
+        for record in &transaction.records {
+            let Some(number) = self.waiting.get(&record.reservation) else {
+                return Err(Broken(format!("{} does not wait", record.reservation)));
+            };
+            must!(
+                !others.contains(&record.reservation),
+                "{} is in two lanes",
+                record.reservation
+            );
+            let deadline = self.entries[*number].operation.deadline;
+            must!(
+                deadline > self.now,
+                "{} sent at {:?}, its deadline was {deadline:?}",
+                record.reservation,
+                self.now
+            );
+            let takes = matches!(record.from, None | Some(ReservationState::Expired))
+                && record.to != ReservationState::Released;
+            let home = record.draws.first().map(|draw| draw.stripe);
+            must!(
+                // Only a read of all stripes sends who takes units to others than the lane's.
+                home.is_none_or(|home| home == lane) || (takes && self.reads > 0),
+                "lane {lane} writes {record:?}"
+            );
+            numbers.insert(*number);
+        }
+        let waiting = self.waiting.iter();
+        let left_behind = waiting.filter(|(id, _)| !others.contains(id));
+        let left_behind = left_behind.map(|(_, number)| *number);
+        let first = left_behind.filter(|number| !numbers.contains(number)).min();
+        must!(
+            !self.strict || first.is_none_or(|first| numbers.iter().all(|number| *number < first)),
+            "lane {lane} sent {numbers:?}, and {first:?} came before"
+        );
         Ok(())
     }
 }

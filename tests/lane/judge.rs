@@ -39,7 +39,7 @@ impl Bench {
         Ok(())
     }
 
-    fn judge(&self, number: usize, answer: &Answer) -> Result<(), Broken> {
+    pub(super) fn judge(&self, number: usize, answer: &Answer) -> Result<(), Broken> {
         let entry = &self.entries[number];
         let due = match answer {
             Answer::Refused(Refusal::HoldExpired) if self.is_gone(entry) => true,
@@ -78,9 +78,9 @@ impl Bench {
                     && (self.had(entry, None) || self.had(entry, Some(ReservationState::Expired)))
             }
             Refusal::DeadlineExceeded => entry.operation.deadline <= self.now,
-            Refusal::StoreBusy { .. } => self.put_off,
+            Refusal::StoreBusy { .. } => !self.put_off.is_empty(),
             Refusal::StoreUnavailable { .. } => self.refused,
-            Refusal::Overloaded { .. } => self.lane.depth() >= limits::LANE_QUEUE_MAX,
+            Refusal::Overloaded { .. } => self.pool.depth() >= limits::LANE_QUEUE_MAX,
             Refusal::Internal => odd
                 .iter()
                 .any(|p| entry.operation.reservation.as_str().starts_with(p)),
@@ -128,9 +128,9 @@ impl Bench {
 
     pub(super) fn at_rest(&self) -> Result<(), Broken> {
         must!(
-            self.lane.is_idle() && self.lane.depth() == 0,
+            self.pool.is_idle() && self.pool.depth() == 0,
             "not idle at rest: {:?}",
-            self.lane
+            self.pool
         );
         must!(
             self.waiting.is_empty(),

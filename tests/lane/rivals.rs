@@ -13,7 +13,7 @@ use super::{Bench, unix};
 impl Bench {
     /// Another buyer takes from a stripe, if it has that much.
     pub(crate) fn rival(&mut self, stripe: u16, units: u64) -> Result<(), Broken> {
-        if self.home.is_none() || stripe >= self.shape.stripes || units == 0 {
+        if self.share.is_none() || stripe >= self.shape.stripes || units == 0 {
             return Ok(());
         }
         self.rivals += 1;

@@ -51,6 +51,7 @@ pub(crate) struct Audit {
     calls: BTreeMap<u64, (Call, State)>,
     reservations: BTreeMap<ReservationId, Known>,
     late: LateCommit,
+    latch: Micros,
     /// No answer may blame the store or a queue.
     calm: bool,
     /// A definite refusal may be wrong about an earlier try.
@@ -67,6 +68,7 @@ impl Audit {
             calls: BTreeMap::new(),
             reservations: BTreeMap::new(),
             late: scenario.late,
+            latch: scenario.latch,
             calm: scenario.is_calm(),
             nothing_done_is_likely: scenario.ghosts || scenario.token_memory < TOKEN_MEMORY,
             torn_reads: scenario.torn_reads,

@@ -72,6 +72,7 @@ impl Report {
         self.add("splits", counters.splits);
         self.add("duplicates", counters.duplicates);
         self.add("short members", counters.short);
+        self.add("sold out after a look", counters.sold_out);
         self.add("expired members", counters.expired);
         self.add("event reads", counters.event_reads);
         self.add("lookups", counters.lookups);

@@ -68,6 +68,8 @@ pub(crate) struct Scenario {
     /// How long the holds of a run last.
     pub(crate) hold_for: Micros,
     pub(crate) late: LateCommit,
+    /// How long before a call the read may have begun that says there is too little.
+    pub(crate) latch: Micros,
     /// How often each process looks for holds that are past their time.
     pub(crate) reclaim_every: Micros,
     pub(crate) reservations: usize,
@@ -104,7 +106,7 @@ impl Scenario {
         let ahead = processes.iter();
         let ahead = ahead.map(|_| *pick(rng, &[0, 0, 7, AHEAD_MAX])).collect();
         let qty_max = *pick(rng, &[1, 3, 10]);
-        let events = (0..rng.random_range(1..=2))
+        let events = (0..rng.random_range(1..=3))
             .map(|n| (event(n), stock(rng)))
             .collect();
         let calm = rng.random_range(0..5) == 0;
@@ -129,6 +131,7 @@ impl Scenario {
             crowd,
             hold_for: Micros::from_millis(*pick(rng, &[1, 40, 300, 2_000, 60_000])),
             late,
+            latch: Micros::from_millis(*pick(rng, &[0, 50, 50, 400])),
             reclaim_every: Micros::from_millis(*pick(rng, &[50, 500, 1_000])),
             reservations: if crowd {
                 250
@@ -230,7 +233,7 @@ fn stock(rng: &mut SmallRng) -> Stock {
             seats: seats(rng),
         };
     }
-    let stripes = *pick(rng, &[1, 1, 2, 5]);
+    let stripes = *pick(rng, &[1, 1, 2, 5, 9]);
     let most = *pick(rng, &[0, 3, 12, 60, 1_000]);
     Stock::Units((0..stripes).map(|_| rng.random_range(0..=most)).collect())
 }

@@ -1,4 +1,4 @@
-//! The lanes of one shard, their timers, and which shard owns which stripe.
+//! The lanes of one shard, in pools that share a line, their timers, and which shard owns which stripe.
 //!
 //! Ownership is a hint for batching, never a lease: the conditions in the write are the truth, so
 //! shards and processes that disagree about it, or die holding it, harm nothing.
@@ -6,10 +6,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 
-use crate::domain::effect::LaneId;
+use crate::domain::effect::PoolId;
 use crate::domain::ids::{EventId, ReservationId};
-use crate::domain::lane::{Lane, LaneKey, Track};
-use crate::domain::rules::LateCommit;
+use crate::domain::lane::{Kind, Pool, PoolKey, Share, Terms};
 use crate::domain::time::Micros;
 use crate::domain::transaction::EventShape;
 use crate::limits;
@@ -18,87 +17,119 @@ use crate::limits;
 const IDLE_KEPT_MAX: usize = 1_024;
 
 struct Slot {
-    lane: Lane,
-    /// The wake-up this lane has in `timers`.
+    pool: Pool,
+    /// The wake-up this pool has in `timers`.
     timer: Option<Micros>,
+    /// Its lanes, as counted.
+    lanes: usize,
 }
 
 pub(super) struct Lanes {
     shard: usize,
     shards: usize,
-    late: LateCommit,
-    slots: HashMap<LaneId, Slot, foldhash::fast::RandomState>,
-    by_key: HashMap<LaneKey, LaneId, foldhash::fast::RandomState>,
-    timers: BTreeSet<(Micros, LaneId)>,
+    terms: Terms,
+    slots: HashMap<PoolId, Slot, foldhash::fast::RandomState>,
+    by_key: HashMap<PoolKey, PoolId, foldhash::fast::RandomState>,
+    timers: BTreeSet<(Micros, PoolId)>,
     next: u64,
+    /// Lanes of all pools.
+    lanes: usize,
+    /// Idle pools are looked for when there are so many lanes.
+    sweep_at: usize,
 }
 
 impl Lanes {
-    pub(super) fn new(shard: usize, shards: usize, late: LateCommit) -> Self {
+    pub(super) fn new(shard: usize, shards: usize, terms: Terms) -> Self {
         Self {
             shard,
             shards: shards.max(1),
-            late,
+            terms,
             slots: HashMap::default(),
             by_key: HashMap::default(),
             timers: BTreeSet::new(),
             next: 0,
+            lanes: 0,
+            sweep_at: IDLE_KEPT_MAX,
         }
     }
 
-    pub(super) fn get_mut(&mut self, id: LaneId) -> Option<&mut Lane> {
-        self.slots.get_mut(&id).map(|slot| &mut slot.lane)
+    pub(super) fn get_mut(&mut self, id: PoolId) -> Option<&mut Pool> {
+        self.slots.get_mut(&id).map(|slot| &mut slot.pool)
     }
 
     pub(super) fn all_idle(&self) -> bool {
-        self.slots.values().all(|slot| slot.lane.is_idle())
+        self.slots.values().all(|slot| slot.pool.is_idle())
     }
 
     pub(super) fn depth(&self) -> usize {
-        self.slots.values().map(|slot| slot.lane.depth()).sum()
+        self.slots.values().map(|slot| slot.pool.depth()).sum()
     }
 
     pub(super) fn wake_at(&self) -> Option<Micros> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// A lane, made if there is none; `None` when there are too many.
+    /// The lanes that sell units of an event, if there are any.
+    pub(super) fn selling(&mut self, event: &EventId) -> Option<&mut Pool> {
+        let key = PoolKey {
+            event: event.clone(),
+            kind: Kind::Stripes,
+        };
+        let id = *self.by_key.get(&key)?;
+        self.get_mut(id)
+    }
+
+    /// The lanes of an event that share a line, made if there are none; `None` when there are too
+    /// many.
     pub(super) fn open(
         &mut self,
         event: &EventId,
-        track: Track,
+        kind: Kind,
         shape: EventShape,
-    ) -> Option<(LaneId, &mut Lane)> {
-        let key = LaneKey {
+    ) -> Option<PoolId> {
+        let key = PoolKey {
             event: event.clone(),
-            track,
+            kind,
         };
         let id = match self.by_key.get(&key) {
             Some(id) => *id,
             None => {
-                if self.slots.len() >= IDLE_KEPT_MAX {
+                if self.lanes >= self.sweep_at {
                     self.sweep();
                 }
-                if self.slots.len() >= limits::LANES_MAX {
+                if self.lanes >= limits::LANES_MAX {
                     return None;
                 }
-                let id = LaneId(self.next);
+                let id = PoolId(self.next);
                 self.next += 1;
-                let lane = Lane::new(key.clone(), shape, self.late);
-                self.slots.insert(id, Slot { lane, timer: None });
+                let share = Share {
+                    first: self.first(event) as u16,
+                    step: self.shards as u16,
+                };
+                let slot = Slot {
+                    pool: Pool::new(key.clone(), share, shape, self.terms),
+                    timer: None,
+                    // It has one as soon as it is used.
+                    lanes: 1,
+                };
+                self.lanes += 1;
+                self.slots.insert(id, slot);
                 self.by_key.insert(key, id);
                 id
             }
         };
-        self.get_mut(id).map(|lane| (id, lane))
+        Some(id)
     }
 
-    /// Brings the lane's timer in step with what it waits for.
-    pub(super) fn after(&mut self, id: LaneId) {
+    /// Brings the pool's timer in step with what it waits for, and counts its lanes.
+    pub(super) fn after(&mut self, id: PoolId) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
-        let due = slot.lane.wake_at();
+        let lanes = slot.pool.lanes().max(1);
+        self.lanes += lanes - slot.lanes;
+        slot.lanes = lanes;
+        let due = slot.pool.wake_at();
         if slot.timer != due {
             if let Some(old) = slot.timer.take() {
                 self.timers.remove(&(old, id));
@@ -110,8 +141,8 @@ impl Lanes {
         }
     }
 
-    /// The lanes whose time has come; their timers are gone.
-    pub(super) fn take_due(&mut self, now: Micros) -> Vec<LaneId> {
+    /// The pools whose time has come; their timers are gone.
+    pub(super) fn take_due(&mut self, now: Micros) -> Vec<PoolId> {
         let mut due = Vec::new();
         while let Some((at, id)) = self.timers.first().copied() {
             if at > now {
@@ -126,56 +157,25 @@ impl Lanes {
         due
     }
 
-    /// The lane of an event with the least to do, of so many of one kind.
-    pub(super) fn least_busy(
-        &self,
-        event: &EventId,
-        lanes: u16,
-        kind: impl Fn(u16) -> Track,
-    ) -> Track {
-        let depth = |track: Track| {
-            let key = LaneKey {
-                event: event.clone(),
-                track,
-            };
-            let id = self.by_key.get(&key);
-            id.and_then(|id| self.slots.get(id))
-                .map_or(0, |slot| slot.lane.depth())
-        };
-        let tracks = (0..lanes.max(1)).map(&kind);
-        let mut best = (usize::MAX, kind(0));
-        for track in tracks {
-            let depth = depth(track);
-            if depth < best.0 {
-                best = (depth, track);
-            }
-            if depth == 0 {
-                break;
-            }
-        }
-        best.1
-    }
-
-    /// Where units are taken: from a stripe owned here if there is one (no hop), else from any.
-    /// One reservation always goes to the same stripe, so that its repeats meet.
-    pub(super) fn choose(
+    /// The shard that takes units: this one if it owns a stripe (no hop), else the owner of any.
+    /// One reservation always goes to the same shard, so that its repeats meet.
+    pub(super) fn seller(
         &self,
         event: &EventId,
         reservation: &ReservationId,
         stripes: u16,
-    ) -> (usize, u16) {
+    ) -> usize {
         let stripes = usize::from(stripes.max(1));
-        let start = self.start(event);
-        let pick = stable_hash(reservation.as_str()) as usize;
-        // Stripes go round the shards: the first owned here, and then every `shards`-th.
-        let first = (self.shard + self.shards - start) % self.shards;
-        let stripe = if first < stripes {
-            let owned = (stripes - first).div_ceil(self.shards);
-            first + (pick % owned) * self.shards
-        } else {
-            pick % stripes
-        };
-        (self.owner(event, stripe as u16), stripe as u16)
+        if self.first(event) < stripes {
+            return self.shard;
+        }
+        let pick = stable_hash(reservation.as_str()) as usize % stripes;
+        self.owner(event, pick as u16)
+    }
+
+    /// Stripes go round the shards: the first owned here. It may be one that the event has not.
+    fn first(&self, event: &EventId) -> usize {
+        (self.shard + self.shards - self.start(event)) % self.shards
     }
 
     /// The shard that writes to a stripe, and for stripe 0 to the event's seats.
@@ -188,14 +188,20 @@ impl Lanes {
     }
 
     fn sweep(&mut self) {
-        let by_key = &mut self.by_key;
-        self.slots.retain(|_, slot| {
-            let keep = !slot.lane.is_idle();
+        let (by_key, timers) = (&mut self.by_key, &mut self.timers);
+        self.slots.retain(|id, slot| {
+            let keep = !slot.pool.is_idle();
             if !keep {
-                by_key.remove(slot.lane.key());
+                by_key.remove(slot.pool.key());
+                if let Some(at) = slot.timer {
+                    timers.remove(&(at, *id));
+                }
             }
             keep
         });
+        self.lanes = self.slots.values().map(|slot| slot.lanes).sum();
+        // Not again for every new event while most of them are busy.
+        self.sweep_at = IDLE_KEPT_MAX.max(2 * self.lanes);
     }
 }
 
@@ -209,43 +215,45 @@ mod tests {
     use super::*;
 
     fn lanes(shard: usize, shards: usize) -> Lanes {
-        Lanes::new(shard, shards, LateCommit::default())
+        Lanes::new(shard, shards, Terms::default())
     }
 
-    fn choose(lanes: &Lanes, n: usize, stripes: u16) -> (usize, u16) {
+    fn seller(lanes: &Lanes, n: usize, stripes: u16) -> usize {
         let event: EventId = "evt".parse().expect("legal");
         let reservation: ReservationId = format!("r{n}").parse().expect("legal");
-        lanes.choose(&event, &reservation, stripes)
+        lanes.seller(&event, &reservation, stripes)
     }
 
     #[test]
     fn one_stripe_has_one_owner_whoever_asks() {
-        let owners: BTreeSet<_> = (0..4).map(|shard| choose(&lanes(shard, 4), 1, 1)).collect();
+        let owners: BTreeSet<_> = (0..4).map(|shard| seller(&lanes(shard, 4), 1, 1)).collect();
         assert_eq!(owners.len(), 1);
     }
 
     #[test]
-    fn enough_stripes_mean_no_hop_and_every_stripe_is_used() {
-        let mut used = BTreeSet::new();
+    fn enough_stripes_mean_no_hop() {
         for shard in 0..4 {
             let lanes = lanes(shard, 4);
             for n in 0..200 {
-                let (owner, stripe) = choose(&lanes, n, 10);
-                assert_eq!(owner, shard);
-                used.insert(stripe);
+                assert_eq!(seller(&lanes, n, 10), shard);
             }
         }
-        assert_eq!(used.len(), 10);
     }
 
     #[test]
-    fn a_shard_without_a_stripe_agrees_with_the_owner() {
+    fn a_shard_without_a_stripe_sends_to_one_that_keeps_it() {
+        let mut sellers = BTreeSet::new();
         for shard in 0..8 {
-            let lanes = lanes(shard, 8);
-            let (owner, stripe) = choose(&lanes, 7, 3);
-            assert!(stripe < 3);
-            let (same, _) = choose(&self::lanes(owner, 8), 7, 3);
-            assert_eq!(same, owner, "stripe {stripe} as seen from shard {shard}");
+            for n in 0..50 {
+                let seller_of = seller(&lanes(shard, 8), n, 3);
+                assert_eq!(
+                    seller(&lanes(seller_of, 8), n, 3),
+                    seller_of,
+                    "from {shard}"
+                );
+                sellers.insert(seller_of);
+            }
         }
+        assert_eq!(sellers.len(), 3, "and every stripe is sold from");
     }
 }

@@ -37,9 +37,9 @@ use self::pending::{Follower, Joined, Pendings};
 use super::answer::{Answer, Refusal};
 use super::cache::SettledCache;
 use super::counters::Counters;
-use super::effect::{CallId, Effect, Known, LaneId, Route};
+use super::effect::{CallId, Effect, Known, LaneId, PoolId, Route};
 use super::ids::{EventId, ReservationId};
-use super::lane::{LaneOutput, Settled};
+use super::lane::{LaneOutput, Pool, Settled, Terms, Turn};
 use super::operation::{Operation, Verb};
 use super::reads::{Reads, Waiter};
 use super::rules::{self, Decision, LateCommit};
@@ -61,6 +61,9 @@ pub struct Settings {
     /// For how long.
     pub cache_for: Micros,
     pub late_commit: LateCommit,
+    /// For how long after a strong read of all stripes began it may be said to callers who come later
+    /// that there is too little; zero: never.
+    pub sold_out_latch: Micros,
 }
 
 /// See the module's head.
@@ -92,7 +95,14 @@ impl Coordinator {
             settings,
             cache: SettledCache::new(settings.cache_capacity, settings.cache_for),
             pending: Pendings::default(),
-            lanes: Lanes::new(settings.shard, settings.shards, settings.late_commit),
+            lanes: Lanes::new(
+                settings.shard,
+                settings.shards,
+                Terms {
+                    late: settings.late_commit,
+                    latch: settings.sold_out_latch,
+                },
+            ),
             reads: Reads::default(),
             lookups: Lookups::default(),
             desks: Desks::default(),
@@ -218,8 +228,11 @@ impl Coordinator {
     }
 
     /// Forgets what an event is like and what its seats are: an operator has changed it.
-    pub fn forget(&mut self, event: &EventId) {
+    pub fn forget(&mut self, event: &EventId, now: Micros) {
         self.events.pop(event);
+        if let Some(pool) = self.lanes.selling(event) {
+            pool.reopen(now);
+        }
         if let Some(desk) = self.desks.get_mut(event) {
             desk.forget_map();
         }
@@ -233,12 +246,31 @@ impl Coordinator {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let Some(at) = self.lanes.get_mut(lane) else {
+        self.with_pool(lane.pool, now, fx, |pool, turn| {
+            pool.settled(lane.lane, outcome, turn);
+        });
+    }
+
+    /// Lets a pool of lanes do something, and carries out what it wants.
+    fn with_pool(
+        &mut self,
+        id: PoolId,
+        now: Now,
+        fx: &mut Vec<Effect>,
+        act: impl FnOnce(&mut Pool, &mut Turn<'_>),
+    ) {
+        let Some(pool) = self.lanes.get_mut(id) else {
             return;
         };
         let mut out = std::mem::take(&mut self.scratch);
-        at.settled(outcome, now, &mut self.rng, &mut self.counters, &mut out);
-        self.collect(lane, out, now, fx);
+        let mut turn = Turn {
+            now,
+            rng: &mut self.rng,
+            counters: &mut self.counters,
+            out: &mut out,
+        };
+        act(pool, &mut turn);
+        self.collect(id, out, now, fx);
     }
 
     /// Reports the result of [`Effect::ReadEvent`].
@@ -273,19 +305,10 @@ impl Coordinator {
                         }
                     }
                 }
-                Waiter::Lane(lane) => {
-                    if let Some(at) = self.lanes.get_mut(lane) {
-                        let mut out = std::mem::take(&mut self.scratch);
-                        at.stripes_read(
-                            began,
-                            read,
-                            now,
-                            &mut self.rng,
-                            &mut self.counters,
-                            &mut out,
-                        );
-                        self.collect(lane, out, now, fx);
-                    }
+                Waiter::Pool(id) => {
+                    self.with_pool(id, now, fx, |pool, turn| {
+                        pool.stripes_read(began, read, turn);
+                    });
                 }
             }
         }
@@ -306,12 +329,8 @@ impl Coordinator {
 
     /// Does what is due by now.
     pub fn wake(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        for lane in self.lanes.take_due(now.mono) {
-            if let Some(at) = self.lanes.get_mut(lane) {
-                let mut out = std::mem::take(&mut self.scratch);
-                at.wake(now, &mut self.rng, &mut self.counters, &mut out);
-                self.collect(lane, out, now, fx);
-            }
+        for id in self.lanes.take_due(now.mono) {
+            self.with_pool(id, now, fx, |pool, turn| pool.wake(turn));
         }
     }
 
@@ -343,9 +362,10 @@ impl Coordinator {
         }
     }
 
-    /// Carries out what a lane wants.
-    fn collect(&mut self, lane: LaneId, mut out: LaneOutput, now: Now, fx: &mut Vec<Effect>) {
-        if let Some(transaction) = out.send.take() {
+    /// Carries out what a pool of lanes wants.
+    fn collect(&mut self, pool: PoolId, mut out: LaneOutput, now: Now, fx: &mut Vec<Effect>) {
+        for (lane, transaction) in out.send.drain(..) {
+            let lane = LaneId { pool, lane };
             fx.push(Effect::Transact { lane, transaction });
         }
         let read = std::mem::take(&mut out.read_stripes);
@@ -354,7 +374,7 @@ impl Coordinator {
         let mut settled = std::mem::take(&mut out.settled);
         let returned = std::mem::take(&mut out.returned);
         let nothing_more = !read && learned.is_none() && settled.is_empty() && returned.is_empty();
-        let event = match self.lanes.get_mut(lane) {
+        let event = match self.lanes.get_mut(pool) {
             Some(at) if !nothing_more => Some(at.key().event.clone()),
             _ => None,
         };
@@ -364,12 +384,12 @@ impl Coordinator {
             }
             if read {
                 let hint = self.events.get(event).map(|shape| shape.stripes);
-                // Cannot be refused: a lane's wish is always taken.
-                let waiter = Waiter::Lane(lane);
+                // Cannot be refused: a pool's wish is always taken.
+                let waiter = Waiter::Pool(pool);
                 let _ = self.reads.want(event, hint, waiter, now.mono, fx);
             }
         }
-        self.lanes.after(lane);
+        self.lanes.after(pool);
         self.scratch = out;
         if let Some(event) = &event {
             // Before anybody is let go on who waited for one of these seats.

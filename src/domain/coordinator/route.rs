@@ -6,12 +6,12 @@ use super::lookups::Asker;
 use crate::domain::answer::{Answer, Refusal};
 use crate::domain::effect::{Effect, Known, LookupId, Route};
 use crate::domain::ids::EventId;
-use crate::domain::lane::{Because, Plan, Returned, Track, drawn_from};
+use crate::domain::lane::{Because, Kind, Latch, Plan, Returned};
 use crate::domain::operation::{Expect, Operation, Verb, Wanted};
 use crate::domain::reads::Waiter;
 use crate::domain::rules::{self, Decision, Movement, Transition};
 use crate::domain::time::{Micros, Now};
-use crate::domain::transaction::{Draws, EventShape, RecordView, RecordsRead, ReservationState};
+use crate::domain::transaction::{EventShape, RecordView, RecordsRead, ReservationState};
 use crate::limits;
 
 impl Coordinator {
@@ -48,7 +48,7 @@ impl Coordinator {
         if by_seat && route.is_none() {
             let owner = self.lanes.owner(&operation.event, 0);
             if owner != self.settings.shard {
-                self.forward(owner, Route { stripe: 0, shape }, operation, known, fx);
+                self.forward(owner, Route { shape }, operation, known, fx);
                 return;
             }
         }
@@ -87,7 +87,8 @@ impl Coordinator {
                     let basis = Basis { record, is_said };
                     self.write_seats(operation, shape, transition, basis, now, fx);
                 } else {
-                    self.write_units(operation, route, shape, transition, record, now, fx);
+                    let basis = Basis { record, is_said };
+                    self.write_units(operation, route, shape, transition, basis, now, fx);
                 }
             }
         }
@@ -200,16 +201,20 @@ impl Coordinator {
     #[expect(clippy::too_many_arguments, reason = "one operation, taken apart")]
     fn write_units(
         &mut self,
-        operation: Operation,
+        mut operation: Operation,
         route: Option<Route>,
         shape: EventShape,
         transition: Transition,
-        record: Option<RecordView>,
+        basis: Basis,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
+        let Basis {
+            mut record,
+            is_said,
+        } = basis;
         let event = &operation.event;
-        let (track, draws) = match transition.movement() {
+        let kind = match transition.movement() {
             Movement::Take if shape.closed => {
                 self.end(
                     &operation,
@@ -221,61 +226,100 @@ impl Coordinator {
                 return;
             }
             Movement::Take => {
-                let (shard, stripe) = match route {
-                    Some(route) => (self.settings.shard, route.stripe),
-                    None => self
-                        .lanes
-                        .choose(event, &operation.reservation, shape.stripes),
+                let reservation = &operation.reservation;
+                let seller = match route {
+                    Some(_) => self.settings.shard,
+                    None => self.lanes.seller(event, reservation, shape.stripes),
                 };
-                if shard != self.settings.shard {
+                if seller != self.settings.shard {
                     let known = known_of(record);
-                    self.forward(shard, Route { stripe, shape }, operation, known, fx);
+                    self.forward(seller, Route { shape }, operation, known, fx);
                     return;
                 }
-                let units = match (&record, &operation.wanted) {
-                    (Some(record), _) => record.qty,
-                    (None, Wanted::Quantity(qty)) => *qty,
-                    (None, _) => 0,
-                };
-                (Track::Stripe(stripe), drawn_from(stripe, units))
+                let basis = Basis { record, is_said };
+                match self.unless_sold_out(operation, shape, transition, basis, now, fx) {
+                    Some((same, its)) => (operation, record) = (same, its),
+                    None => return,
+                }
+                Kind::Stripes
             }
             Movement::Give => {
                 let drawn = record.as_ref().and_then(|record| record.draws.first());
                 let stripe = drawn.map_or(0, |draw| draw.stripe);
-                if self.is_crowd(&operation) {
-                    let bundle = |lane| Track::Bundle { stripe, lane };
-                    let track = self.lanes.least_busy(event, limits::BUNDLE_LANES, bundle);
-                    let plan = Plan {
-                        transition,
-                        record,
-                        seats: None,
-                        draws: Draws::new(),
-                    };
-                    self.enqueue(operation, track, shape, plan, now, fx);
-                    return;
-                }
                 let owner = self.lanes.owner(event, stripe);
-                if route.is_none() && owner != self.settings.shard {
+                if self.is_crowd(&operation) {
+                    Kind::Bundle(stripe)
+                } else if route.is_none() && owner != self.settings.shard {
                     let known = known_of(record);
-                    self.forward(owner, Route { stripe, shape }, operation, known, fx);
+                    self.forward(owner, Route { shape }, operation, known, fx);
                     return;
+                } else {
+                    Kind::Stripes
                 }
-                (Track::Stripe(stripe), Draws::new())
             }
-            Movement::Keep | Movement::None => {
-                let track = self
-                    .lanes
-                    .least_busy(event, limits::LOOSE_LANES, Track::Loose);
-                (track, Draws::new())
-            }
+            Movement::Keep | Movement::None => Kind::Loose,
         };
         let plan = Plan {
             transition,
             record,
             seats: None,
-            draws,
         };
-        self.enqueue(operation, track, shape, plan, now, fx);
+        self.enqueue(operation, kind, shape, plan, now, fx);
+    }
+
+    /// Ends an operation that there are too few units for, or has its record looked up for that;
+    /// gives it back if it is to be written.
+    ///
+    /// What the stripes were seen to have may be without what this very reservation has got,
+    /// elsewhere and just now. So its record is looked up once more, after that was seen.
+    fn unless_sold_out(
+        &mut self,
+        operation: Operation,
+        shape: EventShape,
+        transition: Transition,
+        basis: Basis,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) -> Option<(Operation, Option<RecordView>)> {
+        let Basis { record, is_said } = basis;
+        let (reservation, event) = (&operation.reservation, &operation.event);
+        if is_said && let Some(remaining) = self.pending.too_few(reservation, event) {
+            self.counters.sold_out += 1;
+            let refusal = match transition.from {
+                Some(_) => Refusal::HoldExpired,
+                None => Refusal::InsufficientInventory { remaining },
+            };
+            self.end(&operation, Answer::Refused(refusal), record, now, fx);
+            return None;
+        }
+        let units = match (&record, &operation.wanted) {
+            (Some(record), _) => record.qty,
+            (None, Wanted::Quantity(qty)) => *qty,
+            (None, _) => 0,
+        };
+        let since = self.pending.since(reservation, event).unwrap_or(now.mono);
+        let pool = self.lanes.selling(event);
+        let latch = pool.map_or(Latch::Open, |pool| pool.latch(units, since));
+        match latch {
+            Latch::Open | Latch::Stale => Some((operation, record)),
+            Latch::Shut { remaining } => {
+                self.is_too_few(operation, shape, remaining, fx);
+                None
+            }
+        }
+    }
+
+    /// Lets an operation be refused unless its record says otherwise.
+    fn is_too_few(
+        &mut self,
+        operation: Operation,
+        shape: EventShape,
+        remaining: u64,
+        fx: &mut Vec<Effect>,
+    ) {
+        let (reservation, event) = (&operation.reservation, &operation.event);
+        self.pending.is_short(reservation, event, Some(remaining));
+        self.look_up(operation, Some(Route { shape }), fx);
     }
 
     /// Whether so many holds end that they are better bundled.
@@ -288,13 +332,13 @@ impl Coordinator {
     pub(super) fn enqueue(
         &mut self,
         operation: Operation,
-        track: Track,
+        kind: Kind,
         shape: EventShape,
         plan: Plan,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let Some((lane, at)) = self.lanes.open(&operation.event, track, shape) else {
+        let Some(id) = self.lanes.open(&operation.event, kind, shape) else {
             self.counters.shed += 1;
             self.end(
                 &operation,
@@ -305,16 +349,7 @@ impl Coordinator {
             );
             return;
         };
-        let mut out = std::mem::take(&mut self.scratch);
-        at.submit(
-            operation,
-            plan,
-            now,
-            &mut self.rng,
-            &mut self.counters,
-            &mut out,
-        );
-        self.collect(lane, out, now, fx);
+        self.with_pool(id, now, fx, |pool, turn| pool.submit(operation, plan, turn));
     }
 
     /// An operation's write met something else than it was for: it is decided anew.
@@ -355,6 +390,11 @@ impl Coordinator {
                 let route = self.keeps_here(&operation, shape);
                 self.advance(operation, route, Known::Record(record), now, fx);
             }
+            Because::Short { remaining } => match self.keeps_here(&operation, shape) {
+                Some(Route { shape }) => self.is_too_few(operation, shape, remaining, fx),
+                // Forgotten meanwhile: it starts anew.
+                None => self.advance(operation, None, Known::Nothing, now, fx),
+            },
             Because::Seats(seats) => {
                 let Some(shape) = shape else {
                     // Forgotten meanwhile: the next write tells of the seats once more.
@@ -370,16 +410,11 @@ impl Coordinator {
     /// The route of an operation that has come to the shard it belongs to.
     fn keeps_here(&self, operation: &Operation, shape: Option<EventShape>) -> Option<Route> {
         let shape = shape?;
-        let (shard, stripe) =
-            self.lanes
-                .choose(&operation.event, &operation.reservation, shape.stripes);
-        // A stripe of this shard if it has one; else the call was forwarded here for another's.
-        let stripe = if shard == self.settings.shard {
-            stripe
-        } else {
-            0
-        };
-        (shape.is_seated() || shard == self.settings.shard).then_some(Route { stripe, shape })
+        let seller = self
+            .lanes
+            .seller(&operation.event, &operation.reservation, shape.stripes);
+        // Else the call was forwarded here for what is another's.
+        (shape.is_seated() || seller == self.settings.shard).then_some(Route { shape })
     }
 }
 

@@ -7,13 +7,13 @@ use super::route::Basis;
 use crate::domain::answer::{Answer, Refusal};
 use crate::domain::effect::{CallId, Effect, Known, Route};
 use crate::domain::ids::{EventId, ReservationId, SeatId, Seats};
-use crate::domain::lane::{Plan, Track};
+use crate::domain::lane::{Kind, Plan};
 use crate::domain::operation::{Expect, Operation, Verb, Wanted};
 use crate::domain::reads::Waiter;
 use crate::domain::rules::{Movement, Transition};
 use crate::domain::seats::SeatState;
 use crate::domain::time::{Micros, Now};
-use crate::domain::transaction::{Draws, EventShape, RecordView, ReservationState, SeatsRead};
+use crate::domain::transaction::{EventShape, RecordView, ReservationState, SeatsRead};
 use crate::limits;
 
 impl Coordinator {
@@ -67,7 +67,7 @@ impl Coordinator {
                 if !basis.is_said {
                     // A copy of this call may have had them meanwhile, elsewhere: a read tells, which
                     // costs less than the write would.
-                    let route = Some(Route { stripe: 0, shape });
+                    let route = Some(Route { shape });
                     self.look_up(operation, route, fx);
                     return;
                 }
@@ -90,12 +90,8 @@ impl Coordinator {
             transition,
             record: basis.record,
             seats,
-            draws: Draws::new(),
         };
-        let track = self
-            .lanes
-            .least_busy(&operation.event, limits::SEAT_LANES, Track::Loose);
-        self.enqueue(operation, track, shape, plan, now, fx);
+        self.enqueue(operation, Kind::Loose, shape, plan, now, fx);
     }
 
     /// The best seats that can be had.
@@ -126,13 +122,9 @@ impl Coordinator {
                 transition,
                 record: basis.record,
                 seats: Some(seats),
-                draws: Draws::new(),
             };
             self.read_seats_soon(&operation.event, shape, now, fx);
-            let track = self
-                .lanes
-                .least_busy(&operation.event, limits::SEAT_LANES, Track::Loose);
-            self.enqueue(operation, track, shape, plan, now, fx);
+            self.enqueue(operation, Kind::Loose, shape, plan, now, fx);
             return;
         }
         let is_told = since.is_some_and(|since| desk.is_read_since(since));
@@ -186,7 +178,7 @@ impl Coordinator {
                 self.pending.is_short(reservation, event, remaining);
             }
         }
-        let route = Some(Route { stripe: 0, shape });
+        let route = Some(Route { shape });
         self.look_up(operation, route, fx);
     }
 
@@ -280,7 +272,7 @@ impl Coordinator {
             self.expire(&event, shape, holder.clone(), seat, deadline, now, fx);
         }
         self.let_go(freed, now, fx);
-        let route = Some(Route { stripe: 0, shape });
+        let route = Some(Route { shape });
         let known = match from {
             None => Known::Record(None),
             Some(_) => Known::Nothing,
@@ -343,7 +335,7 @@ impl Coordinator {
             return;
         }
         let operation = expiry(event.clone(), holder, deadline);
-        let route = Some(Route { stripe: 0, shape });
+        let route = Some(Route { shape });
         let (reservation, event) = (operation.reservation.clone(), operation.event.clone());
         self.enter(CallId::NOBODY, operation, route, Known::Nothing, now, fx);
         if self.pending.since(&reservation, &event).is_none() {
@@ -370,7 +362,6 @@ impl Coordinator {
     pub(super) fn let_go(&mut self, freed: Vec<Parked>, now: Now, fx: &mut Vec<Effect>) {
         for parked in freed {
             let route = Some(Route {
-                stripe: 0,
                 shape: parked.shape,
             });
             self.advance(parked.operation, route, parked.known, now, fx);
@@ -424,7 +415,6 @@ impl Coordinator {
                 }),
                 (MapWaiter::Choose(parked), None) => {
                     let route = Some(Route {
-                        stripe: 0,
                         shape: parked.shape,
                     });
                     self.advance(parked.operation, route, parked.known, now, fx);

@@ -6,7 +6,6 @@ use rand::SeedableRng;
 
 use super::*;
 use crate::domain::ids::Fingerprint;
-use crate::domain::lane::Track;
 use crate::domain::operation::{Expect, Wanted};
 use crate::domain::rules;
 use crate::domain::time::UnixMillis;
@@ -20,6 +19,7 @@ const SETTINGS: Settings = Settings {
     cache_capacity: 0,
     cache_for: Micros(0),
     late_commit: LateCommit::Reacquire,
+    sold_out_latch: Micros::from_millis(50),
 };
 
 fn at(mono: u64) -> Now {
@@ -323,10 +323,6 @@ fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
 
 #[test]
 fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
-    let key = super::super::lane::LaneKey {
-        event: "evt".parse().expect("legal"),
-        track: Track::Bundle { stripe: 0, lane: 0 },
-    };
     let shape = EventShape {
         stripes: 1,
         seat_keys: 0,
@@ -334,7 +330,7 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
     };
     let mut shard = coordinator(0, 1);
     let mut fx = Vec::new();
-    let event = key.event.clone();
+    let event: EventId = "evt".parse().expect("legal");
     shard.event_read(
         &event,
         &EventRead::Found(vec![one_stripe(0)]),
@@ -401,7 +397,7 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
 fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
     let event: EventId = "evt".parse().expect("legal");
     let owner = (0..2).find(|shard| {
-        let lanes = Lanes::new(*shard, 2, LateCommit::default());
+        let lanes = Lanes::new(*shard, 2, Terms::default());
         lanes.owner(&event, 0) == *shard
     });
     let first = owner.expect("one of the two");

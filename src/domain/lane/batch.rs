@@ -8,7 +8,10 @@
 
 use std::collections::VecDeque;
 
-use super::{Head, Member};
+use super::line::Line;
+use super::pool::Kind;
+use super::shared::{Shared, bit};
+use super::{Head, Member, drawn_from, room_for};
 use crate::domain::ids::{EventId, Fingerprint, ReservationId};
 use crate::domain::rules::{self, Movement};
 use crate::domain::time::{Micros, UnixMillis};
@@ -25,6 +28,8 @@ pub(super) struct Batch {
     /// Actions of the members' records and seats.
     actions: usize,
     stripes: Vec<u16>,
+    /// The front of the line is not for this stripe.
+    leaves_line: bool,
 }
 
 impl Batch {
@@ -36,49 +41,92 @@ impl Batch {
         }
     }
 
-    /// Takes members from the front of the queue while one more fits, then from the quiet ones, for
-    /// which a quarter of the room is kept.
-    pub(super) fn from_queues(
-        queue: &mut VecDeque<Member>,
-        quiet: &mut VecDeque<Member>,
-        all: usize,
-        now: Micros,
-    ) -> Self {
-        let loud = if quiet.is_empty() { all } else { all - all / 4 };
+    /// Takes members from a lane's own line and from the one it shares, who came first first, while
+    /// one more fits; then from the quiet ones, for which a quarter of the room is kept.
+    pub(super) fn gather(lane: u16, own: &mut Line, shared: &mut Shared, now: Micros) -> Self {
+        let all = room_for(shared.key.kind);
+        // Only lanes that share the line take from it.
+        let shares = bit(lane) & shared.mine != 0;
+        let waiting = own.len() + if shares { shared.line.len() } else { 0 };
+        let any_quiet = !own.quiet.is_empty() || (shares && !shared.line.quiet.is_empty());
+        let loud = if any_quiet { all - all / 4 } else { all };
         let mut batch = Self {
-            members: Vec::with_capacity((queue.len() + quiet.len()).min(all)),
+            members: Vec::with_capacity(waiting.min(all)),
             ..Self::default()
         };
-        batch.fill(queue, loud, now);
-        // Those that only wait to be refused would fail any others.
-        if batch
-            .members
-            .last()
-            .is_none_or(|m| m.head.too_few.is_none())
-        {
-            batch.fill(quiet, all, now);
+        while batch.takes_next(lane, own, shared, shares, loud, now) {}
+        batch.fill_quiet(&mut own.quiet, all, now);
+        if shares {
+            batch.fill_quiet(&mut shared.line.quiet, all, now);
         }
         batch
     }
 
-    /// Members that only wait to be refused go together.
-    fn fill(&mut self, from: &mut VecDeque<Member>, most: usize, now: Micros) {
-        while let Some(member) = from.front() {
-            let late = member.head.deadline <= now;
-            let alike = self
-                .members
-                .last()
-                .is_none_or(|last| last.head.too_few.is_some() == member.head.too_few.is_some());
-            if !late && (!alike || !self.takes_in(&member.write, most)) {
+    /// Takes in who came first of the two lines. False: nobody is there, or does not fit.
+    fn takes_next(
+        &mut self,
+        lane: u16,
+        own: &mut Line,
+        shared: &mut Shared,
+        shares: bool,
+        most: usize,
+        now: Micros,
+    ) -> bool {
+        let number = |line: &Line| line.loud.front().map(|member| member.head.number);
+        let in_line = number(&shared.line).filter(|_| shares && !self.leaves_line);
+        let is_own = match (number(own), in_line) {
+            (None, None) => return false,
+            (Some(own), Some(other)) => own < other,
+            (own, _) => own.is_some(),
+        };
+        let popped = match is_own {
+            true => own.loud.pop_front(),
+            false => shared.line.loud.pop_front(),
+        };
+        let Some(mut member) = popped else {
+            return false;
+        };
+        let is_late = member.head.deadline <= now;
+        let draws = shared.key.kind == Kind::Stripes && shared.is_for_any(&member);
+        let units = member.write.qty;
+        if draws {
+            member.write.draws = drawn_from(lane, units);
+        }
+        let has_no_room = shared.minds_left(&member) && !shared.may_have(lane, units);
+        if !is_own && !is_late && (has_no_room || shared.must_look(&member)) {
+            // For another stripe, or for a read. What is this lane's own does not wait behind it.
+            shared.line.loud.push_front(member);
+            self.leaves_line = true;
+            return true;
+        }
+        let taken = self.take(member, most, now);
+        let is_taken = taken.is_ok();
+        match taken {
+            Ok(()) if draws && !is_late => shared.promise(lane, units),
+            Ok(()) => {}
+            Err(member) if is_own => own.loud.push_front(member),
+            Err(member) => shared.line.loud.push_front(member),
+        }
+        is_taken
+    }
+
+    /// Takes a member in, or notes that it is too late for it; gives it back if it does not fit.
+    fn take(&mut self, member: Member, most: usize, now: Micros) -> Result<(), Member> {
+        if member.head.deadline <= now {
+            self.expired.push(member);
+        } else if self.takes_in(&member.write, most) {
+            self.members.push(member);
+        } else {
+            return Err(member);
+        }
+        Ok(())
+    }
+
+    fn fill_quiet(&mut self, from: &mut VecDeque<Member>, most: usize, now: Micros) {
+        while let Some(member) = from.pop_front() {
+            if let Err(member) = self.take(member, most, now) {
+                from.push_front(member);
                 break;
-            }
-            let Some(member) = from.pop_front() else {
-                break;
-            };
-            if late {
-                self.expired.push(member);
-            } else {
-                self.members.push(member);
             }
         }
     }

@@ -22,11 +22,13 @@ pub(super) struct Head {
     fingerprint: Fingerprint,
     section: Option<String>,
     hold_until: Option<UnixMillis>,
+    /// In the order of coming into the pool.
+    pub(super) number: u64,
     pub(super) arrived: Micros,
     pub(super) deadline: Micros,
-    /// What a read of all stripes showed, where that is too little. Whether the member is refused
-    /// for it is left to one more write: see [`super::overflow`].
-    pub(super) too_few: Option<u64>,
+    /// Its draws were fixed by a read of all stripes. Otherwise who takes units draws on the stripe
+    /// of the lane that sends it.
+    pub(super) planned: bool,
 }
 
 /// What a transition of one reservation writes, beside what the operation says.
@@ -37,17 +39,14 @@ pub struct Plan {
     pub record: Option<RecordView>,
     /// The seats to take, where stock is seats.
     pub seats: Option<Seats>,
-    /// Where the units to take come from, as a first try.
-    pub draws: Draws,
 }
 
 impl Member {
-    pub(super) fn new(operation: Operation, plan: Plan, arrived: Micros) -> Self {
+    pub(super) fn new(operation: Operation, plan: Plan, number: u64, arrived: Micros) -> Self {
         let Plan {
             transition,
             record,
             seats,
-            draws,
         } = plan;
         let to = transition.to;
         let confirms = to == ReservationState::Confirmed;
@@ -82,7 +81,7 @@ impl Member {
                 RecordWrite {
                     fingerprint,
                     qty: old.map_or(named, |record| record.qty),
-                    draws,
+                    draws: Draws::new(),
                     seats,
                     order,
                     expires_at: operation
@@ -103,9 +102,10 @@ impl Member {
                 fingerprint: operation.fingerprint,
                 section: operation.section,
                 hold_until: operation.hold_until,
+                number,
                 arrived,
                 deadline: operation.deadline,
-                too_few: None,
+                planned: false,
             },
             write,
         }

@@ -1,16 +1,20 @@
-//! The group commit: one stock stripe's queue, and at most ONE transaction in flight for it.
+//! The group commit: lanes with at most ONE transaction in flight each, which share a line.
 //!
-//! An idle lane dispatches at once. A busy lane accumulates, and sends what has gathered when the
-//! transaction in flight settles. There is no timer and no linger: the batch size follows the load.
+//! An idle lane dispatches at once. Busy lanes let members gather, and whichever settles first sends
+//! what has gathered. There is no timer and no linger: the batch size follows the load.
 //!
 //! | file | what |
 //! |---|---|
-//! | `mod.rs` | the lane's state, submitting, dispatching, waking |
+//! | `mod.rs` | one lane: what is its own, dispatching, waking |
+//! | `pool.rs` | the lanes of one event that share a line: submitting, and which lane goes next |
+//! | `shared.rs` | what the lanes of a pool share: the line, and which stripes are known to be short |
+//! | `line.rs` | members that wait, in order |
 //! | `member.rs` | one operation in it, and the write it became |
 //! | `batch.rs` | members → one transaction within the store's limits |
 //! | `settle.rs` | the store's answer → answers, retries, splits |
 //! | `rooms.rs` | what short stripes have left, and who fits |
-//! | `overflow.rs` | a short stripe: strong read of all stripes, draw on others, or sold out |
+//! | `overflow.rs` | short stripes: strong read of all of them, draw on others, or sold out |
+//! | `output.rs` | what goes in with each call, and what comes out |
 //!
 //! A lane is either a stripe's, which all units of that stripe go through, or a loose one, whose
 //! writes touch nothing that others share: commits of holds, tombstones, seats.
@@ -19,48 +23,31 @@
 //! (all `coordinator`).
 
 mod batch;
+mod line;
 mod member;
+mod output;
 mod overflow;
+mod pool;
 mod rooms;
 mod settle;
+mod shared;
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 use rand::Rng;
 
+use self::batch::Batch;
+use self::line::Line;
 pub use self::member::Plan;
 use self::member::{Head, Member};
-use super::answer::{Answer, Refusal};
-use super::counters::Counters;
-use super::ids::{EventId, ReservationId, SeatId};
-use super::operation::Operation;
-use super::rules::{self, LateCommit};
-use super::seats::SeatState;
-use super::time::{Micros, Now, UnixMillis};
-use super::transaction::{
-    Draw, Draws, EventShape, RecordView, RecordWrite, ReservationState, Token, Transaction,
-};
+pub use self::output::{Because, LaneOutput, Returned, Settled, Turn};
+pub use self::pool::{Kind, Pool, PoolKey, Share, Terms};
+pub use self::shared::Latch;
+use self::shared::Shared;
+use super::answer::Refusal;
+use super::time::Micros;
+use super::transaction::{Draw, Draws, Token, Transaction};
 use crate::limits;
-
-/// What a lane writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Track {
-    /// The units of this stripe, one transaction at a time.
-    Stripe(u16),
-    /// What has no stripe. Several of them work side by side.
-    Loose(u16),
-    /// Holds past their time, when there are many: what they had goes to one slip per transaction,
-    /// and this stripe sees only the slip. See [`batch`].
-    Bundle { stripe: u16, lane: u16 },
-}
-
-/// Which lane.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LaneKey {
-    pub event: EventId,
-    pub track: Track,
-}
 
 /// A dispatched transaction. Its members' records live in it and come back out of it.
 #[derive(Debug)]
@@ -75,285 +62,142 @@ struct Flight {
     was_unknown: bool,
 }
 
-/// An operation that left the lane.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Settled {
-    pub reservation: ReservationId,
-    pub answer: Answer,
-    /// What the store holds for this reservation, when that is known.
-    pub learned: Option<RecordView>,
-    /// It holds that because of this very write.
-    pub wrote: bool,
-}
-
-/// An operation that left the lane without an outcome: what its write relied on is not so.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Returned {
-    pub operation: Operation,
-    /// The state of the record that its write was for.
-    pub from: Option<ReservationState>,
-    pub because: Because,
-}
-
-/// See [`Returned`].
-#[derive(Debug, PartialEq, Eq)]
-pub enum Because {
-    /// Its record is this, or there is none.
-    Record(Option<RecordView>),
-    /// These seats are not free, or not there at all.
-    Seats(Vec<(SeatId, Option<SeatState>)>),
-}
-
-/// What a lane wants, collected by the coordinator after each call into it.
-#[derive(Debug, Default)]
-pub struct LaneOutput {
-    pub settled: Vec<Settled>,
-    pub send: Option<Rc<Transaction>>,
-    /// A strong read of all stripes, begun from now on.
-    pub read_stripes: bool,
-    /// What the event is like, when the store has just said it.
-    pub learned_shape: Option<EventShape>,
-    /// To be decided anew.
-    pub returned: Vec<Returned>,
-    /// What was written, or met, was so at this instant or later. Others may have changed it since.
-    pub as_of: Micros,
-}
-
-impl LaneOutput {
-    fn refuse(&mut self, member: Member, refusal: Refusal) {
-        self.settled.push(Settled {
-            reservation: member.write.reservation,
-            answer: Answer::Refused(refusal),
-            learned: None,
-            wrote: false,
-        });
-    }
-
-    fn written(&mut self, record: RecordWrite, at: UnixMillis) {
-        let answer = rules::answer_written(&record, at);
-        let learned = Some(record.view(at));
-        self.settled.push(Settled {
-            reservation: record.reservation,
-            answer,
-            learned,
-            wrote: true,
-        });
-    }
-}
-
 /// See the module's head.
 #[derive(Debug)]
-pub struct Lane {
-    key: LaneKey,
-    /// Of the event, as last seen.
-    shape: EventShape,
-    late: LateCommit,
-    queue: VecDeque<Member>,
-    /// Members that nobody waits for. They take what room the queue leaves in a batch, and at least
-    /// a quarter of it.
-    quiet: VecDeque<Member>,
-    /// Batches whose members must go together and before the queue: halves of a refused body, or
+struct Lane {
+    /// Its stripe, or which of several it is.
+    index: u16,
+    /// What only this lane can write: what goes back to its stripe, and what was planned for it.
+    own: Line,
+    /// Batches whose members must go together and before all others: halves of a refused body, or
     /// the members that a short stripe has room for.
     groups: Vec<Vec<Member>>,
-    /// Members this stripe is too short for, waiting for a read of all stripes.
-    short: Vec<Member>,
-    reading: bool,
     flight: Option<Flight>,
     /// Tries in a row that were put off.
     attempts: u32,
     pause_until: Option<Micros>,
-    /// A full lane looks for callers that have gone from here on.
-    sweep_due: Micros,
+    /// The wake-up that its pool has noted for it.
+    timer: Option<Micros>,
 }
 
 impl Lane {
-    pub fn new(key: LaneKey, shape: EventShape, late: LateCommit) -> Self {
+    fn new(index: u16) -> Self {
         Self {
-            key,
-            shape,
-            late,
-            queue: VecDeque::new(),
-            quiet: VecDeque::new(),
+            index,
+            own: Line::default(),
             groups: Vec::new(),
-            short: Vec::new(),
-            reading: false,
             flight: None,
             attempts: 0,
             pause_until: None,
-            sweep_due: Micros(0),
+            timer: None,
         }
     }
 
-    pub fn key(&self) -> &LaneKey {
-        &self.key
-    }
-
-    /// Nothing queued, in flight or waited for: the lane can be dropped.
-    pub fn is_idle(&self) -> bool {
-        self.flight.is_none()
-            && self.queue.is_empty()
-            && self.quiet.is_empty()
-            && self.groups.is_empty()
-            && self.short.is_empty()
-            && !self.reading
+    /// Nothing of its own waits, and nothing is in flight.
+    fn is_idle(&self) -> bool {
+        self.flight.is_none() && self.own.is_empty() && self.groups.is_empty()
     }
 
     /// Operations in the lane that have not been answered.
-    pub fn depth(&self) -> usize {
-        let quiet = self.quiet.len();
-        self.waiting() + quiet + self.flight.as_ref().map_or(0, |f| f.heads.len())
+    fn depth(&self) -> usize {
+        self.waiting() + self.own.quiet.len() + self.flight.as_ref().map_or(0, |f| f.heads.len())
     }
 
-    /// Callers that wait for a transaction, which the bound on the queue is for.
+    /// Callers that wait for a transaction of this very lane.
     fn waiting(&self) -> usize {
         let grouped: usize = self.groups.iter().map(Vec::len).sum();
-        self.queue.len() + grouped + self.short.len()
+        self.own.loud.len() + grouped
     }
 
     /// When [`Lane::wake`] is next due.
-    pub fn wake_at(&self) -> Option<Micros> {
+    fn wake_at(&self) -> Option<Micros> {
         match &self.flight {
             Some(flight) => flight.resend_at,
             None => self.pause_until,
         }
     }
 
-    /// Takes an operation on; dispatches at once if the lane is free.
-    ///
-    /// The same reservation must not be submitted again before it has settled, nor one with a seat
-    /// of it.
-    pub fn submit(
-        &mut self,
-        operation: Operation,
-        plan: Plan,
-        now: Now,
-        rng: &mut impl Rng,
-        counters: &mut Counters,
-        out: &mut LaneOutput,
-    ) {
-        let member = Member::new(operation, plan, now.mono);
-        if member.is_quiet() {
-            if self.quiet.len() >= limits::LANE_QUIET_MAX {
-                out.refuse(member, Refusal::overloaded());
-            } else {
-                self.quiet.push_back(member);
-                self.dispatch(now, rng, counters, out);
-            }
-            return;
-        }
-        if self.waiting() >= limits::LANE_QUEUE_MAX && self.sweep_due <= now.mono {
-            self.drop_expired(now.mono, counters, out);
-        }
-        if self.waiting() >= limits::LANE_QUEUE_MAX {
-            counters.shed += 1;
-            out.refuse(member, Refusal::overloaded());
-            return;
-        }
-        self.queue.push_back(member);
-        self.dispatch(now, rng, counters, out);
+    /// It can send something at once.
+    fn is_free(&self) -> bool {
+        self.flight.is_none() && self.pause_until.is_none()
     }
 
     /// Does what is due: sends an unresolved transaction again, or ends a pause.
-    pub fn wake(
-        &mut self,
-        now: Now,
-        rng: &mut impl Rng,
-        counters: &mut Counters,
-        out: &mut LaneOutput,
-    ) {
+    fn wake(&mut self, shared: &mut Shared, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
         match &mut self.flight {
             Some(flight) => {
-                if flight.resend_at.is_some_and(|at| at <= now.mono) {
+                if flight.resend_at.is_some_and(|at| at <= now) {
                     flight.resend_at = None;
-                    counters.resends += 1;
-                    out.send = Some(Rc::clone(&flight.transaction));
-                    self.drop_expired(now.mono, counters, out);
+                    turn.counters.resends += 1;
+                    let again = Rc::clone(&flight.transaction);
+                    turn.out.send.push((self.index, again));
+                    self.drop_expired(turn);
                 }
             }
-            None => self.dispatch(now, rng, counters, out),
+            None => {
+                if self.pause_until.is_some_and(|until| until <= now) {
+                    self.pause_until = None;
+                }
+                self.dispatch(shared, turn);
+            }
         }
     }
 
-    /// Sends the next batch unless one is in flight or the lane pauses.
-    fn dispatch(
-        &mut self,
-        now: Now,
-        rng: &mut impl Rng,
-        counters: &mut Counters,
-        out: &mut LaneOutput,
-    ) {
-        if self.flight.is_some() || self.pause_until.is_some_and(|until| until > now.mono) {
+    /// Sends the next batch unless one is in flight or the lane pauses: what is its own, and then
+    /// from the front of the line that it shares.
+    fn dispatch(&mut self, shared: &mut Shared, turn: &mut Turn<'_>) {
+        if !self.is_free() {
             return;
         }
-        self.pause_until = None;
+        let now = turn.now.mono;
         let batch = loop {
             let mut batch = match self.groups.pop() {
-                Some(group) => batch::Batch::of_group(group),
-                None => {
-                    let room = self.room();
-                    batch::Batch::from_queues(&mut self.queue, &mut self.quiet, room, now.mono)
-                }
+                Some(group) => Batch::of_group(group),
+                None => Batch::gather(self.index, &mut self.own, shared, now),
             };
-            batch.drop_expired(now.mono);
+            batch.drop_expired(now);
+            let found = !batch.expired.is_empty();
             for gone in batch.expired.drain(..) {
-                counters.expired += 1;
-                out.refuse(gone, self.why_late());
+                turn.counters.expired += 1;
+                turn.out.refuse(gone, self.why_late());
             }
             if !batch.members.is_empty() {
                 break batch;
             }
-            if self.groups.is_empty() && self.queue.is_empty() && self.quiet.is_empty() {
+            if !found && self.groups.is_empty() {
                 return;
             }
         };
-        counters.transactions += 1;
-        counters.members += batch.members.len() as u64;
-        counters.members_max = counters.members_max.max(batch.members.len() as u64);
-        let token = Token(rng.random());
+        let members = batch.members.len() as u64;
+        turn.counters.transactions += 1;
+        turn.counters.members += members;
+        turn.counters.members_max = turn.counters.members_max.max(members);
+        let token = Token(turn.rng.random());
         let (heads, mut transaction) =
-            batch.into_transaction(&self.key.event, self.shape, token, now.unix);
-        if matches!(self.key.track, Track::Bundle { .. }) {
+            batch.into_transaction(&shared.key.event, shared.shape, token, turn.now.unix);
+        if matches!(shared.key.kind, Kind::Bundle(_)) {
             batch::bundle(&mut transaction);
         }
         let transaction = Rc::new(transaction);
-        out.send = Some(Rc::clone(&transaction));
+        turn.out.send.push((self.index, Rc::clone(&transaction)));
         self.flight = Some(Flight {
             heads,
             transaction,
-            sent: now.mono,
+            sent: now,
             resend_at: None,
             was_unknown: false,
         });
     }
 
-    /// Actions of one transaction that are for members.
-    fn room(&self) -> usize {
-        match self.key.track {
-            Track::Bundle { .. } => limits::TRANSACTION_ACTIONS_MAX - 1,
-            Track::Stripe(_) | Track::Loose(_) => limits::TRANSACTION_ACTIONS_MAX,
+    /// Frees the room of callers that have gone.
+    fn drop_expired(&mut self, turn: &mut Turn<'_>) {
+        let mut gone = Vec::new();
+        self.own.drop_expired(turn.now.mono, &mut gone);
+        for member in gone {
+            turn.counters.expired += 1;
+            turn.out.refuse(member, self.why_late());
         }
-    }
-
-    /// Frees the room of callers that have gone, be it in the queue or waiting for a read.
-    fn drop_expired(&mut self, now: Micros, counters: &mut Counters, out: &mut LaneOutput) {
-        let late = self.why_late();
-        self.sweep_due = now.plus(Micros(limits::LANE_SWEEP_EVERY.as_micros() as u64));
-        let mut kept = VecDeque::with_capacity(self.queue.len());
-        let mut kept_short = Vec::with_capacity(self.short.len());
-        let queued = self.queue.drain(..).map(|member| (member, false));
-        let short = self.short.drain(..).map(|member| (member, true));
-        for (member, is_short) in short.chain(queued) {
-            if member.head.deadline <= now {
-                counters.expired += 1;
-                out.refuse(member, late.clone());
-            } else if is_short {
-                kept_short.push(member);
-            } else {
-                kept.push_back(member);
-            }
-        }
-        self.queue = kept;
-        self.short = kept_short;
     }
 
     /// A deadline that passed because the store kept putting the lane off is the store's doing.
@@ -367,6 +211,15 @@ impl Lane {
 }
 
 /// All units from one stripe.
-pub fn drawn_from(stripe: u16, units: u32) -> Draws {
+fn drawn_from(stripe: u16, units: u32) -> Draws {
     smallvec::smallvec![Draw { stripe, units }]
+}
+
+/// Actions of one transaction that are for members.
+fn room_for(kind: Kind) -> usize {
+    match kind {
+        // Its slip needs one.
+        Kind::Bundle(_) => limits::TRANSACTION_ACTIONS_MAX - 1,
+        Kind::Stripes | Kind::Loose => limits::TRANSACTION_ACTIONS_MAX,
+    }
 }

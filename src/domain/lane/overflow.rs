@@ -1,112 +1,129 @@
 //! A short stripe: strong read of all stripes, draw on others, or sold out.
 //!
-//! "Sold out" is said only on a read of every stripe that began after the call arrived. With one
-//! stripe the failed condition is that read; with several the lane asks for one.
+//! "Sold out" is said only on a read of every stripe that began after the call arrived, or at most the
+//! latch before. With one stripe a failed condition is such a read; else the pool asks for one.
 //!
 //! The read alone does not do: what it found missing may have been sold, elsewhere and just now, to
-//! this very reservation. So a member it is too little for is written once more. That write fails,
-//! and says in failing whether there is a record; without one the refusal stands.
+//! this very reservation. So a member it is too little for goes back to have its record looked up;
+//! without one the refusal stands. A look costs half of what a write that fails does, and no other
+//! member waits for it.
 
-use rand::Rng;
-
-use super::{Lane, LaneOutput, Member, Track, drawn_from};
+use super::member::Member;
+use super::output::{Because, LaneOutput, Returned, Turn};
+use super::pool::Pool;
+use super::shared::{Latch, bit};
 use crate::domain::answer::Refusal;
-use crate::domain::counters::Counters;
-use crate::domain::time::{Micros, Now};
+use crate::domain::time::Micros;
 use crate::domain::transaction::{Draw, Draws, EventRead, EventShape, StripeView};
 
-impl Lane {
+impl Pool {
     /// Asks for a read if members wait for one and none is under way.
-    pub(super) fn want_read(&mut self, out: &mut LaneOutput) {
-        if !self.short.is_empty() && !self.reading {
+    pub(super) fn want_read(&mut self, turn: &mut Turn<'_>) {
+        if !self.shared.short.is_empty() && !self.reading {
             self.reading = true;
-            out.read_stripes = true;
+            turn.out.read_stripes = true;
         }
     }
 
-    /// Takes the read this lane asked for; it began at `began`.
-    pub fn stripes_read(
-        &mut self,
-        began: Micros,
-        read: &EventRead,
-        now: Now,
-        rng: &mut impl Rng,
-        counters: &mut Counters,
-        out: &mut LaneOutput,
-    ) {
+    /// Takes the read this pool asked for; it began at `began`.
+    pub fn stripes_read(&mut self, began: Micros, read: &EventRead, turn: &mut Turn<'_>) {
         self.reading = false;
         match read {
-            EventRead::Found(stripes) => self.plan(began, stripes, now, rng, counters, out),
-            EventRead::NotFound => self.refuse_short(&Refusal::EventNotFound, out),
-            EventRead::Throttled => {
-                self.refuse_short(&Refusal::store_busy(), out);
-            }
-            EventRead::Unavailable => {
-                self.refuse_short(&Refusal::store_unavailable(), out);
-            }
+            EventRead::Found(stripes) => self.plan(began, stripes, turn),
+            EventRead::NotFound => self.refuse_short(&Refusal::EventNotFound, turn),
+            EventRead::Throttled => self.refuse_short(&Refusal::store_busy(), turn),
+            EventRead::Unavailable => self.refuse_short(&Refusal::store_unavailable(), turn),
         }
-        // A member still short waits for the transaction in flight: what it leaves decides.
-        if self.flight.is_none() {
-            self.want_read(out);
+        self.feed(turn);
+        // A member still short waits for what is in flight: what that leaves decides.
+        if self.lanes.values().all(|lane| lane.flight.is_none()) {
+            self.want_read(turn);
         }
     }
 
-    fn refuse_short(&mut self, refusal: &Refusal, out: &mut LaneOutput) {
-        for member in std::mem::take(&mut self.short) {
-            out.refuse(member, refusal.clone());
+    fn refuse_short(&mut self, refusal: &Refusal, turn: &mut Turn<'_>) {
+        for member in std::mem::take(&mut self.shared.short) {
+            turn.out.refuse(member, refusal.clone());
         }
     }
 
-    fn plan(
-        &mut self,
-        began: Micros,
-        stripes: &[StripeView],
-        now: Now,
-        rng: &mut impl Rng,
-        counters: &mut Counters,
-        out: &mut LaneOutput,
-    ) {
-        self.shape = EventShape::of(stripes);
+    fn plan(&mut self, began: Micros, stripes: &[StripeView], turn: &mut Turn<'_>) {
+        self.take_shape(EventShape::of(stripes));
         let total: u64 = stripes.iter().map(|s| s.remaining).sum();
         let mut left: Vec<u64> = stripes.iter().map(|s| s.remaining).collect();
         let mut planned: Vec<Member> = Vec::new();
-        let mut doubtful: Vec<Member> = Vec::new();
-        let home = match self.key.track {
-            Track::Stripe(index) => index,
-            Track::Loose(_) | Track::Bundle { .. } => 0,
-        };
-        for mut member in std::mem::take(&mut self.short) {
-            let qty = u64::from(member.write.qty);
-            if member.head.arrived > began {
-                self.short.push(member);
-            } else if qty > total {
-                member.head.too_few = Some(total);
-                member.write.draws = drawn_from(home, member.write.qty);
-                doubtful.push(member);
-            } else if let Some(draws) = draw(&mut left, member.write.qty) {
+        let mine = self.shared.mine;
+        self.shared.learn_total(total, began);
+        for mut member in std::mem::take(&mut self.shared.short) {
+            let is_told = member.head.arrived <= began
+                || self.shared.latch(member.write.qty, member.head.arrived)
+                    == Latch::Shut { remaining: total };
+            if !is_told {
+                self.shared.short.push(member);
+            } else if u64::from(member.write.qty) > total {
+                turn.counters.short += 1;
+                self.is_too_few_for(member, total, turn.out);
+            } else if let Some(draws) = draw(&mut left, member.write.qty, mine) {
                 member.write.draws = draws;
+                member.head.planned = true;
                 planned.push(member);
             } else {
-                self.short.push(member);
+                self.shared.short.push(member);
             }
         }
-        for member in planned.into_iter().chain(doubtful).rev() {
-            self.queue.push_front(member);
+        for (index, units) in left.iter().enumerate() {
+            let index = index as u16;
+            self.shared.learn_left(index, *units, turn.now.mono);
         }
-        self.dispatch(now, rng, counters, out);
+        self.send_planned(planned, turn);
+    }
+
+    fn is_too_few_for(&self, member: Member, remaining: u64, out: &mut LaneOutput) {
+        out.returned.push(Returned {
+            from: member.write.from,
+            operation: member.into_operation(self.shared.key.event.clone()),
+            because: Because::Short { remaining },
+        });
+    }
+
+    /// Each goes by the lane of a stripe that it draws on, if that is one of these: so that few lanes
+    /// write to one stripe.
+    fn send_planned(&mut self, planned: Vec<Member>, turn: &mut Turn<'_>) {
+        let mut by_lane: Vec<(u16, Vec<Member>)> = Vec::new();
+        for member in planned {
+            let draws = member.write.draws.iter().map(|draw| draw.stripe);
+            let mine = self.shared.mine;
+            let home = draws.clone().find(|stripe| bit(*stripe) & mine != 0);
+            let lane = home.unwrap_or(mine.trailing_zeros() as u16);
+            match by_lane.iter_mut().find(|(index, _)| *index == lane) {
+                Some((_, members)) => members.push(member),
+                None => by_lane.push((lane, vec![member])),
+            }
+        }
+        for (lane, members) in by_lane {
+            self.with(lane, |lane, shared| {
+                lane.own.put_back(members);
+                lane.dispatch(shared, turn);
+            });
+        }
     }
 }
 
-/// Takes `qty` from one stripe if one has it, else from as few as possible, largest first.
-/// `None`, and nothing taken, if all together have too little.
-fn draw(left: &mut [u64], qty: u32) -> Option<Draws> {
+/// Takes `qty` from one stripe if one has it, of `mine` if possible, else from as few as possible,
+/// largest first. `None`, and nothing taken, if all together have too little.
+fn draw(left: &mut [u64], qty: u32, mine: u64) -> Option<Draws> {
     if left.iter().sum::<u64>() < u64::from(qty) {
         return None;
     }
     let mut missing = u64::from(qty);
     let mut draws = Draws::new();
     while missing > 0 {
-        let (index, most) = left.iter_mut().enumerate().max_by_key(|(_, l)| **l)?;
+        let rank = |index: usize, units: u64| {
+            let is_mine = bit(index as u16) & mine != 0;
+            (units.min(missing), is_mine, units)
+        };
+        let stripes = left.iter_mut().enumerate();
+        let (index, most) = stripes.max_by_key(|(index, units)| rank(*index, **units))?;
         let units = missing.min(*most);
         *most -= units;
         missing -= units;
@@ -125,7 +142,7 @@ mod tests {
     #[test]
     fn draws_on_one_stripe_if_one_has_it_else_on_the_largest() {
         let mut left = [3, 9, 4];
-        let one = draw(&mut left, 5).expect("enough");
+        let one = draw(&mut left, 5, 0).expect("enough");
         assert_eq!(
             one[..],
             [Draw {
@@ -135,12 +152,12 @@ mod tests {
         );
         assert_eq!(left, [3, 4, 4]);
 
-        let several = draw(&mut left, 10).expect("enough");
+        let several = draw(&mut left, 10, 0).expect("enough");
         assert_eq!(several.iter().map(|d| d.units).sum::<u32>(), 10);
         assert_eq!(left.iter().sum::<u64>(), 1);
 
         let mut untouched = left;
-        assert_eq!(draw(&mut untouched, 2), None);
+        assert_eq!(draw(&mut untouched, 2, 0), None);
         assert_eq!(untouched, left);
     }
 }

@@ -2,10 +2,11 @@
 
 use super::member::Member;
 use super::settle::Put;
-use super::{Lane, LaneOutput};
+use super::shared::Shared;
+use super::{LaneOutput, Turn};
 use crate::domain::answer::Refusal;
-use crate::domain::counters::Counters;
 use crate::domain::rules::Movement;
+use crate::domain::time::Micros;
 use crate::domain::transaction::{Reason, StripeUpdate, StripeView};
 
 /// What the action of a member that stays said about its record.
@@ -32,95 +33,109 @@ pub(super) enum Room {
     Missing,
 }
 
-impl Lane {
-    /// What each stripe's action said. A stripe that has enough and failed all the same was
-    /// changed in between: a conflict.
-    pub(super) fn rooms(
-        &mut self,
-        updates: &[StripeUpdate],
-        reasons: &[Reason],
-        put: &mut Option<Put>,
-        out: &mut LaneOutput,
-    ) -> Vec<(u16, Room)> {
-        let mut rooms = Vec::with_capacity(updates.len());
-        for (update, reason) in updates.iter().zip(reasons) {
-            let room = match reason {
-                Reason::Stripe(Some(view)) => {
-                    self.learn_shape(view, out);
-                    if view.closed && update.take > 0 {
-                        Room::Closed
-                    } else if view.remaining.saturating_add(update.give) >= update.take {
-                        put.get_or_insert(Put::Conflicted);
-                        Room::Unsaid
-                    } else if update.give > 0 {
-                        Room::Refilling
-                    } else {
-                        Room::Left {
-                            reported: view.remaining,
-                            left: view.remaining,
-                        }
-                    }
-                }
-                Reason::Stripe(None) => Room::Missing,
-                _ => Room::Unsaid,
-            };
-            rooms.push((update.stripe, room));
-        }
-        rooms
-    }
+/// The members of a cancelled transaction that stay in the game.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    /// Together they fit what the stripes have left.
+    pub(super) fitting: Vec<Member>,
+    /// They wait for what becomes of the others.
+    pub(super) later: Vec<Member>,
+    /// Their stripe has too little for them: they try others.
+    pub(super) too_big: Vec<Member>,
+}
 
-    fn learn_shape(&mut self, view: &StripeView, out: &mut LaneOutput) {
-        if let Some(stripes) = view.stripes {
-            self.shape.stripes = stripes.max(1);
-            self.shape.seat_keys = view.seat_keys;
-        }
-        self.shape.closed |= view.closed;
-        out.learned_shape = Some(self.shape);
-    }
-
-    /// Splits the members that stay in the game: those the stripes have room for, first come first
-    /// served, and those that must wait for what becomes of them. A member larger than what its
-    /// stripe reported leaves: refused if that stripe is all there is or the others were looked at
-    /// before, else to the other stripes.
-    /// But stock decides nothing about a member that may have a record: it asks again.
-    pub(super) fn admit(
-        &mut self,
-        members: Vec<(Member, Record)>,
-        rooms: &mut [(u16, Room)],
-        counters: &mut Counters,
-        out: &mut LaneOutput,
-    ) -> (Vec<Member>, Vec<Member>) {
-        let mut fitting = Vec::with_capacity(members.len());
-        let mut later = Vec::new();
-        for (member, record) in members {
-            match fit(&member, rooms) {
-                Fit::Yes => {
-                    for draw in drawn(&member) {
-                        if let Some(Room::Left { left, .. }) = room_of(rooms, draw.stripe) {
-                            *left -= u64::from(draw.units);
-                        }
-                    }
-                    fitting.push(member);
-                }
-                Fit::NotNow => later.push(member),
-                _ if record == Record::Unsaid => later.push(member),
-                Fit::Closed => out.refuse(member, Refusal::EventClosed),
-                Fit::NoSuchStripe(0) => out.refuse(member, Refusal::EventNotFound),
-                Fit::NoSuchStripe(_) => out.refuse(member, Refusal::Internal),
-                Fit::TooBig { reported } => {
-                    counters.short += 1;
-                    let only_one = (self.shape.stripes <= 1).then_some(reported);
-                    match only_one.or(member.head.too_few) {
-                        Some(remaining) => {
-                            let why = member.too_little(remaining);
-                            out.refuse(member, why);
-                        }
-                        None => self.short.push(member),
+/// What each stripe's action said. A stripe that has enough and failed all the same was changed in
+/// between: a conflict.
+pub(super) fn rooms(
+    updates: &[StripeUpdate],
+    reasons: &[Reason],
+    put: &mut Option<Put>,
+    shared: &mut Shared,
+    out: &mut LaneOutput,
+) -> Vec<(u16, Room)> {
+    let mut rooms = Vec::with_capacity(updates.len());
+    for (update, reason) in updates.iter().zip(reasons) {
+        let room = match reason {
+            Reason::Stripe(Some(view)) => {
+                learn_shape(view, shared, out);
+                if view.closed && update.take > 0 {
+                    Room::Closed
+                } else if view.remaining.saturating_add(update.give) >= update.take {
+                    put.get_or_insert(Put::Conflicted);
+                    Room::Unsaid
+                } else if update.give > 0 {
+                    Room::Refilling
+                } else {
+                    Room::Left {
+                        reported: view.remaining,
+                        left: view.remaining,
                     }
                 }
             }
+            Reason::Stripe(None) => Room::Missing,
+            _ => Room::Unsaid,
+        };
+        rooms.push((update.stripe, room));
+    }
+    rooms
+}
+
+fn learn_shape(view: &StripeView, shared: &mut Shared, out: &mut LaneOutput) {
+    if let Some(stripes) = view.stripes {
+        shared.shape.stripes = stripes.max(1);
+        shared.shape.seat_keys = view.seat_keys;
+    }
+    shared.shape.closed |= view.closed;
+    out.learned_shape = Some(shared.shape);
+}
+
+/// Splits the members that stay in the game: those the stripes have room for, first come first
+/// served, and those that must wait for what becomes of them. A member larger than what its stripe
+/// reported leaves, refused, if that stripe is all there is; else it tries the others.
+/// What was sent at `sent` was looked at then or later.
+/// But stock decides nothing about a member that may have a record: it asks again.
+pub(super) fn admit(
+    members: Vec<(Member, Record)>,
+    rooms: &mut [(u16, Room)],
+    sent: Micros,
+    shared: &mut Shared,
+    turn: &mut Turn<'_>,
+) -> Admitted {
+    let mut fitting = Vec::with_capacity(members.len());
+    let mut later = Vec::new();
+    let mut too_big = Vec::new();
+    for (mut member, record) in members {
+        match fit(&member, rooms) {
+            Fit::Yes => {
+                for draw in drawn(&member) {
+                    if let Some(Room::Left { left, .. }) = room_of(rooms, draw.stripe) {
+                        *left -= u64::from(draw.units);
+                    }
+                }
+                fitting.push(member);
+            }
+            Fit::NotNow => later.push(member),
+            _ if record == Record::Unsaid => later.push(member),
+            Fit::Closed => turn.out.refuse(member, Refusal::EventClosed),
+            Fit::NoSuchStripe(0) => turn.out.refuse(member, Refusal::EventNotFound),
+            Fit::NoSuchStripe(_) => turn.out.refuse(member, Refusal::Internal),
+            Fit::TooBig { reported } => {
+                turn.counters.short += 1;
+                if shared.shape.stripes <= 1 {
+                    shared.learn_total(reported, sent);
+                    let why = member.too_little(reported);
+                    turn.out.refuse(member, why);
+                } else {
+                    member.head.planned = false;
+                    too_big.push(member);
+                }
+            }
         }
-        (fitting, later)
+    }
+    Admitted {
+        fitting,
+        later,
+        too_big,
     }
 }
 

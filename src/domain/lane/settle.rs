@@ -2,14 +2,13 @@
 
 use std::rc::Rc;
 
-use rand::Rng;
-
 use super::member::Member;
-use super::rooms::Record;
-use super::{Because, Flight, Lane, LaneOutput, Returned, Settled};
+use super::rooms::{self, Record};
+use super::shared::Shared;
+use super::{Because, Flight, Lane, LaneOutput, Returned, Settled, Turn};
 use crate::domain::answer::Refusal;
 use crate::domain::backoff;
-use crate::domain::counters::Counters;
+use crate::domain::ids::EventId;
 use crate::domain::operation::Verb;
 use crate::domain::rules::{self, Decision, Movement};
 use crate::domain::time::Now;
@@ -33,21 +32,14 @@ enum Verdict {
 
 impl Lane {
     /// Takes the outcome of the transaction in flight. A late or stray outcome is ignored.
-    pub fn settled(
-        &mut self,
-        outcome: Outcome,
-        now: Now,
-        rng: &mut impl Rng,
-        counters: &mut Counters,
-        out: &mut LaneOutput,
-    ) {
+    pub(super) fn settled(&mut self, outcome: Outcome, shared: &mut Shared, turn: &mut Turn<'_>) {
         let Some(flight) = self.flight.take() else {
             return;
         };
         // A write that was unknown for a while may have been done long ago. One that was not took a
         // moment, in which nobody else has heard of it.
-        out.as_of = match outcome {
-            Outcome::Committed if !flight.was_unknown => now.mono,
+        turn.out.as_of = match outcome {
+            Outcome::Committed if !flight.was_unknown => turn.now.mono,
             _ => flight.sent,
         };
         match outcome {
@@ -55,114 +47,111 @@ impl Lane {
                 self.attempts = 0;
                 let at = flight.transaction.at;
                 for record in into_writes(flight.transaction) {
-                    out.written(record, at);
+                    if rules::movement(record.from, record.to) == Movement::Give {
+                        shared.reopen(turn.now.mono);
+                        for draw in &record.draws {
+                            shared.regain(draw.stripe, draw.units);
+                        }
+                    }
+                    turn.out.written(record, at);
                 }
             }
             Outcome::Unknown => {
-                counters.unknown_outcomes += 1;
-                self.resend_later(flight, now, rng);
+                turn.counters.unknown_outcomes += 1;
+                self.resend_later(flight, turn);
                 return;
             }
             // A repeat of an unknown try that is put off leaves the first try unknown.
             Outcome::Conflict | Outcome::Throttled | Outcome::Refused if flight.was_unknown => {
-                self.resend_later(flight, now, rng);
+                self.resend_later(flight, turn);
                 return;
             }
-            Outcome::Conflict => self.put_off(
-                into_members(flight),
-                Put::Conflicted,
-                now,
-                rng,
-                counters,
-                out,
-            ),
-            Outcome::Throttled => self.put_off(
-                into_members(flight),
-                Put::Throttled,
-                now,
-                rng,
-                counters,
-                out,
-            ),
+            Outcome::Conflict => {
+                self.put_off(into_members(flight), Put::Conflicted, shared, turn);
+            }
+            Outcome::Throttled => {
+                self.put_off(into_members(flight), Put::Throttled, shared, turn);
+            }
             Outcome::Rejected => {
                 self.attempts = 0;
-                self.split(into_members(flight), counters, out);
+                self.split(into_members(flight), turn);
             }
             Outcome::Refused => {
                 self.attempts = 0;
                 for member in into_members(flight) {
-                    out.refuse(member, Refusal::store_unavailable());
+                    turn.out.refuse(member, Refusal::store_unavailable());
                 }
             }
-            Outcome::Cancelled(reasons) => {
-                self.cancelled(flight, &reasons, now, rng, counters, out);
-            }
+            Outcome::Cancelled(reasons) => self.cancelled(flight, &reasons, shared, turn),
         }
-        self.dispatch(now, rng, counters, out);
-        self.want_read(out);
+        self.dispatch(shared, turn);
     }
 
     /// Keeps the transaction and sends the same body under the same token again after a pause.
-    fn resend_later(&mut self, mut flight: Flight, now: Now, rng: &mut impl Rng) {
+    fn resend_later(&mut self, mut flight: Flight, turn: &mut Turn<'_>) {
         self.attempts = self.attempts.saturating_add(1);
         flight.was_unknown = true;
-        flight.resend_at = Some(now.mono.plus(backoff::pause(self.attempts, rng)));
+        let pause = backoff::pause(self.attempts, turn.rng);
+        flight.resend_at = Some(turn.now.mono.plus(pause));
         self.flight = Some(flight);
     }
 
-    /// Puts members back to the front, in order, and pauses. Who would be too late
-    /// after the pause is told now.
+    /// Puts members back to where they waited, in order, and pauses. Who waits for this lane alone
+    /// and would be too late after the pause is told now.
     fn put_off(
         &mut self,
         members: Vec<Member>,
         why: Put,
-        now: Now,
-        rng: &mut impl Rng,
-        counters: &mut Counters,
-        out: &mut LaneOutput,
+        shared: &mut Shared,
+        turn: &mut Turn<'_>,
     ) {
         match why {
-            Put::Conflicted => counters.conflicts += 1,
-            Put::Throttled => counters.throttles += 1,
+            Put::Conflicted => turn.counters.conflicts += 1,
+            Put::Throttled => turn.counters.throttles += 1,
         }
         self.attempts = self.attempts.saturating_add(1);
-        let until = now.mono.plus(backoff::pause(self.attempts, rng));
+        let until = turn.now.mono.plus(backoff::pause(self.attempts, turn.rng));
         self.pause_until = Some(until);
         let mut kept = Vec::with_capacity(members.len());
         for member in members {
+            let others = shared.has_several_lanes() && shared.is_for_any(&member);
+            let by = if others { turn.now.mono } else { until };
             if member.is_quiet() {
-                out.refuse(member, Refusal::store_busy());
-            } else if member.head.deadline > until {
+                turn.out.refuse(member, Refusal::store_busy());
+            } else if member.head.deadline > by {
                 kept.push(member);
             } else {
-                counters.expired += 1;
-                out.refuse(member, Refusal::store_busy());
+                turn.counters.expired += 1;
+                turn.out.refuse(member, Refusal::store_busy());
             }
         }
-        self.back_to_front(kept);
+        self.back_to_front(kept, shared);
     }
 
-    /// Members of the transaction that has just settled come before all others again, in order:
-    /// before the queue, and before groups that were split off behind them.
-    fn back_to_front(&mut self, members: Vec<Member>) {
+    /// Members of the transaction that has just settled come before all others again, in order: in
+    /// the line if any lane may write them, and before groups that were split off behind them.
+    fn back_to_front(&mut self, members: Vec<Member>, shared: &mut Shared) {
+        let others = shared.has_several_lanes();
+        let for_any = |member: &Member| shared.is_for_any(member);
+        let goes = |member: &Member| for_any(member) && (others || self.groups.is_empty());
+        let (to_line, own): (Vec<_>, Vec<_>) = members.into_iter().partition(goes);
+        shared.put_back(to_line);
         if self.groups.is_empty() {
-            for member in members.into_iter().rev() {
-                self.queue.push_front(member);
-            }
-        } else if !members.is_empty() {
-            self.groups.push(members);
+            self.own.put_back(own);
+        } else if !own.is_empty() {
+            self.groups.push(own);
         }
     }
 
     /// The body was refused without saying whose fault it is: halve until the culprit is alone.
-    fn split(&mut self, mut members: Vec<Member>, counters: &mut Counters, out: &mut LaneOutput) {
+    fn split(&mut self, mut members: Vec<Member>, turn: &mut Turn<'_>) {
         if members.len() <= 1 {
             for member in members {
-                out.refuse(member, Refusal::Internal);
+                turn.out.refuse(member, Refusal::Internal);
             }
             return;
         }
-        counters.splits += 1;
+        turn.counters.splits += 1;
         let second = members.split_off(members.len() / 2);
         self.groups.push(second);
         self.groups.push(members);
@@ -173,19 +162,18 @@ impl Lane {
         &mut self,
         flight: Flight,
         reasons: &[Reason],
-        now: Now,
-        rng: &mut impl Rng,
-        counters: &mut Counters,
-        out: &mut LaneOutput,
+        shared: &mut Shared,
+        turn: &mut Turn<'_>,
     ) {
         let updates = flight.transaction.stripes.clone();
         let expected = flight.transaction.action_count();
         // A slip has a record and no member.
         let records = flight.transaction.records.len();
+        let sent = flight.sent;
         let members = into_members(flight);
         if reasons.len() != expected {
             // Not applied, but who is at fault was not understood: as good as a conflict.
-            self.put_off(members, Put::Conflicted, now, rng, counters, out);
+            self.put_off(members, Put::Conflicted, shared, turn);
             return;
         }
         let (of_stripes, rest) = reasons.split_at(updates.len());
@@ -196,9 +184,9 @@ impl Lane {
             true => Some(Put::Throttled),
             false => put_off_by(of_stripes),
         };
-        let mut rooms = self.rooms(&updates, of_stripes, &mut put, out);
+        let mut rooms = rooms::rooms(&updates, of_stripes, &mut put, shared, turn.out);
 
-        let before = self.gone(out);
+        let before = gone(turn.out);
         let mut again = Vec::with_capacity(members.len());
         for (member, of_record) in members.into_iter().zip(of_records) {
             let (seats, others) = of_seats.split_at(member.write.seats_moved().len());
@@ -209,24 +197,31 @@ impl Lane {
                     put = worse(put, worse(own, put_off_by(seats)));
                     again.push((member, record));
                 }
-                Verdict::Leaves => out.refuse(member, Refusal::store_busy()),
-                Verdict::Broken => out.refuse(member, Refusal::Internal),
+                Verdict::Leaves => turn.out.refuse(member, Refusal::store_busy()),
+                Verdict::Broken => turn.out.refuse(member, Refusal::Internal),
                 Verdict::Differs(Because::Record(Some(view))) => {
-                    counters.duplicates += 1;
-                    self.exists(member, view, now, out);
+                    turn.counters.duplicates += 1;
+                    exists(member, view, shared, turn.now, turn.out);
                 }
-                Verdict::Differs(because) => self.hand_back(member, because, out),
+                Verdict::Differs(because) => {
+                    hand_back(member, because, &shared.key.event, turn.out);
+                }
             }
         }
-        let (fitting, later) = self.admit(again, &mut rooms, counters, out);
-        let nobody_left = self.gone(out) == before;
-        if put.is_none() && nobody_left && later.is_empty() {
+        let rooms::Admitted {
+            fitting,
+            later,
+            too_big,
+        } = rooms::admit(again, &mut rooms, sent, shared, turn);
+        let nobody_left = gone(turn.out) == before;
+        if put.is_none() && nobody_left && later.is_empty() && too_big.is_empty() {
             // Nothing explains the cancellation: never spin on it.
             put = Some(Put::Conflicted);
         }
-        self.back_to_front(later);
+        shared.put_back(too_big);
+        self.back_to_front(later, shared);
         match put {
-            Some(why) => self.put_off(fitting, why, now, rng, counters, out),
+            Some(why) => self.put_off(fitting, why, shared, turn),
             None => {
                 self.attempts = 0;
                 if !fitting.is_empty() {
@@ -234,39 +229,44 @@ impl Lane {
                 }
             }
         }
-    }
-
-    /// Members that have left, or wait for a read.
-    fn gone(&self, out: &LaneOutput) -> usize {
-        out.settled.len() + out.returned.len() + self.short.len()
-    }
-
-    /// The record is not as the write needed it: perhaps that is the answer.
-    fn exists(&self, member: Member, view: RecordView, now: Now, out: &mut LaneOutput) {
-        let from = member.write.from;
-        let operation = member.into_operation(self.key.event.clone());
-        match rules::decide(&operation, Some(&view), now.unix, self.late) {
-            Decision::Answer(answer) => out.settled.push(Settled {
-                reservation: operation.reservation,
-                answer,
-                learned: Some(view),
-                wrote: false,
-            }),
-            Decision::Write(_) => out.returned.push(Returned {
-                operation,
-                from,
-                because: Because::Record(Some(view)),
-            }),
+        for (stripe, room) in rooms {
+            if let rooms::Room::Left { left, .. } = room {
+                shared.learn_left(stripe, left, turn.now.mono);
+            }
         }
     }
+}
 
-    fn hand_back(&self, member: Member, because: Because, out: &mut LaneOutput) {
-        out.returned.push(Returned {
-            from: member.write.from,
-            operation: member.into_operation(self.key.event.clone()),
-            because,
-        });
+/// Members that have left.
+fn gone(out: &LaneOutput) -> usize {
+    out.settled.len() + out.returned.len()
+}
+
+/// The record is not as the write needed it: perhaps that is the answer.
+fn exists(member: Member, view: RecordView, shared: &Shared, now: Now, out: &mut LaneOutput) {
+    let from = member.write.from;
+    let operation = member.into_operation(shared.key.event.clone());
+    match rules::decide(&operation, Some(&view), now.unix, shared.late) {
+        Decision::Answer(answer) => out.settled.push(Settled {
+            reservation: operation.reservation,
+            answer,
+            learned: Some(view),
+            wrote: false,
+        }),
+        Decision::Write(_) => out.returned.push(Returned {
+            operation,
+            from,
+            because: Because::Record(Some(view)),
+        }),
     }
+}
+
+fn hand_back(member: Member, because: Because, event: &EventId, out: &mut LaneOutput) {
+    out.returned.push(Returned {
+        from: member.write.from,
+        operation: member.into_operation(event.clone()),
+        because,
+    });
 }
 
 /// What a member's own actions say about it. The record is looked at first: who finds its

@@ -91,7 +91,8 @@ impl Audit {
             && self.was_short(case, u64::from(qty), case.took_at(true), Some(remaining))
     }
 
-    /// Whether there was too little at some instant since the call. Whoever repeats a call is told
+    /// Whether there was too little at some instant since the call, or of units at most the latch
+    /// before it. Whoever repeats a call is told
     /// what became of it, not what became of the stock: what counts is what was there before the
     /// call's own copy took it.
     fn was_short(
@@ -112,6 +113,7 @@ impl Audit {
             let free = case.store.free_throughout(event, section, from, until);
             return (free as u64) < qty;
         }
+        let from = Micros(from.since(self.latch).0);
         if self.torn_reads {
             return case.store.least_during(event, from, until) < qty;
         }

@@ -233,6 +233,7 @@ impl World {
                 cache_capacity: self.scenario.cache_capacity,
                 cache_for: self.scenario.cache_for,
                 late_commit: self.scenario.late,
+                sold_out_latch: self.scenario.latch,
             };
             let of = (process as u64) << 40 | (shard as u64) << 32 | u64::from(life);
             let rng = SmallRng::seed_from_u64(self.scenario.seed.rotate_left(20) ^ of);
@@ -373,8 +374,8 @@ impl World {
                 })
             }
             Happening::ToldBack(to, call, result) if self.lives(to) => self.told(call, &result),
-            Happening::Forgets(at, event) => self.with(at, |shard, _, _| {
-                shard.coordinator.forget(&event);
+            Happening::Forgets(at, event) => self.with(at, |shard, now, _| {
+                shard.coordinator.forget(&event, now.mono);
             }),
             Happening::Restocks(event, stripe, units) => {
                 self.store.restock(&event, stripe, units, self.now);

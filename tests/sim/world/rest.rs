@@ -45,6 +45,8 @@ impl World {
             .map(|(e, _)| e.clone())
             .collect();
         let mut bought = 0;
+        // What was sold out just now may have come back, and is said to be sold out for a moment.
+        self.now = self.now.plus(self.scenario.latch).plus(Micros(1));
         for event in events {
             loop {
                 let left = match self.store.is_seated(&event) {

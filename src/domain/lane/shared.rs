@@ -1,0 +1,196 @@
+//! What the lanes of a pool share: the line, and what is known of stripes that have little left.
+
+use std::collections::BTreeMap;
+
+use super::line::Line;
+use super::member::Member;
+use super::pool::{Kind, PoolKey, Terms};
+use crate::domain::rules::{LateCommit, Movement};
+use crate::domain::time::Micros;
+use crate::domain::transaction::EventShape;
+use crate::limits;
+
+/// What a stripe has left that nobody here has been promised.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    units: u64,
+    /// When it was learned.
+    at: Micros,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SoldOut {
+    /// When the read began.
+    began: Micros,
+    remaining: u64,
+}
+
+/// Whether there may be so many units, as far as the last look at all stripes tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Latch {
+    /// Nothing speaks against it.
+    Open,
+    /// There were fewer, and the look is recent enough to say so.
+    Shut { remaining: u64 },
+    /// There were fewer, and it is time to look again.
+    Stale,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) key: PoolKey,
+    /// Of the event, as last seen.
+    pub(super) shape: EventShape,
+    pub(super) late: LateCommit,
+    pub(super) line: Line,
+    /// Members that no stripe here is known to have room for, waiting for a read of all stripes.
+    pub(super) short: Vec<Member>,
+    /// The lanes that take from the line, a bit each.
+    pub(super) mine: u64,
+    /// What a strong read of all stripes has shown, where some callers may want more than that.
+    sold_out: Option<SoldOut>,
+    /// When something was last given back here, or an operator changed the event.
+    reopened: Micros,
+    /// For how long after a read began it decides about callers who come later; zero: never.
+    latch: Micros,
+    /// Stripes of these lanes that have little left. A hint, never a reason to refuse: it saves
+    /// writes that would fail.
+    left: BTreeMap<u16, Left>,
+}
+
+impl Shared {
+    pub(super) fn new(key: PoolKey, shape: EventShape, terms: Terms, mine: u64) -> Self {
+        Self {
+            key,
+            shape,
+            late: terms.late,
+            sold_out: None,
+            reopened: Micros(0),
+            latch: terms.latch,
+            line: Line::default(),
+            short: Vec::new(),
+            mine,
+            left: BTreeMap::new(),
+        }
+    }
+
+    /// Whether any lane that takes from the line may write this member.
+    pub(super) fn is_for_any(&self, member: &Member) -> bool {
+        match self.key.kind {
+            Kind::Stripes => member.movement() == Movement::Take && !member.head.planned,
+            Kind::Loose | Kind::Bundle(_) => true,
+        }
+    }
+
+    /// Whether other lanes than one take from the line.
+    pub(super) fn has_several_lanes(&self) -> bool {
+        self.mine.count_ones() > 1
+    }
+
+    /// What the last look at all stripes says to somebody who wants `units` and came at `arrived`.
+    pub(super) fn latch(&self, units: u32, arrived: Micros) -> Latch {
+        match self.sold_out {
+            Some(seen) if u64::from(units) > seen.remaining => {
+                if self.latch.0 > 0 && arrived <= seen.began.plus(self.latch) {
+                    Latch::Shut {
+                        remaining: seen.remaining,
+                    }
+                } else {
+                    Latch::Stale
+                }
+            }
+            _ => Latch::Open,
+        }
+    }
+
+    /// All stripes together had this much at `began` or later.
+    pub(super) fn learn_total(&mut self, remaining: u64, began: Micros) {
+        let is_newer = self.sold_out.is_none_or(|seen| seen.began <= began);
+        if is_newer && began >= self.reopened {
+            let matters = remaining < u64::from(limits::QTY_MAX_CEILING);
+            self.sold_out = matters.then_some(SoldOut { began, remaining });
+        }
+    }
+
+    /// There may be more than was seen.
+    pub(super) fn reopen(&mut self, now: Micros) {
+        self.sold_out = None;
+        self.reopened = now;
+    }
+
+    /// Whether all stripes must be looked at before this member is sent: the last look showed too
+    /// little for it, and a write would most likely fail.
+    pub(super) fn must_look(&self, member: &Member) -> bool {
+        self.key.kind == Kind::Stripes
+            && self.is_for_any(member)
+            && self.latch(member.write.qty, member.head.arrived) != Latch::Open
+    }
+
+    /// Whether what its stripe has left matters to this member before it is sent. A single stripe
+    /// is always asked, because only its own word counts.
+    pub(super) fn minds_left(&self, member: &Member) -> bool {
+        self.shape.stripes > 1 && self.key.kind == Kind::Stripes && self.is_for_any(member)
+    }
+
+    /// Whether the stripe may have so many units; not known to be short means yes.
+    pub(super) fn may_have(&self, stripe: u16, units: u32) -> bool {
+        self.left
+            .get(&stripe)
+            .is_none_or(|left| left.units >= u64::from(units))
+    }
+
+    /// The stripes known to have little, a bit each.
+    pub(super) fn scarce(&self) -> u64 {
+        self.left.keys().fold(0, |bits, stripe| bits | bit(*stripe))
+    }
+
+    pub(super) fn promise(&mut self, stripe: u16, units: u32) {
+        if let Some(left) = self.left.get_mut(&stripe) {
+            left.units = left.units.saturating_sub(u64::from(units));
+        }
+    }
+
+    /// Units that are there after all, or again.
+    pub(super) fn regain(&mut self, stripe: u16, units: u32) {
+        if let Some(left) = self.left.get_mut(&stripe) {
+            left.units = left.units.saturating_add(u64::from(units));
+        }
+    }
+
+    /// A stripe has just said what it has left, less what has been promised of that.
+    pub(super) fn learn_left(&mut self, stripe: u16, units: u64, at: Micros) {
+        if bit(stripe) & self.mine == 0 {
+            return;
+        }
+        if units < limits::STRIPE_SCARCE_UNITS {
+            self.left.insert(stripe, Left { units, at });
+        } else {
+            self.left.remove(&stripe);
+        }
+    }
+
+    /// What was learned long ago is no longer believed.
+    pub(super) fn forget_old(&mut self, now: Micros) {
+        let most = limits::STRIPE_SCARCE_AGE.as_micros() as u64;
+        self.left.retain(|_, left| now.since(left.at).0 <= most);
+    }
+
+    /// Members of a transaction that did not go through, which any lane may write, go back to the
+    /// line.
+    pub(super) fn put_back(&mut self, members: Vec<Member>) {
+        for member in &members {
+            for draw in &member.write.draws {
+                if member.movement() == Movement::Take {
+                    self.regain(draw.stripe, draw.units);
+                }
+            }
+        }
+        self.line.put_back(members);
+    }
+}
+
+/// The bit of a lane, for those that can take from a line.
+pub(super) fn bit(index: u16) -> u64 {
+    1_u64.checked_shl(u32::from(index)).unwrap_or(0)
+}
