@@ -27,14 +27,21 @@ impl Served {
         let (stop, stopped) = oneshot::channel::<()>();
         let (told, address) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             tokio::task::LocalSet::new().block_on(&runtime, async move {
-                let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+                let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+                    .await
+                    .unwrap();
                 told.send(listener.local_addr().unwrap()).unwrap();
                 let stop = async {
                     let _ = stopped.await;
                 };
-                serve::serve(listener, Model::new(settings), stop).await.unwrap();
+                serve::serve(listener, Model::new(settings), stop)
+                    .await
+                    .unwrap();
             });
         });
         let served = Self {
@@ -43,7 +50,7 @@ impl Served {
             thread: Some(thread),
         };
         let table = json!({
-            "TableName": "t", "BillingMode": "PAY_PER_REQUEST",
+            "TableName": "tab", "BillingMode": "PAY_PER_REQUEST",
             "AttributeDefinitions": [{ "AttributeName": "id", "AttributeType": "S" }],
             "KeySchema": [{ "AttributeName": "id", "KeyType": "HASH" }],
         });
@@ -56,7 +63,9 @@ impl Served {
     }
 
     fn get(&self, path: &str) -> (u16, String) {
-        self.client().request(&format!("GET {path} HTTP/1.1\r\n"), "").unwrap()
+        self.client()
+            .request(&format!("GET {path} HTTP/1.1\r\n"), "")
+            .unwrap()
     }
 
     fn post(&self, path: &str, body: &Json) -> (u16, String) {
@@ -82,8 +91,11 @@ fn calls_on_one_connection_are_answered_after_their_latency() {
     }
     // The fastest write there is takes 2 ms.
     assert!(began.elapsed() > Duration::from_millis(40));
-    let get = json!({ "TableName": "t", "Key": key("a") });
-    assert_eq!(client.call("GetItem", &get).unwrap().1["Item"]["n"]["N"], "20");
+    let get = json!({ "TableName": "tab", "Key": key("a") });
+    assert_eq!(
+        client.call("GetItem", &get).unwrap().1["Item"]["n"]["N"],
+        "20"
+    );
 }
 
 #[test]
@@ -97,14 +109,20 @@ fn many_connections_wait_side_by_side() {
         .map(|n| {
             std::thread::spawn(move || {
                 let mut client = Client::connect(address);
-                (0..10).all(|_| client.call("UpdateItem", &add(&format!("k{n}"), 1)).unwrap().0 == 200)
+                (0..10).all(|_| {
+                    client
+                        .call("UpdateItem", &add(&format!("k{n}"), 1))
+                        .unwrap()
+                        .0
+                        == 200
+                })
             })
         })
         .collect();
     assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
     let report: Json = serde_json::from_str(&served.get("/model/report").1).unwrap();
     assert_eq!(report["operations"]["UpdateItem"]["ok"], 160);
-    assert_eq!(report["tables"]["t"]["items"], 16);
+    assert_eq!(report["tables"]["tab"]["items"], 16);
     // They did wait at the same time, rather than one after the other.
     assert!(report["calls"]["peak"].as_u64().unwrap() > 4, "{report}");
 }
@@ -119,9 +137,15 @@ fn a_lost_answer_cuts_the_connection_and_the_write_is_there() {
     let faults = json!({ "faults": [{ "kind": "lost-answer", "probability": 1.0, "operation": "UpdateItem" }] });
     assert_eq!(served.post("/model/faults", &faults).0, 200);
     assert!(served.client().call("UpdateItem", &add("a", 5)).is_none());
-    assert_eq!(served.post("/model/faults", &json!({ "faults": [] })).0, 200);
-    let get = json!({ "TableName": "t", "Key": key("a") });
-    assert_eq!(served.client().call("GetItem", &get).unwrap().1["Item"]["n"]["N"], "5");
+    assert_eq!(
+        served.post("/model/faults", &json!({ "faults": [] })).0,
+        200
+    );
+    let get = json!({ "TableName": "tab", "Key": key("a") });
+    assert_eq!(
+        served.client().call("GetItem", &get).unwrap().1["Item"]["n"]["N"],
+        "5"
+    );
 }
 
 #[test]
@@ -132,8 +156,14 @@ fn the_control_plane_says_what_is_wrong_and_resets() {
     });
     served.client().call("PutItem", &put("a")).unwrap();
     for (body, word) in [
-        (json!({ "faults": [{ "kind": "fly", "probability": 1.0 }] }), "fly"),
-        (json!({ "faults": [{ "kind": "throttle", "probability": 7.0 }] }), "0 to 1"),
+        (
+            json!({ "faults": [{ "kind": "fly", "probability": 1.0 }] }),
+            "fly",
+        ),
+        (
+            json!({ "faults": [{ "kind": "throttle", "probability": 7.0 }] }),
+            "0 to 1",
+        ),
         (json!({ "fault": [] }), "fault"),
     ] {
         let (status, text) = served.post("/model/faults", &body);
@@ -141,11 +171,14 @@ fn the_control_plane_says_what_is_wrong_and_resets() {
     }
     assert_eq!(served.get("/nothing").0, 404);
     let report = || serde_json::from_str::<Json>(&served.get("/model/report").1).unwrap();
-    assert_eq!(report()["tables"]["t"]["wcu"]["total"], 1.0);
+    assert_eq!(report()["tables"]["tab"]["wcu"]["total"], 1.0);
     assert_eq!(served.post("/model/reset", &json!({})).0, 200);
-    assert_eq!(report()["tables"]["t"]["wcu"]["total"], 0.0);
-    assert_eq!(report()["tables"]["t"]["items"], 1);
-    assert_eq!(served.post("/model/reset", &json!({ "tables": true })).0, 200);
+    assert_eq!(report()["tables"]["tab"]["wcu"]["total"], 0.0);
+    assert_eq!(report()["tables"]["tab"]["items"], 1);
+    assert_eq!(
+        served.post("/model/reset", &json!({ "tables": true })).0,
+        200
+    );
     let (_, body) = served.client().call("PutItem", &put("a")).unwrap();
     assert_eq!(error(&body), "ResourceNotFoundException");
 }

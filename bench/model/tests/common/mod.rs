@@ -21,8 +21,11 @@ pub(crate) fn error(body: &Json) -> &str {
 
 pub(crate) fn codes(body: &Json) -> Vec<&str> {
     let reasons = body["CancellationReasons"].as_array();
-    let code = |reason| Json::as_str(&reason["Code"]).unwrap_or_default();
-    reasons.map(|reasons| reasons.iter().map(code).collect()).unwrap_or_default()
+    let mut codes = Vec::new();
+    for reason in reasons.into_iter().flatten() {
+        codes.push(reason["Code"].as_str().unwrap_or_default());
+    }
+    codes
 }
 
 /// A model whose time is the test's.
@@ -41,7 +44,7 @@ impl Sim {
             answered: Vec::new(),
         };
         let table = json!({
-            "TableName": "t", "BillingMode": "PAY_PER_REQUEST",
+            "TableName": "tab", "BillingMode": "PAY_PER_REQUEST",
             "AttributeDefinitions": [
                 { "AttributeName": "id", "AttributeType": "S" },
                 { "AttributeName": "bucket", "AttributeType": "S" },
@@ -62,7 +65,8 @@ impl Sim {
     }
 
     pub(crate) fn send(&mut self, operation: &str, body: &Json) -> Ticket {
-        self.model.arrive(self.now, operation, body.to_string().as_bytes())
+        self.model
+            .arrive(self.now, operation, body.to_string().as_bytes())
     }
 
     /// Goes on to `at`.
@@ -70,7 +74,10 @@ impl Sim {
         while let Some(next) = self.model.next_due().filter(|next| *next <= at) {
             self.now = self.now.max(next);
             let due = self.model.due(self.now);
-            self.answered.extend(due.into_iter().map(|(ticket, reply)| (ticket, self.now, reply)));
+            self.answered.extend(
+                due.into_iter()
+                    .map(|(ticket, reply)| (ticket, self.now, reply)),
+            );
         }
         self.now = self.now.max(at);
     }
@@ -78,7 +85,11 @@ impl Sim {
     /// Waits for a call; says when it was answered too.
     pub(crate) fn wait(&mut self, ticket: Ticket) -> (Micros, u16, Json) {
         loop {
-            if let Some(at) = self.answered.iter().position(|(answered, ..)| *answered == ticket) {
+            if let Some(at) = self
+                .answered
+                .iter()
+                .position(|(answered, ..)| *answered == ticket)
+            {
                 let (_, at, reply) = self.answered.remove(at);
                 let (status, body) = parse(reply);
                 return (at, status, body);
@@ -96,7 +107,7 @@ impl Sim {
 
     /// The item `id` as it stands.
     pub(crate) fn item(&mut self, id: &str) -> Json {
-        let get = json!({ "TableName": "t", "Key": key(id), "ConsistentRead": true });
+        let get = json!({ "TableName": "tab", "Key": key(id), "ConsistentRead": true });
         self.call("GetItem", get).1["Item"].clone()
     }
 }
@@ -108,19 +119,22 @@ pub(crate) fn key(id: &str) -> Json {
 /// Adds `n` to the counter of item `id`; of an update alone, and of an action.
 pub(crate) fn add(id: &str, n: i64) -> Json {
     json!({
-        "TableName": "t", "Key": key(id), "UpdateExpression": "ADD #n :n",
+        "TableName": "tab", "Key": key(id), "UpdateExpression": "ADD #n :n",
         "ExpressionAttributeNames": { "#n": "n" },
         "ExpressionAttributeValues": { ":n": { "N": n.to_string() } },
     })
 }
 
 pub(crate) fn put(id: &str) -> Json {
-    json!({ "TableName": "t", "Item": { "id": { "S": id }, "n": { "N": "0" } } })
+    json!({ "TableName": "tab", "Item": { "id": { "S": id }, "n": { "N": "0" } } })
 }
 
 /// A transaction that adds 1 to each of `ids`.
 pub(crate) fn transaction(ids: &[&str], token: Option<&str>) -> Json {
-    let actions: Vec<Json> = ids.iter().map(|id| json!({ "Update": add(id, 1) })).collect();
+    let actions: Vec<Json> = ids
+        .iter()
+        .map(|id| json!({ "Update": add(id, 1) }))
+        .collect();
     match token {
         None => json!({ "TransactItems": actions }),
         Some(token) => json!({ "TransactItems": actions, "ClientRequestToken": token }),
