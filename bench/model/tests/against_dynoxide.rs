@@ -105,9 +105,11 @@ fn known_difference(
         "UpdateItem" if ours["error"] == "ValidationException" => sets_key(body).then_some(
             "dynoxide judges a condition before it refuses to SET an attribute of the key",
         ),
-        "TransactWriteItems" if said.contains("is not defined") => (theirs["error"]
-            == "TransactionCanceledException")
-            .then_some("dynoxide misses an undefined alias until it comes to the action"),
+        "TransactWriteItems" | "Query" | "Scan" if said.contains("is not defined") => {
+            let is_cancelled = theirs["error"] == "TransactionCanceledException";
+            (is_cancelled || theirs["examined"] == 0 || theirs["ScannedCount"] == 0)
+                .then_some("dynoxide misses an undefined alias until it comes to evaluate it")
+        }
         "UpdateItem" if body["ReturnValues"] == "ALL_OLD" && *ours == json!({}) => {
             (theirs["Attributes"] == body["Key"])
                 .then_some("dynoxide shows the key as what an update found where there was nothing")
