@@ -3,7 +3,8 @@
 //!
 //! Between the percentiles the curve is log-normal, each piece with its own spread: the logarithm of
 //! the latency is linear in the normal score. Below the median the first piece goes on, above the 99th
-//! percentile the last one, as far as [`limits::LATENCY_Z_MAX`].
+//! percentile the last one, as far as [`limits::LATENCY_Z_MAX`]; of transactions that of the shortest,
+//! which is the steepest, so that a longer one never takes less time.
 //!
 //! Sources of the figures. `lambda-2020`: PutItem and TransactWriteItems of 5 and 25 items are
 //! percentiles published in 2020, 400 calls each, from Lambda. `in-region` is assumed from them for a
@@ -85,13 +86,19 @@ impl Profile {
             Profile::Lambda2020 => &LAMBDA_2020,
             Profile::None => return 0,
         };
-        let (percentiles, uniform) = match shape {
-            Shape::Write => (figures.write, uniform),
-            Shape::Reads(count) => (figures.read, uniform.powf(1.0 / count.max(1) as f64)),
-            Shape::Transaction(actions) => (between(&figures.transaction, actions as f64), uniform),
+        let (percentiles, tail, uniform) = match shape {
+            Shape::Write => (figures.write, figures.write, uniform),
+            Shape::Reads(count) => {
+                let slowest = uniform.powf(1.0 / count.max(1) as f64);
+                (figures.read, figures.read, slowest)
+            }
+            Shape::Transaction(actions) => {
+                let percentiles = between(&figures.transaction, actions as f64);
+                (percentiles, figures.transaction[0].1, uniform)
+            }
         };
         let score = normal_score(uniform).clamp(limits::LATENCY_Z_MIN, limits::LATENCY_Z_MAX);
-        (at(percentiles, score) * 1_000.0) as Micros
+        (at(percentiles, tail, score) * 1_000.0) as Micros
     }
 }
 
@@ -106,11 +113,17 @@ fn between(figures: &[(f64, Percentiles); 3], actions: f64) -> Percentiles {
     std::array::from_fn(|at| low[at] + (high[at] - low[at]) * part)
 }
 
-fn at(percentiles: Percentiles, score: f64) -> f64 {
-    let piece = usize::from(score > SCORES[1]);
-    let (from, to) = (percentiles[piece].ln(), percentiles[piece + 1].ln());
-    let slope = (to - from) / (SCORES[piece + 1] - SCORES[piece]);
-    (from + slope * (score - SCORES[piece])).exp()
+/// `tail`: the percentiles whose last piece goes on beyond the 99th.
+fn at(percentiles: Percentiles, tail: Percentiles, score: f64) -> f64 {
+    let slope = |of: Percentiles, piece: usize| {
+        (of[piece + 1] / of[piece]).ln() / (SCORES[piece + 1] - SCORES[piece])
+    };
+    let (from, slope) = match score {
+        s if s > SCORES[2] => (2, slope(tail, 1)),
+        s if s > SCORES[1] => (1, slope(percentiles, 1)),
+        _ => (0, slope(percentiles, 0)),
+    };
+    percentiles[from] * (slope * (score - SCORES[from])).exp()
 }
 
 /// The normal distribution's quantile, by Acklam's rational approximation (relative error below
