@@ -376,13 +376,12 @@ impl Books {
             all.taken += told.taken;
             all.last_taken = all.last_taken.max(told.last_taken);
             if told.refused > 0 {
-                let first = all.refused == 0;
-                let least = |a: u32, b| if first { b } else { a.min(b) };
-                all.refused_least = least(all.refused_least, told.refused_least);
-                all.first_refused = match first {
-                    true => told.first_refused,
-                    false => all.first_refused.min(told.first_refused),
-                };
+                if all.refused == 0 {
+                    (all.refused_least, all.first_refused) =
+                        (told.refused_least, told.first_refused);
+                }
+                all.refused_least = all.refused_least.min(told.refused_least);
+                all.first_refused = all.first_refused.min(told.first_refused);
                 all.refused += told.refused;
             }
         }

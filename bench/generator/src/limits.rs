@@ -72,9 +72,14 @@ pub const LATENESS_P99_MAX: Duration = Duration::from_millis(5);
 /// The least part of the planned calls that must have been sent.
 pub const OFFERED_MIN: f64 = 0.99;
 
-/// The shortest pause between two looks at the schedule: calls that fall due meanwhile share a write.
-/// A quarter of a millisecond is 7 calls at 30,000/s, and invisible beside what is measured.
+/// The shortest pause between two turns while calls fall due faster than that: they share a write, and
+/// answers that arrive meanwhile are heard together. A quarter of a millisecond is 7 calls at
+/// 30,000/s; it is the resolution of what is measured above 4,000/s.
 pub const TURN_MIN: Duration = Duration::from_micros(250);
+
+/// Calls in a row that go to one connection before the next has its turn: a write on a socket costs
+/// more than the call in it.
+pub const CALLS_IN_A_ROW: u32 = 4;
 
 /// Calls written in one turn before answers are read again.
 pub const CALLS_PER_TURN_MAX: usize = 256;

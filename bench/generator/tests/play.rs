@@ -192,7 +192,11 @@ fn what_is_shed_is_told_apart_from_what_is_refused() {
         },
         &[("evt_0", 100)],
     );
-    let report = run(scenario(DIRECT), &options(&server)).unwrap();
+    let report = run(
+        scenario(&DIRECT.replace("stock = 1000000", "stock = 100")),
+        &options(&server),
+    )
+    .unwrap();
     let commits = method(&report, Method::DirectCommit);
     assert_eq!(commits.ok, 100);
     assert!(

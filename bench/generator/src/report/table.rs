@@ -154,7 +154,10 @@ fn events(events: &[EventReport], out: &mut String) -> std::fmt::Result {
         }
         if let Some(s) = event.first_refused_s {
             let calls = event.refused;
-            write!(out, "; {calls} calls told sold out, the first after {s:.2} s")?;
+            write!(
+                out,
+                "; {calls} calls told sold out, the first after {s:.2} s"
+            )?;
         }
         writeln!(out)?;
     }

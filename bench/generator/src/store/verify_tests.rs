@@ -194,7 +194,7 @@ fn every_stripe_must_balance() {
         after(|sale| sale.records[1].draws = "1:2".into()),
         ["balance", "record"]
     );
-    assert!(after(|sale| drop(sale.stripes.pop())).contains(&"balance"));
+    assert!(after(|sale| sale.stripes.truncate(1)).contains(&"balance"));
     let strangers = after(|sale| {
         let mut slip = record(0, "HELD", 4, "0:3,1:1");
         slip.reservation = "~slip".into();

@@ -301,7 +301,8 @@ mod tests {
             (tonic::Code::ResourceExhausted, "OVERLOADED", Outcome::Shed),
             (tonic::Code::Unavailable, "STORE_BUSY", Outcome::Unavailable),
         ] {
-            let details = ErrorDetails::with_error_info(reason, "d", [("k".to_owned(), "v".to_owned())]);
+            let details =
+                ErrorDetails::with_error_info(reason, "d", [("k".to_owned(), "v".to_owned())]);
             let status = tonic::Status::with_error_details(code, "m", details);
             assert_eq!(super::status(&trailers(&status)), expected);
         }

@@ -44,6 +44,8 @@ pub(super) struct Player {
     conns: Vec<Conn>,
     /// Where the search for a connection begins.
     next_conn: usize,
+    /// Calls in a row that went there.
+    row: u32,
     slots: Vec<Slot>,
     free: Vec<u32>,
     in_flight: usize,
@@ -107,6 +109,7 @@ impl Player {
             end: nanos(whole.seconds()),
             conns: Vec::new(),
             next_conn: 0,
+            row: 0,
             slots: Vec::new(),
             free: Vec::new(),
             in_flight: 0,
@@ -211,11 +214,12 @@ impl Player {
         if due.is_none() && self.in_flight == 0 && now >= self.end {
             return Poll::Ready(Ok(()));
         }
-        let due = due
-            .unwrap_or(u64::MAX)
-            .max(now + limits::TURN_MIN.as_nanos() as u64);
-        timer.arm(cx, due.min(self.housekeeping), now)?;
-        if busy || !self.desk.sleep(cx.waker()) {
+        let soonest = now + limits::TURN_MIN.as_nanos() as u64;
+        let due = due.unwrap_or(u64::MAX);
+        timer.arm(cx, due.max(soonest).min(self.housekeeping), now)?;
+        // While calls fall due all the time, answers wait for the next turn instead of each causing one.
+        let dense = due <= soonest;
+        if busy || !dense && !self.desk.sleep(cx.waker()) {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -320,7 +324,13 @@ impl Player {
             let at = (self.next_conn + step) % count;
             let number = u32::try_from(at).unwrap_or(u32::MAX);
             if Some(number) != not && self.conns[at].has_room() {
-                self.next_conn = at + 1;
+                if not.is_none() {
+                    self.row = if step == 0 { self.row + 1 } else { 1 };
+                    self.next_conn = at;
+                    if self.row >= limits::CALLS_IN_A_ROW {
+                        (self.next_conn, self.row) = (at + 1, 0);
+                    }
+                }
                 return Some(number);
             }
         }

@@ -18,15 +18,15 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 /// What the server does wrong, or slowly, on purpose.
 #[derive(Clone, Debug, Default)]
-pub struct Script {
+pub(crate) struct Script {
     /// No call is answered in this time after the first one.
-    pub stall: Option<(Duration, Duration)>,
+    pub(crate) stall: Option<(Duration, Duration)>,
     /// Every n-th repeat of a commit is answered with another order.
-    pub forgetful: Option<u64>,
+    pub(crate) forgetful: Option<u64>,
     /// Every n-th call is shed.
-    pub sheds: Option<u64>,
+    pub(crate) sheds: Option<u64>,
     /// No call is ever answered.
-    pub mute: bool,
+    pub(crate) mute: bool,
 }
 
 #[derive(Default)]
@@ -40,8 +40,8 @@ struct State {
 }
 
 /// Stops when dropped.
-pub struct Server {
-    pub address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     state: Arc<Mutex<State>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -54,7 +54,7 @@ struct Desk {
 }
 
 impl Server {
-    pub fn start(script: Script, stock: &[(&str, i64)]) -> Self {
+    pub(crate) fn start(script: Script, stock: &[(&str, i64)]) -> Self {
         let state = Arc::new(Mutex::new(State {
             stock: stock.iter().map(|(id, n)| ((*id).to_owned(), *n)).collect(),
             ..State::default()
@@ -87,12 +87,12 @@ impl Server {
         }
     }
 
-    pub fn remaining(&self, event: &str) -> i64 {
+    pub(crate) fn remaining(&self, event: &str) -> i64 {
         self.state.lock().unwrap().stock[event]
     }
 
     /// Reservations with this status.
-    pub fn count(&self, status: &str) -> usize {
+    pub(crate) fn count(&self, status: &str) -> usize {
         self.state
             .lock()
             .unwrap()
@@ -285,14 +285,14 @@ impl Inventory for Desk {
 }
 
 /// A scenario from its text.
-pub fn scenario(text: &str) -> Scenario {
+pub(crate) fn scenario(text: &str) -> Scenario {
     let scenario = Scenario::parse(text).unwrap();
     scenario.check().unwrap();
     scenario
 }
 
 /// Against `server`, with events that are there. Lateness is bounded loosely: tests share their CPUs.
-pub fn options(server: &Server) -> Options {
+pub(crate) fn options(server: &Server) -> Options {
     Options {
         targets: vec![server.address.to_string()],
         lateness_max: Duration::from_secs(1),
