@@ -67,9 +67,15 @@ pub async fn create(
             name: scenario.title.chars().take(60).collect(),
             venue: String::new(),
         };
-        let created = admin.create_event(request).await.map_err(refused)?.into_inner();
+        let created = admin
+            .create_event(request)
+            .await
+            .map_err(refused)?
+            .into_inner();
         if !created.created {
-            return Err(AdminError::Used { event: event.clone() });
+            return Err(AdminError::Used {
+                event: event.clone(),
+            });
         }
         if seats > 0 {
             import(&mut admin, event, seats).await.map_err(refused)?;
@@ -88,7 +94,9 @@ async fn import(
     let event = event.to_owned();
     let messages = (0..seats.div_ceil(step)).map(move |n| ImportSeatsRequest {
         event_id: event.clone(),
-        seats: (n * step..((n + 1) * step).min(seats)).map(new_seat).collect(),
+        seats: (n * step..((n + 1) * step).min(seats))
+            .map(new_seat)
+            .collect(),
     });
     admin.import_seats(futures::stream::iter(messages)).await?;
     Ok(())

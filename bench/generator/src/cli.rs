@@ -120,7 +120,9 @@ fn address(text: &str) -> Result<String, String> {
 }
 
 fn endpoint(text: &str) -> Result<String, String> {
-    let rest = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    let rest = text
+        .strip_prefix("http://")
+        .map(|rest| rest.trim_end_matches('/'));
     match rest.map(address) {
         Some(Ok(authority)) => Ok(authority),
         _ => Err("want http://host:port".to_owned()),
@@ -181,6 +183,10 @@ fn play(args: Args) -> u8 {
             },
             segments: args.segments,
             settle: Duration::from_secs(args.settle),
+            still_for: match scenario.mix.gives_back() {
+                true => limits::STILL_WITH_HOLDS,
+                false => limits::STILL_WITHOUT,
+            },
         }),
         server_pids: args.server_pid,
         store_pids: args.store_pid,

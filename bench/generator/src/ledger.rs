@@ -165,6 +165,11 @@ impl Ledger {
         }
     }
 
+    /// Makes room for this many entries, so that none is moved while calls are due.
+    pub fn reserve(&mut self, entries: usize) {
+        self.entries.reserve_exact(entries);
+    }
+
     /// Opens an entry and returns its place.
     pub fn open(&mut self, entry: Entry) -> u32 {
         self.entries.push(entry);
@@ -263,7 +268,10 @@ impl Ledger {
                 if entry.is_ok(Step::Release) {
                     return Some(("repeat", "was confirmed after it was released".to_owned()));
                 }
-                if method == Method::DirectCommit && entry.was_refused(Step::Commit) && !self.gives_back {
+                if method == Method::DirectCommit
+                    && entry.was_refused(Step::Commit)
+                    && !self.gives_back
+                {
                     let text = "was refused and then confirmed, though no stock came back";
                     return Some(("repeat", text.to_owned()));
                 }
@@ -276,16 +284,23 @@ impl Ledger {
                 );
                 Some(("repeat", text))
             }
-            (Method::Hold | Method::DirectCommit | Method::Commit, Outcome::SoldOut | Outcome::SeatTaken)
-                if entry.is_ok(Step::Hold) || entry.is_ok(Step::Commit) =>
-            {
-                let text = format!("{name}: has its units and was refused as {}", outcome.name());
+            (
+                Method::Hold | Method::DirectCommit | Method::Commit,
+                Outcome::SoldOut | Outcome::SeatTaken,
+            ) if entry.is_ok(Step::Hold) || entry.is_ok(Step::Commit) => {
+                let text = format!(
+                    "{name}: has its units and was refused as {}",
+                    outcome.name()
+                );
                 Some(("repeat", text))
             }
             (Method::Commit | Method::DirectCommit, refused)
                 if entry.is_ok(Step::Commit) && refused.class() == Class::Refused =>
             {
-                let text = format!("was confirmed and a repeat was refused as {}", refused.name());
+                let text = format!(
+                    "was confirmed and a repeat was refused as {}",
+                    refused.name()
+                );
                 Some(("repeat", text))
             }
             (Method::Release, Outcome::Ok) if entry.is_ok(Step::Commit) => {
@@ -323,7 +338,9 @@ impl Books {
 
     /// The entry of a number that [`Ledger::number`] gave.
     pub fn entry(&mut self, number: u32) -> Option<&mut Entry> {
-        let parts = u32::try_from(self.ledgers.len()).ok().filter(|parts| *parts > 0)?;
+        let parts = u32::try_from(self.ledgers.len())
+            .ok()
+            .filter(|parts| *parts > 0)?;
         let ledger = self.ledgers.get_mut((number % parts) as usize)?;
         ledger.entries.get_mut((number / parts) as usize)
     }
@@ -331,10 +348,14 @@ impl Books {
     /// Every entry with its reservation id, made only if asked for.
     pub fn entries(&self) -> impl Iterator<Item = (&Entry, impl Fn() -> String)> {
         self.ledgers.iter().flat_map(|ledger| {
-            ledger.entries.iter().enumerate().map(move |(place, entry)| {
-                let place = u32::try_from(place).unwrap_or(u32::MAX);
-                (entry, move || ledger.id(place))
-            })
+            ledger
+                .entries
+                .iter()
+                .enumerate()
+                .map(move |(place, entry)| {
+                    let place = u32::try_from(place).unwrap_or(u32::MAX);
+                    (entry, move || ledger.id(place))
+                })
         })
     }
 
@@ -347,17 +368,20 @@ impl Books {
     /// What the buyers of one event were told, over all workers.
     pub fn event(&self, event: usize) -> EventTold {
         let mut all = EventTold::default();
-        for told in self.ledgers.iter().filter_map(|ledger| ledger.events.get(event)) {
+        for told in self
+            .ledgers
+            .iter()
+            .filter_map(|ledger| ledger.events.get(event))
+        {
             all.taken += told.taken;
             all.last_taken = all.last_taken.max(told.last_taken);
             if told.refused > 0 {
-                let first = all.refused == 0;
-                let least = |a: u32, b| if first { b } else { a.min(b) };
-                all.refused_least = least(all.refused_least, told.refused_least);
-                all.first_refused = match first {
-                    true => told.first_refused,
-                    false => all.first_refused.min(told.first_refused),
-                };
+                if all.refused == 0 {
+                    (all.refused_least, all.first_refused) =
+                        (told.refused_least, told.first_refused);
+                }
+                all.refused_least = all.refused_least.min(told.refused_least);
+                all.first_refused = all.first_refused.min(told.first_refused);
                 all.refused += told.refused;
             }
         }
@@ -408,16 +432,34 @@ mod tests {
         let no = Answer::of;
         for answers in [
             vec![(DirectCommit, order(1)), (DirectCommit, order(1))],
-            vec![(DirectCommit, no(Outcome::Deadline)), (DirectCommit, order(1))],
-            vec![(DirectCommit, no(Outcome::SoldOut)), (DirectCommit, no(Outcome::SoldOut))],
+            vec![
+                (DirectCommit, no(Outcome::Deadline)),
+                (DirectCommit, order(1)),
+            ],
+            vec![
+                (DirectCommit, no(Outcome::SoldOut)),
+                (DirectCommit, no(Outcome::SoldOut)),
+            ],
             vec![(DirectCommit, no(Outcome::Shed)), (DirectCommit, order(1))],
-            vec![(Hold, held(5)), (Hold, held(5)), (Commit, order(1)), (Hold, no(Outcome::Committed))],
-            vec![(Hold, held(5)), (Release, no(Outcome::Ok)), (Hold, no(Outcome::Released))],
+            vec![
+                (Hold, held(5)),
+                (Hold, held(5)),
+                (Commit, order(1)),
+                (Hold, no(Outcome::Committed)),
+            ],
+            vec![
+                (Hold, held(5)),
+                (Release, no(Outcome::Ok)),
+                (Hold, no(Outcome::Released)),
+            ],
             vec![(Hold, held(5)), (Commit, no(Outcome::HoldExpired))],
         ] {
             assert!(after(false, &answers).is_empty(), "{answers:?}");
         }
-        let regained = [(DirectCommit, no(Outcome::SoldOut)), (DirectCommit, order(1))];
+        let regained = [
+            (DirectCommit, no(Outcome::SoldOut)),
+            (DirectCommit, order(1)),
+        ];
         assert!(after(true, &regained).is_empty());
     }
 
@@ -426,16 +468,57 @@ mod tests {
         use Method::{Commit, DirectCommit, Hold, Release};
         let no = Answer::of;
         for (answers, kind) in [
-            (vec![(DirectCommit, order(1)), (DirectCommit, order(2))], "repeat"),
-            (vec![(DirectCommit, no(Outcome::SoldOut)), (DirectCommit, order(1))], "repeat"),
-            (vec![(DirectCommit, order(1)), (DirectCommit, no(Outcome::SoldOut))], "repeat"),
-            (vec![(DirectCommit, order(1)), (DirectCommit, no(Outcome::Released))], "repeat"),
+            (
+                vec![(DirectCommit, order(1)), (DirectCommit, order(2))],
+                "repeat",
+            ),
+            (
+                vec![
+                    (DirectCommit, no(Outcome::SoldOut)),
+                    (DirectCommit, order(1)),
+                ],
+                "repeat",
+            ),
+            (
+                vec![
+                    (DirectCommit, order(1)),
+                    (DirectCommit, no(Outcome::SoldOut)),
+                ],
+                "repeat",
+            ),
+            (
+                vec![
+                    (DirectCommit, order(1)),
+                    (DirectCommit, no(Outcome::Released)),
+                ],
+                "repeat",
+            ),
             (vec![(DirectCommit, no(Outcome::Conflict))], "conflict"),
             (vec![(Hold, held(5)), (Hold, held(6))], "repeat"),
-            (vec![(Hold, held(5)), (Hold, no(Outcome::SoldOut))], "repeat"),
-            (vec![(Hold, held(5)), (Commit, no(Outcome::SoldOut))], "repeat"),
-            (vec![(Hold, held(5)), (Release, no(Outcome::Ok)), (Commit, order(1))], "repeat"),
-            (vec![(Hold, held(5)), (Commit, order(1)), (Release, no(Outcome::Ok))], "repeat"),
+            (
+                vec![(Hold, held(5)), (Hold, no(Outcome::SoldOut))],
+                "repeat",
+            ),
+            (
+                vec![(Hold, held(5)), (Commit, no(Outcome::SoldOut))],
+                "repeat",
+            ),
+            (
+                vec![
+                    (Hold, held(5)),
+                    (Release, no(Outcome::Ok)),
+                    (Commit, order(1)),
+                ],
+                "repeat",
+            ),
+            (
+                vec![
+                    (Hold, held(5)),
+                    (Commit, order(1)),
+                    (Release, no(Outcome::Ok)),
+                ],
+                "repeat",
+            ),
         ] {
             assert_eq!(after(false, &answers), [kind], "{answers:?}");
         }
@@ -444,19 +527,29 @@ mod tests {
     #[test]
     fn an_event_counts_each_reservation_once_and_the_least_refusal() {
         let mut ledger = Ledger::new("r", 1, true, 0, 1);
-        let places: Vec<_> = [2, 5, 3].map(|qty| ledger.open(Entry::new(0, qty, 0))).into();
+        let places: Vec<_> = [2, 5, 3]
+            .map(|qty| ledger.open(Entry::new(0, qty, 0)))
+            .into();
         ledger.enter(places[0], Method::Hold, &held(1), 10);
         ledger.enter(places[0], Method::Hold, &held(1), 11);
         ledger.enter(places[0], Method::Commit, &order(1), 12);
         ledger.enter(places[1], Method::Hold, &Answer::of(Outcome::SoldOut), 20);
         ledger.enter(places[2], Method::Hold, &Answer::of(Outcome::SoldOut), 30);
-        let expected = EventTold { taken: 2, last_taken: 10, refused: 2, refused_least: 3, first_refused: 20 };
+        let expected = EventTold {
+            taken: 2,
+            last_taken: 10,
+            refused: 2,
+            refused_least: 3,
+            first_refused: 20,
+        };
         assert_eq!(Books::new(vec![ledger]).event(0), expected);
     }
 
     #[test]
     fn numbers_find_their_entry_over_all_workers() {
-        let mut ledgers: Vec<_> = (0..3).map(|part| Ledger::new("r", 1, true, part, 3)).collect();
+        let mut ledgers: Vec<_> = (0..3)
+            .map(|part| Ledger::new("r", 1, true, part, 3))
+            .collect();
         let mut numbers = Vec::new();
         for (part, ledger) in ledgers.iter_mut().enumerate() {
             for n in 0..4 {

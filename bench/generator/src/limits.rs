@@ -72,9 +72,14 @@ pub const LATENESS_P99_MAX: Duration = Duration::from_millis(5);
 /// The least part of the planned calls that must have been sent.
 pub const OFFERED_MIN: f64 = 0.99;
 
-/// The shortest pause between two looks at the schedule: calls that fall due meanwhile share a write.
-/// A quarter of a millisecond is 7 calls at 30,000/s, and invisible beside what is measured.
+/// The shortest pause between two turns while calls fall due faster than that: they share a write, and
+/// answers that arrive meanwhile are heard together. A quarter of a millisecond is 7 calls at
+/// 30,000/s; it is the resolution of what is measured above 4,000/s.
 pub const TURN_MIN: Duration = Duration::from_micros(250);
+
+/// Calls in a row that go to one connection before the next has its turn: a write on a socket costs
+/// more than the call in it.
+pub const CALLS_IN_A_ROW: u32 = 4;
 
 /// Calls written in one turn before answers are read again.
 pub const CALLS_PER_TURN_MAX: usize = 256;
@@ -150,14 +155,19 @@ pub const STORE_PAUSE: Duration = Duration::from_millis(50);
 /// The longest page that is read: DynamoDB's are 1 MB of data, whose JSON is some three times that.
 pub const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// How long the stripes of the events must not change before they are read back.
-pub const STILL_FOR: Duration = Duration::from_secs(2);
+/// How long the stripes of the events must not change before they are read back: with holds, longer
+/// than the server's looks after expired ones are apart (docs/operating.md); without, a write's time.
+pub const STILL_WITH_HOLDS: Duration = Duration::from_secs(6);
+pub const STILL_WITHOUT: Duration = Duration::from_secs(2);
 
 /// How often they are looked at while they are waited for.
 pub const STILL_PERIOD: Duration = Duration::from_millis(500);
 
 /// How long to wait for that when nothing is said: a hold of a minute, and its reclaim.
 pub const SETTLE_DEFAULT_S: u64 = 120;
+
+/// Pause before the store is read once more, because something moved or is wrong.
+pub const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Rounds of reading everything, when something moved meanwhile.
 pub const READ_ROUNDS_MAX: u32 = 4;

@@ -225,8 +225,9 @@ mod tests {
         let text = "ord_97c42ccd0e7f05c61e74ba7eda007525";
         assert_eq!(Order::of(text).unwrap().to_string(), text);
         assert_eq!(Order::of(""), None);
-        let orders: std::collections::HashSet<_> =
-            (0..10_000).map(|n| Order::of(&format!("order-{n}")).unwrap()).collect();
+        let orders: std::collections::HashSet<_> = (0..10_000)
+            .map(|n| Order::of(&format!("order-{n}")).unwrap())
+            .collect();
         assert_eq!(orders.len(), 10_000);
     }
 }

@@ -94,7 +94,10 @@ pub fn run(scenario: Scenario, options: &Options) -> Result<Report, RunError> {
         threads: options.threads.max(1),
     });
     let mut groups = Vec::new();
-    for (name, pids) in [("server", &options.server_pids), ("store", &options.store_pids)] {
+    for (name, pids) in [
+        ("server", &options.server_pids),
+        ("store", &options.store_pids),
+    ] {
         if !pids.is_empty() {
             groups.push(Group::new(name, pids.clone()));
         }
@@ -134,7 +137,9 @@ pub fn run(scenario: Scenario, options: &Options) -> Result<Report, RunError> {
 }
 
 fn run_of_clock() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     format!("g{:x}", since.as_millis() & 0xff_ffff_ffff)
 }
 
@@ -154,7 +159,9 @@ fn play(
     options: &Options,
     groups: &mut [Group],
 ) -> Result<Vec<Played>, RunError> {
-    let lives: Vec<_> = (0..plan.threads).map(|_| Arc::new(Mutex::new(Live::default()))).collect();
+    let lives: Vec<_> = (0..plan.threads)
+        .map(|_| Arc::new(Mutex::new(Live::default())))
+        .collect();
     let (ready, is_ready) = mpsc::channel();
     let mut workers = Vec::new();
     let mut starts = Vec::new();
@@ -225,19 +232,26 @@ fn watch(
             .map_err(system("a process that is measured"))
     };
     let mut progress = Progress::new(options.progress, end);
-    let mut marks: Vec<f64> = (0..=end as u32).map(f64::from).chain([warmup, end]).collect();
+    let mut marks: Vec<f64> = (0..=end as u32)
+        .map(f64::from)
+        .chain([warmup, end])
+        .collect();
     marks.sort_by(f64::total_cmp);
     marks.dedup();
     let mut marks = marks.into_iter().peekable();
     while !done() {
-        let now = Instant::now().saturating_duration_since(start).as_secs_f64();
+        let now = Instant::now()
+            .saturating_duration_since(start)
+            .as_secs_f64();
         if marks.peek().is_some_and(|mark| *mark <= now) {
             while marks.next_if(|mark| *mark <= now).is_some() {}
             sample(now)?;
             progress.show(now, lives);
         }
         // Short, for the end of the run is not announced.
-        let wait = marks.peek().map_or(0.02, |mark| (mark - now).clamp(0.001, 0.02));
+        let wait = marks
+            .peek()
+            .map_or(0.02, |mark| (mark - now).clamp(0.001, 0.02));
         std::thread::sleep(Duration::from_secs_f64(wait));
     }
     let now = start.elapsed().as_secs_f64();

@@ -25,7 +25,11 @@ impl Piece {
         let slope = (self.to - self.from) / self.seconds;
         // from t + slope t²/2 = n, in the form that loses nothing when the slope is small.
         let root = (self.from * self.from + 2.0 * slope * n).max(0.0).sqrt();
-        let t = if n <= 0.0 { 0.0 } else { 2.0 * n / (self.from + root) };
+        let t = if n <= 0.0 {
+            0.0
+        } else {
+            2.0 * n / (self.from + root)
+        };
         t.min(self.seconds)
     }
 }
@@ -252,7 +256,11 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_arrivals_and_another_does_not() {
-        let curve = Curve::new(vec![Piece { seconds: 1.0, from: 1_000.0, to: 1_000.0 }]);
+        let curve = Curve::new(vec![Piece {
+            seconds: 1.0,
+            from: 1_000.0,
+            to: 1_000.0,
+        }]);
         let of = |seed| Arrivals::new(&curve, Spacing::Poisson, seed, 0, 1).collect::<Vec<_>>();
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));
@@ -260,7 +268,11 @@ mod tests {
 
     #[test]
     fn poisson_gaps_are_exponential() {
-        let curve = Curve::new(vec![Piece { seconds: 100.0, from: 1_000.0, to: 1_000.0 }]);
+        let curve = Curve::new(vec![Piece {
+            seconds: 100.0,
+            from: 1_000.0,
+            to: 1_000.0,
+        }]);
         let due: Vec<_> = Arrivals::new(&curve, Spacing::Poisson, 3, 0, 1).collect();
         let gaps: Vec<_> = due.windows(2).map(|w| (w[1] - w[0]) as f64 / 1e6).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;

@@ -107,7 +107,14 @@ impl Script {
             Method::Check => 0,
             _ => ledger.open(Entry::new(event, qty, seat.unwrap_or(0))),
         };
-        Call { method, place, event, qty, seat, repeat: false }
+        Call {
+            method,
+            place,
+            event,
+            qty,
+            seat,
+            repeat: false,
+        }
     }
 
     fn about(&self, ledger: &Ledger, method: Method, place: u32) -> Call {
@@ -152,7 +159,8 @@ impl Script {
         match now {
             true => Repeat::Now,
             false => Repeat::After(
-                self.rng.random_range(limits::REPEAT_AFTER_MIN..=limits::REPEAT_AFTER_MAX),
+                self.rng
+                    .random_range(limits::REPEAT_AFTER_MIN..=limits::REPEAT_AFTER_MAX),
             ),
         }
     }
@@ -166,7 +174,8 @@ impl Script {
                 self.holds.push((call.place, now));
             }
         }
-        let (Some(hall), Some(seat)) = (self.halls.get_mut(usize::from(call.event)), call.seat) else {
+        let (Some(hall), Some(seat)) = (self.halls.get_mut(usize::from(call.event)), call.seat)
+        else {
             return;
         };
         match (call.method, answer.outcome) {
@@ -275,7 +284,10 @@ mod tests {
             counts[call.method as usize] += 1;
             quantities[usize::from(call.qty)] += 1;
             repeats += u32::from(script.repeat(&call) != Repeat::Never);
-            let ok = Answer { order: Some(Order([1; 16])), ..Answer::of(Outcome::Ok) };
+            let ok = Answer {
+                order: Some(Order([1; 16])),
+                ..Answer::of(Outcome::Ok)
+            };
             script.hear(&call, &ok, &ledger, 1);
             ledger.enter(call.place, call.method, &ok, 1);
         }
@@ -283,11 +295,19 @@ mod tests {
             let got = f64::from(counts[method as usize]) / f64::from(n) * 100.0;
             assert!((got - share).abs() < 0.6, "{method:?}: {got}");
         }
-        assert!((f64::from(repeats) / f64::from(n) - 0.1).abs() < 0.006, "{repeats}");
+        assert!(
+            (f64::from(repeats) / f64::from(n) - 0.1).abs() < 0.006,
+            "{repeats}"
+        );
         assert_eq!(quantities[0], 0);
         assert!(quantities[1..].iter().all(|count| *count > n / 4));
         assert!(script.substituted < 50, "{}", script.substituted);
-        assert_eq!(ledger.broken.total(), 0, "no hold was ended twice: {:?}", ledger.broken);
+        assert_eq!(
+            ledger.broken.total(),
+            0,
+            "no hold was ended twice: {:?}",
+            ledger.broken
+        );
     }
 
     #[test]
@@ -317,13 +337,18 @@ mod tests {
         );
         let mut script = Script::new(&scenario, 0);
         let mut ledger = Ledger::new("r", 1, true, 0, 1);
-        let first: Vec<_> = (0..1_000).map(|_| script.next(&mut ledger, 0).seat.unwrap()).collect();
+        let first: Vec<_> = (0..1_000)
+            .map(|_| script.next(&mut ledger, 0).seat.unwrap())
+            .collect();
         let mean = first.iter().sum::<u32>() as f64 / 1_000.0;
         assert!((15.0..25.0).contains(&mean), "{mean}");
         let mut taken = std::collections::HashSet::new();
         for _ in 0..500 {
             let call = script.next(&mut ledger, 0);
-            assert!(taken.insert(call.seat.unwrap()), "a seat known to be taken was asked for");
+            assert!(
+                taken.insert(call.seat.unwrap()),
+                "a seat known to be taken was asked for"
+            );
             script.hear(&call, &Answer::of(Outcome::Ok), &ledger, 0);
         }
         assert!(script.next(&mut ledger, 0).seat.unwrap() < 500);

@@ -54,7 +54,8 @@ pub struct Tally {
     pub seconds: Vec<Second>,
     /// Scheduled to written, of the measured part.
     pub lateness: Option<Box<Latencies>>,
-    /// Calls written in the measured part, and in all.
+    /// Calls written in the measured part, repeats left out; with them; and in all.
+    pub planned_measured: u64,
     pub sent_measured: u64,
     pub sent: u64,
     pub not_sent: u64,
@@ -110,16 +111,27 @@ impl Tally {
         self.not_sent += u64::from(!sent);
         self.sent += u64::from(sent);
         self.sent_measured += u64::from(sent && measured);
+        self.planned_measured += u64::from(sent && measured && !repeat);
         self.repeats += u64::from(sent && repeat);
     }
 
     /// A call was written this long after it was due.
     pub fn written(&mut self, late: Duration) {
-        record(self.lateness.get_or_insert_with(|| Box::new(latencies())), late);
+        record(
+            self.lateness.get_or_insert_with(|| Box::new(latencies())),
+            late,
+        );
     }
 
     /// A call was answered at `now`, nanoseconds as `due`.
-    pub fn answered(&mut self, method: Method, outcome: Outcome, due: u64, now: u64, measured: bool) {
+    pub fn answered(
+        &mut self,
+        method: Method,
+        outcome: Outcome,
+        due: u64,
+        now: u64,
+        measured: bool,
+    ) {
         let latency = Duration::from_nanos(now.saturating_sub(due));
         if measured {
             let cell = &mut self.cells[cell(method, outcome)];
@@ -134,7 +146,10 @@ impl Tally {
             Class::Error => &mut None,
         };
         if class != Class::Error {
-            record(histogram.get_or_insert_with(|| Box::new(new_histogram(2))), latency);
+            record(
+                histogram.get_or_insert_with(|| Box::new(new_histogram(2))),
+                latency,
+            );
         }
         match class {
             Class::Ok => second.ok += 1,
@@ -166,7 +181,8 @@ impl Tally {
             merge(into, from);
         }
         if self.seconds.len() < other.seconds.len() {
-            self.seconds.resize_with(other.seconds.len(), Second::default);
+            self.seconds
+                .resize_with(other.seconds.len(), Second::default);
         }
         for (into, from) in self.seconds.iter_mut().zip(other.seconds) {
             into.due += from.due;
@@ -181,6 +197,7 @@ impl Tally {
         }
         merge(&mut self.lateness, other.lateness);
         self.sent_measured += other.sent_measured;
+        self.planned_measured += other.planned_measured;
         self.sent += other.sent;
         self.not_sent += other.not_sent;
         self.repeats += other.repeats;
@@ -198,13 +215,32 @@ mod tests {
     #[test]
     fn a_latency_counts_from_when_the_call_was_due() {
         let mut tally = Tally::new();
-        tally.answered(Method::Check, Outcome::Ok, 1_500_000_000, 1_700_000_000, true);
-        tally.answered(Method::Check, Outcome::Shed, 1_600_000_000, 1_601_000_000, true);
+        tally.answered(
+            Method::Check,
+            Outcome::Ok,
+            1_500_000_000,
+            1_700_000_000,
+            true,
+        );
+        tally.answered(
+            Method::Check,
+            Outcome::Shed,
+            1_600_000_000,
+            1_601_000_000,
+            true,
+        );
         tally.answered(Method::Check, Outcome::Ok, 10, 20, false);
         let all = tally.over(Method::Check, |_| true);
         assert_eq!(all.len(), 2, "the warm-up does not count");
         assert!((199_000..=201_000).contains(&all.max()));
-        assert_eq!((tally.seconds[0].ok, tally.seconds[1].ok, tally.seconds[1].shed), (1, 1, 1));
+        assert_eq!(
+            (
+                tally.seconds[0].ok,
+                tally.seconds[1].ok,
+                tally.seconds[1].shed
+            ),
+            (1, 1, 1)
+        );
         assert_eq!(tally.seconds[1].checks.as_ref().unwrap().len(), 1);
     }
 
@@ -215,12 +251,23 @@ mod tests {
             let mut tally = Tally::new();
             for n in 0..10 {
                 tally.due(part * 1_000_000_000, n > 0, false, true);
-                tally.answered(Method::Hold, Outcome::Ok, part * 1_000_000_000, 5_000_000_000, true);
+                tally.answered(
+                    Method::Hold,
+                    Outcome::Ok,
+                    part * 1_000_000_000,
+                    5_000_000_000,
+                    true,
+                );
             }
             all.absorb(tally);
         }
         assert_eq!((all.sent, all.not_sent), (27, 3));
         assert_eq!(all.over(Method::Hold, |_| true).len(), 30);
-        assert!(all.seconds.iter().take(3).all(|second| second.due == 10 && second.ok == 10));
+        assert!(
+            all.seconds
+                .iter()
+                .take(3)
+                .all(|second| second.due == 10 && second.ok == 10)
+        );
     }
 }

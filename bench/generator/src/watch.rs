@@ -87,12 +87,20 @@ impl Group {
         Some(Used {
             seconds,
             cpu_seconds,
-            cores: if seconds > 0.0 { cpu_seconds / seconds } else { 0.0 },
+            cores: if seconds > 0.0 {
+                cpu_seconds / seconds
+            } else {
+                0.0
+            },
         })
     }
 
     pub fn rss_most(&self) -> u64 {
-        self.samples.iter().map(|sample| sample.rss_bytes).max().unwrap_or(0)
+        self.samples
+            .iter()
+            .map(|sample| sample.rss_bytes)
+            .max()
+            .unwrap_or(0)
     }
 }
 
@@ -119,7 +127,10 @@ mod tests {
         let mut group = Group::new("self", vec![std::process::id()]);
         group.sample(0.0).unwrap();
         let from = std::time::Instant::now();
-        while CpuTime::of(std::process::id()).unwrap().since(CpuTime::default()).total()
+        while CpuTime::of(std::process::id())
+            .unwrap()
+            .since(CpuTime::default())
+            .total()
             < group.samples[0].cpu + Duration::from_millis(50)
         {
             assert!(from.elapsed() < Duration::from_secs(30));
@@ -132,7 +143,9 @@ mod tests {
 
     #[test]
     fn a_process_that_is_gone_is_named() {
-        let error = Group::new("server", vec![u32::MAX]).sample(0.0).unwrap_err();
+        let error = Group::new("server", vec![u32::MAX])
+            .sample(0.0)
+            .unwrap_err();
         assert!(error.to_string().contains("4294967295"), "{error}");
     }
 }

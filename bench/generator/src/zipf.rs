@@ -66,7 +66,10 @@ mod tests {
                 let want = f64::from(k + 1).powf(-s) / norm;
                 let got = f64::from(counts[k as usize]) / f64::from(draws);
                 let spread = (want / f64::from(draws)).sqrt();
-                assert!((got - want).abs() < 5.0 * spread + 1e-9, "{n} {s} {k}: {got}, want {want}");
+                assert!(
+                    (got - want).abs() < 5.0 * spread + 1e-9,
+                    "{n} {s} {k}: {got}, want {want}"
+                );
                 assert!((zipf.share(k) - want).abs() < 1e-9);
             }
         }

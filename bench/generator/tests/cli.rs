@@ -38,13 +38,35 @@ fn a_good_run_ends_with_0_and_writes_its_files() {
     let folder = tempfile::tempdir().unwrap();
     let target = server.address.to_string();
     let pid = std::process::id().to_string();
-    let output = generator(&folder, SCENARIO, &[
-        "--target", &target, "--events-from-existing", "--json", "o.json", "--svg", "o.svg",
-        "--lateness-max", "1000", "--server-pid", &pid, "--rate", "200", "--threads", "2",
-    ]);
+    let output = generator(
+        &folder,
+        SCENARIO,
+        &[
+            "--target",
+            &target,
+            "--events-from-existing",
+            "--json",
+            "o.json",
+            "--svg",
+            "o.svg",
+            "--lateness-max",
+            "1000",
+            "--server-pid",
+            &pid,
+            "--rate",
+            "200",
+            "--threads",
+            "2",
+        ],
+    );
     let said = said(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
-    for part in ["direct_commit", "p99.9", "us CPU per call", "no answer contradicts another"] {
+    for part in [
+        "direct_commit",
+        "p99.9",
+        "us CPU per call",
+        "no answer contradicts another",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     let text = std::fs::read_to_string(folder.path().join("o.json")).unwrap();
@@ -58,28 +80,57 @@ fn a_good_run_ends_with_0_and_writes_its_files() {
 
 #[test]
 fn a_broken_promise_ends_with_1_and_is_named() {
-    let script = Script { forgetful: Some(2), ..Script::default() };
+    let script = Script {
+        forgetful: Some(2),
+        ..Script::default()
+    };
     let server = Server::start(script, &[("evt_0", 1_000_000)]);
     let folder = tempfile::tempdir().unwrap();
     let target = server.address.to_string();
-    let output = generator(&folder, SCENARIO, &[
-        "--target", &target, "--events-from-existing", "--run", "mine", "--lateness-max", "1000",
-    ]);
+    let output = generator(
+        &folder,
+        SCENARIO,
+        &[
+            "--target",
+            &target,
+            "--events-from-existing",
+            "--run",
+            "mine",
+            "--lateness-max",
+            "1000",
+        ],
+    );
     let said = said(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("PROMISES BROKEN") && said.contains("repeat: mine-"), "{said}");
+    assert!(
+        said.contains("PROMISES BROKEN") && said.contains("repeat: mine-"),
+        "{said}"
+    );
 }
 
 #[test]
 fn an_invalid_run_ends_with_3_and_says_why() {
-    let server = Server::start(Script { mute: true, ..Script::default() }, &[("evt_0", 1)]);
+    let server = Server::start(
+        Script {
+            mute: true,
+            ..Script::default()
+        },
+        &[("evt_0", 1)],
+    );
     let folder = tempfile::tempdir().unwrap();
     let target = server.address.to_string();
     let scenario = format!("in_flight = 5\ndeadline_ms = 200{SCENARIO}");
-    let output = generator(&folder, &scenario, &["--target", &target, "--events-from-existing", "--quiet"]);
+    let output = generator(
+        &folder,
+        &scenario,
+        &["--target", &target, "--events-from-existing", "--quiet"],
+    );
     let said = said(&output);
     assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(said.contains("INVALID") && said.contains("were not sent"), "{said}");
+    assert!(
+        said.contains("INVALID") && said.contains("were not sent"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -87,11 +138,31 @@ fn wrong_usage_ends_with_64_and_names_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let existing = ["--target", "127.0.0.1:1", "--events-from-existing"];
     for (scenario, more, named) in [
-        (SCENARIO.replace("rate = 300", "rat = 300"), &existing[..], "rat"),
-        (SCENARIO.replace("rate = 300", "rate = 0"), &existing[..], "rate is 0"),
-        (SCENARIO.to_owned(), &existing[..2], "--events-from-existing"),
-        (SCENARIO.to_owned(), &["--target", "nowhere", "--events-from-existing"], "host:port"),
-        (SCENARIO.to_owned(), &["--target", "h:1", "--admin", "h:2", "--store", "h:3"], "http://host:port"),
+        (
+            SCENARIO.replace("rate = 300", "rat = 300"),
+            &existing[..],
+            "rat",
+        ),
+        (
+            SCENARIO.replace("rate = 300", "rate = 0"),
+            &existing[..],
+            "rate is 0",
+        ),
+        (
+            SCENARIO.to_owned(),
+            &existing[..2],
+            "--events-from-existing",
+        ),
+        (
+            SCENARIO.to_owned(),
+            &["--target", "nowhere", "--events-from-existing"],
+            "host:port",
+        ),
+        (
+            SCENARIO.to_owned(),
+            &["--target", "h:1", "--admin", "h:2", "--store", "h:3"],
+            "http://host:port",
+        ),
     ] {
         let output = generator(&folder, &scenario, more);
         let said = said(&output);

@@ -24,7 +24,10 @@ impl Engine {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 let database = dynoxide::Database::memory().unwrap();
@@ -32,7 +35,11 @@ impl Engine {
                 let _ = dynoxide::server::serve_with_shutdown(listener, database, stopped).await;
             });
         });
-        let engine = Self { address, stop: Some(stop), thread: Some(thread) };
+        let engine = Self {
+            address,
+            stop: Some(stop),
+            thread: Some(thread),
+        };
         for (table, keys) in [
             ("inventory", vec!["event_id"]),
             ("idempotency", vec!["reservation_id"]),
@@ -43,12 +50,17 @@ impl Engine {
                 .zip(["HASH", "RANGE"])
                 .map(|(key, kind)| json!({"AttributeName": key, "KeyType": kind}))
                 .collect();
-            let types: Vec<_> =
-                keys.iter().map(|key| json!({"AttributeName": key, "AttributeType": "S"})).collect();
-            engine.ask("CreateTable", &json!({
-                "TableName": table, "KeySchema": schema, "AttributeDefinitions": types,
-                "BillingMode": "PAY_PER_REQUEST",
-            }));
+            let types: Vec<_> = keys
+                .iter()
+                .map(|key| json!({"AttributeName": key, "AttributeType": "S"}))
+                .collect();
+            engine.ask(
+                "CreateTable",
+                &json!({
+                    "TableName": table, "KeySchema": schema, "AttributeDefinitions": types,
+                    "BillingMode": "PAY_PER_REQUEST",
+                }),
+            );
         }
         engine
     }
@@ -56,11 +68,13 @@ impl Engine {
     fn ask(&self, operation: &str, request: &Value) -> Value {
         let body = request.to_string();
         let mut socket = TcpStream::connect(self.address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
         write!(
             socket,
             "POST / HTTP/1.1\r\nhost: {}\r\ncontent-type: application/x-amz-json-1.0\r\n\
-             x-amz-target: DynamoDB_20120810.{operation}\r\nconnection: close\r\n\
+             x-amz-target: DynamoDB_20120810.{operation}\r\nx-amz-date: 20200101T000000Z\r\nconnection: close\r\n\
              authorization: AWS4-HMAC-SHA256 Credential=l/20200101/local/dynamodb/aws4_request, SignedHeaders=host, Signature=0\r\n\
              content-length: {}\r\n\r\n{body}",
             self.address,
@@ -80,8 +94,10 @@ impl Engine {
 
     fn put_all(&self, table: &str, items: &[Value]) {
         for chunk in items.chunks(25) {
-            let puts: Vec<_> =
-                chunk.iter().map(|item| json!({"PutRequest": {"Item": item}})).collect();
+            let puts: Vec<_> = chunk
+                .iter()
+                .map(|item| json!({"PutRequest": {"Item": item}}))
+                .collect();
             self.ask("BatchWriteItem", &json!({"RequestItems": {table: puts}}));
         }
     }
@@ -92,11 +108,17 @@ impl Engine {
             tables: Tables::default(),
             segments: 4,
             settle: Duration::ZERO,
+            still_for: Duration::ZERO,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let events = ["evt".to_owned()];
         let mut books = Books::new(vec![books]);
-        runtime.block_on(read_back(&options, &events, &mut books)).unwrap()
+        runtime
+            .block_on(read_back(&options, &events, &mut books))
+            .unwrap()
     }
 }
 
@@ -144,7 +166,10 @@ fn sale(engine: &Engine) -> Ledger {
     let mut ledger = Ledger::new("r", 1, false, 0, 1);
     for n in 0..SOLD {
         let place = ledger.open(Entry::new(0, 1, 0));
-        let told = Answer { order: Order::of(&order(n)), ..Answer::of(Outcome::Ok) };
+        let told = Answer {
+            order: Order::of(&order(n)),
+            ..Answer::of(Outcome::Ok)
+        };
         ledger.enter(place, Method::DirectCommit, &told, 1);
     }
     ledger
@@ -154,16 +179,25 @@ fn sale(engine: &Engine) -> Ledger {
 fn every_page_of_every_segment_is_read() {
     let engine = Engine::start();
     let ledger = sale(&engine);
-    engine.put("idempotency", json!({
-        "reservation_id": {"S": "stranger"}, "event_id": {"S": "another"},
-        "status": {"S": "CONFIRMED"}, "qty": {"N": "1"},
-    }));
+    engine.put(
+        "idempotency",
+        json!({
+            "reservation_id": {"S": "stranger"}, "event_id": {"S": "another"},
+            "status": {"S": "CONFIRMED"}, "qty": {"N": "1"},
+        }),
+    );
     let read = engine.read(ledger);
     assert_eq!(read.broken.total(), 0, "{:?}", read.broken);
-    assert_eq!((read.counts.confirmed, read.counts.foreign), (SOLD.into(), 0));
+    assert_eq!(
+        (read.counts.confirmed, read.counts.foreign),
+        (SOLD.into(), 0)
+    );
     assert!(read.still);
     let event = read.events[0];
-    assert_eq!((event.total, event.remaining, event.live), (1_000, 400, 600));
+    assert_eq!(
+        (event.total, event.remaining, event.live),
+        (1_000, 400, 600)
+    );
 }
 
 #[test]
@@ -175,60 +209,100 @@ fn an_item_changed_by_hand_is_found_by_name() {
     engine.put("idempotency", changed);
     let read = engine.read(ledger);
     let kinds: Vec<_> = read.broken.counts.keys().copied().collect();
-    assert_eq!(kinds, ["order"], "another than answered, and twice: {:?}", read.broken);
-    assert!(read.broken.quoted.iter().any(|text| text.contains("r-11 ")), "{:?}", read.broken);
-    assert!(read.rounds > 1, "what is broken is read again before it is said");
+    assert_eq!(
+        kinds,
+        ["order"],
+        "another than answered, and twice: {:?}",
+        read.broken
+    );
+    assert!(
+        read.broken.quoted.iter().any(|text| text.contains("r-11 ")),
+        "{:?}",
+        read.broken
+    );
+    assert!(
+        read.rounds > 1,
+        "what is broken is read again before it is said"
+    );
 }
 
 #[test]
 fn a_lost_record_and_a_wrong_stripe_are_found() {
     let engine = Engine::start();
     let ledger = sale(&engine);
-    engine.ask("DeleteItem", &json!({
-        "TableName": "idempotency", "Key": {"reservation_id": {"S": "r-ff"}},
-    }));
+    engine.ask(
+        "DeleteItem",
+        &json!({
+            "TableName": "idempotency", "Key": {"reservation_id": {"S": "r-ff"}},
+        }),
+    );
     let read = engine.read(ledger);
     let kinds: Vec<_> = read.broken.counts.keys().copied().collect();
     assert_eq!(kinds, ["balance", "durable"], "{:?}", read.broken);
-    assert!(read.broken.quoted.iter().any(|text| text.contains("r-ff")), "{:?}", read.broken);
-    assert!(read.broken.quoted.iter().any(|text| text.contains("stripe 1 of evt")));
+    assert!(
+        read.broken.quoted.iter().any(|text| text.contains("r-ff")),
+        "{:?}",
+        read.broken
+    );
+    assert!(
+        read.broken
+            .quoted
+            .iter()
+            .any(|text| text.contains("stripe 1 of evt"))
+    );
 }
 
 #[test]
 fn a_seat_in_two_reservations_is_found() {
     let engine = Engine::start();
-    engine.put("inventory", json!({
-        "event_id": {"S": "evt"}, "total_seats": {"N": "0"}, "remaining": {"N": "0"},
-        "stripes": {"N": "1"}, "seat_keys": {"N": "4"},
-    }));
+    engine.put(
+        "inventory",
+        json!({
+            "event_id": {"S": "evt"}, "total_seats": {"N": "0"}, "remaining": {"N": "0"},
+            "stripes": {"N": "1"}, "seat_keys": {"N": "4"},
+        }),
+    );
     let mut ledger = Ledger::new("r", 1, true, 0, 1);
     for n in 0..2 {
-        engine.put("idempotency", json!({
-            "reservation_id": {"S": format!("r-{n}")}, "event_id": {"S": "evt"},
-            "status": {"S": "HELD"}, "qty": {"N": "1"}, "seats": {"L": [{"S": "A-1"}]},
-        }));
+        engine.put(
+            "idempotency",
+            json!({
+                "reservation_id": {"S": format!("r-{n}")}, "event_id": {"S": "evt"},
+                "status": {"S": "HELD"}, "qty": {"N": "1"}, "seats": {"L": [{"S": "A-1"}]},
+            }),
+        );
         let place = ledger.open(Entry::new(0, 1, 0));
         ledger.enter(place, Method::Hold, &Answer::of(Outcome::Ok), 1);
     }
     for (key, seat, status) in [("evt#3", "A-1", "HOLD"), ("evt", "A-2", "AVAILABLE")] {
-        engine.put("inventory_seats", json!({
-            "event_id": {"S": key}, "seat_id": {"S": seat}, "status": {"S": status},
-            "reservation_id": {"S": if status == "HOLD" { "r-1" } else { "" }},
-        }));
+        engine.put(
+            "inventory_seats",
+            json!({
+                "event_id": {"S": key}, "seat_id": {"S": seat}, "status": {"S": status},
+                "reservation_id": {"S": if status == "HOLD" { "r-1" } else { "" }},
+            }),
+        );
     }
     let read = engine.read(ledger);
     assert_eq!(read.counts.seats, 2);
     let said = read.broken.quoted.join("\n");
-    assert!(said.contains("A-1 is in r-") && said.contains("another live reservation"), "{said}");
+    assert!(
+        said.contains("A-1 is in r-") && said.contains("another live reservation"),
+        "{said}"
+    );
 }
 
 #[test]
 fn a_store_that_is_not_there_is_named() {
     let options = StoreOptions {
         authority: "127.0.0.1:1".to_owned(),
-        tables: Tables { inventory: "nowhere".to_owned(), ..Tables::default() },
+        tables: Tables {
+            inventory: "nowhere".to_owned(),
+            ..Tables::default()
+        },
         segments: 1,
         settle: Duration::ZERO,
+        still_for: Duration::ZERO,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -236,11 +310,24 @@ fn a_store_that_is_not_there_is_named() {
         .build()
         .unwrap();
     let mut books = Books::new(vec![Ledger::new("r", 1, true, 0, 1)]);
-    let error = runtime.block_on(read_back(&options, &[], &mut books)).unwrap_err();
-    assert!(error.to_string().contains("127.0.0.1:1 does not answer"), "{error}");
+    let error = runtime
+        .block_on(read_back(&options, &[], &mut books))
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("127.0.0.1:1 does not answer"),
+        "{error}"
+    );
     let engine = Engine::start();
-    let options = StoreOptions { authority: engine.address.to_string(), ..options };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let error = runtime.block_on(read_back(&options, &[], &mut books)).unwrap_err();
+    let options = StoreOptions {
+        authority: engine.address.to_string(),
+        ..options
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let error = runtime
+        .block_on(read_back(&options, &[], &mut books))
+        .unwrap_err();
     assert!(error.to_string().contains("nowhere"), "{error}");
 }

@@ -140,10 +140,11 @@ pub struct SecondReport {
 #[derive(Clone, Debug, Serialize)]
 pub struct GeneratorReport {
     pub threads: u32,
-    /// Calls that the curve planned for the measured part, and those written.
+    /// Calls that the curve planned for the measured part, and those of them that were written.
     pub planned: f64,
+    pub sent_of_plan: u64,
+    /// With repeats, which come on top.
     pub sent: u64,
-    pub offered_share: f64,
     /// In the whole run.
     pub not_sent: u64,
     pub repeats: u64,
@@ -212,7 +213,12 @@ fn maybe(of: Option<&Latencies>) -> Quantiles {
 }
 
 pub(crate) fn make(facts: &Facts<'_>) -> Report {
-    let Facts { plan, tally, broken, .. } = facts;
+    let Facts {
+        plan,
+        tally,
+        broken,
+        ..
+    } = facts;
     let scenario = &plan.scenario;
     let generator = generator(facts);
     let invalid_because = invalid(facts, &generator);
@@ -249,7 +255,12 @@ pub(crate) fn make(facts: &Facts<'_>) -> Report {
         generator,
         events: events(facts),
         store: facts.read.cloned(),
-        losses: facts.losses.iter().take(limits::QUOTED_MAX).cloned().collect(),
+        losses: facts
+            .losses
+            .iter()
+            .take(limits::QUOTED_MAX)
+            .cloned()
+            .collect(),
     }
 }
 
@@ -257,19 +268,12 @@ fn generator(facts: &Facts<'_>) -> GeneratorReport {
     let (tally, scenario) = (facts.tally, &facts.plan.scenario);
     let planned = scenario.measured().calls();
     let cpu = tally.cpu_measured.as_secs_f64();
-    let warmup = scenario.warmup as usize;
-    // Repeats come on top of the plan.
-    let due: u64 = tally.seconds.iter().skip(warmup).map(|second| second.due).sum();
-    let missed: u64 = tally.seconds.iter().skip(warmup).map(|second| second.not_sent).sum();
     let sent = tally.sent_measured;
     GeneratorReport {
         threads: facts.plan.threads,
         planned,
         sent,
-        offered_share: match due + missed {
-            0 => 0.0,
-            _ => (sent as f64 / planned.max(1.0)).min(1.0),
-        },
+        sent_of_plan: tally.planned_measured,
         not_sent: tally.not_sent,
         repeats: tally.repeats,
         substituted: tally.substituted,
@@ -303,8 +307,11 @@ fn invalid(facts: &Facts<'_>, generator: &GeneratorReport) -> Vec<String> {
     // As many as the curve plans, but for the chance in independent arrivals.
     let planned = generator.planned;
     let floor = planned * limits::OFFERED_MIN - 4.0 * planned.sqrt();
-    if (generator.sent as f64) < floor {
-        why.push(format!("only {} of {planned:.0} planned calls were sent", generator.sent));
+    let sent = generator.sent_of_plan;
+    if (sent as f64) < floor {
+        why.push(format!(
+            "only {sent} of {planned:.0} planned calls were sent"
+        ));
     }
     why
 }
@@ -316,11 +323,20 @@ fn methods(tally: &Tally) -> Vec<MethodReport> {
             return None;
         }
         let class = |wanted: Class| tally.over(method, |outcome| outcome.class() == wanted);
-        let (ok, refused, shed, errors) =
-            (class(Class::Ok), class(Class::Refused), class(Class::Shed), class(Class::Error));
-        let answered =
-            tally.over(method, |outcome| matches!(outcome.class(), Class::Ok | Class::Refused));
-        let seen = || Outcome::ALL.into_iter().filter_map(|o| Some((o.name(), tally.of(method, o)?)));
+        let (ok, refused, shed, errors) = (
+            class(Class::Ok),
+            class(Class::Refused),
+            class(Class::Shed),
+            class(Class::Error),
+        );
+        let answered = tally.over(method, |outcome| {
+            matches!(outcome.class(), Class::Ok | Class::Refused)
+        });
+        let seen = || {
+            Outcome::ALL
+                .into_iter()
+                .filter_map(|o| Some((o.name(), tally.of(method, o)?)))
+        };
         Some(MethodReport {
             method,
             calls: all.len(),
@@ -349,7 +365,10 @@ fn plot(of: &Latencies) -> Vec<(f64, f64)> {
     (0..=steps as u32)
         .map(|step| {
             let quantile = 1.0 - 10.0_f64.powf(-nines * f64::from(step) / steps);
-            (quantile * 100.0, of.value_at_quantile(quantile) as f64 / 1_000.0)
+            (
+                quantile * 100.0,
+                of.value_at_quantile(quantile) as f64 / 1_000.0,
+            )
         })
         .collect()
 }
@@ -374,9 +393,8 @@ fn phases(facts: &Facts<'_>) -> Vec<Phase> {
         let to = from + piece.seconds;
         let at = |s: f64| (s.round() as usize).min(seconds.len());
         let part = &seconds[at(from)..at(to)];
-        let rate = |count: fn(&Second) -> u64| {
-            part.iter().map(count).sum::<u64>() as f64 / piece.seconds
-        };
+        let rate =
+            |count: fn(&Second) -> u64| part.iter().map(count).sum::<u64>() as f64 / piece.seconds;
         let calm = |second: &Second| {
             second.shed + second.errors + second.not_sent == 0
                 && maybe(second.writes.as_deref()).p95 < BAR_MS
@@ -425,7 +443,12 @@ fn processes(facts: &Facts<'_>, generator: &GeneratorReport) -> Vec<ProcessRepor
     let (warm, end) = (scenario.warmup, scenario.whole().seconds());
     let ok: u64 = Method::ALL
         .iter()
-        .map(|method| facts.tally.over(*method, |outcome| outcome.class() == Class::Ok).len())
+        .map(|method| {
+            facts
+                .tally
+                .over(*method, |outcome| outcome.class() == Class::Ok)
+                .len()
+        })
         .sum();
     let report = |group: &Group| {
         let measured = group.used(warm, end);

@@ -25,7 +25,12 @@ struct Scale {
 
 impl Scale {
     fn of(report: &Report) -> Self {
-        let values = || report.methods.iter().flat_map(|m| m.plot.iter().map(|(_, ms)| *ms));
+        let values = || {
+            report
+                .methods
+                .iter()
+                .flat_map(|m| m.plot.iter().map(|(_, ms)| *ms))
+        };
         let most = values().fold(BAR_MS * 1.15, f64::max);
         let least = values().fold(f64::INFINITY, f64::min).clamp(0.05, 10.0);
         // A straight scale would press everything below a long tail into one line.
@@ -35,14 +40,27 @@ impl Scale {
             let mut ticks = Vec::new();
             let mut decade = low;
             while decade <= high * 1.001 {
-                ticks.extend([1.0, 2.0, 5.0].map(|n| n * decade).iter().filter(|t| **t <= high * 1.001));
+                ticks.extend(
+                    [1.0, 2.0, 5.0]
+                        .map(|n| n * decade)
+                        .iter()
+                        .filter(|t| **t <= high * 1.001),
+                );
                 decade *= 10.0;
             }
-            return Self { low, high, log: true, ticks };
+            return Self {
+                low,
+                high,
+                log: true,
+                ticks,
+            };
         }
         let raw = most / 7.0;
         let unit = 10.0_f64.powf(raw.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|n| n * unit).into_iter().find(|step| *step >= raw);
+        let step = [1.0, 2.0, 5.0, 10.0]
+            .map(|n| n * unit)
+            .into_iter()
+            .find(|step| *step >= raw);
         let step = step.unwrap_or(raw);
         let count = (most / step).ceil() as u32;
         Self {
@@ -64,7 +82,12 @@ impl Scale {
 
 /// Nines to the right edge.
 fn nines(report: &Report) -> f64 {
-    let calls = report.methods.iter().map(|m| m.answered.count).max().unwrap_or(1);
+    let calls = report
+        .methods
+        .iter()
+        .map(|m| m.answered.count)
+        .max()
+        .unwrap_or(1);
     (calls as f64).log10().ceil().clamp(2.0, 7.0)
 }
 
@@ -74,7 +97,9 @@ fn x(percentile: f64, nines: f64) -> f64 {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 /// The plot of a run as an SVG document.
@@ -104,7 +129,10 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     )?;
     axes(&scale, nines, out)?;
     let mut label_y = TOP + 8.0;
-    let methods = report.methods.iter().filter(|method| !method.plot.is_empty());
+    let methods = report
+        .methods
+        .iter()
+        .filter(|method| !method.plot.is_empty());
     for (n, method) in methods.enumerate() {
         line(method, n, &scale, nines, out)?;
         label_y = legend(method, n, label_y, out)?;
@@ -131,7 +159,12 @@ fn axes(scale: &Scale, nines: f64, out: &mut String) -> std::fmt::Result {
             y + 5.0
         )?;
     }
-    let mut marks = vec![(0.0, "0".to_owned()), (50.0, "50".to_owned()), (90.0, "90".to_owned()), (95.0, "95".to_owned())];
+    let mut marks = vec![
+        (0.0, "0".to_owned()),
+        (50.0, "50".to_owned()),
+        (90.0, "90".to_owned()),
+        (95.0, "95".to_owned()),
+    ];
     let mut nine = 2;
     while f64::from(nine) <= nines {
         let percentile = 100.0 - 10.0_f64.powi(2 - nine);
@@ -162,7 +195,13 @@ fn axes(scale: &Scale, nines: f64, out: &mut String) -> std::fmt::Result {
     )
 }
 
-fn line(method: &MethodReport, n: usize, scale: &Scale, nines: f64, out: &mut String) -> std::fmt::Result {
+fn line(
+    method: &MethodReport,
+    n: usize,
+    scale: &Scale,
+    nines: f64,
+    out: &mut String,
+) -> std::fmt::Result {
     let points: Vec<_> = method
         .plot
         .iter()
@@ -178,7 +217,12 @@ fn line(method: &MethodReport, n: usize, scale: &Scale, nines: f64, out: &mut St
 }
 
 /// Returns where the next entry goes.
-fn legend(method: &MethodReport, n: usize, y: f64, out: &mut String) -> Result<f64, std::fmt::Error> {
+fn legend(
+    method: &MethodReport,
+    n: usize,
+    y: f64,
+    out: &mut String,
+) -> Result<f64, std::fmt::Error> {
     let x = WIDTH - RIGHT + 22.0;
     let (color, dash) = (COLORS[n % COLORS.len()], DASHES[n % DASHES.len()]);
     writeln!(
@@ -202,7 +246,7 @@ fn bar(scale: &Scale, out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
         r##"<line x1="{LEFT}" y1="{y:.1}" x2="{right}" y2="{y:.1}" stroke="#c00000" stroke-width="1.6" stroke-dasharray="6 5"/><text x="{:.1}" y="{:.1}" font-size="14" fill="#c00000">40 ms</text>"##,
-        LEFT + 8.0,
-        y - 7.0
+        right + 8.0,
+        y + 5.0
     )
 }

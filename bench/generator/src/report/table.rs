@@ -17,7 +17,12 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
         "run {}, contract {}, {} connections; {:.0} calls/s for {} s after {} s of warm-up\n",
-        report.run, report.contract, report.connections, report.rate, report.measured_s, report.warmup_s
+        report.run,
+        report.contract,
+        report.connections,
+        report.rate,
+        report.measured_s,
+        report.warmup_s
     )?;
     methods(report, out)?;
     if report.phases.len() > 1 {
@@ -33,7 +38,15 @@ fn latency(of: &Quantiles) -> String {
     if of.count == 0 {
         return String::new();
     }
-    let Quantiles { p50, p90, p95, p99, p99_9, max, .. } = of;
+    let Quantiles {
+        p50,
+        p90,
+        p95,
+        p99,
+        p99_9,
+        max,
+        ..
+    } = of;
     format!("{p50:>9.2}{p90:>9.2}{p95:>9.2}{p99:>9.2}{p99_9:>9.2}{max:>9.1}")
 }
 
@@ -41,7 +54,18 @@ fn methods(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
         "{:<14}{:>10}{:>10}{:>9}{:>9}{:>8}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
-        "method", "calls", "ok", "refused", "shed", "errors", "p50", "p90", "p95", "p99", "p99.9", "max ms"
+        "method",
+        "calls",
+        "ok",
+        "refused",
+        "shed",
+        "errors",
+        "p50",
+        "p90",
+        "p95",
+        "p99",
+        "p99.9",
+        "max ms"
     )?;
     for method in &report.methods {
         writeln!(
@@ -59,7 +83,12 @@ fn methods(report: &Report, out: &mut String) -> std::fmt::Result {
             writeln!(out, "{:<60}{}", "  ok only", latency(&method.ok_only))?;
         }
         if method.shed > 0 {
-            writeln!(out, "{:<60}{}", "  shed answers", latency(&method.shed_only))?;
+            writeln!(
+                out,
+                "{:<60}{}",
+                "  shed answers",
+                latency(&method.shed_only)
+            )?;
         }
         let others: Vec<_> = method
             .outcomes
@@ -71,14 +100,25 @@ fn methods(report: &Report, out: &mut String) -> std::fmt::Result {
             writeln!(out, "  {}", others.join(", "))?;
         }
     }
-    writeln!(out, "latencies in ms, from when each call was due; ok and refused answers\n")
+    writeln!(
+        out,
+        "latencies in ms, from when each call was due; ok and refused answers\n"
+    )
 }
 
 fn phases(phases: &[Phase], out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
         "{:<16}{:>10}{:>10}{:>10}{:>10}{:>10}{:>11}{:>11}{:>11}",
-        "phase", "due/s", "ok/s", "refused/s", "shed/s", "errors/s", "p95 ms", "shed p95", "calm after"
+        "phase",
+        "due/s",
+        "ok/s",
+        "refused/s",
+        "shed/s",
+        "errors/s",
+        "p95 ms",
+        "shed p95",
+        "calm after"
     )?;
     for phase in phases {
         writeln!(
@@ -92,7 +132,9 @@ fn phases(phases: &[Phase], out: &mut String) -> std::fmt::Result {
             phase.errors_per_s,
             phase.writes.p95,
             phase.sheds.p95,
-            phase.calm_after_s.map_or("never".to_owned(), |s| format!("{s:.0} s")),
+            phase
+                .calm_after_s
+                .map_or("never".to_owned(), |s| format!("{s:.0} s")),
         )?;
     }
     writeln!(out)
@@ -100,20 +142,24 @@ fn phases(phases: &[Phase], out: &mut String) -> std::fmt::Result {
 
 /// Only of events that sold out or refused, and of these the first few.
 fn events(events: &[EventReport], out: &mut String) -> std::fmt::Result {
-    let told = events.iter().filter(|event| event.refused > 0 || event.sold_out_s.is_some());
+    let told = events
+        .iter()
+        .filter(|event| event.refused > 0 || event.sold_out_s.is_some());
     let mut any = false;
     for event in told.take(5) {
         any = true;
-        let at = |s: Option<f64>| s.map_or("-".to_owned(), |s| format!("{s:.2} s"));
-        writeln!(
-            out,
-            "{}: {} units taken, all of them after {}; first sold out after {}, to {} calls",
-            event.event,
-            event.taken,
-            at(event.sold_out_s),
-            at(event.first_refused_s),
-            event.refused
-        )?;
+        write!(out, "{}: {} taken", event.event, event.taken)?;
+        if let Some(s) = event.sold_out_s {
+            write!(out, ", the last after {s:.2} s")?;
+        }
+        if let Some(s) = event.first_refused_s {
+            let calls = event.refused;
+            write!(
+                out,
+                "; {calls} calls told sold out, the first after {s:.2} s"
+            )?;
+        }
+        writeln!(out)?;
     }
     match any {
         true => writeln!(out),
@@ -127,7 +173,9 @@ fn processes(report: &Report, out: &mut String) -> std::fmt::Result {
         let Some(measured) = process.measured else {
             continue;
         };
-        let warmup = process.warmup.map_or(String::new(), |used| format!(" (warm-up {:.2})", used.cores));
+        let warmup = process.warmup.map_or(String::new(), |used| {
+            format!(" (warm-up {:.2})", used.cores)
+        });
         let per_call = match process.name {
             // Its own figure is finer than a clock tick, and of the workers alone.
             "generator" => report.generator.cpu_us_per_call,
@@ -148,12 +196,12 @@ fn processes(report: &Report, out: &mut String) -> std::fmt::Result {
     let generator = &report.generator;
     writeln!(
         out,
-        "{:<10} late by p50 {:.2}, p99 {:.2}, max {:.1} ms; {} of {:.0} planned calls sent, {} repeats among them; {} not sent; at most {} in flight",
+        "{:<10} late by p50 {:.2}, p99 {:.2}, max {:.1} ms; {} of {:.0} planned calls sent; {} repeats, {} not sent; at most {} in flight",
         "",
         generator.lateness.p50,
         generator.lateness.p99,
         generator.lateness.max,
-        generator.sent,
+        generator.sent_of_plan,
         generator.planned,
         generator.repeats,
         generator.not_sent,
@@ -161,7 +209,11 @@ fn processes(report: &Report, out: &mut String) -> std::fmt::Result {
     )?;
     if generator.reconnects > 0 {
         let first = report.losses.first().map_or("", String::as_str);
-        writeln!(out, "{:<10} {} connections lost, the first: {first}", "", generator.reconnects)?;
+        writeln!(
+            out,
+            "{:<10} {} connections lost, the first: {first}",
+            "", generator.reconnects
+        )?;
     }
     Ok(())
 }
@@ -199,16 +251,27 @@ fn verdict(report: &Report, out: &mut String) -> std::fmt::Result {
             promises.reservations
         )?,
         (false, _) => {
-            let kinds: Vec<_> =
-                promises.by_kind.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-            writeln!(out, "PROMISES BROKEN: {} ({})", promises.broken, kinds.join(", "))?;
+            let kinds: Vec<_> = promises
+                .by_kind
+                .iter()
+                .map(|(kind, count)| format!("{kind} {count}"))
+                .collect();
+            writeln!(
+                out,
+                "PROMISES BROKEN: {} ({})",
+                promises.broken,
+                kinds.join(", ")
+            )?;
             for text in &promises.quoted {
                 writeln!(out, "  {text}")?;
             }
         }
     }
     if !report.valid {
-        writeln!(out, "INVALID: the generator was the limit, the figures mean nothing")?;
+        writeln!(
+            out,
+            "INVALID: the generator was the limit, the figures mean nothing"
+        )?;
         for why in &report.invalid_because {
             writeln!(out, "  {why}")?;
         }

@@ -277,7 +277,9 @@ impl Scenario {
             path: path.to_owned(),
             why,
         };
-        let size = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?.len();
+        let size = std::fs::metadata(path)
+            .map_err(|e| failed(e.to_string()))?
+            .len();
         if size > limits::SCENARIO_BYTES_MAX {
             let max = limits::SCENARIO_BYTES_MAX;
             return Err(failed(format!("{size} bytes long, want at most {max}")));
@@ -298,13 +300,24 @@ impl Scenario {
     }
 
     fn change(&mut self, overrides: &Overrides) {
-        let Overrides { rate, duration, warmup, connections, seed, event_prefix, stripes, in_flight } =
-            overrides.clone();
+        let Overrides {
+            rate,
+            duration,
+            warmup,
+            connections,
+            seed,
+            event_prefix,
+            stripes,
+            in_flight,
+        } = overrides.clone();
         if let Some(seconds) = duration {
             let whole: f64 = self.curve.iter().map(|step| step.seconds).sum();
             match self.curve.is_empty() {
                 true => self.duration = Some(seconds),
-                false => self.curve.iter_mut().for_each(|step| step.seconds *= seconds / whole),
+                false => self
+                    .curve
+                    .iter_mut()
+                    .for_each(|step| step.seconds *= seconds / whole),
             }
         }
         self.rate = rate.unwrap_or(self.rate);
@@ -322,7 +335,11 @@ impl Scenario {
 
     /// The measured part.
     pub fn measured(&self) -> Curve {
-        let constant = |seconds, rate| Piece { seconds, from: rate, to: rate };
+        let constant = |seconds, rate| Piece {
+            seconds,
+            from: rate,
+            to: rate,
+        };
         let pieces = match self.curve.as_slice() {
             [] => vec![constant(self.duration.unwrap_or(0.0), self.rate)],
             steps => steps
@@ -344,8 +361,16 @@ impl Scenario {
         let half = self.warmup / 2.0;
         let mut pieces = Vec::new();
         if self.warmup > 0.0 {
-            pieces.push(Piece { seconds: half, from: 0.0, to: first });
-            pieces.push(Piece { seconds: half, from: first, to: first });
+            pieces.push(Piece {
+                seconds: half,
+                from: 0.0,
+                to: first,
+            });
+            pieces.push(Piece {
+                seconds: half,
+                from: first,
+                to: first,
+            });
         }
         pieces.extend_from_slice(measured.pieces());
         Curve::new(pieces)

@@ -47,9 +47,15 @@ fn what_is_not_said_has_its_default() {
 #[test]
 fn an_unknown_key_is_named_with_those_there_are() {
     let why = refused(&format!("{PLAIN}\n[duplicate]\npercent = 1"));
-    assert!(why.contains("duplicate") && why.contains("duplicates"), "{why}");
+    assert!(
+        why.contains("duplicate") && why.contains("duplicates"),
+        "{why}"
+    );
     let why = refused(&PLAIN.replace("direct_commit = 100", "direct = 100"));
-    assert!(why.contains("`direct`") && why.contains("direct_commit"), "{why}");
+    assert!(
+        why.contains("`direct`") && why.contains("direct_commit"),
+        "{why}"
+    );
 }
 
 #[test]
@@ -59,21 +65,76 @@ fn a_bad_value_is_named_with_what_would_be_right() {
         ("rate = 1000", "rate = nan", "rate", "0.001 to"),
         ("duration = 10", "duration = 0", "duration", "0.1 to"),
         ("duration = 10", "", "duration", "steps in curve"),
-        ("direct_commit = 100", "direct_commit = 99", "sum of mix", "100 percent"),
-        ("direct_commit = 100", "hold = 40, commit = 60", "mix.commit", "at most mix.hold"),
+        (
+            "direct_commit = 100",
+            "direct_commit = 99",
+            "sum of mix",
+            "100 percent",
+        ),
+        (
+            "direct_commit = 100",
+            "hold = 40, commit = 60",
+            "mix.commit",
+            "at most mix.hold",
+        ),
         ("stock = 100000", "stock = 0", "events.stock", "1 to"),
-        ("stock = 100000", "stock = 5, seats = 5", "events.stock", "beside events.seats"),
+        (
+            "stock = 100000",
+            "stock = 5, seats = 5",
+            "events.stock",
+            "beside events.seats",
+        ),
         ("stock = 100000", "seats = 5", "seats", "pick"),
-        ("stock = 100000", "stock = 5, stripes = 65", "events.stripes", "1 to 64"),
-        ("stock = 100000", "stock = 5, stripes = \"many\"", "many", "auto"),
+        (
+            "stock = 100000",
+            "stock = 5, stripes = 65",
+            "events.stripes",
+            "1 to 64",
+        ),
+        (
+            "stock = 100000",
+            "stock = 5, stripes = \"many\"",
+            "many",
+            "auto",
+        ),
         ("\"evt\"", "\"e#1\"", "events.prefix", "A-Z"),
-        ("title = \"t\"", "title = \"t\"\nconnections = 0", "connections", "1 to"),
-        ("title = \"t\"", "title = \"t\"\nqty = { min = 0, max = 1 }", "qty.min", "1 to 10"),
-        ("title = \"t\"", "title = \"t\"\nqty = { min = 3, max = 2 }", "qty.max", "3 to 10"),
-        ("title = \"t\"", "title = \"t\"\nduplicates = { percent = 101 }", "duplicates.percent", "0 to 100"),
-        ("duration = 10", "curve = [{ seconds = 1 }]", "curve", "times, or from and to"),
+        (
+            "title = \"t\"",
+            "title = \"t\"\nconnections = 0",
+            "connections",
+            "1 to",
+        ),
+        (
+            "title = \"t\"",
+            "title = \"t\"\nqty = { min = 0, max = 1 }",
+            "qty.min",
+            "1 to 10",
+        ),
+        (
+            "title = \"t\"",
+            "title = \"t\"\nqty = { min = 3, max = 2 }",
+            "qty.max",
+            "3 to 10",
+        ),
+        (
+            "title = \"t\"",
+            "title = \"t\"\nduplicates = { percent = 101 }",
+            "duplicates.percent",
+            "0 to 100",
+        ),
+        (
+            "duration = 10",
+            "curve = [{ seconds = 1 }]",
+            "curve",
+            "times, or from and to",
+        ),
         ("duration = 10", "duration = 1e9", "duration", "0.1 to"),
-        ("rate = 1000", "rate = 999999\ncontract = \"C\"", "contract", "`A` or `B`"),
+        (
+            "rate = 1000",
+            "rate = 999999\ncontract = \"C\"",
+            "contract",
+            "`A` or `B`",
+        ),
     ] {
         let why = refused(&PLAIN.replace(from, to));
         assert!(why.contains(key) && why.contains(want), "{to}: {why}");
@@ -90,7 +151,11 @@ fn a_curve_is_steps_and_ramps_of_the_rate() {
     scenario.check().unwrap();
     assert_eq!(scenario.measured().calls(), 6_000.0 + 1_000.0);
     assert_eq!(scenario.whole().calls(), 7_000.0 + 3_000.0 + 6_000.0);
-    let overrides = Overrides { rate: Some(10.0), duration: Some(40.0), ..Overrides::default() };
+    let overrides = Overrides {
+        rate: Some(10.0),
+        duration: Some(40.0),
+        ..Overrides::default()
+    };
     scenario.change(&overrides);
     assert_eq!(scenario.measured().seconds(), 40.0);
     assert_eq!(scenario.measured().calls(), 700.0);
@@ -105,6 +170,8 @@ fn auto_grows_with_what_the_hottest_event_sells() {
     assert_eq!(stripes("rate = 2000"), 1);
     assert_eq!(stripes("rate = 30000"), 15);
     assert_eq!(stripes("rate = 900000"), 64);
-    let few = PLAIN.replace("stock = 100000", "stock = 3").replace("rate = 1000", "rate = 30000");
+    let few = PLAIN
+        .replace("stock = 100000", "stock = 3")
+        .replace("rate = 1000", "rate = 30000");
     assert_eq!(Scenario::parse(&few).unwrap().stripes(), 3);
 }

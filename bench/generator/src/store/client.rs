@@ -54,7 +54,8 @@ impl Client {
         segments: u32,
         on_page: OnPage<'_>,
     ) -> Result<(), StoreError> {
-        let parts = (0..segments).map(|n| self.scan_part(table, attributes, (n, segments), on_page));
+        let parts =
+            (0..segments).map(|n| self.scan_part(table, attributes, (n, segments), on_page));
         try_join_all(parts).await.map(drop)
     }
 
@@ -138,9 +139,12 @@ impl Client {
         let sender = match connection {
             Some(sender) => sender,
             None => {
-                let socket = TcpStream::connect(&self.authority).await.map_err(|e| passing(&e))?;
-                let (sender, driver) =
-                    handshake(TokioIo::new(socket)).await.map_err(|e| passing(&e))?;
+                let socket = TcpStream::connect(&self.authority)
+                    .await
+                    .map_err(|e| passing(&e))?;
+                let (sender, driver) = handshake(TokioIo::new(socket))
+                    .await
+                    .map_err(|e| passing(&e))?;
                 // Ends with the sender.
                 tokio::spawn(driver);
                 connection.insert(sender)
@@ -160,7 +164,10 @@ impl Client {
             .body(Full::new(Bytes::from(request.to_string())))
             .map_err(|error| Failed::Final(error.to_string()))?;
         sender.ready().await.map_err(|e| passing(&e))?;
-        let response = sender.send_request(request).await.map_err(|e| passing(&e))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|e| passing(&e))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), limits::PAGE_BYTES_MAX);
         let body = body.collect().await.map_err(|e| passing(&e))?.to_bytes();
@@ -168,7 +175,12 @@ impl Client {
             return Ok(body);
         }
         let text: String = String::from_utf8_lossy(&body).chars().take(500).collect();
-        let again = ["Throttling", "ThroughputExceeded", "RequestLimitExceeded", "InternalServerError"];
+        let again = [
+            "Throttling",
+            "ThroughputExceeded",
+            "RequestLimitExceeded",
+            "InternalServerError",
+        ];
         match status.is_server_error() || again.iter().any(|word| text.contains(word)) {
             true => Err(Failed::Passing(text)),
             false => Err(Failed::Final(text)),

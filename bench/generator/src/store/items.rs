@@ -5,12 +5,30 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::Value;
 
-pub(super) const STRIPE_ATTRIBUTES: &[&str] =
-    &["event_id", "total_seats", "remaining", "version", "stripes", "seat_keys"];
-pub(super) const RECORD_ATTRIBUTES: &[&str] =
-    &["reservation_id", "event_id", "status", "qty", "draws", "seats", "order_id"];
-pub(super) const SEAT_ATTRIBUTES: &[&str] =
-    &["event_id", "seat_id", "status", "reservation_id", "order_id"];
+pub(super) const STRIPE_ATTRIBUTES: &[&str] = &[
+    "event_id",
+    "total_seats",
+    "remaining",
+    "version",
+    "stripes",
+    "seat_keys",
+];
+pub(super) const RECORD_ATTRIBUTES: &[&str] = &[
+    "reservation_id",
+    "event_id",
+    "status",
+    "qty",
+    "draws",
+    "seats",
+    "order_id",
+];
+pub(super) const SEAT_ATTRIBUTES: &[&str] = &[
+    "event_id",
+    "seat_id",
+    "status",
+    "reservation_id",
+    "order_id",
+];
 
 /// One stripe of one of the run's events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +126,10 @@ fn page(body: &[u8]) -> Result<Page<Attributes<'_>>, String> {
 fn number<T: std::str::FromStr>(text: &Text<'_>, of: &str, otherwise: T) -> Result<T, String> {
     match text.text.is_empty() {
         true => Ok(otherwise),
-        false => text.text.parse().map_err(|_| format!("{of} is {:?}", text.text)),
+        false => text
+            .text
+            .parse()
+            .map_err(|_| format!("{of} is {:?}", text.text)),
     }
 }
 
@@ -196,19 +217,43 @@ mod tests {
             "LastEvaluatedKey":{"reservation_id":{"S":"r-2"}}}"##;
         let mut seen = Vec::new();
         let next = records(body, |record| {
-            seen.push((record.reservation.to_string(), record.qty, record.draws.to_string(), record.seats.len()));
+            seen.push((
+                record.reservation.to_string(),
+                record.qty,
+                record.draws.to_string(),
+                record.seats.len(),
+            ));
         });
         assert_eq!(next.unwrap().unwrap()["reservation_id"]["S"], "r-2");
-        let expected = [("r-1".to_owned(), 3, "0:2,5:1".to_owned(), 0), ("r-2".to_owned(), 1, String::new(), 1)];
+        let expected = [
+            ("r-1".to_owned(), 3, "0:2,5:1".to_owned(), 0),
+            ("r-2".to_owned(), 1, String::new(), 1),
+        ];
         assert_eq!(seen, expected);
         let body = br##"{"Items":[
             {"event_id":{"S":"evt#7"},"total_seats":{"N":"10"},"remaining":{"N":"-1"},"version":{"N":"4"}},
             {"event_id":{"S":"other"},"total_seats":{"N":"1"},"remaining":{"N":"1"}}]}"##;
         let mut all = Vec::new();
-        assert!(stripes(body, &["evt".to_owned()], &mut all).unwrap().is_none());
-        let expected = Stripe { event: 0, index: 7, total: 10, remaining: -1, version: 4, stripes: 1, seat_keys: 0 };
+        assert!(
+            stripes(body, &["evt".to_owned()], &mut all)
+                .unwrap()
+                .is_none()
+        );
+        let expected = Stripe {
+            event: 0,
+            index: 7,
+            total: 10,
+            remaining: -1,
+            version: 4,
+            stripes: 1,
+            seat_keys: 0,
+        };
         assert_eq!(all, [expected]);
         assert!(stripes(b"{}", &[], &mut all).is_err());
-        assert!(records(br#"{"Items":[{"qty":{"N":"-3"}}]}"#, |_| {}).unwrap_err().contains("qty"));
+        assert!(
+            records(br#"{"Items":[{"qty":{"N":"-3"}}]}"#, |_| {})
+                .unwrap_err()
+                .contains("qty")
+        );
     }
 }

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-pub use self::client::StoreError;
 use self::client::Client;
+pub use self::client::StoreError;
 pub use self::items::{Record, Seat, Stripe};
 pub use self::verify::{Counts, EventRead, Judge};
 use crate::ledger::{Books, Broken};
@@ -53,6 +53,8 @@ pub struct StoreOptions {
     pub segments: u32,
     /// How long to wait for the store to become still.
     pub settle: Duration,
+    /// How long nothing may change for it to count as still.
+    pub still_for: Duration,
 }
 
 /// What was read, and what is wrong with it.
@@ -95,9 +97,12 @@ pub async fn read_back(
         read.rounds = rounds;
         read.still = still;
         let again = !still || read.broken.total() > 0;
-        // A real breach stays: it is read once more at least.
-        let patience = Instant::now() < until || rounds < 2;
-        if !again || rounds >= limits::READ_ROUNDS_MAX || !patience {
+        // A real breach stays, and is read once more; what moves is waited for.
+        let enough = match still {
+            true => rounds >= 2,
+            false => rounds >= limits::READ_ROUNDS_MAX || Instant::now() >= until,
+        };
+        if !again || enough {
             if !still {
                 read.broken.add("moving", || {
                     "stripes changed at every reading: wait longer with --settle".to_owned()
@@ -105,7 +110,7 @@ pub async fn read_back(
             }
             return Ok(read);
         }
-        tokio::time::sleep(limits::STILL_FOR).await;
+        tokio::time::sleep(limits::READ_AGAIN_AFTER).await;
     }
 }
 
@@ -135,7 +140,7 @@ async fn wait_until_still(
 ) -> Result<Vec<Stripe>, StoreError> {
     let mut last = read_stripes(client, options, events).await?;
     let mut since = Instant::now();
-    while since.elapsed() < limits::STILL_FOR && Instant::now() < until {
+    while since.elapsed() < options.still_for && Instant::now() < until {
         tokio::time::sleep(limits::STILL_PERIOD).await;
         let now = read_stripes(client, options, events).await?;
         if now != last {
@@ -153,9 +158,12 @@ async fn read_round(
     let segments = options.segments.clamp(1, limits::SEGMENTS_MAX);
     let tables = &options.tables;
     client
-        .scan(&tables.idempotency, items::RECORD_ATTRIBUTES, segments, &|page| {
-            items::records(page, |record| judge.borrow_mut().record(&record))
-        })
+        .scan(
+            &tables.idempotency,
+            items::RECORD_ATTRIBUTES,
+            segments,
+            &|page| items::records(page, |record| judge.borrow_mut().record(&record)),
+        )
         .await?;
     if judge.borrow().has_seats() {
         client

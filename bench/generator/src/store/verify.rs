@@ -96,7 +96,9 @@ impl<'a> Judge<'a> {
         let Some(event) = self.events.get(&*record.event).copied() else {
             if number.is_some() {
                 let (id, event) = (&record.reservation, &record.event);
-                self.broken.add("record", || format!("{id} is about {event}, which is not of this run"));
+                self.broken.add("record", || {
+                    format!("{id} is about {event}, which is not of this run")
+                });
             }
             return;
         };
@@ -108,7 +110,8 @@ impl<'a> Judge<'a> {
             "REFUNDED" => self.counts.refunded += 1,
             other => {
                 let id = &record.reservation;
-                self.broken.add("record", || format!("{id} has the status {other:?}"));
+                self.broken
+                    .add("record", || format!("{id} has the status {other:?}"));
             }
         }
         self.units(record, event);
@@ -133,7 +136,9 @@ impl<'a> Judge<'a> {
             self.seats_expected = true;
             if record.seats.len() as i64 != qty {
                 let seats = record.seats.len();
-                self.broken.add("record", || format!("{id} has {seats} seats and a quantity of {qty}"));
+                self.broken.add("record", || {
+                    format!("{id} has {seats} seats and a quantity of {qty}")
+                });
             }
             if live {
                 self.claim(record, event);
@@ -146,7 +151,8 @@ impl<'a> Judge<'a> {
                 });
                 let Some((stripe, units)) = read else {
                     let draws = &record.draws;
-                    self.broken.add("record", || format!("{id} has the draws {draws:?}"));
+                    self.broken
+                        .add("record", || format!("{id} has the draws {draws:?}"));
                     continue;
                 };
                 sum += i64::from(units);
@@ -155,7 +161,9 @@ impl<'a> Judge<'a> {
                 }
             }
             if live && sum != qty {
-                self.broken.add("record", || format!("{id} draws {sum} units for a quantity of {qty}"));
+                self.broken.add("record", || {
+                    format!("{id} draws {sum} units for a quantity of {qty}")
+                });
             }
             if !live && record.draws.is_empty() {
                 // A tombstone: it never had anything.
@@ -179,8 +187,14 @@ impl<'a> Judge<'a> {
                 met: false,
             };
             let id = &record.reservation;
-            if self.claims.insert((event, Box::from(&**seat)), claim).is_some() {
-                self.broken.add("seat", || format!("{seat} is in {id} and in another live reservation"));
+            if self
+                .claims
+                .insert((event, Box::from(&**seat)), claim)
+                .is_some()
+            {
+                self.broken.add("seat", || {
+                    format!("{seat} is in {id} and in another live reservation")
+                });
             }
         }
     }
@@ -189,7 +203,8 @@ impl<'a> Judge<'a> {
     fn of_ours(&mut self, record: &Record<'_>, event: usize, number: u32, order: Option<Order>) {
         let id = &record.reservation;
         let Some(entry) = self.books.entry(number) else {
-            self.broken.add("record", || format!("{id} was never asked for"));
+            self.broken
+                .add("record", || format!("{id} was never asked for"));
             return;
         };
         if !entry.see() {
@@ -197,7 +212,9 @@ impl<'a> Judge<'a> {
         }
         if usize::from(entry.event) != event || u32::from(entry.qty) != record.qty {
             let (qty, event) = (record.qty, &record.event);
-            self.broken.add("record", || format!("{id} is {qty} of {event}, which is not what was asked for"));
+            self.broken.add("record", || {
+                format!("{id} is {qty} of {event}, which is not what was asked for")
+            });
         }
         if let Some((kind, text)) = told_otherwise(entry, &record.status, order) {
             self.broken.add(kind, || format!("{id} {text}"));
@@ -231,7 +248,10 @@ impl<'a> Judge<'a> {
                 } else if sold != claim.confirmed {
                     format!("is {status}, and the reservation {name} is not")
                 } else if sold && Order::of(&seat.order) != claim.order {
-                    format!("is sold under {}, and {name} under another order", seat.order)
+                    format!(
+                        "is sold under {}, and {name} under another order",
+                        seat.order
+                    )
                 } else {
                     return;
                 }
@@ -259,7 +279,10 @@ impl<'a> Judge<'a> {
     fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = self.events.iter().collect();
         names.sort_by_key(|(_, index)| **index);
-        names.into_iter().map(|(name, _)| (*name).to_owned()).collect()
+        names
+            .into_iter()
+            .map(|(name, _)| (*name).to_owned())
+            .collect()
     }
 
     /// What was acknowledged and has no record; seats of records that have no item.
@@ -277,11 +300,15 @@ impl<'a> Judge<'a> {
             } else {
                 continue;
             };
-            self.broken.add("durable", || format!("{} {told}, and the store has no record of it", id()));
+            self.broken.add("durable", || {
+                format!("{} {told}, and the store has no record of it", id())
+            });
         }
         for ((_, seat), claim) in &self.claims {
             if !claim.met {
-                self.broken.add("seat", || format!("{seat} is in a live reservation and has no item"));
+                self.broken.add("seat", || {
+                    format!("{seat} is in a live reservation and has no item")
+                });
             }
         }
     }
@@ -293,13 +320,17 @@ impl<'a> Judge<'a> {
                 && first == second
             {
                 let run = &self.run;
-                self.broken.add("order", || format!("{first} is {run}-{a:x}'s and {run}-{b:x}'s"));
+                self.broken.add("order", || {
+                    format!("{first} is {run}-{a:x}'s and {run}-{b:x}'s")
+                });
             }
         }
         for order in &self.foreign_orders {
             if let Ok(at) = self.orders.binary_search_by_key(order, |(ours, _)| *ours) {
                 let (run, number) = (&self.run, self.orders[at].1);
-                self.broken.add("order", || format!("{order} is {run}-{number:x}'s and a stranger's"));
+                self.broken.add("order", || {
+                    format!("{order} is {run}-{number:x}'s and a stranger's")
+                });
             }
         }
     }
@@ -319,12 +350,23 @@ impl<'a> Judge<'a> {
             if stripe.seat_keys > 0 {
                 continue;
             }
-            let drawn = self.drawn.remove(&(stripe.event, stripe.index)).unwrap_or(0);
+            let drawn = self
+                .drawn
+                .remove(&(stripe.event, stripe.index))
+                .unwrap_or(0);
             let sums = &mut self.sums[stripe.event];
             sums.total += stripe.total;
             sums.remaining += stripe.remaining;
             if stripe.remaining < 0 || stripe.total != stripe.remaining + drawn {
-                let (name, Stripe { index, total, remaining, .. }) = (&names[stripe.event], stripe);
+                let (
+                    name,
+                    Stripe {
+                        index,
+                        total,
+                        remaining,
+                        ..
+                    },
+                ) = (&names[stripe.event], stripe);
                 self.broken.add("balance", || {
                     format!("stripe {index} of {name}: capacity {total}, remaining {remaining}, live reservations {drawn}")
                 });
@@ -332,21 +374,31 @@ impl<'a> Judge<'a> {
         }
         for (name, (count, wanted)) in names.iter().zip(found) {
             if count == 0 || count != wanted {
-                self.broken.add("balance", || format!("{name} has {count} stripes of {wanted}"));
+                self.broken.add("balance", || {
+                    format!("{name} has {count} stripes of {wanted}")
+                });
             }
         }
         for ((event, stripe), units) in std::mem::take(&mut self.drawn) {
             let name = &names[event];
-            self.broken.add("balance", || format!("{units} units of stripe {stripe} of {name}, which is not there"));
+            self.broken.add("balance", || {
+                format!("{units} units of stripe {stripe} of {name}, which is not there")
+            });
         }
         seated
     }
 
     fn whole_event(&mut self, event: usize, name: &str, seated: bool) {
-        let EventRead { total, remaining, live, returned } = self.sums[event];
+        let EventRead {
+            total,
+            remaining,
+            live,
+            returned,
+        } = self.sums[event];
         let told = self.books.event(event);
         if live > total {
-            self.broken.add("oversold", || format!("{name}: {live} of {total}"));
+            self.broken
+                .add("oversold", || format!("{name}: {live} of {total}"));
         }
         if seated && self.counts.seats == 0 {
             return;
@@ -384,7 +436,10 @@ fn told_otherwise(
             _ if released => Some(("record", "is confirmed, and was released".to_owned())),
             _ => None,
         },
-        _ if confirmed => Some(("durable", format!("was confirmed, and the store says {status}"))),
+        _ if confirmed => Some((
+            "durable",
+            format!("was confirmed, and the store says {status}"),
+        )),
         "HELD" if released => Some(("durable", "was released, and is held".to_owned())),
         "HELD" if !entry.may_be(Step::Hold) => Some((
             "refused",

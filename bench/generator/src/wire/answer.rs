@@ -36,7 +36,12 @@ pub(crate) fn head(response: &Response<RecvStream>) -> Head {
 }
 
 /// The outcome of a whole call: its message and its trailers.
-pub(crate) fn whole(contract: Contract, method: Method, body: &[u8], trailers: &HeaderMap) -> Answer {
+pub(crate) fn whole(
+    contract: Contract,
+    method: Method,
+    body: &[u8],
+    trailers: &HeaderMap,
+) -> Answer {
     match status(trailers) {
         Outcome::Ok => message(contract, method, body).unwrap_or(Answer::of(Outcome::Malformed)),
         refused => Answer::of(refused),
@@ -120,7 +125,10 @@ fn error_reason(details: &[u8]) -> Option<String> {
 /// Standard base64, with or without padding.
 fn base64(text: &[u8]) -> Option<Vec<u8>> {
     let text = text.trim_ascii_end();
-    let text = text.strip_suffix(b"==").or(text.strip_suffix(b"=")).unwrap_or(text);
+    let text = text
+        .strip_suffix(b"==")
+        .or(text.strip_suffix(b"="))
+        .unwrap_or(text);
     let mut out = Vec::with_capacity(text.len() * 3 / 4);
     let (mut bits, mut count) = (0_u32, 0);
     for b in text {
@@ -274,14 +282,27 @@ mod tests {
     #[test]
     fn the_reason_decides_and_without_one_the_code() {
         for (code, reason, expected) in [
-            (tonic::Code::Aborted, "INSUFFICIENT_INVENTORY", Outcome::SoldOut),
+            (
+                tonic::Code::Aborted,
+                "INSUFFICIENT_INVENTORY",
+                Outcome::SoldOut,
+            ),
             (tonic::Code::Aborted, "SEAT_UNAVAILABLE", Outcome::SeatTaken),
-            (tonic::Code::FailedPrecondition, "HOLD_EXPIRED", Outcome::HoldExpired),
-            (tonic::Code::FailedPrecondition, "EVENT_CLOSED", Outcome::Closed),
+            (
+                tonic::Code::FailedPrecondition,
+                "HOLD_EXPIRED",
+                Outcome::HoldExpired,
+            ),
+            (
+                tonic::Code::FailedPrecondition,
+                "EVENT_CLOSED",
+                Outcome::Closed,
+            ),
             (tonic::Code::ResourceExhausted, "OVERLOADED", Outcome::Shed),
             (tonic::Code::Unavailable, "STORE_BUSY", Outcome::Unavailable),
         ] {
-            let details = ErrorDetails::with_error_info(reason, "d", [("k", "v")]);
+            let details =
+                ErrorDetails::with_error_info(reason, "d", [("k".to_owned(), "v".to_owned())]);
             let status = tonic::Status::with_error_details(code, "m", details);
             assert_eq!(super::status(&trailers(&status)), expected);
         }
@@ -290,7 +311,10 @@ mod tests {
             (tonic::Code::DeadlineExceeded, Outcome::Deadline),
             (tonic::Code::Unknown, Outcome::Internal),
         ] {
-            assert_eq!(super::status(&trailers(&tonic::Status::new(code, ""))), expected);
+            assert_eq!(
+                super::status(&trailers(&tonic::Status::new(code, ""))),
+                expected
+            );
         }
         assert_eq!(super::status(&HeaderMap::new()), Outcome::Malformed);
     }
@@ -306,9 +330,15 @@ mod tests {
             status: "CONFIRMED".to_owned(),
         };
         assert_eq!(answer(&good).order.unwrap().to_string(), good.order_id);
-        let nameless = a::CommitRes { order_id: String::new(), ..good.clone() };
+        let nameless = a::CommitRes {
+            order_id: String::new(),
+            ..good.clone()
+        };
         assert_eq!(answer(&nameless).outcome, Outcome::Malformed);
-        let other = a::CommitRes { status: "HELD".to_owned(), ..good.clone() };
+        let other = a::CommitRes {
+            status: "HELD".to_owned(),
+            ..good.clone()
+        };
         assert_eq!(answer(&other).outcome, Outcome::Malformed);
         let mut cut = framed(&good);
         cut.pop();
@@ -337,7 +367,10 @@ mod tests {
         message.error = None;
         assert_eq!(told(&message).outcome, Outcome::Malformed);
         message.status = b::HoldStatus::Active.into();
-        let at = prost_types::Timestamp { seconds: 7, nanos: 5_000_000 };
+        let at = prost_types::Timestamp {
+            seconds: 7,
+            nanos: 5_000_000,
+        };
         message.hold_expires_at = Some(at);
         assert_eq!(told(&message).ends, 7_005);
     }

@@ -69,7 +69,11 @@ impl Wake for Bell {
             return;
         }
         let looker = {
-            let mut inner = self.desk.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inner = self
+                .desk
+                .inner
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             inner.rung.push(Arc::clone(self));
             inner.looker.take()
         };

@@ -164,7 +164,8 @@ impl Encoder {
         let length = message.encoded_len();
         self.buffer.reserve(5 + length);
         self.buffer.put_u8(0);
-        self.buffer.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        self.buffer
+            .put_u32(u32::try_from(length).unwrap_or(u32::MAX));
         message.encode_raw(&mut self.buffer);
         self.buffer.split().freeze()
     }
@@ -261,7 +262,15 @@ mod tests {
             assert_eq!(reservation_number("g1", &id), Some(number));
             assert_eq!(reservation_number("g", &id), None);
         }
-        for foreign in ["g1", "g1-", "g1-0a", "g1-x", "g1-A", "g1-+1", "g1-1ffffffff"] {
+        for foreign in [
+            "g1",
+            "g1-",
+            "g1-0a",
+            "g1-x",
+            "g1-A",
+            "g1-+1",
+            "g1-1ffffffff",
+        ] {
             assert_eq!(reservation_number("g1", foreign), None, "{foreign}");
         }
     }
@@ -291,10 +300,16 @@ mod tests {
         assert_eq!((read.reservation_id.as_str(), read.qty), ("run-10", 2));
         assert_eq!(read.seat_ids[1].seat_id, "S000-R00000-01");
         let head = encoder.head(Method::DirectCommit);
-        assert_eq!(head.uri().path(), "/inventory.v1.Inventory/CommitReservation");
+        assert_eq!(
+            head.uri().path(),
+            "/inventory.v1.Inventory/CommitReservation"
+        );
         assert_eq!(head.headers()["grpc-timeout"], "250m");
         let mut encoder = Encoder::new(Contract::B, "h:1", "run", 0, hold).unwrap();
-        let bytes = encoder.message(&Wanted { method: Method::Hold, ..wanted });
+        let bytes = encoder.message(&Wanted {
+            method: Method::Hold,
+            ..wanted
+        });
         let read = b::ReserveSeatRequest::decode(&bytes[5..]).unwrap();
         assert_eq!((read.quantity, read.seat_ids.len()), (0, 2));
         assert!(read.hold_expires_at.unwrap().seconds > 1_600_000_000);

@@ -71,7 +71,13 @@ impl Slot {
 
     /// Goes on with the call as far as it has arrived.
     pub(super) fn poll(&mut self, contract: Contract) -> Poll<Answer> {
-        let Self { stage, body, bell, call, .. } = self;
+        let Self {
+            stage,
+            body,
+            bell,
+            call,
+            ..
+        } = self;
         let mut cx = Context::from_waker(bell);
         loop {
             match stage {
@@ -96,7 +102,6 @@ impl Slot {
         }
     }
 }
-
 
 /// Reads the message into `body`, then the trailers.
 fn read(

@@ -1,7 +1,7 @@
 //! The turns.
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::future::poll_fn;
 use std::io;
 use std::iter::Peekable;
@@ -44,6 +44,8 @@ pub(super) struct Player {
     conns: Vec<Conn>,
     /// Where the search for a connection begins.
     next_conn: usize,
+    /// Calls in a row that went there.
+    row: u32,
     slots: Vec<Slot>,
     free: Vec<u32>,
     in_flight: usize,
@@ -70,18 +72,33 @@ pub(super) struct Player {
 }
 
 impl Player {
-    pub(super) fn new(plan: &Arc<Plan>, part: u32, live: Arc<Mutex<Live>>) -> Result<Self, PlayError> {
+    pub(super) fn new(
+        plan: &Arc<Plan>,
+        part: u32,
+        live: Arc<Mutex<Live>>,
+    ) -> Result<Self, PlayError> {
         let scenario = &plan.scenario;
         let threads = plan.threads.max(1);
         let target = plan.targets.first().map_or("", String::as_str);
         let hold = (scenario.hold_seconds > 0).then(|| Duration::from_secs(scenario.hold_seconds));
-        let encoder =
-            Encoder::new(scenario.contract, target, &plan.run, scenario.deadline_ms, hold);
-        let encoder = encoder.map_err(|_| PlayError::Target { target: target.to_owned() })?;
+        let encoder = Encoder::new(
+            scenario.contract,
+            target,
+            &plan.run,
+            scenario.deadline_ms,
+            hold,
+        );
+        let encoder = encoder.map_err(|_| PlayError::Target {
+            target: target.to_owned(),
+        })?;
         let whole = scenario.whole();
         let nanos = |seconds: f64| (seconds * 1e9) as u64;
         let gives_back = scenario.mix.gives_back();
         let arrivals = Arrivals::new(&whole, scenario.spacing, scenario.seed, part, threads);
+        let mut ledger = Ledger::new(&plan.run, scenario.events.count, gives_back, part, threads);
+        // Untouched memory costs nothing.
+        let reserving = whole.calls() / f64::from(threads) * (1.0 - scenario.mix.check / 100.0);
+        ledger.reserve((reserving * 1.02) as usize + 1_000);
         Ok(Self {
             part,
             live,
@@ -92,6 +109,7 @@ impl Player {
             end: nanos(whole.seconds()),
             conns: Vec::new(),
             next_conn: 0,
+            row: 0,
             slots: Vec::new(),
             free: Vec::new(),
             in_flight: 0,
@@ -104,7 +122,7 @@ impl Player {
             script: Script::new(scenario, part),
             encoder,
             seats: Vec::new(),
-            ledger: Ledger::new(&plan.run, scenario.events.count, gives_back, part, threads),
+            ledger,
             tally: Tally::new(),
             unwritten: Vec::new(),
             housekeeping: 0,
@@ -142,14 +160,17 @@ impl Player {
         });
         match tokio::time::timeout_at(deadline.into(), opening).await {
             Ok(opened) => opened,
-            Err(_) => Err(PlayError::Connection("not every connection could be made in time".to_owned())),
+            Err(_) => Err(PlayError::Connection(
+                "not every connection could be made in time".to_owned(),
+            )),
         }
     }
 
     fn dial(&mut self, number: usize, pause: Duration) {
         let bell = CONN | u32::try_from(self.conns.len()).unwrap_or(!CONN);
         let target = self.plan.targets[number % self.plan.targets.len()].clone();
-        self.conns.push(Conn::new(target, self.desk.bell(bell), pause));
+        self.conns
+            .push(Conn::new(target, self.desk.bell(bell), pause));
     }
 
     /// Plays until everything due was sent and everything sent has ended.
@@ -181,7 +202,8 @@ impl Player {
         let now = self.now();
         for due in self.unwritten.drain(..) {
             if due >= self.measure {
-                self.tally.written(Duration::from_nanos(now.saturating_sub(due)));
+                self.tally
+                    .written(Duration::from_nanos(now.saturating_sub(due)));
             }
         }
         self.mark_cpu(now);
@@ -192,9 +214,12 @@ impl Player {
         if due.is_none() && self.in_flight == 0 && now >= self.end {
             return Poll::Ready(Ok(()));
         }
-        let due = due.unwrap_or(u64::MAX).max(now + limits::TURN_MIN.as_nanos() as u64);
-        timer.arm(cx, due.min(self.housekeeping), now)?;
-        if busy || !self.desk.sleep(cx.waker()) {
+        let soonest = now + limits::TURN_MIN.as_nanos() as u64;
+        let due = due.unwrap_or(u64::MAX);
+        timer.arm(cx, due.max(soonest).min(self.housekeeping), now)?;
+        // While calls fall due all the time, answers wait for the next turn instead of each causing one.
+        let dense = due <= soonest;
+        if busy || !dense && !self.desk.sleep(cx.waker()) {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
@@ -224,7 +249,10 @@ impl Player {
                 break;
             }
             *budget -= 1;
-            let repeat = self.later.peek().is_some_and(|Reverse((later, _))| *later == due);
+            let repeat = self
+                .later
+                .peek()
+                .is_some_and(|Reverse((later, _))| *later == due);
             let (Some(conn), true) = (conn, self.in_flight < self.in_flight_max) else {
                 self.tally.due(due, false, repeat, measured);
                 match repeat {
@@ -266,7 +294,10 @@ impl Player {
             Repeat::Now => 0,
             Repeat::After(after) => after.as_nanos() as u64,
         };
-        let call = Call { repeat: true, ..call };
+        let call = Call {
+            repeat: true,
+            ..call
+        };
         let at = due + after;
         if after == 0 || at >= self.end || self.later.len() >= limits::LATER_REPEATS_MAX {
             let other = self.plan.scenario.duplicates.other_connection;
@@ -293,7 +324,13 @@ impl Player {
             let at = (self.next_conn + step) % count;
             let number = u32::try_from(at).unwrap_or(u32::MAX);
             if Some(number) != not && self.conns[at].has_room() {
-                self.next_conn = at + 1;
+                if not.is_none() {
+                    self.row = if step == 0 { self.row + 1 } else { 1 };
+                    self.next_conn = at;
+                    if self.row >= limits::CALLS_IN_A_ROW {
+                        (self.next_conn, self.row) = (at + 1, 0);
+                    }
+                }
                 return Some(number);
             }
         }
@@ -313,9 +350,22 @@ impl Player {
             seats: &self.seats,
         };
         let message = self.encoder.message(&wanted);
-        let head = self.encoder.head(call.method);
-        let sent = self.conns[conn as usize].send(head, message);
-        self.tally.due(due, sent.is_some(), call.repeat, due >= self.measure);
+        let mut conn = conn;
+        let mut sent =
+            self.conns[conn as usize].send(self.encoder.head(call.method), message.clone());
+        // One that the server is leaving takes no more: another one does.
+        for _ in 1..self.conns.len() {
+            if sent.is_some() {
+                break;
+            }
+            let Some(other) = self.free_conn(Some(conn)) else {
+                break;
+            };
+            conn = other;
+            sent = self.conns[conn as usize].send(self.encoder.head(call.method), message.clone());
+        }
+        self.tally
+            .due(due, sent.is_some(), call.repeat, due >= self.measure);
         let Some(response) = sent else {
             return;
         };
@@ -394,7 +444,8 @@ impl Player {
         self.free.push(number);
         self.in_flight -= 1;
         self.conns[conn].in_flight = self.conns[conn].in_flight.saturating_sub(1);
-        self.tally.answered(call.method, answer.outcome, due, now, due >= self.measure);
+        self.tally
+            .answered(call.method, answer.outcome, due, now, due >= self.measure);
         if call.method != Method::Check {
             self.script.hear(&call, answer, &self.ledger, now);
             self.ledger.enter(call.place, call.method, answer, now);
@@ -413,7 +464,10 @@ impl Player {
             if mark.is_none() && now >= at {
                 let time = clock_gettime(ClockId::ThreadCPUTime);
                 let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-                *mark = Some(Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)));
+                *mark = Some(Duration::new(
+                    seconds,
+                    u32::try_from(time.tv_nsec).unwrap_or(0),
+                ));
             }
         }
     }

@@ -44,7 +44,10 @@ impl Timer {
         // Zero would disarm it.
         let wait = Duration::from_nanos(target.saturating_sub(now).max(1));
         let value = Itimerspec {
-            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
             it_value: Timespec {
                 tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: wait.subsec_nanos().into(),

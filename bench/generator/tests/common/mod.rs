@@ -18,15 +18,15 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 /// What the server does wrong, or slowly, on purpose.
 #[derive(Clone, Debug, Default)]
-pub struct Script {
+pub(crate) struct Script {
     /// No call is answered in this time after the first one.
-    pub stall: Option<(Duration, Duration)>,
+    pub(crate) stall: Option<(Duration, Duration)>,
     /// Every n-th repeat of a commit is answered with another order.
-    pub forgetful: Option<u64>,
+    pub(crate) forgetful: Option<u64>,
     /// Every n-th call is shed.
-    pub sheds: Option<u64>,
+    pub(crate) sheds: Option<u64>,
     /// No call is ever answered.
-    pub mute: bool,
+    pub(crate) mute: bool,
 }
 
 #[derive(Default)]
@@ -40,8 +40,8 @@ struct State {
 }
 
 /// Stops when dropped.
-pub struct Server {
-    pub address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     state: Arc<Mutex<State>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -54,16 +54,22 @@ struct Desk {
 }
 
 impl Server {
-    pub fn start(script: Script, stock: &[(&str, i64)]) -> Self {
+    pub(crate) fn start(script: Script, stock: &[(&str, i64)]) -> Self {
         let state = Arc::new(Mutex::new(State {
             stock: stock.iter().map(|(id, n)| ((*id).to_owned(), *n)).collect(),
             ..State::default()
         }));
-        let desk = Desk { script, state: Arc::clone(&state) };
+        let desk = Desk {
+            script,
+            state: Arc::clone(&state),
+        };
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let incoming = bind("127.0.0.1:0".parse().unwrap()).unwrap();
                 tell.send(incoming.local_addr().unwrap()).unwrap();
@@ -73,16 +79,27 @@ impl Server {
                 }
             });
         });
-        Self { address: told.recv().unwrap(), state, stop: Some(stop), thread: Some(thread) }
+        Self {
+            address: told.recv().unwrap(),
+            state,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
     }
 
-    pub fn remaining(&self, event: &str) -> i64 {
+    pub(crate) fn remaining(&self, event: &str) -> i64 {
         self.state.lock().unwrap().stock[event]
     }
 
     /// Reservations with this status.
-    pub fn count(&self, status: &str) -> usize {
-        self.state.lock().unwrap().records.values().filter(|record| record.2 == status).count()
+    pub(crate) fn count(&self, status: &str) -> usize {
+        self.state
+            .lock()
+            .unwrap()
+            .records
+            .values()
+            .filter(|record| record.2 == status)
+            .count()
     }
 }
 
@@ -96,7 +113,7 @@ impl Drop for Server {
 }
 
 fn refuse(code: Code, reason: &str) -> Status {
-    let details = ErrorDetails::with_error_info(reason, "test", [("k", "v")]);
+    let details = ErrorDetails::with_error_info(reason, "test", [("k".to_owned(), "v".to_owned())]);
     Status::with_error_details(code, reason, details)
 }
 
@@ -132,7 +149,9 @@ impl Desk {
             }
             return match (status, to) {
                 ("RELEASED", _) => Err(refuse(Code::FailedPrecondition, "RESERVATION_RELEASED")),
-                ("CONFIRMED", "HELD") => Err(refuse(Code::FailedPrecondition, "RESERVATION_COMMITTED")),
+                ("CONFIRMED", "HELD") => {
+                    Err(refuse(Code::FailedPrecondition, "RESERVATION_COMMITTED"))
+                }
                 ("HELD", "CONFIRMED") => {
                     state.records.get_mut(id).unwrap().2 = to;
                     Ok(false)
@@ -147,27 +166,46 @@ impl Desk {
             return Err(refuse(Code::Aborted, "INSUFFICIENT_INVENTORY"));
         }
         *left -= i64::from(qty);
-        state.records.insert(id.to_owned(), (event.to_owned(), qty, to));
+        state
+            .records
+            .insert(id.to_owned(), (event.to_owned(), qty, to));
         Ok(false)
     }
 }
 
 fn order_of(id: &str) -> String {
-    let sum = id.bytes().fold(7_u128, |sum, b| sum.wrapping_mul(1_000_003) ^ u128::from(b));
+    let sum = id
+        .bytes()
+        .fold(7_u128, |sum, b| sum.wrapping_mul(1_000_003) ^ u128::from(b));
     format!("ord_{sum:032x}")
 }
 
 #[tonic::async_trait]
 impl Inventory for Desk {
-    async fn check_availability(&self, request: Request<CheckReq>) -> Result<Response<CheckRes>, Status> {
+    async fn check_availability(
+        &self,
+        request: Request<CheckReq>,
+    ) -> Result<Response<CheckRes>, Status> {
         self.begin().await?;
         let request = request.into_inner();
-        let left = self.state.lock().unwrap().stock.get(&request.event_id).copied();
+        let left = self
+            .state
+            .lock()
+            .unwrap()
+            .stock
+            .get(&request.event_id)
+            .copied();
         let left = left.ok_or_else(|| refuse(Code::NotFound, "EVENT_NOT_FOUND"))?;
-        Ok(Response::new(CheckRes { available: left >= i64::from(request.qty), unavailable_seats: vec![] }))
+        Ok(Response::new(CheckRes {
+            available: left >= i64::from(request.qty),
+            unavailable_seats: vec![],
+        }))
     }
 
-    async fn commit_reservation(&self, request: Request<CommitReq>) -> Result<Response<CommitRes>, Status> {
+    async fn commit_reservation(
+        &self,
+        request: Request<CommitReq>,
+    ) -> Result<Response<CommitRes>, Status> {
         self.begin().await?;
         let request = request.into_inner();
         let id = &request.reservation_id;
@@ -176,21 +214,32 @@ impl Inventory for Desk {
         if repeat {
             let mut state = self.state.lock().unwrap();
             state.repeats += 1;
-            if self.script.forgetful.is_some_and(|every| state.repeats.is_multiple_of(every)) {
+            if self
+                .script
+                .forgetful
+                .is_some_and(|every| state.repeats.is_multiple_of(every))
+            {
                 order_id = order_of(&order_id);
             }
         }
-        Ok(Response::new(CommitRes { order_id, status: "CONFIRMED".to_owned() }))
+        Ok(Response::new(CommitRes {
+            order_id,
+            status: "CONFIRMED".to_owned(),
+        }))
     }
 
-    async fn release_hold(&self, request: Request<ReleaseReq>) -> Result<Response<ReleaseRes>, Status> {
+    async fn release_hold(
+        &self,
+        request: Request<ReleaseReq>,
+    ) -> Result<Response<ReleaseRes>, Status> {
         self.begin().await?;
         let request = request.into_inner();
         let mut state = self.state.lock().unwrap();
-        let (event, units, status) = state
-            .records
-            .entry(request.reservation_id)
-            .or_insert((request.event_id, 0, "RELEASED"));
+        let (event, units, status) = state.records.entry(request.reservation_id).or_insert((
+            request.event_id,
+            0,
+            "RELEASED",
+        ));
         match *status {
             "CONFIRMED" => return Err(refuse(Code::FailedPrecondition, "RESERVATION_COMMITTED")),
             "HELD" => {
@@ -200,34 +249,50 @@ impl Inventory for Desk {
             }
             _ => {}
         }
-        Ok(Response::new(ReleaseRes { status: "RELEASED".to_owned() }))
+        Ok(Response::new(ReleaseRes {
+            status: "RELEASED".to_owned(),
+        }))
     }
 
-    async fn place_hold(&self, request: Request<PlaceHoldReq>) -> Result<Response<PlaceHoldRes>, Status> {
+    async fn place_hold(
+        &self,
+        request: Request<PlaceHoldReq>,
+    ) -> Result<Response<PlaceHoldRes>, Status> {
         self.begin().await?;
         let request = request.into_inner();
-        self.take(&request.reservation_id, &request.event_id, request.qty, "HELD")?;
+        self.take(
+            &request.reservation_id,
+            &request.event_id,
+            request.qty,
+            "HELD",
+        )?;
         Ok(Response::new(PlaceHoldRes {
             status: "HELD".to_owned(),
-            hold_expires_at: Some(prost_types::Timestamp { seconds: 2_000_000_000, nanos: 0 }),
+            hold_expires_at: Some(prost_types::Timestamp {
+                seconds: 2_000_000_000,
+                nanos: 0,
+            }),
             seat_ids: vec![],
         }))
     }
 
-    async fn get_reservation(&self, _: Request<GetReservationReq>) -> Result<Response<GetReservationRes>, Status> {
+    async fn get_reservation(
+        &self,
+        _: Request<GetReservationReq>,
+    ) -> Result<Response<GetReservationRes>, Status> {
         Err(Status::unimplemented("nobody asks"))
     }
 }
 
 /// A scenario from its text.
-pub fn scenario(text: &str) -> Scenario {
+pub(crate) fn scenario(text: &str) -> Scenario {
     let scenario = Scenario::parse(text).unwrap();
     scenario.check().unwrap();
     scenario
 }
 
 /// Against `server`, with events that are there. Lateness is bounded loosely: tests share their CPUs.
-pub fn options(server: &Server) -> Options {
+pub(crate) fn options(server: &Server) -> Options {
     Options {
         targets: vec![server.address.to_string()],
         lateness_max: Duration::from_secs(1),
