@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::stage::{EVENT, commit, peer, said};
 use inventory_bench::client::connect;
@@ -19,6 +19,9 @@ const CONFLICT: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#Transactio
 
 /// Somebody wrote the stripe since it was read.
 const STALE: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException","Message":"cancelled","CancellationReasons":[{"Code":"ConditionalCheckFailed","Item":{"event_id":{"S":"evt_2025_1001"},"remaining":{"N":"5"},"total_seats":{"N":"5"},"version":{"N":"2"}}},{"Code":"None"}]}"#;
+
+/// The stripe has too little, and the record is just being written: perhaps by a copy of the call.
+const LOCKED: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException","Message":"cancelled","CancellationReasons":[{"Code":"ConditionalCheckFailed","Item":{"event_id":{"S":"evt_2025_1001"},"remaining":{"N":"0"},"total_seats":{"N":"5"},"version":{"N":"1"}}},{"Code":"TransactionConflict"}]}"#;
 
 /// A store that has a stripe, no record, and cancels every transaction with `refusal`. Counts them.
 async fn stubborn(refusal: &'static str) -> (String, Arc<AtomicU32>) {
@@ -81,6 +84,7 @@ fn whole(read: &[u8]) -> Option<(String, usize)> {
 async fn a_write_that_never_gets_through_ends_after_its_retries() {
     for (mode, refusal) in [
         (Mode::Transaction, CONFLICT),
+        (Mode::Transaction, LOCKED),
         (Mode::Optimistic, CONFLICT),
         (Mode::Optimistic, STALE),
     ] {
@@ -110,7 +114,9 @@ async fn a_caller_is_answered_in_its_time() {
     let mut client = connect(&address.to_string()).await.unwrap();
     // Without a deadline of its own, for a client of tonic's keeps that too, and does not wait.
     let asked = commit("r", 1).into_inner();
+    let asked_at = Instant::now();
     let late = client.commit_reservation(asked).await;
+    assert!(asked_at.elapsed() < Duration::from_secs(2));
     let reason = "DEADLINE_EXCEEDED".to_owned();
     assert_eq!(said(late), (Code::DeadlineExceeded, reason));
 
