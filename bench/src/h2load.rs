@@ -34,6 +34,12 @@ pub enum H2loadError {
     TimedOut,
     #[error("h2load failed ({status}): {output}")]
     Failed { status: String, output: String },
+    #[error("{path}: h2load's log cannot be read")]
+    Log {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("h2load's output has no {what:?}:\n{output}")]
     Unreadable { what: &'static str, output: String },
     #[error("{0}")]
@@ -85,6 +91,25 @@ impl Outcome {
 
 /// Plays one round.
 pub async fn run(round: &Round<'_>) -> Result<Outcome, H2loadError> {
+    run_with(round, None).await
+}
+
+/// Plays one round and tells the median time of a call as well, from before its request to the end of
+/// its answer, in microseconds. `log` is a file to be written, for as long as this takes.
+pub async fn run_timed(round: &Round<'_>, log: &Path) -> Result<(Outcome, f64), H2loadError> {
+    let outcome = run_with(round, Some(log)).await;
+    let text = std::fs::read_to_string(log);
+    // Gone or not, the next round writes it anew.
+    let _ = std::fs::remove_file(log);
+    let outcome = outcome?;
+    let text = text.map_err(|source| H2loadError::Log {
+        path: log.display().to_string(),
+        source,
+    })?;
+    Ok((outcome, median_of(&text, round.requests)?))
+}
+
+async fn run_with(round: &Round<'_>, log: Option<&Path>) -> Result<Outcome, H2loadError> {
     let arguments: Vec<OsString> = [
         "-t1".to_owned(),
         format!("-c{}", round.connections),
@@ -92,9 +117,10 @@ pub async fn run(round: &Round<'_>) -> Result<Outcome, H2loadError> {
         format!("-n{}", round.requests),
         "-Hcontent-type: application/grpc".to_owned(),
         "-Hte: trailers".to_owned(),
-        "-d".to_owned(),
     ]
     .into_iter()
+    .chain(log.map(|log| format!("--log-file={}", log.display())))
+    .chain(["-d".to_owned()])
     .map(OsString::from)
     .chain([round.body.as_os_str().to_owned()])
     .chain([format!("http://{}{}", round.address, round.path).into()])
@@ -166,6 +192,27 @@ fn parse(text: &str) -> Result<Outcome, H2loadError> {
         requests_per_second: number("req/s", rest.split_once(" req/s").map(|(n, _)| n), text)?,
         elapsed: duration(elapsed).ok_or_else(|| unreadable("finished in", text))?,
     })
+}
+
+/// The median of the third column; one line for each of `requests` calls, in the order they ended.
+fn median_of(log: &str, requests: u64) -> Result<f64, H2loadError> {
+    let mut times = Vec::new();
+    for line in log.lines() {
+        let time = line.split('\t').nth(2);
+        let time: Option<u64> = time.and_then(|time| time.trim().parse().ok());
+        times.push(time.ok_or_else(|| unreadable("time of a call", line))?);
+    }
+    if times.len() as u64 != requests {
+        let (logged, what) = (times.len(), "calls are in h2load's log");
+        return Err(H2loadError::Wrong(format!(
+            "of {requests} calls {logged} {what}"
+        )));
+    }
+    times.sort_unstable();
+    match times.get(times.len() / 2) {
+        Some(&middle) => Ok(middle as f64),
+        None => Err(unreadable("time of a call", log)),
+    }
 }
 
 fn line<'a>(text: &'a str, start: &'static str) -> Result<&'a str, H2loadError> {
@@ -258,6 +305,15 @@ traffic: 120.55KB (123443) total, 40.12KB (41083) headers (space savings 71.00%)
         ] {
             assert!(wrong.check(1_000, 51).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn the_middle_of_all_calls_is_found_and_none_may_be_missing() {
+        let log = "1700\t200\t90\n1800\t200\t70\n1900\t200\t80\n";
+        assert_eq!(median_of(log, 3).unwrap(), 80.0);
+        assert!(median_of(log, 4).unwrap_err().to_string().contains("3"));
+        assert!(median_of("1700\t200", 1).is_err());
+        assert!(median_of("", 0).is_err());
     }
 
     #[test]

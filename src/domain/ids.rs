@@ -272,3 +272,26 @@ fn digest(parts: &[&[u8]]) -> [u8; 16] {
     first.copy_from_slice(&hash.finalize()[..16]);
     first
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Stored data: `bench/peers` writes the same format from a text of its own, and is held to the
+    /// same examples.
+    #[test]
+    fn what_is_derived_does_not_change() {
+        let order = OrderId::of(&"rsv_abc123".parse().unwrap());
+        let text = order.to_text();
+        assert_eq!(text, "ord_97c42ccd0e7f05c61e74ba7eda007525");
+        assert_eq!(text.parse(), Ok(order));
+        let hex = |Fingerprint(bytes)| format!("{:032x}", u128::from_be_bytes(bytes));
+        let event = "evt_2025_1001".parse().unwrap();
+        let quantity = hex(Fingerprint::of_quantity(&event, 2));
+        assert_eq!(quantity, "65fd69e9dac157469589889bc0eda924");
+        let whatever = hex(Fingerprint::of_whatever(&event));
+        assert_eq!(whatever, "dc07775af1e341a13c5c6d45b37b442e");
+    }
+}
