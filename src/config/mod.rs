@@ -51,6 +51,8 @@ pub struct Config {
     pub connection_age: Option<Duration>,
     /// Units of one reservation, at least 1.
     pub max_qty: u32,
+    /// How long before a check the read may have begun that answers it, 1 ms to 1 s; zero: not at all.
+    pub read_staleness: Duration,
 
     /// How long a hold lasts that names no end, 1 s to `hold_ttl_max`.
     pub hold_ttl: Duration,
@@ -115,6 +117,7 @@ impl Config {
             keep_alive_period: reader.read(&v::GRPC_KEEP_ALIVE_PERIOD),
             connection_age: age(reader.read(&v::MAX_CONNECTION_AGE)),
             max_qty: reader.read(&v::MAX_QTY) as u32,
+            read_staleness: reader.read(&v::READ_STALENESS_MS),
             hold_ttl: reader.read(&v::HOLD_TTL),
             hold_ttl_max: reader.read(&v::HOLD_TTL_MAX),
             late_commit: reader.read(&v::LATE_COMMIT),

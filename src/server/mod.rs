@@ -212,6 +212,7 @@ impl Server {
                 answers_cached: config.answers_cached,
                 answers_cached_for: config.answers_cached_for,
                 late_commit: config.late_commit,
+                read_staleness: config.read_staleness,
             })
             .collect();
         let addresses = Addresses {

@@ -73,6 +73,7 @@ pub struct Seat {
     pub answers_cached: usize,
     pub answers_cached_for: Duration,
     pub late_commit: LateCommit,
+    pub read_staleness: Duration,
 }
 
 /// Why a shard could not start.
@@ -174,6 +175,7 @@ async fn live<S: HotService + 'static>(
         cache_capacity: seat.answers_cached,
         cache_for: Micros(seat.answers_cached_for.as_micros() as u64),
         late_commit: seat.late_commit,
+        read_staleness: Micros(seat.read_staleness.as_micros() as u64),
     };
     let core = Coordinator::new(settings, SmallRng::from_os_rng());
     let driver = Driver::new(shard, core, store, seat.peers.clone());

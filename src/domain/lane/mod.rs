@@ -39,7 +39,8 @@ use super::rules::{self, LateCommit};
 use super::seats::SeatState;
 use super::time::{Micros, Now, UnixMillis};
 use super::transaction::{
-    Draw, Draws, EventShape, RecordView, RecordWrite, ReservationState, Token, Transaction,
+    Draw, Draws, EventShape, RecordView, RecordWrite, ReservationState, StripeUpdate, Token,
+    Transaction,
 };
 use crate::limits;
 
@@ -117,6 +118,10 @@ pub struct LaneOutput {
     pub returned: Vec<Returned>,
     /// What was written, or met, was so at this instant or later. Others may have changed it since.
     pub as_of: Micros,
+    /// What was written to the event's stripes.
+    pub stock: Vec<StripeUpdate>,
+    /// When that was first sent; `None`: it may not have been written, or long ago.
+    pub stock_sent: Option<Micros>,
 }
 
 impl LaneOutput {
