@@ -74,6 +74,7 @@ impl Report {
         self.add("short members", counters.short);
         self.add("expired members", counters.expired);
         self.add("event reads", counters.event_reads);
+        self.add("snapshot refreshes", counters.snapshot_refreshes);
         self.add("lookups", counters.lookups);
         self.add("seat reads", counters.seat_reads);
         self.add("seats refused from memory", counters.seats_refused);
