@@ -1,7 +1,7 @@
 //! What the handlers of both contracts share: from a checked request to the domain's answer.
 //!
-//! A repeat of a settled reservation is answered on the spot, without an await. Everything else is
-//! handed to the driver; the future that waits for the answer may be dropped, the write goes on.
+//! A repeat of a settled reservation, and a question that a snapshot answers, are answered on the spot,
+//! without an await. Everything else is handed to the driver; the future that waits for the answer may be dropped, the write goes on.
 //!
 //! Must not live here: anything that one contract spells differently from the other.
 
@@ -213,7 +213,12 @@ impl Clerk {
         }
     }
 
-    /// What an event is asked.
+    /// The answer to a question that needs no waiting for.
+    pub(super) fn known(&self, call: &Call, event: &EventId, question: &Question) -> Option<Found> {
+        self.driver.known(event, question, call.arrived)
+    }
+
+    /// The answer to a question that is not [`Clerk::known`].
     pub(super) async fn ask(
         &self,
         call: &Call,

@@ -12,7 +12,7 @@ use super::convert;
 use super::refusal::{self, Subject};
 use super::validate::{INVENTORY, Violations};
 use crate::domain::answer::Answer;
-use crate::domain::ids::{EventId, SeatId};
+use crate::domain::ids::SeatId;
 use crate::domain::operation::{Expect, Verb, Wanted};
 use crate::domain::question::{Found, Question};
 use crate::domain::time::UnixMillis;
@@ -50,40 +50,6 @@ impl InventoryHandlers {
         let wanted = violations.wanted(qty, seat_ids(seats), self.clerk.qty_max());
         Request::checked(violations, event, reservation, wanted)
     }
-
-    async fn availability(
-        &self,
-        call: &Call,
-        event: EventId,
-        wanted: Wanted,
-    ) -> Result<CheckRes, Failure> {
-        let question = match wanted {
-            Wanted::Quantity(qty) => Question::Availability { qty, section: None },
-            Wanted::Seats(seats) => Question::Seats { seats },
-            Wanted::Whatever => return Err(Failure::Unanswered(refusal::unexpected())),
-        };
-        let available = |available| CheckRes {
-            available,
-            unavailable_seats: Vec::new(),
-        };
-        match self.clerk.ask(call, event, question).await? {
-            Found::Units {
-                available: some, ..
-            } => Ok(available(some)),
-            Found::Offer { seats, .. } => Ok(available(!seats.is_empty())),
-            Found::Seats { known, unknown } => {
-                let now = clock::now().unix;
-                let taken = known.into_iter().filter(|s| !convert::is_free(s, now));
-                let taken = taken.map(|seat| seat.id).chain(unknown);
-                let unavailable_seats: Vec<String> = taken.map(SeatId::into_string).collect();
-                Ok(CheckRes {
-                    available: unavailable_seats.is_empty(),
-                    unavailable_seats,
-                })
-            }
-            Found::Status(_) => Err(Failure::Unanswered(refusal::unexpected())),
-        }
-    }
 }
 
 impl Inventory for InventoryHandlers {
@@ -103,7 +69,17 @@ impl Inventory for InventoryHandlers {
             }
         };
         let kind = kind(&wanted);
-        let answer = Box::pin(self.availability(call, event, wanted)).await;
+        let question = match wanted {
+            Wanted::Quantity(qty) => Question::Availability { qty, section: None },
+            Wanted::Seats(seats) => Question::Seats { seats },
+            Wanted::Whatever => return Err(refusal::unexpected()),
+        };
+        let found = match self.clerk.known(call, &event, &question) {
+            Some(found) => Ok(found),
+            // Boxed: a call answered at once carries no room for it.
+            None => Box::pin(self.clerk.ask(call, event, question)).await,
+        };
+        let answer = found.and_then(availability);
         let result = match &answer {
             Ok(found) if found.available => "available",
             Ok(_) => "unavailable",
@@ -209,6 +185,30 @@ impl Inventory for InventoryHandlers {
         let record = Box::pin(self.clerk.read(call, &reservation)).await;
         let record = record.map_err(Failure::into_status)?;
         Ok(shown(record, clock::now().unix))
+    }
+}
+
+fn availability(found: Found) -> Result<CheckRes, Failure> {
+    let available = |available| CheckRes {
+        available,
+        unavailable_seats: Vec::new(),
+    };
+    match found {
+        Found::Units {
+            available: some, ..
+        } => Ok(available(some)),
+        Found::Offer { seats, .. } => Ok(available(!seats.is_empty())),
+        Found::Seats { known, unknown } => {
+            let now = clock::now().unix;
+            let taken = known.into_iter().filter(|s| !convert::is_free(s, now));
+            let taken = taken.map(|seat| seat.id).chain(unknown);
+            let unavailable_seats: Vec<String> = taken.map(SeatId::into_string).collect();
+            Ok(CheckRes {
+                available: unavailable_seats.is_empty(),
+                unavailable_seats,
+            })
+        }
+        Found::Status(_) => Err(Failure::Unanswered(refusal::unexpected())),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Uri;
 
 use super::cpus::ShardSpec;
-use super::span::{format_span, parse_span};
+use super::span::{Bare, format_span, parse_span};
 use crate::domain::rules::LateCommit;
 
 /// A kind of value. A parse error says what is wrong with the text; what would be right comes from
@@ -97,15 +97,15 @@ pub struct Span {
     pub max: Duration,
     /// What zero stands for, when zero is allowed below `min`.
     pub zero: Option<&'static str>,
-    /// Whether a number without a unit is taken, as seconds.
-    pub bare_seconds: bool,
+    /// What a number without a unit counts.
+    pub bare: Bare,
 }
 
 impl Kind for Span {
     type Value = Duration;
 
     fn parse(&self, text: &str) -> Result<Duration, String> {
-        let span = parse_span(text, self.bare_seconds)?;
+        let span = parse_span(text, self.bare)?;
         if span.is_zero() && self.zero.is_some() {
             return Ok(span);
         }
@@ -120,10 +120,10 @@ impl Kind for Span {
 
     fn wants(&self) -> String {
         let (min, max) = (format_span(self.min), format_span(self.max));
-        let bare = if self.bare_seconds {
-            "seconds, or a time with a unit"
-        } else {
-            "a time with a unit"
+        let bare = match self.bare {
+            Bare::Seconds => "seconds, or a time with a unit",
+            Bare::Millis => "milliseconds, or a time with a unit",
+            Bare::Refused => "a time with a unit",
         };
         let zero = match self.zero {
             Some(meaning) if self.min.is_zero() => format!(" (0: {meaning})"),

@@ -54,6 +54,8 @@ pub struct Config {
     /// How long after a strong read of all stripes began it may be said that there is too little, up
     /// to 1 s; zero: only to who came before.
     pub sold_out_latch: Duration,
+    /// How long before a check the read may have begun that answers it, 1 ms to 1 s; zero: not at all.
+    pub read_staleness: Duration,
 
     /// How long a hold lasts that names no end, 1 s to `hold_ttl_max`.
     pub hold_ttl: Duration,
@@ -118,7 +120,8 @@ impl Config {
             keep_alive_period: reader.read(&v::GRPC_KEEP_ALIVE_PERIOD),
             connection_age: age(reader.read(&v::MAX_CONNECTION_AGE)),
             max_qty: reader.read(&v::MAX_QTY) as u32,
-            sold_out_latch: Duration::from_millis(reader.read(&v::SOLD_OUT_LATCH_MS)),
+            sold_out_latch: reader.read(&v::SOLD_OUT_LATCH_MS),
+            read_staleness: reader.read(&v::READ_STALENESS_MS),
             hold_ttl: reader.read(&v::HOLD_TTL),
             hold_ttl_max: reader.read(&v::HOLD_TTL_MAX),
             late_commit: reader.read(&v::LATE_COMMIT),

@@ -13,19 +13,29 @@ const UNITS: [(&str, u128); 7] = [
     ("ns", 1),
 ];
 
-/// A span with units; without one only `0`, and whole seconds when `bare_seconds`.
+/// What a number without a unit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bare {
+    /// Nothing: it is refused.
+    Refused,
+    Seconds,
+    Millis,
+}
+
+/// A span with units; without one only `0`, and whole numbers of what `bare` says.
 ///
 /// # Errors
 /// What is wrong with the text.
-pub(super) fn parse_span(text: &str, bare_seconds: bool) -> Result<Duration, String> {
+pub(super) fn parse_span(text: &str, bare: Bare) -> Result<Duration, String> {
     if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
         let number: u64 = text
             .parse()
             .map_err(|_| "is longer than any clock".to_owned())?;
-        return match number {
-            0 => Ok(Duration::ZERO),
-            seconds if bare_seconds => Ok(Duration::from_secs(seconds)),
-            _ => Err("has no unit (us, ms, s, m, h)".to_owned()),
+        return match (number, bare) {
+            (0, _) => Ok(Duration::ZERO),
+            (seconds, Bare::Seconds) => Ok(Duration::from_secs(seconds)),
+            (millis, Bare::Millis) => Ok(Duration::from_millis(millis)),
+            (_, Bare::Refused) => Err("has no unit (us, ms, s, m, h)".to_owned()),
         };
     }
     let mut rest = text;
@@ -111,15 +121,18 @@ mod tests {
             ("0", 0),
             ("0s", 0),
         ] {
-            let span = parse_span(text, false).unwrap();
+            let span = parse_span(text, Bare::Refused).unwrap();
             assert_eq!(span, Duration::from_nanos(nanos), "{text}");
         }
     }
 
     #[test]
-    fn a_bare_number_is_seconds_only_where_that_is_said() {
-        assert_eq!(parse_span("300", true), Ok(Duration::from_secs(300)));
-        assert!(parse_span("300", false).unwrap_err().contains("no unit"));
+    fn a_bare_number_counts_only_where_it_is_said_what() {
+        let three_hundred = |bare| parse_span("300", bare);
+        assert_eq!(three_hundred(Bare::Seconds), Ok(Duration::from_secs(300)));
+        assert_eq!(three_hundred(Bare::Millis), Ok(Duration::from_millis(300)));
+        let refused = three_hundred(Bare::Refused).unwrap_err();
+        assert!(refused.contains("no unit"));
     }
 
     #[test]
@@ -143,7 +156,10 @@ mod tests {
             "18446744073709551616s",
             "1.0000000001s",
         ] {
-            assert!(parse_span(text, true).is_err(), "{text:?} was taken");
+            assert!(
+                parse_span(text, Bare::Seconds).is_err(),
+                "{text:?} was taken"
+            );
         }
     }
 
@@ -151,7 +167,7 @@ mod tests {
     fn what_is_shown_reads_back_as_itself() {
         for nanos in [1, 50_000, 250_000_000, 90_000_000_000, 1_800_000_000_000] {
             let span = Duration::from_nanos(nanos);
-            assert_eq!(parse_span(&format_span(span), false), Ok(span));
+            assert_eq!(parse_span(&format_span(span), Bare::Refused), Ok(span));
         }
         assert_eq!(format_span(Duration::from_secs(1_800)), "30m");
     }

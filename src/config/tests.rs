@@ -56,6 +56,7 @@ fn the_tables_defaults_are_those_of_the_limits() {
     assert_eq!(config.connection_age, Some(limits::CONNECTION_AGE_DEFAULT));
     assert_eq!(config.max_qty, limits::QTY_MAX_DEFAULT);
     assert_eq!(config.sold_out_latch, limits::SOLD_OUT_LATCH_DEFAULT);
+    assert_eq!(config.read_staleness, limits::READ_STALENESS_DEFAULT);
     assert_eq!(config.hold_ttl, limits::HOLD_TTL_DEFAULT);
     assert_eq!(config.hold_ttl_max, limits::HOLD_TTL_MAX_DEFAULT);
     assert_eq!(config.late_commit, LateCommit::Reacquire);
@@ -114,6 +115,7 @@ fn given_values_arrive_where_they_belong() {
         ("MAX_CONNECTION_AGE", "0"),
         ("MAX_QTY", "4"),
         ("SOLD_OUT_LATCH_MS", "0"),
+        ("READ_STALENESS_MS", "20"),
         ("HOLD_TTL", "90s"),
         ("HOLD_TTL_MAX", "2m"),
         ("LATE_COMMIT", "Reject"),
@@ -143,6 +145,7 @@ fn given_values_arrive_where_they_belong() {
         connection_age: None,
         max_qty: 4,
         sold_out_latch: Duration::ZERO,
+        read_staleness: Duration::from_millis(20),
         hold_ttl: Duration::from_secs(90),
         hold_ttl_max: Duration::from_secs(120),
         late_commit: LateCommit::Reject,
@@ -217,7 +220,8 @@ fn a_value_past_a_bound_is_refused_on_either_side() {
         ("GRPC_KEEP_ALIVE_PERIOD", &["999ms", "61m", "0"]),
         ("MAX_CONNECTION_AGE", &["999ms", "25h"]),
         ("MAX_QTY", &["0", "1001", "-5", "99999999999999999999999"]),
-        ("SOLD_OUT_LATCH_MS", &["1001", "50ms", "-1", ""]),
+        ("SOLD_OUT_LATCH_MS", &["-1", "999us", "1001", "2s", ""]),
+        ("READ_STALENESS_MS", &["-1", "999us", "1001", "2s", "50 ms"]),
         ("HOLD_TTL", &["0", "999ms", "25h", "60"]),
         ("HOLD_TTL_MAX", &["0", "24h1s", "1 day"]),
         ("LATE_COMMIT", &["", "maybe"]),
@@ -245,6 +249,20 @@ fn a_value_past_a_bound_is_refused_on_either_side() {
                 "{error}"
             );
         }
+    }
+}
+
+#[test]
+fn a_read_may_be_as_old_as_milliseconds_or_a_span_say_or_not_at_all() {
+    for (text, millis) in [
+        ("0", 0),
+        ("1", 1),
+        ("1000", 1_000),
+        ("20ms", 20),
+        ("1s", 1_000),
+    ] {
+        let staleness = config(&[("READ_STALENESS_MS", text)]).read_staleness;
+        assert_eq!(staleness, Duration::from_millis(millis), "{text}");
     }
 }
 

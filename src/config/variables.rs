@@ -5,6 +5,7 @@
 use super::kind::{
     Address, Count, Kind, Late, Level, Maybe, Port, PortOrOff, Shards, Span, Text, Url,
 };
+use super::span::Bare;
 use crate::limits;
 use std::time::Duration;
 
@@ -73,6 +74,7 @@ pub static VARIABLES: &[Group] = &[
             &MAX_CONNECTION_AGE,
             &MAX_QTY,
             &SOLD_OUT_LATCH_MS,
+            &READ_STALENESS_MS,
         ],
     },
     Group {
@@ -159,7 +161,7 @@ pub static GRPC_TIMEOUT: Variable<Span> = Variable {
         min: limits::CONFIGURED_SPAN_MIN,
         max: limits::CALL_TIMEOUT_MAX,
         zero: None,
-        bare_seconds: false,
+        bare: Bare::Refused,
     },
     example: "250ms",
     about: "deadline of a call that brings none",
@@ -183,7 +185,7 @@ pub static GRPC_KEEP_ALIVE_PERIOD: Variable<Span> = Variable {
         min: limits::KEEP_ALIVE_PERIOD_MIN,
         max: limits::KEEP_ALIVE_PERIOD_MAX,
         zero: None,
-        bare_seconds: false,
+        bare: Bare::Refused,
     },
     example: "30s",
     about: "how long a peer is silent before it is pinged",
@@ -196,7 +198,7 @@ pub static MAX_CONNECTION_AGE: Variable<Span> = Variable {
         min: limits::CONNECTION_AGE_MIN,
         max: limits::CONNECTION_AGE_MAX,
         zero: Some("never"),
-        bare_seconds: false,
+        bare: Bare::Refused,
     },
     example: "30m",
     about: "when a connection is asked to reconnect",
@@ -213,15 +215,30 @@ pub static MAX_QTY: Variable<Count> = Variable {
     about: "tickets of one reservation",
 };
 
-pub static SOLD_OUT_LATCH_MS: Variable<Count> = Variable {
+pub static SOLD_OUT_LATCH_MS: Variable<Span> = Variable {
     name: "SOLD_OUT_LATCH_MS",
     default: "50",
-    kind: Count {
-        min: 0,
-        max: limits::SOLD_OUT_LATCH_MAX.as_millis() as u64,
+    kind: Span {
+        min: limits::READ_STALENESS_MIN,
+        max: limits::SOLD_OUT_LATCH_MAX,
+        zero: Some("each caller has a look of its own"),
+        bare: Bare::Millis,
     },
     example: "50",
-    about: "milliseconds that a look at all stripes may say sold out for; 0: each caller has one",
+    about: "how long a look at all stripes may say sold out",
+};
+
+pub static READ_STALENESS_MS: Variable<Span> = Variable {
+    name: "READ_STALENESS_MS",
+    default: "50",
+    kind: Span {
+        min: limits::READ_STALENESS_MIN,
+        max: limits::READ_STALENESS_MAX,
+        zero: Some("always a read"),
+        bare: Bare::Millis,
+    },
+    example: "50",
+    about: "how old the stock may be that a check is told",
 };
 
 pub static HOLD_TTL: Variable<Span> = Variable {
@@ -244,7 +261,7 @@ const HOLD: Span = Span {
     min: limits::HOLD_TTL_MIN,
     max: limits::HOLD_TTL_CEILING,
     zero: None,
-    bare_seconds: false,
+    bare: Bare::Refused,
 };
 
 pub static LATE_COMMIT: Variable<Late> = Variable {
@@ -322,7 +339,7 @@ pub static DDB_TIMEOUT: Variable<Span> = Variable {
         min: limits::CONFIGURED_SPAN_MIN,
         max: limits::STORE_ATTEMPT_TIMEOUT_MAX,
         zero: None,
-        bare_seconds: false,
+        bare: Bare::Refused,
     },
     example: "200ms",
     about: "one attempt at the store",
@@ -346,7 +363,7 @@ pub static IDEMPOTENCY_TTL_SECONDS: Variable<Span> = Variable {
         min: limits::ANSWERS_CACHED_FOR_MIN,
         max: limits::ANSWERS_CACHED_FOR_MAX,
         zero: None,
-        bare_seconds: true,
+        bare: Bare::Seconds,
     },
     example: "300",
     about: "how long an answer is kept in memory",
@@ -378,7 +395,7 @@ pub static SPIN_BEFORE_PARK: Variable<Span> = Variable {
         min: Duration::ZERO,
         max: limits::SPIN_BEFORE_PARK_MAX,
         zero: Some("off"),
-        bare_seconds: false,
+        bare: Bare::Refused,
     },
     example: "50us",
     about: "busy wait before an idle shard sleeps",
@@ -391,7 +408,7 @@ pub static SHUTDOWN_GRACE: Variable<Span> = Variable {
         min: Duration::ZERO,
         max: limits::SHUTDOWN_GRACE_MAX,
         zero: Some("at once"),
-        bare_seconds: false,
+        bare: Bare::Refused,
     },
     example: "30s",
     about: "what a stop leaves to calls under way",

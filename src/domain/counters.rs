@@ -39,6 +39,12 @@ pub struct Counters {
     pub shed: u64,
     /// Strong reads of an event's stripes.
     pub event_reads: u64,
+    /// Questions about units answered from a snapshot.
+    pub snapshot_answers: u64,
+    /// Questions about units answered from a read that they waited for.
+    pub read_answers: u64,
+    /// Reads begun so that a snapshot does not grow too old.
+    pub snapshot_refreshes: u64,
     /// Operations whose record was read first.
     pub lookups: u64,
     /// Reads of all of an event's seats.
@@ -70,6 +76,9 @@ impl Counters {
         self.expired += other.expired;
         self.shed += other.shed;
         self.event_reads += other.event_reads;
+        self.snapshot_answers += other.snapshot_answers;
+        self.read_answers += other.read_answers;
+        self.snapshot_refreshes += other.snapshot_refreshes;
         self.lookups += other.lookups;
         self.seat_reads += other.seat_reads;
         self.seats_refused += other.seats_refused;

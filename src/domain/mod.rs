@@ -23,5 +23,6 @@ mod reads;
 pub mod rules;
 pub mod seat_map;
 pub mod seats;
+mod snapshots;
 pub mod time;
 pub mod transaction;

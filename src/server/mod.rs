@@ -213,6 +213,7 @@ impl Server {
                 answers_cached_for: config.answers_cached_for,
                 late_commit: config.late_commit,
                 sold_out_latch: config.sold_out_latch,
+                read_staleness: config.read_staleness,
             })
             .collect();
         let addresses = Addresses {

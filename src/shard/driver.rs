@@ -108,7 +108,27 @@ impl Driver {
         receiver
     }
 
-    /// Asks something about an event.
+    /// The answer to a question that arrived at `asked`, if it is known without waiting.
+    pub fn known(
+        self: &Rc<Self>,
+        event: &EventId,
+        question: &Question,
+        asked: Micros,
+    ) -> Option<Found> {
+        let mut effects = self.spare.take();
+        let found = {
+            let mut coordinator = self.coordinator.borrow_mut();
+            coordinator.known(event, question, asked, &mut effects)
+        };
+        // At most a read, which needs no timer.
+        for effect in effects.drain(..) {
+            self.carry_out(effect);
+        }
+        self.spare.set(effects);
+        found
+    }
+
+    /// Asks something about an event that is not known.
     pub fn ask(self: &Rc<Self>, event: EventId, question: Question) -> oneshot::Receiver<Told> {
         let (told, receiver) = oneshot::channel();
         let Some(call) = self.wait(Waiting::Question(told)) else {

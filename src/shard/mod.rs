@@ -74,6 +74,7 @@ pub struct Seat {
     pub answers_cached_for: Duration,
     pub late_commit: LateCommit,
     pub sold_out_latch: Duration,
+    pub read_staleness: Duration,
 }
 
 /// Why a shard could not start.
@@ -176,6 +177,7 @@ async fn live<S: HotService + 'static>(
         cache_for: Micros(seat.answers_cached_for.as_micros() as u64),
         late_commit: seat.late_commit,
         sold_out_latch: Micros(seat.sold_out_latch.as_micros() as u64),
+        read_staleness: Micros(seat.read_staleness.as_micros() as u64),
     };
     let core = Coordinator::new(settings, SmallRng::from_os_rng());
     let driver = Driver::new(shard, core, store, seat.peers.clone());

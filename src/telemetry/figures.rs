@@ -171,6 +171,8 @@ pub(super) struct Interval {
     pub(super) idempotency_hits: Series<1, u64>,
     pub(super) idempotency_misses: Series<1, u64>,
     pub(super) retries: Series<1, u64>,
+    pub(super) questions: Series<1, u64>,
+    pub(super) snapshot_refreshes: u64,
     pub(super) transactions: u64,
     pub(super) members: u64,
     pub(super) unknown_outcomes: u64,
@@ -191,6 +193,8 @@ impl Interval {
             idempotency_hits: self.idempotency_hits.take(),
             idempotency_misses: self.idempotency_misses.take(),
             retries: self.retries.take(),
+            questions: self.questions.take(),
+            snapshot_refreshes: mem::take(&mut self.snapshot_refreshes),
             transactions: mem::take(&mut self.transactions),
             members: mem::take(&mut self.members),
             unknown_outcomes: mem::take(&mut self.unknown_outcomes),
@@ -218,6 +222,8 @@ impl Interval {
         self.idempotency_misses
             .absorb(other.idempotency_misses, add);
         self.retries.absorb(other.retries, add);
+        self.questions.absorb(other.questions, add);
+        self.snapshot_refreshes += other.snapshot_refreshes;
         self.transactions += other.transactions;
         self.members += other.members;
         self.unknown_outcomes += other.unknown_outcomes;

@@ -144,6 +144,14 @@ impl Recorder {
         interval.transactions += grown(|c| c.transactions);
         interval.members += grown(|c| c.members);
         interval.unknown_outcomes += grown(|c| c.unknown_outcomes);
+        interval.snapshot_refreshes += grown(|c| c.snapshot_refreshes);
+        let answers = [
+            ("snapshot", grown(|c| c.snapshot_answers)),
+            ("read", grown(|c| c.read_answers)),
+        ];
+        for (source, count) in answers {
+            *interval.questions.at([source]) += count;
+        }
         let retries = [
             ("conflict", grown(|c| c.conflicts)),
             ("throttled", grown(|c| c.throttles)),

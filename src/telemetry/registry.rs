@@ -205,6 +205,17 @@ impl Aggregate {
                 ["reason"],
                 &totals.retries,
             ),
+            counters(
+                "inventory_questions_total",
+                "Questions about units, by what answered them: a snapshot, or a read they waited for.",
+                ["source"],
+                &totals.questions,
+            ),
+            total(
+                "inventory_snapshot_refreshes_total",
+                "Reads begun so that a snapshot does not grow too old.",
+                totals.snapshot_refreshes,
+            ),
             total(
                 "inventory_lane_transactions_total",
                 "Group commits dispatched.",

@@ -76,6 +76,9 @@ fn busy_shard(shard: usize, latencies_ms: &[u64]) -> Recorder {
         members: latencies_ms.len() as u64,
         unknown_outcomes: 1,
         conflicts: 1,
+        snapshot_answers: 9,
+        read_answers: 2,
+        snapshot_refreshes: 3,
         ..Counters::default()
     };
     recorder.domain(&Counters::default(), &counted);
@@ -158,6 +161,9 @@ fn two_shards_and_two_scrapes_add_up() {
         ("inventory_lane_transactions_total", 2.0),
         ("inventory_lane_members_total", 7.0),
         ("inventory_unknown_outcomes_total", 2.0),
+        (r#"inventory_questions_total{source="snapshot"}"#, 18.0),
+        (r#"inventory_questions_total{source="read"}"#, 4.0),
+        ("inventory_snapshot_refreshes_total", 6.0),
         (r#"inventory_shard_connections{shard="0"}"#, 1.0),
         (r#"inventory_shard_connections{shard="1"}"#, 1.0),
         ("inventory_scrape_incomplete", 1.0),

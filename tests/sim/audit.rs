@@ -1,6 +1,7 @@
 //! The promises, checked at every answer and at the end of a run.
 
 mod refusals;
+mod stock;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,12 +12,15 @@ use inventory_api::domain::ids::{EventId, ReservationId};
 use inventory_api::domain::operation::{Verb, Wanted};
 use inventory_api::domain::rules::LateCommit;
 use inventory_api::domain::time::{Micros, UnixMillis};
-use inventory_api::domain::transaction::{Due, RecordWrite, ReservationState, Transaction};
+use inventory_api::domain::transaction::{
+    Due, EventRead, Outcome, RecordView, RecordWrite, ReservationState, Transaction,
+};
 
 use super::broken::{Broken, must};
 use super::clients::{Call, What};
 use super::model::{ALIEN, INVALID, POISON, Store, TOKEN_MEMORY, says};
 use super::scenario::{AHEAD_MAX, Scenario};
+use super::world::ShardRef;
 
 /// The clock of a process that is not ahead.
 pub(crate) fn unix(now: Micros) -> UnixMillis {
@@ -60,6 +64,9 @@ pub(crate) struct Audit {
     /// Holds end sooner than a few writes take: who waits for a seat finds it held and over, again
     /// and again.
     hasty: bool,
+    /// How long before a question about units the read may have begun that answers it.
+    staleness: Micros,
+    stocks: stock::Stocks,
 }
 
 impl Audit {
@@ -73,6 +80,8 @@ impl Audit {
             nothing_done_is_likely: scenario.ghosts || scenario.token_memory < TOKEN_MEMORY,
             torn_reads: scenario.torn_reads,
             hasty: scenario.hold_for <= Micros::from_millis(1),
+            staleness: scenario.read_staleness,
+            stocks: stock::Stocks::default(),
         }
     }
 
@@ -189,6 +198,59 @@ impl Audit {
             .map_or(0, |known| known.calls.len())
     }
 
+    // ---- What the shards hear of stock --------------------------------------------------------------
+
+    pub(crate) fn read_begins(
+        &mut self,
+        at: ShardRef,
+        event: &EventId,
+        now: Micros,
+        store: &Store,
+    ) {
+        self.stocks.read_begins(at, event, now, store);
+    }
+
+    pub(crate) fn read_ends(
+        &mut self,
+        at: ShardRef,
+        event: &EventId,
+        read: &EventRead,
+        now: Micros,
+        store: &Store,
+    ) {
+        let failed = !matches!(read, EventRead::Found(_));
+        self.stocks.read_ends(at, event, failed, now, store);
+    }
+
+    pub(crate) fn forgets(&mut self, at: ShardRef, event: &EventId) {
+        self.stocks.forgets(at, event);
+    }
+
+    pub(crate) fn sends(&mut self, transaction: &Transaction, now: Micros) {
+        self.stocks.sends(transaction, now);
+    }
+
+    pub(crate) fn settles(
+        &mut self,
+        at: ShardRef,
+        transaction: &Transaction,
+        outcome: &Outcome,
+        store: &Store,
+    ) {
+        self.stocks.settles(at, transaction, outcome, store);
+    }
+
+    pub(crate) fn is_told(
+        &mut self,
+        at: ShardRef,
+        event: &EventId,
+        reservation: &ReservationId,
+        learned: &RecordView,
+        store: &Store,
+    ) {
+        self.stocks.is_told(at, event, reservation, learned, store);
+    }
+
     /// A new body carries only operations that some call in this process still waits for in time,
     /// and takes no more than was asked for.
     pub(crate) fn dispatched(
@@ -281,7 +343,7 @@ impl Known {
     }
 }
 
-fn is(view: &inventory_api::domain::transaction::RecordView, state: ReservationState) -> bool {
+fn is(view: &RecordView, state: ReservationState) -> bool {
     view.state == state
 }
 

@@ -236,6 +236,43 @@ fn question(wanted: &Wanted, section: Option<String>, rng: &mut SmallRng) -> Que
     }
 }
 
+/// Questions about units, more than there are other calls, in bursts.
+pub(crate) fn looks(scenario: &Scenario, rng: &mut SmallRng) -> Vec<Call> {
+    if !scenario.curious {
+        return Vec::new();
+    }
+    let bursts: Vec<u64> = (0..rng.random_range(1..=8))
+        .map(|_| rng.random_range(0..=scenario.span.0 + 30_000))
+        .collect();
+    (0..scenario.calls)
+        .map(|_| {
+            let known = event(rng.random_range(0..scenario.events.len()));
+            let at = *pick(rng, &bursts) + rng.random_range(0..40_000);
+            wonder(&known, Micros(at), rng)
+        })
+        .collect()
+}
+
+/// A question about what is left.
+pub(crate) fn wonder(event: &EventId, arrives: Micros, rng: &mut SmallRng) -> Call {
+    let qty = rng.random_range(1..=10);
+    let question = match rng.random_range(0..5) {
+        0 => Question::Status { section: None },
+        _ => Question::Availability { qty, section: None },
+    };
+    Call {
+        what: What::Ask(question),
+        event: event.clone(),
+        wanted: Wanted::Quantity(qty),
+        section: None,
+        hold_for: Micros(0),
+        expect: Expect::New,
+        arrives,
+        patience: Micros::from_millis(5_000),
+        tries: 0,
+    }
+}
+
 /// What the client does after this answer (`None`: the connection broke).
 pub(crate) fn goes_on(
     call: &Call,

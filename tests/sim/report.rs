@@ -75,6 +75,7 @@ impl Report {
         self.add("sold out after a look", counters.sold_out);
         self.add("expired members", counters.expired);
         self.add("event reads", counters.event_reads);
+        self.add("snapshot refreshes", counters.snapshot_refreshes);
         self.add("lookups", counters.lookups);
         self.add("seat reads", counters.seat_reads);
         self.add("seats refused from memory", counters.seats_refused);

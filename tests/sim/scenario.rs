@@ -88,6 +88,10 @@ pub(crate) struct Scenario {
     /// later try of it was definitely cancelled. Then "nothing was done" is only likely, all else must still hold.
     pub(crate) ghosts: bool,
     pub(crate) token_memory: Micros,
+    /// How long before a question about units the read may have begun that answers it.
+    pub(crate) read_staleness: Micros,
+    /// Many ask about units, above all those who have just got some.
+    pub(crate) curious: bool,
 }
 
 /// The most that a process's clock is ahead, in milliseconds.
@@ -97,6 +101,7 @@ impl Scenario {
     pub(crate) fn of(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed ^ 0x5ce0_a210);
         let rng = &mut rng;
+        let mut of_reads = SmallRng::seed_from_u64(seed ^ 0x0009_ead5);
         let processes: Vec<usize> = match rng.random_range(0..10) {
             0..3 => vec![1],
             3..6 => vec![rng.random_range(2..=4)],
@@ -157,6 +162,8 @@ impl Scenario {
             torn_reads: rng.random(),
             ghosts: rng.random_range(0..6) == 0,
             token_memory: *pick(rng, &[TOKEN_MEMORY, TOKEN_MEMORY, Micros(0)]),
+            read_staleness: Micros::from_millis(*pick(&mut of_reads, &[0, 5, 50, 50, 1_000])),
+            curious: of_reads.random_range(0..3) > 0,
         }
     }
 

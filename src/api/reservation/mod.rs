@@ -97,7 +97,10 @@ impl ReservationHandlers {
         };
         // Of the whole event in any case: the response tells its totals too.
         let question = Question::Status { section: None };
-        let found = self.clerk.ask(call, event.clone(), question).await;
+        let found = match self.clerk.known(call, &event, &question) {
+            Some(found) => Ok(found),
+            None => self.clerk.ask(call, event.clone(), question).await,
+        };
         match told(found)? {
             Ok(found) => {
                 let name = self.clerk.name(call, &event).await;
@@ -133,7 +136,11 @@ impl InventoryService for ReservationHandlers {
             Wanted::Seats(seats) => Question::Seats { seats },
             Wanted::Whatever => return Err(refusal::unexpected()),
         };
-        let found = told(Box::pin(self.clerk.ask(call, event, question)).await);
+        let found = told(match self.clerk.known(call, &event, &question) {
+            Some(found) => Ok(found),
+            // Boxed: a call answered at once carries no room for it.
+            None => Box::pin(self.clerk.ask(call, event, question)).await,
+        });
         let answer = found.and_then(|found| match found {
             Ok(found) => inquiry::availability(&asked, found, clock::now().unix),
             Err(why) => inquiry::unavailable(&why, trace_id(&call.headers)),

@@ -1,4 +1,5 @@
-//! Questions about an event: from a strong read of its stripes, or from the map of its seats.
+//! Questions about an event: from a snapshot of its stripes or a strong read of them, or from the map
+//! of its seats.
 
 use super::desk::MapWaiter;
 use super::{Coordinator, refusal_of};
@@ -6,15 +7,32 @@ use crate::domain::answer::Refusal;
 use crate::domain::effect::{CallId, Effect};
 use crate::domain::ids::{EventId, SeatId};
 use crate::domain::question::{Counts, EventStatus, Found, Question};
-use crate::domain::reads::Waiter;
+use crate::domain::reads::{Done, Waiter};
 use crate::domain::seat_map::SeatRef;
 use crate::domain::seats::{Seat, SeatState};
-use crate::domain::time::Now;
-use crate::domain::transaction::{EventRead, EventShape, StripeView};
+use crate::domain::time::{Micros, Now};
+use crate::domain::transaction::{EventRead, EventShape, StripeUpdate, StripeView};
 use crate::limits;
 
 impl Coordinator {
-    /// Takes a question of a caller of this shard.
+    /// The answer to a question that arrived at `asked`, if it is known well enough without a read. It
+    /// costs no [`CallId`]; a read may begin that spares the next question the wait.
+    pub fn known(
+        &mut self,
+        event: &EventId,
+        question: &Question,
+        asked: Micros,
+        fx: &mut Vec<Effect>,
+    ) -> Option<Found> {
+        let glance = self.snapshots.answer(event, question, asked)?;
+        self.counters.snapshot_answers += 1;
+        if glance.is_aging && self.reads.refresh(event, Some(glance.stripes), asked, fx) {
+            self.counters.snapshot_refreshes += 1;
+        }
+        Some(glance.found)
+    }
+
+    /// Takes a question of a caller of this shard that [`Coordinator::known`] has no answer for.
     pub fn ask(
         &mut self,
         call: CallId,
@@ -28,12 +46,30 @@ impl Coordinator {
             Some(shape) => self.ask_owner(call, event, shape, question, now, fx),
             None => {
                 let hint = shape.map(|shape| shape.stripes);
-                let waiter = Waiter::Ask { call, question };
-                if self.reads.want(&event, hint, waiter, now.mono, fx).is_err() {
-                    self.counters.shed += 1;
-                    tell(call, Err(Refusal::overloaded()), fx);
-                }
+                self.ask_store(call, &event, hint, question, now.mono, now, fx);
             }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one question, taken apart")]
+    fn ask_store(
+        &mut self,
+        call: CallId,
+        event: &EventId,
+        hint: Option<u16>,
+        question: Question,
+        asked: Micros,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let waiter = Waiter::Ask {
+            call,
+            question,
+            asked,
+        };
+        if self.reads.want(event, hint, waiter, now.mono, fx).is_err() {
+            self.counters.shed += 1;
+            tell(call, Err(Refusal::overloaded()), fx);
         }
     }
 
@@ -88,6 +124,70 @@ impl Coordinator {
         }
     }
 
+    /// Remembers what a read of the stripes has found.
+    pub(super) fn keep_snapshot(
+        &mut self,
+        event: &EventId,
+        done: &Done,
+        read: &EventRead,
+        now: Now,
+    ) {
+        if let EventRead::Found(stripes) = read
+            && !EventShape::of(stripes).is_seated()
+            && !done.is_spoiled
+        {
+            self.snapshots
+                .keep(event, done.began, stripes, &done.doubts, now);
+        }
+    }
+
+    /// This shard has written to the stripes, or may have; see [`crate::domain::snapshots`].
+    pub(super) fn stock_moved(
+        &mut self,
+        event: &EventId,
+        written: &[StripeUpdate],
+        sent: Option<Micros>,
+        now: Micros,
+    ) {
+        if !written.is_empty() && !self.snapshots.is_off() {
+            self.reads.moved(event, written);
+            self.snapshots.moved(event, written, sent, now);
+        }
+    }
+
+    /// Answers a question that came while the read was under way: from the snapshot it has made, or
+    /// else from the next read.
+    #[expect(clippy::too_many_arguments, reason = "one question, taken apart")]
+    pub(super) fn answer_who_joined(
+        &mut self,
+        call: CallId,
+        event: &EventId,
+        question: Question,
+        asked: Micros,
+        read: &EventRead,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let shape = match read {
+            EventRead::Found(stripes) => Some(EventShape::of(stripes)),
+            _ => None,
+        };
+        let Some(shape) = shape.filter(|shape| !shape.is_seated()) else {
+            self.answer_from_read(call, event, question, read, now, fx);
+            return;
+        };
+        match self.snapshots.answer(event, &question, asked) {
+            Some(glance) => {
+                self.counters.read_answers += 1;
+                tell(call, Ok(glance.found), fx);
+            }
+            None => {
+                let hint = Some(shape.stripes);
+                self.ask_store(call, event, hint, question, asked, now, fx);
+            }
+        }
+    }
+
     /// Answers a question that waited for a read of the stripes, or passes it on to where the seats
     /// are remembered.
     pub(super) fn answer_from_read(
@@ -112,6 +212,7 @@ impl Coordinator {
             self.ask_owner(call, event.clone(), shape, question, now, fx);
             return;
         }
+        self.counters.read_answers += 1;
         tell(call, Ok(of_stripes(question, stripes, shape, now)), fx);
     }
 

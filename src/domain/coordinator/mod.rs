@@ -41,8 +41,9 @@ use super::effect::{CallId, Effect, Known, LaneId, PoolId, Route};
 use super::ids::{EventId, ReservationId};
 use super::lane::{LaneOutput, Pool, Settled, Terms, Turn};
 use super::operation::{Operation, Verb};
-use super::reads::{Reads, Waiter};
+use super::reads::{Done, Reads, Waiter};
 use super::rules::{self, Decision, LateCommit};
+use super::snapshots::{Snapshots, moved_by};
 use super::time::{Micros, Now, UnixMillis};
 use super::transaction::{EventRead, EventShape, Outcome, RecordView, ReservationState};
 use crate::limits;
@@ -64,6 +65,8 @@ pub struct Settings {
     /// For how long after a strong read of all stripes began it may be said to callers who come later
     /// that there is too little; zero: never.
     pub sold_out_latch: Micros,
+    /// How long before a question about units the read may have begun that answers it; 0: not at all.
+    pub read_staleness: Micros,
 }
 
 /// See the module's head.
@@ -73,6 +76,7 @@ pub struct Coordinator {
     pending: Pendings,
     lanes: Lanes,
     reads: Reads,
+    snapshots: Snapshots,
     lookups: Lookups,
     /// The seated events that this shard owns and has heard of.
     desks: Desks,
@@ -103,7 +107,8 @@ impl Coordinator {
                     latch: settings.sold_out_latch,
                 },
             ),
-            reads: Reads::default(),
+            reads: Reads::new(settings.read_staleness),
+            snapshots: Snapshots::new(settings.read_staleness),
             lookups: Lookups::default(),
             desks: Desks::default(),
             events: LruCache::with_hasher(known, hasher),
@@ -233,6 +238,8 @@ impl Coordinator {
         if let Some(pool) = self.lanes.selling(event) {
             pool.reopen(now);
         }
+        self.snapshots.forget(event);
+        self.reads.spoil(event);
         if let Some(desk) = self.desks.get_mut(event) {
             desk.forget_map();
         }
@@ -286,12 +293,21 @@ impl Coordinator {
             self.events.put(event.clone(), EventShape::of(stripes));
         }
         let hint = self.events.get(event).map(|shape| shape.stripes);
-        let Some((began, waiters)) = self.reads.done(event, hint, now.mono, fx) else {
+        let Some(done) = self.reads.done(event, hint, now.mono, fx) else {
             return;
         };
+        self.keep_snapshot(event, &done, read, now);
+        let Done { began, waiters, .. } = done;
         for waiter in waiters {
             match waiter {
-                Waiter::Ask { call, question } => {
+                Waiter::Ask {
+                    call,
+                    question,
+                    asked,
+                } if asked > began => {
+                    self.answer_who_joined(call, event, question, asked, read, now, fx);
+                }
+                Waiter::Ask { call, question, .. } => {
                     self.answer_from_read(call, event, question, read, now, fx);
                 }
                 Waiter::Nobody => {}
@@ -324,6 +340,12 @@ impl Coordinator {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
+        // The record of a refused call may be of another event.
+        if let Some(record) = &learned
+            && !matches!(answer, Answer::Refused(_))
+        {
+            self.stock_moved(event, &moved_by(record), None, now.mono);
+        }
         self.settle(event, reservation, answer, learned, now, fx);
     }
 
@@ -373,12 +395,18 @@ impl Coordinator {
         let as_of = out.as_of;
         let mut settled = std::mem::take(&mut out.settled);
         let returned = std::mem::take(&mut out.returned);
-        let nothing_more = !read && learned.is_none() && settled.is_empty() && returned.is_empty();
+        let nothing_more = !read
+            && learned.is_none()
+            && settled.is_empty()
+            && returned.is_empty()
+            && out.stock.is_empty();
         let event = match self.lanes.get_mut(pool) {
             Some(at) if !nothing_more => Some(at.key().event.clone()),
             _ => None,
         };
         if let Some(event) = &event {
+            // Before a read begins, which will have seen it.
+            self.stock_moved(event, &out.stock, out.stock_sent, now.mono);
             if let Some(shape) = learned {
                 self.events.put(event.clone(), shape);
             }
@@ -389,6 +417,7 @@ impl Coordinator {
                 let _ = self.reads.want(event, hint, waiter, now.mono, fx);
             }
         }
+        out.stock.clear();
         self.lanes.after(pool);
         self.scratch = out;
         if let Some(event) = &event {

@@ -7,6 +7,7 @@ use rand::SeedableRng;
 use super::*;
 use crate::domain::ids::Fingerprint;
 use crate::domain::operation::{Expect, Wanted};
+use crate::domain::question::Question;
 use crate::domain::rules;
 use crate::domain::time::UnixMillis;
 use crate::domain::transaction::{
@@ -20,6 +21,7 @@ const SETTINGS: Settings = Settings {
     cache_for: Micros(0),
     late_commit: LateCommit::Reacquire,
     sold_out_latch: Micros::from_millis(50),
+    read_staleness: Micros(0),
 };
 
 fn at(mono: u64) -> Now {
@@ -446,4 +448,99 @@ fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
     let answered = settle_all(&mut shards, forwards);
     assert_eq!(answered.len(), 2, "each is answered: {answered:?}");
     assert!(shards.iter().all(Coordinator::is_idle));
+}
+
+const QUESTION: Question = Question::Availability {
+    qty: 1,
+    section: None,
+};
+
+fn reads(fx: &[Effect]) -> usize {
+    fx.iter()
+        .filter(|effect| matches!(effect, Effect::ReadEvent { .. }))
+        .count()
+}
+
+/// One shard whose snapshots may be so old, and which has read the event from 0 to 3 ms.
+fn shard_that_has_read(staleness: u64) -> (Coordinator, EventId) {
+    let settings = Settings {
+        read_staleness: Micros::from_millis(staleness),
+        ..SETTINGS
+    };
+    let mut shard = Coordinator::new(settings, SmallRng::seed_from_u64(1));
+    let event: EventId = "evt".parse().expect("legal");
+    let mut fx = Vec::new();
+    assert_eq!(shard.known(&event, &QUESTION, Micros(0), &mut fx), None);
+    shard.ask(CallId(1), event.clone(), QUESTION, at(0), &mut fx);
+    let read = EventRead::Found(vec![one_stripe(7)]);
+    shard.event_read(&event, &read, at(3_000), &mut fx);
+    assert_eq!(reads(&fx), 1);
+    (shard, event)
+}
+
+#[test]
+fn a_hot_event_is_read_once_in_half_its_age_and_nobody_waits() {
+    let (mut shard, event) = shard_that_has_read(50);
+    let (mut begun, mut answered) = (0, 0);
+    let mut due = None;
+    // Every ms for a second; a read takes 3 ms.
+    for ms in 4..1_004 {
+        let now = at(ms * 1_000);
+        let mut fx = Vec::new();
+        if due == Some(ms) {
+            let read = EventRead::Found(vec![one_stripe(7)]);
+            shard.event_read(&event, &read, now, &mut fx);
+        }
+        let found = shard.known(&event, &QUESTION, now.mono, &mut fx);
+        answered += usize::from(found.is_some());
+        if reads(&fx) > 0 {
+            begun += reads(&fx);
+            due = Some(ms + 3);
+        }
+    }
+    assert_eq!(answered, 1_000);
+    assert_eq!(begun, 40, "one in 25 ms");
+    assert_eq!(shard.counters().snapshot_refreshes, 40);
+    assert_eq!(shard.counters().snapshot_answers, 1_000);
+}
+
+#[test]
+fn nobody_asks_and_nothing_is_read() {
+    let (mut shard, event) = shard_that_has_read(50);
+    let mut fx = Vec::new();
+    shard.wake(at(40_000), &mut fx);
+    assert!(fx.is_empty() && shard.is_idle() && shard.wake_at().is_none());
+    // Past the bound a question waits.
+    assert_eq!(
+        shard.known(&event, &QUESTION, Micros(50_001), &mut fx),
+        None
+    );
+    shard.ask(CallId(2), event, QUESTION, at(50_001), &mut fx);
+    assert_eq!(fx.len(), 1);
+}
+
+#[test]
+fn who_asks_during_a_young_read_is_answered_by_it_and_by_none_when_age_is_zero() {
+    for (staleness, began, told_at_once) in [(50, 100_000, 2), (0, 100_000, 1)] {
+        let (mut shard, event) = shard_that_has_read(staleness);
+        let mut fx = Vec::new();
+        shard.ask(CallId(2), event.clone(), QUESTION, at(began), &mut fx);
+        shard.ask(
+            CallId(3),
+            event.clone(),
+            QUESTION,
+            at(began + 2_000),
+            &mut fx,
+        );
+        assert_eq!(reads(&fx), 1);
+        fx.clear();
+        let read = EventRead::Found(vec![one_stripe(7)]);
+        shard.event_read(&event, &read, at(began + 3_000), &mut fx);
+        let told = |fx: &[Effect]| {
+            let told = fx.iter().filter(|e| matches!(e, Effect::Told { .. }));
+            told.count()
+        };
+        assert_eq!(told(&fx), told_at_once, "staleness {staleness}");
+        assert_eq!(reads(&fx), 2 - told_at_once);
+    }
 }

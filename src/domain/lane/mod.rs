@@ -211,7 +211,7 @@ impl Lane {
 }
 
 /// All units from one stripe.
-fn drawn_from(stripe: u16, units: u32) -> Draws {
+pub(super) fn drawn_from(stripe: u16, units: u32) -> Draws {
     smallvec::smallvec![Draw { stripe, units }]
 }
 

@@ -13,7 +13,7 @@ use crate::domain::rules;
 use crate::domain::seats::SeatState;
 use crate::domain::time::{Micros, Now, UnixMillis};
 use crate::domain::transaction::{
-    EventShape, RecordView, RecordWrite, ReservationState, Transaction,
+    EventShape, RecordView, RecordWrite, ReservationState, StripeUpdate, Transaction,
 };
 
 /// What every call into a pool brings along: the time, randomness, and where its wishes go.
@@ -70,6 +70,10 @@ pub struct LaneOutput {
     pub returned: Vec<Returned>,
     /// What was written, or met, was so at this instant or later. Others may have changed it since.
     pub as_of: Micros,
+    /// What was written to the event's stripes.
+    pub stock: Vec<StripeUpdate>,
+    /// When that was first sent; `None`: it may not have been written, or long ago.
+    pub stock_sent: Option<Micros>,
 }
 
 impl LaneOutput {

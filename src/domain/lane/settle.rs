@@ -42,6 +42,14 @@ impl Lane {
             Outcome::Committed if !flight.was_unknown => turn.now.mono,
             _ => flight.sent,
         };
+        let is_written = outcome == Outcome::Committed;
+        // An earlier try may have been written whose token the store no longer knows.
+        let may_be =
+            flight.was_unknown && matches!(outcome, Outcome::Cancelled(_) | Outcome::Rejected);
+        if is_written || may_be {
+            turn.out.stock.extend_from_slice(&flight.transaction.stripes);
+            turn.out.stock_sent = is_written.then_some(flight.sent);
+        }
         match outcome {
             Outcome::Committed => {
                 self.attempts = 0;

@@ -1,8 +1,8 @@
-//! Answers to questions. Those about seats come from memory of bounded age.
+//! Answers to questions. Those about seats come from memory of bounded age, and those about units too.
 
 use inventory_api::domain::answer::Refusal;
 use inventory_api::domain::effect::CallId;
-use inventory_api::domain::question::{Found, Question};
+use inventory_api::domain::question::{Counts, Found, Question};
 use inventory_api::domain::seats::{Seat, SeatState};
 use inventory_api::domain::time::{Micros, UnixMillis};
 use inventory_api::limits;
@@ -11,6 +11,8 @@ use super::super::broken::{Broken, must};
 use super::super::clients::{Call, What};
 use super::super::model::Store;
 use super::super::scenario::AHEAD_MAX;
+use super::super::world::ShardRef;
+use super::stock::Span;
 use super::{Audit, unix};
 
 impl Audit {
@@ -18,6 +20,7 @@ impl Audit {
         &mut self,
         id: CallId,
         result: &Result<Found, Refusal>,
+        at: ShardRef,
         now: Micros,
         store: &Store,
     ) -> Result<(), Broken> {
@@ -26,7 +29,7 @@ impl Audit {
             return Err(Broken(format!("{call:?} was told {result:?}")));
         };
         let due = match result {
-            Ok(found) => self.is_so(&call, question, found, now, store),
+            Ok(found) => self.is_so(&call, question, found, at, now, store),
             Err(Refusal::EventNotFound) => !store.exists(&call.event),
             Err(
                 Refusal::StoreBusy { .. }
@@ -44,11 +47,11 @@ impl Audit {
         call: &Call,
         question: &Question,
         found: &Found,
+        at: ShardRef,
         now: Micros,
         store: &Store,
     ) -> bool {
         let event = &call.event;
-        let closed = store.closed_at(event);
         match (question, found) {
             (
                 Question::Availability { qty, .. },
@@ -57,15 +60,12 @@ impl Audit {
                     available,
                 },
             ) => {
-                let mut seen = store.remaining_during(event, call.arrives, now);
-                let enough = *remaining >= u64::from(*qty);
-                let open = if *available {
-                    closed.is_none_or(|at| at >= call.arrives)
-                } else {
-                    closed.is_none_or(|at| at > now)
+                let units = Units {
+                    remaining: *remaining,
+                    wanted: u64::from(*qty),
+                    available: *available,
                 };
-                (self.torn_reads || seen.any(|held| held == *remaining))
-                    && (*available == enough && open || !*available && closed.is_some())
+                self.are_there(call, &units, at, now, store)
             }
             (Question::Availability { qty, section }, Found::Offer { seats, .. }) => {
                 let inside = |seat: &Seat| {
@@ -92,10 +92,94 @@ impl Audit {
             (Question::Status { .. }, Found::Status(status)) => {
                 let counts = status.counts;
                 let sum = counts.available + counts.held + counts.sold + counts.blocked;
-                counts.total == sum && status.seated == store.is_seated(event)
+                counts.total == sum
+                    && status.seated == store.is_seated(event)
+                    && (status.seated || self.is_left(call, &counts, at, now, store))
             }
             _ => false,
         }
+    }
+}
+
+/// What was said of units.
+struct Units {
+    remaining: u64,
+    wanted: u64,
+    available: bool,
+}
+
+impl Audit {
+    /// Since when the stock may have been like that which is told.
+    fn not_before(&self, call: &Call) -> Micros {
+        Micros(call.arrives.since(self.staleness).0)
+    }
+
+    /// Whether the stock was that at some instant since the call, as a read that began after it finds.
+    fn was_left(&self, call: &Call, remaining: u64, now: Micros, store: &Store) -> bool {
+        let (event, from) = (&call.event, call.arrives);
+        if self.torn_reads {
+            let least = store.least_during(event, from, now);
+            return (least..=store.most_during(event, from, now)).contains(&remaining);
+        }
+        let mut seen = store.remaining_during(event, from, now);
+        seen.any(|left| left == remaining)
+    }
+
+    fn are_there(
+        &self,
+        call: &Call,
+        units: &Units,
+        at: ShardRef,
+        now: Micros,
+        store: &Store,
+    ) -> bool {
+        let event = &call.event;
+        let not_before = self.not_before(call);
+        let closed = store.closed_at(event);
+        let is_enough = units.remaining >= units.wanted;
+        let is_right = match units.available {
+            true => is_enough && closed.is_none_or(|at| at >= not_before),
+            false => !is_enough || closed.is_some_and(|at| at <= now),
+        };
+        let from_memory = || {
+            let spans = self
+                .stocks
+                .spans(at, event, not_before, self.torn_reads, store);
+            spans.iter().any(|span| {
+                // Doubt alone never says that there is too little.
+                let is_short =
+                    span.least < units.wanted && (self.torn_reads || span.most < units.wanted);
+                (span.least..=span.most).contains(&units.remaining)
+                    && (units.available || is_short || closed.is_some_and(|at| at <= now))
+            })
+        };
+        is_right && (self.was_left(call, units.remaining, now, store) || from_memory())
+    }
+
+    /// Whether a status of units was so: nothing in it is in doubt.
+    fn is_left(
+        &self,
+        call: &Call,
+        counts: &Counts,
+        at: ShardRef,
+        now: Micros,
+        store: &Store,
+    ) -> bool {
+        let event = &call.event;
+        let not_before = self.not_before(call);
+        let mut capacities = store.capacity_during(event, not_before, now);
+        let from_memory = || {
+            let spans = self
+                .stocks
+                .spans(at, event, not_before, self.torn_reads, store);
+            let is_it = |span: &Span| match self.torn_reads {
+                true => (span.least..=span.most).contains(&counts.available),
+                false => span.most == counts.available,
+            };
+            spans.iter().any(is_it)
+        };
+        (self.torn_reads || capacities.any(|total| total == counts.total))
+            && (self.was_left(call, counts.available, now, store) || from_memory())
     }
 }
 

@@ -79,6 +79,8 @@ pub(crate) struct StoredRecord {
     pub(crate) view: RecordView,
     /// What it was from each instant on; the last is what it is.
     pub(crate) past: Vec<(Micros, RecordView)>,
+    /// The state of the event's stock that each of these came with, if it moved any.
+    states: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -96,6 +98,8 @@ struct Event {
     seats: BTreeMap<SeatId, StoredSeat>,
     /// What each stripe had from each instant on.
     past: Vec<(Micros, Vec<u64>)>,
+    /// What each stripe had been given in each of these states.
+    capacities: Vec<Vec<u64>>,
     closed: Option<Micros>,
 }
 
@@ -103,6 +107,8 @@ impl Event {
     fn note(&mut self, now: Micros) {
         let remaining = self.stripes.iter().map(|s| s.remaining).collect();
         self.past.push((now, remaining));
+        let capacities = self.stripes.iter().map(|s| s.capacity).collect();
+        self.capacities.push(capacities);
     }
 
     fn set_seat(&mut self, seat: &SeatId, state: SeatState, now: Micros) {
@@ -120,6 +126,8 @@ pub(crate) struct Store {
     records: BTreeMap<ReservationId, StoredRecord>,
     /// Tokens of applied transactions, until when they are remembered.
     applied: BTreeMap<u128, Micros>,
+    /// The state of the stock that each applied transaction made, by token.
+    made: BTreeMap<u128, usize>,
     /// Every body ever sent, to hold a repeat against.
     bodies: BTreeMap<u128, Rc<Transaction>>,
     /// Tries still on their way although their sender has given up, by token.
@@ -134,6 +142,7 @@ impl Store {
             events: BTreeMap::new(),
             records: BTreeMap::new(),
             applied: BTreeMap::new(),
+            made: BTreeMap::new(),
             bodies: BTreeMap::new(),
             in_progress: BTreeMap::new(),
             token_memory,
@@ -172,6 +181,7 @@ impl Store {
             sold: vec![0; capacities.len()],
             seats: seats.collect(),
             past: Vec::new(),
+            capacities: Vec::new(),
             closed: None,
         };
         created.note(Micros(0));
@@ -398,6 +408,10 @@ impl Store {
 
     fn write(&mut self, transaction: &Transaction, now: Micros) -> Result<(), Broken> {
         let at = transaction.at;
+        let next_state = self.states(&transaction.event) + 1;
+        if !transaction.stripes.is_empty() {
+            self.made.insert(transaction.token.0, next_state);
+        }
         for write in &transaction.records {
             self.gives_what_it_has(write)?;
             let stored = self.records.get(&write.reservation);
@@ -409,6 +423,7 @@ impl Store {
                     event: transaction.event.clone(),
                     view: view.clone(),
                     past: Vec::new(),
+                    states: Vec::new(),
                 });
             must!(
                 stored.event == transaction.event,
@@ -418,6 +433,7 @@ impl Store {
                 transaction.event
             );
             stored.past.push((now, view.clone()));
+            stored.states.push(next_state);
             stored.view = view;
         }
         if let Some(event) = self.events.get_mut(&transaction.event) {

@@ -49,6 +49,62 @@ impl Store {
         seen.map(|(_, stripes)| stripes.iter().sum())
     }
 
+    /// The number of the state that the event's stock is in.
+    pub(crate) fn states(&self, event: &EventId) -> usize {
+        let past = self.events.get(event).map_or(0, |event| event.past.len());
+        past.saturating_sub(1)
+    }
+
+    /// What each stripe had in a state, and had been given.
+    pub(crate) fn state(&self, event: &EventId, state: usize) -> (Vec<u64>, &[u64]) {
+        let Some(event) = self.events.get(event) else {
+            return (Vec::new(), &[]);
+        };
+        (event.past[state].1.clone(), &event.capacities[state])
+    }
+
+    /// The state that a transaction made, if it was applied and moved stock.
+    pub(crate) fn state_made_by(&self, token: u128) -> Option<usize> {
+        self.made.get(&token).copied()
+    }
+
+    /// The state in which the reservation took its units for the last time.
+    pub(crate) fn last_take_of(&self, reservation: &ReservationId) -> Option<usize> {
+        let record = self.records.get(reservation)?;
+        let took = |n: usize| {
+            let before = n.checked_sub(1).map(|n| record.past[n].1.state);
+            let has = |state| matches!(state, ReservationState::Held | ReservationState::Confirmed);
+            has(record.past[n].1.state) && !before.is_some_and(has)
+        };
+        let last = (0..record.past.len()).rev().find(|n| took(*n));
+        last.map(|n| record.states[n])
+    }
+
+    /// What the event had been given, all stripes together, at some instant of the span.
+    pub(crate) fn capacity_during(
+        &self,
+        event: &EventId,
+        from: Micros,
+        to: Micros,
+    ) -> impl Iterator<Item = u64> + '_ {
+        let event = self.events.get(event);
+        let past = event.map_or(&[][..], |e| &e.past);
+        let first = past.partition_point(|(at, _)| *at < from).saturating_sub(1);
+        let last = past.partition_point(|(at, _)| *at <= to);
+        let capacities = event.map_or(&[][..], |e| &e.capacities[first..last]);
+        capacities.iter().map(|stripes| stripes.iter().sum())
+    }
+
+    /// The most that a look at one stripe after the other can find during the span.
+    pub(crate) fn most_during(&self, event: &EventId, from: Micros, to: Micros) -> u64 {
+        let Some(event) = self.events.get(event) else {
+            return 0;
+        };
+        let seen = during(&event.past, from, to);
+        let most = |stripe: usize| seen.iter().map(|(_, left)| left[stripe]).max().unwrap_or(0);
+        (0..event.stripes.len()).map(most).sum()
+    }
+
     /// The least that a look at one stripe after the other can find during the span.
     pub(crate) fn least_during(&self, event: &EventId, from: Micros, to: Micros) -> u64 {
         let Some(event) = self.events.get(event) else {

@@ -3,12 +3,14 @@
 use inventory_api::domain::answer::{Answer, Refusal};
 use inventory_api::domain::effect::CallId;
 use inventory_api::domain::question::Found;
+use inventory_api::domain::time::Micros;
 use inventory_api::domain::transaction::{RecordView, ReservationState};
 use rand::Rng;
 
 use super::super::broken::{Broken, must};
 use super::super::clients::{self, Call, What};
 use super::super::network::hop;
+use super::super::scenario::pick;
 use super::{Happening, ShardRef, Waits, World};
 
 impl World {
@@ -33,23 +35,33 @@ impl World {
         let operation = call.operation(self.clock(at.process));
         let (event, what) = (call.event.clone(), call.what.clone());
         self.audit.taken(id, at.process, call);
-        let mut replayed = None;
+        let (mut replayed, mut known) = (None, None);
         self.with(at, |shard, now, fx| match (operation, what) {
             (Some(operation), _) => match shard.coordinator.replay(&operation, now.mono) {
                 Some(answer) => replayed = Some(answer),
                 None => shard.coordinator.submit(id, operation, now, fx),
             },
-            (None, What::Ask(question)) => shard.coordinator.ask(id, event, question, now, fx),
+            (None, What::Ask(question)) => {
+                known = shard.coordinator.known(&event, &question, now.mono, fx);
+                if known.is_none() {
+                    shard.coordinator.ask(id, event, question, now, fx);
+                }
+            }
             (None, What::Write(..)) => {}
         })?;
         if let Some(answer) = replayed {
-            self.answered(id, answer)?;
+            self.answered(at, id, answer)?;
+        }
+        if let Some(found) = known {
+            self.report.count("told from a snapshot");
+            self.told(at, id, &Ok(found))?;
         }
         Ok(id)
     }
 
     pub(super) fn answers(
         &mut self,
+        at: ShardRef,
         call: CallId,
         answer: Answer,
         learned: Option<RecordView>,
@@ -82,25 +94,40 @@ impl World {
                 Ok(())
             }
             Some(Waits::Question(..)) => Err(Broken(format!("{call:?} asked and got {answer:?}"))),
-            None => self.answered(call, answer),
+            None => self.answered(at, call, answer),
         }
     }
 
-    fn answered(&mut self, id: CallId, answer: Answer) -> Result<(), Broken> {
+    fn answered(&mut self, at: ShardRef, id: CallId, answer: Answer) -> Result<(), Broken> {
         self.report.answer(&answer);
         let call = self.audit.answered(id, &answer, self.now, &self.store)?;
         if !self.quiet {
             self.goes_on(&call, Some(&answer));
+            self.wonders(at, &call, &answer);
         }
         Ok(())
     }
 
+    /// Who has just got something, or given it back, may look at what is left, on the same shard.
+    fn wonders(&mut self, at: ShardRef, call: &Call, answer: &Answer) {
+        if !self.scenario.curious || matches!(answer, Answer::Refused(_)) {
+            return;
+        }
+        for _ in 0..self.curious_rng.random_range(0..3) {
+            let rng = &mut self.curious_rng;
+            let soon = Micros(*pick(rng, &[0, 0, 1, 3_000, 20_000]));
+            let asks = clients::wonder(&call.event, self.now.plus(soon), rng);
+            self.make(asks.arrives, Happening::Wonders(at, asks));
+        }
+    }
+
     pub(super) fn told(
         &mut self,
+        at: ShardRef,
         id: CallId,
         result: &Result<Found, Refusal>,
     ) -> Result<(), Broken> {
-        self.audit.told(id, result, self.now, &self.store)?;
+        self.audit.told(id, result, at, self.now, &self.store)?;
         self.report.count(match result {
             Ok(Found::Units { .. }) => "told of units",
             Ok(Found::Offer { .. }) => "told of an offer",

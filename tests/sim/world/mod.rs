@@ -60,6 +60,8 @@ pub(crate) struct ShardRef {
 #[derive(Debug)]
 enum Happening {
     Arrives(Call),
+    /// A question to one shard.
+    Wonders(ShardRef, Call),
     AtStore {
         from: ShardRef,
         lane: LaneId,
@@ -131,7 +133,7 @@ impl Waits {
 struct Shard {
     coordinator: Coordinator,
     wake: Option<Micros>,
-    lanes_in_flight: BTreeSet<LaneId>,
+    lanes_in_flight: BTreeMap<LaneId, Rc<Transaction>>,
     reading: BTreeSet<EventId>,
     reading_seats: BTreeSet<EventId>,
 }
@@ -157,6 +159,7 @@ pub(crate) struct World {
     quiet: bool,
     clients_rng: SmallRng,
     network_rng: SmallRng,
+    curious_rng: SmallRng,
     /// By call number.
     internal: BTreeMap<u64, Waits>,
     calls_made: u64,
@@ -187,6 +190,7 @@ impl World {
             quiet: false,
             clients_rng: SmallRng::seed_from_u64(seed ^ 0xc11e_0075),
             network_rng: SmallRng::seed_from_u64(seed ^ 0x00ae_7000),
+            curious_rng: SmallRng::seed_from_u64(seed ^ 0x0c01_0015),
             internal: BTreeMap::new(),
             calls_made: 0,
             internal_made: 0,
@@ -234,13 +238,14 @@ impl World {
                 cache_for: self.scenario.cache_for,
                 late_commit: self.scenario.late,
                 sold_out_latch: self.scenario.latch,
+                read_staleness: self.scenario.read_staleness,
             };
             let of = (process as u64) << 40 | (shard as u64) << 32 | u64::from(life);
             let rng = SmallRng::seed_from_u64(self.scenario.seed.rotate_left(20) ^ of);
             Shard {
                 coordinator: Coordinator::new(settings, rng),
                 wake: None,
-                lanes_in_flight: BTreeSet::new(),
+                lanes_in_flight: BTreeMap::new(),
                 reading: BTreeSet::new(),
                 reading_seats: BTreeSet::new(),
             }
@@ -253,6 +258,9 @@ impl World {
 
     fn schedule(&mut self) {
         for call in clients::plan(&self.scenario, &mut self.clients_rng) {
+            self.make(call.arrives, Happening::Arrives(call));
+        }
+        for call in clients::looks(&self.scenario, &mut self.curious_rng) {
             self.make(call.arrives, Happening::Arrives(call));
         }
         self.schedule_upkeep();
@@ -287,25 +295,26 @@ impl World {
     fn happen(&mut self, happening: Happening) -> Result<(), Broken> {
         match happening {
             Happening::Arrives(call) => self.arrives(call),
+            Happening::Wonders(at, call) if self.lives(at) => self.submit(at, call).map(drop),
             Happening::AtStore {
                 from,
                 lane,
                 transaction,
                 arrival,
             } => self.at_store(from, lane, &transaction, &arrival),
-            Happening::Settled(at, lane, outcome) => self.with(at, |shard, now, fx| {
-                shard.lanes_in_flight.remove(&lane);
-                let at = &mut shard.coordinator;
-                at.transaction_settled(lane, outcome, now, fx);
-            }),
+            Happening::Settled(at, lane, outcome) => self.settled(at, lane, outcome),
             Happening::ReadsStripe { from, event, seen } => {
                 self.reads_stripe(from, event, seen);
                 Ok(())
             }
-            Happening::Read(at, event, read) => self.with(at, |shard, now, fx| {
-                shard.reading.remove(&event);
-                shard.coordinator.event_read(&event, &read, now, fx);
-            }),
+            Happening::Read(at, event, read) => {
+                let (audit, store) = (&mut self.audit, &self.store);
+                audit.read_ends(at, &event, &read, self.now, store);
+                self.with(at, |shard, now, fx| {
+                    shard.reading.remove(&event);
+                    shard.coordinator.event_read(&event, &read, now, fx);
+                })
+            }
             Happening::LooksUp(from, lookup, reservations) => {
                 self.looks_up(from, lookup, &reservations);
                 Ok(())
@@ -337,6 +346,21 @@ impl World {
         }
     }
 
+    fn settled(&mut self, at: ShardRef, lane: LaneId, outcome: Outcome) -> Result<(), Broken> {
+        if !self.lives(at) {
+            return Ok(());
+        }
+        let shard = &mut self.processes[at.process].shards[at.shard];
+        if let Some(transaction) = shard.lanes_in_flight.remove(&lane) {
+            let (audit, store) = (&mut self.audit, &self.store);
+            audit.settles(at, &transaction, &outcome, store);
+        }
+        self.with(at, |shard, now, fx| {
+            let at = &mut shard.coordinator;
+            at.transaction_settled(lane, outcome, now, fx);
+        })
+    }
+
     /// Between shards, and behind their back.
     fn happens_between(&mut self, happening: Happening) -> Result<(), Broken> {
         match happening {
@@ -354,6 +378,12 @@ impl World {
                 })
             }
             Happening::ForwardSettled(to, (event, reservation), answer, learned) => {
+                if let Some(view) = &learned
+                    && !matches!(answer, Answer::Refused(_))
+                {
+                    let (audit, store) = (&mut self.audit, &self.store);
+                    audit.is_told(to, &event, &reservation, view, store);
+                }
                 self.with(to, |shard, now, fx| {
                     let at = &mut shard.coordinator;
                     at.forward_settled(&event, &reservation, answer, learned, now, fx);
@@ -373,10 +403,13 @@ impl World {
                     at.ask_forwarded(call, &event, shape, question, now, fx);
                 })
             }
-            Happening::ToldBack(to, call, result) if self.lives(to) => self.told(call, &result),
-            Happening::Forgets(at, event) => self.with(at, |shard, now, _| {
-                shard.coordinator.forget(&event, now.mono);
-            }),
+            Happening::ToldBack(to, call, result) if self.lives(to) => self.told(to, call, &result),
+            Happening::Forgets(at, event) => {
+                self.audit.forgets(at, &event);
+                self.with(at, |shard, now, _| {
+                    shard.coordinator.forget(&event, now.mono);
+                })
+            }
             Happening::Restocks(event, stripe, units) => {
                 self.store.restock(&event, stripe, units, self.now);
                 self.report.count("restocks");
@@ -453,7 +486,7 @@ impl World {
                 call,
                 answer,
                 learned,
-            } => self.answers(call, answer, learned),
+            } => self.answers(at, call, answer, learned),
             Effect::Told { call, result } => match self.internal.remove(&call.0) {
                 Some(Waits::Question(to, call)) => {
                     let due = self.now.plus(hop(&mut self.network_rng));
@@ -461,7 +494,7 @@ impl World {
                     Ok(())
                 }
                 Some(other) => Err(Broken(format!("{other:?} was told {result:?}"))),
-                None => self.told(call, &result),
+                None => self.told(at, call, &result),
             },
             Effect::AskShard {
                 shard: to,
@@ -475,10 +508,12 @@ impl World {
                 Ok(())
             }
             Effect::Transact { lane, transaction } => {
+                let in_flight = shard.lanes_in_flight.insert(lane, Rc::clone(&transaction));
                 must!(
-                    shard.lanes_in_flight.insert(lane),
+                    in_flight.is_none(),
                     "two transactions in flight for {lane:?}"
                 );
+                self.audit.sends(&transaction, self.now);
                 if self.store.inspect(&transaction)? {
                     self.audit.dispatched(at.process, &transaction, self.now)?;
                 }
@@ -490,6 +525,8 @@ impl World {
                     shard.reading.insert(event.clone()),
                     "two reads of {event} under way"
                 );
+                let (audit, store) = (&mut self.audit, &self.store);
+                audit.read_begins(at, &event, self.now, store);
                 self.read(at, event);
                 Ok(())
             }

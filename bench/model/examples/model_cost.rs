@@ -1,7 +1,7 @@
 //! What the model costs: processor time per action of transactions like the server's (one stripe's
 //! update, 39 records put), alone and over HTTP, and memory per record.
 //!
-//! `cargo run --release -p inventory-store-model --example cost [RECORDS]`
+//! `cargo run --release -p inventory-store-model --example model_cost [RECORDS]`
 
 use std::error::Error;
 use std::fmt::Write as _;

@@ -2,7 +2,7 @@
 //! it and commits in a closed loop, each reservation once. Prints commits a second and the peer's CPU
 //! time for one commit; the engine and this client are not counted.
 //!
-//! `cargo run --release --package inventory-peers --example cost -- --commits 20000 --in-flight 16`
+//! `cargo run --release --package inventory-peers --example twin_cost -- --commits 20000 --in-flight 16`
 
 use std::path::PathBuf;
 use std::process::ExitCode;
