@@ -1,5 +1,7 @@
 //! The read-back against a real engine over its socket: pages, segments, and each verdict once.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
