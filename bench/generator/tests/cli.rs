@@ -1,5 +1,7 @@
 //! The command: exit codes, files, and what it says when it is used wrongly.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::process::{Command, Output};

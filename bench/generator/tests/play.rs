@@ -1,6 +1,8 @@
 //! Whole runs against a scripted server over real sockets: what is sent, what is counted, and what is
 //! called broken or invalid.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Duration;
@@ -107,6 +109,33 @@ fn a_stall_shows_in_the_percentiles_of_all_calls_that_were_due_in_it() {
 }
 
 #[test]
+fn calls_that_cannot_be_written_count_from_when_they_were_due() {
+    let stall = (Duration::from_millis(400), Duration::from_millis(600));
+    let script = Script {
+        stall: Some(stall),
+        streams: Some(10),
+        ..Script::default()
+    };
+    let server = Server::start(script, &[("evt_0", 1_000_000)]);
+    let mut options = options(&server);
+    options.lateness_max = Duration::from_millis(50);
+    let report = run(scenario(DIRECT), &options).unwrap();
+    // Twenty calls fill the streams; the others are written when the stall is over.
+    assert_eq!(report.generator.in_flight_most, 20);
+    let latency = &method(&report, Method::DirectCommit).answered;
+    assert!(latency.p95 >= 100.0 && latency.p90 >= 60.0, "{latency:?}");
+    assert!(
+        report.generator.lateness.p95 >= 80.0,
+        "{:?}",
+        report.generator
+    );
+    assert!(
+        !report.valid,
+        "for want of streams the client was the limit"
+    );
+}
+
+#[test]
 fn calls_that_find_the_limit_full_are_not_sent_and_make_the_run_invalid() {
     let server = Server::start(
         Script {
@@ -151,8 +180,8 @@ fn a_generator_that_is_late_says_so_and_the_run_is_invalid() {
 fn more_than_one_thread_can_send_is_too_late_to_count() {
     let server = Server::start(Script::default(), &[("evt_0", 1_000_000_000)]);
     let text = DIRECT
-        .replace("rate = 400", "rate = 900000")
-        .replace("duration = 1", "duration = 0.3");
+        .replace("rate = 400", "rate = 500000")
+        .replace("duration = 1", "duration = 0.2");
     let mut options = options(&server);
     options.lateness_max = Duration::from_millis(5);
     let report = run(scenario(&text), &options).unwrap();

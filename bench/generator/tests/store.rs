@@ -1,5 +1,7 @@
 //! The read-back against a real engine over its socket: pages, segments, and each verdict once.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
@@ -135,8 +137,8 @@ fn order(n: u32) -> String {
     format!("ord_{n:032x}")
 }
 
-/// A big attribute, so that a table has several pages.
-const PADDING: usize = 4_000;
+/// A big attribute, so that every segment has several pages of a megabyte.
+const PADDING: usize = 12_000;
 
 fn record(n: u32, event: &str) -> Value {
     json!({

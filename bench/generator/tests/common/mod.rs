@@ -1,16 +1,17 @@
 //! A scripted server of contract A in this process, over a real socket.
 
 #![allow(dead_code)] // Each test file uses its part.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use inventory_bench::twin::{bind, router};
+use inventory_bench::twin::bind;
 use inventory_generator::run::Options;
 use inventory_generator::scenario::Scenario;
-use inventory_proto::inventory::v1::inventory_server::Inventory;
+use inventory_proto::inventory::v1::inventory_server::{Inventory, InventoryServer};
 use inventory_proto::inventory::v1::*;
 use tokio::sync::oneshot;
 use tonic::{Code, Request, Response, Status};
@@ -25,6 +26,8 @@ pub(crate) struct Script {
     pub(crate) forgetful: Option<u64>,
     /// Every n-th call is shed.
     pub(crate) sheds: Option<u64>,
+    /// Streams of one connection.
+    pub(crate) streams: Option<u32>,
     /// No call is ever answered.
     pub(crate) mute: bool,
 }
@@ -74,7 +77,10 @@ impl Server {
                 let incoming = bind("127.0.0.1:0".parse().unwrap()).unwrap();
                 tell.send(incoming.local_addr().unwrap()).unwrap();
                 tokio::select! {
-                    served = router(desk).serve_with_incoming(incoming) => served.unwrap(),
+                    served = tonic::transport::Server::builder()
+                        .max_concurrent_streams(desk.script.streams)
+                        .add_service(InventoryServer::new(desk))
+                        .serve_with_incoming(incoming) => served.unwrap(),
                     _ = stopped => {}
                 }
             });
