@@ -14,7 +14,7 @@ pub(crate) use raw::{Returns, Told};
 
 use crate::attribute::{Arena, Span};
 use crate::error::Error;
-use crate::expr::{Bindings, Cache, Condition, Member, Parsed, Update, Usage, projection};
+use crate::expr::{Bindings, Cache, Condition, Member, Name, Parsed, Update, Usage, projection};
 use crate::json::Reader;
 use crate::key::{Key, NoKey, fingerprint, lock_of};
 use crate::limits;
@@ -629,15 +629,18 @@ fn get(
     })
 }
 
+/// Attributes' names, aliases resolved.
+pub(crate) type Names = Vec<Vec<u8>>;
+
 /// The names that a projection shows; checks them against what else uses names.
 fn projected(
     text: &str,
     bindings: &Bindings,
     arena: &Arena,
-) -> Result<(Vec<Vec<u8>>, Parsed<Vec<crate::expr::Name>>), Error> {
+) -> Result<(Names, Parsed<Vec<Name>>), Error> {
     let parsed = projection(text)?;
     Usage::default().of(&parsed, Member::Projection, bindings, arena)?;
-    let names: Vec<Vec<u8>> = parsed
+    let names: Names = parsed
         .tree
         .iter()
         .map(|name| bindings.name(arena, name).to_vec())
