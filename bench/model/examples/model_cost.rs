@@ -22,8 +22,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const ACTIONS: u64 = 40;
 /// Transactions over HTTP, on so many connections.
-const SERVED: u64 = 2_000;
-const CONNECTIONS: u64 = 4;
+const SERVED: u64 = 6_000;
+const CONNECTIONS: u64 = 20;
 
 const TABLES: [&str; 2] = [
     r#"{"TableName":"inventory","BillingMode":"PAY_PER_REQUEST",

@@ -71,6 +71,16 @@ pub(crate) fn sum(a: &[u8], b: &[u8], minus: bool) -> Result<Vec<u8>, Error> {
 /// What a canonical number counts towards an item's size, in bytes: one, and one for every two
 /// digits before and after the point, zeros at the ends aside; one more for a minus.
 pub(crate) fn size(text: &[u8]) -> usize {
+    if text.len() <= DIGITS_MAX && !text.contains(&b'.') {
+        let digits = text.strip_prefix(b"-").unwrap_or(text);
+        let zeros = digits
+            .iter()
+            .rev()
+            .take_while(|digit| **digit == b'0')
+            .count();
+        let minus = usize::from(digits.len() < text.len());
+        return (digits.len() - zeros).div_ceil(2) + 1 + minus;
+    }
     let number = Number::stored(text);
     let count = number.digits.len();
     let whole = usize::try_from(number.exponent.max(0)).map_or(count, |n| n.min(count));

@@ -8,6 +8,9 @@ use super::{Member, Name};
 use crate::error::Error;
 use crate::limits;
 
+/// Each once.
+pub(super) type Aliases = Vec<Box<str>>;
+
 pub(super) struct Parser<'a> {
     tokens: Vec<Token<'a>>,
     at: usize,
@@ -35,8 +38,8 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// The aliases met; an error unless everything was read.
-    pub(super) fn finish(self) -> Result<(Vec<Box<str>>, Vec<Box<str>>), Error> {
+    /// The names and the values met; an error unless everything was read.
+    pub(super) fn finish(self) -> Result<(Aliases, Aliases), Error> {
         match self.peek() {
             None => Ok((self.names, self.values)),
             Some(_) => self.unexpected(),

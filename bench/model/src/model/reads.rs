@@ -277,15 +277,14 @@ fn bounds(page: &Page) -> Option<(Bound<&Key>, Bound<&Key>)> {
 
 fn first_hash(table: &Table, page: &Page) -> Option<u64> {
     let bounds = bounds(page)?;
-    let first = match page.index {
+    match page.index {
         None => table.items.range(bounds).next().map(|(key, _)| key.hash),
         Some(at) => table.indexes[at]
             .entries
             .range(bounds)
             .next()
             .map(|(key, _)| key.hash),
-    };
-    first
+    }
 }
 
 /// The next of a range, from its front or its back.

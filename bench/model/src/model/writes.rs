@@ -31,6 +31,9 @@ pub(super) enum Decided {
     Before(Vec<u8>),
 }
 
+/// An item, if there is one and it is asked for.
+type Image = Option<Vec<u8>>;
+
 /// Why a write is not made.
 enum Refusal {
     /// With the item that is there.
@@ -140,14 +143,13 @@ impl Model {
     }
 
     /// What was there before and what is after, if that is to be told.
-    #[allow(clippy::type_complexity)]
     fn write_one(
         &mut self,
         at: Micros,
         write: &Write,
         arena: &Arena,
         total: &mut Bill,
-    ) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>), Error> {
+    ) -> Result<(Image, Image), Error> {
         let key = write.key.as_ref().map_err(Clone::clone)?;
         if self.locks.contains(&write.lock) {
             self.tally.conflicts += 1;

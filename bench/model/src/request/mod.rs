@@ -14,7 +14,7 @@ pub(crate) use raw::{Returns, Told};
 
 use crate::attribute::{Arena, Span};
 use crate::error::Error;
-use crate::expr::{Bindings, Cache, Condition, Member, Parsed, Update, Usage, projection};
+use crate::expr::{Bindings, Cache, Condition, Member, Name, Parsed, Update, Usage, projection};
 use crate::json::Reader;
 use crate::key::{Key, NoKey, fingerprint, lock_of};
 use crate::limits;
@@ -88,33 +88,32 @@ pub(crate) struct BatchTable {
     pub(crate) rest: Vec<u8>,
 }
 
-const EXPRESSION_MEMBERS: [&str; 3] = [
-    "ConditionExpression",
-    "ExpressionAttributeNames",
-    "ExpressionAttributeValues",
+/// What may be in a write alone, besides what may be in an action.
+const ALONE: [&str; 3] = [
+    "ReturnValues",
+    "ReturnConsumedCapacity",
+    "ReturnItemCollectionMetrics",
 ];
 
-/// What may be in a write: `own` and what all have.
-fn members(own: &[&'static str], is_alone: bool) -> Vec<&'static str> {
-    let mut all = vec!["TableName", "ReturnValuesOnConditionCheckFailure"];
-    all.extend(EXPRESSION_MEMBERS);
-    all.extend(own);
-    if is_alone {
-        all.extend([
-            "ReturnValues",
-            "ReturnConsumedCapacity",
-            "ReturnItemCollectionMetrics",
-        ]);
-    }
-    all
-}
-
 impl WriteKind {
-    fn own(self) -> &'static [&'static str] {
+    /// What may be in an action.
+    fn members(self) -> &'static [&'static str] {
+        macro_rules! with {
+            ($($own:literal),*) => {
+                &[
+                    "TableName",
+                    $($own,)*
+                    "ConditionExpression",
+                    "ExpressionAttributeNames",
+                    "ExpressionAttributeValues",
+                    "ReturnValuesOnConditionCheckFailure",
+                ]
+            };
+        }
         match self {
-            WriteKind::Put => &["Item"],
-            WriteKind::Update => &["Key", "UpdateExpression"],
-            WriteKind::Delete | WriteKind::Check => &["Key"],
+            WriteKind::Put => with!("Item"),
+            WriteKind::Update => with!("Key", "UpdateExpression"),
+            WriteKind::Delete | WriteKind::Check => with!("Key"),
         }
     }
 
@@ -181,7 +180,7 @@ impl Parse<'_> {
         kind: WriteKind,
         told: &mut Told,
     ) -> Result<Body, Error> {
-        let members = members(kind.own(), true);
+        let members = [kind.members(), &ALONE].concat();
         let raw = Raw::read(reader, arena, "the request", &members)?;
         *told = raw.told;
         let write = self.write(kind, raw, arena)?;
@@ -521,8 +520,7 @@ fn read_action<'a>(
         }
         let kind =
             WriteKind::of_action(&name).ok_or_else(|| unknown(&name, "a transaction's action"))?;
-        let members = members(kind.own(), false);
-        let raw = Raw::read(reader, arena, &name, &members)?;
+        let raw = Raw::read(reader, arena, &name, kind.members())?;
         match action.replace((kind, raw)) {
             None => Ok(()),
             Some(_) => Err(Error::validation(
@@ -629,15 +627,18 @@ fn get(
     })
 }
 
+/// Attributes' names, aliases resolved.
+pub(crate) type Names = Vec<Vec<u8>>;
+
 /// The names that a projection shows; checks them against what else uses names.
 fn projected(
     text: &str,
     bindings: &Bindings,
     arena: &Arena,
-) -> Result<(Vec<Vec<u8>>, Parsed<Vec<crate::expr::Name>>), Error> {
+) -> Result<(Names, Parsed<Vec<Name>>), Error> {
     let parsed = projection(text)?;
     Usage::default().of(&parsed, Member::Projection, bindings, arena)?;
-    let names: Vec<Vec<u8>> = parsed
+    let names: Names = parsed
         .tree
         .iter()
         .map(|name| bindings.name(arena, name).to_vec())
