@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
@@ -365,7 +365,7 @@ impl Store {
 
     fn failure<E>(&self, error: &SdkError<E>) -> Failure
     where
-        E: ProvideErrorMetadata + std::fmt::Debug,
+        E: std::error::Error + ProvideErrorMetadata + 'static,
     {
         if error.code().is_some_and(is_passing) {
             return Failure::Busy;
@@ -377,7 +377,8 @@ impl Store {
             }
             _ => Failure::Unavailable,
         };
-        self.complain(&format!("{failure:?}: {error:?}"));
+        // The whole chain of causes, without the response's bytes.
+        self.complain(&format!("the store: {}", DisplayErrorContext(error)));
         failure
     }
 

@@ -26,7 +26,7 @@ const USAGE: u8 = 64;
 /// the AWS SDK as they come.
 ///
 /// It sells on the tables of inventory-api and in its format: make them with `inventory-api tables
-/// create` and `inventory-api event create`, audit them with `inventory-api verify`. Quantities only.
+/// create` and, with a server on the same store, `inventory-api event create`; audit them with `inventory-api verify`. Quantities only.
 /// It does not give back holds that expire: run inventory-api on the same tables for that.
 ///
 /// Prints `gRPC  host:port` when it listens. Exit codes: 0 stopped, 1 failed, 64 wrong usage.
@@ -34,7 +34,7 @@ const USAGE: u8 = 64;
 #[command(name = "store-twin", version)]
 struct Args {
     /// The store, http://host:port. Plain HTTP only: a model or an engine, not DynamoDB itself.
-    #[arg(long, env = "DYNAMODB_ENDPOINT")]
+    #[arg(long, env = "AWS_ENDPOINT_URL_DYNAMODB")]
     endpoint: String,
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
