@@ -42,6 +42,27 @@ pub const EVENT_TOTAL_MAX: i64 = 1_000_000_000;
 /// Most stripes of one event: a strong read of all of them stays one BatchGetItem.
 pub const STRIPES_MAX: u16 = 64;
 
+/// Stripes that an event gets at most when nobody says how many. At 40 reservations a transaction and
+/// some 23 ms each, between what is assumed for 25 and for 100 actions, a lane sells 1,700 a second:
+/// twenty of them sell 30,000 with a tenth to spare.
+pub const STRIPES_AUTO_MAX: u16 = 20;
+
+/// Tickets that a stripe has at least in an event that got its stripes in this way: fewer are sold out
+/// in a few transactions, and then callers look for the rest of them on the other stripes.
+pub const STRIPE_UNITS_MIN: u64 = 250;
+
+/// Stripes of an event of so many tickets when nobody says how many.
+pub const fn stripes_for(total: u64) -> u16 {
+    let many = total / STRIPE_UNITS_MIN;
+    if many > STRIPES_AUTO_MAX as u64 {
+        STRIPES_AUTO_MAX
+    } else if many > 1 {
+        many as u16
+    } else {
+        1
+    }
+}
+
 /// Most partition keys over which an event's seats are spread: one sale of a seat writes one unit, a
 /// partition takes 1,000 a second, and a sale of 64,000 seats a second is beyond any event.
 pub const SEAT_KEYS_MAX: u16 = 64;
@@ -256,8 +277,21 @@ pub const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(4);
 /// Longest pause between tries.
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_millis(200);
 
-/// What a caller is told to wait when a queue is full or the store is busy.
+/// Longest time for which a lane that conflicts again and again leaves the line to other lanes: long
+/// enough for processes that share stripes to come apart, short enough to come back from it.
+pub const LANE_YIELD_MAX: Duration = Duration::from_secs(1);
+
+/// How long the rate at which a line moves is counted for one look: a few transactions.
+pub const FLOW_WINDOW: Duration = Duration::from_millis(50);
+
+/// How old a look at the rate may be for callers to be turned away for it.
+pub const FLOW_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// What a caller is told to wait when a queue is full or the store is busy, at least.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// The most that it is told to wait, however long the line: by then most of it has gone.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
 
 // ---- Seats --------------------------------------------------------------------------------------
 
@@ -748,11 +782,14 @@ const _: () = {
             < RECORD_BYTES_MAX
     );
     assert!(STRIPES_MAX as usize <= BATCH_GET_KEYS_MAX);
+    assert!(STRIPES_AUTO_MAX <= STRIPES_MAX);
     // A bit for each lane that takes from a line.
     assert!(STRIPES_MAX as u32 <= u64::BITS && SEAT_LANES as u32 <= u64::BITS);
     // A reservation drawn from every stripe must still fit one transaction.
     assert!((STRIPES_MAX as usize) < TRANSACTION_ACTIONS_MAX);
     assert!(LANE_QUEUE_MAX <= OPERATIONS_IN_FLIGHT_MAX);
+    assert!(RETRY_AFTER.as_micros() <= RETRY_AFTER_MAX.as_micros());
+    assert!(RETRY_BACKOFF_MAX.as_micros() <= LANE_YIELD_MAX.as_micros());
     assert!(STREAM_WINDOW_BYTES as usize >= REQUEST_MESSAGE_BYTES_MAX + 5);
     // The grace of cold streams ends before that of their connection.
     assert!(COLD_DRAIN_GRACE.as_millis() < CONNECTION_AGE_GRACE.as_millis());

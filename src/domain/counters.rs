@@ -37,6 +37,8 @@ pub struct Counters {
     pub expired: u64,
     /// Operations and reads refused because a queue was full.
     pub shed: u64,
+    /// Of these, those that would have been too late at the end of the line.
+    pub shed_late: u64,
     /// Strong reads of an event's stripes.
     pub event_reads: u64,
     /// Operations whose record was read first.
@@ -69,6 +71,7 @@ impl Counters {
         self.sold_out += other.sold_out;
         self.expired += other.expired;
         self.shed += other.shed;
+        self.shed_late += other.shed_late;
         self.event_reads += other.event_reads;
         self.lookups += other.lookups;
         self.seat_reads += other.seat_reads;

@@ -142,6 +142,11 @@ impl Coordinator {
         self.lanes.depth()
     }
 
+    /// Callers that wait in line for a lane.
+    pub fn in_line(&self) -> usize {
+        self.lanes.in_line()
+    }
+
     /// When [`Coordinator::wake`] is next due.
     pub fn wake_at(&self) -> Option<Micros> {
         self.lanes.wake_at()

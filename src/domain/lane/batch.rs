@@ -46,7 +46,7 @@ impl Batch {
     pub(super) fn gather(lane: u16, own: &mut Line, shared: &mut Shared, now: Micros) -> Self {
         let all = room_for(shared.key.kind);
         // Only lanes that share the line take from it.
-        let shares = bit(lane) & shared.mine != 0;
+        let shares = bit(lane) & shared.serving() != 0;
         let waiting = own.len() + if shares { shared.line.len() } else { 0 };
         let any_quiet = !own.quiet.is_empty() || (shares && !shared.line.quiet.is_empty());
         let loud = if any_quiet { all - all / 4 } else { all };

@@ -13,7 +13,7 @@ use super::shared::{Latch, Shared, bit};
 use crate::domain::answer::Refusal;
 use crate::domain::ids::EventId;
 use crate::domain::operation::Operation;
-use crate::domain::rules::LateCommit;
+use crate::domain::rules::{LateCommit, Movement};
 use crate::domain::time::Micros;
 use crate::domain::transaction::{EventShape, Outcome};
 use crate::limits;
@@ -145,7 +145,7 @@ impl Pool {
     /// The same reservation must not be submitted again before it has settled, nor one with a seat
     /// of it.
     pub fn submit(&mut self, operation: Operation, plan: Plan, turn: &mut Turn<'_>) {
-        let member = Member::new(operation, plan, self.number, turn.now.mono);
+        let mut member = Member::new(operation, plan, self.number, turn.now.mono);
         self.number += 1;
         let home = self.home_of(&member);
         let now = turn.now.mono;
@@ -161,6 +161,17 @@ impl Pool {
             turn.counters.shed += u64::from(!member.is_quiet());
             turn.out.refuse(member, Refusal::overloaded());
             return;
+        }
+        if home.is_none() {
+            let ahead = self.shared.line.loud.len();
+            let expected = self.shared.flow.wait_for(ahead, now);
+            if let Some(expected) = expected.filter(|wait| self.is_too_long(*wait, &member, now)) {
+                turn.counters.shed += 1;
+                turn.counters.shed_late += 1;
+                turn.out.refuse(member, Refusal::overloaded_for(expected));
+                return;
+            }
+            member.head.expected = expected.unwrap_or_default();
         }
         let line = match home {
             Some(stripe) => &mut self.lane(stripe).own,
@@ -204,6 +215,19 @@ impl Pool {
             self.with(index, |lane, shared| lane.wake(shared, turn));
         }
         self.feed(turn);
+    }
+
+    /// Whether a member of which this wait is expected would most likely be too late at its end. What
+    /// gives something back is never turned away, nor who finds a lane free.
+    fn is_too_long(&self, wait: Micros, member: &Member, now: Micros) -> bool {
+        let is_idle = self.shared.serving() & !self.busy != 0;
+        let gives = member.movement() == Movement::Give;
+        if is_idle || gives || member.is_quiet() {
+            return false;
+        }
+        let flow = &self.shared.flow;
+        let done = now.plus(flow.most_of(wait)).plus(flow.most_take());
+        done > member.head.deadline
     }
 
     /// The lane that alone may write a member.
@@ -279,7 +303,8 @@ impl Pool {
     }
 
     fn next(&mut self, now: Micros) -> Next {
-        let ready = self.shared.mine & !self.busy;
+        let serving = self.shared.serving();
+        let ready = serving & !self.busy;
         let front = self.shared.line.loud.front();
         if front.is_some_and(|member| self.shared.must_look(member)) {
             return Next::Short;
@@ -303,10 +328,14 @@ impl Pool {
             let enough = lanes.filter(|index| shared.may_have(*index, units));
             enough.fold(0, |bits, index| bits | bit(index))
         };
-        let mine = self.shared.mine;
         match self.in_turn(may_have(&self.shared, ready & scarce)) {
             Some(lane) => Next::Lane(lane),
-            None if may_have(&self.shared, mine & self.busy) != 0 => Next::Wait,
+            None if may_have(&self.shared, serving & self.busy) != 0 => Next::Wait,
+            None if self.shared.mine & self.shared.yielding != 0 => {
+                // Those that left the line to these are needed after all.
+                self.shared.yielding = 0;
+                self.next(now)
+            }
             None => Next::Short,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::flow::Flow;
 use super::line::Line;
 use super::member::Member;
 use super::pool::{Kind, PoolKey, Terms};
@@ -48,6 +49,9 @@ pub(super) struct Shared {
     pub(super) short: Vec<Member>,
     /// The lanes that take from the line, a bit each.
     pub(super) mine: u64,
+    /// Those of them that leave it to the others for a while.
+    pub(super) yielding: u64,
+    pub(super) flow: Flow,
     /// What a strong read of all stripes has shown, where some callers may want more than that.
     sold_out: Option<SoldOut>,
     /// When something was last given back here, or an operator changed the event.
@@ -65,6 +69,8 @@ impl Shared {
             key,
             shape,
             late: terms.late,
+            yielding: 0,
+            flow: Flow::default(),
             sold_out: None,
             reopened: Micros(0),
             latch: terms.latch,
@@ -80,6 +86,14 @@ impl Shared {
         match self.key.kind {
             Kind::Stripes => member.movement() == Movement::Take && !member.head.planned,
             Kind::Loose | Kind::Bundle(_) => true,
+        }
+    }
+
+    /// The lanes that take from the line now: all, if all would leave it to others.
+    pub(super) fn serving(&self) -> u64 {
+        match self.mine & !self.yielding {
+            0 => self.mine,
+            some => some,
         }
     }
 
