@@ -221,7 +221,7 @@ pub static SOLD_OUT_LATCH_MS: Variable<Count> = Variable {
         max: limits::SOLD_OUT_LATCH_MAX.as_millis() as u64,
     },
     example: "50",
-    about: "milliseconds that a look at all stripes may say sold out for; 0: each caller has one",
+    about: "ms that one look may say sold out",
 };
 
 pub static HOLD_TTL: Variable<Span> = Variable {

@@ -29,7 +29,7 @@ pub(super) struct Batch {
     actions: usize,
     stripes: Vec<u16>,
     /// The front of the line is not for this stripe.
-    leaves_line: bool,
+    pub(super) leaves_line: bool,
 }
 
 impl Batch {

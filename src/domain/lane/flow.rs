@@ -66,7 +66,7 @@ impl Default for Flow {
 }
 
 impl Flow {
-    /// A lane took so many members from the line, and left others waiting or not.
+    /// A lane sent so many members, and left others waiting because it had no more room, or not.
     pub(super) fn dispatched(&mut self, taken: usize, leaves_some: bool, now: Micros) {
         if let Some(window) = &mut self.window {
             window.taken += taken;
@@ -89,6 +89,11 @@ impl Flow {
                 taken: 0,
             });
         }
+    }
+
+    /// Nobody waits any more, for whatever reason.
+    pub(super) fn emptied(&mut self) {
+        self.window = None;
     }
 
     /// A transaction took so long, from its first try to a known outcome.

@@ -182,9 +182,9 @@ impl Lane {
                 return;
             }
         };
-        let left = shared.line.loud.len();
+        let is_full = !batch.leaves_line && !shared.line.loud.is_empty();
         let members = batch.members.len();
-        shared.flow.dispatched(members, left > 0, now);
+        shared.flow.dispatched(members, is_full, now);
         if let Some(last) = batch.members.last() {
             let waited = now.since(last.head.arrived);
             shared.flow.waited(last.head.expected, waited);

@@ -297,6 +297,9 @@ impl Pool {
                 }
             }
         }
+        if self.shared.line.loud.is_empty() {
+            self.shared.flow.emptied();
+        }
         if newly_short {
             self.want_read(turn);
         }
