@@ -2,7 +2,11 @@
 //!
 //! Relations between bounds are asserted at compile time at the end of the file.
 
+mod audit;
+
 use std::time::Duration;
+
+pub use self::audit::*;
 
 // ---- Input --------------------------------------------------------------------------------------
 
@@ -41,6 +45,27 @@ pub const EVENT_TOTAL_MAX: i64 = 1_000_000_000;
 
 /// Most stripes of one event: a strong read of all of them stays one BatchGetItem.
 pub const STRIPES_MAX: u16 = 64;
+
+/// Stripes that an event gets at most when nobody says how many. At 40 reservations a transaction and
+/// some 23 ms each, between what is assumed for 25 and for 100 actions, a lane sells 1,700 a second:
+/// twenty of them sell 30,000 with a tenth to spare.
+pub const STRIPES_AUTO_MAX: u16 = 20;
+
+/// Tickets that a stripe has at least in an event that got its stripes in this way: fewer are sold out
+/// in a few transactions, and then callers look for the rest of them on the other stripes.
+pub const STRIPE_UNITS_MIN: u64 = 250;
+
+/// Stripes of an event of so many tickets when nobody says how many.
+pub const fn stripes_for(total: u64) -> u16 {
+    let many = total / STRIPE_UNITS_MIN;
+    if many > STRIPES_AUTO_MAX as u64 {
+        STRIPES_AUTO_MAX
+    } else if many > 1 {
+        many as u16
+    } else {
+        1
+    }
+}
 
 /// Most partition keys over which an event's seats are spread: one sale of a seat writes one unit, a
 /// partition takes 1,000 a second, and a sale of 64,000 seats a second is beyond any event.
@@ -270,8 +295,31 @@ pub const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(4);
 /// Longest pause between tries.
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_millis(200);
 
-/// What a caller is told to wait when a queue is full or the store is busy.
+/// Longest time for which a lane that conflicts again and again leaves the line to other lanes: long
+/// enough for processes that share stripes to come apart, short enough to come back from it.
+pub const LANE_YIELD_MAX: Duration = Duration::from_secs(1);
+
+/// Lanes of one line below which their transactions leave as they can: with few, each is most of what
+/// the line has.
+pub const PACED_LANES_MIN: u64 = 4;
+
+/// Once one in so many lanes is busy, transactions leave at even distances.
+pub const PACED_FROM_SHARE: u64 = 4;
+
+/// Longest distance that is kept: what a call may wait for it beside a free lane.
+pub const PACE_MAX: Duration = Duration::from_millis(2);
+
+/// How long the rate at which a line moves is counted for one look: a few transactions.
+pub const FLOW_WINDOW: Duration = Duration::from_millis(50);
+
+/// How old a look at the rate may be for callers to be turned away for it.
+pub const FLOW_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// What a caller is told to wait when a queue is full or the store is busy, at least.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// The most that it is told to wait, however long the line: by then most of it has gone.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
 
 // ---- Seats --------------------------------------------------------------------------------------
 
@@ -566,55 +614,6 @@ pub const SIDE_STOP_GRACE: Duration = Duration::from_secs(2);
 /// Pause after an accept that failed (no descriptors left), so that the loop does not spin.
 pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-// ---- The audit ----------------------------------------------------------------------------------
-
-/// Live reservations of one event that an audit keeps in memory: about 170 bytes each, so a sixth of
-/// a GiB at most.
-pub const AUDIT_RECORDS_MAX: usize = 1_000_000;
-
-/// Seats of one event that an audit keeps in memory: more than any venue has.
-pub const AUDIT_SEATS_MAX: usize = 500_000;
-
-/// Audits of one process at a time: their memory is bounded each.
-pub const AUDITS_MAX: usize = 1;
-
-/// Items that one page of an audit examines: reading a page takes a shard about a millisecond, and
-/// the sale waits no longer for it.
-pub const AUDIT_PAGE_ITEMS: i32 = 200;
-
-/// Pause between two pages, which belongs to the sale.
-pub const AUDIT_PAGE_PAUSE: Duration = Duration::from_millis(1);
-
-/// Times an audit reads the records of an event whose stripes move: each reads the whole table.
-pub const AUDIT_ROUNDS_MAX: u32 = 3;
-
-/// Looks at one seat that changes hands between looks.
-pub const AUDIT_LOOKS_MAX: u32 = 4;
-
-/// Seats looked at again in one read; with the records of each it must fit a transaction's items.
-pub const AUDIT_SEATS_PER_LOOK: usize = 20;
-
-/// Records read beside one seat: two that claim it, the one it names, and one more that just came.
-pub const AUDIT_RECORDS_PER_SEAT: usize = 4;
-
-/// Seats looked at again in one audit: past it the event needs more than this tool.
-pub const AUDIT_SUSPECTS_MAX: usize = 20_000;
-
-/// Breaches, overdue holds and repairs that are told one by one; the rest is a number.
-pub const AUDIT_TOLD_MAX: usize = 50;
-
-/// Repairs of one run, each a write of its own. What is left over is left to the next run.
-pub const AUDIT_REPAIRS_MAX: usize = 5_000;
-
-/// How long one audit may take, repairs and second reading included.
-pub const AUDIT_TIME_MAX: Duration = Duration::from_secs(540);
-
-/// How often an audit that is under way says how far it is.
-pub const AUDIT_PROGRESS_EVERY: Duration = Duration::from_millis(250);
-
-/// Messages of an audit that wait for a slow reader.
-pub const AUDIT_MESSAGES_MAX: usize = 16;
-
 // ---- What can be configured, and how far --------------------------------------------------------
 
 /// Shards of one process: beyond any machine sold, and a typing error in SHARDS stays an error.
@@ -762,11 +761,14 @@ const _: () = {
             < RECORD_BYTES_MAX
     );
     assert!(STRIPES_MAX as usize <= BATCH_GET_KEYS_MAX);
+    assert!(STRIPES_AUTO_MAX <= STRIPES_MAX);
     // A bit for each lane that takes from a line.
     assert!(STRIPES_MAX as u32 <= u64::BITS && SEAT_LANES as u32 <= u64::BITS);
     // A reservation drawn from every stripe must still fit one transaction.
     assert!((STRIPES_MAX as usize) < TRANSACTION_ACTIONS_MAX);
     assert!(LANE_QUEUE_MAX <= OPERATIONS_IN_FLIGHT_MAX);
+    assert!(RETRY_AFTER.as_micros() <= RETRY_AFTER_MAX.as_micros());
+    assert!(RETRY_BACKOFF_MAX.as_micros() <= LANE_YIELD_MAX.as_micros());
     assert!(STREAM_WINDOW_BYTES as usize >= REQUEST_MESSAGE_BYTES_MAX + 5);
     // The grace of cold streams ends before that of their connection.
     assert!(COLD_DRAIN_GRACE.as_millis() < CONNECTION_AGE_GRACE.as_millis());

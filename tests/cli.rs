@@ -205,6 +205,18 @@ fn wrong_usage_is_told_on_stderr_with_exit_code_64() {
             "1..=64",
         ),
         (
+            &[
+                "event",
+                "create",
+                "evt_1",
+                "--total",
+                "9",
+                "--stripes",
+                "many",
+            ],
+            "nor auto",
+        ),
+        (
             &["event", "create", "evt_1", "--total", "3", "--stripes", "4"],
             "--stripes 4",
         ),

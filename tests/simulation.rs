@@ -189,6 +189,7 @@ const REACHED: &[&str] = &[
     "told of units",
     "tombstones",
     "transactions over several stripes",
+    "turned away for the line",
     "units of a hold sold",
     "unknown outcomes",
 ];

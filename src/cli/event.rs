@@ -19,7 +19,8 @@ pub(super) fn run(command: &EventCommand) -> Result<(), Failure> {
 }
 
 fn create(args: &CreateArgs) -> Result<(), Failure> {
-    let stripes = args.stripes.unwrap_or(1);
+    // 0: the server decides.
+    let stripes = args.stripes.unwrap_or(0);
     let AboutArgs {
         seat_keys,
         name,

@@ -78,7 +78,8 @@ pub enum Refusal {
     ReservationNotConfirmed,
     /// The deadline passed before dispatch; nothing was done.
     DeadlineExceeded,
-    /// A queue is full or the shard is draining; nothing was done.
+    /// A queue is full, or too long for the caller's deadline, or the shard is draining; nothing was
+    /// done.
     Overloaded {
         retry_after: Micros,
     },
@@ -101,6 +102,14 @@ impl Refusal {
     pub const fn overloaded() -> Self {
         Self::Overloaded {
             retry_after: RETRY_AFTER,
+        }
+    }
+
+    /// With what is to be expected until there is room again, within bounds.
+    pub fn overloaded_for(wait: Micros) -> Self {
+        let most = Micros(limits::RETRY_AFTER_MAX.as_micros() as u64);
+        Self::Overloaded {
+            retry_after: wait.clamp(RETRY_AFTER, most),
         }
     }
 

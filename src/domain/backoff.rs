@@ -1,5 +1,7 @@
 //! How long to wait before trying a transaction again.
 
+use std::time::Duration;
+
 use rand::Rng;
 
 use super::time::Micros;
@@ -8,8 +10,17 @@ use crate::limits;
 /// The pause before try number `attempt` (1 is the first repeat): doubled each time up to a bound,
 /// and drawn between half and the whole of it, so that lanes that collided do not collide again.
 pub fn pause(attempt: u32, rng: &mut impl Rng) -> Micros {
+    doubled(attempt, limits::RETRY_BACKOFF_MAX, rng)
+}
+
+/// For how long a lane that has conflicted `times` leaves the line to others, drawn likewise.
+pub fn leave(times: u32, rng: &mut impl Rng) -> Micros {
+    doubled(times, limits::LANE_YIELD_MAX, rng)
+}
+
+fn doubled(attempt: u32, max: Duration, rng: &mut impl Rng) -> Micros {
     let min = limits::RETRY_BACKOFF_MIN.as_micros() as u64;
-    let max = limits::RETRY_BACKOFF_MAX.as_micros() as u64;
+    let max = max.as_micros() as u64;
     let doublings = attempt.saturating_sub(1).min(16);
     let whole = (min << doublings).min(max);
     Micros(rng.random_range(whole / 2..=whole))

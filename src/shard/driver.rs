@@ -88,6 +88,11 @@ impl Driver {
         self.coordinator.borrow().is_idle()
     }
 
+    /// Callers that wait in line for a lane.
+    pub fn in_line(&self) -> usize {
+        self.coordinator.borrow().in_line()
+    }
+
     /// Operations that have not settled.
     pub fn unsettled(&self) -> usize {
         self.coordinator.borrow().in_lanes()

@@ -390,6 +390,7 @@ impl<S: HotService + 'static> Desk<S> {
     fn measure(&self) -> Snapshot {
         let now = self.driver.counters();
         self.recorder.domain(&self.counted.replace(now), &now);
+        self.recorder.line_depth(self.driver.in_line());
         self.recorder.take()
     }
 }

@@ -176,6 +176,8 @@ pub(super) struct Interval {
     pub(super) transactions: u64,
     pub(super) members: u64,
     pub(super) unknown_outcomes: u64,
+    pub(super) shed: Series<1, u64>,
+    pub(super) sold_out_looks: u64,
 }
 
 impl Interval {
@@ -198,6 +200,8 @@ impl Interval {
             transactions: mem::take(&mut self.transactions),
             members: mem::take(&mut self.members),
             unknown_outcomes: mem::take(&mut self.unknown_outcomes),
+            shed: self.shed.take(),
+            sold_out_looks: mem::take(&mut self.sold_out_looks),
         }
     }
 
@@ -227,6 +231,8 @@ impl Interval {
         self.transactions += other.transactions;
         self.members += other.members;
         self.unknown_outcomes += other.unknown_outcomes;
+        self.shed.absorb(other.shed, add);
+        self.sold_out_looks += other.sold_out_looks;
     }
 }
 

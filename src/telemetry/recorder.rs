@@ -34,6 +34,7 @@ pub struct Recorder {
     interval: RefCell<Interval>,
     active_calls: Cell<u64>,
     connections: Cell<u64>,
+    line_depth: Cell<u64>,
 }
 
 /// What one shard counted in one interval, and its gauges at the end of it.
@@ -43,6 +44,7 @@ pub struct Snapshot {
     pub(super) interval: Interval,
     pub(super) active_calls: u64,
     pub(super) connections: u64,
+    pub(super) line_depth: u64,
 }
 
 // Each borrow of `interval` ends within its method and calls nothing that could come back here, so
@@ -55,6 +57,7 @@ impl Recorder {
             interval: RefCell::default(),
             active_calls: Cell::new(0),
             connections: Cell::new(0),
+            line_depth: Cell::new(0),
         }
     }
 
@@ -152,6 +155,15 @@ impl Recorder {
         for (source, count) in answers {
             *interval.questions.at([source]) += count;
         }
+        interval.sold_out_looks += grown(|c| c.sold_out);
+        let late = grown(|c| c.shed_late);
+        let shed = [
+            ("line", late),
+            ("full", grown(|c| c.shed).saturating_sub(late)),
+        ];
+        for (why, count) in shed {
+            *interval.shed.at([why]) += count;
+        }
         let retries = [
             ("conflict", grown(|c| c.conflicts)),
             ("throttled", grown(|c| c.throttles)),
@@ -161,6 +173,11 @@ impl Recorder {
         for (reason, count) in retries {
             *interval.retries.at([reason]) += count;
         }
+    }
+
+    /// So many callers wait in line now.
+    pub fn line_depth(&self, waiting: usize) {
+        self.line_depth.set(waiting as u64);
     }
 
     /// The shard took a connection, by accept or by hand-over.
@@ -188,6 +205,7 @@ impl Recorder {
             interval: self.interval.borrow_mut().take(),
             active_calls: self.active_calls.get(),
             connections: self.connections.get(),
+            line_depth: self.line_depth.get(),
         }
     }
 }

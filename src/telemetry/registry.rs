@@ -51,6 +51,7 @@ pub struct Aggregate {
 struct Gauges {
     active_calls: u64,
     connections: u64,
+    line_depth: u64,
 }
 
 impl Aggregate {
@@ -69,6 +70,7 @@ impl Aggregate {
             *gauges = Gauges {
                 active_calls: snapshot.active_calls,
                 connections: snapshot.connections,
+                line_depth: snapshot.line_depth,
             };
         }
     }
@@ -226,6 +228,17 @@ impl Aggregate {
                 "Reservations in dispatched group commits; over the transactions, the batch size.",
                 totals.members,
             ),
+            counters(
+                "inventory_shed_total",
+                "Operations turned away: the line was too long for the caller's deadline, or a queue full.",
+                ["why"],
+                &totals.shed,
+            ),
+            total(
+                "inventory_sold_out_looks_total",
+                "Operations told that there is too little after a look at their record, without a write.",
+                totals.sold_out_looks,
+            ),
             total(
                 "inventory_unknown_outcomes_total",
                 "Writes that ended without saying whether they were applied.",
@@ -244,7 +257,18 @@ impl Aggregate {
             ("service", self.build.service.as_str()),
             ("version", self.build.version.as_str()),
         ];
+        let lines = self
+            .gauges
+            .iter()
+            .enumerate()
+            .map(|(shard, gauges)| gauge(&[("shard", &shard.to_string())], gauges.line_depth));
         vec![
+            family(
+                "inventory_line_depth",
+                "Callers that wait in line for a lane, of each shard.",
+                MetricType::GAUGE,
+                lines,
+            ),
             family(
                 "inventory_shard_connections",
                 "Open client connections of each shard.",

@@ -80,7 +80,18 @@ impl Bench {
             Refusal::DeadlineExceeded => entry.operation.deadline <= self.now,
             Refusal::StoreBusy { .. } => !self.put_off.is_empty(),
             Refusal::StoreUnavailable { .. } => self.refused,
-            Refusal::Overloaded { .. } => self.pool.depth() >= limits::LANE_QUEUE_MAX,
+            Refusal::Overloaded { .. } => {
+                // Or the line is too long for it: said at the door, with something to wait for, and
+                // never to who gives something back.
+                let gives = matches!(
+                    entry.operation.verb,
+                    Verb::Release | Verb::Expire | Verb::Refund
+                );
+                let waits = !self.in_flight.is_empty() || self.pool.wake_at().is_some();
+                let never_was = self.had(entry, None);
+                let at_the_door = entry.arrived == self.now && waits && (!gives || never_was);
+                self.pool.depth() >= limits::LANE_QUEUE_MAX || at_the_door
+            }
             Refusal::Internal => odd
                 .iter()
                 .any(|p| entry.operation.reservation.as_str().starts_with(p)),

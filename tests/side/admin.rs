@@ -100,7 +100,9 @@ fn admin_creates_once_and_reads_back() {
             .await
             .unwrap();
         assert_eq!(read.into_inner().event, Some(event));
-        // Not named, the stripe count is one.
+        // Not named, the stripes are as many as the total makes sensible.
+        let many = admin.create_event(create("evt-2", 1_000, 0)).await.unwrap();
+        assert_eq!(many.into_inner().event.unwrap().stripes.len(), 4);
         let one = admin
             .create_event(create("evt-1", 5, 0))
             .await

@@ -39,11 +39,18 @@ pub(crate) struct Plan {
 fn model(profile: &str, wcu: u32) -> Vec<String> {
     let rcu = 3 * wcu;
     let quota = wcu.max(rcu);
-    ["--profile", profile, "--warm-wcu", &wcu.to_string(), "--warm-rcu", &rcu.to_string()]
-        .into_iter()
-        .map(str::to_owned)
-        .chain(["--table-quota".to_owned(), quota.to_string()])
-        .collect()
+    [
+        "--profile",
+        profile,
+        "--warm-wcu",
+        &wcu.to_string(),
+        "--warm-rcu",
+        &rcu.to_string(),
+    ]
+    .into_iter()
+    .map(str::to_owned)
+    .chain(["--table-quota".to_owned(), quota.to_string()])
+    .collect()
 }
 
 /// Write units for so many reservations a second: two each, and a fifth to spare for the stripes,
@@ -59,7 +66,11 @@ fn ours(shards: usize, settings: &[(&'static str, &str)]) -> Serving {
 fn some_of_ours(processes: usize, shards: usize, settings: &[(&'static str, &str)]) -> Serving {
     // Transactions of a hundred actions take 70 ms and more at their slowest.
     let mut all = vec![("DDB_TIMEOUT", "1s".to_owned())];
-    all.extend(settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
+    all.extend(
+        settings
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned())),
+    );
     Serving::Ours {
         processes,
         shards,
@@ -68,10 +79,19 @@ fn some_of_ours(processes: usize, shards: usize, settings: &[(&'static str, &str
 }
 
 fn flags(pairs: &[(&str, String)]) -> Vec<String> {
-    pairs.iter().flat_map(|(flag, value)| [format!("--{flag}"), value.clone()]).collect()
+    pairs
+        .iter()
+        .flat_map(|(flag, value)| [format!("--{flag}"), value.clone()])
+        .collect()
 }
 
-fn case(name: &str, model: Vec<String>, serving: Serving, scenario: &'static str, seconds: u32) -> Case {
+fn case(
+    name: &str,
+    model: Vec<String>,
+    serving: Serving,
+    scenario: &'static str,
+    seconds: u32,
+) -> Case {
     Case {
         name: name.to_owned(),
         model,
@@ -108,11 +128,25 @@ fn bound(rows: &[Row], name: &str, what: &str, wanted: Wanted, of: fn(&Figures) 
 }
 
 /// The ratio of two cases, round by round.
-fn ratio(rows: &[Row], what: &str, (of, to): (&str, &str), wanted: Wanted, figure: fn(&Figures) -> f64) -> Bound {
-    let each = |name| row(rows, name).map(|row| row.each(figure)).unwrap_or_default();
+fn ratio(
+    rows: &[Row],
+    what: &str,
+    (of, to): (&str, &str),
+    wanted: Wanted,
+    figure: fn(&Figures) -> f64,
+) -> Bound {
+    let each = |name| {
+        row(rows, name)
+            .map(|row| row.each(figure))
+            .unwrap_or_default()
+    };
     Bound {
         what: what.to_owned(),
-        values: each(of).iter().zip(each(to)).map(|(of, to)| of / to).collect(),
+        values: each(of)
+            .iter()
+            .zip(each(to))
+            .map(|(of, to)| of / to)
+            .collect(),
         wanted,
     }
 }
@@ -146,7 +180,9 @@ fn common() -> Vec<Column> {
         column("late ms", 1, Figures::lateness_ms),
         column("batch", 1, batch),
         column("conflicts", 0, |run| run.model("/conflicts")),
-        column("hottest WCU/s", 0, |run| run.model("/hottest_partition/wcu_peak")),
+        column("hottest WCU/s", 0, |run| {
+            run.model("/hottest_partition/wcu_peak")
+        }),
     ]
 }
 
@@ -169,9 +205,23 @@ pub(crate) fn hot(wish: &Wish) -> Plan {
     let one = ("stripes", "1".to_owned());
     let many = wish.stripes.map(|n| ("stripes", n.to_string()));
     let many: Vec<_> = many.into_iter().collect();
-    let twin = || Serving::Twin { arguments: vec!["--port", "0"] };
-    let main = case(HOT, model("in-region", wcu), ours(1, &[]), "hot", wish.seconds);
-    let old = case(HOT_2020, model("lambda-2020", wcu), ours(1, &[]), "hot", side);
+    let twin = || Serving::Twin {
+        arguments: vec!["--port", "0"],
+    };
+    let main = case(
+        HOT,
+        model("in-region", wcu),
+        ours(1, &[]),
+        "hot",
+        wish.seconds,
+    );
+    let old = case(
+        HOT_2020,
+        model("lambda-2020", wcu),
+        ours(1, &[]),
+        "hot",
+        side,
+    );
     Plan {
         title: format!(
             "One hot event, direct commits of one unit, {} a second, open loop. Tables of {wcu} write units a second.",
@@ -190,20 +240,48 @@ pub(crate) fn hot(wish: &Wish) -> Plan {
         columns: common(),
         judge: |rows| {
             vec![
-                bound(rows, HOT, "p95 of commits, ms", Wanted::Below(BAR_MS), |run| {
-                    commits(run, "/ok_only/p95")
-                }),
-                bound(rows, HOT, "calls without their ticket", Wanted::AtMost(0.0), |run| {
-                    failed(run) + run.sum("/refused")
-                }),
-                bound(rows, HOT, "server CPU per commit, µs", Wanted::AtMost(15.0), Figures::server_us_per_ok),
-                bound(rows, HOT, "write units of the hottest partition in a second", Wanted::AtMost(1_000.0), |run| {
-                    run.model("/hottest_partition/wcu_peak")
-                }),
-                bound(rows, HOT, "requests that the model throttled", Wanted::AtMost(0.0), |run| {
-                    run.model("/throttled/partition") + run.model("/throttled/table")
-                }),
-                ratio(rows, "commits a second against the twin's on one stripe, times", (HOT, TWIN), Wanted::AtLeast(50.0), Figures::ok_per_s),
+                bound(
+                    rows,
+                    HOT,
+                    "p95 of commits, ms",
+                    Wanted::Below(BAR_MS),
+                    |run| commits(run, "/ok_only/p95"),
+                ),
+                bound(
+                    rows,
+                    HOT,
+                    "calls without their ticket",
+                    Wanted::AtMost(0.0),
+                    |run| failed(run) + run.sum("/refused"),
+                ),
+                bound(
+                    rows,
+                    HOT,
+                    "server CPU per commit, µs",
+                    Wanted::AtMost(15.0),
+                    Figures::server_us_per_ok,
+                ),
+                bound(
+                    rows,
+                    HOT,
+                    "write units of the hottest partition in a second",
+                    Wanted::AtMost(1_000.0),
+                    |run| run.model("/hottest_partition/wcu_peak"),
+                ),
+                bound(
+                    rows,
+                    HOT,
+                    "requests that the model throttled",
+                    Wanted::AtMost(0.0),
+                    |run| run.model("/throttled/partition") + run.model("/throttled/table"),
+                ),
+                ratio(
+                    rows,
+                    "commits a second against the twin's on one stripe, times",
+                    (HOT, TWIN),
+                    Wanted::AtLeast(50.0),
+                    Figures::ok_per_s,
+                ),
             ]
         },
     }
@@ -222,8 +300,14 @@ pub(crate) fn mixed(wish: &Wish) -> Plan {
             wish.rate
         ),
         cases: vec![
-            case(MIXED, model("in-region", wcu), ours(1, &[]), "mixed", wish.seconds)
-                .with(&[("rate", wish.rate.to_string())]),
+            case(
+                MIXED,
+                model("in-region", wcu),
+                ours(1, &[]),
+                "mixed",
+                wish.seconds,
+            )
+            .with(&[("rate", wish.rate.to_string())]),
         ],
         columns: mixed_columns(),
         judge: mixed_bounds,
@@ -264,10 +348,20 @@ fn mixed_bounds(rows: &[Row]) -> Vec<Bound> {
             wanted: Wanted::Below(BAR_MS),
         })
         .collect();
-    bounds.push(bound(rows, name, "p95 of checks, ms", Wanted::Below(5.0), |run| {
-        run.of("check", "/answered/p95")
-    }));
-    bounds.push(bound(rows, name, "calls that failed", Wanted::AtMost(0.0), failed));
+    bounds.push(bound(
+        rows,
+        name,
+        "p95 of checks, ms",
+        Wanted::Below(5.0),
+        |run| run.of("check", "/answered/p95"),
+    ));
+    bounds.push(bound(
+        rows,
+        name,
+        "calls that failed",
+        Wanted::AtMost(0.0),
+        failed,
+    ));
     bounds
 }
 
@@ -279,8 +373,14 @@ const BEST: &str = "best available";
 pub(crate) fn seats(wish: &Wish) -> Plan {
     let wcu = units(wish.rate * 3);
     let play = |name, scenario| {
-        case(name, model("in-region", wcu), ours(1, &[]), scenario, wish.seconds)
-            .with(&[("rate", wish.rate.to_string())])
+        case(
+            name,
+            model("in-region", wcu),
+            ours(1, &[]),
+            scenario,
+            wish.seconds,
+        )
+        .with(&[("rate", wish.rate.to_string())])
     };
     Plan {
         title: format!(
@@ -309,9 +409,13 @@ pub(crate) fn seats(wish: &Wish) -> Plan {
                 .into_iter()
                 .flat_map(|name| {
                     [
-                        bound(rows, name, "p95 of holds, ms", Wanted::Below(BAR_MS), |run| {
-                            run.of("hold", "/ok_only/p95")
-                        }),
+                        bound(
+                            rows,
+                            name,
+                            "p95 of holds, ms",
+                            Wanted::Below(BAR_MS),
+                            |run| run.of("hold", "/ok_only/p95"),
+                        ),
                         bound(rows, name, "calls that failed", Wanted::AtMost(0.0), failed),
                     ]
                 })
@@ -341,7 +445,13 @@ const OVERLOAD_STRIPES: u32 = 4;
 pub(crate) fn overload(wish: &Wish) -> Plan {
     let wcu = units(wish.rate * 3);
     let stripes = wish.stripes.unwrap_or(OVERLOAD_STRIPES);
-    let mut played = case(OVERLOAD, model("in-region", wcu), ours(1, &[]), "overload", 70);
+    let mut played = case(
+        OVERLOAD,
+        model("in-region", wcu),
+        ours(1, &[]),
+        "overload",
+        70,
+    );
     // The length is the curve's.
     played.flags.clear();
     Plan {
@@ -349,9 +459,10 @@ pub(crate) fn overload(wish: &Wish) -> Plan {
             "Three times {} commits a second for a minute, then {} for ten seconds, on {stripes} stripe(s).",
             wish.rate, wish.rate
         ),
-        cases: vec![
-            played.with(&[("rate", wish.rate.to_string()), ("stripes", stripes.to_string())]),
-        ],
+        cases: vec![played.with(&[
+            ("rate", wish.rate.to_string()),
+            ("stripes", stripes.to_string()),
+        ])],
         columns: vec![
             column("offered/s", 0, |run| run.phase(0, "/due_per_s")),
             column("ok/s", 0, |run| run.phase(0, "/ok_per_s")),
@@ -374,19 +485,41 @@ pub(crate) fn overload(wish: &Wish) -> Plan {
 
 fn overload_bounds(rows: &[Row]) -> Vec<Bound> {
     vec![
-        bound(rows, OVERLOAD, "goodput, part of the capacity", Wanted::AtLeast(0.9), |run| {
-            run.phase(0, "/ok_per_s") / run.phase(1, "/planned_per_s")
-        }),
-        bound(rows, OVERLOAD, "p95 of admitted calls, ms", Wanted::Below(BAR_MS), |run| {
-            run.phase(0, "/writes/p95")
-        }),
-        bound(rows, OVERLOAD, "p95 of shed answers, ms", Wanted::Below(5.0), |run| {
-            run.phase(0, "/sheds/p95")
-        }),
-        bound(rows, OVERLOAD, "seconds until calm", Wanted::AtMost(2.0), |run| {
-            run.phase(1, "/calm_after_s")
-        }),
-        bound(rows, OVERLOAD, "largest resident memory, MiB", Wanted::AtMost(512.0), Figures::server_mib),
+        bound(
+            rows,
+            OVERLOAD,
+            "goodput, part of the capacity",
+            Wanted::AtLeast(0.9),
+            |run| run.phase(0, "/ok_per_s") / run.phase(1, "/planned_per_s"),
+        ),
+        bound(
+            rows,
+            OVERLOAD,
+            "p95 of admitted calls, ms",
+            Wanted::Below(BAR_MS),
+            |run| run.phase(0, "/writes/p95"),
+        ),
+        bound(
+            rows,
+            OVERLOAD,
+            "p95 of shed answers, ms",
+            Wanted::Below(5.0),
+            |run| run.phase(0, "/sheds/p95"),
+        ),
+        bound(
+            rows,
+            OVERLOAD,
+            "seconds until calm",
+            Wanted::AtMost(2.0),
+            |run| run.phase(1, "/calm_after_s"),
+        ),
+        bound(
+            rows,
+            OVERLOAD,
+            "largest resident memory, MiB",
+            Wanted::AtMost(512.0),
+            Figures::server_mib,
+        ),
     ]
 }
 
@@ -409,12 +542,27 @@ pub(crate) fn scale(wish: &Wish) -> Plan {
     let seconds = wish.seconds;
     let play = |name, shards: u32| {
         let wcu = units(PER_SHARD * shards);
-        case(name, model("in-region", wcu), ours(shards as usize, &[]), "hot", seconds)
-            .with(&[("rate", (PER_SHARD * shards).to_string())])
+        case(
+            name,
+            model("in-region", wcu),
+            ours(shards as usize, &[]),
+            "hot",
+            seconds,
+        )
+        .with(&[("rate", (PER_SHARD * shards).to_string())])
     };
     let connected = |name, connections: u32| {
-        case(name, model("in-region", units(CONNECTED_RATE)), ours(1, &[]), "hot", seconds)
-            .with(&[("rate", CONNECTED_RATE.to_string()), ("connections", connections.to_string())])
+        case(
+            name,
+            model("in-region", units(CONNECTED_RATE)),
+            ours(1, &[]),
+            "hot",
+            seconds,
+        )
+        .with(&[
+            ("rate", CONNECTED_RATE.to_string()),
+            ("connections", connections.to_string()),
+        ])
     };
     let mut cases = vec![
         play(ONE_SHARD, 1),
@@ -425,8 +573,14 @@ pub(crate) fn scale(wish: &Wish) -> Plan {
     for (processes, name) in PROCESSES {
         let serving = some_of_ours(processes, 1, &[]);
         cases.push(
-            case(name, model("in-region", units(SHARED_RATE)), serving, "hot", seconds)
-                .with(&[("rate", SHARED_RATE.to_string())]),
+            case(
+                name,
+                model("in-region", units(SHARED_RATE)),
+                serving,
+                "hot",
+                seconds,
+            )
+            .with(&[("rate", SHARED_RATE.to_string())]),
         );
     }
     Plan {
@@ -440,14 +594,39 @@ pub(crate) fn scale(wish: &Wish) -> Plan {
             columns
         },
         judge: |rows| {
-            let memory = |name| row(rows, name).map_or(f64::NAN, |row| row.median(Figures::server_mib));
+            let memory =
+                |name| row(rows, name).map_or(f64::NAN, |row| row.median(Figures::server_mib));
             let kib = (memory(MANY) - memory(FEW)) * 1024.0 / 4_990.0;
             println!("memory of one connection: {kib:.1} KiB");
             vec![
-                ratio(rows, "CPU per commit, two shards to one", (TWO_SHARDS, ONE_SHARD), Wanted::AtMost(1.1), Figures::server_us_per_ok),
-                ratio(rows, "CPU per call, 5,000 connections to 10", (MANY, FEW), Wanted::AtMost(1.3), Figures::server_us_per_call),
-                bound(rows, PROCESSES[2].1, "calls that failed", Wanted::AtMost(0.0), failed),
-                bound(rows, PROCESSES[2].1, "p95 of commits, ms", Wanted::Below(BAR_MS), |run| commits(run, "/ok_only/p95")),
+                ratio(
+                    rows,
+                    "CPU per commit, two shards to one",
+                    (TWO_SHARDS, ONE_SHARD),
+                    Wanted::AtMost(1.1),
+                    Figures::server_us_per_ok,
+                ),
+                ratio(
+                    rows,
+                    "CPU per call, 5,000 connections to 10",
+                    (MANY, FEW),
+                    Wanted::AtMost(1.3),
+                    Figures::server_us_per_call,
+                ),
+                bound(
+                    rows,
+                    PROCESSES[2].1,
+                    "calls that failed",
+                    Wanted::AtMost(0.0),
+                    failed,
+                ),
+                bound(
+                    rows,
+                    PROCESSES[2].1,
+                    "p95 of commits, ms",
+                    Wanted::Below(BAR_MS),
+                    |run| commits(run, "/ok_only/p95"),
+                ),
             ]
         },
     }
@@ -459,20 +638,41 @@ const SOAK: &str = "soak";
 
 pub(crate) fn soak(wish: &Wish) -> Plan {
     let wcu = units(wish.rate / 4);
-    let mut played = case(SOAK, model("in-region", wcu), ours(1, &[]), "soak", wish.seconds)
-        .with(&[("rate", wish.rate.to_string())]);
+    let mut played = case(
+        SOAK,
+        model("in-region", wcu),
+        ours(1, &[]),
+        "soak",
+        wish.seconds,
+    )
+    .with(&[("rate", wish.rate.to_string())]);
     played.verify = true;
     let mut columns = mixed_columns();
     columns.push(column("RSS grows", 3, rss_growth));
     columns.push(column("p95 drifts", 3, drift));
     Plan {
-        title: format!("{} seconds of the mixed calls, {} a second", wish.seconds, wish.rate),
+        title: format!(
+            "{} seconds of the mixed calls, {} a second",
+            wish.seconds, wish.rate
+        ),
         cases: vec![played],
         columns,
         judge: |rows| {
             let mut bounds = mixed_bounds(rows);
-            bounds.push(bound(rows, SOAK, "memory, last quarter to second", Wanted::AtMost(1.05), rss_growth));
-            bounds.push(bound(rows, SOAK, "p95 of writes, last quarter to second", Wanted::AtMost(1.2), drift));
+            bounds.push(bound(
+                rows,
+                SOAK,
+                "memory, last quarter to second",
+                Wanted::AtMost(1.05),
+                rss_growth,
+            ));
+            bounds.push(bound(
+                rows,
+                SOAK,
+                "p95 of writes, last quarter to second",
+                Wanted::AtMost(1.2),
+                drift,
+            ));
             bounds
         },
     }

@@ -119,7 +119,13 @@ impl Figures {
         let events = self.report["events"].as_array();
         let all = events.into_iter().flatten();
         all.map(|event| figure(event.get("sold_out_s")))
-            .fold(0.0, |most, one| if one.is_nan() { one } else { f64::max(most, one) })
+            .fold(0.0, |most, one| {
+                if one.is_nan() {
+                    one
+                } else {
+                    f64::max(most, one)
+                }
+            })
     }
 
     /// The most late that one call in a hundred was written, milliseconds.
@@ -139,7 +145,8 @@ fn figure(value: Option<&Value>) -> f64 {
 
 fn texts(value: &Value) -> Vec<String> {
     let all = value.as_array().into_iter().flatten();
-    all.filter_map(|text| text.as_str().map(str::to_owned)).collect()
+    all.filter_map(|text| text.as_str().map(str::to_owned))
+        .collect()
 }
 
 #[cfg(test)]

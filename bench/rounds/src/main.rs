@@ -177,7 +177,8 @@ async fn measure(args: &Args) -> Result<u8, Error> {
             eprintln!("round {round} of {rounds}: {}", case.name);
             let label = format!("{}-{}-{round}", args.benchmark.name(), plain(&case.name));
             let played = play::play(&programs, &places, case, &label).await;
-            row.runs.push(played.map_err(|error| format!("{}: {error}", case.name))?);
+            row.runs
+                .push(played.map_err(|error| format!("{}: {error}", case.name))?);
         }
     }
     Ok(verdict(&plan, &rows))
@@ -199,7 +200,10 @@ fn verdict(plan: &Plan, rows: &[Row]) -> u8 {
             code = MISSED;
         }
     }
-    let runs = || rows.iter().flat_map(|row| row.runs.iter().map(|run| (&row.name, run)));
+    let runs = || {
+        rows.iter()
+            .flat_map(|row| row.runs.iter().map(|run| (&row.name, run)))
+    };
     for (name, run) in runs() {
         for why in run.invalid_because() {
             println!("invalid: {name}: {why}");

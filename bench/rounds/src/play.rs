@@ -106,7 +106,9 @@ pub(crate) async fn play(
 
 /// The server's own proof, of the busiest and the quietest event.
 async fn verify(programs: &Programs, stage: &Stage, report: &Value) -> Result<(), Error> {
-    let events = report["events"].as_array().ok_or("a report without events")?;
+    let events = report["events"]
+        .as_array()
+        .ok_or("a report without events")?;
     let names = events.iter().filter_map(|event| event["event"].as_str());
     let names: Vec<&str> = names.collect();
     let (Some(first), Some(last)) = (names.first(), names.last()) else {
@@ -122,7 +124,10 @@ async fn verify(programs: &Programs, stage: &Stage, report: &Value) -> Result<()
             .output()
             .await?;
         let said = String::from_utf8_lossy(&verdict.stdout);
-        println!("verify {event}: {}", said.lines().last().unwrap_or_default());
+        println!(
+            "verify {event}: {}",
+            said.lines().last().unwrap_or_default()
+        );
         if !verdict.status.success() {
             return Err(format!("verify {event}: {}\n{said}", verdict.status).into());
         }
@@ -134,7 +139,8 @@ async fn verify(programs: &Programs, stage: &Stage, report: &Value) -> Result<()
 async fn get(address: &str, path: &str) -> Result<Value, Error> {
     let exchange = async {
         let mut socket = TcpStream::connect(address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
         socket.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         socket.read_to_end(&mut answer).await?;

@@ -119,7 +119,11 @@ pub(crate) fn judged(bound: &Bound) -> (bool, String) {
     let value = median(&bound.values);
     let holds = bound.wanted.holds(value);
     let lowest = bound.values.iter().copied().fold(f64::INFINITY, f64::min);
-    let highest = bound.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let highest = bound
+        .values
+        .iter()
+        .copied()
+        .fold(f64::NEG_INFINITY, f64::max);
     let range = match bound.values.len() {
         0 | 1 => String::new(),
         _ => format!(" ({} to {})", rounded(lowest), rounded(highest)),
@@ -166,7 +170,11 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_not_kept() {
-        for wanted in [Wanted::AtMost(1.0), Wanted::Below(1.0), Wanted::AtLeast(0.0)] {
+        for wanted in [
+            Wanted::AtMost(1.0),
+            Wanted::Below(1.0),
+            Wanted::AtLeast(0.0),
+        ] {
             assert!(!judged(&bound(&[], wanted)).0);
             assert!(!judged(&bound(&[f64::NAN], wanted)).0);
         }

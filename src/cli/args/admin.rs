@@ -68,9 +68,9 @@ pub(in crate::cli) struct CreateArgs {
           value_parser = clap::value_parser!(i64).range(TOTALS))]
     pub(in crate::cli) total: Option<i64>,
 
-    /// Items the stock is split over: each sells on its own, so a hot event wants several [default: 1]
-    #[arg(long, value_name = "N",
-          value_parser = clap::value_parser!(u16).range(1..=i64::from(STRIPES_MAX)))]
+    /// Items the stock is split over, each sells on its own: 1 to 64, or auto, which is one per 250
+    /// tickets up to 20 [default: auto]
+    #[arg(long, value_name = "N|auto", value_parser = stripes)]
     pub(in crate::cli) stripes: Option<u16>,
 
     /// Sell seats instead of a number of tickets; `seats import` brings them
@@ -82,6 +82,16 @@ pub(in crate::cli) struct CreateArgs {
 
     #[command(flatten)]
     pub(in crate::cli) admin: AdminArgs,
+}
+
+/// A number of stripes; 0 for `auto`.
+fn stripes(text: &str) -> Result<u16, String> {
+    if text == "auto" {
+        return Ok(0);
+    }
+    let number = text.parse().ok();
+    let number = number.filter(|number| (1..=STRIPES_MAX).contains(number));
+    number.ok_or_else(|| format!("{text} is not in 1..={STRIPES_MAX}, nor auto"))
 }
 
 /// What an event may be given when it is created.

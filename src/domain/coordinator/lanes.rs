@@ -65,6 +65,10 @@ impl Lanes {
         self.slots.values().map(|slot| slot.pool.depth()).sum()
     }
 
+    pub(super) fn in_line(&self) -> usize {
+        self.slots.values().map(|slot| slot.pool.waiting()).sum()
+    }
+
     pub(super) fn wake_at(&self) -> Option<Micros> {
         self.timers.first().map(|(at, _)| *at)
     }

@@ -147,6 +147,11 @@ impl Coordinator {
         self.lanes.depth()
     }
 
+    /// Callers that wait in line for a lane.
+    pub fn in_line(&self) -> usize {
+        self.lanes.in_line()
+    }
+
     /// When [`Coordinator::wake`] is next due.
     pub fn wake_at(&self) -> Option<Micros> {
         self.lanes.wake_at()
@@ -530,12 +535,12 @@ impl Coordinator {
 
 /// Whether what the leader was told is also true for an equal call that joined it at `joined`.
 ///
-/// A deadline is each call's own. That there is too little, or no such event, was read after the
+/// A deadline is each call's own, and so is that a line is too long for it. That there is too little, or no such event, was read after the
 /// leader set out; who came later has a right to a later read. So with states of the record that
 /// another node may have moved on before the call came.
 fn holds_for(answer: &Answer, joined: Micros, since: Micros) -> bool {
     match answer {
-        Answer::Refused(Refusal::DeadlineExceeded) => false,
+        Answer::Refused(Refusal::DeadlineExceeded | Refusal::Overloaded { .. }) => false,
         Answer::Held { .. }
         | Answer::Refused(
             Refusal::InsufficientInventory { .. }

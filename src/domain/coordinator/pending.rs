@@ -72,6 +72,8 @@ pub(super) enum Joined {
 pub(super) struct Pendings {
     by_reservation: HashMap<ReservationId, Slot, foldhash::fast::RandomState>,
     calls: usize,
+    /// Of which event they are.
+    by_event: HashMap<EventId, usize, foldhash::fast::RandomState>,
 }
 
 impl Pendings {
@@ -91,7 +93,7 @@ impl Pendings {
         route: Option<Route>,
         now: Micros,
     ) -> Joined {
-        if self.calls >= limits::OPERATIONS_IN_FLIGHT_MAX {
+        if self.calls >= limits::OPERATIONS_IN_FLIGHT_MAX || self.has_its_share(&operation.event) {
             return Joined::Full;
         }
         let Some(slot) = self.by_reservation.get_mut(&operation.reservation) else {
@@ -99,14 +101,14 @@ impl Pendings {
             let others = Vec::new();
             self.by_reservation
                 .insert(operation.reservation.clone(), Slot { first, others });
-            self.calls += 1;
+            self.count(&operation.event);
             return Joined::First(operation);
         };
         if slot.calls() > limits::CALLS_PER_RESERVATION_MAX {
             return Joined::Full;
         }
-        self.calls += 1;
-        match slot.of(&operation.event) {
+        let event = operation.event.clone();
+        let joined = match slot.of(&operation.event) {
             Some(pending) => {
                 pending.followers.push(Follower {
                     call,
@@ -120,7 +122,29 @@ impl Pendings {
                 slot.others.push(Pending::led_by(call, &operation, now));
                 Joined::First(operation)
             }
+        };
+        self.count(&event);
+        joined
+    }
+
+    fn count(&mut self, event: &EventId) {
+        self.calls += 1;
+        match self.by_event.get_mut(event) {
+            Some(calls) => *calls += 1,
+            None => drop(self.by_event.insert(event.clone(), 1)),
         }
+    }
+
+    /// Whether an event has so many calls that no more of it are taken: once a shard is half full, no
+    /// event has more than its part, and a part is kept for one that comes anew.
+    fn has_its_share(&self, event: &EventId) -> bool {
+        if self.calls < limits::OPERATIONS_IN_FLIGHT_MAX / 2 {
+            return false;
+        }
+        let share = limits::OPERATIONS_IN_FLIGHT_MAX / (self.by_event.len() + 1);
+        self.by_event
+            .get(event)
+            .is_some_and(|calls| *calls >= share)
     }
 
     pub(super) fn leave(
@@ -137,7 +161,14 @@ impl Pendings {
         } else {
             self.by_reservation.remove(reservation)?.first
         };
-        self.calls -= pending.calls();
+        let left = pending.calls();
+        self.calls -= left;
+        if let Some(calls) = self.by_event.get_mut(event) {
+            *calls = calls.saturating_sub(left);
+            if *calls == 0 {
+                self.by_event.remove(event);
+            }
+        }
         Some(pending)
     }
 }

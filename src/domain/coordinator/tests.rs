@@ -159,7 +159,11 @@ fn every_call_counts_as_in_flight_until_it_is_answered() {
 
 #[test]
 fn who_joins_after_a_read_began_is_not_refused_on_it() {
-    let mut shard = coordinator(0, 1);
+    let settings = Settings {
+        sold_out_latch: Micros(0),
+        ..SETTINGS
+    };
+    let mut shard = Coordinator::new(settings, SmallRng::seed_from_u64(0));
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
     shard.submit(CallId(1), commit("r", "evt", 5), at(0), &mut fx);
@@ -179,16 +183,70 @@ fn who_joins_after_a_read_began_is_not_refused_on_it() {
     fx.clear();
     shard.transaction_settled(lane, short(), at(3), &mut fx);
     assert_eq!(refused_short(&fx), [CallId(1), CallId(2)]);
-    // The two that came later are asked about once more, both by one transaction.
+    // The two that came later are asked about once more: both by one read, and one look at the record.
     assert_eq!(shard.in_flight(), 2);
-    fx.retain(|effect| matches!(effect, Effect::Transact { .. }));
-    let [Effect::Transact { lane, .. }] = fx[..] else {
-        panic!("want one transaction, got {fx:?}");
+    assert!(
+        matches!(fx.last(), Some(Effect::ReadEvent { .. })),
+        "{fx:?}"
+    );
+    fx.clear();
+    shard.event_read(&event, &read, at(4), &mut fx);
+    let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+        panic!("want one look, got {fx:?}");
     };
     fx.clear();
-    shard.transaction_settled(lane, short(), at(4), &mut fx);
+    let none = RecordsRead::Found(vec![Ok(None)]);
+    shard.records_read(lookup, &none, at(5), &mut fx);
     assert_eq!(refused_short(&fx), [CallId(3), CallId(4)]);
     assert!(shard.is_idle());
+}
+
+/// What a failed condition showed is said to who comes soon after, once its record was looked for.
+#[test]
+fn the_latch_answers_who_comes_soon_and_opens_for_what_is_given_back() {
+    let mut shard = coordinator(0, 1);
+    let mut fx = Vec::new();
+    let event: EventId = "evt".parse().expect("legal");
+    let read = EventRead::Found(vec![one_stripe(2)]);
+    shard.event_read(&event, &read, at(0), &mut fx);
+    shard.submit(CallId(1), commit("r1", "evt", 5), at(0), &mut fx);
+    let lane = sent(&fx)[0].0;
+    let short = Outcome::Cancelled(vec![Reason::Stripe(Some(one_stripe(2))), Reason::Fine]);
+    fx.clear();
+    shard.transaction_settled(lane, short, at(3), &mut fx);
+    assert_eq!(refused_short(&fx), [CallId(1)]);
+
+    let soon = at(limits::SOLD_OUT_LATCH_DEFAULT.as_micros() as u64);
+    for (call, record) in [(2, None), (3, Some(hold_of(0, 5).1))] {
+        fx.clear();
+        let buyer = commit(&format!("r{call}"), "evt", 5);
+        shard.submit(CallId(call), buyer, soon, &mut fx);
+        let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+            panic!("want a look at the record and no write, got {fx:?}");
+        };
+        fx.clear();
+        let read = RecordsRead::Found(vec![Ok(record.clone())]);
+        shard.records_read(lookup, &read, soon, &mut fx);
+        // Whose copy has got its units is not refused.
+        let refused = if record.is_none() {
+            vec![CallId(call)]
+        } else {
+            vec![]
+        };
+        assert_eq!(refused_short(&fx), refused, "{fx:?}");
+    }
+
+    // Who comes later has a read of its own, and writes nothing either.
+    let late = at(soon.mono.0 + 1);
+    fx.clear();
+    shard.submit(CallId(4), commit("r4", "evt", 5), late, &mut fx);
+    assert!(matches!(fx[..], [Effect::ReadEvent { .. }]), "{fx:?}");
+    // An operator has changed the event: nothing is known any more.
+    shard.forget(&event, late.mono);
+    fx.clear();
+    let more = EventRead::Found(vec![one_stripe(50)]);
+    shard.event_read(&event, &more, late, &mut fx);
+    assert_eq!(sent(&fx).len(), 1, "{fx:?}");
 }
 
 fn refused_short(fx: &[Effect]) -> Vec<CallId> {
@@ -543,4 +601,49 @@ fn who_asks_during_a_young_read_is_answered_by_it_and_by_none_when_age_is_zero()
         assert_eq!(told(&fx), told_at_once, "staleness {staleness}");
         assert_eq!(reads(&fx), 2 - told_at_once);
     }
+}
+
+/// One hot event fills a shard to the half, and the others are served as if it were not there.
+#[test]
+fn a_hot_event_leaves_room_for_the_others() {
+    let mut shard = coordinator(0, 1);
+    let full = |fx: &[Effect]| {
+        let is_full = |effect: &Effect| {
+            let Effect::Answer { answer, .. } = effect else {
+                return false;
+            };
+            matches!(answer, Answer::Refused(Refusal::Overloaded { .. }))
+        };
+        fx.iter().any(is_full)
+    };
+    // Reads of events bound who waits for them: what an event is like is known before.
+    let mut fx = Vec::new();
+    for event in ["hot", "cold", "new"] {
+        let read = EventRead::Found(vec![one_stripe(100)]);
+        shard.event_read(&event.parse().expect("legal"), &read, at(0), &mut fx);
+    }
+    let mut taken = 0;
+    // Calls about records to be looked up first stay in flight, without a bound of their own.
+    let look = |n: usize, event: &str| Operation {
+        verb: Verb::Release,
+        expect: Expect::Known,
+        ..commit(&format!("{event}-{n}"), event, 1)
+    };
+    for n in 0..limits::OPERATIONS_IN_FLIGHT_MAX {
+        fx.clear();
+        shard.submit(CallId(n as u64), look(n, "hot"), at(1), &mut fx);
+        if full(&fx) {
+            break;
+        }
+        taken += 1;
+    }
+    assert_eq!(taken, limits::OPERATIONS_IN_FLIGHT_MAX / 2);
+    for n in 0..limits::OPERATIONS_IN_FLIGHT_MAX / 3 {
+        fx.clear();
+        shard.submit(CallId(n as u64), look(n, "cold"), at(1), &mut fx);
+        assert!(!full(&fx), "call {n} of another event");
+    }
+    fx.clear();
+    shard.submit(CallId(1), look(0, "new"), at(1), &mut fx);
+    assert!(!full(&fx), "nor is a third turned away");
 }

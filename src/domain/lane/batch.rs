@@ -29,7 +29,9 @@ pub(super) struct Batch {
     actions: usize,
     stripes: Vec<u16>,
     /// The front of the line is not for this stripe.
-    leaves_line: bool,
+    pub(super) leaves_line: bool,
+    /// Some are of the line that lanes share.
+    pub(super) from_line: bool,
 }
 
 impl Batch {
@@ -46,7 +48,7 @@ impl Batch {
     pub(super) fn gather(lane: u16, own: &mut Line, shared: &mut Shared, now: Micros) -> Self {
         let all = room_for(shared.key.kind);
         // Only lanes that share the line take from it.
-        let shares = bit(lane) & shared.mine != 0;
+        let shares = bit(lane) & shared.serving() != 0 && !shared.is_paced(now);
         let waiting = own.len() + if shares { shared.line.len() } else { 0 };
         let any_quiet = !own.quiet.is_empty() || (shares && !shared.line.quiet.is_empty());
         let loud = if any_quiet { all - all / 4 } else { all };
@@ -101,6 +103,7 @@ impl Batch {
         }
         let taken = self.take(member, most, now);
         let is_taken = taken.is_ok();
+        self.from_line |= is_taken && !is_own;
         match taken {
             Ok(()) if draws && !is_late => shared.promise(lane, units),
             Ok(()) => {}

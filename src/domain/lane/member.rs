@@ -25,6 +25,8 @@ pub(super) struct Head {
     /// In the order of coming into the pool.
     pub(super) number: u64,
     pub(super) arrived: Micros,
+    /// How long it was to wait in line, as far as that was known when it came; else zero.
+    pub(super) expected: Micros,
     pub(super) deadline: Micros,
     /// Its draws were fixed by a read of all stripes. Otherwise who takes units draws on the stripe
     /// of the lane that sends it.
@@ -104,6 +106,7 @@ impl Member {
                 hold_until: operation.hold_until,
                 number,
                 arrived,
+                expected: Micros(0),
                 deadline: operation.deadline,
                 planned: false,
             },

@@ -9,6 +9,7 @@
 //! | `pool.rs` | the lanes of one event that share a line: submitting, and which lane goes next |
 //! | `shared.rs` | what the lanes of a pool share: the line, and which stripes are known to be short |
 //! | `line.rs` | members that wait, in order |
+//! | `flow.rs` | how fast the line moves: who would be too late is turned away at the door |
 //! | `member.rs` | one operation in it, and the write it became |
 //! | `batch.rs` | members → one transaction within the store's limits |
 //! | `settle.rs` | the store's answer → answers, retries, splits |
@@ -23,6 +24,7 @@
 //! (all `coordinator`).
 
 mod batch;
+mod flow;
 mod line;
 mod member;
 mod output;
@@ -43,7 +45,7 @@ use self::member::{Head, Member};
 pub use self::output::{Because, LaneOutput, Returned, Settled, Turn};
 pub use self::pool::{Kind, Pool, PoolKey, Share, Terms};
 pub use self::shared::Latch;
-use self::shared::Shared;
+use self::shared::{Shared, bit};
 use super::answer::Refusal;
 use super::time::Micros;
 use super::transaction::{Draw, Draws, Token, Transaction};
@@ -76,6 +78,10 @@ struct Lane {
     /// Tries in a row that were put off.
     attempts: u32,
     pause_until: Option<Micros>,
+    /// Collisions on its stripe, less the times it went well since.
+    collisions: u32,
+    /// Until then it leaves the line to other lanes: its stripe is another process's.
+    yields_until: Option<Micros>,
     /// The wake-up that its pool has noted for it.
     timer: Option<Micros>,
 }
@@ -89,6 +95,8 @@ impl Lane {
             flight: None,
             attempts: 0,
             pause_until: None,
+            collisions: 0,
+            yields_until: None,
             timer: None,
         }
     }
@@ -113,7 +121,10 @@ impl Lane {
     fn wake_at(&self) -> Option<Micros> {
         match &self.flight {
             Some(flight) => flight.resend_at,
-            None => self.pause_until,
+            None => match (self.pause_until, self.yields_until) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            },
         }
     }
 
@@ -136,8 +147,10 @@ impl Lane {
                 }
             }
             None => {
-                if self.pause_until.is_some_and(|until| until <= now) {
-                    self.pause_until = None;
+                let over = |until: &mut Option<Micros>| until.take_if(|at| *at <= now);
+                over(&mut self.pause_until);
+                if over(&mut self.yields_until).is_some() {
+                    shared.yielding &= !bit(self.index);
                 }
                 self.dispatch(shared, turn);
             }
@@ -169,7 +182,17 @@ impl Lane {
                 return;
             }
         };
-        let members = batch.members.len() as u64;
+        if batch.from_line {
+            shared.pace(now);
+        }
+        let is_full = !batch.leaves_line && !shared.line.loud.is_empty();
+        let members = batch.members.len();
+        shared.flow.dispatched(members, is_full, now);
+        if let Some(last) = batch.members.last() {
+            let waited = now.since(last.head.arrived);
+            shared.flow.waited(last.head.expected, waited);
+        }
+        let members = members as u64;
         turn.counters.transactions += 1;
         turn.counters.members += members;
         turn.counters.members_max = turn.counters.members_max.max(members);

@@ -13,7 +13,7 @@ use super::shared::{Latch, Shared, bit};
 use crate::domain::answer::Refusal;
 use crate::domain::ids::EventId;
 use crate::domain::operation::Operation;
-use crate::domain::rules::LateCommit;
+use crate::domain::rules::{LateCommit, Movement};
 use crate::domain::time::Micros;
 use crate::domain::transaction::{EventShape, Outcome};
 use crate::limits;
@@ -69,8 +69,6 @@ pub struct Pool {
     pub(super) shared: Shared,
     share: Share,
     pub(super) lanes: BTreeMap<u16, Lane>,
-    /// Lanes with a transaction in flight, or pausing.
-    busy: u64,
     /// The lane after the one that took from the line last.
     cursor: u32,
     timers: BTreeSet<(Micros, u16)>,
@@ -88,7 +86,6 @@ impl Pool {
             shared: Shared::new(key, shape, terms, mine),
             share,
             lanes: BTreeMap::new(),
-            busy: 0,
             cursor: 0,
             timers: BTreeSet::new(),
             number: 0,
@@ -127,7 +124,11 @@ impl Pool {
 
     /// When [`Pool::wake`] is next due.
     pub fn wake_at(&self) -> Option<Micros> {
-        self.timers.first().map(|(at, _)| *at)
+        let lane = self.timers.first().map(|(at, _)| *at);
+        match (lane, self.shared.pause_ends()) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
     }
 
     /// What the last look at all stripes says to somebody who wants `units` and came at `arrived`.
@@ -145,7 +146,7 @@ impl Pool {
     /// The same reservation must not be submitted again before it has settled, nor one with a seat
     /// of it.
     pub fn submit(&mut self, operation: Operation, plan: Plan, turn: &mut Turn<'_>) {
-        let member = Member::new(operation, plan, self.number, turn.now.mono);
+        let mut member = Member::new(operation, plan, self.number, turn.now.mono);
         self.number += 1;
         let home = self.home_of(&member);
         let now = turn.now.mono;
@@ -161,6 +162,17 @@ impl Pool {
             turn.counters.shed += u64::from(!member.is_quiet());
             turn.out.refuse(member, Refusal::overloaded());
             return;
+        }
+        if home.is_none() {
+            let ahead = self.shared.line.loud.len();
+            let expected = self.shared.flow.wait_for(ahead, now);
+            if let Some(expected) = expected.filter(|wait| self.is_too_long(*wait, &member, now)) {
+                turn.counters.shed += 1;
+                turn.counters.shed_late += 1;
+                turn.out.refuse(member, Refusal::overloaded_for(expected));
+                return;
+            }
+            member.head.expected = expected.unwrap_or_default();
         }
         let line = match home {
             Some(stripe) => &mut self.lane(stripe).own,
@@ -206,6 +218,19 @@ impl Pool {
         self.feed(turn);
     }
 
+    /// Whether a member of which this wait is expected would most likely be too late at its end. What
+    /// gives something back is never turned away, nor who finds a lane free.
+    fn is_too_long(&self, wait: Micros, member: &Member, now: Micros) -> bool {
+        let is_idle = self.shared.serving() & !self.shared.busy != 0;
+        let gives = member.movement() == Movement::Give;
+        if is_idle || gives || member.is_quiet() {
+            return false;
+        }
+        let flow = &self.shared.flow;
+        let done = now.plus(flow.most_of(wait)).plus(flow.most_take());
+        done > member.head.deadline
+    }
+
     /// The lane that alone may write a member.
     fn home_of(&self, member: &Member) -> Option<u16> {
         if self.shared.is_for_any(member) {
@@ -239,8 +264,8 @@ impl Pool {
         let before = lane.timer;
         act(lane, &mut self.shared);
         match lane.is_free() {
-            true => self.busy &= !bit(index),
-            false => self.busy |= bit(index),
+            true => self.shared.busy &= !bit(index),
+            false => self.shared.busy |= bit(index),
         }
         lane.timer = lane.wake_at();
         // A timer that has gone off is not there any more, and may be wanted again.
@@ -261,7 +286,7 @@ impl Pool {
                     let before = self.shared.line.len();
                     self.with(index, |lane, shared| lane.dispatch(shared, turn));
                     self.cursor = (u32::from(index) + 1) % u64::BITS;
-                    let is_stuck = self.busy & bit(index) == 0;
+                    let is_stuck = self.shared.busy & bit(index) == 0;
                     if is_stuck && self.shared.line.len() == before {
                         break;
                     }
@@ -273,16 +298,23 @@ impl Pool {
                 }
             }
         }
+        if self.shared.line.loud.is_empty() {
+            self.shared.flow.emptied();
+        }
         if newly_short {
             self.want_read(turn);
         }
     }
 
     fn next(&mut self, now: Micros) -> Next {
-        let ready = self.shared.mine & !self.busy;
+        let serving = self.shared.serving();
+        let ready = serving & !self.shared.busy;
         let front = self.shared.line.loud.front();
         if front.is_some_and(|member| self.shared.must_look(member)) {
             return Next::Short;
+        }
+        if self.shared.is_paced(now) {
+            return Next::Wait;
         }
         let Some(units) = front
             .filter(|m| self.shared.minds_left(m))
@@ -303,10 +335,14 @@ impl Pool {
             let enough = lanes.filter(|index| shared.may_have(*index, units));
             enough.fold(0, |bits, index| bits | bit(index))
         };
-        let mine = self.shared.mine;
         match self.in_turn(may_have(&self.shared, ready & scarce)) {
             Some(lane) => Next::Lane(lane),
-            None if may_have(&self.shared, mine & self.busy) != 0 => Next::Wait,
+            None if may_have(&self.shared, serving & self.shared.busy) != 0 => Next::Wait,
+            None if self.shared.mine & self.shared.yielding != 0 => {
+                // Those that left the line to these are needed after all.
+                self.shared.yielding = 0;
+                self.next(now)
+            }
             None => Next::Short,
         }
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::member::Member;
 use super::rooms::{self, Record};
-use super::shared::Shared;
+use super::shared::{Shared, bit};
 use super::{Because, Flight, Lane, LaneOutput, Returned, Settled, Turn};
 use crate::domain::answer::Refusal;
 use crate::domain::backoff;
@@ -47,12 +47,18 @@ impl Lane {
         let may_be =
             flight.was_unknown && matches!(outcome, Outcome::Cancelled(_) | Outcome::Rejected);
         if is_written || may_be {
-            turn.out.stock.extend_from_slice(&flight.transaction.stripes);
+            turn.out
+                .stock
+                .extend_from_slice(&flight.transaction.stripes);
             turn.out.stock_sent = is_written.then_some(flight.sent);
+        }
+        if outcome != Outcome::Unknown {
+            shared.flow.settled(turn.now.mono.since(flight.sent));
         }
         match outcome {
             Outcome::Committed => {
                 self.attempts = 0;
+                self.collisions = self.collisions.saturating_sub(1);
                 let at = flight.transaction.at;
                 for record in into_writes(flight.transaction) {
                     if rules::movement(record.from, record.to) == Movement::Give {
@@ -120,6 +126,9 @@ impl Lane {
         self.attempts = self.attempts.saturating_add(1);
         let until = turn.now.mono.plus(backoff::pause(self.attempts, turn.rng));
         self.pause_until = Some(until);
+        if why == Put::Conflicted && shared.has_several_lanes() {
+            self.leave_the_line(shared, turn);
+        }
         let mut kept = Vec::with_capacity(members.len());
         for member in members {
             let others = shared.has_several_lanes() && shared.is_for_any(&member);
@@ -134,6 +143,18 @@ impl Lane {
             }
         }
         self.back_to_front(kept, shared);
+    }
+
+    /// A lane whose stripe collides again and again serves the line less and less, as long as others
+    /// do: so processes that share stripes come to have some of their own.
+    fn leave_the_line(&mut self, shared: &mut Shared, turn: &mut Turn<'_>) {
+        self.collisions = self.collisions.saturating_add(1);
+        // The first may be anything.
+        if let Some(times) = self.collisions.checked_sub(1).filter(|times| *times > 0) {
+            let leave = backoff::leave(times, turn.rng);
+            self.yields_until = Some(turn.now.mono.plus(leave));
+            shared.yielding |= bit(self.index);
+        }
     }
 
     /// Members of the transaction that has just settled come before all others again, in order: in

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::flow::Flow;
 use super::line::Line;
 use super::member::Member;
 use super::pool::{Kind, PoolKey, Terms};
@@ -48,6 +49,13 @@ pub(super) struct Shared {
     pub(super) short: Vec<Member>,
     /// The lanes that take from the line, a bit each.
     pub(super) mine: u64,
+    /// Those of them that leave it to the others for a while.
+    pub(super) yielding: u64,
+    /// Lanes with a transaction in flight, or pausing.
+    pub(super) busy: u64,
+    pub(super) flow: Flow,
+    /// Until then what is in line waits, although a lane is free: see [`Shared::pace`].
+    paced_until: Micros,
     /// What a strong read of all stripes has shown, where some callers may want more than that.
     sold_out: Option<SoldOut>,
     /// When something was last given back here, or an operator changed the event.
@@ -65,6 +73,10 @@ impl Shared {
             key,
             shape,
             late: terms.late,
+            yielding: 0,
+            busy: 0,
+            flow: Flow::default(),
+            paced_until: Micros(0),
             sold_out: None,
             reopened: Micros(0),
             latch: terms.latch,
@@ -81,6 +93,42 @@ impl Shared {
             Kind::Stripes => member.movement() == Movement::Take && !member.head.planned,
             Kind::Loose | Kind::Bundle(_) => true,
         }
+    }
+
+    /// The lanes that take from the line now: all, if all would leave it to others.
+    pub(super) fn serving(&self) -> u64 {
+        match self.mine & !self.yielding {
+            0 => self.mine,
+            some => some,
+        }
+    }
+
+    /// Some of the line has been sent: the next go a little later, where many lanes are busy.
+    ///
+    /// Lanes settle in bunches. Each would take what little has come since the one before, all would
+    /// be away with next to nothing, and a crowd would gather until the first is back: the line would
+    /// empty and fill once per transaction, and the mean wait be a third of one. So transactions leave
+    /// spread over the time that one takes.
+    pub(super) fn pace(&mut self, now: Micros) {
+        let serving = self.serving();
+        let lanes = u64::from(serving.count_ones());
+        let busy = u64::from((serving & self.busy).count_ones());
+        let is_crowded = busy * limits::PACED_FROM_SHARE >= lanes;
+        self.paced_until = match lanes >= limits::PACED_LANES_MIN && is_crowded {
+            true => now.plus(self.flow.pace(lanes)),
+            false => now,
+        };
+    }
+
+    /// A whole transaction's worth does not wait.
+    pub(super) fn is_paced(&self, now: Micros) -> bool {
+        now < self.paced_until && self.line.loud.len() < limits::BATCH_MEMBERS_MAX
+    }
+
+    /// When a free lane takes the line that it leaves alone now.
+    pub(super) fn pause_ends(&self) -> Option<Micros> {
+        let is_free = self.serving() & !self.busy != 0;
+        (is_free && !self.line.is_empty() && self.paced_until.0 > 0).then_some(self.paced_until)
     }
 
     /// Whether other lanes than one take from the line.

@@ -97,12 +97,16 @@ pub(super) fn new_event(request: pb::CreateEventRequest) -> Result<NewEvent, Sta
 /// Total, stripes and seat keys of an event of a quantity.
 fn quantity(check: &mut Check, total: i64, stripes: i32) -> Option<(u64, u16, u16)> {
     let units = units(check, total);
-    let stripes = if stripes == 0 { 1 } else { stripes };
+    let stripes = match (stripes, units) {
+        (0, Some(units)) => limits::stripes_for(units).into(),
+        (0, None) => 1,
+        (given, _) => given,
+    };
     if !(1..=i32::from(limits::STRIPES_MAX)).contains(&stripes) {
         let max = limits::STRIPES_MAX;
         check.wrong(
             "stripes",
-            format!("is {stripes}; want 1 to {max}, or 0 for 1"),
+            format!("is {stripes}; want 1 to {max}, or 0 to leave it to the server"),
         );
     } else if units.is_some() && i64::from(stripes) > total {
         let wrong = format!("is {stripes}; want at most total, which is {total}");

@@ -16,6 +16,10 @@ use super::{Audit, is_odd, unix};
 /// For how long others may be refused a seat because memory knows it to be taken.
 const SEAT_MEMORY_AGE: Micros = Micros::from_millis(1_000);
 
+/// Nobody with more time than this is turned away for the length of a line: a run has some hundreds of
+/// calls, and nothing goes wrong that would hold them up.
+const LINE_MAX: Micros = Micros::from_millis(250);
+
 /// A refusal, and all that it is held against.
 struct Case<'a> {
     call: &'a Call,
@@ -61,8 +65,10 @@ impl Audit {
             Refusal::DeadlineExceeded => (now >= call.deadline(), "there was time left"),
             Refusal::Internal => (is_odd(reservation), "it is a reservation like any other"),
             Refusal::Overloaded { .. } => (
-                !self.calm || self.calls_of(reservation) > limits::CALLS_PER_RESERVATION_MAX,
-                "no queue was full",
+                !self.calm
+                    || self.calls_of(reservation) > limits::CALLS_PER_RESERVATION_MAX
+                    || call.patience <= LINE_MAX,
+                "no queue was full, nor too long for it",
             ),
             Refusal::StoreBusy { .. } if self.hasty && store.is_seated(&call.event) => (true, ""),
             Refusal::StoreBusy { .. } | Refusal::StoreUnavailable { .. } => {
