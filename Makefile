@@ -6,7 +6,8 @@ CARGO ?= cargo
 # Options for the programs: make run ARGS="serve", make bench-wire ARGS="--rounds 9".
 ARGS ?=
 
-.PHONY: help all build run demo test lint format generate bench-wire blackbox bench-expiry ci
+.PHONY: help all build run demo test lint format generate ci blackbox contract-test \
+	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-soak bench-expiry
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +44,31 @@ bench-wire: ## CPU and latency of a repeated commit against a tonic twin (needs 
 	$(CARGO) build --release --bin inventory-api
 	$(CARGO) build --release --package inventory-bench
 	target/release/wire_cost $(ARGS)
+
+# What the targets below need. They start a model of DynamoDB, the server and a generator, each on its
+# CPU, and read the model back after every run. ARGS="--rounds 1 --seconds 20" for a quick look.
+bench-build:
+	$(CARGO) build --release --bin inventory-api
+	$(CARGO) build --release --package inventory-rounds --package inventory-generator \
+	  --package inventory-store-model --package inventory-peers
+
+bench-hot: bench-build ## One hot event, 30,000 commits a second, against a twin (15 minutes)
+	target/release/rounds hot $(ARGS)
+
+bench-mixed: bench-build ## Fifty events, mostly checks, 30,000 calls a second (4 minutes)
+	target/release/rounds mixed $(ARGS)
+
+bench-seats: bench-build ## 20,000 seats, by name and best available (2 minutes)
+	target/release/rounds seats $(ARGS)
+
+bench-overload: bench-build ## Three times the measured capacity for a minute
+	target/release/rounds overload $(ARGS)
+
+bench-scale: bench-build ## More shards, connections and processes (10 minutes)
+	target/release/rounds scale $(ARGS)
+
+bench-soak: bench-build ## Twenty minutes of the mixed calls
+	target/release/rounds soak $(ARGS)
 
 bench-expiry: ## What 100,000 holds that end in one second do to commits (ARGS="--stripes 8")
 	$(CARGO) build --release --bin inventory-api
