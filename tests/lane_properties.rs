@@ -193,8 +193,13 @@ proptest! {
         steps in prop::collection::vec(step_of_a_crowd(), 1..120),
     ) {
         let share = Share { first: 0, step: 1 };
-        let bench = Bench::pooled(&vec![100_000; stripes], share, LateCommit::default());
-        run(bench.strictly_in_order(), steps).map_err(failed)?;
+        let stock = vec![100_000; stripes];
+        let mut bench = Bench::pooled(&stock, share, LateCommit::default()).strictly_in_order();
+        // More than one transaction takes, or any order would do.
+        for _ in 0..250 {
+            bench.submit(Member::patient(1)).map_err(failed)?;
+        }
+        run(bench, steps).map_err(failed)?;
     }
 
     #[test]
