@@ -249,6 +249,49 @@ fn the_latch_answers_who_comes_soon_and_opens_for_what_is_given_back() {
     assert_eq!(sent(&fx).len(), 1, "{fx:?}");
 }
 
+/// What was looked up before the shortage was seen does not count: a copy of the call may have been what
+/// made it short.
+#[test]
+fn a_record_is_looked_for_after_the_shortage_was_seen() {
+    let mut shard = coordinator(0, 1);
+    let mut fx = Vec::new();
+    let event: EventId = "evt".parse().expect("legal");
+    let read = EventRead::Found(vec![one_stripe(2)]);
+    shard.event_read(&event, &read, at(0), &mut fx);
+    shard.submit(CallId(1), commit("r1", "evt", 5), at(0), &mut fx);
+    let lane = sent(&fx)[0].0;
+    let second = Operation {
+        expect: Expect::Known,
+        ..commit("r2", "evt", 5)
+    };
+    fx.clear();
+    shard.submit(CallId(2), second, at(1), &mut fx);
+    let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+        panic!("want a look, got {fx:?}");
+    };
+    let empty = StripeView {
+        remaining: 0,
+        ..one_stripe(2)
+    };
+    let short = Outcome::Cancelled(vec![Reason::Stripe(Some(empty)), Reason::Fine]);
+    fx.clear();
+    shard.transaction_settled(lane, short, at(3), &mut fx);
+
+    let none = RecordsRead::Found(vec![Ok(None)]);
+    fx.clear();
+    shard.records_read(lookup, &none, at(4), &mut fx);
+    let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+        panic!("want another look, got {fx:?}");
+    };
+    fx.clear();
+    shard.records_read(lookup, &none, at(5), &mut fx);
+    let refused = Answer::Refused(Refusal::InsufficientInventory { remaining: 0 });
+    assert!(
+        matches!(&fx[..], [Effect::Answer { answer, .. }] if *answer == refused),
+        "{fx:?}"
+    );
+}
+
 fn refused_short(fx: &[Effect]) -> Vec<CallId> {
     let short = |effect: &Effect| match effect {
         Effect::Answer {

@@ -101,33 +101,35 @@ impl Batch {
             self.leaves_line = true;
             return true;
         }
-        let taken = self.take(member, most, now);
-        let is_taken = taken.is_ok();
-        self.from_line |= is_taken && !is_own;
-        match taken {
-            Ok(()) if draws && !is_late => shared.promise(lane, units),
-            Ok(()) => {}
-            Err(member) if is_own => own.loud.push_front(member),
-            Err(member) => shared.line.loud.push_front(member),
+        match self.take(member, most, now) {
+            None => {
+                self.from_line |= !is_own;
+                if draws && !is_late {
+                    shared.promise(lane, units);
+                }
+                return true;
+            }
+            Some(member) if is_own => own.loud.push_front(member),
+            Some(member) => shared.line.loud.push_front(member),
         }
-        is_taken
+        false
     }
 
     /// Takes a member in, or notes that it is too late for it; gives it back if it does not fit.
-    fn take(&mut self, member: Member, most: usize, now: Micros) -> Result<(), Member> {
+    fn take(&mut self, member: Member, most: usize, now: Micros) -> Option<Member> {
         if member.head.deadline <= now {
             self.expired.push(member);
         } else if self.takes_in(&member.write, most) {
             self.members.push(member);
         } else {
-            return Err(member);
+            return Some(member);
         }
-        Ok(())
+        None
     }
 
     fn fill_quiet(&mut self, from: &mut VecDeque<Member>, most: usize, now: Micros) {
         while let Some(member) = from.pop_front() {
-            if let Err(member) = self.take(member, most, now) {
+            if let Some(member) = self.take(member, most, now) {
                 from.push_front(member);
                 break;
             }
