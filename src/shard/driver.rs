@@ -431,7 +431,8 @@ impl Driver {
         }
         self.armed.set(Some(due));
         let driver = Rc::clone(self);
-        let wait = Duration::from_micros(due.since(clock::monotonic()).0);
+        // Never none: a task that has nothing to wait for runs within this call, and would arm again.
+        let wait = Duration::from_micros(due.since(clock::monotonic()).0.max(1));
         runtime::spawn(async move {
             runtime::sleep(wait).await;
             if driver.armed.get() == Some(due) {

@@ -17,9 +17,14 @@ use crate::stage::{Stage, create_at};
 const EVENT: &str = "evt_outages";
 
 async fn selling(total: u64) -> (Stage, Server, Inventory) {
+    selling_at(total, "50").await
+}
+
+/// As [`selling`], checks being told stock of at most so many milliseconds of age.
+async fn selling_at(total: u64, staleness: &str) -> (Stage, Server, Inventory) {
     let stage = Stage::new();
     create_at(stage.engine.address(), EVENT, total, 1);
-    let server = stage.server();
+    let server = stage.launch().env("READ_STALENESS_MS", staleness).start();
     let client = client(&server).await;
     // The shards know the event and have connections from here on.
     assert!(client.checks(check(EVENT, 1)).await.unwrap().available);
@@ -233,7 +238,8 @@ async fn too_many_calls_for_one_reservation_are_resource_exhausted() {
 
 #[tokio::test]
 async fn a_refusing_store_is_never_quoted() {
-    let (stage, server, client) = selling(10).await;
+    // Every check asks the store.
+    let (stage, server, client) = selling_at(10, "0").await;
     for (status, fault, code, reason) in [
         (400, "ValidationException", Code::Internal, "INTERNAL"),
         (

@@ -279,6 +279,7 @@ impl Pool {
 
     /// Hands the line to the lanes that are free, one transaction's worth each.
     pub(super) fn feed(&mut self, turn: &mut Turn<'_>) {
+        self.shared.end_pause(turn.now.mono);
         let mut newly_short = false;
         while !self.shared.line.is_empty() {
             match self.next(turn.now.mono) {

@@ -116,8 +116,15 @@ impl Shared {
         let is_crowded = busy * limits::PACED_FROM_SHARE >= lanes;
         self.paced_until = match lanes >= limits::PACED_LANES_MIN && is_crowded {
             true => now.plus(self.flow.pace(lanes)),
-            false => now,
+            false => Micros(0),
         };
+    }
+
+    /// Forgets a distance that has been kept: nobody is woken for it any more.
+    pub(super) fn end_pause(&mut self, now: Micros) {
+        if self.paced_until <= now {
+            self.paced_until = Micros(0);
+        }
     }
 
     /// A whole transaction's worth does not wait.

@@ -330,12 +330,19 @@ impl World {
                 shard.reading_seats.remove(&event);
                 shard.coordinator.seats_read(&event, read, now, fx);
             }),
-            Happening::Wakes(at) => self.with(at, |shard, now, fx| {
-                if shard.wake.is_some_and(|due| due <= now.mono) {
-                    shard.wake = None;
-                }
-                shard.coordinator.wake(now, fx);
-            }),
+            Happening::Wakes(at) => {
+                let mut is_over = true;
+                self.with(at, |shard, now, fx| {
+                    if shard.wake.is_some_and(|due| due <= now.mono) {
+                        shard.wake = None;
+                    }
+                    shard.coordinator.wake(now, fx);
+                    let next = shard.coordinator.wake_at();
+                    is_over = next.is_none_or(|due| due > now.mono);
+                })?;
+                must!(is_over, "woken, and wants to be woken at this very moment");
+                Ok(())
+            }
             Happening::Crashes(process) => {
                 self.crashes(process);
                 Ok(())
