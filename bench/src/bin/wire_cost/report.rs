@@ -85,7 +85,7 @@ impl Report<'_> {
             let mark = if column == unit { "*" } else { "" };
             let _ = write!(text, "{:>9}", format!("{mark}{column}"));
         }
-        let _ = writeln!(text, "{:>12}{:>20}", "requests/s", "server is (by round)");
+        let _ = writeln!(text, "{:>12}{:>24}", "requests/s", "server is (by round)");
         for column in std::iter::once(&self.server).chain(&self.twins) {
             let of = |of: fn(&Sample) -> f64| {
                 let values: Vec<f64> = column.rounds.iter().map(of).collect();
@@ -111,7 +111,7 @@ impl Report<'_> {
                 let highest = ratios.iter().copied().fold(0.0, f64::max);
                 let ratio = median(&ratios);
                 let range = format!("{ratio:.2}  {lowest:.2}–{highest:.2}");
-                let _ = write!(text, "{range:>20}");
+                let _ = write!(text, "{range:>24}");
             }
             text.push('\n');
         }
