@@ -1,3 +1,5 @@
+//! What a scenario may say, and what it is told when it says something else.
+
 use super::*;
 
 const PLAIN: &str = r#"
