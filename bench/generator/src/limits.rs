@@ -31,10 +31,6 @@ pub const SEATS_MAX: u64 = 2_000_000;
 /// Units or seats of one reservation: the server's default.
 pub const QTY_MAX: u32 = 10;
 
-/// A stripe is given this many sales per second by `stripes = "auto"`: below the 2,500 that one takes
-/// at 40 ms per transaction of 99 (docs/operating.md).
-pub const SALES_PER_STRIPE: f64 = 2_000.0;
-
 /// A key of seats is given this many holds per second by `seat_keys = "auto"` (docs/operating.md).
 pub const HOLDS_PER_SEAT_KEY: f64 = 500.0;
 

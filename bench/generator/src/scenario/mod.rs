@@ -395,14 +395,16 @@ impl Scenario {
         self.measured().peak() * takes / 100.0 * share
     }
 
-    /// Stripes that each event is created with.
+    /// Stripes that each event is created with; 0: as many as the server chooses.
     pub fn stripes(&self) -> u32 {
-        let wanted = match self.events.stripes {
-            Count::Of(stripes) => stripes,
-            Count::Auto => enough(self.hottest_sales(), limits::SALES_PER_STRIPE),
-        };
-        // Not more than units.
-        wanted.min(u32::try_from(self.events.stock.unwrap_or(1)).unwrap_or(u32::MAX))
+        match self.events.stripes {
+            // Not more than units.
+            Count::Of(stripes) => {
+                let stock = self.events.stock.unwrap_or(1);
+                stripes.min(u32::try_from(stock).unwrap_or(u32::MAX))
+            }
+            Count::Auto => 0,
+        }
     }
 
     /// Keys that the seats of each event are spread over.

@@ -43,7 +43,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(scenario.contract, Contract::A);
     assert_eq!((scenario.qty.min, scenario.qty.max), (1, 1));
     assert_eq!(scenario.whole().calls(), 10_000.0);
-    assert_eq!(scenario.stripes(), 1);
+    assert_eq!(scenario.stripes(), 0);
 }
 
 #[test]
@@ -164,16 +164,13 @@ fn a_curve_is_steps_and_ramps_of_the_rate() {
 }
 
 #[test]
-fn auto_grows_with_what_the_hottest_event_sells() {
-    let stripes = |rate: &str| {
-        let scenario = Scenario::parse(&PLAIN.replace("rate = 1000", rate)).unwrap();
-        scenario.stripes()
+fn auto_leaves_the_stripes_to_the_server() {
+    let stripes = |stripes: &str, stock: &str| {
+        let events = format!("stock = {stock}, stripes = {stripes}");
+        let text = PLAIN.replace("stock = 100000", &events);
+        Scenario::parse(&text).unwrap().stripes()
     };
-    assert_eq!(stripes("rate = 2000"), 1);
-    assert_eq!(stripes("rate = 30000"), 15);
-    assert_eq!(stripes("rate = 900000"), 64);
-    let few = PLAIN
-        .replace("stock = 100000", "stock = 3")
-        .replace("rate = 1000", "rate = 30000");
-    assert_eq!(Scenario::parse(&few).unwrap().stripes(), 3);
+    assert_eq!(stripes("\"auto\"", "100000"), 0);
+    assert_eq!(stripes("15", "100000"), 15);
+    assert_eq!(stripes("15", "3"), 3);
 }

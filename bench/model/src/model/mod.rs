@@ -171,6 +171,8 @@ struct Tally {
     throttled_by_partition: u64,
     throttled_by_table: u64,
     failed_conditions: u64,
+    /// Write units of tables that were charged for writes that did not take place.
+    wasted_wcu: f64,
     calls_peak: usize,
 }
 

@@ -72,6 +72,7 @@ impl Model {
             "operations": operations,
             "actions": tally.actions,
             "failed_conditions": tally.failed_conditions,
+            "wasted_wcu": tally.wasted_wcu,
             "conflicts": tally.conflicts,
             "throttled": {
                 "partition": tally.throttled_by_partition,

@@ -174,6 +174,7 @@ impl Model {
             Err(Refusal::Invalid(error)) => return Err(error),
             Err(Refusal::Condition(old)) => {
                 self.tally.failed_conditions += 1;
+                self.tally.wasted_wcu += cost.units;
                 return Err(condition_failed(old.as_deref()));
             }
         };
@@ -379,10 +380,14 @@ impl Model {
                 }
             }
         }
-        match planned.len() == writes.len() {
-            true => Ok(planned),
-            false => Err(cancelled(&reasons)),
+        if planned.len() == writes.len() {
+            return Ok(planned);
         }
+        if throttle.is_none() {
+            let units = |cost: &Cost| cost.units * TRANSACTION_PRICE;
+            self.tally.wasted_wcu += costs.iter().map(|(_, cost)| units(cost)).sum::<f64>();
+        }
+        Err(cancelled(&reasons))
     }
 
     /// The answer of a transaction that was applied before: it costs reads, two units an item.
