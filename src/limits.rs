@@ -126,6 +126,11 @@ pub const STORE_ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Tries of a call outside the request path when it was throttled or its outcome is unknown.
 pub const STORE_ADMIN_TRIES_MAX: u32 = 5;
 
+/// How long a write of many items off the request path is tried again while the store throttles it:
+/// an import brings seats faster than their partitions take them, and waits for them instead of
+/// failing. Shorter than [`ADMIN_CALL_TIMEOUT`].
+pub const STORE_TOGETHER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Rounds of one BatchGetItem: what is still unprocessed after them counts as throttled.
 pub const STORE_UNPROCESSED_ROUNDS_MAX: u32 = 4;
 
@@ -746,6 +751,7 @@ const _: () = {
         SEATS_PER_CHUNK_MAX * (ID_BYTES_MAX + 3 * SEAT_TEXT_BYTES_MAX + 48)
             <= ADMIN_MESSAGE_BYTES_MAX
     );
+    assert!(STORE_TOGETHER_PATIENCE.as_micros() < ADMIN_CALL_TIMEOUT.as_micros());
     assert!(SCRAPE_TIMEOUT.as_micros() < SIDE_STOP_GRACE.as_micros());
     assert!(SIDE_STOP_GRACE.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
     assert!(BATCH_MEMBERS_MAX < TRANSACTION_ACTIONS_MAX);

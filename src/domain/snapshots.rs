@@ -194,7 +194,7 @@ impl Snapshots {
         Some(Glance {
             found: snapshot.answer(question)?,
             stripes: snapshot.stripes.len() as u16,
-            is_aging: age.0 >= self.age_max.0 / 2,
+            is_aging: age.0 >= self.age_max.0 / 4 * 3,
         })
     }
 
@@ -337,15 +337,15 @@ mod tests {
     }
 
     #[test]
-    fn its_age_counts_from_when_the_read_began_and_half_of_it_is_a_warning() {
+    fn its_age_counts_from_when_the_read_began_and_its_last_quarter_is_a_warning() {
         let mut snapshots = kept(&[3, 4], &[]);
         let last = 1_000 + AGE_MAX.0;
         assert_eq!(told(&mut snapshots, 7, last), Some((7, true)));
         assert_eq!(told(&mut snapshots, 8, last), Some((7, false)));
         assert_eq!(told(&mut snapshots, 7, last + 1), None);
         let ages = [
-            (1_000 + AGE_MAX.0 / 2 - 1, false),
-            (1_000 + AGE_MAX.0 / 2, true),
+            (1_000 + AGE_MAX.0 / 4 * 3 - 1, false),
+            (1_000 + AGE_MAX.0 / 4 * 3, true),
         ];
         for (asked, is_aging) in ages {
             let question = Question::Status { section: None };

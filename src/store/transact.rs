@@ -7,9 +7,10 @@ use bytes::Bytes;
 
 use super::failure::{Failure, Kind};
 use super::{Store, codec};
+use crate::domain::time::Micros;
 use crate::domain::transaction::{Outcome, Transaction};
 use crate::limits;
-use crate::runtime;
+use crate::runtime::{self, clock};
 
 const OPERATION: &str = "TransactWriteItems";
 const CONTENT_LENGTH: &str = "content-length";
@@ -99,14 +100,15 @@ impl Store {
     }
 
     /// Writes all of `actions`, off the request path. Tried again while others are in the way or the
-    /// store throttles, without a token: it must be harmless to apply twice.
+    /// store throttles, for a while and without a token: it must be harmless to apply twice.
     pub(super) async fn write_together(
         &self,
         table: &str,
         actions: Vec<TransactWriteItem>,
     ) -> Result<(), Failure<TransactWriteItemsError>> {
+        let began = clock::monotonic();
+        let patience = Micros(limits::STORE_TOGETHER_PATIENCE.as_micros() as u64);
         let mut pause = limits::RETRY_BACKOFF_MIN;
-        let mut made = 1;
         loop {
             let written = self.persist(OPERATION, table, || {
                 self.client()
@@ -114,14 +116,20 @@ impl Store {
                     .set_transact_items(Some(actions.clone()))
                     .send()
             });
-            match written.await {
+            let mut failure = match written.await {
                 Ok(_) => return Ok(()),
-                Err(failure) if made < limits::STORE_ADMIN_TRIES_MAX && is_passing(&failure) => {}
-                Err(failure) => return Err(failure),
+                Err(failure) => failure,
+            };
+            if !is_passing(&failure) {
+                return Err(failure);
+            }
+            if clock::monotonic().since(began) > patience {
+                // It is not this write that is at fault, and who asks may come back with it.
+                failure.kind = Kind::Throttled;
+                return Err(failure);
             }
             runtime::sleep(pause).await;
-            pause = (pause * 4).min(limits::RETRY_BACKOFF_MAX);
-            made += 1;
+            pause = (pause * 2).min(limits::RETRY_BACKOFF_MAX);
         }
     }
 }
