@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_rustls::rustls::ServerConfig;
+use inventory_api::domain::seats::SeatFacts;
 use inventory_api::domain::transaction::{EventRead, Outcome, Reason};
 use inventory_api::limits;
 use inventory_api::runtime;
@@ -322,6 +323,25 @@ fn conflicts_and_throttles_are_told_action_by_action() {
             Reason::RecordUnreadable,
         ];
         assert_eq!(outcome, Outcome::Cancelled(expected));
+    });
+}
+
+/// As an import meets a partition that takes fewer seats a second than it brings.
+#[test]
+fn a_write_of_many_seats_waits_for_a_partition_it_outruns() {
+    on_shard(async {
+        let relay = Relay::start(dead_address(), None);
+        let store = connect(&settings(relay.address)).await;
+        let throttled = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+            "Message":"Transaction cancelled","CancellationReasons":[
+            {"Code":"None"},{"Code":"ThrottlingError","Message":"slow"}]}"#;
+        // More often than any other write is tried.
+        for _ in 0..limits::STORE_ADMIN_TRIES_MAX + 3 {
+            relay.next(Act::Answer(400, throttled.to_owned()));
+        }
+        relay.next(Act::Answer(200, "{}".to_owned()));
+        let seats = ["A-1", "A-2"].map(|id| (id.parse().unwrap(), SeatFacts::default()));
+        store.put_seats(&event(), 1, &seats).await.unwrap();
     });
 }
 
