@@ -93,7 +93,7 @@ impl Figures {
         let samples = self.process("server")["samples"].as_array();
         let point = |sample: &Value| {
             let mib = figure(sample.get("rss_bytes")) / f64::from(1 << 20);
-            (figure(sample.get("at_s")), mib)
+            (figure(sample.get("at")), mib)
         };
         samples.into_iter().flatten().map(point).collect()
     }
