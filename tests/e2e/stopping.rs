@@ -190,7 +190,14 @@ async fn readiness_goes_first_and_the_call_under_way_is_answered() {
         tokio::net::TcpStream::connect(&server.grpc).await.is_err()
     })
     .await;
-    // A call on the old connection is turned away unseen, to be made elsewhere.
+    // The client may send on the old connection until it has read that the server leaves, and is
+    // served until then. A check needs no write, so it tells when that moment has come.
+    until("the client has read that the server leaves", async || {
+        let check = client.checks(check(EVENT, 1)).await;
+        check.is_err_and(|status| fate(&status) == Fate::NeverProcessed)
+    })
+    .await;
+    // From here on a call on the old connection is turned away unseen, to be made elsewhere.
     let late = client.commits(commit("r2", EVENT, 1)).await.unwrap_err();
     assert_eq!(fate(&late), Fate::NeverProcessed, "{late:?}");
 
