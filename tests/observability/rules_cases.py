@@ -1,0 +1,163 @@
+"""The rules and their unit tests: what promtool says, and whether the tests would notice a change.
+
+No server and no live Prometheus in here: these cases play on files alone."""
+
+import concurrent.futures
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+
+import yaml
+from harness import ROOT
+
+RULES = ROOT / "deploy/observability/rules"
+RUNBOOK = ROOT / "docs/operating.md"
+SEVERITIES = {"critical", "warning", "info"}
+
+# A comparison with a number. The tests must notice when the number moves by a fifth.
+THRESHOLD = re.compile(r"(?P<compare>[<>]=?|==)\s+(?P<number>[0-9.]+)(?=\s|$|\))")
+
+
+def rule_files() -> list[pathlib.Path]:
+    return sorted(RULES.glob("*.yaml"))
+
+
+def rules() -> list[tuple[pathlib.Path, dict]]:
+    """Every rule, with the file it is in."""
+    found = []
+    for path in rule_files():
+        for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
+            found += [(path, rule) for rule in group["rules"]]
+    return found
+
+
+def alerts() -> list[tuple[pathlib.Path, dict]]:
+    return [(path, rule) for path, rule in rules() if "alert" in rule]
+
+
+def promtool(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["promtool", *words], capture_output=True, text=True, check=False)
+
+
+def anchors(markdown: str) -> set[str]:
+    """What a link into the document may end with, by the rule that forges follow."""
+    heads = re.findall(r"^#+\s+(.+?)\s*$", markdown, re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def is_complete(path: pathlib.Path, rule: dict) -> None:
+    """An alert that somebody can act on at night."""
+    name = rule["alert"]
+    notes = rule.get("annotations", {})
+    assert rule.get("labels", {}).get("severity") in SEVERITIES, f"{path.name}: {name}: severity"
+    assert notes.get("summary"), f"{path.name}: {name} has no summary"
+    assert "$value" in notes.get("description", ""), f"{path.name}: {name}: no value in its description"
+    wanted = f"docs/operating.md#{name.lower()}"
+    assert notes.get("runbook_url") == wanted, f"{path.name}: {name}: runbook_url, want {wanted}"
+
+
+def mutants(expr: str):
+    """The expression with one threshold moved, in either direction, each in turn. Yields what was
+    changed, and the whole."""
+    for found in THRESHOLD.finditer(expr):
+        number = float(found["number"])
+        # A denominator that is kept above 0 only keeps NaN away; which 0 it is matters to nobody.
+        if guards_a_division(expr, found):
+            continue
+        for other in moved(expr, found["compare"], number):
+            text = f"{other:g}"
+            yield f"{found[0]} to {text}", (
+                expr[: found.start("number")] + text + expr[found.end("number") :]
+            )
+
+
+def moved(expr: str, compare: str, number: float) -> tuple[float, float]:
+    """Where the threshold is moved to: by a fifth, a count by one, nothing and equality far enough."""
+    if number == 0 or compare == "==":
+        return number - 1, number + 1e9
+    if "changes(" in expr:
+        return number - 1, number + 1
+    return number * 0.8, number * 1.2
+
+
+def guards_a_division(expr: str, found: re.Match) -> bool:
+    """Whether this `> 0` closes a parenthesis that is a denominator."""
+    if found[0] != "> 0":
+        return False
+    depth = 0
+    for at in range(found.start() - 1, -1, -1):
+        depth += {")": 1, "(": -1}.get(expr[at], 0)
+        if depth < 0:
+            return expr[:at].rstrip().endswith("/")
+    return False
+
+
+def tests_notice(path: pathlib.Path, name: str, expr: str) -> bool:
+    """Whether the unit tests of this file fail when the alert has that expression."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = pathlib.Path(folder)
+        (place / "tests").mkdir()
+        for source in rule_files():
+            loaded = yaml.safe_load(source.read_text(encoding="utf-8"))
+            for group in loaded["groups"] if source == path else []:
+                for rule in group["rules"]:
+                    if rule.get("alert") == name:
+                        rule["expr"] = expr
+            (place / source.name).write_text(yaml.safe_dump(loaded), encoding="utf-8")
+        # Only the case of this alert: the others say nothing about it, and take time.
+        cases = yaml.safe_load((RULES / "tests" / path.name).read_text(encoding="utf-8"))
+        cases["tests"] = [case for case in cases["tests"] if is_about(case, name)]
+        assert cases["tests"], f"{path.name} has no test of {name}"
+        case_file = place / "tests" / path.name
+        case_file.write_text(yaml.safe_dump(cases), encoding="utf-8")
+        done = promtool("test", "rules", str(case_file))
+        said = done.stdout + done.stderr
+        assert "FAILED" in said or done.returncode == 0, f"{name}: {expr}\n{said}"
+        return done.returncode != 0
+
+
+def is_about(case: dict, name: str) -> bool:
+    return any(test["alertname"] == name for test in case["alert_rule_test"])
+
+
+def play(suite) -> None:
+    @suite.case("promtool check rules")
+    def _():
+        done = promtool("check", "rules", *map(str, rule_files()))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    @suite.case("promtool test rules")
+    def _():
+        files = sorted((RULES / "tests").glob("*.yaml"))
+        assert {path.name for path in files} == {path.name for path, _ in alerts()}
+        done = promtool("test", "rules", *map(str, files))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    @suite.case("every alert has a severity, a summary, a value and a runbook")
+    def _():
+        for path, rule in alerts():
+            is_complete(path, rule)
+        names = [rule["alert"] for _, rule in alerts()]
+        assert len(set(names)) == len(names), "two alerts of one name"
+
+    @suite.case("every alert has its section in docs/operating.md")
+    def _():
+        there = anchors(RUNBOOK.read_text(encoding="utf-8"))
+        missing = [rule["alert"] for _, rule in alerts() if rule["alert"].lower() not in there]
+        assert not missing, f"no headings for: {', '.join(missing)}"
+
+    @suite.case("every threshold of every alert is held by a unit test from both sides")
+    def _():
+        tries = [
+            (path, rule["alert"], what, expr)
+            for path, rule in alerts()
+            for what, expr in mutants(rule["expr"])
+        ]
+        # promtool runs on one core.
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            noticed = pool.map(lambda t: tests_notice(t[0], t[1], t[3]), tries)
+            unheld = [f"{t[1]}: {t[2]}" for t, seen in zip(tries, noticed, strict=True) if not seen]
+        assert not unheld, "no test fails for:\n" + "\n".join(unheld)
+        print(f"     {len(tries)} changed thresholds, each failed a test", flush=True)
