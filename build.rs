@@ -20,9 +20,9 @@ const PACKAGES: [(&str, &str); 3] = [
     (".common.v1", "::inventory_proto::common::v1"),
 ];
 
-/// Methods whose responses are several times larger than the others: boxed, because every call
-/// carries room for the largest.
-const BOXED_REPLIES: [&str; 1] = ["GetInventoryStatus"];
+/// Methods whose handlers may give a response that is encoded already, because it is large and asked
+/// for again and again. Boxed otherwise: every call carries room for the largest response.
+const KEPT_REPLIES: [&str; 1] = ["GetInventoryStatus"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
@@ -70,8 +70,12 @@ fn path(service: &Service, method: &Method) -> String {
     format!("/{}/{}", full_service(service), method.proto_name)
 }
 
-fn is_boxed(method: &Method) -> bool {
-    BOXED_REPLIES.contains(&method.proto_name.as_str())
+/// The type of a method's response.
+fn reply(method: &Method) -> String {
+    match KEPT_REPLIES.contains(&method.proto_name.as_str()) {
+        true => format!("crate::wire::Kept<{}>", method.output_type),
+        false => method.output_type.clone(),
+    }
 }
 
 fn service_trait(service: &Service, out: &mut String) -> std::fmt::Result {
@@ -95,7 +99,7 @@ fn service_trait(service: &Service, out: &mut String) -> std::fmt::Result {
         writeln!(
             out,
             "    ) -> impl ::std::future::Future<Output = Result<{}, crate::wire::Status>>;",
-            method.output_type
+            reply(method)
         )?;
     }
     writeln!(out, "}}\n")
@@ -171,11 +175,7 @@ fn reply_enum(service: &Service, out: &mut String) -> std::fmt::Result {
     )?;
     writeln!(out, "pub enum {name}Reply {{")?;
     for method in &service.methods {
-        let message = match is_boxed(method) {
-            true => format!("Box<{}>", method.output_type),
-            false => method.output_type.clone(),
-        };
-        writeln!(out, "    {}({message}),", method.proto_name)?;
+        writeln!(out, "    {}({}),", method.proto_name, reply(method))?;
     }
     writeln!(out, "}}\n\nimpl crate::wire::Reply for {name}Reply {{")?;
     writeln!(
@@ -186,7 +186,7 @@ fn reply_enum(service: &Service, out: &mut String) -> std::fmt::Result {
     for method in &service.methods {
         writeln!(
             out,
-            "            Self::{}(message) => ::prost::Message::encode(message, into),",
+            "            Self::{}(message) => crate::wire::Reply::encode(message, into),",
             method.proto_name
         )?;
     }
@@ -249,12 +249,8 @@ fn server(service: &Service, out: &mut String) -> std::fmt::Result {
         )?;
         writeln!(
             out,
-            "                Ok({name}Reply::{}({}))\n            }}",
-            method.proto_name,
-            match is_boxed(method) {
-                true => "Box::new(reply)",
-                false => "reply",
-            }
+            "                Ok({name}Reply::{}(reply))\n            }}",
+            method.proto_name
         )?;
     }
     writeln!(out, "        }}\n    }}\n}}\n")

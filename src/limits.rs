@@ -3,10 +3,12 @@
 //! Relations between bounds are asserted at compile time at the end of the file.
 
 mod audit;
+mod telemetry;
 
 use std::time::Duration;
 
 pub use self::audit::*;
+pub use self::telemetry::*;
 
 // ---- Input --------------------------------------------------------------------------------------
 
@@ -361,6 +363,10 @@ pub const EVENT_NAME_AGE_MAX: Duration = Duration::from_secs(60);
 /// and never for more than half of what the caller has left.
 pub const ADORNMENT_WAIT_MAX: Duration = Duration::from_millis(100);
 
+/// Encoded statuses of seated events that a shard keeps, and the largest it keeps: 4 MiB in all.
+pub const STATUSES_KEPT_MAX: usize = 64;
+pub const STATUS_KEPT_BYTES_MAX: usize = 64 * 1024;
+
 // ---- The wire -----------------------------------------------------------------------------------
 
 /// Default deadline of a call that brings none (GRPC_TIMEOUT).
@@ -519,26 +525,6 @@ pub const FAILED_GRACE: Duration = Duration::from_secs(2);
 /// What a shard has left to end once it is told that the grace is over: a few looks into its inbox.
 /// One that has not ended then hangs, and the process ends without it.
 pub const ABORT_GRACE: Duration = Duration::from_secs(2);
-
-// ---- Telemetry ----------------------------------------------------------------------------------
-
-/// Longest latency a histogram tells apart; a longer one counts as this long in the buckets and in
-/// full in the sum. Twice the longest deadline a client may ask for.
-pub const LATENCY_MAX: Duration = Duration::from_secs(60);
-
-/// Label combinations of one metric. Labels are code, never input, so this is met only by a
-/// mistake; what comes after it is counted under `other`.
-pub const SERIES_PER_METRIC_MAX: usize = 64;
-
-/// Log lines waiting for the writer. At a few hundred bytes each about a quarter of a megabyte;
-/// a line that finds the queue full is dropped and counted.
-pub const LOG_LINES_QUEUED_MAX: usize = 1_024;
-
-/// Bytes of one value in a log line; a longer one is cut.
-pub const LOG_VALUE_BYTES_MAX: usize = 4 * 1024;
-
-/// Bytes the log writer gathers before it writes.
-pub const LOG_WRITE_BYTES: usize = 64 * 1024;
 
 // ---- The side thread ----------------------------------------------------------------------------
 

@@ -130,6 +130,7 @@ fn every_command_has_help() {
         &["reservation", "refund"],
         &["export"],
         &["check"],
+        &["log-level"],
         &["health"],
         &["completions"],
     ] {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use inventory_api::domain::time::Micros;
 use inventory_api::side::{Readiness, Scrape, Side, SideHandle, SideSettings};
-use inventory_api::telemetry::recorder::{Recorder, Snapshot};
+use inventory_api::telemetry::recorder::{Levels, Recorder, Snapshot};
 use inventory_api::telemetry::registry::BuildInfo;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
@@ -43,7 +43,7 @@ impl Scrape for Shards {
         let recorder = Recorder::new(shard);
         recorder.call_started();
         recorder.call_finished("CommitReservation", Code::Ok, Micros::from_millis(12));
-        Some(recorder.take())
+        Some(recorder.take(Levels::default()))
     }
 }
 
@@ -62,6 +62,7 @@ fn settings(readiness: &Readiness) -> SideSettings {
             service: "inventory-api".to_owned(),
             version: "1.0.0".to_owned(),
         },
+        export: None,
         signals: false,
         tasks: Vec::new(),
     }

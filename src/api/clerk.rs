@@ -22,7 +22,7 @@ use super::validate::Violations;
 use crate::domain::answer::{Answer, Refusal};
 use crate::domain::ids::{EventId, ReservationId, SeatId, Seats};
 use crate::domain::operation::{Expect, Operation, Verb, Wanted};
-use crate::domain::question::{Found, Question};
+use crate::domain::question::{Found, Question, StatusMark};
 use crate::domain::seats::Seat;
 use crate::domain::time::UnixMillis;
 use crate::limits;
@@ -180,6 +180,7 @@ impl Clerk {
     /// moving that room was a tenth of the call's cost.
     pub(super) fn begin<'a>(&'a self, call: &'a Call, operation: Operation) -> Begun<'a> {
         let replayed = self.driver.replay(&operation, call.arrived);
+        call.about(operation.event.as_str(), operation.reservation.as_str());
         let verb = label(operation.verb);
         self.recorder.idempotency(verb, replayed.is_some());
         match replayed {
@@ -192,7 +193,13 @@ impl Clerk {
     /// Runs one operation to its answer.
     async fn submit(&self, call: &Call, operation: Operation) -> Result<Answer, Failure> {
         let about = subject(&operation.event, Some(&operation.reservation));
-        match answer_of(self.driver.submit(operation), call, &about).await? {
+        match answer_of(
+            self.driver.submit(operation, call.note.clone()),
+            call,
+            &about,
+        )
+        .await?
+        {
             Answer::Refused(why) => {
                 self.count_conflict(&why);
                 Err(Failure::Refused(why, about))
@@ -215,7 +222,13 @@ impl Clerk {
 
     /// The answer to a question that needs no waiting for.
     pub(super) fn known(&self, call: &Call, event: &EventId, question: &Question) -> Option<Found> {
+        call.about(event.as_str(), "");
         self.driver.known(event, question, call.arrived)
+    }
+
+    /// See [`Driver::status_mark`].
+    pub(super) fn status_mark(&self, event: &EventId) -> Option<StatusMark> {
+        self.driver.status_mark(event)
     }
 
     /// The answer to a question that is not [`Clerk::known`].
@@ -226,7 +239,12 @@ impl Clerk {
         question: Question,
     ) -> Result<Found, Failure> {
         let about = subject(&event, None);
-        let found = answer_of(self.driver.ask(event, question), call, &about).await?;
+        let found = answer_of(
+            self.driver.ask(event, question, call.note.clone()),
+            call,
+            &about,
+        )
+        .await?;
         found.map_err(|why| Failure::Refused(why, about))
     }
 
@@ -241,7 +259,7 @@ impl Clerk {
         let question = Question::Describe {
             seats: Seats::clone(seats),
         };
-        let found = in_passing(call, self.driver.ask(event, question)).await;
+        let found = in_passing(call, self.driver.ask(event, question, None)).await;
         let mut known = match found {
             Some(Ok(Ok(Found::Seats { known, .. }))) => known,
             _ => Vec::new(),
@@ -268,6 +286,7 @@ impl Clerk {
         call: &Call,
         reservation: &ReservationId,
     ) -> Result<StoredRecord, Failure> {
+        call.about("", reservation.as_str());
         let about = Subject::of(None, Some(reservation.clone()));
         let read = pin!(stored::reservation(self.driver.store(), reservation));
         let Some(read) = until_deadline(call, read).await else {

@@ -86,6 +86,7 @@ impl Inventory for InventoryHandlers {
             Err(_) => "error",
         };
         self.clerk.recorder().check(kind, result);
+        call.outcome(result);
         answer.map_err(Failure::into_status)
     }
 
@@ -110,6 +111,7 @@ impl Inventory for InventoryHandlers {
         let status = outcome.as_ref().map_or_else(Failure::reason, |_| CONFIRMED);
         let kind = kind_answered(kind, &outcome);
         self.clerk.recorder().commit(kind, status);
+        call.outcome(status);
         match outcome.map_err(Failure::into_status)? {
             Answer::Confirmed { order, .. } => Ok(CommitRes {
                 order_id: order.to_text(),
@@ -133,6 +135,7 @@ impl Inventory for InventoryHandlers {
         let status = outcome.as_ref().map_or_else(Failure::reason, |_| RELEASED);
         let kind = kind_answered(kind, &outcome);
         self.clerk.recorder().release(kind, status);
+        call.outcome(status);
         match outcome.map_err(Failure::into_status)? {
             Answer::Released { .. } => Ok(ReleaseRes {
                 status: RELEASED.to_owned(),
@@ -161,6 +164,7 @@ impl Inventory for InventoryHandlers {
         let status = outcome.as_ref().map_or_else(Failure::reason, |_| HELD);
         let kind = kind_answered(kind, &outcome);
         self.clerk.recorder().hold(kind, status);
+        call.outcome(status);
         match outcome.map_err(Failure::into_status)? {
             Answer::Held {
                 expires_at, seats, ..

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::exit;
-use crate::config::variables::{READ_BY_THE_SDK, VARIABLES};
+use crate::config::variables::{READ_BY_THE_EXPORTER, READ_BY_THE_SDK, VARIABLES};
 
 /// Below the list of commands.
 pub(super) const START_HERE: &str = "\
@@ -115,9 +115,15 @@ pub(super) fn environment(detail: Detail) -> String {
             }
         }
     }
-    text.push_str("\n  Read by the AWS SDK itself\n");
-    for (name, about) in READ_BY_THE_SDK {
-        let _ = writeln!(text, "    {name}: {about}");
+    let others = [
+        ("the AWS SDK", READ_BY_THE_SDK),
+        ("OpenTelemetry's exporter", READ_BY_THE_EXPORTER),
+    ];
+    for (reader, variables) in others {
+        let _ = writeln!(text, "\n  Read by {reader} itself");
+        for (name, about) in variables {
+            let _ = writeln!(text, "    {name}: {about}");
+        }
     }
     let _ = write!(
         text,

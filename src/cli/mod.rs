@@ -10,6 +10,7 @@ mod event;
 mod export;
 mod health;
 mod help;
+mod log_level;
 mod money;
 mod reservation;
 mod seats;
@@ -119,6 +120,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Reconcile(args) => verify::reconcile(&args),
+        Command::LogLevel(args) => log_level::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Completions(args) => {
             completions(args.shell);

@@ -283,6 +283,101 @@ impl Kind for Late {
     }
 }
 
+/// A part of one.
+pub struct Ratio;
+
+impl Kind for Ratio {
+    type Value = f64;
+
+    fn parse(&self, text: &str) -> Result<f64, String> {
+        let ratio: f64 = text.parse().map_err(|_| "is no number".to_owned())?;
+        match (0.0..=1.0).contains(&ratio) {
+            true => Ok(ratio),
+            false => Err("is not between 0 and 1".to_owned()),
+        }
+    }
+
+    fn wants(&self) -> String {
+        "a number, 0 to 1".to_owned()
+    }
+}
+
+/// Yes or no.
+pub struct Flag;
+
+impl Kind for Flag {
+    type Value = bool;
+
+    fn parse(&self, text: &str) -> Result<bool, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err("is neither".to_owned()),
+        }
+    }
+
+    fn wants(&self) -> String {
+        "true or false".to_owned()
+    }
+}
+
+/// Whether spans are sent, by OpenTelemetry's names.
+pub struct Exporter;
+
+impl Kind for Exporter {
+    type Value = bool;
+
+    fn parse(&self, text: &str) -> Result<bool, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "otlp" => Ok(true),
+            "none" => Ok(false),
+            _ => Err("is no exporter of this server".to_owned()),
+        }
+    }
+
+    fn wants(&self) -> String {
+        "otlp or none".to_owned()
+    }
+}
+
+/// Which calls are sampled, by OpenTelemetry's names.
+pub struct Sampler;
+
+impl Kind for Sampler {
+    type Value = SamplerName;
+
+    fn parse(&self, text: &str) -> Result<SamplerName, String> {
+        let text = text.to_ascii_lowercase();
+        let (parent_based, root) = match text.strip_prefix("parentbased_") {
+            Some(root) => (true, root),
+            None => (false, text.as_str()),
+        };
+        let fixed_ratio = match root {
+            "always_on" => Some(1.0),
+            "always_off" => Some(0.0),
+            "traceidratio" => None,
+            _ => return Err("is no sampler".to_owned()),
+        };
+        Ok(SamplerName {
+            parent_based,
+            fixed_ratio,
+        })
+    }
+
+    fn wants(&self) -> String {
+        "always_on, always_off or traceidratio, also after parentbased_".to_owned()
+    }
+}
+
+/// What OTEL_TRACES_SAMPLER names.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplerName {
+    /// The caller decides, where there is one with a trace.
+    pub parent_based: bool,
+    /// `None`: as OTEL_TRACES_SAMPLER_ARG says.
+    pub fixed_ratio: Option<f64>,
+}
+
 /// Which CPUs get a shard; resolved against the machine afterwards.
 pub struct Shards;
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 use http::Uri;
 
 pub use env::{Env, Given, ProcessEnv};
-pub use kind::LogLevel;
+pub use kind::{LogLevel, SamplerName};
 pub use reader::{ConfigError, ConfigErrors};
 pub use span::format_span;
 
@@ -31,7 +31,7 @@ use reader::Reader;
 use variables as v;
 
 /// Everything the server can be told, valid.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where clients call; 0 takes a free port.
     pub grpc_port: u16,
@@ -77,12 +77,23 @@ pub struct Config {
     pub spin_before_park: Duration,
     /// What a stop leaves to calls under way, up to 10 min; zero: nothing.
     pub shutdown_grace: Duration,
+    /// How long a shard may stand still before the process is not ready, 1 s to 10 min.
+    pub shard_stall_limit: Duration,
+    /// How long before the process ends, longer than that; `None`: never.
+    pub shard_stall_exit: Option<Duration>,
 
     pub log_level: LogLevel,
     pub service_name: String,
     pub service_version: String,
-    /// Where traces go, `None`: nowhere. Read and checked; nothing is exported yet.
+    /// The part of all calls that is logged at info, 0 to 1.
+    pub log_calls_ratio: f64,
+    /// Where spans go, `None`: nowhere.
     pub otlp_endpoint: Option<Uri>,
+    /// Whether somebody has said so, and not the default.
+    pub otlp_endpoint_is_set: bool,
+    pub sampler: SamplerName,
+    /// For a sampler that asks for it, 0 to 1.
+    pub sampler_arg: f64,
 }
 
 /// What concerns DynamoDB. Endpoint and credentials are the AWS SDK's own business.
@@ -96,6 +107,17 @@ pub struct StoreConfig {
     pub attempt_timeout: Duration,
     /// More attempts at a read after the first, up to 10.
     pub read_retries: u32,
+}
+
+/// OpenTelemetry's own name for another endpoint for spans; the exporter reads it.
+pub const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+
+/// Where spans go: nowhere if any of the three variables says so.
+fn read_endpoint(reader: &mut Reader<'_, impl Env>) -> Option<Uri> {
+    let endpoint = reader.read(&v::OTEL_EXPORTER_OTLP_ENDPOINT);
+    let is_on = reader.read(&v::OTEL_TRACES_EXPORTER);
+    let is_off = reader.read(&v::OTEL_SDK_DISABLED);
+    endpoint.filter(|_| is_on && !is_off)
 }
 
 impl Config {
@@ -131,15 +153,33 @@ impl Config {
             shard_cpus: read_shards(reader),
             spin_before_park: reader.read(&v::SPIN_BEFORE_PARK),
             shutdown_grace: reader.read(&v::SHUTDOWN_GRACE),
+            shard_stall_limit: reader.read(&v::SHARD_STALL_LIMIT),
+            shard_stall_exit: age(reader.read(&v::SHARD_STALL_EXIT)),
             log_level: reader.read(&v::LOG_LEVEL),
             service_name: reader.read(&v::SERVICE_NAME),
             service_version: reader.read(&v::SERVICE_VERSION),
-            otlp_endpoint: reader.read(&v::OTEL_EXPORTER_OTLP_ENDPOINT),
+            log_calls_ratio: reader.read(&v::LOG_CALLS_RATIO),
+            otlp_endpoint: read_endpoint(reader),
+            otlp_endpoint_is_set: [v::OTEL_EXPORTER_OTLP_ENDPOINT.name, TRACES_ENDPOINT]
+                .iter()
+                .any(|name| reader.env().var(name).is_some()),
+            sampler: reader.read(&v::OTEL_TRACES_SAMPLER),
+            sampler_arg: reader.read(&v::OTEL_TRACES_SAMPLER_ARG),
         };
         config.refuse_shared_ports(reader);
         config.refuse_holds_past_their_longest(reader);
+        config.refuse_an_exit_before_the_warning(reader);
         refuse_shared_tables(&config.store.tables, reader);
         config
+    }
+
+    /// Without the default place for spans: where nobody has set up a collector there is none.
+    pub fn without_default_collector(self) -> Self {
+        let otlp_endpoint = self.otlp_endpoint.filter(|_| self.otlp_endpoint_is_set);
+        Self {
+            otlp_endpoint,
+            ..self
+        }
     }
 
     /// Two services on one port: the second would take half of the first one's connections, or
@@ -172,6 +212,31 @@ impl Config {
                 ),
             });
         }
+    }
+
+    /// A process that ends before it was ever not ready takes its callers with it.
+    fn refuse_an_exit_before_the_warning(&self, reader: &mut Reader<'_, impl Env>) {
+        let (limit, exit) = (&v::SHARD_STALL_LIMIT, &v::SHARD_STALL_EXIT);
+        let Some(at) = self
+            .shard_stall_exit
+            .filter(|at| *at <= self.shard_stall_limit)
+        else {
+            return;
+        };
+        if reader.refused(limit.name) || reader.refused(exit.name) {
+            return;
+        }
+        let bound = format_span(self.shard_stall_limit);
+        reader.refuse_with(ConfigError {
+            variable: exit.name,
+            value: format_span(at),
+            problem: format!("is not longer than {}, which is {bound}", limit.name),
+            cure: format!(
+                "want a longer time or 0 for never, for example {}={}",
+                exit.name,
+                format_span(self.shard_stall_limit * 3)
+            ),
+        });
     }
 
     fn refuse_holds_past_their_longest(&self, reader: &mut Reader<'_, impl Env>) {

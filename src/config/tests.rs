@@ -130,10 +130,15 @@ fn given_values_arrive_where_they_belong() {
         ("SHARDS", "1..2"),
         ("SPIN_BEFORE_PARK", "50us"),
         ("SHUTDOWN_GRACE", "5s"),
+        ("SHARD_STALL_LIMIT", "2s"),
+        ("SHARD_STALL_EXIT", "0"),
         ("LOG_LEVEL", "DEBUG"),
         ("SERVICE_NAME", "tickets"),
         ("SERVICE_VERSION", "2.0.0"),
+        ("LOG_CALLS_RATIO", "0.25"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
+        ("OTEL_TRACES_SAMPLER", "TraceIdRatio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
     ]);
     let expected = Config {
         grpc_port: 0,
@@ -165,10 +170,19 @@ fn given_values_arrive_where_they_belong() {
         shard_cpus: vec![1],
         spin_before_park: Duration::from_micros(50),
         shutdown_grace: Duration::from_secs(5),
+        shard_stall_limit: Duration::from_secs(2),
+        shard_stall_exit: None,
         log_level: LogLevel::Debug,
         service_name: "tickets".to_owned(),
         service_version: "2.0.0".to_owned(),
+        log_calls_ratio: 0.25,
         otlp_endpoint: None,
+        otlp_endpoint_is_set: true,
+        sampler: SamplerName {
+            parent_based: false,
+            fixed_ratio: None,
+        },
+        sampler_arg: 0.5,
     };
     assert_eq!(config, expected);
 }
@@ -234,6 +248,8 @@ fn a_value_past_a_bound_is_refused_on_either_side() {
         ("SHARDS", &["0", "none", "1..1", "1..3"]),
         ("SPIN_BEFORE_PARK", &["2ms", "50"]),
         ("SHUTDOWN_GRACE", &["11m", "30"]),
+        ("SHARD_STALL_LIMIT", &["0", "900ms", "11m"]),
+        ("SHARD_STALL_EXIT", &["5s", "4s", "11m"]),
         ("SERVICE_NAME", &["", "a\u{7}b"]),
         (
             "OTEL_EXPORTER_OTLP_ENDPOINT",

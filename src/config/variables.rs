@@ -3,7 +3,8 @@
 //! The one table of settings. Parsing, `serve --help` and the reference in the docs come from it.
 
 use super::kind::{
-    Address, Count, Kind, Late, Level, Maybe, Port, PortOrOff, Shards, Span, Text, Url,
+    Address, Count, Exporter, Flag, Kind, Late, Level, Maybe, Port, PortOrOff, Ratio, Sampler,
+    Shards, Span, Text, Url,
 };
 use super::span::Bare;
 use crate::limits;
@@ -99,7 +100,13 @@ pub static VARIABLES: &[Group] = &[
     },
     Group {
         title: "The process",
-        variables: &[&SHARDS, &SPIN_BEFORE_PARK, &SHUTDOWN_GRACE],
+        variables: &[
+            &SHARDS,
+            &SPIN_BEFORE_PARK,
+            &SHUTDOWN_GRACE,
+            &SHARD_STALL_LIMIT,
+            &SHARD_STALL_EXIT,
+        ],
     },
     Group {
         title: "Telemetry",
@@ -107,9 +114,27 @@ pub static VARIABLES: &[Group] = &[
             &LOG_LEVEL,
             &SERVICE_NAME,
             &SERVICE_VERSION,
+            &LOG_CALLS_RATIO,
             &OTEL_EXPORTER_OTLP_ENDPOINT,
+            &OTEL_TRACES_EXPORTER,
+            &OTEL_TRACES_SAMPLER,
+            &OTEL_TRACES_SAMPLER_ARG,
+            &OTEL_SDK_DISABLED,
         ],
     },
+];
+
+/// Variables that the exporter of spans reads by itself: named in the help, never parsed here.
+pub static READ_BY_THE_EXPORTER: &[(&str, &str)] = &[
+    ("OTEL_EXPORTER_OTLP_HEADERS", "sent with every export"),
+    (
+        "OTEL_EXPORTER_OTLP_TIMEOUT",
+        "milliseconds that one may take",
+    ),
+    (
+        "OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES",
+        "what spans say of this process",
+    ),
 ];
 
 /// Variables that the AWS SDK reads by itself: named in the help, never parsed here.
@@ -414,6 +439,32 @@ pub static SHUTDOWN_GRACE: Variable<Span> = Variable {
     about: "what a stop leaves to calls under way",
 };
 
+pub static SHARD_STALL_LIMIT: Variable<Span> = Variable {
+    name: "SHARD_STALL_LIMIT",
+    default: "5s",
+    kind: Span {
+        min: limits::SHARD_STALL_MIN,
+        max: limits::SHARD_STALL_MAX,
+        zero: None,
+        bare: Bare::Refused,
+    },
+    example: "5s",
+    about: "a shard that stands still so long: not ready",
+};
+
+pub static SHARD_STALL_EXIT: Variable<Span> = Variable {
+    name: "SHARD_STALL_EXIT",
+    default: "15s",
+    kind: Span {
+        min: limits::SHARD_STALL_MIN,
+        max: limits::SHARD_STALL_MAX,
+        zero: Some("never"),
+        bare: Bare::Refused,
+    },
+    example: "15s",
+    about: "so long: the process ends",
+};
+
 pub static LOG_LEVEL: Variable<Level> = Variable {
     name: "LOG_LEVEL",
     default: "info",
@@ -451,5 +502,45 @@ pub static OTEL_EXPORTER_OTLP_ENDPOINT: Variable<Maybe<Url>> = Variable {
     default: "http://otel-collector:4317",
     kind: Maybe(Url),
     example: "http://otel-collector:4317",
-    about: "for traces, not used yet",
+    about: "where spans go, over gRPC",
+};
+
+pub static LOG_CALLS_RATIO: Variable<Ratio> = Variable {
+    name: "LOG_CALLS_RATIO",
+    default: "0",
+    kind: Ratio,
+    example: "0.001",
+    about: "the part of all calls that is logged",
+};
+
+pub static OTEL_TRACES_EXPORTER: Variable<Exporter> = Variable {
+    name: "OTEL_TRACES_EXPORTER",
+    default: "otlp",
+    kind: Exporter,
+    example: "otlp",
+    about: "whether spans are sent",
+};
+
+pub static OTEL_TRACES_SAMPLER: Variable<Sampler> = Variable {
+    name: "OTEL_TRACES_SAMPLER",
+    default: "parentbased_traceidratio",
+    kind: Sampler,
+    example: "parentbased_traceidratio",
+    about: "which calls are sampled",
+};
+
+pub static OTEL_TRACES_SAMPLER_ARG: Variable<Ratio> = Variable {
+    name: "OTEL_TRACES_SAMPLER_ARG",
+    default: "0.001",
+    kind: Ratio,
+    example: "0.001",
+    about: "what a ratio sampler takes",
+};
+
+pub static OTEL_SDK_DISABLED: Variable<Flag> = Variable {
+    name: "OTEL_SDK_DISABLED",
+    default: "false",
+    kind: Flag,
+    example: "false",
+    about: "true: no spans at all",
 };

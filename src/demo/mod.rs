@@ -92,7 +92,7 @@ pub fn run(config: Config, options: &DemoOptions) -> Result<(), DemoError> {
         grpc_port: 0,
         metrics_port: 0,
         admin: None,
-        ..config
+        ..config.without_default_collector()
     };
     let engine = Engine::start(Data::Memory).map_err(|error| DemoError::Load(error.to_string()))?;
     let store = server::dev::engine_store(&config, &engine);

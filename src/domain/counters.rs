@@ -1,5 +1,18 @@
 //! What the domain counts, for the telemetry to pick up. Monotonic; single writer.
 
+use super::spread::Spread;
+
+/// Upper bounds of the time buckets, in µs: fine around the promise of 40 ms, with the default limits
+/// of a store request (200 ms) and of a call (250 ms) among them.
+pub const TIME_BOUNDS_US: [u64; 24] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 40_000, 50_000,
+    75_000, 100_000, 200_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
+    30_000_000, 60_000_000,
+];
+
+/// Upper bounds of the buckets of batch sizes, in reservations; the last is a full transaction.
+pub const BATCH_BOUNDS: [u64; 10] = [1, 2, 5, 10, 20, 33, 50, 66, 80, 99];
+
 /// Totals since the shard started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -17,10 +30,20 @@ pub struct Counters {
     pub members: u64,
     /// The largest batch dispatched.
     pub members_max: u64,
+    /// Reservations of each transaction, in buckets of [`BATCH_BOUNDS`].
+    pub batches: Spread<{ BATCH_BOUNDS.len() }>,
+    /// From coming to a lane to being sent, of each reservation, in buckets of [`TIME_BOUNDS_US`].
+    pub waits: Spread<{ TIME_BOUNDS_US.len() }>,
+    /// Of each snapshot that answered a question, in buckets of [`TIME_BOUNDS_US`].
+    pub snapshot_ages: Spread<{ TIME_BOUNDS_US.len() }>,
     /// Transactions sent again because their outcome was unknown.
     pub resends: u64,
     /// Outcomes that were unknown.
     pub unknown_outcomes: u64,
+    /// Transactions whose outcome had been unknown and that turned out to be applied.
+    pub unknown_applied: u64,
+    /// The same, not applied.
+    pub unknown_not_applied: u64,
     /// Transactions put off because of a conflict.
     pub conflicts: u64,
     /// Transactions put off because the store throttled.
@@ -67,8 +90,13 @@ impl Counters {
         self.transactions += other.transactions;
         self.members += other.members;
         self.members_max = self.members_max.max(other.members_max);
+        self.batches.add(&other.batches);
+        self.waits.add(&other.waits);
+        self.snapshot_ages.add(&other.snapshot_ages);
         self.resends += other.resends;
         self.unknown_outcomes += other.unknown_outcomes;
+        self.unknown_applied += other.unknown_applied;
+        self.unknown_not_applied += other.unknown_not_applied;
         self.conflicts += other.conflicts;
         self.throttles += other.throttles;
         self.splits += other.splits;

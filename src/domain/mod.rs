@@ -24,5 +24,6 @@ pub mod rules;
 pub mod seat_map;
 pub mod seats;
 mod snapshots;
+pub mod spread;
 pub mod time;
 pub mod transaction;

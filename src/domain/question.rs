@@ -41,6 +41,14 @@ pub enum Found {
     Status(Box<EventStatus>),
 }
 
+/// Two equal marks of one event: how it stands is the same, to the last seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusMark {
+    pub as_of: UnixMillis,
+    pub changes: u64,
+    pub closed: bool,
+}
+
 /// How a sale stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventStatus {

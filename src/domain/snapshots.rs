@@ -158,6 +158,8 @@ pub(super) struct Glance {
     pub(super) found: Found,
     /// How many stripes the event has.
     pub(super) stripes: u16,
+    /// How long before the question its read began.
+    pub(super) age: Micros,
     /// Half its time is over: who reads now spares the next question the wait.
     pub(super) is_aging: bool,
 }
@@ -194,6 +196,7 @@ impl Snapshots {
         Some(Glance {
             found: snapshot.answer(question)?,
             stripes: snapshot.stripes.len() as u16,
+            age,
             is_aging: age.0 >= self.age_max.0 / 4 * 3,
         })
     }

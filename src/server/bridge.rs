@@ -10,7 +10,7 @@ use futures::{FutureExt, StreamExt};
 use crate::domain::answer::{Answer, Refusal};
 use crate::domain::ids::{EventId, ReservationId, SeatId};
 use crate::domain::operation::{Expect, Operation, Verb, Wanted};
-use crate::domain::question::{Found, Question};
+use crate::domain::question::{EventStatus, Found, Question};
 use crate::domain::seats::{SeatFacts, SeatState};
 use crate::domain::time::Micros;
 use crate::domain::transaction::EventRead;
@@ -19,18 +19,24 @@ use crate::runtime::clock;
 use crate::shard::ask;
 use crate::shard::driver::Driver;
 use crate::shard::inbox::{Mailbox, Work};
-use crate::side::Scrape;
 use crate::side::admin::{
     AdminBackend, AdminError, Created, EventAbout, EventStock, NewEvent, Pages, Reservation,
     SeatOutcome, Stock,
 };
+use crate::side::{Readiness, Scrape};
 use crate::store::{self, BlockOutcome, CreateEvent, SetTotal, StoreError, StoredRecord};
+use crate::telemetry::pulse::Pulses;
 use crate::telemetry::recorder::Snapshot;
+use crate::telemetry::registry::{PulseFacts, ScrapeFacts, SpanFacts};
+use crate::telemetry::trace::SpanCounts;
 
 /// See the module's head.
 #[derive(Clone)]
 pub(super) struct Bridge {
     shards: Arc<Shards>,
+    pulses: Pulses,
+    readiness: Readiness,
+    spans: Option<Arc<SpanCounts>>,
 }
 
 struct Shards {
@@ -40,10 +46,18 @@ struct Shards {
 }
 
 impl Bridge {
-    pub(super) fn new(mailboxes: Vec<Mailbox>) -> Self {
+    pub(super) fn new(
+        mailboxes: Vec<Mailbox>,
+        pulses: Pulses,
+        readiness: Readiness,
+        spans: Option<Arc<SpanCounts>>,
+    ) -> Self {
         let next = AtomicUsize::new(0);
         Self {
             shards: Arc::new(Shards { mailboxes, next }),
+            pulses,
+            readiness,
+            spans,
         }
     }
 
@@ -276,7 +290,7 @@ impl AdminBackend for Bridge {
                 expect: Expect::Known,
                 deadline: clock::monotonic().plus(CALL_TIME),
             };
-            match driver.submit(operation).await {
+            match driver.submit(operation, None).await {
                 Ok(Answer::Refunded) => read(&driver, &reservation).await,
                 Ok(Answer::Refused(why)) => Err(refused(&why)),
                 Ok(other) => {
@@ -368,7 +382,7 @@ async fn asked(
     event: &EventId,
     question: Question,
 ) -> Result<Found, AdminError> {
-    match driver.ask(event.clone(), question).await {
+    match driver.ask(event.clone(), question, None).await {
         Ok(told) => told.map_err(|why| refused(&why)),
         Err(_) => Err(unavailable()),
     }
@@ -444,6 +458,33 @@ impl Scrape for Bridge {
         let shard = self.shards.mailboxes.get(shard)?;
         shard.post(Work::Scrape(reply)).ok()?;
         answer.await.ok()
+    }
+
+    async fn status(&self, event: EventId) -> Option<EventStatus> {
+        let asked = self.on_shard(async move |driver| {
+            asked(&driver, &event, Question::Status { section: None }).await
+        });
+        match asked.await {
+            Ok(Found::Status(status)) => Some(*status),
+            _ => None,
+        }
+    }
+
+    fn facts(&self) -> ScrapeFacts {
+        let now = clock::monotonic();
+        let of_shard = |shard| PulseFacts {
+            age: now.since(self.pulses.ticked(shard).unwrap_or(now)),
+            stalls: self.pulses.stalls(shard),
+        };
+        ScrapeFacts {
+            ready: self.readiness.is_ready(),
+            spans: match &self.spans {
+                Some(counts) => counts.read(),
+                None => SpanFacts::default(),
+            },
+            pulses: (0..self.pulses.shards()).map(of_shard).collect(),
+            ..ScrapeFacts::default()
+        }
     }
 }
 

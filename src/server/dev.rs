@@ -21,6 +21,7 @@ const ENGINE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 /// # Errors
 /// Whatever keeps the server from starting.
 pub fn run_dev(config: Config, data: Data) -> Result<(), Explanation> {
+    let config = config.without_default_collector();
     let log = start_log(&config)?;
     let place = match &data {
         Data::Memory => "in memory, gone at the stop".to_owned(),

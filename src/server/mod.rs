@@ -5,6 +5,7 @@
 //! | `mod.rs` | start, serve, stop |
 //! | `ports.rs` | binding, so that a taken port ends the start |
 //! | `bridge.rs`, `audit.rs` | the side thread's way to the shards |
+//! | `watchdog.rs` | finding shards that stand still |
 //! | `dev.rs` | the embedded engine, tables and sample event of `dev` |
 //! | `banner.rs` | what a person sees at start |
 //!
@@ -16,6 +17,7 @@ mod banner;
 mod bridge;
 pub mod dev;
 pub mod ports;
+mod watchdog;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -30,10 +32,11 @@ use tokio::sync::Notify;
 use self::audit::Auditor;
 use self::bridge::Bridge;
 pub use self::dev::run_dev;
+pub use self::watchdog::{EXIT_STALLED, Patience, Watchdog};
 use crate::api::clerk::{Clerk, Terms};
 use crate::api::inventory::InventoryHandlers;
 use crate::api::reservation::ReservationHandlers;
-use crate::config::{Config, LogLevel, cpus};
+use crate::config::{Config, LogLevel, TRACES_ENDPOINT, cpus};
 use crate::domain::counters::Counters;
 use crate::limits;
 use crate::preflight::{
@@ -43,10 +46,12 @@ use crate::shard::balance::Loads;
 use crate::shard::inbox::{Inbox, Mailbox, Work, inbox};
 use crate::shard::parting::presences;
 use crate::shard::{self, Ended, Seat, SeatError, ShardThread};
-use crate::side::{Readiness, Shutdown, Side, SideHandle, SideSettings};
+use crate::side::{ExportSettings, Readiness, Shutdown, Side, SideHandle, SideSettings};
 use crate::store::StoreSettings;
 use crate::telemetry::log::{self, Log};
+use crate::telemetry::pulse::Pulses;
 use crate::telemetry::registry::BuildInfo;
+use crate::telemetry::trace::{self, Sampling, SpanSink};
 use crate::wire::{self, InventoryServer, InventoryServiceServer, WireSettings};
 
 /// Where the server is.
@@ -90,6 +95,7 @@ pub struct Server {
     readiness: Readiness,
     addresses: Addresses,
     grace: Duration,
+    watchdog: Option<Watchdog>,
 }
 
 /// Reads what the lanes of all shards have counted; from any thread.
@@ -173,7 +179,17 @@ impl Server {
         let (mailboxes, inboxes): (Vec<Mailbox>, Vec<Inbox>) = (0..count).map(|_| inbox()).unzip();
         let readiness = Readiness::new();
         let (cold, cold_calls) = wire::cold::gate();
-        let bridge = Arc::new(Bridge::new(mailboxes.clone()));
+        let pulses = Pulses::new(count);
+        let (tracing, export) = tracing_of(config);
+        let counts = export
+            .as_ref()
+            .map(|export| Arc::clone(&export.spans.counts));
+        let bridge = Arc::new(Bridge::new(
+            mailboxes.clone(),
+            pulses.clone(),
+            readiness.clone(),
+            counts,
+        ));
         let routes = crate::side::cold_routes(&readiness);
         let side = Side::start(SideSettings {
             metrics,
@@ -185,6 +201,7 @@ impl Server {
                 service: config.service_name.clone(),
                 version: config.service_version.clone(),
             },
+            export,
             signals,
             tasks: vec![Box::pin(wire::cold::serve(cold_calls, routes))],
         })
@@ -214,6 +231,9 @@ impl Server {
                 late_commit: config.late_commit,
                 sold_out_latch: config.sold_out_latch,
                 read_staleness: config.read_staleness,
+                pulses: pulses.clone(),
+                tracing: tracing.clone(),
+                log_calls_ratio: config.log_calls_ratio,
             })
             .collect();
         let addresses = Addresses {
@@ -224,6 +244,15 @@ impl Server {
         let ended = Arc::new(Notify::new());
         let shards = start_shards(seats, config, &ended, &mailboxes)?;
         readiness.ready();
+        let watchdog = watchdog::start(
+            pulses,
+            readiness.clone(),
+            Patience {
+                ready: config.shard_stall_limit,
+                exit: config.shard_stall_exit,
+            },
+        )
+        .map_err(|error| plain(format!("the watchdog's thread cannot be started: {error}")))?;
         tracing::info!(
             grpc = %addresses.grpc,
             metrics = %addresses.metrics,
@@ -239,6 +268,7 @@ impl Server {
             readiness,
             addresses,
             grace: config.shutdown_grace,
+            watchdog: Some(watchdog),
         })
     }
 
@@ -271,9 +301,11 @@ impl Server {
 
     /// Stops in order: readiness off, no new connections, GOAWAY, calls and lanes settle. What has
     /// not settled when the grace is over is counted and left.
-    pub fn stop(self) -> Stopped {
+    pub fn stop(mut self) -> Stopped {
         let began = Instant::now();
         tracing::info!(grace_ms = self.grace.as_millis() as u64, "stopping");
+        // From here on the grace says how long a shard may take.
+        self.watchdog = None;
         self.readiness.drain("the server is stopping");
         self.wait_for_shards(began + self.grace);
         let mut stopped = Stopped::default();
@@ -399,6 +431,27 @@ fn start_shards(
             Err(explanation)
         }
     }
+}
+
+/// What is sampled, and where its spans go; nothing without an endpoint or a chance to be sampled.
+fn tracing_of(config: &Config) -> (Option<(Sampling, SpanSink)>, Option<ExportSettings>) {
+    let sampling = Sampling {
+        parent_based: config.sampler.parent_based,
+        ratio: config.sampler.fixed_ratio.unwrap_or(config.sampler_arg),
+    };
+    let never = !sampling.parent_based && sampling.ratio <= 0.0;
+    let Some(endpoint) = config.otlp_endpoint.clone().filter(|_| !never) else {
+        return (None, None);
+    };
+    let (sink, spans) = trace::spans();
+    let own_variable = std::env::var_os(TRACES_ENDPOINT).is_some();
+    let export = ExportSettings {
+        spans,
+        endpoint: (!own_variable).then_some(endpoint),
+        service: config.service_name.clone(),
+        version: config.service_version.clone(),
+    };
+    (Some((sampling, sink)), Some(export))
 }
 
 fn wire_settings(config: &Config) -> WireSettings {

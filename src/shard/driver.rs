@@ -5,6 +5,7 @@
 //! the clock enter the same way. No rule lives here.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,34 +15,46 @@ use futures::channel::oneshot;
 use slab::Slab;
 
 use super::inbox::{Forwarded, Mailbox, Reply, Work};
+use super::spans;
 use crate::domain::answer::{Answer, Refusal};
 use crate::domain::coordinator::Coordinator;
 use crate::domain::counters::Counters;
 use crate::domain::effect::{CallId, Effect, Known, LaneId, LookupId, Route};
 use crate::domain::ids::{EventId, ReservationId};
 use crate::domain::operation::Operation;
-use crate::domain::question::{Found, Question};
+use crate::domain::question::{Found, Question, StatusMark};
 use crate::domain::time::{Micros, Now};
 use crate::domain::transaction::{
-    EventRead, EventShape, Outcome, RecordView, RecordsRead, SeatsRead, Transaction,
+    EventRead, EventShape, Outcome, Reason, RecordView, RecordsRead, SeatsRead, StripeView,
+    Transaction,
 };
 use crate::limits;
 use crate::runtime::{self, clock};
 use crate::store::Store;
+use crate::telemetry::pulse::{Beat, Doing};
+use crate::telemetry::recorder::{self, Recorder};
+use crate::telemetry::trace::Tracer;
+use crate::wire::{Note, SpanIds};
 
 /// What is told to who asks a question.
 pub type Told = Result<Found, Refusal>;
 
 /// Who waits for an answer of the coordinator.
 enum Waiting {
-    Operation(oneshot::Sender<Answer>),
-    Question(oneshot::Sender<Told>),
+    Operation(oneshot::Sender<Answer>, Option<Box<Noted>>),
+    Question(oneshot::Sender<Told>, Option<Rc<Note>>),
     /// Another shard, which forwarded this reservation's operation.
     Shard {
         shard: usize,
         event: EventId,
         reservation: ReservationId,
     },
+}
+
+/// A waiting operation that somebody wants to know more of.
+struct Noted {
+    note: Rc<Note>,
+    reservation: ReservationId,
 }
 
 /// See the module's head.
@@ -53,6 +66,15 @@ pub struct Driver {
     peers: Vec<Mailbox>,
     /// The earliest wake-up for which a timer runs.
     armed: Cell<Option<Micros>>,
+    /// Transactions on their way to the store and back.
+    in_flight: Cell<usize>,
+    recorder: Rc<Recorder>,
+    beat: Beat,
+    /// The spans of sampled calls whose operations have not settled here.
+    traced: RefCell<HashMap<ReservationId, SpanIds>>,
+    tracer: Option<Rc<Tracer>>,
+    /// Capacity units (read, written) of what the store has just answered, for each who waited for it.
+    share: Cell<(f64, f64)>,
     /// Effect buffers for reuse; more than one only while effects cause effects.
     spare: Cell<Vec<Effect>>,
 }
@@ -63,6 +85,9 @@ impl Driver {
         coordinator: Coordinator,
         store: Rc<Store>,
         peers: Vec<Mailbox>,
+        recorder: Rc<Recorder>,
+        beat: Beat,
+        tracer: Option<Rc<Tracer>>,
     ) -> Rc<Self> {
         Rc::new(Self {
             shard,
@@ -71,6 +96,12 @@ impl Driver {
             waiting: RefCell::new(Slab::new()),
             peers,
             armed: Cell::new(None),
+            in_flight: Cell::new(0),
+            recorder,
+            beat,
+            traced: RefCell::default(),
+            tracer,
+            share: Cell::new((0.0, 0.0)),
             spare: Cell::new(Vec::new()),
         })
     }
@@ -93,6 +124,11 @@ impl Driver {
         self.coordinator.borrow().in_line()
     }
 
+    /// Transactions on their way to the store and back.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+
     /// Operations that have not settled.
     pub fn unsettled(&self) -> usize {
         self.coordinator.borrow().in_lanes()
@@ -104,9 +140,18 @@ impl Driver {
     }
 
     /// Submits an operation. Dropping the receiver abandons the answer, never the operation.
-    pub fn submit(self: &Rc<Self>, operation: Operation) -> oneshot::Receiver<Answer> {
+    pub fn submit(
+        self: &Rc<Self>,
+        operation: Operation,
+        note: Option<Rc<Note>>,
+    ) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
-        let Some(call) = self.wait(Waiting::Operation(answer)) else {
+        let noted = note.map(|note| {
+            let reservation = operation.reservation.clone();
+            self.trace(&reservation, note.span.map(|(span, _)| span));
+            Box::new(Noted { note, reservation })
+        });
+        let Some(call) = self.wait(Waiting::Operation(answer, noted)) else {
             return at_once(Answer::Refused(Refusal::overloaded()));
         };
         self.enter(|core, now, fx| core.submit(call, operation, now, fx));
@@ -133,10 +178,30 @@ impl Driver {
         found
     }
 
+    /// See [`Coordinator::status_mark`].
+    pub fn status_mark(self: &Rc<Self>, event: &EventId) -> Option<StatusMark> {
+        let mut effects = self.spare.take();
+        let mark = {
+            let mut coordinator = self.coordinator.borrow_mut();
+            coordinator.status_mark(event, clock::now(), &mut effects)
+        };
+        // At most reads, which need no timer.
+        for effect in effects.drain(..) {
+            self.carry_out(effect);
+        }
+        self.spare.set(effects);
+        mark
+    }
+
     /// Asks something about an event that is not known.
-    pub fn ask(self: &Rc<Self>, event: EventId, question: Question) -> oneshot::Receiver<Told> {
+    pub fn ask(
+        self: &Rc<Self>,
+        event: EventId,
+        question: Question,
+        note: Option<Rc<Note>>,
+    ) -> oneshot::Receiver<Told> {
         let (told, receiver) = oneshot::channel();
-        let Some(call) = self.wait(Waiting::Question(told)) else {
+        let Some(call) = self.wait(Waiting::Question(told, note)) else {
             return at_once(Err(Refusal::overloaded()));
         };
         self.enter(|core, now, fx| core.ask(call, event, question, now, fx));
@@ -155,7 +220,7 @@ impl Driver {
             let _ = told.send(Err(Refusal::overloaded()));
             return;
         }
-        if let Some(call) = self.wait(Waiting::Question(told)) {
+        if let Some(call) = self.wait(Waiting::Question(told, None)) {
             self.enter(|core, now, fx| {
                 core.ask_forwarded(call, event, shape, question, now, fx);
             });
@@ -172,7 +237,7 @@ impl Driver {
         deadline: Micros,
     ) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
-        let Some(call) = self.wait(Waiting::Operation(answer)) else {
+        let Some(call) = self.wait(Waiting::Operation(answer, None)) else {
             return at_once(Answer::Refused(Refusal::overloaded()));
         };
         self.enter(|core, now, fx| {
@@ -202,7 +267,9 @@ impl Driver {
         route: Route,
         operation: Operation,
         known: Known,
+        span: Option<SpanIds>,
     ) {
+        self.trace(&operation.reservation, span);
         let waiting = Waiting::Shard {
             shard: from,
             event: operation.event.clone(),
@@ -245,6 +312,7 @@ impl Driver {
 
     /// Brings one event into the coordinator and carries out what comes of it.
     fn enter(self: &Rc<Self>, event: impl FnOnce(&mut Coordinator, Now, &mut Vec<Effect>)) {
+        self.beat.begins(Doing::Domain);
         let mut effects = self.spare.take();
         {
             let mut coordinator = self.coordinator.borrow_mut();
@@ -265,25 +333,36 @@ impl Driver {
                 learned,
             } => match self.waiting.borrow_mut().try_remove(call.0 as usize) {
                 // A caller that has gone needs no answer.
-                Some(Waiting::Operation(waiting)) => drop(waiting.send(answer)),
+                Some(Waiting::Operation(waiting, noted)) => {
+                    if let Some(noted) = noted {
+                        let (read, written) = self.share.get();
+                        noted.note.cost(read, written);
+                        self.untrace(&noted.reservation);
+                    }
+                    drop(waiting.send(answer));
+                }
                 Some(Waiting::Shard {
                     shard,
                     event,
                     reservation,
-                }) => self.reply(
-                    shard,
-                    Reply {
+                }) => {
+                    self.untrace(&reservation);
+                    let reply = Reply {
                         event,
                         reservation,
                         answer,
                         learned,
-                    },
-                ),
-                Some(Waiting::Question(_)) | None => {}
+                    };
+                    self.reply(shard, reply);
+                }
+                Some(Waiting::Question(..)) | None => {}
             },
             Effect::Told { call, result } => {
                 let waiting = self.waiting.borrow_mut().try_remove(call.0 as usize);
-                if let Some(Waiting::Question(waiting)) = waiting {
+                if let Some(Waiting::Question(waiting, note)) = waiting {
+                    if let Some(note) = note {
+                        note.cost(self.share.get().0, 0.0);
+                    }
                     let _ = waiting.send(result);
                 }
             }
@@ -295,7 +374,7 @@ impl Driver {
                 question,
             } => {
                 let waiting = self.waiting.borrow_mut().try_remove(call.0 as usize);
-                if let Some(Waiting::Question(told)) = waiting {
+                if let Some(Waiting::Question(told, _)) = waiting {
                     self.pass_on(shard, event, shape, question, told);
                 }
             }
@@ -320,17 +399,94 @@ impl Driver {
 
     fn transact(self: &Rc<Self>, lane: LaneId, transaction: Rc<Transaction>) {
         let driver = Rc::clone(self);
+        self.in_flight.set(self.in_flight.get() + 1);
+        let begun = self.begin_span(&transaction);
         runtime::spawn(async move {
             // What panicked half way may have been sent: unknown, and therefore asked again.
-            let outcome = AssertUnwindSafe(driver.store.transact(&transaction))
+            let (outcome, units) = AssertUnwindSafe(driver.store.transact_counted(&transaction))
                 .catch_unwind()
                 .await
-                .unwrap_or(Outcome::Unknown);
+                .unwrap_or((Outcome::Unknown, 0.0));
+            driver.in_flight.set(driver.in_flight.get() - 1);
+            driver.look_at(&transaction, &outcome);
+            if let (Some(begun), Some(tracer)) = (begun, &driver.tracer) {
+                let table = &driver.store.tables().inventory;
+                tracer
+                    .sink
+                    .offer(begun.end(&transaction, table, &outcome, units));
+            }
+            let share = units / transaction.records.len().max(1) as f64;
+            driver.share.set((0.0, share));
             // The lane takes its records back out of it without a copy.
             drop(transaction);
             driver.enter(|core, now, fx| core.transaction_settled(lane, outcome, now, fx));
+            driver.share.set((0.0, 0.0));
         })
         .detach();
+    }
+
+    /// Remembers the span of a sampled call until its operation is answered here.
+    fn trace(&self, reservation: &ReservationId, span: Option<SpanIds>) {
+        if let Some(span) = span {
+            let mut traced = self.traced.borrow_mut();
+            // Of two sampled calls for one reservation the first is linked.
+            traced.entry(reservation.clone()).or_insert(span);
+        }
+    }
+
+    fn untrace(&self, reservation: &ReservationId) {
+        let mut traced = self.traced.borrow_mut();
+        if !traced.is_empty() {
+            traced.remove(reservation);
+        }
+    }
+
+    /// The beginning of a transaction's span, if a sampled call is in it.
+    fn begin_span(&self, transaction: &Transaction) -> Option<spans::Begun> {
+        let tracer = self.tracer.as_ref()?;
+        let traced = self.traced.borrow();
+        if traced.is_empty() {
+            return None;
+        }
+        let calls = transaction.records.iter().map(|record| &record.reservation);
+        let links = calls.filter_map(|reservation| traced.get(reservation).copied());
+        spans::Begun::of(links, || tracer.draw())
+    }
+
+    /// Counts what a settled transaction says.
+    fn look_at(&self, transaction: &Transaction, outcome: &Outcome) {
+        match outcome {
+            Outcome::Committed => self
+                .recorder
+                .written(&transaction.event, transaction.records.len()),
+            Outcome::Cancelled(reasons) => {
+                let views = reasons.iter().filter_map(|reason| match reason {
+                    Reason::Stripe(view) => view.as_ref(),
+                    _ => None,
+                });
+                self.look_at_stripes(&transaction.event, views);
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells the operator of stock that cannot be.
+    fn look_at_stripes<'a>(
+        &self,
+        event: &EventId,
+        stripes: impl IntoIterator<Item = &'a StripeView>,
+    ) {
+        for stripe in stripes {
+            if stripe.remaining > stripe.capacity {
+                self.recorder.breach(recorder::REMAINING_ABOVE_TOTAL);
+                tracing::error!(
+                    event_id = event.as_str(),
+                    remaining = stripe.remaining,
+                    capacity = stripe.capacity,
+                    "a stripe has more units than it was given: run `inventory-api verify`"
+                );
+            }
+        }
     }
 
     fn read(self: &Rc<Self>, event: EventId, stripes_hint: Option<u16>) {
@@ -340,7 +496,13 @@ impl Driver {
                 .catch_unwind()
                 .await
                 .unwrap_or(EventRead::Unavailable);
+            if let EventRead::Found(stripes) = &read {
+                driver.look_at_stripes(&event, stripes);
+                // One unit each: a stripe's item is far under 4 KB.
+                driver.share.set((stripes.len() as f64, 0.0));
+            }
             driver.enter(|core, now, fx| core.event_read(&event, &read, now, fx));
+            driver.share.set((0.0, 0.0));
         })
         .detach();
     }
@@ -393,11 +555,13 @@ impl Driver {
     }
 
     fn forward(self: &Rc<Self>, shard: usize, route: Route, operation: Operation, known: Known) {
+        let span = self.traced.borrow().get(&operation.reservation).copied();
         let work = Work::Forward(Box::new(Forwarded {
             from: self.shard,
             route,
             operation,
             known,
+            span,
         }));
         let refused = match self.peers.get(shard) {
             Some(peer) => peer.post(work).err(),

@@ -21,6 +21,7 @@ use crate::domain::transaction::{EventShape, RecordView};
 use crate::limits;
 use crate::runtime::Accepted;
 use crate::telemetry::recorder::Snapshot;
+use crate::wire::SpanIds;
 
 /// Runs on the shard to its end, whether or not anybody still waits for what it sends back. A panic
 /// in it is logged and ends nothing else.
@@ -58,6 +59,8 @@ pub struct Forwarded {
     pub route: Route,
     pub operation: Operation,
     pub known: Known,
+    /// Of the sampled call that it comes from.
+    pub span: Option<SpanIds>,
 }
 
 /// The answer to a forwarded operation.

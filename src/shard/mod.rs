@@ -9,6 +9,7 @@
 //! | `driver.rs` | carrying out the domain's effects |
 //! | `reclaim.rs` | giving back what holds have that are past their time |
 //! | `observe.rs` | from the wire's and the store's hooks to the recorder |
+//! | `spans.rs` | what is told of a call and of a transaction |
 //!
 //! Nothing is shared between shards on the way of a request.
 
@@ -19,6 +20,7 @@ pub mod inbox;
 mod observe;
 pub mod parting;
 mod reclaim;
+mod spans;
 
 use std::cell::Cell;
 use std::io;
@@ -42,10 +44,13 @@ use self::reclaim::Reclaimer;
 use crate::domain::coordinator::{self, Coordinator};
 use crate::domain::rules::LateCommit;
 use crate::domain::time::Micros;
+use crate::limits;
 use crate::runtime::{self, Accepted, Listener, clock};
 use crate::store::{ConnectError, Store, StoreSettings};
-use crate::telemetry::log;
-use crate::telemetry::recorder::{Recorder, Snapshot};
+use crate::telemetry::pulse::{Beat, Doing, Pulses};
+use crate::telemetry::recorder::{Levels, Recorder, Snapshot};
+use crate::telemetry::trace::{Sampling, SpanSink, Tracer};
+use crate::telemetry::{log, process};
 use crate::wire::{self, Drain, HotService, WireContext, WireSettings};
 
 /// How often a draining shard looks whether its lanes have settled.
@@ -75,6 +80,11 @@ pub struct Seat {
     pub late_commit: LateCommit,
     pub sold_out_latch: Duration,
     pub read_staleness: Duration,
+    pub pulses: Pulses,
+    /// Where spans go, and which calls are sampled; `None`: nobody wants any.
+    pub tracing: Option<(Sampling, SpanSink)>,
+    /// The part of all calls that is logged at info.
+    pub log_calls_ratio: f64,
 }
 
 /// Why a shard could not start.
@@ -158,6 +168,7 @@ async fn live<S: HotService + 'static>(
 ) -> Ended {
     let shard = seat.shard;
     log::set_shard(shard);
+    let beat = seat.pulses.of_this_thread(shard);
     let recorder = Rc::new(Recorder::new(shard));
     let observer = Rc::new(observe::StoreCalls::new(
         Rc::clone(&recorder),
@@ -180,9 +191,25 @@ async fn live<S: HotService + 'static>(
         read_staleness: Micros(seat.read_staleness.as_micros() as u64),
     };
     let core = Coordinator::new(settings, SmallRng::from_os_rng());
-    let driver = Driver::new(shard, core, store, seat.peers.clone());
+    let tracer = seat
+        .tracing
+        .map(|(sampling, sink)| Rc::new(Tracer::new(sampling, sink)));
+    let driver = Driver::new(
+        shard,
+        core,
+        store,
+        seat.peers.clone(),
+        Rc::clone(&recorder),
+        beat.clone(),
+        tracer.clone(),
+    );
     let service = Rc::new(service(Rc::clone(&driver), Rc::clone(&recorder)));
-    let calls = Rc::new(observe::Calls::new(Rc::clone(&recorder)));
+    let calls = Rc::new(observe::Calls::new(
+        Rc::clone(&recorder),
+        beat.clone(),
+        tracer,
+        seat.log_calls_ratio,
+    ));
     let desk = Rc::new(Desk {
         shard,
         loads: seat.loads.clone(),
@@ -195,6 +222,7 @@ async fn live<S: HotService + 'static>(
         )),
         driver,
         recorder,
+        beat: beat.clone(),
         counted: Cell::default(),
         open: Cell::new(0),
     });
@@ -218,7 +246,12 @@ async fn live<S: HotService + 'static>(
             answered.replied(reply);
         }
     });
-    let reclaimer = Reclaimer::new(Rc::clone(&desk.driver), shard, seat.shards);
+    let reclaimer = Reclaimer::new(
+        Rc::clone(&desk.driver),
+        Rc::clone(&desk.recorder),
+        shard,
+        seat.shards,
+    );
     let reclaiming = runtime::spawn(async move {
         if AssertUnwindSafe(reclaimer.run())
             .catch_unwind()
@@ -226,6 +259,12 @@ async fn live<S: HotService + 'static>(
             .is_err()
         {
             tracing::error!("the reclaimer of expired holds panicked");
+        }
+    });
+    let ticking = runtime::spawn(async move {
+        loop {
+            beat.tick(clock::monotonic());
+            runtime::sleep(limits::TICK_EVERY).await;
         }
     });
     let _ = started.send((shard, Ok(())));
@@ -241,6 +280,7 @@ async fn live<S: HotService + 'static>(
         Told::Abort => desk.abort(),
     };
     replying.cancel().await;
+    ticking.cancel().await;
     ended
 }
 
@@ -259,6 +299,7 @@ struct Desk<S> {
     context: Rc<WireContext>,
     driver: Rc<Driver>,
     recorder: Rc<Recorder>,
+    beat: Beat,
     /// The domain's totals at the last scrape.
     counted: Cell<crate::domain::counters::Counters>,
     open: Cell<usize>,
@@ -314,6 +355,7 @@ impl<S: HotService + 'static> Desk<S> {
         presence: &Presence,
     ) -> Ended {
         presence.closed();
+        self.beat.begins(Doing::Drain);
         let began = clock::monotonic();
         let mut asked = false;
         loop {
@@ -355,6 +397,11 @@ impl<S: HotService + 'static> Desk<S> {
     }
 
     fn handle(self: &Rc<Self>, work: Work, serve: &Rc<dyn Fn(Accepted)>) {
+        self.beat.begins(match work {
+            Work::Scrape(_) | Work::Totals(_) => Doing::Scrape,
+            Work::Job(_) => Doing::Job,
+            _ => Doing::Inbox,
+        });
         match work {
             Work::Forward(forwarded) => {
                 let Forwarded {
@@ -362,8 +409,9 @@ impl<S: HotService + 'static> Desk<S> {
                     route,
                     operation,
                     known,
+                    span,
                 } = *forwarded;
-                self.driver.forwarded(from, route, operation, known);
+                self.driver.forwarded(from, route, operation, known, span);
             }
             Work::Question {
                 event,
@@ -388,10 +436,15 @@ impl<S: HotService + 'static> Desk<S> {
     }
 
     fn measure(&self) -> Snapshot {
+        let began = clock::monotonic();
         let now = self.driver.counters();
         self.recorder.domain(&self.counted.replace(now), &now);
-        self.recorder.line_depth(self.driver.in_line());
-        self.recorder.take()
+        let snapshot = self.recorder.take(Levels {
+            line_depth: self.driver.in_line(),
+            in_flight: self.driver.in_flight(),
+            cpu: process::thread_cpu(),
+        });
+        snapshot.having_taken(clock::monotonic().since(began))
     }
 }
 

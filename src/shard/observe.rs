@@ -1,30 +1,109 @@
 //! From the wire's and the store's hooks to the shard's recorder.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::domain::time::Micros;
-use crate::store::{StoreCall, StoreObserver, TableNames};
-use crate::telemetry::recorder::Recorder;
-use crate::wire::{CallObserver, Code, Ended};
+use http::HeaderMap;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
-/// Counts calls and connections.
+use super::spans;
+
+use crate::domain::time::Micros;
+use crate::store::{Capacity, StoreCall, StoreObserver, TableNames};
+use crate::telemetry::code_name;
+use crate::telemetry::pulse::{Beat, Doing};
+use crate::telemetry::recorder::Recorder;
+use crate::telemetry::trace::Tracer;
+use crate::wire::{CallObserver, Code, Ended, Note};
+
+/// A line about one call, in the fields that the seed's logs have. Empty ones are left out.
+macro_rules! log_call {
+    ($level:ident, $method:expr, $code:expr, $latency:expr, $about:expr, $note:expr) => {
+        tracing::$level!(
+            method = $method.trim_start_matches('/'),
+            event_id = named(&$about.event),
+            reservation_id = named(&$about.reservation),
+            latency_ms = $latency.0 as f64 / 1e3,
+            ddb_rcu = $about.read_units,
+            ddb_wcu = $about.write_units,
+            outcome = match $about.outcome {
+                "" => code_name($code as usize),
+                outcome => outcome,
+            },
+            trace_id = $note.span.map(|(span, _)| format!("{:032x}", span.trace)),
+            "call"
+        )
+    };
+}
+
+fn named(id: &str) -> Option<&str> {
+    (!id.is_empty()).then_some(id)
+}
+
+/// Counts calls and connections, and tells more of those that somebody wants to know more of.
 pub(super) struct Calls {
     recorder: Rc<Recorder>,
+    beat: Beat,
+    tracer: Option<Rc<Tracer>>,
+    /// The part of all calls that is logged at info; all of them at debug.
+    logged: f64,
+    rng: RefCell<SmallRng>,
 }
 
 impl Calls {
-    pub(super) fn new(recorder: Rc<Recorder>) -> Self {
-        Self { recorder }
+    pub(super) fn new(
+        recorder: Rc<Recorder>,
+        beat: Beat,
+        tracer: Option<Rc<Tracer>>,
+        logged: f64,
+    ) -> Self {
+        Self {
+            recorder,
+            beat,
+            tracer,
+            logged,
+            rng: RefCell::new(SmallRng::from_os_rng()),
+        }
+    }
+
+    fn is_drawn(&self) -> bool {
+        self.logged > 0.0 && self.rng.borrow_mut().random_bool(self.logged)
     }
 }
 
 impl CallObserver for Calls {
     fn call_started(&self, _method: &'static str) {
+        self.beat.begins(Doing::Call);
         self.recorder.call_started();
     }
 
     fn call_finished(&self, method: &'static str, code: Code, latency: Micros) {
         self.recorder.call_finished(method, code, latency);
+    }
+
+    fn wants(&self, _method: &'static str, headers: &HeaderMap) -> Option<Rc<Note>> {
+        let sampled = self.tracer.as_ref().and_then(|t| t.sample(headers));
+        let is_drawn = self.is_drawn();
+        match sampled {
+            Some((span, parent)) => Some(Rc::new(Note::sampled(span, parent, is_drawn))),
+            None if is_drawn || tracing::enabled!(tracing::Level::DEBUG) => {
+                Some(Rc::new(Note::unsampled(is_drawn)))
+            }
+            None => None,
+        }
+    }
+
+    fn call_noted(&self, method: &'static str, code: Code, latency: Micros, note: &Note) {
+        let about = note.read();
+        if let (Some(span), Some(tracer)) = (note.span, &self.tracer) {
+            let span = spans::of_call(span, method, code, latency, &about);
+            tracer.sink.offer(span);
+        }
+        match note.is_drawn {
+            true => log_call!(info, method, code, latency, &about, note),
+            false => log_call!(debug, method, code, latency, &about, note),
+        }
     }
 
     fn connection_opened(&self) {
@@ -58,15 +137,26 @@ impl StoreCalls {
     }
 }
 
+impl StoreCalls {
+    fn label(&self, table: &str) -> &'static str {
+        let known = self.tables.iter().find(|name| **name == table);
+        known.copied().unwrap_or("other")
+    }
+}
+
 impl StoreObserver for StoreCalls {
     fn called(&self, call: StoreCall<'_>) {
-        let table = self.tables.iter().find(|name| **name == call.table);
-        self.recorder.store_call(
-            call.operation,
-            table.copied().unwrap_or("other"),
-            call.status,
-            call.latency,
-        );
+        let table = self.label(call.table);
+        self.recorder
+            .store_call(call.operation, table, call.status, call.latency);
+    }
+
+    fn consumed(&self, table: &str, kind: Capacity, units: f64) {
+        let kind = match kind {
+            Capacity::Read => "read",
+            Capacity::Write => "write",
+        };
+        self.recorder.consumed(self.label(table), kind, units);
     }
 
     fn log(&self, line: &str) {

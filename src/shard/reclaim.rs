@@ -23,10 +23,12 @@ use crate::domain::time::{Micros, UnixMillis};
 use crate::limits;
 use crate::runtime::{self, clock};
 use crate::store::{DuePage, StoreError, StoredRecord};
+use crate::telemetry::recorder::{InventoryType, Recorder};
 
 /// One shard's part of the work.
 pub(super) struct Reclaimer {
     driver: Rc<Driver>,
+    recorder: Rc<Recorder>,
     shard: usize,
     shards: usize,
     rng: SmallRng,
@@ -43,9 +45,15 @@ struct Key {
 }
 
 impl Reclaimer {
-    pub(super) fn new(driver: Rc<Driver>, shard: usize, shards: usize) -> Self {
+    pub(super) fn new(
+        driver: Rc<Driver>,
+        recorder: Rc<Recorder>,
+        shard: usize,
+        shards: usize,
+    ) -> Self {
         Self {
             driver,
+            recorder,
             shard,
             shards,
             rng: SmallRng::from_os_rng(),
@@ -138,14 +146,27 @@ impl Reclaimer {
                 view,
                 ..
             } = record;
-            self.driver.reclaim(event, reservation, view, deadline)
+            let kind = match view.seats {
+                Some(_) => InventoryType::Seat,
+                None => InventoryType::Quantity,
+            };
+            let due = view.expires_at.unwrap_or_default();
+            let answer = self.driver.reclaim(event, reservation, view, deadline);
+            async move {
+                let is_done = matches!(answer.await, Ok(Answer::Expired));
+                if is_done {
+                    let late = clock::now().unix.0.saturating_sub(due.0);
+                    self.recorder.reclaimed(kind, Micros::from_millis(late));
+                }
+                is_done
+            }
         });
         let ended: Vec<_> = ended.collect();
         let asked = ended.len();
-        let answers = join_all(ended).await;
-        let done = answers
-            .iter()
-            .filter(|answer| matches!(answer, Ok(Answer::Expired)))
+        let done = join_all(ended)
+            .await
+            .into_iter()
+            .filter(|done| *done)
             .count();
         if asked > 0 {
             tracing::debug!(asked, done, "holds past their time");

@@ -94,7 +94,9 @@ impl ReadinessHealth {
 fn serving(state: &State) -> ServingStatus {
     match state {
         State::Ready => ServingStatus::Serving,
-        State::Starting | State::Draining { .. } => ServingStatus::NotServing,
+        State::Starting | State::Unwell { .. } | State::Draining { .. } => {
+            ServingStatus::NotServing
+        }
     }
 }
 

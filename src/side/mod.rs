@@ -10,6 +10,7 @@ pub mod admin;
 pub mod audit;
 mod cold;
 mod connections;
+mod export;
 mod probes;
 mod readiness;
 mod scrape;
@@ -30,6 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use cold::cold_routes;
+pub use export::ExportSettings;
 pub use readiness::{Readiness, State};
 pub use scrape::Scrape;
 pub use signals::Shutdown;
@@ -55,6 +57,8 @@ pub struct SideSettings {
     pub scrape: Arc<dyn Scrape>,
     pub readiness: Readiness,
     pub build: BuildInfo,
+    /// Spans and where they go, if anybody wants them.
+    pub export: Option<ExportSettings>,
     /// Whether SIGTERM and SIGINT are caught and told through [`SideHandle::shutdown`].
     pub signals: bool,
     /// What else runs here, such as the cold services of the clients' port. Still running at the
@@ -153,6 +157,13 @@ fn prepare(
             routes = routes.add_service(audit::service(backend));
         }
         own.push(Box::pin(admin::serve(listener, routes, stopping.clone())));
+    }
+    if let Some(export) = settings.export {
+        let exporter = export::exporter(&export).map_err(|error| StartError {
+            doing: "make the exporter of spans (see the variables OTEL_EXPORTER_OTLP_…)",
+            source: io::Error::other(error),
+        })?;
+        own.push(Box::pin(export::run(exporter, export, stopping.clone())));
     }
     let mut others = settings.tasks;
     if settings.signals {

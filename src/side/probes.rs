@@ -59,6 +59,10 @@ async fn readyz(Shared(readiness): Shared<Readiness>) -> Response {
     match readiness.state() {
         State::Ready => page(StatusCode::OK, "ready"),
         State::Starting => page(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting"),
+        State::Unwell { why } => page(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format_args!("not ready: {why}"),
+        ),
         State::Draining { why } => page(
             StatusCode::SERVICE_UNAVAILABLE,
             format_args!("not ready: draining ({why})"),

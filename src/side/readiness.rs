@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Where the process stands. It moves downwards only.
+/// Where the process stands. It moves downwards, but that an unwell process may recover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     Starting,
     Ready,
+    /// Something in it stands still: `why` in few words.
+    Unwell {
+        why: String,
+    },
     /// No new work: `why` in few words, as an operator reads them.
     Draining {
         why: String,
@@ -38,14 +42,36 @@ impl Readiness {
                 *state = State::Ready;
                 true
             }
-            State::Ready | State::Draining { .. } => false,
+            State::Ready | State::Unwell { .. } | State::Draining { .. } => false,
+        });
+    }
+
+    /// Clients should not come for now. Without effect unless ready.
+    pub fn unwell(&self, why: impl Into<String>) {
+        self.0.send_if_modified(|state| match state {
+            State::Ready => {
+                *state = State::Unwell { why: why.into() };
+                true
+            }
+            State::Starting | State::Unwell { .. } | State::Draining { .. } => false,
+        });
+    }
+
+    /// Clients may come again. Without effect unless unwell.
+    pub fn well(&self) {
+        self.0.send_if_modified(|state| match state {
+            State::Unwell { .. } => {
+                *state = State::Ready;
+                true
+            }
+            State::Starting | State::Ready | State::Draining { .. } => false,
         });
     }
 
     /// The process is on its way out, for good; the first reason stays.
     pub fn drain(&self, why: impl Into<String>) {
         self.0.send_if_modified(|state| match state {
-            State::Starting | State::Ready => {
+            State::Starting | State::Ready | State::Unwell { .. } => {
                 *state = State::Draining { why: why.into() };
                 true
             }
@@ -70,6 +96,27 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unwell_process_recovers_and_a_draining_one_does_not() {
+        let readiness = Readiness::new();
+        readiness.unwell("too early");
+        readiness.well();
+        assert_eq!(readiness.state(), State::Starting);
+        readiness.ready();
+        readiness.unwell("shard 1");
+        readiness.unwell("shard 2");
+        let why = "shard 1".to_owned();
+        assert_eq!(readiness.state(), State::Unwell { why });
+        readiness.ready();
+        assert!(!readiness.is_ready());
+        readiness.well();
+        assert!(readiness.is_ready());
+        readiness.unwell("shard 1");
+        readiness.drain("SIGTERM");
+        readiness.well();
+        assert!(matches!(readiness.state(), State::Draining { .. }));
+    }
 
     #[test]
     fn draining_is_final_and_keeps_its_first_reason() {

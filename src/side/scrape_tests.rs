@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::domain::counters::Counters;
-use crate::telemetry::recorder::Recorder;
+use crate::telemetry::recorder::{Levels, Recorder};
 
 /// Shards whose answers the test gives by hand.
 #[derive(Default)]
@@ -39,7 +39,10 @@ impl ByHand {
             ..Counters::default()
         };
         recorder.domain(&Counters::default(), &counted);
-        self.next(shard).await.send(Some(recorder.take())).unwrap();
+        self.next(shard)
+            .await
+            .send(Some(recorder.take(Levels::default())))
+            .unwrap();
         tokio::task::yield_now().await;
     }
 
@@ -140,7 +143,8 @@ fn a_scraper_that_hangs_up_loses_no_figures() {
         let late = shards.next(1).await;
         scrape.abort();
         assert!(scrape.await.unwrap_err().is_cancelled());
-        late.send(Some(Recorder::new(1).take())).unwrap();
+        late.send(Some(Recorder::new(1).take(Levels::default())))
+            .unwrap();
         let scrape = spawn_scrape(&scraper);
         shards.answer(0, 1).await;
         shards.answer(1, 2).await;
@@ -173,7 +177,9 @@ fn scrapes_run_one_at_a_time_and_one_too_many_is_refused() {
         let first = shards.next(0).await;
         assert_eq!(shards.unanswered(0), 0, "only one of them asks");
         assert!(matches!(scraper.scrape().await, Err(ScrapeError::TooMany)));
-        first.send(Some(Recorder::new(0).take())).unwrap();
+        first
+            .send(Some(Recorder::new(0).take(Levels::default())))
+            .unwrap();
         shards.answer(1, 1).await;
         for _ in 1..limits::SCRAPES_MAX {
             shards.answer(0, 1).await;

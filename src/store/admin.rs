@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use futures::{StreamExt, TryStreamExt};
 
 use super::change::Changed;
@@ -52,6 +52,7 @@ impl Store {
         let read = self.read("GetItem", table, || {
             self.client()
                 .get_item()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .key(codec::EVENT_ID, AttributeValue::S(event.to_string()))
                 .consistent_read(true)
@@ -76,6 +77,7 @@ impl Store {
         let page = self.persist("Scan", table, || {
             self.client()
                 .scan()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .consistent_read(true)
                 .limit(limits::STORE_SCAN_PAGE_MAX)

@@ -9,7 +9,9 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::operation::transact_get_items::TransactGetItemsError;
-use aws_sdk_dynamodb::types::{AttributeValue, Get, ItemResponse, TransactGetItem};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, Get, ItemResponse, ReturnConsumedCapacity, TransactGetItem,
+};
 use futures::StreamExt;
 
 pub use self::mend::Repaired;
@@ -96,6 +98,7 @@ impl Store {
         let got = self.persist("GetItem", table, || {
             self.client()
                 .get_item()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .key(codec::EVENT_ID, AttributeValue::S(stripe_key(event, index)))
                 .consistent_read(true)
@@ -118,6 +121,7 @@ impl Store {
         let page = self.persist("Scan", table, || {
             self.client()
                 .scan()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .consistent_read(true)
                 .limit(limits::AUDIT_PAGE_ITEMS)
@@ -154,6 +158,7 @@ impl Store {
         let page = self.persist("Query", table, || {
             self.client()
                 .query()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .consistent_read(true)
                 .limit(limits::AUDIT_PAGE_ITEMS)
@@ -260,6 +265,7 @@ impl Store {
             let got = self.persist("TransactGetItems", &self.tables().seats, || {
                 self.client()
                     .transact_get_items()
+                    .return_consumed_capacity(ReturnConsumedCapacity::Total)
                     .set_transact_items(Some(gets.to_vec()))
                     .send()
             });

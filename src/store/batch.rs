@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt::Display;
 
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnConsumedCapacity};
 
 use super::Store;
 use super::codec::Item;
@@ -78,7 +78,10 @@ impl Store {
         let mut pause = limits::RETRY_BACKOFF_MIN;
         for _ in 0..limits::STORE_UNPROCESSED_ROUNDS_MAX {
             let attempt = || {
-                let call = self.client().batch_get_item();
+                let call = self
+                    .client()
+                    .batch_get_item()
+                    .return_consumed_capacity(ReturnConsumedCapacity::Total);
                 call.set_request_items(Some(wanted.clone())).send()
             };
             let output = self.read(OPERATION, table, attempt).await;

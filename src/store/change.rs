@@ -1,7 +1,7 @@
 //! One conditional write of one item, off the request path.
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
+use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
 
 use super::codec::{Change, Item};
 use super::failure::{Failure, Kind};
@@ -24,6 +24,7 @@ impl Store {
             let updated = self.persist("UpdateItem", table, || {
                 self.client()
                     .update_item()
+                    .return_consumed_capacity(ReturnConsumedCapacity::Total)
                     .table_name(table)
                     .set_key(Some(change.key.clone()))
                     .update_expression(&*change.shape.update)

@@ -1,7 +1,7 @@
 //! An event's stock: reading all of its stripes, and creating them.
 
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
 use super::batch::Unread;
 use super::codec::{self, Item};
@@ -155,6 +155,7 @@ impl Store {
         let attempt = || {
             self.client()
                 .get_item()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .key(codec::EVENT_ID, AttributeValue::S(stripe_key(event, 0)))
                 .consistent_read(true)

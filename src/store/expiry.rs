@@ -9,7 +9,7 @@
 //!
 //! Must not live here: ending a hold, deciding when to look.
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
 use super::codec::{self, Item};
 use super::tables::EXPIRY_INDEX;
@@ -79,6 +79,7 @@ impl Store {
         let page = self.persist("Query", table, || {
             self.client()
                 .query()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .index_name(EXPIRY_INDEX)
                 .limit(limit)
@@ -111,6 +112,7 @@ impl Store {
         let page = self.persist("Scan", table, || {
             self.client()
                 .scan()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .index_name(EXPIRY_INDEX)
                 .limit(limits::STORE_SCAN_PAGE_MAX)

@@ -12,6 +12,7 @@ mod batch;
 mod change;
 mod codec;
 mod connector;
+mod cost;
 mod credentials;
 mod events;
 mod expiry;
@@ -46,6 +47,7 @@ pub use admin::{EventPage, SetTotal};
 pub use audit::{AuditPage, AuditStripes, AuditToken, PlacedSeat, Repaired};
 pub use codec::StoredRecord;
 pub use connector::{CaBundleError, ShardHttp, ShardSleep};
+pub use cost::Capacity;
 pub use events::{CreateEvent, EventAbout, NewEvent};
 pub use expiry::{DuePage, DueToken, expiry_bucket, expiry_minute, expiry_shard};
 pub use observe::{NoObserver, StoreCall, StoreObserver};
@@ -55,6 +57,7 @@ pub use settings::{ConnectError, CredentialSource, StoreSettings, TableNames};
 
 use codec::Encoder;
 use connector::within;
+use cost::Costs;
 use failure::{Failure, Kind};
 use observe::Journal;
 
@@ -185,6 +188,7 @@ impl Store {
         attempt: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<T, Failure<E>>
     where
+        T: Costs,
         E: ProvideErrorMetadata + Error + 'static,
     {
         let started = clock::monotonic();
@@ -193,8 +197,13 @@ impl Store {
             Some(Err(error)) => Err(Failure::of(error)),
             None => Err(Failure::timed_out()),
         };
+        let observer = &self.inner.journal.observer;
+        for told in result.as_ref().map_or(&[][..], T::capacity) {
+            let named = told.table_name().unwrap_or(table);
+            observer.consumed(named, T::KIND, told.capacity_units.unwrap_or(0.0));
+        }
         let status = result.as_ref().map_or_else(|f| f.kind.status(), |_| "ok");
-        self.inner.journal.observer.called(StoreCall {
+        observer.called(StoreCall {
             operation,
             table,
             status,
@@ -212,6 +221,7 @@ impl Store {
         attempt: impl Fn() -> F,
     ) -> Result<T, Failure<E>>
     where
+        T: Costs,
         E: ProvideErrorMetadata + Error + 'static,
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
@@ -228,6 +238,7 @@ impl Store {
         attempt: impl Fn() -> F,
     ) -> Result<T, Failure<E>>
     where
+        T: Costs,
         E: ProvideErrorMetadata + Error + 'static,
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
@@ -246,6 +257,7 @@ impl Store {
         attempt: impl Fn() -> F,
     ) -> Result<T, Failure<E>>
     where
+        T: Costs,
         E: ProvideErrorMetadata + Error + 'static,
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use super::cost::Capacity;
 use crate::domain::time::Micros;
 use crate::limits;
 use crate::runtime::clock;
@@ -24,6 +25,9 @@ pub struct StoreCall<'a> {
 /// Takes measurements and log lines of one shard's store. Called on the shard, must not block.
 pub trait StoreObserver {
     fn called(&self, call: StoreCall<'_>);
+
+    /// The store says that a request cost so many capacity units of a table. Before its `called`.
+    fn consumed(&self, _table: &str, _kind: Capacity, _units: f64) {}
 
     /// A line for the operator, at most [`limits::STORE_LOG_LINES_PER_SECOND`] of them a second.
     /// Never contains credentials; may contain ids and the store's own words.

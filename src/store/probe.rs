@@ -1,6 +1,6 @@
 //! Is this a store that the server can run on?
 
-use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
+use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnConsumedCapacity, TransactWriteItem};
 
 use super::failure::{Failure, Kind};
 use super::{ConnectError, Store, codec};
@@ -32,6 +32,7 @@ impl Store {
         let tried = self.persist("TransactWriteItems", table, || {
             self.client()
                 .transact_write_items()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .transact_items(TransactWriteItem::builder().put(put.clone()).build())
                 .send()
         });

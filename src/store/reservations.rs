@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
 use super::batch::Unread;
 use super::{Store, StoreError, StoredRecord, codec};
@@ -59,6 +59,7 @@ impl Store {
         let read = self.read("GetItem", table, || {
             self.client()
                 .get_item()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .key(codec::RESERVATION_ID, AttributeValue::S(id.to_string()))
                 .consistent_read(true)
@@ -87,6 +88,7 @@ impl Store {
         let page = self.persist("Scan", table, || {
             self.client()
                 .scan()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .consistent_read(true)
                 .limit(limits::STORE_SCAN_PAGE_MAX)

@@ -4,6 +4,8 @@
 
 use std::collections::HashSet;
 
+use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
+
 use futures::{StreamExt, TryStreamExt};
 
 use super::batch::Unread;
@@ -96,6 +98,7 @@ impl Store {
         let attempt = || {
             self.client()
                 .query()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .consistent_read(true)
                 .limit(limits::STORE_SEATS_PAGE_MAX)

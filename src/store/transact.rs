@@ -1,10 +1,11 @@
 //! The one write of the request path, and the like of it off that path.
 
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem};
+use aws_sdk_dynamodb::types::{CancellationReason, ReturnConsumedCapacity, TransactWriteItem};
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
+use super::cost::Costs as _;
 use super::failure::{Failure, Kind};
 use super::{Store, codec};
 use crate::domain::time::Micros;
@@ -22,6 +23,12 @@ impl Store {
     /// Takes at most the settings' attempt timeout. Dropping the future is safe and leaves the
     /// outcome unknown.
     pub async fn transact(&self, transaction: &Transaction) -> Outcome {
+        self.transact_counted(transaction).await.0
+    }
+
+    /// As [`Store::transact`], with the capacity units that the store says it took; 0 where it says
+    /// nothing, as of a write that failed.
+    pub async fn transact_counted(&self, transaction: &Transaction) -> (Outcome, f64) {
         let tables = self.tables();
         let table = match transaction.stripes.is_empty() {
             true => &tables.idempotency,
@@ -44,8 +51,8 @@ impl Store {
             .send();
         let limit = self.inner.attempt_timeout;
         match self.call(OPERATION, table, limit, attempt).await {
-            Ok(_) => Outcome::Committed,
-            Err(failure) => self.not_committed(transaction, &failure),
+            Ok(output) => (Outcome::Committed, output.units()),
+            Err(failure) => (self.not_committed(transaction, &failure), 0.0),
         }
     }
 
@@ -113,6 +120,7 @@ impl Store {
             let written = self.persist(OPERATION, table, || {
                 self.client()
                     .transact_write_items()
+                    .return_consumed_capacity(ReturnConsumedCapacity::Total)
                     .set_transact_items(Some(actions.clone()))
                     .send()
             });

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::domain::counters::{BATCH_BOUNDS, TIME_BOUNDS_US};
+use crate::domain::spread::Spread;
 use crate::domain::time::Micros;
 use crate::limits;
 
@@ -114,6 +116,12 @@ impl Latency {
         self.sum_us as f64 / 1e6
     }
 
+    /// What of the recordings, in parts of one, is at most as long as the answer; `None` without any.
+    pub(super) fn quantile(&self, part: f64) -> Option<Micros> {
+        let histogram = self.histogram.as_ref().filter(|h| !h.is_empty())?;
+        Some(Micros(histogram.value_at_quantile(part)))
+    }
+
     /// For each bound (ascending, in µs) how many recordings are at most that long. A recording less
     /// than 0.1 % above a bound may count as on it: that is what three digits tell apart.
     pub(super) fn at_most(&self, bounds_us: &[u64]) -> Vec<u64> {
@@ -176,6 +184,15 @@ pub(super) struct Interval {
     pub(super) transactions: u64,
     pub(super) members: u64,
     pub(super) unknown_outcomes: u64,
+    pub(super) unknown_resolved: Series<1, u64>,
+    pub(super) batches: Spread<{ BATCH_BOUNDS.len() }>,
+    pub(super) waits: Spread<{ TIME_BOUNDS_US.len() }>,
+    pub(super) snapshot_ages: Spread<{ TIME_BOUNDS_US.len() }>,
+    /// Capacity units by table and `read` or `write`.
+    pub(super) units: Series<2, f64>,
+    pub(super) reclaimed: Series<1, u64>,
+    pub(super) reclaim_lag: Latency,
+    pub(super) breaches: Series<1, u64>,
     pub(super) shed: Series<1, u64>,
     pub(super) sold_out_looks: u64,
 }
@@ -200,6 +217,14 @@ impl Interval {
             transactions: mem::take(&mut self.transactions),
             members: mem::take(&mut self.members),
             unknown_outcomes: mem::take(&mut self.unknown_outcomes),
+            unknown_resolved: self.unknown_resolved.take(),
+            batches: mem::take(&mut self.batches),
+            waits: mem::take(&mut self.waits),
+            snapshot_ages: mem::take(&mut self.snapshot_ages),
+            units: self.units.take(),
+            reclaimed: self.reclaimed.take(),
+            reclaim_lag: mem::take(&mut self.reclaim_lag),
+            breaches: self.breaches.take(),
             shed: self.shed.take(),
             sold_out_looks: mem::take(&mut self.sold_out_looks),
         }
@@ -231,6 +256,15 @@ impl Interval {
         self.transactions += other.transactions;
         self.members += other.members;
         self.unknown_outcomes += other.unknown_outcomes;
+        self.unknown_resolved.absorb(other.unknown_resolved, add);
+        self.batches.add(&other.batches);
+        self.waits.add(&other.waits);
+        self.snapshot_ages.add(&other.snapshot_ages);
+        self.units
+            .absorb(other.units, |mine, theirs| *mine += theirs);
+        self.reclaimed.absorb(other.reclaimed, add);
+        self.reclaim_lag.absorb(other.reclaim_lag);
+        self.breaches.absorb(other.breaches, add);
         self.shed.absorb(other.shed, add);
         self.sold_out_looks += other.sold_out_looks;
     }

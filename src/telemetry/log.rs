@@ -28,6 +28,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::{Registry, reload};
 
 use crate::limits;
 
@@ -60,6 +61,25 @@ impl FromStr for Level {
 }
 
 impl Level {
+    /// As LOG_LEVEL writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+
+    /// Our lines from this level on, and of libraries only what is wrong.
+    fn targets(self) -> Targets {
+        Targets::new()
+            .with_target("inventory_api", self.filter())
+            // The embedded engine warns of every condition that fails, which is how sales are refused.
+            .with_target("dynoxide", LevelFilter::ERROR)
+            .with_default(self.filter().min(LevelFilter::WARN))
+    }
+
     fn filter(self) -> LevelFilter {
         match self {
             Self::Debug => LevelFilter::DEBUG,
@@ -94,6 +114,21 @@ pub fn set_shard(shard: usize) {
 /// Lines of the process's log that were dropped since the start.
 pub fn dropped() -> u64 {
     PROCESS.get().map_or(0, Log::dropped)
+}
+
+/// The level of the process's log; `None` when there is none.
+pub fn level() -> Option<Level> {
+    PROCESS.get().map(Log::level)
+}
+
+/// As [`Log::set_level`], of the process's log; `None` when there is none.
+pub fn set_level(level: Level) -> Option<Level> {
+    PROCESS.get().map(|log| log.set_level(level))
+}
+
+/// As [`Log::flush`], of the process's log; true when there is none.
+pub fn flush(limit: Duration) -> bool {
+    PROCESS.get().is_none_or(|log| log.flush(limit))
 }
 
 /// Starts the log of the process, to `sink` (stderr in the server). Call once, early in `main`;
@@ -136,16 +171,18 @@ pub fn start(
     sink: impl Write + Send + 'static,
 ) -> Result<(impl Subscriber + Send + Sync, Log), StartError> {
     let (lines, queue) = sync_channel(limits::LOG_LINES_QUEUED_MAX);
-    let log = Log(Arc::default());
+    // Its lock is taken when a level changes and when a call site is met for the first time: the
+    // verdict on each site is remembered.
+    let (filter, handle) = reload::Layer::new(level.targets());
+    let log = Log {
+        progress: Arc::default(),
+        level: Arc::new(Mutex::new(level)),
+        filter: handle,
+    };
     let writer = log.clone();
     thread::Builder::new()
         .name("log".to_owned())
         .spawn(move || writer.write(&queue, sink))?;
-    let filter = Targets::new()
-        .with_target("inventory_api", level.filter())
-        // The embedded engine warns of every condition that fails, which is how sales are refused.
-        .with_target("dynoxide", LevelFilter::ERROR)
-        .with_default(level.filter().min(LevelFilter::WARN));
     let layer = JsonLines {
         lines,
         log: log.clone(),
@@ -156,7 +193,11 @@ pub fn start(
 
 /// A handle on a log's writer.
 #[derive(Clone)]
-pub struct Log(Arc<Progress>);
+pub struct Log {
+    progress: Arc<Progress>,
+    level: Arc<Mutex<Level>>,
+    filter: reload::Handle<Targets, Registry>,
+}
 
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,19 +218,32 @@ struct Progress {
 impl Log {
     /// Lines dropped since the start.
     pub fn dropped(&self) -> u64 {
-        self.0.dropped.load(Ordering::Relaxed)
+        self.progress.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The level in force.
+    pub fn level(&self) -> Level {
+        *self.level.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes from `level` on from now; the level before.
+    pub fn set_level(&self, level: Level) -> Level {
+        let mut current = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        // Fails only when no subscriber is left: then nothing is written at any level.
+        let _ = self.filter.reload(level.targets());
+        std::mem::replace(&mut *current, level)
     }
 
     /// Waits until every line that was accepted before is written; false if `limit` came first.
     pub fn flush(&self, limit: Duration) -> bool {
-        let wanted = self.0.accepted.load(Ordering::Acquire);
+        let wanted = self.progress.accepted.load(Ordering::Acquire);
         let written = self
-            .0
+            .progress
             .written
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let (written, _) = self
-            .0
+            .progress
             .advanced
             .wait_timeout_while(written, limit, |written| *written < wanted)
             .unwrap_or_else(PoisonError::into_inner);
@@ -220,11 +274,11 @@ impl Log {
             // Nobody is left to be told that stderr is gone; the server works on.
             let _ = sink.write_all(&batch).and_then(|()| sink.flush());
             *self
-                .0
+                .progress
                 .written
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner) += lines;
-            self.0.advanced.notify_all();
+            self.progress.advanced.notify_all();
         }
     }
 }
@@ -252,7 +306,7 @@ impl<S: Subscriber> Layer<S> for JsonLines {
             tracing::Level::INFO => "info",
             tracing::Level::DEBUG | tracing::Level::TRACE => "debug",
         };
-        let progress = &self.log.0;
+        let progress = &self.log.progress;
         match self.lines.try_send(line.finish(level, SystemTime::now())) {
             Ok(()) => progress.accepted.fetch_add(1, Ordering::AcqRel),
             Err(_) => progress.dropped.fetch_add(1, Ordering::AcqRel),

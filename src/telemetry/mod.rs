@@ -6,7 +6,15 @@
 //!
 //! Must not live here: sockets, an executor, who asks for a scrape (that is `side`).
 
+mod events;
+mod families;
 mod figures;
 pub mod log;
+pub mod process;
+pub mod pulse;
 pub mod recorder;
 pub mod registry;
+pub mod trace;
+mod window;
+
+pub use families::code_name;

@@ -4,12 +4,26 @@
 //! Must not live here: the sum over shards and its rendering (`registry`).
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::mem;
+use std::time::Duration;
 
 use tonic::Code;
 
 use super::figures::{CODES, Interval};
 use crate::domain::counters::Counters;
+use crate::domain::ids::EventId;
 use crate::domain::time::Micros;
+use crate::limits;
+
+/// What can be wrong with stock that was read: the labels of `inventory_invariant_breaches_total`.
+pub const BREACHES: [&str; 2] = [REMAINING_ABOVE_TOTAL, UNREADABLE];
+
+/// A stripe has more units than it was given: something was given back twice, or by hand.
+pub const REMAINING_ABOVE_TOTAL: &str = "remaining_above_total";
+
+/// A stripe's item that cannot be understood, a negative number of units for example.
+pub const UNREADABLE: &str = "unreadable";
 
 /// How an event's stock is kept; the label `inventory_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +47,29 @@ pub struct Recorder {
     shard: usize,
     interval: RefCell<Interval>,
     active_calls: Cell<u64>,
+    /// Since the start.
+    answered: Cell<u64>,
     connections: Cell<u64>,
-    line_depth: Cell<u64>,
+    events: RefCell<Written>,
+}
+
+/// Reservations written, by event, since they were last taken.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) events: HashMap<EventId, u64, foldhash::fast::RandomState>,
+    /// Of events beyond [`limits::EVENTS_COUNTED_MAX`].
+    pub(super) other: u64,
+}
+
+/// What a shard is at the moment it is asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Levels {
+    /// Callers that wait in line for a lane.
+    pub line_depth: usize,
+    /// Transactions on their way to the store and back.
+    pub in_flight: usize,
+    /// What its thread has computed since its start.
+    pub cpu: Duration,
 }
 
 /// What one shard counted in one interval, and its gauges at the end of it.
@@ -42,9 +77,20 @@ pub struct Recorder {
 pub struct Snapshot {
     pub(super) shard: usize,
     pub(super) interval: Interval,
+    pub(super) written: Written,
     pub(super) active_calls: u64,
+    pub(super) answered: u64,
     pub(super) connections: u64,
-    pub(super) line_depth: u64,
+    pub(super) levels: Levels,
+    /// What this hand-over cost the shard.
+    pub(super) took: Micros,
+}
+
+impl Snapshot {
+    /// The same, having cost the shard `took`.
+    pub fn having_taken(self, took: Micros) -> Self {
+        Self { took, ..self }
+    }
 }
 
 // Each borrow of `interval` ends within its method and calls nothing that could come back here, so
@@ -56,8 +102,9 @@ impl Recorder {
             shard,
             interval: RefCell::default(),
             active_calls: Cell::new(0),
+            answered: Cell::new(0),
             connections: Cell::new(0),
-            line_depth: Cell::new(0),
+            events: RefCell::default(),
         }
     }
 
@@ -72,6 +119,7 @@ impl Recorder {
         let active = self.active_calls.get();
         debug_assert!(active > 0, "finished without having started");
         self.active_calls.set(active.saturating_sub(1));
+        self.answered.set(self.answered.get() + 1);
         let mut interval = self.interval.borrow_mut();
         let calls = interval.calls.at([method]);
         calls.latency.record(latency);
@@ -91,6 +139,36 @@ impl Recorder {
         let calls = interval.store.at([operation, table]);
         calls.latency.record(latency);
         *calls.statuses.at([status]) += 1;
+    }
+
+    /// A request cost the store this much of a table's `read` or `write` capacity.
+    pub fn consumed(&self, table: &'static str, kind: &'static str, units: f64) {
+        *self.interval.borrow_mut().units.at([table, kind]) += units;
+    }
+
+    /// So many reservations of `event` were written, whatever became of them.
+    pub fn written(&self, event: &EventId, reservations: usize) {
+        let mut written = self.events.borrow_mut();
+        let more = reservations as u64;
+        if let Some(count) = written.events.get_mut(event) {
+            *count += more;
+        } else if written.events.len() < limits::EVENTS_COUNTED_MAX {
+            written.events.insert(event.clone(), more);
+        } else {
+            written.other += more;
+        }
+    }
+
+    /// A hold was given back, `late` after its time was over.
+    pub fn reclaimed(&self, kind: InventoryType, late: Micros) {
+        let mut interval = self.interval.borrow_mut();
+        *interval.reclaimed.at([kind.as_str()]) += 1;
+        interval.reclaim_lag.record(late);
+    }
+
+    /// Stock was read that cannot be.
+    pub fn breach(&self, kind: &'static str) {
+        *self.interval.borrow_mut().breaches.at([kind]) += 1;
     }
 
     /// A CommitReservation was answered.
@@ -147,6 +225,17 @@ impl Recorder {
         interval.transactions += grown(|c| c.transactions);
         interval.members += grown(|c| c.members);
         interval.unknown_outcomes += grown(|c| c.unknown_outcomes);
+        let resolved = [
+            ("applied", grown(|c| c.unknown_applied)),
+            ("not_applied", grown(|c| c.unknown_not_applied)),
+        ];
+        for (outcome, count) in resolved {
+            *interval.unknown_resolved.at([outcome]) += count;
+        }
+        interval.batches.add(&after.batches.since(&before.batches));
+        interval.waits.add(&after.waits.since(&before.waits));
+        let ages = after.snapshot_ages.since(&before.snapshot_ages);
+        interval.snapshot_ages.add(&ages);
         interval.snapshot_refreshes += grown(|c| c.snapshot_refreshes);
         let answers = [
             ("snapshot", grown(|c| c.snapshot_answers)),
@@ -175,11 +264,6 @@ impl Recorder {
         }
     }
 
-    /// So many callers wait in line now.
-    pub fn line_depth(&self, waiting: usize) {
-        self.line_depth.set(waiting as u64);
-    }
-
     /// The shard took a connection, by accept or by hand-over.
     pub fn connection_opened(&self) {
         self.connections.set(self.connections.get() + 1);
@@ -199,13 +283,16 @@ impl Recorder {
 
     /// Hands the interval over and starts the next. A snapshot that is dropped is lost to the
     /// totals: whoever asks for one keeps the answer, however late it comes.
-    pub fn take(&self) -> Snapshot {
+    pub fn take(&self, levels: Levels) -> Snapshot {
         Snapshot {
             shard: self.shard,
             interval: self.interval.borrow_mut().take(),
+            written: mem::take(&mut *self.events.borrow_mut()),
             active_calls: self.active_calls.get(),
+            answered: self.answered.get(),
             connections: self.connections.get(),
-            line_depth: self.line_depth.get(),
+            levels,
+            took: Micros(0),
         }
     }
 }
@@ -217,7 +304,7 @@ mod tests {
     #[test]
     fn a_snapshot_can_leave_its_shard() {
         fn leaves<T: Send + 'static>(_: T) {}
-        leaves(Recorder::new(0).take());
+        leaves(Recorder::new(0).take(Levels::default()));
     }
 
     #[test]
@@ -227,7 +314,12 @@ mod tests {
             recorder.call_started();
             recorder.call_finished("m", Code::from_i32(code as i32), Micros(1));
         }
-        let codes = recorder.take().interval.calls.at(["m"]).codes;
+        let codes = recorder
+            .take(Levels::default())
+            .interval
+            .calls
+            .at(["m"])
+            .codes;
         assert_eq!(codes, [1; CODES]);
     }
 
@@ -244,10 +336,18 @@ mod tests {
             ..Counters::default()
         };
         recorder.domain(&Counters::default(), &after);
-        let first = recorder.take();
-        let second = recorder.take();
+        let event = |n: usize| EventId::try_from(format!("evt_{n}")).expect("a legal id");
+        for n in 0..limits::EVENTS_COUNTED_MAX + 3 {
+            recorder.written(&event(n), 2);
+        }
+        recorder.written(&event(0), 1);
+        let first = recorder.take(Levels::default());
+        let second = recorder.take(Levels::default());
         assert_eq!((first.connections, first.active_calls), (1, 1));
         assert_eq!((second.connections, second.active_calls), (1, 1));
         assert_eq!((first.interval.members, second.interval.members), (7, 0));
+        assert_eq!(first.written.events[&event(0)], 3);
+        assert_eq!((first.written.other, second.written.other), (6, 0));
+        assert!(second.written.events.is_empty());
     }
 }

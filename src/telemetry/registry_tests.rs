@@ -3,10 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tonic::Code;
+
 use super::*;
 use crate::domain::counters::Counters;
 use crate::domain::time::Micros;
-use crate::telemetry::recorder::{InventoryType, Recorder};
+use crate::telemetry::recorder::{InventoryType, Levels, Recorder};
+
+const NOW: Duration = Duration::from_secs(60);
 
 fn build() -> BuildInfo {
     BuildInfo {
@@ -94,16 +98,17 @@ fn two_shards_and_two_scrapes_add_up() {
     let mut aggregate = Aggregate::new(2, build());
     shards
         .iter()
-        .for_each(|shard| aggregate.absorb(shard.take()));
+        .for_each(|shard| aggregate.absorb(NOW, shard.take(Levels::default())));
     shards[1].call_finished("CommitReservation", Code::Aborted, Micros::from_millis(2));
     shards
         .iter()
-        .for_each(|shard| aggregate.absorb(shard.take()));
+        .for_each(|shard| aggregate.absorb(NOW, shard.take(Levels::default())));
     let facts = ScrapeFacts {
         shards_missing: 1,
         log_lines_dropped: 5,
+        ..ScrapeFacts::default()
     };
-    let samples = parse(&aggregate.render(facts).unwrap());
+    let samples = parse(&aggregate.render(&facts).unwrap());
 
     let duration = |end: &str, le: &str| {
         samples[&format!("grpc_request_duration_seconds{end}{{method=\"CommitReservation\"{le}}}")]
@@ -117,6 +122,9 @@ fn two_shards_and_two_scrapes_add_up() {
     assert_eq!(duration("_count", ""), 8.0);
     assert!((duration("_sum", "") - 70.157).abs() < 1e-9);
 
+    let build = r#"version="a \"quoted\" \\ version""#;
+    let is_build = |key: &String| key.starts_with("inventory_build_info{") && key.contains(build);
+    assert!(samples.keys().any(is_build), "{samples:?}");
     for (key, want) in [
         (
             r#"grpc_requests_total{method="CommitReservation",status="OK"}"#,
@@ -168,9 +176,12 @@ fn two_shards_and_two_scrapes_add_up() {
         (r#"inventory_shard_connections{shard="1"}"#, 1.0),
         ("inventory_scrape_incomplete", 1.0),
         ("inventory_log_lines_dropped_total", 5.0),
+        ("inventory_ready", 0.0),
+        (r#"inventory_shard_requests_total{shard="0"}"#, 4.0),
+        (r#"inventory_shard_requests_total{shard="1"}"#, 4.0),
         (
-            r#"inventory_build_info{service="inventory-api",version="a \"quoted\" \\ version"}"#,
-            1.0,
+            r#"inventory_invariant_breaches_total{kind="unreadable"}"#,
+            0.0,
         ),
     ] {
         assert_eq!(samples.get(key), Some(&want), "{key}");
@@ -180,25 +191,28 @@ fn two_shards_and_two_scrapes_add_up() {
 #[test]
 fn buckets_never_fall_and_end_at_the_count() {
     let mut aggregate = Aggregate::new(1, build());
-    aggregate.absorb(busy_shard(0, &[1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144]).take());
-    let text = aggregate.render(ScrapeFacts::default()).unwrap();
+    aggregate.absorb(
+        NOW,
+        busy_shard(0, &[1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144]).take(Levels::default()),
+    );
+    let text = aggregate.render(&ScrapeFacts::default()).unwrap();
     let prefix = "grpc_request_duration_seconds_bucket";
     let counts: Vec<f64> = text
         .lines()
         .filter(|line| line.starts_with(prefix))
         .map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
         .collect();
-    assert_eq!(counts.len(), BOUNDS_US.len() + 1);
+    assert_eq!(counts.len(), TIME_BOUNDS_US.len() + 1);
     assert!(counts.is_sorted(), "{counts:?}");
     assert_eq!(counts.last(), Some(&11.0));
-    assert!(BOUNDS_US.is_sorted());
+    assert!(TIME_BOUNDS_US.is_sorted());
 }
 
 #[test]
 fn a_server_that_has_done_nothing_renders_its_zeros() {
     let samples = parse(
         &Aggregate::new(2, build())
-            .render(ScrapeFacts::default())
+            .render(&ScrapeFacts::default())
             .unwrap(),
     );
     assert_eq!(samples["inventory_unknown_outcomes_total"], 0.0);

@@ -1,9 +1,11 @@
 //! What a handler knows of its call, and how a client's timeout is read.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use http::HeaderMap;
 
+use super::note::Note;
 use crate::domain::time::Micros;
 
 /// The circumstances of one call.
@@ -15,12 +17,28 @@ pub struct Call {
     pub deadline: Micros,
     /// The request's headers.
     pub headers: HeaderMap,
+    /// There when somebody wants to know more of this call.
+    pub note: Option<Rc<Note>>,
 }
 
 impl Call {
     /// What is left until the deadline, zero after it.
     pub fn remaining(&self, now: Micros) -> Micros {
         self.deadline.since(now)
+    }
+
+    /// Notes whom the call is about.
+    pub fn about(&self, event: &str, reservation: &str) {
+        if let Some(note) = &self.note {
+            note.about(event, reservation);
+        }
+    }
+
+    /// Notes what came of it.
+    pub fn outcome(&self, outcome: &'static str) {
+        if let Some(note) = &self.note {
+            note.outcome(outcome);
+        }
     }
 }
 

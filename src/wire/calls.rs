@@ -16,6 +16,7 @@ use futures::stream::FuturesUnordered;
 use h2::server::SendResponse;
 
 use super::context::WireContext;
+use super::note::Note;
 use super::respond;
 use super::status::{Code, Status, reason};
 use crate::domain::time::Micros;
@@ -39,6 +40,7 @@ pub(super) struct CallHead {
     pub(super) arrived: Micros,
     pub(super) deadline: Micros,
     pub(super) context: Rc<WireContext>,
+    pub(super) note: Option<Rc<Note>>,
 }
 
 impl<F: Future<Output = Result<Bytes, Status>>> Calls<F> {
@@ -208,6 +210,11 @@ impl CallHead {
         self.context
             .observer
             .call_finished(self.method, code, latency);
+        if let Some(note) = &self.note {
+            self.context
+                .observer
+                .call_noted(self.method, code, latency, note);
+        }
     }
 }
 

@@ -243,17 +243,20 @@ where
         let mut method_name = UNKNOWN_METHOD;
         let refusal = match self.admit(&head, &mut method_name) {
             Ok(Admitted::Hot { method, timeout }) => {
+                let note = self.context.observer.wants(method_name, &head.headers);
                 let call = CallHead {
                     respond,
                     method: method_name,
                     arrived: now,
                     deadline: now.plus(timeout),
                     context: Rc::clone(&self.context),
+                    note: note.clone(),
                 };
                 let circumstances = Call {
                     arrived: now,
                     deadline: call.deadline,
                     headers: head.headers,
+                    note,
                 };
                 let future = (self.start)(method, circumstances, body);
                 self.calls.start(call, future, cx);
@@ -266,6 +269,7 @@ where
                     arrived: now,
                     deadline: timeout.map_or(Micros(u64::MAX), |span| now.plus(span)),
                     context: Rc::clone(&self.context),
+                    note: None,
                 };
                 self.cold.start(call, head, body, timeout, cx);
                 return;

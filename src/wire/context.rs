@@ -5,12 +5,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use http::HeaderMap;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::cold::ColdGate;
 use super::connection::Ended;
 use super::drain::Drain;
+use super::note::Note;
 use super::status::Code;
 use crate::domain::time::Micros;
 use crate::limits;
@@ -59,6 +61,15 @@ pub trait CallObserver {
     /// Follows every start exactly once. `latency` is from reading the headers to handing the
     /// answer to HTTP/2; a call whose caller left ends with [`Code::Cancelled`].
     fn call_finished(&self, method: &'static str, code: Code, latency: Micros);
+
+    /// Whether more is to be told of a call that has just arrived on a hot contract; asked after its
+    /// `call_started`'s headers were read and before its handler runs.
+    fn wants(&self, _method: &'static str, _headers: &HeaderMap) -> Option<Rc<Note>> {
+        None
+    }
+
+    /// Follows the `call_finished` of a call that was wanted.
+    fn call_noted(&self, _method: &'static str, _code: Code, _latency: Micros, _note: &Note) {}
 
     fn connection_opened(&self) {}
 

@@ -26,6 +26,7 @@ mod drain;
 mod generated;
 mod life;
 mod message;
+mod note;
 mod respond;
 mod serve;
 mod service;
@@ -40,6 +41,7 @@ pub use generated::inventory::{Inventory, InventoryMethod, InventoryReply, Inven
 pub use generated::reservation::{
     InventoryService, InventoryServiceMethod, InventoryServiceReply, InventoryServiceServer,
 };
+pub use note::{About, Note, SpanIds};
 pub use serve::serve_connection;
-pub use service::{Either, HotService, Reply, decode};
+pub use service::{Either, HotService, Kept, Reply, decode};
 pub use status::{Code, ERROR_DOMAIN, Status, reason};

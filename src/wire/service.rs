@@ -48,6 +48,32 @@ pub trait Reply {
     fn encode(&self, into: &mut BytesMut) -> Result<(), prost::EncodeError>;
 }
 
+impl<M: Message> Reply for M {
+    fn encode(&self, into: &mut BytesMut) -> Result<(), prost::EncodeError> {
+        Message::encode(self, into)
+    }
+}
+
+/// A response that may have been encoded for an earlier call.
+#[derive(Clone, Debug)]
+pub enum Kept<M> {
+    Message(Box<M>),
+    /// Without a prefix.
+    Encoded(Bytes),
+}
+
+impl<M: Message> Reply for Kept<M> {
+    fn encode(&self, into: &mut BytesMut) -> Result<(), prost::EncodeError> {
+        match self {
+            Self::Message(message) => Message::encode(message.as_ref(), into),
+            Self::Encoded(bytes) => {
+                into.extend_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Decodes a request message.
 ///
 /// # Errors

@@ -9,11 +9,13 @@
 //! | `mod.rs` | the handlers: from a call to its response |
 //! | `outcome.rs` | what a hold, a commit, a release ended with, as a response |
 //! | `inquiry.rs` | what was found of an event, as a response |
+//! | `statuses.rs` | statuses that were encoded, for as long as nothing changes |
 //! | `error.rs` | which refusals are in the response, with which code |
 
 mod error;
 mod inquiry;
 mod outcome;
+mod statuses;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +29,7 @@ use inventory_proto::reservation::v1::{
 };
 
 use self::error::trace_id;
+use self::statuses::Statuses;
 use super::clerk::{Clerk, Failure, Request, kind, kind_answered};
 use super::convert;
 use super::refusal::{self, Subject};
@@ -37,20 +40,25 @@ use crate::domain::operation::{Expect, Verb, Wanted};
 use crate::domain::question::Question;
 use crate::runtime::clock;
 use crate::telemetry::recorder::InventoryType;
-use crate::wire::{Call, InventoryService, Status};
+use crate::wire::{Call, InventoryService, Kept, Status};
 
 /// One per shard.
 pub struct ReservationHandlers {
     clerk: Rc<Clerk>,
+    statuses: Statuses,
 }
 
 impl ReservationHandlers {
     pub fn new(clerk: Rc<Clerk>) -> Self {
-        Self { clerk }
+        Self {
+            clerk,
+            statuses: Statuses::new(),
+        }
     }
 
     /// What an operation ended with, counted. `Ok` is for the response, also when it is a refusal.
     fn counted(
+        call: &Call,
         outcome: Result<Answer, Failure>,
         kind: InventoryType,
         done: &'static str,
@@ -58,6 +66,7 @@ impl ReservationHandlers {
     ) -> Result<Result<Answer, Refusal>, Status> {
         let status = outcome.as_ref().map_or_else(Failure::reason, |_| done);
         count(kind_answered(kind, &outcome), status);
+        call.outcome(status);
         told(outcome)
     }
 
@@ -84,7 +93,7 @@ impl ReservationHandlers {
         &self,
         call: &Call,
         request: GetInventoryStatusRequest,
-    ) -> Result<GetInventoryStatusResponse, Status> {
+    ) -> Result<Kept<GetInventoryStatusResponse>, Status> {
         let mut violations = Violations::of(RESERVATION);
         let event = violations.event(request.event_id);
         let section = violations.section(request.section);
@@ -95,6 +104,14 @@ impl ReservationHandlers {
                 return Err(refusal::invalid(violations, &about));
             }
         };
+        // Before the question: the answer is as new as its mark, or newer.
+        let mark = match section {
+            None => self.clerk.status_mark(&event),
+            Some(_) => None,
+        };
+        if let Some(kept) = mark.and_then(|mark| self.statuses.get(&event, mark)) {
+            return Ok(Kept::Encoded(kept));
+        }
         // Of the whole event in any case: the response tells its totals too.
         let question = Question::Status { section: None };
         let found = match self.clerk.known(call, &event, &question) {
@@ -105,9 +122,20 @@ impl ReservationHandlers {
             Ok(found) => {
                 let name = self.clerk.name(call, &event).await;
                 let trace = trace_id(&call.headers);
-                inquiry::status(event, name, section.as_deref(), found, trace)
+                let is_named = !name.is_empty();
+                let status =
+                    inquiry::status(event.clone(), name, section.as_deref(), found, trace)?;
+                // A name that came too late for this answer is in the next.
+                if let Some(mark) = mark.filter(|_| is_named) {
+                    let encoded = self.statuses.keep(event, mark, &status);
+                    return Ok(Kept::Encoded(encoded));
+                }
+                Ok(Kept::Message(Box::new(status)))
             }
-            Err(why) => inquiry::no_status(&why, trace_id(&call.headers)),
+            Err(why) => {
+                let refused = inquiry::no_status(&why, trace_id(&call.headers))?;
+                Ok(Kept::Message(Box::new(refused)))
+            }
         }
     }
 }
@@ -152,6 +180,7 @@ impl InventoryService for ReservationHandlers {
             Err(_) => "error",
         };
         self.clerk.recorder().check(kind, result);
+        call.outcome(result);
         answer
     }
 
@@ -176,7 +205,7 @@ impl InventoryService for ReservationHandlers {
         let operation = checked.operation(Verb::Hold, Expect::New, call);
         let count = |kind, status| self.clerk.recorder().hold(kind, status);
         let outcome = self.clerk.begin(call, operation).end().await;
-        match Self::counted(outcome, kind, "HELD", count)? {
+        match Self::counted(call, outcome, kind, "HELD", count)? {
             Ok(Answer::Held {
                 expires_at, seats, ..
             }) => {
@@ -209,7 +238,7 @@ impl InventoryService for ReservationHandlers {
         let operation = checked.operation(Verb::Commit, Expect::Known, call);
         let count = |kind, status| self.clerk.recorder().commit(kind, status);
         let outcome = self.clerk.begin(call, operation).end().await;
-        match Self::counted(outcome, kind, "CONFIRMED", count)? {
+        match Self::counted(call, outcome, kind, "CONFIRMED", count)? {
             Ok(Answer::Confirmed { order, at, seats }) => {
                 let status = common::SeatStatus::Sold;
                 let seats = self.seats(call, event, seats.as_ref(), status).await;
@@ -238,7 +267,7 @@ impl InventoryService for ReservationHandlers {
         let operation = checked.operation(Verb::Release, Expect::Known, call);
         let count = |kind, status| self.clerk.recorder().release(kind, status);
         let outcome = self.clerk.begin(call, operation).end().await;
-        match Self::counted(outcome, kind, "RELEASED", count)? {
+        match Self::counted(call, outcome, kind, "RELEASED", count)? {
             Ok(Answer::Released { how, at, seats }) => {
                 let given_back = outcome::gave_back(how, seats.as_ref());
                 let status = common::SeatStatus::Available;
@@ -254,7 +283,7 @@ impl InventoryService for ReservationHandlers {
         &self,
         call: &Call,
         request: GetInventoryStatusRequest,
-    ) -> Result<GetInventoryStatusResponse, Status> {
+    ) -> Result<Kept<GetInventoryStatusResponse>, Status> {
         // The largest of them all: the other calls carry no room for it.
         Box::pin(self.status(call, request)).await
     }

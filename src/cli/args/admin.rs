@@ -8,6 +8,7 @@ use http::Uri;
 use super::super::{client, help};
 use crate::domain::ids::{EventId, ReservationId, SeatId};
 use crate::limits::{EVENT_TOTAL_MAX, SEAT_KEYS_MAX, STRIPES_MAX};
+use crate::telemetry::log;
 
 const TOTALS: std::ops::RangeInclusive<i64> = 1..=EVENT_TOTAL_MAX;
 
@@ -302,6 +303,16 @@ pub(in crate::cli) struct ReconcileArgs {
     /// Carry the plan out, and verify again; without it nothing is changed
     #[arg(long)]
     pub(in crate::cli) apply: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LogLevelArgs {
+    /// debug (every call), info, warn or error; without it the level in force is told
+    #[arg(value_name = "LEVEL")]
+    pub(in crate::cli) level: Option<log::Level>,
 
     #[command(flatten)]
     pub(in crate::cli) admin: AdminArgs,

@@ -65,6 +65,9 @@ pub(super) enum Command {
     /// Say how to repair what a hand put out of balance, or repair it
     Reconcile(ReconcileArgs),
 
+    /// Tell what the running server logs, or change it until it ends
+    LogLevel(LogLevelArgs),
+
     /// Look at everything `serve` needs before it is needed
     Check,
 

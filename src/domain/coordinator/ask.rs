@@ -4,9 +4,10 @@
 use super::desk::MapWaiter;
 use super::{Coordinator, refusal_of};
 use crate::domain::answer::Refusal;
+use crate::domain::counters::TIME_BOUNDS_US;
 use crate::domain::effect::{CallId, Effect};
 use crate::domain::ids::{EventId, SeatId};
-use crate::domain::question::{Counts, EventStatus, Found, Question};
+use crate::domain::question::{Counts, EventStatus, Found, Question, StatusMark};
 use crate::domain::reads::{Done, Waiter};
 use crate::domain::seat_map::SeatRef;
 use crate::domain::seats::{Seat, SeatState};
@@ -26,6 +27,8 @@ impl Coordinator {
     ) -> Option<Found> {
         let glance = self.snapshots.answer(event, question, asked)?;
         self.counters.snapshot_answers += 1;
+        let ages = &mut self.counters.snapshot_ages;
+        ages.record(&TIME_BOUNDS_US, glance.age.0);
         if glance.is_aging && self.reads.refresh(event, Some(glance.stripes), asked, fx) {
             self.counters.snapshot_refreshes += 1;
         }
@@ -71,6 +74,30 @@ impl Coordinator {
             self.counters.shed += 1;
             tell(call, Err(Refusal::overloaded()), fx);
         }
+    }
+
+    /// The mark of what a question for the status of a whole seated event would be answered now;
+    /// `None` where the answer is not in this shard's memory. A read may begin, as of a question.
+    pub fn status_mark(
+        &mut self,
+        event: &EventId,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) -> Option<StatusMark> {
+        let shape = *self.events.get(event)?;
+        let is_here = self.desks.get(event).is_some_and(|desk| {
+            desk.is_younger_than(limits::STATUS_AGE_MAX, now.mono) || desk.is_fresh(now.mono)
+        });
+        if !is_here {
+            return None;
+        }
+        self.read_seats_soon(event, shape, now, fx);
+        let desk = self.desk(event, now.mono);
+        Some(StatusMark {
+            as_of: desk.read_unix,
+            closed: shape.closed,
+            changes: desk.map()?.changes(now.unix),
+        })
     }
 
     /// Takes a question that another shard passed on: the event's seats are remembered here.

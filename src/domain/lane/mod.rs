@@ -47,6 +47,7 @@ pub use self::pool::{Kind, Pool, PoolKey, Share, Terms};
 pub use self::shared::Latch;
 use self::shared::{Shared, bit};
 use super::answer::Refusal;
+use super::counters::{BATCH_BOUNDS, TIME_BOUNDS_US};
 use super::time::Micros;
 use super::transaction::{Draw, Draws, Token, Transaction};
 use crate::limits;
@@ -192,8 +193,13 @@ impl Lane {
             let waited = now.since(last.head.arrived);
             shared.flow.waited(last.head.expected, waited);
         }
+        for member in &batch.members {
+            let waited = now.since(member.head.arrived);
+            turn.counters.waits.record(&TIME_BOUNDS_US, waited.0);
+        }
         let members = members as u64;
         turn.counters.transactions += 1;
+        turn.counters.batches.record(&BATCH_BOUNDS, members);
         turn.counters.members += members;
         turn.counters.members_max = turn.counters.members_max.max(members);
         let token = Token(turn.rng.random());

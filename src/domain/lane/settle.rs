@@ -52,6 +52,14 @@ impl Lane {
                 .extend_from_slice(&flight.transaction.stripes);
             turn.out.stock_sent = is_written.then_some(flight.sent);
         }
+        if flight.was_unknown {
+            match outcome {
+                Outcome::Committed => turn.counters.unknown_applied += 1,
+                Outcome::Cancelled(_) | Outcome::Rejected => turn.counters.unknown_not_applied += 1,
+                // Still unknown.
+                _ => {}
+            }
+        }
         if outcome != Outcome::Unknown {
             shared.flow.settled(turn.now.mono.since(flight.sent));
         }

@@ -15,6 +15,13 @@ impl SeatMap {
         self.len() == 0
     }
 
+    /// The same as long as no count of this map has changed, holds that end by `now` included. A map
+    /// that is read anew may begin again.
+    pub fn changes(&mut self, now: UnixMillis) -> u64 {
+        self.advance(now);
+        self.changes
+    }
+
     /// Of `section`, or of all. `None`: no such section. A hold past its time at `now` counts as
     /// available.
     pub fn counts(&mut self, section: Option<&str>, now: UnixMillis) -> Option<Counts> {

@@ -74,6 +74,8 @@ pub struct SeatMap {
     /// The read that is coming in.
     incoming: Option<refresh::Incoming>,
     left_out: usize,
+    /// Grows whenever a count changes.
+    changes: u64,
 }
 
 struct Slot {
@@ -214,6 +216,7 @@ impl SeatMap {
         let after = slot.state.as_ref();
         let after = after.map(|state| Standing::of(state, self.clock));
         if before != after {
+            self.changes += 1;
             self.leave(place, before);
             self.enter(place, after);
         }
@@ -223,6 +226,7 @@ impl SeatMap {
     fn advance(&mut self, now: UnixMillis) {
         self.clock = self.clock.max(now);
         while let Some(seat) = self.holds.pop(self.clock.0) {
+            self.changes += 1;
             let place = seat as usize;
             for counts in self.counts_of(place) {
                 counts.total -= 1;

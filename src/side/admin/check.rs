@@ -12,6 +12,7 @@ use crate::domain::ids::{EventId, IdError, ReservationId, SeatId};
 use crate::domain::seats::{Price, SeatFacts};
 use crate::domain::transaction::ReservationState;
 use crate::limits;
+use crate::telemetry::log;
 
 /// The violations of one request.
 #[derive(Default)]
@@ -64,6 +65,18 @@ pub(super) fn event_id(text: String) -> Result<EventId, Status> {
     let mut check = Check::default();
     let id = check.id("event_id", EventId::try_from(text));
     check.done(id)
+}
+
+/// `None` for an empty text.
+pub(super) fn log_level(text: &str) -> Result<Option<log::Level>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let mut check = Check::default();
+    let level = text.parse::<log::Level>();
+    let level = level.map_err(|error| check.wrong("level", error.to_string()));
+    let level = level.ok();
+    check.done(level).map(Some)
 }
 
 pub(super) fn reservation_id(text: String) -> Result<ReservationId, Status> {

@@ -40,6 +40,7 @@ use super::connections::Acceptor;
 use super::readiness::Readiness;
 use super::{cold, stopped};
 use crate::limits;
+use crate::telemetry::log;
 
 /// `google.rpc.ErrorInfo.domain` of every error of this service.
 pub const ERROR_DOMAIN: &str = "inventory-api";
@@ -189,6 +190,27 @@ impl InventoryAdmin for Admin {
         let stock = in_time(&subject, self.backend.close_event(event)).await?;
         Ok(Response::new(pb::CloseEventResponse {
             event: Some(message::stock(&stock)),
+        }))
+    }
+
+    async fn set_log_level(
+        &self,
+        request: Request<pb::SetLogLevelRequest>,
+    ) -> Result<Response<pb::SetLogLevelResponse>, Status> {
+        let level = check::log_level(&request.into_inner().level)?;
+        let before = log::level().ok_or_else(status::no_log)?;
+        if let Some(level) = level {
+            log::set_level(level);
+            // A warning, so that it is seen at every level but the most silent.
+            tracing::warn!(
+                before = before.as_str(),
+                now = level.as_str(),
+                "the log level was changed"
+            );
+        }
+        Ok(Response::new(pb::SetLogLevelResponse {
+            level: level.unwrap_or(before).as_str().to_owned(),
+            before: before.as_str().to_owned(),
         }))
     }
 

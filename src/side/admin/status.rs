@@ -73,6 +73,12 @@ pub(super) fn silent(subject: &Subject) -> Status {
     )
 }
 
+/// A process that was started without a log, as in a test.
+pub(super) fn no_log() -> Status {
+    let said = "this process writes no log";
+    refused(Code::Unimplemented, "NO_LOG", &Subject::AllEvents, [], said)
+}
+
 /// As many imports as there may be are under way.
 pub(super) fn crowded(subject: &Subject) -> Status {
     let said = format!(

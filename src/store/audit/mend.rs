@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, CancellationReason, ConditionCheck, ReturnValuesOnConditionCheckFailure,
-    TransactWriteItem, Update,
+    AttributeValue, CancellationReason, ConditionCheck, ReturnConsumedCapacity,
+    ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
 };
 
 use super::{Attributes, attributes, record_key, stripe, text};
@@ -50,6 +50,7 @@ impl Store {
         let written = self.persist("TransactWriteItems", &self.tables().inventory, || {
             self.client()
                 .transact_write_items()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .set_transact_items(Some(actions.clone()))
                 .send()
         });

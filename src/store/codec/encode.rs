@@ -36,7 +36,7 @@ impl Encoder {
         let mut json = Json::for_actions(transaction.action_count());
         json.raw("{\"ClientRequestToken\":");
         json.quoted(&token_text(transaction.token));
-        json.raw(",\"TransactItems\":");
+        json.raw(",\"ReturnConsumedCapacity\":\"TOTAL\",\"TransactItems\":");
         let mut before = "[";
         let mut next = |json: &mut Json| json.raw(std::mem::replace(&mut before, ","));
         for stripe in &transaction.stripes {

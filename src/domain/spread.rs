@@ -1,0 +1,100 @@
+//! A distribution in buckets that are fixed: what the domain counts by size. Copied as a whole, never
+//! allocates.
+
+/// How many values fell at or under each of `N` ascending bounds, and their sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread<const N: usize> {
+    /// Each value once, in the first bucket that has room for it.
+    counts: [u64; N],
+    beyond: u64,
+    sum: u64,
+}
+
+impl<const N: usize> Default for Spread<N> {
+    fn default() -> Self {
+        Self {
+            counts: [0; N],
+            beyond: 0,
+            sum: 0,
+        }
+    }
+}
+
+impl<const N: usize> Spread<N> {
+    /// Counts `value`. `bounds` must be the same at every call.
+    pub fn record(&mut self, bounds: &[u64; N], value: u64) {
+        match self.counts.get_mut(bounds.partition_point(|b| *b < value)) {
+            Some(count) => *count += 1,
+            None => self.beyond += 1,
+        }
+        self.sum = self.sum.saturating_add(value);
+    }
+
+    /// Adds another one of the same bounds.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+            *mine += theirs;
+        }
+        self.beyond += other.beyond;
+        self.sum = self.sum.saturating_add(other.sum);
+    }
+
+    /// What came since `before`, an earlier state of the same one.
+    pub fn since(&self, before: &Self) -> Self {
+        let mut grown = *self;
+        for (now, then) in grown.counts.iter_mut().zip(&before.counts) {
+            *now = now.saturating_sub(*then);
+        }
+        grown.beyond = self.beyond.saturating_sub(before.beyond);
+        grown.sum = self.sum.saturating_sub(before.sum);
+        grown
+    }
+
+    /// How many values are at most as large as each bound.
+    pub fn at_most(&self) -> [u64; N] {
+        let mut so_far = 0;
+        self.counts.map(|count| {
+            so_far += count;
+            so_far
+        })
+    }
+
+    /// How many values there are.
+    pub fn count(&self) -> u64 {
+        self.beyond + self.counts.iter().sum::<u64>()
+    }
+
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: [u64; 3] = [1, 10, 100];
+
+    #[test]
+    fn a_value_counts_at_its_bound_and_under_every_higher_one() {
+        let mut spread = Spread::default();
+        for value in [0, 1, 2, 10, 11, 100, 101, 5_000] {
+            spread.record(&BOUNDS, value);
+        }
+        assert_eq!(spread.at_most(), [2, 4, 6]);
+        assert_eq!((spread.count(), spread.sum()), (8, 5_225));
+    }
+
+    #[test]
+    fn what_came_since_added_to_what_was_is_what_is() {
+        let mut spread = Spread::default();
+        spread.record(&BOUNDS, 7);
+        let mut before = spread;
+        spread.record(&BOUNDS, 70);
+        spread.record(&BOUNDS, 700);
+        let grown = spread.since(&before);
+        assert_eq!((grown.at_most(), grown.count()), ([0, 0, 1], 2));
+        before.add(&grown);
+        assert_eq!(before, spread);
+    }
+}

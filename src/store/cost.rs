@@ -1,0 +1,88 @@
+//! What a request cost the store's capacity, as the store itself says. It says nothing about requests
+//! that failed, which are charged too: the figure is a floor.
+
+use aws_sdk_dynamodb::operation::{
+    batch_get_item::BatchGetItemOutput, create_table::CreateTableOutput,
+    describe_table::DescribeTableOutput, describe_time_to_live::DescribeTimeToLiveOutput,
+    get_item::GetItemOutput, query::QueryOutput, scan::ScanOutput,
+    transact_get_items::TransactGetItemsOutput, transact_write_items::TransactWriteItemsOutput,
+    update_item::UpdateItemOutput, update_table::UpdateTableOutput,
+    update_time_to_live::UpdateTimeToLiveOutput,
+};
+use aws_sdk_dynamodb::types::ConsumedCapacity;
+
+/// Which of a table's two capacities a request draws on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capacity {
+    Read,
+    Write,
+}
+
+/// An answer that may say what it cost.
+pub(super) trait Costs {
+    const KIND: Capacity;
+
+    /// Per table; empty where nothing is said.
+    fn capacity(&self) -> &[ConsumedCapacity];
+
+    /// In capacity units, over all tables.
+    fn units(&self) -> f64 {
+        let units = self.capacity().iter().filter_map(|c| c.capacity_units);
+        units.sum()
+    }
+}
+
+/// An answer with a field for each table it touched, one field, or none.
+macro_rules! costs {
+    ($kind:ident, many: $($output:ty),+) => {
+        $(impl Costs for $output {
+            const KIND: Capacity = Capacity::$kind;
+
+            fn capacity(&self) -> &[ConsumedCapacity] {
+                self.consumed_capacity()
+            }
+        })+
+    };
+    ($kind:ident, one: $($output:ty),+) => {
+        $(impl Costs for $output {
+            const KIND: Capacity = Capacity::$kind;
+
+            fn capacity(&self) -> &[ConsumedCapacity] {
+                self.consumed_capacity.as_slice()
+            }
+        })+
+    };
+    ($kind:ident, none: $($output:ty),+) => {
+        $(impl Costs for $output {
+            const KIND: Capacity = Capacity::$kind;
+
+            fn capacity(&self) -> &[ConsumedCapacity] {
+                &[]
+            }
+        })+
+    };
+}
+
+costs!(Write, many: TransactWriteItemsOutput);
+costs!(Write, one: UpdateItemOutput);
+costs!(Read, many: BatchGetItemOutput, TransactGetItemsOutput);
+costs!(Read, one: GetItemOutput, QueryOutput, ScanOutput);
+costs!(Read, none: CreateTableOutput, DescribeTableOutput, DescribeTimeToLiveOutput,
+    UpdateTableOutput, UpdateTimeToLiveOutput);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_costs_what_it_cost_each_table() {
+        let of = |units| ConsumedCapacity::builder().capacity_units(units).build();
+        let answer = TransactWriteItemsOutput::builder()
+            .consumed_capacity(of(2.0))
+            .consumed_capacity(of(198.0))
+            .build();
+        assert!((answer.units() - 200.0).abs() < f64::EPSILON);
+        let silent = TransactWriteItemsOutput::builder().build();
+        assert!(silent.units().abs() < f64::EPSILON);
+    }
+}
