@@ -3,13 +3,15 @@
 //! Must not live here: which figures there are (`registry`).
 
 use prometheus::proto::{
-    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType, Quantile,
+    Summary,
 };
 use tonic::Code;
 
 use super::figures::{Latency, Series};
 use crate::domain::counters::TIME_BOUNDS_US;
 use crate::domain::spread::Spread;
+use crate::domain::time::Micros;
 
 /// The names of the gRPC specification.
 pub fn code_name(code: usize) -> &'static str {
@@ -101,6 +103,27 @@ pub(super) fn histogram(labels: &[(&str, &str)], latency: &Latency) -> Metric {
     let bounds = TIME_BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6);
     let total = (latency.count(), latency.sum_seconds());
     buckets(labels, bounds.zip(counts), total)
+}
+
+/// Quantiles of the last while, with the count and the sum of all time.
+pub(super) fn summary<const N: usize>(
+    labels: &[(&str, &str)],
+    quantiles: [(f64, Option<Micros>); N],
+    total: &Latency,
+) -> Metric {
+    let known = quantiles.into_iter().filter_map(|(part, at)| {
+        let mut quantile = Quantile::default();
+        quantile.set_quantile(part);
+        quantile.set_value(at?.0 as f64 / 1e6);
+        Some(quantile)
+    });
+    let mut value = Summary::default();
+    value.set_quantile(known.collect());
+    value.set_sample_count(total.count());
+    value.set_sample_sum(total.sum_seconds());
+    let mut metric = labelled(labels);
+    metric.set_summary(value);
+    metric
 }
 
 /// A distribution whose bounds and values count `unit`s: 1e-6 makes seconds of microseconds.

@@ -9,7 +9,8 @@ use prometheus::proto::{MetricFamily, MetricType};
 
 use super::events::{Events, Named};
 use super::families::{
-    code_name, counted, counter, counters, family, gauge, histogram, measured, spread, total,
+    code_name, counted, counter, counters, family, gauge, histogram, measured, spread, summary,
+    total,
 };
 use super::figures::{CODES, Interval};
 use super::process::Process;
@@ -23,14 +24,8 @@ use crate::domain::time::Micros;
 /// The media type of what [`Aggregate::render`] returns.
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
 
-/// The quantiles of the last while, and how the label writes them.
-const QUANTILES: [(f64, &str); 5] = [
-    (0.5, "0.5"),
-    (0.9, "0.9"),
-    (0.95, "0.95"),
-    (0.99, "0.99"),
-    (0.999, "0.999"),
-];
+/// The quantiles of the last while.
+const QUANTILES: [f64; 5] = [0.5, 0.9, 0.95, 0.99, 0.999];
 
 /// Shortest span over which a shard's busy ratio is taken: the clock of a thread is exact, but a
 /// ratio of two scrapes that meet says nothing.
@@ -179,11 +174,10 @@ impl Aggregate {
         });
         let active = self.gauges.iter().map(|gauges| gauges.active_calls).sum();
         let window = self.window.sum();
-        let lately = window.iter().flat_map(|([method], latency)| {
-            QUANTILES.iter().filter_map(move |(part, name)| {
-                let seconds = latency.quantile(*part)?.0 as f64 / 1e6;
-                Some(measured(&[("method", method), ("quantile", name)], seconds))
-            })
+        let lately = window.iter().filter_map(|(labels, latency)| {
+            let total = calls.iter().find(|(have, _)| *have == labels)?.1;
+            let quantiles = QUANTILES.map(|part| (part, latency.quantile(part)));
+            Some(summary(&[("method", labels[0])], quantiles, &total.latency))
         });
         vec![
             family(
@@ -194,8 +188,8 @@ impl Aggregate {
             ),
             family(
                 "grpc_request_latency_seconds",
-                "The exact quantiles of the last half minute, or since the last scrape if that is longer.",
-                MetricType::GAUGE,
+                "Quantiles of the last half minute, exact to three digits; longer where scrapes are rarer.",
+                MetricType::SUMMARY,
                 lately,
             ),
             family(

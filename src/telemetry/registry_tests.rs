@@ -32,7 +32,10 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
             assert!(!help.is_empty() && !types.contains_key(name), "{line}");
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
-            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            assert!(
+                ["counter", "gauge", "histogram", "summary"].contains(&kind),
+                "{line}"
+            );
             assert!(types.insert(name, kind).is_none(), "typed twice: {line}");
             current = name;
         } else {
@@ -43,6 +46,10 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
                     .iter()
                     .find_map(|end| name.strip_suffix(end))
                     .unwrap(),
+                "summary" => ["_sum", "_count"]
+                    .iter()
+                    .find_map(|end| name.strip_suffix(end))
+                    .unwrap_or(name),
                 _ => name,
             };
             assert_eq!(base, current, "outside its family: {line}");
@@ -176,6 +183,14 @@ fn two_shards_and_two_scrapes_add_up() {
         (r#"inventory_shard_connections{shard="1"}"#, 1.0),
         ("inventory_scrape_incomplete", 1.0),
         ("inventory_log_lines_dropped_total", 5.0),
+        (
+            r#"grpc_request_latency_seconds{method="CommitReservation",quantile="0.5"}"#,
+            0.030_015,
+        ),
+        (
+            r#"grpc_request_latency_seconds_count{method="CommitReservation"}"#,
+            8.0,
+        ),
         ("inventory_ready", 0.0),
         (r#"inventory_shard_requests_total{shard="0"}"#, 4.0),
         (r#"inventory_shard_requests_total{shard="1"}"#, 4.0),

@@ -135,7 +135,7 @@ pub(crate) fn assert_comes_again(status: &Status) {
 
 // ---- The admin port -----------------------------------------------------------------------------
 
-async fn admin(server: &Server) -> InventoryAdminClient<Channel> {
+pub(crate) async fn admin(server: &Server) -> InventoryAdminClient<Channel> {
     let url = format!("http://{}", server.admin);
     let endpoint = Endpoint::from_shared(url).unwrap();
     InventoryAdminClient::new(endpoint.connect().await.unwrap())

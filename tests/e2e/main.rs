@@ -15,6 +15,7 @@
 //! | `placement.rs` | which shard a connection lives on |
 //! | `deadlines.rs` | a caller's deadline, from end to end |
 //! | `starts.rs` | starts that cannot work say what is wrong |
+//! | `watching.rs` | what it says of itself: a shard that stands still, logs, spans, figures |
 //! | `upkeep.rs` | what an idle server costs, and that `demo` ends well |
 //!
 //! `server`, `stage`, `items`, `proxy`, `client` and `raw` are what they share. Must not live here: what one
@@ -44,3 +45,4 @@ mod statuses;
 mod stopping;
 mod stripes;
 mod upkeep;
+mod watching;
