@@ -271,13 +271,11 @@ impl Clerk {
         seats.iter().map(&mut take).collect()
     }
 
-    /// The event's name; empty when it has none, or it cannot be had soon.
-    pub(super) async fn name(&self, call: &Call, event: &EventId) -> String {
+    /// The event's name, empty when it has none; `None` when it cannot be had soon.
+    pub(super) async fn name(&self, call: &Call, event: &EventId) -> Option<String> {
         let name = self.names.of(event, call.arrived);
-        match in_passing(call, name).await {
-            Some(Ok(Some(name))) => name.to_string(),
-            _ => String::new(),
-        }
+        let known = in_passing(call, name).await?.ok()?;
+        Some(known.map_or_else(String::new, |name| name.to_string()))
     }
 
     /// A reservation as the store has it, read strongly.

@@ -122,11 +122,12 @@ impl ReservationHandlers {
             Ok(found) => {
                 let name = self.clerk.name(call, &event).await;
                 let trace = trace_id(&call.headers);
-                let is_named = !name.is_empty();
+                let mark = mark.filter(|_| name.is_some());
+                let name = name.unwrap_or_default();
                 let status =
                     inquiry::status(event.clone(), name, section.as_deref(), found, trace)?;
                 // A name that came too late for this answer is in the next.
-                if let Some(mark) = mark.filter(|_| is_named) {
+                if let Some(mark) = mark {
                     let encoded = self.statuses.keep(event, mark, &status);
                     return Ok(Kept::Encoded(encoded));
                 }

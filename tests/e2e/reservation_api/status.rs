@@ -3,6 +3,7 @@
 use inventory_proto::common::v1::ErrorCode;
 
 use super::*;
+use crate::client::until;
 
 #[tokio::test]
 async fn the_status_counts_every_seat_once() {
@@ -66,4 +67,40 @@ async fn a_section_narrows_what_is_offered() {
     let found = api.check(in_section("B", 5)).await;
     assert!(!found.available && found.available_seats.is_empty());
     assert_eq!(found.remaining_in_section, 4);
+}
+
+#[tokio::test]
+async fn a_status_asked_for_again_and_again_follows_every_change() {
+    // The shard that the hall belongs to keeps what it has encoded.
+    let (_stage, _server, api) = selling_as(|launch| launch.env("SHARDS", "1")).await;
+    let counts = async || {
+        let told = api.status(HALL, "").await;
+        let (stats, sections) = (told.stats.unwrap(), told.sections);
+        let of_sections: i32 = sections.iter().map(|section| section.available_seats).sum();
+        assert_eq!(stats.available_seats, of_sections);
+        (
+            stats.available_seats,
+            stats.reserved_seats,
+            stats.sold_seats,
+        )
+    };
+    for _ in 0..3 {
+        assert_eq!(counts().await, (14, 0, 0));
+    }
+    let a = ["A-1-1".to_owned(), "A-1-2".to_owned()];
+    let brief = ReserveSeatRequest {
+        hold_expires_at: Some((SystemTime::now() + Duration::from_secs(2)).into()),
+        ..hold("r1", HALL, 2, &a)
+    };
+    api.hold(brief).await;
+    assert_eq!(counts().await, (12, 2, 0));
+    api.commit(sell("r2", HALL, 1, &["B-1-4".to_owned()])).await;
+    for _ in 0..3 {
+        assert_eq!(counts().await, (11, 2, 1));
+    }
+    // The hold ends without anybody writing anything.
+    until("the seats are free again", async || {
+        counts().await == (13, 0, 1)
+    })
+    .await;
 }
