@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""Writes the dashboards beside this file: sale.json, shards.json, store.json.
+
+    deploy/observability/dashboards/build.py            write them
+    deploy/observability/dashboards/build.py --check    only say whether they are as written here
+
+Exit codes: 0 done, or all as written here; 1 a file differs; 64 wrong usage. What is on them
+lives in sale.py, shards.py and store.py; change it there, never in the JSON."""
+
+import argparse
+import json
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+sys.dont_write_bytecode = True
+
+import sale
+import shards
+import store
+
+DASHBOARDS = {"sale": sale.DASHBOARD, "shards": shards.DASHBOARD, "store": store.DASHBOARD}
+USAGE = 64
+
+
+class Arguments(argparse.ArgumentParser):
+    def error(self, message: str):
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{message}\n")
+
+
+def text(dashboard: dict) -> str:
+    return json.dumps(dashboard, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def main() -> int:
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args().check
+    stale = []
+    for name, dashboard in DASHBOARDS.items():
+        path = HERE / f"{name}.json"
+        if not check:
+            path.write_text(text(dashboard), encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text(dashboard):
+            stale.append(path.name)
+    if stale:
+        print(f"{', '.join(stale)}: not what build.py writes; run it", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

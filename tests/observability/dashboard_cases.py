@@ -1,0 +1,181 @@
+"""The dashboards and the rules against a live Prometheus: every expression is asked, and must answer.
+
+An answer that is empty is a failure. What is legitimately absent while nothing is wrong is named in
+ABSENT, with the reason; nothing else may be."""
+
+import json
+import re
+import subprocess
+import sys
+
+from harness import ROOT
+from prometheus import JOB, SCRAPE_SECONDS, Failed, Prometheus, numbers
+from promql import always_answered, chosen, rate_interval, selectors, substituted
+from rules_cases import rules
+
+DASHBOARDS = ROOT / "deploy/observability/dashboards"
+
+# Selectors that find nothing in a run without that trouble. The expressions around them answer all the
+# same, with 0; only these may be missing.
+ABSENT = {
+    r'dynamodb_requests_total\{.*status=~?"[^"]*(throttled|refused)': "the engine in the process never throttles or refuses",
+    r"inventory_trace_spans_dropped_total": "comes into being with the first span that is dropped",
+}
+# Alerts that say that something is not there.
+ABOUT_ABSENCE = {"InventoryTargetsMissing"}
+
+
+def dashboards() -> dict[str, dict]:
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(DASHBOARDS.glob("*.json"))}
+
+
+def panels(dashboard: dict) -> list[dict]:
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+def variable_queries(dashboard: dict) -> dict[str, tuple[str, str]]:
+    """Of each variable that is a list of label values: the selector and the label."""
+    found = {}
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] == "query":
+            parts = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
+            assert parts, variable["query"]
+            found[variable["name"]] = (parts[1], parts[2])
+    return found
+
+
+def complaints_about_panel(panel: dict) -> list[str]:
+    where = panel["title"]
+    found = []
+    if len(panel.get("description", "")) < 10:
+        found.append(f"{where}: no description")
+    if not panel["fieldConfig"]["defaults"].get("unit"):
+        found.append(f"{where}: no unit")
+    if not panel["targets"]:
+        found.append(f"{where}: asks nothing")
+    place = panel["gridPos"]
+    if place["x"] + place["w"] > 24:
+        found.append(f"{where}: sticks out")
+    return found
+
+
+def play_static(suite) -> None:
+    @suite.case("the dashboards are what build.py writes")
+    def _():
+        build = [sys.executable, str(DASHBOARDS / "build.py"), "--check"]
+        done = subprocess.run(build, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    @suite.case("every panel has a description, a unit, a query and a place")
+    def _():
+        found = []
+        for name, dashboard in dashboards().items():
+            found += [f"{name}: {what}" for panel in panels(dashboard) for what in complaints_about_panel(panel)]
+            numbers_ = [panel["id"] for panel in dashboard["panels"]]
+            assert len(set(numbers_)) == len(numbers_), f"{name}: an id twice"
+        assert not found, "\n".join(found)
+
+    @suite.case("the 40 ms promise is a threshold of every panel about writes")
+    def _():
+        sale = panels(dashboards()["sale"])
+        about = [p for p in sale if any("grpc_request_latency_seconds" in t["expr"] for t in p["targets"])]
+        assert about
+        for panel in about:
+            values = [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
+            assert 0.04 in values, panel["title"]
+
+
+class Look:
+    """The time of the load, and what Grafana would put for the variables."""
+
+    def __init__(self, prometheus: Prometheus, start: float, end: float, event: str):
+        self.prometheus, self.start, self.end = prometheus, start, end
+        interval = {
+            "__rate_interval": rate_interval(SCRAPE_SECONDS, SCRAPE_SECONDS),
+            "__interval": f"{SCRAPE_SECONDS}s",
+            "job": JOB,
+        }
+        self.all = {**interval, "instance": ".*", "event": ".*"}
+        self.picked = {**interval, "instance": chosen([prometheus.target]), "event": chosen([event, "evt_nowhere"])}
+
+    def values(self, expr: str) -> list[float]:
+        return numbers(self.prometheus.range(expr, self.start, self.end))
+
+    def finds(self, selector: str) -> bool:
+        span = f"{int(self.end - self.start) + 5}s"
+        return bool(self.prometheus.instant(f"count(last_over_time({selector}[{span}]))", self.end))
+
+    def unexplained(self, exprs: list[str]) -> list[str]:
+        """Selectors that find nothing and are not in ABSENT."""
+        every = sorted(set().union(*map(selectors, exprs)))
+        return [s for s in every if not any(re.search(a, s) for a in ABSENT) and not self.finds(s)]
+
+
+def play(suite, look: Look) -> None:
+    asked = {"queries": 0, "zero": []}
+
+    for name, dashboard in dashboards().items():
+
+        @suite.case(f"dashboard {name}: the variables have values")
+        def _(dashboard=dashboard):
+            for variable, (selector, label) in variable_queries(dashboard).items():
+                match = {"match[]": substituted(selector, look.all)}
+                found = look.prometheus.get(f"label/{label}/values", **match)
+                assert found, f"${variable}: {match}"
+
+        @suite.case(f"dashboard {name}: every query returns data")
+        def _(dashboard=dashboard, name=name):
+            empty = []
+            exprs = [(panel["title"], target["expr"]) for panel in panels(dashboard) for target in panel["targets"]]
+            for title, expr in exprs:
+                for values in (look.all, look.picked):
+                    asked["queries"] += 1
+                    query = substituted(expr, values)
+                    try:
+                        found = look.values(query)
+                    except Failed as why:
+                        empty.append(f"{title}: {why}")
+                        continue
+                    if not found:
+                        empty.append(f"{title}: nothing for {query}")
+                    elif not any(found) and values is look.all:
+                        asked["zero"].append(f"{name} / {title}: {expr}")
+            unexplained = look.unexplained([substituted(expr, look.all) for _, expr in exprs])
+            empty += [f"no such series: {selector}" for selector in unexplained]
+            assert not empty, "\n".join(empty)
+
+        @suite.case(f"dashboard {name}: the annotations are understood")
+        def _(dashboard=dashboard):
+            for note in dashboard["annotations"]["list"]:
+                look.values(substituted(note["expr"], look.all))
+
+    @suite.case("every rule is evaluated without an error")
+    def _():
+        for group in look.prometheus.get("rules")["groups"]:
+            for rule in group["rules"]:
+                assert rule["health"] == "ok", f"{rule['name']}: {rule['health']} {rule.get('lastError', '')}"
+
+    @suite.case("every rule's expression has something to say")
+    def _():
+        empty = []
+        exprs = []
+        for _, rule in rules():
+            name = rule.get("alert") or rule["record"]
+            asked["queries"] += 1
+            expr = always_answered(rule["expr"])
+            if name in ABOUT_ABSENCE:
+                # Its answer is that nothing is missing.
+                assert not look.values(expr), expr
+                continue
+            exprs.append(rule["expr"])
+            only_absent = all(any(re.search(a, s) for a in ABSENT) for s in selectors(rule["expr"])
+                              if not look.finds(s)) and any(not look.finds(s) for s in selectors(rule["expr"]))
+            if not look.values(expr) and not only_absent:
+                empty.append(f"{name}: {expr}")
+        empty += [f"no such series: {selector}" for selector in look.unexplained(exprs)]
+        assert not empty, "\n".join(empty)
+
+    if asked["queries"]:
+        print(f"     {asked['queries']} queries asked; {len(asked['zero'])} answered 0 throughout:", flush=True)
+        for line in asked["zero"]:
+            print(f"       {line}", flush=True)

@@ -1,0 +1,187 @@
+"""What is played at the server while Prometheus looks: every method of both contracts, seats, holds that
+end by themselves, an event that sells out, conflicts, and callers who want more than there is time for.
+
+No check of any answer lives here; other tests do that. What was asked is counted, by outcome."""
+
+import collections
+import itertools
+import random
+import threading
+import time
+import uuid
+
+import grpc
+from google.protobuf import timestamp_pb2
+from inventory.v1 import admin_pb2, admin_pb2_grpc, inventory_pb2, inventory_pb2_grpc
+from reservation.v1 import inventory_pb2 as b_pb2
+from reservation.v1 import inventory_pb2_grpc as b_pb2_grpc
+
+SECONDS = 5
+HALL_SEATS = 400
+SMALL_TOTAL = 300
+# Of one stripe, so that a line forms.
+NARROW_TOTAL = 100_000
+BURST = 400
+# A channel of its own for each: otherwise all share one connection, and one shard.
+OWN_CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
+
+_numbers = itertools.count()
+_run = uuid.uuid4().hex[:6]
+
+
+def fresh(what: str) -> str:
+    return f"{what}-{_run}-{next(_numbers)}"
+
+
+def in_seconds(seconds: float) -> timestamp_pb2.Timestamp:
+    at = time.time() + seconds
+    return timestamp_pb2.Timestamp(seconds=int(at), nanos=int(at % 1 * 1e9))
+
+
+class Stage:
+    """The events on sale."""
+
+    def __init__(self, admin_address: str, scale: int = 1):
+        self.hot, self.small = f"evt_arena_{_run}", f"evt_club_{_run}"
+        self.narrow, self.hall = f"evt_narrow_{_run}", f"evt_hall_{_run}"
+        with grpc.insecure_channel(admin_address) as channel:
+            admin = admin_pb2_grpc.InventoryAdminStub(channel)
+            for event, total, stripes in (
+                (self.hot, 20_000 * scale, 4),
+                (self.small, SMALL_TOTAL * scale, 1),
+                (self.narrow, NARROW_TOTAL, 1),
+            ):
+                create = admin_pb2.CreateEventRequest(event_id=event, total=total, stripes=stripes)
+                admin.CreateEvent(create, timeout=SECONDS)
+            create = admin_pb2.CreateEventRequest(event_id=self.hall, seat_keys=4)
+            admin.CreateEvent(create, timeout=SECONDS)
+            seats = [
+                admin_pb2.NewSeat(seat_id=f"S-{n}", section="FLOOR", row=str(n // 20), number=str(n % 20))
+                for n in range(HALL_SEATS)
+            ]
+            imports = iter([admin_pb2.ImportSeatsRequest(event_id=self.hall, seats=seats)])
+            admin.ImportSeats(imports, timeout=SECONDS)
+
+
+class Load:
+    """Buyers in threads, from `with` to its end."""
+
+    def __init__(self, address: str, stage: Stage, pause: float = 0.0):
+        self.address, self.stage, self.pause = address, stage, pause
+        self.stopping = threading.Event()
+        self.outcomes: collections.Counter[str] = collections.Counter()
+        self.broken: list[BaseException] = []
+        plays = [self.tickets, self.tickets, self.holds, self.seats, self.seats, self.questions, self.rush]
+        self.threads = [threading.Thread(target=self._play, args=[play], daemon=True) for play in plays]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join(timeout=30)
+
+    def _play(self, play) -> None:
+        with grpc.insecure_channel(self.address, OWN_CHANNEL) as channel:
+            a = inventory_pb2_grpc.InventoryStub(channel)
+            b = b_pb2_grpc.InventoryServiceStub(channel)
+            while not self.stopping.is_set():
+                try:
+                    play(a, b)
+                except BaseException as why:
+                    self.broken.append(why)
+                    return
+                self.stopping.wait(self.pause)
+
+    def call(self, method, request, timeout: float = SECONDS):
+        """One call; its answer, or None when it was refused."""
+        try:
+            answer = method(request, timeout=timeout)
+        except grpc.RpcError as refused:
+            self.outcomes[refused.code().name] += 1
+            return None
+        self.outcomes["OK"] += 1
+        return answer
+
+    def tickets(self, a, b) -> None:
+        """Direct commits, of which some are repeats and some come with another quantity."""
+        event = self.stage.hot if random.random() < 0.7 else self.stage.small
+        commit = inventory_pb2.CommitReq(reservation_id=fresh("t"), event_id=event, qty=random.randint(1, 4))
+        self.call(a.CommitReservation, commit)
+        luck = random.random()
+        if luck < 0.1:
+            self.call(a.CommitReservation, commit)
+        elif luck < 0.15:
+            commit.qty += 1
+            self.call(a.CommitReservation, commit)
+        elif luck < 0.2:
+            self.call(a.GetReservation, inventory_pb2.GetReservationReq(reservation_id=commit.reservation_id))
+        elif luck < 0.25:
+            # Sold is sold: refused.
+            self.call(a.ReleaseHold, inventory_pb2.ReleaseReq(reservation_id=commit.reservation_id, event_id=event, qty=commit.qty))
+
+    def holds(self, a, b) -> None:
+        """Holds on contract A: committed, released, or left to end after a second."""
+        hold = inventory_pb2.PlaceHoldReq(
+            reservation_id=fresh("h"), event_id=self.stage.hot, qty=2, hold_expires_at=in_seconds(1)
+        )
+        if self.call(a.PlaceHold, hold) is None:
+            return
+        luck = random.random()
+        if luck < 0.4:
+            commit = inventory_pb2.CommitReq(reservation_id=hold.reservation_id, event_id=hold.event_id, qty=2)
+            self.call(a.CommitReservation, commit)
+        elif luck < 0.6:
+            release = inventory_pb2.ReleaseReq(reservation_id=hold.reservation_id, event_id=hold.event_id, qty=2)
+            self.call(a.ReleaseHold, release)
+
+    def seats(self, a, b) -> None:
+        """Seats on contract B, by name and chosen by the server; most are given back, so that the hall lasts."""
+        reserve = b_pb2.ReserveSeatRequest(
+            reservation_id=fresh("s"), event_id=self.stage.hall, hold_expires_at=in_seconds(1.5)
+        )
+        if random.random() < 0.5:
+            # The front rows: two buyers often want the same.
+            first = int(random.expovariate(1 / 10)) % (HALL_SEATS - 2)
+            reserve.seat_ids.extend([f"S-{first}", f"S-{first + 1}"])
+        else:
+            reserve.quantity = 2
+        answer = self.call(b.ReserveSeat, reserve)
+        if answer is None or answer.HasField("error"):
+            return
+        luck = random.random()
+        if luck < 0.05:
+            commit = b_pb2.CommitReservationRequest(reservation_id=reserve.reservation_id, event_id=reserve.event_id)
+            self.call(b.CommitReservation, commit)
+        elif luck < 0.8:
+            release = b_pb2.ReleaseHoldRequest(
+                reservation_id=reserve.reservation_id, event_id=reserve.event_id, reason="CANCELLED"
+            )
+            self.call(b.ReleaseHold, release)
+
+    def questions(self, a, b) -> None:
+        """Checks of both contracts, and the status of every kind of event."""
+        for event in (self.stage.hot, self.stage.small, self.stage.hall):
+            self.call(a.CheckAvailability, inventory_pb2.CheckReq(event_id=event, qty=2))
+            self.call(b.CheckAvailability, b_pb2.CheckAvailabilityRequest(event_id=event, quantity=2))
+            self.call(b.GetInventoryStatus, b_pb2.GetInventoryStatusRequest(event_id=event))
+        self.call(a.CheckAvailability, inventory_pb2.CheckReq(event_id="evt_nowhere", qty=2))
+        if random.random() < 0.2:
+            self.call(a.CheckAvailability, inventory_pb2.CheckReq(event_id=self.stage.hot, qty=-1))
+
+    def rush(self, a, b) -> None:
+        """A burst at one stripe, by callers without patience: some are turned away."""
+        calls = [
+            a.CommitReservation.future(
+                inventory_pb2.CommitReq(reservation_id=fresh("r"), event_id=self.stage.narrow, qty=1),
+                timeout=random.choice([0.03, 0.3]),
+            )
+            for _ in range(BURST)
+        ]
+        for call in calls:
+            code = call.code()
+            self.outcomes[code.name] += 1
+        self.stopping.wait(0.5)
