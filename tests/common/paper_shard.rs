@@ -1,0 +1,236 @@
+//! A shard on paper: a request from its bytes to the bytes of its answer through the pieces that the
+//! server is made of, on one thread, without HTTP/2, a store or a clock. For counting what a request costs.
+
+use bytes::{Bytes, BytesMut};
+use inventory_api::api::validate::{INVENTORY, Violations};
+use inventory_api::domain::answer::Answer;
+use inventory_api::domain::coordinator::{Coordinator, Settings};
+use inventory_api::domain::counters::Counters;
+use inventory_api::domain::effect::{CallId, Effect};
+use inventory_api::domain::operation::{Expect, Operation, Verb, Wanted};
+use inventory_api::domain::question::{Found, Question};
+use inventory_api::domain::rules::LateCommit;
+use inventory_api::domain::time::{Micros, Now, UnixMillis};
+use inventory_api::domain::transaction::{EventRead, Outcome, StripeView};
+use inventory_api::limits;
+use inventory_proto::inventory::v1::{CheckReq, CheckRes, CommitReq, CommitRes};
+use prost::Message;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+const EVENT: &str = "evt_2025_1001";
+
+/// A shard that serves alone, and what it is asked and answers with.
+pub(crate) struct Shard {
+    coordinator: Coordinator,
+    effects: Vec<Effect>,
+    replies: BytesMut,
+}
+
+impl Shard {
+    pub(crate) fn new() -> Self {
+        let settings = Settings {
+            shard: 0,
+            shards: 1,
+            cache_capacity: CALLS_REMEMBERED,
+            cache_for: Micros::from_millis(600_000),
+            late_commit: LateCommit::Reacquire,
+            read_staleness: Micros(limits::READ_STALENESS_DEFAULT.as_micros() as u64),
+            sold_out_latch: Micros(limits::SOLD_OUT_LATCH_DEFAULT.as_micros() as u64),
+        };
+        let mut shard = Self {
+            coordinator: Coordinator::new(settings, SmallRng::seed_from_u64(1)),
+            effects: Vec::with_capacity(1_024),
+            replies: BytesMut::with_capacity(1 << 20),
+        };
+        // What the event is like is known before anything is counted.
+        let event = EVENT.parse().unwrap();
+        let status = Question::Status { section: None };
+        let effects = &mut shard.effects;
+        shard
+            .coordinator
+            .ask(CallId(0), event, status, at(0), effects);
+        shard.serve_reads(0);
+        shard.effects.clear();
+        shard
+    }
+
+    fn serve_reads(&mut self, now: u64) {
+        let read = EventRead::Found(vec![StripeView {
+            capacity: 1_000_000_000,
+            remaining: 1_000_000_000,
+            version: 1,
+            stripes: Some(1),
+            seat_keys: 0,
+            closed: false,
+        }]);
+        let event = EVENT.parse().unwrap();
+        let effects = &mut self.effects;
+        self.coordinator.event_read(&event, &read, at(now), effects);
+    }
+
+    fn reply(&mut self, message: &impl Message) {
+        self.replies.clear();
+        message.encode(&mut self.replies).unwrap();
+    }
+
+    fn confirmed(&mut self, answer: &Answer) {
+        let Answer::Confirmed { order, .. } = answer else {
+            panic!("{answer:?}");
+        };
+        self.reply(&CommitRes {
+            order_id: order.to_text(),
+            status: "CONFIRMED".to_owned(),
+        });
+    }
+
+    /// A commit from its bytes; the answer if it is remembered.
+    fn commit(&mut self, call: u64, body: &Bytes) -> Option<Answer> {
+        let request: CommitReq = inventory_api::wire::decode(body.clone()).unwrap();
+        let mut violations = Violations::of(INVENTORY);
+        violations.payment_intent(&request.payment_intent_id);
+        let event = violations.event(request.event_id).unwrap();
+        let reservation = violations.reservation(request.reservation_id).unwrap();
+        let wanted = Wanted::Quantity(request.qty as u32);
+        let operation = Operation {
+            verb: Verb::Commit,
+            fingerprint: Operation::fingerprint_of(&event, &wanted),
+            reservation,
+            event,
+            wanted,
+            section: None,
+            payment_intent: request.payment_intent_id,
+            hold_until: None,
+            expect: Expect::New,
+            deadline: Micros(u64::MAX),
+        };
+        let answer = self.coordinator.replay(&operation, Micros(1));
+        if answer.is_none() {
+            let effects = &mut self.effects;
+            self.coordinator
+                .submit(CallId(call), operation, at(1), effects);
+        }
+        answer
+    }
+
+    /// Has the store commit what was sent, and answers; what is sent by that stays. How many were
+    /// answered.
+    fn settle(&mut self) -> usize {
+        let mut answered = 0;
+        let mut now = std::mem::take(&mut self.effects);
+        for effect in now.drain(..) {
+            match effect {
+                Effect::Transact { lane, transaction } => {
+                    drop(transaction);
+                    let effects = &mut self.effects;
+                    let outcome = Outcome::Committed;
+                    self.coordinator
+                        .transaction_settled(lane, outcome, at(1), effects);
+                }
+                Effect::Answer { answer, .. } => {
+                    self.confirmed(&answer);
+                    answered += 1;
+                }
+                other => panic!("nobody asked for {other:?}"),
+            }
+        }
+        // The larger buffer is kept, as the driver does.
+        now.append(&mut self.effects);
+        self.effects = now;
+        answered
+    }
+
+    /// Direct commits in batches as full as they get; all are answered when this returns.
+    pub(crate) fn commit_all(&mut self, bodies: &[Bytes]) {
+        // The first goes alone, so that all others gather behind it.
+        let mut answered = 0;
+        for (round, batch) in bodies.chunks(limits::BATCH_MEMBERS_MAX).enumerate() {
+            for (n, body) in batch.iter().enumerate() {
+                let call = (round * limits::BATCH_MEMBERS_MAX + n) as u64;
+                assert!(self.commit(call, body).is_none());
+            }
+            answered += self.settle();
+        }
+        while answered < bodies.len() {
+            answered += self.settle();
+        }
+    }
+
+    /// The same commit again and again, answered from memory but for the first.
+    pub(crate) fn repeat(&mut self, body: &Bytes, times: u64) {
+        for call in 1..=times {
+            let answer = self.commit(call, body);
+            self.confirmed(&answer.unwrap());
+        }
+    }
+
+    /// Commits one and has it answered.
+    pub(crate) fn commit_one(&mut self, body: &Bytes) {
+        assert!(self.commit(0, body).is_none());
+        while self.settle() == 0 {}
+    }
+
+    /// Checks answered from a snapshot, one in ten µs, so that it grows old and is read anew.
+    pub(crate) fn check(&mut self, body: &Bytes, times: u64) {
+        for now in (0..times).map(|n| n * 10) {
+            let request: CheckReq = inventory_api::wire::decode(body.clone()).unwrap();
+            let mut violations = Violations::of(INVENTORY);
+            let event = violations.event(request.event_id).unwrap();
+            let qty = request.qty as u32;
+            let question = Question::Availability { qty, section: None };
+            let effects = &mut self.effects;
+            let found = self
+                .coordinator
+                .known(&event, &question, Micros(now), effects);
+            let Some(Found::Units { available, .. }) = found else {
+                panic!("{found:?} at {now}");
+            };
+            self.reply(&CheckRes {
+                available,
+                unavailable_seats: Vec::new(),
+            });
+            if !self.effects.is_empty() {
+                self.effects.clear();
+                self.serve_reads(now);
+            }
+        }
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.coordinator.counters()
+    }
+}
+
+/// More than any of these measurements makes.
+const CALLS_REMEMBERED: usize = 100_000;
+
+fn at(mono: u64) -> Now {
+    Now {
+        mono: Micros(mono),
+        unix: UnixMillis(1_760_000_000_000),
+    }
+}
+
+/// The bodies of so many commits.
+pub(crate) fn commits(count: u64) -> Vec<Bytes> {
+    let request = |n| CommitReq {
+        reservation_id: format!("rsv_0123456789_{n}"),
+        event_id: EVENT.to_owned(),
+        qty: 2,
+        seat_ids: Vec::new(),
+        payment_intent_id: format!("pay_0123456789_{n}"),
+    };
+    let bodies = (0..count).map(|n| request(n).encode_to_vec().into());
+    bodies.collect()
+}
+
+/// The body of a check.
+pub(crate) fn check() -> Bytes {
+    CheckReq {
+        event_id: EVENT.to_owned(),
+        qty: 2,
+        seat_ids: Vec::new(),
+    }
+    .encode_to_vec()
+    .into()
+}
