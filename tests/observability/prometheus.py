@@ -87,6 +87,11 @@ class Prometheus:
         except OSError:
             return False
 
+    def wait_for_target(self) -> None:
+        """Until the server was scraped once, and the rules have seen it."""
+        scraped = "up == 1 unless on () ALERTS{alertname='InventoryTargetsMissing'}"
+        until(lambda: self.instant(scraped), READY_SECONDS_MAX, "a scrape")
+
     def get(self, path: str, **parameters):
         """The `data` of an answer of the API."""
         query = urllib.parse.urlencode(parameters, doseq=True)

@@ -97,7 +97,7 @@ PROCESS = Row(
     [
         Panel("CPU of the process", "Cores in use, the side thread's included.",
               [Query(f"rate(process_cpu_seconds_total{{{F}}}{R})", "{{instance}}")], "none", width=6),
-        Panel("Memory", "Resident.", [Query(f"process_resident_memory_bytes{{{F}}}", "{{instance}}")], "bytes", width=6),
+        Panel("Memory", "Resident memory of each process.", [Query(f"process_resident_memory_bytes{{{F}}}", "{{instance}}")], "bytes", width=6),
         Panel("Descriptors", "Open, of those allowed.",
               [Query(f"process_open_fds{{{F}}} / process_max_fds{{{F}}}", "{{instance}}")], "percentunit", width=6,
               thresholds=steps((GREEN, None), (AMBER, 0.7), (RED, 0.9)), high=1),
