@@ -25,14 +25,13 @@ use crate::domain::operation::Operation;
 use crate::domain::question::{Found, Question, StatusMark};
 use crate::domain::time::{Micros, Now};
 use crate::domain::transaction::{
-    EventRead, EventShape, Outcome, Reason, RecordView, RecordsRead, SeatsRead, StripeView,
-    Transaction,
+    EventRead, EventShape, Outcome, RecordView, RecordsRead, SeatsRead, Transaction,
 };
 use crate::limits;
 use crate::runtime::{self, clock};
 use crate::store::Store;
 use crate::telemetry::pulse::{Beat, Doing};
-use crate::telemetry::recorder::{self, Recorder};
+use crate::telemetry::recorder::Recorder;
 use crate::telemetry::trace::Tracer;
 use crate::wire::{Note, SpanIds};
 
@@ -286,6 +285,7 @@ impl Driver {
                     reservation: operation.reservation,
                     answer: Answer::Refused(Refusal::overloaded()),
                     learned: None,
+                    cost: (0.0, 0.0),
                 },
             ),
         }
@@ -293,15 +293,18 @@ impl Driver {
 
     /// Takes another shard's answer to an operation forwarded from here.
     pub fn replied(self: &Rc<Self>, reply: Reply) {
+        self.share.set(reply.cost);
         self.enter(|core, now, fx| {
             let Reply {
                 event,
                 reservation,
                 answer,
                 learned,
+                ..
             } = reply;
             core.forward_settled(&event, &reservation, answer, learned, now, fx);
         });
+        self.share.set((0.0, 0.0));
     }
 
     fn wait(&self, waiting: Waiting) -> Option<CallId> {
@@ -352,6 +355,7 @@ impl Driver {
                         reservation,
                         answer,
                         learned,
+                        cost: self.share.get(),
                     };
                     self.reply(shard, reply);
                 }
@@ -408,7 +412,10 @@ impl Driver {
                 .await
                 .unwrap_or((Outcome::Unknown, 0.0));
             driver.in_flight.set(driver.in_flight.get() - 1);
-            driver.look_at(&transaction, &outcome);
+            if outcome == Outcome::Committed {
+                let reservations = transaction.records.len();
+                driver.recorder.written(&transaction.event, reservations);
+            }
             if let (Some(begun), Some(tracer)) = (begun, &driver.tracer) {
                 let table = &driver.store.tables().inventory;
                 tracer
@@ -453,42 +460,6 @@ impl Driver {
         spans::Begun::of(links, || tracer.draw())
     }
 
-    /// Counts what a settled transaction says.
-    fn look_at(&self, transaction: &Transaction, outcome: &Outcome) {
-        match outcome {
-            Outcome::Committed => self
-                .recorder
-                .written(&transaction.event, transaction.records.len()),
-            Outcome::Cancelled(reasons) => {
-                let views = reasons.iter().filter_map(|reason| match reason {
-                    Reason::Stripe(view) => view.as_ref(),
-                    _ => None,
-                });
-                self.look_at_stripes(&transaction.event, views);
-            }
-            _ => {}
-        }
-    }
-
-    /// Tells the operator of stock that cannot be.
-    fn look_at_stripes<'a>(
-        &self,
-        event: &EventId,
-        stripes: impl IntoIterator<Item = &'a StripeView>,
-    ) {
-        for stripe in stripes {
-            if stripe.remaining > stripe.capacity {
-                self.recorder.breach(recorder::REMAINING_ABOVE_TOTAL);
-                tracing::error!(
-                    event_id = event.as_str(),
-                    remaining = stripe.remaining,
-                    capacity = stripe.capacity,
-                    "a stripe has more units than it was given: run `inventory-api verify`"
-                );
-            }
-        }
-    }
-
     fn read(self: &Rc<Self>, event: EventId, stripes_hint: Option<u16>) {
         let driver = Rc::clone(self);
         runtime::spawn(async move {
@@ -497,7 +468,6 @@ impl Driver {
                 .await
                 .unwrap_or(EventRead::Unavailable);
             if let EventRead::Found(stripes) = &read {
-                driver.look_at_stripes(&event, stripes);
                 // One unit each: a stripe's item is far under 4 KB.
                 driver.share.set((stripes.len() as f64, 0.0));
             }

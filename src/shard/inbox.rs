@@ -69,6 +69,8 @@ pub struct Reply {
     pub reservation: ReservationId,
     pub answer: Answer,
     pub learned: Option<RecordView>,
+    /// Capacity units (read, written) that it took, as far as is known.
+    pub cost: (f64, f64),
 }
 
 /// The sending half of one shard's inbox.

@@ -13,7 +13,7 @@ use crate::domain::time::Micros;
 use crate::store::{Capacity, StoreCall, StoreObserver, TableNames};
 use crate::telemetry::code_name;
 use crate::telemetry::pulse::{Beat, Doing};
-use crate::telemetry::recorder::Recorder;
+use crate::telemetry::recorder::{DAMAGED_STRIPE, Recorder};
 use crate::telemetry::trace::Tracer;
 use crate::wire::{CallObserver, Code, Ended, Note};
 
@@ -157,6 +157,10 @@ impl StoreObserver for StoreCalls {
             Capacity::Write => "write",
         };
         self.recorder.consumed(self.label(table), kind, units);
+    }
+
+    fn damaged(&self) {
+        self.recorder.breach(DAMAGED_STRIPE);
     }
 
     fn log(&self, line: &str) {

@@ -115,9 +115,7 @@ impl Store {
         let mut stripes = Vec::with_capacity(read.len());
         for (index, stripe) in read.into_iter().enumerate() {
             let Some(stripe) = stripe else {
-                self.log(&format!(
-                    "event {event} is damaged: stripe {index} of {count} is missing"
-                ));
+                self.damaged(event, &format!("stripe {index} of {count} is missing"));
                 return Err(Unread::Unavailable);
             };
             stripes.push(stripe);
@@ -143,7 +141,7 @@ impl Store {
         let view = |(index, item): (usize, Option<Item>)| {
             let Some(item) = item else { return Ok(None) };
             codec::stripe_view(&item).map(Some).map_err(|why| {
-                self.log(&format!("event {event} is damaged: stripe {index}: {why}"));
+                self.damaged(event, &format!("stripe {index}: {why}"));
                 Unread::Unavailable
             })
         };

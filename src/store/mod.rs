@@ -61,6 +61,7 @@ use cost::Costs;
 use failure::{Failure, Kind};
 use observe::Journal;
 
+use crate::domain::ids::EventId;
 use crate::limits;
 use crate::runtime::{Task, clock};
 
@@ -177,6 +178,12 @@ impl Store {
 
     fn log(&self, line: &str) {
         self.inner.journal.log(line);
+    }
+
+    /// Says that an event's items are not as this server writes them.
+    fn damaged(&self, event: &EventId, what: &str) {
+        self.inner.journal.observer.damaged();
+        self.log(&format!("event {event} is damaged: {what}"));
     }
 
     /// One attempt, measured and bounded.

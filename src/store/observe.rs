@@ -29,6 +29,9 @@ pub trait StoreObserver {
     /// The store says that a request cost so many capacity units of a table. Before its `called`.
     fn consumed(&self, _table: &str, _kind: Capacity, _units: f64) {}
 
+    /// Stock was read that cannot be understood; a log line says which.
+    fn damaged(&self) {}
+
     /// A line for the operator, at most [`limits::STORE_LOG_LINES_PER_SECOND`] of them a second.
     /// Never contains credentials; may contain ids and the store's own words.
     fn log(&self, line: &str);

@@ -17,13 +17,11 @@ use crate::domain::time::Micros;
 use crate::limits;
 
 /// What can be wrong with stock that was read: the labels of `inventory_invariant_breaches_total`.
-pub const BREACHES: [&str; 2] = [REMAINING_ABOVE_TOTAL, UNREADABLE];
+pub const BREACHES: [&str; 1] = [DAMAGED_STRIPE];
 
-/// A stripe has more units than it was given: something was given back twice, or by hand.
-pub const REMAINING_ABOVE_TOTAL: &str = "remaining_above_total";
-
-/// A stripe's item that cannot be understood, a negative number of units for example.
-pub const UNREADABLE: &str = "unreadable";
+/// A stripe that has more units than it was given, or a number of them that is none, or that is
+/// missing: given back twice, or changed by a hand.
+pub const DAMAGED_STRIPE: &str = "damaged_stripe";
 
 /// How an event's stock is kept; the label `inventory_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

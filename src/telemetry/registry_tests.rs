@@ -195,7 +195,7 @@ fn two_shards_and_two_scrapes_add_up() {
         (r#"inventory_shard_requests_total{shard="0"}"#, 4.0),
         (r#"inventory_shard_requests_total{shard="1"}"#, 4.0),
         (
-            r#"inventory_invariant_breaches_total{kind="unreadable"}"#,
+            r#"inventory_invariant_breaches_total{kind="damaged_stripe"}"#,
             0.0,
         ),
     ] {

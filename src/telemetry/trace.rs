@@ -323,12 +323,18 @@ mod tests {
         for name in ["content-type", "te", "user-agent", "grpc-timeout"] {
             headers.insert(name, "x".parse().unwrap());
         }
-        let began = Instant::now();
-        let calls = 100_000;
-        let sampled =
-            (0..calls).filter(|_| tracer.sample(std::hint::black_box(&headers)).is_some());
-        assert_eq!(sampled.count(), 0);
-        let each = began.elapsed().as_nanos() as f64 / f64::from(calls);
+        let calls = 1_000;
+        let round = || {
+            let began = Instant::now();
+            let sampled = (0..calls).filter(|_| {
+                let sampled = tracer.sample(std::hint::black_box(&headers));
+                sampled.is_some()
+            });
+            assert_eq!(sampled.count(), 0);
+            began.elapsed().as_nanos() as f64 / f64::from(calls)
+        };
+        // The best of many: what else the machine does is not what this is about.
+        let each = (0..100).map(|_| round()).fold(f64::MAX, f64::min);
         println!("{each:.0} ns for each call that is not sampled");
         let most = if cfg!(debug_assertions) {
             3_000.0

@@ -132,3 +132,15 @@ pub(crate) fn set_seat(engine: SocketAddr, event: &str, seat: &str, name: &str, 
     });
     call(engine, "UpdateItem", &body);
 }
+
+/// Sets what an event's first stripe was given and has left, by hand, whether that can be or not.
+pub(crate) fn put_units(engine: SocketAddr, event: &str, total: i64, remaining: i64) {
+    let body = json!({
+        "TableName": "inventory",
+        "Key": { "event_id": s(event) },
+        "UpdateExpression": "SET #t = :t, #r = :r",
+        "ExpressionAttributeNames": { "#t": "total_seats", "#r": "remaining" },
+        "ExpressionAttributeValues": { ":t": n(total), ":r": n(remaining) },
+    });
+    call(engine, "UpdateItem", &body);
+}

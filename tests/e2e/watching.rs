@@ -8,7 +8,9 @@ use std::time::Duration;
 use inventory_proto::inventory::v1 as pb;
 
 use crate::client::*;
+use crate::items::put_units;
 use crate::server::{Launch, Server};
+use crate::stage::{Stage, create_at};
 
 const EVENT: &str = "evt_watched";
 
@@ -271,7 +273,7 @@ async fn the_figures_tell_what_a_sale_did() {
             12.0,
         ),
         (
-            r#"inventory_invariant_breaches_total{kind="remaining_above_total"}"#,
+            r#"inventory_invariant_breaches_total{kind="damaged_stripe"}"#,
             0.0,
         ),
         ("inventory_ready", 1.0),
@@ -283,5 +285,39 @@ async fn the_figures_tell_what_a_sale_did() {
     // What a scrape costs a shard: far under what a call may take.
     let most = Duration::from_millis(50).as_secs_f64();
     assert!(figures.sum("inventory_shard_scrape_seconds") < most);
+    server.stops().await;
+}
+
+#[tokio::test]
+async fn stock_that_cannot_be_is_counted_and_told() {
+    let stage = Stage::new();
+    let engine = stage.engine.address();
+    create_at(engine, EVENT, 10, 1);
+    put_units(engine, EVENT, 10, 11);
+    let server = stage.server();
+    let mut client = client(&server).await;
+    let breaches = async || {
+        let name = r#"inventory_invariant_breaches_total{kind="damaged_stripe"}"#;
+        Figures::of(&server).await.get(name)
+    };
+    assert_eq!(breaches().await, 0.0);
+    let refused = client.check_availability(patient(check(EVENT, 1))).await;
+    assert_eq!(refused.unwrap_err().code(), tonic::Code::Unavailable);
+    let over = breaches().await;
+    assert!(over >= 1.0);
+    assert!(
+        server
+            .log
+            .wait(|log| log.contains("remaining 11 is over total_seats 10"))
+    );
+    put_units(engine, EVENT, 10, -1);
+    let _ = client.check_availability(patient(check(EVENT, 1))).await;
+    assert!(breaches().await > over);
+    // Put right, it is sold.
+    put_units(engine, EVENT, 10, 10);
+    client
+        .commit_reservation(patient(commit("d1", EVENT, 1)))
+        .await
+        .unwrap();
     server.stops().await;
 }
