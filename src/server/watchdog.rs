@@ -133,40 +133,35 @@ impl Watch {
 }
 
 fn tell(pulses: &Pulses, readiness: &Readiness, shard: usize, news: News) {
-    let doing = pulses.doing(shard).as_str();
     match news {
         News::StandsStill(still) => {
             pulses.count_stall(shard);
             readiness.unwell(format!("shard {shard} stands still"));
-            let thread = pulses.thread(shard).map(Thread::read).unwrap_or_default();
-            tracing::error!(
-                shard,
-                still_ms = still.as_millis() as u64,
-                began_last = doing,
-                thread_state = thread.state,
-                thread_waits_in = thread.waits_in,
-                thread_cpu_ms = thread.cpu_ms,
-                "a shard stands still: not ready"
-            );
+            complain(pulses, shard, still, "a shard stands still: not ready");
         }
         News::Turns => tracing::warn!(shard, "the shard turns again"),
         News::Lost(still) => {
-            let thread = pulses.thread(shard).map(Thread::read).unwrap_or_default();
-            tracing::error!(
-                shard,
-                still_ms = still.as_millis() as u64,
-                began_last = doing,
-                thread_state = thread.state,
-                thread_waits_in = thread.waits_in,
-                thread_cpu_ms = thread.cpu_ms,
-                exit = EXIT_STALLED,
-                "a shard does not come back: ending the process for a restart"
-            );
+            let what = "a shard does not come back: ending the process for a restart";
+            complain(pulses, shard, still, what);
             log::flush(limits::SIDE_STOP_GRACE);
             // SAFETY: ends the process at once. What `exit` would run besides may wait for the shard.
             unsafe { libc::_exit(EXIT_STALLED) };
         }
     }
+}
+
+/// Says what is known of a shard that stands still.
+fn complain(pulses: &Pulses, shard: usize, still: Duration, what: &str) {
+    let thread = pulses.thread(shard).map(Thread::read).unwrap_or_default();
+    tracing::error!(
+        shard,
+        still_ms = still.as_millis() as u64,
+        began_last = pulses.doing(shard).as_str(),
+        thread_state = thread.state,
+        thread_waits_in = thread.waits_in,
+        thread_cpu_ms = thread.cpu_ms,
+        "{what}"
+    );
 }
 
 /// What the kernel says of a thread.

@@ -98,7 +98,8 @@ pub(super) async fn run(
             tracing::warn!(
                 error,
                 spans = sent,
-                "spans were dropped: the collector at OTEL_EXPORTER_OTLP_ENDPOINT did not take them"
+                "spans were dropped: the collector at OTEL_EXPORTER_OTLP_ENDPOINT did not take them; \
+                 without one, set OTEL_TRACES_EXPORTER=none"
             );
         }
     }
