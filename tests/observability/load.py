@@ -19,8 +19,9 @@ from reservation.v1 import inventory_pb2_grpc as b_pb2_grpc
 SECONDS = 5
 HALL_SEATS = 400
 SMALL_TOTAL = 300
-# Of one stripe, so that a line forms.
-NARROW_TOTAL = 100_000
+# Each second of the load, at most: what is planned for the run is not quite sold.
+HOT_A_SECOND = 450
+NARROW_A_SECOND = 1_000
 BURST = 400
 # A channel of its own for each: otherwise all share one connection, and one shard.
 OWN_CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
@@ -41,15 +42,16 @@ def in_seconds(seconds: float) -> timestamp_pb2.Timestamp:
 class Stage:
     """The events on sale."""
 
-    def __init__(self, admin_address: str, scale: int = 1):
+    def __init__(self, admin_address: str, seconds: int):
         self.hot, self.small = f"evt_arena_{_run}", f"evt_club_{_run}"
         self.narrow, self.hall = f"evt_narrow_{_run}", f"evt_hall_{_run}"
         with grpc.insecure_channel(admin_address) as channel:
             admin = admin_pb2_grpc.InventoryAdminStub(channel)
             for event, total, stripes in (
-                (self.hot, 20_000 * scale, 4),
-                (self.small, SMALL_TOTAL * scale, 1),
-                (self.narrow, NARROW_TOTAL, 1),
+                (self.hot, HOT_A_SECOND * seconds, 4),
+                (self.small, SMALL_TOTAL, 1),
+                # Of one stripe, so that a line forms.
+                (self.narrow, NARROW_A_SECOND * seconds, 1),
             ):
                 create = admin_pb2.CreateEventRequest(event_id=event, total=total, stripes=stripes)
                 admin.CreateEvent(create, timeout=SECONDS)

@@ -43,6 +43,7 @@ def live(suite: Suite, args, binary: pathlib.Path, folder: pathlib.Path) -> None
     import generator
     import load
     import metrics_cases
+    import picture
     import trace_cases
     from prometheus import Prometheus
     from receiver import Receiver
@@ -57,7 +58,7 @@ def live(suite: Suite, args, binary: pathlib.Path, folder: pathlib.Path) -> None
         with Server(binary, folder / "server.log", **settings) as server:
             with Prometheus(folder / "prometheus", server.ports["metrics"]) as prometheus:
                 prometheus.wait_for_target()
-                stage = load.Stage(server.ports["admin"])
+                stage = load.Stage(server.ports["admin"], args.seconds)
                 start = time.time() + SETTLE_SECONDS
                 with load.Load(server.address, stage) as buyers:
                     program = built(args.target, "generator")
@@ -73,8 +74,6 @@ def live(suite: Suite, args, binary: pathlib.Path, folder: pathlib.Path) -> None
                 suite.case("the load itself went through")(lambda: went_through(buyers))
                 dashboard_cases.play(suite, look)
                 if args.picture:
-                    import picture
-
                     suite.case("the sale view is drawn")(lambda: picture.draw(look, stage, args.picture))
                 trace_cases.play(suite, server, stage, receiver)
                 suite.case("SIGTERM ends the server with exit code 0")(server.stop)
@@ -110,10 +109,11 @@ def main() -> None:
             generate(folder / "generated", ["inventory/v1", "reservation/v1", "common/v1"])
             live(suite, args, binary, folder)
     if args.cost or args.only_cost:
+        generate(folder / "generated", ["inventory/v1", "reservation/v1", "common/v1"])
         import cost
 
         suite.case("metrics and unsampled tracing cost at most 5 % of a call's CPU")(
-            lambda: cost.play(args.target, binary, folder)
+            lambda: cost.play(built(args.target, "generator"), binary, folder)
         )
     else:
         suite.case("metrics and unsampled tracing cost at most 5 % of a call's CPU")(

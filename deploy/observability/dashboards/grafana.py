@@ -138,7 +138,6 @@ def variable(name: str, label: str, query: str, several: bool) -> dict:
         "allValue": ".*" if several else None,
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]} if several else {},
         "datasource": DATASOURCE,
-        "definition": query,
         "includeAll": several,
         "label": label,
         "multi": several,
