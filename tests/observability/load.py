@@ -19,9 +19,6 @@ from reservation.v1 import inventory_pb2_grpc as b_pb2_grpc
 SECONDS = 5
 HALL_SEATS = 400
 SMALL_TOTAL = 300
-# Each second of the load, at most: what is planned for the run is not quite sold.
-HOT_A_SECOND = 450
-NARROW_A_SECOND = 1_000
 BURST = 400
 # A channel of its own for each: otherwise all share one connection, and one shard.
 OWN_CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
@@ -42,16 +39,16 @@ def in_seconds(seconds: float) -> timestamp_pb2.Timestamp:
 class Stage:
     """The events on sale."""
 
-    def __init__(self, admin_address: str, seconds: int):
+    def __init__(self, admin_address: str, hot: int, narrow: int):
         self.hot, self.small = f"evt_arena_{_run}", f"evt_club_{_run}"
         self.narrow, self.hall = f"evt_narrow_{_run}", f"evt_hall_{_run}"
         with grpc.insecure_channel(admin_address) as channel:
             admin = admin_pb2_grpc.InventoryAdminStub(channel)
             for event, total, stripes in (
-                (self.hot, HOT_A_SECOND * seconds, 4),
+                (self.hot, hot, 4),
                 (self.small, SMALL_TOTAL, 1),
                 # Of one stripe, so that a line forms.
-                (self.narrow, NARROW_A_SECOND * seconds, 1),
+                (self.narrow, narrow, 1),
             ):
                 create = admin_pb2.CreateEventRequest(event_id=event, total=total, stripes=stripes)
                 admin.CreateEvent(create, timeout=SECONDS)
@@ -66,10 +63,11 @@ class Stage:
 
 
 class Load:
-    """Buyers in threads, from `with` to its end."""
+    """Buyers in threads, from `with` to its end. `pause`: seconds between what each of them does; `rush_in`: from when to
+    when the impatient ones come, in seconds."""
 
-    def __init__(self, address: str, stage: Stage, pause: float = 0.0):
-        self.address, self.stage, self.pause = address, stage, pause
+    def __init__(self, address: str, stage: Stage, pause: float = 0.0, rush_in: tuple[float, float] = (0, 1e9)):
+        self.address, self.stage, self.pause, self.rush_in = address, stage, pause, rush_in
         self.stopping = threading.Event()
         self.outcomes: collections.Counter[str] = collections.Counter()
         self.broken: list[BaseException] = []
@@ -77,6 +75,7 @@ class Load:
         self.threads = [threading.Thread(target=self._play, args=[play], daemon=True) for play in plays]
 
     def __enter__(self):
+        self.begun = time.monotonic()
         for thread in self.threads:
             thread.start()
         return self
@@ -176,6 +175,9 @@ class Load:
 
     def rush(self, a, b) -> None:
         """A burst at one stripe, by callers without patience: some are turned away."""
+        if not self.rush_in[0] <= time.monotonic() - self.begun < self.rush_in[1]:
+            self.stopping.wait(0.2)
+            return
         calls = [
             a.CommitReservation.future(
                 inventory_pb2.CommitReq(reservation_id=fresh("r"), event_id=self.stage.narrow, qty=1),

@@ -14,6 +14,8 @@ from dashboard_cases import Look, dashboards, panels
 from promql import substituted
 
 BYTES_MAX = 200_000
+# Of each line: as many as can be told apart at its width.
+POINTS_MAX = 75
 # Of the sale dashboard, in this order.
 STATS = ["Sold", "P95 of writes", "Slower than 40 ms", "Failed", "Impossible stock", "Servers ready"]
 PLOTS = [
@@ -61,8 +63,9 @@ def legend_of(pattern: str, labels: dict) -> str:
 def lines(look: Look, panel: dict) -> list[tuple[str, list[float], list[float]]]:
     """Label, seconds since the beginning and values of each series of a panel."""
     found = []
+    step = max(1, round((look.end - look.start) / POINTS_MAX))
     for target in panel["targets"]:
-        for one in look.prometheus.range(substituted(target["expr"], look.all), look.start, look.end):
+        for one in look.prometheus.range(substituted(target["expr"], look.all), look.start, look.end, step):
             xs = [at - look.start for at, _ in one["values"]]
             ys = [float(value) for _, value in one["values"]]
             found.append((legend_of(target["legendFormat"], one["metric"]), xs, ys))
@@ -138,7 +141,7 @@ def slim(svg: str) -> str:
     return "\n".join(line.strip() for line in text.splitlines()) + "\n"
 
 
-def draw(look: Look, stage, path: pathlib.Path) -> None:
+def draw(look: Look, stage, about: str, path: pathlib.Path) -> None:
     by_title = {panel["title"]: panel for panel in panels(dashboards()["sale"])}
     run = stage.hot.rsplit("_", 1)[1]
     with plt.rc_context(STYLE):
@@ -150,6 +153,7 @@ def draw(look: Look, stage, path: pathlib.Path) -> None:
         for place, title in enumerate(PLOTS):
             draw_lines(figure.add_subplot(plots[divmod(place, 3)]), look, by_title[title], run)
         figure.text(0.045, 0.975, "inventory-api / Sale", fontsize=13, color=INK)
+        figure.text(0.985, 0.975, about, fontsize=8, color=FAINT, ha="right")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None, "Creator": None})
         plt.close(figure)

@@ -16,6 +16,11 @@ from harness import ROOT, Server, Skip, Suite, build, generate
 LOAD_SECONDS = 45
 # Scrapes before the first rate and the first window of latencies are there.
 SETTLE_SECONDS = 5
+# Of the sale that is drawn: long enough for a window of latencies before, in and after the rush.
+PICTURE_SECONDS = 150
+PICTURE_RUSH = (60, 90)
+PICTURE_TICKETS = 24_000
+PICTURE_RUSH_TICKETS = 20_000
 
 
 def arguments():
@@ -23,7 +28,7 @@ def arguments():
     parser.add_argument("--bin", type=pathlib.Path, metavar="PATH", help="the server; default: what is built")
     parser.add_argument("--cost", action="store_true", help="also what metrics and tracing cost (minutes)")
     parser.add_argument("--only-cost", action="store_true", help="only that")
-    parser.add_argument("--picture", type=pathlib.Path, metavar="SVG", help="draw the sale view to this file")
+    parser.add_argument("--picture", type=pathlib.Path, metavar="SVG", help="only draw the sale view to this file")
     parser.add_argument("--seconds", type=int, default=LOAD_SECONDS, help="of the load (default %(default)s)")
     parser.add_argument("--fast", action="store_true", help="leave the changed thresholds out")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases with TEXT in their name")
@@ -43,7 +48,6 @@ def live(suite: Suite, args, binary: pathlib.Path, folder: pathlib.Path) -> None
     import generator
     import load
     import metrics_cases
-    import picture
     import trace_cases
     from prometheus import Prometheus
     from receiver import Receiver
@@ -58,7 +62,7 @@ def live(suite: Suite, args, binary: pathlib.Path, folder: pathlib.Path) -> None
         with Server(binary, folder / "server.log", **settings) as server:
             with Prometheus(folder / "prometheus", server.ports["metrics"]) as prometheus:
                 prometheus.wait_for_target()
-                stage = load.Stage(server.ports["admin"], args.seconds)
+                stage = load.Stage(server.ports["admin"], 450 * args.seconds, 1_000 * args.seconds)
                 start = time.time() + SETTLE_SECONDS
                 with load.Load(server.address, stage) as buyers:
                     program = built(args.target, "generator")
@@ -73,11 +77,32 @@ def live(suite: Suite, args, binary: pathlib.Path, folder: pathlib.Path) -> None
                 print(f"     {sum(buyers.outcomes.values())} calls of our own: {dict(buyers.outcomes)}", flush=True)
                 suite.case("the load itself went through")(lambda: went_through(buyers))
                 dashboard_cases.play(suite, look)
-                if args.picture:
-                    suite.case("the sale view is drawn")(lambda: picture.draw(look, stage, args.picture))
                 trace_cases.play(suite, server, stage, receiver)
                 suite.case("SIGTERM ends the server with exit code 0")(server.stop)
                 metrics_cases.play_death(suite, prometheus)
+
+
+def pictured(binary: pathlib.Path, folder: pathlib.Path, path: pathlib.Path) -> None:
+    """A sale that begins calm, meets a rush that is more than there is time for, and sells out."""
+    import load
+    import picture
+    from dashboard_cases import Look
+    from prometheus import Prometheus
+
+    with Server(binary, folder / "server.log") as server:
+        with Prometheus(folder / "prometheus", server.ports["metrics"]) as prometheus:
+            prometheus.wait_for_target()
+            stage = load.Stage(server.ports["admin"], hot=PICTURE_TICKETS, narrow=PICTURE_RUSH_TICKETS)
+            with load.Load(server.address, stage, pause=0.02, rush_in=PICTURE_RUSH) as buyers:
+                start = time.time() + SETTLE_SECONDS
+                buyers.stopping.wait(SETTLE_SECONDS + PICTURE_SECONDS)
+                look = Look(prometheus, start, time.time(), stage.hot)
+            first, last = (at - SETTLE_SECONDS for at in PICTURE_RUSH)
+            about = (
+                f"{PICTURE_TICKETS:,} tickets; from {first} to {last} s a rush at one stripe, with 30 to 300 ms of patience; "
+                "large figures: the median of the time shown"
+            )
+            picture.draw(look, stage, about, path)
 
 
 def went_through(buyers) -> None:
@@ -98,6 +123,10 @@ def main() -> None:
     tools = shutil.which("prometheus") and shutil.which("promtool")
     if not tools:
         suite.case("rules, dashboards and metrics")(lambda: missing("prometheus and promtool are not installed"))
+    if args.picture and tools:
+        generate(folder / "generated", ["inventory/v1", "reservation/v1", "common/v1"])
+        suite.case("the sale view is drawn")(lambda: pictured(binary, folder, args.picture))
+        suite.finish()
     if not args.only_cost:
         import dashboard_cases
 

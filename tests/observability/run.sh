@@ -2,13 +2,13 @@
 # The observability test: a live Prometheus and a live OTLP receiver watch `inventory-api dev --memory` under
 # load. Every rule, every dashboard query and every kind of span is looked at.
 #
-#   tests/observability/run.sh [--bin PATH] [--cost | --only-cost] [--picture SVG] [--seconds N] [--fast]
+#   tests/observability/run.sh [--bin PATH] [--cost | --only-cost | --picture SVG] [--seconds N] [--fast]
 #                              [--only TEXT]
 #
 #   --bin PATH     the server; without it target/release's, else target/debug's, else a dev build is made
 #   --cost         also measure what metrics and unsampled tracing cost in CPU (some minutes)
 #   --only-cost    measure only that
-#   --picture SVG  draw the sale view from what Prometheus has of the load
+#   --picture SVG  only draw the sale view, from what Prometheus has of a sale of three minutes
 #   --seconds N    how long the load is (default 45)
 #   --fast         leave out the case that changes every threshold (a minute)
 #   --only TEXT    only the cases whose name has TEXT in it
