@@ -7,10 +7,11 @@ CARGO ?= cargo
 ARGS ?=
 
 .PHONY: help all build run demo test lint format generate ci blackbox contract-test \
-	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-soak bench-expiry
+	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-soak bench-expiry \
+	observability-test perf-guard
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 all: format lint test build ## Format, lint, test, build
 
@@ -74,6 +75,13 @@ bench-expiry: ## What 100,000 holds that end in one second do to commits (ARGS="
 	$(CARGO) build --release --bin inventory-api
 	$(CARGO) build --release --package inventory-bench
 	target/release/expiry_storm $(ARGS)
+
+observability-test: ## Watch a loaded server by a live Prometheus and OTLP receiver (ARGS="--cost")
+	$(CARGO) build --release --bin inventory-api
+	tests/observability/run.sh $(ARGS)
+
+perf-guard: ## Instructions per request by callgrind against perf/baseline.txt (ARGS="--update")
+	perf/guard.sh $(ARGS)
 
 blackbox: ## Play foreign clients from pip against the server (ARGS="--slow")
 	tests/blackbox/run.sh $(ARGS)

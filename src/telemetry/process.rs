@@ -2,6 +2,7 @@
 //!
 //! Must not live here: rendering.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The usual figures of a process. A file that cannot be read leaves its figure out.
@@ -68,8 +69,15 @@ fn max_fds() -> Option<u64> {
     (!failed).then_some(limit.rlim_cur)
 }
 
-/// When the process started: how long ago by the clock that counts from boot, from now.
+/// When the process started. Worked out once: two readings would differ by microseconds, and whoever
+/// looks for restarts would see one in each.
 fn started() -> Option<Duration> {
+    static STARTED: OnceLock<Option<Duration>> = OnceLock::new();
+    *STARTED.get_or_init(work_out_start)
+}
+
+/// How long ago by the clock that counts from boot, from now.
+fn work_out_start() -> Option<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     // The name in parentheses may hold anything; what follows is field 3 and on.
     let after = stat.rsplit_once(')')?.1;
@@ -100,5 +108,6 @@ mod tests {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let age = now.checked_sub(process.started.unwrap()).unwrap();
         assert!(age < Duration::from_secs(3_600), "{age:?}");
+        assert_eq!(Process::read().started, process.started);
     }
 }

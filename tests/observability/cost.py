@@ -1,8 +1,9 @@
-"""What being watched costs: the server's CPU for one call, scraped and with unsampled tracing on, against neither.
+"""What being watched costs: the server's CPU for one call, scraped and with unsampled tracing on, against
+neither.
 
-Two servers at the same time, on the same CPU, each with its own load: whatever else the machine does, it does to both. Each
-round gives a ratio, the median of them counts; which one starts first changes from round to round. What is counted is always
-counted: "off" means that nobody asks for it."""
+Two servers at the same time, on the same CPU, each with its own load: whatever else the machine does, it
+does to both. Each round gives a ratio, the median of them counts; which one starts first changes from
+round to round. What is counted is always counted: "off" means that nobody asks for it."""
 
 import json
 import os
@@ -54,7 +55,14 @@ def cpu_per_call(report: dict) -> float:
 class Run:
     """A fresh server under a load of its own."""
 
-    def __init__(self, on: bool, generator: pathlib.Path, binary: pathlib.Path, folder: pathlib.Path, receiver: Receiver):
+    def __init__(
+        self,
+        on: bool,
+        generator: pathlib.Path,
+        binary: pathlib.Path,
+        folder: pathlib.Path,
+        receiver: Receiver,
+    ):
         name = "on" if on else "off"
         self.generator, self.report = generator, folder / f"cost-{name}.json"
         if on:
@@ -66,12 +74,19 @@ class Run:
     def begin(self) -> None:
         self.process = subprocess.Popen(
             [
-                self.generator, SCENARIO, "--quiet",
-                "--target", self.server.address,
-                "--admin", self.server.ports["admin"],
-                "--server-pid", str(self.server.process.pid),
-                "--rate", str(RATE[self.generator.parent.name]),
-                "--json", self.report,
+                self.generator,
+                SCENARIO,
+                "--quiet",
+                "--target",
+                self.server.address,
+                "--admin",
+                self.server.ports["admin"],
+                "--server-pid",
+                str(self.server.process.pid),
+                "--rate",
+                str(RATE[self.generator.parent.name]),
+                "--json",
+                self.report,
                 *(["--pin", "1"] if (os.cpu_count() or 1) > 1 else []),
             ],
             stdout=subprocess.PIPE,
@@ -107,9 +122,15 @@ def play(generator: pathlib.Path | None, binary: pathlib.Path, folder: pathlib.P
         for number in range(ROUNDS):
             cost = measured(number % 2 == 0, lambda on: Run(on, generator, binary, folder, receiver))
             ratios.append(cost[True] / cost[False])
-            print(f"     round {number + 1}: off {cost[False]:.2f} µs, on {cost[True]:.2f} µs, "
-                  f"{ratios[-1]:.3f}", flush=True)
+            print(
+                f"     round {number + 1}: off {cost[False]:.2f} µs, on {cost[True]:.2f} µs, "
+                f"{ratios[-1]:.3f}",
+                flush=True,
+            )
         assert not receiver.spans, "sampled after all"
     median = statistics.median(ratios)
-    print(f"     median {median:.3f} of off, {min(ratios):.3f} to {max(ratios):.3f}; at most {RATIO_MAX}", flush=True)
+    print(
+        f"     median {median:.3f} of off, {min(ratios):.3f} to {max(ratios):.3f}; at most {RATIO_MAX}",
+        flush=True,
+    )
     assert median <= RATIO_MAX, median

@@ -22,7 +22,7 @@ DASHBOARDS = ROOT / "deploy/observability/dashboards"
 # Selectors that find nothing in a run without that trouble. The expressions around them answer all the
 # same, with 0; only these may be missing.
 ABSENT = {
-    r'dynamodb_requests_total\{.*status=~?"[^"]*(throttled|refused)': "the engine in the process never throttles or refuses",
+    r'dynamodb_requests_total\{.*status=~?"[^"]*(throttled|refused)': "the engine never throttles or refuses",
     r"inventory_trace_spans_dropped_total": "comes into being with the first span that is dropped",
 }
 # Alerts that say that something is not there.
@@ -30,7 +30,9 @@ ABOUT_ABSENCE = {"InventoryTargetsMissing"}
 
 
 def dashboards() -> dict[str, dict]:
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(DASHBOARDS.glob("*.json"))}
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(DASHBOARDS.glob("*.json"))
+    }
 
 
 def panels(dashboard: dict) -> list[dict]:
@@ -113,7 +115,9 @@ def play_static(suite) -> None:
         services = yaml.safe_load((place / "compose.yaml").read_text(encoding="utf-8"))["services"]
         mounts = [m.split(":") for s in services.values() for m in s["volumes"] if m.startswith("./")]
         assert mounts and all((place / source).exists() for source, *_ in mounts), mounts
-        provider = yaml.safe_load((place / "grafana/provisioning/dashboards/inventory.yaml").read_text(encoding="utf-8"))
+        provider = yaml.safe_load(
+            (place / "grafana/provisioning/dashboards/inventory.yaml").read_text(encoding="utf-8")
+        )
         path = provider["providers"][0]["options"]["path"]
         assert ["./dashboards", path, "ro"] in mounts, path
 
@@ -127,7 +131,9 @@ def play_static(suite) -> None:
     def _():
         found = []
         for name, dashboard in dashboards().items():
-            found += [f"{name}: {what}" for panel in panels(dashboard) for what in complaints_about_panel(panel)]
+            found += [
+                f"{name}: {what}" for panel in panels(dashboard) for what in complaints_about_panel(panel)
+            ]
             numbers_ = [panel["id"] for panel in dashboard["panels"]]
             assert len(set(numbers_)) == len(numbers_), f"{name}: an id twice"
         assert not found, "\n".join(found)
@@ -153,7 +159,11 @@ class Look:
             "job": JOB,
         }
         self.all = {**interval, "instance": ".*", "event": ".*"}
-        self.picked = {**interval, "instance": chosen([prometheus.target]), "event": chosen([event, "evt_nowhere"])}
+        self.picked = {
+            **interval,
+            "instance": chosen([prometheus.target]),
+            "event": chosen([event, "evt_nowhere"]),
+        }
 
     def values(self, expr: str) -> list[float]:
         return numbers(self.prometheus.range(expr, self.start, self.end))
@@ -187,7 +197,9 @@ def play(suite, look: Look) -> None:
         @suite.case(f"dashboard {name}: every query returns data")
         def _(dashboard=dashboard, name=name):
             empty = []
-            exprs = [(panel["title"], target["expr"]) for panel in panels(dashboard) for target in panel["targets"]]
+            exprs = [
+                (panel["title"], target["expr"]) for panel in panels(dashboard) for target in panel["targets"]
+            ]
             for title, expr in exprs:
                 for values in (look.all, look.picked):
                     asked["queries"] += 1
@@ -242,6 +254,8 @@ def play(suite, look: Look) -> None:
         assert not empty, "\n".join(empty)
 
     if asked["queries"]:
-        print(f"     {asked['queries']} queries asked; {len(asked['zero'])} answered 0 throughout:", flush=True)
+        print(
+            f"     {asked['queries']} queries asked; {len(asked['zero'])} answered 0 throughout:", flush=True
+        )
         for line in asked["zero"]:
             print(f"       {line}", flush=True)

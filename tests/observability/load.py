@@ -19,6 +19,7 @@ from reservation.v1 import inventory_pb2_grpc as b_pb2_grpc
 SECONDS = 5
 HALL_SEATS = 400
 SMALL_TOTAL = 300
+QUIET_TOTAL = 1_000_000
 BURST = 400
 # A channel of its own for each: otherwise all share one connection, and one shard.
 OWN_CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
@@ -42,6 +43,8 @@ class Stage:
     def __init__(self, admin_address: str, hot: int, narrow: int):
         self.hot, self.small = f"evt_arena_{_run}", f"evt_club_{_run}"
         self.narrow, self.hall = f"evt_narrow_{_run}", f"evt_hall_{_run}"
+        # For the cases that look at single calls; the load leaves it alone.
+        self.quiet = f"evt_quiet_{_run}"
         with grpc.insecure_channel(admin_address) as channel:
             admin = admin_pb2_grpc.InventoryAdminStub(channel)
             for event, total, stripes in (
@@ -49,6 +52,7 @@ class Stage:
                 (self.small, SMALL_TOTAL, 1),
                 # Of one stripe, so that a line forms.
                 (self.narrow, narrow, 1),
+                (self.quiet, QUIET_TOTAL, 1),
             ):
                 create = admin_pb2.CreateEventRequest(event_id=event, total=total, stripes=stripes)
                 admin.CreateEvent(create, timeout=SECONDS)
@@ -63,10 +67,12 @@ class Stage:
 
 
 class Load:
-    """Buyers in threads, from `with` to its end. `pause`: seconds between what each of them does; `rush_in`: from when to
-    when the impatient ones come, in seconds."""
+    """Buyers in threads, from `with` to its end. `pause`: seconds between what each of them does;
+    `rush_in`: from when to when the impatient ones come, in seconds."""
 
-    def __init__(self, address: str, stage: Stage, pause: float = 0.0, rush_in: tuple[float, float] = (0, 1e9)):
+    def __init__(
+        self, address: str, stage: Stage, pause: float = 0.0, rush_in: tuple[float, float] = (0, 1e9)
+    ):
         self.address, self.stage, self.pause, self.rush_in = address, stage, pause, rush_in
         self.stopping = threading.Event()
         self.outcomes: collections.Counter[str] = collections.Counter()
@@ -107,7 +113,7 @@ class Load:
         self.outcomes["OK"] += 1
         return answer
 
-    def tickets(self, a, b) -> None:
+    def tickets(self, a, _b) -> None:
         """Direct commits, of which some are repeats and some come with another quantity."""
         event = self.stage.hot if random.random() < 0.7 else self.stage.small
         commit = inventory_pb2.CommitReq(reservation_id=fresh("t"), event_id=event, qty=random.randint(1, 4))
@@ -122,9 +128,14 @@ class Load:
             self.call(a.GetReservation, inventory_pb2.GetReservationReq(reservation_id=commit.reservation_id))
         elif luck < 0.25:
             # Sold is sold: refused.
-            self.call(a.ReleaseHold, inventory_pb2.ReleaseReq(reservation_id=commit.reservation_id, event_id=event, qty=commit.qty))
+            self.call(
+                a.ReleaseHold,
+                inventory_pb2.ReleaseReq(
+                    reservation_id=commit.reservation_id, event_id=event, qty=commit.qty
+                ),
+            )
 
-    def holds(self, a, b) -> None:
+    def holds(self, a, _b) -> None:
         """Holds on contract A: committed, released, or left to end after a second."""
         hold = inventory_pb2.PlaceHoldReq(
             reservation_id=fresh("h"), event_id=self.stage.hot, qty=2, hold_expires_at=in_seconds(1)
@@ -133,14 +144,18 @@ class Load:
             return
         luck = random.random()
         if luck < 0.4:
-            commit = inventory_pb2.CommitReq(reservation_id=hold.reservation_id, event_id=hold.event_id, qty=2)
+            commit = inventory_pb2.CommitReq(
+                reservation_id=hold.reservation_id, event_id=hold.event_id, qty=2
+            )
             self.call(a.CommitReservation, commit)
         elif luck < 0.6:
-            release = inventory_pb2.ReleaseReq(reservation_id=hold.reservation_id, event_id=hold.event_id, qty=2)
+            release = inventory_pb2.ReleaseReq(
+                reservation_id=hold.reservation_id, event_id=hold.event_id, qty=2
+            )
             self.call(a.ReleaseHold, release)
 
-    def seats(self, a, b) -> None:
-        """Seats on contract B, by name and chosen by the server; most are given back, so that the hall lasts."""
+    def seats(self, _a, b) -> None:
+        """Seats on contract B, by name and chosen by the server; most are given back, so the hall lasts."""
         reserve = b_pb2.ReserveSeatRequest(
             reservation_id=fresh("s"), event_id=self.stage.hall, hold_expires_at=in_seconds(1.5)
         )
@@ -155,7 +170,9 @@ class Load:
             return
         luck = random.random()
         if luck < 0.05:
-            commit = b_pb2.CommitReservationRequest(reservation_id=reserve.reservation_id, event_id=reserve.event_id)
+            commit = b_pb2.CommitReservationRequest(
+                reservation_id=reserve.reservation_id, event_id=reserve.event_id
+            )
             self.call(b.CommitReservation, commit)
         elif luck < 0.8:
             release = b_pb2.ReleaseHoldRequest(
@@ -173,7 +190,7 @@ class Load:
         if random.random() < 0.2:
             self.call(a.CheckAvailability, inventory_pb2.CheckReq(event_id=self.stage.hot, qty=-1))
 
-    def rush(self, a, b) -> None:
+    def rush(self, a, _b) -> None:
         """A burst at one stripe, by callers without patience: some are turned away."""
         if not self.rush_in[0] <= time.monotonic() - self.begun < self.rush_in[1]:
             self.stopping.wait(0.2)

@@ -1,5 +1,6 @@
-"""Draws what the sale dashboard shows, from what a live Prometheus has of the load: the same queries, as an SVG
-for the documents. Which panels there are lives in deploy/observability/dashboards; the choice of some is here."""
+"""Draws what the sale dashboard shows, from what a live Prometheus has of the load: the same queries, as an
+SVG for the documents. Which panels there are lives in deploy/observability/dashboards; the choice of some is
+here."""
 
 import pathlib
 import re
@@ -19,17 +20,43 @@ POINTS_MAX = 75
 # Of the sale dashboard, in this order.
 STATS = ["Sold", "P95 of writes", "Slower than 40 ms", "Failed", "Impossible stock", "Servers ready"]
 PLOTS = [
-    "Remaining", "Reservations by event", "Expired holds given back",
-    "Writes, exact percentiles", "P95 by method", "Calls under way",
-    "Calls", "Commits", "Answers other than OK",
+    "Remaining",
+    "Reservations by event",
+    "Expired holds given back",
+    "Writes, exact percentiles",
+    "P95 by method",
+    "Calls under way",
+    "Calls",
+    "Commits",
+    "Answers other than OK",
 ]
 INK, PAPER, PANEL, GRID, FAINT = "#d8d9da", "#111217", "#181b1f", "#2c3036", "#8e9199"
-COLORS = ["#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#b877d9", "#f2495c", "#8ab8ff", "#37872d", "#ffb357", "#c0d8ff"]
+COLORS = [
+    "#73bf69",
+    "#f2cc0c",
+    "#5794f2",
+    "#ff9830",
+    "#b877d9",
+    "#f2495c",
+    "#8ab8ff",
+    "#37872d",
+    "#ffb357",
+    "#c0d8ff",
+]
 GOOD, FAIR, BAD = "#73bf69", "#ff9830", "#f2495c"
 STYLE = {
-    "axes.edgecolor": GRID, "axes.facecolor": PANEL, "axes.labelcolor": FAINT, "figure.facecolor": PAPER,
-    "font.family": "sans-serif", "font.size": 8, "grid.color": GRID, "grid.linewidth": 0.6, "svg.fonttype": "none",
-    "text.color": INK, "xtick.color": FAINT, "ytick.color": FAINT,
+    "axes.edgecolor": GRID,
+    "axes.facecolor": PANEL,
+    "axes.labelcolor": FAINT,
+    "figure.facecolor": PAPER,
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
 }
 
 
@@ -87,8 +114,16 @@ def draw_stat(axes, look: Look, panel: dict) -> None:
     axes.set_ylim(0, max(*ys, 1e-9) * 2.6)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.text(0.5, 0.6, shown(middle, defaults["unit"]), transform=axes.transAxes, ha="center", va="center",
-              fontsize=17, color=color)
+    axes.text(
+        0.5,
+        0.6,
+        shown(middle, defaults["unit"]),
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        fontsize=17,
+        color=color,
+    )
     axes.set_title(panel["title"], loc="left", fontsize=8, color=FAINT)
 
 
@@ -109,8 +144,16 @@ def draw_lines(axes, look: Look, panel: dict, run: str) -> None:
     for step in defaults["thresholds"]["steps"]:
         if step["color"] == "red" and step["value"] and step["value"] < highest:
             axes.axhline(step["value"], color=BAD, linewidth=0.9, linestyle=(0, (5, 3)))
-            axes.annotate("40 ms", (0.995, step["value"]), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                          fontsize=7, color=BAD, bbox={"facecolor": PANEL, "linewidth": 0, "pad": 1})
+            axes.annotate(
+                "40 ms",
+                (0.995, step["value"]),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="bottom",
+                fontsize=7,
+                color=BAD,
+                bbox={"facecolor": PANEL, "linewidth": 0, "pad": 1},
+            )
     axes.set_ylim(bottom=0)
     axes.set_xlim(0, look.end - look.start)
     axes.grid(True)
@@ -118,8 +161,16 @@ def draw_lines(axes, look: Look, panel: dict, run: str) -> None:
     axes.yaxis.set_major_formatter(formatter(defaults["unit"]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:.0f} s"))
     axes.set_title(panel["title"], loc="left", fontsize=9, color=INK)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False, fontsize=6.5,
-                labelcolor=FAINT, handlelength=1.2, columnspacing=1.4)
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.1),
+        ncols=2,
+        frameon=False,
+        fontsize=6.5,
+        labelcolor=FAINT,
+        handlelength=1.2,
+        columnspacing=1.4,
+    )
 
 
 def slim(svg: str) -> str:
@@ -147,7 +198,9 @@ def draw(look: Look, stage, about: str, path: pathlib.Path) -> None:
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(14, 13))
         stats = figure.add_gridspec(1, 6, wspace=0.1, left=0.045, right=0.985, top=0.94, bottom=0.87)
-        plots = figure.add_gridspec(3, 3, hspace=0.55, wspace=0.16, left=0.045, right=0.985, top=0.83, bottom=0.08)
+        plots = figure.add_gridspec(
+            3, 3, hspace=0.55, wspace=0.16, left=0.045, right=0.985, top=0.83, bottom=0.08
+        )
         for column, title in enumerate(STATS):
             draw_stat(figure.add_subplot(stats[0, column]), look, by_title[title])
         for place, title in enumerate(PLOTS):

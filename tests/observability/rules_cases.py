@@ -68,8 +68,9 @@ def mutants(expr: str):
             continue
         for other in moved(expr, found["compare"], number):
             text = f"{other:g}"
-            yield f"{found[0]} to {text}", (
-                expr[: found.start("number")] + text + expr[found.end("number") :]
+            yield (
+                f"{found[0]} to {text}",
+                (expr[: found.start("number")] + text + expr[found.end("number") :]),
             )
 
 

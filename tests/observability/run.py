@@ -28,7 +28,9 @@ def arguments():
     parser.add_argument("--bin", type=pathlib.Path, metavar="PATH", help="the server; default: what is built")
     parser.add_argument("--cost", action="store_true", help="also what metrics and tracing cost (minutes)")
     parser.add_argument("--only-cost", action="store_true", help="only that")
-    parser.add_argument("--picture", type=pathlib.Path, metavar="SVG", help="only draw the sale view to this file")
+    parser.add_argument(
+        "--picture", type=pathlib.Path, metavar="SVG", help="only draw the sale view to this file"
+    )
     parser.add_argument("--seconds", type=int, default=LOAD_SECONDS, help="of the load (default %(default)s)")
     parser.add_argument("--fast", action="store_true", help="leave the changed thresholds out")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases with TEXT in their name")
@@ -74,7 +76,10 @@ def live(suite: Suite, args, binary: pathlib.Path, folder: pathlib.Path) -> None
                     end = time.time()
                     look = dashboard_cases.Look(prometheus, start, end, stage.hot)
                     metrics_cases.play(suite, server, prometheus, start, end)
-                print(f"     {sum(buyers.outcomes.values())} calls of our own: {dict(buyers.outcomes)}", flush=True)
+                print(
+                    f"     {sum(buyers.outcomes.values())} calls of our own: {dict(buyers.outcomes)}",
+                    flush=True,
+                )
                 suite.case("the load itself went through")(lambda: went_through(buyers))
                 dashboard_cases.play(suite, look)
                 trace_cases.play(suite, server, stage, receiver)
@@ -99,8 +104,8 @@ def pictured(binary: pathlib.Path, folder: pathlib.Path, path: pathlib.Path) -> 
                 look = Look(prometheus, start, time.time(), stage.hot)
             first, last = (at - SETTLE_SECONDS for at in PICTURE_RUSH)
             about = (
-                f"{PICTURE_TICKETS:,} tickets; from {first} to {last} s a rush at one stripe, with 30 to 300 ms of patience; "
-                "large figures: the median of the time shown"
+                f"{PICTURE_TICKETS:,} tickets; from {first} to {last} s a rush at one stripe, with 30 to 300 ms "
+                "of patience; large figures: the median of the time shown"
             )
             picture.draw(look, stage, about, path)
 
@@ -122,7 +127,9 @@ def main() -> None:
     suite = Suite(args.only)
     tools = shutil.which("prometheus") and shutil.which("promtool")
     if not tools:
-        suite.case("rules, dashboards and metrics")(lambda: missing("prometheus and promtool are not installed"))
+        suite.case("rules, dashboards and metrics")(
+            lambda: missing("prometheus and promtool are not installed")
+        )
     if args.picture and tools:
         generate(folder / "generated", ["inventory/v1", "reservation/v1", "common/v1"])
         suite.case("the sale view is drawn")(lambda: pictured(binary, folder, args.picture))

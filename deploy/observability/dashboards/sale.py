@@ -2,8 +2,21 @@
 and store.py."""
 
 from grafana import (
-    AMBER, ANY_IS_BAD, EVENT, GREEN, INSTANCE, JOB, NO_THRESHOLD, PROMISE, RED,
-    Panel, Query, Row, dashboard, stat, steps,
+    AMBER,
+    ANY_IS_BAD,
+    EVENT,
+    GREEN,
+    INSTANCE,
+    JOB,
+    NO_THRESHOLD,
+    PROMISE,
+    RED,
+    Panel,
+    Query,
+    Row,
+    dashboard,
+    stat,
+    steps,
 )
 
 F = 'job="$job", instance=~"$instance"'
@@ -83,7 +96,12 @@ STOCK = Row(
             "Remaining",
             "Units still to be sold, of the 20 busiest events; the others are summed as `other`. At most "
             "some 10 s old. Servers that share an event all tell it: the lowest is shown.",
-            [Query(f'min by (event_id) (inventory_event_units{{{EVENTS}, state="remaining"}})', "{{event_id}}")],
+            [
+                Query(
+                    f'min by (event_id) (inventory_event_units{{{EVENTS}, state="remaining"}})',
+                    "{{event_id}}",
+                )
+            ],
             "none",
         ),
         Panel(
@@ -101,7 +119,12 @@ STOCK = Row(
         Panel(
             "Reservations by event",
             "Commits and holds written in a second, by event.",
-            [Query(f"sum by (event_id) (rate(inventory_event_reservations_total{{{EVENTS}}}{R}))", "{{event_id}}")],
+            [
+                Query(
+                    f"sum by (event_id) (rate(inventory_event_reservations_total{{{EVENTS}}}{R}))",
+                    "{{event_id}}",
+                )
+            ],
             "ops",
             stacked=True,
         ),
@@ -139,7 +162,10 @@ STOCK = Row(
             "Holds whose time was over and whose stock is on sale again, in a second; and how long after "
             "their end that was, for 95 of 100. An alert speaks at 10 s.",
             [
-                Query(f"sum by (inventory_type) (rate(inventory_holds_reclaimed_total{{{F}}}{R}))", "{{inventory_type}}/s"),
+                Query(
+                    f"sum by (inventory_type) (rate(inventory_holds_reclaimed_total{{{F}}}{R}))",
+                    "{{inventory_type}}/s",
+                ),
                 Query(
                     "histogram_quantile(0.95, sum by (le) "
                     f"(rate(inventory_hold_reclaim_lag_seconds_bucket{{{F}}}{R})))",
@@ -164,7 +190,12 @@ LATENCY = Row(
         Panel(
             "P95 by method",
             "Exact, over about 30 s, of the slowest server.",
-            [Query(f'max by (method) (grpc_request_latency_seconds{{{F}, {API}, quantile="0.95"}})', "{{method}}")],
+            [
+                Query(
+                    f'max by (method) (grpc_request_latency_seconds{{{F}, {API}, quantile="0.95"}})',
+                    "{{method}}",
+                )
+            ],
             "s",
             thresholds=PROMISE,
         ),
@@ -227,14 +258,33 @@ CALLS = Row(
             stacked=True,
             width=12,
         ),
-        outcomes("Commits", "inventory_commit_reservations_total", "status", "CommitReservation of both contracts, by outcome."),
+        outcomes(
+            "Commits",
+            "inventory_commit_reservations_total",
+            "status",
+            "CommitReservation of both contracts, by outcome.",
+        ),
         outcomes("Holds", "inventory_place_holds_total", "status", "PlaceHold and ReserveSeat, by outcome."),
-        outcomes("Releases", "inventory_release_holds_total", "status", "ReleaseHold of both contracts, by outcome."),
-        outcomes("Checks", "inventory_check_availability_total", "result", "CheckAvailability of both contracts, by result."),
+        outcomes(
+            "Releases",
+            "inventory_release_holds_total",
+            "status",
+            "ReleaseHold of both contracts, by outcome.",
+        ),
+        outcomes(
+            "Checks",
+            "inventory_check_availability_total",
+            "result",
+            "CheckAvailability of both contracts, by result.",
+        ),
         Panel(
             "Met others",
             "Operations that met another one: sold out, a taken seat, an id used twice.",
-            [Query(f"sum by (conflict_type) (rate(inventory_conflicts_total{{{F}}}{R}))", "{{conflict_type}}")],
+            [
+                Query(
+                    f"sum by (conflict_type) (rate(inventory_conflicts_total{{{F}}}{R}))", "{{conflict_type}}"
+                )
+            ],
             "ops",
         ),
         Panel(
