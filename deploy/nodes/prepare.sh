@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Prepares a dedicated node before its kubelet starts: the seccomp profile, the bound on locked memory, the host's
-# settings. Run as root from the node's user data; deploy/nodes/build.py puts the profile in place of the marker.
+# Prepares a dedicated node before its kubelet starts: the seccomp profile and the bound on locked
+# memory. Run as root from the node's user data; deploy/nodes/build.py puts the profile in place of the marker.
 #
 #   --help    this text
 #
-# Exit codes: 0 prepared, 1 a step failed, 2 wrong arguments. Kernel settings do not fail it: a node that is slower
-# is better than none on the day of a sale, and the log says it.
+# Exit codes: 0 prepared, 1 a step failed, 2 wrong arguments.
 set -euo pipefail
 
 case "${1:-}" in
@@ -29,11 +28,3 @@ cat >/etc/systemd/system/containerd.service.d/memlock.conf <<'UNIT'
 LimitMEMLOCK=64M
 UNIT
 systemctl daemon-reload
-
-# From the machine image, where it was put: user data is 16 KiB at most.
-host=/opt/inventory-api/tuning/host.sh
-if [[ ! -x "$host" ]]; then
-  echo "prepare.sh: $host is missing, the host's settings are left as they are; put tuning/ into the image" >&2
-elif ! "$host" --apply; then
-  echo "prepare.sh: $host --apply failed, some of the host's settings are not made" >&2
-fi

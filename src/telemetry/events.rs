@@ -67,7 +67,9 @@ impl Events {
         if self.named.len() < limits::EVENTS_SHOWN_MAX {
             return true;
         }
-        let idlest = self.named.iter().min_by_key(|(_, named)| named.score);
+        // Of those equally idle the one with fewer writes, so that it is the same one every time.
+        let idleness = |named: &Named| (named.score, named.written);
+        let idlest = self.named.iter().min_by_key(|(_, named)| idleness(named));
         let Some((idlest, score)) = idlest.map(|(event, named)| (event.clone(), named.score))
         else {
             return false;
