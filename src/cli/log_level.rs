@@ -13,7 +13,7 @@ pub(super) fn run(args: &LogLevelArgs) -> Result<(), Failure> {
     let request = pb::SetLogLevelRequest {
         level: level.to_owned(),
     };
-    let told = port.call(&"log level", request, async |admin, request| {
+    let told = port.call("log level", request, async |admin, request| {
         admin.set_log_level(request).await
     })?;
     let pb::SetLogLevelResponse { level, before } = told;
