@@ -31,7 +31,7 @@ esac
 
 # shellcheck disable=SC2034 # venv.sh reads it
 what="observability test"
-# shellcheck source=../blackbox/venv.sh
+# shellcheck source-path=SCRIPTDIR source=../blackbox/venv.sh
 source "$here/../blackbox/venv.sh"
 
 for tool in prometheus promtool; do
