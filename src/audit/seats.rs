@@ -151,13 +151,15 @@ pub fn look(suspect: &Suspect, snapshot: &Snapshot) -> Look {
     {
         return Look::With(holder.clone());
     }
-    let claims: Vec<Claim> = suspect
-        .involved
-        .iter()
-        .filter_map(|id| snapshot.records.get(id)?.read())
+    // Also by a record that is there for another seat: what it says is as true of this one.
+    let mut claims: Vec<Claim> = snapshot
+        .records
+        .values()
+        .filter_map(Item::read)
         .filter(|record| record.is_live() && record.names(seat))
         .map(Claim::of)
         .collect();
+    claims.sort_unstable_by(|one, other| one.reservation.cmp(&other.reservation));
     let named = |id: &ReservationId| match snapshot.records.get(id) {
         None | Some(Item::Missing) => Named::NoRecord,
         Some(Item::Unreadable(_)) => Named::Unreadable,
