@@ -8,7 +8,7 @@ ARGS ?=
 
 .PHONY: help all build run demo test lint format generate ci blackbox contract-test \
 	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-soak bench-expiry \
-	observability-test perf-guard
+	observability-test tuning-test perf-guard
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ bench-expiry: ## What 100,000 holds that end in one second do to commits (ARGS="
 observability-test: ## Watch a loaded server by a live Prometheus and OTLP receiver (ARGS="--cost")
 	$(CARGO) build --release --bin inventory-api
 	tests/observability/run.sh $(ARGS)
+
+tuning-test: ## Set and put back hosts that are made of files, and look at this one
+	tests/tuning/run.sh
 
 perf-guard: ## Instructions per request by callgrind against perf/baseline.txt (ARGS="--update")
 	perf/guard.sh $(ARGS)

@@ -79,8 +79,7 @@ if [[ -n "$cpus" ]]; then
     || wrong "--cpus $cpus: leaves no CPU for interrupts; leave out at least one of $(online_cpus)"
 fi
 
-kernel_settings
-governor_settings
+table_settings
 limit_settings
 [[ -z "$cpus" ]] || placement_settings
 [[ "$do_what" == --revert || ${#names[@]} -gt 0 ]] \

@@ -1,7 +1,7 @@
-# The table of what a host is set to: one entry for each setting, with its reason. Sourced by host.sh.
+# What a host is set to: the table of kernel.tsv, and what depends on the host. Sourced by host.sh.
 # Must not live here: how a value is read, written or put back (store.sh), what is printed (host.sh).
 # shellcheck shell=bash
-# shellcheck disable=SC2154  # host.sh sets cpus
+# shellcheck disable=SC2154  # host.sh sets cpus and here
 #
 #   setting NAME KIND WHERE RULE WANTED WHY MEASURED
 #
@@ -17,46 +17,19 @@
 
 unmeasured="not measured here"
 
-kernel_settings() {
-  setting somaxconn plain /proc/sys/net/core/somaxconn min 1024 \
-    "the server listens with a queue of 1,024 on each shard; the kernel cuts it to this" \
-    "$unmeasured"
-  setting tcp_max_syn_backlog plain /proc/sys/net/ipv4/tcp_max_syn_backlog min 1024 \
-    "half-open connections when every client comes back at once, before SYN cookies are sent" \
-    "$unmeasured"
-  setting netdev_max_backlog plain /proc/sys/net/core/netdev_max_backlog min 5000 \
-    "packets that wait for a CPU which RPS chose; past it they are dropped" \
-    "$unmeasured"
-  setting busy_poll plain /proc/sys/net/core/busy_poll is 0 \
-    "polling a device from poll() burns the CPU on which a shard could sell" \
-    "$unmeasured"
-  setting busy_read plain /proc/sys/net/core/busy_read is 0 \
-    "as busy_poll, for reads: it makes every socket of the host poll, not ours alone" \
-    "$unmeasured"
-  setting io_uring_disabled plain /proc/sys/kernel/io_uring_disabled max 0 \
-    "1 and 2 forbid io_uring, and no shard starts; kernels before 6.6 do not have it" \
-    "$unmeasured"
-  setting numa_balancing plain /proc/sys/kernel/numa_balancing is 0 \
-    "it unmaps pages to see who uses them; a shard stays on its CPU and its memory with it" \
-    "$unmeasured"
-  setting swappiness plain /proc/sys/vm/swappiness max 1 \
-    "a shard that waits for a page from a disk sells nothing meanwhile" \
-    "$unmeasured"
-  setting thp choice /sys/kernel/mm/transparent_hugepage/enabled any "madvise never" \
-    "the server keeps itself off huge pages; its neighbours need not have memory compacted" \
-    "$unmeasured"
-  setting thp_defrag choice /sys/kernel/mm/transparent_hugepage/defrag any "madvise defer never" \
-    "no thread stops to compact memory that did not ask for huge pages" \
-    "$unmeasured"
-}
-
-governor_settings() {
-  local cpu
-  for cpu in $(expand "$(online_cpus)"); do
-    setting "governor$cpu" plain "/sys/devices/system/cpu/cpu$cpu/cpufreq/scaling_governor" is performance \
-      "a core that was idle for a millisecond is not to wake up slowly" \
-      "$unmeasured"
-  done
+# Those that `inventory-api check` looks at too.
+table_settings() {
+  local name kind where rule wanted why measured cpu
+  while IFS=$'\t' read -r name kind where rule wanted why measured; do
+    [[ "$name" == \#* ]] && continue
+    if [[ "$where" == *"cpu*"* ]]; then
+      for cpu in $(expand "$(online_cpus)"); do
+        setting "$name$cpu" "$kind" "${where/"cpu*"/"cpu$cpu"}" "$rule" "$wanted" "$why" "$measured"
+      done
+    else
+      setting "$name" "$kind" "$where" "$rule" "$wanted" "$why" "$measured"
+    fi
+  done <"$here/kernel.tsv"
 }
 
 limit_settings() {

@@ -2,7 +2,7 @@
 """Puts the pieces of a dedicated node together: user data, the EC2NodeClass that carries it, and the PrometheusRule.
 
 Without arguments it writes them, with --check it compares. Sources: node-config.yaml, prepare.sh, the seccomp
-profile, deploy/observability/rules. Standard library only, so text is moved as it is and never parsed as YAML.
+profile, tuning/kernel.tsv, deploy/observability/rules. Standard library only, so text is moved as it is and never parsed as YAML.
 Exit codes: 0 written or equal, 1 they differ (their names are printed), 2 wrong arguments or a source is missing.
 """
 
@@ -29,9 +29,22 @@ def profile() -> str:
     return json.dumps(data, separators=(",", ":"))
 
 
+def settings() -> str:
+    """What tuning/kernel.tsv sets, a path, rule and first value a line. Governors are left out: Graviton has none."""
+    lines = []
+    for line in (DEPLOY.parent / "tuning" / "kernel.tsv").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        _, _, path, rule, wanted, *_ = line.split("\t")
+        if "cpu*" not in path:
+            lines.append(f"{path} {rule} {wanted.split()[0]}")
+    return "\n".join(lines)
+
+
 def user_data() -> str:
     """A MIME message: what nodeadm reads, and the script that cloud-init runs before the kubelet starts."""
     script = (NODES / "prepare.sh").read_text().replace("@PROFILE@", profile())
+    script = script.replace("@SETTINGS@", settings())
     parts = [
         ("application/node.eks.aws", (NODES / "node-config.yaml").read_text()),
         ("text/x-shellscript; charset=\"us-ascii\"", script),

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Prepares a dedicated node before its kubelet starts: the seccomp profile and the bound on locked
-# memory. Run as root from the node's user data; deploy/nodes/build.py puts the profile in place of the marker.
+# Prepares a dedicated node before its kubelet starts: the seccomp profile, the bound on locked memory and the
+# kernel settings. Run as root from the node's user data; deploy/nodes/build.py puts the profile, and the settings
+# of tuning/kernel.tsv, in place of the markers.
 #
 #   --help    this text
 #
@@ -9,7 +10,7 @@ set -euo pipefail
 
 case "${1:-}" in
   "") ;;
-  --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
   *) echo "prepare.sh: unknown argument $1; it takes none but --help" >&2; exit 2 ;;
 esac
 
@@ -27,4 +28,35 @@ cat >/etc/systemd/system/containerd.service.d/memlock.conf <<'UNIT'
 [Service]
 LimitMEMLOCK=64M
 UNIT
+
+# At each boot, as user data runs only at the first. What is right already stays: "at least" never lowers.
+cat >/usr/local/sbin/inventory-api-host <<'SCRIPT'
+#!/usr/bin/env bash
+set -uo pipefail
+while read -r path rule wanted; do
+  is="$(cat "$path" 2>/dev/null)" || continue
+  is="${is#*\[}"
+  is="${is%%\]*}"
+  case "$rule" in
+    min) ((is >= wanted)) && continue ;;
+    max) ((is <= wanted)) && continue ;;
+    *) [[ "$is" == "$wanted" ]] && continue ;;
+  esac
+  echo "$wanted" >"$path" && echo "$path: $is, now $wanted"
+done <<'SETTINGS'
+@SETTINGS@
+SETTINGS
+SCRIPT
+chmod 0755 /usr/local/sbin/inventory-api-host
+cat >/etc/systemd/system/inventory-api-host.service <<'UNIT'
+[Unit]
+Description=Kernel settings for inventory-api
+Before=kubelet.service
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/inventory-api-host
+[Install]
+WantedBy=multi-user.target
+UNIT
 systemctl daemon-reload
+systemctl enable --now inventory-api-host.service

@@ -8,8 +8,10 @@ pub mod explain;
 pub mod facts;
 mod host;
 mod store;
+mod tuning;
 
 use std::fmt;
+use std::path::Path;
 
 use crate::config::Config;
 
@@ -61,6 +63,7 @@ impl Report {
 pub fn run(config: &Config) -> Report {
     let facts = Facts::read();
     let (mut checks, has_ring) = host::checks(config, &facts);
+    checks.push(tuning::check(Path::new("/"), &config.shard_cpus));
     checks.extend(store::checks(&config.store, has_ring));
     Report { checks, facts }
 }

@@ -1,0 +1,183 @@
+//! How the kernel is set, against the table that `tuning/host.sh` sets a host by. Nothing here keeps
+//! a server from starting. Must not live here: what the settings are (`tuning/kernel.tsv`), and
+//! changing them.
+
+use std::fs;
+use std::path::Path;
+
+use super::{Check, Verdict};
+
+/// The very file that the script reads.
+const TABLE: &str = include_str!("../../tuning/kernel.tsv");
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+struct Setting<'a> {
+    name: &'a str,
+    /// A file that lists what can be chosen, the chosen one in brackets; else one with one value.
+    is_choice: bool,
+    /// Absolute; `cpu*` in it stands for each CPU of a shard.
+    path: &'a str,
+    rule: &'a str,
+    wanted: &'a str,
+}
+
+impl<'a> Setting<'a> {
+    /// `None` for a comment.
+    fn of(line: &'a str) -> Option<Self> {
+        if line.starts_with('#') {
+            return None;
+        }
+        let mut fields = line.split('\t');
+        let [name, kind, path, rule, wanted] = std::array::from_fn(|_| fields.next().unwrap_or(""));
+        Some(Self {
+            name,
+            is_choice: kind == "choice",
+            path,
+            rule,
+            wanted,
+        })
+    }
+
+    fn fits(&self, value: &str) -> bool {
+        let number = |text: &str| text.parse::<u64>().ok();
+        match self.rule {
+            "min" => number(value) >= number(self.wanted),
+            "max" => number(value).is_some_and(|value| Some(value) <= number(self.wanted)),
+            "any" => self.wanted.split(' ').any(|word| word == value),
+            _ => value == self.wanted,
+        }
+    }
+
+    fn wish(&self) -> String {
+        match self.rule {
+            "min" => format!("at least {}", self.wanted),
+            "max" => format!("at most {}", self.wanted),
+            _ => self.wanted.replace(' ', " or "),
+        }
+    }
+
+    /// What is at one path; `None` where it is not there or may not be read.
+    fn value(&self, root: &Path, path: &str) -> Option<String> {
+        let text = fs::read_to_string(root.join(path.trim_start_matches('/'))).ok()?;
+        let text = text.trim();
+        if !self.is_choice {
+            return Some(text.to_owned());
+        }
+        let (_, chosen) = text.split_once('[')?;
+        Some(chosen.split_once(']')?.0.to_owned())
+    }
+
+    /// The value that is not as wanted, of the first CPU that has one.
+    fn differing(&self, root: &Path, shard_cpus: &[usize]) -> Option<String> {
+        let off = |path: &str| {
+            self.value(root, path)
+                .filter(|value| !value.is_empty() && !self.fits(value))
+        };
+        if !self.path.contains("cpu*") {
+            return off(self.path);
+        }
+        shard_cpus
+            .iter()
+            .find_map(|cpu| off(&self.path.replace("cpu*", &format!("cpu{cpu}"))))
+    }
+}
+
+/// What of the host's settings differs from the table. A container sees only some of them: what is
+/// not there is not judged.
+pub(super) fn check(root: &Path, shard_cpus: &[usize]) -> Check {
+    let settings: Vec<Setting> = TABLE.lines().filter_map(Setting::of).collect();
+    let off: Vec<String> = settings
+        .iter()
+        .filter_map(|setting| {
+            let value = setting.differing(root, shard_cpus)?;
+            Some(format!(
+                "{} is {value} (wanted {})",
+                setting.name,
+                setting.wish()
+            ))
+        })
+        .collect();
+    if off.is_empty() {
+        return Check::ok(
+            "host",
+            "no kernel setting differs from tuning/host.sh".to_owned(),
+        );
+    }
+    Check {
+        name: "host",
+        verdict: Verdict::Note,
+        said: off.join(", "),
+        cures: vec![
+            "as root on the host: tuning/host.sh --check --why, then --apply --yes".to_owned(),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    const THP: &str = "sys/kernel/mm/transparent_hugepage/enabled";
+
+    #[test]
+    fn every_line_of_the_table_is_one_that_can_be_judged() {
+        let settings: Vec<Setting> = TABLE.lines().filter_map(Setting::of).collect();
+        assert!(settings.len() >= 10, "{settings:?}");
+        for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
+            assert_eq!(line.split('\t').count(), 7, "{line}");
+        }
+        for setting in settings {
+            assert!(
+                ["min", "max", "is", "any"].contains(&setting.rule),
+                "{setting:?}"
+            );
+            assert!(setting.path.starts_with('/'), "{setting:?}");
+            let first = setting.wanted.split(' ').next().unwrap();
+            assert!(setting.fits(first), "{setting:?} does not fit itself");
+            assert!(!setting.fits("nonsense"), "{setting:?}");
+        }
+    }
+
+    #[test]
+    fn what_differs_is_named_with_what_is_wanted() {
+        let root = tree(&[
+            ("proc/sys/net/core/somaxconn", "128\n"),
+            ("proc/sys/vm/swappiness", "60\n"),
+            ("proc/sys/net/core/busy_poll", "0\n"),
+            (THP, "[always] madvise never\n"),
+            (
+                "sys/devices/system/cpu/cpu3/cpufreq/scaling_governor",
+                "powersave\n",
+            ),
+        ]);
+        let found = check(root.path(), &[2, 3]);
+        assert_eq!(found.verdict, Verdict::Note);
+        assert_eq!(
+            found.said,
+            "somaxconn is 128 (wanted at least 1024), swappiness is 60 (wanted at most 1), \
+             thp is always (wanted madvise or never), governor is powersave (wanted performance)"
+        );
+        // The CPU belongs to somebody else.
+        assert!(!check(root.path(), &[2]).said.contains("governor"));
+    }
+
+    #[test]
+    fn what_is_right_or_not_there_is_fine() {
+        let root = tree(&[
+            ("proc/sys/net/core/somaxconn", "4096\n"),
+            (THP, "always [madvise] never\n"),
+        ]);
+        assert_eq!(check(root.path(), &[0]).verdict, Verdict::Ok);
+    }
+}
