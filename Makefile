@@ -8,7 +8,7 @@ ARGS ?=
 
 .PHONY: help all build run demo test lint format generate ci blackbox contract-test \
 	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-soak bench-expiry \
-	observability-test tuning-test perf-guard
+	observability-test k8s-test tuning-test perf-build perf-guard
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,8 +80,16 @@ observability-test: ## Watch a loaded server by a live Prometheus and OTLP recei
 	$(CARGO) build --release --bin inventory-api
 	tests/observability/run.sh $(ARGS)
 
+k8s-test: ## Render and validate the manifests, hold them against each other (ARGS="--self-test")
+	tests/k8s/run.sh $(ARGS)
+
 tuning-test: ## Set and put back hosts that are made of files, and look at this one
 	tests/tuning/run.sh
+
+perf-build: ## Build what the scripts in perf/ record: a server with symbols, a load and a store
+	RUSTFLAGS="-C force-frame-pointers=yes" CFLAGS="-fno-omit-frame-pointer" \
+	  $(CARGO) build --profile profiling --bin inventory-api
+	$(CARGO) build --release --package inventory-generator --package inventory-store-model
 
 perf-guard: ## Instructions per request by callgrind against perf/baseline.txt (ARGS="--update")
 	perf/guard.sh $(ARGS)

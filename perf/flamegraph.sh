@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Where the CPU's time goes: stacks sampled by perf, as an SVG by inferno. Must not live here: waiting
+# (offcpu.sh), counts (stat.sh).
+set -euo pipefail
+what=flamegraph
+says="Samples the stacks of a server on its CPUs and draws them: flamegraph.svg.
+Hardware cycles where the machine has them, else the CPU clock (a virtual machine)."
+# shellcheck source=perf/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+options "$@"
+need_perf
+need_inferno
+event=cpu-clock
+perf stat -e cycles -- true 2>&1 | grep -q 'not supported' || event=cycles
+begin
+# By frame pointers, which `make perf-build` keeps: the stacks of the SDK's futures are larger than the 64 KiB that
+# perf can copy for unwinding by DWARF.
+perf record -q -e "$event" -F 997 --call-graph fp -m 1024 -p "$pid" -o "$scratch/data" -- \
+  sleep "$seconds" 2>"$scratch/log" || fail "$(tail -3 "$scratch/log")"
+load_counted
+# Without the period every sample counts 1.
+perf script --no-inline -F comm,pid,tid,time,event,ip,sym,dso -i "$scratch/data" 2>/dev/null | inferno-collapse-perf --skip-after main -q \
+  >"$out/flamegraph.folded" 2>"$scratch/log" || fail "$(tail -3 "$scratch/log")"
+inferno-flamegraph --title "inventory-api, $event, ${server:+$scenario at $rate/s, }$seconds s" --hash \
+  <"$out/flamegraph.folded" >"$out/flamegraph.svg"
+awk '{ n = $NF; all += n; if (/\[unknown\]/) lost += n } END {
+  if (!all) exit 1
+  printf "%d samples, %.1f %% with a frame that has no name\n", all, 100 * lost / all }' \
+  "$out/flamegraph.folded" || fail "no samples: does the process do anything?"
+artefact "$out/flamegraph.svg"

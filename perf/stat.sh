@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Counts of the kernel and the CPU for a server under load, and what each call costs of them. Must not
+# live here: where in the program they arise (flamegraph.sh).
+set -euo pipefail
+what=stat
+says="Counts CPU time, switches, faults, system calls and, where the machine has counters, cycles,
+instructions and cache misses: stat.txt, with each count per call when the load is ours."
+# shellcheck source=perf/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+options "$@"
+need_perf
+events=task-clock,context-switches,cpu-migrations,page-faults,cycles,instructions,branch-misses,cache-misses
+for point in sys_enter_io_uring_enter sys_enter_futex sys_enter_madvise; do
+  if perf stat -e "syscalls:$point" -- true >/dev/null 2>&1; then events+=",syscalls:$point"; fi
+done
+begin
+perf stat -x ';' -e "$events" -p "$pid" -o "$scratch/raw" -- sleep "$seconds" \
+  || fail "$(tail -3 "$scratch/raw")"
+load_counted
+awk -F ';' -v calls="${served:-0}" '
+  BEGIN { printf "%-32s %16s %14s\n", "count", "in all", "per call" }
+  /^#/ || NF < 3 { next }
+  $1 ~ /^</ { printf "%-32s %16s\n", $3, "not on this machine"; next }
+  { each = calls ? sprintf("%.3f", $1 / calls * ($2 == "msec" ? 1000 : 1)) ($2 == "msec" ? " us" : "") : "-"
+    printf "%-32s %16.0f %14s\n", $3 ($2 == "" ? "" : " (" $2 ")"), $1, each }' "$scratch/raw" >"$out/stat.txt"
+grep -q task-clock "$out/stat.txt" || fail "perf counted nothing"
+cat "$out/stat.txt"
+artefact "$out/stat.txt"
