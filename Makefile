@@ -8,10 +8,10 @@ ARGS ?=
 
 .PHONY: help all build run demo test lint format generate ci blackbox contract-test \
 	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-soak bench-expiry \
-	observability-test k8s-test tuning-test perf-build perf-guard
+	load-test-ghz load-test-k6 observability-test k8s-test tuning-test perf-build perf-guard
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 all: format lint test build ## Format, lint, test, build
 
@@ -75,6 +75,12 @@ bench-expiry: ## What 100,000 holds that end in one second do to commits (ARGS="
 	$(CARGO) build --release --bin inventory-api
 	$(CARGO) build --release --package inventory-bench
 	target/release/expiry_storm $(ARGS)
+
+load-test-ghz: ## A steady load by ghz (says how to get it; ARGS="--target HOST:PORT --method check")
+	bench/load/run.sh ghz $(ARGS)
+
+load-test-k6: ## The same by k6
+	bench/load/run.sh k6 $(ARGS)
 
 observability-test: ## Watch a loaded server by a live Prometheus and OTLP receiver (ARGS="--cost")
 	$(CARGO) build --release --bin inventory-api

@@ -11,6 +11,8 @@
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 target="${CARGO_TARGET_DIR:-target}"
 tools="$target/tools/bin"
+# shellcheck source=bench/load/lib.sh
+source bench/load/lib.sh
 PATH="$PATH:$PWD/$tools"
 
 usage() {
@@ -83,22 +85,6 @@ end() {
   rm -rf "$scratch"
 }
 
-free_ports() {
-  python3 -c 'import socket, sys
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
-print(*(s.getsockname()[1] for s in held))' "$1"
-}
-
-# until_true SECONDS COMMAND…
-until_true() {
-  local deadline=$((SECONDS + $1))
-  shift
-  until "$@" >/dev/null 2>&1; do
-    ((SECONDS < deadline)) || return 1
-    read -rt 0.1 <> <(:) || true
-  done
-}
-
 calls() {
   curl -sf "http://127.0.0.1:$metrics_port/metrics" \
     | awk '/^grpc_requests_total/ { n += $NF } END { printf "%d\n", n }'
@@ -107,7 +93,7 @@ calls_beyond() { (("$(calls)" > $1)); }
 
 # The server has the last CPU for itself, the load and the store the others; with one CPU all share it.
 cpus="$(nproc)"
-aside() { if ((cpus > 1)); then taskset --cpu-list "0-$((cpus - 2))" "$@"; else exec "$@"; fi; }
+aside() { if ((cpus > 1)); then exec taskset --cpu-list "0-$((cpus - 2))" "$@"; else exec "$@"; fi; }
 
 start_model() {
   aside "$programs/store-model" --port 0 --unlimited >"$scratch/model" 2>&1 &

@@ -1,0 +1,51 @@
+// One method at a steady rate, by Grafana k6. bench/load/run.sh starts it and names TARGET, EVENT, METHOD, RATE,
+// SECONDS_LONG and CONNECTIONS in the environment. Each virtual user keeps one connection.
+import grpc from "k6/net/grpc";
+import { check } from "k6";
+import exec from "k6/execution";
+
+const method = __ENV.METHOD || "commit";
+const event = __ENV.EVENT || "evt_load";
+// New to the server in each run, or a second run would be answered from memory.
+const run = `${Date.now()}`;
+
+export const options = {
+  scenarios: {
+    load: {
+      executor: "constant-arrival-rate",
+      rate: Number(__ENV.RATE || 500),
+      timeUnit: "1s",
+      duration: `${__ENV.SECONDS_LONG || 20}s`,
+      preAllocatedVUs: Number(__ENV.CONNECTIONS || 4),
+      maxVUs: 200,
+    },
+  },
+  thresholds: {
+    checks: ["rate==1"],
+    // What the server promises on its own hardware; a laptop with k6 on it may not hold it.
+    grpc_req_duration: [`p(95)<${__ENV.P95_MS || 40}`],
+    dropped_iterations: ["count==0"],
+  },
+};
+
+const client = new grpc.Client();
+client.load(["../../proto"], "inventory/v1/inventory.proto");
+let connected = false;
+
+function asked() {
+  if (method === "check") {
+    return ["CheckAvailability", { event_id: event, qty: 1 }];
+  }
+  const one = method === "repeat" ? "rsv_k6" : `rsv_${run}_${exec.scenario.iterationInTest}`;
+  return ["CommitReservation", { reservation_id: one, event_id: event, qty: 1, payment_intent_id: "pay_load" }];
+}
+
+export default function () {
+  if (!connected) {
+    client.connect(__ENV.TARGET, { plaintext: true });
+    connected = true;
+  }
+  const [name, message] = asked();
+  const answer = client.invoke(`inventory.v1.Inventory/${name}`, message);
+  check(answer, { "answered OK": (r) => r && r.status === grpc.StatusOK });
+}
