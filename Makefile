@@ -8,7 +8,7 @@ ARGS ?=
 
 .PHONY: help all build run demo test lint format generate ci blackbox contract-test \
 	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-soak bench-expiry \
-	load-test-ghz load-test-k6 observability-test k8s-test tuning-test perf-build perf-guard
+	load-test-ghz load-test-k6 observability-test k8s-test arm64-boot tuning-test perf-build perf-guard
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,10 @@ observability-test: ## Watch a loaded server by a live Prometheus and OTLP recei
 
 k8s-test: ## Render and validate the manifests, hold them against each other (ARGS="--self-test")
 	tests/k8s/run.sh $(ARGS)
+
+arm64-boot: ## Boot the server on an emulated Neoverse N1, sell an event out from outside (ARGS="--dev --fetch")
+	$(CARGO) build --workspace --bins
+	tests/arm64/run.sh $(ARGS)
 
 tuning-test: ## Set and put back hosts that are made of files, and look at this one
 	tests/tuning/run.sh

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Who allocates: stacks of every Nth call of the allocator, as an SVG. Must not live here: how much memory
+# Who allocates: the stack of every call of the allocator, as an SVG. Must not live here: how much memory
 # there is (the server's own metrics).
 #
 # The server's allocator is mimalloc, linked in: a preloaded library such as heaptrack's sees none of its
 # calls. So the allocator's functions themselves are probed, in the binary.
 set -euo pipefail
 what=alloc
-says="Probes the allocator that is linked into the server and draws who calls it: alloc.svg. Each sample is one
-allocation out of 97. Needs uprobes (CONFIG_UPROBE_EVENTS) and root. The probes slow the server down."
+says="Probes the allocator that is linked into the server and draws who calls it: alloc.svg, every allocation a sample.
+Needs uprobes (CONFIG_UPROBE_EVENTS) and root. The probes slow the server down: look at counts, not at times."
 # shellcheck source=perf/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 options "$@"
@@ -28,15 +28,17 @@ for function in mi_malloc mi_malloc_aligned mi_calloc mi_zalloc_aligned mi_zallo
 done
 ((${#probes[@]} > 0)) || missing "$binary has no symbols of mimalloc: build it with --profile profiling ($(tail -1 "$scratch/log"))"
 begin
-perf record -q "${probes[@]}" -c 97 --call-graph dwarf,8192 -m 1024 -p "$pid" -o "$scratch/data" -- \
+perf record -q "${probes[@]}" --call-graph fp -m 1024 -p "$pid" -o "$scratch/data" -- \
   sleep "$seconds" 2>"$scratch/record" || fail "$(tail -3 "$scratch/record")"
 load_counted
-perf script --no-inline -i "$scratch/data" 2>/dev/null | inferno-collapse-perf --skip-after main -q >"$out/alloc.folded" \
+# One name for all probes, for the collapser takes the events of one name only.
+perf script --no-inline -F comm,pid,tid,time,event,ip,sym,dso -i "$scratch/data" 2>/dev/null \
+  | sed "s/$group:[a-z_]*:/alloc:/" | inferno-collapse-perf --skip-after main -q >"$out/alloc.folded" \
   || fail "the stacks cannot be read"
 awk -v calls="${served:-0}" '{ n += $NF } END { if (!n) exit 1
-  printf "%d samples of 97 allocations each", n
-  if (calls) printf ": %.1f allocations a call, embedded engine included", n * 97 / calls
+  printf "%d allocations", n
+  if (calls) printf ": %.1f a call", n / calls
   print "" }' "$out/alloc.folded" || fail "no allocation in $seconds s"
-inferno-flamegraph --title "inventory-api, allocations, ${server:+$scenario, }one in 97" --colors mem \
-  --countname samples <"$out/alloc.folded" >"$out/alloc.svg"
+inferno-flamegraph --title "inventory-api, allocations, ${server:+$scenario at $rate/s, }$seconds s" --colors mem \
+  --countname allocations <"$out/alloc.folded" >"$out/alloc.svg"
 artefact "$out/alloc.svg"
