@@ -4,11 +4,13 @@
 
 mod audit;
 mod telemetry;
+mod top;
 
 use std::time::Duration;
 
 pub use self::audit::*;
 pub use self::telemetry::*;
+pub use self::top::*;
 
 // ---- Input --------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ export const options = {
       rate: Number(__ENV.RATE || 500),
       timeUnit: "1s",
       duration: `${__ENV.SECONDS_LONG || 20}s`,
-      preAllocatedVUs: Number(__ENV.CONNECTIONS || 4),
+      // A user waits for its answer before it calls again: several for each connection that another tool would have.
+      preAllocatedVUs: 5 * Number(__ENV.CONNECTIONS || 4),
       maxVUs: 200,
     },
   },

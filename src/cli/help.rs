@@ -16,6 +16,12 @@ Exit codes: 0 well done, 1 failed, 64 wrong usage or settings";
 // The text above is a constant: a changed code must not outlive it.
 const _: () = assert!(exit::OK == 0 && exit::FAILED == 1 && exit::USAGE == 64);
 
+/// Below `top`.
+pub(super) const TOP: &str = "\
+Keys: q quits, p pauses, s sorts the events, ? explains the columns. NO_COLOR is respected.
+
+Exit codes: 0 well done, 1 with --once no figures could be had, 64 wrong usage";
+
 /// Below `event create`.
 pub(super) const CREATE: &str = "\
 Exit codes: 0 created, or there already with the same arguments; 1 refused; 64 wrong usage";

@@ -16,6 +16,7 @@ mod reservation;
 mod seats;
 mod show;
 mod tables;
+mod top;
 mod verify;
 
 use std::fmt::Display;
@@ -121,6 +122,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Verify(args) => verify::verify(&args),
         Command::Reconcile(args) => verify::reconcile(&args),
         Command::LogLevel(args) => log_level::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Completions(args) => {
             completions(args.shell);

@@ -23,7 +23,7 @@ use http::Uri;
 pub use env::{Env, Given, ProcessEnv};
 pub use kind::{LogLevel, SamplerName};
 pub use reader::{ConfigError, ConfigErrors};
-pub use span::format_span;
+pub use span::{format_span, parse_with_unit};
 
 use crate::domain::rules::LateCommit;
 use crate::store::{StoreSettings, TableNames};
@@ -348,6 +348,16 @@ fn named(tables: &TableNames) -> [(&'static v::Variable<kind::Text>, &str); 3] {
 pub fn grpc_port(env: &impl Env) -> Result<u16, ConfigErrors> {
     let mut reader = Reader::new(env);
     let port = reader.read(&v::GRPC_PORT);
+    reader.finish(port)
+}
+
+/// The port of the local server's figures; for commands that need nothing else.
+///
+/// # Errors
+/// When METRICS_PORT cannot be used.
+pub fn metrics_port(env: &impl Env) -> Result<u16, ConfigErrors> {
+    let mut reader = Reader::new(env);
+    let port = reader.read(&v::METRICS_PORT);
     reader.finish(port)
 }
 

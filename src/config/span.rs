@@ -86,6 +86,14 @@ fn parse_part(text: &str) -> Result<(u128, &str), String> {
     Ok((whole * nanos + fraction_nanos, after))
 }
 
+/// A span as an argument of a command: with its unit, as `250ms` or `1m30s`.
+///
+/// # Errors
+/// What is wrong with it, to be read behind the text.
+pub fn parse_with_unit(text: &str) -> Result<Duration, String> {
+    parse_span(text, Bare::Refused)
+}
+
 /// The span in the longest unit that shows it exactly: `30m`, `250ms`, `90s`.
 pub fn format_span(span: Duration) -> String {
     let nanos = span.as_nanos();

@@ -16,6 +16,7 @@
 //! | `deadlines.rs` | a caller's deadline, from end to end |
 //! | `starts.rs` | starts that cannot work say what is wrong |
 //! | `watching.rs` | what it says of itself: a shard that stands still, logs, spans, figures |
+//! | `top.rs` | `top` tells the server's figures, and leaves a terminal as it was |
 //! | `upkeep.rs` | what an idle server costs, and that `demo` ends well |
 //!
 //! `server`, `stage`, `items`, `proxy`, `client` and `raw` are what they share. Must not live here: what one
@@ -44,5 +45,6 @@ mod starts;
 mod statuses;
 mod stopping;
 mod stripes;
+mod top;
 mod upkeep;
 mod watching;

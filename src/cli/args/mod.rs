@@ -1,13 +1,16 @@
 //! The command line as clap reads it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use http::Uri;
 
 use super::{client, help};
+use crate::config::{format_span, parse_with_unit};
 use crate::demo::DemoOptions;
+use crate::limits::{TOP_EVERY_MAX, TOP_EVERY_MIN};
 
 mod admin;
 
@@ -68,6 +71,10 @@ pub(super) enum Command {
     /// Tell what the running server logs, or change it until it ends
     LogLevel(LogLevelArgs),
 
+    /// Watch the running server's figures in the terminal
+    #[command(after_help = help::TOP)]
+    Top(TopArgs),
+
     /// Look at everything `serve` needs before it is needed
     Check,
 
@@ -113,6 +120,36 @@ pub(super) struct HealthArgs {
         hide_default_value = true
     )]
     pub(super) service: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TopArgs {
+    /// Where the server's figures are [default: 127.0.0.1 at METRICS_PORT, 9090]
+    #[arg(long, value_name = "ADDR", value_parser = client::parse_address)]
+    pub(super) metrics: Option<Uri>,
+
+    /// How often to look, from 250ms to 1m
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    pub(super) every: Duration,
+
+    /// Look twice, print what happened in between, and end
+    #[arg(long)]
+    pub(super) once: bool,
+
+    /// Print JSON instead of text for people
+    #[arg(long, requires = "once")]
+    pub(super) json: bool,
+}
+
+/// How often `top` looks.
+fn interval(text: &str) -> Result<Duration, String> {
+    let (shortest, longest) = (TOP_EVERY_MIN, TOP_EVERY_MAX);
+    let wanted = || format!("want {} to {}", format_span(shortest), format_span(longest));
+    let every = parse_with_unit(text).map_err(|why| format!("{why}; {}", wanted()))?;
+    match (shortest..=longest).contains(&every) {
+        true => Ok(every),
+        false => Err(wanted()),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -1,0 +1,81 @@
+//! One scrape over HTTP/1.1, bounded in bytes and time. Must not live here: what it says (`parse`).
+
+use std::time::{Instant, SystemTime};
+
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::model::Scrape;
+use super::parse::Samples;
+use crate::cli::client::shown;
+use crate::limits::{TOP_BODY_BYTES_MAX, TOP_FETCH_TIMEOUT};
+
+/// Scrapes the server at `address`; `began` is the instant from which scrapes are dated.
+///
+/// # Errors
+/// In a person's words: nobody listens, it takes too long, or what answers is no server of ours.
+pub(super) async fn scrape(address: &Uri, began: Instant) -> Result<Scrape, String> {
+    let at = shown(address);
+    let asked = began.elapsed().as_secs_f64();
+    let text = timeout(TOP_FETCH_TIMEOUT, body(address))
+        .await
+        .map_err(|_| format!("{at} did not answer within {TOP_FETCH_TIMEOUT:?}"))?
+        .map_err(|why| format!("{at}: {why}"))?;
+    let samples = Samples::parse(&text)
+        .map_err(|why| format!("what answers at {at} is not inventory-api: {why}"))?;
+    if samples.first("inventory_build_info").is_none() {
+        return Err(format!(
+            "what answers at {at} is not inventory-api: it has no figure inventory_build_info \
+             (METRICS_PORT is where its figures are, 9090 by default)"
+        ));
+    }
+    let wall = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64());
+    Ok(Scrape {
+        at: asked,
+        wall,
+        samples,
+    })
+}
+
+async fn body(address: &Uri) -> Result<String, String> {
+    let (host, port) = (address.host().unwrap_or(""), address.port_u16());
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let stream = TcpStream::connect((bare, port.unwrap_or(80)))
+        .await
+        .map_err(|why| match why.kind() {
+            std::io::ErrorKind::ConnectionRefused => {
+                "no server listens there (METRICS_PORT, 9090 by default)".to_owned()
+            }
+            _ => why.to_string(),
+        })?;
+    let (mut send, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|why| why.to_string())?;
+    let driver = tokio::spawn(connection);
+    let request = Request::get("/metrics")
+        .header(header::HOST, host)
+        .body(Empty::<Bytes>::new())
+        .map_err(|why| why.to_string())?;
+    let answer = send
+        .send_request(request)
+        .await
+        .map_err(|why| format!("what listens there does not speak HTTP: {why}"))?;
+    if answer.status() != StatusCode::OK {
+        return Err(format!("/metrics is answered by {}", answer.status()));
+    }
+    let body = Limited::new(answer.into_body(), TOP_BODY_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|why| {
+            format!("/metrics cannot be read ({TOP_BODY_BYTES_MAX} bytes at most): {why}")
+        })?;
+    driver.abort();
+    String::from_utf8(body.to_bytes().to_vec()).map_err(|_| "/metrics is not text".to_owned())
+}

@@ -1,0 +1,214 @@
+//! `top`: a server's figures, live in a terminal, or once for a script.
+//!
+//! [`fetch`] scrapes, [`parse`] reads, [`model`] makes rates of two scrapes, [`view`] and [`json`] show
+//! them; here are the keys, the clock and the terminal. Must not live here: anything that needs more
+//! rights than reading `/metrics`.
+
+mod fetch;
+mod json;
+mod model;
+mod parse;
+mod view;
+mod words;
+
+use std::io::{self, IsTerminal as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use http::Uri;
+use ratatui::DefaultTerminal;
+use ratatui::buffer::Buffer;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::layout::Rect;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::model::{Scrape, figures};
+use self::view::Screen;
+use super::args::TopArgs;
+use super::{Failure, client, say, say_json};
+use crate::config::{self, ProcessEnv};
+use crate::limits::{TOP_KEY_WAIT, TOP_ONCE_WIDTH, TOP_SCRAPES_WAITING_MAX};
+
+pub(super) fn run(args: &TopArgs) -> Result<(), Failure> {
+    let server = address(args)?;
+    if args.once {
+        return once(args, &server);
+    }
+    if !io::stdout().is_terminal() {
+        return Err(Failure::usage(
+            "the output is no terminal: use --once, or --once --json for a script",
+        ));
+    }
+    let scrapes = begin(server.clone(), args.every);
+    let mut terminal = ratatui::try_init()
+        .map_err(|why| Failure::failed(format!("the terminal cannot be used: {why}")))?;
+    let ended = live(&mut terminal, &server, &scrapes);
+    ratatui::restore();
+    ended
+}
+
+/// Where the figures are: as told, else where this environment would put them.
+fn address(args: &TopArgs) -> Result<Uri, Failure> {
+    if let Some(address) = &args.metrics {
+        return Ok(address.clone());
+    }
+    match config::metrics_port(&ProcessEnv)? {
+        0 => Err(Failure::usage(
+            "METRICS_PORT does not tell where the figures are: name it with --metrics host:port",
+        )),
+        port => Ok(client::url_of(SocketAddr::from((
+            Ipv4Addr::LOCALHOST,
+            port,
+        )))),
+    }
+}
+
+fn once(args: &TopArgs, server: &Uri) -> Result<(), Failure> {
+    let began = Instant::now();
+    let (before, now) = client::block_on_unbounded(async {
+        let before = fetch::scrape(server, began)
+            .await
+            .map_err(Failure::failed)?;
+        tokio::time::sleep(args.every).await;
+        let now = fetch::scrape(server, began)
+            .await
+            .map_err(Failure::failed)?;
+        Ok((before, now))
+    })?;
+    let figures = figures(&before, &now);
+    let shown = client::shown(server);
+    if args.json {
+        say_json(&json::of(&shown, &figures));
+        return Ok(());
+    }
+    let screen = Screen {
+        server: shown,
+        figures: Some(figures),
+        ..Screen::default()
+    };
+    say(&text(&screen));
+    Ok(())
+}
+
+/// The screen as lines, without colours.
+fn text(screen: &Screen) -> String {
+    let area = Rect::new(0, 0, TOP_ONCE_WIDTH, screen.height());
+    let mut buffer = Buffer::empty(area);
+    screen.render(area, &mut buffer);
+    let lines = (0..area.height).map(|y| {
+        let line: String = (0..area.width)
+            .filter_map(|x| buffer.cell((x, y)).map(|cell| cell.symbol()))
+            .collect();
+        line.trim_end().to_owned()
+    });
+    lines.collect::<Vec<_>>().join("\n").trim_end().to_owned()
+}
+
+/// What the fetching thread says.
+enum News {
+    Scrape(Result<Scrape, String>),
+    /// The process is told to end.
+    Stop,
+}
+
+/// Scrapes on a thread of its own, so that keys are answered while a server is not.
+fn begin(server: Uri, every: Duration) -> Receiver<News> {
+    let (send, news) = sync_channel(TOP_SCRAPES_WAITING_MAX);
+    thread::spawn(move || {
+        let told = send.clone();
+        // It ends with the process, or when nobody listens any more.
+        let ended =
+            client::block_on_unbounded(async move { Ok(watch(&server, every, send).await) });
+        if let Err(why) = ended {
+            let _ = told.send(News::Scrape(Err(why.message)));
+        }
+    });
+    news
+}
+
+async fn watch(server: &Uri, every: Duration, send: SyncSender<News>) {
+    let began = Instant::now();
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut term, mut hangup) = match (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    ) {
+        (Ok(term), Ok(hangup)) => (term, hangup),
+        (Err(why), _) | (_, Err(why)) => {
+            let _ = send.send(News::Scrape(Err(format!("signals cannot be heard: {why}"))));
+            return;
+        }
+    };
+    loop {
+        let news = tokio::select! {
+            _ = ticks.tick() => News::Scrape(fetch::scrape(server, began).await),
+            _ = term.recv() => News::Stop,
+            _ = hangup.recv() => News::Stop,
+        };
+        if send.send(news).is_err() {
+            return;
+        }
+    }
+}
+
+fn live(
+    terminal: &mut DefaultTerminal,
+    server: &Uri,
+    news: &Receiver<News>,
+) -> Result<(), Failure> {
+    let lost = |why: io::Error| Failure::failed(format!("the terminal is gone: {why}"));
+    let mut screen = Screen {
+        server: client::shown(server),
+        colours: std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()),
+        keys: true,
+        ..Screen::default()
+    };
+    let mut before: Option<Scrape> = None;
+    let mut silent_since = None;
+    loop {
+        terminal.draw(|frame| screen.draw(frame)).map_err(lost)?;
+        // Keys first: they come while a scrape is waited for.
+        while event::poll(Duration::ZERO).map_err(lost)? {
+            if matches!(event::read().map_err(lost)?, Event::Key(key) if key.kind == KeyEventKind::Press
+                && pressed(&mut screen, key.code, key.modifiers))
+            {
+                return Ok(());
+            }
+        }
+        match news.recv_timeout(TOP_KEY_WAIT) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Failure::failed("the figures are not fetched any more"));
+            }
+            Ok(News::Stop) => return Ok(()),
+            Ok(News::Scrape(Ok(scrape))) => {
+                silent_since = None;
+                screen.trouble = None;
+                if let (Some(before), false) = (&before, screen.paused) {
+                    screen.figures = Some(figures(before, &scrape));
+                }
+                before = Some(scrape);
+            }
+            Ok(News::Scrape(Err(why))) => {
+                let since: &mut Instant = silent_since.get_or_insert_with(Instant::now);
+                screen.trouble = Some((why, since.elapsed().as_secs()));
+            }
+        }
+    }
+}
+
+/// Does what a key asks for, and says whether that is the end.
+fn pressed(screen: &mut Screen, key: KeyCode, modifiers: KeyModifiers) -> bool {
+    match key {
+        KeyCode::Char('q') | KeyCode::Esc => return true,
+        KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => return true,
+        KeyCode::Char('p' | ' ') => screen.paused = !screen.paused,
+        KeyCode::Char('s') => screen.sort = screen.sort.next(),
+        KeyCode::Char('?' | 'h') => screen.help = !screen.help,
+        _ => {}
+    }
+    false
+}

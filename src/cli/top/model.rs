@@ -1,0 +1,338 @@
+//! What an operator asks of two scrapes of one server: rates, latencies, shards, events. Pure: no clock,
+//! no terminal, no sockets. Must not live here: how it looks (`view`, `json`).
+
+use super::parse::Samples;
+
+/// A scrape and when it was taken.
+#[derive(Clone, Debug)]
+pub(super) struct Scrape {
+    /// Since some fixed instant, in seconds.
+    pub(super) at: f64,
+    /// Since the Unix epoch, in seconds.
+    pub(super) wall: f64,
+    pub(super) samples: Samples,
+}
+
+/// One shard between two scrapes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Shard {
+    pub(super) shard: String,
+    pub(super) connections: f64,
+    pub(super) requests_per_second: f64,
+    /// Requests that are not answered yet.
+    pub(super) active: f64,
+    /// The part of its time in which it worked, as the server says.
+    pub(super) busy: f64,
+    /// Reservations that wait for a transaction.
+    pub(super) queue: f64,
+    /// Transactions under way.
+    pub(super) in_flight: f64,
+    /// How long ago it turned last, in seconds.
+    pub(super) tick_age: f64,
+    pub(super) stalls: f64,
+}
+
+/// One method: its rate between two scrapes, and its latencies over the server's window.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Method {
+    /// Without its package, unless two services have it.
+    pub(super) name: String,
+    pub(super) calls_per_second: f64,
+    /// In milliseconds: p50, p95, p99, p99.9. `None` while the window is empty.
+    pub(super) quantiles_ms: [Option<f64>; 4],
+    /// Answered, but not by OK: sold out, held by others, bad arguments.
+    pub(super) refused_per_second: f64,
+    /// Not answered as they should be.
+    pub(super) errors_per_second: f64,
+}
+
+/// One operation of the store.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Operation {
+    pub(super) name: String,
+    pub(super) per_second: f64,
+    /// Between the two scrapes, in milliseconds.
+    pub(super) mean_ms: Option<f64>,
+    /// Of those, how many did not end in "ok".
+    pub(super) not_ok_per_second: f64,
+}
+
+/// One event: what this process writes of it, and its units as the store has them.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Event {
+    pub(super) id: String,
+    pub(super) reservations_per_second: f64,
+    /// `None` until the server has read them.
+    pub(super) total: Option<f64>,
+    pub(super) remaining: Option<f64>,
+    /// Held or sold.
+    pub(super) taken: Option<f64>,
+}
+
+/// Everything that is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Figures {
+    pub(super) version: String,
+    pub(super) arch: String,
+    pub(super) ready: bool,
+    pub(super) uptime_seconds: f64,
+    /// Seconds between the two scrapes.
+    pub(super) over_seconds: f64,
+    /// Cores that the process used meanwhile.
+    pub(super) cores: f64,
+    pub(super) resident_bytes: f64,
+    pub(super) open_files: f64,
+    pub(super) open_files_max: f64,
+    pub(super) requests_per_second: f64,
+    pub(super) errors_per_second: f64,
+    pub(super) shed_per_second: f64,
+    pub(super) shards: Vec<Shard>,
+    pub(super) methods: Vec<Method>,
+    pub(super) operations: Vec<Operation>,
+    pub(super) transactions_per_second: f64,
+    /// Reservations of one transaction, between the two scrapes.
+    pub(super) batch_mean: Option<f64>,
+    /// How long a reservation waited for its transaction, in milliseconds.
+    pub(super) wait_mean_ms: Option<f64>,
+    /// By reason: conflict, throttled, unknown, split.
+    pub(super) retries_per_second: Vec<(String, f64)>,
+    pub(super) write_units_per_second: f64,
+    pub(super) read_units_per_second: f64,
+    /// Since the server started.
+    pub(super) unknown_outcomes: f64,
+    /// Since the server started; anything but 0 is an emergency.
+    pub(super) breaches: f64,
+    pub(super) events: Vec<Event>,
+}
+
+impl Figures {
+    pub(super) fn retries(&self, reason: &str) -> f64 {
+        self.retries_per_second
+            .iter()
+            .find(|(name, _)| name == reason)
+            .map_or(0.0, |(_, rate)| *rate)
+    }
+}
+
+/// The statuses that are the server's or the store's fault, or the caller's impatience. The others say
+/// something true about the sale. Shed calls are counted apart.
+const ERRORS: [&str; 6] = [
+    "INTERNAL",
+    "UNAVAILABLE",
+    "UNKNOWN",
+    "DEADLINE_EXCEEDED",
+    "DATA_LOSS",
+    "UNIMPLEMENTED",
+];
+
+/// What the server calls the events that it does not show by name.
+const REST: &str = "other";
+
+/// Two scrapes of one server, the older first.
+struct Pair<'a> {
+    before: &'a Samples,
+    now: &'a Samples,
+    seconds: f64,
+}
+
+impl Pair<'_> {
+    /// A counter that is smaller than before began anew meanwhile.
+    fn grown(before: f64, now: f64) -> f64 {
+        if now < before { now } else { now - before }
+    }
+
+    fn rate(&self, name: &str) -> f64 {
+        Self::grown(self.before.sum(name), self.now.sum(name)) / self.seconds
+    }
+
+    fn rate_of(&self, name: &str, label: &str, value: &str) -> f64 {
+        let of = |samples: &Samples| samples.sum_of(name, label, value);
+        Self::grown(of(self.before), of(self.now)) / self.seconds
+    }
+
+    /// The growth of `NAME_sum` by that of `NAME_count`; `None` when nothing was counted.
+    fn mean(&self, name: &str, only: Option<(&str, &str)>) -> Option<f64> {
+        let growth = |name: &str| match only {
+            Some((label, value)) => self.rate_of(name, label, value),
+            None => self.rate(name),
+        };
+        let count = growth(&format!("{name}_count"));
+        (count > 0.0).then(|| growth(&format!("{name}_sum")) / count)
+    }
+}
+
+/// What happened between two scrapes of the same server.
+pub(super) fn figures(before: &Scrape, now: &Scrape) -> Figures {
+    let pair = Pair {
+        before: &before.samples,
+        now: &now.samples,
+        // Never by zero: two scrapes of the same instant have no rates.
+        seconds: (now.at - before.at).max(0.001),
+    };
+    let at = pair.now;
+    let label = |name: &str| {
+        at.first("inventory_build_info")
+            .map_or_else(String::new, |info| info.label(name).to_owned())
+    };
+    let methods = methods(&pair);
+    let mut events = events(&pair);
+    events.sort_by(|one, other| {
+        let (one_rate, other_rate) = (one.reservations_per_second, other.reservations_per_second);
+        // Whatever the rest writes together, it is no event: it comes last.
+        let is_rest = |event: &Event| event.id == REST;
+        is_rest(one)
+            .cmp(&is_rest(other))
+            .then(other_rate.total_cmp(&one_rate))
+            .then(one.id.cmp(&other.id))
+    });
+    Figures {
+        version: label("version"),
+        arch: label("arch"),
+        ready: at.sum("inventory_ready") > 0.0,
+        uptime_seconds: (now.wall - at.sum("process_start_time_seconds")).max(0.0),
+        over_seconds: now.at - before.at,
+        cores: pair.rate("process_cpu_seconds_total"),
+        resident_bytes: at.sum("process_resident_memory_bytes"),
+        open_files: at.sum("process_open_fds"),
+        open_files_max: at.sum("process_max_fds"),
+        requests_per_second: pair.rate("grpc_requests_total"),
+        errors_per_second: methods.iter().map(|one| one.errors_per_second).sum(),
+        shed_per_second: pair.rate("inventory_shed_total"),
+        shards: shards(&pair),
+        methods,
+        operations: operations(&pair),
+        transactions_per_second: pair.rate("inventory_lane_transactions_total"),
+        batch_mean: pair.mean("inventory_lane_batch_members", None),
+        wait_mean_ms: pair
+            .mean("inventory_lane_wait_seconds", None)
+            .map(|seconds| seconds * 1e3),
+        retries_per_second: at
+            .values_of("inventory_retries_total", "reason")
+            .into_iter()
+            .map(|reason| {
+                let rate = pair.rate_of("inventory_retries_total", "reason", &reason);
+                (reason, rate)
+            })
+            .collect(),
+        write_units_per_second: pair.rate_of("dynamodb_consumed_units_total", "kind", "write"),
+        read_units_per_second: pair.rate_of("dynamodb_consumed_units_total", "kind", "read"),
+        unknown_outcomes: at.sum("inventory_unknown_outcomes_total"),
+        breaches: at.sum("inventory_invariant_breaches_total"),
+        events,
+    }
+}
+
+fn shards(pair: &Pair<'_>) -> Vec<Shard> {
+    let now = |name: &str, shard: &str| pair.now.sum_of(name, "shard", shard);
+    pair.now
+        .values_of("inventory_shard_connections", "shard")
+        .into_iter()
+        .map(|shard| Shard {
+            connections: now("inventory_shard_connections", &shard),
+            requests_per_second: pair.rate_of("inventory_shard_requests_total", "shard", &shard),
+            active: now("inventory_shard_active_requests", &shard),
+            busy: now("inventory_shard_busy_ratio", &shard),
+            queue: now("inventory_line_depth", &shard),
+            in_flight: now("inventory_shard_in_flight", &shard),
+            tick_age: now("inventory_shard_tick_age_seconds", &shard),
+            stalls: now("inventory_shard_stalls_total", &shard),
+            shard,
+        })
+        .collect()
+}
+
+fn methods(pair: &Pair<'_>) -> Vec<Method> {
+    let paths = pair.now.values_of("grpc_requests_total", "method");
+    let short = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let rate = |path: &str, wanted: &dyn Fn(&str) -> bool| {
+        let sum = |samples: &Samples| -> f64 {
+            samples
+                .of("grpc_requests_total")
+                .filter(|one| one.label("method") == path && wanted(one.label("status")))
+                .map(|one| one.value)
+                .sum()
+        };
+        Pair::grown(sum(pair.before), sum(pair.now)) / pair.seconds
+    };
+    paths
+        .iter()
+        .map(|path| {
+            let twice = paths.iter().filter(|other| short(other) == short(path));
+            let quantile = |wanted: &str| {
+                pair.now
+                    .of("grpc_request_latency_seconds")
+                    .find(|one| one.label("method") == path && one.label("quantile") == wanted)
+                    .map(|one| one.value * 1e3)
+                    .filter(|ms| ms.is_finite())
+            };
+            Method {
+                name: match twice.count() {
+                    1 => short(path),
+                    _ => path.trim_start_matches('/').to_owned(),
+                },
+                calls_per_second: rate(path, &|_| true),
+                quantiles_ms: ["0.5", "0.95", "0.99", "0.999"].map(quantile),
+                refused_per_second: rate(path, &|status| {
+                    status != "OK" && status != "RESOURCE_EXHAUSTED" && !ERRORS.contains(&status)
+                }),
+                errors_per_second: rate(path, &|status| ERRORS.contains(&status)),
+            }
+        })
+        .collect()
+}
+
+fn operations(pair: &Pair<'_>) -> Vec<Operation> {
+    pair.now
+        .values_of("dynamodb_requests_total", "operation")
+        .into_iter()
+        .map(|name| {
+            let not_ok = |samples: &Samples| -> f64 {
+                samples
+                    .of("dynamodb_requests_total")
+                    .filter(|one| one.label("operation") == name && one.label("status") != "ok")
+                    .map(|one| one.value)
+                    .sum()
+            };
+            let only = Some(("operation", name.as_str()));
+            Operation {
+                per_second: pair.rate_of("dynamodb_requests_total", "operation", &name),
+                mean_ms: pair
+                    .mean("dynamodb_operation_duration_seconds", only)
+                    .map(|seconds| seconds * 1e3),
+                not_ok_per_second: Pair::grown(not_ok(pair.before), not_ok(pair.now))
+                    / pair.seconds,
+                name,
+            }
+        })
+        .collect()
+}
+
+/// The rest is shown when it writes anything.
+fn events(pair: &Pair<'_>) -> Vec<Event> {
+    let units = |event: &str, state: &str| {
+        pair.now
+            .of("inventory_event_units")
+            .find(|one| one.label("event_id") == event && one.label("state") == state)
+            .map(|one| one.value)
+    };
+    pair.now
+        .values_of("inventory_event_reservations_total", "event_id")
+        .into_iter()
+        .map(|id| Event {
+            reservations_per_second: pair.rate_of(
+                "inventory_event_reservations_total",
+                "event_id",
+                &id,
+            ),
+            total: units(&id, "total"),
+            remaining: units(&id, "remaining"),
+            taken: units(&id, "taken").or_else(|| Some(units(&id, "held")? + units(&id, "sold")?)),
+            id,
+        })
+        .filter(|event| event.id != REST || event.reservations_per_second > 0.0)
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

@@ -1,0 +1,383 @@
+//! How the figures look: one screen, drawn anew each time. Must not live here: what is shown (`model`),
+//! keys and time (`mod`).
+
+use ratatui::Frame;
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Cell, Paragraph, Row, Table, Widget};
+
+use super::model::{Event, Figures, Method, Shard};
+use super::words::{bytes, count, ms, rate, span};
+
+/// Below this there is a line that says so, and nothing else.
+pub(super) const SMALLEST: (u16, u16) = (72, 12);
+
+/// What P95 may be: the promise that the alerts watch too.
+const P95_MS_MAX: f64 = 40.0;
+
+/// A shard that works longer than this part of its time has none to spare.
+const BUSY_MAX: f64 = 0.9;
+
+/// By what the events are sorted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Sort {
+    #[default]
+    Rate,
+    Remaining,
+    Name,
+}
+
+impl Sort {
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::Rate => Self::Remaining,
+            Self::Remaining => Self::Name,
+            Self::Name => Self::Rate,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Rate => "busiest",
+            Self::Remaining => "fewest left",
+            Self::Name => "name",
+        }
+    }
+
+    /// The events in this order. They come with the busiest first.
+    pub(super) fn of(self, events: &[Event]) -> Vec<&Event> {
+        let mut events: Vec<&Event> = events.iter().collect();
+        match self {
+            Self::Rate => {}
+            Self::Remaining => events.sort_by(|one, other| {
+                let left = |event: &Event| event.remaining.unwrap_or(f64::INFINITY);
+                left(one).total_cmp(&left(other))
+            }),
+            Self::Name => events.sort_by(|one, other| one.id.cmp(&other.id)),
+        }
+        events
+    }
+}
+
+/// Everything a screen is drawn from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Screen {
+    pub(super) server: String,
+    pub(super) figures: Option<Figures>,
+    /// Why there are no newer figures, and for how many seconds.
+    pub(super) trouble: Option<(String, u64)>,
+    pub(super) paused: bool,
+    pub(super) help: bool,
+    pub(super) sort: Sort,
+    /// Whether what is wrong is coloured.
+    pub(super) colours: bool,
+    /// Whether the last line names the keys.
+    pub(super) keys: bool,
+}
+
+impl Screen {
+    pub(super) fn draw(&self, frame: &mut Frame<'_>) {
+        let area = frame.area();
+        self.render(area, frame.buffer_mut());
+    }
+
+    /// The lines it wants when there is room.
+    pub(super) fn height(&self) -> u16 {
+        let Some(figures) = &self.figures else {
+            return SMALLEST.1;
+        };
+        let rows = figures.shards.len()
+            + figures.methods.len()
+            + figures.operations.len()
+            + figures.events.len();
+        // Three lines of a head, four tables with a line of names and one between, one of keys.
+        (rows + 3 + 4 * 2 + 2 + usize::from(self.keys)) as u16
+    }
+
+    pub(super) fn render(&self, area: Rect, buffer: &mut Buffer) {
+        let (width, height) = SMALLEST;
+        if area.width < width || area.height < height {
+            let said = format!("the terminal is smaller than {width}x{height}");
+            return Paragraph::new(said).render(area, buffer);
+        }
+        let [head, middle, keys] = Layout::vertical([
+            Constraint::Length(3),
+            Constraint::Min(1),
+            Constraint::Length(u16::from(self.keys)),
+        ])
+        .areas(area);
+        self.head(head, buffer);
+        if self.help {
+            Paragraph::new(HELP).render(middle, buffer);
+        } else if let Some(figures) = &self.figures {
+            self.tables(figures, middle, buffer);
+        }
+        if self.keys {
+            let sorted = self.sort.word();
+            let said = format!("q quit   p pause   s sort of events ({sorted})   ? help");
+            Paragraph::new(said).style(self.dim()).render(keys, buffer);
+        }
+    }
+
+    fn dim(&self) -> Style {
+        Style::new().add_modifier(Modifier::DIM)
+    }
+
+    fn bad(&self, is_bad: bool) -> Style {
+        match (is_bad, self.colours) {
+            (false, _) => Style::new(),
+            (true, true) => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
+            (true, false) => Style::new().add_modifier(Modifier::BOLD),
+        }
+    }
+
+    fn head(&self, area: Rect, buffer: &mut Buffer) {
+        let mut lines = vec![Line::default(), Line::default(), Line::default()];
+        let title = Span::styled("inventory-api", Style::new().add_modifier(Modifier::BOLD));
+        lines[0] = match &self.figures {
+            None => Line::from(vec![title, format!("  {}", self.server).into()]),
+            Some(figures) => Line::from(vec![
+                title,
+                format!(" {} {}  {}  ", figures.version, figures.arch, self.server).into(),
+                Span::styled(
+                    if figures.ready { "ready" } else { "NOT READY" },
+                    self.bad(!figures.ready),
+                ),
+                format!("  up {}", span(figures.uptime_seconds)).into(),
+                if self.paused { "  PAUSED" } else { "" }.into(),
+            ]),
+        };
+        if let Some(figures) = &self.figures {
+            lines[1] = Line::from(vec![
+                format!("{} calls/s  ", rate(figures.requests_per_second)).into(),
+                Span::styled(
+                    format!("{} errors/s", rate(figures.errors_per_second)),
+                    self.bad(figures.errors_per_second > 0.0),
+                ),
+                "  ".into(),
+                Span::styled(
+                    format!("{} shed/s", rate(figures.shed_per_second)),
+                    self.bad(figures.shed_per_second > 0.0),
+                ),
+                format!(
+                    "  {:.2} cores  {}  {} of {} files",
+                    figures.cores,
+                    bytes(figures.resident_bytes),
+                    count(figures.open_files),
+                    count(figures.open_files_max),
+                )
+                .into(),
+            ]);
+        }
+        lines[2] = match (&self.trouble, &self.figures) {
+            (Some((why, seconds)), _) => Line::styled(
+                format!("no figures for {}: {why}", span(*seconds as f64)),
+                self.bad(true),
+            ),
+            (None, Some(figures)) if figures.breaches > 0.0 => Line::styled(
+                format!(
+                    "{} BREACHES of an invariant since the start: verify the events",
+                    count(figures.breaches)
+                ),
+                self.bad(true),
+            ),
+            (None, None) => Line::from("waiting for two looks at the figures"),
+            (None, Some(_)) => Line::default(),
+        };
+        Paragraph::new(lines).render(area, buffer);
+    }
+
+    fn tables(&self, figures: &Figures, area: Rect, buffer: &mut Buffer) {
+        let lines = |rows: usize| Constraint::Max(rows as u16 + 2);
+        let [shards, methods, store, lanes, events] = Layout::vertical([
+            lines(figures.shards.len()),
+            lines(figures.methods.len()),
+            lines(figures.operations.len()),
+            Constraint::Length(2),
+            Constraint::Min(2),
+        ])
+        .areas(area);
+        let stale = match self.trouble.is_some() {
+            true => self.dim(),
+            false => Style::new(),
+        };
+        self.shards(&figures.shards)
+            .style(stale)
+            .render(shards, buffer);
+        self.methods(&figures.methods)
+            .style(stale)
+            .render(methods, buffer);
+        self.operations(figures).style(stale).render(store, buffer);
+        Paragraph::new(self.lanes(figures))
+            .style(stale)
+            .render(lanes, buffer);
+        self.events(figures).style(stale).render(events, buffer);
+    }
+
+    fn table<'a>(&self, names: &[&'a str], widths: &[u16], rows: Vec<Row<'a>>) -> Table<'a> {
+        let header = names.iter().enumerate().map(|(at, name)| match at {
+            0 => Cell::from(Line::from(*name)),
+            _ => Cell::from(Line::from(*name).right_aligned()),
+        });
+        // The first column takes what the others leave.
+        let constraints = widths.iter().enumerate().map(|(at, width)| match at {
+            0 => Constraint::Min(*width),
+            _ => Constraint::Length(*width),
+        });
+        Table::new(rows, constraints)
+            .header(Row::new(header).style(self.dim()))
+            .column_spacing(1)
+    }
+
+    fn shards(&self, shards: &[Shard]) -> Table<'static> {
+        let rows = shards.iter().map(|shard| {
+            let stands = shard.tick_age > 1.0;
+            Row::new([
+                left(format!("shard {}", shard.shard), self.bad(stands)),
+                right(rate(shard.requests_per_second), Style::new()),
+                right(
+                    format!("{:.0} %", shard.busy * 100.0),
+                    self.bad(shard.busy > BUSY_MAX),
+                ),
+                right(count(shard.connections), Style::new()),
+                right(count(shard.active), Style::new()),
+                right(count(shard.queue), Style::new()),
+                right(count(shard.in_flight), Style::new()),
+                right(
+                    if stands {
+                        span(shard.tick_age)
+                    } else {
+                        count(shard.stalls)
+                    },
+                    self.bad(stands || shard.stalls > 0.0),
+                ),
+            ])
+        });
+        let names = [
+            "SHARDS", "calls/s", "busy", "conns", "active", "queued", "writing", "stalls",
+        ];
+        self.table(&names, &[9, 8, 6, 6, 6, 6, 7, 6], rows.collect())
+    }
+
+    fn methods(&self, methods: &[Method]) -> Table<'static> {
+        let rows = methods.iter().map(|method| {
+            let [p50, p95, p99, p999] = method.quantiles_ms;
+            Row::new([
+                left(method.name.clone(), Style::new()),
+                right(rate(method.calls_per_second), Style::new()),
+                right(ms(p50), Style::new()),
+                right(ms(p95), self.bad(p95.is_some_and(|p95| p95 > P95_MS_MAX))),
+                right(ms(p99), Style::new()),
+                right(ms(p999), Style::new()),
+                right(rate(method.refused_per_second), Style::new()),
+                right(
+                    rate(method.errors_per_second),
+                    self.bad(method.errors_per_second > 0.0),
+                ),
+            ])
+        });
+        let names = [
+            "METHODS (ms)",
+            "calls/s",
+            "p50",
+            "p95",
+            "p99",
+            "p99.9",
+            "refused",
+            "errors",
+        ];
+        self.table(&names, &[12, 8, 6, 6, 6, 6, 7, 6], rows.collect())
+    }
+
+    fn operations(&self, figures: &Figures) -> Table<'static> {
+        let rows = figures.operations.iter().map(|operation| {
+            Row::new([
+                left(operation.name.clone(), Style::new()),
+                right(rate(operation.per_second), Style::new()),
+                right(ms(operation.mean_ms), Style::new()),
+                right(rate(operation.not_ok_per_second), Style::new()),
+            ])
+        });
+        self.table(
+            &["STORE (ms)", "calls/s", "mean", "not ok"],
+            &[12, 8, 6, 7],
+            rows.collect(),
+        )
+    }
+
+    /// What becomes of reservations on their way to the store, in a line.
+    fn lanes(&self, figures: &Figures) -> Line<'static> {
+        let throttled = figures.retries("throttled");
+        Line::from(vec![
+            format!(
+                "{} transactions/s of {} each, {} ms wait; ",
+                rate(figures.transactions_per_second),
+                figures
+                    .batch_mean
+                    .map_or("-".to_owned(), |mean| format!("{mean:.1}")),
+                ms(figures.wait_mean_ms),
+            )
+            .into(),
+            format!("{} conflicts/s, ", rate(figures.retries("conflict"))).into(),
+            Span::styled(
+                format!("{} throttled/s", rate(throttled)),
+                self.bad(throttled > 0.0),
+            ),
+            format!("; {} WCU/s", rate(figures.write_units_per_second)).into(),
+        ])
+    }
+
+    fn events(&self, figures: &Figures) -> Table<'static> {
+        let known = |units: Option<f64>| units.map_or("-".to_owned(), count);
+        let rows = self.sort.of(&figures.events).into_iter().map(|event| {
+            let sold_out = event.remaining == Some(0.0);
+            Row::new([
+                left(event.id.clone(), Style::new()),
+                right(rate(event.reservations_per_second), Style::new()),
+                right(known(event.total), Style::new()),
+                right(known(event.taken), Style::new()),
+                right(
+                    if sold_out {
+                        "sold out".to_owned()
+                    } else {
+                        known(event.remaining)
+                    },
+                    Style::new(),
+                ),
+            ])
+        });
+        self.table(
+            &["EVENTS", "written/s", "total", "taken", "remaining"],
+            &[12, 9, 12, 12, 12],
+            rows.collect(),
+        )
+    }
+}
+
+fn left(text: String, style: Style) -> Cell<'static> {
+    Cell::from(text).style(style)
+}
+
+fn right(text: String, style: Style) -> Cell<'static> {
+    Cell::from(Line::from(text).right_aligned()).style(style)
+}
+
+const HELP: &str = "\
+calls/s     between the last two looks; quantiles are of the server's last half minute
+busy        the part of its time in which a shard worked; 100 %: it is the limit
+active      calls that are not answered yet
+queued      reservations that wait for a transaction; writing: transactions under way
+stalls      how often a shard stood still since the start; while it does: for how long
+refused     answered truly, but not by OK: sold out, held by others, bad arguments
+errors      internal, unavailable, too late
+shed        turned away at the door, with the time to come back after
+not ok      of the store's answers: conflicts and failed conditions among them
+taken       held or sold; read every ten seconds
+
+q, Esc, Ctrl-C quit   p, Space pause   s sort of events   ?, h this text";
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;

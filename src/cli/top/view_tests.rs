@@ -1,0 +1,220 @@
+//! What stands on the screen, and what is coloured.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::cli::top::model::Operation;
+
+fn figures() -> Figures {
+    Figures {
+        version: "1.2.3".to_owned(),
+        arch: "aarch64".to_owned(),
+        ready: true,
+        uptime_seconds: 3_700.0,
+        over_seconds: 1.0,
+        cores: 1.25,
+        resident_bytes: 64.0 * 1024.0 * 1024.0,
+        open_files: 91.0,
+        open_files_max: 20_000.0,
+        requests_per_second: 30_021.0,
+        errors_per_second: 0.0,
+        shed_per_second: 0.0,
+        shards: vec![Shard {
+            shard: "0".to_owned(),
+            connections: 4.0,
+            requests_per_second: 30_021.0,
+            active: 12.0,
+            busy: 0.5,
+            queue: 40.0,
+            in_flight: 20.0,
+            tick_age: 0.1,
+            stalls: 0.0,
+        }],
+        methods: vec![Method {
+            name: "CommitReservation".to_owned(),
+            calls_per_second: 30_021.0,
+            quantiles_ms: [Some(12.0), Some(31.0), Some(39.0), None],
+            refused_per_second: 0.0,
+            errors_per_second: 0.0,
+        }],
+        operations: vec![Operation {
+            name: "TransactWriteItems".to_owned(),
+            per_second: 700.0,
+            mean_ms: Some(23.4),
+            not_ok_per_second: 1.0,
+        }],
+        transactions_per_second: 700.0,
+        batch_mean: Some(42.9),
+        wait_mean_ms: Some(4.2),
+        retries_per_second: vec![("throttled".to_owned(), 0.0)],
+        write_units_per_second: 60_000.0,
+        read_units_per_second: 3.0,
+        unknown_outcomes: 0.0,
+        breaches: 0.0,
+        events: vec![
+            event("evt_hot", 900.0, Some(12_000_000.0)),
+            event("evt_cold", 1.0, Some(0.0)),
+            event("evt_new", 0.5, None),
+        ],
+    }
+}
+
+fn event(id: &str, rate: f64, remaining: Option<f64>) -> Event {
+    Event {
+        id: id.to_owned(),
+        reservations_per_second: rate,
+        total: remaining.map(|left| left + 10.0),
+        remaining,
+        taken: remaining.map(|_| 10.0),
+    }
+}
+
+fn screen(figures: Figures) -> Screen {
+    Screen {
+        server: "http://127.0.0.1:9090".to_owned(),
+        figures: Some(figures),
+        colours: true,
+        keys: true,
+        ..Screen::default()
+    }
+}
+
+fn drawn(screen: &Screen, width: u16, height: u16) -> Buffer {
+    let area = Rect::new(0, 0, width, height);
+    let mut buffer = Buffer::empty(area);
+    screen.render(area, &mut buffer);
+    buffer
+}
+
+fn lines(buffer: &Buffer) -> Vec<String> {
+    let area = buffer.area;
+    let line = |y| (0..area.width).map(move |x| buffer[(x, y)].symbol());
+    (0..area.height)
+        .map(|y| line(y).collect::<String>().trim_end().to_owned())
+        .collect()
+}
+
+/// The text that is red, in the order of reading.
+fn red(buffer: &Buffer) -> String {
+    let cells = buffer.content.iter();
+    let cells = cells.filter(|cell| cell.fg == Color::Red);
+    let text: String = cells.map(|cell| cell.symbol()).collect();
+    text.trim().to_owned()
+}
+
+#[test]
+fn a_healthy_server_has_every_figure_in_its_place_and_nothing_red() {
+    let buffer = drawn(&screen(figures()), 88, 24);
+    let seen = lines(&buffer);
+    let wanted = [
+        "inventory-api 1.2.3 aarch64  http://127.0.0.1:9090  ready  up 1 h 1 min",
+        "30,021 calls/s  0 errors/s  0 shed/s  1.25 cores  64 MiB  91 of 20,000 files",
+        "",
+        "SHARDS                                calls/s   busy  conns active queued writing stalls",
+        "shard 0                                30,021   50 %      4     12     40      20      0",
+        "",
+        "METHODS (ms)                          calls/s    p50    p95    p99  p99.9 refused errors",
+        "CommitReservation                      30,021   12.0   31.0   39.0      -       0      0",
+        "",
+        "STORE (ms)                                                        calls/s   mean  not ok",
+        "TransactWriteItems                                                    700   23.4     1.0",
+        "",
+        "700 transactions/s of 42.9 each, 4.20 ms wait; 0 conflicts/s, 0 throttled/s; 60,000 WCU/s",
+    ];
+    assert_eq!(seen[..12], wanted[..12], "{seen:#?}");
+    // The last words of a line that is too long are cut, and are the least of it.
+    assert!(wanted[12].starts_with(&seen[12]), "{}", seen[12]);
+    assert!(seen[14].starts_with("EVENTS"), "{seen:#?}");
+    assert!(seen[15].starts_with("evt_hot") && seen[15].ends_with("12.0M"));
+    assert!(seen[16].starts_with("evt_cold") && seen[16].ends_with("sold out"));
+    assert!(seen[17].ends_with('-'), "{}", seen[17]);
+    assert!(seen[23].starts_with("q quit"));
+    assert_eq!(red(&buffer), "");
+}
+
+#[test]
+fn what_is_wrong_is_red_and_nothing_else() {
+    type Damage = fn(&mut Figures);
+    let cases: [(Damage, &str); 9] = [
+        (|f| f.ready = false, "NOT READY"),
+        (|f| f.errors_per_second = 2.0, "2.0 errors/s"),
+        (|f| f.shed_per_second = 10.0, "10 shed/s"),
+        (|f| f.shards[0].busy = 0.95, "95 %"),
+        (|f| f.shards[0].stalls = 3.0, "3"),
+        (|f| f.methods[0].quantiles_ms[1] = Some(40.1), "40.1"),
+        (|f| f.methods[0].errors_per_second = 7.0, "7.0"),
+        (|f| f.retries_per_second[0].1 = 5.0, "5.0 throttled/s"),
+        (
+            |f| f.breaches = 2.0,
+            "2 BREACHES of an invariant since the start: verify the events",
+        ),
+    ];
+    for (damage, wanted) in cases {
+        let mut hurt = figures();
+        damage(&mut hurt);
+        assert_eq!(red(&drawn(&screen(hurt.clone()), 100, 30)), wanted);
+        let mut plain = screen(hurt);
+        plain.colours = false;
+        let buffer = drawn(&plain, 100, 30);
+        assert_eq!(red(&buffer), "", "NO_COLOR");
+        assert!(lines(&buffer).join("\n").contains(wanted));
+    }
+}
+
+#[test]
+fn a_shard_that_stands_is_red_and_says_for_how_long() {
+    let mut hurt = figures();
+    hurt.shards[0].tick_age = 7.0;
+    let seen = red(&drawn(&screen(hurt), 100, 30));
+    assert!(
+        seen.starts_with("shard 0") && seen.ends_with("7 s"),
+        "{seen}"
+    );
+}
+
+#[test]
+fn a_server_that_is_away_keeps_its_last_figures() {
+    let mut away = screen(figures());
+    away.trouble = Some(("no server listens there".to_owned(), 75));
+    let seen = lines(&drawn(&away, 100, 30));
+    assert_eq!(
+        seen[2],
+        "no figures for 1 min 15 s: no server listens there"
+    );
+    assert!(seen[4].starts_with("shard 0"));
+    away.figures = None;
+    let seen = lines(&drawn(&away, 100, 30));
+    assert!(seen[2].contains("no server listens there"), "{seen:#?}");
+}
+
+#[test]
+fn small_terminals_lose_the_tables_below_and_then_say_so() {
+    let seen = lines(&drawn(&screen(figures()), SMALLEST.0, SMALLEST.1));
+    assert!(
+        seen[3].starts_with("SHARDS") && seen[11].starts_with("q quit"),
+        "{seen:#?}"
+    );
+    let seen = lines(&drawn(&screen(figures()), SMALLEST.0 - 1, SMALLEST.1));
+    assert_eq!(seen[0], "the terminal is smaller than 72x12");
+    // No size makes it panic.
+    for width in [0, 1, 71, 72, 300] {
+        for height in [0, 1, 11, 12, 13, 200] {
+            drawn(&screen(figures()), width, height);
+        }
+    }
+}
+
+#[test]
+fn events_are_sorted_as_the_keys_say() {
+    let figures = figures();
+    let ids = |sort: Sort| {
+        sort.of(&figures.events)
+            .iter()
+            .map(|one| one.id.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids(Sort::Rate), ["evt_hot", "evt_cold", "evt_new"]);
+    let sort = Sort::Rate.next();
+    assert_eq!(ids(sort), ["evt_cold", "evt_hot", "evt_new"]);
+    assert_eq!(ids(sort.next()), ["evt_cold", "evt_hot", "evt_new"]);
+    assert_eq!(sort.next().next(), Sort::Rate);
+}
