@@ -119,8 +119,10 @@ fn begin(server: Uri, every: Duration) -> Receiver<News> {
     thread::spawn(move || {
         let told = send.clone();
         // It ends with the process, or when nobody listens any more.
-        let ended =
-            client::block_on_unbounded(async move { Ok(watch(&server, every, send).await) });
+        let ended = client::block_on_unbounded(async move {
+            watch(&server, every, send).await;
+            Ok(())
+        });
         if let Err(why) = ended {
             let _ = told.send(News::Scrape(Err(why.message)));
         }
