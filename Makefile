@@ -5,10 +5,12 @@ CARGO ?= cargo
 
 # Options for the programs: make run ARGS="serve", make bench-wire ARGS="--rounds 9".
 ARGS ?=
+# What builds images.
+ENGINE ?= docker
 
 .PHONY: help all build run demo test lint format generate ci blackbox contract-test \
 	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-soak bench-expiry \
-	load-test-ghz load-test-k6 observability-test k8s-test arm64-boot tuning-test perf-build perf-guard
+	load-test-ghz load-test-k6 observability-test k8s-test image-arm64 image-amd64 image-test arm64-boot tuning-test perf-build perf-guard
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +90,16 @@ observability-test: ## Watch a loaded server by a live Prometheus and OTLP recei
 
 k8s-test: ## Render and validate the manifests, hold them against each other (ARGS="--self-test")
 	tests/k8s/run.sh $(ARGS)
+
+image-arm64: ## Build the image for Graviton (ENGINE=podman or so instead of docker)
+	$(ENGINE) build --platform linux/arm64 -f Dockerfile.arm64 -t inventory-api:arm64 .
+
+image-amd64: ## Build the image for amd64
+	$(ENGINE) build --platform linux/amd64 -f Dockerfile.amd64 -t inventory-api:amd64 .
+
+image-test: ## Build both images without a daemon, look into them, sell from one (ARGS="--quick")
+	$(CARGO) build --workspace --bins
+	tests/image/run.sh $(ARGS)
 
 arm64-boot: ## Boot the server on an emulated Neoverse N1, sell an event out from outside (ARGS="--dev --fetch")
 	$(CARGO) build --workspace --bins

@@ -202,7 +202,7 @@ booted=$SECONDS
 guest=$!
 
 # A word that the guest's first process says.
-said() { tr -d '\r' <"$scratch/console" | sed -n "s/^guest: $1[	 :]*//p" | tail -1; }
+said() { tr -d '\r' <"$scratch/console" | sed -n "s/^guest: $1[[:blank:]:]*//p" | tail -1; }
 ready_or_gone() {
   kill -0 "$guest" 2>/dev/null || return 0
   curl -sf -m 5 "http://127.0.0.1:$metrics_port/readyz"
@@ -249,5 +249,5 @@ until_true "$stop_max" gone || fail "the machine is not off $stop_max s after th
 guest=""
 [[ "$(said 'server ended with exit code')" == 0 ]] || fail "the server ended $(said 'server ended')"
 [[ "$(said Uid | awk '{ print $1 }')" == 65532 ]] || fail "the server ran as $(said Uid)"
-ok "ran as user 65532, $(said VmHWM | tr -s '	 ' ' ') at most, $(said VmPin | tr -s '	 ' ' ') locked; stopped with exit code 0"
+ok "ran as user 65532, $(said VmHWM | tr -s '[:blank:]' ' ') at most, $(said VmPin | tr -s '[:blank:]' ' ') locked; stopped with exit code 0"
 echo "$passed passed, 0 failed, 0 skipped"

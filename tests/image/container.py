@@ -1,0 +1,53 @@
+"""Writes the configuration of a container for an OCI runtime: the image's root read-only, its user, no capabilities, no
+new privileges, our seccomp profile, the host's network. Must not live here: what is asked of the container (run.sh).
+
+  container.py ROOTFS PROFILE HOSTS RESOLV NAME=VALUE… -- ARGUMENT…
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+# As on the nodes: deploy/nodes/prepare.sh.
+MEMLOCK = 64 << 20
+USER = 65532
+
+
+def main() -> None:
+    at = sys.argv.index("--")
+    rootfs, profile, hosts, resolv, *environment = sys.argv[1:at]
+    seccomp = json.loads(Path(profile).read_text())
+    for rule in seccomp["syscalls"]:
+        # The runtimes' own format has no comments.
+        rule.pop("comment", None)
+    limits = [("RLIMIT_MEMLOCK", MEMLOCK), ("RLIMIT_NOFILE", 65536)]
+    kinds = ["bounding", "effective", "permitted", "inheritable", "ambient"]
+    bind = ["bind", "ro"]
+    config = {
+        "ociVersion": "1.0.0",
+        "root": {"path": rootfs, "readonly": True},
+        "process": {
+            "args": sys.argv[at + 1 :],
+            "cwd": "/",
+            "env": environment,
+            "user": {"uid": USER, "gid": USER},
+            "capabilities": {kind: [] for kind in kinds},
+            "noNewPrivileges": True,
+            "rlimits": [{"type": name, "hard": value, "soft": value} for name, value in limits],
+        },
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+            # What every engine puts there.
+            {"destination": "/etc/hosts", "type": "none", "source": hosts, "options": bind},
+            {"destination": "/etc/resolv.conf", "type": "none", "source": resolv, "options": bind},
+        ],
+        "linux": {"namespaces": [{"type": kind} for kind in ("mount", "pid", "ipc")], "seccomp": seccomp},
+    }
+    json.dump(config, sys.stdout, indent=1)
+
+
+if __name__ == "__main__":
+    main()
