@@ -20,6 +20,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=bench/load/lib.sh
 source bench/load/lib.sh
+# shellcheck source=tests/arm64/packages.sh
+source tests/arm64/packages.sh
 here=tests/arm64
 target="${CARGO_TARGET_DIR:-$PWD/target}"
 place="$target/arm64"
@@ -80,10 +82,10 @@ mkdir -p "$place"
 # Unpacks packages of this machine's architecture and what they need, where nothing is installed.
 unpack_here() {
   local names
-  mapfile -t names < <(apt-get -s install --no-install-recommends "$@" 2>/dev/null | awk '$1 == "Inst" { print $2 }')
+  mapfile -t names < <(apt_at "$place/apt" -s install --no-install-recommends "$@" 2>/dev/null | awk '$1 == "Inst" { print $2 }')
   ((${#names[@]} > 0)) || return 1
   mkdir -p "$place/packages" "$place/tools"
-  (cd "$place/packages" && apt-get download "${names[@]}" >"$place/download.log" 2>&1) || return 1
+  (cd "$place/packages" && apt_at "$place/apt" download "${names[@]}" >"$place/download.log" 2>&1) || return 1
   local package
   for package in "$place/packages"/*.deb; do dpkg -x "$package" "$place/tools" || return 1; done
   rm -rf "$place/packages"
@@ -92,7 +94,7 @@ unpack_here() {
 # The unpacked ones are found behind the installed ones.
 PATH="$PATH:$place/tools/usr/bin"
 roms=()
-unpacked_libraries="$place/tools/usr/lib/$(uname -m)-linux-gnu:$place/tools/usr/lib"
+unpacked_libraries="$place/tools/usr/lib/$(uname -m)-linux-gnu:$place/tools/lib/$(uname -m)-linux-gnu:$place/tools/usr/lib"
 need() {
   local tool="$1" package="$2"
   command -v "$tool" >/dev/null && return
@@ -113,10 +115,8 @@ fi
 # Debian's newest arm64 kernel for cloud machines, of the release's backports where there are some. From the mirrors
 # of this machine, by an apt of its own that touches nothing of the system.
 kernel() {
-  local apt="$place/apt" uri codename keyring package
-  # shellcheck disable=SC2016  # apt-get's own words
-  read -r uri codename < <(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' \
-    'Origin: Debian' 2>/dev/null | grep -v -- - | sort -u | head -1)
+  local apt="$place/apt-arm64" uri codename keyring package
+  read -r uri codename < <(debian_mirror "$place/apt")
   [[ -n "$uri" ]] || { echo "apt-get knows no mirror of Debian (apt-get update?)"; return 1; }
   mkdir -p "$apt"/{state/lists/partial,cache/archives/partial,etc/preferences.d,etc/apt.conf.d,etc/sources.list.d}
   : >"$apt/status"

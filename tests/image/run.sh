@@ -19,6 +19,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=bench/load/lib.sh
 source bench/load/lib.sh
+# shellcheck source=tests/arm64/packages.sh
+source tests/arm64/packages.sh
 target="${CARGO_TARGET_DIR:-$PWD/target}"
 place="$target/image"
 here=tests/image
@@ -113,9 +115,7 @@ make_base() {
   if [[ "$(cat "$place/base.version" 2>/dev/null)" == "$wanted" ]] && images inspect --type image "$base" >/dev/null 2>&1; then
     return
   fi
-  # shellcheck disable=SC2016  # apt-get's own words
-  mirror="$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' 'Origin: Debian' | grep -v -- - \
-    | sort -u | head -1)"
+  mirror="$(debian_mirror "$place/apt")"
   [[ -n "$mirror" ]] || { echo "apt-get knows no mirror of Debian"; return 1; }
   mmdebstrap --mode=root --variant=essential --aptopt='APT::Sandbox::User "root"' \
     --include=gcc,libc6-dev,gcc-aarch64-linux-gnu,libc6-dev-arm64-cross,ca-certificates \
