@@ -283,6 +283,18 @@ pub fn explain_listen_error(error: &io::Error, variable: &str, address: SocketAd
     }
 }
 
+/// Why the executor cannot learn which CPUs there are.
+pub fn explain_topology_error(error: &io::Error) -> Explanation {
+    Explanation {
+        wrong: format!("the CPUs of this machine cannot be read below /sys/devices/system: {error}"),
+        facts: None,
+        cures: vec![
+            "mount sysfs at /sys, read-only is enough; container engines do so unless told otherwise"
+                .to_owned(),
+        ],
+    }
+}
+
 /// Why the store did not answer. `endpoint` is where it was looked for, `detail` what came back.
 pub fn explain_store_unreachable(endpoint: &str, region: &str, detail: &str) -> Explanation {
     Explanation {
@@ -522,6 +534,15 @@ mod tests {
         assert_says(&explain(libc::EADDRNOTAVAIL), &["0.0.0.0", "ip -brief"]);
         assert_says(&explain(libc::EMFILE), &["GRPC_PORT", "ulimit -n"]);
         assert_says(&explain(libc::EIO), &["GRPC_PORT", "Input/output"]);
+    }
+
+    #[test]
+    fn a_machine_that_hides_its_cpus_is_told_to_show_them() {
+        let error = io::Error::from_raw_os_error(libc::ENOENT);
+        assert_says(
+            &explain_topology_error(&error).to_string(),
+            &["/sys/devices/system", "No such file", "mount sysfs at /sys"],
+        );
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use super::explain::{
-    Explanation, explain_listen_error, explain_ring_error, memlock_needed, shards_text,
+    Explanation, explain_listen_error, explain_ring_error, explain_topology_error, memlock_needed,
+    shards_text,
 };
 use super::facts::{Facts, bytes, try_ring};
 use super::{Check, Verdict};
@@ -27,7 +28,7 @@ pub(super) fn checks(config: &Config, facts: &Facts) -> (Vec<Check>, bool) {
         kernel(facts),
         ring(&rings, facts, shards),
         memlock(facts, shards, rings.is_ok()),
-        processors(&config.shard_cpus, cpus::quota()),
+        processors(&config.shard_cpus, cpus::quota(), runtime::read_topology()),
         open_files(facts, shards),
     ];
     checks.extend(
@@ -140,7 +141,10 @@ fn memlock(facts: &Facts, shards: usize, made: bool) -> Check {
     Check::ok("locked memory", format!("{limit} ({wants}{why_enough})"))
 }
 
-fn processors(shard_cpus: &[usize], quota: Option<f64>) -> Check {
+fn processors(shard_cpus: &[usize], quota: Option<f64>, topology: io::Result<()>) -> Check {
+    if let Err(error) = topology {
+        return Check::wrong("CPUs", explain_topology_error(&error));
+    }
     let shards = shard_cpus.len();
     match cpus::quota_warning(shards, quota) {
         Some(warning) => Check {

@@ -17,7 +17,7 @@ use crate::config::Config;
 
 pub use explain::{
     Explanation, explain_listen_error, explain_missing_table, explain_ring_error,
-    explain_store_unreachable,
+    explain_store_unreachable, explain_topology_error,
 };
 pub use facts::{Facts, raise_soft_limits};
 pub use host::{listeners, probe_port};

@@ -160,3 +160,14 @@ pub fn run_pinned<T>(
     let executor = builder.make().map_err(std::io::Error::from)?;
     Ok(executor.run(future))
 }
+
+/// Looks whether the executor can learn which CPUs there are: one that is to be pinned and cannot
+/// would panic.
+///
+/// # Errors
+/// Of reading `/sys/devices/system`.
+pub fn read_topology() -> std::io::Result<()> {
+    glommstd::io::CpuSet::online()
+        .map(drop)
+        .map_err(std::io::Error::from)
+}

@@ -41,7 +41,9 @@ use crate::domain::counters::Counters;
 use crate::limits;
 use crate::preflight::{
     Explanation, Facts, demand, explain_connect_error, explain_listen_error, explain_ring_error,
+    explain_topology_error,
 };
+use crate::runtime;
 use crate::shard::balance::Loads;
 use crate::shard::inbox::{Inbox, Mailbox, Work, inbox};
 use crate::shard::parting::presences;
@@ -382,6 +384,7 @@ fn start_shards(
     ended: &Arc<Notify>,
     mailboxes: &[Mailbox],
 ) -> Result<Vec<ShardThread>, Explanation> {
+    runtime::read_topology().map_err(|error| explain_topology_error(&error))?;
     let count = seats.len();
     let (started, starts) = mpsc::channel();
     let mut shards = Vec::with_capacity(count);

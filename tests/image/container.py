@@ -1,12 +1,15 @@
 """Writes the configuration of a container for an OCI runtime: the image's root read-only, its user, no capabilities, no
 new privileges, our seccomp profile, the host's network. Must not live here: what is asked of the container (run.sh).
 
-  container.py ROOTFS PROFILE HOSTS RESOLV NAME=VALUE… -- ARGUMENT…
+  container.py ROOTFS PROFILE HOSTS RESOLV HIDE NAME=VALUE… -- ARGUMENT…
+
+HIDE is /sys for a container without it, else nothing.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from pathlib import Path
 
@@ -17,12 +20,15 @@ USER = 65532
 
 def main() -> None:
     at = sys.argv.index("--")
-    rootfs, profile, hosts, resolv, *environment = sys.argv[1:at]
+    rootfs, profile, hosts, resolv, hide, *environment = sys.argv[1:at]
     seccomp = json.loads(Path(profile).read_text())
     for rule in seccomp["syscalls"]:
         # The runtimes' own format has no comments.
         rule.pop("comment", None)
-    limits = [("RLIMIT_MEMLOCK", MEMLOCK), ("RLIMIT_NOFILE", 65536)]
+    # Where this machine allows less, it is enough for the few shards here.
+    allowed = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    memlock = MEMLOCK if allowed == resource.RLIM_INFINITY else min(MEMLOCK, allowed)
+    limits = [("RLIMIT_MEMLOCK", memlock), ("RLIMIT_NOFILE", min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))]
     kinds = ["bounding", "effective", "permitted", "inheritable", "ambient"]
     bind = ["bind", "ro"]
     config = {
@@ -39,6 +45,7 @@ def main() -> None:
         },
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "ro"]},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
             # What every engine puts there.
             {"destination": "/etc/hosts", "type": "none", "source": hosts, "options": bind},
@@ -46,6 +53,8 @@ def main() -> None:
         ],
         "linux": {"namespaces": [{"type": kind} for kind in ("mount", "pid", "ipc")], "seccomp": seccomp},
     }
+    if hide == "/sys":
+        config["mounts"] = [mount for mount in config["mounts"] if mount["destination"] != hide]
     json.dump(config, sys.stdout, indent=1)
 
 

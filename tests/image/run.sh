@@ -3,9 +3,10 @@
 # Builds the images without a Docker daemon, looks at what is in them, and sells an event out from a container: not
 # root, read-only root, no capabilities, under the seccomp profile of deploy/seccomp.
 #
-#   tests/image/run.sh [--quick] [--arch amd64|arm64|both] [--client DIR]
+#   tests/image/run.sh [--quick] [--built] [--arch amd64|arm64|both] [--client DIR]
 #
 #   --quick        build the dev profile, for this machine's architecture only; sizes are printed and not judged
+#   --built        take the images of the last run instead of building them
 #   --arch ARCH    which images (default both)
 #   --client DIR   where inventory-api, generator and store-model of this machine are (default target/debug, else
 #                  target/release)
@@ -28,11 +29,12 @@ base=localhost/inventory-build
 # What a node pulls, in MB of 1,000,000 bytes.
 pulled_max=15
 
-quick=no arch=both client=""
+quick=no built=no arch=both client=""
 while (($# > 0)); do
   case "$1" in
     -h | --help) sed -n '3,/^set -e/{/^set -e/d;s/^# \{0,1\}//;p}' "$here/run.sh"; exit 0 ;;
     --quick) quick=yes ;;
+    --built) built=yes ;;
     --arch | --client)
       [[ -n "${2:-}" ]] || { echo "run.sh: $1 needs a value" >&2; exit 64; }
       if [[ "$1" == --arch ]]; then arch="$2"; else client="$2"; fi
@@ -139,7 +141,7 @@ if ! make_base >"$place/base.log" 2>&1; then
   finish
 fi
 
-profile=image
+profile=release
 [[ $quick == no ]] || profile=dev
 build() {
   images build --isolation chroot --format docker --pull-never --quiet --file "Dockerfile.$1" \
@@ -180,7 +182,9 @@ is_static() {
 
 for arch in "${archs[@]}"; do
   began=$SECONDS
-  if ! build "$arch" >"$place/build-$arch.log" 2>&1; then
+  if [[ $built == yes ]]; then
+    images inspect --type image "localhost/inventory-api:$arch" >/dev/null 2>&1 || { bad "no $arch image of an earlier run"; continue; }
+  elif ! build "$arch" >"$place/build-$arch.log" 2>&1; then
     # No network is no fault of the image.
     if grep -qE 'failed to download|Could not resolve|network failure' "$place/build-$arch.log"; then
       skip "the $arch image: the crates cannot be downloaded (see target/image/build-$arch.log)"
@@ -190,7 +194,7 @@ for arch in "${archs[@]}"; do
     tail -n 20 "$place/build-$arch.log" | sed 's/^/     /'
     continue
   fi
-  ok "the $arch image builds ($profile profile, $((SECONDS - began)) s)"
+  [[ $built == yes ]] || ok "the $arch image builds ($profile profile, $((SECONDS - began)) s)"
   check "$arch: user, entry, health check, ports, stop signal and labels" is_configured "$arch"
   container="$(images from --pull-never "localhost/inventory-api:$arch")"
   mounted="$(images mount "$container")"
@@ -251,10 +255,22 @@ check "tables are made" env "${keys[@]}" AWS_ENDPOINT_URL_DYNAMODB="http://127.0
 
 read -r grpc_port metrics_port admin_port <<<"$(free_ports 3)"
 # By a name that only the name server knows: a static program has to find it without the C library's plugins.
-python3 "$here/container.py" "$scratch/rootfs" deploy/seccomp/inventory-api.json "$scratch/hosts" "$scratch/resolv.conf" \
-  "${keys[@]}" "AWS_ENDPOINT_URL_DYNAMODB=http://store.inventory.test:$port" "GRPC_PORT=$grpc_port" \
-  "METRICS_PORT=$metrics_port" "ADMIN_PORT=$admin_port" OTEL_TRACES_EXPORTER=none \
-  -- /inventory-api serve >"$scratch/config.json"
+configure() {
+  python3 "$here/container.py" "$scratch/rootfs" deploy/seccomp/inventory-api.json "$scratch/hosts" "$scratch/resolv.conf" \
+    "$1" "${keys[@]}" "AWS_ENDPOINT_URL_DYNAMODB=http://store.inventory.test:$port" "GRPC_PORT=$grpc_port" \
+    "METRICS_PORT=$metrics_port" "ADMIN_PORT=$admin_port" OTEL_TRACES_EXPORTER=none \
+    -- /inventory-api serve >"$scratch/config.json"
+}
+says_what_is_hidden() {
+  configure /sys
+  local code=0
+  timeout 20 bash -c "$(declare -f engine); scratch='$scratch'; engine run --bundle '$scratch' 'hidden-$$'" \
+    >"$scratch/hidden" 2>&1 || code=$?
+  cat "$scratch/hidden"
+  ((code == 1)) && grep -q "mount sysfs at /sys" "$scratch/hidden"
+}
+check "where the machine's CPUs are hidden it says so and ends" says_what_is_hidden
+configure ""
 box="inventory-$$"
 engine run --bundle "$scratch" "$box" >"$scratch/server" 2>&1 &
 running=$!
