@@ -315,8 +315,11 @@ mod tests {
 
     #[test]
     fn a_quota_below_the_shards_is_a_note() {
-        assert_eq!(processors(&[0, 1], Some(1.5)).verdict, Verdict::Note);
-        assert_eq!(processors(&[0, 1], None).verdict, Verdict::Ok);
+        assert_eq!(
+            processors(&[0, 1], Some(1.5), Ok(())).verdict,
+            Verdict::Note
+        );
+        assert_eq!(processors(&[0, 1], None, Ok(())).verdict, Verdict::Ok);
     }
 
     #[test]

@@ -167,7 +167,7 @@ pub fn run_pinned<T>(
 /// # Errors
 /// Of reading `/sys/devices/system`.
 pub fn read_topology() -> std::io::Result<()> {
-    glommstd::io::CpuSet::online()
+    glommio::CpuSet::online()
         .map(drop)
         .map_err(std::io::Error::from)
 }
