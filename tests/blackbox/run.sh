@@ -9,7 +9,9 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# shellcheck disable=SC2034 # venv.sh reads it
 what="black-box test"
+# shellcheck source-path=SCRIPTDIR source=venv.sh
 source "$here/venv.sh"
 
 exec "$venv/bin/python" "$here/run.py" --target "$target" "$@"

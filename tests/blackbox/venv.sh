@@ -1,6 +1,9 @@
 # Sourced by the tests that play clients from pip. Sets $root, $target and $venv, and makes the
 # virtual environment; what is missing is skipped with a visible line.
 #
+# shellcheck shell=bash
+# shellcheck disable=SC2154  # who sources it sets what
+#
 # Wants $what, the test's name for that line. BLACKBOX_REQUIRED=1 makes a skip a failure.
 
 tests="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"

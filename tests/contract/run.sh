@@ -10,7 +10,9 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# shellcheck disable=SC2034 # venv.sh reads it
 what="contract test"
+# shellcheck source-path=SCRIPTDIR source=../blackbox/venv.sh
 source "$here/../blackbox/venv.sh"
 
 exec "$venv/bin/python" "$here/run.py" --target "$target" "$@"
