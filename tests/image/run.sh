@@ -196,7 +196,7 @@ for arch in "${archs[@]}"; do
   fi
   [[ $built == yes ]] || ok "the $arch image builds ($profile profile, $((SECONDS - began)) s)"
   check "$arch: user, entry, health check, ports, stop signal and labels" is_configured "$arch"
-  container="$(images from --pull-never "localhost/inventory-api:$arch")"
+  container="$(images from --pull-never --platform "linux/$arch" "localhost/inventory-api:$arch")"
   mounted="$(images mount "$container")"
   check "$arch: nothing is in it but the program" holds_the_program_alone "$mounted"
   machine="Advanced Micro Devices X86-64"
@@ -220,6 +220,18 @@ print(sum(l["size"] for l in layers), os.path.getsize(sys.argv[2]))' "$place/pus
     bad "$said: wanted less than $pulled_max MB to pull"
   fi
 done
+
+# The ARM64 one on a machine of its own.
+if [[ $native != arm64 && " ${archs[*]} " == *" arm64 "* && -x "$place/inventory-api-arm64" ]]; then
+  boot=(tests/arm64/run.sh --binary "$place/inventory-api-arm64")
+  [[ -z "$client" ]] || boot+=(--client "$client")
+  if "${boot[@]}" >"$scratch/boot" 2>&1; then
+    if grep -q '^SKIP' "$scratch/boot"; then skip "$(sed -n 's/^SKIP //p' "$scratch/boot")"; else ok "arm64: it boots on an emulated Neoverse N1 and sells an event out"; fi
+  else
+    bad "arm64: it boots on an emulated Neoverse N1 and sells an event out"
+    sed 's/^/     /' "$scratch/boot" | tail -n 30
+  fi
+fi
 
 # ---- Selling from it -------------------------------------------------------------------------------
 
