@@ -71,8 +71,9 @@ pub const fn stripes_for(total: u64) -> u16 {
     }
 }
 
-/// Most partition keys over which an event's seats are spread: one sale of a seat writes one unit, a
-/// partition takes 1,000 a second, and a sale of 64,000 seats a second is beyond any event.
+/// Most partition keys over which an event's seats are spread. A seat is sold in a transaction, which
+/// takes two units of the 1,000 that a partition has a second: evenly spread 32,000 seats a second,
+/// and as keys fall on partitions by lot some 10,000, beyond any event.
 pub const SEAT_KEYS_MAX: u16 = 64;
 
 // ---- The store ----------------------------------------------------------------------------------
@@ -144,6 +145,11 @@ pub const STORE_SCAN_PAGE_MAX: i32 = 500;
 /// Seats in one page of a read of all: making sense of a page holds the shard for a millisecond or
 /// two, and others have their turn between two pages.
 pub const STORE_SEATS_PAGE_MAX: i32 = 250;
+
+/// Partition keys of which a look at the free seats asks at once, each for one page at a time: a
+/// house of 20,000 seats on 34 keys in some 100 ms, with no key asked for more than two thirds of
+/// what its partition takes in read units.
+pub const SEAT_KEYS_SIGHTED_AT_ONCE: usize = 8;
 
 /// Single writes of one call outside the request path that are under way at once.
 pub const STORE_ADMIN_CALLS_AT_ONCE: usize = 8;
@@ -277,6 +283,11 @@ pub const SEAT_MAP_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// How old a status may be, which says of when it is: it is read anew meanwhile, for the next one.
 pub const STATUS_AGE_MAX: Duration = Duration::from_secs(600);
+
+/// Free seats up to which a look at those alone is taken rather than a read of all: making sense of
+/// each costs the shard some microseconds, and who asks for more of them than there are is refused
+/// once per look.
+pub const SEATS_SIGHTED_MAX: u64 = 2_000;
 
 /// The part of its time that a shard may spend on reading one event's seats: one in this many.
 pub const SEAT_MAP_READ_SHARE: u64 = 16;

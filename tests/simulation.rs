@@ -168,6 +168,8 @@ const REACHED: &[&str] = &[
     "holds given up",
     "joined calls",
     "late requests",
+    "looks amiss",
+    "looks at free seats",
     "lookups",
     "orders refunded",
     "resends",

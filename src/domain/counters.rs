@@ -74,6 +74,10 @@ pub struct Counters {
     pub lookups: u64,
     /// Reads of all of an event's seats.
     pub seat_reads: u64,
+    /// Reads of those of an event's seats that are free.
+    pub seat_looks: u64,
+    /// Of those, what did not agree with memory: a read of all seats had to follow.
+    pub seat_looks_amiss: u64,
     /// Operations refused because others have the seats, from memory.
     pub seats_refused: u64,
     /// Operations refused because others have the seats, by a failed write.
@@ -112,6 +116,8 @@ impl Counters {
         self.snapshot_refreshes += other.snapshot_refreshes;
         self.lookups += other.lookups;
         self.seat_reads += other.seat_reads;
+        self.seat_looks += other.seat_looks;
+        self.seat_looks_amiss += other.seat_looks_amiss;
         self.seats_refused += other.seats_refused;
         self.seats_taken += other.seats_taken;
     }

@@ -6,6 +6,7 @@ use super::answer::{Answer, Refusal};
 use super::ids::{EventId, ReservationId};
 use super::operation::Operation;
 use super::question::{Found, Question};
+use super::time::UnixMillis;
 use super::transaction::{EventShape, RecordView, Transaction};
 
 /// A caller, by the number the driver gave it. The domain only hands it back.
@@ -81,6 +82,13 @@ pub enum Effect {
     },
     /// Read all seats of an event strongly; report with `Coordinator::seats_read`.
     ReadSeats { event: EventId, seat_keys: u16 },
+    /// Read strongly which seats of an event can be had at `at`; report with
+    /// `Coordinator::free_seats_read`.
+    ReadFreeSeats {
+        event: EventId,
+        seat_keys: u16,
+        at: UnixMillis,
+    },
     /// Hand to another shard's `submit_forwarded`; report with `Coordinator::forward_settled`.
     Forward {
         shard: usize,

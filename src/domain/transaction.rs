@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use super::ids::{EventId, Fingerprint, OrderId, ReservationId, Seats};
+use super::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
 use super::seats::SeatState;
 use super::time::UnixMillis;
 
@@ -252,6 +252,15 @@ pub enum RecordsRead {
 /// A record that something else wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable;
+
+/// What a strong read of those of an event's seats that could be had at an instant found: those that
+/// nobody has, and those whose hold is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FreeSeatsRead {
+    Found(Vec<(SeatId, SeatState)>),
+    Unavailable,
+    Throttled,
+}
 
 /// What a read of all of an event's seats found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,9 +23,9 @@ use crate::domain::effect::{CallId, Effect, Known, LaneId, LookupId, Route};
 use crate::domain::ids::{EventId, ReservationId};
 use crate::domain::operation::Operation;
 use crate::domain::question::{Found, Question, StatusMark};
-use crate::domain::time::{Micros, Now};
+use crate::domain::time::{Micros, Now, UnixMillis};
 use crate::domain::transaction::{
-    EventRead, EventShape, Outcome, RecordView, RecordsRead, SeatsRead, Transaction,
+    EventRead, EventShape, FreeSeatsRead, Outcome, RecordView, RecordsRead, SeatsRead, Transaction,
 };
 use crate::limits;
 use crate::runtime::{self, clock};
@@ -387,6 +387,11 @@ impl Driver {
                 reservations,
             } => self.look_up(lookup, reservations),
             Effect::ReadSeats { event, seat_keys } => self.read_seats(event, seat_keys),
+            Effect::ReadFreeSeats {
+                event,
+                seat_keys,
+                at,
+            } => self.read_free_seats(event, seat_keys, at),
             Effect::Transact { lane, transaction } => self.transact(lane, transaction),
             Effect::ReadEvent {
                 event,
@@ -497,6 +502,18 @@ impl Driver {
                 .await
                 .unwrap_or(SeatsRead::Unavailable);
             driver.enter(|core, now, fx| core.seats_read(&event, read, now, fx));
+        })
+        .detach();
+    }
+
+    fn read_free_seats(self: &Rc<Self>, event: EventId, seat_keys: u16, at: UnixMillis) {
+        let driver = Rc::clone(self);
+        runtime::spawn(async move {
+            let read = AssertUnwindSafe(driver.store.read_free_seats(&event, seat_keys, at))
+                .catch_unwind()
+                .await
+                .unwrap_or(FreeSeatsRead::Unavailable);
+            driver.enter(|core, now, fx| core.free_seats_read(&event, read, now, fx));
         })
         .detach();
     }

@@ -13,8 +13,9 @@ use super::change::Changed;
 use super::codec::{self, Item};
 use super::{Store, StoreError};
 use crate::domain::ids::{EventId, SeatId, stripe_key};
-use crate::domain::seats::{Seat, SeatFacts, SeatState};
-use crate::domain::transaction::SeatsRead;
+use crate::domain::seats::{SeatFacts, SeatState};
+use crate::domain::time::UnixMillis;
+use crate::domain::transaction::{FreeSeatsRead, SeatsRead};
 use crate::limits;
 use crate::runtime::{self, clock};
 
@@ -46,7 +47,17 @@ impl Store {
     pub async fn read_seats(&self, event: &EventId, seat_keys: u16) -> SeatsRead {
         let mut seats = Vec::new();
         for index in 0..seat_keys.max(1) {
-            match self.read_key(event, index, &mut seats).await {
+            let page = codec::SeatPage::new(stripe_key(event, index));
+            let mut take = |item: &Item| {
+                let (seat, fault) = codec::seat(item);
+                if let Some(why) = fault {
+                    let id = seat.as_ref().map_or("without an id", |s| s.id.as_str());
+                    self.log(&format!("event {event} is damaged: seat {id}: {why}"));
+                }
+                seats.extend(seat);
+                seats.len() <= limits::SEATS_PER_EVENT_MAX
+            };
+            match self.read_key(event, &page, &mut take).await {
                 Ok(()) => {}
                 Err(Unread::Throttled) => return SeatsRead::Throttled,
                 Err(Unread::Unavailable) => return SeatsRead::Unavailable,
@@ -55,28 +66,53 @@ impl Store {
         SeatsRead::Found(seats)
     }
 
-    /// The seats of one partition key, page by page: between two pages others have their turn.
+    /// As [`Store::read_seats`], but only the seats that could be had at `at`, several keys side by
+    /// side. It costs as many read units, and of a house that is sold out next to no time. A seat that
+    /// cannot be understood is left out.
+    pub async fn read_free_seats(
+        &self,
+        event: &EventId,
+        seat_keys: u16,
+        at: UnixMillis,
+    ) -> FreeSeatsRead {
+        let key = |index| async move {
+            let page = codec::SeatPage::free(stripe_key(event, index), at);
+            let mut seats = Vec::new();
+            let mut take = |item: &Item| {
+                seats.extend(codec::free_seat(item).ok());
+                seats.len() <= limits::SEATS_PER_EVENT_MAX
+            };
+            self.read_key(event, &page, &mut take).await?;
+            Ok(seats)
+        };
+        let keys = futures::stream::iter(0..seat_keys.max(1));
+        let read: Result<Vec<_>, _> = keys
+            .map(key)
+            .buffer_unordered(limits::SEAT_KEYS_SIGHTED_AT_ONCE)
+            .try_collect()
+            .await;
+        match read {
+            Ok(seats) => FreeSeatsRead::Found(seats.concat()),
+            Err(Unread::Throttled) => FreeSeatsRead::Throttled,
+            Err(Unread::Unavailable) => FreeSeatsRead::Unavailable,
+        }
+    }
+
+    /// The seats of one partition key, page by page: between two pages others have their turn. `take`
+    /// is given each, and says false when there are too many.
     async fn read_key(
         &self,
         event: &EventId,
-        index: u16,
-        seats: &mut Vec<Seat>,
+        shape: &codec::SeatPage,
+        take: &mut dyn FnMut(&Item) -> bool,
     ) -> Result<(), Unread> {
         let mut from = None;
         loop {
-            let (page, next) = self.read_page(event, index, from).await?;
-            if seats.len() + page.len() > limits::SEATS_PER_EVENT_MAX {
+            let (page, next) = self.read_page(event, shape, from).await?;
+            if !page.iter().all(&mut *take) {
                 let max = limits::SEATS_PER_EVENT_MAX;
                 self.log(&format!("event {event} has more than {max} seats"));
                 return Err(Unread::Unavailable);
-            }
-            for item in &page {
-                let (seat, fault) = codec::seat(item);
-                if let Some(why) = fault {
-                    let id = seat.as_ref().map_or("without an id", |s| s.id.as_str());
-                    self.log(&format!("event {event} is damaged: seat {id}: {why}"));
-                }
-                seats.extend(seat);
             }
             from = match next {
                 Some(next) => Some(next),
@@ -89,12 +125,11 @@ impl Store {
     async fn read_page(
         &self,
         event: &EventId,
-        index: u16,
+        shape: &codec::SeatPage,
         from: Option<Item>,
     ) -> Result<(Vec<Item>, Option<Item>), Unread> {
         const OPERATION: &str = "Query";
         let table = &self.tables().seats;
-        let shape = codec::SeatPage::new(stripe_key(event, index));
         let attempt = || {
             self.client()
                 .query()
@@ -103,6 +138,7 @@ impl Store {
                 .consistent_read(true)
                 .limit(limits::STORE_SEATS_PAGE_MAX)
                 .key_condition_expression(codec::SeatPage::KEY)
+                .set_filter_expression(shape.filter.clone())
                 .projection_expression(&shape.projection)
                 .set_expression_attribute_names(Some(shape.names.clone()))
                 .set_expression_attribute_values(Some(shape.values.clone()))

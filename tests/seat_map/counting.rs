@@ -67,6 +67,25 @@ impl Model {
         }
     }
 
+    /// Takes in what was free at `began`; false if that cannot be all.
+    fn sight(&mut self, free: &[(SeatId, SeatState)], began: u64, claimed: &[SeatId]) -> bool {
+        let mut agrees = true;
+        for (seat, state) in free {
+            agrees &= self.seats.contains_key(seat);
+            self.learn(seat, Some(state.clone()), began);
+        }
+        let told = |seat: &SeatId| free.iter().any(|(id, _)| id == seat);
+        agrees
+            && self.seats.iter().all(|(id, known)| {
+                let is_free = match &known.state {
+                    Some(SeatState::Available) => true,
+                    Some(SeatState::Hold { until, .. }) => until.0 <= began,
+                    _ => false,
+                };
+                !is_free || known.learned > began || told(id) || claimed.contains(id)
+            })
+    }
+
     /// By section, with those that have no seat any more.
     fn sections(&self) -> BTreeMap<String, SectionStatus> {
         let mut sections = BTreeMap::<String, SectionStatus>::new();
@@ -147,6 +166,9 @@ enum Step {
         Option<(usize, Option<SeatState>)>,
     ),
     Pick(u32),
+    /// How long ago a read of the free seats began, what else it told of than the seats that the
+    /// list knows as free, which of those it left out, and which are claimed.
+    Sight(u64, Vec<(usize, SeatState)>, Vec<usize>, Vec<usize>),
 }
 
 fn states() -> impl Strategy<Value = SeatState> {
@@ -175,12 +197,18 @@ fn steps() -> impl Strategy<Value = Step> {
         prop::collection::vec(states(), SEATS),
         meanwhile,
     );
+    let free = prop_oneof![Just(SeatState::Available), (0_u64..100).prop_map(held)];
+    let few = || prop::collection::vec(0..SEATS, 0..2);
+    let others = prop::collection::vec((0..SEATS + 2, free), 0..3);
+    let sights = (0_u64..60, others, few(), few());
+    let sights = sights.prop_map(|(ago, o, l, c)| Step::Sight(ago, o, l, c));
     prop_oneof![
         3 => (0_u64..400).prop_map(Step::Pass),
         1 => (0_u64..400).prop_map(Step::Lag),
         8 => (0..SEATS + 2, maybe(), 0_u64..30).prop_map(|(n, s, ago)| Step::Learn(n, s, ago)),
         3 => refresh.prop_map(|(ago, t, v, s, m)| Step::Refresh(ago, t, v, s, m)),
         2 => (1_u32..6).prop_map(Step::Pick),
+        3 => sights,
     ]
 }
 
@@ -266,6 +294,32 @@ proptest! {
                     model.clock = model.clock.max(now);
                     let available = sum(&model.sections()).available;
                     prop_assert_eq!(picked.is_some(), available >= u64::from(qty));
+                }
+                Step::Sight(ago, others, left_out, claimed) => {
+                    let began = now - ago;
+                    let others = others.into_iter().filter(|(_, state)| match state {
+                        SeatState::Hold { until, .. } => until.0 <= began,
+                        _ => true,
+                    });
+                    let mut free: BTreeMap<_, _> = others.map(|(n, s)| (id(n), s)).collect();
+                    let left_out: Vec<_> = left_out.into_iter().map(id).collect();
+                    for (seat, known) in &model.seats {
+                        let is_free = match &known.state {
+                            Some(SeatState::Hold { until, .. }) => until.0 <= began,
+                            state => *state == Some(SeatState::Available),
+                        };
+                        if is_free && !left_out.contains(seat) {
+                            let state = known.state.clone().unwrap();
+                            free.entry(seat.clone()).or_insert(state);
+                        }
+                    }
+                    let free: Vec<_> = free.into_iter().collect();
+                    let claimed: Vec<_> = claimed.into_iter().map(id).collect();
+                    let agrees = model.sight(&free, began, &claimed);
+                    let is_claimed = |seat: &SeatId| claimed.contains(seat);
+                    let told = map.sight(free, Micros(began), UnixMillis(began), &is_claimed);
+                    model.clock = model.clock.max(began);
+                    prop_assert_eq!(told, agrees);
                 }
             }
             model.clock = model.clock.max(asked);

@@ -79,6 +79,8 @@ impl Report {
         self.add("snapshot refreshes", counters.snapshot_refreshes);
         self.add("lookups", counters.lookups);
         self.add("seat reads", counters.seat_reads);
+        self.add("looks at free seats", counters.seat_looks);
+        self.add("looks amiss", counters.seat_looks_amiss);
         self.add("seats refused from memory", counters.seats_refused);
         self.add("seats found taken", counters.seats_taken);
     }

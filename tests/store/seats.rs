@@ -5,7 +5,7 @@ use inventory_api::domain::ids::{SeatId, seat_key};
 use inventory_api::domain::seats::{Price, Seat, SeatFacts, SeatState};
 use inventory_api::domain::time::UnixMillis;
 use inventory_api::domain::transaction::{
-    Outcome, Reason, RecordWrite, ReservationState, SeatsRead, Transaction,
+    FreeSeatsRead, Outcome, Reason, RecordWrite, ReservationState, SeatsRead, Transaction,
 };
 use inventory_api::limits;
 use inventory_api::store::{BlockOutcome, Store, StoreError};
@@ -339,6 +339,43 @@ fn all_seats_are_read_over_pages_and_keys() {
         assert_eq!(found, expected);
         let other = store.read_seats(&"other".parse().unwrap(), 2).await;
         assert_eq!(other, SeatsRead::Found(Vec::new()));
+    });
+}
+
+#[test]
+fn of_the_free_seats_those_are_told_that_nobody_has_or_whose_hold_is_over() {
+    on_shard(async {
+        for seat_keys in [1, 3] {
+            let settings = settings(engine());
+            let store = with_tables(&settings).await;
+            let pages = limits::STORE_SEATS_PAGE_MAX as usize;
+            let seats = with_seats(&store, seat_keys, 2 * pages * usize::from(seat_keys)).await;
+            let held = hold("r1", &["A-1", "A-2"]);
+            let until = held.expires_at.unwrap();
+            let records = vec![held.clone(), sale("r2", &["A-3"])];
+            applied(&store, spread(seat_keys, records)).await;
+            let ids = [seat_id("A-4")];
+            store.block_seats(&event(), seat_keys, &ids).await.unwrap();
+            let mut others = Vec::new();
+            for (id, _) in &seats[4..] {
+                others.push((id.clone(), SeatState::Available));
+            }
+            let overdue = ["A-1", "A-2"].map(|id| (seat_id(id), held_by(&held)));
+            let before = UnixMillis(until.0 - 1);
+            for (at, more) in [(before, &overdue[..0]), (until, &overdue[..])] {
+                let read = store.read_free_seats(&event(), seat_keys, at).await;
+                let FreeSeatsRead::Found(mut found) = read else {
+                    panic!("{read:?}");
+                };
+                found.sort_by(|a, b| a.0.cmp(&b.0));
+                let mut expected = [&others[..], more].concat();
+                expected.sort_by(|a, b| a.0.cmp(&b.0));
+                assert_eq!(found, expected);
+            }
+            let other = "other".parse().unwrap();
+            let none = store.read_free_seats(&other, seat_keys, until).await;
+            assert_eq!(none, FreeSeatsRead::Found(Vec::new()));
+        }
     });
 }
 

@@ -31,8 +31,9 @@ pub const SEATS_MAX: u64 = 2_000_000;
 /// Units or seats of one reservation: the server's default.
 pub const QTY_MAX: u32 = 10;
 
-/// A key of seats is given this many holds per second by `seat_keys = "auto"` (docs/operating.md).
-pub const HOLDS_PER_SEAT_KEY: f64 = 500.0;
+/// A key of seats is given this many holds per second by `seat_keys = "auto"`. A partition takes 500,
+/// and keys fall on partitions by lot: with several on one it still has to do (docs/sizing.md).
+pub const HOLDS_PER_SEAT_KEY: f64 = 150.0;
 
 /// The longest `grpc-timeout` of a call, and what a call without one is given.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(60);

@@ -14,7 +14,7 @@ use crate::domain::operation::Operation;
 use crate::domain::question::Question;
 use crate::domain::seat_map::SeatMap;
 use crate::domain::seats::{Seat, SeatState};
-use crate::domain::time::{Micros, UnixMillis};
+use crate::domain::time::{Micros, Now, UnixMillis};
 use crate::domain::transaction::EventShape;
 use crate::limits;
 
@@ -55,6 +55,17 @@ pub(super) struct Desk {
     /// The read under way began before an operator changed the event: it is as good as old.
     is_overtaken: bool,
     waiting: Vec<MapWaiter>,
+    /// When the last look at what is free that agreed with the map began, if that is later than
+    /// `read_at`.
+    sighted_at: Option<Micros>,
+    /// When the look under way began.
+    looking: Option<(Micros, UnixMillis)>,
+    /// The look under way began before an operator changed the event.
+    is_look_overtaken: bool,
+    /// A look did not agree with the map: only a read of all seats helps.
+    is_wrong: bool,
+    /// Who waits for a look.
+    choosing: Vec<Parked>,
     claims: HashMap<SeatId, Claim, foldhash::fast::RandomState>,
     by_reservation: HashMap<ReservationId, Vec<SeatId>, foldhash::fast::RandomState>,
     parked: usize,
@@ -77,12 +88,67 @@ impl Desk {
 
     /// Nothing is lost when it is dropped.
     pub(super) fn is_idle(&self) -> bool {
-        self.claims.is_empty() && self.waiting.is_empty() && self.reading.is_none()
+        let is_read = self.reading.is_some() || self.looking.is_some();
+        let is_awaited = !self.waiting.is_empty() || !self.choosing.is_empty();
+        self.claims.is_empty() && !is_read && !is_awaited
     }
 
-    /// Whether the map was read at `since` or later.
+    /// Whether what is free was read at `since` or later.
     pub(super) fn is_read_since(&self, since: Micros) -> bool {
-        self.map.is_some() && self.read_at.is_some_and(|at| at >= since)
+        self.map.is_some()
+            && self
+                .read_at
+                .max(self.sighted_at)
+                .is_some_and(|at| at >= since)
+    }
+
+    /// Whether a look at what is free may say as much as a read of all seats, at less cost.
+    pub(super) fn is_look_enough(&mut self, now: Now) -> bool {
+        if self.is_wrong || !self.is_fresh(now.mono) {
+            return false;
+        }
+        let free = self.map.as_mut().map(|map| map.remaining(None, now.unix));
+        free.is_some_and(|free| free <= limits::SEATS_SIGHTED_MAX)
+    }
+
+    /// Lets a choice wait for a look at what is free. `Err`: too many wait already.
+    pub(super) fn wait_for_look(&mut self, parked: Box<Parked>) -> Result<(), Box<Parked>> {
+        if self.choosing.len() >= limits::READ_WAITERS_MAX {
+            return Err(parked);
+        }
+        self.choosing.push(*parked);
+        Ok(())
+    }
+
+    /// Whether a look is to be started now.
+    pub(super) fn start_looking(&mut self, now: Now) -> bool {
+        if self.looking.is_some() {
+            return false;
+        }
+        self.looking = Some((now.mono, now.unix));
+        true
+    }
+
+    /// Ends a look: who waited for it, and false if it did not agree with the map. Whoever waits for
+    /// a later one waits again.
+    pub(super) fn stop_looking(
+        &mut self,
+        free: Option<Vec<(SeatId, SeatState)>>,
+    ) -> (Vec<Parked>, bool) {
+        let is_void = std::mem::take(&mut self.is_look_overtaken);
+        let mut agrees = true;
+        if let (Some((began, unix)), Some(free), Some(map), false) =
+            (self.looking.take(), free, &mut self.map, is_void)
+        {
+            let claims = &self.claims;
+            let is_claimed = |seat: &SeatId| claims.contains_key(seat);
+            agrees = map.sight(free, began, unix, &is_claimed);
+            match agrees {
+                true => self.sighted_at = Some(began),
+                false => self.is_wrong = true,
+            }
+        }
+        (std::mem::take(&mut self.choosing), agrees)
     }
 
     /// Whether a question may be answered from the map; the age allowed grows with the time that a
@@ -141,6 +207,7 @@ impl Desk {
                 }
             }
             self.read_at = (!std::mem::take(&mut self.is_overtaken)).then_some(began);
+            self.is_wrong = false;
             self.read_unix = unix;
             self.took = now.since(began);
         }
@@ -163,6 +230,8 @@ impl Desk {
         self.map = None;
         self.read_at = None;
         self.is_overtaken = self.reading.is_some();
+        self.sighted_at = None;
+        self.is_look_overtaken = self.looking.is_some();
     }
 
     /// False: too many wait already.

@@ -21,6 +21,8 @@ mod lanes;
 mod lookups;
 mod pending;
 mod route;
+#[cfg(test)]
+mod seat_tests;
 mod seats;
 #[cfg(test)]
 mod tests;

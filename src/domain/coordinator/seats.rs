@@ -13,7 +13,9 @@ use crate::domain::reads::Waiter;
 use crate::domain::rules::{Movement, Transition};
 use crate::domain::seats::SeatState;
 use crate::domain::time::{Micros, Now};
-use crate::domain::transaction::{EventShape, RecordView, ReservationState, SeatsRead};
+use crate::domain::transaction::{
+    EventShape, FreeSeatsRead, RecordView, ReservationState, SeatsRead,
+};
 use crate::limits;
 
 impl Coordinator {
@@ -132,13 +134,41 @@ impl Coordinator {
             self.none_left(operation, shape, basis, now, fx);
             return;
         }
-        let event = operation.event.clone();
         let parked = Box::new(Parked {
             known: basis.into_known(),
             operation,
             shape,
         });
-        self.wait_for_map(&event, shape, MapWaiter::Choose(parked), now, fx);
+        self.look_for_seats(parked, now, fx);
+    }
+
+    /// Lets a choice that found too few wait until it is known what is free as of now.
+    ///
+    /// By a look at what is free, if that does: of a house that is sold out it tells nothing at all,
+    /// where a read of all seats tells of each of them. Everyone who asks then waits for one.
+    fn look_for_seats(&mut self, parked: Box<Parked>, now: Now, fx: &mut Vec<Effect>) {
+        let (event, shape) = (parked.operation.event.clone(), parked.shape);
+        let desk = self.desk(&event, now.mono);
+        if !desk.is_look_enough(now) {
+            self.wait_for_map(&event, shape, MapWaiter::Choose(parked), now, fx);
+            return;
+        }
+        if let Err(parked) = desk.wait_for_look(parked) {
+            self.counters.shed += 1;
+            let refusal = Answer::Refused(Refusal::overloaded());
+            self.end(&parked.operation, refusal, None, now, fx);
+            return;
+        }
+        if desk.start_looking(now) {
+            self.counters.seat_looks += 1;
+            fx.push(Effect::ReadFreeSeats {
+                event: event.clone(),
+                seat_keys: shape.seat_keys.max(1),
+                at: now.unix,
+            });
+            self.read_shape(&event, shape, now, fx);
+        }
+        self.read_seats_soon(&event, shape, now, fx);
     }
 
     /// Ends an operation that there are no seats for.
@@ -427,6 +457,35 @@ impl Coordinator {
         }
     }
 
+    /// Reports the result of [`Effect::ReadFreeSeats`].
+    pub fn free_seats_read(
+        &mut self,
+        event: &EventId,
+        read: FreeSeatsRead,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let (free, refusal) = match read {
+            FreeSeatsRead::Found(free) => (Some(free), None),
+            FreeSeatsRead::Unavailable => (None, Some(Refusal::store_unavailable())),
+            FreeSeatsRead::Throttled => (None, Some(Refusal::store_busy())),
+        };
+        let Some(desk) = self.desks.get_mut(event) else {
+            return;
+        };
+        let (waited, agrees) = desk.stop_looking(free);
+        self.counters.seat_looks_amiss += u64::from(!agrees);
+        match refusal {
+            None => self.let_go(waited, now, fx),
+            Some(refusal) => {
+                for parked in waited {
+                    let refusal = Answer::Refused(refusal.clone());
+                    self.end(&parked.operation, refusal, None, now, fx);
+                }
+            }
+        }
+    }
+
     /// Lets somebody wait for a read of the seats, which is started unless one is under way.
     pub(super) fn wait_for_map(
         &mut self,
@@ -476,7 +535,11 @@ impl Coordinator {
             event: event.clone(),
             seat_keys: shape.seat_keys.max(1),
         });
-        // An operator may have closed the event since.
+        self.read_shape(event, shape, now, fx);
+    }
+
+    /// An operator may have closed the event since.
+    fn read_shape(&mut self, event: &EventId, shape: EventShape, now: Now, fx: &mut Vec<Effect>) {
         let _ = self
             .reads
             .want(event, Some(shape.stripes), Waiter::Nobody, now.mono, fx);

@@ -2,12 +2,15 @@
 //!
 //! What was learned after a read began wins over it; else the read does. As long as a read tells of
 //! the seats already known and of no others, each page costs a lookup per seat and nothing moves.
+//!
+//! And reads of the free seats only, which say whether what is known is so still.
 
-use super::bits::Bits;
+use super::bits::{Bits, next_run};
 use super::layout::Draft;
-use super::{SeatMap, Slot};
-use crate::domain::seats::{Seat, SeatFacts};
-use crate::domain::time::Micros;
+use super::{SeatMap, Slot, Standing};
+use crate::domain::ids::SeatId;
+use crate::domain::seats::{Seat, SeatFacts, SeatState};
+use crate::domain::time::{Micros, UnixMillis};
 use crate::limits;
 
 /// A read of which not everything has come in.
@@ -85,6 +88,47 @@ impl SeatMap {
         }
         let drafts = self.drafts(incoming);
         self.lay_out(drafts);
+    }
+
+    /// Takes in a read that began at `began` of the seats that could be had at `at`, and of no others.
+    /// What was learned since `began` wins, as ever.
+    ///
+    /// False: the map is wrong in more than such a read can tell. It told of a seat that is not known,
+    /// or it did not tell of one that is free by what is known here, and who has that is not known. Of
+    /// a seat that `is_claimed` it may not tell: a write that is under way may have been made.
+    pub fn sight(
+        &mut self,
+        free: Vec<(SeatId, SeatState)>,
+        began: Micros,
+        at: UnixMillis,
+        is_claimed: &dyn Fn(&SeatId) -> bool,
+    ) -> bool {
+        let mut is_right = true;
+        let mut seen = Bits::with_room(self.slots.len());
+        for (seat, state) in free {
+            match self.place_of(&seat) {
+                Some(place) => {
+                    seen.set(place);
+                    if self.slots[place].learned <= began {
+                        self.set(place, Some(state), began);
+                    }
+                }
+                None => is_right = false,
+            }
+        }
+        self.advance(at);
+        let unseen = |word| self.free.word(word) & !seen.word(word);
+        let mut from = 0;
+        while let Some(run) = next_run(unseen, from..self.slots.len()) {
+            from = run.end();
+            is_right &= self.slots[run.start..from].iter().all(|slot| {
+                let state = slot.state.as_ref();
+                // Its hold may have ended since.
+                let was_free = state.is_some_and(|s| Standing::of(s, at) == Standing::Available);
+                slot.learned > began || !was_free || is_claimed(&slot.id)
+            });
+        }
+        is_right
     }
 
     /// When the last whole read that was taken in began.

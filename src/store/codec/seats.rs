@@ -174,9 +174,10 @@ pub(in crate::store) fn seat_turn(
     }
 }
 
-/// What reads the seats of one partition key: only what [`seat`] needs.
+/// What reads the seats of one partition key: only what [`seat`] or [`free_seat`] needs.
 pub(in crate::store) struct SeatPage {
     pub(in crate::store) projection: String,
+    pub(in crate::store) filter: Option<String>,
     pub(in crate::store) names: HashMap<String, String>,
     pub(in crate::store) values: Item,
 }
@@ -200,10 +201,39 @@ impl SeatPage {
         names.insert("#k".to_owned(), EVENT_ID.to_owned());
         Self {
             projection: READ.map(|(alias, _)| alias).join(", "),
+            filter: None,
             names,
             values: values([(":k", text(partition_key))]),
         }
     }
+
+    /// Only of those that could be had at `at`. A hold that does not say when it ends is not over.
+    pub(in crate::store) fn free(partition_key: String, at: UnixMillis) -> Self {
+        const READ: [(&str, &str); 4] = [
+            ("#i", SEAT_ID),
+            ("#s", STATUS),
+            ("#r", RESERVATION_ID),
+            ("#x", HOLD_EXPIRES_AT),
+        ];
+        let mut names = names(&READ);
+        names.insert("#k".to_owned(), EVENT_ID.to_owned());
+        Self {
+            projection: READ.map(|(alias, _)| alias).join(", "),
+            filter: Some("#s = :f OR (#s = :h AND #x <= :t)".to_owned()),
+            names,
+            values: values([
+                (":k", text(partition_key)),
+                (":f", text(AVAILABLE)),
+                (":h", text(HOLD)),
+                (":t", number(at.0)),
+            ]),
+        }
+    }
+}
+
+/// The seat of an item that [`SeatPage::free`] read.
+pub(in crate::store) fn free_seat(item: &Item) -> Result<(SeatId, SeatState), String> {
+    Ok((read_parsed(item, SEAT_ID)?, seat_state(item)?))
 }
 
 /// The seat, if its id is one, and what is wrong with the item. A state that cannot be understood

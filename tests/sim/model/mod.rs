@@ -274,6 +274,23 @@ impl Store {
         SeatsRead::Found(seats.map(seat).collect())
     }
 
+    /// The seats that can be had at `at`, at this instant.
+    pub(crate) fn read_free_seats(
+        &self,
+        event: &EventId,
+        at: UnixMillis,
+    ) -> Vec<(SeatId, SeatState)> {
+        let is_free = |state: &SeatState| match state {
+            SeatState::Available => true,
+            SeatState::Hold { until, .. } => *until <= at,
+            SeatState::Sold { .. } | SeatState::Blocked => false,
+        };
+        let seats = self.events.get(event).into_iter().flat_map(|e| &e.seats);
+        let free = seats.filter(|(_, stored)| is_free(&stored.state));
+        free.map(|(id, stored)| (id.clone(), stored.state.clone()))
+            .collect()
+    }
+
     /// The holds that are past their time, as the index of expiries tells.
     pub(crate) fn due_holds(&self, unix: UnixMillis) -> Vec<(EventId, ReservationId, RecordView)> {
         let due = |view: &RecordView| {

@@ -1,16 +1,17 @@
 //! What goes between the shards, and between a shard and the store, faults included.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use inventory_api::domain::answer::{Answer, Refusal};
 use inventory_api::domain::effect::{CallId, Known, LaneId, LookupId, Route};
-use inventory_api::domain::ids::{EventId, ReservationId};
+use inventory_api::domain::ids::{EventId, ReservationId, SeatId};
 use inventory_api::domain::operation::Operation;
 use inventory_api::domain::question::Question;
-use inventory_api::domain::seats::Seat;
-use inventory_api::domain::time::Micros;
+use inventory_api::domain::seats::{Seat, SeatState};
+use inventory_api::domain::time::{Micros, UnixMillis};
 use inventory_api::domain::transaction::{
-    EventRead, EventShape, Outcome, RecordsRead, SeatsRead, StripeView, Transaction,
+    EventRead, EventShape, FreeSeatsRead, Outcome, RecordsRead, SeatsRead, StripeView, Transaction,
 };
 use inventory_api::limits;
 use rand::Rng;
@@ -261,5 +262,73 @@ impl World {
         }
         let at = self.now.plus(latency(&mut self.network_rng));
         self.make(at, Happening::SeatsRead(from, event, read));
+    }
+
+    pub(super) fn look_for_seats(&mut self, from: ShardRef, event: EventId, unix: UnixMillis) {
+        let faults = self.faults();
+        let rng = &mut self.network_rng;
+        let at = self.now.plus(latency(rng));
+        if happens(faults.read_fault, rng) {
+            let failed = if rng.random() {
+                FreeSeatsRead::Throttled
+            } else {
+                FreeSeatsRead::Unavailable
+            };
+            self.make(at, Happening::FreeSeatsRead(from, event, failed));
+        } else {
+            let seen = None;
+            self.make(
+                at,
+                Happening::LooksForSeats {
+                    from,
+                    event,
+                    unix,
+                    seen,
+                },
+            );
+        }
+    }
+
+    /// What is free at one instant, or among one half of the seats and then among the other.
+    pub(super) fn looks_for_seats(
+        &mut self,
+        from: ShardRef,
+        event: EventId,
+        unix: UnixMillis,
+        seen: Option<(BTreeSet<SeatId>, Vec<(SeatId, SeatState)>)>,
+    ) {
+        let mut free = self.store.read_free_seats(&event, unix);
+        match seen {
+            None if self.scenario.torn_reads => {
+                let SeatsRead::Found(seats) = self.store.read_seats(&event) else {
+                    return;
+                };
+                let second = seats.into_iter().skip(1).step_by(2);
+                let second: BTreeSet<_> = second.map(|seat| seat.id).collect();
+                free.retain(|(seat, _)| !second.contains(seat));
+                let later = Micros(self.network_rng.random_range(0..5_000));
+                let at = self.now.plus(later);
+                self.make(
+                    at,
+                    Happening::LooksForSeats {
+                        from,
+                        event,
+                        unix,
+                        seen: Some((second, free)),
+                    },
+                );
+                return;
+            }
+            None => {}
+            Some((second, first)) => {
+                free.retain(|(seat, _)| second.contains(seat));
+                free.extend(first);
+            }
+        }
+        let at = self.now.plus(latency(&mut self.network_rng));
+        self.make(
+            at,
+            Happening::FreeSeatsRead(from, event, FreeSeatsRead::Found(free)),
+        );
     }
 }

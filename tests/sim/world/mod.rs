@@ -26,10 +26,11 @@ use inventory_api::domain::effect::{CallId, Effect, Known, LaneId, LookupId, Rou
 use inventory_api::domain::ids::{EventId, ReservationId, SeatId};
 use inventory_api::domain::operation::Operation;
 use inventory_api::domain::question::{Found, Question};
-use inventory_api::domain::seats::Seat;
+use inventory_api::domain::seats::{Seat, SeatState};
 use inventory_api::domain::time::{Micros, Now, UnixMillis};
 use inventory_api::domain::transaction::{
-    EventRead, EventShape, Outcome, RecordView, RecordsRead, SeatsRead, StripeView, Transaction,
+    EventRead, EventShape, FreeSeatsRead, Outcome, RecordView, RecordsRead, SeatsRead, StripeView,
+    Transaction,
 };
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -83,6 +84,14 @@ enum Happening {
         seen: Option<Vec<Seat>>,
     },
     SeatsRead(ShardRef, EventId, SeatsRead),
+    LooksForSeats {
+        from: ShardRef,
+        event: EventId,
+        unix: UnixMillis,
+        /// The seats that are looked at later, and what was found of the others.
+        seen: Option<(BTreeSet<SeatId>, Vec<(SeatId, SeatState)>)>,
+    },
+    FreeSeatsRead(ShardRef, EventId, FreeSeatsRead),
     Forwarded {
         to: ShardRef,
         from: ShardRef,
@@ -136,6 +145,7 @@ struct Shard {
     lanes_in_flight: BTreeMap<LaneId, Rc<Transaction>>,
     reading: BTreeSet<EventId>,
     reading_seats: BTreeSet<EventId>,
+    looking_for_seats: BTreeSet<EventId>,
 }
 
 struct Process {
@@ -248,6 +258,7 @@ impl World {
                 lanes_in_flight: BTreeMap::new(),
                 reading: BTreeSet::new(),
                 reading_seats: BTreeSet::new(),
+                looking_for_seats: BTreeSet::new(),
             }
         });
         Process {
@@ -329,6 +340,19 @@ impl World {
             Happening::SeatsRead(at, event, read) => self.with(at, |shard, now, fx| {
                 shard.reading_seats.remove(&event);
                 shard.coordinator.seats_read(&event, read, now, fx);
+            }),
+            Happening::LooksForSeats {
+                from,
+                event,
+                unix,
+                seen,
+            } => {
+                self.looks_for_seats(from, event, unix, seen);
+                Ok(())
+            }
+            Happening::FreeSeatsRead(at, event, read) => self.with(at, |shard, now, fx| {
+                shard.looking_for_seats.remove(&event);
+                shard.coordinator.free_seats_read(&event, read, now, fx);
             }),
             Happening::Wakes(at) => {
                 let mut is_over = true;
@@ -555,6 +579,16 @@ impl World {
                     "two reads of the seats of {event} under way"
                 );
                 self.read_seats(at, event);
+                Ok(())
+            }
+            Effect::ReadFreeSeats {
+                event, at: unix, ..
+            } => {
+                must!(
+                    shard.looking_for_seats.insert(event.clone()),
+                    "two looks for seats of {event} under way"
+                );
+                self.look_for_seats(at, event, unix);
                 Ok(())
             }
             Effect::Forward {
