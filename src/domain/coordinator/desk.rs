@@ -60,8 +60,6 @@ pub(super) struct Desk {
     sighted_at: Option<Micros>,
     /// When the look under way began.
     looking: Option<(Micros, UnixMillis)>,
-    /// The look under way began before an operator changed the event.
-    is_look_overtaken: bool,
     /// A look did not agree with the map: only a read of all seats helps.
     is_wrong: bool,
     /// Who waits for a look.
@@ -135,10 +133,10 @@ impl Desk {
         &mut self,
         free: Option<Vec<(SeatId, SeatState)>>,
     ) -> (Vec<Parked>, bool) {
-        let is_void = std::mem::take(&mut self.is_look_overtaken);
         let mut agrees = true;
-        if let (Some((began, unix)), Some(free), Some(map), false) =
-            (self.looking.take(), free, &mut self.map, is_void)
+        // Of a house that an operator has changed meanwhile nothing is known: it is read first.
+        if let (Some((began, unix)), Some(free), Some(map)) =
+            (self.looking.take(), free, &mut self.map)
         {
             let claims = &self.claims;
             let is_claimed = |seat: &SeatId| claims.contains_key(seat);
@@ -231,7 +229,6 @@ impl Desk {
         self.read_at = None;
         self.is_overtaken = self.reading.is_some();
         self.sighted_at = None;
-        self.is_look_overtaken = self.looking.is_some();
     }
 
     /// False: too many wait already.

@@ -240,7 +240,7 @@ fn a_failed_look_is_said_to_who_waits_for_it() {
 }
 
 #[test]
-fn a_look_begun_before_an_operator_changed_the_event_is_not_believed() {
+fn after_an_operator_changed_the_event_a_look_begun_before_is_not_enough() {
     let mut stage = Stage::with(&[("A-1", sold())]);
     stage.looked_up(0);
     stage.fx.clear();

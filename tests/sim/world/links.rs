@@ -20,6 +20,9 @@ use super::super::broken::Broken;
 use super::super::network::{self, Fate, happens, hop, latency};
 use super::{Happening, ShardRef, World, origin_of};
 
+/// The seats that are looked at later, and what was found free of the others.
+pub(super) type HalfLooked = (BTreeSet<SeatId>, Vec<(SeatId, SeatState)>);
+
 impl World {
     pub(super) fn send(&mut self, from: ShardRef, lane: LaneId, transaction: Rc<Transaction>) {
         if transaction.stripes.len() > 1 {
@@ -295,7 +298,7 @@ impl World {
         from: ShardRef,
         event: EventId,
         unix: UnixMillis,
-        seen: Option<(BTreeSet<SeatId>, Vec<(SeatId, SeatState)>)>,
+        seen: Option<HalfLooked>,
     ) {
         let mut free = self.store.read_free_seats(&event, unix);
         match seen {

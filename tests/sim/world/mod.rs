@@ -42,6 +42,7 @@ use super::model::Store;
 use super::network::{self, hop};
 use super::report::Report;
 use super::scenario::{Scenario, Stock};
+use links::HalfLooked;
 
 /// Happenings of one run before it counts as a livelock: a hundred times what a run needs.
 const STEPS_MAX: u64 = 400_000;
@@ -88,8 +89,7 @@ enum Happening {
         from: ShardRef,
         event: EventId,
         unix: UnixMillis,
-        /// The seats that are looked at later, and what was found of the others.
-        seen: Option<(BTreeSet<SeatId>, Vec<(SeatId, SeatState)>)>,
+        seen: Option<HalfLooked>,
     },
     FreeSeatsRead(ShardRef, EventId, FreeSeatsRead),
     Forwarded {
