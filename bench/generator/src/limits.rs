@@ -32,8 +32,8 @@ pub const SEATS_MAX: u64 = 2_000_000;
 pub const QTY_MAX: u32 = 10;
 
 /// A key of seats is given this many holds per second by `seat_keys = "auto"`. A partition takes 500,
-/// and keys fall on partitions by lot: with several on one it still has to do (docs/sizing.md).
-pub const HOLDS_PER_SEAT_KEY: f64 = 150.0;
+/// and keys fall on partitions by lot: with five on one it still has to do (docs/sizing.md).
+pub const HOLDS_PER_SEAT_KEY: f64 = 100.0;
 
 /// The longest `grpc-timeout` of a call, and what a call without one is given.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(60);

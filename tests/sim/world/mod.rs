@@ -26,7 +26,7 @@ use inventory_api::domain::effect::{CallId, Effect, Known, LaneId, LookupId, Rou
 use inventory_api::domain::ids::{EventId, ReservationId, SeatId};
 use inventory_api::domain::operation::Operation;
 use inventory_api::domain::question::{Found, Question};
-use inventory_api::domain::seats::{Seat, SeatState};
+use inventory_api::domain::seats::Seat;
 use inventory_api::domain::time::{Micros, Now, UnixMillis};
 use inventory_api::domain::transaction::{
     EventRead, EventShape, FreeSeatsRead, Outcome, RecordView, RecordsRead, SeatsRead, StripeView,
