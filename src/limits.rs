@@ -94,6 +94,13 @@ pub const BATCH_MEMBERS_MAX: usize = TRANSACTION_ACTIONS_MAX - 1;
 /// Keys of one BatchGetItem, by DynamoDB's own limit.
 pub const BATCH_GET_KEYS_MAX: usize = 100;
 
+/// Reads of stripes that a shard has under way before those of further events gather for one request:
+/// with one, an event would wait for another's read; with two, half of one.
+pub const STRIPE_READS_BEFORE_GATHERING: usize = 2;
+
+/// Longest time that they gather: three reads' time. What takes longer is being tried again.
+pub const STRIPE_READS_GATHER_MAX: Duration = Duration::from_millis(20);
+
 /// Idle connections to the store that a shard keeps. One lane needs one; reads share the rest.
 pub const STORE_IDLE_CONNECTIONS_MAX: usize = 32;
 

@@ -17,6 +17,8 @@ mod stage;
 mod admin;
 #[path = "store/expiry.rs"]
 mod expiry;
+#[path = "store/gathering.rs"]
+mod gathering;
 #[path = "store/life.rs"]
 mod life;
 #[path = "store/records.rs"]

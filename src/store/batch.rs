@@ -15,9 +15,17 @@ use crate::runtime;
 const OPERATION: &str = "BatchGetItem";
 
 /// Why something could not be read.
+#[derive(Clone, Copy)]
 pub(super) enum Unread {
     Throttled,
     Unavailable,
+}
+
+/// What the requests of one read tell.
+pub(super) enum Round<'a> {
+    Found(Item),
+    /// After each request: the keys that it left and the next one asks for.
+    Left(&'a [Item]),
 }
 
 impl Store {
@@ -43,7 +51,8 @@ impl Store {
             }
         }
         let mut items = vec![None; keys.len()];
-        self.get_distinct(table, distinct, of, |item| {
+        self.get_distinct(table, distinct, of, |round| {
+            let Round::Found(item) = round else { return };
             let key = item.get(name).and_then(|key| key.as_s().ok());
             if let Some(at) = key.and_then(|key| places.get(key.as_str())) {
                 items[*at] = Some(item);
@@ -59,12 +68,13 @@ impl Store {
         Ok(items)
     }
 
-    async fn get_distinct(
+    /// The items with these keys, at most [`limits::BATCH_GET_KEYS_MAX`] and each once.
+    pub(super) async fn get_distinct(
         &self,
         table: &str,
         keys: Vec<Item>,
         of: &dyn Display,
-        mut found: impl FnMut(Item),
+        mut tell: impl FnMut(Round<'_>),
     ) -> Result<(), Unread> {
         let wanted = KeysAndAttributes::builder()
             .consistent_read(true)
@@ -88,9 +98,13 @@ impl Store {
             let output = output
                 .map_err(|failure| self.unread(OPERATION, of, failure.kind, || failure.text()))?;
             let responses = output.responses.unwrap_or_default();
-            responses.into_values().flatten().for_each(&mut found);
+            for item in responses.into_values().flatten() {
+                tell(Round::Found(item));
+            }
             wanted = output.unprocessed_keys.unwrap_or_default();
-            if wanted.values().all(|keys| keys.keys().is_empty()) {
+            let left = wanted.get(table).map_or(&[][..], KeysAndAttributes::keys);
+            tell(Round::Left(left));
+            if left.is_empty() {
                 return Ok(());
             }
             runtime::sleep(pause).await;

@@ -133,9 +133,7 @@ impl Store {
             1 => vec![self.get_first(event).await?],
             _ => {
                 let keys: Vec<String> = (0..count).map(|n| stripe_key(event, n)).collect();
-                let table = &self.tables().inventory;
-                let read = self.get_batch(table, codec::EVENT_ID, &keys, event);
-                read.await?
+                self.get_stripes(event, keys).await?
             }
         };
         let view = |(index, item): (usize, Option<Item>)| {

@@ -17,6 +17,7 @@ mod credentials;
 mod events;
 mod expiry;
 mod failure;
+mod gather;
 mod observe;
 mod probe;
 mod reservations;
@@ -59,6 +60,7 @@ use codec::Encoder;
 use connector::within;
 use cost::Costs;
 use failure::{Failure, Kind};
+use gather::Gathering;
 use observe::Journal;
 
 use crate::domain::ids::EventId;
@@ -94,6 +96,7 @@ struct Inner {
     attempt_timeout: Duration,
     read_retries: u32,
     encoder: Encoder,
+    gathering: Gathering,
     journal: Rc<Journal>,
     /// Keeps credentials fresh; ends with the store.
     _renewing: Option<Task<()>>,
@@ -153,6 +156,7 @@ impl Store {
                 client: Client::from_conf(config),
                 place: place(&settings),
                 encoder: Encoder::new(&settings.tables),
+                gathering: Gathering::default(),
                 tables: settings.tables,
                 attempt_timeout: settings.attempt_timeout,
                 read_retries: settings.read_retries,
