@@ -336,6 +336,10 @@ pub const PACED_FROM_SHARE: u64 = 4;
 /// Longest distance that is kept: what a call may wait for it beside a free lane.
 pub const PACE_MAX: Duration = Duration::from_millis(2);
 
+/// Callers that have come together for whom a free lane does not wait any longer: their transaction
+/// costs each of them a third of what one for two would.
+pub const GATHERED_MEMBERS: usize = 16;
+
 /// How long the rate at which a line moves is counted for one look: a few transactions.
 pub const FLOW_WINDOW: Duration = Duration::from_millis(50);
 

@@ -322,6 +322,26 @@ fn many_lanes_leave_at_even_distances() {
     assert!((20.0..40.0).contains(&members), "{members}");
 }
 
+/// A transaction costs the store two write units for its stripe, and the server as much as ten of its
+/// members: while its callers are many it is worth two milliseconds to let some of them come together.
+#[test]
+fn callers_in_plenty_gather_while_lanes_are_free() {
+    for (per_second, least) in [(2_000, 3.5), (4_000, 7.0), (10_000, 14.0)] {
+        let mut plant = Plant::new(&[ALL], 20);
+        plant.run(per_second, 3_000);
+        let from = plant.now - 2_000_000;
+        let told = || plant.told_to(from, plant.now - 250_000);
+        let [p50, p95] = [0.5, 0.95].map(|share| percentile(told(), share));
+        let members = plant.counters[0].members as f64 / plant.counters[0].transactions as f64;
+        let usual = (plant.typical(members as usize + 1) + 2 * WAY) as f64 / 1_000.0;
+        println!(
+            "{per_second}/s: p50 {p50:.1}, p95 {p95:.1} ms; {members:.1} members take {usual:.1} ms"
+        );
+        assert!(members >= least, "{members} at {per_second} a second");
+        assert!(p50 < usual + 1.5, "{p50} ms at {per_second} a second");
+    }
+}
+
 /// Few callers wait for nobody, however many lanes there are.
 #[test]
 fn few_callers_go_at_once() {

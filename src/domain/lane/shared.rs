@@ -56,6 +56,8 @@ pub(super) struct Shared {
     pub(super) flow: Flow,
     /// Until then what is in line waits, although a lane is free: see [`Shared::pace`].
     paced_until: Micros,
+    /// Until then it waits for more to come, while it is short.
+    gathers_until: Micros,
     /// What a strong read of all stripes has shown, where some callers may want more than that.
     sold_out: Option<SoldOut>,
     /// When something was last given back here, or an operator changed the event.
@@ -77,6 +79,7 @@ impl Shared {
             busy: 0,
             flow: Flow::default(),
             paced_until: Micros(0),
+            gathers_until: Micros(0),
             sold_out: None,
             reopened: Micros(0),
             latch: terms.latch,
@@ -109,33 +112,50 @@ impl Shared {
     /// be away with next to nothing, and a crowd would gather until the first is back: the line would
     /// empty and fill once per transaction, and the mean wait be a third of one. So transactions leave
     /// spread over the time that one takes.
+    ///
+    /// And a transaction has its price, whoever is in it: two write units for the stripe, and as much
+    /// of the shard's time as ten of its members. With many lanes free and a few callers coming it
+    /// would be paid for one or two of them. So they gather for as long as a distance may be.
     pub(super) fn pace(&mut self, now: Micros) {
         let serving = self.serving();
         let lanes = u64::from(serving.count_ones());
         let busy = u64::from((serving & self.busy).count_ones());
         let is_crowded = busy * limits::PACED_FROM_SHARE >= lanes;
-        self.paced_until = match lanes >= limits::PACED_LANES_MIN && is_crowded {
-            true => now.plus(self.flow.pace(lanes)),
-            false => Micros(0),
-        };
+        let most = Micros(limits::PACE_MAX.as_micros() as u64);
+        (self.paced_until, self.gathers_until) =
+            match lanes >= limits::PACED_LANES_MIN && is_crowded {
+                true => (now.plus(self.flow.pace(lanes)), now.plus(most)),
+                false => (Micros(0), Micros(0)),
+            };
     }
 
     /// Forgets a distance that has been kept: nobody is woken for it any more.
     pub(super) fn end_pause(&mut self, now: Micros) {
-        if self.paced_until <= now {
-            self.paced_until = Micros(0);
+        for until in [&mut self.paced_until, &mut self.gathers_until] {
+            if *until <= now {
+                *until = Micros(0);
+            }
         }
     }
 
     /// A whole transaction's worth does not wait.
     pub(super) fn is_paced(&self, now: Micros) -> bool {
-        now < self.paced_until && self.line.loud.len() < limits::BATCH_MEMBERS_MAX
+        now < self.paused_until()
+    }
+
+    fn paused_until(&self) -> Micros {
+        match self.line.loud.len() {
+            limits::BATCH_MEMBERS_MAX.. => Micros(0),
+            limits::GATHERED_MEMBERS.. => self.paced_until,
+            _ => self.paced_until.max(self.gathers_until),
+        }
     }
 
     /// When a free lane takes the line that it leaves alone now.
     pub(super) fn pause_ends(&self) -> Option<Micros> {
         let is_free = self.serving() & !self.busy != 0;
-        (is_free && !self.line.is_empty() && self.paced_until.0 > 0).then_some(self.paced_until)
+        let until = self.paused_until();
+        (is_free && !self.line.is_empty() && until.0 > 0).then_some(until)
     }
 
     /// Whether other lanes than one take from the line.
