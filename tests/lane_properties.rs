@@ -392,6 +392,44 @@ fn what_one_stripe_cannot_take_another_does() {
     }
 }
 
+/// Who waits for a look at the only stripe is not overtaken by who comes after the look.
+#[test]
+fn who_waits_for_a_look_comes_before_who_comes_later() {
+    let mut bench = Bench::new(&[3], 0, LateCommit::default());
+    let hold = |qty, patience| Member {
+        verb: Verb::Hold,
+        patience,
+        ..Member::patient(qty)
+    };
+    for _ in 0..2 {
+        bench.submit(hold(2, 1_000)).unwrap();
+    }
+    bench.answer(Fault::None).unwrap();
+    bench.answer(Fault::None).unwrap();
+    bench.submit(hold(2, 1_000)).unwrap();
+    assert!(bench.is_reading(), "there is one unit");
+    bench.rival_ends(0, false).unwrap();
+    bench.end_read(false).unwrap();
+    // The first of them gives up, the second has come after the look began that the first waits for.
+    bench.submit(hold(2, 1)).unwrap();
+    assert!(bench.is_reading());
+    bench.submit(hold(1, 1_000)).unwrap();
+    bench.submit(hold(2, 1_000)).unwrap();
+    bench.end_read(true).unwrap();
+    bench.submit(hold(2, 1_000)).unwrap();
+    bench.pass(2).unwrap();
+    bench.rest().unwrap();
+    assert!(matches!(bench.answer_to(4), Answer::Held { .. }));
+    assert!(
+        matches!(bench.answer_to(5), Answer::Held { .. }),
+        "of the three units"
+    );
+    assert!(
+        !matches!(bench.answer_to(6), Answer::Held { .. }),
+        "it came last"
+    );
+}
+
 /// A stripe that is known to be short is left alone while another is not.
 #[test]
 fn a_stripe_known_to_be_empty_is_asked_no_more() {

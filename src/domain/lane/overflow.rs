@@ -52,25 +52,33 @@ impl Pool {
         let total: u64 = stripes.iter().map(|s| s.remaining).sum();
         let mut left: Vec<u64> = stripes.iter().map(|s| s.remaining).collect();
         let mut planned: Vec<Member> = Vec::new();
+        let mut hopeful: Vec<Member> = Vec::new();
         let mine = self.shared.mine;
         self.shared.learn_total(total, began);
         for mut member in std::mem::take(&mut self.shared.short) {
             let is_told = member.head.arrived <= began
                 || self.shared.latch(member.write.qty, member.head.arrived)
                     == Latch::Shut { remaining: total };
-            if !is_told {
+            let is_short = u64::from(member.write.qty) > total;
+            if is_short && !is_told {
                 self.shared.short.push(member);
-            } else if u64::from(member.write.qty) > total {
+            } else if is_short {
                 turn.counters.short += 1;
                 self.is_too_few_for(member, total, turn.out);
             } else if let Some(draws) = draw(&mut left, member.write.qty, mine) {
+                // Also of who came after the read began: the write decides, and who comes next finds
+                // the latch open by this very read and would be served first.
                 member.write.draws = draws;
                 member.head.planned = true;
                 planned.push(member);
+            } else if stripes.len() == 1 {
+                // Some of those before it may leave. Of one stripe the next write tells.
+                hopeful.push(member);
             } else {
                 self.shared.short.push(member);
             }
         }
+        self.shared.line.put_back(hopeful);
         for (index, units) in left.iter().enumerate() {
             let index = index as u16;
             self.shared.learn_left(index, *units, turn.now.mono);

@@ -68,15 +68,18 @@ impl Lane {
                 self.attempts = 0;
                 self.collisions = self.collisions.saturating_sub(1);
                 let at = flight.transaction.at;
+                let mut given = 0;
                 for record in into_writes(flight.transaction) {
                     if rules::movement(record.from, record.to) == Movement::Give {
                         shared.reopen(turn.now.mono);
                         for draw in &record.draws {
                             shared.regain(draw.stripe, draw.units);
+                            given += u64::from(draw.units);
                         }
                     }
                     turn.out.written(record, at);
                 }
+                shared.let_short_try(given);
             }
             Outcome::Unknown => {
                 turn.counters.unknown_outcomes += 1;

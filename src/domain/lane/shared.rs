@@ -121,12 +121,14 @@ impl Shared {
         let lanes = u64::from(serving.count_ones());
         let busy = u64::from((serving & self.busy).count_ones());
         let is_crowded = busy * limits::PACED_FROM_SHARE >= lanes;
+        let pace = self.flow.pace(lanes);
+        // Nothing is known of the first transactions, and nobody waits for that.
+        let is_paced = lanes >= limits::PACED_LANES_MIN && is_crowded && pace.0 > 0;
         let most = Micros(limits::PACE_MAX.as_micros() as u64);
-        (self.paced_until, self.gathers_until) =
-            match lanes >= limits::PACED_LANES_MIN && is_crowded {
-                true => (now.plus(self.flow.pace(lanes)), now.plus(most)),
-                false => (Micros(0), Micros(0)),
-            };
+        (self.paced_until, self.gathers_until) = match is_paced {
+            true => (now.plus(pace), now.plus(most)),
+            false => (Micros(0), Micros(0)),
+        };
     }
 
     /// Forgets a distance that has been kept: nobody is woken for it any more.
@@ -188,6 +190,23 @@ impl Shared {
         }
     }
 
+    /// So many units have been given back: who waits for a read tries for them, who came first first.
+    /// Else they would be had by who comes next and finds the latch open.
+    pub(super) fn let_short_try(&mut self, mut units: u64) {
+        if units == 0 || self.short.is_empty() {
+            return;
+        }
+        self.short.sort_by_key(|member| member.head.number);
+        let for_them = |member: &&Member| {
+            let is_left = units > 0;
+            units = units.saturating_sub(u64::from(member.write.qty));
+            is_left
+        };
+        let trying = self.short.iter().take_while(for_them).count();
+        let trying: Vec<_> = self.short.drain(..trying).collect();
+        self.line.put_back(trying);
+    }
+
     /// There may be more than was seen.
     pub(super) fn reopen(&mut self, now: Micros) {
         self.sold_out = None;
@@ -195,11 +214,14 @@ impl Shared {
     }
 
     /// Whether all stripes must be looked at before this member is sent: the last look showed too
-    /// little for it, and a write would most likely fail.
+    /// little for it, and a write would most likely fail. Or somebody who came before waits for a look
+    /// at the only stripe there is, where first come is first served.
     pub(super) fn must_look(&self, member: &Member) -> bool {
+        let is_later = |first: &Member| first.head.number < member.head.number;
         self.key.kind == Kind::Stripes
             && self.is_for_any(member)
-            && self.latch(member.write.qty, member.head.arrived) != Latch::Open
+            && (self.latch(member.write.qty, member.head.arrived) != Latch::Open
+                || (self.shape.stripes <= 1 && self.short.first().is_some_and(is_later)))
     }
 
     /// Whether what its stripe has left matters to this member before it is sent. A single stripe
