@@ -376,6 +376,42 @@ fn an_arrival_goes_by_an_idle_lane_at_once() {
     bench.rest().unwrap();
 }
 
+/// While lanes are busy the next callers come together, but not where another process writes: a large
+/// transaction is long in its way, and makes many wait when the other was first.
+#[test]
+fn callers_gather_for_a_moment_unless_another_process_is_there() {
+    let share = Share { first: 0, step: 1 };
+    for is_contested in [false, true] {
+        let mut bench = Bench::pooled(&[100; 8], share, LateCommit::default());
+        bench.submit(Member::patient(1)).unwrap();
+        bench.answer(Fault::None).unwrap();
+        for _ in 0..2 {
+            bench.submit(Member::patient(1)).unwrap();
+            bench.pass(3).unwrap();
+        }
+        if is_contested {
+            bench.answer(Fault::Conflict).unwrap();
+            bench.pass(3).unwrap();
+        }
+        let before = bench.members_in_flight();
+        assert_eq!(before, 2);
+        bench.submit(Member::patient(1)).unwrap();
+        bench.pass(1).unwrap();
+        for _ in 0..2 {
+            bench.submit(Member::patient(1)).unwrap();
+        }
+        let at_once = bench.members_in_flight() - before;
+        assert_eq!(at_once, if is_contested { 2 } else { 1 });
+        bench.pass(1).unwrap();
+        assert_eq!(
+            bench.members_in_flight() - before,
+            3,
+            "after two milliseconds"
+        );
+        bench.rest().unwrap();
+    }
+}
+
 /// Who a stripe puts off, or has no room for, goes by another at once.
 #[test]
 fn what_one_stripe_cannot_take_another_does() {

@@ -159,6 +159,7 @@ impl Lane {
     /// A lane whose stripe collides again and again serves the line less and less, as long as others
     /// do: so processes that share stripes come to have some of their own.
     fn leave_the_line(&mut self, shared: &mut Shared, turn: &mut Turn<'_>) {
+        shared.contested(turn.now.mono);
         self.collisions = self.collisions.saturating_add(1);
         // The first may be anything.
         if let Some(times) = self.collisions.checked_sub(1).filter(|times| *times > 0) {

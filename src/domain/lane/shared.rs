@@ -58,6 +58,8 @@ pub(super) struct Shared {
     paced_until: Micros,
     /// Until then it waits for more to come, while it is short.
     gathers_until: Micros,
+    /// Until then another process is taken to be at these stripes.
+    contested_until: Micros,
     /// What a strong read of all stripes has shown, where some callers may want more than that.
     sold_out: Option<SoldOut>,
     /// When something was last given back here, or an operator changed the event.
@@ -80,6 +82,7 @@ impl Shared {
             flow: Flow::default(),
             paced_until: Micros(0),
             gathers_until: Micros(0),
+            contested_until: Micros(0),
             sold_out: None,
             reopened: Micros(0),
             latch: terms.latch,
@@ -115,7 +118,9 @@ impl Shared {
     ///
     /// And a transaction has its price, whoever is in it: two write units for the stripe, and as much
     /// of the shard's time as ten of its members. With many lanes free and a few callers coming it
-    /// would be paid for one or two of them. So they gather for as long as a distance may be.
+    /// would be paid for one or two of them. So they gather for as long as a distance may be. But not
+    /// where another process writes to these stripes: the larger a transaction, the longer it is in
+    /// the other's way, and the more callers it makes wait when the other was first.
     pub(super) fn pace(&mut self, now: Micros) {
         let serving = self.serving();
         let lanes = u64::from(serving.count_ones());
@@ -124,11 +129,21 @@ impl Shared {
         let pace = self.flow.pace(lanes);
         // Nothing is known of the first transactions, and nobody waits for that.
         let is_paced = lanes >= limits::PACED_LANES_MIN && is_crowded && pace.0 > 0;
-        let most = Micros(limits::PACE_MAX.as_micros() as u64);
+        let most = match now < self.contested_until {
+            true => 0,
+            false => limits::PACE_MAX.as_micros() as u64,
+        };
         (self.paced_until, self.gathers_until) = match is_paced {
-            true => (now.plus(pace), now.plus(most)),
+            true => (now.plus(pace), now.plus(Micros(most))),
             false => (Micros(0), Micros(0)),
         };
+    }
+
+    /// Another process has been at one of the stripes.
+    pub(super) fn contested(&mut self, now: Micros) {
+        let most = limits::LANE_YIELD_MAX.as_micros() as u64;
+        self.contested_until = now.plus(Micros(most));
+        self.gathers_until = Micros(0);
     }
 
     /// Forgets a distance that has been kept: nobody is woken for it any more.
