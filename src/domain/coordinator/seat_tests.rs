@@ -2,22 +2,13 @@
 
 use rand::SeedableRng;
 
+use super::tests::SETTINGS;
 use super::*;
 use crate::domain::ids::{Fingerprint, SeatId};
 use crate::domain::operation::{Expect, Wanted};
 use crate::domain::seats::{Seat, SeatFacts, SeatState};
 use crate::domain::time::UnixMillis;
 use crate::domain::transaction::{FreeSeatsRead, RecordsRead, SeatsRead, StripeView};
-
-const SETTINGS: Settings = Settings {
-    shard: 0,
-    shards: 1,
-    cache_capacity: 0,
-    cache_for: Micros(0),
-    late_commit: LateCommit::Reacquire,
-    sold_out_latch: Micros::from_millis(50),
-    read_staleness: Micros(0),
-};
 
 fn at(ms: u64) -> Now {
     Now {

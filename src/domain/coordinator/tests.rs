@@ -14,7 +14,7 @@ use crate::domain::transaction::{
     Draw, Reason, RecordsRead, ReservationState, StripeUpdate, StripeView, Transaction,
 };
 
-const SETTINGS: Settings = Settings {
+pub(super) const SETTINGS: Settings = Settings {
     shard: 0,
     shards: 1,
     cache_capacity: 0,
