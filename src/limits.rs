@@ -242,6 +242,18 @@ pub const LANES_MAX: usize = 16_384;
 /// Events whose stripe count a shard remembers.
 pub const EVENTS_KNOWN_MAX: usize = 16_384;
 
+/// How an event's commits of which nothing is remembered are told apart (`coordinator/habits.rs`): what
+/// one that was found to be of a hold counts for, against 1 of one that had no record. 4: looking
+/// first pays while more than one in five is of a hold, for a transaction cancelled in vain costs
+/// everybody in it a second one, and a look one of the twenty milliseconds of each.
+pub const HABIT_OF_A_HOLD: u8 = 4;
+
+/// From here on they are looked at first: one hold met is enough.
+pub const HABIT_FROM: u8 = 4;
+
+/// And no more than this is kept of them, so that a change is learned within a few commits.
+pub const HABIT_MAX: u8 = 8;
+
 /// Operations a shard has taken and not answered.
 pub const OPERATIONS_IN_FLIGHT_MAX: usize = 65_536;
 

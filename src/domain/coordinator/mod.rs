@@ -9,6 +9,7 @@
 //! | `mod.rs` | what enters: calls, outcomes, reads, time |
 //! | `pending.rs` | calls in flight by reservation: joined, or queued behind |
 //! | `route.rs` | the way of one operation: look, decide, write |
+//! | `habits.rs` | which events are sold in two steps, and so are better looked at first |
 //! | `lookups.rs` | records that must be read first, in batches |
 //! | `lanes.rs` | the lanes, their timers, which shard owns which stripe |
 //! | `desk.rs` | one seated event: its map, and who is about to get which seat |
@@ -17,6 +18,7 @@
 
 mod ask;
 mod desk;
+mod habits;
 mod lanes;
 mod lookups;
 mod pending;
@@ -33,6 +35,7 @@ use lru::LruCache;
 use rand::rngs::SmallRng;
 
 use self::desk::Desk;
+use self::habits::Habits;
 use self::lanes::Lanes;
 use self::lookups::Lookups;
 use self::pending::{Follower, Joined, Pendings};
@@ -80,6 +83,7 @@ pub struct Coordinator {
     reads: Reads,
     snapshots: Snapshots,
     lookups: Lookups,
+    habits: Habits,
     /// The seated events that this shard owns and has heard of.
     desks: Desks,
     /// What events seen are like, a hint: a lane whose stripe is short looks again.
@@ -112,6 +116,7 @@ impl Coordinator {
             reads: Reads::new(settings.read_staleness),
             snapshots: Snapshots::new(settings.read_staleness),
             lookups: Lookups::default(),
+            habits: Habits::new(),
             desks: Desks::default(),
             events: LruCache::with_hasher(known, hasher),
             expiring: 0,

@@ -56,10 +56,13 @@ impl Coordinator {
         // that there is none.
         let is_said = matches!(known, Known::Record(_));
         let record = match known {
-            Known::Record(record) => record,
+            Known::Record(record) => {
+                self.learn_habit(&operation, record.as_ref());
+                record
+            }
             Known::Was(record) => Some(record),
             Known::Nothing => match self.cache.get(&operation.reservation, now.mono) {
-                None if operation.expect == Expect::Known => {
+                None if operation.expect == Expect::Known || self.is_likely_held(&operation) => {
                     self.look_up(operation, route, fx);
                     return;
                 }
@@ -91,6 +94,24 @@ impl Coordinator {
                     self.write_units(operation, route, shape, transition, basis, now, fx);
                 }
             }
+        }
+    }
+
+    /// Whether an operation of which nothing is remembered is most likely about a hold.
+    fn is_likely_held(&self, operation: &Operation) -> bool {
+        operation.verb == Verb::Commit && self.habits.look_first(&operation.event)
+    }
+
+    /// Takes from what the store has of a commit how its event is sold. A record in any other state
+    /// tells nothing: a repeat of what is over.
+    fn learn_habit(&mut self, operation: &Operation, record: Option<&RecordView>) {
+        if operation.verb != Verb::Commit {
+            return;
+        }
+        match record.map(|record| record.state) {
+            Some(ReservationState::Held) => self.habits.of_a_hold(&operation.event),
+            None => self.habits.direct(&operation.event),
+            Some(_) => {}
         }
     }
 

@@ -292,6 +292,55 @@ fn a_record_is_looked_for_after_the_shortage_was_seen() {
     );
 }
 
+#[test]
+fn a_commit_that_nothing_is_remembered_of_is_looked_at_once_one_was_of_a_hold() {
+    let mut shard = coordinator(0, 1);
+    let mut fx = Vec::new();
+    for event in ["evt", "other"] {
+        let read = EventRead::Found(vec![one_stripe(100)]);
+        let event = event.parse().expect("legal");
+        shard.event_read(&event, &read, at(0), &mut fx);
+    }
+    shard.submit(CallId(1), commit("r1", "evt", 2), at(0), &mut fx);
+    let lane = sent(&fx)[0].0;
+    let held = RecordView {
+        fingerprint: commit("r1", "evt", 2).fingerprint,
+        expires_at: Some(UnixMillis(60_000)),
+        ..hold_of(1, 2).1
+    };
+    let was_held = Outcome::Cancelled(vec![Reason::Fine, Reason::Record(held)]);
+    fx.clear();
+    shard.transaction_settled(lane, was_held, at(1), &mut fx);
+    let [(lane, transaction)] = &sent(&fx)[..] else {
+        panic!("want the hold confirmed, got {fx:?}");
+    };
+    assert!(transaction.stripes.is_empty(), "its units are its own");
+    let lane = *lane;
+    fx.clear();
+    shard.transaction_settled(lane, Outcome::Committed, at(2), &mut fx);
+
+    fx.clear();
+    shard.submit(CallId(2), commit("r2", "evt", 2), at(3), &mut fx);
+    let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+        panic!("want a look, got {fx:?}");
+    };
+    fx.clear();
+    shard.submit(CallId(3), commit("r3", "other", 2), at(3), &mut fx);
+    assert_eq!(
+        sent(&fx).len(),
+        1,
+        "another event is another matter: {fx:?}"
+    );
+    let none = RecordsRead::Found(vec![Ok(None)]);
+    fx.clear();
+    shard.records_read(lookup, &none, at(4), &mut fx);
+    assert_eq!(sent(&fx).len(), 1, "it was direct after all: {fx:?}");
+    fx.clear();
+    shard.submit(CallId(4), commit("r4", "evt", 2), at(5), &mut fx);
+    let looks = fx.iter().any(|e| matches!(e, Effect::ReadRecords { .. }));
+    assert!(!looks, "one of each: {fx:?}");
+}
+
 fn refused_short(fx: &[Effect]) -> Vec<CallId> {
     let short = |effect: &Effect| match effect {
         Effect::Answer {
