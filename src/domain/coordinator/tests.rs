@@ -239,7 +239,13 @@ fn the_latch_answers_who_comes_soon_and_opens_for_what_is_given_back() {
     // Who comes later has a read of its own, and writes nothing either.
     let late = at(soon.mono.0 + 1);
     fx.clear();
-    shard.submit(CallId(4), commit("r4", "evt", 5), late, &mut fx);
+    // A hold: a commit would be looked at first, now that one was found to be of a hold.
+    let holder = Operation {
+        verb: Verb::Hold,
+        hold_until: Some(UnixMillis(60_000)),
+        ..commit("r4", "evt", 5)
+    };
+    shard.submit(CallId(4), holder, late, &mut fx);
     assert!(matches!(fx[..], [Effect::ReadEvent { .. }]), "{fx:?}");
     // An operator has changed the event: nothing is known any more.
     shard.forget(&event, late.mono);
