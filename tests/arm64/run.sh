@@ -92,20 +92,41 @@ unpack_here() {
 }
 
 # The unpacked ones are found behind the installed ones.
-PATH="$PATH:$place/tools/usr/bin"
+PATH="$PATH:$place/wrapped:$place/tools/usr/bin"
 roms=()
 unpacked_libraries="$place/tools/usr/lib/$(uname -m)-linux-gnu:$place/tools/lib/$(uname -m)-linux-gnu:$place/tools/usr/lib"
+# What is missing is shown by PROOF failing, and brought by these packages.
 need() {
-  local tool="$1" package="$2"
-  command -v "$tool" >/dev/null && return
-  if [[ $fetch == yes ]] && unpack_here "$package" && command -v "$tool" >/dev/null; then
-    echo "$package is unpacked under target/arm64/tools"
+  local proof="$1"
+  shift
+  "$proof" && return
+  if [[ $fetch == yes ]] && unpack_here "$@" && "$proof"; then
+    echo "$* unpacked under target/arm64/tools"
     return
   fi
-  skip_all "$tool is not here (Debian: apt-get install $package)"
+  skip_all "$* not here (Debian: apt-get install $*)"
 }
-need qemu-system-aarch64 qemu-system-arm
-need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+# shellcheck disable=SC2317  # by its name, above
+can_emulate() { command -v qemu-system-aarch64 >/dev/null; }
+# A compiler without the target's C library is found and compiles nothing: its packages only recommend it.
+# shellcheck disable=SC2317  # by its name, above
+can_compile() {
+  echo '#include <stdint.h>
+        int main(void) { return 0; }' | aarch64-linux-gnu-gcc -static -x c -o "$scratch/tried" - 2>/dev/null
+}
+# Unpacked tools find their libraries by this, and nothing else is to find those.
+wrap() {
+  mkdir -p "$place/wrapped"
+  local tool
+  for tool in "$@"; do
+    printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' "$unpacked_libraries" "$place/tools/usr/bin/$tool" \
+      >"$place/wrapped/$tool"
+    chmod +x "$place/wrapped/$tool"
+  done
+}
+wrap aarch64-linux-gnu-gcc aarch64-linux-gnu-ar
+need can_emulate qemu-system-arm
+need can_compile gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 emulator=(qemu-system-aarch64)
 if [[ "$(command -v qemu-system-aarch64)" == "$place"/* ]]; then
   emulator=(env "LD_LIBRARY_PATH=$unpacked_libraries" qemu-system-aarch64)
