@@ -37,12 +37,14 @@ impl Habits {
 
     /// A commit was found to be of a hold, which it had no memory of.
     pub(super) fn of_a_hold(&mut self, event: &EventId) {
-        let leaning = match self.leanings.get(event) {
-            Some(leaning) => leaning.saturating_add(limits::HABIT_OF_A_HOLD),
-            None => limits::HABIT_OF_A_HOLD,
-        };
-        let leaning = leaning.min(limits::HABIT_MAX);
-        self.leanings.put(event.clone(), leaning);
+        let most = limits::HABIT_MAX;
+        match self.leanings.get_mut(event) {
+            Some(leaning) => *leaning = most.min(leaning.saturating_add(limits::HABIT_OF_A_HOLD)),
+            None => {
+                let leaning = most.min(limits::HABIT_OF_A_HOLD);
+                self.leanings.put(event.clone(), leaning);
+            }
+        }
     }
 
     /// A commit was found to have no record: it takes its stock at once.
