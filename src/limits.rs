@@ -128,6 +128,10 @@ pub const STORE_RESOLVED_AGE_MAX: Duration = Duration::from_secs(5);
 /// Names whose addresses a shard remembers: the store and the sources of its credentials.
 pub const STORE_NAMES_RESOLVED_MAX: usize = 16;
 
+/// How long requests go the way that one of the SDK's took, before the SDK makes one again: as long as
+/// an endpoint or a clock's correction may lag, and a call in some hundred thousand.
+pub const STORE_WAY_AGE_MAX: Duration = Duration::from_secs(60);
+
 /// Read buffer of one store connection. An answer with 99 stored records fits in a few of them.
 pub const STORE_READ_BUFFER_BYTES: usize = 16 * 1024;
 

@@ -25,6 +25,8 @@ mod life;
 mod records;
 #[path = "store/seats.rs"]
 mod seats;
+#[path = "store/shortcut.rs"]
+mod shortcut;
 
 use std::rc::Rc;
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt::Display;
 
+use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemInput;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnConsumedCapacity};
 
 use super::Store;
@@ -88,11 +89,9 @@ impl Store {
         let mut pause = limits::RETRY_BACKOFF_MIN;
         for _ in 0..limits::STORE_UNPROCESSED_ROUNDS_MAX {
             let attempt = || {
-                let call = self
-                    .client()
-                    .batch_get_item()
+                let read = BatchGetItemInput::builder()
                     .return_consumed_capacity(ReturnConsumedCapacity::Total);
-                call.set_request_items(Some(wanted.clone())).send()
+                self.ask(read.set_request_items(Some(wanted.clone())))
             };
             let output = self.read(OPERATION, table, attempt).await;
             let output = output

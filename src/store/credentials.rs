@@ -25,6 +25,12 @@ use crate::runtime::{self, Task};
 #[derive(Clone)]
 pub(super) struct CurrentIdentity(SendWrapper<Rc<RefCell<Identity>>>);
 
+impl CurrentIdentity {
+    pub(super) fn get(&self) -> Identity {
+        self.0.borrow().clone()
+    }
+}
+
 impl fmt::Debug for CurrentIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CurrentIdentity")
@@ -38,7 +44,7 @@ impl ResolveCachedIdentity for CurrentIdentity {
         _: &'a RuntimeComponents,
         _: &'a ConfigBag,
     ) -> IdentityFuture<'a> {
-        IdentityFuture::ready(Ok(self.0.borrow().clone()))
+        IdentityFuture::ready(Ok(self.get()))
     }
 }
 

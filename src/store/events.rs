@@ -1,5 +1,6 @@
 //! An event's stock: reading all of its stripes, and creating them.
 
+use aws_sdk_dynamodb::operation::get_item::GetItemInput;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
@@ -149,13 +150,12 @@ impl Store {
     async fn get_first(&self, event: &EventId) -> Result<Option<Item>, Unread> {
         let table = &self.tables().inventory;
         let attempt = || {
-            self.client()
-                .get_item()
+            let read = GetItemInput::builder()
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .key(codec::EVENT_ID, AttributeValue::S(stripe_key(event, 0)))
-                .consistent_read(true)
-                .send()
+                .consistent_read(true);
+            self.ask(read)
         };
         match self.read("GetItem", table, attempt).await {
             Ok(output) => Ok(output.item),

@@ -23,8 +23,10 @@ mod probe;
 mod reservations;
 mod seats;
 mod settings;
+mod shortcut;
 pub mod tables;
 mod transact;
+mod way;
 
 use std::error::Error;
 use std::fmt;
@@ -62,6 +64,8 @@ use cost::Costs;
 use failure::{Failure, Kind};
 use gather::Gathering;
 use observe::Journal;
+use shortcut::Shortcut;
+use way::Trail;
 
 use crate::domain::ids::EventId;
 use crate::limits;
@@ -90,6 +94,7 @@ pub struct Store {
 
 struct Inner {
     client: Client,
+    shortcut: Shortcut,
     tables: TableNames,
     /// For messages: where requests go, as far as the settings say.
     place: String,
@@ -138,13 +143,15 @@ impl Store {
         let provider = provider.ok_or_else(no_provider)?;
         let loaded = credentials::load(provider.clone(), journal.clone()).await;
         let (identity, renewing) = loaded.map_err(|why| ConnectError::Credentials { why })?;
+        let trail = Trail::new();
         let config = builder
             .behavior_version(behavior())
-            .http_client(http)
+            .interceptor(trail.clone())
+            .http_client(http.clone())
             .sleep_impl(ShardSleep)
             .region(Region::new(settings.region.clone()))
             .credentials_provider(provider)
-            .identity_cache(identity)
+            .identity_cache(identity.clone())
             // The domain retries, with the same token and inside its deadline; `Store` keeps the
             // time of an attempt.
             .retry_config(RetryConfig::disabled())
@@ -154,6 +161,7 @@ impl Store {
         Ok(Self {
             inner: Rc::new(Inner {
                 client: Client::from_conf(config),
+                shortcut: Shortcut::new(trail, http, identity),
                 place: place(&settings),
                 encoder: Encoder::new(&settings.tables),
                 gathering: Gathering::default(),
@@ -208,6 +216,9 @@ impl Store {
             Some(Err(error)) => Err(Failure::of(error)),
             None => Err(Failure::timed_out()),
         };
+        if matches!(&result, Err(failure) if failure.kind == Kind::Refused) {
+            self.inner.shortcut.trail.forget();
+        }
         let observer = &self.inner.journal.observer;
         for told in result.as_ref().map_or(&[][..], T::capacity) {
             let named = told.table_name().unwrap_or(table);

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use aws_sdk_dynamodb::operation::get_item::GetItemInput;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
 use super::batch::Unread;
@@ -57,13 +58,12 @@ impl Store {
     ) -> Result<Option<StoredRecord>, StoreError> {
         let table = &self.tables().idempotency;
         let read = self.read("GetItem", table, || {
-            self.client()
-                .get_item()
+            let read = GetItemInput::builder()
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .key(codec::RESERVATION_ID, AttributeValue::S(id.to_string()))
-                .consistent_read(true)
-                .send()
+                .consistent_read(true);
+            self.ask(read)
         });
         let item = read.await?.item;
         let record = item.map(|item| codec::record(&item)).transpose();

@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 
+use aws_sdk_dynamodb::operation::query::QueryInput;
 use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 
 use futures::{StreamExt, TryStreamExt};
@@ -131,8 +132,7 @@ impl Store {
         const OPERATION: &str = "Query";
         let table = &self.tables().seats;
         let attempt = || {
-            self.client()
-                .query()
+            let read = QueryInput::builder()
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .table_name(table)
                 .consistent_read(true)
@@ -142,8 +142,8 @@ impl Store {
                 .projection_expression(&shape.projection)
                 .set_expression_attribute_names(Some(shape.names.clone()))
                 .set_expression_attribute_values(Some(shape.values.clone()))
-                .set_exclusive_start_key(from.clone())
-                .send()
+                .set_exclusive_start_key(from.clone());
+            self.ask(read)
         };
         let output = self.read(OPERATION, table, attempt).await;
         let output = output

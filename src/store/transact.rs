@@ -1,6 +1,10 @@
 //! The one write of the request path, and the like of it off that path.
 
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::transact_write_items::{
+    TransactWriteItemsError, TransactWriteItemsOutput,
+};
 use aws_sdk_dynamodb::types::{CancellationReason, ReturnConsumedCapacity, TransactWriteItem};
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
@@ -34,10 +38,29 @@ impl Store {
             true => &tables.idempotency,
             false => &tables.inventory,
         };
-        // The body is written here; the SDK signs and sends it, and reads the answer.
         let body = Bytes::from(self.inner.encoder.body(transaction));
-        let attempt = self
-            .client()
+        let shortcut = &self.inner.shortcut;
+        let attempt = async {
+            match shortcut.trail.way() {
+                Some(way) => shortcut.transact(&way, SdkBody::from(body)).await,
+                // Rare and large: not part of every call's future.
+                None => Box::pin(self.transact_by_sdk(transaction, body)).await,
+            }
+        };
+        let limit = self.inner.attempt_timeout;
+        match self.call(OPERATION, table, limit, attempt).await {
+            Ok(output) => (Outcome::Committed, output.units()),
+            Err(failure) => (self.not_committed(transaction, &failure), 0.0),
+        }
+    }
+
+    /// The SDK signs, sends and reads the answer; the body is ours.
+    async fn transact_by_sdk(
+        &self,
+        transaction: &Transaction,
+        body: Bytes,
+    ) -> Result<TransactWriteItemsOutput, SdkError<TransactWriteItemsError, HttpResponse>> {
+        self.client()
             .transact_write_items()
             .set_transact_items(Some(Vec::new()))
             // Set, or the SDK makes one up.
@@ -48,12 +71,8 @@ impl Store {
                 request.headers_mut().insert(CONTENT_LENGTH, length);
                 *request.body_mut() = SdkBody::from(body.clone());
             })
-            .send();
-        let limit = self.inner.attempt_timeout;
-        match self.call(OPERATION, table, limit, attempt).await {
-            Ok(output) => (Outcome::Committed, output.units()),
-            Err(failure) => (self.not_committed(transaction, &failure), 0.0),
-        }
+            .send()
+            .await
     }
 
     fn not_committed(

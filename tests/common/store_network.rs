@@ -163,6 +163,15 @@ pub(crate) fn fault(status: u16, code: &str) -> Act {
     Act::Answer(status, body)
 }
 
+/// The first request is the SDK's, the next ones go the way it took: with `is_known`, one is made before.
+async fn known_way(relay: &Relay, store: &Store, is_known: bool) {
+    if is_known {
+        relay.next(Act::Answer(200, "{}".to_owned()));
+        let read = store.read_event(&event(), None).await;
+        assert_eq!(read, EventRead::NotFound);
+    }
+}
+
 #[test]
 fn every_answer_to_a_whole_call_has_its_outcome() {
     on_shard(async {
@@ -248,25 +257,31 @@ fn every_answer_to_a_whole_call_has_its_outcome() {
                 EventRead::Unavailable,
             ),
         ] {
-            let witness = Rc::new(Witness::default());
-            let store = Store::connect(settings.clone(), witness.clone());
-            let store = store.await.unwrap();
-            relay.next(fault(status, code));
-            let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
-            let quiet = matches!(outcome, Outcome::Throttled | Outcome::Conflict);
-            assert_eq!(store.transact(&batch).await, outcome, "{code}");
-            let lines = witness.lines.take();
-            let told = lines
-                .iter()
-                .any(|line| line.contains(code) && line.contains("told by"));
-            assert_eq!(told, !quiet, "{code}: {lines:?}");
-            relay.next(fault(status, code));
-            assert_eq!(store.read_event(&event(), None).await, read, "{code}");
+            for is_first in [true, false] {
+                let witness = Rc::new(Witness::default());
+                let store = Store::connect(settings.clone(), witness.clone());
+                let store = store.await.unwrap();
+                known_way(&relay, &store, !is_first).await;
+                relay.next(fault(status, code));
+                let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
+                let quiet = matches!(outcome, Outcome::Throttled | Outcome::Conflict);
+                assert_eq!(store.transact(&batch).await, outcome, "{code}");
+                let lines = witness.lines.take();
+                let told = lines
+                    .iter()
+                    .any(|line| line.contains(code) && line.contains("told by"));
+                assert_eq!(told, !quiet, "{code}: {lines:?}");
+                relay.next(fault(status, code));
+                assert_eq!(store.read_event(&event(), None).await, read, "{code}");
+            }
         }
-        let store = connect(&settings).await;
-        relay.next(Act::Answer(200, "<html>not DynamoDB</html>".to_owned()));
-        let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
-        assert_eq!(store.transact(&batch).await, Outcome::Unknown);
+        for is_first in [true, false] {
+            let store = connect(&settings).await;
+            known_way(&relay, &store, !is_first).await;
+            relay.next(Act::Answer(200, "<html>not DynamoDB</html>".to_owned()));
+            let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
+            assert_eq!(store.transact(&batch).await, Outcome::Unknown);
+        }
     });
 }
 

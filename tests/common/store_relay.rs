@@ -30,6 +30,7 @@ struct State {
     acts: Mutex<VecDeque<Act>>,
     connections: AtomicUsize,
     requests: AtomicUsize,
+    last: Mutex<Vec<u8>>,
     closed: AtomicUsize,
 }
 
@@ -78,6 +79,11 @@ impl Relay {
         self.state.requests.load(Ordering::SeqCst)
     }
 
+    /// Head and body of the newest request.
+    pub(crate) fn last_request(&self) -> String {
+        String::from_utf8(self.state.last.lock().unwrap().clone()).unwrap()
+    }
+
     /// Connections that have ended, from either side.
     pub(crate) fn closed(&self) -> usize {
         self.state.closed.load(Ordering::SeqCst)
@@ -100,6 +106,7 @@ fn serve(mut client: impl Read + Write, upstream: SocketAddr, state: &State) {
     let mut server = None;
     while let Some(request) = read_message(&mut client) {
         state.requests.fetch_add(1, Ordering::SeqCst);
+        state.last.lock().unwrap().clone_from(&request);
         let act = state.acts.lock().unwrap().pop_front().unwrap_or(Act::Pass);
         let answer = match &act {
             Act::Stall => {

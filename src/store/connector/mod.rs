@@ -83,14 +83,18 @@ impl HttpClient for ShardHttp {
     }
 }
 
-impl HttpConnector for ShardHttp {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+impl ShardHttp {
+    /// Sends `request`, as [`Pool::send`] does, and reads the whole answer within the read timeout.
+    ///
+    /// # Errors
+    /// No connection, no answer, or one that is no HTTP.
+    pub(super) fn send(
+        &self,
+        request: http::Request<SdkBody>,
+    ) -> impl Future<Output = Result<HttpResponse, ConnectorError>> + 'static {
         let pool = Rc::clone(&self.pool);
         let read_timeout = self.read_timeout;
-        HttpConnectorFuture::new(SendWrapper::new(async move {
-            let request = request
-                .try_into_http1x()
-                .map_err(|error| ConnectorError::user(error.into()))?;
+        async move {
             let response = match read_timeout {
                 None => pool.send(request).await?,
                 Some(limit) => within(limit, pool.send(request)).await.ok_or_else(|| {
@@ -99,7 +103,19 @@ impl HttpConnector for ShardHttp {
             };
             HttpResponse::try_from(response.map(SdkBody::from))
                 .map_err(|error| ConnectorError::other(error.into(), None))
-        }))
+        }
+    }
+}
+
+impl HttpConnector for ShardHttp {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let request = request
+            .try_into_http1x()
+            .map_err(|error| ConnectorError::user(error.into()));
+        match request {
+            Ok(request) => HttpConnectorFuture::new(SendWrapper::new(self.send(request))),
+            Err(error) => HttpConnectorFuture::ready(Err(error)),
+        }
     }
 }
 
