@@ -21,7 +21,7 @@ cat >/var/lib/kubelet/seccomp/inventory-api.json <<'PROFILE'
 PROFILE
 chmod 0644 /var/lib/kubelet/seccomp/inventory-api.json
 
-# Containers inherit the runtime's limit. A shard pins 256 KiB: 64 MiB are enough for 256 of them, and no container
+# Containers inherit the runtime's limit. A shard pins 512 KiB: 64 MiB are enough for 127 of them, and no container
 # can pin the node's whole memory.
 install -d -m 0755 /etc/systemd/system/containerd.service.d
 cat >/etc/systemd/system/containerd.service.d/memlock.conf <<'UNIT'

@@ -34,9 +34,10 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Locked memory that `shards` shards need, in bytes.
+/// Locked memory that `shards` shards need, in bytes, and what one more would: a start looks at the store and
+/// makes tables from executors of its own, and the kernel takes a moment to give back what those had.
 pub fn memlock_needed(shards: usize) -> u64 {
-    (shards as u64 * MEMLOCK_SHARD_BYTES).max(MEMLOCK_FLOOR_BYTES)
+    (shards as u64 + 1) * MEMLOCK_SHARD_BYTES
 }
 
 /// Why the rings of `shards` shards could not all be made.
@@ -416,12 +417,12 @@ mod tests {
             (
                 "Docker",
                 "docker run --security-opt",
-                "docker run --ulimit memlock=1048576",
+                "docker run --ulimit memlock=2621440",
             ),
             (
                 "Podman",
                 "podman run --security-opt",
-                "podman run --ulimit memlock=1048576",
+                "podman run --ulimit memlock=2621440",
             ),
             ("Kubernetes", "seccompProfile", "containerd.service"),
         ] {
@@ -448,7 +449,7 @@ mod tests {
                 "RLIMIT_MEMLOCK",
                 "is 64 KiB",
                 "below 512 KiB",
-                "ulimit -l 1024",
+                "ulimit -l 2560",
             ],
         );
         let low = explain(libc::ENOMEM, &with_memlock(768 * 1024));
@@ -457,15 +458,15 @@ mod tests {
             &[
                 "is 768 KiB",
                 "4 shards",
-                "1 MiB",
-                "LimitMEMLOCK=1048576",
+                "2560 KiB",
+                "LimitMEMLOCK=2621440",
                 "SHARDS=1",
             ],
         );
         let shared = explain(libc::ENOMEM, &facts());
         assert_says(
             &shared,
-            &["other processes of this user", "8 MiB", "ulimit -l 9216"],
+            &["other processes of this user", "8 MiB", "ulimit -l 10752"],
         );
         let exempt = Facts {
             memlock_exempt: true,
@@ -486,7 +487,7 @@ mod tests {
         let text = explain_ring_error(&error, &exempt, 1).to_string();
         assert_says(
             &text,
-            &["RLIMIT_MEMLOCK", "64 KiB", "512 KiB", "ulimit -l 512"],
+            &["RLIMIT_MEMLOCK", "64 KiB", "512 KiB", "ulimit -l 1024"],
         );
     }
 
@@ -504,10 +505,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_grows_with_the_shards_from_the_floor() {
-        assert_eq!(memlock_needed(1), 512 * 1024);
-        assert_eq!(memlock_needed(2), 512 * 1024);
-        assert_eq!(memlock_needed(32), 8 * MIB);
+    fn what_is_needed_grows_with_the_shards() {
+        assert_eq!(memlock_needed(1), MIB);
+        assert_eq!(memlock_needed(15), 8 * MIB);
     }
 
     #[test]

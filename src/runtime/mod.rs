@@ -93,10 +93,28 @@ pub fn has_input(stream: &TcpStream) -> bool {
 /// # Errors
 /// When the ring cannot be made; `cli::preflight` says why and what cures it.
 pub fn run_here<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
-    let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound)
-        .io_memory(crate::limits::RING_BUFFER_BYTES)
-        .make()
-        .map_err(std::io::Error::from)?;
+    run_on(executor(glommio::Placement::Unbound), future)
+}
+
+/// As [`run_here`], with rings as large as a shard's: for a look whether there can be such.
+///
+/// # Errors
+/// As [`run_here`].
+pub fn run_like_a_shard<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
+    let builder = executor(glommio::Placement::Unbound);
+    run_on(builder.ring_depth(crate::limits::RING_DEPTH), future)
+}
+
+fn executor(placement: glommio::Placement) -> glommio::LocalExecutorBuilder {
+    glommio::LocalExecutorBuilder::new(placement).io_memory(crate::limits::RING_BUFFER_BYTES)
+}
+
+fn run_on<T>(
+    builder: glommio::LocalExecutorBuilder,
+    future: impl Future<Output = T>,
+) -> std::io::Result<T> {
+    let executor = builder.make().map_err(std::io::Error::from)?;
+    let _cleared = alarm::Cleared;
     Ok(executor.run(future))
 }
 
@@ -152,13 +170,12 @@ pub fn run_pinned<T>(
     spin: Duration,
     future: impl Future<Output = T>,
 ) -> std::io::Result<T> {
-    let mut builder = glommio::LocalExecutorBuilder::new(glommio::Placement::Fixed(cpu))
-        .io_memory(crate::limits::RING_BUFFER_BYTES);
+    let builder = executor(glommio::Placement::Fixed(cpu));
+    let mut builder = builder.ring_depth(crate::limits::RING_DEPTH);
     if !spin.is_zero() {
         builder = builder.spin_before_park(spin);
     }
-    let executor = builder.make().map_err(std::io::Error::from)?;
-    Ok(executor.run(future))
+    run_on(builder, future)
 }
 
 /// Looks whether the executor can learn which CPUs there are: one that is to be pinned and cannot

@@ -105,8 +105,8 @@ def a_node_has_room_for_one_pod_and_not_two(c: Cluster) -> None:
         reserved = len(c.node_config["spec"]["kubelet"]["config"]["reservedSystemCPUs"].split(","))
         want(cpu + reserved < int(size), f"cpu {cpu} and {reserved} reserved leave nothing for daemons on {size} CPUs")
         want(2 * cpu > int(size) - reserved, f"two pods of {cpu} CPUs fit on a node of {size}")
-    # 256 KiB of locked memory a shard, below what the nodes' containers get.
-    want("LimitMEMLOCK=64M" in c.prepare and cpu * 0.25 <= 64, "prepare.sh: the locked memory does not last")
+    # 512 KiB of locked memory a shard and once more, below what the nodes' containers get.
+    want("LimitMEMLOCK=64M" in c.prepare and (cpu + 1) * 0.5 <= 64, "prepare.sh: the locked memory does not last")
     want(mib(c.container()["resources"]["requests"]["memory"]) >= 256 * cpu, "memory: less than 256 MiB a shard")
 
 
