@@ -119,6 +119,7 @@ wrap() {
   mkdir -p "$place/wrapped"
   local tool
   for tool in "$@"; do
+    # shellcheck disable=SC2016  # for the shell that runs it
     printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s" "$@"\n' "$unpacked_libraries" "$place/tools/usr/bin/$tool" \
       >"$place/wrapped/$tool"
     chmod +x "$place/wrapped/$tool"
