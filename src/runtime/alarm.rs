@@ -2,7 +2,7 @@
 //! has all of them.
 //!
 //! The executor looks at each of its own timers whenever it looks at any, and it looks several times per
-//! turn: with a timer per connection, 5,000 connections cost a quarter of a core. All alarms share one of its timers.
+//! turn: with a timer per connection, 23 % of the CPU time over 5,000 connections. All alarms share one of its timers.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

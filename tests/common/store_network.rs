@@ -257,11 +257,11 @@ fn every_answer_to_a_whole_call_has_its_outcome() {
                 EventRead::Unavailable,
             ),
         ] {
-            for is_first in [true, false] {
+            for is_known in [false, true] {
                 let witness = Rc::new(Witness::default());
                 let store = Store::connect(settings.clone(), witness.clone());
                 let store = store.await.unwrap();
-                known_way(&relay, &store, !is_first).await;
+                known_way(&relay, &store, is_known).await;
                 relay.next(fault(status, code));
                 let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
                 let quiet = matches!(outcome, Outcome::Throttled | Outcome::Conflict);
@@ -275,9 +275,9 @@ fn every_answer_to_a_whole_call_has_its_outcome() {
                 assert_eq!(store.read_event(&event(), None).await, read, "{code}");
             }
         }
-        for is_first in [true, false] {
+        for is_known in [false, true] {
             let store = connect(&settings).await;
-            known_way(&relay, &store, !is_first).await;
+            known_way(&relay, &store, is_known).await;
             relay.next(Act::Answer(200, "<html>not DynamoDB</html>".to_owned()));
             let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
             assert_eq!(store.transact(&batch).await, Outcome::Unknown);
