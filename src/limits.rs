@@ -1,8 +1,9 @@
 //! Every bound of the server, each with its reason. What can be configured has its default here.
 //!
-//! Relations between bounds are asserted at compile time at the end of the file.
+//! Relations between bounds are asserted at compile time in `limits/coherence.rs`.
 
 mod audit;
+mod coherence;
 mod seats;
 mod telemetry;
 mod top;
@@ -363,6 +364,10 @@ pub const FLOW_WINDOW: Duration = Duration::from_millis(50);
 
 /// How old a look at the rate may be for callers to be turned away for it.
 pub const FLOW_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// How long a line is kept short after somebody was last turned away from it: several transactions,
+/// in which a caller more or less says nothing.
+pub const SHORT_LINE_FOR: Duration = Duration::from_millis(200);
 
 /// What a caller is told to wait when a queue is full or the store is busy, at least.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -732,63 +737,3 @@ pub const CONNECTIONS_PER_SHARD_USEFUL: u64 = 64;
 
 /// Client connections of one shard under which an operator should know of the limit.
 pub const CONNECTIONS_PER_SHARD_USUAL: u64 = 1_000;
-
-const _: () = {
-    assert!(LATENCY_MAX.as_micros() >= CALL_TIMEOUT_MAX.as_micros());
-    assert!(LOG_VALUE_BYTES_MAX <= LOG_WRITE_BYTES);
-    assert!(HTTP_HEADER_TIMEOUT.as_micros() < HTTP_CONNECTION_AGE_MAX.as_micros());
-    assert!(ADMIN_CALL_TIMEOUT.as_micros() < ADMIN_CONNECTION_AGE_MAX.as_micros());
-    assert!(ADMIN_CHUNK_WAIT_MAX.as_micros() < ADMIN_CONNECTION_AGE_MAX.as_micros());
-    assert!(IMPORT_STALL_MAX.as_micros() > ADMIN_CALL_TIMEOUT.as_micros());
-    // Prices, ids, texts and their framing.
-    assert!(
-        SEATS_PER_CHUNK_MAX * (ID_BYTES_MAX + 3 * SEAT_TEXT_BYTES_MAX + 48)
-            <= ADMIN_MESSAGE_BYTES_MAX
-    );
-    assert!(STORE_TOGETHER_PATIENCE.as_micros() < ADMIN_CALL_TIMEOUT.as_micros());
-    assert!(SCRAPE_TIMEOUT.as_micros() < SIDE_STOP_GRACE.as_micros());
-    assert!(SIDE_STOP_GRACE.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
-    assert!(BATCH_MEMBERS_MAX < TRANSACTION_ACTIONS_MAX);
-    assert!(AUDIT_SEATS_PER_LOOK * (1 + AUDIT_RECORDS_PER_SEAT) <= TRANSACTION_ACTIONS_MAX);
-    assert!(AUDIT_TIME_MAX.as_secs() < ADMIN_CONNECTION_AGE_MAX.as_secs());
-    assert!(AUDIT_PAGE_ITEMS <= STORE_SCAN_PAGE_MAX);
-    assert!(RECORD_BYTES_MAX * TRANSACTION_ACTIONS_MAX < TRANSACTION_BYTES_MAX);
-    // With what the request adds to each seat: its type, quotes, a comma.
-    assert!(
-        4 * ID_BYTES_MAX
-            + PAYMENT_INTENT_BYTES_MAX
-            + SEATS_PER_RESERVATION_MAX * (ID_BYTES_MAX + 16)
-            < RECORD_BYTES_MAX
-    );
-    assert!(STRIPES_MAX as usize <= BATCH_GET_KEYS_MAX);
-    assert!(STRIPES_AUTO_MAX <= STRIPES_MAX);
-    // A bit for each lane that takes from a line.
-    assert!(STRIPES_MAX as u32 <= u64::BITS && SEAT_LANES as u32 <= u64::BITS);
-    // A reservation drawn from every stripe must still fit one transaction.
-    assert!((STRIPES_MAX as usize) < TRANSACTION_ACTIONS_MAX);
-    assert!(LANE_QUEUE_MAX <= OPERATIONS_IN_FLIGHT_MAX);
-    assert!(RETRY_AFTER.as_micros() <= RETRY_AFTER_MAX.as_micros());
-    assert!(RETRY_BACKOFF_MAX.as_micros() <= LANE_YIELD_MAX.as_micros());
-    assert!(STREAM_WINDOW_BYTES as usize >= REQUEST_MESSAGE_BYTES_MAX + 5);
-    // The grace of cold streams ends before that of their connection.
-    assert!(COLD_DRAIN_GRACE.as_millis() < CONNECTION_AGE_GRACE.as_millis());
-    assert!(WRITE_BUFFER_BYTES_KEPT <= WRITE_BUFFER_BYTES_MAX);
-    assert!(STORE_SPARE_CONNECTION_AGE_MAX.as_secs() < STORE_IDLE_CONNECTION_AGE_MAX.as_secs());
-    assert!(STORE_IDLE_CONNECTIONS_MAX <= STORE_CONNECTIONS_MAX);
-    assert!(CALL_TIMEOUT_DEFAULT.as_nanos() <= CALL_TIMEOUT_MAX.as_nanos());
-    assert!(STREAMS_PER_CONNECTION_DEFAULT <= STREAMS_PER_CONNECTION_MAX);
-    assert!(QTY_MAX_DEFAULT <= QTY_MAX_CEILING);
-    assert!(READ_STALENESS_MIN.as_micros() <= READ_STALENESS_DEFAULT.as_micros());
-    assert!(READ_STALENESS_DEFAULT.as_micros() <= READ_STALENESS_MAX.as_micros());
-    assert!(SEAT_RUNS_COMPARED <= SEAT_ORPHANS_COMPARED_MAX);
-    // Seats are numbered by 32 bits.
-    assert!(SEATS_PER_EVENT_MAX < u32::MAX as usize);
-    assert!(HOLD_TTL_MIN.as_millis() <= HOLD_TTL_DEFAULT.as_millis());
-    assert!(HOLD_TTL_DEFAULT.as_millis() <= HOLD_TTL_MAX_DEFAULT.as_millis());
-    assert!(HOLD_TTL_MAX_DEFAULT.as_millis() <= HOLD_TTL_CEILING.as_millis());
-    // Every shard has three rings, each with the buffer; a place in one takes 64 bytes to submit, two of 16 to
-    // complete, 4 of index, and pages. Within what is said of it, and what is asked for is never below the floor.
-    assert!(3 * (RING_BUFFER_BYTES + 104 * RING_DEPTH) as u64 <= MEMLOCK_SHARD_BYTES);
-    assert!(MEMLOCK_FLOOR_BYTES <= 2 * MEMLOCK_SHARD_BYTES);
-    assert!(CREDENTIALS_LOOK_EVERY.as_secs() < CREDENTIALS_RENEW_AHEAD.as_secs());
-};

@@ -396,6 +396,43 @@ fn overload_is_turned_away_at_the_door() {
     assert!(p95 < 80.0, "{p95} ms after the storm");
 }
 
+/// Where callers are turned away, the others wait for one transaction to leave and not until just before
+/// their deadlines.
+#[test]
+fn overload_makes_nobody_wait_who_is_admitted() {
+    for (stripes, waits) in [(2, 0.9), (8, 0.4)] {
+        let capacity = capacity(stripes);
+        let mut plant = Plant::new(&[ALL], stripes);
+        plant.run((3.0 * capacity) as u64, 1_000);
+        let from = plant.now;
+        plant.run((3.0 * capacity) as u64, 3_000);
+        let until = plant.now - 250_000;
+        let sold = || plant.told_to(from, until).filter(|told| told.sold);
+        let rate = sold().count() as f64 / ((until - from) as f64 / 1e6);
+        let (p50, p95) = (percentile(sold(), 0.5), percentile(sold(), 0.95));
+        let full = (plant.typical(100) + 2 * WAY) as f64 / 1_000.0;
+        println!(
+            "{stripes} stripes: capacity {capacity:.0}/s, sold {rate:.0}/s, p50 {p50:.1}, p95 {p95:.1} ms; \
+             a full transaction takes {full:.1} ms"
+        );
+        assert!(rate >= 0.9 * capacity, "{rate} of {capacity}");
+        assert!(p50 < (1.0 + waits) * full, "{p50} ms");
+    }
+}
+
+/// A crowd that can be served in time is served, however long the line.
+#[test]
+fn a_crowd_that_fits_is_not_cut_short() {
+    let mut plant = Plant::new(&[ALL], 1);
+    let from = plant.now;
+    for _ in 0..20 {
+        plant.run(10_000, 30);
+        plant.run(0, 200);
+    }
+    assert!(plant.told_to(from, plant.now).count() > 5_000);
+    assert!(plant.told_to(from, plant.now).all(|told| told.sold));
+}
+
 /// A lone caller with little time is sent at once and takes its chance.
 #[test]
 fn nobody_is_turned_away_from_an_idle_pool() {

@@ -440,9 +440,9 @@ fn wasted_units(run: &Figures) -> f64 {
 const OVERLOAD: &str = "three times the capacity";
 
 /// Stripes of the overloaded event: with few of them the store is the limit, not this machine.
-const OVERLOAD_STRIPES: u32 = 4;
+const OVERLOAD_STRIPES: u32 = 8;
 
-/// `--rate` is the capacity, as a run at several times of it showed.
+/// `--rate` is the capacity: what runs of [`hot`] on as many stripes kept the bar at.
 pub(crate) fn overload(wish: &Wish) -> Plan {
     let wcu = units(wish.rate * 3);
     let stripes = wish.stripes.unwrap_or(OVERLOAD_STRIPES);

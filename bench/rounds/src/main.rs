@@ -96,7 +96,7 @@ impl Benchmark {
             Self::Hot => (3, 60, 30_000),
             Self::Mixed => (3, 60, 30_000),
             Self::Seats => (3, 12, 5_000),
-            Self::Overload => (1, 60, 30_000),
+            Self::Overload => (1, 60, 10_000),
             Self::Scale => (3, 20, 8_000),
             Self::Soak => (1, 1_200, 30_000),
         }

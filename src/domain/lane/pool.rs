@@ -77,6 +77,8 @@ pub struct Pool {
     pub(super) reading: bool,
     /// A full line is searched for callers that have gone from here on.
     sweep_due: Micros,
+    /// Until then the line is kept short: see [`Pool::is_long_enough`].
+    short_until: Micros,
 }
 
 impl Pool {
@@ -91,6 +93,7 @@ impl Pool {
             number: 0,
             reading: false,
             sweep_due: Micros(0),
+            short_until: Micros(0),
         }
     }
 
@@ -160,16 +163,22 @@ impl Pool {
         };
         if full {
             turn.counters.shed += u64::from(!member.is_quiet());
+            if home.is_none() && !member.is_quiet() {
+                self.keep_short(now);
+            }
             turn.out.refuse(member, Refusal::overloaded());
             return;
         }
         if home.is_none() {
             let ahead = self.shared.line.loud.len();
             let expected = self.shared.flow.wait_for(ahead, now);
-            if let Some(expected) = expected.filter(|wait| self.is_too_long(*wait, &member, now)) {
+            let is_too_late = expected.is_some_and(|wait| self.is_too_long(wait, &member, now));
+            if is_too_late || self.is_long_enough(&member, now) {
                 turn.counters.shed += 1;
-                turn.counters.shed_late += 1;
-                turn.out.refuse(member, Refusal::overloaded_for(expected));
+                turn.counters.shed_late += u64::from(is_too_late);
+                self.keep_short(now);
+                let wait = expected.unwrap_or_default();
+                turn.out.refuse(member, Refusal::overloaded_for(wait));
                 return;
             }
             member.head.expected = expected.unwrap_or_default();
@@ -229,6 +238,26 @@ impl Pool {
         let flow = &self.shared.flow;
         let done = now.plus(flow.most_of(wait)).plus(flow.most_take());
         done > member.head.deadline
+    }
+
+    /// Somebody is turned away.
+    fn keep_short(&mut self, now: Micros) {
+        self.short_until = now.plus(Micros(limits::SHORT_LINE_FOR.as_micros() as u64));
+    }
+
+    /// Whether the line has who the next lane will take, and more come than can be served.
+    ///
+    /// Where all can be served a long line is a crowd, and patience pays. Once some are turned away it
+    /// pays no more: as many are sold to with a short line as with a long one, only later. So as long
+    /// as anybody is turned away, who comes to a line that fills a transaction is too. What is in it
+    /// stays.
+    fn is_long_enough(&self, member: &Member, now: Micros) -> bool {
+        let takes = self.shared.key.kind == Kind::Stripes && member.movement() == Movement::Take;
+        if now >= self.short_until || !takes {
+            return false;
+        }
+        let is_idle = self.shared.serving() & !self.shared.busy != 0;
+        !is_idle && self.shared.line.loud.len() >= limits::BATCH_MEMBERS_MAX
     }
 
     /// The lane that alone may write a member.
