@@ -417,6 +417,8 @@ fn overload_makes_nobody_wait_who_is_admitted() {
         );
         assert!(rate >= 0.9 * capacity, "{rate} of {capacity}");
         assert!(p50 < (1.0 + waits) * full, "{p50} ms");
+        let counters = &plant.counters[0];
+        assert_eq!(counters.shed, counters.shed_in_line, "no line was full");
     }
 }
 

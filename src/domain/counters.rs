@@ -60,8 +60,9 @@ pub struct Counters {
     pub expired: u64,
     /// Operations and reads refused because a queue was full.
     pub shed: u64,
-    /// Of these, those that would have been too late at the end of the line.
-    pub shed_late: u64,
+    /// Of these, those that would have been too late at the end of the line, or came to one that is
+    /// kept short because others would have been.
+    pub shed_in_line: u64,
     /// Strong reads of an event's stripes.
     pub event_reads: u64,
     /// Questions about units answered from a snapshot.
@@ -109,7 +110,7 @@ impl Counters {
         self.sold_out += other.sold_out;
         self.expired += other.expired;
         self.shed += other.shed;
-        self.shed_late += other.shed_late;
+        self.shed_in_line += other.shed_in_line;
         self.event_reads += other.event_reads;
         self.snapshot_answers += other.snapshot_answers;
         self.read_answers += other.read_answers;

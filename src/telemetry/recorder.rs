@@ -243,7 +243,7 @@ impl Recorder {
             *interval.questions.at([source]) += count;
         }
         interval.sold_out_looks += grown(|c| c.sold_out);
-        let late = grown(|c| c.shed_late);
+        let late = grown(|c| c.shed_in_line);
         let shed = [
             ("line", late),
             ("full", grown(|c| c.shed).saturating_sub(late)),

@@ -73,7 +73,7 @@ impl Report {
         self.add("duplicates", counters.duplicates);
         self.add("short members", counters.short);
         self.add("sold out after a look", counters.sold_out);
-        self.add("turned away for the line", counters.shed_late);
+        self.add("turned away for the line", counters.shed_in_line);
         self.add("expired members", counters.expired);
         self.add("event reads", counters.event_reads);
         self.add("snapshot refreshes", counters.snapshot_refreshes);

@@ -175,7 +175,7 @@ impl Pool {
             let is_too_late = expected.is_some_and(|wait| self.is_too_long(wait, &member, now));
             if is_too_late || self.is_long_enough(&member, now) {
                 turn.counters.shed += 1;
-                turn.counters.shed_late += u64::from(is_too_late);
+                turn.counters.shed_in_line += 1;
                 self.keep_short(now);
                 let wait = expected.unwrap_or_default();
                 turn.out.refuse(member, Refusal::overloaded_for(wait));

@@ -114,8 +114,8 @@ pub struct Phase {
     pub checks: Quantiles,
     pub writes: Quantiles,
     pub sheds: Quantiles,
-    /// Seconds from its beginning until nothing is shed and the writes' p95 is under 40 ms, up to its
-    /// end; `None`: never.
+    /// Seconds from its beginning until nothing is shed and the writes' p95 is under 40 ms, or at most
+    /// a quarter over that of an earlier phase of the same rate, up to its end; `None`: never.
     pub calm_after_s: Option<f64>,
 }
 
@@ -188,8 +188,11 @@ pub struct EventReport {
     pub sold_out_s: Option<f64>,
 }
 
-/// The bar that the promises set, in milliseconds.
+/// What is promised of the 95th percentile, in milliseconds.
 pub(crate) const BAR_MS: f64 = 40.0;
+
+/// What a second's p95 may be of that of a whole phase like it: seconds scatter by a tenth.
+const CALM_OVER_USUAL: f64 = 1.25;
 
 pub(crate) fn quantiles(of: &Latencies) -> Quantiles {
     if of.is_empty() {
@@ -388,23 +391,27 @@ fn sum_of(seconds: &[Second], pick: impl Fn(&Second) -> Option<&Latencies>) -> Q
 fn phases(facts: &Facts<'_>) -> Vec<Phase> {
     let seconds = &facts.tally.seconds;
     let mut from = facts.plan.scenario.warmup;
-    let mut phases = Vec::new();
+    let mut phases: Vec<Phase> = Vec::new();
     for piece in facts.plan.scenario.measured().pieces() {
         let to = from + piece.seconds;
         let at = |s: f64| (s.round() as usize).min(seconds.len());
         let part = &seconds[at(from)..at(to)];
         let rate =
             |count: fn(&Second) -> u64| part.iter().map(count).sum::<u64>() as f64 / piece.seconds;
+        let planned_per_s = (piece.from + piece.to) / 2.0;
+        let alike = |earlier: &&Phase| (earlier.planned_per_s - planned_per_s).abs() < 1.0;
+        let usual = phases.iter().find(alike).map_or(0.0, |p| p.writes.p95);
+        let bar = BAR_MS.max(CALM_OVER_USUAL * usual);
         let calm = |second: &Second| {
             second.shed + second.errors + second.not_sent == 0
-                && maybe(second.writes.as_deref()).p95 < BAR_MS
+                && maybe(second.writes.as_deref()).p95 < bar
         };
         let restless = part.iter().rposition(|second| !calm(second));
         let calm_after = restless.map_or(0, |last| last + 1);
         phases.push(Phase {
             from_s: from,
             to_s: to,
-            planned_per_s: (piece.from + piece.to) / 2.0,
+            planned_per_s,
             due_per_s: rate(|second| second.due),
             ok_per_s: rate(|second| second.ok),
             refused_per_s: rate(|second| second.refused),
