@@ -230,9 +230,8 @@ impl Pool {
     /// Whether a member of which this wait is expected would most likely be too late at its end. What
     /// gives something back is never turned away, nor who finds a lane free.
     fn is_too_long(&self, wait: Micros, member: &Member, now: Micros) -> bool {
-        let is_idle = self.shared.serving() & !self.shared.busy != 0;
         let gives = member.movement() == Movement::Give;
-        if is_idle || gives || member.is_quiet() {
+        if self.has_lane_free() || gives || member.is_quiet() {
             return false;
         }
         let flow = &self.shared.flow;
@@ -256,8 +255,12 @@ impl Pool {
         if now >= self.short_until || !takes {
             return false;
         }
-        let is_idle = self.shared.serving() & !self.shared.busy != 0;
-        !is_idle && self.shared.line.loud.len() >= limits::BATCH_MEMBERS_MAX
+        self.shared.line.loud.len() >= limits::BATCH_MEMBERS_MAX && !self.has_lane_free()
+    }
+
+    /// Whether a lane that takes from the line could send at once.
+    fn has_lane_free(&self) -> bool {
+        self.shared.serving() & !self.shared.busy != 0
     }
 
     /// The lane that alone may write a member.
