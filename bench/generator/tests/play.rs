@@ -266,25 +266,3 @@ fn seconds_and_phases_follow_the_curve() {
     assert_eq!(calls, due[1] + due[2], "the warm-up is not measured");
     assert!(table::draw(&report).contains("calm after"));
 }
-
-/// After a storm it is as before when it is about as slow as before, even where that is over the bar.
-#[test]
-fn calm_is_what_was_usual_at_that_rate() {
-    let slow = Script {
-        delay: Duration::from_millis(60),
-        ..Script::default()
-    };
-    let server = Server::start(slow, &[("evt_0", 1_000_000)]);
-    let curve = |first: &str| {
-        let pieces = format!(
-            "warmup = 1\ncurve = [{{ seconds = 1, times = {first} }}, {{ seconds = 1, times = 2 }}, \
-             {{ seconds = 1, times = 1 }}]"
-        );
-        scenario(&DIRECT.replace("duration = 1", &pieces))
-    };
-    let calm_after = |report: &Report| report.phases.last().unwrap().calm_after_s;
-    let report = run(curve("1"), &options(&server)).unwrap();
-    assert_eq!(calm_after(&report), Some(0.0), "{:?}", report.phases);
-    let report = run(curve("0.5"), &options(&server)).unwrap();
-    assert_eq!(calm_after(&report), None, "{:?}", report.phases);
-}

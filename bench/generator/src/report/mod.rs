@@ -388,6 +388,13 @@ fn sum_of(seconds: &[Second], pick: impl Fn(&Second) -> Option<&Latencies>) -> Q
     maybe(sum.as_ref())
 }
 
+/// What the writes' p95 of a calm second is below, in a phase with so many calls planned: of the
+/// `earlier` phases' calls planned and p95, what was usual at that rate.
+fn calm_bar(mut earlier: impl Iterator<Item = (f64, f64)>, planned_per_s: f64) -> f64 {
+    let alike = earlier.find(|(planned, _)| (planned - planned_per_s).abs() < 1.0);
+    BAR_MS.max(alike.map_or(0.0, |(_, p95)| CALM_OVER_USUAL * p95))
+}
+
 fn phases(facts: &Facts<'_>) -> Vec<Phase> {
     let seconds = &facts.tally.seconds;
     let mut from = facts.plan.scenario.warmup;
@@ -399,9 +406,8 @@ fn phases(facts: &Facts<'_>) -> Vec<Phase> {
         let rate =
             |count: fn(&Second) -> u64| part.iter().map(count).sum::<u64>() as f64 / piece.seconds;
         let planned_per_s = (piece.from + piece.to) / 2.0;
-        let alike = |earlier: &&Phase| (earlier.planned_per_s - planned_per_s).abs() < 1.0;
-        let usual = phases.iter().find(alike).map_or(0.0, |p| p.writes.p95);
-        let bar = BAR_MS.max(CALM_OVER_USUAL * usual);
+        let earlier = phases.iter().map(|p| (p.planned_per_s, p.writes.p95));
+        let bar = calm_bar(earlier, planned_per_s);
         let calm = |second: &Second| {
             second.shed + second.errors + second.not_sent == 0
                 && maybe(second.writes.as_deref()).p95 < bar
@@ -495,4 +501,18 @@ fn events(facts: &Facts<'_>) -> Vec<EventReport> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calm_is_what_was_usual_at_that_rate() {
+        let bar = |earlier: &[(f64, f64)]| calm_bar(earlier.iter().copied(), 100.0);
+        assert_eq!(bar(&[]), BAR_MS);
+        assert_eq!(bar(&[(100.0, 60.0), (300.0, 200.0)]), 75.0);
+        assert_eq!(bar(&[(50.0, 60.0), (300.0, 200.0)]), BAR_MS, "other rates");
+        assert_eq!(bar(&[(100.0, 5.0)]), BAR_MS, "never below what is promised");
+    }
 }

@@ -22,8 +22,6 @@ use tonic_types::{ErrorDetails, StatusExt};
 pub(crate) struct Script {
     /// No call is answered in this time after the first one.
     pub(crate) stall: Option<(Duration, Duration)>,
-    /// How long each call takes; zero: no longer than it must.
-    pub(crate) delay: Duration,
     /// Every n-th repeat of a commit is answered with another order.
     pub(crate) forgetful: Option<u64>,
     /// Every n-th call is shed.
@@ -140,9 +138,6 @@ impl Desk {
             && (from..to).contains(&since)
         {
             tokio::time::sleep(to - since).await;
-        }
-        if !self.script.delay.is_zero() {
-            tokio::time::sleep(self.script.delay).await;
         }
         match self.script.sheds {
             Some(every) if n.is_multiple_of(every) => {
