@@ -369,6 +369,10 @@ pub const FLOW_AGE_MAX: Duration = Duration::from_secs(1);
 /// in which a caller more or less says nothing.
 pub const SHORT_LINE_FOR: Duration = Duration::from_millis(200);
 
+/// Who gives a call less time than this and is turned away says nothing of the others' line: it is in
+/// more haste than they are, most of whom give it [`CALL_TIMEOUT_DEFAULT`].
+pub const PATIENCE_USUAL_MIN: Duration = Duration::from_millis(100);
+
 /// What a caller is told to wait when a queue is full or the store is busy, at least.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
 

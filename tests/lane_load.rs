@@ -435,6 +435,37 @@ fn a_crowd_that_fits_is_not_cut_short() {
     assert!(plant.told_to(from, plant.now).all(|told| told.sold));
 }
 
+/// One who is in haste and therefore turned away takes nothing from those who are not.
+#[test]
+fn a_hurried_caller_cuts_no_line_short() {
+    let mut plant = Plant::new(&[ALL], 1);
+    let patience = plant.patience;
+    let (mut patient, mut hurried) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        for is_hurried in [false, true, false] {
+            plant.patience = if is_hurried { 50_000 } else { patience };
+            let from = plant.now;
+            plant.run(10_000, 12);
+            let group = if is_hurried {
+                &mut hurried
+            } else {
+                &mut patient
+            };
+            group.push((from, plant.now));
+        }
+        plant.run(0, 250);
+    }
+    let called = |within: &[(u64, u64)]| {
+        let of = |told: &&Told| within.iter().any(|(a, b)| (a..b).contains(&&told.called));
+        plant.told.iter().filter(of).collect::<Vec<_>>()
+    };
+    assert!(called(&hurried).iter().any(|told| told.shed));
+    let patient = called(&patient);
+    assert!(patient.len() > 4_000, "{}", patient.len());
+    let shed = patient.iter().filter(|told| !told.sold).count();
+    assert_eq!(shed, 0, "of {}", patient.len());
+}
+
 /// A lone caller with little time is sent at once and takes its chance.
 #[test]
 fn nobody_is_turned_away_from_an_idle_pool() {

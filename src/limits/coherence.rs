@@ -36,6 +36,7 @@ const _: () = {
     // A reservation drawn from every stripe must still fit one transaction.
     assert!((STRIPES_MAX as usize) < TRANSACTION_ACTIONS_MAX);
     assert!(LANE_QUEUE_MAX <= OPERATIONS_IN_FLIGHT_MAX);
+    assert!(PATIENCE_USUAL_MIN.as_nanos() < CALL_TIMEOUT_DEFAULT.as_nanos());
     // A line that is kept short fills a transaction.
     assert!(BATCH_MEMBERS_MAX < LANE_QUEUE_MAX);
     assert!(RETRY_AFTER.as_micros() <= RETRY_AFTER_MAX.as_micros());

@@ -173,10 +173,14 @@ impl Pool {
             let ahead = self.shared.line.loud.len();
             let expected = self.shared.flow.wait_for(ahead, now);
             let is_too_late = expected.is_some_and(|wait| self.is_too_long(wait, &member, now));
-            if is_too_late || self.is_long_enough(&member, now) {
+            let is_long_enough = self.is_long_enough(&member, now);
+            if is_too_late || is_long_enough {
                 turn.counters.shed += 1;
                 turn.counters.shed_in_line += 1;
-                self.keep_short(now);
+                let usual = Micros(limits::PATIENCE_USUAL_MIN.as_micros() as u64);
+                if is_long_enough || member.head.deadline.since(now) >= usual {
+                    self.keep_short(now);
+                }
                 let wait = expected.unwrap_or_default();
                 turn.out.refuse(member, Refusal::overloaded_for(wait));
                 return;
@@ -239,7 +243,7 @@ impl Pool {
         done > member.head.deadline
     }
 
-    /// Somebody is turned away.
+    /// More come than can be served: somebody is turned away, and not for his own haste.
     fn keep_short(&mut self, now: Micros) {
         self.short_until = now.plus(Micros(limits::SHORT_LINE_FOR.as_micros() as u64));
     }
