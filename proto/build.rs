@@ -1,8 +1,8 @@
-//! Compiles the contracts with protox, so that nobody needs a protoc.
+//! Compiles the `.proto` files with protox; no protoc is required.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-/// Every contract of the project; `build.rs` of the server reads the same folder.
+/// All `.proto` files of the project.
 const PROTOS: [&str; 5] = [
     "inventory/v1/inventory.proto",
     "inventory/v1/admin.proto",
@@ -11,7 +11,7 @@ const PROTOS: [&str; 5] = [
     "common/v1/common.proto",
 ];
 
-/// Their folders.
+/// Their directories.
 const PACKAGES: [&str; 3] = ["inventory", "reservation", "common"];
 
 fn main() -> Result<(), Box<dyn Error>> {

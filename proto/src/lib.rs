@@ -1,9 +1,9 @@
-//! The wire contracts, as Rust types generated from the `.proto` files beside this crate.
+//! Rust types generated from the `.proto` files of this directory.
 //!
-//! Messages, tonic clients and tonic servers live here, and the descriptors that reflection serves.
-//! No logic: what a message means is the server's business.
+//! Contains messages, tonic clients, tonic servers and the descriptors for server reflection. Must not
+//! contain logic: validation and conversion live in the server.
 
-/// `inventory.v1`: the reservation contract and the admin contract.
+/// `inventory.v1`: the reservation, admin and audit services.
 pub mod inventory {
     pub mod v1 {
         #![allow(clippy::all, clippy::unwrap_used, missing_docs, unreachable_pub)]
@@ -11,7 +11,7 @@ pub mod inventory {
     }
 }
 
-/// `reservation.v1`: the contract of the Reservation API and its worker.
+/// `reservation.v1`: the service that the Reservation API and its worker call.
 pub mod reservation {
     pub mod v1 {
         #![allow(clippy::all, clippy::unwrap_used, missing_docs, unreachable_pub)]
@@ -19,7 +19,7 @@ pub mod reservation {
     }
 }
 
-/// `common.v1`: what the contracts of the ticketing services share.
+/// `common.v1`: messages that the ticketing services share.
 pub mod common {
     pub mod v1 {
         #![allow(clippy::all, clippy::unwrap_used, missing_docs, unreachable_pub)]
@@ -27,5 +27,5 @@ pub mod common {
     }
 }
 
-/// The encoded `FileDescriptorSet` of every contract, for server reflection.
+/// Encoded `FileDescriptorSet` of all `.proto` files, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
