@@ -286,6 +286,96 @@ fn a_full_lane_refuses_and_frees_the_room_of_callers_that_have_gone() {
     bench.rest().unwrap();
 }
 
+/// A body that the store rejects is halved until the culprit is alone. These small transactions do not
+/// show how fast the queue moves, whether callers wait behind the first of them or a measurement began
+/// before them: no call with a second to go is turned away because of them.
+#[test]
+fn a_split_is_not_taken_for_a_slow_queue() {
+    for (members, early, late) in [(14, 0, 40), (limits::BATCH_MEMBERS_MAX, 50, 0)] {
+        let mut bench = Bench::new(&[1_000], 0, LateCommit::default());
+        bench.submit(Member::patient(1)).unwrap();
+        let culprit = Member {
+            prefix: model::POISON,
+            ..Member::patient(1)
+        };
+        bench.submit(culprit).unwrap();
+        for _ in 1..members + early {
+            bench.submit(Member::patient(1)).unwrap();
+        }
+        bench.answer(Fault::None).unwrap();
+        assert_eq!(bench.members_in_flight(), members);
+        for _ in 0..late {
+            bench.submit(Member::patient(1)).unwrap();
+        }
+        while bench.is_waiting(1) {
+            bench.pass(50).unwrap();
+            bench.answer(Fault::None).unwrap();
+        }
+        for _ in 0..8 {
+            bench.pass(50).unwrap();
+            bench.answer(Fault::None).unwrap();
+            for _ in 0..90 {
+                let number = bench.submitted();
+                let member = Member {
+                    patience: 1_000,
+                    ..Member::patient(1)
+                };
+                bench.submit(member).unwrap();
+                assert!(bench.is_waiting(number), "{:?}", bench.answer_to(number));
+            }
+        }
+        bench.rest().unwrap();
+    }
+}
+
+/// A lane that leaves the queue to others because its stripe collides still gives units back to that
+/// stripe. What it sends then does not show how fast the queue moves.
+#[test]
+fn returns_to_a_stripe_are_not_taken_for_a_slow_queue() {
+    let share = Share { first: 0, step: 1 };
+    let mut bench = Bench::pooled(&[1_000, 1_000], share, LateCommit::default());
+    let member = |verb, repeated| Member {
+        verb,
+        repeated,
+        knows: true,
+        ..Member::patient(1)
+    };
+    for n in 0..5 {
+        bench.submit(member(Verb::Hold, None)).unwrap();
+        assert_eq!(bench.lanes_in_flight(), [n % 2]);
+        bench.answer(Fault::None).unwrap();
+    }
+    // The last hold goes back to stripe 0, which collides until its lane yields for long.
+    bench.submit(member(Verb::Release, Some(0))).unwrap();
+    for _ in 0..8 {
+        assert_eq!(bench.lanes_in_flight(), [0]);
+        bench.answer(Fault::Conflict).unwrap();
+        while bench.lanes_in_flight().is_empty() {
+            bench.pass(1).unwrap();
+        }
+    }
+    bench.answer(Fault::None).unwrap();
+    for _ in 0..40 {
+        bench.submit(Member::patient(1)).unwrap();
+    }
+    assert_eq!(bench.lanes_in_flight(), [1]);
+    // So do the third and the first.
+    for back in [3, 6] {
+        bench.submit(member(Verb::Release, Some(back))).unwrap();
+        assert_eq!(bench.lanes_in_flight(), [0, 1]);
+        bench.pass(60).unwrap();
+        bench.answer_one(0, Fault::None).unwrap();
+    }
+    let number = bench.submitted();
+    let hurried = Member {
+        patience: 1_000,
+        ..Member::patient(1)
+    };
+    bench.submit(hurried).unwrap();
+    assert!(bench.is_waiting(number), "{:?}", bench.answer_to(number));
+    bench.rest().unwrap();
+}
+
 /// Members that wait for a read of all stripes take room too.
 #[test]
 fn members_waiting_for_a_read_count_against_the_bound() {

@@ -30,8 +30,10 @@ pub(super) struct Batch {
     stripes: Vec<u16>,
     /// The front of the line is not for this stripe.
     pub(super) leaves_line: bool,
-    /// Some are of the line that lanes share.
-    pub(super) from_line: bool,
+    /// It was filled from the line that lanes share.
+    pub(super) serves_line: bool,
+    /// Callers that it took from there.
+    pub(super) from_line: usize,
 }
 
 impl Batch {
@@ -54,6 +56,7 @@ impl Batch {
         let loud = if any_quiet { all - all / 4 } else { all };
         let mut batch = Self {
             members: Vec::with_capacity(waiting.min(all)),
+            serves_line: shares,
             ..Self::default()
         };
         while batch.takes_next(lane, own, shared, shares, loud, now) {}
@@ -103,7 +106,7 @@ impl Batch {
         }
         match self.take(member, most, now) {
             None => {
-                self.from_line |= !is_own;
+                self.from_line += usize::from(!is_own && !is_late);
                 if draws && !is_late {
                     shared.promise(lane, units);
                 }

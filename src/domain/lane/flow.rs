@@ -69,7 +69,7 @@ impl Default for Flow {
 }
 
 impl Flow {
-    /// A lane sent so many members, and left others waiting because it had no more room, or not.
+    /// A lane took so many callers from the line, and left others there because it had no more room, or not.
     pub(super) fn dispatched(&mut self, taken: usize, leaves_some: bool, now: Micros) {
         if let Some(window) = &mut self.window {
             window.taken += taken;
@@ -94,8 +94,8 @@ impl Flow {
         }
     }
 
-    /// Nobody waits any more, for whatever reason.
-    pub(super) fn emptied(&mut self) {
+    /// Ends the measurement under way: nobody waits any more, or a lane is busy with a split.
+    pub(super) fn interrupted(&mut self) {
         self.window = None;
     }
 

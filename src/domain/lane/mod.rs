@@ -183,12 +183,14 @@ impl Lane {
                 return;
             }
         };
-        if batch.from_line {
+        if batch.from_line > 0 {
             shared.pace(now);
         }
-        let is_full = !batch.leaves_line && !shared.line.loud.is_empty();
-        let members = batch.members.len();
-        shared.flow.dispatched(members, is_full, now);
+        // A group that is sent again, or what is the lane's own, does not show how fast the line moves.
+        if batch.serves_line {
+            let is_full = !batch.leaves_line && !shared.line.loud.is_empty();
+            shared.flow.dispatched(batch.from_line, is_full, now);
+        }
         if let Some(last) = batch.members.last() {
             let waited = now.since(last.head.arrived);
             shared.flow.waited(last.head.expected, waited);
@@ -197,7 +199,7 @@ impl Lane {
             let waited = now.since(member.head.arrived);
             turn.counters.waits.record(&TIME_BOUNDS_US, waited.0);
         }
-        let members = members as u64;
+        let members = batch.members.len() as u64;
         turn.counters.transactions += 1;
         turn.counters.batches.record(&BATCH_BOUNDS, members);
         turn.counters.members += members;

@@ -336,7 +336,7 @@ impl Pool {
             }
         }
         if self.shared.line.loud.is_empty() {
-            self.shared.flow.emptied();
+            self.shared.flow.interrupted();
         }
         if newly_short {
             self.want_read(turn);

@@ -99,6 +99,8 @@ impl Lane {
             }
             Outcome::Rejected => {
                 self.attempts = 0;
+                // The transactions of a split say nothing about those of the line behind them.
+                shared.flow.interrupted();
                 self.split(into_members(flight), turn);
             }
             Outcome::Refused => {
