@@ -2,13 +2,17 @@
 //! does the domain keep its four promises?
 //!
 //! `SIM_SEEDS=100000 cargo test --test simulation` runs more seeds (`SIM_FROM` sets the first),
-//! `SIM_SEED=7 cargo test --test simulation replay -- --nocapture` shows one run, step by step.
+//! `SIM_SEED=7 cargo test --test simulation replay -- --nocapture` shows one run, step by step,
+//! `SIM_DIGEST=file cargo test --test simulation digest` writes a hash of each run's log: a change that
+//! should not alter behavior leaves them as they are.
 
 #![allow(clippy::unwrap_used)]
 
 mod sim;
 
-use std::io::Write as _;
+use std::fs::File;
+use std::hash::Hasher as _;
+use std::io::{BufWriter, Write as _};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -206,6 +210,43 @@ fn the_same_seed_gives_the_same_run_to_the_byte() {
         assert_eq!(first.is_ok(), second.is_ok(), "seed {seed}");
     }
     assert_ne!(run(1, true).1, run(2, true).1);
+}
+
+/// Writes one line per seed: the seed, the hash of its log, and whether the promises held.
+#[test]
+fn digest() {
+    let Ok(path) = std::env::var("SIM_DIGEST") else {
+        return;
+    };
+    let from = number("SIM_FROM").unwrap_or(0);
+    let seeds = from..from + number("SIM_SEEDS").unwrap_or(1_000);
+    let next = AtomicU64::new(seeds.start);
+    let lines = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                break;
+            }
+            let (result, log) = run(seed, true);
+            let mut hasher = std::hash::DefaultHasher::new();
+            hasher.write(log.as_bytes());
+            let holds = if result.is_ok() { "holds" } else { "broken" };
+            let line = format!("{seed} {:016x} {holds}", hasher.finish());
+            lines.lock().unwrap().push((seed, line));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let mut lines = lines.into_inner().unwrap();
+    lines.sort_unstable();
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    for (_, line) in lines {
+        writeln!(file, "{line}").unwrap();
+    }
 }
 
 #[test]

@@ -125,7 +125,7 @@ pub(crate) fn plan(scenario: &Scenario, rng: &mut SmallRng) -> Vec<Call> {
 
 fn buyer(n: usize, scenario: &Scenario, rng: &mut SmallRng) -> Buyer {
     let prefix = match rng.random_range(0..40) {
-        0 => POISON,
+        0 if !scenario.flood => POISON,
         1 => INVALID,
         2 => ALIEN,
         _ => "r-",

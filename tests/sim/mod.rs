@@ -9,6 +9,7 @@
 //! | `network.rs` | what happens to a request on its way to the store and back |
 //! | `audit.rs`, `audit/` | the promises, checked at every answer and at the end |
 //! | `broken.rs` | how a check ends a run |
+//! | `trace.rs` | the words of a run's log |
 //! | `report.rs` | what a run, or many, went through |
 //!
 //! Must not live here: a clock, a thread, randomness that is not from the seed.
@@ -21,4 +22,5 @@ mod model_tests;
 pub(crate) mod network;
 pub(crate) mod report;
 pub(crate) mod scenario;
+pub(crate) mod trace;
 pub(crate) mod world;

@@ -92,6 +92,9 @@ pub(crate) struct Scenario {
     pub(crate) read_staleness: Micros,
     /// Many ask about units, above all those who have just got some.
     pub(crate) curious: bool,
+    /// More call at once than fit into a few transactions, and no request is malformed: queues
+    /// are longer than some callers have time for.
+    pub(crate) flood: bool,
 }
 
 /// The most that a process's clock is ahead, in milliseconds.
@@ -102,6 +105,7 @@ impl Scenario {
         let mut rng = SmallRng::seed_from_u64(seed ^ 0x5ce0_a210);
         let rng = &mut rng;
         let mut of_reads = SmallRng::seed_from_u64(seed ^ 0x0009_ead5);
+        let flood = SmallRng::seed_from_u64(seed ^ 0xf100_0d00).random_range(0..40) == 0;
         let processes: Vec<usize> = match rng.random_range(0..10) {
             0..3 => vec![1],
             3..6 => vec![rng.random_range(2..=4)],
@@ -138,18 +142,21 @@ impl Scenario {
             late,
             latch: Micros::from_millis(*pick(rng, &[0, 50, 50, 400])),
             reclaim_every: Micros::from_millis(*pick(rng, &[50, 500, 1_000])),
-            reservations: if crowd {
-                250
-            } else {
-                *pick(rng, &[5, 20, 60, 150])
+            reservations: match () {
+                () if flood => 1_000,
+                () if crowd => 250,
+                () => *pick(rng, &[5, 20, 60, 150]),
             },
-            calls: if crowd {
-                300
-            } else {
-                *pick(rng, &[20, 60, 150, 300])
+            calls: match () {
+                () if flood => 1_200,
+                () if crowd => 300,
+                () => *pick(rng, &[20, 60, 150, 300]),
             },
             qty_max,
-            span: Micros::from_millis(*pick(rng, &[1, 30, 200, 2_000])),
+            span: match flood {
+                true => Micros::from_millis(100),
+                false => Micros::from_millis(*pick(rng, &[1, 30, 200, 2_000])),
+            },
             cache_capacity: *pick(rng, &[0, 2, 1_000]),
             cache_for: Micros::from_millis(*pick(rng, &[50, 300_000])),
             faults,
@@ -164,6 +171,7 @@ impl Scenario {
             token_memory: *pick(rng, &[TOKEN_MEMORY, TOKEN_MEMORY, Micros(0)]),
             read_staleness: Micros::from_millis(*pick(&mut of_reads, &[0, 5, 50, 50, 1_000])),
             curious: of_reads.random_range(0..3) > 0,
+            flood,
         }
     }
 

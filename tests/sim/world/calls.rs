@@ -31,7 +31,7 @@ impl World {
     pub(super) fn submit(&mut self, at: ShardRef, call: Call) -> Result<CallId, Broken> {
         self.calls_made += 1;
         let id = CallId(self.calls_made);
-        self.note(format_args!("  {id:?} at {at:?}"));
+        self.note(format_args!("  call {} at {at}", id.0));
         let operation = call.operation(self.clock(at.process));
         let (event, what) = (call.event.clone(), call.what.clone());
         self.audit.taken(id, at.process, call);

@@ -18,6 +18,7 @@ use rand::Rng;
 
 use super::super::broken::Broken;
 use super::super::network::{self, Fate, happens, hop, latency};
+use super::super::trace::Words;
 use super::{Happening, ShardRef, World, origin_of};
 
 /// The seats that are looked at later, and what was found free of the others.
@@ -81,7 +82,7 @@ impl World {
                 meddled.then(|| network::meddle(rng)).flatten()
             })?
         };
-        self.note(format_args!("  {outcome:?}"));
+        self.note(format_args!("  {}", Words(&outcome)));
         if let Some(at) = arrival.answered {
             self.make(at, Happening::Settled(from, lane, outcome));
         }

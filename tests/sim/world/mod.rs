@@ -8,11 +8,13 @@
 //! | `mod.rs` | the queue of happenings, the shards, what they want done |
 //! | `calls.rs` | calls and their answers, crashes |
 //! | `links.rs` | what goes between the shards, and between a shard and the store |
+//! | `log.rs` | the lines of the log that stand for happenings |
 //! | `upkeep.rs` | reclaimers, and operators behind the servers' back |
 //! | `rest.rs` | what must hold when nothing happens any more |
 
 mod calls;
 mod links;
+mod log;
 mod rest;
 mod upkeep;
 
@@ -42,6 +44,7 @@ use super::model::Store;
 use super::network::{self, hop};
 use super::report::Report;
 use super::scenario::{Scenario, Stock};
+use super::trace::Words;
 use links::HalfLooked;
 
 /// Happenings of one run before it counts as a livelock: a hundred times what a run needs.
@@ -296,7 +299,7 @@ impl World {
             must!(steps < STEPS_MAX, "no rest after {steps} steps");
             self.now = at;
             if self.log.is_some() {
-                self.note(format_args!("{happening:?}"));
+                self.note(format_args!("{happening}"));
             }
             self.happen(happening)?;
         }
@@ -509,7 +512,7 @@ impl World {
 
     fn carry_out(&mut self, at: ShardRef, effect: Effect) -> Result<(), Broken> {
         if self.log.is_some() {
-            self.note(format_args!("  {effect:?}"));
+            self.note(format_args!("  {}", Words(&effect)));
         }
         let shard = &mut self.processes[at.process].shards[at.shard];
         match effect {

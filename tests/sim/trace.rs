@@ -1,0 +1,554 @@
+//! The words of a run's log.
+//!
+//! They are written out here, apart from the names of the core's types: a log of one version can be
+//! compared with a log of another in which these have other names. Every number, id and decision of an
+//! input and an effect is in its line.
+
+use std::fmt::{self, Display, Formatter};
+
+use inventory_api::domain::answer::{Answer, Refusal, Released};
+use inventory_api::domain::effect::{Effect, Known, LaneId};
+use inventory_api::domain::ids::Fingerprint;
+use inventory_api::domain::operation::{Expect, Operation, Verb, Wanted};
+use inventory_api::domain::question::{Counts, EventStatus, Found, Question};
+use inventory_api::domain::seats::{Seat, SeatState};
+use inventory_api::domain::transaction::{
+    Draw, Due, EventRead, EventShape, FreeSeatsRead, Outcome, Reason, RecordView, RecordWrite,
+    RecordsRead, ReservationState, SeatsRead, StripeUpdate, StripeView, Transaction,
+};
+
+/// Shows a value in the words of the log.
+pub(crate) struct Words<'a, T: ?Sized>(pub(crate) &'a T);
+
+/// Several in brackets.
+struct List<'a, T>(&'a [T]);
+
+impl<'a, T> Display for List<'a, T>
+where
+    Words<'a, T>: Display,
+{
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (n, item) in self.0.iter().enumerate() {
+            let gap = if n == 0 { "" } else { ", " };
+            write!(f, "{gap}{}", Words(item))?;
+        }
+        f.write_str("]")
+    }
+}
+
+/// Ids in brackets.
+pub(crate) fn ids<T: Display>(ids: &[T]) -> String {
+    let ids: Vec<String> = ids.iter().map(T::to_string).collect();
+    format!("[{}]", ids.join(" "))
+}
+
+fn maybe<T>(value: Option<&T>) -> String
+where
+    for<'a> Words<'a, T>: Display,
+{
+    value.map_or_else(|| "-".to_owned(), |value| Words(value).to_string())
+}
+
+fn plain<T: Display>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+impl Display for Words<'_, Effect> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Effect::Answer {
+                call,
+                answer,
+                learned,
+            } => {
+                let learned = maybe(learned.as_ref());
+                write!(f, "answer {}: {}, record {learned}", call.0, Words(answer))
+            }
+            Effect::Told { call, result } => {
+                write!(f, "result {}: {}", call.0, Words(result))
+            }
+            Effect::AskShard {
+                shard,
+                call,
+                event,
+                shape,
+                question,
+            } => {
+                let (shape, question) = (Words(shape), Words(question));
+                write!(
+                    f,
+                    "ask shard {shard} for {}: {event} {shape} {question}",
+                    call.0
+                )
+            }
+            Effect::Transact { lane, transaction } => {
+                write!(f, "transact {}: {}", Words(lane), Words(&**transaction))
+            }
+            Effect::ReadEvent {
+                event,
+                stripes_hint,
+            } => write!(f, "read stripes of {event}, about {}", plain(*stripes_hint)),
+            Effect::ReadRecords {
+                lookup,
+                reservations,
+            } => write!(f, "read records {}: {}", lookup.0, ids(reservations)),
+            Effect::ReadSeats { event, seat_keys } => {
+                write!(f, "read seats of {event}, {seat_keys} keys")
+            }
+            Effect::ReadFreeSeats {
+                event,
+                seat_keys,
+                at,
+            } => write!(
+                f,
+                "read free seats of {event}, {seat_keys} keys, at {}",
+                at.0
+            ),
+            Effect::Forward {
+                shard,
+                route,
+                operation,
+                known,
+            } => {
+                let (shape, known) = (Words(&route.shape), Words(known));
+                write!(
+                    f,
+                    "forward to {shard}: {} {shape} {known}",
+                    Words(operation)
+                )
+            }
+        }
+    }
+}
+
+impl Display for Words<'_, LaneId> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0.pool.0, self.0.lane)
+    }
+}
+
+impl Display for Words<'_, EventShape> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let EventShape {
+            stripes,
+            seat_keys,
+            closed,
+        } = self.0;
+        let closed = if *closed { " closed" } else { "" };
+        write!(f, "{stripes}/{seat_keys}{closed}")
+    }
+}
+
+impl Display for Words<'_, Known> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Known::Nothing => f.write_str("record unread"),
+            Known::Was(record) => write!(f, "record was {}", Words(record)),
+            Known::Record(record) => write!(f, "record is {}", maybe(record.as_ref())),
+        }
+    }
+}
+
+pub(crate) fn verb(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Hold => "hold",
+        Verb::Commit => "commit",
+        Verb::Release => "release",
+        Verb::Expire => "expire",
+        Verb::Refund => "refund",
+    }
+}
+
+pub(crate) fn expect(expect: Expect) -> &'static str {
+    match expect {
+        Expect::New => "new",
+        Expect::Known => "known",
+    }
+}
+
+impl Display for Words<'_, Wanted> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Wanted::Quantity(qty) => write!(f, "{qty} units"),
+            Wanted::Seats(seats) => f.write_str(&ids(seats)),
+            Wanted::Whatever => f.write_str("as recorded"),
+        }
+    }
+}
+
+impl Display for Words<'_, Operation> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Operation {
+            verb: what,
+            reservation,
+            event,
+            wanted,
+            fingerprint,
+            section,
+            payment_intent,
+            hold_until,
+            expect: expected,
+            deadline,
+        } = self.0;
+        let (wanted, fingerprint) = (Words(wanted), Words(fingerprint));
+        write!(
+            f,
+            "{} {reservation} {event} {wanted} {fingerprint}",
+            verb(*what)
+        )?;
+        let (section, until) = (plain(section.as_deref()), plain(hold_until.map(|at| at.0)));
+        write!(f, " in {section}, paid {payment_intent:?}, until {until},")?;
+        write!(f, " expects {}, by {}", expect(*expected), deadline.0)
+    }
+}
+
+impl Display for Words<'_, Fingerprint> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let [a, b, c, ..] = self.0.0;
+        write!(f, "#{a:02x}{b:02x}{c:02x}")
+    }
+}
+
+impl Display for Words<'_, Question> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Question::Availability { qty, section } => {
+                write!(f, "{qty} available in {}?", plain(section.as_deref()))
+            }
+            Question::Seats { seats } => write!(f, "{} available?", ids(seats)),
+            Question::Status { section } => write!(f, "status of {}?", plain(section.as_deref())),
+            Question::Describe { seats } => write!(f, "{} described?", ids(seats)),
+        }
+    }
+}
+
+impl Display for Words<'_, Result<Found, Refusal>> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Ok(found) => Words(found).fmt(f),
+            Err(refusal) => Words(refusal).fmt(f),
+        }
+    }
+}
+
+impl Display for Words<'_, Found> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Found::Units {
+                remaining,
+                available,
+            } => {
+                let available = if *available {
+                    "available"
+                } else {
+                    "not available"
+                };
+                write!(f, "{remaining} units, {available}")
+            }
+            Found::Offer { seats, remaining } => {
+                write!(f, "{} offered, {remaining} remain", List(seats))
+            }
+            Found::Seats { known, unknown } => {
+                write!(f, "{} are there, {} are not", List(known), ids(unknown))
+            }
+            Found::Status(status) => Words(&**status).fmt(f),
+        }
+    }
+}
+
+impl Display for Words<'_, EventStatus> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let EventStatus {
+            counts,
+            sections,
+            as_of,
+            seated,
+            closed,
+        } = self.0;
+        let stock = if *seated { "seats" } else { "units" };
+        let closed = if *closed { " closed" } else { "" };
+        write!(f, "{stock}{closed} {} as of {}", Words(counts), as_of.0)?;
+        for section in sections {
+            write!(f, ", {}: {}", section.section, Words(&section.counts))?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Words<'_, Counts> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Counts {
+            total,
+            available,
+            held,
+            sold,
+            blocked,
+        } = self.0;
+        write!(f, "{total}={available}+{held}+{sold}+{blocked}")
+    }
+}
+
+impl Display for Words<'_, Answer> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let listed = |seats: Option<&[_]>| plain(seats.map(ids));
+        match self.0 {
+            Answer::Held {
+                expires_at,
+                qty,
+                seats,
+            } => {
+                let seats = listed(seats.as_deref());
+                write!(f, "held {qty} {seats} until {}", expires_at.0)
+            }
+            Answer::Confirmed { order, at, seats } => {
+                let seats = listed(seats.as_deref());
+                write!(f, "confirmed {order} {seats} at {}", at.0)
+            }
+            Answer::Released { how, at, seats } => {
+                let how = match how {
+                    Released::Now => "now",
+                    Released::Before => "before",
+                    Released::NeverWas => "unheld",
+                };
+                let seats = listed(seats.as_deref());
+                write!(f, "released {how} {seats} at {}", at.0)
+            }
+            Answer::Expired => f.write_str("expired"),
+            Answer::Refunded => f.write_str("refunded"),
+            Answer::Refused(refusal) => Words(refusal).fmt(f),
+        }
+    }
+}
+
+impl Display for Words<'_, Refusal> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Refusal::InsufficientInventory { remaining } => {
+                write!(f, "INSUFFICIENT_INVENTORY {remaining}")
+            }
+            Refusal::EventNotFound => f.write_str("EVENT_NOT_FOUND"),
+            Refusal::EventClosed => f.write_str("EVENT_CLOSED"),
+            Refusal::SeatsUnavailable { seats } => write!(f, "SEAT_UNAVAILABLE {}", ids(seats)),
+            Refusal::SeatsNotFound { seats } => write!(f, "SEAT_NOT_FOUND {}", ids(seats)),
+            Refusal::IdempotencyConflict => f.write_str("IDEMPOTENCY_CONFLICT"),
+            Refusal::ReservationReleased => f.write_str("RESERVATION_RELEASED"),
+            Refusal::ReservationCommitted => f.write_str("RESERVATION_COMMITTED"),
+            Refusal::HoldExpired => f.write_str("HOLD_EXPIRED"),
+            Refusal::ReservationNotFound => f.write_str("RESERVATION_NOT_FOUND"),
+            Refusal::ReservationNotConfirmed => f.write_str("RESERVATION_NOT_CONFIRMED"),
+            Refusal::DeadlineExceeded => f.write_str("DEADLINE_EXCEEDED"),
+            Refusal::Overloaded { retry_after } => write!(f, "OVERLOADED {}", retry_after.0),
+            Refusal::StoreBusy { retry_after } => write!(f, "STORE_BUSY {}", retry_after.0),
+            Refusal::StoreUnavailable { retry_after } => {
+                write!(f, "STORE_UNAVAILABLE {}", retry_after.0)
+            }
+            Refusal::Internal => f.write_str("INTERNAL"),
+        }
+    }
+}
+
+fn state(state: ReservationState) -> &'static str {
+    match state {
+        ReservationState::Held => "held",
+        ReservationState::Confirmed => "confirmed",
+        ReservationState::Released => "released",
+        ReservationState::Expired => "expired",
+        ReservationState::Refunded => "refunded",
+    }
+}
+
+impl Display for Words<'_, Draw> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.0.stripe, self.0.units)
+    }
+}
+
+impl Display for Words<'_, StripeUpdate> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let StripeUpdate { stripe, take, give } = self.0;
+        write!(f, "{stripe}:-{take}+{give}")
+    }
+}
+
+impl Display for Words<'_, RecordView> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let RecordView {
+            fingerprint,
+            state: now,
+            order,
+            qty,
+            draws,
+            seats,
+            expires_at,
+            at,
+        } = self.0;
+        write!(f, "({} {qty} {}", state(*now), Words(fingerprint))?;
+        write!(f, " {} {}", List(draws), plain(seats.as_deref().map(ids)))?;
+        let (order, until) = (plain(*order), plain(expires_at.map(|at| at.0)));
+        write!(f, " {order} until {until} at {})", at.0)
+    }
+}
+
+impl Display for Words<'_, RecordWrite> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let RecordWrite {
+            reservation,
+            fingerprint,
+            from,
+            due,
+            to,
+            qty,
+            draws,
+            seats,
+            order,
+            payment_intent,
+            expires_at,
+        } = self.0;
+        let due = match due {
+            Due::Any => "any",
+            Due::Over => "over",
+            Due::Ahead => "ahead",
+        };
+        let from = from.map_or("-", state);
+        write!(f, "{reservation} {from}>{} if {due}", state(*to))?;
+        write!(f, " {qty} {} {}", Words(fingerprint), List(draws))?;
+        let (order, seats) = (plain(*order), plain(seats.as_deref().map(ids)));
+        let until = plain(expires_at.map(|at| at.0));
+        write!(f, " {seats} {order} paid {payment_intent:?} until {until}")
+    }
+}
+
+impl Display for Words<'_, Transaction> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Transaction {
+            token,
+            event,
+            seat_keys,
+            stripes,
+            records,
+            at,
+        } = self.0;
+        write!(f, "{:032x} {event}/{seat_keys} {}", token.0, List(stripes))?;
+        write!(f, " {} at {}", List(records), at.0)
+    }
+}
+
+impl Display for Words<'_, StripeView> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let StripeView {
+            capacity,
+            remaining,
+            version,
+            stripes,
+            seat_keys,
+            closed,
+        } = self.0;
+        let closed = if *closed { " closed" } else { "" };
+        let stripes = plain(*stripes);
+        write!(
+            f,
+            "{remaining}/{capacity} v{version} {stripes}/{seat_keys}{closed}"
+        )
+    }
+}
+
+impl Display for Words<'_, SeatState> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            SeatState::Available => f.write_str("available"),
+            SeatState::Hold { reservation, until } => {
+                write!(f, "hold {reservation} until {}", until.0)
+            }
+            SeatState::Sold { reservation } => write!(f, "sold {reservation}"),
+            SeatState::Blocked => f.write_str("blocked"),
+        }
+    }
+}
+
+impl Display for Words<'_, Seat> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0.id, Words(&self.0.state))
+    }
+}
+
+impl Display for Words<'_, Reason> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Reason::Fine => f.write_str("fine"),
+            Reason::Stripe(stripe) => write!(f, "stripe {}", maybe(stripe.as_ref())),
+            Reason::Record(record) => write!(f, "record {}", Words(record)),
+            Reason::RecordMissing => f.write_str("no record"),
+            Reason::RecordUnreadable => f.write_str("record unreadable"),
+            Reason::Seat(seat) => write!(f, "seat {}", maybe(seat.as_ref())),
+            Reason::Conflict => f.write_str("conflict"),
+            Reason::Throttled => f.write_str("throttled"),
+            Reason::Invalid => f.write_str("invalid"),
+        }
+    }
+}
+
+impl Display for Words<'_, Outcome> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Outcome::Committed => f.write_str("committed"),
+            Outcome::Cancelled(reasons) => write!(f, "cancelled {}", List(reasons)),
+            Outcome::Conflict => f.write_str("conflict"),
+            Outcome::Throttled => f.write_str("throttled"),
+            Outcome::Rejected => f.write_str("rejected"),
+            Outcome::Refused => f.write_str("refused"),
+            Outcome::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+impl Display for Words<'_, EventRead> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            EventRead::Found(stripes) => List(stripes).fmt(f),
+            EventRead::NotFound => f.write_str("not found"),
+            EventRead::Unavailable => f.write_str("unavailable"),
+            EventRead::Throttled => f.write_str("throttled"),
+        }
+    }
+}
+
+impl Display for Words<'_, RecordsRead> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            RecordsRead::Found(records) => {
+                let record = |found: &Result<Option<RecordView>, _>| match found {
+                    Ok(record) => maybe(record.as_ref()),
+                    Err(_) => "unreadable".to_owned(),
+                };
+                f.write_str(&ids(&records.iter().map(record).collect::<Vec<_>>()))
+            }
+            RecordsRead::Unavailable => f.write_str("unavailable"),
+            RecordsRead::Throttled => f.write_str("throttled"),
+        }
+    }
+}
+
+impl Display for Words<'_, SeatsRead> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            SeatsRead::Found(seats) => List(seats).fmt(f),
+            SeatsRead::Unavailable => f.write_str("unavailable"),
+            SeatsRead::Throttled => f.write_str("throttled"),
+        }
+    }
+}
+
+impl Display for Words<'_, FreeSeatsRead> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            FreeSeatsRead::Found(seats) => {
+                let seats = seats.iter();
+                let seats = seats.map(|(seat, state)| format!("{seat} {}", Words(state)));
+                f.write_str(&ids(&seats.collect::<Vec<_>>()))
+            }
+            FreeSeatsRead::Unavailable => f.write_str("unavailable"),
+            FreeSeatsRead::Throttled => f.write_str("throttled"),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The lines of a run's log that stand for its happenings. What the core sees of them and what it asks
+//! for is in [`super::super::trace`].
+
+use std::fmt::{self, Display, Formatter};
+
+use super::super::clients::{Call, What};
+use super::super::trace::{Words, expect, ids, verb};
+use super::{Happening, ShardRef};
+
+impl Display for ShardRef {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}#{}", self.process, self.shard, self.life)
+    }
+}
+
+impl Display for Call {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.what {
+            What::Write(what, reservation) => {
+                let wanted = Words(&self.wanted);
+                write!(f, "{} {reservation} {} {wanted}", verb(*what), self.event)?;
+            }
+            What::Ask(question) => write!(f, "{} {}", self.event, Words(question))?,
+        }
+        let section = self.section.as_deref().unwrap_or("-");
+        let (hold_for, patience) = (self.hold_for.0, self.patience.0);
+        write!(f, " in {section} for {hold_for} within {patience}")?;
+        write!(f, ", expects {}, try {}", expect(self.expect), self.tries)
+    }
+}
+
+impl Display for Happening {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Arrives(call) => write!(f, "call {call}"),
+            Self::Wonders(at, call) => write!(f, "call at {at} {call}"),
+            Self::AtStore {
+                from,
+                lane,
+                transaction,
+                arrival,
+            } => {
+                let (lane, token) = (Words(lane), transaction.token.0);
+                write!(f, "{from} {lane} arrives at the store: {token:032x}")?;
+                let echo = if arrival.echo { ", echo" } else { "" };
+                let late = if arrival.late { ", late" } else { "" };
+                write!(f, "{echo}{late}")
+            }
+            Self::Settled(at, lane, outcome) => {
+                write!(f, "{at} {} settled: {}", Words(lane), Words(outcome))
+            }
+            Self::ReadsStripe { from, event, seen } => {
+                write!(f, "{from} stripe {} of {event} is read", seen.len())
+            }
+            Self::Read(at, event, read) => write!(f, "{at} stripes of {event}: {}", Words(read)),
+            Self::LooksUp(from, lookup, reservations) => {
+                write!(
+                    f,
+                    "{from} records {} are read: {}",
+                    lookup.0,
+                    ids(reservations)
+                )
+            }
+            Self::LookedUp(at, lookup, read) => {
+                write!(f, "{at} records {}: {}", lookup.0, Words(read))
+            }
+            Self::ReadsSeats { from, event, seen } => {
+                let half = u8::from(seen.is_some());
+                write!(f, "{from} seats of {event} are read, {half}")
+            }
+            Self::SeatsRead(at, event, read) => write!(f, "{at} seats of {event}: {}", Words(read)),
+            Self::LooksForSeats {
+                from,
+                event,
+                unix,
+                seen,
+            } => {
+                let half = u8::from(seen.is_some());
+                write!(
+                    f,
+                    "{from} free seats of {event} at {} are read, {half}",
+                    unix.0
+                )
+            }
+            Self::FreeSeatsRead(at, event, read) => {
+                write!(f, "{at} free seats of {event}: {}", Words(read))
+            }
+            Self::Forwarded {
+                to,
+                from,
+                operation,
+                ..
+            } => write!(f, "{to} gets from {from}: {}", Words(operation)),
+            Self::ForwardSettled(at, (event, reservation), answer, _) => {
+                write!(f, "{at} hears of {reservation} {event}: {}", Words(answer))
+            }
+            Self::Asked { to, from, call, .. } => write!(f, "{to} is asked {} by {from}", call.0),
+            Self::ToldBack(at, call, result) => {
+                write!(f, "{at} hears of {}: {}", call.0, Words(result))
+            }
+            Self::Wakes(at) => write!(f, "{at} wakes"),
+            Self::Crashes(process) => write!(f, "process {process} crashes"),
+            Self::Reclaims(process) => write!(f, "process {process} looks for overdue holds"),
+            Self::FoundDue(at, due) => {
+                let due: Vec<_> = due.iter().map(|(_, reservation, _)| reservation).collect();
+                write!(f, "{at} overdue: {}", ids(&due))
+            }
+            Self::Restocks(event, stripe, units) => {
+                write!(f, "stripe {stripe} of {event} gets {units} more")
+            }
+            Self::Closes(event) => write!(f, "{event} closes"),
+            Self::Blocks(event, seat) => write!(f, "{seat} of {event} is blocked or put back"),
+            Self::Forgets(at, event) => write!(f, "{at} forgets {event}"),
+        }
+    }
+}
