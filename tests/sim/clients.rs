@@ -134,6 +134,8 @@ fn buyer(n: usize, scenario: &Scenario, rng: &mut SmallRng) -> Buyer {
     let known = scenario.events.len();
     let which = if rng.random_range(0..25) == 0 {
         known
+    } else if scenario.flood {
+        0
     } else {
         rng.random_range(0..known)
     };

@@ -105,7 +105,7 @@ impl Scenario {
         let mut rng = SmallRng::seed_from_u64(seed ^ 0x5ce0_a210);
         let rng = &mut rng;
         let mut of_reads = SmallRng::seed_from_u64(seed ^ 0x0009_ead5);
-        let flood = SmallRng::seed_from_u64(seed ^ 0xf100_0d00).random_range(0..40) == 0;
+        let flood = SmallRng::seed_from_u64(seed ^ 0xf100_0d00).random_range(0..20) == 0;
         let processes: Vec<usize> = match rng.random_range(0..10) {
             0..3 => vec![1],
             3..6 => vec![rng.random_range(2..=4)],
@@ -148,7 +148,7 @@ impl Scenario {
                 () => *pick(rng, &[5, 20, 60, 150]),
             },
             calls: match () {
-                () if flood => 1_200,
+                () if flood => 2_000,
                 () if crowd => 300,
                 () => *pick(rng, &[20, 60, 150, 300]),
             },
