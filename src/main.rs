@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use inventory_api::{cli, runtime};
+use inventory_api::cli;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // Before any thread exists: registering later would interrupt every running core.
-    runtime::early_init();
+    inventory_runtime::early_init();
     cli::run()
 }

@@ -13,16 +13,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use inventory_api::audit::{Claim, Named, Repair, StripeLine};
-use inventory_api::domain::ids::{EventId, OrderId, ReservationId, SeatId, seat_key};
-use inventory_api::domain::seats::SeatState;
-use inventory_api::domain::time::UnixMillis;
-use inventory_api::domain::transaction::ReservationState;
-use inventory_api::embedded::{Data, Engine};
-use inventory_api::runtime;
-use inventory_api::store::{NoObserver, Repaired, Store, StoreSettings, tables};
+use inventory_core::audit::{Claim, Named, Repair, StripeLine};
+use inventory_core::ids::{EventId, OrderId, ReservationId, SeatId, seat_key};
+use inventory_core::seats::SeatState;
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::ReservationState;
 use inventory_proto::inventory::v1::inventory_client::InventoryClient;
 use inventory_proto::inventory::v1::{CommitReq, PlaceHoldReq, ReleaseReq, SeatRef};
+use inventory_store::embedded::{Data, Engine};
+use inventory_store::{NoObserver, Repaired, Store, StoreSettings, tables};
 use raw::{Raw, n, s};
 use serde_json::{Value, json};
 use server::{Launch, Ran, Server};
@@ -129,7 +128,7 @@ fn on_store<T: Send + 'static>(
 ) -> T {
     let settings = StoreSettings::local(engine);
     let thread = std::thread::spawn(move || {
-        runtime::run_here(async {
+        inventory_runtime::run_here(async {
             let store = Store::connect(settings, Rc::new(NoObserver)).await;
             work(store.unwrap()).await
         })

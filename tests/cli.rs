@@ -24,7 +24,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use inventory_api::config::variables::VARIABLES;
-use inventory_api::embedded::{Data, Engine};
+use inventory_store::embedded::{Data, Engine};
 use restricted::{deny_rings, limit_locked_memory};
 
 const OK: i32 = 0;

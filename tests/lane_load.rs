@@ -9,14 +9,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use inventory_api::domain::answer::{Answer, Refusal};
-use inventory_api::domain::counters::Counters;
-use inventory_api::domain::ids::{EventId, ReservationId};
-use inventory_api::domain::lane::{Kind, LaneOutput, Plan, Pool, PoolKey, Share, Terms, Turn};
-use inventory_api::domain::operation::{Expect, Operation, Verb, Wanted};
-use inventory_api::domain::rules::{self, Decision, LateCommit};
-use inventory_api::domain::time::{Micros, Now, UnixMillis};
-use inventory_api::domain::transaction::{EventShape, Outcome, Transaction};
+use inventory_core::answer::{Answer, Refusal};
+use inventory_core::counters::Counters;
+use inventory_core::ids::{EventId, ReservationId};
+use inventory_core::lane::{Kind, LaneOutput, Plan, Pool, PoolKey, Share, Terms, Turn};
+use inventory_core::operation::{Expect, Operation, Verb, Wanted};
+use inventory_core::rules::{self, Decision, LateCommit};
+use inventory_core::time::{Micros, Now, UnixMillis};
+use inventory_core::transaction::{EventShape, Outcome, Transaction};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

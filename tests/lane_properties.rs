@@ -14,12 +14,12 @@ mod broken;
 #[path = "sim/model/mod.rs"]
 mod model;
 
-use inventory_api::domain::answer::{Answer, Refusal};
-use inventory_api::domain::lane::Share;
-use inventory_api::domain::operation::Verb;
-use inventory_api::domain::rules::LateCommit;
-use inventory_api::domain::transaction::Reason;
 use inventory_api::limits;
+use inventory_core::answer::{Answer, Refusal};
+use inventory_core::lane::Share;
+use inventory_core::operation::Verb;
+use inventory_core::rules::LateCommit;
+use inventory_core::transaction::Reason;
 use proptest::prelude::*;
 
 use bench::{Bench, Fault, Member};

@@ -16,10 +16,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use inventory_api::domain::time::Micros;
 use inventory_api::side::{Readiness, Scrape, Side, SideHandle, SideSettings};
 use inventory_api::telemetry::recorder::{Levels, Recorder, Snapshot};
 use inventory_api::telemetry::registry::BuildInfo;
+use inventory_core::time::Micros;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 

@@ -30,10 +30,10 @@ mod shortcut;
 
 use std::rc::Rc;
 
-use inventory_api::domain::transaction::{EventRead, Outcome, Reason, StripeView};
-use inventory_api::embedded::{Data, Engine};
 use inventory_api::limits;
-use inventory_api::store::{
+use inventory_core::transaction::{EventRead, Outcome, Reason, StripeView};
+use inventory_store::embedded::{Data, Engine};
+use inventory_store::{
     ConnectError, CreateEvent, NewEvent, Store, StoreError, StoreSettings, TableNames, tables,
 };
 use stage::*;

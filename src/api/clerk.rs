@@ -19,18 +19,18 @@ use super::names::EventNames;
 use super::refusal::{self, Subject};
 use super::stored;
 use super::validate::Violations;
-use crate::domain::answer::{Answer, Refusal};
-use crate::domain::ids::{EventId, ReservationId, SeatId, Seats};
-use crate::domain::operation::{Expect, Operation, Verb, Wanted};
-use crate::domain::question::{Found, Question, StatusMark};
-use crate::domain::seats::Seat;
-use crate::domain::time::UnixMillis;
 use crate::limits;
-use crate::runtime::{self, clock};
 use crate::shard::driver::Driver;
-use crate::store::{StoreError, StoredRecord};
 use crate::telemetry::recorder::{InventoryType, Recorder};
-use crate::wire::{Call, Status};
+use inventory_core::answer::{Answer, Refusal};
+use inventory_core::ids::{EventId, ReservationId, SeatId, Seats};
+use inventory_core::operation::{Expect, Operation, Verb, Wanted};
+use inventory_core::question::{Found, Question, StatusMark};
+use inventory_core::seats::Seat;
+use inventory_core::time::UnixMillis;
+use inventory_grpc::{Call, Status};
+use inventory_runtime::clock;
+use inventory_store::{StoreError, StoredRecord};
 
 /// What an operator allows.
 #[derive(Clone, Copy, Debug)]
@@ -359,7 +359,7 @@ async fn in_passing<F: Future + Unpin>(call: &Call, mut future: F) -> Option<F::
     }
     let left = Duration::from_micros(call.remaining(clock::monotonic()).0);
     let wait = limits::ADORNMENT_WAIT_MAX.min(left / 2);
-    match select(future, pin!(runtime::sleep(wait))).await {
+    match select(future, pin!(inventory_runtime::sleep(wait))).await {
         Either::Left((value, _)) => Some(value),
         Either::Right(_) => None,
     }

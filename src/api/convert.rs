@@ -6,9 +6,9 @@ use inventory_proto::common::v1 as common;
 use inventory_proto::inventory::v1::SeatRef;
 use prost_types::Timestamp;
 
-use crate::domain::ids::SeatId;
-use crate::domain::seats::{Price, Seat, SeatState};
-use crate::domain::time::UnixMillis;
+use inventory_core::ids::SeatId;
+use inventory_core::seats::{Price, Seat, SeatState};
+use inventory_core::time::UnixMillis;
 
 const MILLIS_PER_SECOND: u64 = 1_000;
 const NANOS_PER_MILLI: i32 = 1_000_000;

@@ -14,11 +14,10 @@ use futures::future::Shared;
 use lru::LruCache;
 
 use super::stored;
-use crate::domain::ids::EventId;
-use crate::domain::time::Micros;
 use crate::limits;
-use crate::runtime;
-use crate::store::Store;
+use inventory_core::ids::EventId;
+use inventory_core::time::Micros;
+use inventory_store::Store;
 
 /// `Ok(None)`: the event has none. `Err`: it could not be read.
 pub(super) type Name = Shared<oneshot::Receiver<Option<Rc<str>>>>;
@@ -60,7 +59,7 @@ impl EventNames {
         };
         self.known.borrow_mut().put(event.clone(), entry);
         let (names, event) = (Rc::clone(self), event.clone());
-        runtime::spawn(async move {
+        inventory_runtime::spawn(async move {
             let read = AssertUnwindSafe(stored::event_name(&names.store, &event)).catch_unwind();
             match read.await {
                 Ok(Ok(name)) => drop(found.send(name.map(Rc::from))),

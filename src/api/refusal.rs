@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::validate::Violations;
-use crate::domain::answer::Refusal;
-use crate::domain::ids::{EventId, ReservationId, SeatId};
-use crate::domain::time::Micros;
-use crate::wire::{Code, Status};
+use inventory_core::answer::Refusal;
+use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_core::time::Micros;
+use inventory_grpc::{Code, Status};
 
 /// `ErrorInfo.reason` of every business error.
 pub mod reason {
@@ -21,7 +21,7 @@ pub mod reason {
     pub const SEAT_UNAVAILABLE: &str = "SEAT_UNAVAILABLE";
     pub const HOLD_EXPIRED: &str = "HOLD_EXPIRED";
     pub const EVENT_CLOSED: &str = "EVENT_CLOSED";
-    pub const DEADLINE_EXCEEDED: &str = crate::wire::reason::DEADLINE_EXCEEDED;
+    pub const DEADLINE_EXCEEDED: &str = inventory_grpc::reason::DEADLINE_EXCEEDED;
     pub const OVERLOADED: &str = "OVERLOADED";
     pub const STORE_BUSY: &str = "STORE_BUSY";
     pub const STORE_UNAVAILABLE: &str = "STORE_UNAVAILABLE";
@@ -194,7 +194,7 @@ pub fn late(subject: &Subject) -> Status {
 pub fn interrupted(subject: &Subject) -> Status {
     subject.describe(Status::new(
         Code::Unavailable,
-        crate::wire::reason::SHUTTING_DOWN,
+        inventory_grpc::reason::SHUTTING_DOWN,
         "the server is leaving; repeat the call with the same reservation_id",
     ))
 }

@@ -1,7 +1,7 @@
 //! What a contract reads from the store past the domain: nothing is decided on it.
 
-use crate::domain::ids::{EventId, ReservationId};
-use crate::store::{Store, StoreError, StoredRecord};
+use inventory_core::ids::{EventId, ReservationId};
+use inventory_store::{Store, StoreError, StoredRecord};
 
 /// A reservation's record, read strongly; `None`: there is none.
 ///

@@ -6,10 +6,10 @@
 use prost_types::Timestamp;
 
 use super::convert;
-use crate::domain::ids::{EventId, IdError, ReservationId, SeatId};
-use crate::domain::operation::Wanted;
-use crate::domain::time::UnixMillis;
 use crate::limits;
+use inventory_core::ids::{EventId, IdError, ReservationId, SeatId};
+use inventory_core::operation::Wanted;
+use inventory_core::time::UnixMillis;
 
 /// One field that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]

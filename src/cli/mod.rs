@@ -28,8 +28,9 @@ use clap::{CommandFactory as _, Parser as _};
 use clap_complete::Shell;
 
 use crate::config::{Config, ConfigErrors, ProcessEnv};
-use crate::{demo, embedded, preflight, server};
+use crate::{demo, preflight, server};
 use args::{Cli, Command, DevArgs};
+use inventory_store::embedded;
 
 /// Every exit code of the program.
 pub mod exit {

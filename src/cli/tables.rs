@@ -4,7 +4,7 @@ use super::args::TablesCommand;
 use super::{Failure, say};
 use crate::config::{self, ProcessEnv, StoreConfig};
 use crate::preflight::{self, AskError};
-use crate::store::tables;
+use inventory_store::tables;
 
 pub(super) fn run(command: &TablesCommand) -> Result<(), Failure> {
     let config = config::store(&ProcessEnv)?;

@@ -10,7 +10,7 @@ use http::Uri;
 
 use super::cpus::ShardSpec;
 use super::span::{Bare, format_span, parse_span};
-use crate::domain::rules::LateCommit;
+use inventory_core::rules::LateCommit;
 
 /// A kind of value. A parse error says what is wrong with the text; what would be right comes from
 /// [`Kind::wants`] and is added by the reader.

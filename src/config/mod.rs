@@ -25,8 +25,8 @@ pub use kind::{LogLevel, SamplerName};
 pub use reader::{ConfigError, ConfigErrors};
 pub use span::{format_span, parse_with_unit};
 
-use crate::domain::rules::LateCommit;
-use crate::store::{StoreSettings, TableNames};
+use inventory_core::rules::LateCommit;
+use inventory_store::{StoreSettings, TableNames};
 use reader::Reader;
 use variables as v;
 

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use inventory_bench::load::Report;
 use inventory_bench::load::ledger::Outcome;
 
-use crate::audit::{self, AuditRecord, Books, StripeSight};
-use crate::domain::ids::EventId;
-use crate::domain::transaction::ReservationState;
-use crate::runtime::{self, clock};
-use crate::store::{NoObserver, Store, StoreSettings};
+use inventory_core::audit::{self, AuditRecord, Books, StripeSight};
+use inventory_core::ids::EventId;
+use inventory_core::transaction::ReservationState;
+use inventory_runtime::clock;
+use inventory_store::{NoObserver, Store, StoreSettings};
 
 /// Findings quoted in full.
 const QUOTED_MAX: usize = 20;
@@ -39,7 +39,7 @@ impl Audit {
         report: &Report,
     ) -> Result<Self, String> {
         let event: EventId = event.parse().map_err(|error| format!("event_id {error}"))?;
-        let read = runtime::run_here(async {
+        let read = inventory_runtime::run_here(async {
             let store = Store::connect(settings.clone(), Rc::new(NoObserver))
                 .await
                 .map_err(|error| error.to_string())?;

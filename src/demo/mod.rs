@@ -16,11 +16,11 @@ use tokio::sync::watch;
 
 use self::audit::Audit;
 use crate::config::Config;
-use crate::domain::counters::Counters;
-use crate::embedded::{Data, Engine};
 use crate::limits;
 use crate::preflight::Explanation;
 use crate::server::{self, Server, Totals};
+use inventory_core::counters::Counters;
+use inventory_store::embedded::{Data, Engine};
 
 /// The event on sale.
 const EVENT: &str = "evt_demo";

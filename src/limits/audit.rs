@@ -12,10 +12,6 @@ pub const AUDIT_SEATS_MAX: usize = 500_000;
 /// Audits of one process at a time: their memory is bounded each.
 pub const AUDITS_MAX: usize = 1;
 
-/// Items that one page of an audit examines: reading a page takes a shard about a millisecond, and
-/// the sale waits no longer for it.
-pub const AUDIT_PAGE_ITEMS: i32 = 200;
-
 /// Pause between two pages, which belongs to the sale.
 pub const AUDIT_PAGE_PAUSE: Duration = Duration::from_millis(1);
 
@@ -33,9 +29,6 @@ pub const AUDIT_RECORDS_PER_SEAT: usize = 4;
 
 /// Seats looked at again in one audit: past it the event needs more than this tool.
 pub const AUDIT_SUSPECTS_MAX: usize = 20_000;
-
-/// Breaches, overdue holds and repairs that are told one by one; the rest is a number.
-pub const AUDIT_TOLD_MAX: usize = 50;
 
 /// Repairs of one run, each a write of its own. What is left over is left to the next run.
 pub const AUDIT_REPAIRS_MAX: usize = 5_000;

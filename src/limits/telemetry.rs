@@ -57,6 +57,7 @@ pub const SHARD_STALL_EXIT_DEFAULT: Duration = Duration::from_secs(15);
 
 /// Shortest and longest of both.
 pub const SHARD_STALL_MIN: Duration = Duration::from_secs(1);
+
 pub const SHARD_STALL_MAX: Duration = Duration::from_secs(600);
 
 /// Spans that wait for the exporter: some 600 bytes each, so a megabyte and a quarter. One that finds

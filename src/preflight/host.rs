@@ -17,7 +17,6 @@ use crate::limits::{
     DESCRIPTORS_OF_PROCESS, DESCRIPTORS_OF_SHARD, KERNEL_MIN, MEMLOCK_FLOOR_BYTES,
     STORE_CONNECTIONS_MAX,
 };
-use crate::runtime;
 
 /// Everything about the machine, in the order in which a start would meet it, and whether rings
 /// could be made.
@@ -28,7 +27,11 @@ pub(super) fn checks(config: &Config, facts: &Facts) -> (Vec<Check>, bool) {
         kernel(facts),
         ring(&rings, facts, shards),
         memlock(facts, shards, rings.is_ok()),
-        processors(&config.shard_cpus, cpus::quota(), runtime::read_topology()),
+        processors(
+            &config.shard_cpus,
+            cpus::quota(),
+            inventory_runtime::read_topology(),
+        ),
         open_files(facts, shards),
     ];
     checks.extend(
@@ -113,7 +116,7 @@ fn hold_executor(made: Sender<io::Result<()>>, held: &Receiver<()>) {
             let _gone = made.send(outcome);
         }
     };
-    let run = runtime::run_like_a_shard(async {
+    let run = inventory_runtime::run_like_a_shard(async {
         report(Ok(()));
         let _cut_off = held.recv();
     });

@@ -11,9 +11,8 @@ use super::facts::Facts;
 use super::{Check, Verdict};
 use crate::config::StoreConfig;
 use crate::limits::PREFLIGHT_STORE_TIMEOUT;
-use crate::runtime;
-use crate::store::tables::{self, Difference};
-use crate::store::{ConnectError, NoObserver, Store, StoreError, StoreSettings};
+use inventory_store::tables::{self, Difference};
+use inventory_store::{ConnectError, NoObserver, Store, StoreError, StoreSettings};
 
 /// Why a command could not get its answer from the store.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +44,7 @@ pub fn ask_at<T>(
     settings: StoreSettings,
     work: impl AsyncFnOnce(&Store) -> Result<T, AskError>,
 ) -> Result<T, AskError> {
-    runtime::run_here(async {
+    inventory_runtime::run_here(async {
         let store = Store::connect(settings, Rc::new(NoObserver)).await?;
         work(&store).await
     })?
@@ -97,7 +96,7 @@ pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<Check> {
         }];
     }
     let settings = config.settings();
-    let asked = runtime::run_here(within(PREFLIGHT_STORE_TIMEOUT, async {
+    let asked = inventory_runtime::run_here(within(PREFLIGHT_STORE_TIMEOUT, async {
         let store = Store::connect(settings, Rc::new(NoObserver)).await?;
         let place = match store.probe().await {
             // The tables say themselves what they lack.
@@ -124,7 +123,12 @@ pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<Check> {
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    match future::select(std::pin::pin!(work), std::pin::pin!(runtime::sleep(limit))).await {
+    match future::select(
+        std::pin::pin!(work),
+        std::pin::pin!(inventory_runtime::sleep(limit)),
+    )
+    .await
+    {
         Either::Left((outcome, _)) => Some(outcome),
         Either::Right(_) => None,
     }

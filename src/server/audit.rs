@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::FutureExt;
 
-use crate::audit::{AuditRecord, Repair, Snapshot};
-use crate::domain::ids::{EventId, ReservationId, SeatId};
 use crate::shard::ask;
 use crate::shard::inbox::{Mailbox, Work};
 use crate::side::audit::{AuditBackend, AuditError};
-use crate::store::{AuditPage, AuditStripes, AuditToken, PlacedSeat, Repaired, Store, StoreError};
+use inventory_core::audit::{AuditRecord, Repair, Snapshot};
+use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_store::{
+    AuditPage, AuditStripes, AuditToken, PlacedSeat, Repaired, Store, StoreError,
+};
 
 /// See the module's head.
 pub(super) struct Auditor {

@@ -7,15 +7,7 @@ use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
 
-use crate::domain::answer::{Answer, Refusal};
-use crate::domain::ids::{EventId, ReservationId, SeatId};
-use crate::domain::operation::{Expect, Operation, Verb, Wanted};
-use crate::domain::question::{EventStatus, Found, Question};
-use crate::domain::seats::{SeatFacts, SeatState};
-use crate::domain::time::Micros;
-use crate::domain::transaction::EventRead;
 use crate::limits;
-use crate::runtime::clock;
 use crate::shard::ask;
 use crate::shard::driver::Driver;
 use crate::shard::inbox::{Mailbox, Work};
@@ -24,11 +16,19 @@ use crate::side::admin::{
     SeatOutcome, Stock,
 };
 use crate::side::{Readiness, Scrape};
-use crate::store::{self, BlockOutcome, CreateEvent, SetTotal, StoreError, StoredRecord};
 use crate::telemetry::pulse::Pulses;
 use crate::telemetry::recorder::Snapshot;
 use crate::telemetry::registry::{PulseFacts, ScrapeFacts, SpanFacts};
 use crate::telemetry::trace::SpanCounts;
+use inventory_core::answer::{Answer, Refusal};
+use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_core::operation::{Expect, Operation, Verb, Wanted};
+use inventory_core::question::{EventStatus, Found, Question};
+use inventory_core::seats::{SeatFacts, SeatState};
+use inventory_core::time::Micros;
+use inventory_core::transaction::EventRead;
+use inventory_runtime::clock;
+use inventory_store::{BlockOutcome, CreateEvent, SetTotal, StoreError, StoredRecord};
 
 /// See the module's head.
 #[derive(Clone)]
@@ -121,7 +121,7 @@ impl AdminBackend for Bridge {
         let id = event.event.clone();
         let created = self
             .on_shard(async move |driver| {
-                let wanted = store::NewEvent {
+                let wanted = inventory_store::NewEvent {
                     event: event.event,
                     total: event.total,
                     stripes: event.stripes,
@@ -399,7 +399,7 @@ async fn read(driver: &Driver, id: &ReservationId) -> Result<Reservation, AdminE
     found.map(stored).ok_or(AdminError::ReservationNotFound)
 }
 
-fn event_about(about: store::EventAbout) -> EventAbout {
+fn event_about(about: inventory_store::EventAbout) -> EventAbout {
     EventAbout {
         event: about.event,
         stripes: about.stripes,

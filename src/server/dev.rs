@@ -2,10 +2,10 @@
 
 use super::{LOG_FLUSH_MAX, Server, banner, plain, start_log};
 use crate::config::{Config, StoreConfig};
-use crate::domain::ids::EventId;
-use crate::embedded::{Data, Engine};
 use crate::preflight::{Explanation, ask_at, explain_ask_error};
-use crate::store::{CreateEvent, NewEvent, Store, StoreError, StoreSettings, tables};
+use inventory_core::ids::EventId;
+use inventory_store::embedded::{Data, Engine};
+use inventory_store::{CreateEvent, NewEvent, Store, StoreError, StoreSettings, tables};
 
 /// The event that a first `dev` creates.
 pub const SAMPLE_EVENT: &str = "evt_2025_1001";

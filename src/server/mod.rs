@@ -37,24 +37,23 @@ use crate::api::clerk::{Clerk, Terms};
 use crate::api::inventory::InventoryHandlers;
 use crate::api::reservation::ReservationHandlers;
 use crate::config::{Config, LogLevel, TRACES_ENDPOINT, cpus};
-use crate::domain::counters::Counters;
 use crate::limits;
 use crate::preflight::{
     Explanation, Facts, demand, explain_connect_error, explain_listen_error, explain_ring_error,
     explain_topology_error,
 };
-use crate::runtime;
 use crate::shard::balance::Loads;
 use crate::shard::inbox::{Inbox, Mailbox, Work, inbox};
 use crate::shard::parting::presences;
 use crate::shard::{self, Ended, Seat, SeatError, ShardThread};
 use crate::side::{ExportSettings, Readiness, Shutdown, Side, SideHandle, SideSettings};
-use crate::store::StoreSettings;
 use crate::telemetry::log::{self, Log};
 use crate::telemetry::pulse::Pulses;
 use crate::telemetry::registry::BuildInfo;
 use crate::telemetry::trace::{self, Sampling, SpanSink};
-use crate::wire::{self, InventoryServer, InventoryServiceServer, WireSettings};
+use inventory_core::counters::Counters;
+use inventory_grpc::{InventoryServer, InventoryServiceServer, WireSettings};
+use inventory_store::StoreSettings;
 
 /// Where the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,7 +179,7 @@ impl Server {
         let grpc_address = local_address(&grpc[0])?;
         let (mailboxes, inboxes): (Vec<Mailbox>, Vec<Inbox>) = (0..count).map(|_| inbox()).unzip();
         let readiness = Readiness::new();
-        let (cold, cold_calls) = wire::cold::gate();
+        let (cold, cold_calls) = inventory_grpc::cold::gate();
         let pulses = Pulses::new(count);
         let (tracing, export) = tracing_of(config);
         let counts = export
@@ -205,7 +204,7 @@ impl Server {
             },
             export,
             signals,
-            tasks: vec![Box::pin(wire::cold::serve(cold_calls, routes))],
+            tasks: vec![Box::pin(inventory_grpc::cold::serve(cold_calls, routes))],
         })
         .map_err(|error| plain(error.to_string()))?;
 
@@ -384,7 +383,7 @@ fn start_shards(
     ended: &Arc<Notify>,
     mailboxes: &[Mailbox],
 ) -> Result<Vec<ShardThread>, Explanation> {
-    runtime::read_topology().map_err(|error| explain_topology_error(&error))?;
+    inventory_runtime::read_topology().map_err(|error| explain_topology_error(&error))?;
     let count = seats.len();
     let (started, starts) = mpsc::channel();
     let mut shards = Vec::with_capacity(count);

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::domain::time::Micros;
 use crate::limits;
 use crate::side::Readiness;
 use crate::telemetry::log;
 use crate::telemetry::pulse::Pulses;
+use inventory_core::time::Micros;
 
 /// What the process ends with when a shard does not come back: "software error" of sysexits.h.
 pub const EXIT_STALLED: i32 = 70;

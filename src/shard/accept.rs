@@ -8,7 +8,7 @@ use futures::FutureExt;
 use super::balance::Loads;
 use super::inbox::{Mailbox, Work};
 use crate::limits;
-use crate::runtime::{self, Accepted, Listener};
+use inventory_runtime::{Accepted, Listener};
 
 /// Pause after an accept that failed, so that running out of descriptors does not spin a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -31,7 +31,7 @@ impl Door {
                 Ok(accepted) => self.place(accepted),
                 Err(error) => {
                     tracing::warn!(error = %error, "cannot accept a connection");
-                    runtime::sleep(ACCEPT_PAUSE).await;
+                    inventory_runtime::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }

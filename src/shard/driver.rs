@@ -16,24 +16,24 @@ use slab::Slab;
 
 use super::inbox::{Forwarded, Mailbox, Reply, Work};
 use super::spans;
-use crate::domain::answer::{Answer, Refusal};
-use crate::domain::coordinator::Coordinator;
-use crate::domain::counters::Counters;
-use crate::domain::effect::{CallId, Effect, Known, LaneId, LookupId, Route};
-use crate::domain::ids::{EventId, ReservationId};
-use crate::domain::operation::Operation;
-use crate::domain::question::{Found, Question, StatusMark};
-use crate::domain::time::{Micros, Now, UnixMillis};
-use crate::domain::transaction::{
-    EventRead, EventShape, FreeSeatsRead, Outcome, RecordView, RecordsRead, SeatsRead, Transaction,
-};
 use crate::limits;
-use crate::runtime::{self, clock};
-use crate::store::Store;
 use crate::telemetry::pulse::{Beat, Doing};
 use crate::telemetry::recorder::Recorder;
 use crate::telemetry::trace::Tracer;
-use crate::wire::{Note, SpanIds};
+use inventory_core::answer::{Answer, Refusal};
+use inventory_core::coordinator::Coordinator;
+use inventory_core::counters::Counters;
+use inventory_core::effect::{CallId, Effect, Known, LaneId, LookupId, Route};
+use inventory_core::ids::{EventId, ReservationId};
+use inventory_core::operation::Operation;
+use inventory_core::question::{Found, Question, StatusMark};
+use inventory_core::time::{Micros, Now, UnixMillis};
+use inventory_core::transaction::{
+    EventRead, EventShape, FreeSeatsRead, Outcome, RecordView, RecordsRead, SeatsRead, Transaction,
+};
+use inventory_grpc::{Note, SpanIds};
+use inventory_runtime::clock;
+use inventory_store::Store;
 
 /// What is told to who asks a question.
 pub type Told = Result<Found, Refusal>;
@@ -410,7 +410,7 @@ impl Driver {
         let driver = Rc::clone(self);
         self.in_flight.set(self.in_flight.get() + 1);
         let begun = self.begin_span(&transaction);
-        runtime::spawn(async move {
+        inventory_runtime::spawn(async move {
             // What panicked half way may have been sent: unknown, and therefore asked again.
             let (outcome, units) = AssertUnwindSafe(driver.store.transact_counted(&transaction))
                 .catch_unwind()
@@ -467,7 +467,7 @@ impl Driver {
 
     fn read(self: &Rc<Self>, event: EventId, stripes_hint: Option<u16>) {
         let driver = Rc::clone(self);
-        runtime::spawn(async move {
+        inventory_runtime::spawn(async move {
             let read = AssertUnwindSafe(driver.store.read_event(&event, stripes_hint))
                 .catch_unwind()
                 .await
@@ -484,7 +484,7 @@ impl Driver {
 
     fn look_up(self: &Rc<Self>, lookup: LookupId, reservations: Vec<ReservationId>) {
         let driver = Rc::clone(self);
-        runtime::spawn(async move {
+        inventory_runtime::spawn(async move {
             let read = AssertUnwindSafe(driver.store.read_records(&reservations))
                 .catch_unwind()
                 .await
@@ -496,7 +496,7 @@ impl Driver {
 
     fn read_seats(self: &Rc<Self>, event: EventId, seat_keys: u16) {
         let driver = Rc::clone(self);
-        runtime::spawn(async move {
+        inventory_runtime::spawn(async move {
             let read = AssertUnwindSafe(driver.store.read_seats(&event, seat_keys))
                 .catch_unwind()
                 .await
@@ -508,7 +508,7 @@ impl Driver {
 
     fn read_free_seats(self: &Rc<Self>, event: EventId, seat_keys: u16, at: UnixMillis) {
         let driver = Rc::clone(self);
-        runtime::spawn(async move {
+        inventory_runtime::spawn(async move {
             let read = AssertUnwindSafe(driver.store.read_free_seats(&event, seat_keys, at))
                 .catch_unwind()
                 .await
@@ -584,8 +584,8 @@ impl Driver {
         let driver = Rc::clone(self);
         // Never none: a task that has nothing to wait for runs within this call, and would arm again.
         let wait = Duration::from_micros(due.since(clock::monotonic()).0.max(1));
-        runtime::spawn(async move {
-            runtime::sleep(wait).await;
+        inventory_runtime::spawn(async move {
+            inventory_runtime::sleep(wait).await;
             if driver.armed.get() == Some(due) {
                 driver.armed.set(None);
             }

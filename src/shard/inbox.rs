@@ -11,17 +11,17 @@ use futures::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 
 use super::driver::{Driver, Told};
-use crate::domain::answer::Answer;
-use crate::domain::counters::Counters;
-use crate::domain::effect::{Known, Route};
-use crate::domain::ids::{EventId, ReservationId};
-use crate::domain::operation::Operation;
-use crate::domain::question::Question;
-use crate::domain::transaction::{EventShape, RecordView};
 use crate::limits;
-use crate::runtime::Accepted;
 use crate::telemetry::recorder::Snapshot;
-use crate::wire::SpanIds;
+use inventory_core::answer::Answer;
+use inventory_core::counters::Counters;
+use inventory_core::effect::{Known, Route};
+use inventory_core::ids::{EventId, ReservationId};
+use inventory_core::operation::Operation;
+use inventory_core::question::Question;
+use inventory_core::transaction::{EventShape, RecordView};
+use inventory_grpc::SpanIds;
+use inventory_runtime::Accepted;
 
 /// Runs on the shard to its end, whether or not anybody still waits for what it sends back. A panic
 /// in it is logged and ends nothing else.

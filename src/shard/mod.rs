@@ -41,17 +41,17 @@ use self::driver::Driver;
 use self::inbox::{Forwarded, Inbox, Mailbox, Work};
 use self::parting::Presence;
 use self::reclaim::Reclaimer;
-use crate::domain::coordinator::{self, Coordinator};
-use crate::domain::rules::LateCommit;
-use crate::domain::time::Micros;
 use crate::limits;
-use crate::runtime::{self, Accepted, Listener, clock};
-use crate::store::{ConnectError, Store, StoreSettings};
 use crate::telemetry::pulse::{Beat, Doing, Pulses};
 use crate::telemetry::recorder::{Levels, Recorder, Snapshot};
 use crate::telemetry::trace::{Sampling, SpanSink, Tracer};
 use crate::telemetry::{log, process};
-use crate::wire::{self, Drain, HotService, WireContext, WireSettings};
+use inventory_core::coordinator::{self, Coordinator};
+use inventory_core::rules::LateCommit;
+use inventory_core::time::Micros;
+use inventory_grpc::{Drain, HotService, WireContext, WireSettings};
+use inventory_runtime::{Accepted, Listener, clock};
+use inventory_store::{ConnectError, Store, StoreSettings};
 
 /// How often a draining shard looks whether its lanes have settled.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -74,7 +74,7 @@ pub struct Seat {
     pub presence: Presence,
     pub store: StoreSettings,
     pub wire: WireSettings,
-    pub cold: wire::cold::ColdGate,
+    pub cold: inventory_grpc::cold::ColdGate,
     pub answers_cached: usize,
     pub answers_cached_for: Duration,
     pub late_commit: LateCommit,
@@ -147,7 +147,7 @@ pub fn start<S: HotService + 'static>(
         .spawn(move || {
             let _ends = Ends(ended);
             let said = started.clone();
-            let run = runtime::run_pinned(
+            let run = inventory_runtime::run_pinned(
                 seat.cpu,
                 seat.spin_before_park,
                 live(seat, service, started),
@@ -238,10 +238,10 @@ async fn live<S: HotService + 'static>(
         peers: seat.peers,
         serve: Rc::clone(&serve),
     });
-    let accepting = runtime::spawn(Rc::clone(&door).accept());
+    let accepting = inventory_runtime::spawn(Rc::clone(&door).accept());
     let mut replies = seat.inbox.replies;
     let answered = Rc::clone(&desk.driver);
-    let replying = runtime::spawn(async move {
+    let replying = inventory_runtime::spawn(async move {
         while let Some(reply) = replies.recv().await {
             answered.replied(reply);
         }
@@ -252,7 +252,7 @@ async fn live<S: HotService + 'static>(
         shard,
         seat.shards,
     );
-    let reclaiming = runtime::spawn(async move {
+    let reclaiming = inventory_runtime::spawn(async move {
         if AssertUnwindSafe(reclaimer.run())
             .catch_unwind()
             .await
@@ -261,10 +261,10 @@ async fn live<S: HotService + 'static>(
             tracing::error!("the reclaimer of expired holds panicked");
         }
     });
-    let ticking = runtime::spawn(async move {
+    let ticking = inventory_runtime::spawn(async move {
         loop {
             beat.tick(clock::monotonic());
-            runtime::sleep(limits::TICK_EVERY).await;
+            inventory_runtime::sleep(limits::TICK_EVERY).await;
         }
     });
     let _ = started.send((shard, Ok(())));
@@ -301,7 +301,7 @@ struct Desk<S> {
     recorder: Rc<Recorder>,
     beat: Beat,
     /// The domain's totals at the last scrape.
-    counted: Cell<crate::domain::counters::Counters>,
+    counted: Cell<inventory_core::counters::Counters>,
     open: Cell<usize>,
 }
 
@@ -317,10 +317,10 @@ impl<S: HotService + 'static> Desk<S> {
         };
         let desk = Rc::clone(self);
         desk.open.set(desk.open.get() + 1);
-        runtime::spawn(async move {
+        inventory_runtime::spawn(async move {
             let service = Rc::clone(&desk.service);
             let context = Rc::clone(&desk.context);
-            let connection = wire::serve_connection(stream, service, context);
+            let connection = inventory_grpc::serve_connection(stream, service, context);
             if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
                 tracing::error!("a connection's task panicked");
             }
@@ -383,7 +383,7 @@ impl<S: HotService + 'static> Desk<S> {
             if !mine && presence.all_closed() {
                 presence.settled();
             }
-            runtime::sleep(DRAIN_POLL).await;
+            inventory_runtime::sleep(DRAIN_POLL).await;
         }
     }
 
@@ -451,7 +451,7 @@ impl<S: HotService + 'static> Desk<S> {
 /// Runs a task of the side thread; a panic in it is logged and ends nothing else. The asker sees
 /// its channel closed.
 fn guarded(task: impl std::future::Future<Output = ()> + 'static) {
-    runtime::spawn(async move {
+    inventory_runtime::spawn(async move {
         if AssertUnwindSafe(task).catch_unwind().await.is_err() {
             tracing::error!("a task panicked");
         }

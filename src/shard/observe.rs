@@ -9,13 +9,13 @@ use rand::{Rng, SeedableRng};
 
 use super::spans;
 
-use crate::domain::time::Micros;
-use crate::store::{Capacity, StoreCall, StoreObserver, TableNames};
 use crate::telemetry::code_name;
 use crate::telemetry::pulse::{Beat, Doing};
 use crate::telemetry::recorder::{DAMAGED_STRIPE, Recorder};
 use crate::telemetry::trace::Tracer;
-use crate::wire::{CallObserver, Code, Ended, Note};
+use inventory_core::time::Micros;
+use inventory_grpc::{CallObserver, Code, Ended, Note};
+use inventory_store::{Capacity, StoreCall, StoreObserver, TableNames};
 
 /// A line about one call, in the fields that the seed's logs have. Empty ones are left out.
 macro_rules! log_call {

@@ -18,12 +18,12 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::driver::Driver;
-use crate::domain::answer::Answer;
-use crate::domain::time::{Micros, UnixMillis};
 use crate::limits;
-use crate::runtime::{self, clock};
-use crate::store::{DuePage, StoreError, StoredRecord};
 use crate::telemetry::recorder::{InventoryType, Recorder};
+use inventory_core::answer::Answer;
+use inventory_core::time::{Micros, UnixMillis};
+use inventory_runtime::clock;
+use inventory_store::{DuePage, StoreError, StoredRecord};
 
 /// One shard's part of the work.
 pub(super) struct Reclaimer {
@@ -70,7 +70,7 @@ impl Reclaimer {
         let mut round = 1_u32;
         loop {
             let pause = limits::RECLAIM_EVERY.mul_f64(self.rng.random_range(0.9..1.1));
-            runtime::sleep(pause).await;
+            inventory_runtime::sleep(pause).await;
             let now = clock::now().unix;
             let mut keys = keys(now, round, self.shard, self.shards);
             keys.shuffle(&mut self.rng);

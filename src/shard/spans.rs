@@ -5,12 +5,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::domain::time::Micros;
-use crate::domain::transaction::{Outcome, Transaction};
 use crate::limits;
 use crate::telemetry::code_name;
 use crate::telemetry::trace::{Kind, Span, Value};
-use crate::wire::{About, Code, SpanIds};
+use inventory_core::time::Micros;
+use inventory_core::transaction::{Outcome, Transaction};
+use inventory_grpc::{About, Code, SpanIds};
 
 /// A transaction on its way that sampled calls are in.
 pub(super) struct Begun {

@@ -7,7 +7,7 @@
 //! | `audit/mend.rs` | carrying a plan out |
 //! | `audit/message.rs` | reports and plans as messages |
 //!
-//! What must hold is [`crate::audit`]'s business, reading and writing the [`AuditBackend`]'s.
+//! What must hold is [`inventory_core::audit`]'s business, reading and writing the [`AuditBackend`]'s.
 
 mod mend;
 mod message;
@@ -29,10 +29,10 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::admin::ERROR_DOMAIN;
-use crate::audit::{AuditRecord, Repair, Snapshot};
-use crate::domain::ids::{EventId, ReservationId, SeatId};
 use crate::limits;
-use crate::store::{AuditPage, AuditStripes, AuditToken, PlacedSeat, Repaired, StoreError};
+use inventory_core::audit::{AuditRecord, Repair, Snapshot};
+use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_store::{AuditPage, AuditStripes, AuditToken, PlacedSeat, Repaired, StoreError};
 use walk::Walk;
 
 /// Reads and mends what an audit asks for; the server implements it with messages to the shards.

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::stopped;
 use crate::limits;
 use crate::telemetry::trace::{Kind, Span, SpanQueue, Value};
-use crate::wire::SpanIds;
+use inventory_grpc::SpanIds;
 
 /// Where spans go, and what they say of this process.
 #[derive(Debug)]

@@ -8,13 +8,13 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::domain::ids::EventId;
-use crate::domain::question::EventStatus;
 use crate::limits;
 use crate::telemetry::log;
 use crate::telemetry::process::Process;
 use crate::telemetry::recorder::Snapshot;
 use crate::telemetry::registry::{Aggregate, BuildInfo, ScrapeFacts};
+use inventory_core::ids::EventId;
+use inventory_core::question::EventStatus;
 
 /// Asks shards for their figures; the server implements it with messages to the shards.
 #[tonic::async_trait]

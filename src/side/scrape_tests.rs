@@ -9,8 +9,8 @@ use std::sync::Mutex as StdMutex;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::domain::counters::Counters;
 use crate::telemetry::recorder::{Levels, Recorder};
+use inventory_core::counters::Counters;
 
 /// Shards whose answers the test gives by hand.
 #[derive(Default)]

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::recorder::Written;
-use crate::domain::ids::EventId;
-use crate::domain::question::EventStatus;
 use crate::limits;
+use inventory_core::ids::EventId;
+use inventory_core::question::EventStatus;
 
 /// See the module's head. Times count from any one moment.
 #[derive(Debug, Default)]

@@ -9,9 +9,9 @@ use prometheus::proto::{
 use tonic::Code;
 
 use super::figures::{Latency, Series};
-use crate::domain::counters::TIME_BOUNDS_US;
-use crate::domain::spread::Spread;
-use crate::domain::time::Micros;
+use inventory_core::counters::TIME_BOUNDS_US;
+use inventory_core::spread::Spread;
+use inventory_core::time::Micros;
 
 /// The names of the gRPC specification.
 pub fn code_name(code: usize) -> &'static str {

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::domain::counters::{BATCH_BOUNDS, TIME_BOUNDS_US};
-use crate::domain::spread::Spread;
-use crate::domain::time::Micros;
 use crate::limits;
+use inventory_core::counters::{BATCH_BOUNDS, TIME_BOUNDS_US};
+use inventory_core::spread::Spread;
+use inventory_core::time::Micros;
 
 /// Status codes of gRPC, OK included.
 pub(super) const CODES: usize = 17;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 
-use crate::domain::time::Micros;
+use inventory_core::time::Micros;
 
 /// What a shard has begun last. It may have ended since: a shard that waits has begun it last too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,10 +11,10 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::figures::{CODES, Interval};
-use crate::domain::counters::Counters;
-use crate::domain::ids::EventId;
-use crate::domain::time::Micros;
 use crate::limits;
+use inventory_core::counters::Counters;
+use inventory_core::ids::EventId;
+use inventory_core::time::Micros;
 
 /// What can be wrong with stock that was read: the labels of `inventory_invariant_breaches_total`.
 pub const BREACHES: [&str; 1] = [DAMAGED_STRIPE];

@@ -16,10 +16,10 @@ use super::figures::{CODES, Interval};
 use super::process::Process;
 use super::recorder::{Levels, Snapshot};
 use super::window::Window;
-use crate::domain::counters::{BATCH_BOUNDS, TIME_BOUNDS_US};
-use crate::domain::ids::EventId;
-use crate::domain::question::EventStatus;
-use crate::domain::time::Micros;
+use inventory_core::counters::{BATCH_BOUNDS, TIME_BOUNDS_US};
+use inventory_core::ids::EventId;
+use inventory_core::question::EventStatus;
+use inventory_core::time::Micros;
 
 /// The media type of what [`Aggregate::render`] returns.
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use tonic::Code;
 
 use super::*;
-use crate::domain::counters::Counters;
-use crate::domain::time::Micros;
 use crate::telemetry::recorder::{InventoryType, Levels, Recorder};
+use inventory_core::counters::Counters;
+use inventory_core::time::Micros;
 
 const NOW: Duration = Duration::from_secs(60);
 

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::registry::SpanFacts;
 use crate::limits;
-use crate::wire::SpanIds;
+use inventory_grpc::SpanIds;
 
 const TRACEPARENT: &str = "traceparent";
 

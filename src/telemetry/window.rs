@@ -70,7 +70,7 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::time::Micros;
+    use inventory_core::time::Micros;
 
     fn interval(ms: u64, calls: usize) -> Interval {
         let mut interval = Interval::default();

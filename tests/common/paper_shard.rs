@@ -3,16 +3,16 @@
 
 use bytes::{Bytes, BytesMut};
 use inventory_api::api::validate::{INVENTORY, Violations};
-use inventory_api::domain::answer::Answer;
-use inventory_api::domain::coordinator::{Coordinator, Settings};
-use inventory_api::domain::counters::Counters;
-use inventory_api::domain::effect::{CallId, Effect};
-use inventory_api::domain::operation::{Expect, Operation, Verb, Wanted};
-use inventory_api::domain::question::{Found, Question};
-use inventory_api::domain::rules::LateCommit;
-use inventory_api::domain::time::{Micros, Now, UnixMillis};
-use inventory_api::domain::transaction::{EventRead, Outcome, StripeView};
 use inventory_api::limits;
+use inventory_core::answer::Answer;
+use inventory_core::coordinator::{Coordinator, Settings};
+use inventory_core::counters::Counters;
+use inventory_core::effect::{CallId, Effect};
+use inventory_core::operation::{Expect, Operation, Verb, Wanted};
+use inventory_core::question::{Found, Question};
+use inventory_core::rules::LateCommit;
+use inventory_core::time::{Micros, Now, UnixMillis};
+use inventory_core::transaction::{EventRead, Outcome, StripeView};
 use inventory_proto::inventory::v1::{CheckReq, CheckRes, CommitReq, CommitRes};
 use prost::Message;
 use rand::SeedableRng;
@@ -86,7 +86,7 @@ impl Shard {
 
     /// A commit from its bytes; the answer if it is remembered.
     fn commit(&mut self, call: u64, body: &Bytes) -> Option<Answer> {
-        let request: CommitReq = inventory_api::wire::decode(body.clone()).unwrap();
+        let request: CommitReq = inventory_grpc::decode(body.clone()).unwrap();
         let mut violations = Violations::of(INVENTORY);
         violations.payment_intent(&request.payment_intent_id);
         let event = violations.event(request.event_id).unwrap();
@@ -173,7 +173,7 @@ impl Shard {
     /// Checks answered from a snapshot, one in ten µs, so that it grows old and is read anew.
     pub(crate) fn check(&mut self, body: &Bytes, times: u64) {
         for now in (0..times).map(|n| n * 10) {
-            let request: CheckReq = inventory_api::wire::decode(body.clone()).unwrap();
+            let request: CheckReq = inventory_grpc::decode(body.clone()).unwrap();
             let mut violations = Violations::of(INVENTORY);
             let event = violations.event(request.event_id).unwrap();
             let qty = request.qty as u32;

@@ -5,7 +5,7 @@
 use std::process::Command;
 use std::rc::Rc;
 
-use inventory_api::store::{CredentialSource, NoObserver, Store, StoreSettings, tables};
+use inventory_store::{CredentialSource, NoObserver, Store, StoreSettings, tables};
 
 use crate::relay::{Act, Relay};
 use crate::stage::*;

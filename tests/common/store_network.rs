@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_rustls::rustls::ServerConfig;
-use inventory_api::domain::seats::SeatFacts;
-use inventory_api::domain::transaction::{EventRead, Outcome, Reason};
 use inventory_api::limits;
-use inventory_api::runtime;
-use inventory_api::store::{ConnectError, NoObserver, Store, StoreSettings};
+use inventory_core::seats::SeatFacts;
+use inventory_core::transaction::{EventRead, Outcome, Reason};
+use inventory_store::{ConnectError, NoObserver, Store, StoreSettings};
 
 use crate::relay::{Act, Relay, dead_address};
 use crate::stage::*;
@@ -100,7 +99,7 @@ fn calls_side_by_side_stay_within_the_connection_bound() {
         while relay.connections() - relay.closed() > limits::STORE_IDLE_CONNECTIONS_MAX {
             assert!(started.elapsed() < Duration::from_secs(10), "spares stay");
             store.read_event(&event, None).await;
-            runtime::sleep(Duration::from_millis(20)).await;
+            inventory_runtime::sleep(Duration::from_millis(20)).await;
         }
     });
 }
@@ -529,7 +528,7 @@ fn a_slow_handshake_outlives_the_attempt_that_began_it() {
         while relay.requests() == 0 {
             assert!(started.elapsed() < Duration::from_secs(20));
             store.read_event(&event(), None).await;
-            runtime::sleep(Duration::from_millis(5)).await;
+            inventory_runtime::sleep(Duration::from_millis(5)).await;
         }
     });
 }

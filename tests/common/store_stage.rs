@@ -12,15 +12,14 @@ use std::time::{Duration, Instant};
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_dynamodb::{Client, Config};
-use inventory_api::domain::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
-use inventory_api::domain::time::UnixMillis;
-use inventory_api::domain::transaction::{
+use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::{
     Draw, Due, EventRead, RecordWrite, ReservationState, StripeUpdate, StripeView, Token,
     Transaction,
 };
-use inventory_api::embedded::{Data, Engine};
-use inventory_api::runtime;
-use inventory_api::store::{
+use inventory_store::embedded::{Data, Engine};
+use inventory_store::{
     CreateEvent, NewEvent, NoObserver, ShardHttp, ShardSleep, Store, StoreCall, StoreObserver,
     StoreSettings, TableNames, tables,
 };
@@ -85,7 +84,7 @@ impl StoreObserver for Witness {
 }
 
 pub(crate) fn on_shard<T>(future: impl Future<Output = T>) -> T {
-    runtime::run_here(future).unwrap()
+    inventory_runtime::run_here(future).unwrap()
 }
 
 pub(crate) async fn connect(settings: &StoreSettings) -> Store {
@@ -275,7 +274,7 @@ pub(crate) fn moving(stripes: Vec<StripeUpdate>, records: Vec<RecordWrite>) -> T
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let serial = u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
     let process = u128::from(std::process::id()) << 64;
-    let started = runtime::clock::now().unix;
+    let started = inventory_runtime::clock::now().unix;
     Transaction {
         token: Token(process | u128::from(started.0) << 24 | serial),
         event: event(),
@@ -309,6 +308,6 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     let started = Instant::now();
     while !condition() {
         assert!(started.elapsed() < Duration::from_secs(20), "never: {what}");
-        runtime::sleep(Duration::from_millis(1)).await;
+        inventory_runtime::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use inventory_api::wire::ERROR_DOMAIN;
 use inventory_bench::client::connect;
 pub(crate) use inventory_bench::client::{Inventory, reason};
+use inventory_grpc::ERROR_DOMAIN;
 use inventory_proto::inventory::v1::inventory_admin_client::InventoryAdminClient;
 use inventory_proto::inventory::v1::{
     CheckReq, CheckRes, CommitReq, CommitRes, CreateEventRequest, EventStock, GetEventRequest,

@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use inventory_api::domain::ids::{EventId, SeatId, seat_key};
+use inventory_core::ids::{EventId, SeatId, seat_key};
 use serde_json::{Map, Value, json};
 
 /// Keys of one BatchWriteItem.

@@ -7,11 +7,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use inventory_api::domain::ids::EventId;
-use inventory_api::domain::transaction::{EventRead, ReservationState, StripeView};
-use inventory_api::embedded::{Data, Engine};
-use inventory_api::runtime;
-use inventory_api::store::{NewEvent, NoObserver, Store, StoreSettings, StoredRecord, tables};
+use inventory_core::ids::EventId;
+use inventory_core::transaction::{EventRead, ReservationState, StripeView};
+use inventory_store::embedded::{Data, Engine};
+use inventory_store::{NewEvent, NoObserver, Store, StoreSettings, StoredRecord, tables};
 
 use crate::proxy::Proxy;
 use crate::server::{Launch, Server};
@@ -65,7 +64,7 @@ fn on_store<T: Send + 'static>(
     work: impl AsyncFnOnce(Store) -> T + Send + 'static,
 ) -> T {
     let thread = std::thread::spawn(move || {
-        runtime::run_here(async {
+        inventory_runtime::run_here(async {
             let settings = StoreSettings {
                 attempt_timeout: Duration::from_secs(20),
                 ..StoreSettings::local(engine)

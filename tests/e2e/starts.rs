@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 
-use inventory_api::embedded::{Data, Engine};
+use inventory_store::embedded::{Data, Engine};
 
 use crate::client::*;
 use crate::restricted::{deny_rings, limit_locked_memory};

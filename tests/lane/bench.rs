@@ -6,20 +6,20 @@ mod rivals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use inventory_api::domain::answer::{Answer, Refusal};
-use inventory_api::domain::counters::Counters;
-use inventory_api::domain::ids::{EventId, ReservationId, SeatId, Seats};
-use inventory_api::domain::lane::{
+use inventory_api::limits;
+use inventory_core::answer::{Answer, Refusal};
+use inventory_core::counters::Counters;
+use inventory_core::ids::{EventId, ReservationId, SeatId, Seats};
+use inventory_core::lane::{
     Because, Kind, LaneOutput, Plan, Pool, PoolKey, Returned, Share, Terms, Turn,
 };
-use inventory_api::domain::operation::{Expect, Operation, Verb, Wanted};
-use inventory_api::domain::rules::{self, Decision, LateCommit};
-use inventory_api::domain::seats::{Seat, SeatFacts, SeatState};
-use inventory_api::domain::time::{Micros, Now, UnixMillis};
-use inventory_api::domain::transaction::{
+use inventory_core::operation::{Expect, Operation, Verb, Wanted};
+use inventory_core::rules::{self, Decision, LateCommit};
+use inventory_core::seats::{Seat, SeatFacts, SeatState};
+use inventory_core::time::{Micros, Now, UnixMillis};
+use inventory_core::transaction::{
     EventRead, EventShape, Outcome, Reason, RecordView, ReservationState, Transaction,
 };
-use inventory_api::limits;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use inventory_api::domain::answer::{Answer, Refusal};
-use inventory_api::domain::ids::ReservationId;
-use inventory_api::domain::lane::Settled;
-use inventory_api::domain::operation::{Verb, Wanted};
-use inventory_api::domain::transaction::{Outcome, Reason, ReservationState, Transaction};
 use inventory_api::limits;
+use inventory_core::answer::{Answer, Refusal};
+use inventory_core::ids::ReservationId;
+use inventory_core::lane::Settled;
+use inventory_core::operation::{Verb, Wanted};
+use inventory_core::transaction::{Outcome, Reason, ReservationState, Transaction};
 
 use super::super::broken::{Broken, must};
 use super::super::model::{INVALID, POISON};

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use inventory_api::domain::ids::{Fingerprint, OrderId, ReservationId};
-use inventory_api::domain::transaction::{
+use inventory_core::ids::{Fingerprint, OrderId, ReservationId};
+use inventory_core::transaction::{
     Draw, Due, RecordWrite, ReservationState, StripeUpdate, Token, Transaction,
 };
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use inventory_api::domain::ids::SeatId;
-use inventory_api::domain::question::{Counts, SectionStatus};
-use inventory_api::domain::seat_map::SeatMap;
-use inventory_api::domain::seats::{Price, Seat, SeatFacts, SeatState};
-use inventory_api::domain::time::{Micros, Now, UnixMillis};
+use inventory_core::ids::SeatId;
+use inventory_core::question::{Counts, SectionStatus};
+use inventory_core::seat_map::SeatMap;
+use inventory_core::seats::{Price, Seat, SeatFacts, SeatState};
+use inventory_core::time::{Micros, Now, UnixMillis};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;

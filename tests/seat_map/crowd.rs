@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use inventory_api::domain::seat_map::SeatMap;
-use inventory_api::domain::seats::Price;
 use inventory_api::limits;
+use inventory_core::seat_map::SeatMap;
+use inventory_core::seats::Price;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 

@@ -3,10 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use inventory_api::domain::ids::{ReservationId, SeatId};
-use inventory_api::domain::seat_map::SeatMap;
-use inventory_api::domain::seats::{Seat, SeatFacts, SeatState};
-use inventory_api::domain::time::{Micros, Now, UnixMillis};
+use inventory_core::ids::{ReservationId, SeatId};
+use inventory_core::seat_map::SeatMap;
+use inventory_core::seats::{Seat, SeatFacts, SeatState};
+use inventory_core::time::{Micros, Now, UnixMillis};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;

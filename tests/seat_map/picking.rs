@@ -3,9 +3,9 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
-use inventory_api::domain::seat_map::SeatMap;
-use inventory_api::domain::seats::SeatState;
 use inventory_api::limits;
+use inventory_core::seat_map::SeatMap;
+use inventory_core::seats::SeatState;
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;

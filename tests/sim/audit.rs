@@ -6,13 +6,13 @@ mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use inventory_api::domain::answer::{Answer, Refusal, Released};
-use inventory_api::domain::effect::CallId;
-use inventory_api::domain::ids::{EventId, ReservationId};
-use inventory_api::domain::operation::{Verb, Wanted};
-use inventory_api::domain::rules::LateCommit;
-use inventory_api::domain::time::{Micros, UnixMillis};
-use inventory_api::domain::transaction::{
+use inventory_core::answer::{Answer, Refusal, Released};
+use inventory_core::effect::CallId;
+use inventory_core::ids::{EventId, ReservationId};
+use inventory_core::operation::{Verb, Wanted};
+use inventory_core::rules::LateCommit;
+use inventory_core::time::{Micros, UnixMillis};
+use inventory_core::transaction::{
     Due, EventRead, Outcome, RecordView, RecordWrite, ReservationState, Transaction,
 };
 

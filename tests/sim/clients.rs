@@ -2,11 +2,11 @@
 //! and with another payload, out of order and too late, on any shard of any process, questions among
 //! them, in bursts.
 
-use inventory_api::domain::answer::{Answer, Refusal};
-use inventory_api::domain::ids::{EventId, ReservationId, SeatId, Seats};
-use inventory_api::domain::operation::{Expect, Operation, Verb, Wanted};
-use inventory_api::domain::question::Question;
-use inventory_api::domain::time::{Micros, UnixMillis};
+use inventory_core::answer::{Answer, Refusal};
+use inventory_core::ids::{EventId, ReservationId, SeatId, Seats};
+use inventory_core::operation::{Expect, Operation, Verb, Wanted};
+use inventory_core::question::Question;
+use inventory_core::time::{Micros, UnixMillis};
 use rand::Rng;
 use rand::rngs::SmallRng;
 

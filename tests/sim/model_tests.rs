@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use inventory_api::domain::ids::{EventId, Fingerprint, OrderId};
-use inventory_api::domain::seats::{Seat, SeatFacts, SeatState};
-use inventory_api::domain::time::{Micros, UnixMillis};
-use inventory_api::domain::transaction::{
+use inventory_core::ids::{EventId, Fingerprint, OrderId};
+use inventory_core::seats::{Seat, SeatFacts, SeatState};
+use inventory_core::time::{Micros, UnixMillis};
+use inventory_core::transaction::{
     Draw, Draws, Due, EventRead, Outcome, Reason, RecordWrite, ReservationState, StripeUpdate,
     Token, Transaction,
 };
@@ -289,8 +289,7 @@ fn seats_go_from_hand_to_hand_by_their_conditions() {
         state: SeatState::Available,
     };
     store.create_seated(&event(), 2, vec![seat("A"), seat("B")]);
-    let seats: inventory_api::domain::ids::Seats =
-        vec!["A".parse().unwrap(), "B".parse().unwrap()].into();
+    let seats: inventory_core::ids::Seats = vec!["A".parse().unwrap(), "B".parse().unwrap()].into();
     let on_seats = |record: RecordWrite| RecordWrite {
         qty: 2,
         draws: Draws::new(),

@@ -1,8 +1,8 @@
 //! What happens to a request on its way to the store and back.
 
-use inventory_api::domain::time::Micros;
-use inventory_api::domain::transaction::{Outcome, Reason};
 use inventory_api::limits;
+use inventory_core::time::Micros;
+use inventory_core::transaction::{Outcome, Reason};
 use rand::Rng;
 use rand::rngs::SmallRng;
 

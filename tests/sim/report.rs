@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use inventory_api::domain::answer::{Answer, Refusal, Released};
-use inventory_api::domain::counters::Counters;
-use inventory_api::domain::transaction::{RecordWrite, ReservationState};
+use inventory_core::answer::{Answer, Refusal, Released};
+use inventory_core::counters::Counters;
+use inventory_core::transaction::{RecordWrite, ReservationState};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Report {

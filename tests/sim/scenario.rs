@@ -1,9 +1,9 @@
 //! What one seed means. Everything a run does follows from its seed alone.
 
-use inventory_api::domain::ids::EventId;
-use inventory_api::domain::rules::LateCommit;
-use inventory_api::domain::seats::{Seat, SeatFacts, SeatState};
-use inventory_api::domain::time::Micros;
+use inventory_core::ids::EventId;
+use inventory_core::rules::LateCommit;
+use inventory_core::seats::{Seat, SeatFacts, SeatState};
+use inventory_core::time::Micros;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

@@ -3,14 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use inventory_api::domain::ids::EventId;
-use inventory_api::domain::seats::SeatFacts;
-use inventory_api::domain::transaction::{
-    Reason, ReservationState, SeatsRead, StripeUpdate, StripeView,
-};
 use inventory_api::limits;
-use inventory_api::runtime;
-use inventory_api::store::{
+use inventory_core::ids::EventId;
+use inventory_core::seats::SeatFacts;
+use inventory_core::transaction::{Reason, ReservationState, SeatsRead, StripeUpdate, StripeView};
+use inventory_store::{
     BlockOutcome, CreateEvent, EventAbout, NewEvent, SetTotal, Store, StoreCall, StoreError,
     StoreObserver, tables,
 };
@@ -180,7 +177,7 @@ fn a_total_that_changes_during_the_sale_loses_and_makes_no_unit() {
                     Ok(SetTotal::Set(_)) | Err(StoreError::Unavailable(_)) => {}
                     other => panic!("{other:?}"),
                 }
-                runtime::yield_now().await;
+                inventory_runtime::yield_now().await;
             }
         };
         futures::future::join(sale, change).await;

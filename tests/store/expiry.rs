@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use inventory_api::domain::time::UnixMillis;
-use inventory_api::domain::transaction::{RecordWrite, ReservationState};
 use inventory_api::limits;
-use inventory_api::store::{DuePage, Store, expiry_minute, expiry_shard, tables};
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::{RecordWrite, ReservationState};
+use inventory_store::{DuePage, Store, expiry_minute, expiry_shard, tables};
 
 use crate::life::applied;
 use crate::stage::*;
@@ -169,8 +169,7 @@ fn a_hold_that_cannot_be_understood_hides_no_other() {
         tables::create(&store).await.unwrap();
         let hold = held("r1", &[(0, 1)]);
         applied(&store, transaction(&[], vec![hold.clone()])).await;
-        let bucket =
-            inventory_api::store::expiry_bucket(ends(&hold), expiry_shard(&hold.reservation));
+        let bucket = inventory_store::expiry_bucket(ends(&hold), expiry_shard(&hold.reservation));
         let odd = vec![
             ("reservation_id", text("odd")),
             ("expiry_bucket", text(&bucket)),

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::join_all;
-use inventory_api::domain::ids::EventId;
-use inventory_api::domain::transaction::EventRead;
 use inventory_api::limits;
-use inventory_api::runtime;
-use inventory_api::store::{NewEvent, Store, tables};
+use inventory_core::ids::EventId;
+use inventory_core::transaction::EventRead;
+use inventory_store::{NewEvent, Store, tables};
 
 use crate::relay::{Act, Relay};
 use crate::stage::*;
@@ -93,7 +92,10 @@ fn an_event_waits_neither_for_reads_that_hang_nor_for_keys_that_are_not_its_own(
             let store = store.clone();
             async move { store.read_event(&id(n), Some(2)).await }
         };
-        let hang = [runtime::spawn(ask(0)), runtime::spawn(ask(1))];
+        let hang = [
+            inventory_runtime::spawn(ask(0)),
+            inventory_runtime::spawn(ask(1)),
+        ];
         until("both hang", || relay.requests() == 2).await;
         let started = Instant::now();
         let (mut third, mut fourth) = (Box::pin(ask(2)), Box::pin(ask(3)));

@@ -1,11 +1,11 @@
 //! Every step of a reservation's life, with units: what it writes, and what its condition refuses.
 
-use inventory_api::domain::time::UnixMillis;
-use inventory_api::domain::transaction::{
+use inventory_api::limits;
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::{
     Draw, Due, Outcome, Reason, RecordWrite, ReservationState, StripeUpdate, Transaction,
 };
-use inventory_api::limits;
-use inventory_api::store::{Store, StoredRecord};
+use inventory_store::{Store, StoredRecord};
 
 use crate::stage::*;
 

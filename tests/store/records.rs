@@ -1,8 +1,8 @@
 //! Reading records by their ids.
 
-use inventory_api::domain::transaction::{RecordsRead, Unreadable};
 use inventory_api::limits;
-use inventory_api::store::StoreError;
+use inventory_core::transaction::{RecordsRead, Unreadable};
+use inventory_store::StoreError;
 
 use crate::life::applied;
 use crate::stage::*;

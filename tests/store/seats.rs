@@ -1,14 +1,14 @@
 //! Seats: who gets one, what a sale leaves alone, imports, and reading all of them.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use inventory_api::domain::ids::{SeatId, seat_key};
-use inventory_api::domain::seats::{Price, Seat, SeatFacts, SeatState};
-use inventory_api::domain::time::UnixMillis;
-use inventory_api::domain::transaction::{
+use inventory_api::limits;
+use inventory_core::ids::{SeatId, seat_key};
+use inventory_core::seats::{Price, Seat, SeatFacts, SeatState};
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::{
     FreeSeatsRead, Outcome, Reason, RecordWrite, ReservationState, SeatsRead, Transaction,
 };
-use inventory_api::limits;
-use inventory_api::store::{BlockOutcome, Store, StoreError};
+use inventory_store::{BlockOutcome, Store, StoreError};
 
 use crate::life::{applied, refused, stored};
 use crate::stage::*;

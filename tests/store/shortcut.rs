@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use aws_sigv4::sign::v4;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
-use inventory_api::domain::transaction::{EventRead, Outcome, SeatsRead};
-use inventory_api::store::{Store, StoreSettings};
+use inventory_core::transaction::{EventRead, Outcome, SeatsRead};
+use inventory_store::{Store, StoreSettings};
 use sha2::{Digest, Sha256};
 
 use crate::network::fault;

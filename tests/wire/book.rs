@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use inventory_api::limits;
-use inventory_api::wire::{Code, Ended, WireSettings};
+use inventory_grpc::{Code, Ended, WireSettings};
 use inventory_proto::inventory::v1::{CheckRes, CommitReq, ReleaseReq};
 use prost::Message;
 use tokio::io::AsyncWriteExt;

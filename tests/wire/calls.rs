@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::join_all;
 use inventory_api::limits;
-use inventory_api::wire::{Code, WireSettings};
+use inventory_grpc::{Code, WireSettings};
 use tonic::Request;
 use tonic_types::StatusExt;
 

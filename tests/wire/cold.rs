@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use inventory_api::limits;
-use inventory_api::wire::cold::{self, ColdGate};
-use inventory_api::wire::{Code, WireSettings};
+use inventory_grpc::cold::{self, ColdGate};
+use inventory_grpc::{Code, WireSettings};
 use tokio::sync::oneshot;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use h2::Ping;
-use inventory_api::wire::{Code, Ended, WireSettings};
+use inventory_grpc::{Code, Ended, WireSettings};
 use tonic::Request;
 
 use crate::raw::{ACK, Bare, CHECK, GOAWAY, PING, Raw, answer, frame, framed, request};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use inventory_api::limits;
-use inventory_api::wire::{Code, WireSettings};
+use inventory_grpc::{Code, WireSettings};
 use tokio::io::AsyncWriteExt;
 
 use crate::raw::{

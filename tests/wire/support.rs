@@ -10,10 +10,9 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use inventory_api::domain::time::Micros;
-use inventory_api::runtime::{self, Listener};
-use inventory_api::wire::cold::ColdGate;
-use inventory_api::wire::{
+use inventory_core::time::Micros;
+use inventory_grpc::cold::ColdGate;
+use inventory_grpc::{
     Call, CallObserver, Code, Drain, Ended, Inventory, InventoryServer, Status, WireContext,
     WireSettings, serve_connection,
 };
@@ -22,6 +21,7 @@ use inventory_proto::inventory::v1::{
     CheckReq, CheckRes, CommitReq, CommitRes, GetReservationReq, GetReservationRes, PlaceHoldReq,
     PlaceHoldRes, ReleaseReq, ReleaseRes,
 };
+use inventory_runtime::Listener;
 use tokio::sync::{mpsc, oneshot};
 use tonic::transport::{Channel, Endpoint};
 
@@ -108,17 +108,17 @@ impl Inventory for Service {
         let mut text = Vec::new();
         match what {
             "now" => {}
-            "wait" => runtime::sleep(Duration::from_millis(number)).await,
+            "wait" => inventory_runtime::sleep(Duration::from_millis(number)).await,
             "yield" => {
                 for _ in 0..number {
-                    runtime::yield_now().await;
+                    inventory_runtime::yield_now().await;
                 }
             }
             "never" => pending().await,
             "together" => {
                 self.arrived.set(self.arrived.get() + 1);
                 while self.arrived.get() < number {
-                    runtime::sleep(Duration::from_millis(1)).await;
+                    inventory_runtime::sleep(Duration::from_millis(1)).await;
                 }
             }
             "spin" => {
@@ -130,7 +130,7 @@ impl Inventory for Service {
             }
             "panic" => panic!("asked to panic at once"),
             "panic-late" => {
-                runtime::sleep(Duration::from_millis(number)).await;
+                inventory_runtime::sleep(Duration::from_millis(number)).await;
                 panic!("asked to panic later");
             }
             "refuse" => {
@@ -208,7 +208,7 @@ impl Server {
         let shared = Arc::clone(&seen);
         let thread = std::thread::spawn(move || {
             let shard = run(settings, cold, shared, inbox, started);
-            runtime::run_here(shard).unwrap();
+            inventory_runtime::run_here(shard).unwrap();
         });
         Self {
             address: address.recv_timeout(PATIENCE).unwrap(),
@@ -314,14 +314,14 @@ async fn run(
         seen,
         arrived: Cell::new(0),
     }));
-    let accepting = runtime::spawn({
+    let accepting = inventory_runtime::spawn({
         let context = Rc::clone(&context);
         async move {
             loop {
                 let stream = listener.accept().await.unwrap().settle_here().unwrap();
                 stream.set_nodelay(true).unwrap();
                 let (service, context) = (Rc::clone(&service), Rc::clone(&context));
-                runtime::spawn(serve_connection(stream, service, context)).detach();
+                inventory_runtime::spawn(serve_connection(stream, service, context)).detach();
             }
         }
     });

@@ -4,8 +4,8 @@ use http::HeaderMap;
 use inventory_proto::common::v1::{Error, ErrorCode, ErrorDetail};
 
 use crate::api::refusal::{self, Subject};
-use crate::domain::answer::Refusal;
-use crate::domain::ids::SeatId;
+use inventory_core::answer::Refusal;
+use inventory_core::ids::SeatId;
 
 /// W3C Trace Context.
 const TRACEPARENT: &str = "traceparent";

@@ -8,13 +8,13 @@ use inventory_proto::reservation::v1::{
 use super::error::{error_of, is_business};
 use crate::api::convert::{count, is_free, money, seat, timestamp};
 use crate::api::refusal::{self, Subject};
-use crate::domain::answer::Refusal;
-use crate::domain::ids::{EventId, SeatId, Seats};
-use crate::domain::operation::Wanted;
-use crate::domain::question::{Counts, EventStatus, Found, SectionStatus};
-use crate::domain::seats::Seat;
-use crate::domain::time::UnixMillis;
-use crate::wire::Status;
+use inventory_core::answer::Refusal;
+use inventory_core::ids::{EventId, SeatId, Seats};
+use inventory_core::operation::Wanted;
+use inventory_core::question::{Counts, EventStatus, Found, SectionStatus};
+use inventory_core::seats::Seat;
+use inventory_core::time::UnixMillis;
+use inventory_grpc::Status;
 
 /// What was asked for, and what there is.
 pub(super) fn availability(

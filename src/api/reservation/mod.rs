@@ -34,13 +34,13 @@ use super::clerk::{Clerk, Failure, Request, kind, kind_answered};
 use super::convert;
 use super::refusal::{self, Subject};
 use super::validate::{RESERVATION, Violations};
-use crate::domain::answer::{Answer, Refusal};
-use crate::domain::ids::{EventId, Seats};
-use crate::domain::operation::{Expect, Verb, Wanted};
-use crate::domain::question::Question;
-use crate::runtime::clock;
 use crate::telemetry::recorder::InventoryType;
-use crate::wire::{Call, InventoryService, Kept, Status};
+use inventory_core::answer::{Answer, Refusal};
+use inventory_core::ids::{EventId, Seats};
+use inventory_core::operation::{Expect, Verb, Wanted};
+use inventory_core::question::Question;
+use inventory_grpc::{Call, InventoryService, Kept, Status};
+use inventory_runtime::clock;
 
 /// One per shard.
 pub struct ReservationHandlers {

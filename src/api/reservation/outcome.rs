@@ -11,10 +11,10 @@ use inventory_proto::reservation::v1::{
 use super::error::{error_of, is_business};
 use crate::api::convert::timestamp;
 use crate::api::refusal::{self, Subject};
-use crate::domain::answer::{Refusal, Released};
-use crate::domain::ids::{OrderId, Seats};
-use crate::domain::time::UnixMillis;
-use crate::wire::Status;
+use inventory_core::answer::{Refusal, Released};
+use inventory_core::ids::{OrderId, Seats};
+use inventory_core::time::UnixMillis;
+use inventory_grpc::Status;
 
 pub(super) fn held(hold: String, seats: Vec<Seat>, expires_at: UnixMillis) -> ReserveSeatResponse {
     ReserveSeatResponse {

@@ -11,9 +11,9 @@ use inventory_proto::reservation::v1::GetInventoryStatusResponse;
 use lru::LruCache;
 use prost::Message as _;
 
-use crate::domain::ids::EventId;
-use crate::domain::question::StatusMark;
 use crate::limits;
+use inventory_core::ids::EventId;
+use inventory_core::question::StatusMark;
 
 /// One per shard.
 pub(super) struct Statuses(RefCell<LruCache<EventId, (StatusMark, Bytes)>>);
@@ -50,7 +50,7 @@ impl Statuses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::time::UnixMillis;
+    use inventory_core::time::UnixMillis;
 
     const MARK: StatusMark = StatusMark {
         as_of: UnixMillis(1),

@@ -6,9 +6,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use http::Uri;
 
 use super::super::{client, help};
-use crate::domain::ids::{EventId, ReservationId, SeatId};
 use crate::limits::{EVENT_TOTAL_MAX, SEAT_KEYS_MAX, STRIPES_MAX};
 use crate::telemetry::log;
+use inventory_core::ids::{EventId, ReservationId, SeatId};
 
 const TOTALS: std::ops::RangeInclusive<i64> = 1..=EVENT_TOTAL_MAX;
 

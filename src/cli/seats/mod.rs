@@ -14,8 +14,8 @@ use serde_json::json;
 use super::admin::AdminPort;
 use super::args::{BlockArgs, ImportArgs, SeatsCommand};
 use super::{Failure, event, say, say_json, show};
-use crate::domain::ids::SeatId;
 use crate::limits::{IMPORT_FILE_BYTES_MAX, SEATS_PER_CHUNK_MAX, SEATS_PER_EVENT_MAX};
+use inventory_core::ids::SeatId;
 
 pub(super) fn run(command: &SeatsCommand) -> Result<(), Failure> {
     match command {

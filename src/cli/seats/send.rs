@@ -12,8 +12,8 @@ use tonic::Status;
 use super::progress::Progress;
 use crate::cli::Failure;
 use crate::cli::admin::{Admin, AdminPort};
-use crate::domain::ids::EventId;
 use crate::limits::{IMPORT_STALL_MAX, SEATS_PER_CHUNK_MAX};
+use inventory_core::ids::EventId;
 
 /// How often the progress is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);

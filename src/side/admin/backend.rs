@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 
-use crate::domain::ids::{EventId, ReservationId, SeatId};
-use crate::domain::question::EventStatus;
-use crate::domain::seats::SeatFacts;
-use crate::domain::time::UnixMillis;
-use crate::domain::transaction::{RecordView, StripeView};
+use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_core::question::EventStatus;
+use inventory_core::seats::SeatFacts;
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::{RecordView, StripeView};
 
 /// A listing in pages, each of bounded size; it ends after its first error. Dropping it ends the
 /// work for it.

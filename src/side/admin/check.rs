@@ -8,11 +8,11 @@ use tonic_types::ErrorDetails;
 
 use super::backend::NewEvent;
 use super::status::invalid;
-use crate::domain::ids::{EventId, IdError, ReservationId, SeatId};
-use crate::domain::seats::{Price, SeatFacts};
-use crate::domain::transaction::ReservationState;
 use crate::limits;
 use crate::telemetry::log;
+use inventory_core::ids::{EventId, IdError, ReservationId, SeatId};
+use inventory_core::seats::{Price, SeatFacts};
+use inventory_core::transaction::ReservationState;
 
 /// The violations of one request.
 #[derive(Default)]

@@ -11,9 +11,9 @@ use tonic_types::ErrorDetails;
 use super::backend::{AdminBackend, AdminError, EventStock, Stock};
 use super::check;
 use super::status::{self, Subject, in_time};
-use crate::domain::ids::{EventId, SeatId};
-use crate::domain::seats::SeatFacts;
 use crate::limits;
+use inventory_core::ids::{EventId, SeatId};
+use inventory_core::seats::SeatFacts;
 
 /// Takes the messages of one call to their end; how many seats were written.
 pub(super) async fn run(

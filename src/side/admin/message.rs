@@ -3,10 +3,10 @@
 use inventory_proto::inventory::v1 as pb;
 
 use super::backend::{EventAbout, EventStock, Reservation, SeatOutcome, Stock};
-use crate::domain::ids::SeatId;
-use crate::domain::question::{EventStatus, SectionStatus};
-use crate::domain::seats::Price;
-use crate::domain::transaction::{Draw, ReservationState, StripeView};
+use inventory_core::ids::SeatId;
+use inventory_core::question::{EventStatus, SectionStatus};
+use inventory_core::seats::Price;
+use inventory_core::transaction::{Draw, ReservationState, StripeView};
 
 /// Stored numbers are within their bounds; a damaged one shows as the largest there is.
 fn signed(number: u64) -> i64 {

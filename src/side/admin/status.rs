@@ -8,8 +8,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::ERROR_DOMAIN;
 use super::backend::{AdminError, NewEvent};
-use crate::domain::ids::{EventId, ReservationId};
 use crate::limits;
+use inventory_core::ids::{EventId, ReservationId};
 
 /// What a call is about.
 #[derive(Clone, Debug)]

@@ -12,9 +12,9 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use super::*;
-use crate::domain::ids::{EventId, ReservationId, SeatId};
-use crate::domain::question::EventStatus;
-use crate::domain::seats::SeatFacts;
+use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_core::question::EventStatus;
+use inventory_core::seats::SeatFacts;
 
 /// A seated event of no seats. Writes end when they are let go; nothing else ever ends.
 #[derive(Default)]

@@ -5,9 +5,9 @@ use inventory_proto::inventory::v1 as pb;
 
 use super::walk::Walk;
 use super::{AuditError, message, say};
-use crate::audit::{Repair, plan};
 use crate::limits;
-use crate::store::Repaired;
+use inventory_core::audit::{Repair, plan};
+use inventory_store::Repaired;
 
 type Reconciling<'a> = Walk<'a, pb::ReconcileUpdate>;
 

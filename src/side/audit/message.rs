@@ -4,10 +4,10 @@ use inventory_proto::inventory::v1 as pb;
 use pb::reconcile_update::Update as Reconcile;
 use pb::verify_update::Update as Verify;
 
-use crate::audit::{
+use crate::limits;
+use inventory_core::audit::{
     Breach, Moving, Plan, Repair, Report, Reservations, SeatLine, StripeLine, Verdict,
 };
-use crate::limits;
 
 pub(super) fn in_verify(progress: pb::AuditProgress) -> pb::VerifyUpdate {
     pb::VerifyUpdate {

@@ -9,11 +9,11 @@ use pb::reconcile_update::Update;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::audit::{AuditSeat, Item, StripeItem};
-use crate::domain::ids::OrderId;
-use crate::domain::seats::SeatState;
-use crate::domain::time::UnixMillis;
-use crate::domain::transaction::{Draws, ReservationState};
+use inventory_core::audit::{AuditSeat, Item, StripeItem};
+use inventory_core::ids::OrderId;
+use inventory_core::seats::SeatState;
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::{Draws, ReservationState};
 
 /// An event of two seats, s1 sold to r1 and s2 free, and a stripe that is sold from at every reading
 /// if `sold_at_every_reading`.

@@ -4,12 +4,12 @@ use inventory_proto::inventory::v1 as pb;
 use tokio::time::{Instant, sleep};
 
 use super::{AuditBackend, AuditError, Out};
-use crate::audit::{
+use crate::limits;
+use inventory_core::audit::{
     Books, Judged, Look, Report, Settled, Snapshot, StripeSight, Suspect, judge, look,
 };
-use crate::domain::ids::{EventId, ReservationId};
-use crate::domain::time::UnixMillis;
-use crate::limits;
+use inventory_core::ids::{EventId, ReservationId};
+use inventory_core::time::UnixMillis;
 
 /// One audit of one event.
 pub(super) struct Walk<'a, T> {

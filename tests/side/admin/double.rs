@@ -5,15 +5,15 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
-use inventory_api::domain::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId};
-use inventory_api::domain::question::{Counts, EventStatus, SectionStatus};
-use inventory_api::domain::seats::{Price, SeatFacts};
-use inventory_api::domain::time::UnixMillis;
-use inventory_api::domain::transaction::{Draw, RecordView, ReservationState, StripeView};
 use inventory_api::side::admin::{
     AdminBackend, AdminError, Created, EventAbout, EventStock, NewEvent, Pages, Reservation,
     SeatOutcome, Stock,
 };
+use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId};
+use inventory_core::question::{Counts, EventStatus, SectionStatus};
+use inventory_core::seats::{Price, SeatFacts};
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::{Draw, RecordView, ReservationState, StripeView};
 
 /// Events in memory; some names stand for troubles. Every stripe has one unit sold.
 #[derive(Default)]

@@ -1,12 +1,12 @@
 //! Refusals that rest on something else than the record: each must have been true.
 
-use inventory_api::domain::answer::Refusal;
-use inventory_api::domain::ids::{ReservationId, SeatId};
-use inventory_api::domain::operation::{Verb, Wanted};
-use inventory_api::domain::seats::SeatState;
-use inventory_api::domain::time::Micros;
-use inventory_api::domain::transaction::ReservationState;
 use inventory_api::limits;
+use inventory_core::answer::Refusal;
+use inventory_core::ids::{ReservationId, SeatId};
+use inventory_core::operation::{Verb, Wanted};
+use inventory_core::seats::SeatState;
+use inventory_core::time::Micros;
+use inventory_core::transaction::ReservationState;
 
 use super::super::broken::{Broken, must};
 use super::super::clients::Call;

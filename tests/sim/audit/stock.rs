@@ -8,9 +8,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use inventory_api::domain::ids::{EventId, ReservationId};
-use inventory_api::domain::time::Micros;
-use inventory_api::domain::transaction::{Outcome, RecordView, ReservationState, Transaction};
+use inventory_core::ids::{EventId, ReservationId};
+use inventory_core::time::Micros;
+use inventory_core::transaction::{Outcome, RecordView, ReservationState, Transaction};
 
 use super::super::model::Store;
 use super::super::world::ShardRef;

@@ -1,11 +1,11 @@
 //! Answers to questions. Those about seats come from memory of bounded age, and those about units too.
 
-use inventory_api::domain::answer::Refusal;
-use inventory_api::domain::effect::CallId;
-use inventory_api::domain::question::{Counts, Found, Question};
-use inventory_api::domain::seats::{Seat, SeatState};
-use inventory_api::domain::time::{Micros, UnixMillis};
 use inventory_api::limits;
+use inventory_core::answer::Refusal;
+use inventory_core::effect::CallId;
+use inventory_core::question::{Counts, Found, Question};
+use inventory_core::seats::{Seat, SeatState};
+use inventory_core::time::{Micros, UnixMillis};
 
 use super::super::broken::{Broken, must};
 use super::super::clients::{Call, What};

@@ -1,11 +1,11 @@
 //! What a caller must be told because of a record.
 
-use inventory_api::domain::answer::{Answer, Refusal, Released};
-use inventory_api::domain::ids::{EventId, Fingerprint, OrderId, ReservationId};
-use inventory_api::domain::operation::{Verb, Wanted};
-use inventory_api::domain::rules::LateCommit;
-use inventory_api::domain::time::UnixMillis;
-use inventory_api::domain::transaction::{RecordView, ReservationState};
+use inventory_core::answer::{Answer, Refusal, Released};
+use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId};
+use inventory_core::operation::{Verb, Wanted};
+use inventory_core::rules::LateCommit;
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::{RecordView, ReservationState};
 
 /// What a caller asked for.
 #[derive(Clone, Copy, Debug)]

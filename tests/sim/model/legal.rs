@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use inventory_api::domain::ids::OrderId;
-use inventory_api::domain::transaction::{
+use inventory_api::limits;
+use inventory_core::ids::OrderId;
+use inventory_core::transaction::{
     Draw, Due, RecordWrite, ReservationState, StripeUpdate, Transaction,
 };
-use inventory_api::limits;
 
 use super::super::broken::{Broken, must};
 use super::{Moves, Store, moves, seats_of};

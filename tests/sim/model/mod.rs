@@ -23,10 +23,10 @@ mod whole;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use inventory_api::domain::ids::{EventId, ReservationId, SeatId};
-use inventory_api::domain::seats::{Seat, SeatFacts, SeatState};
-use inventory_api::domain::time::{Micros, UnixMillis};
-use inventory_api::domain::transaction::{
+use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_core::seats::{Seat, SeatFacts, SeatState};
+use inventory_core::time::{Micros, UnixMillis};
+use inventory_core::transaction::{
     Due, EventRead, Outcome, Reason, RecordView, RecordWrite, ReservationState, SeatsRead,
     StripeUpdate, StripeView, Transaction, Unreadable,
 };

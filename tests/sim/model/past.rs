@@ -1,11 +1,11 @@
 //! What was there at an instant, or during a span.
 
-use inventory_api::domain::answer::{Answer, Released};
-use inventory_api::domain::ids::{EventId, ReservationId, SeatId};
-use inventory_api::domain::rules::LateCommit;
-use inventory_api::domain::seats::SeatState;
-use inventory_api::domain::time::{Micros, UnixMillis};
-use inventory_api::domain::transaction::{RecordView, ReservationState};
+use inventory_core::answer::{Answer, Released};
+use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_core::rules::LateCommit;
+use inventory_core::seats::SeatState;
+use inventory_core::time::{Micros, UnixMillis};
+use inventory_core::transaction::{RecordView, ReservationState};
 
 use super::{Ask, Event, Store, StoredSeat, says};
 

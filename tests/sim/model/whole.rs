@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use inventory_api::domain::ids::{EventId, OrderId, SeatId};
-use inventory_api::domain::seats::SeatState;
-use inventory_api::domain::transaction::ReservationState;
+use inventory_core::ids::{EventId, OrderId, SeatId};
+use inventory_core::seats::SeatState;
+use inventory_core::transaction::ReservationState;
 
 use super::super::broken::{Broken, must};
 use super::{Store, StoredRecord};

@@ -1,10 +1,10 @@
 //! Calls and their answers, and crashes.
 
-use inventory_api::domain::answer::{Answer, Refusal};
-use inventory_api::domain::effect::CallId;
-use inventory_api::domain::question::Found;
-use inventory_api::domain::time::Micros;
-use inventory_api::domain::transaction::{RecordView, ReservationState};
+use inventory_core::answer::{Answer, Refusal};
+use inventory_core::effect::CallId;
+use inventory_core::question::Found;
+use inventory_core::time::Micros;
+use inventory_core::transaction::{RecordView, ReservationState};
 use rand::Rng;
 
 use super::super::broken::{Broken, must};

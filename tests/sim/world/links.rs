@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use inventory_api::domain::answer::{Answer, Refusal};
-use inventory_api::domain::effect::{CallId, Known, LaneId, LookupId, Route};
-use inventory_api::domain::ids::{EventId, ReservationId, SeatId};
-use inventory_api::domain::operation::Operation;
-use inventory_api::domain::question::Question;
-use inventory_api::domain::seats::{Seat, SeatState};
-use inventory_api::domain::time::{Micros, UnixMillis};
-use inventory_api::domain::transaction::{
+use inventory_api::limits;
+use inventory_core::answer::{Answer, Refusal};
+use inventory_core::effect::{CallId, Known, LaneId, LookupId, Route};
+use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_core::operation::Operation;
+use inventory_core::question::Question;
+use inventory_core::seats::{Seat, SeatState};
+use inventory_core::time::{Micros, UnixMillis};
+use inventory_core::transaction::{
     EventRead, EventShape, FreeSeatsRead, Outcome, RecordsRead, SeatsRead, StripeView, Transaction,
 };
-use inventory_api::limits;
 use rand::Rng;
 
 use super::super::broken::Broken;

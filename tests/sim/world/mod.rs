@@ -22,15 +22,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::rc::Rc;
 
-use inventory_api::domain::answer::{Answer, Refusal};
-use inventory_api::domain::coordinator::{Coordinator, Settings};
-use inventory_api::domain::effect::{CallId, Effect, Known, LaneId, LookupId, Route};
-use inventory_api::domain::ids::{EventId, ReservationId, SeatId};
-use inventory_api::domain::operation::Operation;
-use inventory_api::domain::question::{Found, Question};
-use inventory_api::domain::seats::Seat;
-use inventory_api::domain::time::{Micros, Now, UnixMillis};
-use inventory_api::domain::transaction::{
+use inventory_core::answer::{Answer, Refusal};
+use inventory_core::coordinator::{Coordinator, Settings};
+use inventory_core::effect::{CallId, Effect, Known, LaneId, LookupId, Route};
+use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_core::operation::Operation;
+use inventory_core::question::{Found, Question};
+use inventory_core::seats::Seat;
+use inventory_core::time::{Micros, Now, UnixMillis};
+use inventory_core::transaction::{
     EventRead, EventShape, FreeSeatsRead, Outcome, RecordView, RecordsRead, SeatsRead, StripeView,
     Transaction,
 };

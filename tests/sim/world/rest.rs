@@ -1,10 +1,10 @@
 //! What must hold when nothing happens any more.
 
-use inventory_api::domain::answer::{Answer, Refusal};
-use inventory_api::domain::ids::EventId;
-use inventory_api::domain::operation::{Expect, Verb, Wanted};
-use inventory_api::domain::time::Micros;
 use inventory_api::limits;
+use inventory_core::answer::{Answer, Refusal};
+use inventory_core::ids::EventId;
+use inventory_core::operation::{Expect, Verb, Wanted};
+use inventory_core::time::Micros;
 
 use super::super::broken::{Broken, must};
 use super::super::clients::{Call, What};

@@ -1,8 +1,8 @@
 //! Reclaimers, one per process, and operators behind the servers' back.
 
-use inventory_api::domain::ids::{EventId, ReservationId};
-use inventory_api::domain::time::Micros;
-use inventory_api::domain::transaction::RecordView;
+use inventory_core::ids::{EventId, ReservationId};
+use inventory_core::time::Micros;
+use inventory_core::transaction::RecordView;
 use rand::Rng;
 
 use super::super::audit::unix;

@@ -1,0 +1,170 @@
+//! What is read of an event, as compact as its proof allows.
+
+use crate::ids::{EventId, OrderId, ReservationId, SeatId, Seats};
+use crate::seats::SeatState;
+use crate::time::UnixMillis;
+use crate::transaction::{Draws, ReservationState};
+
+/// An item of the store, as one strong read found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item<T> {
+    Read(T),
+    Missing,
+    /// Something else wrote it; why it cannot be understood.
+    Unreadable(String),
+}
+
+impl<T> Item<T> {
+    pub fn read(&self) -> Option<&T> {
+        match self {
+            Item::Read(item) => Some(item),
+            Item::Missing | Item::Unreadable(_) => None,
+        }
+    }
+}
+
+/// A stripe's item. Numbers that no sale could have left there are read all the same: a hand did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StripeItem {
+    /// Units this stripe was given.
+    pub capacity: u64,
+    pub remaining: i64,
+    pub version: u64,
+    pub closed: bool,
+}
+
+/// A stripe, read before and after the records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StripeSight {
+    /// As read last.
+    pub item: Item<StripeItem>,
+    /// Both reads found the same.
+    pub still: bool,
+}
+
+impl StripeSight {
+    /// Pairs two reads of an event's stripes, both by index.
+    pub fn pair(before: &[Item<StripeItem>], after: Vec<Item<StripeItem>>) -> Vec<Self> {
+        let same_shape = before.len() == after.len();
+        let sight = |(index, item): (usize, Item<StripeItem>)| Self {
+            still: same_shape && before.get(index) == Some(&item),
+            item,
+        };
+        after.into_iter().enumerate().map(sight).collect()
+    }
+}
+
+/// A reservation's record, as far as its event's books go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRecord {
+    pub reservation: ReservationId,
+    pub state: ReservationState,
+    pub qty: u32,
+    pub draws: Draws,
+    pub seats: Option<Seats>,
+    pub order: Option<OrderId>,
+    pub expires_at: Option<UnixMillis>,
+}
+
+impl AuditRecord {
+    /// Whether it has stock: a record that was released, expired or refunded claims nothing.
+    pub fn is_live(&self) -> bool {
+        matches!(
+            self.state,
+            ReservationState::Held | ReservationState::Confirmed
+        )
+    }
+
+    pub fn names(&self, seat: &SeatId) -> bool {
+        self.seats.as_deref().unwrap_or_default().contains(seat)
+    }
+}
+
+/// A seat's item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditSeat {
+    pub id: SeatId,
+    pub state: SeatState,
+}
+
+/// An item of the event that cannot be understood. Its id is as stored, legal or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    pub id: String,
+    pub why: String,
+}
+
+/// A seat's item under a partition key where no sale looks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misplaced {
+    pub seat: SeatId,
+    pub lies_under: String,
+    pub belongs_under: String,
+}
+
+/// All that was read of one event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Books {
+    pub event: EventId,
+    /// By index.
+    pub stripes: Vec<StripeSight>,
+    /// Over how many partition keys the seats are spread; 0 where stock is a quantity.
+    pub seat_keys: u16,
+    /// Records that have stock; of the others only the numbers are kept.
+    pub(super) live: Vec<AuditRecord>,
+    pub(super) released: u64,
+    pub(super) expired: u64,
+    pub(super) refunded: u64,
+    pub unreadable_records: Vec<Unread>,
+    /// Seats in their places, each once.
+    pub seats: Vec<AuditSeat>,
+    pub unreadable_seats: Vec<Unread>,
+    pub misplaced: Vec<Misplaced>,
+}
+
+impl Books {
+    pub fn new(event: EventId, stripes: Vec<StripeSight>, seat_keys: u16) -> Self {
+        Self {
+            event,
+            stripes,
+            seat_keys,
+            live: Vec::new(),
+            released: 0,
+            expired: 0,
+            refunded: 0,
+            unreadable_records: Vec::new(),
+            seats: Vec::new(),
+            unreadable_seats: Vec::new(),
+            misplaced: Vec::new(),
+        }
+    }
+
+    /// Enters a record.
+    pub fn record(&mut self, record: AuditRecord) {
+        match record.state {
+            ReservationState::Held | ReservationState::Confirmed => self.live.push(record),
+            ReservationState::Released => self.released += 1,
+            ReservationState::Expired => self.expired += 1,
+            ReservationState::Refunded => self.refunded += 1,
+        }
+    }
+
+    pub fn is_seated(&self) -> bool {
+        self.seat_keys > 0
+    }
+
+    /// Records kept in memory.
+    pub fn records_kept(&self) -> usize {
+        self.live.len() + self.unreadable_records.len()
+    }
+
+    /// All records of the event so far.
+    pub fn records_seen(&self) -> u64 {
+        self.records_kept() as u64 + self.released + self.expired + self.refunded
+    }
+
+    /// Seats kept in memory.
+    pub fn seats_kept(&self) -> usize {
+        self.seats.len() + self.unreadable_seats.len() + self.misplaced.len()
+    }
+}

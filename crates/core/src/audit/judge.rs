@@ -1,0 +1,419 @@
+//! What must hold of an event's books.
+
+use std::collections::{HashMap, HashSet};
+
+use super::books::{AuditRecord, Books, Item, StripeItem, StripeSight};
+use super::report::{Breach, Fault, Overdue, Report, Reservations, SeatLine, StripeLine, Subject};
+use super::seats::{self, Claim, Named, Settled, Suspect};
+use crate::ids::{OrderId, ReservationId, SeatId};
+use crate::limits;
+use crate::seats::SeatState;
+use crate::time::UnixMillis;
+use crate::transaction::ReservationState;
+
+/// A report, and seats of which it is not known yet whether they belong into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    report: Report,
+    pub suspects: Vec<Suspect>,
+}
+
+impl Judged {
+    /// Of books that nobody wrote to while they were read: every suspect is a breach.
+    pub fn at_rest(self) -> Report {
+        let settled: Vec<Settled> = self
+            .suspects
+            .iter()
+            .map(|suspect| Settled::Wrong(suspect.fault.clone()))
+            .collect();
+        self.settle(settled)
+    }
+
+    /// The report, with what became of each suspect, in their order. Those beyond the end of
+    /// `settled` were not looked at again.
+    pub fn settle(self, settled: Vec<Settled>) -> Report {
+        let Self {
+            mut report,
+            suspects,
+        } = self;
+        let not_looked_at = suspects.len().saturating_sub(settled.len());
+        report.moving_seats += not_looked_at as u64;
+        for (suspect, settled) in suspects.into_iter().zip(settled) {
+            match settled {
+                Settled::Fine => report.restless = true,
+                Settled::Moving => report.moving_seats += 1,
+                Settled::Wrong(fault) => report.breaches.push(Breach {
+                    subject: Subject::Seat(suspect.seat.into_string()),
+                    fault,
+                }),
+            }
+        }
+        report.restless |= report.moving_seats > 0;
+        report
+    }
+
+    /// The stripes' accounts, for [`judge`]'s `known`.
+    pub fn stripes(&self) -> &[StripeLine] {
+        &self.report.stripes
+    }
+
+    /// Whether every stripe stood still, in this round or an earlier one.
+    pub fn stripes_stood(&self) -> bool {
+        self.report.moving_stripes.is_empty()
+    }
+}
+
+/// Judges `books` as of `now`. `known` are accounts of an earlier round: a stripe that moved in this
+/// one and stood still in that one is judged by that one.
+pub fn judge(books: &Books, known: &[StripeLine], now: UnixMillis) -> Judged {
+    let mut judge = Judge {
+        books,
+        breaches: Vec::new(),
+    };
+    let stripes = judge.stripes(known);
+    judge.records();
+    let orders = judge.orders();
+    judge.unreadable();
+    let (seats, suspects) = judge.seats();
+    let breaches = judge.breaches;
+    let readable = |sight: &StripeSight| sight.item.read().copied();
+    let items: Vec<StripeItem> = books.stripes.iter().filter_map(readable).collect();
+    let report = Report {
+        event: books.event.clone(),
+        closed: items.first().is_some_and(|stripe| stripe.closed),
+        seated: books.is_seated(),
+        moving_stripes: stripes
+            .iter()
+            .filter(|line| !line.still)
+            .map(|line| line.index)
+            .collect(),
+        restless: books.stripes.iter().any(|sight| !sight.still),
+        stripes,
+        seats,
+        reservations: reservations(books),
+        orders,
+        overdue: overdue(books, now),
+        breaches,
+        moving_seats: 0,
+    };
+    Judged { report, suspects }
+}
+
+struct Judge<'a> {
+    books: &'a Books,
+    breaches: Vec<Breach>,
+}
+
+impl Judge<'_> {
+    fn found(&mut self, subject: Subject, fault: Fault) {
+        self.breaches.push(Breach { subject, fault });
+    }
+
+    /// Per stripe: capacity = remaining + held + confirmed.
+    fn stripes(&mut self, known: &[StripeLine]) -> Vec<StripeLine> {
+        let mut drawn = vec![(0_u64, 0_u64); self.books.stripes.len()];
+        for record in &self.books.live {
+            for draw in &record.draws {
+                // Of no stripe: said where the record is judged.
+                let Some((held, confirmed)) = drawn.get_mut(usize::from(draw.stripe)) else {
+                    continue;
+                };
+                let sum = match record.state {
+                    ReservationState::Held => held,
+                    _ => confirmed,
+                };
+                *sum += u64::from(draw.units);
+            }
+        }
+        let mut lines = Vec::with_capacity(drawn.len());
+        for (index, (sight, (held, confirmed))) in
+            (0_u16..).zip(self.books.stripes.iter().zip(drawn))
+        {
+            let item = match &sight.item {
+                Item::Read(item) => item,
+                Item::Missing => {
+                    self.found(Subject::Stripe(index), Fault::StripeMissing);
+                    continue;
+                }
+                Item::Unreadable(why) => {
+                    self.found(Subject::Stripe(index), Fault::Unreadable(why.clone()));
+                    continue;
+                }
+            };
+            let mut line = StripeLine {
+                index,
+                capacity: item.capacity,
+                remaining: item.remaining,
+                version: item.version,
+                held,
+                confirmed,
+                still: sight.still,
+            };
+            let earlier = known.iter().find(|line| line.index == index && line.still);
+            if let (false, Some(earlier)) = (line.still, earlier) {
+                line = *earlier;
+            }
+            if line.still && line.difference() != 0 {
+                self.found(Subject::Stripe(index), Fault::Remaining(line));
+            }
+            lines.push(line);
+        }
+        lines
+    }
+
+    /// What each live record says by itself.
+    fn records(&mut self) {
+        let books = self.books;
+        for record in &books.live {
+            for fault in faults_of(record, books.stripes.len()) {
+                let id = record.reservation.as_str().to_owned();
+                self.found(Subject::Reservation(id), fault);
+            }
+        }
+    }
+
+    /// No order twice, and each the one that its reservation is always told. How many there are.
+    fn orders(&mut self) -> u64 {
+        let books = self.books;
+        let confirmed = || {
+            let all = books.live.iter();
+            all.filter(|record| record.state == ReservationState::Confirmed)
+                .filter_map(|record| Some((record, record.order?)))
+        };
+        // Derived orders are distinct as their reservations are: only the others can be doubles.
+        let mut foreign: HashMap<OrderId, &ReservationId> = HashMap::new();
+        let mut doubled = 0;
+        for (record, order) in confirmed() {
+            let derived = OrderId::of(&record.reservation);
+            if order == derived {
+                continue;
+            }
+            let subject = || Subject::Reservation(record.reservation.as_str().to_owned());
+            self.found(subject(), Fault::OrderForeign { order, derived });
+            if let Some(other) = foreign.insert(order, &record.reservation) {
+                doubled += 1;
+                let other = other.clone();
+                self.found(subject(), Fault::OrderTwice { order, other });
+            }
+        }
+        if !foreign.is_empty() {
+            for (record, order) in confirmed() {
+                let Some(other) = foreign.get(&order) else {
+                    continue;
+                };
+                if **other != record.reservation && order == OrderId::of(&record.reservation) {
+                    doubled += 1;
+                    let id = record.reservation.as_str().to_owned();
+                    let other = (*other).clone();
+                    self.found(Subject::Reservation(id), Fault::OrderTwice { order, other });
+                }
+            }
+        }
+        confirmed().count() as u64 - doubled
+    }
+
+    fn unreadable(&mut self) {
+        let books = self.books;
+        for unread in &books.unreadable_records {
+            let subject = Subject::Reservation(unread.id.clone());
+            self.found(subject, Fault::Unreadable(unread.why.clone()));
+        }
+        for unread in &books.unreadable_seats {
+            let subject = Subject::Seat(unread.id.clone());
+            self.found(subject, Fault::Unreadable(unread.why.clone()));
+        }
+        for misplaced in &books.misplaced {
+            let subject = Subject::Seat(misplaced.seat.as_str().to_owned());
+            self.found(
+                subject,
+                Fault::Misplaced {
+                    lies_under: misplaced.lies_under.clone(),
+                    belongs_under: misplaced.belongs_under.clone(),
+                },
+            );
+        }
+    }
+
+    /// Every seat against the live records that name it, and the reverse.
+    fn seats(&self) -> (SeatLine, Vec<Suspect>) {
+        let books = self.books;
+        let index = Index::of(books);
+        let mut line = SeatLine {
+            total: books.seats_kept() as u64,
+            unreadable: books.unreadable_seats.len() as u64,
+            ..SeatLine::default()
+        };
+        for record in &books.live {
+            let seats = record.seats.as_deref().unwrap_or_default().len() as u64;
+            match record.state {
+                ReservationState::Held => line.held += seats,
+                _ => line.confirmed += seats,
+            }
+        }
+        let mut suspects = Vec::new();
+        let mut met: HashSet<&SeatId> = HashSet::new();
+        for seat in &books.seats {
+            match &seat.state {
+                SeatState::Available => line.available += 1,
+                SeatState::Hold { .. } => line.hold += 1,
+                SeatState::Sold { .. } => line.sold += 1,
+                SeatState::Blocked => line.blocked += 1,
+            }
+            let claimed = index.claimants(&seat.id);
+            if !claimed.is_empty() {
+                met.insert(&seat.id);
+            }
+            suspects.extend(index.suspect(&seat.id, Some(&seat.state), claimed));
+        }
+        let unreadable: HashSet<&str> = books
+            .unreadable_seats
+            .iter()
+            .map(|unread| unread.id.as_str())
+            .collect();
+        let mut absent: Vec<_> = index
+            .claims
+            .iter()
+            .filter(|(seat, _)| !met.contains(*seat) && !unreadable.contains(seat.as_str()))
+            .collect();
+        absent.sort_unstable_by_key(|(seat, _)| *seat);
+        for (seat, claimed) in absent {
+            suspects.extend(index.suspect(seat, None, claimed));
+        }
+        (line, suspects)
+    }
+}
+
+/// The live records by id and by seat; empty where no record and no item names one.
+struct Index<'a> {
+    by_id: HashMap<&'a str, &'a AuditRecord>,
+    claims: HashMap<&'a SeatId, Vec<&'a AuditRecord>>,
+    unreadable: HashSet<&'a str>,
+}
+
+impl<'a> Index<'a> {
+    fn of(books: &'a Books) -> Self {
+        let mut claims: HashMap<&SeatId, Vec<&AuditRecord>> = HashMap::new();
+        for record in &books.live {
+            for seat in record.seats.as_deref().unwrap_or_default() {
+                let claimed = claims.entry(seat).or_default();
+                // A seat named twice by one record is that record's fault.
+                if !claimed.iter().any(|other| std::ptr::eq(*other, record)) {
+                    claimed.push(record);
+                }
+            }
+        }
+        let wanted = !books.seats.is_empty();
+        let by_id = books.live.iter().filter(|_| wanted);
+        let unreadable = books.unreadable_records.iter().filter(|_| wanted);
+        Self {
+            by_id: by_id.map(|r| (r.reservation.as_str(), r)).collect(),
+            claims,
+            unreadable: unreadable.map(|unread| unread.id.as_str()).collect(),
+        }
+    }
+
+    fn claimants(&self, seat: &SeatId) -> &[&'a AuditRecord] {
+        self.claims.get(seat).map_or(&[], Vec::as_slice)
+    }
+
+    fn named(&self, id: &ReservationId) -> Named {
+        match self.by_id.get(id.as_str()) {
+            Some(record) => Named::Elsewhere(record.state),
+            None if self.unreadable.contains(id.as_str()) => Named::Unreadable,
+            None => Named::NotLive,
+        }
+    }
+
+    fn suspect(
+        &self,
+        seat: &SeatId,
+        state: Option<&SeatState>,
+        claimed: &[&AuditRecord],
+    ) -> Option<Suspect> {
+        let item = state.map_or(Item::Missing, |state| Item::Read(state.clone()));
+        let claims: Vec<Claim> = claimed.iter().map(|record| Claim::of(record)).collect();
+        let fault = seats::fault(&item, &claims, |id| self.named(id))?;
+        let mut involved: Vec<ReservationId> =
+            claims.into_iter().map(|claim| claim.reservation).collect();
+        if let Some(holder) = state.and_then(seats::holder)
+            && !involved.contains(holder)
+        {
+            involved.push(holder.clone());
+        }
+        Some(Suspect {
+            seat: seat.clone(),
+            involved,
+            fault,
+        })
+    }
+}
+
+/// What is wrong with a live record by itself, orders that are not its own aside.
+fn faults_of(record: &AuditRecord, stripes: usize) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let qty = record.qty;
+    let drawn: u64 = record.draws.iter().map(|draw| u64::from(draw.units)).sum();
+    match &record.seats {
+        None if drawn != u64::from(qty) => faults.push(Fault::DrawsDiffer { qty, drawn }),
+        None => {}
+        Some(_) if !record.draws.is_empty() => faults.push(Fault::UnitsAndSeats),
+        Some(seats) if seats.len() != qty as usize => faults.push(Fault::SeatsDiffer {
+            qty,
+            seats: seats.len(),
+        }),
+        Some(_) => {}
+    }
+    let nowhere = record
+        .draws
+        .iter()
+        .find(|draw| usize::from(draw.stripe) >= stripes);
+    if let Some(draw) = nowhere {
+        let stripe = draw.stripe;
+        faults.push(Fault::DrawsNowhere { stripe });
+    }
+    let seats = record.seats.as_deref().unwrap_or_default();
+    let repeated = (1..seats.len()).find(|at| seats[..*at].contains(&seats[*at]));
+    if let Some(at) = repeated {
+        let seat = seats[at].clone();
+        faults.push(Fault::SeatRepeated { seat });
+    }
+    match record.state {
+        ReservationState::Held if record.expires_at.is_none() => faults.push(Fault::EndMissing),
+        ReservationState::Confirmed if record.order.is_none() => faults.push(Fault::OrderMissing),
+        _ => {}
+    }
+    faults
+}
+
+fn reservations(books: &Books) -> Reservations {
+    let held = |record: &&AuditRecord| record.state == ReservationState::Held;
+    let held = books.live.iter().filter(held).count() as u64;
+    Reservations {
+        held,
+        confirmed: books.live.len() as u64 - held,
+        released: books.released,
+        expired: books.expired,
+        refunded: books.refunded,
+        unreadable: books.unreadable_records.len() as u64,
+    }
+}
+
+fn overdue(books: &Books, now: UnixMillis) -> Overdue {
+    let late = |record: &AuditRecord| {
+        let over = record.expires_at.filter(|at| *at <= now)?;
+        (record.state == ReservationState::Held).then(|| now.0 - over.0)
+    };
+    let all = books.live.iter();
+    let mut late: Vec<(u64, &ReservationId)> = all
+        .filter_map(|record| Some((late(record)?, &record.reservation)))
+        .collect();
+    late.sort_unstable_by(|one, other| other.cmp(one));
+    Overdue {
+        count: late.len() as u64,
+        latest: late
+            .iter()
+            .take(limits::AUDIT_TOLD_MAX)
+            .map(|(ms, id)| ((*id).clone(), *ms))
+            .collect(),
+    }
+}

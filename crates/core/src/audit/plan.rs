@@ -1,0 +1,216 @@
+//! Which repairs are safe, and what is left to a person.
+//!
+//! A repair brings back what the records say: they are what callers were told. Records themselves are
+//! never touched. Each repair carries exactly what was seen, for the write to be conditional on it.
+
+use std::fmt;
+
+use super::report::{Breach, Fault, Report, StripeLine, Subject, shown};
+use super::seats::{Claim, Named};
+use crate::ids::SeatId;
+use crate::seats::SeatState;
+use crate::transaction::ReservationState;
+
+/// One repair, of one item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// Sets what is left of a stripe to what the records leave. Only if capacity, remaining and
+    /// version are as seen.
+    Remaining { seen: StripeLine, to: u64 },
+    /// Puts a seat back on sale that no live record names. Only if the item is as seen and the record
+    /// it names is still in that state.
+    Free {
+        seat: SeatId,
+        seen: SeatState,
+        named: Named,
+    },
+    /// Gives a seat to the one live record that names it. Only if the item is as seen and the record
+    /// still claims it so.
+    Give {
+        seat: SeatId,
+        seen: SeatState,
+        claim: Claim,
+    },
+}
+
+impl Repair {
+    pub fn subject(&self) -> Subject {
+        match self {
+            Repair::Remaining { seen, .. } => Subject::Stripe(seen.index),
+            Repair::Free { seat, .. } | Repair::Give { seat, .. } => {
+                Subject::Seat(seat.as_str().to_owned())
+            }
+        }
+    }
+
+    /// A word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Repair::Remaining { .. } => "SET_REMAINING",
+            Repair::Free { .. } => "FREE_SEAT",
+            Repair::Give { .. } => "GIVE_SEAT",
+        }
+    }
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Repair::Remaining { seen, to } => {
+                write!(f, "remaining {} → {to}", seen.remaining)
+            }
+            Repair::Free { seen, .. } => write!(f, "{} → AVAILABLE", shown(seen)),
+            Repair::Give { seen, claim, .. } => {
+                let to = match claim.confirmed {
+                    true => "SOLD to",
+                    false => "in HOLD of",
+                };
+                write!(f, "{} → {to} {}", shown(seen), claim.reservation)
+            }
+        }
+    }
+}
+
+/// A breach that is not repaired, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    pub breach: Breach,
+    pub why: &'static str,
+}
+
+/// What reconciling would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub repairs: Vec<Repair>,
+    pub left: Vec<Left>,
+}
+
+/// The event moved while it was read: what is wrong with it is not known well enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moving;
+
+/// Plans the repair of every breach in `report` that can be repaired without a person's judgement.
+///
+/// # Errors
+/// [`Moving`] when anything moved while it was read.
+pub fn plan(report: &Report) -> Result<Plan, Moving> {
+    if report.restless {
+        return Err(Moving);
+    }
+    let claims_known = !report.breaches.iter().any(hides_claims);
+    let mut plan = Plan::default();
+    for breach in &report.breaches {
+        match repair(breach, claims_known) {
+            Ok(repair) => plan.repairs.push(repair),
+            Err(why) => plan.left.push(Left {
+                breach: breach.clone(),
+                why,
+            }),
+        }
+    }
+    Ok(plan)
+}
+
+/// Whether nobody can tell, for this breach, how many units records have of which stripe.
+fn hides_claims(breach: &Breach) -> bool {
+    match (&breach.subject, &breach.fault) {
+        (Subject::Reservation(_), Fault::Unreadable(_)) => true,
+        (_, fault) => matches!(
+            fault,
+            Fault::DrawsDiffer { .. } | Fault::DrawsNowhere { .. } | Fault::UnitsAndSeats
+        ),
+    }
+}
+
+fn repair(breach: &Breach, claims_known: bool) -> Result<Repair, &'static str> {
+    match &breach.fault {
+        Fault::Remaining(line) => remaining(line, claims_known),
+        Fault::Orphan { seen, named } => match named {
+            Named::Unreadable => Err("its record may be live: mend or remove the record first"),
+            named => Ok(Repair::Free {
+                seat: seat(breach)?,
+                seen: seen.clone(),
+                named: *named,
+            }),
+        },
+        Fault::Differs { seen, named, claim } => {
+            if *seen == SeatState::Blocked {
+                return Err("somebody blocked it: unblock it or refund the reservation");
+            }
+            if *named == Some(Named::Unreadable) {
+                return Err("the record it names may be live: mend or remove that record first");
+            }
+            if !claim.confirmed && claim.until.is_none() {
+                return Err("its hold has no end: release the reservation");
+            }
+            Ok(Repair::Give {
+                seat: seat(breach)?,
+                seen: seen.clone(),
+                claim: claim.clone(),
+            })
+        }
+        Fault::ClaimedTwice { .. } => Err("one of them has to give way: refund or release it"),
+        Fault::NoSuchSeat { .. } => Err("seats are made by import only: import it, then again"),
+        Fault::Misplaced { .. } => Err("import it under its own key, and delete this item"),
+        Fault::Unreadable(_) => Err("only whoever wrote it knows what it means"),
+        Fault::StripeMissing => Err("an event is made whole: its capacity is not known any more"),
+        Fault::OrderMissing | Fault::OrderForeign { .. } | Fault::OrderTwice { .. } => {
+            Err("a buyer may have been told this order: it is never changed")
+        }
+        Fault::EndMissing => Err("release the reservation"),
+        Fault::DrawsDiffer { .. }
+        | Fault::DrawsNowhere { .. }
+        | Fault::SeatsDiffer { .. }
+        | Fault::SeatRepeated { .. }
+        | Fault::UnitsAndSeats => Err("records are never changed: refund or release it"),
+    }
+}
+
+fn remaining(line: &StripeLine, claims_known: bool) -> Result<Repair, &'static str> {
+    if !claims_known {
+        return Err("a damaged record hides how many units it has: mend that first");
+    }
+    let to = line.capacity.checked_sub(line.held + line.confirmed);
+    let to = to.ok_or("it is oversold: refund reservations or restock the event")?;
+    Ok(Repair::Remaining { seen: *line, to })
+}
+
+/// The seat a fault is about; read from the store, so its id was legal.
+fn seat(breach: &Breach) -> Result<SeatId, &'static str> {
+    let illegal = "its id is not legal";
+    match &breach.subject {
+        Subject::Seat(id) => id.parse().map_err(|_| illegal),
+        Subject::Stripe(_) | Subject::Reservation(_) => Err(illegal),
+    }
+}
+
+impl Named {
+    /// The state that the record must still have for a repair; `None`: there must be no record.
+    pub fn state(self) -> Option<Option<ReservationState>> {
+        match self {
+            Named::NoRecord => Some(None),
+            Named::Ended(state) | Named::Elsewhere(state) => Some(Some(state)),
+            Named::NotLive | Named::Unreadable => None,
+        }
+    }
+}
+
+impl Claim {
+    /// The state that the record must still have for a repair.
+    pub fn state(&self) -> ReservationState {
+        match self.confirmed {
+            true => ReservationState::Confirmed,
+            false => ReservationState::Held,
+        }
+    }
+
+    /// What the seat's item says once it is given to this record. `None` for a hold without an end.
+    pub fn seat_state(&self) -> Option<SeatState> {
+        let reservation = self.reservation.clone();
+        match (self.confirmed, self.until) {
+            (true, _) => Some(SeatState::Sold { reservation }),
+            (false, Some(until)) => Some(SeatState::Hold { reservation, until }),
+            (false, None) => None,
+        }
+    }
+}

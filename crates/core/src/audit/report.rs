@@ -1,0 +1,385 @@
+//! What was found, and how it is said.
+
+use std::fmt;
+
+use super::seats::{Claim, Named};
+use crate::ids::{EventId, OrderId, ReservationId, SeatId};
+use crate::seats::SeatState;
+use crate::time::UnixMillis;
+use crate::transaction::ReservationState;
+
+/// What a breach is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    Stripe(u16),
+    /// By its id as stored, legal or not.
+    Reservation(String),
+    /// As above.
+    Seat(String),
+}
+
+impl Subject {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Subject::Stripe(_) => "stripe",
+            Subject::Reservation(_) => "reservation",
+            Subject::Seat(_) => "seat",
+        }
+    }
+
+    pub fn id(&self) -> String {
+        match self {
+            Subject::Stripe(index) => index.to_string(),
+            Subject::Reservation(id) | Subject::Seat(id) => id.clone(),
+        }
+    }
+}
+
+/// What must not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The item is there and cannot be understood.
+    Unreadable(String),
+    /// There is no item of this stripe.
+    StripeMissing,
+    /// capacity is not remaining + held + confirmed.
+    Remaining(StripeLine),
+    /// The units a record drew are not its quantity.
+    DrawsDiffer {
+        qty: u32,
+        drawn: u64,
+    },
+    /// A record draws on a stripe that the event does not have.
+    DrawsNowhere {
+        stripe: u16,
+    },
+    /// The seats a record names are not as many as its quantity.
+    SeatsDiffer {
+        qty: u32,
+        seats: usize,
+    },
+    /// A record names a seat more than once.
+    SeatRepeated {
+        seat: SeatId,
+    },
+    /// A record has both units and seats.
+    UnitsAndSeats,
+    /// A hold without an end.
+    EndMissing,
+    OrderMissing,
+    /// The order is not the one that every repeat of the reservation is told.
+    OrderForeign {
+        order: OrderId,
+        derived: OrderId,
+    },
+    OrderTwice {
+        order: OrderId,
+        other: ReservationId,
+    },
+    /// Several live records name the seat.
+    ClaimedTwice {
+        by: Vec<ReservationId>,
+    },
+    /// A live record names a seat that the event does not have.
+    NoSuchSeat {
+        claim: Claim,
+    },
+    /// HOLD or SOLD, and no live record names the seat.
+    Orphan {
+        seen: SeatState,
+        named: Named,
+    },
+    /// One live record names the seat, and the item does not say so.
+    Differs {
+        seen: SeatState,
+        /// What became of the other record that the item names, if it names one.
+        named: Option<Named>,
+        claim: Claim,
+    },
+    /// The item lies under a key where no sale looks for it.
+    Misplaced {
+        lies_under: String,
+        belongs_under: String,
+    },
+}
+
+impl Fault {
+    /// A word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Fault::Unreadable(_) => "UNREADABLE",
+            Fault::StripeMissing => "STRIPE_MISSING",
+            Fault::Remaining(_) => "REMAINING_DIFFERS",
+            Fault::DrawsDiffer { .. } => "DRAWS_DIFFER",
+            Fault::DrawsNowhere { .. } => "DRAWS_NOWHERE",
+            Fault::SeatsDiffer { .. } => "SEATS_DIFFER",
+            Fault::SeatRepeated { .. } => "SEAT_REPEATED",
+            Fault::UnitsAndSeats => "UNITS_AND_SEATS",
+            Fault::EndMissing => "EXPIRY_MISSING",
+            Fault::OrderMissing => "ORDER_MISSING",
+            Fault::OrderForeign { .. } => "ORDER_FOREIGN",
+            Fault::OrderTwice { .. } => "ORDER_TWICE",
+            Fault::ClaimedTwice { .. } => "SEAT_CLAIMED_TWICE",
+            Fault::NoSuchSeat { .. } => "SEAT_MISSING",
+            Fault::Orphan { .. } => "SEAT_ORPHAN",
+            Fault::Differs { .. } => "SEAT_DIFFERS",
+            Fault::Misplaced { .. } => "SEAT_MISPLACED",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Unreadable(why) => write!(f, "cannot be understood: {why}"),
+            Fault::StripeMissing => f.write_str("there is no such item"),
+            Fault::Remaining(line) => remaining(line, f),
+            Fault::DrawsDiffer { qty, drawn } => {
+                write!(f, "drew {drawn} units, and its qty is {qty}")
+            }
+            Fault::DrawsNowhere { stripe } => {
+                write!(f, "draws on stripe {stripe}, which the event does not have")
+            }
+            Fault::SeatsDiffer { qty, seats } => {
+                write!(f, "names {seats} seats, and its qty is {qty}")
+            }
+            Fault::SeatRepeated { seat } => write!(f, "names seat {seat} more than once"),
+            Fault::UnitsAndSeats => f.write_str("has both units and seats"),
+            Fault::EndMissing => f.write_str("is HELD without expires_at: it would never end"),
+            Fault::OrderMissing => f.write_str("is CONFIRMED without an order_id"),
+            Fault::OrderForeign { order, derived } => {
+                write!(f, "has order {order}; every repeat is told {derived}")
+            }
+            Fault::OrderTwice { order, other } => {
+                write!(f, "has order {order}, and so has reservation {other}")
+            }
+            Fault::ClaimedTwice { by } => {
+                f.write_str("is in several live reservations:")?;
+                by.iter().try_for_each(|id| write!(f, " {id}"))
+            }
+            Fault::NoSuchSeat { claim } => {
+                write!(f, "does not exist, and {claim} names it")
+            }
+            Fault::Orphan { seen, named } => {
+                write!(f, "is {}, and {}", shown(seen), fate(*named))
+            }
+            Fault::Differs { seen, named, claim } => {
+                write!(f, "is {}, and {claim} names it", shown(seen))?;
+                named.map_or(Ok(()), |named| write!(f, "; {}", fate(named)))
+            }
+            Fault::Misplaced {
+                lies_under,
+                belongs_under,
+            } => write!(
+                f,
+                "lies under key {lies_under}; sales look for it under {belongs_under}"
+            ),
+        }
+    }
+}
+
+fn remaining(line: &StripeLine, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let StripeLine {
+        capacity,
+        remaining,
+        held,
+        confirmed,
+        ..
+    } = line;
+    let difference = line.difference();
+    let (by, how) = (
+        difference.abs(),
+        if difference < 0 { "more" } else { "fewer" },
+    );
+    write!(
+        f,
+        "{by} {how} than there can be: capacity {capacity}, and remaining {remaining} + held {held} \
+         + confirmed {confirmed} is {}",
+        i128::from(*capacity) - difference
+    )?;
+    if held + confirmed > *capacity {
+        write!(f, "; oversold by {}", held + confirmed - capacity)?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.confirmed, self.until) {
+            (true, _) => write!(f, "the confirmed reservation {}", self.reservation),
+            (false, Some(UnixMillis(until))) => {
+                write!(f, "reservation {}, held until {until},", self.reservation)
+            }
+            (false, None) => write!(f, "the held reservation {}", self.reservation),
+        }
+    }
+}
+
+/// A seat's state with whoever it names.
+pub(super) fn shown(state: &SeatState) -> String {
+    match state {
+        SeatState::Available => "AVAILABLE".to_owned(),
+        SeatState::Blocked => "BLOCKED".to_owned(),
+        SeatState::Sold { reservation } => format!("SOLD to {reservation}"),
+        SeatState::Hold { reservation, until } => {
+            format!("in HOLD of {reservation} until {}", until.0)
+        }
+    }
+}
+
+fn fate(named: Named) -> String {
+    match named {
+        Named::NoRecord => "there is no such reservation".to_owned(),
+        Named::Ended(state) => format!("that reservation is {}", state_name(state)),
+        Named::NotLive => "that reservation is not live".to_owned(),
+        Named::Elsewhere(state) => {
+            format!(
+                "that reservation is {} and does not name the seat",
+                state_name(state)
+            )
+        }
+        Named::Unreadable => "that reservation's record cannot be understood".to_owned(),
+    }
+}
+
+/// As stored.
+pub(super) fn state_name(state: ReservationState) -> &'static str {
+    match state {
+        ReservationState::Held => "HELD",
+        ReservationState::Confirmed => "CONFIRMED",
+        ReservationState::Released => "RELEASED",
+        ReservationState::Expired => "EXPIRED",
+        ReservationState::Refunded => "REFUNDED",
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    pub subject: Subject,
+    pub fault: Fault,
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} {}",
+            self.subject.kind(),
+            self.subject.id(),
+            self.fault
+        )
+    }
+}
+
+/// A stripe's account: units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StripeLine {
+    pub index: u16,
+    pub capacity: u64,
+    pub remaining: i64,
+    pub version: u64,
+    /// By the draws of HELD records.
+    pub held: u64,
+    /// By the draws of CONFIRMED records.
+    pub confirmed: u64,
+    /// It was the same before and after the records were read.
+    pub still: bool,
+}
+
+impl StripeLine {
+    /// capacity − remaining − held − confirmed. Below zero: more is sold or on sale than there is.
+    /// Above: units that nobody holds are not on sale.
+    pub fn difference(&self) -> i128 {
+        let claimed = i128::from(self.held) + i128::from(self.confirmed);
+        i128::from(self.capacity) - i128::from(self.remaining) - claimed
+    }
+}
+
+/// Seats by what their items say, and by what the records say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeatLine {
+    /// Items, unreadable ones included.
+    pub total: u64,
+    pub available: u64,
+    pub hold: u64,
+    pub sold: u64,
+    pub blocked: u64,
+    pub unreadable: u64,
+    /// Seats that HELD records name.
+    pub held: u64,
+    /// Seats that CONFIRMED records name.
+    pub confirmed: u64,
+}
+
+impl SeatLine {
+    /// total − available − held − confirmed − blocked. Means something only while nothing moves.
+    pub fn difference(&self) -> i128 {
+        let sum = [self.available, self.held, self.confirmed, self.blocked];
+        i128::from(self.total) - sum.into_iter().map(i128::from).sum::<i128>()
+    }
+}
+
+/// Records by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reservations {
+    pub held: u64,
+    pub confirmed: u64,
+    pub released: u64,
+    pub expired: u64,
+    pub refunded: u64,
+    pub unreadable: u64,
+}
+
+/// Holds past their end that are not reclaimed yet: late, and no breach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overdue {
+    pub count: u64,
+    /// The latest ones, at most [`crate::limits::AUDIT_TOLD_MAX`], with how late they are in
+    /// milliseconds.
+    pub latest: Vec<(ReservationId, u64)>,
+}
+
+/// How it ended, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything was proven.
+    Clean,
+    /// Nothing is wrong among what stood still; not everything did.
+    Moving,
+    Breached,
+}
+
+/// See the module's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub event: EventId,
+    pub closed: bool,
+    pub seated: bool,
+    /// Those that could be read, by index.
+    pub stripes: Vec<StripeLine>,
+    pub seats: SeatLine,
+    pub reservations: Reservations,
+    /// Distinct orders of confirmed records.
+    pub orders: u64,
+    pub overdue: Overdue,
+    pub breaches: Vec<Breach>,
+    /// Stripes that stood still in no round.
+    pub moving_stripes: Vec<u16>,
+    /// Seats that changed hands at every look, or were more than can be looked at again.
+    pub moving_seats: u64,
+    /// Something moved while it was read, though all of it may have been proven.
+    pub restless: bool,
+}
+
+impl Report {
+    pub fn verdict(&self) -> Verdict {
+        if !self.breaches.is_empty() {
+            Verdict::Breached
+        } else if !self.moving_stripes.is_empty() || self.moving_seats > 0 {
+            Verdict::Moving
+        } else {
+            Verdict::Clean
+        }
+    }
+}

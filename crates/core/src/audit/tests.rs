@@ -1,0 +1,682 @@
+//! Books that balance are clean; every kind of damage is found by name; repairs make clean what they
+//! touch and touch nothing else; a sale that runs is no breach.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ids::{OrderId, ReservationId, SeatId};
+use crate::seats::SeatState;
+use crate::time::UnixMillis;
+use crate::transaction::{Draw, Draws, ReservationState};
+
+const NOW: UnixMillis = UnixMillis(1_000_000);
+const STATES: [ReservationState; 5] = [
+    ReservationState::Held,
+    ReservationState::Confirmed,
+    ReservationState::Released,
+    ReservationState::Expired,
+    ReservationState::Refunded,
+];
+
+fn id(number: usize) -> ReservationId {
+    format!("r{number}").parse().unwrap()
+}
+
+fn seat_id(number: usize) -> SeatId {
+    format!("s{number}").parse().unwrap()
+}
+
+fn record(
+    number: usize,
+    state: ReservationState,
+    draws: &[(u16, u32)],
+    seats: &[usize],
+) -> AuditRecord {
+    let reservation = id(number);
+    let drawn: u32 = draws.iter().map(|(_, units)| units).sum();
+    let hold = |state| !matches!(state, ReservationState::Confirmed);
+    AuditRecord {
+        qty: drawn + seats.len() as u32,
+        draws: draws
+            .iter()
+            .map(|&(stripe, units)| Draw { stripe, units })
+            .collect(),
+        seats: (!seats.is_empty()).then(|| seats.iter().map(|n| seat_id(*n)).collect()),
+        order: (state == ReservationState::Confirmed).then(|| OrderId::of(&reservation)),
+        expires_at: hold(state).then_some(UnixMillis(NOW.0 + 1 + number as u64)),
+        state,
+        reservation,
+    }
+}
+
+fn sight(capacity: u64, remaining: i64) -> StripeSight {
+    StripeSight {
+        item: Item::Read(StripeItem {
+            capacity,
+            remaining,
+            version: 7,
+            closed: false,
+        }),
+        still: true,
+    }
+}
+
+fn books(stripes: Vec<StripeSight>, seat_keys: u16) -> Books {
+    Books::new("evt".parse().unwrap(), stripes, seat_keys)
+}
+
+/// A quantity event that balances: `sales` are state, stripe and units.
+fn quantity(stripes: u16, spare: u64, sales: &[(usize, u16, u32)]) -> Books {
+    let mut drawn = vec![0_u64; usize::from(stripes)];
+    let mut records = Vec::new();
+    for (number, &(state, stripe, units)) in sales.iter().enumerate() {
+        let stripe = stripe % stripes;
+        // Every third draws on a second stripe too.
+        let second = (stripe + 1) % stripes;
+        let draws = match number % 3 == 0 && second != stripe {
+            true => vec![(stripe, units), (second, 1)],
+            false => vec![(stripe, units)],
+        };
+        let record = record(number, STATES[state], &draws, &[]);
+        if record.is_live() {
+            for draw in &record.draws {
+                drawn[usize::from(draw.stripe)] += u64::from(draw.units);
+            }
+        }
+        records.push(record);
+    }
+    let sights = drawn.iter().map(|n| sight(n + spare, spare as i64));
+    let mut books = books(sights.collect(), 0);
+    records.into_iter().for_each(|record| books.record(record));
+    books
+}
+
+/// A seated event that balances: `sales` are state and number of seats, each followed by a free seat.
+fn seated(sales: &[(usize, usize)]) -> Books {
+    let mut books = books(vec![sight(0, 0)], 2);
+    let mut next = 0;
+    for (number, &(state, count)) in sales.iter().enumerate() {
+        let seats: Vec<usize> = (next..next + count).collect();
+        next += count + 1;
+        let record = record(number, STATES[state], &[], &seats);
+        let reservation = record.reservation.clone();
+        let state = match record.state {
+            ReservationState::Held => SeatState::Hold {
+                reservation,
+                until: record.expires_at.unwrap(),
+            },
+            ReservationState::Confirmed => SeatState::Sold { reservation },
+            _ => SeatState::Available,
+        };
+        for seat in &seats {
+            books.seats.push(AuditSeat {
+                id: seat_id(*seat),
+                state: state.clone(),
+            });
+        }
+        books.seats.push(AuditSeat {
+            id: seat_id(next - 1),
+            state: match number % 2 {
+                0 => SeatState::Available,
+                _ => SeatState::Blocked,
+            },
+        });
+        books.record(record);
+    }
+    books
+}
+
+fn report(books: &Books) -> Report {
+    judge(books, &[], NOW).at_rest()
+}
+
+fn codes(report: &Report) -> Vec<(Subject, &'static str)> {
+    let code = |breach: &Breach| (breach.subject.clone(), breach.fault.code());
+    report.breaches.iter().map(code).collect()
+}
+
+fn reservation_subject(number: usize) -> Subject {
+    Subject::Reservation(id(number).into_string())
+}
+
+fn seat_subject(number: usize) -> Subject {
+    Subject::Seat(seat_id(number).into_string())
+}
+
+/// What the store has once `repair` is written.
+fn mend(books: &mut Books, repair: &Repair) {
+    let mut set = |seat: &SeatId, seen: &SeatState, to: SeatState| {
+        let item = books
+            .seats
+            .iter_mut()
+            .find(|item| item.id == *seat)
+            .unwrap();
+        assert_eq!(item.state, *seen, "a repair is of what was seen");
+        item.state = to;
+    };
+    match repair {
+        Repair::Remaining { seen, to } => {
+            let sight = &mut books.stripes[usize::from(seen.index)];
+            let Item::Read(item) = &mut sight.item else {
+                panic!("a repair of what was not read")
+            };
+            assert_eq!(item.version, seen.version);
+            item.remaining = i64::try_from(*to).unwrap();
+            item.version += 1;
+        }
+        Repair::Free { seat, seen, .. } => set(seat, seen, SeatState::Available),
+        Repair::Give { seat, seen, claim } => set(seat, seen, claim.seat_state().unwrap()),
+    }
+}
+
+/// Carries the plan out, checks that it touched its subjects only, and judges again.
+fn reconciled(books: &mut Books) -> (Plan, Report) {
+    let plan = plan(&report(books)).unwrap();
+    let subjects: HashSet<Subject> = plan.repairs.iter().map(Repair::subject).collect();
+    assert_eq!(subjects.len(), plan.repairs.len(), "one repair per item");
+    let before = books.clone();
+    for repair in &plan.repairs {
+        mend(books, repair);
+    }
+    assert_eq!(before.live, books.live, "records are never touched");
+    for (index, (was, is)) in before.stripes.iter().zip(&books.stripes).enumerate() {
+        let repaired = subjects.contains(&Subject::Stripe(index as u16));
+        assert_eq!(was != is, repaired, "stripe {index}");
+    }
+    for (was, is) in before.seats.iter().zip(&books.seats) {
+        let repaired = subjects.contains(&Subject::Seat(was.id.as_str().to_owned()));
+        assert_eq!(was != is, repaired, "seat {}", was.id);
+    }
+    (plan, report(books))
+}
+
+fn sales() -> impl Strategy<Value = Vec<(usize, u16, u32)>> {
+    proptest::collection::vec((0..5_usize, 0..4_u16, 1..=10_u32), 0..40)
+}
+
+fn seat_sales() -> impl Strategy<Value = Vec<(usize, usize)>> {
+    proptest::collection::vec((0..5_usize, 1..=4_usize), 1..20)
+}
+
+proptest! {
+    #[test]
+    fn balanced_units_are_clean(stripes in 1..=4_u16, spare in 0..50_u64, sales in sales()) {
+        let books = quantity(stripes, spare, &sales);
+        let report = report(&books);
+        prop_assert_eq!(&report.breaches, &vec![]);
+        prop_assert_eq!(report.verdict(), Verdict::Clean);
+        let counts = report.reservations;
+        let all = counts.held + counts.confirmed + counts.released + counts.expired + counts.refunded;
+        prop_assert_eq!(all, sales.len() as u64);
+        prop_assert_eq!(report.orders, counts.confirmed);
+        prop_assert_eq!(plan(&report), Ok(Plan::default()));
+    }
+
+    #[test]
+    fn balanced_seats_are_clean(sales in seat_sales()) {
+        let report = report(&seated(&sales));
+        prop_assert_eq!(&report.breaches, &vec![]);
+        prop_assert_eq!(report.seats.difference(), 0);
+        prop_assert_eq!(report.seats.hold, report.seats.held);
+        prop_assert_eq!(report.seats.sold, report.seats.confirmed);
+    }
+
+    /// Whatever a hand does to the numbers of stripes: found, and put right where it can be.
+    #[test]
+    fn a_stripe_that_is_off_is_named_and_mended(
+        stripes in 1..=4_u16, spare in 0..50_u64, sales in sales(),
+        at in 0..4_u16, off in prop_oneof![-60..=-1_i64, 1..=60_i64],
+    ) {
+        let mut books = quantity(stripes, spare, &sales);
+        let at = at % stripes;
+        if let Item::Read(item) = &mut books.stripes[usize::from(at)].item {
+            item.remaining += off;
+        }
+        let found = report(&books);
+        prop_assert_eq!(codes(&found), vec![(Subject::Stripe(at), "REMAINING_DIFFERS")]);
+        prop_assert_eq!(found.verdict(), Verdict::Breached);
+        let (plan, after) = reconciled(&mut books);
+        prop_assert_eq!(plan.left, vec![]);
+        prop_assert_eq!(after.breaches, vec![]);
+    }
+
+    /// Whatever a hand does to a seat that is no record's business, and to one that is.
+    #[test]
+    fn a_seat_that_is_off_is_named_and_mended(
+        sales in seat_sales(), at in any::<prop::sample::Index>(), to in 0..4_usize,
+    ) {
+        let mut books = seated(&sales);
+        let at = at.index(books.seats.len());
+        let was = books.seats[at].state.clone();
+        let stranger = "stranger".parse().unwrap();
+        books.seats[at].state = match to {
+            0 => SeatState::Available,
+            1 => SeatState::Blocked,
+            2 => SeatState::Sold { reservation: stranger },
+            _ => SeatState::Hold { reservation: stranger, until: NOW },
+        };
+        let owned = matches!(was, SeatState::Hold { .. } | SeatState::Sold { .. });
+        let subject = Subject::Seat(books.seats[at].id.as_str().to_owned());
+        let wanted = match (owned, to) {
+            (true, _) => vec![(subject, "SEAT_DIFFERS")],
+            // An operator may block and unblock what nobody has.
+            (false, 0 | 1) => vec![],
+            (false, _) => vec![(subject, "SEAT_ORPHAN")],
+        };
+        prop_assert_eq!(codes(&report(&books)), wanted);
+        let (plan, after) = reconciled(&mut books);
+        // What was blocked over a sale is left to a person.
+        let left = usize::from(owned && to == 1);
+        prop_assert_eq!(plan.left.len(), left);
+        prop_assert_eq!(after.breaches.len(), left);
+        if left == 0 && owned {
+            prop_assert_eq!(&books.seats[at].state, &was);
+        }
+    }
+
+    /// A record that is gone: its units go back, its seats go back.
+    #[test]
+    fn a_deleted_record_leaves_drift_that_is_mended(
+        sales in sales(), seat_sales in seat_sales(), at in any::<prop::sample::Index>(),
+    ) {
+        for mut books in [quantity(3, 5, &sales), seated(&seat_sales)] {
+            if books.live.is_empty() {
+                continue;
+            }
+            let gone = books.live.remove(at.index(books.live.len()));
+            let found = report(&books);
+            let touched = match &gone.seats {
+                Some(seats) => seats.len(),
+                None => gone.draws.len(),
+            };
+            prop_assert_eq!(found.breaches.len(), touched);
+            let (plan, after) = reconciled(&mut books);
+            prop_assert_eq!(plan.repairs.len(), touched);
+            prop_assert_eq!(after.breaches, vec![]);
+        }
+    }
+}
+
+/// A confirmed, a held and a released sale of units, in that order.
+fn three_sales() -> Books {
+    quantity(2, 10, &[(1, 0, 2), (0, 1, 3), (2, 0, 4)])
+}
+
+/// A confirmed sale of s0 and s1, a hold of s3; s2 is free, s4 blocked.
+fn two_seat_sales() -> Books {
+    seated(&[(1, 2), (0, 1)])
+}
+
+#[test]
+fn each_fault_of_a_record_is_named_and_left_to_a_person() {
+    type Damage = fn(&mut Books);
+    let cases: [(&str, Damage); 8] = [
+        ("DRAWS_DIFFER", |books| books.live[1].qty += 1),
+        ("DRAWS_NOWHERE", |books| books.live[1].draws[0].stripe = 2),
+        ("ORDER_MISSING", |books| books.live[0].order = None),
+        ("ORDER_FOREIGN", |books| {
+            books.live[0].order = Some(OrderId::of(&id(77)));
+        }),
+        ("EXPIRY_MISSING", |books| books.live[1].expires_at = None),
+        ("SEATS_DIFFER", |books| {
+            books.live[1].draws = Draws::new();
+            books.live[1].seats = Some([seat_id(0)].into());
+        }),
+        ("UNITS_AND_SEATS", |books| {
+            books.live[1].seats = Some([seat_id(0)].into());
+        }),
+        ("SEAT_REPEATED", |books| {
+            books.live[1].draws = Draws::new();
+            books.live[1].seats = Some([seat_id(0), seat_id(1), seat_id(0)].into());
+        }),
+    ];
+    for (code, damage) in cases {
+        let mut books = three_sales();
+        damage(&mut books);
+        let found = report(&books);
+        let hit = found
+            .breaches
+            .iter()
+            .find(|breach| breach.fault.code() == code);
+        let hit = hit.unwrap_or_else(|| panic!("no {code} in {:?}", codes(&found)));
+        assert_eq!(hit.subject.kind(), "reservation");
+        let plan = plan(&found).unwrap();
+        assert!(plan.left.iter().any(|left| left.breach == *hit), "{code}");
+    }
+}
+
+#[test]
+fn an_order_that_two_reservations_have_is_named() {
+    // Once taken from a neighbour, once the same strange one twice.
+    let mut books = quantity(1, 0, &[(1, 0, 1), (1, 0, 1), (1, 0, 1)]);
+    books.live[2].order = Some(OrderId::of(&id(0)));
+    let found = report(&books);
+    let twice = (reservation_subject(0), "ORDER_TWICE");
+    assert_eq!(
+        codes(&found),
+        [(reservation_subject(2), "ORDER_FOREIGN"), twice]
+    );
+    assert_eq!(found.orders, 2);
+
+    books.live[0].order = Some(OrderId::of(&id(9)));
+    books.live[2].order = Some(OrderId::of(&id(9)));
+    let found = codes(&report(&books));
+    assert!(
+        found.contains(&(reservation_subject(2), "ORDER_TWICE")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn while_a_record_hides_its_units_no_stripe_is_mended() {
+    let mut books = three_sales();
+    let seen = Unread {
+        id: "r9".to_owned(),
+        why: "status is 7".to_owned(),
+    };
+    books.unreadable_records.push(seen);
+    books.live.remove(0);
+    let found = report(&books);
+    assert!(codes(&found).contains(&(Subject::Reservation("r9".to_owned()), "UNREADABLE")));
+    let plan = plan(&found).unwrap();
+    assert_eq!(plan.repairs, []);
+    assert!(
+        plan.left
+            .iter()
+            .any(|left| left.why.contains("hides how many units"))
+    );
+}
+
+#[test]
+fn an_oversold_stripe_is_named_and_left() {
+    let mut books = quantity(1, 0, &[(1, 0, 5), (1, 0, 5)]);
+    if let Item::Read(item) = &mut books.stripes[0].item {
+        item.capacity = 7;
+    }
+    let found = report(&books);
+    assert!(
+        found.breaches[0].to_string().contains("oversold by 3"),
+        "{}",
+        found.breaches[0]
+    );
+    let plan = plan(&found).unwrap();
+    assert_eq!(plan.repairs, []);
+    assert!(plan.left[0].why.contains("oversold"));
+}
+
+#[test]
+fn stripes_that_are_missing_or_unreadable_are_named() {
+    let mut books = three_sales();
+    books.stripes[0].item = Item::Missing;
+    books.stripes[1].item = Item::Unreadable("remaining is no number".to_owned());
+    let found = codes(&report(&books));
+    assert_eq!(
+        found,
+        [
+            (Subject::Stripe(0), "STRIPE_MISSING"),
+            (Subject::Stripe(1), "UNREADABLE")
+        ]
+    );
+}
+
+#[test]
+fn two_reservations_on_one_seat_are_named_and_never_repaired() {
+    let mut books = two_seat_sales();
+    books.record(record(8, ReservationState::Confirmed, &[], &[1]));
+    let found = report(&books);
+    assert_eq!(codes(&found), [(seat_subject(1), "SEAT_CLAIMED_TWICE")]);
+    let said = found.breaches[0].to_string();
+    assert!(said.contains("r0") && said.contains("r8"), "{said}");
+    let (plan, after) = reconciled(&mut books);
+    assert_eq!((plan.repairs.len(), plan.left.len()), (0, 1));
+    assert_eq!(after.breaches.len(), 1);
+}
+
+#[test]
+fn a_hold_whose_seat_ends_at_another_time_is_mended() {
+    let mut books = two_seat_sales();
+    let at = books
+        .seats
+        .iter()
+        .position(|seat| seat.id == seat_id(3))
+        .unwrap();
+    books.seats[at].state = SeatState::Hold {
+        reservation: id(1),
+        until: UnixMillis(5),
+    };
+    assert_eq!(codes(&report(&books)), [(seat_subject(3), "SEAT_DIFFERS")]);
+    let (_, after) = reconciled(&mut books);
+    assert_eq!(after.breaches, []);
+}
+
+#[test]
+fn seats_that_are_missing_unreadable_or_misplaced_are_named_and_left() {
+    let mut books = two_seat_sales();
+    books
+        .seats
+        .retain(|seat| seat.id != seat_id(0) && seat.id != seat_id(1));
+    books.unreadable_seats.push(Unread {
+        id: seat_id(1).into_string(),
+        why: "status is GONE".to_owned(),
+    });
+    books.misplaced.push(Misplaced {
+        seat: seat_id(9),
+        lies_under: "evt#1".to_owned(),
+        belongs_under: "evt".to_owned(),
+    });
+    let found = report(&books);
+    assert_eq!(
+        codes(&found),
+        [
+            (seat_subject(1), "UNREADABLE"),
+            (seat_subject(9), "SEAT_MISPLACED"),
+            (seat_subject(0), "SEAT_MISSING"),
+        ]
+    );
+    let plan = plan(&found).unwrap();
+    assert_eq!((plan.repairs.len(), plan.left.len()), (0, 3));
+}
+
+#[test]
+fn a_seat_whose_record_cannot_be_read_stays_with_it() {
+    let mut books = two_seat_sales();
+    books.live.remove(0);
+    books.unreadable_records.push(Unread {
+        id: id(0).into_string(),
+        why: "qty is missing".to_owned(),
+    });
+    let plan = plan(&report(&books)).unwrap();
+    assert_eq!(plan.repairs, []);
+    assert_eq!(plan.left.len(), 3);
+}
+
+#[test]
+fn a_hold_past_its_end_is_late_and_no_breach() {
+    let mut books = three_sales();
+    books.live[1].expires_at = Some(UnixMillis(NOW.0 - 1_500));
+    let report = report(&books);
+    assert_eq!(report.verdict(), Verdict::Clean);
+    assert_eq!(report.overdue.count, 1);
+    assert_eq!(report.overdue.latest, [(id(1), 1_500)]);
+}
+
+// ---- While the sale runs ------------------------------------------------------------------------
+
+#[test]
+fn a_stripe_that_moved_is_not_judged_and_nothing_is_repaired() {
+    let mut books = three_sales();
+    books.live.pop();
+    books.stripes[0].still = false;
+    books.stripes[1].still = false;
+    let report = report(&books);
+    assert_eq!(report.breaches, []);
+    assert_eq!(report.moving_stripes, [0, 1]);
+    assert_eq!(report.verdict(), Verdict::Moving);
+    assert_eq!(plan(&report), Err(Moving));
+}
+
+#[test]
+fn a_breach_is_told_also_while_something_else_moves() {
+    let mut books = three_sales();
+    books.stripes[0].still = false;
+    if let Item::Read(item) = &mut books.stripes[1].item {
+        item.remaining -= 1;
+    }
+    let report = report(&books);
+    assert_eq!(codes(&report), [(Subject::Stripe(1), "REMAINING_DIFFERS")]);
+    assert_eq!(plan(&report), Err(Moving));
+}
+
+#[test]
+fn a_stripe_that_stood_in_an_earlier_round_is_judged_by_that_one() {
+    let mut first = three_sales();
+    first.stripes[1].still = false;
+    let round = judge(&first, &[], NOW);
+    assert!(!round.stripes_stood());
+    // Now the other one moves, in the middle of a sale.
+    let mut second = three_sales();
+    second.stripes[0].still = false;
+    if let Item::Read(item) = &mut second.stripes[0].item {
+        item.remaining -= 4;
+    }
+    let round = judge(&second, round.stripes(), NOW);
+    assert!(round.stripes_stood());
+    let report = round.at_rest();
+    assert_eq!(report.verdict(), Verdict::Clean);
+    assert_eq!(plan(&report), Err(Moving), "it is not at rest");
+}
+
+#[test]
+fn sights_that_differ_in_anything_have_moved() {
+    let item = |remaining| {
+        Item::Read(StripeItem {
+            capacity: 9,
+            remaining,
+            version: 1,
+            closed: false,
+        })
+    };
+    let still = |before: &[Item<StripeItem>], after| {
+        let pair = StripeSight::pair(before, after);
+        pair.iter().map(|sight| sight.still).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        still(&[item(1), item(2)], vec![item(1), item(3)]),
+        [true, false]
+    );
+    assert_eq!(still(&[item(1)], vec![item(1), item(2)]), [false, false]);
+}
+
+/// A seat read in HOLD of a reservation whose record was read before it was written.
+fn suspect() -> (Books, Suspect) {
+    let mut books = two_seat_sales();
+    let free = books
+        .seats
+        .iter_mut()
+        .find(|seat| seat.id == seat_id(2))
+        .unwrap();
+    free.state = SeatState::Hold {
+        reservation: id(5),
+        until: UnixMillis(NOW.0 + 6),
+    };
+    let judged = judge(&books, &[], NOW);
+    let [suspect] = &judged.suspects[..] else {
+        panic!("{judged:?}")
+    };
+    (books, suspect.clone())
+}
+
+fn snapshot(state: SeatState, records: &[AuditRecord]) -> Snapshot {
+    let pair = |record: &AuditRecord| (record.reservation.clone(), Item::Read(record.clone()));
+    Snapshot {
+        seats: [(seat_id(2), Item::Read(state))].into(),
+        records: records.iter().map(pair).collect(),
+    }
+}
+
+#[test]
+fn a_sale_between_two_reads_is_no_breach() {
+    let (books, suspect) = suspect();
+    assert_eq!(suspect.involved, [id(5)]);
+    let held = record(5, ReservationState::Held, &[], &[2]);
+    let in_hold = SeatState::Hold {
+        reservation: id(5),
+        until: held.expires_at.unwrap(),
+    };
+    assert_eq!(
+        look(
+            &suspect,
+            &snapshot(in_hold.clone(), std::slice::from_ref(&held))
+        ),
+        Look::Fine
+    );
+    // Released and gone to the next one meanwhile: that one's record is needed too.
+    let sold = SeatState::Sold { reservation: id(6) };
+    let released = record(5, ReservationState::Released, &[], &[2]);
+    let seen = snapshot(sold.clone(), std::slice::from_ref(&released));
+    assert_eq!(look(&suspect, &seen), Look::With(id(6)));
+    let mut wider = suspect.clone();
+    wider.involved.push(id(6));
+    let next = record(6, ReservationState::Confirmed, &[], &[2]);
+    let both = [released, next];
+    assert_eq!(look(&wider, &snapshot(sold.clone(), &both)), Look::Fine);
+    // It may be there already, read for the seat beside this one that it has as well.
+    assert_eq!(look(&suspect, &snapshot(sold, &both)), Look::Fine);
+    // The record is not there at the same instant: that is a breach.
+    let mut seen = snapshot(in_hold, &[]);
+    seen.records.insert(id(5), Item::Missing);
+    let Look::Wrong(fault) = look(&suspect, &seen) else {
+        panic!("a seat without its record")
+    };
+    assert!(matches!(
+        fault,
+        Fault::Orphan {
+            named: Named::NoRecord,
+            ..
+        }
+    ));
+
+    let settle = |settled| judge(&books, &[], NOW).settle(settled);
+    let fine = settle(vec![Settled::Fine]);
+    assert_eq!((fine.verdict(), fine.restless), (Verdict::Clean, true));
+    assert_eq!(settle(vec![Settled::Moving]).verdict(), Verdict::Moving);
+    assert_eq!(settle(vec![]).verdict(), Verdict::Moving, "not looked at");
+    let wrong = settle(vec![Settled::Wrong(fault)]);
+    assert_eq!(codes(&wrong), [(seat_subject(2), "SEAT_ORPHAN")]);
+    assert!(!wrong.restless);
+}
+
+#[test]
+fn the_snapshot_finds_every_fault_that_the_books_show() {
+    let (_, suspect) = suspect();
+    let other = record(1, ReservationState::Held, &[], &[3]);
+    let ended = record(5, ReservationState::Expired, &[], &[2]);
+    let sold = |number| SeatState::Sold {
+        reservation: id(number),
+    };
+    let look_at = |state, involved: &[usize], records: &[AuditRecord]| {
+        let suspect = Suspect {
+            involved: involved.iter().map(|n| id(*n)).collect(),
+            ..suspect.clone()
+        };
+        match look(&suspect, &snapshot(state, records)) {
+            Look::Wrong(fault) => fault,
+            other => panic!("{other:?}"),
+        }
+    };
+    let fault = look_at(sold(5), &[5], std::slice::from_ref(&ended));
+    let expired = Named::Ended(ReservationState::Expired);
+    assert!(matches!(fault, Fault::Orphan { named, .. } if named == expired));
+    let fault = look_at(sold(1), &[1], std::slice::from_ref(&other));
+    let elsewhere = Named::Elsewhere(ReservationState::Held);
+    assert!(matches!(fault, Fault::Orphan { named, .. } if named == elsewhere));
+    let mine = record(5, ReservationState::Confirmed, &[], &[2]);
+    let fault = look_at(sold(1), &[5, 1], &[mine.clone(), other]);
+    assert!(matches!(fault, Fault::Differs { named: Some(named), .. } if named == elsewhere));
+    let twin = record(6, ReservationState::Held, &[], &[2]);
+    let fault = look_at(sold(5), &[5, 6], &[mine, twin]);
+    assert!(matches!(fault, Fault::ClaimedTwice { .. }));
+}

@@ -1,0 +1,299 @@
+//! Calls in flight, by reservation and event.
+//!
+//! One call per reservation and event is under way at a time: the leader. An equal call waits for
+//! its answer; another verb or quantity waits for its turn. So no reservation is twice in one
+//! transaction, and no two answers about it race.
+//!
+//! A reservation named with two events is two entries, because they have nothing to wait for: their
+//! transactions are apart, and the record's condition lets one of them through. Waiting would even
+//! be a trap: the events may have different owners, and two shards that forward one to each other
+//! would each wait behind the other's call for ever.
+
+use std::collections::HashMap;
+
+use super::desk::Parked;
+use crate::effect::{CallId, Route};
+use crate::ids::{EventId, Fingerprint, ReservationId};
+use crate::limits;
+use crate::operation::{Operation, Verb};
+use crate::time::Micros;
+
+/// A reservation under way.
+#[derive(Debug)]
+pub(super) struct Pending {
+    event: EventId,
+    pub(super) leader: CallId,
+    pub(super) verb: Verb,
+    pub(super) fingerprint: Fingerprint,
+    /// When the leader set out: whatever is read for it is read after this.
+    pub(super) since: Micros,
+    /// How often the leader's write found something else than it was for.
+    turns: u32,
+    /// The seats that were left for it, where that is too few. Whether it is refused for that is left
+    /// to one more look at its record.
+    too_few: Option<u64>,
+    /// The leader is with another shard.
+    is_away: bool,
+    /// In order of arrival.
+    pub(super) followers: Vec<Follower>,
+    /// Buyers of seats that this reservation holds past its time: what becomes of it decides.
+    pub(super) watchers: Vec<Parked>,
+    /// The leader watches another reservation.
+    is_watching: bool,
+}
+
+/// A call that waits for what becomes of the leader.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) call: CallId,
+    pub(super) operation: Operation,
+    pub(super) route: Option<Route>,
+    pub(super) joined: Micros,
+}
+
+/// All that is under way for one reservation: one entry, but for clients that name two events.
+#[derive(Debug)]
+struct Slot {
+    first: Pending,
+    others: Vec<Pending>,
+}
+
+/// What became of a call that entered.
+#[derive(Debug)]
+pub(super) enum Joined {
+    /// It leads: take it to its lane.
+    First(Operation),
+    Behind,
+    /// Too many calls, in all or for this reservation.
+    Full,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Pendings {
+    by_reservation: HashMap<ReservationId, Slot, foldhash::fast::RandomState>,
+    calls: usize,
+    /// Of which event they are.
+    by_event: HashMap<EventId, usize, foldhash::fast::RandomState>,
+}
+
+impl Pendings {
+    /// Calls that have not been answered, leaders and all others.
+    pub(super) fn calls(&self) -> usize {
+        self.calls
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_reservation.is_empty()
+    }
+
+    pub(super) fn enter(
+        &mut self,
+        call: CallId,
+        operation: Operation,
+        route: Option<Route>,
+        now: Micros,
+    ) -> Joined {
+        if self.calls >= limits::OPERATIONS_IN_FLIGHT_MAX || self.has_its_share(&operation.event) {
+            return Joined::Full;
+        }
+        let Some(slot) = self.by_reservation.get_mut(&operation.reservation) else {
+            let first = Pending::led_by(call, &operation, now);
+            let others = Vec::new();
+            self.by_reservation
+                .insert(operation.reservation.clone(), Slot { first, others });
+            self.count(&operation.event);
+            return Joined::First(operation);
+        };
+        if slot.calls() > limits::CALLS_PER_RESERVATION_MAX {
+            return Joined::Full;
+        }
+        let event = operation.event.clone();
+        let joined = match slot.of(&operation.event) {
+            Some(pending) => {
+                pending.followers.push(Follower {
+                    call,
+                    operation,
+                    route,
+                    joined: now,
+                });
+                Joined::Behind
+            }
+            None => {
+                slot.others.push(Pending::led_by(call, &operation, now));
+                Joined::First(operation)
+            }
+        };
+        self.count(&event);
+        joined
+    }
+
+    fn count(&mut self, event: &EventId) {
+        self.calls += 1;
+        match self.by_event.get_mut(event) {
+            Some(calls) => *calls += 1,
+            None => drop(self.by_event.insert(event.clone(), 1)),
+        }
+    }
+
+    /// Whether an event has so many calls that no more of it are taken: once a shard is half full, no
+    /// event has more than its part, and a part is kept for one that comes anew.
+    fn has_its_share(&self, event: &EventId) -> bool {
+        if self.calls < limits::OPERATIONS_IN_FLIGHT_MAX / 2 {
+            return false;
+        }
+        let share = limits::OPERATIONS_IN_FLIGHT_MAX / (self.by_event.len() + 1);
+        self.by_event
+            .get(event)
+            .is_some_and(|calls| *calls >= share)
+    }
+
+    pub(super) fn leave(
+        &mut self,
+        reservation: &ReservationId,
+        event: &EventId,
+    ) -> Option<Pending> {
+        let slot = self.by_reservation.get_mut(reservation)?;
+        let pending = if slot.first.event != *event {
+            let at = slot.others.iter().position(|p| p.event == *event)?;
+            slot.others.swap_remove(at)
+        } else if let Some(next) = slot.others.pop() {
+            std::mem::replace(&mut slot.first, next)
+        } else {
+            self.by_reservation.remove(reservation)?.first
+        };
+        let left = pending.calls();
+        self.calls -= left;
+        if let Some(calls) = self.by_event.get_mut(event) {
+            *calls = calls.saturating_sub(left);
+            if *calls == 0 {
+                self.by_event.remove(event);
+            }
+        }
+        Some(pending)
+    }
+}
+
+impl Pendings {
+    /// When the leader set out.
+    pub(super) fn since(&mut self, reservation: &ReservationId, event: &EventId) -> Option<Micros> {
+        self.of(reservation, event).map(|pending| pending.since)
+    }
+
+    /// Whether a call that another shard sent here would wait for one that was sent away, and may be
+    /// the one that this waits for.
+    ///
+    /// Only what gives back is sent from one owner of stripes to another, and one record gives back
+    /// to the same stripes always. But what a hold had and what its order has after a late commit
+    /// may differ: a release and a refund could cross.
+    pub(super) fn would_wait_in_a_ring(&mut self, operation: &Operation) -> bool {
+        let Some(pending) = self.of(&operation.reservation, &operation.event) else {
+            return false;
+        };
+        let gives = |verb| matches!(verb, Verb::Release | Verb::Expire | Verb::Refund);
+        let crosses = (operation.verb == Verb::Refund) != (pending.verb == Verb::Refund);
+        pending.is_away && gives(operation.verb) && gives(pending.verb) && crosses
+    }
+
+    pub(super) fn goes_away(&mut self, reservation: &ReservationId, event: &EventId) {
+        if let Some(pending) = self.of(reservation, event) {
+            pending.is_away = true;
+        }
+    }
+
+    /// What the leader wants, if there is one.
+    pub(super) fn verb(&mut self, reservation: &ReservationId, event: &EventId) -> Option<Verb> {
+        self.of(reservation, event).map(|pending| pending.verb)
+    }
+
+    /// Whether a buyer may wait for what becomes of a reservation: something is under way for it, and
+    /// that does not wait like this itself. So nobody waits for itself in the end.
+    pub(super) fn can_be_watched(&mut self, reservation: &ReservationId, event: &EventId) -> bool {
+        let pending = self.of(reservation, event);
+        pending.is_some_and(|pending| !pending.is_watching)
+    }
+
+    /// Lets a buyer wait for what becomes of a reservation that can be watched.
+    pub(super) fn watch(&mut self, reservation: &ReservationId, event: &EventId, buyer: Parked) {
+        self.is_watching(&buyer.operation.reservation, event, true);
+        if let Some(pending) = self.of(reservation, event) {
+            pending.watchers.push(buyer);
+        }
+    }
+
+    pub(super) fn is_watching(&mut self, reservation: &ReservationId, event: &EventId, is: bool) {
+        if let Some(pending) = self.of(reservation, event) {
+            pending.is_watching = is;
+        }
+    }
+
+    /// Notes that there were only so many seats left for the leader, or that this counts no more.
+    pub(super) fn is_short(
+        &mut self,
+        reservation: &ReservationId,
+        event: &EventId,
+        remaining: Option<u64>,
+    ) {
+        if let Some(pending) = self.of(reservation, event) {
+            pending.too_few = remaining;
+        }
+    }
+
+    /// What [`Pendings::is_short`] noted.
+    pub(super) fn too_few(&mut self, reservation: &ReservationId, event: &EventId) -> Option<u64> {
+        self.of(reservation, event)?.too_few
+    }
+
+    /// How often the leader's write found something else than it was for.
+    pub(super) fn turns(&mut self, reservation: &ReservationId, event: &EventId) -> u32 {
+        self.of(reservation, event)
+            .map_or(0, |pending| pending.turns)
+    }
+
+    fn of(&mut self, reservation: &ReservationId, event: &EventId) -> Option<&mut Pending> {
+        self.by_reservation.get_mut(reservation)?.of(event)
+    }
+
+    /// Counts one more turn of the leader; false when it has had enough of them.
+    pub(super) fn another_turn(&mut self, reservation: &ReservationId, event: &EventId) -> bool {
+        let Some(pending) = self.of(reservation, event) else {
+            return false;
+        };
+        pending.turns += 1;
+        pending.turns <= limits::TURNS_PER_OPERATION_MAX
+    }
+}
+
+impl Slot {
+    fn of(&mut self, event: &EventId) -> Option<&mut Pending> {
+        std::iter::once(&mut self.first)
+            .chain(&mut self.others)
+            .find(|pending| pending.event == *event)
+    }
+
+    fn calls(&self) -> usize {
+        let others = self.others.iter().map(Pending::calls);
+        self.first.calls() + others.sum::<usize>()
+    }
+}
+
+impl Pending {
+    fn led_by(call: CallId, operation: &Operation, now: Micros) -> Self {
+        Self {
+            event: operation.event.clone(),
+            leader: call,
+            verb: operation.verb,
+            fingerprint: operation.fingerprint,
+            since: now,
+            turns: 0,
+            too_few: None,
+            is_away: false,
+            followers: Vec::new(),
+            watchers: Vec::new(),
+            is_watching: false,
+        }
+    }
+
+    fn calls(&self) -> usize {
+        1 + self.followers.len()
+    }
+}

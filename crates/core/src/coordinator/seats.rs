@@ -1,0 +1,601 @@
+//! Operations on seats, on the shard that owns the event: choosing them, claiming them, and what
+//! their writes teach.
+
+use super::Coordinator;
+use super::desk::{Desk, MapWaiter, Parked};
+use super::route::Basis;
+use crate::answer::{Answer, Refusal};
+use crate::effect::{CallId, Effect, Known, Route};
+use crate::ids::{EventId, ReservationId, SeatId, Seats};
+use crate::lane::{Kind, Plan};
+use crate::limits;
+use crate::operation::{Expect, Operation, Verb, Wanted};
+use crate::reads::Waiter;
+use crate::rules::{Movement, Transition};
+use crate::seats::SeatState;
+use crate::time::{Micros, Now};
+use crate::transaction::{EventShape, FreeSeatsRead, RecordView, ReservationState, SeatsRead};
+
+impl Coordinator {
+    /// Writes what moves seats, or leaves a tombstone in a seated event.
+    pub(super) fn write_seats(
+        &mut self,
+        operation: Operation,
+        shape: EventShape,
+        transition: Transition,
+        basis: Basis,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let record = &basis.record;
+        let held = record.as_ref().and_then(|record| record.seats.clone());
+        let seats = match (transition.movement(), held, &operation.wanted) {
+            (Movement::None, ..) => None,
+            (Movement::Take, ..) if shape.closed => {
+                self.end(
+                    &operation,
+                    Answer::Refused(Refusal::EventClosed),
+                    None,
+                    now,
+                    fx,
+                );
+                return;
+            }
+            (_, Some(held), _) => Some(held),
+            (Movement::Take, None, Wanted::Seats(seats)) => Some(Seats::clone(seats)),
+            (Movement::Take, None, Wanted::Quantity(qty)) => {
+                let qty = *qty;
+                self.choose_seats(operation, qty, shape, transition, basis, now, fx);
+                return;
+            }
+            // A record that should have seats and has none.
+            _ => {
+                self.end(
+                    &operation,
+                    Answer::Refused(Refusal::Internal),
+                    None,
+                    now,
+                    fx,
+                );
+                return;
+            }
+        };
+        if let Some(seats) = &seats {
+            let desk = self.desk(&operation.event, now.mono);
+            let takes = transition.movement() == Movement::Take;
+            if takes && let Some(refusal) = known_taken(desk, seats, &operation, transition, now) {
+                if !basis.is_said {
+                    // A copy of this call may have had them meanwhile, elsewhere: a read tells, which
+                    // costs less than the write would.
+                    let route = Some(Route { shape });
+                    self.look_up(operation, route, fx);
+                    return;
+                }
+                self.counters.seats_refused += 1;
+                self.end(&operation, Answer::Refused(refusal), None, now, fx);
+                return;
+            }
+            if let Err(taken) = desk.claim(seats, &operation.reservation) {
+                if self.would_wait_for_its_like(&operation, &taken) {
+                    let busy = Answer::Refused(Refusal::store_busy());
+                    self.end(&operation, busy, None, now, fx);
+                    return;
+                }
+                self.park(&taken, operation, shape, basis, now, fx);
+                return;
+            }
+            self.read_seats_soon(&operation.event, shape, now, fx);
+        }
+        let plan = Plan {
+            transition,
+            record: basis.record,
+            seats,
+        };
+        self.enqueue(operation, Kind::Loose, shape, plan, now, fx);
+    }
+
+    /// The best seats that can be had.
+    #[expect(clippy::too_many_arguments, reason = "one operation, taken apart")]
+    fn choose_seats(
+        &mut self,
+        operation: Operation,
+        qty: u32,
+        shape: EventShape,
+        transition: Transition,
+        basis: Basis,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let section = operation.section.as_deref();
+        let since = self.pending.since(&operation.reservation, &operation.event);
+        let desk = desk_of(&mut self.desks, &operation.event, now.mono);
+        let chosen = desk
+            .map_and_claims()
+            .and_then(|(map, claimed)| map.pick(qty, section, now, &claimed, &mut self.rng));
+        if let Some(chosen) = chosen {
+            self.pending
+                .is_short(&operation.reservation, &operation.event, None);
+            let seats: Seats = chosen.into();
+            // None of them is claimed: that was looked at.
+            let _ = desk.claim(&seats, &operation.reservation);
+            let plan = Plan {
+                transition,
+                record: basis.record,
+                seats: Some(seats),
+            };
+            self.read_seats_soon(&operation.event, shape, now, fx);
+            self.enqueue(operation, Kind::Loose, shape, plan, now, fx);
+            return;
+        }
+        let is_told = since.is_some_and(|since| desk.is_read_since(since));
+        if is_told {
+            self.none_left(operation, shape, basis, now, fx);
+            return;
+        }
+        let parked = Box::new(Parked {
+            known: basis.into_known(),
+            operation,
+            shape,
+        });
+        self.look_for_seats(parked, now, fx);
+    }
+
+    /// Lets a choice that found too few wait until it is known what is free as of now.
+    ///
+    /// By a look at what is free, if that does: of a house that is sold out it tells nothing at all,
+    /// where a read of all seats tells of each of them. Everyone who asks then waits for one.
+    fn look_for_seats(&mut self, parked: Box<Parked>, now: Now, fx: &mut Vec<Effect>) {
+        let (event, shape) = (parked.operation.event.clone(), parked.shape);
+        let desk = self.desk(&event, now.mono);
+        if !desk.is_look_enough(now) {
+            self.wait_for_map(&event, shape, MapWaiter::Choose(parked), now, fx);
+            return;
+        }
+        if let Err(parked) = desk.wait_for_look(parked) {
+            self.counters.shed += 1;
+            let refusal = Answer::Refused(Refusal::overloaded());
+            self.end(&parked.operation, refusal, None, now, fx);
+            return;
+        }
+        if desk.start_looking(now) {
+            self.counters.seat_looks += 1;
+            fx.push(Effect::ReadFreeSeats {
+                event: event.clone(),
+                seat_keys: shape.seat_keys.max(1),
+                at: now.unix,
+            });
+            self.read_shape(&event, shape, now, fx);
+        }
+        self.read_seats_soon(&event, shape, now, fx);
+    }
+
+    /// Ends an operation that there are no seats for.
+    ///
+    /// "Sold out" is said on a read that began after the call arrived, and not while a seat that the
+    /// read shows as free is only claimed: its write may fail. The read alone does not do: what it
+    /// found missing may have been sold, elsewhere and just now, to this very reservation. So its
+    /// record is looked at once more, after all that the map has learned.
+    fn none_left(
+        &mut self,
+        operation: Operation,
+        shape: EventShape,
+        basis: Basis,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let (reservation, event) = (&operation.reservation, &operation.event);
+        if basis.is_said
+            && let Some(remaining) = self.pending.too_few(reservation, event)
+        {
+            let refusal = Refusal::InsufficientInventory { remaining };
+            self.end(&operation, Answer::Refused(refusal), None, now, fx);
+            return;
+        }
+        let section = operation.section.as_deref();
+        let desk = desk_of(&mut self.desks, event, now.mono);
+        match desk.any_claimed(section) {
+            Some(claimed) if basis.is_said => {
+                self.park(&claimed, operation, shape, basis, now, fx);
+                return;
+            }
+            // It may have seats of its own, which others wait for.
+            Some(_) => {}
+            None => {
+                let remaining = desk.map().map(|map| map.remaining(section, now.unix));
+                let remaining = Some(remaining.unwrap_or_default());
+                self.pending.is_short(reservation, event, remaining);
+            }
+        }
+        let route = Some(Route { shape });
+        self.look_up(operation, route, fx);
+    }
+
+    /// Whether the end of a hold would wait for the end of another.
+    fn would_wait_for_its_like(&mut self, operation: &Operation, taken: &SeatId) -> bool {
+        let event = &operation.event;
+        let desk = self.desks.get(event);
+        let holder = desk.and_then(|desk| desk.claimed_by(taken));
+        let verb = holder.and_then(|holder| self.pending.verb(holder, event));
+        operation.verb == Verb::Expire && verb == Some(Verb::Expire)
+    }
+
+    fn park(
+        &mut self,
+        seat: &SeatId,
+        operation: Operation,
+        shape: EventShape,
+        basis: Basis,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let desk = self.desk(&operation.event, now.mono);
+        let parked = Box::new(Parked {
+            known: basis.into_known(),
+            operation,
+            shape,
+        });
+        if let Err(parked) = desk.park(seat, parked) {
+            self.counters.shed += 1;
+            let refusal = Answer::Refused(Refusal::overloaded());
+            self.end(&parked.operation, refusal, None, now, fx);
+        }
+    }
+
+    /// A write found seats that are not free.
+    #[expect(clippy::too_many_arguments, reason = "one operation, taken apart")]
+    pub(super) fn seats_differ(
+        &mut self,
+        operation: Operation,
+        shape: EventShape,
+        from: Option<ReservationState>,
+        found: Vec<(SeatId, Option<SeatState>)>,
+        as_of: Micros,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let event = operation.event.clone();
+        let mut unknown = Vec::new();
+        let mut taken = Vec::new();
+        let mut overdue = Vec::new();
+        let desk = self.desk(&event, now.mono);
+        for (seat, state) in found {
+            desk.learn(&seat, state.clone(), as_of);
+            match state {
+                None => unknown.push(seat),
+                Some(SeatState::Hold { reservation, until })
+                    if until <= now.unix && reservation != operation.reservation =>
+                {
+                    overdue.push((seat, reservation));
+                }
+                // Free again by now, or not: the next try tells.
+                Some(SeatState::Available) => {}
+                Some(_) => taken.push(seat),
+            }
+        }
+        let mut freed = desk.release(&operation.reservation);
+        let is_chosen = matches!(operation.wanted, Wanted::Quantity(_)) && from.is_none();
+        let refusal = if from == Some(ReservationState::Held) {
+            // Seats of a hold that are not its own were changed by hand.
+            Some(Refusal::HoldExpired)
+        } else if is_chosen || (unknown.is_empty() && taken.is_empty()) {
+            None
+        } else if from.is_some() {
+            Some(Refusal::HoldExpired)
+        } else if !unknown.is_empty() {
+            Some(Refusal::SeatsNotFound { seats: unknown })
+        } else {
+            Some(Refusal::SeatsUnavailable { seats: taken })
+        };
+        if let Some(refusal) = refusal {
+            self.counters.seats_taken += 1;
+            self.let_go(freed, now, fx);
+            self.end(&operation, Answer::Refused(refusal), None, now, fx);
+            return;
+        }
+        // Holds that are over are ended before anybody else meets them, and what a holder itself has
+        // under way goes first.
+        let deadline = operation.deadline;
+        for (seat, holder) in &overdue {
+            freed.sort_by_key(|parked| parked.operation.reservation != *holder);
+            self.expire(&event, shape, holder.clone(), seat, deadline, now, fx);
+        }
+        self.let_go(freed, now, fx);
+        let route = Some(Route { shape });
+        let known = match from {
+            None => Known::Record(None),
+            Some(_) => Known::Nothing,
+        };
+        let turns = self.pending.turns(&operation.reservation, &event);
+        if is_chosen && turns > limits::SEAT_COLLISIONS_MAX {
+            // The map is old: others sell the same seats.
+            let parked = Box::new(Parked {
+                operation,
+                shape,
+                known,
+            });
+            self.wait_for_map(&event, shape, MapWaiter::Choose(parked), now, fx);
+            return;
+        }
+        let busy = overdue
+            .into_iter()
+            .map(|(_, holder)| holder)
+            .find(|holder| {
+                self.is_busy_otherwise(holder, &event)
+                    && self.pending.can_be_watched(holder, &event)
+            });
+        match busy {
+            None => self.advance(operation, route, known, now, fx),
+            Some(holder) => {
+                let buyer = Parked {
+                    operation,
+                    shape,
+                    known,
+                };
+                self.pending.watch(&holder, &event, buyer);
+            }
+        }
+    }
+
+    /// Whether something else than the end of its hold is under way for a reservation.
+    fn is_busy_otherwise(&mut self, holder: &ReservationId, event: &EventId) -> bool {
+        !matches!(self.pending.verb(holder, event), None | Some(Verb::Expire))
+    }
+
+    /// Moves a hold that is past its time out of the way of a buyer.
+    #[expect(clippy::too_many_arguments, reason = "one operation, taken apart")]
+    fn expire(
+        &mut self,
+        event: &EventId,
+        shape: EventShape,
+        holder: ReservationId,
+        seat: &SeatId,
+        deadline: Micros,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        // What the holder itself has under way here may wait for a seat, and must not with a claim.
+        if self.is_busy_otherwise(&holder, event) {
+            return;
+        }
+        // Claimed for it at once, so that the buyer waits for it.
+        let desk = self.desk(event, now.mono);
+        if desk.claim(std::slice::from_ref(seat), &holder).is_err() {
+            return;
+        }
+        let operation = expiry(event.clone(), holder, deadline);
+        let route = Some(Route { shape });
+        let (reservation, event) = (operation.reservation.clone(), operation.event.clone());
+        self.enter(CallId::NOBODY, operation, route, Known::Nothing, now, fx);
+        if self.pending.since(&reservation, &event).is_none() {
+            // It was refused at the door: nobody else would end the claim.
+            self.unclaim(&event, &reservation, now, fx);
+        }
+    }
+
+    /// Ends a reservation's claims and lets those go on who waited for them.
+    pub(super) fn unclaim(
+        &mut self,
+        event: &EventId,
+        reservation: &ReservationId,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(desk) = self.desks.get_mut(event) else {
+            return;
+        };
+        let freed = desk.release(reservation);
+        self.let_go(freed, now, fx);
+    }
+
+    pub(super) fn let_go(&mut self, freed: Vec<Parked>, now: Now, fx: &mut Vec<Effect>) {
+        for parked in freed {
+            let route = Some(Route {
+                shape: parked.shape,
+            });
+            self.advance(parked.operation, route, parked.known, now, fx);
+        }
+    }
+
+    /// What this shard has just written, into the map.
+    pub(super) fn seats_written(
+        &mut self,
+        event: &EventId,
+        reservation: &ReservationId,
+        record: &RecordView,
+        as_of: Micros,
+    ) {
+        let (Some(seats), Some(desk)) = (&record.seats, self.desks.get_mut(event)) else {
+            return;
+        };
+        let state = match record.state {
+            ReservationState::Held => SeatState::Hold {
+                reservation: reservation.clone(),
+                until: record.expires_at.unwrap_or_default(),
+            },
+            ReservationState::Confirmed => SeatState::Sold {
+                reservation: reservation.clone(),
+            },
+            _ => SeatState::Available,
+        };
+        for seat in seats.iter() {
+            desk.learn(seat, Some(state.clone()), as_of);
+        }
+    }
+
+    /// Reports the result of [`Effect::ReadSeats`].
+    pub fn seats_read(&mut self, event: &EventId, read: SeatsRead, now: Now, fx: &mut Vec<Effect>) {
+        let (seats, refusal) = match read {
+            SeatsRead::Found(seats) => (Some(seats), None),
+            SeatsRead::Unavailable => (None, Some(Refusal::store_unavailable())),
+            SeatsRead::Throttled => (None, Some(Refusal::store_busy())),
+        };
+        let Some(desk) = self.desks.get_mut(event) else {
+            return;
+        };
+        for waiter in desk.stop_reading(seats, now.mono) {
+            match (waiter, &refusal) {
+                (MapWaiter::Ask { call, question }, None) => {
+                    self.answer_from_map(call, event, question, now, fx);
+                }
+                (MapWaiter::Ask { call, .. }, Some(refusal)) => fx.push(Effect::Told {
+                    call,
+                    result: Err(refusal.clone()),
+                }),
+                (MapWaiter::Choose(parked), None) => {
+                    let route = Some(Route {
+                        shape: parked.shape,
+                    });
+                    self.advance(parked.operation, route, parked.known, now, fx);
+                }
+                (MapWaiter::Choose(parked), Some(refusal)) => {
+                    let refusal = Answer::Refused(refusal.clone());
+                    self.end(&parked.operation, refusal, None, now, fx);
+                }
+            }
+        }
+    }
+
+    /// Reports the result of [`Effect::ReadFreeSeats`].
+    pub fn free_seats_read(
+        &mut self,
+        event: &EventId,
+        read: FreeSeatsRead,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let (free, refusal) = match read {
+            FreeSeatsRead::Found(free) => (Some(free), None),
+            FreeSeatsRead::Unavailable => (None, Some(Refusal::store_unavailable())),
+            FreeSeatsRead::Throttled => (None, Some(Refusal::store_busy())),
+        };
+        let Some(desk) = self.desks.get_mut(event) else {
+            return;
+        };
+        let (waited, agrees) = desk.stop_looking(free);
+        self.counters.seat_looks_amiss += u64::from(!agrees);
+        match refusal {
+            None => self.let_go(waited, now, fx),
+            Some(refusal) => {
+                for parked in waited {
+                    let refusal = Answer::Refused(refusal.clone());
+                    self.end(&parked.operation, refusal, None, now, fx);
+                }
+            }
+        }
+    }
+
+    /// Lets somebody wait for a read of the seats, which is started unless one is under way.
+    pub(super) fn wait_for_map(
+        &mut self,
+        event: &EventId,
+        shape: EventShape,
+        waiter: MapWaiter,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let desk = self.desk(event, now.mono);
+        match desk.wait_for_map(waiter) {
+            Ok(()) => self.read_seats(event, shape, now, fx),
+            Err(MapWaiter::Ask { call, .. }) => {
+                self.counters.shed += 1;
+                fx.push(Effect::Told {
+                    call,
+                    result: Err(Refusal::overloaded()),
+                });
+            }
+            Err(MapWaiter::Choose(parked)) => {
+                self.counters.shed += 1;
+                let refusal = Answer::Refused(Refusal::overloaded());
+                self.end(&parked.operation, refusal, None, now, fx);
+            }
+        }
+    }
+
+    /// Reads the seats in good time, so that nobody has to wait for it.
+    pub(super) fn read_seats_soon(
+        &mut self,
+        event: &EventId,
+        shape: EventShape,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        if shape.is_seated() && self.desk(event, now.mono).is_getting_old(now.mono) {
+            self.read_seats(event, shape, now, fx);
+        }
+    }
+
+    fn read_seats(&mut self, event: &EventId, shape: EventShape, now: Now, fx: &mut Vec<Effect>) {
+        if !self.desk(event, now.mono).start_reading(now.mono, now.unix) {
+            return;
+        }
+        self.counters.seat_reads += 1;
+        fx.push(Effect::ReadSeats {
+            event: event.clone(),
+            seat_keys: shape.seat_keys.max(1),
+        });
+        self.read_shape(event, shape, now, fx);
+    }
+
+    /// An operator may have closed the event since.
+    fn read_shape(&mut self, event: &EventId, shape: EventShape, now: Now, fx: &mut Vec<Effect>) {
+        let _ = self
+            .reads
+            .want(event, Some(shape.stripes), Waiter::Nobody, now.mono, fx);
+    }
+
+    pub(super) fn desk(&mut self, event: &EventId, now: Micros) -> &mut Desk {
+        desk_of(&mut self.desks, event, now)
+    }
+}
+
+/// The desk of an event, made if there is none; makes room for it.
+fn desk_of<'a>(desks: &'a mut super::Desks, event: &EventId, now: Micros) -> &'a mut Desk {
+    if !desks.contains_key(event) {
+        if desks.len() >= limits::SEAT_DESKS_MAX {
+            let idle = desks.iter().filter(|(_, desk)| desk.is_idle());
+            let oldest = idle.min_by_key(|(_, desk)| desk.used);
+            if let Some(oldest) = oldest.map(|(event, _)| event.clone()) {
+                desks.remove(&oldest);
+            }
+        }
+        desks.insert(event.clone(), Desk::default());
+    }
+    let desk = desks.entry(event.clone()).or_default();
+    desk.used = now;
+    desk
+}
+
+/// The operation that ends a hold which is past its time.
+pub(super) fn expiry(event: EventId, reservation: ReservationId, deadline: Micros) -> Operation {
+    let wanted = Wanted::Whatever;
+    Operation {
+        verb: Verb::Expire,
+        fingerprint: Operation::fingerprint_of(&event, &wanted),
+        reservation,
+        event,
+        wanted,
+        section: None,
+        payment_intent: String::new(),
+        hold_until: None,
+        expect: Expect::Known,
+        deadline,
+    }
+}
+
+/// The refusal of seats that memory knows others to have.
+fn known_taken(
+    desk: &mut Desk,
+    seats: &[SeatId],
+    operation: &Operation,
+    transition: Transition,
+    now: Now,
+) -> Option<Refusal> {
+    let map = desk.map()?;
+    let taken = |seat: &&SeatId| map.known_taken(seat, &operation.reservation, now);
+    let seats: Vec<SeatId> = seats.iter().filter(taken).cloned().collect();
+    match (seats.is_empty(), transition.from) {
+        (true, _) => None,
+        (false, None) => Some(Refusal::SeatsUnavailable { seats }),
+        (false, Some(_)) => Some(Refusal::HoldExpired),
+    }
+}

@@ -1,0 +1,747 @@
+//! Calls that meet: on one shard and across shards, with a store that answers as told.
+
+use std::collections::VecDeque;
+
+use rand::SeedableRng;
+
+use super::*;
+use crate::ids::Fingerprint;
+use crate::operation::{Expect, Wanted};
+use crate::question::Question;
+use crate::rules;
+use crate::time::UnixMillis;
+use crate::transaction::{
+    Draw, Reason, RecordsRead, ReservationState, StripeUpdate, StripeView, Transaction,
+};
+
+pub(super) const SETTINGS: Settings = Settings {
+    shard: 0,
+    shards: 1,
+    cache_capacity: 0,
+    cache_for: Micros(0),
+    late_commit: LateCommit::Reacquire,
+    sold_out_latch: Micros::from_millis(50),
+    read_staleness: Micros(0),
+};
+
+fn at(mono: u64) -> Now {
+    Now {
+        mono: Micros(mono),
+        unix: UnixMillis(0),
+    }
+}
+
+fn commit(reservation: &str, event: &str, qty: u32) -> Operation {
+    let event: EventId = event.parse().expect("legal");
+    Operation {
+        verb: Verb::Commit,
+        reservation: reservation.parse().expect("legal"),
+        fingerprint: Fingerprint::of_quantity(&event, qty),
+        event,
+        wanted: Wanted::Quantity(qty),
+        section: None,
+        payment_intent: String::new(),
+        hold_until: None,
+        expect: Expect::New,
+        deadline: Micros(1_000_000),
+    }
+}
+
+fn one_stripe(remaining: u64) -> StripeView {
+    StripeView {
+        capacity: 100,
+        remaining,
+        version: 1,
+        stripes: Some(1),
+        seat_keys: 0,
+        closed: false,
+    }
+}
+
+fn coordinator(shard: usize, shards: usize) -> Coordinator {
+    let settings = Settings {
+        shard,
+        shards,
+        ..SETTINGS
+    };
+    Coordinator::new(settings, SmallRng::seed_from_u64(shard as u64))
+}
+
+/// Lets all effects happen at once, between shards too; every transaction commits. Returns the
+/// calls answered.
+fn settle_all(shards: &mut [Coordinator], first: Vec<(usize, Effect)>) -> Vec<CallId> {
+    let mut effects = VecDeque::from(first);
+    let mut answered = Vec::new();
+    let mut forwards = Vec::new();
+    while let Some((on, effect)) = effects.pop_front() {
+        let mut fx = Vec::new();
+        let mut to = on;
+        match effect {
+            Effect::Answer {
+                call,
+                answer,
+                learned,
+            } => match forwards.get((call.0 as usize).wrapping_sub(1_000)) {
+                None => answered.push(call),
+                Some((
+                    origin,
+                    Operation {
+                        event, reservation, ..
+                    },
+                )) => {
+                    to = *origin;
+                    shards[to].forward_settled(event, reservation, answer, learned, at(1), &mut fx);
+                }
+            },
+            Effect::Transact { lane, .. } => {
+                shards[on].transaction_settled(lane, Outcome::Committed, at(1), &mut fx);
+            }
+            Effect::ReadEvent { event, .. } => {
+                let read = EventRead::Found(vec![one_stripe(100)]);
+                shards[on].event_read(&event, &read, at(1), &mut fx);
+            }
+            Effect::Forward {
+                shard,
+                route,
+                operation,
+                known,
+            } => {
+                to = shard;
+                let call = CallId(1_000 + forwards.len() as u64);
+                forwards.push((on, operation.clone()));
+                shards[to].submit_forwarded(call, operation, route, known, at(1), &mut fx);
+            }
+            Effect::Told { call, .. } => answered.push(call),
+            other => panic!("nobody asked for {other:?}"),
+        }
+        effects.extend(fx.into_iter().map(|effect| (to, effect)));
+    }
+    answered
+}
+
+#[test]
+fn one_reservation_with_two_events_owned_apart_gets_two_answers() {
+    // Events enough that some pair is owned crosswise: each shard forwards its own to the other.
+    for (one, other) in (0..8).flat_map(|one| (0..8).map(move |other| (one, other + 8))) {
+        let mut shards = [coordinator(0, 2), coordinator(1, 2)];
+        let mut effects = Vec::new();
+        for (shard, event) in [(0, format!("evt-{one}")), (1, format!("evt-{other}"))] {
+            let mut fx = Vec::new();
+            let call = CallId(shard as u64);
+            shards[shard].submit(call, commit("r", &event, 1), at(0), &mut fx);
+            effects.extend(fx.into_iter().map(|effect| (shard, effect)));
+        }
+        let mut answered = settle_all(&mut shards, effects);
+        answered.sort_unstable_by_key(|call| call.0);
+        assert_eq!(
+            answered,
+            [CallId(0), CallId(1)],
+            "evt-{one} and evt-{other}"
+        );
+        assert!(shards.iter().all(Coordinator::is_idle));
+    }
+}
+
+#[test]
+fn every_call_counts_as_in_flight_until_it_is_answered() {
+    let mut shard = coordinator(0, 1);
+    let mut fx = Vec::new();
+    for call in 0..3 {
+        shard.submit(CallId(call), commit("r", "evt", 1), at(0), &mut fx);
+    }
+    shard.submit(CallId(3), commit("r", "evt-2", 1), at(0), &mut fx);
+    assert_eq!(shard.in_flight(), 4);
+    let mut shards = [shard];
+    let effects = fx.into_iter().map(|effect| (0, effect)).collect();
+    assert_eq!(settle_all(&mut shards, effects).len(), 4);
+    assert_eq!(shards[0].in_flight(), 0);
+}
+
+#[test]
+fn who_joins_after_a_read_began_is_not_refused_on_it() {
+    let settings = Settings {
+        sold_out_latch: Micros(0),
+        ..SETTINGS
+    };
+    let mut shard = Coordinator::new(settings, SmallRng::seed_from_u64(0));
+    let mut fx = Vec::new();
+    let event: EventId = "evt".parse().expect("legal");
+    shard.submit(CallId(1), commit("r", "evt", 5), at(0), &mut fx);
+    // Routing needs the stripe count; who is here before the transaction leaves may share it.
+    shard.submit(CallId(2), commit("r", "evt", 5), at(0), &mut fx);
+    let read = EventRead::Found(vec![one_stripe(2)]);
+    fx.clear();
+    shard.event_read(&event, &read, at(1), &mut fx);
+    let [Effect::Transact { lane, .. }] = fx[..] else {
+        panic!("want one transaction, got {fx:?}");
+    };
+    for call in [3, 4] {
+        shard.submit(CallId(call), commit("r", "evt", 5), at(2), &mut fx);
+    }
+
+    let short = || Outcome::Cancelled(vec![Reason::Stripe(Some(one_stripe(2))), Reason::Fine]);
+    fx.clear();
+    shard.transaction_settled(lane, short(), at(3), &mut fx);
+    assert_eq!(refused_short(&fx), [CallId(1), CallId(2)]);
+    // The two that came later are asked about once more: both by one read, and one look at the record.
+    assert_eq!(shard.in_flight(), 2);
+    assert!(
+        matches!(fx.last(), Some(Effect::ReadEvent { .. })),
+        "{fx:?}"
+    );
+    fx.clear();
+    shard.event_read(&event, &read, at(4), &mut fx);
+    let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+        panic!("want one look, got {fx:?}");
+    };
+    fx.clear();
+    let none = RecordsRead::Found(vec![Ok(None)]);
+    shard.records_read(lookup, &none, at(5), &mut fx);
+    assert_eq!(refused_short(&fx), [CallId(3), CallId(4)]);
+    assert!(shard.is_idle());
+}
+
+/// What a failed condition showed is said to who comes soon after, once its record was looked for.
+#[test]
+fn the_latch_answers_who_comes_soon_and_opens_for_what_is_given_back() {
+    let mut shard = coordinator(0, 1);
+    let mut fx = Vec::new();
+    let event: EventId = "evt".parse().expect("legal");
+    let read = EventRead::Found(vec![one_stripe(2)]);
+    shard.event_read(&event, &read, at(0), &mut fx);
+    shard.submit(CallId(1), commit("r1", "evt", 5), at(0), &mut fx);
+    let lane = sent(&fx)[0].0;
+    let short = Outcome::Cancelled(vec![Reason::Stripe(Some(one_stripe(2))), Reason::Fine]);
+    fx.clear();
+    shard.transaction_settled(lane, short, at(3), &mut fx);
+    assert_eq!(refused_short(&fx), [CallId(1)]);
+
+    let soon = at(limits::SOLD_OUT_LATCH_DEFAULT.as_micros() as u64);
+    for (call, record) in [(2, None), (3, Some(hold_of(0, 5).1))] {
+        fx.clear();
+        let buyer = commit(&format!("r{call}"), "evt", 5);
+        shard.submit(CallId(call), buyer, soon, &mut fx);
+        let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+            panic!("want a look at the record and no write, got {fx:?}");
+        };
+        fx.clear();
+        let read = RecordsRead::Found(vec![Ok(record.clone())]);
+        shard.records_read(lookup, &read, soon, &mut fx);
+        // Whose copy has got its units is not refused.
+        let refused = if record.is_none() {
+            vec![CallId(call)]
+        } else {
+            vec![]
+        };
+        assert_eq!(refused_short(&fx), refused, "{fx:?}");
+    }
+
+    // Who comes later has a read of its own, and writes nothing either.
+    let late = at(soon.mono.0 + 1);
+    fx.clear();
+    // A hold: a commit would be looked at first, now that one was found to be of a hold.
+    let holder = Operation {
+        verb: Verb::Hold,
+        hold_until: Some(UnixMillis(60_000)),
+        ..commit("r4", "evt", 5)
+    };
+    shard.submit(CallId(4), holder, late, &mut fx);
+    assert!(matches!(fx[..], [Effect::ReadEvent { .. }]), "{fx:?}");
+    // An operator has changed the event: nothing is known any more.
+    shard.forget(&event, late.mono);
+    fx.clear();
+    let more = EventRead::Found(vec![one_stripe(50)]);
+    shard.event_read(&event, &more, late, &mut fx);
+    assert_eq!(sent(&fx).len(), 1, "{fx:?}");
+}
+
+/// What was looked up before the shortage was seen does not count: a copy of the call may have been what
+/// made it short.
+#[test]
+fn a_record_is_looked_for_after_the_shortage_was_seen() {
+    let mut shard = coordinator(0, 1);
+    let mut fx = Vec::new();
+    let event: EventId = "evt".parse().expect("legal");
+    let read = EventRead::Found(vec![one_stripe(2)]);
+    shard.event_read(&event, &read, at(0), &mut fx);
+    shard.submit(CallId(1), commit("r1", "evt", 5), at(0), &mut fx);
+    let lane = sent(&fx)[0].0;
+    let second = Operation {
+        expect: Expect::Known,
+        ..commit("r2", "evt", 5)
+    };
+    fx.clear();
+    shard.submit(CallId(2), second, at(1), &mut fx);
+    let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+        panic!("want a look, got {fx:?}");
+    };
+    let empty = StripeView {
+        remaining: 0,
+        ..one_stripe(2)
+    };
+    let short = Outcome::Cancelled(vec![Reason::Stripe(Some(empty)), Reason::Fine]);
+    fx.clear();
+    shard.transaction_settled(lane, short, at(3), &mut fx);
+
+    let none = RecordsRead::Found(vec![Ok(None)]);
+    fx.clear();
+    shard.records_read(lookup, &none, at(4), &mut fx);
+    let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+        panic!("want another look, got {fx:?}");
+    };
+    fx.clear();
+    shard.records_read(lookup, &none, at(5), &mut fx);
+    let refused = Answer::Refused(Refusal::InsufficientInventory { remaining: 0 });
+    assert!(
+        matches!(&fx[..], [Effect::Answer { answer, .. }] if *answer == refused),
+        "{fx:?}"
+    );
+}
+
+#[test]
+fn a_commit_that_nothing_is_remembered_of_is_looked_at_once_one_was_of_a_hold() {
+    let mut shard = coordinator(0, 1);
+    let mut fx = Vec::new();
+    for event in ["evt", "other"] {
+        let read = EventRead::Found(vec![one_stripe(100)]);
+        let event = event.parse().expect("legal");
+        shard.event_read(&event, &read, at(0), &mut fx);
+    }
+    shard.submit(CallId(1), commit("r1", "evt", 2), at(0), &mut fx);
+    let lane = sent(&fx)[0].0;
+    let held = RecordView {
+        fingerprint: commit("r1", "evt", 2).fingerprint,
+        expires_at: Some(UnixMillis(60_000)),
+        ..hold_of(1, 2).1
+    };
+    let was_held = Outcome::Cancelled(vec![Reason::Fine, Reason::Record(held)]);
+    fx.clear();
+    shard.transaction_settled(lane, was_held, at(1), &mut fx);
+    let [(lane, transaction)] = &sent(&fx)[..] else {
+        panic!("want the hold confirmed, got {fx:?}");
+    };
+    assert!(transaction.stripes.is_empty(), "its units are its own");
+    let lane = *lane;
+    fx.clear();
+    shard.transaction_settled(lane, Outcome::Committed, at(2), &mut fx);
+
+    fx.clear();
+    shard.submit(CallId(2), commit("r2", "evt", 2), at(3), &mut fx);
+    let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+        panic!("want a look, got {fx:?}");
+    };
+    fx.clear();
+    shard.submit(CallId(3), commit("r3", "other", 2), at(3), &mut fx);
+    assert_eq!(
+        sent(&fx).len(),
+        1,
+        "another event is another matter: {fx:?}"
+    );
+    let none = RecordsRead::Found(vec![Ok(None)]);
+    fx.clear();
+    shard.records_read(lookup, &none, at(4), &mut fx);
+    assert_eq!(sent(&fx).len(), 1, "it was direct after all: {fx:?}");
+    fx.clear();
+    shard.submit(CallId(4), commit("r4", "evt", 2), at(5), &mut fx);
+    let looks = fx.iter().any(|e| matches!(e, Effect::ReadRecords { .. }));
+    assert!(!looks, "one of each: {fx:?}");
+}
+
+fn refused_short(fx: &[Effect]) -> Vec<CallId> {
+    let short = |effect: &Effect| match effect {
+        Effect::Answer {
+            call,
+            answer: Answer::Refused(Refusal::InsufficientInventory { remaining: 2 }),
+            ..
+        } => Some(*call),
+        _ => None,
+    };
+    fx.iter().filter_map(short).collect()
+}
+
+#[test]
+fn sweeping_idle_lanes_spares_those_with_work() {
+    let mut shards = [coordinator(0, 1)];
+    // More events at once than idle lanes are kept, twice, so that the first are idle the second time.
+    for round in 0..2 {
+        let mut effects = Vec::new();
+        for n in 0..1_500 {
+            let mut fx = Vec::new();
+            let event = format!("evt-{round}-{n}");
+            let reservation = format!("r-{round}-{n}");
+            let call = CallId(1_000_000 + n);
+            shards[0].submit(call, commit(&reservation, &event, 1), at(0), &mut fx);
+            effects.extend(fx.into_iter().map(|effect| (0, effect)));
+        }
+        assert_eq!(settle_all(&mut shards, effects).len(), 1_500);
+        assert!(shards[0].is_idle());
+    }
+}
+
+fn hold_of(n: u64, units: u32) -> (ReservationId, RecordView) {
+    let event: EventId = "evt".parse().expect("legal");
+    let record = RecordView {
+        fingerprint: Fingerprint::of_quantity(&event, units),
+        state: ReservationState::Held,
+        order: None,
+        qty: units,
+        draws: smallvec::smallvec![Draw { stripe: 0, units }],
+        seats: None,
+        expires_at: Some(UnixMillis(5)),
+        at: UnixMillis(0),
+    };
+    (format!("h{n}").parse().expect("legal"), record)
+}
+
+fn sent(fx: &[Effect]) -> Vec<(LaneId, Transaction)> {
+    let sent = fx.iter().filter_map(|effect| match effect {
+        Effect::Transact { lane, transaction } => Some((*lane, (**transaction).clone())),
+        _ => None,
+    });
+    sent.collect()
+}
+
+/// Units that leave live records and units that come into them, and what the stripe gives for it.
+fn balance(transaction: &Transaction) -> i64 {
+    let units = |draws: &[Draw]| draws.iter().map(|d| i64::from(d.units)).sum::<i64>();
+    let of = transaction
+        .records
+        .iter()
+        .map(|write| match rules::movement(write.from, write.to) {
+            rules::Movement::Take => units(&write.draws),
+            rules::Movement::Give => -units(&write.draws),
+            _ => 0,
+        });
+    let stripes = transaction.stripes.iter();
+    let stripes = stripes.map(|s: &StripeUpdate| s.give as i64 - s.take as i64);
+    of.sum::<i64>() + stripes.sum::<i64>()
+}
+
+#[test]
+fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
+    let mut shard = coordinator(0, 1);
+    let event: EventId = "evt".parse().expect("legal");
+    let mut fx = Vec::new();
+    shard.event_read(
+        &event,
+        &EventRead::Found(vec![one_stripe(0)]),
+        at(0),
+        &mut fx,
+    );
+    let now = Now {
+        mono: Micros(0),
+        unix: UnixMillis(10),
+    };
+    let holds = 600;
+    for n in 0..holds {
+        let (reservation, record) = hold_of(n, 2);
+        let deadline = Micros(1_000_000);
+        shard.reclaim(
+            CallId(n),
+            event.clone(),
+            reservation,
+            record,
+            deadline,
+            now,
+            &mut fx,
+        );
+    }
+    let (mut given_back, mut of_stripe, mut done, mut bundles) = (0, 0, 0, 0);
+    while !fx.is_empty() {
+        let mut next = Vec::new();
+        for (lane, transaction) in sent(&fx) {
+            assert_eq!(balance(&transaction), 0, "{transaction:?}");
+            assert!(transaction.action_count() <= limits::TRANSACTION_ACTIONS_MAX);
+            given_back += transaction.stripes.iter().map(|s| s.give).sum::<u64>();
+            of_stripe += usize::from(!transaction.stripes.is_empty());
+            bundles += usize::from(transaction.stripes.is_empty());
+            shard.transaction_settled(lane, Outcome::Committed, now, &mut next);
+        }
+        let expired = |e: &&Effect| {
+            matches!(
+                e,
+                Effect::Answer {
+                    answer: Answer::Expired,
+                    ..
+                }
+            )
+        };
+        done += fx.iter().filter(expired).count();
+        fx = next;
+    }
+    assert_eq!(given_back, 2 * holds, "every unit once");
+    // Slips are ended for nobody, and answered to nobody that waits.
+    assert!(done >= holds as usize, "{done}");
+    assert!(
+        bundles >= 6 && of_stripe < 40,
+        "{bundles} bundles, {of_stripe} for the stripe"
+    );
+    assert!(shard.is_idle());
+}
+
+#[test]
+fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
+    let shape = EventShape {
+        stripes: 1,
+        seat_keys: 0,
+        closed: false,
+    };
+    let mut shard = coordinator(0, 1);
+    let mut fx = Vec::new();
+    let event: EventId = "evt".parse().expect("legal");
+    shard.event_read(
+        &event,
+        &EventRead::Found(vec![one_stripe(0)]),
+        at(0),
+        &mut fx,
+    );
+    let now = Now {
+        mono: Micros(0),
+        unix: UnixMillis(10),
+    };
+    for n in 0..60 {
+        let (reservation, record) = hold_of(n, 1);
+        shard.reclaim(
+            CallId(n),
+            event.clone(),
+            reservation,
+            record,
+            Micros(9_999),
+            now,
+            &mut fx,
+        );
+    }
+    // The first bundle went with one member; the second takes those that gathered.
+    let is_bundle = |t: &Transaction| t.stripes.is_empty() && t.records.len() > 1;
+    let (mut lane, mut bundle) = sent(&fx)
+        .into_iter()
+        .find(|(_, t)| is_bundle(t))
+        .expect("one");
+    fx.clear();
+    for _ in 0..2 {
+        if bundle.records.len() < 4 {
+            shard.transaction_settled(lane, Outcome::Committed, now, &mut fx);
+            let next = sent(&fx)
+                .into_iter()
+                .find(|(l, t)| *l == lane && is_bundle(t));
+            (lane, bundle) = next.expect("the next bundle of that lane");
+            fx.clear();
+        }
+    }
+    let (_, mut confirmed) = hold_of(0, 1);
+    confirmed.state = ReservationState::Confirmed;
+    let mut reasons = vec![Reason::Fine; bundle.action_count()];
+    reasons[1] = Reason::Record(confirmed);
+    shard.transaction_settled(lane, Outcome::Cancelled(reasons), now, &mut fx);
+    let (_, again) = sent(&fx)
+        .into_iter()
+        .find(|(l, _)| *l == lane)
+        .expect("sent again");
+    assert_eq!(again.records.len(), bundle.records.len() - 1);
+    assert_eq!(balance(&again), 0);
+    assert_eq!(shape.seat_keys, again.seat_keys);
+    let left_out = &bundle.records[1].reservation;
+    assert!(
+        again
+            .records
+            .iter()
+            .all(|write| write.reservation != *left_out)
+    );
+}
+
+/// A release of what a hold had, and a refund of what its order has since a late commit, each on the
+/// shard whose stripe the other is about.
+#[test]
+fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
+    let event: EventId = "evt".parse().expect("legal");
+    let owner = (0..2).find(|shard| {
+        let lanes = Lanes::new(*shard, 2, Terms::default());
+        lanes.owner(&event, 0) == *shard
+    });
+    let first = owner.expect("one of the two");
+    let mut shards = [coordinator(0, 2), coordinator(1, 2)];
+    let record = |state, stripe| RecordView {
+        fingerprint: Fingerprint::of_quantity(&event, 1),
+        state,
+        order: None,
+        qty: 1,
+        draws: [Draw { stripe, units: 1 }].into_iter().collect(),
+        seats: None,
+        expires_at: Some(UnixMillis(1_000_000)),
+        at: UnixMillis(0),
+    };
+    // The owner of stripe 0 releases what was taken from stripe 1, the other one refunds.
+    let calls = [
+        (first, Verb::Release, record(ReservationState::Held, 1)),
+        (
+            1 - first,
+            Verb::Refund,
+            record(ReservationState::Confirmed, 0),
+        ),
+    ];
+    let mut forwards = Vec::new();
+    for (shard, verb, record) in calls {
+        let mut fx = Vec::new();
+        let operation = Operation {
+            verb,
+            expect: Expect::Known,
+            ..commit("r", "evt", 1)
+        };
+        let stripes = EventRead::Found(vec![one_stripe(5), one_stripe(5)]);
+        let at_shard = &mut shards[shard];
+        at_shard.submit(CallId(shard as u64), operation, at(0), &mut fx);
+        at_shard.event_read(&event, &stripes, at(0), &mut fx);
+        let lookup = fx.iter().find_map(|effect| match effect {
+            Effect::ReadRecords { lookup, .. } => Some(*lookup),
+            _ => None,
+        });
+        let read = RecordsRead::Found(vec![Ok(Some(record))]);
+        fx.clear();
+        at_shard.records_read(lookup.expect("it looks first"), &read, at(0), &mut fx);
+        assert!(matches!(fx[..], [Effect::Forward { .. }]), "{fx:?}");
+        forwards.extend(fx.into_iter().map(|effect| (shard, effect)));
+    }
+    let answered = settle_all(&mut shards, forwards);
+    assert_eq!(answered.len(), 2, "each is answered: {answered:?}");
+    assert!(shards.iter().all(Coordinator::is_idle));
+}
+
+const QUESTION: Question = Question::Availability {
+    qty: 1,
+    section: None,
+};
+
+fn reads(fx: &[Effect]) -> usize {
+    fx.iter()
+        .filter(|effect| matches!(effect, Effect::ReadEvent { .. }))
+        .count()
+}
+
+/// One shard whose snapshots may be so old, and which has read the event from 0 to 3 ms.
+fn shard_that_has_read(staleness: u64) -> (Coordinator, EventId) {
+    let settings = Settings {
+        read_staleness: Micros::from_millis(staleness),
+        ..SETTINGS
+    };
+    let mut shard = Coordinator::new(settings, SmallRng::seed_from_u64(1));
+    let event: EventId = "evt".parse().expect("legal");
+    let mut fx = Vec::new();
+    assert_eq!(shard.known(&event, &QUESTION, Micros(0), &mut fx), None);
+    shard.ask(CallId(1), event.clone(), QUESTION, at(0), &mut fx);
+    let read = EventRead::Found(vec![one_stripe(7)]);
+    shard.event_read(&event, &read, at(3_000), &mut fx);
+    assert_eq!(reads(&fx), 1);
+    (shard, event)
+}
+
+#[test]
+fn a_hot_event_is_read_before_its_age_is_over_and_nobody_waits() {
+    let (mut shard, event) = shard_that_has_read(50);
+    let (mut begun, mut answered) = (0, 0);
+    let mut due = None;
+    // Every ms for a second; a read takes 3 ms.
+    for ms in 4..1_004 {
+        let now = at(ms * 1_000);
+        let mut fx = Vec::new();
+        if due == Some(ms) {
+            let read = EventRead::Found(vec![one_stripe(7)]);
+            shard.event_read(&event, &read, now, &mut fx);
+        }
+        let found = shard.known(&event, &QUESTION, now.mono, &mut fx);
+        answered += usize::from(found.is_some());
+        if reads(&fx) > 0 {
+            begun += reads(&fx);
+            due = Some(ms + 3);
+        }
+    }
+    assert_eq!(answered, 1_000);
+    assert_eq!(begun, 26, "one in 38 ms");
+    assert_eq!(shard.counters().snapshot_refreshes, 26);
+    assert_eq!(shard.counters().snapshot_answers, 1_000);
+}
+
+#[test]
+fn nobody_asks_and_nothing_is_read() {
+    let (mut shard, event) = shard_that_has_read(50);
+    let mut fx = Vec::new();
+    shard.wake(at(40_000), &mut fx);
+    assert!(fx.is_empty() && shard.is_idle() && shard.wake_at().is_none());
+    // Past the bound a question waits.
+    assert_eq!(
+        shard.known(&event, &QUESTION, Micros(50_001), &mut fx),
+        None
+    );
+    shard.ask(CallId(2), event, QUESTION, at(50_001), &mut fx);
+    assert_eq!(fx.len(), 1);
+}
+
+#[test]
+fn who_asks_during_a_young_read_is_answered_by_it_and_by_none_when_age_is_zero() {
+    for (staleness, began, told_at_once) in [(50, 100_000, 2), (0, 100_000, 1)] {
+        let (mut shard, event) = shard_that_has_read(staleness);
+        let mut fx = Vec::new();
+        shard.ask(CallId(2), event.clone(), QUESTION, at(began), &mut fx);
+        shard.ask(
+            CallId(3),
+            event.clone(),
+            QUESTION,
+            at(began + 2_000),
+            &mut fx,
+        );
+        assert_eq!(reads(&fx), 1);
+        fx.clear();
+        let read = EventRead::Found(vec![one_stripe(7)]);
+        shard.event_read(&event, &read, at(began + 3_000), &mut fx);
+        let told = |fx: &[Effect]| {
+            let told = fx.iter().filter(|e| matches!(e, Effect::Told { .. }));
+            told.count()
+        };
+        assert_eq!(told(&fx), told_at_once, "staleness {staleness}");
+        assert_eq!(reads(&fx), 2 - told_at_once);
+    }
+}
+
+/// One hot event fills a shard to the half, and the others are served as if it were not there.
+#[test]
+fn a_hot_event_leaves_room_for_the_others() {
+    let mut shard = coordinator(0, 1);
+    let full = |fx: &[Effect]| {
+        let is_full = |effect: &Effect| {
+            let Effect::Answer { answer, .. } = effect else {
+                return false;
+            };
+            matches!(answer, Answer::Refused(Refusal::Overloaded { .. }))
+        };
+        fx.iter().any(is_full)
+    };
+    // Reads of events bound who waits for them: what an event is like is known before.
+    let mut fx = Vec::new();
+    for event in ["hot", "cold", "new"] {
+        let read = EventRead::Found(vec![one_stripe(100)]);
+        shard.event_read(&event.parse().expect("legal"), &read, at(0), &mut fx);
+    }
+    let mut taken = 0;
+    // Calls about records to be looked up first stay in flight, without a bound of their own.
+    let look = |n: usize, event: &str| Operation {
+        verb: Verb::Release,
+        expect: Expect::Known,
+        ..commit(&format!("{event}-{n}"), event, 1)
+    };
+    for n in 0..limits::OPERATIONS_IN_FLIGHT_MAX {
+        fx.clear();
+        shard.submit(CallId(n as u64), look(n, "hot"), at(1), &mut fx);
+        if full(&fx) {
+            break;
+        }
+        taken += 1;
+    }
+    assert_eq!(taken, limits::OPERATIONS_IN_FLIGHT_MAX / 2);
+    for n in 0..limits::OPERATIONS_IN_FLIGHT_MAX / 3 {
+        fx.clear();
+        shard.submit(CallId(n as u64), look(n, "cold"), at(1), &mut fx);
+        assert!(!full(&fx), "call {n} of another event");
+    }
+    fx.clear();
+    shard.submit(CallId(1), look(0, "new"), at(1), &mut fx);
+    assert!(!full(&fx), "nor is a third turned away");
+}

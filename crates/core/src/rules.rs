@@ -1,0 +1,444 @@
+//! The state table of a reservation: what a verb does, given what the store already holds.
+//!
+//! The same function answers from the cache of settled reservations, from a record that was read or
+//! that a failed condition returned, and says what is to be written where a write is needed. A write
+//! decided on an old view harms nothing: its condition is the state it was decided on.
+
+use super::answer::{Answer, Refusal, Released};
+use super::ids::{Fingerprint, OrderId, ReservationId};
+use super::operation::{Operation, Verb, Wanted};
+use super::time::UnixMillis;
+use super::transaction::{Due, RecordView, RecordWrite, ReservationState};
+
+/// What becomes of the commit of a hold that is past its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LateCommit {
+    /// The buyer has paid: confirmed if the stock is still there.
+    #[default]
+    Reacquire,
+    /// Refused.
+    Reject,
+}
+
+/// What happens to units and seats when a record goes from one state to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Movement {
+    /// From the stock to the reservation.
+    Take,
+    /// They stay with the reservation; seats go from HOLD to SOLD.
+    Keep,
+    /// From the reservation back to the stock.
+    Give,
+    /// There are none.
+    None,
+}
+
+/// See [`Movement`].
+pub fn movement(from: Option<ReservationState>, to: ReservationState) -> Movement {
+    use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+    match (from, to) {
+        (None | Some(Expired), Held | Confirmed) => Movement::Take,
+        (Some(Held), Confirmed) => Movement::Keep,
+        (Some(Held), Released | Expired) | (Some(Confirmed), Refunded) => Movement::Give,
+        _ => Movement::None,
+    }
+}
+
+/// A step in a reservation's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    pub from: Option<ReservationState>,
+    pub due: Due,
+    pub to: ReservationState,
+}
+
+impl Transition {
+    pub fn movement(self) -> Movement {
+        movement(self.from, self.to)
+    }
+}
+
+/// What is to be done about an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Answer(Answer),
+    Write(Transition),
+}
+
+/// Applies the state table to `operation`. `record` is what the store holds for the reservation;
+/// `None` when there is no record.
+///
+/// The payload is compared first: a repeat with another payload is a conflict in every state.
+pub fn decide(
+    operation: &Operation,
+    record: Option<&RecordView>,
+    now: UnixMillis,
+    late: LateCommit,
+) -> Decision {
+    use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+    let Some(record) = record else {
+        return without_record(operation);
+    };
+    if !is_same(operation, record) {
+        return refuse(Refusal::IdempotencyConflict);
+    }
+    let over = record.expires_at.is_some_and(|at| at <= now);
+    let write = |due, to| {
+        Decision::Write(Transition {
+            from: Some(record.state),
+            due,
+            to,
+        })
+    };
+    match (operation.verb, record.state) {
+        (Verb::Hold, Held) if over => refuse(Refusal::HoldExpired),
+        (Verb::Hold, Held) => Decision::Answer(held(record)),
+        (Verb::Hold, Expired) => refuse(Refusal::HoldExpired),
+        (Verb::Commit, Held | Expired) if late == LateCommit::Reject => {
+            if over || record.state == Expired {
+                refuse(Refusal::HoldExpired)
+            } else {
+                write(Due::Ahead, Confirmed)
+            }
+        }
+        (Verb::Commit, Held | Expired) => write(Due::Any, Confirmed),
+        (Verb::Commit, Confirmed) => Decision::Answer(confirmed(&operation.reservation, record)),
+        (Verb::Hold | Verb::Commit, Released | Refunded) => refuse(Refusal::ReservationReleased),
+        (Verb::Hold | Verb::Release, Confirmed) => refuse(Refusal::ReservationCommitted),
+        (Verb::Release, Held) => write(Due::Any, Released),
+        (Verb::Release, Released | Expired | Refunded) => Decision::Answer(Answer::Released {
+            how: super::answer::Released::Before,
+            at: record.at,
+            seats: record.seats.clone(),
+        }),
+        (Verb::Expire, Held) if over => write(Due::Over, Expired),
+        (Verb::Expire, Held) => Decision::Answer(held(record)),
+        (Verb::Expire, _) => Decision::Answer(Answer::Expired),
+        (Verb::Refund, Confirmed) => write(Due::Any, Refunded),
+        (Verb::Refund, Refunded) => Decision::Answer(Answer::Refunded),
+        (Verb::Refund, _) => refuse(Refusal::ReservationNotConfirmed),
+    }
+}
+
+fn without_record(operation: &Operation) -> Decision {
+    let to = match operation.verb {
+        // It says "what is held", and nothing is.
+        Verb::Hold | Verb::Commit if operation.wanted == Wanted::Whatever => {
+            return refuse(Refusal::ReservationNotFound);
+        }
+        Verb::Hold => ReservationState::Held,
+        Verb::Commit => ReservationState::Confirmed,
+        Verb::Release => ReservationState::Released,
+        Verb::Expire => return Decision::Answer(Answer::Expired),
+        Verb::Refund => return refuse(Refusal::ReservationNotFound),
+    };
+    Decision::Write(Transition {
+        from: None,
+        due: Due::Any,
+        to,
+    })
+}
+
+/// The answer to whoever asked for `write`, which the store has at `at`.
+pub fn answer_written(write: &RecordWrite, at: UnixMillis) -> Answer {
+    match write.to {
+        ReservationState::Held => held(&write.view(at)),
+        ReservationState::Confirmed => confirmed(&write.reservation, &write.view(at)),
+        ReservationState::Released => Answer::Released {
+            how: match write.from {
+                None => Released::NeverWas,
+                Some(_) => Released::Now,
+            },
+            at,
+            seats: write.seats.clone(),
+        },
+        ReservationState::Expired => Answer::Expired,
+        ReservationState::Refunded => Answer::Refunded,
+    }
+}
+
+/// Whether the operation is about what the record is about: the same event, units and seats.
+///
+/// A quantity on a seated event means as many seats as were chosen, and a call that names nothing
+/// means whatever there is. A tombstone left by such a call fits everything of its event.
+fn is_same(operation: &Operation, record: &RecordView) -> bool {
+    let stored = record.fingerprint;
+    if operation.fingerprint == stored {
+        return true;
+    }
+    let event = &operation.event;
+    match (&operation.wanted, &record.seats) {
+        (_, None) if record.qty == 0 => stored == Fingerprint::of_whatever(event),
+        (Wanted::Whatever, Some(seats)) => stored == Fingerprint::of_seats(event, seats),
+        (Wanted::Whatever, None) => {
+            // A tombstone of seats knows how many there were, and no more.
+            stored == Fingerprint::of_quantity(event, record.qty)
+                || (record.state == ReservationState::Released && record.draws.is_empty())
+        }
+        (Wanted::Quantity(qty), Some(seats)) => {
+            *qty as usize == seats.len() && stored == Fingerprint::of_seats(event, seats)
+        }
+        _ => false,
+    }
+}
+
+fn held(record: &RecordView) -> Answer {
+    Answer::Held {
+        expires_at: record.expires_at.unwrap_or_default(),
+        qty: record.qty,
+        seats: record.seats.clone(),
+    }
+}
+
+fn confirmed(reservation: &ReservationId, record: &RecordView) -> Answer {
+    Answer::Confirmed {
+        order: record.order.unwrap_or_else(|| OrderId::of(reservation)),
+        at: record.at,
+        seats: record.seats.clone(),
+    }
+}
+
+fn refuse(why: Refusal) -> Decision {
+    Decision::Answer(Answer::Refused(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use ReservationState::{Confirmed, Expired, Held, Refunded};
+
+    use super::*;
+    use crate::ids::EventId;
+    use crate::operation::Expect;
+    use crate::time::Micros;
+    use crate::transaction::Draws;
+
+    const NOW: UnixMillis = UnixMillis(1_000);
+
+    fn event() -> EventId {
+        "evt".parse().expect("legal")
+    }
+
+    fn id() -> ReservationId {
+        "rsv".parse().expect("legal")
+    }
+
+    fn operation(verb: Verb, wanted: Wanted) -> Operation {
+        Operation {
+            verb,
+            reservation: id(),
+            fingerprint: Operation::fingerprint_of(&event(), &wanted),
+            event: event(),
+            wanted,
+            section: None,
+            payment_intent: String::new(),
+            hold_until: None,
+            expect: Expect::New,
+            deadline: Micros(1),
+        }
+    }
+
+    /// A record of two units in this state, held until then.
+    fn record(state: ReservationState, until: u64) -> RecordView {
+        RecordView {
+            fingerprint: Fingerprint::of_quantity(&event(), 2),
+            state,
+            order: None,
+            qty: 2,
+            draws: Draws::new(),
+            seats: None,
+            expires_at: Some(UnixMillis(until)),
+            at: UnixMillis(7),
+        }
+    }
+
+    fn decided(verb: Verb, record: Option<&RecordView>, late: LateCommit) -> Decision {
+        decide(&operation(verb, Wanted::Quantity(2)), record, NOW, late)
+    }
+
+    fn write(from: Option<ReservationState>, due: Due, to: ReservationState) -> Decision {
+        Decision::Write(Transition { from, due, to })
+    }
+
+    const AHEAD: u64 = 1_001;
+    const OVER: u64 = 1_000;
+
+    #[test]
+    fn every_row_of_the_table() {
+        use Refusal::{
+            HoldExpired, ReservationCommitted, ReservationNotConfirmed, ReservationNotFound,
+            ReservationReleased,
+        };
+        let released = ReservationState::Released;
+        let refused = |why| Decision::Answer(Answer::Refused(why));
+        let is_held = Decision::Answer(Answer::Held {
+            expires_at: UnixMillis(AHEAD),
+            qty: 2,
+            seats: None,
+        });
+        let is_confirmed = Decision::Answer(Answer::Confirmed {
+            order: OrderId::of(&id()),
+            at: UnixMillis(7),
+            seats: None,
+        });
+        let before = Decision::Answer(Answer::Released {
+            how: Released::Before,
+            at: UnixMillis(7),
+            seats: None,
+        });
+        let ended = Decision::Answer(Answer::Expired);
+        let held = Some((Held, AHEAD));
+        let over = Some((Held, OVER));
+        let of = |state| Some((state, OVER));
+        let rows = [
+            (Verb::Hold, None, write(None, Due::Any, Held)),
+            (Verb::Hold, held, is_held.clone()),
+            (Verb::Hold, over, refused(HoldExpired)),
+            (Verb::Hold, of(Confirmed), refused(ReservationCommitted)),
+            (Verb::Hold, of(released), refused(ReservationReleased)),
+            (Verb::Hold, of(Expired), refused(HoldExpired)),
+            (Verb::Hold, of(Refunded), refused(ReservationReleased)),
+            (Verb::Commit, None, write(None, Due::Any, Confirmed)),
+            (Verb::Commit, held, write(Some(Held), Due::Any, Confirmed)),
+            (Verb::Commit, over, write(Some(Held), Due::Any, Confirmed)),
+            (
+                Verb::Commit,
+                of(Expired),
+                write(Some(Expired), Due::Any, Confirmed),
+            ),
+            (Verb::Commit, of(Confirmed), is_confirmed),
+            (Verb::Commit, of(released), refused(ReservationReleased)),
+            (Verb::Commit, of(Refunded), refused(ReservationReleased)),
+            (Verb::Release, None, write(None, Due::Any, released)),
+            (Verb::Release, held, write(Some(Held), Due::Any, released)),
+            (Verb::Release, over, write(Some(Held), Due::Any, released)),
+            (Verb::Release, of(released), before.clone()),
+            (Verb::Release, of(Expired), before.clone()),
+            (Verb::Release, of(Refunded), before),
+            (Verb::Release, of(Confirmed), refused(ReservationCommitted)),
+            (Verb::Expire, None, ended.clone()),
+            (Verb::Expire, held, is_held),
+            (Verb::Expire, over, write(Some(Held), Due::Over, Expired)),
+            (Verb::Expire, of(Confirmed), ended.clone()),
+            (Verb::Expire, of(Expired), ended),
+            (Verb::Refund, None, refused(ReservationNotFound)),
+            (
+                Verb::Refund,
+                of(Confirmed),
+                write(Some(Confirmed), Due::Any, Refunded),
+            ),
+            (
+                Verb::Refund,
+                of(Refunded),
+                Decision::Answer(Answer::Refunded),
+            ),
+            (Verb::Refund, held, refused(ReservationNotConfirmed)),
+            (Verb::Refund, of(released), refused(ReservationNotConfirmed)),
+        ];
+        for (verb, state, expected) in rows {
+            let record = state.map(|(state, until)| record(state, until));
+            let found = decided(verb, record.as_ref(), LateCommit::Reacquire);
+            assert_eq!(found, expected, "{verb:?} of {state:?}");
+        }
+    }
+
+    #[test]
+    fn a_late_commit_can_be_rejected() {
+        let refused = Decision::Answer(Answer::Refused(Refusal::HoldExpired));
+        let commit = |state, until| {
+            decided(
+                Verb::Commit,
+                Some(&record(state, until)),
+                LateCommit::Reject,
+            )
+        };
+        // Asked of the write itself too: its time may be over when it arrives.
+        assert_eq!(
+            commit(Held, AHEAD),
+            write(Some(Held), Due::Ahead, Confirmed)
+        );
+        assert_eq!(commit(Held, OVER), refused);
+        assert_eq!(commit(Expired, OVER), refused);
+    }
+
+    #[test]
+    fn another_payload_is_a_conflict_in_every_state() {
+        let conflict = Decision::Answer(Answer::Refused(Refusal::IdempotencyConflict));
+        for state in [
+            Held,
+            Confirmed,
+            ReservationState::Released,
+            Expired,
+            Refunded,
+        ] {
+            for verb in [Verb::Hold, Verb::Commit, Verb::Release] {
+                for wanted in [
+                    Wanted::Quantity(3),
+                    Wanted::Seats(["A-1".parse().expect("legal")].into()),
+                ] {
+                    let asked = operation(verb, wanted);
+                    let found = decide(
+                        &asked,
+                        Some(&record(state, AHEAD)),
+                        NOW,
+                        LateCommit::default(),
+                    );
+                    assert_eq!(found, conflict, "{verb:?} of {state:?}");
+                }
+                let mut elsewhere = operation(verb, Wanted::Quantity(2));
+                elsewhere.event = "evt-2".parse().expect("legal");
+                elsewhere.fingerprint =
+                    Operation::fingerprint_of(&elsewhere.event, &elsewhere.wanted);
+                let found = decide(
+                    &elsewhere,
+                    Some(&record(state, AHEAD)),
+                    NOW,
+                    LateCommit::default(),
+                );
+                assert_eq!(found, conflict, "{verb:?} of {state:?}, other event");
+            }
+        }
+    }
+
+    #[test]
+    fn who_names_nothing_means_what_there_is() {
+        let late = LateCommit::default();
+        let commit = operation(Verb::Commit, Wanted::Whatever);
+        let found = decide(&commit, Some(&record(Held, AHEAD)), NOW, late);
+        assert_eq!(found, write(Some(Held), Due::Any, Confirmed));
+        // Of nothing it cannot be told what to take.
+        let found = decide(&commit, None, NOW, late);
+        let missing = Decision::Answer(Answer::Refused(Refusal::ReservationNotFound));
+        assert_eq!(found, missing);
+        // A tombstone that such a call left fits everything of its event, and of no other.
+        let tombstone = RecordView {
+            fingerprint: Fingerprint::of_whatever(&event()),
+            qty: 0,
+            ..record(ReservationState::Released, 0)
+        };
+        let found = decided(Verb::Hold, Some(&tombstone), late);
+        let gone = Decision::Answer(Answer::Refused(Refusal::ReservationReleased));
+        assert_eq!(found, gone);
+    }
+
+    #[test]
+    fn seats_are_the_same_in_any_order_and_by_their_number() {
+        let seats = |names: [&str; 2]| -> crate::ids::Seats {
+            names.map(|name| name.parse().expect("legal")).into()
+        };
+        let stored = RecordView {
+            fingerprint: Fingerprint::of_seats(&event(), &seats(["A-1", "A-2"])),
+            seats: Some(seats(["A-1", "A-2"])),
+            ..record(Held, AHEAD)
+        };
+        let late = LateCommit::default();
+        let fits = |wanted| {
+            let found = decide(&operation(Verb::Commit, wanted), Some(&stored), NOW, late);
+            found == write(Some(Held), Due::Any, Confirmed)
+        };
+        assert!(fits(Wanted::Seats(seats(["A-2", "A-1"]))));
+        assert!(fits(Wanted::Quantity(2)));
+        assert!(fits(Wanted::Whatever));
+        assert!(!fits(Wanted::Seats(seats(["A-1", "A-3"]))));
+        assert!(!fits(Wanted::Quantity(1)));
+    }
+}

@@ -1,0 +1,99 @@
+//! How many seats stand how. Counts are kept as seats change, so that asking costs the sections.
+
+use super::{SeatMap, Section, Slot};
+use crate::question::{Counts, SectionStatus};
+use crate::seats::Price;
+use crate::time::UnixMillis;
+
+impl SeatMap {
+    /// Seats that are there.
+    pub fn len(&self) -> usize {
+        self.total.total as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The same as long as no count of this map has changed, holds that end by `now` included. A map
+    /// that is read anew may begin again.
+    pub fn changes(&mut self, now: UnixMillis) -> u64 {
+        self.advance(now);
+        self.changes
+    }
+
+    /// Of `section`, or of all. `None`: no such section. A hold past its time at `now` counts as
+    /// available.
+    pub fn counts(&mut self, section: Option<&str>, now: UnixMillis) -> Option<Counts> {
+        self.advance(now);
+        match section {
+            None => Some(self.total),
+            Some(name) => {
+                let section = &self.sections[self.section_of(name)?];
+                is_there(section).then_some(section.counts)
+            }
+        }
+    }
+
+    /// Seats that can be had in `section`, or in all; none where there is no such section.
+    pub fn remaining(&mut self, section: Option<&str>, now: UnixMillis) -> u64 {
+        self.counts(section, now).unwrap_or_default().available
+    }
+
+    /// Every section by name, or the one asked about. `None`: no such section.
+    ///
+    /// A seat that turned out not to exist counts for the price until a whole read confirms it.
+    pub fn status(&mut self, section: Option<&str>, now: UnixMillis) -> Option<Vec<SectionStatus>> {
+        self.advance(now);
+        match section {
+            None => {
+                let there = self.sections.iter().filter(|section| is_there(section));
+                Some(there.map(|section| self.section_status(section)).collect())
+            }
+            Some(name) => {
+                let section = &self.sections[self.section_of(name)?];
+                is_there(section).then(|| vec![self.section_status(section)])
+            }
+        }
+    }
+
+    fn section_status(&self, section: &Section) -> SectionStatus {
+        let price = |number: u32| self.prices[number as usize].clone();
+        SectionStatus {
+            section: self.name(section.name).to_owned(),
+            counts: section.counts,
+            price: section.price.map(|(low, high)| (price(low), price(high))),
+        }
+    }
+
+    /// About how much memory the map takes, in bytes: ids and reservations are taken to be of
+    /// usual length.
+    pub fn bytes(&self) -> usize {
+        /// A short id, as an allocator rounds it up.
+        const ID: usize = 16;
+        /// A UUID, likewise.
+        const RESERVATION: usize = 48;
+        let taken = (self.total.held + self.total.sold) as usize;
+        let texts = self.slots.len() * ID + taken * RESERVATION;
+        let queued = (self.holds.len() + self.offers.len()) * 2 * size_of::<(u64, u32)>();
+        let names = self
+            .names
+            .iter()
+            .map(|name| name.len() + size_of::<Box<str>>());
+        self.slots.capacity() * size_of::<Slot>()
+            + self.places.allocation_size()
+            + self.rows.capacity() * (size_of::<super::Row>() + size_of::<u32>())
+            + self.sections.capacity() * size_of::<Section>()
+            + self.prices.capacity() * size_of::<Price>()
+            + self.free.heap_bytes()
+            + self.offered.heap_bytes()
+            + texts
+            + queued
+            + names.sum::<usize>()
+    }
+}
+
+/// A section whose last seat turned out not to exist is none.
+fn is_there(section: &Section) -> bool {
+    section.counts.total > 0
+}

@@ -1,0 +1,206 @@
+//! Laying the house out: seats into house order, names and prices once each, rows and sections.
+//!
+//! About a hundred name lookups a millisecond and one sort: done when seats come, go or move, not
+//! when they are sold.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash};
+
+use hashbrown::HashTable;
+
+use super::bits::Bits;
+use super::due::DueQueue;
+use super::order::natural;
+use super::{NO_PRICE, Row, SeatMap, Section, Slot, Standing};
+use crate::ids::SeatId;
+use crate::question::Counts;
+use crate::seats::{SeatFacts, SeatState};
+use crate::time::Micros;
+
+/// A seat that is to have its place.
+pub(super) struct Draft {
+    pub(super) seat_id: SeatId,
+    pub(super) facts: SeatFacts,
+    pub(super) state: Option<SeatState>,
+    pub(super) learned: Micros,
+    pub(super) offered_until: Micros,
+}
+
+/// Values once each, numbered as they come.
+struct Pool<T> {
+    numbers: HashMap<T, u32, foldhash::fast::RandomState>,
+}
+
+impl<T: Eq + Hash> Pool<T> {
+    fn new() -> Self {
+        Self {
+            numbers: HashMap::default(),
+        }
+    }
+
+    fn number(&mut self, value: T) -> u32 {
+        let next = self.numbers.len() as u32;
+        *self.numbers.entry(value).or_insert(next)
+    }
+
+    fn into_values(self) -> Vec<T> {
+        let mut values: Vec<(u32, T)> = self.numbers.into_iter().map(|(v, n)| (n, v)).collect();
+        values.sort_unstable_by_key(|(number, _)| *number);
+        values.into_iter().map(|(_, value)| value).collect()
+    }
+}
+
+/// The place of every name among all, under an order: names then compare as numbers.
+fn ranks(names: &[Box<str>], order: impl Fn(&str, &str) -> Ordering) -> Vec<u32> {
+    let mut sorted: Vec<u32> = (0..names.len() as u32).collect();
+    sorted.sort_unstable_by(|a, b| order(&names[*a as usize], &names[*b as usize]));
+    let mut ranks = vec![0; names.len()];
+    for (rank, name) in sorted.into_iter().enumerate() {
+        ranks[name as usize] = rank as u32;
+    }
+    ranks
+}
+
+/// A slot whose row is not yet known by number.
+struct Placed {
+    section: u32,
+    row: u32,
+    slot: Slot,
+}
+
+impl SeatMap {
+    /// Lays `drafts` out, each id of which is there once, and forgets the house as it was.
+    pub(super) fn lay_out(&mut self, drafts: Vec<Draft>) {
+        let mut names = Pool::new();
+        let mut prices = Pool::new();
+        let mut placed: Vec<Placed> = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            let facts = draft.facts;
+            placed.push(Placed {
+                section: names.number(facts.section.into_boxed_str()),
+                row: names.number(facts.row.into_boxed_str()),
+                slot: Slot {
+                    id: draft.seat_id,
+                    state: draft.state,
+                    learned: draft.learned,
+                    offered_until: draft.offered_until,
+                    row: 0,
+                    number: names.number(facts.number.into_boxed_str()),
+                    price: facts.price.map_or(NO_PRICE, |price| prices.number(price)),
+                },
+            });
+        }
+        self.names = names.into_values();
+        self.prices = prices.into_values();
+        // Sections by name, as they are listed; rows and seats as people count them.
+        let by_text = ranks(&self.names, str::cmp);
+        let by_count = ranks(&self.names, natural);
+        let key = |seat: &Placed| {
+            let count = |name: u32| by_count[name as usize];
+            (
+                by_text[seat.section as usize],
+                count(seat.row),
+                count(seat.slot.number),
+            )
+        };
+        placed.sort_unstable_by(|a, b| {
+            let order = key(a).cmp(&key(b));
+            order.then_with(|| natural(a.slot.id.as_str(), b.slot.id.as_str()))
+        });
+        self.build_rows(placed);
+        self.index();
+        self.take_stock();
+    }
+
+    fn build_rows(&mut self, placed: Vec<Placed>) {
+        self.slots = Vec::with_capacity(placed.len());
+        self.rows = Vec::new();
+        self.sections = Vec::new();
+        for mut seat in placed {
+            let place = self.slots.len() as u32;
+            if self.sections.last().is_none_or(|s| s.name != seat.section) {
+                let row = self.rows.len() as u32;
+                self.sections.push(Section {
+                    name: seat.section,
+                    rows: row..row,
+                    counts: Counts::default(),
+                    price: None,
+                });
+            }
+            let section = self.sections.len() as u32 - 1;
+            let same = |row: &Row| row.section == section && row.name == seat.row;
+            if !self.rows.last().is_some_and(same) {
+                self.rows.push(Row {
+                    name: seat.row,
+                    section,
+                    start: place,
+                    end: place,
+                    free: 0,
+                });
+                self.sections[section as usize].rows.end += 1;
+            }
+            let row = self.rows.len() - 1;
+            self.rows[row].end += 1;
+            seat.slot.row = row as u32;
+            self.slots.push(seat.slot);
+        }
+        self.rows.shrink_to_fit();
+    }
+
+    fn index(&mut self) {
+        let hash =
+            |slots: &[Slot], place: &u32| self.hasher.hash_one(slots[*place as usize].id.as_str());
+        self.places = HashTable::with_capacity(self.slots.len());
+        for place in 0..self.slots.len() as u32 {
+            let slots = &self.slots;
+            self.places
+                .insert_unique(hash(slots, &place), place, |place| hash(slots, place));
+        }
+    }
+
+    /// Everything that is kept about the states of seats, from nothing.
+    fn take_stock(&mut self) {
+        self.free = Bits::with_room(self.slots.len());
+        self.offered = Bits::with_room(self.slots.len());
+        self.offers = DueQueue::default();
+        self.holds = DueQueue::default();
+        self.total = Counts::default();
+        self.longest = vec![0; self.rows.len()];
+        for place in 0..self.slots.len() {
+            let slot = &self.slots[place];
+            if slot.offered_until != Micros::default() {
+                self.offered.set(place);
+                self.offers.add(slot.offered_until.0, place as u32);
+            }
+            let state = slot.state.as_ref();
+            let standing = state.map(|state| Standing::of(state, self.clock));
+            self.enter(place, standing);
+        }
+        for section in 0..self.sections.len() {
+            self.sections[section].price = self.price_range(section);
+        }
+    }
+
+    fn price_range(&self, section: usize) -> Option<(u32, u32)> {
+        let rows = &self.sections[section].rows;
+        let rows = &self.rows[rows.start as usize..rows.end as usize];
+        let places = rows.first()?.start as usize..rows.last()?.end as usize;
+        let priced = |slot: &&Slot| slot.price != NO_PRICE;
+        let mut range: Option<(u32, u32)> = None;
+        for slot in self.slots[places].iter().filter(priced) {
+            let price = |number: u32| &self.prices[number as usize];
+            let (low, high) = range.get_or_insert((slot.price, slot.price));
+            if price(slot.price).currency != price(*low).currency {
+                return None;
+            }
+            if price(slot.price).amount < price(*low).amount {
+                *low = slot.price;
+            }
+            if price(slot.price).amount > price(*high).amount {
+                *high = slot.price;
+            }
+        }
+        range
+    }
+}

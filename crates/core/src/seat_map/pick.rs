@@ -1,0 +1,229 @@
+//! Best available: which seats somebody gets who asks for a number of them.
+//!
+//! Side by side in one row if there is such a row, else in as few pieces as possible ([`split`]).
+//! Where several rows would do, the search starts at one of them by lot and looks on from there
+//! until it has compared [`limits::SEAT_RUNS_COMPARED`] runs: a run of exactly the length is best,
+//! then an end of a longer one. One that leaves a single seat is taken only if there is no other in
+//! all of the house, or of the section asked for, or not among
+//! [`limits::SEAT_ORPHANS_COMPARED_MAX`] runs. The lot falls on the first row of a section twice
+//! as often as on its last, and on a section as often as it has such rows.
+//!
+//! What was picked is marked as offered for [`limits::SEAT_OFFER_AGE`], and not picked again while
+//! there is any other choice, one in pieces included: a crowd that asks at once gets different
+//! seats, before any of them is held.
+//!
+//! [`split`]: super::split
+
+use std::iter::chain;
+use std::ops::Range;
+
+use rand::Rng;
+
+use super::bits::{Bits, count};
+use super::search::{Cut, Search};
+use super::{Row, SeatMap, Section};
+use crate::ids::SeatId;
+use crate::limits;
+use crate::time::{Micros, Now};
+
+impl SeatMap {
+    /// `qty` seats that can be had, in house order, in `section` or anywhere: see the module's
+    /// head. `None` only if there are fewer, or no such section.
+    ///
+    /// `avoid` says which seats must not be picked, such as those with a write under way. It is
+    /// asked about few more seats than are picked.
+    ///
+    /// Costs a look at every row's longest run, and at the seats of a few rows; where seats side by
+    /// side are few, at a bit per seat of the rows that may have them, and after that no more until
+    /// seats come free there.
+    pub fn pick(
+        &mut self,
+        qty: u32,
+        section: Option<&str>,
+        now: Now,
+        avoid: &dyn Fn(&SeatId) -> bool,
+        rng: &mut impl Rng,
+    ) -> Option<Vec<SeatId>> {
+        self.lapse_offers(now.mono);
+        if self.remaining(section, now.unix) < u64::from(qty) {
+            return None;
+        }
+        let sections = match section {
+            None => 0..self.sections.len(),
+            Some(name) => {
+                let section = self.section_of(name)?;
+                section..section + 1
+            }
+        };
+        let qty = qty as usize;
+        if qty == 0 {
+            return Some(Vec::new());
+        }
+        let places = self
+            .choose(&sections, qty, true, avoid, rng)
+            .or_else(|| self.choose(&sections, qty, false, avoid, rng))?;
+        let until = now
+            .mono
+            .plus(Micros(limits::SEAT_OFFER_AGE.as_micros() as u64));
+        for place in &places {
+            self.mark_offered(*place, until);
+        }
+        Some(places.iter().map(|p| self.slots[*p].id.clone()).collect())
+    }
+
+    /// Places, in order. `fresh`: none that is marked as offered.
+    fn choose(
+        &mut self,
+        sections: &Range<usize>,
+        qty: usize,
+        fresh: bool,
+        avoid: &dyn Fn(&SeatId) -> bool,
+        rng: &mut impl Rng,
+    ) -> Option<Vec<usize>> {
+        if fresh && self.offers.is_empty() {
+            // The other search will see the same.
+            return None;
+        }
+        let area = Area::new(&self.sections, sections, &self.rows)?;
+        let mut search = Search {
+            slots: &self.slots,
+            rows: &self.rows,
+            free: &self.free,
+            offered: fresh.then_some(&self.offered),
+            closed: Bits::default(),
+            longest: &mut self.longest,
+            avoid,
+            rng,
+            widest: 0,
+            compared: 0,
+        };
+        if count(|number| search.word(number), area.seats.clone(), qty) < qty {
+            return None;
+        }
+        match search.side_by_side(&area, qty) {
+            Some(cut) => Some(cut.seats().collect()),
+            None => search.in_pieces(&area, qty),
+        }
+    }
+
+    fn mark_offered(&mut self, place: usize, until: Micros) {
+        let slot = &mut self.slots[place];
+        let before = std::mem::replace(&mut slot.offered_until, until);
+        if before != Micros::default() {
+            self.offers.remove(before.0, place as u32);
+        }
+        self.offers.add(until.0, place as u32);
+        self.offered.set(place);
+    }
+
+    fn lapse_offers(&mut self, now: Micros) {
+        while let Some(seat) = self.offers.pop(now.0) {
+            self.slots[seat as usize].offered_until = Micros::default();
+            self.offered.clear(seat as usize);
+        }
+    }
+}
+
+/// Where to look: neighbouring sections, whole.
+pub(super) struct Area<'a> {
+    sections: &'a [Section],
+    pub(super) rows: Range<usize>,
+    pub(super) seats: Range<usize>,
+}
+
+impl<'a> Area<'a> {
+    /// `None` if there is nothing in it.
+    fn new(sections: &'a [Section], which: &Range<usize>, rows: &[Row]) -> Option<Self> {
+        let first = sections.get(which.clone())?.first()?.rows.start as usize;
+        let end = sections.get(which.clone())?.last()?.rows.end as usize;
+        Some(Self {
+            sections,
+            rows: first..end,
+            seats: rows[first].start as usize..rows[end - 1].end as usize,
+        })
+    }
+
+    /// The rows of the section that `row` is in.
+    pub(super) fn section_rows(&self, row: &Row) -> Range<usize> {
+        let rows = &self.sections[row.section as usize].rows;
+        rows.start as usize..rows.end as usize
+    }
+}
+
+impl<R: Rng> Search<'_, R> {
+    /// `qty` seats of one row, if the search sees such.
+    fn side_by_side(&mut self, area: &Area<'_>, qty: usize) -> Option<Cut> {
+        let start = self.row_by_lot(area, qty)?;
+        let section = area.section_rows(&self.rows[start]);
+        // From there to the end of the section, round to its start, and then the others likewise.
+        let here = chain(start..section.end, section.start..start);
+        let others = chain(section.end..area.rows.end, area.rows.start..section.start);
+        let mut best: Option<Cut> = None;
+        for row in here.chain(others) {
+            if !self.may_have(row, qty) {
+                continue;
+            }
+            let from = match row == start {
+                true => self.seat_by_lot(row),
+                false => self.rows[row].start as usize,
+            };
+            let beat = best.map(|cut| cut.quality);
+            best = self.best_cut(row, from, qty, beat).or(best);
+            if self.is_enough(best.map(|cut| cut.quality)) {
+                break;
+            }
+        }
+        best
+    }
+
+    /// One of the rows that may have `len` seats side by side; `None` if no row may.
+    pub(super) fn row_by_lot(&mut self, area: &Area<'_>, len: usize) -> Option<usize> {
+        let any = self.rows_that_may(area.rows.clone(), len);
+        if any == 0 {
+            return None;
+        }
+        let lot = self.rng.random_range(0..any);
+        let row = self.nth_that_may(area.rows.clone(), len, lot)?;
+        let section = area.section_rows(&self.rows[row]);
+        let any = match section == area.rows {
+            true => any,
+            false => self.rows_that_may(section.clone(), len),
+        };
+        // Once in three times the smaller of two lots: 4/3 at the front, falling to 2/3.
+        let mut lot = self.rng.random_range(0..any);
+        if self.rng.random_ratio(1, 3) {
+            lot = lot.min(self.rng.random_range(0..any));
+        }
+        self.nth_that_may(section, len, lot)
+    }
+
+    /// Where to begin in a row: at its first seat, but anywhere in one that is longer than any row
+    /// of a theatre.
+    pub(super) fn seat_by_lot(&mut self, row: usize) -> usize {
+        let seats = self.rows[row].seats();
+        match seats.len() > limits::SEAT_RUN_LONG {
+            true => self.rng.random_range(seats),
+            false => seats.start,
+        }
+    }
+
+    fn rows_that_may(&self, rows: Range<usize>, len: usize) -> usize {
+        let longest = self.longest[rows].iter();
+        longest.filter(|longest| **longest as usize >= len).count()
+    }
+
+    /// Counted by blocks: that is several times as fast as row by row.
+    fn nth_that_may(&self, rows: Range<usize>, len: usize, n: usize) -> Option<usize> {
+        const BLOCK: usize = 64;
+        let mut before = n;
+        for start in rows.clone().step_by(BLOCK) {
+            let block = start..rows.end.min(start + BLOCK);
+            let may = self.rows_that_may(block.clone(), len);
+            if before < may {
+                return block.filter(|row| self.may_have(*row, len)).nth(before);
+            }
+            before -= may;
+        }
+        None
+    }
+}

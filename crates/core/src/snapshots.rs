@@ -1,0 +1,452 @@
+//! What a shard knows of the units of the events it is asked about, so that a question costs no read.
+//!
+//! The rule. A question is answered from a snapshot whose read BEGAN no longer than the bound before
+//! the question arrived; what this shard has written since is in it, as follows.
+//!
+//! - Settled before the read began: the read, being strong, has seen it.
+//! - First sent after the read had ended: the read has not seen it, and it is added.
+//! - Neither, so that the read may or may not have seen it: it is in doubt. A stripe then has between
+//!   `low` and `high`; what was taken lowers `low`, what was given back raises `high`. So it is with
+//!   what another shard has answered for this one, and with a write whose outcome was lost for good.
+//!
+//! No unit that this shard has sold before the question is ever shown as free: what is shown is `low`.
+//! And doubt alone never says that there is too little: where the two ends of it answer differently,
+//! nothing is answered here, and the question waits for a read that begins after it.
+//!
+//! A snapshot decides nothing about a sale. Must not live here: reading, and when to read.
+
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
+use smallvec::SmallVec;
+
+use super::ids::EventId;
+use super::question::{Counts, EventStatus, Found, Question};
+use super::time::{Micros, Now, UnixMillis};
+use super::transaction::{EventShape, RecordView, ReservationState, StripeUpdate, StripeView};
+use crate::limits;
+
+/// Writes that a read may or may not have seen: of each stripe what may be missing, and what may have
+/// come back. At most one entry per stripe.
+pub(super) type Doubts = SmallVec<[StripeUpdate; 2]>;
+
+/// Adds writes to those in doubt.
+pub(super) fn doubt(doubts: &mut Doubts, written: &[StripeUpdate]) {
+    for update in written {
+        let take = update.take.saturating_sub(update.give);
+        let give = update.give.saturating_sub(update.take);
+        match doubts.iter_mut().find(|d| d.stripe == update.stripe) {
+            Some(known) => {
+                known.take = known.take.saturating_add(take);
+                known.give = known.give.saturating_add(give);
+            }
+            None => doubts.push(StripeUpdate {
+                stripe: update.stripe,
+                take,
+                give,
+            }),
+        }
+    }
+}
+
+/// What a record says of the stripes, when it is not known whether it was written just now.
+pub(super) fn moved_by(record: &RecordView) -> Doubts {
+    let takes = matches!(
+        record.state,
+        ReservationState::Held | ReservationState::Confirmed
+    );
+    let draws = record.draws.iter().map(|draw| {
+        let units = u64::from(draw.units);
+        StripeUpdate {
+            stripe: draw.stripe,
+            take: if takes { units } else { 0 },
+            give: if takes { 0 } else { units },
+        }
+    });
+    draws.collect()
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stripe {
+    capacity: u64,
+    /// It has at least this.
+    low: u64,
+    /// And at most this.
+    high: u64,
+}
+
+impl Stripe {
+    /// Neither below 0 nor above what the stripe was given: others write to it too.
+    fn moved(&self, units: u64, update: &StripeUpdate) -> u64 {
+        let more = units.saturating_add(update.give);
+        more.saturating_sub(update.take).min(self.capacity)
+    }
+
+    fn apply(&mut self, update: &StripeUpdate) {
+        self.low = self.moved(self.low, update);
+        self.high = self.moved(self.high, update);
+    }
+
+    fn doubt(&mut self, update: &StripeUpdate) {
+        let (take, give) = (update.take, update.give);
+        if take > give {
+            self.low = self.low.saturating_sub(take - give);
+        } else {
+            let most = self.capacity.max(self.high);
+            self.high = self.high.saturating_add(give - take).min(most);
+        }
+    }
+}
+
+/// One read of an event, and what was written since.
+#[derive(Debug)]
+struct Snapshot {
+    began: Micros,
+    ended: Micros,
+    /// When it began, for who is shown a status.
+    as_of: UnixMillis,
+    closed: bool,
+    stripes: SmallVec<[Stripe; 2]>,
+    /// Sums over the stripes.
+    total: u64,
+    low: u64,
+    high: u64,
+}
+
+impl Snapshot {
+    fn sum_up(&mut self) {
+        self.low = self.stripes.iter().map(|s| s.low).sum();
+        self.high = self.stripes.iter().map(|s| s.high).sum();
+    }
+
+    fn answer(&self, question: &Question) -> Option<Found> {
+        match question {
+            Question::Availability { qty, .. } => {
+                let qty = u64::from(*qty);
+                let is_clear = self.closed || qty <= self.low || qty > self.high;
+                is_clear.then_some(Found::Units {
+                    remaining: self.low,
+                    available: !self.closed && qty <= self.low,
+                })
+            }
+            Question::Seats { seats } | Question::Describe { seats } => Some(Found::Seats {
+                known: Vec::new(),
+                unknown: seats.to_vec(),
+            }),
+            Question::Status { .. } => (self.low == self.high).then(|| {
+                Found::Status(Box::new(EventStatus {
+                    counts: Counts {
+                        total: self.total,
+                        available: self.low,
+                        held: 0,
+                        sold: self.total.saturating_sub(self.low),
+                        blocked: 0,
+                    },
+                    sections: Vec::new(),
+                    as_of: self.as_of,
+                    seated: false,
+                    closed: self.closed,
+                }))
+            }),
+        }
+    }
+}
+
+/// An answer from a snapshot.
+#[derive(Debug)]
+pub(super) struct Glance {
+    pub(super) found: Found,
+    /// How many stripes the event has.
+    pub(super) stripes: u16,
+    /// How long before the question its read began.
+    pub(super) age: Micros,
+    /// Half its time is over: who reads now spares the next question the wait.
+    pub(super) is_aging: bool,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    /// `None`: off.
+    known: Option<LruCache<EventId, Snapshot, foldhash::fast::RandomState>>,
+    age_max: Micros,
+}
+
+impl Snapshots {
+    /// Answers from snapshots of up to `age_max`; 0: from none.
+    pub(super) fn new(age_max: Micros) -> Self {
+        let most = NonZeroUsize::new(limits::SNAPSHOTS_MAX).unwrap_or(NonZeroUsize::MIN);
+        let known = (age_max > Micros(0))
+            .then(|| LruCache::with_hasher(most, foldhash::fast::RandomState::default()));
+        Self { known, age_max }
+    }
+
+    /// The answer to a question that arrived at `asked`; `None`: a read must tell.
+    pub(super) fn answer(
+        &mut self,
+        event: &EventId,
+        question: &Question,
+        asked: Micros,
+    ) -> Option<Glance> {
+        let snapshot = self.known.as_mut()?.get(event)?;
+        let age = asked.since(snapshot.began);
+        if age > self.age_max {
+            return None;
+        }
+        Some(Glance {
+            found: snapshot.answer(question)?,
+            stripes: snapshot.stripes.len() as u16,
+            age,
+            is_aging: age.0 >= self.age_max.0 / 4 * 3,
+        })
+    }
+
+    /// Keeps what a read has found that began at `began` and has ended now; `doubts` has settled
+    /// meanwhile.
+    pub(super) fn keep(
+        &mut self,
+        event: &EventId,
+        began: Micros,
+        read: &[StripeView],
+        doubts: &[StripeUpdate],
+        now: Now,
+    ) {
+        let Some(known) = self.known.as_mut() else {
+            return;
+        };
+        let took = now.mono.since(began);
+        let mut snapshot = Snapshot {
+            began,
+            ended: now.mono,
+            as_of: UnixMillis(now.unix.0.saturating_sub(took.0 / 1_000)),
+            closed: EventShape::of(read).closed,
+            stripes: SmallVec::with_capacity(read.len()),
+            total: read.iter().map(|stripe| stripe.capacity).sum(),
+            low: 0,
+            high: 0,
+        };
+        snapshot.stripes.extend(read.iter().map(|view| Stripe {
+            capacity: view.capacity,
+            low: view.remaining,
+            high: view.remaining,
+        }));
+        for update in doubts {
+            if let Some(stripe) = snapshot.stripes.get_mut(usize::from(update.stripe)) {
+                stripe.low = stripe.low.saturating_sub(update.take);
+                let most = stripe.capacity.max(stripe.high);
+                stripe.high = stripe.high.saturating_add(update.give).min(most);
+            }
+        }
+        snapshot.sum_up();
+        match known.get_mut(event) {
+            Some(kept) => *kept = snapshot,
+            None => drop(known.put(event.clone(), snapshot)),
+        }
+    }
+
+    /// Takes in what has been written. It was first sent at `sent`; `None`: some time ago, if it was
+    /// not there before.
+    pub(super) fn moved(
+        &mut self,
+        event: &EventId,
+        written: &[StripeUpdate],
+        sent: Option<Micros>,
+        now: Micros,
+    ) {
+        let Some(known) = self.known.as_mut() else {
+            return;
+        };
+        let Some(snapshot) = known.peek_mut(event) else {
+            return;
+        };
+        if now.since(snapshot.began) > self.age_max {
+            known.pop(event);
+            return;
+        }
+        let unseen = sent.is_some_and(|sent| sent > snapshot.ended);
+        for update in written {
+            match snapshot.stripes.get_mut(usize::from(update.stripe)) {
+                Some(stripe) if unseen => stripe.apply(update),
+                Some(stripe) => stripe.doubt(update),
+                None => {}
+            }
+        }
+        snapshot.sum_up();
+    }
+
+    pub(super) fn forget(&mut self, event: &EventId) {
+        if let Some(known) = self.known.as_mut() {
+            known.pop(event);
+        }
+    }
+
+    pub(super) fn is_off(&self) -> bool {
+        self.known.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AGE_MAX: Micros = Micros::from_millis(50);
+
+    fn event(n: usize) -> EventId {
+        format!("evt-{n}").parse().expect("legal")
+    }
+
+    fn read(remaining: &[u64]) -> Vec<StripeView> {
+        let stripe = |left: &u64| StripeView {
+            capacity: 100,
+            remaining: *left,
+            version: 1,
+            stripes: None,
+            seat_keys: 0,
+            closed: false,
+        };
+        remaining.iter().map(stripe).collect()
+    }
+
+    fn at(mono: u64) -> Now {
+        Now {
+            mono: Micros(mono),
+            unix: UnixMillis(1_000_000),
+        }
+    }
+
+    fn update(stripe: u16, take: u64, give: u64) -> StripeUpdate {
+        StripeUpdate { stripe, take, give }
+    }
+
+    /// Of a read from 1,000 to 2,000 µs.
+    fn kept(remaining: &[u64], doubts: &[StripeUpdate]) -> Snapshots {
+        let mut snapshots = Snapshots::new(AGE_MAX);
+        let read = read(remaining);
+        snapshots.keep(&event(0), Micros(1_000), &read, doubts, at(2_000));
+        snapshots
+    }
+
+    /// What is told to who wants `qty`, if anything.
+    fn told(snapshots: &mut Snapshots, qty: u32, asked: u64) -> Option<(u64, bool)> {
+        let question = Question::Availability { qty, section: None };
+        let glance = snapshots.answer(&event(0), &question, Micros(asked))?;
+        match glance.found {
+            Found::Units {
+                remaining,
+                available,
+            } => Some((remaining, available)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn its_age_counts_from_when_the_read_began_and_its_last_quarter_is_a_warning() {
+        let mut snapshots = kept(&[3, 4], &[]);
+        let last = 1_000 + AGE_MAX.0;
+        assert_eq!(told(&mut snapshots, 7, last), Some((7, true)));
+        assert_eq!(told(&mut snapshots, 8, last), Some((7, false)));
+        assert_eq!(told(&mut snapshots, 7, last + 1), None);
+        let ages = [
+            (1_000 + AGE_MAX.0 / 4 * 3 - 1, false),
+            (1_000 + AGE_MAX.0 / 4 * 3, true),
+        ];
+        for (asked, is_aging) in ages {
+            let question = Question::Status { section: None };
+            let glance = snapshots.answer(&event(0), &question, Micros(asked));
+            assert_eq!(glance.expect("young").is_aging, is_aging, "{asked}");
+        }
+    }
+
+    #[test]
+    fn what_was_sent_after_the_read_is_added_to_its_stripe_within_its_bounds() {
+        let mut snapshots = kept(&[3, 98], &[]);
+        snapshots.moved(
+            &event(0),
+            &[update(0, 5, 0)],
+            Some(Micros(2_001)),
+            Micros(9_000),
+        );
+        assert_eq!(told(&mut snapshots, 1, 9_000), Some((98, true)));
+        snapshots.moved(
+            &event(0),
+            &[update(1, 1, 9)],
+            Some(Micros(2_001)),
+            Micros(9_000),
+        );
+        assert_eq!(told(&mut snapshots, 1, 9_000), Some((100, true)));
+    }
+
+    #[test]
+    fn what_the_read_may_have_seen_lowers_what_is_told_and_refuses_nobody() {
+        for in_flight in [true, false] {
+            let mut snapshots = match in_flight {
+                true => kept(&[6, 10], &[update(0, 5, 0)]),
+                false => kept(&[6, 10], &[]),
+            };
+            if !in_flight {
+                let sent = Some(Micros(2_000));
+                snapshots.moved(&event(0), &[update(0, 9, 4)], sent, Micros(9_000));
+            }
+            assert_eq!(told(&mut snapshots, 11, 9_000), Some((11, true)));
+            assert_eq!(told(&mut snapshots, 12, 9_000), None, "in doubt");
+            assert_eq!(told(&mut snapshots, 16, 9_000), None, "in doubt");
+            assert_eq!(told(&mut snapshots, 17, 9_000), Some((11, false)));
+            let status = Question::Status { section: None };
+            assert!(
+                snapshots
+                    .answer(&event(0), &status, Micros(9_000))
+                    .is_none()
+            );
+        }
+    }
+
+    #[test]
+    fn what_may_have_come_back_is_not_told_but_refuses_nobody() {
+        let mut snapshots = kept(&[6], &[update(0, 0, 2)]);
+        snapshots.moved(&event(0), &[update(0, 1, 3)], None, Micros(9_000));
+        assert_eq!(told(&mut snapshots, 6, 9_000), Some((6, true)));
+        assert_eq!(told(&mut snapshots, 10, 9_000), None);
+        assert_eq!(told(&mut snapshots, 11, 9_000), Some((6, false)));
+    }
+
+    #[test]
+    fn many_events_push_out_the_one_asked_least_and_zero_keeps_none() {
+        let mut snapshots = kept(&[1], &[]);
+        for n in 1..=limits::SNAPSHOTS_MAX {
+            assert_eq!(told(&mut snapshots, 1, 3_000), Some((1, true)));
+            snapshots.keep(&event(n), Micros(1_000), &read(&[1]), &[], at(2_000));
+        }
+        let question = Question::Status { section: None };
+        assert!(
+            snapshots
+                .answer(&event(1), &question, Micros(3_000))
+                .is_none()
+        );
+        assert!(
+            snapshots
+                .answer(&event(2), &question, Micros(3_000))
+                .is_some()
+        );
+
+        let mut off = Snapshots::new(Micros(0));
+        off.keep(&event(0), Micros(1_000), &read(&[1]), &[], at(1_000));
+        assert_eq!(told(&mut off, 1, 1_000), None);
+    }
+
+    #[test]
+    fn a_record_tells_of_its_units_which_way_they_went() {
+        let mut record = RecordView {
+            fingerprint: crate::ids::Fingerprint([0; 16]),
+            state: ReservationState::Confirmed,
+            order: None,
+            qty: 2,
+            draws: crate::lane::drawn_from(3, 2),
+            seats: None,
+            expires_at: None,
+            at: UnixMillis(0),
+        };
+        assert_eq!(moved_by(&record)[..], [update(3, 2, 0)]);
+        record.state = ReservationState::Released;
+        assert_eq!(moved_by(&record)[..], [update(3, 0, 2)]);
+    }
+}

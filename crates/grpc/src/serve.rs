@@ -1,0 +1,243 @@
+//! From an accepted stream to a served one: the entry of the wire, and what runs in each call.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use futures::future::select;
+use futures::io::{AsyncRead, AsyncWrite};
+use h2::RecvStream;
+
+use super::call::Call;
+use super::connection::{Connection, Ended};
+use super::context::WireContext;
+use super::drain::Registered;
+use super::message::Assembly;
+use super::respond;
+use super::service::HotService;
+use super::status::{Code, Status, reason};
+use crate::limits::LINGER_MAX;
+
+/// Serves one accepted connection until it ends. The future is `!Send`, owns the stream and never
+/// panics; dropping it closes the connection. Must be polled on an executor of [`inventory_runtime`].
+///
+/// The connection counts as one of [`super::Drain`]'s from this call on, before the first poll.
+pub fn serve_connection<T, S>(
+    stream: T,
+    service: Rc<S>,
+    context: Rc<WireContext>,
+) -> impl Future<Output = Ended>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: HotService,
+{
+    let watch = Watch::new(&context);
+    let registered = Registered::new(&context.drain);
+    async move {
+        // The whole of it moves in here: a field alone would leave its drop behind.
+        let mut watch = watch;
+        let start = {
+            let context = Rc::clone(&context);
+            move |method, call, body| {
+                let (service, context) = (Rc::clone(&service), Rc::clone(&context));
+                run_call(service, context, method, call, body)
+            }
+        };
+        let connection = Connection::<T, S, _, _>::new(stream, context, registered, start);
+        watch.ended = contained(connection).await;
+        watch.ended
+    }
+}
+
+/// Runs the connection so that a panic, in it or in what it drops, ends nothing but itself.
+async fn contained<T, S, M, F>(connection: Connection<T, S, M, F>) -> Ended
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: HotService,
+    M: Fn(S::Method, Call, RecvStream) -> F,
+    F: Future<Output = Result<Bytes, Status>>,
+{
+    let mut connection = Box::new(connection);
+    let ended = std::future::poll_fn(|cx| {
+        catch_unwind(AssertUnwindSafe(|| connection.turn(cx)))
+            .unwrap_or(Poll::Ready(Ended::Panicked))
+    })
+    .await;
+    let lingered = std::future::poll_fn(|cx| connection.poll_linger(ended, cx));
+    let limit = std::pin::pin!(inventory_runtime::sleep(LINGER_MAX));
+    select(lingered, limit).await;
+    match catch_unwind(AssertUnwindSafe(move || drop(connection))) {
+        Ok(()) => ended,
+        Err(_) => Ended::Panicked,
+    }
+}
+
+/// Reads the request, runs its handler, encodes the reply.
+async fn run_call<S: HotService>(
+    service: Rc<S>,
+    context: Rc<WireContext>,
+    method: S::Method,
+    call: Call,
+    mut body: RecvStream,
+) -> Result<Bytes, Status> {
+    let request = read_message(&mut body).await?;
+    let reply = service.call(method, &call, request).await?;
+    respond::encode(&reply, &mut context.replies.borrow_mut())
+}
+
+async fn read_message(body: &mut RecvStream) -> Result<Bytes, Status> {
+    let mut assembly = Assembly::default();
+    while let Some(chunk) = std::future::poll_fn(|cx| body.poll_data(cx)).await {
+        let chunk = chunk.map_err(broken_request)?;
+        let read = chunk.len();
+        assembly.push(chunk)?;
+        body.flow_control()
+            .release_capacity(read)
+            .map_err(broken_request)?;
+    }
+    assembly.finish()
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "a function for map_err")]
+fn broken_request(error: h2::Error) -> Status {
+    if error.is_reset() || error.is_io() || error.is_go_away() {
+        return Status::new(
+            Code::Cancelled,
+            reason::CANCELLED,
+            "the request was broken off",
+        );
+    }
+    Status::internal(
+        reason::MALFORMED_MESSAGE,
+        format!("the request cannot be read: {error}"),
+    )
+}
+
+/// Tells the observer of the connection's beginning and end, however it ends.
+struct Watch {
+    context: Rc<WireContext>,
+    ended: Ended,
+}
+
+impl Watch {
+    fn new(context: &Rc<WireContext>) -> Self {
+        context.observer.connection_opened();
+        Self {
+            context: Rc::clone(context),
+            ended: Ended::Aborted,
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.context.observer.connection_closed(self.ended);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io;
+    use std::pin::Pin;
+    use std::task::Context;
+
+    use super::*;
+    use crate::{Inventory, InventoryServer};
+    use inventory_proto::inventory::v1 as pb;
+
+    struct Nothing;
+
+    impl Inventory for Nothing {
+        async fn check_availability(
+            &self,
+            _: &Call,
+            _: pb::CheckReq,
+        ) -> Result<pb::CheckRes, Status> {
+            Ok(pb::CheckRes::default())
+        }
+
+        async fn commit_reservation(
+            &self,
+            _: &Call,
+            _: pb::CommitReq,
+        ) -> Result<pb::CommitRes, Status> {
+            Ok(pb::CommitRes::default())
+        }
+
+        async fn release_hold(
+            &self,
+            _: &Call,
+            _: pb::ReleaseReq,
+        ) -> Result<pb::ReleaseRes, Status> {
+            Ok(pb::ReleaseRes::default())
+        }
+
+        async fn place_hold(
+            &self,
+            _: &Call,
+            _: pb::PlaceHoldReq,
+        ) -> Result<pb::PlaceHoldRes, Status> {
+            Ok(pb::PlaceHoldRes::default())
+        }
+
+        async fn get_reservation(
+            &self,
+            _: &Call,
+            _: pb::GetReservationReq,
+        ) -> Result<pb::GetReservationRes, Status> {
+            Ok(pb::GetReservationRes::default())
+        }
+    }
+
+    /// A defect in the layer: it panics when it is used, and again when it is dropped.
+    struct Defect;
+
+    impl Drop for Defect {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking(), "a defect in a drop");
+        }
+    }
+
+    impl AsyncRead for Defect {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            panic!("a defect in a read");
+        }
+    }
+
+    impl AsyncWrite for Defect {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_defect_ends_its_connection_and_not_the_shard() {
+        let context = Rc::new(WireContext::for_tests());
+        let service = Rc::new(InventoryServer::new(Nothing));
+        let serving = serve_connection(Defect, service, Rc::clone(&context));
+        assert_eq!(context.drain.connections(), 1);
+        let ended = inventory_runtime::run_here(serving).unwrap();
+        assert_eq!(ended, Ended::Panicked);
+        assert_eq!(context.drain.connections(), 0);
+    }
+}

@@ -1,0 +1,288 @@
+//! What an operator does to events: looking at them, restocking, shrinking, closing. Everything here
+//! can be repeated, and resumed after a crash, without harm.
+//!
+//! Must not live here: creating one (`events`), seats (`seats`), refunds: those are a reservation's
+//! own transaction.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
+use futures::{StreamExt, TryStreamExt};
+
+use super::change::Changed;
+use super::codec::{self, Change};
+use super::events::split;
+use super::{EventAbout, PageToken, Store, StoreError};
+use crate::limits;
+use inventory_core::ids::EventId;
+use inventory_core::transaction::{EventRead, StripeView};
+use inventory_runtime::clock;
+
+/// Some of all events; may be empty and still have a next page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventPage {
+    pub events: Vec<EventAbout>,
+    pub next: Option<PageToken>,
+}
+
+/// What [`Store::set_total`] found or did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SetTotal {
+    /// The event has that total, now or before; these are its stripes.
+    Set(Vec<StripeView>),
+    /// So many units are not left to be taken out.
+    Refused {
+        /// What the event has now.
+        total: u64,
+        /// Of which so many are held or sold.
+        taken: u64,
+    },
+    /// Its stock is seats.
+    Seated,
+    NotFound,
+}
+
+impl Store {
+    /// What an event is, without its stock, strongly consistent; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] for an item that cannot be understood; the others as they say.
+    pub async fn describe_event(&self, event: &EventId) -> Result<Option<EventAbout>, StoreError> {
+        let table = &self.tables().inventory;
+        let read = self.read("GetItem", table, || {
+            self.client()
+                .get_item()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .table_name(table)
+                .key(codec::EVENT_ID, AttributeValue::S(event.to_string()))
+                .consistent_read(true)
+                .send()
+        });
+        let item = read.await?.item;
+        let about = item.map(|item| codec::event_about(&item)).transpose();
+        about.map_err(|why| StoreError::Corrupt(format!("event {event}: {why}")))
+    }
+
+    /// One page of all events, in no order. Examines at most [`limits::STORE_SCAN_PAGE_MAX`] stripes.
+    /// Events that cannot be understood are logged and left out.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list_events(&self, from: Option<&PageToken>) -> Result<EventPage, StoreError> {
+        let table = &self.tables().inventory;
+        let start = from.map(|PageToken(key)| {
+            let key = AttributeValue::S(key.clone());
+            HashMap::from([(codec::EVENT_ID.to_owned(), key)])
+        });
+        let page = self.persist("Scan", table, || {
+            self.client()
+                .scan()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .table_name(table)
+                .consistent_read(true)
+                .limit(limits::STORE_SCAN_PAGE_MAX)
+                .set_exclusive_start_key(start.clone())
+                .send()
+        });
+        let page = page.await?;
+        let key = |item: &codec::Item| Some(item.get(codec::EVENT_ID)?.as_s().ok()?.clone());
+        let mut events = Vec::new();
+        for item in page.items() {
+            let key = key(item).unwrap_or_default();
+            // The other stripes: no event's id has this in it.
+            if key.contains('#') {
+                continue;
+            }
+            match codec::event_about(item) {
+                Ok(about) => events.push(about),
+                Err(why) => self.log(&format!("event {key} cannot be understood: {why}")),
+            }
+        }
+        let next = page.last_evaluated_key().and_then(key).map(PageToken);
+        Ok(EventPage { events, next })
+    }
+
+    /// Makes `total` units, sold and held ones included, of whatever an event has: adds evenly to its
+    /// stripes, or takes what is not sold from those that have most of it. Each stripe is changed for
+    /// itself and keeps its balance; the sale goes on meanwhile.
+    ///
+    /// Refused before anything is changed when too little is left. When buyers take it away in the
+    /// middle, what was taken out until then stays out, and the refusal tells what the event has now.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when `total` is not 1 to [`limits::EVENT_TOTAL_MAX`];
+    /// [`StoreError::Unavailable`] when somebody else changes it at the same time, or buyers are
+    /// faster, again and again. Made again it does the rest.
+    pub async fn set_total(&self, event: &EventId, total: u64) -> Result<SetTotal, StoreError> {
+        super::events::check_total(total)?;
+        let mut pause = limits::RETRY_BACKOFF_MIN;
+        for _ in 0..limits::SET_TOTAL_ROUNDS_MAX {
+            let Some(stripes) = self.read_all(event).await? else {
+                return Ok(SetTotal::NotFound);
+            };
+            if stripes.first().is_some_and(|first| first.seat_keys > 0) {
+                return Ok(SetTotal::Seated);
+            }
+            let capacity: u64 = stripes.iter().map(|stripe| stripe.capacity).sum();
+            if capacity == total {
+                return Ok(SetTotal::Set(stripes));
+            }
+            let Some(wanted) = spread(&stripes, total) else {
+                let remaining: u64 = stripes.iter().map(|stripe| stripe.remaining).sum();
+                return Ok(SetTotal::Refused {
+                    total: capacity,
+                    taken: capacity - remaining,
+                });
+            };
+            let at = clock::now().unix;
+            let changes = stripes.iter().zip(wanted).enumerate();
+            let changes = changes
+                .filter(|(_, (stripe, to))| stripe.capacity != *to)
+                .map(|(index, (stripe, to))| {
+                    codec::capacity_change(event, index as u16, (stripe.capacity, to), at)
+                });
+            // Whether each went through is seen in the next look at all of them.
+            if self.change_stripes(changes.collect()).await? == 0 {
+                inventory_runtime::sleep(pause).await;
+                pause = (pause * 4).min(limits::RETRY_BACKOFF_MAX);
+            }
+        }
+        Err(StoreError::Unavailable(format!(
+            "the total of {event} is being changed by somebody else, or its units are sold faster \
+             than they can be taken out"
+        )))
+    }
+
+    /// Ends the sale of an event, seated or not: units are given back, and no longer taken. A sale of
+    /// seats writes no stripe: of a seated event this is what the next read of it tells.
+    ///
+    /// False: there is no such event.
+    ///
+    /// # Errors
+    /// The store's, or [`StoreError::Corrupt`] when a stripe is missing. Made again it does the rest.
+    pub async fn close_event(&self, event: &EventId) -> Result<bool, StoreError> {
+        let Some(about) = self.describe_event(event).await? else {
+            return Ok(false);
+        };
+        if about.closed {
+            return Ok(true);
+        }
+        let at = clock::now().unix;
+        let closing = |index| codec::closing(event, index, at);
+        // Stripe 0 is last: when it is closed, all are.
+        let others: Vec<_> = (1..about.stripes).map(closing).collect();
+        let count = others.len();
+        if self.change_stripes(others).await? != count
+            || self.change_stripes(vec![closing(0)]).await? != 1
+        {
+            let why = format!("event {event} lacks one of its {} stripes", about.stripes);
+            return Err(StoreError::Corrupt(why));
+        }
+        Ok(true)
+    }
+
+    /// Makes these changes; how many went through.
+    async fn change_stripes(&self, changes: Vec<Change>) -> Result<usize, StoreError> {
+        let table = &self.tables().inventory;
+        let one = |change: Change| async move {
+            let changed = self.change(table, &change).await?;
+            Ok(usize::from(matches!(changed, Changed::Done)))
+        };
+        futures::stream::iter(changes)
+            .map(one)
+            .buffer_unordered(limits::STORE_ADMIN_CALLS_AT_ONCE)
+            .try_fold(0, async |sum, one| Ok(sum + one))
+            .await
+    }
+
+    async fn read_all(&self, event: &EventId) -> Result<Option<Vec<StripeView>>, StoreError> {
+        match self.read_event(event, None).await {
+            EventRead::Found(stripes) => Ok(Some(stripes)),
+            EventRead::NotFound => Ok(None),
+            EventRead::Throttled => Err(StoreError::Throttled(format!("reading {event}"))),
+            EventRead::Unavailable => {
+                let why = format!("event {event} cannot be read");
+                Err(StoreError::Unavailable(why))
+            }
+        }
+    }
+}
+
+/// What each stripe's capacity is to be, so that they come to `total`. `None`: more would have to be
+/// taken out than is left.
+fn spread(stripes: &[StripeView], total: u64) -> Option<Vec<u64>> {
+    let capacity: u64 = stripes.iter().map(|stripe| stripe.capacity).sum();
+    let count = u16::try_from(stripes.len()).ok()?;
+    if total >= capacity {
+        let more = split(total - capacity, count);
+        let wanted = stripes.iter().zip(more).map(|(s, more)| s.capacity + more);
+        return Some(wanted.collect());
+    }
+    let less = capacity - total;
+    let left: u64 = stripes.iter().map(|stripe| stripe.remaining).sum();
+    if less > left {
+        return None;
+    }
+    // Of each stripe its share, rounded down, and the rest wherever something is left.
+    let share = |stripe: &StripeView| {
+        let part = u128::from(less) * u128::from(stripe.remaining) / u128::from(left);
+        u64::try_from(part).unwrap_or(stripe.remaining)
+    };
+    let mut parts: Vec<u64> = stripes.iter().map(share).collect();
+    let mut rest = less - parts.iter().sum::<u64>();
+    for (part, stripe) in parts.iter_mut().zip(stripes) {
+        let more = rest.min(stripe.remaining - *part).min(1);
+        *part += more;
+        rest -= more;
+    }
+    let wanted = stripes.iter().zip(parts).map(|(s, part)| s.capacity - part);
+    (rest == 0).then(|| wanted.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stripes(of: &[(u64, u64)]) -> Vec<StripeView> {
+        let view = |&(capacity, remaining)| StripeView {
+            capacity,
+            remaining,
+            version: 0,
+            stripes: None,
+            seat_keys: 0,
+            closed: false,
+        };
+        of.iter().map(view).collect()
+    }
+
+    #[test]
+    fn what_is_added_is_split_evenly() {
+        let now = stripes(&[(4, 0), (3, 3), (3, 1)]);
+        assert_eq!(spread(&now, 15), Some(vec![6, 5, 4]));
+        assert_eq!(spread(&now, 10), Some(vec![4, 3, 3]));
+    }
+
+    #[test]
+    fn what_is_taken_out_is_taken_where_it_is() {
+        let now = stripes(&[(10, 0), (10, 9), (10, 3)]);
+        assert_eq!(spread(&now, 26), Some(vec![10, 7, 9]));
+        assert_eq!(spread(&now, 18), Some(vec![10, 1, 7]));
+        assert_eq!(spread(&now, 17), None);
+        let nothing = stripes(&[(5, 0), (5, 0)]);
+        assert_eq!(spread(&nothing, 9), None);
+    }
+
+    #[test]
+    fn every_total_that_fits_comes_out_exactly() {
+        let now = stripes(&[(7, 5), (7, 0), (6, 6), (6, 1), (6, 2)]);
+        let (capacity, left) = (32, 14);
+        for total in capacity - left..=capacity {
+            let wanted = spread(&now, total).unwrap_or_default();
+            assert_eq!(wanted.iter().sum::<u64>(), total);
+            for (stripe, wanted) in now.iter().zip(wanted) {
+                assert!(wanted <= stripe.capacity);
+                assert!(stripe.capacity - wanted <= stripe.remaining, "{total}");
+            }
+        }
+    }
+}

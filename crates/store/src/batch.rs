@@ -1,0 +1,130 @@
+//! Strong reads of many items by key, and what a read that failed means.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt::Display;
+
+use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemInput;
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnConsumedCapacity};
+
+use super::Store;
+use super::codec::Item;
+use super::failure::Kind;
+use crate::limits;
+
+const OPERATION: &str = "BatchGetItem";
+
+/// Why something could not be read.
+#[derive(Clone, Copy)]
+pub(super) enum Unread {
+    Throttled,
+    Unavailable,
+}
+
+/// What the requests of one read tell.
+pub(super) enum Round<'a> {
+    Found(Item),
+    /// After each request: the keys that it left and the next one asks for.
+    Left(&'a [Item]),
+}
+
+impl Store {
+    /// The items with these keys (at most [`limits::BATCH_GET_KEYS_MAX`], repeats allowed) in their
+    /// order, `None` where there is none. What the store leaves unprocessed is asked for again.
+    ///
+    /// `of` says whose they are, for the log.
+    pub(super) async fn get_batch(
+        &self,
+        table: &str,
+        name: &str,
+        keys: &[String],
+        of: &dyn Display,
+    ) -> Result<Vec<Option<Item>>, Unread> {
+        // The store refuses a key that is named twice.
+        let mut places = HashMap::with_capacity(keys.len());
+        let mut distinct = Vec::with_capacity(keys.len());
+        for (at, key) in keys.iter().enumerate() {
+            if let Entry::Vacant(place) = places.entry(key.as_str()) {
+                place.insert(at);
+                let value = AttributeValue::S(key.clone());
+                distinct.push(HashMap::from([(name.to_owned(), value)]));
+            }
+        }
+        let mut items = vec![None; keys.len()];
+        self.get_distinct(table, distinct, of, |round| {
+            let Round::Found(item) = round else { return };
+            let key = item.get(name).and_then(|key| key.as_s().ok());
+            if let Some(at) = key.and_then(|key| places.get(key.as_str())) {
+                items[*at] = Some(item);
+            }
+        })
+        .await?;
+        for (at, key) in keys.iter().enumerate() {
+            match places.get(key.as_str()) {
+                Some(first) if *first != at => items[at] = items[*first].clone(),
+                _ => {}
+            }
+        }
+        Ok(items)
+    }
+
+    /// The items with these keys, at most [`limits::BATCH_GET_KEYS_MAX`] and each once.
+    pub(super) async fn get_distinct(
+        &self,
+        table: &str,
+        keys: Vec<Item>,
+        of: &dyn Display,
+        mut tell: impl FnMut(Round<'_>),
+    ) -> Result<(), Unread> {
+        let wanted = KeysAndAttributes::builder()
+            .consistent_read(true)
+            .set_keys(Some(keys))
+            .build();
+        let wanted = wanted.map_err(|error| {
+            self.log(&format!("{OPERATION} could not be built: {error}"));
+            Unread::Unavailable
+        })?;
+        let mut wanted = HashMap::from([(table.to_owned(), wanted)]);
+        let mut pause = limits::RETRY_BACKOFF_MIN;
+        for _ in 0..limits::STORE_UNPROCESSED_ROUNDS_MAX {
+            let attempt = || {
+                let read = BatchGetItemInput::builder()
+                    .return_consumed_capacity(ReturnConsumedCapacity::Total);
+                self.ask(read.set_request_items(Some(wanted.clone())))
+            };
+            let output = self.read(OPERATION, table, attempt).await;
+            let output = output
+                .map_err(|failure| self.unread(OPERATION, of, failure.kind, || failure.text()))?;
+            let responses = output.responses.unwrap_or_default();
+            for item in responses.into_values().flatten() {
+                tell(Round::Found(item));
+            }
+            wanted = output.unprocessed_keys.unwrap_or_default();
+            let left = wanted.get(table).map_or(&[][..], KeysAndAttributes::keys);
+            tell(Round::Left(left));
+            if left.is_empty() {
+                return Ok(());
+            }
+            inventory_runtime::sleep(pause).await;
+            pause = (pause * 2).min(limits::RETRY_BACKOFF_MAX);
+        }
+        Err(Unread::Throttled)
+    }
+
+    /// What a failed read of `of` means; whatever is no throttling is logged.
+    pub(super) fn unread(
+        &self,
+        operation: &str,
+        of: &dyn Display,
+        kind: Kind,
+        text: impl Fn() -> String,
+    ) -> Unread {
+        match kind {
+            Kind::Throttled => Unread::Throttled,
+            _ => {
+                self.log(&format!("{operation} for {of}: {}", text()));
+                Unread::Unavailable
+            }
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! A cancelled transaction's reasons.
+
+use std::borrow::Cow;
+
+use aws_sdk_dynamodb::types::CancellationReason;
+
+use super::records::record_view;
+use super::seats::seat_state;
+use super::stripes::stripe_view;
+use inventory_core::ids::SeatId;
+use inventory_core::seats::SeatState;
+use inventory_core::transaction::{Outcome, Reason, RecordWrite, StripeUpdate, Transaction};
+
+/// What a cancelled transaction says.
+pub(crate) struct Cancellation {
+    pub(crate) outcome: Outcome,
+    /// What an operator should know: items and codes that should not be.
+    pub(crate) remarks: Vec<String>,
+}
+
+/// Reads `reasons`, one per action of `transaction` in its order.
+pub(crate) fn cancelled(transaction: &Transaction, reasons: &[CancellationReason]) -> Cancellation {
+    let mut remarks = Vec::new();
+    if reasons.len() != transaction.action_count() {
+        remarks.push(format!(
+            "{} reasons for {} actions",
+            reasons.len(),
+            transaction.action_count()
+        ));
+        // Not applied, and nobody knows whose fault it is.
+        return Cancellation {
+            outcome: Outcome::Rejected,
+            remarks,
+        };
+    }
+    if let Some(denied) = reasons.iter().find(|r| r.code() == Some("AccessDenied")) {
+        let message = denied.message().unwrap_or("no message");
+        remarks.push(format!("access denied: {message}"));
+        return Cancellation {
+            outcome: Outcome::Refused,
+            remarks,
+        };
+    }
+    let mut read = Vec::with_capacity(reasons.len());
+    for (at, reason) in reasons.iter().enumerate() {
+        read.push(one(transaction, at, reason, &mut remarks));
+    }
+    let outcome = match read.iter().all(|reason| *reason == Reason::Fine) {
+        // Cancelled by nobody: as much as to say, try again.
+        true => Outcome::Conflict,
+        false => Outcome::Cancelled(read),
+    };
+    Cancellation { outcome, remarks }
+}
+
+pub(crate) fn is_conflict(code: &str) -> bool {
+    matches!(code, "TransactionConflict" | "ReplicatedWriteConflict")
+}
+
+pub(crate) fn is_throttle(code: &str) -> bool {
+    matches!(
+        code,
+        "ThrottlingError" | "ProvisionedThroughputExceeded" | "RequestLimitExceeded"
+    )
+}
+
+fn one(
+    transaction: &Transaction,
+    at: usize,
+    reason: &CancellationReason,
+    remarks: &mut Vec<String>,
+) -> Reason {
+    match reason.code().unwrap_or("None") {
+        "None" => Reason::Fine,
+        "ConditionalCheckFailed" => condition(transaction, at, reason, remarks),
+        code if is_conflict(code) => Reason::Conflict,
+        code if is_throttle(code) => Reason::Throttled,
+        // ValidationError, ItemCollectionSizeLimitExceeded, DuplicateItem, and what is yet to come.
+        code => {
+            let message = reason.message().unwrap_or("no message");
+            let action = name(transaction, at);
+            remarks.push(format!("{action}: {code}: {message}"));
+            Reason::Invalid
+        }
+    }
+}
+
+fn condition(
+    transaction: &Transaction,
+    at: usize,
+    reason: &CancellationReason,
+    remarks: &mut Vec<String>,
+) -> Reason {
+    let action = Action::at(transaction, at);
+    let (read, unreadable) = match (action, reason.item()) {
+        (Action::Stripe(_), None) => return Reason::Stripe(None),
+        (Action::Seat(..), None) => return Reason::Seat(None),
+        (Action::Record(RecordWrite { from: Some(_), .. }), None) => return Reason::RecordMissing,
+        (Action::Stripe(_), Some(item)) => (
+            stripe_view(item).map(|view| Reason::Stripe(Some(view))),
+            // The stock cannot be trusted: whoever wants it gets an error, nothing is sold.
+            Reason::Invalid,
+        ),
+        (Action::Record(_), Some(item)) => (
+            record_view(item).map(Reason::Record),
+            Reason::RecordUnreadable,
+        ),
+        (Action::Seat(..), Some(item)) => (
+            seat_state(item).map(|state| Reason::Seat(Some(state))),
+            // Whoever has it, it is not for sale.
+            Reason::Seat(Some(SeatState::Blocked)),
+        ),
+        (Action::Record(_) | Action::None, None | Some(_)) => (
+            Err("the store did not return the item".to_owned()),
+            Reason::RecordUnreadable,
+        ),
+    };
+    read.unwrap_or_else(|why| {
+        let action = name(transaction, at);
+        remarks.push(format!("{action} is not as this server writes it: {why}"));
+        unreadable
+    })
+}
+
+/// What one action is about.
+enum Action<'a> {
+    Stripe(&'a StripeUpdate),
+    Record(&'a RecordWrite),
+    Seat(&'a SeatId, &'a RecordWrite),
+    /// There is no such action.
+    None,
+}
+
+impl<'a> Action<'a> {
+    fn at(transaction: &'a Transaction, at: usize) -> Self {
+        if let Some(stripe) = transaction.stripes.get(at) {
+            return Self::Stripe(stripe);
+        }
+        let at = at - transaction.stripes.len();
+        if let Some(record) = transaction.records.get(at) {
+            return Self::Record(record);
+        }
+        let mut at = at - transaction.records.len();
+        for record in &transaction.records {
+            let seats = record.seats_moved();
+            if let Some(seat) = seats.get(at) {
+                return Self::Seat(seat, record);
+            }
+            at -= seats.len();
+        }
+        Self::None
+    }
+}
+
+/// The item that an action is about.
+fn name(transaction: &Transaction, at: usize) -> Cow<'static, str> {
+    let event = &transaction.event;
+    match Action::at(transaction, at) {
+        Action::Stripe(stripe) => format!("stripe {} of {event}", stripe.stripe).into(),
+        Action::Record(record) => format!("reservation {}", record.reservation).into(),
+        Action::Seat(seat, record) => {
+            format!("seat {seat} of {event}, for {}", record.reservation).into()
+        }
+        Action::None => "an action that was not sent".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use aws_sdk_dynamodb::types::AttributeValue;
+
+    use super::*;
+    use inventory_core::ids::Fingerprint;
+    use inventory_core::time::UnixMillis;
+    use inventory_core::transaction::{Draws, Due, ReservationState, Token};
+
+    fn record(id: &str, from: Option<ReservationState>) -> RecordWrite {
+        RecordWrite {
+            reservation: id.parse().unwrap(),
+            fingerprint: Fingerprint([0; 16]),
+            from,
+            due: Due::Any,
+            to: ReservationState::Released,
+            qty: 1,
+            draws: Draws::new(),
+            seats: None,
+            order: None,
+            payment_intent: String::new(),
+            expires_at: None,
+        }
+    }
+
+    /// One stripe, two tombstones.
+    fn transaction() -> Transaction {
+        Transaction {
+            token: Token(1),
+            event: "evt".parse().unwrap(),
+            seat_keys: 0,
+            stripes: vec![StripeUpdate {
+                stripe: 0,
+                take: 1,
+                give: 0,
+            }],
+            records: vec![record("r1", None), record("r2", None)],
+            at: UnixMillis(0),
+        }
+    }
+
+    fn reasons(codes: [&str; 3]) -> Vec<CancellationReason> {
+        let reason = |code: &str| CancellationReason::builder().code(code).build();
+        codes.map(reason).to_vec()
+    }
+
+    #[test]
+    fn every_code_has_its_reason() {
+        for (code, expected) in [
+            ("TransactionConflict", Reason::Conflict),
+            ("ThrottlingError", Reason::Throttled),
+            ("ProvisionedThroughputExceeded", Reason::Throttled),
+            ("ValidationError", Reason::Invalid),
+            ("ItemCollectionSizeLimitExceeded", Reason::Invalid),
+            ("DuplicateItem", Reason::Invalid),
+            ("SomethingNew", Reason::Invalid),
+        ] {
+            let said = cancelled(&transaction(), &reasons(["None", code, "None"]));
+            let all = vec![Reason::Fine, expected.clone(), Reason::Fine];
+            assert_eq!(said.outcome, Outcome::Cancelled(all), "{code}");
+            let remarked = expected == Reason::Invalid;
+            assert_eq!(said.remarks.len(), usize::from(remarked), "{code}");
+        }
+    }
+
+    #[test]
+    fn an_item_that_should_not_be_so_is_remarked_on() {
+        let said = cancelled(
+            &transaction(),
+            &reasons(["ConditionalCheckFailed", "ConditionalCheckFailed", "None"]),
+        );
+        let all = vec![Reason::Stripe(None), Reason::RecordUnreadable, Reason::Fine];
+        assert_eq!(said.outcome, Outcome::Cancelled(all));
+        assert!(
+            said.remarks[0].contains("reservation r1"),
+            "{:?}",
+            said.remarks
+        );
+    }
+
+    #[test]
+    fn every_action_is_known_by_its_number() {
+        let held = Some(ReservationState::Held);
+        let seated = |id: &str, seats: &[&str]| {
+            let seats = seats.iter().map(|seat| seat.parse().unwrap()).collect();
+            RecordWrite {
+                seats: Some(seats),
+                ..record(id, held)
+            }
+        };
+        let mut transaction = transaction();
+        // The seats of the tombstone in the middle are not moved.
+        transaction.records = vec![
+            seated("r1", &["A-1", "A-2"]),
+            RecordWrite {
+                from: None,
+                ..seated("r2", &["B-1"])
+            },
+            seated("r3", &["C-1"]),
+        ];
+        let count = transaction.action_count();
+        let names: Vec<_> = (0..count + 1).map(|at| name(&transaction, at)).collect();
+        let expected = [
+            "stripe 0 of evt",
+            "reservation r1",
+            "reservation r2",
+            "reservation r3",
+            "seat A-1 of evt, for r1",
+            "seat A-2 of evt, for r1",
+            "seat C-1 of evt, for r3",
+            "an action that was not sent",
+        ];
+        assert_eq!(names, expected);
+        let failed = CancellationReason::builder().code("ConditionalCheckFailed");
+        let said = cancelled(&transaction, &vec![failed.build(); count]);
+        let all = vec![
+            Reason::Stripe(None),
+            Reason::RecordMissing,
+            Reason::RecordUnreadable,
+            Reason::RecordMissing,
+            Reason::Seat(None),
+            Reason::Seat(None),
+            Reason::Seat(None),
+        ];
+        assert_eq!(said.outcome, Outcome::Cancelled(all));
+        assert_eq!(said.remarks.len(), 1, "{:?}", said.remarks);
+    }
+
+    #[test]
+    fn a_seat_that_cannot_be_understood_is_not_for_sale() {
+        let mut transaction = transaction();
+        transaction.records = vec![RecordWrite {
+            seats: Some(["A-1".parse().unwrap()].into()),
+            ..record("r1", Some(ReservationState::Held))
+        }];
+        let mut reasons = reasons(["None", "None", "None"]);
+        reasons[2] = CancellationReason::builder()
+            .code("ConditionalCheckFailed")
+            .item("status", AttributeValue::S("LOST".to_owned()))
+            .build();
+        let said = cancelled(&transaction, &reasons);
+        let seat = Reason::Seat(Some(SeatState::Blocked));
+        let all = vec![Reason::Fine, Reason::Fine, seat];
+        assert_eq!(said.outcome, Outcome::Cancelled(all));
+        assert!(said.remarks[0].contains("LOST"), "{:?}", said.remarks);
+    }
+
+    #[test]
+    fn a_cancellation_that_blames_nobody_is_a_conflict() {
+        let said = cancelled(&transaction(), &reasons(["None", "None", "None"]));
+        assert_eq!(said.outcome, Outcome::Conflict);
+    }
+
+    #[test]
+    fn a_missing_permission_is_no_fault_of_the_body() {
+        let said = cancelled(&transaction(), &reasons(["None", "AccessDenied", "None"]));
+        assert_eq!(said.outcome, Outcome::Refused);
+    }
+
+    #[test]
+    fn a_list_of_the_wrong_length_blames_the_whole() {
+        let said = cancelled(&transaction(), &reasons(["None", "None", "None"])[..2]);
+        assert_eq!(said.outcome, Outcome::Rejected);
+    }
+}

@@ -1,0 +1,66 @@
+//! Writing a transaction as the body of its request.
+
+use super::fields::timestamp;
+use super::json::Json;
+use super::records::{Instant, RecordShapes, purge_at};
+use super::seats::SeatShapes;
+use super::stripes::StripeShapes;
+use crate::settings::TableNames;
+use inventory_core::transaction::{Token, Transaction};
+
+/// What every request of one shard's store shares.
+pub(crate) struct Encoder {
+    stripes: StripeShapes,
+    records: RecordShapes,
+    seats: SeatShapes,
+}
+
+impl Encoder {
+    pub(crate) fn new(tables: &TableNames) -> Self {
+        Self {
+            stripes: StripeShapes::new(&tables.inventory),
+            records: RecordShapes::new(&tables.idempotency),
+            seats: SeatShapes::new(&tables.seats),
+        }
+    }
+
+    /// A `TransactWriteItems` as JSON: one action per stripe, then one per record, then one per seat
+    /// that a record moves, in order. The same transaction always gives the same bytes.
+    pub(crate) fn body(&self, transaction: &Transaction) -> String {
+        let at = timestamp(transaction.at);
+        let now = Instant {
+            at: &at,
+            millis: transaction.at,
+            purge_at: purge_at(transaction.at),
+        };
+        let mut json = Json::for_actions(transaction.action_count());
+        json.raw("{\"ClientRequestToken\":");
+        json.quoted(&token_text(transaction.token));
+        json.raw(",\"ReturnConsumedCapacity\":\"TOTAL\",\"TransactItems\":");
+        let mut before = "[";
+        let mut next = |json: &mut Json| json.raw(std::mem::replace(&mut before, ","));
+        for stripe in &transaction.stripes {
+            next(&mut json);
+            self.stripes
+                .write(&mut json, &transaction.event, stripe, &at);
+        }
+        for record in &transaction.records {
+            next(&mut json);
+            self.records
+                .write(&mut json, &transaction.event, record, &now);
+        }
+        for record in &transaction.records {
+            for seat in record.seats_moved() {
+                next(&mut json);
+                self.seats.write(&mut json, transaction, record, seat, &at);
+            }
+        }
+        json.raw("]}");
+        json.into_text()
+    }
+}
+
+/// As the store is told it: 32 of the 36 characters it takes.
+pub(crate) fn token_text(token: Token) -> String {
+    format!("{:032x}", token.0)
+}

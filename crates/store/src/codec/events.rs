@@ -1,0 +1,117 @@
+//! What stripe 0 tells of its event beside the stock, and an operator's changes of stripes.
+
+use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
+
+use super::fields::{Item, maybe_number, maybe_text, number, read_parsed, text, timestamp, values};
+use super::shape::{Change, Shape};
+use super::stripes::is_closed;
+use super::{
+    CLOSED, CREATED_AT, EVENT_ID, NAME, REMAINING, SEAT_KEYS, STRIPES, TOTAL_SEATS, UPDATED_AT,
+    VENUE, VERSION,
+};
+use crate::events::{EventAbout, NewEvent};
+use inventory_core::ids::{EventId, stripe_key};
+use inventory_core::time::UnixMillis;
+
+const NAMES: [(&str, &str); 6] = [
+    ("#k", EVENT_ID),
+    ("#t", TOTAL_SEATS),
+    ("#r", REMAINING),
+    ("#c", CLOSED),
+    ("#u", UPDATED_AT),
+    ("#v", VERSION),
+];
+
+/// The put of one stripe item of a new event.
+pub(crate) fn event_stripe(
+    table: &str,
+    event: &NewEvent,
+    index: u16,
+    capacity: u64,
+    at: UnixMillis,
+) -> Result<TransactWriteItem, BuildError> {
+    let at = timestamp(at);
+    let mut item = values([
+        (EVENT_ID, text(stripe_key(&event.event, index))),
+        (REMAINING, number(capacity)),
+        (TOTAL_SEATS, number(capacity)),
+        (VERSION, number(0_u8)),
+        (UPDATED_AT, text(&at)),
+    ]);
+    let mut set = |name: &str, value: AttributeValue| {
+        item.insert(name.to_owned(), value);
+    };
+    if index == 0 {
+        set(STRIPES, number(event.stripes));
+        set(CREATED_AT, text(&at));
+        if event.seat_keys > 0 {
+            set(SEAT_KEYS, number(event.seat_keys));
+        }
+        for (name, told) in [(NAME, &event.name), (VENUE, &event.venue)] {
+            if !told.is_empty() {
+                set(name, text(told));
+            }
+        }
+    }
+    let put = Put::builder()
+        .table_name(table)
+        .set_item(Some(item))
+        .condition_expression("attribute_not_exists(#k)")
+        .expression_attribute_names("#k", EVENT_ID)
+        .build()?;
+    Ok(TransactWriteItem::builder().put(put).build())
+}
+
+/// Reads stripe 0's item.
+pub(crate) fn event_about(item: &Item) -> Result<EventAbout, String> {
+    // Labels for people: whatever is no text tells nothing.
+    let label = |name| maybe_text(item, name).ok().flatten().unwrap_or_default();
+    Ok(EventAbout {
+        event: read_parsed(item, EVENT_ID)?,
+        stripes: maybe_number(item, STRIPES)?.unwrap_or(1),
+        seat_keys: maybe_number(item, SEAT_KEYS)?.unwrap_or(0),
+        closed: is_closed(item),
+        name: label(NAME).to_owned(),
+        venue: label(VENUE).to_owned(),
+    })
+}
+
+/// Changes a stripe's capacity, and what is left of it by as much, if the capacity is still `from`
+/// and no sold unit is taken.
+pub(crate) fn capacity_change(
+    event: &EventId,
+    index: u16,
+    (from, to): (u64, u64),
+    at: UnixMillis,
+) -> Change {
+    let (sign, condition) = match to >= from {
+        true => ("+", "#t = :f"),
+        false => ("-", "#t = :f AND #r >= :n"),
+    };
+    let update = format!("SET #t = :t, #r = #r {sign} :n, #u = :u ADD #v :o");
+    Change {
+        key: values([(EVENT_ID, text(stripe_key(event, index)))]),
+        shape: Shape::new(update, condition, &NAMES),
+        values: values([
+            (":f", number(from)),
+            (":t", number(to)),
+            (":n", number(from.abs_diff(to))),
+            (":o", number(1_u8)),
+            (":u", text(timestamp(at))),
+        ]),
+    }
+}
+
+/// Ends the sale as far as one stripe is concerned.
+pub(crate) fn closing(event: &EventId, index: u16, at: UnixMillis) -> Change {
+    let update = "SET #c = :c, #u = :u";
+    Change {
+        key: values([(EVENT_ID, text(stripe_key(event, index)))]),
+        shape: Shape::new(update, "attribute_exists(#k)", &NAMES),
+        values: values([
+            (":c", AttributeValue::Bool(true)),
+            (":u", text(timestamp(at))),
+        ]),
+    }
+}

@@ -1,0 +1,471 @@
+//! Reservations' records.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::fmt;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::fields::{
+    Item, maybe_number, maybe_parsed, maybe_text, read_number, read_parsed, read_text,
+    read_timestamp,
+};
+use super::json::{Attributes, Json};
+use super::shape::{PutTemplate, Shape, Template};
+use super::{
+    CREATED_AT, DRAWS, EVENT_ID, EXPIRES_AT, EXPIRY_BUCKET, ORDER_ID, PAYMENT_INTENT_ID, PURGE_AT,
+    QTY, REQUEST_HASH, RESERVATION_ID, SEATS, STATUS, UPDATED_AT,
+};
+use crate::expiry;
+use crate::limits;
+use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
+use inventory_core::rules::{Movement, movement};
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::{Draw, Draws, Due, RecordView, RecordWrite, ReservationState};
+
+const NEW_ITEM_CONDITION: &str = "attribute_not_exists(#k)";
+
+const NAMES: [(&str, &str); 10] = [
+    ("#s", STATUS),
+    ("#u", UPDATED_AT),
+    ("#o", ORDER_ID),
+    ("#p", PAYMENT_INTENT_ID),
+    ("#d", DRAWS),
+    ("#e", SEATS),
+    ("#x", EXPIRES_AT),
+    ("#b", EXPIRY_BUCKET),
+    ("#g", PURGE_AT),
+    ("#k", RESERVATION_ID),
+];
+
+/// A reservation's record, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRecord {
+    pub reservation: ReservationId,
+    pub event: EventId,
+    pub qty: u32,
+    /// Where the units came from; empty for seats and for a tombstone.
+    pub draws: Draws,
+    /// Empty when none was given.
+    pub payment_intent: String,
+    /// 0 where the record does not say.
+    pub created_at: UnixMillis,
+    /// Its `at` is when the record was written last.
+    pub view: RecordView,
+}
+
+// ---- Writing ------------------------------------------------------------------------------------
+
+/// What a transaction's records share: when it is, in the forms that are stored.
+pub(super) struct Instant<'a> {
+    pub(super) at: &'a str,
+    pub(super) millis: UnixMillis,
+    /// Epoch seconds.
+    pub(super) purge_at: u64,
+}
+
+/// What a step of a record sets and asks, as far as its expressions differ.
+#[derive(Clone, Copy)]
+struct Step {
+    to: ReservationState,
+    due: Due,
+    /// Whether a payment is told.
+    payment: bool,
+    what: What,
+}
+
+/// What a step takes from the stock that the record must tell from then on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Nothing,
+    Units,
+    Seats,
+}
+
+impl Step {
+    const COUNT: usize = 5 * 3 * 2 * 3;
+
+    fn of(record: &RecordWrite) -> Self {
+        Self {
+            to: record.to,
+            due: record.due,
+            payment: record.to == ReservationState::Confirmed && !record.payment_intent.is_empty(),
+            what: match movement(record.from, record.to) {
+                Movement::Take if record.seats.is_some() => What::Seats,
+                Movement::Take if !record.draws.is_empty() => What::Units,
+                _ => What::Nothing,
+            },
+        }
+    }
+
+    fn index(self) -> usize {
+        ((self.to as usize * 3 + self.due as usize) * 2 + usize::from(self.payment)) * 3
+            + self.what as usize
+    }
+
+    fn shape(self) -> Shape {
+        use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+        let (more, gone) = match self.to {
+            Held => (", #x = :x, #b = :b", "#g"),
+            Confirmed => (", #o = :o", "#b, #g"),
+            Released | Expired => (", #g = :g", "#b"),
+            // An order is never purged.
+            Refunded => ("", "#b"),
+        };
+        let payment = if self.payment { ", #p = :p" } else { "" };
+        let what = match self.what {
+            What::Nothing => "",
+            What::Units => ", #d = :d",
+            What::Seats => ", #e = :e",
+        };
+        let due = match self.due {
+            Due::Any => "",
+            Due::Over => " AND #x <= :a",
+            Due::Ahead => " AND #x > :a",
+        };
+        Shape::new(
+            format!("SET #s = :s, #u = :u{more}{payment}{what} REMOVE {gone}"),
+            format!("#s = :f{due}"),
+            &NAMES,
+        )
+    }
+
+    fn values(
+        self,
+        of: &mut Attributes<'_>,
+        record: &RecordWrite,
+        from: ReservationState,
+        now: &Instant<'_>,
+    ) {
+        use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+        of.text(":f", state_name(from));
+        of.text(":s", state_name(self.to));
+        of.text(":u", now.at);
+        match self.to {
+            Held => {
+                let expires_at = record.expires_at.unwrap_or_default();
+                of.number(":x", expires_at.0);
+                of.text(":b", &expiry::bucket_of(&record.reservation, expires_at));
+            }
+            Confirmed => of.text(":o", &order(record).to_text()),
+            Released | Expired => of.number(":g", now.purge_at),
+            Refunded => {}
+        }
+        if self.payment {
+            of.text(":p", &record.payment_intent);
+        }
+        match self.what {
+            What::Nothing => {}
+            What::Units => of.plain(":d", Drawn(&record.draws)),
+            What::Seats => of.texts(":e", named(record.seats.as_deref())),
+        }
+        if self.due != Due::Any {
+            of.number(":a", now.millis.0);
+        }
+    }
+}
+
+/// Writes of records. The shapes are made when they are first needed: few of those that could be
+/// ever are.
+pub(super) struct RecordShapes {
+    table: String,
+    new: PutTemplate,
+    steps: Box<[OnceCell<Template>]>,
+}
+
+impl RecordShapes {
+    pub(super) fn new(table: &str) -> Self {
+        let names = HashMap::from([("#k".to_owned(), RESERVATION_ID.to_owned())]);
+        Self {
+            table: table.to_owned(),
+            new: PutTemplate::new(table, NEW_ITEM_CONDITION, &names),
+            steps: (0..Step::COUNT).map(|_| OnceCell::new()).collect(),
+        }
+    }
+
+    pub(super) fn write(
+        &self,
+        json: &mut Json,
+        event: &EventId,
+        record: &RecordWrite,
+        now: &Instant<'_>,
+    ) {
+        let Some(from) = record.from else {
+            self.new.write(json, |of| item(of, event, record, now));
+            return;
+        };
+        let step = Step::of(record);
+        let template = self.steps[step.index()].get_or_init(|| step.shape().template(&self.table));
+        template.write(
+            json,
+            |key| key.text(RESERVATION_ID, record.reservation.as_str()),
+            |of| step.values(of, record, from, now),
+        );
+    }
+}
+
+fn item(of: &mut Attributes<'_>, event: &EventId, record: &RecordWrite, now: &Instant<'_>) {
+    of.text(RESERVATION_ID, record.reservation.as_str());
+    of.text(EVENT_ID, event.as_str());
+    of.number(QTY, record.qty);
+    of.plain(REQUEST_HASH, Hex(&record.fingerprint.0));
+    of.text(CREATED_AT, now.at);
+    of.text(UPDATED_AT, now.at);
+    of.text(STATUS, state_name(record.to));
+    match record.to {
+        ReservationState::Held => {
+            let expires_at = record.expires_at.unwrap_or_default();
+            of.number(EXPIRES_AT, expires_at.0);
+            let bucket = expiry::bucket_of(&record.reservation, expires_at);
+            of.text(EXPIRY_BUCKET, &bucket);
+        }
+        ReservationState::Confirmed => of.text(ORDER_ID, &order(record).to_text()),
+        ReservationState::Released | ReservationState::Expired => {
+            of.number(PURGE_AT, now.purge_at);
+        }
+        ReservationState::Refunded => {}
+    }
+    if !record.draws.is_empty() {
+        of.plain(DRAWS, Drawn(&record.draws));
+    }
+    if record.seats.is_some() {
+        of.texts(SEATS, named(record.seats.as_deref()));
+    }
+    if !record.payment_intent.is_empty() {
+        of.text(PAYMENT_INTENT_ID, &record.payment_intent);
+    }
+}
+
+/// What a write that confirms names as the order.
+pub(super) fn order(record: &RecordWrite) -> OrderId {
+    record
+        .order
+        .unwrap_or_else(|| OrderId::of(&record.reservation))
+}
+
+pub(crate) fn state_name(state: ReservationState) -> &'static str {
+    match state {
+        ReservationState::Held => "HELD",
+        ReservationState::Confirmed => "CONFIRMED",
+        ReservationState::Released => "RELEASED",
+        ReservationState::Expired => "EXPIRED",
+        ReservationState::Refunded => "REFUNDED",
+    }
+}
+
+/// `stripe:units`, separated by commas.
+struct Drawn<'a>(&'a [Draw]);
+
+impl fmt::Display for Drawn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, draw) in self.0.iter().enumerate() {
+            let comma = if n == 0 { "" } else { "," };
+            write!(f, "{comma}{}:{}", draw.stripe, draw.units)?;
+        }
+        Ok(())
+    }
+}
+
+/// 128 bits in hexadecimal, leading zeros included.
+struct Hex<'a>(&'a [u8; 16]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(*self.0))
+    }
+}
+
+fn named(seats: Option<&[SeatId]>) -> impl Iterator<Item = &str> {
+    seats.unwrap_or_default().iter().map(SeatId::as_str)
+}
+
+/// Epoch seconds.
+pub(super) fn purge_at(at: UnixMillis) -> u64 {
+    (at.0 / 1_000).saturating_add(limits::TOMBSTONE_RETENTION.as_secs())
+}
+
+// ---- Reading ------------------------------------------------------------------------------------
+
+pub(crate) fn record_view(item: &Item) -> Result<RecordView, String> {
+    let state = read_state(item)?;
+    let hash = read_text(item, REQUEST_HASH)?;
+    let fingerprint = parse_hex(hash)
+        .ok_or_else(|| format!("{REQUEST_HASH} is {hash:?}, want 32 lower-case hex digits"))?;
+    let order = maybe_parsed(item, ORDER_ID)?;
+    let expires_at = maybe_number(item, EXPIRES_AT)?.map(UnixMillis);
+    let needs = match state {
+        ReservationState::Confirmed if order.is_none() => Some(ORDER_ID),
+        ReservationState::Held if expires_at.is_none() => Some(EXPIRES_AT),
+        _ => None,
+    };
+    if let Some(name) = needs {
+        let state = state_name(state);
+        return Err(format!("{STATUS} is {state} and {name} is missing"));
+    }
+    Ok(RecordView {
+        fingerprint: Fingerprint(fingerprint),
+        state,
+        order,
+        qty: read_number(item, QTY)?,
+        draws: match maybe_text(item, DRAWS)? {
+            None => Draws::new(),
+            Some(text) => parse_draws(text)?,
+        },
+        seats: read_seats(item)?,
+        expires_at,
+        at: read_timestamp(item, UPDATED_AT)?,
+    })
+}
+
+pub(crate) fn record(item: &Item) -> Result<StoredRecord, String> {
+    let view = record_view(item)?;
+    Ok(StoredRecord {
+        reservation: {
+            let name = read_text(item, RESERVATION_ID)?;
+            ReservationId::stored(name).map_err(|why| format!("{RESERVATION_ID} {name:?} {why}"))?
+        },
+        event: read_parsed(item, EVENT_ID)?,
+        qty: view.qty,
+        draws: view.draws.clone(),
+        payment_intent: maybe_text(item, PAYMENT_INTENT_ID)?
+            .unwrap_or_default()
+            .to_owned(),
+        created_at: read_timestamp(item, CREATED_AT)?,
+        view,
+    })
+}
+
+fn read_state(item: &Item) -> Result<ReservationState, String> {
+    use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+    let name = read_text(item, STATUS)?;
+    [Confirmed, Held, Released, Expired, Refunded]
+        .into_iter()
+        .find(|state| state_name(*state) == name)
+        .ok_or_else(|| format!("{STATUS} is {name:?}"))
+}
+
+fn read_seats(item: &Item) -> Result<Option<Seats>, String> {
+    let seat = |value: &AttributeValue| {
+        let text = value
+            .as_s()
+            .map_err(|_| format!("{SEATS} has what is no text"))?;
+        text.parse::<SeatId>()
+            .map_err(|error| format!("{SEATS} has {text:?}, which {error}"))
+    };
+    match item.get(SEATS) {
+        None => Ok(None),
+        Some(AttributeValue::L(seats)) => {
+            seats.iter().map(seat).collect::<Result<_, _>>().map(Some)
+        }
+        Some(_) => Err(format!("{SEATS} is no list")),
+    }
+}
+
+fn parse_draws(text: &str) -> Result<Draws, String> {
+    let draw = |part: &str| {
+        let (stripe, units) = part.split_once(':')?;
+        Some(Draw {
+            stripe: stripe.parse().ok()?,
+            units: units.parse().ok()?,
+        })
+    };
+    text.split(',')
+        .map(|part| draw(part).ok_or_else(|| format!("{DRAWS} is {text:?}, want stripe:units,…")))
+        .collect()
+}
+
+fn parse_hex(text: &str) -> Option<[u8; 16]> {
+    let canonical = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    if text.len() != 32 || !text.bytes().all(canonical) {
+        return None;
+    }
+    u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::fields::{number, text, values};
+    use super::*;
+
+    #[test]
+    fn a_record_of_another_program_is_refused_by_name() {
+        let order = OrderId::of(&"r1".parse().unwrap()).to_string();
+        let hash = "0".repeat(32);
+        let good = values([
+            (STATUS, text("CONFIRMED")),
+            (REQUEST_HASH, text(&hash)),
+            (ORDER_ID, text(&order)),
+            (QTY, number(2)),
+        ]);
+        let view = record_view(&good).unwrap();
+        assert_eq!(view.order.unwrap().to_string(), order);
+        assert_eq!((view.at, view.seats), (UnixMillis(0), None));
+        for (name, value) in [
+            (STATUS, text("PENDING")),
+            (REQUEST_HASH, text("abc")),
+            (REQUEST_HASH, number(1)),
+            (ORDER_ID, text("ord_xyz789")),
+            (QTY, number(-1)),
+            (DRAWS, text("0:2,")),
+            (EXPIRES_AT, text("soon")),
+            (SEATS, text("A-1")),
+            (SEATS, AttributeValue::L(vec![text("A 1")])),
+            (UPDATED_AT, text("yesterday")),
+        ] {
+            let mut bad = good.clone();
+            bad.insert(name.to_owned(), value);
+            let error = record_view(&bad).unwrap_err();
+            assert!(error.contains(name), "{name}: {error}");
+        }
+        for name in [STATUS, REQUEST_HASH, ORDER_ID, QTY] {
+            let mut bad = good.clone();
+            bad.remove(name);
+            assert!(record_view(&bad).unwrap_err().contains(name));
+        }
+        let mut endless = good.clone();
+        endless.insert(STATUS.to_owned(), text("HELD"));
+        assert!(record_view(&endless).unwrap_err().contains(EXPIRES_AT));
+    }
+
+    #[test]
+    fn draws_survive_the_round_trip() {
+        let draw = |stripe, units| Draw { stripe, units };
+        let drawn = Draws::from_slice(&[draw(0, 2), draw(63, 1_000)]);
+        assert_eq!(parse_draws(&Drawn(&drawn).to_string()).unwrap(), drawn);
+        assert!(parse_draws("0:2,").is_err());
+        assert!(parse_draws("0-2").is_err());
+    }
+
+    #[test]
+    fn a_fingerprint_keeps_its_leading_zeros() {
+        let mut bytes = [0; 16];
+        bytes[15] = 0xab;
+        let hex = Hex(&bytes).to_string();
+        assert_eq!(hex, "000000000000000000000000000000ab");
+        assert_eq!(parse_hex(&hex), Some(bytes));
+    }
+
+    #[test]
+    fn every_step_has_a_shape_of_its_own() {
+        use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+        let mut seen = [false; Step::COUNT];
+        for to in [Held, Confirmed, Released, Expired, Refunded] {
+            for due in [Due::Any, Due::Over, Due::Ahead] {
+                for payment in [false, true] {
+                    for what in [What::Nothing, What::Units, What::Seats] {
+                        let step = Step {
+                            to,
+                            due,
+                            payment,
+                            what,
+                        };
+                        assert!(!std::mem::replace(&mut seen[step.index()], true));
+                    }
+                }
+            }
+        }
+        assert!(seen.iter().all(|seen| *seen));
+    }
+}

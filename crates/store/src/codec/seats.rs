@@ -1,0 +1,345 @@
+//! Seat items. A sale touches only who has the seat and until when; section, row, number and price
+//! stay as they were imported.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
+
+use super::fields::{
+    Item, maybe_number, maybe_text, names, number, read_parsed, read_text, text, timestamp, values,
+};
+use super::json::Json;
+use super::records::order;
+use super::shape::{Change, Shape, Template};
+use super::{
+    AVAILABLE, BLOCKED, EVENT_ID, HOLD, HOLD_EXPIRES_AT, NUMBER, ORDER_ID, PRICE_AMOUNT,
+    PRICE_CURRENCY, RESERVATION_ID, ROW, SEAT_ID, SECTION, SOLD, STATUS, UPDATED_AT,
+};
+use inventory_core::ids::{EventId, SeatId, seat_key};
+use inventory_core::rules::{Movement, movement};
+use inventory_core::seats::{Price, Seat, SeatFacts, SeatState};
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::{RecordWrite, ReservationState, Transaction};
+
+const NAMES: [(&str, &str); 5] = [
+    ("#s", STATUS),
+    ("#r", RESERVATION_ID),
+    ("#x", HOLD_EXPIRES_AT),
+    ("#o", ORDER_ID),
+    ("#u", UPDATED_AT),
+];
+
+/// Of a seat that nobody has. A missing attribute compares false: a seat that is not there is never
+/// made by a sale.
+const FREE: &str = "#s = :f";
+/// Of a seat that this very reservation has.
+const OURS: &str = "#s = :f AND #r = :r";
+
+/// Updates of seat items.
+pub(super) struct SeatShapes {
+    hold: Template,
+    sell: Template,
+    /// Of what is held already.
+    keep: Template,
+    give: Template,
+}
+
+impl SeatShapes {
+    pub(super) fn new(table: &str) -> Self {
+        let template = |update, condition| Shape::new(update, condition, &NAMES).template(table);
+        Self {
+            hold: template("SET #s = :s, #u = :u, #r = :r, #x = :x", FREE),
+            sell: template("SET #s = :s, #u = :u, #r = :r, #o = :o REMOVE #x", FREE),
+            keep: template("SET #s = :s, #u = :u, #o = :o REMOVE #x", OURS),
+            give: template("SET #s = :s, #u = :u REMOVE #r, #x, #o", OURS),
+        }
+    }
+
+    /// What happens to every seat of `record`: how, and its state before and after.
+    fn step(&self, record: &RecordWrite) -> (&Template, &'static str, &'static str) {
+        let is_sale = record.to == ReservationState::Confirmed;
+        match movement(record.from, record.to) {
+            Movement::Take if is_sale => (&self.sell, AVAILABLE, SOLD),
+            Movement::Take => (&self.hold, AVAILABLE, HOLD),
+            Movement::Keep => (&self.keep, HOLD, SOLD),
+            // A record that moves nothing has no seats to move.
+            Movement::Give | Movement::None => match record.from {
+                Some(ReservationState::Confirmed) => (&self.give, SOLD, AVAILABLE),
+                _ => (&self.give, HOLD, AVAILABLE),
+            },
+        }
+    }
+
+    /// Writes the action on one of the seats that `record` moves.
+    pub(super) fn write(
+        &self,
+        json: &mut Json,
+        transaction: &Transaction,
+        record: &RecordWrite,
+        seat: &SeatId,
+        at: &str,
+    ) {
+        let (template, from, to) = self.step(record);
+        template.write(
+            json,
+            |key| {
+                let partition = seat_key(&transaction.event, seat, transaction.seat_keys);
+                key.text(EVENT_ID, &partition);
+                key.text(SEAT_ID, seat.as_str());
+            },
+            |of| {
+                of.text(":f", from);
+                of.text(":s", to);
+                of.text(":u", at);
+                of.text(":r", record.reservation.as_str());
+                if to == SOLD {
+                    of.text(":o", &order(record).to_text());
+                } else if to == HOLD {
+                    of.number(":x", record.expires_at.unwrap_or_default().0);
+                }
+            },
+        );
+    }
+}
+
+pub(crate) fn seat_item_key(event: &EventId, seat: &SeatId, seat_keys: u16) -> Item {
+    values([
+        (EVENT_ID, text(seat_key(event, seat, seat_keys))),
+        (SEAT_ID, text(seat.as_str())),
+    ])
+}
+
+/// The update that gives a seat its facts, and a state if it has none. What is not told is removed.
+pub(crate) fn seat_put(
+    table: &str,
+    event: &EventId,
+    seat_keys: u16,
+    seat: &SeatId,
+    facts: &SeatFacts,
+    at: UnixMillis,
+) -> Result<TransactWriteItem, BuildError> {
+    let told = |fact: &String| (!fact.is_empty()).then(|| text(fact));
+    let price = facts.price.as_ref();
+    let facts = [
+        ("#a", ":a", SECTION, told(&facts.section)),
+        ("#b", ":b", ROW, told(&facts.row)),
+        ("#c", ":c", NUMBER, told(&facts.number)),
+        ("#d", ":d", PRICE_AMOUNT, price.map(|p| number(p.amount))),
+        ("#e", ":e", PRICE_CURRENCY, price.map(|p| text(&p.currency))),
+    ];
+    let mut names = names(&[("#s", STATUS), ("#u", UPDATED_AT)]);
+    let mut values = values([(":f", text(AVAILABLE)), (":u", text(timestamp(at)))]);
+    let mut set = "SET #s = if_not_exists(#s, :f), #u = :u".to_owned();
+    let mut gone = Vec::new();
+    for (alias, holder, name, value) in facts {
+        names.insert(alias.to_owned(), name.to_owned());
+        match value {
+            Some(value) => {
+                set.extend([", ", alias, " = ", holder]);
+                values.insert(holder.to_owned(), value);
+            }
+            None => gone.push(alias),
+        }
+    }
+    if !gone.is_empty() {
+        set.extend([" REMOVE ", &gone.join(", ")]);
+    }
+    let update = Update::builder()
+        .table_name(table)
+        .set_key(Some(seat_item_key(event, seat, seat_keys)))
+        .update_expression(set)
+        .set_expression_attribute_names(Some(names))
+        .set_expression_attribute_values(Some(values))
+        .build()?;
+    Ok(TransactWriteItem::builder().update(update).build())
+}
+
+/// Changes a seat's state outside any reservation, if it is `from`.
+pub(crate) fn seat_turn(
+    event: &EventId,
+    seat_keys: u16,
+    seat: &SeatId,
+    (from, to): (&str, &str),
+    at: UnixMillis,
+) -> Change {
+    Change {
+        key: seat_item_key(event, seat, seat_keys),
+        shape: Shape::new("SET #s = :s, #u = :u", FREE, &NAMES),
+        values: values([
+            (":f", text(from)),
+            (":s", text(to)),
+            (":u", text(timestamp(at))),
+        ]),
+    }
+}
+
+/// What reads the seats of one partition key: only what [`seat`] or [`free_seat`] needs.
+pub(crate) struct SeatPage {
+    pub(crate) projection: String,
+    pub(crate) filter: Option<String>,
+    pub(crate) names: HashMap<String, String>,
+    pub(crate) values: Item,
+}
+
+impl SeatPage {
+    pub(crate) const KEY: &str = "#k = :k";
+
+    pub(crate) fn new(partition_key: String) -> Self {
+        const READ: [(&str, &str); 9] = [
+            ("#i", SEAT_ID),
+            ("#s", STATUS),
+            ("#r", RESERVATION_ID),
+            ("#x", HOLD_EXPIRES_AT),
+            ("#a", SECTION),
+            ("#b", ROW),
+            ("#c", NUMBER),
+            ("#d", PRICE_AMOUNT),
+            ("#e", PRICE_CURRENCY),
+        ];
+        let mut names = names(&READ);
+        names.insert("#k".to_owned(), EVENT_ID.to_owned());
+        Self {
+            projection: READ.map(|(alias, _)| alias).join(", "),
+            filter: None,
+            names,
+            values: values([(":k", text(partition_key))]),
+        }
+    }
+
+    /// Only of those that could be had at `at`. A hold that does not say when it ends is not over.
+    pub(crate) fn free(partition_key: String, at: UnixMillis) -> Self {
+        const READ: [(&str, &str); 4] = [
+            ("#i", SEAT_ID),
+            ("#s", STATUS),
+            ("#r", RESERVATION_ID),
+            ("#x", HOLD_EXPIRES_AT),
+        ];
+        let mut names = names(&READ);
+        names.insert("#k".to_owned(), EVENT_ID.to_owned());
+        Self {
+            projection: READ.map(|(alias, _)| alias).join(", "),
+            filter: Some("#s = :f OR (#s = :h AND #x <= :t)".to_owned()),
+            names,
+            values: values([
+                (":k", text(partition_key)),
+                (":f", text(AVAILABLE)),
+                (":h", text(HOLD)),
+                (":t", number(at.0)),
+            ]),
+        }
+    }
+}
+
+/// The seat of an item that [`SeatPage::free`] read.
+pub(crate) fn free_seat(item: &Item) -> Result<(SeatId, SeatState), String> {
+    Ok((read_parsed(item, SEAT_ID)?, seat_state(item)?))
+}
+
+/// The seat, if its id is one, and what is wrong with the item. A state that cannot be understood
+/// keeps the seat from being sold.
+pub(crate) fn seat(item: &Item) -> (Option<Seat>, Option<String>) {
+    let id = match read_parsed(item, SEAT_ID) {
+        Ok(id) => id,
+        Err(why) => return (None, Some(why)),
+    };
+    let (state, fault) = match seat_state(item) {
+        Ok(state) => (state, None),
+        Err(why) => (SeatState::Blocked, Some(why)),
+    };
+    let facts = facts(item);
+    (Some(Seat { id, facts, state }), fault)
+}
+
+/// As far as they are told. A number may be stored as one.
+fn facts(item: &Item) -> SeatFacts {
+    let told = |name| match item.get(name) {
+        Some(AttributeValue::S(text) | AttributeValue::N(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let amount = maybe_number(item, PRICE_AMOUNT).ok().flatten();
+    let currency = maybe_text(item, PRICE_CURRENCY).ok().flatten();
+    SeatFacts {
+        section: told(SECTION),
+        row: told(ROW),
+        number: told(NUMBER),
+        price: amount.zip(currency).map(|(amount, currency)| Price {
+            amount,
+            currency: currency.to_owned(),
+        }),
+    }
+}
+
+/// Whose the seat is.
+pub(crate) fn seat_state(item: &Item) -> Result<SeatState, String> {
+    match read_text(item, STATUS)? {
+        AVAILABLE => Ok(SeatState::Available),
+        BLOCKED => Ok(SeatState::Blocked),
+        HOLD => Ok(SeatState::Hold {
+            reservation: read_parsed(item, RESERVATION_ID)?,
+            // A hold that was not made here need not say: it ends when whoever made it ends it.
+            until: UnixMillis(maybe_number(item, HOLD_EXPIRES_AT)?.unwrap_or(u64::MAX)),
+        }),
+        SOLD => Ok(SeatState::Sold {
+            reservation: read_parsed(item, RESERVATION_ID)?,
+        }),
+        other => Err(format!("{STATUS} is {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn seats_that_another_program_made_read() {
+        let free = values([
+            (STATUS, text("AVAILABLE")),
+            (RESERVATION_ID, AttributeValue::Null(true)),
+        ]);
+        assert_eq!(seat_state(&free).unwrap(), SeatState::Available);
+        let held = values([(STATUS, text("HOLD")), (RESERVATION_ID, text("rsv_1"))]);
+        let expected = SeatState::Hold {
+            reservation: "rsv_1".parse().unwrap(),
+            until: UnixMillis(u64::MAX),
+        };
+        assert_eq!(seat_state(&held).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_seat_reads_as_far_as_it_can_be_understood() {
+        let mut item = values([
+            (SEAT_ID, text("A-12")),
+            (STATUS, text("LOST")),
+            (ROW, text("A")),
+            (NUMBER, number(12)),
+            (PRICE_AMOUNT, number(9_900)),
+        ]);
+        let (seat, fault) = super::seat(&item);
+        let seat = seat.unwrap();
+        assert_eq!(seat.state, SeatState::Blocked);
+        assert!(fault.unwrap().contains("LOST"));
+        assert_eq!((&*seat.facts.row, &*seat.facts.number), ("A", "12"));
+        // An amount of no currency is no price.
+        assert_eq!((&*seat.facts.section, seat.facts.price), ("", None));
+        item.insert(SEAT_ID.to_owned(), text("A 12"));
+        let (seat, fault) = super::seat(&item);
+        assert_eq!(seat, None);
+        assert!(fault.unwrap().contains(SEAT_ID));
+    }
+
+    #[test]
+    fn seats_that_cannot_be_are_refused_by_name() {
+        let nobodys = values([
+            (STATUS, text("SOLD")),
+            (RESERVATION_ID, AttributeValue::Null(true)),
+        ]);
+        let error = seat_state(&nobodys).unwrap_err();
+        assert!(error.contains("reservation_id is missing"), "{error}");
+        let odd = values([(STATUS, text("available"))]);
+        assert!(seat_state(&odd).unwrap_err().contains("available"));
+        assert!(seat_state(&Item::new()).unwrap_err().contains(STATUS));
+    }
+}

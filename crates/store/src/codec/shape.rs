@@ -1,0 +1,135 @@
+//! An expression with its names, made once and used for every item it fits; and, for the request path,
+//! everything of an action that is the same for all of them as a piece of JSON.
+
+use std::collections::HashMap;
+
+use super::fields::Item;
+use super::json::{Attributes, Json, quote};
+
+/// What an update does and asks, and what its aliases stand for. DynamoDB refuses a name that is
+/// declared and not used: every combination of attributes has a shape of its own.
+pub(crate) struct Shape {
+    pub(crate) update: String,
+    pub(crate) condition: String,
+    pub(crate) names: HashMap<String, String>,
+}
+
+/// A write of one item outside any transaction.
+pub(crate) struct Change {
+    pub(crate) key: Item,
+    pub(crate) shape: Shape,
+    pub(crate) values: Item,
+}
+
+impl Shape {
+    /// `names` may declare more than the two expressions use.
+    pub(super) fn new(
+        update: impl Into<String>,
+        condition: impl Into<String>,
+        names: &[(&str, &str)],
+    ) -> Self {
+        let (update, condition) = (update.into(), condition.into());
+        let mut shape = Self {
+            names: HashMap::new(),
+            update,
+            condition,
+        };
+        for (alias, name) in names {
+            if uses(&shape.update, alias) || uses(&shape.condition, alias) {
+                let name = (*name).to_owned();
+                shape.names.insert((*alias).to_owned(), name);
+            }
+        }
+        shape
+    }
+
+    /// Everything of an update but its key and its values, which [`Template::write`] adds.
+    pub(super) fn template(&self, table: &str) -> Template {
+        let mut head = head("Update", table, &self.condition, &self.names);
+        head.push_str(",\"UpdateExpression\":");
+        quote(&mut head, &self.update);
+        head.push_str(",\"Key\":{");
+        Template { head }
+    }
+}
+
+/// An update of a transaction, but for its key and its values.
+pub(super) struct Template {
+    head: String,
+}
+
+impl Template {
+    /// The action on one item. When the condition fails, the store tells what is there.
+    pub(super) fn write(
+        &self,
+        json: &mut Json,
+        key: impl FnOnce(&mut Attributes<'_>),
+        values: impl FnOnce(&mut Attributes<'_>),
+    ) {
+        json.raw(&self.head);
+        key(&mut json.attributes());
+        json.raw("},\"ExpressionAttributeValues\":{");
+        values(&mut json.attributes());
+        json.raw("}}}");
+    }
+}
+
+/// A put of a transaction, but for its item.
+pub(super) struct PutTemplate {
+    head: String,
+}
+
+impl PutTemplate {
+    pub(super) fn new(table: &str, condition: &str, names: &HashMap<String, String>) -> Self {
+        let mut head = head("Put", table, condition, names);
+        head.push_str(",\"Item\":{");
+        Self { head }
+    }
+
+    /// See [`Template::write`].
+    pub(super) fn write(&self, json: &mut Json, item: impl FnOnce(&mut Attributes<'_>)) {
+        json.raw(&self.head);
+        item(&mut json.attributes());
+        json.raw("}}}");
+    }
+}
+
+/// The members that every action has.
+fn head(kind: &str, table: &str, condition: &str, names: &HashMap<String, String>) -> String {
+    let mut head = format!("{{\"{kind}\":{{\"TableName\":");
+    quote(&mut head, table);
+    head.push_str(",\"ConditionExpression\":");
+    quote(&mut head, condition);
+    head.push_str(",\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\"");
+    head.push_str(",\"ExpressionAttributeNames\":{");
+    for (n, (alias, name)) in names.iter().enumerate() {
+        head.push_str(if n == 0 { "" } else { "," });
+        quote(&mut head, alias);
+        head.push(':');
+        quote(&mut head, name);
+    }
+    head.push('}');
+    head
+}
+
+/// Whether `expression` has `alias` as a whole word.
+fn uses(expression: &str, alias: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    expression
+        .match_indices(alias)
+        .any(|(at, _)| !expression[at + alias.len()..].starts_with(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_names_in_use_are_declared() {
+        let names = [("#a", "alpha"), ("#ab", "beta"), ("#c", "gamma")];
+        let shape = Shape::new("SET #ab = :x", "#c > :x", &names);
+        let mut declared: Vec<_> = shape.names.keys().map(String::as_str).collect();
+        declared.sort_unstable();
+        assert_eq!(declared, ["#ab", "#c"]);
+    }
+}

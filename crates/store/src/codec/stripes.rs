@@ -1,0 +1,156 @@
+//! Stripe items: an event's stock.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::fields::{Item, maybe_number, read_number};
+use super::json::Json;
+use super::shape::{Shape, Template};
+use super::{CLOSED, EVENT_ID, REMAINING, SEAT_KEYS, STRIPES, TOTAL_SEATS, UPDATED_AT, VERSION};
+use crate::limits;
+use inventory_core::ids::{EventId, stripe_key};
+use inventory_core::transaction::{StripeUpdate, StripeView};
+
+const NAMES: [(&str, &str); 4] = [
+    ("#r", REMAINING),
+    ("#c", CLOSED),
+    ("#u", UPDATED_AT),
+    ("#v", VERSION),
+];
+
+/// `ADD` counts up from nothing where an item has no version yet.
+const LESS: &str = "SET #r = #r - :n, #u = :u ADD #v :o";
+const MORE: &str = "SET #r = #r + :n, #u = :u ADD #v :o";
+
+/// The first part can only be true of an item that exists: a missing attribute compares false.
+const ENOUGH_AND_OPEN: &str = "#r >= :n AND (attribute_not_exists(#c) OR #c = :f)";
+const THERE_AND_OPEN: &str = "attribute_exists(#r) AND (attribute_not_exists(#c) OR #c = :f)";
+const THERE: &str = "attribute_exists(#r)";
+
+/// Updates of stripe items.
+pub(super) struct StripeShapes {
+    take: Template,
+    /// Of who takes no more than others give back.
+    swap: Template,
+    give: Template,
+}
+
+impl StripeShapes {
+    pub(super) fn new(table: &str) -> Self {
+        let template = |update, condition| Shape::new(update, condition, &NAMES).template(table);
+        Self {
+            take: template(LESS, ENOUGH_AND_OPEN),
+            swap: template(MORE, THERE_AND_OPEN),
+            give: template(MORE, THERE),
+        }
+    }
+
+    pub(super) fn write(&self, json: &mut Json, event: &EventId, stripe: &StripeUpdate, at: &str) {
+        let StripeUpdate { stripe, take, give } = *stripe;
+        let template = match take {
+            0 => &self.give,
+            _ if take > give => &self.take,
+            _ => &self.swap,
+        };
+        template.write(
+            json,
+            |key| key.text(EVENT_ID, &stripe_key(event, stripe)),
+            |of| {
+                of.number(":n", take.abs_diff(give));
+                of.number(":o", 1_u8);
+                of.text(":u", at);
+                if take > 0 {
+                    of.truth(":f", false);
+                }
+            },
+        );
+    }
+}
+
+pub(crate) fn stripe_view(item: &Item) -> Result<StripeView, String> {
+    let capacity = read_number(item, TOTAL_SEATS)?;
+    let remaining: u64 = read_number(item, REMAINING)?;
+    if remaining > capacity {
+        return Err(format!(
+            "{REMAINING} {remaining} is over {TOTAL_SEATS} {capacity}"
+        ));
+    }
+    let stripes = maybe_number(item, STRIPES)?;
+    if stripes.is_some_and(|n| n == 0 || n > limits::STRIPES_MAX) {
+        return Err(format!("{STRIPES} is not 1 to {}", limits::STRIPES_MAX));
+    }
+    let seat_keys = maybe_number(item, SEAT_KEYS)?.unwrap_or(0);
+    if seat_keys > limits::SEAT_KEYS_MAX {
+        return Err(format!("{SEAT_KEYS} is over {}", limits::SEAT_KEYS_MAX));
+    }
+    Ok(StripeView {
+        capacity,
+        remaining,
+        // An item that another program made need not have one before its first sale.
+        version: maybe_number(item, VERSION)?.unwrap_or(0),
+        stripes,
+        seat_keys,
+        closed: is_closed(item),
+    })
+}
+
+/// As the conditions above see it.
+pub(crate) fn is_closed(item: &Item) -> bool {
+    !matches!(item.get(CLOSED), None | Some(AttributeValue::Bool(false)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::fields::{number, text, values};
+    use super::*;
+
+    #[test]
+    fn a_seed_item_without_stripes_reads() {
+        let seed = values([
+            (EVENT_ID, text("evt_2025_1001")),
+            (REMAINING, number(8_500)),
+            (VERSION, number(42)),
+            (TOTAL_SEATS, number(10_000)),
+        ]);
+        let view = stripe_view(&seed).unwrap();
+        assert_eq!((view.remaining, view.capacity), (8_500, 10_000));
+        assert_eq!((view.version, view.stripes), (42, None));
+        assert_eq!((view.seat_keys, view.closed), (0, false));
+    }
+
+    #[test]
+    fn what_only_some_events_have_reads() {
+        let mut item = values([
+            (REMAINING, number(0)),
+            (TOTAL_SEATS, number(0)),
+            (SEAT_KEYS, number(4)),
+            (CLOSED, AttributeValue::Bool(true)),
+        ]);
+        let view = stripe_view(&item).unwrap();
+        assert_eq!((view.seat_keys, view.closed), (4, true));
+        item.insert(CLOSED.to_owned(), AttributeValue::Bool(false));
+        assert!(!stripe_view(&item).unwrap().closed);
+        // The condition of a take fails on whatever is not false.
+        item.insert(CLOSED.to_owned(), text("no"));
+        assert!(stripe_view(&item).unwrap().closed);
+        item.insert(SEAT_KEYS.to_owned(), number(limits::SEAT_KEYS_MAX + 1));
+        assert!(stripe_view(&item).unwrap_err().contains(SEAT_KEYS));
+    }
+
+    #[test]
+    fn stock_that_cannot_be_is_refused_by_name() {
+        let negative = values([(REMAINING, number(-1)), (TOTAL_SEATS, number(5))]);
+        let error = stripe_view(&negative).unwrap_err();
+        assert!(error.contains("remaining is -1"), "{error}");
+        let over = values([(REMAINING, number(6)), (TOTAL_SEATS, number(5))]);
+        assert!(stripe_view(&over).unwrap_err().contains("over"));
+        let stripes = values([
+            (REMAINING, number(1)),
+            (TOTAL_SEATS, number(5)),
+            (STRIPES, number(65)),
+        ]);
+        assert!(stripe_view(&stripes).unwrap_err().contains("stripes"));
+        assert!(stripe_view(&Item::new()).unwrap_err().contains("missing"));
+    }
+}

@@ -1,0 +1,129 @@
+//! The AWS SDK's network and clock on a shard: HTTP/1 by hyper over the shard's own sockets, no
+//! runtime beside the shard's.
+//!
+//! The SDK wants `Send + Sync` futures, a shard's are neither. They never leave their shard: the
+//! client lives on one, its orchestrator polls where it is polled. [`SendWrapper`] states that and
+//! panics if it were ever untrue.
+//!
+//! Must not live here: DynamoDB, retries, what an answer means.
+
+mod dial;
+mod io;
+mod pool;
+
+use std::fmt;
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::config::{AsyncSleep, HttpClient, RuntimeComponents, Sleep};
+use aws_sdk_dynamodb::error::ConnectorError;
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_types::body::SdkBody;
+use futures::future::{Either, select};
+use send_wrapper::SendWrapper;
+
+pub use dial::CaBundleError;
+
+use dial::Dialer;
+use pool::Pool;
+
+/// `future`'s result, or `None` when it takes longer than `limit`; it is dropped then.
+pub(super) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    match select(pin!(future), pin!(inventory_runtime::sleep(limit))).await {
+        Either::Left((result, _)) => Some(result),
+        Either::Right(((), _)) => None,
+    }
+}
+
+/// The shard's connections, as the SDK's HTTP client. Belongs to the shard it was made on.
+#[derive(Clone)]
+pub struct ShardHttp {
+    pool: SendWrapper<Rc<Pool>>,
+    /// From sending the request to the end of the answer; none when the caller keeps the time.
+    read_timeout: Option<Duration>,
+}
+
+impl ShardHttp {
+    /// `ca_bundle`: a PEM file of certificate authorities to trust beside the public web's.
+    ///
+    /// # Errors
+    /// When that file cannot be used.
+    pub fn new(ca_bundle: Option<&Path>) -> Result<Self, CaBundleError> {
+        let pool = Pool::new(Dialer::new(ca_bundle)?);
+        Ok(Self {
+            pool: SendWrapper::new(Rc::new(pool)),
+            read_timeout: None,
+        })
+    }
+}
+
+impl fmt::Debug for ShardHttp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ShardHttp")
+    }
+}
+
+impl HttpClient for ShardHttp {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(Self {
+            pool: self.pool.clone(),
+            read_timeout: settings.read_timeout(),
+        })
+    }
+}
+
+impl ShardHttp {
+    /// Sends `request`, as [`Pool::send`] does, and reads the whole answer within the read timeout.
+    ///
+    /// # Errors
+    /// No connection, no answer, or one that is no HTTP.
+    pub(super) fn send(
+        &self,
+        request: http::Request<SdkBody>,
+    ) -> impl Future<Output = Result<HttpResponse, ConnectorError>> + 'static {
+        let pool = Rc::clone(&self.pool);
+        let read_timeout = self.read_timeout;
+        async move {
+            let response = match read_timeout {
+                None => pool.send(request).await?,
+                Some(limit) => within(limit, pool.send(request)).await.ok_or_else(|| {
+                    ConnectorError::timeout(format!("no answer within {limit:?}").into())
+                })??,
+            };
+            HttpResponse::try_from(response.map(SdkBody::from))
+                .map_err(|error| ConnectorError::other(error.into(), None))
+        }
+    }
+}
+
+impl HttpConnector for ShardHttp {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let request = request
+            .try_into_http1x()
+            .map_err(|error| ConnectorError::user(error.into()));
+        match request {
+            Ok(request) => HttpConnectorFuture::new(SendWrapper::new(self.send(request))),
+            Err(error) => HttpConnectorFuture::ready(Err(error)),
+        }
+    }
+}
+
+/// The shard's timers, as the SDK's sleep.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardSleep;
+
+impl AsyncSleep for ShardSleep {
+    fn sleep(&self, span: Duration) -> Sleep {
+        Sleep::new(SendWrapper::new(inventory_runtime::sleep(span)))
+    }
+}

@@ -1,0 +1,292 @@
+//! The connections of one shard to the store: who may have one, and which are kept.
+
+use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::error::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
+use futures::FutureExt;
+use http::header::{HOST, HeaderValue};
+use http_body_util::{BodyExt, Limited};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::dial::{Connection, Dialer, Origin};
+use crate::limits;
+use inventory_core::time::Micros;
+use inventory_runtime::clock;
+
+/// Bounded by two numbers: [`limits::STORE_CONNECTIONS_MAX`] open, of which
+/// [`limits::STORE_IDLE_CONNECTIONS_MAX`] idle for longer than a moment.
+pub(super) struct Pool {
+    dialer: Dialer,
+    /// Most recently used last.
+    idle: RefCell<Vec<Idle>>,
+    /// One permit per connection that is not idle.
+    slots: Arc<Semaphore>,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Micros,
+}
+
+/// A request that brought no answer.
+enum Failed {
+    /// Not a byte of it was sent.
+    NotSent(Box<http::Request<SdkBody>>, hyper::Error),
+    /// It may have been received.
+    Sent(ConnectorError),
+}
+
+impl Pool {
+    pub(super) fn new(dialer: Dialer) -> Self {
+        Self {
+            dialer,
+            idle: RefCell::default(),
+            slots: Arc::new(Semaphore::new(limits::STORE_CONNECTIONS_MAX)),
+        }
+    }
+
+    /// Sends `request` and reads the whole answer.
+    ///
+    /// An idle connection may have been closed by the other side: a request that was not sent yet
+    /// goes to another connection, at last to a fresh one. A request of which anything was sent is
+    /// never sent again here; its outcome is unknown and the caller decides.
+    pub(super) async fn send(
+        self: Rc<Self>,
+        mut request: http::Request<SdkBody>,
+    ) -> Result<http::Response<Bytes>, ConnectorError> {
+        let origin = address(&mut request)?;
+        let slot = self.slots.clone().acquire_owned().await;
+        let slot = slot.map_err(|error| ConnectorError::other(error.into(), None))?;
+        while let Some(mut connection) = self.take_idle(&origin) {
+            // The other side may have closed it without its driver having had a turn yet.
+            if connection.socket.has_input() || connection.sender.ready().await.is_err() {
+                continue;
+            }
+            match self.exchange(connection, request).await {
+                Ok(response) => return Ok(response),
+                Err(Failed::Sent(error)) => return Err(error),
+                Err(Failed::NotSent(unsent, _stale)) => request = *unsent,
+            }
+        }
+        let (connection, _slot) = self.dial(origin, slot).await?;
+        match self.exchange(connection, request).await {
+            Ok(response) => Ok(response),
+            Err(Failed::Sent(error)) => Err(error),
+            Err(Failed::NotSent(_, error)) => Err(ConnectorError::io(error.into())),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        mut connection: Connection,
+        request: http::Request<SdkBody>,
+    ) -> Result<http::Response<Bytes>, Failed> {
+        let response = match connection.sender.try_send_request(request).await {
+            Ok(response) => response,
+            Err(mut error) => {
+                let unsent = error.take_message();
+                let error = error.into_error();
+                return Err(match unsent {
+                    Some(request) => Failed::NotSent(Box::new(request), error),
+                    None => Failed::Sent(ConnectorError::io(error.into())),
+                });
+            }
+        };
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, limits::STORE_RESPONSE_BYTES_MAX);
+        let body = body.collect().await;
+        let body = body.map_err(|error| Failed::Sent(ConnectorError::io(error)))?;
+        // A node that answers 5xx may be on its way out: the next request gets another.
+        if !head.status.is_server_error() {
+            self.keep(connection);
+        }
+        Ok(http::Response::from_parts(head, body.to_bytes()))
+    }
+
+    /// The most recently used idle connection to `origin`. Drops those that are too old or closed.
+    fn take_idle(&self, origin: &Origin) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        prune(&mut idle, clock::monotonic());
+        let at = idle
+            .iter()
+            .rposition(|entry| *entry.connection.origin == *origin)?;
+        Some(idle.remove(at).connection)
+    }
+
+    fn keep(&self, connection: Connection) {
+        if connection.sender.is_closed() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let since = clock::monotonic();
+        idle.push(Idle { connection, since });
+        prune(&mut idle, since);
+    }
+
+    /// Opens a connection in a task of its own, so that a caller who gives up before a slow TLS
+    /// handshake ends still leaves a connection behind for the next try.
+    async fn dial(
+        self: &Rc<Self>,
+        origin: Origin,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<(Connection, OwnedSemaphorePermit), ConnectorError> {
+        self.make_room();
+        let (hand_over, handed_over) = oneshot::channel();
+        let pool = self.clone();
+        let dialing = async move {
+            let result = pool.dialer.dial(Rc::new(origin)).await;
+            if let Err((Ok(connection), slot)) = hand_over.send((result, slot)) {
+                drop(slot);
+                pool.keep(connection);
+            }
+        };
+        inventory_runtime::spawn(async move {
+            let _ended = AssertUnwindSafe(dialing).catch_unwind().await;
+        })
+        .detach();
+        match handed_over.await {
+            Ok((Ok(connection), slot)) => Ok((connection, slot)),
+            Ok((Err(error), _)) if error.kind() == std::io::ErrorKind::TimedOut => {
+                Err(ConnectorError::timeout(error.into()).never_connected())
+            }
+            Ok((Err(error), _)) => Err(ConnectorError::io(error.into()).never_connected()),
+            Err(_) => Err(ConnectorError::other("the connect panicked".into(), None)),
+        }
+    }
+
+    /// Idle connections to other origins count too: the oldest gives way before one more opens.
+    fn make_room(&self) {
+        let busy = limits::STORE_CONNECTIONS_MAX - self.slots.available_permits();
+        let mut idle = self.idle.borrow_mut();
+        if busy + idle.len() > limits::STORE_CONNECTIONS_MAX && !idle.is_empty() {
+            idle.remove(0);
+        }
+    }
+}
+
+/// Drops what is closed, too old, or spare for too long. The longest idle come first.
+fn prune(idle: &mut Vec<Idle>, now: Micros) {
+    let age = |entry: &Idle| u128::from(now.since(entry.since).0);
+    idle.retain(|entry| {
+        let is_fresh = age(entry) < limits::STORE_IDLE_CONNECTION_AGE_MAX.as_micros();
+        is_fresh && !entry.connection.sender.is_closed()
+    });
+    let over = idle
+        .len()
+        .saturating_sub(limits::STORE_IDLE_CONNECTIONS_MAX);
+    let spare = idle[..over]
+        .iter()
+        .take_while(|entry| age(entry) >= limits::STORE_SPARE_CONNECTION_AGE_MAX.as_micros());
+    let spare = spare.count();
+    idle.drain(..spare);
+}
+
+/// Takes scheme and authority out of the request's URL and puts the authority into `host`.
+fn address(request: &mut http::Request<SdkBody>) -> Result<Origin, ConnectorError> {
+    let origin = Origin::of(request.uri()).map_err(|why| ConnectorError::user(why.into()))?;
+    if !request.headers().contains_key(HOST) {
+        let uri = request.uri();
+        let default_port = if origin.https { 443 } else { 80 };
+        let host = uri.host().unwrap_or(&origin.host);
+        let host = match origin.port == default_port {
+            true => HeaderValue::from_str(host),
+            false => HeaderValue::try_from(format!("{host}:{}", origin.port)),
+        };
+        let host = host.map_err(|error| ConnectorError::user(error.into()))?;
+        request.headers_mut().insert(HOST, host);
+    }
+    let path = request.uri().path_and_query().cloned();
+    *request.uri_mut() = path.map_or_else(|| http::Uri::from_static("/"), http::Uri::from);
+    Ok(origin)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use hyper::client::conn::http1;
+
+    use super::super::io::{HyperIo, SharedSocket};
+    use super::*;
+
+    /// Answers one request per connection; keeps all of them open.
+    fn server() -> std::net::SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut open = Vec::new();
+            for mut client in listener.incoming().map_while(Result::ok) {
+                let mut request = [0; 1024];
+                if client.read(&mut request).is_ok_and(|count| count > 0) {
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                    client.write_all(answer).unwrap();
+                }
+                open.push(client);
+            }
+        });
+        address
+    }
+
+    fn request(address: std::net::SocketAddr) -> http::Request<SdkBody> {
+        let request = http::Request::post(format!("http://{address}/path?q"));
+        request.body(SdkBody::from("body")).unwrap()
+    }
+
+    /// An idle connection that looks well and whose driver gives up before it sends anything.
+    async fn doomed(address: std::net::SocketAddr) -> Connection {
+        let limit = limits::STORE_CONNECT_TIMEOUT;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let elsewhere = listener.local_addr().unwrap();
+        let socket = SharedSocket::new(inventory_runtime::connect(elsewhere, limit).await.unwrap());
+        let (mut sender, mut driver) = http1::handshake(HyperIo::new(socket.clone()))
+            .await
+            .unwrap();
+        // One turn, in which it says that it wants a request; then it is gone with the next.
+        assert!((&mut driver).now_or_never().is_none());
+        sender.ready().await.unwrap();
+        let driver = inventory_runtime::spawn(async move {
+            // A task starts when it is spawned: let the request come first.
+            inventory_runtime::yield_now().await;
+            drop(driver);
+            drop(listener);
+        });
+        Connection {
+            origin: Rc::new(Origin::of(request(address).uri()).unwrap()),
+            sender,
+            socket,
+            _driver: driver,
+        }
+    }
+
+    #[test]
+    fn a_request_that_was_not_sent_goes_to_a_fresh_connection() {
+        let address = server();
+        let response = inventory_runtime::run_here(async {
+            let pool = Rc::new(Pool::new(Dialer::new(None).unwrap()));
+            pool.keep(doomed(address).await);
+            pool.send(request(address)).await
+        });
+        assert_eq!(response.unwrap().unwrap().body(), &Bytes::from("ok"));
+    }
+
+    #[test]
+    fn an_address_becomes_path_and_host() {
+        let mut plain = request("127.0.0.1:8000".parse().unwrap());
+        address(&mut plain).unwrap();
+        assert_eq!(plain.uri(), "/path?q");
+        assert_eq!(plain.headers()[HOST], "127.0.0.1:8000");
+        let aws = http::Request::post("https://dynamodb.ap-northeast-2.amazonaws.com:443");
+        let mut aws = aws.body(SdkBody::empty()).unwrap();
+        address(&mut aws).unwrap();
+        assert_eq!(aws.uri(), "/");
+        assert_eq!(aws.headers()[HOST], "dynamodb.ap-northeast-2.amazonaws.com");
+    }
+}

@@ -1,0 +1,307 @@
+//! An event's stock: reading all of its stripes, and creating them.
+
+use aws_sdk_dynamodb::operation::get_item::GetItemInput;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
+
+use super::batch::Unread;
+use super::codec::{self, Item};
+use super::failure::{Failure, Kind};
+use super::{Store, StoreError};
+use crate::limits;
+use inventory_core::ids::{EventId, stripe_key};
+use inventory_core::transaction::{EventRead, StripeView};
+use inventory_runtime::clock;
+
+/// An event that is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    pub event: EventId,
+    /// Units, 1 to [`limits::EVENT_TOTAL_MAX`]; 0 where stock is seats.
+    pub total: u64,
+    /// 1 to [`limits::STRIPES_MAX`]; 1 where stock is seats.
+    pub stripes: u16,
+    /// Over how many partition keys its seats are spread, 1 to [`limits::SEAT_KEYS_MAX`]; 0 where
+    /// stock is a quantity.
+    pub seat_keys: u16,
+    /// For people, as `venue` is; empty when not given.
+    pub name: String,
+    pub venue: String,
+}
+
+impl NewEvent {
+    /// One of `total` units.
+    pub fn of_quantity(event: EventId, total: u64, stripes: u16) -> Self {
+        Self {
+            event,
+            total,
+            stripes,
+            seat_keys: 0,
+            name: String::new(),
+            venue: String::new(),
+        }
+    }
+
+    /// One whose seats are put there later.
+    pub fn of_seats(event: EventId, seat_keys: u16) -> Self {
+        Self {
+            seat_keys,
+            ..Self::of_quantity(event, 0, 1)
+        }
+    }
+}
+
+/// What an event is, without its stock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventAbout {
+    pub event: EventId,
+    pub stripes: u16,
+    /// Over how many partition keys its seats are spread; 0 where stock is a quantity.
+    pub seat_keys: u16,
+    /// It takes no new reservations.
+    pub closed: bool,
+    /// Empty when not given, as `venue` is.
+    pub name: String,
+    pub venue: String,
+}
+
+impl EventAbout {
+    /// Whether its stock is seats.
+    pub fn is_seated(&self) -> bool {
+        self.seat_keys > 0
+    }
+}
+
+/// What [`Store::create_event`] found or did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CreateEvent {
+    /// The event is new, with these stripes.
+    Created(Vec<StripeView>),
+    /// It was there with the same total, stripes and keys of seats: nothing was changed.
+    Existing(Vec<StripeView>),
+    /// It was there with another total, other stripes or other keys of seats: nothing was changed.
+    Conflict(Vec<StripeView>),
+}
+
+impl Store {
+    /// Strongly consistent: everything acknowledged before the call is in the answer.
+    ///
+    /// `stripes_hint` is how many stripes the caller believes the event has; when it is right, one
+    /// call to the store is enough. Without one, stripe 0 is asked first.
+    pub async fn read_event(&self, event: &EventId, stripes_hint: Option<u16>) -> EventRead {
+        match self.read_known(event, stripes_hint.unwrap_or(1)).await {
+            Ok(Some(stripes)) => EventRead::Found(stripes),
+            Ok(None) => EventRead::NotFound,
+            Err(Unread::Throttled) => EventRead::Throttled,
+            Err(Unread::Unavailable) => EventRead::Unavailable,
+        }
+    }
+
+    async fn read_known(
+        &self,
+        event: &EventId,
+        believed: u16,
+    ) -> Result<Option<Vec<StripeView>>, Unread> {
+        let believed = believed.clamp(1, limits::STRIPES_MAX);
+        let read = self.read_stripes(event, believed).await?;
+        let Some(first) = read[0] else {
+            return Ok(None);
+        };
+        // An item made before there were stripes does not say how many: it is the only one.
+        let count = first.stripes.unwrap_or(1);
+        let read = match count == believed {
+            true => read,
+            false => self.read_stripes(event, count).await?,
+        };
+        let mut stripes = Vec::with_capacity(read.len());
+        for (index, stripe) in read.into_iter().enumerate() {
+            let Some(stripe) = stripe else {
+                self.damaged(event, &format!("stripe {index} of {count} is missing"));
+                return Err(Unread::Unavailable);
+            };
+            stripes.push(stripe);
+        }
+        Ok(Some(stripes))
+    }
+
+    /// The first `count` stripe items, `None` where there is no such item.
+    async fn read_stripes(
+        &self,
+        event: &EventId,
+        count: u16,
+    ) -> Result<Vec<Option<StripeView>>, Unread> {
+        let items = match count {
+            1 => vec![self.get_first(event).await?],
+            _ => {
+                let keys: Vec<String> = (0..count).map(|n| stripe_key(event, n)).collect();
+                self.get_stripes(event, keys).await?
+            }
+        };
+        let view = |(index, item): (usize, Option<Item>)| {
+            let Some(item) = item else { return Ok(None) };
+            codec::stripe_view(&item).map(Some).map_err(|why| {
+                self.damaged(event, &format!("stripe {index}: {why}"));
+                Unread::Unavailable
+            })
+        };
+        items.into_iter().enumerate().map(view).collect()
+    }
+
+    async fn get_first(&self, event: &EventId) -> Result<Option<Item>, Unread> {
+        let table = &self.tables().inventory;
+        let attempt = || {
+            let read = GetItemInput::builder()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .table_name(table)
+                .key(codec::EVENT_ID, AttributeValue::S(stripe_key(event, 0)))
+                .consistent_read(true);
+            self.ask(read)
+        };
+        match self.read("GetItem", table, attempt).await {
+            Ok(output) => Ok(output.item),
+            Err(failure) => Err(self.unread("GetItem", event, failure.kind, || failure.text())),
+        }
+    }
+
+    /// Creates an event, its units split over its stripes as evenly as possible, all in one
+    /// transaction. Made again with the same arguments it changes nothing; a name or venue that the
+    /// event has already stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when a number is out of its bounds (see [`NewEvent`]);
+    /// [`StoreError::Corrupt`] when items of a damaged event are in the way; the others as they say.
+    pub async fn create_event(&self, wanted: &NewEvent) -> Result<CreateEvent, StoreError> {
+        check_shape(wanted)?;
+        let event = &wanted.event;
+        let capacities = split(wanted.total, wanted.stripes);
+        let failure = match self.put_stripes(wanted, &capacities).await? {
+            Ok(()) => return Ok(CreateEvent::Created(fresh(wanted, &capacities))),
+            Err(failure) if failure.kind == Kind::Cancelled => failure,
+            Err(failure) => return Err(failure.into()),
+        };
+        // Something is there: perhaps this very event, by an earlier try whose answer was lost.
+        match self.read_event(event, Some(wanted.stripes)).await {
+            EventRead::Found(found) => {
+                let same = found.len() == usize::from(wanted.stripes)
+                    && found.iter().map(|stripe| stripe.capacity).sum::<u64>() == wanted.total
+                    && found[0].seat_keys == wanted.seat_keys;
+                Ok(match same {
+                    true => CreateEvent::Existing(found),
+                    false => CreateEvent::Conflict(found),
+                })
+            }
+            EventRead::NotFound => Err(StoreError::Corrupt(format!(
+                "stripes of {event} without its first one ({})",
+                failure.text()
+            ))),
+            EventRead::Throttled => Err(StoreError::Throttled(failure.text())),
+            EventRead::Unavailable => Err(StoreError::Unavailable(format!(
+                "{event} exists and cannot be read"
+            ))),
+        }
+    }
+
+    async fn put_stripes(
+        &self,
+        event: &NewEvent,
+        capacities: &[u64],
+    ) -> Result<Result<(), Failure<TransactWriteItemsError>>, StoreError> {
+        let table = &self.tables().inventory;
+        let at = clock::now().unix;
+        let put = |(index, capacity): (u16, &u64)| {
+            codec::event_stripe(table, event, index, *capacity, at)
+        };
+        let puts: Result<Vec<_>, _> = (0..event.stripes).zip(capacities).map(put).collect();
+        let puts = puts.map_err(|error| StoreError::Invalid(error.to_string()))?;
+        Ok(self.write_together(table, puts).await)
+    }
+}
+
+pub(super) fn check_total(total: u64) -> Result<(), StoreError> {
+    let max = limits::EVENT_TOTAL_MAX.unsigned_abs();
+    within("total", total, 1, max)
+}
+
+fn check_shape(wanted: &NewEvent) -> Result<(), StoreError> {
+    if wanted.seat_keys == 0 {
+        check_total(wanted.total)?;
+        return within("stripes", wanted.stripes, 1, limits::STRIPES_MAX);
+    }
+    within("seat_keys", wanted.seat_keys, 1, limits::SEAT_KEYS_MAX)?;
+    match (wanted.total, wanted.stripes) {
+        (0, 1) => Ok(()),
+        (total, stripes) => Err(StoreError::Invalid(format!(
+            "total is {total} and stripes is {stripes}; want 0 and 1 where stock is seats"
+        ))),
+    }
+}
+
+fn within<N: PartialOrd + std::fmt::Display>(
+    name: &str,
+    value: N,
+    min: N,
+    max: N,
+) -> Result<(), StoreError> {
+    match min <= value && value <= max {
+        true => Ok(()),
+        false => Err(StoreError::Invalid(format!(
+            "{name} is {value}; want {min} to {max}"
+        ))),
+    }
+}
+
+/// `total` in `stripes` parts that differ by one at most; the first ones get more.
+pub(super) fn split(total: u64, stripes: u16) -> Vec<u64> {
+    let stripes = u64::from(stripes);
+    let (share, rest) = (total / stripes, total % stripes);
+    (0..stripes).map(|n| share + u64::from(n < rest)).collect()
+}
+
+fn fresh(event: &NewEvent, capacities: &[u64]) -> Vec<StripeView> {
+    let view = |(index, &capacity): (usize, &u64)| StripeView {
+        capacity,
+        remaining: capacity,
+        version: 0,
+        stripes: (index == 0).then_some(event.stripes),
+        seat_keys: if index == 0 { event.seat_keys } else { 0 },
+        closed: false,
+    };
+    capacities.iter().enumerate().map(view).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_total_is_split_evenly_and_wholly() {
+        assert_eq!(split(10, 1), [10]);
+        assert_eq!(split(10, 4), [3, 3, 2, 2]);
+        assert_eq!(split(2, 4), [1, 1, 0, 0]);
+    }
+
+    #[test]
+    fn shapes_out_of_bounds_are_named() {
+        let shape = |total, stripes, seat_keys| {
+            let event = EventId::try_from("evt".to_owned());
+            let event = NewEvent::of_quantity(event.unwrap(), total, stripes);
+            check_shape(&NewEvent { seat_keys, ..event })
+        };
+        for (total, stripes, seat_keys, word) in [
+            (0, 1, 0, "total"),
+            (1_000_000_001, 1, 0, "total"),
+            (5, 0, 0, "stripes"),
+            (5, 65, 0, "stripes"),
+            (0, 1, 65, "seat_keys"),
+            (5, 1, 1, "total"),
+            (0, 2, 1, "stripes"),
+        ] {
+            let error = shape(total, stripes, seat_keys).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(shape(1, 64, 0).is_ok());
+        assert!(shape(0, 1, 64).is_ok());
+    }
+}

@@ -1,0 +1,185 @@
+//! Finding what expires.
+//!
+//! A held record is in the index [`EXPIRY_INDEX`](super::tables::EXPIRY_INDEX) under a bucket: the
+//! minute in which it expires, and a number that spreads a minute's holds over so many keys that none
+//! is hot. A record that holds nothing any more has no bucket and is not in the index.
+//!
+//! The index follows the table after some milliseconds: what is found may have ended already, and what
+//! has just been held may not be found yet. The write decides.
+//!
+//! Must not live here: ending a hold, deciding when to look.
+
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
+
+use super::codec::{self, Item};
+use super::tables::EXPIRY_INDEX;
+use super::{Store, StoreError, StoredRecord};
+use crate::limits;
+use inventory_core::ids::{ReservationId, fnv1a};
+use inventory_core::time::UnixMillis;
+
+/// Where the next page of due holds begins. Of use only for the search it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DueToken(Item);
+
+/// Some of the holds that are past their time; may be empty and still have a next page.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DuePage {
+    pub records: Vec<StoredRecord>,
+    pub next: Option<DueToken>,
+}
+
+/// The key of the expiry index for holds of `shard` (below [`limits::EXPIRY_SHARDS`]) that expire in
+/// the minute of `expires_at`.
+pub fn expiry_bucket(expires_at: UnixMillis, shard: u16) -> String {
+    bucket(expiry_minute(expires_at), shard)
+}
+
+/// The minute of an instant, counted from the Unix epoch.
+pub fn expiry_minute(at: UnixMillis) -> u64 {
+    at.0 / 60_000
+}
+
+/// The part of the expiry index that a reservation's hold is in, below [`limits::EXPIRY_SHARDS`].
+/// Stored data: it must not change from one version to the next.
+pub fn expiry_shard(reservation: &ReservationId) -> u16 {
+    let shards = u32::from(limits::EXPIRY_SHARDS);
+    (fnv1a(reservation.as_str()) % shards) as u16
+}
+
+/// See [`expiry_bucket`].
+pub(super) fn bucket_of(reservation: &ReservationId, expires_at: UnixMillis) -> String {
+    expiry_bucket(expires_at, expiry_shard(reservation))
+}
+
+fn bucket(minute: u64, shard: u16) -> String {
+    format!("{minute}#{shard}")
+}
+
+impl Store {
+    /// The holds of one bucket (a minute since the Unix epoch, and a part of it below
+    /// [`limits::EXPIRY_SHARDS`]) that are past their time at `now`, the oldest first: at most `limit`
+    /// of them, and at most [`limits::STORE_DUE_PAGE_MAX`].
+    ///
+    /// Records that cannot be understood are logged and left out.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn due_holds(
+        &self,
+        minute: u64,
+        shard: u16,
+        now: UnixMillis,
+        limit: usize,
+        from: Option<&DueToken>,
+    ) -> Result<DuePage, StoreError> {
+        let table = &self.tables().idempotency;
+        let limit = page_limit(limit);
+        let bucket = bucket(minute, shard);
+        let page = self.persist("Query", table, || {
+            self.client()
+                .query()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .table_name(table)
+                .index_name(EXPIRY_INDEX)
+                .limit(limit)
+                .key_condition_expression("#b = :b AND #x <= :x")
+                .expression_attribute_names("#b", codec::EXPIRY_BUCKET)
+                .expression_attribute_names("#x", codec::EXPIRES_AT)
+                .expression_attribute_values(":b", AttributeValue::S(bucket.clone()))
+                .expression_attribute_values(":x", AttributeValue::N(now.0.to_string()))
+                .set_exclusive_start_key(from.map(|DueToken(key)| key.clone()))
+                .send()
+        });
+        let page = page.await?;
+        Ok(self.due_page(page.items.unwrap_or_default(), page.last_evaluated_key))
+    }
+
+    /// Some of all holds that are past their time at `now`, whatever their bucket and in no order: for
+    /// a start after nobody has looked for long. Examines at most [`limits::STORE_SCAN_PAGE_MAX`] of
+    /// all that are held.
+    ///
+    /// Records that cannot be understood are logged and left out.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn scan_due_holds(
+        &self,
+        now: UnixMillis,
+        from: Option<&DueToken>,
+    ) -> Result<DuePage, StoreError> {
+        let table = &self.tables().idempotency;
+        let page = self.persist("Scan", table, || {
+            self.client()
+                .scan()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .table_name(table)
+                .index_name(EXPIRY_INDEX)
+                .limit(limits::STORE_SCAN_PAGE_MAX)
+                .filter_expression("#x <= :x")
+                .expression_attribute_names("#x", codec::EXPIRES_AT)
+                .expression_attribute_values(":x", AttributeValue::N(now.0.to_string()))
+                .set_exclusive_start_key(from.map(|DueToken(key)| key.clone()))
+                .send()
+        });
+        let page = page.await?;
+        Ok(self.due_page(page.items.unwrap_or_default(), page.last_evaluated_key))
+    }
+
+    fn due_page(&self, items: Vec<Item>, next: Option<Item>) -> DuePage {
+        let read = |item: &Item| {
+            let record = codec::record(item);
+            let logged = record.map_err(|why| {
+                let id = item.get(codec::RESERVATION_ID);
+                let id = id.and_then(|id| id.as_s().ok());
+                let id = id.map_or("without an id", String::as_str);
+                self.log(&format!("the hold {id} cannot be understood: {why}"));
+            });
+            logged.ok()
+        };
+        DuePage {
+            records: items.iter().filter_map(read).collect(),
+            next: next.filter(|key| !key.is_empty()).map(DueToken),
+        }
+    }
+}
+
+fn page_limit(limit: usize) -> i32 {
+    let limit = limit.clamp(1, limits::STORE_DUE_PAGE_MAX);
+    i32::try_from(limit).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_bucket_is_its_minute_and_its_part() {
+        let at = UnixMillis(1_763_800_079_999);
+        assert_eq!(expiry_bucket(at, 7), "29396667#7");
+        assert_eq!(expiry_bucket(UnixMillis(at.0 + 1), 7), "29396668#7");
+        assert_eq!(expiry_minute(at), 29_396_667);
+    }
+
+    #[test]
+    fn where_a_hold_lies_is_the_same_in_every_version() {
+        for (id, shard) in [("r1", 12), ("rsv_abc123", 9)] {
+            assert_eq!(expiry_shard(&id.parse().unwrap()), shard);
+        }
+    }
+
+    #[test]
+    fn ids_in_a_row_spread_over_all_parts() {
+        let mut counts = [0_u32; limits::EXPIRY_SHARDS as usize];
+        for n in 0..32_000 {
+            let id = format!("rsv_{n:08}").parse().unwrap();
+            counts[usize::from(expiry_shard(&id))] += 1;
+        }
+        assert!(
+            counts.iter().all(|count| (500..2_000).contains(count)),
+            "{counts:?}"
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! Stripes of several events, read in one request.
+//!
+//! While few reads are under way each leaves at once. Beyond that, those that come gather until one
+//! of these has ended, or a request is full: fifty events that are asked about cost a shard some
+//! two hundred requests a second and not a thousand, each of which it has to build, sign and send.
+//!
+//! Must not live here: which event is read when, and what a stripe says.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::{Either, select};
+
+use super::Store;
+use super::batch::{Round, Unread};
+use super::codec::{EVENT_ID, Item};
+use crate::limits;
+use inventory_core::ids::EventId;
+
+type Told = Result<Vec<Option<Item>>, Unread>;
+
+/// One event's stripes that somebody wants.
+struct Wanted {
+    event: EventId,
+    keys: Vec<String>,
+    told: oneshot::Sender<Told>,
+}
+
+/// What waits to be read. Never more than one request's worth: what fills one leaves.
+#[derive(Default)]
+pub(super) struct Gathering(RefCell<Gathered>);
+
+#[derive(Default)]
+struct Gathered {
+    wanted: VecDeque<Wanted>,
+    /// Of all of `wanted`.
+    keys: usize,
+    under_way: usize,
+}
+
+impl Gathered {
+    /// What is to be read now, in one request.
+    fn take(&mut self) -> Vec<Wanted> {
+        let is_full = self.keys >= limits::BATCH_GET_KEYS_MAX;
+        if self.under_way >= limits::STRIPE_READS_BEFORE_GATHERING && !is_full {
+            return Vec::new();
+        }
+        let mut room = limits::BATCH_GET_KEYS_MAX;
+        let mut taken = Vec::new();
+        while let Some(next) = self.wanted.front()
+            && next.keys.len() <= room
+            // The store refuses a key that is named twice.
+            && taken.iter().all(|other: &Wanted| other.event != next.event)
+        {
+            room -= next.keys.len();
+            self.keys -= next.keys.len();
+            taken.extend(self.wanted.pop_front());
+        }
+        self.under_way += usize::from(!taken.is_empty());
+        taken
+    }
+}
+
+/// Whose stripes a request asks for, for the log.
+struct Whose<'a>(&'a [EventId]);
+
+impl fmt::Display for Whose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => Ok(()),
+            [one] => one.fmt(f),
+            [one, others @ ..] => write!(f, "{one} and {} other event(s)", others.len()),
+        }
+    }
+}
+
+impl Store {
+    /// The items with these keys (at least one, at most [`limits::BATCH_GET_KEYS_MAX`], each once) in
+    /// their order, `None` where there is none. Read after the call, perhaps along with others.
+    pub(super) async fn get_stripes(&self, event: &EventId, keys: Vec<String>) -> Told {
+        let (told, answer) = oneshot::channel();
+        {
+            let mut gathered = self.inner.gathering.0.borrow_mut();
+            gathered.keys += keys.len();
+            gathered.wanted.push_back(Wanted {
+                event: event.clone(),
+                keys,
+                told,
+            });
+        }
+        self.read_gathered();
+        answer.await.unwrap_or(Err(Unread::Unavailable))
+    }
+
+    fn read_gathered(&self) {
+        loop {
+            let wanted = self.inner.gathering.0.borrow_mut().take();
+            if wanted.is_empty() {
+                return;
+            }
+            let store = self.clone();
+            inventory_runtime::spawn(async move {
+                // A panic is told to those it concerns, by their senders being dropped.
+                let read = AssertUnwindSafe(store.read_together(wanted)).catch_unwind();
+                // Who waits for others' retries would pay for their partition.
+                let late = inventory_runtime::sleep(limits::STRIPE_READS_GATHER_MAX);
+                let rest = match select(Box::pin(read), Box::pin(late)).await {
+                    Either::Left(_) => None,
+                    Either::Right((_, read)) => Some(read),
+                };
+                store.inner.gathering.0.borrow_mut().under_way -= 1;
+                store.read_gathered();
+                if let Some(rest) = rest {
+                    let _ = rest.await;
+                }
+            })
+            .detach();
+        }
+    }
+
+    /// Reads what all of them want, and tells each as soon as it has everything.
+    async fn read_together(&self, wanted: Vec<Wanted>) {
+        let events: Vec<_> = wanted.iter().map(|w| w.event.clone()).collect();
+        let key =
+            |key: &String| Item::from([(EVENT_ID.to_owned(), AttributeValue::S(key.clone()))]);
+        let keys: Vec<_> = wanted.iter().flat_map(|w| &w.keys).map(key).collect();
+        let mut wanted: Vec<_> = wanted.into_iter().map(Some).collect();
+        let mut found = HashMap::with_capacity(keys.len());
+        let tell = |round: Round<'_>| match round {
+            Round::Found(item) => {
+                if let Some(key) = key_of(&item).cloned() {
+                    found.insert(key, item);
+                }
+            }
+            Round::Left(left) => {
+                let left: HashSet<&String> = left.iter().filter_map(key_of).collect();
+                for place in &mut wanted {
+                    let has_all = |w: &mut Wanted| !w.keys.iter().any(|key| left.contains(key));
+                    if let Some(done) = place.take_if(has_all) {
+                        let items = done.keys.iter().map(|key| found.remove(key));
+                        // Nobody waits any more: it is a read like any other.
+                        let _ = done.told.send(Ok(items.collect()));
+                    }
+                }
+            }
+        };
+        let table = &self.tables().inventory;
+        let read = self.get_distinct(table, keys, &Whose(&events), tell).await;
+        if let Err(why) = read {
+            for left in wanted.into_iter().flatten() {
+                let _ = left.told.send(Err(why));
+            }
+        }
+    }
+}
+
+fn key_of(item: &Item) -> Option<&String> {
+    match item.get(EVENT_ID) {
+        Some(AttributeValue::S(key)) => Some(key),
+        _ => None,
+    }
+}

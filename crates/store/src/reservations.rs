@@ -1,0 +1,112 @@
+//! Reading reservations back: some by their ids, or all of an event by a scan, which never belongs on
+//! the request path.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::operation::get_item::GetItemInput;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
+
+use super::batch::Unread;
+use super::{Store, StoreError, StoredRecord, codec};
+use crate::limits;
+use inventory_core::ids::{EventId, ReservationId};
+use inventory_core::transaction::{RecordsRead, Unreadable};
+
+/// Where the next page begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageToken(pub(super) String);
+
+/// A part of an event's reservations; may be empty and still have a next page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReservationPage {
+    pub records: Vec<StoredRecord>,
+    pub next: Option<PageToken>,
+}
+
+impl Store {
+    /// The records of these reservations, strongly consistent, in their order. One call to the store
+    /// for each [`limits::BATCH_GET_KEYS_MAX`] of them.
+    pub async fn read_records(&self, ids: &[ReservationId]) -> RecordsRead {
+        let table = &self.tables().idempotency;
+        let keys: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let mut found = Vec::with_capacity(ids.len());
+        for keys in keys.chunks(limits::BATCH_GET_KEYS_MAX) {
+            let read = self.get_batch(table, codec::RESERVATION_ID, keys, &"reservations");
+            let items = match read.await {
+                Ok(items) => items,
+                Err(Unread::Throttled) => return RecordsRead::Throttled,
+                Err(Unread::Unavailable) => return RecordsRead::Unavailable,
+            };
+            for (id, item) in keys.iter().zip(items) {
+                let view = item.map(|item| codec::record_view(&item)).transpose();
+                found.push(view.map_err(|why| {
+                    self.log(&format!("reservation {id} cannot be understood: {why}"));
+                    Unreadable
+                }));
+            }
+        }
+        RecordsRead::Found(found)
+    }
+
+    /// One reservation's record, whole, strongly consistent; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] for a record that cannot be understood; the others as they say.
+    pub async fn read_reservation(
+        &self,
+        id: &ReservationId,
+    ) -> Result<Option<StoredRecord>, StoreError> {
+        let table = &self.tables().idempotency;
+        let read = self.read("GetItem", table, || {
+            let read = GetItemInput::builder()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .table_name(table)
+                .key(codec::RESERVATION_ID, AttributeValue::S(id.to_string()))
+                .consistent_read(true);
+            self.ask(read)
+        });
+        let item = read.await?.item;
+        let record = item.map(|item| codec::record(&item)).transpose();
+        record.map_err(|why| StoreError::Corrupt(format!("reservation {id}: {why}")))
+    }
+
+    /// One page of the reservations of `event`, strongly consistent, in no order. Examines at most
+    /// [`limits::STORE_SCAN_PAGE_MAX`] records of the whole table, other events' included.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] at a record of this event that cannot be understood.
+    pub async fn scan_reservations(
+        &self,
+        event: &EventId,
+        from: Option<&PageToken>,
+    ) -> Result<ReservationPage, StoreError> {
+        let table = &self.tables().idempotency;
+        let start = from.map(|PageToken(id)| {
+            let id = AttributeValue::S(id.clone());
+            HashMap::from([(codec::RESERVATION_ID.to_owned(), id)])
+        });
+        let page = self.persist("Scan", table, || {
+            self.client()
+                .scan()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .table_name(table)
+                .consistent_read(true)
+                .limit(limits::STORE_SCAN_PAGE_MAX)
+                .filter_expression("#e = :e")
+                .expression_attribute_names("#e", codec::EVENT_ID)
+                .expression_attribute_values(":e", AttributeValue::S(event.to_string()))
+                .set_exclusive_start_key(start.clone())
+                .send()
+        });
+        let page = page.await?;
+        let read = |item| codec::record(item).map_err(StoreError::Corrupt);
+        let next = page.last_evaluated_key().and_then(|key| {
+            let id = key.get(codec::RESERVATION_ID)?.as_s().ok()?;
+            Some(PageToken(id.clone()))
+        });
+        Ok(ReservationPage {
+            records: page.items().iter().map(read).collect::<Result<_, _>>()?,
+            next,
+        })
+    }
+}

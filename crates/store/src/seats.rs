@@ -1,0 +1,268 @@
+//! An event's seats: reading all of them, putting them there, taking them out of the sale.
+//!
+//! Must not live here: selling one. That is part of a reservation's transaction.
+
+use std::collections::HashSet;
+
+use aws_sdk_dynamodb::operation::query::QueryInput;
+use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
+
+use futures::{StreamExt, TryStreamExt};
+
+use super::batch::Unread;
+use super::change::Changed;
+use super::codec::{self, Item};
+use super::{Store, StoreError};
+use crate::limits;
+use inventory_core::ids::{EventId, SeatId, stripe_key};
+use inventory_core::seats::{SeatFacts, SeatState};
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::{FreeSeatsRead, SeatsRead};
+use inventory_runtime::clock;
+
+/// What became of one seat that was to be blocked or unblocked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlockOutcome {
+    Done,
+    /// It was so already.
+    AlreadySo,
+    /// A reservation has it: it stays as it is.
+    Taken(SeatState),
+    /// The event has no such seat.
+    Unknown,
+}
+
+/// Between a blocked seat and one for sale.
+#[derive(Clone, Copy)]
+enum Turn {
+    Block,
+    Unblock,
+}
+
+impl Store {
+    /// All seats of an event that are spread over `seat_keys` partition keys, strongly consistent key
+    /// by key: a seat that is sold while this reads may be told as it was before.
+    ///
+    /// A seat whose state cannot be understood is told as blocked, and logged; one whose id is none
+    /// is left out, and logged. More than [`limits::SEATS_PER_EVENT_MAX`] are unavailable.
+    pub async fn read_seats(&self, event: &EventId, seat_keys: u16) -> SeatsRead {
+        let mut seats = Vec::new();
+        for index in 0..seat_keys.max(1) {
+            let page = codec::SeatPage::new(stripe_key(event, index));
+            let mut take = |item: &Item| {
+                let (seat, fault) = codec::seat(item);
+                if let Some(why) = fault {
+                    let id = seat.as_ref().map_or("without an id", |s| s.id.as_str());
+                    self.log(&format!("event {event} is damaged: seat {id}: {why}"));
+                }
+                seats.extend(seat);
+                seats.len() <= limits::SEATS_PER_EVENT_MAX
+            };
+            match self.read_key(event, &page, &mut take).await {
+                Ok(()) => {}
+                Err(Unread::Throttled) => return SeatsRead::Throttled,
+                Err(Unread::Unavailable) => return SeatsRead::Unavailable,
+            }
+        }
+        SeatsRead::Found(seats)
+    }
+
+    /// As [`Store::read_seats`], but only the seats that could be had at `at`, several keys side by
+    /// side. It costs as many read units, and of a house that is sold out next to no time. A seat that
+    /// cannot be understood is left out.
+    pub async fn read_free_seats(
+        &self,
+        event: &EventId,
+        seat_keys: u16,
+        at: UnixMillis,
+    ) -> FreeSeatsRead {
+        let key = |index| async move {
+            let page = codec::SeatPage::free(stripe_key(event, index), at);
+            let mut seats = Vec::new();
+            let mut take = |item: &Item| {
+                seats.extend(codec::free_seat(item).ok());
+                seats.len() <= limits::SEATS_PER_EVENT_MAX
+            };
+            self.read_key(event, &page, &mut take).await?;
+            Ok(seats)
+        };
+        let keys = futures::stream::iter(0..seat_keys.max(1));
+        let read: Result<Vec<_>, _> = keys
+            .map(key)
+            .buffer_unordered(limits::SEAT_KEYS_SIGHTED_AT_ONCE)
+            .try_collect()
+            .await;
+        match read {
+            Ok(seats) => FreeSeatsRead::Found(seats.concat()),
+            Err(Unread::Throttled) => FreeSeatsRead::Throttled,
+            Err(Unread::Unavailable) => FreeSeatsRead::Unavailable,
+        }
+    }
+
+    /// The seats of one partition key, page by page: between two pages others have their turn. `take`
+    /// is given each, and says false when there are too many.
+    async fn read_key(
+        &self,
+        event: &EventId,
+        shape: &codec::SeatPage,
+        take: &mut dyn FnMut(&Item) -> bool,
+    ) -> Result<(), Unread> {
+        let mut from = None;
+        loop {
+            let (page, next) = self.read_page(event, shape, from).await?;
+            if !page.iter().all(&mut *take) {
+                let max = limits::SEATS_PER_EVENT_MAX;
+                self.log(&format!("event {event} has more than {max} seats"));
+                return Err(Unread::Unavailable);
+            }
+            from = match next {
+                Some(next) => Some(next),
+                None => return Ok(()),
+            };
+            inventory_runtime::yield_now().await;
+        }
+    }
+
+    async fn read_page(
+        &self,
+        event: &EventId,
+        shape: &codec::SeatPage,
+        from: Option<Item>,
+    ) -> Result<(Vec<Item>, Option<Item>), Unread> {
+        const OPERATION: &str = "Query";
+        let table = &self.tables().seats;
+        let attempt = || {
+            let read = QueryInput::builder()
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .table_name(table)
+                .consistent_read(true)
+                .limit(limits::STORE_SEATS_PAGE_MAX)
+                .key_condition_expression(codec::SeatPage::KEY)
+                .set_filter_expression(shape.filter.clone())
+                .projection_expression(&shape.projection)
+                .set_expression_attribute_names(Some(shape.names.clone()))
+                .set_expression_attribute_values(Some(shape.values.clone()))
+                .set_exclusive_start_key(from.clone());
+            self.ask(read)
+        };
+        let output = self.read(OPERATION, table, attempt).await;
+        let output = output
+            .map_err(|failure| self.unread(OPERATION, event, failure.kind, || failure.text()))?;
+        Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
+    }
+
+    /// Puts seats there, all of these or none. A seat that is there already gets these facts and
+    /// keeps its state, so that an import can be repeated and resumed while seats are being sold.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for more than [`limits::TRANSACTION_ACTIONS_MAX`] seats or one named
+    /// twice; the others as they say.
+    pub async fn put_seats(
+        &self,
+        event: &EventId,
+        seat_keys: u16,
+        seats: &[(SeatId, SeatFacts)],
+    ) -> Result<(), StoreError> {
+        check_seats(seats)?;
+        if seats.is_empty() {
+            return Ok(());
+        }
+        let table = &self.tables().seats;
+        let at = clock::now().unix;
+        let put = |(id, facts): &(SeatId, SeatFacts)| {
+            codec::seat_put(table, event, seat_keys, id, facts, at)
+        };
+        let puts: Result<Vec<_>, _> = seats.iter().map(put).collect();
+        let puts = puts.map_err(|error| StoreError::Invalid(error.to_string()))?;
+        Ok(self.write_together(table, puts).await?)
+    }
+
+    /// Takes seats out of the sale, each for itself: those that nobody has. The answer is in their
+    /// order.
+    ///
+    /// # Errors
+    /// The store's, or [`StoreError::Corrupt`] at a seat that cannot be understood; those before it
+    /// may be blocked then. Made again it does the rest.
+    pub async fn block_seats(
+        &self,
+        event: &EventId,
+        seat_keys: u16,
+        seats: &[SeatId],
+    ) -> Result<Vec<(SeatId, BlockOutcome)>, StoreError> {
+        self.turn_seats(event, seat_keys, seats, Turn::Block).await
+    }
+
+    /// Puts blocked seats back into the sale, as [`Store::block_seats`] takes them out.
+    ///
+    /// # Errors
+    /// As [`Store::block_seats`].
+    pub async fn unblock_seats(
+        &self,
+        event: &EventId,
+        seat_keys: u16,
+        seats: &[SeatId],
+    ) -> Result<Vec<(SeatId, BlockOutcome)>, StoreError> {
+        self.turn_seats(event, seat_keys, seats, Turn::Unblock)
+            .await
+    }
+
+    async fn turn_seats(
+        &self,
+        event: &EventId,
+        seat_keys: u16,
+        seats: &[SeatId],
+        turn: Turn,
+    ) -> Result<Vec<(SeatId, BlockOutcome)>, StoreError> {
+        let one = |seat: SeatId| async move {
+            let outcome = self.turn_seat(event, seat_keys, &seat, turn).await?;
+            Ok((seat, outcome))
+        };
+        futures::stream::iter(seats.to_vec())
+            .map(one)
+            .buffered(limits::STORE_ADMIN_CALLS_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    async fn turn_seat(
+        &self,
+        event: &EventId,
+        seat_keys: u16,
+        seat: &SeatId,
+        turn: Turn,
+    ) -> Result<BlockOutcome, StoreError> {
+        let (from, to) = match turn {
+            Turn::Block => (codec::AVAILABLE, codec::BLOCKED),
+            Turn::Unblock => (codec::BLOCKED, codec::AVAILABLE),
+        };
+        let table = &self.tables().seats;
+        let at = clock::now().unix;
+        let change = codec::seat_turn(event, seat_keys, seat, (from, to), at);
+        let item = match self.change(table, &change).await? {
+            Changed::Done => return Ok(BlockOutcome::Done),
+            Changed::Not(None) => return Ok(BlockOutcome::Unknown),
+            Changed::Not(Some(item)) => item,
+        };
+        match codec::seat_state(&item) {
+            Ok(SeatState::Available | SeatState::Blocked) => Ok(BlockOutcome::AlreadySo),
+            Ok(taken) => Ok(BlockOutcome::Taken(taken)),
+            Err(why) => Err(StoreError::Corrupt(format!(
+                "seat {seat} of {event}: {why}"
+            ))),
+        }
+    }
+}
+
+fn check_seats(seats: &[(SeatId, SeatFacts)]) -> Result<(), StoreError> {
+    let max = limits::TRANSACTION_ACTIONS_MAX;
+    if seats.len() > max {
+        let count = seats.len();
+        let why = format!("{count} seats at once; want at most {max}");
+        return Err(StoreError::Invalid(why));
+    }
+    let mut seen = HashSet::with_capacity(seats.len());
+    match seats.iter().find(|(id, _)| !seen.insert(id)) {
+        Some((id, _)) => Err(StoreError::Invalid(format!("seat {id} is named twice"))),
+        None => Ok(()),
+    }
+}

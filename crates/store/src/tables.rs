@@ -1,0 +1,464 @@
+//! The three tables: what they must look like, making them, and telling what differs.
+//!
+//! Must not live here: what is in an item (`codec`), reading or writing one.
+
+use std::fmt;
+
+use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, GlobalSecondaryIndex,
+    GlobalSecondaryIndexDescription, GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement,
+    KeyType, Projection, ProjectionType, ScalarAttributeType, TableDescription, TableStatus,
+    TimeToLiveSpecification, TimeToLiveStatus,
+};
+
+use super::codec::{EVENT_ID, EXPIRES_AT, EXPIRY_BUCKET, PURGE_AT, RESERVATION_ID, SEAT_ID};
+use super::failure::Kind;
+use super::{Store, StoreError};
+use crate::limits;
+use inventory_core::time::Micros;
+use inventory_runtime::clock;
+
+/// The index that finds what expires. Its partition key is a time bucket with a shard's number, so
+/// that no index key is hot; its sort key is the instant. Only records that can expire carry both,
+/// the others are not in it. It projects everything: a record fits one write unit either way.
+pub const EXPIRY_INDEX: &str = "expiry";
+
+/// One key attribute, by name and type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    Text(&'static str),
+    Number(&'static str),
+}
+
+impl Key {
+    fn name(self) -> &'static str {
+        match self {
+            Key::Text(name) | Key::Number(name) => name,
+        }
+    }
+
+    fn definition(self) -> Result<AttributeDefinition, BuildError> {
+        let kind = match self {
+            Key::Text(_) => ScalarAttributeType::S,
+            Key::Number(_) => ScalarAttributeType::N,
+        };
+        AttributeDefinition::builder()
+            .attribute_name(self.name())
+            .attribute_type(kind)
+            .build()
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Text(name) => write!(f, "{name} (S)"),
+            Key::Number(name) => write!(f, "{name} (N)"),
+        }
+    }
+}
+
+/// What one table must look like.
+struct Layout<'a> {
+    table: &'a str,
+    /// Partition key, then the sort key if there is one.
+    keys: &'static [Key],
+    /// The keys of [`EXPIRY_INDEX`]; empty: no index.
+    expiry: &'static [Key],
+    /// The attribute after which the store purges; none: never.
+    purge: Option<&'static str>,
+}
+
+fn layouts(store: &Store) -> [Layout<'_>; 3] {
+    let names = store.tables();
+    [
+        Layout {
+            table: &names.inventory,
+            keys: &[Key::Text(EVENT_ID)],
+            expiry: &[],
+            purge: None,
+        },
+        Layout {
+            table: &names.seats,
+            keys: &[Key::Text(EVENT_ID), Key::Text(SEAT_ID)],
+            expiry: &[],
+            purge: None,
+        },
+        Layout {
+            table: &names.idempotency,
+            keys: &[Key::Text(RESERVATION_ID)],
+            expiry: &[Key::Text(EXPIRY_BUCKET), Key::Number(EXPIRES_AT)],
+            purge: Some(PURGE_AT),
+        },
+    ]
+}
+
+/// One thing that [`create`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Made {
+    Table(String),
+    /// The expiry index of a table that lacked it.
+    Index(String),
+    /// Time to live on [`PURGE_AT`], of a table where it was off.
+    Ttl(String),
+}
+
+impl fmt::Display for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Made::Table(table) => write!(f, "table {table} created"),
+            Made::Index(table) => write!(f, "index {EXPIRY_INDEX} added to table {table}"),
+            Made::Ttl(table) => write!(f, "time to live on {PURGE_AT} turned on for table {table}"),
+        }
+    }
+}
+
+/// One way in which a table is not as it must or should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    pub table: String,
+    pub what: String,
+    pub cure: String,
+    /// The server cannot run on it; otherwise it runs, at a price the cure saves.
+    pub fatal: bool,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "table {}: {}; {}", self.table, self.what, self.cure)
+    }
+}
+
+/// Makes what is missing: tables (billed on demand), the expiry index, time to live. Waits until
+/// all of it is ACTIVE. Changes nothing that is there, and made again does nothing.
+///
+/// # Errors
+/// The store's, or [`StoreError::Unavailable`] when a table takes longer than
+/// [`limits::TABLE_ACTIVE_WAIT_MAX`].
+pub async fn create(store: &Store) -> Result<Vec<Made>, StoreError> {
+    let mut made = Vec::new();
+    let mut fresh = Vec::new();
+    // All tables first, then the waiting: DynamoDB makes them side by side.
+    for layout in &layouts(store) {
+        let is_missing = describe(store, layout.table).await?.is_none();
+        if is_missing && create_one(store, layout).await? {
+            made.push(Made::Table(layout.table.to_owned()));
+        }
+        fresh.push(is_missing);
+    }
+    for (layout, fresh) in layouts(store).iter().zip(fresh) {
+        let found = wait_active(store, layout.table).await?;
+        let lacks_index = !layout.expiry.is_empty() && index(&found).is_none();
+        if !fresh && lacks_index {
+            add_index(store, layout).await?;
+            wait_active(store, layout.table).await?;
+            made.push(Made::Index(layout.table.to_owned()));
+        }
+        if let Some(attribute) = layout.purge
+            && purge_attribute(store, layout.table).await?.is_none()
+        {
+            turn_on_purge(store, layout.table, attribute).await?;
+            if !fresh {
+                made.push(Made::Ttl(layout.table.to_owned()));
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// Compares the tables with what they must look like; an empty list is a good answer.
+///
+/// # Errors
+/// When the store cannot be asked.
+pub async fn check(store: &Store) -> Result<Vec<Difference>, StoreError> {
+    let mut differences = Vec::new();
+    for layout in &layouts(store) {
+        let mut differs = |what: String, cure: String, fatal: bool| {
+            differences.push(Difference {
+                table: layout.table.to_owned(),
+                what,
+                cure,
+                fatal,
+            });
+        };
+        let create = || "run `inventory-api tables create`".to_owned();
+        let Some(found) = describe(store, layout.table).await? else {
+            differs("is missing".to_owned(), create(), true);
+            continue;
+        };
+        check_table(layout, &found, &mut differs);
+        let Some(wanted) = layout.purge else { continue };
+        match purge_attribute(store, layout.table).await? {
+            Some(attribute) if attribute == wanted => {}
+            Some(other) => differs(
+                format!("its time to live is on {other}, want {wanted}"),
+                format!("turn it off for {other}, then run `inventory-api tables create`"),
+                false,
+            ),
+            None => differs("its time to live is off".to_owned(), create(), false),
+        }
+    }
+    Ok(differences)
+}
+
+fn check_table(
+    layout: &Layout<'_>,
+    found: &TableDescription,
+    differs: &mut impl FnMut(String, String, bool),
+) {
+    let status = found.table_status();
+    if !matches!(status, Some(TableStatus::Active | TableStatus::Updating)) {
+        let status = status.map_or("unknown", TableStatus::as_str);
+        let cure = "wait until it is ACTIVE".to_owned();
+        differs(format!("its status is {status}"), cure, true);
+    }
+    let definitions = found.attribute_definitions();
+    let keys = keys(found.key_schema(), definitions);
+    let wanted = list(layout.keys);
+    if keys != wanted {
+        differs(
+            format!("its key is {keys}, want {wanted}"),
+            "name another table in DDB_TABLE_*, or move this one's data to a table made by \
+             `inventory-api tables create`"
+                .to_owned(),
+            true,
+        );
+    }
+    if billing(found) != BillingMode::PayPerRequest {
+        let table = layout.table;
+        differs(
+            "it is billed by provisioned throughput, want on demand".to_owned(),
+            format!(
+                "aws dynamodb update-table --table-name {table} --billing-mode PAY_PER_REQUEST \
+                 (or make sure that its capacity fits the sale)"
+            ),
+            false,
+        );
+    }
+    if !layout.expiry.is_empty() {
+        check_index(layout, found, differs);
+    }
+}
+
+fn check_index(
+    layout: &Layout<'_>,
+    found: &TableDescription,
+    differs: &mut impl FnMut(String, String, bool),
+) {
+    let Some(index) = index(found) else {
+        let cure = "run `inventory-api tables create`".to_owned();
+        differs(format!("it has no index {EXPIRY_INDEX}"), cure, true);
+        return;
+    };
+    let keys = keys(index.key_schema(), found.attribute_definitions());
+    let wanted = list(layout.expiry);
+    let projects = index.projection().and_then(Projection::projection_type);
+    if keys != wanted || projects != Some(&ProjectionType::All) {
+        let projects = projects.map_or("nothing", ProjectionType::as_str);
+        differs(
+            format!(
+                "its index {EXPIRY_INDEX} has the key {keys} and projects {projects}, want {wanted} \
+                 and ALL"
+            ),
+            "delete that index, then run `inventory-api tables create`".to_owned(),
+            true,
+        );
+    }
+    if let Some(status) = index.index_status().filter(|s| **s != IndexStatus::Active) {
+        differs(
+            format!("its index {EXPIRY_INDEX} is {}", status.as_str()),
+            "wait until it is ACTIVE".to_owned(),
+            true,
+        );
+    }
+}
+
+async fn describe(store: &Store, table: &str) -> Result<Option<TableDescription>, StoreError> {
+    let described = store.persist("DescribeTable", table, || {
+        store.client().describe_table().table_name(table).send()
+    });
+    match described.await {
+        Ok(output) => Ok(output.table),
+        Err(failure) if failure.code() == Some("ResourceNotFoundException") => Ok(None),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+/// False: somebody else was faster.
+async fn create_one(store: &Store, layout: &Layout<'_>) -> Result<bool, StoreError> {
+    let definitions = layout.keys.iter().chain(layout.expiry);
+    let definitions: Result<Vec<_>, _> = definitions.map(|key| key.definition()).collect();
+    let definitions = definitions.map_err(invalid)?;
+    let schema = schema(layout.keys).map_err(invalid)?;
+    let index = match layout.expiry.is_empty() {
+        true => None,
+        false => Some(vec![expiry_index(layout.expiry).map_err(invalid)?]),
+    };
+    let created = store.persist("CreateTable", layout.table, || {
+        store
+            .client()
+            .create_table()
+            .table_name(layout.table)
+            .billing_mode(BillingMode::PayPerRequest)
+            .set_attribute_definitions(Some(definitions.clone()))
+            .set_key_schema(Some(schema.clone()))
+            .set_global_secondary_indexes(index.clone())
+            .send()
+    });
+    match created.await {
+        Ok(_) => Ok(true),
+        Err(failure) if failure.code() == Some("ResourceInUseException") => Ok(false),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+async fn add_index(store: &Store, layout: &Layout<'_>) -> Result<(), StoreError> {
+    let definitions = layout.expiry.iter().map(|key| key.definition());
+    let definitions: Vec<_> = definitions.collect::<Result<_, _>>().map_err(invalid)?;
+    let create = CreateGlobalSecondaryIndexAction::builder()
+        .index_name(EXPIRY_INDEX)
+        .set_key_schema(Some(schema(layout.expiry).map_err(invalid)?))
+        .projection(all())
+        .build()
+        .map_err(invalid)?;
+    let update = GlobalSecondaryIndexUpdate::builder().create(create).build();
+    store
+        .persist("UpdateTable", layout.table, || {
+            store
+                .client()
+                .update_table()
+                .table_name(layout.table)
+                .set_attribute_definitions(Some(definitions.clone()))
+                .global_secondary_index_updates(update.clone())
+                .send()
+        })
+        .await?;
+    Ok(())
+}
+
+/// Until the table and its indexes are ACTIVE.
+async fn wait_active(store: &Store, table: &str) -> Result<TableDescription, StoreError> {
+    let started = clock::monotonic();
+    loop {
+        if let Some(found) = describe(store, table).await? {
+            let mut indexes = found.global_secondary_indexes().iter();
+            let is_active = found.table_status() == Some(&TableStatus::Active)
+                && indexes.all(|index| index.index_status() == Some(&IndexStatus::Active));
+            if is_active {
+                return Ok(found);
+            }
+        }
+        let Micros(waited) = clock::monotonic().since(started);
+        if u128::from(waited) > limits::TABLE_ACTIVE_WAIT_MAX.as_micros() {
+            return Err(StoreError::Unavailable(format!(
+                "table {table} is not ACTIVE after {:?}",
+                limits::TABLE_ACTIVE_WAIT_MAX
+            )));
+        }
+        inventory_runtime::sleep(limits::TABLE_POLL).await;
+    }
+}
+
+/// The attribute of the table's time to live, if that is on or about to be.
+async fn purge_attribute(store: &Store, table: &str) -> Result<Option<String>, StoreError> {
+    let described = store.persist("DescribeTimeToLive", table, || {
+        let describe = store.client().describe_time_to_live();
+        describe.table_name(table).send()
+    });
+    let found = described.await?.time_to_live_description;
+    let on = found.filter(|ttl| {
+        let status = ttl.time_to_live_status();
+        matches!(
+            status,
+            Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)
+        )
+    });
+    Ok(on.and_then(|ttl| ttl.attribute_name))
+}
+
+async fn turn_on_purge(store: &Store, table: &str, attribute: &str) -> Result<(), StoreError> {
+    let on = TimeToLiveSpecification::builder()
+        .enabled(true)
+        .attribute_name(attribute)
+        .build()
+        .map_err(invalid)?;
+    let updated = store.persist("UpdateTimeToLive", table, || {
+        let update = store.client().update_time_to_live();
+        update
+            .table_name(table)
+            .time_to_live_specification(on.clone())
+            .send()
+    });
+    match updated.await {
+        Ok(_) => Ok(()),
+        // Somebody else turned it on in between, or it was turned on by a try without an answer.
+        Err(failure)
+            if failure.kind == Kind::Rejected
+                && purge_attribute(store, table).await?.as_deref() == Some(attribute) =>
+        {
+            Ok(())
+        }
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+fn index(found: &TableDescription) -> Option<&GlobalSecondaryIndexDescription> {
+    let mut indexes = found.global_secondary_indexes().iter();
+    indexes.find(|index| index.index_name() == Some(EXPIRY_INDEX))
+}
+
+/// DynamoDB leaves the summary out of a table that was always provisioned.
+fn billing(found: &TableDescription) -> BillingMode {
+    let summary = found.billing_mode_summary();
+    let mode = summary.and_then(|summary| summary.billing_mode().cloned());
+    mode.unwrap_or(BillingMode::Provisioned)
+}
+
+fn expiry_index(keys: &[Key]) -> Result<GlobalSecondaryIndex, BuildError> {
+    GlobalSecondaryIndex::builder()
+        .index_name(EXPIRY_INDEX)
+        .set_key_schema(Some(schema(keys)?))
+        .projection(all())
+        .build()
+}
+
+fn all() -> Projection {
+    Projection::builder()
+        .projection_type(ProjectionType::All)
+        .build()
+}
+
+fn schema(keys: &[Key]) -> Result<Vec<KeySchemaElement>, BuildError> {
+    let kinds = [KeyType::Hash, KeyType::Range];
+    let element = |(key, kind): (&Key, KeyType)| {
+        KeySchemaElement::builder()
+            .attribute_name(key.name())
+            .key_type(kind)
+            .build()
+    };
+    keys.iter().zip(kinds).map(element).collect()
+}
+
+/// A key schema as [`list`] writes one: partition key first, with types.
+fn keys(schema: &[KeySchemaElement], definitions: &[AttributeDefinition]) -> String {
+    let mut schema: Vec<_> = schema.iter().collect();
+    schema.sort_by_key(|element| *element.key_type() != KeyType::Hash);
+    let name = |element: &KeySchemaElement| {
+        let name = element.attribute_name();
+        let definition = definitions.iter().find(|d| d.attribute_name() == name);
+        let kind = definition.map_or("?", |d| d.attribute_type().as_str());
+        format!("{name} ({kind})")
+    };
+    let names: Vec<_> = schema.into_iter().map(name).collect();
+    names.join(", ")
+}
+
+fn list(keys: &[Key]) -> String {
+    let names: Vec<_> = keys.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}
+
+fn invalid(error: BuildError) -> StoreError {
+    StoreError::Invalid(error.to_string())
+}

@@ -1,0 +1,182 @@
+//! The one write of the request path, and the like of it off that path.
+
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::transact_write_items::{
+    TransactWriteItemsError, TransactWriteItemsOutput,
+};
+use aws_sdk_dynamodb::types::{CancellationReason, ReturnConsumedCapacity, TransactWriteItem};
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
+
+use super::cost::Costs as _;
+use super::failure::{Failure, Kind};
+use super::{Store, codec};
+use crate::limits;
+use inventory_core::time::Micros;
+use inventory_core::transaction::{Outcome, Transaction};
+use inventory_runtime::clock;
+
+const OPERATION: &str = "TransactWriteItems";
+const CONTENT_LENGTH: &str = "content-length";
+
+impl Store {
+    /// Sends `transaction` once, under its token, and says what became of it. Never retries: an
+    /// [`Outcome::Unknown`] is resolved by sending the very same transaction again.
+    ///
+    /// Takes at most the settings' attempt timeout. Dropping the future is safe and leaves the
+    /// outcome unknown.
+    pub async fn transact(&self, transaction: &Transaction) -> Outcome {
+        self.transact_counted(transaction).await.0
+    }
+
+    /// As [`Store::transact`], with the capacity units that the store says it took; 0 where it says
+    /// nothing, as of a write that failed.
+    pub async fn transact_counted(&self, transaction: &Transaction) -> (Outcome, f64) {
+        let tables = self.tables();
+        let table = match transaction.stripes.is_empty() {
+            true => &tables.idempotency,
+            false => &tables.inventory,
+        };
+        let body = Bytes::from(self.inner.encoder.body(transaction));
+        let shortcut = &self.inner.shortcut;
+        let attempt = async {
+            match shortcut.trail.way() {
+                Some(way) => shortcut.transact(&way, SdkBody::from(body)).await,
+                // Rare and large: not part of every call's future.
+                None => Box::pin(self.transact_by_sdk(transaction, body)).await,
+            }
+        };
+        let limit = self.inner.attempt_timeout;
+        match self.call(OPERATION, table, limit, attempt).await {
+            Ok(output) => (Outcome::Committed, output.units()),
+            Err(failure) => (self.not_committed(transaction, &failure), 0.0),
+        }
+    }
+
+    /// The SDK signs, sends and reads the answer; the body is ours.
+    async fn transact_by_sdk(
+        &self,
+        transaction: &Transaction,
+        body: Bytes,
+    ) -> Result<TransactWriteItemsOutput, SdkError<TransactWriteItemsError, HttpResponse>> {
+        self.client()
+            .transact_write_items()
+            .set_transact_items(Some(Vec::new()))
+            // Set, or the SDK makes one up.
+            .client_request_token(codec::token_text(transaction.token))
+            .customize()
+            .mutate_request(move |request| {
+                let length = body.len().to_string();
+                request.headers_mut().insert(CONTENT_LENGTH, length);
+                *request.body_mut() = SdkBody::from(body.clone());
+            })
+            .send()
+            .await
+    }
+
+    fn not_committed(
+        &self,
+        transaction: &Transaction,
+        failure: &Failure<TransactWriteItemsError>,
+    ) -> Outcome {
+        match failure.kind {
+            Kind::Cancelled => self.cancelled(transaction, failure),
+            Kind::Conflict => Outcome::Conflict,
+            Kind::Throttled => Outcome::Throttled,
+            Kind::Rejected => {
+                let mismatch = failure.code() == Some("IdempotentParameterMismatchException");
+                let bug = match mismatch {
+                    true => "BUG: one token was used for two different transactions: ",
+                    false => "",
+                };
+                self.complain(transaction, &format!("{bug}{}", failure.text()));
+                Outcome::Rejected
+            }
+            Kind::Refused => {
+                self.complain(transaction, &failure.text());
+                Outcome::Refused
+            }
+            Kind::Unknown => {
+                self.complain(transaction, &failure.text());
+                Outcome::Unknown
+            }
+        }
+    }
+
+    fn cancelled(
+        &self,
+        transaction: &Transaction,
+        failure: &Failure<TransactWriteItemsError>,
+    ) -> Outcome {
+        let said = codec::cancelled(transaction, reasons(failure));
+        for remark in &said.remarks {
+            self.complain(transaction, remark);
+        }
+        said.outcome
+    }
+
+    fn complain(&self, transaction: &Transaction, what: &str) {
+        let event = &transaction.event;
+        let token = transaction.token.0;
+        let count = transaction.action_count();
+        self.log(&format!(
+            "{OPERATION} for {event} ({count} actions, token {token:032x}): {what}"
+        ));
+    }
+
+    /// Writes all of `actions`, off the request path. Tried again while others are in the way or the
+    /// store throttles, for a while and without a token: it must be harmless to apply twice.
+    pub(super) async fn write_together(
+        &self,
+        table: &str,
+        actions: Vec<TransactWriteItem>,
+    ) -> Result<(), Failure<TransactWriteItemsError>> {
+        let began = clock::monotonic();
+        let patience = Micros(limits::STORE_TOGETHER_PATIENCE.as_micros() as u64);
+        let mut pause = limits::RETRY_BACKOFF_MIN;
+        loop {
+            let written = self.persist(OPERATION, table, || {
+                self.client()
+                    .transact_write_items()
+                    .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                    .set_transact_items(Some(actions.clone()))
+                    .send()
+            });
+            let mut failure = match written.await {
+                Ok(_) => return Ok(()),
+                Err(failure) => failure,
+            };
+            if !is_passing(&failure) {
+                return Err(failure);
+            }
+            if clock::monotonic().since(began) > patience {
+                // It is not this write that is at fault, and who asks may come back with it.
+                failure.kind = Kind::Throttled;
+                return Err(failure);
+            }
+            inventory_runtime::sleep(pause).await;
+            pause = (pause * 2).min(limits::RETRY_BACKOFF_MAX);
+        }
+    }
+}
+
+/// What the store says of each action of a transaction that it cancelled.
+fn reasons(failure: &Failure<TransactWriteItemsError>) -> &[CancellationReason] {
+    let error = failure.error.as_ref().and_then(|e| e.as_service_error());
+    match error {
+        Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+            cancelled.cancellation_reasons()
+        }
+        _ => &[],
+    }
+}
+
+/// Whether a transaction was cancelled for nothing that it says itself.
+fn is_passing(failure: &Failure<TransactWriteItemsError>) -> bool {
+    let passing = |reason: &CancellationReason| {
+        let code = reason.code().unwrap_or("None");
+        code == "None" || codec::is_conflict(code) || codec::is_throttle(code)
+    };
+    failure.kind == Kind::Cancelled && reasons(failure).iter().all(passing)
+}

@@ -1,0 +1,280 @@
+//! Where the SDK's requests go and how they are signed, learned from one that it has made.
+//!
+//! Endpoints (region, profile, variables, FIPS, an account's own), signing names and a clock that follows
+//! the store's are the SDK's business: it is asked again every minute and after every refusal, and in
+//! between its answer is used as it is.
+//!
+//! Must not live here: operations, sending, what an answer means.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::identity::Identity;
+use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::date_time::Format;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use http::{Method, Uri};
+use send_wrapper::SendWrapper;
+
+use crate::limits;
+use inventory_core::time::Micros;
+use inventory_runtime::clock;
+
+const TARGET: &str = "x-amz-target";
+/// Of AWS JSON 1.0, the protocol of DynamoDB.
+const JSON: &str = "application/x-amz-json-1.0";
+
+/// What all requests to the store have in common.
+pub(super) struct Way {
+    uri: Uri,
+    /// The same as text, to be signed.
+    url: String,
+    region: String,
+    service: String,
+    user_agent: HeaderValue,
+    /// Seconds by which the SDK's signatures are ahead of this machine's clock.
+    ahead: i64,
+}
+
+impl Way {
+    /// That of `request`, which the SDK signed at `now`; `None` where it is not signed in the one manner
+    /// that is known here.
+    fn of(request: &HttpRequest, now: SystemTime) -> Option<Self> {
+        let header = |name: &str| request.headers().get(name);
+        let authorization = header(AUTHORIZATION.as_str())?;
+        let scope = authorization.strip_prefix("AWS4-HMAC-SHA256 Credential=")?;
+        let (scope, _) = scope.split_once(',')?;
+        // The key's id, the day, the region, the service, a constant.
+        let mut scope = scope.rsplit('/').skip(1);
+        let (service, region) = (scope.next()?, scope.next()?);
+        Some(Self {
+            uri: request.uri().parse().ok()?,
+            url: request.uri().to_owned(),
+            region: region.to_owned(),
+            service: service.to_owned(),
+            user_agent: HeaderValue::from_str(header(USER_AGENT.as_str())?).ok()?,
+            ahead: epoch_seconds(header("x-amz-date")?)? - DateTime::from(now).secs(),
+        })
+    }
+
+    /// A request of the operation `target` with this body, signed.
+    ///
+    /// # Errors
+    /// Credentials that cannot be put into a header.
+    pub(super) fn request(
+        &self,
+        target: &'static str,
+        body: SdkBody,
+        identity: &Identity,
+        now: SystemTime,
+    ) -> Result<http::Request<SdkBody>, BoxError> {
+        let ahead = Duration::from_secs(self.ahead.unsigned_abs());
+        let at = match self.ahead < 0 {
+            true => now.checked_sub(ahead),
+            false => now.checked_add(ahead),
+        };
+        let params = v4::SigningParams::builder()
+            .identity(identity)
+            .region(&self.region)
+            .name(&self.service)
+            .time(at.unwrap_or(now))
+            .settings(SigningSettings::default())
+            .build()?
+            .into();
+        let headers = [(CONTENT_TYPE.as_str(), JSON), (TARGET, target)];
+        let bytes = SignableBody::Bytes(body.bytes().ok_or("a body that is not in memory")?);
+        let signable = SignableRequest::new("POST", &self.url, headers.into_iter(), bytes)?;
+        let (signed, _) = sign(signable, &params)?.into_parts();
+        let mut request = http::Request::new(body);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        let into = request.headers_mut();
+        into.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        into.insert(TARGET, HeaderValue::from_static(target));
+        into.insert(USER_AGENT, self.user_agent.clone());
+        for header in signed.into_parts().0 {
+            let mut value = HeaderValue::from_str(header.value())?;
+            value.set_sensitive(header.sensitive());
+            into.insert(HeaderName::from_static(header.name()), value);
+        }
+        Ok(request)
+    }
+}
+
+/// Of the instant in a signature, `20260102T030405Z`.
+fn epoch_seconds(basic: &str) -> Option<i64> {
+    let part = |from: usize, to: usize| basic.get(from..to);
+    let (year, month, day) = (part(0, 4)?, part(4, 6)?, part(6, 8)?);
+    let (hour, minute, second) = (part(9, 11)?, part(11, 13)?, part(13, 15)?);
+    let extended = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
+    let instant = DateTime::from_str(&extended, Format::DateTime).ok()?;
+    Some(instant.secs())
+}
+
+/// Looks at the SDK's requests as they leave and keeps the way they take. Belongs to one shard.
+#[derive(Clone)]
+pub(super) struct Trail(SendWrapper<Rc<RefCell<Option<Found>>>>);
+
+struct Found {
+    way: Rc<Way>,
+    at: Micros,
+}
+
+impl Trail {
+    pub(super) fn new() -> Self {
+        Self(SendWrapper::new(Rc::default()))
+    }
+
+    /// `None`: the next request has to be the SDK's.
+    pub(super) fn way(&self) -> Option<Rc<Way>> {
+        self.way_at(clock::monotonic())
+    }
+
+    fn way_at(&self, now: Micros) -> Option<Rc<Way>> {
+        let found = self.0.borrow();
+        let found = found.as_ref()?;
+        let age = u128::from(now.since(found.at).0);
+        let is_fresh = age < limits::STORE_WAY_AGE_MAX.as_micros();
+        is_fresh.then(|| found.way.clone())
+    }
+
+    /// After a refusal: what is wrong may be the way.
+    pub(super) fn forget(&self) {
+        *self.0.borrow_mut() = None;
+    }
+}
+
+impl fmt::Debug for Trail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Trail")
+    }
+}
+
+#[dyn_dispatch_hint]
+impl Intercept for Trail {
+    fn name(&self) -> &'static str {
+        "Trail"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let at = clock::monotonic();
+        if self.way_at(at).is_none() {
+            let way = Way::of(context.request(), SystemTime::now()).map(Rc::new);
+            *self.0.borrow_mut() = way.map(|way| Found { way, at });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::UNIX_EPOCH;
+
+    use aws_sdk_dynamodb::config::Credentials;
+
+    use super::*;
+
+    const SIGNED: &str = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260102/eu-north-1/dynamodb/aws4_request, \
+                          SignedHeaders=content-type;host, Signature=00";
+    /// 2026-01-02T03:04:05Z.
+    const AT: u64 = 1_767_323_045;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    /// A request of the SDK's.
+    fn made(authorization: &str, date: &str) -> HttpRequest {
+        let request = http::Request::post("https://dynamodb.example:8443/")
+            .header("authorization", authorization.to_owned())
+            .header("x-amz-date", date.to_owned())
+            .header("user-agent", "aws-sdk-rust/1")
+            .body(SdkBody::empty());
+        request.unwrap().try_into().unwrap()
+    }
+
+    fn request(way: &Way, token: Option<&str>, now: SystemTime) -> http::Request<SdkBody> {
+        let token = token.map(str::to_owned);
+        let identity = Identity::from(Credentials::new("AKIDEXAMPLE", "key", token, None, "test"));
+        let body = SdkBody::from("{}");
+        way.request("DynamoDB_20120810.BatchGetItem", body, &identity, now)
+            .unwrap()
+    }
+
+    #[test]
+    fn place_scope_and_name_are_those_of_the_sdk() {
+        let way = Way::of(&made(SIGNED, "20260102T030405Z"), at(AT)).unwrap();
+        let request = request(&way, Some("session"), at(AT));
+        assert_eq!(request.uri(), "https://dynamodb.example:8443/");
+        let header = |name| request.headers().get(name).unwrap().to_str().unwrap();
+        assert_eq!(header("user-agent"), "aws-sdk-rust/1");
+        assert_eq!(header("x-amz-date"), "20260102T030405Z");
+        assert_eq!(header("x-amz-security-token"), "session");
+        let signed = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260102/eu-north-1/dynamodb/aws4_request, \
+                      SignedHeaders=content-type;host;x-amz-date;x-amz-security-token;x-amz-target, Signature=";
+        let authorization = header("authorization");
+        assert!(authorization.starts_with(signed), "{authorization}");
+    }
+
+    #[test]
+    fn a_clock_that_is_off_stays_corrected() {
+        for (date, expected) in [
+            ("20260102T031405Z", "20260102T031505Z"),
+            ("20260102T025405Z", "20260102T025505Z"),
+        ] {
+            let way = Way::of(&made(SIGNED, date), at(AT)).unwrap();
+            let request = request(&way, None, at(AT + 60));
+            assert_eq!(request.headers()["x-amz-date"], expected);
+        }
+    }
+
+    #[test]
+    fn what_is_signed_otherwise_teaches_nothing() {
+        for other in [
+            "AWS4-ECDSA-P256-SHA256 Credential=AKID/20260102/dynamodb/aws4_request, Signature=00",
+            "AWS4-HMAC-SHA256 Credential=AKID",
+            "Bearer token",
+        ] {
+            assert!(Way::of(&made(other, "20260102T030405Z"), at(AT)).is_none());
+        }
+        for date in ["", "20260102", "2026010\u{e9}T030405Z", "20261402T030405Z"] {
+            assert!(Way::of(&made(SIGNED, date), at(AT)).is_none(), "{date}");
+        }
+    }
+
+    #[test]
+    fn a_way_is_used_for_a_while_and_not_after_a_refusal() {
+        let trail = Trail::new();
+        let way = Rc::new(Way::of(&made(SIGNED, "20260102T030405Z"), at(AT)).unwrap());
+        let found = Micros(7);
+        let learn = || {
+            *trail.0.borrow_mut() = Some(Found {
+                way: way.clone(),
+                at: found,
+            })
+        };
+        learn();
+        let age = limits::STORE_WAY_AGE_MAX.as_micros() as u64;
+        assert!(trail.way_at(Micros(found.0 + age - 1)).is_some());
+        assert!(trail.way_at(Micros(found.0 + age)).is_none());
+        trail.forget();
+        assert!(trail.way_at(found).is_none());
+    }
+}
