@@ -6,13 +6,13 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use inventory_api::domain::answer::{Answer, Refusal, Released};
-use inventory_api::domain::effect::{Effect, Known, LaneId};
-use inventory_api::domain::ids::Fingerprint;
-use inventory_api::domain::operation::{Expect, Operation, Verb, Wanted};
-use inventory_api::domain::question::{Counts, EventStatus, Found, Question};
-use inventory_api::domain::seats::{Seat, SeatState};
-use inventory_api::domain::transaction::{
+use inventory_core::answer::{Answer, Refusal, Released};
+use inventory_core::effect::{Effect, Known, LaneId};
+use inventory_core::ids::Fingerprint;
+use inventory_core::operation::{Expect, Operation, Verb, Wanted};
+use inventory_core::question::{Counts, EventStatus, Found, Question};
+use inventory_core::seats::{Seat, SeatState};
+use inventory_core::transaction::{
     Draw, Due, EventRead, EventShape, FreeSeatsRead, Outcome, Reason, RecordView, RecordWrite,
     RecordsRead, ReservationState, SeatsRead, StripeUpdate, StripeView, Transaction,
 };
