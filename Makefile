@@ -1,11 +1,11 @@
-# Every verb of the project. `make` alone prints this list; the texts after ## are the help.
+# Targets of the project. `make` prints the list; the texts after ## are the help.
 
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
-# Options for the programs: make run ARGS="serve", make bench-wire ARGS="--rounds 9".
+# Options of the started program: make run ARGS="serve", make bench-wire ARGS="--rounds 9".
 ARGS ?=
-# What builds images.
+# Container build tool.
 ENGINE ?= docker
 
 .PHONY: help all build run demo test lint format generate ci blackbox contract-test \
@@ -17,19 +17,19 @@ help: ## Print this list
 
 all: format lint test build ## Format, lint, test, build
 
-build: ## Build the server with full optimisation (fat LTO: some minutes)
+build: ## Build the optimised server (fat LTO; takes minutes)
 	$(CARGO) build --release --bin inventory-api
 
-run: ## Run the server on the embedded engine (ARGS="dev --memory" and so on)
+run: ## Run the server with the embedded store (ARGS="dev --memory")
 	$(CARGO) run --release --bin inventory-api -- $(or $(ARGS),dev)
 
-demo: ## Sell out an event before your eyes and check every promise
+demo: ## Sell out an event and verify the stored stock
 	$(CARGO) run --release --bin inventory-api -- demo $(ARGS)
 
-test: ## Run every test
+test: ## Run all tests
 	$(CARGO) test --workspace
 
-lint: ## Check formatting, clippy and the docs, warnings being errors
+lint: ## Check formatting, clippy and docs; warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
@@ -37,90 +37,89 @@ lint: ## Check formatting, clippy and the docs, warnings being errors
 format: ## Format the code
 	$(CARGO) fmt --all
 
-# Nothing generated is kept in the tree: cargo compiles proto/ whenever a contract changes. The
-# touch makes it do so now.
-generate: ## Compile the contracts under proto/ anew
+# Generated code is not checked in: cargo compiles proto/ when a .proto file changes. The touch forces it.
+generate: ## Recompile the .proto files
 	touch proto/inventory proto/reservation proto/common
 	$(CARGO) build --package inventory-proto
 
-bench-wire: ## CPU and latency of a repeated commit against a tonic twin (needs h2load; ARGS="--rounds 9")
+bench-wire: ## Compare CPU and latency of a repeated commit with a plain tonic server (needs h2load; ARGS="--rounds 9")
 	$(CARGO) build --release --bin inventory-api
 	$(CARGO) build --release --package inventory-bench
 	target/release/wire_cost $(ARGS)
 
-# What the targets below need. They start a model of DynamoDB, the server and a generator, each on its
-# CPU, and read the model back after every run. ARGS="--rounds 1 --seconds 20" for a quick look.
+# Programs of the benchmarks below. Each benchmark starts a model of DynamoDB, the server and a load generator on
+# separate CPUs, and audits the store after every run. ARGS="--rounds 1 --seconds 20" gives a short run.
 bench-build:
 	$(CARGO) build --release --bin inventory-api
 	$(CARGO) build --release --package inventory-rounds --package inventory-generator \
 	  --package inventory-store-model --package inventory-peers
 
-bench-hot: bench-build ## One hot event, 30,000 commits a second, against a twin (15 minutes)
+bench-hot: bench-build ## One hot event at 30,000 commits per second, compared with the baseline (15 min)
 	target/release/rounds hot $(ARGS)
 
-bench-mixed: bench-build ## Fifty events, mostly checks, 30,000 calls a second (4 minutes)
+bench-mixed: bench-build ## Fifty events, mostly checks, at 30,000 calls per second (4 min)
 	target/release/rounds mixed $(ARGS)
 
-bench-seats: bench-build ## 20,000 seats, by name and best available (2 minutes)
+bench-seats: bench-build ## 20,000 seats, by id and best available (2 min)
 	target/release/rounds seats $(ARGS)
 
-bench-overload: bench-build ## Three times the measured capacity for a minute
+bench-overload: bench-build ## Three times the measured capacity for one minute
 	target/release/rounds overload $(ARGS)
 
-bench-scale: bench-build ## More shards, connections and processes (10 minutes)
+bench-scale: bench-build ## Scaling by shards, connections and processes (10 min)
 	target/release/rounds scale $(ARGS)
 
-bench-soak: bench-build ## Twenty minutes of the mixed calls
+bench-soak: bench-build ## Mixed calls for 20 minutes
 	target/release/rounds soak $(ARGS)
 
-bench-expiry: ## What 100,000 holds that end in one second do to commits (ARGS="--stripes 8")
+bench-expiry: ## Commit latency while 100,000 holds expire in one second (ARGS="--stripes 8")
 	$(CARGO) build --release --bin inventory-api
 	$(CARGO) build --release --package inventory-bench
 	target/release/expiry_storm $(ARGS)
 
-load-test-ghz: ## A steady load by ghz (says how to get it; ARGS="--target HOST:PORT --method check")
+load-test-ghz: ## Constant load with ghz (ARGS="--target HOST:PORT --method check")
 	bench/load/run.sh ghz $(ARGS)
 
-load-test-k6: ## The same by k6
+load-test-k6: ## Constant load with k6
 	bench/load/run.sh k6 $(ARGS)
 
-observability-test: ## Watch a loaded server by a live Prometheus and OTLP receiver (ARGS="--cost")
+observability-test: ## Test metrics, rules, dashboards and spans with a live Prometheus and OTLP receiver (ARGS="--cost")
 	$(CARGO) build --release --bin inventory-api
 	tests/observability/run.sh $(ARGS)
 
-k8s-test: ## Render and validate the manifests, hold them against each other (ARGS="--self-test")
+k8s-test: ## Render, validate and cross-check the Kubernetes manifests (ARGS="--self-test")
 	tests/k8s/run.sh $(ARGS)
 
-image-arm64: ## Build the image for Graviton (ENGINE=podman or so instead of docker)
+image-arm64: ## Build the ARM64 image for Graviton (ENGINE=podman instead of docker)
 	$(ENGINE) build --platform linux/arm64 -f Dockerfile.arm64 -t inventory-api:arm64 .
 
-image-amd64: ## Build the image for amd64
+image-amd64: ## Build the amd64 image
 	$(ENGINE) build --platform linux/amd64 -f Dockerfile.amd64 -t inventory-api:amd64 .
 
-image-test: ## Build both images without a daemon, look into them, sell from one (ARGS="--quick")
+image-test: ## Build both images without a daemon, check them, run a sale in one (ARGS="--quick")
 	$(CARGO) build --workspace --bins
 	tests/image/run.sh $(ARGS)
 
-arm64-boot: ## Boot the server on an emulated Neoverse N1, sell an event out from outside (ARGS="--dev --fetch")
+arm64-boot: ## Boot the server on an emulated Neoverse N1 and sell out an event (ARGS="--dev --fetch")
 	$(CARGO) build --workspace --bins
 	tests/arm64/run.sh $(ARGS)
 
-tuning-test: ## Set and put back hosts that are made of files, and look at this one
+tuning-test: ## Test tuning/host.sh on simulated hosts and check this host
 	tests/tuning/run.sh
 
-perf-build: ## Build what the scripts in perf/ record: a server with symbols, a load and a store
+perf-build: ## Build a server with symbols, the load generator and the store model for perf/
 	RUSTFLAGS="-C force-frame-pointers=yes" CFLAGS="-fno-omit-frame-pointer" \
 	  $(CARGO) build --profile profiling --bin inventory-api
 	$(CARGO) build --release --package inventory-generator --package inventory-store-model
 
-perf-guard: ## Instructions per request by callgrind against perf/baseline.txt (ARGS="--update")
+perf-guard: ## Compare instructions per request (callgrind) with perf/baseline.txt (ARGS="--update")
 	perf/guard.sh $(ARGS)
 
-blackbox: ## Play foreign clients from pip against the server (ARGS="--slow")
+blackbox: ## Test the server with third-party gRPC clients (ARGS="--slow")
 	tests/blackbox/run.sh $(ARGS)
 
-contract-test: ## Play the Reservation API against the server (ARGS="--slow --only TEXT")
+contract-test: ## Test the call sequences of the Reservation API (ARGS="--slow --only TEXT")
 	tests/contract/run.sh $(ARGS)
 
-ci: ## Everything the CI runs
+ci: ## Run all CI checks
 	bash .ci/run

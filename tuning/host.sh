@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Says how this host is set for the server, sets it, and puts everything back. Must not live here: which
-# settings there are (settings.sh), how a value is read, written and remembered (store.sh).
+# Checks, applies and reverts host settings for the server. The list of settings is in settings.sh; reading, writing and
+# recording of values is in store.sh.
 #
-# Exit codes: 0 all right, 1 something differs, 2 something could not be set or put back, 64 usage.
+# Exit codes: 0 success, 1 settings differ, 2 a setting could not be applied or reverted, 64 usage error.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-# Every path is taken below it: a mounted image of a machine, or a test's tree.
+# Prefix of every path: a mounted machine image, or the tree of a test.
 ROOT="${ROOT:-}"
 # shellcheck source=tuning/settings.sh
 source "$here/settings.sh"
@@ -16,19 +16,19 @@ usage() {
   cat <<'TEXT'
 usage: tuning/host.sh --check | --apply [--yes] | --revert   [options]
 
-  --check       print every setting, what it is and what is wanted (nothing is changed)
-  --apply       say what would be changed; with --yes, change it and remember what was before
-  --revert      put back what --apply changed
+  --check       print the current and the expected value of every setting; changes nothing
+  --apply       print the changes; with --yes, apply them and record the previous values
+  --revert      restore the values that --apply changed
 
-  --only NAME   only settings of this name or whose name begins with it and a digit or "-" (irq, rps)
-  --cpus LIST   the CPUs of the shards, as in 2-5,7: interrupts and packets are kept off them
-  --why         with --check: the reason of each, where it is, and what it was measured to do
+  --only NAME   only settings with this name, or with this name followed by a digit or "-" (irq, rps)
+  --cpus LIST   CPUs of the shards, for example 2-5,7: interrupts and packet processing are moved off them
+  --why         with --check: also print path, reason and measured effect of each setting
   --json        print JSON
-  --state FILE  where it is remembered (default /var/lib/inventory-api/host-before)
-  --yes         with --apply: do it
+  --state FILE  file with the previous values (default /var/lib/inventory-api/host-before)
+  --yes         with --apply: apply the changes
 
-Exit codes: 0 all right, 1 something differs, 2 something could not be set or put back, 64 usage.
-What the kernel sets is gone after a boot: run --apply --yes at each (a oneshot unit, user data).
+Exit codes: 0 success, 1 settings differ, 2 a setting could not be applied or reverted, 64 usage error.
+Kernel settings are lost at a reboot: run --apply --yes at each boot (oneshot unit, user data).
 TEXT
 }
 
@@ -45,7 +45,7 @@ setting() {
 
 do_what="" only="" cpus="" json=no yes=no why=no state=""
 choose() {
-  [[ -z "$do_what" ]] || wrong "$do_what and $1 at once: choose one"
+  [[ -z "$do_what" ]] || wrong "$do_what and $1 cannot be combined"
   do_what="$1"
 }
 while (($# > 0)); do
@@ -64,35 +64,35 @@ while (($# > 0)); do
     --why) why=yes ;;
     --yes) yes=yes ;;
     -h | --help) usage; exit 0 ;;
-    *) wrong "$1 is not an option" ;;
+    *) wrong "unknown option $1" ;;
   esac
   shift
 done
-[[ -n "$do_what" ]] || wrong "say --check, --apply or --revert"
+[[ -n "$do_what" ]] || wrong "missing --check, --apply or --revert"
 state="${state:-$ROOT/var/lib/inventory-api/host-before}"
 
 if [[ -n "$cpus" ]]; then
-  [[ "$cpus" =~ ^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$ ]] || wrong "--cpus $cpus: a list as 2-5,7 is wanted"
+  [[ "$cpus" =~ ^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$ ]] || wrong "--cpus $cpus: must be a list such as 2-5,7"
   [[ -z "$(without "$cpus" "$(online_cpus)")" ]] \
-    || wrong "--cpus $cpus: online are $(online_cpus)"
+    || wrong "--cpus $cpus: online CPUs are $(online_cpus)"
   [[ -n "$(without "$(online_cpus)" "$cpus")" ]] \
-    || wrong "--cpus $cpus: leaves no CPU for interrupts; leave out at least one of $(online_cpus)"
+    || wrong "--cpus $cpus: leaves no CPU for interrupts; omit at least one of $(online_cpus)"
 fi
 
 table_settings
 limit_settings
 [[ -z "$cpus" ]] || placement_settings
 [[ "$do_what" == --revert || ${#names[@]} -gt 0 ]] \
-  || wrong "--only $only: no setting has that name${cpus:+ with --cpus $cpus}; --check prints all (irq, rps, xps need --cpus)"
+  || wrong "--only $only: unknown setting${cpus:+ with --cpus $cpus}; --check lists all (irq, rps, xps need --cpus)"
 
-# As a JSON string.
+# Prints a JSON string.
 quoted() {
   local text="${1//\\/\\\\}"
   text="${text//\"/\\\"}"
   printf '"%s"' "${text//$'\n'/\\n}"
 }
 
-# What a table has room for: of a file of ours only whether it is right.
+# Value for the table; the content of a whole file is not printed.
 shown() {
   case "$1:$2" in
     text:) echo "no such file" ;;
@@ -131,19 +131,19 @@ header() {
   [[ $json == yes ]] || printf '%-20s %-14s %-24s %s\n' setting is wanted verdict
 }
 
-# Goes over the table; with `set`, changes what differs.
-walk() {
+# Visits all settings; with `set`, applies those that differ.
+visit() {
   local at is kind text
   header
   for at in "${!names[@]}"; do
     kind="${kinds[at]}"
     if ! is="$(value_of "$kind" "${wheres[at]}")"; then
-      row "$at" - "not there"
+      row "$at" - "missing"
     elif fits "$kind" "${rules[at]}" "${wanteds[at]}" "$is"; then
       row "$at" "$(shown "$kind" "$is")" ok
     elif [[ "$kind" == absent ]]; then
       differing=$((differing + 1))
-      row "$at" "$is" "differs: by hand, see --why"
+      row "$at" "$is" "differs: change manually, see --why"
     elif [[ "$1" == look ]]; then
       differing=$((differing + 1))
       row "$at" "$(shown "$kind" "$is")" differs
@@ -155,47 +155,47 @@ walk() {
       else
         failing=$((failing + 1))
         forget_unchanged "${wheres[at]}"
-        row "$at" "$(shown "$kind" "$is")" "refused by the kernel, or not allowed"
+        row "$at" "$(shown "$kind" "$is")" "refused by the kernel, or no permission"
       fi
     fi
   done
   finish_rows
 }
 
-# The last change first; folders last of all, for the state file lies in one.
+# Reverts the last change first; directories come last, because one of them contains the state file.
 revert() {
   local kind boot path bytes now
   local dirs=()
-  [[ -e "$state" ]] || { echo "nothing to put back: there is no $state"; return; }
+  [[ -e "$state" ]] || { echo "nothing to revert: $state does not exist"; return; }
   now="$(boot_now)"
   while read -r kind boot path bytes; do
     if [[ "$kind" == dir ]]; then
       dirs+=("$path")
-    elif [[ -n "$only" ]] && ! is_wanted "$path"; then
+    elif [[ -n "$only" ]] && ! is_selected "$path"; then
       continue
     elif [[ "$boot" != - && "$boot" != "$now" ]]; then
-      echo "$path: the boot since then has put it back"
+      echo "$path: already reset by a reboot"
       drop_record "$path"
     elif [[ "$kind" != made && ! -e "$ROOT$path" ]]; then
-      echo "$path: not there any more"
+      echo "$path: no longer exists"
       drop_record "$path"
     elif put_back "$kind" "$path" "$bytes"; then
-      echo "$path: put back"
+      echo "$path: reverted"
       drop_record "$path"
     else
-      echo "$path: could not be put back; it stays in $state" >&2
+      echo "$path: could not be reverted; it stays in $state" >&2
       failing=$((failing + 1))
     fi
   done < <(tac -- "$state")
   awk '$1 != "dir" { left = 1 } END { exit left }' "$state" || return 0
   rm -f -- "$state" "$state.new"
   for path in "${dirs[@]}"; do
-    rmdir -- "$ROOT$path" 2>/dev/null || echo "$path: kept, others have put something there"
+    rmdir -- "$ROOT$path" 2>/dev/null || echo "$path: kept, because it is not empty"
   done
 }
 
-# Whether a path is one of those that --only chose.
-is_wanted() {
+# Whether --only selects a path.
+is_selected() {
   local where
   for where in "${wheres[@]}"; do
     [[ "$where" == "$1" ]] && return 0
@@ -204,15 +204,15 @@ is_wanted() {
 }
 
 case "$do_what" in
-  --check) walk look ;;
+  --check) visit look ;;
   --apply)
     if [[ $yes == yes ]]; then
-      begin_state || { echo "host.sh: $state cannot be written: nothing was changed" >&2; exit 2; }
-      walk set
-      [[ $json == yes ]] || echo "what was before is in $state; --revert puts it back"
+      begin_state || { echo "host.sh: $state cannot be written; nothing was changed" >&2; exit 2; }
+      visit set
+      [[ $json == yes ]] || echo "previous values are in $state; --revert restores them"
     else
-      walk look
-      [[ $json == yes ]] || echo "dry run: $differing would be changed; --yes does it"
+      visit look
+      [[ $json == yes ]] || echo "dry run: $differing settings differ; --yes applies them"
       exit 0
     fi
     ;;

@@ -1,23 +1,23 @@
-# What a host is set to: the table of kernel.tsv, and what depends on the host. Sourced by host.sh.
-# Must not live here: how a value is read, written or put back (store.sh), what is printed (host.sh).
+# The settings: the table of kernel.tsv and settings that depend on the host. Sourced by host.sh.
+# Must not contain reading, writing or reverting of values (store.sh) or output (host.sh).
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # host.sh sets cpus and here
 #
 #   setting NAME KIND WHERE RULE WANTED WHY MEASURED
 #
 # KIND   plain   a file with one value
-#        choice  a file that lists what can be chosen, the chosen one in brackets
-#        mask    a bit mask of CPUs, as the kernel writes it
-#        text    a whole file of ours
-#        absent  a process that must not run; only a person can stop it
+#        choice  a file that lists the choices, with the active one in brackets
+#        mask    a CPU bit mask in kernel format
+#        text    a file that consists of WANTED
+#        absent  a process that must not run; must be stopped manually
 # RULE   min     at least WANTED
 #        max     at most WANTED
 #        is      exactly WANTED
-#        any     one of the words of WANTED; the first is what --apply writes
+#        any     one of the words of WANTED; --apply writes the first
 
 unmeasured="not measured here"
 
-# Those that `inventory-api check` looks at too.
+# Settings that `inventory-api check` also reads.
 table_settings() {
   local name kind where rule wanted why measured cpu
   while IFS=$'\t' read -r name kind where rule wanted why measured; do
@@ -38,35 +38,34 @@ limit_settings() {
       '# Written by tuning/host.sh.' \
       '* soft memlock 65536' '* hard memlock 65536' \
       '* soft nofile 1048576' '* hard nofile 1048576')" \
-    "logins: 256 KiB of locked memory per shard (64 MiB: 256 shards), a descriptor per connection" \
+    "logins: 256 KiB of locked memory per shard (64 MiB for 256 shards), one file descriptor per connection" \
     "VmPin of a shard: 192 KiB (docs/operating.md)"
   setting limits_unit text /etc/systemd/system/inventory-api.service.d/90-limits.conf is \
     "$(printf '%s\n' \
       '# Written by tuning/host.sh.' '[Service]' 'LimitMEMLOCK=64M' 'LimitNOFILE=1048576')" \
-    "the same for a systemd unit inventory-api.service; daemon-reload and a restart make it count" \
+    "the same limits for the systemd unit inventory-api.service; effective after daemon-reload and restart" \
     "VmPin of a shard: 192 KiB (docs/operating.md)"
 }
 
-# Only with --cpus: they need to know which CPUs are the shards'.
+# Only with --cpus, which lists the CPUs of the shards.
 placement_settings() {
   local others all index path cpu device queue queues irq
   others="$(without "$(online_cpus)" "$cpus")"
   all="$cpus,$others"
   setting irqbalance absent irqbalance is "not running" \
-    "it moves interrupts back: systemctl disable --now irqbalance" "$unmeasured"
+    "irqbalance moves interrupts back: systemctl disable --now irqbalance" "$unmeasured"
   for device in $(network_devices); do
     for path in "$ROOT/sys/class/net/$device/queues"/rx-*; do
       [[ -e "$path" ]] || continue
       queue="${path##*/}"
       setting "rps-$device-$queue" mask "/sys/class/net/$device/queues/$queue/rps_cpus" is \
-        "$(mask "$others")" "packets are worked on by CPUs that no shard has" "$unmeasured"
+        "$(mask "$others")" "packet processing runs on CPUs without a shard" "$unmeasured"
     done
     queues=0
     for path in "$ROOT/sys/class/net/$device/queues"/tx-*; do
       [[ -e "$path" ]] && queues=$((queues + 1))
     done
-    # A shard's CPU has one queue, so that shards do not wait for each other's lock as long as there
-    # are queues enough.
+    # One transmit queue per shard CPU, so that shards do not contend for a queue lock if there are enough queues.
     for ((queue = 0; queue < queues; queue++)); do
       index=0
       local mine=()
@@ -75,11 +74,11 @@ placement_settings() {
         index=$((index + 1))
       done
       setting "xps-$device-tx-$queue" mask "/sys/class/net/$device/queues/tx-$queue/xps_cpus" is \
-        "$(mask "$(IFS=,; echo "${mine[*]-}")")" "each shard sends through one queue" "$unmeasured"
+        "$(mask "$(IFS=,; echo "${mine[*]-}")")" "each shard sends through its own queue" "$unmeasured"
     done
     for irq in $(interrupts_of "$device"); do
       setting "irq-$device-$irq" plain "/proc/irq/$irq/smp_affinity_list" is "$others" \
-        "interrupts are taken by CPUs that no shard has" "$unmeasured"
+        "interrupts run on CPUs without a shard" "$unmeasured"
     done
   done
 }

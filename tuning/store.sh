@@ -1,15 +1,15 @@
-# How a setting is read, written, remembered and put back, and the arithmetic of CPU lists. Sourced by
-# host.sh. Must not live here: which settings there are (settings.sh), what is printed (host.sh).
+# Reads, writes, records and reverts settings; arithmetic of CPU lists. Sourced by host.sh. Must not contain the list of
+# settings (settings.sh) or output (host.sh).
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # host.sh sets state
 #
-# The state file has a line for each thing changed: what kind, the boot it was in, the path, and the bytes
-# before in base64. It is written before the change, whole and by renaming, so that no moment is
-# without a way back. `made` are files and `dir` folders that were not there.
+# The state file has one line per change: kind, boot id, path, and the previous bytes in base64. It is replaced
+# atomically before each change, so that every change can be reverted. `made` marks files and `dir` directories that did
+# not exist.
 
 # ---- CPUs ------------------------------------------------------------------------------------------
 
-# "0-2,5" as "0 1 2 5".
+# Expands "0-2,5" to "0 1 2 5".
 expand() {
   local part
   local out=()
@@ -23,7 +23,7 @@ expand() {
   echo "${out[*]-}"
 }
 
-# Numbers in order as the kernel writes a list: "0 1 2 5" as "0-2,5".
+# Formats sorted numbers as a kernel list: "0 1 2 5" becomes "0-2,5".
 list_of() {
   local from="" to="" cpu text=""
   for cpu in "$@" end; do
@@ -50,7 +50,7 @@ without() {
   list_of "${out[@]}"
 }
 
-# The kernel's words of 32 bits, the highest first.
+# CPU mask in kernel format: 32-bit words, highest first.
 mask() {
   local cpu word top=0
   local -a words=()
@@ -66,7 +66,7 @@ mask() {
   echo "$text"
 }
 
-# Masks are the same whatever zeros stand before them.
+# A mask without leading zeros, for comparison.
 bare_mask() {
   local digits="${1//,/}"
   digits="${digits#"${digits%%[!0]*}"}"
@@ -79,7 +79,7 @@ online_cpus() {
 
 # ---- Devices ---------------------------------------------------------------------------------------
 
-# Those with hardware behind them.
+# Network devices with hardware.
 network_devices() {
   local path
   for path in "$ROOT"/sys/class/net/*; do
@@ -88,7 +88,7 @@ network_devices() {
   return 0
 }
 
-# A virtio device has its interrupts at the PCI device above it.
+# Interrupts of a device; those of a virtio device belong to its parent PCI device.
 interrupts_of() {
   local path
   for path in "$ROOT/sys/class/net/$1/device/msi_irqs"/* "$ROOT/sys/class/net/$1/device/../msi_irqs"/*; do
@@ -102,7 +102,7 @@ is_running() {
 
 # ---- Values ----------------------------------------------------------------------------------------
 
-# What a setting is now; fails where it is not there. A file of ours that is missing reads as nothing.
+# Current value of a setting; fails if the path does not exist. A missing `text` file reads as empty.
 value_of() {
   local kind="$1" path="$ROOT$2" text
   case "$kind" in
@@ -123,7 +123,7 @@ value_of() {
   echo "$text"
 }
 
-# Whether a value is right by the rule.
+# Whether a value satisfies the rule.
 fits() {
   local kind="$1" rule="$2" wanted="$3" value="$4"
   [[ "$kind" == mask ]] && { wanted="$(bare_mask "$wanted")" value="$(bare_mask "$value")"; }
@@ -135,11 +135,11 @@ fits() {
   esac
 }
 
-# Writes a value and says whether it is there now. The kernel refuses some without an error.
+# Writes a value and reads it back, because the kernel ignores some values without an error.
 write_value() {
   local kind="$1" path="$ROOT$2" value="$3" listed
   if [[ "$kind" == choice && -n "$ROOT" ]]; then
-    # A tree that no kernel stands behind does not move the brackets itself.
+    # In a test tree there is no kernel that moves the brackets.
     listed="$(tr -d '[]' <"$path")"
     printf '%s\n' "${listed/"$value"/"[$value]"}" 2>/dev/null >"$path" || return 1
   else
@@ -148,7 +148,7 @@ write_value() {
   fits "$kind" is "$value" "$(value_of "$kind" "$2")"
 }
 
-# ---- What was before -------------------------------------------------------------------------------
+# ---- Previous values -------------------------------------------------------------------------------
 
 boot_now() {
   cat "$ROOT/proc/sys/kernel/random/boot_id" 2>/dev/null || echo unknown
@@ -158,7 +158,7 @@ is_recorded() {
   [[ -e "$state" ]] && awk -v p="$1" '$3 == p { found = 1 } END { exit !found }' "$state"
 }
 
-# Takes the place of the state file in one step.
+# Replaces the state file atomically.
 keep_state() {
   cat >"$state.new" && sync -- "$state.new" && mv -f -- "$state.new" "$state"
 }
@@ -171,7 +171,7 @@ drop_record() {
   awk -v p="$1" '$3 != p' "$state" | keep_state
 }
 
-# After a change that did not happen: nothing to put back, so nothing that --revert could fail at.
+# Drops the record of a change that failed, so that --revert does not touch it.
 forget_unchanged() {
   local path="$1" kept
   kept="$(awk -v p="$path" '$3 == p { print $4 }' "$state")"
@@ -182,7 +182,7 @@ forget_unchanged() {
   fi
 }
 
-# The folders above a path that are missing, the highest first.
+# Missing parent directories of a path, outermost first.
 missing_dirs() {
   local dir
   dir="$(dirname "$1")"
@@ -199,7 +199,7 @@ make_dirs_for() {
   done
 }
 
-# Begins the state file, in a folder that is made for it.
+# Creates the state file and its directory.
 begin_state() {
   local dirs dir
   [[ -e "$state" ]] && return
@@ -209,8 +209,8 @@ begin_state() {
   for dir in $dirs; do add_record "dir - $dir -"; done
 }
 
-# What a path holds now, once: the record of an earlier --apply of this boot is the older one. What the
-# kernel forgot at a boot is recorded anew.
+# Records the current value of a path unless an --apply of the same boot recorded it. Values from before a reboot are
+# recorded again.
 remember() {
   local kind="$1" path="$2" boot kept
   boot="$(boot_now)"
@@ -228,7 +228,7 @@ remember() {
   fi
 }
 
-# Puts one record back.
+# Reverts one record.
 put_back() {
   local kind="$1" path="$2" bytes="$3" value
   case "$kind" in

@@ -1,35 +1,35 @@
 #!/usr/bin/env bash
-# Prepares a dedicated node before its kubelet starts: the seccomp profile, the bound on locked memory and the
-# kernel settings. Run as root from the node's user data; deploy/nodes/build.py puts the profile, and the settings
-# of tuning/kernel.tsv, in place of the markers.
+# Prepares a dedicated node before its kubelet starts: seccomp profile, locked-memory limit, kernel settings.
+# Run as root from the user data of the node; deploy/nodes/build.py replaces the markers with the profile and with the
+# settings of tuning/kernel.tsv.
 #
 #   --help    this text
 #
-# Exit codes: 0 prepared, 1 a step failed, 2 wrong arguments.
+# Exit codes: 0 success, 1 failure, 2 usage error.
 set -euo pipefail
 
 case "${1:-}" in
   "") ;;
   --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
-  *) echo "prepare.sh: unknown argument $1; it takes none but --help" >&2; exit 2 ;;
+  *) echo "prepare.sh: unknown argument $1 (see --help)" >&2; exit 2 ;;
 esac
 
-# Where the kubelet looks for localhostProfile. Before it starts, so that no pod can come before its profile.
+# Directory of localhostProfile. Written before the kubelet starts, so that no pod starts without its profile.
 install -d -m 0755 /var/lib/kubelet/seccomp
 cat >/var/lib/kubelet/seccomp/inventory-api.json <<'PROFILE'
 @PROFILE@
 PROFILE
 chmod 0644 /var/lib/kubelet/seccomp/inventory-api.json
 
-# Containers inherit the runtime's limit. A shard pins 512 KiB: 64 MiB are enough for 127 of them, and no container
-# can pin the node's whole memory.
+# Containers inherit the limit of the runtime. A shard locks 512 KiB: 64 MiB suffice for 127 shards, and no container
+# can lock all memory of the node.
 install -d -m 0755 /etc/systemd/system/containerd.service.d
 cat >/etc/systemd/system/containerd.service.d/memlock.conf <<'UNIT'
 [Service]
 LimitMEMLOCK=64M
 UNIT
 
-# At each boot, as user data runs only at the first. What is right already stays: "at least" never lowers.
+# Runs at each boot, because user data runs at the first boot only. Values that satisfy the rule stay unchanged.
 cat >/usr/local/sbin/inventory-api-host <<'SCRIPT'
 #!/usr/bin/env bash
 set -uo pipefail

@@ -81,7 +81,7 @@ fn sample(text: &str, name: &str) -> u64 {
         .unwrap()
 }
 
-const MEMBERS: &str = "inventory_lane_members_total";
+const MEMBERS: &str = "inventory_lane_entries_total";
 const MISSING: &str = "inventory_scrape_incomplete";
 
 fn spawn_scrape(scraper: &Arc<Scraper>) -> JoinHandle<Result<String, ScrapeError>> {

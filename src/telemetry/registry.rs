@@ -301,7 +301,7 @@ impl Aggregate {
                 &totals.retries,
             ),
             counters(
-                "inventory_questions_total",
+                "inventory_queries_total",
                 "Questions about units, by what answered them: a snapshot, or a read they waited for.",
                 ["source"],
                 &totals.questions,
@@ -312,13 +312,13 @@ impl Aggregate {
                 totals.snapshot_refreshes,
             ),
             counters(
-                "inventory_shed_total",
+                "inventory_admission_rejections_total",
                 "Operations turned away: the line was too long for the caller's deadline, or a queue full.",
                 ["why"],
                 &totals.shed,
             ),
             total(
-                "inventory_sold_out_looks_total",
+                "inventory_sold_out_without_write_total",
                 "Operations told that there is too little after a look at their record, without a write.",
                 totals.sold_out_looks,
             ),
@@ -362,18 +362,18 @@ impl Aggregate {
                 totals.transactions,
             ),
             total(
-                "inventory_lane_members_total",
+                "inventory_lane_entries_total",
                 "Reservations in dispatched group commits; over the transactions, the batch size.",
                 totals.members,
             ),
             family(
-                "inventory_lane_batch_members",
+                "inventory_lane_batch_entries",
                 "Reservations of each group commit.",
                 MetricType::HISTOGRAM,
                 [spread(&BATCH_BOUNDS, 1.0, &totals.batches)],
             ),
             family(
-                "inventory_lane_wait_seconds",
+                "inventory_queue_wait_seconds",
                 "From a reservation's coming to a lane to its being sent.",
                 MetricType::HISTOGRAM,
                 [spread(&TIME_BOUNDS_US, 1e-6, &totals.waits)],
@@ -442,7 +442,7 @@ impl Aggregate {
         let pulses: Vec<_> = pulses.map(|(n, pulse)| (n.to_string(), pulse)).collect();
         vec![
             family(
-                "inventory_line_depth",
+                "inventory_queue_depth",
                 "Callers that wait in line for a lane, of each shard.",
                 MetricType::GAUGE,
                 self.by_shard(|labels, of| gauge(labels, of.levels.line_depth as u64)),
@@ -466,7 +466,7 @@ impl Aggregate {
                 self.by_shard(|labels, of| gauge(labels, of.active_calls)),
             ),
             family(
-                "inventory_shard_in_flight",
+                "inventory_shard_transactions_in_flight",
                 "Transactions of each shard on their way to the store and back.",
                 MetricType::GAUGE,
                 self.by_shard(|labels, of| gauge(labels, of.levels.in_flight as u64)),
@@ -490,7 +490,7 @@ impl Aggregate {
                 self.by_shard(|labels, of| measured(labels, of.took.0 as f64 / 1e6)),
             ),
             family(
-                "inventory_shard_tick_age_seconds",
+                "inventory_shard_heartbeat_age_seconds",
                 "How long ago each shard has last turned.",
                 MetricType::GAUGE,
                 pulses

@@ -1,4 +1,4 @@
-"""Packs an initramfs (cpio, newc) from NAME=FILE arguments to standard output, all executable. No root, no cpio."""
+"""Writes an initramfs (cpio, newc) with the NAME=FILE arguments to stdout; all files executable. Needs neither root nor cpio."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def entry(name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0), inode: int = 0) -> bytes:
-    """One header with its data, each padded to four bytes."""
+    """A header and its data, each padded to four bytes."""
     fields = [inode, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(name) + 1, 0]
     head = b"070701" + b"".join(b"%08x" % f for f in fields) + name.encode() + b"\0"
     return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
@@ -24,7 +24,7 @@ def main() -> None:
     for folder in sorted(folders):
         out.write(entry(folder, stat.S_IFDIR | 0o755, inode=number))
         number += 1
-    # The kernel opens it for the first process before that could make it.
+    # The kernel opens /dev/console before init runs.
     out.write(entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1), inode=number))
     for argument in sys.argv[1:]:
         number += 1

@@ -1,8 +1,8 @@
-# Debian's packages from the mirrors that this machine uses, without a change to its system. Sourced by tests/arm64 and
-# tests/image. Must not live here: which packages.
+# Downloads Debian packages from the mirrors of the host without changing the system. Sourced by tests/arm64 and
+# tests/image, which choose the packages.
 # shellcheck shell=bash
 
-# This machine's apt with lists of its own under a folder, fetched once: a machine without lists has them too.
+# Runs apt-get with its own package lists in a directory; the lists are fetched once.
 apt_at() {
   local place="$1"
   shift
@@ -16,9 +16,9 @@ apt_at() {
   apt-get "${own[@]}" "$@"
 }
 
-# The mirror of Debian and the name of its release, as `URI CODENAME`.
+# Prints the Debian mirror and the release name of the host as `URI CODENAME`.
 debian_mirror() {
-  # shellcheck disable=SC2016  # apt-get's own words
+  # shellcheck disable=SC2016  # variables of apt-get
   apt_at "$1" indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' 'Origin: Debian' \
     | grep -v -- - | sort -u | head -1
 }

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Proves the server on ARM64: builds it for aarch64, boots it on an emulated Neoverse N1 with Debian's arm64 kernel,
-# sells the event out from outside through a forwarded port, and verifies the books.
+# The ARM64 test: builds the server for aarch64, boots it on an emulated Neoverse N1 with Debian's arm64 kernel, sells
+# out an event through forwarded ports, and runs `inventory-api verify`.
 #
 #   tests/arm64/run.sh [--dev] [--fetch] [--binary FILE] [--client DIR] [--forbid-io-uring]
 #
-#   --dev              build the dev profile; without it the release profile, but for LTO (minutes, not tens of them)
-#   --fetch            tools that are missing (the emulator, the cross compiler) are downloaded as packages and unpacked
-#                      under target/arm64; without it they are a visible skip
-#   --binary FILE      this server instead of building one
-#   --client DIR       where inventory-api and generator of this machine are (default target/debug, else target/release)
-#   --forbid-io-uring  forbid the guest its rings: the test must fail and show what the server says
+#   --dev              build the dev profile (default: the release profile without LTO)
+#   --fetch            download missing tools (emulator, cross compiler) as packages and unpack them under target/arm64;
+#                      without this option missing tools skip the test
+#   --binary FILE      use this server binary instead of building one
+#   --client DIR       directory of inventory-api and generator for the host (default target/debug, else target/release)
+#   --forbid-io-uring  disable io_uring in the guest: the test must fail and show the error of the server
 #
-# Wants Debian bookworm or newer (apt-get, dpkg), python3, curl, and rustup's target aarch64-unknown-linux-gnu. The
-# kernel comes from the mirrors that this machine uses anyway. User-mode emulation (qemu-user) has no io_uring, so a
-# whole machine is emulated. The last line is always `N passed, N failed, N skipped`.
+# Requires Debian bookworm or newer (apt-get, dpkg), python3, curl, and the rustup target aarch64-unknown-linux-gnu. The
+# kernel comes from the Debian mirrors of the host. User-mode emulation (qemu-user) has no io_uring, so a whole machine
+# is emulated. The last line is always `N passed, N failed, N skipped`.
 #
-# Exit codes: 0 nothing failed, 1 something did, 64 wrong usage.
+# Exit codes: 0 success, 1 failure, 64 usage error.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # shellcheck source=bench/load/lib.sh
@@ -26,7 +26,7 @@ here=tests/arm64
 target="${CARGO_TARGET_DIR:-$PWD/target}"
 place="$target/arm64"
 triple=aarch64-unknown-linux-gnu
-# Seconds. On two cores the guest is ready after some 10 and the sale takes some 20.
+# Seconds. On two cores the guest is ready after about 10 s and the sale takes about 20 s.
 boot_max=240 sale_max=300 stop_max=120
 
 profile=release fetch=no binary="" client="" append=""
@@ -63,7 +63,7 @@ trap end EXIT
 fail() {
   echo "FAIL $1"
   if [[ -s "$scratch/console" ]]; then
-    echo "     the guest's last words:"
+    echo "     last lines of the guest console:"
     tail -n 25 "$scratch/console" | tr -d '\r' | sed 's/^/     /'
   fi
   echo "$passed passed, 1 failed, 0 skipped"
@@ -72,14 +72,14 @@ fail() {
 passed=0
 ok() { passed=$((passed + 1)); echo "ok   $1"; }
 
-# ---- What it needs ---------------------------------------------------------------------------------
+# ---- Requirements ----------------------------------------------------------------------------------
 
 for tool in apt-get dpkg python3 curl xz; do
   command -v "$tool" >/dev/null || skip_all "$tool is not installed (the kernel is a Debian package)"
 done
 mkdir -p "$place"
 
-# Unpacks packages of this machine's architecture and what they need, where nothing is installed.
+# Unpacks host packages and their dependencies without installing them.
 unpack_here() {
   local names
   mapfile -t names < <(apt_at "$place/apt" -s install --no-install-recommends "$@" 2>/dev/null | awk '$1 == "Inst" { print $2 }')
@@ -91,30 +91,30 @@ unpack_here() {
   rm -rf "$place/packages"
 }
 
-# The unpacked ones are found behind the installed ones.
+# Installed tools take precedence over unpacked ones.
 PATH="$PATH:$place/wrapped:$place/tools/usr/bin"
 roms=()
 unpacked_libraries="$place/tools/usr/lib/$(uname -m)-linux-gnu:$place/tools/lib/$(uname -m)-linux-gnu:$place/tools/usr/lib"
-# What is missing is shown by PROOF failing, and brought by these packages.
+# need PROBE PACKAGE…: if the probe fails, unpacks the packages or skips the test.
 need() {
-  local proof="$1"
+  local probe="$1"
   shift
-  "$proof" && return
-  if [[ $fetch == yes ]] && unpack_here "$@" && "$proof"; then
+  "$probe" && return
+  if [[ $fetch == yes ]] && unpack_here "$@" && "$probe"; then
     echo "$* unpacked under target/arm64/tools"
     return
   fi
-  skip_all "$* not here (Debian: apt-get install $*)"
+  skip_all "$* not installed (Debian: apt-get install $*)"
 }
-# shellcheck disable=SC2317  # by its name, above
+# shellcheck disable=SC2317  # called through need
 can_emulate() { command -v qemu-system-aarch64 >/dev/null; }
-# A compiler without the target's C library is found and compiles nothing: its packages only recommend it.
-# shellcheck disable=SC2317  # by its name, above
+# The compiler packages only recommend the C library of the target, so the probe compiles a program.
+# shellcheck disable=SC2317  # called through need
 can_compile() {
   echo '#include <stdint.h>
         int main(void) { return 0; }' | aarch64-linux-gnu-gcc -static -x c -o "$scratch/tried" - 2>/dev/null
 }
-# Unpacked tools find their libraries by this, and nothing else is to find those.
+# Wrappers set the library path for unpacked tools only.
 wrap() {
   mkdir -p "$place/wrapped"
   local tool
@@ -134,12 +134,12 @@ if [[ "$(command -v qemu-system-aarch64)" == "$place"/* ]]; then
   roms=(-L "$place/tools/usr/share/qemu" -L "$place/tools/usr/lib/ipxe/qemu")
 fi
 
-# Debian's newest arm64 kernel for cloud machines, of the release's backports where there are some. From the mirrors
-# of this machine, by an apt of its own that touches nothing of the system.
+# Downloads Debian's newest arm64 cloud kernel, from backports if available. Uses the mirrors of the host with separate
+# apt directories, so that the system is not changed.
 kernel() {
   local apt="$place/apt-arm64" uri codename keyring package
   read -r uri codename < <(debian_mirror "$place/apt")
-  [[ -n "$uri" ]] || { echo "apt-get knows no mirror of Debian (apt-get update?)"; return 1; }
+  [[ -n "$uri" ]] || { echo "apt-get has no Debian mirror (apt-get update?)"; return 1; }
   mkdir -p "$apt"/{state/lists/partial,cache/archives/partial,etc/preferences.d,etc/apt.conf.d,etc/sources.list.d}
   : >"$apt/status"
   keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -156,26 +156,26 @@ kernel() {
   (cd "$place/kernel.new" && apt-get "${own[@]}" download "$package" && dpkg -x ./*.deb . && rm ./*.deb) || return 1
   mkdir "$place/kernel.new/modules"
   local name module
-  # In the order in which they need each other.
+  # In dependency order.
   for name in failover net_failover virtio_net; do
     module="$(find "$place/kernel.new/lib/modules" -name "$name.ko*" | head -1)"
     case "$module" in
       *.xz) xz -dc "$module" >"$place/kernel.new/modules/$name.ko" ;;
       *.ko) cp "$module" "$place/kernel.new/modules/$name.ko" ;;
       "") ;; # built in
-      *) echo "$module: compressed by something else than xz"; return 1 ;;
+      *) echo "$module: not compressed with xz"; return 1 ;;
     esac
   done
   mv "$place/kernel.new/boot"/vmlinuz-* "$place/kernel.new/vmlinuz"
   rm -rf "$place/kernel"
   mv "$place/kernel.new" "$place/kernel"
 }
-# Once: it is 28 MB, and a newer one is `rm -r target/arm64/kernel` away.
+# Downloaded once (28 MB); remove target/arm64/kernel to get a newer one.
 if [[ ! -s "$place/kernel/vmlinuz" ]]; then
   kernel >"$place/kernel.log" 2>&1 || skip_all "no kernel: $(tail -n 1 "$place/kernel.log")"
 fi
 
-# ---- The server, and what plays its clients --------------------------------------------------------
+# ---- Server and clients ----------------------------------------------------------------------------
 
 started=$SECONDS
 if [[ -z "$binary" ]]; then
@@ -185,7 +185,7 @@ if [[ -z "$binary" ]]; then
       || skip_all "rust has no target $triple (rustup target add $triple)"
   fi
   echo "building the server for aarch64 ($profile); the log is target/arm64/build.log"
-  # Static, as in the image. Neoverse N1 is the oldest Graviton that is offered (2): ARMv8.2 with LSE atomics.
+  # Static, as in the image. Neoverse N1 is Graviton 2, the oldest one offered: ARMv8.2 with LSE atomics.
   env CARGO_TARGET_DIR="$place/build" \
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static -C target-cpu=neoverse-n1 -C strip=symbols" \
@@ -203,14 +203,14 @@ for folder in "$client" "$target/debug" "$target/release"; do
   [[ -n "$folder" && -x "$folder/inventory-api" && -x "$folder/generator" ]] && { client="$folder"; break; }
 done
 [[ -x "$client/generator" ]] \
-  || fail "no client: cargo build --workspace makes inventory-api and generator of this machine"
+  || fail "no client programs: run cargo build --workspace"
 
 aarch64-linux-gnu-gcc -static -O2 -Wall -Wextra -Werror -o "$scratch/init" "$here/init.c" || fail "init.c does not compile"
 modules=()
 for module in "$place/kernel/modules"/*.ko; do modules+=("modules/${module##*/}=$module"); done
 python3 "$here/initramfs.py" "init=$scratch/init" "inventory-api=$binary" "${modules[@]}" | gzip -1 >"$scratch/initramfs"
 
-# ---- The machine -----------------------------------------------------------------------------------
+# ---- Guest -----------------------------------------------------------------------------------------
 
 read -r grpc_port metrics_port admin_port <<<"$(free_ports 3)"
 mkfifo "$scratch/keys"
@@ -223,51 +223,51 @@ booted=$SECONDS
   -device virtio-net-pci,netdev=n,romfile= <"$scratch/keys" >"$scratch/console" 2>&1 &
 guest=$!
 
-# A word that the guest's first process says.
+# The value that the init process printed for a key.
 said() { tr -d '\r' <"$scratch/console" | sed -n "s/^guest: $1[[:blank:]:]*//p" | tail -1; }
 ready_or_gone() {
   kill -0 "$guest" 2>/dev/null || return 0
   curl -sf -m 5 "http://127.0.0.1:$metrics_port/readyz"
 }
 until_true "$boot_max" ready_or_gone || fail "the server is not ready after $boot_max s"
-kill -0 "$guest" 2>/dev/null || fail "the machine went off: server ended $(said 'server ended')"
+kill -0 "$guest" 2>/dev/null || fail "the guest powered off: server ended $(said 'server ended')"
 ready_after=$((SECONDS - booted))
-[[ "$(said machine)" == aarch64 ]] || fail "the machine is $(said machine), wanted aarch64"
+[[ "$(said machine)" == aarch64 ]] || fail "the guest is $(said machine), expected aarch64"
 ok "uname -m: $(said machine), kernel $(said kernel), ready after $ready_after s"
 [[ "$(said 'CPU part')" == 0xd0c ]] || fail "CPU part $(said 'CPU part'): Neoverse N1 is 0xd0c"
 [[ " $(said Features) " == *" atomics "* ]] || fail "no LSE atomics: $(said Features)"
 ok "CPU part $(said 'CPU part') (Neoverse N1), LSE atomics"
 has_rings() { (("$(said rings)" >= 2)); }
-until_true 30 has_rings || fail "no rings among the server's descriptors: $(said rings)"
+until_true 30 has_rings || fail "the server has no io_uring descriptors: $(said rings)"
 ok "io_uring in use: $(said rings) rings"
 
-# ---- The sale --------------------------------------------------------------------------------------
+# ---- Sale ------------------------------------------------------------------------------------------
 
 admin=(--admin "127.0.0.1:$admin_port")
 began=$SECONDS
 timeout "$sale_max" "$client/generator" --quiet --target "127.0.0.1:$grpc_port" "${admin[@]}" --lateness-max 5000 \
-  "$here/sale.toml" >"$scratch/sale" 2>&1 || { sed 's/^/     /' "$scratch/sale"; fail "the sale broke a promise"; }
+  "$here/sale.toml" >"$scratch/sale" 2>&1 || { sed 's/^/     /' "$scratch/sale"; fail "the sale failed"; }
 took=$((SECONDS - began))
 "$client/inventory-api" event list "${admin[@]}" --json >"$scratch/events" || fail "the events cannot be listed"
 event="$(grep -o '"evt_arm64[^"]*"' "$scratch/events" | head -1 | tr -d '"')"
 [[ -n "$event" ]] || fail "no event: $(cat "$scratch/events")"
 timeout 60 "$client/inventory-api" verify "$event" "${admin[@]}" --json >"$scratch/books" \
-  || { cat "$scratch/books"; fail "the books are not clean"; }
+  || { cat "$scratch/books"; fail "verify is not CLEAN"; }
 sold="$(python3 -c 'import json, sys
 books = json.load(open(sys.argv[1]))
 rows = books["stripes"]
 assert sum(r["capacity"] for r in rows) == 500, rows
 assert books["verdict"] == "CLEAN" and not books["breaches"], books
 print(sum(r["confirmed"] for r in rows), sum(r["remaining"] for r in rows))' "$scratch/books")" \
-  || { cat "$scratch/books"; fail "what verify says cannot be read"; }
-[[ "$sold" == "500 0" ]] || fail "sold and remaining are $sold, wanted 500 0 of 500"
-ok "500 of 500 tickets sold from outside in $took s, not one more; verify CLEAN"
+  || { cat "$scratch/books"; fail "the output of verify cannot be parsed"; }
+[[ "$sold" == "500 0" ]] || fail "sold and remaining are $sold, expected 500 0"
+ok "500 of 500 units sold in $took s; verify CLEAN"
 
-# ---- The end ---------------------------------------------------------------------------------------
+# ---- Shutdown --------------------------------------------------------------------------------------
 
 echo stop >&3
 gone() { ! kill -0 "$guest" 2>/dev/null; }
-until_true "$stop_max" gone || fail "the machine is not off $stop_max s after the stop"
+until_true "$stop_max" gone || fail "the guest did not power off within $stop_max s"
 guest=""
 [[ "$(said 'server ended with exit code')" == 0 ]] || fail "the server ended $(said 'server ended')"
 [[ "$(said Uid | awk '{ print $1 }')" == 65532 ]] || fail "the server ran as $(said Uid)"

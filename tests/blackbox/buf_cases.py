@@ -1,4 +1,4 @@
-"""`buf curl`: a Go client that knows the contract only by server reflection (v1)."""
+"""Cases with `buf curl`, a Go client that uses server reflection (v1)."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ EVENT = "evt_2025_1001"
 SERVICE = "inventory.v1.Inventory"
 BIN = pathlib.Path(sys.executable).parent
 
-# A failed call's exit code is its gRPC code times eight; lower ones are buf's own troubles.
+# buf exits with the gRPC code times eight; other codes are errors of buf itself.
 FAILED_PRECONDITION = 9 * 8
 
 
@@ -40,7 +40,7 @@ def answered(done):
 
 
 def details_of(done):
-    """The texts in a failure's details: buf prints them decoded or, not knowing the type, raw."""
+    """All text in the error details: decoded by buf, or raw if buf does not know the type."""
     texts = [done.stderr]
     for detail in json.loads(done.stderr).get("details", []):
         value = detail.get("value", "")
@@ -57,7 +57,7 @@ def play(suite, server, readme):
         services = set(done.stdout.split())
         assert {SERVICE, "grpc.health.v1.Health"} <= services, services
 
-    @suite.case("buf curl checks, commits twice with one order, and may not release it")
+    @suite.case("buf curl: check, two commits with one order id, refused release")
     def _():
         reservation = f"bb-buf-{uuid.uuid4().hex}"
         check = answered(call(server, "CheckAvailability", {"event_id": EVENT, "qty": 1}))
@@ -70,11 +70,11 @@ def play(suite, server, readme):
         assert done.returncode == FAILED_PRECONDITION, f"{done.returncode}: {done.stderr}"
         assert "RESERVATION_COMMITTED" in details_of(done), done.stderr
 
-    @suite.case("the README's buf commands reach the server")
+    @suite.case("the buf commands of the README reach the server")
     def _():
         commands = readme_commands(readme)
         if not commands:
-            raise Skip("the README shows no `buf curl`")
+            raise Skip("the README has no `buf curl` command")
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         for command in commands:
             here = re.sub(r"(?:localhost|127\.0\.0\.1):8080", server.address, command)
@@ -86,13 +86,13 @@ def play(suite, server, readme):
                 env={**os.environ, "PATH": path},
                 check=False,
             )
-            # A refusal is a gRPC answer too: some commands show one.
+            # Some commands demonstrate a gRPC error.
             reached = done.returncode % 8 == 0 and "unavailable" not in done.stderr
             assert reached, f"{command}\nexit code {done.returncode}: {done.stderr}"
 
 
 def readme_commands(readme):
-    """Every `buf curl` in the README's code blocks, continued lines joined."""
+    """All `buf curl` commands in code blocks of the README, with continuation lines joined."""
     if not readme.is_file():
         return []
     text = readme.read_text(encoding="utf-8")

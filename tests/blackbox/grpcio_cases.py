@@ -1,4 +1,4 @@
-"""Google's own Python client, with its health, reflection and status packages."""
+"""Cases with grpcio, Google's Python client, and its health, reflection and status packages."""
 
 import json
 import threading
@@ -31,18 +31,18 @@ def commit_of(reservation, event=EVENT, qty=1, **more):
     return pb.CommitReq(reservation_id=reservation, event_id=event, qty=qty, **more)
 
 
-def refused(call, code):
+def expect_error(call, code):
     """The error of a call that must fail with `code`."""
     try:
         answer = call()
     except grpc.RpcError as error:
         assert error.code() == code, f"{error.code()} instead of {code}: {error.details()}"
         return error
-    raise AssertionError(f"answered {answer!r} instead of {code}")
+    raise AssertionError(f"returned {answer!r} instead of {code}")
 
 
 def detail(error, kind):
-    """The one detail of this kind in grpc-status-details-bin."""
+    """The error detail of this type in grpc-status-details-bin."""
     status = rpc_status.from_call(error)
     assert status is not None, "no grpc-status-details-bin"
     for packed in status.details:
@@ -53,7 +53,7 @@ def detail(error, kind):
     raise AssertionError(f"no {kind.DESCRIPTOR.name} in {[d.type_url for d in status.details]}")
 
 
-def wants_reason(error, reason, **metadata):
+def expect_reason(error, reason, **metadata):
     info = detail(error, error_details_pb2.ErrorInfo)
     assert info.reason == reason, f"{info.reason} instead of {reason}"
     assert info.domain, "ErrorInfo without a domain"
@@ -65,21 +65,21 @@ def play(suite, server):
     with grpc.insecure_channel(server.address) as channel:
         grpc.channel_ready_future(channel).result(timeout=30)
         stub = pb_grpc.InventoryStub(channel)
-        found(suite, channel)
-        sold(suite, server, stub)
-        turned_down(suite, stub)
-        by_the_book(suite, channel, stub)
-        torn(suite, server, stub)
-        healthy(suite, channel)
+        reflection(suite, channel)
+        commits(suite, server, stub)
+        rejections(suite, stub)
+        protocol(suite, channel, stub)
+        deadlines(suite, server, stub)
+        health(suite, channel)
 
 
-def found(suite, channel):
+def reflection(suite, channel):
     @suite.case("reflection (v1alpha, grpcio) lists the service and its methods")
     def _():
         database = ProtoReflectionDescriptorDatabase(channel)
         services = set(database.get_services())
         assert {SERVICE, OTHER_SERVICE, "grpc.health.v1.Health"} <= services, services
-        assert "inventory.v1.InventoryAdmin" not in services, "admin is not for this port"
+        assert "inventory.v1.InventoryAdmin" not in services, "the admin service must not be on this port"
         service = DescriptorPool(database).FindServiceByName(SERVICE)
         names = {method.name for method in service.methods}
         assert names == {
@@ -91,13 +91,13 @@ def found(suite, channel):
         }, names
 
 
-def sold(suite, server, stub):
-    @suite.case("check says available, and promises nothing for too many")
+def commits(suite, server, stub):
+    @suite.case("CheckAvailability returns available")
     def _():
         answer = stub.CheckAvailability(pb.CheckReq(event_id=EVENT, qty=2), timeout=SECONDS)
         assert answer.available and not answer.unavailable_seats
 
-    @suite.case("a commit is confirmed, the same commit again gets the same order_id")
+    @suite.case("a commit is confirmed, and its retry returns the same order_id")
     def _():
         call = commit_of(fresh(), qty=2, payment_intent_id="pi_1")
         first = stub.CommitReservation(call, timeout=SECONDS)
@@ -106,18 +106,18 @@ def sold(suite, server, stub):
         again = stub.CommitReservation(call, timeout=SECONDS)
         assert again == first, f"{again} after {first}"
 
-    @suite.case("the same commit on another connection gets the same order_id")
+    @suite.case("a retry on another connection returns the same order_id")
     def _():
         call = commit_of(fresh())
         first = stub.CommitReservation(call, timeout=SECONDS)
         for _ in range(8):
-            # A subchannel pool of its own: otherwise grpcio would share the connection.
+            # Without a local subchannel pool grpcio shares the connection.
             options = [("grpc.use_local_subchannel_pool", 1)]
             with grpc.insecure_channel(server.address, options=options) as other:
                 again = pb_grpc.InventoryStub(other).CommitReservation(call, timeout=SECONDS)
             assert again == first, f"{again} after {first}"
 
-    @suite.case("sixteen concurrent duplicates get one order_id and take the stock once")
+    @suite.case("sixteen concurrent duplicates return one order_id and take the stock once")
     def _():
         event = fresh()
         server.command("event", "create", event, "--total", "100")
@@ -133,10 +133,10 @@ def sold(suite, server, stub):
         server.command("event", "create", event, "--total", "3")
         stub.CommitReservation(commit_of(fresh(), event=event, qty=2), timeout=SECONDS)
         late = commit_of(fresh(), event=event, qty=2)
-        error = refused(
+        error = expect_error(
             lambda: stub.CommitReservation(late, timeout=SECONDS), grpc.StatusCode.ABORTED
         )
-        wants_reason(error, "INSUFFICIENT_INVENTORY", event_id=event)
+        expect_reason(error, "INSUFFICIENT_INVENTORY", event_id=event)
         stub.CommitReservation(commit_of(fresh(), event=event, qty=1), timeout=SECONDS)
         answer = stub.CheckAvailability(pb.CheckReq(event_id=event, qty=1), timeout=SECONDS)
         assert not answer.available
@@ -148,17 +148,17 @@ def stock(server, event):
     return tuple(int(shown[name]) for name in ("total", "remaining", "confirmed"))
 
 
-def turned_down(suite, stub):
+def rejections(suite, stub):
     @suite.case("release after commit: FAILED_PRECONDITION, RESERVATION_COMMITTED")
     def _():
         reservation = fresh()
         stub.CommitReservation(commit_of(reservation), timeout=SECONDS)
         release = pb.ReleaseReq(reservation_id=reservation, event_id=EVENT, qty=1)
-        error = refused(
+        error = expect_error(
             lambda: stub.ReleaseHold(release, timeout=SECONDS),
             grpc.StatusCode.FAILED_PRECONDITION,
         )
-        wants_reason(error, "RESERVATION_COMMITTED", reservation_id=reservation)
+        expect_reason(error, "RESERVATION_COMMITTED", reservation_id=reservation)
 
     @suite.case("commit after release: FAILED_PRECONDITION, RESERVATION_RELEASED")
     def _():
@@ -166,21 +166,21 @@ def turned_down(suite, stub):
         release = pb.ReleaseReq(reservation_id=reservation, event_id=EVENT, qty=1)
         for _ in range(2):
             assert stub.ReleaseHold(release, timeout=SECONDS).status == "RELEASED"
-        error = refused(
+        error = expect_error(
             lambda: stub.CommitReservation(commit_of(reservation), timeout=SECONDS),
             grpc.StatusCode.FAILED_PRECONDITION,
         )
-        wants_reason(error, "RESERVATION_RELEASED", reservation_id=reservation)
+        expect_reason(error, "RESERVATION_RELEASED", reservation_id=reservation)
 
-    @suite.case("another payload under the same id: ALREADY_EXISTS, IDEMPOTENCY_CONFLICT")
+    @suite.case("same reservation_id, other payload: ALREADY_EXISTS, IDEMPOTENCY_CONFLICT")
     def _():
         reservation = fresh()
         stub.CommitReservation(commit_of(reservation, qty=1), timeout=SECONDS)
-        error = refused(
+        error = expect_error(
             lambda: stub.CommitReservation(commit_of(reservation, qty=2), timeout=SECONDS),
             grpc.StatusCode.ALREADY_EXISTS,
         )
-        wants_reason(error, "IDEMPOTENCY_CONFLICT", reservation_id=reservation)
+        expect_reason(error, "IDEMPOTENCY_CONFLICT", reservation_id=reservation)
 
     @suite.case("unknown event: NOT_FOUND, EVENT_NOT_FOUND")
     def _():
@@ -189,10 +189,10 @@ def turned_down(suite, stub):
             lambda: stub.CommitReservation(commit_of(fresh(), event=event), timeout=SECONDS),
             lambda: stub.CheckAvailability(pb.CheckReq(event_id=event, qty=1), timeout=SECONDS),
         ):
-            error = refused(call, grpc.StatusCode.NOT_FOUND)
-            wants_reason(error, "EVENT_NOT_FOUND", event_id=event)
+            error = expect_error(call, grpc.StatusCode.NOT_FOUND)
+            expect_reason(error, "EVENT_NOT_FOUND", event_id=event)
 
-    @suite.case("bad arguments: INVALID_ARGUMENT, and the field is named")
+    @suite.case("bad arguments: INVALID_ARGUMENT with the field name")
     def _():
         for field, bad in (
             ("qty", commit_of(fresh(), qty=0)),
@@ -203,7 +203,7 @@ def turned_down(suite, stub):
             ("reservation_id", commit_of("a b")),
             ("event_id", commit_of(fresh(), event="")),
         ):
-            error = refused(
+            error = expect_error(
                 lambda bad=bad: stub.CommitReservation(bad, timeout=SECONDS),
                 grpc.StatusCode.INVALID_ARGUMENT,
             )
@@ -211,12 +211,12 @@ def turned_down(suite, stub):
             assert field in fields, f"{field} is not in {fields}"
 
 
-def by_the_book(suite, channel, stub):
-    @suite.case("a gzip request: UNIMPLEMENTED, and the connection goes on")
+def protocol(suite, channel, stub):
+    @suite.case("a gzip request: UNIMPLEMENTED, and the connection stays open")
     def _():
-        # Long and dull, so that grpcio really compresses it.
+        # Compressible, so that grpcio does compress it.
         call = commit_of(fresh(), payment_intent_id="a" * 250)
-        refused(
+        expect_error(
             lambda: stub.CommitReservation(
                 call, timeout=SECONDS, compression=grpc.Compression.Gzip
             ),
@@ -227,25 +227,25 @@ def by_the_book(suite, channel, stub):
     @suite.case("an unknown method and an unknown service: UNIMPLEMENTED")
     def _():
         for path in (f"/{SERVICE}/NoSuchMethod", "/no.such.Service/Method"):
-            refused(
+            expect_error(
                 lambda path=path: raw(channel, path)(b"", timeout=SECONDS),
                 grpc.StatusCode.UNIMPLEMENTED,
             )
 
     @suite.case("an oversized message: RESOURCE_EXHAUSTED")
     def _():
-        refused(
+        expect_error(
             lambda: raw(channel, f"/{SERVICE}/CommitReservation")(
                 b"\x0a" + b"\x80\x80\x08" + b"x" * 131_072, timeout=SECONDS
             ),
             grpc.StatusCode.RESOURCE_EXHAUSTED,
         )
 
-    @suite.case("bytes that are no message: an error, and the connection goes on")
+    @suite.case("an undecodable message: an error, and the connection stays open")
     def _():
         try:
             raw(channel, f"/{SERVICE}/CommitReservation")(b"\xff\xff\xff", timeout=SECONDS)
-            raise AssertionError("answered")
+            raise AssertionError("accepted")
         except grpc.RpcError as error:
             wanted = (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)
             assert error.code() in wanted, error.code()
@@ -253,14 +253,14 @@ def by_the_book(suite, channel, stub):
 
 
 def raw(channel, path):
-    """A method that sends bytes as they are."""
+    """A method without serialisation."""
     return channel.unary_unary(
         path, request_serializer=lambda b: b, response_deserializer=lambda b: b
     )
 
 
-def torn(suite, server, stub):
-    @suite.case("deadlines far too short never tear a commit in half")
+def deadlines(suite, server, stub):
+    @suite.case("short deadlines never leave a commit half done")
     def _():
         event = fresh()
         server.command("event", "create", event, "--total", "1000")
@@ -268,13 +268,13 @@ def torn(suite, server, stub):
         in_time = {}
         for number, call in enumerate(calls):
             try:
-                # From hopeless to possible.
+                # From 0.2 ms to 12 ms.
                 timeout = 0.0002 * (1 + number % 60)
                 in_time[number] = stub.CommitReservation(call, timeout=timeout).order_id
             except grpc.RpcError as error:
                 assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
         if len(in_time) == len(calls):
-            raise Skip("every call was answered in time, so nothing was put to the test")
+            raise Skip("no call missed its deadline, so nothing was tested")
         orders = [stub.CommitReservation(call, timeout=SECONDS).order_id for call in calls]
         assert len(set(orders)) == len(calls)
         for number, order in in_time.items():
@@ -282,8 +282,8 @@ def torn(suite, server, stub):
         assert stock(server, event) == (1000, 880, 120)
 
 
-def healthy(suite, channel):
-    @suite.case("health: Check and Watch say SERVING, unknown services are told apart")
+def health(suite, channel):
+    @suite.case("health: Check and Watch return SERVING, and report unknown services")
     def _():
         health = health_pb2_grpc.HealthStub(channel)
         serving = health_pb2.HealthCheckResponse.SERVING
@@ -294,18 +294,18 @@ def healthy(suite, channel):
             assert next(watch).status == serving, service
             watch.cancel()
         unknown = health_pb2.HealthCheckRequest(service="no.such.Service")
-        refused(lambda: health.Check(unknown, timeout=SECONDS), grpc.StatusCode.NOT_FOUND)
+        expect_error(lambda: health.Check(unknown, timeout=SECONDS), grpc.StatusCode.NOT_FOUND)
         watch = health.Watch(unknown, timeout=SECONDS)
         try:
             assert next(watch).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
             watch.cancel()
         except grpc.RpcError as error:
-            # The health protocol wants the message above; tonic-health sends this status.
+            # The health protocol specifies the message above; tonic-health sends this status.
             assert error.code() == grpc.StatusCode.NOT_FOUND, error
 
 
-class PatientChannel:
-    """A channel that only pings, every 10 s, from the start of the run to its end."""
+class KeepaliveChannel:
+    """A channel without calls that pings every 10 s during the whole run."""
 
     def __init__(self, server):
         self.started = time.monotonic()
@@ -329,14 +329,14 @@ class PatientChannel:
             self.ready.set()
 
 
-def keepalive(patient):
-    if patient is None:
+def keepalive(idle):
+    if idle is None:
         raise Skip("takes 45 s; run with --slow")
-    assert patient.ready.wait(10), patient.states
-    # A server that minds says so at the fourth ping.
-    time.sleep(max(0.0, patient.started + 45 - time.monotonic()))
-    after = patient.states[patient.states.index(grpc.ChannelConnectivity.READY) + 1 :]
-    assert not after, f"the connection did not stay: {after}"
-    stub = pb_grpc.InventoryStub(patient.channel)
+    assert idle.ready.wait(10), idle.states
+    # A server that rejects these pings sends GOAWAY at the fourth one.
+    time.sleep(max(0.0, idle.started + 45 - time.monotonic()))
+    after = idle.states[idle.states.index(grpc.ChannelConnectivity.READY) + 1 :]
+    assert not after, f"the connection changed state: {after}"
+    stub = pb_grpc.InventoryStub(idle.channel)
     assert stub.CommitReservation(commit_of(fresh()), timeout=SECONDS).status == "CONFIRMED"
-    patient.channel.close()
+    idle.channel.close()

@@ -1,4 +1,4 @@
-"""The server process, the generated client and the counting. No call in here."""
+"""Starts the server, generates the Python client, and runs and counts cases. Makes no calls."""
 
 import os
 import pathlib
@@ -17,19 +17,19 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
 def build(target):
-    """Builds the server in the dev profile; its path."""
+    """Builds the server in the dev profile and returns its path."""
     subprocess.run(["cargo", "build", "--quiet", "--bin", "inventory-api"], cwd=ROOT, check=True)
     return target / "debug" / "inventory-api"
 
 
 def generate(out, folders):
-    """Compiles the project's contracts for Python, from the files as they are now."""
+    """Compiles the .proto files for Python."""
     from grpc_tools import protoc
 
     out.mkdir(parents=True, exist_ok=True)
     protos = ROOT / "proto"
     files = [str(p) for folder in folders for p in sorted((protos / folder).glob("*.proto"))]
-    # The well-known types come with the tools.
+    # Well-known types are part of grpcio-tools.
     known = pathlib.Path(protoc.__file__).parent / "_proto"
     failed = protoc.main(
         [
@@ -42,23 +42,23 @@ def generate(out, folders):
         ]
     )
     if failed:
-        sys.exit("protoc from grpcio-tools refuses the contracts")
+        sys.exit("protoc from grpcio-tools cannot compile the .proto files")
     sys.path.insert(0, str(out))
 
 
 class Skip(Exception):
-    """Raised by a case that cannot be played here."""
+    """Raised by a case that cannot run here."""
 
 
 class Suite:
-    """Plays cases one by one, prints a line for each, and counts."""
+    """Runs cases in order, prints one line for each, and counts results."""
 
     def __init__(self, only=""):
         self.only = only
         self.passed = self.failed = self.skipped = 0
 
     def case(self, name):
-        """Decorator: plays the function at once under this name."""
+        """Decorator that runs the function at once as a case with this name."""
 
         def play(function):
             if self.only not in name:
@@ -84,7 +84,7 @@ class Suite:
 
 
 class Server:
-    """`inventory-api dev --memory` on free ports, found by its banner."""
+    """`inventory-api dev --memory` on free ports, which are read from its banner."""
 
     def __init__(self, binary, log_path, **settings):
         self.binary = pathlib.Path(binary)
@@ -98,7 +98,7 @@ class Server:
             "GRPC_PORT": "0",
             "METRICS_PORT": "0",
             "ADMIN_PORT": "0",
-            # Clients here that send no deadline must not fail on a busy machine.
+            # Calls without a deadline must not fail on a busy machine.
             "GRPC_TIMEOUT": "10s",
             **self.settings,
         }
@@ -115,9 +115,9 @@ class Server:
         deadline = time.monotonic() + BANNER_SECONDS_MAX
         while not {"grpc", "admin"} <= self.ports.keys():
             if self.process.poll() is not None:
-                self._give_up(f"the server ended with {self.process.returncode}")
+                self._give_up(f"the server exited with {self.process.returncode}")
             if time.monotonic() > deadline:
-                self._give_up(f"no gRPC and admin address in the banner, only {self.ports}")
+                self._give_up(f"the banner lacks the gRPC or admin address: {self.ports}")
             time.sleep(0.02)
         return self
 
@@ -128,7 +128,7 @@ class Server:
         self.log.close()
 
     def _read(self):
-        """Keeps reading, so that the server never waits on a full pipe."""
+        """Reads continuously, so that the server never blocks on a full pipe."""
         for line in self.process.stdout:
             found = re.match(r"\s*(grpc|admin|metrics)\b\D*?((?:[\d.]+|\[[\da-f:]+\]):\d+)", line, re.I)
             if found:
@@ -147,7 +147,7 @@ class Server:
         return self.ports["grpc"]
 
     def command(self, *words):
-        """Runs one of the binary's own commands against this server; gives its stdout."""
+        """Runs a command of the binary against this server and returns its stdout."""
         done = subprocess.run(
             [self.binary, *words, "--admin", self.ports["admin"]],
             capture_output=True,
@@ -159,7 +159,7 @@ class Server:
         return done.stdout
 
     def stop(self):
-        """Asks the server to stop, and wants exit code 0."""
+        """Sends SIGTERM and checks for exit code 0."""
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(STOP_SECONDS_MAX)
         assert code == 0, f"exit code {code}"

@@ -1,4 +1,4 @@
-"""Plays foreign gRPC clients against a fresh server and counts what held. Started by run.sh."""
+"""Runs third-party gRPC clients against a new server. Started by run.sh."""
 
 import argparse
 import pathlib
@@ -8,8 +8,8 @@ from harness import ROOT, Server, Suite, build, generate
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("binary", nargs="?", type=pathlib.Path, help="default: cargo build's")
-    parser.add_argument("--slow", action="store_true", help="also what takes 45 s")
+    parser.add_argument("binary", nargs="?", type=pathlib.Path, help="server binary; default: a dev build")
+    parser.add_argument("--slow", action="store_true", help="also run the case that takes 45 s")
     parser.add_argument("--target", type=pathlib.Path, default=ROOT / "target")
     return parser.parse_args()
 
@@ -19,17 +19,17 @@ def main():
     binary = args.binary or build(args.target)
     generate(args.target / "blackbox-generated", ["inventory/v1"])
 
-    # Only now: these import the generated modules.
+    # Imported here because they import the generated modules.
     import buf_cases
     import grpcio_cases
 
     suite = Suite()
     with Server(binary.resolve(), args.target / "blackbox-server.log") as server:
-        patient = grpcio_cases.PatientChannel(server) if args.slow else None
+        idle = grpcio_cases.KeepaliveChannel(server) if args.slow else None
         grpcio_cases.play(suite, server)
         buf_cases.play(suite, server, ROOT / "README.md")
-        suite.case("keepalive pings every 10 s without calls are welcome")(
-            lambda: grpcio_cases.keepalive(patient)
+        suite.case("keepalive pings every 10 s without calls are accepted")(
+            lambda: grpcio_cases.keepalive(idle)
         )
         suite.case("SIGTERM ends the server with exit code 0")(server.stop)
     suite.finish()

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The black-box test: foreign clients against `inventory-api dev --memory`.
+# The black-box test: third-party gRPC clients against `inventory-api dev --memory`.
 #
 #   tests/blackbox/run.sh [--slow] [BINARY]
 #
-# Without BINARY it builds the dev profile. The clients come from pip into a virtual environment
-# under target/. What is missing is skipped with a visible line; BLACKBOX_REQUIRED=1 makes that a
-# failure. The last line is always `N passed, N failed, N skipped`.
+# Without BINARY the dev profile is built. pip installs the clients into a virtual environment under target/.
+# Cases with a missing tool are skipped with a SKIP line; BLACKBOX_REQUIRED=1 turns skips into failures. The last
+# line is always `N passed, N failed, N skipped`.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"

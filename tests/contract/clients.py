@@ -1,8 +1,8 @@
-"""Both contracts as their clients speak them, and what each outcome looks like on the wire.
+"""Clients of inventory.v1 and reservation.v1, with the expected wire form of each outcome.
 
-Outcomes are told in words that both contracts share, so that one table of transitions serves both:
-HELD, CONFIRMED, RELEASED, ALREADY_RELEASED, NOT_FOUND, or the reason of a refusal. Whoever says such
-a word here has checked the status, the code and the details that the contract promises for it.
+Outcomes are words that both services share, so that one table of transitions covers both: HELD, CONFIRMED,
+RELEASED, ALREADY_RELEASED, NOT_FOUND, or the reason of a rejection. A client returns such a word only after it
+has checked the status, the code and the details of the response.
 """
 
 import datetime
@@ -18,10 +18,10 @@ from inventory.v1 import inventory_pb2_grpc as a_grpc
 from reservation.v1 import inventory_pb2 as b_pb
 from reservation.v1 import inventory_pb2_grpc as b_grpc
 
-# Longer than anything takes on a machine that does much else; the real client waits 250 ms.
+# Timeout for a busy machine; the real client waits 250 ms.
 SECONDS = 10
 
-# The Reservation API's channel.
+# Channel options of the Reservation API.
 CHANNEL = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -31,7 +31,7 @@ CHANNEL = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
-# Contract A: a refusal is a gRPC status.
+# inventory.v1: a rejection is a gRPC status.
 STATUS_OF = {
     "INSUFFICIENT_INVENTORY": grpc.StatusCode.ABORTED,
     "SEAT_UNAVAILABLE": grpc.StatusCode.ABORTED,
@@ -45,7 +45,7 @@ STATUS_OF = {
     "EVENT_CLOSED": grpc.StatusCode.FAILED_PRECONDITION,
 }
 
-# Contract B: a refusal is in the response. Its code, and the status of a hold and of a commit.
+# reservation.v1: a rejection is in the response: its code, the hold status and the commit status.
 CODE_OF = {
     "INSUFFICIENT_INVENTORY": ("INSUFFICIENT_INVENTORY", "UNSPECIFIED", "FAILED_CONFLICT"),
     "SEAT_UNAVAILABLE": ("INVENTORY_CONFLICT", "UNSPECIFIED", "FAILED_CONFLICT"),
@@ -61,7 +61,7 @@ CODE_OF = {
 
 
 def ahead(seconds):
-    """A point in time so far ahead of now."""
+    """The time `seconds` from now."""
     at = Timestamp()
     at.FromDatetime(datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=seconds))
     return at
@@ -71,14 +71,14 @@ def seconds_until(at):
     return at.seconds + at.nanos / 1e9 - time.time()
 
 
-class ContractB:
-    """`reservation.v1.InventoryService`, by the names of the Reservation API."""
+class ReservationClient:
+    """Client of reservation.v1.InventoryService."""
 
-    name = "contract B"
+    name = "reservation.v1"
 
     def __init__(self, channel):
         self.stub = b_grpc.InventoryServiceStub(channel)
-        # What the client's circuit breaker would have counted.
+        # gRPC errors, which the circuit breaker of the client counts.
         self.errors = []
 
     def call(self, method, request):
@@ -95,7 +95,7 @@ class ContractB:
         return self.call("CheckAvailability", request)
 
     def reserve(self, reservation, event, quantity=0, seats=(), expires=None):
-        """As the client sends it: seats and their number, no idempotency_key."""
+        """The request of the real client: seats and their number, no idempotency_key."""
         return self.call(
             "ReserveSeat",
             b_pb.ReserveSeatRequest(
@@ -121,7 +121,7 @@ class ContractB:
             ),
         )
 
-    def give_up(self, reservation, event, quantity=0, seats=(), reason=""):
+    def release_hold(self, reservation, event, quantity=0, seats=(), reason=""):
         return self.call(
             "ReleaseHold",
             b_pb.ReleaseHoldRequest(
@@ -137,10 +137,10 @@ class ContractB:
         request = b_pb.GetInventoryStatusRequest(event_id=event, section=section)
         return self.call("GetInventoryStatus", request)
 
-    # ---- In the words of the table --------------------------------------------------------------
+    # ---- Outcomes as words of the table ----------------------------------------------------------
 
     def hold(self, reservation, stock, expires=None):
-        """The word, and the hold's end when it is held."""
+        """The outcome, and the expiry if held."""
         answer = self.reserve(reservation, stock.event, stock.size, stock.seats, expires=expires)
         status = b_pb.HoldStatus.Name(answer.status).removeprefix("HOLD_STATUS_")
         if status == "ACTIVE":
@@ -156,7 +156,7 @@ class ContractB:
         return reason, None
 
     def commit(self, reservation, stock):
-        """The word, and the order when it is confirmed."""
+        """The outcome, and the order id if confirmed."""
         answer = self.confirm(reservation, stock.event, stock.size, stock.seats)
         status = b_pb.CommitStatus.Name(answer.status).removeprefix("COMMIT_STATUS_")
         if status == "SUCCESS":
@@ -172,7 +172,7 @@ class ContractB:
         return reason, None
 
     def release(self, reservation, stock, reason="CANCELLED"):
-        answer = self.give_up(
+        answer = self.release_hold(
             reservation, stock.event, stock.quantity, stock.seats, reason=reason
         )
         status = b_pb.ReleaseStatus.Name(answer.status).removeprefix("RELEASE_STATUS_")
@@ -191,7 +191,7 @@ class ContractB:
 
     @staticmethod
     def refused(error):
-        """The reason of an error, whose code must be that reason's."""
+        """The reason of an error; checks that its code matches."""
         assert error.message and error.details, error
         reasons = {detail.reason for detail in error.details}
         assert len(reasons) == 1, error
@@ -200,20 +200,20 @@ class ContractB:
         assert code == CODE_OF[reason][0], f"{code} for {reason}"
         return reason
 
-    # How a release that succeeds is told, by what it found.
+    # Outcome of a successful release by what it found.
     released = {"now": "RELEASED", "before": "ALREADY_RELEASED", "nothing": "NOT_FOUND"}
 
 
-class ContractA:
-    """`inventory.v1.Inventory`, by the names of the seed."""
+class InventoryClient:
+    """Client of inventory.v1.Inventory."""
 
-    name = "contract A"
+    name = "inventory.v1"
 
     def __init__(self, channel):
         self.stub = a_grpc.InventoryStub(channel)
 
     def call(self, method, request):
-        """The answer, or the reason of a refusal whose status must be that reason's."""
+        """The response, or the reason of a rejection; checks that its status matches."""
         try:
             return getattr(self.stub, method)(request, timeout=SECONDS), None
         except grpc.RpcError as error:
@@ -280,7 +280,7 @@ class ContractA:
         return "RELEASED"
 
     def shown(self, reservation):
-        """A reservation as GetReservation has it, or the reason why there is none."""
+        """The response of GetReservation, or the reason of a rejection."""
         request = a_pb.GetReservationReq(reservation_id=reservation)
         answer, reason = self.call("GetReservation", request)
         return answer or reason

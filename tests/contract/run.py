@@ -1,4 +1,4 @@
-"""Plays the Reservation API and its worker against a fresh server. Started by run.sh."""
+"""Runs the call sequences of the Reservation API and its worker against a new server. Started by run.sh."""
 
 import argparse
 import pathlib
@@ -10,24 +10,24 @@ sys.path.insert(0, str(HERE.parent / "blackbox"))
 
 from harness import ROOT, Server, Skip, Suite, build, generate
 
-# Longer than two of the client's keepalive pings.
+# Longer than two keepalive periods of the client.
 IDLE_SECONDS = 65
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("binary", nargs="?", type=pathlib.Path, help="default: cargo build's")
-    parser.add_argument("--slow", action="store_true", help="also what takes 65 s")
-    parser.add_argument("--only", default="", metavar="TEXT", help="cases with TEXT in their name")
+    parser.add_argument("binary", nargs="?", type=pathlib.Path, help="server binary; default: a dev build")
+    parser.add_argument("--slow", action="store_true", help="also run the case that takes 65 s")
+    parser.add_argument("--only", default="", metavar="TEXT", help="run only the cases whose name contains TEXT")
     parser.add_argument("--target", type=pathlib.Path, default=ROOT / "target")
     return parser.parse_args()
 
 
 def idle(server):
-    """The real client's channel, without a call for as long as it sends two pings."""
+    """Keeps the channel of the real client without calls for two keepalive pings."""
     import grpc
-    from clients import CHANNEL, ContractB
-    from stage import fresh
+    from clients import CHANNEL, ReservationClient
+    from fixture import fresh
 
     states = []
     with grpc.insecure_channel(server.address, CHANNEL) as channel:
@@ -36,8 +36,8 @@ def idle(server):
         time.sleep(IDLE_SECONDS)
         ready = grpc.ChannelConnectivity.READY
         after = states[states.index(ready) + 1 :]
-        assert not after, f"the connection did not stay: {after}"
-        answer = ContractB(channel).check(fresh("nowhere"), quantity=1)
+        assert not after, f"the connection changed state: {after}"
+        answer = ReservationClient(channel).check(fresh("nowhere"), quantity=1)
         assert answer.HasField("error"), answer
 
 
@@ -48,30 +48,30 @@ def main():
         args.target / "contract-generated", ["inventory/v1", "reservation/v1", "common/v1"]
     )
 
-    # Only now: these import the generated modules.
+    # Imported here because they import the generated modules.
     import sequences
     import transitions
-    from stage import Stage
+    from fixture import Fixture
 
     suite = Suite(args.only)
     with Server(binary, args.target / "contract-server.log") as server:
-        stage = Stage(server)
-        sequences.play(suite, stage)
-        transitions.play(suite, stage)
+        fixture = Fixture(server)
+        sequences.play(suite, fixture)
+        transitions.play(suite, fixture)
 
-        @suite.case("the client's channel stays through two pings without a call")
+        @suite.case("the client channel survives two keepalive pings without calls")
         def _():
             if not args.slow:
                 raise Skip("takes 65 s; run with --slow")
             idle(server)
 
-        stage.close()
+        fixture.close()
         suite.case("SIGTERM ends the server with exit code 0")(server.stop)
     log = args.target / "contract-server-reject.log"
     with Server(binary, log, LATE_COMMIT="reject") as server:
-        stage = Stage(server)
-        sequences.rejects_late(suite, stage)
-        stage.close()
+        fixture = Fixture(server)
+        sequences.rejects_late(suite, fixture)
+        fixture.close()
     suite.finish()
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The contract test: what the Reservation API and its worker do, played by a client that is generated
-# from the contracts, over a real socket against `inventory-api dev --memory`.
+# The contract test: call sequences of the Reservation API and its worker, made by a client generated from the
+# .proto files, over a real socket against `inventory-api dev --memory`.
 #
 #   tests/contract/run.sh [--slow] [--only TEXT] [BINARY]
 #
-# Without BINARY it builds the dev profile. --only plays the cases whose name has TEXT in it. The
-# client comes from pip, as the black-box test's does, and what is missing is skipped the same way.
-# The last line is always `N passed, N failed, N skipped`.
+# Without BINARY the dev profile is built. --only runs only the cases whose name contains TEXT. pip installs the
+# client, as in the black-box test; missing tools are skipped the same way. The last line is always
+# `N passed, N failed, N skipped`.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"

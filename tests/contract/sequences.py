@@ -1,4 +1,4 @@
-"""What the Reservation API and its worker really do, call by call, on contract B."""
+"""Call sequences of the Reservation API and its worker on reservation.v1."""
 
 import grpc
 from clients import SECONDS, ahead, seconds_until
@@ -6,12 +6,12 @@ from common.v1 import common_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from reservation.v1 import inventory_pb2 as pb
-from stage import TOTAL, Stock, fresh
-from transitions import MOMENT_SECONDS, moment
+from fixture import TOTAL, Stock, fresh
+from transitions import SHORT_HOLD_SECONDS, moment
 
 KINDS = ("quantity", "seated")
 
-# The frozen contract: message → field → number. A client compiled against it reads nothing else.
+# The frozen contract: message → field → number.
 NUMBERS = {
     "CheckAvailabilityRequest": {"event_id": 1, "seat_ids": 2, "quantity": 3, "section": 4},
     "CheckAvailabilityResponse": {
@@ -107,7 +107,7 @@ COMMON_NUMBERS = {
     "ErrorDetail": {"field": 1, "reason": 2, "value": 3},
 }
 
-# Each in the order of its numbers, from 0.
+# Values in order of their numbers, from 0.
 ENUMS = {
     "HoldStatus": ("UNSPECIFIED", "ACTIVE", "EXPIRED", "RELEASED", "COMMITTED"),
     "CommitStatus": (
@@ -150,17 +150,17 @@ COMMON_ENUMS = {
 }
 
 
-def play(suite, stage):
+def play(suite, fixture):
     frozen(suite)
     for kind in KINDS:
-        reservation_api(suite, stage, kind)
-        worker(suite, stage, kind)
-    in_band(suite, stage)
-    bad_arguments(suite, stage)
+        reservation_api(suite, fixture, kind)
+        worker(suite, fixture, kind)
+    in_band(suite, fixture)
+    bad_arguments(suite, fixture)
 
 
 def frozen(suite):
-    @suite.case("the contract's packages, names and numbers are as the clients were compiled")
+    @suite.case("packages, names and numbers match the compiled clients")
     def _():
         for module, package, numbers, enums in (
             (pb, "reservation.v1", NUMBERS, ENUMS),
@@ -177,9 +177,9 @@ def frozen(suite):
             for name, words in enums.items():
                 values = file.enum_types_by_name[name].values_by_number
                 prefix = "".join(f"_{c}" if c.isupper() else c for c in name).upper()[1:]
-                told = {number: value.name for number, value in values.items()}
+                found = {number: value.name for number, value in values.items()}
                 wanted = {number: f"{prefix}_{word}" for number, word in enumerate(words)}
-                assert told == wanted, told
+                assert found == wanted, found
         methods = pb.DESCRIPTOR.services_by_name["InventoryService"].methods_by_name
         assert set(methods) == {
             "CheckAvailability",
@@ -190,9 +190,9 @@ def frozen(suite):
         }
 
 
-def create(stage, event, quantity, expires=None):
-    """As the client creates: what can be had, then exactly that. The reservation and its stock."""
-    found = stage.b.check(event, quantity=quantity)
+def create(fixture, event, quantity, expires=None):
+    """Creates a hold like the client: a check, then a hold of the offered stock. Returns the reservation and its stock."""
+    found = fixture.b.check(event, quantity=quantity)
     assert found.available and not found.HasField("error"), found
     offered = tuple(seat.id for seat in found.available_seats)
     if offered:
@@ -204,7 +204,7 @@ def create(stage, event, quantity, expires=None):
     else:
         stock = Stock(event, quantity=quantity)
     reservation = fresh()
-    answer = stage.b.reserve(reservation, event, quantity, offered, expires=expires)
+    answer = fixture.b.reserve(reservation, event, quantity, offered, expires=expires)
     assert answer.status == pb.HOLD_STATUS_ACTIVE, answer
     assert answer.hold_id == reservation, answer
     assert [seat.id for seat in answer.reserved_seats] == list(offered), answer
@@ -214,251 +214,251 @@ def create(stage, event, quantity, expires=None):
     return reservation, stock
 
 
-def reservation_api(suite, stage, kind):
+def reservation_api(suite, fixture, kind):
     def event():
-        return stage.event() if kind == "quantity" else stage.hall()
+        return fixture.event() if kind == "quantity" else fixture.seated_event()
 
     @suite.case(f"client, {kind}: create, confirm")
     def _():
-        on_sale = event()
-        reservation, stock = create(stage, on_sale, 3)
-        word, order = stage.b.commit(reservation, stock)
+        event_id = event()
+        reservation, stock = create(fixture, event_id, 3)
+        word, order = fixture.b.commit(reservation, stock)
         assert word == "CONFIRMED", word
-        assert stage.b.commit(reservation, stock) == ("CONFIRMED", order)
-        stage.wants_free(on_sale, TOTAL - 3)
+        assert fixture.b.commit(reservation, stock) == ("CONFIRMED", order)
+        fixture.expect_free(event_id, TOTAL - 3)
 
     @suite.case(f"client, {kind}: create and confirm from 1 to 10")
     def _():
         for quantity in range(1, 11):
-            on_sale = event()
-            reservation, stock = create(stage, on_sale, quantity)
-            assert stage.b.commit(reservation, stock)[0] == "CONFIRMED"
-            stage.wants_free(on_sale, TOTAL - quantity)
+            event_id = event()
+            reservation, stock = create(fixture, event_id, quantity)
+            assert fixture.b.commit(reservation, stock)[0] == "CONFIRMED"
+            fixture.expect_free(event_id, TOTAL - quantity)
 
     @suite.case(f"client, {kind}: create, cancel")
     def _():
-        on_sale = event()
-        reservation, stock = create(stage, on_sale, 3)
-        assert stage.b.release(reservation, stock, reason="CANCELLED") == "RELEASED"
-        stage.wants_free(on_sale, TOTAL)
+        event_id = event()
+        reservation, stock = create(fixture, event_id, 3)
+        assert fixture.b.release(reservation, stock, reason="CANCELLED") == "RELEASED"
+        fixture.expect_free(event_id, TOTAL)
 
-    @suite.case(f"client, {kind}: create, confirm, cancel is refused inside the response")
+    @suite.case(f"client, {kind}: create, confirm, cancel is refused in the response")
     def _():
-        on_sale = event()
-        reservation, stock = create(stage, on_sale, 3)
-        assert stage.b.commit(reservation, stock)[0] == "CONFIRMED"
-        word = stage.b.release(reservation, stock, reason="CANCELLED")
+        event_id = event()
+        reservation, stock = create(fixture, event_id, 3)
+        assert fixture.b.commit(reservation, stock)[0] == "CONFIRMED"
+        word = fixture.b.release(reservation, stock, reason="CANCELLED")
         assert word == "RESERVATION_COMMITTED", word
-        stage.wants_free(on_sale, TOTAL - 3)
+        fixture.expect_free(event_id, TOTAL - 3)
 
-    @suite.case(f"client, {kind}: create, wait, expired, late confirm")
+    @suite.case(f"client, {kind}: create, expire, late confirm")
     def _():
-        on_sale = event()
-        reservation, stock = create(stage, on_sale, 3, expires=ahead(MOMENT_SECONDS))
-        stage.wants_free(on_sale, TOTAL)
-        shown = stage.a.shown(reservation)
+        event_id = event()
+        reservation, stock = create(fixture, event_id, 3, expires=ahead(SHORT_HOLD_SECONDS))
+        fixture.expect_free(event_id, TOTAL)
+        shown = fixture.a.shown(reservation)
         assert shown.status == "EXPIRED", shown
-        assert stage.b.hold(reservation, stock)[0] == "HOLD_EXPIRED"
-        assert stage.b.commit(reservation, stock)[0] == "CONFIRMED"
-        stage.wants_free(on_sale, TOTAL - 3)
+        assert fixture.b.hold(reservation, stock)[0] == "HOLD_EXPIRED"
+        assert fixture.b.commit(reservation, stock)[0] == "CONFIRMED"
+        fixture.expect_free(event_id, TOTAL - 3)
 
-    @suite.case(f"client, {kind}: create, wait, expired, sold to another, late confirm fails")
+    @suite.case(f"client, {kind}: create, expire, sold to another reservation, late confirm fails")
     def _():
-        on_sale = event()
-        reservation, stock = create(stage, on_sale, 10, expires=ahead(MOMENT_SECONDS))
-        stage.wants_free(on_sale, TOTAL)
-        other, theirs = create(stage, on_sale, 10)
-        assert stage.b.commit(other, theirs)[0] == "CONFIRMED"
-        assert stage.b.commit(reservation, stock) == ("HOLD_EXPIRED", None)
-        stage.wants_free(on_sale, 0)
+        event_id = event()
+        reservation, stock = create(fixture, event_id, 10, expires=ahead(SHORT_HOLD_SECONDS))
+        fixture.expect_free(event_id, TOTAL)
+        other, theirs = create(fixture, event_id, 10)
+        assert fixture.b.commit(other, theirs)[0] == "CONFIRMED"
+        assert fixture.b.commit(reservation, stock) == ("HOLD_EXPIRED", None)
+        fixture.expect_free(event_id, 0)
 
-    @suite.case(f"client, {kind}: the same create twice at once is one hold")
+    @suite.case(f"client, {kind}: concurrent identical creates make one hold")
     def _():
-        on_sale = event()
-        found = stage.b.check(on_sale, quantity=2)
+        event_id = event()
+        found = fixture.b.check(event_id, quantity=2)
         offered = [seat.id for seat in found.available_seats]
         request = pb.ReserveSeatRequest(
             reservation_id=fresh(),
-            event_id=on_sale,
+            event_id=event_id,
             seat_ids=offered,
             quantity=2,
             hold_expires_at=ahead(60),
         )
-        calls = [stage.b.stub.ReserveSeat.future(request, timeout=SECONDS) for _ in range(16)]
+        calls = [fixture.b.stub.ReserveSeat.future(request, timeout=SECONDS) for _ in range(16)]
         answers = [call.result() for call in calls]
         assert all(answer == answers[0] for answer in answers), answers
         assert answers[0].status == pb.HOLD_STATUS_ACTIVE, answers[0]
-        stage.wants_free(on_sale, TOTAL - 2)
+        fixture.expect_free(event_id, TOTAL - 2)
 
 
-def worker(suite, stage, kind):
-    """The worker knows an event and a reservation, and looks at gRPC errors only."""
+def worker(suite, fixture, kind):
+    """The worker sends an event and a reservation, and checks gRPC errors only."""
 
     def released(answer):
         return pb.ReleaseStatus.Name(answer.status).removeprefix("RELEASE_STATUS_")
 
-    @suite.case(f"worker, {kind}: five releases, quantity 0 and no reason, give back once")
+    @suite.case(f"worker, {kind}: five releases with quantity 0 and no reason return stock once")
     def _():
-        stock = stage.stock(kind)
+        stock = fixture.stock(kind)
         reservation = fresh()
-        assert stage.b.hold(reservation, stock)[0] == "HELD"
-        words = [released(stage.b.give_up(reservation, stock.event)) for _ in range(5)]
+        assert fixture.b.hold(reservation, stock)[0] == "HELD"
+        words = [released(fixture.b.release_hold(reservation, stock.event)) for _ in range(5)]
         assert words == ["SUCCESS"] + ["ALREADY_RELEASED"] * 4, words
-        stage.wants_free(stock.event, TOTAL)
+        fixture.expect_free(stock.event, TOTAL)
 
-    @suite.case(f"worker, {kind}: the same message delivered five times at once gives back once")
+    @suite.case(f"worker, {kind}: five concurrent deliveries of one message return stock once")
     def _():
-        stock = stage.stock(kind)
+        stock = fixture.stock(kind)
         reservation = fresh()
-        assert stage.b.hold(reservation, stock)[0] == "HELD"
+        assert fixture.b.hold(reservation, stock)[0] == "HELD"
         request = pb.ReleaseHoldRequest(
             reservation_id=reservation, event_id=stock.event, reason="EXPIRED"
         )
-        calls = [stage.b.stub.ReleaseHold.future(request, timeout=SECONDS) for _ in range(5)]
+        calls = [fixture.b.stub.ReleaseHold.future(request, timeout=SECONDS) for _ in range(5)]
         words = sorted(released(call.result()) for call in calls)
         assert set(words) <= {"SUCCESS", "ALREADY_RELEASED"} and "SUCCESS" in words, words
-        stage.wants_free(stock.event, TOTAL)
+        fixture.expect_free(stock.event, TOTAL)
 
-    @suite.case(f"worker, {kind}: a release that overtakes its hold, and everything after it")
+    @suite.case(f"worker, {kind}: a release before its hold refuses the later hold and commit")
     def _():
-        stock = stage.stock(kind)
+        stock = fixture.stock(kind)
         reservation = fresh()
-        words = [released(stage.b.give_up(reservation, stock.event)) for _ in range(2)]
+        words = [released(fixture.b.release_hold(reservation, stock.event)) for _ in range(2)]
         assert words == ["NOT_FOUND", "ALREADY_RELEASED"], words
-        assert stage.b.hold(reservation, stock)[0] == "RESERVATION_RELEASED"
-        assert stage.b.commit(reservation, stock)[0] == "RESERVATION_RELEASED"
-        stage.wants_free(stock.event, TOTAL)
+        assert fixture.b.hold(reservation, stock)[0] == "RESERVATION_RELEASED"
+        assert fixture.b.commit(reservation, stock)[0] == "RESERVATION_RELEASED"
+        fixture.expect_free(stock.event, TOTAL)
 
-    @suite.case(f"worker, {kind}: a release that arrives after the confirm changes nothing")
+    @suite.case(f"worker, {kind}: a release after the confirm changes nothing")
     def _():
-        stock = stage.stock(kind)
+        stock = fixture.stock(kind)
         reservation = fresh()
-        assert stage.b.hold(reservation, stock)[0] == "HELD"
-        assert stage.b.commit(reservation, stock)[0] == "CONFIRMED"
+        assert fixture.b.hold(reservation, stock)[0] == "HELD"
+        assert fixture.b.commit(reservation, stock)[0] == "CONFIRMED"
         for reason in ("EXPIRED", "FAILED_PAYMENT", ""):
-            answer = stage.b.give_up(reservation, stock.event, reason=reason)
+            answer = fixture.b.release_hold(reservation, stock.event, reason=reason)
             assert released(answer) == "FAILED", answer
-        stage.wants_free(stock.event, TOTAL - stock.size)
+        fixture.expect_free(stock.event, TOTAL - stock.size)
 
-    @suite.case(f"worker, {kind}: the expiry message that comes after the expiry")
+    @suite.case(f"worker, {kind}: an expiry message after the reclaim")
     def _():
-        stock = stage.stock(kind)
+        stock = fixture.stock(kind)
         reservation = fresh()
-        moment(stage.b, reservation, stock)
-        stage.given_back(reservation)
-        answer = stage.b.give_up(reservation, stock.event, reason="EXPIRED")
+        short_hold(fixture.b, reservation, stock)
+        fixture.wait_reclaimed(reservation)
+        answer = fixture.b.release_hold(reservation, stock.event, reason="EXPIRED")
         assert released(answer) == "ALREADY_RELEASED", answer
-        stage.wants_free(stock.event, TOTAL)
+        fixture.expect_free(stock.event, TOTAL)
 
-    @suite.case(f"worker, {kind}: a confirm that names nothing is about what is held")
+    @suite.case(f"worker, {kind}: a confirm without seats and quantity confirms the held stock")
     def _():
-        stock = stage.stock(kind)
+        stock = fixture.stock(kind)
         reservation = fresh()
-        assert stage.b.hold(reservation, stock)[0] == "HELD"
-        answer = stage.b.confirm(reservation, stock.event)
+        assert fixture.b.hold(reservation, stock)[0] == "HELD"
+        answer = fixture.b.confirm(reservation, stock.event)
         assert answer.status == pb.COMMIT_STATUS_SUCCESS, answer
         assert [seat.id for seat in answer.sold_seats] == list(stock.seats), answer
-        nothing = stage.b.confirm(fresh(), stock.event)
+        nothing = fixture.b.confirm(fresh(), stock.event)
         assert nothing.status == pb.COMMIT_STATUS_FAILED_CONFLICT, nothing
         assert nothing.error.code == common_pb2.ERROR_CODE_NOT_FOUND, nothing
-        stage.wants_free(stock.event, TOTAL - stock.size)
+        fixture.expect_free(stock.event, TOTAL - stock.size)
 
 
-def in_band(suite, stage):
-    @suite.case("seats: a taken one is named by a hold and by a check, and takes nothing with it")
+def in_band(suite, fixture):
+    @suite.case("seats: hold and check name a taken seat, and hold no other seat")
     def _():
-        hall = stage.hall()
-        assert stage.b.hold(fresh(), Stock(hall, seats=("S-2",)))[0] == "HELD"
-        refused = stage.b.reserve(fresh(), hall, 3, ("S-1", "S-2", "S-3"))
+        event = fixture.seated_event()
+        assert fixture.b.hold(fresh(), Stock(event, seats=("S-2",)))[0] == "HELD"
+        refused = fixture.b.reserve(fresh(), event, 3, ("S-1", "S-2", "S-3"))
         assert refused.error.code == common_pb2.ERROR_CODE_INVENTORY_CONFLICT, refused
         assert [detail.value for detail in refused.error.details] == ["S-2"], refused
-        found = stage.b.check(hall, seats=("S-1", "S-2", "Z-9"))
+        found = fixture.b.check(event, seats=("S-1", "S-2", "Z-9"))
         assert not found.available and list(found.unavailable_seat_ids) == ["S-2", "Z-9"], found
         assert [seat.id for seat in found.available_seats] == ["S-1"], found
-        assert stage.b.hold(fresh(), Stock(hall, seats=("S-1", "S-3")))[0] == "HELD"
+        assert fixture.b.hold(fresh(), Stock(event, seats=("S-1", "S-3")))[0] == "HELD"
 
-    @suite.case("seats: an unknown one is never available, never held and never made")
+    @suite.case("seats: an unknown seat is not available, not held and not created")
     def _():
-        hall = stage.hall()
+        event = fixture.seated_event()
         for seats in (("Z-9",), ("S-1", "Z-9")):
-            stock = Stock(hall, seats=seats)
-            assert stage.b.hold(fresh(), stock)[0] == "SEAT_NOT_FOUND"
-            assert stage.b.commit(fresh(), stock)[0] == "SEAT_NOT_FOUND"
-        stage.wants_free(hall, TOTAL)
+            stock = Stock(event, seats=seats)
+            assert fixture.b.hold(fresh(), stock)[0] == "SEAT_NOT_FOUND"
+            assert fixture.b.commit(fresh(), stock)[0] == "SEAT_NOT_FOUND"
+        fixture.expect_free(event, TOTAL)
 
-    @suite.case("seats: a section narrows what is offered and what is told")
+    @suite.case("seats: a section limits the offered seats and the status")
     def _():
-        hall = stage.hall()
-        found = stage.b.check(hall, quantity=4, section="BALCONY")
+        event = fixture.seated_event()
+        found = fixture.b.check(event, quantity=4, section="BALCONY")
         assert found.available and found.remaining_in_section == 4, found
         assert {seat.section for seat in found.available_seats} == {"BALCONY"}, found
-        found = stage.b.check(hall, quantity=5, section="BALCONY")
+        found = fixture.b.check(event, quantity=5, section="BALCONY")
         assert not found.available and not found.available_seats, found
-        told = stage.b.status(hall, section="FLOOR")
-        assert [section.section_id for section in told.sections] == ["FLOOR"], told
-        assert (told.stats.total_seats, told.event.total_seats) == (6, TOTAL), told
-        assert told.sections[0].min_price.amount == 9_900, told
+        answer = fixture.b.status(event, section="FLOOR")
+        assert [section.section_id for section in answer.sections] == ["FLOOR"], answer
+        assert (answer.stats.total_seats, answer.event.total_seats) == (6, TOTAL), answer
+        assert answer.sections[0].min_price.amount == 9_900, answer
 
-    @suite.case("seats: a hold by quantity chooses neighbours")
+    @suite.case("seats: a hold by quantity chooses adjacent seats")
     def _():
-        hall = stage.hall()
-        answer = stage.b.reserve(fresh(), hall, 3)
+        event = fixture.seated_event()
+        answer = fixture.b.reserve(fresh(), event, 3)
         assert answer.status == pb.HOLD_STATUS_ACTIVE, answer
         numbers = sorted(int(seat.number) for seat in answer.reserved_seats)
         assert numbers == list(range(numbers[0], numbers[0] + 3)), numbers
-        stage.wants_free(hall, TOTAL - 3)
+        fixture.expect_free(event, TOTAL - 3)
 
-    @suite.case("seats: they win over a quantity that says something else")
+    @suite.case("seats: seat_ids win over a different quantity")
     def _():
-        hall = stage.hall()
-        answer = stage.b.reserve(fresh(), hall, 5, ("S-1", "S-2"))
+        event = fixture.seated_event()
+        answer = fixture.b.reserve(fresh(), event, 5, ("S-1", "S-2"))
         assert answer.status == pb.HOLD_STATUS_ACTIVE, answer
         assert len(answer.reserved_seats) == 2, answer
-        stage.wants_free(hall, TOTAL - 2)
+        fixture.expect_free(event, TOTAL - 2)
 
-    @suite.case("status: a seated event has its name, its sections and a share that is free")
+    @suite.case("status: a seated event has its name, its sections and its availability")
     def _():
-        hall = stage.hall()
-        stage.wants_free(hall, TOTAL)
-        told = stage.b.status(hall)
-        assert told.event.name == "The last night", told.event
-        assert (told.event.total_seats, told.event.remaining_seats) == (TOTAL, TOTAL), told
-        sections = {section.section_name: section.total_seats for section in told.sections}
+        event = fixture.seated_event()
+        fixture.expect_free(event, TOTAL)
+        answer = fixture.b.status(event)
+        assert answer.event.name == "The last night", answer.event
+        assert (answer.event.total_seats, answer.event.remaining_seats) == (TOTAL, TOTAL), answer
+        sections = {section.section_name: section.total_seats for section in answer.sections}
         assert sections == {"FLOOR": 6, "BALCONY": 4}, sections
-        assert abs(told.stats.availability_percentage - 100) < 0.01, told.stats
-        assert abs(seconds_until(told.stats.last_updated)) < 60, told.stats
+        assert abs(answer.stats.availability_percentage - 100) < 0.01, answer.stats
+        assert abs(seconds_until(answer.stats.last_updated)) < 60, answer.stats
 
-    @suite.case("an unknown event is told inside every response")
+    @suite.case("every response reports an unknown event in its error")
     def _():
         nowhere = Stock(fresh("nowhere"), quantity=1)
-        found = stage.b.check(nowhere.event, quantity=1)
-        told = stage.b.status(nowhere.event)
-        released = stage.b.give_up(fresh(), nowhere.event)
-        for answer in (found, told, released):
+        found = fixture.b.check(nowhere.event, quantity=1)
+        answer = fixture.b.status(nowhere.event)
+        released = fixture.b.release_hold(fresh(), nowhere.event)
+        for answer in (found, answer, released):
             assert answer.error.code == common_pb2.ERROR_CODE_NOT_FOUND, answer
-        assert stage.b.hold(fresh(), nowhere)[0] == "EVENT_NOT_FOUND"
-        assert stage.b.commit(fresh(), nowhere)[0] == "EVENT_NOT_FOUND"
+        assert fixture.b.hold(fresh(), nowhere)[0] == "EVENT_NOT_FOUND"
+        assert fixture.b.commit(fresh(), nowhere)[0] == "EVENT_NOT_FOUND"
 
-    @suite.case("a hold by quantity longer than allowed is cut, one without an end gets the usual")
+    @suite.case("a hold is shortened to the maximum length and gets the default length without an expiry")
     def _():
-        event = stage.event()
-        _, until = stage.b.hold(fresh(), Stock(event, quantity=1), expires=ahead(100_000))
+        event = fixture.event()
+        _, until = fixture.b.hold(fresh(), Stock(event, quantity=1), expires=ahead(100_000))
         assert 14 * 60 < seconds_until(until) <= 15 * 60, until
         request = pb.ReserveSeatRequest(reservation_id=fresh(), event_id=event, quantity=1)
-        answer = stage.b.call("ReserveSeat", request)
+        answer = fixture.b.call("ReserveSeat", request)
         assert 50 < seconds_until(answer.hold_expires_at) <= 60, answer
 
-    @suite.case("the client's circuit breaker has counted nothing")
+    @suite.case("no call failed with a gRPC error")
     def _():
-        assert not stage.b.errors, stage.b.errors
+        assert not fixture.b.errors, fixture.b.errors
 
 
-def bad_arguments(suite, stage):
-    @suite.case("bad arguments are gRPC errors that name the field as the contract spells it")
+def bad_arguments(suite, fixture):
+    @suite.case("bad arguments are gRPC errors with the field name of the service")
     def _():
-        event = stage.event()
+        event = fixture.event()
         good = {"reservation_id": fresh(), "event_id": event, "quantity": 1}
-        hold, sell, give_up = (
+        hold, commit, release = (
             pb.ReserveSeatRequest,
             pb.CommitReservationRequest,
             pb.ReleaseHoldRequest,
@@ -472,12 +472,12 @@ def bad_arguments(suite, stage):
             ("ReserveSeat", hold, {"seat_ids": ["S-1", "S-1"]}, "seat_ids"),
             ("ReserveSeat", hold, {"hold_expires_at": ahead(-1)}, "hold_expires_at"),
             ("ReserveSeat", hold, {"user_id": "x" * 257}, "user_id"),
-            ("CommitReservation", sell, {"quantity": -1}, "quantity"),
-            ("CommitReservation", sell, {"payment_intent_id": "x" * 257}, "payment_intent_id"),
-            ("ReleaseHold", give_up, {"quantity": -1}, "quantity"),
-            ("ReleaseHold", give_up, {"reason": "x" * 257}, "reason"),
+            ("CommitReservation", commit, {"quantity": -1}, "quantity"),
+            ("CommitReservation", commit, {"payment_intent_id": "x" * 257}, "payment_intent_id"),
+            ("ReleaseHold", release, {"quantity": -1}, "quantity"),
+            ("ReleaseHold", release, {"reason": "x" * 257}, "reason"),
         ):
-            call = getattr(stage.b.stub, method)
+            call = getattr(fixture.b.stub, method)
             try:
                 answer = call(kind(**{**good, **change}), timeout=SECONDS)
             except grpc.RpcError as error:
@@ -485,8 +485,8 @@ def bad_arguments(suite, stage):
                 fields = violated(error)
                 assert field in fields, f"{change}: {fields}"
             else:
-                raise AssertionError(f"{change} was answered {answer}")
-        stage.wants_free(event, TOTAL)
+                raise AssertionError(f"{change} was accepted: {answer}")
+        fixture.expect_free(event, TOTAL)
 
 
 def violated(error):
@@ -497,19 +497,19 @@ def violated(error):
     return [violation.field for violation in bad.field_violations]
 
 
-def rejects_late(suite, stage):
-    """On a server whose operator wants late commits refused."""
+def rejects_late(suite, fixture):
+    """Cases for a server with LATE_COMMIT=reject."""
     for kind in KINDS:
 
-        @suite.case(f"LATE_COMMIT=reject, {kind}: a late confirm fails, a timely one does not")
+        @suite.case(f"LATE_COMMIT=reject, {kind}: a late confirm fails, a confirm in time succeeds")
         def _(kind=kind):
-            stock = stage.stock(kind)
+            stock = fixture.stock(kind)
             reservation = fresh()
-            moment(stage.b, reservation, stock)
-            stage.given_back(reservation)
-            for contract in (stage.b, stage.a):
+            short_hold(fixture.b, reservation, stock)
+            fixture.wait_reclaimed(reservation)
+            for contract in (fixture.b, fixture.a):
                 assert contract.commit(reservation, stock) == ("HOLD_EXPIRED", None)
             timely = fresh()
-            assert stage.b.hold(timely, stock)[0] == "HELD"
-            assert stage.b.commit(timely, stock)[0] == "CONFIRMED"
-            stage.wants_free(stock.event, TOTAL - stock.size)
+            assert fixture.b.hold(timely, stock)[0] == "HELD"
+            assert fixture.b.commit(timely, stock)[0] == "CONFIRMED"
+            fixture.expect_free(stock.event, TOTAL - stock.size)

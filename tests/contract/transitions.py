@@ -1,23 +1,22 @@
-"""The table of what a reservation means: every transition once on each contract, for quantities and
-for seats.
+"""The table of reservation transitions: every transition once per service, for quantity events and seated events.
 
-A case is a generator. What it does before its `yield` is played at once; what follows is played when
-every short hold that was placed meanwhile is over. So the waiting is done once for all of them.
+A case is a generator. The part before `yield` runs at once; the part after it runs when all short holds of all
+cases have expired, so that the test waits only once.
 """
 
 import time
 
 from clients import ahead, seconds_until
-from stage import TOTAL, Stock, eventually, fresh
+from fixture import TOTAL, Stock, eventually, fresh
 
-# How long a hold lasts that a case wants to outlive.
-MOMENT_SECONDS = 1.5
+# Length of a hold that a case lets expire.
+SHORT_HOLD_SECONDS = 1.5
 
 CASES = []
 
 
 def transition(name):
-    """Decorator: a row of the table."""
+    """Decorator that adds a row to the table."""
 
     def register(case):
         CASES.append((name, case))
@@ -26,25 +25,25 @@ def transition(name):
     return register
 
 
-def play(suite, stage):
+def play(suite, fixture):
     started = []
     for name, case in CASES:
-        for contract in (stage.b, stage.a):
+        for contract in (fixture.b, fixture.a):
             for kind in ("quantity", "seated"):
                 full = f"{contract.name}, {kind}: {name}"
                 if suite.only in full:
-                    started.append((full, Run(case, stage, contract, kind)))
+                    started.append((full, CaseRun(case, fixture, contract, kind)))
     for _, run in started:
         run.until_yield()
     for full, run in started:
         suite.case(full)(run.to_the_end)
 
 
-class Run:
-    """A case under way. What goes wrong before its `yield` is told when it is its turn."""
+class CaseRun:
+    """A started case. A failure before `yield` is reported when the case is finished."""
 
-    def __init__(self, case, stage, contract, kind):
-        self.begin = lambda: case(stage, contract, stage.stock(kind))
+    def __init__(self, case, fixture, contract, kind):
+        self.begin = lambda: case(fixture, contract, fixture.stock(kind))
         self.problem = None
         self.ended = False
 
@@ -64,14 +63,14 @@ class Run:
         while time.time() <= self.over_at:
             time.sleep(0.01)
         for _ in self.steps:
-            raise AssertionError("a case waits once")
+            raise AssertionError("a case may yield only once")
 
 
-def moment(contract, reservation, stock):
-    """Holds for a moment; when that is over."""
-    word, until = contract.hold(reservation, stock, expires=ahead(MOMENT_SECONDS))
+def short_hold(contract, reservation, stock):
+    """Places a short hold; returns the time at which it has expired."""
+    word, until = contract.hold(reservation, stock, expires=ahead(SHORT_HOLD_SECONDS))
     assert word == "HELD", word
-    # A little later, so that no clock's granularity counts.
+    # Allowance for clock granularity.
     return time.time() + seconds_until(until) + 0.02
 
 
@@ -90,41 +89,41 @@ def held(contract, reservation, stock):
 # ---- hold -----------------------------------------------------------------------------------------
 
 
-@transition("hold of nothing yet: HELD, and the stock is the reservation's")
-def _(stage, contract, stock):
+@transition("hold of a new reservation: HELD")
+def _(fixture, contract, stock):
     until = held(contract, fresh(), stock)
     assert 50 < seconds_until(until) <= 60, until
-    stage.wants_free(stock.event, TOTAL - stock.size)
+    fixture.expect_free(stock.event, TOTAL - stock.size)
     yield from ()
 
 
-@transition("hold of more than there is: refused whole, and nothing is taken")
-def _(stage, contract, stock):
-    held(contract, fresh(), stage.rest(stock))
+@transition("hold of more than the remaining stock: refused as a whole")
+def _(fixture, contract, stock):
+    held(contract, fresh(), fixture.rest(stock))
     if stock.is_seated:
-        # One of them is another's.
+        # One of the seats is taken.
         wanted, reason = Stock(stock.event, seats=("S-1", "S-4")), "SEAT_UNAVAILABLE"
     else:
         wanted, reason = Stock(stock.event, quantity=4), "INSUFFICIENT_INVENTORY"
     word, _ = contract.hold(fresh(), wanted)
     assert word == reason, word
-    stage.wants_free(stock.event, 3)
+    fixture.expect_free(stock.event, 3)
     held(contract, fresh(), stock)
     yield from ()
 
 
-@transition("hold again of what is held: the same end, however much later is asked for")
-def _(stage, contract, stock):
+@transition("hold of a held reservation: same expiry, also if the request has a later one")
+def _(fixture, contract, stock):
     reservation = fresh()
     until = held(contract, reservation, stock)
     word, again = contract.hold(reservation, stock, expires=ahead(600))
     assert (word, again) == ("HELD", until), (word, again)
-    stage.wants_free(stock.event, TOTAL - stock.size)
+    fixture.expect_free(stock.event, TOTAL - stock.size)
     yield from ()
 
 
-@transition("hold of what is confirmed: refused")
-def _(stage, contract, stock):
+@transition("hold of a confirmed reservation: refused")
+def _(fixture, contract, stock):
     reservation = fresh()
     confirmed(contract, reservation, stock)
     word, _ = contract.hold(reservation, stock)
@@ -132,25 +131,25 @@ def _(stage, contract, stock):
     yield from ()
 
 
-@transition("hold of what is released: refused")
-def _(stage, contract, stock):
+@transition("hold of a released reservation: refused")
+def _(fixture, contract, stock):
     reservation = fresh()
     held(contract, reservation, stock)
     contract.release(reservation, stock)
     word, _ = contract.hold(reservation, stock)
     assert word == "RESERVATION_RELEASED", word
-    stage.wants_free(stock.event, TOTAL)
+    fixture.expect_free(stock.event, TOTAL)
     yield from ()
 
 
-@transition("hold of what has expired: refused, at once and when it is given back")
-def _(stage, contract, stock):
+@transition("hold of an expired reservation: refused before and after the reclaim")
+def _(fixture, contract, stock):
     reservation = fresh()
-    yield moment(contract, reservation, stock)
+    yield short_hold(contract, reservation, stock)
     word, _ = contract.hold(reservation, stock)
     assert word == "HOLD_EXPIRED", word
-    stage.given_back(reservation)
-    stage.wants_free(stock.event, TOTAL)
+    fixture.wait_reclaimed(reservation)
+    fixture.expect_free(stock.event, TOTAL)
     word, _ = contract.hold(reservation, stock)
     assert word == "HOLD_EXPIRED", word
 
@@ -158,109 +157,109 @@ def _(stage, contract, stock):
 # ---- commit ---------------------------------------------------------------------------------------
 
 
-@transition("commit without a hold: taken and confirmed in one step")
-def _(stage, contract, stock):
+@transition("commit without a hold: acquired and confirmed in one step")
+def _(fixture, contract, stock):
     confirmed(contract, fresh(), stock)
-    stage.wants_free(stock.event, TOTAL - stock.size)
+    fixture.expect_free(stock.event, TOTAL - stock.size)
     yield from ()
 
 
-@transition("commit of a hold: confirmed, and the stock moved once")
-def _(stage, contract, stock):
+@transition("commit of a hold: confirmed, stock changes once")
+def _(fixture, contract, stock):
     reservation = fresh()
     held(contract, reservation, stock)
     confirmed(contract, reservation, stock)
-    stage.wants_free(stock.event, TOTAL - stock.size)
-    shown = stage.a.shown(reservation)
+    fixture.expect_free(stock.event, TOTAL - stock.size)
+    shown = fixture.a.shown(reservation)
     assert (shown.status, shown.qty) == ("CONFIRMED", stock.size), shown
     yield from ()
 
 
-@transition("commit of a hold just past its end: confirmed, for the buyer has paid")
-def _(stage, contract, stock):
+@transition("commit of an expired hold before its reclaim: confirmed")
+def _(fixture, contract, stock):
     reservation = fresh()
-    yield moment(contract, reservation, stock)
+    yield short_hold(contract, reservation, stock)
     confirmed(contract, reservation, stock)
-    stage.wants_free(stock.event, TOTAL - stock.size)
+    fixture.expect_free(stock.event, TOTAL - stock.size)
 
 
-@transition("commit of a hold that was given back: taken again and confirmed")
-def _(stage, contract, stock):
+@transition("commit of a reclaimed hold: reacquired and confirmed")
+def _(fixture, contract, stock):
     reservation = fresh()
-    yield moment(contract, reservation, stock)
-    stage.given_back(reservation)
-    stage.wants_free(stock.event, TOTAL)
+    yield short_hold(contract, reservation, stock)
+    fixture.wait_reclaimed(reservation)
+    fixture.expect_free(stock.event, TOTAL)
     confirmed(contract, reservation, stock)
-    stage.wants_free(stock.event, TOTAL - stock.size)
+    fixture.expect_free(stock.event, TOTAL - stock.size)
 
 
-@transition("commit of a hold whose stock is another's by now: expired")
-def _(stage, contract, stock):
+@transition("commit of an expired hold whose stock is sold: HOLD_EXPIRED")
+def _(fixture, contract, stock):
     reservation = fresh()
-    yield moment(contract, reservation, stock)
-    # Until it is cleared away other buyers may have to come twice.
-    for wanted in (stock, stage.rest(stock)):
+    yield short_hold(contract, reservation, stock)
+    # Other reservations may need a retry until the hold is reclaimed.
+    for wanted in (stock, fixture.rest(stock)):
         other = fresh()
-        eventually(lambda: contract.commit(other, wanted)[0] == "CONFIRMED", "never free")
+        eventually(lambda: contract.commit(other, wanted)[0] == "CONFIRMED", "stock did not become available")
     word, order = contract.commit(reservation, stock)
     assert (word, order) == ("HOLD_EXPIRED", None), word
-    stage.wants_free(stock.event, 0)
+    fixture.expect_free(stock.event, 0)
 
 
-@transition("commit again of what is confirmed: the same order")
-def _(stage, contract, stock):
+@transition("commit of a confirmed reservation: same order")
+def _(fixture, contract, stock):
     reservation = fresh()
     order = confirmed(contract, reservation, stock)
     assert confirmed(contract, reservation, stock) == order
-    # On the other contract as well.
-    other = stage.a if contract is stage.b else stage.b
+    # Also through the other service.
+    other = fixture.a if contract is fixture.b else fixture.b
     assert confirmed(other, reservation, stock) == order
-    stage.wants_free(stock.event, TOTAL - stock.size)
+    fixture.expect_free(stock.event, TOTAL - stock.size)
     yield from ()
 
 
-@transition("commit of what is released: refused for good")
-def _(stage, contract, stock):
+@transition("commit of a released reservation: refused")
+def _(fixture, contract, stock):
     reservation = fresh()
     held(contract, reservation, stock)
     contract.release(reservation, stock)
     for _ in range(2):
         word, _ = contract.commit(reservation, stock)
         assert word == "RESERVATION_RELEASED", word
-    stage.wants_free(stock.event, TOTAL)
+    fixture.expect_free(stock.event, TOTAL)
     yield from ()
 
 
-@transition("commit and hold of what is refunded: refused for good")
-def _(stage, contract, stock):
+@transition("commit and hold of a refunded reservation: refused")
+def _(fixture, contract, stock):
     reservation = fresh()
     confirmed(contract, reservation, stock)
-    stage.refund(reservation)
+    fixture.refund(reservation)
     for _ in range(2):
         word, _ = contract.commit(reservation, stock)
         assert word == "RESERVATION_RELEASED", word
     word, _ = contract.hold(reservation, stock)
     assert word == "RESERVATION_RELEASED", word
-    stage.wants_free(stock.event, TOTAL)
+    fixture.expect_free(stock.event, TOTAL)
     yield from ()
 
 
 # ---- release --------------------------------------------------------------------------------------
 
 
-@transition("release of a hold: given back")
-def _(stage, contract, stock):
+@transition("release of a hold: stock returned")
+def _(fixture, contract, stock):
     reservation = fresh()
     held(contract, reservation, stock)
-    stage.wants_free(stock.event, TOTAL - stock.size)
+    fixture.expect_free(stock.event, TOTAL - stock.size)
     word = contract.release(reservation, stock)
     assert word == contract.released["now"], word
-    stage.wants_free(stock.event, TOTAL)
+    fixture.expect_free(stock.event, TOTAL)
     yield from ()
 
 
-@transition("release again of what is released: success, and nothing more is given back")
-def _(stage, contract, stock):
+@transition("release of a released reservation: success, no stock returned")
+def _(fixture, contract, stock):
     reservation = fresh()
     held(contract, reservation, stock)
     contract.release(reservation, stock)
@@ -268,32 +267,32 @@ def _(stage, contract, stock):
     for _ in range(3):
         word = contract.release(reservation, stock)
         assert word == contract.released["before"], word
-    stage.wants_free(stock.event, TOTAL - stock.size)
+    fixture.expect_free(stock.event, TOTAL - stock.size)
     yield from ()
 
 
-@transition("release of what has expired and was given back: success, once")
-def _(stage, contract, stock):
+@transition("release of a reclaimed hold: success, no stock returned")
+def _(fixture, contract, stock):
     reservation = fresh()
-    yield moment(contract, reservation, stock)
-    stage.given_back(reservation)
+    yield short_hold(contract, reservation, stock)
+    fixture.wait_reclaimed(reservation)
     for _ in range(2):
         word = contract.release(reservation, stock)
         assert word == contract.released["before"], word
-    stage.wants_free(stock.event, TOTAL)
+    fixture.expect_free(stock.event, TOTAL)
 
 
-@transition("release of a hold just past its end: success, whoever gives it back")
-def _(stage, contract, stock):
+@transition("release of an expired hold before its reclaim: success")
+def _(fixture, contract, stock):
     reservation = fresh()
-    yield moment(contract, reservation, stock)
+    yield short_hold(contract, reservation, stock)
     word = contract.release(reservation, stock)
     assert word in (contract.released["now"], contract.released["before"]), word
-    stage.wants_free(stock.event, TOTAL)
+    fixture.expect_free(stock.event, TOTAL)
 
 
-@transition("release of what never was: success, and a late hold or commit takes nothing")
-def _(stage, contract, stock):
+@transition("release of an unknown reservation: success, a later hold or commit is refused")
+def _(fixture, contract, stock):
     reservation = fresh()
     word = contract.release(reservation, stock)
     assert word == contract.released["nothing"], word
@@ -303,15 +302,15 @@ def _(stage, contract, stock):
     assert word == "RESERVATION_RELEASED", word
     word, _ = contract.commit(reservation, stock)
     assert word == "RESERVATION_RELEASED", word
-    stage.wants_free(stock.event, TOTAL)
+    fixture.expect_free(stock.event, TOTAL)
     yield from ()
 
 
-@transition("release of what is confirmed: refused, and nothing is unsold")
-def _(stage, contract, stock):
+@transition("release of a confirmed reservation: refused")
+def _(fixture, contract, stock):
     for through_a_hold in (True, False):
         reservation = fresh()
-        stock = stock if through_a_hold else stage.part_of_rest(stock)
+        stock = stock if through_a_hold else fixture.part_of_rest(stock)
         if through_a_hold:
             held(contract, reservation, stock)
         order = confirmed(contract, reservation, stock)
@@ -319,24 +318,24 @@ def _(stage, contract, stock):
             word = contract.release(reservation, stock)
             assert word == "RESERVATION_COMMITTED", word
         assert confirmed(contract, reservation, stock) == order
-    stage.wants_free(stock.event, TOTAL - 2 * stock.size)
+    fixture.expect_free(stock.event, TOTAL - 2 * stock.size)
     yield from ()
 
 
 # ---- refund ---------------------------------------------------------------------------------------
 
 
-@transition("refund of what is confirmed: the stock is back exactly once")
-def _(stage, contract, stock):
+@transition("refund of a confirmed reservation: stock returned exactly once")
+def _(fixture, contract, stock):
     reservation = fresh()
     confirmed(contract, reservation, stock)
     for _ in range(2):
-        stage.refund(reservation)
-        assert stage.a.shown(reservation).status == "REFUNDED"
-    stage.wants_free(stock.event, TOTAL)
+        fixture.refund(reservation)
+        assert fixture.a.shown(reservation).status == "REFUNDED"
+    fixture.expect_free(stock.event, TOTAL)
     confirmed(contract, fresh(), stock)
-    stage.refund(reservation)
-    stage.wants_free(stock.event, TOTAL - stock.size)
+    fixture.refund(reservation)
+    fixture.expect_free(stock.event, TOTAL - stock.size)
     word = contract.release(reservation, stock)
     assert word == contract.released["before"], word
     yield from ()
@@ -345,10 +344,10 @@ def _(stage, contract, stock):
 # ---- the payload ----------------------------------------------------------------------------------
 
 
-@transition("any call on a reservation of another event or payload: a conflict")
-def _(stage, contract, stock):
-    elsewhere = stage.stock("seated" if stock.is_seated else "quantity")
-    others = [elsewhere, stage.part_of_rest(stock)]
+@transition("any call with another event or payload: IDEMPOTENCY_CONFLICT")
+def _(fixture, contract, stock):
+    elsewhere = fixture.stock("seated" if stock.is_seated else "quantity")
+    others = [elsewhere, fixture.part_of_rest(stock)]
     if not stock.is_seated:
         others[1] = Stock(stock.event, quantity=stock.quantity + 1)
     in_states = (
@@ -368,6 +367,6 @@ def _(stage, contract, stock):
             assert words == ["IDEMPOTENCY_CONFLICT"] * 3, words
         if make is in_states[0]:
             contract.release(reservation, stock)
-    stage.wants_free(stock.event, TOTAL - stock.size)
-    stage.wants_free(elsewhere.event, TOTAL)
+    fixture.expect_free(stock.event, TOTAL - stock.size)
+    fixture.expect_free(elsewhere.event, TOTAL)
     yield from ()

@@ -261,8 +261,8 @@ async fn the_figures_tell_what_a_sale_did() {
             r#"inventory_event_reservations_total{event_id="evt_watched"}"#,
             5.0,
         ),
-        ("inventory_lane_batch_members_count", 5.0),
-        ("inventory_lane_wait_seconds_count", 5.0),
+        ("inventory_lane_batch_entries_count", 5.0),
+        ("inventory_queue_wait_seconds_count", 5.0),
         (
             r#"dynamodb_consumed_units_total{table="idempotency",kind="write"}"#,
             10.0,

@@ -1,9 +1,9 @@
-"""Writes the configuration of a container for an OCI runtime: the image's root read-only, its user, no capabilities, no
-new privileges, our seccomp profile, the host's network. Must not live here: what is asked of the container (run.sh).
+"""Writes an OCI runtime configuration: read-only root, user of the image, no capabilities, no new privileges, the
+seccomp profile, host network. The test cases are in run.sh.
 
   container.py ROOTFS PROFILE HOSTS RESOLV HIDE NAME=VALUE… -- ARGUMENT…
 
-HIDE is /sys for a container without it, else nothing.
+HIDE is /sys for a container without /sys, else empty.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import resource
 import sys
 from pathlib import Path
 
-# As on the nodes: deploy/nodes/prepare.sh.
+# The limit of the nodes, see deploy/nodes/prepare.sh.
 MEMLOCK = 64 << 20
 USER = 65532
 
@@ -23,9 +23,9 @@ def main() -> None:
     rootfs, profile, hosts, resolv, hide, *environment = sys.argv[1:at]
     seccomp = json.loads(Path(profile).read_text())
     for rule in seccomp["syscalls"]:
-        # The runtimes' own format has no comments.
+        # The OCI format has no comments.
         rule.pop("comment", None)
-    # Where this machine allows less, it is enough for the few shards here.
+    # A lower limit of the host is sufficient for the shards of this test.
     allowed = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
     memlock = MEMLOCK if allowed == resource.RLIM_INFINITY else min(MEMLOCK, allowed)
     limits = [("RLIMIT_MEMLOCK", memlock), ("RLIMIT_NOFILE", min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))]
@@ -47,7 +47,7 @@ def main() -> None:
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "ro"]},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-            # What every engine puts there.
+            # Mounted by every container engine.
             {"destination": "/etc/hosts", "type": "none", "source": hosts, "options": bind},
             {"destination": "/etc/resolv.conf", "type": "none", "source": resolv, "options": bind},
         ],

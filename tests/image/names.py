@@ -1,4 +1,4 @@
-"""A name server that knows one name: answers every A question of it with 127.0.0.1, everything else with NXDOMAIN.
+"""A DNS server with one name: resolves A queries for that name to 127.0.0.1, all other names to NXDOMAIN.
 
   names.py ADDRESS NAME
 """
@@ -11,7 +11,7 @@ import sys
 
 
 def answer(question: bytes, known: str) -> bytes:
-    """The reply to one message with one question."""
+    """The response to a message with one question."""
     labels, at = [], 12
     while (length := question[at]) != 0:
         labels.append(question[at + 1 : at + 1 + length].decode())
@@ -19,10 +19,10 @@ def answer(question: bytes, known: str) -> bytes:
     asked = question[12 : at + 5]
     kind = struct.unpack("!H", question[at + 1 : at + 3])[0]
     is_known = ".".join(labels).lower() == known
-    # Of other kinds (AAAA) the name has nothing, which is no error.
+    # Other record types (AAAA) get an empty response without an error.
     found = is_known and kind == 1
     head = question[:2] + struct.pack("!HHHHH", 0x8180 if is_known else 0x8183, 1, int(found), 0, 0)
-    # A pointer to the question's name, A, IN, a second to live, four bytes.
+    # A pointer to the name in the question, type A, class IN, TTL 1 s, four bytes.
     record = struct.pack("!HHHIH", 0xC00C, 1, 1, 1, 4) + socket.inet_aton("127.0.0.1")
     return head + asked + (record if found else b"")
 

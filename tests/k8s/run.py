@@ -1,5 +1,4 @@
-"""The cases of tests/k8s/run.sh. Must not live here: what the manifests must say (rules.py), how the rules are
-broken on purpose (broken.py)."""
+"""The cases of tests/k8s/run.sh. The rules are in rules.py, the mutations of the self-test in mutations.py."""
 
 from __future__ import annotations
 
@@ -14,20 +13,20 @@ from pathlib import Path
 from typing import Any, Callable
 
 import yaml
-from broken import BREAKS
-from rules import DEPLOY, RULES, Cluster, Wrong
+from mutations import MUTATIONS
+from rules import DEPLOY, RULES, Cluster, RuleViolation
 
 K8S = DEPLOY / "k8s"
 OVERLAYS = [K8S / "base", K8S / "overlays" / "eks"]
-# The oldest and the newest that the manifests are for: preStop.sleep is on by default since 1.30.
+# Oldest and newest supported version; preStop.sleep is enabled by default since 1.30.
 VERSIONS = ["1.30", "1.33"]
-# Of resources that are not Kubernetes' own there are no schemas; the rules read them.
+# Kubernetes has schemas for its own resources only; custom resources are checked by the rules.
 CORE = ("v1", "apps/v1", "policy/v1", "networking.k8s.io/v1")
-# Failed on purpose, each with its reason. One that no longer fails has to go from here.
-MEANT = {
-    "CKV_K8S_43": "a digest names one build; which, is said by the kustomization of who deploys",
-    "CKV_K8S_15": "IfNotPresent: a node that has the image starts when the registry is away",
-    "CKV_K8S_31": "checkov knows RuntimeDefault only, which denies io_uring; ours is a Localhost profile",
+# Accepted checkov failures with reasons. An entry that no longer fails is an error.
+ACCEPTED = {
+    "CKV_K8S_43": "image digests are set by the kustomization of the deployer",
+    "CKV_K8S_15": "IfNotPresent lets a node with the image start while the registry is unavailable",
+    "CKV_K8S_31": "checkov accepts RuntimeDefault only, which denies io_uring; the pod uses a Localhost profile",
 }
 
 
@@ -38,18 +37,18 @@ def run(command: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
 def render(folder: Path) -> str:
     done = run(["kubectl", "kustomize", str(folder)])
     if done.returncode:
-        raise Wrong(f"kubectl kustomize {folder.relative_to(DEPLOY.parent)}: {done.stderr.strip()}")
+        raise RuleViolation(f"kubectl kustomize {folder.relative_to(DEPLOY.parent)}: {done.stderr.strip()}")
     return done.stdout
 
 
 def known_variables(server: Path | None) -> set[str] | None:
-    """What `serve --help` names, and what the AWS SDK and OpenTelemetry read by themselves."""
+    """All variables that `serve --help` lists, including those of the AWS SDK and OpenTelemetry."""
     if server is None:
         return None
     said = run([str(server), "serve", "-h"]).stdout
     found = set(re.findall(r"^ {4}([A-Z][A-Z0-9_]+) ", said, re.MULTILINE))
     if len(found) < 20:
-        raise Wrong(f"{server} serve -h names {len(found)} variables: has its help changed?")
+        raise RuleViolation(f"{server} serve -h lists only {len(found)} variables: did the help format change?")
     return found
 
 
@@ -69,10 +68,10 @@ def cluster(server: Path | None) -> Cluster:
     )
 
 
-def validates(folder: Path, version: str, break_it: bool = False) -> str:
-    """Every object of Kubernetes' own against its schema, unknown fields being errors."""
+def validate(folder: Path, version: str, mutate: bool = False) -> str:
+    """Validates every core object against its schema; unknown fields are errors."""
     objects = [o for o in yaml.safe_load_all(render(folder)) if o and o["apiVersion"] in CORE]
-    if break_it:
+    if mutate:
         next(o for o in objects if o["kind"] == "Deployment")["spec"]["replica"] = 3
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "all.yaml"
@@ -80,13 +79,13 @@ def validates(folder: Path, version: str, break_it: bool = False) -> str:
         tool = Path(sys.executable).parent / "kubernetes-validate"
         done = run([str(tool), "--strict", "-k", version, str(file)])
     if done.returncode:
-        raise Wrong((done.stdout + done.stderr).strip())
+        raise RuleViolation((done.stdout + done.stderr).strip())
     return f"{len(objects)} objects"
 
 
-def checkov(break_it: bool = False) -> str:
+def checkov(mutate: bool = False) -> str:
     text = render(OVERLAYS[1])
-    if break_it:
+    if mutate:
         text = text.replace("allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true")
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "all.yaml"
@@ -95,53 +94,53 @@ def checkov(break_it: bool = False) -> str:
         done = run([str(tool), "-f", str(file), "--framework", "kubernetes", "-o", "json", "--compact", "--quiet",
                     "--skip-download"])
     try:
-        told = json.loads(done.stdout)
+        report = json.loads(done.stdout)
     except ValueError as error:
-        raise Wrong(f"checkov printed no JSON: {(done.stdout + done.stderr)[-400:]}") from error
-    failed = {f["check_id"]: f for f in told["results"]["failed_checks"]}
-    for name in failed.keys() - MEANT.keys():
-        raise Wrong(f"{name} {failed[name]['check_name']}: {failed[name]['resource']}")
-    for name in MEANT.keys() - failed.keys():
-        raise Wrong(f"{name} does not fail any more: take it from the list")
-    passed = told["summary"]["passed"]
+        raise RuleViolation(f"checkov printed no JSON: {(done.stdout + done.stderr)[-400:]}") from error
+    failed = {f["check_id"]: f for f in report["results"]["failed_checks"]}
+    for name in failed.keys() - ACCEPTED.keys():
+        raise RuleViolation(f"{name} {failed[name]['check_name']}: {failed[name]['resource']}")
+    for name in ACCEPTED.keys() - failed.keys():
+        raise RuleViolation(f"{name} no longer fails: remove it from ACCEPTED")
+    passed = report["summary"]["passed"]
     if passed < 50:
-        raise Wrong(f"checkov looked at little: {passed} passed")
-    return f"{passed} passed, {len(MEANT)} fail as meant: {', '.join(sorted(MEANT))}"
+        raise RuleViolation(f"checkov ran too few checks: {passed} passed")
+    return f"{passed} passed, {len(ACCEPTED)} accepted failures: {', '.join(sorted(ACCEPTED))}"
 
 
-def notices(call: Callable[[], Any]) -> str:
-    """Wants `call` to find something wrong."""
+def expect_violation(call: Callable[[], Any]) -> str:
+    """Fails unless `call` raises a RuleViolation."""
     try:
         call()
-    except Wrong as wrong:
+    except RuleViolation as wrong:
         return str(wrong).splitlines()[-1][:110]
-    raise Wrong("it did not notice")
+    raise RuleViolation("no violation detected")
 
 
 def cases(whole: Cluster, self_test: bool) -> list[tuple[str, Callable[[], Any]]]:
     if not self_test:
         found: list[tuple[str, Callable[[], Any]]] = [
-            (f"{folder.name} is valid for Kubernetes {version}", lambda f=folder, v=version: validates(f, v))
+            (f"{folder.name} is valid for Kubernetes {version}", lambda f=folder, v=version: validate(f, v))
             for folder in OVERLAYS
             for version in VERSIONS
         ]
         found.append(("checkov", checkov))
         return found + [(rule.__name__.replace("_", " "), lambda r=rule: r(whole)) for rule in RULES]
     found = [
-        ("an unknown field is found", lambda: notices(lambda: validates(OVERLAYS[1], VERSIONS[-1], True))),
-        ("checkov finds a weakness", lambda: notices(lambda: checkov(True))),
+        ("an unknown field is detected", lambda: expect_violation(lambda: validate(OVERLAYS[1], VERSIONS[-1], True))),
+        ("checkov detects a weakness", lambda: expect_violation(lambda: checkov(True))),
     ]
     for rule in RULES:
-        if rule not in BREAKS:
-            raise SystemExit(f"broken.py has nothing for {rule.__name__}")
-        for what, damage in BREAKS[rule]:
+        if rule not in MUTATIONS:
+            raise SystemExit(f"mutations.py has no mutation for {rule.__name__}")
+        for what, mutate in MUTATIONS[rule]:
 
-            def play(rule: Callable[[Cluster], None] = rule, damage: Callable[[Cluster], None] = damage) -> str:
-                hurt = copy.deepcopy(whole)
-                damage(hurt)
-                return notices(lambda: rule(hurt))
+            def play(rule: Callable[[Cluster], None] = rule, mutate: Callable[[Cluster], None] = mutate) -> str:
+                mutant = copy.deepcopy(whole)
+                mutate(mutant)
+                return expect_violation(lambda: rule(mutant))
 
-            found.append((f"noticed: {what}", play))
+            found.append((f"detected: {what}", play))
     return found
 
 
@@ -159,19 +158,19 @@ def main() -> int:
     server = next((b for b in built if b.is_file()), None)
     passed = failed = skipped = 0
     if server is None:
-        print("SKIP manifest test: no server is built, so its variables are not known (cargo build)")
+        print("SKIP manifest test: no server binary, so its variables cannot be checked (cargo build)")
         skipped += 1
     for name, call in cases(cluster(server), args.self_test):
         if args.only not in name:
             continue
         try:
-            told = call()
-        except (Wrong, KeyError, TypeError, StopIteration, subprocess.TimeoutExpired) as wrong:
+            result = call()
+        except (RuleViolation, KeyError, TypeError, StopIteration, subprocess.TimeoutExpired) as wrong:
             failed += 1
             print(f"FAIL {name}\n     {type(wrong).__name__}: {wrong}", flush=True)
         else:
             passed += 1
-            print(f"ok   {name}{f': {told}' if told else ''}", flush=True)
+            print(f"ok   {name}{f': {result}' if result else ''}", flush=True)
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed or not passed else 0
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# The manifest test: renders deploy/k8s, validates every object against the schemas of Kubernetes, lets checkov
-# read it, and holds what manifests say against each other, the server and the node files.
+# The manifest test: renders deploy/k8s, validates every object against the Kubernetes schemas, runs checkov, and
+# checks the manifests against each other, the server and the node files.
 #
 #   tests/k8s/run.sh [--self-test] [--bin PATH] [--only TEXT]
 #
-#   --self-test    break the rendered objects on purpose, once for each rule, and want each rule to notice
-#   --bin PATH     the server whose variables are known; without it target/debug's or target/release's
-#   --only TEXT    only the cases whose name has TEXT in it
+#   --self-test    mutate the rendered objects and check that each rule detects its mutations
+#   --bin PATH     server binary that lists the known variables (default: target/debug, else target/release)
+#   --only TEXT    run only the cases whose name contains TEXT
 #
-# Wants kubectl and python3; kubernetes-validate and checkov come from pip into target/k8s-venv. What is missing is
-# skipped with a visible line; K8S_REQUIRED=1 makes that a failure. The last line is always `N passed, N failed,
-# N skipped`.
+# Requires kubectl and python3; pip installs kubernetes-validate and checkov into target/k8s-venv. Cases with a
+# missing tool are skipped with a SKIP line; K8S_REQUIRED=1 turns skips into failures. The last line is always
+# `N passed, N failed, N skipped`.
 #
-# Exit codes: 0 nothing failed, 1 something did, 64 wrong usage.
+# Exit codes: 0 success, 1 failure, 64 usage error.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -37,15 +37,15 @@ skip_all() {
   exit 0
 }
 
-command -v kubectl >/dev/null || skip_all "kubectl is not installed (Kubernetes' own packages, or your cloud's)"
+command -v kubectl >/dev/null || skip_all "kubectl is not installed (see the Kubernetes documentation)"
 command -v python3 >/dev/null || skip_all "python3 is not installed"
 
-# Installed once for each state of requirements.txt.
+# Reinstalled when requirements.txt changes.
 if ! cmp -s "$here/requirements.txt" "$venv/installed.txt"; then
   mkdir -p "$target"
   rm -rf "$venv"
   python3 -m venv "$venv" >"$target/k8s-pip.log" 2>&1 \
-    || skip_all "python3 cannot make a virtual environment (python3-venv?); see target/k8s-pip.log"
+    || skip_all "python3 cannot create a virtual environment (python3-venv?); see target/k8s-pip.log"
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$here/requirements.txt" \
     >"$target/k8s-pip.log" 2>&1 || skip_all "pip cannot install the validators; see target/k8s-pip.log"
   cp "$here/requirements.txt" "$venv/installed.txt"

@@ -1,9 +1,8 @@
-"""What being watched costs: the server's CPU for one call, scraped and with unsampled tracing on, against
-neither.
+"""Cost of observability: server CPU per call with scrapes and unsampled tracing, compared with neither.
 
-Two servers at the same time, on the same CPU, each with its own load: whatever else the machine does, it
-does to both. Each round gives a ratio, the median of them counts; which one starts first changes from
-round to round. What is counted is always counted: "off" means that nobody asks for it."""
+Two servers run at the same time on the same CPU, each with its own load, so that noise affects both. Each
+round yields a ratio; the median is checked. The start order alternates between rounds. Counters are always
+updated: "off" means that there are no scrapes and no exporter."""
 
 import json
 import os
@@ -18,15 +17,15 @@ from receiver import Receiver
 
 ROUNDS = 9
 RATIO_MAX = 1.05
-# Of each of the two. A release generator costs its own core less.
+# Calls per second for each of the two servers.
 RATE = {"release": 4000, "debug": 1500}
-# Three times as often as is usual.
+# Three times the usual frequency.
 SCRAPE_EVERY_SECONDS = 5
 SCENARIO = pathlib.Path(__file__).resolve().parent / "cost.toml"
 
 
 class Scraper(threading.Thread):
-    """Asks for the figures as a Prometheus does, from `with` to its end."""
+    """Scrapes the metrics periodically; a context manager."""
 
     def __init__(self, address: str):
         super().__init__(daemon=True)
@@ -47,13 +46,13 @@ class Scraper(threading.Thread):
 
 
 def cpu_per_call(report: dict) -> float:
-    """The server's, in µs, from what the generator reports."""
+    """Server CPU per call in µs, from the report of the generator."""
     server = next(process for process in report["processes"] if process["name"] == "server")
     return float(server["cpu_us_per_call"])
 
 
 class Run:
-    """A fresh server under a load of its own."""
+    """A new server with its own load."""
 
     def __init__(
         self,
@@ -101,14 +100,14 @@ class Run:
 
 
 def measured(first: bool, make) -> dict[bool, float]:
-    """µs for a call, of the one that is watched and of the one that is not."""
+    """CPU per call in µs, by whether observability is on."""
     runs = {on: make(on) for on in (first, not first)}
     with runs[first].server, runs[not first].server:
         with Scraper(runs[True].server.ports["metrics"]) as scraper:
             for run in runs.values():
                 run.begin()
             costs = {on: run.cost() for on, run in runs.items()}
-        assert scraper.scrapes >= 1, "it was never scraped"
+        assert scraper.scrapes >= 1, "no scrape happened"
     return costs
 
 
@@ -116,7 +115,7 @@ def play(generator: pathlib.Path | None, binary: pathlib.Path, folder: pathlib.P
     if generator is None:
         raise Skip("the generator is not built: cargo build --release --package inventory-generator")
     if binary.parent.name == "debug":
-        raise Skip(f"{binary.relative_to(ROOT)} is a debug build, whose costs say nothing")
+        raise Skip(f"{binary.relative_to(ROOT)} is a debug build; its cost is not meaningful")
     ratios = []
     with Receiver(folder) as receiver:
         for number in range(ROUNDS):
@@ -127,7 +126,7 @@ def play(generator: pathlib.Path | None, binary: pathlib.Path, folder: pathlib.P
                 f"{ratios[-1]:.3f}",
                 flush=True,
             )
-        assert not receiver.spans, "sampled after all"
+        assert not receiver.spans, "spans were sampled"
     median = statistics.median(ratios)
     print(
         f"     median {median:.3f} of off, {min(ratios):.3f} to {max(ratios):.3f}; at most {RATIO_MAX}",

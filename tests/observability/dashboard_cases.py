@@ -1,7 +1,7 @@
-"""The dashboards and the rules against a live Prometheus: every expression is asked, and must answer.
+"""Checks dashboards and rules against a live Prometheus: every expression must return data.
 
-An answer that is empty is a failure. What is legitimately absent while nothing is wrong is named in
-ABSENT, with the reason; nothing else may be."""
+An empty result is a failure. Series that are absent as long as nothing goes wrong are listed in ABSENT with
+the reason; no other series may be absent."""
 
 import json
 import pathlib
@@ -13,19 +13,18 @@ import tempfile
 
 import yaml
 from harness import ROOT
-from prometheus import JOB, SCRAPE_SECONDS, Failed, Prometheus, numbers
+from prometheus import JOB, SCRAPE_SECONDS, Prometheus, QueryError, numbers
 from promql import always_answered, chosen, rate_interval, selectors, substituted
 from rules_cases import promtool, rule_files, rules
 
 DASHBOARDS = ROOT / "deploy/observability/dashboards"
 
-# Selectors that find nothing in a run without that trouble. The expressions around them answer all the
-# same, with 0; only these may be missing.
+# Selectors without series in a run without errors. Expressions with these selectors return 0.
 ABSENT = {
     r'dynamodb_requests_total\{.*status=~?"[^"]*(throttled|refused)': "the engine never throttles or refuses",
-    r"inventory_trace_spans_dropped_total": "comes into being with the first span that is dropped",
+    r"inventory_trace_spans_dropped_total": "created with the first dropped span",
 }
-# Alerts that say that something is not there.
+# Alerts whose expression is empty while everything is present.
 ABOUT_ABSENCE = {"InventoryTargetsMissing"}
 
 
@@ -40,7 +39,7 @@ def panels(dashboard: dict) -> list[dict]:
 
 
 def variable_queries(dashboard: dict) -> dict[str, tuple[str, str]]:
-    """Of each variable that is a list of label values: the selector and the label."""
+    """Selector and label of each variable that lists label values."""
     found = {}
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "query":
@@ -50,7 +49,7 @@ def variable_queries(dashboard: dict) -> dict[str, tuple[str, str]]:
     return found
 
 
-def complaints_about_panel(panel: dict) -> list[str]:
+def panel_errors(panel: dict) -> list[str]:
     where = panel["title"]
     found = []
     if len(panel.get("description", "")) < 10:
@@ -58,32 +57,32 @@ def complaints_about_panel(panel: dict) -> list[str]:
     if not panel["fieldConfig"]["defaults"].get("unit"):
         found.append(f"{where}: no unit")
     if not panel["targets"]:
-        found.append(f"{where}: asks nothing")
+        found.append(f"{where}: no query")
     place = panel["gridPos"]
     if place["x"] + place["w"] > 24:
-        found.append(f"{where}: sticks out")
+        found.append(f"{where}: wider than the grid")
     return found
 
 
-# What Grafana's types do not name and Grafana reads: the Prometheus plugin's own part of an annotation.
-BESIDE_THE_TYPES = {".annotations.list[].titleFormat"}
+# Fields that Grafana reads but its published types lack: the annotation fields of the Prometheus plugin.
+UNTYPED_FIELDS = {".annotations.list[].titleFormat"}
 
 
-def lost(ours, theirs, where: str = ""):
-    """Paths of what is in ours and not, or not the same, in theirs."""
+def lost_paths(ours, theirs, where: str = ""):
+    """Paths of the values in `ours` that are missing or different in `theirs`."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key, value in ours.items():
             if key in theirs or value is not None:
-                yield from lost(value, theirs.get(key), f"{where}.{key}")
+                yield from lost_paths(value, theirs.get(key), f"{where}.{key}")
     elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         for mine, other in zip(ours, theirs):
-            yield from lost(mine, other, f"{where}[]")
+            yield from lost_paths(mine, other, f"{where}[]")
     elif ours != theirs:
         yield where
 
 
-def through_grafanas_types(dashboard: dict) -> dict:
-    """The dashboard, read and written by the types that Grafana publishes for its version 10."""
+def round_trip(dashboard: dict) -> dict:
+    """The dashboard after a round trip through the types that Grafana publishes for version 10."""
     from grafana_foundation_sdk.cog.encoder import JSONEncoder
     from grafana_foundation_sdk.cog.plugins import register_default_plugins
     from grafana_foundation_sdk.models.dashboard import Dashboard
@@ -93,17 +92,17 @@ def through_grafanas_types(dashboard: dict) -> dict:
 
 
 def play_static(suite) -> None:
-    @suite.case("Grafana's own types know everything in the dashboards")
+    @suite.case("the dashboards use only fields of the Grafana types")
     def _():
         for name, dashboard in dashboards().items():
-            unknown = set(lost(dashboard, through_grafanas_types(dashboard))) - BESIDE_THE_TYPES
+            unknown = set(lost_paths(dashboard, round_trip(dashboard))) - UNTYPED_FIELDS
             assert not unknown, f"{name}: {', '.join(sorted(unknown))}"
         panel = dashboard["panels"][1]
         panel["gridPos"]["with"] = panel["gridPos"].pop("w")
-        misspelt = set(lost(dashboard, through_grafanas_types(dashboard)))
+        misspelt = set(lost_paths(dashboard, round_trip(dashboard)))
         assert ".panels[].gridPos.with" in misspelt, misspelt
 
-    @suite.case("Prometheus and Grafana find what they are given")
+    @suite.case("all files that Prometheus and Grafana mount exist")
     def _():
         place = DASHBOARDS.parent
         with tempfile.TemporaryDirectory() as folder:
@@ -121,24 +120,24 @@ def play_static(suite) -> None:
         path = provider["providers"][0]["options"]["path"]
         assert ["./dashboards", path, "ro"] in mounts, path
 
-    @suite.case("the dashboards are what build.py writes")
+    @suite.case("the dashboards are up to date with build.py")
     def _():
         build = [sys.executable, str(DASHBOARDS / "build.py"), "--check"]
         done = subprocess.run(build, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
-    @suite.case("every panel has a description, a unit, a query and a place")
+    @suite.case("every panel has a description, a unit, a query and a grid position")
     def _():
         found = []
         for name, dashboard in dashboards().items():
             found += [
-                f"{name}: {what}" for panel in panels(dashboard) for what in complaints_about_panel(panel)
+                f"{name}: {what}" for panel in panels(dashboard) for what in panel_errors(panel)
             ]
             numbers_ = [panel["id"] for panel in dashboard["panels"]]
-            assert len(set(numbers_)) == len(numbers_), f"{name}: an id twice"
+            assert len(set(numbers_)) == len(numbers_), f"{name}: duplicate panel id"
         assert not found, "\n".join(found)
 
-    @suite.case("the 40 ms promise is a threshold of every panel about writes")
+    @suite.case("every write latency panel has the 40 ms threshold")
     def _():
         sale = panels(dashboards()["sale"])
         about = [p for p in sale if any("grpc_request_latency_seconds" in t["expr"] for t in p["targets"])]
@@ -148,8 +147,8 @@ def play_static(suite) -> None:
             assert 0.04 in values, panel["title"]
 
 
-class Look:
-    """The time of the load, and what Grafana would put for the variables."""
+class DashboardQueries:
+    """Queries over the time range of the load, with the values that Grafana would set for the variables."""
 
     def __init__(self, prometheus: Prometheus, start: float, end: float, event: str):
         self.prometheus, self.start, self.end = prometheus, start, end
@@ -173,16 +172,16 @@ class Look:
         return bool(self.prometheus.instant(f"count(last_over_time({selector}[{span}]))", self.end))
 
     def excused(self, expr: str) -> bool:
-        """Whether the expression reads something that ABSENT names and that is absent."""
+        """Whether the expression reads an absent series that ABSENT lists."""
         return any(re.search(a, s) and not self.finds(s) for s in selectors(expr) for a in ABSENT)
 
     def unexplained(self, exprs: list[str]) -> list[str]:
-        """Selectors that find nothing and are not in ABSENT."""
+        """Selectors without series that are not in ABSENT."""
         every = sorted(set().union(*map(selectors, exprs)))
         return [s for s in every if not any(re.search(a, s) for a in ABSENT) and not self.finds(s)]
 
 
-def play(suite, look: Look) -> None:
+def play(suite, queries: DashboardQueries) -> None:
     asked = {"queries": 0, "zero": []}
 
     for name, dashboard in dashboards().items():
@@ -190,8 +189,8 @@ def play(suite, look: Look) -> None:
         @suite.case(f"dashboard {name}: the variables have values")
         def _(dashboard=dashboard):
             for variable, (selector, label) in variable_queries(dashboard).items():
-                match = {"match[]": substituted(selector, look.all)}
-                found = look.prometheus.get(f"label/{label}/values", **match)
+                match = {"match[]": substituted(selector, queries.all)}
+                found = queries.prometheus.get(f"label/{label}/values", **match)
                 assert found, f"${variable}: {match}"
 
         @suite.case(f"dashboard {name}: every query returns data")
@@ -201,41 +200,41 @@ def play(suite, look: Look) -> None:
                 (panel["title"], target["expr"]) for panel in panels(dashboard) for target in panel["targets"]
             ]
             for title, expr in exprs:
-                for values in (look.all, look.picked):
+                for values in (queries.all, queries.picked):
                     asked["queries"] += 1
                     query = substituted(expr, values)
                     try:
-                        found = look.values(query)
-                    except Failed as why:
+                        found = queries.values(query)
+                    except QueryError as why:
                         empty.append(f"{title}: {why}")
                         continue
                     if not found:
                         empty.append(f"{title}: nothing for {query}")
-                    elif not any(found) and values is look.all:
+                    elif not any(found) and values is queries.all:
                         asked["zero"].append(f"{name} / {title}: {expr}")
-            unexplained = look.unexplained([substituted(expr, look.all) for _, expr in exprs])
+            unexplained = queries.unexplained([substituted(expr, queries.all) for _, expr in exprs])
             empty += [f"no such series: {selector}" for selector in unexplained]
             assert not empty, "\n".join(empty)
 
-        @suite.case(f"dashboard {name}: the annotations are understood")
+        @suite.case(f"dashboard {name}: the annotation queries are valid")
         def _(dashboard=dashboard):
             for note in dashboard["annotations"]["list"]:
-                look.values(substituted(note["expr"], look.all))
+                queries.values(substituted(note["expr"], queries.all))
 
-    @suite.case("a name that is wrong is found, even where 0 is answered instead")
+    @suite.case("a wrong metric name is detected even if the expression returns 0")
     def _():
         wrong = 'sum(rate(inventory_shed{job="inventory-api"}[5s])) or vector(0)'
-        assert look.values(wrong) and look.unexplained([wrong]), "it is not"
-        mistaken = 'rate(inventory_shed_total{why="tired"}[5s]) > 0'
-        assert not look.values(always_answered(mistaken)) and look.unexplained([mistaken]), "it is not"
+        assert queries.values(wrong) and queries.unexplained([wrong]), "not detected"
+        mistaken = 'rate(inventory_admission_rejections_total{reason="unknown"}[5s]) > 0'
+        assert not queries.values(always_answered(mistaken)) and queries.unexplained([mistaken]), "not detected"
 
     @suite.case("every rule is evaluated without an error")
     def _():
-        for group in look.prometheus.get("rules")["groups"]:
+        for group in queries.prometheus.get("rules")["groups"]:
             for rule in group["rules"]:
                 assert rule["health"] == "ok", f"{rule['name']}: {rule['health']} {rule.get('lastError', '')}"
 
-    @suite.case("every rule's expression has something to say")
+    @suite.case("every rule expression returns data")
     def _():
         empty = []
         exprs = []
@@ -244,18 +243,18 @@ def play(suite, look: Look) -> None:
             asked["queries"] += 1
             expr = always_answered(rule["expr"])
             if name in ABOUT_ABSENCE:
-                # Its answer is that nothing is missing.
-                assert not look.values(expr), expr
+                # Empty as long as a target exists.
+                assert not queries.values(expr), expr
                 continue
             exprs.append(rule["expr"])
-            if not look.values(expr) and not look.excused(rule["expr"]):
+            if not queries.values(expr) and not queries.excused(rule["expr"]):
                 empty.append(f"{name}: {expr}")
-        empty += [f"no such series: {selector}" for selector in look.unexplained(exprs)]
+        empty += [f"no such series: {selector}" for selector in queries.unexplained(exprs)]
         assert not empty, "\n".join(empty)
 
     if asked["queries"]:
         print(
-            f"     {asked['queries']} queries asked; {len(asked['zero'])} answered 0 throughout:", flush=True
+            f"     {asked['queries']} queries; {len(asked['zero'])} returned only 0:", flush=True
         )
         for line in asked["zero"]:
             print(f"       {line}", flush=True)

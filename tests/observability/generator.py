@@ -1,14 +1,13 @@
-"""The project's load generator at the server under test: open loop, several events, repeats, every answer
-held against the others. What it reports is kept in target/observability/generator.log."""
+"""Runs the load generator of the project against the server under test: open loop, several events, retries,
+cross-checked responses. Its output is in target/observability/generator.log."""
 
 import pathlib
 import subprocess
 
 from harness import ROOT, Skip
 
-# A debug build on shared cores keeps up with less.
+# A debug build on shared cores sustains less.
 RATE = {"release": 1500, "debug": 200}
-PROMISE_BROKEN = 1
 SCENARIO = ROOT / "bench/scenarios/smoke.toml"
 
 
@@ -40,6 +39,6 @@ def play(program: pathlib.Path | None, server, folder: pathlib.Path, seconds: in
             check=False,
         )
     said = log.read_text(encoding="utf-8")
-    # 3: it was late itself, which it is beside a load and a Prometheus; its figures are not used here.
+    # 3: the generator was late, which happens next to a load and a Prometheus; its latencies are not used here.
     assert done.returncode in (0, 3), f"exit code {done.returncode}\n{said[-3000:]}"
     print("     " + said.strip().splitlines()[-1], flush=True)

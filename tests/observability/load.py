@@ -1,7 +1,7 @@
-"""What is played at the server while Prometheus looks: every method of both contracts, seats, holds that
-end by themselves, an event that sells out, conflicts, and callers who want more than there is time for.
+"""The load of the observability test: every method of both services, seats, expiring holds, an event that sells
+out, conflicts, and calls with deadlines that are too short.
 
-No check of any answer lives here; other tests do that. What was asked is counted, by outcome."""
+Counts calls by outcome. Responses are checked by other tests, not here."""
 
 import collections
 import itertools
@@ -21,7 +21,7 @@ HALL_SEATS = 400
 SMALL_TOTAL = 300
 QUIET_TOTAL = 1_000_000
 BURST = 400
-# A channel of its own for each: otherwise all share one connection, and one shard.
+# One connection per channel; otherwise all channels share one connection and one shard.
 OWN_CHANNEL = [("grpc.use_local_subchannel_pool", 1)]
 
 _numbers = itertools.count()
@@ -37,20 +37,20 @@ def in_seconds(seconds: float) -> timestamp_pb2.Timestamp:
     return timestamp_pb2.Timestamp(seconds=int(at), nanos=int(at % 1 * 1e9))
 
 
-class Stage:
-    """The events on sale."""
+class Events:
+    """The events of the load."""
 
     def __init__(self, admin_address: str, hot: int, narrow: int):
         self.hot, self.small = f"evt_arena_{_run}", f"evt_club_{_run}"
         self.narrow, self.hall = f"evt_narrow_{_run}", f"evt_hall_{_run}"
-        # For the cases that look at single calls; the load leaves it alone.
+        # For cases that check single calls; not used by the load.
         self.quiet = f"evt_quiet_{_run}"
         with grpc.insecure_channel(admin_address) as channel:
             admin = admin_pb2_grpc.InventoryAdminStub(channel)
             for event, total, stripes in (
                 (self.hot, hot, 4),
                 (self.small, SMALL_TOTAL, 1),
-                # Of one stripe, so that a line forms.
+                # One stripe, so that a queue builds up.
                 (self.narrow, narrow, 1),
                 (self.quiet, QUIET_TOTAL, 1),
             ):
@@ -67,13 +67,13 @@ class Stage:
 
 
 class Load:
-    """Buyers in threads, from `with` to its end. `pause`: seconds between what each of them does;
-    `rush_in`: from when to when the impatient ones come, in seconds."""
+    """Client threads; a context manager. `pause`: seconds between two actions of a thread; `rush_in`: start and
+    end of the overload in seconds."""
 
     def __init__(
-        self, address: str, stage: Stage, pause: float = 0.0, rush_in: tuple[float, float] = (0, 1e9)
+        self, address: str, events: Events, pause: float = 0.0, rush_in: tuple[float, float] = (0, 1e9)
     ):
-        self.address, self.stage, self.pause, self.rush_in = address, stage, pause, rush_in
+        self.address, self.events, self.pause, self.rush_in = address, events, pause, rush_in
         self.stopping = threading.Event()
         self.outcomes: collections.Counter[str] = collections.Counter()
         self.broken: list[BaseException] = []
@@ -104,7 +104,7 @@ class Load:
                 self.stopping.wait(self.pause)
 
     def call(self, method, request, timeout: float = SECONDS):
-        """One call; its answer, or None when it was refused."""
+        """Makes one call; returns None if it fails."""
         try:
             answer = method(request, timeout=timeout)
         except grpc.RpcError as refused:
@@ -114,8 +114,8 @@ class Load:
         return answer
 
     def tickets(self, a, _b) -> None:
-        """Direct commits, of which some are repeats and some come with another quantity."""
-        event = self.stage.hot if random.random() < 0.7 else self.stage.small
+        """Direct commits, some of them retries, some with another quantity."""
+        event = self.events.hot if random.random() < 0.7 else self.events.small
         commit = inventory_pb2.CommitReq(reservation_id=fresh("t"), event_id=event, qty=random.randint(1, 4))
         self.call(a.CommitReservation, commit)
         luck = random.random()
@@ -127,7 +127,7 @@ class Load:
         elif luck < 0.2:
             self.call(a.GetReservation, inventory_pb2.GetReservationReq(reservation_id=commit.reservation_id))
         elif luck < 0.25:
-            # Sold is sold: refused.
+            # Refused: the reservation is confirmed.
             self.call(
                 a.ReleaseHold,
                 inventory_pb2.ReleaseReq(
@@ -136,9 +136,9 @@ class Load:
             )
 
     def holds(self, a, _b) -> None:
-        """Holds on contract A: committed, released, or left to end after a second."""
+        """Holds of inventory.v1: committed, released, or expired after one second."""
         hold = inventory_pb2.PlaceHoldReq(
-            reservation_id=fresh("h"), event_id=self.stage.hot, qty=2, hold_expires_at=in_seconds(1)
+            reservation_id=fresh("h"), event_id=self.events.hot, qty=2, hold_expires_at=in_seconds(1)
         )
         if self.call(a.PlaceHold, hold) is None:
             return
@@ -155,12 +155,12 @@ class Load:
             self.call(a.ReleaseHold, release)
 
     def seats(self, _a, b) -> None:
-        """Seats on contract B, by name and chosen by the server; most are given back, so the hall lasts."""
+        """Seats of reservation.v1, by id and chosen by the server; most are released, so that seats stay available."""
         reserve = b_pb2.ReserveSeatRequest(
-            reservation_id=fresh("s"), event_id=self.stage.hall, hold_expires_at=in_seconds(1.5)
+            reservation_id=fresh("s"), event_id=self.events.hall, hold_expires_at=in_seconds(1.5)
         )
         if random.random() < 0.5:
-            # The front rows: two buyers often want the same.
+            # The front rows, so that clients compete for seats.
             first = int(random.expovariate(1 / 10)) % (HALL_SEATS - 2)
             reserve.seat_ids.extend([f"S-{first}", f"S-{first + 1}"])
         else:
@@ -181,23 +181,23 @@ class Load:
             self.call(b.ReleaseHold, release)
 
     def questions(self, a, b) -> None:
-        """Checks of both contracts, and the status of every kind of event."""
-        for event in (self.stage.hot, self.stage.small, self.stage.hall):
+        """Checks of both services, and the status of every kind of event."""
+        for event in (self.events.hot, self.events.small, self.events.hall):
             self.call(a.CheckAvailability, inventory_pb2.CheckReq(event_id=event, qty=2))
             self.call(b.CheckAvailability, b_pb2.CheckAvailabilityRequest(event_id=event, quantity=2))
             self.call(b.GetInventoryStatus, b_pb2.GetInventoryStatusRequest(event_id=event))
         self.call(a.CheckAvailability, inventory_pb2.CheckReq(event_id="evt_nowhere", qty=2))
         if random.random() < 0.2:
-            self.call(a.CheckAvailability, inventory_pb2.CheckReq(event_id=self.stage.hot, qty=-1))
+            self.call(a.CheckAvailability, inventory_pb2.CheckReq(event_id=self.events.hot, qty=-1))
 
     def rush(self, a, _b) -> None:
-        """A burst at one stripe, by callers without patience: some are turned away."""
+        """A burst on one stripe with short deadlines; some calls are rejected."""
         if not self.rush_in[0] <= time.monotonic() - self.begun < self.rush_in[1]:
             self.stopping.wait(0.2)
             return
         calls = [
             a.CommitReservation.future(
-                inventory_pb2.CommitReq(reservation_id=fresh("r"), event_id=self.stage.narrow, qty=1),
+                inventory_pb2.CommitReq(reservation_id=fresh("r"), event_id=self.events.narrow, qty=1),
                 timeout=random.choice([0.03, 0.3]),
             )
             for _ in range(BURST)

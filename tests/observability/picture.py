@@ -1,6 +1,5 @@
-"""Draws what the sale dashboard shows, from what a live Prometheus has of the load: the same queries, as an
-SVG for the documents. Which panels there are lives in deploy/observability/dashboards; the choice of some is
-here."""
+"""Draws panels of the sale dashboard as an SVG for the documentation, with the same queries against a live Prometheus.
+The panels are defined in deploy/observability/dashboards; this module selects some of them."""
 
 import pathlib
 import re
@@ -11,24 +10,24 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import EngFormatter, FuncFormatter, PercentFormatter
 
-from dashboard_cases import Look, dashboards, panels
+from dashboard_cases import DashboardQueries, dashboards, panels
 from promql import substituted
 
 BYTES_MAX = 200_000
-# Of each line: as many as can be told apart at its width.
+# Points per line.
 POINTS_MAX = 75
-# Of the sale dashboard, in this order.
-STATS = ["Sold", "P95 of writes", "Slower than 40 ms", "Failed", "Impossible stock", "Servers ready"]
+# Panels of the sale dashboard, in this order.
+STATS = ["Sold", "P95 of writes", "Writes above 40 ms", "Failed calls", "Invariant breaches", "Servers ready"]
 PLOTS = [
-    "Remaining",
+    "Remaining units",
     "Reservations by event",
-    "Expired holds given back",
-    "Writes, exact percentiles",
+    "Reclaimed holds",
+    "Write latency percentiles",
     "P95 by method",
-    "Calls under way",
+    "Calls in flight",
     "Calls",
     "Commits",
-    "Answers other than OK",
+    "Responses other than OK",
 ]
 INK, PAPER, PANEL, GRID, FAINT = "#d8d9da", "#111217", "#181b1f", "#2c3036", "#8e9199"
 COLORS = [
@@ -61,7 +60,7 @@ STYLE = {
 
 
 def shown(number: float, unit: str) -> str:
-    """A figure as Grafana writes it."""
+    """A number as Grafana formats it."""
     if unit == "s":
         return f"{number * 1e3:.1f} ms" if number < 1 else f"{number:.1f} s"
     if unit == "percentunit":
@@ -76,7 +75,7 @@ def formatter(unit: str):
 
 
 def readable(legend: str, run: str) -> str:
-    """A label without what every label has."""
+    """A label without the common prefix."""
     short = legend.replace("inventory.v1.Inventory/", "A ").replace("reservation.v1.InventoryService/", "B ")
     return short.lstrip("/").replace(f"_{run}", "")
 
@@ -87,13 +86,13 @@ def legend_of(pattern: str, labels: dict) -> str:
     return pattern
 
 
-def lines(look: Look, panel: dict) -> list[tuple[str, list[float], list[float]]]:
+def lines(queries: DashboardQueries, panel: dict) -> list[tuple[str, list[float], list[float]]]:
     """Label, seconds since the beginning and values of each series of a panel."""
     found = []
-    step = max(1, round((look.end - look.start) / POINTS_MAX))
+    step = max(1, round((queries.end - queries.start) / POINTS_MAX))
     for target in panel["targets"]:
-        for one in look.prometheus.range(substituted(target["expr"], look.all), look.start, look.end, step):
-            xs = [at - look.start for at, _ in one["values"]]
+        for one in queries.prometheus.range(substituted(target["expr"], queries.all), queries.start, queries.end, step):
+            xs = [at - queries.start for at, _ in one["values"]]
             ys = [float(value) for _, value in one["values"]]
             found.append((legend_of(target["legendFormat"], one["metric"]), xs, ys))
     return sorted(found, key=lambda line: -max(line[2]))
@@ -105,8 +104,8 @@ def color_at(number: float, steps: list[dict]) -> str:
     return names[reached[-1]]
 
 
-def draw_stat(axes, look: Look, panel: dict) -> None:
-    ((_, xs, ys), *_) = lines(look, panel)
+def draw_stat(axes, queries: DashboardQueries, panel: dict) -> None:
+    ((_, xs, ys), *_) = lines(queries, panel)
     middle = sorted(ys)[len(ys) // 2]
     defaults = panel["fieldConfig"]["defaults"]
     color = color_at(middle, defaults["thresholds"]["steps"])
@@ -127,10 +126,10 @@ def draw_stat(axes, look: Look, panel: dict) -> None:
     axes.set_title(panel["title"], loc="left", fontsize=8, color=FAINT)
 
 
-def draw_lines(axes, look: Look, panel: dict, run: str) -> None:
+def draw_lines(axes, queries: DashboardQueries, panel: dict, run: str) -> None:
     defaults = panel["fieldConfig"]["defaults"]
     stacked = defaults["custom"]["stacking"]["mode"] == "normal"
-    found = lines(look, panel)[: len(COLORS)]
+    found = lines(queries, panel)[: len(COLORS)]
     labels = [readable(label, run) for label, _, _ in found]
     if stacked:
         # A series that began late has nothing before.
@@ -155,7 +154,7 @@ def draw_lines(axes, look: Look, panel: dict, run: str) -> None:
                 bbox={"facecolor": PANEL, "linewidth": 0, "pad": 1},
             )
     axes.set_ylim(bottom=0)
-    axes.set_xlim(0, look.end - look.start)
+    axes.set_xlim(0, queries.end - queries.start)
     axes.grid(True)
     axes.tick_params(length=0)
     axes.yaxis.set_major_formatter(formatter(defaults["unit"]))
@@ -192,9 +191,9 @@ def slim(svg: str) -> str:
     return "\n".join(line.strip() for line in text.splitlines()) + "\n"
 
 
-def draw(look: Look, stage, about: str, path: pathlib.Path) -> None:
+def draw(queries: DashboardQueries, events, about: str, path: pathlib.Path) -> None:
     by_title = {panel["title"]: panel for panel in panels(dashboards()["sale"])}
-    run = stage.hot.rsplit("_", 1)[1]
+    run = events.hot.rsplit("_", 1)[1]
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(14, 13))
         stats = figure.add_gridspec(1, 6, wspace=0.1, left=0.045, right=0.985, top=0.94, bottom=0.87)
@@ -202,9 +201,9 @@ def draw(look: Look, stage, about: str, path: pathlib.Path) -> None:
             3, 3, hspace=0.55, wspace=0.16, left=0.045, right=0.985, top=0.83, bottom=0.08
         )
         for column, title in enumerate(STATS):
-            draw_stat(figure.add_subplot(stats[0, column]), look, by_title[title])
+            draw_stat(figure.add_subplot(stats[0, column]), queries, by_title[title])
         for place, title in enumerate(PLOTS):
-            draw_lines(figure.add_subplot(plots[divmod(place, 3)]), look, by_title[title], run)
+            draw_lines(figure.add_subplot(plots[divmod(place, 3)]), queries, by_title[title], run)
         figure.text(0.045, 0.975, "inventory-api / Sale", fontsize=13, color=INK)
         figure.text(0.985, 0.975, about, fontsize=8, color=FAINT, ha="right")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A live Prometheus that scrapes one server every second, with our rules loaded, and its HTTP API."""
+"""Runs Prometheus with our rules and one target that is scraped every second; wraps its HTTP API."""
 
 import json
 import math
@@ -31,8 +31,8 @@ scrape_configs:
 """
 
 
-class Failed(AssertionError):
-    """A query that Prometheus refuses."""
+class QueryError(AssertionError):
+    """Prometheus refused a query."""
 
 
 def free_port() -> int:
@@ -70,7 +70,7 @@ class Prometheus:
         while not self._is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()
-                raise SystemExit(f"prometheus does not come up; see {self.folder / 'log'}")
+                raise SystemExit(f"prometheus did not start; see {self.folder / 'log'}")
             time.sleep(0.05)
         return self
 
@@ -88,19 +88,19 @@ class Prometheus:
             return False
 
     def wait_for_target(self) -> None:
-        """Until the server was scraped once, and the rules have seen it."""
+        """Waits for the first scrape and the first rule evaluation."""
         scraped = "up == 1 unless on () ALERTS{alertname='InventoryTargetsMissing'}"
         until(lambda: self.instant(scraped), READY_SECONDS_MAX, "a scrape")
 
     def get(self, path: str, **parameters):
-        """The `data` of an answer of the API."""
+        """The `data` field of an API response."""
         query = urllib.parse.urlencode(parameters, doseq=True)
         try:
             with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=30) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as refused:
             why = json.load(refused).get("error", refused.reason)
-            raise Failed(f"{why}: {parameters.get('query', path)}") from None
+            raise QueryError(f"{why}: {parameters.get('query', path)}") from None
 
     def instant(self, expr: str, at: float | None = None) -> list[dict]:
         when = {} if at is None else {"time": at}
@@ -116,13 +116,13 @@ class Prometheus:
 
 
 def numbers(series: list[dict]) -> list[float]:
-    """Every finite value of an answer."""
+    """All finite values of a result."""
     texts = [value for one in series for _, value in one.get("values", []) or [one["value"]]]
     return [number for number in map(float, texts) if math.isfinite(number)]
 
 
 def until(condition, seconds: float, what: str):
-    """What the condition gives, as soon as that is something."""
+    """Polls the condition and returns its first truthy value."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"

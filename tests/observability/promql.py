@@ -1,9 +1,9 @@
-"""PromQL as text: variables put in as Grafana puts them in, the selectors of an expression, and alerts
-turned into something that always has an answer. No query is made in here."""
+"""PromQL as text: substitution of dashboard variables, the selectors of an expression, and alert expressions that
+always return data. Makes no queries."""
 
 import re
 
-# What the names of our metrics begin with. Label names never stand where these are looked for.
+# Prefixes of our metric names.
 NAME = r"(?<![\w:])(?:inventory_|grpc_|dynamodb_|idempotency_|process_|job:)[\w:]*|(?<![\w:])up(?![\w:])"
 SELECTOR = re.compile(rf"(?P<name>{NAME})\s*(?P<matchers>\{{[^{{}}]*\}})?")
 GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^()]*\)")
@@ -12,12 +12,12 @@ STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def rate_interval(scrape_seconds: int, step_seconds: int) -> str:
-    """What Grafana makes of $__rate_interval."""
+    """Value of $__rate_interval in Grafana."""
     return f"{max(step_seconds + scrape_seconds, 4 * scrape_seconds)}s"
 
 
 def substituted(expr: str, values: dict[str, str]) -> str:
-    """The expression with its variables' values; a variable without one is an error."""
+    """The expression with variables replaced; an unknown variable is an error."""
 
     def value(found: re.Match) -> str:
         name = found[1] or found[2]
@@ -29,26 +29,26 @@ def substituted(expr: str, values: dict[str, str]) -> str:
 
 
 def chosen(values: list[str]) -> str:
-    """Several values of one variable, as they come to stand in a regular expression in a string."""
+    """Several values of one variable as a regular expression inside a string."""
     escaped = [re.sub(r"([\\^$*+?.()|\[\]{}/])", r"\\\\\1", value) for value in values]
     return escaped[0] if len(escaped) == 1 else f"({'|'.join(escaped)})"
 
 
 def selectors(expr: str) -> set[str]:
-    """Every metric that is read, with its label matchers."""
+    """Every metric that the expression reads, with its label matchers."""
     bare = GROUPING.sub(" ", expr)
     return {found["name"] + (found["matchers"] or "") for found in SELECTOR.finditer(bare)}
 
 
 def always_answered(expr: str) -> str:
-    """Each comparison as 0 or 1 instead of a filter: empty then means that a metric is missing."""
+    """Each comparison with `bool`, so that an empty result means a missing metric."""
     kept: list[str] = []
 
     def keep(found: re.Match) -> str:
         kept.append(found[0])
         return f"\0{len(kept) - 1}\0"
 
-    # Matchers like status=~"a|b" are no comparisons, and strings may hold anything.
+    # Matchers such as status=~"a|b" are not comparisons.
     braces = re.sub(r"\{[^{}]*\}", keep, STRING.sub(keep, expr))
     changed = COMPARISON.sub(r"\1 bool ", braces)
     while "\0" in changed:

@@ -1,5 +1,5 @@
-"""A live OTLP receiver (rotel, from pip) that hands on what it took to a sink in this process, which
-decodes it. What a span must be like lives in trace_cases.py."""
+"""Runs an OTLP receiver (rotel, from pip) that forwards spans to a sink in this process, which decodes them. Checks
+of spans are in trace_cases.py."""
 
 import dataclasses
 import gzip
@@ -19,7 +19,7 @@ UP_SECONDS_MAX = 20
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """One span, with its resource's attributes beside its own."""
+    """A span with its own attributes and those of its resource."""
 
     trace: str
     id: str
@@ -34,7 +34,7 @@ class Span:
 
 
 def plain(attributes) -> dict:
-    """Keys and values without their wrapping."""
+    """OTLP attributes as a dict."""
     return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
 
 
@@ -62,7 +62,7 @@ def spans_of(body: bytes) -> list[Span]:
 
 
 class Sink:
-    """Takes OTLP over HTTP from the receiver and keeps the spans."""
+    """Receives OTLP over HTTP from rotel and stores the spans."""
 
     def __init__(self):
         self.spans: list[Span] = []
@@ -71,7 +71,7 @@ class Sink:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"]))
-                # Whatever it is told, this receiver compresses.
+                # rotel compresses even with compression=none.
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
                 sink.spans += spans_of(body)
@@ -89,7 +89,7 @@ class Sink:
 
 
 class Receiver:
-    """rotel on free ports, from `with` to its end."""
+    """rotel on free ports; a context manager."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
@@ -133,11 +133,11 @@ class Receiver:
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     self.stop()
-                    raise SystemExit(f"rotel does not come up; see {self.folder / 'rotel.log'}") from None
+                    raise SystemExit(f"rotel did not start; see {self.folder / 'rotel.log'}") from None
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ends the receiver; what it has handed on stays readable."""
+        """Stops the receiver; received spans stay available."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()

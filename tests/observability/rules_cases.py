@@ -1,6 +1,6 @@
-"""The rules and their unit tests: what promtool says, and whether the tests would notice a change.
+"""Checks the rules and their unit tests with promtool, and mutates thresholds to prove that the tests can fail.
 
-No server and no live Prometheus in here: these cases play on files alone."""
+These cases use files only, neither a server nor Prometheus."""
 
 import concurrent.futures
 import os
@@ -16,7 +16,7 @@ RULES = ROOT / "deploy/observability/rules"
 RUNBOOK = ROOT / "docs/operating.md"
 SEVERITIES = {"critical", "warning", "info"}
 
-# A comparison with a number. The tests must notice when the number moves by a fifth.
+# A comparison with a number. The unit tests must fail if the number changes by a fifth.
 THRESHOLD = re.compile(r"(?P<compare>[<>]=?|==)\s+(?P<number>[0-9.]+)(?=\s|$|\))")
 
 
@@ -25,7 +25,7 @@ def rule_files() -> list[pathlib.Path]:
 
 
 def rules() -> list[tuple[pathlib.Path, dict]]:
-    """Every rule, with the file it is in."""
+    """All rules with their files."""
     found = []
     for path in rule_files():
         for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
@@ -42,13 +42,13 @@ def promtool(*words: str) -> subprocess.CompletedProcess:
 
 
 def anchors(markdown: str) -> set[str]:
-    """What a link into the document may end with, by the rule that forges follow."""
+    """Heading anchors of a Markdown document, as code hosts generate them."""
     heads = re.findall(r"^#+\s+(.+?)\s*$", markdown, re.M)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-def is_complete(path: pathlib.Path, rule: dict) -> None:
-    """An alert that somebody can act on at night."""
+def check_alert(path: pathlib.Path, rule: dict) -> None:
+    """Checks the severity, summary, description and runbook of an alert."""
     name = rule["alert"]
     notes = rule.get("annotations", {})
     assert rule.get("labels", {}).get("severity") in SEVERITIES, f"{path.name}: {name}: severity"
@@ -59,11 +59,10 @@ def is_complete(path: pathlib.Path, rule: dict) -> None:
 
 
 def mutants(expr: str):
-    """The expression with one threshold moved, in either direction, each in turn. Yields what was
-    changed, and the whole."""
+    """Yields a description and the expression for each threshold, moved down and up."""
     for found in THRESHOLD.finditer(expr):
         number = float(found["number"])
-        # A denominator that is kept above 0 only keeps NaN away; which 0 it is matters to nobody.
+        # `> 0` on a denominator only avoids NaN.
         if guards_a_division(expr, found):
             continue
         for other in moved(expr, found["compare"], number):
@@ -75,7 +74,7 @@ def mutants(expr: str):
 
 
 def moved(expr: str, compare: str, number: float) -> tuple[float, float]:
-    """Where the threshold is moved to: by a fifth, a count by one, nothing and equality far enough."""
+    """The two moved thresholds: by a fifth, counts by one, zero and equality by a large step."""
     if number == 0 or compare == "==":
         return number - 1, number + 1e9
     if "changes(" in expr:
@@ -84,7 +83,7 @@ def moved(expr: str, compare: str, number: float) -> tuple[float, float]:
 
 
 def guards_a_division(expr: str, found: re.Match) -> bool:
-    """Whether this `> 0` closes a parenthesis that is a denominator."""
+    """Whether this `> 0` ends a denominator in parentheses."""
     if found[0] != "> 0":
         return False
     depth = 0
@@ -96,7 +95,7 @@ def guards_a_division(expr: str, found: re.Match) -> bool:
 
 
 def tests_notice(path: pathlib.Path, name: str, expr: str) -> bool:
-    """Whether the unit tests of this file fail when the alert has that expression."""
+    """Whether the unit tests of the file fail if the alert has this expression."""
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
         (place / "tests").mkdir()
@@ -107,7 +106,7 @@ def tests_notice(path: pathlib.Path, name: str, expr: str) -> bool:
                     if rule.get("alert") == name:
                         rule["expr"] = expr
             (place / source.name).write_text(yaml.safe_dump(loaded), encoding="utf-8")
-        # Only the case of this alert: the others say nothing about it, and take time.
+        # Only the case of this alert, to save time.
         cases = yaml.safe_load((RULES / "tests" / path.name).read_text(encoding="utf-8"))
         cases["tests"] = [case for case in cases["tests"] if is_about(case, name)]
         assert cases["tests"], f"{path.name} has no test of {name}"
@@ -139,28 +138,28 @@ def play(suite, is_thorough: bool) -> None:
     @suite.case("every alert has a severity, a summary, a value and a runbook")
     def _():
         for path, rule in alerts():
-            is_complete(path, rule)
+            check_alert(path, rule)
         names = [rule["alert"] for _, rule in alerts()]
-        assert len(set(names)) == len(names), "two alerts of one name"
+        assert len(set(names)) == len(names), "duplicate alert name"
 
-    @suite.case("every alert has its section in docs/operating.md")
+    @suite.case("every alert has a section in docs/operating.md")
     def _():
         there = anchors(RUNBOOK.read_text(encoding="utf-8"))
         missing = [rule["alert"] for _, rule in alerts() if rule["alert"].lower() not in there]
         assert not missing, f"no headings for: {', '.join(missing)}"
 
-    @suite.case("every threshold of every alert is held by a unit test from both sides")
+    @suite.case("a unit test fails for every threshold that is moved down or up")
     def _():
         if not is_thorough:
-            raise Skip("left out by --fast")
+            raise Skip("skipped by --fast")
         tries = [
             (path, rule["alert"], what, expr)
             for path, rule in alerts()
             for what, expr in mutants(rule["expr"])
         ]
-        # promtool runs on one core.
+        # promtool uses one core.
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             noticed = pool.map(lambda t: tests_notice(t[0], t[1], t[3]), tries)
             unheld = [f"{t[1]}: {t[2]}" for t, seen in zip(tries, noticed, strict=True) if not seen]
         assert not unheld, "no test fails for:\n" + "\n".join(unheld)
-        print(f"     {len(tries)} changed thresholds, each failed a test", flush=True)
+        print(f"     {len(tries)} mutated thresholds, each detected by a unit test", flush=True)

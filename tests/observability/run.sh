@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# The observability test: a live Prometheus and a live OTLP receiver watch `inventory-api dev --memory` under
-# load. Every rule, every dashboard query and every kind of span is looked at.
+# The observability test: a live Prometheus and a live OTLP receiver observe `inventory-api dev --memory` under
+# load. Checks every rule, every dashboard query and every kind of span.
 #
 #   tests/observability/run.sh [--bin PATH] [--cost | --only-cost | --picture SVG] [--seconds N] [--fast]
 #                              [--only TEXT]
 #
-#   --bin PATH     the server; without it target/release's, else target/debug's, else a dev build is made
-#   --cost         also measure what metrics and unsampled tracing cost in CPU (some minutes)
-#   --only-cost    measure only that
-#   --picture SVG  only draw the sale view, from what Prometheus has of a sale of three minutes
-#   --seconds N    how long the load is (default 45)
-#   --fast         leave out the case that changes every threshold (a minute)
-#   --only TEXT    only the cases whose name has TEXT in it
+#   --bin PATH     server binary (default: target/release, else target/debug, else a dev build)
+#   --cost         also measure the CPU cost of metrics and unsampled tracing (some minutes)
+#   --only-cost    measure only the CPU cost
+#   --picture SVG  only draw the sale dashboard from a sale of three minutes
+#   --seconds N    length of the load in seconds (default 45)
+#   --fast         skip the case that mutates every threshold (one minute)
+#   --only TEXT    run only the cases whose name contains TEXT
 #
-# Wants python3, and prometheus and promtool (Debian: apt-get install prometheus). The clients and the receiver
-# come from pip into virtual places under target/. What is missing is skipped with a visible line;
-# BLACKBOX_REQUIRED=1 makes that a failure. The last line is always `N passed, N failed, N skipped`.
+# Requires python3, prometheus and promtool (Debian: apt-get install prometheus). pip installs the clients and
+# the receiver under target/. Cases with a missing tool are skipped with a SKIP line; BLACKBOX_REQUIRED=1 turns
+# skips into failures. The last line is always `N passed, N failed, N skipped`.
 #
-# Exit codes: 0 nothing failed, 1 something did, 2 wrong usage.
+# Exit codes: 0 success, 1 failure, 2 usage error.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -38,7 +38,7 @@ for tool in prometheus promtool; do
   command -v "$tool" >/dev/null || skip_all "$tool is not installed (Debian: apt-get install prometheus)"
 done
 
-# On top of the black-box test's clients, whose versions stay as they are.
+# Installed on top of the clients of the black-box test, whose versions do not change.
 extra="$target/observability-python"
 wanted="$(cat "$here/requirements.txt" "$venv/installed.txt")"
 if [[ ! -f "$extra/installed.txt" || "$(cat "$extra/installed.txt")" != "$wanted" ]]; then
@@ -48,7 +48,7 @@ if [[ ! -f "$extra/installed.txt" || "$(cat "$extra/installed.txt")" != "$wanted
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
     --target "$extra" --constraint "$extra/held.txt" --requirement "$here/requirements.txt" \
     >"$target/observability-pip.log" 2>&1 \
-    || skip_all "pip cannot install what it needs; see target/observability-pip.log"
+    || skip_all "pip cannot install the requirements; see target/observability-pip.log"
   printf '%s\n' "$wanted" >"$extra/installed.txt"
 fi
 

@@ -1,12 +1,12 @@
-"""Spans, as a real OTLP receiver gets them: of calls, of transactions with links to the calls in them, by the
-caller's traceparent; and a receiver that dies."""
+"""Checks spans received by an OTLP receiver: call spans, transaction spans with links to calls, sampling by
+traceparent, and a receiver that terminates."""
 
 import secrets
 import time
 
 import grpc
 from inventory.v1 import inventory_pb2, inventory_pb2_grpc
-from load import OWN_CHANNEL, SECONDS, Stage, fresh
+from load import OWN_CHANNEL, SECONDS, Events, fresh
 from metrics_cases import text_of
 from prometheus import until
 from receiver import Receiver, Span
@@ -15,12 +15,12 @@ COMMIT = "inventory.v1.Inventory/CommitReservation"
 SERVER, CLIENT = 2, 3
 ARRIVES_SECONDS_MAX = 20
 TOGETHER = 40
-# A dead receiver is found out by the first batch that fails.
+# Export fails with the first batch after the receiver terminates.
 DROPS_SECONDS_MAX = 40
 
 
 class Caller:
-    """Commits with a traceparent of its own."""
+    """A client that sends its own traceparent."""
 
     def __init__(self, address: str, event: str):
         self.channel = grpc.insecure_channel(address, OWN_CHANNEL)
@@ -28,7 +28,7 @@ class Caller:
         self.event = event
 
     def commit(self, sampled: bool, event: str = "", qty: int = 1):
-        """Starts one; its trace and span as the caller has them, and the call."""
+        """Starts a commit; returns the trace id, the span id of the caller, and the call."""
         trace, span = secrets.token_hex(16), secrets.token_hex(8)
         request = inventory_pb2.CommitReq(reservation_id=fresh("tr"), event_id=event or self.event, qty=qty)
         parent = [("traceparent", f"00-{trace}-{span}-{'01' if sampled else '00'}")]
@@ -52,10 +52,10 @@ def exported(text: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
-def play(suite, server, stage: Stage, receiver: Receiver) -> None:
-    caller = Caller(server.address, stage.quiet)
+def play(suite, server, events: Events, receiver: Receiver) -> None:
+    caller = Caller(server.address, events.quiet)
 
-    @suite.case("a sampled call's span arrives under its caller's span, with what it was about")
+    @suite.case("the span of a sampled call has the caller's span as parent, and its attributes")
     def _():
         trace, parent, call = caller.commit(sampled=True)
         assert call.result().status == "CONFIRMED"
@@ -65,13 +65,13 @@ def play(suite, server, stage: Stage, receiver: Receiver) -> None:
         told = span.attributes
         assert told.get("rpc.system.name", told.get("rpc.system")) == "grpc", told
         assert str(told.get("rpc.method", "")).endswith("CommitReservation"), told
-        assert stage.quiet in told.values(), told
+        assert events.quiet in told.values(), told
         assert "CONFIRMED" in told.values(), told
         assert 0 < span.seconds < SECONDS and not span.failed, span
         assert span.resource.get("service.name"), span.resource
         print(f"     {span.name} {told}", flush=True)
 
-    @suite.case("a refused call's span says why, and is no failure of the server's")
+    @suite.case("the span of a refused call has the reason and is not an error")
     def _():
         trace, _, call = caller.commit(sampled=True, event="evt_nowhere")
         assert call.code() == grpc.StatusCode.NOT_FOUND, call.code()
@@ -79,7 +79,7 @@ def play(suite, server, stage: Stage, receiver: Receiver) -> None:
         assert "EVENT_NOT_FOUND" in span.attributes.values(), span.attributes
         assert not span.failed, span
 
-    @suite.case("a call whose caller is not sampled leaves no span")
+    @suite.case("a call with an unsampled parent exports no span")
     def _():
         unsampled, _, call = caller.commit(sampled=False)
         assert call.result().status == "CONFIRMED"
@@ -88,9 +88,9 @@ def play(suite, server, stage: Stage, receiver: Receiver) -> None:
         arrived(receiver, later, SERVER)
         assert not [span for span in receiver.spans if span.trace == unsampled]
 
-    @suite.case("the spans of transactions link to the calls in them")
+    @suite.case("transaction spans link to the spans of their calls")
     def _():
-        calls = [caller.commit(sampled=True, event=stage.quiet) for _ in range(TOGETHER)]
+        calls = [caller.commit(sampled=True, event=events.quiet) for _ in range(TOGETHER)]
         for _, _, call in calls:
             assert call.result().status == "CONFIRMED"
         spans = [arrived(receiver, trace, SERVER) for trace, _, _ in calls]
@@ -105,7 +105,7 @@ def play(suite, server, stage: Stage, receiver: Receiver) -> None:
             "a link to each of the calls",
         )
         largest = max(transactions(), key=lambda span: len(span.links))
-        assert len(largest.links) > 1, "every transaction carried one call only"
+        assert len(largest.links) > 1, "every transaction has one call only"
         told = largest.attributes
         assert "TransactWriteItems" in str(told) + largest.name, largest
         print(
@@ -114,7 +114,7 @@ def play(suite, server, stage: Stage, receiver: Receiver) -> None:
             flush=True,
         )
 
-    @suite.case("what arrived is what the server counts")
+    @suite.case("the exported-span counter matches the received spans")
     def _():
         def equal():
             count = exported(text_of(server.ports["metrics"]))
@@ -122,7 +122,7 @@ def play(suite, server, stage: Stage, receiver: Receiver) -> None:
 
         until(equal, ARRIVES_SECONDS_MAX, f"{len(receiver.spans)} spans arrived, more were counted")
 
-    @suite.case("a receiver that is gone holds up nobody, and what is dropped is counted")
+    @suite.case("a terminated receiver does not delay calls, and dropped spans are counted")
     def _():
         before = dropped(text_of(server.ports["metrics"]))
         receiver.stop()

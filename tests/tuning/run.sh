@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# tuning/host.sh against trees that look like a host, then against the kernel of this one. Nothing of
-# this host is changed: what is applied for real is applied in a network namespace of its own.
+# Tests tuning/host.sh on directory trees that simulate a host, then on the kernel of this host. This host is not
+# changed: real settings are applied in a separate network namespace.
 #
-# Exit codes: 0 passed, 1 failed, 64 usage.
+# Exit codes: 0 success, 1 failure, 64 usage error.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -14,13 +14,13 @@ esac
 
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
-# Readable by the user without rights who plays the failure below.
+# Readable by the unprivileged user of the failure case below.
 chmod 755 "$work"
 cp -r tuning "$work/tuning"
 host="$work/tuning/host.sh"
 passed=0 failed=0 skipped=0
 
-# Checks something; what the one before printed is in $work/last.
+# Runs a check; the output of the previous check is in $work/last.
 check() {
   local what="$1"
   shift
@@ -40,12 +40,12 @@ skip() {
   echo "SKIP tuning: $1"
 }
 
-# Runs the rest and wants this exit code.
+# Runs a command and checks its exit code.
 ends_with() {
   local wanted="$1" code=0
   shift
   "$@" || code=$?
-  [[ $code == "$wanted" ]] || { echo "exit code $code, wanted $wanted"; return 1; }
+  [[ $code == "$wanted" ]] || { echo "exit code $code, expected $wanted"; return 1; }
 }
 
 put() {
@@ -53,7 +53,7 @@ put() {
   printf '%s\n' "$2" >"$tree$1"
 }
 
-# A host of four CPUs with a card of two queues, everything wrong; no busy_read, no numa_balancing.
+# A host with four CPUs and a network card with two queues. All settings differ; busy_read and numa_balancing are missing.
 make_tree() {
   tree="$work/$1"
   put /proc/sys/net/core/somaxconn 128
@@ -80,52 +80,52 @@ make_tree() {
   mkdir -p "$tree/etc/security/limits.d" "$tree/var/lib"
 }
 
-# Names, modes and bytes of everything.
-picture() {
+# Names, modes and checksums of all files.
+snapshot() {
   (cd "$tree" && find . -printf '%p %m %y\n' | sort && find . -type f -print0 | sort -z | xargs -0 sha256sum)
 }
 
 here() { ROOT="$tree" "$host" "$@"; }
-same() { diff "$work/before" <(picture); }
-is() { [[ "$(cat "$tree$1")" == "$2" ]] || { echo "$1 is $(cat "$tree$1"), wanted $2"; return 1; }; }
+same() { diff "$work/before" <(snapshot); }
+is() { [[ "$(cat "$tree$1")" == "$2" ]] || { echo "$1 is $(cat "$tree$1"), expected $2"; return 1; }; }
 
 make_tree one
-picture >"$work/before"
-check "a host that is set wrong differs" ends_with 1 here --check --cpus 1-3
-check "what is not there is said and no error" grep -q '^busy_read .*not there' "$work/last"
-check "a dry run ends well" ends_with 0 here --apply --cpus 1-3
+snapshot >"$work/before"
+check "--check reports differences" ends_with 1 here --check --cpus 1-3
+check "a missing setting is reported without an error" grep -q '^busy_read .*missing' "$work/last"
+check "a dry run succeeds" ends_with 0 here --apply --cpus 1-3
 check "a dry run changes nothing" same
-check "it is applied" ends_with 0 here --apply --yes --cpus 1-3
-check "then nothing differs" ends_with 0 here --check --cpus 1-3
-check "a switch is turned, not overwritten" is /sys/kernel/mm/transparent_hugepage/enabled "always [madvise] never"
-check "packets go to the CPU without a shard" is /sys/class/net/eth0/queues/rx-0/rps_cpus 00000001
+check "--apply succeeds" ends_with 0 here --apply --yes --cpus 1-3
+check "--check reports no difference after --apply" ends_with 0 here --check --cpus 1-3
+check "a choice is switched, not overwritten" is /sys/kernel/mm/transparent_hugepage/enabled "always [madvise] never"
+check "packet processing moves to the CPU without a shard" is /sys/class/net/eth0/queues/rx-0/rps_cpus 00000001
 check "shards share the queues evenly" is /sys/class/net/eth0/queues/tx-1/xps_cpus 00000005
-check "interrupts go there too" is /proc/irq/31/smp_affinity_list 0
-picture >"$work/applied"
-check "applied again" ends_with 0 here --apply --yes --cpus 1-3
-check "it changes nothing" diff "$work/applied" <(picture)
-check "reverted, by a caller who names no CPUs" ends_with 0 here --revert
-check "the tree is the same, byte for byte" same
-check "reverted again" ends_with 0 here --revert
-check "nothing happens" same
+check "interrupts move there too" is /proc/irq/31/smp_affinity_list 0
+snapshot >"$work/applied"
+check "a second --apply succeeds" ends_with 0 here --apply --yes --cpus 1-3
+check "a second --apply changes nothing" diff "$work/applied" <(snapshot)
+check "--revert succeeds without --cpus" ends_with 0 here --revert
+check "--revert restores the tree byte for byte" same
+check "a second --revert succeeds" ends_with 0 here --revert
+check "a second --revert changes nothing" same
 
-# One file alone, and a second change of it in between: what was first counts.
-check "one setting" ends_with 0 here --apply --yes --only somaxconn
-check "no other was touched" is /proc/sys/vm/swappiness 60
+# One setting, changed again by another process between two --apply runs: the first value counts.
+check "--only applies one setting" ends_with 0 here --apply --yes --only somaxconn
+check "--only changes no other setting" is /proc/sys/vm/swappiness 60
 put /proc/sys/net/core/somaxconn 512
-check "applied over what somebody changed" ends_with 0 here --apply --yes --only somaxconn
-check "reverted" ends_with 0 here --revert
-check "to what was first" same
+check "--apply succeeds after a foreign change" ends_with 0 here --apply --yes --only somaxconn
+check "--revert succeeds" ends_with 0 here --revert
+check "--revert restores the first value" same
 
-# A boot forgets what the kernel was told, and the records of it are worthless.
-check "applied before a boot" ends_with 0 here --apply --yes --cpus 1-3
+# After a reboot kernel settings are lost and their records are void.
+check "--apply succeeds before a reboot" ends_with 0 here --apply --yes --cpus 1-3
 put /proc/sys/kernel/random/boot_id second
 put /proc/sys/net/core/somaxconn 300
-check "reverted after it" ends_with 0 here --revert
-check "what the boot set stays" is /proc/sys/net/core/somaxconn 300
-check "our files are gone" test ! -e "$tree/etc/security/limits.d/90-inventory-api.conf"
+check "--revert succeeds after the reboot" ends_with 0 here --revert
+check "--revert keeps values set since the reboot" is /proc/sys/net/core/somaxconn 300
+check "--revert removes files that --apply created" test ! -e "$tree/etc/security/limits.d/90-inventory-api.conf"
 
-# Refused half way.
+# A setting is refused in the middle of --apply.
 make_tree two
 chmod 444 "$tree/proc/sys/vm/swappiness"
 unprivileged=()
@@ -133,17 +133,17 @@ if [[ $EUID == 0 ]]; then
   chown -R 65534:65534 "$tree"
   unprivileged=(setpriv --reuid=65534 --regid=65534 --clear-groups)
 fi
-picture >"$work/before"
+snapshot >"$work/before"
 as_nobody() { ROOT="$tree" "${unprivileged[@]}" "$host" "$@"; }
 check "a refused setting is exit code 2" ends_with 2 as_nobody --apply --yes --cpus 1-3
-check "and is named" grep -q '^swappiness .*refused' "$work/last"
-check "the others were set" is /proc/sys/net/core/somaxconn 1024
-check "reverted" ends_with 0 as_nobody --revert
-check "the same after a refusal" same
+check "a refused setting is named" grep -q '^swappiness .*refused' "$work/last"
+check "the other settings are applied" is /proc/sys/net/core/somaxconn 1024
+check "--revert succeeds" ends_with 0 as_nobody --revert
+check "--revert restores the tree after a refusal" same
 
-# Killed half way: it hangs in a pipe that nobody writes to, with the settings before it done.
+# --apply is killed while it blocks on a pipe, after earlier settings were applied.
 make_tree three
-picture >"$work/before"
+snapshot >"$work/before"
 rm "$tree/proc/sys/vm/swappiness"
 mkfifo "$tree/proc/sys/vm/swappiness"
 ROOT="$tree" setsid "$host" --apply --yes >"$work/killed" 2>&1 &
@@ -154,16 +154,16 @@ kill -9 -- "-$victim" 2>/dev/null || true
 wait "$victim" 2>/dev/null || true
 rm "$tree/proc/sys/vm/swappiness"
 put /proc/sys/vm/swappiness 60
-check "it was killed after some were set" is /proc/sys/kernel/io_uring_disabled 0
-check "and before others" is /sys/kernel/mm/transparent_hugepage/enabled "[always] madvise never"
-check "reverted" ends_with 0 here --revert
-check "the same after a kill" same
+check "earlier settings were applied before the kill" is /proc/sys/kernel/io_uring_disabled 0
+check "later settings were not applied before the kill" is /sys/kernel/mm/transparent_hugepage/enabled "[always] madvise never"
+check "--revert succeeds" ends_with 0 here --revert
+check "--revert restores the tree after a kill" same
 
-check "no command is usage" ends_with 64 here
-check "two commands are usage" ends_with 64 here --check --revert
-check "an unknown setting is usage" ends_with 64 here --check --only nonsense
-check "CPUs that are not online are usage" ends_with 64 here --check --cpus 2-9
-check "no CPU left is usage" ends_with 64 here --check --cpus 0-3
+check "no command is a usage error" ends_with 64 here
+check "two commands are a usage error" ends_with 64 here --check --revert
+check "an unknown setting is a usage error" ends_with 64 here --check --only nonsense
+check "offline CPUs are a usage error" ends_with 64 here --check --cpus 2-9
+check "no remaining CPU is a usage error" ends_with 64 here --check --cpus 0-3
 if command -v python3 >/dev/null; then
   tells() {
     (here --check --json --cpus 1-3 || true) | python3 -c 'import json, sys
@@ -171,12 +171,12 @@ rows = {row["name"]: row for row in json.load(sys.stdin)["settings"]}
 assert rows["somaxconn"]["is"] == "128" and rows["somaxconn"]["verdict"] == "differs", rows["somaxconn"]
 assert all(row["why"] and row["measured"] for row in rows.values())'
   }
-  check "JSON has it all" tells
+  check "JSON has all fields" tells
 else
   skip "JSON: python3 is not installed"
 fi
 
-# The kernel itself: somaxconn belongs to a network namespace.
+# The real kernel: somaxconn belongs to a network namespace.
 if unshare -n true 2>/dev/null; then
   in_namespace() {
     # shellcheck disable=SC2016  # for the shell inside
@@ -188,10 +188,10 @@ if unshare -n true 2>/dev/null; then
       "$0" --revert --state "$1"
       [[ $(cat $f) == 77 ]]' "$host" "$work/real/before"
   }
-  check "the kernel takes it and gets it back" in_namespace
-  check "nothing of the state is left" test ! -e "$work/real"
+  check "--apply and --revert work on the kernel" in_namespace
+  check "--revert removes the state file" test ! -e "$work/real"
 else
-  skip "the kernel itself: no right to make a network namespace"
+  skip "the kernel: no permission to create a network namespace"
 fi
 
 real() {

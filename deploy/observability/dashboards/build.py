@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the dashboards beside this file: sale.json, shards.json, store.json.
+"""Writes the dashboards next to this file: sale.json, shards.json, store.json.
 
-    deploy/observability/dashboards/build.py            write them
-    deploy/observability/dashboards/build.py --check    only say whether they are as written here
+    deploy/observability/dashboards/build.py            write the files
+    deploy/observability/dashboards/build.py --check    compare the files, write nothing
 
-Exit codes: 0 done, or all as written here; 1 a file differs; 64 wrong usage. What is on them
-lives in sale.py, shards.py and store.py; change it there, never in the JSON."""
+Exit codes: 0 success, 1 a file differs, 64 usage error. The panels are defined in sale.py, shards.py and
+store.py; change them there, never in the JSON."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ def text(dashboard: dict) -> str:
 
 def main() -> int:
     parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--check", action="store_true", help="compare the files, write nothing")
     check = parser.parse_args().check
     stale = []
     for name, dashboard in DASHBOARDS.items():
@@ -46,7 +46,7 @@ def main() -> int:
         elif not path.exists() or path.read_text(encoding="utf-8") != text(dashboard):
             stale.append(path.name)
     if stale:
-        print(f"{', '.join(stale)}: not what build.py writes; run it", file=sys.stderr)
+        print(f"{', '.join(stale)}: out of date; run build.py", file=sys.stderr)
     return 1 if stale else 0
 
 

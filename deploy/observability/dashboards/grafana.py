@@ -1,12 +1,12 @@
-"""What Grafana wants of a dashboard, in few words: panels, thresholds, variables, places on the grid.
+"""Builds Grafana dashboard JSON: panels, thresholds, variables, grid positions.
 
-Which panels there are lives in sale.py, shards.py and store.py; writing them to files in build.py."""
+The panels are defined in sale.py, shards.py and store.py; build.py writes the files."""
 
 import dataclasses
 import itertools
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# Of Grafana 10; newer ones migrate it when they load it.
+# Schema of Grafana 10; newer versions migrate it on load.
 SCHEMA = 38
 WIDTH = 24
 
@@ -14,13 +14,13 @@ GREEN, AMBER, RED, GREY = "green", "orange", "red", "text"
 
 
 def steps(*bounds: tuple[str, float | None]) -> dict:
-    """Colours from each value on; the first has none."""
+    """Thresholds with the colour from each value upwards; the first value is None."""
     return {"mode": "absolute", "steps": [{"color": color, "value": at} for color, at in bounds]}
 
 
 NO_THRESHOLD = steps((GREY, None))
-# The promise: 95 of 100 writes within 40 ms.
-PROMISE = steps((GREEN, None), (AMBER, 0.03), (RED, 0.04))
+# The objective: 95 % of writes within 40 ms.
+OBJECTIVE = steps((GREEN, None), (AMBER, 0.03), (RED, 0.04))
 ANY_IS_BAD = steps((GREEN, None), (RED, 1e-9))
 
 
@@ -61,7 +61,7 @@ class Panel:
     high: float | None = None
 
     def defaults(self) -> dict:
-        # A threshold is drawn as a line where it means one.
+        # Draw a line only for a real threshold.
         line = "off" if self.thresholds is NO_THRESHOLD else "dashed"
         found: dict = {
             "unit": self.unit,
@@ -127,13 +127,13 @@ class Row:
 
 
 def stat(title: str, about: str, expr: str, unit: str, thresholds: dict, **more) -> Panel:
-    """One number, four in a row unless told otherwise."""
+    """A panel with one number, a sixth of the width by default."""
     size = {"width": 4, "height": 4, **more}
     return Panel(title, about, [Query(expr)], unit, "stat", thresholds=thresholds, **size)
 
 
 def variable(name: str, label: str, query: str, several: bool) -> dict:
-    """A list of label values. Several: all of them at first."""
+    """A variable with label values; `several` allows multiple values and selects all by default."""
     return {
         "allValue": ".*" if several else None,
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]} if several else {},
@@ -163,7 +163,7 @@ INSTANCE = variable(
 )
 EVENT = variable("event", "Event", 'label_values(inventory_event_units{job="$job"}, event_id)', several=True)
 
-# Restarts are drawn over every panel: they explain most steps in the lines.
+# Restarts are marked in every panel, because they explain most steps in the lines.
 RESTARTS = {
     "datasource": DATASOURCE,
     "enable": True,

@@ -1,5 +1,4 @@
-"""The sale view: what a person watches while tickets are sold. How the server does it lives in shards.py
-and store.py."""
+"""The sale dashboard: stock, latency, errors and outcomes. Shards are in shards.py, the store in store.py."""
 
 from grafana import (
     AMBER,
@@ -9,7 +8,7 @@ from grafana import (
     INSTANCE,
     JOB,
     NO_THRESHOLD,
-    PROMISE,
+    OBJECTIVE,
     RED,
     Panel,
     Query,
@@ -37,42 +36,42 @@ def outcomes(title: str, metric: str, label: str, about: str) -> Panel:
 
 
 NOW = Row(
-    "Is the sale all right?",
+    "Overview",
     [
         stat(
             "Sold",
-            "Reservations confirmed in a second, over all servers.",
+            "Confirmed reservations per second, all servers.",
             f'sum(rate(inventory_commit_reservations_total{{{F}, status="CONFIRMED"}}{R}))',
             "ops",
             NO_THRESHOLD,
         ),
         stat(
             "P95 of writes",
-            "The slowest method's and server's exact 95th percentile over about 30 seconds: commits and "
-            "holds. Promised: 40 ms.",
+            "Exact 95th percentile of commits and holds over about 30 s, slowest method and server. "
+            "Objective: 40 ms.",
             f'max(grpc_request_latency_seconds{{{F}, {WRITES}, quantile="0.95"}})',
             "s",
-            PROMISE,
+            OBJECTIVE,
         ),
         stat(
-            "Slower than 40 ms",
-            "Of all commits and holds. At most 5 % is the promise; the alerts count this share.",
+            "Writes above 40 ms",
+            "Share of all commits and holds. Objective: at most 5 %; the alerts use this share.",
             f'1 - sum(rate(grpc_request_duration_seconds_bucket{{{F}, {WRITES}, le="0.04"}}{R}))'
             f" / sum(rate(grpc_request_duration_seconds_count{{{F}, {WRITES}}}{R}))",
             "percentunit",
             steps((GREEN, None), (AMBER, 0.03), (RED, 0.05)),
         ),
         stat(
-            "Failed",
-            "Of all calls, those that failed by the server's fault: overload, deadline, store away. "
-            "Refusals that are business do not count. At most 0.5 % is the promise.",
+            "Failed calls",
+            "Share of all calls that failed with a server error: overload, deadline, store unavailable. "
+            "Business rejections do not count. Objective: at most 0.5 %.",
             f"(sum({calls(', ' + FAULTS)}) or 0 * sum({calls()})) / sum({calls()})",
             "percentunit",
             steps((GREEN, None), (AMBER, 0.0025), (RED, 0.005)),
         ),
         stat(
-            "Impossible stock",
-            "Readings of stock that cannot be, since the start. Anything but 0: run `inventory-api verify`.",
+            "Invariant breaches",
+            "Reads of inconsistent stock since process start. If not 0, run `inventory-api verify`.",
             f"sum(inventory_invariant_breaches_total{{{F}}})",
             "none",
             ANY_IS_BAD,
@@ -80,7 +79,7 @@ NOW = Row(
         ),
         stat(
             "Servers ready",
-            "How many servers take calls.",
+            "Number of servers that are ready.",
             f"sum(inventory_ready{{{F}}})",
             "none",
             steps((RED, None), (GREEN, 1)),
@@ -93,9 +92,9 @@ STOCK = Row(
     "Stock",
     [
         Panel(
-            "Remaining",
-            "Units still to be sold, of the 20 busiest events; the others are summed as `other`. At most "
-            "some 10 s old. Servers that share an event all tell it: the lowest is shown.",
+            "Remaining units",
+            "Units that can be sold, for the 20 busiest events; about 10 s old at most. If several servers "
+            "report an event, the lowest value is shown.",
             [
                 Query(
                     f'min by (event_id) (inventory_event_units{{{EVENTS}, state="remaining"}})',
@@ -105,8 +104,8 @@ STOCK = Row(
             "none",
         ),
         Panel(
-            "Sold out in",
-            "What remains, at the pace of the last minutes. Nothing for an event that does not sell.",
+            "Time to sell-out",
+            "Remaining units divided by the current sales rate. Empty for an event without sales.",
             [
                 Query(
                     f'min by (event_id) (inventory_event_units{{{EVENTS}, state="remaining"}})'
@@ -118,7 +117,7 @@ STOCK = Row(
         ),
         Panel(
             "Reservations by event",
-            "Commits and holds written in a second, by event.",
+            "Commits and holds written per second; events without a series of their own are `other`.",
             [
                 Query(
                     f"sum by (event_id) (rate(inventory_event_reservations_total{{{EVENTS}}}{R}))",
@@ -129,8 +128,8 @@ STOCK = Row(
             stacked=True,
         ),
         Panel(
-            "Gone",
-            "The part of each event that is held, sold or blocked.",
+            "Taken share",
+            "Share of each event that is held, sold or blocked.",
             [
                 Query(
                     f'1 - min by (event_id) (inventory_event_units{{{EVENTS}, state="remaining"}})'
@@ -146,8 +145,8 @@ STOCK = Row(
         ),
         Panel(
             "Stock by state",
-            "Of the events chosen. Seats are held or sold; of a number of tickets the stripes only tell "
-            "that they are taken.",
+            "Selected events. Seats are held, sold or blocked; units of quantity events are `taken`, because "
+            "stripes do not distinguish held from sold.",
             [
                 Query(
                     f'sum by (state) (max by (event_id, state) (inventory_event_units{{{EVENTS}, state!="total"}}))',
@@ -158,9 +157,9 @@ STOCK = Row(
             stacked=True,
         ),
         Panel(
-            "Expired holds given back",
-            "Holds whose time was over and whose stock is on sale again, in a second; and how long after "
-            "their end that was, for 95 of 100. An alert speaks at 10 s.",
+            "Reclaimed holds",
+            "Expired holds reclaimed per second, and the 95th percentile of the time from expiry to reclaim. "
+            "An alert fires at 10 s.",
             [
                 Query(
                     f"sum by (inventory_type) (rate(inventory_holds_reclaimed_total{{{F}}}{R}))",
@@ -169,7 +168,7 @@ STOCK = Row(
                 Query(
                     "histogram_quantile(0.95, sum by (le) "
                     f"(rate(inventory_hold_reclaim_lag_seconds_bucket{{{F}}}{R})))",
-                    "P95 of lag, s",
+                    "P95 lag, s",
                 ),
             ],
         ),
@@ -177,19 +176,19 @@ STOCK = Row(
 )
 
 LATENCY = Row(
-    "How long buyers wait",
+    "Latency",
     [
         Panel(
-            "Writes, exact percentiles",
-            "Commits and holds: of each percentile the slowest method and server, over about 30 s. The "
-            "line is the promise for P95.",
+            "Write latency percentiles",
+            "Exact percentiles of commits and holds over about 30 s, slowest method and server. The line is "
+            "the objective for P95.",
             [Query(f"max by (quantile) (grpc_request_latency_seconds{{{F}, {WRITES}}})", "p{{quantile}}")],
             "s",
-            thresholds=PROMISE,
+            thresholds=OBJECTIVE,
         ),
         Panel(
             "P95 by method",
-            "Exact, over about 30 s, of the slowest server.",
+            "Exact 95th percentile over about 30 s, slowest server.",
             [
                 Query(
                     f'max by (method) (grpc_request_latency_seconds{{{F}, {API}, quantile="0.95"}})',
@@ -197,11 +196,11 @@ LATENCY = Row(
                 )
             ],
             "s",
-            thresholds=PROMISE,
+            thresholds=OBJECTIVE,
         ),
         Panel(
-            "Writes, where they fall",
-            "How many commits and holds took how long, from the histogram's buckets.",
+            "Write latency distribution",
+            "Commits and holds by latency bucket.",
             [
                 Query(
                     f"sum by (le) (rate(grpc_request_duration_seconds_bucket{{{F}, {WRITES}}}{R}))",
@@ -212,9 +211,9 @@ LATENCY = Row(
             "heatmap",
         ),
         Panel(
-            "Error and latency budget",
-            "How many times faster than allowed each budget burns, over 5 and over 30 minutes: 1 is "
-            "just the promise, alerts speak at 2 and at 6. From the recording rules.",
+            "Error and latency budgets",
+            "Burn rate of each budget over 5 and 30 minutes: 1 is the objective, alerts fire at 2 and 6. Uses "
+            "the recording rules.",
             [
                 Query('max(job:inventory_writes_slow:ratio_rate5m{job="$job"}) / 0.05', "latency, 5 min"),
                 Query('max(job:inventory_writes_slow:ratio_rate30m{job="$job"}) / 0.05', "latency, 30 min"),
@@ -226,11 +225,11 @@ LATENCY = Row(
             width=12,
         ),
         Panel(
-            "Calls under way",
-            "Taken and not answered yet, and those of them that stand in line for a lane.",
+            "Calls in flight",
+            "Calls without a response yet, and those of them that are queued for a transaction.",
             [
-                Query(f"sum(grpc_active_requests{{{F}}})", "under way"),
-                Query(f"sum(inventory_line_depth{{{F}}})", "in line"),
+                Query(f"sum(grpc_active_requests{{{F}}})", "in flight"),
+                Query(f"sum(inventory_queue_depth{{{F}}})", "queued"),
             ],
             "none",
             width=12,
@@ -239,20 +238,20 @@ LATENCY = Row(
 )
 
 CALLS = Row(
-    "What they ask, and what they are told",
+    "Calls and outcomes",
     [
         Panel(
             "Calls",
-            "Answered in a second, by method.",
+            "Responses per second, by method.",
             [Query(f"sum by (method) ({calls()})", "{{method}}")],
             "ops",
             stacked=True,
             width=12,
         ),
         Panel(
-            "Answers other than OK",
+            "Responses other than OK",
             "By gRPC status. ABORTED, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION and INVALID_ARGUMENT are "
-            "business; the others are the server's.",
+            "business rejections; the others are server errors.",
             [Query("sum by (status) (" + calls(', status!="OK"') + ")", "{{status}}")],
             "ops",
             stacked=True,
@@ -262,24 +261,24 @@ CALLS = Row(
             "Commits",
             "inventory_commit_reservations_total",
             "status",
-            "CommitReservation of both contracts, by outcome.",
+            "CommitReservation of both services, by outcome.",
         ),
         outcomes("Holds", "inventory_place_holds_total", "status", "PlaceHold and ReserveSeat, by outcome."),
         outcomes(
             "Releases",
             "inventory_release_holds_total",
             "status",
-            "ReleaseHold of both contracts, by outcome.",
+            "ReleaseHold of both services, by outcome.",
         ),
         outcomes(
             "Checks",
             "inventory_check_availability_total",
             "result",
-            "CheckAvailability of both contracts, by result.",
+            "CheckAvailability of both services, by result.",
         ),
         Panel(
-            "Met others",
-            "Operations that met another one: sold out, a taken seat, an id used twice.",
+            "Conflicts",
+            "Operations refused because of another one: sold out, seat taken, reservation_id reused.",
             [
                 Query(
                     f"sum by (conflict_type) (rate(inventory_conflicts_total{{{F}}}{R}))", "{{conflict_type}}"
@@ -288,14 +287,14 @@ CALLS = Row(
             "ops",
         ),
         Panel(
-            "Turned away",
-            "`line`: it was longer than the caller's deadline; `full`: a queue was at its bound.",
-            [Query(f"sum by (why) (rate(inventory_shed_total{{{F}}}{R}))", "{{why}}")],
+            "Rejected by admission control",
+            "`deadline`: the call would have missed its deadline; `queue_full`: a queue was full.",
+            [Query(f"sum by (reason) (rate(inventory_admission_rejections_total{{{F}}}{R}))", "{{reason}}")],
             "ops",
         ),
         Panel(
-            "Repeats answered from memory",
-            "The part of the calls that a shard answered from what it remembers of their reservation_id.",
+            "Retries answered from the cache",
+            "Share of the calls that a shard answered from its cache of settled reservations.",
             [
                 Query(
                     f"(sum by (operation_type) (rate(idempotency_hits_total{{{F}}}{R}))"
@@ -314,7 +313,7 @@ CALLS = Row(
 DASHBOARD = dashboard(
     "inventory-sale",
     "inventory-api / Sale",
-    "A sale, as its buyers have it: stock, pace, waiting, refusals.",
+    "A sale as callers see it: stock, sales rate, latency, rejections.",
     [JOB, INSTANCE, EVENT],
     [NOW, STOCK, LATENCY, CALLS],
 )

@@ -1,5 +1,5 @@
-"""The shard view: one line per shard or per server: who does how much, who waits, who stands still.
-What buyers see lives in sale.py, the store in store.py."""
+"""The shard dashboard: load, queues, stalls and batching per shard, resources per process. The sale is in sale.py,
+the store in store.py."""
 
 from grafana import (
     AMBER,
@@ -20,8 +20,8 @@ F = 'job="$job", instance=~"$instance"'
 R = "[$__rate_interval]"
 SHARD = "{{instance}} shard {{shard}}"
 BUSY = steps((GREEN, None), (AMBER, 0.7), (RED, 0.85))
-STILL = steps((GREEN, None), (AMBER, 1), (RED, 5))
-# What a hand-over of figures may cost a shard.
+STALL = steps((GREEN, None), (AMBER, 1), (RED, 5))
+# CPU time that one scrape may take on a shard.
 SCRAPE = steps((GREEN, None), (AMBER, 0.001), (RED, 0.005))
 
 
@@ -41,26 +41,26 @@ def quantiles(metric: str) -> list[Query]:
 
 
 NOW = Row(
-    "Does every shard turn?",
+    "Overview",
     [
         stat(
             "Shards",
-            "How many shards tell their figures.",
-            f"count(inventory_shard_tick_age_seconds{{{F}}})",
+            "Number of shards that report metrics.",
+            f"count(inventory_shard_heartbeat_age_seconds{{{F}}})",
             "none",
             steps((RED, None), (GREEN, 1)),
             decimals=0,
         ),
         stat(
-            "Longest standstill now",
-            "How long ago the slowest shard last turned. From 5 s on its server is not ready.",
-            f"max(inventory_shard_tick_age_seconds{{{F}}})",
+            "Oldest heartbeat",
+            "Time since the last heartbeat of the slowest shard. From 5 s its server is not ready.",
+            f"max(inventory_shard_heartbeat_age_seconds{{{F}}})",
             "s",
-            STILL,
+            STALL,
         ),
         stat(
-            "Standstills",
-            "Since the start, over all shards. Each is in the log with what the shard was doing.",
+            "Stalls",
+            "Since process start, all shards. Each is logged with the activity of the shard.",
             f"sum(inventory_shard_stalls_total{{{F}}})",
             "none",
             ANY_IS_BAD,
@@ -68,15 +68,15 @@ NOW = Row(
         ),
         stat(
             "Busiest shard",
-            "The part of its time that the busiest shard computes, over the last window.",
+            "CPU share of the busiest shard since the previous scrape.",
             f"max(inventory_shard_busy_ratio{{{F}}})",
             "percentunit",
             BUSY,
         ),
         stat(
-            "Lopsided",
-            "Calls of the busiest shard to those of the average one. 1 is even; an alert speaks at 1.5 "
-            "if that shard is short of CPU.",
+            "Load imbalance",
+            "Calls of the busiest shard divided by the average. 1 is balanced; an alert fires at 1.5 if that "
+            "shard is short of CPU.",
             f"max(max by (instance) ({counter('inventory_shard_requests_total')})"
             f" / avg by (instance) ({counter('inventory_shard_requests_total')}))",
             "none",
@@ -84,8 +84,8 @@ NOW = Row(
             decimals=2,
         ),
         stat(
-            "Costliest scrape",
-            "What handing over its figures cost the slowest shard, last time. Bound: 5 ms.",
+            "Slowest scrape",
+            "CPU time of the last scrape on the slowest shard. Bound: 5 ms.",
             f"max(inventory_shard_scrape_seconds{{{F}}})",
             "s",
             SCRAPE,
@@ -94,19 +94,19 @@ NOW = Row(
 )
 
 WORK = Row(
-    "Work",
+    "Load",
     [
         by_shard(
             "CPU",
-            "The part of its time that each shard's thread computes.",
+            "CPU share of each shard thread.",
             counter("inventory_shard_cpu_seconds_total"),
             "percentunit",
             thresholds=BUSY,
             high=1,
         ),
         by_shard(
-            "Busy, last window",
-            "The same over the last window, as the server tells it.",
+            "CPU since the previous scrape",
+            "CPU share of each shard thread since the previous scrape, as reported by the server.",
             f"inventory_shard_busy_ratio{{{F}}}",
             "percentunit",
             thresholds=BUSY,
@@ -114,38 +114,37 @@ WORK = Row(
         ),
         by_shard(
             "Calls",
-            "Answered in a second by each shard: those of its own connections.",
+            "Responses per second by each shard, for its own connections.",
             counter("inventory_shard_requests_total"),
             "ops",
         ),
         by_shard(
             "Connections",
-            "Open client connections. They even out as MAX_CONNECTION_AGE brings clients back.",
+            "Open client connections. MAX_CONNECTION_AGE makes clients reconnect, which balances them.",
             f"inventory_shard_connections{{{F}}}",
         ),
-        by_shard("Calls under way", "Taken and not answered yet.", f"inventory_shard_active_requests{{{F}}}"),
+        by_shard("Calls in flight", "Calls without a response yet.", f"inventory_shard_active_requests{{{F}}}"),
         by_shard(
-            "In line for a lane",
-            "Callers that wait for a transaction to go into. Hundreds, with full "
-            "transactions: the stripes are the limit.",
-            f"inventory_line_depth{{{F}}}",
+            "Queue depth",
+            "Operations queued for a transaction. Hundreds of them together with full transactions mean that "
+            "the stripes limit throughput.",
+            f"inventory_queue_depth{{{F}}}",
         ),
         by_shard(
-            "Transactions on their way",
-            "Sent to the store and not answered.",
-            f"inventory_shard_in_flight{{{F}}}",
+            "Transactions in flight",
+            "Transactions sent to the store without a response yet.",
+            f"inventory_shard_transactions_in_flight{{{F}}}",
         ),
         by_shard(
-            "Since its last turn",
-            "A healthy shard turns every quarter of a second at the latest. From 5 s on the "
-            "server is not ready.",
-            f"inventory_shard_tick_age_seconds{{{F}}}",
+            "Heartbeat age",
+            "A healthy shard has a heartbeat every 250 ms at the latest. From 5 s the server is not ready.",
+            f"inventory_shard_heartbeat_age_seconds{{{F}}}",
             "s",
-            thresholds=STILL,
+            thresholds=STALL,
         ),
         by_shard(
-            "Cost of a scrape",
-            "What handing over its figures cost each shard. Bound: 5 ms.",
+            "Scrape time",
+            "CPU time of a scrape on each shard. Bound: 5 ms.",
             f"inventory_shard_scrape_seconds{{{F}}}",
             "s",
             thresholds=SCRAPE,
@@ -154,14 +153,14 @@ WORK = Row(
 )
 
 LANES = Row(
-    "Lanes",
+    "Group commit",
     [
         Panel(
             "Reservations per transaction",
-            "On average. 99 fit; near that the stripes are the limit.",
+            "Average; at most 99. Near that the stripes limit throughput.",
             [
                 Query(
-                    f"sum by (instance) ({counter('inventory_lane_members_total')})"
+                    f"sum by (instance) ({counter('inventory_lane_entries_total')})"
                     f" / (sum by (instance) ({counter('inventory_lane_transactions_total')}) > 0)",
                     "{{instance}}",
                 )
@@ -171,29 +170,29 @@ LANES = Row(
             thresholds=steps((GREEN, None), (AMBER, 90)),
         ),
         Panel(
-            "Sizes of transactions",
-            "How many transactions carry how many reservations.",
-            [Query(f"sum by (le) ({counter('inventory_lane_batch_members_bucket')})", heatmap=True)],
+            "Batch size distribution",
+            "Transactions by number of reservations.",
+            [Query(f"sum by (le) ({counter('inventory_lane_batch_entries_bucket')})", heatmap=True)],
             "none",
             "heatmap",
         ),
         Panel(
-            "Wait for a transaction",
-            "From a reservation's coming to its lane to its being sent.",
-            quantiles("inventory_lane_wait_seconds"),
+            "Queue wait",
+            "Time from enqueueing a reservation to dispatch of its transaction.",
+            quantiles("inventory_queue_wait_seconds"),
             "s",
         ),
         Panel(
             "Transactions",
-            "Sent in a second, first tries only.",
+            "Dispatched per second, without retries.",
             [Query(f"sum by (instance) ({counter('inventory_lane_transactions_total')})", "{{instance}}")],
             "ops",
             width=12,
         ),
         Panel(
-            "Sent again",
-            "Transactions that had to be sent again, by reason: another process on the same stripe, a "
-            "store that throttles, no answer, a body the store refuses.",
+            "Retries",
+            "Transactions sent again, by reason: conflict with another process, throttling, unknown outcome, or "
+            "a batch split because the store refused it.",
             [Query(f"sum by (reason) ({counter('inventory_retries_total')})", "{{reason}}")],
             "ops",
             width=12,
@@ -205,8 +204,8 @@ PROCESS = Row(
     "Processes",
     [
         Panel(
-            "CPU of the process",
-            "Cores in use, the side thread's included.",
+            "Process CPU",
+            "Cores in use, including the control plane.",
             [Query(f"rate(process_cpu_seconds_total{{{F}}}{R})", "{{instance}}")],
             "none",
             width=6,
@@ -219,8 +218,8 @@ PROCESS = Row(
             width=6,
         ),
         Panel(
-            "Descriptors",
-            "Open, of those allowed.",
+            "File descriptors",
+            "Open file descriptors as a share of the limit.",
             [Query(f"process_open_fds{{{F}}} / process_max_fds{{{F}}}", "{{instance}}")],
             "percentunit",
             width=6,
@@ -228,15 +227,15 @@ PROCESS = Row(
             high=1,
         ),
         Panel(
-            "Up for",
-            "Since the start of the process.",
+            "Uptime",
+            "Time since process start.",
             [Query(f"time() - process_start_time_seconds{{{F}}}", "{{instance}}")],
             "s",
             width=6,
         ),
         Panel(
             "Spans",
-            "Exported in a second, and dropped.",
+            "Exported and dropped spans per second.",
             [
                 Query(f"sum({counter('inventory_trace_spans_exported_total')})", "exported"),
                 Query(
@@ -249,21 +248,21 @@ PROCESS = Row(
         ),
         Panel(
             "Log lines dropped",
-            "In a second, because what reads them was behind.",
+            "Per second, because the reader of the log is too slow.",
             [Query(counter("inventory_log_lines_dropped_total"), "{{instance}}")],
             "ops",
             thresholds=steps((GREEN, None), (AMBER, 1e-9)),
         ),
         Panel(
-            "Shards without figures",
-            "Shards that did not answer a scrape; what is shown of them is old.",
+            "Missing shards",
+            "Shards that did not answer a scrape; their last metrics are shown.",
             [Query(f"inventory_scrape_incomplete{{{F}}}", "{{instance}}")],
             "none",
             thresholds=steps((GREEN, None), (RED, 1)),
         ),
         Panel(
             "Builds",
-            "What runs where.",
+            "Version and architecture by server.",
             [
                 Query(
                     f"sum by (instance, service, version, arch) (inventory_build_info{{{F}}})",
@@ -282,7 +281,7 @@ PROCESS = Row(
 DASHBOARD = dashboard(
     "inventory-shards",
     "inventory-api / Shards",
-    "The shards and processes: work, waiting, standstills, lanes, memory.",
+    "Shards and processes: load, queues, stalls, group commit, memory.",
     [JOB, INSTANCE],
     [NOW, WORK, LANES, PROCESS],
 )

@@ -1,5 +1,4 @@
-"""The store view: what the tables are asked, how long they take, what they refuse and what it costs.
-What buyers see of it lives in sale.py."""
+"""The store dashboard: requests, latency, errors and consumed capacity by table. The effect on callers is in sale.py."""
 
 from grafana import (
     AMBER,
@@ -19,7 +18,7 @@ from grafana import (
 F = 'job="$job", instance=~"$instance"'
 R = "[$__rate_interval]"
 TRANSACT = 'operation="TransactWriteItems"'
-# A transaction that takes the store more than 30 ms leaves too little of 40.
+# A transaction of more than 30 ms leaves less than 10 ms of the 40 ms objective.
 SLOW = steps((GREEN, None), (AMBER, 0.02), (RED, 0.03))
 SOME = steps((GREEN, None), (AMBER, 0.001), (RED, 0.01))
 
@@ -36,43 +35,44 @@ def per_transaction(metric: str, more: str = "") -> str:
 
 
 NOW = Row(
-    "Does the store keep up?",
+    "Overview",
     [
         stat(
             "P95 of transactions",
-            "Of one try, as the server sees it. Above 30 ms a promise of 40 ms cannot be kept.",
+            "Single attempts, measured by the server. Above 30 ms the 40 ms objective cannot be met.",
             f"histogram_quantile(0.95, sum by (le) ({rate('dynamodb_operation_duration_seconds_bucket', TRANSACT)}))",
             "s",
             SLOW,
         ),
         stat(
             "Throttled",
-            "Throttled tries in each transaction: a table or a partition is out of write capacity.",
+            "Throttled attempts per transaction: a table or a partition is out of write capacity.",
             per_transaction("inventory_retries_total", 'reason="throttled"'),
             "percentunit",
             SOME,
         ),
         stat(
             "Conflicts",
-            "In each transaction: other processes write the same stripes. An alert speaks at 20 %.",
+            "Conflicts per transaction with other processes on the same stripes. An alert fires at 20 %.",
             per_transaction("inventory_retries_total", 'reason="conflict"'),
             "percentunit",
             steps((GREEN, None), (AMBER, 0.05), (RED, 0.2)),
         ),
         stat(
             "Unknown outcomes",
-            "In each transaction: no answer in time. The same write is sent again until it is known.",
+            "Missing responses per transaction. The same write is sent again until its outcome is known.",
             per_transaction("inventory_unknown_outcomes_total"),
             "percentunit",
             SOME,
         ),
         stat(
-            "Write units", "Consumed in a second, over all tables.", f"sum({WRITTEN})", "none", NO_THRESHOLD
+            "Write units", "Consumed per second, all tables.", f"sum({WRITTEN})", "none", NO_THRESHOLD
         ),
         stat(
             "Write units per reservation",
-            "2 for the record and its share of the stripe; a hold about twice that until it is over.",
-            f"sum({WRITTEN}) / (sum({rate('inventory_lane_members_total')}) > 0)",
+            "About 2 per direct commit, for the record and its share of the stripe update; a hold needs about "
+            "twice that until it is committed or released.",
+            f"sum({WRITTEN}) / (sum({rate('inventory_lane_entries_total')}) > 0)",
             "none",
             NO_THRESHOLD,
             decimals=2,
@@ -81,11 +81,11 @@ NOW = Row(
 )
 
 TIME = Row(
-    "How long it takes",
+    "Latency",
     [
         Panel(
             "Transactions",
-            "One try, as the server sees it. The line is at 30 ms.",
+            "Single attempts, measured by the server. The line is at 30 ms.",
             [
                 Query(
                     f"histogram_quantile({q}, sum by (le) ({rate('dynamodb_operation_duration_seconds_bucket', TRANSACT)}))",
@@ -98,7 +98,7 @@ TIME = Row(
         ),
         Panel(
             "P95 by operation and table",
-            "One try, each retry by itself.",
+            "Single attempts; each retry counts separately.",
             [
                 Query(
                     "histogram_quantile(0.95, sum by (le, operation, table) "
@@ -109,8 +109,8 @@ TIME = Row(
             "s",
         ),
         Panel(
-            "Transactions, where they fall",
-            "How many took how long.",
+            "Transaction latency distribution",
+            "Transactions by latency bucket.",
             [
                 Query(
                     f"sum by (le) ({rate('dynamodb_operation_duration_seconds_bucket', TRANSACT)})",
@@ -124,11 +124,11 @@ TIME = Row(
 )
 
 LOAD = Row(
-    "What it is asked, and what it costs",
+    "Requests and capacity",
     [
         Panel(
             "Requests",
-            "In a second, by operation and table.",
+            "Per second, by operation and table.",
             [
                 Query(
                     f"sum by (operation, table) ({rate('dynamodb_requests_total')})",
@@ -140,13 +140,13 @@ LOAD = Row(
         ),
         Panel(
             "Consumed write units",
-            "In a second, by table, as the store counts them. Compare with each table's warm throughput.",
+            "Per second, by table, as reported by the store. Compare with the warm throughput of the table.",
             [Query(f"sum by (table) ({WRITTEN})", "{{table}}")],
             "none",
         ),
         Panel(
             "Consumed read units",
-            "In a second, by table, as the store counts them.",
+            "Per second, by table, as reported by the store.",
             [
                 Query(
                     "sum by (table) (" + rate("dynamodb_consumed_units_total", 'kind="read"') + ")",
@@ -159,19 +159,19 @@ LOAD = Row(
 )
 
 TROUBLE = Row(
-    "What goes wrong",
+    "Errors and retries",
     [
         Panel(
-            "How requests end",
-            "`ok`; `cancelled`: a condition did not hold, which is business, or a transaction was "
+            "Requests by status",
+            "`ok`; `cancelled`: a condition failed, which is a business outcome, or a transaction was "
             "throttled; `refused`, `rejected`, `unknown`: see the runbook.",
             [Query(f"sum by (status) ({rate('dynamodb_requests_total')})", "{{status}}")],
             "ops",
         ),
         Panel(
-            "Not answered properly",
-            "The part of the requests to each table that was throttled, refused, rejected, or had "
-            "no answer in time.",
+            "Failed requests",
+            "Share of the requests to each table that were throttled, refused, rejected or not answered in "
+            "time.",
             [
                 Query(
                     "(sum by (table) ("
@@ -186,15 +186,15 @@ TROUBLE = Row(
             thresholds=steps((GREEN, None), (RED, 0.01)),
         ),
         Panel(
-            "Sent again",
-            "Transactions, by reason.",
+            "Retries",
+            "Transactions sent again, by reason.",
             [Query(f"sum by (reason) ({rate('inventory_retries_total')})", "{{reason}}")],
             "ops",
         ),
         Panel(
             "Unknown outcomes",
-            "Writes without an answer in a second, and what became of them. One that is sent again and "
-            "lost again counts each time, and resolves once.",
+            "Writes without a response per second, and their resolution. A write that is lost several times "
+            "counts each time and resolves once.",
             [
                 Query(f"sum({rate('inventory_unknown_outcomes_total')})", "unknown"),
                 Query(f"sum by (outcome) ({rate('inventory_unknown_resolved_total')})", "{{outcome}}"),
@@ -203,9 +203,9 @@ TROUBLE = Row(
             width=12,
         ),
         Panel(
-            "Told without a write",
-            "Calls told in a second that there is too little, by a look at their record.",
-            [Query(f"sum({rate('inventory_sold_out_looks_total')})", "looks")],
+            "Sold out without a write",
+            "Calls per second answered \"sold out\" after a read of their record, without a write.",
+            [Query(f"sum({rate('inventory_sold_out_without_write_total')})", "sold out")],
             "ops",
             width=12,
         ),
@@ -213,17 +213,17 @@ TROUBLE = Row(
 )
 
 READS = Row(
-    "Answers from memory",
+    "Stock snapshots",
     [
         Panel(
-            "Questions",
-            "Answered in a second from a snapshot, or after a read they waited for.",
-            [Query(f"sum by (source) ({rate('inventory_questions_total')})", "{{source}}")],
+            "Stock queries",
+            "Per second, by source: a snapshot, or a read that the query waited for.",
+            [Query(f"sum by (source) ({rate('inventory_queries_total')})", "{{source}}")],
             "ops",
         ),
         Panel(
-            "Age of snapshots",
-            "At each answer from one. Bound: READ_STALENESS_MS.",
+            "Snapshot age",
+            "Age of the snapshot at each answer. Bound: READ_STALENESS_MS.",
             [
                 Query(
                     f"histogram_quantile({q}, sum by (le) ({rate('inventory_snapshot_age_seconds_bucket')}))",
@@ -234,8 +234,8 @@ READS = Row(
             "s",
         ),
         Panel(
-            "Refreshes",
-            "Reads in a second that keep snapshots young.",
+            "Snapshot refreshes",
+            "Reads per second that keep snapshots fresh.",
             [Query(f"sum({rate('inventory_snapshot_refreshes_total')})", "refreshes")],
             "ops",
         ),
@@ -245,7 +245,7 @@ READS = Row(
 DASHBOARD = dashboard(
     "inventory-store",
     "inventory-api / Store",
-    "The store: latency, capacity, throttling, conflicts, lost answers, snapshots.",
+    "The store: latency, capacity, throttling, conflicts, unknown outcomes, snapshots.",
     [JOB, INSTANCE],
     [NOW, TIME, LOAD, TROUBLE, READS],
 )

@@ -197,14 +197,14 @@ pub(super) fn figures(before: &Scrape, now: &Scrape) -> Figures {
         open_files_max: at.sum("process_max_fds"),
         requests_per_second: pair.rate("grpc_requests_total"),
         errors_per_second: methods.iter().map(|one| one.errors_per_second).sum(),
-        shed_per_second: pair.rate("inventory_shed_total"),
+        shed_per_second: pair.rate("inventory_admission_rejections_total"),
         shards: shards(&pair),
         methods,
         operations: operations(&pair),
         transactions_per_second: pair.rate("inventory_lane_transactions_total"),
-        batch_mean: pair.mean("inventory_lane_batch_members", None),
+        batch_mean: pair.mean("inventory_lane_batch_entries", None),
         wait_mean_ms: pair
-            .mean("inventory_lane_wait_seconds", None)
+            .mean("inventory_queue_wait_seconds", None)
             .map(|seconds| seconds * 1e3),
         retries_per_second: at
             .values_of("inventory_retries_total", "reason")
@@ -232,9 +232,9 @@ fn shards(pair: &Pair<'_>) -> Vec<Shard> {
             requests_per_second: pair.rate_of("inventory_shard_requests_total", "shard", &shard),
             active: now("inventory_shard_active_requests", &shard),
             busy: now("inventory_shard_busy_ratio", &shard),
-            queue: now("inventory_line_depth", &shard),
-            in_flight: now("inventory_shard_in_flight", &shard),
-            tick_age: now("inventory_shard_tick_age_seconds", &shard),
+            queue: now("inventory_queue_depth", &shard),
+            in_flight: now("inventory_shard_transactions_in_flight", &shard),
+            tick_age: now("inventory_shard_heartbeat_age_seconds", &shard),
             stalls: now("inventory_shard_stalls_total", &shard),
             shard,
         })

@@ -1,5 +1,4 @@
-"""What is put on sale: fresh events of a quantity and halls of seats, made as an operator makes them,
-by the admin port."""
+"""Fixtures of the contract test: new quantity events and seated events, created through the admin port."""
 
 import dataclasses
 import itertools
@@ -7,27 +6,27 @@ import time
 import uuid
 
 import grpc
-from clients import CHANNEL, SECONDS, ContractA, ContractB
+from clients import CHANNEL, SECONDS, InventoryClient, ReservationClient
 from inventory.v1 import admin_pb2, admin_pb2_grpc
 
-# Of every event: units, or seats.
+# Units or seats of every event.
 TOTAL = 10
 
-# Longer than the reclaimer takes to give back what has expired.
-PATIENCE_SECONDS = 20
+# Longer than the reclaimer needs for an expired hold.
+WAIT_SECONDS_MAX = 20
 
 _counter = itertools.count()
 _run = uuid.uuid4().hex[:8]
 
 
 def fresh(what="r"):
-    """An id that nobody used."""
+    """A new unique id."""
     return f"ct-{what}-{_run}-{next(_counter)}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Stock:
-    """What one reservation asks for."""
+    """The units or seats of one reservation."""
 
     event: str
     quantity: int = 0
@@ -42,14 +41,14 @@ class Stock:
         return len(self.seats) or self.quantity
 
 
-class Stage:
-    """One server, and a client of each contract on a connection of its own."""
+class Fixture:
+    """A server, and one client per service with its own connection."""
 
     def __init__(self, server):
         self.server = server
         self.channels = [grpc.insecure_channel(server.address, CHANNEL) for _ in range(2)]
-        self.a = ContractA(self.channels[0])
-        self.b = ContractB(self.channels[1])
+        self.a = InventoryClient(self.channels[0])
+        self.b = ReservationClient(self.channels[1])
         self.admin_channel = grpc.insecure_channel(server.ports["admin"])
         self.admin = admin_pb2_grpc.InventoryAdminStub(self.admin_channel)
         for channel in (*self.channels, self.admin_channel):
@@ -66,9 +65,9 @@ class Stage:
         self.admin.CreateEvent(request, timeout=SECONDS)
         return event
 
-    def hall(self):
+    def seated_event(self):
         """A seated event: TOTAL seats in one row, S-1 to S-10; the first six in section FLOOR."""
-        event = fresh("hall")
+        event = fresh("seated")
         request = admin_pb2.CreateEventRequest(event_id=event, seat_keys=2, name="The last night")
         self.admin.CreateEvent(request, timeout=SECONDS)
         seats = [
@@ -87,19 +86,19 @@ class Stage:
         return event
 
     def stock(self, kind):
-        """What a first buyer of a fresh event asks for."""
+        """Stock of the first reservation of a new event."""
         if kind == "quantity":
             return Stock(self.event(), quantity=3)
-        return Stock(self.hall(), seats=("S-1", "S-2", "S-3"))
+        return Stock(self.seated_event(), seats=("S-1", "S-2", "S-3"))
 
     def part_of_rest(self, stock):
-        """As much as `stock`, of what it leaves."""
+        """As many units or seats as `stock`, from the rest of the event."""
         if not stock.is_seated:
             return Stock(stock.event, quantity=stock.quantity)
         return Stock(stock.event, seats=self.rest(stock).seats[: stock.size])
 
     def rest(self, stock):
-        """All that `stock` leaves of its event."""
+        """All units or seats of the event except `stock`."""
         if not stock.is_seated:
             return Stock(stock.event, quantity=TOTAL - stock.quantity)
         taken = set(stock.seats)
@@ -110,16 +109,15 @@ class Stage:
         request = admin_pb2.RefundReservationRequest(reservation_id=reservation)
         return self.admin.RefundReservation(request, timeout=SECONDS).reservation
 
-    def given_back(self, reservation):
-        """What an expired hold had has been given back. It counts for nothing before that, but its
-        units are not on sale again until then."""
+    def wait_reclaimed(self, reservation):
+        """Waits until an expired hold is reclaimed. Only then can its units be sold again."""
 
         def is_written():
             shown = self.a.shown(reservation)
             assert shown.status in ("HELD", "EXPIRED"), shown
             return seconds(shown.updated_at) >= seconds(shown.hold_expires_at)
 
-        eventually(is_written, f"{reservation} was never given back")
+        eventually(is_written, f"{reservation} was not reclaimed")
 
     def free(self, event):
         answer = self.b.status(event)
@@ -129,8 +127,8 @@ class Stage:
         assert stats.total_seats == TOTAL == counted + stats.blocked_seats, stats
         return stats.available_seats
 
-    def wants_free(self, event, wanted):
-        """So much is free; what is shown may be moments old."""
+    def expect_free(self, event, wanted):
+        """Waits until so many units are free; the status may be stale for a moment."""
         eventually(lambda: self.free(event) == wanted, lambda: f"{self.free(event)} free, not {wanted}")
 
 
@@ -139,8 +137,8 @@ def seconds(at):
 
 
 def eventually(condition, what):
-    """Waits until it holds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    """Waits until the condition is true."""
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
     while not condition():
         assert time.monotonic() < deadline, what() if callable(what) else what
         time.sleep(0.05)
