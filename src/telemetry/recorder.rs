@@ -245,8 +245,8 @@ impl Recorder {
         interval.sold_out_looks += grown(|c| c.sold_out);
         let late = grown(|c| c.shed_in_line);
         let shed = [
-            ("line", late),
-            ("full", grown(|c| c.shed).saturating_sub(late)),
+            ("deadline", late),
+            ("queue_full", grown(|c| c.shed).saturating_sub(late)),
         ];
         for (why, count) in shed {
             *interval.shed.at([why]) += count;

@@ -314,7 +314,7 @@ impl Aggregate {
             counters(
                 "inventory_admission_rejections_total",
                 "Operations turned away: the line was too long for the caller's deadline, or a queue full.",
-                ["why"],
+                ["reason"],
                 &totals.shed,
             ),
             total(
@@ -551,7 +551,7 @@ impl Aggregate {
                 "inventory_trace_spans_dropped_total",
                 "Spans that did not reach the collector, by reason.",
                 MetricType::COUNTER,
-                spans.map(|(why, count)| counter(&[("why", why)], *count)),
+                spans.map(|(why, count)| counter(&[("reason", why)], *count)),
             ),
             family(
                 "inventory_build_info",

@@ -125,7 +125,7 @@ async fn a_collector_that_is_away_costs_spans_and_no_call() {
     }
     let dropped = async || {
         let figures = Figures::of(&server).await;
-        figures.get(r#"inventory_trace_spans_dropped_total{why="collector"}"#)
+        figures.get(r#"inventory_trace_spans_dropped_total{reason="collector"}"#)
     };
     // A span for each call, and one for the transaction that it went into.
     until("the drops are counted", async || dropped().await >= 40.0).await;

@@ -20,8 +20,8 @@ grpc_requests_total{method="/inventory.v1.Inventory/CommitReservation",status="O
 grpc_requests_total{method="/inventory.v1.Inventory/CommitReservation",status="INTERNAL"} 1
 grpc_requests_total{method="/reservation.v1.InventoryService/CommitReservation",status="OK"} 5
 grpc_requests_total{method="/inventory.v1.Inventory/PlaceHold",status="OK"} 50
-inventory_admission_rejections_total{why="line"} 0
-inventory_admission_rejections_total{why="full"} 3
+inventory_admission_rejections_total{reason="deadline"} 0
+inventory_admission_rejections_total{reason="queue_full"} 3
 inventory_retries_total{reason="conflict"} 4
 inventory_retries_total{reason="throttled"} 0
 inventory_lane_transactions_total 10
@@ -55,8 +55,8 @@ grpc_requests_total{method="/inventory.v1.Inventory/PlaceHold",status="OK"} 20
 grpc_request_latency_seconds{method="/inventory.v1.Inventory/CommitReservation",quantile="0.5"} 0.012
 grpc_request_latency_seconds{method="/inventory.v1.Inventory/CommitReservation",quantile="0.95"} 0.041
 grpc_request_latency_seconds{method="/inventory.v1.Inventory/CommitReservation",quantile="0.99"} NaN
-inventory_admission_rejections_total{why="line"} 8
-inventory_admission_rejections_total{why="full"} 3
+inventory_admission_rejections_total{reason="deadline"} 8
+inventory_admission_rejections_total{reason="queue_full"} 3
 inventory_retries_total{reason="conflict"} 8
 inventory_retries_total{reason="throttled"} 1
 inventory_lane_transactions_total 14
