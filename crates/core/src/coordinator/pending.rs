@@ -32,6 +32,10 @@ pub(super) struct Pending {
     /// The seats that were left for it, where that is too few. Whether it is refused for that is left
     /// to one more look at its record.
     too_few: Option<u64>,
+    /// A read of free seats proves that too few are left if it began at this instant or later.
+    reads_from: Micros,
+    /// The leader found too few seats and waits for the write that claims one.
+    waits_for_claim: bool,
     /// The leader is with another shard.
     is_away: bool,
     /// In order of arrival.
@@ -243,6 +247,30 @@ impl Pendings {
         self.of(reservation, event)?.too_few
     }
 
+    /// Notes that the leader found too few seats and waits for the write that claims one.
+    pub(super) fn waits_for_claim(&mut self, reservation: &ReservationId, event: &EventId) {
+        if let Some(pending) = self.of(reservation, event) {
+            pending.waits_for_claim = true;
+        }
+    }
+
+    /// The instant from which a read of free seats proves that too few are left: the arrival of the
+    /// leader, or the end of the claim that it waited for. The claim's write may have been made before
+    /// the leader arrived, and undone by another node since: the read that showed the seat as free and
+    /// the outcome of the write do not prove together that it was ever taken meanwhile.
+    pub(super) fn reads_from(
+        &mut self,
+        reservation: &ReservationId,
+        event: &EventId,
+        now: Micros,
+    ) -> Option<Micros> {
+        let pending = self.of(reservation, event)?;
+        if std::mem::take(&mut pending.waits_for_claim) {
+            pending.reads_from = now;
+        }
+        Some(pending.reads_from)
+    }
+
     /// How often the leader's write found something else than it was for.
     pub(super) fn turns(&mut self, reservation: &ReservationId, event: &EventId) -> u32 {
         self.of(reservation, event)
@@ -286,6 +314,8 @@ impl Pending {
             since: now,
             turns: 0,
             too_few: None,
+            reads_from: now,
+            waits_for_claim: false,
             is_away: false,
             followers: Vec::new(),
             watchers: Vec::new(),

@@ -257,3 +257,32 @@ fn a_house_with_many_free_seats_elsewhere_is_read_rather_than_looked_at() {
     stage.choose_in(Some("balcony"), 10);
     assert_eq!((stage.count(is_look), stage.count(is_read)), (0, 1));
 }
+
+/// A read shows the last seat as free while a write of this shard claims it. The write was made before
+/// the next buyer came, and its answer was late: another node has given the seat back since. The late
+/// outcome does not prove that the seat is taken.
+#[test]
+fn a_late_outcome_does_not_prove_that_the_last_seat_is_taken() {
+    let mut stage = Stage::with(&[("A-1", SeatState::Available)]);
+    stage.looked_up(0);
+    let free = || FreeSeatsRead::Found(vec![(seat_id("A-1"), SeatState::Available)]);
+    let lane = stage.fx.iter().find_map(|fx| match fx {
+        Effect::Transact { lane, .. } => Some(*lane),
+        _ => None,
+    });
+    let lane = lane.expect("the first buyer takes the seat");
+    stage.fx.clear();
+    stage.choose(100);
+    stage.free(free(), 105);
+    assert_eq!(stage.count(is_look), 0, "it waits for the write");
+    stage.fx.clear();
+    let outcome = Outcome::Committed;
+    stage
+        .shard
+        .transaction_settled(lane, outcome, at(150), &mut stage.fx);
+    stage.looked_up(150);
+    assert_eq!(stage.refused_as_sold_out(), [0_u64; 0]);
+    assert_eq!((stage.count(is_look), stage.count(is_write)), (1, 0));
+    stage.free(free(), 155);
+    assert_eq!(stage.count(is_write), 1, "{:?}", stage.fx);
+}

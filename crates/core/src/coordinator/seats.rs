@@ -107,7 +107,8 @@ impl Coordinator {
         fx: &mut Vec<Effect>,
     ) {
         let section = operation.section.as_deref();
-        let since = self.pending.since(&operation.reservation, &operation.event);
+        let (reservation, event) = (&operation.reservation, &operation.event);
+        let since = self.pending.reads_from(reservation, event, now.mono);
         let desk = desk_of(&mut self.desks, &operation.event, now.mono);
         let chosen = desk
             .map_and_claims()
@@ -195,6 +196,7 @@ impl Coordinator {
         let desk = desk_of(&mut self.desks, event, now.mono);
         match desk.any_claimed(section) {
             Some(claimed) if basis.is_said => {
+                self.pending.waits_for_claim(reservation, event);
                 self.park(&claimed, operation, shape, basis, now, fx);
                 return;
             }
