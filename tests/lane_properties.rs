@@ -14,9 +14,9 @@ mod broken;
 #[path = "sim/model/mod.rs"]
 mod model;
 
-use inventory_api::limits;
 use inventory_core::answer::{Answer, Refusal};
 use inventory_core::lane::Share;
+use inventory_core::limits;
 use inventory_core::operation::Verb;
 use inventory_core::rules::LateCommit;
 use inventory_core::transaction::Reason;

@@ -6,13 +6,13 @@ mod rivals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use inventory_api::limits;
 use inventory_core::answer::{Answer, Refusal};
 use inventory_core::counters::Counters;
 use inventory_core::ids::{EventId, ReservationId, SeatId, Seats};
 use inventory_core::lane::{
     Because, Kind, LaneOutput, Plan, Pool, PoolKey, Returned, Share, Terms, Turn,
 };
+use inventory_core::limits;
 use inventory_core::operation::{Expect, Operation, Verb, Wanted};
 use inventory_core::rules::{self, Decision, LateCommit};
 use inventory_core::seats::{Seat, SeatFacts, SeatState};

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use inventory_api::limits;
 use inventory_core::answer::{Answer, Refusal};
 use inventory_core::ids::ReservationId;
 use inventory_core::lane::Settled;
+use inventory_core::limits;
 use inventory_core::operation::{Verb, Wanted};
 use inventory_core::transaction::{Outcome, Reason, ReservationState, Transaction};
 

@@ -1,6 +1,6 @@
 //! What happens to a request on its way to the store and back.
 
-use inventory_api::limits;
+use inventory_core::limits;
 use inventory_core::time::Micros;
 use inventory_core::transaction::{Outcome, Reason};
 use rand::Rng;

@@ -1,8 +1,8 @@
 //! Refusals that rest on something else than the record: each must have been true.
 
-use inventory_api::limits;
 use inventory_core::answer::Refusal;
 use inventory_core::ids::{ReservationId, SeatId};
+use inventory_core::limits;
 use inventory_core::operation::{Verb, Wanted};
 use inventory_core::seats::SeatState;
 use inventory_core::time::Micros;

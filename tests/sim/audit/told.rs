@@ -1,8 +1,8 @@
 //! Answers to questions. Those about seats come from memory of bounded age, and those about units too.
 
-use inventory_api::limits;
 use inventory_core::answer::Refusal;
 use inventory_core::effect::CallId;
+use inventory_core::limits;
 use inventory_core::question::{Counts, Found, Question};
 use inventory_core::seats::{Seat, SeatState};
 use inventory_core::time::{Micros, UnixMillis};

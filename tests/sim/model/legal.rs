@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use inventory_api::limits;
 use inventory_core::ids::OrderId;
+use inventory_core::limits;
 use inventory_core::transaction::{
     Draw, Due, RecordWrite, ReservationState, StripeUpdate, Transaction,
 };

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use inventory_api::limits;
 use inventory_core::answer::{Answer, Refusal};
 use inventory_core::effect::{CallId, Known, LaneId, LookupId, Route};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_core::limits;
 use inventory_core::operation::Operation;
 use inventory_core::question::Question;
 use inventory_core::seats::{Seat, SeatState};

@@ -1,8 +1,8 @@
 //! What must hold when nothing happens any more.
 
-use inventory_api::limits;
 use inventory_core::answer::{Answer, Refusal};
 use inventory_core::ids::EventId;
+use inventory_core::limits;
 use inventory_core::operation::{Expect, Verb, Wanted};
 use inventory_core::time::Micros;
 
