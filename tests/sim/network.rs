@@ -1,12 +1,14 @@
 //! What happens to a request on its way to the store and back.
 
-use inventory_core::limits;
 use inventory_core::time::Micros;
 use inventory_core::transaction::{Outcome, Reason};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
 use super::scenario::Faults;
+
+/// The time after which a sender gives up on one attempt: the default of DDB_TIMEOUT.
+const ATTEMPT_TIMEOUT: Micros = Micros::from_millis(200);
 
 /// One arrival of a transaction at the store.
 #[derive(Clone, Debug)]
@@ -34,9 +36,7 @@ pub(crate) struct Fate {
 
 impl Fate {
     pub(crate) fn of_transaction(now: Micros, faults: &Faults, rng: &mut SmallRng) -> Self {
-        let timeout = now.plus(Micros(
-            limits::STORE_ATTEMPT_TIMEOUT_DEFAULT.as_micros() as u64
-        ));
+        let timeout = now.plus(ATTEMPT_TIMEOUT);
         let at = now.plus(latency(rng));
         let answered = at.plus(latency(rng));
         let mut arrival = Arrival {
