@@ -3,15 +3,11 @@
 //! h2load counts HTTP, not gRPC: a gRPC error is a 200 to it. [`Outcome::check`] therefore also
 //! compares the body bytes received with what the right answers weigh, since an error has no body.
 
-use std::{
-    ffi::OsString,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{ffi::OsString, io::ErrorKind, path::Path, process::Stdio, time::Duration};
 
 use tokio::{process::Command, time::timeout};
+
+use inventory_process::pinned_command;
 
 use crate::limits::ROUND_TIMEOUT;
 
@@ -125,7 +121,7 @@ async fn run_with(round: &Round<'_>, log: Option<&Path>) -> Result<Outcome, H2lo
     .chain([round.body.as_os_str().to_owned()])
     .chain([format!("http://{}{}", round.address, round.path).into()])
     .collect();
-    let mut command = pinned(Path::new("h2load"), round.core);
+    let mut command = pinned_command(Path::new("h2load"), round.core);
     command.args(arguments).stdin(Stdio::null());
     let output = timeout(ROUND_TIMEOUT, command.kill_on_drop(true).output())
         .await
@@ -162,18 +158,6 @@ fn start_error(program: &str, source: std::io::Error) -> H2loadError {
     H2loadError::Start {
         program: program.to_owned(),
         source,
-    }
-}
-
-/// A command that stays on `core`, by util-linux's taskset: the process id is the program's own.
-pub fn pinned(program: &Path, core: Option<usize>) -> Command {
-    match core {
-        Some(core) => {
-            let mut command = Command::new("taskset");
-            command.arg("-c").arg(core.to_string()).arg(program);
-            command
-        }
-        None => Command::new(PathBuf::from(program)),
     }
 }
 

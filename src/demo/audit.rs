@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use inventory_bench::load::Report;
-use inventory_bench::load::ledger::Outcome;
+use inventory_client::sale::SaleReport;
+use inventory_client::sale::ledger::ReservationOutcome;
 
 use inventory_core::audit::{self, AuditRecord, Books, StripeSight};
 use inventory_core::ids::EventId;
@@ -36,7 +36,7 @@ impl Audit {
     pub(super) fn read(
         settings: &StoreSettings,
         event: &str,
-        report: &Report,
+        report: &SaleReport,
     ) -> Result<Self, String> {
         let event: EventId = event.parse().map_err(|error| format!("event_id {error}"))?;
         let read = inventory_runtime::run_here(async {
@@ -82,7 +82,7 @@ impl Audit {
     }
 
     /// What every buyer was told is what the store holds.
-    fn answers(&mut self, records: &[AuditRecord], report: &Report) {
+    fn answers(&mut self, records: &[AuditRecord], report: &SaleReport) {
         let by_id: HashMap<&str, &AuditRecord> = records
             .iter()
             .map(|record| (record.reservation.as_str(), record))
@@ -94,7 +94,7 @@ impl Audit {
             told += usize::from(record.is_some());
             let state = record.map(|record| record.state);
             let agrees = match &entry.outcome {
-                Outcome::Confirmed { order_id } => {
+                ReservationOutcome::Confirmed { order_id } => {
                     state == Some(ReservationState::Confirmed)
                         && record
                             .and_then(|r| r.order)
@@ -103,9 +103,9 @@ impl Audit {
                             == Some(order_id)
                         && record.map(|r| i64::from(r.qty)) == Some(i64::from(entry.quantity))
                 }
-                Outcome::Released => state == Some(ReservationState::Released),
-                Outcome::SoldOut | Outcome::NotPlayed => state.is_none(),
-                Outcome::Unknown => true,
+                ReservationOutcome::Released => state == Some(ReservationState::Released),
+                ReservationOutcome::SoldOut | ReservationOutcome::NotRequested => state.is_none(),
+                ReservationOutcome::Unknown => true,
             };
             if !agrees {
                 self.found(format!(

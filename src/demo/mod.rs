@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use inventory_bench::load::{self, Plan, Progress, Report};
+use inventory_client::sale::{self, SalePlan, SaleProgress, SaleReport};
 use tokio::sync::watch;
 
 use self::audit::Audit;
@@ -146,8 +146,8 @@ pub fn run(config: Config, options: &DemoOptions) -> Result<(), DemoError> {
     }
 }
 
-fn plan(options: &DemoOptions, port: u16) -> Plan {
-    let mut plan = Plan::new(vec![format!("127.0.0.1:{port}")], EVENT, options.tickets);
+fn plan(options: &DemoOptions, port: u16) -> SalePlan {
+    let mut plan = SalePlan::new(vec![format!("127.0.0.1:{port}")], EVENT, options.tickets);
     plan.connections = options.connections as usize;
     if let Some(buyers) = options.buyers {
         plan.buyers = buyers;
@@ -156,12 +156,12 @@ fn plan(options: &DemoOptions, port: u16) -> Plan {
 }
 
 /// Plays the sale with a live line, and watches the batches meanwhile.
-fn sell(plan: Plan, server: &Server) -> Result<(Report, Batches), DemoError> {
+fn sell(plan: SalePlan, server: &Server) -> Result<(SaleReport, Batches), DemoError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| DemoError::Load(error.to_string()))?;
-    let (progress, seen) = watch::channel(Progress::default());
+    let (progress, seen) = watch::channel(SaleProgress::default());
     let over = Arc::new(AtomicBool::new(false));
     let totals = server.totals_handle();
     let (played, batches) = std::thread::scope(|scope| {
@@ -169,7 +169,7 @@ fn sell(plan: Plan, server: &Server) -> Result<(Report, Batches), DemoError> {
             let over = Arc::clone(&over);
             move || watch_batches(&totals, &seen, &over)
         });
-        let played = runtime.block_on(load::run(plan, Some(progress)));
+        let played = runtime.block_on(sale::run(plan, Some(progress)));
         over.store(true, Ordering::Release);
         (played, watching.join())
     });
@@ -190,7 +190,7 @@ struct Batches {
 
 fn watch_batches(
     totals: &Totals,
-    progress: &watch::Receiver<Progress>,
+    progress: &watch::Receiver<SaleProgress>,
     over: &AtomicBool,
 ) -> Batches {
     let mut batches = Batches::default();
@@ -229,7 +229,7 @@ impl Line {
         }
     }
 
-    fn show(&mut self, progress: &Progress) {
+    fn show(&mut self, progress: &SaleProgress) {
         let mut out = std::io::stdout();
         if self.terminal {
             let _ = write!(out, "\r\x1b[2K{progress}");
@@ -248,7 +248,7 @@ impl Line {
 
 /// The table at the end.
 struct Outcome<'a> {
-    report: &'a Report,
+    report: &'a SaleReport,
     audit: &'a Audit,
     batches: Batches,
 }

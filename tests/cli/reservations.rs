@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use inventory_bench::client::connect;
+use inventory_client::connect;
 use inventory_proto::inventory::v1::{CommitReq, ReleaseReq, SeatRef};
 use serde_json::Value;
 

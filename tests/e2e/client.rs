@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use inventory_bench::client::connect;
-pub(crate) use inventory_bench::client::{Inventory, reason};
+use inventory_client::connect;
+pub(crate) use inventory_client::{InventoryClient, reason};
 use inventory_grpc::ERROR_DOMAIN;
 use inventory_proto::inventory::v1::inventory_admin_client::InventoryAdminClient;
 use inventory_proto::inventory::v1::{
@@ -19,11 +19,11 @@ use tonic_types::StatusExt;
 use crate::server::{PATIENCE, Server};
 
 /// One connection of its own.
-pub(crate) async fn client(server: &Server) -> Inventory {
+pub(crate) async fn client(server: &Server) -> InventoryClient {
     connect(&server.grpc).await.unwrap()
 }
 
-pub(crate) async fn clients(server: &Server, count: usize) -> Vec<Inventory> {
+pub(crate) async fn clients(server: &Server, count: usize) -> Vec<InventoryClient> {
     let mut all = Vec::with_capacity(count);
     for _ in 0..count {
         all.push(client(server).await);
@@ -91,7 +91,7 @@ pub(crate) trait Calls {
     }
 }
 
-impl Calls for Inventory {
+impl Calls for InventoryClient {
     async fn commits(&self, call: CommitReq) -> Result<CommitRes, Status> {
         let answer = self.clone().commit_reservation(patient(call)).await;
         answer.map(tonic::Response::into_inner)

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use inventory_bench::load::{self, Plan, ledger::Outcome};
+use inventory_client::sale::{self, SalePlan, ledger::ReservationOutcome};
 use tokio::task::JoinSet;
 use tonic::Code;
 
@@ -16,7 +16,7 @@ use crate::stage::{Book, Stage, create_at};
 const EVENT: &str = "evt_duplicates";
 
 /// Sends each of `ids` twice at once over every client; the one order of each.
-async fn send_everywhere(clients: &[Inventory], ids: &[String], qty: i32) -> Vec<String> {
+async fn send_everywhere(clients: &[InventoryClient], ids: &[String], qty: i32) -> Vec<String> {
     let mut calls = JoinSet::new();
     for (index, id) in ids.iter().enumerate() {
         for client in clients.iter().chain(clients) {
@@ -65,7 +65,7 @@ async fn over_connections_on_every_shard_it_is_one_order() {
     }
 }
 
-async fn clients_of(servers: &[Server], each: usize) -> Vec<Inventory> {
+async fn clients_of(servers: &[Server], each: usize) -> Vec<InventoryClient> {
     let mut all = Vec::new();
     for server in servers {
         all.extend(clients(server, each).await);
@@ -93,14 +93,14 @@ async fn a_sale_over_two_processes_keeps_every_promise() {
     create_at(stage.engine.address(), EVENT, 300, 2);
     let servers = [stage.server(), stage.server()];
     let addresses = servers.iter().map(|server| server.grpc.clone()).collect();
-    let plan = Plan {
+    let plan = SalePlan {
         buyers: 500,
         connections: 6,
         calls_per_connection: 16,
         call_timeout: Duration::from_secs(10),
-        ..Plan::new(addresses, EVENT, 300)
+        ..SalePlan::new(addresses, EVENT, 300)
     };
-    let report = load::run(plan, None).await.unwrap();
+    let report = sale::run(plan, None).await.unwrap();
     assert!(report.is_clean(), "{report}");
     let counts = report.ledger.counts();
     assert!(counts.duplicates_identical > 20, "{report}");
@@ -113,9 +113,13 @@ async fn a_sale_over_two_processes_keeps_every_promise() {
         let id = &entry.reservation_id;
         let order = book.order(id);
         match &entry.outcome {
-            Outcome::Confirmed { order_id } => assert_eq!(order.as_deref(), Some(&**order_id)),
-            Outcome::Released => assert!(order.is_none() && book.ids().any(|known| known == id)),
-            Outcome::SoldOut => assert!(book.ids().all(|known| known != id), "{id}"),
+            ReservationOutcome::Confirmed { order_id } => {
+                assert_eq!(order.as_deref(), Some(&**order_id))
+            }
+            ReservationOutcome::Released => {
+                assert!(order.is_none() && book.ids().any(|known| known == id))
+            }
+            ReservationOutcome::SoldOut => assert!(book.ids().all(|known| known != id), "{id}"),
             other => panic!("{id}: {other:?}"),
         }
     }

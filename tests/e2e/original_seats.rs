@@ -24,7 +24,7 @@ fn hall() -> Vec<Place> {
     [row("A", "1", 4, 9_900), row("B", "1", 4, 5_000)].concat()
 }
 
-async fn selling() -> (Stage, Server, Inventory) {
+async fn selling() -> (Stage, Server, InventoryClient) {
     let stage = Stage::new();
     seat_event(stage.engine.address(), EVENT, KEYS, &hall());
     let server = stage.server();
@@ -53,7 +53,7 @@ fn asks(ids: &[&str]) -> CheckReq {
     }
 }
 
-async fn holds(client: &Inventory, id: &str, ids: &[&str]) -> Result<(), Status> {
+async fn holds(client: &InventoryClient, id: &str, ids: &[&str]) -> Result<(), Status> {
     let call = PlaceHoldReq {
         reservation_id: id.to_owned(),
         event_id: EVENT.to_owned(),

@@ -16,12 +16,12 @@ use crate::stage::{Stage, create_at};
 
 const EVENT: &str = "evt_outages";
 
-async fn selling(total: u64) -> (Stage, Server, Inventory) {
+async fn selling(total: u64) -> (Stage, Server, InventoryClient) {
     selling_at(total, "50").await
 }
 
 /// As [`selling`], checks being told stock of at most so many milliseconds of age.
-async fn selling_at(total: u64, staleness: &str) -> (Stage, Server, Inventory) {
+async fn selling_at(total: u64, staleness: &str) -> (Stage, Server, InventoryClient) {
     let stage = Stage::new();
     create_at(stage.engine.address(), EVENT, total, 1);
     let server = stage.launch().env("READ_STALENESS_MS", staleness).start();

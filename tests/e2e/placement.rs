@@ -48,7 +48,7 @@ async fn clients_that_come_all_at_once_are_spread_evenly() {
     let mut coming = tokio::task::JoinSet::new();
     for _ in 0..40 {
         let address = server.grpc.clone();
-        coming.spawn(async move { inventory_bench::client::connect(&address).await.unwrap() });
+        coming.spawn(async move { inventory_client::connect(&address).await.unwrap() });
     }
     let held = coming.join_all().await;
     until("every connection is counted", async || {
@@ -106,7 +106,7 @@ async fn the_shards_are_those_asked_for() {
         figures.get(r#"inventory_shard_connections{shard="1"}"#),
         0.0
     );
-    let cores = inventory_bench::cpu::allowed_cores().unwrap();
+    let cores = inventory_process::allowed_cpus().unwrap();
     if cores.first() != Some(&0) || !cores.contains(&1) {
         eprintln!("skipped: SHARDS=0..2 needs CPUs 0 and 1, this machine allows {cores:?}");
         return;

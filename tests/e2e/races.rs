@@ -18,7 +18,7 @@ use crate::stage::{Stage, create_at};
 struct Rivals {
     stage: Stage,
     servers: [Server; 2],
-    clients: Vec<Inventory>,
+    clients: Vec<InventoryClient>,
 }
 
 impl Rivals {
@@ -36,7 +36,7 @@ impl Rivals {
         }
     }
 
-    fn client(&self, n: usize) -> Inventory {
+    fn client(&self, n: usize) -> InventoryClient {
         self.clients[n % self.clients.len()].clone()
     }
 
@@ -61,7 +61,7 @@ fn hold(reservation: &str, event: &str, qty: i32, lasts: Duration) -> PlaceHoldR
     }
 }
 
-async fn holds(client: Inventory, call: PlaceHoldReq) -> Result<PlaceHoldRes, Status> {
+async fn holds(client: InventoryClient, call: PlaceHoldReq) -> Result<PlaceHoldRes, Status> {
     let answer = client.clone().place_hold(patient(call)).await;
     answer.map(tonic::Response::into_inner)
 }
@@ -198,8 +198,8 @@ type Ends = (Result<String, String>, Result<(), String>);
 
 /// One hold that ends in a moment; its commit and its release at the same time, about then.
 async fn end_of_a_hold(
-    one: Inventory,
-    other: Inventory,
+    one: InventoryClient,
+    other: InventoryClient,
     call: PlaceHoldReq,
     wait: Duration,
 ) -> Ends {

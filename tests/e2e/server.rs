@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use inventory_bench::cpu;
+use inventory_process::allowed_cpus;
 
 /// Longer than anything takes on a machine that does much else.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
 
 /// How many shards tests run: two, where there are two CPUs.
 pub(crate) fn shards() -> usize {
-    cpu::allowed_cores().unwrap().len().min(2)
+    allowed_cpus().unwrap().len().min(2)
 }
 
 /// A server's command line and environment, before it runs.

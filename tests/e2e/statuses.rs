@@ -1,7 +1,7 @@
 //! Every row of the contract's status table that quantity can reach: code, reason, domain, whom it
 //! is about, and the violations. (What the store's trouble looks like is in `outages`.)
 
-use inventory_bench::client::reason;
+use inventory_client::reason;
 use inventory_proto::inventory::v1::{CheckReq, CommitReq, ReleaseReq};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -11,7 +11,7 @@ use crate::server::{Launch, Server};
 
 const EVENT: &str = "evt_statuses";
 
-async fn selling(total: i64) -> (Server, Inventory) {
+async fn selling(total: i64) -> (Server, InventoryClient) {
     let server = Launch::memory().start();
     create(&server, EVENT, total, 1).await;
     let client = client(&server).await;

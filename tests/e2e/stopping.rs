@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use inventory_bench::client::{Fate, Fleet, fate};
+use inventory_client::{CallOutcome, FailoverClient};
 use tokio::task::JoinSet;
 use tonic::Code;
 
@@ -28,17 +28,17 @@ async fn under_load_no_call_fails_while_a_second_server_serves() {
     let over = Arc::new(AtomicBool::new(false));
     let answered = Arc::new(AtomicUsize::new(0));
     let mut buyers = JoinSet::new();
-    let mut fleets = Vec::new();
+    let mut clients = Vec::new();
     for lane in 0..4 {
-        let fleet = Fleet::new(&addresses, 0).unwrap();
-        fleets.push(fleet.clone());
+        let client = FailoverClient::new(&addresses, 0).unwrap();
+        clients.push(client.clone());
         for buyer in 0..10 {
-            let (fleet, over, answered) = (fleet.clone(), over.clone(), answered.clone());
+            let (client, over, answered) = (client.clone(), over.clone(), answered.clone());
             buyers.spawn(async move {
                 let mut sold = 0;
                 while !over.load(Ordering::SeqCst) {
                     let call = commit(&format!("s{lane}-{buyer}-{sold}"), EVENT, 1);
-                    let answer = fleet.commit(&call, PATIENCE).await;
+                    let answer = client.commit(&call, PATIENCE).await;
                     answer.unwrap_or_else(|status| panic!("{call:?}: {status:?}"));
                     sold += 1;
                     answered.fetch_add(1, Ordering::SeqCst);
@@ -70,8 +70,8 @@ async fn under_load_no_call_fails_while_a_second_server_serves() {
     assert!(took < Duration::from_secs(10), "{took:?}");
     let log = leaving.log.all();
     assert!(!log.contains("the grace was over"), "{log}");
-    for tally in fleets.iter().map(Fleet::tally) {
-        assert_eq!(tally.failed, 0, "{tally:?}");
+    for stats in clients.iter().map(FailoverClient::stats) {
+        assert_eq!(stats.failed, 0, "{stats:?}");
     }
     let book = stage.book(EVENT);
     assert_eq!(book.remaining(), 1_000_000 - sold);
@@ -115,16 +115,16 @@ async fn with_nothing_to_do_it_is_quick_whoever_is_connected() {
 async fn connections_that_grow_old_move_without_losing_a_call() {
     let server = Launch::memory().env("MAX_CONNECTION_AGE", "1s").start();
     create(&server, EVENT, 1_000_000, 1).await;
-    let fleet = Fleet::new(&[&server.grpc], 0).unwrap();
+    let client = FailoverClient::new(&[&server.grpc], 0).unwrap();
     let over = Arc::new(AtomicBool::new(false));
     let mut buyers = JoinSet::new();
     for buyer in 0..8 {
-        let (fleet, over) = (fleet.clone(), over.clone());
+        let (client, over) = (client.clone(), over.clone());
         buyers.spawn(async move {
             let mut sold = 0;
             while !over.load(Ordering::SeqCst) {
                 let call = commit(&format!("o{buyer}-{sold}"), EVENT, 1);
-                let answer = fleet.commit(&call, PATIENCE).await;
+                let answer = client.commit(&call, PATIENCE).await;
                 answer.unwrap_or_else(|status| panic!("{call:?}: {status:?}"));
                 sold += 1;
             }
@@ -143,14 +143,14 @@ async fn connections_that_grow_old_move_without_losing_a_call() {
     while let Some(buyer) = buyers.join_next().await {
         sold += buyer.unwrap();
     }
-    assert_eq!(fleet.tally().failed, 0);
+    assert_eq!(client.stats().failed, 0);
     assert!(sold > 100, "{sold} sold in two lives of a connection");
     assert_eq!(stock(&server, EVENT).await.confirmed, sold);
     server.stops().await;
 }
 
 /// A server with one call under way that the store does not answer.
-async fn with_a_call_under_way(env: &[(&str, &str)]) -> (Stage, Server, Inventory, Pending) {
+async fn with_a_call_under_way(env: &[(&str, &str)]) -> (Stage, Server, InventoryClient, Pending) {
     let stage = Stage::new();
     create_at(stage.engine.address(), EVENT, 10, 1);
     let mut launch = stage.launch().env("DDB_TIMEOUT", "20s");
@@ -194,12 +194,16 @@ async fn readiness_goes_first_and_the_call_under_way_is_answered() {
     // served until then. A check needs no write, so it tells when that moment has come.
     until("the client has read that the server leaves", async || {
         let check = client.checks(check(EVENT, 1)).await;
-        check.is_err_and(|status| fate(&status) == Fate::NeverProcessed)
+        check.is_err_and(|status| CallOutcome::of(&status) == CallOutcome::NeverProcessed)
     })
     .await;
     // From here on a call on the old connection is turned away unseen, to be made elsewhere.
     let late = client.commits(commit("r2", EVENT, 1)).await.unwrap_err();
-    assert_eq!(fate(&late), Fate::NeverProcessed, "{late:?}");
+    assert_eq!(
+        CallOutcome::of(&late),
+        CallOutcome::NeverProcessed,
+        "{late:?}"
+    );
 
     assert!(!pending.is_finished());
     stage.proxy.pass();

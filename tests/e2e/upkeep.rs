@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use inventory_bench::cpu::CpuTime;
+use inventory_process::CpuTime;
 
 use crate::client::*;
 use crate::server::{Launch, Server};

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use inventory_bench::cpu::CpuTime;
+use inventory_process::{CpuTime, resident_bytes};
 use serde::Serialize;
 
 /// Processes that are one thing: a server, a store.
@@ -53,7 +53,7 @@ impl Group {
         let mut rss_bytes = 0;
         for pid in &self.pids {
             cpu += CpuTime::of(*pid)?.total();
-            rss_bytes += rss(*pid)?;
+            rss_bytes += resident_bytes(*pid)?;
         }
         let cores = match self.samples.last() {
             Some(last) if at > last.at => {
@@ -102,20 +102,6 @@ impl Group {
             .max()
             .unwrap_or(0)
     }
-}
-
-/// Resident memory of a process, in bytes.
-///
-/// # Errors
-/// A process that is gone, by its id.
-pub fn rss(pid: u32) -> io::Result<u64> {
-    let path = format!("/proc/{pid}/status");
-    let text = std::fs::read_to_string(&path)
-        .map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}")))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.map(|kib| kib * 1024)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path} has no VmRSS")))
 }
 
 #[cfg(test)]

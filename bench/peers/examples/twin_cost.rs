@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use inventory_bench::client::{Inventory, connect};
-use inventory_bench::cpu::CpuTime;
-use inventory_bench::peer::Peer;
+use inventory_client::{InventoryClient, connect};
+use inventory_process::CpuTime;
+use inventory_process::ServerProcess;
 use inventory_proto::inventory::v1::CommitReq;
 use tokio::task::JoinSet;
 use tonic::{Code, Request};
@@ -83,7 +83,7 @@ async fn measure(args: &Args) -> Result<(), Error> {
     };
     let mut options = vec!["--endpoint", &endpoint];
     options.extend(args.options.split_whitespace());
-    let peer = Peer::start("store-twin", &program, &options, args.core).await?;
+    let peer = ServerProcess::start("store-twin", &program, &options, args.core, &[]).await?;
     let inventory = connect(&peer.address).await?;
 
     play(&inventory, "warm", args.commits / 10, args.in_flight).await?;
@@ -106,7 +106,7 @@ async fn measure(args: &Args) -> Result<(), Error> {
 
 /// Commits reservations 0 to `commits`; how often one was told to come again.
 async fn play(
-    inventory: &Inventory,
+    inventory: &InventoryClient,
     name: &'static str,
     commits: u64,
     in_flight: u64,
@@ -134,7 +134,7 @@ async fn play(
     Ok(busy)
 }
 
-async fn buy(inventory: &mut Inventory, reservation_id: String) -> Result<u64, Error> {
+async fn buy(inventory: &mut InventoryClient, reservation_id: String) -> Result<u64, Error> {
     const TRIES_MAX: u64 = 1_000;
     for busy in 0..TRIES_MAX {
         let mut request = Request::new(CommitReq {

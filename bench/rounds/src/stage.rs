@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use inventory_bench::cpu::allowed_cores;
-use inventory_bench::peer::Peer;
+use inventory_process::{ServerProcess, allowed_cpus};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -41,7 +40,7 @@ impl Cores {
     /// # Errors
     /// When this process may use no core, or cannot know which.
     pub(crate) fn of_this_machine() -> Result<Self, Error> {
-        let allowed = allowed_cores()?;
+        let allowed = allowed_cpus()?;
         let (first, rest) = allowed.split_first().ok_or("no core may be used")?;
         let (model, servers) = match rest {
             [] => (*first, vec![*first]),
@@ -71,14 +70,14 @@ pub(crate) enum Serving {
 
 /// See the module's head. Everything ends when it is dropped.
 pub(crate) struct Stage {
-    pub(crate) servers: Vec<Peer>,
+    pub(crate) servers: Vec<ServerProcess>,
     /// Where events are made.
     pub(crate) admin: Option<String>,
     /// `host:port`.
     pub(crate) store: String,
     pub(crate) store_pid: u32,
     /// Makes the events where the servers under measurement cannot.
-    _operator: Option<Peer>,
+    _operator: Option<ServerProcess>,
     _model: Child,
 }
 
@@ -129,7 +128,8 @@ impl Stage {
                     variables.extend(settings.iter().map(|(name, value)| (*name, &**value)));
                     let program = &programs.server;
                     let server =
-                        Peer::start_with("server", program, &["serve"], core, &variables).await?;
+                        ServerProcess::start("server", program, &["serve"], core, &variables)
+                            .await?;
                     stage.servers.push(server);
                     stage.admin.get_or_insert(format!("127.0.0.1:{port}"));
                 }
@@ -143,12 +143,12 @@ impl Stage {
                 let program = &programs.server;
                 let core = Some(programs.cores.model);
                 let operator =
-                    Peer::start_with("operator", program, &["serve"], core, &variables).await?;
+                    ServerProcess::start("operator", program, &["serve"], core, &variables).await?;
                 stage._operator = Some(operator);
                 stage.admin = Some(format!("127.0.0.1:{port}"));
                 let core = programs.cores.servers.first().copied();
                 let program = &programs.twin;
-                let twin = Peer::start_with("twin", program, arguments, core, &aws).await?;
+                let twin = ServerProcess::start("twin", program, arguments, core, &aws).await?;
                 stage.servers.push(twin);
             }
         }

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 use hdrhistogram::Histogram;
-use inventory_bench::client::{Inventory, connect};
 use inventory_bench::limits::LATENCY_MAX_US;
-use inventory_bench::peer::Peer;
+use inventory_client::{InventoryClient, connect};
+use inventory_process::ServerProcess;
 use inventory_proto::inventory::v1::inventory_admin_client::InventoryAdminClient;
 use inventory_proto::inventory::v1::{
     CommitReq, CreateEventRequest, GetEventRequest, PlaceHoldReq,
@@ -85,7 +85,8 @@ async fn run(args: Args) -> Result<bool, Error> {
         .each_ref()
         .map(|(name, value)| (*name, value.as_str()));
     let program = &args.server;
-    let peer = Peer::start_with("server", program, &["dev", "--memory"], None, &variables).await?;
+    let peer =
+        ServerProcess::start("server", program, &["dev", "--memory"], None, &variables).await?;
     let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?
         .connect()
         .await?;
@@ -152,7 +153,11 @@ async fn run(args: Args) -> Result<bool, Error> {
 }
 
 /// Places the holds, all with the same end.
-async fn place(args: &Args, clients: &[Inventory], ends: SystemTime) -> Result<Duration, Error> {
+async fn place(
+    args: &Args,
+    clients: &[InventoryClient],
+    ends: SystemTime,
+) -> Result<Duration, Error> {
     let began = Instant::now();
     let room = Arc::new(Semaphore::new(100 * clients.len()));
     let mut calls = JoinSet::new();
@@ -183,7 +188,7 @@ async fn place(args: &Args, clients: &[Inventory], ends: SystemTime) -> Result<D
 /// Commits at the wanted rate until `until` has ended; latencies in microseconds.
 async fn commits(
     args: &Args,
-    clients: &[Inventory],
+    clients: &[InventoryClient],
     name: &str,
     sold: &Arc<AtomicU64>,
     until: impl AsyncFnOnce(Instant) -> Result<(), Error>,

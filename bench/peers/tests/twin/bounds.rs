@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::stage::{EVENT, commit, peer, said};
-use inventory_bench::client::connect;
+use inventory_client::connect;
 use inventory_peers::sale::Mode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use crate::engine;
 use crate::stage::{EVENT, commit};
-use inventory_bench::client::connect;
-use inventory_bench::peer::Peer;
+use inventory_client::connect;
+use inventory_process::ServerProcess;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_store-twin");
 
@@ -42,7 +42,7 @@ async fn it_sells_pinned_on_one_thread_and_on_two() {
     let engine = engine::Engine::start();
     engine.create_tables().await;
     engine.create_event(EVENT, &[5]).await;
-    let core = inventory_bench::cpu::allowed_cores().unwrap()[0].to_string();
+    let core = inventory_process::allowed_cpus().unwrap()[0].to_string();
     let endpoint = engine.endpoint();
     for (sold, threads) in [(1, "1"), (2, "2")] {
         let arguments = [
@@ -53,7 +53,7 @@ async fn it_sells_pinned_on_one_thread_and_on_two() {
             "--pin",
             &core,
         ];
-        let peer = Peer::start("store-twin", Path::new(PROGRAM), &arguments, None);
+        let peer = ServerProcess::start("store-twin", Path::new(PROGRAM), &arguments, None, &[]);
         let peer = peer.await.unwrap();
         let status = std::fs::read_to_string(format!("/proc/{}/status", peer.pid)).unwrap();
         let pinned = format!("Cpus_allowed_list:\t{core}\n");

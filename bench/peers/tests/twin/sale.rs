@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::engine::{IDEMPOTENCY, INVENTORY, Item, number, text};
 use crate::stage::{EVENT, PATIENCE, commit, hold, peer, release, said, stage, timed};
-use inventory_bench::client::{Inventory, connect};
+use inventory_client::{InventoryClient, connect};
 use inventory_peers::sale::Mode;
 use inventory_proto::inventory::v1::{CheckReq, GetReservationReq, SeatRef};
 use tokio::task::JoinSet;
@@ -18,7 +18,7 @@ fn pair(code: Code, reason: &str) -> (Code, String) {
     (code, reason.to_owned())
 }
 
-async fn shown(client: &mut Inventory, reservation: &str) -> (String, i32) {
+async fn shown(client: &mut InventoryClient, reservation: &str) -> (String, i32) {
     let reservation_id = reservation.to_owned();
     let asked = timed(GetReservationReq { reservation_id }, PATIENCE);
     let shown = client.get_reservation(asked).await.unwrap().into_inner();
@@ -222,7 +222,7 @@ async fn the_last_units_of_several_stripes_go_to_one_buyer() {
 }
 
 /// Buys one ticket, coming back when asked to; whether it got one.
-async fn buy(mut client: Inventory, reservation: String) -> bool {
+async fn buy(mut client: InventoryClient, reservation: String) -> bool {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let status = match client.commit_reservation(commit(&reservation, 1)).await {

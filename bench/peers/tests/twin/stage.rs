@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use inventory_bench::client::{Inventory, connect, reason};
+use inventory_client::{InventoryClient, connect, reason};
 use inventory_peers::sale::{Mode, Sale};
 use inventory_peers::service::Peer;
 use inventory_peers::store::{Place, Store};
@@ -38,7 +38,7 @@ pub(crate) async fn peer(
 }
 
 /// An engine, a peer on it, a client of that.
-pub(crate) async fn stage(mode: Mode) -> (crate::engine::Engine, Inventory) {
+pub(crate) async fn stage(mode: Mode) -> (crate::engine::Engine, InventoryClient) {
     let engine = crate::engine::Engine::start();
     engine.create_tables().await;
     let address = peer(&engine.endpoint(), mode, 50, 1_000).await;

@@ -12,12 +12,9 @@ mod shape;
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use inventory_bench::{
-    client::connect,
-    cpu::{CpuTime, allowed_cores},
-    h2load::{self, Round},
-    peer::Peer,
-};
+use inventory_bench::h2load::{self, Round};
+use inventory_client::connect;
+use inventory_process::{CpuTime, ServerProcess, allowed_cpus};
 use inventory_proto::inventory::v1::{CommitReq, CommitRes};
 use prost::Message;
 
@@ -126,7 +123,7 @@ impl Args {
 
 /// One server and what was measured of it in one shape.
 struct Measured {
-    peer: Peer,
+    peer: ServerProcess,
     /// What it answered to the priming commit.
     answer: CommitRes,
     column: Column,
@@ -222,7 +219,7 @@ fn report(args: &Args, shape: Shape, peers: &[Measured]) -> Result<bool, Error> 
 
 /// The cores of servers and generator.
 fn cores(args: &Args) -> Result<(Option<usize>, Option<usize>), Error> {
-    let allowed = allowed_cores()?;
+    let allowed = allowed_cpus()?;
     let server = args.server_core.or(allowed.first().copied());
     let generator = args.generator_core.or(allowed.get(1).copied());
     if server == generator || generator.is_none() {
@@ -241,10 +238,10 @@ async fn start_all(
         None => std::env::current_exe()?.with_file_name("twin"),
     };
     let server = match (&args.address, args.pid) {
-        (Some(address), Some(pid)) => Peer::running(SERVER, address, pid)?,
+        (Some(address), Some(pid)) => ServerProcess::running(SERVER, address, pid)?,
         _ => {
             let arguments: Vec<&str> = args.server_args.split_whitespace().collect();
-            Peer::start(SERVER, &args.server, &arguments, core).await?
+            ServerProcess::start(SERVER, &args.server, &arguments, core, &[]).await?
         }
     };
     let event = format!("--event={}=10000", args.event);
@@ -253,7 +250,7 @@ async fn start_all(
         ("twin, current-thread", "--runtime=current-thread"),
         ("twin, multi-thread", "--runtime=multi-thread"),
     ] {
-        peers.push(Peer::start(name, &twin, &[runtime, &event], core).await?);
+        peers.push(ServerProcess::start(name, &twin, &[runtime, &event], core, &[]).await?);
     }
     let mut primed = Vec::new();
     for peer in peers {

@@ -1,29 +1,29 @@
-//! What a run found, in numbers and as a table.
+//! Results of a sale as numbers and as a table.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use hdrhistogram::Histogram;
 
-use super::ledger::Ledger;
+use super::ledger::SaleLedger;
 
-/// A moment of a run, for a live line.
+/// Progress of a running sale, for a status line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct SaleProgress {
     pub elapsed: Duration,
     pub tickets: u64,
     pub units_sold: u64,
     pub buyers: u64,
     pub buyers_done: u64,
-    /// Buyers who were told "sold out".
+    /// Reservations refused as sold out.
     pub sold_out: u64,
     /// Repeats answered identically.
     pub duplicates: u64,
     pub violations: u64,
-    /// Calls answered, or given up.
+    /// Calls answered or given up.
     pub calls: u64,
 }
 
-impl fmt::Display for Progress {
+impl fmt::Display for SaleProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.elapsed.as_secs_f64();
         write!(
@@ -40,31 +40,31 @@ impl fmt::Display for Progress {
     }
 }
 
-/// The result of a run, as its clients saw it.
+/// Result of a sale, as its clients saw it.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct SaleReport {
     pub tickets: u64,
-    /// The whole run.
+    /// The whole sale, with the repeats at the end.
     pub elapsed: Duration,
-    /// The sale alone, without the repeats at the end.
+    /// Without the repeats at the end.
     pub sale: Duration,
-    /// Calls answered or given up; repeats of one call by the retry rule are not counted again.
+    /// Calls answered or given up; retries of one call are not counted again.
     pub calls: u64,
-    /// Calls that moved to another server because none had processed them.
+    /// Calls that moved to another server because they were never processed.
     pub moved: u64,
-    /// Attempts that were repeated with the same reservation_id, by cause.
+    /// Attempts that were retried with the same reservation_id, by cause.
     pub retries: BTreeMap<String, u64>,
-    /// Statuses outside the contract's table, and calls that were never answered.
+    /// Statuses that the contract does not list, and calls that were never answered.
     pub errors: BTreeMap<String, u64>,
-    /// The first few of them with their messages.
+    /// The first few errors with their messages.
     pub error_examples: Vec<String>,
     /// Latency of each call in microseconds, from first attempt to last answer.
     pub latency_us: Histogram<u64>,
-    /// Every reservation and what it was told, to be compared with the store.
-    pub ledger: Ledger,
+    /// Every reservation and its outcome, to be compared with the store.
+    pub ledger: SaleLedger,
 }
 
-impl Report {
+impl SaleReport {
     pub fn sold_units(&self) -> u64 {
         self.ledger.sold_units()
     }
@@ -73,7 +73,7 @@ impl Report {
         self.ledger.oversold_units(self.tickets)
     }
 
-    /// See [`Ledger::undersold_units`].
+    /// See [`SaleLedger::undersold_units`].
     pub fn undersold_units(&self) -> u64 {
         self.ledger.undersold_units(self.tickets)
     }
@@ -82,7 +82,7 @@ impl Report {
         self.calls as f64 / self.elapsed.as_secs_f64().max(f64::EPSILON)
     }
 
-    /// The latency in microseconds that `percentile` (0 to 100) of the calls kept within.
+    /// Latency at a percentile from 0 to 100, in microseconds.
     pub fn latency_us_at(&self, percentile: f64) -> u64 {
         self.latency_us.value_at_percentile(percentile)
     }
@@ -95,7 +95,7 @@ impl Report {
         self.retries.values().sum()
     }
 
-    /// No rule broken, nothing oversold or undersold, no error, no outcome unknown.
+    /// No broken rule, nothing oversold or undersold, no error, no unknown outcome.
     pub fn is_clean(&self) -> bool {
         let counts = self.ledger.counts();
         counts.violations == 0
@@ -106,7 +106,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for SaleReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = self.ledger.counts();
         let mut row = |name: &str, value: String| writeln!(f, "{name:<32}{value:>14}");
@@ -114,7 +114,10 @@ impl fmt::Display for Report {
         row("buyers", self.ledger.len().to_string())?;
         row("units sold", self.sold_units().to_string())?;
         row("reservations confirmed", counts.confirmed.to_string())?;
-        row("reservations told sold out", counts.sold_out.to_string())?;
+        row(
+            "reservations refused as sold out",
+            counts.sold_out.to_string(),
+        )?;
         row("released before any commit", counts.released.to_string())?;
         row("outcome unknown", counts.unknown.to_string())?;
         row(

@@ -1,42 +1,42 @@
-//! What a run plays, and the checks that keep it bounded.
+//! Parameters of a sale, and their bounds.
 
 use std::time::Duration;
 
 use crate::limits::{
-    ADDRESSES_MAX, BUYERS_MAX, CALLS_PER_CONNECTION_MAX, CONNECTIONS_MAX, PAUSE_MIN,
+    ADDRESSES_MAX, BUYERS_MAX, CALLS_PER_CONNECTION_MAX, CONNECTIONS_MAX, RETRY_DELAY_MIN,
 };
 
-/// One sell-out of one event, closed loop. [`Plan::new`] fills in a busy sale; every field can be
-/// changed before [`super::run`], which checks them all.
+/// A sale of one event in a closed loop. [`SalePlan::new`] fills in a busy sale; [`super::run`] checks
+/// every field.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct SalePlan {
     /// Servers with one store behind them, `host:port`. Connections are spread over them.
     pub addresses: Vec<String>,
-    /// An event with `tickets` units unsold, all of them for this run.
+    /// An event with `tickets` unsold units, all of them reserved for this sale.
     pub event_id: String,
     pub tickets: u64,
-    /// Reservations played. Several times what fits, so that most are refused.
+    /// Number of reservations. Several times what fits, so that most are refused.
     pub buyers: u64,
     /// Quantities and their weights.
     pub quantities: Vec<(i32, u32)>,
     pub connections: usize,
-    /// Buyers under way at once on each connection. A duplicate sent at the same time comes on top
-    /// on another connection: at most twice this many calls are in flight.
+    /// Concurrent buyers per connection. A duplicate sent at the same time uses another connection in
+    /// addition: at most twice this many calls are in flight.
     pub calls_per_connection: usize,
-    pub shares: Shares,
-    /// Deadline of each attempt; travels as grpc-timeout.
+    pub shares: BuyerShares,
+    /// Deadline of each attempt, sent as grpc-timeout.
     pub call_timeout: Duration,
-    /// How long a call that is turned away or lost is repeated, with the same reservation_id,
-    /// before its outcome counts as unknown.
-    pub patience: Duration,
-    /// Reservation ids are `{prefix}-{number}`: fresh for every run on one store.
+    /// How long a rejected or lost call is retried with the same reservation_id before its outcome counts
+    /// as unknown.
+    pub retry_for: Duration,
+    /// Reservation ids are `{prefix}-{number}`: must be new for every sale on one store.
     pub prefix: String,
     pub seed: u64,
 }
 
-/// Parts of the buyers, in thousandths, that do more than commit once.
+/// Shares of buyers, in thousandths, that do more than commit once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shares {
+pub struct BuyerShares {
     /// The same reservation on two connections at the same time.
     pub duplicated_at_once: u32,
     /// The same reservation again on another connection, after the answer.
@@ -47,11 +47,11 @@ pub struct Shares {
     pub released_after: u32,
     /// A commit, then another quantity under the same id, which must be refused.
     pub other_payload: u32,
-    /// On top of the others: commits once more when the sale is over. Must be answered as before.
+    /// In addition to the others: commits once more after the sale. Must be answered as before.
     pub repeated_at_end: u32,
 }
 
-impl Default for Shares {
+impl Default for BuyerShares {
     fn default() -> Self {
         Self {
             duplicated_at_once: 100,
@@ -64,10 +64,10 @@ impl Default for Shares {
     }
 }
 
-/// What is wrong with a plan.
+/// An invalid plan.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum PlanError {
-    #[error("{field} is {given}: want {want}")]
+pub enum SalePlanError {
+    #[error("{field} is {given}: must be {want}")]
     OutOfBounds {
         field: &'static str,
         given: String,
@@ -75,7 +75,7 @@ pub enum PlanError {
     },
 }
 
-impl Plan {
+impl SalePlan {
     /// A sale with four times as much demand as tickets.
     pub fn new(addresses: Vec<String>, event_id: &str, tickets: u64) -> Self {
         let quantities = vec![(1, 50), (2, 30), (4, 15), (10, 5)];
@@ -89,21 +89,21 @@ impl Plan {
             quantities,
             connections: 8,
             calls_per_connection: 64,
-            shares: Shares::default(),
+            shares: BuyerShares::default(),
             call_timeout: Duration::from_secs(5),
-            patience: Duration::from_secs(20),
+            retry_for: Duration::from_secs(20),
             prefix: "res".to_owned(),
             seed: 1,
         }
     }
 
-    /// Buyers at the end that want one unit each: more than the largest quantity can leave behind.
-    pub(super) fn sweepers(&self) -> u64 {
+    /// Buyers at the end that ask for one unit each: more than the largest quantity can leave over.
+    pub(super) fn single_unit_buyers(&self) -> u64 {
         let largest = self.quantities.iter().map(|(q, _)| *q).max().unwrap_or(1);
         u64::from(largest.unsigned_abs()) * 2
     }
 
-    pub(super) fn validate(&self) -> Result<(), PlanError> {
+    pub(super) fn validate(&self) -> Result<(), SalePlanError> {
         within("addresses", self.addresses.len(), 1, ADDRESSES_MAX)?;
         within("tickets", self.tickets, 1, u64::MAX / 16)?;
         within("buyers", self.buyers, 1, BUYERS_MAX)?;
@@ -145,9 +145,9 @@ impl Plan {
             60_000,
         )?;
         within(
-            "patience in ms",
-            self.patience.as_millis(),
-            PAUSE_MIN.as_millis(),
+            "retry_for in ms",
+            self.retry_for.as_millis(),
+            RETRY_DELAY_MIN.as_millis(),
             600_000,
         )
     }
@@ -158,11 +158,11 @@ fn within<T: PartialOrd + std::fmt::Display>(
     given: T,
     min: T,
     max: T,
-) -> Result<(), PlanError> {
+) -> Result<(), SalePlanError> {
     if given >= min && given <= max {
         return Ok(());
     }
-    Err(PlanError::OutOfBounds {
+    Err(SalePlanError::OutOfBounds {
         field,
         given: given.to_string(),
         want: format!("{min} to {max}"),
@@ -176,16 +176,16 @@ mod tests {
     #[test]
     fn the_default_plan_is_valid_at_any_size() {
         for tickets in [1, 7, 1_000, 1_000_000, 1_000_000_000] {
-            let plan = Plan::new(vec!["127.0.0.1:1".to_owned()], "evt", tickets);
+            let plan = SalePlan::new(vec!["127.0.0.1:1".to_owned()], "evt", tickets);
             assert_eq!(plan.validate(), Ok(()), "{tickets}");
         }
     }
 
     #[test]
     fn each_bound_is_checked_and_named() {
-        let plan = Plan::new(vec!["127.0.0.1:1".to_owned()], "evt", 100);
-        type Damage = fn(&mut Plan);
-        let broken: [(&str, Damage); 8] = [
+        let plan = SalePlan::new(vec!["127.0.0.1:1".to_owned()], "evt", 100);
+        type Change = fn(&mut SalePlan);
+        let broken: [(&str, Change); 8] = [
             ("addresses", |p| p.addresses.clear()),
             ("buyers", |p| p.buyers = 0),
             ("connections", |p| p.connections = 1),
@@ -195,14 +195,14 @@ mod tests {
             ("quantity", |p| p.quantities = vec![(0, 1)]),
             ("weight", |p| p.quantities = vec![(1, 0)]),
             ("shares", |p| p.shares.released_first = 1_001),
-            ("patience", |p| p.patience = Duration::ZERO),
+            ("retry_for", |p| p.retry_for = Duration::ZERO),
         ];
-        for (name, damage) in broken {
+        for (name, change) in broken {
             let mut plan = plan.clone();
-            damage(&mut plan);
+            change(&mut plan);
             let message = plan.validate().unwrap_err().to_string();
             assert!(message.contains(name), "{name}: {message}");
-            assert!(message.contains("want"), "{message}");
+            assert!(message.contains("must be"), "{message}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The load client against the twin, honest and lying: that a right server passes, and that each
-//! broken promise is found. Real sockets on free ports, one process.
+//! The sale against the stub server: a correct server passes, and each planted fault is found. Real sockets
+//! on free ports, one process.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -12,10 +12,10 @@ use std::{
     time::Duration,
 };
 
-use inventory_bench::{
-    client::{Fate, Fleet, connect, fate},
-    load::{self, Plan, Report, ledger::Outcome},
-    twin::{Twin, bind, router},
+use inventory_bench::twin::{Twin, bind, router};
+use inventory_client::{
+    CallOutcome, FailoverClient, connect,
+    sale::{self, SalePlan, SaleReport, ledger::ReservationOutcome},
 };
 use inventory_proto::inventory::v1::{
     CheckReq, CheckRes, CommitReq, CommitRes, GetReservationReq, GetReservationRes, PlaceHoldReq,
@@ -29,42 +29,42 @@ const EVENT: &str = "evt";
 const TICKETS: i64 = 600;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lie {
+enum Fault {
     None,
-    /// Repeats get another order.
+    /// Repeats get a different order id.
     OtherOrder,
-    /// Sells what it does not have.
+    /// Sells more than the stock.
     Oversell,
-    /// Says "sold out" to the first buyers.
+    /// Refuses the first buyers as sold out.
     Undersell,
-    /// Releases what is confirmed.
+    /// Releases confirmed reservations.
     ReleasesCommitted,
-    /// Commits what is released.
+    /// Commits released reservations.
     CommitsReleased,
-    /// Takes other quantities under a known id.
+    /// Accepts different quantities under a known id.
     NoConflict,
-    /// Turns every sixth call away before, and every sixth after doing it.
+    /// Rejects every sixth call before, and every sixth after executing it.
     Flaky,
-    /// Loses answers: does the work, then resets the stream.
+    /// Loses answers: executes the call, then resets the stream.
     DropsAnswers,
-    /// Answers two milliseconds after doing the work.
+    /// Answers two milliseconds after executing the call.
     Slow,
     Internal,
 }
 
 #[derive(Clone)]
-struct Liar {
+struct FaultyServer {
     twin: Twin,
-    lie: Lie,
+    fault: Fault,
     calls: Arc<AtomicU64>,
     first_payload: Arc<Mutex<HashMap<String, i32>>>,
 }
 
-impl Liar {
-    fn new(twin: Twin, lie: Lie) -> Self {
+impl FaultyServer {
+    fn new(twin: Twin, fault: Fault) -> Self {
         Self {
             twin,
-            lie,
+            fault,
             calls: Arc::default(),
             first_payload: Arc::default(),
         }
@@ -77,7 +77,7 @@ fn refusal(code: Code, reason: &str) -> Status {
 }
 
 #[tonic::async_trait]
-impl Inventory for Liar {
+impl Inventory for FaultyServer {
     async fn check_availability(
         &self,
         request: Request<CheckReq>,
@@ -91,18 +91,18 @@ impl Inventory for Liar {
     ) -> Result<Response<CommitRes>, Status> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let id = request.get_ref().reservation_id.clone();
-        match self.lie {
-            Lie::Flaky if call % 6 == 1 => return Err(Status::unavailable("come again")),
-            Lie::Undersell if call < 3 => {
+        match self.fault {
+            Fault::Flaky if call % 6 == 1 => return Err(Status::unavailable("come again")),
+            Fault::Undersell if call < 3 => {
                 return Err(refusal(Code::Aborted, "INSUFFICIENT_INVENTORY"));
             }
-            Lie::Internal if call % 100 == 7 => return Err(Status::internal("broken")),
-            Lie::NoConflict => {
+            Fault::Internal if call % 100 == 7 => return Err(Status::internal("broken")),
+            Fault::NoConflict => {
                 let qty = request.get_ref().qty;
                 let first = *self.first_payload.lock().unwrap().entry(id).or_insert(qty);
                 request.get_mut().qty = first;
             }
-            Lie::Oversell if call.is_multiple_of(2) => {
+            Fault::Oversell if call.is_multiple_of(2) => {
                 return Ok(Response::new(CommitRes {
                     order_id: format!("ord_{id}"),
                     status: "CONFIRMED".to_owned(),
@@ -111,19 +111,19 @@ impl Inventory for Liar {
             _ => {}
         }
         let mut answer = self.twin.commit_reservation(request).await;
-        match (self.lie, &mut answer) {
-            (Lie::OtherOrder, Ok(answer)) => {
+        match (self.fault, &mut answer) {
+            (Fault::OtherOrder, Ok(answer)) => {
                 answer.get_mut().order_id = format!("ord_{call}");
             }
-            (Lie::CommitsReleased, Err(status)) if status.code() == Code::FailedPrecondition => {
+            (Fault::CommitsReleased, Err(status)) if status.code() == Code::FailedPrecondition => {
                 return Ok(Response::new(CommitRes {
                     order_id: "ord_1".to_owned(),
                     status: "CONFIRMED".to_owned(),
                 }));
             }
-            (Lie::Flaky, _) if call % 6 == 2 => return Err(Status::unavailable("come again")),
-            (Lie::Slow, _) => tokio::time::sleep(Duration::from_millis(2)).await,
-            (Lie::DropsAnswers, Ok(_)) if call.is_multiple_of(5) => pending().await,
+            (Fault::Flaky, _) if call % 6 == 2 => return Err(Status::unavailable("come again")),
+            (Fault::Slow, _) => tokio::time::sleep(Duration::from_millis(2)).await,
+            (Fault::DropsAnswers, Ok(_)) if call.is_multiple_of(5) => pending().await,
             _ => {}
         }
         answer
@@ -134,7 +134,7 @@ impl Inventory for Liar {
         request: Request<ReleaseReq>,
     ) -> Result<Response<ReleaseRes>, Status> {
         let answer = self.twin.release_hold(request).await;
-        if self.lie == Lie::ReleasesCommitted {
+        if self.fault == Fault::ReleasesCommitted {
             return Ok(Response::new(ReleaseRes {
                 status: "RELEASED".to_owned(),
             }));
@@ -157,109 +157,109 @@ impl Inventory for Liar {
     }
 }
 
-/// A running server; stops gracefully, or with the test's runtime.
-struct Served {
+/// A running server. Stops gracefully, or with the runtime of the test.
+struct RunningServer {
     address: String,
     stop: Option<oneshot::Sender<()>>,
     ended: tokio::task::JoinHandle<()>,
 }
 
-fn serve(service: impl Inventory) -> Served {
+fn serve(service: impl Inventory) -> RunningServer {
     let incoming = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = incoming.local_addr().unwrap().to_string();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = router(service).serve_with_incoming_shutdown(incoming, async move {
         let _ = stopped.await;
     });
-    Served {
+    RunningServer {
         address,
         stop: Some(stop),
         ended: tokio::spawn(async move { server.await.unwrap() }),
     }
 }
 
-fn plan(addresses: &[&str]) -> Plan {
+fn plan(addresses: &[&str]) -> SalePlan {
     let addresses = addresses.iter().map(|a| (*a).to_owned()).collect();
-    Plan {
+    SalePlan {
         connections: 4,
         calls_per_connection: 16,
-        ..Plan::new(addresses, EVENT, TICKETS as u64)
+        ..SalePlan::new(addresses, EVENT, TICKETS as u64)
     }
 }
 
-async fn sell_out(lie: Lie) -> (Report, Twin) {
+async fn sell_out(fault: Fault) -> (SaleReport, Twin) {
     let twin = Twin::new([(EVENT, TICKETS)]);
-    let served = serve(Liar::new(twin.clone(), lie));
+    let served = serve(FaultyServer::new(twin.clone(), fault));
     let mut plan = plan(&[&served.address]);
-    if lie == Lie::DropsAnswers {
+    if fault == Fault::DropsAnswers {
         plan.call_timeout = Duration::from_millis(40);
     }
-    (load::run(plan, None).await.unwrap(), twin)
+    (sale::run(plan, None).await.unwrap(), twin)
 }
 
 #[tokio::test]
-async fn an_honest_server_sells_out_cleanly_and_every_rule_is_tried() {
-    let (report, twin) = sell_out(Lie::None).await;
+async fn a_correct_server_sells_out_and_every_rule_is_tested() {
+    let (report, twin) = sell_out(Fault::None).await;
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.sold_units(), TICKETS as u64);
     assert_eq!(twin.remaining(EVENT), Some(0));
     let counts = report.ledger.counts();
-    for (name, tried) in [
+    for (name, tested) in [
         ("sold out", counts.sold_out),
         ("duplicates", counts.duplicates_identical),
         ("released first", counts.late_commits_refused),
         ("released after", counts.late_releases_refused),
         ("other payload", counts.conflicts_refused),
     ] {
-        assert!(tried > 0, "{name} was never tried\n{report}");
+        assert!(tested > 0, "{name} was never tested\n{report}");
     }
     assert_eq!(report.latency_us.len(), report.calls);
     assert_eq!(report.retries_total(), 0);
 }
 
 #[tokio::test]
-async fn each_lie_is_found() {
-    for lie in [
-        Lie::OtherOrder,
-        Lie::Oversell,
-        Lie::Undersell,
-        Lie::ReleasesCommitted,
-        Lie::CommitsReleased,
-        Lie::NoConflict,
-        Lie::Internal,
+async fn each_fault_is_found() {
+    for fault in [
+        Fault::OtherOrder,
+        Fault::Oversell,
+        Fault::Undersell,
+        Fault::ReleasesCommitted,
+        Fault::CommitsReleased,
+        Fault::NoConflict,
+        Fault::Internal,
     ] {
-        let (report, _) = sell_out(lie).await;
+        let (report, _) = sell_out(fault).await;
         let counts = report.ledger.counts();
-        assert!(!report.is_clean(), "{lie:?}\n{report}");
-        match lie {
-            Lie::OtherOrder => assert!(counts.duplicates_different > 0, "{report}"),
-            Lie::Oversell => assert!(report.oversold_units() > 0, "{report}"),
-            Lie::Undersell => assert!(counts.refused_too_early > 0, "{report}"),
-            Lie::Internal => assert!(report.errors.contains_key("INTERNAL "), "{report}"),
-            _ => assert!(counts.violations > 0, "{lie:?}\n{report}"),
+        assert!(!report.is_clean(), "{fault:?}\n{report}");
+        match fault {
+            Fault::OtherOrder => assert!(counts.duplicates_different > 0, "{report}"),
+            Fault::Oversell => assert!(report.oversold_units() > 0, "{report}"),
+            Fault::Undersell => assert!(counts.refused_too_early > 0, "{report}"),
+            Fault::Internal => assert!(report.errors.contains_key("INTERNAL "), "{report}"),
+            _ => assert!(counts.violations > 0, "{fault:?}\n{report}"),
         }
     }
 }
 
 #[tokio::test]
-async fn an_early_sold_out_is_undersold_when_stock_is_left() {
+async fn an_early_sold_out_with_remaining_stock_is_undersold() {
     let twin = Twin::new([(EVENT, TICKETS)]);
-    let served = serve(Liar::new(twin, Lie::Undersell));
-    let plan = Plan {
+    let served = serve(FaultyServer::new(twin, Fault::Undersell));
+    let plan = SalePlan {
         buyers: 40,
-        shares: load::Shares {
+        shares: sale::BuyerShares {
             repeated_at_end: 0,
-            ..load::Shares::default()
+            ..sale::BuyerShares::default()
         },
         ..plan(&[&served.address])
     };
-    let report = load::run(plan, None).await.unwrap();
+    let report = sale::run(plan, None).await.unwrap();
     assert!(report.undersold_units() > 0, "{report}");
 }
 
 #[tokio::test]
-async fn calls_turned_away_are_repeated_with_the_same_id() {
-    let (report, twin) = sell_out(Lie::Flaky).await;
+async fn rejected_calls_are_retried_with_the_same_id() {
+    let (report, twin) = sell_out(Fault::Flaky).await;
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.sold_units(), TICKETS as u64);
     assert_eq!(twin.remaining(EVENT), Some(0));
@@ -267,46 +267,46 @@ async fn calls_turned_away_are_repeated_with_the_same_id() {
 }
 
 #[tokio::test]
-async fn lost_answers_are_resolved_by_repeating() {
-    let (report, twin) = sell_out(Lie::DropsAnswers).await;
+async fn lost_answers_are_resolved_by_retries() {
+    let (report, twin) = sell_out(Fault::DropsAnswers).await;
     assert!(report.is_clean(), "{report}");
     assert_eq!(twin.remaining(EVENT), Some(0));
     assert_eq!(report.sold_units(), TICKETS as u64);
     assert!(report.retries_total() > 10, "{report}");
     assert!(
         report.latency_us.max() >= 40_000,
-        "a lost answer costs a deadline\n{report}"
+        "a lost answer takes a deadline\n{report}"
     );
     assert!(report.latency_us_at(1.0) > 10, "{report}");
 }
 
 #[tokio::test]
-async fn without_a_server_every_outcome_is_reported_unknown() {
+async fn without_a_server_every_outcome_is_unknown() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
     drop(free);
-    let plan = Plan {
+    let plan = SalePlan {
         buyers: 50,
-        patience: Duration::from_millis(50),
+        retry_for: Duration::from_millis(50),
         ..plan(&[&address])
     };
-    let report = load::run(plan, None).await.unwrap();
+    let report = sale::run(plan, None).await.unwrap();
     assert!(!report.is_clean());
     assert_eq!(report.ledger.counts().unknown, 50, "{report}");
     assert!(
         report
             .ledger
             .entries()
-            .all(|e| e.outcome == Outcome::Unknown)
+            .all(|e| e.outcome == ReservationOutcome::Unknown)
     );
     assert!(report.errors.contains_key("no answer, last UNAVAILABLE"));
 }
 
 #[tokio::test]
-async fn progress_is_told_to_the_end() {
+async fn progress_is_reported_to_the_end() {
     let served = serve(Twin::new([(EVENT, TICKETS)]));
-    let (sender, receiver) = watch::channel(load::Progress::default());
-    let report = load::run(plan(&[&served.address]), Some(sender))
+    let (sender, receiver) = watch::channel(sale::SaleProgress::default());
+    let report = sale::run(plan(&[&served.address]), Some(sender))
         .await
         .unwrap();
     let last = *receiver.borrow();
@@ -315,16 +315,16 @@ async fn progress_is_told_to_the_end() {
     assert_eq!(last.calls, report.calls);
 }
 
-/// A tonic server told to stop sends GOAWAY: calls move to the second server, none is without an answer.
+/// A tonic server that stops sends GOAWAY: calls move to the second server, and each gets an answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fleet_loses_no_call_to_a_graceful_stop() {
+async fn a_failover_client_loses_no_call_to_a_graceful_stop() {
     let twin = Twin::new([(EVENT, 1_000_000)]);
     let mut first = serve(twin.clone());
     let second = serve(twin);
-    let fleet = Fleet::new(&[&first.address, &second.address], 0).unwrap();
+    let client = FailoverClient::new(&[&first.address, &second.address], 0).unwrap();
     let calls: Vec<_> = (0..32)
         .map(|caller| {
-            let fleet = fleet.clone();
+            let client = client.clone();
             tokio::spawn(async move {
                 for number in 0..100 {
                     let commit = CommitReq {
@@ -334,11 +334,14 @@ async fn a_fleet_loses_no_call_to_a_graceful_stop() {
                         ..CommitReq::default()
                     };
                     let limit = Duration::from_secs(10);
-                    let mut answer = fleet.commit(&commit, limit).await;
-                    // A call that crosses the end of its connection on the wire breaks, and nobody can
-                    // tell whether it was processed: it is the caller's to repeat.
-                    if answer.as_ref().is_err_and(|s| fate(s) == Fate::Lost) {
-                        answer = fleet.commit(&commit, limit).await;
+                    let mut answer = client.commit(&commit, limit).await;
+                    // A call in flight while its connection closes is lost: it may have been processed, and
+                    // repeating it is up to the caller.
+                    if answer
+                        .as_ref()
+                        .is_err_and(|s| CallOutcome::of(s) == CallOutcome::Lost)
+                    {
+                        answer = client.commit(&commit, limit).await;
                     }
                     answer.unwrap();
                 }
@@ -346,7 +349,7 @@ async fn a_fleet_loses_no_call_to_a_graceful_stop() {
         })
         .collect();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while fleet.tally().answered < 300 {
+    while client.stats().answered < 300 {
         assert!(tokio::time::Instant::now() < deadline, "too slow");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -354,18 +357,21 @@ async fn a_fleet_loses_no_call_to_a_graceful_stop() {
     for call in calls {
         call.await.unwrap();
     }
-    let tally = fleet.tally();
-    assert_eq!(tally.answered, 32 * 100);
+    let stats = client.stats();
+    assert_eq!(stats.answered, 32 * 100);
     assert!(
-        tally.moved > tally.failed,
-        "the stop came too late to prove anything: {tally:?}"
+        stats.moved > stats.failed,
+        "the stop came after the calls: {stats:?}"
     );
     first.ended.await.unwrap();
 }
 
-/// A server on a thread of its own, so that it can die with all its connections at once. It is
-/// slow to answer, so that it always dies with answers owed.
-fn serve_mortal(twin: Twin, address: std::net::SocketAddr) -> (std::net::SocketAddr, Mortal) {
+/// A server on its own thread, so that all its connections can break at once. It answers slowly, so that
+/// calls are always in flight when it is killed.
+fn serve_on_thread(
+    twin: Twin,
+    address: std::net::SocketAddr,
+) -> (std::net::SocketAddr, ServerThread) {
     let (bound, address_of) = std::sync::mpsc::channel();
     let (kill, killed) = oneshot::channel::<()>();
     let thread = std::thread::spawn(move || {
@@ -377,54 +383,54 @@ fn serve_mortal(twin: Twin, address: std::net::SocketAddr) -> (std::net::SocketA
             let incoming = bind(address).unwrap();
             bound.send(incoming.local_addr().unwrap()).unwrap();
             tokio::select! {
-                ended = router(Liar::new(twin, Lie::Slow)).serve_with_incoming(incoming) => ended.unwrap(),
+                ended = router(FaultyServer::new(twin, Fault::Slow)).serve_with_incoming(incoming) => ended.unwrap(),
                 _ = killed => {}
             }
         });
     });
     let address = address_of.recv().unwrap();
-    (address, Mortal { kill, thread })
+    (address, ServerThread { kill, thread })
 }
 
-struct Mortal {
+struct ServerThread {
     kill: oneshot::Sender<()>,
     thread: std::thread::JoinHandle<()>,
 }
 
-impl Mortal {
-    fn die(self) {
+impl ServerThread {
+    fn kill(self) {
         self.kill.send(()).unwrap();
         self.thread.join().unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_sale_survives_the_death_and_return_of_its_only_server() {
+async fn a_sale_survives_a_crash_and_restart_of_its_only_server() {
     let tickets = 5_000;
     let twin = Twin::new([(EVENT, tickets)]);
-    let (address, server) = serve_mortal(twin.clone(), "127.0.0.1:0".parse().unwrap());
-    let plan = Plan {
+    let (address, server) = serve_on_thread(twin.clone(), "127.0.0.1:0".parse().unwrap());
+    let plan = SalePlan {
         tickets: tickets as u64,
         buyers: 3_000,
         ..plan(&[&address.to_string()])
     };
-    // On a thread of its own: the sale keeps this one busy, and could be over before it is noticed.
+    // On its own thread: the sale keeps this thread busy.
     let sold = twin.clone();
-    let fate = std::thread::spawn(move || {
+    let restart = std::thread::spawn(move || {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while sold.remaining(EVENT) > Some(tickets - 500) {
             assert!(std::time::Instant::now() < deadline, "nothing is sold");
             std::thread::sleep(Duration::from_millis(1));
         }
-        server.die();
-        serve_mortal(sold, address).1
+        server.kill();
+        serve_on_thread(sold, address).1
     });
-    let report = load::run(plan, None).await.unwrap();
-    fate.join().unwrap().die();
+    let report = sale::run(plan, None).await.unwrap();
+    restart.join().unwrap().kill();
     assert!(report.is_clean(), "{report}");
     assert!(
         report.retries_total() > 0,
-        "it died too late to matter\n{report}"
+        "the crash came after the sale\n{report}"
     );
     assert_eq!(
         twin.remaining(EVENT),
@@ -433,7 +439,7 @@ async fn a_sale_survives_the_death_and_return_of_its_only_server() {
 }
 
 #[tokio::test]
-async fn the_twin_answers_by_the_contract() {
+async fn the_stub_server_follows_the_contract() {
     let served = serve(Twin::new([(EVENT, 3)]));
     let mut client = connect(&served.address).await.unwrap();
     let commit = |id: &str, qty| CommitReq {

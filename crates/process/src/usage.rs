@@ -1,9 +1,8 @@
-//! CPU time of another process, as Linux accounts it.
+//! CPU time and resident memory of a process, read from `/proc`.
 
 use std::{fs, io, time::Duration};
 
-/// CPU time of a process, all its threads together, those that ended and io_uring's workers
-/// included.
+/// CPU time of all threads of a process, including ended threads and io_uring workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuTime {
     pub user: Duration,
@@ -11,7 +10,7 @@ pub struct CpuTime {
 }
 
 impl CpuTime {
-    /// Reads `/proc/PID/stat`. Exact to a clock tick, 10 ms: measure seconds with it.
+    /// Reads `/proc/PID/stat`. The resolution is one clock tick (10 ms): measure over seconds.
     pub fn of(pid: u32) -> io::Result<Self> {
         let path = format!("/proc/{pid}/stat");
         let text = fs::read_to_string(&path)
@@ -19,7 +18,7 @@ impl CpuTime {
         parse(&text, ticks_per_second()).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("{path} is not as proc(5) says"),
+                format!("{path}: unexpected format, see proc(5)"),
             )
         })
     }
@@ -36,8 +35,8 @@ impl CpuTime {
     }
 }
 
-/// proc(5): after the command's closing parenthesis come state (field 3) and so on; utime is
-/// field 14, stime 15, in ticks.
+/// proc(5): the fields after the closing parenthesis of the command start with field 3; utime is
+/// field 14, stime is field 15, both in ticks.
 fn parse(stat: &str, ticks_per_second: u64) -> Option<CpuTime> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut times = fields.split_ascii_whitespace().skip(14 - 3);
@@ -59,13 +58,27 @@ fn ticks_per_second() -> u64 {
     u64::try_from(ticks).unwrap_or(100)
 }
 
-/// The cores this process may use, ascending, from `/proc/self/status`.
-pub fn allowed_cores() -> io::Result<Vec<usize>> {
+/// Resident memory of a process, in bytes.
+///
+/// # Errors
+/// If the process does not exist; the error names the path.
+pub fn resident_bytes(pid: u32) -> io::Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text =
+        fs::read_to_string(&path).map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}")))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path} has no VmRSS")))
+}
+
+/// The CPUs that this process may use, in ascending order, from `/proc/self/status`.
+pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     let status = fs::read_to_string("/proc/self/status")?;
     status
         .lines()
         .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
-        .and_then(parse_cores)
+        .and_then(parse_cpu_list)
         .ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -74,14 +87,14 @@ pub fn allowed_cores() -> io::Result<Vec<usize>> {
         })
 }
 
-/// `0-2,5` and the like.
-fn parse_cores(list: &str) -> Option<Vec<usize>> {
-    let mut cores = Vec::new();
+/// Parses a list such as `0-2,5`.
+fn parse_cpu_list(list: &str) -> Option<Vec<usize>> {
+    let mut cpus = Vec::new();
     for part in list.trim().split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        cores.extend(first.parse::<usize>().ok()?..=last.parse().ok()?);
+        cpus.extend(first.parse::<usize>().ok()?..=last.parse().ok()?);
     }
-    Some(cores)
+    Some(cpus)
 }
 
 #[cfg(test)]
@@ -89,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stat_is_read_past_a_hostile_command_name() {
+    fn stat_with_parentheses_in_the_command_is_parsed() {
         let stat = "7 (a) S 1 (b)) S 1 7 7 0 -1 4194560 100 0 0 0 250 150 9 9 20 0 3 0 55 1 2";
         let cpu = parse(stat, 100).unwrap();
         assert_eq!(cpu.user, Duration::from_millis(2_500));
@@ -99,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn own_cpu_time_grows_with_work() {
+    fn cpu_time_of_this_process_grows_under_load() {
         let pid = std::process::id();
         let before = CpuTime::of(pid).unwrap();
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
@@ -113,16 +126,19 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_process_is_named() {
+    fn error_names_the_missing_process() {
         let error = CpuTime::of(u32::MAX).unwrap_err().to_string();
         assert!(error.contains("/proc/4294967295/stat"), "{error}");
+        let error = resident_bytes(u32::MAX).unwrap_err().to_string();
+        assert!(error.contains("/proc/4294967295/status"), "{error}");
+        assert!(resident_bytes(std::process::id()).unwrap() > 1_000_000);
     }
 
     #[test]
-    fn core_lists_are_read() {
-        assert_eq!(parse_cores("0-2,5\n"), Some(vec![0, 1, 2, 5]));
-        assert_eq!(parse_cores("3"), Some(vec![3]));
-        assert_eq!(parse_cores("x"), None);
-        assert!(!allowed_cores().unwrap().is_empty());
+    fn cpu_lists_are_parsed() {
+        assert_eq!(parse_cpu_list("0-2,5\n"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(parse_cpu_list("3"), Some(vec![3]));
+        assert_eq!(parse_cpu_list("x"), None);
+        assert!(!allowed_cpus().unwrap().is_empty());
     }
 }

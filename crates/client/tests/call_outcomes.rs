@@ -1,13 +1,11 @@
-//! What a client makes of a connection that ends under its call: never processed, or lost. The
-//! server side is written frame by frame, so that each end is exactly the one meant.
+//! Classification of calls whose connection ends: never processed, or lost. The server side is written frame
+//! by frame, so that each ending is exact.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 
-use inventory_bench::{
-    client::{Fate, Fleet, connect, fate},
-    twin::{Twin, bind, router},
-};
+use inventory_bench::twin::{Twin, bind, router};
+use inventory_client::{CallOutcome, FailoverClient, connect};
 use inventory_proto::inventory::v1::CommitReq;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -34,7 +32,7 @@ fn reset_first_stream(error: u8) -> Vec<u8> {
     vec![0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, error]
 }
 
-/// Takes connections, answers the first request on each with `frames`, and closes.
+/// Accepts connections, answers the first request on each with `frames`, and closes.
 async fn serve_frames(frames: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -44,8 +42,8 @@ async fn serve_frames(frames: Vec<u8>) -> String {
             await_request(&mut stream).await;
             stream.write_all(&frames).await.unwrap();
             stream.shutdown().await.unwrap();
-            // Until the peer has closed too: closing with bytes unread would reset the connection
-            // and could take the frames with it.
+            // Wait until the client has closed too: closing with unread bytes would reset the connection
+            // and could discard the frames.
             let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
         }
     });
@@ -76,61 +74,69 @@ fn commit() -> CommitReq {
     }
 }
 
-/// Each way a call can end without an answer, and what it means.
-fn endings() -> [(&'static str, Vec<u8>, Fate); 6] {
+/// Each way in which a call can end without an answer, with its outcome.
+fn endings() -> [(&'static str, Vec<u8>, CallOutcome); 6] {
     [
         (
             "GOAWAY before it",
             go_away(0, NO_ERROR),
-            Fate::NeverProcessed,
+            CallOutcome::NeverProcessed,
         ),
-        ("GOAWAY after it", go_away(1, NO_ERROR), Fate::Lost),
-        ("GOAWAY in anger", go_away(0, ENHANCE_YOUR_CALM), Fate::Lost),
+        ("GOAWAY after it", go_away(1, NO_ERROR), CallOutcome::Lost),
+        (
+            "GOAWAY with an error",
+            go_away(0, ENHANCE_YOUR_CALM),
+            CallOutcome::Lost,
+        ),
         (
             "refused",
             reset_first_stream(REFUSED_STREAM),
-            Fate::NeverProcessed,
+            CallOutcome::NeverProcessed,
         ),
-        ("reset", reset_first_stream(INTERNAL_ERROR), Fate::Lost),
-        ("closed without a word", Vec::new(), Fate::Lost),
+        (
+            "reset",
+            reset_first_stream(INTERNAL_ERROR),
+            CallOutcome::Lost,
+        ),
+        ("closed without a frame", Vec::new(), CallOutcome::Lost),
     ]
 }
 
 #[tokio::test]
-async fn each_ending_is_told_apart() {
-    for (name, frames, wanted) in endings() {
+async fn each_ending_is_classified() {
+    for (name, frames, expected) in endings() {
         let mut client = connect(&serve_frames(frames).await).await.unwrap();
         let status = client.commit_reservation(commit()).await.unwrap_err();
-        assert_eq!(fate(&status), wanted, "{name}: {status:?}");
+        assert_eq!(CallOutcome::of(&status), expected, "{name}: {status:?}");
     }
 }
 
 #[tokio::test]
-async fn only_what_was_never_processed_moves_unseen() {
+async fn only_unprocessed_calls_move_to_the_next_server() {
     let incoming = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let good = incoming.local_addr().unwrap().to_string();
     tokio::spawn(router(Twin::new([("evt", 10)])).serve_with_incoming(incoming));
-    for (name, frames, fate) in endings() {
+    for (name, frames, outcome) in endings() {
         let leaving = serve_frames(frames).await;
-        let fleet = Fleet::new(&[leaving, good.clone()], 0).unwrap();
-        let first = fleet.commit(&commit(), Duration::from_secs(5)).await;
-        let tally = fleet.tally();
-        if fate == Fate::NeverProcessed {
+        let client = FailoverClient::new(&[leaving, good.clone()], 0).unwrap();
+        let first = client.commit(&commit(), Duration::from_secs(5)).await;
+        let stats = client.stats();
+        if outcome == CallOutcome::NeverProcessed {
             assert_eq!(first.unwrap().status, "CONFIRMED", "{name}");
             assert_eq!(
-                (tally.answered, tally.moved, tally.failed),
+                (stats.answered, stats.moved, stats.failed),
                 (1, 1, 0),
                 "{name}"
             );
         } else {
             assert!(first.is_err(), "{name}");
             assert_eq!(
-                (tally.answered, tally.moved, tally.failed),
+                (stats.answered, stats.moved, stats.failed),
                 (0, 0, 1),
                 "{name}"
             );
             // The next call goes to the other server.
-            fleet
+            client
                 .commit(&commit(), Duration::from_secs(5))
                 .await
                 .unwrap();
