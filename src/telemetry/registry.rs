@@ -148,6 +148,14 @@ impl Aggregate {
     /// # Errors
     /// When the encoder refuses a family; the text says which and why.
     pub fn render(&self, facts: &ScrapeFacts) -> Result<String, prometheus::Error> {
+        let mut families = self.families(facts);
+        // A label set comes into being with its first event, and the encoder wants no empty family.
+        families.retain(|family| !family.get_metric().is_empty());
+        TextEncoder::new().encode_to_string(&families)
+    }
+
+    /// All families, also those without a metric yet.
+    fn families(&self, facts: &ScrapeFacts) -> Vec<MetricFamily> {
         let mut families = self.call_families();
         families.extend(self.store_families());
         families.extend(self.inventory_families());
@@ -155,9 +163,7 @@ impl Aggregate {
         families.extend(self.event_families());
         families.extend(self.shard_families(facts));
         families.extend(self.process_families(facts));
-        // A label set comes into being with its first event, and the encoder wants no empty family.
-        families.retain(|family| !family.get_metric().is_empty());
-        TextEncoder::new().encode_to_string(&families)
+        families
     }
 
     fn call_families(&self) -> Vec<MetricFamily> {

@@ -240,3 +240,64 @@ fn status_codes_have_names_of_their_own() {
     let names: BTreeSet<_> = (0..CODES).map(code_name).collect();
     assert_eq!(names.len(), CODES);
 }
+
+/// `docs/reference/metrics.md` lists every family. With UPDATE_DOCS=1 the test rewrites the table.
+#[test]
+fn the_reference_lists_every_family() {
+    const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/metrics.md");
+    const MARKS: [&str; 2] = ["<!-- generated: metrics -->\n", "<!-- end: metrics -->"];
+    let (aggregate, facts) = everything_recorded();
+    let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    for family in aggregate.families(&facts) {
+        let metrics = family.get_metric();
+        assert!(!metrics.is_empty(), "{}: nothing recorded", family.name());
+        let labels: BTreeSet<String> = metrics
+            .iter()
+            .flat_map(|metric| metric.get_label())
+            .map(|label| format!("`{}`", label.name()))
+            .collect();
+        let labels: Vec<String> = labels.into_iter().collect();
+        let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+        let (name, labels, help) = (family.name(), labels.join(", "), family.help());
+        table += &format!("| `{name}` | {kind} | {labels} | {help} |\n");
+    }
+    let text = std::fs::read_to_string(DOCUMENT).unwrap();
+    let (before, rest) = text.split_once(MARKS[0]).unwrap();
+    let (block, after) = rest.split_once(MARKS[1]).unwrap();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let text = [before, MARKS[0], &table, MARKS[1], after].concat();
+        std::fs::write(DOCUMENT, text).unwrap();
+    } else {
+        assert_eq!(block, table, "to rewrite it: UPDATE_DOCS=1 cargo test");
+    }
+}
+
+/// An aggregate in which every label set exists.
+fn everything_recorded() -> (Aggregate, ScrapeFacts) {
+    let recorder = busy_shard(0, &[1]);
+    let event: EventId = "evt_1".parse().unwrap();
+    recorder.hold(InventoryType::Seat, "held");
+    recorder.consumed("inventory", "write", 2.0);
+    recorder.reclaimed(InventoryType::Seat, Micros::from_millis(1));
+    recorder.written(&event, 3);
+    let mut aggregate = Aggregate::new(1, build());
+    aggregate.absorb(NOW, recorder.take(Levels::default()));
+    assert_eq!(aggregate.events_to_read(NOW), [event.clone()]);
+    aggregate.learn(&event, EventStatus::default());
+    let facts = ScrapeFacts {
+        pulses: vec![PulseFacts::default()],
+        spans: SpanFacts {
+            exported: 1,
+            dropped: vec![("queue_full", 1)],
+        },
+        process: Process {
+            resident_bytes: Some(1),
+            open_fds: Some(1),
+            max_fds: Some(1),
+            started: Some(NOW),
+            ..Process::default()
+        },
+        ..ScrapeFacts::default()
+    };
+    (aggregate, facts)
+}

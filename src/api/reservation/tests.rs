@@ -6,7 +6,8 @@ use inventory_proto::reservation::v1::{CommitStatus, HoldStatus, ReleaseStatus};
 
 use super::error::{code_of, error_of};
 use super::{inquiry, outcome};
-use crate::api::refusal::{reason, reason_of};
+use crate::api::refusal::{Subject, reason, reason_of, status_of};
+use crate::telemetry::code_name;
 use inventory_core::answer::{Refusal, Released};
 use inventory_core::ids::{OrderId, ReservationId, SeatId, Seats};
 use inventory_core::operation::Wanted;
@@ -182,6 +183,49 @@ fn a_taken_seat_is_one_detail_and_so_is_what_is_left() {
 fn the_stores_own_trouble_is_never_inside_a_response() {
     let business = every_refusal().iter().filter_map(code_of).count();
     assert_eq!(business, 11);
+}
+
+/// `docs/reference/statuses.md` has every rejection. With UPDATE_DOCS=1 the test rewrites the table.
+#[test]
+fn the_reference_lists_every_rejection() {
+    const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/statuses.md");
+    const MARKS: [&str; 2] = [
+        "<!-- generated: rejections -->\n",
+        "<!-- end: rejections -->",
+    ];
+    let mut table =
+        "| reason | `inventory.v1` | `reservation.v1` | hold, commit, release | message |\n\
+                     |---|---|---|---|---|\n"
+            .to_owned();
+    for why in every_refusal() {
+        let status = status_of(&why, &Subject::default());
+        let code = code_name(status.code() as usize);
+        let inside = match outcome::not_held(String::new(), &why, String::new()) {
+            Err(_) => "gRPC status | ".to_owned(),
+            Ok(hold) => {
+                let commit = outcome::not_confirmed(&why, String::new()).unwrap();
+                let release = outcome::not_released(&why, String::new()).unwrap();
+                format!(
+                    "`{}` | `{}`, `{}`, `{}`",
+                    hold.error.as_ref().unwrap().code().as_str_name(),
+                    hold.status().as_str_name(),
+                    commit.status().as_str_name(),
+                    release.status().as_str_name()
+                )
+            }
+        };
+        let (reason, message) = (reason_of(&why), status.message());
+        table += &format!("| `{reason}` | `{code}` | {inside} | {message} |\n");
+    }
+    let text = std::fs::read_to_string(DOCUMENT).unwrap();
+    let (before, rest) = text.split_once(MARKS[0]).unwrap();
+    let (block, after) = rest.split_once(MARKS[1]).unwrap();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let text = [before, MARKS[0], &table, MARKS[1], after].concat();
+        std::fs::write(DOCUMENT, text).unwrap();
+    } else {
+        assert_eq!(block, table, "to rewrite it: UPDATE_DOCS=1 cargo test");
+    }
 }
 
 // ---- What went well -----------------------------------------------------------------------------
