@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod commands;
+mod crates;
 mod generated;
 mod links;
 mod readme;
