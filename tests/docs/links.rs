@@ -48,7 +48,11 @@ fn links_and_paths_in_documents_exist() {
 fn metrics_in_documents_exist() {
     let reference = fs::read_to_string(root().join("docs/reference/metrics.md")).unwrap();
     let mut wrong = Vec::new();
-    for document in documents() {
+    // The changelog names metrics of earlier versions, too.
+    let current = documents()
+        .into_iter()
+        .filter(|document| !document.ends_with("CHANGELOG.md"));
+    for document in current {
         let text = fs::read_to_string(&document).unwrap();
         for word in text.split('`').skip(1).step_by(2) {
             if let Some(problem) = metric_problem(word, &reference) {
