@@ -2,11 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "seat_map/counting.rs"]
 mod counting;
-#[path = "seat_map/crowd.rs"]
 mod crowd;
-#[path = "seat_map/house.rs"]
 mod house;
-#[path = "seat_map/picking.rs"]
 mod picking;

@@ -9,9 +9,9 @@ use inventory_core::limits;
 use inventory_core::operation::{Verb, Wanted};
 use inventory_core::transaction::{Outcome, Reason, ReservationState, Transaction};
 
-use super::super::broken::{Broken, must};
-use super::super::model::{INVALID, POISON};
 use super::{Bench, Entry, unix};
+use crate::broken::{Broken, must};
+use crate::model::{INVALID, POISON};
 
 impl Bench {
     pub(super) fn settled(&mut self, settled: Settled) -> Result<(), Broken> {

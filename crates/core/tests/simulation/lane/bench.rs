@@ -23,8 +23,8 @@ use inventory_core::transaction::{
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::broken::{Broken, must};
-use super::model::{Ask, Store, TOKEN_MEMORY};
+use crate::broken::{Broken, must};
+use crate::model::{Ask, Store, TOKEN_MEMORY};
 use judge::{is_busy, puts_off};
 
 /// Turns a lane may take to come to rest: far more than members times tries.

@@ -4,8 +4,6 @@
 //! The store here has stock for everybody. A transaction takes longer the larger it is, scatters, and
 //! cancels another that meets it on a stripe, as DynamoDB's do.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 

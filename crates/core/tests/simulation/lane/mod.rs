@@ -3,16 +3,7 @@
 //!
 //! The store answers honestly from the model, or loses, delays and refuses as the steps say.
 
-#![allow(clippy::unwrap_used)]
-
-#[path = "lane/bench.rs"]
 mod bench;
-#[path = "sim/broken.rs"]
-mod broken;
-// The model serves the simulation too, which asks it for more.
-#[allow(dead_code)]
-#[path = "sim/model/mod.rs"]
-mod model;
 
 use inventory_core::answer::{Answer, Refusal};
 use inventory_core::lane::Share;
@@ -22,8 +13,9 @@ use inventory_core::rules::LateCommit;
 use inventory_core::transaction::Reason;
 use proptest::prelude::*;
 
+use super::broken::Broken;
+use super::model;
 use bench::{Bench, Fault, Member};
-use broken::Broken;
 
 #[derive(Clone, Debug)]
 enum Step {

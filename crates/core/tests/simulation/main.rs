@@ -1,14 +1,39 @@
 //! Many shards and processes sell from one store that loses, delays and refuses, in virtual time:
 //! does the domain keep its four promises?
 //!
-//! `SIM_SEEDS=100000 cargo test --test simulation` runs more seeds (`SIM_FROM` sets the first),
-//! `SIM_SEED=7 cargo test --test simulation replay -- --nocapture` shows one run, step by step,
-//! `SIM_DIGEST=file cargo test --test simulation digest` writes a hash of each run's log: a change that
+//! `SIM_SEEDS=100000 cargo test -p inventory-core --test simulation` runs more seeds (`SIM_FROM` sets the first),
+//! `SIM_SEED=7 cargo test -p inventory-core --test simulation replay -- --nocapture` shows one run, step by step,
+//! `SIM_DIGEST=file cargo test -p inventory-core --test simulation digest` writes a hash of each run's log: a change that
 //! should not alter behavior leaves them as they are.
+//!
+//! | file | what |
+//! |---|---|
+//! | `model/` | the store: items, conditions, tokens, and the history the audit asks |
+//! | `scenario.rs` | what one seed means: shards, stock, faults, crashes, operators |
+//! | `clients.rs` | the calls of one run and how a client repeats them |
+//! | `world/` | virtual time, the processes and their shards, what is under way between them |
+//! | `network.rs` | what happens to a request on its way to the store and back |
+//! | `audit.rs`, `audit/` | the promises, checked at every answer and at the end |
+//! | `broken.rs` | how a check ends a run |
+//! | `trace.rs` | the words of a run's log |
+//! | `report.rs` | what a run, or many, went through |
+//!
+//! Must not live here: a clock, a thread but the sweep's, randomness that is not from the seed.
 
 #![allow(clippy::unwrap_used)]
 
-mod sim;
+mod audit;
+mod broken;
+mod clients;
+mod lane;
+mod lane_load;
+mod model;
+mod model_tests;
+mod network;
+mod report;
+mod scenario;
+mod trace;
+mod world;
 
 use std::fs::File;
 use std::hash::Hasher as _;
@@ -19,9 +44,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use sim::report::Report;
-use sim::scenario::Scenario;
-use sim::world::World;
+use report::Report;
+use scenario::Scenario;
+use world::World;
 
 /// What the default run may take: more seeds need `SIM_SEEDS`.
 const BUDGET: Duration = Duration::from_secs(15);
@@ -69,7 +94,7 @@ fn explain(seed: u64) -> String {
         .collect();
     format!(
         "seed {seed}: {}\n{:?}\nthe last steps:\n{tail}\
-         reproduce: SIM_SEED={seed} cargo test --test simulation replay -- --nocapture",
+         reproduce: SIM_SEED={seed} cargo test -p inventory-core --test simulation replay -- --nocapture",
         result
             .err()
             .unwrap_or_else(|| "holds when run again".into()),

@@ -7,8 +7,8 @@ use inventory_core::transaction::{
     Draw, Due, RecordWrite, ReservationState, StripeUpdate, Token, Transaction,
 };
 
-use super::super::broken::Broken;
 use super::{Bench, unix};
+use crate::broken::Broken;
 
 impl Bench {
     /// Another buyer takes from a stripe, if it has that much.
