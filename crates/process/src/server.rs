@@ -137,7 +137,7 @@ impl ServerProcess {
             return Ok(None);
         };
         let Some(pid) = child.id().and_then(|pid| libc::pid_t::try_from(pid).ok()) else {
-            return Ok(child.try_wait().map_err(failed)?);
+            return child.try_wait().map_err(failed);
         };
         // SAFETY: kill takes two integers and has no other precondition. The child has not been waited
         // for (its id is still known), so the number belongs to no other process.
