@@ -128,7 +128,7 @@ fn on_store<T: Send + 'static>(
 ) -> T {
     let settings = StoreSettings::local(engine);
     let thread = std::thread::spawn(move || {
-        inventory_runtime::run_here(async {
+        inventory_runtime::run_unpinned(async {
             let store = Store::connect(settings, Rc::new(NoObserver)).await;
             work(store.unwrap()).await
         })

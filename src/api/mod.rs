@@ -13,11 +13,11 @@
 //!
 //! Must not live here: rules about reservations (`domain`), HTTP/2 and encoding (`wire`).
 
-pub mod clerk;
 mod convert;
-pub mod inventory;
-mod names;
-pub mod refusal;
-pub mod reservation;
-mod stored;
+mod event_names;
+pub mod inventory_v1;
+pub mod rejection;
+pub mod reservation_service;
+pub mod reservation_v1;
+mod store_reads;
 pub mod validate;

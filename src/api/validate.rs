@@ -13,48 +13,48 @@ use inventory_core::time::UnixMillis;
 
 /// One field that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
+pub struct FieldViolation {
     pub field: &'static str,
     pub problem: String,
 }
 
 /// How a contract spells what both have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spelling {
+pub struct FieldNames {
     pub quantity: &'static str,
     /// What follows `seat_ids[3]` to name the id itself.
     pub seat: &'static str,
 }
 
 /// Contract A.
-pub const INVENTORY: Spelling = Spelling {
+pub const INVENTORY_V1: FieldNames = FieldNames {
     quantity: "qty",
     seat: ".seat_id",
 };
 
 /// Contract B.
-pub const RESERVATION: Spelling = Spelling {
+pub const RESERVATION_V1: FieldNames = FieldNames {
     quantity: "quantity",
     seat: "",
 };
 
 /// Collects violations; allocates only when there is one.
 #[derive(Debug)]
-pub struct Violations {
-    spelling: Spelling,
-    found: Vec<Violation>,
+pub struct FieldViolations {
+    names: FieldNames,
+    found: Vec<FieldViolation>,
 }
 
-impl Violations {
-    pub fn of(spelling: Spelling) -> Self {
+impl FieldViolations {
+    pub fn of(names: FieldNames) -> Self {
         Self {
-            spelling,
+            names,
             found: Vec::new(),
         }
     }
 
     pub fn add(&mut self, field: &'static str, problem: impl Into<String>) {
-        self.found.push(Violation {
+        self.found.push(FieldViolation {
             field,
             problem: problem.into(),
         });
@@ -80,7 +80,7 @@ impl Violations {
         self.seats(seats)
     }
 
-    /// As [`Violations::wanted`], but neither seats nor a quantity means what the reservation holds.
+    /// As [`FieldViolations::wanted`], but neither seats nor a quantity means what the reservation holds.
     pub fn wanted_or_held(&mut self, qty: i32, seats: Vec<String>, qty_max: u32) -> Option<Wanted> {
         if seats.is_empty() && qty == 0 {
             return Some(Wanted::Whatever);
@@ -92,7 +92,7 @@ impl Violations {
         match u32::try_from(qty) {
             Ok(units) if (1..=qty_max).contains(&units) => Some(units),
             _ => {
-                let field = self.spelling.quantity;
+                let field = self.names.quantity;
                 self.add(field, format!("is {qty}; want 1 to {qty_max}"));
                 None
             }
@@ -111,7 +111,7 @@ impl Violations {
         for (at, text) in texts.into_iter().enumerate() {
             match SeatId::try_from(text) {
                 Err(error) => {
-                    let id = self.spelling.seat;
+                    let id = self.names.seat;
                     self.add("seat_ids", format!("[{at}]{id} {error}"));
                 }
                 Ok(seat) if seats.contains(&seat) => {
@@ -176,7 +176,7 @@ impl Violations {
         self.found.is_empty()
     }
 
-    pub fn into_vec(self) -> Vec<Violation> {
+    pub fn into_vec(self) -> Vec<FieldViolation> {
         self.found
     }
 }
@@ -186,17 +186,17 @@ mod tests {
     use super::*;
 
     fn problems_in(
-        spelling: Spelling,
-        check: impl FnOnce(&mut Violations),
+        names: FieldNames,
+        check: impl FnOnce(&mut FieldViolations),
     ) -> Vec<(&'static str, String)> {
-        let mut violations = Violations::of(spelling);
+        let mut violations = FieldViolations::of(names);
         check(&mut violations);
         let pairs = violations.into_vec().into_iter();
         pairs.map(|v| (v.field, v.problem)).collect()
     }
 
-    fn problems(check: impl FnOnce(&mut Violations)) -> Vec<(&'static str, String)> {
-        problems_in(INVENTORY, check)
+    fn problems(check: impl FnOnce(&mut FieldViolations)) -> Vec<(&'static str, String)> {
+        problems_in(INVENTORY_V1, check)
     }
 
     fn seats(ids: &[&str]) -> Vec<String> {
@@ -205,13 +205,13 @@ mod tests {
 
     #[test]
     fn quantities_outside_the_bounds_never_pass() {
-        for spelling in [INVENTORY, RESERVATION] {
+        for names in [INVENTORY_V1, RESERVATION_V1] {
             for bad in [i32::MIN, -5, -1, 0, 11, i32::MAX] {
-                let found = problems_in(spelling, |v| {
+                let found = problems_in(names, |v| {
                     assert_eq!(v.wanted(bad, Vec::new(), 10), None);
                 });
                 let said = format!("is {bad}; want 1 to 10");
-                assert_eq!(found, [(spelling.quantity, said)]);
+                assert_eq!(found, [(names.quantity, said)]);
             }
         }
         for good in [1, 10] {
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn nothing_named_means_what_is_held_only_where_that_is_allowed() {
-        let found = problems_in(RESERVATION, |v| {
+        let found = problems_in(RESERVATION_V1, |v| {
             let whatever = v.wanted_or_held(0, Vec::new(), 10);
             assert_eq!(whatever, Some(Wanted::Whatever));
             assert_eq!(
@@ -238,7 +238,7 @@ mod tests {
         });
         assert!(found.is_empty(), "{found:?}");
         for bad in [-1, i32::MIN, 11] {
-            let found = problems_in(RESERVATION, |v| {
+            let found = problems_in(RESERVATION_V1, |v| {
                 assert_eq!(v.wanted_or_held(bad, Vec::new(), 10), None);
             });
             assert_eq!(found[0].0, "quantity");
@@ -306,11 +306,11 @@ mod tests {
         let many: Vec<String> = (0..11).map(|n| format!("A-{n}")).collect();
         let many = problems(|v| assert!(v.wanted(1, many, 10).is_none()));
         assert_eq!(many[0].1, "has 11 seats; want 1 to 10");
-        for (spelling, named) in [
-            (INVENTORY, "[1].seat_id is empty"),
-            (RESERVATION, "[1] is empty"),
+        for (names, named) in [
+            (INVENTORY_V1, "[1].seat_id is empty"),
+            (RESERVATION_V1, "[1] is empty"),
         ] {
-            let found = problems_in(spelling, |v| {
+            let found = problems_in(names, |v| {
                 assert!(v.wanted(1, seats(&["B", ""]), 10).is_none());
             });
             assert_eq!(found.len(), 1);
@@ -323,7 +323,7 @@ mod tests {
         let now = UnixMillis(1_000_000_000_000);
         let at = |millis: u64| convert::timestamp(UnixMillis(millis));
         let until = |wish: Option<Timestamp>| {
-            let mut violations = Violations::of(RESERVATION);
+            let mut violations = FieldViolations::of(RESERVATION_V1);
             let until = violations.hold_until(wish.as_ref(), now, 60_000, 900_000);
             (until.map(|at| at.0 - now.0), violations.into_vec())
         };

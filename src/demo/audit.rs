@@ -39,7 +39,7 @@ impl Audit {
         report: &SaleReport,
     ) -> Result<Self, String> {
         let event: EventId = event.parse().map_err(|error| format!("event_id {error}"))?;
-        let read = inventory_runtime::run_here(async {
+        let read = inventory_runtime::run_unpinned(async {
             let store = Store::connect(settings.clone(), Rc::new(NoObserver))
                 .await
                 .map_err(|error| error.to_string())?;

@@ -18,7 +18,7 @@ use self::audit::Audit;
 use crate::config::Config;
 use crate::limits;
 use crate::preflight::Explanation;
-use crate::server::{self, Server, Totals};
+use crate::server::{self, CounterReader, Server};
 use inventory_core::counters::Counters;
 use inventory_store::embedded::{Data, Engine};
 
@@ -126,7 +126,8 @@ pub fn run(config: Config, options: &DemoOptions) -> Result<(), DemoError> {
             batches
         }
     );
-    let settled = stopped.left == crate::shard::Ended::default() && !stopped.broken;
+    let settled =
+        stopped.unfinished == crate::shard::UnfinishedWork::default() && !stopped.shard_failed;
     if audit.is_clean() && report.is_clean() && settled {
         Ok(())
     } else {
@@ -163,7 +164,7 @@ fn sell(plan: SalePlan, server: &Server) -> Result<(SaleReport, Batches), DemoEr
         .map_err(|error| DemoError::Load(error.to_string()))?;
     let (progress, seen) = watch::channel(SaleProgress::default());
     let over = Arc::new(AtomicBool::new(false));
-    let totals = server.totals_handle();
+    let totals = server.counter_reader();
     let (played, batches) = std::thread::scope(|scope| {
         let watching = scope.spawn({
             let over = Arc::clone(&over);
@@ -189,7 +190,7 @@ struct Batches {
 }
 
 fn watch_batches(
-    totals: &Totals,
+    totals: &CounterReader,
     progress: &watch::Receiver<SaleProgress>,
     over: &AtomicBool,
 ) -> Batches {

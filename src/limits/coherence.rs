@@ -43,7 +43,7 @@ const _: () = {
     assert!(RETRY_BACKOFF_MAX.as_micros() <= LANE_YIELD_MAX.as_micros());
     assert!(STREAM_WINDOW_BYTES as usize >= REQUEST_MESSAGE_BYTES_MAX + 5);
     // The grace of cold streams ends before that of their connection.
-    assert!(COLD_DRAIN_GRACE.as_millis() < CONNECTION_AGE_GRACE.as_millis());
+    assert!(AUXILIARY_DRAIN_GRACE.as_millis() < CONNECTION_AGE_GRACE.as_millis());
     assert!(WRITE_BUFFER_BYTES_KEPT <= WRITE_BUFFER_BYTES_MAX);
     assert!(STORE_SPARE_CONNECTION_AGE_MAX.as_secs() < STORE_IDLE_CONNECTION_AGE_MAX.as_secs());
     assert!(STORE_IDLE_CONNECTIONS_MAX <= STORE_CONNECTIONS_MAX);

@@ -30,7 +30,7 @@ pub(super) fn checks(config: &Config, facts: &Facts) -> (Vec<Check>, bool) {
         processors(
             &config.shard_cpus,
             cpus::quota(),
-            inventory_runtime::read_topology(),
+            inventory_runtime::check_topology(),
         ),
         open_files(facts, shards),
     ];
@@ -116,7 +116,7 @@ fn hold_executor(made: Sender<io::Result<()>>, held: &Receiver<()>) {
             let _gone = made.send(outcome);
         }
     };
-    let run = inventory_runtime::run_like_a_shard(async {
+    let run = inventory_runtime::run_with_shard_rings(async {
         report(Ok(()));
         let _cut_off = held.recv();
     });

@@ -44,7 +44,7 @@ pub fn ask_at<T>(
     settings: StoreSettings,
     work: impl AsyncFnOnce(&Store) -> Result<T, AskError>,
 ) -> Result<T, AskError> {
-    inventory_runtime::run_here(async {
+    inventory_runtime::run_unpinned(async {
         let store = Store::connect(settings, Rc::new(NoObserver)).await?;
         work(&store).await
     })?
@@ -96,7 +96,7 @@ pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<Check> {
         }];
     }
     let settings = config.settings();
-    let asked = inventory_runtime::run_here(within(PREFLIGHT_STORE_TIMEOUT, async {
+    let asked = inventory_runtime::run_unpinned(within(PREFLIGHT_STORE_TIMEOUT, async {
         let store = Store::connect(settings, Rc::new(NoObserver)).await?;
         let place = match store.probe().await {
             // The tables say themselves what they lack.

@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 
-use super::Addresses;
+use super::ServerAddresses;
 use crate::config::Config;
 
-pub(super) fn serving(config: &Config, at: Addresses) {
+pub(super) fn serving(config: &Config, at: ServerAddresses) {
     println!("inventory-api {}", env!("CARGO_PKG_VERSION"));
     addresses(at);
     let tables = &config.store.tables;
@@ -18,7 +18,7 @@ pub(super) fn serving(config: &Config, at: Addresses) {
 }
 
 /// `sample` is the event made at the first start, and its tickets.
-pub(super) fn developing(config: &Config, at: Addresses, data: &str, sample: (&str, u64)) {
+pub(super) fn developing(config: &Config, at: ServerAddresses, data: &str, sample: (&str, u64)) {
     let (event, tickets) = sample;
     println!("inventory-api {} (dev)", env!("CARGO_PKG_VERSION"));
     addresses(at);
@@ -35,7 +35,7 @@ pub(super) fn developing(config: &Config, at: Addresses, data: &str, sample: (&s
     println!("\nStop with Ctrl-C.");
 }
 
-fn addresses(at: Addresses) {
+fn addresses(at: ServerAddresses) {
     println!("  gRPC      {}", reachable(at.grpc));
     println!("  metrics   http://{}/metrics", reachable(at.metrics));
     match at.admin {

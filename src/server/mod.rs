@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `mod.rs` | start, serve, stop |
 //! | `ports.rs` | binding, so that a taken port ends the start |
-//! | `bridge.rs`, `audit.rs` | the side thread's way to the shards |
+//! | `shard_gateway.rs`, `audit_backend.rs` | the side thread's way to the shards |
 //! | `watchdog.rs` | finding shards that stand still |
 //! | `dev.rs` | the embedded engine, tables and sample event of `dev` |
 //! | `banner.rs` | what a person sees at start |
@@ -12,11 +12,11 @@
 //! Start: ports, store, shards, side thread, readiness. Stop: readiness off, shards drain, side thread.
 //! Whatever cannot work ends the start with what is wrong, the facts and the cure.
 
-mod audit;
+mod audit_backend;
 mod banner;
-mod bridge;
 pub mod dev;
 pub mod ports;
+mod shard_gateway;
 mod watchdog;
 
 use std::net::SocketAddr;
@@ -29,35 +29,35 @@ use std::time::{Duration, Instant};
 use futures::future::Either;
 use tokio::sync::Notify;
 
-use self::audit::Auditor;
-use self::bridge::Bridge;
+use self::audit_backend::ShardAuditBackend;
 pub use self::dev::run_dev;
-pub use self::watchdog::{EXIT_STALLED, Patience, Watchdog};
-use crate::api::clerk::{Clerk, Terms};
-use crate::api::inventory::InventoryHandlers;
-use crate::api::reservation::ReservationHandlers;
+use self::shard_gateway::ShardGateway;
+pub use self::watchdog::{EXIT_STALLED, Watchdog, WatchdogThresholds};
+use crate::api::inventory_v1::InventoryHandlers;
+use crate::api::reservation_service::{RequestLimits, ReservationService};
+use crate::api::reservation_v1::ReservationHandlers;
 use crate::config::{Config, LogLevel, TRACES_ENDPOINT, cpus};
 use crate::limits;
 use crate::preflight::{
     Explanation, Facts, demand, explain_connect_error, explain_listen_error, explain_ring_error,
     explain_topology_error,
 };
-use crate::shard::balance::Loads;
-use crate::shard::inbox::{Inbox, Mailbox, Work, inbox};
-use crate::shard::parting::presences;
-use crate::shard::{self, Ended, Seat, SeatError, ShardThread};
+use crate::shard::connection_balancer::ConnectionBalancer;
+use crate::shard::inbox::{Inbox, Mailbox, ShardMessage, inbox};
+use crate::shard::shutdown_barrier::barriers;
+use crate::shard::{self, ShardConfig, ShardStartError, ShardThread, UnfinishedWork};
 use crate::side::{ExportSettings, Readiness, Shutdown, Side, SideHandle, SideSettings};
+use crate::telemetry::heartbeat::Heartbeats;
 use crate::telemetry::log::{self, Log};
-use crate::telemetry::pulse::Pulses;
 use crate::telemetry::registry::BuildInfo;
 use crate::telemetry::trace::{self, Sampling, SpanSink};
 use inventory_core::counters::Counters;
-use inventory_grpc::{InventoryServer, InventoryServiceServer, WireSettings};
+use inventory_grpc::{GrpcSettings, InventoryServer, InventoryServiceServer};
 use inventory_store::StoreSettings;
 
 /// Where the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addresses {
+pub struct ServerAddresses {
     pub grpc: SocketAddr,
     pub metrics: SocketAddr,
     pub admin: Option<SocketAddr>,
@@ -65,21 +65,21 @@ pub struct Addresses {
 
 /// How a stop went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stopped {
+pub struct ShutdownReport {
     pub took: Duration,
     /// What was left when the grace was over.
-    pub left: Ended,
+    pub unfinished: UnfinishedWork,
     /// A shard's thread had panicked, or did not end.
-    pub broken: bool,
+    pub shard_failed: bool,
 }
 
-impl Stopped {
+impl ShutdownReport {
     /// What the process ends with: what the grace left behind was said and is no failure.
     ///
     /// # Errors
     /// When a shard was broken.
     pub fn outcome(self) -> Result<(), Explanation> {
-        match self.broken {
+        match self.shard_failed {
             false => Ok(()),
             true => Err(plain("a shard has failed; the log says where".to_owned())),
         }
@@ -94,21 +94,24 @@ pub struct Server {
     mailboxes: Vec<Mailbox>,
     side: SideHandle,
     readiness: Readiness,
-    addresses: Addresses,
+    addresses: ServerAddresses,
     grace: Duration,
     watchdog: Option<Watchdog>,
 }
 
 /// Reads what the lanes of all shards have counted; from any thread.
 #[derive(Clone)]
-pub struct Totals(Vec<Mailbox>);
+pub struct CounterReader(Vec<Mailbox>);
 
-impl Totals {
+impl CounterReader {
     /// The sum since the start; a shard that has ended counts for nothing.
     pub fn read(&self) -> Counters {
         let ask = |mailbox: &Mailbox| {
             let (reply, answer) = shard::ask();
-            mailbox.post(Work::Totals(reply)).ok().map(|()| answer)
+            mailbox
+                .send(ShardMessage::Counters(reply))
+                .ok()
+                .map(|()| answer)
         };
         let asked: Vec<_> = self.0.iter().filter_map(ask).collect();
         let mut sum = Counters::default();
@@ -179,13 +182,13 @@ impl Server {
         let grpc_address = local_address(&grpc[0])?;
         let (mailboxes, inboxes): (Vec<Mailbox>, Vec<Inbox>) = (0..count).map(|_| inbox()).unzip();
         let readiness = Readiness::new();
-        let (cold, cold_calls) = inventory_grpc::cold::gate();
-        let pulses = Pulses::new(count);
-        let (tracing, export) = tracing_of(config);
+        let (cold, cold_calls) = inventory_grpc::tonic_bridge::channel();
+        let pulses = Heartbeats::new(count);
+        let (tracing, export) = tracing_settings(config);
         let counts = export
             .as_ref()
             .map(|export| Arc::clone(&export.spans.counts));
-        let bridge = Arc::new(Bridge::new(
+        let bridge = Arc::new(ShardGateway::new(
             mailboxes.clone(),
             pulses.clone(),
             readiness.clone(),
@@ -195,7 +198,7 @@ impl Server {
         let side = Side::start(SideSettings {
             metrics,
             admin: admin.map(|listener| (listener, bridge.clone() as _)),
-            audit: Some(Arc::new(Auditor::new(mailboxes.clone()))),
+            audit: Some(Arc::new(ShardAuditBackend::new(mailboxes.clone()))),
             scrape: bridge,
             readiness: readiness.clone(),
             build: BuildInfo {
@@ -204,17 +207,19 @@ impl Server {
             },
             export,
             signals,
-            tasks: vec![Box::pin(inventory_grpc::cold::serve(cold_calls, routes))],
+            tasks: vec![Box::pin(inventory_grpc::tonic_bridge::serve(
+                cold_calls, routes,
+            ))],
         })
         .map_err(|error| plain(error.to_string()))?;
 
-        let loads = Loads::new(count);
+        let loads = ConnectionBalancer::new(count);
         let seats = grpc
             .into_iter()
             .zip(inboxes)
-            .zip(presences(count))
+            .zip(barriers(count))
             .enumerate()
-            .map(|(shard, ((listener, inbox), presence))| Seat {
+            .map(|(shard, ((listener, inbox), presence))| ShardConfig {
                 shard,
                 shards: count,
                 cpu: config.shard_cpus[shard],
@@ -222,22 +227,22 @@ impl Server {
                 listener,
                 inbox,
                 peers: mailboxes.clone(),
-                loads: loads.clone(),
-                presence,
+                balancer: loads.clone(),
+                shutdown_barrier: presence,
                 store: store.clone(),
-                wire: wire_settings(config),
-                cold: cold.clone(),
+                grpc: grpc_settings(config),
+                bridge: cold.clone(),
                 answers_cached: config.answers_cached,
                 answers_cached_for: config.answers_cached_for,
                 late_commit: config.late_commit,
                 sold_out_latch: config.sold_out_latch,
                 read_staleness: config.read_staleness,
-                pulses: pulses.clone(),
+                heartbeats: pulses.clone(),
                 tracing: tracing.clone(),
                 log_calls_ratio: config.log_calls_ratio,
             })
             .collect();
-        let addresses = Addresses {
+        let addresses = ServerAddresses {
             grpc: grpc_address,
             metrics: side.metrics_address(),
             admin: side.admin_address(),
@@ -248,7 +253,7 @@ impl Server {
         let watchdog = watchdog::start(
             pulses,
             readiness.clone(),
-            Patience {
+            WatchdogThresholds {
                 ready: config.shard_stall_limit,
                 exit: config.shard_stall_exit,
             },
@@ -273,18 +278,18 @@ impl Server {
         })
     }
 
-    pub fn addresses(&self) -> Addresses {
+    pub fn addresses(&self) -> ServerAddresses {
         self.addresses
     }
 
     /// For reading what the lanes count while the server runs.
-    pub fn totals_handle(&self) -> Totals {
-        Totals(self.mailboxes.clone())
+    pub fn counter_reader(&self) -> CounterReader {
+        CounterReader(self.mailboxes.clone())
     }
 
     /// Serves until SIGTERM or SIGINT, then stops. A second signal ends the grace at once. Stops
     /// too when a shard has failed: the events it owned could not be sold until the next start.
-    pub fn run_until_signal(mut self) -> Stopped {
+    pub fn run_until_signal(mut self) -> ShutdownReport {
         let mut shutdown = self.side.shutdown();
         let ended = Arc::clone(&self.ended);
         let asked = pin!(shutdown.wait_for(|state| *state != Shutdown::No));
@@ -302,29 +307,29 @@ impl Server {
 
     /// Stops in order: readiness off, no new connections, GOAWAY, calls and lanes settle. What has
     /// not settled when the grace is over is counted and left.
-    pub fn stop(mut self) -> Stopped {
+    pub fn stop(mut self) -> ShutdownReport {
         let began = Instant::now();
         tracing::info!(grace_ms = self.grace.as_millis() as u64, "stopping");
         // From here on the grace says how long a shard may take.
         self.watchdog = None;
         self.readiness.drain("the server is stopping");
         self.wait_for_shards(began + self.grace);
-        let mut stopped = Stopped::default();
+        let mut stopped = ShutdownReport::default();
         for shard in self.shards {
             let number = shard.shard;
             if !shard.is_finished() {
                 tracing::error!(shard = number, "a shard does not end");
-                stopped.broken = true;
+                stopped.shard_failed = true;
                 continue;
             }
             match shard.join() {
                 Some(ended) => {
-                    stopped.left.connections += ended.connections;
-                    stopped.left.operations += ended.operations;
+                    stopped.unfinished.connections += ended.connections;
+                    stopped.unfinished.operations += ended.operations;
                 }
                 None => {
                     tracing::error!(shard = number, "a shard had panicked");
-                    stopped.broken = true;
+                    stopped.shard_failed = true;
                 }
             }
         }
@@ -332,10 +337,10 @@ impl Server {
             tracing::warn!(error = %overdue, "stopping without the side thread");
         }
         stopped.took = began.elapsed();
-        if stopped.left != Ended::default() {
+        if stopped.unfinished != UnfinishedWork::default() {
             tracing::warn!(
-                connections = stopped.left.connections,
-                operations = stopped.left.operations,
+                connections = stopped.unfinished.connections,
+                operations = stopped.unfinished.operations,
                 "the grace was over before everything had settled"
             );
         }
@@ -363,8 +368,12 @@ impl Server {
             }
             let aborting = gives_up.is_some();
             untold.retain(|mailbox| {
-                let word = if aborting { Work::Abort } else { Work::Drain };
-                mailbox.post(word).is_err()
+                let word = if aborting {
+                    ShardMessage::Abort
+                } else {
+                    ShardMessage::Drain
+                };
+                mailbox.send(word).is_err()
             });
             std::thread::sleep(STOP_POLL);
         }
@@ -378,26 +387,26 @@ const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
 const STOP_POLL: Duration = Duration::from_millis(2);
 
 fn start_shards(
-    seats: Vec<Seat>,
+    seats: Vec<ShardConfig>,
     config: &Config,
     ended: &Arc<Notify>,
     mailboxes: &[Mailbox],
 ) -> Result<Vec<ShardThread>, Explanation> {
-    inventory_runtime::read_topology().map_err(|error| explain_topology_error(&error))?;
+    inventory_runtime::check_topology().map_err(|error| explain_topology_error(&error))?;
     let count = seats.len();
     let (started, starts) = mpsc::channel();
     let mut shards = Vec::with_capacity(count);
     for seat in seats {
-        let terms = Terms {
+        let terms = RequestLimits {
             qty_max: config.max_qty,
             hold_ttl: config.hold_ttl,
             hold_ttl_max: config.hold_ttl_max,
         };
         // Two contracts on one port and the same reservations.
         let service = move |driver, recorder| {
-            let clerk = Clerk::new(driver, recorder, terms);
-            let inventory = InventoryHandlers::new(Rc::clone(&clerk));
-            let reservation = ReservationHandlers::new(clerk);
+            let core = ReservationService::new(driver, recorder, terms);
+            let inventory = InventoryHandlers::new(Rc::clone(&core));
+            let reservation = ReservationHandlers::new(core);
             (
                 InventoryServer::new(inventory),
                 InventoryServiceServer::new(reservation),
@@ -413,10 +422,10 @@ fn start_shards(
     for (_, start) in starts.iter().take(count) {
         match start {
             Ok(()) => {}
-            Err(SeatError::Ring(error)) => {
+            Err(ShardStartError::Ring(error)) => {
                 wrong = Some(explain_ring_error(&error, &Facts::read(), count));
             }
-            Err(SeatError::Store(error)) => {
+            Err(ShardStartError::Store(error)) => {
                 wrong = Some(explain_connect_error(&error, &config.store))
             }
         }
@@ -425,7 +434,7 @@ fn start_shards(
         None => Ok(shards),
         Some(explanation) => {
             for mailbox in mailboxes {
-                let _ = mailbox.post(Work::Abort);
+                let _ = mailbox.send(ShardMessage::Abort);
             }
             for shard in shards {
                 shard.join();
@@ -436,7 +445,7 @@ fn start_shards(
 }
 
 /// What is sampled, and where its spans go; nothing without an endpoint or a chance to be sampled.
-fn tracing_of(config: &Config) -> (Option<(Sampling, SpanSink)>, Option<ExportSettings>) {
+fn tracing_settings(config: &Config) -> (Option<(Sampling, SpanSink)>, Option<ExportSettings>) {
     let sampling = Sampling {
         parent_based: config.sampler.parent_based,
         ratio: config.sampler.fixed_ratio.unwrap_or(config.sampler_arg),
@@ -456,13 +465,13 @@ fn tracing_of(config: &Config) -> (Option<(Sampling, SpanSink)>, Option<ExportSe
     (Some((sampling, sink)), Some(export))
 }
 
-fn wire_settings(config: &Config) -> WireSettings {
-    WireSettings {
+fn grpc_settings(config: &Config) -> GrpcSettings {
+    GrpcSettings {
         call_timeout: config.call_timeout,
         streams_per_connection: config.streams_per_connection,
         keep_alive_period: Some(config.keep_alive_period),
         connection_age: config.connection_age,
-        ..WireSettings::default()
+        ..GrpcSettings::default()
     }
 }
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use crate::limits;
 use crate::side::Readiness;
+use crate::telemetry::heartbeat::Heartbeats;
 use crate::telemetry::log;
-use crate::telemetry::pulse::Pulses;
 use inventory_core::time::Micros;
 
 /// What the process ends with when a shard does not come back: "software error" of sysexits.h.
@@ -23,7 +23,7 @@ pub const EXIT_STALLED: i32 = 70;
 
 /// How long a shard may stand still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct WatchdogThresholds {
     /// SHARD_STALL_LIMIT: then the process is not ready.
     pub ready: Duration,
     /// SHARD_STALL_EXIT: then it ends; `None`: never.
@@ -45,22 +45,22 @@ impl Drop for Watchdog {
 /// # Errors
 /// When the operating system gives no thread.
 pub(super) fn start(
-    pulses: Pulses,
+    pulses: Heartbeats,
     readiness: Readiness,
-    patience: Patience,
+    patience: WatchdogThresholds,
 ) -> std::io::Result<Watchdog> {
     let over = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&over);
     thread::Builder::new()
         .name("watchdog".to_owned())
         .spawn(move || {
-            let mut watch = Watch::new(pulses.shards(), patience);
+            let mut watch = StallDetector::new(pulses.shards(), patience);
             while !told.load(Ordering::Relaxed) {
                 thread::sleep(limits::WATCHDOG_LOOK_EVERY);
-                for (shard, news) in watch.look(|shard| pulses.ticked(shard)) {
-                    tell(&pulses, &readiness, shard, news);
+                for (shard, news) in watch.look(|shard| pulses.last_beat(shard)) {
+                    report(&pulses, &readiness, shard, news);
                 }
-                if watch.all_turn() {
+                if watch.none_stalled() {
                     readiness.well();
                 }
             }
@@ -70,36 +70,36 @@ pub(super) fn start(
 
 /// What a look finds of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News {
-    StandsStill(Duration),
-    Turns,
+enum StallEvent {
+    Stalled(Duration),
+    Recovered,
     /// It has stood still for so long that the process is to end.
     Lost(Duration),
 }
 
 /// How long each shard has stood still, by looks. Pure.
-struct Watch {
-    patience: Patience,
-    shards: Vec<Seen>,
+struct StallDetector {
+    patience: WatchdogThresholds,
+    shards: Vec<ShardProgress>,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Seen {
+struct ShardProgress {
     ticked: Option<Micros>,
     looks: u32,
     stalled: bool,
 }
 
-impl Watch {
-    fn new(shards: usize, patience: Patience) -> Self {
+impl StallDetector {
+    fn new(shards: usize, patience: WatchdogThresholds) -> Self {
         Self {
             patience,
-            shards: vec![Seen::default(); shards],
+            shards: vec![ShardProgress::default(); shards],
         }
     }
 
-    fn look(&mut self, ticked: impl Fn(usize) -> Option<Micros>) -> Vec<(usize, News)> {
-        let Patience { ready, exit } = self.patience;
+    fn look(&mut self, ticked: impl Fn(usize) -> Option<Micros>) -> Vec<(usize, StallEvent)> {
+        let WatchdogThresholds { ready, exit } = self.patience;
         let mut news = Vec::new();
         for (shard, seen) in self.shards.iter_mut().enumerate() {
             let now = ticked(shard);
@@ -107,7 +107,7 @@ impl Watch {
                 seen.ticked = now;
                 seen.looks = 0;
                 if std::mem::take(&mut seen.stalled) {
-                    news.push((shard, News::Turns));
+                    news.push((shard, StallEvent::Recovered));
                 }
                 continue;
             }
@@ -118,31 +118,31 @@ impl Watch {
             seen.looks = seen.looks.saturating_add(1);
             let still = limits::WATCHDOG_LOOK_EVERY * seen.looks;
             if exit.is_some_and(|exit| still >= exit) {
-                news.push((shard, News::Lost(still)));
+                news.push((shard, StallEvent::Lost(still)));
             } else if still >= ready && !seen.stalled {
                 seen.stalled = true;
-                news.push((shard, News::StandsStill(still)));
+                news.push((shard, StallEvent::Stalled(still)));
             }
         }
         news
     }
 
-    fn all_turn(&self) -> bool {
+    fn none_stalled(&self) -> bool {
         self.shards.iter().all(|seen| !seen.stalled)
     }
 }
 
-fn tell(pulses: &Pulses, readiness: &Readiness, shard: usize, news: News) {
+fn report(pulses: &Heartbeats, readiness: &Readiness, shard: usize, news: StallEvent) {
     match news {
-        News::StandsStill(still) => {
+        StallEvent::Stalled(still) => {
             pulses.count_stall(shard);
             readiness.unwell(format!("shard {shard} stands still"));
-            complain(pulses, shard, still, "a shard stands still: not ready");
+            log_stall(pulses, shard, still, "a shard stands still: not ready");
         }
-        News::Turns => tracing::warn!(shard, "the shard turns again"),
-        News::Lost(still) => {
+        StallEvent::Recovered => tracing::warn!(shard, "the shard turns again"),
+        StallEvent::Lost(still) => {
             let what = "a shard does not come back: ending the process for a restart";
-            complain(pulses, shard, still, what);
+            log_stall(pulses, shard, still, what);
             log::flush(limits::SIDE_STOP_GRACE);
             // SAFETY: ends the process at once. What `exit` would run besides may wait for the shard.
             unsafe { libc::_exit(EXIT_STALLED) };
@@ -151,12 +151,15 @@ fn tell(pulses: &Pulses, readiness: &Readiness, shard: usize, news: News) {
 }
 
 /// Says what is known of a shard that stands still.
-fn complain(pulses: &Pulses, shard: usize, still: Duration, what: &str) {
-    let thread = pulses.thread(shard).map(Thread::read).unwrap_or_default();
+fn log_stall(pulses: &Heartbeats, shard: usize, still: Duration, what: &str) {
+    let thread = pulses
+        .thread(shard)
+        .map(ThreadState::read)
+        .unwrap_or_default();
     tracing::error!(
         shard,
         still_ms = still.as_millis() as u64,
-        began_last = pulses.doing(shard).as_str(),
+        began_last = pulses.activity(shard).as_str(),
         thread_state = thread.state,
         thread_waits_in = thread.waits_in,
         thread_cpu_ms = thread.cpu_ms,
@@ -166,7 +169,7 @@ fn complain(pulses: &Pulses, shard: usize, still: Duration, what: &str) {
 
 /// What the kernel says of a thread.
 #[derive(Debug, Default)]
-struct Thread {
+struct ThreadState {
     /// R computes, S and D wait, t is held by a debugger.
     state: String,
     /// The kernel's function it waits in.
@@ -175,7 +178,7 @@ struct Thread {
     cpu_ms: u64,
 }
 
-impl Thread {
+impl ThreadState {
     fn read(id: i32) -> Self {
         let file = |name: &str| {
             std::fs::read_to_string(format!("/proc/self/task/{id}/{name}")).unwrap_or_default()
@@ -199,10 +202,10 @@ mod tests {
 
     const LOOK: Duration = limits::WATCHDOG_LOOK_EVERY;
 
-    fn watch() -> Watch {
-        Watch::new(
+    fn watch() -> StallDetector {
+        StallDetector::new(
             2,
-            Patience {
+            WatchdogThresholds {
                 ready: LOOK * 4,
                 exit: Some(LOOK * 10),
             },
@@ -221,10 +224,10 @@ mod tests {
                 _ => Some(Micros(2)),
             };
             told.extend(watch.look(ticked).into_iter().map(|news| (look, news)));
-            assert_eq!(watch.all_turn(), !(4..8).contains(&look), "{look}");
+            assert_eq!(watch.none_stalled(), !(4..8).contains(&look), "{look}");
         }
-        let still = (4, (1, News::StandsStill(LOOK * 4)));
-        assert_eq!(told, [still, (8, (1, News::Turns))]);
+        let still = (4, (1, StallEvent::Stalled(LOOK * 4)));
+        assert_eq!(told, [still, (8, (1, StallEvent::Recovered))]);
     }
 
     #[test]
@@ -232,7 +235,7 @@ mod tests {
         let mut watch = watch();
         let looks = (0..=10).map(|_| watch.look(|_| Some(Micros(1))));
         let last = looks.last().unwrap_or_default();
-        assert_eq!(last.first(), Some(&(0, News::Lost(LOOK * 10))));
+        assert_eq!(last.first(), Some(&(0, StallEvent::Lost(LOOK * 10))));
     }
 
     #[test]
@@ -244,7 +247,7 @@ mod tests {
     #[test]
     fn this_thread_computes() {
         // SAFETY: takes nothing and gives the caller's number.
-        let thread = Thread::read(unsafe { libc::gettid() });
+        let thread = ThreadState::read(unsafe { libc::gettid() });
         assert_eq!(thread.state, "R");
     }
 }

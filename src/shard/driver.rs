@@ -14,10 +14,10 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use slab::Slab;
 
-use super::inbox::{Forwarded, Mailbox, Reply, Work};
+use super::inbox::{ForwardReply, ForwardedOperation, Mailbox, ShardMessage};
 use super::spans;
 use crate::limits;
-use crate::telemetry::pulse::{Beat, Doing};
+use crate::telemetry::heartbeat::{Activity, HeartbeatWriter};
 use crate::telemetry::recorder::Recorder;
 use crate::telemetry::trace::Tracer;
 use inventory_core::answer::{Answer, Refusal};
@@ -31,17 +31,17 @@ use inventory_core::time::{Micros, Now, UnixMillis};
 use inventory_core::transaction::{
     EventRead, EventShape, FreeSeatsRead, Outcome, RecordView, RecordsRead, SeatsRead, Transaction,
 };
-use inventory_grpc::{Note, SpanIds};
+use inventory_grpc::{CallTrace, SpanIds};
 use inventory_runtime::clock;
 use inventory_store::Store;
 
 /// What is told to who asks a question.
-pub type Told = Result<Found, Refusal>;
+pub type QueryOutcome = Result<Found, Refusal>;
 
 /// Who waits for an answer of the coordinator.
-enum Waiting {
-    Operation(oneshot::Sender<Answer>, Option<Box<Noted>>),
-    Question(oneshot::Sender<Told>, Option<Rc<Note>>),
+enum ReplyTarget {
+    Operation(oneshot::Sender<Answer>, Option<Box<OperationTrace>>),
+    Question(oneshot::Sender<QueryOutcome>, Option<Rc<CallTrace>>),
     /// Another shard, which forwarded this reservation's operation.
     Shard {
         shard: usize,
@@ -51,8 +51,8 @@ enum Waiting {
 }
 
 /// A waiting operation that somebody wants to know more of.
-struct Noted {
-    note: Rc<Note>,
+struct OperationTrace {
+    trace: Rc<CallTrace>,
     reservation: ReservationId,
 }
 
@@ -61,21 +61,21 @@ pub struct Driver {
     shard: usize,
     coordinator: RefCell<Coordinator>,
     store: Rc<Store>,
-    waiting: RefCell<Slab<Waiting>>,
+    reply_targets: RefCell<Slab<ReplyTarget>>,
     peers: Vec<Mailbox>,
     /// The earliest wake-up for which a timer runs.
-    armed: Cell<Option<Micros>>,
+    timer_at: Cell<Option<Micros>>,
     /// Transactions on their way to the store and back.
     in_flight: Cell<usize>,
     recorder: Rc<Recorder>,
-    beat: Beat,
+    heartbeat: HeartbeatWriter,
     /// The spans of sampled calls whose operations have not settled here.
-    traced: RefCell<HashMap<ReservationId, SpanIds>>,
+    traced_operations: RefCell<HashMap<ReservationId, SpanIds>>,
     tracer: Option<Rc<Tracer>>,
     /// Capacity units (read, written) of what the store has just answered, for each who waited for it.
-    share: Cell<(f64, f64)>,
+    capacity_share: Cell<(f64, f64)>,
     /// Effect buffers for reuse; more than one only while effects cause effects.
-    spare: Cell<Vec<Effect>>,
+    spare_effects: Cell<Vec<Effect>>,
 }
 
 impl Driver {
@@ -85,23 +85,23 @@ impl Driver {
         store: Rc<Store>,
         peers: Vec<Mailbox>,
         recorder: Rc<Recorder>,
-        beat: Beat,
+        beat: HeartbeatWriter,
         tracer: Option<Rc<Tracer>>,
     ) -> Rc<Self> {
         Rc::new(Self {
             shard,
             coordinator: RefCell::new(coordinator),
             store,
-            waiting: RefCell::new(Slab::new()),
+            reply_targets: RefCell::new(Slab::new()),
             peers,
-            armed: Cell::new(None),
+            timer_at: Cell::new(None),
             in_flight: Cell::new(0),
             recorder,
-            beat,
-            traced: RefCell::default(),
+            heartbeat: beat,
+            traced_operations: RefCell::default(),
             tracer,
-            share: Cell::new((0.0, 0.0)),
-            spare: Cell::new(Vec::new()),
+            capacity_share: Cell::new((0.0, 0.0)),
+            spare_effects: Cell::new(Vec::new()),
         })
     }
 
@@ -142,84 +142,87 @@ impl Driver {
     pub fn submit(
         self: &Rc<Self>,
         operation: Operation,
-        note: Option<Rc<Note>>,
+        note: Option<Rc<CallTrace>>,
     ) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
         let noted = note.map(|note| {
             let reservation = operation.reservation.clone();
             self.trace(&reservation, note.span.map(|(span, _)| span));
-            Box::new(Noted { note, reservation })
+            Box::new(OperationTrace {
+                trace: note,
+                reservation,
+            })
         });
-        let Some(call) = self.wait(Waiting::Operation(answer, noted)) else {
-            return at_once(Answer::Refused(Refusal::overloaded()));
+        let Some(call) = self.register(ReplyTarget::Operation(answer, noted)) else {
+            return answered(Answer::Refused(Refusal::overloaded()));
         };
         self.enter(|core, now, fx| core.submit(call, operation, now, fx));
         receiver
     }
 
     /// The answer to a question that arrived at `asked`, if it is known without waiting.
-    pub fn known(
+    pub fn query_cached(
         self: &Rc<Self>,
         event: &EventId,
         question: &Question,
         asked: Micros,
     ) -> Option<Found> {
-        let mut effects = self.spare.take();
+        let mut effects = self.spare_effects.take();
         let found = {
             let mut coordinator = self.coordinator.borrow_mut();
             coordinator.known(event, question, asked, &mut effects)
         };
         // At most a read, which needs no timer.
         for effect in effects.drain(..) {
-            self.carry_out(effect);
+            self.execute(effect);
         }
-        self.spare.set(effects);
+        self.spare_effects.set(effects);
         found
     }
 
     /// See [`Coordinator::status_mark`].
     pub fn status_mark(self: &Rc<Self>, event: &EventId) -> Option<StatusMark> {
-        let mut effects = self.spare.take();
+        let mut effects = self.spare_effects.take();
         let mark = {
             let mut coordinator = self.coordinator.borrow_mut();
             coordinator.status_mark(event, clock::now(), &mut effects)
         };
         // At most reads, which need no timer.
         for effect in effects.drain(..) {
-            self.carry_out(effect);
+            self.execute(effect);
         }
-        self.spare.set(effects);
+        self.spare_effects.set(effects);
         mark
     }
 
     /// Asks something about an event that is not known.
-    pub fn ask(
+    pub fn query(
         self: &Rc<Self>,
         event: EventId,
         question: Question,
-        note: Option<Rc<Note>>,
-    ) -> oneshot::Receiver<Told> {
+        note: Option<Rc<CallTrace>>,
+    ) -> oneshot::Receiver<QueryOutcome> {
         let (told, receiver) = oneshot::channel();
-        let Some(call) = self.wait(Waiting::Question(told, note)) else {
-            return at_once(Err(Refusal::overloaded()));
+        let Some(call) = self.register(ReplyTarget::Question(told, note)) else {
+            return answered(Err(Refusal::overloaded()));
         };
         self.enter(|core, now, fx| core.ask(call, event, question, now, fx));
         receiver
     }
 
     /// Takes a question that another shard passed on.
-    pub fn asked(
+    pub fn handle_forwarded_query(
         self: &Rc<Self>,
         event: &EventId,
         shape: EventShape,
         question: Question,
-        told: oneshot::Sender<Told>,
+        told: oneshot::Sender<QueryOutcome>,
     ) {
-        if self.waiting.borrow().len() >= limits::CALLS_WAITING_MAX {
+        if self.reply_targets.borrow().len() >= limits::CALLS_WAITING_MAX {
             let _ = told.send(Err(Refusal::overloaded()));
             return;
         }
-        if let Some(call) = self.wait(Waiting::Question(told, None)) {
+        if let Some(call) = self.register(ReplyTarget::Question(told, None)) {
             self.enter(|core, now, fx| {
                 core.ask_forwarded(call, event, shape, question, now, fx);
             });
@@ -236,8 +239,8 @@ impl Driver {
         deadline: Micros,
     ) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
-        let Some(call) = self.wait(Waiting::Operation(answer, None)) else {
-            return at_once(Answer::Refused(Refusal::overloaded()));
+        let Some(call) = self.register(ReplyTarget::Operation(answer, None)) else {
+            return answered(Answer::Refused(Refusal::overloaded()));
         };
         self.enter(|core, now, fx| {
             core.reclaim(call, event, reservation, record, deadline, now, fx);
@@ -246,21 +249,21 @@ impl Driver {
     }
 
     /// Forgets what is remembered about an event: an operator has changed it.
-    pub fn forget(&self, event: &EventId) {
+    pub fn invalidate_event(&self, event: &EventId) {
         self.coordinator
             .borrow_mut()
             .forget(event, clock::monotonic());
     }
 
     /// Forgets what is remembered about a reservation: an operator has changed it.
-    pub fn forget_reservation(&self, reservation: &ReservationId) {
+    pub fn invalidate_reservation(&self, reservation: &ReservationId) {
         self.coordinator
             .borrow_mut()
             .forget_reservation(reservation);
     }
 
     /// Takes an operation that another shard routed here.
-    pub fn forwarded(
+    pub fn handle_forwarded(
         self: &Rc<Self>,
         from: usize,
         route: Route,
@@ -269,33 +272,33 @@ impl Driver {
         span: Option<SpanIds>,
     ) {
         self.trace(&operation.reservation, span);
-        let waiting = Waiting::Shard {
+        let waiting = ReplyTarget::Shard {
             shard: from,
             event: operation.event.clone(),
             reservation: operation.reservation.clone(),
         };
-        match self.wait(waiting) {
+        match self.register(waiting) {
             Some(call) => self.enter(|core, now, fx| {
                 core.submit_forwarded(call, operation, route, known, now, fx);
             }),
             None => self.reply(
                 from,
-                Reply {
+                ForwardReply {
                     event: operation.event,
                     reservation: operation.reservation,
                     answer: Answer::Refused(Refusal::overloaded()),
                     learned: None,
-                    cost: (0.0, 0.0),
+                    capacity: (0.0, 0.0),
                 },
             ),
         }
     }
 
     /// Takes another shard's answer to an operation forwarded from here.
-    pub fn replied(self: &Rc<Self>, reply: Reply) {
-        self.share.set(reply.cost);
+    pub fn handle_reply(self: &Rc<Self>, reply: ForwardReply) {
+        self.capacity_share.set(reply.capacity);
         self.enter(|core, now, fx| {
-            let Reply {
+            let ForwardReply {
                 event,
                 reservation,
                 answer,
@@ -304,68 +307,68 @@ impl Driver {
             } = reply;
             core.forward_settled(&event, &reservation, answer, learned, now, fx);
         });
-        self.share.set((0.0, 0.0));
+        self.capacity_share.set((0.0, 0.0));
     }
 
-    fn wait(&self, waiting: Waiting) -> Option<CallId> {
-        let mut slab = self.waiting.borrow_mut();
+    fn register(&self, waiting: ReplyTarget) -> Option<CallId> {
+        let mut slab = self.reply_targets.borrow_mut();
         let room = slab.len() < limits::CALLS_WAITING_MAX;
         room.then(|| CallId(slab.insert(waiting) as u64))
     }
 
     /// Brings one event into the coordinator and carries out what comes of it.
     fn enter(self: &Rc<Self>, event: impl FnOnce(&mut Coordinator, Now, &mut Vec<Effect>)) {
-        self.beat.begins(Doing::Domain);
-        let mut effects = self.spare.take();
+        self.heartbeat.set_activity(Activity::Domain);
+        let mut effects = self.spare_effects.take();
         {
             let mut coordinator = self.coordinator.borrow_mut();
             event(&mut coordinator, clock::now(), &mut effects);
         }
         for effect in effects.drain(..) {
-            self.carry_out(effect);
+            self.execute(effect);
         }
-        self.spare.set(effects);
-        self.arm();
+        self.spare_effects.set(effects);
+        self.arm_timer();
     }
 
-    fn carry_out(self: &Rc<Self>, effect: Effect) {
+    fn execute(self: &Rc<Self>, effect: Effect) {
         match effect {
             Effect::Answer {
                 call,
                 answer,
                 learned,
-            } => match self.waiting.borrow_mut().try_remove(call.0 as usize) {
+            } => match self.reply_targets.borrow_mut().try_remove(call.0 as usize) {
                 // A caller that has gone needs no answer.
-                Some(Waiting::Operation(waiting, noted)) => {
+                Some(ReplyTarget::Operation(waiting, noted)) => {
                     if let Some(noted) = noted {
-                        let (read, written) = self.share.get();
-                        noted.note.cost(read, written);
+                        let (read, written) = self.capacity_share.get();
+                        noted.trace.add_capacity(read, written);
                         self.untrace(&noted.reservation);
                     }
                     drop(waiting.send(answer));
                 }
-                Some(Waiting::Shard {
+                Some(ReplyTarget::Shard {
                     shard,
                     event,
                     reservation,
                 }) => {
                     self.untrace(&reservation);
-                    let reply = Reply {
+                    let reply = ForwardReply {
                         event,
                         reservation,
                         answer,
                         learned,
-                        cost: self.share.get(),
+                        capacity: self.capacity_share.get(),
                     };
                     self.reply(shard, reply);
                 }
-                Some(Waiting::Question(..)) | None => {}
+                Some(ReplyTarget::Question(..)) | None => {}
             },
             Effect::Told { call, result } => {
-                let waiting = self.waiting.borrow_mut().try_remove(call.0 as usize);
-                if let Some(Waiting::Question(waiting, note)) = waiting {
+                let waiting = self.reply_targets.borrow_mut().try_remove(call.0 as usize);
+                if let Some(ReplyTarget::Question(waiting, note)) = waiting {
                     if let Some(note) = note {
-                        note.cost(self.share.get().0, 0.0);
+                        note.add_capacity(self.capacity_share.get().0, 0.0);
                     }
                     let _ = waiting.send(result);
                 }
@@ -377,15 +380,15 @@ impl Driver {
                 shape,
                 question,
             } => {
-                let waiting = self.waiting.borrow_mut().try_remove(call.0 as usize);
-                if let Some(Waiting::Question(told, _)) = waiting {
-                    self.pass_on(shard, event, shape, question, told);
+                let waiting = self.reply_targets.borrow_mut().try_remove(call.0 as usize);
+                if let Some(ReplyTarget::Question(told, _)) = waiting {
+                    self.forward_query(shard, event, shape, question, told);
                 }
             }
             Effect::ReadRecords {
                 lookup,
                 reservations,
-            } => self.look_up(lookup, reservations),
+            } => self.read_records(lookup, reservations),
             Effect::ReadSeats { event, seat_keys } => self.read_seats(event, seat_keys),
             Effect::ReadFreeSeats {
                 event,
@@ -396,7 +399,7 @@ impl Driver {
             Effect::ReadEvent {
                 event,
                 stripes_hint,
-            } => self.read(event, stripes_hint),
+            } => self.read_event(event, stripes_hint),
             Effect::Forward {
                 shard,
                 route,
@@ -409,7 +412,7 @@ impl Driver {
     fn transact(self: &Rc<Self>, lane: LaneId, transaction: Rc<Transaction>) {
         let driver = Rc::clone(self);
         self.in_flight.set(self.in_flight.get() + 1);
-        let begun = self.begin_span(&transaction);
+        let begun = self.start_span(&transaction);
         inventory_runtime::spawn(async move {
             // What panicked half way may have been sent: unknown, and therefore asked again.
             let (outcome, units) = AssertUnwindSafe(driver.store.transact_counted(&transaction))
@@ -425,14 +428,14 @@ impl Driver {
                 let table = &driver.store.tables().inventory;
                 tracer
                     .sink
-                    .offer(begun.end(&transaction, table, &outcome, units));
+                    .offer(begun.finish(&transaction, table, &outcome, units));
             }
             let share = units / transaction.records.len().max(1) as f64;
-            driver.share.set((0.0, share));
+            driver.capacity_share.set((0.0, share));
             // The lane takes its records back out of it without a copy.
             drop(transaction);
             driver.enter(|core, now, fx| core.transaction_settled(lane, outcome, now, fx));
-            driver.share.set((0.0, 0.0));
+            driver.capacity_share.set((0.0, 0.0));
         })
         .detach();
     }
@@ -440,32 +443,32 @@ impl Driver {
     /// Remembers the span of a sampled call until its operation is answered here.
     fn trace(&self, reservation: &ReservationId, span: Option<SpanIds>) {
         if let Some(span) = span {
-            let mut traced = self.traced.borrow_mut();
+            let mut traced = self.traced_operations.borrow_mut();
             // Of two sampled calls for one reservation the first is linked.
             traced.entry(reservation.clone()).or_insert(span);
         }
     }
 
     fn untrace(&self, reservation: &ReservationId) {
-        let mut traced = self.traced.borrow_mut();
+        let mut traced = self.traced_operations.borrow_mut();
         if !traced.is_empty() {
             traced.remove(reservation);
         }
     }
 
     /// The beginning of a transaction's span, if a sampled call is in it.
-    fn begin_span(&self, transaction: &Transaction) -> Option<spans::Begun> {
+    fn start_span(&self, transaction: &Transaction) -> Option<spans::TransactionSpan> {
         let tracer = self.tracer.as_ref()?;
-        let traced = self.traced.borrow();
+        let traced = self.traced_operations.borrow();
         if traced.is_empty() {
             return None;
         }
         let calls = transaction.records.iter().map(|record| &record.reservation);
         let links = calls.filter_map(|reservation| traced.get(reservation).copied());
-        spans::Begun::of(links, || tracer.draw())
+        spans::TransactionSpan::start(links, || tracer.draw())
     }
 
-    fn read(self: &Rc<Self>, event: EventId, stripes_hint: Option<u16>) {
+    fn read_event(self: &Rc<Self>, event: EventId, stripes_hint: Option<u16>) {
         let driver = Rc::clone(self);
         inventory_runtime::spawn(async move {
             let read = AssertUnwindSafe(driver.store.read_event(&event, stripes_hint))
@@ -474,15 +477,15 @@ impl Driver {
                 .unwrap_or(EventRead::Unavailable);
             if let EventRead::Found(stripes) = &read {
                 // One unit each: a stripe's item is far under 4 KB.
-                driver.share.set((stripes.len() as f64, 0.0));
+                driver.capacity_share.set((stripes.len() as f64, 0.0));
             }
             driver.enter(|core, now, fx| core.event_read(&event, &read, now, fx));
-            driver.share.set((0.0, 0.0));
+            driver.capacity_share.set((0.0, 0.0));
         })
         .detach();
     }
 
-    fn look_up(self: &Rc<Self>, lookup: LookupId, reservations: Vec<ReservationId>) {
+    fn read_records(self: &Rc<Self>, lookup: LookupId, reservations: Vec<ReservationId>) {
         let driver = Rc::clone(self);
         inventory_runtime::spawn(async move {
             let read = AssertUnwindSafe(driver.store.read_records(&reservations))
@@ -518,32 +521,36 @@ impl Driver {
         .detach();
     }
 
-    fn pass_on(
+    fn forward_query(
         &self,
         shard: usize,
         event: EventId,
         shape: EventShape,
         question: Question,
-        told: oneshot::Sender<Told>,
+        told: oneshot::Sender<QueryOutcome>,
     ) {
-        let work = Work::Question {
+        let work = ShardMessage::Query {
             event,
             shape,
             question,
             told,
         };
         let refused = match self.peers.get(shard) {
-            Some(peer) => peer.post(work).err(),
+            Some(peer) => peer.send(work).err(),
             None => Some(work),
         };
-        if let Some(Work::Question { told, .. }) = refused {
+        if let Some(ShardMessage::Query { told, .. }) = refused {
             let _ = told.send(Err(Refusal::overloaded()));
         }
     }
 
     fn forward(self: &Rc<Self>, shard: usize, route: Route, operation: Operation, known: Known) {
-        let span = self.traced.borrow().get(&operation.reservation).copied();
-        let work = Work::Forward(Box::new(Forwarded {
+        let span = self
+            .traced_operations
+            .borrow()
+            .get(&operation.reservation)
+            .copied();
+        let work = ShardMessage::Forward(Box::new(ForwardedOperation {
             from: self.shard,
             route,
             operation,
@@ -551,10 +558,10 @@ impl Driver {
             span,
         }));
         let refused = match self.peers.get(shard) {
-            Some(peer) => peer.post(work).err(),
+            Some(peer) => peer.send(work).err(),
             None => Some(work),
         };
-        if let Some(Work::Forward(forwarded)) = refused {
+        if let Some(ShardMessage::Forward(forwarded)) = refused {
             let operation = forwarded.operation;
             let answer = Answer::Refused(Refusal::overloaded());
             self.enter(|core, now, fx| {
@@ -566,28 +573,28 @@ impl Driver {
         }
     }
 
-    fn reply(&self, shard: usize, reply: Reply) {
+    fn reply(&self, shard: usize, reply: ForwardReply) {
         if let Some(peer) = self.peers.get(shard) {
             peer.reply(reply);
         }
     }
 
     /// Starts a timer for the coordinator's next wake-up unless one runs that is early enough.
-    fn arm(self: &Rc<Self>) {
+    fn arm_timer(self: &Rc<Self>) {
         let Some(due) = self.coordinator.borrow().wake_at() else {
             return;
         };
-        if self.armed.get().is_some_and(|armed| armed <= due) {
+        if self.timer_at.get().is_some_and(|armed| armed <= due) {
             return;
         }
-        self.armed.set(Some(due));
+        self.timer_at.set(Some(due));
         let driver = Rc::clone(self);
         // Never none: a task that has nothing to wait for runs within this call, and would arm again.
         let wait = Duration::from_micros(due.since(clock::monotonic()).0.max(1));
         inventory_runtime::spawn(async move {
             inventory_runtime::sleep(wait).await;
-            if driver.armed.get() == Some(due) {
-                driver.armed.set(None);
+            if driver.timer_at.get() == Some(due) {
+                driver.timer_at.set(None);
             }
             driver.enter(Coordinator::wake);
         })
@@ -596,7 +603,7 @@ impl Driver {
 }
 
 /// A receiver that has its answer already.
-fn at_once<T>(answer: T) -> oneshot::Receiver<T> {
+fn answered<T>(answer: T) -> oneshot::Receiver<T> {
     let (sender, receiver) = oneshot::channel();
     let _ = sender.send(answer);
     receiver

@@ -10,7 +10,7 @@ use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 
-use super::driver::{Driver, Told};
+use super::driver::{Driver, QueryOutcome};
 use crate::limits;
 use crate::telemetry::recorder::Snapshot;
 use inventory_core::answer::Answer;
@@ -21,31 +21,31 @@ use inventory_core::operation::Operation;
 use inventory_core::question::Question;
 use inventory_core::transaction::{EventShape, RecordView};
 use inventory_grpc::SpanIds;
-use inventory_runtime::Accepted;
+use inventory_runtime::AcceptedSocket;
 
 /// Runs on the shard to its end, whether or not anybody still waits for what it sends back. A panic
 /// in it is logged and ends nothing else.
-pub type Job = Box<dyn FnOnce(Rc<Driver>) -> LocalBoxFuture<'static, ()> + Send>;
+pub type ShardJob = Box<dyn FnOnce(Rc<Driver>) -> LocalBoxFuture<'static, ()> + Send>;
 
 /// A message to a shard that may be refused.
-pub enum Work {
+pub enum ShardMessage {
     /// An operation whose stripe this shard owns. Answered by [`Reply`].
-    Forward(Box<Forwarded>),
+    Forward(Box<ForwardedOperation>),
     /// A question about a seated event that this shard owns.
-    Question {
+    Query {
         event: EventId,
         shape: EventShape,
         question: Question,
-        told: oneshot::Sender<Told>,
+        told: oneshot::Sender<QueryOutcome>,
     },
     /// A connection that another shard accepted.
-    Connection(Accepted),
+    Connection(AcceptedSocket),
     /// The interval's measurements, please.
     Scrape(oneshot::Sender<Snapshot>),
     /// The lanes' totals so far; takes nothing away.
-    Totals(oneshot::Sender<Counters>),
+    Counters(oneshot::Sender<Counters>),
     /// What the side thread wants done on the shard.
-    Job(Job),
+    Job(ShardJob),
     /// No new connections; ask the open ones to leave; end when everything has settled.
     Drain,
     /// The grace is over: end now.
@@ -53,7 +53,7 @@ pub enum Work {
 }
 
 /// An operation on its way to the shard that owns what it is about.
-pub struct Forwarded {
+pub struct ForwardedOperation {
     /// The shard it came from.
     pub from: usize,
     pub route: Route,
@@ -64,26 +64,26 @@ pub struct Forwarded {
 }
 
 /// The answer to a forwarded operation.
-pub struct Reply {
+pub struct ForwardReply {
     pub event: EventId,
     pub reservation: ReservationId,
     pub answer: Answer,
     pub learned: Option<RecordView>,
     /// Capacity units (read, written) that it took, as far as is known.
-    pub cost: (f64, f64),
+    pub capacity: (f64, f64),
 }
 
 /// The sending half of one shard's inbox.
 #[derive(Clone)]
 pub struct Mailbox {
-    work: mpsc::Sender<Work>,
-    replies: mpsc::UnboundedSender<Reply>,
+    messages: mpsc::Sender<ShardMessage>,
+    replies: mpsc::UnboundedSender<ForwardReply>,
 }
 
 /// The receiving half; belongs to the shard.
 pub struct Inbox {
-    pub work: mpsc::Receiver<Work>,
-    pub replies: mpsc::UnboundedReceiver<Reply>,
+    pub messages: mpsc::Receiver<ShardMessage>,
+    pub replies: mpsc::UnboundedReceiver<ForwardReply>,
 }
 
 /// One shard's inbox.
@@ -91,23 +91,33 @@ pub fn inbox() -> (Mailbox, Inbox) {
     let (work_in, work) = mpsc::channel(limits::INBOX_MAX);
     let (replies_in, replies) = mpsc::unbounded_channel();
     let mailbox = Mailbox {
-        work: work_in,
+        messages: work_in,
         replies: replies_in,
     };
-    (mailbox, Inbox { work, replies })
+    (
+        mailbox,
+        Inbox {
+            messages: work,
+            replies,
+        },
+    )
 }
 
 impl Mailbox {
     /// # Errors
     /// Gives the message back when the inbox is full or the shard has ended.
-    pub fn post(&self, work: Work) -> Result<(), Work> {
-        self.work.try_send(work).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(work) | mpsc::error::TrySendError::Closed(work) => work,
-        })
+    pub fn send(&self, work: ShardMessage) -> Result<(), ShardMessage> {
+        self.messages
+            .try_send(work)
+            .map_err(|refused| match refused {
+                mpsc::error::TrySendError::Full(work) | mpsc::error::TrySendError::Closed(work) => {
+                    work
+                }
+            })
     }
 
     /// A shard that has ended needs no reply.
-    pub fn reply(&self, reply: Reply) {
+    pub fn reply(&self, reply: ForwardReply) {
         let _ = self.replies.send(reply);
     }
 }

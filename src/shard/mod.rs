@@ -3,23 +3,23 @@
 //! | file | what |
 //! |---|---|
 //! | `mod.rs` | starting a shard's thread, its life from start to drain |
-//! | `accept.rs`, `balance.rs` | taking connections, and which shard each goes to |
+//! | `acceptor.rs`, `connection_balancer.rs` | taking connections, and which shard each goes to |
 //! | `inbox.rs` | what crosses between shards |
-//! | `parting.rs` | when a draining shard may end |
+//! | `shutdown_barrier.rs` | when a draining shard may end |
 //! | `driver.rs` | carrying out the domain's effects |
-//! | `reclaim.rs` | giving back what holds have that are past their time |
-//! | `observe.rs` | from the wire's and the store's hooks to the recorder |
+//! | `reclaimer.rs` | giving back what holds have that are past their time |
+//! | `observers.rs` | from the wire's and the store's hooks to the recorder |
 //! | `spans.rs` | what is told of a call and of a transaction |
 //!
 //! Nothing is shared between shards on the way of a request.
 
-pub mod accept;
-pub mod balance;
+pub mod acceptor;
+pub mod connection_balancer;
 pub mod driver;
 pub mod inbox;
-mod observe;
-pub mod parting;
-mod reclaim;
+mod observers;
+mod reclaimer;
+pub mod shutdown_barrier;
 mod spans;
 
 use std::cell::Cell;
@@ -35,22 +35,22 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 
-use self::accept::Door;
-use self::balance::Loads;
+use self::acceptor::Acceptor;
+use self::connection_balancer::ConnectionBalancer;
 use self::driver::Driver;
-use self::inbox::{Forwarded, Inbox, Mailbox, Work};
-use self::parting::Presence;
-use self::reclaim::Reclaimer;
+use self::inbox::{ForwardedOperation, Inbox, Mailbox, ShardMessage};
+use self::reclaimer::Reclaimer;
+use self::shutdown_barrier::ShutdownBarrier;
 use crate::limits;
-use crate::telemetry::pulse::{Beat, Doing, Pulses};
+use crate::telemetry::heartbeat::{Activity, HeartbeatWriter, Heartbeats};
 use crate::telemetry::recorder::{Levels, Recorder, Snapshot};
 use crate::telemetry::trace::{Sampling, SpanSink, Tracer};
 use crate::telemetry::{log, process};
 use inventory_core::coordinator::{self, Coordinator};
 use inventory_core::rules::LateCommit;
 use inventory_core::time::Micros;
-use inventory_grpc::{Drain, HotService, WireContext, WireSettings};
-use inventory_runtime::{Accepted, Listener, clock};
+use inventory_grpc::{Drain, GrpcContext, GrpcSettings, UnaryService};
+use inventory_runtime::{AcceptedSocket, Listener, clock};
 use inventory_store::{ConnectError, Store, StoreSettings};
 
 /// How often a draining shard looks whether its lanes have settled.
@@ -60,7 +60,7 @@ const DRAIN_POLL: Duration = Duration::from_millis(5);
 const CLOSING_MAX: Micros = Micros::from_millis(500);
 
 /// Everything a shard needs; crosses into its thread.
-pub struct Seat {
+pub struct ShardConfig {
     /// From 0.
     pub shard: usize,
     pub shards: usize,
@@ -70,17 +70,17 @@ pub struct Seat {
     pub inbox: Inbox,
     /// Every shard's mailbox, this one's included.
     pub peers: Vec<Mailbox>,
-    pub loads: Loads,
-    pub presence: Presence,
+    pub balancer: ConnectionBalancer,
+    pub shutdown_barrier: ShutdownBarrier,
     pub store: StoreSettings,
-    pub wire: WireSettings,
-    pub cold: inventory_grpc::cold::ColdGate,
+    pub grpc: GrpcSettings,
+    pub bridge: inventory_grpc::tonic_bridge::TonicBridge,
     pub answers_cached: usize,
     pub answers_cached_for: Duration,
     pub late_commit: LateCommit,
     pub sold_out_latch: Duration,
     pub read_staleness: Duration,
-    pub pulses: Pulses,
+    pub heartbeats: Heartbeats,
     /// Where spans go, and which calls are sampled; `None`: nobody wants any.
     pub tracing: Option<(Sampling, SpanSink)>,
     /// The part of all calls that is logged at info.
@@ -89,7 +89,7 @@ pub struct Seat {
 
 /// Why a shard could not start.
 #[derive(Debug)]
-pub enum SeatError {
+pub enum ShardStartError {
     /// The executor's ring could not be made.
     Ring(io::Error),
     Store(ConnectError),
@@ -97,7 +97,7 @@ pub enum SeatError {
 
 /// What a shard left behind when it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ended {
+pub struct UnfinishedWork {
     /// Connections closed with calls on them.
     pub connections: usize,
     /// Operations whose outcome was still open.
@@ -107,12 +107,12 @@ pub struct Ended {
 /// A shard's thread.
 pub struct ShardThread {
     pub shard: usize,
-    thread: std::thread::JoinHandle<Ended>,
+    thread: std::thread::JoinHandle<UnfinishedWork>,
 }
 
 impl ShardThread {
     /// Waits for the shard to end. `None` if its thread panicked.
-    pub fn join(self) -> Option<Ended> {
+    pub fn join(self) -> Option<UnfinishedWork> {
         self.thread.join().ok()
     }
 
@@ -122,9 +122,9 @@ impl ShardThread {
 }
 
 /// Tells when a shard's thread ends, however it ends.
-struct Ends(Arc<Notify>);
+struct EndNotifier(Arc<Notify>);
 
-impl Drop for Ends {
+impl Drop for EndNotifier {
     fn drop(&mut self) {
         self.0.notify_one();
     }
@@ -135,50 +135,50 @@ impl Drop for Ends {
 ///
 /// # Errors
 /// When the operating system gives no thread.
-pub fn start<S: HotService + 'static>(
-    seat: Seat,
+pub fn start<S: UnaryService + 'static>(
+    seat: ShardConfig,
     service: impl FnOnce(Rc<Driver>, Rc<Recorder>) -> S + Send + 'static,
-    started: std::sync::mpsc::Sender<(usize, Result<(), SeatError>)>,
+    started: std::sync::mpsc::Sender<(usize, Result<(), ShardStartError>)>,
     ended: Arc<Notify>,
 ) -> io::Result<ShardThread> {
     let shard = seat.shard;
     let thread = std::thread::Builder::new()
         .name(format!("shard-{shard}"))
         .spawn(move || {
-            let _ends = Ends(ended);
+            let _ends = EndNotifier(ended);
             let said = started.clone();
             let run = inventory_runtime::run_pinned(
                 seat.cpu,
                 seat.spin_before_park,
-                live(seat, service, started),
+                run(seat, service, started),
             );
             run.unwrap_or_else(|error| {
-                let _ = said.send((shard, Err(SeatError::Ring(error))));
-                Ended::default()
+                let _ = said.send((shard, Err(ShardStartError::Ring(error))));
+                UnfinishedWork::default()
             })
         })?;
     Ok(ShardThread { shard, thread })
 }
 
 /// A shard's life.
-async fn live<S: HotService + 'static>(
-    seat: Seat,
+async fn run<S: UnaryService + 'static>(
+    seat: ShardConfig,
     service: impl FnOnce(Rc<Driver>, Rc<Recorder>) -> S,
-    started: std::sync::mpsc::Sender<(usize, Result<(), SeatError>)>,
-) -> Ended {
+    started: std::sync::mpsc::Sender<(usize, Result<(), ShardStartError>)>,
+) -> UnfinishedWork {
     let shard = seat.shard;
     log::set_shard(shard);
-    let beat = seat.pulses.of_this_thread(shard);
+    let beat = seat.heartbeats.writer_for_current_thread(shard);
     let recorder = Rc::new(Recorder::new(shard));
-    let observer = Rc::new(observe::StoreCalls::new(
+    let observer = Rc::new(observers::ShardStoreObserver::new(
         Rc::clone(&recorder),
         &seat.store.tables,
     ));
     let store = match Store::connect(seat.store, observer).await {
         Ok(store) => Rc::new(store),
         Err(error) => {
-            let _ = started.send((shard, Err(SeatError::Store(error))));
-            return Ended::default();
+            let _ = started.send((shard, Err(ShardStartError::Store(error))));
+            return UnfinishedWork::default();
         }
     };
     let settings = coordinator::Settings {
@@ -204,37 +204,37 @@ async fn live<S: HotService + 'static>(
         tracer.clone(),
     );
     let service = Rc::new(service(Rc::clone(&driver), Rc::clone(&recorder)));
-    let calls = Rc::new(observe::Calls::new(
+    let calls = Rc::new(observers::ShardCallObserver::new(
         Rc::clone(&recorder),
         beat.clone(),
         tracer,
         seat.log_calls_ratio,
     ));
-    let desk = Rc::new(Desk {
+    let desk = Rc::new(ShardContext {
         shard,
-        loads: seat.loads.clone(),
+        balancer: seat.balancer.clone(),
         service,
-        context: Rc::new(WireContext::new(
-            seat.wire,
+        grpc: Rc::new(GrpcContext::new(
+            seat.grpc,
             Drain::new(),
             calls,
-            Some(seat.cold),
+            Some(seat.bridge),
         )),
         driver,
         recorder,
-        beat: beat.clone(),
-        counted: Cell::default(),
-        open: Cell::new(0),
+        heartbeat: beat.clone(),
+        last_counters: Cell::default(),
+        open_connections: Cell::new(0),
     });
 
-    let serve: Rc<dyn Fn(Accepted)> = {
+    let serve: Rc<dyn Fn(AcceptedSocket)> = {
         let desk = Rc::clone(&desk);
         Rc::new(move |accepted| desk.serve(accepted))
     };
-    let door = Rc::new(Door {
+    let door = Rc::new(Acceptor {
         listener: Listener::adopt(seat.listener),
         shard,
-        loads: seat.loads,
+        balancer: seat.balancer,
         peers: seat.peers,
         serve: Rc::clone(&serve),
     });
@@ -243,7 +243,7 @@ async fn live<S: HotService + 'static>(
     let answered = Rc::clone(&desk.driver);
     let replying = inventory_runtime::spawn(async move {
         while let Some(reply) = replies.recv().await {
-            answered.replied(reply);
+            answered.handle_reply(reply);
         }
     });
     let reclaimer = Reclaimer::new(
@@ -263,21 +263,21 @@ async fn live<S: HotService + 'static>(
     });
     let ticking = inventory_runtime::spawn(async move {
         loop {
-            beat.tick(clock::monotonic());
+            beat.beat(clock::monotonic());
             inventory_runtime::sleep(limits::TICK_EVERY).await;
         }
     });
     let _ = started.send((shard, Ok(())));
 
-    let mut work = seat.inbox.work;
-    let told = desk.until_told(&mut work, &serve).await;
+    let mut work = seat.inbox.messages;
+    let told = desk.serve_until_shutdown(&mut work, &serve).await;
     reclaiming.cancel().await;
     // No new connections. The task must be gone, not only forgotten: an accept loop would go on.
     accepting.cancel().await;
     door.close();
     let ended = match told {
-        Told::Drain => desk.drain(&mut work, &serve, &seat.presence).await,
-        Told::Abort => desk.abort(),
+        ShutdownMode::Drain => desk.drain(&mut work, &serve, &seat.shutdown_barrier).await,
+        ShutdownMode::Abort => desk.abort(),
     };
     replying.cancel().await;
     ticking.cancel().await;
@@ -286,159 +286,162 @@ async fn live<S: HotService + 'static>(
 
 /// What ends a shard's serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum ShutdownMode {
     Drain,
     Abort,
 }
 
 /// What the tasks of a shard share.
-struct Desk<S> {
+struct ShardContext<S> {
     shard: usize,
-    loads: Loads,
+    balancer: ConnectionBalancer,
     service: Rc<S>,
-    context: Rc<WireContext>,
+    grpc: Rc<GrpcContext>,
     driver: Rc<Driver>,
     recorder: Rc<Recorder>,
-    beat: Beat,
+    heartbeat: HeartbeatWriter,
     /// The domain's totals at the last scrape.
-    counted: Cell<inventory_core::counters::Counters>,
-    open: Cell<usize>,
+    last_counters: Cell<inventory_core::counters::Counters>,
+    open_connections: Cell<usize>,
 }
 
-impl<S: HotService + 'static> Desk<S> {
+impl<S: UnaryService + 'static> ShardContext<S> {
     /// Takes a connection whose place in the loads is reserved.
-    fn serve(self: &Rc<Self>, accepted: Accepted) {
-        let stream = match accepted.settle_here() {
+    fn serve(self: &Rc<Self>, accepted: AcceptedSocket) {
+        let stream = match accepted.bind_to_shard() {
             Ok(stream) => stream,
             Err(_gone_already) => {
-                self.loads.close(self.shard);
+                self.balancer.release(self.shard);
                 return;
             }
         };
         let desk = Rc::clone(self);
-        desk.open.set(desk.open.get() + 1);
+        desk.open_connections.set(desk.open_connections.get() + 1);
         inventory_runtime::spawn(async move {
             let service = Rc::clone(&desk.service);
-            let context = Rc::clone(&desk.context);
+            let context = Rc::clone(&desk.grpc);
             let connection = inventory_grpc::serve_connection(stream, service, context);
             if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
                 tracing::error!("a connection's task panicked");
             }
-            desk.open.set(desk.open.get() - 1);
-            desk.loads.close(desk.shard);
+            desk.open_connections.set(desk.open_connections.get() - 1);
+            desk.balancer.release(desk.shard);
         })
         .detach();
     }
 
     /// Works until it is told to end, or everybody who could tell has gone.
-    async fn until_told(
+    async fn serve_until_shutdown(
         self: &Rc<Self>,
-        work: &mut tokio::sync::mpsc::Receiver<Work>,
-        serve: &Rc<dyn Fn(Accepted)>,
-    ) -> Told {
+        work: &mut tokio::sync::mpsc::Receiver<ShardMessage>,
+        serve: &Rc<dyn Fn(AcceptedSocket)>,
+    ) -> ShutdownMode {
         while let Some(item) = work.recv().await {
             match item {
-                Work::Drain => return Told::Drain,
-                Work::Abort => return Told::Abort,
-                other => self.handle(other, serve),
+                ShardMessage::Drain => return ShutdownMode::Drain,
+                ShardMessage::Abort => return ShutdownMode::Abort,
+                other => self.handle_message(other, serve),
             }
         }
-        Told::Drain
+        ShutdownMode::Drain
     }
 
     /// Asks the connections to leave, and works until all has settled, here and on the shards whose
     /// calls may still come here, or the grace is over.
     async fn drain(
         self: &Rc<Self>,
-        work: &mut tokio::sync::mpsc::Receiver<Work>,
-        serve: &Rc<dyn Fn(Accepted)>,
-        presence: &Presence,
-    ) -> Ended {
-        presence.closed();
-        self.beat.begins(Doing::Drain);
+        work: &mut tokio::sync::mpsc::Receiver<ShardMessage>,
+        serve: &Rc<dyn Fn(AcceptedSocket)>,
+        presence: &ShutdownBarrier,
+    ) -> UnfinishedWork {
+        presence.listener_closed();
+        self.heartbeat.set_activity(Activity::Drain);
         let began = clock::monotonic();
         let mut asked = false;
         loop {
             // Not before every listener is closed: who is asked to leave comes back at once, and
             // would be reset with the queue of a listener that closes.
             let late = clock::monotonic().since(began) > CLOSING_MAX;
-            if !asked && (presence.all_closed() || late) {
+            if !asked && (presence.all_listeners_closed() || late) {
                 asked = true;
-                self.context.drain.start();
+                self.grpc.drain.start();
             }
             // Looked at before the inbox: what was sent until then is in it.
-            let all_settled = presence.all_settled();
+            let all_settled = presence.all_idle();
             while let Ok(item) = work.try_recv() {
                 match item {
-                    Work::Drain => {}
-                    Work::Abort => return self.abort(),
-                    other => self.handle(other, serve),
+                    ShardMessage::Drain => {}
+                    ShardMessage::Abort => return self.abort(),
+                    other => self.handle_message(other, serve),
                 }
             }
             // The place of a connection on its way here is reserved: it counts.
-            let mine = self.loads.of(self.shard) > 0 || !self.driver.is_idle();
+            let mine = self.balancer.open_connections(self.shard) > 0 || !self.driver.is_idle();
             if !mine && all_settled {
-                return Ended::default();
+                return UnfinishedWork::default();
             }
-            if !mine && presence.all_closed() {
-                presence.settled();
+            if !mine && presence.all_listeners_closed() {
+                presence.idle();
             }
             inventory_runtime::sleep(DRAIN_POLL).await;
         }
     }
 
     /// Ends as it is.
-    fn abort(&self) -> Ended {
-        self.context.drain.abort();
-        Ended {
-            connections: self.open.get(),
+    fn abort(&self) -> UnfinishedWork {
+        self.grpc.drain.abort();
+        UnfinishedWork {
+            connections: self.open_connections.get(),
             operations: self.driver.unsettled(),
         }
     }
 
-    fn handle(self: &Rc<Self>, work: Work, serve: &Rc<dyn Fn(Accepted)>) {
-        self.beat.begins(match work {
-            Work::Scrape(_) | Work::Totals(_) => Doing::Scrape,
-            Work::Job(_) => Doing::Job,
-            _ => Doing::Inbox,
+    fn handle_message(self: &Rc<Self>, work: ShardMessage, serve: &Rc<dyn Fn(AcceptedSocket)>) {
+        self.heartbeat.set_activity(match work {
+            ShardMessage::Scrape(_) | ShardMessage::Counters(_) => Activity::Scrape,
+            ShardMessage::Job(_) => Activity::Job,
+            _ => Activity::Inbox,
         });
         match work {
-            Work::Forward(forwarded) => {
-                let Forwarded {
+            ShardMessage::Forward(forwarded) => {
+                let ForwardedOperation {
                     from,
                     route,
                     operation,
                     known,
                     span,
                 } = *forwarded;
-                self.driver.forwarded(from, route, operation, known, span);
+                self.driver
+                    .handle_forwarded(from, route, operation, known, span);
             }
-            Work::Question {
+            ShardMessage::Query {
                 event,
                 shape,
                 question,
                 told,
-            } => self.driver.asked(&event, shape, question, told),
-            Work::Connection(accepted) => serve(accepted),
-            Work::Scrape(reply) => {
+            } => self
+                .driver
+                .handle_forwarded_query(&event, shape, question, told),
+            ShardMessage::Connection(accepted) => serve(accepted),
+            ShardMessage::Scrape(reply) => {
                 let _ = reply.send(self.measure());
             }
-            Work::Totals(reply) => {
+            ShardMessage::Counters(reply) => {
                 let _ = reply.send(self.driver.counters());
             }
-            Work::Job(job) => {
+            ShardMessage::Job(job) => {
                 // Made inside: what builds the future may panic as well as what polls it.
                 let driver = Rc::clone(&self.driver);
-                guarded(async move { job(driver).await });
+                spawn_guarded(async move { job(driver).await });
             }
-            Work::Drain | Work::Abort => {}
+            ShardMessage::Drain | ShardMessage::Abort => {}
         }
     }
 
     fn measure(&self) -> Snapshot {
         let began = clock::monotonic();
         let now = self.driver.counters();
-        self.recorder.domain(&self.counted.replace(now), &now);
+        self.recorder.domain(&self.last_counters.replace(now), &now);
         let snapshot = self.recorder.take(Levels {
             line_depth: self.driver.in_line(),
             in_flight: self.driver.in_flight(),
@@ -450,7 +453,7 @@ impl<S: HotService + 'static> Desk<S> {
 
 /// Runs a task of the side thread; a panic in it is logged and ends nothing else. The asker sees
 /// its channel closed.
-fn guarded(task: impl std::future::Future<Output = ()> + 'static) {
+fn spawn_guarded(task: impl std::future::Future<Output = ()> + 'static) {
     inventory_runtime::spawn(async move {
         if AssertUnwindSafe(task).catch_unwind().await.is_err() {
             tracing::error!("a task panicked");

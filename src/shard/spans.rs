@@ -10,19 +10,19 @@ use crate::telemetry::code_name;
 use crate::telemetry::trace::{Kind, Span, Value};
 use inventory_core::time::Micros;
 use inventory_core::transaction::{Outcome, Transaction};
-use inventory_grpc::{About, Code, SpanIds};
+use inventory_grpc::{CallAttributes, Code, SpanIds};
 
 /// A transaction on its way that sampled calls are in.
-pub(super) struct Begun {
+pub(super) struct TransactionSpan {
     ids: SpanIds,
     parent: u64,
     links: Vec<SpanIds>,
     at: SystemTime,
 }
 
-impl Begun {
+impl TransactionSpan {
     /// `None` without links. In the trace of the first call, as a child of its span; linked to all.
-    pub(super) fn of(
+    pub(super) fn start(
         links: impl Iterator<Item = SpanIds>,
         draw: impl FnOnce() -> u64,
     ) -> Option<Self> {
@@ -39,14 +39,14 @@ impl Begun {
         })
     }
 
-    pub(super) fn end(
+    pub(super) fn finish(
         self,
         transaction: &Transaction,
         table: &str,
         outcome: &Outcome,
         units: f64,
     ) -> Span {
-        let (said, error) = said(outcome);
+        let (outcome_text, error) = outcome_label(outcome);
         let reservations = transaction.records.len() as i64;
         let mut attributes = vec![
             ("db.system.name", text("aws.dynamodb")),
@@ -54,7 +54,7 @@ impl Begun {
             ("db.collection.name", owned(table)),
             ("db.operation.batch.size", Value::Int(reservations)),
             ("inventory.event_id", owned(transaction.event.as_str())),
-            ("inventory.outcome", text(said)),
+            ("inventory.outcome", text(outcome_text)),
             ("inventory.write_units", Value::Float(units)),
         ];
         if let Some(error) = error {
@@ -75,7 +75,7 @@ impl Begun {
 }
 
 /// What became of a transaction, and whether that is a fault.
-fn said(outcome: &Outcome) -> (&'static str, Option<&'static str>) {
+fn outcome_label(outcome: &Outcome) -> (&'static str, Option<&'static str>) {
     match outcome {
         Outcome::Committed => ("committed", None),
         // The conditions did their work.
@@ -89,12 +89,12 @@ fn said(outcome: &Outcome) -> (&'static str, Option<&'static str>) {
 }
 
 /// The span of a call that has just ended.
-pub(super) fn of_call(
+pub(super) fn call_span(
     (ids, parent): (SpanIds, Option<u64>),
     method: &'static str,
     code: Code,
     latency: Micros,
-    about: &About,
+    about: &CallAttributes,
 ) -> Span {
     let took = Duration::from_micros(latency.0);
     let method = method.trim_start_matches('/');
@@ -168,12 +168,12 @@ mod tests {
     #[test]
     fn a_refused_sale_is_no_fault_of_the_server_and_a_late_answer_is() {
         let ids = (SpanIds { trace: 1, span: 2 }, Some(3));
-        let about = About {
+        let about = CallAttributes {
             event: "evt".to_owned(),
             outcome: "INSUFFICIENT_INVENTORY",
-            ..About::default()
+            ..CallAttributes::default()
         };
-        let of = |code| of_call(ids, "/p.S/M", code, Micros(1_500), &about);
+        let of = |code| call_span(ids, "/p.S/M", code, Micros(1_500), &about);
         let refused = of(Code::Aborted);
         assert_eq!((refused.error, refused.name.as_ref()), (None, "p.S/M"));
         assert_eq!(
@@ -192,9 +192,9 @@ mod tests {
     #[test]
     fn a_transaction_is_in_the_trace_of_its_first_call_and_linked_to_all() {
         let calls = [SpanIds { trace: 7, span: 1 }, SpanIds { trace: 8, span: 2 }];
-        let begun = Begun::of(calls.into_iter(), || 99).expect("two calls");
+        let begun = TransactionSpan::start(calls.into_iter(), || 99).expect("two calls");
         assert_eq!(begun.ids, SpanIds { trace: 7, span: 99 });
         assert_eq!((begun.parent, begun.links.as_slice()), (1, &calls[..]));
-        assert!(Begun::of(std::iter::empty(), || 1).is_none());
+        assert!(TransactionSpan::start(std::iter::empty(), || 1).is_none());
     }
 }

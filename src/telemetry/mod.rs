@@ -9,9 +9,9 @@
 mod events;
 mod families;
 mod figures;
+pub mod heartbeat;
 pub mod log;
 pub mod process;
-pub mod pulse;
 pub mod recorder;
 pub mod registry;
 pub mod trace;

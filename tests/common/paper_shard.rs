@@ -2,7 +2,7 @@
 //! server is made of, on one thread, without HTTP/2, a store or a clock. For counting what a request costs.
 
 use bytes::{Bytes, BytesMut};
-use inventory_api::api::validate::{INVENTORY, Violations};
+use inventory_api::api::validate::{FieldViolations, INVENTORY_V1};
 use inventory_api::limits;
 use inventory_core::answer::Answer;
 use inventory_core::coordinator::{Coordinator, Settings};
@@ -87,7 +87,7 @@ impl Shard {
     /// A commit from its bytes; the answer if it is remembered.
     fn commit(&mut self, call: u64, body: &Bytes) -> Option<Answer> {
         let request: CommitReq = inventory_grpc::decode(body.clone()).unwrap();
-        let mut violations = Violations::of(INVENTORY);
+        let mut violations = FieldViolations::of(INVENTORY_V1);
         violations.payment_intent(&request.payment_intent_id);
         let event = violations.event(request.event_id).unwrap();
         let reservation = violations.reservation(request.reservation_id).unwrap();
@@ -174,7 +174,7 @@ impl Shard {
     pub(crate) fn check(&mut self, body: &Bytes, times: u64) {
         for now in (0..times).map(|n| n * 10) {
             let request: CheckReq = inventory_grpc::decode(body.clone()).unwrap();
-            let mut violations = Violations::of(INVENTORY);
+            let mut violations = FieldViolations::of(INVENTORY_V1);
             let event = violations.event(request.event_id).unwrap();
             let qty = request.qty as u32;
             let question = Question::Availability { qty, section: None };

@@ -84,7 +84,7 @@ impl StoreObserver for Witness {
 }
 
 pub(crate) fn on_shard<T>(future: impl Future<Output = T>) -> T {
-    inventory_runtime::run_here(future).unwrap()
+    inventory_runtime::run_unpinned(future).unwrap()
 }
 
 pub(crate) async fn connect(settings: &StoreSettings) -> Store {

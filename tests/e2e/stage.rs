@@ -64,7 +64,7 @@ fn on_store<T: Send + 'static>(
     work: impl AsyncFnOnce(Store) -> T + Send + 'static,
 ) -> T {
     let thread = std::thread::spawn(move || {
-        inventory_runtime::run_here(async {
+        inventory_runtime::run_unpinned(async {
             let settings = StoreSettings {
                 attempt_timeout: Duration::from_secs(20),
                 ..StoreSettings::local(engine)

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use inventory_api::limits;
-use inventory_grpc::{Code, Ended, WireSettings};
+use inventory_grpc::{Code, ConnectionEnd, GrpcSettings};
 use inventory_proto::inventory::v1::{CheckRes, CommitReq, ReleaseReq};
 use prost::Message;
 use tokio::io::AsyncWriteExt;
@@ -315,7 +315,7 @@ async fn the_answer_is_framed_as_the_specification_says() {
 
 #[tokio::test]
 async fn the_settings_are_the_limits() {
-    let narrow = WireSettings {
+    let narrow = GrpcSettings {
         streams_per_connection: 77,
         ..settings()
     };
@@ -382,7 +382,7 @@ async fn a_malformed_frame_ends_the_connection_with_a_goaway_and_hurts_nobody_el
         let ended = server
             .until("its end", |seen| seen.ended.get(before).copied())
             .await;
-        assert!(matches!(ended, Ended::Protocol(_)), "{ended:?}");
+        assert!(matches!(ended, ConnectionEnd::Protocol(_)), "{ended:?}");
     }
     let answer = other.call(request(CHECK), framed(&check("now"))).await;
     assert_eq!(answer.code(), Code::Ok);
@@ -397,7 +397,10 @@ async fn a_peer_that_speaks_http_1_comes_to_end() {
         .await
         .unwrap();
     assert!(bare.comes_to_end().await);
-    assert!(matches!(server.first_end().await, Ended::Protocol(_)));
+    assert!(matches!(
+        server.first_end().await,
+        ConnectionEnd::Protocol(_)
+    ));
 }
 
 #[tokio::test]
@@ -415,7 +418,10 @@ async fn a_rapid_reset_flood_ends_its_connection_only() {
     let _ = within(bare.0.write_all(&flood)).await;
     let ended = server.first_end().await;
     assert!(
-        matches!(ended, Ended::Protocol(h2::Reason::ENHANCE_YOUR_CALM)),
+        matches!(
+            ended,
+            ConnectionEnd::Protocol(h2::Reason::ENHANCE_YOUR_CALM)
+        ),
         "{ended:?}"
     );
     server.see(|seen| assert!(seen.started.len() < 5_000, "{}", seen.started.len()));
@@ -425,7 +431,7 @@ async fn a_rapid_reset_flood_ends_its_connection_only() {
 
 #[tokio::test]
 async fn more_streams_than_allowed_are_refused_without_a_call() {
-    let narrow = WireSettings {
+    let narrow = GrpcSettings {
         streams_per_connection: 4,
         ..settings()
     };

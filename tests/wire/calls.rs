@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::join_all;
 use inventory_api::limits;
-use inventory_grpc::{Code, WireSettings};
+use inventory_grpc::{Code, GrpcSettings};
 use tonic::Request;
 use tonic_types::StatusExt;
 
@@ -107,7 +107,7 @@ async fn deadlines_of_many_calls_are_each_met() {
 
 #[tokio::test]
 async fn a_call_without_timeout_has_the_default_and_a_long_one_is_cut() {
-    let short = WireSettings {
+    let short = GrpcSettings {
         call_timeout: Duration::from_millis(123),
         ..settings()
     };
@@ -231,7 +231,7 @@ async fn a_disconnect_drops_every_handler_of_its_connection() {
 
 #[tokio::test]
 async fn a_handler_that_wakes_itself_for_ever_starves_nobody() {
-    let server = Server::start(WireSettings {
+    let server = Server::start(GrpcSettings {
         call_timeout: Duration::from_millis(300),
         ..settings()
     });

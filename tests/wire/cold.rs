@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use inventory_api::limits;
-use inventory_grpc::cold::{self, ColdGate};
-use inventory_grpc::{Code, WireSettings};
+use inventory_grpc::tonic_bridge::{self, TonicBridge};
+use inventory_grpc::{Code, GrpcSettings};
 use tokio::sync::oneshot;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -23,20 +23,20 @@ use crate::support::{Server, check, settings, within};
 
 /// The side thread, with a runtime of its own.
 struct Side {
-    gate: Option<ColdGate>,
+    gate: Option<TonicBridge>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Side {
     fn start(routes: impl FnOnce() -> Routes + Send + 'static) -> Self {
-        let (gate, receiver) = cold::gate();
+        let (gate, receiver) = tonic_bridge::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
             runtime
                 .unwrap()
-                .block_on(async move { cold::serve(receiver, routes()).await });
+                .block_on(async move { tonic_bridge::serve(receiver, routes()).await });
         });
         Self {
             gate: Some(gate),
@@ -44,7 +44,7 @@ impl Side {
         }
     }
 
-    fn server(&self, settings: WireSettings) -> Server {
+    fn server(&self, settings: GrpcSettings) -> Server {
         Server::start_with(settings, self.gate.clone())
     }
 }
@@ -152,7 +152,7 @@ async fn a_watch_that_is_dropped_gives_its_place_back() {
     let mut health = HealthClient::new(server.channel().await);
     let give_up = Instant::now() + Duration::from_secs(20);
     let mut watched = 0;
-    while watched < 2 * limits::COLD_CALLS_MAX {
+    while watched < 2 * limits::AUXILIARY_CALLS_MAX {
         match within(health.watch(of(""))).await {
             Ok(watch) => {
                 let mut watch = watch.into_inner();
@@ -185,7 +185,7 @@ async fn past_the_limit_of_cold_calls_the_next_is_told_to_wait() {
     let server = side.server(settings());
     let health = HealthClient::new(server.channel().await);
     let mut held = Vec::new();
-    for _ in 0..limits::COLD_CALLS_MAX {
+    for _ in 0..limits::AUXILIARY_CALLS_MAX {
         held.push(within(health.clone().watch(of(""))).await.unwrap());
     }
     let refused = within(health.clone().check(of(""))).await.unwrap_err();

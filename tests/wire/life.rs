@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use h2::Ping;
-use inventory_grpc::{Code, Ended, WireSettings};
+use inventory_grpc::{Code, ConnectionEnd, GrpcSettings};
 use tonic::Request;
 
 use crate::raw::{ACK, Bare, CHECK, GOAWAY, PING, Raw, answer, frame, framed, request};
@@ -15,7 +15,7 @@ const fn ms(ms: u64) -> Duration {
 
 #[tokio::test]
 async fn a_handshake_that_never_ends_comes_to_end() {
-    let server = Server::start(WireSettings {
+    let server = Server::start(GrpcSettings {
         handshake_timeout: ms(50),
         ..settings()
     });
@@ -24,7 +24,7 @@ async fn a_handshake_that_never_ends_comes_to_end() {
     silent.send(b"PRI * HT").await;
     assert!(silent.comes_to_end().await);
     assert!(start.elapsed() >= ms(50));
-    assert_eq!(server.first_end().await, Ended::HandshakeTimeout);
+    assert_eq!(server.first_end().await, ConnectionEnd::HandshakeTimeout);
 }
 
 /// The original answered the second idle ping with GOAWAY too_many_pings.
@@ -43,8 +43,8 @@ async fn pings_on_an_idle_connection_are_always_welcome() {
     server.see(|seen| assert!(seen.ended.is_empty()));
 }
 
-fn impatient() -> WireSettings {
-    WireSettings {
+fn impatient() -> GrpcSettings {
+    GrpcSettings {
         keep_alive_period: Some(ms(30)),
         keep_alive_timeout: ms(60),
         ..settings()
@@ -61,12 +61,12 @@ async fn an_idle_peer_is_pinged_and_closed_when_it_does_not_answer() {
     assert!(bare.frame_of(GOAWAY).await.is_some());
     assert!(pinged.elapsed() >= ms(50), "{:?}", pinged.elapsed());
     assert!(bare.comes_to_end().await);
-    assert_eq!(server.first_end().await, Ended::KeepAliveTimeout);
+    assert_eq!(server.first_end().await, ConnectionEnd::KeepAliveTimeout);
 }
 
 #[tokio::test]
 async fn an_idle_peer_that_answers_stays_and_is_pinged_again_and_again() {
-    let server = Server::start(WireSettings {
+    let server = Server::start(GrpcSettings {
         keep_alive_timeout: Duration::from_secs(5),
         ..impatient()
     });
@@ -81,7 +81,7 @@ async fn an_idle_peer_that_answers_stays_and_is_pinged_again_and_again() {
 
 #[tokio::test]
 async fn an_idle_connection_costs_a_turn_per_period_and_no_more() {
-    let server = Server::start(WireSettings {
+    let server = Server::start(GrpcSettings {
         keep_alive_period: Some(ms(100)),
         ..settings()
     });
@@ -129,7 +129,7 @@ async fn call_until_goaway(server: &Server, what: &str) -> usize {
 
 #[tokio::test]
 async fn a_connection_that_reached_its_age_leaves_and_loses_no_call() {
-    let server = Server::start(WireSettings {
+    let server = Server::start(GrpcSettings {
         connection_age: Some(ms(100)),
         ..settings()
     });
@@ -141,13 +141,13 @@ async fn a_connection_that_reached_its_age_leaves_and_loses_no_call() {
     server
         .until("both ends", |seen| (seen.ended.len() == 2).then_some(()))
         .await;
-    server.see(|seen| assert_eq!(seen.ended, [Ended::Aged, Ended::Aged]));
+    server.see(|seen| assert_eq!(seen.ended, [ConnectionEnd::Aged, ConnectionEnd::Aged]));
 }
 
 #[tokio::test]
 async fn a_goaway_comes_in_two_phases() {
     // No alarm rings in this test: only the signal itself can wake an idle connection.
-    let server = Server::start(WireSettings {
+    let server = Server::start(GrpcSettings {
         handshake_timeout: Duration::from_secs(600),
         keep_alive_period: None,
         ..settings()
@@ -184,7 +184,7 @@ async fn a_goaway_comes_in_two_phases() {
     let reply = bare.frame_of(data).await.unwrap();
     assert_eq!((reply.stream, reply.payload[0]), (1, 0));
     assert!(bare.comes_to_end().await);
-    assert_eq!(server.first_end().await, Ended::Drained);
+    assert_eq!(server.first_end().await, ConnectionEnd::Drained);
 }
 
 /// A socket that is closed with something unread is reset, and the reset takes what the peer has
@@ -225,7 +225,7 @@ async fn a_drain_waits_for_calls_and_then_every_connection_ends() {
         assert!(within(client).await.unwrap().is_ok());
     }
     server.empty().await;
-    server.see(|seen| assert_eq!(seen.ended, [Ended::Drained; 3]));
+    server.see(|seen| assert_eq!(seen.ended, [ConnectionEnd::Drained; 3]));
 }
 
 #[tokio::test]
@@ -255,14 +255,14 @@ async fn an_abort_ends_what_a_drain_could_not() {
     assert!(within(call).await.unwrap().is_err());
     server.empty().await;
     server.see(|seen| {
-        assert_eq!(seen.ended, [Ended::Aborted]);
+        assert_eq!(seen.ended, [ConnectionEnd::Aborted]);
         assert_eq!((seen.dropped, seen.finished[0].1), (1, Code::Cancelled));
     });
 }
 
 #[tokio::test]
 async fn an_old_connection_whose_calls_do_not_end_comes_to_end_after_its_grace() {
-    let server = Server::start(WireSettings {
+    let server = Server::start(GrpcSettings {
         connection_age: Some(ms(50)),
         connection_age_grace: ms(50),
         call_timeout: Duration::from_secs(20),
@@ -274,7 +274,7 @@ async fn an_old_connection_whose_calls_do_not_end_comes_to_end_after_its_grace()
         .check_availability(check("never"))
         .await;
     assert!(status.is_err());
-    assert_eq!(server.first_end().await, Ended::AgeGraceOver);
+    assert_eq!(server.first_end().await, ConnectionEnd::AgeGraceOver);
 }
 
 #[tokio::test]
@@ -283,5 +283,8 @@ async fn a_peer_that_closes_is_noticed() {
     let (bare, _) = Bare::open(&server).await;
     drop(bare);
     let ended = server.first_end().await;
-    assert!(matches!(ended, Ended::Closed | Ended::Lost(_)), "{ended:?}");
+    assert!(
+        matches!(ended, ConnectionEnd::Closed | ConnectionEnd::Lost(_)),
+        "{ended:?}"
+    );
 }

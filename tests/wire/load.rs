@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use inventory_api::limits;
-use inventory_grpc::{Code, WireSettings};
+use inventory_grpc::{Code, GrpcSettings};
 use tokio::io::AsyncWriteExt;
 
 use crate::raw::{
@@ -42,7 +42,7 @@ async fn many_answers_leave_in_few_writes() {
     let before = server.writes().await;
     // More than one turn may read, so the turns have to follow each other by themselves.
     let burst = burst(1_000, "now");
-    assert!(burst.len() > 2 * limits::READ_BYTES_PER_TURN_MAX);
+    assert!(burst.len() > 2 * limits::READ_BYTES_PER_POLL_MAX);
     bare.send(&burst).await;
     read_ends(&mut bare, 1_000).await;
     let writes = server.writes().await - before;
@@ -62,7 +62,7 @@ async fn answers_of_handlers_that_waited_are_corked_too() {
 
 #[tokio::test]
 async fn a_thousand_streams_at_once_are_all_answered() {
-    let server = Server::start(WireSettings {
+    let server = Server::start(GrpcSettings {
         call_timeout: Duration::from_secs(10),
         ..settings()
     });
@@ -101,7 +101,7 @@ async fn the_windows_open_again_when_requests_are_read() {
 
 #[tokio::test]
 async fn a_reader_that_pauses_gets_everything_and_keeps_nobody_waiting() {
-    let server = Server::start(WireSettings {
+    let server = Server::start(GrpcSettings {
         call_timeout: Duration::from_secs(10),
         ..settings()
     });

@@ -11,10 +11,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use inventory_core::time::Micros;
-use inventory_grpc::cold::ColdGate;
+use inventory_grpc::tonic_bridge::TonicBridge;
 use inventory_grpc::{
-    Call, CallObserver, Code, Drain, Ended, Inventory, InventoryServer, Status, WireContext,
-    WireSettings, serve_connection,
+    CallContext, CallObserver, Code, ConnectionEnd, Drain, GrpcContext, GrpcSettings, Inventory,
+    InventoryServer, Status, serve_connection,
 };
 use inventory_proto::inventory::v1::inventory_client::InventoryClient;
 use inventory_proto::inventory::v1::{
@@ -29,17 +29,17 @@ use tonic::transport::{Channel, Endpoint};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The defaults, but for a deadline that a busy machine does not miss.
-pub(crate) fn settings() -> WireSettings {
-    WireSettings {
+pub(crate) fn settings() -> GrpcSettings {
+    GrpcSettings {
         call_timeout: PATIENCE,
-        ..WireSettings::default()
+        ..GrpcSettings::default()
     }
 }
 
 /// What the server has seen, readable from the test's thread.
 #[derive(Default)]
 pub(crate) struct Seen {
-    pub(crate) ended: Vec<Ended>,
+    pub(crate) ended: Vec<ConnectionEnd>,
     pub(crate) opened: usize,
     pub(crate) started: Vec<&'static str>,
     pub(crate) finished: Vec<(&'static str, Code, Micros)>,
@@ -68,7 +68,7 @@ impl CallObserver for Observer {
         self.0.lock().unwrap().opened += 1;
     }
 
-    fn connection_closed(&self, ended: Ended) {
+    fn connection_closed(&self, ended: ConnectionEnd) {
         self.0.lock().unwrap().ended.push(ended);
     }
 }
@@ -95,7 +95,11 @@ impl Drop for Dropped<'_> {
 
 impl Inventory for Service {
     /// `event_id` is `what` or `what:number`.
-    async fn check_availability(&self, call: &Call, request: CheckReq) -> Result<CheckRes, Status> {
+    async fn check_availability(
+        &self,
+        call: &CallContext,
+        request: CheckReq,
+    ) -> Result<CheckRes, Status> {
         let guard = Dropped {
             seen: &self.seen,
             done: Cell::new(false),
@@ -153,26 +157,30 @@ impl Inventory for Service {
         })
     }
 
-    async fn commit_reservation(&self, _: &Call, request: CommitReq) -> Result<CommitRes, Status> {
+    async fn commit_reservation(
+        &self,
+        _: &CallContext,
+        request: CommitReq,
+    ) -> Result<CommitRes, Status> {
         Ok(CommitRes {
             order_id: format!("ord_{}", request.reservation_id),
             status: "CONFIRMED".to_owned(),
         })
     }
 
-    async fn release_hold(&self, _: &Call, _: ReleaseReq) -> Result<ReleaseRes, Status> {
+    async fn release_hold(&self, _: &CallContext, _: ReleaseReq) -> Result<ReleaseRes, Status> {
         Ok(ReleaseRes {
             status: "RELEASED".to_owned(),
         })
     }
 
-    async fn place_hold(&self, _: &Call, _: PlaceHoldReq) -> Result<PlaceHoldRes, Status> {
+    async fn place_hold(&self, _: &CallContext, _: PlaceHoldReq) -> Result<PlaceHoldRes, Status> {
         Ok(PlaceHoldRes::default())
     }
 
     async fn get_reservation(
         &self,
-        _: &Call,
+        _: &CallContext,
         _: GetReservationReq,
     ) -> Result<GetReservationRes, Status> {
         Ok(GetReservationRes::default())
@@ -197,18 +205,18 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(settings: WireSettings) -> Self {
+    pub(crate) fn start(settings: GrpcSettings) -> Self {
         Self::start_with(settings, None)
     }
 
-    pub(crate) fn start_with(settings: WireSettings, cold: Option<ColdGate>) -> Self {
+    pub(crate) fn start_with(settings: GrpcSettings, cold: Option<TonicBridge>) -> Self {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (started, address) = std::sync::mpsc::channel();
         let seen = Shared::default();
         let shared = Arc::clone(&seen);
         let thread = std::thread::spawn(move || {
             let shard = run(settings, cold, shared, inbox, started);
-            inventory_runtime::run_here(shard).unwrap();
+            inventory_runtime::run_unpinned(shard).unwrap();
         });
         Self {
             address: address.recv_timeout(PATIENCE).unwrap(),
@@ -235,7 +243,7 @@ impl Server {
     }
 
     /// How the first connection ended.
-    pub(crate) async fn first_end(&self) -> Ended {
+    pub(crate) async fn first_end(&self) -> ConnectionEnd {
         self.until("the end of a connection", |seen| {
             seen.ended.first().copied()
         })
@@ -293,8 +301,8 @@ impl Drop for Server {
 }
 
 async fn run(
-    settings: WireSettings,
-    cold: Option<ColdGate>,
+    settings: GrpcSettings,
+    cold: Option<TonicBridge>,
     seen: Shared,
     mut inbox: mpsc::UnboundedReceiver<Command>,
     started: std::sync::mpsc::Sender<SocketAddr>,
@@ -304,7 +312,7 @@ async fn run(
     let listener = Listener::adopt(listener);
     let drain = Drain::new();
     let observer = Rc::new(Observer(Arc::clone(&seen)));
-    let context = Rc::new(WireContext::new(
+    let context = Rc::new(GrpcContext::new(
         settings,
         Rc::clone(&drain),
         observer,
@@ -318,7 +326,7 @@ async fn run(
         let context = Rc::clone(&context);
         async move {
             loop {
-                let stream = listener.accept().await.unwrap().settle_here().unwrap();
+                let stream = listener.accept().await.unwrap().bind_to_shard().unwrap();
                 stream.set_nodelay(true).unwrap();
                 let (service, context) = (Rc::clone(&service), Rc::clone(&context));
                 inventory_runtime::spawn(serve_connection(stream, service, context)).detach();
@@ -332,14 +340,14 @@ async fn run(
             Command::Writes(answer) => answer.send(context.stats.writes()).unwrap(),
             Command::Turns(answer) => answer.send(context.stats.turns()).unwrap(),
             Command::Empty(answer) => {
-                drain.empty().await;
+                drain.wait_until_empty().await;
                 answer.send(()).unwrap();
             }
         }
     }
     let _: Option<()> = accepting.cancel().await;
     drain.abort();
-    drain.empty().await;
+    drain.wait_until_empty().await;
 }
 
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {

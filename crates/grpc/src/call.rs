@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use super::note::Note;
+use super::call_trace::CallTrace;
 use inventory_core::time::Micros;
 
 /// The circumstances of one call.
 #[derive(Debug, Default)]
-pub struct Call {
+pub struct CallContext {
     /// When its headers were read.
     pub arrived: Micros,
     /// When its caller stops waiting: `grpc-timeout`, or the default, cut to the longest allowed.
@@ -18,26 +18,26 @@ pub struct Call {
     /// The request's headers.
     pub headers: HeaderMap,
     /// There when somebody wants to know more of this call.
-    pub note: Option<Rc<Note>>,
+    pub trace: Option<Rc<CallTrace>>,
 }
 
-impl Call {
+impl CallContext {
     /// What is left until the deadline, zero after it.
     pub fn remaining(&self, now: Micros) -> Micros {
         self.deadline.since(now)
     }
 
     /// Notes whom the call is about.
-    pub fn about(&self, event: &str, reservation: &str) {
-        if let Some(note) = &self.note {
+    pub fn set_subject(&self, event: &str, reservation: &str) {
+        if let Some(note) = &self.trace {
             note.about(event, reservation);
         }
     }
 
     /// Notes what came of it.
-    pub fn outcome(&self, outcome: &'static str) {
-        if let Some(note) = &self.note {
-            note.outcome(outcome);
+    pub fn set_outcome(&self, outcome: &'static str) {
+        if let Some(note) = &self.trace {
+            note.set_outcome(outcome);
         }
     }
 }

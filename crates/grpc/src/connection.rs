@@ -20,26 +20,26 @@ use h2::{Ping, PingPong, Reason, RecvStream};
 use http::Request;
 use http::request::Parts;
 
-use super::admission::{self, Refusal};
-use super::call::Call;
-use super::calls::{CallHead, Calls, deadline_exceeded};
-use super::cold::pipe::ColdPipes;
-use super::context::{UNKNOWN_METHOD, WireContext, WireSettings, micros};
-use super::cork::{Cork, Corked};
-use super::drain::Registered;
-use super::life::{Act, Life};
-use super::respond;
-use super::service::HotService;
+use super::active_calls::{ActiveCalls, CallResponder, deadline_exceeded};
+use super::call::CallContext;
+use super::coalescing_waker::CoalescingWaker;
+use super::connection_lifecycle::{ConnectionLifecycle, LifecycleAction};
+use super::context::{GrpcContext, GrpcSettings, UNKNOWN_METHOD, micros};
+use super::drain::ConnectionGuard;
+use super::request_head::{self, HeadRejection};
+use super::response;
+use super::service::UnaryService;
 use super::status::Status;
-use super::turn::TurnWaker;
+use super::tonic_bridge::relay::BridgedCalls;
+use super::write_coalescing::{CoalescedStream, WriteCoalescer};
 use crate::limits;
 use inventory_core::time::Micros;
-use inventory_runtime::alarm::Alarm;
 use inventory_runtime::clock;
+use inventory_runtime::timer_queue::TimerHandle;
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum ConnectionEnd {
     /// The peer closed it in order.
     Closed,
     /// The socket failed, most often because the peer is gone.
@@ -62,112 +62,115 @@ pub enum Ended {
     Panicked,
 }
 
-impl Ended {
+impl ConnectionEnd {
     /// Whether this side ended the connection in words that the peer should get to read.
     fn lingers(self) -> bool {
         matches!(self, Self::Aged | Self::Drained | Self::Protocol(_))
     }
 }
 
-enum Http<T> {
-    Handshaking(Handshake<Corked<T>, Bytes>),
-    Open(h2::server::Connection<Corked<T>, Bytes>),
+enum HttpState<T> {
+    Handshaking(Handshake<CoalescedStream<T>, Bytes>),
+    Open(h2::server::Connection<CoalescedStream<T>, Bytes>),
 }
 
-pub(super) struct Connection<T, S, M, F> {
+pub(super) struct GrpcConnection<T, S, M, F> {
     // The order of the fields is the order of their end: calls before the streams they answer.
-    calls: Calls<F>,
-    cold: ColdPipes,
+    calls: ActiveCalls<F>,
+    bridged: BridgedCalls,
     ping: Option<PingPong>,
     ping_outstanding: bool,
-    http: Http<T>,
-    cork: Rc<RefCell<Cork<T>>>,
+    http: HttpState<T>,
+    writer: Rc<RefCell<WriteCoalescer<T>>>,
     start: M,
-    life: Life,
-    alarm: Alarm,
-    waker: Option<(Arc<TurnWaker>, Waker)>,
-    registered: Registered,
-    context: Rc<WireContext>,
+    lifecycle: ConnectionLifecycle,
+    timer: TimerHandle,
+    waker: Option<(Arc<CoalescingWaker>, Waker)>,
+    guard: ConnectionGuard,
+    context: Rc<GrpcContext>,
     service: std::marker::PhantomData<S>,
 }
 
-impl<T, S, M, F> Connection<T, S, M, F>
+impl<T, S, M, F> GrpcConnection<T, S, M, F>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    S: HotService,
-    M: Fn(S::Method, Call, RecvStream) -> F,
+    S: UnaryService,
+    M: Fn(S::Method, CallContext, RecvStream) -> F,
     F: Future<Output = Result<Bytes, Status>>,
 {
     pub(super) fn new(
         stream: T,
-        context: Rc<WireContext>,
-        registered: Registered,
+        context: Rc<GrpcContext>,
+        registered: ConnectionGuard,
         start: M,
     ) -> Self {
-        let cork = Cork::new(stream, Rc::clone(&context));
-        let handshake = http2(&context.settings).handshake(Corked::new(&cork));
-        let age = context.draw_connection_age();
+        let cork = WriteCoalescer::new(stream, Rc::clone(&context));
+        let handshake = http2(&context.settings).handshake(CoalescedStream::new(&cork));
+        let age = context.random_connection_age();
         Self {
-            calls: Calls::new(),
-            cold: ColdPipes::new(),
+            calls: ActiveCalls::new(),
+            bridged: BridgedCalls::new(),
             ping: None,
             ping_outstanding: false,
-            http: Http::Handshaking(handshake),
-            cork,
+            http: HttpState::Handshaking(handshake),
+            writer: cork,
             start,
-            life: Life::new(&context.settings, age, clock::monotonic()),
-            alarm: Alarm::default(),
+            lifecycle: ConnectionLifecycle::new(&context.settings, age, clock::monotonic()),
+            timer: TimerHandle::default(),
             waker: None,
-            registered,
+            guard: registered,
             context,
             service: std::marker::PhantomData,
         }
     }
 
     /// One turn of the connection's task.
-    pub(super) fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        self.context.stats.turned();
+    pub(super) fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
+        self.context.stats.count_poll();
         let now = clock::monotonic();
         let (turn, waker) = self.wakers(cx.waker());
-        self.cork.borrow_mut().begin_turn(cx.waker());
-        let ended = self.rounds(now, &turn, &mut Context::from_waker(&waker));
-        let flushed = self.cork.borrow_mut().flush();
+        self.writer.borrow_mut().begin_poll(cx.waker());
+        let ended = self.poll_rounds(now, &turn, &mut Context::from_waker(&waker));
+        let flushed = self.writer.borrow_mut().flush();
         if let Some(ended) = ended {
             return Poll::Ready(ended);
         }
         if let Err(error) = flushed {
-            return Poll::Ready(Ended::Lost(error.kind()));
+            return Poll::Ready(ConnectionEnd::Lost(error.kind()));
         }
-        let next = [self.life.next(), self.calls.earliest_deadline()];
+        let next = [
+            self.lifecycle.next_deadline(),
+            self.calls.earliest_deadline(),
+        ];
         if let Some(at) = next.into_iter().flatten().min() {
-            self.alarm.set(now, at, cx.waker());
+            self.timer.set(now, at, cx.waker());
         }
-        if self.cork.borrow().allowance_spent() {
+        if self.writer.borrow().read_budget_spent() {
             cx.waker().wake_by_ref();
         }
-        turn.rest();
+        turn.end_poll();
         Poll::Pending
     }
 
     /// After the end: closing a socket that has something unread resets it, and a reset takes from
     /// the peer what it has not read yet, answers and GOAWAY included. So this side, which has said
     /// its last word, reads on until the peer has.
-    pub(super) fn poll_linger(&mut self, ended: Ended, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_linger(&mut self, ended: ConnectionEnd, cx: &mut Context<'_>) -> Poll<()> {
         if ended.lingers() {
-            self.cork.borrow_mut().poll_discard(cx)
+            self.writer.borrow_mut().poll_discard(cx)
         } else {
             Poll::Ready(())
         }
     }
 
     /// The wakers of this turn: made once, unless the future has moved to another task.
-    fn wakers(&mut self, task: &Waker) -> (Arc<TurnWaker>, Waker) {
+    fn wakers(&mut self, task: &Waker) -> (Arc<CoalescingWaker>, Waker) {
         match &self.waker {
             Some((turn, waker)) if turn.task().will_wake(task) => (Arc::clone(turn), waker.clone()),
             _ => {
-                let turn = TurnWaker::new(task);
+                let turn = CoalescingWaker::new(task);
                 let waker = Waker::from(Arc::clone(&turn));
-                self.registered.wake_with(task);
+                self.guard.set_waker(task);
                 self.waker = Some((Arc::clone(&turn), waker.clone()));
                 (turn, waker)
             }
@@ -175,21 +178,26 @@ where
     }
 
     /// HTTP/2, the calls and the clockwork, until none of them wants another look.
-    fn rounds(&mut self, now: Micros, turn: &TurnWaker, cx: &mut Context<'_>) -> Option<Ended> {
-        for _ in 0..limits::ROUNDS_PER_TURN_MAX {
+    fn poll_rounds(
+        &mut self,
+        now: Micros,
+        turn: &CoalescingWaker,
+        cx: &mut Context<'_>,
+    ) -> Option<ConnectionEnd> {
+        for _ in 0..limits::ROUNDS_PER_POLL_MAX {
             turn.begin_round();
             if let Some(ended) = self.poll_http(now, turn, cx) {
                 return Some(ended);
             }
             self.calls.poll(cx);
-            self.cold.poll(cx);
-            if self.cork.borrow_mut().take_heard() {
-                self.life.heard(now);
+            self.bridged.poll(cx);
+            if self.writer.borrow_mut().take_received() {
+                self.lifecycle.data_received(now);
             }
-            if let Some(ended) = self.act(now, cx) {
+            if let Some(ended) = self.apply_lifecycle(now, cx) {
                 return Some(ended);
             }
-            if !turn.disturbed() {
+            if !turn.was_woken() {
                 break;
             }
         }
@@ -197,15 +205,20 @@ where
     }
 
     /// Takes every request that is there. Each look at HTTP/2 also encodes what was answered so far.
-    fn poll_http(&mut self, now: Micros, turn: &TurnWaker, cx: &mut Context<'_>) -> Option<Ended> {
-        if let Http::Handshaking(handshake) = &mut self.http {
+    fn poll_http(
+        &mut self,
+        now: Micros,
+        turn: &CoalescingWaker,
+        cx: &mut Context<'_>,
+    ) -> Option<ConnectionEnd> {
+        if let HttpState::Handshaking(handshake) = &mut self.http {
             match Pin::new(handshake).poll(cx) {
                 Poll::Pending => return None,
-                Poll::Ready(Err(error)) => return Some(failed(&error)),
+                Poll::Ready(Err(error)) => return Some(connection_end(&error)),
                 Poll::Ready(Ok(mut open)) => {
                     self.ping = open.ping_pong();
-                    self.life.opened(now);
-                    self.http = Http::Open(open);
+                    self.lifecycle.opened(now);
+                    self.http = HttpState::Open(open);
                 }
             }
         }
@@ -218,21 +231,21 @@ where
         loop {
             // What woke before this line is served by it or by the polls that follow.
             turn.begin_round();
-            let Http::Open(open) = &mut self.http else {
+            let HttpState::Open(open) = &mut self.http else {
                 return None;
             };
             match open.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    self.take(request, respond, now, cx);
+                    self.accept_request(request, respond, now, cx);
                 }
-                Poll::Ready(Some(Err(error))) => return Some(failed(&error)),
-                Poll::Ready(None) => return Some(self.life.orderly_end()),
+                Poll::Ready(Some(Err(error))) => return Some(connection_end(&error)),
+                Poll::Ready(None) => return Some(self.lifecycle.graceful_end()),
                 Poll::Pending => return None,
             }
         }
     }
 
-    fn take(
+    fn accept_request(
         &mut self,
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
@@ -241,37 +254,37 @@ where
     ) {
         let (head, body) = request.into_parts();
         let mut method_name = UNKNOWN_METHOD;
-        let refusal = match self.admit(&head, &mut method_name) {
-            Ok(Admitted::Hot { method, timeout }) => {
-                let note = self.context.observer.wants(method_name, &head.headers);
-                let call = CallHead {
-                    respond,
+        let refusal = match self.route(&head, &mut method_name) {
+            Ok(CallTarget::Unary { method, timeout }) => {
+                let note = self.context.observer.trace_call(method_name, &head.headers);
+                let call = CallResponder {
+                    stream: respond,
                     method: method_name,
                     arrived: now,
                     deadline: now.plus(timeout),
                     context: Rc::clone(&self.context),
-                    note: note.clone(),
+                    trace: note.clone(),
                 };
-                let circumstances = Call {
+                let circumstances = CallContext {
                     arrived: now,
                     deadline: call.deadline,
                     headers: head.headers,
-                    note,
+                    trace: note,
                 };
                 let future = (self.start)(method, circumstances, body);
                 self.calls.start(call, future, cx);
                 return;
             }
-            Ok(Admitted::Cold { timeout }) => {
-                let call = CallHead {
-                    respond,
+            Ok(CallTarget::Auxiliary { timeout }) => {
+                let call = CallResponder {
+                    stream: respond,
                     method: method_name,
                     arrived: now,
                     deadline: timeout.map_or(Micros(u64::MAX), |span| now.plus(span)),
                     context: Rc::clone(&self.context),
-                    note: None,
+                    trace: None,
                 };
-                self.cold.start(call, head, body, timeout, cx);
+                self.bridged.start(call, head, body, timeout, cx);
                 return;
             }
             Err(refusal) => refusal,
@@ -279,53 +292,54 @@ where
         let observer = &self.context.observer;
         observer.call_started(method_name);
         let code = refusal.status.code();
-        respond::send_refusal(&mut respond, refusal);
+        response::send_rejection(&mut respond, refusal);
         let latency = clock::monotonic().since(now);
         observer.call_finished(method_name, code, latency);
     }
 
-    fn admit(
+    fn route(
         &self,
         head: &Parts,
         method_name: &mut &'static str,
-    ) -> Result<Admitted<S::Method>, Refusal> {
-        admission::check_protocol(head)?;
+    ) -> Result<CallTarget<S::Method>, HeadRejection> {
+        request_head::check_protocol(head)?;
         let path = head.uri.path();
-        if let Some(method) = S::find(path) {
+        if let Some(method) = S::find_method(path) {
             *method_name = S::method_name(method);
-            admission::check_encoding(head)?;
-            let wanted = admission::timeout(head)?.unwrap_or(self.context.settings.call_timeout);
+            request_head::check_encoding(head)?;
+            let wanted =
+                request_head::call_timeout(head)?.unwrap_or(self.context.settings.call_timeout);
             if wanted.is_zero() {
                 return Err(deadline_exceeded().into());
             }
             let timeout = micros(wanted.min(limits::CALL_TIMEOUT_MAX));
-            return Ok(Admitted::Hot { method, timeout });
+            return Ok(CallTarget::Unary { method, timeout });
         }
-        let gate = self.context.cold.as_ref();
+        let gate = self.context.bridge.as_ref();
         if let Some(service) = gate.and_then(|gate| gate.service_of(path)) {
             *method_name = service;
-            let timeout = admission::timeout(head)?.map(micros);
-            return Ok(Admitted::Cold { timeout });
+            let timeout = request_head::call_timeout(head)?.map(micros);
+            return Ok(CallTarget::Auxiliary { timeout });
         }
         let cold = |service: &str| gate.is_some_and(|gate| gate.has_service(service));
-        Err(admission::unknown(path, |service| {
+        Err(request_head::reject_unknown_path(path, |service| {
             S::has_service(service) || cold(service)
         }))
     }
 
     /// Does what the clock asks for.
-    fn act(&mut self, now: Micros, cx: &mut Context<'_>) -> Option<Ended> {
+    fn apply_lifecycle(&mut self, now: Micros, cx: &mut Context<'_>) -> Option<ConnectionEnd> {
         self.calls.expire(now);
-        while let Some(act) = self.life.due(now, self.context.drain.stage()) {
+        while let Some(act) = self.lifecycle.poll_action(now, self.context.drain.stage()) {
             match act {
-                Act::Ping => self.send_ping(),
-                Act::Leave => {
-                    if let Http::Open(open) = &mut self.http {
+                LifecycleAction::SendPing => self.send_ping(),
+                LifecycleAction::SendGoaway => {
+                    if let HttpState::Open(open) = &mut self.http {
                         open.graceful_shutdown();
                     }
                 }
-                Act::CutCold => self.cold.cut(),
-                Act::Close(ended) => {
+                LifecycleAction::CancelAuxiliary => self.bridged.cut(),
+                LifecycleAction::Close(ended) => {
                     self.close(cx);
                     return Some(ended);
                 }
@@ -346,30 +360,30 @@ where
 
     /// Says goodbye without waiting for anything; the turn's flush sends it if the socket has room.
     fn close(&mut self, cx: &mut Context<'_>) {
-        if let Http::Open(open) = &mut self.http {
+        if let HttpState::Open(open) = &mut self.http {
             open.abrupt_shutdown(Reason::NO_ERROR);
             while let Poll::Ready(Some(Ok(_))) = open.poll_accept(cx) {}
         }
     }
 }
 
-enum Admitted<M> {
-    Hot { method: M, timeout: Micros },
-    Cold { timeout: Option<Micros> },
+enum CallTarget<M> {
+    Unary { method: M, timeout: Micros },
+    Auxiliary { timeout: Option<Micros> },
 }
 
-fn failed(error: &h2::Error) -> Ended {
+fn connection_end(error: &h2::Error) -> ConnectionEnd {
     if let Some(error) = error.get_io() {
-        return Ended::Lost(error.kind());
+        return ConnectionEnd::Lost(error.kind());
     }
     if error.is_go_away() && error.is_remote() {
-        return Ended::Closed;
+        return ConnectionEnd::Closed;
     }
-    Ended::Protocol(error.reason().unwrap_or(Reason::INTERNAL_ERROR))
+    ConnectionEnd::Protocol(error.reason().unwrap_or(Reason::INTERNAL_ERROR))
 }
 
 /// HTTP/2 with every limit said, so that none of them changes with a version of the library.
-fn http2(settings: &WireSettings) -> h2::server::Builder {
+fn http2(settings: &GrpcSettings) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(settings.streams_per_connection)

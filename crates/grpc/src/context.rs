@@ -9,17 +9,17 @@ use http::HeaderMap;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::cold::ColdGate;
-use super::connection::Ended;
+use super::call_trace::CallTrace;
+use super::connection::ConnectionEnd;
 use super::drain::Drain;
-use super::note::Note;
 use super::status::Code;
+use super::tonic_bridge::TonicBridge;
 use crate::limits;
 use inventory_core::time::Micros;
 
 /// What an operator may set; the defaults are in [`limits`].
 #[derive(Clone, Debug)]
-pub struct WireSettings {
+pub struct GrpcSettings {
     /// Deadline of a call without `grpc-timeout`.
     pub call_timeout: Duration,
     /// Streams of one connection at a time.
@@ -36,7 +36,7 @@ pub struct WireSettings {
     pub handshake_timeout: Duration,
 }
 
-impl Default for WireSettings {
+impl Default for GrpcSettings {
     fn default() -> Self {
         Self {
             call_timeout: limits::CALL_TIMEOUT_DEFAULT,
@@ -64,16 +64,17 @@ pub trait CallObserver {
 
     /// Whether more is to be told of a call that has just arrived on a hot contract; asked after its
     /// `call_started`'s headers were read and before its handler runs.
-    fn wants(&self, _method: &'static str, _headers: &HeaderMap) -> Option<Rc<Note>> {
+    fn trace_call(&self, _method: &'static str, _headers: &HeaderMap) -> Option<Rc<CallTrace>> {
         None
     }
 
     /// Follows the `call_finished` of a call that was wanted.
-    fn call_noted(&self, _method: &'static str, _code: Code, _latency: Micros, _note: &Note) {}
+    fn call_traced(&self, _method: &'static str, _code: Code, _latency: Micros, _note: &CallTrace) {
+    }
 
     fn connection_opened(&self) {}
 
-    fn connection_closed(&self, ended: Ended) {
+    fn connection_closed(&self, ended: ConnectionEnd) {
         let _ = ended;
     }
 }
@@ -82,22 +83,22 @@ pub trait CallObserver {
 pub const UNKNOWN_METHOD: &str = "unknown";
 
 /// Observes nothing.
-pub struct Unobserved;
+pub struct NoopObserver;
 
-impl CallObserver for Unobserved {
+impl CallObserver for NoopObserver {
     fn call_started(&self, _: &'static str) {}
     fn call_finished(&self, _: &'static str, _: Code, _: Micros) {}
 }
 
 /// Counters of one shard's wire.
 #[derive(Debug, Default)]
-pub struct WireStats {
+pub struct GrpcStats {
     writes: Cell<u64>,
     bytes_written: Cell<u64>,
-    turns: Cell<u64>,
+    polls: Cell<u64>,
 }
 
-impl WireStats {
+impl GrpcStats {
     /// Writes that sockets took.
     pub fn writes(&self) -> u64 {
         self.writes.get()
@@ -109,57 +110,57 @@ impl WireStats {
 
     /// Times that a connection's task ran.
     pub fn turns(&self) -> u64 {
-        self.turns.get()
+        self.polls.get()
     }
 
-    pub(super) fn wrote(&self, bytes: usize) {
+    pub(super) fn count_write(&self, bytes: usize) {
         self.writes.set(self.writes.get() + 1);
         self.bytes_written
             .set(self.bytes_written.get() + bytes as u64);
     }
 
-    pub(super) fn turned(&self) {
-        self.turns.set(self.turns.get() + 1);
+    pub(super) fn count_poll(&self) {
+        self.polls.set(self.polls.get() + 1);
     }
 }
 
 /// One per shard, shared by its connections.
-pub struct WireContext {
-    pub settings: WireSettings,
+pub struct GrpcContext {
+    pub settings: GrpcSettings,
     pub drain: Rc<Drain>,
     pub observer: Rc<dyn CallObserver>,
-    pub stats: WireStats,
+    pub stats: GrpcStats,
     /// Where calls on the cold services go; without it their paths are unknown.
-    pub cold: Option<ColdGate>,
+    pub bridge: Option<TonicBridge>,
     /// Replies are encoded here and split off.
-    pub(super) replies: RefCell<BytesMut>,
+    pub(super) response_buffer: RefCell<BytesMut>,
     /// Empty write buffers: a connection holds one only while it has something to send.
-    buffers: RefCell<Vec<Vec<u8>>>,
+    write_buffers: RefCell<Vec<Vec<u8>>>,
     jitter: RefCell<SmallRng>,
 }
 
-impl WireContext {
+impl GrpcContext {
     pub fn new(
-        settings: WireSettings,
+        settings: GrpcSettings,
         drain: Rc<Drain>,
         observer: Rc<dyn CallObserver>,
-        cold: Option<ColdGate>,
+        cold: Option<TonicBridge>,
     ) -> Self {
         Self {
             settings,
             drain,
             observer,
-            stats: WireStats::default(),
-            cold,
-            replies: RefCell::default(),
-            buffers: RefCell::default(),
+            stats: GrpcStats::default(),
+            bridge: cold,
+            response_buffer: RefCell::default(),
+            write_buffers: RefCell::default(),
             jitter: RefCell::new(SmallRng::from_os_rng()),
         }
     }
 
     /// The age that one connection may reach, drawn anew for each so that connections which came
     /// together do not leave together.
-    pub(super) fn draw_connection_age(&self) -> Option<Micros> {
+    pub(super) fn random_connection_age(&self) -> Option<Micros> {
         let age = micros(self.settings.connection_age?).0;
         let tenth = age / 10;
         let drawn = self
@@ -169,13 +170,13 @@ impl WireContext {
         Some(Micros(drawn))
     }
 
-    pub(super) fn take_buffer(&self) -> Vec<u8> {
-        let spare = self.buffers.borrow_mut().pop();
+    pub(super) fn take_write_buffer(&self) -> Vec<u8> {
+        let spare = self.write_buffers.borrow_mut().pop();
         spare.unwrap_or_else(|| Vec::with_capacity(limits::WRITE_BUFFER_BYTES_KEPT))
     }
 
-    pub(super) fn give_buffer(&self, mut buffer: Vec<u8>) {
-        let mut buffers = self.buffers.borrow_mut();
+    pub(super) fn recycle_write_buffer(&self, mut buffer: Vec<u8>) {
+        let mut buffers = self.write_buffers.borrow_mut();
         if buffer.capacity() > 0 && buffers.len() < limits::WRITE_BUFFERS_SPARE_MAX {
             buffer.clear();
             buffer.shrink_to(limits::WRITE_BUFFER_BYTES_KEPT);
@@ -185,8 +186,8 @@ impl WireContext {
 
     #[cfg(test)]
     pub(super) fn for_tests() -> Self {
-        let settings = WireSettings::default();
-        Self::new(settings, Drain::new(), Rc::new(Unobserved), None)
+        let settings = GrpcSettings::default();
+        Self::new(settings, Drain::new(), Rc::new(NoopObserver), None)
     }
 }
 
@@ -204,25 +205,25 @@ mod tests {
 
     #[test]
     fn ages_are_drawn_from_a_tenth_around_the_setting() {
-        let mut context = WireContext::for_tests();
+        let mut context = GrpcContext::for_tests();
         context.settings.connection_age = Some(Duration::from_secs(100));
         let drawn: Vec<u64> = (0..500)
-            .map(|_| context.draw_connection_age().unwrap().0)
+            .map(|_| context.random_connection_age().unwrap().0)
             .collect();
         let (least, most) = (drawn.iter().min().unwrap(), drawn.iter().max().unwrap());
         assert!(*least >= 90_000_000 && *least < 93_000_000, "{least}");
         assert!(*most <= 110_000_000 && *most > 107_000_000, "{most}");
         context.settings.connection_age = None;
-        assert!(context.draw_connection_age().is_none());
+        assert!(context.random_connection_age().is_none());
     }
 
     #[test]
     fn spare_buffers_are_few_and_small() {
-        let context = WireContext::for_tests();
+        let context = GrpcContext::for_tests();
         for _ in 0..2 * limits::WRITE_BUFFERS_SPARE_MAX {
-            context.give_buffer(Vec::with_capacity(limits::WRITE_BUFFER_BYTES_MAX));
+            context.recycle_write_buffer(Vec::with_capacity(limits::WRITE_BUFFER_BYTES_MAX));
         }
-        let buffers = context.buffers.borrow();
+        let buffers = context.write_buffers.borrow();
         assert_eq!(buffers.len(), limits::WRITE_BUFFERS_SPARE_MAX);
         assert!(
             buffers

@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 
 /// How far a stop has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
+pub enum DrainStage {
     /// Calls are taken.
     #[default]
     Serving,
@@ -21,7 +21,7 @@ pub enum Stage {
 /// One per shard. Connections register themselves for as long as they live.
 #[derive(Default)]
 pub struct Drain {
-    stage: Cell<Stage>,
+    stage: Cell<DrainStage>,
     next_key: Cell<u64>,
     connections: RefCell<BTreeMap<u64, Option<Waker>>>,
     waiting: RefCell<Vec<Waker>>,
@@ -32,19 +32,19 @@ impl Drain {
         Rc::default()
     }
 
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> DrainStage {
         self.stage.get()
     }
 
     /// Asks every connection to leave: two-phase GOAWAY, then its end when its calls have ended.
     /// Connections that come later are asked as soon as they can understand it.
     pub fn start(&self) {
-        self.advance(Stage::Draining);
+        self.advance(DrainStage::Draining);
     }
 
     /// Ends what is left. Unanswered calls are dropped.
     pub fn abort(&self) {
-        self.advance(Stage::Aborted);
+        self.advance(DrainStage::Aborted);
     }
 
     /// Connections of this shard, those that are leaving included.
@@ -53,7 +53,7 @@ impl Drain {
     }
 
     /// Waits until no connection is left.
-    pub async fn empty(&self) {
+    pub async fn wait_until_empty(&self) {
         poll_fn(|cx| {
             if self.connections.borrow().is_empty() {
                 return Poll::Ready(());
@@ -67,7 +67,7 @@ impl Drain {
         .await;
     }
 
-    fn advance(&self, stage: Stage) {
+    fn advance(&self, stage: DrainStage) {
         if self.stage.get() >= stage {
             return;
         }
@@ -79,12 +79,12 @@ impl Drain {
 }
 
 /// A connection's place in the register; it leaves the register when dropped.
-pub(super) struct Registered {
+pub(super) struct ConnectionGuard {
     drain: Rc<Drain>,
     key: u64,
 }
 
-impl Registered {
+impl ConnectionGuard {
     pub(super) fn new(drain: &Rc<Drain>) -> Self {
         let key = drain.next_key.get();
         drain.next_key.set(key + 1);
@@ -96,13 +96,13 @@ impl Registered {
     }
 
     /// Names the task to wake when the stage changes.
-    pub(super) fn wake_with(&self, waker: &Waker) {
+    pub(super) fn set_waker(&self, waker: &Waker) {
         let mut connections = self.drain.connections.borrow_mut();
         connections.insert(self.key, Some(waker.clone()));
     }
 }
 
-impl Drop for Registered {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         let mut connections = self.drain.connections.borrow_mut();
         connections.remove(&self.key);
@@ -125,18 +125,18 @@ mod tests {
         let drain = Drain::new();
         drain.abort();
         drain.start();
-        assert_eq!(drain.stage(), Stage::Aborted);
+        assert_eq!(drain.stage(), DrainStage::Aborted);
     }
 
     #[test]
     fn the_register_is_empty_when_the_last_connection_is_dropped() {
         let drain = Drain::new();
-        assert!(drain.empty().now_or_never().is_some());
-        let (one, two) = (Registered::new(&drain), Registered::new(&drain));
+        assert!(drain.wait_until_empty().now_or_never().is_some());
+        let (one, two) = (ConnectionGuard::new(&drain), ConnectionGuard::new(&drain));
         assert_eq!(drain.connections(), 2);
         drop(one);
-        assert!(drain.empty().now_or_never().is_none());
+        assert!(drain.wait_until_empty().now_or_never().is_none());
         drop(two);
-        assert!(drain.empty().now_or_never().is_some());
+        assert!(drain.wait_until_empty().now_or_never().is_some());
     }
 }

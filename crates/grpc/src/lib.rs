@@ -15,34 +15,33 @@
 //! Must not live here: what a method means (that is `api`), listeners and their placement (that is
 //! `shard`), the cold services themselves (they are the side thread's; [`cold`] is the way to them).
 
-mod admission;
+mod active_calls;
 mod call;
-mod calls;
-pub mod cold;
+mod call_trace;
+mod coalescing_waker;
 mod connection;
+mod connection_lifecycle;
 mod context;
-mod cork;
+mod contracts;
 mod drain;
-mod generated;
-mod life;
 pub mod limits;
 mod message;
-mod note;
-mod respond;
+mod request_head;
+mod response;
 mod serve;
 mod service;
 mod status;
-mod turn;
+pub mod tonic_bridge;
+mod write_coalescing;
 
-pub use call::Call;
-pub use connection::Ended;
-pub use context::{CallObserver, UNKNOWN_METHOD, Unobserved, WireContext, WireSettings, WireStats};
-pub use drain::{Drain, Stage};
-pub use generated::inventory::{Inventory, InventoryMethod, InventoryReply, InventoryServer};
-pub use generated::reservation::{
-    InventoryService, InventoryServiceMethod, InventoryServiceReply, InventoryServiceServer,
+pub use call::CallContext;
+pub use call_trace::{CallAttributes, CallTrace, SpanIds};
+pub use connection::ConnectionEnd;
+pub use context::{
+    CallObserver, GrpcContext, GrpcSettings, GrpcStats, NoopObserver, UNKNOWN_METHOD,
 };
-pub use note::{About, Note, SpanIds};
+pub use contracts::{Inventory, InventoryServer, InventoryService, InventoryServiceServer};
+pub use drain::{Drain, DrainStage};
 pub use serve::serve_connection;
-pub use service::{Either, HotService, Kept, Reply, decode};
+pub use service::{CacheableResponse, Either, ResponseMessage, UnaryService, decode};
 pub use status::{Code, ERROR_DOMAIN, Status, reason};

@@ -37,11 +37,11 @@ pub const WRITE_BUFFERS_SPARE_MAX: usize = 8;
 
 /// Bytes a connection reads before the other connections of its shard have their turn: about 600
 /// requests, or two milliseconds.
-pub const READ_BYTES_PER_TURN_MAX: usize = 64 * 1024;
+pub const READ_BYTES_PER_POLL_MAX: usize = 64 * 1024;
 
 /// Rounds of one turn, HTTP/2 and then the calls. Two serve nearly every turn; a handler that wakes
 /// itself each time it is polled cannot hold the shard.
-pub const ROUNDS_PER_TURN_MAX: usize = 8;
+pub const ROUNDS_PER_POLL_MAX: usize = 8;
 
 /// Memory of finished calls that a connection keeps for its next ones.
 pub const CALL_SLOTS_SPARE_MAX: usize = 16;
@@ -88,7 +88,7 @@ pub const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(30);
 
 /// What streams of the cold services have left on a connection that is leaving: a health watch
 /// learns of the stop and ends, for it would never end by itself.
-pub const COLD_DRAIN_GRACE: Duration = Duration::from_secs(1);
+pub const AUXILIARY_DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a connection that this side ended is read on, so that the peer's last words do not
 /// turn the close into a reset that takes answers with it.
@@ -98,7 +98,7 @@ pub const LINGER_MAX: Duration = Duration::from_secs(1);
 pub const LINGER_BYTES_MAX: usize = 2 * CONNECTION_WINDOW_BYTES as usize;
 
 /// Calls on the cold services (health, reflection) under way at once in the whole process.
-pub const COLD_CALLS_MAX: usize = 256;
+pub const AUXILIARY_CALLS_MAX: usize = 256;
 
 /// Body frames buffered in each direction of a cold call.
-pub const COLD_FRAMES_BUFFERED: usize = 8;
+pub const AUXILIARY_FRAMES_BUFFERED: usize = 8;

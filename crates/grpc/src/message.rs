@@ -11,14 +11,14 @@ pub(crate) const PREFIX_BYTES: usize = 5;
 /// Collects DATA frames until they are one message. A message that came in one frame, which is
 /// nearly every one, is handed on as it lies in the read buffer, without a copy.
 #[derive(Default)]
-pub(super) enum Assembly {
+pub(super) enum MessageAssembler {
     #[default]
     Empty,
     One(Bytes),
     Many(BytesMut),
 }
 
-impl Assembly {
+impl MessageAssembler {
     /// Takes one frame's payload.
     ///
     /// # Errors
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     fn assemble(chunks: &[&[u8]]) -> Result<Bytes, Status> {
-        let mut assembly = Assembly::default();
+        let mut assembly = MessageAssembler::default();
         for chunk in chunks {
             assembly.push(Bytes::copy_from_slice(chunk))?;
         }
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn a_message_in_one_frame_is_not_copied() {
         let frame = Bytes::from_static(b"\0\0\0\0\x03abc");
-        let mut assembly = Assembly::default();
+        let mut assembly = MessageAssembler::default();
         assembly.push(frame.clone()).unwrap();
         let message = assembly.finish().unwrap();
         assert_eq!(message, "abc");
@@ -194,7 +194,7 @@ mod tests {
         let length = u32::try_from(REQUEST_MESSAGE_BYTES_MAX + 1).unwrap();
         let mut prefix = vec![0];
         prefix.extend(length.to_be_bytes());
-        let mut assembly = Assembly::default();
+        let mut assembly = MessageAssembler::default();
         let status = assembly.push(prefix.into()).unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert!(status.message().contains("65537") && status.message().contains("65536"));

@@ -10,13 +10,13 @@ use futures::future::select;
 use futures::io::{AsyncRead, AsyncWrite};
 use h2::RecvStream;
 
-use super::call::Call;
-use super::connection::{Connection, Ended};
-use super::context::WireContext;
-use super::drain::Registered;
-use super::message::Assembly;
-use super::respond;
-use super::service::HotService;
+use super::call::CallContext;
+use super::connection::{ConnectionEnd, GrpcConnection};
+use super::context::GrpcContext;
+use super::drain::ConnectionGuard;
+use super::message::MessageAssembler;
+use super::response;
+use super::service::UnaryService;
 use super::status::{Code, Status, reason};
 use crate::limits::LINGER_MAX;
 
@@ -27,14 +27,14 @@ use crate::limits::LINGER_MAX;
 pub fn serve_connection<T, S>(
     stream: T,
     service: Rc<S>,
-    context: Rc<WireContext>,
-) -> impl Future<Output = Ended>
+    context: Rc<GrpcContext>,
+) -> impl Future<Output = ConnectionEnd>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    S: HotService,
+    S: UnaryService,
 {
-    let watch = Watch::new(&context);
-    let registered = Registered::new(&context.drain);
+    let watch = ConnectionReport::new(&context);
+    let registered = ConnectionGuard::new(&context.drain);
     async move {
         // The whole of it moves in here: a field alone would leave its drop behind.
         let mut watch = watch;
@@ -45,24 +45,24 @@ where
                 run_call(service, context, method, call, body)
             }
         };
-        let connection = Connection::<T, S, _, _>::new(stream, context, registered, start);
-        watch.ended = contained(connection).await;
+        let connection = GrpcConnection::<T, S, _, _>::new(stream, context, registered, start);
+        watch.ended = run_contained(connection).await;
         watch.ended
     }
 }
 
 /// Runs the connection so that a panic, in it or in what it drops, ends nothing but itself.
-async fn contained<T, S, M, F>(connection: Connection<T, S, M, F>) -> Ended
+async fn run_contained<T, S, M, F>(connection: GrpcConnection<T, S, M, F>) -> ConnectionEnd
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    S: HotService,
-    M: Fn(S::Method, Call, RecvStream) -> F,
+    S: UnaryService,
+    M: Fn(S::Method, CallContext, RecvStream) -> F,
     F: Future<Output = Result<Bytes, Status>>,
 {
     let mut connection = Box::new(connection);
     let ended = std::future::poll_fn(|cx| {
-        catch_unwind(AssertUnwindSafe(|| connection.turn(cx)))
-            .unwrap_or(Poll::Ready(Ended::Panicked))
+        catch_unwind(AssertUnwindSafe(|| connection.poll_serve(cx)))
+            .unwrap_or(Poll::Ready(ConnectionEnd::Panicked))
     })
     .await;
     let lingered = std::future::poll_fn(|cx| connection.poll_linger(ended, cx));
@@ -70,38 +70,38 @@ where
     select(lingered, limit).await;
     match catch_unwind(AssertUnwindSafe(move || drop(connection))) {
         Ok(()) => ended,
-        Err(_) => Ended::Panicked,
+        Err(_) => ConnectionEnd::Panicked,
     }
 }
 
 /// Reads the request, runs its handler, encodes the reply.
-async fn run_call<S: HotService>(
+async fn run_call<S: UnaryService>(
     service: Rc<S>,
-    context: Rc<WireContext>,
+    context: Rc<GrpcContext>,
     method: S::Method,
-    call: Call,
+    call: CallContext,
     mut body: RecvStream,
 ) -> Result<Bytes, Status> {
     let request = read_message(&mut body).await?;
     let reply = service.call(method, &call, request).await?;
-    respond::encode(&reply, &mut context.replies.borrow_mut())
+    response::encode(&reply, &mut context.response_buffer.borrow_mut())
 }
 
 async fn read_message(body: &mut RecvStream) -> Result<Bytes, Status> {
-    let mut assembly = Assembly::default();
+    let mut assembly = MessageAssembler::default();
     while let Some(chunk) = std::future::poll_fn(|cx| body.poll_data(cx)).await {
-        let chunk = chunk.map_err(broken_request)?;
+        let chunk = chunk.map_err(request_read_error)?;
         let read = chunk.len();
         assembly.push(chunk)?;
         body.flow_control()
             .release_capacity(read)
-            .map_err(broken_request)?;
+            .map_err(request_read_error)?;
     }
     assembly.finish()
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "a function for map_err")]
-fn broken_request(error: h2::Error) -> Status {
+fn request_read_error(error: h2::Error) -> Status {
     if error.is_reset() || error.is_io() || error.is_go_away() {
         return Status::new(
             Code::Cancelled,
@@ -116,22 +116,22 @@ fn broken_request(error: h2::Error) -> Status {
 }
 
 /// Tells the observer of the connection's beginning and end, however it ends.
-struct Watch {
-    context: Rc<WireContext>,
-    ended: Ended,
+struct ConnectionReport {
+    context: Rc<GrpcContext>,
+    ended: ConnectionEnd,
 }
 
-impl Watch {
-    fn new(context: &Rc<WireContext>) -> Self {
+impl ConnectionReport {
+    fn new(context: &Rc<GrpcContext>) -> Self {
         context.observer.connection_opened();
         Self {
             context: Rc::clone(context),
-            ended: Ended::Aborted,
+            ended: ConnectionEnd::Aborted,
         }
     }
 }
 
-impl Drop for Watch {
+impl Drop for ConnectionReport {
     fn drop(&mut self) {
         self.context.observer.connection_closed(self.ended);
     }
@@ -154,7 +154,7 @@ mod tests {
     impl Inventory for Nothing {
         async fn check_availability(
             &self,
-            _: &Call,
+            _: &CallContext,
             _: pb::CheckReq,
         ) -> Result<pb::CheckRes, Status> {
             Ok(pb::CheckRes::default())
@@ -162,7 +162,7 @@ mod tests {
 
         async fn commit_reservation(
             &self,
-            _: &Call,
+            _: &CallContext,
             _: pb::CommitReq,
         ) -> Result<pb::CommitRes, Status> {
             Ok(pb::CommitRes::default())
@@ -170,7 +170,7 @@ mod tests {
 
         async fn release_hold(
             &self,
-            _: &Call,
+            _: &CallContext,
             _: pb::ReleaseReq,
         ) -> Result<pb::ReleaseRes, Status> {
             Ok(pb::ReleaseRes::default())
@@ -178,7 +178,7 @@ mod tests {
 
         async fn place_hold(
             &self,
-            _: &Call,
+            _: &CallContext,
             _: pb::PlaceHoldReq,
         ) -> Result<pb::PlaceHoldRes, Status> {
             Ok(pb::PlaceHoldRes::default())
@@ -186,7 +186,7 @@ mod tests {
 
         async fn get_reservation(
             &self,
-            _: &Call,
+            _: &CallContext,
             _: pb::GetReservationReq,
         ) -> Result<pb::GetReservationRes, Status> {
             Ok(pb::GetReservationRes::default())
@@ -232,12 +232,12 @@ mod tests {
 
     #[test]
     fn a_defect_ends_its_connection_and_not_the_shard() {
-        let context = Rc::new(WireContext::for_tests());
+        let context = Rc::new(GrpcContext::for_tests());
         let service = Rc::new(InventoryServer::new(Nothing));
         let serving = serve_connection(Defect, service, Rc::clone(&context));
         assert_eq!(context.drain.connections(), 1);
-        let ended = inventory_runtime::run_here(serving).unwrap();
-        assert_eq!(ended, Ended::Panicked);
+        let ended = inventory_runtime::run_unpinned(serving).unwrap();
+        assert_eq!(ended, ConnectionEnd::Panicked);
         assert_eq!(context.drain.connections(), 0);
     }
 }

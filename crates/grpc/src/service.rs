@@ -5,20 +5,20 @@ use std::future::Future;
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 
-use super::call::Call;
+use super::call::CallContext;
 use super::status::{Status, reason};
 
 /// A contract served on a shard, dispatched without allocation or dynamic calls.
 ///
 /// Generated for every hot contract; a pair of them is one too, so two contracts share a port.
-pub trait HotService: 'static {
+pub trait UnaryService: 'static {
     /// One of the contract's methods.
     type Method: Copy + 'static;
     /// A response that is not encoded yet.
-    type Reply: Reply;
+    type Response: ResponseMessage;
 
     /// The method of a request's `:path`.
-    fn find(path: &str) -> Option<Self::Method>;
+    fn find_method(path: &str) -> Option<Self::Method>;
 
     /// Whether the contract has this service (`package.Service`), so that an unknown method can be
     /// told from an unknown service.
@@ -34,13 +34,13 @@ pub trait HotService: 'static {
     fn call(
         &self,
         method: Self::Method,
-        call: &Call,
+        call: &CallContext,
         request: Bytes,
-    ) -> impl Future<Output = Result<Self::Reply, Status>>;
+    ) -> impl Future<Output = Result<Self::Response, Status>>;
 }
 
 /// A response message of any method of a contract.
-pub trait Reply {
+pub trait ResponseMessage {
     /// Appends the message, without a prefix.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ pub trait Reply {
     fn encode(&self, into: &mut BytesMut) -> Result<(), prost::EncodeError>;
 }
 
-impl<M: Message> Reply for M {
+impl<M: Message> ResponseMessage for M {
     fn encode(&self, into: &mut BytesMut) -> Result<(), prost::EncodeError> {
         Message::encode(self, into)
     }
@@ -56,13 +56,13 @@ impl<M: Message> Reply for M {
 
 /// A response that may have been encoded for an earlier call.
 #[derive(Clone, Debug)]
-pub enum Kept<M> {
+pub enum CacheableResponse<M> {
     Message(Box<M>),
     /// Without a prefix.
     Encoded(Bytes),
 }
 
-impl<M: Message> Reply for Kept<M> {
+impl<M: Message> ResponseMessage for CacheableResponse<M> {
     fn encode(&self, into: &mut BytesMut) -> Result<(), prost::EncodeError> {
         match self {
             Self::Message(message) => Message::encode(message.as_ref(), into),
@@ -94,7 +94,7 @@ pub enum Either<A, B> {
     Second(B),
 }
 
-impl<A: Reply, B: Reply> Reply for Either<A, B> {
+impl<A: ResponseMessage, B: ResponseMessage> ResponseMessage for Either<A, B> {
     fn encode(&self, into: &mut BytesMut) -> Result<(), prost::EncodeError> {
         match self {
             Self::First(reply) => reply.encode(into),
@@ -103,14 +103,14 @@ impl<A: Reply, B: Reply> Reply for Either<A, B> {
     }
 }
 
-impl<A: HotService, B: HotService> HotService for (A, B) {
+impl<A: UnaryService, B: UnaryService> UnaryService for (A, B) {
     type Method = Either<A::Method, B::Method>;
-    type Reply = Either<A::Reply, B::Reply>;
+    type Response = Either<A::Response, B::Response>;
 
-    fn find(path: &str) -> Option<Self::Method> {
-        A::find(path)
+    fn find_method(path: &str) -> Option<Self::Method> {
+        A::find_method(path)
             .map(Either::First)
-            .or_else(|| B::find(path).map(Either::Second))
+            .or_else(|| B::find_method(path).map(Either::Second))
     }
 
     fn has_service(service: &str) -> bool {
@@ -127,9 +127,9 @@ impl<A: HotService, B: HotService> HotService for (A, B) {
     async fn call(
         &self,
         method: Self::Method,
-        call: &Call,
+        call: &CallContext,
         request: Bytes,
-    ) -> Result<Self::Reply, Status> {
+    ) -> Result<Self::Response, Status> {
         match method {
             Either::First(method) => self.0.call(method, call, request).await.map(Either::First),
             Either::Second(method) => {
@@ -154,18 +154,18 @@ mod tests {
 
     struct Text(String);
 
-    impl Reply for Text {
+    impl ResponseMessage for Text {
         fn encode(&self, into: &mut BytesMut) -> Result<(), prost::EncodeError> {
             into.extend_from_slice(self.0.as_bytes());
             Ok(())
         }
     }
 
-    impl<const N: u8> HotService for Named<N> {
+    impl<const N: u8> UnaryService for Named<N> {
         type Method = u8;
-        type Reply = Text;
+        type Response = Text;
 
-        fn find(path: &str) -> Option<u8> {
+        fn find_method(path: &str) -> Option<u8> {
             (path == format!("/s{N}/m")).then_some(N)
         }
 
@@ -177,7 +177,7 @@ mod tests {
             if N == 1 { "/s1/m" } else { "/s2/m" }
         }
 
-        async fn call(&self, method: u8, _: &Call, _: Bytes) -> Result<Text, Status> {
+        async fn call(&self, method: u8, _: &CallContext, _: Bytes) -> Result<Text, Status> {
             Ok(Text(format!("from {method}")))
         }
     }
@@ -186,16 +186,16 @@ mod tests {
     fn a_pair_of_contracts_routes_each_path_to_its_own_side() {
         type Pair = (Named<1>, Named<2>);
         for (path, says) in [("/s1/m", "from 1"), ("/s2/m", "from 2")] {
-            let method = Pair::find(path).unwrap();
+            let method = Pair::find_method(path).unwrap();
             assert_eq!(Pair::method_name(method), path);
-            let call = Call::default();
+            let call = CallContext::default();
             let pair = (Named::<1>, Named::<2>);
             let reply = pair.call(method, &call, Bytes::new()).now_or_never();
             let mut out = BytesMut::new();
             reply.unwrap().unwrap().encode(&mut out).unwrap();
             assert_eq!(out, says);
         }
-        assert!(Pair::find("/s3/m").is_none());
+        assert!(Pair::find_method("/s3/m").is_none());
         assert!(Pair::has_service("s1") && Pair::has_service("s2") && !Pair::has_service("s3"));
     }
 

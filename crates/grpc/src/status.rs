@@ -69,11 +69,11 @@ pub struct Status {
     reason: &'static str,
     message: Cow<'static, str>,
     /// Boxed, for most statuses have none and every result would carry its size.
-    details: Option<Box<Details>>,
+    details: Option<Box<StatusDetails>>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Details {
+struct StatusDetails {
     metadata: Vec<(&'static str, String)>,
     violations: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     retry_after: Option<Duration>,
@@ -159,7 +159,7 @@ impl Status {
         }
     }
 
-    fn details(&mut self) -> &mut Details {
+    fn details(&mut self) -> &mut StatusDetails {
         self.details.get_or_insert_default()
     }
 

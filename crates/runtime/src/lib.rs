@@ -2,9 +2,9 @@
 //!
 //! Must not live here: what a shard does (that is `shard`), any knowledge of HTTP, gRPC or the store.
 
-pub mod alarm;
 pub mod clock;
 pub mod limits;
+pub mod timer_queue;
 
 use std::future::Future;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -44,7 +44,7 @@ pub async fn sleep(span: Duration) {
 }
 
 /// Runs `work` on a thread of its own pool, for calls that block (name resolution).
-pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
+pub async fn spawn_blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
     glommio::executor().spawn_blocking(work).await
 }
 
@@ -93,7 +93,7 @@ pub fn has_input(stream: &TcpStream) -> bool {
 ///
 /// # Errors
 /// When the ring cannot be made; `cli::preflight` says why and what cures it.
-pub fn run_here<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
+pub fn run_unpinned<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
     run_on(executor(glommio::Placement::Unbound), future)
 }
 
@@ -101,7 +101,7 @@ pub fn run_here<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
 ///
 /// # Errors
 /// As [`run_here`].
-pub fn run_like_a_shard<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
+pub fn run_with_shard_rings<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
     let builder = executor(glommio::Placement::Unbound);
     run_on(builder.ring_depth(crate::limits::RING_DEPTH), future)
 }
@@ -115,19 +115,19 @@ fn run_on<T>(
     future: impl Future<Output = T>,
 ) -> std::io::Result<T> {
     let executor = builder.make().map_err(std::io::Error::from)?;
-    let _cleared = alarm::Cleared;
+    let _cleared = timer_queue::TimerQueueReset;
     Ok(executor.run(future))
 }
 
 /// A connection that belongs to no shard yet, so that it can be handed to one.
-pub struct Accepted(OwnedFd);
+pub struct AcceptedSocket(OwnedFd);
 
-impl Accepted {
+impl AcceptedSocket {
     /// Makes the current shard the connection's home.
     ///
     /// # Errors
     /// When the peer has gone already and the socket refuses its options.
-    pub fn settle_here(self) -> std::io::Result<TcpStream> {
+    pub fn bind_to_shard(self) -> std::io::Result<TcpStream> {
         // SAFETY: the descriptor is owned, open, a TCP socket (it came out of `accept`), and its
         // ownership moves into the stream.
         let stream = unsafe { TcpStream::from_raw_fd(self.0.into_raw_fd()) };
@@ -150,11 +150,11 @@ impl Listener {
     ///
     /// # Errors
     /// The operating system's: out of descriptors, connection aborted.
-    pub async fn accept(&self) -> std::io::Result<Accepted> {
+    pub async fn accept(&self) -> std::io::Result<AcceptedSocket> {
         let stream = self.0.shared_accept().await?.bind_to_executor();
         // SAFETY: the stream gives its descriptor up, nothing else owns it. glommio's own handle
         // for crossing shards is not used because dropping it would leak the descriptor.
-        Ok(Accepted(unsafe {
+        Ok(AcceptedSocket(unsafe {
             OwnedFd::from_raw_fd(stream.into_raw_fd())
         }))
     }
@@ -184,7 +184,7 @@ pub fn run_pinned<T>(
 ///
 /// # Errors
 /// Of reading `/sys/devices/system`.
-pub fn read_topology() -> std::io::Result<()> {
+pub fn check_topology() -> std::io::Result<()> {
     glommio::CpuSet::online()
         .map(drop)
         .map_err(std::io::Error::from)

@@ -118,7 +118,7 @@ mod tests {
     /// for credentials of an hour.
     fn left_after_renewals(first_minutes: u64) -> u64 {
         let look_every = Duration::from_millis(1);
-        let left = inventory_runtime::run_here(async move {
+        let left = inventory_runtime::run_unpinned(async move {
             let first = Identity::from(lasting(first_minutes));
             let current = CurrentIdentity(SendWrapper::new(Rc::new(RefCell::new(first))));
             let source = SharedCredentialsProvider::new(lasting(60));

@@ -153,7 +153,7 @@ impl Dialer {
             return Ok(addresses);
         }
         let name = host.to_owned();
-        let addresses: Vec<IpAddr> = inventory_runtime::blocking(move || {
+        let addresses: Vec<IpAddr> = inventory_runtime::spawn_blocking(move || {
             let found = (name.as_str(), 0).to_socket_addrs()?;
             let found = found.map(|address| address.ip());
             io::Result::Ok(found.take(limits::STORE_ADDRESSES_TRIED_MAX).collect())

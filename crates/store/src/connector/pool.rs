@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn a_request_that_was_not_sent_goes_to_a_fresh_connection() {
         let address = server();
-        let response = inventory_runtime::run_here(async {
+        let response = inventory_runtime::run_unpinned(async {
             let pool = Rc::new(Pool::new(Dialer::new(None).unwrap()));
             pool.keep(doomed(address).await);
             pool.send(request(address)).await

@@ -1,0 +1,230 @@
+//! The calls of one connection that are under way.
+//!
+//! A call is polled once as soon as its headers are read. Most answer there and then, from memory;
+//! only a call that has to wait joins the set. Deadlines cost a call one comparison: the connection
+//! has one alarm for all of them, and looks through the set when it rings.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use h2::server::SendResponse;
+
+use super::call_trace::CallTrace;
+use super::context::GrpcContext;
+use super::response;
+use super::status::{Code, Status, reason};
+use crate::limits::CALL_SLOTS_SPARE_MAX;
+use inventory_core::time::Micros;
+use inventory_runtime::clock;
+
+/// Memory for one call's future. Calls come and go, the memory stays: see [`Calls::spare`].
+type FutureSlot<F> = Pin<Box<Option<F>>>;
+
+/// All calls of a connection. `F` reads the request, runs the handler and encodes the reply.
+pub(super) struct ActiveCalls<F> {
+    waiting: FuturesUnordered<ActiveCall<F>>,
+    spare_slots: Vec<FutureSlot<F>>,
+    earliest_deadline: Option<Micros>,
+}
+
+/// What is known of a call beside its future.
+pub(super) struct CallResponder {
+    pub(super) stream: SendResponse<Bytes>,
+    pub(super) method: &'static str,
+    pub(super) arrived: Micros,
+    pub(super) deadline: Micros,
+    pub(super) context: Rc<GrpcContext>,
+    pub(super) trace: Option<Rc<CallTrace>>,
+}
+
+impl<F: Future<Output = Result<Bytes, Status>>> ActiveCalls<F> {
+    pub(super) fn new() -> Self {
+        Self {
+            waiting: FuturesUnordered::new(),
+            spare_slots: Vec::new(),
+            earliest_deadline: None,
+        }
+    }
+
+    /// Starts a call; if it does not answer at once, it waits in the set.
+    pub(super) fn start(&mut self, head: CallResponder, future: F, cx: &mut Context<'_>) {
+        head.context.observer.call_started(head.method);
+        let mut slot = self.spare_slots.pop().unwrap_or_else(|| Box::pin(None));
+        slot.as_mut().set(Some(future));
+        let deadline = head.deadline;
+        let mut call = ActiveCall {
+            responder: head,
+            slot: Some(slot),
+            answered: false,
+            expired: false,
+            waker: None,
+        };
+        match call.poll_handler(cx) {
+            Poll::Ready(()) => {
+                let slot = call.slot.take();
+                self.recycle(slot);
+            }
+            Poll::Pending => {
+                self.earliest_deadline = Some(
+                    self.earliest_deadline
+                        .map_or(deadline, |at| at.min(deadline)),
+                );
+                self.waiting.push(call);
+            }
+        }
+    }
+
+    /// Advances the calls that were woken.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(slot)) = self.waiting.poll_next_unpin(cx) {
+            self.recycle(slot);
+        }
+    }
+
+    /// Has every call whose deadline has come answered in the next [`Calls::poll`]. Its handler is
+    /// asked once more then.
+    pub(super) fn expire(&mut self, now: Micros) {
+        if self.earliest_deadline.is_none_or(|at| now < at) {
+            return;
+        }
+        let mut earliest: Option<Micros> = None;
+        for call in self.waiting.iter_mut() {
+            let deadline = call.responder.deadline;
+            if deadline <= now {
+                call.expired = true;
+                if let Some(waker) = &call.waker {
+                    waker.wake_by_ref();
+                }
+            } else {
+                earliest = Some(earliest.map_or(deadline, |at| at.min(deadline)));
+            }
+        }
+        self.earliest_deadline = earliest;
+    }
+
+    /// When [`Calls::expire`] may have something to do; never too late, sometimes too early.
+    pub(super) fn earliest_deadline(&self) -> Option<Micros> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        self.earliest_deadline
+    }
+
+    fn recycle(&mut self, slot: Option<FutureSlot<F>>) {
+        if let Some(slot) = slot
+            && self.spare_slots.len() < CALL_SLOTS_SPARE_MAX
+        {
+            self.spare_slots.push(slot);
+        }
+    }
+}
+
+struct ActiveCall<F> {
+    responder: CallResponder,
+    /// `None` once the memory is given back.
+    slot: Option<FutureSlot<F>>,
+    answered: bool,
+    expired: bool,
+    /// This call's waker in the set, for when it expires.
+    waker: Option<Waker>,
+}
+
+impl<F: Future<Output = Result<Bytes, Status>>> ActiveCall<F> {
+    /// Polls the handler; ready when the call is answered. A panic is the call's, not the shard's.
+    fn poll_handler(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let future = self.slot.as_mut().map(Pin::as_mut);
+        let Some(mut future) = future.and_then(Option::as_pin_mut) else {
+            return Poll::Ready(());
+        };
+        let outcome = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            // The handler was asked once more, for it knows whom the call is about.
+            Ok(Poll::Pending) if self.expired => Err(deadline_exceeded()),
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(outcome)) => outcome,
+            Err(_) => Err(Status::internal(
+                reason::PANIC,
+                "the server failed while it handled this call; other calls are not affected",
+            )),
+        };
+        self.respond(outcome);
+        Poll::Ready(())
+    }
+
+    fn respond(&mut self, outcome: Result<Bytes, Status>) {
+        let code = match outcome {
+            Ok(message) => {
+                response::send_response(&mut self.responder.stream, message);
+                Code::Ok
+            }
+            Err(status) => {
+                response::send_status(&mut self.responder.stream, &status);
+                status.code()
+            }
+        };
+        self.finish(code);
+    }
+
+    /// Drops the handler and reports the call's end.
+    fn finish(&mut self, code: Code) {
+        self.answered = true;
+        if let Some(slot) = &mut self.slot {
+            slot.as_mut().set(None);
+        }
+        self.responder.report_finished(code);
+    }
+}
+
+impl<F: Future<Output = Result<Bytes, Status>>> Future for ActiveCall<F> {
+    type Output = Option<FutureSlot<F>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.poll_handler(cx).is_ready() {
+            return Poll::Ready(self.slot.take());
+        }
+        // The caller reset the stream: nobody waits for the handler any more.
+        if self.responder.stream.poll_reset(cx).is_ready() {
+            self.finish(Code::Cancelled);
+            return Poll::Ready(self.slot.take());
+        }
+        if self.waker.is_none() {
+            self.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl<F> Drop for ActiveCall<F> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.responder.report_finished(Code::Cancelled);
+        }
+    }
+}
+
+impl CallResponder {
+    pub(super) fn report_finished(&self, code: Code) {
+        let latency = clock::monotonic().since(self.arrived);
+        self.context
+            .observer
+            .call_finished(self.method, code, latency);
+        if let Some(note) = &self.trace {
+            self.context
+                .observer
+                .call_traced(self.method, code, latency, note);
+        }
+    }
+}
+
+pub(super) fn deadline_exceeded() -> Status {
+    Status::new(
+        Code::DeadlineExceeded,
+        reason::DEADLINE_EXCEEDED,
+        "the deadline of the call passed before its answer was there",
+    )
+}

@@ -1,0 +1,223 @@
+//! What a request's headers must be before anything is spent on it.
+
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+
+use super::call::parse_timeout;
+use super::status::{Code, Status, clip, reason};
+
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// An answer made from the headers alone. `http` is 200 wherever gRPC can speak for itself.
+pub(super) struct HeadRejection {
+    pub(super) http: StatusCode,
+    /// One more header, as name (in lower case) and value.
+    pub(super) header: Option<(&'static str, &'static str)>,
+    pub(super) status: Status,
+}
+
+impl From<Status> for HeadRejection {
+    fn from(status: Status) -> Self {
+        Self {
+            http: StatusCode::OK,
+            header: None,
+            status,
+        }
+    }
+}
+
+/// Checks that this is a gRPC request at all.
+pub(super) fn check_protocol(head: &Parts) -> Result<(), HeadRejection> {
+    if head.method != Method::POST {
+        return Err(HeadRejection {
+            http: StatusCode::METHOD_NOT_ALLOWED,
+            header: Some(("allow", "POST")),
+            status: Status::internal(
+                reason::HTTP_METHOD_INVALID,
+                format!(
+                    "a gRPC call is a POST, not a {}",
+                    clip(head.method.as_str().as_bytes())
+                ),
+            ),
+        });
+    }
+    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !content_type.is_some_and(is_grpc_with_protobuf) {
+        let sent = content_type.map_or_else(|| "missing".to_owned(), clip);
+        return Err(HeadRejection {
+            http: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            header: None,
+            status: Status::internal(
+                reason::CONTENT_TYPE_INVALID,
+                format!(
+                    "content-type is {sent}; it must be application/grpc or application/grpc+proto"
+                ),
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// `application/grpc` or `application/grpc+proto`, each with or without parameters.
+fn is_grpc_with_protobuf(content_type: &[u8]) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    const PROTO: &[u8] = b"+proto";
+    let Some((start, rest)) = content_type.split_at_checked(GRPC.len()) else {
+        return false;
+    };
+    if !start.eq_ignore_ascii_case(GRPC) {
+        return false;
+    }
+    let rest = match rest.split_at_checked(PROTO.len()) {
+        Some((subtype, rest)) if subtype.eq_ignore_ascii_case(PROTO) => rest,
+        _ => rest,
+    };
+    matches!(rest.first(), None | Some(b';' | b' '))
+}
+
+/// Refuses a call whose messages may be compressed: this server knows identity only, for its
+/// messages are a few hundred bytes.
+pub(super) fn check_encoding(head: &Parts) -> Result<(), HeadRejection> {
+    match head.headers.get(GRPC_ENCODING) {
+        None => Ok(()),
+        Some(encoding) if encoding == "identity" => Ok(()),
+        Some(encoding) => Err(HeadRejection {
+            http: StatusCode::OK,
+            header: Some(("grpc-accept-encoding", "identity")),
+            status: Status::unimplemented(
+                reason::COMPRESSION_UNSUPPORTED,
+                format!(
+                    "grpc-encoding {} is not supported; send messages uncompressed (identity)",
+                    clip(encoding.as_bytes())
+                ),
+            ),
+        }),
+    }
+}
+
+/// The client's timeout, if it sent one.
+pub(super) fn call_timeout(head: &Parts) -> Result<Option<Duration>, HeadRejection> {
+    let Some(value) = head.headers.get(GRPC_TIMEOUT) else {
+        return Ok(None);
+    };
+    parse_timeout(value.as_bytes()).map(Some).map_err(|wrong| {
+        let sent = clip(value.as_bytes());
+        let right = "one to eight digits and one of H, M, S, m, u, n, such as 250m";
+        Status::new(
+            Code::InvalidArgument,
+            reason::TIMEOUT_INVALID,
+            format!("grpc-timeout {sent:?}: {wrong}; it must be {right}"),
+        )
+        .with_violation("grpc-timeout", right)
+        .into()
+    })
+}
+
+/// The answer to a path that nothing serves.
+pub(super) fn reject_unknown_path(path: &str, has_service: impl Fn(&str) -> bool) -> HeadRejection {
+    let shown = clip(path.as_bytes());
+    let service = path
+        .strip_prefix('/')
+        .and_then(|rest| rest.rsplit_once('/'));
+    let status = match service {
+        Some((service, _)) if has_service(service) => Status::unimplemented(
+            reason::METHOD_UNKNOWN,
+            format!("{shown}: the service has no such method"),
+        ),
+        Some(_) => Status::unimplemented(
+            reason::SERVICE_UNKNOWN,
+            format!("{shown}: no such service is served here"),
+        ),
+        None => Status::unimplemented(
+            reason::METHOD_UNKNOWN,
+            format!("{shown}: a gRPC path is /package.Service/Method"),
+        ),
+    };
+    status.into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn head(method: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder().method(method).uri("/s/m");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn grpc_with_protobuf_is_told_from_everything_else() {
+        for good in [
+            "application/grpc",
+            "application/grpc+proto",
+            "application/grpc;charset=utf-8",
+            "application/grpc+proto; x=y",
+            "Application/GRPC",
+        ] {
+            assert!(is_grpc_with_protobuf(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "",
+            "application/json",
+            "application/grpc-web",
+            "application/grpc+json",
+            "application/grpcx",
+            "application/grpc+protobuf",
+        ] {
+            assert!(!is_grpc_with_protobuf(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_no_grpc_gets_the_http_status_of_its_fault() {
+        let refusal = check_protocol(&head("GET", &[])).unwrap_err();
+        assert_eq!(refusal.http, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(refusal.header.unwrap().1, "POST");
+        let json = head("POST", &[("content-type", "application/json")]);
+        let refusal = check_protocol(&json).unwrap_err();
+        assert_eq!(refusal.http, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert!(refusal.status.message().contains("application/json"));
+        assert!(check_protocol(&head("POST", &[])).is_err());
+        let grpc = head("POST", &[("content-type", "application/grpc")]);
+        assert!(check_protocol(&grpc).is_ok());
+    }
+
+    #[test]
+    fn only_identity_is_taken_and_the_refusal_says_so() {
+        assert!(check_encoding(&head("POST", &[])).is_ok());
+        assert!(check_encoding(&head("POST", &[("grpc-encoding", "identity")])).is_ok());
+        let refusal = check_encoding(&head("POST", &[("grpc-encoding", "gzip")])).unwrap_err();
+        assert_eq!(refusal.status.code(), Code::Unimplemented);
+        assert_eq!(refusal.header, Some(("grpc-accept-encoding", "identity")));
+    }
+
+    #[test]
+    fn a_bad_timeout_is_named() {
+        assert!(call_timeout(&head("POST", &[])).ok().unwrap().is_none());
+        let refusal = call_timeout(&head("POST", &[("grpc-timeout", "soon")])).unwrap_err();
+        assert_eq!(refusal.status.code(), Code::InvalidArgument);
+        assert!(refusal.status.message().contains("grpc-timeout \"soon\""));
+    }
+
+    #[test]
+    fn an_unknown_method_is_told_from_an_unknown_service() {
+        let of = |path| {
+            reject_unknown_path(path, |service| service == "a.B")
+                .status
+                .reason()
+        };
+        assert_eq!(of("/a.B/Nope"), reason::METHOD_UNKNOWN);
+        assert_eq!(of("/a.C/Nope"), reason::SERVICE_UNKNOWN);
+        assert_eq!(of("/"), reason::METHOD_UNKNOWN);
+        assert_eq!(of(""), reason::METHOD_UNKNOWN);
+    }
+}

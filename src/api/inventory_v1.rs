@@ -1,0 +1,265 @@
+//! `inventory.v1.Inventory`: the handlers of contract A. Whatever is not a success is a gRPC status.
+
+use std::rc::Rc;
+
+use inventory_proto::inventory::v1::{
+    CheckReq, CheckRes, CommitReq, CommitRes, GetReservationReq, GetReservationRes, PlaceHoldReq,
+    PlaceHoldRes, ReleaseReq, ReleaseRes, SeatRef,
+};
+
+use super::convert;
+use super::rejection::{self, ErrorSubject};
+use super::reservation_service::{
+    CallFailure, ReservationRequest, ReservationService, answered_inventory_type, inventory_type,
+};
+use super::validate::{FieldViolations, INVENTORY_V1};
+use inventory_core::answer::Answer;
+use inventory_core::ids::SeatId;
+use inventory_core::operation::{Expect, Verb, Wanted};
+use inventory_core::question::{Found, Question};
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::ReservationState;
+use inventory_grpc::{CallContext, Inventory, Status};
+use inventory_runtime::clock;
+use inventory_store::StoredRecord;
+
+const HELD: &str = "HELD";
+const CONFIRMED: &str = "CONFIRMED";
+const RELEASED: &str = "RELEASED";
+const EXPIRED: &str = "EXPIRED";
+const REFUNDED: &str = "REFUNDED";
+
+/// One per shard.
+pub struct InventoryHandlers {
+    service: Rc<ReservationService>,
+}
+
+impl InventoryHandlers {
+    pub fn new(service: Rc<ReservationService>) -> Self {
+        Self { service }
+    }
+
+    fn request(
+        &self,
+        mut violations: FieldViolations,
+        event: String,
+        reservation: String,
+        qty: i32,
+        seats: Vec<SeatRef>,
+    ) -> Result<ReservationRequest, Status> {
+        let event = violations.event(event);
+        let reservation = violations.reservation(reservation);
+        let wanted = violations.wanted(qty, seat_ids(seats), self.service.qty_max());
+        ReservationRequest::checked(violations, event, reservation, wanted)
+    }
+}
+
+impl Inventory for InventoryHandlers {
+    async fn check_availability(
+        &self,
+        call: &CallContext,
+        request: CheckReq,
+    ) -> Result<CheckRes, Status> {
+        let mut violations = FieldViolations::of(INVENTORY_V1);
+        let event = violations.event(request.event_id);
+        let wanted = violations.wanted(
+            request.qty,
+            seat_ids(request.seat_ids),
+            self.service.qty_max(),
+        );
+        let (event, wanted) = match (event, wanted) {
+            (Some(event), Some(wanted)) => (event, wanted),
+            (event, _) => {
+                let about = ErrorSubject::of(event, None);
+                return Err(rejection::invalid_argument(violations, &about));
+            }
+        };
+        let kind = inventory_type(&wanted);
+        let question = match wanted {
+            Wanted::Quantity(qty) => Question::Availability { qty, section: None },
+            Wanted::Seats(seats) => Question::Seats { seats },
+            Wanted::Whatever => return Err(rejection::unexpected_answer()),
+        };
+        let found = match self.service.query_cached(call, &event, &question) {
+            Some(found) => Ok(found),
+            // Boxed: a call answered at once carries no room for it.
+            None => Box::pin(self.service.query(call, event, question)).await,
+        };
+        let answer = found.and_then(availability);
+        let result = match &answer {
+            Ok(found) if found.available => "available",
+            Ok(_) => "unavailable",
+            Err(_) => "error",
+        };
+        self.service.recorder().check(kind, result);
+        call.set_outcome(result);
+        answer.map_err(CallFailure::into_status)
+    }
+
+    async fn commit_reservation(
+        &self,
+        call: &CallContext,
+        request: CommitReq,
+    ) -> Result<CommitRes, Status> {
+        let mut violations = FieldViolations::of(INVENTORY_V1);
+        violations.payment_intent(&request.payment_intent_id);
+        let mut checked = self.request(
+            violations,
+            request.event_id,
+            request.reservation_id,
+            request.qty,
+            request.seat_ids,
+        )?;
+        checked.payment_intent = request.payment_intent_id;
+        let kind = inventory_type(&checked.wanted);
+        let operation = checked.operation(Verb::Commit, Expect::New, call);
+        let outcome = self.service.submit(call, operation).outcome().await;
+        let status = outcome
+            .as_ref()
+            .map_or_else(CallFailure::reason, |_| CONFIRMED);
+        let kind = answered_inventory_type(kind, &outcome);
+        self.service.recorder().commit(kind, status);
+        call.set_outcome(status);
+        match outcome.map_err(CallFailure::into_status)? {
+            Answer::Confirmed { order, .. } => Ok(CommitRes {
+                order_id: order.to_text(),
+                status: CONFIRMED.to_owned(),
+            }),
+            _ => Err(rejection::unexpected_answer()),
+        }
+    }
+
+    async fn release_hold(
+        &self,
+        call: &CallContext,
+        request: ReleaseReq,
+    ) -> Result<ReleaseRes, Status> {
+        let checked = self.request(
+            FieldViolations::of(INVENTORY_V1),
+            request.event_id,
+            request.reservation_id,
+            request.qty,
+            request.seat_ids,
+        )?;
+        let kind = inventory_type(&checked.wanted);
+        let operation = checked.operation(Verb::Release, Expect::Known, call);
+        let outcome = self.service.submit(call, operation).outcome().await;
+        let status = outcome
+            .as_ref()
+            .map_or_else(CallFailure::reason, |_| RELEASED);
+        let kind = answered_inventory_type(kind, &outcome);
+        self.service.recorder().release(kind, status);
+        call.set_outcome(status);
+        match outcome.map_err(CallFailure::into_status)? {
+            Answer::Released { .. } => Ok(ReleaseRes {
+                status: RELEASED.to_owned(),
+            }),
+            _ => Err(rejection::unexpected_answer()),
+        }
+    }
+
+    async fn place_hold(
+        &self,
+        call: &CallContext,
+        request: PlaceHoldReq,
+    ) -> Result<PlaceHoldRes, Status> {
+        let mut violations = FieldViolations::of(INVENTORY_V1);
+        let section = violations.section(request.section);
+        let wish = request.hold_expires_at;
+        let hold_until = self.service.hold_until(&mut violations, wish.as_ref());
+        let mut checked = self.request(
+            violations,
+            request.event_id,
+            request.reservation_id,
+            request.qty,
+            request.seat_ids,
+        )?;
+        checked.section = section;
+        checked.hold_until = hold_until;
+        let kind = inventory_type(&checked.wanted);
+        let operation = checked.operation(Verb::Hold, Expect::New, call);
+        let outcome = self.service.submit(call, operation).outcome().await;
+        let status = outcome.as_ref().map_or_else(CallFailure::reason, |_| HELD);
+        let kind = answered_inventory_type(kind, &outcome);
+        self.service.recorder().hold(kind, status);
+        call.set_outcome(status);
+        match outcome.map_err(CallFailure::into_status)? {
+            Answer::Held {
+                expires_at, seats, ..
+            } => Ok(PlaceHoldRes {
+                status: HELD.to_owned(),
+                hold_expires_at: Some(convert::timestamp(expires_at)),
+                seat_ids: convert::seat_refs(seats.as_deref().unwrap_or_default()),
+            }),
+            _ => Err(rejection::unexpected_answer()),
+        }
+    }
+
+    async fn get_reservation(
+        &self,
+        call: &CallContext,
+        request: GetReservationReq,
+    ) -> Result<GetReservationRes, Status> {
+        let mut violations = FieldViolations::of(INVENTORY_V1);
+        let Some(reservation) = violations.reservation(request.reservation_id) else {
+            return Err(rejection::invalid_argument(
+                violations,
+                &ErrorSubject::default(),
+            ));
+        };
+        let record = Box::pin(self.service.read_reservation(call, &reservation)).await;
+        let record = record.map_err(CallFailure::into_status)?;
+        Ok(shown(record, clock::now().unix))
+    }
+}
+
+fn availability(found: Found) -> Result<CheckRes, CallFailure> {
+    let available = |available| CheckRes {
+        available,
+        unavailable_seats: Vec::new(),
+    };
+    match found {
+        Found::Units {
+            available: some, ..
+        } => Ok(available(some)),
+        Found::Offer { seats, .. } => Ok(available(!seats.is_empty())),
+        Found::Seats { known, unknown } => {
+            let now = clock::now().unix;
+            let taken = known.into_iter().filter(|s| !convert::is_free(s, now));
+            let taken = taken.map(|seat| seat.id).chain(unknown);
+            let unavailable_seats: Vec<String> = taken.map(SeatId::into_string).collect();
+            Ok(CheckRes {
+                available: unavailable_seats.is_empty(),
+                unavailable_seats,
+            })
+        }
+        Found::Status(_) => Err(CallFailure::Unanswered(rejection::unexpected_answer())),
+    }
+}
+
+fn shown(record: StoredRecord, now: UnixMillis) -> GetReservationRes {
+    let view = &record.view;
+    let over = view.expires_at.is_some_and(|at| at <= now);
+    let status = match view.state {
+        ReservationState::Held if over => EXPIRED,
+        ReservationState::Held => HELD,
+        ReservationState::Confirmed => CONFIRMED,
+        ReservationState::Released => RELEASED,
+        ReservationState::Expired => EXPIRED,
+        ReservationState::Refunded => REFUNDED,
+    };
+    GetReservationRes {
+        status: status.to_owned(),
+        qty: convert::count(u64::from(record.qty)),
+        seat_ids: convert::seat_refs(view.seats.as_deref().unwrap_or_default()),
+        order_id: view.order.map_or_else(String::new, |order| order.to_text()),
+        hold_expires_at: view.expires_at.map(convert::timestamp),
+        updated_at: Some(convert::timestamp(view.at)),
+        reservation_id: record.reservation.into_string(),
+        event_id: record.event.into_string(),
+    }
+}
+
+fn seat_ids(seats: Vec<SeatRef>) -> Vec<String> {
+    seats.into_iter().map(|seat| seat.seat_id).collect()
+}

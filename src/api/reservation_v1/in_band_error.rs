@@ -1,0 +1,127 @@
+//! A refusal inside a response: which ones are, with which code, and what they point at.
+
+use http::HeaderMap;
+use inventory_proto::common::v1::{Error, ErrorCode, ErrorDetail};
+
+use crate::api::rejection::{self, ErrorSubject};
+use inventory_core::answer::Refusal;
+use inventory_core::ids::SeatId;
+
+/// W3C Trace Context.
+const TRACEPARENT: &str = "traceparent";
+
+/// The code of a refusal that is the business's own; `None` for one that is a gRPC error.
+pub(super) fn code_of(why: &Refusal) -> Option<ErrorCode> {
+    Some(match why {
+        Refusal::InsufficientInventory { .. } => ErrorCode::InsufficientInventory,
+        Refusal::SeatsUnavailable { .. } => ErrorCode::InventoryConflict,
+        Refusal::EventNotFound | Refusal::SeatsNotFound { .. } | Refusal::ReservationNotFound => {
+            ErrorCode::NotFound
+        }
+        Refusal::IdempotencyConflict => ErrorCode::IdempotencyConflict,
+        Refusal::HoldExpired => ErrorCode::ReservationExpired,
+        Refusal::EventClosed
+        | Refusal::ReservationReleased
+        | Refusal::ReservationCommitted
+        | Refusal::ReservationNotConfirmed => ErrorCode::FailedPrecondition,
+        Refusal::DeadlineExceeded
+        | Refusal::Overloaded { .. }
+        | Refusal::StoreBusy { .. }
+        | Refusal::StoreUnavailable { .. }
+        | Refusal::Internal => return None,
+    })
+}
+
+pub(super) fn is_business(why: &Refusal) -> bool {
+    code_of(why).is_some()
+}
+
+/// The error of a refusal that [`is_business`].
+pub(super) fn error_of(why: &Refusal, trace_id: String) -> Error {
+    let detail = |field: &str, value: String| ErrorDetail {
+        field: field.to_owned(),
+        reason: rejection::reason_of(why).to_owned(),
+        value,
+    };
+    let of_seats = |seats: &[SeatId]| -> Vec<ErrorDetail> {
+        let ids = seats.iter();
+        ids.map(|id| detail("seat_ids", id.to_string())).collect()
+    };
+    let details = match why {
+        Refusal::SeatsUnavailable { seats } | Refusal::SeatsNotFound { seats } => of_seats(seats),
+        Refusal::InsufficientInventory { remaining } => {
+            vec![detail("quantity", remaining.to_string())]
+        }
+        Refusal::EventNotFound | Refusal::EventClosed => vec![detail("event_id", String::new())],
+        _ => vec![detail("reservation_id", String::new())],
+    };
+    // The words are those that contract A has for the same thing.
+    let said = rejection::status_of(why, &ErrorSubject::default());
+    Error {
+        code: code_of(why).unwrap_or(ErrorCode::Internal).into(),
+        message: said.message().to_owned(),
+        trace_id,
+        details,
+    }
+}
+
+/// The trace that a call belongs to; empty when it names none.
+pub(super) fn trace_id(headers: &HeaderMap) -> String {
+    let value = headers.get(TRACEPARENT).and_then(|v| v.to_str().ok());
+    value.and_then(trace_of).unwrap_or_default().to_owned()
+}
+
+/// `version-trace-parent-flags`; a version to come may have more behind them.
+fn trace_of(header: &str) -> Option<&str> {
+    let hex = |text: &str, length: usize| {
+        let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        text.len() == length && text.bytes().all(digit)
+    };
+    let mut parts = header.split('-');
+    let (version, trace) = (parts.next()?, parts.next()?);
+    let (parent, flags) = (parts.next()?, parts.next()?);
+    let good = hex(version, 2)
+        && version != "ff"
+        && (version != "00" || parts.next().is_none())
+        && hex(trace, 32)
+        && trace.bytes().any(|b| b != b'0')
+        && hex(parent, 16)
+        && hex(flags, 2);
+    good.then_some(trace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trace_is_read_from_a_legal_header_only() {
+        const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let header = |value: String| {
+            let mut headers = HeaderMap::new();
+            headers.insert(
+                TRACEPARENT,
+                value.parse().unwrap_or_else(|_| unreachable!()),
+            );
+            trace_id(&headers)
+        };
+        assert_eq!(header(format!("00-{TRACE}-00f067aa0ba902b7-01")), TRACE);
+        assert_eq!(
+            header(format!("cc-{TRACE}-00f067aa0ba902b7-01-more")),
+            TRACE
+        );
+        for bad in [
+            String::new(),
+            TRACE.to_owned(),
+            format!("ff-{TRACE}-00f067aa0ba902b7-01"),
+            format!("00-{TRACE}-00f067aa0ba902b7-01-more"),
+            format!("00-{TRACE}-00f067aa0ba902b7"),
+            format!("00-{}-00f067aa0ba902b7-01", TRACE.to_uppercase()),
+            format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
+            format!("00-{TRACE}x-00f067aa0ba902b7-01"),
+        ] {
+            assert_eq!(header(bad.clone()), "", "{bad}");
+        }
+        assert_eq!(trace_id(&HeaderMap::new()), "");
+    }
+}

@@ -1,0 +1,186 @@
+//! What was found of an event, as a response. Pure: what was found in, message out.
+
+use inventory_proto::common::v1::{Error, ErrorCode, ErrorDetail, Event, SeatStatus};
+use inventory_proto::reservation::v1::{
+    CheckAvailabilityResponse, GetInventoryStatusResponse, InventoryStats, SectionInventory,
+};
+
+use super::in_band_error::{error_of, is_business};
+use crate::api::convert::{count, is_free, money, seat, timestamp};
+use crate::api::rejection::{self, ErrorSubject};
+use inventory_core::answer::Refusal;
+use inventory_core::ids::{EventId, SeatId, Seats};
+use inventory_core::operation::Wanted;
+use inventory_core::question::{Counts, EventStatus, Found, SectionStatus};
+use inventory_core::seats::Seat;
+use inventory_core::time::UnixMillis;
+use inventory_grpc::Status;
+
+/// What was asked for, and what there is.
+pub(super) fn availability(
+    asked: &Wanted,
+    found: Found,
+    now: UnixMillis,
+) -> Result<CheckAvailabilityResponse, Status> {
+    match (asked, found) {
+        (
+            _,
+            Found::Units {
+                remaining,
+                available,
+            },
+        ) => Ok(CheckAvailabilityResponse {
+            available,
+            remaining_in_section: count(remaining),
+            ..CheckAvailabilityResponse::default()
+        }),
+        (Wanted::Quantity(qty), Found::Offer { seats, remaining }) => {
+            Ok(offer(*qty, seats, remaining))
+        }
+        (Wanted::Seats(asked), Found::Seats { known, .. }) => Ok(by_seats(asked, known, now)),
+        _ => Err(rejection::unexpected_answer()),
+    }
+}
+
+/// All or nothing: the client holds exactly what is listed.
+fn offer(qty: u32, seats: Vec<Seat>, remaining: u64) -> CheckAvailabilityResponse {
+    let available = seats.len() == qty as usize;
+    let shown = seats.into_iter().map(|s| seat(s, SeatStatus::Available));
+    CheckAvailabilityResponse {
+        available,
+        available_seats: match available {
+            true => shown.collect(),
+            false => Vec::new(),
+        },
+        remaining_in_section: count(remaining),
+        ..CheckAvailabilityResponse::default()
+    }
+}
+
+fn by_seats(asked: &Seats, mut known: Vec<Seat>, now: UnixMillis) -> CheckAvailabilityResponse {
+    known.retain(|seat| is_free(seat, now));
+    let taken = |id: &&SeatId| known.iter().all(|seat| seat.id != **id);
+    let unavailable: Vec<String> = asked.iter().filter(taken).map(SeatId::to_string).collect();
+    let free = known.into_iter().map(|s| seat(s, SeatStatus::Available));
+    CheckAvailabilityResponse {
+        available: unavailable.is_empty(),
+        available_seats: free.collect(),
+        unavailable_seat_ids: unavailable,
+        ..CheckAvailabilityResponse::default()
+    }
+}
+
+pub(super) fn unavailable(
+    why: &Refusal,
+    trace: String,
+) -> Result<CheckAvailabilityResponse, Status> {
+    Ok(CheckAvailabilityResponse {
+        error: Some(refused(why, trace)?),
+        ..CheckAvailabilityResponse::default()
+    })
+}
+
+/// `found` is about the whole event; `section` says which part of it the response tells.
+pub(super) fn status(
+    event: EventId,
+    name: String,
+    section: Option<&str>,
+    found: Found,
+    trace: String,
+) -> Result<GetInventoryStatusResponse, Status> {
+    let Found::Status(found) = found else {
+        return Err(rejection::unexpected_answer());
+    };
+    let EventStatus {
+        counts,
+        mut sections,
+        as_of,
+        ..
+    } = *found;
+    let mut error = None;
+    let mut told = counts;
+    if let Some(section) = section {
+        sections.retain(|of| of.section == section);
+        told = sections
+            .first()
+            .map_or_else(Counts::default, |of| of.counts);
+        error = sections.is_empty().then(|| no_such_section(section, trace));
+    }
+    Ok(GetInventoryStatusResponse {
+        event: Some(Event {
+            id: event.into_string(),
+            name,
+            total_seats: count(counts.total),
+            remaining_seats: count(counts.available),
+            ..Event::default()
+        }),
+        sections: sections.into_iter().map(section_inventory).collect(),
+        stats: error.is_none().then(|| stats(&told, as_of)),
+        error,
+    })
+}
+
+pub(super) fn no_status(
+    why: &Refusal,
+    trace: String,
+) -> Result<GetInventoryStatusResponse, Status> {
+    Ok(GetInventoryStatusResponse {
+        error: Some(refused(why, trace)?),
+        ..GetInventoryStatusResponse::default()
+    })
+}
+
+fn section_inventory(of: SectionStatus) -> SectionInventory {
+    let (min_price, max_price) = of
+        .price
+        .as_ref()
+        .map(|(min, max)| (money(min), money(max)))
+        .unzip();
+    SectionInventory {
+        section_id: of.section.clone(),
+        section_name: of.section,
+        total_seats: count(of.counts.total),
+        available_seats: count(of.counts.available),
+        reserved_seats: count(of.counts.held),
+        sold_seats: count(of.counts.sold),
+        blocked_seats: count(of.counts.blocked),
+        min_price,
+        max_price,
+    }
+}
+
+fn stats(counts: &Counts, as_of: UnixMillis) -> InventoryStats {
+    let share = match counts.total {
+        0 => 0.0,
+        total => 100.0 * counts.available as f64 / total as f64,
+    };
+    InventoryStats {
+        total_seats: count(counts.total),
+        available_seats: count(counts.available),
+        reserved_seats: count(counts.held),
+        sold_seats: count(counts.sold),
+        blocked_seats: count(counts.blocked),
+        availability_percentage: share as f32,
+        last_updated: Some(timestamp(as_of)),
+    }
+}
+
+fn no_such_section(section: &str, trace_id: String) -> Error {
+    Error {
+        code: ErrorCode::NotFound.into(),
+        message: "the event has no such section".to_owned(),
+        trace_id,
+        details: vec![ErrorDetail {
+            field: "section".to_owned(),
+            reason: "SECTION_NOT_FOUND".to_owned(),
+            value: section.to_owned(),
+        }],
+    }
+}
+
+fn refused(why: &Refusal, trace: String) -> Result<Error, Status> {
+    match is_business(why) {
+        true => Ok(error_of(why, trace)),
+        false => Err(rejection::status_of(why, &ErrorSubject::default())),
+    }
+}

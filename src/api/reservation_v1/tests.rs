@@ -1,0 +1,505 @@
+//! The mapping tables: every answer and every refusal, for each call of contract B.
+#![allow(clippy::unwrap_used)]
+
+use inventory_proto::common::v1::{self as common, ErrorCode, SeatStatus};
+use inventory_proto::reservation::v1::{CommitStatus, HoldStatus, ReleaseStatus};
+
+use super::in_band_error::{code_of, error_of};
+use super::{outcomes, queries};
+use crate::api::rejection::{ErrorSubject, reason, reason_of, status_of};
+use crate::telemetry::code_name;
+use inventory_core::answer::{Refusal, Released};
+use inventory_core::ids::{OrderId, ReservationId, SeatId, Seats};
+use inventory_core::operation::Wanted;
+use inventory_core::question::{Counts, EventStatus, Found, SectionStatus};
+use inventory_core::seats::{Price, Seat, SeatFacts, SeatState};
+use inventory_core::time::{Micros, UnixMillis};
+use inventory_grpc::Code;
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const NOW: UnixMillis = UnixMillis(1_795_362_000_000);
+
+fn ids(texts: &[&str]) -> Vec<SeatId> {
+    texts.iter().map(|id| id.parse().unwrap()).collect()
+}
+
+/// One of each, and what follows it: a new refusal does not compile without its place here.
+fn every_refusal() -> Vec<Refusal> {
+    let mut all = vec![Refusal::InsufficientInventory { remaining: 3 }];
+    let retry_after = Micros(5);
+    loop {
+        all.push(match all.last().unwrap() {
+            Refusal::InsufficientInventory { .. } => Refusal::EventNotFound,
+            Refusal::EventNotFound => Refusal::EventClosed,
+            Refusal::EventClosed => Refusal::SeatsUnavailable {
+                seats: ids(&["A-1", "A-2"]),
+            },
+            Refusal::SeatsUnavailable { .. } => Refusal::SeatsNotFound {
+                seats: ids(&["Z-9"]),
+            },
+            Refusal::SeatsNotFound { .. } => Refusal::IdempotencyConflict,
+            Refusal::IdempotencyConflict => Refusal::ReservationReleased,
+            Refusal::ReservationReleased => Refusal::ReservationCommitted,
+            Refusal::ReservationCommitted => Refusal::HoldExpired,
+            Refusal::HoldExpired => Refusal::ReservationNotFound,
+            Refusal::ReservationNotFound => Refusal::ReservationNotConfirmed,
+            Refusal::ReservationNotConfirmed => Refusal::DeadlineExceeded,
+            Refusal::DeadlineExceeded => Refusal::Overloaded { retry_after },
+            Refusal::Overloaded { .. } => Refusal::StoreBusy { retry_after },
+            Refusal::StoreBusy { .. } => Refusal::StoreUnavailable { retry_after },
+            Refusal::StoreUnavailable { .. } => Refusal::Internal,
+            Refusal::Internal => return all,
+        });
+    }
+}
+
+/// What a refusal is on contract B: its code and its status in each call's response, or the code of
+/// the gRPC error.
+struct Row {
+    why: &'static str,
+    told: Result<(ErrorCode, HoldStatus, CommitStatus, ReleaseStatus), Code>,
+}
+
+#[rustfmt::skip]
+fn table() -> Vec<Row> {
+    use {CommitStatus as C, ErrorCode as E, HoldStatus as H, ReleaseStatus as R};
+    let conflict = |why, code| Row { why, told: Ok((code, H::Unspecified, C::FailedConflict, R::Failed)) };
+    let row = |why, code, hold, commit, release| Row { why, told: Ok((code, hold, commit, release)) };
+    let wire = |why, code| Row { why, told: Err(code) };
+    vec![
+        conflict(reason::INSUFFICIENT_INVENTORY, E::InsufficientInventory),
+        row(reason::EVENT_NOT_FOUND, E::NotFound, H::Unspecified, C::FailedConflict, R::NotFound),
+        conflict(reason::EVENT_CLOSED, E::FailedPrecondition),
+        conflict(reason::SEAT_UNAVAILABLE, E::InventoryConflict),
+        conflict(reason::SEAT_NOT_FOUND, E::NotFound),
+        conflict(reason::IDEMPOTENCY_CONFLICT, E::IdempotencyConflict),
+        row(reason::RESERVATION_RELEASED, E::FailedPrecondition, H::Released, C::FailedConflict, R::Failed),
+        row(reason::RESERVATION_COMMITTED, E::FailedPrecondition, H::Committed, C::FailedConflict, R::Failed),
+        row(reason::HOLD_EXPIRED, E::ReservationExpired, H::Expired, C::FailedExpired, R::Failed),
+        row(reason::RESERVATION_NOT_FOUND, E::NotFound, H::Unspecified, C::FailedConflict, R::NotFound),
+        conflict(reason::RESERVATION_NOT_CONFIRMED, E::FailedPrecondition),
+        wire(reason::DEADLINE_EXCEEDED, Code::DeadlineExceeded),
+        wire(reason::OVERLOADED, Code::ResourceExhausted),
+        wire(reason::STORE_BUSY, Code::Unavailable),
+        wire(reason::STORE_UNAVAILABLE, Code::Unavailable),
+        wire(reason::INTERNAL, Code::Internal),
+    ]
+}
+
+#[test]
+fn every_refusal_is_told_as_the_table_says() {
+    let (refusals, table) = (every_refusal(), table());
+    assert_eq!(refusals.len(), table.len());
+    for (why, row) in refusals.iter().zip(table) {
+        assert_eq!(reason_of(why), row.why);
+        let hold = outcomes::not_held("r1".to_owned(), why, TRACE.to_owned());
+        let commit = outcomes::not_confirmed(why, TRACE.to_owned());
+        let release = outcomes::not_released(why, TRACE.to_owned());
+        let check = queries::unavailable(why, TRACE.to_owned());
+        let status = queries::no_status(why, TRACE.to_owned());
+        let (code, held, committed, released) = match row.told {
+            Ok(told) => told,
+            Err(code) => {
+                let statuses = [
+                    hold.unwrap_err(),
+                    commit.unwrap_err(),
+                    release.unwrap_err(),
+                    check.unwrap_err(),
+                    status.unwrap_err(),
+                ];
+                for status in statuses {
+                    assert_eq!((status.code(), status.reason()), (code, row.why));
+                }
+                continue;
+            }
+        };
+        let hold = hold.unwrap();
+        let commit = commit.unwrap();
+        let release = release.unwrap();
+        assert_eq!(hold.status(), held, "{why:?}");
+        assert_eq!(commit.status(), committed, "{why:?}");
+        assert_eq!(release.status(), released, "{why:?}");
+        // A hold is named where there is one, or was one.
+        let named = if held == HoldStatus::Unspecified {
+            ""
+        } else {
+            "r1"
+        };
+        assert_eq!(hold.hold_id, named);
+        assert_eq!((commit.order_id.as_str(), commit.committed_at), ("", None));
+        assert!(hold.reserved_seats.is_empty() && hold.hold_expires_at.is_none());
+        assert!(commit.sold_seats.is_empty() && release.released_seats.is_empty());
+        let check = check.unwrap();
+        assert!(!check.available && check.available_seats.is_empty());
+        let errors = [
+            hold.error,
+            commit.error,
+            release.error,
+            check.error,
+            status.unwrap().error,
+        ];
+        for error in errors {
+            let error = error.unwrap();
+            assert_eq!(error.code(), code, "{why:?}");
+            assert_eq!(error.trace_id, TRACE);
+            assert_ne!(error.message, "");
+            assert!(!error.details.is_empty(), "{why:?}");
+            for detail in error.details {
+                assert_eq!(detail.reason, row.why);
+                assert_ne!(detail.field, "");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_taken_seat_is_one_detail_and_so_is_what_is_left() {
+    let taken = Refusal::SeatsUnavailable {
+        seats: ids(&["A-1", "A-2"]),
+    };
+    let error = error_of(&taken, String::new());
+    let told: Vec<_> = error
+        .details
+        .iter()
+        .map(|d| (d.field.as_str(), d.reason.as_str(), d.value.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("seat_ids", "SEAT_UNAVAILABLE", "A-1"),
+            ("seat_ids", "SEAT_UNAVAILABLE", "A-2")
+        ]
+    );
+    let few = error_of(
+        &Refusal::InsufficientInventory { remaining: 3 },
+        String::new(),
+    );
+    assert_eq!(few.details.len(), 1);
+    assert_eq!(few.details[0].field, "quantity");
+    assert_eq!(few.details[0].value, "3");
+}
+
+#[test]
+fn the_stores_own_trouble_is_never_inside_a_response() {
+    let business = every_refusal().iter().filter_map(code_of).count();
+    assert_eq!(business, 11);
+}
+
+/// `docs/reference/statuses.md` has every rejection. With UPDATE_DOCS=1 the test rewrites the table.
+#[test]
+fn the_reference_lists_every_rejection() {
+    const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/statuses.md");
+    const MARKS: [&str; 2] = [
+        "<!-- generated: rejections -->\n",
+        "<!-- end: rejections -->",
+    ];
+    let mut table =
+        "| reason | `inventory.v1` | `reservation.v1` | hold, commit, release | message |\n\
+                     |---|---|---|---|---|\n"
+            .to_owned();
+    for why in every_refusal() {
+        let status = status_of(&why, &ErrorSubject::default());
+        let code = code_name(status.code() as usize);
+        let inside = match outcomes::not_held(String::new(), &why, String::new()) {
+            Err(_) => "gRPC status | ".to_owned(),
+            Ok(hold) => {
+                let commit = outcomes::not_confirmed(&why, String::new()).unwrap();
+                let release = outcomes::not_released(&why, String::new()).unwrap();
+                format!(
+                    "`{}` | `{}`, `{}`, `{}`",
+                    hold.error.as_ref().unwrap().code().as_str_name(),
+                    hold.status().as_str_name(),
+                    commit.status().as_str_name(),
+                    release.status().as_str_name()
+                )
+            }
+        };
+        let (reason, message) = (reason_of(&why), status.message());
+        table += &format!("| `{reason}` | `{code}` | {inside} | {message} |\n");
+    }
+    let text = std::fs::read_to_string(DOCUMENT).unwrap();
+    let (before, rest) = text.split_once(MARKS[0]).unwrap();
+    let (block, after) = rest.split_once(MARKS[1]).unwrap();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let text = [before, MARKS[0], &table, MARKS[1], after].concat();
+        std::fs::write(DOCUMENT, text).unwrap();
+    } else {
+        assert_eq!(block, table, "to rewrite it: UPDATE_DOCS=1 cargo test");
+    }
+}
+
+// ---- What went well -----------------------------------------------------------------------------
+
+fn facts() -> SeatFacts {
+    SeatFacts {
+        section: "A".to_owned(),
+        row: "12".to_owned(),
+        number: "7".to_owned(),
+        price: Some(Price {
+            amount: 9_900,
+            currency: "KRW".to_owned(),
+        }),
+    }
+}
+
+fn seat(id: &str, state: SeatState) -> Seat {
+    Seat {
+        id: id.parse().unwrap(),
+        facts: facts(),
+        state,
+    }
+}
+
+fn held_until(until: UnixMillis) -> SeatState {
+    SeatState::Hold {
+        reservation: "r9".parse().unwrap(),
+        until,
+    }
+}
+
+fn sold() -> SeatState {
+    SeatState::Sold {
+        reservation: "r9".parse().unwrap(),
+    }
+}
+
+#[test]
+fn a_hold_names_itself_its_seats_and_its_end() {
+    let seats = vec![common::Seat::default()];
+    let told = outcomes::held("r1".to_owned(), seats.clone(), NOW);
+    assert_eq!(told.hold_id, "r1");
+    assert_eq!(told.status(), HoldStatus::Active);
+    assert_eq!(told.reserved_seats, seats);
+    let at = told.hold_expires_at.unwrap();
+    assert_eq!((at.seconds, at.nanos), (1_795_362_000, 0));
+    assert_eq!(told.error, None);
+}
+
+#[test]
+fn a_commit_names_its_order_its_seats_and_when_it_was() {
+    let order = OrderId::of(&"r1".parse::<ReservationId>().unwrap());
+    let told = outcomes::confirmed(order, vec![common::Seat::default()], NOW);
+    assert_eq!(told.order_id, order.to_string());
+    assert_eq!(told.status(), CommitStatus::Success);
+    assert_eq!(told.sold_seats.len(), 1);
+    assert_eq!(told.committed_at.unwrap().seconds, 1_795_362_000);
+    assert_eq!(told.error, None);
+}
+
+#[test]
+fn a_release_says_what_it_found_and_lists_only_what_it_gave_back() {
+    let had: Seats = ids(&["A-1"]).into();
+    for (how, status, lists, tells_when) in [
+        (Released::Now, ReleaseStatus::Success, true, true),
+        (
+            Released::Before,
+            ReleaseStatus::AlreadyReleased,
+            false,
+            true,
+        ),
+        (Released::NeverWas, ReleaseStatus::NotFound, false, false),
+    ] {
+        assert_eq!(outcomes::gave_back(how, Some(&had)).is_some(), lists);
+        let told = outcomes::released(how, Vec::new(), NOW);
+        assert_eq!(told.status(), status);
+        assert_eq!(told.released_at.is_some(), tells_when);
+        assert_eq!(told.error, None, "a release is never in error for that");
+    }
+}
+
+#[test]
+fn a_seat_carries_its_facts_and_the_answers_state() {
+    let told = crate::api::convert::seat(seat("A-1", sold()), SeatStatus::Reserved);
+    assert_eq!(told.id, "A-1");
+    assert_eq!(
+        (
+            told.section.as_str(),
+            told.row.as_str(),
+            told.number.as_str()
+        ),
+        ("A", "12", "7")
+    );
+    assert_eq!(told.status(), SeatStatus::Reserved);
+    let price = told.price.unwrap();
+    assert_eq!((price.amount, price.currency.as_str()), (9_900, "KRW"));
+    let bare = crate::api::convert::bare_seat(&"A-2".parse().unwrap(), SeatStatus::Sold);
+    assert_eq!((bare.id.as_str(), bare.status()), ("A-2", SeatStatus::Sold));
+    assert_eq!(bare.price, None);
+}
+
+// ---- Questions ----------------------------------------------------------------------------------
+
+#[test]
+fn a_quantity_event_tells_what_is_left_and_no_seats() {
+    for (available, remaining) in [(true, 5), (false, 1)] {
+        let found = Found::Units {
+            remaining,
+            available,
+        };
+        let told = queries::availability(&Wanted::Quantity(2), found, NOW).unwrap();
+        assert_eq!(told.available, available);
+        assert_eq!(told.remaining_in_section, remaining as i32);
+        assert!(told.available_seats.is_empty() && told.unavailable_seat_ids.is_empty());
+        assert_eq!(told.error, None);
+    }
+}
+
+#[test]
+fn an_offer_has_exactly_as_many_seats_as_asked_for_or_none() {
+    let offer = |count: usize| {
+        let seats = ["A-1", "A-2", "A-3"][..count].iter();
+        let found = Found::Offer {
+            seats: seats.map(|id| seat(id, SeatState::Available)).collect(),
+            remaining: 40,
+        };
+        queries::availability(&Wanted::Quantity(2), found, NOW).unwrap()
+    };
+    for wrong in [0, 1, 3] {
+        let told = offer(wrong);
+        assert!(!told.available && told.available_seats.is_empty());
+        assert_eq!(told.remaining_in_section, 40);
+    }
+    let told = offer(2);
+    assert!(told.available);
+    let shown: Vec<_> = told.available_seats.iter().map(|s| &s.id[..]).collect();
+    assert_eq!(shown, ["A-1", "A-2"]);
+    let state = |s: &common::Seat| s.status() == SeatStatus::Available && s.section == "A";
+    assert!(told.available_seats.iter().all(state));
+}
+
+#[test]
+fn asked_by_seat_each_is_either_available_or_not() {
+    let all = ["A-1", "A-2", "A-3", "A-4", "A-5", "Z-9"];
+    let asked = Wanted::Seats(ids(&all).into());
+    let found = Found::Seats {
+        known: vec![
+            seat("A-1", SeatState::Available),
+            seat("A-2", sold()),
+            seat("A-3", held_until(UnixMillis(NOW.0 + 1))),
+            // Its time is over: nobody's.
+            seat("A-4", held_until(NOW)),
+            seat("A-5", SeatState::Blocked),
+        ],
+        unknown: ids(&["Z-9"]),
+    };
+    let told = queries::availability(&asked, found, NOW).unwrap();
+    assert!(!told.available);
+    let free: Vec<_> = told.available_seats.iter().map(|s| &s.id[..]).collect();
+    assert_eq!(free, ["A-1", "A-4"]);
+    assert_eq!(told.unavailable_seat_ids, ["A-2", "A-3", "A-5", "Z-9"]);
+    assert_eq!(told.error, None);
+
+    let asked = Wanted::Seats(ids(&["A-1"]).into());
+    let found = Found::Seats {
+        known: vec![seat("A-1", SeatState::Available)],
+        unknown: Vec::new(),
+    };
+    let told = queries::availability(&asked, found, NOW).unwrap();
+    assert!(told.available && told.unavailable_seat_ids.is_empty());
+}
+
+#[test]
+fn an_answer_to_another_question_is_an_internal_error() {
+    let offer = Found::Offer {
+        seats: Vec::new(),
+        remaining: 0,
+    };
+    let asked = Wanted::Seats(ids(&["A-1"]).into());
+    let status = queries::availability(&asked, offer.clone(), NOW).unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    let event = "evt".parse().unwrap();
+    let status = queries::status(event, String::new(), None, offer, String::new());
+    assert_eq!(status.unwrap_err().code(), Code::Internal);
+}
+
+fn counts(total: u64, available: u64, held: u64, sold: u64, blocked: u64) -> Counts {
+    Counts {
+        total,
+        available,
+        held,
+        sold,
+        blocked,
+    }
+}
+
+fn seated() -> Found {
+    let price = |amount| Price {
+        amount,
+        currency: "KRW".to_owned(),
+    };
+    Found::Status(Box::new(EventStatus {
+        counts: counts(8, 2, 1, 4, 1),
+        sections: vec![
+            SectionStatus {
+                section: "A".to_owned(),
+                counts: counts(6, 1, 1, 3, 1),
+                price: Some((price(100), price(900))),
+            },
+            SectionStatus {
+                section: "B".to_owned(),
+                counts: counts(2, 1, 0, 1, 0),
+                price: None,
+            },
+        ],
+        as_of: NOW,
+        seated: true,
+        closed: false,
+    }))
+}
+
+#[test]
+fn a_status_tells_the_event_its_sections_and_their_sum() {
+    let event = || "evt".parse().unwrap();
+    let told = queries::status(event(), "Final".to_owned(), None, seated(), String::new()).unwrap();
+    let shown = told.event.unwrap();
+    assert_eq!((shown.id.as_str(), shown.name.as_str()), ("evt", "Final"));
+    assert_eq!((shown.total_seats, shown.remaining_seats), (8, 2));
+    let stats = told.stats.unwrap();
+    assert_eq!((stats.total_seats, stats.available_seats), (8, 2));
+    assert_eq!((stats.reserved_seats, stats.sold_seats), (1, 4));
+    assert_eq!(stats.blocked_seats, 1);
+    assert!((stats.availability_percentage - 25.0).abs() < 1e-6);
+    assert_eq!(stats.last_updated.unwrap().seconds, 1_795_362_000);
+    assert_eq!(told.sections.len(), 2);
+    let a = &told.sections[0];
+    assert_eq!((a.section_id.as_str(), a.section_name.as_str()), ("A", "A"));
+    assert_eq!((a.total_seats, a.available_seats), (6, 1));
+    assert_eq!((a.reserved_seats, a.sold_seats, a.blocked_seats), (1, 3, 1));
+    assert_eq!(a.min_price.as_ref().unwrap().amount, 100);
+    assert_eq!(a.max_price.as_ref().unwrap().amount, 900);
+    assert_eq!(told.sections[1].min_price, None);
+    assert_eq!(told.error, None);
+}
+
+#[test]
+fn a_status_of_one_section_is_that_sections_and_the_event_stays_whole() {
+    let event = || "evt".parse().unwrap();
+    let told = queries::status(event(), String::new(), Some("B"), seated(), String::new()).unwrap();
+    assert_eq!(told.event.unwrap().total_seats, 8);
+    assert_eq!(told.sections.len(), 1);
+    assert_eq!(told.sections[0].section_id, "B");
+    let stats = told.stats.unwrap();
+    assert_eq!((stats.total_seats, stats.available_seats), (2, 1));
+    assert!((stats.availability_percentage - 50.0).abs() < 1e-6);
+
+    let none = queries::status(
+        event(),
+        String::new(),
+        Some("X"),
+        seated(),
+        TRACE.to_owned(),
+    );
+    let error = none.as_ref().unwrap().error.as_ref().unwrap();
+    assert_eq!(error.code(), ErrorCode::NotFound);
+    assert_eq!(error.details[0].field, "section");
+    assert_eq!(error.details[0].value, "X");
+    assert!(none.unwrap().stats.is_none());
+}
+
+#[test]
+fn an_empty_event_is_none_percent_available() {
+    let found = Found::Status(Box::default());
+    let event = "evt".parse().unwrap();
+    let told = queries::status(event, String::new(), None, found, String::new()).unwrap();
+    assert!(told.stats.unwrap().availability_percentage.abs() < 1e-9);
+}

@@ -1,0 +1,513 @@
+//! The side thread's way to the shards: admin calls and scrapes, as messages.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+
+use crate::limits;
+use crate::shard::ask;
+use crate::shard::driver::Driver;
+use crate::shard::inbox::{Mailbox, ShardMessage};
+use crate::side::admin::{
+    AdminBackend, AdminError, Created, EventAbout, EventStock, NewEvent, Pages, Reservation,
+    SeatOutcome, Stock,
+};
+use crate::side::{Readiness, Scrape};
+use crate::telemetry::heartbeat::Heartbeats;
+use crate::telemetry::recorder::Snapshot;
+use crate::telemetry::registry::{PulseFacts, ScrapeFacts, SpanFacts};
+use crate::telemetry::trace::SpanCounts;
+use inventory_core::answer::{Answer, Refusal};
+use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_core::operation::{Expect, Operation, Verb, Wanted};
+use inventory_core::question::{EventStatus, Found, Question};
+use inventory_core::seats::{SeatFacts, SeatState};
+use inventory_core::time::Micros;
+use inventory_core::transaction::EventRead;
+use inventory_runtime::clock;
+use inventory_store::{BlockOutcome, CreateEvent, SetTotal, StoreError, StoredRecord};
+
+/// See the module's head.
+#[derive(Clone)]
+pub(super) struct ShardGateway {
+    shards: Arc<ShardPool>,
+    pulses: Heartbeats,
+    readiness: Readiness,
+    spans: Option<Arc<SpanCounts>>,
+}
+
+struct ShardPool {
+    mailboxes: Vec<Mailbox>,
+    /// Admin calls go round the shards.
+    next: AtomicUsize,
+}
+
+impl ShardGateway {
+    pub(super) fn new(
+        mailboxes: Vec<Mailbox>,
+        pulses: Heartbeats,
+        readiness: Readiness,
+        spans: Option<Arc<SpanCounts>>,
+    ) -> Self {
+        let next = AtomicUsize::new(0);
+        Self {
+            shards: Arc::new(ShardPool { mailboxes, next }),
+            pulses,
+            readiness,
+            spans,
+        }
+    }
+
+    /// Runs `job` on some shard, to its end even if nobody waits for it any more.
+    async fn on_shard<T, F>(
+        &self,
+        job: impl FnOnce(Rc<Driver>) -> F + Send + 'static,
+    ) -> Result<T, AdminError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, AdminError>> + 'static,
+    {
+        let (reply, answer) = ask();
+        let work = ShardMessage::Job(Box::new(move |driver| {
+            async move {
+                // Whoever asked may have gone.
+                let _ = reply.send(job(driver).await);
+            }
+            .boxed_local()
+        }));
+        let ShardPool { mailboxes, next } = &*self.shards;
+        let turn = next.fetch_add(1, Ordering::Relaxed) % mailboxes.len().max(1);
+        let shard = mailboxes.get(turn).ok_or_else(unavailable)?;
+        shard.send(work).map_err(|_| busy())?;
+        answer.await.map_err(|_| unavailable())?
+    }
+
+    /// Has every shard forget what it remembers of an event, before this returns.
+    async fn forget(&self, event: &EventId) {
+        let event = event.clone();
+        self.everywhere(move |driver| driver.invalidate_event(&event))
+            .await;
+    }
+
+    /// Does something on every shard, and waits until it is done.
+    async fn everywhere(&self, work: impl Fn(&Driver) + Clone + Send + 'static) {
+        let told = self.shards.mailboxes.iter().filter_map(|shard| {
+            let (done, heard) = ask();
+            let work = work.clone();
+            let forget = ShardMessage::Job(Box::new(move |driver: Rc<Driver>| {
+                work(&driver);
+                let _ = done.send(());
+                async {}.boxed_local()
+            }));
+            // A shard with a full inbox finds out when what it remembers is too old.
+            shard.send(forget).ok().map(|()| heard)
+        });
+        futures::future::join_all(told.collect::<Vec<_>>()).await;
+    }
+
+    /// The rest of a call that changed an event: the shards hear of it, and how it stands now is
+    /// the answer.
+    async fn changed(&self, event: EventId) -> Result<EventStock, AdminError> {
+        self.forget(&event).await;
+        self.get_event(event).await
+    }
+}
+
+#[tonic::async_trait]
+impl AdminBackend for ShardGateway {
+    async fn create_event(&self, event: NewEvent) -> Result<Created, AdminError> {
+        let id = event.event.clone();
+        let created = self
+            .on_shard(async move |driver| {
+                let wanted = inventory_store::NewEvent {
+                    event: event.event,
+                    total: event.total,
+                    stripes: event.stripes,
+                    seat_keys: event.seat_keys,
+                    name: event.name,
+                    venue: event.venue,
+                };
+                match driver.store().create_event(&wanted).await {
+                    Ok(CreateEvent::Created(_)) => Ok(true),
+                    Ok(CreateEvent::Existing(_)) => Ok(false),
+                    Ok(CreateEvent::Conflict(stripes)) => {
+                        let about = driver.store().describe_event(&wanted.event).await;
+                        let about = about.map_err(failed)?.ok_or(AdminError::EventNotFound)?;
+                        let total = stripes.iter().map(|stripe| stripe.capacity).sum();
+                        Err(AdminError::EventExists(Box::new(NewEvent {
+                            event: about.event,
+                            total,
+                            stripes: about.stripes,
+                            seat_keys: about.seat_keys,
+                            name: about.name,
+                            venue: about.venue,
+                        })))
+                    }
+                    Err(error) => Err(failed(error)),
+                }
+            })
+            .await?;
+        let stock = self.changed(id).await?;
+        Ok(Created { stock, created })
+    }
+
+    async fn get_event(&self, event: EventId) -> Result<EventStock, AdminError> {
+        self.on_shard(async move |driver| stock(&driver, &event).await)
+            .await
+    }
+
+    async fn describe_event(&self, event: EventId) -> Result<EventAbout, AdminError> {
+        self.on_shard(async move |driver| about(&driver, &event).await)
+            .await
+    }
+
+    fn list_events(&self) -> Pages<EventAbout> {
+        let bridge = self.clone();
+        page_by_page(move |from| {
+            let bridge = bridge.clone();
+            async move {
+                bridge
+                    .on_shard(async move |driver| {
+                        let page = driver.store().list_events(from.as_ref()).await;
+                        let page = page.map_err(failed)?;
+                        let events = page.events.into_iter().map(event_about).collect();
+                        Ok((events, page.next))
+                    })
+                    .await
+            }
+        })
+    }
+
+    async fn set_total(&self, event: EventId, total: u64) -> Result<EventStock, AdminError> {
+        let id = event.clone();
+        self.on_shard(async move |driver| {
+            match driver.store().set_total(&id, total).await.map_err(failed)? {
+                SetTotal::Set(_) => Ok(()),
+                SetTotal::Refused { total, taken } => {
+                    Err(AdminError::TotalTooSmall { total, taken })
+                }
+                SetTotal::Seated => Err(AdminError::Seated),
+                SetTotal::NotFound => Err(AdminError::EventNotFound),
+            }
+        })
+        .await?;
+        self.changed(event).await
+    }
+
+    async fn close_event(&self, event: EventId) -> Result<EventStock, AdminError> {
+        let id = event.clone();
+        self.on_shard(async move |driver| {
+            match driver.store().close_event(&id).await.map_err(failed)? {
+                true => Ok(()),
+                false => Err(AdminError::EventNotFound),
+            }
+        })
+        .await?;
+        self.changed(event).await
+    }
+
+    async fn count_new_seats(
+        &self,
+        event: EventId,
+        seats: Vec<SeatId>,
+    ) -> Result<usize, AdminError> {
+        self.on_shard(async move |driver| {
+            let seats = seats.into();
+            match asked(&driver, &event, Question::Seats { seats }).await? {
+                Found::Seats { unknown, .. } => Ok(unknown.len()),
+                other => Err(odd(&other)),
+            }
+        })
+        .await
+    }
+
+    async fn put_seats(
+        &self,
+        event: EventId,
+        seat_keys: u16,
+        seats: Vec<(SeatId, SeatFacts)>,
+    ) -> Result<(), AdminError> {
+        self.on_shard(async move |driver| {
+            let put = driver.store().put_seats(&event, seat_keys, &seats).await;
+            put.map_err(failed)
+        })
+        .await
+    }
+
+    async fn seats_changed(&self, event: EventId) {
+        self.forget(&event).await;
+        // Read anew at once: whoever looks next does not wait for it.
+        let _ = self
+            .on_shard(async move |driver| {
+                asked(&driver, &event, Question::Status { section: None }).await
+            })
+            .await;
+    }
+
+    async fn block_seats(
+        &self,
+        event: EventId,
+        seats: Vec<SeatId>,
+        block: bool,
+    ) -> Result<Vec<(SeatId, SeatOutcome)>, AdminError> {
+        let id = event.clone();
+        let done = self
+            .on_shard(async move |driver| {
+                let seat_keys = about(&driver, &id).await?.seat_keys;
+                if seat_keys == 0 {
+                    return Err(AdminError::NotSeated);
+                }
+                let store = driver.store();
+                let done = match block {
+                    true => store.block_seats(&id, seat_keys, &seats).await,
+                    false => store.unblock_seats(&id, seat_keys, &seats).await,
+                };
+                let done = done.map_err(failed)?.into_iter();
+                Ok(done.map(|(seat, one)| (seat, outcome(one))).collect())
+            })
+            .await;
+        // Also after a failure half way.
+        self.forget(&event).await;
+        done
+    }
+
+    async fn refund(&self, reservation: ReservationId) -> Result<Reservation, AdminError> {
+        let about = reservation.clone();
+        let refunded = self.on_shard(async move |driver| {
+            let event = read(&driver, &reservation).await?.event;
+            let wanted = Wanted::Whatever;
+            let operation = Operation {
+                verb: Verb::Refund,
+                reservation: reservation.clone(),
+                fingerprint: Operation::fingerprint_of(&event, &wanted),
+                event,
+                wanted,
+                section: None,
+                payment_intent: String::new(),
+                hold_until: None,
+                expect: Expect::Known,
+                deadline: clock::monotonic().plus(CALL_TIME),
+            };
+            match driver.submit(operation, None).await {
+                Ok(Answer::Refunded) => read(&driver, &reservation).await,
+                Ok(Answer::Refused(why)) => Err(refused(&why)),
+                Ok(other) => {
+                    tracing::error!(answer = ?other, "an odd answer to a refund");
+                    Err(AdminError::Internal)
+                }
+                Err(_) => Err(unavailable()),
+            }
+        });
+        let refunded = refunded.await;
+        // The shard that confirmed it would go on saying so from memory.
+        self.everywhere(move |driver| driver.invalidate_reservation(&about))
+            .await;
+        refunded
+    }
+
+    async fn get_reservation(&self, reservation: ReservationId) -> Result<Reservation, AdminError> {
+        self.on_shard(async move |driver| read(&driver, &reservation).await)
+            .await
+    }
+
+    fn list_reservations(&self, event: EventId) -> Pages<Reservation> {
+        let bridge = self.clone();
+        page_by_page(move |from| {
+            let (bridge, event) = (bridge.clone(), event.clone());
+            async move {
+                bridge
+                    .on_shard(async move |driver| {
+                        let store = driver.store();
+                        let page = store.scan_reservations(&event, from.as_ref()).await;
+                        let page = page.map_err(failed)?;
+                        let records = page.records.into_iter().map(stored).collect();
+                        Ok((records, page.next))
+                    })
+                    .await
+            }
+        })
+    }
+}
+
+/// What an admin call gives the domain: what the service gives the call.
+const CALL_TIME: Micros = Micros(limits::ADMIN_CALL_TIMEOUT.as_micros() as u64);
+
+/// A listing whose pages `page` reads one after the other, each when it is asked for.
+fn page_by_page<T, K, F>(page: impl Fn(Option<K>) -> F + Send + 'static) -> Pages<T>
+where
+    T: Send + 'static,
+    K: Send + 'static,
+    F: Future<Output = Result<(Vec<T>, Option<K>), AdminError>> + Send + 'static,
+{
+    // `Some(None)` is the first page, `None` is past the last one.
+    futures::stream::unfold((page, Some(None)), async |(page, from)| {
+        match page(from?).await {
+            Ok((found, next)) => Some((Ok(found), (page, next.map(Some)))),
+            Err(error) => Some((Err(error), (page, None))),
+        }
+    })
+    .boxed()
+}
+
+async fn about(driver: &Driver, event: &EventId) -> Result<EventAbout, AdminError> {
+    let about = driver.store().describe_event(event).await;
+    let about = about.map_err(failed)?.ok_or(AdminError::EventNotFound)?;
+    Ok(event_about(about))
+}
+
+/// How an event stands: stripes as the store has them, seats as the owner's map has them.
+async fn stock(driver: &Rc<Driver>, event: &EventId) -> Result<EventStock, AdminError> {
+    let about = about(driver, event).await?;
+    let stock = if about.seat_keys > 0 {
+        match asked(driver, event, Question::Status { section: None }).await? {
+            Found::Status(status) => Stock::Seats(*status),
+            other => return Err(odd(&other)),
+        }
+    } else {
+        let as_of = clock::now().unix;
+        match driver.store().read_event(event, Some(about.stripes)).await {
+            EventRead::Found(stripes) => Stock::Units { stripes, as_of },
+            EventRead::NotFound => return Err(AdminError::EventNotFound),
+            EventRead::Unavailable => return Err(unavailable()),
+            EventRead::Throttled => return Err(busy()),
+        }
+    };
+    Ok(EventStock { about, stock })
+}
+
+async fn asked(
+    driver: &Rc<Driver>,
+    event: &EventId,
+    question: Question,
+) -> Result<Found, AdminError> {
+    match driver.query(event.clone(), question, None).await {
+        Ok(told) => told.map_err(|why| refused(&why)),
+        Err(_) => Err(unavailable()),
+    }
+}
+
+fn odd(found: &Found) -> AdminError {
+    tracing::error!(?found, "an odd answer to a question about an event");
+    AdminError::Internal
+}
+
+async fn read(driver: &Driver, id: &ReservationId) -> Result<Reservation, AdminError> {
+    let found = driver.store().read_reservation(id).await;
+    let found = found.map_err(failed)?;
+    found.map(stored).ok_or(AdminError::ReservationNotFound)
+}
+
+fn event_about(about: inventory_store::EventAbout) -> EventAbout {
+    EventAbout {
+        event: about.event,
+        stripes: about.stripes,
+        seat_keys: about.seat_keys,
+        closed: about.closed,
+        name: about.name,
+        venue: about.venue,
+    }
+}
+
+fn stored(record: StoredRecord) -> Reservation {
+    Reservation {
+        id: record.reservation,
+        event: record.event,
+        record: record.view,
+        payment_intent: record.payment_intent,
+        created_at: record.created_at,
+    }
+}
+
+fn outcome(outcome: BlockOutcome) -> SeatOutcome {
+    match outcome {
+        BlockOutcome::Done => SeatOutcome::Changed,
+        BlockOutcome::AlreadySo => SeatOutcome::Unchanged,
+        BlockOutcome::Taken(SeatState::Sold { .. }) => SeatOutcome::Sold,
+        BlockOutcome::Taken(_) => SeatOutcome::Held,
+        BlockOutcome::Unknown => SeatOutcome::NotFound,
+    }
+}
+
+/// Why the domain did not do what an admin call wanted.
+fn refused(why: &Refusal) -> AdminError {
+    match why {
+        Refusal::EventNotFound => AdminError::EventNotFound,
+        Refusal::ReservationNotFound => AdminError::ReservationNotFound,
+        Refusal::ReservationNotConfirmed => AdminError::ReservationNotConfirmed,
+        Refusal::Overloaded { .. } | Refusal::StoreBusy { .. } | Refusal::DeadlineExceeded => {
+            busy()
+        }
+        Refusal::StoreUnavailable { .. } => unavailable(),
+        other => {
+            tracing::error!(refusal = ?other, "an odd refusal of an admin call");
+            AdminError::Internal
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Scrape for ShardGateway {
+    fn shards(&self) -> usize {
+        self.shards.mailboxes.len()
+    }
+
+    async fn take(&self, shard: usize) -> Option<Snapshot> {
+        let (reply, answer) = ask();
+        let shard = self.shards.mailboxes.get(shard)?;
+        shard.send(ShardMessage::Scrape(reply)).ok()?;
+        answer.await.ok()
+    }
+
+    async fn status(&self, event: EventId) -> Option<EventStatus> {
+        let asked = self.on_shard(async move |driver| {
+            asked(&driver, &event, Question::Status { section: None }).await
+        });
+        match asked.await {
+            Ok(Found::Status(status)) => Some(*status),
+            _ => None,
+        }
+    }
+
+    fn facts(&self) -> ScrapeFacts {
+        let now = clock::monotonic();
+        let of_shard = |shard| PulseFacts {
+            age: now.since(self.pulses.last_beat(shard).unwrap_or(now)),
+            stalls: self.pulses.stalls(shard),
+        };
+        ScrapeFacts {
+            ready: self.readiness.is_ready(),
+            spans: match &self.spans {
+                Some(counts) => counts.read(),
+                None => SpanFacts::default(),
+            },
+            pulses: (0..self.pulses.shards()).map(of_shard).collect(),
+            ..ScrapeFacts::default()
+        }
+    }
+}
+
+fn failed(error: StoreError) -> AdminError {
+    tracing::warn!(error = %error, "an admin call failed at the store");
+    match error {
+        StoreError::Throttled(_) => busy(),
+        StoreError::Unavailable(_) => unavailable(),
+        StoreError::Invalid(_) | StoreError::Refused(_) | StoreError::Corrupt(_) => {
+            AdminError::Internal
+        }
+    }
+}
+
+fn busy() -> AdminError {
+    AdminError::Busy {
+        retry_after: limits::RETRY_AFTER,
+    }
+}
+
+fn unavailable() -> AdminError {
+    AdminError::Unavailable {
+        retry_after: Duration::from_secs(1),
+    }
+}
