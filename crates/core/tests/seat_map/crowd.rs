@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use inventory_api::limits;
+use inventory_core::limits;
 use inventory_core::seat_map::SeatMap;
 use inventory_core::seats::Price;
 use rand::SeedableRng;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
-use inventory_api::limits;
+use inventory_core::limits;
 use inventory_core::seat_map::SeatMap;
 use inventory_core::seats::SeatState;
 use proptest::prelude::*;
