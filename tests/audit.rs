@@ -20,8 +20,8 @@ use inventory_core::time::UnixMillis;
 use inventory_core::transaction::ReservationState;
 use inventory_proto::inventory::v1::inventory_client::InventoryClient;
 use inventory_proto::inventory::v1::{CommitReq, PlaceHoldReq, ReleaseReq, SeatRef};
-use inventory_store::embedded::{Data, Engine};
-use inventory_store::{NoObserver, Repaired, Store, StoreSettings, tables};
+use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
+use inventory_store::{NoObserver, RepairOutcome, Store, StoreSettings, tables};
 use raw::{Raw, n, s};
 use serde_json::{Value, json};
 use server::{Launch, Ran, Server};
@@ -40,12 +40,12 @@ const FAR: u64 = 4_000_000_000_000;
 struct Stage {
     server: Server,
     raw: Raw,
-    _engine: Engine,
+    _engine: EmbeddedEngine,
 }
 
 impl Stage {
     fn new() -> Self {
-        let engine = Engine::start(Data::Memory).unwrap();
+        let engine = EmbeddedEngine::start(EngineStorage::Memory).unwrap();
         let address = engine.address();
         on_store(address, async |store| {
             tables::create(&store).await.unwrap();
@@ -450,7 +450,7 @@ fn seats_that_no_sale_would_find_are_named_and_late_holds_are_no_breach() {
 }
 
 /// What repairs come to, one after the other, carried out as a reconciliation does.
-fn repaired(stage: &Stage, repairs: Vec<Repair>) -> Vec<Repaired> {
+fn repaired(stage: &Stage, repairs: Vec<Repair>) -> Vec<RepairOutcome> {
     on_store(stage.raw.0, async move |store| {
         let event = EVENT.parse().unwrap();
         let mut results = Vec::new();
@@ -506,15 +506,15 @@ fn a_repair_is_of_what_was_seen_and_harmless_to_repeat() {
     let before = seats();
     let results = repaired(&stage, stale);
     let wanted = [
-        Repaired::Stale,
+        RepairOutcome::Stale,
         // What it wants is so.
-        Repaired::Done,
-        Repaired::Done,
-        Repaired::Stale,
-        Repaired::Stale,
-        Repaired::Stale,
-        Repaired::Stale,
-        Repaired::Stale,
+        RepairOutcome::Done,
+        RepairOutcome::Done,
+        RepairOutcome::Stale,
+        RepairOutcome::Stale,
+        RepairOutcome::Stale,
+        RepairOutcome::Stale,
+        RepairOutcome::Stale,
     ];
     assert_eq!(results, wanted);
     assert_eq!(seats(), before, "nothing was written");
@@ -540,7 +540,7 @@ fn a_repair_is_of_what_was_seen_and_harmless_to_repeat() {
         &stage,
         vec![line(8, 3), line(6, 4), line(8, 4), line(8, 4), line(7, 5)],
     );
-    let (done, stale) = (Repaired::Done, Repaired::Stale);
+    let (done, stale) = (RepairOutcome::Done, RepairOutcome::Stale);
     assert_eq!(results, [stale, stale, done, done, done]);
     let again = repaired(&stage, vec![line(8, 4)]);
     assert_eq!(again, [stale], "units have moved since");

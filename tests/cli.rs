@@ -24,7 +24,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use inventory_api::config::variables::VARIABLES;
-use inventory_store::embedded::{Data, Engine};
+use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 use restricted::{deny_rings, limit_locked_memory};
 
 const OK: i32 = 0;
@@ -464,7 +464,7 @@ fn check_in(prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) -> 
 /// Tables and preflight against the embedded engine, over the same path as against DynamoDB.
 #[test]
 fn tables_are_made_checked_and_seen_by_check() {
-    let engine = Engine::start(Data::Memory).unwrap();
+    let engine = EmbeddedEngine::start(EngineStorage::Memory).unwrap();
     let url = format!("http://{}", engine.address());
     let run = |args: &[&str]| {
         let mut command = command(args);

@@ -32,9 +32,10 @@ use std::rc::Rc;
 
 use inventory_api::limits;
 use inventory_core::transaction::{EventRead, Outcome, Reason, StripeView};
-use inventory_store::embedded::{Data, Engine};
+use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 use inventory_store::{
-    ConnectError, CreateEvent, NewEvent, Store, StoreError, StoreSettings, TableNames, tables,
+    CreateEventOutcome, NewEvent, Store, StoreConnectError, StoreError, StoreSettings, TableNames,
+    tables,
 };
 use stage::*;
 
@@ -50,7 +51,7 @@ fn tables_are_made_once_and_then_differ_in_nothing() {
         assert!(missing[0].to_string().contains("tables create"));
         let probe = store.probe().await.unwrap_err();
         assert!(
-            matches!(probe, ConnectError::TableMissing { .. }),
+            matches!(probe, StoreConnectError::TableMissing { .. }),
             "{probe}"
         );
 
@@ -78,7 +79,7 @@ fn a_table_of_another_shape_is_named_with_its_cure() {
         let store = connect(&swapped).await;
         let found = tables::check(&store).await.unwrap();
         let of = |table: &str, words: &str| {
-            let named = |d: &&tables::Difference| d.table == table && d.what.contains(words);
+            let named = |d: &&tables::TableDifference| d.table == table && d.what.contains(words);
             let found = found.iter().find(named);
             found.unwrap_or_else(|| panic!("{table}: {words}: {found:?}"))
         };
@@ -111,10 +112,13 @@ fn create_adds_what_an_older_table_lacks() {
         let made = tables::create(&store).await.unwrap();
         let table = newer.tables.idempotency.clone();
         assert!(
-            made.contains(&tables::Made::Index(table.clone())),
+            made.contains(&tables::TableCreation::Index(table.clone())),
             "{made:?}"
         );
-        assert!(made.contains(&tables::Made::Ttl(table.clone())), "{made:?}");
+        assert!(
+            made.contains(&tables::TableCreation::Ttl(table.clone())),
+            "{made:?}"
+        );
         let left = tables::check(&store).await.unwrap();
         assert_eq!(left.len(), 1, "only its key still differs: {left:?}");
     });
@@ -129,7 +133,7 @@ fn an_event_is_created_once_whoever_repeats_it() {
         let read = store.read_event(&event(), None).await;
         assert_eq!(read, EventRead::NotFound);
         let created = create(&store, 10, 3).await;
-        let CreateEvent::Created(views) = created else {
+        let CreateEventOutcome::Created(views) = created else {
             panic!("{created:?}");
         };
         let capacities: Vec<u64> = views.iter().map(|view| view.capacity).collect();
@@ -137,10 +141,10 @@ fn an_event_is_created_once_whoever_repeats_it() {
         assert_eq!(stripes(&store).await, views);
 
         let again = create(&store, 10, 3).await;
-        assert_eq!(again, CreateEvent::Existing(views.clone()));
+        assert_eq!(again, CreateEventOutcome::Existing(views.clone()));
         for (total, count) in [(11, 3), (10, 1), (10, 4)] {
             let other = create(&store, total, count).await;
-            assert_eq!(other, CreateEvent::Conflict(views.clone()));
+            assert_eq!(other, CreateEventOutcome::Conflict(views.clone()));
         }
         let nothing = NewEvent::of_quantity(event(), 0, 1);
         let invalid = store.create_event(&nothing).await.unwrap_err();
@@ -355,10 +359,10 @@ fn a_missing_table_is_a_refusal_not_a_guess() {
 #[test]
 fn what_was_acknowledged_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let data = Data::Dir(dir.path().to_owned());
+    let data = EngineStorage::Dir(dir.path().to_owned());
     let names = settings(engine()).tables;
     let open = || {
-        let engine = Engine::start(data.clone()).unwrap();
+        let engine = EmbeddedEngine::start(data.clone()).unwrap();
         let settings = StoreSettings {
             tables: names.clone(),
             ..settings(engine.address())

@@ -146,11 +146,11 @@ fn completions(shell: Shell) {
     say(String::from_utf8_lossy(&script).trim_end());
 }
 
-fn dev_data(args: DevArgs) -> embedded::Data {
+fn dev_data(args: DevArgs) -> embedded::EngineStorage {
     if args.memory {
-        embedded::Data::Memory
+        embedded::EngineStorage::Memory
     } else {
-        embedded::Data::Dir(args.data)
+        embedded::EngineStorage::Dir(args.data)
     }
 }
 

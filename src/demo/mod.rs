@@ -20,7 +20,7 @@ use crate::limits;
 use crate::preflight::Explanation;
 use crate::server::{self, CounterReader, Server};
 use inventory_core::counters::Counters;
-use inventory_store::embedded::{Data, Engine};
+use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 
 /// The event on sale.
 const EVENT: &str = "evt_demo";
@@ -94,7 +94,8 @@ pub fn run(config: Config, options: &DemoOptions) -> Result<(), DemoError> {
         admin: None,
         ..config.without_default_collector()
     };
-    let engine = Engine::start(Data::Memory).map_err(|error| DemoError::Load(error.to_string()))?;
+    let engine = EmbeddedEngine::start(EngineStorage::Memory)
+        .map_err(|error| DemoError::Load(error.to_string()))?;
     let store = server::dev::engine_store(&config, &engine);
     let stripes =
         u16::try_from(options.tickets).map_or(options.stripes, |t| options.stripes.min(t));

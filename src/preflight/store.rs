@@ -11,8 +11,8 @@ use super::facts::Facts;
 use super::{Check, Verdict};
 use crate::config::StoreConfig;
 use crate::limits::PREFLIGHT_STORE_TIMEOUT;
-use inventory_store::tables::{self, Difference};
-use inventory_store::{ConnectError, NoObserver, Store, StoreError, StoreSettings};
+use inventory_store::tables::{self, TableDifference};
+use inventory_store::{NoObserver, Store, StoreConnectError, StoreError, StoreSettings};
 
 /// Why a command could not get its answer from the store.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +20,7 @@ pub enum AskError {
     #[error("no executor for the store: {0}")]
     Ring(#[from] io::Error),
     #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Connect(#[from] StoreConnectError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -58,17 +58,17 @@ pub fn ask_at<T>(
 pub fn demand(
     settings: &StoreSettings,
     config: &StoreConfig,
-) -> Result<Vec<Difference>, Explanation> {
+) -> Result<Vec<TableDifference>, Explanation> {
     let asked = ask_at(settings.clone(), async |store| {
         match store.probe().await {
             // The tables say themselves what they lack.
-            Ok(()) | Err(ConnectError::TableMissing { .. }) => {}
+            Ok(()) | Err(StoreConnectError::TableMissing { .. }) => {}
             Err(error) => return Err(error.into()),
         }
         Ok(tables::check(store).await?)
     });
     let differences = asked.map_err(|error| explain_ask_error(&error, config))?;
-    let fatal: Vec<&Difference> = differences.iter().filter(|d| d.fatal).collect();
+    let fatal: Vec<&TableDifference> = differences.iter().filter(|d| d.fatal).collect();
     if fatal.is_empty() {
         return Ok(differences);
     }
@@ -100,7 +100,7 @@ pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<Check> {
         let store = Store::connect(settings, Rc::new(NoObserver)).await?;
         let place = match store.probe().await {
             // The tables say themselves what they lack.
-            Ok(()) | Err(ConnectError::TableMissing { .. }) => store.place().to_owned(),
+            Ok(()) | Err(StoreConnectError::TableMissing { .. }) => store.endpoint().to_owned(),
             Err(error) => return Err(error.into()),
         };
         Ok((place, tables::check(&store).await?))
@@ -134,7 +134,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
     }
 }
 
-fn table_checks(config: &StoreConfig, differences: Vec<Difference>) -> Vec<Check> {
+fn table_checks(config: &StoreConfig, differences: Vec<TableDifference>) -> Vec<Check> {
     if differences.is_empty() {
         let names = &config.tables;
         let said = format!(
@@ -157,16 +157,16 @@ fn table_checks(config: &StoreConfig, differences: Vec<Difference>) -> Vec<Check
 }
 
 /// Why the store cannot be used, with the settings it was looked for with.
-pub fn explain_connect_error(error: &ConnectError, config: &StoreConfig) -> Explanation {
+pub fn explain_connect_error(error: &StoreConnectError, config: &StoreConfig) -> Explanation {
     let region = &config.region;
     match error {
-        ConnectError::Unreachable { store, why } => {
+        StoreConnectError::Unreachable { store, why } => {
             super::explain_store_unreachable(store, region, why)
         }
-        ConnectError::TableMissing { store, table } => {
+        StoreConnectError::TableMissing { store, table } => {
             super::explain_missing_table(config.variable_of_table(table), table, store)
         }
-        ConnectError::Credentials { why } => Explanation {
+        StoreConnectError::Credentials { why } => Explanation {
             wrong: format!("there are no AWS credentials for DynamoDB: {why}"),
             facts: None,
             cures: vec![
@@ -177,10 +177,10 @@ pub fn explain_connect_error(error: &ConnectError, config: &StoreConfig) -> Expl
             ],
         },
         // These say what is wrong and what would be right in one sentence.
-        ConnectError::Endpoint { .. }
-        | ConnectError::CaBundle(_)
-        | ConnectError::NoTransactions { .. }
-        | ConnectError::Refused { .. } => Explanation {
+        StoreConnectError::Endpoint { .. }
+        | StoreConnectError::CaBundle(_)
+        | StoreConnectError::NoTransactions { .. }
+        | StoreConnectError::Refused { .. } => Explanation {
             wrong: error.to_string(),
             facts: None,
             cures: Vec::new(),
@@ -220,25 +220,25 @@ mod tests {
         let why = || "because".to_owned();
         for (error, needles) in [
             (
-                ConnectError::Unreachable {
+                StoreConnectError::Unreachable {
                     store: store(),
                     why: why(),
                 },
                 ["http://db:8000", "because", "AWS_REGION=eu-west-1"],
             ),
             (
-                ConnectError::TableMissing {
+                StoreConnectError::TableMissing {
                     store: store(),
                     table: "inventory_seats".to_owned(),
                 },
                 ["DDB_TABLE_SEATS", "inventory_seats", "tables create"],
             ),
             (
-                ConnectError::Credentials { why: why() },
+                StoreConnectError::Credentials { why: why() },
                 ["because", "AWS_PROFILE", "role"],
             ),
             (
-                ConnectError::NoTransactions {
+                StoreConnectError::NoTransactions {
                     store: store(),
                     why: why(),
                 },
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_fatal_difference_is_wrong_and_another_is_a_note() {
-        let difference = |fatal| Difference {
+        let difference = |fatal| TableDifference {
             table: "inventory".to_owned(),
             what: "differs".to_owned(),
             cure: "mend it".to_owned(),

@@ -12,7 +12,7 @@ use crate::side::audit::{AuditBackend, AuditError};
 use inventory_core::audit::{AuditRecord, Repair, Snapshot};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_store::{
-    AuditPage, AuditStripes, AuditToken, PlacedSeat, Repaired, Store, StoreError,
+    AuditPage, AuditStripes, AuditToken, PlacedSeat, RepairOutcome, Store, StoreError,
 };
 
 /// See the module's head.
@@ -109,7 +109,7 @@ impl AuditBackend for ShardAuditBackend {
         event: &EventId,
         seat_keys: u16,
         repair: Repair,
-    ) -> Result<Repaired, AuditError> {
+    ) -> Result<RepairOutcome, AuditError> {
         let event = event.clone();
         self.on_shard(async move |store| store.repair(&event, seat_keys, &repair).await)
             .await

@@ -4,8 +4,8 @@ use super::{LOG_FLUSH_MAX, Server, banner, plain, start_log};
 use crate::config::{Config, StoreConfig};
 use crate::preflight::{Explanation, ask_at, explain_ask_error};
 use inventory_core::ids::EventId;
-use inventory_store::embedded::{Data, Engine};
-use inventory_store::{CreateEvent, NewEvent, Store, StoreError, StoreSettings, tables};
+use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
+use inventory_store::{CreateEventOutcome, NewEvent, Store, StoreError, StoreSettings, tables};
 
 /// The event that a first `dev` creates.
 pub const SAMPLE_EVENT: &str = "evt_2025_1001";
@@ -20,14 +20,14 @@ const ENGINE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 ///
 /// # Errors
 /// Whatever keeps the server from starting.
-pub fn run_dev(config: Config, data: Data) -> Result<(), Explanation> {
+pub fn run_dev(config: Config, data: EngineStorage) -> Result<(), Explanation> {
     let config = config.without_default_collector();
     let log = start_log(&config)?;
     let place = match &data {
-        Data::Memory => "in memory, gone at the stop".to_owned(),
-        Data::Dir(dir) => format!("{} (survives restarts)", dir.display()),
+        EngineStorage::Memory => "in memory, gone at the stop".to_owned(),
+        EngineStorage::Dir(dir) => format!("{} (survives restarts)", dir.display()),
     };
-    let engine = Engine::start(data).map_err(|error| plain(error.to_string()))?;
+    let engine = EmbeddedEngine::start(data).map_err(|error| plain(error.to_string()))?;
     let store = engine_store(&config, &engine);
     prepare(&store, &config.store, Some((SAMPLE_EVENT, SAMPLE_TOTAL, 1)))?;
     let server = Server::start(&config, store, true)?;
@@ -40,7 +40,7 @@ pub fn run_dev(config: Config, data: Data) -> Result<(), Explanation> {
 }
 
 /// The embedded engine as a store.
-pub fn engine_store(config: &Config, engine: &Engine) -> StoreSettings {
+pub fn engine_store(config: &Config, engine: &EmbeddedEngine) -> StoreSettings {
     StoreSettings {
         tables: config.store.tables.clone(),
         attempt_timeout: config.store.attempt_timeout.max(ENGINE_TIMEOUT),
@@ -76,6 +76,8 @@ async fn create(store: &Store, id: &str, total: u64, stripes: u16) -> Result<(),
         .create_event(&NewEvent::of_quantity(event, total, stripes))
         .await?
     {
-        CreateEvent::Created(_) | CreateEvent::Existing(_) | CreateEvent::Conflict(_) => Ok(()),
+        CreateEventOutcome::Created(_)
+        | CreateEventOutcome::Existing(_)
+        | CreateEventOutcome::Conflict(_) => Ok(()),
     }
 }

@@ -28,7 +28,9 @@ use inventory_core::seats::{SeatFacts, SeatState};
 use inventory_core::time::Micros;
 use inventory_core::transaction::EventRead;
 use inventory_runtime::clock;
-use inventory_store::{BlockOutcome, CreateEvent, SetTotal, StoreError, StoredRecord};
+use inventory_store::{
+    BlockOutcome, CreateEventOutcome, SetTotalOutcome, StoreError, StoredRecord,
+};
 
 /// See the module's head.
 #[derive(Clone)]
@@ -131,9 +133,9 @@ impl AdminBackend for ShardGateway {
                     venue: event.venue,
                 };
                 match driver.store().create_event(&wanted).await {
-                    Ok(CreateEvent::Created(_)) => Ok(true),
-                    Ok(CreateEvent::Existing(_)) => Ok(false),
-                    Ok(CreateEvent::Conflict(stripes)) => {
+                    Ok(CreateEventOutcome::Created(_)) => Ok(true),
+                    Ok(CreateEventOutcome::Existing(_)) => Ok(false),
+                    Ok(CreateEventOutcome::Conflict(stripes)) => {
                         let about = driver.store().describe_event(&wanted.event).await;
                         let about = about.map_err(failed)?.ok_or(AdminError::EventNotFound)?;
                         let total = stripes.iter().map(|stripe| stripe.capacity).sum();
@@ -185,12 +187,12 @@ impl AdminBackend for ShardGateway {
         let id = event.clone();
         self.on_shard(async move |driver| {
             match driver.store().set_total(&id, total).await.map_err(failed)? {
-                SetTotal::Set(_) => Ok(()),
-                SetTotal::Refused { total, taken } => {
+                SetTotalOutcome::Set(_) => Ok(()),
+                SetTotalOutcome::Refused { total, taken } => {
                     Err(AdminError::TotalTooSmall { total, taken })
                 }
-                SetTotal::Seated => Err(AdminError::Seated),
-                SetTotal::NotFound => Err(AdminError::EventNotFound),
+                SetTotalOutcome::Seated => Err(AdminError::Seated),
+                SetTotalOutcome::NotFound => Err(AdminError::EventNotFound),
             }
         })
         .await?;

@@ -51,7 +51,7 @@ use inventory_core::rules::LateCommit;
 use inventory_core::time::Micros;
 use inventory_grpc::{Drain, GrpcContext, GrpcSettings, UnaryService};
 use inventory_runtime::{AcceptedSocket, Listener, clock};
-use inventory_store::{ConnectError, Store, StoreSettings};
+use inventory_store::{Store, StoreConnectError, StoreSettings};
 
 /// How often a draining shard looks whether its lanes have settled.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -92,7 +92,7 @@ pub struct ShardConfig {
 pub enum ShardStartError {
     /// The executor's ring could not be made.
     Ring(io::Error),
-    Store(ConnectError),
+    Store(StoreConnectError),
 }
 
 /// What a shard left behind when it ended.

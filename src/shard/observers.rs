@@ -15,7 +15,7 @@ use crate::telemetry::recorder::{DAMAGED_STRIPE, Recorder};
 use crate::telemetry::trace::Tracer;
 use inventory_core::time::Micros;
 use inventory_grpc::{CallObserver, CallTrace, Code, ConnectionEnd};
-use inventory_store::{Capacity, StoreCall, StoreObserver, TableNames};
+use inventory_store::{CapacityKind, StoreCall, StoreObserver, TableNames};
 
 /// A line about one call, in the fields that the seed's logs have. Empty ones are left out.
 macro_rules! log_call {
@@ -151,10 +151,10 @@ impl StoreObserver for ShardStoreObserver {
             .store_call(call.operation, table, call.status, call.latency);
     }
 
-    fn consumed(&self, table: &str, kind: Capacity, units: f64) {
+    fn consumed(&self, table: &str, kind: CapacityKind, units: f64) {
         let kind = match kind {
-            Capacity::Read => "read",
-            Capacity::Write => "write",
+            CapacityKind::Read => "read",
+            CapacityKind::Write => "write",
         };
         self.recorder.consumed(self.label(table), kind, units);
     }

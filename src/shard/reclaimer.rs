@@ -23,7 +23,7 @@ use crate::telemetry::recorder::{InventoryType, Recorder};
 use inventory_core::answer::Answer;
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_runtime::clock;
-use inventory_store::{DuePage, StoreError, StoredRecord};
+use inventory_store::{ExpiryPage, StoreError, StoredRecord};
 
 /// One shard's part of the work.
 pub(super) struct Reclaimer {
@@ -121,7 +121,7 @@ impl Reclaimer {
         }
     }
 
-    fn page(&self, page: Result<DuePage, StoreError>) -> Option<DuePage> {
+    fn page(&self, page: Result<ExpiryPage, StoreError>) -> Option<ExpiryPage> {
         page.inspect_err(|error| {
             let now = clock::monotonic();
             let often = Micros(limits::RECLAIM_COMPLAIN_EVERY.as_micros() as u64);

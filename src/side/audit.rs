@@ -32,7 +32,7 @@ use super::admin::ERROR_DOMAIN;
 use crate::limits;
 use inventory_core::audit::{AuditRecord, Repair, Snapshot};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
-use inventory_store::{AuditPage, AuditStripes, AuditToken, PlacedSeat, Repaired, StoreError};
+use inventory_store::{AuditPage, AuditStripes, AuditToken, PlacedSeat, RepairOutcome, StoreError};
 use walk::Walk;
 
 /// Reads and mends what an audit asks for; the server implements it with messages to the shards.
@@ -74,7 +74,7 @@ pub trait AuditBackend: Send + Sync + 'static {
         event: &EventId,
         seat_keys: u16,
         repair: Repair,
-    ) -> Result<Repaired, AuditError>;
+    ) -> Result<RepairOutcome, AuditError>;
 }
 
 /// Why an audit came to no end.

@@ -9,7 +9,7 @@ use futures_rustls::rustls::ServerConfig;
 use inventory_api::limits;
 use inventory_core::seats::SeatFacts;
 use inventory_core::transaction::{EventRead, Outcome, Reason};
-use inventory_store::{ConnectError, NoObserver, Store, StoreSettings};
+use inventory_store::{NoObserver, Store, StoreConnectError, StoreSettings};
 
 use crate::relay::{Act, Relay, dead_address};
 use crate::stage::*;
@@ -146,7 +146,7 @@ fn an_endpoint_that_is_no_url_is_refused_at_once() {
                 .await
                 .unwrap_err();
             assert!(
-                matches!(error, ConnectError::Endpoint { .. }),
+                matches!(error, StoreConnectError::Endpoint { .. }),
                 "{url}: {error}"
             );
         }
@@ -402,7 +402,7 @@ fn a_store_without_transactions_is_refused_by_name() {
         relay.next(fault(400, "UnknownOperationException"));
         let error = store.probe().await.unwrap_err();
         assert!(
-            matches!(error, ConnectError::NoTransactions { .. }),
+            matches!(error, StoreConnectError::NoTransactions { .. }),
             "{error}"
         );
         assert!(error.to_string().contains("TransactWriteItems"), "{error}");
@@ -410,12 +410,15 @@ fn a_store_without_transactions_is_refused_by_name() {
         relay.next(Act::Answer(200, "{}".to_owned()));
         let error = store.probe().await.unwrap_err();
         assert!(
-            matches!(error, ConnectError::NoTransactions { .. }),
+            matches!(error, StoreConnectError::NoTransactions { .. }),
             "{error}"
         );
         relay.next(fault(400, "AccessDeniedException"));
         let error = store.probe().await.unwrap_err();
-        assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
+        assert!(
+            matches!(error, StoreConnectError::Refused { .. }),
+            "{error}"
+        );
     });
 }
 
@@ -503,7 +506,7 @@ fn tls_works_with_the_right_authority_and_says_what_is_wrong_without() {
         let error = Store::connect(missing, Rc::new(NoObserver))
             .await
             .unwrap_err();
-        assert!(matches!(error, ConnectError::CaBundle(_)), "{error}");
+        assert!(matches!(error, StoreConnectError::CaBundle(_)), "{error}");
         assert!(error.to_string().contains("/nowhere/ca.pem"), "{error}");
     });
 }

@@ -18,17 +18,17 @@ use inventory_core::transaction::{
     Draw, Due, EventRead, RecordWrite, ReservationState, StripeUpdate, StripeView, Token,
     Transaction,
 };
-use inventory_store::embedded::{Data, Engine};
+use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 use inventory_store::{
-    CreateEvent, NewEvent, NoObserver, ShardHttp, ShardSleep, Store, StoreCall, StoreObserver,
-    StoreSettings, TableNames, tables,
+    CreateEventOutcome, NewEvent, NoObserver, ShardHttp, ShardSleep, Store, StoreCall,
+    StoreObserver, StoreSettings, TableNames, tables,
 };
 
 use crate::relay::Relay;
 
 /// Where the tests' engine listens.
 pub(crate) fn engine() -> SocketAddr {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    static ENGINE: OnceLock<EmbeddedEngine> = OnceLock::new();
     match std::env::var("DYNAMODB_ENDPOINT") {
         Ok(url) => {
             let authority = url.strip_prefix("http://").expect("http://host:port");
@@ -37,7 +37,7 @@ pub(crate) fn engine() -> SocketAddr {
             found.next().expect("an address")
         }
         Err(_) => ENGINE
-            .get_or_init(|| Engine::start(Data::Memory).unwrap())
+            .get_or_init(|| EmbeddedEngine::start(EngineStorage::Memory).unwrap())
             .address(),
     }
 }
@@ -286,7 +286,7 @@ pub(crate) fn moving(stripes: Vec<StripeUpdate>, records: Vec<RecordWrite>) -> T
 }
 
 /// Creates the tests' event.
-pub(crate) async fn create(store: &Store, total: u64, stripes: u16) -> CreateEvent {
+pub(crate) async fn create(store: &Store, total: u64, stripes: u16) -> CreateEventOutcome {
     let wanted = NewEvent::of_quantity(event(), total, stripes);
     store.create_event(&wanted).await.unwrap()
 }

@@ -9,21 +9,21 @@ use std::time::Duration;
 
 use inventory_core::ids::EventId;
 use inventory_core::transaction::{EventRead, ReservationState, StripeView};
-use inventory_store::embedded::{Data, Engine};
+use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 use inventory_store::{NewEvent, NoObserver, Store, StoreSettings, StoredRecord, tables};
 
 use crate::proxy::Proxy;
 use crate::server::{Launch, Server};
 
 pub(crate) struct Stage {
-    pub(crate) engine: Engine,
+    pub(crate) engine: EmbeddedEngine,
     pub(crate) proxy: Proxy,
 }
 
 impl Stage {
     /// An engine in memory with the tables made.
     pub(crate) fn new() -> Self {
-        let engine = Engine::start(Data::Memory).unwrap();
+        let engine = EmbeddedEngine::start(EngineStorage::Memory).unwrap();
         let address = engine.address();
         on_store(address, async |store| {
             tables::create(&store).await.map(drop)
@@ -112,7 +112,7 @@ impl Book {
 
     /// Of a server's data directory; nobody may run on it.
     pub(crate) fn of_dir(dir: &Path, event: &str) -> Self {
-        let engine = Engine::start(Data::Dir(dir.to_owned())).unwrap();
+        let engine = EmbeddedEngine::start(EngineStorage::Dir(dir.to_owned())).unwrap();
         Self::read(engine.address(), event)
     }
 

@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 
-use inventory_store::embedded::{Data, Engine};
+use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 
 use crate::client::*;
 use crate::restricted::{deny_rings, limit_locked_memory};
@@ -64,7 +64,7 @@ fn a_store_that_is_not_there_is_named() {
 
 #[test]
 fn missing_tables_are_named_with_the_command_that_makes_them() {
-    let engine = Engine::start(Data::Memory).unwrap();
+    let engine = EmbeddedEngine::start(EngineStorage::Memory).unwrap();
     let needles = [
         "inventory",
         "inventory_seats",
@@ -82,7 +82,7 @@ fn missing_tables_are_named_with_the_command_that_makes_them() {
 /// The whole way from an empty store to a ticket, with the commands alone.
 #[tokio::test]
 async fn the_commands_lead_from_nothing_to_a_sale() {
-    let engine = Engine::start(Data::Memory).unwrap();
+    let engine = EmbeddedEngine::start(EngineStorage::Memory).unwrap();
     let run = |args: &[&str]| {
         let mut launch = Launch::serve(engine.address());
         let settings = std::mem::replace(&mut launch.command, command(args));

@@ -8,8 +8,8 @@ use inventory_core::ids::EventId;
 use inventory_core::seats::SeatFacts;
 use inventory_core::transaction::{Reason, ReservationState, SeatsRead, StripeUpdate, StripeView};
 use inventory_store::{
-    BlockOutcome, CreateEvent, EventAbout, NewEvent, SetTotal, Store, StoreCall, StoreError,
-    StoreObserver, tables,
+    BlockOutcome, CreateEventOutcome, EventAbout, NewEvent, SetTotalOutcome, Store, StoreCall,
+    StoreError, StoreObserver, tables,
 };
 
 use crate::life::{applied, refused};
@@ -45,15 +45,15 @@ fn a_seated_event_is_created_once_and_tells_what_it_is() {
             seat_keys: 8,
             closed: false,
         };
-        assert_eq!(created, CreateEvent::Created(vec![view]));
+        assert_eq!(created, CreateEventOutcome::Created(vec![view]));
         let again = store.create_event(&wanted).await.unwrap();
-        assert_eq!(again, CreateEvent::Existing(vec![view]));
+        assert_eq!(again, CreateEventOutcome::Existing(vec![view]));
         for other in [
             NewEvent::of_seats(event(), 4),
             NewEvent::of_quantity(event(), 5, 1),
         ] {
             let conflict = store.create_event(&other).await.unwrap();
-            assert_eq!(conflict, CreateEvent::Conflict(vec![view]));
+            assert_eq!(conflict, CreateEventOutcome::Conflict(vec![view]));
         }
         let about = store.describe_event(&event()).await.unwrap().unwrap();
         let expected = EventAbout {
@@ -67,7 +67,7 @@ fn a_seated_event_is_created_once_and_tells_what_it_is() {
         assert_eq!(about, expected);
         assert!(about.is_seated());
         let set = store.set_total(&event(), 5).await.unwrap();
-        assert_eq!(set, SetTotal::Seated);
+        assert_eq!(set, SetTotalOutcome::Seated);
     });
 }
 
@@ -126,27 +126,27 @@ fn a_total_goes_up_and_down_and_a_repeat_changes_nothing() {
 
         for _ in 0..2 {
             let set = store.set_total(&event(), 15).await.unwrap();
-            assert_eq!(set, SetTotal::Set(stripes(&store).await));
+            assert_eq!(set, SetTotalOutcome::Set(stripes(&store).await));
             assert_eq!(capacities(&store).await, [6, 5, 4]);
             assert_eq!(remaining(&store).await, [2, 4, 4]);
         }
         for _ in 0..2 {
             let set = store.set_total(&event(), 6).await.unwrap();
-            assert_eq!(set, SetTotal::Set(stripes(&store).await));
+            assert_eq!(set, SetTotalOutcome::Set(stripes(&store).await));
             assert_eq!(capacities(&store).await.iter().sum::<u64>(), 6);
             assert_eq!(remaining(&store).await.iter().sum::<u64>(), 1);
         }
         // What is sold stays, and a refusal changes nothing.
         let before = stripes(&store).await;
         let set = store.set_total(&event(), 4).await.unwrap();
-        assert_eq!(set, SetTotal::Refused { total: 6, taken: 5 });
+        assert_eq!(set, SetTotalOutcome::Refused { total: 6, taken: 5 });
         assert_eq!(stripes(&store).await, before);
         let set = store.set_total(&event(), 5).await.unwrap();
-        assert!(matches!(set, SetTotal::Set(_)));
+        assert!(matches!(set, SetTotalOutcome::Set(_)));
         assert_eq!(remaining(&store).await, [0, 0, 0]);
 
         let set = store.set_total(&id("other"), 5).await.unwrap();
-        assert_eq!(set, SetTotal::NotFound);
+        assert_eq!(set, SetTotalOutcome::NotFound);
         let error = store.set_total(&event(), 0).await.unwrap_err();
         assert!(matches!(error, StoreError::Invalid(_)), "{error}");
     });
@@ -174,7 +174,7 @@ fn a_total_that_changes_during_the_sale_loses_and_makes_no_unit() {
                 let total = totals.next().unwrap();
                 // Somebody else's sale may be in between; another round ends it.
                 match store.set_total(&event(), total).await {
-                    Ok(SetTotal::Set(_)) | Err(StoreError::Unavailable(_)) => {}
+                    Ok(SetTotalOutcome::Set(_)) | Err(StoreError::Unavailable(_)) => {}
                     other => panic!("{other:?}"),
                 }
                 inventory_runtime::yield_now().await;
@@ -182,7 +182,7 @@ fn a_total_that_changes_during_the_sale_loses_and_makes_no_unit() {
         };
         futures::future::join(sale, change).await;
         let set = store.set_total(&event(), 95).await.unwrap();
-        assert!(matches!(set, SetTotal::Set(_)), "{set:?}");
+        assert!(matches!(set, SetTotalOutcome::Set(_)), "{set:?}");
         let stripes = stripes(&store).await;
         for stripe in &stripes {
             assert_eq!(stripe.capacity - stripe.remaining, sold.get() / 2);
@@ -319,7 +319,7 @@ fn what_is_sold_in_between_is_not_taken_out() {
         let set = store.set_total(&event(), 4).await.unwrap();
         assert_eq!(
             set,
-            SetTotal::Refused {
+            SetTotalOutcome::Refused {
                 total: 10,
                 taken: 8
             }
@@ -336,7 +336,7 @@ fn what_somebody_else_adds_in_between_is_not_added_twice() {
         });
         let store = store.await;
         let set = store.set_total(&event(), 15).await.unwrap();
-        assert!(matches!(set, SetTotal::Set(_)), "{set:?}");
+        assert!(matches!(set, SetTotalOutcome::Set(_)), "{set:?}");
         assert_eq!(
             (capacities(&store).await, remaining(&store).await),
             (vec![15], vec![15])
@@ -353,7 +353,7 @@ fn a_change_whose_answer_is_lost_is_made_once() {
             relay.next(Act::Pass);
             relay.next(Act::LoseAnswer);
             let set = store.set_total(&event(), total).await.unwrap();
-            assert!(matches!(set, SetTotal::Set(_)), "{set:?}");
+            assert!(matches!(set, SetTotalOutcome::Set(_)), "{set:?}");
             assert_eq!(remaining(&store).await, [left]);
         }
         relay.next(Act::LoseAnswer);
@@ -381,7 +381,7 @@ fn sales_in_the_way_are_waited_out() {
         }
         let before = relay.requests();
         let set = store.set_total(&event(), 11).await.unwrap();
-        assert!(matches!(set, SetTotal::Set(_)), "{set:?}");
+        assert!(matches!(set, SetTotalOutcome::Set(_)), "{set:?}");
         // Two looks, the conflicts, the change.
         let sent = relay.requests() - before;
         assert_eq!(sent, 2 + limits::STORE_ADMIN_TRIES_MAX as usize + 2 + 1);

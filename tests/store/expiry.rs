@@ -5,7 +5,7 @@ use std::rc::Rc;
 use inventory_api::limits;
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{RecordWrite, ReservationState};
-use inventory_store::{DuePage, Store, expiry_minute, expiry_shard, tables};
+use inventory_store::{ExpiryPage, Store, expiry_minute, expiry_shard, tables};
 
 use crate::life::applied;
 use crate::stage::*;
@@ -15,14 +15,14 @@ fn ends(hold: &RecordWrite) -> UnixMillis {
 }
 
 /// What is due of the bucket in which `hold` lies, in one page.
-async fn due(store: &Store, hold: &RecordWrite, now: UnixMillis) -> DuePage {
+async fn due(store: &Store, hold: &RecordWrite, now: UnixMillis) -> ExpiryPage {
     let shard = expiry_shard(&hold.reservation);
     let minute = expiry_minute(ends(hold));
     let page = store.due_holds(minute, shard, now, 100, None).await;
     page.unwrap()
 }
 
-fn ids(page: &DuePage) -> Vec<&str> {
+fn ids(page: &ExpiryPage) -> Vec<&str> {
     let ids = page
         .records
         .iter()

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use futures::{StreamExt, TryStreamExt};
 
-use super::change::Changed;
-use super::codec::{self, Change};
+use super::codec::{self, ConditionalUpdate};
+use super::conditional_update::UpdateOutcome;
 use super::events::split;
 use super::{EventAbout, PageToken, Store, StoreError};
 use crate::limits;
@@ -27,7 +27,7 @@ pub struct EventPage {
 
 /// What [`Store::set_total`] found or did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SetTotal {
+pub enum SetTotalOutcome {
     /// The event has that total, now or before; these are its stripes.
     Set(Vec<StripeView>),
     /// So many units are not left to be taken out.
@@ -74,7 +74,7 @@ impl Store {
             let key = AttributeValue::S(key.clone());
             HashMap::from([(codec::EVENT_ID.to_owned(), key)])
         });
-        let page = self.persist("Scan", table, || {
+        let page = self.call_with_retries("Scan", table, || {
             self.client()
                 .scan()
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
@@ -113,23 +113,27 @@ impl Store {
     /// [`StoreError::Invalid`] when `total` is not 1 to [`limits::EVENT_TOTAL_MAX`];
     /// [`StoreError::Unavailable`] when somebody else changes it at the same time, or buyers are
     /// faster, again and again. Made again it does the rest.
-    pub async fn set_total(&self, event: &EventId, total: u64) -> Result<SetTotal, StoreError> {
+    pub async fn set_total(
+        &self,
+        event: &EventId,
+        total: u64,
+    ) -> Result<SetTotalOutcome, StoreError> {
         super::events::check_total(total)?;
         let mut pause = limits::RETRY_BACKOFF_MIN;
         for _ in 0..limits::SET_TOTAL_ROUNDS_MAX {
             let Some(stripes) = self.read_all(event).await? else {
-                return Ok(SetTotal::NotFound);
+                return Ok(SetTotalOutcome::NotFound);
             };
             if stripes.first().is_some_and(|first| first.seat_keys > 0) {
-                return Ok(SetTotal::Seated);
+                return Ok(SetTotalOutcome::Seated);
             }
             let capacity: u64 = stripes.iter().map(|stripe| stripe.capacity).sum();
             if capacity == total {
-                return Ok(SetTotal::Set(stripes));
+                return Ok(SetTotalOutcome::Set(stripes));
             }
             let Some(wanted) = spread(&stripes, total) else {
                 let remaining: u64 = stripes.iter().map(|stripe| stripe.remaining).sum();
-                return Ok(SetTotal::Refused {
+                return Ok(SetTotalOutcome::Refused {
                     total: capacity,
                     taken: capacity - remaining,
                 });
@@ -182,11 +186,11 @@ impl Store {
     }
 
     /// Makes these changes; how many went through.
-    async fn change_stripes(&self, changes: Vec<Change>) -> Result<usize, StoreError> {
+    async fn change_stripes(&self, changes: Vec<ConditionalUpdate>) -> Result<usize, StoreError> {
         let table = &self.tables().inventory;
-        let one = |change: Change| async move {
-            let changed = self.change(table, &change).await?;
-            Ok(usize::from(matches!(changed, Changed::Done)))
+        let one = |change: ConditionalUpdate| async move {
+            let changed = self.update_if(table, &change).await?;
+            Ok(usize::from(matches!(changed, UpdateOutcome::Applied)))
         };
         futures::stream::iter(changes)
             .map(one)

@@ -3,7 +3,7 @@
 //!
 //! Every read is strongly consistent.
 
-mod mend;
+mod repair;
 
 use std::collections::HashMap;
 
@@ -14,8 +14,8 @@ use aws_sdk_dynamodb::types::{
 };
 use futures::StreamExt;
 
-pub use self::mend::Repaired;
-use super::failure::{Failure, Kind};
+pub use self::repair::RepairOutcome;
+use super::failure::{CallFailure, FailureKind};
 use super::{Store, StoreError, codec};
 use crate::limits;
 use inventory_core::audit::{
@@ -97,7 +97,7 @@ impl Store {
         index: u16,
     ) -> Result<Option<Attributes>, StoreError> {
         let table = &self.tables().inventory;
-        let got = self.persist("GetItem", table, || {
+        let got = self.call_with_retries("GetItem", table, || {
             self.client()
                 .get_item()
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
@@ -120,7 +120,7 @@ impl Store {
         from: Option<&AuditToken>,
     ) -> Result<AuditPage<AuditRecord>, StoreError> {
         let table = &self.tables().idempotency;
-        let page = self.persist("Scan", table, || {
+        let page = self.call_with_retries("Scan", table, || {
             self.client()
                 .scan()
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
@@ -157,7 +157,7 @@ impl Store {
     ) -> Result<AuditPage<PlacedSeat>, StoreError> {
         let table = &self.tables().seats;
         let lies_under = stripe_key(event, key);
-        let page = self.persist("Query", table, || {
+        let page = self.call_with_retries("Query", table, || {
             self.client()
                 .query()
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
@@ -264,7 +264,7 @@ impl Store {
     ) -> Result<Option<Vec<ItemResponse>>, StoreError> {
         let mut pause = limits::RETRY_BACKOFF_MIN;
         for _ in 0..INSTANT_TRIES {
-            let got = self.persist("TransactGetItems", &self.tables().seats, || {
+            let got = self.call_with_retries("TransactGetItems", &self.tables().seats, || {
                 self.client()
                     .transact_get_items()
                     .return_consumed_capacity(ReturnConsumedCapacity::Total)
@@ -273,7 +273,8 @@ impl Store {
             });
             match got.await {
                 Ok(output) => return Ok(Some(output.responses.unwrap_or_default())),
-                Err(failure) if failure.kind == Kind::Cancelled && is_conflict(&failure) => {}
+                Err(failure) if failure.kind == FailureKind::Cancelled && is_conflict(&failure) => {
+                }
                 Err(failure) => return Err(failure.into()),
             }
             inventory_runtime::sleep(pause).await;
@@ -375,7 +376,7 @@ fn get(table: &str, key: Attributes) -> Result<TransactGetItem, BuildError> {
 }
 
 /// Whether nothing but other writes, or too many, stood in the way of a cancelled read.
-fn is_conflict(failure: &Failure<TransactGetItemsError>) -> bool {
+fn is_conflict(failure: &CallFailure<TransactGetItemsError>) -> bool {
     let error = failure
         .error
         .as_ref()

@@ -9,23 +9,23 @@ use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnConsumedC
 
 use super::Store;
 use super::codec::Item;
-use super::failure::Kind;
+use super::failure::FailureKind;
 use crate::limits;
 
 const OPERATION: &str = "BatchGetItem";
 
 /// Why something could not be read.
 #[derive(Clone, Copy)]
-pub(super) enum Unread {
+pub(super) enum ReadFailure {
     Throttled,
     Unavailable,
 }
 
 /// What the requests of one read tell.
-pub(super) enum Round<'a> {
+pub(super) enum BatchProgress<'a> {
     Found(Item),
     /// After each request: the keys that it left and the next one asks for.
-    Left(&'a [Item]),
+    Unprocessed(&'a [Item]),
 }
 
 impl Store {
@@ -39,7 +39,7 @@ impl Store {
         name: &str,
         keys: &[String],
         of: &dyn Display,
-    ) -> Result<Vec<Option<Item>>, Unread> {
+    ) -> Result<Vec<Option<Item>>, ReadFailure> {
         // The store refuses a key that is named twice.
         let mut places = HashMap::with_capacity(keys.len());
         let mut distinct = Vec::with_capacity(keys.len());
@@ -52,7 +52,9 @@ impl Store {
         }
         let mut items = vec![None; keys.len()];
         self.get_distinct(table, distinct, of, |round| {
-            let Round::Found(item) = round else { return };
+            let BatchProgress::Found(item) = round else {
+                return;
+            };
             let key = item.get(name).and_then(|key| key.as_s().ok());
             if let Some(at) = key.and_then(|key| places.get(key.as_str())) {
                 items[*at] = Some(item);
@@ -74,15 +76,15 @@ impl Store {
         table: &str,
         keys: Vec<Item>,
         of: &dyn Display,
-        mut tell: impl FnMut(Round<'_>),
-    ) -> Result<(), Unread> {
+        mut tell: impl FnMut(BatchProgress<'_>),
+    ) -> Result<(), ReadFailure> {
         let wanted = KeysAndAttributes::builder()
             .consistent_read(true)
             .set_keys(Some(keys))
             .build();
         let wanted = wanted.map_err(|error| {
             self.log(&format!("{OPERATION} could not be built: {error}"));
-            Unread::Unavailable
+            ReadFailure::Unavailable
         })?;
         let mut wanted = HashMap::from([(table.to_owned(), wanted)]);
         let mut pause = limits::RETRY_BACKOFF_MIN;
@@ -90,40 +92,41 @@ impl Store {
             let attempt = || {
                 let read = BatchGetItemInput::builder()
                     .return_consumed_capacity(ReturnConsumedCapacity::Total);
-                self.ask(read.set_request_items(Some(wanted.clone())))
+                self.send_read(read.set_request_items(Some(wanted.clone())))
             };
             let output = self.read(OPERATION, table, attempt).await;
-            let output = output
-                .map_err(|failure| self.unread(OPERATION, of, failure.kind, || failure.text()))?;
+            let output = output.map_err(|failure| {
+                self.read_failure(OPERATION, of, failure.kind, || failure.text())
+            })?;
             let responses = output.responses.unwrap_or_default();
             for item in responses.into_values().flatten() {
-                tell(Round::Found(item));
+                tell(BatchProgress::Found(item));
             }
             wanted = output.unprocessed_keys.unwrap_or_default();
             let left = wanted.get(table).map_or(&[][..], KeysAndAttributes::keys);
-            tell(Round::Left(left));
+            tell(BatchProgress::Unprocessed(left));
             if left.is_empty() {
                 return Ok(());
             }
             inventory_runtime::sleep(pause).await;
             pause = (pause * 2).min(limits::RETRY_BACKOFF_MAX);
         }
-        Err(Unread::Throttled)
+        Err(ReadFailure::Throttled)
     }
 
     /// What a failed read of `of` means; whatever is no throttling is logged.
-    pub(super) fn unread(
+    pub(super) fn read_failure(
         &self,
         operation: &str,
         of: &dyn Display,
-        kind: Kind,
+        kind: FailureKind,
         text: impl Fn() -> String,
-    ) -> Unread {
+    ) -> ReadFailure {
         match kind {
-            Kind::Throttled => Unread::Throttled,
+            FailureKind::Throttled => ReadFailure::Throttled,
             _ => {
                 self.log(&format!("{operation} for {of}: {}", text()));
-                Unread::Unavailable
+                ReadFailure::Unavailable
             }
         }
     }

@@ -17,7 +17,7 @@ use send_wrapper::SendWrapper;
 
 use super::connector::within;
 use super::failure::chain;
-use super::observe::Journal;
+use super::observer::RateLimitedLog;
 use crate::limits;
 use inventory_runtime::Task;
 
@@ -55,7 +55,7 @@ impl ResolveCachedIdentity for CurrentIdentity {
 /// A text: what the sources of credentials said.
 pub(super) async fn load(
     provider: SharedCredentialsProvider,
-    journal: Rc<Journal>,
+    journal: Rc<RateLimitedLog>,
 ) -> Result<(CurrentIdentity, Option<Task<()>>), String> {
     let first = fetch(&provider).await?;
     let expires = first.expiration().is_some();
@@ -80,7 +80,7 @@ async fn fetch(provider: &SharedCredentialsProvider) -> Result<Identity, String>
 async fn renew(
     provider: SharedCredentialsProvider,
     current: CurrentIdentity,
-    journal: Rc<Journal>,
+    journal: Rc<RateLimitedLog>,
     look_every: Duration,
 ) {
     loop {
@@ -106,7 +106,7 @@ mod tests {
 
     use aws_sdk_dynamodb::config::Credentials;
 
-    use super::super::observe::NoObserver;
+    use super::super::observer::NoObserver;
     use super::*;
 
     fn lasting(minutes: u64) -> Credentials {
@@ -122,7 +122,7 @@ mod tests {
             let first = Identity::from(lasting(first_minutes));
             let current = CurrentIdentity(SendWrapper::new(Rc::new(RefCell::new(first))));
             let source = SharedCredentialsProvider::new(lasting(60));
-            let journal = Rc::new(Journal::new(Rc::new(NoObserver)));
+            let journal = Rc::new(RateLimitedLog::new(Rc::new(NoObserver)));
             let renewing = renew(source, current.clone(), journal, look_every);
             assert!(within(20 * look_every, renewing).await.is_none());
             let expiry = current.0.borrow().expiration().unwrap();

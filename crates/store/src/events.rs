@@ -4,9 +4,9 @@ use aws_sdk_dynamodb::operation::get_item::GetItemInput;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
-use super::batch::Unread;
+use super::batch::ReadFailure;
 use super::codec::{self, Item};
-use super::failure::{Failure, Kind};
+use super::failure::{CallFailure, FailureKind};
 use super::{Store, StoreError};
 use crate::limits;
 use inventory_core::ids::{EventId, stripe_key};
@@ -74,7 +74,7 @@ impl EventAbout {
 
 /// What [`Store::create_event`] found or did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CreateEvent {
+pub enum CreateEventOutcome {
     /// The event is new, with these stripes.
     Created(Vec<StripeView>),
     /// It was there with the same total, stripes and keys of seats: nothing was changed.
@@ -92,8 +92,8 @@ impl Store {
         match self.read_known(event, stripes_hint.unwrap_or(1)).await {
             Ok(Some(stripes)) => EventRead::Found(stripes),
             Ok(None) => EventRead::NotFound,
-            Err(Unread::Throttled) => EventRead::Throttled,
-            Err(Unread::Unavailable) => EventRead::Unavailable,
+            Err(ReadFailure::Throttled) => EventRead::Throttled,
+            Err(ReadFailure::Unavailable) => EventRead::Unavailable,
         }
     }
 
@@ -101,7 +101,7 @@ impl Store {
         &self,
         event: &EventId,
         believed: u16,
-    ) -> Result<Option<Vec<StripeView>>, Unread> {
+    ) -> Result<Option<Vec<StripeView>>, ReadFailure> {
         let believed = believed.clamp(1, limits::STRIPES_MAX);
         let read = self.read_stripes(event, believed).await?;
         let Some(first) = read[0] else {
@@ -116,8 +116,8 @@ impl Store {
         let mut stripes = Vec::with_capacity(read.len());
         for (index, stripe) in read.into_iter().enumerate() {
             let Some(stripe) = stripe else {
-                self.damaged(event, &format!("stripe {index} of {count} is missing"));
-                return Err(Unread::Unavailable);
+                self.report_damage(event, &format!("stripe {index} of {count} is missing"));
+                return Err(ReadFailure::Unavailable);
             };
             stripes.push(stripe);
         }
@@ -129,7 +129,7 @@ impl Store {
         &self,
         event: &EventId,
         count: u16,
-    ) -> Result<Vec<Option<StripeView>>, Unread> {
+    ) -> Result<Vec<Option<StripeView>>, ReadFailure> {
         let items = match count {
             1 => vec![self.get_first(event).await?],
             _ => {
@@ -140,14 +140,14 @@ impl Store {
         let view = |(index, item): (usize, Option<Item>)| {
             let Some(item) = item else { return Ok(None) };
             codec::stripe_view(&item).map(Some).map_err(|why| {
-                self.damaged(event, &format!("stripe {index}: {why}"));
-                Unread::Unavailable
+                self.report_damage(event, &format!("stripe {index}: {why}"));
+                ReadFailure::Unavailable
             })
         };
         items.into_iter().enumerate().map(view).collect()
     }
 
-    async fn get_first(&self, event: &EventId) -> Result<Option<Item>, Unread> {
+    async fn get_first(&self, event: &EventId) -> Result<Option<Item>, ReadFailure> {
         let table = &self.tables().inventory;
         let attempt = || {
             let read = GetItemInput::builder()
@@ -155,11 +155,13 @@ impl Store {
                 .table_name(table)
                 .key(codec::EVENT_ID, AttributeValue::S(stripe_key(event, 0)))
                 .consistent_read(true);
-            self.ask(read)
+            self.send_read(read)
         };
         match self.read("GetItem", table, attempt).await {
             Ok(output) => Ok(output.item),
-            Err(failure) => Err(self.unread("GetItem", event, failure.kind, || failure.text())),
+            Err(failure) => {
+                Err(self.read_failure("GetItem", event, failure.kind, || failure.text()))
+            }
         }
     }
 
@@ -170,13 +172,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Invalid`] when a number is out of its bounds (see [`NewEvent`]);
     /// [`StoreError::Corrupt`] when items of a damaged event are in the way; the others as they say.
-    pub async fn create_event(&self, wanted: &NewEvent) -> Result<CreateEvent, StoreError> {
+    pub async fn create_event(&self, wanted: &NewEvent) -> Result<CreateEventOutcome, StoreError> {
         check_shape(wanted)?;
         let event = &wanted.event;
         let capacities = split(wanted.total, wanted.stripes);
         let failure = match self.put_stripes(wanted, &capacities).await? {
-            Ok(()) => return Ok(CreateEvent::Created(fresh(wanted, &capacities))),
-            Err(failure) if failure.kind == Kind::Cancelled => failure,
+            Ok(()) => return Ok(CreateEventOutcome::Created(fresh(wanted, &capacities))),
+            Err(failure) if failure.kind == FailureKind::Cancelled => failure,
             Err(failure) => return Err(failure.into()),
         };
         // Something is there: perhaps this very event, by an earlier try whose answer was lost.
@@ -186,8 +188,8 @@ impl Store {
                     && found.iter().map(|stripe| stripe.capacity).sum::<u64>() == wanted.total
                     && found[0].seat_keys == wanted.seat_keys;
                 Ok(match same {
-                    true => CreateEvent::Existing(found),
-                    false => CreateEvent::Conflict(found),
+                    true => CreateEventOutcome::Existing(found),
+                    false => CreateEventOutcome::Conflict(found),
                 })
             }
             EventRead::NotFound => Err(StoreError::Corrupt(format!(
@@ -205,7 +207,7 @@ impl Store {
         &self,
         event: &NewEvent,
         capacities: &[u64],
-    ) -> Result<Result<(), Failure<TransactWriteItemsError>>, StoreError> {
+    ) -> Result<Result<(), CallFailure<TransactWriteItemsError>>, StoreError> {
         let table = &self.tables().inventory;
         let at = clock::now().unix;
         let put = |(index, capacity): (u16, &u64)| {
@@ -213,7 +215,7 @@ impl Store {
         };
         let puts: Result<Vec<_>, _> = (0..event.stripes).zip(capacities).map(put).collect();
         let puts = puts.map_err(|error| StoreError::Invalid(error.to_string()))?;
-        Ok(self.write_together(table, puts).await)
+        Ok(self.transact_with_retries(table, puts).await)
     }
 }
 

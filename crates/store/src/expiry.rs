@@ -20,13 +20,13 @@ use inventory_core::time::UnixMillis;
 
 /// Where the next page of due holds begins. Of use only for the search it came from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DueToken(Item);
+pub struct ExpiryToken(Item);
 
 /// Some of the holds that are past their time; may be empty and still have a next page.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DuePage {
+pub struct ExpiryPage {
     pub records: Vec<StoredRecord>,
-    pub next: Option<DueToken>,
+    pub next: Option<ExpiryToken>,
 }
 
 /// The key of the expiry index for holds of `shard` (below [`limits::EXPIRY_SHARDS`]) that expire in
@@ -71,12 +71,12 @@ impl Store {
         shard: u16,
         now: UnixMillis,
         limit: usize,
-        from: Option<&DueToken>,
-    ) -> Result<DuePage, StoreError> {
+        from: Option<&ExpiryToken>,
+    ) -> Result<ExpiryPage, StoreError> {
         let table = &self.tables().idempotency;
         let limit = page_limit(limit);
         let bucket = bucket(minute, shard);
-        let page = self.persist("Query", table, || {
+        let page = self.call_with_retries("Query", table, || {
             self.client()
                 .query()
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
@@ -88,7 +88,7 @@ impl Store {
                 .expression_attribute_names("#x", codec::EXPIRES_AT)
                 .expression_attribute_values(":b", AttributeValue::S(bucket.clone()))
                 .expression_attribute_values(":x", AttributeValue::N(now.0.to_string()))
-                .set_exclusive_start_key(from.map(|DueToken(key)| key.clone()))
+                .set_exclusive_start_key(from.map(|ExpiryToken(key)| key.clone()))
                 .send()
         });
         let page = page.await?;
@@ -106,10 +106,10 @@ impl Store {
     pub async fn scan_due_holds(
         &self,
         now: UnixMillis,
-        from: Option<&DueToken>,
-    ) -> Result<DuePage, StoreError> {
+        from: Option<&ExpiryToken>,
+    ) -> Result<ExpiryPage, StoreError> {
         let table = &self.tables().idempotency;
-        let page = self.persist("Scan", table, || {
+        let page = self.call_with_retries("Scan", table, || {
             self.client()
                 .scan()
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
@@ -119,14 +119,14 @@ impl Store {
                 .filter_expression("#x <= :x")
                 .expression_attribute_names("#x", codec::EXPIRES_AT)
                 .expression_attribute_values(":x", AttributeValue::N(now.0.to_string()))
-                .set_exclusive_start_key(from.map(|DueToken(key)| key.clone()))
+                .set_exclusive_start_key(from.map(|ExpiryToken(key)| key.clone()))
                 .send()
         });
         let page = page.await?;
         Ok(self.due_page(page.items.unwrap_or_default(), page.last_evaluated_key))
     }
 
-    fn due_page(&self, items: Vec<Item>, next: Option<Item>) -> DuePage {
+    fn due_page(&self, items: Vec<Item>, next: Option<Item>) -> ExpiryPage {
         let read = |item: &Item| {
             let record = codec::record(item);
             let logged = record.map_err(|why| {
@@ -137,9 +137,9 @@ impl Store {
             });
             logged.ok()
         };
-        DuePage {
+        ExpiryPage {
             records: items.iter().filter_map(read).collect(),
-            next: next.filter(|key| !key.is_empty()).map(DueToken),
+            next: next.filter(|key| !key.is_empty()).map(ExpiryToken),
         }
     }
 }

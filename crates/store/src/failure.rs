@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 /// What is known about a call that did not succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FailureKind {
     /// A transaction was cancelled and says why, action by action. Not applied.
     Cancelled,
     /// Not applied; another transaction was in the way, or this very one is still in progress.
@@ -22,27 +22,27 @@ pub(super) enum Kind {
     Unknown,
 }
 
-impl Kind {
+impl FailureKind {
     pub(super) fn status(self) -> &'static str {
         match self {
-            Kind::Cancelled => "cancelled",
-            Kind::Conflict => "conflict",
-            Kind::Throttled => "throttled",
-            Kind::Rejected => "rejected",
-            Kind::Refused => "refused",
-            Kind::Unknown => "unknown",
+            FailureKind::Cancelled => "cancelled",
+            FailureKind::Conflict => "conflict",
+            FailureKind::Throttled => "throttled",
+            FailureKind::Rejected => "rejected",
+            FailureKind::Refused => "refused",
+            FailureKind::Unknown => "unknown",
         }
     }
 }
 
 /// A call that did not succeed.
-pub(super) struct Failure<E> {
-    pub(super) kind: Kind,
+pub(super) struct CallFailure<E> {
+    pub(super) kind: FailureKind,
     /// `None`: no answer within the time for it.
     pub(super) error: Option<SdkError<E, HttpResponse>>,
 }
 
-impl<E: ProvideErrorMetadata + Error + 'static> Failure<E> {
+impl<E: ProvideErrorMetadata + Error + 'static> CallFailure<E> {
     pub(super) fn of(error: SdkError<E, HttpResponse>) -> Self {
         Self {
             kind: kind_of(&error),
@@ -52,7 +52,7 @@ impl<E: ProvideErrorMetadata + Error + 'static> Failure<E> {
 
     pub(super) fn timed_out() -> Self {
         Self {
-            kind: Kind::Unknown,
+            kind: FailureKind::Unknown,
             error: None,
         }
     }
@@ -79,36 +79,36 @@ impl<E: ProvideErrorMetadata + Error + 'static> Failure<E> {
     }
 }
 
-fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Kind {
+fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> FailureKind {
     match error {
         // Never sent: no credentials, an endpoint that is no URL, a request that cannot be built.
-        SdkError::ConstructionFailure(_) => Kind::Refused,
+        SdkError::ConstructionFailure(_) => FailureKind::Refused,
         SdkError::ServiceError(answer) => {
             let status = answer.raw().status().as_u16();
             kind_of_code(answer.err().meta().code(), status)
         }
         // Not sent, sent and not answered, answered with something unreadable.
-        _ => Kind::Unknown,
+        _ => FailureKind::Unknown,
     }
 }
 
-fn kind_of_code(code: Option<&str>, status: u16) -> Kind {
+fn kind_of_code(code: Option<&str>, status: u16) -> FailureKind {
     if status >= 500 {
-        return Kind::Unknown;
+        return FailureKind::Unknown;
     }
     match code {
-        Some("TransactionCanceledException") => Kind::Cancelled,
+        Some("TransactionCanceledException") => FailureKind::Cancelled,
         Some(
             "TransactionInProgressException"
             | "TransactionConflictException"
             | "ReplicatedWriteConflictException",
-        ) => Kind::Conflict,
+        ) => FailureKind::Conflict,
         Some(
             "ThrottlingException"
             | "Throttling"
             | "RequestLimitExceeded"
             | "ProvisionedThroughputExceededException",
-        ) => Kind::Throttled,
+        ) => FailureKind::Throttled,
         Some(
             "ValidationException"
             | "SerializationException"
@@ -116,14 +116,16 @@ fn kind_of_code(code: Option<&str>, status: u16) -> Kind {
             | "ItemCollectionSizeLimitExceededException"
             | "ConditionalCheckFailedException"
             | "DuplicateItemException",
-        ) => Kind::Rejected,
-        Some("InternalServerError" | "InternalFailure" | "ServiceUnavailable") => Kind::Unknown,
+        ) => FailureKind::Rejected,
+        Some("InternalServerError" | "InternalFailure" | "ServiceUnavailable") => {
+            FailureKind::Unknown
+        }
         // Any other answer in DynamoDB's own form: access denied, unknown table, expired or
         // unknown credentials, a clock too far off, an operation it does not have.
-        Some(_) if (400..500).contains(&status) => Kind::Refused,
-        None if status == 429 => Kind::Throttled,
+        Some(_) if (400..500).contains(&status) => FailureKind::Refused,
+        None if status == 429 => FailureKind::Throttled,
         // Not DynamoDB's form: something in between answered, and may have passed the request on.
-        _ => Kind::Unknown,
+        _ => FailureKind::Unknown,
     }
 }
 
@@ -150,22 +152,22 @@ mod tests {
     fn a_5xx_is_unknown_whatever_its_code_says() {
         assert_eq!(
             kind_of_code(Some("ValidationException"), 500),
-            Kind::Unknown
+            FailureKind::Unknown
         );
-        assert_eq!(kind_of_code(None, 503), Kind::Unknown);
+        assert_eq!(kind_of_code(None, 503), FailureKind::Unknown);
     }
 
     #[test]
     fn only_dynamodbs_own_4xx_proves_that_nothing_was_applied() {
         assert_eq!(
             kind_of_code(Some("AccessDeniedException"), 400),
-            Kind::Refused
+            FailureKind::Refused
         );
         assert_eq!(
             kind_of_code(Some("ExpiredTokenException"), 400),
-            Kind::Refused
+            FailureKind::Refused
         );
-        assert_eq!(kind_of_code(None, 404), Kind::Unknown);
-        assert_eq!(kind_of_code(None, 429), Kind::Throttled);
+        assert_eq!(kind_of_code(None, 404), FailureKind::Unknown);
+        assert_eq!(kind_of_code(None, 429), FailureKind::Throttled);
     }
 }

@@ -9,27 +9,27 @@
 mod admin;
 mod audit;
 mod batch;
-mod change;
+mod capacity;
 mod codec;
+mod conditional_update;
 mod connector;
-mod cost;
 mod credentials;
+mod direct_client;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod events;
 mod expiry;
 mod failure;
-mod gather;
 pub mod limits;
-mod observe;
+mod observer;
 mod probe;
+mod read_batcher;
+mod request_template;
 mod reservations;
 mod seats;
 mod settings;
-mod shortcut;
 pub mod tables;
 mod transact;
-mod way;
 
 use std::error::Error;
 use std::fmt;
@@ -49,26 +49,26 @@ use aws_sdk_dynamodb::config::{
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use thiserror::Error as ThisError;
 
-pub use admin::{EventPage, SetTotal};
-pub use audit::{AuditPage, AuditStripes, AuditToken, PlacedSeat, Repaired};
+pub use admin::{EventPage, SetTotalOutcome};
+pub use audit::{AuditPage, AuditStripes, AuditToken, PlacedSeat, RepairOutcome};
+pub use capacity::CapacityKind;
 pub use codec::StoredRecord;
 pub use connector::{CaBundleError, ShardHttp, ShardSleep};
-pub use cost::Capacity;
-pub use events::{CreateEvent, EventAbout, NewEvent};
-pub use expiry::{DuePage, DueToken, expiry_bucket, expiry_minute, expiry_shard};
-pub use observe::{NoObserver, StoreCall, StoreObserver};
+pub use events::{CreateEventOutcome, EventAbout, NewEvent};
+pub use expiry::{ExpiryPage, ExpiryToken, expiry_bucket, expiry_minute, expiry_shard};
+pub use observer::{NoObserver, StoreCall, StoreObserver};
 pub use reservations::{PageToken, ReservationPage};
 pub use seats::BlockOutcome;
-pub use settings::{ConnectError, CredentialSource, StoreSettings, TableNames};
+pub use settings::{CredentialSource, StoreConnectError, StoreSettings, TableNames};
 
-use codec::Encoder;
+use capacity::CapacityReport;
+use codec::TransactionEncoder;
 use connector::within;
-use cost::Costs;
-use failure::{Failure, Kind};
-use gather::Gathering;
-use observe::Journal;
-use shortcut::Shortcut;
-use way::Trail;
+use direct_client::DirectClient;
+use failure::{CallFailure, FailureKind};
+use observer::RateLimitedLog;
+use read_batcher::ReadBatcher;
+use request_template::TemplateRecorder;
 
 use inventory_core::ids::EventId;
 use inventory_runtime::{Task, clock};
@@ -91,20 +91,20 @@ pub enum StoreError {
 /// One shard's way to the store. Cheap to clone; stays on its shard.
 #[derive(Clone)]
 pub struct Store {
-    inner: Rc<Inner>,
+    inner: Rc<StoreInner>,
 }
 
-struct Inner {
+struct StoreInner {
     client: Client,
-    shortcut: Shortcut,
+    shortcut: DirectClient,
     tables: TableNames,
     /// For messages: where requests go, as far as the settings say.
     place: String,
     attempt_timeout: Duration,
     read_retries: u32,
-    encoder: Encoder,
-    gathering: Gathering,
-    journal: Rc<Journal>,
+    encoder: TransactionEncoder,
+    gathering: ReadBatcher,
+    journal: Rc<RateLimitedLog>,
     /// Keeps credentials fresh; ends with the store.
     _renewing: Option<Task<()>>,
 }
@@ -127,8 +127,8 @@ impl Store {
     pub async fn connect(
         settings: StoreSettings,
         observer: Rc<dyn StoreObserver>,
-    ) -> Result<Self, ConnectError> {
-        let journal = Rc::new(Journal::new(observer));
+    ) -> Result<Self, StoreConnectError> {
+        let journal = Rc::new(RateLimitedLog::new(observer));
         let bundle = settings
             .ca_bundle
             .clone()
@@ -139,13 +139,13 @@ impl Store {
             check_endpoint(url)?;
         }
         let (builder, provider) = configure(&settings, &http).await;
-        let no_provider = || ConnectError::Credentials {
+        let no_provider = || StoreConnectError::Credentials {
             why: "no source of credentials is configured".to_owned(),
         };
         let provider = provider.ok_or_else(no_provider)?;
         let loaded = credentials::load(provider.clone(), journal.clone()).await;
-        let (identity, renewing) = loaded.map_err(|why| ConnectError::Credentials { why })?;
-        let trail = Trail::new();
+        let (identity, renewing) = loaded.map_err(|why| StoreConnectError::Credentials { why })?;
+        let trail = TemplateRecorder::new();
         let config = builder
             .behavior_version(behavior())
             .interceptor(trail.clone())
@@ -161,12 +161,12 @@ impl Store {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
         Ok(Self {
-            inner: Rc::new(Inner {
+            inner: Rc::new(StoreInner {
                 client: Client::from_conf(config),
-                shortcut: Shortcut::new(trail, http, identity),
+                shortcut: DirectClient::new(trail, http, identity),
                 place: place(&settings),
-                encoder: Encoder::new(&settings.tables),
-                gathering: Gathering::default(),
+                encoder: TransactionEncoder::new(&settings.tables),
+                gathering: ReadBatcher::default(),
                 tables: settings.tables,
                 attempt_timeout: settings.attempt_timeout,
                 read_retries: settings.read_retries,
@@ -182,7 +182,7 @@ impl Store {
     }
 
     /// Where requests go, as far as the settings say; for messages.
-    pub fn place(&self) -> &str {
+    pub fn endpoint(&self) -> &str {
         &self.inner.place
     }
 
@@ -195,7 +195,7 @@ impl Store {
     }
 
     /// Says that an event's items are not as this server writes them.
-    fn damaged(&self, event: &EventId, what: &str) {
+    fn report_damage(&self, event: &EventId, what: &str) {
         self.inner.journal.observer.damaged();
         self.log(&format!("event {event} is damaged: {what}"));
     }
@@ -207,18 +207,18 @@ impl Store {
         table: &str,
         limit: Duration,
         attempt: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-    ) -> Result<T, Failure<E>>
+    ) -> Result<T, CallFailure<E>>
     where
-        T: Costs,
+        T: CapacityReport,
         E: ProvideErrorMetadata + Error + 'static,
     {
         let started = clock::monotonic();
         let result = match within(limit, attempt).await {
             Some(Ok(output)) => Ok(output),
-            Some(Err(error)) => Err(Failure::of(error)),
-            None => Err(Failure::timed_out()),
+            Some(Err(error)) => Err(CallFailure::of(error)),
+            None => Err(CallFailure::timed_out()),
         };
-        if matches!(&result, Err(failure) if failure.kind == Kind::Refused) {
+        if matches!(&result, Err(failure) if failure.kind == FailureKind::Refused) {
             self.inner.shortcut.trail.forget();
         }
         let observer = &self.inner.journal.observer;
@@ -238,20 +238,20 @@ impl Store {
 
     /// As [`Store::call`], for calls off the request path that can be made again without harm:
     /// tried a few times when throttled or without an answer.
-    async fn persist<T, E, F>(
+    async fn call_with_retries<T, E, F>(
         &self,
         operation: &'static str,
         table: &str,
         attempt: impl Fn() -> F,
-    ) -> Result<T, Failure<E>>
+    ) -> Result<T, CallFailure<E>>
     where
-        T: Costs,
+        T: CapacityReport,
         E: ProvideErrorMetadata + Error + 'static,
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
         let limit = limits::STORE_ADMIN_CALL_TIMEOUT;
         let tries = limits::STORE_ADMIN_TRIES_MAX;
-        self.repeat(operation, table, limit, tries, attempt).await
+        self.retry(operation, table, limit, tries, attempt).await
     }
 
     /// As [`Store::call`], for reads of the request path: made again as often as the settings say.
@@ -260,28 +260,28 @@ impl Store {
         operation: &'static str,
         table: &str,
         attempt: impl Fn() -> F,
-    ) -> Result<T, Failure<E>>
+    ) -> Result<T, CallFailure<E>>
     where
-        T: Costs,
+        T: CapacityReport,
         E: ProvideErrorMetadata + Error + 'static,
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
         let limit = self.inner.attempt_timeout;
         let tries = 1 + self.inner.read_retries;
-        self.repeat(operation, table, limit, tries, attempt).await
+        self.retry(operation, table, limit, tries, attempt).await
     }
 
     /// Makes a harmless call until it is answered, at most `tries` times, with growing pauses.
-    async fn repeat<T, E, F>(
+    async fn retry<T, E, F>(
         &self,
         operation: &'static str,
         table: &str,
         limit: Duration,
         tries: u32,
         attempt: impl Fn() -> F,
-    ) -> Result<T, Failure<E>>
+    ) -> Result<T, CallFailure<E>>
     where
-        T: Costs,
+        T: CapacityReport,
         E: ProvideErrorMetadata + Error + 'static,
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
@@ -290,8 +290,8 @@ impl Store {
         loop {
             let result = self.call(operation, table, limit, attempt()).await;
             match result {
-                Err(Failure {
-                    kind: Kind::Throttled | Kind::Unknown | Kind::Conflict,
+                Err(CallFailure {
+                    kind: FailureKind::Throttled | FailureKind::Unknown | FailureKind::Conflict,
                     ..
                 }) if made < tries => {}
                 settled => return settled,
@@ -303,13 +303,15 @@ impl Store {
     }
 }
 
-impl<E: ProvideErrorMetadata + Error + 'static> From<Failure<E>> for StoreError {
-    fn from(failure: Failure<E>) -> Self {
+impl<E: ProvideErrorMetadata + Error + 'static> From<CallFailure<E>> for StoreError {
+    fn from(failure: CallFailure<E>) -> Self {
         let text = failure.text();
         match failure.kind {
-            Kind::Throttled => StoreError::Throttled(text),
-            Kind::Unknown | Kind::Conflict => StoreError::Unavailable(text),
-            Kind::Cancelled | Kind::Rejected | Kind::Refused => StoreError::Refused(text),
+            FailureKind::Throttled => StoreError::Throttled(text),
+            FailureKind::Unknown | FailureKind::Conflict => StoreError::Unavailable(text),
+            FailureKind::Cancelled | FailureKind::Rejected | FailureKind::Refused => {
+                StoreError::Refused(text)
+            }
         }
     }
 }
@@ -345,8 +347,8 @@ async fn configure(
     (builder, provider)
 }
 
-fn check_endpoint(url: &str) -> Result<(), ConnectError> {
-    let fail = |why: String| ConnectError::Endpoint {
+fn check_endpoint(url: &str) -> Result<(), StoreConnectError> {
+    let fail = |why: String| StoreConnectError::Endpoint {
         url: url.to_owned(),
         why,
     };

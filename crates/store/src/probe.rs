@@ -2,8 +2,8 @@
 
 use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnConsumedCapacity, TransactWriteItem};
 
-use super::failure::{Failure, Kind};
-use super::{ConnectError, Store, codec};
+use super::failure::{CallFailure, FailureKind};
+use super::{Store, StoreConnectError, codec};
 
 /// Never written: `#` is not legal in an id, and the condition cannot be true.
 const PROBE_ID: &str = "#probe";
@@ -16,7 +16,7 @@ impl Store {
     ///
     /// # Errors
     /// What is missing, with its cure.
-    pub async fn probe(&self) -> Result<(), ConnectError> {
+    pub async fn probe(&self) -> Result<(), StoreConnectError> {
         let table = &self.tables().idempotency;
         let put = Put::builder()
             .table_name(table)
@@ -25,21 +25,21 @@ impl Store {
             .expression_attribute_names("#k", codec::RESERVATION_ID)
             .build();
         let store = || self.inner.place.clone();
-        let put = put.map_err(|error| ConnectError::Refused {
+        let put = put.map_err(|error| StoreConnectError::Refused {
             store: store(),
             why: error.to_string(),
         })?;
-        let tried = self.persist("TransactWriteItems", table, || {
+        let tried = self.call_with_retries("TransactWriteItems", table, || {
             self.client()
                 .transact_write_items()
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .transact_items(TransactWriteItem::builder().put(put.clone()).build())
                 .send()
         });
-        let failure: Failure<_> = match tried.await {
-            Err(failure) if failure.kind == Kind::Cancelled => return Ok(()),
+        let failure: CallFailure<_> = match tried.await {
+            Err(failure) if failure.kind == FailureKind::Cancelled => return Ok(()),
             Ok(_) => {
-                return Err(ConnectError::NoTransactions {
+                return Err(StoreConnectError::NoTransactions {
                     store: store(),
                     why: "it applied a transaction whose condition was false".to_owned(),
                 });
@@ -48,19 +48,21 @@ impl Store {
         };
         let why = failure.text();
         Err(match (failure.code(), failure.kind) {
-            (Some("UnknownOperationException"), _) => ConnectError::NoTransactions {
+            (Some("UnknownOperationException"), _) => StoreConnectError::NoTransactions {
                 store: store(),
                 why,
             },
-            (Some("ResourceNotFoundException"), _) => ConnectError::TableMissing {
+            (Some("ResourceNotFoundException"), _) => StoreConnectError::TableMissing {
                 store: store(),
                 table: table.clone(),
             },
-            (_, Kind::Unknown | Kind::Throttled | Kind::Conflict) => ConnectError::Unreachable {
-                store: store(),
-                why,
-            },
-            _ => ConnectError::Refused {
+            (_, FailureKind::Unknown | FailureKind::Throttled | FailureKind::Conflict) => {
+                StoreConnectError::Unreachable {
+                    store: store(),
+                    why,
+                }
+            }
+            _ => StoreConnectError::Refused {
                 store: store(),
                 why,
             },

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::operation::get_item::GetItemInput;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
-use super::batch::Unread;
+use super::batch::ReadFailure;
 use super::{Store, StoreError, StoredRecord, codec};
 use crate::limits;
 use inventory_core::ids::{EventId, ReservationId};
@@ -34,8 +34,8 @@ impl Store {
             let read = self.get_batch(table, codec::RESERVATION_ID, keys, &"reservations");
             let items = match read.await {
                 Ok(items) => items,
-                Err(Unread::Throttled) => return RecordsRead::Throttled,
-                Err(Unread::Unavailable) => return RecordsRead::Unavailable,
+                Err(ReadFailure::Throttled) => return RecordsRead::Throttled,
+                Err(ReadFailure::Unavailable) => return RecordsRead::Unavailable,
             };
             for (id, item) in keys.iter().zip(items) {
                 let view = item.map(|item| codec::record_view(&item)).transpose();
@@ -63,7 +63,7 @@ impl Store {
                 .table_name(table)
                 .key(codec::RESERVATION_ID, AttributeValue::S(id.to_string()))
                 .consistent_read(true);
-            self.ask(read)
+            self.send_read(read)
         });
         let item = read.await?.item;
         let record = item.map(|item| codec::record(&item)).transpose();
@@ -85,7 +85,7 @@ impl Store {
             let id = AttributeValue::S(id.clone());
             HashMap::from([(codec::RESERVATION_ID.to_owned(), id)])
         });
-        let page = self.persist("Scan", table, || {
+        let page = self.call_with_retries("Scan", table, || {
             self.client()
                 .scan()
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)

@@ -9,9 +9,9 @@ use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 
 use futures::{StreamExt, TryStreamExt};
 
-use super::batch::Unread;
-use super::change::Changed;
+use super::batch::ReadFailure;
 use super::codec::{self, Item};
+use super::conditional_update::UpdateOutcome;
 use super::{Store, StoreError};
 use crate::limits;
 use inventory_core::ids::{EventId, SeatId, stripe_key};
@@ -34,7 +34,7 @@ pub enum BlockOutcome {
 
 /// Between a blocked seat and one for sale.
 #[derive(Clone, Copy)]
-enum Turn {
+enum SeatBlocking {
     Block,
     Unblock,
 }
@@ -60,8 +60,8 @@ impl Store {
             };
             match self.read_key(event, &page, &mut take).await {
                 Ok(()) => {}
-                Err(Unread::Throttled) => return SeatsRead::Throttled,
-                Err(Unread::Unavailable) => return SeatsRead::Unavailable,
+                Err(ReadFailure::Throttled) => return SeatsRead::Throttled,
+                Err(ReadFailure::Unavailable) => return SeatsRead::Unavailable,
             }
         }
         SeatsRead::Found(seats)
@@ -94,8 +94,8 @@ impl Store {
             .await;
         match read {
             Ok(seats) => FreeSeatsRead::Found(seats.concat()),
-            Err(Unread::Throttled) => FreeSeatsRead::Throttled,
-            Err(Unread::Unavailable) => FreeSeatsRead::Unavailable,
+            Err(ReadFailure::Throttled) => FreeSeatsRead::Throttled,
+            Err(ReadFailure::Unavailable) => FreeSeatsRead::Unavailable,
         }
     }
 
@@ -106,14 +106,14 @@ impl Store {
         event: &EventId,
         shape: &codec::SeatPage,
         take: &mut dyn FnMut(&Item) -> bool,
-    ) -> Result<(), Unread> {
+    ) -> Result<(), ReadFailure> {
         let mut from = None;
         loop {
             let (page, next) = self.read_page(event, shape, from).await?;
             if !page.iter().all(&mut *take) {
                 let max = limits::SEATS_PER_EVENT_MAX;
                 self.log(&format!("event {event} has more than {max} seats"));
-                return Err(Unread::Unavailable);
+                return Err(ReadFailure::Unavailable);
             }
             from = match next {
                 Some(next) => Some(next),
@@ -128,7 +128,7 @@ impl Store {
         event: &EventId,
         shape: &codec::SeatPage,
         from: Option<Item>,
-    ) -> Result<(Vec<Item>, Option<Item>), Unread> {
+    ) -> Result<(Vec<Item>, Option<Item>), ReadFailure> {
         const OPERATION: &str = "Query";
         let table = &self.tables().seats;
         let attempt = || {
@@ -143,11 +143,12 @@ impl Store {
                 .set_expression_attribute_names(Some(shape.names.clone()))
                 .set_expression_attribute_values(Some(shape.values.clone()))
                 .set_exclusive_start_key(from.clone());
-            self.ask(read)
+            self.send_read(read)
         };
         let output = self.read(OPERATION, table, attempt).await;
-        let output = output
-            .map_err(|failure| self.unread(OPERATION, event, failure.kind, || failure.text()))?;
+        let output = output.map_err(|failure| {
+            self.read_failure(OPERATION, event, failure.kind, || failure.text())
+        })?;
         Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
     }
 
@@ -174,7 +175,7 @@ impl Store {
         };
         let puts: Result<Vec<_>, _> = seats.iter().map(put).collect();
         let puts = puts.map_err(|error| StoreError::Invalid(error.to_string()))?;
-        Ok(self.write_together(table, puts).await?)
+        Ok(self.transact_with_retries(table, puts).await?)
     }
 
     /// Takes seats out of the sale, each for itself: those that nobody has. The answer is in their
@@ -189,7 +190,8 @@ impl Store {
         seat_keys: u16,
         seats: &[SeatId],
     ) -> Result<Vec<(SeatId, BlockOutcome)>, StoreError> {
-        self.turn_seats(event, seat_keys, seats, Turn::Block).await
+        self.set_seats_blocked(event, seat_keys, seats, SeatBlocking::Block)
+            .await
     }
 
     /// Puts blocked seats back into the sale, as [`Store::block_seats`] takes them out.
@@ -202,19 +204,19 @@ impl Store {
         seat_keys: u16,
         seats: &[SeatId],
     ) -> Result<Vec<(SeatId, BlockOutcome)>, StoreError> {
-        self.turn_seats(event, seat_keys, seats, Turn::Unblock)
+        self.set_seats_blocked(event, seat_keys, seats, SeatBlocking::Unblock)
             .await
     }
 
-    async fn turn_seats(
+    async fn set_seats_blocked(
         &self,
         event: &EventId,
         seat_keys: u16,
         seats: &[SeatId],
-        turn: Turn,
+        turn: SeatBlocking,
     ) -> Result<Vec<(SeatId, BlockOutcome)>, StoreError> {
         let one = |seat: SeatId| async move {
-            let outcome = self.turn_seat(event, seat_keys, &seat, turn).await?;
+            let outcome = self.set_seat_blocked(event, seat_keys, &seat, turn).await?;
             Ok((seat, outcome))
         };
         futures::stream::iter(seats.to_vec())
@@ -224,24 +226,24 @@ impl Store {
             .await
     }
 
-    async fn turn_seat(
+    async fn set_seat_blocked(
         &self,
         event: &EventId,
         seat_keys: u16,
         seat: &SeatId,
-        turn: Turn,
+        turn: SeatBlocking,
     ) -> Result<BlockOutcome, StoreError> {
         let (from, to) = match turn {
-            Turn::Block => (codec::AVAILABLE, codec::BLOCKED),
-            Turn::Unblock => (codec::BLOCKED, codec::AVAILABLE),
+            SeatBlocking::Block => (codec::AVAILABLE, codec::BLOCKED),
+            SeatBlocking::Unblock => (codec::BLOCKED, codec::AVAILABLE),
         };
         let table = &self.tables().seats;
         let at = clock::now().unix;
         let change = codec::seat_turn(event, seat_keys, seat, (from, to), at);
-        let item = match self.change(table, &change).await? {
-            Changed::Done => return Ok(BlockOutcome::Done),
-            Changed::Not(None) => return Ok(BlockOutcome::Unknown),
-            Changed::Not(Some(item)) => item,
+        let item = match self.update_if(table, &change).await? {
+            UpdateOutcome::Applied => return Ok(BlockOutcome::Done),
+            UpdateOutcome::ConditionFailed(None) => return Ok(BlockOutcome::Unknown),
+            UpdateOutcome::ConditionFailed(Some(item)) => item,
         };
         match codec::seat_state(&item) {
             Ok(SeatState::Available | SeatState::Blocked) => Ok(BlockOutcome::AlreadySo),

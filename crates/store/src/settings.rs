@@ -83,7 +83,7 @@ impl StoreSettings {
 
 /// Why a store cannot be used. The text names the cause and, where one is known, the cure.
 #[derive(Debug, Error)]
-pub enum ConnectError {
+pub enum StoreConnectError {
     #[error(
         "the store's endpoint {url:?} is unusable: {why}; want http://host:port or https://host"
     )]

@@ -13,7 +13,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::codec::{EVENT_ID, EXPIRES_AT, EXPIRY_BUCKET, PURGE_AT, RESERVATION_ID, SEAT_ID};
-use super::failure::Kind;
+use super::failure::FailureKind;
 use super::{Store, StoreError};
 use crate::limits;
 use inventory_core::time::Micros;
@@ -26,22 +26,22 @@ pub const EXPIRY_INDEX: &str = "expiry";
 
 /// One key attribute, by name and type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Key {
+enum KeyAttribute {
     Text(&'static str),
     Number(&'static str),
 }
 
-impl Key {
+impl KeyAttribute {
     fn name(self) -> &'static str {
         match self {
-            Key::Text(name) | Key::Number(name) => name,
+            KeyAttribute::Text(name) | KeyAttribute::Number(name) => name,
         }
     }
 
     fn definition(self) -> Result<AttributeDefinition, BuildError> {
         let kind = match self {
-            Key::Text(_) => ScalarAttributeType::S,
-            Key::Number(_) => ScalarAttributeType::N,
+            KeyAttribute::Text(_) => ScalarAttributeType::S,
+            KeyAttribute::Number(_) => ScalarAttributeType::N,
         };
         AttributeDefinition::builder()
             .attribute_name(self.name())
@@ -50,45 +50,48 @@ impl Key {
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for KeyAttribute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Key::Text(name) => write!(f, "{name} (S)"),
-            Key::Number(name) => write!(f, "{name} (N)"),
+            KeyAttribute::Text(name) => write!(f, "{name} (S)"),
+            KeyAttribute::Number(name) => write!(f, "{name} (N)"),
         }
     }
 }
 
 /// What one table must look like.
-struct Layout<'a> {
+struct TableLayout<'a> {
     table: &'a str,
     /// Partition key, then the sort key if there is one.
-    keys: &'static [Key],
+    keys: &'static [KeyAttribute],
     /// The keys of [`EXPIRY_INDEX`]; empty: no index.
-    expiry: &'static [Key],
+    expiry: &'static [KeyAttribute],
     /// The attribute after which the store purges; none: never.
     purge: Option<&'static str>,
 }
 
-fn layouts(store: &Store) -> [Layout<'_>; 3] {
+fn layouts(store: &Store) -> [TableLayout<'_>; 3] {
     let names = store.tables();
     [
-        Layout {
+        TableLayout {
             table: &names.inventory,
-            keys: &[Key::Text(EVENT_ID)],
+            keys: &[KeyAttribute::Text(EVENT_ID)],
             expiry: &[],
             purge: None,
         },
-        Layout {
+        TableLayout {
             table: &names.seats,
-            keys: &[Key::Text(EVENT_ID), Key::Text(SEAT_ID)],
+            keys: &[KeyAttribute::Text(EVENT_ID), KeyAttribute::Text(SEAT_ID)],
             expiry: &[],
             purge: None,
         },
-        Layout {
+        TableLayout {
             table: &names.idempotency,
-            keys: &[Key::Text(RESERVATION_ID)],
-            expiry: &[Key::Text(EXPIRY_BUCKET), Key::Number(EXPIRES_AT)],
+            keys: &[KeyAttribute::Text(RESERVATION_ID)],
+            expiry: &[
+                KeyAttribute::Text(EXPIRY_BUCKET),
+                KeyAttribute::Number(EXPIRES_AT),
+            ],
             purge: Some(PURGE_AT),
         },
     ]
@@ -96,7 +99,7 @@ fn layouts(store: &Store) -> [Layout<'_>; 3] {
 
 /// One thing that [`create`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Made {
+pub enum TableCreation {
     Table(String),
     /// The expiry index of a table that lacked it.
     Index(String),
@@ -104,19 +107,21 @@ pub enum Made {
     Ttl(String),
 }
 
-impl fmt::Display for Made {
+impl fmt::Display for TableCreation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Made::Table(table) => write!(f, "table {table} created"),
-            Made::Index(table) => write!(f, "index {EXPIRY_INDEX} added to table {table}"),
-            Made::Ttl(table) => write!(f, "time to live on {PURGE_AT} turned on for table {table}"),
+            TableCreation::Table(table) => write!(f, "table {table} created"),
+            TableCreation::Index(table) => write!(f, "index {EXPIRY_INDEX} added to table {table}"),
+            TableCreation::Ttl(table) => {
+                write!(f, "time to live on {PURGE_AT} turned on for table {table}")
+            }
         }
     }
 }
 
 /// One way in which a table is not as it must or should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct TableDifference {
     pub table: String,
     pub what: String,
     pub cure: String,
@@ -124,7 +129,7 @@ pub struct Difference {
     pub fatal: bool,
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for TableDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "table {}: {}; {}", self.table, self.what, self.cure)
     }
@@ -136,14 +141,14 @@ impl fmt::Display for Difference {
 /// # Errors
 /// The store's, or [`StoreError::Unavailable`] when a table takes longer than
 /// [`limits::TABLE_ACTIVE_WAIT_MAX`].
-pub async fn create(store: &Store) -> Result<Vec<Made>, StoreError> {
+pub async fn create(store: &Store) -> Result<Vec<TableCreation>, StoreError> {
     let mut made = Vec::new();
     let mut fresh = Vec::new();
     // All tables first, then the waiting: DynamoDB makes them side by side.
     for layout in &layouts(store) {
         let is_missing = describe(store, layout.table).await?.is_none();
         if is_missing && create_one(store, layout).await? {
-            made.push(Made::Table(layout.table.to_owned()));
+            made.push(TableCreation::Table(layout.table.to_owned()));
         }
         fresh.push(is_missing);
     }
@@ -153,14 +158,14 @@ pub async fn create(store: &Store) -> Result<Vec<Made>, StoreError> {
         if !fresh && lacks_index {
             add_index(store, layout).await?;
             wait_active(store, layout.table).await?;
-            made.push(Made::Index(layout.table.to_owned()));
+            made.push(TableCreation::Index(layout.table.to_owned()));
         }
         if let Some(attribute) = layout.purge
             && purge_attribute(store, layout.table).await?.is_none()
         {
             turn_on_purge(store, layout.table, attribute).await?;
             if !fresh {
-                made.push(Made::Ttl(layout.table.to_owned()));
+                made.push(TableCreation::Ttl(layout.table.to_owned()));
             }
         }
     }
@@ -171,11 +176,11 @@ pub async fn create(store: &Store) -> Result<Vec<Made>, StoreError> {
 ///
 /// # Errors
 /// When the store cannot be asked.
-pub async fn check(store: &Store) -> Result<Vec<Difference>, StoreError> {
+pub async fn check(store: &Store) -> Result<Vec<TableDifference>, StoreError> {
     let mut differences = Vec::new();
     for layout in &layouts(store) {
         let mut differs = |what: String, cure: String, fatal: bool| {
-            differences.push(Difference {
+            differences.push(TableDifference {
                 table: layout.table.to_owned(),
                 what,
                 cure,
@@ -203,7 +208,7 @@ pub async fn check(store: &Store) -> Result<Vec<Difference>, StoreError> {
 }
 
 fn check_table(
-    layout: &Layout<'_>,
+    layout: &TableLayout<'_>,
     found: &TableDescription,
     differs: &mut impl FnMut(String, String, bool),
 ) {
@@ -242,7 +247,7 @@ fn check_table(
 }
 
 fn check_index(
-    layout: &Layout<'_>,
+    layout: &TableLayout<'_>,
     found: &TableDescription,
     differs: &mut impl FnMut(String, String, bool),
 ) {
@@ -275,7 +280,7 @@ fn check_index(
 }
 
 async fn describe(store: &Store, table: &str) -> Result<Option<TableDescription>, StoreError> {
-    let described = store.persist("DescribeTable", table, || {
+    let described = store.call_with_retries("DescribeTable", table, || {
         store.client().describe_table().table_name(table).send()
     });
     match described.await {
@@ -286,7 +291,7 @@ async fn describe(store: &Store, table: &str) -> Result<Option<TableDescription>
 }
 
 /// False: somebody else was faster.
-async fn create_one(store: &Store, layout: &Layout<'_>) -> Result<bool, StoreError> {
+async fn create_one(store: &Store, layout: &TableLayout<'_>) -> Result<bool, StoreError> {
     let definitions = layout.keys.iter().chain(layout.expiry);
     let definitions: Result<Vec<_>, _> = definitions.map(|key| key.definition()).collect();
     let definitions = definitions.map_err(invalid)?;
@@ -295,7 +300,7 @@ async fn create_one(store: &Store, layout: &Layout<'_>) -> Result<bool, StoreErr
         true => None,
         false => Some(vec![expiry_index(layout.expiry).map_err(invalid)?]),
     };
-    let created = store.persist("CreateTable", layout.table, || {
+    let created = store.call_with_retries("CreateTable", layout.table, || {
         store
             .client()
             .create_table()
@@ -313,7 +318,7 @@ async fn create_one(store: &Store, layout: &Layout<'_>) -> Result<bool, StoreErr
     }
 }
 
-async fn add_index(store: &Store, layout: &Layout<'_>) -> Result<(), StoreError> {
+async fn add_index(store: &Store, layout: &TableLayout<'_>) -> Result<(), StoreError> {
     let definitions = layout.expiry.iter().map(|key| key.definition());
     let definitions: Vec<_> = definitions.collect::<Result<_, _>>().map_err(invalid)?;
     let create = CreateGlobalSecondaryIndexAction::builder()
@@ -324,7 +329,7 @@ async fn add_index(store: &Store, layout: &Layout<'_>) -> Result<(), StoreError>
         .map_err(invalid)?;
     let update = GlobalSecondaryIndexUpdate::builder().create(create).build();
     store
-        .persist("UpdateTable", layout.table, || {
+        .call_with_retries("UpdateTable", layout.table, || {
             store
                 .client()
                 .update_table()
@@ -362,7 +367,7 @@ async fn wait_active(store: &Store, table: &str) -> Result<TableDescription, Sto
 
 /// The attribute of the table's time to live, if that is on or about to be.
 async fn purge_attribute(store: &Store, table: &str) -> Result<Option<String>, StoreError> {
-    let described = store.persist("DescribeTimeToLive", table, || {
+    let described = store.call_with_retries("DescribeTimeToLive", table, || {
         let describe = store.client().describe_time_to_live();
         describe.table_name(table).send()
     });
@@ -383,7 +388,7 @@ async fn turn_on_purge(store: &Store, table: &str, attribute: &str) -> Result<()
         .attribute_name(attribute)
         .build()
         .map_err(invalid)?;
-    let updated = store.persist("UpdateTimeToLive", table, || {
+    let updated = store.call_with_retries("UpdateTimeToLive", table, || {
         let update = store.client().update_time_to_live();
         update
             .table_name(table)
@@ -394,7 +399,7 @@ async fn turn_on_purge(store: &Store, table: &str, attribute: &str) -> Result<()
         Ok(_) => Ok(()),
         // Somebody else turned it on in between, or it was turned on by a try without an answer.
         Err(failure)
-            if failure.kind == Kind::Rejected
+            if failure.kind == FailureKind::Rejected
                 && purge_attribute(store, table).await?.as_deref() == Some(attribute) =>
         {
             Ok(())
@@ -415,7 +420,7 @@ fn billing(found: &TableDescription) -> BillingMode {
     mode.unwrap_or(BillingMode::Provisioned)
 }
 
-fn expiry_index(keys: &[Key]) -> Result<GlobalSecondaryIndex, BuildError> {
+fn expiry_index(keys: &[KeyAttribute]) -> Result<GlobalSecondaryIndex, BuildError> {
     GlobalSecondaryIndex::builder()
         .index_name(EXPIRY_INDEX)
         .set_key_schema(Some(schema(keys)?))
@@ -429,9 +434,9 @@ fn all() -> Projection {
         .build()
 }
 
-fn schema(keys: &[Key]) -> Result<Vec<KeySchemaElement>, BuildError> {
+fn schema(keys: &[KeyAttribute]) -> Result<Vec<KeySchemaElement>, BuildError> {
     let kinds = [KeyType::Hash, KeyType::Range];
-    let element = |(key, kind): (&Key, KeyType)| {
+    let element = |(key, kind): (&KeyAttribute, KeyType)| {
         KeySchemaElement::builder()
             .attribute_name(key.name())
             .key_type(kind)
@@ -454,7 +459,7 @@ fn keys(schema: &[KeySchemaElement], definitions: &[AttributeDefinition]) -> Str
     names.join(", ")
 }
 
-fn list(keys: &[Key]) -> String {
+fn list(keys: &[KeyAttribute]) -> String {
     let names: Vec<_> = keys.iter().map(ToString::to_string).collect();
     names.join(", ")
 }

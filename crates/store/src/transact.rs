@@ -9,8 +9,8 @@ use aws_sdk_dynamodb::types::{CancellationReason, ReturnConsumedCapacity, Transa
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
-use super::cost::Costs as _;
-use super::failure::{Failure, Kind};
+use super::capacity::CapacityReport as _;
+use super::failure::{CallFailure, FailureKind};
 use super::{Store, codec};
 use crate::limits;
 use inventory_core::time::Micros;
@@ -50,7 +50,7 @@ impl Store {
         let limit = self.inner.attempt_timeout;
         match self.call(OPERATION, table, limit, attempt).await {
             Ok(output) => (Outcome::Committed, output.units()),
-            Err(failure) => (self.not_committed(transaction, &failure), 0.0),
+            Err(failure) => (self.outcome_of_failure(transaction, &failure), 0.0),
         }
     }
 
@@ -75,30 +75,30 @@ impl Store {
             .await
     }
 
-    fn not_committed(
+    fn outcome_of_failure(
         &self,
         transaction: &Transaction,
-        failure: &Failure<TransactWriteItemsError>,
+        failure: &CallFailure<TransactWriteItemsError>,
     ) -> Outcome {
         match failure.kind {
-            Kind::Cancelled => self.cancelled(transaction, failure),
-            Kind::Conflict => Outcome::Conflict,
-            Kind::Throttled => Outcome::Throttled,
-            Kind::Rejected => {
+            FailureKind::Cancelled => self.cancelled(transaction, failure),
+            FailureKind::Conflict => Outcome::Conflict,
+            FailureKind::Throttled => Outcome::Throttled,
+            FailureKind::Rejected => {
                 let mismatch = failure.code() == Some("IdempotentParameterMismatchException");
                 let bug = match mismatch {
                     true => "BUG: one token was used for two different transactions: ",
                     false => "",
                 };
-                self.complain(transaction, &format!("{bug}{}", failure.text()));
+                self.log_failure(transaction, &format!("{bug}{}", failure.text()));
                 Outcome::Rejected
             }
-            Kind::Refused => {
-                self.complain(transaction, &failure.text());
+            FailureKind::Refused => {
+                self.log_failure(transaction, &failure.text());
                 Outcome::Refused
             }
-            Kind::Unknown => {
-                self.complain(transaction, &failure.text());
+            FailureKind::Unknown => {
+                self.log_failure(transaction, &failure.text());
                 Outcome::Unknown
             }
         }
@@ -107,16 +107,16 @@ impl Store {
     fn cancelled(
         &self,
         transaction: &Transaction,
-        failure: &Failure<TransactWriteItemsError>,
+        failure: &CallFailure<TransactWriteItemsError>,
     ) -> Outcome {
         let said = codec::cancelled(transaction, reasons(failure));
         for remark in &said.remarks {
-            self.complain(transaction, remark);
+            self.log_failure(transaction, remark);
         }
         said.outcome
     }
 
-    fn complain(&self, transaction: &Transaction, what: &str) {
+    fn log_failure(&self, transaction: &Transaction, what: &str) {
         let event = &transaction.event;
         let token = transaction.token.0;
         let count = transaction.action_count();
@@ -127,16 +127,16 @@ impl Store {
 
     /// Writes all of `actions`, off the request path. Tried again while others are in the way or the
     /// store throttles, for a while and without a token: it must be harmless to apply twice.
-    pub(super) async fn write_together(
+    pub(super) async fn transact_with_retries(
         &self,
         table: &str,
         actions: Vec<TransactWriteItem>,
-    ) -> Result<(), Failure<TransactWriteItemsError>> {
+    ) -> Result<(), CallFailure<TransactWriteItemsError>> {
         let began = clock::monotonic();
         let patience = Micros(limits::STORE_TOGETHER_PATIENCE.as_micros() as u64);
         let mut pause = limits::RETRY_BACKOFF_MIN;
         loop {
-            let written = self.persist(OPERATION, table, || {
+            let written = self.call_with_retries(OPERATION, table, || {
                 self.client()
                     .transact_write_items()
                     .return_consumed_capacity(ReturnConsumedCapacity::Total)
@@ -152,7 +152,7 @@ impl Store {
             }
             if clock::monotonic().since(began) > patience {
                 // It is not this write that is at fault, and who asks may come back with it.
-                failure.kind = Kind::Throttled;
+                failure.kind = FailureKind::Throttled;
                 return Err(failure);
             }
             inventory_runtime::sleep(pause).await;
@@ -162,7 +162,7 @@ impl Store {
 }
 
 /// What the store says of each action of a transaction that it cancelled.
-fn reasons(failure: &Failure<TransactWriteItemsError>) -> &[CancellationReason] {
+fn reasons(failure: &CallFailure<TransactWriteItemsError>) -> &[CancellationReason] {
     let error = failure.error.as_ref().and_then(|e| e.as_service_error());
     match error {
         Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
@@ -173,10 +173,10 @@ fn reasons(failure: &Failure<TransactWriteItemsError>) -> &[CancellationReason] 
 }
 
 /// Whether a transaction was cancelled for nothing that it says itself.
-fn is_passing(failure: &Failure<TransactWriteItemsError>) -> bool {
+fn is_passing(failure: &CallFailure<TransactWriteItemsError>) -> bool {
     let passing = |reason: &CancellationReason| {
         let code = reason.code().unwrap_or("None");
         code == "None" || codec::is_conflict(code) || codec::is_throttle(code)
     };
-    failure.kind == Kind::Cancelled && reasons(failure).iter().all(passing)
+    failure.kind == FailureKind::Cancelled && reasons(failure).iter().all(passing)
 }

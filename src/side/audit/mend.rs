@@ -7,7 +7,7 @@ use super::walk::Walk;
 use super::{AuditError, message, say};
 use crate::limits;
 use inventory_core::audit::{Repair, plan};
-use inventory_store::Repaired;
+use inventory_store::RepairOutcome;
 
 type Reconciling<'a> = Walk<'a, pb::ReconcileUpdate>;
 
@@ -40,11 +40,11 @@ async fn carry_out(walk: &Reconciling<'_>, seat_keys: u16, repairs: &[Repair]) -
             .repair(walk.event, seat_keys, repair.clone())
             .await
         {
-            Ok(Repaired::Done) => {
+            Ok(RepairOutcome::Done) => {
                 sum.done += 1;
                 continue;
             }
-            Ok(Repaired::Stale) => {
+            Ok(RepairOutcome::Stale) => {
                 sum.stale += 1;
                 "it had changed since it was read".to_owned()
             }

@@ -27,7 +27,7 @@ struct Told {
     /// wrote to it.
     looks: Mutex<Vec<Option<Snapshot>>>,
     /// What repairs come to.
-    repairs: Mutex<Vec<Result<Repaired, AuditError>>>,
+    repairs: Mutex<Vec<Result<RepairOutcome, AuditError>>>,
     /// Held back until told, if there.
     gate: Option<Arc<Notify>>,
 }
@@ -135,9 +135,14 @@ impl AuditBackend for Told {
         Ok(look)
     }
 
-    async fn repair(&self, _: &EventId, _: u16, repair: Repair) -> Result<Repaired, AuditError> {
+    async fn repair(
+        &self,
+        _: &EventId,
+        _: u16,
+        repair: Repair,
+    ) -> Result<RepairOutcome, AuditError> {
         let result = self.repairs.lock().unwrap().remove(0);
-        if result == Ok(Repaired::Done) {
+        if result == Ok(RepairOutcome::Done) {
             assert_eq!(repair.subject().id(), "s2");
             *self.seat.lock().unwrap() = None;
         }
@@ -248,7 +253,7 @@ async fn a_seat_is_looked_at_again_until_it_is_known() {
 #[tokio::test]
 async fn repairs_are_told_then_made_then_read_back() {
     let told = Told {
-        repairs: Mutex::new(vec![Ok(Repaired::Done)]),
+        repairs: Mutex::new(vec![Ok(RepairOutcome::Done)]),
         ..orphan()
     };
     let updates = reconciled(told).await;
@@ -270,7 +275,7 @@ async fn repairs_are_told_then_made_then_read_back() {
 #[tokio::test]
 async fn a_repair_that_came_to_nothing_is_told_with_its_reason() {
     for (result, why) in [
-        (Ok(Repaired::Stale), "had changed"),
+        (Ok(RepairOutcome::Stale), "had changed"),
         (Err(AuditError::Busy), "too much to do"),
     ] {
         let told = Told {

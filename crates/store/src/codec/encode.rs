@@ -1,26 +1,26 @@
 //! Writing a transaction as the body of its request.
 
 use super::fields::timestamp;
-use super::json::Json;
-use super::records::{Instant, RecordShapes, purge_at};
-use super::seats::SeatShapes;
-use super::stripes::StripeShapes;
+use super::json::JsonWriter;
+use super::records::{RecordExpressions, WriteInstant, purge_at};
+use super::seats::SeatExpressions;
+use super::stripes::StripeExpressions;
 use crate::settings::TableNames;
 use inventory_core::transaction::{Token, Transaction};
 
 /// What every request of one shard's store shares.
-pub(crate) struct Encoder {
-    stripes: StripeShapes,
-    records: RecordShapes,
-    seats: SeatShapes,
+pub(crate) struct TransactionEncoder {
+    stripes: StripeExpressions,
+    records: RecordExpressions,
+    seats: SeatExpressions,
 }
 
-impl Encoder {
+impl TransactionEncoder {
     pub(crate) fn new(tables: &TableNames) -> Self {
         Self {
-            stripes: StripeShapes::new(&tables.inventory),
-            records: RecordShapes::new(&tables.idempotency),
-            seats: SeatShapes::new(&tables.seats),
+            stripes: StripeExpressions::new(&tables.inventory),
+            records: RecordExpressions::new(&tables.idempotency),
+            seats: SeatExpressions::new(&tables.seats),
         }
     }
 
@@ -28,17 +28,17 @@ impl Encoder {
     /// that a record moves, in order. The same transaction always gives the same bytes.
     pub(crate) fn body(&self, transaction: &Transaction) -> String {
         let at = timestamp(transaction.at);
-        let now = Instant {
+        let now = WriteInstant {
             at: &at,
             millis: transaction.at,
             purge_at: purge_at(transaction.at),
         };
-        let mut json = Json::for_actions(transaction.action_count());
+        let mut json = JsonWriter::for_actions(transaction.action_count());
         json.raw("{\"ClientRequestToken\":");
         json.quoted(&token_text(transaction.token));
         json.raw(",\"ReturnConsumedCapacity\":\"TOTAL\",\"TransactItems\":");
         let mut before = "[";
-        let mut next = |json: &mut Json| json.raw(std::mem::replace(&mut before, ","));
+        let mut next = |json: &mut JsonWriter| json.raw(std::mem::replace(&mut before, ","));
         for stripe in &transaction.stripes {
             next(&mut json);
             self.stripes

@@ -3,8 +3,8 @@
 use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
 
+use super::expression::{ConditionalUpdate, ExpressionTemplate};
 use super::fields::{Item, maybe_number, maybe_text, number, read_parsed, text, timestamp, values};
-use super::shape::{Change, Shape};
 use super::stripes::is_closed;
 use super::{
     CLOSED, CREATED_AT, EVENT_ID, NAME, REMAINING, SEAT_KEYS, STRIPES, TOTAL_SEATS, UPDATED_AT,
@@ -84,15 +84,15 @@ pub(crate) fn capacity_change(
     index: u16,
     (from, to): (u64, u64),
     at: UnixMillis,
-) -> Change {
+) -> ConditionalUpdate {
     let (sign, condition) = match to >= from {
         true => ("+", "#t = :f"),
         false => ("-", "#t = :f AND #r >= :n"),
     };
     let update = format!("SET #t = :t, #r = #r {sign} :n, #u = :u ADD #v :o");
-    Change {
+    ConditionalUpdate {
         key: values([(EVENT_ID, text(stripe_key(event, index)))]),
-        shape: Shape::new(update, condition, &NAMES),
+        shape: ExpressionTemplate::new(update, condition, &NAMES),
         values: values([
             (":f", number(from)),
             (":t", number(to)),
@@ -104,11 +104,11 @@ pub(crate) fn capacity_change(
 }
 
 /// Ends the sale as far as one stripe is concerned.
-pub(crate) fn closing(event: &EventId, index: u16, at: UnixMillis) -> Change {
+pub(crate) fn closing(event: &EventId, index: u16, at: UnixMillis) -> ConditionalUpdate {
     let update = "SET #c = :c, #u = :u";
-    Change {
+    ConditionalUpdate {
         key: values([(EVENT_ID, text(stripe_key(event, index)))]),
-        shape: Shape::new(update, "attribute_exists(#k)", &NAMES),
+        shape: ExpressionTemplate::new(update, "attribute_exists(#k)", &NAMES),
         values: values([
             (":c", AttributeValue::Bool(true)),
             (":u", text(timestamp(at))),

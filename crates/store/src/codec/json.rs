@@ -13,11 +13,11 @@ use std::fmt::{Display, Write as _};
 const ACTION_BYTES: usize = 768;
 
 /// A JSON text under way.
-pub(super) struct Json {
+pub(super) struct JsonWriter {
     out: String,
 }
 
-impl Json {
+impl JsonWriter {
     pub(super) fn for_actions(count: usize) -> Self {
         Self {
             out: String::with_capacity(ACTION_BYTES * (count + 1)),
@@ -35,8 +35,8 @@ impl Json {
     }
 
     /// The members of an item, a key or an expression's values, between braces that are there.
-    pub(super) fn attributes(&mut self) -> Attributes<'_> {
-        Attributes {
+    pub(super) fn attributes(&mut self) -> AttributeWriter<'_> {
+        AttributeWriter {
             out: &mut self.out,
             is_first: true,
         }
@@ -48,12 +48,12 @@ impl Json {
 }
 
 /// Typed values by name, as DynamoDB writes them: `"qty":{"N":"2"}`.
-pub(super) struct Attributes<'a> {
+pub(super) struct AttributeWriter<'a> {
     out: &'a mut String,
     is_first: bool,
 }
 
-impl Attributes<'_> {
+impl AttributeWriter<'_> {
     pub(super) fn text(&mut self, name: &str, value: &str) {
         self.open(name, "S");
         quote(self.out, value);
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn attributes_are_json_of_the_right_types() {
-        let mut json = Json::for_actions(1);
+        let mut json = JsonWriter::for_actions(1);
         json.raw("{");
         let mut of = json.attributes();
         of.text("a", "x\"y");

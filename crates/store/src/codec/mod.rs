@@ -18,21 +18,21 @@
 mod answer;
 mod encode;
 mod events;
+mod expression;
 mod fields;
 mod json;
 mod records;
 mod seats;
-mod shape;
 mod stripes;
 
 pub(super) use answer::{cancelled, is_conflict, is_throttle};
-pub(super) use encode::{Encoder, token_text};
+pub(super) use encode::{TransactionEncoder, token_text};
 pub(super) use events::{capacity_change, closing, event_about, event_stripe};
+pub(super) use expression::ConditionalUpdate;
 pub(super) use fields::{Item, timestamp};
 pub use records::StoredRecord;
 pub(super) use records::{record, record_view, state_name};
 pub(super) use seats::{SeatPage, free_seat, seat, seat_item_key, seat_put, seat_state, seat_turn};
-pub(super) use shape::Change;
 pub(super) use stripes::{is_closed, stripe_view};
 
 /// Attributes of a stripe item.

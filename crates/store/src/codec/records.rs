@@ -6,12 +6,12 @@ use std::fmt;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use super::expression::{ExpressionTemplate, PutTemplate, UpdateTemplate};
 use super::fields::{
     Item, maybe_number, maybe_parsed, maybe_text, read_number, read_parsed, read_text,
     read_timestamp,
 };
-use super::json::{Attributes, Json};
-use super::shape::{PutTemplate, Shape, Template};
+use super::json::{AttributeWriter, JsonWriter};
 use super::{
     CREATED_AT, DRAWS, EVENT_ID, EXPIRES_AT, EXPIRY_BUCKET, ORDER_ID, PAYMENT_INTENT_ID, PURGE_AT,
     QTY, REQUEST_HASH, RESERVATION_ID, SEATS, STATUS, UPDATED_AT,
@@ -57,7 +57,7 @@ pub struct StoredRecord {
 // ---- Writing ------------------------------------------------------------------------------------
 
 /// What a transaction's records share: when it is, in the forms that are stored.
-pub(super) struct Instant<'a> {
+pub(super) struct WriteInstant<'a> {
     pub(super) at: &'a str,
     pub(super) millis: UnixMillis,
     /// Epoch seconds.
@@ -66,23 +66,23 @@ pub(super) struct Instant<'a> {
 
 /// What a step of a record sets and asks, as far as its expressions differ.
 #[derive(Clone, Copy)]
-struct Step {
+struct RecordTransition {
     to: ReservationState,
     due: Due,
     /// Whether a payment is told.
     payment: bool,
-    what: What,
+    what: StockLink,
 }
 
 /// What a step takes from the stock that the record must tell from then on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
+enum StockLink {
     Nothing,
     Units,
     Seats,
 }
 
-impl Step {
+impl RecordTransition {
     const COUNT: usize = 5 * 3 * 2 * 3;
 
     fn of(record: &RecordWrite) -> Self {
@@ -91,9 +91,9 @@ impl Step {
             due: record.due,
             payment: record.to == ReservationState::Confirmed && !record.payment_intent.is_empty(),
             what: match movement(record.from, record.to) {
-                Movement::Take if record.seats.is_some() => What::Seats,
-                Movement::Take if !record.draws.is_empty() => What::Units,
-                _ => What::Nothing,
+                Movement::Take if record.seats.is_some() => StockLink::Seats,
+                Movement::Take if !record.draws.is_empty() => StockLink::Units,
+                _ => StockLink::Nothing,
             },
         }
     }
@@ -103,7 +103,7 @@ impl Step {
             + self.what as usize
     }
 
-    fn shape(self) -> Shape {
+    fn shape(self) -> ExpressionTemplate {
         use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
         let (more, gone) = match self.to {
             Held => (", #x = :x, #b = :b", "#g"),
@@ -114,16 +114,16 @@ impl Step {
         };
         let payment = if self.payment { ", #p = :p" } else { "" };
         let what = match self.what {
-            What::Nothing => "",
-            What::Units => ", #d = :d",
-            What::Seats => ", #e = :e",
+            StockLink::Nothing => "",
+            StockLink::Units => ", #d = :d",
+            StockLink::Seats => ", #e = :e",
         };
         let due = match self.due {
             Due::Any => "",
             Due::Over => " AND #x <= :a",
             Due::Ahead => " AND #x > :a",
         };
-        Shape::new(
+        ExpressionTemplate::new(
             format!("SET #s = :s, #u = :u{more}{payment}{what} REMOVE {gone}"),
             format!("#s = :f{due}"),
             &NAMES,
@@ -132,10 +132,10 @@ impl Step {
 
     fn values(
         self,
-        of: &mut Attributes<'_>,
+        of: &mut AttributeWriter<'_>,
         record: &RecordWrite,
         from: ReservationState,
-        now: &Instant<'_>,
+        now: &WriteInstant<'_>,
     ) {
         use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
         of.text(":f", state_name(from));
@@ -155,9 +155,9 @@ impl Step {
             of.text(":p", &record.payment_intent);
         }
         match self.what {
-            What::Nothing => {}
-            What::Units => of.plain(":d", Drawn(&record.draws)),
-            What::Seats => of.texts(":e", named(record.seats.as_deref())),
+            StockLink::Nothing => {}
+            StockLink::Units => of.plain(":d", DrawList(&record.draws)),
+            StockLink::Seats => of.texts(":e", named(record.seats.as_deref())),
         }
         if self.due != Due::Any {
             of.number(":a", now.millis.0);
@@ -167,34 +167,36 @@ impl Step {
 
 /// Writes of records. The shapes are made when they are first needed: few of those that could be
 /// ever are.
-pub(super) struct RecordShapes {
+pub(super) struct RecordExpressions {
     table: String,
     new: PutTemplate,
-    steps: Box<[OnceCell<Template>]>,
+    steps: Box<[OnceCell<UpdateTemplate>]>,
 }
 
-impl RecordShapes {
+impl RecordExpressions {
     pub(super) fn new(table: &str) -> Self {
         let names = HashMap::from([("#k".to_owned(), RESERVATION_ID.to_owned())]);
         Self {
             table: table.to_owned(),
             new: PutTemplate::new(table, NEW_ITEM_CONDITION, &names),
-            steps: (0..Step::COUNT).map(|_| OnceCell::new()).collect(),
+            steps: (0..RecordTransition::COUNT)
+                .map(|_| OnceCell::new())
+                .collect(),
         }
     }
 
     pub(super) fn write(
         &self,
-        json: &mut Json,
+        json: &mut JsonWriter,
         event: &EventId,
         record: &RecordWrite,
-        now: &Instant<'_>,
+        now: &WriteInstant<'_>,
     ) {
         let Some(from) = record.from else {
             self.new.write(json, |of| item(of, event, record, now));
             return;
         };
-        let step = Step::of(record);
+        let step = RecordTransition::of(record);
         let template = self.steps[step.index()].get_or_init(|| step.shape().template(&self.table));
         template.write(
             json,
@@ -204,7 +206,12 @@ impl RecordShapes {
     }
 }
 
-fn item(of: &mut Attributes<'_>, event: &EventId, record: &RecordWrite, now: &Instant<'_>) {
+fn item(
+    of: &mut AttributeWriter<'_>,
+    event: &EventId,
+    record: &RecordWrite,
+    now: &WriteInstant<'_>,
+) {
     of.text(RESERVATION_ID, record.reservation.as_str());
     of.text(EVENT_ID, event.as_str());
     of.number(QTY, record.qty);
@@ -226,7 +233,7 @@ fn item(of: &mut Attributes<'_>, event: &EventId, record: &RecordWrite, now: &In
         ReservationState::Refunded => {}
     }
     if !record.draws.is_empty() {
-        of.plain(DRAWS, Drawn(&record.draws));
+        of.plain(DRAWS, DrawList(&record.draws));
     }
     if record.seats.is_some() {
         of.texts(SEATS, named(record.seats.as_deref()));
@@ -254,9 +261,9 @@ pub(crate) fn state_name(state: ReservationState) -> &'static str {
 }
 
 /// `stripe:units`, separated by commas.
-struct Drawn<'a>(&'a [Draw]);
+struct DrawList<'a>(&'a [Draw]);
 
-impl fmt::Display for Drawn<'_> {
+impl fmt::Display for DrawList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, draw) in self.0.iter().enumerate() {
             let comma = if n == 0 { "" } else { "," };
@@ -433,7 +440,7 @@ mod tests {
     fn draws_survive_the_round_trip() {
         let draw = |stripe, units| Draw { stripe, units };
         let drawn = Draws::from_slice(&[draw(0, 2), draw(63, 1_000)]);
-        assert_eq!(parse_draws(&Drawn(&drawn).to_string()).unwrap(), drawn);
+        assert_eq!(parse_draws(&DrawList(&drawn).to_string()).unwrap(), drawn);
         assert!(parse_draws("0:2,").is_err());
         assert!(parse_draws("0-2").is_err());
     }
@@ -450,12 +457,12 @@ mod tests {
     #[test]
     fn every_step_has_a_shape_of_its_own() {
         use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
-        let mut seen = [false; Step::COUNT];
+        let mut seen = [false; RecordTransition::COUNT];
         for to in [Held, Confirmed, Released, Expired, Refunded] {
             for due in [Due::Any, Due::Over, Due::Ahead] {
                 for payment in [false, true] {
-                    for what in [What::Nothing, What::Units, What::Seats] {
-                        let step = Step {
+                    for what in [StockLink::Nothing, StockLink::Units, StockLink::Seats] {
+                        let step = RecordTransition {
                             to,
                             due,
                             payment,

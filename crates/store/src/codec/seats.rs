@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 
+use super::expression::{ConditionalUpdate, ExpressionTemplate, UpdateTemplate};
 use super::fields::{
     Item, maybe_number, maybe_text, names, number, read_parsed, read_text, text, timestamp, values,
 };
-use super::json::Json;
+use super::json::JsonWriter;
 use super::records::order;
-use super::shape::{Change, Shape, Template};
 use super::{
     AVAILABLE, BLOCKED, EVENT_ID, HOLD, HOLD_EXPIRES_AT, NUMBER, ORDER_ID, PRICE_AMOUNT,
     PRICE_CURRENCY, RESERVATION_ID, ROW, SEAT_ID, SECTION, SOLD, STATUS, UPDATED_AT,
@@ -37,17 +37,18 @@ const FREE: &str = "#s = :f";
 const OURS: &str = "#s = :f AND #r = :r";
 
 /// Updates of seat items.
-pub(super) struct SeatShapes {
-    hold: Template,
-    sell: Template,
+pub(super) struct SeatExpressions {
+    hold: UpdateTemplate,
+    sell: UpdateTemplate,
     /// Of what is held already.
-    keep: Template,
-    give: Template,
+    keep: UpdateTemplate,
+    give: UpdateTemplate,
 }
 
-impl SeatShapes {
+impl SeatExpressions {
     pub(super) fn new(table: &str) -> Self {
-        let template = |update, condition| Shape::new(update, condition, &NAMES).template(table);
+        let template =
+            |update, condition| ExpressionTemplate::new(update, condition, &NAMES).template(table);
         Self {
             hold: template("SET #s = :s, #u = :u, #r = :r, #x = :x", FREE),
             sell: template("SET #s = :s, #u = :u, #r = :r, #o = :o REMOVE #x", FREE),
@@ -57,7 +58,7 @@ impl SeatShapes {
     }
 
     /// What happens to every seat of `record`: how, and its state before and after.
-    fn step(&self, record: &RecordWrite) -> (&Template, &'static str, &'static str) {
+    fn step(&self, record: &RecordWrite) -> (&UpdateTemplate, &'static str, &'static str) {
         let is_sale = record.to == ReservationState::Confirmed;
         match movement(record.from, record.to) {
             Movement::Take if is_sale => (&self.sell, AVAILABLE, SOLD),
@@ -74,7 +75,7 @@ impl SeatShapes {
     /// Writes the action on one of the seats that `record` moves.
     pub(super) fn write(
         &self,
-        json: &mut Json,
+        json: &mut JsonWriter,
         transaction: &Transaction,
         record: &RecordWrite,
         seat: &SeatId,
@@ -162,10 +163,10 @@ pub(crate) fn seat_turn(
     seat: &SeatId,
     (from, to): (&str, &str),
     at: UnixMillis,
-) -> Change {
-    Change {
+) -> ConditionalUpdate {
+    ConditionalUpdate {
         key: seat_item_key(event, seat, seat_keys),
-        shape: Shape::new("SET #s = :s, #u = :u", FREE, &NAMES),
+        shape: ExpressionTemplate::new("SET #s = :s, #u = :u", FREE, &NAMES),
         values: values([
             (":f", text(from)),
             (":s", text(to)),

@@ -2,9 +2,9 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use super::expression::{ExpressionTemplate, UpdateTemplate};
 use super::fields::{Item, maybe_number, read_number};
-use super::json::Json;
-use super::shape::{Shape, Template};
+use super::json::JsonWriter;
 use super::{CLOSED, EVENT_ID, REMAINING, SEAT_KEYS, STRIPES, TOTAL_SEATS, UPDATED_AT, VERSION};
 use crate::limits;
 use inventory_core::ids::{EventId, stripe_key};
@@ -27,16 +27,17 @@ const THERE_AND_OPEN: &str = "attribute_exists(#r) AND (attribute_not_exists(#c)
 const THERE: &str = "attribute_exists(#r)";
 
 /// Updates of stripe items.
-pub(super) struct StripeShapes {
-    take: Template,
+pub(super) struct StripeExpressions {
+    take: UpdateTemplate,
     /// Of who takes no more than others give back.
-    swap: Template,
-    give: Template,
+    swap: UpdateTemplate,
+    give: UpdateTemplate,
 }
 
-impl StripeShapes {
+impl StripeExpressions {
     pub(super) fn new(table: &str) -> Self {
-        let template = |update, condition| Shape::new(update, condition, &NAMES).template(table);
+        let template =
+            |update, condition| ExpressionTemplate::new(update, condition, &NAMES).template(table);
         Self {
             take: template(LESS, ENOUGH_AND_OPEN),
             swap: template(MORE, THERE_AND_OPEN),
@@ -44,7 +45,13 @@ impl StripeShapes {
         }
     }
 
-    pub(super) fn write(&self, json: &mut Json, event: &EventId, stripe: &StripeUpdate, at: &str) {
+    pub(super) fn write(
+        &self,
+        json: &mut JsonWriter,
+        event: &EventId,
+        stripe: &StripeUpdate,
+        at: &str,
+    ) {
         let StripeUpdate { stripe, take, give } = *stripe;
         let template = match take {
             0 => &self.give,

@@ -26,14 +26,14 @@ use inventory_runtime::{Task, clock};
 
 /// Where a request goes: connections are shared by requests to the same origin only.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Origin {
+pub(super) struct StoreOrigin {
     pub(super) https: bool,
     /// A name, or an address without brackets.
     pub(super) host: String,
     pub(super) port: u16,
 }
 
-impl Origin {
+impl StoreOrigin {
     /// # Errors
     /// A text that says what is wrong with the URL.
     pub(super) fn of(uri: &http::Uri) -> Result<Self, String> {
@@ -53,8 +53,8 @@ impl Origin {
 }
 
 /// One HTTP/1 connection. Dropping it closes it, whatever is under way on it.
-pub(super) struct Connection {
-    pub(super) origin: Rc<Origin>,
+pub(super) struct StoreConnection {
+    pub(super) origin: Rc<StoreOrigin>,
     pub(super) sender: SendRequest<SdkBody>,
     pub(super) socket: SharedSocket,
     pub(super) _driver: Task<()>,
@@ -71,12 +71,12 @@ pub struct CaBundleError {
 /// Opens connections and remembers, briefly, the addresses of names.
 pub(super) struct Dialer {
     tls: TlsConnector,
-    resolved: RefCell<HashMap<String, Resolved>>,
+    resolved: RefCell<HashMap<String, ResolvedAddresses>>,
     /// One resolution at a time: a resolver that hangs must not fill the blocking pool's queue.
     resolving: futures::lock::Mutex<()>,
 }
 
-struct Resolved {
+struct ResolvedAddresses {
     addresses: Vec<IpAddr>,
     at: Micros,
 }
@@ -93,7 +93,7 @@ impl Dialer {
     }
 
     /// Resolves, connects and shakes hands, all within [`limits::STORE_CONNECT_TIMEOUT`].
-    pub(super) async fn dial(&self, origin: Rc<Origin>) -> io::Result<Connection> {
+    pub(super) async fn dial(&self, origin: Rc<StoreOrigin>) -> io::Result<StoreConnection> {
         let limit = limits::STORE_CONNECT_TIMEOUT;
         let opened = super::within(limit, self.open(origin.clone())).await;
         let result = opened.unwrap_or_else(|| {
@@ -103,7 +103,7 @@ impl Dialer {
             ))
         });
         result.map_err(|error| {
-            let Origin { host, port, .. } = &*origin;
+            let StoreOrigin { host, port, .. } = &*origin;
             io::Error::new(
                 error.kind(),
                 format!("cannot connect to {host}:{port}: {error}"),
@@ -111,7 +111,7 @@ impl Dialer {
         })
     }
 
-    async fn open(&self, origin: Rc<Origin>) -> io::Result<Connection> {
+    async fn open(&self, origin: Rc<StoreOrigin>) -> io::Result<StoreConnection> {
         let socket = SharedSocket::new(self.connect(&origin).await?);
         if !origin.https {
             return handshake(origin, socket.clone(), socket).await;
@@ -129,7 +129,7 @@ impl Dialer {
         handshake(origin, socket, stream).await
     }
 
-    async fn connect(&self, origin: &Origin) -> io::Result<inventory_runtime::TcpStream> {
+    async fn connect(&self, origin: &StoreOrigin) -> io::Result<inventory_runtime::TcpStream> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in self.resolve(&origin.host).await? {
             let address = SocketAddr::new(address, origin.port);
@@ -163,7 +163,7 @@ impl Dialer {
         if resolved.len() >= limits::STORE_NAMES_RESOLVED_MAX {
             resolved.clear();
         }
-        let entry = Resolved {
+        let entry = ResolvedAddresses {
             addresses: addresses.clone(),
             at: clock::monotonic(),
         };
@@ -180,7 +180,11 @@ impl Dialer {
     }
 }
 
-async fn handshake<S>(origin: Rc<Origin>, socket: SharedSocket, stream: S) -> io::Result<Connection>
+async fn handshake<S>(
+    origin: Rc<StoreOrigin>,
+    socket: SharedSocket,
+    stream: S,
+) -> io::Result<StoreConnection>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -192,7 +196,7 @@ where
         // shard.
         let _ended = AssertUnwindSafe(driver).catch_unwind().await;
     });
-    Ok(Connection {
+    Ok(StoreConnection {
         origin,
         sender,
         socket,
@@ -241,8 +245,8 @@ mod tests {
 
     use super::*;
 
-    fn origin(uri: &str) -> Result<Origin, String> {
-        Origin::of(&uri.parse().unwrap())
+    fn origin(uri: &str) -> Result<StoreOrigin, String> {
+        StoreOrigin::of(&uri.parse().unwrap())
     }
 
     #[test]

@@ -31,7 +31,7 @@ use send_wrapper::SendWrapper;
 pub use dial::CaBundleError;
 
 use dial::Dialer;
-use pool::Pool;
+use pool::ConnectionPool;
 
 /// `future`'s result, or `None` when it takes longer than `limit`; it is dropped then.
 pub(super) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
@@ -44,7 +44,7 @@ pub(super) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
 /// The shard's connections, as the SDK's HTTP client. Belongs to the shard it was made on.
 #[derive(Clone)]
 pub struct ShardHttp {
-    pool: SendWrapper<Rc<Pool>>,
+    pool: SendWrapper<Rc<ConnectionPool>>,
     /// From sending the request to the end of the answer; none when the caller keeps the time.
     read_timeout: Option<Duration>,
 }
@@ -55,7 +55,7 @@ impl ShardHttp {
     /// # Errors
     /// When that file cannot be used.
     pub fn new(ca_bundle: Option<&Path>) -> Result<Self, CaBundleError> {
-        let pool = Pool::new(Dialer::new(ca_bundle)?);
+        let pool = ConnectionPool::new(Dialer::new(ca_bundle)?);
         Ok(Self {
             pool: SendWrapper::new(Rc::new(pool)),
             read_timeout: None,
@@ -83,7 +83,7 @@ impl HttpClient for ShardHttp {
 }
 
 impl ShardHttp {
-    /// Sends `request`, as [`Pool::send`] does, and reads the whole answer within the read timeout.
+    /// Sends `request`, as [`ConnectionPool::send`] does, and reads the whole answer within the read timeout.
     ///
     /// # Errors
     /// No connection, no answer, or one that is no HTTP.

@@ -13,35 +13,35 @@ use http::header::{HOST, HeaderValue};
 use http_body_util::{BodyExt, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::dial::{Connection, Dialer, Origin};
+use super::dial::{Dialer, StoreConnection, StoreOrigin};
 use crate::limits;
 use inventory_core::time::Micros;
 use inventory_runtime::clock;
 
 /// Bounded by two numbers: [`limits::STORE_CONNECTIONS_MAX`] open, of which
 /// [`limits::STORE_IDLE_CONNECTIONS_MAX`] idle for longer than a moment.
-pub(super) struct Pool {
+pub(super) struct ConnectionPool {
     dialer: Dialer,
     /// Most recently used last.
-    idle: RefCell<Vec<Idle>>,
+    idle: RefCell<Vec<IdleConnection>>,
     /// One permit per connection that is not idle.
     slots: Arc<Semaphore>,
 }
 
-struct Idle {
-    connection: Connection,
+struct IdleConnection {
+    connection: StoreConnection,
     since: Micros,
 }
 
 /// A request that brought no answer.
-enum Failed {
+enum SendFailure {
     /// Not a byte of it was sent.
     NotSent(Box<http::Request<SdkBody>>, hyper::Error),
     /// It may have been received.
     Sent(ConnectorError),
 }
 
-impl Pool {
+impl ConnectionPool {
     pub(super) fn new(dialer: Dialer) -> Self {
         Self {
             dialer,
@@ -69,38 +69,38 @@ impl Pool {
             }
             match self.exchange(connection, request).await {
                 Ok(response) => return Ok(response),
-                Err(Failed::Sent(error)) => return Err(error),
-                Err(Failed::NotSent(unsent, _stale)) => request = *unsent,
+                Err(SendFailure::Sent(error)) => return Err(error),
+                Err(SendFailure::NotSent(unsent, _stale)) => request = *unsent,
             }
         }
         let (connection, _slot) = self.dial(origin, slot).await?;
         match self.exchange(connection, request).await {
             Ok(response) => Ok(response),
-            Err(Failed::Sent(error)) => Err(error),
-            Err(Failed::NotSent(_, error)) => Err(ConnectorError::io(error.into())),
+            Err(SendFailure::Sent(error)) => Err(error),
+            Err(SendFailure::NotSent(_, error)) => Err(ConnectorError::io(error.into())),
         }
     }
 
     async fn exchange(
         &self,
-        mut connection: Connection,
+        mut connection: StoreConnection,
         request: http::Request<SdkBody>,
-    ) -> Result<http::Response<Bytes>, Failed> {
+    ) -> Result<http::Response<Bytes>, SendFailure> {
         let response = match connection.sender.try_send_request(request).await {
             Ok(response) => response,
             Err(mut error) => {
                 let unsent = error.take_message();
                 let error = error.into_error();
                 return Err(match unsent {
-                    Some(request) => Failed::NotSent(Box::new(request), error),
-                    None => Failed::Sent(ConnectorError::io(error.into())),
+                    Some(request) => SendFailure::NotSent(Box::new(request), error),
+                    None => SendFailure::Sent(ConnectorError::io(error.into())),
                 });
             }
         };
         let (head, body) = response.into_parts();
         let body = Limited::new(body, limits::STORE_RESPONSE_BYTES_MAX);
         let body = body.collect().await;
-        let body = body.map_err(|error| Failed::Sent(ConnectorError::io(error)))?;
+        let body = body.map_err(|error| SendFailure::Sent(ConnectorError::io(error)))?;
         // A node that answers 5xx may be on its way out: the next request gets another.
         if !head.status.is_server_error() {
             self.keep(connection);
@@ -109,7 +109,7 @@ impl Pool {
     }
 
     /// The most recently used idle connection to `origin`. Drops those that are too old or closed.
-    fn take_idle(&self, origin: &Origin) -> Option<Connection> {
+    fn take_idle(&self, origin: &StoreOrigin) -> Option<StoreConnection> {
         let mut idle = self.idle.borrow_mut();
         prune(&mut idle, clock::monotonic());
         let at = idle
@@ -118,13 +118,13 @@ impl Pool {
         Some(idle.remove(at).connection)
     }
 
-    fn keep(&self, connection: Connection) {
+    fn keep(&self, connection: StoreConnection) {
         if connection.sender.is_closed() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
         let since = clock::monotonic();
-        idle.push(Idle { connection, since });
+        idle.push(IdleConnection { connection, since });
         prune(&mut idle, since);
     }
 
@@ -132,9 +132,9 @@ impl Pool {
     /// handshake ends still leaves a connection behind for the next try.
     async fn dial(
         self: &Rc<Self>,
-        origin: Origin,
+        origin: StoreOrigin,
         slot: OwnedSemaphorePermit,
-    ) -> Result<(Connection, OwnedSemaphorePermit), ConnectorError> {
+    ) -> Result<(StoreConnection, OwnedSemaphorePermit), ConnectorError> {
         self.make_room();
         let (hand_over, handed_over) = oneshot::channel();
         let pool = self.clone();
@@ -170,8 +170,8 @@ impl Pool {
 }
 
 /// Drops what is closed, too old, or spare for too long. The longest idle come first.
-fn prune(idle: &mut Vec<Idle>, now: Micros) {
-    let age = |entry: &Idle| u128::from(now.since(entry.since).0);
+fn prune(idle: &mut Vec<IdleConnection>, now: Micros) {
+    let age = |entry: &IdleConnection| u128::from(now.since(entry.since).0);
     idle.retain(|entry| {
         let is_fresh = age(entry) < limits::STORE_IDLE_CONNECTION_AGE_MAX.as_micros();
         is_fresh && !entry.connection.sender.is_closed()
@@ -187,8 +187,8 @@ fn prune(idle: &mut Vec<Idle>, now: Micros) {
 }
 
 /// Takes scheme and authority out of the request's URL and puts the authority into `host`.
-fn address(request: &mut http::Request<SdkBody>) -> Result<Origin, ConnectorError> {
-    let origin = Origin::of(request.uri()).map_err(|why| ConnectorError::user(why.into()))?;
+fn address(request: &mut http::Request<SdkBody>) -> Result<StoreOrigin, ConnectorError> {
+    let origin = StoreOrigin::of(request.uri()).map_err(|why| ConnectorError::user(why.into()))?;
     if !request.headers().contains_key(HOST) {
         let uri = request.uri();
         let default_port = if origin.https { 443 } else { 80 };
@@ -241,7 +241,7 @@ mod tests {
     }
 
     /// An idle connection that looks well and whose driver gives up before it sends anything.
-    async fn doomed(address: std::net::SocketAddr) -> Connection {
+    async fn doomed(address: std::net::SocketAddr) -> StoreConnection {
         let limit = limits::STORE_CONNECT_TIMEOUT;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let elsewhere = listener.local_addr().unwrap();
@@ -258,8 +258,8 @@ mod tests {
             drop(driver);
             drop(listener);
         });
-        Connection {
-            origin: Rc::new(Origin::of(request(address).uri()).unwrap()),
+        StoreConnection {
+            origin: Rc::new(StoreOrigin::of(request(address).uri()).unwrap()),
             sender,
             socket,
             _driver: driver,
@@ -270,7 +270,7 @@ mod tests {
     fn a_request_that_was_not_sent_goes_to_a_fresh_connection() {
         let address = server();
         let response = inventory_runtime::run_unpinned(async {
-            let pool = Rc::new(Pool::new(Dialer::new(None).unwrap()));
+            let pool = Rc::new(ConnectionPool::new(Dialer::new(None).unwrap()));
             pool.keep(doomed(address).await);
             pool.send(request(address)).await
         });

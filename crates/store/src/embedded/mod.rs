@@ -27,7 +27,7 @@ pub const LOCK_FILE: &str = "inventory.lock";
 
 /// Where the data lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Data {
+pub enum EngineStorage {
     /// Gone with the engine.
     Memory,
     /// In this directory, made if need be; survives restart and kill.
@@ -36,7 +36,7 @@ pub enum Data {
 
 /// Why the engine did not start.
 #[derive(Debug, Error)]
-pub enum EngineError {
+pub enum EmbeddedEngineError {
     #[error("the data directory {dir} cannot be written: {why}; choose another with --data DIR, or --memory", dir = dir.display())]
     NotWritable { dir: PathBuf, why: io::Error },
     #[error("the data directory {dir} is in use by another process ({holder}); stop it, or choose another with --data DIR", dir = dir.display())]
@@ -49,7 +49,7 @@ pub enum EngineError {
 
 /// A running engine. Dropping it stops it and waits until its data is closed.
 #[derive(Debug)]
-pub struct Engine {
+pub struct EmbeddedEngine {
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -57,15 +57,15 @@ pub struct Engine {
     _lock: Option<File>,
 }
 
-impl Engine {
+impl EmbeddedEngine {
     /// Opens the data and serves it on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// As [`EngineError`] says; nothing is left running then.
-    pub fn start(data: Data) -> Result<Self, EngineError> {
+    /// As [`EmbeddedEngineError`] says; nothing is left running then.
+    pub fn start(data: EngineStorage) -> Result<Self, EmbeddedEngineError> {
         let (database, lock) = match &data {
-            Data::Memory => (open(Path::new(":memory:"), Database::memory)?, None),
-            Data::Dir(dir) => {
+            EngineStorage::Memory => (open(Path::new(":memory:"), Database::memory)?, None),
+            EngineStorage::Dir(dir) => {
                 let lock = lock(dir)?;
                 let path = dir.join(DATABASE_FILE);
                 let file = || Database::new(&path.to_string_lossy());
@@ -102,7 +102,7 @@ impl Engine {
     }
 }
 
-impl Drop for Engine {
+impl Drop for EmbeddedEngine {
     fn drop(&mut self) {
         // The receiver is gone only if the thread already ended.
         let _ = self.stop.take().map(|stop| stop.send(()));
@@ -145,16 +145,16 @@ fn serve(
 fn open<E: std::fmt::Display>(
     path: &Path,
     open: impl FnOnce() -> Result<Database, E>,
-) -> Result<Database, EngineError> {
-    open().map_err(|error| EngineError::Database {
+) -> Result<Database, EmbeddedEngineError> {
+    open().map_err(|error| EmbeddedEngineError::Database {
         path: path.to_owned(),
         why: error.to_string(),
     })
 }
 
 /// Makes the directory and locks it. The kernel drops the lock with the process, however it ends.
-fn lock(dir: &Path) -> Result<File, EngineError> {
-    let not_writable = |why| EngineError::NotWritable {
+fn lock(dir: &Path) -> Result<File, EmbeddedEngineError> {
+    let not_writable = |why| EmbeddedEngineError::NotWritable {
         dir: dir.to_owned(),
         why,
     };
@@ -177,7 +177,7 @@ fn lock(dir: &Path) -> Result<File, EngineError> {
                 pid => format!("pid {pid}"),
             };
             let dir = dir.to_owned();
-            return Err(EngineError::InUse { dir, holder });
+            return Err(EmbeddedEngineError::InUse { dir, holder });
         }
         Err(TryLockError::Error(why)) => return Err(not_writable(why)),
     }
@@ -195,21 +195,24 @@ mod tests {
     #[test]
     fn two_engines_on_one_directory_are_told_apart() {
         let dir = tempfile::tempdir().unwrap();
-        let data = Data::Dir(dir.path().join("made/on/demand"));
-        let first = Engine::start(data.clone()).unwrap();
-        let error = Engine::start(data.clone()).unwrap_err();
+        let data = EngineStorage::Dir(dir.path().join("made/on/demand"));
+        let first = EmbeddedEngine::start(data.clone()).unwrap();
+        let error = EmbeddedEngine::start(data.clone()).unwrap_err();
         let own_pid = format!("pid {}", std::process::id());
         assert!(error.to_string().contains(&own_pid), "{error}");
         first.stop();
-        Engine::start(data).unwrap();
+        EmbeddedEngine::start(data).unwrap();
     }
 
     #[test]
     fn a_directory_that_cannot_be_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let dir = file.path().join("below-a-file");
-        let error = Engine::start(Data::Dir(dir)).unwrap_err();
-        assert!(matches!(error, EngineError::NotWritable { .. }), "{error}");
+        let error = EmbeddedEngine::start(EngineStorage::Dir(dir)).unwrap_err();
+        assert!(
+            matches!(error, EmbeddedEngineError::NotWritable { .. }),
+            "{error}"
+        );
         assert!(error.to_string().contains("below-a-file"), "{error}");
     }
 
@@ -217,14 +220,17 @@ mod tests {
     fn a_file_that_is_no_database_is_named() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(DATABASE_FILE), b"not a database at all").unwrap();
-        let error = Engine::start(Data::Dir(dir.path().to_owned())).unwrap_err();
-        assert!(matches!(error, EngineError::Database { .. }), "{error}");
+        let error = EmbeddedEngine::start(EngineStorage::Dir(dir.path().to_owned())).unwrap_err();
+        assert!(
+            matches!(error, EmbeddedEngineError::Database { .. }),
+            "{error}"
+        );
         assert!(error.to_string().contains(DATABASE_FILE), "{error}");
     }
 
     #[test]
     fn a_stopped_engine_listens_no_more() {
-        let engine = Engine::start(Data::Memory).unwrap();
+        let engine = EmbeddedEngine::start(EngineStorage::Memory).unwrap();
         let address = engine.address();
         std::net::TcpStream::connect(address).unwrap();
         engine.stop();

@@ -35,7 +35,7 @@ const TARGET: &str = "x-amz-target";
 const JSON: &str = "application/x-amz-json-1.0";
 
 /// What all requests to the store have in common.
-pub(super) struct Way {
+pub(super) struct RequestTemplate {
     uri: Uri,
     /// The same as text, to be signed.
     url: String,
@@ -46,7 +46,7 @@ pub(super) struct Way {
     ahead: i64,
 }
 
-impl Way {
+impl RequestTemplate {
     /// That of `request`, which the SDK signed at `now`; `None` where it is not signed in the one manner
     /// that is known here.
     fn of(request: &HttpRequest, now: SystemTime) -> Option<Self> {
@@ -123,24 +123,24 @@ fn epoch_seconds(basic: &str) -> Option<i64> {
 
 /// Looks at the SDK's requests as they leave and keeps the way they take. Belongs to one shard.
 #[derive(Clone)]
-pub(super) struct Trail(SendWrapper<Rc<RefCell<Option<Found>>>>);
+pub(super) struct TemplateRecorder(SendWrapper<Rc<RefCell<Option<RecordedTemplate>>>>);
 
-struct Found {
-    way: Rc<Way>,
+struct RecordedTemplate {
+    way: Rc<RequestTemplate>,
     at: Micros,
 }
 
-impl Trail {
+impl TemplateRecorder {
     pub(super) fn new() -> Self {
         Self(SendWrapper::new(Rc::default()))
     }
 
     /// `None`: the next request has to be the SDK's.
-    pub(super) fn way(&self) -> Option<Rc<Way>> {
+    pub(super) fn way(&self) -> Option<Rc<RequestTemplate>> {
         self.way_at(clock::monotonic())
     }
 
-    fn way_at(&self, now: Micros) -> Option<Rc<Way>> {
+    fn way_at(&self, now: Micros) -> Option<Rc<RequestTemplate>> {
         let found = self.0.borrow();
         let found = found.as_ref()?;
         let age = u128::from(now.since(found.at).0);
@@ -154,14 +154,14 @@ impl Trail {
     }
 }
 
-impl fmt::Debug for Trail {
+impl fmt::Debug for TemplateRecorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Trail")
     }
 }
 
 #[dyn_dispatch_hint]
-impl Intercept for Trail {
+impl Intercept for TemplateRecorder {
     fn name(&self) -> &'static str {
         "Trail"
     }
@@ -174,8 +174,8 @@ impl Intercept for Trail {
     ) -> Result<(), BoxError> {
         let at = clock::monotonic();
         if self.way_at(at).is_none() {
-            let way = Way::of(context.request(), SystemTime::now()).map(Rc::new);
-            *self.0.borrow_mut() = way.map(|way| Found { way, at });
+            let way = RequestTemplate::of(context.request(), SystemTime::now()).map(Rc::new);
+            *self.0.borrow_mut() = way.map(|way| RecordedTemplate { way, at });
         }
         Ok(())
     }
@@ -210,7 +210,11 @@ mod tests {
         request.unwrap().try_into().unwrap()
     }
 
-    fn request(way: &Way, token: Option<&str>, now: SystemTime) -> http::Request<SdkBody> {
+    fn request(
+        way: &RequestTemplate,
+        token: Option<&str>,
+        now: SystemTime,
+    ) -> http::Request<SdkBody> {
         let token = token.map(str::to_owned);
         let identity = Identity::from(Credentials::new("AKIDEXAMPLE", "key", token, None, "test"));
         let body = SdkBody::from("{}");
@@ -220,7 +224,7 @@ mod tests {
 
     #[test]
     fn place_scope_and_name_are_those_of_the_sdk() {
-        let way = Way::of(&made(SIGNED, "20260102T030405Z"), at(AT)).unwrap();
+        let way = RequestTemplate::of(&made(SIGNED, "20260102T030405Z"), at(AT)).unwrap();
         let request = request(&way, Some("session"), at(AT));
         assert_eq!(request.uri(), "https://dynamodb.example:8443/");
         let header = |name| request.headers().get(name).unwrap().to_str().unwrap();
@@ -239,7 +243,7 @@ mod tests {
             ("20260102T031405Z", "20260102T031505Z"),
             ("20260102T025405Z", "20260102T025505Z"),
         ] {
-            let way = Way::of(&made(SIGNED, date), at(AT)).unwrap();
+            let way = RequestTemplate::of(&made(SIGNED, date), at(AT)).unwrap();
             let request = request(&way, None, at(AT + 60));
             assert_eq!(request.headers()["x-amz-date"], expected);
         }
@@ -252,20 +256,23 @@ mod tests {
             "AWS4-HMAC-SHA256 Credential=AKID",
             "Bearer token",
         ] {
-            assert!(Way::of(&made(other, "20260102T030405Z"), at(AT)).is_none());
+            assert!(RequestTemplate::of(&made(other, "20260102T030405Z"), at(AT)).is_none());
         }
         for date in ["", "20260102", "2026010\u{e9}T030405Z", "20261402T030405Z"] {
-            assert!(Way::of(&made(SIGNED, date), at(AT)).is_none(), "{date}");
+            assert!(
+                RequestTemplate::of(&made(SIGNED, date), at(AT)).is_none(),
+                "{date}"
+            );
         }
     }
 
     #[test]
     fn a_way_is_used_for_a_while_and_not_after_a_refusal() {
-        let trail = Trail::new();
-        let way = Rc::new(Way::of(&made(SIGNED, "20260102T030405Z"), at(AT)).unwrap());
+        let trail = TemplateRecorder::new();
+        let way = Rc::new(RequestTemplate::of(&made(SIGNED, "20260102T030405Z"), at(AT)).unwrap());
         let found = Micros(7);
         let learn = || {
-            *trail.0.borrow_mut() = Some(Found {
+            *trail.0.borrow_mut() = Some(RecordedTemplate {
                 way: way.clone(),
                 at: found,
             })

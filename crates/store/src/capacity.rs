@@ -13,14 +13,14 @@ use aws_sdk_dynamodb::types::ConsumedCapacity;
 
 /// Which of a table's two capacities a request draws on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Capacity {
+pub enum CapacityKind {
     Read,
     Write,
 }
 
 /// An answer that may say what it cost.
-pub(super) trait Costs {
-    const KIND: Capacity;
+pub(super) trait CapacityReport {
+    const KIND: CapacityKind;
 
     /// Per table; empty where nothing is said.
     fn capacity(&self) -> &[ConsumedCapacity];
@@ -35,8 +35,8 @@ pub(super) trait Costs {
 /// An answer with a field for each table it touched, one field, or none.
 macro_rules! costs {
     ($kind:ident, many: $($output:ty),+) => {
-        $(impl Costs for $output {
-            const KIND: Capacity = Capacity::$kind;
+        $(impl CapacityReport for $output {
+            const KIND: CapacityKind = CapacityKind::$kind;
 
             fn capacity(&self) -> &[ConsumedCapacity] {
                 self.consumed_capacity()
@@ -44,8 +44,8 @@ macro_rules! costs {
         })+
     };
     ($kind:ident, one: $($output:ty),+) => {
-        $(impl Costs for $output {
-            const KIND: Capacity = Capacity::$kind;
+        $(impl CapacityReport for $output {
+            const KIND: CapacityKind = CapacityKind::$kind;
 
             fn capacity(&self) -> &[ConsumedCapacity] {
                 self.consumed_capacity.as_slice()
@@ -53,8 +53,8 @@ macro_rules! costs {
         })+
     };
     ($kind:ident, none: $($output:ty),+) => {
-        $(impl Costs for $output {
-            const KIND: Capacity = Capacity::$kind;
+        $(impl CapacityReport for $output {
+            const KIND: CapacityKind = CapacityKind::$kind;
 
             fn capacity(&self) -> &[ConsumedCapacity] {
                 &[]

@@ -17,35 +17,35 @@ use futures::channel::oneshot;
 use futures::future::{Either, select};
 
 use super::Store;
-use super::batch::{Round, Unread};
+use super::batch::{BatchProgress, ReadFailure};
 use super::codec::{EVENT_ID, Item};
 use crate::limits;
 use inventory_core::ids::EventId;
 
-type Told = Result<Vec<Option<Item>>, Unread>;
+type ItemsResult = Result<Vec<Option<Item>>, ReadFailure>;
 
 /// One event's stripes that somebody wants.
-struct Wanted {
+struct PendingRead {
     event: EventId,
     keys: Vec<String>,
-    told: oneshot::Sender<Told>,
+    told: oneshot::Sender<ItemsResult>,
 }
 
 /// What waits to be read. Never more than one request's worth: what fills one leaves.
 #[derive(Default)]
-pub(super) struct Gathering(RefCell<Gathered>);
+pub(super) struct ReadBatcher(RefCell<ReadQueue>);
 
 #[derive(Default)]
-struct Gathered {
-    wanted: VecDeque<Wanted>,
+struct ReadQueue {
+    wanted: VecDeque<PendingRead>,
     /// Of all of `wanted`.
     keys: usize,
     under_way: usize,
 }
 
-impl Gathered {
+impl ReadQueue {
     /// What is to be read now, in one request.
-    fn take(&mut self) -> Vec<Wanted> {
+    fn take(&mut self) -> Vec<PendingRead> {
         let is_full = self.keys >= limits::BATCH_GET_KEYS_MAX;
         if self.under_way >= limits::STRIPE_READS_BEFORE_GATHERING && !is_full {
             return Vec::new();
@@ -55,7 +55,7 @@ impl Gathered {
         while let Some(next) = self.wanted.front()
             && next.keys.len() <= room
             // The store refuses a key that is named twice.
-            && taken.iter().all(|other: &Wanted| other.event != next.event)
+            && taken.iter().all(|other: &PendingRead| other.event != next.event)
         {
             room -= next.keys.len();
             self.keys -= next.keys.len();
@@ -67,9 +67,9 @@ impl Gathered {
 }
 
 /// Whose stripes a request asks for, for the log.
-struct Whose<'a>(&'a [EventId]);
+struct EventList<'a>(&'a [EventId]);
 
-impl fmt::Display for Whose<'_> {
+impl fmt::Display for EventList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             [] => Ok(()),
@@ -82,22 +82,22 @@ impl fmt::Display for Whose<'_> {
 impl Store {
     /// The items with these keys (at least one, at most [`limits::BATCH_GET_KEYS_MAX`], each once) in
     /// their order, `None` where there is none. Read after the call, perhaps along with others.
-    pub(super) async fn get_stripes(&self, event: &EventId, keys: Vec<String>) -> Told {
+    pub(super) async fn get_stripes(&self, event: &EventId, keys: Vec<String>) -> ItemsResult {
         let (told, answer) = oneshot::channel();
         {
             let mut gathered = self.inner.gathering.0.borrow_mut();
             gathered.keys += keys.len();
-            gathered.wanted.push_back(Wanted {
+            gathered.wanted.push_back(PendingRead {
                 event: event.clone(),
                 keys,
                 told,
             });
         }
-        self.read_gathered();
-        answer.await.unwrap_or(Err(Unread::Unavailable))
+        self.send_queued_reads();
+        answer.await.unwrap_or(Err(ReadFailure::Unavailable))
     }
 
-    fn read_gathered(&self) {
+    fn send_queued_reads(&self) {
         loop {
             let wanted = self.inner.gathering.0.borrow_mut().take();
             if wanted.is_empty() {
@@ -106,7 +106,7 @@ impl Store {
             let store = self.clone();
             inventory_runtime::spawn(async move {
                 // A panic is told to those it concerns, by their senders being dropped.
-                let read = AssertUnwindSafe(store.read_together(wanted)).catch_unwind();
+                let read = AssertUnwindSafe(store.read_batch(wanted)).catch_unwind();
                 // Who waits for others' retries would pay for their partition.
                 let late = inventory_runtime::sleep(limits::STRIPE_READS_GATHER_MAX);
                 let rest = match select(Box::pin(read), Box::pin(late)).await {
@@ -114,7 +114,7 @@ impl Store {
                     Either::Right((_, read)) => Some(read),
                 };
                 store.inner.gathering.0.borrow_mut().under_way -= 1;
-                store.read_gathered();
+                store.send_queued_reads();
                 if let Some(rest) = rest {
                     let _ = rest.await;
                 }
@@ -124,23 +124,24 @@ impl Store {
     }
 
     /// Reads what all of them want, and tells each as soon as it has everything.
-    async fn read_together(&self, wanted: Vec<Wanted>) {
+    async fn read_batch(&self, wanted: Vec<PendingRead>) {
         let events: Vec<_> = wanted.iter().map(|w| w.event.clone()).collect();
         let key =
             |key: &String| Item::from([(EVENT_ID.to_owned(), AttributeValue::S(key.clone()))]);
         let keys: Vec<_> = wanted.iter().flat_map(|w| &w.keys).map(key).collect();
         let mut wanted: Vec<_> = wanted.into_iter().map(Some).collect();
         let mut found = HashMap::with_capacity(keys.len());
-        let tell = |round: Round<'_>| match round {
-            Round::Found(item) => {
+        let tell = |round: BatchProgress<'_>| match round {
+            BatchProgress::Found(item) => {
                 if let Some(key) = key_of(&item).cloned() {
                     found.insert(key, item);
                 }
             }
-            Round::Left(left) => {
+            BatchProgress::Unprocessed(left) => {
                 let left: HashSet<&String> = left.iter().filter_map(key_of).collect();
                 for place in &mut wanted {
-                    let has_all = |w: &mut Wanted| !w.keys.iter().any(|key| left.contains(key));
+                    let has_all =
+                        |w: &mut PendingRead| !w.keys.iter().any(|key| left.contains(key));
                     if let Some(done) = place.take_if(has_all) {
                         let items = done.keys.iter().map(|key| found.remove(key));
                         // Nobody waits any more: it is a read like any other.
@@ -150,7 +151,9 @@ impl Store {
             }
         };
         let table = &self.tables().inventory;
-        let read = self.get_distinct(table, keys, &Whose(&events), tell).await;
+        let read = self
+            .get_distinct(table, keys, &EventList(&events), tell)
+            .await;
         if let Err(why) = read {
             for left in wanted.into_iter().flatten() {
                 let _ = left.told.send(Err(why));

@@ -3,7 +3,7 @@
 //!
 //! The orchestrator's layers (interceptors, endpoint rules, identities, retries, timeouts: switched off or
 //! constant here, and looked at for each call) took a fifth of a shard under mixed calls. The SDK goes first
-//! on every way ([`super::way`]) and makes the call itself wherever none is known.
+//! on every way ([`super::request_template`]) and makes the call itself wherever none is known.
 //!
 //! Must not live here: what an answer means, when to try again.
 
@@ -35,26 +35,26 @@ use aws_smithy_types::body::SdkBody;
 use super::Store;
 use super::connector::ShardHttp;
 use super::credentials::CurrentIdentity;
-use super::way::{Trail, Way};
+use super::request_template::{RequestTemplate, TemplateRecorder};
 
 /// One shard's.
-pub(super) struct Shortcut {
-    pub(super) trail: Trail,
+pub(super) struct DirectClient {
+    pub(super) trail: TemplateRecorder,
     http: ShardHttp,
     identity: CurrentIdentity,
-    transact: Operation,
-    get_item: Operation,
-    batch_get_item: Operation,
-    query: Operation,
+    transact: DirectOperation,
+    get_item: DirectOperation,
+    batch_get_item: DirectOperation,
+    query: DirectOperation,
 }
 
 /// How the SDK writes a request of an operation and reads its answer.
-pub(super) struct Operation {
+pub(super) struct DirectOperation {
     target: &'static str,
     layer: Option<FrozenLayer>,
 }
 
-impl Operation {
+impl DirectOperation {
     fn of(target: &'static str, plugin: &dyn RuntimePlugin) -> Self {
         Self {
             target,
@@ -71,19 +71,22 @@ impl Operation {
     }
 }
 
-impl Shortcut {
-    pub(super) fn new(trail: Trail, http: ShardHttp, identity: CurrentIdentity) -> Self {
+impl DirectClient {
+    pub(super) fn new(trail: TemplateRecorder, http: ShardHttp, identity: CurrentIdentity) -> Self {
         Self {
             trail,
             http,
             identity,
-            transact: Operation::of(
+            transact: DirectOperation::of(
                 "DynamoDB_20120810.TransactWriteItems",
                 &TransactWriteItems::new(),
             ),
-            get_item: Operation::of("DynamoDB_20120810.GetItem", &GetItem::new()),
-            batch_get_item: Operation::of("DynamoDB_20120810.BatchGetItem", &BatchGetItem::new()),
-            query: Operation::of("DynamoDB_20120810.Query", &Query::new()),
+            get_item: DirectOperation::of("DynamoDB_20120810.GetItem", &GetItem::new()),
+            batch_get_item: DirectOperation::of(
+                "DynamoDB_20120810.BatchGetItem",
+                &BatchGetItem::new(),
+            ),
+            query: DirectOperation::of("DynamoDB_20120810.Query", &Query::new()),
         }
     }
 
@@ -93,19 +96,19 @@ impl Shortcut {
     /// As of the SDK's call.
     pub(super) async fn transact(
         &self,
-        way: &Way,
+        way: &RequestTemplate,
         body: SdkBody,
     ) -> Result<TransactWriteItemsOutput, SdkError<TransactWriteItemsError, HttpResponse>> {
         self.send(way, &self.transact, body).await
     }
 
-    async fn read<R: Read>(
+    async fn read<R: DirectRead>(
         &self,
-        way: &Way,
+        way: &RequestTemplate,
         read: R,
     ) -> Result<R::Output, SdkError<R::Error, HttpResponse>> {
         let operation = R::operation(self);
-        let writer = operation.writer().ok_or(NotThere);
+        let writer = operation.writer().ok_or(MissingSerializer);
         let writer = writer.map_err(SdkError::construction_failure)?;
         let input = read.input().map_err(SdkError::construction_failure)?;
         let written = writer.serialize_input(Input::erase(input), &mut ConfigBag::base());
@@ -115,15 +118,15 @@ impl Shortcut {
 
     async fn send<O, E>(
         &self,
-        way: &Way,
-        operation: &Operation,
+        way: &RequestTemplate,
+        operation: &DirectOperation,
         body: SdkBody,
     ) -> Result<O, SdkError<E, HttpResponse>>
     where
         O: fmt::Debug + Send + Sync + 'static,
         E: Error + Send + Sync + 'static,
     {
-        let reader = operation.reader().ok_or(NotThere);
+        let reader = operation.reader().ok_or(MissingSerializer);
         let reader = reader.map_err(SdkError::construction_failure)?;
         let identity = self.identity.get();
         let request = way.request(operation.target, body, &identity, SystemTime::now());
@@ -135,7 +138,7 @@ impl Shortcut {
             Ok(output) => {
                 return match output.downcast::<O>() {
                     Ok(output) => Ok(output),
-                    Err(_) => Err(SdkError::response_error(NotThere, response)),
+                    Err(_) => Err(SdkError::response_error(MissingSerializer, response)),
                 };
             }
             Err(error) => error,
@@ -157,7 +160,7 @@ impl Store {
     ///
     /// # Errors
     /// As of the SDK's call.
-    pub(super) async fn ask<R: Read>(
+    pub(super) async fn send_read<R: DirectRead>(
         &self,
         read: R,
     ) -> Result<R::Output, SdkError<R::Error, HttpResponse>> {
@@ -171,12 +174,12 @@ impl Store {
 }
 
 /// A read of the request path: the SDK's builder of it.
-pub(super) trait Read {
+pub(super) trait DirectRead {
     type Input: fmt::Debug + Send + Sync + 'static;
     type Output: fmt::Debug + Send + Sync + 'static;
     type Error: Error + Send + Sync + 'static;
 
-    fn operation(of: &Shortcut) -> &Operation;
+    fn operation(of: &DirectClient) -> &DirectOperation;
 
     fn input(self) -> Result<Self::Input, BuildError>;
 
@@ -188,12 +191,12 @@ pub(super) trait Read {
 
 macro_rules! reads {
     ($($operation:ident: $builder:ty, $input:ty, $output:ty, $error:ty;)+) => {
-        $(impl Read for $builder {
+        $(impl DirectRead for $builder {
             type Input = $input;
             type Output = $output;
             type Error = $error;
 
-            fn operation(of: &Shortcut) -> &Operation {
+            fn operation(of: &DirectClient) -> &DirectOperation {
                 &of.$operation
             }
 
@@ -220,4 +223,4 @@ reads! {
 /// The SDK has no writer or reader of an operation where it had one when this was written.
 #[derive(Debug, thiserror::Error)]
 #[error("the SDK's own way to write a request and to read its answer is not where it was")]
-struct NotThere;
+struct MissingSerializer;

@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::{Attributes, attributes, record_key, stripe, text};
-use crate::failure::{Failure, Kind};
+use crate::failure::{CallFailure, FailureKind};
 use crate::{Store, StoreError, codec};
 use inventory_core::audit::{self, Claim, Repair, StripeLine};
 use inventory_core::ids::{EventId, OrderId, ReservationId, SeatId, stripe_key};
@@ -22,7 +22,7 @@ use inventory_runtime::clock;
 
 /// What became of a repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repaired {
+pub enum RepairOutcome {
     /// It is as the repair wants it, by this very call or an earlier one.
     Done,
     /// Something it depends on has changed since it was seen: nothing was written.
@@ -40,23 +40,26 @@ impl Store {
         event: &EventId,
         seat_keys: u16,
         repair: &Repair,
-    ) -> Result<Repaired, StoreError> {
+    ) -> Result<RepairOutcome, StoreError> {
         let at = codec::timestamp(clock::now().unix);
         let actions = self.repair_actions(event, seat_keys, repair, &at);
         let actions = actions.map_err(|error| StoreError::Invalid(error.to_string()))?;
         if actions.is_empty() {
-            return Ok(Repaired::Stale);
+            return Ok(RepairOutcome::Stale);
         }
-        let written = self.persist("TransactWriteItems", &self.tables().inventory, || {
-            self.client()
-                .transact_write_items()
-                .return_consumed_capacity(ReturnConsumedCapacity::Total)
-                .set_transact_items(Some(actions.clone()))
-                .send()
-        });
+        let written =
+            self.call_with_retries("TransactWriteItems", &self.tables().inventory, || {
+                self.client()
+                    .transact_write_items()
+                    .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                    .set_transact_items(Some(actions.clone()))
+                    .send()
+            });
         match written.await {
-            Ok(_) => Ok(Repaired::Done),
-            Err(failure) if failure.kind == Kind::Cancelled => not_repaired(repair, failure),
+            Ok(_) => Ok(RepairOutcome::Done),
+            Err(failure) if failure.kind == FailureKind::Cancelled => {
+                repair_failure(repair, failure)
+            }
             Err(failure) => Err(failure.into()),
         }
     }
@@ -109,14 +112,14 @@ impl Store {
 }
 
 /// An update with its condition and all that both speak of.
-struct Change {
+struct RepairWrite {
     update: &'static str,
     condition: String,
     names: Vec<(&'static str, &'static str)>,
     values: Vec<(&'static str, AttributeValue)>,
 }
 
-impl Change {
+impl RepairWrite {
     fn action(self, table: &str, key: Attributes) -> Result<TransactWriteItem, BuildError> {
         let update = Update::builder()
             .table_name(table)
@@ -131,13 +134,13 @@ impl Change {
     }
 }
 
-fn stripe_update(seen: &StripeLine, to: u64, at: &str) -> Change {
+fn stripe_update(seen: &StripeLine, to: u64, at: &str) -> RepairWrite {
     let version = match seen.version {
         // An item without a version reads as 0.
         0 => "(attribute_not_exists(#v) OR #v = :v)",
         _ => "#v = :v",
     };
-    Change {
+    RepairWrite {
         // The version tells every other reader that units have moved.
         update: "SET #r = :to, #u = :u ADD #v :one",
         condition: format!("#r = :r AND #c = :c AND {version}"),
@@ -158,7 +161,7 @@ fn stripe_update(seen: &StripeLine, to: u64, at: &str) -> Change {
     }
 }
 
-fn seat_update(seen: &SeatState, to: &SeatState, at: &str) -> Change {
+fn seat_update(seen: &SeatState, to: &SeatState, at: &str) -> RepairWrite {
     let names = vec![
         ("#s", codec::STATUS),
         ("#u", codec::UPDATED_AT),
@@ -198,7 +201,7 @@ fn seat_update(seen: &SeatState, to: &SeatState, at: &str) -> Change {
         }
         SeatState::Available | SeatState::Blocked => "SET #s = :to, #u = :u REMOVE #r, #x, #o",
     };
-    Change {
+    RepairWrite {
         update,
         condition,
         names,
@@ -238,10 +241,10 @@ fn record_check(
 }
 
 /// A condition failed: perhaps because this very repair was written before, its answer lost.
-fn not_repaired(
+fn repair_failure(
     repair: &Repair,
-    failure: Failure<TransactWriteItemsError>,
-) -> Result<Repaired, StoreError> {
+    failure: CallFailure<TransactWriteItemsError>,
+) -> Result<RepairOutcome, StoreError> {
     let error = failure
         .error
         .as_ref()
@@ -266,9 +269,9 @@ fn not_repaired(
     let there = reasons.first().and_then(|reason| reason.item());
     let done = there.is_some_and(|item| is_done(repair, item));
     Ok(if done {
-        Repaired::Done
+        RepairOutcome::Done
     } else {
-        Repaired::Stale
+        RepairOutcome::Stale
     })
 }
 

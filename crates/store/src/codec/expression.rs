@@ -4,24 +4,24 @@
 use std::collections::HashMap;
 
 use super::fields::Item;
-use super::json::{Attributes, Json, quote};
+use super::json::{AttributeWriter, JsonWriter, quote};
 
 /// What an update does and asks, and what its aliases stand for. DynamoDB refuses a name that is
 /// declared and not used: every combination of attributes has a shape of its own.
-pub(crate) struct Shape {
+pub(crate) struct ExpressionTemplate {
     pub(crate) update: String,
     pub(crate) condition: String,
     pub(crate) names: HashMap<String, String>,
 }
 
 /// A write of one item outside any transaction.
-pub(crate) struct Change {
+pub(crate) struct ConditionalUpdate {
     pub(crate) key: Item,
-    pub(crate) shape: Shape,
+    pub(crate) shape: ExpressionTemplate,
     pub(crate) values: Item,
 }
 
-impl Shape {
+impl ExpressionTemplate {
     /// `names` may declare more than the two expressions use.
     pub(super) fn new(
         update: impl Into<String>,
@@ -43,28 +43,28 @@ impl Shape {
         shape
     }
 
-    /// Everything of an update but its key and its values, which [`Template::write`] adds.
-    pub(super) fn template(&self, table: &str) -> Template {
+    /// Everything of an update but its key and its values, which [`UpdateTemplate::write`] adds.
+    pub(super) fn template(&self, table: &str) -> UpdateTemplate {
         let mut head = head("Update", table, &self.condition, &self.names);
         head.push_str(",\"UpdateExpression\":");
         quote(&mut head, &self.update);
         head.push_str(",\"Key\":{");
-        Template { head }
+        UpdateTemplate { head }
     }
 }
 
 /// An update of a transaction, but for its key and its values.
-pub(super) struct Template {
+pub(super) struct UpdateTemplate {
     head: String,
 }
 
-impl Template {
+impl UpdateTemplate {
     /// The action on one item. When the condition fails, the store tells what is there.
     pub(super) fn write(
         &self,
-        json: &mut Json,
-        key: impl FnOnce(&mut Attributes<'_>),
-        values: impl FnOnce(&mut Attributes<'_>),
+        json: &mut JsonWriter,
+        key: impl FnOnce(&mut AttributeWriter<'_>),
+        values: impl FnOnce(&mut AttributeWriter<'_>),
     ) {
         json.raw(&self.head);
         key(&mut json.attributes());
@@ -86,8 +86,8 @@ impl PutTemplate {
         Self { head }
     }
 
-    /// See [`Template::write`].
-    pub(super) fn write(&self, json: &mut Json, item: impl FnOnce(&mut Attributes<'_>)) {
+    /// See [`UpdateTemplate::write`].
+    pub(super) fn write(&self, json: &mut JsonWriter, item: impl FnOnce(&mut AttributeWriter<'_>)) {
         json.raw(&self.head);
         item(&mut json.attributes());
         json.raw("}}}");
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn only_the_names_in_use_are_declared() {
         let names = [("#a", "alpha"), ("#ab", "beta"), ("#c", "gamma")];
-        let shape = Shape::new("SET #ab = :x", "#c > :x", &names);
+        let shape = ExpressionTemplate::new("SET #ab = :x", "#c > :x", &names);
         let mut declared: Vec<_> = shape.names.keys().map(String::as_str).collect();
         declared.sort_unstable();
         assert_eq!(declared, ["#ab", "#c"]);

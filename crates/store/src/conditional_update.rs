@@ -3,25 +3,29 @@
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
 
-use super::codec::{Change, Item};
-use super::failure::{Failure, Kind};
+use super::codec::{ConditionalUpdate, Item};
+use super::failure::{CallFailure, FailureKind};
 use super::{Store, StoreError};
 use crate::limits;
 
-/// What became of a [`Change`].
-pub(super) enum Changed {
-    Done,
+/// What became of a [`ConditionalUpdate`].
+pub(super) enum UpdateOutcome {
+    Applied,
     /// The condition failed on what is there; `None`: nothing is.
-    Not(Option<Item>),
+    ConditionFailed(Option<Item>),
 }
 
 impl Store {
     /// Makes `change`, again and again while transactions are in its way. It must be harmless to
     /// make twice: an answer may be lost.
-    pub(super) async fn change(&self, table: &str, change: &Change) -> Result<Changed, StoreError> {
+    pub(super) async fn update_if(
+        &self,
+        table: &str,
+        change: &ConditionalUpdate,
+    ) -> Result<UpdateOutcome, StoreError> {
         let mut made = 1;
         loop {
-            let updated = self.persist("UpdateItem", table, || {
+            let updated = self.call_with_retries("UpdateItem", table, || {
                 self.client()
                     .update_item()
                     .return_consumed_capacity(ReturnConsumedCapacity::Total)
@@ -37,14 +41,14 @@ impl Store {
                     .send()
             });
             let failure = match updated.await {
-                Ok(_) => return Ok(Changed::Done),
+                Ok(_) => return Ok(UpdateOutcome::Applied),
                 Err(failure) => failure,
             };
             if let Some(found) = found_instead(&failure) {
-                return Ok(Changed::Not(found.cloned()));
+                return Ok(UpdateOutcome::ConditionFailed(found.cloned()));
             }
             // On a stripe that sells, every other moment belongs to a transaction.
-            if failure.kind != Kind::Conflict || made == limits::STORE_ADMIN_TRIES_MAX {
+            if failure.kind != FailureKind::Conflict || made == limits::STORE_ADMIN_TRIES_MAX {
                 return Err(failure.into());
             }
             made += 1;
@@ -53,7 +57,7 @@ impl Store {
 }
 
 /// The item on which a condition failed; `None` when that is not what happened.
-fn found_instead(failure: &Failure<UpdateItemError>) -> Option<Option<&Item>> {
+fn found_instead(failure: &CallFailure<UpdateItemError>) -> Option<Option<&Item>> {
     let error = failure.error.as_ref()?.as_service_error()?;
     match error {
         UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed.item()),

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use super::cost::Capacity;
+use super::capacity::CapacityKind;
 use crate::limits;
 use inventory_core::time::Micros;
 use inventory_runtime::clock;
@@ -27,7 +27,7 @@ pub trait StoreObserver {
     fn called(&self, call: StoreCall<'_>);
 
     /// The store says that a request cost so many capacity units of a table. Before its `called`.
-    fn consumed(&self, _table: &str, _kind: Capacity, _units: f64) {}
+    fn consumed(&self, _table: &str, _kind: CapacityKind, _units: f64) {}
 
     /// Stock was read that cannot be understood; a log line says which.
     fn damaged(&self) {}
@@ -48,13 +48,13 @@ impl StoreObserver for NoObserver {
 }
 
 /// The observer, with a bound on lines and their length.
-pub(super) struct Journal {
+pub(super) struct RateLimitedLog {
     pub(super) observer: Rc<dyn StoreObserver>,
     second: Cell<u64>,
     lines: Cell<u32>,
 }
 
-impl Journal {
+impl RateLimitedLog {
     pub(super) fn new(observer: Rc<dyn StoreObserver>) -> Self {
         Self {
             observer,
@@ -102,9 +102,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Lines(RefCell<Vec<String>>);
+    struct LogLines(RefCell<Vec<String>>);
 
-    impl StoreObserver for Lines {
+    impl StoreObserver for LogLines {
         fn called(&self, _: StoreCall<'_>) {}
 
         fn log(&self, line: &str) {
@@ -114,8 +114,8 @@ mod tests {
 
     #[test]
     fn a_flood_is_cut_and_the_rest_is_counted() {
-        let lines = Rc::new(Lines::default());
-        let journal = Journal::new(lines.clone());
+        let lines = Rc::new(LogLines::default());
+        let journal = RateLimitedLog::new(lines.clone());
         let flood = limits::STORE_LOG_LINES_PER_SECOND + 7;
         (0..flood).for_each(|n| journal.log_at(1, &n.to_string()));
         let written = limits::STORE_LOG_LINES_PER_SECOND as usize;
