@@ -1,19 +1,16 @@
-//! What the model costs: processor time per action of transactions like the server's (one stripe's
-//! update, 39 records put), alone and over HTTP, and memory per record.
+//! Cost of the model: CPU time per action of transactions like the server's (one stripe update, 39 record
+//! puts), in process and over HTTP, and memory per record.
 //!
 //! `cargo run --release -p inventory-store-model --example model_cost [RECORDS]`
 
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::mpsc;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use inventory_store_model::{Model, Profile, Reply, Settings, serve};
+use inventory_store_model::{Model, ModelServer, Profile, Reply, Settings};
 use rustix::time::{ClockId, clock_gettime};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -21,7 +18,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const ACTIONS: u64 = 40;
-/// Transactions over HTTP, on so many connections.
+/// Transactions and connections of the measurement over HTTP.
 const SERVED: u64 = 6_000;
 const CONNECTIONS: u64 = 20;
 
@@ -41,7 +38,7 @@ const TABLES: [&str; 2] = [
 const STRIPE: &str = r#"{"TableName":"inventory","Item":{"event_id":{"S":"evt_2025_1001"},
     "remaining":{"N":"1000000000"},"total_seats":{"N":"1000000000"},"version":{"N":"0"}}}"#;
 
-/// The `nth` transaction.
+/// Transaction number `nth`.
 fn transaction(nth: u64) -> String {
     let mut body = format!(
         r##"{{"ClientRequestToken":"{nth:032x}","TransactItems":[{{"Update":{{"Key":{{"event_id":{{"S":"evt_2025_1001"}}}},"UpdateExpression":"SET #r = #r - :n, #u = :u ADD #v :o","TableName":"inventory","ConditionExpression":"#r >= :n AND (attribute_not_exists(#c) OR #c = :f)","ExpressionAttributeNames":{{"#r":"remaining","#c":"closed","#u":"updated_at","#v":"version"}},"ExpressionAttributeValues":{{":n":{{"N":"{ACTIONS}"}},":o":{{"N":"1"}},":u":{{"S":"2025-10-01T12:00:00.25Z"}},":f":{{"BOOL":false}}}},"ReturnValuesOnConditionCheckFailure":"ALL_OLD"}}}}"##
@@ -58,7 +55,7 @@ fn transaction(nth: u64) -> String {
     body
 }
 
-/// Brings a record to about 600 bytes.
+/// Pads a record to about 600 bytes.
 const PAD: &str = "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789\
                    0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789\
                    01234567890123456789012345678901234567890123456789";
@@ -71,14 +68,14 @@ fn settings() -> Settings {
     }
 }
 
-/// This thread's processor time.
+/// CPU time of this thread.
 fn cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Resident memory, bytes.
+/// Resident memory in bytes.
 fn resident() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/self/statm")?;
     let pages: u64 = text.split(' ').nth(1).ok_or("statm")?.parse()?;
@@ -98,7 +95,7 @@ fn alone(records: u64) -> Result<()> {
         let spent = cpu() - before;
         match &due[..] {
             [(_, Reply::Answer { status: 200, .. })] => Ok(spent),
-            other => Err(format!("{operation} was answered {other:?}")),
+            other => Err(format!("{operation}: {other:?}")),
         }
     };
     for table in TABLES {
@@ -117,7 +114,7 @@ fn alone(records: u64) -> Result<()> {
         transaction(0).len() as u64 / ACTIONS
     );
     println!(
-        "processor time, alone     {:>8.2} us per action",
+        "CPU time, in process      {:>8.2} us per action",
         per_action(spent, transactions)
     );
     let report = model.report(0);
@@ -138,32 +135,11 @@ fn alone(records: u64) -> Result<()> {
 }
 
 fn over_http() -> Result<()> {
-    let (told, address) = mpsc::channel();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server = std::thread::spawn(move || -> std::result::Result<Duration, String> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = runtime.map_err(|why| why.to_string())?;
-        let serving = async move {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-            // The receiver waits for it.
-            let _ = told.send(listener.local_addr()?);
-            let stop = async {
-                let _ = stopped.await;
-            };
-            let settings = Settings {
-                profile: Profile::InRegion,
-                ..settings()
-            };
-            serve::serve(listener, Model::new(settings), stop).await
-        };
-        tokio::task::LocalSet::new()
-            .block_on(&runtime, serving)
-            .map_err(|why| why.to_string())?;
-        Ok(cpu())
-    });
-    let address = address.recv()?;
+    let server = ModelServer::start(Settings {
+        profile: Profile::InRegion,
+        ..settings()
+    })?;
+    let address = server.address();
     for table in TABLES {
         call(&mut connect(address)?, "CreateTable", table)?;
     }
@@ -174,7 +150,7 @@ fn over_http() -> Result<()> {
             std::thread::spawn(move || -> std::result::Result<(), String> {
                 let mut socket = connect(address).map_err(|why| why.to_string())?;
                 for nth in 0..SERVED / CONNECTIONS {
-                    // Each on a stripe of its own, so that none conflicts.
+                    // One stripe per connection, so that no transactions conflict.
                     let body = transaction(at * SERVED + nth).replacen(
                         "evt_2025_1001",
                         &format!("evt_{at}"),
@@ -193,13 +169,12 @@ fn over_http() -> Result<()> {
         })
         .collect();
     for client in clients {
-        client.join().map_err(|_| "a client panicked")??;
+        client.join().map_err(|_| "a client thread panicked")??;
     }
     let took = began.elapsed();
-    let _ = stop.send(());
-    let spent = server.join().map_err(|_| "the server panicked")??;
+    let spent = server.run(|_, _| cpu());
     println!(
-        "processor time, served    {:>8.2} us per action ({:.0} actions/s offered by {CONNECTIONS} connections)",
+        "CPU time, over HTTP       {:>8.2} us per action ({:.0} actions/s offered by {CONNECTIONS} connections)",
         per_action(spent, SERVED),
         (SERVED * ACTIONS) as f64 / took.as_secs_f64()
     );

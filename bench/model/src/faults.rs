@@ -42,7 +42,31 @@ pub struct Fault {
     pub delay_ms: u64,
 }
 
+impl FaultKind {
+    /// A fault of all operations.
+    pub fn with_probability(self, probability: f64) -> Fault {
+        Fault {
+            kind: self,
+            probability,
+            operation: None,
+            delay_ms: 0,
+        }
+    }
+}
+
 impl Fault {
+    /// Restricted to one operation.
+    pub fn on(mut self, operation: &str) -> Self {
+        self.operation = Some(operation.to_owned());
+        self
+    }
+
+    /// With this delay, for [`FaultKind::DelayedAnswer`].
+    pub fn delayed_by(mut self, delay_ms: u64) -> Self {
+        self.delay_ms = delay_ms;
+        self
+    }
+
     /// Refuses what cannot be meant.
     ///
     /// # Errors

@@ -88,6 +88,8 @@ pub const FAULT_RULES_MAX: usize = 64;
 pub const FAULT_DELAY_MAX: Micros = 600 * 1_000_000;
 /// Connections served at once.
 pub const CONNECTIONS_MAX: usize = 4_096;
+/// Connections that wait to be accepted; a fleet's clients connect at once.
+pub const BACKLOG: u32 = 1_024;
 /// Hottest partitions that a report names.
 pub const REPORT_PARTITIONS: usize = 5;
 /// Bytes of one control request.

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use inventory_store_model::{Fault, Model, Profile, Settings, Units, limits, serve};
-use tokio::net::TcpListener;
+use inventory_store_model::{Fault, ModelServer, Profile, Settings, Units, limits};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -81,8 +80,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let epoch = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let address = SocketAddr::new(args.host, args.port);
-    let faults = args.faults.clone();
-    let mut model = Model::new(Settings {
+    let settings = Settings {
         profile: args.profile,
         seed: args.seed,
         warm: Units {
@@ -93,24 +91,23 @@ fn run(args: Args) -> Result<(), Box<dyn Error>> {
         is_unlimited: args.unlimited,
         faults: Vec::new(),
         epoch,
-    });
-    model.set_faults(faults)?;
+    };
+    // Signals are registered before the address is printed: a supervisor may stop the program at once.
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_io().enable_time().build()?;
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async move {
-        let listener = TcpListener::bind(address).await.map_err(|why| {
-            format!("cannot listen on {address}: {why}; choose another with --port")
-        })?;
+    let runtime = runtime.enable_io().build()?;
+    runtime.block_on(async move {
         let mut terminate = signal(SignalKind::terminate())?;
-        println!("listening on {}", listener.local_addr()?);
-        let stop = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-        };
-        serve::serve(listener, model, stop).await?;
+        let server = ModelServer::bind(address, settings).map_err(|error| {
+            format!(
+                "cannot listen on {address}: {error}; choose another address with --host or --port"
+            )
+        })?;
+        server.set_faults(args.faults)?;
+        println!("listening on {}", server.address());
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
         Ok(())
     })
 }

@@ -31,6 +31,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashSet};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use serde_json::Value as Json;
 use slab::Slab;
 
 use crate::Micros;
@@ -253,6 +254,24 @@ impl Model {
             self.run(now);
         }
         ticket
+    }
+
+    /// Executes a request at once, without latency and faults, and returns status and body: for the setup and
+    /// inspection of a test.
+    pub fn execute(&mut self, now: Micros, operation: &str, body: &Json) -> (u16, Json) {
+        let profile = std::mem::replace(&mut self.settings.profile, Profile::None);
+        let faults = std::mem::take(&mut self.settings.faults);
+        let ticket = self.arrive(now, operation, body.to_string().as_bytes());
+        self.settings.profile = profile;
+        self.settings.faults = faults;
+        self.answers
+            .retain(|Reverse((.., answered))| *answered != ticket);
+        match self.calls.remove(ticket).reply {
+            Reply::Answer { status, body } => {
+                (status, serde_json::from_slice(&body).unwrap_or_default())
+            }
+            Reply::Cut => (0, Json::Null),
+        }
     }
 
     /// A request on items: parsed, its latency and its fault drawn.

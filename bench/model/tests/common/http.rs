@@ -1,4 +1,4 @@
-//! A client of one connection, and the engine that the model is compared with.
+//! An HTTP/1.1 client with one connection, and dynoxide as the reference implementation.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-/// One HTTP/1.1 connection, kept alive.
+/// One keep-alive connection.
 pub(crate) struct Client(BufReader<TcpStream>);
 
 impl Client {
@@ -20,7 +20,11 @@ impl Client {
         Self(BufReader::new(socket))
     }
 
-    /// `None`: the connection was cut.
+    pub(crate) fn set_timeout(&mut self, timeout: Duration) {
+        self.0.get_ref().set_read_timeout(Some(timeout)).unwrap();
+    }
+
+    /// `None`: the connection was closed, or the response timed out.
     pub(crate) fn request(&mut self, head: &str, body: &str) -> Option<(u16, String)> {
         let request = format!(
             "{head}host: x\r\ncontent-length: {}\r\n\r\n{body}",
@@ -64,7 +68,7 @@ impl Client {
     }
 }
 
-/// dynoxide in memory, on a port and a thread of its own, until the test process ends.
+/// Starts dynoxide in memory on a free port and its own thread; it ends with the test process.
 pub(crate) fn dynoxide() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.set_nonblocking(true).unwrap();
