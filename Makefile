@@ -44,7 +44,7 @@ generate: ## Recompile the .proto files
 
 bench-wire: ## Compare CPU and latency of a repeated commit with a plain tonic server (needs h2load; ARGS="--rounds 9")
 	$(CARGO) build --release --bin inventory-api
-	$(CARGO) build --release --package inventory-bench
+	$(CARGO) build --release --package inventory-bench --package inventory-baseline
 	target/release/wire_cost $(ARGS)
 
 # Programs of the benchmarks below. Each benchmark starts a model of DynamoDB, the server and a load generator on
@@ -52,7 +52,7 @@ bench-wire: ## Compare CPU and latency of a repeated commit with a plain tonic s
 bench-build:
 	$(CARGO) build --release --bin inventory-api
 	$(CARGO) build --release --package inventory-rounds --package inventory-generator \
-	  --package inventory-store-model --package inventory-peers
+	  --package inventory-store-model --package inventory-baseline
 
 bench-hot: bench-build ## One hot event at 30,000 commits per second, compared with the baseline (15 min)
 	target/release/rounds hot $(ARGS)

@@ -1,5 +1,4 @@
-//! Measurements of the server from outside: [`h2load`] rounds, and [`twin`], the same service on tonic.
+//! Measurements of the server from outside: [`h2load`] rounds.
 
 pub mod h2load;
 pub mod limits;
-pub mod twin;

@@ -238,7 +238,7 @@ fn programs(args: &Args) -> Result<Programs, Error> {
     Ok(Programs {
         server: program("inventory-api")?,
         model: program("store-model")?,
-        twin: program("store-twin")?,
+        baseline: program("baseline")?,
         generator: program("generator")?,
         cores: Cores::of_this_machine()?,
     })

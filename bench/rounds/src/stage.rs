@@ -22,7 +22,7 @@ pub(crate) type Error = Box<dyn std::error::Error>;
 pub(crate) struct Programs {
     pub(crate) server: PathBuf,
     pub(crate) model: PathBuf,
-    pub(crate) twin: PathBuf,
+    pub(crate) baseline: PathBuf,
     pub(crate) generator: PathBuf,
     pub(crate) cores: Cores,
 }
@@ -147,9 +147,9 @@ impl Stage {
                 stage._operator = Some(operator);
                 stage.admin = Some(format!("127.0.0.1:{port}"));
                 let core = programs.cores.servers.first().copied();
-                let program = &programs.twin;
-                let twin = ServerProcess::start("twin", program, arguments, core, &aws).await?;
-                stage.servers.push(twin);
+                let program = &programs.baseline;
+                let baseline = ServerProcess::start("baseline", program, arguments, core, &aws).await?;
+                stage.servers.push(baseline);
             }
         }
         Ok(stage)

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use inventory_bench::twin::{Twin, bind, router};
+use inventory_baseline::{BaselineService, MemoryBackend, bind, router};
 use inventory_client::{CallOutcome, FailoverClient, connect};
 use inventory_proto::inventory::v1::CommitReq;
 use tokio::{
@@ -115,7 +115,8 @@ async fn each_ending_is_classified() {
 async fn only_unprocessed_calls_move_to_the_next_server() {
     let incoming = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let good = incoming.local_addr().unwrap().to_string();
-    tokio::spawn(router(Twin::new([("evt", 10)])).serve_with_incoming(incoming));
+    let stub = BaselineService::new(MemoryBackend::new([("evt", 10)]), 100);
+    tokio::spawn(router(stub).serve_with_incoming(incoming));
     for (name, frames, outcome) in endings() {
         let leaving = serve_frames(frames).await;
         let client = FailoverClient::new(&[leaving, good.clone()], 0).unwrap();

@@ -12,9 +12,9 @@ use std::{
     time::Duration,
 };
 
-use inventory_bench::twin::{Twin, bind, router};
+use inventory_baseline::{BaselineService, MemoryBackend, bind, router};
 use inventory_client::{
-    CallOutcome, FailoverClient, connect,
+    CallOutcome, FailoverClient,
     sale::{self, SalePlan, SaleReport, ledger::ReservationOutcome},
 };
 use inventory_proto::inventory::v1::{
@@ -26,7 +26,7 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 const EVENT: &str = "evt";
-const TICKETS: i64 = 600;
+const TICKETS: u64 = 600;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -54,16 +54,16 @@ enum Fault {
 
 #[derive(Clone)]
 struct FaultyServer {
-    twin: Twin,
+    stub: BaselineService<MemoryBackend>,
     fault: Fault,
     calls: Arc<AtomicU64>,
     first_payload: Arc<Mutex<HashMap<String, i32>>>,
 }
 
 impl FaultyServer {
-    fn new(twin: Twin, fault: Fault) -> Self {
+    fn new(backend: MemoryBackend, fault: Fault) -> Self {
         Self {
-            twin,
+            stub: stub(backend),
             fault,
             calls: Arc::default(),
             first_payload: Arc::default(),
@@ -82,7 +82,7 @@ impl Inventory for FaultyServer {
         &self,
         request: Request<CheckReq>,
     ) -> Result<Response<CheckRes>, Status> {
-        self.twin.check_availability(request).await
+        self.stub.check_availability(request).await
     }
 
     async fn commit_reservation(
@@ -110,7 +110,7 @@ impl Inventory for FaultyServer {
             }
             _ => {}
         }
-        let mut answer = self.twin.commit_reservation(request).await;
+        let mut answer = self.stub.commit_reservation(request).await;
         match (self.fault, &mut answer) {
             (Fault::OtherOrder, Ok(answer)) => {
                 answer.get_mut().order_id = format!("ord_{call}");
@@ -133,7 +133,7 @@ impl Inventory for FaultyServer {
         &self,
         request: Request<ReleaseReq>,
     ) -> Result<Response<ReleaseRes>, Status> {
-        let answer = self.twin.release_hold(request).await;
+        let answer = self.stub.release_hold(request).await;
         if self.fault == Fault::ReleasesCommitted {
             return Ok(Response::new(ReleaseRes {
                 status: "RELEASED".to_owned(),
@@ -146,14 +146,14 @@ impl Inventory for FaultyServer {
         &self,
         request: Request<PlaceHoldReq>,
     ) -> Result<Response<PlaceHoldRes>, Status> {
-        self.twin.place_hold(request).await
+        self.stub.place_hold(request).await
     }
 
     async fn get_reservation(
         &self,
         request: Request<GetReservationReq>,
     ) -> Result<Response<GetReservationRes>, Status> {
-        self.twin.get_reservation(request).await
+        self.stub.get_reservation(request).await
     }
 }
 
@@ -162,6 +162,10 @@ struct RunningServer {
     address: String,
     stop: Option<oneshot::Sender<()>>,
     ended: tokio::task::JoinHandle<()>,
+}
+
+fn stub(backend: MemoryBackend) -> BaselineService<MemoryBackend> {
+    BaselineService::new(backend, 1_000)
 }
 
 fn serve(service: impl Inventory) -> RunningServer {
@@ -183,26 +187,26 @@ fn plan(addresses: &[&str]) -> SalePlan {
     SalePlan {
         connections: 4,
         calls_per_connection: 16,
-        ..SalePlan::new(addresses, EVENT, TICKETS as u64)
+        ..SalePlan::new(addresses, EVENT, TICKETS)
     }
 }
 
-async fn sell_out(fault: Fault) -> (SaleReport, Twin) {
-    let twin = Twin::new([(EVENT, TICKETS)]);
-    let served = serve(FaultyServer::new(twin.clone(), fault));
+async fn sell_out(fault: Fault) -> (SaleReport, MemoryBackend) {
+    let backend = MemoryBackend::new([(EVENT, TICKETS)]);
+    let served = serve(FaultyServer::new(backend.clone(), fault));
     let mut plan = plan(&[&served.address]);
     if fault == Fault::DropsAnswers {
         plan.call_timeout = Duration::from_millis(40);
     }
-    (sale::run(plan, None).await.unwrap(), twin)
+    (sale::run(plan, None).await.unwrap(), backend)
 }
 
 #[tokio::test]
 async fn a_correct_server_sells_out_and_every_rule_is_tested() {
-    let (report, twin) = sell_out(Fault::None).await;
+    let (report, backend) = sell_out(Fault::None).await;
     assert!(report.is_clean(), "{report}");
-    assert_eq!(report.sold_units(), TICKETS as u64);
-    assert_eq!(twin.remaining(EVENT), Some(0));
+    assert_eq!(report.sold_units(), TICKETS);
+    assert_eq!(backend.remaining(EVENT), Some(0));
     let counts = report.ledger.counts();
     for (name, tested) in [
         ("sold out", counts.sold_out),
@@ -243,8 +247,8 @@ async fn each_fault_is_found() {
 
 #[tokio::test]
 async fn an_early_sold_out_with_remaining_stock_is_undersold() {
-    let twin = Twin::new([(EVENT, TICKETS)]);
-    let served = serve(FaultyServer::new(twin, Fault::Undersell));
+    let backend = MemoryBackend::new([(EVENT, TICKETS)]);
+    let served = serve(FaultyServer::new(backend, Fault::Undersell));
     let plan = SalePlan {
         buyers: 40,
         shares: sale::BuyerShares {
@@ -259,19 +263,19 @@ async fn an_early_sold_out_with_remaining_stock_is_undersold() {
 
 #[tokio::test]
 async fn rejected_calls_are_retried_with_the_same_id() {
-    let (report, twin) = sell_out(Fault::Flaky).await;
+    let (report, backend) = sell_out(Fault::Flaky).await;
     assert!(report.is_clean(), "{report}");
-    assert_eq!(report.sold_units(), TICKETS as u64);
-    assert_eq!(twin.remaining(EVENT), Some(0));
+    assert_eq!(report.sold_units(), TICKETS);
+    assert_eq!(backend.remaining(EVENT), Some(0));
     assert!(report.retries["UNAVAILABLE"] > 100, "{report}");
 }
 
 #[tokio::test]
 async fn lost_answers_are_resolved_by_retries() {
-    let (report, twin) = sell_out(Fault::DropsAnswers).await;
+    let (report, backend) = sell_out(Fault::DropsAnswers).await;
     assert!(report.is_clean(), "{report}");
-    assert_eq!(twin.remaining(EVENT), Some(0));
-    assert_eq!(report.sold_units(), TICKETS as u64);
+    assert_eq!(backend.remaining(EVENT), Some(0));
+    assert_eq!(report.sold_units(), TICKETS);
     assert!(report.retries_total() > 10, "{report}");
     assert!(
         report.latency_us.max() >= 40_000,
@@ -304,7 +308,7 @@ async fn without_a_server_every_outcome_is_unknown() {
 
 #[tokio::test]
 async fn progress_is_reported_to_the_end() {
-    let served = serve(Twin::new([(EVENT, TICKETS)]));
+    let served = serve(stub(MemoryBackend::new([(EVENT, TICKETS)])));
     let (sender, receiver) = watch::channel(sale::SaleProgress::default());
     let report = sale::run(plan(&[&served.address]), Some(sender))
         .await
@@ -318,9 +322,9 @@ async fn progress_is_reported_to_the_end() {
 /// A tonic server that stops sends GOAWAY: calls move to the second server, and each gets an answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_client_loses_no_call_to_a_graceful_stop() {
-    let twin = Twin::new([(EVENT, 1_000_000)]);
-    let mut first = serve(twin.clone());
-    let second = serve(twin);
+    let backend = MemoryBackend::new([(EVENT, 1_000_000)]);
+    let mut first = serve(stub(backend.clone()));
+    let second = serve(stub(backend));
     let client = FailoverClient::new(&[&first.address, &second.address], 0).unwrap();
     let calls: Vec<_> = (0..32)
         .map(|caller| {
@@ -369,7 +373,7 @@ async fn a_failover_client_loses_no_call_to_a_graceful_stop() {
 /// A server on its own thread, so that all its connections can break at once. It answers slowly, so that
 /// calls are always in flight when it is killed.
 fn serve_on_thread(
-    twin: Twin,
+    backend: MemoryBackend,
     address: std::net::SocketAddr,
 ) -> (std::net::SocketAddr, ServerThread) {
     let (bound, address_of) = std::sync::mpsc::channel();
@@ -383,7 +387,7 @@ fn serve_on_thread(
             let incoming = bind(address).unwrap();
             bound.send(incoming.local_addr().unwrap()).unwrap();
             tokio::select! {
-                ended = router(FaultyServer::new(twin, Fault::Slow)).serve_with_incoming(incoming) => ended.unwrap(),
+                ended = router(FaultyServer::new(backend, Fault::Slow)).serve_with_incoming(incoming) => ended.unwrap(),
                 _ = killed => {}
             }
         });
@@ -407,15 +411,15 @@ impl ServerThread {
 #[tokio::test]
 async fn a_sale_survives_a_crash_and_restart_of_its_only_server() {
     let tickets = 5_000;
-    let twin = Twin::new([(EVENT, tickets)]);
-    let (address, server) = serve_on_thread(twin.clone(), "127.0.0.1:0".parse().unwrap());
+    let backend = MemoryBackend::new([(EVENT, tickets)]);
+    let (address, server) = serve_on_thread(backend.clone(), "127.0.0.1:0".parse().unwrap());
     let plan = SalePlan {
-        tickets: tickets as u64,
+        tickets: tickets,
         buyers: 3_000,
         ..plan(&[&address.to_string()])
     };
     // On its own thread: the sale keeps this thread busy.
-    let sold = twin.clone();
+    let sold = backend.clone();
     let restart = std::thread::spawn(move || {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while sold.remaining(EVENT) > Some(tickets - 500) {
@@ -433,37 +437,7 @@ async fn a_sale_survives_a_crash_and_restart_of_its_only_server() {
         "the crash came after the sale\n{report}"
     );
     assert_eq!(
-        twin.remaining(EVENT),
-        Some(tickets - report.sold_units() as i64)
+        backend.remaining(EVENT),
+        Some(tickets - report.sold_units())
     );
-}
-
-#[tokio::test]
-async fn the_stub_server_follows_the_contract() {
-    let served = serve(Twin::new([(EVENT, 3)]));
-    let mut client = connect(&served.address).await.unwrap();
-    let commit = |id: &str, qty| CommitReq {
-        reservation_id: id.to_owned(),
-        event_id: EVENT.to_owned(),
-        qty,
-        ..CommitReq::default()
-    };
-    let first = client.commit_reservation(commit("a", 2)).await.unwrap();
-    let order = first.into_inner().order_id;
-    assert!(order.starts_with("ord_") && order.len() == 36, "{order}");
-    let again = client.commit_reservation(commit("a", 2)).await.unwrap();
-    assert_eq!(again.into_inner().order_id, order);
-    for (id, qty, code) in [
-        ("a", 1, Code::AlreadyExists),
-        ("b", 2, Code::Aborted),
-        ("c", 0, Code::InvalidArgument),
-        ("c", 11, Code::InvalidArgument),
-    ] {
-        let status = client
-            .commit_reservation(commit(id, qty))
-            .await
-            .unwrap_err();
-        assert_eq!(status.code(), code, "{id} {qty}");
-        assert!(status.get_details_error_info().is_some());
-    }
 }

@@ -279,7 +279,7 @@ mod tests {
 
     use super::*;
 
-    /// Stored data: `bench/peers` writes the same format from a text of its own, and is held to the
+    /// Stored data: `bench/baseline` writes the same format in its own code, and is held to the
     /// same examples.
     #[test]
     fn what_is_derived_does_not_change() {

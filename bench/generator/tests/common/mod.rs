@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use inventory_bench::twin::bind;
+use inventory_baseline::bind;
 use inventory_generator::run::Options;
 use inventory_generator::scenario::Scenario;
 use inventory_proto::inventory::v1::inventory_server::{Inventory, InventoryServer};

@@ -56,9 +56,9 @@ struct Args {
     /// Process id of the server at --address.
     #[arg(long, requires = "address")]
     pid: Option<u32>,
-    /// The twin's binary. Default: the one beside this program.
+    /// The `baseline` program. Default: the one beside this program.
     #[arg(long)]
-    twin: Option<PathBuf>,
+    baseline: Option<PathBuf>,
     /// Only this shape; may be repeated. Default: 50x100, 10x10 and 1x1. Another shape is measured
     /// without a bound, unless --max-ratio gives one.
     #[arg(long = "shape", value_name = "SHAPE")]
@@ -233,9 +233,9 @@ async fn start_all(
     core: Option<usize>,
     commit: &CommitReq,
 ) -> Result<Vec<Measured>, Error> {
-    let twin = match &args.twin {
+    let baseline = match &args.baseline {
         Some(path) => path.clone(),
-        None => std::env::current_exe()?.with_file_name("twin"),
+        None => std::env::current_exe()?.with_file_name("baseline"),
     };
     let server = match (&args.address, args.pid) {
         (Some(address), Some(pid)) => ServerProcess::running(SERVER, address, pid)?,
@@ -250,7 +250,7 @@ async fn start_all(
         ("twin, current-thread", "--runtime=current-thread"),
         ("twin, multi-thread", "--runtime=multi-thread"),
     ] {
-        peers.push(ServerProcess::start(name, &twin, &[runtime, &event], core, &[]).await?);
+        peers.push(ServerProcess::start(name, &baseline, &["--no-store", runtime, &event], core, &[]).await?);
     }
     let mut primed = Vec::new();
     for peer in peers {

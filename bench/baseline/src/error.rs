@@ -1,5 +1,6 @@
-//! Which gRPC status a refusal is: the contract's table, code by code and reason by reason.
+//! gRPC status of each failure: code, reason and details as the contract's table defines them.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
@@ -11,45 +12,45 @@ use crate::limits::RETRY_AFTER;
 /// `ErrorInfo.domain`.
 const DOMAIN: &str = "inventory.v1";
 
-/// Why a call did not do what it asked for.
+/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum SaleError {
     InsufficientInventory {
         remaining: u64,
     },
     EventNotFound,
     EventClosed,
-    /// The event has seats, or seats were asked for: the peer sells quantities.
-    Seats,
+    /// The event has seats, or the call asks for seats: the baseline sells quantities only.
+    SeatsUnsupported,
     IdempotencyConflict,
     ReservationReleased,
     ReservationCommitted,
     ReservationNotFound,
     HoldExpired,
-    /// The outcome may still be open.
+    /// The outcome may be unknown.
     DeadlineExceeded,
     Overloaded,
-    /// Conflicts or throttling outlasted the retries; nothing was done.
+    /// Conflicts or throttling outlasted the retries; nothing was written.
     StoreBusy,
-    /// The SDK gave up: the outcome is not known, and a repeat learns it.
+    /// The SDK gave up: the outcome is unknown until the call is retried.
     StoreUnavailable,
     Internal,
 }
 
-/// Whom a status is about; empty where it is not known.
+/// Ids that a status names; empty where unknown.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Subject<'a> {
+pub struct ErrorSubject<'a> {
     pub event: &'a str,
     pub reservation: &'a str,
 }
 
-impl Refusal {
+impl SaleError {
     fn code_and_reason(&self) -> (Code, &'static str) {
         match self {
             Self::InsufficientInventory { .. } => (Code::Aborted, "INSUFFICIENT_INVENTORY"),
             Self::EventNotFound => (Code::NotFound, "EVENT_NOT_FOUND"),
             Self::EventClosed => (Code::FailedPrecondition, "EVENT_CLOSED"),
-            Self::Seats => (Code::Unimplemented, "SEATS_NOT_SOLD_HERE"),
+            Self::SeatsUnsupported => (Code::Unimplemented, "SEATS_NOT_SOLD_HERE"),
             Self::IdempotencyConflict => (Code::AlreadyExists, "IDEMPOTENCY_CONFLICT"),
             Self::ReservationReleased => (Code::FailedPrecondition, "RESERVATION_RELEASED"),
             Self::ReservationCommitted => (Code::FailedPrecondition, "RESERVATION_COMMITTED"),
@@ -66,61 +67,58 @@ impl Refusal {
     fn message(&self) -> String {
         match self {
             Self::InsufficientInventory { remaining } => {
-                return format!("not enough left: {remaining} remaining");
+                return format!("insufficient inventory: {remaining} remaining");
             }
-            Self::EventNotFound => "no such event",
-            Self::EventClosed => "the event takes no new reservations",
-            Self::Seats => "this peer sells quantities, not seats",
+            Self::EventNotFound => "event not found",
+            Self::EventClosed => "the event is closed for new reservations",
+            Self::SeatsUnsupported => "the baseline service sells quantities, not seats",
             Self::IdempotencyConflict => {
                 "this reservation_id was used with another event, quantity or seats"
             }
             Self::ReservationReleased => {
-                "the reservation is released; a new one needs a new reservation_id"
+                "the reservation was released; use a new reservation_id for a new reservation"
             }
             Self::ReservationCommitted => {
-                "the reservation is confirmed; a sold ticket is not released"
+                "the reservation is confirmed; a sold ticket cannot be released"
             }
-            Self::ReservationNotFound => "there is no such reservation",
+            Self::ReservationNotFound => "reservation not found",
             Self::HoldExpired => {
-                "the hold is past its time and what it had is gone; a new one needs a new \
-                 reservation_id"
+                "the hold expired and its units were sold; use a new reservation_id for a new reservation"
             }
             Self::DeadlineExceeded => {
-                "the deadline passed before the outcome was known; a repeat of the call learns it"
+                "deadline exceeded before the outcome was known; retry with the same reservation_id to get it"
             }
-            Self::Overloaded => "too much is under way; nothing was done",
-            Self::StoreBusy => "the store is throttling or contended; nothing was done",
-            Self::StoreUnavailable => "the store cannot be used now; a repeat learns the outcome",
-            Self::Internal => "the store did not accept this reservation",
+            Self::Overloaded => "overloaded; the request was not executed",
+            Self::StoreBusy => "the store throttles or is contended; the request was not executed",
+            Self::StoreUnavailable => {
+                "the store is unavailable; retry with the same reservation_id to get the outcome"
+            }
+            Self::Internal => "the store rejected this reservation",
         }
         .to_owned()
     }
 
-    /// When to come back, of what passes.
+    /// Retry delay of transient errors.
     fn retry_after(&self) -> Option<Duration> {
-        let passes = matches!(
+        let is_transient = matches!(
             self,
             Self::Overloaded | Self::StoreBusy | Self::StoreUnavailable
         );
-        passes.then_some(RETRY_AFTER)
+        is_transient.then_some(RETRY_AFTER)
     }
 
-    /// The status, with the details that the contract promises.
-    pub fn status(&self, about: Subject<'_>) -> Status {
+    /// The status with the details that the contract promises.
+    pub fn status(&self, subject: ErrorSubject<'_>) -> Status {
         let (code, reason) = self.code_and_reason();
-        let mut details = info(reason, about);
-        let mut metadata = MetadataMap::new();
-        if let Self::InsufficientInventory { remaining } = self
-            && let Some(info) = details.error_info()
-        {
-            let mut info = info.clone();
-            info.metadata
-                .insert("remaining".to_owned(), remaining.to_string());
-            details.set_error_info(info.reason, info.domain, info.metadata);
+        let mut info = subject.metadata();
+        if let Self::InsufficientInventory { remaining } = self {
+            info.insert("remaining".to_owned(), remaining.to_string());
         }
-        if let Some(pause) = self.retry_after() {
-            details.set_retry_info(Some(pause));
-            if let Ok(millis) = pause.as_millis().to_string().parse() {
+        let mut details = ErrorDetails::with_error_info(reason, DOMAIN, info);
+        let mut metadata = MetadataMap::new();
+        if let Some(delay) = self.retry_after() {
+            details.set_retry_info(Some(delay));
+            if let Ok(millis) = delay.as_millis().to_string().parse() {
                 metadata.insert("grpc-retry-pushback-ms", millis);
             }
         }
@@ -128,9 +126,12 @@ impl Refusal {
     }
 }
 
-/// The status of a request with these bad fields.
-pub fn invalid(violations: &[(&'static str, String)], about: Subject<'_>) -> Status {
-    let mut details = info("INVALID_ARGUMENT", about);
+/// The status of a request with these field violations.
+pub fn invalid_argument(
+    violations: &[(&'static str, String)],
+    subject: ErrorSubject<'_>,
+) -> Status {
+    let mut details = ErrorDetails::with_error_info("INVALID_ARGUMENT", DOMAIN, subject.metadata());
     for (field, problem) in violations {
         details.add_bad_request_violation(*field, problem);
     }
@@ -141,20 +142,17 @@ pub fn invalid(violations: &[(&'static str, String)], about: Subject<'_>) -> Sta
     Status::with_error_details(Code::InvalidArgument, listed.join("; "), details)
 }
 
-fn info(reason: &str, about: Subject<'_>) -> ErrorDetails {
-    let named = [
-        ("event_id", about.event),
-        ("reservation_id", about.reservation),
-    ];
-    let metadata = named
+impl ErrorSubject<'_> {
+    fn metadata(self) -> HashMap<String, String> {
+        [
+            ("event_id", self.event),
+            ("reservation_id", self.reservation),
+        ]
         .into_iter()
         .filter(|(_, id)| !id.is_empty())
-        .map(|(name, id)| (name.to_owned(), id.to_owned()));
-    ErrorDetails::with_error_info(
-        reason,
-        DOMAIN,
-        metadata.collect::<std::collections::HashMap<_, _>>(),
-    )
+        .map(|(name, id)| (name.to_owned(), id.to_owned()))
+        .collect()
+    }
 }
 
 #[cfg(test)]
@@ -162,20 +160,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passes_says_when_to_come_back() {
-        let about = Subject {
+    fn only_transient_errors_carry_a_retry_delay() {
+        let subject = ErrorSubject {
             event: "evt",
             reservation: "r1",
         };
-        let status = Refusal::StoreBusy.status(about);
+        let status = SaleError::StoreBusy.status(subject);
         assert_eq!(status.code(), Code::Unavailable);
-        let pause = status.get_details_retry_info().unwrap().retry_delay;
-        assert_eq!(pause, Some(RETRY_AFTER));
-        assert_eq!(
-            status.metadata().get("grpc-retry-pushback-ms").unwrap(),
-            "100"
-        );
-        let status = Refusal::HoldExpired.status(about);
+        let delay = status.get_details_retry_info().unwrap().retry_delay;
+        assert_eq!(delay, Some(RETRY_AFTER));
+        let pushback = status.metadata().get("grpc-retry-pushback-ms");
+        assert_eq!(pushback.unwrap(), "100");
+        let status = SaleError::HoldExpired.status(subject);
         assert!(status.get_details_retry_info().is_none());
         let info = status.get_details_error_info().unwrap();
         assert_eq!(
@@ -186,8 +182,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_told() {
-        let status = Refusal::InsufficientInventory { remaining: 3 }.status(Subject::default());
+    fn insufficient_inventory_reports_the_remaining_units() {
+        let status =
+            SaleError::InsufficientInventory { remaining: 3 }.status(ErrorSubject::default());
         assert_eq!(status.code(), Code::Aborted);
         let info = status.get_details_error_info().unwrap();
         assert_eq!(info.metadata["remaining"], "3");
