@@ -45,37 +45,37 @@ generate: ## Recompile the .proto files
 bench-wire: ## Compare CPU and latency of a repeated commit with a plain tonic server (needs h2load; ARGS="--rounds 9")
 	$(CARGO) build --release --bin inventory-api
 	$(CARGO) build --release --package inventory-bench --package inventory-baseline
-	target/release/wire_cost $(ARGS)
+	target/release/inventory-bench wire $(ARGS)
 
 # Programs of the benchmarks below. Each benchmark starts a model of DynamoDB, the server and a load generator on
 # separate CPUs, and audits the store after every run. ARGS="--rounds 1 --seconds 20" gives a short run.
 bench-build:
 	$(CARGO) build --release --bin inventory-api
-	$(CARGO) build --release --package inventory-rounds --package inventory-generator \
+	$(CARGO) build --release --package inventory-bench --package inventory-generator \
 	  --package inventory-store-model --package inventory-baseline
 
 bench-hot: bench-build ## One hot event at 30,000 commits per second, compared with the baseline (15 min)
-	target/release/rounds hot $(ARGS)
+	target/release/inventory-bench hot $(ARGS)
 
 bench-mixed: bench-build ## Fifty events, mostly checks, at 30,000 calls per second (4 min)
-	target/release/rounds mixed $(ARGS)
+	target/release/inventory-bench mixed $(ARGS)
 
 bench-seats: bench-build ## 20,000 seats, by id and best available (2 min)
-	target/release/rounds seats $(ARGS)
+	target/release/inventory-bench seats $(ARGS)
 
 bench-overload: bench-build ## Three times the measured capacity for one minute
-	target/release/rounds overload $(ARGS)
+	target/release/inventory-bench overload $(ARGS)
 
 bench-scale: bench-build ## Scaling by shards, connections and processes (10 min)
-	target/release/rounds scale $(ARGS)
+	target/release/inventory-bench scale $(ARGS)
 
 bench-soak: bench-build ## Mixed calls for 20 minutes
-	target/release/rounds soak $(ARGS)
+	target/release/inventory-bench soak $(ARGS)
 
 bench-expiry: ## Commit latency while 100,000 holds expire in one second (ARGS="--stripes 8")
 	$(CARGO) build --release --bin inventory-api
 	$(CARGO) build --release --package inventory-bench
-	target/release/expiry_storm $(ARGS)
+	target/release/inventory-bench expiry $(ARGS)
 
 load-test-ghz: ## Constant load with ghz (ARGS="--target HOST:PORT --method check")
 	bench/load/run.sh ghz $(ARGS)

@@ -1,12 +1,12 @@
-# What the scripts beside it share: options, a server and a load when none runs, what is missing and how to
-# get it. Sourced. Must not live here: what is measured.
+# Shared part of the scripts in this folder: options, starting a server under load, checks for missing tools. Sourced.
+# What is measured must not be put here.
 # shellcheck shell=bash
-# shellcheck disable=SC2154  # the scripts set what and says
+# shellcheck disable=SC2154  # the scripts set what and description
 #
-# A script sets $what and $says, sources this, and calls: options "$@"; need …; begin; then records for
-# $seconds seconds what process $pid does and calls load_counted and artefact.
+# A script sets $what and $description, sources this file, and calls: options "$@"; need …; begin; then it records
+# process $pid for $seconds seconds and calls count_load and artefact.
 #
-# Exit codes of all: 0 done, 1 it failed, 3 a tool or kernel feature is missing, 64 usage.
+# Exit codes: 0 success, 1 failure, 3 missing tool or kernel feature, 64 usage error.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 target="${CARGO_TARGET_DIR:-target}"
@@ -19,18 +19,18 @@ usage() {
   cat <<TEXT
 usage: perf/$what.sh [--pid PID | --scenario NAME] [options]
 
-$says
+$description
 
-  --pid PID        a server that runs, under a load of your own
-  --scenario NAME  without --pid: the load for a server started here on a model of DynamoDB; hot (default),
-                     mixed, checks and the others of bench/scenarios, or a TOML file of your own
-  --rate N         calls a second, instead of the scenario's (default 5000)
-  --seconds N      how long to record (default 20)
+  --pid PID        a running server that has its own load
+  --scenario NAME  without --pid: the load for a server that the script starts on the store model; hot (default),
+                     another scenario of bench/scenarios, or a TOML file
+  --rate N         calls per second (default 5000)
+  --seconds N      duration of the recording (default 20)
   --binary FILE    the server to start (default $target/profiling/inventory-api)
-  --programs DIR   where the generator and the model are (default $target/release)
-  --out DIR        where the result goes (default $target/perf)
+  --programs DIR   folder of the generator and the store model (default $target/release)
+  --out DIR        folder of the result (default $target/perf)
 
-Exit codes: 0 done, 1 it failed, 3 a tool or kernel feature is missing, 64 usage.
+Exit codes: 0 success, 1 failure, 3 missing tool or kernel feature, 64 usage error.
 Build with: make perf-build
 TEXT
 }
@@ -39,36 +39,22 @@ fail() { echo "$what.sh: $1" >&2; exit 1; }
 wrong() { echo "$what.sh: $1 (perf/$what.sh --help)" >&2; exit 64; }
 missing() { echo "SKIP $what: $1" >&2; exit 3; }
 
-# need PROGRAM HOW-TO-GET-IT
+# need PROGRAM HOW-TO-INSTALL
 need() { command -v "$1" >/dev/null || missing "$1 is not installed ($2)"; }
 
-pid="" scenario=hot rate=5000 seconds=20 out="$target/perf"
+pid="" scenario="" rate=5000 seconds=20 out="$target/perf"
 binary="$target/profiling/inventory-api" programs="$target/release"
 options() {
-  local chosen=no
-  while (($# > 0)); do
-    case "$1" in
-      -h | --help) usage; exit 0 ;;
-      --pid | --scenario | --rate | --seconds | --binary | --programs | --out) [[ -n "${2:-}" ]] || wrong "$1 needs a value" ;;&
-      --pid) pid="$2" ;;
-      --scenario) scenario="$2" chosen=yes ;;
-      --rate) rate="$2" ;;
-      --seconds) seconds="$2" ;;
-      --binary) binary="$2" ;;
-      --programs) programs="$2" ;;
-      --out) out="$2" ;;
-      *) wrong "$1 is not an option" ;;
-    esac
-    shift 2
-  done
-  [[ "$seconds" =~ ^[1-9][0-9]*$ ]] || wrong "--seconds $seconds: a whole number is wanted"
-  [[ "$rate" =~ ^[1-9][0-9]*$ ]] || wrong "--rate $rate: a whole number is wanted"
-  script="$scenario"
-  [[ "$scenario" == *.toml ]] || script="bench/scenarios/$scenario.toml"
-  [[ -r "$script" ]] || wrong "--scenario $scenario: one of $(cd bench/scenarios && echo *.toml | sed 's/\.toml//g'), or a TOML file"
+  parse_options "pid scenario rate seconds binary programs out" "$@"
+  require_positive rate seconds
+  [[ -z "$pid" || -z "$scenario" ]] || wrong "--pid and --scenario: a running server has its own load"
+  : "${scenario:=hot}"
+  scenario_file="$scenario"
+  [[ "$scenario" == *.toml ]] || scenario_file="bench/scenarios/$scenario.toml"
+  [[ -r "$scenario_file" ]] \
+    || wrong "--scenario $scenario: must be one of $(cd bench/scenarios && echo *.toml | sed 's/\.toml//g'), or a TOML file"
   if [[ -n "$pid" ]]; then
-    [[ $chosen == no ]] || wrong "--pid and --scenario: a server that runs has a load of its own"
-    [[ -r "/proc/$pid/maps" ]] || wrong "--pid $pid: no such process, or not yours"
+    [[ -r "/proc/$pid/maps" ]] || wrong "--pid $pid: no such process, or no permission"
     binary="$(readlink -f "/proc/$pid/exe")"
   fi
   mkdir -p "$out"
@@ -91,20 +77,20 @@ calls() {
 }
 calls_beyond() { (("$(calls)" > $1)); }
 
-# The server has the last CPU for itself, the load and the store the others; with one CPU all share it.
+# The server runs on the last CPU, generator and store on the others; with one CPU all of them share it.
 cpus="$(nproc)"
-aside() { if ((cpus > 1)); then exec taskset --cpu-list "0-$((cpus - 2))" "$@"; else exec "$@"; fi; }
+on_other_cpus() { if ((cpus > 1)); then exec taskset --cpu-list "0-$((cpus - 2))" "$@"; else exec "$@"; fi; }
 
 start_model() {
-  aside "$programs/store-model" --port 0 --unlimited >"$scratch/model" 2>&1 &
+  on_other_cpus "$programs/store-model" --port 0 --unlimited >"$scratch/model" 2>&1 &
   model=$!
-  until_true 20 grep -q 'listening on ' "$scratch/model" || fail "no store: $(tail -3 "$scratch/model")"
+  until_true 20 grep -q 'listening on ' "$scratch/model" || fail "the store model did not start: $(tail -3 "$scratch/model")"
   AWS_ENDPOINT_URL_DYNAMODB="http://$(sed -n 's/.*listening on //p' "$scratch/model" | head -1)"
   export AWS_ENDPOINT_URL_DYNAMODB AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=ap-northeast-2
-  "$binary" tables create >"$scratch/tables" 2>&1 || fail "no tables: $(tail -3 "$scratch/tables")"
+  "$binary" tables create >"$scratch/tables" 2>&1 || fail "the tables were not created: $(tail -3 "$scratch/tables")"
 }
 
-# Starts a store, a server and a load, unless a server runs.
+# Starts a store, a server and a load, unless --pid names a running server.
 begin() {
   local program
   [[ -z "$pid" ]] || { echo "recording process $pid for $seconds s" >&2; return; }
@@ -119,38 +105,38 @@ begin() {
     OTEL_TRACES_EXPORTER=none "$binary" serve >"$scratch/server" 2>&1 &
   server=$!
   pid=$server
-  until_true 20 curl -sf "http://127.0.0.1:$metrics_port/readyz" || fail "no server: $(tail -3 "$scratch/server")"
-  aside "$programs/generator" --quiet --target "127.0.0.1:$grpc_port" --admin "127.0.0.1:$admin_port" --rate "$rate" \
-    --warmup 1 --duration "$((seconds + 60))" "$script" >"$scratch/load" 2>&1 &
+  until_true 20 curl -sf "http://127.0.0.1:$metrics_port/readyz" || fail "the server did not start: $(tail -3 "$scratch/server")"
+  on_other_cpus "$programs/generator" --quiet --target "127.0.0.1:$grpc_port" --admin "127.0.0.1:$admin_port" --rate "$rate" \
+    --warmup 1 --duration "$((seconds + 60))" "$scenario_file" >"$scratch/load" 2>&1 &
   load=$!
-  until_true 20 calls_beyond "$rate" || fail "the load does not begin: $(tail -3 "$scratch/load")"
+  until_true 20 calls_beyond "$rate" || fail "the load did not start: $(tail -3 "$scratch/load")"
   calls_before="$(calls)" before_us="${EPOCHREALTIME/./}"
-  echo "recording $scenario, $rate calls a second, for $seconds s" >&2
+  echo "recording $scenario at $rate calls per second for $seconds s" >&2
 }
 
-# After the recording: how many calls were answered in so many seconds. Starting and ending a recorder takes time in
-# which calls are answered too, so that it is their rate that counts. None is a failure, not a result.
+# Sets $served to the number of calls answered in $seconds seconds. It is computed from the rate of calls, because calls
+# are also answered while the recorder starts and ends. No call is a failure.
 served=""
-load_counted() {
+count_load() {
   [[ -n "$server" ]] || return 0
-  kill -0 "$server" 2>/dev/null || fail "the server ended: $(tail -3 "$scratch/server")"
+  kill -0 "$server" 2>/dev/null || fail "the server exited: $(tail -3 "$scratch/server")"
   local answered="$(($(calls) - calls_before))"
   served=$((answered * seconds * 1000000 / (${EPOCHREALTIME/./} - before_us)))
-  ((served > 0)) || fail "no call was answered while it recorded"
-  echo "$served calls answered in that time" >&2
+  ((served > 0)) || fail "no call was answered during the recording"
+  echo "$served calls answered in $seconds s" >&2
 }
 
 need_perf() {
   need perf "Debian: apt-get install linux-perf"
   perf record -q -e cpu-clock -o "$scratch/try" -p "$$" -- true 2>"$scratch/why" \
-    || missing "the kernel forbids perf: kernel.perf_event_paranoid is $(cat /proc/sys/kernel/perf_event_paranoid), wanted at most 1, or be root"
+    || missing "the kernel does not permit perf: kernel.perf_event_paranoid is $(cat /proc/sys/kernel/perf_event_paranoid), must be at most 1, or run as root"
 }
 
 # need_bpf TRACEPOINT…
 need_bpf() {
   local point
   need bpftrace "Debian: apt-get install bpftrace"
-  ((EUID == 0)) || missing "bpftrace wants root"
+  ((EUID == 0)) || missing "bpftrace needs root"
   for point in "$@"; do
     bpftrace -l "tracepoint:$point" 2>/dev/null | grep -q . \
       || missing "the kernel has no tracepoint $point (CONFIG_FTRACE, CONFIG_BPF_EVENTS, tracefs mounted)"
@@ -162,7 +148,7 @@ need_inferno() {
   need inferno-collapse-perf "cargo install inferno --root $target/tools"
 }
 
-# The last line: what there is to look at.
+# artefact FILE: prints the path of the result as the last line.
 artefact() {
   [[ -s "$1" ]] || fail "$1 is empty"
   echo "$1"

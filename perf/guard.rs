@@ -1,7 +1,7 @@
-//! What a request costs in instructions, from its bytes to the bytes of its answer: the part that
-//! `perf/guard.sh` runs under callgrind. Does one kind of request so many times and says nothing.
+//! Instructions per request, from the bytes of the request to the bytes of the answer: the program that
+//! `perf/guard.sh` runs under callgrind. Executes one kind of request a given number of times, without output.
 //!
-//! Must not live here: what may not be exceeded (`baseline.txt`), HTTP/2, a store, a clock.
+//! HTTP/2, a store and a clock must not be part of it; the bounds are in `baseline.txt`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -31,7 +31,7 @@ fn main() {
         }
         "check" => shard.check(&check(), times),
         other => {
-            eprintln!("unknown kind {other}: want direct, repeat or check");
+            eprintln!("unknown kind {other}: must be direct, repeat or check");
             std::process::exit(64);
         }
     }

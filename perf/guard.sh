@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Instructions per request, counted by callgrind, against perf/baseline.txt: from a request's bytes
-# through decoding, the rules and a lane to the bytes of its answer. A count does not depend on how busy
-# the machine is. Must not live here: what is done (guard.rs), measurements in seconds (bench/).
+# Instructions per request, counted by callgrind and compared with perf/baseline.txt: from the bytes of a request through
+# decoding, the engine and a lane to the bytes of its answer. The count does not depend on the load of the machine. The
+# requests are in guard.rs; measurements in seconds belong to bench/.
 #
-# Exit codes: 0 within the bounds, 1 past them, 3 something is missing, 64 usage.
+# Exit codes: 0 within the bounds, 1 outside, 3 missing tool or baseline, 64 usage error.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -11,8 +11,8 @@ usage() {
   cat <<'END'
 usage: perf/guard.sh [--update]
 
-Fails when a kind of request takes over 5 % more instructions than perf/baseline.txt says, or over
-5 % less: then write down the gain with --update.
+Fails if a kind of request needs over 5 % more instructions than in perf/baseline.txt, or over 5 % less: record an
+improvement with --update.
 END
 }
 
@@ -30,28 +30,28 @@ if ! command -v valgrind >/dev/null; then
   exit 3
 fi
 
-# The compiler and the machine decide on instructions as much as the source does.
+# The number of instructions depends on the compiler and the target.
 where="$(rustc -vV | sed -n 's/^host: //p') $(rustc --version | cut -d ' ' -f 2)"
 
 echo "building (release, fat LTO: some minutes)" >&2
 program="$(cargo build --release --bench perf_guard --message-format json-render-diagnostics |
   sed -n 's/.*"executable":"\([^"]*perf_guard[^"]*\)".*/\1/p' | tail -1)"
 
-# In thousands of requests, so that what the start costs is a difference away.
+# The difference of two runs excludes the instructions of the start.
 few=5000
 many=15000
 
 count() {
-  local told
-  told="$(valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" "$1" "$2" 2>&1)" || {
-    echo "$told" >&2
+  local output
+  output="$(valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" "$1" "$2" 2>&1)" || {
+    echo "$output" >&2
     echo "perf-guard: the program failed under valgrind" >&2
     exit 1
   }
-  sed -n 's/.*Collected : \([0-9]*\).*/\1/p' <<<"$told"
+  sed -n 's/.*Collected : \([0-9]*\).*/\1/p' <<<"$output"
 }
 
-each() {
+per_request() {
   local low high
   low="$(count "$1" $few)"
   high="$(count "$1" $many)"
@@ -62,7 +62,7 @@ printf '%-8s %12s %12s %8s\n' kind instructions baseline change
 failed=no
 lines=()
 for kind in check repeat direct; do
-  now="$(each "$kind")"
+  now="$(per_request "$kind")"
   was="$(awk -v w="$where" -v k="$kind" '$1 " " $2 == w && $3 == k { print $4 }' $baseline 2>/dev/null || true)"
   lines+=("$where $kind $now")
   if [[ -z "$was" ]]; then
@@ -83,6 +83,6 @@ elif ! grep -q "^$where " $baseline; then
   echo "SKIP perf-guard: no baseline for $where (perf/guard.sh --update makes one)"
   exit 3
 elif [[ $failed == yes ]]; then
-  echo "perf-guard: more than 5 % away from the baseline" >&2
+  echo "perf-guard: differs from the baseline by more than 5 %" >&2
   exit 1
 fi

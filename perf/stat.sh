@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Counts of the kernel and the CPU for a server under load, and what each call costs of them. Must not
-# live here: where in the program they arise (flamegraph.sh).
+# Counters of the kernel and the CPU for a server under load, in total and per call. For their place in the program see
+# flamegraph.sh.
 set -euo pipefail
 what=stat
-says="Counts CPU time, switches, faults, system calls and, where the machine has counters, cycles,
-instructions and cache misses: stat.txt, with each count per call when the load is ours."
+description="Counts CPU time, context switches, page faults, system calls and, if the machine has counters, cycles, instructions
+and cache misses: stat.txt; per call if the script starts the load."
 # shellcheck source=perf/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 options "$@"
@@ -16,11 +16,11 @@ done
 begin
 perf stat -x ';' -e "$events" -p "$pid" -o "$scratch/raw" -- sleep "$seconds" \
   || fail "$(tail -3 "$scratch/raw")"
-load_counted
+count_load
 awk -F ';' -v calls="${served:-0}" '
-  BEGIN { printf "%-32s %16s %14s\n", "count", "in all", "per call" }
+  BEGIN { printf "%-32s %16s %14s\n", "counter", "total", "per call" }
   /^#/ || NF < 3 { next }
-  $1 ~ /^</ { printf "%-32s %16s\n", $3, "not on this machine"; next }
+  $1 ~ /^</ { printf "%-32s %16s\n", $3, "not available"; next }
   { each = calls ? sprintf("%.3f", $1 / calls * ($2 == "msec" ? 1000 : 1)) ($2 == "msec" ? " us" : "") : "-"
     printf "%-32s %16.0f %14s\n", $3 ($2 == "" ? "" : " (" $2 ")"), $1, each }' "$scratch/raw" >"$out/stat.txt"
 grep -q task-clock "$out/stat.txt" || fail "perf counted nothing"

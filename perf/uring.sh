@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# What the rings do: operations, how long each took, how many one system call carried. Must not live
-# here: time on or off the CPU (flamegraph.sh, offcpu.sh).
+# io_uring operations: count, duration, and operations per system call. For CPU time see flamegraph.sh and offcpu.sh.
 set -euo pipefail
 what=uring
-says="Follows the io_uring tracepoints of a server: operations by kind with their times, how many one
-io_uring_enter submits, failures, what went to a kernel worker: uring.txt."
+description="Traces the io_uring tracepoints of a server: operations by kind with their durations, operations per
+io_uring_enter, failures, operations passed to a kernel worker: uring.txt."
 # shellcheck source=perf/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 options "$@"
-# Before 6.0 the first is called io_uring_submit_sqe.
+# Before Linux 6.0 the first tracepoint is named io_uring_submit_sqe.
 need_bpf io_uring:io_uring_submit_req io_uring:io_uring_complete syscalls:sys_enter_io_uring_enter
 begin
 program='
@@ -31,8 +30,8 @@ END { clear(@since); clear(@kind); }'
 program="${program//PID/$pid}"
 program="${program//SECONDS/$seconds}"
 bpftrace -e "$program" >"$scratch/raw" 2>"$scratch/log" || fail "$(tail -3 "$scratch/log")"
-load_counted
-# Numbers of operations are part of the kernel's interface and do not change.
+count_load
+# Operation numbers are part of the kernel ABI.
 awk 'BEGIN {
     n = split("0 NOP 1 READV 2 WRITEV 3 FSYNC 4 READ_FIXED 5 WRITE_FIXED 6 POLL_ADD 7 POLL_REMOVE 9 SENDMSG " \
       "10 RECVMSG 11 TIMEOUT 12 TIMEOUT_REMOVE 13 ACCEPT 14 ASYNC_CANCEL 15 LINK_TIMEOUT 16 CONNECT " \
@@ -44,9 +43,9 @@ awk 'BEGIN {
     $0 = head (code in name ? name[code] : code) substr($0, RLENGTH + 1)
   }
   { print }' "$scratch/raw" >"$out/uring.txt"
-grep -q '^@op\[' "$out/uring.txt" || fail "no operation in $seconds s: is process $pid a server that works?"
+grep -q '^@op\[' "$out/uring.txt" || fail "no operation in $seconds s: process $pid is not a server under load"
 [[ -z "$served" ]] || awk -v calls="$served" '
   /^@op\[/ { ops += $NF } /^@enter:/ { enters = $NF }
-  END { printf "%.2f operations and %.3f io_uring_enter for each call\n", ops / calls, enters / calls }' "$out/uring.txt"
+  END { printf "%.2f operations and %.3f io_uring_enter per call\n", ops / calls, enters / calls }' "$out/uring.txt"
 grep -E '^@(op|enter|to_a_worker|overflow|failed)' "$out/uring.txt" | head -30
 artefact "$out/uring.txt"

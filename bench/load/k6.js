@@ -1,12 +1,12 @@
-// One method at a steady rate, by Grafana k6. bench/load/run.sh starts it and names TARGET, EVENT, METHOD, RATE,
-// SECONDS_LONG and CONNECTIONS in the environment. Each virtual user keeps one connection.
+// One method at a constant rate, for Grafana k6. bench/load/run.sh sets TARGET, EVENT, METHOD, RATE, SECONDS_LONG and
+// CONNECTIONS in the environment. Each virtual user keeps one connection.
 import grpc from "k6/net/grpc";
 import { check } from "k6";
 import exec from "k6/execution";
 
 const method = __ENV.METHOD || "commit";
 const event = __ENV.EVENT || "evt_load";
-// New to the server in each run, or a second run would be answered from memory.
+// Different in each run; otherwise the server would answer a second run from memory.
 const run = `${Date.now()}`;
 
 export const options = {
@@ -16,14 +16,14 @@ export const options = {
       rate: Number(__ENV.RATE || 500),
       timeUnit: "1s",
       duration: `${__ENV.SECONDS_LONG || 20}s`,
-      // A user waits for its answer before it calls again: several for each connection that another tool would have.
+      // A user waits for each answer: several users correspond to one connection of another tool.
       preAllocatedVUs: 5 * Number(__ENV.CONNECTIONS || 4),
       maxVUs: 200,
     },
   },
   thresholds: {
     checks: ["rate==1"],
-    // What the server promises on its own hardware; a laptop with k6 on it may not hold it.
+    // The bound for server hardware; a laptop that also runs k6 may miss it.
     grpc_req_duration: [`p(95)<${__ENV.P95_MS || 40}`],
     dropped_iterations: ["count==0"],
   },
@@ -33,7 +33,7 @@ const client = new grpc.Client();
 client.load(["../../proto"], "inventory/v1/inventory.proto");
 let connected = false;
 
-function asked() {
+function nextCall() {
   if (method === "check") {
     return ["CheckAvailability", { event_id: event, qty: 1 }];
   }
@@ -46,7 +46,7 @@ export default function () {
     client.connect(__ENV.TARGET, { plaintext: true });
     connected = true;
   }
-  const [name, message] = asked();
+  const [name, message] = nextCall();
   const answer = client.invoke(`inventory.v1.Inventory/${name}`, message);
   check(answer, { "answered OK": (r) => r && r.status === grpc.StatusOK });
 }

@@ -1,9 +1,31 @@
-//! Bounds of the measurements, each with its reason.
+//! Bounds of the benchmark runner, each with its reason.
 
 use std::time::Duration;
 
-/// Longer latencies are recorded as this: one minute, in microseconds.
-pub const LATENCY_MAX_US: u64 = 60_000_000;
+/// Time limit of the commands that prepare a case.
+pub(crate) const PREPARE_MAX: Duration = Duration::from_secs(30);
 
-/// How long one round of h2load may take.
-pub const ROUND_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time limit of one run of the generator beyond the measured part: creation of the events (50,000 seats) and
+/// read-back of millions of records.
+pub(crate) const RUN_OVERHEAD_MAX: Duration = Duration::from_secs(300);
+
+/// Time limit of a server to finish its calls and exit after SIGTERM.
+pub(crate) const STOP_MAX: Duration = Duration::from_secs(40);
+
+/// Time limit of a request to the store model.
+pub(crate) const MODEL_REQUEST_MAX: Duration = Duration::from_secs(20);
+
+/// Time limit of one round of h2load.
+pub(crate) const H2LOAD_MAX: Duration = Duration::from_secs(120);
+
+/// Calls of one round of h2load: its log needs about 25 bytes per call.
+pub(crate) const H2LOAD_CALLS_MAX: u64 = 100_000_000;
+
+/// Rounds of one benchmark: an evening.
+pub(crate) const ROUNDS_MAX: u32 = 25;
+
+/// Seconds of one run: one hour.
+pub(crate) const SECONDS_MAX: u32 = 3_600;
+
+/// Time limit of the return of expired holds.
+pub(crate) const EXPIRY_MAX: Duration = Duration::from_secs(120);

@@ -1,4 +1,4 @@
-//! Creating the events of a run through the server's admin port.
+//! Creates the events of a run through the admin port of the server.
 
 use inventory_proto::inventory::v1::inventory_admin_client::InventoryAdminClient;
 use inventory_proto::inventory::v1::{CreateEventRequest, ImportSeatsRequest, NewSeat, Price};
@@ -8,9 +8,9 @@ use crate::limits;
 use crate::scenario::Scenario;
 use crate::wire::request::{seat_id, seat_place};
 
-/// Why the events are not there.
+/// Why the events could not be created.
 #[derive(Debug, thiserror::Error)]
-pub enum AdminError {
+pub enum CreateEventsError {
     #[error("no admin port answers at {address}: {source}")]
     Unreachable {
         address: String,
@@ -21,20 +21,20 @@ pub enum AdminError {
         event: String,
         status: Box<tonic::Status>,
     },
-    #[error("event {event} stands there already with other sales: choose another --run")]
-    Used { event: String },
+    #[error("event {event} exists already: choose another --run")]
+    CpuUse { event: String },
 }
 
-/// Creates `events` as `scenario` says, seats included.
+/// Creates `events` according to `scenario`, including seats.
 ///
 /// # Errors
-/// The first event that cannot be made.
-pub async fn create(
+/// The first event that cannot be created.
+pub(crate) async fn create(
     address: &str,
     scenario: &Scenario,
     events: &[String],
-) -> Result<(), AdminError> {
-    let unreachable = |source| AdminError::Unreachable {
+) -> Result<(), CreateEventsError> {
+    let unreachable = |source| CreateEventsError::Unreachable {
         address: address.to_owned(),
         source,
     };
@@ -47,7 +47,7 @@ pub async fn create(
         .map_err(unreachable)?;
     let mut admin = InventoryAdminClient::new(channel);
     for event in events {
-        let refused = |status| AdminError::Refused {
+        let refused = |status| CreateEventsError::Refused {
             event: event.clone(),
             status: Box::new(status),
         };
@@ -73,7 +73,7 @@ pub async fn create(
             .map_err(refused)?
             .into_inner();
         if !created.created {
-            return Err(AdminError::Used {
+            return Err(CreateEventsError::CpuUse {
                 event: event.clone(),
             });
         }

@@ -1,4 +1,4 @@
-//! The command line: what it means, and which exit code says what.
+//! The command line and the exit codes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,105 +8,105 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::limits;
-use crate::report::{Report, svg, table};
-use crate::run::{self, Options};
-use crate::scenario::{Overrides, Scenario};
-use crate::store::{StoreOptions, Tables};
+use crate::report::{RunReport, plot, table};
+use crate::run::{self, RunOptions};
+use crate::scenario::{Scenario, ScenarioOverrides};
+use crate::store::{StoreOptions, TableNames};
 
-/// Promises kept, and the run counts.
-const KEPT: u8 = 0;
-/// A promise was broken, or the run could not be made.
+/// All promises kept, valid run.
+const OK: u8 = 0;
+/// A promise was broken, or the run failed.
 const BROKEN: u8 = 1;
-/// The generator was the limit: the figures mean nothing.
+/// The generator was the limit of the measurement.
 const INVALID: u8 = 3;
-/// Wrong usage, or a scenario that cannot be played.
+/// Usage error, or an invalid scenario.
 const USAGE: u8 = 64;
 
-/// Offers a load to a server of the reservation contracts, open loop, and checks its promises.
+/// Load generator for servers of the reservation contracts; checks every answer and the store.
 ///
-/// Exit codes: 0 every promise kept, 1 a promise broken or no run possible, 3 the generator itself was
-/// the limit, 64 wrong usage.
+/// Exit codes: 0 all promises kept, 1 a promise broken or the run failed, 3 the generator was the limit,
+/// 64 usage error.
 #[derive(Parser, Debug)]
 #[command(name = "generator", version)]
-struct Args {
-    /// The scenario, a TOML file.
+struct GeneratorArgs {
+    /// Scenario file (TOML).
     scenario: PathBuf,
-    /// Where the server listens; several, separated by commas, share the connections.
+    /// Address of the server; connections are distributed over several comma-separated addresses.
     #[arg(long, value_delimiter = ',', required = true, value_name = "HOST:PORT", value_parser = address)]
     target: Vec<String>,
-    /// Create the events through the server's admin port.
+    /// Create the events through the admin port of the server.
     #[arg(long, value_name = "HOST:PORT", value_parser = address, conflicts_with = "events_from_existing")]
     admin: Option<String>,
-    /// The events are there, named PREFIX_0, PREFIX_1, and so on.
+    /// Use existing events, named PREFIX_0, PREFIX_1, and so on.
     #[arg(long, required_unless_present = "admin")]
     events_from_existing: bool,
-    /// Calls per second, instead of the scenario's.
+    /// Calls per second (replaces the value of the scenario).
     #[arg(long)]
     rate: Option<f64>,
-    /// Seconds of the measured part, instead of the scenario's; a curve is stretched to it.
+    /// Seconds of the measured part (replaces the value of the scenario; a curve is scaled).
     #[arg(long)]
     duration: Option<f64>,
-    /// Seconds of warm-up, instead of the scenario's.
+    /// Seconds of warm-up (replaces the value of the scenario).
     #[arg(long)]
     warmup: Option<f64>,
-    /// Connections, instead of the scenario's.
+    /// Number of connections (replaces the value of the scenario).
     #[arg(long)]
     connections: Option<usize>,
-    /// Most calls in flight, instead of the scenario's.
+    /// Maximum number of calls in flight (replaces the value of the scenario).
     #[arg(long)]
     in_flight: Option<usize>,
-    /// The seed, instead of the scenario's.
+    /// Seed (replaces the value of the scenario).
     #[arg(long)]
     seed: Option<u64>,
-    /// Stripes of each event that is created, instead of the scenario's.
+    /// Stripes of each created event (replaces the value of the scenario).
     #[arg(long)]
     stripes: Option<u32>,
-    /// What event ids begin with, instead of the scenario's.
+    /// Prefix of event ids (replaces the value of the scenario).
     #[arg(long)]
     event_prefix: Option<String>,
-    /// What reservation ids begin with; must be new to the store. From the clock if not given.
+    /// Prefix of reservation ids; must be new to the store. Default: derived from the clock.
     #[arg(long, value_parser = run_id)]
     run: Option<String>,
-    /// Worker threads, each with its part of the calls and of the connections.
+    /// Worker threads, each with a share of the calls and connections.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=limits::THREADS_MAX as i64))]
     threads: u32,
-    /// CPUs to keep the workers on, separated by commas.
+    /// CPUs to pin the workers to, comma-separated.
     #[arg(long, value_delimiter = ',', value_name = "CPU")]
     pin: Vec<usize>,
-    /// Lateness in milliseconds, at the 99th percentile, above which the run is invalid.
+    /// Lateness in milliseconds at the 99th percentile above which the run is invalid.
     #[arg(long, default_value_t = limits::LATENESS_P99_MAX.as_millis() as u64, value_name = "MS")]
     lateness_max: u64,
-    /// Processes of the server, whose CPU and memory are reported.
+    /// Processes of the server; their CPU time and memory are reported.
     #[arg(long, value_delimiter = ',', value_name = "PID")]
     server_pid: Vec<u32>,
-    /// Processes of the store.
+    /// Processes of the store; their CPU time and memory are reported.
     #[arg(long, value_delimiter = ',', value_name = "PID")]
     store_pid: Vec<u32>,
-    /// Read the store back over its HTTP API and check it against what was answered.
+    /// Read the store back over its HTTP API and compare it with the answers.
     #[arg(long, value_name = "URL", value_parser = endpoint)]
     store: Option<String>,
-    /// Its table of stripes.
+    /// Table of stripes.
     #[arg(long, default_value = "inventory")]
     table_inventory: String,
-    /// Its table of seats.
+    /// Table of seats.
     #[arg(long, default_value = "inventory_seats")]
     table_seats: String,
-    /// Its table of reservations.
+    /// Table of reservations.
     #[arg(long, default_value = "idempotency")]
     table_idempotency: String,
-    /// Parallel scans of the store.
+    /// Number of parallel scans of the store.
     #[arg(long, default_value_t = limits::SEGMENTS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=limits::SEGMENTS_MAX as i64))]
     segments: u32,
-    /// Seconds to wait for the store to become still before it is read back.
+    /// Maximum time to wait for a stable store before the read-back, in seconds.
     #[arg(long, default_value_t = limits::SETTLE_DEFAULT_S)]
     settle: u64,
-    /// Write everything that was measured to this file.
+    /// Write the report as JSON to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw the percentiles into this file.
+    /// Write the percentile plot as SVG to this file.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// No progress lines.
+    /// Do not print progress.
     #[arg(long)]
     quiet: bool,
 }
@@ -115,7 +115,7 @@ fn address(text: &str) -> Result<String, String> {
     let parsed = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
     match parsed.and_then(|(_, port)| port.parse::<u16>().ok()) {
         Some(1..) => Ok(text.to_owned()),
-        _ => Err("want host:port, like 127.0.0.1:8080".to_owned()),
+        _ => Err("must be host:port, such as 127.0.0.1:8080".to_owned()),
     }
 }
 
@@ -125,7 +125,7 @@ fn endpoint(text: &str) -> Result<String, String> {
         .map(|rest| rest.trim_end_matches('/'));
     match rest.map(address) {
         Some(Ok(authority)) => Ok(authority),
-        _ => Err("want http://host:port".to_owned()),
+        _ => Err("must be http://host:port".to_owned()),
     }
 }
 
@@ -133,28 +133,28 @@ fn run_id(text: &str) -> Result<String, String> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     match (1..=32).contains(&text.len()) && text.bytes().all(legal) {
         true => Ok(text.to_owned()),
-        false => Err("want 1 to 32 of A-Z a-z 0-9 _".to_owned()),
+        false => Err("must be 1 to 32 of A-Z a-z 0-9 _".to_owned()),
     }
 }
 
-/// Reads the command line, runs, prints.
+/// Parses the command line, runs, and prints the report.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match GeneratorArgs::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // Help and version are no mistakes.
+            // Help and version are not usage errors.
             let _ = error.print();
             return ExitCode::from(match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => KEPT,
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => OK,
                 _ => USAGE,
             });
         }
     };
-    ExitCode::from(play(args))
+    ExitCode::from(run_scenario(args))
 }
 
-fn play(args: Args) -> u8 {
-    let overrides = Overrides {
+fn run_scenario(args: GeneratorArgs) -> u8 {
+    let overrides = ScenarioOverrides {
         rate: args.rate,
         duration: args.duration,
         warmup: args.warmup,
@@ -171,21 +171,21 @@ fn play(args: Args) -> u8 {
             return USAGE;
         }
     };
-    let options = Options {
+    let options = RunOptions {
         targets: args.target,
         admin: args.admin,
         store: args.store.map(|authority| StoreOptions {
             authority,
-            tables: Tables {
+            tables: TableNames {
                 inventory: args.table_inventory,
                 seats: args.table_seats,
                 idempotency: args.table_idempotency,
             },
             segments: args.segments,
             settle: Duration::from_secs(args.settle),
-            still_for: match scenario.mix.gives_back() {
-                true => limits::STILL_WITH_HOLDS,
-                false => limits::STILL_WITHOUT,
+            stable_for: match scenario.mix.returns_stock() {
+                true => limits::STABLE_WITH_HOLDS,
+                false => limits::STABLE_WITHOUT_HOLDS,
             },
         }),
         server_pids: args.server_pid,
@@ -195,6 +195,7 @@ fn play(args: Args) -> u8 {
         lateness_max: Duration::from_millis(args.lateness_max),
         pin: args.pin,
         progress: !args.quiet,
+        ..RunOptions::default()
     };
     let report = match run::run(scenario, &options) {
         Ok(report) => report,
@@ -203,7 +204,7 @@ fn play(args: Args) -> u8 {
             return BROKEN;
         }
     };
-    print!("{}", table::draw(&report));
+    print!("{}", table::render(&report));
     if let Err(error) = write(&report, args.json, args.svg) {
         eprintln!("generator: {error}");
         return BROKEN;
@@ -211,18 +212,18 @@ fn play(args: Args) -> u8 {
     exit_code(&report)
 }
 
-/// A broken promise counts more than an invalid run: it is true however slow the generator was.
-fn exit_code(report: &Report) -> u8 {
+/// A broken promise takes precedence: it is valid even if the generator was too slow.
+fn exit_code(report: &RunReport) -> u8 {
     if !report.promises.kept {
         BROKEN
     } else if !report.valid {
         INVALID
     } else {
-        KEPT
+        OK
     }
 }
 
-fn write(report: &Report, json: Option<PathBuf>, svg: Option<PathBuf>) -> Result<(), String> {
+fn write(report: &RunReport, json: Option<PathBuf>, svg: Option<PathBuf>) -> Result<(), String> {
     let save = |path: PathBuf, text: String| {
         std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
     };
@@ -231,7 +232,7 @@ fn write(report: &Report, json: Option<PathBuf>, svg: Option<PathBuf>) -> Result
         save(path, text)?;
     }
     if let Some(path) = svg {
-        save(path, svg::draw(report))?;
+        save(path, plot::render(report)?)?;
     }
     Ok(())
 }
@@ -243,7 +244,7 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory;
-        Args::command().debug_assert();
+        GeneratorArgs::command().debug_assert();
     }
 
     #[test]

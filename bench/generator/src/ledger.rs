@@ -1,93 +1,93 @@
-//! What every reservation was told, and which of it cannot be true together.
+//! The answers to every reservation of a run, and the contradictions between them.
 //!
-//! One [`Ledger`] per worker, numbered locally; [`Books`] is all of them. Entries are 32 bytes: a
-//! reservation's id follows from its number, and an order is 16 bytes.
-//!
-//! Here only answers are held against answers. What the store says is `store::verify`'s part.
+//! One [`WorkerLedger`] per worker, numbered locally; a [`RunLedger`] holds all of them. Entries are 32 bytes:
+//! the reservation id follows from the number, and an order id is 16 bytes. This module compares answers with
+//! answers; comparing answers with the store belongs to `store::judge`.
 
 use std::collections::BTreeMap;
 
 use crate::limits;
-use crate::outcome::{Answer, Class, Method, Order, Outcome};
+use crate::outcome::{CallAnswer, CallMethod, OrderId, OutcomeClass, OutcomeKind};
 
-/// What is known of one reservation.
+/// One reservation and the answers to its calls.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct ReservationEntry {
     order: [u8; 16],
-    /// The first of its seats; of no meaning without seats.
+    /// Number of its first seat; meaningless without seats.
     pub seat: u32,
-    /// Low 32 bits of the milliseconds at which its hold ends.
-    ends: u32,
+    /// Hold expiry: the low 32 bits of its Unix time in milliseconds.
+    hold_expiry: u32,
     pub event: u16,
     flags: u16,
     pub qty: u8,
 }
 
-const _: () = assert!(size_of::<Entry>() <= 32);
+const _: () = assert!(size_of::<ReservationEntry>() <= 32);
 
-/// Per step of a reservation: it was answered with success, refused, or left open.
+/// Flags of a step: some call succeeded, was refused, or has an unknown outcome.
 const OK: u16 = 1;
-const NO: u16 = 2;
-const OPEN: u16 = 4;
+const REFUSED: u16 = 2;
+const UNKNOWN: u16 = 4;
 
-/// Steps, as shifts of the three bits above.
+/// Step of a reservation. The value is the shift of its three flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ReservationStep {
     Hold = 0,
     Commit = 3,
     Release = 6,
 }
 
-/// The read-back has found its record.
+/// The record was found in the store.
 const SEEN: u16 = 1 << 15;
 
-impl Entry {
+impl ReservationEntry {
     pub fn new(event: u16, qty: u8, seat: u32) -> Self {
         Self {
             order: [0; 16],
             seat,
-            ends: 0,
+            hold_expiry: 0,
             event,
             flags: 0,
             qty,
         }
     }
 
-    fn has(&self, step: Step, bit: u16) -> bool {
+    fn has(&self, step: ReservationStep, bit: u16) -> bool {
         self.flags & (bit << step as u16) != 0
     }
 
-    fn set(&mut self, step: Step, bit: u16) {
+    fn set(&mut self, step: ReservationStep, bit: u16) {
         self.flags |= bit << step as u16;
     }
 
-    /// Some call of this step was answered with success.
-    pub fn is_ok(&self, step: Step) -> bool {
+    /// A call of this step succeeded.
+    pub fn is_ok(&self, step: ReservationStep) -> bool {
         self.has(step, OK)
     }
 
-    /// Some call of this step may have taken effect: success, or nobody knows.
-    pub fn may_be(&self, step: Step) -> bool {
-        self.has(step, OK | OPEN)
+    /// A call of this step succeeded or has an unknown outcome.
+    pub fn may_have_happened(&self, step: ReservationStep) -> bool {
+        self.has(step, OK | UNKNOWN)
     }
 
-    pub fn was_refused(&self, step: Step) -> bool {
-        self.has(step, NO)
+    pub fn was_refused(&self, step: ReservationStep) -> bool {
+        self.has(step, REFUSED)
     }
 
-    /// The order it was answered with.
-    pub fn order(&self) -> Option<Order> {
-        self.is_ok(Step::Commit).then_some(Order(self.order))
+    /// The order id of the first successful commit.
+    pub fn order(&self) -> Option<OrderId> {
+        self.is_ok(ReservationStep::Commit)
+            .then_some(OrderId(self.order))
     }
 
-    /// Marks that its record was found; false when it was found before.
-    pub fn see(&mut self) -> bool {
+    /// Marks the record as found. False: it was found before.
+    pub fn mark_seen(&mut self) -> bool {
         let first = self.flags & SEEN == 0;
         self.flags |= SEEN;
         first
     }
 
-    pub fn forget_seen(&mut self) {
+    pub fn clear_seen(&mut self) {
         self.flags &= !SEEN;
     }
 
@@ -96,28 +96,29 @@ impl Entry {
     }
 }
 
-/// What one event's buyers were told.
+/// Sales of one event according to the answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EventTold {
-    /// Units of the reservations that were answered with success, each once.
+pub struct EventSales {
+    /// Units of successful reservations, each counted once.
     pub taken: u64,
-    /// When the last of them was answered: nanoseconds since the start.
+    /// When the last of them was answered, in nanoseconds since the start.
     pub last_taken: u64,
-    /// Calls refused for too little stock, and the fewest units of one; 0: none.
+    /// Calls refused for insufficient stock.
     pub refused: u64,
+    /// Smallest quantity refused; 0 if none was.
     pub refused_least: u32,
-    /// When the first of them was answered.
+    /// When the first refusal was answered, in nanoseconds since the start.
     pub first_refused: u64,
 }
 
 /// Broken promises: all are counted by kind, the first are quoted.
 #[derive(Clone, Debug, Default)]
-pub struct Broken {
+pub struct ViolationLog {
     pub counts: BTreeMap<&'static str, u64>,
     pub quoted: Vec<String>,
 }
 
-impl Broken {
+impl ViolationLog {
     pub fn add(&mut self, kind: &'static str, text: impl FnOnce() -> String) {
         *self.counts.entry(kind).or_default() += 1;
         if self.quoted.len() < limits::QUOTED_MAX {
@@ -138,45 +139,45 @@ impl Broken {
     }
 }
 
-/// One worker's reservations.
+/// Reservations of one worker.
 #[derive(Debug)]
-pub struct Ledger {
-    pub entries: Vec<Entry>,
-    pub events: Vec<EventTold>,
-    pub broken: Broken,
-    /// Stock can come back during the run: a refusal for too little stock is then not final.
-    gives_back: bool,
-    /// Numbers are `local * parts + part`.
+pub struct WorkerLedger {
+    pub entries: Vec<ReservationEntry>,
+    pub events: Vec<EventSales>,
+    pub violations: ViolationLog,
+    /// Stock may be returned during the run, so that a refusal for insufficient stock is not final.
+    returns_stock: bool,
+    /// The number of an entry is `place * parts + part`.
     part: u32,
     parts: u32,
     run: String,
 }
 
-impl Ledger {
-    pub fn new(run: &str, events: u32, gives_back: bool, part: u32, parts: u32) -> Self {
+impl WorkerLedger {
+    pub fn new(run: &str, events: u32, returns_stock: bool, part: u32, parts: u32) -> Self {
         Self {
             entries: Vec::new(),
-            events: vec![EventTold::default(); events as usize],
-            broken: Broken::default(),
-            gives_back,
+            events: vec![EventSales::default(); events as usize],
+            violations: ViolationLog::default(),
+            returns_stock,
             part,
             parts,
             run: run.to_owned(),
         }
     }
 
-    /// Makes room for this many entries, so that none is moved while calls are due.
+    /// Allocates memory for this many entries, so that the ledger is not moved while calls are due.
     pub fn reserve(&mut self, entries: usize) {
         self.entries.reserve_exact(entries);
     }
 
-    /// Opens an entry and returns its place.
-    pub fn open(&mut self, entry: Entry) -> u32 {
+    /// Appends an entry and returns its place.
+    pub fn add_entry(&mut self, entry: ReservationEntry) -> u32 {
         self.entries.push(entry);
         u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// The number, unique in the run, of an entry of this ledger.
+    /// The number of the entry at `place`, unique in the run.
     pub fn number(&self, place: u32) -> u32 {
         place * self.parts + self.part
     }
@@ -187,123 +188,139 @@ impl Ledger {
         id
     }
 
-    /// Enters the answer to a call about the entry at `place`, at `now` nanoseconds.
-    pub fn enter(&mut self, place: u32, method: Method, answer: &Answer, now: u64) {
+    /// Records the answer to a call for the entry at `place`, at `now` nanoseconds since the start.
+    pub fn record(&mut self, place: u32, method: CallMethod, answer: &CallAnswer, now: u64) {
         let Some(entry) = self.entries.get(place as usize).copied() else {
             return;
         };
         let step = match method {
-            Method::Check => return,
-            Method::Hold => Step::Hold,
-            Method::Commit | Method::DirectCommit => Step::Commit,
-            Method::Release => Step::Release,
+            CallMethod::Check => return,
+            CallMethod::Hold => ReservationStep::Hold,
+            CallMethod::Commit | CallMethod::DirectCommit => ReservationStep::Commit,
+            CallMethod::Release => ReservationStep::Release,
         };
         if let Some((kind, text)) = self.contradiction(&entry, method, answer) {
             let id = self.id(place);
-            self.broken.add(kind, || format!("{id} {text}"));
+            self.violations.add(kind, || format!("{id} {text}"));
         }
-        self.tell_event(&entry, method, answer, now);
+        self.record_event(&entry, method, answer, now);
         let entry = &mut self.entries[place as usize];
-        if answer.outcome == Outcome::Ok {
-            if let Some(Order(order)) = answer.order
-                && !entry.is_ok(Step::Commit)
+        if answer.outcome == OutcomeKind::Ok {
+            if let Some(OrderId(order)) = answer.order
+                && !entry.is_ok(ReservationStep::Commit)
             {
                 entry.order = order;
             }
-            if step == Step::Hold && !entry.is_ok(Step::Hold) {
-                entry.ends = answer.ends;
+            if step == ReservationStep::Hold && !entry.is_ok(ReservationStep::Hold) {
+                entry.hold_expiry = answer.hold_expiry;
             }
             entry.set(step, OK);
-        } else if answer.outcome.is_open() {
-            entry.set(step, OPEN);
+        } else if answer.outcome.is_unknown() {
+            entry.set(step, UNKNOWN);
         } else {
-            entry.set(step, NO);
+            entry.set(step, REFUSED);
         }
     }
 
-    fn tell_event(&mut self, entry: &Entry, method: Method, answer: &Answer, now: u64) {
-        let Some(told) = self.events.get_mut(usize::from(entry.event)) else {
+    fn record_event(
+        &mut self,
+        entry: &ReservationEntry,
+        method: CallMethod,
+        answer: &CallAnswer,
+        now: u64,
+    ) {
+        let Some(sales) = self.events.get_mut(usize::from(entry.event)) else {
             return;
         };
-        let takes = matches!(method, Method::Hold | Method::DirectCommit);
+        let takes = matches!(method, CallMethod::Hold | CallMethod::DirectCommit);
         match answer.outcome {
-            Outcome::Ok if takes && !entry.is_ok(Step::Hold) && !entry.is_ok(Step::Commit) => {
-                told.taken += u64::from(entry.qty);
-                told.last_taken = told.last_taken.max(now);
+            OutcomeKind::Ok
+                if takes
+                    && !entry.is_ok(ReservationStep::Hold)
+                    && !entry.is_ok(ReservationStep::Commit) =>
+            {
+                sales.taken += u64::from(entry.qty);
+                sales.last_taken = sales.last_taken.max(now);
             }
-            Outcome::SoldOut if takes => {
+            OutcomeKind::SoldOut if takes => {
                 let qty = u32::from(entry.qty);
-                if told.refused == 0 {
-                    (told.refused_least, told.first_refused) = (qty, now);
+                if sales.refused == 0 {
+                    (sales.refused_least, sales.first_refused) = (qty, now);
                 }
-                told.refused += 1;
-                told.refused_least = told.refused_least.min(qty);
-                told.first_refused = told.first_refused.min(now);
+                sales.refused += 1;
+                sales.refused_least = sales.refused_least.min(qty);
+                sales.first_refused = sales.first_refused.min(now);
             }
             _ => {}
         }
     }
 
-    /// Why this answer cannot be true beside the earlier ones.
+    /// The contradiction between this answer and earlier ones: its kind and a description.
     fn contradiction(
         &self,
-        entry: &Entry,
-        method: Method,
-        answer: &Answer,
+        entry: &ReservationEntry,
+        method: CallMethod,
+        answer: &CallAnswer,
     ) -> Option<(&'static str, String)> {
         let outcome = answer.outcome;
         let name = method.name();
         match (method, outcome) {
-            (_, Outcome::Conflict) => {
-                let text = format!("{name}: refused as another payload, and it was the same");
+            (_, OutcomeKind::Conflict) => {
+                let text = format!(
+                    "{name}: refused as a different payload, although the payload is the same"
+                );
                 Some(("conflict", text))
             }
-            (Method::Commit | Method::DirectCommit, Outcome::Ok) => {
+            (CallMethod::Commit | CallMethod::DirectCommit, OutcomeKind::Ok) => {
                 if let (Some(first), Some(now)) = (entry.order(), answer.order)
                     && first != now
                 {
-                    let text = format!("was answered {first}, and now {now}");
+                    let text = format!("was answered {first}, then {now}");
                     return Some(("repeat", text));
                 }
-                if entry.is_ok(Step::Release) {
+                if entry.is_ok(ReservationStep::Release) {
                     return Some(("repeat", "was confirmed after it was released".to_owned()));
                 }
-                if method == Method::DirectCommit
-                    && entry.was_refused(Step::Commit)
-                    && !self.gives_back
+                if method == CallMethod::DirectCommit
+                    && entry.was_refused(ReservationStep::Commit)
+                    && !self.returns_stock
                 {
-                    let text = "was refused and then confirmed, though no stock came back";
+                    let text = "was refused, then confirmed, although no stock was returned";
                     return Some(("repeat", text.to_owned()));
                 }
                 None
             }
-            (Method::Hold, Outcome::Ok) if entry.is_ok(Step::Hold) && entry.ends != answer.ends => {
+            (CallMethod::Hold, OutcomeKind::Ok)
+                if entry.is_ok(ReservationStep::Hold)
+                    && entry.hold_expiry != answer.hold_expiry =>
+            {
                 let text = format!(
-                    "is held until …{} ms, and a repeat says …{} ms",
-                    entry.ends, answer.ends
+                    "hold expiry was …{} ms, a repeat returned …{} ms",
+                    entry.hold_expiry, answer.hold_expiry
                 );
                 Some(("repeat", text))
             }
             (
-                Method::Hold | Method::DirectCommit | Method::Commit,
-                Outcome::SoldOut | Outcome::SeatTaken,
-            ) if entry.is_ok(Step::Hold) || entry.is_ok(Step::Commit) => {
+                CallMethod::Hold | CallMethod::DirectCommit | CallMethod::Commit,
+                OutcomeKind::SoldOut | OutcomeKind::SeatTaken,
+            ) if entry.is_ok(ReservationStep::Hold) || entry.is_ok(ReservationStep::Commit) => {
                 let text = format!(
-                    "{name}: has its units and was refused as {}",
+                    "{name}: has its units, but was refused as {}",
                     outcome.name()
                 );
                 Some(("repeat", text))
             }
-            (Method::Commit | Method::DirectCommit, refused)
-                if entry.is_ok(Step::Commit) && refused.class() == Class::Refused =>
+            (CallMethod::Commit | CallMethod::DirectCommit, refused)
+                if entry.is_ok(ReservationStep::Commit)
+                    && refused.class() == OutcomeClass::Refused =>
             {
                 let text = format!(
-                    "was confirmed and a repeat was refused as {}",
+                    "was confirmed, but a repeat was refused as {}",
                     refused.name()
                 );
                 Some(("repeat", text))
             }
-            (Method::Release, Outcome::Ok) if entry.is_ok(Step::Commit) => {
+            (CallMethod::Release, OutcomeKind::Ok) if entry.is_ok(ReservationStep::Commit) => {
                 Some(("repeat", "was released after it was confirmed".to_owned()))
             }
             _ => None,
@@ -311,15 +328,15 @@ impl Ledger {
     }
 }
 
-/// The ledgers of all workers.
+/// Ledgers of all workers.
 #[derive(Debug)]
-pub struct Books {
-    ledgers: Vec<Ledger>,
+pub struct RunLedger {
+    ledgers: Vec<WorkerLedger>,
 }
 
-impl Books {
-    /// The ledgers in the order of their parts.
-    pub fn new(ledgers: Vec<Ledger>) -> Self {
+impl RunLedger {
+    /// `ledgers` in the order of their parts.
+    pub fn new(ledgers: Vec<WorkerLedger>) -> Self {
         Self { ledgers }
     }
 
@@ -327,7 +344,7 @@ impl Books {
         self.ledgers.first().map_or("", |ledger| &ledger.run)
     }
 
-    /// Reservations in all.
+    /// Number of reservations.
     pub fn len(&self) -> usize {
         self.ledgers.iter().map(|ledger| ledger.entries.len()).sum()
     }
@@ -336,8 +353,8 @@ impl Books {
         self.len() == 0
     }
 
-    /// The entry of a number that [`Ledger::number`] gave.
-    pub fn entry(&mut self, number: u32) -> Option<&mut Entry> {
+    /// The entry with a number returned by [`WorkerLedger::number`].
+    pub fn entry(&mut self, number: u32) -> Option<&mut ReservationEntry> {
         let parts = u32::try_from(self.ledgers.len())
             .ok()
             .filter(|parts| *parts > 0)?;
@@ -345,8 +362,8 @@ impl Books {
         ledger.entries.get_mut((number / parts) as usize)
     }
 
-    /// Every entry with its reservation id, made only if asked for.
-    pub fn entries(&self) -> impl Iterator<Item = (&Entry, impl Fn() -> String)> {
+    /// All entries, each with a function that builds its reservation id.
+    pub fn entries(&self) -> impl Iterator<Item = (&ReservationEntry, impl Fn() -> String)> {
         self.ledgers.iter().flat_map(|ledger| {
             ledger
                 .entries
@@ -359,40 +376,43 @@ impl Books {
         })
     }
 
-    pub fn forget_seen(&mut self) {
+    pub fn clear_seen(&mut self) {
         for ledger in &mut self.ledgers {
-            ledger.entries.iter_mut().for_each(Entry::forget_seen);
+            ledger
+                .entries
+                .iter_mut()
+                .for_each(ReservationEntry::clear_seen);
         }
     }
 
-    /// What the buyers of one event were told, over all workers.
-    pub fn event(&self, event: usize) -> EventTold {
-        let mut all = EventTold::default();
-        for told in self
+    /// Sales of one event over all workers.
+    pub fn event(&self, event: usize) -> EventSales {
+        let mut all = EventSales::default();
+        for sales in self
             .ledgers
             .iter()
             .filter_map(|ledger| ledger.events.get(event))
         {
-            all.taken += told.taken;
-            all.last_taken = all.last_taken.max(told.last_taken);
-            if told.refused > 0 {
+            all.taken += sales.taken;
+            all.last_taken = all.last_taken.max(sales.last_taken);
+            if sales.refused > 0 {
                 if all.refused == 0 {
                     (all.refused_least, all.first_refused) =
-                        (told.refused_least, told.first_refused);
+                        (sales.refused_least, sales.first_refused);
                 }
-                all.refused_least = all.refused_least.min(told.refused_least);
-                all.first_refused = all.first_refused.min(told.first_refused);
-                all.refused += told.refused;
+                all.refused_least = all.refused_least.min(sales.refused_least);
+                all.first_refused = all.first_refused.min(sales.first_refused);
+                all.refused += sales.refused;
             }
         }
         all
     }
 
-    /// What the answers alone have broken.
-    pub fn take_broken(&mut self) -> Broken {
-        let mut all = Broken::default();
+    /// Takes the contradictions between answers of all workers.
+    pub fn take_violations(&mut self) -> ViolationLog {
+        let mut all = ViolationLog::default();
         for ledger in &mut self.ledgers {
-            all.absorb(std::mem::take(&mut ledger.broken));
+            all.absorb(std::mem::take(&mut ledger.violations));
         }
         all
     }
@@ -402,71 +422,77 @@ impl Books {
 mod tests {
     use super::*;
 
-    fn order(n: u8) -> Answer {
-        Answer {
-            order: Some(Order([n; 16])),
-            ..Answer::of(Outcome::Ok)
+    fn order(n: u8) -> CallAnswer {
+        CallAnswer {
+            order: Some(OrderId([n; 16])),
+            ..CallAnswer::of(OutcomeKind::Ok)
         }
     }
 
-    fn held(ends: u32) -> Answer {
-        Answer {
-            ends,
-            ..Answer::of(Outcome::Ok)
+    fn held(hold_expiry: u32) -> CallAnswer {
+        CallAnswer {
+            hold_expiry,
+            ..CallAnswer::of(OutcomeKind::Ok)
         }
     }
 
-    /// Kinds that are broken after these answers about one reservation.
-    fn after(gives_back: bool, answers: &[(Method, Answer)]) -> Vec<&'static str> {
-        let mut ledger = Ledger::new("r", 1, gives_back, 0, 1);
-        let place = ledger.open(Entry::new(0, 2, 0));
+    /// Kinds of violations after these answers for one reservation.
+    fn violations_after(
+        returns_stock: bool,
+        answers: &[(CallMethod, CallAnswer)],
+    ) -> Vec<&'static str> {
+        let mut ledger = WorkerLedger::new("r", 1, returns_stock, 0, 1);
+        let place = ledger.add_entry(ReservationEntry::new(0, 2, 0));
         for (method, answer) in answers {
-            ledger.enter(place, *method, answer, 1);
+            ledger.record(place, *method, answer, 1);
         }
-        ledger.broken.counts.into_keys().collect()
+        ledger.violations.counts.into_keys().collect()
     }
 
     #[test]
-    fn honest_answers_break_nothing() {
-        use Method::{Commit, DirectCommit, Hold, Release};
-        let no = Answer::of;
+    fn consistent_answers_violate_nothing() {
+        use CallMethod::{Commit, DirectCommit, Hold, Release};
+        let no = CallAnswer::of;
         for answers in [
             vec![(DirectCommit, order(1)), (DirectCommit, order(1))],
             vec![
-                (DirectCommit, no(Outcome::Deadline)),
+                (DirectCommit, no(OutcomeKind::Deadline)),
                 (DirectCommit, order(1)),
             ],
             vec![
-                (DirectCommit, no(Outcome::SoldOut)),
-                (DirectCommit, no(Outcome::SoldOut)),
+                (DirectCommit, no(OutcomeKind::SoldOut)),
+                (DirectCommit, no(OutcomeKind::SoldOut)),
             ],
-            vec![(DirectCommit, no(Outcome::Shed)), (DirectCommit, order(1))],
+            vec![
+                (DirectCommit, no(OutcomeKind::Shed)),
+                (DirectCommit, order(1)),
+            ],
             vec![
                 (Hold, held(5)),
                 (Hold, held(5)),
                 (Commit, order(1)),
-                (Hold, no(Outcome::Committed)),
+                (Hold, no(OutcomeKind::Committed)),
             ],
             vec![
                 (Hold, held(5)),
-                (Release, no(Outcome::Ok)),
-                (Hold, no(Outcome::Released)),
+                (Release, no(OutcomeKind::Ok)),
+                (Hold, no(OutcomeKind::Released)),
             ],
-            vec![(Hold, held(5)), (Commit, no(Outcome::HoldExpired))],
+            vec![(Hold, held(5)), (Commit, no(OutcomeKind::HoldExpired))],
         ] {
-            assert!(after(false, &answers).is_empty(), "{answers:?}");
+            assert!(violations_after(false, &answers).is_empty(), "{answers:?}");
         }
         let regained = [
-            (DirectCommit, no(Outcome::SoldOut)),
+            (DirectCommit, no(OutcomeKind::SoldOut)),
             (DirectCommit, order(1)),
         ];
-        assert!(after(true, &regained).is_empty());
+        assert!(violations_after(true, &regained).is_empty());
     }
 
     #[test]
     fn every_contradiction_is_found() {
-        use Method::{Commit, DirectCommit, Hold, Release};
-        let no = Answer::of;
+        use CallMethod::{Commit, DirectCommit, Hold, Release};
+        let no = CallAnswer::of;
         for (answers, kind) in [
             (
                 vec![(DirectCommit, order(1)), (DirectCommit, order(2))],
@@ -474,7 +500,7 @@ mod tests {
             ),
             (
                 vec![
-                    (DirectCommit, no(Outcome::SoldOut)),
+                    (DirectCommit, no(OutcomeKind::SoldOut)),
                     (DirectCommit, order(1)),
                 ],
                 "repeat",
@@ -482,31 +508,31 @@ mod tests {
             (
                 vec![
                     (DirectCommit, order(1)),
-                    (DirectCommit, no(Outcome::SoldOut)),
+                    (DirectCommit, no(OutcomeKind::SoldOut)),
                 ],
                 "repeat",
             ),
             (
                 vec![
                     (DirectCommit, order(1)),
-                    (DirectCommit, no(Outcome::Released)),
+                    (DirectCommit, no(OutcomeKind::Released)),
                 ],
                 "repeat",
             ),
-            (vec![(DirectCommit, no(Outcome::Conflict))], "conflict"),
+            (vec![(DirectCommit, no(OutcomeKind::Conflict))], "conflict"),
             (vec![(Hold, held(5)), (Hold, held(6))], "repeat"),
             (
-                vec![(Hold, held(5)), (Hold, no(Outcome::SoldOut))],
+                vec![(Hold, held(5)), (Hold, no(OutcomeKind::SoldOut))],
                 "repeat",
             ),
             (
-                vec![(Hold, held(5)), (Commit, no(Outcome::SoldOut))],
+                vec![(Hold, held(5)), (Commit, no(OutcomeKind::SoldOut))],
                 "repeat",
             ),
             (
                 vec![
                     (Hold, held(5)),
-                    (Release, no(Outcome::Ok)),
+                    (Release, no(OutcomeKind::Ok)),
                     (Commit, order(1)),
                 ],
                 "repeat",
@@ -515,49 +541,59 @@ mod tests {
                 vec![
                     (Hold, held(5)),
                     (Commit, order(1)),
-                    (Release, no(Outcome::Ok)),
+                    (Release, no(OutcomeKind::Ok)),
                 ],
                 "repeat",
             ),
         ] {
-            assert_eq!(after(false, &answers), [kind], "{answers:?}");
+            assert_eq!(violations_after(false, &answers), [kind], "{answers:?}");
         }
     }
 
     #[test]
-    fn an_event_counts_each_reservation_once_and_the_least_refusal() {
-        let mut ledger = Ledger::new("r", 1, true, 0, 1);
+    fn an_event_counts_each_reservation_once_and_the_smallest_refusal() {
+        let mut ledger = WorkerLedger::new("r", 1, true, 0, 1);
         let places: Vec<_> = [2, 5, 3]
-            .map(|qty| ledger.open(Entry::new(0, qty, 0)))
+            .map(|qty| ledger.add_entry(ReservationEntry::new(0, qty, 0)))
             .into();
-        ledger.enter(places[0], Method::Hold, &held(1), 10);
-        ledger.enter(places[0], Method::Hold, &held(1), 11);
-        ledger.enter(places[0], Method::Commit, &order(1), 12);
-        ledger.enter(places[1], Method::Hold, &Answer::of(Outcome::SoldOut), 20);
-        ledger.enter(places[2], Method::Hold, &Answer::of(Outcome::SoldOut), 30);
-        let expected = EventTold {
+        ledger.record(places[0], CallMethod::Hold, &held(1), 10);
+        ledger.record(places[0], CallMethod::Hold, &held(1), 11);
+        ledger.record(places[0], CallMethod::Commit, &order(1), 12);
+        ledger.record(
+            places[1],
+            CallMethod::Hold,
+            &CallAnswer::of(OutcomeKind::SoldOut),
+            20,
+        );
+        ledger.record(
+            places[2],
+            CallMethod::Hold,
+            &CallAnswer::of(OutcomeKind::SoldOut),
+            30,
+        );
+        let expected = EventSales {
             taken: 2,
             last_taken: 10,
             refused: 2,
             refused_least: 3,
             first_refused: 20,
         };
-        assert_eq!(Books::new(vec![ledger]).event(0), expected);
+        assert_eq!(RunLedger::new(vec![ledger]).event(0), expected);
     }
 
     #[test]
-    fn numbers_find_their_entry_over_all_workers() {
+    fn numbers_identify_entries_over_all_workers() {
         let mut ledgers: Vec<_> = (0..3)
-            .map(|part| Ledger::new("r", 1, true, part, 3))
+            .map(|part| WorkerLedger::new("r", 1, true, part, 3))
             .collect();
         let mut numbers = Vec::new();
         for (part, ledger) in ledgers.iter_mut().enumerate() {
             for n in 0..4 {
-                let place = ledger.open(Entry::new(0, 1, part as u32 * 10 + n));
+                let place = ledger.add_entry(ReservationEntry::new(0, 1, part as u32 * 10 + n));
                 numbers.push((ledger.number(place), part as u32 * 10 + n));
             }
         }
-        let mut books = Books::new(ledgers);
+        let mut books = RunLedger::new(ledgers);
         for (number, seat) in numbers {
             assert_eq!(books.entry(number).unwrap().seat, seat);
         }

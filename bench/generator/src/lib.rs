@@ -1,31 +1,30 @@
-//! The load generator: open loop, cheap, and honest about itself.
+//! Load generator for the reservation contracts: open loop, or closed loop as a mode.
 //!
-//! | module | what |
+//! | module | content |
 //! |---|---|
-//! | [`scenario`] | what is played: TOML files, checked by name |
-//! | [`schedule`], [`zipf`], `script` | when each call is due, and what it is |
-//! | `wire` | gRPC on the `h2` crate: corked sockets, calls in a slab |
-//! | `worker` | one thread that plays its part of the schedule |
-//! | [`ledger`] | what every reservation was told, 32 bytes each |
-//! | [`store`] | reads the store back and judges the ledger by it |
-//! | [`tally`], [`report`] | what was measured, and how it is shown |
-//! | [`watch`] | CPU and memory of the processes that are measured |
+//! | [`scenario`] | scenario files |
+//! | [`schedule`], `workload` | when each call is due, and what it asks for |
+//! | `wire` | gRPC client on the `h2` crate |
+//! | `worker` | one thread that makes its part of the calls |
+//! | [`ledger`] | the answers to every reservation, and contradictions between them |
+//! | [`store`] | read-back of the store, compared with the ledger |
+//! | `stats`, [`report`] | measurements, and their presentation |
+//! | `processes` | CPU time and memory of the measured processes |
 //!
-//! It knows the contracts and nothing of the server: it drives whatever speaks them.
+//! The generator depends on the contracts only, not on the server.
 
-pub mod admin;
+mod admin;
 pub mod cli;
 pub mod ledger;
-pub mod limits;
+pub(crate) mod limits;
 pub mod outcome;
+pub(crate) mod processes;
 pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod schedule;
-mod script;
+pub(crate) mod stats;
 pub mod store;
-pub mod tally;
-pub mod watch;
-pub mod wire;
-pub mod worker;
-pub mod zipf;
+pub(crate) mod wire;
+pub(crate) mod worker;
+mod workload;

@@ -1,173 +1,173 @@
-//! Every bound of the generator, each with its reason.
+//! Bounds of the load generator, each with its reason.
 
 use std::time::Duration;
 
-// ---- A scenario ---------------------------------------------------------------------------------
+// ---- Scenario -----------------------------------------------------------------------------------
 
-/// Calls per second of one run: far above what two cores can serve.
-pub const RATE_MAX: f64 = 1_000_000.0;
+/// Calls per second of one run: far above what two CPUs can serve.
+pub(crate) const RATE_MAX: f64 = 1_000_000.0;
 
-/// Seconds of one run, warm-up included: the series keeps a few KB for each.
-pub const SECONDS_MAX: f64 = 7_200.0;
+/// Seconds of one run, including the warm-up: the series needs a few KB per second.
+pub(crate) const SECONDS_MAX: f64 = 7_200.0;
 
-/// Calls of one run: reservations are numbered in 32 bits, and the ledger keeps 32 bytes of each.
-pub const CALLS_MAX: f64 = 100_000_000.0;
+/// Calls of one run: reservations have 32-bit numbers, and the ledger needs 32 bytes for each.
+pub(crate) const CALLS_MAX: f64 = 100_000_000.0;
 
 /// Steps of a rate curve.
-pub const STEPS_MAX: usize = 64;
+pub(crate) const STEPS_MAX: usize = 64;
 
-/// Events of one run: an index of them is kept in 16 bits.
-pub const EVENTS_MAX: u32 = 10_000;
+/// Events of one run: their indexes have 16 bits.
+pub(crate) const EVENTS_MAX: u32 = 10_000;
 
-/// Stripes and seat keys of one event, as the contract says.
-pub const STRIPES_MAX: u32 = 64;
+/// Stripes and seat keys of one event, as in the contract.
+pub(crate) const STRIPES_MAX: u32 = 64;
 
-/// Units of one event, as the contract says.
-pub const STOCK_MAX: u64 = 1_000_000_000;
+/// Units of one event, as in the contract.
+pub(crate) const STOCK_MAX: u64 = 1_000_000_000;
 
-/// Seats of all events of a run: the read-back keeps some 150 bytes for each.
-pub const SEATS_MAX: u64 = 2_000_000;
+/// Seats of all events of a run: the read-back needs about 150 bytes for each.
+pub(crate) const SEATS_MAX: u64 = 2_000_000;
 
-/// Units or seats of one reservation: the server's default.
-pub const QTY_MAX: u32 = 10;
+/// Units or seats of one reservation: the default of the server.
+pub(crate) const QTY_MAX: u32 = 10;
 
-/// A key of seats is given this many holds per second by `seat_keys = "auto"`. A partition takes 500,
-/// and keys fall on partitions by lot: with five on one it still has to do (docs/sizing.md).
-pub const HOLDS_PER_SEAT_KEY: f64 = 100.0;
+/// Holds per second and seat key with `seat_keys = "auto"`. A partition takes 500, and keys are distributed
+/// over partitions at random: five keys on one partition must still fit (docs/sizing.md).
+pub(crate) const HOLDS_PER_SEAT_KEY: f64 = 100.0;
 
-/// The longest `grpc-timeout` of a call, and what a call without one is given.
-pub const DEADLINE_MAX: Duration = Duration::from_secs(60);
+/// The longest `grpc-timeout` of a call, and the timeout of a call without one.
+pub(crate) const DEADLINE_MAX: Duration = Duration::from_secs(60);
 
-/// The longest hold that the server grants by default.
-pub const HOLD_MAX: Duration = Duration::from_secs(900);
+/// The longest hold that the server accepts by default.
+pub(crate) const HOLD_MAX: Duration = Duration::from_secs(900);
 
 /// Connections of one run: far below the usual limit of open files.
-pub const CONNECTIONS_MAX: usize = 10_000;
+/// Also the bound of users in a closed loop.
+pub(crate) const CONNECTIONS_MAX: usize = 10_000;
 
-/// Worker threads: one is enough for 30,000 calls per second.
-pub const THREADS_MAX: usize = 16;
+/// Worker threads: one thread reaches 30,000 calls per second.
+pub(crate) const THREADS_MAX: usize = 16;
 
-/// The longest scenario file.
-pub const SCENARIO_BYTES_MAX: u64 = 64 * 1024;
+/// Maximum size of a scenario file.
+pub(crate) const SCENARIO_BYTES_MAX: u64 = 64 * 1024;
 
-// ---- A run --------------------------------------------------------------------------------------
+// ---- Run ----------------------------------------------------------------------------------------
 
-/// Calls in flight over all connections when nothing is said: a second and a half at 30,000/s. An
-/// arrival that finds it full is counted as not sent.
-pub const IN_FLIGHT_DEFAULT: usize = 50_000;
+/// Default bound of calls in flight over all connections: 1.5 seconds at 30,000/s. A call that is due beyond
+/// this bound counts as not sent.
+pub(crate) const IN_FLIGHT_DEFAULT: usize = 50_000;
 
-/// The most that may be asked for: some 2 KB each.
-pub const IN_FLIGHT_MAX: usize = 1_000_000;
+/// Maximum of that bound: a call in flight needs about 2 KB.
+pub(crate) const IN_FLIGHT_MAX: usize = 1_000_000;
 
-/// How late an arrival may be put on a connection, for want of a free stream, before it counts as
-/// not sent.
-pub const LATE_MAX: Duration = Duration::from_secs(2);
+/// How long a call may wait for a free stream before it counts as not sent.
+pub(crate) const LATE_MAX: Duration = Duration::from_secs(2);
 
-/// Lateness (scheduled to written), at the 99th percentile, above which the generator was the limit.
-pub const LATENESS_P99_MAX: Duration = Duration::from_millis(5);
+/// Lateness (due to written) at the 99th percentile above which the generator was the limit.
+pub(crate) const LATENESS_P99_MAX: Duration = Duration::from_millis(5);
 
-/// The least part of the planned calls that must have been sent.
-pub const OFFERED_MIN: f64 = 0.99;
+/// Minimum share of the planned calls that must have been sent.
+pub(crate) const OFFERED_MIN: f64 = 0.99;
 
-/// The shortest pause between two turns while calls fall due faster than that: they share a write, and
-/// answers that arrive meanwhile are heard together. A quarter of a millisecond is 7 calls at
-/// 30,000/s; it is the resolution of what is measured above 4,000/s.
-pub const TURN_MIN: Duration = Duration::from_micros(250);
+/// Minimum interval between two turns while calls are due faster than that: the calls share a write, and the
+/// answers that arrive in between are processed together. A quarter of a millisecond is 7 calls at 30,000/s;
+/// it is the resolution of the measurement above 4,000/s.
+pub(crate) const TURN_MIN: Duration = Duration::from_micros(250);
 
-/// Calls in a row that go to one connection before the next has its turn: a write on a socket costs
-/// more than the call in it.
-pub const CALLS_IN_A_ROW: u32 = 4;
+/// Consecutive calls on one connection before the next connection is used: a write to a socket costs more
+/// than the call in it.
+pub(crate) const CONSECUTIVE_CALLS: u32 = 4;
 
-/// Calls written in one turn before answers are read again.
-pub const CALLS_PER_TURN_MAX: usize = 256;
+/// Calls sent in one turn before answers are read again.
+pub(crate) const CALLS_PER_TURN_MAX: usize = 256;
 
-/// Turns of the inner loop before the reactor is asked again.
-pub const ROUNDS_PER_TURN_MAX: usize = 16;
+/// Iterations of the inner loop before the runtime polls the sockets again.
+pub(crate) const ROUNDS_PER_TURN_MAX: usize = 16;
 
-/// How often overdue calls are looked for and the live figures renewed.
-pub const HOUSEKEEPING_PERIOD: Duration = Duration::from_millis(100);
+/// Interval of the search for timed-out calls and of the progress update.
+pub(crate) const HOUSEKEEPING_PERIOD: Duration = Duration::from_millis(100);
 
-/// What a call may take beyond its deadline before the client gives it up.
-pub const DEADLINE_SLACK: Duration = Duration::from_secs(1);
+/// Time beyond its deadline after which the client gives up a call.
+pub(crate) const DEADLINE_SLACK: Duration = Duration::from_secs(1);
 
-/// How long a connect with its settings may take.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit of a connect with its HTTP/2 handshake.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Lost connections a run makes anew, each at most once in [`RECONNECT_PAUSE`].
-pub const RECONNECTS_MAX: u64 = 1_000;
-pub const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+/// Reconnects of one run, each after [`RECONNECT_DELAY`].
+pub(crate) const RECONNECTS_MAX: u64 = 1_000;
+pub(crate) const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
-/// Unwritten bytes of one connection before h2 is told to wait.
-pub const CORK_MAX: usize = 256 * 1024;
+/// Unwritten bytes of one connection before h2 must wait.
+pub(crate) const CORK_MAX: usize = 256 * 1024;
 
-/// Flow-control windows: no answer ever waits for this client.
-pub const STREAM_WINDOW: u32 = 1 << 20;
-pub const CONNECTION_WINDOW: u32 = 1 << 30;
+/// Flow-control windows: large enough that no answer waits for this client.
+pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
+pub(crate) const CONNECTION_WINDOW: u32 = 1 << 30;
 
-/// Streams assumed on a new connection until the server's settings tell.
-pub const STREAMS_ASSUMED: usize = 100;
+/// Stream limit of a new connection until the settings of the server arrive.
+pub(crate) const STREAMS_ASSUMED: usize = 100;
 
-/// The longest answer that is read.
-pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Maximum size of an answer.
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// Holds a worker remembers for later commits and releases; beyond it the oldest are left to expire.
-pub const HOLDS_REMEMBERED_MAX: usize = 200_000;
+/// Holds that a worker keeps for later commits and releases; further holds are left to expire.
+pub(crate) const HOLDS_REMEMBERED_MAX: usize = 200_000;
 
-/// Looks for a hold that is still young before a commit becomes a hold instead.
-pub const HOLD_PICKS_MAX: usize = 8;
+/// Attempts to find a recent hold before a commit is replaced by a hold.
+pub(crate) const HOLD_PICKS_MAX: usize = 8;
 
-/// Repeats that wait for their time on one worker. Beyond it a repeat is sent at once.
-pub const LATER_REPEATS_MAX: usize = 200_000;
+/// Delayed repeats per worker. Further repeats are sent at once.
+pub(crate) const DELAYED_REPEATS_MAX: usize = 200_000;
 
-/// When a later repeat is sent, after the first.
-pub const REPEAT_AFTER_MIN: Duration = Duration::from_millis(100);
-pub const REPEAT_AFTER_MAX: Duration = Duration::from_millis(2_000);
+/// Delay of a delayed repeat after the first call.
+pub(crate) const REPEAT_AFTER_MIN: Duration = Duration::from_millis(100);
+pub(crate) const REPEAT_AFTER_MAX: Duration = Duration::from_millis(2_000);
 
-/// Latencies above this are recorded as this.
-pub const LATENCY_MAX_US: u64 = 60_000_000;
+/// Longer latencies are recorded as this.
+pub(crate) const LATENCY_MAX_US: u64 = 60_000_000;
 
 /// Broken promises that are quoted. All are counted.
-pub const QUOTED_MAX: usize = 20;
+pub(crate) const QUOTED_MAX: usize = 20;
 
-/// How long the server's admin port may take for one request.
-pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time limit of one request to the admin port.
+pub(crate) const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Seats of one message of an import, as the contract says.
-pub const SEATS_PER_IMPORT: usize = 500;
+/// Seats of one import message, as in the contract.
+pub(crate) const SEATS_PER_IMPORT: usize = 500;
 
-// ---- Reading the store back ---------------------------------------------------------------------
+// ---- Read-back of the store ---------------------------------------------------------------------
 
-/// Scans at once when nothing is said.
-pub const SEGMENTS_DEFAULT: u32 = 4;
-pub const SEGMENTS_MAX: u32 = 64;
+/// Default number of parallel scans.
+pub(crate) const SEGMENTS_DEFAULT: u32 = 4;
+pub(crate) const SEGMENTS_MAX: u32 = 64;
 
-/// How long one request to the store may take.
-pub const STORE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time limit of one request to the store.
+pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Tries of one request that is throttled or not answered, and the pause before the second, doubled
-/// each time.
-pub const STORE_TRIES: u32 = 8;
-pub const STORE_PAUSE: Duration = Duration::from_millis(50);
+/// Attempts of one request that is throttled or not answered, and the delay before the second attempt,
+/// doubled each time.
+pub(crate) const STORE_ATTEMPTS: u32 = 8;
+pub(crate) const STORE_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// The longest page that is read: DynamoDB's are 1 MB of data, whose JSON is some three times that.
-pub const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Maximum size of a page: DynamoDB pages hold 1 MB of data, about 3 MB of JSON.
+pub(crate) const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// How long the stripes of the events must not change before they are read back: with holds, longer
-/// than the server's looks after expired ones are apart (docs/operating.md); without, a write's time.
-pub const STILL_WITH_HOLDS: Duration = Duration::from_secs(6);
-pub const STILL_WITHOUT: Duration = Duration::from_secs(2);
+/// How long the stripes must not change before the read-back: with holds longer than the interval of the
+/// reclaimer (docs/operating.md), without holds longer than a write.
+pub(crate) const STABLE_WITH_HOLDS: Duration = Duration::from_secs(6);
+pub(crate) const STABLE_WITHOUT_HOLDS: Duration = Duration::from_secs(2);
 
-/// How often they are looked at while they are waited for.
-pub const STILL_PERIOD: Duration = Duration::from_millis(500);
+/// Polling interval of that wait.
+pub(crate) const STABLE_PERIOD: Duration = Duration::from_millis(500);
 
-/// How long to wait for that when nothing is said: a hold of a minute, and its reclaim.
-pub const SETTLE_DEFAULT_S: u64 = 120;
+/// Default time limit of that wait: a hold of one minute and its reclaim.
+pub(crate) const SETTLE_DEFAULT_S: u64 = 120;
 
-/// Pause before the store is read once more, because something moved or is wrong.
-pub const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Delay before the store is read again because something changed or is wrong.
+pub(crate) const REREAD_DELAY: Duration = Duration::from_secs(1);
 
-/// Rounds of reading everything, when something moved meanwhile.
-pub const READ_ROUNDS_MAX: u32 = 4;
+/// Maximum number of complete reads while something changes.
+pub(crate) const READ_ROUNDS_MAX: u32 = 4;
 
 const _: () = {
     assert!(IN_FLIGHT_DEFAULT <= IN_FLIGHT_MAX);

@@ -1,4 +1,4 @@
-//! The command `generator`.
+//! The `generator` command.
 
 use std::process::ExitCode;
 

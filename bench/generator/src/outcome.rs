@@ -1,20 +1,20 @@
-//! What is called, and what came of it.
+//! Kinds of calls, and their outcomes.
 
 use serde::{Deserialize, Serialize};
 
-/// A method of the contract, as far as it is told apart in a report.
+/// A method of the contract. Reports distinguish direct commits from commits of holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Method {
+pub enum CallMethod {
     Check,
     Hold,
-    /// Of a hold.
+    /// Commit of a hold.
     Commit,
     DirectCommit,
     Release,
 }
 
-impl Method {
+impl CallMethod {
     pub const ALL: [Self; 5] = [
         Self::Check,
         Self::Hold,
@@ -23,7 +23,7 @@ impl Method {
         Self::Release,
     ];
 
-    /// As in scenario files and reports.
+    /// The name in scenario files and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Check => "check",
@@ -35,56 +35,56 @@ impl Method {
     }
 }
 
-/// What became of one call.
+/// Outcome of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum OutcomeKind {
     Ok,
-    /// A check that was answered: not available.
+    /// A check answered with "not available".
     NotAvailable,
-    /// Too little stock.
+    /// Insufficient stock.
     SoldOut,
-    /// A seat is another's.
+    /// A seat belongs to another reservation.
     SeatTaken,
-    /// The reservation is released already.
+    /// The reservation is already released.
     Released,
-    /// The reservation is confirmed already.
+    /// The reservation is already confirmed.
     Committed,
-    /// The hold is past its time.
+    /// The hold has expired.
     HoldExpired,
-    /// The event takes no new reservations.
+    /// The event is closed for new reservations.
     Closed,
-    /// The same id with another payload: never right for this client.
+    /// The same id with a different payload: never correct for this client.
     Conflict,
-    /// Event, seat or reservation is unknown.
+    /// Unknown event, seat or reservation.
     NotFound,
     Invalid,
-    /// RESOURCE_EXHAUSTED: turned away at the door.
+    /// RESOURCE_EXHAUSTED: rejected by admission control.
     Shed,
     /// UNAVAILABLE.
     Unavailable,
-    /// The caller's deadline passed, there or here.
+    /// The deadline passed, at the server or at the client.
     Deadline,
-    /// INTERNAL and whatever else the contract does not know.
+    /// INTERNAL, and statuses that the contract does not define.
     Internal,
     /// The connection or the stream broke.
     Broken,
-    /// An answer that is not as the contract says.
+    /// An answer that violates the contract.
     Malformed,
 }
 
-/// How an outcome counts.
+/// Class of an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum OutcomeClass {
     Ok,
-    /// Decided by the server, and final for this call.
+    /// Decided by the server and final for this call.
     Refused,
-    /// Turned away; whoever repeats it may be served.
+    /// Rejected as overload; a retry may succeed.
     Shed,
     Error,
 }
 
-impl Outcome {
+impl OutcomeKind {
     pub const ALL: [Self; 17] = [
         Self::Ok,
         Self::NotAvailable,
@@ -127,29 +127,29 @@ impl Outcome {
         }
     }
 
-    pub fn class(self) -> Class {
+    pub fn class(self) -> OutcomeClass {
         match self {
-            Self::Ok | Self::NotAvailable => Class::Ok,
+            Self::Ok | Self::NotAvailable => OutcomeClass::Ok,
             Self::SoldOut
             | Self::SeatTaken
             | Self::Released
             | Self::Committed
             | Self::HoldExpired
-            | Self::Closed => Class::Refused,
-            Self::Shed | Self::Unavailable => Class::Shed,
+            | Self::Closed => OutcomeClass::Refused,
+            Self::Shed | Self::Unavailable => OutcomeClass::Shed,
             Self::Conflict
             | Self::NotFound
             | Self::Invalid
             | Self::Deadline
             | Self::Internal
             | Self::Broken
-            | Self::Malformed => Class::Error,
+            | Self::Malformed => OutcomeClass::Error,
         }
     }
 
-    /// Whether the call may have taken effect for all the client knows. What was shed should not
-    /// have, but is not promised not to.
-    pub fn is_open(self) -> bool {
+    /// Whether the client cannot know if the call took effect. A shed call normally has no effect, but the
+    /// contract does not guarantee that.
+    pub fn is_unknown(self) -> bool {
         matches!(
             self,
             Self::Shed
@@ -162,32 +162,32 @@ impl Outcome {
     }
 }
 
-/// One call's answer, as far as it matters.
+/// Answer to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
-    pub outcome: Outcome,
-    /// Of a commit that was answered: the order, without its `ord_`.
-    pub order: Option<Order>,
-    /// Of a hold that was answered: low 32 bits of the milliseconds at which it ends.
-    pub ends: u32,
+pub struct CallAnswer {
+    pub outcome: OutcomeKind,
+    /// Order id of a successful commit.
+    pub order: Option<OrderId>,
+    /// Expiry of a successful hold: the low 32 bits of its Unix time in milliseconds.
+    pub hold_expiry: u32,
 }
 
-impl Answer {
-    pub fn of(outcome: Outcome) -> Self {
+impl CallAnswer {
+    pub fn of(outcome: OutcomeKind) -> Self {
         Self {
             outcome,
             order: None,
-            ends: 0,
+            hold_expiry: 0,
         }
     }
 }
 
-/// An order id in 16 bytes: the 128 bits behind `ord_`, or of another server's ids 128 bits of hash.
+/// An order id in 16 bytes: the 128 bits after `ord_`, or a 128-bit hash of an id in another format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Order(pub [u8; 16]);
+pub struct OrderId(pub [u8; 16]);
 
-impl Order {
-    /// `None` of an empty id.
+impl OrderId {
+    /// `None` for an empty id.
     pub fn of(id: &str) -> Option<Self> {
         if id.is_empty() {
             return None;
@@ -210,7 +210,7 @@ impl Order {
     }
 }
 
-impl std::fmt::Display for Order {
+impl std::fmt::Display for OrderId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ord_{:032x}", u128::from_be_bytes(self.0))
     }
@@ -221,12 +221,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_of_any_server_fit_and_stay_apart() {
+    fn order_ids_of_any_format_stay_distinct() {
         let text = "ord_97c42ccd0e7f05c61e74ba7eda007525";
-        assert_eq!(Order::of(text).unwrap().to_string(), text);
-        assert_eq!(Order::of(""), None);
+        assert_eq!(OrderId::of(text).unwrap().to_string(), text);
+        assert_eq!(OrderId::of(""), None);
         let orders: std::collections::HashSet<_> = (0..10_000)
-            .map(|n| Order::of(&format!("order-{n}")).unwrap())
+            .map(|n| OrderId::of(&format!("order-{n}")).unwrap())
             .collect();
         assert_eq!(orders.len(), 10_000);
     }

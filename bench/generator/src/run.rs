@@ -1,41 +1,44 @@
-//! A run from its events to its report.
+//! A run: create the events, run the workers, read the store back, report.
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::admin::{self, AdminError};
-use crate::ledger::Books;
+use crate::admin::{self, CreateEventsError};
+use crate::ledger::RunLedger;
 use crate::limits;
-use crate::report::{self, Report};
+use crate::processes::ProcessGroup;
+use crate::report::{self, RunReport};
 use crate::scenario::Scenario;
-use crate::store::{self, StoreError, StoreOptions};
-use crate::tally::Tally;
-use crate::watch::Group;
-use crate::worker::{self, Live, Plan, PlayError, Played};
+use crate::stats::RunStats;
+use crate::store::{self, ReadBackError, StoreOptions};
+use crate::worker::{self, LiveStats, RunPlan, WorkerError, WorkerResult};
 
-/// What the command line says beside the scenario.
+/// Options of a run that are not part of the scenario.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct RunOptions {
     pub targets: Vec<String>,
-    /// Create the events here; `None`: they are there, named `PREFIX_0` and so on.
+    /// Admin port for the creation of the events; `None`: the events exist, named `PREFIX_0` and so on.
     pub admin: Option<String>,
     pub store: Option<StoreOptions>,
     pub server_pids: Vec<u32>,
     pub store_pids: Vec<u32>,
     pub threads: u32,
-    /// What reservation ids begin with; `None`: from the clock.
+    /// Prefix of reservation ids; `None`: derived from the clock.
     pub run: Option<String>,
     /// Lateness at the 99th percentile above which the run is invalid.
     pub lateness_max: Duration,
-    /// CPUs for the workers.
+    /// CPUs of the workers.
     pub pin: Vec<usize>,
+    /// Set to true to end the run early.
+    pub stop: Arc<AtomicBool>,
     /// Progress lines on standard error.
     pub progress: bool,
 }
 
-impl Default for Options {
+impl Default for RunOptions {
     fn default() -> Self {
         Self {
             targets: Vec::new(),
@@ -47,20 +50,21 @@ impl Default for Options {
             run: None,
             lateness_max: limits::LATENESS_P99_MAX,
             pin: Vec::new(),
+            stop: Arc::default(),
             progress: false,
         }
     }
 }
 
-/// Why a run did not come to a report.
+/// Why a run has no report.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]
-    Admin(#[from] AdminError),
+    Admin(#[from] CreateEventsError),
     #[error(transparent)]
-    Play(#[from] PlayError),
+    Play(#[from] WorkerError),
     #[error("reading the store back: {0}")]
-    Store(#[from] StoreError),
+    Store(#[from] ReadBackError),
     #[error("{what}: {why}")]
     System {
         what: &'static str,
@@ -72,26 +76,27 @@ fn system(what: &'static str) -> impl Fn(std::io::Error) -> RunError {
     move |why| RunError::System { what, why }
 }
 
-/// Plays `scenario` and judges it.
+/// Runs `scenario` and checks its promises.
 ///
 /// # Errors
-/// What kept it from being played or judged. Broken promises and an invalid run are in the report.
-pub fn run(scenario: Scenario, options: &Options) -> Result<Report, RunError> {
-    let run = options.run.clone().unwrap_or_else(run_of_clock);
+/// If the run or the read-back failed. Broken promises and an invalid run are in the report.
+pub fn run(scenario: Scenario, options: &RunOptions) -> Result<RunReport, RunError> {
+    let run = options.run.clone().unwrap_or_else(run_id_from_clock);
     let events = event_ids(&scenario, &run, options.admin.is_some());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(system("the reactor"))?;
+        .map_err(system("the tokio runtime"))?;
     if let Some(address) = &options.admin {
         runtime.block_on(admin::create(address, &scenario, &events))?;
     }
-    let plan = Arc::new(Plan {
+    let plan = Arc::new(RunPlan {
         scenario,
         targets: options.targets.clone(),
         events,
         run,
         threads: options.threads.max(1),
+        stop: Arc::clone(&options.stop),
     });
     let mut groups = Vec::new();
     for (name, pids) in [
@@ -99,20 +104,20 @@ pub fn run(scenario: Scenario, options: &Options) -> Result<Report, RunError> {
         ("store", &options.store_pids),
     ] {
         if !pids.is_empty() {
-            groups.push(Group::new(name, pids.clone()));
+            groups.push(ProcessGroup::new(name, pids.clone()));
         }
     }
-    groups.push(Group::new("generator", vec![std::process::id()]));
-    let played = play(&plan, options, &mut groups)?;
-    let mut tally = Tally::new();
+    groups.push(ProcessGroup::new("generator", vec![std::process::id()]));
+    let results = run_workers(&plan, options, &mut groups)?;
+    let mut stats = RunStats::new();
     let (mut ledgers, mut losses) = (Vec::new(), Vec::new());
-    for part in played {
-        tally.absorb(part.tally);
+    for part in results {
+        stats.merge(part.stats);
         ledgers.push(part.ledger);
         losses.extend(part.losses);
     }
-    let mut books = Books::new(ledgers);
-    let mut broken = books.take_broken();
+    let mut books = RunLedger::new(ledgers);
+    let mut violations = books.take_violations();
     let read = match &options.store {
         None => None,
         Some(store) => {
@@ -120,23 +125,23 @@ pub fn run(scenario: Scenario, options: &Options) -> Result<Report, RunError> {
                 eprintln!("reading the store back …");
             }
             let read = runtime.block_on(store::read_back(store, &plan.events, &mut books))?;
-            broken.absorb(read.broken.clone());
+            violations.absorb(read.violations.clone());
             Some(read)
         }
     };
-    Ok(report::make(&report::Facts {
+    Ok(report::make(&report::RunResults {
         plan: &plan,
         options,
-        tally: &tally,
+        stats: &stats,
         books: &books,
-        broken: &broken,
+        violations: &violations,
         read: read.as_ref(),
         groups: &groups,
         losses: &losses,
     }))
 }
 
-fn run_of_clock() -> String {
+fn run_id_from_clock() -> String {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -153,14 +158,14 @@ fn event_ids(scenario: &Scenario, run: &str, created: bool) -> Vec<String> {
         .collect()
 }
 
-/// Runs the workers; watches processes and shows progress meanwhile.
-fn play(
-    plan: &Arc<Plan>,
-    options: &Options,
-    groups: &mut [Group],
-) -> Result<Vec<Played>, RunError> {
+/// Runs the workers; meanwhile samples processes and shows progress.
+fn run_workers(
+    plan: &Arc<RunPlan>,
+    options: &RunOptions,
+    groups: &mut [ProcessGroup],
+) -> Result<Vec<WorkerResult>, RunError> {
     let lives: Vec<_> = (0..plan.threads)
-        .map(|_| Arc::new(Mutex::new(Live::default())))
+        .map(|_| Arc::new(Mutex::new(LiveStats::default())))
         .collect();
     let (ready, is_ready) = mpsc::channel();
     let mut workers = Vec::new();
@@ -175,9 +180,9 @@ fn play(
         };
         let work = move || {
             if let Some(cpu) = cpu {
-                pin(cpu).map_err(|why| PlayError::System { what: "--pin", why })?;
+                pin(cpu).map_err(|why| WorkerError::System { what: "--pin", why })?;
             }
-            worker::play(&plan, part, &live, &ready, &wait)
+            worker::run(&plan, part, &live, &ready, &wait)
         };
         let thread = std::thread::Builder::new().name(format!("worker-{part}"));
         workers.push(thread.spawn(work).map_err(system("a worker thread"))?);
@@ -187,22 +192,22 @@ fn play(
     let start = Instant::now() + Duration::from_millis(50);
     if all_ready {
         for go in &starts {
-            // A worker that is gone says why below.
+            // The error of a worker that has ended is returned below.
             let _ = go.send(start);
         }
-        watch(plan, options, groups, &lives, start, || {
+        sample_until(plan, options, groups, &lives, start, || {
             workers.iter().all(std::thread::JoinHandle::is_finished)
         })?;
     }
     drop(starts);
-    let mut played = Vec::new();
+    let mut results = Vec::new();
     for worker in workers {
         match worker.join() {
-            Ok(part) => played.extend(part?),
+            Ok(result) => results.extend(result?),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
-    Ok(played)
+    Ok(results)
 }
 
 fn pin(cpu: usize) -> std::io::Result<()> {
@@ -214,12 +219,12 @@ fn pin(cpu: usize) -> std::io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
-/// Samples the processes each second, and at the ends of warm-up and schedule, until `done`.
-fn watch(
-    plan: &Plan,
-    options: &Options,
-    groups: &mut [Group],
-    lives: &[Arc<Mutex<Live>>],
+/// Samples the processes each second, at the end of the warm-up and at the end of the schedule, until `done`.
+fn sample_until(
+    plan: &RunPlan,
+    options: &RunOptions,
+    groups: &mut [ProcessGroup],
+    lives: &[Arc<Mutex<LiveStats>>],
     start: Instant,
     done: impl Fn() -> bool,
 ) -> Result<(), RunError> {
@@ -229,9 +234,9 @@ fn watch(
         groups
             .iter_mut()
             .try_for_each(|group| group.sample(at))
-            .map_err(system("a process that is measured"))
+            .map_err(system("a measured process"))
     };
-    let mut progress = Progress::new(options.progress, end);
+    let mut progress = ProgressLine::new(options.progress, end);
     let mut marks: Vec<f64> = (0..=end as u32)
         .map(f64::from)
         .chain([warmup, end])
@@ -248,7 +253,7 @@ fn watch(
             sample(now)?;
             progress.show(now, lives);
         }
-        // Short, for the end of the run is not announced.
+        // Short: `done` is polled.
         let wait = marks
             .peek()
             .map_or(0.02, |mark| (mark - now).clamp(0.001, 0.02));
@@ -260,28 +265,28 @@ fn watch(
     Ok(())
 }
 
-struct Progress {
+struct ProgressLine {
     shown: bool,
     terminal: bool,
     end: f64,
-    last: (f64, Live),
+    last: (f64, LiveStats),
 }
 
-impl Progress {
+impl ProgressLine {
     fn new(shown: bool, end: f64) -> Self {
         Self {
             shown,
             terminal: std::io::stderr().is_terminal(),
             end,
-            last: (0.0, Live::default()),
+            last: (0.0, LiveStats::default()),
         }
     }
 
-    fn show(&mut self, now: f64, lives: &[Arc<Mutex<Live>>]) {
+    fn show(&mut self, now: f64, lives: &[Arc<Mutex<LiveStats>>]) {
         if !self.shown || now - self.last.0 < 0.5 {
             return;
         }
-        let mut all = Live::default();
+        let mut all = LiveStats::default();
         for live in lives {
             let live = *live.lock().unwrap_or_else(PoisonError::into_inner);
             all.sent += live.sent;
@@ -313,7 +318,7 @@ impl Progress {
             ms(all.check_p95),
         );
         let mut err = std::io::stderr().lock();
-        // Progress that cannot be shown is no reason to stop.
+        // A failed write of the progress line does not stop the run.
         let _ = match self.terminal {
             true => write!(err, "\r\x1b[K{line}"),
             false => writeln!(err, "{line}"),

@@ -1,4 +1,4 @@
-//! The command: exit codes, files, and what it says when it is used wrongly.
+//! The `generator` command: exit codes, files, and error messages.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,7 +6,7 @@ mod common;
 
 use std::process::{Command, Output};
 
-use common::{Script, Server};
+use common::{FaultyServer, ServerFaults};
 
 const SCENARIO: &str = r#"
 title = "Two <halves> & a whole"
@@ -18,7 +18,7 @@ mix = { direct_commit = 100 }
 duplicates = { percent = 50 }
 "#;
 
-/// Runs the command on a scenario in a folder of its own.
+/// Runs the command with a scenario in its own folder.
 fn generator(folder: &tempfile::TempDir, scenario: &str, more: &[&str]) -> Output {
     let path = folder.path().join("scenario.toml");
     std::fs::write(&path, scenario).unwrap();
@@ -30,13 +30,13 @@ fn generator(folder: &tempfile::TempDir, scenario: &str, more: &[&str]) -> Outpu
         .unwrap()
 }
 
-fn said(output: &Output) -> String {
+fn output_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 #[test]
-fn a_good_run_ends_with_0_and_writes_its_files() {
-    let server = Server::start(Script::default(), &[("evt_0", 1_000_000)]);
+fn a_valid_run_exits_with_0_and_writes_its_files() {
+    let server = FaultyServer::start(ServerFaults::default(), &[("evt_0", 1_000_000)]);
     let folder = tempfile::tempdir().unwrap();
     let target = server.address.to_string();
     let pid = std::process::id().to_string();
@@ -61,15 +61,15 @@ fn a_good_run_ends_with_0_and_writes_its_files() {
             "2",
         ],
     );
-    let said = said(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    let text = output_text(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
     for part in [
         "direct_commit",
         "p99.9",
         "us CPU per call",
         "no answer contradicts another",
     ] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(text.contains(part), "{part}: {text}");
     }
     let text = std::fs::read_to_string(folder.path().join("o.json")).unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -81,12 +81,12 @@ fn a_good_run_ends_with_0_and_writes_its_files() {
 }
 
 #[test]
-fn a_broken_promise_ends_with_1_and_is_named() {
-    let script = Script {
-        forgetful: Some(2),
-        ..Script::default()
+fn a_broken_promise_exits_with_1_and_is_named() {
+    let faults = ServerFaults {
+        other_order: Some(2),
+        ..ServerFaults::default()
     };
-    let server = Server::start(script, &[("evt_0", 1_000_000)]);
+    let server = FaultyServer::start(faults, &[("evt_0", 1_000_000)]);
     let folder = tempfile::tempdir().unwrap();
     let target = server.address.to_string();
     let output = generator(
@@ -102,20 +102,20 @@ fn a_broken_promise_ends_with_1_and_is_named() {
             "1000",
         ],
     );
-    let said = said(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let text = output_text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
-        said.contains("PROMISES BROKEN") && said.contains("repeat: mine-"),
-        "{said}"
+        text.contains("PROMISES BROKEN") && text.contains("repeat: mine-"),
+        "{text}"
     );
 }
 
 #[test]
-fn an_invalid_run_ends_with_3_and_says_why() {
-    let server = Server::start(
-        Script {
-            mute: true,
-            ..Script::default()
+fn an_invalid_run_exits_with_3_and_a_reason() {
+    let server = FaultyServer::start(
+        ServerFaults {
+            silent: true,
+            ..ServerFaults::default()
         },
         &[("evt_0", 1)],
     );
@@ -127,16 +127,16 @@ fn an_invalid_run_ends_with_3_and_says_why() {
         &scenario,
         &["--target", &target, "--events-from-existing", "--quiet"],
     );
-    let said = said(&output);
-    assert_eq!(output.status.code(), Some(3), "{said}");
+    let text = output_text(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
     assert!(
-        said.contains("INVALID") && said.contains("were not sent"),
-        "{said}"
+        text.contains("INVALID") && text.contains("were not sent"),
+        "{text}"
     );
 }
 
 #[test]
-fn wrong_usage_ends_with_64_and_names_what_is_wrong() {
+fn a_usage_error_exits_with_64_and_names_the_error() {
     let folder = tempfile::tempdir().unwrap();
     let existing = ["--target", "127.0.0.1:1", "--events-from-existing"];
     for (scenario, more, named) in [
@@ -167,18 +167,18 @@ fn wrong_usage_ends_with_64_and_names_what_is_wrong() {
         ),
     ] {
         let output = generator(&folder, &scenario, more);
-        let said = said(&output);
-        assert_eq!(output.status.code(), Some(64), "{said}");
-        assert!(said.contains(named), "{named}: {said}");
+        let text = output_text(&output);
+        assert_eq!(output.status.code(), Some(64), "{text}");
+        assert!(text.contains(named), "{named}: {text}");
     }
 }
 
 #[test]
-fn a_server_that_is_not_there_ends_with_1_and_is_named() {
+fn a_missing_server_exits_with_1_and_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let more = ["--target", "127.0.0.1:1", "--events-from-existing"];
     let output = generator(&folder, SCENARIO, &more);
-    let said = said(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("no server answers at 127.0.0.1:1"), "{said}");
+    let text = output_text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("no server answers at 127.0.0.1:1"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! The read-back against a real engine over its socket: pages, segments, and each verdict once.
+//! The read-back against a real engine over its socket: pages, segments, and verdicts.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,20 +6,20 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use inventory_generator::ledger::{Books, Entry, Ledger};
-use inventory_generator::outcome::{Answer, Method, Order, Outcome};
-use inventory_generator::store::{Read, StoreOptions, Tables, read_back};
+use inventory_generator::ledger::{ReservationEntry, RunLedger, WorkerLedger};
+use inventory_generator::outcome::{CallAnswer, CallMethod, OrderId, OutcomeKind};
+use inventory_generator::store::{StoreOptions, StoreReadback, TableNames, read_back};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-/// An engine in memory; stops when dropped.
-struct Engine {
+/// An engine in memory. Stops when dropped.
+struct TestEngine {
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-impl Engine {
+impl TestEngine {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -56,7 +56,7 @@ impl Engine {
                 .iter()
                 .map(|key| json!({"AttributeName": key, "AttributeType": "S"}))
                 .collect();
-            engine.ask(
+            engine.call(
                 "CreateTable",
                 &json!({
                     "TableName": table, "KeySchema": schema, "AttributeDefinitions": types,
@@ -67,7 +67,7 @@ impl Engine {
         engine
     }
 
-    fn ask(&self, operation: &str, request: &Value) -> Value {
+    fn call(&self, operation: &str, request: &Value) -> Value {
         let body = request.to_string();
         let mut socket = TcpStream::connect(self.address).unwrap();
         socket
@@ -91,7 +91,7 @@ impl Engine {
     }
 
     fn put(&self, table: &str, item: Value) {
-        self.ask("PutItem", &json!({"TableName": table, "Item": item}));
+        self.call("PutItem", &json!({"TableName": table, "Item": item}));
     }
 
     fn put_all(&self, table: &str, items: &[Value]) {
@@ -100,31 +100,31 @@ impl Engine {
                 .iter()
                 .map(|item| json!({"PutRequest": {"Item": item}}))
                 .collect();
-            self.ask("BatchWriteItem", &json!({"RequestItems": {table: puts}}));
+            self.call("BatchWriteItem", &json!({"RequestItems": {table: puts}}));
         }
     }
 
-    fn read(&self, books: Ledger) -> Read {
+    fn read(&self, books: WorkerLedger) -> StoreReadback {
         let options = StoreOptions {
             authority: self.address.to_string(),
-            tables: Tables::default(),
+            tables: TableNames::default(),
             segments: 4,
             settle: Duration::ZERO,
-            still_for: Duration::ZERO,
+            stable_for: Duration::ZERO,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
         let events = ["evt".to_owned()];
-        let mut books = Books::new(vec![books]);
+        let mut books = RunLedger::new(vec![books]);
         runtime
             .block_on(read_back(&options, &events, &mut books))
             .unwrap()
     }
 }
 
-impl Drop for Engine {
+impl Drop for TestEngine {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -137,7 +137,7 @@ fn order(n: u32) -> String {
     format!("ord_{n:032x}")
 }
 
-/// A big attribute, so that every segment has several pages of a megabyte.
+/// A large attribute, so that every segment has several pages of one megabyte.
 const PADDING: usize = 12_000;
 
 fn record(n: u32, event: &str) -> Value {
@@ -158,28 +158,28 @@ fn stripe(key: &str, total: u32, remaining: u32) -> Value {
 const SOLD: u32 = 600;
 
 /// A sale of [`SOLD`] single units over two stripes, as the store and the buyers have it.
-fn sale(engine: &Engine) -> Ledger {
+fn sale(engine: &TestEngine) -> WorkerLedger {
     let half = SOLD / 2;
     engine.put("inventory", stripe("evt", 500, 500 - half));
     engine.put("inventory", stripe("evt#1", 500, 500 - half));
     engine.put("inventory", stripe("another", 5, 5));
     let items: Vec<_> = (0..SOLD).map(|n| record(n, "evt")).collect();
     engine.put_all("idempotency", &items);
-    let mut ledger = Ledger::new("r", 1, false, 0, 1);
+    let mut ledger = WorkerLedger::new("r", 1, false, 0, 1);
     for n in 0..SOLD {
-        let place = ledger.open(Entry::new(0, 1, 0));
-        let told = Answer {
-            order: Order::of(&order(n)),
-            ..Answer::of(Outcome::Ok)
+        let place = ledger.add_entry(ReservationEntry::new(0, 1, 0));
+        let answer = CallAnswer {
+            order: OrderId::of(&order(n)),
+            ..CallAnswer::of(OutcomeKind::Ok)
         };
-        ledger.enter(place, Method::DirectCommit, &told, 1);
+        ledger.record(place, CallMethod::DirectCommit, &answer, 1);
     }
     ledger
 }
 
 #[test]
 fn every_page_of_every_segment_is_read() {
-    let engine = Engine::start();
+    let engine = TestEngine::start();
     let ledger = sale(&engine);
     engine.put(
         "idempotency",
@@ -189,7 +189,7 @@ fn every_page_of_every_segment_is_read() {
         }),
     );
     let read = engine.read(ledger);
-    assert_eq!(read.broken.total(), 0, "{:?}", read.broken);
+    assert_eq!(read.violations.total(), 0, "{:?}", read.violations);
     assert_eq!(
         (read.counts.confirmed, read.counts.foreign),
         (SOLD.into(), 0)
@@ -203,51 +203,57 @@ fn every_page_of_every_segment_is_read() {
 }
 
 #[test]
-fn an_item_changed_by_hand_is_found_by_name() {
-    let engine = Engine::start();
+fn a_changed_item_is_found_and_named() {
+    let engine = TestEngine::start();
     let ledger = sale(&engine);
     let mut changed = record(17, "evt");
     changed["order_id"]["S"] = json!(order(18));
     engine.put("idempotency", changed);
     let read = engine.read(ledger);
-    let kinds: Vec<_> = read.broken.counts.keys().copied().collect();
+    let kinds: Vec<_> = read.violations.counts.keys().copied().collect();
     assert_eq!(
         kinds,
         ["order"],
-        "another than answered, and twice: {:?}",
-        read.broken
+        "not the answered order, and not unique: {:?}",
+        read.violations
     );
     assert!(
-        read.broken.quoted.iter().any(|text| text.contains("r-11 ")),
+        read.violations
+            .quoted
+            .iter()
+            .any(|text| text.contains("r-11 ")),
         "{:?}",
-        read.broken
+        read.violations
     );
     assert!(
         read.rounds > 1,
-        "what is broken is read again before it is said"
+        "violations are reported after a second read"
     );
 }
 
 #[test]
 fn a_lost_record_and_a_wrong_stripe_are_found() {
-    let engine = Engine::start();
+    let engine = TestEngine::start();
     let ledger = sale(&engine);
-    engine.ask(
+    engine.call(
         "DeleteItem",
         &json!({
             "TableName": "idempotency", "Key": {"reservation_id": {"S": "r-ff"}},
         }),
     );
     let read = engine.read(ledger);
-    let kinds: Vec<_> = read.broken.counts.keys().copied().collect();
-    assert_eq!(kinds, ["balance", "durable"], "{:?}", read.broken);
+    let kinds: Vec<_> = read.violations.counts.keys().copied().collect();
+    assert_eq!(kinds, ["balance", "durable"], "{:?}", read.violations);
     assert!(
-        read.broken.quoted.iter().any(|text| text.contains("r-ff")),
+        read.violations
+            .quoted
+            .iter()
+            .any(|text| text.contains("r-ff")),
         "{:?}",
-        read.broken
+        read.violations
     );
     assert!(
-        read.broken
+        read.violations
             .quoted
             .iter()
             .any(|text| text.contains("stripe 1 of evt"))
@@ -256,7 +262,7 @@ fn a_lost_record_and_a_wrong_stripe_are_found() {
 
 #[test]
 fn a_seat_in_two_reservations_is_found() {
-    let engine = Engine::start();
+    let engine = TestEngine::start();
     engine.put(
         "inventory",
         json!({
@@ -264,7 +270,7 @@ fn a_seat_in_two_reservations_is_found() {
             "stripes": {"N": "1"}, "seat_keys": {"N": "4"},
         }),
     );
-    let mut ledger = Ledger::new("r", 1, true, 0, 1);
+    let mut ledger = WorkerLedger::new("r", 1, true, 0, 1);
     for n in 0..2 {
         engine.put(
             "idempotency",
@@ -273,8 +279,8 @@ fn a_seat_in_two_reservations_is_found() {
                 "status": {"S": "HELD"}, "qty": {"N": "1"}, "seats": {"L": [{"S": "A-1"}]},
             }),
         );
-        let place = ledger.open(Entry::new(0, 1, 0));
-        ledger.enter(place, Method::Hold, &Answer::of(Outcome::Ok), 1);
+        let place = ledger.add_entry(ReservationEntry::new(0, 1, 0));
+        ledger.record(place, CallMethod::Hold, &CallAnswer::of(OutcomeKind::Ok), 1);
     }
     for (key, seat, status) in [("evt#3", "A-1", "HOLD"), ("evt", "A-2", "AVAILABLE")] {
         engine.put(
@@ -287,31 +293,31 @@ fn a_seat_in_two_reservations_is_found() {
     }
     let read = engine.read(ledger);
     assert_eq!(read.counts.seats, 2);
-    let said = read.broken.quoted.join("\n");
+    let text = read.violations.quoted.join("\n");
     assert!(
-        said.contains("A-1 is in r-") && said.contains("another live reservation"),
-        "{said}"
+        text.contains("A-1 belongs to r-") && text.contains("another live reservation"),
+        "{text}"
     );
 }
 
 #[test]
-fn a_store_that_is_not_there_is_named() {
+fn a_missing_store_is_named() {
     let options = StoreOptions {
         authority: "127.0.0.1:1".to_owned(),
-        tables: Tables {
+        tables: TableNames {
             inventory: "nowhere".to_owned(),
-            ..Tables::default()
+            ..TableNames::default()
         },
         segments: 1,
         settle: Duration::ZERO,
-        still_for: Duration::ZERO,
+        stable_for: Duration::ZERO,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap();
-    let mut books = Books::new(vec![Ledger::new("r", 1, true, 0, 1)]);
+    let mut books = RunLedger::new(vec![WorkerLedger::new("r", 1, true, 0, 1)]);
     let error = runtime
         .block_on(read_back(&options, &[], &mut books))
         .unwrap_err();
@@ -319,7 +325,7 @@ fn a_store_that_is_not_there_is_named() {
         error.to_string().contains("127.0.0.1:1 does not answer"),
         "{error}"
     );
-    let engine = Engine::start();
+    let engine = TestEngine::start();
     let options = StoreOptions {
         authority: engine.address.to_string(),
         ..options

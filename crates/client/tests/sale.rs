@@ -29,7 +29,7 @@ const EVENT: &str = "evt";
 const TICKETS: u64 = 600;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+enum PlantedFault {
     None,
     /// Repeats get a different order id.
     OtherOrder,
@@ -53,15 +53,15 @@ enum Fault {
 }
 
 #[derive(Clone)]
-struct FaultyServer {
+struct FaultyStub {
     stub: BaselineService<MemoryBackend>,
-    fault: Fault,
+    fault: PlantedFault,
     calls: Arc<AtomicU64>,
     first_payload: Arc<Mutex<HashMap<String, i32>>>,
 }
 
-impl FaultyServer {
-    fn new(backend: MemoryBackend, fault: Fault) -> Self {
+impl FaultyStub {
+    fn new(backend: MemoryBackend, fault: PlantedFault) -> Self {
         Self {
             stub: stub(backend),
             fault,
@@ -77,7 +77,7 @@ fn refusal(code: Code, reason: &str) -> Status {
 }
 
 #[tonic::async_trait]
-impl Inventory for FaultyServer {
+impl Inventory for FaultyStub {
     async fn check_availability(
         &self,
         request: Request<CheckReq>,
@@ -92,17 +92,17 @@ impl Inventory for FaultyServer {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let id = request.get_ref().reservation_id.clone();
         match self.fault {
-            Fault::Flaky if call % 6 == 1 => return Err(Status::unavailable("come again")),
-            Fault::Undersell if call < 3 => {
+            PlantedFault::Flaky if call % 6 == 1 => return Err(Status::unavailable("come again")),
+            PlantedFault::Undersell if call < 3 => {
                 return Err(refusal(Code::Aborted, "INSUFFICIENT_INVENTORY"));
             }
-            Fault::Internal if call % 100 == 7 => return Err(Status::internal("broken")),
-            Fault::NoConflict => {
+            PlantedFault::Internal if call % 100 == 7 => return Err(Status::internal("broken")),
+            PlantedFault::NoConflict => {
                 let qty = request.get_ref().qty;
                 let first = *self.first_payload.lock().unwrap().entry(id).or_insert(qty);
                 request.get_mut().qty = first;
             }
-            Fault::Oversell if call.is_multiple_of(2) => {
+            PlantedFault::Oversell if call.is_multiple_of(2) => {
                 return Ok(Response::new(CommitRes {
                     order_id: format!("ord_{id}"),
                     status: "CONFIRMED".to_owned(),
@@ -112,18 +112,22 @@ impl Inventory for FaultyServer {
         }
         let mut answer = self.stub.commit_reservation(request).await;
         match (self.fault, &mut answer) {
-            (Fault::OtherOrder, Ok(answer)) => {
+            (PlantedFault::OtherOrder, Ok(answer)) => {
                 answer.get_mut().order_id = format!("ord_{call}");
             }
-            (Fault::CommitsReleased, Err(status)) if status.code() == Code::FailedPrecondition => {
+            (PlantedFault::CommitsReleased, Err(status))
+                if status.code() == Code::FailedPrecondition =>
+            {
                 return Ok(Response::new(CommitRes {
                     order_id: "ord_1".to_owned(),
                     status: "CONFIRMED".to_owned(),
                 }));
             }
-            (Fault::Flaky, _) if call % 6 == 2 => return Err(Status::unavailable("come again")),
-            (Fault::Slow, _) => tokio::time::sleep(Duration::from_millis(2)).await,
-            (Fault::DropsAnswers, Ok(_)) if call.is_multiple_of(5) => pending().await,
+            (PlantedFault::Flaky, _) if call % 6 == 2 => {
+                return Err(Status::unavailable("come again"));
+            }
+            (PlantedFault::Slow, _) => tokio::time::sleep(Duration::from_millis(2)).await,
+            (PlantedFault::DropsAnswers, Ok(_)) if call.is_multiple_of(5) => pending().await,
             _ => {}
         }
         answer
@@ -134,7 +138,7 @@ impl Inventory for FaultyServer {
         request: Request<ReleaseReq>,
     ) -> Result<Response<ReleaseRes>, Status> {
         let answer = self.stub.release_hold(request).await;
-        if self.fault == Fault::ReleasesCommitted {
+        if self.fault == PlantedFault::ReleasesCommitted {
             return Ok(Response::new(ReleaseRes {
                 status: "RELEASED".to_owned(),
             }));
@@ -191,11 +195,11 @@ fn plan(addresses: &[&str]) -> SalePlan {
     }
 }
 
-async fn sell_out(fault: Fault) -> (SaleReport, MemoryBackend) {
+async fn sell_out(fault: PlantedFault) -> (SaleReport, MemoryBackend) {
     let backend = MemoryBackend::new([(EVENT, TICKETS)]);
-    let served = serve(FaultyServer::new(backend.clone(), fault));
+    let served = serve(FaultyStub::new(backend.clone(), fault));
     let mut plan = plan(&[&served.address]);
-    if fault == Fault::DropsAnswers {
+    if fault == PlantedFault::DropsAnswers {
         plan.call_timeout = Duration::from_millis(40);
     }
     (sale::run(plan, None).await.unwrap(), backend)
@@ -203,7 +207,7 @@ async fn sell_out(fault: Fault) -> (SaleReport, MemoryBackend) {
 
 #[tokio::test]
 async fn a_correct_server_sells_out_and_every_rule_is_tested() {
-    let (report, backend) = sell_out(Fault::None).await;
+    let (report, backend) = sell_out(PlantedFault::None).await;
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.sold_units(), TICKETS);
     assert_eq!(backend.remaining(EVENT), Some(0));
@@ -224,22 +228,22 @@ async fn a_correct_server_sells_out_and_every_rule_is_tested() {
 #[tokio::test]
 async fn each_fault_is_found() {
     for fault in [
-        Fault::OtherOrder,
-        Fault::Oversell,
-        Fault::Undersell,
-        Fault::ReleasesCommitted,
-        Fault::CommitsReleased,
-        Fault::NoConflict,
-        Fault::Internal,
+        PlantedFault::OtherOrder,
+        PlantedFault::Oversell,
+        PlantedFault::Undersell,
+        PlantedFault::ReleasesCommitted,
+        PlantedFault::CommitsReleased,
+        PlantedFault::NoConflict,
+        PlantedFault::Internal,
     ] {
         let (report, _) = sell_out(fault).await;
         let counts = report.ledger.counts();
         assert!(!report.is_clean(), "{fault:?}\n{report}");
         match fault {
-            Fault::OtherOrder => assert!(counts.duplicates_different > 0, "{report}"),
-            Fault::Oversell => assert!(report.oversold_units() > 0, "{report}"),
-            Fault::Undersell => assert!(counts.refused_too_early > 0, "{report}"),
-            Fault::Internal => assert!(report.errors.contains_key("INTERNAL "), "{report}"),
+            PlantedFault::OtherOrder => assert!(counts.duplicates_different > 0, "{report}"),
+            PlantedFault::Oversell => assert!(report.oversold_units() > 0, "{report}"),
+            PlantedFault::Undersell => assert!(counts.refused_too_early > 0, "{report}"),
+            PlantedFault::Internal => assert!(report.errors.contains_key("INTERNAL "), "{report}"),
             _ => assert!(counts.violations > 0, "{fault:?}\n{report}"),
         }
     }
@@ -248,7 +252,7 @@ async fn each_fault_is_found() {
 #[tokio::test]
 async fn an_early_sold_out_with_remaining_stock_is_undersold() {
     let backend = MemoryBackend::new([(EVENT, TICKETS)]);
-    let served = serve(FaultyServer::new(backend, Fault::Undersell));
+    let served = serve(FaultyStub::new(backend, PlantedFault::Undersell));
     let plan = SalePlan {
         buyers: 40,
         shares: sale::BuyerShares {
@@ -263,7 +267,7 @@ async fn an_early_sold_out_with_remaining_stock_is_undersold() {
 
 #[tokio::test]
 async fn rejected_calls_are_retried_with_the_same_id() {
-    let (report, backend) = sell_out(Fault::Flaky).await;
+    let (report, backend) = sell_out(PlantedFault::Flaky).await;
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.sold_units(), TICKETS);
     assert_eq!(backend.remaining(EVENT), Some(0));
@@ -272,7 +276,7 @@ async fn rejected_calls_are_retried_with_the_same_id() {
 
 #[tokio::test]
 async fn lost_answers_are_resolved_by_retries() {
-    let (report, backend) = sell_out(Fault::DropsAnswers).await;
+    let (report, backend) = sell_out(PlantedFault::DropsAnswers).await;
     assert!(report.is_clean(), "{report}");
     assert_eq!(backend.remaining(EVENT), Some(0));
     assert_eq!(report.sold_units(), TICKETS);
@@ -387,7 +391,7 @@ fn serve_on_thread(
             let incoming = bind(address).unwrap();
             bound.send(incoming.local_addr().unwrap()).unwrap();
             tokio::select! {
-                ended = router(FaultyServer::new(backend, Fault::Slow)).serve_with_incoming(incoming) => ended.unwrap(),
+                ended = router(FaultyStub::new(backend, PlantedFault::Slow)).serve_with_incoming(incoming) => ended.unwrap(),
                 _ = killed => {}
             }
         });

@@ -103,7 +103,7 @@ impl ServerProcess {
         Self::new(name, address, pid, Some(child))
     }
 
-    /// A server that was started by somebody else.
+    /// A server that this process did not start.
     pub fn running(name: &'static str, address: &str, pid: u32) -> Result<Self, LaunchError> {
         Self::new(name, address.to_owned(), pid, None)
     }

@@ -1,65 +1,79 @@
-//! Everything that is said about a run. [`Report`] is the JSON; [`table`] and [`svg`] draw it.
+//! The report of a run. [`RunReport`] is the JSON document; [`table`] and [`plot`] render it.
 
-pub mod svg;
+pub mod plot;
 pub mod table;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::ledger::{Books, Broken};
+use crate::ledger::{RunLedger, ViolationLog};
 use crate::limits;
-use crate::outcome::{Class, Method, Outcome};
-use crate::run::Options;
+use crate::outcome::{CallMethod, OutcomeClass, OutcomeKind};
+use crate::processes::{CpuUse, ProcessGroup, ProcessSample};
+use crate::run::RunOptions;
 use crate::scenario::Contract;
-use crate::store::Read;
-use crate::tally::{Latencies, Second, Tally};
-use crate::watch::{Group, Sample, Used};
-use crate::worker::Plan;
+use crate::stats::{LatencyHistogram, RunStats, SecondStats};
+use crate::store::StoreReadback;
+use crate::worker::RunPlan;
 
-/// What a report is made of.
-pub(crate) struct Facts<'a> {
-    pub(crate) plan: &'a Plan,
-    pub(crate) options: &'a Options,
-    pub(crate) tally: &'a Tally,
-    pub(crate) books: &'a Books,
-    pub(crate) broken: &'a Broken,
-    pub(crate) read: Option<&'a Read>,
-    pub(crate) groups: &'a [Group],
+/// Results that the report is built from.
+pub(crate) struct RunResults<'a> {
+    pub(crate) plan: &'a RunPlan,
+    pub(crate) options: &'a RunOptions,
+    pub(crate) stats: &'a RunStats,
+    pub(crate) books: &'a RunLedger,
+    pub(crate) violations: &'a ViolationLog,
+    pub(crate) read: Option<&'a StoreReadback>,
+    pub(crate) groups: &'a [ProcessGroup],
     pub(crate) losses: &'a [String],
 }
 
-/// All of a run. Latencies are in milliseconds, from when the call was due.
+/// Report of a run. Latencies are in milliseconds and count from when a call was due.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct RunReport {
     pub title: String,
     pub run: String,
     pub contract: &'static str,
     pub connections: usize,
     pub stripes: u32,
+    /// 0 in a closed loop.
     pub rate: f64,
+    /// Users of a closed loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub users: Option<usize>,
     pub warmup_s: f64,
     pub measured_s: f64,
     pub seed: u64,
-    /// The generator was not the limit.
+    /// The generator was not the limit of the measurement.
     pub valid: bool,
     pub invalid_because: Vec<String>,
-    pub promises: Promises,
+    pub promises: PromiseReport,
     pub methods: Vec<MethodReport>,
-    pub phases: Vec<Phase>,
+    pub phases: Vec<PhaseReport>,
     pub seconds: Vec<SecondReport>,
     pub generator: GeneratorReport,
     pub processes: Vec<ProcessReport>,
     pub events: Vec<EventReport>,
-    pub store: Option<Read>,
-    /// Why connections were lost, the first few.
+    pub store: Option<StoreReadback>,
+    /// Causes of the first few lost connections.
     pub losses: Vec<String>,
 }
 
+impl RunReport {
+    /// The offered load, for titles.
+    pub(crate) fn load(&self) -> String {
+        match self.users {
+            Some(users) => format!("closed loop of {users} users"),
+            None => format!("{:.0} calls/s", self.rate),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
-pub struct Promises {
+pub struct PromiseReport {
     pub kept: bool,
-    /// The store was read back; otherwise answers were only held against answers.
+    /// The store was read back; otherwise only answers were compared with answers.
     pub store_read: bool,
     pub reservations: u64,
     pub broken: u64,
@@ -68,7 +82,7 @@ pub struct Promises {
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Quantiles {
+pub struct LatencySummary {
     pub count: u64,
     pub mean: f64,
     pub p50: f64,
@@ -79,30 +93,30 @@ pub struct Quantiles {
     pub max: f64,
 }
 
-/// One method in the measured part.
+/// Results of one method in the measured part.
 #[derive(Clone, Debug, Serialize)]
 pub struct MethodReport {
-    pub method: Method,
+    pub method: CallMethod,
     pub calls: u64,
     pub ok: u64,
     pub refused: u64,
     pub shed: u64,
     pub errors: u64,
-    /// All of them by outcome.
+    /// Calls by outcome.
     pub outcomes: BTreeMap<&'static str, u64>,
-    /// Of answers that decided something: ok and refused.
-    pub answered: Quantiles,
-    pub ok_only: Quantiles,
-    pub shed_only: Quantiles,
-    /// Of `answered`: percentile and milliseconds, for drawing.
+    /// Latencies of decisive answers: ok and refused.
+    pub answered: LatencySummary,
+    pub ok_only: LatencySummary,
+    pub shed_only: LatencySummary,
+    /// Points of the percentile plot of `answered`: percentile and milliseconds.
     pub plot: Vec<(f64, f64)>,
-    /// Of each outcome.
-    pub by_outcome: BTreeMap<&'static str, Quantiles>,
+    /// Latencies by outcome.
+    pub by_outcome: BTreeMap<&'static str, LatencySummary>,
 }
 
-/// One piece of the rate curve.
+/// Results of one segment of the rate curve.
 #[derive(Clone, Debug, Serialize)]
-pub struct Phase {
+pub struct PhaseReport {
     pub from_s: f64,
     pub to_s: f64,
     pub planned_per_s: f64,
@@ -111,15 +125,15 @@ pub struct Phase {
     pub refused_per_s: f64,
     pub shed_per_s: f64,
     pub errors_per_s: f64,
-    pub checks: Quantiles,
-    pub writes: Quantiles,
-    pub sheds: Quantiles,
-    /// Seconds from its beginning until nothing is shed and the writes' p95 is under 40 ms, or at most
-    /// a quarter over that of an earlier phase of the same rate, up to its end; `None`: never.
+    pub checks: LatencySummary,
+    pub writes: LatencySummary,
+    pub sheds: LatencySummary,
+    /// Seconds from the start of the phase after which, until its end, nothing is shed and p95 of writes is
+    /// below 40 ms, or at most a quarter above the p95 of an earlier phase with the same rate; `None`: never.
     pub calm_after_s: Option<f64>,
 }
 
-/// One second of the run, by when its calls were due.
+/// Results of one second. Calls belong to the second in which they were due.
 #[derive(Clone, Debug, Serialize)]
 pub struct SecondReport {
     pub at_s: usize,
@@ -136,70 +150,73 @@ pub struct SecondReport {
     pub shed_p95: f64,
 }
 
-/// The generator about itself.
+/// Measurements of the generator itself.
 #[derive(Clone, Debug, Serialize)]
 pub struct GeneratorReport {
     pub threads: u32,
-    /// Calls that the curve planned for the measured part, and those of them that were written.
+    /// Calls planned by the rate curve for the measured part.
     pub planned: f64,
+    /// The part of them that was sent.
     pub sent_of_plan: u64,
-    /// With repeats, which come on top.
+    /// Including repeats.
     pub sent: u64,
-    /// In the whole run.
+    /// Calls not sent, in the whole run.
     pub not_sent: u64,
     pub repeats: u64,
     pub substituted: u64,
     pub reconnects: u64,
     pub in_flight_most: usize,
-    /// CPU of the workers per call, microseconds, in the measured part.
+    /// CPU time of the workers per call in the measured part, in microseconds.
     pub cpu_us_per_call: f64,
     pub cpu_cores: f64,
-    /// Scheduled to written.
-    pub lateness: Quantiles,
+    /// Time from due to written.
+    pub lateness: LatencySummary,
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub struct ProcessReport {
     pub name: &'static str,
     pub pids: Vec<u32>,
-    pub warmup: Option<Used>,
-    pub measured: Option<Used>,
-    /// CPU per call and per answer that succeeded, microseconds, in the measured part.
+    pub warmup: Option<CpuUse>,
+    pub measured: Option<CpuUse>,
+    /// CPU time per call and per successful call in the measured part, in microseconds.
     pub cpu_us_per_call: f64,
     pub cpu_us_per_ok: f64,
     pub rss_first_bytes: u64,
     pub rss_last_bytes: u64,
     pub rss_most_bytes: u64,
-    pub samples: Vec<Sample>,
+    pub samples: Vec<ProcessSample>,
 }
 
-/// How the sale of one event went.
+/// Sales of one event.
 #[derive(Clone, Debug, Serialize)]
 pub struct EventReport {
     pub event: String,
-    /// Units answered with success, each reservation once.
+    /// Units of successful reservations, each counted once.
     pub taken: u64,
-    /// Calls refused for too little stock.
+    /// Calls refused for insufficient stock.
     pub refused: u64,
-    /// Seconds until the first such refusal, and until the last success.
+    /// Seconds until the first such refusal.
     pub first_refused_s: Option<f64>,
+    /// Seconds until the last successful reservation.
     pub last_taken_s: Option<f64>,
-    /// Seconds until every unit or seat was taken; `None`: some are left, or came back.
+    /// Seconds until every unit or seat was taken; `None`: not sold out, or units were returned.
     pub sold_out_s: Option<f64>,
 }
 
-/// What is promised of the 95th percentile, in milliseconds.
-pub(crate) const BAR_MS: f64 = 40.0;
+/// Bound of the 95th percentile that the project promises, in milliseconds.
+pub const P95_BOUND_MS: f64 = 40.0;
 
-/// What a second's p95 may be of that of a whole phase like it: seconds scatter by a tenth.
-const CALM_OVER_USUAL: f64 = 1.25;
+/// Ratio of the p95 of one second to that of a whole phase that still counts as calm: seconds vary by a
+/// tenth.
+const CALM_RATIO: f64 = 1.25;
 
-pub(crate) fn quantiles(of: &Latencies) -> Quantiles {
+pub(crate) fn quantiles(of: &LatencyHistogram) -> LatencySummary {
     if of.is_empty() {
-        return Quantiles::default();
+        return LatencySummary::default();
     }
     let ms = |quantile| of.value_at_quantile(quantile) as f64 / 1_000.0;
-    Quantiles {
+    LatencySummary {
         count: of.len(),
         mean: of.mean() / 1_000.0,
         p50: ms(0.5),
@@ -211,26 +228,26 @@ pub(crate) fn quantiles(of: &Latencies) -> Quantiles {
     }
 }
 
-fn maybe(of: Option<&Latencies>) -> Quantiles {
+fn maybe(of: Option<&LatencyHistogram>) -> LatencySummary {
     of.map(quantiles).unwrap_or_default()
 }
 
-pub(crate) fn make(facts: &Facts<'_>) -> Report {
-    let Facts {
+pub(crate) fn make(results: &RunResults<'_>) -> RunReport {
+    let RunResults {
         plan,
-        tally,
-        broken,
+        stats,
+        violations,
         ..
-    } = facts;
+    } = results;
     let scenario = &plan.scenario;
-    let generator = generator(facts);
-    let invalid_because = invalid(facts, &generator);
-    Report {
+    let generator = generator(results);
+    let invalid_because = invalid_because(results, &generator);
+    RunReport {
         title: scenario.title.clone(),
         run: plan.run.clone(),
         contract: match scenario.contract {
-            Contract::A => "A",
-            Contract::B => "B",
+            Contract::InventoryV1 => "A",
+            Contract::ReservationV1 => "B",
         },
         connections: scenario.connections,
         stripes: match scenario.is_seated() {
@@ -238,27 +255,28 @@ pub(crate) fn make(facts: &Facts<'_>) -> Report {
             false => scenario.stripes(),
         },
         rate: scenario.rate,
+        users: scenario.users,
         warmup_s: scenario.warmup,
         measured_s: scenario.measured().seconds(),
         seed: scenario.seed,
         valid: invalid_because.is_empty(),
         invalid_because,
-        promises: Promises {
-            kept: broken.total() == 0,
-            store_read: facts.read.is_some(),
-            reservations: facts.books.len() as u64,
-            broken: broken.total(),
-            by_kind: broken.counts.clone(),
-            quoted: broken.quoted.clone(),
+        promises: PromiseReport {
+            kept: violations.total() == 0,
+            store_read: results.read.is_some(),
+            reservations: results.books.len() as u64,
+            broken: violations.total(),
+            by_kind: violations.counts.clone(),
+            quoted: violations.quoted.clone(),
         },
-        methods: methods(tally),
-        phases: phases(facts),
-        seconds: tally.seconds.iter().enumerate().map(second).collect(),
-        processes: processes(facts, &generator),
+        methods: methods(stats),
+        phases: phases(results),
+        seconds: stats.seconds.iter().enumerate().map(second).collect(),
+        processes: processes(results, &generator),
         generator,
-        events: events(facts),
-        store: facts.read.cloned(),
-        losses: facts
+        events: events(results),
+        store: results.read.cloned(),
+        losses: results
             .losses
             .iter()
             .take(limits::QUOTED_MAX)
@@ -267,47 +285,47 @@ pub(crate) fn make(facts: &Facts<'_>) -> Report {
     }
 }
 
-fn generator(facts: &Facts<'_>) -> GeneratorReport {
-    let (tally, scenario) = (facts.tally, &facts.plan.scenario);
+fn generator(results: &RunResults<'_>) -> GeneratorReport {
+    let (stats, scenario) = (results.stats, &results.plan.scenario);
     let planned = scenario.measured().calls();
-    let cpu = tally.cpu_measured.as_secs_f64();
-    let sent = tally.sent_measured;
+    let cpu = stats.cpu_measured.as_secs_f64();
+    let sent = stats.sent_measured;
     GeneratorReport {
-        threads: facts.plan.threads,
+        threads: results.plan.threads,
         planned,
         sent,
-        sent_of_plan: tally.planned_measured,
-        not_sent: tally.not_sent,
-        repeats: tally.repeats,
-        substituted: tally.substituted,
-        reconnects: tally.reconnects,
-        in_flight_most: tally.in_flight_most,
+        sent_of_plan: stats.planned_measured,
+        not_sent: stats.not_sent,
+        repeats: stats.repeats,
+        substituted: stats.substituted,
+        reconnects: stats.reconnects,
+        in_flight_most: stats.in_flight_most,
         cpu_us_per_call: cpu * 1e6 / (sent.max(1)) as f64,
         cpu_cores: cpu / scenario.measured().seconds().max(1e-9),
-        lateness: maybe(tally.lateness.as_deref()),
+        lateness: maybe(stats.lateness.as_deref()),
     }
 }
 
-/// Why the figures mean nothing.
-fn invalid(facts: &Facts<'_>, generator: &GeneratorReport) -> Vec<String> {
+/// Why the measurement is invalid.
+fn invalid_because(results: &RunResults<'_>, generator: &GeneratorReport) -> Vec<String> {
     let mut why = Vec::new();
-    let bound = facts.options.lateness_max.as_secs_f64() * 1_000.0;
+    let bound = results.options.lateness_max.as_secs_f64() * 1_000.0;
     let late = generator.lateness.p99;
     if late > bound {
         why.push(format!(
-            "calls were written {late:.1} ms late at the 99th percentile, more than {bound:.1}: give the generator \
+            "calls were written {late:.1} ms late at the 99th percentile (limit {bound:.1} ms): the generator needs \
              a free CPU, more connections (streams) or more threads"
         ));
     }
     if generator.not_sent > 0 {
-        let limit = facts.plan.scenario.in_flight;
+        let limit = results.plan.scenario.in_flight;
         why.push(format!(
-            "{} calls were not sent, for want of a free stream or because {limit} were in flight: more \
-             connections or a larger in_flight, or a server that is not offered more than it can queue",
+            "{} calls were not sent because no stream was free or {limit} were in flight: use more connections, \
+             a larger in_flight, or a rate that the server can queue",
             generator.not_sent
         ));
     }
-    // As many as the curve plans, but for the chance in independent arrivals.
+    // Poisson arrivals vary around the planned number: allow four standard deviations.
     let planned = generator.planned;
     let floor = planned * limits::OFFERED_MIN - 4.0 * planned.sqrt();
     let sent = generator.sent_of_plan;
@@ -319,26 +337,27 @@ fn invalid(facts: &Facts<'_>, generator: &GeneratorReport) -> Vec<String> {
     why
 }
 
-fn methods(tally: &Tally) -> Vec<MethodReport> {
-    let report = |method: Method| {
-        let all = tally.over(method, |_| true);
+fn methods(stats: &RunStats) -> Vec<MethodReport> {
+    let report = |method: CallMethod| {
+        let all = stats.latencies_over(method, |_| true);
         if all.is_empty() {
             return None;
         }
-        let class = |wanted: Class| tally.over(method, |outcome| outcome.class() == wanted);
+        let class =
+            |class: OutcomeClass| stats.latencies_over(method, |outcome| outcome.class() == class);
         let (ok, refused, shed, errors) = (
-            class(Class::Ok),
-            class(Class::Refused),
-            class(Class::Shed),
-            class(Class::Error),
+            class(OutcomeClass::Ok),
+            class(OutcomeClass::Refused),
+            class(OutcomeClass::Shed),
+            class(OutcomeClass::Error),
         );
-        let answered = tally.over(method, |outcome| {
-            matches!(outcome.class(), Class::Ok | Class::Refused)
+        let answered = stats.latencies_over(method, |outcome| {
+            matches!(outcome.class(), OutcomeClass::Ok | OutcomeClass::Refused)
         });
         let seen = || {
-            Outcome::ALL
+            OutcomeKind::ALL
                 .into_iter()
-                .filter_map(|o| Some((o.name(), tally.of(method, o)?)))
+                .filter_map(|o| Some((o.name(), stats.latencies_of(method, o)?)))
         };
         Some(MethodReport {
             method,
@@ -348,18 +367,18 @@ fn methods(tally: &Tally) -> Vec<MethodReport> {
             shed: shed.len(),
             errors: errors.len(),
             outcomes: seen().map(|(name, of)| (name, of.len())).collect(),
-            plot: plot(&answered),
+            plot: plot_points(&answered),
             answered: quantiles(&answered),
             ok_only: quantiles(&ok),
             shed_only: quantiles(&shed),
             by_outcome: seen().map(|(name, of)| (name, quantiles(of))).collect(),
         })
     };
-    Method::ALL.into_iter().filter_map(report).collect()
+    CallMethod::ALL.into_iter().filter_map(report).collect()
 }
 
-/// Percentiles that lie evenly on the axis of a plot: so many for each nine.
-fn plot(of: &Latencies) -> Vec<(f64, f64)> {
+/// Percentiles at equal distances on a logarithmic axis, 24 for each nine.
+fn plot_points(of: &LatencyHistogram) -> Vec<(f64, f64)> {
     if of.is_empty() {
         return Vec::new();
     }
@@ -376,45 +395,49 @@ fn plot(of: &Latencies) -> Vec<(f64, f64)> {
         .collect()
 }
 
-fn sum_of(seconds: &[Second], pick: impl Fn(&Second) -> Option<&Latencies>) -> Quantiles {
-    let mut sum: Option<Latencies> = None;
+fn sum_of(
+    seconds: &[SecondStats],
+    pick: impl Fn(&SecondStats) -> Option<&LatencyHistogram>,
+) -> LatencySummary {
+    let mut sum: Option<LatencyHistogram> = None;
     for of in seconds.iter().filter_map(pick) {
         match &mut sum {
             None => sum = Some(of.clone()),
-            // The bounds are the same.
+            // Cannot fail: the bounds are the same.
             Some(sum) => drop(sum.add(of)),
         }
     }
     maybe(sum.as_ref())
 }
 
-/// What the writes' p95 of a calm second is below, in a phase with so many calls planned: of the
-/// `earlier` phases' calls planned and p95, what was usual at that rate.
-fn calm_bar(mut earlier: impl Iterator<Item = (f64, f64)>, planned_per_s: f64) -> f64 {
-    let alike = earlier.find(|(planned, _)| (planned - planned_per_s).abs() < 1.0);
-    BAR_MS.max(alike.map_or(0.0, |(_, p95)| CALM_OVER_USUAL * p95))
+/// Bound of the p95 of writes in a calm second of a phase with this planned rate. `earlier` holds the planned
+/// rate and p95 of the earlier phases.
+fn calm_bound(mut earlier: impl Iterator<Item = (f64, f64)>, planned_per_s: f64) -> f64 {
+    let same_rate = earlier.find(|(planned, _)| (planned - planned_per_s).abs() < 1.0);
+    P95_BOUND_MS.max(same_rate.map_or(0.0, |(_, p95)| CALM_RATIO * p95))
 }
 
-fn phases(facts: &Facts<'_>) -> Vec<Phase> {
-    let seconds = &facts.tally.seconds;
-    let mut from = facts.plan.scenario.warmup;
-    let mut phases: Vec<Phase> = Vec::new();
-    for piece in facts.plan.scenario.measured().pieces() {
-        let to = from + piece.seconds;
+fn phases(results: &RunResults<'_>) -> Vec<PhaseReport> {
+    let seconds = &results.stats.seconds;
+    let mut from = results.plan.scenario.warmup;
+    let mut phases: Vec<PhaseReport> = Vec::new();
+    for segment in results.plan.scenario.measured().segments() {
+        let to = from + segment.seconds;
         let at = |s: f64| (s.round() as usize).min(seconds.len());
         let part = &seconds[at(from)..at(to)];
-        let rate =
-            |count: fn(&Second) -> u64| part.iter().map(count).sum::<u64>() as f64 / piece.seconds;
-        let planned_per_s = (piece.from + piece.to) / 2.0;
-        let earlier = phases.iter().map(|p| (p.planned_per_s, p.writes.p95));
-        let bar = calm_bar(earlier, planned_per_s);
-        let calm = |second: &Second| {
-            second.shed + second.errors + second.not_sent == 0
-                && maybe(second.writes.as_deref()).p95 < bar
+        let rate = |count: fn(&SecondStats) -> u64| {
+            part.iter().map(count).sum::<u64>() as f64 / segment.seconds
         };
-        let restless = part.iter().rposition(|second| !calm(second));
-        let calm_after = restless.map_or(0, |last| last + 1);
-        phases.push(Phase {
+        let planned_per_s = (segment.from + segment.to) / 2.0;
+        let earlier = phases.iter().map(|p| (p.planned_per_s, p.writes.p95));
+        let bound = calm_bound(earlier, planned_per_s);
+        let calm = |second: &SecondStats| {
+            second.shed + second.errors + second.not_sent == 0
+                && maybe(second.writes.as_deref()).p95 < bound
+        };
+        let last_not_calm = part.iter().rposition(|second| !calm(second));
+        let calm_after = last_not_calm.map_or(0, |last| last + 1);
+        phases.push(PhaseReport {
             from_s: from,
             to_s: to,
             planned_per_s,
@@ -433,7 +456,7 @@ fn phases(facts: &Facts<'_>) -> Vec<Phase> {
     phases
 }
 
-fn second((at_s, second): (usize, &Second)) -> SecondReport {
+fn second((at_s, second): (usize, &SecondStats)) -> SecondReport {
     let writes = maybe(second.writes.as_deref());
     SecondReport {
         at_s,
@@ -451,53 +474,53 @@ fn second((at_s, second): (usize, &Second)) -> SecondReport {
     }
 }
 
-fn processes(facts: &Facts<'_>, generator: &GeneratorReport) -> Vec<ProcessReport> {
-    let scenario = &facts.plan.scenario;
+fn processes(results: &RunResults<'_>, generator: &GeneratorReport) -> Vec<ProcessReport> {
+    let scenario = &results.plan.scenario;
     let (warm, end) = (scenario.warmup, scenario.whole().seconds());
-    let ok: u64 = Method::ALL
+    let ok: u64 = CallMethod::ALL
         .iter()
         .map(|method| {
-            facts
-                .tally
-                .over(*method, |outcome| outcome.class() == Class::Ok)
+            results
+                .stats
+                .latencies_over(*method, |outcome| outcome.class() == OutcomeClass::Ok)
                 .len()
         })
         .sum();
-    let report = |group: &Group| {
-        let measured = group.used(warm, end);
+    let report = |group: &ProcessGroup| {
+        let measured = group.cpu_use(warm, end);
         let cpu = measured.map_or(0.0, |used| used.cpu_seconds) * 1e6;
-        let rss = |sample: Option<&Sample>| sample.map_or(0, |sample| sample.rss_bytes);
+        let rss = |sample: Option<&ProcessSample>| sample.map_or(0, |sample| sample.rss_bytes);
         ProcessReport {
             name: group.name,
             pids: group.pids.clone(),
-            warmup: group.used(0.0, warm).filter(|_| warm > 0.0),
+            warmup: group.cpu_use(0.0, warm).filter(|_| warm > 0.0),
             measured,
             cpu_us_per_call: cpu / generator.sent.max(1) as f64,
             cpu_us_per_ok: cpu / ok.max(1) as f64,
             rss_first_bytes: rss(group.samples().first()),
             rss_last_bytes: rss(group.samples().last()),
-            rss_most_bytes: group.rss_most(),
+            rss_most_bytes: group.rss_max(),
             samples: group.samples().to_vec(),
         }
     };
-    facts.groups.iter().map(report).collect()
+    results.groups.iter().map(report).collect()
 }
 
-fn events(facts: &Facts<'_>) -> Vec<EventReport> {
-    let events = &facts.plan.scenario.events;
+fn events(results: &RunResults<'_>) -> Vec<EventReport> {
+    let events = &results.plan.scenario.events;
     let stock = events.stock.or(events.seats).unwrap_or(0);
     let seconds = |nanos: u64| nanos as f64 / 1e9;
-    let names = facts.plan.events.iter().enumerate();
+    let names = results.plan.events.iter().enumerate();
     names
         .map(|(index, event)| {
-            let told = facts.books.event(index);
+            let sales = results.books.event(index);
             EventReport {
                 event: event.clone(),
-                taken: told.taken,
-                refused: told.refused,
-                first_refused_s: (told.refused > 0).then(|| seconds(told.first_refused)),
-                last_taken_s: (told.taken > 0).then(|| seconds(told.last_taken)),
-                sold_out_s: (told.taken == stock).then(|| seconds(told.last_taken)),
+                taken: sales.taken,
+                refused: sales.refused,
+                first_refused_s: (sales.refused > 0).then(|| seconds(sales.first_refused)),
+                last_taken_s: (sales.taken > 0).then(|| seconds(sales.last_taken)),
+                sold_out_s: (sales.taken == stock).then(|| seconds(sales.last_taken)),
             }
         })
         .collect()
@@ -508,11 +531,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calm_is_what_was_usual_at_that_rate() {
-        let bar = |earlier: &[(f64, f64)]| calm_bar(earlier.iter().copied(), 100.0);
-        assert_eq!(bar(&[]), BAR_MS);
-        assert_eq!(bar(&[(100.0, 60.0), (300.0, 200.0)]), 75.0);
-        assert_eq!(bar(&[(50.0, 60.0), (300.0, 200.0)]), BAR_MS, "other rates");
-        assert_eq!(bar(&[(100.0, 5.0)]), BAR_MS, "never below what is promised");
+    fn calm_bound_follows_earlier_phases_of_the_same_rate() {
+        let bound = |earlier: &[(f64, f64)]| calm_bound(earlier.iter().copied(), 100.0);
+        assert_eq!(bound(&[]), P95_BOUND_MS);
+        assert_eq!(bound(&[(100.0, 60.0), (300.0, 200.0)]), 75.0);
+        assert_eq!(
+            bound(&[(50.0, 60.0), (300.0, 200.0)]),
+            P95_BOUND_MS,
+            "other rates"
+        );
+        assert_eq!(
+            bound(&[(100.0, 5.0)]),
+            P95_BOUND_MS,
+            "never below the promised bound"
+        );
     }
 }

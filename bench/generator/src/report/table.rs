@@ -1,26 +1,26 @@
-//! A report for a person.
+//! The report as a text table.
 
 use std::fmt::Write;
 
-use super::{EventReport, Phase, Quantiles, Report};
+use super::{EventReport, LatencySummary, PhaseReport, RunReport};
 
-/// The whole text, with a line end.
-pub fn draw(report: &Report) -> String {
+/// Renders the report; ends with a newline.
+pub fn render(report: &RunReport) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = write(report, &mut out);
     out
 }
 
-fn write(report: &Report, out: &mut String) -> std::fmt::Result {
+fn write(report: &RunReport, out: &mut String) -> std::fmt::Result {
     writeln!(out, "{}", report.title)?;
     writeln!(
         out,
-        "run {}, contract {}, {} connections; {:.0} calls/s for {} s after {} s of warm-up\n",
+        "run {}, contract {}, {} connections; {} for {} s after {} s of warm-up\n",
         report.run,
         report.contract,
         report.connections,
-        report.rate,
+        report.load(),
         report.measured_s,
         report.warmup_s
     )?;
@@ -34,11 +34,11 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     verdict(report, out)
 }
 
-fn latency(of: &Quantiles) -> String {
+fn latency(of: &LatencySummary) -> String {
     if of.count == 0 {
         return String::new();
     }
-    let Quantiles {
+    let LatencySummary {
         p50,
         p90,
         p95,
@@ -50,7 +50,7 @@ fn latency(of: &Quantiles) -> String {
     format!("{p50:>9.2}{p90:>9.2}{p95:>9.2}{p99:>9.2}{p99_9:>9.2}{max:>9.1}")
 }
 
-fn methods(report: &Report, out: &mut String) -> std::fmt::Result {
+fn methods(report: &RunReport, out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
         "{:<14}{:>10}{:>10}{:>9}{:>9}{:>8}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
@@ -102,11 +102,11 @@ fn methods(report: &Report, out: &mut String) -> std::fmt::Result {
     }
     writeln!(
         out,
-        "latencies in ms, from when each call was due; ok and refused answers\n"
+        "latencies of ok and refused calls in ms, from when each call was due\n"
     )
 }
 
-fn phases(phases: &[Phase], out: &mut String) -> std::fmt::Result {
+fn phases(phases: &[PhaseReport], out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
         "{:<16}{:>10}{:>10}{:>10}{:>10}{:>10}{:>11}{:>11}{:>11}",
@@ -140,13 +140,13 @@ fn phases(phases: &[Phase], out: &mut String) -> std::fmt::Result {
     writeln!(out)
 }
 
-/// Only of events that sold out or refused, and of these the first few.
+/// The first few events that sold out or refused calls.
 fn events(events: &[EventReport], out: &mut String) -> std::fmt::Result {
-    let told = events
+    let affected = events
         .iter()
         .filter(|event| event.refused > 0 || event.sold_out_s.is_some());
     let mut any = false;
-    for event in told.take(5) {
+    for event in affected.take(5) {
         any = true;
         write!(out, "{}: {} taken", event.event, event.taken)?;
         if let Some(s) = event.sold_out_s {
@@ -156,7 +156,7 @@ fn events(events: &[EventReport], out: &mut String) -> std::fmt::Result {
             let calls = event.refused;
             write!(
                 out,
-                "; {calls} calls told sold out, the first after {s:.2} s"
+                "; {calls} calls refused as sold out, the first after {s:.2} s"
             )?;
         }
         writeln!(out)?;
@@ -167,7 +167,7 @@ fn events(events: &[EventReport], out: &mut String) -> std::fmt::Result {
     }
 }
 
-fn processes(report: &Report, out: &mut String) -> std::fmt::Result {
+fn processes(report: &RunReport, out: &mut String) -> std::fmt::Result {
     let mib = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
     for process in &report.processes {
         let Some(measured) = process.measured else {
@@ -177,13 +177,13 @@ fn processes(report: &Report, out: &mut String) -> std::fmt::Result {
             format!(" (warm-up {:.2})", used.cores)
         });
         let per_call = match process.name {
-            // Its own figure is finer than a clock tick, and of the workers alone.
+            // Measured with a finer clock, and without the main thread.
             "generator" => report.generator.cpu_us_per_call,
             _ => process.cpu_us_per_call,
         };
         writeln!(
             out,
-            "{:<10} {:>7.2} us CPU per call, {:.2} cores{}, RSS {:.0} to {:.0} MiB, at most {:.0}",
+            "{:<10} {:>7.2} us CPU per call, {:.2} cores{}, RSS {:.0} to {:.0} MiB, maximum {:.0}",
             process.name,
             per_call,
             measured.cores,
@@ -196,7 +196,7 @@ fn processes(report: &Report, out: &mut String) -> std::fmt::Result {
     let generator = &report.generator;
     writeln!(
         out,
-        "{:<10} late by p50 {:.2}, p99 {:.2}, max {:.1} ms; {} of {:.0} planned calls sent; {} repeats, {} not sent; at most {} in flight",
+        "{:<10} lateness p50 {:.2}, p99 {:.2}, max {:.1} ms; {} of {:.0} planned calls sent; {} repeats, {} not sent; at most {} in flight",
         "",
         generator.lateness.p50,
         generator.lateness.p99,
@@ -218,7 +218,7 @@ fn processes(report: &Report, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn store(report: &Report, out: &mut String) -> std::fmt::Result {
+fn store(report: &RunReport, out: &mut String) -> std::fmt::Result {
     let Some(read) = &report.store else {
         return writeln!(out);
     };
@@ -237,12 +237,12 @@ fn store(report: &Report, out: &mut String) -> std::fmt::Result {
     )
 }
 
-fn verdict(report: &Report, out: &mut String) -> std::fmt::Result {
+fn verdict(report: &RunReport, out: &mut String) -> std::fmt::Result {
     let promises = &report.promises;
     match (promises.kept, promises.store_read) {
         (true, true) => writeln!(
             out,
-            "every promise kept: {} reservations, the store holds what was answered",
+            "every promise kept: {} reservations, the store matches the answers",
             promises.reservations
         )?,
         (true, false) => writeln!(
@@ -270,7 +270,7 @@ fn verdict(report: &Report, out: &mut String) -> std::fmt::Result {
     if !report.valid {
         writeln!(
             out,
-            "INVALID: the generator was the limit, the figures mean nothing"
+            "INVALID: the generator was the limit of the measurement"
         )?;
         for why in &report.invalid_because {
             writeln!(out, "  {why}")?;

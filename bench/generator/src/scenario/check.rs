@@ -1,10 +1,10 @@
-//! Refusing what cannot be played, by the key's name.
+//! Checks of a scenario. Each error names the key, the value and the valid range.
 
 use std::fmt::Display;
 
-use super::{Contract, Count, Pick, Scenario, ScenarioError, Step};
+use super::{AutoCount, Contract, CurveStep, Scenario, ScenarioError, SeatPick};
 use crate::limits;
-use crate::outcome::Method;
+use crate::outcome::CallMethod;
 
 fn bad<T>(
     key: &'static str,
@@ -19,7 +19,7 @@ fn bad<T>(
 }
 
 fn within(key: &'static str, given: f64, min: f64, max: f64) -> Result<(), ScenarioError> {
-    // Also refuses what is no number.
+    // Also rejects NaN.
     match (min..=max).contains(&given) {
         true => Ok(()),
         false => bad(key, given, format!("{min} to {max}")),
@@ -28,9 +28,9 @@ fn within(key: &'static str, given: f64, min: f64, max: f64) -> Result<(), Scena
 
 impl Scenario {
     /// # Errors
-    /// The first value that cannot be played.
+    /// The first invalid value.
     pub fn check(&self) -> Result<(), ScenarioError> {
-        within("rate", self.rate, 0.001, limits::RATE_MAX)?;
+        self.check_loop()?;
         within("warmup", self.warmup, 0.0, limits::SECONDS_MAX)?;
         self.check_time()?;
         let connections = limits::CONNECTIONS_MAX;
@@ -63,6 +63,22 @@ impl Scenario {
         self.check_seats()
     }
 
+    fn check_loop(&self) -> Result<(), ScenarioError> {
+        let Some(users) = self.users else {
+            return match self.calls {
+                Some(calls) => bad("calls", calls, "given only with users"),
+                None => within("rate", self.rate, 0.001, limits::RATE_MAX),
+            };
+        };
+        within("users", users as f64, 1.0, limits::CONNECTIONS_MAX as f64)?;
+        within("calls", self.call_limit() as f64, 1.0, limits::CALLS_MAX)?;
+        within("rate with users", self.rate, 0.0, 0.0)?;
+        match self.curve.is_empty() {
+            true => Ok(()),
+            false => bad("curve", "given", "absent with users"),
+        }
+    }
+
     fn check_time(&self) -> Result<(), ScenarioError> {
         match (self.duration, self.curve.as_slice()) {
             (None, []) => return bad("duration", "missing", "seconds, or steps in curve"),
@@ -71,7 +87,7 @@ impl Scenario {
                 return bad(
                     "duration",
                     seconds,
-                    "none beside curve, whose steps have seconds",
+                    "absent with curve, whose steps have seconds",
                 );
             }
             (None, steps) => {
@@ -84,7 +100,10 @@ impl Scenario {
         }
         let whole = self.whole();
         within("the whole time", whole.seconds(), 0.1, limits::SECONDS_MAX)?;
-        within("the number of calls", whole.calls(), 1.0, limits::CALLS_MAX)
+        match self.users {
+            Some(_) => Ok(()),
+            None => within("the number of calls", whole.calls(), 1.0, limits::CALLS_MAX),
+        }
     }
 
     fn check_events(&self) -> Result<(), ScenarioError> {
@@ -102,7 +121,7 @@ impl Scenario {
             ("events.stripes", events.stripes),
             ("events.seat_keys", events.seat_keys),
         ] {
-            if let Count::Of(given) = count {
+            if let AutoCount::Fixed(given) = count {
                 within(key, f64::from(given), 1.0, stripes)?;
             }
         }
@@ -124,22 +143,22 @@ impl Scenario {
                     limits::SEATS_MAX as f64,
                 )
             }
-            (Some(stock), Some(_)) => bad("events.stock", stock, "none beside events.seats"),
+            (Some(stock), Some(_)) => bad("events.stock", stock, "absent with events.seats"),
         }
     }
 
     fn check_mix(&self) -> Result<(), ScenarioError> {
         let keys = [
-            ("mix.check", Method::Check),
-            ("mix.hold", Method::Hold),
-            ("mix.commit", Method::Commit),
-            ("mix.direct_commit", Method::DirectCommit),
-            ("mix.release", Method::Release),
+            ("mix.check", CallMethod::Check),
+            ("mix.hold", CallMethod::Hold),
+            ("mix.commit", CallMethod::Commit),
+            ("mix.direct_commit", CallMethod::DirectCommit),
+            ("mix.release", CallMethod::Release),
         ];
         for (key, method) in keys {
             within(key, self.mix.share(method), 0.0, 100.0)?;
         }
-        let sum: f64 = Method::ALL
+        let sum: f64 = CallMethod::ALL
             .iter()
             .map(|method| self.mix.share(*method))
             .sum();
@@ -171,7 +190,7 @@ impl Scenario {
                 "missing",
                 "[seats] with pick = \"exact\" or \"best\"",
             ),
-            (false, Some(_)) => bad("seats", "given", "none with events.stock"),
+            (false, Some(_)) => bad("seats", "given", "absent with events.stock"),
             (true, Some(seats)) => {
                 within("seats.crowd", seats.crowd, 1.0, limits::SEATS_MAX as f64)?;
                 let most = self
@@ -180,8 +199,8 @@ impl Scenario {
                     .unwrap_or(0)
                     .min(u64::from(limits::QTY_MAX));
                 within("qty.max", f64::from(self.qty.max), 1.0, most as f64)?;
-                let best = seats.pick == Pick::Best;
-                if best && self.contract == Contract::A && self.mix.direct_commit > 0.0 {
+                let best = seats.pick == SeatPick::Best;
+                if best && self.contract == Contract::InventoryV1 && self.mix.direct_commit > 0.0 {
                     let given = self.mix.direct_commit;
                     return bad("mix.direct_commit", given, "0 with seats.pick = \"best\"");
                 }
@@ -192,7 +211,7 @@ impl Scenario {
     }
 }
 
-fn check_step(step: &Step) -> Result<(), ScenarioError> {
+fn check_step(step: &CurveStep) -> Result<(), ScenarioError> {
     within("curve.seconds", step.seconds, 0.001, limits::SECONDS_MAX)?;
     let factor = |key, given| within(key, given, 0.0, 1_000.0);
     match (step.times, step.from, step.to) {

@@ -1,7 +1,7 @@
-//! What is played: a TOML file, checked key by key.
+//! Scenario files: TOML, with every key documented here.
 //!
-//! [`Scenario`] is what the file says; `check.rs` refuses what cannot be played and names the key;
-//! the methods here derive what follows from it. Every key, with what it means, is below.
+//! [`Scenario`] is the content of a file; `check.rs` rejects invalid values and names the key; the methods here
+//! derive values from the keys.
 
 mod check;
 
@@ -11,80 +11,89 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::limits;
-use crate::outcome::Method;
-use crate::schedule::{Curve, Piece, Spacing};
-use crate::zipf::Zipf;
+use crate::outcome::CallMethod;
+use crate::schedule::{ArrivalSpacing, RateCurve, RateSegment};
 
 /// A scenario file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
-    /// For people.
+    /// Title of the report.
     pub title: String,
     #[serde(default)]
     pub contract: Contract,
     #[serde(default = "one")]
     pub seed: u64,
-    /// Calls per second, all methods together; repeats come on top.
+    /// Open loop: calls per second over all methods, without repeats.
+    #[serde(default)]
     pub rate: f64,
+    /// Closed loop, instead of `rate`: each of so many users sends its next call after the answer to the
+    /// previous one. Latencies then count from when a call was sent.
+    pub users: Option<usize>,
+    /// Closed loop: the run ends after so many calls, repeats not counted, or after `duration`.
+    pub calls: Option<usize>,
     #[serde(default = "poisson")]
-    pub spacing: Spacing,
-    /// Seconds at the constant rate; only without `curve`.
+    pub spacing: ArrivalSpacing,
+    /// Seconds of the measured part at a constant rate; only without `curve`.
     pub duration: Option<f64>,
     /// Steps and ramps, as factors of `rate`.
     #[serde(default)]
-    pub curve: Vec<Step>,
-    /// Seconds before the measured part: half of it a ramp up to the first rate, half at that rate.
+    pub curve: Vec<CurveStep>,
+    /// Seconds before the measured part: half of it a ramp to the first rate, half at that rate.
     #[serde(default)]
     pub warmup: f64,
     #[serde(default = "eight")]
     pub connections: usize,
-    /// Calls in flight over all connections.
+    /// Maximum number of calls in flight over all connections.
     #[serde(default = "in_flight")]
     pub in_flight: usize,
-    /// Milliseconds that travel with each call as `grpc-timeout`; 0: none.
+    /// `grpc-timeout` of each call in milliseconds; 0: none.
     #[serde(default = "deadline")]
     pub deadline_ms: u64,
-    /// Seconds that a hold asks for; 0: the server's default.
+    /// Duration of a hold in seconds; 0: the default of the server.
     #[serde(default)]
     pub hold_seconds: u64,
+    /// Expiry of all holds in Unix milliseconds, instead of `hold_seconds`.
+    pub hold_until_ms: Option<u64>,
     #[serde(default)]
-    pub qty: Qty,
-    pub events: Events,
-    pub mix: Mix,
+    pub qty: QuantityRange,
+    pub events: EventSetup,
+    pub mix: CallMix,
     #[serde(default)]
     pub duplicates: Duplicates,
-    pub seats: Option<Seats>,
+    pub seats: Option<SeatSelection>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum Contract {
     /// `inventory.v1.Inventory`.
     #[default]
-    A,
+    #[serde(rename = "A", alias = "inventory.v1")]
+    InventoryV1,
     /// `reservation.v1.InventoryService`.
-    B,
+    #[serde(rename = "B", alias = "reservation.v1")]
+    ReservationV1,
 }
 
-/// A part of the rate curve. `times` for a constant rate, or `from` and `to` for a ramp.
+/// A step of the rate curve: `times` for a constant rate, or `from` and `to` for a ramp.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Step {
+pub struct CurveStep {
     pub seconds: f64,
     pub times: Option<f64>,
     pub from: Option<f64>,
     pub to: Option<f64>,
 }
 
-/// Units of one reservation, drawn evenly.
+/// Units of one reservation, uniformly distributed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Qty {
+pub struct QuantityRange {
     pub min: u32,
     pub max: u32,
 }
 
-impl Default for Qty {
+impl Default for QuantityRange {
     fn default() -> Self {
         Self { min: 1, max: 1 }
     }
@@ -92,89 +101,97 @@ impl Default for Qty {
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Events {
+pub struct EventSetup {
     #[serde(default = "one_event")]
     pub count: u32,
-    /// Ids are `PREFIX_0`, `PREFIX_1`, …; of events that the generator creates, `PREFIX_RUN_0`, ….
+    /// Event ids are `PREFIX_0`, `PREFIX_1`, …; ids of created events are `PREFIX_RUN_0`, ….
     pub prefix: String,
     /// Units of each event.
     pub stock: Option<u64>,
-    /// Seats of each event, instead of `stock`.
+    /// SeatSelection of each event, instead of `stock`.
     pub seats: Option<u64>,
     #[serde(default)]
-    pub stripes: Count,
+    pub stripes: AutoCount,
     #[serde(default)]
-    pub seat_keys: Count,
-    /// 0: every event alike.
+    pub seat_keys: AutoCount,
+    /// Exponent of Zipf's law over the events; 0: uniform.
     #[serde(default)]
     pub zipf: f64,
 }
 
-/// A number, or as many as the offered load asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Count {
-    #[default]
-    Auto,
-    Of(u32),
+impl EventSetup {
+    /// Relative shares of the events by Zipf's law: the k-th, counted from 1, has the weight `k^-s`.
+    pub fn weights(&self) -> impl Iterator<Item = f64> {
+        let exponent = self.zipf;
+        (1..=self.count).map(move |k| f64::from(k).powf(-exponent))
+    }
 }
 
-impl<'de> Deserialize<'de> for Count {
+/// A number, or "auto": derived from the offered load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AutoCount {
+    #[default]
+    Auto,
+    Fixed(u32),
+}
+
+impl<'de> Deserialize<'de> for AutoCount {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "want a number, or \"auto\"")]
-        enum Written {
+        #[serde(untagged, expecting = "must be a number or \"auto\"")]
+        enum CountOrAuto {
             Number(u32),
             Word(String),
         }
-        match Written::deserialize(from)? {
-            Written::Number(number) => Ok(Self::Of(number)),
-            Written::Word(word) if word == "auto" => Ok(Self::Auto),
-            Written::Word(word) => Err(serde::de::Error::custom(format!(
-                "{word:?} is neither a number nor \"auto\""
+        match CountOrAuto::deserialize(from)? {
+            CountOrAuto::Number(number) => Ok(Self::Fixed(number)),
+            CountOrAuto::Word(word) if word == "auto" => Ok(Self::Auto),
+            CountOrAuto::Word(word) => Err(serde::de::Error::custom(format!(
+                "{word:?} must be a number or \"auto\""
             ))),
         }
     }
 }
 
-/// Parts of the calls, in percent; together 100.
+/// Shares of the calls in percent; the sum is 100.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Mix {
+pub struct CallMix {
     pub check: f64,
     pub hold: f64,
-    /// Of a hold that this run placed.
+    /// Commits of holds that this run placed.
     pub commit: f64,
-    /// Without a hold.
+    /// Commits without a hold.
     pub direct_commit: f64,
-    /// Of a hold that this run placed.
+    /// Releases of holds that this run placed.
     pub release: f64,
 }
 
-impl Mix {
-    pub fn share(&self, method: Method) -> f64 {
+impl CallMix {
+    pub fn share(&self, method: CallMethod) -> f64 {
         match method {
-            Method::Check => self.check,
-            Method::Hold => self.hold,
-            Method::Commit => self.commit,
-            Method::DirectCommit => self.direct_commit,
-            Method::Release => self.release,
+            CallMethod::Check => self.check,
+            CallMethod::Hold => self.hold,
+            CallMethod::Commit => self.commit,
+            CallMethod::DirectCommit => self.direct_commit,
+            CallMethod::Release => self.release,
         }
     }
 
-    /// Whether stock can come back while the run goes on.
-    pub fn gives_back(&self) -> bool {
+    /// Whether stock may be returned during the run.
+    pub fn returns_stock(&self) -> bool {
         self.hold > 0.0 || self.release > 0.0
     }
 }
 
-/// Reservation calls that are sent again, word for word.
+/// Reservation calls that are repeated with the same content.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Duplicates {
-    /// In percent of all calls, and on top of them.
+    /// In percent of all calls, in addition to them.
     pub percent: f64,
-    pub when: When,
-    /// On another connection than the first, if there is one.
+    pub when: RepeatTiming,
+    /// On a different connection, if there is one.
     pub other_connection: bool,
 }
 
@@ -182,7 +199,7 @@ impl Default for Duplicates {
     fn default() -> Self {
         Self {
             percent: 0.0,
-            when: When::Mixed,
+            when: RepeatTiming::Mixed,
             other_connection: true,
         }
     }
@@ -190,8 +207,8 @@ impl Default for Duplicates {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum When {
-    /// In the same moment.
+pub enum RepeatTiming {
+    /// At the same time.
     Immediately,
     /// 0.1 to 2 seconds later.
     Later,
@@ -201,20 +218,20 @@ pub enum When {
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Seats {
-    pub pick: Pick,
-    /// Of `exact`: how many of the seats that are not known to be taken, from the front row on, the
-    /// crowd is after (the mean of an exponential distribution).
+pub struct SeatSelection {
+    pub pick: SeatPick,
+    /// For `exact`: mean distance of the picked seat from the front, in seats not known to be taken
+    /// (exponential distribution).
     #[serde(default = "crowd")]
     pub crowd: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Pick {
-    /// By seat ids, everyone wanting the front rows.
+pub enum SeatPick {
+    /// By seat ids, preferring the front rows.
     Exact,
-    /// By quantity: the server chooses.
+    /// By quantity: the server picks the seats.
     Best,
 }
 
@@ -227,8 +244,8 @@ fn one_event() -> u32 {
 fn eight() -> usize {
     8
 }
-fn poisson() -> Spacing {
-    Spacing::Poisson
+fn poisson() -> ArrivalSpacing {
+    ArrivalSpacing::Poisson
 }
 fn in_flight() -> usize {
     limits::IN_FLIGHT_DEFAULT
@@ -240,12 +257,12 @@ fn crowd() -> f64 {
     50.0
 }
 
-/// Why a scenario cannot be played.
+/// Why a scenario is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     #[error("{}: {why}", path.display())]
     File { path: PathBuf, why: String },
-    #[error("{key} is {given}: want {want}")]
+    #[error("{key} is {given}: must be {want}")]
     Value {
         key: &'static str,
         given: String,
@@ -253,11 +270,11 @@ pub enum ScenarioError {
     },
 }
 
-/// What the command line changes.
+/// Values of the command line that replace those of the file.
 #[derive(Clone, Debug, Default)]
-pub struct Overrides {
+pub struct ScenarioOverrides {
     pub rate: Option<f64>,
-    /// Seconds of the measured part; a curve is stretched to it.
+    /// Seconds of the measured part; a curve is scaled to it.
     pub duration: Option<f64>,
     pub warmup: Option<f64>,
     pub connections: Option<usize>,
@@ -268,11 +285,11 @@ pub struct Overrides {
 }
 
 impl Scenario {
-    /// Reads a file and changes it by `overrides`.
+    /// Reads a file, applies `overrides`, and checks the result.
     ///
     /// # Errors
-    /// A file that cannot be read, a key that is not known, a value that cannot be played.
-    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ScenarioError> {
+    /// An unreadable file, an unknown key, or an invalid value.
+    pub fn load(path: &Path, overrides: &ScenarioOverrides) -> Result<Self, ScenarioError> {
         let failed = |why: String| ScenarioError::File {
             path: path.to_owned(),
             why,
@@ -282,25 +299,25 @@ impl Scenario {
             .len();
         if size > limits::SCENARIO_BYTES_MAX {
             let max = limits::SCENARIO_BYTES_MAX;
-            return Err(failed(format!("{size} bytes long, want at most {max}")));
+            return Err(failed(format!("{size} bytes long: must be at most {max}")));
         }
         let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
         let mut scenario = Self::parse(&text).map_err(failed)?;
-        scenario.change(overrides);
+        scenario.apply(overrides);
         scenario.check()?;
         Ok(scenario)
     }
 
-    /// Reads the text of a file; [`Scenario::check`] is the caller's.
+    /// Parses the text of a file. The caller must call [`Scenario::check`].
     ///
     /// # Errors
-    /// What is no TOML, an unknown key, a value of another type: with its line.
+    /// Invalid TOML, an unknown key, or a value of the wrong type, with its line.
     pub fn parse(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| error.to_string())
     }
 
-    fn change(&mut self, overrides: &Overrides) {
-        let Overrides {
+    fn apply(&mut self, overrides: &ScenarioOverrides) {
+        let ScenarioOverrides {
             rate,
             duration,
             warmup,
@@ -329,54 +346,70 @@ impl Scenario {
             self.events.prefix = prefix;
         }
         if let Some(stripes) = stripes {
-            self.events.stripes = Count::Of(stripes);
+            self.events.stripes = AutoCount::Fixed(stripes);
         }
     }
 
-    /// The measured part.
-    pub fn measured(&self) -> Curve {
-        let constant = |seconds, rate| Piece {
+    /// The rate curve of the measured part.
+    pub fn measured(&self) -> RateCurve {
+        let constant = |seconds, rate| RateSegment {
             seconds,
             from: rate,
             to: rate,
         };
-        let pieces = match self.curve.as_slice() {
+        let segments = match self.curve.as_slice() {
             [] => vec![constant(self.duration.unwrap_or(0.0), self.rate)],
             steps => steps
                 .iter()
-                .map(|step| Piece {
+                .map(|step| RateSegment {
                     seconds: step.seconds,
                     from: step.times.or(step.from).unwrap_or(0.0) * self.rate,
                     to: step.times.or(step.to).unwrap_or(0.0) * self.rate,
                 })
                 .collect(),
         };
-        Curve::new(pieces)
+        RateCurve::new(segments)
     }
 
-    /// The whole run: warm-up and measured part.
-    pub fn whole(&self) -> Curve {
+    /// The rate curve of the whole run: warm-up and measured part.
+    pub fn whole(&self) -> RateCurve {
         let measured = self.measured();
-        let first = measured.pieces().first().map_or(0.0, |piece| piece.from);
+        let first = measured
+            .segments()
+            .first()
+            .map_or(0.0, |segment| segment.from);
         let half = self.warmup / 2.0;
-        let mut pieces = Vec::new();
+        let mut segments = Vec::new();
         if self.warmup > 0.0 {
-            pieces.push(Piece {
+            segments.push(RateSegment {
                 seconds: half,
                 from: 0.0,
                 to: first,
             });
-            pieces.push(Piece {
+            segments.push(RateSegment {
                 seconds: half,
                 from: first,
                 to: first,
             });
         }
-        pieces.extend_from_slice(measured.pieces());
-        Curve::new(pieces)
+        segments.extend_from_slice(measured.segments());
+        RateCurve::new(segments)
     }
 
-    /// What each call may take before the server should have answered.
+    /// Maximum number of calls in a closed loop.
+    pub fn call_limit(&self) -> usize {
+        self.calls.unwrap_or(limits::CALLS_MAX as usize)
+    }
+
+    /// Expected number of calls of an open loop; 0 for a closed loop without `calls`.
+    pub fn expected_calls(&self) -> f64 {
+        match self.users {
+            None => self.whole().calls(),
+            Some(_) => self.calls.unwrap_or(0) as f64,
+        }
+    }
+
+    /// Time within which the server must answer a call.
     pub fn deadline(&self) -> Duration {
         match self.deadline_ms {
             0 => limits::DEADLINE_MAX,
@@ -388,36 +421,36 @@ impl Scenario {
         self.events.seats.is_some()
     }
 
-    /// Of each event: how many of the calls take stock, per second at the peak, of the hottest event.
+    /// Reservations per second of the hottest event at the peak.
     fn hottest_sales(&self) -> f64 {
         let takes = self.mix.hold + self.mix.direct_commit;
-        let share = Zipf::new(self.events.count, self.events.zipf).share(0);
+        // The weight of the first event is 1.
+        let share = 1.0 / self.events.weights().sum::<f64>();
         self.measured().peak() * takes / 100.0 * share
     }
 
-    /// Stripes that each event is created with; 0: as many as the server chooses.
+    /// Stripes of each created event; 0: chosen by the server.
     pub fn stripes(&self) -> u32 {
         match self.events.stripes {
-            // Not more than units.
-            Count::Of(stripes) => {
+            // At most one stripe per unit.
+            AutoCount::Fixed(stripes) => {
                 let stock = self.events.stock.unwrap_or(1);
                 stripes.min(u32::try_from(stock).unwrap_or(u32::MAX))
             }
-            Count::Auto => 0,
+            AutoCount::Auto => 0,
         }
     }
 
-    /// Keys that the seats of each event are spread over.
+    /// Number of partition keys for the seats of each event.
     pub fn seat_keys(&self) -> u32 {
         match self.events.seat_keys {
-            Count::Of(keys) => keys,
-            Count::Auto => enough(self.hottest_sales(), limits::HOLDS_PER_SEAT_KEY),
+            AutoCount::Fixed(keys) => keys,
+            AutoCount::Auto => {
+                let keys = (self.hottest_sales() / limits::HOLDS_PER_SEAT_KEY).ceil();
+                (keys as u32).clamp(1, limits::STRIPES_MAX)
+            }
         }
     }
-}
-
-fn enough(load: f64, each: f64) -> u32 {
-    ((load / each).ceil() as u32).clamp(1, limits::STRIPES_MAX)
 }
 
 #[cfg(test)]

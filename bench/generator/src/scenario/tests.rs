@@ -1,4 +1,4 @@
-//! What a scenario may say, and what it is told when it says something else.
+//! Valid and invalid scenarios.
 
 use super::*;
 
@@ -11,11 +11,11 @@ mix = { direct_commit = 100 }
 "#;
 
 fn with(line: &str) -> Scenario {
-    // Top-level keys must stand before the tables.
+    // Top-level keys must precede the tables.
     Scenario::parse(&format!("{line}\n{PLAIN}")).unwrap()
 }
 
-fn refused(text: &str) -> String {
+fn rejection(text: &str) -> String {
     let scenario = match Scenario::parse(text) {
         Ok(scenario) => scenario,
         Err(why) => return why,
@@ -24,12 +24,12 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
-fn every_file_that_comes_with_the_generator_can_be_played() {
+fn all_scenarios_of_the_repository_are_valid() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        let scenario = Scenario::load(&path, &Overrides::default()).unwrap();
+        let scenario = Scenario::load(&path, &ScenarioOverrides::default()).unwrap();
         assert!(scenario.whole().calls() > 0.0);
         count += 1;
     }
@@ -37,23 +37,23 @@ fn every_file_that_comes_with_the_generator_can_be_played() {
 }
 
 #[test]
-fn what_is_not_said_has_its_default() {
+fn missing_keys_have_defaults() {
     let scenario = with("");
     scenario.check().unwrap();
-    assert_eq!(scenario.contract, Contract::A);
+    assert_eq!(scenario.contract, Contract::InventoryV1);
     assert_eq!((scenario.qty.min, scenario.qty.max), (1, 1));
     assert_eq!(scenario.whole().calls(), 10_000.0);
     assert_eq!(scenario.stripes(), 0);
 }
 
 #[test]
-fn an_unknown_key_is_named_with_those_there_are() {
-    let why = refused(&format!("{PLAIN}\n[duplicate]\npercent = 1"));
+fn an_unknown_key_is_named_with_the_known_keys() {
+    let why = rejection(&format!("{PLAIN}\n[duplicate]\npercent = 1"));
     assert!(
         why.contains("duplicate") && why.contains("duplicates"),
         "{why}"
     );
-    let why = refused(&PLAIN.replace("direct_commit = 100", "direct = 100"));
+    let why = rejection(&PLAIN.replace("direct_commit = 100", "direct = 100"));
     assert!(
         why.contains("`direct`") && why.contains("direct_commit"),
         "{why}"
@@ -61,7 +61,7 @@ fn an_unknown_key_is_named_with_those_there_are() {
 }
 
 #[test]
-fn a_bad_value_is_named_with_what_would_be_right() {
+fn an_invalid_value_is_named_with_the_valid_range() {
     for (from, to, key, want) in [
         ("rate = 1000", "rate = -1", "rate", "0.001 to"),
         ("rate = 1000", "rate = nan", "rate", "0.001 to"),
@@ -84,7 +84,7 @@ fn a_bad_value_is_named_with_what_would_be_right() {
             "stock = 100000",
             "stock = 5, seats = 5",
             "events.stock",
-            "beside events.seats",
+            "with events.seats",
         ),
         ("stock = 100000", "seats = 5", "seats", "pick"),
         (
@@ -100,6 +100,19 @@ fn a_bad_value_is_named_with_what_would_be_right() {
             "auto",
         ),
         ("\"evt\"", "\"e#1\"", "events.prefix", "A-Z"),
+        (
+            "rate = 1000",
+            "rate = 9\nusers = 5",
+            "rate with users",
+            "0 to 0",
+        ),
+        ("rate = 1000", "users = 0", "users", "1 to"),
+        (
+            "rate = 1000",
+            "rate = 9\ncalls = 5",
+            "calls",
+            "only with users",
+        ),
         (
             "title = \"t\"",
             "title = \"t\"\nconnections = 0",
@@ -135,16 +148,16 @@ fn a_bad_value_is_named_with_what_would_be_right() {
             "rate = 1000",
             "rate = 999999\ncontract = \"C\"",
             "contract",
-            "`A` or `B`",
+            "`A`",
         ),
     ] {
-        let why = refused(&PLAIN.replace(from, to));
+        let why = rejection(&PLAIN.replace(from, to));
         assert!(why.contains(key) && why.contains(want), "{to}: {why}");
     }
 }
 
 #[test]
-fn a_curve_is_steps_and_ramps_of_the_rate() {
+fn a_curve_consists_of_steps_and_ramps_of_the_rate() {
     let text = PLAIN.replace(
         "duration = 10",
         "warmup = 4\ncurve = [{ seconds = 2, times = 3 }, { seconds = 2, from = 1, to = 0 }]",
@@ -153,18 +166,18 @@ fn a_curve_is_steps_and_ramps_of_the_rate() {
     scenario.check().unwrap();
     assert_eq!(scenario.measured().calls(), 6_000.0 + 1_000.0);
     assert_eq!(scenario.whole().calls(), 7_000.0 + 3_000.0 + 6_000.0);
-    let overrides = Overrides {
+    let overrides = ScenarioOverrides {
         rate: Some(10.0),
         duration: Some(40.0),
-        ..Overrides::default()
+        ..ScenarioOverrides::default()
     };
-    scenario.change(&overrides);
+    scenario.apply(&overrides);
     assert_eq!(scenario.measured().seconds(), 40.0);
     assert_eq!(scenario.measured().calls(), 700.0);
 }
 
 #[test]
-fn auto_leaves_the_stripes_to_the_server() {
+fn auto_leaves_the_number_of_stripes_to_the_server() {
     let stripes = |stripes: &str, stock: &str| {
         let events = format!("stock = {stock}, stripes = {stripes}");
         let text = PLAIN.replace("stock = 100000", &events);
@@ -173,4 +186,23 @@ fn auto_leaves_the_stripes_to_the_server() {
     assert_eq!(stripes("\"auto\"", "100000"), 0);
     assert_eq!(stripes("15", "100000"), 15);
     assert_eq!(stripes("15", "3"), 3);
+}
+
+#[test]
+fn events_have_weights_by_zipfs_law() {
+    let text = PLAIN.replace("stock = 100000", "stock = 9, count = 3, zipf = 1.0");
+    let weights: Vec<f64> = Scenario::parse(&text).unwrap().events.weights().collect();
+    assert_eq!(weights, [1.0, 0.5, 1.0 / 3.0]);
+}
+
+#[test]
+fn a_closed_loop_plans_no_calls_by_rate() {
+    let text = PLAIN.replace("rate = 1000", "users = 20\ncalls = 500");
+    let scenario = Scenario::parse(&text).unwrap();
+    scenario.check().unwrap();
+    assert_eq!(
+        (scenario.whole().calls(), scenario.expected_calls()),
+        (0.0, 500.0)
+    );
+    assert_eq!(scenario.whole().seconds(), 10.0);
 }

@@ -1,5 +1,5 @@
-//! DynamoDB's JSON over plain HTTP, as far as scans go. For a store on loopback or a trusted network:
-//! requests carry a placeholder for a signature.
+//! Scans over the DynamoDB JSON protocol and plain HTTP. For a store on loopback or a trusted network only:
+//! requests carry a placeholder signature.
 
 use std::time::Duration;
 
@@ -14,46 +14,46 @@ use tokio::net::TcpStream;
 
 use crate::limits;
 
-/// Why the store cannot be read.
+/// Why the store could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub enum ReadBackError {
     #[error("the store at {authority} does not answer: {why}")]
     Unreachable { authority: String, why: String },
-    #[error("the store refused to scan {table}: {why}")]
+    #[error("the store rejected a scan of {table}: {why}")]
     Refused { table: String, why: String },
-    #[error("a page of {table} is not as the store writes it: {why}")]
+    #[error("a page of {table} has an unexpected format: {why}")]
     Page { table: String, why: String },
 }
 
-/// Reads pages of items; what it is given is the answer's body. Returns where the next one begins.
+/// Processes the body of a page. Returns the start key of the next page.
 pub(super) type OnPage<'a> = &'a dyn Fn(&[u8]) -> Result<Option<Value>, String>;
 
-pub(super) struct Client {
+pub(super) struct ScanClient {
     authority: String,
 }
 
-/// Why one try failed.
-enum Failed {
-    /// Worth another try.
-    Passing(String),
-    Final(String),
+/// Why one attempt failed.
+enum ScanFailure {
+    /// A retry may succeed.
+    Transient(String),
+    Permanent(String),
 }
 
-impl Client {
+impl ScanClient {
     pub(super) fn new(authority: &str) -> Self {
         Self {
             authority: authority.to_owned(),
         }
     }
 
-    /// Scans `table` strongly, `segments` parts at once, `attributes` of each item.
+    /// Scans `table` with consistent reads in `segments` parallel parts, projecting `attributes`.
     pub(super) async fn scan(
         &self,
         table: &str,
         attributes: &[&str],
         segments: u32,
         on_page: OnPage<'_>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), ReadBackError> {
         let parts =
             (0..segments).map(|n| self.scan_part(table, attributes, (n, segments), on_page));
         try_join_all(parts).await.map(drop)
@@ -65,7 +65,7 @@ impl Client {
         attributes: &[&str],
         (part, parts): (u32, u32),
         on_page: OnPage<'_>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), ReadBackError> {
         let names: serde_json::Map<_, _> = attributes
             .iter()
             .enumerate()
@@ -84,8 +84,8 @@ impl Client {
         }
         let mut connection = None;
         loop {
-            let body = self.ask(&mut connection, table, &request).await?;
-            let page = on_page(&body).map_err(|why| StoreError::Page {
+            let body = self.request_page(&mut connection, table, &request).await?;
+            let page = on_page(&body).map_err(|why| ReadBackError::Page {
                 table: table.to_owned(),
                 why,
             })?;
@@ -96,37 +96,37 @@ impl Client {
         }
     }
 
-    /// One scan request, repeated while it fails in passing.
-    async fn ask(
+    /// One scan request, retried after transient failures.
+    async fn request_page(
         &self,
         connection: &mut Option<SendRequest<Full<Bytes>>>,
         table: &str,
         request: &Value,
-    ) -> Result<Bytes, StoreError> {
-        let mut pause = limits::STORE_PAUSE;
-        let mut tries = 0;
+    ) -> Result<Bytes, ReadBackError> {
+        let mut delay = limits::STORE_RETRY_DELAY;
+        let mut attempts = 0;
         loop {
-            tries += 1;
+            attempts += 1;
             let attempt = self.attempt(connection, request);
             let why = match tokio::time::timeout(limits::STORE_TIMEOUT, attempt).await {
                 Ok(Ok(body)) => return Ok(body),
-                Ok(Err(Failed::Final(why))) => {
+                Ok(Err(ScanFailure::Permanent(why))) => {
                     let table = table.to_owned();
-                    return Err(StoreError::Refused { table, why });
+                    return Err(ReadBackError::Refused { table, why });
                 }
-                Ok(Err(Failed::Passing(why))) => why,
+                Ok(Err(ScanFailure::Transient(why))) => why,
                 Err(_) => format!("no answer in {} s", limits::STORE_TIMEOUT.as_secs()),
             };
-            // Whatever went wrong, the connection is not to be trusted.
+            // The state of the connection is unknown after a failure.
             *connection = None;
-            if tries >= limits::STORE_TRIES {
-                return Err(StoreError::Unreachable {
+            if attempts >= limits::STORE_ATTEMPTS {
+                return Err(ReadBackError::Unreachable {
                     authority: self.authority.clone(),
                     why,
                 });
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(Duration::from_secs(5));
         }
     }
 
@@ -134,18 +134,18 @@ impl Client {
         &self,
         connection: &mut Option<SendRequest<Full<Bytes>>>,
         request: &Value,
-    ) -> Result<Bytes, Failed> {
-        let passing = |why: &dyn std::fmt::Display| Failed::Passing(why.to_string());
+    ) -> Result<Bytes, ScanFailure> {
+        let transient = |why: &dyn std::fmt::Display| ScanFailure::Transient(why.to_string());
         let sender = match connection {
             Some(sender) => sender,
             None => {
                 let socket = TcpStream::connect(&self.authority)
                     .await
-                    .map_err(|e| passing(&e))?;
+                    .map_err(|e| transient(&e))?;
                 let (sender, driver) = handshake(TokioIo::new(socket))
                     .await
-                    .map_err(|e| passing(&e))?;
-                // Ends with the sender.
+                    .map_err(|e| transient(&e))?;
+                // The task ends when the sender is dropped.
                 tokio::spawn(driver);
                 connection.insert(sender)
             }
@@ -162,28 +162,28 @@ impl Client {
                  Signature=0000000000000000000000000000000000000000000000000000000000000000",
             )
             .body(Full::new(Bytes::from(request.to_string())))
-            .map_err(|error| Failed::Final(error.to_string()))?;
-        sender.ready().await.map_err(|e| passing(&e))?;
+            .map_err(|error| ScanFailure::Permanent(error.to_string()))?;
+        sender.ready().await.map_err(|e| transient(&e))?;
         let response = sender
             .send_request(request)
             .await
-            .map_err(|e| passing(&e))?;
+            .map_err(|e| transient(&e))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), limits::PAGE_BYTES_MAX);
-        let body = body.collect().await.map_err(|e| passing(&e))?.to_bytes();
+        let body = body.collect().await.map_err(|e| transient(&e))?.to_bytes();
         if status.is_success() {
             return Ok(body);
         }
         let text: String = String::from_utf8_lossy(&body).chars().take(500).collect();
-        let again = [
+        let transient_errors = [
             "Throttling",
             "ThroughputExceeded",
             "RequestLimitExceeded",
             "InternalServerError",
         ];
-        match status.is_server_error() || again.iter().any(|word| text.contains(word)) {
-            true => Err(Failed::Passing(text)),
-            false => Err(Failed::Final(text)),
+        match status.is_server_error() || transient_errors.iter().any(|word| text.contains(word)) {
+            true => Err(ScanFailure::Transient(text)),
+            false => Err(ScanFailure::Permanent(text)),
         }
     }
 }

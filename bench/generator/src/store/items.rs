@@ -1,4 +1,4 @@
-//! Items as the server stores them: docs/adr/0004-tables.md.
+//! Items in the format of the server: docs/adr/0004-tables.md.
 
 use std::borrow::Cow;
 
@@ -30,23 +30,23 @@ pub(super) const SEAT_ATTRIBUTES: &[&str] = &[
     "order_id",
 ];
 
-/// One stripe of one of the run's events.
+/// One stripe of an event of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stripe {
-    /// Index into the run's events.
+pub struct StripeItem {
+    /// Index of the event in the run.
     pub event: usize,
     pub index: u32,
     pub total: i64,
     pub remaining: i64,
     pub version: u64,
-    /// Of stripe 0: how many there are.
+    /// Number of stripes; only in stripe 0.
     pub stripes: u32,
     pub seat_keys: u32,
 }
 
-/// A reservation's record; `""` and 0 where the item does not say.
+/// Record of a reservation; `""` and 0 for missing attributes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Record<'a> {
+pub struct RecordItem<'a> {
     pub reservation: Cow<'a, str>,
     pub event: Cow<'a, str>,
     pub status: Cow<'a, str>,
@@ -56,10 +56,10 @@ pub struct Record<'a> {
     pub order: Cow<'a, str>,
 }
 
-/// A seat's item.
+/// Item of a seat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seat<'a> {
-    /// The event, whatever partition key the item lies under.
+pub struct SeatItem<'a> {
+    /// The event, without the suffix of the partition key.
     pub event: Cow<'a, str>,
     pub seat: Cow<'a, str>,
     pub status: Cow<'a, str>,
@@ -69,7 +69,7 @@ pub struct Seat<'a> {
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "T: Deserialize<'de>"))]
-struct Page<T> {
+struct ScanPage<T> {
     #[serde(rename = "Items")]
     items: Vec<T>,
     #[serde(rename = "LastEvaluatedKey")]
@@ -78,52 +78,56 @@ struct Page<T> {
 
 /// Text of an attribute value: `{"S": "…"}` or `{"N": "…"}`.
 #[derive(Deserialize, Default)]
-struct Text<'a> {
+struct AttributeText<'a> {
     #[serde(borrow, alias = "N", rename = "S")]
     text: Cow<'a, str>,
 }
 
 #[derive(Deserialize, Default)]
-struct List<'a> {
+struct AttributeList<'a> {
     #[serde(borrow, rename = "L")]
-    list: Vec<Text<'a>>,
+    list: Vec<AttributeText<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Attributes<'a> {
+struct ItemAttributes<'a> {
     #[serde(borrow, default)]
-    event_id: Text<'a>,
+    event_id: AttributeText<'a>,
     #[serde(borrow, default)]
-    reservation_id: Text<'a>,
+    reservation_id: AttributeText<'a>,
     #[serde(borrow, default)]
-    seat_id: Text<'a>,
+    seat_id: AttributeText<'a>,
     #[serde(borrow, default)]
-    status: Text<'a>,
+    status: AttributeText<'a>,
     #[serde(borrow, default)]
-    qty: Text<'a>,
+    qty: AttributeText<'a>,
     #[serde(borrow, default)]
-    draws: Text<'a>,
+    draws: AttributeText<'a>,
     #[serde(borrow, default)]
-    seats: List<'a>,
+    seats: AttributeList<'a>,
     #[serde(borrow, default)]
-    order_id: Text<'a>,
+    order_id: AttributeText<'a>,
     #[serde(borrow, default)]
-    total_seats: Text<'a>,
+    total_seats: AttributeText<'a>,
     #[serde(borrow, default)]
-    remaining: Text<'a>,
+    remaining: AttributeText<'a>,
     #[serde(borrow, default)]
-    version: Text<'a>,
+    version: AttributeText<'a>,
     #[serde(borrow, default)]
-    stripes: Text<'a>,
+    stripes: AttributeText<'a>,
     #[serde(borrow, default)]
-    seat_keys: Text<'a>,
+    seat_keys: AttributeText<'a>,
 }
 
-fn page(body: &[u8]) -> Result<Page<Attributes<'_>>, String> {
+fn page(body: &[u8]) -> Result<ScanPage<ItemAttributes<'_>>, String> {
     serde_json::from_slice(body).map_err(|error| error.to_string())
 }
 
-fn number<T: std::str::FromStr>(text: &Text<'_>, of: &str, otherwise: T) -> Result<T, String> {
+fn number<T: std::str::FromStr>(
+    text: &AttributeText<'_>,
+    of: &str,
+    otherwise: T,
+) -> Result<T, String> {
     match text.text.is_empty() {
         true => Ok(otherwise),
         false => text
@@ -133,7 +137,7 @@ fn number<T: std::str::FromStr>(text: &Text<'_>, of: &str, otherwise: T) -> Resu
     }
 }
 
-/// `event`, and the number behind its `#`.
+/// Splits `event#number`; the number is 0 without a `#`.
 fn split_key(key: &str) -> (&str, u32) {
     match key.split_once('#') {
         Some((event, index)) => (event, index.parse().unwrap_or(u32::MAX)),
@@ -141,19 +145,19 @@ fn split_key(key: &str) -> (&str, u32) {
     }
 }
 
-/// Appends the stripes of `events`.
+/// Appends the stripes of `events` to `to`.
 pub(super) fn stripes(
     body: &[u8],
     events: &[String],
-    to: &mut Vec<Stripe>,
+    to: &mut Vec<StripeItem>,
 ) -> Result<Option<Value>, String> {
     let page = page(body)?;
     for item in &page.items {
         let (event, index) = split_key(&item.event_id.text);
-        let Some(event) = events.iter().position(|ours| ours == event) else {
+        let Some(event) = events.iter().position(|known| known == event) else {
             continue;
         };
-        to.push(Stripe {
+        to.push(StripeItem {
             event,
             index,
             total: number(&item.total_seats, "total_seats", 0)?,
@@ -168,11 +172,11 @@ pub(super) fn stripes(
 
 pub(super) fn records(
     body: &[u8],
-    mut on_record: impl FnMut(Record<'_>),
+    mut on_record: impl FnMut(RecordItem<'_>),
 ) -> Result<Option<Value>, String> {
     let page = page(body)?;
     for item in page.items {
-        on_record(Record {
+        on_record(RecordItem {
             reservation: item.reservation_id.text,
             event: item.event_id.text,
             status: item.status.text,
@@ -187,12 +191,12 @@ pub(super) fn records(
 
 pub(super) fn seats(
     body: &[u8],
-    mut on_seat: impl FnMut(Seat<'_>),
+    mut on_seat: impl FnMut(SeatItem<'_>),
 ) -> Result<Option<Value>, String> {
     let page = page(body)?;
     for item in page.items {
         let (event, _) = split_key(&item.event_id.text);
-        on_seat(Seat {
+        on_seat(SeatItem {
             event: Cow::Borrowed(event),
             seat: item.seat_id.text,
             status: item.status.text,
@@ -208,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn items_are_read_as_the_server_writes_them() {
+    fn items_are_decoded_from_the_format_of_the_server() {
         let body = br##"{"Count":2,"Items":[
             {"reservation_id":{"S":"r-1"},"event_id":{"S":"evt"},"status":{"S":"CONFIRMED"},
              "qty":{"N":"3"},"draws":{"S":"0:2,5:1"},"order_id":{"S":"ord_1"},"other":{"M":{}}},
@@ -239,7 +243,7 @@ mod tests {
                 .unwrap()
                 .is_none()
         );
-        let expected = Stripe {
+        let expected = StripeItem {
             event: 0,
             index: 7,
             total: 10,

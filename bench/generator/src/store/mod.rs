@@ -1,39 +1,41 @@
-//! Reads the store back when the run is over, and fails on any broken promise.
+//! Reads the store back after the run and reports every broken promise.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `client.rs` | DynamoDB's JSON over plain HTTP: scans, with repeats |
-//! | `items.rs` | stripes, records and seats as they are stored (docs/adr/0004-tables.md) |
-//! | `verify.rs` | the verdict: items against each other and against the ledger |
+//! | `client.rs` | scans over the DynamoDB JSON protocol, with retries |
+//! | `items.rs` | decoding of stripes, records and seats (docs/adr/0004-tables.md) |
+//! | `judge.rs` | checks of items against each other and against the ledger |
 //!
-//! The store must be still for the sums to mean anything: it is waited for, and read again when
-//! something moved meanwhile.
+//! Sums are valid only if nothing changes while the store is read: the read-back first waits until the stripes
+//! are stable, and reads again if they changed.
 
 mod client;
 mod items;
-mod verify;
+mod judge;
+#[cfg(test)]
+mod judge_tests;
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use self::client::Client;
-pub use self::client::StoreError;
-pub use self::items::{Record, Seat, Stripe};
-pub use self::verify::{Counts, EventRead, Judge};
-use crate::ledger::{Books, Broken};
+pub use self::client::ReadBackError;
+use self::client::ScanClient;
+pub use self::items::{RecordItem, SeatItem, StripeItem};
+pub use self::judge::{EventBalance, RecordCounts, StoreJudge};
+use crate::ledger::{RunLedger, ViolationLog};
 use crate::limits;
 
 /// Names of the three tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tables {
+pub struct TableNames {
     pub inventory: String,
     pub seats: String,
     pub idempotency: String,
 }
 
-impl Default for Tables {
+impl Default for TableNames {
     fn default() -> Self {
         Self {
             inventory: "inventory".to_owned(),
@@ -43,52 +45,52 @@ impl Default for Tables {
     }
 }
 
-/// Where the store is and how it is read.
+/// Address of the store, and how to read it.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// `host:port`.
     pub authority: String,
-    pub tables: Tables,
-    /// Scans at once.
+    pub tables: TableNames,
+    /// Parallel scans.
     pub segments: u32,
-    /// How long to wait for the store to become still.
+    /// Time limit of the wait for a stable store.
     pub settle: Duration,
-    /// How long nothing may change for it to count as still.
-    pub still_for: Duration,
+    /// How long nothing may change before the store counts as stable.
+    pub stable_for: Duration,
 }
 
-/// What was read, and what is wrong with it.
+/// Result of the read-back.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Read {
+pub struct StoreReadback {
     #[serde(skip)]
-    pub broken: Broken,
-    pub counts: Counts,
-    pub events: Vec<EventRead>,
-    /// Of the last round.
+    pub violations: ViolationLog,
+    pub counts: RecordCounts,
+    pub events: Vec<EventBalance>,
+    /// Duration of the last round.
     pub seconds: f64,
     pub rounds: u32,
-    /// Nothing moved while it was read.
+    /// Nothing changed during the last round.
     pub still: bool,
 }
 
-/// Reads everything about `events`, and holds it against `books`.
+/// Reads all items of `events` and checks them against `ledger`.
 ///
 /// # Errors
-/// When the store cannot be read. Broken promises are in what is returned.
+/// If the store cannot be read. Broken promises are in the result.
 pub async fn read_back(
     options: &StoreOptions,
     events: &[String],
-    books: &mut Books,
-) -> Result<Read, StoreError> {
-    let client = Client::new(&options.authority);
+    books: &mut RunLedger,
+) -> Result<StoreReadback, ReadBackError> {
+    let client = ScanClient::new(&options.authority);
     let until = Instant::now() + options.settle;
     let mut rounds = 0;
     loop {
         rounds += 1;
-        let before = wait_until_still(&client, options, events, until).await?;
+        let before = wait_until_stable(&client, options, events, until).await?;
         let started = Instant::now();
-        books.forget_seen();
-        let judge = RefCell::new(Judge::new(events, books));
+        books.clear_seen();
+        let judge = RefCell::new(StoreJudge::new(events, books));
         read_round(&client, options, &judge).await?;
         let stripes = read_stripes(&client, options, events).await?;
         let still = stripes == before;
@@ -96,29 +98,29 @@ pub async fn read_back(
         read.seconds = started.elapsed().as_secs_f64();
         read.rounds = rounds;
         read.still = still;
-        let again = !still || read.broken.total() > 0;
-        // A real breach stays, and is read once more; what moves is waited for.
+        let again = !still || read.violations.total() > 0;
+        // A real violation persists in a second round; while something changes, wait and read again.
         let enough = match still {
             true => rounds >= 2,
             false => rounds >= limits::READ_ROUNDS_MAX || Instant::now() >= until,
         };
         if !again || enough {
             if !still {
-                read.broken.add("moving", || {
-                    "stripes changed at every reading: wait longer with --settle".to_owned()
+                read.violations.add("moving", || {
+                    "stripes changed in every round: wait longer with --settle".to_owned()
                 });
             }
             return Ok(read);
         }
-        tokio::time::sleep(limits::READ_AGAIN_AFTER).await;
+        tokio::time::sleep(limits::REREAD_DELAY).await;
     }
 }
 
 async fn read_stripes(
-    client: &Client,
+    client: &ScanClient,
     options: &StoreOptions,
     events: &[String],
-) -> Result<Vec<Stripe>, StoreError> {
+) -> Result<Vec<StripeItem>, ReadBackError> {
     let all = RefCell::new(Vec::new());
     let table = &options.tables.inventory;
     client
@@ -127,21 +129,21 @@ async fn read_stripes(
         })
         .await?;
     let mut all = all.into_inner();
-    all.sort_by_key(|stripe: &Stripe| (stripe.event, stripe.index));
+    all.sort_by_key(|stripe: &StripeItem| (stripe.event, stripe.index));
     Ok(all)
 }
 
-/// Waits until the stripes have not changed for a while, or patience ends; returns them.
-async fn wait_until_still(
-    client: &Client,
+/// Waits until the stripes are stable, or until `until`; returns them.
+async fn wait_until_stable(
+    client: &ScanClient,
     options: &StoreOptions,
     events: &[String],
     until: Instant,
-) -> Result<Vec<Stripe>, StoreError> {
+) -> Result<Vec<StripeItem>, ReadBackError> {
     let mut last = read_stripes(client, options, events).await?;
     let mut since = Instant::now();
-    while since.elapsed() < options.still_for && Instant::now() < until {
-        tokio::time::sleep(limits::STILL_PERIOD).await;
+    while since.elapsed() < options.stable_for && Instant::now() < until {
+        tokio::time::sleep(limits::STABLE_PERIOD).await;
         let now = read_stripes(client, options, events).await?;
         if now != last {
             (last, since) = (now, Instant::now());
@@ -151,10 +153,10 @@ async fn wait_until_still(
 }
 
 async fn read_round(
-    client: &Client,
+    client: &ScanClient,
     options: &StoreOptions,
-    judge: &RefCell<Judge<'_>>,
-) -> Result<(), StoreError> {
+    judge: &RefCell<StoreJudge<'_>>,
+) -> Result<(), ReadBackError> {
     let segments = options.segments.clamp(1, limits::SEGMENTS_MAX);
     let tables = &options.tables;
     client

@@ -1,4 +1,4 @@
-//! Answers as outcomes: gRPC statuses and their reasons, and on contract B what the message says.
+//! Decoding of answers: gRPC statuses with their reasons and, in `reservation.v1`, errors in the message.
 
 use h2::RecvStream;
 use http::{HeaderMap, Response};
@@ -6,262 +6,210 @@ use inventory_proto::common::v1 as common;
 use inventory_proto::inventory::v1 as a;
 use inventory_proto::reservation::v1 as b;
 use prost::Message;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
-use crate::limits;
-use crate::outcome::{Answer, Method, Order, Outcome};
+use crate::outcome::{CallAnswer, CallMethod, OrderId, OutcomeKind};
 use crate::scenario::Contract;
 
-/// What the head of a response leaves to do.
-pub(crate) enum Head {
-    /// A status without a message, or no gRPC at all.
-    Done(Outcome),
+/// Result of reading the head of a response.
+pub(crate) enum ResponseHead {
+    /// The call is over: a status without a message, or not gRPC.
+    Done(OutcomeKind),
     Body,
 }
 
 /// Reads the head of a response.
-pub(crate) fn head(response: &Response<RecvStream>) -> Head {
+pub(crate) fn head(response: &Response<RecvStream>) -> ResponseHead {
     if response.status() != http::StatusCode::OK {
-        return Head::Done(match response.status().as_u16() {
-            429 | 502..=504 => Outcome::Unavailable,
-            _ => Outcome::Malformed,
+        return ResponseHead::Done(match response.status().as_u16() {
+            429 | 502..=504 => OutcomeKind::Unavailable,
+            _ => OutcomeKind::Malformed,
         });
     }
     if response.headers().contains_key("grpc-status") {
-        return Head::Done(status(response.headers()));
+        return ResponseHead::Done(status(response.headers()));
     }
     match response.body().is_end_stream() {
-        true => Head::Done(Outcome::Malformed),
-        false => Head::Body,
+        true => ResponseHead::Done(OutcomeKind::Malformed),
+        false => ResponseHead::Body,
     }
 }
 
-/// The outcome of a whole call: its message and its trailers.
+/// The answer of a complete call: its message and its trailers.
 pub(crate) fn whole(
     contract: Contract,
-    method: Method,
+    method: CallMethod,
     body: &[u8],
     trailers: &HeaderMap,
-) -> Answer {
+) -> CallAnswer {
     match status(trailers) {
-        Outcome::Ok => message(contract, method, body).unwrap_or(Answer::of(Outcome::Malformed)),
-        refused => Answer::of(refused),
+        OutcomeKind::Ok => {
+            message(contract, method, body).unwrap_or(CallAnswer::of(OutcomeKind::Malformed))
+        }
+        refused => CallAnswer::of(refused),
     }
 }
 
-/// What `grpc-status` and the details beside it say.
-pub(crate) fn status(headers: &HeaderMap) -> Outcome {
+/// The outcome of a status: by its ErrorInfo reason, else by its code.
+pub(crate) fn status(headers: &HeaderMap) -> OutcomeKind {
     let Some(code) = headers.get("grpc-status") else {
-        return Outcome::Malformed;
+        return OutcomeKind::Malformed;
     };
-    let code: u32 = match code.to_str().ok().and_then(|code| code.parse().ok()) {
-        Some(0) => return Outcome::Ok,
-        Some(code) => code,
-        None => return Outcome::Malformed,
-    };
-    let details = headers.get("grpc-status-details-bin");
-    let reason = details.and_then(|value| error_reason(value.as_bytes()));
-    match reason.as_deref().and_then(of_reason) {
-        Some(outcome) => outcome,
-        None => of_code(code),
+    if code == "0" {
+        return OutcomeKind::Ok;
     }
+    let Some(status) = Status::from_header_map(headers) else {
+        return OutcomeKind::Malformed;
+    };
+    let info = status.get_details_error_info();
+    info.and_then(|info| of_reason(&info.reason))
+        .unwrap_or_else(|| of_code(status.code()))
 }
 
-fn of_code(code: u32) -> Outcome {
+fn of_code(code: Code) -> OutcomeKind {
     match code {
-        1 | 4 => Outcome::Deadline,
-        3 | 11 => Outcome::Invalid,
-        5 => Outcome::NotFound,
-        6 => Outcome::Conflict,
-        8 => Outcome::Shed,
-        9 => Outcome::Released,
-        10 => Outcome::SoldOut,
-        14 => Outcome::Unavailable,
-        _ => Outcome::Internal,
+        Code::Ok => OutcomeKind::Ok,
+        Code::Cancelled | Code::DeadlineExceeded => OutcomeKind::Deadline,
+        Code::InvalidArgument | Code::OutOfRange => OutcomeKind::Invalid,
+        Code::NotFound => OutcomeKind::NotFound,
+        Code::AlreadyExists => OutcomeKind::Conflict,
+        Code::ResourceExhausted => OutcomeKind::Shed,
+        Code::FailedPrecondition => OutcomeKind::Released,
+        Code::Aborted => OutcomeKind::SoldOut,
+        Code::Unavailable => OutcomeKind::Unavailable,
+        _ => OutcomeKind::Internal,
     }
 }
 
-fn of_reason(reason: &str) -> Option<Outcome> {
+fn of_reason(reason: &str) -> Option<OutcomeKind> {
     Some(match reason {
-        "INSUFFICIENT_INVENTORY" => Outcome::SoldOut,
-        "SEAT_UNAVAILABLE" => Outcome::SeatTaken,
-        "RESERVATION_RELEASED" => Outcome::Released,
-        "RESERVATION_COMMITTED" => Outcome::Committed,
-        "HOLD_EXPIRED" => Outcome::HoldExpired,
-        "EVENT_CLOSED" => Outcome::Closed,
-        "IDEMPOTENCY_CONFLICT" => Outcome::Conflict,
-        "EVENT_NOT_FOUND" | "SEAT_NOT_FOUND" | "RESERVATION_NOT_FOUND" => Outcome::NotFound,
-        "INVALID_ARGUMENT" => Outcome::Invalid,
-        // Others are told well enough by their code.
+        "INSUFFICIENT_INVENTORY" => OutcomeKind::SoldOut,
+        "SEAT_UNAVAILABLE" => OutcomeKind::SeatTaken,
+        "RESERVATION_RELEASED" => OutcomeKind::Released,
+        "RESERVATION_COMMITTED" => OutcomeKind::Committed,
+        "HOLD_EXPIRED" => OutcomeKind::HoldExpired,
+        "EVENT_CLOSED" => OutcomeKind::Closed,
+        "IDEMPOTENCY_CONFLICT" => OutcomeKind::Conflict,
+        "EVENT_NOT_FOUND" | "SEAT_NOT_FOUND" | "RESERVATION_NOT_FOUND" => OutcomeKind::NotFound,
+        "INVALID_ARGUMENT" => OutcomeKind::Invalid,
+        // For all other reasons the code decides.
         _ => return None,
     })
 }
 
-/// `google.rpc.Status`, as far as it is needed.
-#[derive(Clone, PartialEq, Message)]
-struct RpcStatus {
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<prost_types::Any>,
-}
-
-/// `google.rpc.ErrorInfo`, as far as it is needed.
-#[derive(Clone, PartialEq, Message)]
-struct ErrorInfo {
-    #[prost(string, tag = "1")]
-    reason: String,
-}
-
-fn error_reason(details: &[u8]) -> Option<String> {
-    if details.len() > limits::ANSWER_BYTES_MAX {
-        return None;
-    }
-    let status = RpcStatus::decode(base64(details)?.as_slice()).ok()?;
-    let info = status
-        .details
-        .iter()
-        .find(|any| any.type_url.ends_with("google.rpc.ErrorInfo"))?;
-    Some(ErrorInfo::decode(info.value.as_slice()).ok()?.reason)
-}
-
-/// Standard base64, with or without padding.
-fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let text = text.trim_ascii_end();
-    let text = text
-        .strip_suffix(b"==")
-        .or(text.strip_suffix(b"="))
-        .unwrap_or(text);
-    let mut out = Vec::with_capacity(text.len() * 3 / 4);
-    let (mut bits, mut count) = (0_u32, 0);
-    for b in text {
-        let value = match b {
-            b'A'..=b'Z' => b - b'A',
-            b'a'..=b'z' => b - b'a' + 26,
-            b'0'..=b'9' => b - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push((bits >> count) as u8);
-        }
-    }
-    Some(out)
-}
-
-fn message(contract: Contract, method: Method, body: &[u8]) -> Option<Answer> {
+fn message(contract: Contract, method: CallMethod, body: &[u8]) -> Option<CallAnswer> {
     let (prefix, rest) = body.split_at_checked(5)?;
     let length = u32::from_be_bytes(prefix[1..].try_into().ok()?) as usize;
     if prefix[0] != 0 || rest.len() != length {
         return None;
     }
     match contract {
-        Contract::A => message_a(method, rest),
-        Contract::B => message_b(method, rest),
+        Contract::InventoryV1 => message_a(method, rest),
+        Contract::ReservationV1 => message_b(method, rest),
     }
 }
 
-fn checked(available: bool) -> Answer {
-    Answer::of(match available {
-        true => Outcome::Ok,
-        false => Outcome::NotAvailable,
+fn checked(available: bool) -> CallAnswer {
+    CallAnswer::of(match available {
+        true => OutcomeKind::Ok,
+        false => OutcomeKind::NotAvailable,
     })
 }
 
-fn held(ends: Option<prost_types::Timestamp>) -> Option<Answer> {
-    let ends = ends?;
-    let millis = ends.seconds.wrapping_mul(1_000) + i64::from(ends.nanos / 1_000_000);
-    Some(Answer {
-        ends: millis as u32,
-        ..Answer::of(Outcome::Ok)
+fn held(expiry: Option<prost_types::Timestamp>) -> Option<CallAnswer> {
+    let expiry = expiry?;
+    let millis = expiry.seconds.wrapping_mul(1_000) + i64::from(expiry.nanos / 1_000_000);
+    Some(CallAnswer {
+        hold_expiry: millis as u32,
+        ..CallAnswer::of(OutcomeKind::Ok)
     })
 }
 
-fn ordered(order_id: &str) -> Option<Answer> {
-    Some(Answer {
-        order: Some(Order::of(order_id)?),
-        ..Answer::of(Outcome::Ok)
+fn ordered(order_id: &str) -> Option<CallAnswer> {
+    Some(CallAnswer {
+        order: Some(OrderId::of(order_id)?),
+        ..CallAnswer::of(OutcomeKind::Ok)
     })
 }
 
-fn message_a(method: Method, body: &[u8]) -> Option<Answer> {
+fn message_a(method: CallMethod, body: &[u8]) -> Option<CallAnswer> {
     match method {
-        Method::Check => Some(checked(a::CheckRes::decode(body).ok()?.available)),
-        Method::Hold => {
-            let told = a::PlaceHoldRes::decode(body).ok()?;
-            (told.status == "HELD").then(|| held(told.hold_expires_at))?
+        CallMethod::Check => Some(checked(a::CheckRes::decode(body).ok()?.available)),
+        CallMethod::Hold => {
+            let message = a::PlaceHoldRes::decode(body).ok()?;
+            (message.status == "HELD").then(|| held(message.hold_expires_at))?
         }
-        Method::Commit | Method::DirectCommit => {
-            let told = a::CommitRes::decode(body).ok()?;
-            (told.status == "CONFIRMED").then(|| ordered(&told.order_id))?
+        CallMethod::Commit | CallMethod::DirectCommit => {
+            let message = a::CommitRes::decode(body).ok()?;
+            (message.status == "CONFIRMED").then(|| ordered(&message.order_id))?
         }
-        Method::Release => {
-            let told = a::ReleaseRes::decode(body).ok()?;
-            (told.status == "RELEASED").then(|| Answer::of(Outcome::Ok))
+        CallMethod::Release => {
+            let message = a::ReleaseRes::decode(body).ok()?;
+            (message.status == "RELEASED").then(|| CallAnswer::of(OutcomeKind::Ok))
         }
     }
 }
 
-fn message_b(method: Method, body: &[u8]) -> Option<Answer> {
+fn message_b(method: CallMethod, body: &[u8]) -> Option<CallAnswer> {
     match method {
-        Method::Check => {
-            let told = b::CheckAvailabilityResponse::decode(body).ok()?;
-            Some(refused(told.error.as_ref()).unwrap_or(checked(told.available)))
+        CallMethod::Check => {
+            let message = b::CheckAvailabilityResponse::decode(body).ok()?;
+            Some(refused(message.error.as_ref()).unwrap_or(checked(message.available)))
         }
-        Method::Hold => {
-            let told = b::ReserveSeatResponse::decode(body).ok()?;
-            match refused(told.error.as_ref()) {
+        CallMethod::Hold => {
+            let message = b::ReserveSeatResponse::decode(body).ok()?;
+            match refused(message.error.as_ref()) {
                 Some(answer) => Some(answer),
-                None if told.status() == b::HoldStatus::Active => held(told.hold_expires_at),
+                None if message.status() == b::HoldStatus::Active => held(message.hold_expires_at),
                 None => None,
             }
         }
-        Method::Commit | Method::DirectCommit => {
-            let told = b::CommitReservationResponse::decode(body).ok()?;
-            match refused(told.error.as_ref()) {
+        CallMethod::Commit | CallMethod::DirectCommit => {
+            let message = b::CommitReservationResponse::decode(body).ok()?;
+            match refused(message.error.as_ref()) {
                 Some(answer) => Some(answer),
-                None if told.status() == b::CommitStatus::Success => ordered(&told.order_id),
+                None if message.status() == b::CommitStatus::Success => ordered(&message.order_id),
                 None => None,
             }
         }
-        Method::Release => {
-            let told = b::ReleaseHoldResponse::decode(body).ok()?;
+        CallMethod::Release => {
+            let message = b::ReleaseHoldResponse::decode(body).ok()?;
             use b::ReleaseStatus::{AlreadyReleased, Success};
-            match refused(told.error.as_ref()) {
+            match refused(message.error.as_ref()) {
                 Some(answer) => Some(answer),
-                None => matches!(told.status(), Success | AlreadyReleased)
-                    .then(|| Answer::of(Outcome::Ok)),
+                None => matches!(message.status(), Success | AlreadyReleased)
+                    .then(|| CallAnswer::of(OutcomeKind::Ok)),
             }
         }
     }
 }
 
-/// What an error inside a message says; `None` when there is none.
-fn refused(error: Option<&common::Error>) -> Option<Answer> {
-    use common::ErrorCode as Code;
+/// The outcome of an error in a message; `None` without an error.
+fn refused(error: Option<&common::Error>) -> Option<CallAnswer> {
+    use common::ErrorCode;
     let error = error?;
     let reasons = error.details.iter().map(|detail| detail.reason.as_str());
     let outcome = reasons.filter_map(of_reason).next();
-    Some(Answer::of(outcome.unwrap_or(match error.code() {
-        Code::Unspecified => return None,
-        Code::InsufficientInventory => Outcome::SoldOut,
-        Code::InventoryConflict => Outcome::SeatTaken,
-        Code::NotFound => Outcome::NotFound,
-        Code::IdempotencyConflict => Outcome::Conflict,
-        Code::ReservationExpired => Outcome::HoldExpired,
-        Code::FailedPrecondition => Outcome::Released,
-        Code::InvalidArgument => Outcome::Invalid,
-        Code::RateLimited | Code::QuotaExceeded => Outcome::Shed,
-        Code::Unavailable => Outcome::Unavailable,
-        Code::Timeout | Code::UpstreamTimeout => Outcome::Deadline,
-        _ => Outcome::Internal,
+    Some(CallAnswer::of(outcome.unwrap_or(match error.code() {
+        ErrorCode::Unspecified => return None,
+        ErrorCode::InsufficientInventory => OutcomeKind::SoldOut,
+        ErrorCode::InventoryConflict => OutcomeKind::SeatTaken,
+        ErrorCode::NotFound => OutcomeKind::NotFound,
+        ErrorCode::IdempotencyConflict => OutcomeKind::Conflict,
+        ErrorCode::ReservationExpired => OutcomeKind::HoldExpired,
+        ErrorCode::FailedPrecondition => OutcomeKind::Released,
+        ErrorCode::InvalidArgument => OutcomeKind::Invalid,
+        ErrorCode::RateLimited | ErrorCode::QuotaExceeded => OutcomeKind::Shed,
+        ErrorCode::Unavailable => OutcomeKind::Unavailable,
+        ErrorCode::Timeout | ErrorCode::UpstreamTimeout => OutcomeKind::Deadline,
+        _ => OutcomeKind::Internal,
     })))
 }
 
 #[cfg(test)]
 mod tests {
-    use tonic_types::{ErrorDetails, StatusExt};
+    use tonic_types::ErrorDetails;
 
     use super::*;
 
@@ -280,26 +228,38 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_decides_and_without_one_the_code() {
+    fn the_reason_decides_before_the_code() {
         for (code, reason, expected) in [
             (
                 tonic::Code::Aborted,
                 "INSUFFICIENT_INVENTORY",
-                Outcome::SoldOut,
+                OutcomeKind::SoldOut,
             ),
-            (tonic::Code::Aborted, "SEAT_UNAVAILABLE", Outcome::SeatTaken),
+            (
+                tonic::Code::Aborted,
+                "SEAT_UNAVAILABLE",
+                OutcomeKind::SeatTaken,
+            ),
             (
                 tonic::Code::FailedPrecondition,
                 "HOLD_EXPIRED",
-                Outcome::HoldExpired,
+                OutcomeKind::HoldExpired,
             ),
             (
                 tonic::Code::FailedPrecondition,
                 "EVENT_CLOSED",
-                Outcome::Closed,
+                OutcomeKind::Closed,
             ),
-            (tonic::Code::ResourceExhausted, "OVERLOADED", Outcome::Shed),
-            (tonic::Code::Unavailable, "STORE_BUSY", Outcome::Unavailable),
+            (
+                tonic::Code::ResourceExhausted,
+                "OVERLOADED",
+                OutcomeKind::Shed,
+            ),
+            (
+                tonic::Code::Unavailable,
+                "STORE_BUSY",
+                OutcomeKind::Unavailable,
+            ),
         ] {
             let details =
                 ErrorDetails::with_error_info(reason, "d", [("k".to_owned(), "v".to_owned())]);
@@ -307,23 +267,28 @@ mod tests {
             assert_eq!(super::status(&trailers(&status)), expected);
         }
         for (code, expected) in [
-            (tonic::Code::Aborted, Outcome::SoldOut),
-            (tonic::Code::DeadlineExceeded, Outcome::Deadline),
-            (tonic::Code::Unknown, Outcome::Internal),
+            (tonic::Code::Aborted, OutcomeKind::SoldOut),
+            (tonic::Code::DeadlineExceeded, OutcomeKind::Deadline),
+            (tonic::Code::Unknown, OutcomeKind::Internal),
         ] {
             assert_eq!(
                 super::status(&trailers(&tonic::Status::new(code, ""))),
                 expected
             );
         }
-        assert_eq!(super::status(&HeaderMap::new()), Outcome::Malformed);
+        assert_eq!(super::status(&HeaderMap::new()), OutcomeKind::Malformed);
     }
 
     #[test]
-    fn only_a_whole_and_meant_answer_is_a_success() {
+    fn only_complete_answers_with_the_expected_status_succeed() {
         let ok = trailers(&tonic::Status::ok(""));
         let answer = |message: &a::CommitRes| {
-            whole(Contract::A, Method::DirectCommit, &framed(message), &ok)
+            whole(
+                Contract::InventoryV1,
+                CallMethod::DirectCommit,
+                &framed(message),
+                &ok,
+            )
         };
         let good = a::CommitRes {
             order_id: "ord_97c42ccd0e7f05c61e74ba7eda007525".to_owned(),
@@ -334,20 +299,20 @@ mod tests {
             order_id: String::new(),
             ..good.clone()
         };
-        assert_eq!(answer(&nameless).outcome, Outcome::Malformed);
+        assert_eq!(answer(&nameless).outcome, OutcomeKind::Malformed);
         let other = a::CommitRes {
             status: "HELD".to_owned(),
             ..good.clone()
         };
-        assert_eq!(answer(&other).outcome, Outcome::Malformed);
+        assert_eq!(answer(&other).outcome, OutcomeKind::Malformed);
         let mut cut = framed(&good);
         cut.pop();
-        let told = whole(Contract::A, Method::DirectCommit, &cut, &ok);
-        assert_eq!(told.outcome, Outcome::Malformed);
+        let message = whole(Contract::InventoryV1, CallMethod::DirectCommit, &cut, &ok);
+        assert_eq!(message.outcome, OutcomeKind::Malformed);
     }
 
     #[test]
-    fn contract_b_refuses_inside_the_message() {
+    fn reservation_v1_refuses_inside_the_message() {
         let ok = trailers(&tonic::Status::ok(""));
         let mut message = b::ReserveSeatResponse {
             error: Some(common::Error {
@@ -360,26 +325,23 @@ mod tests {
             }),
             ..Default::default()
         };
-        let told = |message: &b::ReserveSeatResponse| {
-            whole(Contract::B, Method::Hold, &framed(message), &ok)
+        let decode = |message: &b::ReserveSeatResponse| {
+            whole(
+                Contract::ReservationV1,
+                CallMethod::Hold,
+                &framed(message),
+                &ok,
+            )
         };
-        assert_eq!(told(&message).outcome, Outcome::SeatTaken);
+        assert_eq!(decode(&message).outcome, OutcomeKind::SeatTaken);
         message.error = None;
-        assert_eq!(told(&message).outcome, Outcome::Malformed);
+        assert_eq!(decode(&message).outcome, OutcomeKind::Malformed);
         message.status = b::HoldStatus::Active.into();
         let at = prost_types::Timestamp {
             seconds: 7,
             nanos: 5_000_000,
         };
         message.hold_expires_at = Some(at);
-        assert_eq!(told(&message).ends, 7_005);
-    }
-
-    #[test]
-    fn base64_is_read_with_and_without_padding() {
-        for text in ["Zm9vYg==", "Zm9vYg"] {
-            assert_eq!(base64(text.as_bytes()).unwrap(), b"foob");
-        }
-        assert_eq!(base64(b"Zm9v!"), None);
+        assert_eq!(decode(&message).hold_expiry, 7_005);
     }
 }

@@ -1,4 +1,4 @@
-//! One HTTP/2 connection: made, polled, left.
+//! One HTTP/2 connection: handshake, polling, sending, loss.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,12 +10,12 @@ use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use http::Request;
 use tokio::net::TcpStream;
 
-use super::cork::Cork;
+use super::cork::CorkedSocket;
 use crate::limits;
 
-/// Why there is no connection.
+/// Why a connection could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
+pub enum HandshakeError {
     #[error("no server answers at {target}: {why}")]
     Unreachable { target: String, why: std::io::Error },
     #[error("{target} does not speak HTTP/2: {why}")]
@@ -24,49 +24,49 @@ pub enum ConnectError {
     Timeout { target: String },
 }
 
-type Making = Pin<Box<dyn Future<Output = Result<Ready, ConnectError>>>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<OpenConnection, HandshakeError>>>>;
 
-struct Ready {
+struct OpenConnection {
     send: SendRequest<Bytes>,
-    connection: Connection<Cork, Bytes>,
-    cork: Cork,
+    connection: Connection<CorkedSocket, Bytes>,
+    cork: CorkedSocket,
 }
 
-enum State {
-    Making(Making),
-    Open(Box<Ready>),
+enum ConnectionState {
+    Connecting(Connecting),
+    Open(Box<OpenConnection>),
     Closed,
 }
 
-/// A connection and what the worker knows of it.
-pub(crate) struct Conn {
-    state: State,
-    pub(crate) bell: Waker,
-    /// Calls on it.
+/// A connection, with its calls in flight and its stream limit.
+pub(crate) struct ClientConnection {
+    state: ConnectionState,
+    waker: Waker,
+    /// Calls in flight.
     pub(crate) in_flight: usize,
-    /// No new calls: the server asked to leave, or it broke.
+    /// No new calls: the server sent GOAWAY, or the connection broke.
     leaving: bool,
     streams: usize,
 }
 
-/// What polling a connection told.
+/// Result of polling a connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    Nothing,
-    /// It is open now.
+pub(crate) enum ConnectionEvent {
+    NoChange,
+    /// The connection is open from now on.
     Opened,
-    /// It ended, or was never made. Said once.
+    /// The connection ended, or could not be made. Reported once.
     Ended(String),
 }
 
-impl Conn {
-    /// Starts to connect after `pause`.
-    pub(crate) fn new(target: String, bell: Waker, pause: Duration) -> Self {
-        // The first poll is ours to cause.
-        bell.wake_by_ref();
+impl ClientConnection {
+    /// Starts to connect after `delay`. `waker` is woken when the connection must be polled.
+    pub(crate) fn new(target: String, waker: Waker, delay: Duration) -> Self {
+        // Causes the first poll.
+        waker.wake_by_ref();
         Self {
-            state: State::Making(Box::pin(make(target, pause))),
-            bell,
+            state: ConnectionState::Connecting(Box::pin(connect_with_timeout(target, delay))),
+            waker,
             in_flight: 0,
             leaving: false,
             streams: limits::STREAMS_ASSUMED,
@@ -74,48 +74,48 @@ impl Conn {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.state, State::Open(_)) && !self.leaving
+        matches!(self.state, ConnectionState::Open(_)) && !self.leaving
     }
 
-    /// Whether another call finds a stream.
+    /// Whether a stream is free for another call.
     pub(crate) fn has_room(&self) -> bool {
         self.is_open() && self.in_flight < self.streams
     }
 
-    /// Learns how many streams the server allows.
-    pub(crate) fn renew_streams(&mut self) {
-        if let State::Open(ready) = &self.state {
-            self.streams = ready.send.current_max_send_streams();
+    /// Reads the stream limit of the server.
+    pub(crate) fn update_stream_limit(&mut self) {
+        if let ConnectionState::Open(open) = &self.state {
+            self.streams = open.send.current_max_send_streams();
         }
     }
 
-    /// Connects, or moves frames between h2 and the cork.
-    pub(crate) fn poll(&mut self) -> Told {
-        let bell = self.bell.clone();
-        let mut cx = Context::from_waker(&bell);
-        let mut told = Told::Nothing;
-        if let State::Making(making) = &mut self.state {
-            match making.as_mut().poll(&mut cx) {
-                Poll::Pending => return Told::Nothing,
-                Poll::Ready(Ok(ready)) => {
-                    self.state = State::Open(Box::new(ready));
-                    self.renew_streams();
-                    told = Told::Opened;
+    /// Continues the handshake, or moves frames between h2 and the socket.
+    pub(crate) fn poll(&mut self) -> ConnectionEvent {
+        let waker = self.waker.clone();
+        let mut cx = Context::from_waker(&waker);
+        let mut event = ConnectionEvent::NoChange;
+        if let ConnectionState::Connecting(connecting) = &mut self.state {
+            match connecting.as_mut().poll(&mut cx) {
+                Poll::Pending => return ConnectionEvent::NoChange,
+                Poll::Ready(Ok(open)) => {
+                    self.state = ConnectionState::Open(Box::new(open));
+                    self.update_stream_limit();
+                    event = ConnectionEvent::Opened;
                 }
                 Poll::Ready(Err(why)) => {
-                    self.state = State::Closed;
-                    return Told::Ended(why.to_string());
+                    self.state = ConnectionState::Closed;
+                    return ConnectionEvent::Ended(why.to_string());
                 }
             }
         }
-        let State::Open(ready) = &mut self.state else {
-            return Told::Nothing;
+        let ConnectionState::Open(open) = &mut self.state else {
+            return ConnectionEvent::NoChange;
         };
-        match Pin::new(&mut ready.connection).poll(&mut cx) {
-            Poll::Pending => told,
+        match Pin::new(&mut open.connection).poll(&mut cx) {
+            Poll::Pending => event,
             Poll::Ready(ended) => {
-                self.state = State::Closed;
-                Told::Ended(match ended {
+                self.state = ConnectionState::Closed;
+                ConnectionEvent::Ended(match ended {
                     Ok(()) => "the server closed the connection".to_owned(),
                     Err(error) => error.to_string(),
                 })
@@ -123,53 +123,56 @@ impl Conn {
         }
     }
 
-    /// Writes what has gathered. False: some of it waits for the socket, or the socket is gone, which
-    /// the next poll tells.
+    /// Writes the collected bytes. False: the socket is not writable, or broken; a broken socket is reported by
+    /// the next poll.
     pub(crate) fn flush(&mut self) -> bool {
-        let State::Open(ready) = &self.state else {
+        let ConnectionState::Open(open) = &self.state else {
             return true;
         };
-        if ready.cork.is_empty() {
+        if open.cork.is_empty() {
             return true;
         }
-        match ready.cork.flush(&mut Context::from_waker(&self.bell)) {
+        match open.cork.flush(&mut Context::from_waker(&self.waker)) {
             Poll::Ready(Ok(())) => true,
             Poll::Ready(Err(_)) => {
                 self.leaving = true;
-                self.bell.wake_by_ref();
+                self.waker.wake_by_ref();
                 false
             }
             Poll::Pending => false,
         }
     }
 
-    /// Puts a call on the connection; `None`: it takes no more, and none in future.
+    /// Sends a call. `None`: the connection accepts no call now.
     pub(crate) fn send(&mut self, head: Request<()>, message: Bytes) -> Option<ResponseFuture> {
-        let State::Open(ready) = &mut self.state else {
+        let ConnectionState::Open(open) = &mut self.state else {
             return None;
         };
-        // h2 wants to be asked before each request.
-        let ask = ready.send.poll_ready(&mut Context::from_waker(&self.bell));
-        if ask.is_pending() {
+        // h2 requires poll_ready before each request.
+        let ready_to_send = open.send.poll_ready(&mut Context::from_waker(&self.waker));
+        if ready_to_send.is_pending() {
             return None;
         }
-        let sent = ready.send.send_request(head, false);
+        let sent = open.send.send_request(head, false);
         let Ok((response, mut stream)) = sent else {
             self.leaving = true;
             return None;
         };
-        // An error here shows in the response.
+        // An error is returned by the response future, too.
         let _ = stream.send_data(message, true);
         self.in_flight += 1;
         Some(response)
     }
 }
 
-async fn make(target: String, pause: Duration) -> Result<Ready, ConnectError> {
-    if !pause.is_zero() {
-        tokio::time::sleep(pause).await;
+async fn connect_with_timeout(
+    target: String,
+    delay: Duration,
+) -> Result<OpenConnection, HandshakeError> {
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
     }
-    let timeout = ConnectError::Timeout {
+    let timeout = HandshakeError::Timeout {
         target: target.clone(),
     };
     tokio::time::timeout(limits::CONNECT_TIMEOUT, connect(target))
@@ -177,17 +180,17 @@ async fn make(target: String, pause: Duration) -> Result<Ready, ConnectError> {
         .unwrap_or(Err(timeout))
 }
 
-async fn connect(target: String) -> Result<Ready, ConnectError> {
+async fn connect(target: String) -> Result<OpenConnection, HandshakeError> {
     let socket = async {
         let socket = TcpStream::connect(&target).await?;
         socket.set_nodelay(true)?;
         Ok(socket)
     };
-    let socket = socket.await.map_err(|why| ConnectError::Unreachable {
+    let socket = socket.await.map_err(|why| HandshakeError::Unreachable {
         target: target.clone(),
         why,
     })?;
-    let cork = Cork::new(socket);
+    let cork = CorkedSocket::new(socket);
     let (send, connection) = Builder::new()
         .initial_window_size(limits::STREAM_WINDOW)
         .initial_connection_window_size(limits::CONNECTION_WINDOW)
@@ -196,8 +199,8 @@ async fn connect(target: String) -> Result<Ready, ConnectError> {
         .enable_push(false)
         .handshake(cork.clone())
         .await
-        .map_err(|why| ConnectError::NotHttp2 { target, why })?;
-    Ok(Ready {
+        .map_err(|why| HandshakeError::NotHttp2 { target, why })?;
+    Ok(OpenConnection {
         send,
         connection,
         cork,

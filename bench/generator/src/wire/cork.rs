@@ -1,4 +1,4 @@
-//! A socket whose writes gather until somebody flushes: one system call per turn, not per frame.
+//! A socket that collects writes until it is flushed: one system call per turn instead of one per frame.
 
 use std::cell::RefCell;
 use std::io;
@@ -11,20 +11,20 @@ use tokio::net::TcpStream;
 
 use crate::limits;
 
-/// What h2 writes to and reads from. Clones are the same socket.
+/// Socket for h2. Clones share the socket and its buffer.
 #[derive(Clone)]
-pub(crate) struct Cork(Rc<RefCell<Inner>>);
+pub(crate) struct CorkedSocket(Rc<RefCell<SocketBuffer>>);
 
-struct Inner {
+struct SocketBuffer {
     socket: TcpStream,
     out: Vec<u8>,
-    /// How much of `out` is written.
+    /// Bytes of `out` that are written.
     written: usize,
 }
 
-impl Cork {
+impl CorkedSocket {
     pub(crate) fn new(socket: TcpStream) -> Self {
-        Self(Rc::new(RefCell::new(Inner {
+        Self(Rc::new(RefCell::new(SocketBuffer {
             socket,
             out: Vec::with_capacity(16 * 1024),
             written: 0,
@@ -35,13 +35,13 @@ impl Cork {
         self.0.borrow().out.is_empty()
     }
 
-    /// Writes what has gathered.
+    /// Writes the collected bytes.
     pub(crate) fn flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().flush(cx)
     }
 }
 
-impl Inner {
+impl SocketBuffer {
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.out.len() {
             let rest = &self.out[self.written..];
@@ -57,7 +57,7 @@ impl Inner {
     }
 }
 
-impl AsyncRead for Cork {
+impl AsyncRead for CorkedSocket {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -67,7 +67,7 @@ impl AsyncRead for Cork {
     }
 }
 
-impl AsyncWrite for Cork {
+impl AsyncWrite for CorkedSocket {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -81,7 +81,7 @@ impl AsyncWrite for Cork {
         Poll::Ready(Ok(buf.len()))
     }
 
-    /// Done by [`Cork::flush`], when the turn is over.
+    /// Does nothing: [`CorkedSocket::flush`] writes at the end of a turn.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

@@ -1,17 +1,17 @@
-//! gRPC over the `h2` crate, as cheap as a client can be.
+//! gRPC client on the `h2` crate with a minimal CPU cost per call.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `bell.rs` | wakers that tell which connection or call has something to do |
-//! | `cork.rs` | a socket whose writes gather until the turn is over |
-//! | `connection.rs` | one HTTP/2 connection, and making it |
-//! | `request.rs` | calls as bytes |
-//! | `answer.rs` | answers as outcomes |
+//! | `ready.rs` | wakers that name the connection or call to poll |
+//! | `cork.rs` | a socket that collects writes until the end of a turn |
+//! | `connection.rs` | one HTTP/2 connection and its handshake |
+//! | `request.rs` | encoding of calls |
+//! | `answer.rs` | decoding of answers into outcomes |
 //!
-//! No task per call and none per connection: the worker polls what its bell names.
+//! There is no task per call or connection: the worker polls the futures that were woken.
 
 pub(crate) mod answer;
-pub(crate) mod bell;
-pub mod connection;
+pub(crate) mod connection;
 pub(crate) mod cork;
+pub(crate) mod ready;
 pub(crate) mod request;

@@ -1,4 +1,4 @@
-//! A call in flight, in a slot that is used again.
+//! A call in flight, in a reusable slot.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,33 +9,33 @@ use h2::client::ResponseFuture;
 use http::HeaderMap;
 
 use crate::limits;
-use crate::outcome::{Answer, Method, Outcome};
+use crate::outcome::{CallAnswer, CallMethod, OutcomeKind};
 use crate::scenario::Contract;
-use crate::script::Call;
-use crate::wire::answer::{self, Head};
+use crate::wire::answer::{self, ResponseHead};
+use crate::workload::PlannedCall;
 
-pub(super) struct Slot {
-    pub(super) call: Call,
-    /// When it was due and when it was handed to its connection: nanoseconds since the start.
+pub(super) struct CallSlot {
+    pub(super) call: PlannedCall,
+    /// When the call was due and when it was passed to its connection, in nanoseconds since the start.
     pub(super) due: u64,
     pub(super) sent: u64,
-    pub(super) conn: u32,
-    stage: Stage,
+    pub(super) connection: u32,
+    state: CallState,
     body: Vec<u8>,
-    bell: Waker,
+    waker: Waker,
 }
 
-enum Stage {
+enum CallState {
     Free,
-    Waiting(ResponseFuture),
-    Body(RecvStream),
+    AwaitingHead(ResponseFuture),
+    ReadingBody(RecvStream),
 }
 
-impl Slot {
-    pub(super) fn new(bell: Waker) -> Self {
+impl CallSlot {
+    pub(super) fn new(waker: Waker) -> Self {
         Self {
-            call: Call {
-                method: Method::Check,
+            call: PlannedCall {
+                method: CallMethod::Check,
                 place: 0,
                 event: 0,
                 qty: 0,
@@ -44,57 +44,57 @@ impl Slot {
             },
             due: 0,
             sent: 0,
-            conn: 0,
-            stage: Stage::Free,
+            connection: 0,
+            state: CallState::Free,
             body: Vec::new(),
-            bell,
+            waker,
         }
     }
 
     pub(super) fn start(&mut self, response: ResponseFuture) {
-        self.stage = Stage::Waiting(response);
+        self.state = CallState::AwaitingHead(response);
         self.body.clear();
     }
 
     pub(super) fn is_free(&self) -> bool {
-        matches!(self.stage, Stage::Free)
+        matches!(self.state, CallState::Free)
     }
 
-    /// Forgets the call. h2 resets its stream if it is still open.
+    /// Drops the call. h2 resets its stream if it is still open.
     pub(super) fn free(&mut self) {
-        self.stage = Stage::Free;
-        // One huge answer must not be kept for ever.
+        self.state = CallState::Free;
+        // Do not keep the buffer of a large answer.
         if self.body.capacity() > 4 * 1024 {
             self.body = Vec::new();
         }
     }
 
-    /// Goes on with the call as far as it has arrived.
-    pub(super) fn poll(&mut self, contract: Contract) -> Poll<Answer> {
+    /// Reads the part of the answer that has arrived.
+    pub(super) fn poll(&mut self, contract: Contract) -> Poll<CallAnswer> {
         let Self {
-            stage,
+            state,
             body,
-            bell,
+            waker,
             call,
             ..
         } = self;
-        let mut cx = Context::from_waker(bell);
+        let mut cx = Context::from_waker(waker);
         loop {
-            match stage {
-                Stage::Free => return Poll::Pending,
-                Stage::Waiting(response) => {
+            match state {
+                CallState::Free => return Poll::Pending,
+                CallState::AwaitingHead(response) => {
                     let Ok(response) = ready!(Pin::new(response).poll(&mut cx)) else {
-                        return Poll::Ready(Answer::of(Outcome::Broken));
+                        return Poll::Ready(CallAnswer::of(OutcomeKind::Broken));
                     };
                     match answer::head(&response) {
-                        Head::Done(outcome) => return Poll::Ready(Answer::of(outcome)),
-                        Head::Body => *stage = Stage::Body(response.into_body()),
+                        ResponseHead::Done(outcome) => return Poll::Ready(CallAnswer::of(outcome)),
+                        ResponseHead::Body => *state = CallState::ReadingBody(response.into_body()),
                     }
                 }
-                Stage::Body(stream) => {
+                CallState::ReadingBody(stream) => {
                     let answer = match ready!(read(stream, body, &mut cx)) {
                         Ok(trailers) => answer::whole(contract, call.method, body, &trailers),
-                        Err(outcome) => Answer::of(outcome),
+                        Err(outcome) => CallAnswer::of(outcome),
                     };
                     return Poll::Ready(answer);
                 }
@@ -108,21 +108,21 @@ fn read(
     stream: &mut RecvStream,
     body: &mut Vec<u8>,
     cx: &mut Context<'_>,
-) -> Poll<Result<HeaderMap, Outcome>> {
+) -> Poll<Result<HeaderMap, OutcomeKind>> {
     while let Some(data) = ready!(stream.poll_data(cx)) {
         let Ok(data) = data else {
-            return Poll::Ready(Err(Outcome::Broken));
+            return Poll::Ready(Err(OutcomeKind::Broken));
         };
         if body.len() + data.len() > limits::ANSWER_BYTES_MAX {
-            return Poll::Ready(Err(Outcome::Malformed));
+            return Poll::Ready(Err(OutcomeKind::Malformed));
         }
         body.extend_from_slice(&data);
-        // An error would show in the trailers.
+        // An error would be returned for the trailers, too.
         let _ = stream.flow_control().release_capacity(data.len());
     }
     Poll::Ready(match ready!(stream.poll_trailers(cx)) {
         Ok(Some(trailers)) => Ok(trailers),
-        Ok(None) => Err(Outcome::Malformed),
-        Err(_) => Err(Outcome::Broken),
+        Ok(None) => Err(OutcomeKind::Malformed),
+        Err(_) => Err(OutcomeKind::Broken),
     })
 }

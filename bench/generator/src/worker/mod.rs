@@ -1,39 +1,41 @@
-//! One thread that plays its part of the schedule.
+//! A worker: one thread that makes its part of the calls.
 //!
-//! Everything happens in turns of one future: send what is due, let the connections read and write,
-//! hear the answers, write what gathered, sleep until the next call is due or something arrives. No
-//! task is spawned and nothing is allocated per call but what h2 allocates itself.
+//! One future runs in turns: send the calls that are due, let connections read and write, process answers,
+//! flush the sockets, sleep until the next call is due or a connection is ready. The worker spawns no task
+//! and allocates nothing per call except what h2 allocates.
 
 mod call;
-mod player;
+mod event_loop;
 mod timer;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use self::player::Player;
-use crate::ledger::Ledger;
+use self::event_loop::EventLoop;
+use crate::ledger::WorkerLedger;
 use crate::scenario::Scenario;
-use crate::tally::Tally;
-pub use crate::wire::connection::ConnectError;
+use crate::stats::RunStats;
+pub(crate) use crate::wire::connection::HandshakeError;
 
-/// What all workers of a run share.
+/// Parameters that all workers of a run share.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct RunPlan {
     pub scenario: Scenario,
-    /// `host:port` of the servers; connections are spread over them.
+    /// Servers, `host:port`; connections are distributed over them.
     pub targets: Vec<String>,
-    /// Event ids.
     pub events: Vec<String>,
-    /// What reservation ids begin with.
+    /// Prefix of reservation ids.
     pub run: String,
     pub threads: u32,
+    /// Ends the run early: nothing is sent once this is true.
+    pub stop: Arc<AtomicBool>,
 }
 
-/// A worker's figures while it runs.
+/// Counts of a running worker.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Live {
+pub(crate) struct LiveStats {
     pub sent: u64,
     pub not_sent: u64,
     pub ok: u64,
@@ -41,23 +43,23 @@ pub struct Live {
     pub shed: u64,
     pub errors: u64,
     pub in_flight: usize,
-    /// 95th percentile of the last whole second: checks, and other calls; microseconds.
+    /// 95th percentile of checks and of other calls in the last complete second, in microseconds.
     pub check_p95: u64,
     pub write_p95: u64,
 }
 
-/// What a worker brings back.
-pub struct Played {
-    pub tally: Tally,
-    pub ledger: Ledger,
-    /// Why connections were lost, the first few.
+/// Result of a worker.
+pub(crate) struct WorkerResult {
+    pub stats: RunStats,
+    pub ledger: WorkerLedger,
+    /// Causes of the first few lost connections.
     pub losses: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum PlayError {
+pub enum WorkerError {
     #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Connect(#[from] HandshakeError),
     #[error("{0}")]
     Connection(String),
     #[error("{what}: {why}")]
@@ -65,37 +67,37 @@ pub enum PlayError {
         what: &'static str,
         why: std::io::Error,
     },
-    #[error("{target:?} is no address: want host:port")]
+    #[error("{target:?} is not an address: must be host:port")]
     Target { target: String },
 }
 
-/// Connects, says so through `ready`, waits for the start through `go`, plays to the end.
+/// Connects, reports that through `ready`, waits for the start time from `go`, and runs to the end.
 ///
 /// # Errors
-/// When no connection can be made; then nothing was sent.
-pub fn play(
-    plan: &Arc<Plan>,
+/// If a connection cannot be made. No call was sent in this case.
+pub(crate) fn run(
+    plan: &Arc<RunPlan>,
     part: u32,
-    live: &Arc<Mutex<Live>>,
+    live: &Arc<Mutex<LiveStats>>,
     ready: &Sender<()>,
     go: &Receiver<Instant>,
-) -> Result<Option<Played>, PlayError> {
-    let system = |what| move |why| PlayError::System { what, why };
+) -> Result<Option<WorkerResult>, WorkerError> {
+    let system = |what| move |why| WorkerError::System { what, why };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
-        .map_err(system("the reactor"))?;
+        .map_err(system("the tokio runtime"))?;
     runtime.block_on(async {
-        let mut player = Player::new(plan, part, Arc::clone(live))?;
-        player.connect().await?;
-        // The receiver is gone only when the run was given up.
+        let mut event_loop = EventLoop::new(plan, part, Arc::clone(live))?;
+        event_loop.connect().await?;
+        // Sending fails only if the run was given up.
         let _ = ready.send(());
         let Ok(start) = go.recv() else {
             return Ok(None);
         };
         tokio::time::sleep_until((start - Duration::from_millis(2)).into()).await;
-        player.play(start).await.map_err(system("the timer"))?;
-        Ok(Some(player.finish()))
+        event_loop.run(start).await.map_err(system("the timer"))?;
+        Ok(Some(event_loop.finish()))
     })
 }

@@ -1,4 +1,4 @@
-//! A timer finer than the reactor's millisecond: a file descriptor that becomes readable on time.
+//! A timer with nanosecond resolution (timerfd); timers of tokio have a resolution of one millisecond.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,19 +11,19 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
-pub(crate) struct Timer {
+pub(crate) struct PreciseTimer {
     fd: AsyncFd<OwnedFd>,
-    /// What it is set to, as the caller counts; 0: rang, or never set.
+    /// Time it is set to, on the clock of the caller; 0: expired, or never set.
     target: u64,
 }
 
-impl Timer {
+impl PreciseTimer {
     /// Needs a tokio runtime.
     pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let fd = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        // SAFETY: the OwnedFd is ours alone and goes into the AsyncFd, which owns it until it is dropped;
-        // nothing here takes it out or closes it, so the registered descriptor stays the same file.
+        // SAFETY: the OwnedFd moves into the AsyncFd, which owns it until it is dropped; nothing takes it out
+        // or closes it, so the registered descriptor stays the same file.
         let fd = unsafe { AsyncFd::register(fd) };
         Ok(Self {
             fd: fd.map_err(io::Error::from)?,
@@ -31,9 +31,9 @@ impl Timer {
         })
     }
 
-    /// Wakes `cx` at `target`; both are nanoseconds on the caller's clock.
+    /// Wakes `cx` at `target`. `target` and `now` are nanoseconds on the clock of the caller.
     pub(crate) fn arm(&mut self, cx: &mut Context<'_>, target: u64, now: u64) -> io::Result<()> {
-        // It may have rung: its readiness is taken away, and the waker is kept for the next time.
+        // Clear the readiness of an expired timer, and register the waker for the next expiry.
         while let Poll::Ready(guard) = self.fd.poll_read_ready(cx) {
             guard?.clear_ready();
             self.target = 0;
@@ -41,7 +41,7 @@ impl Timer {
         if self.target == target {
             return Ok(());
         }
-        // Zero would disarm it.
+        // Zero would disarm the timer.
         let wait = Duration::from_nanos(target.saturating_sub(now).max(1));
         let value = Itimerspec {
             it_interval: Timespec {
@@ -53,7 +53,7 @@ impl Timer {
                 tv_nsec: wait.subsec_nanos().into(),
             },
         };
-        // Setting it anew also takes back an expiry that nobody has seen.
+        // Setting the timer also clears an expiry that was not read.
         timerfd_settime(self.fd.get_ref(), TimerfdTimerFlags::empty(), &value)?;
         self.target = target;
         Ok(())

@@ -1,4 +1,4 @@
-//! A scripted server of contract A in this process, over a real socket.
+//! A server of `inventory.v1` in this process, on a real socket, with planted faults.
 
 #![allow(dead_code)] // Each test file uses its part.
 #![allow(clippy::unwrap_used)]
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use inventory_baseline::bind;
-use inventory_generator::run::Options;
+use inventory_generator::run::RunOptions;
 use inventory_generator::scenario::Scenario;
 use inventory_proto::inventory::v1::inventory_server::{Inventory, InventoryServer};
 use inventory_proto::inventory::v1::*;
@@ -17,57 +17,57 @@ use tokio::sync::oneshot;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// What the server does wrong, or slowly, on purpose.
+/// Planted faults.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Script {
-    /// No call is answered in this time after the first one.
+pub(crate) struct ServerFaults {
+    /// Calls are not answered in this interval after the first call.
     pub(crate) stall: Option<(Duration, Duration)>,
-    /// Every n-th repeat of a commit is answered with another order.
-    pub(crate) forgetful: Option<u64>,
+    /// Every n-th repeat of a commit is answered with a different order id.
+    pub(crate) other_order: Option<u64>,
     /// Every n-th call is shed.
     pub(crate) sheds: Option<u64>,
-    /// Streams of one connection.
+    /// Stream limit of a connection.
     pub(crate) streams: Option<u32>,
-    /// No call is ever answered.
-    pub(crate) mute: bool,
+    /// No call is answered.
+    pub(crate) silent: bool,
 }
 
 #[derive(Default)]
-struct State {
+struct ServerState {
     stock: HashMap<String, i64>,
-    /// Event, units, and what it is: "HELD", "CONFIRMED", "RELEASED".
+    /// Event, units and status: "HELD", "CONFIRMED", "RELEASED".
     records: HashMap<String, (String, i32, &'static str)>,
     calls: u64,
     repeats: u64,
     first: Option<Instant>,
 }
 
-/// Stops when dropped.
-pub(crate) struct Server {
+/// A running server. Stops when dropped.
+pub(crate) struct FaultyServer {
     pub(crate) address: SocketAddr,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ServerState>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 #[derive(Clone)]
-struct Desk {
-    script: Script,
-    state: Arc<Mutex<State>>,
+struct FaultyService {
+    faults: ServerFaults,
+    state: Arc<Mutex<ServerState>>,
 }
 
-impl Server {
-    pub(crate) fn start(script: Script, stock: &[(&str, i64)]) -> Self {
-        let state = Arc::new(Mutex::new(State {
+impl FaultyServer {
+    pub(crate) fn start(faults: ServerFaults, stock: &[(&str, i64)]) -> Self {
+        let state = Arc::new(Mutex::new(ServerState {
             stock: stock.iter().map(|(id, n)| ((*id).to_owned(), *n)).collect(),
-            ..State::default()
+            ..ServerState::default()
         }));
-        let desk = Desk {
-            script,
+        let service = FaultyService {
+            faults,
             state: Arc::clone(&state),
         };
         let (stop, stopped) = oneshot::channel::<()>();
-        let (tell, told) = std::sync::mpsc::channel();
+        let (bound, address) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -75,18 +75,18 @@ impl Server {
                 .unwrap();
             runtime.block_on(async {
                 let incoming = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-                tell.send(incoming.local_addr().unwrap()).unwrap();
+                bound.send(incoming.local_addr().unwrap()).unwrap();
                 tokio::select! {
                     served = tonic::transport::Server::builder()
-                        .max_concurrent_streams(desk.script.streams)
-                        .add_service(InventoryServer::new(desk))
+                        .max_concurrent_streams(service.faults.streams)
+                        .add_service(InventoryServer::new(service))
                         .serve_with_incoming(incoming) => served.unwrap(),
                     _ = stopped => {}
                 }
             });
         });
         Self {
-            address: told.recv().unwrap(),
+            address: address.recv().unwrap(),
             state,
             stop: Some(stop),
             thread: Some(thread),
@@ -97,7 +97,7 @@ impl Server {
         self.state.lock().unwrap().stock[event]
     }
 
-    /// Reservations with this status.
+    /// Number of reservations with a status.
     pub(crate) fn count(&self, status: &str) -> usize {
         self.state
             .lock()
@@ -109,7 +109,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for FaultyServer {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -118,30 +118,30 @@ impl Drop for Server {
     }
 }
 
-fn refuse(code: Code, reason: &str) -> Status {
+fn refusal(code: Code, reason: &str) -> Status {
     let details = ErrorDetails::with_error_info(reason, "test", [("k".to_owned(), "v".to_owned())]);
     Status::with_error_details(code, reason, details)
 }
 
-impl Desk {
-    async fn begin(&self) -> Result<(), Status> {
+impl FaultyService {
+    async fn inject_faults(&self) -> Result<(), Status> {
         let (n, since) = {
             let mut state = self.state.lock().unwrap();
             state.calls += 1;
             let first = *state.first.get_or_insert_with(Instant::now);
             (state.calls, first.elapsed())
         };
-        if self.script.mute {
+        if self.faults.silent {
             std::future::pending::<()>().await;
         }
-        if let Some((from, to)) = self.script.stall
+        if let Some((from, to)) = self.faults.stall
             && (from..to).contains(&since)
         {
             tokio::time::sleep(to - since).await;
         }
-        match self.script.sheds {
+        match self.faults.sheds {
             Some(every) if n.is_multiple_of(every) => {
-                Err(Status::new(Code::ResourceExhausted, "come again"))
+                Err(Status::new(Code::ResourceExhausted, "overloaded"))
             }
             _ => Ok(()),
         }
@@ -151,12 +151,12 @@ impl Desk {
         let mut state = self.state.lock().unwrap();
         if let Some((_, units, status)) = state.records.get(id).cloned() {
             if units != qty {
-                return Err(refuse(Code::AlreadyExists, "IDEMPOTENCY_CONFLICT"));
+                return Err(refusal(Code::AlreadyExists, "IDEMPOTENCY_CONFLICT"));
             }
             return match (status, to) {
-                ("RELEASED", _) => Err(refuse(Code::FailedPrecondition, "RESERVATION_RELEASED")),
+                ("RELEASED", _) => Err(refusal(Code::FailedPrecondition, "RESERVATION_RELEASED")),
                 ("CONFIRMED", "HELD") => {
-                    Err(refuse(Code::FailedPrecondition, "RESERVATION_COMMITTED"))
+                    Err(refusal(Code::FailedPrecondition, "RESERVATION_COMMITTED"))
                 }
                 ("HELD", "CONFIRMED") => {
                     state.records.get_mut(id).unwrap().2 = to;
@@ -166,10 +166,10 @@ impl Desk {
             };
         }
         let Some(left) = state.stock.get_mut(event) else {
-            return Err(refuse(Code::NotFound, "EVENT_NOT_FOUND"));
+            return Err(refusal(Code::NotFound, "EVENT_NOT_FOUND"));
         };
         if *left < i64::from(qty) {
-            return Err(refuse(Code::Aborted, "INSUFFICIENT_INVENTORY"));
+            return Err(refusal(Code::Aborted, "INSUFFICIENT_INVENTORY"));
         }
         *left -= i64::from(qty);
         state
@@ -187,12 +187,12 @@ fn order_of(id: &str) -> String {
 }
 
 #[tonic::async_trait]
-impl Inventory for Desk {
+impl Inventory for FaultyService {
     async fn check_availability(
         &self,
         request: Request<CheckReq>,
     ) -> Result<Response<CheckRes>, Status> {
-        self.begin().await?;
+        self.inject_faults().await?;
         let request = request.into_inner();
         let left = self
             .state
@@ -201,7 +201,7 @@ impl Inventory for Desk {
             .stock
             .get(&request.event_id)
             .copied();
-        let left = left.ok_or_else(|| refuse(Code::NotFound, "EVENT_NOT_FOUND"))?;
+        let left = left.ok_or_else(|| refusal(Code::NotFound, "EVENT_NOT_FOUND"))?;
         Ok(Response::new(CheckRes {
             available: left >= i64::from(request.qty),
             unavailable_seats: vec![],
@@ -212,7 +212,7 @@ impl Inventory for Desk {
         &self,
         request: Request<CommitReq>,
     ) -> Result<Response<CommitRes>, Status> {
-        self.begin().await?;
+        self.inject_faults().await?;
         let request = request.into_inner();
         let id = &request.reservation_id;
         let repeat = self.take(id, &request.event_id, request.qty, "CONFIRMED")?;
@@ -221,8 +221,8 @@ impl Inventory for Desk {
             let mut state = self.state.lock().unwrap();
             state.repeats += 1;
             if self
-                .script
-                .forgetful
+                .faults
+                .other_order
                 .is_some_and(|every| state.repeats.is_multiple_of(every))
             {
                 order_id = order_of(&order_id);
@@ -238,7 +238,7 @@ impl Inventory for Desk {
         &self,
         request: Request<ReleaseReq>,
     ) -> Result<Response<ReleaseRes>, Status> {
-        self.begin().await?;
+        self.inject_faults().await?;
         let request = request.into_inner();
         let mut state = self.state.lock().unwrap();
         let (event, units, status) = state.records.entry(request.reservation_id).or_insert((
@@ -247,7 +247,7 @@ impl Inventory for Desk {
             "RELEASED",
         ));
         match *status {
-            "CONFIRMED" => return Err(refuse(Code::FailedPrecondition, "RESERVATION_COMMITTED")),
+            "CONFIRMED" => return Err(refusal(Code::FailedPrecondition, "RESERVATION_COMMITTED")),
             "HELD" => {
                 *status = "RELEASED";
                 let (event, units) = (event.clone(), i64::from(*units));
@@ -264,7 +264,7 @@ impl Inventory for Desk {
         &self,
         request: Request<PlaceHoldReq>,
     ) -> Result<Response<PlaceHoldRes>, Status> {
-        self.begin().await?;
+        self.inject_faults().await?;
         let request = request.into_inner();
         self.take(
             &request.reservation_id,
@@ -286,23 +286,23 @@ impl Inventory for Desk {
         &self,
         _: Request<GetReservationReq>,
     ) -> Result<Response<GetReservationRes>, Status> {
-        Err(Status::unimplemented("nobody asks"))
+        Err(Status::unimplemented("not used by the generator"))
     }
 }
 
-/// A scenario from its text.
+/// Parses and checks a scenario.
 pub(crate) fn scenario(text: &str) -> Scenario {
     let scenario = Scenario::parse(text).unwrap();
     scenario.check().unwrap();
     scenario
 }
 
-/// Against `server`, with events that are there. Lateness is bounded loosely: tests share their CPUs.
-pub(crate) fn options(server: &Server) -> Options {
-    Options {
+/// Options for a run against `server` with existing events. The lateness bound is loose: tests share CPUs.
+pub(crate) fn options(server: &FaultyServer) -> RunOptions {
+    RunOptions {
         targets: vec![server.address.to_string()],
         lateness_max: Duration::from_secs(1),
         run: Some("t".to_owned()),
-        ..Options::default()
+        ..RunOptions::default()
     }
 }

@@ -184,8 +184,8 @@ mod tests {
     #[test]
     fn each_bound_is_checked_and_named() {
         let plan = SalePlan::new(vec!["127.0.0.1:1".to_owned()], "evt", 100);
-        type Change = fn(&mut SalePlan);
-        let broken: [(&str, Change); 8] = [
+        type PlanChange = fn(&mut SalePlan);
+        let broken: [(&str, PlanChange); 8] = [
             ("addresses", |p| p.addresses.clear()),
             ("buyers", |p| p.buyers = 0),
             ("connections", |p| p.connections = 1),

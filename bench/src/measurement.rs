@@ -1,33 +1,33 @@
-//! What one run measured, taken from what the generator and the model say of it.
+//! The figures of one run, read from the reports of the generator and the store model.
 //!
-//! Must not live here: medians, bounds.
+//! Medians and bounds must not be put here.
 
 use serde_json::Value;
 
-/// One run. What does not apply is NaN.
+/// Measurement of one run. A figure that does not apply is NaN.
 #[derive(Clone, Debug)]
-pub(crate) struct Figures {
+pub(crate) struct Measurement {
     report: Value,
     model: Value,
 }
 
-impl Figures {
+impl Measurement {
     pub(crate) fn new(report: Value, model: Value) -> Self {
         Self { report, model }
     }
 
-    /// Whether every promise was kept, the store having been read back.
-    pub(crate) fn is_kept(&self) -> bool {
+    /// Whether every promise was kept; requires that the store was read back.
+    pub(crate) fn promises_kept(&self) -> bool {
         let promises = &self.report["promises"];
         promises["kept"] == true && promises["store_read"] == true
     }
 
-    /// What was broken, the first few.
-    pub(crate) fn broken(&self) -> Vec<String> {
+    /// Descriptions of the first few broken promises.
+    pub(crate) fn violations(&self) -> Vec<String> {
         texts(&self.report["promises"]["quoted"])
     }
 
-    /// Why the generator calls its own run worthless; empty when it does not.
+    /// Why the run is invalid; empty for a valid run.
     pub(crate) fn invalid_because(&self) -> Vec<String> {
         texts(&self.report["invalid_because"])
     }
@@ -38,12 +38,12 @@ impl Figures {
         found.unwrap_or(&Value::Null)
     }
 
-    /// A figure of one method, by its path in the report.
-    pub(crate) fn of(&self, method: &str, path: &str) -> f64 {
+    /// A figure of one method, by its JSON pointer.
+    pub(crate) fn method_figure(&self, method: &str, path: &str) -> f64 {
         figure(self.method(method).pointer(path))
     }
 
-    /// Summed over all methods.
+    /// Sum of a figure over all methods.
     pub(crate) fn sum(&self, path: &str) -> f64 {
         let methods = self.report["methods"].as_array();
         let all = methods.into_iter().flatten();
@@ -68,27 +68,27 @@ impl Figures {
         found.unwrap_or(&Value::Null)
     }
 
-    /// CPU of the server per call, microseconds.
+    /// CPU time of the server per call, in microseconds.
     pub(crate) fn server_us_per_call(&self) -> f64 {
         figure(self.process("server").get("cpu_us_per_call"))
     }
 
-    /// CPU of the server per call that succeeded, microseconds.
+    /// CPU time of the server per successful call, in microseconds.
     pub(crate) fn server_us_per_ok(&self) -> f64 {
         figure(self.process("server").get("cpu_us_per_ok"))
     }
 
-    /// Cores' worth of CPU of one process over the measured part.
+    /// CPUs used by one process group in the measured part.
     pub(crate) fn cores(&self, name: &str) -> f64 {
         figure(self.process(name).pointer("/measured/cpu_seconds")) / self.measured_s()
     }
 
-    /// Largest resident memory of the server, MiB.
+    /// Maximum resident memory of the server, in MiB.
     pub(crate) fn server_mib(&self) -> f64 {
         figure(self.process("server").get("rss_most_bytes")) / f64::from(1 << 20)
     }
 
-    /// Resident memory of the server over time: seconds and MiB.
+    /// Resident memory of the server over time: seconds, MiB.
     pub(crate) fn server_rss(&self) -> Vec<(f64, f64)> {
         let samples = self.process("server")["samples"].as_array();
         let point = |sample: &Value| {
@@ -98,7 +98,7 @@ impl Figures {
         samples.into_iter().flatten().map(point).collect()
     }
 
-    /// One figure of each second.
+    /// A figure of each second.
     pub(crate) fn by_second(&self, name: &str) -> Vec<f64> {
         let seconds = self.report["seconds"].as_array();
         let all = seconds.into_iter().flatten();
@@ -109,12 +109,12 @@ impl Figures {
         figure(self.report.get("warmup_s"))
     }
 
-    /// A figure of one piece of the rate curve.
+    /// A figure of one segment of the rate curve.
     pub(crate) fn phase(&self, n: usize, path: &str) -> f64 {
         figure(self.report["phases"][n].pointer(path))
     }
 
-    /// Seconds until the last event had nothing left; NaN when one never came to that.
+    /// Seconds until the last event was sold out; NaN if an event was not sold out.
     pub(crate) fn sold_out_s(&self) -> f64 {
         let events = self.report["events"].as_array();
         let all = events.into_iter().flatten();
@@ -128,12 +128,12 @@ impl Figures {
             })
     }
 
-    /// The most late that one call in a hundred was written, milliseconds.
+    /// Lateness at the 99th percentile, in milliseconds.
     pub(crate) fn lateness_ms(&self) -> f64 {
         figure(self.report.pointer("/generator/lateness/p99"))
     }
 
-    /// A figure of the model, by its path in what it reports.
+    /// A figure of the store model, by its JSON pointer.
     pub(crate) fn model(&self, path: &str) -> f64 {
         figure(self.model.pointer(path))
     }
@@ -155,25 +155,25 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_is_not_there_is_no_figure() {
-        let empty = Figures::new(json!({}), json!({}));
-        assert!(empty.of("commit", "/answered/p95").is_nan());
+    fn a_missing_figure_is_nan() {
+        let empty = Measurement::new(json!({}), json!({}));
+        assert!(empty.method_figure("commit", "/answered/p95").is_nan());
         assert!(empty.ok_per_s().is_nan() && empty.model("/x").is_nan());
-        assert!(!empty.is_kept());
+        assert!(!empty.promises_kept());
     }
 
     #[test]
-    fn a_run_whose_store_was_not_read_kept_nothing() {
+    fn promises_are_kept_only_if_the_store_was_read() {
         let promises = |read| json!({"promises": {"kept": true, "store_read": read}});
-        assert!(Figures::new(promises(true), Value::Null).is_kept());
-        assert!(!Figures::new(promises(false), Value::Null).is_kept());
+        assert!(Measurement::new(promises(true), Value::Null).promises_kept());
+        assert!(!Measurement::new(promises(false), Value::Null).promises_kept());
     }
 
     #[test]
-    fn sold_out_only_when_every_event_is() {
+    fn sold_out_requires_all_events() {
         let events = |second: Value| {
             let events = json!({"events": [{"sold_out_s": 2.5}, {"sold_out_s": second}]});
-            Figures::new(events, Value::Null).sold_out_s()
+            Measurement::new(events, Value::Null).sold_out_s()
         };
         assert_eq!(events(json!(1.0)), 2.5);
         assert!(events(Value::Null).is_nan());

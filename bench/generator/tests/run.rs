@@ -1,5 +1,5 @@
-//! Whole runs against a scripted server over real sockets: what is sent, what is counted, and what is
-//! called broken or invalid.
+//! Complete runs against a server with planted faults, over real sockets: calls sent, counts, violations, and
+//! invalid runs.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,12 +7,12 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Script, Server, options, scenario};
-use inventory_generator::outcome::Method;
-use inventory_generator::report::{MethodReport, Report, svg, table};
+use common::{FaultyServer, ServerFaults, options, scenario};
+use inventory_generator::outcome::CallMethod;
+use inventory_generator::report::{MethodReport, RunReport, plot, table};
 use inventory_generator::run::run;
 
-fn method(report: &Report, method: Method) -> &MethodReport {
+fn method(report: &RunReport, method: CallMethod) -> &MethodReport {
     report
         .methods
         .iter()
@@ -30,16 +30,16 @@ mix = { direct_commit = 100 }
 "#;
 
 #[test]
-fn every_planned_call_arrives_and_is_counted_once() {
-    let server = Server::start(Script::default(), &[("evt_0", 1_000_000)]);
+fn every_planned_call_is_sent_and_counted_once() {
+    let server = FaultyServer::start(ServerFaults::default(), &[("evt_0", 1_000_000)]);
     let report = run(scenario(DIRECT), &options(&server)).unwrap();
-    let commits = method(&report, Method::DirectCommit);
+    let commits = method(&report, CallMethod::DirectCommit);
     assert_eq!(commits.ok, commits.calls);
     assert_eq!(commits.calls, report.generator.sent);
     assert_eq!(
         server.count("CONFIRMED") as u64,
         commits.calls,
-        "the server saw each of them"
+        "the server received each of them"
     );
     assert_eq!(report.events[0].taken, commits.calls);
     assert!((300..500).contains(&commits.calls), "{}", commits.calls);
@@ -51,19 +51,19 @@ fn every_planned_call_arrives_and_is_counted_once() {
 }
 
 #[test]
-fn a_mix_with_repeats_keeps_its_books_on_several_workers() {
+fn a_mix_with_repeats_is_consistent_on_several_workers() {
     let text = include_str!("../../scenarios/smoke.toml");
     let stock = [
         ("evt_smoke_0", 10_000),
         ("evt_smoke_1", 10_000),
         ("evt_smoke_2", 10_000),
     ];
-    let server = Server::start(Script::default(), &stock);
+    let server = FaultyServer::start(ServerFaults::default(), &stock);
     let mut options = options(&server);
     options.threads = 2;
     let report = run(scenario(text), &options).unwrap();
     assert_eq!(report.promises.broken, 0, "{:?}", report.promises.quoted);
-    for of in Method::ALL {
+    for of in CallMethod::ALL {
         let of = method(&report, of);
         assert!(of.ok > 0 && of.errors == 0, "{of:?}");
     }
@@ -72,57 +72,57 @@ fn a_mix_with_repeats_keeps_its_books_on_several_workers() {
         "{}",
         report.generator.repeats
     );
-    // What the server has taken is what the buyers were told.
+    // The stock taken at the server matches the answers.
     let held: i64 = stock
         .iter()
         .map(|(event, n)| n - server.remaining(event))
         .sum();
-    let told: u64 = report.events.iter().map(|event| event.taken).sum();
+    let taken: u64 = report.events.iter().map(|event| event.taken).sum();
     let released = server.count("RELEASED") as u64;
     assert!(
-        held as u64 <= told && told <= held as u64 + released * 4,
-        "{held} {told} {released}"
+        held as u64 <= taken && taken <= held as u64 + released * 4,
+        "{held} {taken} {released}"
     );
 }
 
 #[test]
-fn a_stall_shows_in_the_percentiles_of_all_calls_that_were_due_in_it() {
+fn a_stall_counts_for_all_calls_due_during_it() {
     let stall = (Duration::from_millis(400), Duration::from_millis(600));
-    let server = Server::start(
-        Script {
+    let server = FaultyServer::start(
+        ServerFaults {
             stall: Some(stall),
-            ..Script::default()
+            ..ServerFaults::default()
         },
         &[("evt_0", 1_000_000)],
     );
     let report = run(scenario(DIRECT), &options(&server)).unwrap();
-    let latency = &method(&report, Method::DirectCommit).answered;
-    // A fifth of the calls fell into the stall, and waited 100 ms on average: a client that waits for
-    // each answer before the next call would have seen one slow call.
+    let latency = &method(&report, CallMethod::DirectCommit).answered;
+    // A fifth of the calls were due during the stall and waited 100 ms on average. A closed loop would have
+    // measured one slow call per user.
     assert!(latency.max >= 180.0, "{latency:?}");
     assert!(latency.p95 >= 120.0, "{latency:?}");
     assert!(latency.p90 >= 60.0, "{latency:?}");
     assert_eq!(
         report.generator.not_sent, 0,
-        "the stall did not hold back the calls"
+        "the stall did not delay the calls"
     );
 }
 
 #[test]
-fn calls_that_cannot_be_written_count_from_when_they_were_due() {
+fn calls_without_a_free_stream_count_from_when_they_were_due() {
     let stall = (Duration::from_millis(400), Duration::from_millis(600));
-    let script = Script {
+    let faults = ServerFaults {
         stall: Some(stall),
         streams: Some(10),
-        ..Script::default()
+        ..ServerFaults::default()
     };
-    let server = Server::start(script, &[("evt_0", 1_000_000)]);
+    let server = FaultyServer::start(faults, &[("evt_0", 1_000_000)]);
     let mut options = options(&server);
     options.lateness_max = Duration::from_millis(50);
     let report = run(scenario(DIRECT), &options).unwrap();
-    // Twenty calls fill the streams; the others are written when the stall is over.
+    // Twenty calls fill the streams; the others are sent after the stall.
     assert_eq!(report.generator.in_flight_most, 20);
-    let latency = &method(&report, Method::DirectCommit).answered;
+    let latency = &method(&report, CallMethod::DirectCommit).answered;
     assert!(latency.p95 >= 100.0 && latency.p90 >= 60.0, "{latency:?}");
     assert!(
         report.generator.lateness.p95 >= 80.0,
@@ -131,16 +131,16 @@ fn calls_that_cannot_be_written_count_from_when_they_were_due() {
     );
     assert!(
         !report.valid,
-        "for want of streams the client was the limit"
+        "without free streams the client was the limit"
     );
 }
 
 #[test]
-fn calls_that_find_the_limit_full_are_not_sent_and_make_the_run_invalid() {
-    let server = Server::start(
-        Script {
-            mute: true,
-            ..Script::default()
+fn calls_beyond_the_in_flight_limit_are_not_sent_and_invalidate_the_run() {
+    let server = FaultyServer::start(
+        ServerFaults {
+            silent: true,
+            ..ServerFaults::default()
         },
         &[("evt_0", 1_000_000)],
     );
@@ -158,27 +158,27 @@ fn calls_that_find_the_limit_full_are_not_sent_and_make_the_run_invalid() {
         why.contains("were not sent") && why.contains("50 were in flight"),
         "{why}"
     );
-    let commits = method(&report, Method::DirectCommit);
+    let commits = method(&report, CallMethod::DirectCommit);
     assert_eq!(commits.errors, commits.calls);
     assert_eq!(commits.outcomes["deadline"], commits.calls);
 }
 
 #[test]
-fn a_generator_that_is_late_says_so_and_the_run_is_invalid() {
-    let server = Server::start(Script::default(), &[("evt_0", 1_000_000)]);
+fn a_late_generator_invalidates_the_run() {
+    let server = FaultyServer::start(ServerFaults::default(), &[("evt_0", 1_000_000)]);
     let mut options = options(&server);
-    // Any generator is later than that.
+    // Every generator is later than this.
     options.lateness_max = Duration::from_nanos(1);
     let report = run(scenario(DIRECT), &options).unwrap();
     assert!(!report.valid);
     assert!(report.invalid_because[0].contains("late at the 99th percentile"));
-    assert!(table::draw(&report).contains("INVALID"));
-    assert!(svg::draw(&report).contains("INVALID"));
+    assert!(table::render(&report).contains("INVALID"));
+    assert!(plot::render(&report).unwrap().contains("INVALID"));
 }
 
 #[test]
-fn more_than_one_thread_can_send_is_too_late_to_count() {
-    let server = Server::start(Script::default(), &[("evt_0", 1_000_000_000)]);
+fn a_rate_beyond_the_capacity_of_the_generator_invalidates_the_run() {
+    let server = FaultyServer::start(ServerFaults::default(), &[("evt_0", 1_000_000_000)]);
     let text = DIRECT
         .replace("rate = 400", "rate = 500000")
         .replace("duration = 1", "duration = 0.2");
@@ -190,11 +190,11 @@ fn more_than_one_thread_can_send_is_too_late_to_count() {
 }
 
 #[test]
-fn a_repeat_with_another_order_is_a_broken_promise() {
-    let server = Server::start(
-        Script {
-            forgetful: Some(3),
-            ..Script::default()
+fn a_repeat_with_another_order_is_a_violation() {
+    let server = FaultyServer::start(
+        ServerFaults {
+            other_order: Some(3),
+            ..ServerFaults::default()
         },
         &[("evt_0", 1_000_000)],
     );
@@ -208,16 +208,16 @@ fn a_repeat_with_another_order_is_a_broken_promise() {
     );
     assert!(
         report.promises.quoted[0].contains("t-"),
-        "names the reservation"
+        "the reservation is named"
     );
 }
 
 #[test]
-fn what_is_shed_is_told_apart_from_what_is_refused() {
-    let server = Server::start(
-        Script {
+fn shed_and_refused_calls_are_counted_separately() {
+    let server = FaultyServer::start(
+        ServerFaults {
             sheds: Some(4),
-            ..Script::default()
+            ..ServerFaults::default()
         },
         &[("evt_0", 100)],
     );
@@ -226,7 +226,7 @@ fn what_is_shed_is_told_apart_from_what_is_refused() {
         &options(&server),
     )
     .unwrap();
-    let commits = method(&report, Method::DirectCommit);
+    let commits = method(&report, CallMethod::DirectCommit);
     assert_eq!(commits.ok, 100);
     assert!(
         commits.shed >= commits.calls / 5 && commits.refused > 0,
@@ -240,12 +240,12 @@ fn what_is_shed_is_told_apart_from_what_is_refused() {
         event.sold_out_s.unwrap() <= event.first_refused_s.unwrap() + 0.05,
         "{event:?}"
     );
-    assert!(table::draw(&report).contains("shed answers"));
+    assert!(table::render(&report).contains("shed answers"));
 }
 
 #[test]
 fn seconds_and_phases_follow_the_curve() {
-    let server = Server::start(Script::default(), &[("evt_0", 1_000_000)]);
+    let server = FaultyServer::start(ServerFaults::default(), &[("evt_0", 1_000_000)]);
     let text = DIRECT.replace(
         "duration = 1",
         "warmup = 1\ncurve = [{ seconds = 1, times = 2 }, { seconds = 1, times = 0.5 }]",
@@ -262,7 +262,51 @@ fn seconds_and_phases_follow_the_curve() {
         "{due:?}"
     );
     assert_eq!(report.phases.len(), 2);
-    let calls = method(&report, Method::DirectCommit).calls;
+    let calls = method(&report, CallMethod::DirectCommit).calls;
     assert_eq!(calls, due[1] + due[2], "the warm-up is not measured");
-    assert!(table::draw(&report).contains("calm after"));
+    assert!(table::render(&report).contains("calm after"));
+}
+
+#[test]
+fn a_closed_loop_keeps_its_users_busy_and_ends_after_its_calls() {
+    let server = FaultyServer::start(ServerFaults::default(), &[("evt_0", 1_000_000)]);
+    let text = DIRECT
+        .replace("rate = 400", "users = 7\ncalls = 500")
+        .replace("duration = 1", "duration = 60");
+    let mut options = options(&server);
+    options.threads = 2;
+    let report = run(scenario(&text), &options).unwrap();
+    let commits = method(&report, CallMethod::DirectCommit);
+    assert_eq!((commits.calls, commits.ok), (500, 500));
+    assert_eq!(server.count("CONFIRMED"), 500);
+    assert_eq!(report.generator.in_flight_most, 7);
+    assert!(
+        report.promises.kept && report.valid,
+        "{:?}",
+        report.invalid_because
+    );
+    assert!(table::render(&report).contains("closed loop of 7 users"));
+}
+
+#[test]
+fn a_stopped_run_ends_early_and_is_reported() {
+    let server = FaultyServer::start(ServerFaults::default(), &[("evt_0", 1_000_000)]);
+    let options = options(&server);
+    let text = DIRECT.replace("duration = 1", "duration = 600");
+    let stop = std::sync::Arc::clone(&options.stop);
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| run(scenario(&text), &options).unwrap());
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while server.count("CONFIRMED") < 50 {
+            assert!(std::time::Instant::now() < deadline, "no calls");
+            std::thread::yield_now();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let report = running.join().unwrap();
+        let commits = method(&report, CallMethod::DirectCommit);
+        assert!(
+            commits.calls >= 50 && commits.ok == commits.calls,
+            "{commits:?}"
+        );
+    });
 }

@@ -1,4 +1,4 @@
-//! The verdict: items against each other, and against what the buyers were told.
+//! Checks of the stored items against each other and against the answers in the ledger.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -6,98 +6,98 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use serde::Serialize;
 
-use super::Read;
-use super::items::{Record, Seat, Stripe};
-use crate::ledger::{Books, Broken, Entry, Step};
-use crate::outcome::Order;
+use super::StoreReadback;
+use super::items::{RecordItem, SeatItem, StripeItem};
+use crate::ledger::{ReservationEntry, ReservationStep, RunLedger, ViolationLog};
+use crate::outcome::OrderId;
 use crate::wire::request::reservation_number;
 
-/// How many records there are, by status; of this run's events.
+/// Records of the events of the run, by status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct RecordCounts {
     pub confirmed: u64,
     pub held: u64,
     pub released: u64,
     pub expired: u64,
     pub refunded: u64,
-    /// Of those, records that this run did not make: other clients' and the server's own.
+    /// The part of those that this run did not create: by other clients or by the server.
     pub foreign: u64,
     pub seats: u64,
 }
 
-/// How an event ended.
+/// Final balance of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct EventRead {
+pub struct EventBalance {
     pub total: i64,
     pub remaining: i64,
     /// Units, or seats, of held and confirmed records.
     pub live: i64,
-    /// Units that came back.
+    /// Units returned.
     pub returned: i64,
 }
 
-/// A seat that a live record has.
-struct Claim {
+/// A seat of a live record.
+struct SeatClaim {
     reservation: u64,
     confirmed: bool,
-    order: Option<Order>,
-    /// The seat's item was read.
-    met: bool,
+    order: Option<OrderId>,
+    /// The item of the seat was read.
+    item_seen: bool,
 }
 
-/// Takes items in any order, then gives its verdict.
-pub struct Judge<'a> {
+/// Accepts items in any order, then returns its verdict.
+pub struct StoreJudge<'a> {
     events: HashMap<&'a str, usize>,
-    books: &'a mut Books,
+    books: &'a mut RunLedger,
     run: String,
     hasher: FixedState,
-    counts: Counts,
-    sums: Vec<EventRead>,
+    counts: RecordCounts,
+    sums: Vec<EventBalance>,
     /// Live units by event and stripe.
     drawn: HashMap<(usize, u32), i64>,
-    claims: HashMap<(usize, Box<str>), Claim, FixedState>,
-    orders: Vec<(Order, u32)>,
-    foreign_orders: Vec<Order>,
+    claims: HashMap<(usize, Box<str>), SeatClaim, FixedState>,
+    orders: Vec<(OrderId, u32)>,
+    foreign_orders: Vec<OrderId>,
     seats_expected: bool,
-    broken: Broken,
+    violations: ViolationLog,
 }
 
 fn is_live(status: &str) -> bool {
     matches!(status, "HELD" | "CONFIRMED")
 }
 
-impl<'a> Judge<'a> {
-    pub fn new(events: &'a [String], books: &'a mut Books) -> Self {
+impl<'a> StoreJudge<'a> {
+    pub fn new(events: &'a [String], books: &'a mut RunLedger) -> Self {
         let run = books.run().to_owned();
         Self {
             events: events.iter().map(String::as_str).zip(0..).collect(),
             run,
             hasher: FixedState::with_seed(1),
-            counts: Counts::default(),
-            sums: vec![EventRead::default(); events.len()],
+            counts: RecordCounts::default(),
+            sums: vec![EventBalance::default(); events.len()],
             drawn: HashMap::new(),
             claims: HashMap::with_hasher(FixedState::with_seed(2)),
             orders: Vec::with_capacity(books.len()),
             foreign_orders: Vec::new(),
             seats_expected: false,
             books,
-            broken: Broken::default(),
+            violations: ViolationLog::default(),
         }
     }
 
-    /// Whether any record is about seats, so that their items are worth reading.
+    /// Whether any record has seats, so that the items of seats must be read.
     pub fn has_seats(&self) -> bool {
         self.seats_expected
     }
 
-    /// Takes one record of the table.
-    pub fn record(&mut self, record: &Record<'_>) {
+    /// Adds one record.
+    pub fn record(&mut self, record: &RecordItem<'_>) {
         let number = reservation_number(&self.run, &record.reservation);
         let Some(event) = self.events.get(&*record.event).copied() else {
             if number.is_some() {
                 let (id, event) = (&record.reservation, &record.event);
-                self.broken.add("record", || {
-                    format!("{id} is about {event}, which is not of this run")
+                self.violations.add("record", || {
+                    format!("{id} refers to {event}, which is not an event of this run")
                 });
             }
             return;
@@ -110,15 +110,16 @@ impl<'a> Judge<'a> {
             "REFUNDED" => self.counts.refunded += 1,
             other => {
                 let id = &record.reservation;
-                self.broken
-                    .add("record", || format!("{id} has the status {other:?}"));
+                self.violations.add("record", || {
+                    format!("{id} has the unknown status {other:?}")
+                });
             }
         }
-        self.units(record, event);
-        let order = Order::of(&record.order);
+        self.add_units(record, event);
+        let order = OrderId::of(&record.order);
         match number {
             Some(number) => {
-                self.of_ours(record, event, number, order);
+                self.check_own_record(record, event, number, order);
                 self.orders.extend(order.map(|order| (order, number)));
             }
             None => {
@@ -128,7 +129,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn units(&mut self, record: &Record<'_>, event: usize) {
+    fn add_units(&mut self, record: &RecordItem<'_>, event: usize) {
         let live = is_live(&record.status);
         let qty = i64::from(record.qty);
         let id = &record.reservation;
@@ -136,12 +137,12 @@ impl<'a> Judge<'a> {
             self.seats_expected = true;
             if record.seats.len() as i64 != qty {
                 let seats = record.seats.len();
-                self.broken.add("record", || {
+                self.violations.add("record", || {
                     format!("{id} has {seats} seats and a quantity of {qty}")
                 });
             }
             if live {
-                self.claim(record, event);
+                self.add_seats(record, event);
             }
         } else {
             let mut sum = 0;
@@ -151,8 +152,8 @@ impl<'a> Judge<'a> {
                 });
                 let Some((stripe, units)) = read else {
                     let draws = &record.draws;
-                    self.broken
-                        .add("record", || format!("{id} has the draws {draws:?}"));
+                    self.violations
+                        .add("record", || format!("{id} has invalid draws {draws:?}"));
                     continue;
                 };
                 sum += i64::from(units);
@@ -161,12 +162,12 @@ impl<'a> Judge<'a> {
                 }
             }
             if live && sum != qty {
-                self.broken.add("record", || {
-                    format!("{id} draws {sum} units for a quantity of {qty}")
+                self.violations.add("record", || {
+                    format!("{id} has {sum} allocated units for a quantity of {qty}")
                 });
             }
             if !live && record.draws.is_empty() {
-                // A tombstone: it never had anything.
+                // A tombstone without units.
                 return;
             }
         }
@@ -177,14 +178,14 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn claim(&mut self, record: &Record<'_>, event: usize) {
+    fn add_seats(&mut self, record: &RecordItem<'_>, event: usize) {
         let reservation = self.hasher.hash_one(&*record.reservation);
         for seat in &record.seats {
-            let claim = Claim {
+            let claim = SeatClaim {
                 reservation,
                 confirmed: record.status == "CONFIRMED",
-                order: Order::of(&record.order),
-                met: false,
+                order: OrderId::of(&record.order),
+                item_seen: false,
             };
             let id = &record.reservation;
             if self
@@ -192,37 +193,44 @@ impl<'a> Judge<'a> {
                 .insert((event, Box::from(&**seat)), claim)
                 .is_some()
             {
-                self.broken.add("seat", || {
-                    format!("{seat} is in {id} and in another live reservation")
+                self.violations.add("seat", || {
+                    format!("{seat} belongs to {id} and to another live reservation")
                 });
             }
         }
     }
 
-    /// Holds a record of this run against what its buyer was told.
-    fn of_ours(&mut self, record: &Record<'_>, event: usize, number: u32, order: Option<Order>) {
+    /// Checks a record of this run against the answers in the ledger.
+    fn check_own_record(
+        &mut self,
+        record: &RecordItem<'_>,
+        event: usize,
+        number: u32,
+        order: Option<OrderId>,
+    ) {
         let id = &record.reservation;
         let Some(entry) = self.books.entry(number) else {
-            self.broken
-                .add("record", || format!("{id} was never asked for"));
+            self.violations
+                .add("record", || format!("{id} was never requested"));
             return;
         };
-        if !entry.see() {
-            self.broken.add("record", || format!("{id} is there twice"));
+        if !entry.mark_seen() {
+            self.violations
+                .add("record", || format!("{id} exists twice"));
         }
         if usize::from(entry.event) != event || u32::from(entry.qty) != record.qty {
             let (qty, event) = (record.qty, &record.event);
-            self.broken.add("record", || {
-                format!("{id} is {qty} of {event}, which is not what was asked for")
+            self.violations.add("record", || {
+                format!("{id} is {qty} of {event}, which is not what was requested")
             });
         }
-        if let Some((kind, text)) = told_otherwise(entry, &record.status, order) {
-            self.broken.add(kind, || format!("{id} {text}"));
+        if let Some((kind, text)) = record_contradiction(entry, &record.status, order) {
+            self.violations.add(kind, || format!("{id} {text}"));
         }
     }
 
-    /// Takes one seat's item.
-    pub fn seat(&mut self, seat: &Seat<'_>) {
+    /// Adds the item of one seat.
+    pub fn seat(&mut self, seat: &SeatItem<'_>) {
         let Some(event) = self.events.get(&*seat.event).copied() else {
             return;
         };
@@ -230,49 +238,46 @@ impl<'a> Judge<'a> {
         let sums = &mut self.sums[event];
         sums.total += 1;
         sums.remaining += i64::from(seat.status == "AVAILABLE");
-        let holder = self.hasher.hash_one(&*seat.reservation);
+        let reservation = self.hasher.hash_one(&*seat.reservation);
         let (id, name) = (&seat.seat, &seat.reservation);
         let claim = self.claims.get_mut(&(event, Box::from(&**id)));
         let text = match (&*seat.status, claim) {
             ("AVAILABLE" | "BLOCKED", None) => return,
             ("AVAILABLE" | "BLOCKED", Some(claim)) => {
-                claim.met = true;
-                "is free, and a live reservation has it".to_owned()
+                claim.item_seen = true;
+                "is available, but belongs to a live reservation".to_owned()
             }
-            (_, None) => format!("says it is {name}'s, which has no live reservation of it"),
+            (_, None) => format!("names {name}, which is not a live reservation of this seat"),
             (status, Some(claim)) => {
-                claim.met = true;
+                claim.item_seen = true;
                 let sold = status == "SOLD";
-                if claim.reservation != holder {
-                    format!("says it is {name}'s, and another reservation has it")
+                if claim.reservation != reservation {
+                    format!("names {name}, but belongs to another live reservation")
                 } else if sold != claim.confirmed {
-                    format!("is {status}, and the reservation {name} is not")
-                } else if sold && Order::of(&seat.order) != claim.order {
-                    format!(
-                        "is sold under {}, and {name} under another order",
-                        seat.order
-                    )
+                    format!("is {status}, but reservation {name} has another status")
+                } else if sold && OrderId::of(&seat.order) != claim.order {
+                    format!("is sold under {}, but {name} has another order", seat.order)
                 } else {
                     return;
                 }
             }
         };
-        self.broken.add("seat", || format!("{id} {text}"));
+        self.violations.add("seat", || format!("{id} {text}"));
     }
 
-    /// Ends the reading: `stripes` are all of the run's events.
-    pub fn verdict(mut self, stripes: &[Stripe]) -> Read {
-        self.missing();
-        self.orders_once();
-        let seated = self.balance(stripes);
+    /// Returns the verdict. `stripes` are all stripes of the events of the run.
+    pub fn verdict(mut self, stripes: &[StripeItem]) -> StoreReadback {
+        self.check_missing();
+        self.check_unique_orders();
+        let seated = self.check_balance(stripes);
         for (event, name) in self.names().into_iter().enumerate() {
-            self.whole_event(event, &name, seated[event]);
+            self.check_event(event, &name, seated[event]);
         }
-        Read {
-            broken: self.broken,
+        StoreReadback {
+            violations: self.violations,
             counts: self.counts,
             events: self.sums,
-            ..Read::default()
+            ..StoreReadback::default()
         }
     }
 
@@ -285,66 +290,66 @@ impl<'a> Judge<'a> {
             .collect()
     }
 
-    /// What was acknowledged and has no record; seats of records that have no item.
-    fn missing(&mut self) {
+    /// Acknowledged reservations without a record, and seats of live records without an item.
+    fn check_missing(&mut self) {
         for (entry, id) in self.books.entries() {
             if entry.is_seen() {
                 continue;
             }
-            let told = if entry.is_ok(Step::Commit) {
+            let answer = if entry.is_ok(ReservationStep::Commit) {
                 "was confirmed"
-            } else if entry.is_ok(Step::Hold) {
+            } else if entry.is_ok(ReservationStep::Hold) {
                 "was held"
-            } else if entry.is_ok(Step::Release) {
+            } else if entry.is_ok(ReservationStep::Release) {
                 "was released"
             } else {
                 continue;
             };
-            self.broken.add("durable", || {
-                format!("{} {told}, and the store has no record of it", id())
+            self.violations.add("durable", || {
+                format!("{} {answer}, but the store has no record", id())
             });
         }
         for ((_, seat), claim) in &self.claims {
-            if !claim.met {
-                self.broken.add("seat", || {
-                    format!("{seat} is in a live reservation and has no item")
+            if !claim.item_seen {
+                self.violations.add("seat", || {
+                    format!("{seat} belongs to a live reservation, but has no item")
                 });
             }
         }
     }
 
-    fn orders_once(&mut self) {
+    fn check_unique_orders(&mut self) {
         self.orders.sort_unstable();
         for pair in self.orders.windows(2) {
             if let [(first, a), (second, b)] = pair
                 && first == second
             {
                 let run = &self.run;
-                self.broken.add("order", || {
-                    format!("{first} is {run}-{a:x}'s and {run}-{b:x}'s")
+                self.violations.add("order", || {
+                    format!("{first} belongs to {run}-{a:x} and to {run}-{b:x}")
                 });
             }
         }
         for order in &self.foreign_orders {
-            if let Ok(at) = self.orders.binary_search_by_key(order, |(ours, _)| *ours) {
+            if let Ok(at) = self.orders.binary_search_by_key(order, |(own, _)| *own) {
                 let (run, number) = (&self.run, self.orders[at].1);
-                self.broken.add("order", || {
-                    format!("{order} is {run}-{number:x}'s and a stranger's")
+                self.violations.add("order", || {
+                    format!("{order} belongs to {run}-{number:x} and to a record of another client")
                 });
             }
         }
     }
 
-    /// Per stripe: capacity = remaining + live units. Returns which events are of seats.
-    fn balance(&mut self, stripes: &[Stripe]) -> Vec<bool> {
+    /// Per stripe: capacity = remaining + live units. Returns which events are seated.
+    fn check_balance(&mut self, stripes: &[StripeItem]) -> Vec<bool> {
         let names = self.names();
         let mut seated = vec![false; names.len()];
         let mut found = vec![(0_u32, 0_u32); names.len()];
         for stripe in stripes {
-            let (count, wanted) = &mut found[stripe.event];
+            let (count, expected) = &mut found[stripe.event];
             *count += 1;
             if stripe.index == 0 {
-                *wanted = stripe.stripes;
+                *expected = stripe.stripes;
                 seated[stripe.event] = stripe.seat_keys > 0;
             }
             if stripe.seat_keys > 0 {
@@ -360,98 +365,98 @@ impl<'a> Judge<'a> {
             if stripe.remaining < 0 || stripe.total != stripe.remaining + drawn {
                 let (
                     name,
-                    Stripe {
+                    StripeItem {
                         index,
                         total,
                         remaining,
                         ..
                     },
                 ) = (&names[stripe.event], stripe);
-                self.broken.add("balance", || {
+                self.violations.add("balance", || {
                     format!("stripe {index} of {name}: capacity {total}, remaining {remaining}, live reservations {drawn}")
                 });
             }
         }
-        for (name, (count, wanted)) in names.iter().zip(found) {
-            if count == 0 || count != wanted {
-                self.broken.add("balance", || {
-                    format!("{name} has {count} stripes of {wanted}")
+        for (name, (count, expected)) in names.iter().zip(found) {
+            if count == 0 || count != expected {
+                self.violations.add("balance", || {
+                    format!("{name} has {count} stripes instead of {expected}")
                 });
             }
         }
         for ((event, stripe), units) in std::mem::take(&mut self.drawn) {
             let name = &names[event];
-            self.broken.add("balance", || {
-                format!("{units} units of stripe {stripe} of {name}, which is not there")
+            self.violations.add("balance", || {
+                format!("{units} units are allocated from stripe {stripe} of {name}, which does not exist")
             });
         }
         seated
     }
 
-    fn whole_event(&mut self, event: usize, name: &str, seated: bool) {
-        let EventRead {
+    fn check_event(&mut self, event: usize, name: &str, seated: bool) {
+        let EventBalance {
             total,
             remaining,
             live,
             returned,
         } = self.sums[event];
-        let told = self.books.event(event);
+        let sales = self.books.event(event);
         if live > total {
-            self.broken
+            self.violations
                 .add("oversold", || format!("{name}: {live} of {total}"));
         }
         if seated && self.counts.seats == 0 {
             return;
         }
-        // What came back may have come back after the last refusal; the rest was there all the time.
+        // Returned units may have been returned after the last refusal; the others were available all the time.
         let unexplained = remaining - returned;
-        let least = i64::from(told.refused_least);
-        if told.refused > 0 && unexplained >= least {
-            self.broken.add("undersold", || {
-                format!("{name}: sold out was said to {} calls for {least} or more, and {unexplained} were never sold", told.refused)
+        let least = i64::from(sales.refused_least);
+        if sales.refused > 0 && unexplained >= least {
+            self.violations.add("undersold", || {
+                format!("{name}: {} calls for {least} or more units were refused as sold out, but {unexplained} units were never sold", sales.refused)
             });
         }
     }
 }
 
-/// Why a record with this status and order contradicts what its buyer was told.
-fn told_otherwise(
-    entry: &Entry,
+/// The contradiction between a record and the answers to its calls: its kind and a description.
+fn record_contradiction(
+    entry: &ReservationEntry,
     status: &str,
-    order: Option<Order>,
+    order: Option<OrderId>,
 ) -> Option<(&'static str, String)> {
-    let confirmed = entry.is_ok(Step::Commit);
-    let released = entry.is_ok(Step::Release);
+    let confirmed = entry.is_ok(ReservationStep::Commit);
+    let released = entry.is_ok(ReservationStep::Release);
     match status {
         "CONFIRMED" => match (entry.order(), order) {
             (_, None) => Some(("record", "is confirmed without an order".to_owned())),
-            (Some(told), Some(stored)) if told != stored => Some((
+            (Some(answered), Some(stored)) if answered != stored => Some((
                 "order",
-                format!("was answered {told}, and the store has {stored}"),
+                format!("was answered {answered}, but the store has {stored}"),
             )),
-            (None, Some(_)) if !entry.may_be(Step::Commit) => Some((
+            (None, Some(_)) if !entry.may_have_happened(ReservationStep::Commit) => Some((
                 "refused",
-                "is confirmed, and every call to confirm it was refused".to_owned(),
+                "is confirmed, although every commit was refused".to_owned(),
             )),
-            _ if released => Some(("record", "is confirmed, and was released".to_owned())),
+            _ if released => Some((
+                "record",
+                "is confirmed, although it was released".to_owned(),
+            )),
             _ => None,
         },
         _ if confirmed => Some((
             "durable",
-            format!("was confirmed, and the store says {status}"),
+            format!("was confirmed, but the store has {status}"),
         )),
-        "HELD" if released => Some(("durable", "was released, and is held".to_owned())),
-        "HELD" if !entry.may_be(Step::Hold) => Some((
+        "HELD" if released => Some(("durable", "was released, but is held".to_owned())),
+        "HELD" if !entry.may_have_happened(ReservationStep::Hold) => Some((
             "refused",
-            "is held, and every call to hold it was refused".to_owned(),
+            "is held, although every hold was refused".to_owned(),
         )),
-        "RELEASED" if !entry.may_be(Step::Release) => {
-            Some(("record", "is released, and nobody released it".to_owned()))
-        }
+        "RELEASED" if !entry.may_have_happened(ReservationStep::Release) => Some((
+            "record",
+            "is released, although it was never released".to_owned(),
+        )),
         _ => None,
     }
 }
-
-#[cfg(test)]
-#[path = "verify_tests.rs"]
-mod tests;

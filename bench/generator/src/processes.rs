@@ -1,4 +1,4 @@
-//! CPU and memory of the processes that are measured, from `/proc`.
+//! CPU time and memory of the measured processes over a run.
 
 use std::io;
 use std::time::Duration;
@@ -6,37 +6,37 @@ use std::time::Duration;
 use inventory_process::{CpuTime, resident_bytes};
 use serde::Serialize;
 
-/// Processes that are one thing: a server, a store.
+/// Processes that are reported together, such as the processes of the server.
 #[derive(Clone, Debug)]
-pub struct Group {
+pub(crate) struct ProcessGroup {
     pub name: &'static str,
     pub pids: Vec<u32>,
-    samples: Vec<Sample>,
+    samples: Vec<ProcessSample>,
 }
 
-/// A group at one instant.
+/// A process group at one time.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Sample {
+pub struct ProcessSample {
     /// Seconds since the start of the run.
     pub at: f64,
-    /// CPU time since the processes began.
+    /// CPU time since the start of the processes.
     #[serde(skip)]
     pub cpu: Duration,
     pub rss_bytes: u64,
-    /// Cores in use since the sample before.
+    /// CPUs in use since the previous sample.
     pub cores: f64,
 }
 
-/// What a group used in a part of the run.
+/// CPU used in a part of the run.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Used {
+pub struct CpuUse {
     pub seconds: f64,
     pub cpu_seconds: f64,
     pub cores: f64,
 }
 
-impl Group {
-    pub fn new(name: &'static str, pids: Vec<u32>) -> Self {
+impl ProcessGroup {
+    pub(crate) fn new(name: &'static str, pids: Vec<u32>) -> Self {
         Self {
             name,
             pids,
@@ -44,11 +44,11 @@ impl Group {
         }
     }
 
-    /// Reads all processes at `at` seconds.
+    /// Samples all processes at `at` seconds since the start.
     ///
     /// # Errors
-    /// A process that is gone, by its id.
-    pub fn sample(&mut self, at: f64) -> io::Result<()> {
+    /// If a process does not exist; the error names it.
+    pub(crate) fn sample(&mut self, at: f64) -> io::Result<()> {
         let mut cpu = Duration::ZERO;
         let mut rss_bytes = 0;
         for pid in &self.pids {
@@ -61,7 +61,7 @@ impl Group {
             }
             _ => 0.0,
         };
-        self.samples.push(Sample {
+        self.samples.push(ProcessSample {
             at,
             cpu,
             rss_bytes,
@@ -70,12 +70,12 @@ impl Group {
         Ok(())
     }
 
-    pub fn samples(&self) -> &[Sample] {
+    pub(crate) fn samples(&self) -> &[ProcessSample] {
         &self.samples
     }
 
-    /// Between the samples nearest to two instants.
-    pub fn used(&self, from: f64, to: f64) -> Option<Used> {
+    /// CPU used between the samples nearest to two times.
+    pub(crate) fn cpu_use(&self, from: f64, to: f64) -> Option<CpuUse> {
         let nearest = |at: f64| {
             self.samples
                 .iter()
@@ -84,7 +84,7 @@ impl Group {
         let (from, to) = (nearest(from)?, nearest(to)?);
         let seconds = to.at - from.at;
         let cpu_seconds = to.cpu.saturating_sub(from.cpu).as_secs_f64();
-        Some(Used {
+        Some(CpuUse {
             seconds,
             cpu_seconds,
             cores: if seconds > 0.0 {
@@ -95,7 +95,7 @@ impl Group {
         })
     }
 
-    pub fn rss_most(&self) -> u64 {
+    pub(crate) fn rss_max(&self) -> u64 {
         self.samples
             .iter()
             .map(|sample| sample.rss_bytes)
@@ -109,8 +109,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_measured_between_two_instants() {
-        let mut group = Group::new("self", vec![std::process::id()]);
+    fn cpu_use_is_measured_between_two_times() {
+        let mut group = ProcessGroup::new("self", vec![std::process::id()]);
         group.sample(0.0).unwrap();
         let from = std::time::Instant::now();
         while CpuTime::of(std::process::id())
@@ -122,14 +122,14 @@ mod tests {
             assert!(from.elapsed() < Duration::from_secs(30));
         }
         group.sample(2.0).unwrap();
-        let used = group.used(0.1, 1.9).unwrap();
+        let used = group.cpu_use(0.1, 1.9).unwrap();
         assert!(used.cpu_seconds >= 0.05 && used.seconds == 2.0, "{used:?}");
-        assert!(group.rss_most() > 1_000_000);
+        assert!(group.rss_max() > 1_000_000);
     }
 
     #[test]
-    fn a_process_that_is_gone_is_named() {
-        let error = Group::new("server", vec![u32::MAX])
+    fn error_names_the_missing_process() {
+        let error = ProcessGroup::new("server", vec![u32::MAX])
             .sample(0.0)
             .unwrap_err();
         assert!(error.to_string().contains("4294967295"), "{error}");

@@ -1,4 +1,0 @@
-//! Measurements of the server from outside: [`h2load`] rounds.
-
-pub mod h2load;
-pub mod limits;
