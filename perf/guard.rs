@@ -22,7 +22,7 @@ fn main() {
     match kind.as_str() {
         "direct" => {
             shard.commit_all(&commits(times));
-            assert_eq!(shard.counters().members, times);
+            assert_eq!(shard.counters().entries, times);
         }
         "repeat" => {
             let body = &commits(1)[0];

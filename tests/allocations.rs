@@ -2,7 +2,7 @@
 //! the SDK: counted, and held to what it was when it was last looked at.
 //!
 //! On one thread, through the pieces that the server is made of: decode and validate (`wire`, `api`),
-//! the coordinator and its lanes (`domain`), encode. A bound is that figure and a little: whoever adds an
+//! the engine and its lanes (`domain`), encode. A bound is that figure and a little: whoever adds an
 //! allocation to the way of every request sees it here, and whoever takes one away lowers the bound.
 
 #![allow(clippy::unwrap_used)]
@@ -57,7 +57,7 @@ static COUNTING: Counting = Counting;
 /// Requests of one measurement: a batch's members a hundred times and more.
 const REQUESTS: u64 = 99 * 200;
 
-const _: () = assert!(limits::BATCH_MEMBERS_MAX == 99);
+const _: () = assert!(limits::BATCH_ENTRIES_MAX == 99);
 
 /// Measured: 12.14, five of them those of a repeat, and the share of a batch.
 const DIRECT_COMMIT_MAX: f64 = 12.25;
@@ -97,7 +97,7 @@ fn direct_commits_in_full_batches() {
     });
     let counters = shard.counters();
     assert!(
-        counters.members / counters.transactions > 90,
+        counters.entries / counters.transactions > 90,
         "{counters:?}"
     );
 }

@@ -187,7 +187,7 @@ fn a_batch_of_ninety_nine_moves_stock_and_records_together() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
         create(&store, 1_000, 1).await;
-        let mut records: Vec<_> = (0..limits::BATCH_MEMBERS_MAX - 1)
+        let mut records: Vec<_> = (0..limits::BATCH_ENTRIES_MAX - 1)
             .map(|n| confirmed(&format!("r{n}"), &[(0, 2)]))
             .collect();
         records.push(tombstone("gone"));

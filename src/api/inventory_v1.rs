@@ -15,8 +15,8 @@ use super::reservation_service::{
 use super::validate::{FieldViolations, INVENTORY_V1};
 use inventory_core::answer::Answer;
 use inventory_core::ids::SeatId;
-use inventory_core::operation::{Expect, Verb, Wanted};
-use inventory_core::question::{Found, Question};
+use inventory_core::operation::{RecordExpectation, Selection, Verb};
+use inventory_core::query::{Query, QueryResult};
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::ReservationState;
 use inventory_grpc::{CallContext, Inventory, Status};
@@ -76,9 +76,9 @@ impl Inventory for InventoryHandlers {
         };
         let kind = inventory_type(&wanted);
         let question = match wanted {
-            Wanted::Quantity(qty) => Question::Availability { qty, section: None },
-            Wanted::Seats(seats) => Question::Seats { seats },
-            Wanted::Whatever => return Err(rejection::unexpected_answer()),
+            Selection::Quantity(qty) => Query::Availability { qty, section: None },
+            Selection::Seats(seats) => Query::Seats { seats },
+            Selection::AsRecorded => return Err(rejection::unexpected_answer()),
         };
         let found = match self.service.query_cached(call, &event, &question) {
             Some(found) => Ok(found),
@@ -112,7 +112,7 @@ impl Inventory for InventoryHandlers {
         )?;
         checked.payment_intent = request.payment_intent_id;
         let kind = inventory_type(&checked.wanted);
-        let operation = checked.operation(Verb::Commit, Expect::New, call);
+        let operation = checked.operation(Verb::Commit, RecordExpectation::Absent, call);
         let outcome = self.service.submit(call, operation).outcome().await;
         let status = outcome
             .as_ref()
@@ -142,7 +142,7 @@ impl Inventory for InventoryHandlers {
             request.seat_ids,
         )?;
         let kind = inventory_type(&checked.wanted);
-        let operation = checked.operation(Verb::Release, Expect::Known, call);
+        let operation = checked.operation(Verb::Release, RecordExpectation::Present, call);
         let outcome = self.service.submit(call, operation).outcome().await;
         let status = outcome
             .as_ref()
@@ -177,7 +177,7 @@ impl Inventory for InventoryHandlers {
         checked.section = section;
         checked.hold_until = hold_until;
         let kind = inventory_type(&checked.wanted);
-        let operation = checked.operation(Verb::Hold, Expect::New, call);
+        let operation = checked.operation(Verb::Hold, RecordExpectation::Absent, call);
         let outcome = self.service.submit(call, operation).outcome().await;
         let status = outcome.as_ref().map_or_else(CallFailure::reason, |_| HELD);
         let kind = answered_inventory_type(kind, &outcome);
@@ -213,17 +213,17 @@ impl Inventory for InventoryHandlers {
     }
 }
 
-fn availability(found: Found) -> Result<CheckRes, CallFailure> {
+fn availability(found: QueryResult) -> Result<CheckRes, CallFailure> {
     let available = |available| CheckRes {
         available,
         unavailable_seats: Vec::new(),
     };
     match found {
-        Found::Units {
+        QueryResult::Units {
             available: some, ..
         } => Ok(available(some)),
-        Found::Offer { seats, .. } => Ok(available(!seats.is_empty())),
-        Found::Seats { known, unknown } => {
+        QueryResult::Offer { seats, .. } => Ok(available(!seats.is_empty())),
+        QueryResult::Seats { known, unknown } => {
             let now = clock::now().unix;
             let taken = known.into_iter().filter(|s| !convert::is_free(s, now));
             let taken = taken.map(|seat| seat.id).chain(unknown);
@@ -233,7 +233,7 @@ fn availability(found: Found) -> Result<CheckRes, CallFailure> {
                 unavailable_seats,
             })
         }
-        Found::Status(_) => Err(CallFailure::Unanswered(rejection::unexpected_answer())),
+        QueryResult::Status(_) => Err(CallFailure::Unanswered(rejection::unexpected_answer())),
     }
 }
 

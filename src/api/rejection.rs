@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::validate::FieldViolations;
-use inventory_core::answer::Refusal;
+use inventory_core::answer::Rejection;
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::time::Micros;
 use inventory_grpc::{Code, Status};
@@ -58,125 +58,127 @@ impl ErrorSubject {
 }
 
 /// The reason of a refusal, the same on both contracts and in the metrics.
-pub fn reason_of(refusal: &Refusal) -> &'static str {
+pub fn reason_of(refusal: &Rejection) -> &'static str {
     match refusal {
-        Refusal::InsufficientInventory { .. } => reason::INSUFFICIENT_INVENTORY,
-        Refusal::EventNotFound => reason::EVENT_NOT_FOUND,
-        Refusal::EventClosed => reason::EVENT_CLOSED,
-        Refusal::SeatsUnavailable { .. } => reason::SEAT_UNAVAILABLE,
-        Refusal::SeatsNotFound { .. } => reason::SEAT_NOT_FOUND,
-        Refusal::IdempotencyConflict => reason::IDEMPOTENCY_CONFLICT,
-        Refusal::ReservationReleased => reason::RESERVATION_RELEASED,
-        Refusal::ReservationCommitted => reason::RESERVATION_COMMITTED,
-        Refusal::HoldExpired => reason::HOLD_EXPIRED,
-        Refusal::ReservationNotFound => reason::RESERVATION_NOT_FOUND,
-        Refusal::ReservationNotConfirmed => reason::RESERVATION_NOT_CONFIRMED,
-        Refusal::DeadlineExceeded => reason::DEADLINE_EXCEEDED,
-        Refusal::Overloaded { .. } => reason::OVERLOADED,
-        Refusal::StoreBusy { .. } => reason::STORE_BUSY,
-        Refusal::StoreUnavailable { .. } => reason::STORE_UNAVAILABLE,
-        Refusal::Internal => reason::INTERNAL,
+        Rejection::InsufficientInventory { .. } => reason::INSUFFICIENT_INVENTORY,
+        Rejection::EventNotFound => reason::EVENT_NOT_FOUND,
+        Rejection::EventClosed => reason::EVENT_CLOSED,
+        Rejection::SeatsUnavailable { .. } => reason::SEAT_UNAVAILABLE,
+        Rejection::SeatsNotFound { .. } => reason::SEAT_NOT_FOUND,
+        Rejection::IdempotencyConflict => reason::IDEMPOTENCY_CONFLICT,
+        Rejection::ReservationReleased => reason::RESERVATION_RELEASED,
+        Rejection::ReservationCommitted => reason::RESERVATION_COMMITTED,
+        Rejection::HoldExpired => reason::HOLD_EXPIRED,
+        Rejection::ReservationNotFound => reason::RESERVATION_NOT_FOUND,
+        Rejection::ReservationNotConfirmed => reason::RESERVATION_NOT_CONFIRMED,
+        Rejection::DeadlineExceeded => reason::DEADLINE_EXCEEDED,
+        Rejection::Overloaded { .. } => reason::OVERLOADED,
+        Rejection::StoreBusy { .. } => reason::STORE_BUSY,
+        Rejection::StoreUnavailable { .. } => reason::STORE_UNAVAILABLE,
+        Rejection::Internal => reason::INTERNAL,
     }
 }
 
 /// Whether an operation was refused because of what others had done, which is a conflict.
-pub fn is_conflict(refusal: &Refusal) -> bool {
+pub fn is_conflict(refusal: &Rejection) -> bool {
     match refusal {
-        Refusal::InsufficientInventory { .. }
-        | Refusal::IdempotencyConflict
-        | Refusal::ReservationReleased
-        | Refusal::ReservationCommitted
-        | Refusal::SeatsUnavailable { .. }
-        | Refusal::HoldExpired
-        | Refusal::EventClosed
-        | Refusal::ReservationNotConfirmed
-        | Refusal::StoreBusy { .. } => true,
-        Refusal::EventNotFound
-        | Refusal::SeatsNotFound { .. }
-        | Refusal::ReservationNotFound
-        | Refusal::DeadlineExceeded
-        | Refusal::Overloaded { .. }
-        | Refusal::StoreUnavailable { .. }
-        | Refusal::Internal => false,
+        Rejection::InsufficientInventory { .. }
+        | Rejection::IdempotencyConflict
+        | Rejection::ReservationReleased
+        | Rejection::ReservationCommitted
+        | Rejection::SeatsUnavailable { .. }
+        | Rejection::HoldExpired
+        | Rejection::EventClosed
+        | Rejection::ReservationNotConfirmed
+        | Rejection::StoreBusy { .. } => true,
+        Rejection::EventNotFound
+        | Rejection::SeatsNotFound { .. }
+        | Rejection::ReservationNotFound
+        | Rejection::DeadlineExceeded
+        | Rejection::Overloaded { .. }
+        | Rejection::StoreUnavailable { .. }
+        | Rejection::Internal => false,
     }
 }
 
 /// The status of a refusal.
-pub fn status_of(refusal: &Refusal, subject: &ErrorSubject) -> Status {
+pub fn status_of(refusal: &Rejection, subject: &ErrorSubject) -> Status {
     let reason = reason_of(refusal);
     let status = match refusal {
-        Refusal::InsufficientInventory { remaining } => Status::new(
+        Rejection::InsufficientInventory { remaining } => Status::new(
             Code::Aborted,
             reason,
             format!("not enough left: {remaining} remaining"),
         )
         .with_metadata("remaining", remaining.to_string()),
-        Refusal::EventNotFound => Status::new(Code::NotFound, reason, "no such event"),
-        Refusal::EventClosed => Status::new(
+        Rejection::EventNotFound => Status::new(Code::NotFound, reason, "no such event"),
+        Rejection::EventClosed => Status::new(
             Code::FailedPrecondition,
             reason,
             "the event takes no new reservations",
         ),
-        Refusal::SeatsUnavailable { seats } => {
+        Rejection::SeatsUnavailable { seats } => {
             let seats = listed(seats);
             let said = format!("others have these seats: {seats}");
             Status::new(Code::Aborted, reason, said).with_metadata("seat_ids", seats)
         }
-        Refusal::SeatsNotFound { seats } => {
+        Rejection::SeatsNotFound { seats } => {
             let seats = listed(seats);
             let said = format!("the event has no such seats: {seats}");
             Status::new(Code::NotFound, reason, said).with_metadata("seat_ids", seats)
         }
-        Refusal::HoldExpired => Status::new(
+        Rejection::HoldExpired => Status::new(
             Code::FailedPrecondition,
             reason,
             "the hold is past its time and what it had is gone; a new one needs a new reservation_id",
         ),
-        Refusal::ReservationNotFound => {
+        Rejection::ReservationNotFound => {
             Status::new(Code::NotFound, reason, "there is no such reservation")
         }
-        Refusal::ReservationNotConfirmed => Status::new(
+        Rejection::ReservationNotConfirmed => Status::new(
             Code::FailedPrecondition,
             reason,
             "only a confirmed reservation can be refunded",
         ),
-        Refusal::IdempotencyConflict => Status::new(
+        Rejection::IdempotencyConflict => Status::new(
             Code::AlreadyExists,
             reason,
             "this reservation_id was used with another event, quantity or seats",
         ),
-        Refusal::ReservationReleased => Status::new(
+        Rejection::ReservationReleased => Status::new(
             Code::FailedPrecondition,
             reason,
             "the reservation is released; a new one needs a new reservation_id",
         ),
-        Refusal::ReservationCommitted => Status::new(
+        Rejection::ReservationCommitted => Status::new(
             Code::FailedPrecondition,
             reason,
             "the reservation is confirmed; a sold ticket is not released",
         ),
-        Refusal::DeadlineExceeded => Status::new(
+        Rejection::DeadlineExceeded => Status::new(
             Code::DeadlineExceeded,
             reason,
             "the deadline passed before the write was sent; nothing was done",
         ),
-        Refusal::Overloaded { retry_after } => Status::new(
+        Rejection::Overloaded { retry_after } => Status::new(
             Code::ResourceExhausted,
             reason,
             "too much is queued; nothing was done",
         )
         .with_retry_after(span(*retry_after)),
-        Refusal::StoreBusy { retry_after } => Status::new(
+        Rejection::StoreBusy { retry_after } => Status::new(
             Code::Unavailable,
             reason,
             "the store is throttling or contended; nothing was done",
         )
         .with_retry_after(span(*retry_after)),
-        Refusal::StoreUnavailable { retry_after } => {
+        Rejection::StoreUnavailable { retry_after } => {
             Status::new(Code::Unavailable, reason, "the store cannot be used now")
                 .with_retry_after(span(*retry_after))
         }
-        Refusal::Internal => Status::internal(reason, "the store did not accept this reservation"),
+        Rejection::Internal => {
+            Status::internal(reason, "the store did not accept this reservation")
+        }
     };
     subject.describe(status)
 }

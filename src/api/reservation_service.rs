@@ -22,10 +22,10 @@ use super::validate::FieldViolations;
 use crate::limits;
 use crate::shard::driver::Driver;
 use crate::telemetry::recorder::{InventoryType, Recorder};
-use inventory_core::answer::{Answer, Refusal};
+use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::{EventId, ReservationId, SeatId, Seats};
-use inventory_core::operation::{Expect, Operation, Verb, Wanted};
-use inventory_core::question::{Found, Question, StatusMark};
+use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
+use inventory_core::query::{Query, QueryResult, StatusVersion};
 use inventory_core::seats::Seat;
 use inventory_core::time::UnixMillis;
 use inventory_grpc::{CallContext, Status};
@@ -55,7 +55,7 @@ pub struct ReservationService {
 pub(super) struct ReservationRequest {
     pub(super) event: EventId,
     pub(super) reservation: ReservationId,
-    pub(super) wanted: Wanted,
+    pub(super) wanted: Selection,
     pub(super) section: Option<String>,
     pub(super) payment_intent: String,
     pub(super) hold_until: Option<UnixMillis>,
@@ -68,7 +68,7 @@ impl ReservationRequest {
         violations: FieldViolations,
         event: Option<EventId>,
         reservation: Option<ReservationId>,
-        wanted: Option<Wanted>,
+        wanted: Option<Selection>,
     ) -> Result<Self, Status> {
         match (event, reservation, wanted, violations.is_empty()) {
             (Some(event), Some(reservation), Some(wanted), true) => Ok(Self {
@@ -86,17 +86,22 @@ impl ReservationRequest {
         }
     }
 
-    pub(super) fn operation(self, verb: Verb, expect: Expect, call: &CallContext) -> Operation {
+    pub(super) fn operation(
+        self,
+        verb: Verb,
+        expect: RecordExpectation,
+        call: &CallContext,
+    ) -> Operation {
         Operation {
             verb,
             fingerprint: Operation::fingerprint_of(&self.event, &self.wanted),
             reservation: self.reservation,
             event: self.event,
-            wanted: self.wanted,
+            selection: self.wanted,
             section: self.section,
             payment_intent: self.payment_intent,
             hold_until: self.hold_until,
-            expect,
+            expectation: expect,
             deadline: call.deadline,
         }
     }
@@ -106,7 +111,7 @@ impl ReservationRequest {
 #[derive(Debug)]
 pub(super) enum CallFailure {
     /// The domain's word.
-    Refused(Refusal, ErrorSubject),
+    Refused(Rejection, ErrorSubject),
     /// The domain's word did not come.
     Unanswered(Status),
 }
@@ -134,7 +139,7 @@ pub(super) enum OperationCall<'a> {
 }
 
 impl OperationCall<'_> {
-    /// Never [`Answer::Refused`]: that is a failure.
+    /// Never [`Answer::Rejected`]: that is a failure.
     pub(super) async fn outcome(self) -> Result<Answer, CallFailure> {
         match self {
             Self::Completed(answer) => answer,
@@ -188,7 +193,7 @@ impl ReservationService {
         let verb = verb_label(operation.verb);
         self.recorder.idempotency(verb, replayed.is_some());
         match replayed {
-            Some(Answer::Refused(why)) => {
+            Some(Answer::Rejected(why)) => {
                 OperationCall::Completed(Err(self.refused(why, &operation)))
             }
             Some(answer) => OperationCall::Completed(Ok(answer)),
@@ -206,7 +211,7 @@ impl ReservationService {
         )
         .await?
         {
-            Answer::Refused(why) => {
+            Answer::Rejected(why) => {
                 self.count_conflict(&why);
                 Err(CallFailure::Refused(why, about))
             }
@@ -214,13 +219,13 @@ impl ReservationService {
         }
     }
 
-    fn refused(&self, why: Refusal, operation: &Operation) -> CallFailure {
+    fn refused(&self, why: Rejection, operation: &Operation) -> CallFailure {
         self.count_conflict(&why);
         let about = subject(&operation.event, Some(&operation.reservation));
         CallFailure::Refused(why, about)
     }
 
-    fn count_conflict(&self, why: &Refusal) {
+    fn count_conflict(&self, why: &Rejection) {
         if rejection::is_conflict(why) {
             self.recorder.conflict(rejection::reason_of(why));
         }
@@ -231,14 +236,14 @@ impl ReservationService {
         &self,
         call: &CallContext,
         event: &EventId,
-        question: &Question,
-    ) -> Option<Found> {
+        question: &Query,
+    ) -> Option<QueryResult> {
         call.set_subject(event.as_str(), "");
         self.driver.query_cached(event, question, call.arrived)
     }
 
     /// See [`Driver::status_mark`].
-    pub(super) fn status_mark(&self, event: &EventId) -> Option<StatusMark> {
+    pub(super) fn status_mark(&self, event: &EventId) -> Option<StatusVersion> {
         self.driver.status_mark(event)
     }
 
@@ -247,8 +252,8 @@ impl ReservationService {
         &self,
         call: &CallContext,
         event: EventId,
-        question: Question,
-    ) -> Result<Found, CallFailure> {
+        question: Query,
+    ) -> Result<QueryResult, CallFailure> {
         let about = subject(&event, None);
         let found = await_answer(
             self.driver.query(event, question, call.trace.clone()),
@@ -267,12 +272,12 @@ impl ReservationService {
         event: EventId,
         seats: &Seats,
     ) -> Vec<Result<Seat, SeatId>> {
-        let question = Question::Describe {
+        let question = Query::Describe {
             seats: Seats::clone(seats),
         };
         let found = within_decoration_wait(call, self.driver.query(event, question, None)).await;
         let mut known = match found {
-            Some(Ok(Ok(Found::Seats { known, .. }))) => known,
+            Some(Ok(Ok(QueryResult::Seats { known, .. }))) => known,
             _ => Vec::new(),
         };
         let mut take = |id: &SeatId| {
@@ -303,11 +308,11 @@ impl ReservationService {
         };
         let why = match read {
             Ok(Some(record)) => return Ok(record),
-            Ok(None) => Refusal::ReservationNotFound,
-            Err(StoreError::Throttled(_)) => Refusal::store_busy(),
-            Err(StoreError::Unavailable(_)) => Refusal::store_unavailable(),
+            Ok(None) => Rejection::ReservationNotFound,
+            Err(StoreError::Throttled(_)) => Rejection::store_busy(),
+            Err(StoreError::Unavailable(_)) => Rejection::store_unavailable(),
             Err(StoreError::Invalid(_) | StoreError::Refused(_) | StoreError::Corrupt(_)) => {
-                Refusal::Internal
+                Rejection::Internal
             }
         };
         Err(CallFailure::Refused(why, about))
@@ -315,10 +320,10 @@ impl ReservationService {
 }
 
 /// How the stock of a call is kept, as far as the call itself or its answer tells.
-pub(super) fn inventory_type(wanted: &Wanted) -> InventoryType {
+pub(super) fn inventory_type(wanted: &Selection) -> InventoryType {
     match wanted {
-        Wanted::Seats(_) => InventoryType::Seat,
-        Wanted::Quantity(_) | Wanted::Whatever => InventoryType::Quantity,
+        Selection::Seats(_) => InventoryType::Seat,
+        Selection::Quantity(_) | Selection::AsRecorded => InventoryType::Quantity,
     }
 }
 

@@ -8,7 +8,7 @@ use prost_types::Timestamp;
 use super::convert;
 use crate::limits;
 use inventory_core::ids::{EventId, IdError, ReservationId, SeatId};
-use inventory_core::operation::Wanted;
+use inventory_core::operation::Selection;
 use inventory_core::time::UnixMillis;
 
 /// One field that is not as it should be.
@@ -73,17 +73,22 @@ impl FieldViolations {
     }
 
     /// Seats win over a quantity when both are given.
-    pub fn wanted(&mut self, qty: i32, seats: Vec<String>, qty_max: u32) -> Option<Wanted> {
+    pub fn wanted(&mut self, qty: i32, seats: Vec<String>, qty_max: u32) -> Option<Selection> {
         if seats.is_empty() {
-            return self.quantity(qty, qty_max).map(Wanted::Quantity);
+            return self.quantity(qty, qty_max).map(Selection::Quantity);
         }
         self.seats(seats)
     }
 
     /// As [`FieldViolations::wanted`], but neither seats nor a quantity means what the reservation holds.
-    pub fn wanted_or_held(&mut self, qty: i32, seats: Vec<String>, qty_max: u32) -> Option<Wanted> {
+    pub fn wanted_or_held(
+        &mut self,
+        qty: i32,
+        seats: Vec<String>,
+        qty_max: u32,
+    ) -> Option<Selection> {
         if seats.is_empty() && qty == 0 {
-            return Some(Wanted::Whatever);
+            return Some(Selection::AsRecorded);
         }
         self.wanted(qty, seats, qty_max)
     }
@@ -99,7 +104,7 @@ impl FieldViolations {
         }
     }
 
-    fn seats(&mut self, texts: Vec<String>) -> Option<Wanted> {
+    fn seats(&mut self, texts: Vec<String>) -> Option<Selection> {
         let most = limits::SEATS_PER_RESERVATION_MAX;
         if texts.len() > most {
             let count = texts.len();
@@ -120,7 +125,7 @@ impl FieldViolations {
                 Ok(seat) => seats.push(seat),
             }
         }
-        (seats.len() == count).then(|| Wanted::Seats(seats.into()))
+        (seats.len() == count).then(|| Selection::Seats(seats.into()))
     }
 
     /// When a hold ends: as asked for, but no later than `longest` from now; without a wish,
@@ -217,7 +222,7 @@ mod tests {
         for good in [1, 10] {
             let found = problems(|v| {
                 let wanted = v.wanted(good, Vec::new(), 10);
-                assert_eq!(wanted, Some(Wanted::Quantity(good as u32)));
+                assert_eq!(wanted, Some(Selection::Quantity(good as u32)));
             });
             assert!(found.is_empty());
         }
@@ -227,14 +232,14 @@ mod tests {
     fn nothing_named_means_what_is_held_only_where_that_is_allowed() {
         let found = problems_in(RESERVATION_V1, |v| {
             let whatever = v.wanted_or_held(0, Vec::new(), 10);
-            assert_eq!(whatever, Some(Wanted::Whatever));
+            assert_eq!(whatever, Some(Selection::AsRecorded));
             assert_eq!(
                 v.wanted_or_held(2, Vec::new(), 10),
-                Some(Wanted::Quantity(2))
+                Some(Selection::Quantity(2))
             );
             // Seats win, whatever the quantity says.
             let named = v.wanted_or_held(7, seats(&["A-1"]), 10);
-            assert!(matches!(named, Some(Wanted::Seats(seats)) if seats.len() == 1));
+            assert!(matches!(named, Some(Selection::Seats(seats)) if seats.len() == 1));
         });
         assert!(found.is_empty(), "{found:?}");
         for bad in [-1, i32::MIN, 11] {

@@ -202,7 +202,7 @@ fn watch_batches(
         std::thread::sleep(SAMPLE_EVERY);
         let now = totals.read();
         let transactions = now.transactions.saturating_sub(before.transactions);
-        let members = now.members.saturating_sub(before.members);
+        let members = now.entries.saturating_sub(before.entries);
         if transactions >= SAMPLE_TRANSACTIONS_MIN {
             batches.peak = batches.peak.max(members as f64 / transactions as f64);
         }
@@ -211,8 +211,8 @@ fn watch_batches(
     }
     let all = totals.read();
     batches.transactions = all.transactions;
-    batches.members = all.members;
-    batches.largest = all.members_max;
+    batches.members = all.entries;
+    batches.largest = all.entries_max;
     line.end();
     batches
 }

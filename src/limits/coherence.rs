@@ -17,7 +17,7 @@ const _: () = {
     assert!(STORE_TOGETHER_PATIENCE.as_micros() < ADMIN_CALL_TIMEOUT.as_micros());
     assert!(SCRAPE_TIMEOUT.as_micros() < SIDE_STOP_GRACE.as_micros());
     assert!(SIDE_STOP_GRACE.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
-    assert!(BATCH_MEMBERS_MAX < TRANSACTION_ACTIONS_MAX);
+    assert!(BATCH_ENTRIES_MAX < TRANSACTION_ACTIONS_MAX);
     assert!(AUDIT_SEATS_PER_LOOK * (1 + AUDIT_RECORDS_PER_SEAT) <= TRANSACTION_ACTIONS_MAX);
     assert!(AUDIT_TIME_MAX.as_secs() < ADMIN_CONNECTION_AGE_MAX.as_secs());
     assert!(AUDIT_PAGE_ITEMS <= STORE_SCAN_PAGE_MAX);
@@ -36,9 +36,9 @@ const _: () = {
     // A reservation drawn from every stripe must still fit one transaction.
     assert!((STRIPES_MAX as usize) < TRANSACTION_ACTIONS_MAX);
     assert!(LANE_QUEUE_MAX <= OPERATIONS_IN_FLIGHT_MAX);
-    assert!(PATIENCE_USUAL_MIN.as_nanos() < CALL_TIMEOUT_DEFAULT.as_nanos());
+    assert!(USUAL_DEADLINE_MIN.as_nanos() < CALL_TIMEOUT_DEFAULT.as_nanos());
     // A line that is kept short fills a transaction.
-    assert!(BATCH_MEMBERS_MAX < LANE_QUEUE_MAX);
+    assert!(BATCH_ENTRIES_MAX < LANE_QUEUE_MAX);
     assert!(RETRY_AFTER.as_micros() <= RETRY_AFTER_MAX.as_micros());
     assert!(RETRY_BACKOFF_MAX.as_micros() <= LANE_YIELD_MAX.as_micros());
     assert!(STREAM_WINDOW_BYTES as usize >= REQUEST_MESSAGE_BYTES_MAX + 5);

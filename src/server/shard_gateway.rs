@@ -20,10 +20,10 @@ use crate::telemetry::heartbeat::Heartbeats;
 use crate::telemetry::recorder::Snapshot;
 use crate::telemetry::registry::{PulseFacts, ScrapeFacts, SpanFacts};
 use crate::telemetry::trace::SpanCounts;
-use inventory_core::answer::{Answer, Refusal};
+use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
-use inventory_core::operation::{Expect, Operation, Verb, Wanted};
-use inventory_core::question::{EventStatus, Found, Question};
+use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
+use inventory_core::query::{EventStatus, Query, QueryResult};
 use inventory_core::seats::{SeatFacts, SeatState};
 use inventory_core::time::Micros;
 use inventory_core::transaction::EventRead;
@@ -218,8 +218,8 @@ impl AdminBackend for ShardGateway {
     ) -> Result<usize, AdminError> {
         self.on_shard(async move |driver| {
             let seats = seats.into();
-            match asked(&driver, &event, Question::Seats { seats }).await? {
-                Found::Seats { unknown, .. } => Ok(unknown.len()),
+            match asked(&driver, &event, Query::Seats { seats }).await? {
+                QueryResult::Seats { unknown, .. } => Ok(unknown.len()),
                 other => Err(odd(&other)),
             }
         })
@@ -244,7 +244,7 @@ impl AdminBackend for ShardGateway {
         // Read anew at once: whoever looks next does not wait for it.
         let _ = self
             .on_shard(async move |driver| {
-                asked(&driver, &event, Question::Status { section: None }).await
+                asked(&driver, &event, Query::Status { section: None }).await
             })
             .await;
     }
@@ -280,22 +280,22 @@ impl AdminBackend for ShardGateway {
         let about = reservation.clone();
         let refunded = self.on_shard(async move |driver| {
             let event = read(&driver, &reservation).await?.event;
-            let wanted = Wanted::Whatever;
+            let selection = Selection::AsRecorded;
             let operation = Operation {
                 verb: Verb::Refund,
                 reservation: reservation.clone(),
-                fingerprint: Operation::fingerprint_of(&event, &wanted),
+                fingerprint: Operation::fingerprint_of(&event, &selection),
                 event,
-                wanted,
+                selection,
                 section: None,
                 payment_intent: String::new(),
                 hold_until: None,
-                expect: Expect::Known,
+                expectation: RecordExpectation::Present,
                 deadline: clock::monotonic().plus(CALL_TIME),
             };
             match driver.submit(operation, None).await {
                 Ok(Answer::Refunded) => read(&driver, &reservation).await,
-                Ok(Answer::Refused(why)) => Err(refused(&why)),
+                Ok(Answer::Rejected(why)) => Err(refused(&why)),
                 Ok(other) => {
                     tracing::error!(answer = ?other, "an odd answer to a refund");
                     Err(AdminError::Internal)
@@ -364,8 +364,8 @@ async fn about(driver: &Driver, event: &EventId) -> Result<EventAbout, AdminErro
 async fn stock(driver: &Rc<Driver>, event: &EventId) -> Result<EventStock, AdminError> {
     let about = about(driver, event).await?;
     let stock = if about.seat_keys > 0 {
-        match asked(driver, event, Question::Status { section: None }).await? {
-            Found::Status(status) => Stock::Seats(*status),
+        match asked(driver, event, Query::Status { section: None }).await? {
+            QueryResult::Status(status) => Stock::Seats(*status),
             other => return Err(odd(&other)),
         }
     } else {
@@ -383,15 +383,15 @@ async fn stock(driver: &Rc<Driver>, event: &EventId) -> Result<EventStock, Admin
 async fn asked(
     driver: &Rc<Driver>,
     event: &EventId,
-    question: Question,
-) -> Result<Found, AdminError> {
+    question: Query,
+) -> Result<QueryResult, AdminError> {
     match driver.query(event.clone(), question, None).await {
         Ok(told) => told.map_err(|why| refused(&why)),
         Err(_) => Err(unavailable()),
     }
 }
 
-fn odd(found: &Found) -> AdminError {
+fn odd(found: &QueryResult) -> AdminError {
     tracing::error!(?found, "an odd answer to a question about an event");
     AdminError::Internal
 }
@@ -434,15 +434,15 @@ fn outcome(outcome: BlockOutcome) -> SeatOutcome {
 }
 
 /// Why the domain did not do what an admin call wanted.
-fn refused(why: &Refusal) -> AdminError {
+fn refused(why: &Rejection) -> AdminError {
     match why {
-        Refusal::EventNotFound => AdminError::EventNotFound,
-        Refusal::ReservationNotFound => AdminError::ReservationNotFound,
-        Refusal::ReservationNotConfirmed => AdminError::ReservationNotConfirmed,
-        Refusal::Overloaded { .. } | Refusal::StoreBusy { .. } | Refusal::DeadlineExceeded => {
-            busy()
-        }
-        Refusal::StoreUnavailable { .. } => unavailable(),
+        Rejection::EventNotFound => AdminError::EventNotFound,
+        Rejection::ReservationNotFound => AdminError::ReservationNotFound,
+        Rejection::ReservationNotConfirmed => AdminError::ReservationNotConfirmed,
+        Rejection::Overloaded { .. }
+        | Rejection::StoreBusy { .. }
+        | Rejection::DeadlineExceeded => busy(),
+        Rejection::StoreUnavailable { .. } => unavailable(),
         other => {
             tracing::error!(refusal = ?other, "an odd refusal of an admin call");
             AdminError::Internal
@@ -465,10 +465,10 @@ impl Scrape for ShardGateway {
 
     async fn status(&self, event: EventId) -> Option<EventStatus> {
         let asked = self.on_shard(async move |driver| {
-            asked(&driver, &event, Question::Status { section: None }).await
+            asked(&driver, &event, Query::Status { section: None }).await
         });
         match asked.await {
-            Ok(Found::Status(status)) => Some(*status),
+            Ok(QueryResult::Status(status)) => Some(*status),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! Carries out what the domain wants: the one place where the pure core meets the executor.
 //!
-//! A call enters the coordinator, its effects come out and are carried out: answers to waiting
+//! A call enters the engine, its effects come out and are carried out: answers to waiting
 //! calls, transactions and reads to the store, operations to other shards. The store's answers and
 //! the clock enter the same way. No rule lives here.
 
@@ -20,13 +20,13 @@ use crate::limits;
 use crate::telemetry::heartbeat::{Activity, HeartbeatWriter};
 use crate::telemetry::recorder::Recorder;
 use crate::telemetry::trace::Tracer;
-use inventory_core::answer::{Answer, Refusal};
-use inventory_core::coordinator::Coordinator;
+use inventory_core::answer::{Answer, Rejection};
 use inventory_core::counters::Counters;
-use inventory_core::effect::{CallId, Effect, Known, LaneId, LookupId, Route};
+use inventory_core::effect::{CallId, Effect, LaneId, RecordHint, RecordReadId, Route};
+use inventory_core::engine::Engine;
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::operation::Operation;
-use inventory_core::question::{Found, Question, StatusMark};
+use inventory_core::query::{Query, QueryResult, StatusVersion};
 use inventory_core::time::{Micros, Now, UnixMillis};
 use inventory_core::transaction::{
     EventRead, EventShape, FreeSeatsRead, Outcome, RecordView, RecordsRead, SeatsRead, Transaction,
@@ -35,13 +35,13 @@ use inventory_grpc::{CallTrace, SpanIds};
 use inventory_runtime::clock;
 use inventory_store::Store;
 
-/// What is told to who asks a question.
-pub type QueryOutcome = Result<Found, Refusal>;
+/// What is told to who asks a query.
+pub type QueryOutcome = Result<QueryResult, Rejection>;
 
-/// Who waits for an answer of the coordinator.
+/// Who waits for an answer of the engine.
 enum ReplyTarget {
     Operation(oneshot::Sender<Answer>, Option<Box<OperationTrace>>),
-    Question(oneshot::Sender<QueryOutcome>, Option<Rc<CallTrace>>),
+    Query(oneshot::Sender<QueryOutcome>, Option<Rc<CallTrace>>),
     /// Another shard, which forwarded this reservation's operation.
     Shard {
         shard: usize,
@@ -59,7 +59,7 @@ struct OperationTrace {
 /// See the module's head.
 pub struct Driver {
     shard: usize,
-    coordinator: RefCell<Coordinator>,
+    engine: RefCell<Engine>,
     store: Rc<Store>,
     reply_targets: RefCell<Slab<ReplyTarget>>,
     peers: Vec<Mailbox>,
@@ -81,7 +81,7 @@ pub struct Driver {
 impl Driver {
     pub fn new(
         shard: usize,
-        coordinator: Coordinator,
+        engine: Engine,
         store: Rc<Store>,
         peers: Vec<Mailbox>,
         recorder: Rc<Recorder>,
@@ -90,7 +90,7 @@ impl Driver {
     ) -> Rc<Self> {
         Rc::new(Self {
             shard,
-            coordinator: RefCell::new(coordinator),
+            engine: RefCell::new(engine),
             store,
             reply_targets: RefCell::new(Slab::new()),
             peers,
@@ -110,17 +110,17 @@ impl Driver {
     }
 
     pub fn counters(&self) -> Counters {
-        self.coordinator.borrow().counters()
+        self.engine.borrow().counters()
     }
 
     /// Nothing is in flight, neither calls nor transactions whose callers have gone.
     pub fn is_idle(&self) -> bool {
-        self.coordinator.borrow().is_idle()
+        self.engine.borrow().is_idle()
     }
 
     /// Callers that wait in line for a lane.
     pub fn in_line(&self) -> usize {
-        self.coordinator.borrow().in_line()
+        self.engine.borrow().queue_depth()
     }
 
     /// Transactions on their way to the store and back.
@@ -130,12 +130,12 @@ impl Driver {
 
     /// Operations that have not settled.
     pub fn unsettled(&self) -> usize {
-        self.coordinator.borrow().in_lanes()
+        self.engine.borrow().operations_in_pools()
     }
 
     /// The answer to a repeat of a settled reservation, from memory.
     pub fn replay(&self, operation: &Operation, now: Micros) -> Option<Answer> {
-        self.coordinator.borrow_mut().replay(operation, now)
+        self.engine.borrow_mut().cached_answer(operation, now)
     }
 
     /// Submits an operation. Dropping the receiver abandons the answer, never the operation.
@@ -154,23 +154,23 @@ impl Driver {
             })
         });
         let Some(call) = self.register(ReplyTarget::Operation(answer, noted)) else {
-            return answered(Answer::Refused(Refusal::overloaded()));
+            return answered(Answer::Rejected(Rejection::overloaded()));
         };
-        self.enter(|core, now, fx| core.submit(call, operation, now, fx));
+        self.enter(|core, now, fx| core.handle_call(call, operation, now, fx));
         receiver
     }
 
-    /// The answer to a question that arrived at `asked`, if it is known without waiting.
+    /// The answer to a query that arrived at `asked`, if it is known without waiting.
     pub fn query_cached(
         self: &Rc<Self>,
         event: &EventId,
-        question: &Question,
+        query: &Query,
         asked: Micros,
-    ) -> Option<Found> {
+    ) -> Option<QueryResult> {
         let mut effects = self.spare_effects.take();
         let found = {
-            let mut coordinator = self.coordinator.borrow_mut();
-            coordinator.known(event, question, asked, &mut effects)
+            let mut engine = self.engine.borrow_mut();
+            engine.cached_query_result(event, query, asked, &mut effects)
         };
         // At most a read, which needs no timer.
         for effect in effects.drain(..) {
@@ -180,12 +180,12 @@ impl Driver {
         found
     }
 
-    /// See [`Coordinator::status_mark`].
-    pub fn status_mark(self: &Rc<Self>, event: &EventId) -> Option<StatusMark> {
+    /// See [`Engine::status_mark`].
+    pub fn status_mark(self: &Rc<Self>, event: &EventId) -> Option<StatusVersion> {
         let mut effects = self.spare_effects.take();
         let mark = {
-            let mut coordinator = self.coordinator.borrow_mut();
-            coordinator.status_mark(event, clock::now(), &mut effects)
+            let mut engine = self.engine.borrow_mut();
+            engine.status_version(event, clock::now(), &mut effects)
         };
         // At most reads, which need no timer.
         for effect in effects.drain(..) {
@@ -199,32 +199,32 @@ impl Driver {
     pub fn query(
         self: &Rc<Self>,
         event: EventId,
-        question: Question,
+        query: Query,
         note: Option<Rc<CallTrace>>,
     ) -> oneshot::Receiver<QueryOutcome> {
         let (told, receiver) = oneshot::channel();
-        let Some(call) = self.register(ReplyTarget::Question(told, note)) else {
-            return answered(Err(Refusal::overloaded()));
+        let Some(call) = self.register(ReplyTarget::Query(told, note)) else {
+            return answered(Err(Rejection::overloaded()));
         };
-        self.enter(|core, now, fx| core.ask(call, event, question, now, fx));
+        self.enter(|core, now, fx| core.handle_query(call, event, query, now, fx));
         receiver
     }
 
-    /// Takes a question that another shard passed on.
+    /// Takes a query that another shard passed on.
     pub fn handle_forwarded_query(
         self: &Rc<Self>,
         event: &EventId,
         shape: EventShape,
-        question: Question,
+        query: Query,
         told: oneshot::Sender<QueryOutcome>,
     ) {
         if self.reply_targets.borrow().len() >= limits::CALLS_WAITING_MAX {
-            let _ = told.send(Err(Refusal::overloaded()));
+            let _ = told.send(Err(Rejection::overloaded()));
             return;
         }
-        if let Some(call) = self.register(ReplyTarget::Question(told, None)) {
+        if let Some(call) = self.register(ReplyTarget::Query(told, None)) {
             self.enter(|core, now, fx| {
-                core.ask_forwarded(call, event, shape, question, now, fx);
+                core.handle_forwarded_query(call, event, shape, query, now, fx);
             });
         }
     }
@@ -240,26 +240,26 @@ impl Driver {
     ) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
         let Some(call) = self.register(ReplyTarget::Operation(answer, None)) else {
-            return answered(Answer::Refused(Refusal::overloaded()));
+            return answered(Answer::Rejected(Rejection::overloaded()));
         };
         self.enter(|core, now, fx| {
-            core.reclaim(call, event, reservation, record, deadline, now, fx);
+            core.handle_expired_hold(call, event, reservation, record, deadline, now, fx);
         });
         receiver
     }
 
     /// Forgets what is remembered about an event: an operator has changed it.
     pub fn invalidate_event(&self, event: &EventId) {
-        self.coordinator
+        self.engine
             .borrow_mut()
-            .forget(event, clock::monotonic());
+            .handle_event_changed(event, clock::monotonic());
     }
 
     /// Forgets what is remembered about a reservation: an operator has changed it.
     pub fn invalidate_reservation(&self, reservation: &ReservationId) {
-        self.coordinator
+        self.engine
             .borrow_mut()
-            .forget_reservation(reservation);
+            .handle_reservation_changed(reservation);
     }
 
     /// Takes an operation that another shard routed here.
@@ -268,7 +268,7 @@ impl Driver {
         from: usize,
         route: Route,
         operation: Operation,
-        known: Known,
+        known: RecordHint,
         span: Option<SpanIds>,
     ) {
         self.trace(&operation.reservation, span);
@@ -279,14 +279,14 @@ impl Driver {
         };
         match self.register(waiting) {
             Some(call) => self.enter(|core, now, fx| {
-                core.submit_forwarded(call, operation, route, known, now, fx);
+                core.handle_forwarded_call(call, operation, route, known, now, fx);
             }),
             None => self.reply(
                 from,
                 ForwardReply {
                     event: operation.event,
                     reservation: operation.reservation,
-                    answer: Answer::Refused(Refusal::overloaded()),
+                    answer: Answer::Rejected(Rejection::overloaded()),
                     learned: None,
                     capacity: (0.0, 0.0),
                 },
@@ -305,7 +305,7 @@ impl Driver {
                 learned,
                 ..
             } = reply;
-            core.forward_settled(&event, &reservation, answer, learned, now, fx);
+            core.handle_forward_outcome(&event, &reservation, answer, learned, now, fx);
         });
         self.capacity_share.set((0.0, 0.0));
     }
@@ -316,13 +316,13 @@ impl Driver {
         room.then(|| CallId(slab.insert(waiting) as u64))
     }
 
-    /// Brings one event into the coordinator and carries out what comes of it.
-    fn enter(self: &Rc<Self>, event: impl FnOnce(&mut Coordinator, Now, &mut Vec<Effect>)) {
+    /// Brings one event into the engine and carries out what comes of it.
+    fn enter(self: &Rc<Self>, event: impl FnOnce(&mut Engine, Now, &mut Vec<Effect>)) {
         self.heartbeat.set_activity(Activity::Domain);
         let mut effects = self.spare_effects.take();
         {
-            let mut coordinator = self.coordinator.borrow_mut();
-            event(&mut coordinator, clock::now(), &mut effects);
+            let mut engine = self.engine.borrow_mut();
+            event(&mut engine, clock::now(), &mut effects);
         }
         for effect in effects.drain(..) {
             self.execute(effect);
@@ -362,27 +362,27 @@ impl Driver {
                     };
                     self.reply(shard, reply);
                 }
-                Some(ReplyTarget::Question(..)) | None => {}
+                Some(ReplyTarget::Query(..)) | None => {}
             },
-            Effect::Told { call, result } => {
+            Effect::AnswerQuery { call, result } => {
                 let waiting = self.reply_targets.borrow_mut().try_remove(call.0 as usize);
-                if let Some(ReplyTarget::Question(waiting, note)) = waiting {
+                if let Some(ReplyTarget::Query(waiting, note)) = waiting {
                     if let Some(note) = note {
                         note.add_capacity(self.capacity_share.get().0, 0.0);
                     }
                     let _ = waiting.send(result);
                 }
             }
-            Effect::AskShard {
+            Effect::ForwardQuery {
                 shard,
                 call,
                 event,
                 shape,
-                question,
+                query,
             } => {
                 let waiting = self.reply_targets.borrow_mut().try_remove(call.0 as usize);
-                if let Some(ReplyTarget::Question(told, _)) = waiting {
-                    self.forward_query(shard, event, shape, question, told);
+                if let Some(ReplyTarget::Query(told, _)) = waiting {
+                    self.forward_query(shard, event, shape, query, told);
                 }
             }
             Effect::ReadRecords {
@@ -396,7 +396,7 @@ impl Driver {
                 at,
             } => self.read_free_seats(event, seat_keys, at),
             Effect::Transact { lane, transaction } => self.transact(lane, transaction),
-            Effect::ReadEvent {
+            Effect::ReadStripes {
                 event,
                 stripes_hint,
             } => self.read_event(event, stripes_hint),
@@ -434,7 +434,7 @@ impl Driver {
             driver.capacity_share.set((0.0, share));
             // The lane takes its records back out of it without a copy.
             drop(transaction);
-            driver.enter(|core, now, fx| core.transaction_settled(lane, outcome, now, fx));
+            driver.enter(|core, now, fx| core.handle_transaction_outcome(lane, outcome, now, fx));
             driver.capacity_share.set((0.0, 0.0));
         })
         .detach();
@@ -479,20 +479,20 @@ impl Driver {
                 // One unit each: a stripe's item is far under 4 KB.
                 driver.capacity_share.set((stripes.len() as f64, 0.0));
             }
-            driver.enter(|core, now, fx| core.event_read(&event, &read, now, fx));
+            driver.enter(|core, now, fx| core.handle_stripes_read(&event, &read, now, fx));
             driver.capacity_share.set((0.0, 0.0));
         })
         .detach();
     }
 
-    fn read_records(self: &Rc<Self>, lookup: LookupId, reservations: Vec<ReservationId>) {
+    fn read_records(self: &Rc<Self>, lookup: RecordReadId, reservations: Vec<ReservationId>) {
         let driver = Rc::clone(self);
         inventory_runtime::spawn(async move {
             let read = AssertUnwindSafe(driver.store.read_records(&reservations))
                 .catch_unwind()
                 .await
                 .unwrap_or(RecordsRead::Unavailable);
-            driver.enter(|core, now, fx| core.records_read(lookup, &read, now, fx));
+            driver.enter(|core, now, fx| core.handle_records_read(lookup, &read, now, fx));
         })
         .detach();
     }
@@ -504,7 +504,7 @@ impl Driver {
                 .catch_unwind()
                 .await
                 .unwrap_or(SeatsRead::Unavailable);
-            driver.enter(|core, now, fx| core.seats_read(&event, read, now, fx));
+            driver.enter(|core, now, fx| core.handle_seats_read(&event, read, now, fx));
         })
         .detach();
     }
@@ -516,7 +516,7 @@ impl Driver {
                 .catch_unwind()
                 .await
                 .unwrap_or(FreeSeatsRead::Unavailable);
-            driver.enter(|core, now, fx| core.free_seats_read(&event, read, now, fx));
+            driver.enter(|core, now, fx| core.handle_free_seats_read(&event, read, now, fx));
         })
         .detach();
     }
@@ -526,13 +526,13 @@ impl Driver {
         shard: usize,
         event: EventId,
         shape: EventShape,
-        question: Question,
+        query: Query,
         told: oneshot::Sender<QueryOutcome>,
     ) {
         let work = ShardMessage::Query {
             event,
             shape,
-            question,
+            query,
             told,
         };
         let refused = match self.peers.get(shard) {
@@ -540,11 +540,17 @@ impl Driver {
             None => Some(work),
         };
         if let Some(ShardMessage::Query { told, .. }) = refused {
-            let _ = told.send(Err(Refusal::overloaded()));
+            let _ = told.send(Err(Rejection::overloaded()));
         }
     }
 
-    fn forward(self: &Rc<Self>, shard: usize, route: Route, operation: Operation, known: Known) {
+    fn forward(
+        self: &Rc<Self>,
+        shard: usize,
+        route: Route,
+        operation: Operation,
+        known: RecordHint,
+    ) {
         let span = self
             .traced_operations
             .borrow()
@@ -563,12 +569,12 @@ impl Driver {
         };
         if let Some(ShardMessage::Forward(forwarded)) = refused {
             let operation = forwarded.operation;
-            let answer = Answer::Refused(Refusal::overloaded());
+            let answer = Answer::Rejected(Rejection::overloaded());
             self.enter(|core, now, fx| {
                 let Operation {
                     event, reservation, ..
                 } = &operation;
-                core.forward_settled(event, reservation, answer, None, now, fx);
+                core.handle_forward_outcome(event, reservation, answer, None, now, fx);
             });
         }
     }
@@ -579,9 +585,9 @@ impl Driver {
         }
     }
 
-    /// Starts a timer for the coordinator's next wake-up unless one runs that is early enough.
+    /// Starts a timer for the engine's next wake-up unless one runs that is early enough.
     fn arm_timer(self: &Rc<Self>) {
-        let Some(due) = self.coordinator.borrow().wake_at() else {
+        let Some(due) = self.engine.borrow().poll_timeout() else {
             return;
         };
         if self.timer_at.get().is_some_and(|armed| armed <= due) {
@@ -596,7 +602,7 @@ impl Driver {
             if driver.timer_at.get() == Some(due) {
                 driver.timer_at.set(None);
             }
-            driver.enter(Coordinator::wake);
+            driver.enter(Engine::handle_timeout);
         })
         .detach();
     }

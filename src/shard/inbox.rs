@@ -15,10 +15,10 @@ use crate::limits;
 use crate::telemetry::recorder::Snapshot;
 use inventory_core::answer::Answer;
 use inventory_core::counters::Counters;
-use inventory_core::effect::{Known, Route};
+use inventory_core::effect::{RecordHint, Route};
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::operation::Operation;
-use inventory_core::question::Question;
+use inventory_core::query::Query;
 use inventory_core::transaction::{EventShape, RecordView};
 use inventory_grpc::SpanIds;
 use inventory_runtime::AcceptedSocket;
@@ -31,11 +31,11 @@ pub type ShardJob = Box<dyn FnOnce(Rc<Driver>) -> LocalBoxFuture<'static, ()> + 
 pub enum ShardMessage {
     /// An operation whose stripe this shard owns. Answered by [`Reply`].
     Forward(Box<ForwardedOperation>),
-    /// A question about a seated event that this shard owns.
+    /// A query about a seated event that this shard owns.
     Query {
         event: EventId,
         shape: EventShape,
-        question: Question,
+        query: Query,
         told: oneshot::Sender<QueryOutcome>,
     },
     /// A connection that another shard accepted.
@@ -58,7 +58,7 @@ pub struct ForwardedOperation {
     pub from: usize,
     pub route: Route,
     pub operation: Operation,
-    pub known: Known,
+    pub known: RecordHint,
     /// Of the sampled call that it comes from.
     pub span: Option<SpanIds>,
 }

@@ -46,7 +46,7 @@ use crate::telemetry::heartbeat::{Activity, HeartbeatWriter, Heartbeats};
 use crate::telemetry::recorder::{Levels, Recorder, Snapshot};
 use crate::telemetry::trace::{Sampling, SpanSink, Tracer};
 use crate::telemetry::{log, process};
-use inventory_core::coordinator::{self, Coordinator};
+use inventory_core::engine::{Engine, EngineSettings};
 use inventory_core::rules::LateCommit;
 use inventory_core::time::Micros;
 use inventory_grpc::{Drain, GrpcContext, GrpcSettings, UnaryService};
@@ -181,7 +181,7 @@ async fn run<S: UnaryService + 'static>(
             return UnfinishedWork::default();
         }
     };
-    let settings = coordinator::Settings {
+    let settings = EngineSettings {
         shard,
         shards: seat.shards,
         cache_capacity: seat.answers_cached,
@@ -190,7 +190,7 @@ async fn run<S: UnaryService + 'static>(
         sold_out_latch: Micros(seat.sold_out_latch.as_micros() as u64),
         read_staleness: Micros(seat.read_staleness.as_micros() as u64),
     };
-    let core = Coordinator::new(settings, SmallRng::from_os_rng());
+    let core = Engine::new(settings, SmallRng::from_os_rng());
     let tracer = seat
         .tracing
         .map(|(sampling, sink)| Rc::new(Tracer::new(sampling, sink)));
@@ -417,11 +417,11 @@ impl<S: UnaryService + 'static> ShardContext<S> {
             ShardMessage::Query {
                 event,
                 shape,
-                question,
+                query,
                 told,
             } => self
                 .driver
-                .handle_forwarded_query(&event, shape, question, told),
+                .handle_forwarded_query(&event, shape, query, told),
             ShardMessage::Connection(accepted) => serve(accepted),
             ShardMessage::Scrape(reply) => {
                 let _ = reply.send(self.measure());

@@ -139,7 +139,7 @@ impl Reclaimer {
 
     /// Ends these holds and waits until that is done, or has to be tried again in the next round.
     async fn expire(&self, records: Vec<StoredRecord>) {
-        let patience = Micros(limits::RECLAIM_PATIENCE.as_micros() as u64);
+        let patience = Micros(limits::RECLAIM_TIMEOUT.as_micros() as u64);
         let deadline = clock::monotonic().plus(patience);
         let ended = records.into_iter().map(|record| {
             let StoredRecord {

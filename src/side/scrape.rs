@@ -14,7 +14,7 @@ use crate::telemetry::process::Process;
 use crate::telemetry::recorder::Snapshot;
 use crate::telemetry::registry::{Aggregate, BuildInfo, ScrapeFacts};
 use inventory_core::ids::EventId;
-use inventory_core::question::EventStatus;
+use inventory_core::query::EventStatus;
 
 /// Asks shards for their figures; the server implements it with messages to the shards.
 #[tonic::async_trait]

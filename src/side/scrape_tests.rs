@@ -35,7 +35,7 @@ impl ByHand {
         let recorder = Recorder::new(shard);
         let counted = Counters {
             transactions: 1,
-            members: members as u64,
+            entries: members as u64,
             ..Counters::default()
         };
         recorder.domain(&Counters::default(), &counted);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::recorder::Written;
 use crate::limits;
 use inventory_core::ids::EventId;
-use inventory_core::question::EventStatus;
+use inventory_core::query::EventStatus;
 
 /// See the module's head. Times count from any one moment.
 #[derive(Debug, Default)]

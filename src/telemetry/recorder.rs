@@ -221,7 +221,7 @@ impl Recorder {
         let grown = |of: fn(&Counters) -> u64| of(after).saturating_sub(of(before));
         let mut interval = self.interval.borrow_mut();
         interval.transactions += grown(|c| c.transactions);
-        interval.members += grown(|c| c.members);
+        interval.members += grown(|c| c.entries);
         interval.unknown_outcomes += grown(|c| c.unknown_outcomes);
         let resolved = [
             ("applied", grown(|c| c.unknown_applied)),
@@ -230,8 +230,12 @@ impl Recorder {
         for (outcome, count) in resolved {
             *interval.unknown_resolved.at([outcome]) += count;
         }
-        interval.batches.add(&after.batches.since(&before.batches));
-        interval.waits.add(&after.waits.since(&before.waits));
+        interval
+            .batches
+            .add(&after.batch_sizes.since(&before.batch_sizes));
+        interval
+            .waits
+            .add(&after.queue_times.since(&before.queue_times));
         let ages = after.snapshot_ages.since(&before.snapshot_ages);
         interval.snapshot_ages.add(&ages);
         interval.snapshot_refreshes += grown(|c| c.snapshot_refreshes);
@@ -243,10 +247,13 @@ impl Recorder {
             *interval.questions.at([source]) += count;
         }
         interval.sold_out_looks += grown(|c| c.sold_out);
-        let late = grown(|c| c.shed_in_line);
+        let late = grown(|c| c.rejected_by_admission);
         let shed = [
             ("deadline", late),
-            ("queue_full", grown(|c| c.shed).saturating_sub(late)),
+            (
+                "queue_full",
+                grown(|c| c.rejected_overloaded).saturating_sub(late),
+            ),
         ];
         for (why, count) in shed {
             *interval.shed.at([why]) += count;
@@ -330,7 +337,7 @@ mod tests {
         recorder.call_started();
         let after = Counters {
             transactions: 1,
-            members: 7,
+            entries: 7,
             ..Counters::default()
         };
         recorder.domain(&Counters::default(), &after);

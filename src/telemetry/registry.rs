@@ -18,7 +18,7 @@ use super::recorder::{Levels, Snapshot};
 use super::window::Window;
 use inventory_core::counters::{BATCH_BOUNDS, TIME_BOUNDS_US};
 use inventory_core::ids::EventId;
-use inventory_core::question::EventStatus;
+use inventory_core::query::EventStatus;
 use inventory_core::time::Micros;
 
 /// The media type of what [`Aggregate::render`] returns.

@@ -84,7 +84,7 @@ fn busy_shard(shard: usize, latencies_ms: &[u64]) -> Recorder {
     recorder.idempotency("commit", false);
     let counted = Counters {
         transactions: 1,
-        members: latencies_ms.len() as u64,
+        entries: latencies_ms.len() as u64,
         unknown_outcomes: 1,
         conflicts: 1,
         snapshot_answers: 9,

@@ -5,11 +5,11 @@ use bytes::{Bytes, BytesMut};
 use inventory_api::api::validate::{FieldViolations, INVENTORY_V1};
 use inventory_api::limits;
 use inventory_core::answer::Answer;
-use inventory_core::coordinator::{Coordinator, Settings};
 use inventory_core::counters::Counters;
 use inventory_core::effect::{CallId, Effect};
-use inventory_core::operation::{Expect, Operation, Verb, Wanted};
-use inventory_core::question::{Found, Question};
+use inventory_core::engine::{Engine, EngineSettings};
+use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
+use inventory_core::query::{Query, QueryResult};
 use inventory_core::rules::LateCommit;
 use inventory_core::time::{Micros, Now, UnixMillis};
 use inventory_core::transaction::{EventRead, Outcome, StripeView};
@@ -22,14 +22,14 @@ const EVENT: &str = "evt_2025_1001";
 
 /// A shard that serves alone, and what it is asked and answers with.
 pub(crate) struct Shard {
-    coordinator: Coordinator,
+    engine: Engine,
     effects: Vec<Effect>,
     replies: BytesMut,
 }
 
 impl Shard {
     pub(crate) fn new() -> Self {
-        let settings = Settings {
+        let settings = EngineSettings {
             shard: 0,
             shards: 1,
             cache_capacity: CALLS_REMEMBERED,
@@ -39,17 +39,17 @@ impl Shard {
             sold_out_latch: Micros(limits::SOLD_OUT_LATCH_DEFAULT.as_micros() as u64),
         };
         let mut shard = Self {
-            coordinator: Coordinator::new(settings, SmallRng::seed_from_u64(1)),
+            engine: Engine::new(settings, SmallRng::seed_from_u64(1)),
             effects: Vec::with_capacity(1_024),
             replies: BytesMut::with_capacity(1 << 20),
         };
         // What the event is like is known before anything is counted.
         let event = EVENT.parse().unwrap();
-        let status = Question::Status { section: None };
+        let status = Query::Status { section: None };
         let effects = &mut shard.effects;
         shard
-            .coordinator
-            .ask(CallId(0), event, status, at(0), effects);
+            .engine
+            .handle_query(CallId(0), event, status, at(0), effects);
         shard.serve_reads(0);
         shard.effects.clear();
         shard
@@ -66,7 +66,8 @@ impl Shard {
         }]);
         let event = EVENT.parse().unwrap();
         let effects = &mut self.effects;
-        self.coordinator.event_read(&event, &read, at(now), effects);
+        self.engine
+            .handle_stripes_read(&event, &read, at(now), effects);
     }
 
     fn reply(&mut self, message: &impl Message) {
@@ -91,24 +92,24 @@ impl Shard {
         violations.payment_intent(&request.payment_intent_id);
         let event = violations.event(request.event_id).unwrap();
         let reservation = violations.reservation(request.reservation_id).unwrap();
-        let wanted = Wanted::Quantity(request.qty as u32);
+        let selection = Selection::Quantity(request.qty as u32);
         let operation = Operation {
             verb: Verb::Commit,
-            fingerprint: Operation::fingerprint_of(&event, &wanted),
+            fingerprint: Operation::fingerprint_of(&event, &selection),
             reservation,
             event,
-            wanted,
+            selection,
             section: None,
             payment_intent: request.payment_intent_id,
             hold_until: None,
-            expect: Expect::New,
+            expectation: RecordExpectation::Absent,
             deadline: Micros(u64::MAX),
         };
-        let answer = self.coordinator.replay(&operation, Micros(1));
+        let answer = self.engine.cached_answer(&operation, Micros(1));
         if answer.is_none() {
             let effects = &mut self.effects;
-            self.coordinator
-                .submit(CallId(call), operation, at(1), effects);
+            self.engine
+                .handle_call(CallId(call), operation, at(1), effects);
         }
         answer
     }
@@ -124,8 +125,8 @@ impl Shard {
                     drop(transaction);
                     let effects = &mut self.effects;
                     let outcome = Outcome::Committed;
-                    self.coordinator
-                        .transaction_settled(lane, outcome, at(1), effects);
+                    self.engine
+                        .handle_transaction_outcome(lane, outcome, at(1), effects);
                 }
                 Effect::Answer { answer, .. } => {
                     self.confirmed(&answer);
@@ -144,9 +145,9 @@ impl Shard {
     pub(crate) fn commit_all(&mut self, bodies: &[Bytes]) {
         // The first goes alone, so that all others gather behind it.
         let mut answered = 0;
-        for (round, batch) in bodies.chunks(limits::BATCH_MEMBERS_MAX).enumerate() {
+        for (round, batch) in bodies.chunks(limits::BATCH_ENTRIES_MAX).enumerate() {
             for (n, body) in batch.iter().enumerate() {
-                let call = (round * limits::BATCH_MEMBERS_MAX + n) as u64;
+                let call = (round * limits::BATCH_ENTRIES_MAX + n) as u64;
                 assert!(self.commit(call, body).is_none());
             }
             answered += self.settle();
@@ -177,12 +178,12 @@ impl Shard {
             let mut violations = FieldViolations::of(INVENTORY_V1);
             let event = violations.event(request.event_id).unwrap();
             let qty = request.qty as u32;
-            let question = Question::Availability { qty, section: None };
+            let question = Query::Availability { qty, section: None };
             let effects = &mut self.effects;
             let found = self
-                .coordinator
-                .known(&event, &question, Micros(now), effects);
-            let Some(Found::Units { available, .. }) = found else {
+                .engine
+                .cached_query_result(&event, &question, Micros(now), effects);
+            let Some(QueryResult::Units { available, .. }) = found else {
                 panic!("{found:?} at {now}");
             };
             self.reply(&CheckRes {
@@ -197,7 +198,7 @@ impl Shard {
     }
 
     pub(crate) fn counters(&self) -> Counters {
-        self.coordinator.counters()
+        self.engine.counters()
     }
 }
 

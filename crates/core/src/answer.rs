@@ -22,7 +22,7 @@ pub enum Answer {
     },
     /// The reservation is given up and durably so.
     Released {
-        how: Released,
+        how: ReleaseOutcome,
         at: UnixMillis,
         /// What it had, where that was seats.
         seats: Option<Seats>,
@@ -31,23 +31,23 @@ pub enum Answer {
     Expired,
     /// The order is refunded and what it had is given back, now or before.
     Refunded,
-    Refused(Refusal),
+    Rejected(Rejection),
 }
 
 /// What a release found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Released {
+pub enum ReleaseOutcome {
     /// A hold, which this very call gave up.
-    Now,
+    Released,
     /// A reservation that was given up or had expired before.
-    Before,
+    AlreadyReleased,
     /// Nothing: from now on a late hold or commit of that id is refused.
-    NeverWas,
+    NoReservation,
 }
 
 /// Why an operation did not do what it asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Rejection {
     /// A strong read over all stripes, begun after the call arrived or at most the latch before it,
     /// showed too little.
     InsufficientInventory {
@@ -98,7 +98,7 @@ pub enum Refusal {
 /// What a caller is told to wait before it comes back.
 const RETRY_AFTER: Micros = Micros(limits::RETRY_AFTER.as_micros() as u64);
 
-impl Refusal {
+impl Rejection {
     pub const fn overloaded() -> Self {
         Self::Overloaded {
             retry_after: RETRY_AFTER,

@@ -21,19 +21,19 @@ pub struct Counters {
     /// Operations that were not.
     pub cache_misses: u64,
     /// Operations that joined, or queued behind, one with the same reservation_id.
-    pub joined: u64,
+    pub coalesced: u64,
     /// Operations sent on to the shard that owns the stripe.
     pub forwarded: u64,
     /// Transactions dispatched, first tries only.
     pub transactions: u64,
     /// Reservations in them.
-    pub members: u64,
+    pub entries: u64,
     /// The largest batch dispatched.
-    pub members_max: u64,
+    pub entries_max: u64,
     /// Reservations of each transaction, in buckets of [`BATCH_BOUNDS`].
-    pub batches: Spread<{ BATCH_BOUNDS.len() }>,
+    pub batch_sizes: Spread<{ BATCH_BOUNDS.len() }>,
     /// From coming to a lane to being sent, of each reservation, in buckets of [`TIME_BOUNDS_US`].
-    pub waits: Spread<{ TIME_BOUNDS_US.len() }>,
+    pub queue_times: Spread<{ TIME_BOUNDS_US.len() }>,
     /// Of each snapshot that answered a question, in buckets of [`TIME_BOUNDS_US`].
     pub snapshot_ages: Spread<{ TIME_BOUNDS_US.len() }>,
     /// Transactions sent again because their outcome was unknown.
@@ -53,18 +53,18 @@ pub struct Counters {
     /// Members found to exist already by the store's condition.
     pub duplicates: u64,
     /// Members that a stripe was too short for.
-    pub short: u64,
+    pub stripe_shortages: u64,
     /// Operations told that there is too little, after a look at their record instead of a write.
     pub sold_out: u64,
     /// Members whose deadline passed before dispatch.
     pub expired: u64,
     /// Operations and reads refused because a queue was full.
-    pub shed: u64,
+    pub rejected_overloaded: u64,
     /// Of these, those that would have been too late at the end of the line, or came to one that is
     /// kept short because others would have been.
-    pub shed_in_line: u64,
+    pub rejected_by_admission: u64,
     /// Strong reads of an event's stripes.
-    pub event_reads: u64,
+    pub stripe_reads: u64,
     /// Questions about units answered from a snapshot.
     pub snapshot_answers: u64,
     /// Questions about units answered from a read that they waited for.
@@ -72,13 +72,13 @@ pub struct Counters {
     /// Reads begun so that a snapshot does not grow too old.
     pub snapshot_refreshes: u64,
     /// Operations whose record was read first.
-    pub lookups: u64,
+    pub record_reads: u64,
     /// Reads of all of an event's seats.
     pub seat_reads: u64,
     /// Reads of those of an event's seats that are free.
-    pub seat_looks: u64,
+    pub seat_verifications: u64,
     /// Of those, what did not agree with memory: a read of all seats had to follow.
-    pub seat_looks_amiss: u64,
+    pub seat_verification_mismatches: u64,
     /// Operations refused because others have the seats, from memory.
     pub seats_refused: u64,
     /// Operations refused because others have the seats, by a failed write.
@@ -90,13 +90,13 @@ impl Counters {
     pub fn add(&mut self, other: &Self) {
         self.cache_hits += other.cache_hits;
         self.cache_misses += other.cache_misses;
-        self.joined += other.joined;
+        self.coalesced += other.coalesced;
         self.forwarded += other.forwarded;
         self.transactions += other.transactions;
-        self.members += other.members;
-        self.members_max = self.members_max.max(other.members_max);
-        self.batches.add(&other.batches);
-        self.waits.add(&other.waits);
+        self.entries += other.entries;
+        self.entries_max = self.entries_max.max(other.entries_max);
+        self.batch_sizes.add(&other.batch_sizes);
+        self.queue_times.add(&other.queue_times);
         self.snapshot_ages.add(&other.snapshot_ages);
         self.resends += other.resends;
         self.unknown_outcomes += other.unknown_outcomes;
@@ -106,19 +106,19 @@ impl Counters {
         self.throttles += other.throttles;
         self.splits += other.splits;
         self.duplicates += other.duplicates;
-        self.short += other.short;
+        self.stripe_shortages += other.stripe_shortages;
         self.sold_out += other.sold_out;
         self.expired += other.expired;
-        self.shed += other.shed;
-        self.shed_in_line += other.shed_in_line;
-        self.event_reads += other.event_reads;
+        self.rejected_overloaded += other.rejected_overloaded;
+        self.rejected_by_admission += other.rejected_by_admission;
+        self.stripe_reads += other.stripe_reads;
         self.snapshot_answers += other.snapshot_answers;
         self.read_answers += other.read_answers;
         self.snapshot_refreshes += other.snapshot_refreshes;
-        self.lookups += other.lookups;
+        self.record_reads += other.record_reads;
         self.seat_reads += other.seat_reads;
-        self.seat_looks += other.seat_looks;
-        self.seat_looks_amiss += other.seat_looks_amiss;
+        self.seat_verifications += other.seat_verifications;
+        self.seat_verification_mismatches += other.seat_verification_mismatches;
         self.seats_refused += other.seats_refused;
         self.seats_taken += other.seats_taken;
     }

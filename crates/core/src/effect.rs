@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use super::answer::{Answer, Refusal};
+use super::answer::{Answer, Rejection};
 use super::ids::{EventId, ReservationId};
 use super::operation::Operation;
-use super::question::{Found, Question};
+use super::query::{Query, QueryResult};
 use super::time::UnixMillis;
 use super::transaction::{EventShape, RecordView, Transaction};
 
@@ -26,21 +26,21 @@ pub struct LaneId {
 
 impl CallId {
     /// Of an operation that the domain itself asks for: the driver has nobody to tell.
-    pub const NOBODY: Self = Self(u64::MAX);
+    pub const INTERNAL: Self = Self(u64::MAX);
 }
 
 /// A read of records under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LookupId(pub u64);
+pub struct RecordReadId(pub u64);
 
 /// What is known of a reservation's record beside what the shard may remember.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Known {
-    Nothing,
+pub enum RecordHint {
+    None,
     /// It was this a while ago: good enough for a write, which fails if it is not so.
-    Was(RecordView),
+    Cached(RecordView),
     /// The store has just said this; `None`: that there is no record.
-    Record(Option<RecordView>),
+    Confirmed(Option<RecordView>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,49 +52,49 @@ pub enum Effect {
         answer: Answer,
         learned: Option<RecordView>,
     },
-    /// Tell a caller that asked a question.
-    Told {
+    /// Tell a caller that asked a query.
+    AnswerQuery {
         call: CallId,
-        result: Result<Found, Refusal>,
+        result: Result<QueryResult, Rejection>,
     },
-    /// Let another shard answer a caller's question: hand it to that shard's `ask_forwarded`.
-    AskShard {
+    /// Let another shard answer a caller's query: hand it to that shard's `handle_forwarded_query`.
+    ForwardQuery {
         shard: usize,
         call: CallId,
         event: EventId,
         shape: EventShape,
-        question: Question,
+        query: Query,
     },
-    /// Send to the store; report with `Coordinator::transaction_settled`.
+    /// Send to the store; report with `Engine::handle_transaction_outcome`.
     Transact {
         lane: LaneId,
         transaction: Rc<Transaction>,
     },
-    /// Read all stripes strongly; report with `Coordinator::event_read`.
-    ReadEvent {
+    /// Read all stripes strongly; report with `Engine::handle_stripes_read`.
+    ReadStripes {
         event: EventId,
         stripes_hint: Option<u16>,
     },
-    /// Read records strongly; report with `Coordinator::records_read`.
+    /// Read records strongly; report with `Engine::handle_records_read`.
     ReadRecords {
-        lookup: LookupId,
+        lookup: RecordReadId,
         reservations: Vec<ReservationId>,
     },
-    /// Read all seats of an event strongly; report with `Coordinator::seats_read`.
+    /// Read all seats of an event strongly; report with `Engine::handle_seats_read`.
     ReadSeats { event: EventId, seat_keys: u16 },
     /// Read strongly which seats of an event can be had at `at`; report with
-    /// `Coordinator::free_seats_read`.
+    /// `Engine::handle_free_seats_read`.
     ReadFreeSeats {
         event: EventId,
         seat_keys: u16,
         at: UnixMillis,
     },
-    /// Hand to another shard's `submit_forwarded`; report with `Coordinator::forward_settled`.
+    /// Hand to another shard's `handle_forwarded_call`; report with `Engine::handle_forward_outcome`.
     Forward {
         shard: usize,
         route: Route,
         operation: Operation,
-        known: Known,
+        known: RecordHint,
     },
 }
 

@@ -7,25 +7,25 @@
 //! Must not live here: an executor, a clock, a socket, the SDK, a log line, `async`.
 //!
 //! Reading order: [`ids`] → [`operation`] → [`rules`] (the state table) → [`transaction`] (what one
-//! batch writes) → [`lane`] (the group commit) → [`coordinator`] (all lanes of one shard).
+//! batch writes) → [`lane`] (the group commit) → [`engine`] (all lanes of one shard).
 
 pub mod answer;
 pub mod audit;
 pub mod backoff;
-pub mod cache;
-pub mod coordinator;
 pub mod counters;
 pub mod effect;
+pub mod engine;
 pub mod ids;
 pub mod lane;
 pub mod limits;
 pub mod operation;
-pub mod question;
-mod reads;
+pub mod query;
+pub mod record_cache;
 pub mod rules;
 pub mod seat_map;
 pub mod seats;
-mod snapshots;
 pub mod spread;
+mod stock_reads;
+mod stock_snapshots;
 pub mod time;
 pub mod transaction;

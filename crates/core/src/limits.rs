@@ -56,7 +56,7 @@ pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const RECORD_BYTES_MAX: usize = 4 * 1024;
 
 /// Reservations in one batch: what a transaction leaves beside one stripe.
-pub const BATCH_MEMBERS_MAX: usize = TRANSACTION_ACTIONS_MAX - 1;
+pub const BATCH_ENTRIES_MAX: usize = TRANSACTION_ACTIONS_MAX - 1;
 
 /// Keys of one BatchGetItem, by DynamoDB's own limit.
 pub const BATCH_GET_KEYS_MAX: usize = 100;
@@ -69,7 +69,7 @@ pub const LANE_QUEUE_MAX: usize = 8_192;
 
 /// A stripe that is known to have less than this is watched unit by unit: what one transaction takes
 /// at the largest default quantity.
-pub const STRIPE_SCARCE_UNITS: u64 = BATCH_MEMBERS_MAX as u64 * QTY_MAX_DEFAULT as u64;
+pub const STRIPE_SCARCE_UNITS: u64 = BATCH_ENTRIES_MAX as u64 * QTY_MAX_DEFAULT as u64;
 
 /// Default for how long after a strong read of all stripes began callers may be told that there is too
 /// little (SOLD_OUT_LATCH_MS): the end of a sale costs a read each time, not a write per caller.
@@ -80,7 +80,7 @@ pub const STRIPE_SCARCE_AGE: Duration = Duration::from_secs(1);
 
 /// Holds past their time waiting in one lane to be given back: a few batches. The reclaimer comes
 /// back for the rest.
-pub const LANE_QUIET_MAX: usize = 1_024;
+pub const LANE_BACKGROUND_MAX: usize = 1_024;
 
 /// A full lane looks this often for callers that have gone: looking costs a pass over the queue,
 /// which must not become the price of every call that is shed.
@@ -91,19 +91,19 @@ pub const LANE_SWEEP_EVERY: Duration = Duration::from_millis(10);
 pub const LANES_MAX: usize = 16_384;
 
 /// Events whose stripe count a shard remembers.
-pub const EVENTS_KNOWN_MAX: usize = 16_384;
+pub const EVENTS_CACHED_MAX: usize = 16_384;
 
-/// How an event's commits of which nothing is remembered are told apart (`coordinator/habits.rs`): what
+/// How an event's commits of which nothing is remembered are told apart (`engine/hold_predictor.rs`): what
 /// one that was found to be of a hold counts for, against 1 of one that had no record. 4: looking
 /// first pays while more than one in five is of a hold, for a transaction cancelled in vain costs
 /// everybody in it a second one, and a look one of the twenty milliseconds of each.
-pub const HABIT_OF_A_HOLD: u8 = 4;
+pub const HOLD_SCORE_STEP: u8 = 4;
 
 /// From here on they are looked at first: one hold met is enough.
-pub const HABIT_FROM: u8 = 4;
+pub const HOLD_SCORE_THRESHOLD: u8 = 4;
 
 /// And no more than this is kept of them, so that a change is learned within a few commits.
-pub const HABIT_MAX: u8 = 8;
+pub const HOLD_SCORE_MAX: u8 = 8;
 
 /// Operations a shard has taken and not answered.
 pub const OPERATIONS_IN_FLIGHT_MAX: usize = 65_536;
@@ -113,7 +113,7 @@ pub const CALLS_PER_RESERVATION_MAX: usize = 64;
 
 /// How often one operation may find its record or its seats other than its write was for. Each time
 /// it knows more; this many times over it is told to come back.
-pub const TURNS_PER_OPERATION_MAX: u32 = 16;
+pub const ATTEMPTS_PER_OPERATION_MAX: u32 = 16;
 
 /// Times a choice of seats may meet others' seats before it waits for them to be read anew: each time
 /// it learns of the seats it met, and of a house that others have half sold that is too little.
@@ -121,27 +121,27 @@ pub const SEAT_COLLISIONS_MAX: u32 = 1;
 
 /// Loose lanes of one event on a shard, for writes that touch nothing shared: a few transactions
 /// side by side hide the store's latency, and batches still form.
-pub const LOOSE_LANES: u16 = 4;
+pub const UNSTRIPED_LANES: u16 = 4;
 
 /// Loose lanes of a seated event on the shard that owns it: all of its reservations go through them.
 pub const SEAT_LANES: u16 = 8;
 
 /// Beyond so many ends of expired holds under way on a shard they are bundled: fewer fit beside the
 /// sales in one transaction of the stripe.
-pub const BUNDLE_FROM: usize = 24;
+pub const EXPIRY_BATCH_THRESHOLD: usize = 24;
 
 /// Lanes of bundles per stripe on a shard. One, with a transaction in flight, gives back thousands a
 /// second; more would only stand in the way of the sales.
-pub const BUNDLE_LANES: u16 = 1;
+pub const EXPIRY_BATCH_LANES: u16 = 1;
 
 /// Reads of records that a shard has under way at a time, of up to [`BATCH_GET_KEYS_MAX`] each.
-pub const LOOKUPS_IN_FLIGHT_MAX: usize = 4;
+pub const RECORD_READS_IN_FLIGHT_MAX: usize = 4;
 
 /// Operations of one event waiting for a seat that another one is about to take.
 pub const SEAT_WAITERS_MAX: usize = 8_192;
 
 /// Events whose seats a shard remembers, but for those with something under way.
-pub const SEAT_DESKS_MAX: usize = 64;
+pub const SEATED_EVENTS_MAX: usize = 64;
 
 /// How old the map of an event's seats may be when a question is answered from it, at least: reading
 /// it anew costs a read of every seat, so the bound grows with the time a read takes.
@@ -156,7 +156,7 @@ pub const STATUS_AGE_MAX: Duration = Duration::from_secs(600);
 /// Free seats up to which a look at those alone is taken rather than a read of all: making sense of
 /// each costs the shard some microseconds, and who asks for more of them than there are is refused
 /// once per look.
-pub const SEATS_SIGHTED_MAX: u64 = 2_000;
+pub const VERIFIABLE_SEATS_MAX: u64 = 2_000;
 
 /// The part of its time that a shard may spend on reading one event's seats: one in this many.
 pub const SEAT_MAP_READ_SHARE: u64 = 16;
@@ -190,21 +190,21 @@ pub const PACE_MAX: Duration = Duration::from_millis(2);
 
 /// Callers that have come together for whom a free lane does not wait any longer: their transaction
 /// costs each of them a third of what one for two would.
-pub const GATHERED_MEMBERS: usize = 16;
+pub const BATCHING_DELAY_ENTRIES_MAX: usize = 16;
 
 /// How long the rate at which a line moves is counted for one look: a few transactions.
-pub const FLOW_WINDOW: Duration = Duration::from_millis(50);
+pub const RATE_WINDOW: Duration = Duration::from_millis(50);
 
 /// How old a look at the rate may be for callers to be turned away for it.
-pub const FLOW_AGE_MAX: Duration = Duration::from_secs(1);
+pub const RATE_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// How long a line is kept short after somebody was last turned away from it: several transactions,
 /// in which a caller more or less says nothing.
-pub const SHORT_LINE_FOR: Duration = Duration::from_millis(200);
+pub const SHORT_QUEUE_DURATION: Duration = Duration::from_millis(200);
 
 /// Who gives a call less time than this and is turned away says nothing of the others' line: it is in
 /// more haste than they are, most of whom give it [`CALL_TIMEOUT_DEFAULT`].
-pub const PATIENCE_USUAL_MIN: Duration = Duration::from_millis(100);
+pub const USUAL_DEADLINE_MIN: Duration = Duration::from_millis(100);
 
 /// What a caller is told to wait when a queue is full or the store is busy, at least.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -215,7 +215,7 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
 // ---- The shard ----------------------------------------------------------------------------------
 
 /// How long one reclaim may wait for its write before it is left to the next round.
-pub const RECLAIM_PATIENCE: Duration = Duration::from_secs(5);
+pub const RECLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 
 // ---- The audit ----------------------------------------------------------------------------------
 

@@ -22,22 +22,22 @@ pub enum Verb {
 
 /// How much a call is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Selection {
     /// Units, 1 to the configured maximum. Of a seated event: that many seats, chosen here.
     Quantity(u32),
     /// These very seats, 1 to [`crate::limits::SEATS_PER_RESERVATION_MAX`], distinct.
     Seats(Seats),
     /// Whatever the reservation holds; not for [`Verb::Hold`].
-    Whatever,
+    AsRecorded,
 }
 
 /// What a caller believes about the reservation: a hint that saves a failed write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expect {
+pub enum RecordExpectation {
     /// That there is none yet: write at once, and learn from a failed condition.
-    New,
+    Absent,
     /// That there is one: look first, unless this shard remembers it.
-    Known,
+    Present,
 }
 
 /// One call on one reservation, validated: the ids are legal, the quantity is in bounds.
@@ -46,27 +46,27 @@ pub struct Operation {
     pub verb: Verb,
     pub reservation: ReservationId,
     pub event: EventId,
-    pub wanted: Wanted,
-    /// Of event and `wanted`: see [`Operation::fingerprint_of`].
+    pub selection: Selection,
+    /// Of event and `selection`: see [`Operation::fingerprint_of`].
     pub fingerprint: Fingerprint,
-    /// Where seats are to be chosen; anywhere without one. Only with [`Wanted::Quantity`].
+    /// Where seats are to be chosen; anywhere without one. Only with [`Selection::Quantity`].
     pub section: Option<String>,
     /// The payment this commit belongs to; recorded, never interpreted. Empty when not given.
     pub payment_intent: String,
     /// When a hold ends. Only with [`Verb::Hold`].
     pub hold_until: Option<UnixMillis>,
-    pub expect: Expect,
+    pub expectation: RecordExpectation,
     /// Past this instant the caller has gone: the operation must not be dispatched any more.
     pub deadline: Micros,
 }
 
 impl Operation {
-    /// The fingerprint that an operation on `wanted` of `event` carries.
-    pub fn fingerprint_of(event: &EventId, wanted: &Wanted) -> Fingerprint {
-        match wanted {
-            Wanted::Quantity(qty) => Fingerprint::of_quantity(event, *qty),
-            Wanted::Seats(seats) => Fingerprint::of_seats(event, seats),
-            Wanted::Whatever => Fingerprint::of_whatever(event),
+    /// The fingerprint that an operation on `selection` of `event` carries.
+    pub fn fingerprint_of(event: &EventId, selection: &Selection) -> Fingerprint {
+        match selection {
+            Selection::Quantity(qty) => Fingerprint::of_quantity(event, *qty),
+            Selection::Seats(seats) => Fingerprint::of_seats(event, seats),
+            Selection::AsRecorded => Fingerprint::of_whatever(event),
         }
     }
 }

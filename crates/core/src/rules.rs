@@ -4,9 +4,9 @@
 //! that a failed condition returned, and says what is to be written where a write is needed. A write
 //! decided on an old view harms nothing: its condition is the state it was decided on.
 
-use super::answer::{Answer, Refusal, Released};
+use super::answer::{Answer, Rejection, ReleaseOutcome};
 use super::ids::{Fingerprint, OrderId, ReservationId};
-use super::operation::{Operation, Verb, Wanted};
+use super::operation::{Operation, Selection, Verb};
 use super::time::UnixMillis;
 use super::transaction::{Due, RecordView, RecordWrite, ReservationState};
 
@@ -80,7 +80,7 @@ pub fn decide(
         return without_record(operation);
     };
     if !is_same(operation, record) {
-        return refuse(Refusal::IdempotencyConflict);
+        return refuse(Rejection::IdempotencyConflict);
     }
     let over = record.expires_at.is_some_and(|at| at <= now);
     let write = |due, to| {
@@ -91,23 +91,23 @@ pub fn decide(
         })
     };
     match (operation.verb, record.state) {
-        (Verb::Hold, Held) if over => refuse(Refusal::HoldExpired),
+        (Verb::Hold, Held) if over => refuse(Rejection::HoldExpired),
         (Verb::Hold, Held) => Decision::Answer(held(record)),
-        (Verb::Hold, Expired) => refuse(Refusal::HoldExpired),
+        (Verb::Hold, Expired) => refuse(Rejection::HoldExpired),
         (Verb::Commit, Held | Expired) if late == LateCommit::Reject => {
             if over || record.state == Expired {
-                refuse(Refusal::HoldExpired)
+                refuse(Rejection::HoldExpired)
             } else {
                 write(Due::Ahead, Confirmed)
             }
         }
         (Verb::Commit, Held | Expired) => write(Due::Any, Confirmed),
         (Verb::Commit, Confirmed) => Decision::Answer(confirmed(&operation.reservation, record)),
-        (Verb::Hold | Verb::Commit, Released | Refunded) => refuse(Refusal::ReservationReleased),
-        (Verb::Hold | Verb::Release, Confirmed) => refuse(Refusal::ReservationCommitted),
+        (Verb::Hold | Verb::Commit, Released | Refunded) => refuse(Rejection::ReservationReleased),
+        (Verb::Hold | Verb::Release, Confirmed) => refuse(Rejection::ReservationCommitted),
         (Verb::Release, Held) => write(Due::Any, Released),
         (Verb::Release, Released | Expired | Refunded) => Decision::Answer(Answer::Released {
-            how: super::answer::Released::Before,
+            how: super::answer::ReleaseOutcome::AlreadyReleased,
             at: record.at,
             seats: record.seats.clone(),
         }),
@@ -116,21 +116,21 @@ pub fn decide(
         (Verb::Expire, _) => Decision::Answer(Answer::Expired),
         (Verb::Refund, Confirmed) => write(Due::Any, Refunded),
         (Verb::Refund, Refunded) => Decision::Answer(Answer::Refunded),
-        (Verb::Refund, _) => refuse(Refusal::ReservationNotConfirmed),
+        (Verb::Refund, _) => refuse(Rejection::ReservationNotConfirmed),
     }
 }
 
 fn without_record(operation: &Operation) -> Decision {
     let to = match operation.verb {
         // It says "what is held", and nothing is.
-        Verb::Hold | Verb::Commit if operation.wanted == Wanted::Whatever => {
-            return refuse(Refusal::ReservationNotFound);
+        Verb::Hold | Verb::Commit if operation.selection == Selection::AsRecorded => {
+            return refuse(Rejection::ReservationNotFound);
         }
         Verb::Hold => ReservationState::Held,
         Verb::Commit => ReservationState::Confirmed,
         Verb::Release => ReservationState::Released,
         Verb::Expire => return Decision::Answer(Answer::Expired),
-        Verb::Refund => return refuse(Refusal::ReservationNotFound),
+        Verb::Refund => return refuse(Rejection::ReservationNotFound),
     };
     Decision::Write(Transition {
         from: None,
@@ -146,8 +146,8 @@ pub fn answer_written(write: &RecordWrite, at: UnixMillis) -> Answer {
         ReservationState::Confirmed => confirmed(&write.reservation, &write.view(at)),
         ReservationState::Released => Answer::Released {
             how: match write.from {
-                None => Released::NeverWas,
-                Some(_) => Released::Now,
+                None => ReleaseOutcome::NoReservation,
+                Some(_) => ReleaseOutcome::Released,
             },
             at,
             seats: write.seats.clone(),
@@ -167,15 +167,15 @@ fn is_same(operation: &Operation, record: &RecordView) -> bool {
         return true;
     }
     let event = &operation.event;
-    match (&operation.wanted, &record.seats) {
+    match (&operation.selection, &record.seats) {
         (_, None) if record.qty == 0 => stored == Fingerprint::of_whatever(event),
-        (Wanted::Whatever, Some(seats)) => stored == Fingerprint::of_seats(event, seats),
-        (Wanted::Whatever, None) => {
+        (Selection::AsRecorded, Some(seats)) => stored == Fingerprint::of_seats(event, seats),
+        (Selection::AsRecorded, None) => {
             // A tombstone of seats knows how many there were, and no more.
             stored == Fingerprint::of_quantity(event, record.qty)
                 || (record.state == ReservationState::Released && record.draws.is_empty())
         }
-        (Wanted::Quantity(qty), Some(seats)) => {
+        (Selection::Quantity(qty), Some(seats)) => {
             *qty as usize == seats.len() && stored == Fingerprint::of_seats(event, seats)
         }
         _ => false,
@@ -198,8 +198,8 @@ fn confirmed(reservation: &ReservationId, record: &RecordView) -> Answer {
     }
 }
 
-fn refuse(why: Refusal) -> Decision {
-    Decision::Answer(Answer::Refused(why))
+fn refuse(why: Rejection) -> Decision {
+    Decision::Answer(Answer::Rejected(why))
 }
 
 #[cfg(test)]
@@ -208,7 +208,7 @@ mod tests {
 
     use super::*;
     use crate::ids::EventId;
-    use crate::operation::Expect;
+    use crate::operation::RecordExpectation;
     use crate::time::Micros;
     use crate::transaction::Draws;
 
@@ -222,17 +222,17 @@ mod tests {
         "rsv".parse().expect("legal")
     }
 
-    fn operation(verb: Verb, wanted: Wanted) -> Operation {
+    fn operation(verb: Verb, selection: Selection) -> Operation {
         Operation {
             verb,
             reservation: id(),
-            fingerprint: Operation::fingerprint_of(&event(), &wanted),
+            fingerprint: Operation::fingerprint_of(&event(), &selection),
             event: event(),
-            wanted,
+            selection,
             section: None,
             payment_intent: String::new(),
             hold_until: None,
-            expect: Expect::New,
+            expectation: RecordExpectation::Absent,
             deadline: Micros(1),
         }
     }
@@ -252,7 +252,7 @@ mod tests {
     }
 
     fn decided(verb: Verb, record: Option<&RecordView>, late: LateCommit) -> Decision {
-        decide(&operation(verb, Wanted::Quantity(2)), record, NOW, late)
+        decide(&operation(verb, Selection::Quantity(2)), record, NOW, late)
     }
 
     fn write(from: Option<ReservationState>, due: Due, to: ReservationState) -> Decision {
@@ -264,12 +264,12 @@ mod tests {
 
     #[test]
     fn every_row_of_the_table() {
-        use Refusal::{
+        use Rejection::{
             HoldExpired, ReservationCommitted, ReservationNotConfirmed, ReservationNotFound,
             ReservationReleased,
         };
         let released = ReservationState::Released;
-        let refused = |why| Decision::Answer(Answer::Refused(why));
+        let refused = |why| Decision::Answer(Answer::Rejected(why));
         let is_held = Decision::Answer(Answer::Held {
             expires_at: UnixMillis(AHEAD),
             qty: 2,
@@ -281,7 +281,7 @@ mod tests {
             seats: None,
         });
         let before = Decision::Answer(Answer::Released {
-            how: Released::Before,
+            how: ReleaseOutcome::AlreadyReleased,
             at: UnixMillis(7),
             seats: None,
         });
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_late_commit_can_be_rejected() {
-        let refused = Decision::Answer(Answer::Refused(Refusal::HoldExpired));
+        let refused = Decision::Answer(Answer::Rejected(Rejection::HoldExpired));
         let commit = |state, until| {
             decided(
                 Verb::Commit,
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn another_payload_is_a_conflict_in_every_state() {
-        let conflict = Decision::Answer(Answer::Refused(Refusal::IdempotencyConflict));
+        let conflict = Decision::Answer(Answer::Rejected(Rejection::IdempotencyConflict));
         for state in [
             Held,
             Confirmed,
@@ -371,11 +371,11 @@ mod tests {
             Refunded,
         ] {
             for verb in [Verb::Hold, Verb::Commit, Verb::Release] {
-                for wanted in [
-                    Wanted::Quantity(3),
-                    Wanted::Seats(["A-1".parse().expect("legal")].into()),
+                for selection in [
+                    Selection::Quantity(3),
+                    Selection::Seats(["A-1".parse().expect("legal")].into()),
                 ] {
-                    let asked = operation(verb, wanted);
+                    let asked = operation(verb, selection);
                     let found = decide(
                         &asked,
                         Some(&record(state, AHEAD)),
@@ -384,10 +384,10 @@ mod tests {
                     );
                     assert_eq!(found, conflict, "{verb:?} of {state:?}");
                 }
-                let mut elsewhere = operation(verb, Wanted::Quantity(2));
+                let mut elsewhere = operation(verb, Selection::Quantity(2));
                 elsewhere.event = "evt-2".parse().expect("legal");
                 elsewhere.fingerprint =
-                    Operation::fingerprint_of(&elsewhere.event, &elsewhere.wanted);
+                    Operation::fingerprint_of(&elsewhere.event, &elsewhere.selection);
                 let found = decide(
                     &elsewhere,
                     Some(&record(state, AHEAD)),
@@ -402,12 +402,12 @@ mod tests {
     #[test]
     fn who_names_nothing_means_what_there_is() {
         let late = LateCommit::default();
-        let commit = operation(Verb::Commit, Wanted::Whatever);
+        let commit = operation(Verb::Commit, Selection::AsRecorded);
         let found = decide(&commit, Some(&record(Held, AHEAD)), NOW, late);
         assert_eq!(found, write(Some(Held), Due::Any, Confirmed));
         // Of nothing it cannot be told what to take.
         let found = decide(&commit, None, NOW, late);
-        let missing = Decision::Answer(Answer::Refused(Refusal::ReservationNotFound));
+        let missing = Decision::Answer(Answer::Rejected(Rejection::ReservationNotFound));
         assert_eq!(found, missing);
         // A tombstone that such a call left fits everything of its event, and of no other.
         let tombstone = RecordView {
@@ -416,7 +416,7 @@ mod tests {
             ..record(ReservationState::Released, 0)
         };
         let found = decided(Verb::Hold, Some(&tombstone), late);
-        let gone = Decision::Answer(Answer::Refused(Refusal::ReservationReleased));
+        let gone = Decision::Answer(Answer::Rejected(Rejection::ReservationReleased));
         assert_eq!(found, gone);
     }
 
@@ -431,14 +431,19 @@ mod tests {
             ..record(Held, AHEAD)
         };
         let late = LateCommit::default();
-        let fits = |wanted| {
-            let found = decide(&operation(Verb::Commit, wanted), Some(&stored), NOW, late);
+        let fits = |selection| {
+            let found = decide(
+                &operation(Verb::Commit, selection),
+                Some(&stored),
+                NOW,
+                late,
+            );
             found == write(Some(Held), Due::Any, Confirmed)
         };
-        assert!(fits(Wanted::Seats(seats(["A-2", "A-1"]))));
-        assert!(fits(Wanted::Quantity(2)));
-        assert!(fits(Wanted::Whatever));
-        assert!(!fits(Wanted::Seats(seats(["A-1", "A-3"]))));
-        assert!(!fits(Wanted::Quantity(1)));
+        assert!(fits(Selection::Seats(seats(["A-2", "A-1"]))));
+        assert!(fits(Selection::Quantity(2)));
+        assert!(fits(Selection::AsRecorded));
+        assert!(!fits(Selection::Seats(seats(["A-1", "A-3"]))));
+        assert!(!fits(Selection::Quantity(1)));
     }
 }

@@ -21,7 +21,7 @@ impl<const N: usize> Default for Spread<N> {
 }
 
 impl<const N: usize> Spread<N> {
-    /// Counts `value`. `bounds` must be the same at every call.
+    /// StockCounts `value`. `bounds` must be the same at every call.
     pub fn record(&mut self, bounds: &[u64; N], value: u64) {
         match self.counts.get_mut(bounds.partition_point(|b| *b < value)) {
             Some(count) => *count += 1,

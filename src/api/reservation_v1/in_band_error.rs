@@ -4,40 +4,40 @@ use http::HeaderMap;
 use inventory_proto::common::v1::{Error, ErrorCode, ErrorDetail};
 
 use crate::api::rejection::{self, ErrorSubject};
-use inventory_core::answer::Refusal;
+use inventory_core::answer::Rejection;
 use inventory_core::ids::SeatId;
 
 /// W3C Trace Context.
 const TRACEPARENT: &str = "traceparent";
 
 /// The code of a refusal that is the business's own; `None` for one that is a gRPC error.
-pub(super) fn code_of(why: &Refusal) -> Option<ErrorCode> {
+pub(super) fn code_of(why: &Rejection) -> Option<ErrorCode> {
     Some(match why {
-        Refusal::InsufficientInventory { .. } => ErrorCode::InsufficientInventory,
-        Refusal::SeatsUnavailable { .. } => ErrorCode::InventoryConflict,
-        Refusal::EventNotFound | Refusal::SeatsNotFound { .. } | Refusal::ReservationNotFound => {
-            ErrorCode::NotFound
-        }
-        Refusal::IdempotencyConflict => ErrorCode::IdempotencyConflict,
-        Refusal::HoldExpired => ErrorCode::ReservationExpired,
-        Refusal::EventClosed
-        | Refusal::ReservationReleased
-        | Refusal::ReservationCommitted
-        | Refusal::ReservationNotConfirmed => ErrorCode::FailedPrecondition,
-        Refusal::DeadlineExceeded
-        | Refusal::Overloaded { .. }
-        | Refusal::StoreBusy { .. }
-        | Refusal::StoreUnavailable { .. }
-        | Refusal::Internal => return None,
+        Rejection::InsufficientInventory { .. } => ErrorCode::InsufficientInventory,
+        Rejection::SeatsUnavailable { .. } => ErrorCode::InventoryConflict,
+        Rejection::EventNotFound
+        | Rejection::SeatsNotFound { .. }
+        | Rejection::ReservationNotFound => ErrorCode::NotFound,
+        Rejection::IdempotencyConflict => ErrorCode::IdempotencyConflict,
+        Rejection::HoldExpired => ErrorCode::ReservationExpired,
+        Rejection::EventClosed
+        | Rejection::ReservationReleased
+        | Rejection::ReservationCommitted
+        | Rejection::ReservationNotConfirmed => ErrorCode::FailedPrecondition,
+        Rejection::DeadlineExceeded
+        | Rejection::Overloaded { .. }
+        | Rejection::StoreBusy { .. }
+        | Rejection::StoreUnavailable { .. }
+        | Rejection::Internal => return None,
     })
 }
 
-pub(super) fn is_business(why: &Refusal) -> bool {
+pub(super) fn is_business(why: &Rejection) -> bool {
     code_of(why).is_some()
 }
 
 /// The error of a refusal that [`is_business`].
-pub(super) fn error_of(why: &Refusal, trace_id: String) -> Error {
+pub(super) fn error_of(why: &Rejection, trace_id: String) -> Error {
     let detail = |field: &str, value: String| ErrorDetail {
         field: field.to_owned(),
         reason: rejection::reason_of(why).to_owned(),
@@ -48,11 +48,15 @@ pub(super) fn error_of(why: &Refusal, trace_id: String) -> Error {
         ids.map(|id| detail("seat_ids", id.to_string())).collect()
     };
     let details = match why {
-        Refusal::SeatsUnavailable { seats } | Refusal::SeatsNotFound { seats } => of_seats(seats),
-        Refusal::InsufficientInventory { remaining } => {
+        Rejection::SeatsUnavailable { seats } | Rejection::SeatsNotFound { seats } => {
+            of_seats(seats)
+        }
+        Rejection::InsufficientInventory { remaining } => {
             vec![detail("quantity", remaining.to_string())]
         }
-        Refusal::EventNotFound | Refusal::EventClosed => vec![detail("event_id", String::new())],
+        Rejection::EventNotFound | Rejection::EventClosed => {
+            vec![detail("event_id", String::new())]
+        }
         _ => vec![detail("reservation_id", String::new())],
     };
     // The words are those that contract A has for the same thing.

@@ -37,10 +37,10 @@ use super::reservation_service::{
 };
 use super::validate::{FieldViolations, RESERVATION_V1};
 use crate::telemetry::recorder::InventoryType;
-use inventory_core::answer::{Answer, Refusal};
+use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::{EventId, Seats};
-use inventory_core::operation::{Expect, Verb, Wanted};
-use inventory_core::question::Question;
+use inventory_core::operation::{RecordExpectation, Selection, Verb};
+use inventory_core::query::Query;
 use inventory_grpc::{CacheableResponse, CallContext, InventoryService, Status};
 use inventory_runtime::clock;
 
@@ -65,7 +65,7 @@ impl ReservationHandlers {
         kind: InventoryType,
         done: &'static str,
         count: impl FnOnce(InventoryType, &'static str),
-    ) -> Result<Result<Answer, Refusal>, Status> {
+    ) -> Result<Result<Answer, Rejection>, Status> {
         let status = outcome.as_ref().map_or_else(CallFailure::reason, |_| done);
         count(answered_inventory_type(kind, &outcome), status);
         call.set_outcome(status);
@@ -115,7 +115,7 @@ impl ReservationHandlers {
             return Ok(CacheableResponse::Encoded(kept));
         }
         // Of the whole event in any case: the response tells its totals too.
-        let question = Question::Status { section: None };
+        let question = Query::Status { section: None };
         let found = match self.service.query_cached(call, &event, &question) {
             Some(found) => Ok(found),
             None => self.service.query(call, event.clone(), question).await,
@@ -163,9 +163,9 @@ impl InventoryService for ReservationHandlers {
         };
         let (asked, kind) = (wanted.clone(), inventory_type(&wanted));
         let question = match wanted {
-            Wanted::Quantity(qty) => Question::Availability { qty, section },
-            Wanted::Seats(seats) => Question::Seats { seats },
-            Wanted::Whatever => return Err(rejection::unexpected_answer()),
+            Selection::Quantity(qty) => Query::Availability { qty, section },
+            Selection::Seats(seats) => Query::Seats { seats },
+            Selection::AsRecorded => return Err(rejection::unexpected_answer()),
         };
         let found = in_band(match self.service.query_cached(call, &event, &question) {
             Some(found) => Ok(found),
@@ -205,7 +205,7 @@ impl InventoryService for ReservationHandlers {
         checked.hold_until = hold_until;
         let (event, hold) = (checked.event.clone(), checked.reservation.to_string());
         let kind = inventory_type(&checked.wanted);
-        let operation = checked.operation(Verb::Hold, Expect::New, call);
+        let operation = checked.operation(Verb::Hold, RecordExpectation::Absent, call);
         let count = |kind, status| self.service.recorder().hold(kind, status);
         let outcome = self.service.submit(call, operation).outcome().await;
         match Self::counted(call, outcome, kind, "HELD", count)? {
@@ -240,7 +240,7 @@ impl InventoryService for ReservationHandlers {
         checked.payment_intent = request.payment_intent_id;
         let event = checked.event.clone();
         let kind = inventory_type(&checked.wanted);
-        let operation = checked.operation(Verb::Commit, Expect::Known, call);
+        let operation = checked.operation(Verb::Commit, RecordExpectation::Present, call);
         let count = |kind, status| self.service.recorder().commit(kind, status);
         let outcome = self.service.submit(call, operation).outcome().await;
         match Self::counted(call, outcome, kind, "CONFIRMED", count)? {
@@ -271,7 +271,7 @@ impl InventoryService for ReservationHandlers {
         let checked = ReservationRequest::checked(violations, event, reservation, wanted)?;
         let event = checked.event.clone();
         let kind = inventory_type(&checked.wanted);
-        let operation = checked.operation(Verb::Release, Expect::Known, call);
+        let operation = checked.operation(Verb::Release, RecordExpectation::Present, call);
         let count = |kind, status| self.service.recorder().release(kind, status);
         let outcome = self.service.submit(call, operation).outcome().await;
         match Self::counted(call, outcome, kind, "RELEASED", count)? {
@@ -297,7 +297,7 @@ impl InventoryService for ReservationHandlers {
 }
 
 /// Parts what the response tells from what is a gRPC error.
-fn in_band<T>(outcome: Result<T, CallFailure>) -> Result<Result<T, Refusal>, Status> {
+fn in_band<T>(outcome: Result<T, CallFailure>) -> Result<Result<T, Rejection>, Status> {
     match outcome {
         Ok(answer) => Ok(Ok(answer)),
         Err(CallFailure::Refused(why, _)) if in_band_error::is_business(&why) => Ok(Err(why)),

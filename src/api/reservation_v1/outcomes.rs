@@ -11,7 +11,7 @@ use inventory_proto::reservation::v1::{
 use super::in_band_error::{error_of, is_business};
 use crate::api::convert::timestamp;
 use crate::api::rejection::{self, ErrorSubject};
-use inventory_core::answer::{Refusal, Released};
+use inventory_core::answer::{Rejection, ReleaseOutcome};
 use inventory_core::ids::{OrderId, Seats};
 use inventory_core::time::UnixMillis;
 use inventory_grpc::Status;
@@ -28,13 +28,13 @@ pub(super) fn held(hold: String, seats: Vec<Seat>, expires_at: UnixMillis) -> Re
 
 pub(super) fn not_held(
     hold: String,
-    why: &Refusal,
+    why: &Rejection,
     trace: String,
 ) -> Result<ReserveSeatResponse, Status> {
     let status = match why {
-        Refusal::ReservationCommitted => HoldStatus::Committed,
-        Refusal::ReservationReleased => HoldStatus::Released,
-        Refusal::HoldExpired => HoldStatus::Expired,
+        Rejection::ReservationCommitted => HoldStatus::Committed,
+        Rejection::ReservationReleased => HoldStatus::Released,
+        Rejection::HoldExpired => HoldStatus::Expired,
         why if is_business(why) => HoldStatus::Unspecified,
         why => return Err(status_of(why)),
     };
@@ -65,11 +65,11 @@ pub(super) fn confirmed(
 }
 
 pub(super) fn not_confirmed(
-    why: &Refusal,
+    why: &Rejection,
     trace: String,
 ) -> Result<CommitReservationResponse, Status> {
     let status = match why {
-        Refusal::HoldExpired => CommitStatus::FailedExpired,
+        Rejection::HoldExpired => CommitStatus::FailedExpired,
         why if is_business(why) => CommitStatus::FailedConflict,
         why => return Err(status_of(why)),
     };
@@ -81,18 +81,22 @@ pub(super) fn not_confirmed(
 }
 
 /// The seats that this very call gave back. Those of an earlier release may be another's by now.
-pub(super) fn gave_back(how: Released, seats: Option<&Seats>) -> Option<&Seats> {
+pub(super) fn gave_back(how: ReleaseOutcome, seats: Option<&Seats>) -> Option<&Seats> {
     match how {
-        Released::Now => seats,
-        Released::Before | Released::NeverWas => None,
+        ReleaseOutcome::Released => seats,
+        ReleaseOutcome::AlreadyReleased | ReleaseOutcome::NoReservation => None,
     }
 }
 
-pub(super) fn released(how: Released, seats: Vec<Seat>, at: UnixMillis) -> ReleaseHoldResponse {
+pub(super) fn released(
+    how: ReleaseOutcome,
+    seats: Vec<Seat>,
+    at: UnixMillis,
+) -> ReleaseHoldResponse {
     let (status, released_at) = match how {
-        Released::Now => (ReleaseStatus::Success, Some(at)),
-        Released::Before => (ReleaseStatus::AlreadyReleased, Some(at)),
-        Released::NeverWas => (ReleaseStatus::NotFound, None),
+        ReleaseOutcome::Released => (ReleaseStatus::Success, Some(at)),
+        ReleaseOutcome::AlreadyReleased => (ReleaseStatus::AlreadyReleased, Some(at)),
+        ReleaseOutcome::NoReservation => (ReleaseStatus::NotFound, None),
     };
     ReleaseHoldResponse {
         released_seats: seats,
@@ -102,9 +106,9 @@ pub(super) fn released(how: Released, seats: Vec<Seat>, at: UnixMillis) -> Relea
     }
 }
 
-pub(super) fn not_released(why: &Refusal, trace: String) -> Result<ReleaseHoldResponse, Status> {
+pub(super) fn not_released(why: &Rejection, trace: String) -> Result<ReleaseHoldResponse, Status> {
     let status = match why {
-        Refusal::EventNotFound | Refusal::ReservationNotFound => ReleaseStatus::NotFound,
+        Rejection::EventNotFound | Rejection::ReservationNotFound => ReleaseStatus::NotFound,
         why if is_business(why) => ReleaseStatus::Failed,
         why => return Err(status_of(why)),
     };
@@ -115,6 +119,6 @@ pub(super) fn not_released(why: &Refusal, trace: String) -> Result<ReleaseHoldRe
     })
 }
 
-fn status_of(why: &Refusal) -> Status {
+fn status_of(why: &Rejection) -> Status {
     rejection::status_of(why, &ErrorSubject::default())
 }

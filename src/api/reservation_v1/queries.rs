@@ -8,24 +8,24 @@ use inventory_proto::reservation::v1::{
 use super::in_band_error::{error_of, is_business};
 use crate::api::convert::{count, is_free, money, seat, timestamp};
 use crate::api::rejection::{self, ErrorSubject};
-use inventory_core::answer::Refusal;
+use inventory_core::answer::Rejection;
 use inventory_core::ids::{EventId, SeatId, Seats};
-use inventory_core::operation::Wanted;
-use inventory_core::question::{Counts, EventStatus, Found, SectionStatus};
+use inventory_core::operation::Selection;
+use inventory_core::query::{EventStatus, QueryResult, SectionStatus, StockCounts};
 use inventory_core::seats::Seat;
 use inventory_core::time::UnixMillis;
 use inventory_grpc::Status;
 
 /// What was asked for, and what there is.
 pub(super) fn availability(
-    asked: &Wanted,
-    found: Found,
+    asked: &Selection,
+    found: QueryResult,
     now: UnixMillis,
 ) -> Result<CheckAvailabilityResponse, Status> {
     match (asked, found) {
         (
             _,
-            Found::Units {
+            QueryResult::Units {
                 remaining,
                 available,
             },
@@ -34,10 +34,12 @@ pub(super) fn availability(
             remaining_in_section: count(remaining),
             ..CheckAvailabilityResponse::default()
         }),
-        (Wanted::Quantity(qty), Found::Offer { seats, remaining }) => {
+        (Selection::Quantity(qty), QueryResult::Offer { seats, remaining }) => {
             Ok(offer(*qty, seats, remaining))
         }
-        (Wanted::Seats(asked), Found::Seats { known, .. }) => Ok(by_seats(asked, known, now)),
+        (Selection::Seats(asked), QueryResult::Seats { known, .. }) => {
+            Ok(by_seats(asked, known, now))
+        }
         _ => Err(rejection::unexpected_answer()),
     }
 }
@@ -71,7 +73,7 @@ fn by_seats(asked: &Seats, mut known: Vec<Seat>, now: UnixMillis) -> CheckAvaila
 }
 
 pub(super) fn unavailable(
-    why: &Refusal,
+    why: &Rejection,
     trace: String,
 ) -> Result<CheckAvailabilityResponse, Status> {
     Ok(CheckAvailabilityResponse {
@@ -85,10 +87,10 @@ pub(super) fn status(
     event: EventId,
     name: String,
     section: Option<&str>,
-    found: Found,
+    found: QueryResult,
     trace: String,
 ) -> Result<GetInventoryStatusResponse, Status> {
-    let Found::Status(found) = found else {
+    let QueryResult::Status(found) = found else {
         return Err(rejection::unexpected_answer());
     };
     let EventStatus {
@@ -103,7 +105,7 @@ pub(super) fn status(
         sections.retain(|of| of.section == section);
         told = sections
             .first()
-            .map_or_else(Counts::default, |of| of.counts);
+            .map_or_else(StockCounts::default, |of| of.counts);
         error = sections.is_empty().then(|| no_such_section(section, trace));
     }
     Ok(GetInventoryStatusResponse {
@@ -121,7 +123,7 @@ pub(super) fn status(
 }
 
 pub(super) fn no_status(
-    why: &Refusal,
+    why: &Rejection,
     trace: String,
 ) -> Result<GetInventoryStatusResponse, Status> {
     Ok(GetInventoryStatusResponse {
@@ -149,7 +151,7 @@ fn section_inventory(of: SectionStatus) -> SectionInventory {
     }
 }
 
-fn stats(counts: &Counts, as_of: UnixMillis) -> InventoryStats {
+fn stats(counts: &StockCounts, as_of: UnixMillis) -> InventoryStats {
     let share = match counts.total {
         0 => 0.0,
         total => 100.0 * counts.available as f64 / total as f64,
@@ -178,7 +180,7 @@ fn no_such_section(section: &str, trace_id: String) -> Error {
     }
 }
 
-fn refused(why: &Refusal, trace: String) -> Result<Error, Status> {
+fn refused(why: &Rejection, trace: String) -> Result<Error, Status> {
     match is_business(why) {
         true => Ok(error_of(why, trace)),
         false => Err(rejection::status_of(why, &ErrorSubject::default())),

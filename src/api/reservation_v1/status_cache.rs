@@ -13,10 +13,10 @@ use prost::Message as _;
 
 use crate::limits;
 use inventory_core::ids::EventId;
-use inventory_core::question::StatusMark;
+use inventory_core::query::StatusVersion;
 
 /// One per shard.
-pub(super) struct StatusCache(RefCell<LruCache<EventId, (StatusMark, Bytes)>>);
+pub(super) struct StatusCache(RefCell<LruCache<EventId, (StatusVersion, Bytes)>>);
 
 impl StatusCache {
     pub(super) fn new() -> Self {
@@ -25,7 +25,7 @@ impl StatusCache {
     }
 
     /// The whole event's status, if it was encoded at this mark.
-    pub(super) fn get(&self, event: &EventId, mark: StatusMark) -> Option<Bytes> {
+    pub(super) fn get(&self, event: &EventId, mark: StatusVersion) -> Option<Bytes> {
         let mut kept = self.0.borrow_mut();
         let (at, encoded) = kept.get(event)?;
         (*at == mark).then(|| encoded.clone())
@@ -35,7 +35,7 @@ impl StatusCache {
     pub(super) fn keep(
         &self,
         event: EventId,
-        mark: StatusMark,
+        mark: StatusVersion,
         status: &GetInventoryStatusResponse,
     ) -> Bytes {
         let encoded = Bytes::from(status.encode_to_vec());
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
     use inventory_core::time::UnixMillis;
 
-    const MARK: StatusMark = StatusMark {
+    const MARK: StatusVersion = StatusVersion {
         as_of: UnixMillis(1),
         changes: 7,
         closed: false,
@@ -67,12 +67,12 @@ mod tests {
         assert_eq!(statuses.get(&event("a"), MARK), Some(encoded));
         assert_eq!(statuses.get(&event("b"), MARK), None);
         let changed = [
-            StatusMark { changes: 8, ..MARK },
-            StatusMark {
+            StatusVersion { changes: 8, ..MARK },
+            StatusVersion {
                 closed: true,
                 ..MARK
             },
-            StatusMark {
+            StatusVersion {
                 as_of: UnixMillis(2),
                 ..MARK
             },

@@ -8,10 +8,10 @@ use super::in_band_error::{code_of, error_of};
 use super::{outcomes, queries};
 use crate::api::rejection::{ErrorSubject, reason, reason_of, status_of};
 use crate::telemetry::code_name;
-use inventory_core::answer::{Refusal, Released};
+use inventory_core::answer::{Rejection, ReleaseOutcome};
 use inventory_core::ids::{OrderId, ReservationId, SeatId, Seats};
-use inventory_core::operation::Wanted;
-use inventory_core::question::{Counts, EventStatus, Found, SectionStatus};
+use inventory_core::operation::Selection;
+use inventory_core::query::{EventStatus, QueryResult, SectionStatus, StockCounts};
 use inventory_core::seats::{Price, Seat, SeatFacts, SeatState};
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_grpc::Code;
@@ -24,31 +24,31 @@ fn ids(texts: &[&str]) -> Vec<SeatId> {
 }
 
 /// One of each, and what follows it: a new refusal does not compile without its place here.
-fn every_refusal() -> Vec<Refusal> {
-    let mut all = vec![Refusal::InsufficientInventory { remaining: 3 }];
+fn every_refusal() -> Vec<Rejection> {
+    let mut all = vec![Rejection::InsufficientInventory { remaining: 3 }];
     let retry_after = Micros(5);
     loop {
         all.push(match all.last().unwrap() {
-            Refusal::InsufficientInventory { .. } => Refusal::EventNotFound,
-            Refusal::EventNotFound => Refusal::EventClosed,
-            Refusal::EventClosed => Refusal::SeatsUnavailable {
+            Rejection::InsufficientInventory { .. } => Rejection::EventNotFound,
+            Rejection::EventNotFound => Rejection::EventClosed,
+            Rejection::EventClosed => Rejection::SeatsUnavailable {
                 seats: ids(&["A-1", "A-2"]),
             },
-            Refusal::SeatsUnavailable { .. } => Refusal::SeatsNotFound {
+            Rejection::SeatsUnavailable { .. } => Rejection::SeatsNotFound {
                 seats: ids(&["Z-9"]),
             },
-            Refusal::SeatsNotFound { .. } => Refusal::IdempotencyConflict,
-            Refusal::IdempotencyConflict => Refusal::ReservationReleased,
-            Refusal::ReservationReleased => Refusal::ReservationCommitted,
-            Refusal::ReservationCommitted => Refusal::HoldExpired,
-            Refusal::HoldExpired => Refusal::ReservationNotFound,
-            Refusal::ReservationNotFound => Refusal::ReservationNotConfirmed,
-            Refusal::ReservationNotConfirmed => Refusal::DeadlineExceeded,
-            Refusal::DeadlineExceeded => Refusal::Overloaded { retry_after },
-            Refusal::Overloaded { .. } => Refusal::StoreBusy { retry_after },
-            Refusal::StoreBusy { .. } => Refusal::StoreUnavailable { retry_after },
-            Refusal::StoreUnavailable { .. } => Refusal::Internal,
-            Refusal::Internal => return all,
+            Rejection::SeatsNotFound { .. } => Rejection::IdempotencyConflict,
+            Rejection::IdempotencyConflict => Rejection::ReservationReleased,
+            Rejection::ReservationReleased => Rejection::ReservationCommitted,
+            Rejection::ReservationCommitted => Rejection::HoldExpired,
+            Rejection::HoldExpired => Rejection::ReservationNotFound,
+            Rejection::ReservationNotFound => Rejection::ReservationNotConfirmed,
+            Rejection::ReservationNotConfirmed => Rejection::DeadlineExceeded,
+            Rejection::DeadlineExceeded => Rejection::Overloaded { retry_after },
+            Rejection::Overloaded { .. } => Rejection::StoreBusy { retry_after },
+            Rejection::StoreBusy { .. } => Rejection::StoreUnavailable { retry_after },
+            Rejection::StoreUnavailable { .. } => Rejection::Internal,
+            Rejection::Internal => return all,
         });
     }
 }
@@ -154,7 +154,7 @@ fn every_refusal_is_told_as_the_table_says() {
 
 #[test]
 fn a_taken_seat_is_one_detail_and_so_is_what_is_left() {
-    let taken = Refusal::SeatsUnavailable {
+    let taken = Rejection::SeatsUnavailable {
         seats: ids(&["A-1", "A-2"]),
     };
     let error = error_of(&taken, String::new());
@@ -171,7 +171,7 @@ fn a_taken_seat_is_one_detail_and_so_is_what_is_left() {
         ]
     );
     let few = error_of(
-        &Refusal::InsufficientInventory { remaining: 3 },
+        &Rejection::InsufficientInventory { remaining: 3 },
         String::new(),
     );
     assert_eq!(few.details.len(), 1);
@@ -290,14 +290,19 @@ fn a_commit_names_its_order_its_seats_and_when_it_was() {
 fn a_release_says_what_it_found_and_lists_only_what_it_gave_back() {
     let had: Seats = ids(&["A-1"]).into();
     for (how, status, lists, tells_when) in [
-        (Released::Now, ReleaseStatus::Success, true, true),
+        (ReleaseOutcome::Released, ReleaseStatus::Success, true, true),
         (
-            Released::Before,
+            ReleaseOutcome::AlreadyReleased,
             ReleaseStatus::AlreadyReleased,
             false,
             true,
         ),
-        (Released::NeverWas, ReleaseStatus::NotFound, false, false),
+        (
+            ReleaseOutcome::NoReservation,
+            ReleaseStatus::NotFound,
+            false,
+            false,
+        ),
     ] {
         assert_eq!(outcomes::gave_back(how, Some(&had)).is_some(), lists);
         let told = outcomes::released(how, Vec::new(), NOW);
@@ -332,11 +337,11 @@ fn a_seat_carries_its_facts_and_the_answers_state() {
 #[test]
 fn a_quantity_event_tells_what_is_left_and_no_seats() {
     for (available, remaining) in [(true, 5), (false, 1)] {
-        let found = Found::Units {
+        let found = QueryResult::Units {
             remaining,
             available,
         };
-        let told = queries::availability(&Wanted::Quantity(2), found, NOW).unwrap();
+        let told = queries::availability(&Selection::Quantity(2), found, NOW).unwrap();
         assert_eq!(told.available, available);
         assert_eq!(told.remaining_in_section, remaining as i32);
         assert!(told.available_seats.is_empty() && told.unavailable_seat_ids.is_empty());
@@ -348,11 +353,11 @@ fn a_quantity_event_tells_what_is_left_and_no_seats() {
 fn an_offer_has_exactly_as_many_seats_as_asked_for_or_none() {
     let offer = |count: usize| {
         let seats = ["A-1", "A-2", "A-3"][..count].iter();
-        let found = Found::Offer {
+        let found = QueryResult::Offer {
             seats: seats.map(|id| seat(id, SeatState::Available)).collect(),
             remaining: 40,
         };
-        queries::availability(&Wanted::Quantity(2), found, NOW).unwrap()
+        queries::availability(&Selection::Quantity(2), found, NOW).unwrap()
     };
     for wrong in [0, 1, 3] {
         let told = offer(wrong);
@@ -370,8 +375,8 @@ fn an_offer_has_exactly_as_many_seats_as_asked_for_or_none() {
 #[test]
 fn asked_by_seat_each_is_either_available_or_not() {
     let all = ["A-1", "A-2", "A-3", "A-4", "A-5", "Z-9"];
-    let asked = Wanted::Seats(ids(&all).into());
-    let found = Found::Seats {
+    let asked = Selection::Seats(ids(&all).into());
+    let found = QueryResult::Seats {
         known: vec![
             seat("A-1", SeatState::Available),
             seat("A-2", sold()),
@@ -389,8 +394,8 @@ fn asked_by_seat_each_is_either_available_or_not() {
     assert_eq!(told.unavailable_seat_ids, ["A-2", "A-3", "A-5", "Z-9"]);
     assert_eq!(told.error, None);
 
-    let asked = Wanted::Seats(ids(&["A-1"]).into());
-    let found = Found::Seats {
+    let asked = Selection::Seats(ids(&["A-1"]).into());
+    let found = QueryResult::Seats {
         known: vec![seat("A-1", SeatState::Available)],
         unknown: Vec::new(),
     };
@@ -400,11 +405,11 @@ fn asked_by_seat_each_is_either_available_or_not() {
 
 #[test]
 fn an_answer_to_another_question_is_an_internal_error() {
-    let offer = Found::Offer {
+    let offer = QueryResult::Offer {
         seats: Vec::new(),
         remaining: 0,
     };
-    let asked = Wanted::Seats(ids(&["A-1"]).into());
+    let asked = Selection::Seats(ids(&["A-1"]).into());
     let status = queries::availability(&asked, offer.clone(), NOW).unwrap_err();
     assert_eq!(status.code(), Code::Internal);
     let event = "evt".parse().unwrap();
@@ -412,8 +417,8 @@ fn an_answer_to_another_question_is_an_internal_error() {
     assert_eq!(status.unwrap_err().code(), Code::Internal);
 }
 
-fn counts(total: u64, available: u64, held: u64, sold: u64, blocked: u64) -> Counts {
-    Counts {
+fn counts(total: u64, available: u64, held: u64, sold: u64, blocked: u64) -> StockCounts {
+    StockCounts {
         total,
         available,
         held,
@@ -422,12 +427,12 @@ fn counts(total: u64, available: u64, held: u64, sold: u64, blocked: u64) -> Cou
     }
 }
 
-fn seated() -> Found {
+fn seated() -> QueryResult {
     let price = |amount| Price {
         amount,
         currency: "KRW".to_owned(),
     };
-    Found::Status(Box::new(EventStatus {
+    QueryResult::Status(Box::new(EventStatus {
         counts: counts(8, 2, 1, 4, 1),
         sections: vec![
             SectionStatus {
@@ -498,7 +503,7 @@ fn a_status_of_one_section_is_that_sections_and_the_event_stays_whole() {
 
 #[test]
 fn an_empty_event_is_none_percent_available() {
-    let found = Found::Status(Box::default());
+    let found = QueryResult::Status(Box::default());
     let event = "evt".parse().unwrap();
     let told = queries::status(event, String::new(), None, found, String::new()).unwrap();
     assert!(told.stats.unwrap().availability_percentage.abs() < 1e-9);

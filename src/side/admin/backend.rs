@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 
 use inventory_core::ids::{EventId, ReservationId, SeatId};
-use inventory_core::question::EventStatus;
+use inventory_core::query::EventStatus;
 use inventory_core::seats::SeatFacts;
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{RecordView, StripeView};

@@ -4,7 +4,7 @@ use inventory_proto::inventory::v1 as pb;
 
 use super::backend::{EventAbout, EventStock, Reservation, SeatOutcome, Stock};
 use inventory_core::ids::SeatId;
-use inventory_core::question::{EventStatus, SectionStatus};
+use inventory_core::query::{EventStatus, SectionStatus};
 use inventory_core::seats::Price;
 use inventory_core::transaction::{Draw, ReservationState, StripeView};
 

@@ -13,7 +13,7 @@ use tonic_types::StatusExt;
 
 use super::*;
 use inventory_core::ids::{EventId, ReservationId, SeatId};
-use inventory_core::question::EventStatus;
+use inventory_core::query::EventStatus;
 use inventory_core::seats::SeatFacts;
 
 /// A seated event of no seats. Writes end when they are let go; nothing else ever ends.

@@ -10,7 +10,7 @@ use inventory_api::side::admin::{
     SeatOutcome, Stock,
 };
 use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId};
-use inventory_core::question::{Counts, EventStatus, SectionStatus};
+use inventory_core::query::{EventStatus, SectionStatus, StockCounts};
 use inventory_core::seats::{Price, SeatFacts};
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{Draw, RecordView, ReservationState, StripeView};
@@ -60,11 +60,11 @@ impl Standing {
         if seat_keys > 0 {
             let total = self.seats.len() as u64;
             let blocked = self.seats.values().filter(|(_, blocked)| *blocked).count() as u64;
-            let counts = Counts {
+            let counts = StockCounts {
                 total,
                 blocked,
                 available: total - blocked,
-                ..Counts::default()
+                ..StockCounts::default()
             };
             let prices = self
                 .seats

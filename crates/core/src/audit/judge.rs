@@ -302,9 +302,9 @@ impl<'a> Index<'a> {
                 }
             }
         }
-        let wanted = !books.seats.is_empty();
-        let by_id = books.live.iter().filter(|_| wanted);
-        let unreadable = books.unreadable_records.iter().filter(|_| wanted);
+        let selection = !books.seats.is_empty();
+        let by_id = books.live.iter().filter(|_| selection);
+        let unreadable = books.unreadable_records.iter().filter(|_| selection);
         Self {
             by_id: by_id.map(|r| (r.reservation.as_str(), r)).collect(),
             claims,

@@ -260,13 +260,13 @@ proptest! {
         };
         let owned = matches!(was, SeatState::Hold { .. } | SeatState::Sold { .. });
         let subject = Subject::Seat(books.seats[at].id.as_str().to_owned());
-        let wanted = match (owned, to) {
+        let selection = match (owned, to) {
             (true, _) => vec![(subject, "SEAT_DIFFERS")],
             // An operator may block and unblock what nobody has.
             (false, 0 | 1) => vec![],
             (false, _) => vec![(subject, "SEAT_ORPHAN")],
         };
-        prop_assert_eq!(codes(&report(&books)), wanted);
+        prop_assert_eq!(codes(&report(&books)), selection);
         let (plan, after) = reconciled(&mut books);
         // What was blocked over a sale is left to a person.
         let left = usize::from(owned && to == 1);

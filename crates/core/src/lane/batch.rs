@@ -1,4 +1,4 @@
-//! Members → one transaction within the store's limits.
+//! Entries → one transaction within the store's limits.
 //!
 //! Holds that end in crowds would each need the stripe's item, which sales need too. So a bundle ends
 //! up to 99 of them in one transaction that touches no stripe: what they had goes to a *slip*, a
@@ -8,10 +8,10 @@
 
 use std::collections::VecDeque;
 
-use super::line::Line;
-use super::pool::Kind;
-use super::shared::{Shared, bit};
-use super::{Head, Member, drawn_from, room_for};
+use super::pool::PoolKind;
+use super::pool_state::{PoolState, bit};
+use super::queue::Queue;
+use super::{BatchEntry, OperationMetadata, action_budget, drawn_from};
 use crate::ids::{EventId, Fingerprint, ReservationId};
 use crate::limits;
 use crate::rules::{self, Movement};
@@ -20,127 +20,128 @@ use crate::transaction::{
     Draws, Due, EventShape, RecordWrite, ReservationState, StripeUpdate, Token, Transaction,
 };
 
-/// Members that go into one transaction, and those found to be too late for it.
+/// Entries that go into one transaction, and those found to be too late for it.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) members: Vec<Member>,
-    pub(super) expired: Vec<Member>,
-    /// Actions of the members' records and seats.
+    pub(super) entries: Vec<BatchEntry>,
+    pub(super) expired: Vec<BatchEntry>,
+    /// Actions of the entries' records and seats.
     actions: usize,
     stripes: Vec<u16>,
-    /// The front of the line is not for this stripe.
-    pub(super) leaves_line: bool,
-    /// It was filled from the line that lanes share.
-    pub(super) serves_line: bool,
+    /// The front of the queue is not for this stripe.
+    pub(super) leaves_queue: bool,
+    /// It was filled from the queue that lanes share.
+    pub(super) serves_queue: bool,
     /// Callers that it took from there.
-    pub(super) from_line: usize,
+    pub(super) from_queue: usize,
 }
 
 impl Batch {
     /// A group stays together: it was part of a legal transaction before.
-    pub(super) fn of_group(members: Vec<Member>) -> Self {
+    pub(super) fn of_group(entries: Vec<BatchEntry>) -> Self {
         Self {
-            members,
+            entries,
             ..Self::default()
         }
     }
 
-    /// Takes members from a lane's own line and from the one it shares, who came first first, while
-    /// one more fits; then from the quiet ones, for which a quarter of the room is kept.
-    pub(super) fn gather(lane: u16, own: &mut Line, shared: &mut Shared, now: Micros) -> Self {
-        let all = room_for(shared.key.kind);
-        // Only lanes that share the line take from it.
-        let shares = bit(lane) & shared.serving() != 0 && !shared.is_paced(now);
-        let waiting = own.len() + if shares { shared.line.len() } else { 0 };
-        let any_quiet = !own.quiet.is_empty() || (shares && !shared.line.quiet.is_empty());
-        let loud = if any_quiet { all - all / 4 } else { all };
+    /// Takes entries from a lane's own queue and from the one it shares, who came first first, while
+    /// one more fits; then from the background ones, for which a quarter of the room is kept.
+    pub(super) fn collect(lane: u16, own: &mut Queue, state: &mut PoolState, now: Micros) -> Self {
+        let all = action_budget(state.key.kind);
+        // Only lanes that share the queue take from it.
+        let shares = bit(lane) & state.serving() != 0 && !state.is_paced(now);
+        let waiting = own.len() + if shares { state.queue.len() } else { 0 };
+        let any_quiet =
+            !own.background.is_empty() || (shares && !state.queue.background.is_empty());
+        let foreground = if any_quiet { all - all / 4 } else { all };
         let mut batch = Self {
-            members: Vec::with_capacity(waiting.min(all)),
-            serves_line: shares,
+            entries: Vec::with_capacity(waiting.min(all)),
+            serves_queue: shares,
             ..Self::default()
         };
-        while batch.takes_next(lane, own, shared, shares, loud, now) {}
-        batch.fill_quiet(&mut own.quiet, all, now);
+        while batch.take_next(lane, own, state, shares, foreground, now) {}
+        batch.fill_from_background(&mut own.background, all, now);
         if shares {
-            batch.fill_quiet(&mut shared.line.quiet, all, now);
+            batch.fill_from_background(&mut state.queue.background, all, now);
         }
         batch
     }
 
     /// Takes in who came first of the two lines. False: nobody is there, or does not fit.
-    fn takes_next(
+    fn take_next(
         &mut self,
         lane: u16,
-        own: &mut Line,
-        shared: &mut Shared,
+        own: &mut Queue,
+        state: &mut PoolState,
         shares: bool,
         most: usize,
         now: Micros,
     ) -> bool {
-        let number = |line: &Line| line.loud.front().map(|member| member.head.number);
-        let in_line = number(&shared.line).filter(|_| shares && !self.leaves_line);
+        let number = |queue: &Queue| queue.foreground.front().map(|entry| entry.metadata.number);
+        let in_line = number(&state.queue).filter(|_| shares && !self.leaves_queue);
         let is_own = match (number(own), in_line) {
             (None, None) => return false,
             (Some(own), Some(other)) => own < other,
             (own, _) => own.is_some(),
         };
         let popped = match is_own {
-            true => own.loud.pop_front(),
-            false => shared.line.loud.pop_front(),
+            true => own.foreground.pop_front(),
+            false => state.queue.foreground.pop_front(),
         };
-        let Some(mut member) = popped else {
+        let Some(mut entry) = popped else {
             return false;
         };
-        let is_late = member.head.deadline <= now;
-        let draws = shared.key.kind == Kind::Stripes && shared.is_for_any(&member);
-        let units = member.write.qty;
+        let is_late = entry.metadata.deadline <= now;
+        let draws = state.key.kind == PoolKind::Stripes && state.is_for_any(&entry);
+        let units = entry.write.qty;
         if draws {
-            member.write.draws = drawn_from(lane, units);
+            entry.write.draws = drawn_from(lane, units);
         }
-        let has_no_room = shared.minds_left(&member) && !shared.may_have(lane, units);
-        if !is_own && !is_late && (has_no_room || shared.must_look(&member)) {
+        let has_no_room = state.needs_remainder(&entry) && !state.may_have(lane, units);
+        if !is_own && !is_late && (has_no_room || state.needs_read(&entry)) {
             // For another stripe, or for a read. What is this lane's own does not wait behind it.
-            shared.line.loud.push_front(member);
-            self.leaves_line = true;
+            state.queue.foreground.push_front(entry);
+            self.leaves_queue = true;
             return true;
         }
-        match self.take(member, most, now) {
+        match self.take(entry, most, now) {
             None => {
-                self.from_line += usize::from(!is_own && !is_late);
+                self.from_queue += usize::from(!is_own && !is_late);
                 if draws && !is_late {
-                    shared.promise(lane, units);
+                    state.reserve_units(lane, units);
                 }
                 return true;
             }
-            Some(member) if is_own => own.loud.push_front(member),
-            Some(member) => shared.line.loud.push_front(member),
+            Some(entry) if is_own => own.foreground.push_front(entry),
+            Some(entry) => state.queue.foreground.push_front(entry),
         }
         false
     }
 
-    /// Takes a member in, or notes that it is too late for it; gives it back if it does not fit.
-    fn take(&mut self, member: Member, most: usize, now: Micros) -> Option<Member> {
-        if member.head.deadline <= now {
-            self.expired.push(member);
-        } else if self.takes_in(&member.write, most) {
-            self.members.push(member);
+    /// Takes a entry in, or notes that it is too late for it; gives it back if it does not fit.
+    fn take(&mut self, entry: BatchEntry, most: usize, now: Micros) -> Option<BatchEntry> {
+        if entry.metadata.deadline <= now {
+            self.expired.push(entry);
+        } else if self.fits(&entry.write, most) {
+            self.entries.push(entry);
         } else {
-            return Some(member);
+            return Some(entry);
         }
         None
     }
 
-    fn fill_quiet(&mut self, from: &mut VecDeque<Member>, most: usize, now: Micros) {
-        while let Some(member) = from.pop_front() {
-            if let Some(member) = self.take(member, most, now) {
-                from.push_front(member);
+    fn fill_from_background(&mut self, from: &mut VecDeque<BatchEntry>, most: usize, now: Micros) {
+        while let Some(entry) = from.pop_front() {
+            if let Some(entry) = self.take(entry, most, now) {
+                from.push_front(entry);
                 break;
             }
         }
     }
 
     /// Whether one more write, and the stripes it is the first to touch, fits; counts it in.
-    fn takes_in(&mut self, write: &RecordWrite, most: usize) -> bool {
+    fn fits(&mut self, write: &RecordWrite, most: usize) -> bool {
         let known = self.stripes.len();
         if moves_units(write) {
             for draw in &write.draws {
@@ -152,7 +153,7 @@ impl Batch {
         let actions = self.actions + 1 + write.seats_moved().len();
         // A reservation that is too large for its share still goes alone.
         let fits = self.stripes.len() + actions <= most
-            || (self.members.is_empty()
+            || (self.entries.is_empty()
                 && self.stripes.len() + actions <= limits::TRANSACTION_ACTIONS_MAX);
         match fits {
             true => self.actions = actions,
@@ -161,32 +162,32 @@ impl Batch {
         fits
     }
 
-    pub(super) fn drop_expired(&mut self, now: Micros) {
-        if self.members.iter().all(|m| m.head.deadline > now) {
+    pub(super) fn reject_expired(&mut self, now: Micros) {
+        if self.entries.iter().all(|m| m.metadata.deadline > now) {
             return;
         }
-        for member in std::mem::take(&mut self.members) {
-            if member.head.deadline > now {
-                self.members.push(member);
+        for entry in std::mem::take(&mut self.entries) {
+            if entry.metadata.deadline > now {
+                self.entries.push(entry);
             } else {
-                self.expired.push(member);
+                self.expired.push(entry);
             }
         }
     }
 
-    /// Moves the writes into a transaction; the heads stay behind in the same order.
+    /// Moves the writes into a transaction; the metadata stay behind in the same order.
     pub(super) fn into_transaction(
         self,
         event: &EventId,
         shape: EventShape,
         token: Token,
         at: UnixMillis,
-    ) -> (Vec<Head>, Transaction) {
-        let mut heads = Vec::with_capacity(self.members.len());
-        let mut records = Vec::with_capacity(self.members.len());
-        for member in self.members {
-            heads.push(member.head);
-            records.push(member.write);
+    ) -> (Vec<OperationMetadata>, Transaction) {
+        let mut metadata = Vec::with_capacity(self.entries.len());
+        let mut records = Vec::with_capacity(self.entries.len());
+        for entry in self.entries {
+            metadata.push(entry.metadata);
+            records.push(entry.write);
         }
         let transaction = Transaction {
             token,
@@ -196,12 +197,12 @@ impl Batch {
             records,
             at,
         };
-        (heads, transaction)
+        (metadata, transaction)
     }
 }
 
 /// Sends what the writes of `transaction` give back to a slip instead of to the stripes.
-pub(super) fn bundle(transaction: &mut Transaction) {
+pub(super) fn add_release_record(transaction: &mut Transaction) {
     let mut draws = Draws::new();
     for draw in transaction.records.iter().flat_map(|write| &write.draws) {
         match draws.iter_mut().find(|d| d.stripe == draw.stripe) {

@@ -1,19 +1,19 @@
-//! The group commit: lanes with at most ONE transaction in flight each, which share a line.
+//! The group commit: lanes with at most ONE transaction in flight each, which share a queue.
 //!
-//! An idle lane dispatches at once. Busy lanes let members gather, and whichever settles first sends
+//! An idle lane dispatches at once. Busy lanes let entries gather, and whichever settles first sends
 //! what has gathered. There is no timer and no linger: the batch size follows the load.
 //!
 //! | file | what |
 //! |---|---|
 //! | `mod.rs` | one lane: what is its own, dispatching, waking |
-//! | `pool.rs` | the lanes of one event that share a line: submitting, and which lane goes next |
-//! | `shared.rs` | what the lanes of a pool share: the line, and which stripes are known to be short |
-//! | `line.rs` | members that wait, in order |
-//! | `flow.rs` | how fast the line moves: who would be too late is turned away at the door |
-//! | `member.rs` | one operation in it, and the write it became |
-//! | `batch.rs` | members → one transaction within the store's limits |
+//! | `pool.rs` | the lanes of one event that share a queue: submitting, and which lane goes next |
+//! | `state.rs` | what the lanes of a pool share: the queue, and which stripes are known to be short |
+//! | `queue.rs` | entries that wait, in order |
+//! | `latency.rs` | how fast the queue moves: who would be too late is turned away at the door |
+//! | `entry.rs` | one operation in it, and the write it became |
+//! | `batch.rs` | entries → one transaction within the store's limits |
 //! | `settle.rs` | the store's answer → answers, retries, splits |
-//! | `rooms.rs` | what short stripes have left, and who fits |
+//! | `capacities.rs` | what short stripes have left, and who fits |
 //! | `overflow.rs` | short stripes: strong read of all of them, draw on others, or sold out |
 //! | `output.rs` | what goes in with each call, and what comes out |
 //!
@@ -21,47 +21,47 @@
 //! writes touch nothing that others share: commits of holds, tombstones, seats.
 //!
 //! Must not live here: which shard owns a stripe, joining of equal calls, who may have which seat
-//! (all `coordinator`).
+//! (all `engine`).
 
 mod batch;
-mod flow;
-mod line;
-mod member;
+mod batch_entry;
+mod capacity;
+mod latency;
+mod outcome;
 mod output;
-mod overflow;
 mod pool;
-mod rooms;
-mod settle;
-mod shared;
+mod pool_state;
+mod queue;
+mod stripe_planner;
 
 use std::rc::Rc;
 
 use rand::Rng;
 
 use self::batch::Batch;
-use self::line::Line;
-pub use self::member::Plan;
-use self::member::{Head, Member};
-pub use self::output::{Because, LaneOutput, Returned, Settled, Turn};
-pub use self::pool::{Kind, Pool, PoolKey, Share, Terms};
-pub use self::shared::Latch;
-use self::shared::{Shared, bit};
-use super::answer::Refusal;
+pub use self::batch_entry::WriteIntent;
+use self::batch_entry::{BatchEntry, OperationMetadata};
+pub use self::output::{Completion, PoolContext, PoolOutput, Redecision, RedecisionCause};
+pub use self::pool::{LaneSettings, Pool, PoolKey, PoolKind, StripeShare};
+pub use self::pool_state::SoldOutHint;
+use self::pool_state::{PoolState, bit};
+use self::queue::Queue;
+use super::answer::Rejection;
 use super::counters::{BATCH_BOUNDS, TIME_BOUNDS_US};
 use super::time::Micros;
 use super::transaction::{Draw, Draws, Token, Transaction};
 use crate::limits;
 
-/// A dispatched transaction. Its members' records live in it and come back out of it.
+/// A dispatched transaction. Its entries' records live in it and come back out of it.
 #[derive(Debug)]
-struct Flight {
-    heads: Vec<Head>,
+struct InFlightTransaction {
+    metadata: Vec<OperationMetadata>,
     transaction: Rc<Transaction>,
     /// When it was first sent.
     sent: Micros,
     /// Set while the outcome of the last try is unknown: when to send the same body again.
     resend_at: Option<Micros>,
-    /// Once unknown, a refusal of a repeat proves nothing about the first try.
+    /// Once unknown, a rejection of a repeat proves nothing about the first try.
     was_unknown: bool,
 }
 
@@ -71,17 +71,17 @@ struct Lane {
     /// Its stripe, or which of several it is.
     index: u16,
     /// What only this lane can write: what goes back to its stripe, and what was planned for it.
-    own: Line,
-    /// Batches whose members must go together and before all others: halves of a refused body, or
-    /// the members that a short stripe has room for.
-    groups: Vec<Vec<Member>>,
-    flight: Option<Flight>,
+    own: Queue,
+    /// Batches whose entries must go together and before all others: halves of a refused body, or
+    /// the entries that a short stripe has room for.
+    groups: Vec<Vec<BatchEntry>>,
+    flight: Option<InFlightTransaction>,
     /// Tries in a row that were put off.
     attempts: u32,
     pause_until: Option<Micros>,
     /// Collisions on its stripe, less the times it went well since.
     collisions: u32,
-    /// Until then it leaves the line to other lanes: its stripe is another process's.
+    /// Until then it leaves the queue to other lanes: its stripe is another process's.
     yields_until: Option<Micros>,
     /// The wake-up that its pool has noted for it.
     timer: Option<Micros>,
@@ -91,7 +91,7 @@ impl Lane {
     fn new(index: u16) -> Self {
         Self {
             index,
-            own: Line::default(),
+            own: Queue::default(),
             groups: Vec::new(),
             flight: None,
             attempts: 0,
@@ -109,13 +109,15 @@ impl Lane {
 
     /// Operations in the lane that have not been answered.
     fn depth(&self) -> usize {
-        self.waiting() + self.own.quiet.len() + self.flight.as_ref().map_or(0, |f| f.heads.len())
+        self.waiting()
+            + self.own.background.len()
+            + self.flight.as_ref().map_or(0, |f| f.metadata.len())
     }
 
     /// Callers that wait for a transaction of this very lane.
     fn waiting(&self) -> usize {
         let grouped: usize = self.groups.iter().map(Vec::len).sum();
-        self.own.loud.len() + grouped
+        self.own.foreground.len() + grouped
     }
 
     /// When [`Lane::wake`] is next due.
@@ -135,85 +137,87 @@ impl Lane {
     }
 
     /// Does what is due: sends an unresolved transaction again, or ends a pause.
-    fn wake(&mut self, shared: &mut Shared, turn: &mut Turn<'_>) {
-        let now = turn.now.mono;
+    fn wake(&mut self, state: &mut PoolState, cx: &mut PoolContext<'_>) {
+        let now = cx.now.mono;
         match &mut self.flight {
             Some(flight) => {
                 if flight.resend_at.is_some_and(|at| at <= now) {
                     flight.resend_at = None;
-                    turn.counters.resends += 1;
+                    cx.counters.resends += 1;
                     let again = Rc::clone(&flight.transaction);
-                    turn.out.send.push((self.index, again));
-                    self.drop_expired(turn);
+                    cx.out.send.push((self.index, again));
+                    self.reject_expired(cx);
                 }
             }
             None => {
                 let over = |until: &mut Option<Micros>| until.take_if(|at| *at <= now);
                 over(&mut self.pause_until);
                 if over(&mut self.yields_until).is_some() {
-                    shared.yielding &= !bit(self.index);
+                    state.yielding &= !bit(self.index);
                 }
-                self.dispatch(shared, turn);
+                self.dispatch(state, cx);
             }
         }
     }
 
     /// Sends the next batch unless one is in flight or the lane pauses: what is its own, and then
-    /// from the front of the line that it shares.
-    fn dispatch(&mut self, shared: &mut Shared, turn: &mut Turn<'_>) {
+    /// from the front of the queue that it shares.
+    fn dispatch(&mut self, state: &mut PoolState, cx: &mut PoolContext<'_>) {
         if !self.is_free() {
             return;
         }
-        let now = turn.now.mono;
+        let now = cx.now.mono;
         let batch = loop {
             let mut batch = match self.groups.pop() {
                 Some(group) => Batch::of_group(group),
-                None => Batch::gather(self.index, &mut self.own, shared, now),
+                None => Batch::collect(self.index, &mut self.own, state, now),
             };
-            batch.drop_expired(now);
+            batch.reject_expired(now);
             let found = !batch.expired.is_empty();
             for gone in batch.expired.drain(..) {
-                turn.counters.expired += 1;
-                turn.out.refuse(gone, self.why_late());
+                cx.counters.expired += 1;
+                cx.out.reject(gone, self.lateness_rejection());
             }
-            if !batch.members.is_empty() {
+            if !batch.entries.is_empty() {
                 break batch;
             }
             if !found && self.groups.is_empty() {
                 return;
             }
         };
-        if batch.from_line > 0 {
-            shared.pace(now);
+        if batch.from_queue > 0 {
+            state.pace(now);
         }
-        // A group that is sent again, or what is the lane's own, does not show how fast the line moves.
-        if batch.serves_line {
-            let is_full = !batch.leaves_line && !shared.line.loud.is_empty();
-            shared.flow.dispatched(batch.from_line, is_full, now);
+        // A group that is sent again, or what is the lane's own, does not show how fast the queue moves.
+        if batch.serves_queue {
+            let is_full = !batch.leaves_queue && !state.queue.foreground.is_empty();
+            state
+                .latency
+                .record_dispatch(batch.from_queue, is_full, now);
         }
-        if let Some(last) = batch.members.last() {
-            let waited = now.since(last.head.arrived);
-            shared.flow.waited(last.head.expected, waited);
+        if let Some(last) = batch.entries.last() {
+            let waited = now.since(last.metadata.arrived);
+            state.latency.record_wait(last.metadata.expected, waited);
         }
-        for member in &batch.members {
-            let waited = now.since(member.head.arrived);
-            turn.counters.waits.record(&TIME_BOUNDS_US, waited.0);
+        for entry in &batch.entries {
+            let waited = now.since(entry.metadata.arrived);
+            cx.counters.queue_times.record(&TIME_BOUNDS_US, waited.0);
         }
-        let members = batch.members.len() as u64;
-        turn.counters.transactions += 1;
-        turn.counters.batches.record(&BATCH_BOUNDS, members);
-        turn.counters.members += members;
-        turn.counters.members_max = turn.counters.members_max.max(members);
-        let token = Token(turn.rng.random());
-        let (heads, mut transaction) =
-            batch.into_transaction(&shared.key.event, shared.shape, token, turn.now.unix);
-        if matches!(shared.key.kind, Kind::Bundle(_)) {
-            batch::bundle(&mut transaction);
+        let entries = batch.entries.len() as u64;
+        cx.counters.transactions += 1;
+        cx.counters.batch_sizes.record(&BATCH_BOUNDS, entries);
+        cx.counters.entries += entries;
+        cx.counters.entries_max = cx.counters.entries_max.max(entries);
+        let token = Token(cx.rng.random());
+        let (metadata, mut transaction) =
+            batch.into_transaction(&state.key.event, state.shape, token, cx.now.unix);
+        if matches!(state.key.kind, PoolKind::ExpiryBatch(_)) {
+            batch::add_release_record(&mut transaction);
         }
         let transaction = Rc::new(transaction);
-        turn.out.send.push((self.index, Rc::clone(&transaction)));
-        self.flight = Some(Flight {
-            heads,
+        cx.out.send.push((self.index, Rc::clone(&transaction)));
+        self.flight = Some(InFlightTransaction {
+            metadata,
             transaction,
             sent: now,
             resend_at: None,
@@ -222,21 +226,21 @@ impl Lane {
     }
 
     /// Frees the room of callers that have gone.
-    fn drop_expired(&mut self, turn: &mut Turn<'_>) {
+    fn reject_expired(&mut self, cx: &mut PoolContext<'_>) {
         let mut gone = Vec::new();
-        self.own.drop_expired(turn.now.mono, &mut gone);
-        for member in gone {
-            turn.counters.expired += 1;
-            turn.out.refuse(member, self.why_late());
+        self.own.reject_expired(cx.now.mono, &mut gone);
+        for entry in gone {
+            cx.counters.expired += 1;
+            cx.out.reject(entry, self.lateness_rejection());
         }
     }
 
-    /// A deadline that passed because the store kept putting the lane off is the store's doing.
-    fn why_late(&self) -> Refusal {
+    /// A deadline that passed cause the store kept putting the lane off is the store's doing.
+    fn lateness_rejection(&self) -> Rejection {
         if self.attempts > 0 && self.flight.is_none() {
-            Refusal::store_busy()
+            Rejection::store_busy()
         } else {
-            Refusal::DeadlineExceeded
+            Rejection::DeadlineExceeded
         }
     }
 }
@@ -246,11 +250,11 @@ pub(super) fn drawn_from(stripe: u16, units: u32) -> Draws {
     smallvec::smallvec![Draw { stripe, units }]
 }
 
-/// Actions of one transaction that are for members.
-fn room_for(kind: Kind) -> usize {
+/// Actions of one transaction that are for entries.
+fn action_budget(kind: PoolKind) -> usize {
     match kind {
         // Its slip needs one.
-        Kind::Bundle(_) => limits::TRANSACTION_ACTIONS_MAX - 1,
-        Kind::Stripes | Kind::Loose => limits::TRANSACTION_ACTIONS_MAX,
+        PoolKind::ExpiryBatch(_) => limits::TRANSACTION_ACTIONS_MAX - 1,
+        PoolKind::Stripes | PoolKind::Unstriped => limits::TRANSACTION_ACTIONS_MAX,
     }
 }

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use rand::rngs::SmallRng;
 
-use super::member::Member;
-use crate::answer::{Answer, Refusal};
+use super::batch_entry::BatchEntry;
+use crate::answer::{Answer, Rejection};
 use crate::counters::Counters;
 use crate::ids::{ReservationId, SeatId};
 use crate::operation::Operation;
@@ -17,49 +17,49 @@ use crate::transaction::{
 };
 
 /// What every call into a pool brings along: the time, randomness, and where its wishes go.
-pub struct Turn<'a> {
+pub struct PoolContext<'a> {
     pub now: Now,
     pub rng: &'a mut SmallRng,
     pub counters: &'a mut Counters,
-    pub out: &'a mut LaneOutput,
+    pub out: &'a mut PoolOutput,
 }
 
 /// An operation that left its lane.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Settled {
+pub struct Completion {
     pub reservation: ReservationId,
     pub answer: Answer,
     /// What the store holds for this reservation, when that is known.
     pub learned: Option<RecordView>,
-    /// It holds that because of this very write.
+    /// It holds that cause of this very write.
     pub wrote: bool,
 }
 
 /// An operation that left its lane without an outcome: what its write relied on is not so.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Returned {
+pub struct Redecision {
     pub operation: Operation,
     /// The state of the record that its write was for.
     pub from: Option<ReservationState>,
-    pub because: Because,
+    pub cause: RedecisionCause,
 }
 
-/// See [`Returned`].
+/// See [`Redecision`].
 #[derive(Debug, PartialEq, Eq)]
-pub enum Because {
+pub enum RedecisionCause {
     /// Its record is this, or there is none.
     Record(Option<RecordView>),
     /// These seats are not free, or not there at all.
     Seats(Vec<(SeatId, Option<SeatState>)>),
     /// A read of all stripes showed only so much, which is too little. Whether it is refused for that
-    /// is left to a look at its record: see [`super::overflow`].
-    Short { remaining: u64 },
+    /// is left to a look at its record: see [`super::stripe_planner`].
+    Shortage { remaining: u64 },
 }
 
-/// What a pool wants, collected by the coordinator after each call into it.
+/// What a pool wants, collected by the engine after each call into it.
 #[derive(Debug, Default)]
-pub struct LaneOutput {
-    pub settled: Vec<Settled>,
+pub struct PoolOutput {
+    pub completions: Vec<Completion>,
     /// Transactions, each of one lane.
     pub send: Vec<(u16, Rc<Transaction>)>,
     /// A strong read of all stripes, begun from now on.
@@ -67,7 +67,7 @@ pub struct LaneOutput {
     /// What the event is like, when the store has just said it.
     pub learned_shape: Option<EventShape>,
     /// To be decided anew.
-    pub returned: Vec<Returned>,
+    pub redecisions: Vec<Redecision>,
     /// What was written, or met, was so at this instant or later. Others may have changed it since.
     pub as_of: Micros,
     /// What was written to the event's stripes.
@@ -76,11 +76,11 @@ pub struct LaneOutput {
     pub stock_sent: Option<Micros>,
 }
 
-impl LaneOutput {
-    pub(super) fn refuse(&mut self, member: Member, refusal: Refusal) {
-        self.settled.push(Settled {
-            reservation: member.write.reservation,
-            answer: Answer::Refused(refusal),
+impl PoolOutput {
+    pub(super) fn reject(&mut self, entry: BatchEntry, rejection: Rejection) {
+        self.completions.push(Completion {
+            reservation: entry.write.reservation,
+            answer: Answer::Rejected(rejection),
             learned: None,
             wrote: false,
         });
@@ -89,7 +89,7 @@ impl LaneOutput {
     pub(super) fn written(&mut self, record: RecordWrite, at: UnixMillis) {
         let answer = rules::answer_written(&record, at);
         let learned = Some(record.view(at));
-        self.settled.push(Settled {
+        self.completions.push(Completion {
             reservation: record.reservation,
             answer,
             learned,

@@ -1,4 +1,4 @@
-//! The lanes of one event on one shard that share a line: submitting, and which lane goes next.
+//! The lanes of one event on one shard that share a queue: submitting, and which lane goes next.
 //!
 //! What takes units may go by any stripe, so it waits until ANY lane is free, not for one lane's
 //! transaction to settle. Which stripe it draws on is fixed when it is put into a transaction.
@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Lane;
-use super::member::{Member, Plan};
-use super::output::Turn;
-use super::shared::{Latch, Shared, bit};
-use crate::answer::Refusal;
+use super::batch_entry::{BatchEntry, WriteIntent};
+use super::output::PoolContext;
+use super::pool_state::{PoolState, SoldOutHint, bit};
+use crate::answer::Rejection;
 use crate::ids::EventId;
 use crate::limits;
 use crate::operation::Operation;
@@ -20,26 +20,26 @@ use crate::transaction::{EventShape, Outcome};
 
 /// What the lanes of a pool write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum PoolKind {
     /// Units: a lane per stripe, each with one transaction at a time.
     Stripes,
     /// What has no stripe. Several lanes work side by side.
-    Loose,
+    Unstriped,
     /// Holds past their time, when there are many: what they had goes to one slip per transaction,
     /// and this stripe sees only the slip. See [`super::batch`].
-    Bundle(u16),
+    ExpiryBatch(u16),
 }
 
 /// Which pool.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolKey {
     pub event: EventId,
-    pub kind: Kind,
+    pub kind: PoolKind,
 }
 
 /// The stripes of an event that a shard sells from: `first`, and then every `step`-th.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct StripeShare {
     pub first: u16,
     /// At least 1.
     pub step: u16,
@@ -47,14 +47,14 @@ pub struct Share {
 
 /// What is configured, as far as lanes must know.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Terms {
-    pub late: LateCommit,
+pub struct LaneSettings {
+    pub late_commit: LateCommit,
     /// For how long after a strong read of all stripes began what it showed decides about callers who
     /// come later; zero: never.
-    pub latch: Micros,
+    pub sold_out_latch: Micros,
 }
 
-/// Where the front of the line goes.
+/// Where the front of the queue goes.
 enum Next {
     Lane(u16),
     /// No lane that may serve it is free.
@@ -66,26 +66,31 @@ enum Next {
 /// See the module's head.
 #[derive(Debug)]
 pub struct Pool {
-    pub(super) shared: Shared,
-    share: Share,
+    pub(super) state: PoolState,
+    share: StripeShare,
     pub(super) lanes: BTreeMap<u16, Lane>,
-    /// The lane after the one that took from the line last.
+    /// The lane after the one that took from the queue last.
     cursor: u32,
     timers: BTreeSet<(Micros, u16)>,
-    /// The number of the next member.
+    /// The number of the next entry.
     number: u64,
     pub(super) reading: bool,
-    /// A full line is searched for callers that have gone from here on.
+    /// A full queue is searched for callers that have gone from here on.
     sweep_due: Micros,
-    /// Until then the line is kept short: see [`Pool::is_long_enough`].
-    short_until: Micros,
+    /// Until then the queue is kept short: see [`Pool::exceeds_short_queue`].
+    short_queue_until: Micros,
 }
 
 impl Pool {
-    pub fn new(key: PoolKey, share: Share, shape: EventShape, terms: Terms) -> Self {
+    pub fn new(
+        key: PoolKey,
+        share: StripeShare,
+        shape: EventShape,
+        settings: LaneSettings,
+    ) -> Self {
         let mine = lanes_of(key.kind, share, shape);
         Self {
-            shared: Shared::new(key, shape, terms, mine),
+            state: PoolState::new(key, shape, settings, mine),
             share,
             lanes: BTreeMap::new(),
             cursor: 0,
@@ -93,12 +98,12 @@ impl Pool {
             number: 0,
             reading: false,
             sweep_due: Micros(0),
-            short_until: Micros(0),
+            short_queue_until: Micros(0),
         }
     }
 
     pub fn key(&self) -> &PoolKey {
-        &self.shared.key
+        &self.state.key
     }
 
     /// Lanes that have been used.
@@ -108,8 +113,8 @@ impl Pool {
 
     /// Nothing queued, in flight or waited for: the pool can be dropped.
     pub fn is_idle(&self) -> bool {
-        self.shared.line.is_empty()
-            && self.shared.short.is_empty()
+        self.state.queue.is_empty()
+            && self.state.awaiting_read.is_empty()
             && !self.reading
             && self.lanes.values().all(Lane::is_idle)
     }
@@ -117,104 +122,105 @@ impl Pool {
     /// Operations in the pool that have not been answered.
     pub fn depth(&self) -> usize {
         let own: usize = self.lanes.values().map(Lane::depth).sum();
-        own + self.shared.line.len() + self.shared.short.len()
+        own + self.state.queue.len() + self.state.awaiting_read.len()
     }
 
     /// Callers that wait for any of its lanes, or for a read.
     pub fn waiting(&self) -> usize {
-        self.shared.line.loud.len() + self.shared.short.len()
+        self.state.queue.foreground.len() + self.state.awaiting_read.len()
     }
 
     /// When [`Pool::wake`] is next due.
     pub fn wake_at(&self) -> Option<Micros> {
         let lane = self.timers.first().map(|(at, _)| *at);
-        match (lane, self.shared.pause_ends()) {
+        match (lane, self.state.pause_ends()) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         }
     }
 
     /// What the last look at all stripes says to somebody who wants `units` and came at `arrived`.
-    pub fn latch(&self, units: u32, arrived: Micros) -> Latch {
-        self.shared.latch(units, arrived)
+    pub fn sold_out_hint(&self, units: u32, arrived: Micros) -> SoldOutHint {
+        self.state.sold_out_hint(units, arrived)
     }
 
     /// An operator may have added stock.
     pub fn reopen(&mut self, now: Micros) {
-        self.shared.reopen(now);
+        self.state.reopen(now);
     }
 
     /// Takes an operation on; dispatches at once if a lane that may write it is free.
     ///
     /// The same reservation must not be submitted again before it has settled, nor one with a seat
     /// of it.
-    pub fn submit(&mut self, operation: Operation, plan: Plan, turn: &mut Turn<'_>) {
-        let mut member = Member::new(operation, plan, self.number, turn.now.mono);
+    pub fn submit(&mut self, operation: Operation, plan: WriteIntent, cx: &mut PoolContext<'_>) {
+        let mut entry = BatchEntry::new(operation, plan, self.number, cx.now.mono);
         self.number += 1;
-        let home = self.home_of(&member);
-        let now = turn.now.mono;
-        if !member.is_quiet() && self.is_full(home) && self.sweep_due <= now {
-            self.drop_expired(turn);
+        let home = self.own_lane(&entry);
+        let now = cx.now.mono;
+        if !entry.is_background() && self.is_full(home) && self.sweep_due <= now {
+            self.reject_expired(cx);
         }
-        let full = match (member.is_quiet(), home) {
+        let full = match (entry.is_background(), home) {
             (false, _) => self.is_full(home),
-            (true, Some(stripe)) => is_full_of_quiet(&self.lane(stripe).own),
-            (true, None) => is_full_of_quiet(&self.shared.line),
+            (true, Some(stripe)) => is_background_full(&self.lane(stripe).own),
+            (true, None) => is_background_full(&self.state.queue),
         };
         if full {
-            turn.counters.shed += u64::from(!member.is_quiet());
-            if home.is_none() && !member.is_quiet() {
-                self.keep_short(now);
+            cx.counters.rejected_overloaded += u64::from(!entry.is_background());
+            if home.is_none() && !entry.is_background() {
+                self.enter_short_queue_mode(now);
             }
-            turn.out.refuse(member, Refusal::overloaded());
+            cx.out.reject(entry, Rejection::overloaded());
             return;
         }
         if home.is_none() {
-            let ahead = self.shared.line.loud.len();
-            let expected = self.shared.flow.wait_for(ahead, now);
-            let is_too_late = expected.is_some_and(|wait| self.is_too_long(wait, &member, now));
-            let is_long_enough = self.is_long_enough(&member, now);
-            if is_too_late || is_long_enough {
-                turn.counters.shed += 1;
-                turn.counters.shed_in_line += 1;
-                let usual = Micros(limits::PATIENCE_USUAL_MIN.as_micros() as u64);
-                if is_long_enough || member.head.deadline.since(now) >= usual {
-                    self.keep_short(now);
+            let ahead = self.state.queue.foreground.len();
+            let expected = self.state.latency.expected_wait(ahead, now);
+            let is_too_late =
+                expected.is_some_and(|wait| self.would_miss_deadline(wait, &entry, now));
+            let exceeds_short_queue = self.exceeds_short_queue(&entry, now);
+            if is_too_late || exceeds_short_queue {
+                cx.counters.rejected_overloaded += 1;
+                cx.counters.rejected_by_admission += 1;
+                let usual = Micros(limits::USUAL_DEADLINE_MIN.as_micros() as u64);
+                if exceeds_short_queue || entry.metadata.deadline.since(now) >= usual {
+                    self.enter_short_queue_mode(now);
                 }
                 let wait = expected.unwrap_or_default();
-                turn.out.refuse(member, Refusal::overloaded_for(wait));
+                cx.out.reject(entry, Rejection::overloaded_for(wait));
                 return;
             }
-            member.head.expected = expected.unwrap_or_default();
+            entry.metadata.expected = expected.unwrap_or_default();
         }
-        let line = match home {
+        let queue = match home {
             Some(stripe) => &mut self.lane(stripe).own,
-            None => &mut self.shared.line,
+            None => &mut self.state.queue,
         };
-        match member.is_quiet() {
-            true => line.quiet.push_back(member),
-            false => line.loud.push_back(member),
+        match entry.is_background() {
+            true => queue.background.push_back(entry),
+            false => queue.foreground.push_back(entry),
         }
         if let Some(stripe) = home {
-            self.with(stripe, |lane, shared| lane.dispatch(shared, turn));
+            self.with_lane(stripe, |lane, state| lane.dispatch(state, cx));
         }
-        self.feed(turn);
+        self.dispatch_queue(cx);
     }
 
     /// Takes the outcome of the transaction that a lane has in flight.
-    pub fn settled(&mut self, lane: u16, outcome: Outcome, turn: &mut Turn<'_>) {
+    pub fn handle_outcome(&mut self, lane: u16, outcome: Outcome, cx: &mut PoolContext<'_>) {
         if !self.lanes.contains_key(&lane) {
             return;
         }
-        self.with(lane, |lane, shared| lane.settled(outcome, shared, turn));
-        self.take_shape(self.shared.shape);
-        self.want_read(turn);
-        self.feed(turn);
+        self.with_lane(lane, |lane, state| lane.handle_outcome(outcome, state, cx));
+        self.set_shape(self.state.shape);
+        self.want_read(cx);
+        self.dispatch_queue(cx);
     }
 
     /// Does what is due: sends unresolved transactions again, and ends pauses.
-    pub fn wake(&mut self, turn: &mut Turn<'_>) {
-        let now = turn.now.mono;
+    pub fn wake(&mut self, cx: &mut PoolContext<'_>) {
+        let now = cx.now.mono;
         while let Some((at, index)) = self.timers.first().copied() {
             if at > now {
                 break;
@@ -224,55 +230,57 @@ impl Pool {
                 && lane.flight.is_some()
                 && self.sweep_due <= now
             {
-                self.drop_expired(turn);
+                self.reject_expired(cx);
             }
-            self.with(index, |lane, shared| lane.wake(shared, turn));
+            self.with_lane(index, |lane, state| lane.wake(state, cx));
         }
-        self.feed(turn);
+        self.dispatch_queue(cx);
     }
 
-    /// Whether a member of which this wait is expected would most likely be too late at its end. What
+    /// Whether a entry of which this wait is expected would most likely be too late at its end. What
     /// gives something back is never turned away, nor who finds a lane free.
-    fn is_too_long(&self, wait: Micros, member: &Member, now: Micros) -> bool {
-        let gives = member.movement() == Movement::Give;
-        if self.has_lane_free() || gives || member.is_quiet() {
+    fn would_miss_deadline(&self, wait: Micros, entry: &BatchEntry, now: Micros) -> bool {
+        let gives = entry.movement() == Movement::Give;
+        if self.has_lane_free() || gives || entry.is_background() {
             return false;
         }
-        let flow = &self.shared.flow;
-        let done = now.plus(flow.most_of(wait)).plus(flow.most_take());
-        done > member.head.deadline
+        let latency = &self.state.latency;
+        let done = now
+            .plus(latency.wait_bound(wait))
+            .plus(latency.transaction_time_bound());
+        done > entry.metadata.deadline
     }
 
     /// More come than can be served: somebody is turned away, and not for his own haste.
-    fn keep_short(&mut self, now: Micros) {
-        self.short_until = now.plus(Micros(limits::SHORT_LINE_FOR.as_micros() as u64));
+    fn enter_short_queue_mode(&mut self, now: Micros) {
+        self.short_queue_until = now.plus(Micros(limits::SHORT_QUEUE_DURATION.as_micros() as u64));
     }
 
-    /// Whether the line has who the next lane will take, and more come than can be served.
+    /// Whether the queue has who the next lane will take, and more come than can be served.
     ///
-    /// Where all can be served a long line is a crowd, and patience pays. Once some are turned away it
-    /// pays no more: as many are sold to with a short line as with a long one, only later. So as long
-    /// as anybody is turned away, who comes to a line that fills a transaction is too. What is in it
+    /// Where all can be served a long queue is a crowd, and patience pays. Once some are turned away it
+    /// pays no more: as many are sold to with a short queue as with a long one, only later. So as long
+    /// as anybody is turned away, who comes to a queue that fills a transaction is too. What is in it
     /// stays.
-    fn is_long_enough(&self, member: &Member, now: Micros) -> bool {
-        let takes = self.shared.key.kind == Kind::Stripes && member.movement() == Movement::Take;
-        if now >= self.short_until || !takes {
+    fn exceeds_short_queue(&self, entry: &BatchEntry, now: Micros) -> bool {
+        let takes = self.state.key.kind == PoolKind::Stripes && entry.movement() == Movement::Take;
+        if now >= self.short_queue_until || !takes {
             return false;
         }
-        self.shared.line.loud.len() >= limits::BATCH_MEMBERS_MAX && !self.has_lane_free()
+        self.state.queue.foreground.len() >= limits::BATCH_ENTRIES_MAX && !self.has_lane_free()
     }
 
-    /// Whether a lane that takes from the line could send at once.
+    /// Whether a lane that takes from the queue could send at once.
     fn has_lane_free(&self) -> bool {
-        self.shared.serving() & !self.shared.busy != 0
+        self.state.serving() & !self.state.busy != 0
     }
 
-    /// The lane that alone may write a member.
-    fn home_of(&self, member: &Member) -> Option<u16> {
-        if self.shared.is_for_any(member) {
+    /// The lane that alone may write a entry.
+    fn own_lane(&self, entry: &BatchEntry) -> Option<u16> {
+        if self.state.is_for_any(entry) {
             return None;
         }
-        let draws = &member.write.draws;
+        let draws = &entry.write.draws;
         Some(draws.first().map_or(0, |draw| draw.stripe))
     }
 
@@ -285,9 +293,9 @@ impl Pool {
     }
 
     /// Takes what the event was last seen to be like.
-    pub(super) fn take_shape(&mut self, shape: EventShape) {
-        self.shared.shape = shape;
-        self.shared.mine = lanes_of(self.shared.key.kind, self.share, shape);
+    pub(super) fn set_shape(&mut self, shape: EventShape) {
+        self.state.shape = shape;
+        self.state.owned = lanes_of(self.state.key.kind, self.share, shape);
     }
 
     fn lane(&mut self, index: u16) -> &mut Lane {
@@ -295,16 +303,16 @@ impl Pool {
     }
 
     /// Lets a lane do something, and takes note of whether it is free and when it wants to be woken.
-    pub(super) fn with(&mut self, index: u16, act: impl FnOnce(&mut Lane, &mut Shared)) {
+    pub(super) fn with_lane(&mut self, index: u16, act: impl FnOnce(&mut Lane, &mut PoolState)) {
         let lane = self.lanes.entry(index).or_insert_with(|| Lane::new(index));
         let before = lane.timer;
-        act(lane, &mut self.shared);
+        act(lane, &mut self.state);
         match lane.is_free() {
-            true => self.shared.busy &= !bit(index),
-            false => self.shared.busy |= bit(index),
+            true => self.state.busy &= !bit(index),
+            false => self.state.busy |= bit(index),
         }
         lane.timer = lane.wake_at();
-        // A timer that has gone off is not there any more, and may be wanted again.
+        // A timer that has gone off is not there any more, and may be selection again.
         if let Some(old) = before {
             self.timers.remove(&(old, index));
         }
@@ -313,71 +321,73 @@ impl Pool {
         }
     }
 
-    /// Hands the line to the lanes that are free, one transaction's worth each.
-    pub(super) fn feed(&mut self, turn: &mut Turn<'_>) {
-        self.shared.end_pause(turn.now.mono);
+    /// Hands the queue to the lanes that are free, one transaction's worth each.
+    pub(super) fn dispatch_queue(&mut self, cx: &mut PoolContext<'_>) {
+        self.state.end_pause(cx.now.mono);
         let mut newly_short = false;
-        while !self.shared.line.is_empty() {
-            match self.next(turn.now.mono) {
+        while !self.state.queue.is_empty() {
+            match self.next(cx.now.mono) {
                 Next::Lane(index) => {
-                    let before = self.shared.line.len();
-                    self.with(index, |lane, shared| lane.dispatch(shared, turn));
+                    let before = self.state.queue.len();
+                    self.with_lane(index, |lane, state| lane.dispatch(state, cx));
                     self.cursor = (u32::from(index) + 1) % u64::BITS;
-                    let is_stuck = self.shared.busy & bit(index) == 0;
-                    if is_stuck && self.shared.line.len() == before {
+                    let is_stuck = self.state.busy & bit(index) == 0;
+                    if is_stuck && self.state.queue.len() == before {
                         break;
                     }
                 }
                 Next::Wait => break,
                 Next::Short => {
-                    self.shared.short.extend(self.shared.line.loud.pop_front());
+                    self.state
+                        .awaiting_read
+                        .extend(self.state.queue.foreground.pop_front());
                     newly_short = true;
                 }
             }
         }
-        if self.shared.line.loud.is_empty() {
-            self.shared.flow.interrupted();
+        if self.state.queue.foreground.is_empty() {
+            self.state.latency.reset_window();
         }
         if newly_short {
-            self.want_read(turn);
+            self.want_read(cx);
         }
     }
 
     fn next(&mut self, now: Micros) -> Next {
-        let serving = self.shared.serving();
-        let ready = serving & !self.shared.busy;
-        let front = self.shared.line.loud.front();
-        if front.is_some_and(|member| self.shared.must_look(member)) {
+        let serving = self.state.serving();
+        let ready = serving & !self.state.busy;
+        let front = self.state.queue.foreground.front();
+        if front.is_some_and(|entry| self.state.needs_read(entry)) {
             return Next::Short;
         }
-        if self.shared.is_paced(now) {
+        if self.state.is_paced(now) {
             return Next::Wait;
         }
         let Some(units) = front
-            .filter(|m| self.shared.minds_left(m))
+            .filter(|m| self.state.needs_remainder(m))
             .map(|m| m.write.qty)
         else {
-            return self.in_turn(ready).map_or(Next::Wait, Next::Lane);
+            return self.next_in_rotation(ready).map_or(Next::Wait, Next::Lane);
         };
-        let mut scarce = self.shared.scarce();
+        let mut scarce = self.state.scarce();
         if scarce != 0 {
-            self.shared.forget_old(now);
-            scarce = self.shared.scarce();
+            self.state.evict_old_remainders(now);
+            scarce = self.state.scarce();
         }
-        if let Some(lane) = self.in_turn(ready & !scarce) {
+        if let Some(lane) = self.next_in_rotation(ready & !scarce) {
             return Next::Lane(lane);
         }
-        let may_have = |shared: &Shared, lanes: u64| {
+        let may_have = |state: &PoolState, lanes: u64| {
             let lanes = (0..limits::STRIPES_MAX).filter(|index| lanes & bit(*index) != 0);
-            let enough = lanes.filter(|index| shared.may_have(*index, units));
+            let enough = lanes.filter(|index| state.may_have(*index, units));
             enough.fold(0, |bits, index| bits | bit(index))
         };
-        match self.in_turn(may_have(&self.shared, ready & scarce)) {
+        match self.next_in_rotation(may_have(&self.state, ready & scarce)) {
             Some(lane) => Next::Lane(lane),
-            None if may_have(&self.shared, serving & self.shared.busy) != 0 => Next::Wait,
-            None if self.shared.mine & self.shared.yielding != 0 => {
-                // Those that left the line to these are needed after all.
-                self.shared.yielding = 0;
+            None if may_have(&self.state, serving & self.state.busy) != 0 => Next::Wait,
+            None if self.state.owned & self.state.yielding != 0 => {
+                // Those that left the queue to these are needed after all.
+                self.state.yielding = 0;
                 self.next(now)
             }
             None => Next::Short,
@@ -385,7 +395,7 @@ impl Pool {
     }
 
     /// The next of these lanes in rotation, so that stripes are drawn on evenly.
-    fn in_turn(&self, lanes: u64) -> Option<u16> {
+    fn next_in_rotation(&self, lanes: u64) -> Option<u16> {
         if lanes == 0 {
             return None;
         }
@@ -393,53 +403,53 @@ impl Pool {
         Some(((self.cursor + ahead) % u64::BITS) as u16)
     }
 
-    /// Frees the room of callers that have gone, be it in a line or waiting for a read.
-    fn drop_expired(&mut self, turn: &mut Turn<'_>) {
-        let now = turn.now.mono;
+    /// Frees the room of callers that have gone, be it in a queue or waiting for a read.
+    fn reject_expired(&mut self, cx: &mut PoolContext<'_>) {
+        let now = cx.now.mono;
         self.sweep_due = now.plus(Micros(limits::LANE_SWEEP_EVERY.as_micros() as u64));
         for lane in self.lanes.values_mut() {
-            lane.drop_expired(turn);
+            lane.reject_expired(cx);
         }
         let mut gone = Vec::new();
-        let short = std::mem::take(&mut self.shared.short);
-        for member in short {
-            match member.head.deadline <= now {
-                true => gone.push(member),
-                false => self.shared.short.push(member),
+        let short = std::mem::take(&mut self.state.awaiting_read);
+        for entry in short {
+            match entry.metadata.deadline <= now {
+                true => gone.push(entry),
+                false => self.state.awaiting_read.push(entry),
             }
         }
-        self.shared.line.drop_expired(now, &mut gone);
-        let why = self.why_late();
-        for member in gone {
-            turn.counters.expired += 1;
-            turn.out.refuse(member, why.clone());
+        self.state.queue.reject_expired(now, &mut gone);
+        let why = self.lateness_rejection();
+        for entry in gone {
+            cx.counters.expired += 1;
+            cx.out.reject(entry, why.clone());
         }
     }
 
-    /// Nobody is to blame for a long line but the store, where it has put off every lane.
-    fn why_late(&self) -> Refusal {
+    /// Nobody is to blame for a long queue but the store, where it has put off every lane.
+    fn lateness_rejection(&self) -> Rejection {
         let mut lanes = self.lanes.values();
-        let put_off = |lane: &Lane| lane.attempts > 0 && lane.flight.is_none();
-        if !self.lanes.is_empty() && lanes.all(put_off) {
-            Refusal::store_busy()
+        let back_off = |lane: &Lane| lane.attempts > 0 && lane.flight.is_none();
+        if !self.lanes.is_empty() && lanes.all(back_off) {
+            Rejection::store_busy()
         } else {
-            Refusal::DeadlineExceeded
+            Rejection::DeadlineExceeded
         }
     }
 }
 
-fn is_full_of_quiet(line: &super::Line) -> bool {
-    line.quiet.len() >= limits::LANE_QUIET_MAX
+fn is_background_full(queue: &super::Queue) -> bool {
+    queue.background.len() >= limits::LANE_BACKGROUND_MAX
 }
 
-/// The lanes that take from the line, a bit each.
-fn lanes_of(kind: Kind, share: Share, shape: EventShape) -> u64 {
+/// The lanes that take from the queue, a bit each.
+fn lanes_of(kind: PoolKind, share: StripeShare, shape: EventShape) -> u64 {
     let first = |lanes: u16| (0..lanes).fold(0, |bits, index| bits | bit(index));
     match kind {
-        Kind::Loose if shape.is_seated() => first(limits::SEAT_LANES),
-        Kind::Loose => first(limits::LOOSE_LANES),
-        Kind::Bundle(_) => first(limits::BUNDLE_LANES),
-        Kind::Stripes => {
+        PoolKind::Unstriped if shape.is_seated() => first(limits::SEAT_LANES),
+        PoolKind::Unstriped => first(limits::UNSTRIPED_LANES),
+        PoolKind::ExpiryBatch(_) => first(limits::EXPIRY_BATCH_LANES),
+        PoolKind::Stripes => {
             let stripes = shape.stripes.clamp(1, limits::STRIPES_MAX);
             let mine = (share.first..stripes).step_by(usize::from(share.step.max(1)));
             match mine.fold(0, |bits, index| bits | bit(index)) {

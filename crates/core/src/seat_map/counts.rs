@@ -1,7 +1,7 @@
-//! How many seats stand how. Counts are kept as seats change, so that asking costs the sections.
+//! How many seats stand how. StockCounts are kept as seats change, so that asking costs the sections.
 
 use super::{SeatMap, Section, Slot};
-use crate::question::{Counts, SectionStatus};
+use crate::query::{SectionStatus, StockCounts};
 use crate::seats::Price;
 use crate::time::UnixMillis;
 
@@ -24,7 +24,7 @@ impl SeatMap {
 
     /// Of `section`, or of all. `None`: no such section. A hold past its time at `now` counts as
     /// available.
-    pub fn counts(&mut self, section: Option<&str>, now: UnixMillis) -> Option<Counts> {
+    pub fn counts(&mut self, section: Option<&str>, now: UnixMillis) -> Option<StockCounts> {
         self.advance(now);
         match section {
             None => Some(self.total),

@@ -14,7 +14,7 @@ use super::due::DueQueue;
 use super::order::natural;
 use super::{NO_PRICE, Row, SeatMap, Section, Slot, Standing};
 use crate::ids::SeatId;
-use crate::question::Counts;
+use crate::query::StockCounts;
 use crate::seats::{SeatFacts, SeatState};
 use crate::time::Micros;
 
@@ -124,7 +124,7 @@ impl SeatMap {
                 self.sections.push(Section {
                     name: seat.section,
                     rows: row..row,
-                    counts: Counts::default(),
+                    counts: StockCounts::default(),
                     price: None,
                 });
             }
@@ -165,7 +165,7 @@ impl SeatMap {
         self.offered = Bits::with_room(self.slots.len());
         self.offers = DueQueue::default();
         self.holds = DueQueue::default();
-        self.total = Counts::default();
+        self.total = StockCounts::default();
         self.longest = vec![0; self.rows.len()];
         for place in 0..self.slots.len() {
             let slot = &self.slots[place];

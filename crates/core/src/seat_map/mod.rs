@@ -31,7 +31,7 @@ use std::ops::Range;
 use hashbrown::HashTable;
 
 use super::ids::{ReservationId, SeatId};
-use super::question::Counts;
+use super::query::StockCounts;
 use super::seats::{Price, SeatState};
 use super::time::{Micros, Now, UnixMillis};
 use crate::limits;
@@ -66,7 +66,7 @@ pub struct SeatMap {
     /// Ends of the holds that are not over at `clock`.
     holds: DueQueue,
     /// All sections together.
-    total: Counts,
+    total: StockCounts,
     /// The latest instant told. Holds that end by then are over.
     clock: UnixMillis,
     /// When the last whole read began.
@@ -114,7 +114,7 @@ impl Row {
 struct Section {
     name: u32,
     rows: Range<u32>,
-    counts: Counts,
+    counts: StockCounts,
     /// The cheapest and the dearest, when all are in one currency, as of the layout.
     price: Option<(u32, u32)>,
 }
@@ -268,7 +268,7 @@ impl SeatMap {
         }
     }
 
-    fn counts_of(&mut self, place: usize) -> [&mut Counts; 2] {
+    fn counts_of(&mut self, place: usize) -> [&mut StockCounts; 2] {
         let section = self.rows[self.slots[place].row as usize].section;
         let section = &mut self.sections[section as usize];
         [&mut section.counts, &mut self.total]
@@ -300,7 +300,7 @@ impl SeatMap {
     }
 }
 
-fn counted(counts: &mut Counts, standing: Standing) -> &mut u64 {
+fn counted(counts: &mut StockCounts, standing: Standing) -> &mut u64 {
     match standing {
         Standing::Available => &mut counts.available,
         Standing::Held(_) => &mut counts.held,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use inventory_core::ids::SeatId;
-use inventory_core::question::{Counts, SectionStatus};
+use inventory_core::query::{SectionStatus, StockCounts};
 use inventory_core::seat_map::SeatMap;
 use inventory_core::seats::{Price, Seat, SeatFacts, SeatState};
 use inventory_core::time::{Micros, Now, UnixMillis};
@@ -119,8 +119,8 @@ impl Model {
     }
 }
 
-fn sum(sections: &BTreeMap<String, SectionStatus>) -> Counts {
-    let mut sum = Counts::default();
+fn sum(sections: &BTreeMap<String, SectionStatus>) -> StockCounts {
+    let mut sum = StockCounts::default();
     for section in sections.values() {
         sum.total += section.counts.total;
         sum.available += section.counts.available;

@@ -6,10 +6,10 @@ mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use inventory_core::answer::{Answer, Refusal, Released};
+use inventory_core::answer::{Answer, Rejection, ReleaseOutcome};
 use inventory_core::effect::CallId;
 use inventory_core::ids::{EventId, ReservationId};
-use inventory_core::operation::{Verb, Wanted};
+use inventory_core::operation::{Selection, Verb};
 use inventory_core::rules::LateCommit;
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{
@@ -141,7 +141,7 @@ impl Audit {
             return Err(Broken(format!("{id:?} only asked and got {answer:?}")));
         };
         let explained = self.explained(&call, *verb, reservation, answer, now, store);
-        if let Answer::Refused(refusal) = answer
+        if let Answer::Rejected(refusal) = answer
             && !explained
         {
             self.refused(&call, *verb, reservation, refusal, now, store)?;
@@ -328,12 +328,12 @@ impl Audit {
 
 impl Known {
     fn remember(&mut self, answer: &Answer) {
-        self.told |= !matches!(answer, Answer::Refused(Refusal::ReservationNotFound));
+        self.told |= !matches!(answer, Answer::Rejected(Rejection::ReservationNotFound));
         let reached = match answer {
             Answer::Held { .. } => ReservationState::Held,
             Answer::Confirmed { .. } => ReservationState::Confirmed,
             Answer::Released {
-                how: Released::Now | Released::NeverWas,
+                how: ReleaseOutcome::Released | ReleaseOutcome::NoReservation,
                 ..
             } => ReservationState::Released,
             Answer::Refunded => ReservationState::Refunded,
@@ -356,13 +356,15 @@ fn is_for(call: &Call, event: &EventId, record: &RecordWrite) -> bool {
         ReservationState::Expired => Verb::Expire,
         ReservationState::Refunded => Verb::Refund,
     };
-    let named = match (&call.wanted, &record.seats) {
-        (Wanted::Whatever, _) => record.from.is_some() || record.to == ReservationState::Released,
-        (Wanted::Quantity(qty), _) => *qty == record.qty,
-        (Wanted::Seats(wanted), Some(seats)) => {
-            wanted.len() == seats.len() && wanted.iter().all(|seat| seats.contains(seat))
+    let named = match (&call.selection, &record.seats) {
+        (Selection::AsRecorded, _) => {
+            record.from.is_some() || record.to == ReservationState::Released
         }
-        (Wanted::Seats(wanted), None) => wanted.len() == record.qty as usize,
+        (Selection::Quantity(qty), _) => *qty == record.qty,
+        (Selection::Seats(selection), Some(seats)) => {
+            selection.len() == seats.len() && selection.iter().all(|seat| seats.contains(seat))
+        }
+        (Selection::Seats(selection), None) => selection.len() == record.qty as usize,
     };
     call.what == What::Write(verb, record.reservation.clone()) && call.event == *event && named
 }

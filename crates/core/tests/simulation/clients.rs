@@ -2,10 +2,10 @@
 //! and with another payload, out of order and too late, on any shard of any process, questions among
 //! them, in bursts.
 
-use inventory_core::answer::{Answer, Refusal};
+use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::{EventId, ReservationId, SeatId, Seats};
-use inventory_core::operation::{Expect, Operation, Verb, Wanted};
-use inventory_core::question::Question;
+use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
+use inventory_core::query::Query;
 use inventory_core::time::{Micros, UnixMillis};
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -19,7 +19,7 @@ const TRIES_MAX: u32 = 4;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum What {
     Write(Verb, ReservationId),
-    Ask(Question),
+    Ask(Query),
 }
 
 /// One call as a client makes it.
@@ -27,10 +27,10 @@ pub(crate) enum What {
 pub(crate) struct Call {
     pub(crate) what: What,
     pub(crate) event: EventId,
-    pub(crate) wanted: Wanted,
+    pub(crate) selection: Selection,
     pub(crate) section: Option<String>,
     pub(crate) hold_for: Micros,
-    pub(crate) expect: Expect,
+    pub(crate) expectation: RecordExpectation,
     pub(crate) arrives: Micros,
     pub(crate) patience: Micros,
     pub(crate) tries: u32,
@@ -46,7 +46,7 @@ impl Call {
             verb,
             reservation,
             event: &self.event,
-            wanted: &self.wanted,
+            selection: &self.selection,
         }
     }
 
@@ -60,12 +60,12 @@ impl Call {
             verb: *verb,
             reservation: reservation.clone(),
             event: self.event.clone(),
-            fingerprint: Operation::fingerprint_of(&self.event, &self.wanted),
-            wanted: self.wanted.clone(),
+            fingerprint: Operation::fingerprint_of(&self.event, &self.selection),
+            selection: self.selection.clone(),
             section: self.section.clone(),
             payment_intent: String::new(),
             hold_until: holds.then(|| UnixMillis(unix.0 + self.hold_for.0 / 1_000)),
-            expect: self.expect,
+            expectation: self.expectation,
             deadline: self.deadline(),
         })
     }
@@ -87,7 +87,10 @@ impl Call {
         Some(Self {
             what: What::Write(verb, reservation.clone()),
             arrives: at,
-            expect: *pick(rng, &[Expect::Known, Expect::New]),
+            expectation: *pick(
+                rng,
+                &[RecordExpectation::Present, RecordExpectation::Absent],
+            ),
             tries: 0,
             ..self.clone()
         })
@@ -99,7 +102,7 @@ impl Call {
 struct Buyer {
     reservation: ReservationId,
     event: EventId,
-    wanted: Wanted,
+    selection: Selection,
     section: Option<String>,
 }
 
@@ -139,28 +142,28 @@ fn buyer(n: usize, scenario: &Scenario, rng: &mut SmallRng) -> Buyer {
     } else {
         rng.random_range(0..known)
     };
-    let (wanted, section) = wanted(scenario, which, rng);
+    let (selection, section) = selection(scenario, which, rng);
     Buyer {
         reservation: format!("{prefix}{n}").parse().expect("legal"),
         event: event(which),
-        wanted,
+        selection,
         section,
     }
 }
 
-fn wanted(scenario: &Scenario, which: usize, rng: &mut SmallRng) -> (Wanted, Option<String>) {
+fn selection(scenario: &Scenario, which: usize, rng: &mut SmallRng) -> (Selection, Option<String>) {
     let qty = rng.random_range(1..=scenario.qty_max);
     let stock = scenario.events.get(which).map(|(_, stock)| stock);
     let seats: &[_] = match stock {
         Some(Stock::Seats { seats, .. }) => seats,
         // Now and then somebody thinks that there are seats.
-        _ if rng.random_range(0..30) > 0 => return (Wanted::Quantity(qty), None),
+        _ if rng.random_range(0..30) > 0 => return (Selection::Quantity(qty), None),
         _ => &[],
     };
     match rng.random_range(0..20) {
         0 => {
             let seats = [format!("nowhere-{qty}").parse().expect("legal")];
-            (Wanted::Seats(Seats::from(seats)), None)
+            (Selection::Seats(Seats::from(seats)), None)
         }
         1..9 => {
             let section = match rng.random_range(0..6) {
@@ -168,18 +171,18 @@ fn wanted(scenario: &Scenario, which: usize, rng: &mut SmallRng) -> (Wanted, Opt
                 1 | 2 => Some((*pick(rng, &SECTIONS)).to_owned()),
                 _ => None,
             };
-            (Wanted::Quantity(qty), section)
+            (Selection::Quantity(qty), section)
         }
-        _ if seats.is_empty() => (Wanted::Quantity(qty), None),
+        _ if seats.is_empty() => (Selection::Quantity(qty), None),
         // Neighbours, in any order.
         _ => {
             let first = rng.random_range(0..seats.len());
-            let wanted = seats.iter().skip(first).take(qty as usize);
-            let mut wanted: Vec<SeatId> = wanted.map(|seat| seat.id.clone()).collect();
+            let selection = seats.iter().skip(first).take(qty as usize);
+            let mut selection: Vec<SeatId> = selection.map(|seat| seat.id.clone()).collect();
             if rng.random() {
-                wanted.reverse();
+                selection.reverse();
             }
-            (Wanted::Seats(wanted.into()), None)
+            (Selection::Seats(selection.into()), None)
         }
     }
 }
@@ -188,7 +191,7 @@ fn call(buyers: &[Buyer], scenario: &Scenario, arrives: Micros, rng: &mut SmallR
     let Buyer {
         reservation,
         event: mut event_id,
-        mut wanted,
+        mut selection,
         section,
     } = pick(rng, buyers).clone();
     let verb = match rng.random_range(0..20) {
@@ -200,24 +203,27 @@ fn call(buyers: &[Buyer], scenario: &Scenario, arrives: Micros, rng: &mut SmallR
         _ => Some(Verb::Commit),
     };
     match rng.random_range(0..30) {
-        0 => wanted = Wanted::Quantity(rng.random_range(1..=scenario.qty_max)),
+        0 => selection = Selection::Quantity(rng.random_range(1..=scenario.qty_max)),
         1 => event_id = event(rng.random_range(0..scenario.events.len())),
-        2..6 if verb.is_some_and(|verb| verb != Verb::Hold) => wanted = Wanted::Whatever,
+        2..6 if verb.is_some_and(|verb| verb != Verb::Hold) => selection = Selection::AsRecorded,
         _ => {}
     }
     let what = match verb {
         Some(verb) => What::Write(verb, reservation),
-        None => What::Ask(question(&wanted, section.clone(), rng)),
+        None => What::Ask(question(&selection, section.clone(), rng)),
     };
     Call {
         what,
         event: event_id,
-        wanted,
+        selection,
         section,
         hold_for: scenario.hold_for,
-        expect: match verb {
-            Some(Verb::Hold) | None => Expect::New,
-            _ => *pick(rng, &[Expect::New, Expect::Known]),
+        expectation: match verb {
+            Some(Verb::Hold) | None => RecordExpectation::Absent,
+            _ => *pick(
+                rng,
+                &[RecordExpectation::Absent, RecordExpectation::Present],
+            ),
         },
         arrives,
         patience: Micros::from_millis(*pick(rng, &[2, 20, 100, 250, 1_000, 5_000])),
@@ -225,16 +231,16 @@ fn call(buyers: &[Buyer], scenario: &Scenario, arrives: Micros, rng: &mut SmallR
     }
 }
 
-fn question(wanted: &Wanted, section: Option<String>, rng: &mut SmallRng) -> Question {
-    match wanted {
-        Wanted::Seats(seats) if rng.random() => Question::Describe {
+fn question(selection: &Selection, section: Option<String>, rng: &mut SmallRng) -> Query {
+    match selection {
+        Selection::Seats(seats) if rng.random() => Query::Describe {
             seats: Seats::clone(seats),
         },
-        Wanted::Seats(seats) => Question::Seats {
+        Selection::Seats(seats) => Query::Seats {
             seats: Seats::clone(seats),
         },
-        Wanted::Quantity(qty) if rng.random() => Question::Availability { qty: *qty, section },
-        _ => Question::Status { section },
+        Selection::Quantity(qty) if rng.random() => Query::Availability { qty: *qty, section },
+        _ => Query::Status { section },
     }
 }
 
@@ -259,16 +265,16 @@ pub(crate) fn looks(scenario: &Scenario, rng: &mut SmallRng) -> Vec<Call> {
 pub(crate) fn wonder(event: &EventId, arrives: Micros, rng: &mut SmallRng) -> Call {
     let qty = rng.random_range(1..=10);
     let question = match rng.random_range(0..5) {
-        0 => Question::Status { section: None },
-        _ => Question::Availability { qty, section: None },
+        0 => Query::Status { section: None },
+        _ => Query::Availability { qty, section: None },
     };
     Call {
         what: What::Ask(question),
         event: event.clone(),
-        wanted: Wanted::Quantity(qty),
+        selection: Selection::Quantity(qty),
         section: None,
         hold_for: Micros(0),
-        expect: Expect::New,
+        expectation: RecordExpectation::Absent,
         arrives,
         patience: Micros::from_millis(5_000),
         tries: 0,
@@ -295,11 +301,11 @@ fn repeats(call: &Call, answer: Option<&Answer>, now: Micros, rng: &mut SmallRng
     }
     let share = match answer {
         None => 80,
-        Some(Answer::Refused(
-            Refusal::DeadlineExceeded
-            | Refusal::Overloaded { .. }
-            | Refusal::StoreBusy { .. }
-            | Refusal::StoreUnavailable { .. },
+        Some(Answer::Rejected(
+            Rejection::DeadlineExceeded
+            | Rejection::Overloaded { .. }
+            | Rejection::StoreBusy { .. }
+            | Rejection::StoreUnavailable { .. },
         )) => 50,
         Some(_) => 5,
     };
@@ -334,8 +340,8 @@ fn follows(
             }
             let mut next = call.then(verb, now.plus(pause), rng)?;
             match (rng.random_range(0..3), seats) {
-                (0, _) => next.wanted = Wanted::Whatever,
-                (1, Some(seats)) => next.wanted = Wanted::Seats(Seats::clone(seats)),
+                (0, _) => next.selection = Selection::AsRecorded,
+                (1, Some(seats)) => next.selection = Selection::Seats(Seats::clone(seats)),
                 _ => {}
             }
             Some(next)

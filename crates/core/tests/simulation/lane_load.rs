@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use inventory_core::answer::{Answer, Refusal};
+use inventory_core::answer::{Answer, Rejection};
 use inventory_core::counters::Counters;
 use inventory_core::ids::{EventId, ReservationId};
-use inventory_core::lane::{Kind, LaneOutput, Plan, Pool, PoolKey, Share, Terms, Turn};
-use inventory_core::operation::{Expect, Operation, Verb, Wanted};
+use inventory_core::lane::{
+    LaneSettings, Pool, PoolContext, PoolKey, PoolKind, PoolOutput, StripeShare, WriteIntent,
+};
+use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
 use inventory_core::rules::{self, Decision, LateCommit};
 use inventory_core::time::{Micros, Now, UnixMillis};
 use inventory_core::transaction::{EventShape, Outcome, Transaction};
@@ -64,19 +66,19 @@ struct Plant {
 }
 
 impl Plant {
-    fn new(shares: &[Share], stripes: u16) -> Self {
+    fn new(shares: &[StripeShare], stripes: u16) -> Self {
         let event: EventId = "evt".parse().unwrap();
         let shape = EventShape {
             stripes,
             seat_keys: 0,
             closed: false,
         };
-        let pool = |share: &Share| {
+        let pool = |share: &StripeShare| {
             let key = PoolKey {
                 event: event.clone(),
-                kind: Kind::Stripes,
+                kind: PoolKind::Stripes,
             };
-            Pool::new(key, *share, shape, Terms::default())
+            Pool::new(key, *share, shape, LaneSettings::default())
         };
         let pools: Vec<Pool> = shares.iter().map(pool).collect();
         Self {
@@ -156,7 +158,9 @@ impl Plant {
                 self.make(self.now + WAY, settled);
             }
             Happening::Settled(process, lane, outcome) => {
-                self.with(process, |pool, turn| pool.settled(lane, outcome, turn));
+                self.with(process, |pool, turn| {
+                    pool.handle_outcome(lane, outcome, turn)
+                });
             }
             Happening::Wakes(process) => {
                 if self.wakes[process].is_some_and(|at| at <= self.now) {
@@ -184,17 +188,17 @@ impl Plant {
         self.called += 1;
         let reservation: ReservationId = format!("r-{}", self.called).parse().unwrap();
         self.calls.insert(reservation.clone(), self.now);
-        let wanted = Wanted::Quantity(1);
+        let selection = Selection::Quantity(1);
         let operation = Operation {
             verb: Verb::Commit,
             reservation,
             event: self.event.clone(),
-            fingerprint: Operation::fingerprint_of(&self.event, &wanted),
-            wanted,
+            fingerprint: Operation::fingerprint_of(&self.event, &selection),
+            selection,
             section: None,
             payment_intent: String::new(),
             hold_until: None,
-            expect: Expect::New,
+            expectation: RecordExpectation::Absent,
             deadline: Micros(self.now + self.patience),
         };
         let late = LateCommit::default();
@@ -202,7 +206,7 @@ impl Plant {
         else {
             panic!("nothing is known of it");
         };
-        let plan = Plan {
+        let plan = WriteIntent {
             transition,
             record: None,
             seats: None,
@@ -210,13 +214,13 @@ impl Plant {
         self.with(process, |pool, turn| pool.submit(operation, plan, turn));
     }
 
-    fn with(&mut self, process: usize, act: impl FnOnce(&mut Pool, &mut Turn<'_>)) {
-        let mut out = LaneOutput::default();
+    fn with(&mut self, process: usize, act: impl FnOnce(&mut Pool, &mut PoolContext<'_>)) {
+        let mut out = PoolOutput::default();
         let now = Now {
             mono: Micros(self.now),
             unix: UnixMillis(self.now / 1_000),
         };
-        let mut turn = Turn {
+        let mut turn = PoolContext {
             now,
             rng: &mut self.rng,
             counters: &mut self.counters[process],
@@ -230,7 +234,7 @@ impl Plant {
                 Happening::AtStore(process, lane, transaction),
             );
         }
-        for settled in out.settled {
+        for settled in out.completions {
             let called = self
                 .calls
                 .remove(&settled.reservation)
@@ -239,7 +243,10 @@ impl Plant {
                 called,
                 at: self.now,
                 sold: matches!(settled.answer, Answer::Confirmed { .. }),
-                shed: matches!(settled.answer, Answer::Refused(Refusal::Overloaded { .. })),
+                shed: matches!(
+                    settled.answer,
+                    Answer::Rejected(Rejection::Overloaded { .. })
+                ),
             });
         }
         let due = self.pools[process].wake_at().map(|at| at.0.max(self.now));
@@ -257,7 +264,7 @@ impl Plant {
     }
 }
 
-const ALL: Share = Share { first: 0, step: 1 };
+const ALL: StripeShare = StripeShare { first: 0, step: 1 };
 
 /// The latency, in milliseconds, that this share of the sold calls stayed under.
 fn percentile<'a>(told: impl Iterator<Item = &'a Told>, share: f64) -> f64 {
@@ -285,7 +292,7 @@ fn capacity(stripes: u16) -> f64 {
 #[test]
 fn one_line_for_eight_lanes_makes_the_wait_short() {
     let (mut own, mut shared) = (Vec::new(), Vec::new());
-    let apart: Vec<Share> = (0..8).map(|first| Share { first, step: 8 }).collect();
+    let apart: Vec<StripeShare> = (0..8).map(|first| StripeShare { first, step: 8 }).collect();
     for (shares, per_second, p) in [
         (&apart[..], 1_000, &mut own),
         (&[ALL][..], 8_000, &mut shared),
@@ -312,7 +319,7 @@ fn many_lanes_leave_at_even_distances() {
     let from = plant.now - 2_000_000;
     let told = || plant.told_to(from, plant.now - 250_000);
     let [p50, p95] = [0.5, 0.95].map(|share| percentile(told(), share));
-    let members = plant.counters[0].members as f64 / plant.counters[0].transactions as f64;
+    let members = plant.counters[0].entries as f64 / plant.counters[0].transactions as f64;
     // What a transaction of that many takes, and the way there and back.
     let usual = (plant.typical(members as usize + 1) + 2 * WAY) as f64 / 1_000.0;
     println!("p50 {p50:.1}, p95 {p95:.1} ms; {members:.1} members take {usual:.1} ms");
@@ -330,7 +337,7 @@ fn callers_in_plenty_gather_while_lanes_are_free() {
         let from = plant.now - 2_000_000;
         let told = || plant.told_to(from, plant.now - 250_000);
         let [p50, p95] = [0.5, 0.95].map(|share| percentile(told(), share));
-        let members = plant.counters[0].members as f64 / plant.counters[0].transactions as f64;
+        let members = plant.counters[0].entries as f64 / plant.counters[0].transactions as f64;
         let usual = (plant.typical(members as usize + 1) + 2 * WAY) as f64 / 1_000.0;
         println!(
             "{per_second}/s: p50 {p50:.1}, p95 {p95:.1} ms; {members:.1} members take {usual:.1} ms"
@@ -416,7 +423,10 @@ fn overload_makes_nobody_wait_who_is_admitted() {
         assert!(rate >= 0.9 * capacity, "{rate} of {capacity}");
         assert!(p50 < (1.0 + waits) * full, "{p50} ms");
         let counters = &plant.counters[0];
-        assert_eq!(counters.shed, counters.shed_in_line, "no line was full");
+        assert_eq!(
+            counters.rejected_overloaded, counters.rejected_by_admission,
+            "no line was full"
+        );
     }
 }
 

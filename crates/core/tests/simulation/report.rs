@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use inventory_core::answer::{Answer, Refusal, Released};
+use inventory_core::answer::{Answer, Rejection, ReleaseOutcome};
 use inventory_core::counters::Counters;
 use inventory_core::transaction::{RecordWrite, ReservationState};
 
@@ -61,26 +61,26 @@ impl Report {
 
     pub(crate) fn counters(&mut self, counters: &Counters) {
         self.add("cache hits", counters.cache_hits);
-        self.add("joined calls", counters.joined);
+        self.add("joined calls", counters.coalesced);
         self.add("forwarded calls", counters.forwarded);
         self.add("transactions", counters.transactions);
-        self.add("members", counters.members);
+        self.add("members", counters.entries);
         self.add("resends", counters.resends);
         self.add("unknown outcomes", counters.unknown_outcomes);
         self.add("conflicts", counters.conflicts);
         self.add("throttles", counters.throttles);
         self.add("splits", counters.splits);
         self.add("duplicates", counters.duplicates);
-        self.add("short members", counters.short);
+        self.add("short members", counters.stripe_shortages);
         self.add("sold out after a look", counters.sold_out);
-        self.add("turned away for the line", counters.shed_in_line);
+        self.add("turned away for the line", counters.rejected_by_admission);
         self.add("expired members", counters.expired);
-        self.add("event reads", counters.event_reads);
+        self.add("event reads", counters.stripe_reads);
         self.add("snapshot refreshes", counters.snapshot_refreshes);
-        self.add("lookups", counters.lookups);
+        self.add("lookups", counters.record_reads);
         self.add("seat reads", counters.seat_reads);
-        self.add("looks at free seats", counters.seat_looks);
-        self.add("looks amiss", counters.seat_looks_amiss);
+        self.add("looks at free seats", counters.seat_verifications);
+        self.add("looks amiss", counters.seat_verification_mismatches);
         self.add("seats refused from memory", counters.seats_refused);
         self.add("seats found taken", counters.seats_taken);
     }
@@ -91,29 +91,29 @@ pub(crate) fn name_of(answer: &Answer) -> &'static str {
         Answer::Held { .. } => "Held",
         Answer::Confirmed { .. } => "Confirmed",
         Answer::Released { how, .. } => match how {
-            Released::Now => "Released now",
-            Released::Before => "Released before",
-            Released::NeverWas => "Released, and never was",
+            ReleaseOutcome::Released => "Released now",
+            ReleaseOutcome::AlreadyReleased => "Released before",
+            ReleaseOutcome::NoReservation => "Released, and never was",
         },
         Answer::Expired => "Expired",
         Answer::Refunded => "Refunded",
-        Answer::Refused(refusal) => match refusal {
-            Refusal::InsufficientInventory { .. } => "InsufficientInventory",
-            Refusal::EventNotFound => "EventNotFound",
-            Refusal::EventClosed => "EventClosed",
-            Refusal::SeatsUnavailable { .. } => "SeatsUnavailable",
-            Refusal::SeatsNotFound { .. } => "SeatsNotFound",
-            Refusal::IdempotencyConflict => "IdempotencyConflict",
-            Refusal::ReservationReleased => "ReservationReleased",
-            Refusal::ReservationCommitted => "ReservationCommitted",
-            Refusal::HoldExpired => "HoldExpired",
-            Refusal::ReservationNotFound => "ReservationNotFound",
-            Refusal::ReservationNotConfirmed => "ReservationNotConfirmed",
-            Refusal::DeadlineExceeded => "DeadlineExceeded",
-            Refusal::Overloaded { .. } => "Overloaded",
-            Refusal::StoreBusy { .. } => "StoreBusy",
-            Refusal::StoreUnavailable { .. } => "StoreUnavailable",
-            Refusal::Internal => "Internal",
+        Answer::Rejected(refusal) => match refusal {
+            Rejection::InsufficientInventory { .. } => "InsufficientInventory",
+            Rejection::EventNotFound => "EventNotFound",
+            Rejection::EventClosed => "EventClosed",
+            Rejection::SeatsUnavailable { .. } => "SeatsUnavailable",
+            Rejection::SeatsNotFound { .. } => "SeatsNotFound",
+            Rejection::IdempotencyConflict => "IdempotencyConflict",
+            Rejection::ReservationReleased => "ReservationReleased",
+            Rejection::ReservationCommitted => "ReservationCommitted",
+            Rejection::HoldExpired => "HoldExpired",
+            Rejection::ReservationNotFound => "ReservationNotFound",
+            Rejection::ReservationNotConfirmed => "ReservationNotConfirmed",
+            Rejection::DeadlineExceeded => "DeadlineExceeded",
+            Rejection::Overloaded { .. } => "Overloaded",
+            Rejection::StoreBusy { .. } => "StoreBusy",
+            Rejection::StoreUnavailable { .. } => "StoreUnavailable",
+            Rejection::Internal => "Internal",
         },
     }
 }

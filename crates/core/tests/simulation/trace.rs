@@ -6,11 +6,11 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use inventory_core::answer::{Answer, Refusal, Released};
-use inventory_core::effect::{Effect, Known, LaneId};
+use inventory_core::answer::{Answer, Rejection, ReleaseOutcome};
+use inventory_core::effect::{Effect, LaneId, RecordHint};
 use inventory_core::ids::Fingerprint;
-use inventory_core::operation::{Expect, Operation, Verb, Wanted};
-use inventory_core::question::{Counts, EventStatus, Found, Question};
+use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
+use inventory_core::query::{EventStatus, Query, QueryResult, StockCounts};
 use inventory_core::seats::{Seat, SeatState};
 use inventory_core::transaction::{
     Draw, Due, EventRead, EventShape, FreeSeatsRead, Outcome, Reason, RecordView, RecordWrite,
@@ -65,27 +65,27 @@ impl Display for Words<'_, Effect> {
                 let learned = maybe(learned.as_ref());
                 write!(f, "answer {}: {}, record {learned}", call.0, Words(answer))
             }
-            Effect::Told { call, result } => {
+            Effect::AnswerQuery { call, result } => {
                 write!(f, "result {}: {}", call.0, Words(result))
             }
-            Effect::AskShard {
+            Effect::ForwardQuery {
                 shard,
                 call,
                 event,
                 shape,
-                question,
+                query,
             } => {
-                let (shape, question) = (Words(shape), Words(question));
+                let (shape, query) = (Words(shape), Words(query));
                 write!(
                     f,
-                    "ask shard {shard} for {}: {event} {shape} {question}",
+                    "ask shard {shard} for {}: {event} {shape} {query}",
                     call.0
                 )
             }
             Effect::Transact { lane, transaction } => {
                 write!(f, "transact {}: {}", Words(lane), Words(&**transaction))
             }
-            Effect::ReadEvent {
+            Effect::ReadStripes {
                 event,
                 stripes_hint,
             } => write!(f, "read stripes of {event}, about {}", plain(*stripes_hint)),
@@ -140,12 +140,12 @@ impl Display for Words<'_, EventShape> {
     }
 }
 
-impl Display for Words<'_, Known> {
+impl Display for Words<'_, RecordHint> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Known::Nothing => f.write_str("record unread"),
-            Known::Was(record) => write!(f, "record was {}", Words(record)),
-            Known::Record(record) => write!(f, "record is {}", maybe(record.as_ref())),
+            RecordHint::None => f.write_str("record unread"),
+            RecordHint::Cached(record) => write!(f, "record was {}", Words(record)),
+            RecordHint::Confirmed(record) => write!(f, "record is {}", maybe(record.as_ref())),
         }
     }
 }
@@ -160,19 +160,19 @@ pub(crate) fn verb(verb: Verb) -> &'static str {
     }
 }
 
-pub(crate) fn expect(expect: Expect) -> &'static str {
-    match expect {
-        Expect::New => "new",
-        Expect::Known => "known",
+pub(crate) fn expect(expectation: RecordExpectation) -> &'static str {
+    match expectation {
+        RecordExpectation::Absent => "new",
+        RecordExpectation::Present => "known",
     }
 }
 
-impl Display for Words<'_, Wanted> {
+impl Display for Words<'_, Selection> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Wanted::Quantity(qty) => write!(f, "{qty} units"),
-            Wanted::Seats(seats) => f.write_str(&ids(seats)),
-            Wanted::Whatever => f.write_str("as recorded"),
+            Selection::Quantity(qty) => write!(f, "{qty} units"),
+            Selection::Seats(seats) => f.write_str(&ids(seats)),
+            Selection::AsRecorded => f.write_str("as recorded"),
         }
     }
 }
@@ -183,18 +183,18 @@ impl Display for Words<'_, Operation> {
             verb: what,
             reservation,
             event,
-            wanted,
+            selection,
             fingerprint,
             section,
             payment_intent,
             hold_until,
-            expect: expected,
+            expectation: expected,
             deadline,
         } = self.0;
-        let (wanted, fingerprint) = (Words(wanted), Words(fingerprint));
+        let (selection, fingerprint) = (Words(selection), Words(fingerprint));
         write!(
             f,
-            "{} {reservation} {event} {wanted} {fingerprint}",
+            "{} {reservation} {event} {selection} {fingerprint}",
             verb(*what)
         )?;
         let (section, until) = (plain(section.as_deref()), plain(hold_until.map(|at| at.0)));
@@ -210,20 +210,20 @@ impl Display for Words<'_, Fingerprint> {
     }
 }
 
-impl Display for Words<'_, Question> {
+impl Display for Words<'_, Query> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Question::Availability { qty, section } => {
+            Query::Availability { qty, section } => {
                 write!(f, "{qty} available in {}?", plain(section.as_deref()))
             }
-            Question::Seats { seats } => write!(f, "{} available?", ids(seats)),
-            Question::Status { section } => write!(f, "status of {}?", plain(section.as_deref())),
-            Question::Describe { seats } => write!(f, "{} described?", ids(seats)),
+            Query::Seats { seats } => write!(f, "{} available?", ids(seats)),
+            Query::Status { section } => write!(f, "status of {}?", plain(section.as_deref())),
+            Query::Describe { seats } => write!(f, "{} described?", ids(seats)),
         }
     }
 }
 
-impl Display for Words<'_, Result<Found, Refusal>> {
+impl Display for Words<'_, Result<QueryResult, Rejection>> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
             Ok(found) => Words(found).fmt(f),
@@ -232,10 +232,10 @@ impl Display for Words<'_, Result<Found, Refusal>> {
     }
 }
 
-impl Display for Words<'_, Found> {
+impl Display for Words<'_, QueryResult> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Found::Units {
+            QueryResult::Units {
                 remaining,
                 available,
             } => {
@@ -246,13 +246,13 @@ impl Display for Words<'_, Found> {
                 };
                 write!(f, "{remaining} units, {available}")
             }
-            Found::Offer { seats, remaining } => {
+            QueryResult::Offer { seats, remaining } => {
                 write!(f, "{} offered, {remaining} remain", List(seats))
             }
-            Found::Seats { known, unknown } => {
+            QueryResult::Seats { known, unknown } => {
                 write!(f, "{} are there, {} are not", List(known), ids(unknown))
             }
-            Found::Status(status) => Words(&**status).fmt(f),
+            QueryResult::Status(status) => Words(&**status).fmt(f),
         }
     }
 }
@@ -276,9 +276,9 @@ impl Display for Words<'_, EventStatus> {
     }
 }
 
-impl Display for Words<'_, Counts> {
+impl Display for Words<'_, StockCounts> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Counts {
+        let StockCounts {
             total,
             available,
             held,
@@ -307,43 +307,43 @@ impl Display for Words<'_, Answer> {
             }
             Answer::Released { how, at, seats } => {
                 let how = match how {
-                    Released::Now => "now",
-                    Released::Before => "before",
-                    Released::NeverWas => "unheld",
+                    ReleaseOutcome::Released => "now",
+                    ReleaseOutcome::AlreadyReleased => "before",
+                    ReleaseOutcome::NoReservation => "unheld",
                 };
                 let seats = listed(seats.as_deref());
                 write!(f, "released {how} {seats} at {}", at.0)
             }
             Answer::Expired => f.write_str("expired"),
             Answer::Refunded => f.write_str("refunded"),
-            Answer::Refused(refusal) => Words(refusal).fmt(f),
+            Answer::Rejected(refusal) => Words(refusal).fmt(f),
         }
     }
 }
 
-impl Display for Words<'_, Refusal> {
+impl Display for Words<'_, Rejection> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Refusal::InsufficientInventory { remaining } => {
+            Rejection::InsufficientInventory { remaining } => {
                 write!(f, "INSUFFICIENT_INVENTORY {remaining}")
             }
-            Refusal::EventNotFound => f.write_str("EVENT_NOT_FOUND"),
-            Refusal::EventClosed => f.write_str("EVENT_CLOSED"),
-            Refusal::SeatsUnavailable { seats } => write!(f, "SEAT_UNAVAILABLE {}", ids(seats)),
-            Refusal::SeatsNotFound { seats } => write!(f, "SEAT_NOT_FOUND {}", ids(seats)),
-            Refusal::IdempotencyConflict => f.write_str("IDEMPOTENCY_CONFLICT"),
-            Refusal::ReservationReleased => f.write_str("RESERVATION_RELEASED"),
-            Refusal::ReservationCommitted => f.write_str("RESERVATION_COMMITTED"),
-            Refusal::HoldExpired => f.write_str("HOLD_EXPIRED"),
-            Refusal::ReservationNotFound => f.write_str("RESERVATION_NOT_FOUND"),
-            Refusal::ReservationNotConfirmed => f.write_str("RESERVATION_NOT_CONFIRMED"),
-            Refusal::DeadlineExceeded => f.write_str("DEADLINE_EXCEEDED"),
-            Refusal::Overloaded { retry_after } => write!(f, "OVERLOADED {}", retry_after.0),
-            Refusal::StoreBusy { retry_after } => write!(f, "STORE_BUSY {}", retry_after.0),
-            Refusal::StoreUnavailable { retry_after } => {
+            Rejection::EventNotFound => f.write_str("EVENT_NOT_FOUND"),
+            Rejection::EventClosed => f.write_str("EVENT_CLOSED"),
+            Rejection::SeatsUnavailable { seats } => write!(f, "SEAT_UNAVAILABLE {}", ids(seats)),
+            Rejection::SeatsNotFound { seats } => write!(f, "SEAT_NOT_FOUND {}", ids(seats)),
+            Rejection::IdempotencyConflict => f.write_str("IDEMPOTENCY_CONFLICT"),
+            Rejection::ReservationReleased => f.write_str("RESERVATION_RELEASED"),
+            Rejection::ReservationCommitted => f.write_str("RESERVATION_COMMITTED"),
+            Rejection::HoldExpired => f.write_str("HOLD_EXPIRED"),
+            Rejection::ReservationNotFound => f.write_str("RESERVATION_NOT_FOUND"),
+            Rejection::ReservationNotConfirmed => f.write_str("RESERVATION_NOT_CONFIRMED"),
+            Rejection::DeadlineExceeded => f.write_str("DEADLINE_EXCEEDED"),
+            Rejection::Overloaded { retry_after } => write!(f, "OVERLOADED {}", retry_after.0),
+            Rejection::StoreBusy { retry_after } => write!(f, "STORE_BUSY {}", retry_after.0),
+            Rejection::StoreUnavailable { retry_after } => {
                 write!(f, "STORE_UNAVAILABLE {}", retry_after.0)
             }
-            Refusal::Internal => f.write_str("INTERNAL"),
+            Rejection::Internal => f.write_str("INTERNAL"),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Refusals that rest on something else than the record: each must have been true.
 
-use inventory_core::answer::Refusal;
+use inventory_core::answer::Rejection;
 use inventory_core::ids::{ReservationId, SeatId};
 use inventory_core::limits;
-use inventory_core::operation::{Verb, Wanted};
+use inventory_core::operation::{Selection, Verb};
 use inventory_core::seats::SeatState;
 use inventory_core::time::Micros;
 use inventory_core::transaction::ReservationState;
@@ -35,7 +35,7 @@ impl Audit {
         call: &Call,
         verb: Verb,
         reservation: &ReservationId,
-        refusal: &Refusal,
+        refusal: &Rejection,
         now: Micros,
         store: &Store,
     ) -> Result<(), Broken> {
@@ -47,31 +47,31 @@ impl Audit {
             store,
         };
         let (due, why) = match refusal {
-            Refusal::InsufficientInventory { remaining } => (
+            Rejection::InsufficientInventory { remaining } => (
                 self.is_sold_out(&case, *remaining),
                 "it was never that short since the call came, or the call's own copy took it",
             ),
-            Refusal::SeatsUnavailable { seats } => (
+            Rejection::SeatsUnavailable { seats } => (
                 case.are_taken(seats),
                 "they were not all taken, or it has them",
             ),
-            Refusal::SeatsNotFound { seats } => (case.are_unknown(seats), "they are there"),
-            Refusal::HoldExpired => (
+            Rejection::SeatsNotFound { seats } => (case.are_unknown(seats), "they are there"),
+            Rejection::HoldExpired => (
                 verb == Verb::Commit && self.is_gone(&case),
                 "what it had could be had",
             ),
-            Refusal::EventClosed => (case.is_closed(), "it was open"),
-            Refusal::EventNotFound => (!store.exists(&call.event), "the event exists"),
-            Refusal::DeadlineExceeded => (now >= call.deadline(), "there was time left"),
-            Refusal::Internal => (is_odd(reservation), "it is a reservation like any other"),
-            Refusal::Overloaded { .. } => (
+            Rejection::EventClosed => (case.is_closed(), "it was open"),
+            Rejection::EventNotFound => (!store.exists(&call.event), "the event exists"),
+            Rejection::DeadlineExceeded => (now >= call.deadline(), "there was time left"),
+            Rejection::Internal => (is_odd(reservation), "it is a reservation like any other"),
+            Rejection::Overloaded { .. } => (
                 !self.calm
                     || self.calls_of(reservation) > limits::CALLS_PER_RESERVATION_MAX
                     || call.patience <= LINE_MAX,
                 "no queue was full, nor too long for it",
             ),
-            Refusal::StoreBusy { .. } if self.hasty && store.is_seated(&call.event) => (true, ""),
-            Refusal::StoreBusy { .. } | Refusal::StoreUnavailable { .. } => {
+            Rejection::StoreBusy { .. } if self.hasty && store.is_seated(&call.event) => (true, ""),
+            Rejection::StoreBusy { .. } | Rejection::StoreUnavailable { .. } => {
                 (!self.calm, "nothing was wrong")
             }
             _ => (false, "its record says something else"),
@@ -86,7 +86,7 @@ impl Audit {
     }
 
     fn is_sold_out(&self, case: &Case<'_>, remaining: u64) -> bool {
-        let Wanted::Quantity(qty) = case.call.wanted else {
+        let Selection::Quantity(qty) = case.call.selection else {
             return false;
         };
         let event = &case.call.event;
@@ -199,9 +199,9 @@ impl Case<'_> {
     }
 
     fn are_named(&self, seats: &[SeatId]) -> bool {
-        match &self.call.wanted {
-            Wanted::Seats(wanted) => {
-                !seats.is_empty() && seats.iter().all(|seat| wanted.contains(seat))
+        match &self.call.selection {
+            Selection::Seats(selection) => {
+                !seats.is_empty() && seats.iter().all(|seat| selection.contains(seat))
             }
             _ => false,
         }

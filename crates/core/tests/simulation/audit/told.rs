@@ -1,9 +1,9 @@
 //! Answers to questions. Those about seats come from memory of bounded age, and those about units too.
 
-use inventory_core::answer::Refusal;
+use inventory_core::answer::Rejection;
 use inventory_core::effect::CallId;
 use inventory_core::limits;
-use inventory_core::question::{Counts, Found, Question};
+use inventory_core::query::{Query, QueryResult, StockCounts};
 use inventory_core::seats::{Seat, SeatState};
 use inventory_core::time::{Micros, UnixMillis};
 
@@ -19,7 +19,7 @@ impl Audit {
     pub(crate) fn told(
         &mut self,
         id: CallId,
-        result: &Result<Found, Refusal>,
+        result: &Result<QueryResult, Rejection>,
         at: ShardRef,
         now: Micros,
         store: &Store,
@@ -30,11 +30,11 @@ impl Audit {
         };
         let due = match result {
             Ok(found) => self.is_so(&call, question, found, at, now, store),
-            Err(Refusal::EventNotFound) => !store.exists(&call.event),
+            Err(Rejection::EventNotFound) => !store.exists(&call.event),
             Err(
-                Refusal::StoreBusy { .. }
-                | Refusal::StoreUnavailable { .. }
-                | Refusal::Overloaded { .. },
+                Rejection::StoreBusy { .. }
+                | Rejection::StoreUnavailable { .. }
+                | Rejection::Overloaded { .. },
             ) => !self.calm,
             Err(_) => false,
         };
@@ -45,8 +45,8 @@ impl Audit {
     fn is_so(
         &self,
         call: &Call,
-        question: &Question,
-        found: &Found,
+        question: &Query,
+        found: &QueryResult,
         at: ShardRef,
         now: Micros,
         store: &Store,
@@ -54,20 +54,20 @@ impl Audit {
         let event = &call.event;
         match (question, found) {
             (
-                Question::Availability { qty, .. },
-                Found::Units {
+                Query::Availability { qty, .. },
+                QueryResult::Units {
                     remaining,
                     available,
                 },
             ) => {
                 let units = Units {
                     remaining: *remaining,
-                    wanted: u64::from(*qty),
+                    selection: u64::from(*qty),
                     available: *available,
                 };
                 self.are_there(call, &units, at, now, store)
             }
-            (Question::Availability { qty, section }, Found::Offer { seats, .. }) => {
+            (Query::Availability { qty, section }, QueryResult::Offer { seats, .. }) => {
                 let inside = |seat: &Seat| {
                     let is_in = store.section_of(event, &seat.id);
                     is_in.is_some() && section.as_deref().is_none_or(|name| is_in == Some(name))
@@ -81,15 +81,15 @@ impl Audit {
                     && seats.iter().all(inside)
             }
             (
-                Question::Seats { seats } | Question::Describe { seats },
-                Found::Seats { known, unknown },
+                Query::Seats { seats } | Query::Describe { seats },
+                QueryResult::Seats { known, unknown },
             ) => {
                 let is_there = |seat| store.section_of(event, seat).is_some();
                 known.len() + unknown.len() == seats.len()
                     && known.iter().all(|seat| was(call, seat, now, store))
                     && !unknown.iter().any(is_there)
             }
-            (Question::Status { .. }, Found::Status(status)) => {
+            (Query::Status { .. }, QueryResult::Status(status)) => {
                 let counts = status.counts;
                 let sum = counts.available + counts.held + counts.sold + counts.blocked;
                 counts.total == sum
@@ -104,7 +104,7 @@ impl Audit {
 /// What was said of units.
 struct Units {
     remaining: u64,
-    wanted: u64,
+    selection: u64,
     available: bool,
 }
 
@@ -136,7 +136,7 @@ impl Audit {
         let event = &call.event;
         let not_before = self.not_before(call);
         let closed = store.closed_at(event);
-        let is_enough = units.remaining >= units.wanted;
+        let is_enough = units.remaining >= units.selection;
         let is_right = match units.available {
             true => is_enough && closed.is_none_or(|at| at >= not_before),
             false => !is_enough || closed.is_some_and(|at| at <= now),
@@ -147,8 +147,8 @@ impl Audit {
                 .spans(at, event, not_before, self.torn_reads, store);
             spans.iter().any(|span| {
                 // Doubt alone never says that there is too little.
-                let is_short =
-                    span.least < units.wanted && (self.torn_reads || span.most < units.wanted);
+                let is_short = span.least < units.selection
+                    && (self.torn_reads || span.most < units.selection);
                 (span.least..=span.most).contains(&units.remaining)
                     && (units.available || is_short || closed.is_some_and(|at| at <= now))
             })
@@ -160,7 +160,7 @@ impl Audit {
     fn is_left(
         &self,
         call: &Call,
-        counts: &Counts,
+        counts: &StockCounts,
         at: ShardRef,
         now: Micros,
         store: &Store,
@@ -187,7 +187,7 @@ impl Audit {
 /// from memory as it is.
 fn was(call: &Call, seat: &Seat, now: Micros, store: &Store) -> bool {
     let age = match &call.what {
-        What::Ask(Question::Describe { .. }) => call.arrives,
+        What::Ask(Query::Describe { .. }) => call.arrives,
         _ => Micros(limits::SEAT_MAP_AGE_MAX.as_micros() as u64),
     };
     let from = Micros(call.arrives.since(age).0);

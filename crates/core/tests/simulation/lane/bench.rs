@@ -6,14 +6,15 @@ mod rivals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use inventory_core::answer::{Answer, Refusal};
+use inventory_core::answer::{Answer, Rejection};
 use inventory_core::counters::Counters;
 use inventory_core::ids::{EventId, ReservationId, SeatId, Seats};
 use inventory_core::lane::{
-    Because, Kind, LaneOutput, Plan, Pool, PoolKey, Returned, Share, Terms, Turn,
+    LaneSettings, Pool, PoolContext, PoolKey, PoolKind, PoolOutput, Redecision, RedecisionCause,
+    StripeShare, WriteIntent,
 };
 use inventory_core::limits;
-use inventory_core::operation::{Expect, Operation, Verb, Wanted};
+use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
 use inventory_core::rules::{self, Decision, LateCommit};
 use inventory_core::seats::{Seat, SeatFacts, SeatState};
 use inventory_core::time::{Micros, Now, UnixMillis};
@@ -85,7 +86,7 @@ pub(crate) enum Fault {
 struct Entry {
     operation: Operation,
     /// What the reservation was made for.
-    wanted: Wanted,
+    selection: Selection,
     arrived: Micros,
     repeated: bool,
     /// Seats that are its own while it is in the lane.
@@ -102,7 +103,7 @@ pub(crate) struct Bench {
     event: EventId,
     shape: EventShape,
     /// Where stock is units.
-    share: Option<Share>,
+    share: Option<StripeShare>,
     seats: Vec<SeatId>,
     late: LateCommit,
     now: Micros,
@@ -135,11 +136,11 @@ impl Bench {
     /// The lane of stripe `home` alone, of an event with this stock.
     pub(crate) fn new(stock: &[u64], home: u16, late: LateCommit) -> Self {
         let step = limits::STRIPES_MAX;
-        Self::pooled(stock, Share { first: home, step }, late)
+        Self::pooled(stock, StripeShare { first: home, step }, late)
     }
 
     /// The lanes of those stripes, of an event with this stock.
-    pub(crate) fn pooled(stock: &[u64], share: Share, late: LateCommit) -> Self {
+    pub(crate) fn pooled(stock: &[u64], share: StripeShare, late: LateCommit) -> Self {
         let event: EventId = "evt".parse().expect("legal");
         let mut store = Store::new(TOKEN_MEMORY);
         store.create(&event, stock);
@@ -180,17 +181,17 @@ impl Bench {
         store: Store,
         event: EventId,
         shape: EventShape,
-        share: Option<Share>,
+        share: Option<StripeShare>,
         late: LateCommit,
     ) -> Self {
         let key = PoolKey {
             event: event.clone(),
-            kind: share.map_or(Kind::Loose, |_| Kind::Stripes),
+            kind: share.map_or(PoolKind::Unstriped, |_| PoolKind::Stripes),
         };
-        let first = Share { first: 0, step: 1 };
-        let terms = Terms {
-            late,
-            latch: Micros(0),
+        let first = StripeShare { first: 0, step: 1 };
+        let terms = LaneSettings {
+            late_commit: late,
+            sold_out_latch: Micros(0),
         };
         Self {
             pool: Pool::new(key, share.unwrap_or(first), shape, terms),
@@ -269,17 +270,17 @@ impl Bench {
         }
     }
 
-    /// Submits a member as a coordinator would: not if the record it knows is the answer, nor while
+    /// Submits a member as a engine would: not if the record it knows is the answer, nor while
     /// its reservation or a seat of it is in the lane.
     pub(crate) fn submit(&mut self, member: Member) -> Result<(), Broken> {
         let number = self.entries.len();
         let settled = |entry: &&Entry| !self.waiting.contains_key(&entry.operation.reservation);
         let mut earlier = self.entries.iter().rev().take(100).filter(settled);
         let earlier = member.repeated.and_then(|back| earlier.nth(back % 8));
-        let (reservation, wanted, repeated) = match earlier {
+        let (reservation, selection, repeated) = match earlier {
             Some(entry) => {
                 let reservation = entry.operation.reservation.clone();
-                (reservation, entry.wanted.clone(), true)
+                (reservation, entry.selection.clone(), true)
             }
             None => {
                 let id = format!("{}{number}", member.prefix);
@@ -291,21 +292,21 @@ impl Bench {
             }
         };
         let asked = if member.whatever && member.verb != Verb::Hold {
-            Wanted::Whatever
+            Selection::AsRecorded
         } else {
-            wanted.clone()
+            selection.clone()
         };
         let operation = Operation {
             verb: member.verb,
             reservation,
             event: self.event.clone(),
             fingerprint: Operation::fingerprint_of(&self.event, &asked),
-            wanted: asked,
+            selection: asked,
             section: None,
             payment_intent: format!("pay-{number}"),
             hold_until: (member.verb == Verb::Hold)
                 .then(|| UnixMillis(unix(self.now).0 + 1 + number as u64 % 7 * 60)),
-            expect: Expect::New,
+            expectation: RecordExpectation::Absent,
             deadline: self.now.plus(Micros::from_millis(member.patience)),
         };
         let record = match member.knows {
@@ -315,12 +316,12 @@ impl Bench {
                 .unwrap_or(None),
             false => None,
         };
-        self.enter(operation, wanted, repeated, record)
+        self.enter(operation, selection, repeated, record)
     }
 
-    fn wants(&self, member: Member, number: usize) -> Wanted {
+    fn wants(&self, member: Member, number: usize) -> Selection {
         if self.seats.is_empty() {
-            return Wanted::Quantity(member.qty);
+            return Selection::Quantity(member.qty);
         }
         // Neighbours, and now and then one that is not there.
         let first = (number * 5 + member.qty as usize) % (self.seats.len() + 1);
@@ -329,13 +330,13 @@ impl Bench {
         if seats.is_empty() {
             seats.push("nowhere".parse().expect("legal"));
         }
-        Wanted::Seats(seats.into())
+        Selection::Seats(seats.into())
     }
 
     fn enter(
         &mut self,
         operation: Operation,
-        wanted: Wanted,
+        selection: Selection,
         repeated: bool,
         record: Option<RecordView>,
     ) -> Result<(), Broken> {
@@ -345,7 +346,7 @@ impl Bench {
         let number = self.entries.len();
         self.entries.push(Entry {
             operation: operation.clone(),
-            wanted,
+            selection,
             arrived: self.now,
             repeated,
             claims: plan.seats.clone(),
@@ -357,16 +358,16 @@ impl Bench {
     }
 
     /// The write that `operation` comes to, if it may go into the lane.
-    fn plan(&self, operation: &Operation, record: Option<RecordView>) -> Option<Plan> {
+    fn plan(&self, operation: &Operation, record: Option<RecordView>) -> Option<WriteIntent> {
         let decision = rules::decide(operation, record.as_ref(), unix(self.now), self.late);
         let Decision::Write(transition) = decision else {
             return None;
         };
         let held = record.as_ref().and_then(|record| record.seats.clone());
-        let seats = match (transition.movement(), held, &operation.wanted) {
+        let seats = match (transition.movement(), held, &operation.selection) {
             (rules::Movement::None, ..) => None,
             (_, Some(held), _) => Some(held),
-            (_, None, Wanted::Seats(seats)) => Some(Seats::clone(seats)),
+            (_, None, Selection::Seats(seats)) => Some(Seats::clone(seats)),
             _ => None,
         };
         let claimed = |seat: &SeatId| {
@@ -377,7 +378,7 @@ impl Bench {
         if seats.iter().flat_map(|seats| seats.iter()).any(claimed) {
             return None;
         }
-        Some(Plan {
+        Some(WriteIntent {
             transition,
             record,
             seats,
@@ -428,7 +429,7 @@ impl Bench {
         };
         drop(sent);
         let committed = outcome == Outcome::Committed;
-        self.with(|pool, turn| pool.settled(lane, outcome, turn))?;
+        self.with(|pool, turn| pool.handle_outcome(lane, outcome, turn))?;
         must!(
             !was_unknown || !committed || self.as_of <= sent_at,
             "what may have been written at {sent_at:?} is told as of {:?}",
@@ -523,9 +524,9 @@ impl Bench {
         Err(Broken(format!("no rest in {TURNS_MAX} turns")))
     }
 
-    fn with(&mut self, act: impl FnOnce(&mut Pool, &mut Turn<'_>)) -> Result<(), Broken> {
-        let mut out = LaneOutput::default();
-        let mut turn = Turn {
+    fn with(&mut self, act: impl FnOnce(&mut Pool, &mut PoolContext<'_>)) -> Result<(), Broken> {
+        let mut out = PoolOutput::default();
+        let mut turn = PoolContext {
             now: self.now(),
             rng: &mut self.rng,
             counters: &mut self.counters,
@@ -533,7 +534,7 @@ impl Bench {
         };
         act(&mut self.pool, &mut turn);
         self.as_of = out.as_of;
-        for settled in out.settled {
+        for settled in out.completions {
             self.settled(settled)?;
         }
         for (lane, transaction) in out.send {
@@ -544,29 +545,29 @@ impl Bench {
             // The earliest view that an honest read can give.
             self.reading = Some((self.now, self.store.read(&self.event)));
         }
-        for returned in out.returned {
+        for returned in out.redecisions {
             self.returned(returned)?;
         }
         Ok(())
     }
 
     /// Takes back what is to be decided anew, and decides it.
-    fn returned(&mut self, returned: Returned) -> Result<(), Broken> {
-        let Returned {
-            operation, because, ..
+    fn returned(&mut self, returned: Redecision) -> Result<(), Broken> {
+        let Redecision {
+            operation, cause, ..
         } = returned;
         let Some(number) = self.waiting.remove(&operation.reservation) else {
             return Err(Broken(format!("{operation:?} came back and was not there")));
         };
         let sent = &self.entries[number].operation;
         let same = Operation {
-            expect: sent.expect,
+            expectation: sent.expectation,
             ..operation.clone()
         };
         must!(same == *sent, "{sent:?} came back as {operation:?}");
         self.entries[number].returned = true;
-        match because {
-            Because::Record(record) => {
+        match cause {
+            RedecisionCause::Record(record) => {
                 let Some(record) = record else {
                     return Err(Broken(format!("no record for {operation:?}")));
                 };
@@ -574,17 +575,17 @@ impl Bench {
                     self.store.was(&operation.reservation, &record),
                     "{operation:?} met {record:?}, which never was"
                 );
-                let wanted = self.entries[number].wanted.clone();
+                let selection = self.entries[number].selection.clone();
                 let decided = self.plan(&operation, Some(record));
                 must!(
                     decided.is_some() || !self.seats.is_empty(),
                     "{operation:?} came back to be told what it could have been told"
                 );
                 let record = self.store.read_record(&operation.reservation);
-                self.enter(operation, wanted, true, record.unwrap_or(None))
+                self.enter(operation, selection, true, record.unwrap_or(None))
             }
-            Because::Short { remaining } => self.is_short(number, remaining),
-            Because::Seats(seats) => {
+            RedecisionCause::Shortage { remaining } => self.is_short(number, remaining),
+            RedecisionCause::Seats(seats) => {
                 must!(!seats.is_empty(), "{operation:?} came back for no seat");
                 for (seat, state) in seats {
                     let seen = self
@@ -601,11 +602,11 @@ impl Bench {
         }
     }
 
-    /// Does as a coordinator would with who is too large for what a read showed: its record decides.
+    /// Does as a engine would with who is too large for what a read showed: its record decides.
     fn is_short(&mut self, number: usize, remaining: u64) -> Result<(), Broken> {
         let entry = &self.entries[number];
         let operation = entry.operation.clone();
-        let wanted = entry.wanted.clone();
+        let selection = entry.selection.clone();
         let record = self
             .store
             .read_record(&operation.reservation)
@@ -613,11 +614,11 @@ impl Bench {
         let answer = match rules::decide(&operation, record.as_ref(), unix(self.now), self.late) {
             Decision::Answer(answer) => answer,
             Decision::Write(step) if step.movement() != rules::Movement::Take => {
-                return self.enter(operation, wanted, true, record);
+                return self.enter(operation, selection, true, record);
             }
-            Decision::Write(step) => Answer::Refused(match step.from {
-                Some(_) => Refusal::HoldExpired,
-                None => Refusal::InsufficientInventory { remaining },
+            Decision::Write(step) => Answer::Rejected(match step.from {
+                Some(_) => Rejection::HoldExpired,
+                None => Rejection::InsufficientInventory { remaining },
             }),
         };
         self.judge(number, &answer)?;
@@ -632,7 +633,7 @@ impl Bench {
             verb: entry.operation.verb,
             reservation: &entry.operation.reservation,
             event: &entry.operation.event,
-            wanted: &entry.operation.wanted,
+            selection: &entry.operation.selection,
         }
     }
 

@@ -5,8 +5,8 @@
 
 mod bench;
 
-use inventory_core::answer::{Answer, Refusal};
-use inventory_core::lane::Share;
+use inventory_core::answer::{Answer, Rejection};
+use inventory_core::lane::StripeShare;
 use inventory_core::limits;
 use inventory_core::operation::Verb;
 use inventory_core::rules::LateCommit;
@@ -176,7 +176,7 @@ proptest! {
         late in late(),
         steps in prop::collection::vec(self::step(9), 1..90),
     ) {
-        run(Bench::pooled(&stock, Share { first, step }, late), steps).map_err(failed)?;
+        run(Bench::pooled(&stock, StripeShare { first, step }, late), steps).map_err(failed)?;
     }
 
     #[test]
@@ -184,7 +184,7 @@ proptest! {
         stripes in 2_usize..6,
         steps in prop::collection::vec(step_of_a_crowd(), 1..120),
     ) {
-        let share = Share { first: 0, step: 1 };
+        let share = StripeShare { first: 0, step: 1 };
         let stock = vec![100_000; stripes];
         let mut bench = Bench::pooled(&stock, share, LateCommit::default()).strictly_in_order();
         // More than one transaction takes, or any order would do.
@@ -218,7 +218,7 @@ proptest! {
         for (n, poisonous) in batch.iter().enumerate() {
             let answer = bench.answer_to(n + 1);
             if *poisonous {
-                prop_assert_eq!(answer, &Answer::Refused(Refusal::Internal));
+                prop_assert_eq!(answer, &Answer::Rejected(Rejection::Internal));
             } else {
                 prop_assert!(matches!(answer, Answer::Confirmed { .. }), "{:?}", answer);
             }
@@ -266,9 +266,9 @@ fn a_full_lane_refuses_and_frees_the_room_of_callers_that_have_gone() {
     let first_refused = bench.submitted();
     bench.submit(Member::patient(1)).unwrap();
     let overloaded =
-        |answer: &Answer| matches!(answer, Answer::Refused(Refusal::Overloaded { .. }));
+        |answer: &Answer| matches!(answer, Answer::Rejected(Rejection::Overloaded { .. }));
     assert!(overloaded(bench.answer_to(first_refused)));
-    assert!(bench.depth() <= limits::LANE_QUEUE_MAX + limits::BATCH_MEMBERS_MAX);
+    assert!(bench.depth() <= limits::LANE_QUEUE_MAX + limits::BATCH_ENTRIES_MAX);
 
     bench.pass(60).unwrap();
     let taken = bench.submitted();
@@ -283,7 +283,7 @@ fn a_full_lane_refuses_and_frees_the_room_of_callers_that_have_gone() {
 /// before them: no call with a second to go is turned away because of them.
 #[test]
 fn a_split_is_not_taken_for_a_slow_queue() {
-    for (members, early, late) in [(14, 0, 40), (limits::BATCH_MEMBERS_MAX, 50, 0)] {
+    for (members, early, late) in [(14, 0, 40), (limits::BATCH_ENTRIES_MAX, 50, 0)] {
         let mut bench = Bench::new(&[1_000], 0, LateCommit::default());
         bench.submit(Member::patient(1)).unwrap();
         let culprit = Member {
@@ -324,7 +324,7 @@ fn a_split_is_not_taken_for_a_slow_queue() {
 /// stripe. What it sends then does not show how fast the queue moves.
 #[test]
 fn returns_to_a_stripe_are_not_taken_for_a_slow_queue() {
-    let share = Share { first: 0, step: 1 };
+    let share = StripeShare { first: 0, step: 1 };
     let mut bench = Bench::pooled(&[1_000, 1_000], share, LateCommit::default());
     let member = |verb, repeated| Member {
         verb,
@@ -377,7 +377,7 @@ fn members_waiting_for_a_read_count_against_the_bound() {
         // The read hangs; the home stripe goes on telling one batch after the other it is short.
         bench.answer(Fault::None).unwrap();
     }
-    let bound = limits::LANE_QUEUE_MAX + limits::BATCH_MEMBERS_MAX;
+    let bound = limits::LANE_QUEUE_MAX + limits::BATCH_ENTRIES_MAX;
     assert!(bench.depth() <= bound, "{} members", bench.depth());
     bench.answer_all().unwrap();
     bench.rest().unwrap();
@@ -409,7 +409,7 @@ fn a_repeat_is_never_told_that_it_is_sold_out() {
 fn callers_that_have_gone_take_no_room_in_a_batch() {
     let mut bench = Bench::new(&[1_000], 0, LateCommit::default());
     bench.submit(Member::patient(1)).unwrap();
-    for n in 0..2 * limits::BATCH_MEMBERS_MAX {
+    for n in 0..2 * limits::BATCH_ENTRIES_MAX {
         let mut member = Member::patient(1);
         if n % 2 == 0 {
             member.patience = 20;
@@ -418,7 +418,7 @@ fn callers_that_have_gone_take_no_room_in_a_batch() {
     }
     bench.pass(30).unwrap();
     bench.answer(Fault::None).unwrap();
-    assert_eq!(bench.members_in_flight(), limits::BATCH_MEMBERS_MAX);
+    assert_eq!(bench.members_in_flight(), limits::BATCH_ENTRIES_MAX);
     bench.rest().unwrap();
 }
 
@@ -439,7 +439,7 @@ fn a_busy_lane_asks_for_its_short_members_at_once() {
 /// Nobody waits while a lane is idle, and the stripes are drawn on in turn.
 #[test]
 fn an_arrival_goes_by_an_idle_lane_at_once() {
-    let share = Share { first: 1, step: 2 };
+    let share = StripeShare { first: 1, step: 2 };
     let mut bench = Bench::pooled(&[100; 8], share, LateCommit::default());
     for expected in [&[1][..], &[1, 3], &[1, 3, 5], &[1, 3, 5, 7]] {
         bench.submit(Member::patient(1)).unwrap();
@@ -462,7 +462,7 @@ fn an_arrival_goes_by_an_idle_lane_at_once() {
 /// transaction is long in its way, and makes many wait when the other was first.
 #[test]
 fn callers_gather_for_a_moment_unless_another_process_is_there() {
-    let share = Share { first: 0, step: 1 };
+    let share = StripeShare { first: 0, step: 1 };
     for is_contested in [false, true] {
         let mut bench = Bench::pooled(&[100; 8], share, LateCommit::default());
         bench.submit(Member::patient(1)).unwrap();
@@ -497,7 +497,7 @@ fn callers_gather_for_a_moment_unless_another_process_is_there() {
 /// Who a stripe puts off, or has no room for, goes by another at once.
 #[test]
 fn what_one_stripe_cannot_take_another_does() {
-    let share = Share { first: 0, step: 1 };
+    let share = StripeShare { first: 0, step: 1 };
     for (stock, fault) in [([9, 9], Fault::Conflict), ([0, 9], Fault::None)] {
         let mut bench = Bench::pooled(&stock, share, LateCommit::default());
         bench.submit(Member::patient(2)).unwrap();
@@ -551,7 +551,7 @@ fn who_waits_for_a_look_comes_before_who_comes_later() {
 /// A stripe that is known to be short is left alone while another is not.
 #[test]
 fn a_stripe_known_to_be_empty_is_asked_no_more() {
-    let share = Share { first: 0, step: 1 };
+    let share = StripeShare { first: 0, step: 1 };
     let mut bench = Bench::pooled(&[0, 100], share, LateCommit::default());
     for _ in 0..20 {
         bench.submit(Member::patient(1)).unwrap();

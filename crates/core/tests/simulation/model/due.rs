@@ -1,8 +1,8 @@
 //! What a caller must be told because of a record.
 
-use inventory_core::answer::{Answer, Refusal, Released};
+use inventory_core::answer::{Answer, Rejection, ReleaseOutcome};
 use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId};
-use inventory_core::operation::{Verb, Wanted};
+use inventory_core::operation::{Selection, Verb};
 use inventory_core::rules::LateCommit;
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{RecordView, ReservationState};
@@ -13,7 +13,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) verb: Verb,
     pub(crate) reservation: &'a ReservationId,
     pub(crate) event: &'a EventId,
-    pub(crate) wanted: &'a Wanted,
+    pub(crate) selection: &'a Selection,
 }
 
 /// What is to be answered while the record of `event` is `view` and the time is `clock`; `None`
@@ -26,16 +26,16 @@ pub(crate) fn says(
 ) -> Option<Answer> {
     use ReservationState::{Confirmed, Expired, Held, Refunded, Released as Gone};
     let Some((event, view)) = record else {
-        return match (ask.verb, ask.wanted) {
-            (Verb::Refund, _) | (Verb::Hold | Verb::Commit, Wanted::Whatever) => {
-                Some(Answer::Refused(Refusal::ReservationNotFound))
+        return match (ask.verb, ask.selection) {
+            (Verb::Refund, _) | (Verb::Hold | Verb::Commit, Selection::AsRecorded) => {
+                Some(Answer::Rejected(Rejection::ReservationNotFound))
             }
             (Verb::Expire, _) => Some(Answer::Expired),
             _ => None,
         };
     };
     if !fits(ask, event, view) {
-        return Some(Answer::Refused(Refusal::IdempotencyConflict));
+        return Some(Answer::Rejected(Rejection::IdempotencyConflict));
     }
     let over = view.expires_at.is_some_and(|end| end <= clock);
     let refusal = match (ask.verb, view.state) {
@@ -55,7 +55,7 @@ pub(crate) fn says(
         }
         (Verb::Release, Gone | Expired | Refunded) => {
             return Some(Answer::Released {
-                how: Released::Before,
+                how: ReleaseOutcome::AlreadyReleased,
                 at: view.at,
                 seats: view.seats.clone(),
             });
@@ -64,40 +64,40 @@ pub(crate) fn says(
         (Verb::Expire, _) => return Some(Answer::Expired),
         (Verb::Refund, Refunded) => return Some(Answer::Refunded),
         (Verb::Refund, Confirmed) => return None,
-        (Verb::Refund, _) => Refusal::ReservationNotConfirmed,
+        (Verb::Refund, _) => Rejection::ReservationNotConfirmed,
         (Verb::Release, Held) => return None,
-        (Verb::Hold, Held | Expired) => Refusal::HoldExpired,
-        (Verb::Commit, Held) if over && late == LateCommit::Reject => Refusal::HoldExpired,
-        (Verb::Commit, Expired) if late == LateCommit::Reject => Refusal::HoldExpired,
+        (Verb::Hold, Held | Expired) => Rejection::HoldExpired,
+        (Verb::Commit, Held) if over && late == LateCommit::Reject => Rejection::HoldExpired,
+        (Verb::Commit, Expired) if late == LateCommit::Reject => Rejection::HoldExpired,
         (Verb::Commit, Held | Expired) => return None,
-        (Verb::Hold | Verb::Release, Confirmed) => Refusal::ReservationCommitted,
-        (Verb::Hold | Verb::Commit, Gone | Refunded) => Refusal::ReservationReleased,
+        (Verb::Hold | Verb::Release, Confirmed) => Rejection::ReservationCommitted,
+        (Verb::Hold | Verb::Commit, Gone | Refunded) => Rejection::ReservationReleased,
     };
-    Some(Answer::Refused(refusal))
+    Some(Answer::Rejected(refusal))
 }
 
 /// The same event, and as many units or the same seats; naming nothing means whatever there is.
 fn fits(ask: Ask<'_>, event: &EventId, view: &RecordView) -> bool {
     let is_tombstone = view.seats.is_none() && view.draws.is_empty();
-    if is_tombstone && view.qty > 0 && *ask.wanted == Wanted::Whatever {
+    if is_tombstone && view.qty > 0 && *ask.selection == Selection::AsRecorded {
         // It knows a hash and a number, which say nothing to who names neither.
         return true;
     }
     if event != ask.event {
         return false;
     }
-    match (ask.wanted, &view.seats) {
-        (Wanted::Whatever, _) => true,
+    match (ask.selection, &view.seats) {
+        (Selection::AsRecorded, _) => true,
         _ if is_tombstone && view.qty == 0 => true,
-        (Wanted::Quantity(qty), None) if is_tombstone => {
+        (Selection::Quantity(qty), None) if is_tombstone => {
             view.fingerprint == Fingerprint::of_quantity(event, *qty)
         }
-        (Wanted::Seats(seats), None) => {
+        (Selection::Seats(seats), None) => {
             is_tombstone && view.fingerprint == Fingerprint::of_seats(event, seats)
         }
-        (Wanted::Quantity(qty), _) => *qty == view.qty,
-        (Wanted::Seats(wanted), Some(seats)) => {
-            wanted.len() == seats.len() && wanted.iter().all(|seat| seats.contains(seat))
+        (Selection::Quantity(qty), _) => *qty == view.qty,
+        (Selection::Seats(selection), Some(seats)) => {
+            selection.len() == seats.len() && selection.iter().all(|seat| seats.contains(seat))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What was there at an instant, or during a span.
 
-use inventory_core::answer::{Answer, Released};
+use inventory_core::answer::{Answer, ReleaseOutcome};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::rules::LateCommit;
 use inventory_core::seats::SeatState;
@@ -146,7 +146,7 @@ impl Store {
             if !self.was_released(ask.reservation, *how) {
                 return false;
             }
-            *how = Released::Before;
+            *how = ReleaseOutcome::AlreadyReleased;
         }
         let states = self.record_during(ask.reservation, from, to);
         // A hold that was written since, for this call or an equal one, is told as it was written,
@@ -164,15 +164,15 @@ impl Store {
     }
 
     /// Whether the record came to be given up like that.
-    fn was_released(&self, reservation: &ReservationId, how: Released) -> bool {
+    fn was_released(&self, reservation: &ReservationId, how: ReleaseOutcome) -> bool {
         let past = self.records.get(reservation).map_or(&[][..], |r| &r.past);
         let states: Vec<_> = past.iter().map(|(_, view)| view.state).collect();
         match how {
-            Released::Now => {
+            ReleaseOutcome::Released => {
                 states.ends_with(&[ReservationState::Held, ReservationState::Released])
             }
-            Released::NeverWas => states == [ReservationState::Released],
-            Released::Before => true,
+            ReleaseOutcome::NoReservation => states == [ReservationState::Released],
+            ReleaseOutcome::AlreadyReleased => true,
         }
     }
 

@@ -1,8 +1,8 @@
 //! Calls and their answers, and crashes.
 
-use inventory_core::answer::{Answer, Refusal};
+use inventory_core::answer::{Answer, Rejection};
 use inventory_core::effect::CallId;
-use inventory_core::question::Found;
+use inventory_core::query::QueryResult;
 use inventory_core::time::Micros;
 use inventory_core::transaction::{RecordView, ReservationState};
 use rand::Rng;
@@ -37,14 +37,16 @@ impl World {
         self.audit.taken(id, at.process, call);
         let (mut replayed, mut known) = (None, None);
         self.with(at, |shard, now, fx| match (operation, what) {
-            (Some(operation), _) => match shard.coordinator.replay(&operation, now.mono) {
+            (Some(operation), _) => match shard.engine.cached_answer(&operation, now.mono) {
                 Some(answer) => replayed = Some(answer),
-                None => shard.coordinator.submit(id, operation, now, fx),
+                None => shard.engine.handle_call(id, operation, now, fx),
             },
-            (None, What::Ask(question)) => {
-                known = shard.coordinator.known(&event, &question, now.mono, fx);
+            (None, What::Ask(query)) => {
+                known = shard
+                    .engine
+                    .cached_query_result(&event, &query, now.mono, fx);
                 if known.is_none() {
-                    shard.coordinator.ask(id, event, question, now, fx);
+                    shard.engine.handle_query(id, event, query, now, fx);
                 }
             }
             (None, What::Write(..)) => {}
@@ -66,7 +68,7 @@ impl World {
         answer: Answer,
         learned: Option<RecordView>,
     ) -> Result<(), Broken> {
-        if call == CallId::NOBODY {
+        if call == CallId::INTERNAL {
             return Ok(());
         }
         match self.internal.remove(&call.0) {
@@ -93,7 +95,7 @@ impl World {
                 self.report.count("holds found past their time");
                 Ok(())
             }
-            Some(Waits::Question(..)) => Err(Broken(format!("{call:?} asked and got {answer:?}"))),
+            Some(Waits::Query(..)) => Err(Broken(format!("{call:?} asked and got {answer:?}"))),
             None => self.answered(at, call, answer),
         }
     }
@@ -110,7 +112,7 @@ impl World {
 
     /// Who has just got something, or given it back, may look at what is left, on the same shard.
     fn wonders(&mut self, at: ShardRef, call: &Call, answer: &Answer) {
-        if !self.scenario.curious || matches!(answer, Answer::Refused(_)) {
+        if !self.scenario.curious || matches!(answer, Answer::Rejected(_)) {
             return;
         }
         for _ in 0..self.curious_rng.random_range(0..3) {
@@ -125,14 +127,14 @@ impl World {
         &mut self,
         at: ShardRef,
         id: CallId,
-        result: &Result<Found, Refusal>,
+        result: &Result<QueryResult, Rejection>,
     ) -> Result<(), Broken> {
         self.audit.told(id, result, at, self.now, &self.store)?;
         self.report.count(match result {
-            Ok(Found::Units { .. }) => "told of units",
-            Ok(Found::Offer { .. }) => "told of an offer",
-            Ok(Found::Seats { .. }) => "told of seats",
-            Ok(Found::Status(_)) => "told of a sale",
+            Ok(QueryResult::Units { .. }) => "told of units",
+            Ok(QueryResult::Offer { .. }) => "told of an offer",
+            Ok(QueryResult::Seats { .. }) => "told of seats",
+            Ok(QueryResult::Status(_)) => "told of a sale",
             Err(_) => "questions refused",
         });
         Ok(())
@@ -148,7 +150,7 @@ impl World {
     pub(super) fn crashes(&mut self, process: usize) {
         self.report.count("crashes");
         for shard in &self.processes[process].shards {
-            self.report.counters(&shard.coordinator.counters());
+            self.report.counters(&shard.engine.counters());
         }
         let life = self.processes[process].life + 1;
         self.processes[process] = self.start(process, life);

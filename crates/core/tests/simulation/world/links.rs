@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use inventory_core::answer::{Answer, Refusal};
-use inventory_core::effect::{CallId, Known, LaneId, LookupId, Route};
+use inventory_core::answer::{Answer, Rejection};
+use inventory_core::effect::{CallId, LaneId, RecordHint, RecordReadId, Route};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::limits;
 use inventory_core::operation::Operation;
-use inventory_core::question::Question;
+use inventory_core::query::Query;
 use inventory_core::seats::{Seat, SeatState};
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{
@@ -139,13 +139,13 @@ impl World {
         to: usize,
         route: Route,
         operation: Operation,
-        known: Known,
+        known: RecordHint,
     ) {
         let faults = self.faults();
         let at = self.now.plus(hop(&mut self.network_rng));
         if happens(faults.inbox_full, &mut self.network_rng) {
             let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
-            let answer = Answer::Refused(Refusal::Overloaded { retry_after });
+            let answer = Answer::Rejected(Rejection::Overloaded { retry_after });
             let origin = origin_of(&operation);
             self.make(at, Happening::ForwardSettled(from, origin, answer, None));
             return;
@@ -163,7 +163,7 @@ impl World {
         );
     }
 
-    /// A question goes to the shard that remembers the event's seats.
+    /// A query goes to the shard that remembers the event's seats.
     pub(super) fn pass_on(
         &mut self,
         from: ShardRef,
@@ -171,12 +171,12 @@ impl World {
         call: CallId,
         event: EventId,
         shape: EventShape,
-        question: Question,
+        query: Query,
     ) {
         let faults = self.faults();
         let at = self.now.plus(hop(&mut self.network_rng));
         if happens(faults.inbox_full, &mut self.network_rng) {
-            let refused = Err(Refusal::overloaded());
+            let refused = Err(Rejection::overloaded());
             self.make(at, Happening::ToldBack(from, call, refused));
             return;
         }
@@ -189,7 +189,7 @@ impl World {
                 call,
                 event,
                 shape,
-                question,
+                query,
             },
         );
     }
@@ -197,7 +197,7 @@ impl World {
     pub(super) fn look_up(
         &mut self,
         from: ShardRef,
-        lookup: LookupId,
+        lookup: RecordReadId,
         reservations: Vec<ReservationId>,
     ) {
         let faults = self.faults();
@@ -218,7 +218,7 @@ impl World {
     pub(super) fn looks_up(
         &mut self,
         from: ShardRef,
-        lookup: LookupId,
+        lookup: RecordReadId,
         reservations: &[ReservationId],
     ) {
         let records = reservations.iter().map(|id| self.store.read_record(id));

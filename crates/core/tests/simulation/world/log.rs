@@ -17,15 +17,25 @@ impl Display for Call {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.what {
             What::Write(what, reservation) => {
-                let wanted = Words(&self.wanted);
-                write!(f, "{} {reservation} {} {wanted}", verb(*what), self.event)?;
+                let selection = Words(&self.selection);
+                write!(
+                    f,
+                    "{} {reservation} {} {selection}",
+                    verb(*what),
+                    self.event
+                )?;
             }
-            What::Ask(question) => write!(f, "{} {}", self.event, Words(question))?,
+            What::Ask(query) => write!(f, "{} {}", self.event, Words(query))?,
         }
         let section = self.section.as_deref().unwrap_or("-");
         let (hold_for, patience) = (self.hold_for.0, self.patience.0);
         write!(f, " in {section} for {hold_for} within {patience}")?;
-        write!(f, ", expects {}, try {}", expect(self.expect), self.tries)
+        write!(
+            f,
+            ", expects {}, try {}",
+            expect(self.expectation),
+            self.tries
+        )
     }
 }
 

@@ -22,12 +22,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::rc::Rc;
 
-use inventory_core::answer::{Answer, Refusal};
-use inventory_core::coordinator::{Coordinator, Settings};
-use inventory_core::effect::{CallId, Effect, Known, LaneId, LookupId, Route};
+use inventory_core::answer::{Answer, Rejection};
+use inventory_core::effect::{CallId, Effect, LaneId, RecordHint, RecordReadId, Route};
+use inventory_core::engine::{Engine, EngineSettings};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::operation::Operation;
-use inventory_core::question::{Found, Question};
+use inventory_core::query::{Query, QueryResult};
 use inventory_core::seats::Seat;
 use inventory_core::time::{Micros, Now, UnixMillis};
 use inventory_core::transaction::{
@@ -65,7 +65,7 @@ pub(crate) struct ShardRef {
 #[derive(Debug)]
 enum Happening {
     Arrives(Call),
-    /// A question to one shard.
+    /// A query to one shard.
     Wonders(ShardRef, Call),
     AtStore {
         from: ShardRef,
@@ -80,8 +80,8 @@ enum Happening {
         seen: Vec<StripeView>,
     },
     Read(ShardRef, EventId, EventRead),
-    LooksUp(ShardRef, LookupId, Vec<ReservationId>),
-    LookedUp(ShardRef, LookupId, RecordsRead),
+    LooksUp(ShardRef, RecordReadId, Vec<ReservationId>),
+    LookedUp(ShardRef, RecordReadId, RecordsRead),
     ReadsSeats {
         from: ShardRef,
         event: EventId,
@@ -100,7 +100,7 @@ enum Happening {
         from: ShardRef,
         route: Route,
         operation: Operation,
-        known: Known,
+        known: RecordHint,
     },
     ForwardSettled(ShardRef, Origin, Answer, Option<RecordView>),
     Asked {
@@ -109,9 +109,9 @@ enum Happening {
         call: CallId,
         event: EventId,
         shape: EventShape,
-        question: Question,
+        query: Query,
     },
-    ToldBack(ShardRef, CallId, Result<Found, Refusal>),
+    ToldBack(ShardRef, CallId, Result<QueryResult, Rejection>),
     Wakes(ShardRef),
     Crashes(usize),
     Reclaims(usize),
@@ -129,21 +129,21 @@ type Origin = (EventId, ReservationId);
 #[derive(Debug)]
 enum Waits {
     Forward(ShardRef, Origin),
-    Question(ShardRef, CallId),
+    Query(ShardRef, CallId),
     Reclaimer(usize, ReservationId),
 }
 
 impl Waits {
     fn process(&self) -> usize {
         match self {
-            Self::Forward(at, _) | Self::Question(at, _) => at.process,
+            Self::Forward(at, _) | Self::Query(at, _) => at.process,
             Self::Reclaimer(process, _) => *process,
         }
     }
 }
 
 struct Shard {
-    coordinator: Coordinator,
+    engine: Engine,
     wake: Option<Micros>,
     lanes_in_flight: BTreeMap<LaneId, Rc<Transaction>>,
     reading: BTreeSet<EventId>,
@@ -177,7 +177,7 @@ pub(crate) struct World {
     internal: BTreeMap<u64, Waits>,
     calls_made: u64,
     internal_made: u64,
-    /// Everything that happened, if it is wanted.
+    /// Everything that happened, if it is selection.
     log: Option<String>,
 }
 
@@ -234,7 +234,7 @@ impl World {
         self.idle()?;
         for process in &self.processes {
             for shard in &process.shards {
-                self.report.counters(&shard.coordinator.counters());
+                self.report.counters(&shard.engine.counters());
             }
         }
         self.report.runs += 1;
@@ -244,7 +244,7 @@ impl World {
     fn start(&self, process: usize, life: u32) -> Process {
         let shards = self.scenario.processes[process];
         let shards = (0..shards).map(|shard| {
-            let settings = Settings {
+            let settings = EngineSettings {
                 shard,
                 shards,
                 cache_capacity: self.scenario.cache_capacity,
@@ -256,7 +256,7 @@ impl World {
             let of = (process as u64) << 40 | (shard as u64) << 32 | u64::from(life);
             let rng = SmallRng::seed_from_u64(self.scenario.seed.rotate_left(20) ^ of);
             Shard {
-                coordinator: Coordinator::new(settings, rng),
+                engine: Engine::new(settings, rng),
                 wake: None,
                 lanes_in_flight: BTreeMap::new(),
                 reading: BTreeSet::new(),
@@ -326,7 +326,7 @@ impl World {
                 audit.read_ends(at, &event, &read, self.now, store);
                 self.with(at, |shard, now, fx| {
                     shard.reading.remove(&event);
-                    shard.coordinator.event_read(&event, &read, now, fx);
+                    shard.engine.handle_stripes_read(&event, &read, now, fx);
                 })
             }
             Happening::LooksUp(from, lookup, reservations) => {
@@ -334,7 +334,7 @@ impl World {
                 Ok(())
             }
             Happening::LookedUp(at, lookup, read) => self.with(at, |shard, now, fx| {
-                shard.coordinator.records_read(lookup, &read, now, fx);
+                shard.engine.handle_records_read(lookup, &read, now, fx);
             }),
             Happening::ReadsSeats { from, event, seen } => {
                 self.reads_seats(from, event, seen);
@@ -342,7 +342,7 @@ impl World {
             }
             Happening::SeatsRead(at, event, read) => self.with(at, |shard, now, fx| {
                 shard.reading_seats.remove(&event);
-                shard.coordinator.seats_read(&event, read, now, fx);
+                shard.engine.handle_seats_read(&event, read, now, fx);
             }),
             Happening::LooksForSeats {
                 from,
@@ -355,7 +355,7 @@ impl World {
             }
             Happening::FreeSeatsRead(at, event, read) => self.with(at, |shard, now, fx| {
                 shard.looking_for_seats.remove(&event);
-                shard.coordinator.free_seats_read(&event, read, now, fx);
+                shard.engine.handle_free_seats_read(&event, read, now, fx);
             }),
             Happening::Wakes(at) => {
                 let mut is_over = true;
@@ -363,8 +363,8 @@ impl World {
                     if shard.wake.is_some_and(|due| due <= now.mono) {
                         shard.wake = None;
                     }
-                    shard.coordinator.wake(now, fx);
-                    let next = shard.coordinator.wake_at();
+                    shard.engine.handle_timeout(now, fx);
+                    let next = shard.engine.poll_timeout();
                     is_over = next.is_none_or(|due| due > now.mono);
                 })?;
                 must!(is_over, "woken, and wants to be woken at this very moment");
@@ -390,8 +390,8 @@ impl World {
             audit.settles(at, &transaction, &outcome, store);
         }
         self.with(at, |shard, now, fx| {
-            let at = &mut shard.coordinator;
-            at.transaction_settled(lane, outcome, now, fx);
+            let at = &mut shard.engine;
+            at.handle_transaction_outcome(lane, outcome, now, fx);
         })
     }
 
@@ -407,20 +407,20 @@ impl World {
             } if self.lives(to) => {
                 let call = self.internal(Waits::Forward(from, origin_of(&operation)));
                 self.with(to, |shard, now, fx| {
-                    let at = &mut shard.coordinator;
-                    at.submit_forwarded(call, operation, route, known, now, fx);
+                    let at = &mut shard.engine;
+                    at.handle_forwarded_call(call, operation, route, known, now, fx);
                 })
             }
             Happening::ForwardSettled(to, (event, reservation), answer, learned) => {
                 if let Some(view) = &learned
-                    && !matches!(answer, Answer::Refused(_))
+                    && !matches!(answer, Answer::Rejected(_))
                 {
                     let (audit, store) = (&mut self.audit, &self.store);
                     audit.is_told(to, &event, &reservation, view, store);
                 }
                 self.with(to, |shard, now, fx| {
-                    let at = &mut shard.coordinator;
-                    at.forward_settled(&event, &reservation, answer, learned, now, fx);
+                    let at = &mut shard.engine;
+                    at.handle_forward_outcome(&event, &reservation, answer, learned, now, fx);
                 })
             }
             Happening::Asked {
@@ -429,19 +429,19 @@ impl World {
                 call,
                 event,
                 shape,
-                question,
+                query,
             } if self.lives(to) => {
-                let call = self.internal(Waits::Question(from, call));
+                let call = self.internal(Waits::Query(from, call));
                 self.with(to, |shard, now, fx| {
-                    let at = &mut shard.coordinator;
-                    at.ask_forwarded(call, &event, shape, question, now, fx);
+                    let at = &mut shard.engine;
+                    at.handle_forwarded_query(call, &event, shape, query, now, fx);
                 })
             }
             Happening::ToldBack(to, call, result) if self.lives(to) => self.told(to, call, &result),
             Happening::Forgets(at, event) => {
                 self.audit.forgets(at, &event);
                 self.with(at, |shard, now, _| {
-                    shard.coordinator.forget(&event, now.mono);
+                    shard.engine.handle_event_changed(&event, now.mono);
                 })
             }
             Happening::Restocks(event, stripe, units) => {
@@ -497,7 +497,7 @@ impl World {
         let mut fx = Vec::new();
         let shard = &mut self.processes[at.process].shards[at.shard];
         act(shard, now, &mut fx);
-        let wake = shard.coordinator.wake_at();
+        let wake = shard.engine.poll_timeout();
         if let Some(due) = wake
             && shard.wake.is_none_or(|set| due < set)
         {
@@ -521,8 +521,8 @@ impl World {
                 answer,
                 learned,
             } => self.answers(at, call, answer, learned),
-            Effect::Told { call, result } => match self.internal.remove(&call.0) {
-                Some(Waits::Question(to, call)) => {
+            Effect::AnswerQuery { call, result } => match self.internal.remove(&call.0) {
+                Some(Waits::Query(to, call)) => {
                     let due = self.now.plus(hop(&mut self.network_rng));
                     self.make(due, Happening::ToldBack(to, call, result));
                     Ok(())
@@ -530,15 +530,15 @@ impl World {
                 Some(other) => Err(Broken(format!("{other:?} was told {result:?}"))),
                 None => self.told(at, call, &result),
             },
-            Effect::AskShard {
+            Effect::ForwardQuery {
                 shard: to,
                 call,
                 event,
                 shape,
-                question,
+                query,
             } => {
                 must!(to != at.shard, "asked itself");
-                self.pass_on(at, to, call, event, shape, question);
+                self.pass_on(at, to, call, event, shape, query);
                 Ok(())
             }
             Effect::Transact { lane, transaction } => {
@@ -554,7 +554,7 @@ impl World {
                 self.send(at, lane, transaction);
                 Ok(())
             }
-            Effect::ReadEvent { event, .. } => {
+            Effect::ReadStripes { event, .. } => {
                 must!(
                     shard.reading.insert(event.clone()),
                     "two reads of {event} under way"

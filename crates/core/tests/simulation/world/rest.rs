@@ -1,9 +1,9 @@
 //! What must hold when nothing happens any more.
 
-use inventory_core::answer::{Answer, Refusal};
+use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::EventId;
 use inventory_core::limits;
-use inventory_core::operation::{Expect, Verb, Wanted};
+use inventory_core::operation::{RecordExpectation, Selection, Verb};
 use inventory_core::time::Micros;
 
 use super::super::broken::{Broken, must};
@@ -14,15 +14,15 @@ impl World {
     pub(super) fn idle(&self) -> Result<(), Broken> {
         for (number, process) in self.processes.iter().enumerate() {
             for (shard, at) in process.shards.iter().enumerate() {
-                let at = &at.coordinator;
+                let at = &at.engine;
                 must!(
-                    at.is_idle() && at.in_flight() == 0 && at.in_lanes() == 0,
+                    at.is_idle() && at.calls_in_flight() == 0 && at.operations_in_pools() == 0,
                     "shard {number}/{shard} is not idle at rest: {} in flight, {} in lanes",
-                    at.in_flight(),
-                    at.in_lanes()
+                    at.calls_in_flight(),
+                    at.operations_in_pools()
                 );
                 must!(
-                    at.wake_at().is_none(),
+                    at.poll_timeout().is_none(),
                     "shard {number}/{shard} has a timer left"
                 );
             }
@@ -58,8 +58,10 @@ impl World {
                 bought += 1;
                 let closed = self.store.closed_at(&event).is_some();
                 let due = match &answer {
-                    Answer::Refused(Refusal::EventClosed) => closed,
-                    Answer::Refused(Refusal::InsufficientInventory { remaining: 0 }) => left == 0,
+                    Answer::Rejected(Rejection::EventClosed) => closed,
+                    Answer::Rejected(Rejection::InsufficientInventory { remaining: 0 }) => {
+                        left == 0
+                    }
                     // Seats have nothing in their write that tells them of a closed event.
                     Answer::Confirmed { .. } => {
                         left > 0 && (!closed || self.store.is_seated(&event))
@@ -84,10 +86,10 @@ impl World {
         let call = Call {
             what: What::Write(Verb::Commit, id),
             event: event.clone(),
-            wanted: Wanted::Quantity(qty),
+            selection: Selection::Quantity(qty),
             section: None,
             hold_for: Micros(0),
-            expect: Expect::New,
+            expectation: RecordExpectation::Absent,
             arrives: self.now,
             patience: Micros::from_millis(60_000),
             tries: 0,

@@ -137,8 +137,8 @@ impl World {
             let call = self.internal(Waits::Reclaimer(at.process, reservation.clone()));
             let deadline = self.now.plus(Micros::from_millis(5_000));
             self.with(at, |shard, now, fx| {
-                let at = &mut shard.coordinator;
-                at.reclaim(call, event, reservation, record, deadline, now, fx);
+                let at = &mut shard.engine;
+                at.handle_expired_hold(call, event, reservation, record, deadline, now, fx);
             })?;
         }
         Ok(())

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use inventory_core::answer::{Answer, Refusal};
+use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::ReservationId;
-use inventory_core::lane::Settled;
+use inventory_core::lane::Completion;
 use inventory_core::limits;
-use inventory_core::operation::{Verb, Wanted};
+use inventory_core::operation::{Selection, Verb};
 use inventory_core::transaction::{Outcome, Reason, ReservationState, Transaction};
 
 use super::{Bench, Entry, unix};
@@ -14,8 +14,8 @@ use crate::broken::{Broken, must};
 use crate::model::{INVALID, POISON};
 
 impl Bench {
-    pub(super) fn settled(&mut self, settled: Settled) -> Result<(), Broken> {
-        let Settled {
+    pub(super) fn settled(&mut self, settled: Completion) -> Result<(), Broken> {
+        let Completion {
             reservation,
             answer,
             learned,
@@ -42,8 +42,8 @@ impl Bench {
     pub(super) fn judge(&self, number: usize, answer: &Answer) -> Result<(), Broken> {
         let entry = &self.entries[number];
         let due = match answer {
-            Answer::Refused(Refusal::HoldExpired) if self.is_gone(entry) => true,
-            Answer::Refused(refusal) if !tells_of_record(refusal) => {
+            Answer::Rejected(Rejection::HoldExpired) if self.is_gone(entry) => true,
+            Answer::Rejected(refusal) if !tells_of_record(refusal) => {
                 self.refused(number, refusal)?
             }
             _ => self.store.explains(
@@ -58,11 +58,11 @@ impl Bench {
         Ok(())
     }
 
-    fn refused(&self, number: usize, refusal: &Refusal) -> Result<bool, Broken> {
+    fn refused(&self, number: usize, refusal: &Rejection) -> Result<bool, Broken> {
         let entry = &self.entries[number];
         let odd = [POISON, INVALID];
         Ok(match refusal {
-            Refusal::InsufficientInventory { remaining } => {
+            Rejection::InsufficientInventory { remaining } => {
                 self.first_come(number)?;
                 let mut seen = self
                     .store
@@ -72,15 +72,15 @@ impl Bench {
                     && *remaining < units(entry)
                     && seen.any(|held| held == *remaining)
             }
-            Refusal::EventClosed => {
+            Rejection::EventClosed => {
                 matches!(entry.operation.verb, Verb::Hold | Verb::Commit)
                     && self.store.closed_at(&self.event).is_some()
                     && (self.had(entry, None) || self.had(entry, Some(ReservationState::Expired)))
             }
-            Refusal::DeadlineExceeded => entry.operation.deadline <= self.now,
-            Refusal::StoreBusy { .. } => !self.put_off.is_empty(),
-            Refusal::StoreUnavailable { .. } => self.refused,
-            Refusal::Overloaded { .. } => {
+            Rejection::DeadlineExceeded => entry.operation.deadline <= self.now,
+            Rejection::StoreBusy { .. } => !self.put_off.is_empty(),
+            Rejection::StoreUnavailable { .. } => self.refused,
+            Rejection::Overloaded { .. } => {
                 // Or the line is too long for it: said at the door, with something to wait for, and
                 // never to who gives something back.
                 let gives = matches!(
@@ -92,7 +92,7 @@ impl Bench {
                 let at_the_door = entry.arrived == self.now && waits && (!gives || never_was);
                 self.pool.depth() >= limits::LANE_QUEUE_MAX || at_the_door
             }
-            Refusal::Internal => odd
+            Rejection::Internal => odd
                 .iter()
                 .any(|p| entry.operation.reservation.as_str().starts_with(p)),
             _ => false,
@@ -153,7 +153,7 @@ impl Bench {
         must!(unanswered.is_none(), "never answered: {unanswered:?}");
         self.store.conserved_in_full()?;
         let tells = |answer: &Answer| match answer {
-            Answer::Refused(refusal) => tells_of_record(refusal),
+            Answer::Rejected(refusal) => tells_of_record(refusal),
             _ => true,
         };
         let mut told: BTreeMap<&ReservationId, bool> = BTreeMap::new();
@@ -177,10 +177,10 @@ impl Bench {
 
 /// What the reservation is for, in units.
 fn units(entry: &Entry) -> u64 {
-    match &entry.wanted {
-        Wanted::Quantity(qty) => u64::from(*qty),
-        Wanted::Seats(seats) => seats.len() as u64,
-        Wanted::Whatever => 0,
+    match &entry.selection {
+        Selection::Quantity(qty) => u64::from(*qty),
+        Selection::Seats(seats) => seats.len() as u64,
+        Selection::AsRecorded => 0,
     }
 }
 
@@ -224,14 +224,14 @@ pub(super) fn is_busy(outcome: &Outcome) -> bool {
     }
 }
 
-fn tells_of_record(refusal: &Refusal) -> bool {
+fn tells_of_record(refusal: &Rejection) -> bool {
     matches!(
         refusal,
-        Refusal::IdempotencyConflict
-            | Refusal::ReservationReleased
-            | Refusal::ReservationCommitted
-            | Refusal::HoldExpired
-            | Refusal::ReservationNotFound
-            | Refusal::ReservationNotConfirmed
+        Rejection::IdempotencyConflict
+            | Rejection::ReservationReleased
+            | Rejection::ReservationCommitted
+            | Rejection::HoldExpired
+            | Rejection::ReservationNotFound
+            | Rejection::ReservationNotConfirmed
     )
 }

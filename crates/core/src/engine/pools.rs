@@ -8,7 +8,7 @@ use std::hash::BuildHasher;
 
 use crate::effect::PoolId;
 use crate::ids::{EventId, ReservationId};
-use crate::lane::{Kind, Pool, PoolKey, Share, Terms};
+use crate::lane::{LaneSettings, Pool, PoolKey, PoolKind, StripeShare};
 use crate::limits;
 use crate::time::Micros;
 use crate::transaction::EventShape;
@@ -24,26 +24,26 @@ struct Slot {
     lanes: usize,
 }
 
-pub(super) struct Lanes {
+pub(super) struct Pools {
     shard: usize,
     shards: usize,
-    terms: Terms,
+    settings: LaneSettings,
     slots: HashMap<PoolId, Slot, foldhash::fast::RandomState>,
     by_key: HashMap<PoolKey, PoolId, foldhash::fast::RandomState>,
     timers: BTreeSet<(Micros, PoolId)>,
     next: u64,
-    /// Lanes of all pools.
+    /// Pools of all pools.
     lanes: usize,
     /// Idle pools are looked for when there are so many lanes.
     sweep_at: usize,
 }
 
-impl Lanes {
-    pub(super) fn new(shard: usize, shards: usize, terms: Terms) -> Self {
+impl Pools {
+    pub(super) fn new(shard: usize, shards: usize, settings: LaneSettings) -> Self {
         Self {
             shard,
             shards: shards.max(1),
-            terms,
+            settings,
             slots: HashMap::default(),
             by_key: HashMap::default(),
             timers: BTreeSet::new(),
@@ -65,7 +65,7 @@ impl Lanes {
         self.slots.values().map(|slot| slot.pool.depth()).sum()
     }
 
-    pub(super) fn in_line(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.slots.values().map(|slot| slot.pool.waiting()).sum()
     }
 
@@ -77,7 +77,7 @@ impl Lanes {
     pub(super) fn selling(&mut self, event: &EventId) -> Option<&mut Pool> {
         let key = PoolKey {
             event: event.clone(),
-            kind: Kind::Stripes,
+            kind: PoolKind::Stripes,
         };
         let id = *self.by_key.get(&key)?;
         self.get_mut(id)
@@ -88,7 +88,7 @@ impl Lanes {
     pub(super) fn open(
         &mut self,
         event: &EventId,
-        kind: Kind,
+        kind: PoolKind,
         shape: EventShape,
     ) -> Option<PoolId> {
         let key = PoolKey {
@@ -106,12 +106,12 @@ impl Lanes {
                 }
                 let id = PoolId(self.next);
                 self.next += 1;
-                let share = Share {
+                let share = StripeShare {
                     first: self.first(event) as u16,
                     step: self.shards as u16,
                 };
                 let slot = Slot {
-                    pool: Pool::new(key.clone(), share, shape, self.terms),
+                    pool: Pool::new(key.clone(), share, shape, self.settings),
                     timer: None,
                     // It has one as soon as it is used.
                     lanes: 1,
@@ -218,11 +218,11 @@ fn stable_hash(text: &str) -> u64 {
 mod tests {
     use super::*;
 
-    fn lanes(shard: usize, shards: usize) -> Lanes {
-        Lanes::new(shard, shards, Terms::default())
+    fn lanes(shard: usize, shards: usize) -> Pools {
+        Pools::new(shard, shards, LaneSettings::default())
     }
 
-    fn seller(lanes: &Lanes, n: usize, stripes: u16) -> usize {
+    fn seller(lanes: &Pools, n: usize, stripes: u16) -> usize {
         let event: EventId = "evt".parse().expect("legal");
         let reservation: ReservationId = format!("r{n}").parse().expect("legal");
         lanes.seller(&event, &reservation, stripes)

@@ -8,11 +8,11 @@
 
 use std::collections::HashMap;
 
-use crate::effect::{CallId, Known};
+use crate::effect::{CallId, RecordHint};
 use crate::ids::{ReservationId, SeatId};
 use crate::limits;
 use crate::operation::Operation;
-use crate::question::Question;
+use crate::query::Query;
 use crate::seat_map::SeatMap;
 use crate::seats::{Seat, SeatState};
 use crate::time::{Micros, Now, UnixMillis};
@@ -20,28 +20,28 @@ use crate::transaction::EventShape;
 
 /// An operation that waits for a seat, or for the map.
 #[derive(Debug)]
-pub(super) struct Parked {
+pub(super) struct BlockedOperation {
     pub(super) operation: Operation,
     pub(super) shape: EventShape,
-    pub(super) known: Known,
+    pub(super) known: RecordHint,
 }
 
 /// Who waits for a read of the seats.
 #[derive(Debug)]
-pub(super) enum MapWaiter {
-    Ask { call: CallId, question: Question },
-    Choose(Box<Parked>),
+pub(super) enum SeatMapWaiter {
+    Query { call: CallId, query: Query },
+    SeatChoice(Box<BlockedOperation>),
 }
 
 #[derive(Debug)]
-struct Claim {
-    by: ReservationId,
-    waiting: Vec<Parked>,
+struct SeatLock {
+    holder: ReservationId,
+    blocked: Vec<BlockedOperation>,
 }
 
 /// See the module's head.
 #[derive(Default)]
-pub(super) struct Desk {
+pub(super) struct SeatedEvent {
     map: Option<SeatMap>,
     /// When the map was last read whole: the beginning of that read on both clocks.
     read_at: Option<Micros>,
@@ -51,44 +51,44 @@ pub(super) struct Desk {
     /// When the read under way began.
     reading: Option<(Micros, UnixMillis)>,
     /// What was learned while the first read was under way: it is newer than the read.
-    early: Vec<(SeatId, Option<SeatState>, Micros)>,
+    early_changes: Vec<(SeatId, Option<SeatState>, Micros)>,
     /// The read under way began before an operator changed the event: it is as good as old.
     is_overtaken: bool,
-    waiting: Vec<MapWaiter>,
+    awaiting_map: Vec<SeatMapWaiter>,
     /// When the last look at what is free that agreed with the map began, if that is later than
     /// `read_at`.
-    sighted_at: Option<Micros>,
+    verified_at: Option<Micros>,
     /// When the look under way began.
-    looking: Option<(Micros, UnixMillis)>,
+    verifying: Option<(Micros, UnixMillis)>,
     /// A look did not agree with the map: only a read of all seats helps.
     is_wrong: bool,
     /// Who waits for a look.
-    choosing: Vec<Parked>,
-    claims: HashMap<SeatId, Claim, foldhash::fast::RandomState>,
+    awaiting_verification: Vec<BlockedOperation>,
+    seat_locks: HashMap<SeatId, SeatLock, foldhash::fast::RandomState>,
     by_reservation: HashMap<ReservationId, Vec<SeatId>, foldhash::fast::RandomState>,
-    parked: usize,
+    blocked: usize,
     pub(super) used: Micros,
 }
 
-impl Desk {
+impl SeatedEvent {
     pub(super) fn map(&mut self) -> Option<&mut SeatMap> {
         self.map.as_mut()
     }
 
     /// The map, and whether a write to a seat of it is under way.
-    pub(super) fn map_and_claims(
+    pub(super) fn map_and_locks(
         &mut self,
     ) -> Option<(&mut SeatMap, impl Fn(&SeatId) -> bool + use<'_>)> {
-        let claims = &self.claims;
+        let claims = &self.seat_locks;
         let map = self.map.as_mut()?;
         Some((map, move |seat: &SeatId| claims.contains_key(seat)))
     }
 
     /// Nothing is lost when it is dropped.
     pub(super) fn is_idle(&self) -> bool {
-        let is_read = self.reading.is_some() || self.looking.is_some();
-        let is_awaited = !self.waiting.is_empty() || !self.choosing.is_empty();
-        self.claims.is_empty() && !is_read && !is_awaited
+        let is_read = self.reading.is_some() || self.verifying.is_some();
+        let is_awaited = !self.awaiting_map.is_empty() || !self.awaiting_verification.is_empty();
+        self.seat_locks.is_empty() && !is_read && !is_awaited
     }
 
     /// Whether what is free was read at `since` or later.
@@ -96,60 +96,63 @@ impl Desk {
         self.map.is_some()
             && self
                 .read_at
-                .max(self.sighted_at)
+                .max(self.verified_at)
                 .is_some_and(|at| at >= since)
     }
 
     /// Whether a look at what is free may say as much as a read of all seats, at less cost.
-    pub(super) fn is_look_enough(&mut self, now: Now) -> bool {
+    pub(super) fn can_verify(&mut self, now: Now) -> bool {
         if self.is_wrong || !self.is_fresh(now.mono) {
             return false;
         }
         let free = self.map.as_mut().map(|map| map.remaining(None, now.unix));
-        free.is_some_and(|free| free <= limits::SEATS_SIGHTED_MAX)
+        free.is_some_and(|free| free <= limits::VERIFIABLE_SEATS_MAX)
     }
 
     /// Lets a choice wait for a look at what is free. `Err`: too many wait already.
-    pub(super) fn wait_for_look(&mut self, parked: Box<Parked>) -> Result<(), Box<Parked>> {
-        if self.choosing.len() >= limits::READ_WAITERS_MAX {
+    pub(super) fn wait_for_verification(
+        &mut self,
+        parked: Box<BlockedOperation>,
+    ) -> Result<(), Box<BlockedOperation>> {
+        if self.awaiting_verification.len() >= limits::READ_WAITERS_MAX {
             return Err(parked);
         }
-        self.choosing.push(*parked);
+        self.awaiting_verification.push(*parked);
         Ok(())
     }
 
     /// Whether a look is to be started now.
-    pub(super) fn start_looking(&mut self, now: Now) -> bool {
-        if self.looking.is_some() {
+    pub(super) fn start_verification(&mut self, now: Now) -> bool {
+        if self.verifying.is_some() {
             return false;
         }
-        self.looking = Some((now.mono, now.unix));
+        self.verifying = Some((now.mono, now.unix));
         true
     }
 
     /// Ends a look: who waited for it, and false if it did not agree with the map. Whoever waits for
     /// a later one waits again.
-    pub(super) fn stop_looking(
+    pub(super) fn finish_verification(
         &mut self,
         free: Option<Vec<(SeatId, SeatState)>>,
-    ) -> (Vec<Parked>, bool) {
+    ) -> (Vec<BlockedOperation>, bool) {
         let mut agrees = true;
         // Of a house that an operator has changed meanwhile nothing is known: it is read first.
         if let (Some((began, unix)), Some(free), Some(map)) =
-            (self.looking.take(), free, &mut self.map)
+            (self.verifying.take(), free, &mut self.map)
         {
-            let claims = &self.claims;
+            let claims = &self.seat_locks;
             let is_claimed = |seat: &SeatId| claims.contains_key(seat);
             agrees = map.sight(free, began, unix, &is_claimed);
             match agrees {
-                true => self.sighted_at = Some(began),
+                true => self.verified_at = Some(began),
                 false => self.is_wrong = true,
             }
         }
-        (std::mem::take(&mut self.choosing), agrees)
+        (std::mem::take(&mut self.awaiting_verification), agrees)
     }
 
-    /// Whether a question may be answered from the map; the age allowed grows with the time that a
+    /// Whether a query may be answered from the map; the age allowed grows with the time that a
     /// read of all seats takes.
     pub(super) fn is_fresh(&self, now: Micros) -> bool {
         self.map.is_some() && self.age(now).is_some_and(|age| age <= self.age_allowed())
@@ -161,7 +164,7 @@ impl Desk {
     }
 
     /// Whether the map should be read anew before it is too old.
-    pub(super) fn is_getting_old(&self, now: Micros) -> bool {
+    pub(super) fn needs_refresh(&self, now: Micros) -> bool {
         self.map.is_none()
             || self
                 .age(now)
@@ -180,7 +183,7 @@ impl Desk {
     }
 
     /// Whether a read is to be started now.
-    pub(super) fn start_reading(&mut self, now: Micros, unix: UnixMillis) -> bool {
+    pub(super) fn start_read(&mut self, now: Micros, unix: UnixMillis) -> bool {
         if self.reading.is_some() {
             return false;
         }
@@ -189,17 +192,21 @@ impl Desk {
     }
 
     /// Ends a read: who waited for it. Whoever waits for a later one waits again.
-    pub(super) fn stop_reading(&mut self, seats: Option<Vec<Seat>>, now: Micros) -> Vec<MapWaiter> {
+    pub(super) fn finish_read(
+        &mut self,
+        seats: Option<Vec<Seat>>,
+        now: Micros,
+    ) -> Vec<SeatMapWaiter> {
         let (began, unix) = self.reading.take().unwrap_or_default();
         if seats.is_none() {
-            self.early.clear();
+            self.early_changes.clear();
         }
         if let Some(seats) = seats {
             match &mut self.map {
                 Some(map) => map.refresh(seats, began),
                 None => {
                     let map = self.map.insert(SeatMap::new(seats, began));
-                    for (seat, state, at) in self.early.drain(..) {
+                    for (seat, state, at) in self.early_changes.drain(..) {
                         map.learn(&seat, state, at);
                     }
                 }
@@ -209,50 +216,56 @@ impl Desk {
             self.read_unix = unix;
             self.took = now.since(began);
         }
-        std::mem::take(&mut self.waiting)
+        std::mem::take(&mut self.awaiting_map)
     }
 
     /// Takes in what a write of this shard, or a failed condition, has just told of a seat.
-    pub(super) fn learn(&mut self, seat: &SeatId, state: Option<SeatState>, at: Micros) {
+    pub(super) fn record_seat(&mut self, seat: &SeatId, state: Option<SeatState>, at: Micros) {
         match &mut self.map {
             Some(map) => map.learn(seat, state, at),
-            None if self.reading.is_some() && self.early.len() < limits::SEAT_WAITERS_MAX => {
-                self.early.push((seat.clone(), state, at));
+            None if self.reading.is_some()
+                && self.early_changes.len() < limits::SEAT_WAITERS_MAX =>
+            {
+                self.early_changes.push((seat.clone(), state, at));
             }
             None => {}
         }
     }
 
     /// What was read is no longer trusted.
-    pub(super) fn forget_map(&mut self) {
+    pub(super) fn invalidate_map(&mut self) {
         self.map = None;
         self.read_at = None;
         self.is_overtaken = self.reading.is_some();
-        self.sighted_at = None;
+        self.verified_at = None;
     }
 
     /// False: too many wait already.
-    pub(super) fn wait_for_map(&mut self, waiter: MapWaiter) -> Result<(), MapWaiter> {
-        if self.waiting.len() >= limits::READ_WAITERS_MAX {
+    pub(super) fn wait_for_map(&mut self, waiter: SeatMapWaiter) -> Result<(), SeatMapWaiter> {
+        if self.awaiting_map.len() >= limits::READ_WAITERS_MAX {
             return Err(waiter);
         }
-        self.waiting.push(waiter);
+        self.awaiting_map.push(waiter);
         Ok(())
     }
 
     /// Claims all of `seats` for `by`, or none: then it says which one another has.
-    pub(super) fn claim(&mut self, seats: &[SeatId], by: &ReservationId) -> Result<(), SeatId> {
-        let others = |seat: &&SeatId| self.claims.get(*seat).is_some_and(|c| c.by != *by);
+    pub(super) fn lock_seats(
+        &mut self,
+        seats: &[SeatId],
+        by: &ReservationId,
+    ) -> Result<(), SeatId> {
+        let others = |seat: &&SeatId| self.seat_locks.get(*seat).is_some_and(|c| c.holder != *by);
         if let Some(taken) = seats.iter().find(others) {
             return Err(taken.clone());
         }
         for seat in seats {
             let mut fresh = false;
-            self.claims.entry(seat.clone()).or_insert_with(|| {
+            self.seat_locks.entry(seat.clone()).or_insert_with(|| {
                 fresh = true;
-                Claim {
-                    by: by.clone(),
-                    waiting: Vec::new(),
+                SeatLock {
+                    holder: by.clone(),
+                    blocked: Vec::new(),
                 }
             });
             if fresh {
@@ -265,11 +278,15 @@ impl Desk {
 
     /// Lets an operation wait until the claim on `seat` has ended; gives it back when too many do,
     /// or nobody claims it.
-    pub(super) fn park(&mut self, seat: &SeatId, parked: Box<Parked>) -> Result<(), Box<Parked>> {
-        match self.claims.get_mut(seat) {
-            Some(claim) if self.parked < limits::SEAT_WAITERS_MAX => {
-                claim.waiting.push(*parked);
-                self.parked += 1;
+    pub(super) fn block(
+        &mut self,
+        seat: &SeatId,
+        parked: Box<BlockedOperation>,
+    ) -> Result<(), Box<BlockedOperation>> {
+        match self.seat_locks.get_mut(seat) {
+            Some(lock) if self.blocked < limits::SEAT_WAITERS_MAX => {
+                lock.blocked.push(*parked);
+                self.blocked += 1;
                 Ok(())
             }
             _ => Err(parked),
@@ -277,30 +294,30 @@ impl Desk {
     }
 
     /// Ends the claims of a reservation: who waited for them, first come first.
-    pub(super) fn release(&mut self, reservation: &ReservationId) -> Vec<Parked> {
+    pub(super) fn unlock(&mut self, reservation: &ReservationId) -> Vec<BlockedOperation> {
         let mut freed = Vec::new();
         for seat in self.by_reservation.remove(reservation).unwrap_or_default() {
-            if let Some(claim) = self.claims.remove(&seat) {
-                freed.extend(claim.waiting);
+            if let Some(lock) = self.seat_locks.remove(&seat) {
+                freed.extend(lock.blocked);
             }
         }
-        self.parked -= freed.len();
+        self.blocked -= freed.len();
         freed
     }
 
     /// Who is about to get the seat.
-    pub(super) fn claimed_by(&self, seat: &SeatId) -> Option<&ReservationId> {
-        self.claims.get(seat).map(|claim| &claim.by)
+    pub(super) fn lock_holder(&self, seat: &SeatId) -> Option<&ReservationId> {
+        self.seat_locks.get(seat).map(|lock| &lock.holder)
     }
 
     /// A seat that somebody is about to get, in `section` if one is named.
-    pub(super) fn any_claimed(&self, section: Option<&str>) -> Option<SeatId> {
+    pub(super) fn any_locked_seat(&self, section: Option<&str>) -> Option<SeatId> {
         let inside = |seat: &&SeatId| match (section, &self.map) {
             (Some(section), Some(map)) => map.get(seat).is_some_and(|seat| seat.section == section),
             _ => true,
         };
         // The least of them: which it is must not depend on how they are hashed.
-        self.claims.keys().filter(inside).min().cloned()
+        self.seat_locks.keys().filter(inside).min().cloned()
     }
 }
 
@@ -308,7 +325,7 @@ impl Desk {
 mod tests {
     use super::*;
     use crate::ids::{EventId, Fingerprint};
-    use crate::operation::{Expect, Verb, Wanted};
+    use crate::operation::{RecordExpectation, Selection, Verb};
 
     fn seats(names: &[&str]) -> Vec<SeatId> {
         names.iter().map(|n| n.parse().expect("legal")).collect()
@@ -318,19 +335,19 @@ mod tests {
         format!("r{n}").parse().expect("legal")
     }
 
-    fn parked(n: u32) -> Box<Parked> {
+    fn parked(n: u32) -> Box<BlockedOperation> {
         let event: EventId = "evt".parse().expect("legal");
-        Box::new(Parked {
+        Box::new(BlockedOperation {
             operation: Operation {
                 verb: Verb::Hold,
                 reservation: by(n),
                 fingerprint: Fingerprint::of_whatever(&event),
                 event,
-                wanted: Wanted::Quantity(1),
+                selection: Selection::Quantity(1),
                 section: None,
                 payment_intent: String::new(),
                 hold_until: None,
-                expect: Expect::New,
+                expectation: RecordExpectation::Absent,
                 deadline: Micros(1),
             },
             shape: EventShape {
@@ -338,45 +355,47 @@ mod tests {
                 seat_keys: 1,
                 closed: false,
             },
-            known: Known::Nothing,
+            known: RecordHint::None,
         })
     }
 
     #[test]
     fn all_seats_are_claimed_or_none() {
-        let mut desk = Desk::default();
-        assert_eq!(desk.claim(&seats(&["A", "B"]), &by(1)), Ok(()));
+        let mut seated = SeatedEvent::default();
+        assert_eq!(seated.lock_seats(&seats(&["A", "B"]), &by(1)), Ok(()));
         assert_eq!(
-            desk.claim(&seats(&["C", "B"]), &by(2)),
+            seated.lock_seats(&seats(&["C", "B"]), &by(2)),
             Err(seats(&["B"])[0].clone())
         );
         assert_eq!(
-            desk.claim(&seats(&["C"]), &by(3)),
+            seated.lock_seats(&seats(&["C"]), &by(3)),
             Ok(()),
             "C was left alone"
         );
         // What is mine already can be claimed with more.
-        assert_eq!(desk.claim(&seats(&["B", "D"]), &by(1)), Ok(()));
+        assert_eq!(seated.lock_seats(&seats(&["B", "D"]), &by(1)), Ok(()));
     }
 
     #[test]
     fn who_waits_is_let_go_in_order_and_once() {
-        let mut desk = Desk::default();
-        desk.claim(&seats(&["A", "B"]), &by(1)).expect("free");
+        let mut seated = SeatedEvent::default();
+        seated
+            .lock_seats(&seats(&["A", "B"]), &by(1))
+            .expect("free");
         for (n, seat) in [(2, "B"), (3, "A"), (4, "B")] {
-            assert!(desk.park(&seats(&[seat])[0], parked(n)).is_ok());
+            assert!(seated.block(&seats(&[seat])[0], parked(n)).is_ok());
         }
         assert!(
-            desk.park(&seats(&["Z"])[0], parked(5)).is_err(),
+            seated.block(&seats(&["Z"])[0], parked(5)).is_err(),
             "nobody claims it"
         );
-        let freed: Vec<_> = desk
-            .release(&by(1))
+        let freed: Vec<_> = seated
+            .unlock(&by(1))
             .into_iter()
             .map(|p| p.operation.reservation)
             .collect();
         assert_eq!(freed, [by(3), by(2), by(4)]);
-        assert!(desk.release(&by(1)).is_empty());
-        assert!(desk.is_idle());
+        assert!(seated.unlock(&by(1)).is_empty());
+        assert!(seated.is_idle());
     }
 }

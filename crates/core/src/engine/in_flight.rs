@@ -1,7 +1,7 @@
 //! Calls in flight, by reservation and event.
 //!
 //! One call per reservation and event is under way at a time: the leader. An equal call waits for
-//! its answer; another verb or quantity waits for its turn. So no reservation is twice in one
+//! its answer; another verb or quantity waits for its cx. So no reservation is twice in one
 //! transaction, and no two answers about it race.
 //!
 //! A reservation named with two events is two entries, because they have nothing to wait for: their
@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 
-use super::desk::Parked;
+use super::seated_event::BlockedOperation;
 use crate::effect::{CallId, Route};
 use crate::ids::{EventId, Fingerprint, ReservationId};
 use crate::limits;
@@ -20,35 +20,35 @@ use crate::time::Micros;
 
 /// A reservation under way.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct InFlightCall {
     event: EventId,
     pub(super) leader: CallId,
     pub(super) verb: Verb,
     pub(super) fingerprint: Fingerprint,
     /// When the leader set out: whatever is read for it is read after this.
-    pub(super) since: Micros,
+    pub(super) started_at: Micros,
     /// How often the leader's write found something else than it was for.
-    turns: u32,
+    attempts: u32,
     /// The seats that were left for it, where that is too few. Whether it is refused for that is left
     /// to one more look at its record.
-    too_few: Option<u64>,
+    shortage: Option<u64>,
     /// A read of free seats proves that too few are left if it began at this instant or later.
     reads_from: Micros,
     /// The leader found too few seats and waits for the write that claims one.
     waits_for_claim: bool,
     /// The leader is with another shard.
-    is_away: bool,
+    is_forwarded: bool,
     /// In order of arrival.
-    pub(super) followers: Vec<Follower>,
+    pub(super) waiters: Vec<Waiter>,
     /// Buyers of seats that this reservation holds past its time: what becomes of it decides.
-    pub(super) watchers: Vec<Parked>,
+    pub(super) watchers: Vec<BlockedOperation>,
     /// The leader watches another reservation.
     is_watching: bool,
 }
 
 /// A call that waits for what becomes of the leader.
 #[derive(Debug)]
-pub(super) struct Follower {
+pub(super) struct Waiter {
     pub(super) call: CallId,
     pub(super) operation: Operation,
     pub(super) route: Option<Route>,
@@ -58,29 +58,29 @@ pub(super) struct Follower {
 /// All that is under way for one reservation: one entry, but for clients that name two events.
 #[derive(Debug)]
 struct Slot {
-    first: Pending,
-    others: Vec<Pending>,
+    first: InFlightCall,
+    others: Vec<InFlightCall>,
 }
 
 /// What became of a call that entered.
 #[derive(Debug)]
-pub(super) enum Joined {
+pub(super) enum Registration {
     /// It leads: take it to its lane.
-    First(Operation),
-    Behind,
+    Leader(Operation),
+    Waiting,
     /// Too many calls, in all or for this reservation.
     Full,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Pendings {
+pub(super) struct InFlightCalls {
     by_reservation: HashMap<ReservationId, Slot, foldhash::fast::RandomState>,
     calls: usize,
     /// Of which event they are.
     by_event: HashMap<EventId, usize, foldhash::fast::RandomState>,
 }
 
-impl Pendings {
+impl InFlightCalls {
     /// Calls that have not been answered, leaders and all others.
     pub(super) fn calls(&self) -> usize {
         self.calls
@@ -90,41 +90,44 @@ impl Pendings {
         self.by_reservation.is_empty()
     }
 
-    pub(super) fn enter(
+    pub(super) fn register(
         &mut self,
         call: CallId,
         operation: Operation,
         route: Option<Route>,
         now: Micros,
-    ) -> Joined {
-        if self.calls >= limits::OPERATIONS_IN_FLIGHT_MAX || self.has_its_share(&operation.event) {
-            return Joined::Full;
+    ) -> Registration {
+        if self.calls >= limits::OPERATIONS_IN_FLIGHT_MAX
+            || self.exceeds_event_share(&operation.event)
+        {
+            return Registration::Full;
         }
         let Some(slot) = self.by_reservation.get_mut(&operation.reservation) else {
-            let first = Pending::led_by(call, &operation, now);
+            let first = InFlightCall::led_by(call, &operation, now);
             let others = Vec::new();
             self.by_reservation
                 .insert(operation.reservation.clone(), Slot { first, others });
             self.count(&operation.event);
-            return Joined::First(operation);
+            return Registration::Leader(operation);
         };
         if slot.calls() > limits::CALLS_PER_RESERVATION_MAX {
-            return Joined::Full;
+            return Registration::Full;
         }
         let event = operation.event.clone();
         let joined = match slot.of(&operation.event) {
             Some(pending) => {
-                pending.followers.push(Follower {
+                pending.waiters.push(Waiter {
                     call,
                     operation,
                     route,
                     joined: now,
                 });
-                Joined::Behind
+                Registration::Waiting
             }
             None => {
-                slot.others.push(Pending::led_by(call, &operation, now));
-                Joined::First(operation)
+                slot.others
+                    .push(InFlightCall::led_by(call, &operation, now));
+                Registration::Leader(operation)
             }
         };
         self.count(&event);
@@ -141,7 +144,7 @@ impl Pendings {
 
     /// Whether an event has so many calls that no more of it are taken: once a shard is half full, no
     /// event has more than its part, and a part is kept for one that comes anew.
-    fn has_its_share(&self, event: &EventId) -> bool {
+    fn exceeds_event_share(&self, event: &EventId) -> bool {
         if self.calls < limits::OPERATIONS_IN_FLIGHT_MAX / 2 {
             return false;
         }
@@ -151,11 +154,11 @@ impl Pendings {
             .is_some_and(|calls| *calls >= share)
     }
 
-    pub(super) fn leave(
+    pub(super) fn remove(
         &mut self,
         reservation: &ReservationId,
         event: &EventId,
-    ) -> Option<Pending> {
+    ) -> Option<InFlightCall> {
         let slot = self.by_reservation.get_mut(reservation)?;
         let pending = if slot.first.event != *event {
             let at = slot.others.iter().position(|p| p.event == *event)?;
@@ -177,10 +180,15 @@ impl Pendings {
     }
 }
 
-impl Pendings {
+impl InFlightCalls {
     /// When the leader set out.
-    pub(super) fn since(&mut self, reservation: &ReservationId, event: &EventId) -> Option<Micros> {
-        self.of(reservation, event).map(|pending| pending.since)
+    pub(super) fn started_at(
+        &mut self,
+        reservation: &ReservationId,
+        event: &EventId,
+    ) -> Option<Micros> {
+        self.of(reservation, event)
+            .map(|pending| pending.started_at)
     }
 
     /// Whether a call that another shard sent here would wait for one that was sent away, and may be
@@ -189,18 +197,18 @@ impl Pendings {
     /// Only what gives back is sent from one owner of stripes to another, and one record gives back
     /// to the same stripes always. But what a hold had and what its order has after a late commit
     /// may differ: a release and a refund could cross.
-    pub(super) fn would_wait_in_a_ring(&mut self, operation: &Operation) -> bool {
+    pub(super) fn would_deadlock(&mut self, operation: &Operation) -> bool {
         let Some(pending) = self.of(&operation.reservation, &operation.event) else {
             return false;
         };
         let gives = |verb| matches!(verb, Verb::Release | Verb::Expire | Verb::Refund);
         let crosses = (operation.verb == Verb::Refund) != (pending.verb == Verb::Refund);
-        pending.is_away && gives(operation.verb) && gives(pending.verb) && crosses
+        pending.is_forwarded && gives(operation.verb) && gives(pending.verb) && crosses
     }
 
-    pub(super) fn goes_away(&mut self, reservation: &ReservationId, event: &EventId) {
+    pub(super) fn mark_forwarded(&mut self, reservation: &ReservationId, event: &EventId) {
         if let Some(pending) = self.of(reservation, event) {
-            pending.is_away = true;
+            pending.is_forwarded = true;
         }
     }
 
@@ -217,34 +225,39 @@ impl Pendings {
     }
 
     /// Lets a buyer wait for what becomes of a reservation that can be watched.
-    pub(super) fn watch(&mut self, reservation: &ReservationId, event: &EventId, buyer: Parked) {
-        self.is_watching(&buyer.operation.reservation, event, true);
+    pub(super) fn watch(
+        &mut self,
+        reservation: &ReservationId,
+        event: &EventId,
+        buyer: BlockedOperation,
+    ) {
+        self.set_watching(&buyer.operation.reservation, event, true);
         if let Some(pending) = self.of(reservation, event) {
             pending.watchers.push(buyer);
         }
     }
 
-    pub(super) fn is_watching(&mut self, reservation: &ReservationId, event: &EventId, is: bool) {
+    pub(super) fn set_watching(&mut self, reservation: &ReservationId, event: &EventId, is: bool) {
         if let Some(pending) = self.of(reservation, event) {
             pending.is_watching = is;
         }
     }
 
     /// Notes that there were only so many seats left for the leader, or that this counts no more.
-    pub(super) fn is_short(
+    pub(super) fn set_shortage(
         &mut self,
         reservation: &ReservationId,
         event: &EventId,
         remaining: Option<u64>,
     ) {
         if let Some(pending) = self.of(reservation, event) {
-            pending.too_few = remaining;
+            pending.shortage = remaining;
         }
     }
 
-    /// What [`Pendings::is_short`] noted.
-    pub(super) fn too_few(&mut self, reservation: &ReservationId, event: &EventId) -> Option<u64> {
-        self.of(reservation, event)?.too_few
+    /// What [`InFlightCalls::set_shortage`] noted.
+    pub(super) fn shortage(&mut self, reservation: &ReservationId, event: &EventId) -> Option<u64> {
+        self.of(reservation, event)?.shortage
     }
 
     /// Notes that the leader found too few seats and waits for the write that claims one.
@@ -272,58 +285,58 @@ impl Pendings {
     }
 
     /// How often the leader's write found something else than it was for.
-    pub(super) fn turns(&mut self, reservation: &ReservationId, event: &EventId) -> u32 {
+    pub(super) fn attempts(&mut self, reservation: &ReservationId, event: &EventId) -> u32 {
         self.of(reservation, event)
-            .map_or(0, |pending| pending.turns)
+            .map_or(0, |pending| pending.attempts)
     }
 
-    fn of(&mut self, reservation: &ReservationId, event: &EventId) -> Option<&mut Pending> {
+    fn of(&mut self, reservation: &ReservationId, event: &EventId) -> Option<&mut InFlightCall> {
         self.by_reservation.get_mut(reservation)?.of(event)
     }
 
-    /// Counts one more turn of the leader; false when it has had enough of them.
-    pub(super) fn another_turn(&mut self, reservation: &ReservationId, event: &EventId) -> bool {
+    /// StockCounts one more cx of the leader; false when it has had enough of them.
+    pub(super) fn count_attempt(&mut self, reservation: &ReservationId, event: &EventId) -> bool {
         let Some(pending) = self.of(reservation, event) else {
             return false;
         };
-        pending.turns += 1;
-        pending.turns <= limits::TURNS_PER_OPERATION_MAX
+        pending.attempts += 1;
+        pending.attempts <= limits::ATTEMPTS_PER_OPERATION_MAX
     }
 }
 
 impl Slot {
-    fn of(&mut self, event: &EventId) -> Option<&mut Pending> {
+    fn of(&mut self, event: &EventId) -> Option<&mut InFlightCall> {
         std::iter::once(&mut self.first)
             .chain(&mut self.others)
             .find(|pending| pending.event == *event)
     }
 
     fn calls(&self) -> usize {
-        let others = self.others.iter().map(Pending::calls);
+        let others = self.others.iter().map(InFlightCall::calls);
         self.first.calls() + others.sum::<usize>()
     }
 }
 
-impl Pending {
+impl InFlightCall {
     fn led_by(call: CallId, operation: &Operation, now: Micros) -> Self {
         Self {
             event: operation.event.clone(),
             leader: call,
             verb: operation.verb,
             fingerprint: operation.fingerprint,
-            since: now,
-            turns: 0,
-            too_few: None,
+            started_at: now,
+            attempts: 0,
+            shortage: None,
             reads_from: now,
             waits_for_claim: false,
-            is_away: false,
-            followers: Vec::new(),
+            is_forwarded: false,
+            waiters: Vec::new(),
             watchers: Vec::new(),
             is_watching: false,
         }
     }
 
     fn calls(&self) -> usize {
-        1 + self.followers.len()
+        1 + self.waiters.len()
     }
 }

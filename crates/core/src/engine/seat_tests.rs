@@ -5,7 +5,7 @@ use rand::SeedableRng;
 use super::tests::SETTINGS;
 use super::*;
 use crate::ids::{Fingerprint, SeatId};
-use crate::operation::{Expect, Wanted};
+use crate::operation::{RecordExpectation, Selection};
 use crate::seats::{Seat, SeatFacts, SeatState};
 use crate::time::UnixMillis;
 use crate::transaction::{FreeSeatsRead, RecordsRead, SeatsRead, StripeView};
@@ -42,7 +42,7 @@ fn house(states: &[(&str, SeatState)]) -> SeatsRead {
 
 /// One shard that has just been asked about an event for the first time.
 struct Stage {
-    shard: Coordinator,
+    shard: Engine,
     fx: Vec<Effect>,
     calls: u64,
 }
@@ -51,7 +51,7 @@ impl Stage {
     /// Knows a house of these seats, as of 0 ms.
     fn with(states: &[(&str, SeatState)]) -> Self {
         let mut stage = Self {
-            shard: Coordinator::new(SETTINGS, SmallRng::seed_from_u64(1)),
+            shard: Engine::new(SETTINGS, SmallRng::seed_from_u64(1)),
             fx: Vec::new(),
             calls: 0,
         };
@@ -63,7 +63,7 @@ impl Stage {
         stage.fx.clear();
         stage
             .shard
-            .seats_read(&event(), house(states), at(0), &mut stage.fx);
+            .handle_seats_read(&event(), house(states), at(0), &mut stage.fx);
         stage
     }
 
@@ -79,15 +79,16 @@ impl Stage {
             reservation: format!("r{}", self.calls).parse().expect("legal"),
             fingerprint: Fingerprint::of_quantity(&event(), 1),
             event: event(),
-            wanted: Wanted::Quantity(1),
+            selection: Selection::Quantity(1),
             section: section.map(Into::into),
             payment_intent: String::new(),
             hold_until: Some(UnixMillis(600_000)),
-            expect: Expect::New,
+            expectation: RecordExpectation::Absent,
             deadline: Micros::from_millis(60_000),
         };
         let call = CallId(self.calls);
-        self.shard.submit(call, operation, at(ms), &mut self.fx);
+        self.shard
+            .handle_call(call, operation, at(ms), &mut self.fx);
     }
 
     fn told_of_event(&mut self, ms: u64) {
@@ -99,8 +100,10 @@ impl Stage {
             seat_keys: 1,
             closed: false,
         }]);
-        self.fx.retain(|fx| !matches!(fx, Effect::ReadEvent { .. }));
-        self.shard.event_read(&event(), &read, at(ms), &mut self.fx);
+        self.fx
+            .retain(|fx| !matches!(fx, Effect::ReadStripes { .. }));
+        self.shard
+            .handle_stripes_read(&event(), &read, at(ms), &mut self.fx);
     }
 
     /// Lets every look at a record find none; how many there were.
@@ -119,19 +122,20 @@ impl Stage {
                 unreachable!("it was one");
             };
             let none = RecordsRead::Found(vec![Ok(None); reservations.len()]);
-            self.shard.records_read(lookup, &none, at(ms), &mut self.fx);
+            self.shard
+                .handle_records_read(lookup, &none, at(ms), &mut self.fx);
             looks += 1;
         }
         looks
     }
 
     fn free(&mut self, read: FreeSeatsRead, ms: u64) {
-        if self.count(|fx| matches!(fx, Effect::ReadEvent { .. })) > 0 {
+        if self.count(|fx| matches!(fx, Effect::ReadStripes { .. })) > 0 {
             self.told_of_event(ms);
         }
         self.fx.clear();
         self.shard
-            .free_seats_read(&event(), read, at(ms), &mut self.fx);
+            .handle_free_seats_read(&event(), read, at(ms), &mut self.fx);
         self.looked_up(ms);
     }
 
@@ -140,7 +144,7 @@ impl Stage {
     }
 
     fn refused_as_sold_out(&self) -> Vec<u64> {
-        let sold_out = Answer::Refused(Refusal::InsufficientInventory { remaining: 0 });
+        let sold_out = Answer::Rejected(Rejection::InsufficientInventory { remaining: 0 });
         let calls = self.fx.iter().filter_map(|fx| match fx {
             Effect::Answer { call, answer, .. } if *answer == sold_out => Some(call.0),
             _ => None,
@@ -206,7 +210,7 @@ fn what_a_look_cannot_tell_is_read() {
     let read = house(&[("A-1", sold()), ("A-2", SeatState::Available)]);
     stage
         .shard
-        .seats_read(&event(), read, at(20), &mut stage.fx);
+        .handle_seats_read(&event(), read, at(20), &mut stage.fx);
     stage.looked_up(20);
     assert_eq!(stage.count(is_write), 1);
 }
@@ -215,17 +219,17 @@ fn what_a_look_cannot_tell_is_read() {
 fn a_failed_look_is_said_to_who_waits_for_it() {
     let mut stage = Stage::with(&[("A-1", sold())]);
     stage.looked_up(0);
-    for (read, refusal) in [
-        (FreeSeatsRead::Unavailable, Refusal::store_unavailable()),
-        (FreeSeatsRead::Throttled, Refusal::store_busy()),
+    for (read, rejection) in [
+        (FreeSeatsRead::Unavailable, Rejection::store_unavailable()),
+        (FreeSeatsRead::Throttled, Rejection::store_busy()),
     ] {
         stage.choose(10);
         stage.free(read, 15);
-        let refused = Answer::Refused(refusal);
+        let rejected = Answer::Rejected(rejection);
         let [Effect::Answer { answer, .. }] = &stage.fx[..] else {
             panic!("{:?}", stage.fx);
         };
-        assert_eq!(*answer, refused);
+        assert_eq!(*answer, rejected);
         assert!(stage.shard.is_idle());
     }
 }
@@ -236,7 +240,7 @@ fn after_an_operator_changed_the_event_a_look_begun_before_is_not_enough() {
     stage.looked_up(0);
     stage.fx.clear();
     stage.choose(10);
-    stage.shard.forget(&event(), at(11).mono);
+    stage.shard.handle_event_changed(&event(), at(11).mono);
     stage.free(FreeSeatsRead::Found(Vec::new()), 15);
     assert_eq!(stage.refused_as_sold_out(), [0_u64; 0]);
     assert_eq!(stage.count(is_read), 1, "{:?}", stage.fx);
@@ -244,7 +248,7 @@ fn after_an_operator_changed_the_event_a_look_begun_before_is_not_enough() {
 
 #[test]
 fn a_house_with_many_free_seats_elsewhere_is_read_rather_than_looked_at() {
-    let names: Vec<_> = (0..=limits::SEATS_SIGHTED_MAX)
+    let names: Vec<_> = (0..=limits::VERIFIABLE_SEATS_MAX)
         .map(|n| format!("B-{n}"))
         .collect();
     let states: Vec<_> = names
@@ -279,7 +283,7 @@ fn a_late_outcome_does_not_prove_that_the_last_seat_is_taken() {
     let outcome = Outcome::Committed;
     stage
         .shard
-        .transaction_settled(lane, outcome, at(150), &mut stage.fx);
+        .handle_transaction_outcome(lane, outcome, at(150), &mut stage.fx);
     stage.looked_up(150);
     assert_eq!(stage.refused_as_sold_out(), [0_u64; 0]);
     assert_eq!((stage.count(is_look), stage.count(is_write)), (1, 0));

@@ -1,11 +1,11 @@
-//! What the lanes of a pool share: the line, and what is known of stripes that have little left.
+//! What the lanes of a pool share: the queue, and what is known of stripes that have little left.
 
 use std::collections::BTreeMap;
 
-use super::flow::Flow;
-use super::line::Line;
-use super::member::Member;
-use super::pool::{Kind, PoolKey, Terms};
+use super::batch_entry::BatchEntry;
+use super::latency::LatencyEstimator;
+use super::pool::{LaneSettings, PoolKey, PoolKind};
+use super::queue::Queue;
 use crate::limits;
 use crate::rules::{LateCommit, Movement};
 use crate::time::Micros;
@@ -13,14 +13,14 @@ use crate::transaction::EventShape;
 
 /// What a stripe has left that nobody here has been promised.
 #[derive(Clone, Copy, Debug)]
-struct Left {
+struct StripeRemainder {
     units: u64,
     /// When it was learned.
     at: Micros,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct SoldOut {
+struct TotalStock {
     /// When the read began.
     began: Micros,
     remaining: u64,
@@ -28,96 +28,96 @@ struct SoldOut {
 
 /// Whether there may be so many units, as far as the last look at all stripes tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Latch {
+pub enum SoldOutHint {
     /// Nothing speaks against it.
-    Open,
+    None,
     /// There were fewer, and the look is recent enough to say so.
-    Shut { remaining: u64 },
+    Fresh { remaining: u64 },
     /// There were fewer, and it is time to look again.
     Stale,
 }
 
 /// See the module's head.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct PoolState {
     pub(super) key: PoolKey,
     /// Of the event, as last seen.
     pub(super) shape: EventShape,
     pub(super) late: LateCommit,
-    pub(super) line: Line,
-    /// Members that no stripe here is known to have room for, waiting for a read of all stripes.
-    pub(super) short: Vec<Member>,
-    /// The lanes that take from the line, a bit each.
-    pub(super) mine: u64,
+    pub(super) queue: Queue,
+    /// Entries that no stripe here is known to have room for, waiting for a read of all stripes.
+    pub(super) awaiting_read: Vec<BatchEntry>,
+    /// The lanes that take from the queue, a bit each.
+    pub(super) owned: u64,
     /// Those of them that leave it to the others for a while.
     pub(super) yielding: u64,
     /// Lanes with a transaction in flight, or pausing.
     pub(super) busy: u64,
-    pub(super) flow: Flow,
-    /// Until then what is in line waits, although a lane is free: see [`Shared::pace`].
+    pub(super) latency: LatencyEstimator,
+    /// Until then what is in queue waits, although a lane is free: see [`PoolState::pace`].
     paced_until: Micros,
     /// Until then it waits for more to come, while it is short.
-    gathers_until: Micros,
+    batching_until: Micros,
     /// Until then another process is taken to be at these stripes.
     contested_until: Micros,
     /// What a strong read of all stripes has shown, where some callers may want more than that.
-    sold_out: Option<SoldOut>,
+    sold_out: Option<TotalStock>,
     /// When something was last given back here, or an operator changed the event.
     reopened: Micros,
     /// For how long after a read began it decides about callers who come later; zero: never.
-    latch: Micros,
+    sold_out_latch: Micros,
     /// Stripes of these lanes that have little left. A hint, never a reason to refuse: it saves
     /// writes that would fail.
-    left: BTreeMap<u16, Left>,
+    remainders: BTreeMap<u16, StripeRemainder>,
 }
 
-impl Shared {
-    pub(super) fn new(key: PoolKey, shape: EventShape, terms: Terms, mine: u64) -> Self {
+impl PoolState {
+    pub(super) fn new(key: PoolKey, shape: EventShape, settings: LaneSettings, owned: u64) -> Self {
         Self {
             key,
             shape,
-            late: terms.late,
+            late: settings.late_commit,
             yielding: 0,
             busy: 0,
-            flow: Flow::default(),
+            latency: LatencyEstimator::default(),
             paced_until: Micros(0),
-            gathers_until: Micros(0),
+            batching_until: Micros(0),
             contested_until: Micros(0),
             sold_out: None,
             reopened: Micros(0),
-            latch: terms.latch,
-            line: Line::default(),
-            short: Vec::new(),
-            mine,
-            left: BTreeMap::new(),
+            sold_out_latch: settings.sold_out_latch,
+            queue: Queue::default(),
+            awaiting_read: Vec::new(),
+            owned,
+            remainders: BTreeMap::new(),
         }
     }
 
-    /// Whether any lane that takes from the line may write this member.
-    pub(super) fn is_for_any(&self, member: &Member) -> bool {
+    /// Whether any lane that takes from the queue may write this entry.
+    pub(super) fn is_for_any(&self, entry: &BatchEntry) -> bool {
         match self.key.kind {
-            Kind::Stripes => member.movement() == Movement::Take && !member.head.planned,
-            Kind::Loose | Kind::Bundle(_) => true,
+            PoolKind::Stripes => entry.movement() == Movement::Take && !entry.metadata.planned,
+            PoolKind::Unstriped | PoolKind::ExpiryBatch(_) => true,
         }
     }
 
-    /// The lanes that take from the line now: all, if all would leave it to others.
+    /// The lanes that take from the queue now: all, if all would leave it to others.
     pub(super) fn serving(&self) -> u64 {
-        match self.mine & !self.yielding {
-            0 => self.mine,
+        match self.owned & !self.yielding {
+            0 => self.owned,
             some => some,
         }
     }
 
-    /// Some of the line has been sent: the next go a little later, where many lanes are busy.
+    /// Some of the queue has been sent: the next go a little later, where many lanes are busy.
     ///
     /// Lanes settle in bunches. Each would take what little has come since the one before, all would
-    /// be away with next to nothing, and a crowd would gather until the first is back: the line would
+    /// be away with next to nothing, and a crowd would gather until the first is back: the queue would
     /// empty and fill once per transaction, and the mean wait be a third of one. So transactions leave
     /// spread over the time that one takes.
     ///
     /// And a transaction has its price, whoever is in it: two write units for the stripe, and as much
-    /// of the shard's time as ten of its members. With many lanes free and a few callers coming it
+    /// of the shard's time as ten of its entries. With many lanes free and a few callers coming it
     /// would be paid for one or two of them. So they gather for as long as a distance may be. But not
     /// where another process writes to these stripes: the larger a transaction, the longer it is in
     /// the other's way, and the more callers it makes wait when the other was first.
@@ -126,14 +126,14 @@ impl Shared {
         let lanes = u64::from(serving.count_ones());
         let busy = u64::from((serving & self.busy).count_ones());
         let is_crowded = busy * limits::PACED_FROM_SHARE >= lanes;
-        let pace = self.flow.pace(lanes);
+        let pace = self.latency.spacing(lanes);
         // Nothing is known of the first transactions, and nobody waits for that.
         let is_paced = lanes >= limits::PACED_LANES_MIN && is_crowded && pace.0 > 0;
         let most = match now < self.contested_until {
             true => 0,
             false => limits::PACE_MAX.as_micros() as u64,
         };
-        (self.paced_until, self.gathers_until) = match is_paced {
+        (self.paced_until, self.batching_until) = match is_paced {
             true => (now.plus(pace), now.plus(Micros(most))),
             false => (Micros(0), Micros(0)),
         };
@@ -143,12 +143,12 @@ impl Shared {
     pub(super) fn contested(&mut self, now: Micros) {
         let most = limits::LANE_YIELD_MAX.as_micros() as u64;
         self.contested_until = now.plus(Micros(most));
-        self.gathers_until = Micros(0);
+        self.batching_until = Micros(0);
     }
 
     /// Forgets a distance that has been kept: nobody is woken for it any more.
     pub(super) fn end_pause(&mut self, now: Micros) {
-        for until in [&mut self.paced_until, &mut self.gathers_until] {
+        for until in [&mut self.paced_until, &mut self.batching_until] {
             if *until <= now {
                 *until = Micros(0);
             }
@@ -161,65 +161,66 @@ impl Shared {
     }
 
     fn paused_until(&self) -> Micros {
-        match self.line.loud.len() {
-            limits::BATCH_MEMBERS_MAX.. => Micros(0),
-            limits::GATHERED_MEMBERS.. => self.paced_until,
-            _ => self.paced_until.max(self.gathers_until),
+        match self.queue.foreground.len() {
+            limits::BATCH_ENTRIES_MAX.. => Micros(0),
+            limits::BATCHING_DELAY_ENTRIES_MAX.. => self.paced_until,
+            _ => self.paced_until.max(self.batching_until),
         }
     }
 
-    /// When a free lane takes the line that it leaves alone now.
+    /// When a free lane takes the queue that it leaves alone now.
     pub(super) fn pause_ends(&self) -> Option<Micros> {
         let is_free = self.serving() & !self.busy != 0;
         let until = self.paused_until();
-        (is_free && !self.line.is_empty() && until.0 > 0).then_some(until)
+        (is_free && !self.queue.is_empty() && until.0 > 0).then_some(until)
     }
 
-    /// Whether other lanes than one take from the line.
+    /// Whether other lanes than one take from the queue.
     pub(super) fn has_several_lanes(&self) -> bool {
-        self.mine.count_ones() > 1
+        self.owned.count_ones() > 1
     }
 
     /// What the last look at all stripes says to somebody who wants `units` and came at `arrived`.
-    pub(super) fn latch(&self, units: u32, arrived: Micros) -> Latch {
+    pub(super) fn sold_out_hint(&self, units: u32, arrived: Micros) -> SoldOutHint {
         match self.sold_out {
             Some(seen) if u64::from(units) > seen.remaining => {
-                if self.latch.0 > 0 && arrived <= seen.began.plus(self.latch) {
-                    Latch::Shut {
+                if self.sold_out_latch.0 > 0 && arrived <= seen.began.plus(self.sold_out_latch) {
+                    SoldOutHint::Fresh {
                         remaining: seen.remaining,
                     }
                 } else {
-                    Latch::Stale
+                    SoldOutHint::Stale
                 }
             }
-            _ => Latch::Open,
+            _ => SoldOutHint::None,
         }
     }
 
     /// All stripes together had this much at `began` or later.
-    pub(super) fn learn_total(&mut self, remaining: u64, began: Micros) {
+    pub(super) fn record_total(&mut self, remaining: u64, began: Micros) {
         let is_newer = self.sold_out.is_none_or(|seen| seen.began <= began);
         if is_newer && began >= self.reopened {
             let matters = remaining < u64::from(limits::QTY_MAX_CEILING);
-            self.sold_out = matters.then_some(SoldOut { began, remaining });
+            self.sold_out = matters.then_some(TotalStock { began, remaining });
         }
     }
 
     /// So many units have been given back: who waits for a read tries for them, who came first first.
     /// Else they would be had by who comes next and finds the latch open.
-    pub(super) fn let_short_try(&mut self, mut units: u64) {
-        if units == 0 || self.short.is_empty() {
+    pub(super) fn retry_awaiting(&mut self, mut units: u64) {
+        if units == 0 || self.awaiting_read.is_empty() {
             return;
         }
-        self.short.sort_by_key(|member| member.head.number);
-        let for_them = |member: &&Member| {
+        self.awaiting_read
+            .sort_by_key(|entry| entry.metadata.number);
+        let for_them = |entry: &&BatchEntry| {
             let is_left = units > 0;
-            units = units.saturating_sub(u64::from(member.write.qty));
+            units = units.saturating_sub(u64::from(entry.write.qty));
             is_left
         };
-        let trying = self.short.iter().take_while(for_them).count();
-        let trying: Vec<_> = self.short.drain(..trying).collect();
-        self.line.put_back(trying);
+        let trying = self.awaiting_read.iter().take_while(for_them).count();
+        let trying: Vec<_> = self.awaiting_read.drain(..trying).collect();
+        self.queue.requeue(trying);
     }
 
     /// There may be more than was seen.
@@ -228,81 +229,85 @@ impl Shared {
         self.reopened = now;
     }
 
-    /// Whether all stripes must be looked at before this member is sent: the last look showed too
+    /// Whether all stripes must be looked at before this entry is sent: the last look showed too
     /// little for it, and a write would most likely fail. Or somebody who came before waits for a look
     /// at the only stripe there is, where first come is first served.
-    pub(super) fn must_look(&self, member: &Member) -> bool {
-        let is_later = |first: &Member| first.head.number < member.head.number;
-        self.key.kind == Kind::Stripes
-            && self.is_for_any(member)
-            && (self.latch(member.write.qty, member.head.arrived) != Latch::Open
-                || (self.shape.stripes <= 1 && self.short.first().is_some_and(is_later)))
+    pub(super) fn needs_read(&self, entry: &BatchEntry) -> bool {
+        let is_later = |first: &BatchEntry| first.metadata.number < entry.metadata.number;
+        self.key.kind == PoolKind::Stripes
+            && self.is_for_any(entry)
+            && (self.sold_out_hint(entry.write.qty, entry.metadata.arrived) != SoldOutHint::None
+                || (self.shape.stripes <= 1 && self.awaiting_read.first().is_some_and(is_later)))
     }
 
-    /// Whether what its stripe has left matters to this member before it is sent. A single stripe
-    /// is always asked, because only its own word counts.
-    pub(super) fn minds_left(&self, member: &Member) -> bool {
-        self.shape.stripes > 1 && self.key.kind == Kind::Stripes && self.is_for_any(member)
+    /// Whether what its stripe has left matters to this entry before it is sent. A single stripe
+    /// is always asked, cause only its own word counts.
+    pub(super) fn needs_remainder(&self, entry: &BatchEntry) -> bool {
+        self.shape.stripes > 1 && self.key.kind == PoolKind::Stripes && self.is_for_any(entry)
     }
 
     /// Whether the stripe may have so many units; not known to be short means yes.
     pub(super) fn may_have(&self, stripe: u16, units: u32) -> bool {
-        self.left
+        self.remainders
             .get(&stripe)
             .is_none_or(|left| left.units >= u64::from(units))
     }
 
     /// The stripes known to have little, a bit each.
     pub(super) fn scarce(&self) -> u64 {
-        self.left.keys().fold(0, |bits, stripe| bits | bit(*stripe))
+        self.remainders
+            .keys()
+            .fold(0, |bits, stripe| bits | bit(*stripe))
     }
 
-    pub(super) fn promise(&mut self, stripe: u16, units: u32) {
-        if let Some(left) = self.left.get_mut(&stripe) {
+    pub(super) fn reserve_units(&mut self, stripe: u16, units: u32) {
+        if let Some(left) = self.remainders.get_mut(&stripe) {
             left.units = left.units.saturating_sub(u64::from(units));
         }
     }
 
     /// Units that are there after all, or again.
-    pub(super) fn regain(&mut self, stripe: u16, units: u32) {
-        if let Some(left) = self.left.get_mut(&stripe) {
+    pub(super) fn return_units(&mut self, stripe: u16, units: u32) {
+        if let Some(left) = self.remainders.get_mut(&stripe) {
             left.units = left.units.saturating_add(u64::from(units));
         }
     }
 
     /// A stripe has just said what it has left, less what has been promised of that.
-    pub(super) fn learn_left(&mut self, stripe: u16, units: u64, at: Micros) {
-        if bit(stripe) & self.mine == 0 {
+    pub(super) fn record_remainder(&mut self, stripe: u16, units: u64, at: Micros) {
+        if bit(stripe) & self.owned == 0 {
             return;
         }
         if units < limits::STRIPE_SCARCE_UNITS {
-            self.left.insert(stripe, Left { units, at });
+            self.remainders
+                .insert(stripe, StripeRemainder { units, at });
         } else {
-            self.left.remove(&stripe);
+            self.remainders.remove(&stripe);
         }
     }
 
     /// What was learned long ago is no longer believed.
-    pub(super) fn forget_old(&mut self, now: Micros) {
+    pub(super) fn evict_old_remainders(&mut self, now: Micros) {
         let most = limits::STRIPE_SCARCE_AGE.as_micros() as u64;
-        self.left.retain(|_, left| now.since(left.at).0 <= most);
+        self.remainders
+            .retain(|_, left| now.since(left.at).0 <= most);
     }
 
-    /// Members of a transaction that did not go through, which any lane may write, go back to the
-    /// line.
-    pub(super) fn put_back(&mut self, members: Vec<Member>) {
-        for member in &members {
-            for draw in &member.write.draws {
-                if member.movement() == Movement::Take {
-                    self.regain(draw.stripe, draw.units);
+    /// Entries of a transaction that did not go through, which any lane may write, go back to the
+    /// queue.
+    pub(super) fn requeue(&mut self, entries: Vec<BatchEntry>) {
+        for entry in &entries {
+            for draw in &entry.write.draws {
+                if entry.movement() == Movement::Take {
+                    self.return_units(draw.stripe, draw.units);
                 }
             }
         }
-        self.line.put_back(members);
+        self.queue.requeue(entries);
     }
 }
 
-/// The bit of a lane, for those that can take from a line.
+/// The bit of a lane, for those that can take from a queue.
 pub(super) fn bit(index: u16) -> u64 {
     1_u64.checked_shl(u32::from(index)).unwrap_or(0)
 }

@@ -1,129 +1,133 @@
-//! Questions about an event: from a snapshot of its stripes or a strong read of them, or from the map
+//! Queries about an event: from a snapshot of its stripes or a strong read of them, or from the map
 //! of its seats.
 
-use super::desk::MapWaiter;
-use super::{Coordinator, refusal_of};
-use crate::answer::Refusal;
+use super::seated_event::SeatMapWaiter;
+use super::{Engine, rejection_of};
+use crate::answer::Rejection;
 use crate::counters::TIME_BOUNDS_US;
 use crate::effect::{CallId, Effect};
 use crate::ids::{EventId, SeatId};
 use crate::limits;
-use crate::question::{Counts, EventStatus, Found, Question, StatusMark};
-use crate::reads::{Done, Waiter};
+use crate::query::{EventStatus, Query, QueryResult, StatusVersion, StockCounts};
 use crate::seat_map::SeatRef;
 use crate::seats::{Seat, SeatState};
+use crate::stock_reads::{FinishedRead, StockReadWaiter};
 use crate::time::{Micros, Now};
 use crate::transaction::{EventRead, EventShape, StripeUpdate, StripeView};
 
-impl Coordinator {
-    /// The answer to a question that arrived at `asked`, if it is known well enough without a read. It
-    /// costs no [`CallId`]; a read may begin that spares the next question the wait.
-    pub fn known(
+impl Engine {
+    /// The answer to a query that arrived at `asked`, if it is known well enough without a read. It
+    /// costs no [`CallId`]; a read may begin that spares the next query the wait.
+    pub fn cached_query_result(
         &mut self,
         event: &EventId,
-        question: &Question,
+        query: &Query,
         asked: Micros,
         fx: &mut Vec<Effect>,
-    ) -> Option<Found> {
-        let glance = self.snapshots.answer(event, question, asked)?;
+    ) -> Option<QueryResult> {
+        let answer = self.snapshots.answer(event, query, asked)?;
         self.counters.snapshot_answers += 1;
         let ages = &mut self.counters.snapshot_ages;
-        ages.record(&TIME_BOUNDS_US, glance.age.0);
-        if glance.is_aging && self.reads.refresh(event, Some(glance.stripes), asked, fx) {
+        ages.record(&TIME_BOUNDS_US, answer.age.0);
+        if answer.needs_refresh
+            && self
+                .stock_reads
+                .refresh(event, Some(answer.stripes), asked, fx)
+        {
             self.counters.snapshot_refreshes += 1;
         }
-        Some(glance.found)
+        Some(answer.result)
     }
 
-    /// Takes a question of a caller of this shard that [`Coordinator::known`] has no answer for.
-    pub fn ask(
+    /// Takes a query of a caller of this shard that [`Engine::cached_query_result`] has no answer for.
+    pub fn handle_query(
         &mut self,
         call: CallId,
         event: EventId,
-        question: Question,
+        query: Query,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
         let shape = self.events.get(&event).copied();
         match shape.filter(|shape| shape.is_seated()) {
-            Some(shape) => self.ask_owner(call, event, shape, question, now, fx),
+            Some(shape) => self.ask_owner(call, event, shape, query, now, fx),
             None => {
                 let hint = shape.map(|shape| shape.stripes);
-                self.ask_store(call, &event, hint, question, now.mono, now, fx);
+                self.ask_store(call, &event, hint, query, now.mono, now, fx);
             }
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one question, taken apart")]
+    #[expect(clippy::too_many_arguments, reason = "one query, taken apart")]
     fn ask_store(
         &mut self,
         call: CallId,
         event: &EventId,
         hint: Option<u16>,
-        question: Question,
+        query: Query,
         asked: Micros,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let waiter = Waiter::Ask {
-            call,
-            question,
-            asked,
-        };
-        if self.reads.want(event, hint, waiter, now.mono, fx).is_err() {
-            self.counters.shed += 1;
-            tell(call, Err(Refusal::overloaded()), fx);
+        let waiter = StockReadWaiter::Query { call, query, asked };
+        if self
+            .stock_reads
+            .request(event, hint, waiter, now.mono, fx)
+            .is_err()
+        {
+            self.counters.rejected_overloaded += 1;
+            tell(call, Err(Rejection::overloaded()), fx);
         }
     }
 
-    /// The mark of what a question for the status of a whole seated event would be answered now;
-    /// `None` where the answer is not in this shard's memory. A read may begin, as of a question.
-    pub fn status_mark(
+    /// The mark of what a query for the status of a whole seated event would be answered now;
+    /// `None` where the answer is not in this shard's memory. A read may begin, as of a query.
+    pub fn status_version(
         &mut self,
         event: &EventId,
         now: Now,
         fx: &mut Vec<Effect>,
-    ) -> Option<StatusMark> {
+    ) -> Option<StatusVersion> {
         let shape = *self.events.get(event)?;
-        let is_here = self.desks.get(event).is_some_and(|desk| {
-            desk.is_younger_than(limits::STATUS_AGE_MAX, now.mono) || desk.is_fresh(now.mono)
+        let is_here = self.seated_events.get(event).is_some_and(|seated| {
+            seated.is_younger_than(limits::STATUS_AGE_MAX, now.mono) || seated.is_fresh(now.mono)
         });
         if !is_here {
             return None;
         }
         self.read_seats_soon(event, shape, now, fx);
-        let desk = self.desk(event, now.mono);
-        Some(StatusMark {
-            as_of: desk.read_unix,
+        let seated = self.seated_event(event, now.mono);
+        Some(StatusVersion {
+            as_of: seated.read_unix,
             closed: shape.closed,
-            changes: desk.map()?.changes(now.unix),
+            changes: seated.map()?.changes(now.unix),
         })
     }
 
-    /// Takes a question that another shard passed on: the event's seats are remembered here.
-    pub fn ask_forwarded(
+    /// Takes a query that another shard passed on: the event's seats are remembered here.
+    pub fn handle_forwarded_query(
         &mut self,
         call: CallId,
         event: &EventId,
         shape: EventShape,
-        question: Question,
+        query: Query,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let desk = self.desk(event, now.mono);
+        let seated = self.seated_event(event, now.mono);
         // What a seat is like hardly changes, and a status says of when it is: neither is worth the
         // wait for a read while the map is of some use.
-        let may_be_old = match question {
-            Question::Describe { .. } => desk.map().is_some(),
-            Question::Status { .. } => desk.is_younger_than(limits::STATUS_AGE_MAX, now.mono),
-            Question::Availability { .. } | Question::Seats { .. } => false,
+        let may_be_old = match query {
+            Query::Describe { .. } => seated.map().is_some(),
+            Query::Status { .. } => seated.is_younger_than(limits::STATUS_AGE_MAX, now.mono),
+            Query::Availability { .. } | Query::Seats { .. } => false,
         };
-        if may_be_old || desk.is_fresh(now.mono) {
+        if may_be_old || seated.is_fresh(now.mono) {
             self.events.get_or_insert(event.clone(), || shape);
             self.read_seats_soon(event, shape, now, fx);
-            self.answer_from_map(call, event, question, now, fx);
+            self.answer_from_map(call, event, query, now, fx);
         } else {
-            let waiter = MapWaiter::Ask { call, question };
+            let waiter = SeatMapWaiter::Query { call, query };
             self.wait_for_map(event, shape, waiter, now, fx);
         }
     }
@@ -133,20 +137,20 @@ impl Coordinator {
         call: CallId,
         event: EventId,
         shape: EventShape,
-        question: Question,
+        query: Query,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let shard = self.lanes.owner(&event, 0);
+        let shard = self.pools.owner(&event, 0);
         if shard == self.settings.shard {
-            self.ask_forwarded(call, &event, shape, question, now, fx);
+            self.handle_forwarded_query(call, &event, shape, query, now, fx);
         } else {
-            fx.push(Effect::AskShard {
+            fx.push(Effect::ForwardQuery {
                 shard,
                 call,
                 event,
                 shape,
-                question,
+                query,
             });
         }
     }
@@ -155,20 +159,20 @@ impl Coordinator {
     pub(super) fn keep_snapshot(
         &mut self,
         event: &EventId,
-        done: &Done,
+        done: &FinishedRead,
         read: &EventRead,
         now: Now,
     ) {
         if let EventRead::Found(stripes) = read
             && !EventShape::of(stripes).is_seated()
-            && !done.is_spoiled
+            && !done.is_stale
         {
             self.snapshots
-                .keep(event, done.began, stripes, &done.doubts, now);
+                .store(event, done.began, stripes, &done.deltas, now);
         }
     }
 
-    /// This shard has written to the stripes, or may have; see [`crate::snapshots`].
+    /// This shard has written to the stripes, or may have; see [`crate::stock_snapshots`].
     pub(super) fn stock_moved(
         &mut self,
         event: &EventId,
@@ -177,19 +181,19 @@ impl Coordinator {
         now: Micros,
     ) {
         if !written.is_empty() && !self.snapshots.is_off() {
-            self.reads.moved(event, written);
-            self.snapshots.moved(event, written, sent, now);
+            self.stock_reads.record_write(event, written);
+            self.snapshots.record_write(event, written, sent, now);
         }
     }
 
-    /// Answers a question that came while the read was under way: from the snapshot it has made, or
+    /// Answers a query that came while the read was under way: from the snapshot it has made, or
     /// else from the next read.
-    #[expect(clippy::too_many_arguments, reason = "one question, taken apart")]
+    #[expect(clippy::too_many_arguments, reason = "one query, taken apart")]
     pub(super) fn answer_who_joined(
         &mut self,
         call: CallId,
         event: &EventId,
-        question: Question,
+        query: Query,
         asked: Micros,
         read: &EventRead,
         now: Now,
@@ -200,28 +204,28 @@ impl Coordinator {
             _ => None,
         };
         let Some(shape) = shape.filter(|shape| !shape.is_seated()) else {
-            self.answer_from_read(call, event, question, read, now, fx);
+            self.answer_from_read(call, event, query, read, now, fx);
             return;
         };
-        match self.snapshots.answer(event, &question, asked) {
-            Some(glance) => {
+        match self.snapshots.answer(event, &query, asked) {
+            Some(answer) => {
                 self.counters.read_answers += 1;
-                tell(call, Ok(glance.found), fx);
+                tell(call, Ok(answer.result), fx);
             }
             None => {
                 let hint = Some(shape.stripes);
-                self.ask_store(call, event, hint, question, asked, now, fx);
+                self.ask_store(call, event, hint, query, asked, now, fx);
             }
         }
     }
 
-    /// Answers a question that waited for a read of the stripes, or passes it on to where the seats
+    /// Answers a query that waited for a read of the stripes, or passes it on to where the seats
     /// are remembered.
     pub(super) fn answer_from_read(
         &mut self,
         call: CallId,
         event: &EventId,
-        question: Question,
+        query: Query,
         read: &EventRead,
         now: Now,
         fx: &mut Vec<Effect>,
@@ -229,37 +233,40 @@ impl Coordinator {
         let stripes = match read {
             EventRead::Found(stripes) => stripes,
             other => {
-                let refusal = refusal_of(other).unwrap_or(Refusal::Internal);
-                tell(call, Err(refusal), fx);
+                let rejection = rejection_of(other).unwrap_or(Rejection::Internal);
+                tell(call, Err(rejection), fx);
                 return;
             }
         };
         let shape = EventShape::of(stripes);
         if shape.is_seated() {
-            self.ask_owner(call, event.clone(), shape, question, now, fx);
+            self.ask_owner(call, event.clone(), shape, query, now, fx);
             return;
         }
         self.counters.read_answers += 1;
-        tell(call, Ok(of_stripes(question, stripes, shape, now)), fx);
+        tell(call, Ok(of_stripes(query, stripes, shape, now)), fx);
     }
 
     pub(super) fn answer_from_map(
         &mut self,
         call: CallId,
         event: &EventId,
-        question: Question,
+        query: Query,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
         let closed = self.events.get(event).is_some_and(|shape| shape.closed);
-        let desk = self.desks.get_mut(event);
-        let as_of = desk.as_ref().map(|desk| desk.read_unix).unwrap_or_default();
-        let Some((map, claimed)) = desk.and_then(|desk| desk.map_and_claims()) else {
-            tell(call, Err(Refusal::store_unavailable()), fx);
+        let seated = self.seated_events.get_mut(event);
+        let as_of = seated
+            .as_ref()
+            .map(|seated| seated.read_unix)
+            .unwrap_or_default();
+        let Some((map, claimed)) = seated.and_then(|seated| seated.map_and_locks()) else {
+            tell(call, Err(Rejection::store_unavailable()), fx);
             return;
         };
-        let found = match question {
-            Question::Availability { qty, section } => {
+        let found = match query {
+            Query::Availability { qty, section } => {
                 let section = section.as_deref();
                 let picked = match closed {
                     true => None,
@@ -271,12 +278,12 @@ impl Coordinator {
                     .filter_map(|seat| map.get(seat))
                     .map(|seat| as_of_now(&seat, now))
                     .collect();
-                Found::Offer {
+                QueryResult::Offer {
                     seats,
                     remaining: map.remaining(section, now.unix),
                 }
             }
-            Question::Seats { seats } | Question::Describe { seats } => {
+            Query::Seats { seats } | Query::Describe { seats } => {
                 let mut known = Vec::with_capacity(seats.len());
                 let mut unknown: Vec<SeatId> = Vec::new();
                 for id in seats.iter() {
@@ -285,14 +292,14 @@ impl Coordinator {
                         None => unknown.push(id.clone()),
                     }
                 }
-                Found::Seats { known, unknown }
+                QueryResult::Seats { known, unknown }
             }
-            Question::Status { section } => {
+            Query::Status { section } => {
                 let section = section.as_deref();
                 // Of a section that the event does not have there is nothing.
                 let sections = map.status(section, now.unix).unwrap_or_default();
                 let counts = map.counts(section, now.unix).unwrap_or_default();
-                Found::Status(Box::new(EventStatus {
+                QueryResult::Status(Box::new(EventStatus {
                     counts,
                     sections,
                     as_of,
@@ -314,27 +321,27 @@ fn as_of_now(seat: &SeatRef<'_>, now: Now) -> Seat {
     shown
 }
 
-fn of_stripes(question: Question, stripes: &[StripeView], shape: EventShape, now: Now) -> Found {
+fn of_stripes(query: Query, stripes: &[StripeView], shape: EventShape, now: Now) -> QueryResult {
     let remaining: u64 = stripes.iter().map(|s| s.remaining).sum();
-    match question {
-        Question::Availability { qty, .. } => Found::Units {
+    match query {
+        Query::Availability { qty, .. } => QueryResult::Units {
             remaining,
             available: !shape.closed && remaining >= u64::from(qty),
         },
-        Question::Seats { seats } | Question::Describe { seats } => Found::Seats {
+        Query::Seats { seats } | Query::Describe { seats } => QueryResult::Seats {
             known: Vec::new(),
             unknown: seats.to_vec(),
         },
-        Question::Status { .. } => {
+        Query::Status { .. } => {
             let total: u64 = stripes.iter().map(|s| s.capacity).sum();
-            let counts = Counts {
+            let counts = StockCounts {
                 total,
                 available: remaining,
                 held: 0,
                 sold: total.saturating_sub(remaining),
                 blocked: 0,
             };
-            Found::Status(Box::new(EventStatus {
+            QueryResult::Status(Box::new(EventStatus {
                 counts,
                 sections: Vec::new(),
                 as_of: now.unix,
@@ -345,6 +352,6 @@ fn of_stripes(question: Question, stripes: &[StripeView], shape: EventShape, now
     }
 }
 
-fn tell(call: CallId, result: Result<Found, Refusal>, fx: &mut Vec<Effect>) {
-    fx.push(Effect::Told { call, result });
+fn tell(call: CallId, result: Result<QueryResult, Rejection>, fx: &mut Vec<Effect>) {
+    fx.push(Effect::AnswerQuery { call, result });
 }

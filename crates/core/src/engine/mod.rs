@@ -9,23 +9,23 @@
 //! | `mod.rs` | what enters: calls, outcomes, reads, time |
 //! | `pending.rs` | calls in flight by reservation: joined, or queued behind |
 //! | `route.rs` | the way of one operation: look, decide, write |
-//! | `habits.rs` | which events are sold in two steps, and so are better looked at first |
+//! | `predictor.rs` | which events are sold in two steps, and so are better looked at first |
 //! | `lookups.rs` | records that must be read first, in batches |
 //! | `lanes.rs` | the lanes, their timers, which shard owns which stripe |
-//! | `desk.rs` | one seated event: its map, and who is about to get which seat |
+//! | `seated.rs` | one seated event: its map, and who is about to get which seat |
 //! | `seats.rs` | operations on seats |
-//! | `ask.rs` | questions |
+//! | `ask.rs` | queries |
 
-mod ask;
-mod desk;
-mod habits;
-mod lanes;
-mod lookups;
-mod pending;
-mod route;
+mod hold_predictor;
+mod in_flight;
+mod planner;
+mod pools;
+mod queries;
+mod record_reads;
+mod seat_operations;
 #[cfg(test)]
 mod seat_tests;
-mod seats;
+mod seated_event;
 #[cfg(test)]
 mod tests;
 
@@ -34,35 +34,35 @@ use std::collections::HashMap;
 use lru::LruCache;
 use rand::rngs::SmallRng;
 
-use self::desk::Desk;
-use self::habits::Habits;
-use self::lanes::Lanes;
-use self::lookups::Lookups;
-use self::pending::{Follower, Joined, Pendings};
-use super::answer::{Answer, Refusal};
-use super::cache::SettledCache;
+use self::hold_predictor::HoldPredictor;
+use self::in_flight::{InFlightCalls, Registration, Waiter};
+use self::pools::Pools;
+use self::record_reads::RecordReads;
+use self::seated_event::SeatedEvent;
+use super::answer::{Answer, Rejection};
 use super::counters::Counters;
-use super::effect::{CallId, Effect, Known, LaneId, PoolId, Route};
+use super::effect::{CallId, Effect, LaneId, PoolId, RecordHint, Route};
 use super::ids::{EventId, ReservationId};
-use super::lane::{LaneOutput, Pool, Settled, Terms, Turn};
+use super::lane::{Completion, LaneSettings, Pool, PoolContext, PoolOutput};
 use super::operation::{Operation, Verb};
-use super::reads::{Done, Reads, Waiter};
+use super::record_cache::RecordCache;
 use super::rules::{self, Decision, LateCommit};
-use super::snapshots::{Snapshots, moved_by};
+use super::stock_reads::{FinishedRead, StockReadWaiter, StockReads};
+use super::stock_snapshots::{StockSnapshots, deltas_of};
 use super::time::{Micros, Now, UnixMillis};
 use super::transaction::{EventRead, EventShape, Outcome, RecordView, ReservationState};
 use crate::limits;
 
-type Desks = HashMap<EventId, Desk, foldhash::fast::RandomState>;
+type SeatedEvents = HashMap<EventId, SeatedEvent, foldhash::fast::RandomState>;
 
-/// What a coordinator is built with.
+/// What a engine is built with.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct EngineSettings {
     /// This shard, from 0.
     pub shard: usize,
     /// How many there are.
     pub shards: usize,
-    /// Settled reservations to remember; 0: none.
+    /// Completion reservations to remember; 0: none.
     pub cache_capacity: usize,
     /// For how long.
     pub cache_for: Micros,
@@ -70,59 +70,59 @@ pub struct Settings {
     /// For how long after a strong read of all stripes began it may be said to callers who come later
     /// that there is too little; zero: never.
     pub sold_out_latch: Micros,
-    /// How long before a question about units the read may have begun that answers it; 0: not at all.
+    /// How long before a query about units the read may have begun that answers it; 0: not at all.
     pub read_staleness: Micros,
 }
 
 /// See the module's head.
-pub struct Coordinator {
-    settings: Settings,
-    cache: SettledCache,
-    pending: Pendings,
-    lanes: Lanes,
-    reads: Reads,
-    snapshots: Snapshots,
-    lookups: Lookups,
-    habits: Habits,
+pub struct Engine {
+    settings: EngineSettings,
+    cache: RecordCache,
+    in_flight: InFlightCalls,
+    pools: Pools,
+    stock_reads: StockReads,
+    snapshots: StockSnapshots,
+    record_reads: RecordReads,
+    hold_predictor: HoldPredictor,
     /// The seated events that this shard owns and has heard of.
-    desks: Desks,
+    seated_events: SeatedEvents,
     /// What events seen are like, a hint: a lane whose stripe is short looks again.
     events: LruCache<EventId, EventShape, foldhash::fast::RandomState>,
     /// Holds past their time whose end is under way.
     expiring: usize,
     counters: Counters,
     rng: SmallRng,
-    scratch: LaneOutput,
+    scratch: PoolOutput,
 }
 
-impl Coordinator {
+impl Engine {
     /// `rng` must be seeded from real randomness in production: it draws the request tokens.
-    pub fn new(settings: Settings, rng: SmallRng) -> Self {
+    pub fn new(settings: EngineSettings, rng: SmallRng) -> Self {
         let hasher = foldhash::fast::RandomState::default();
-        let known = std::num::NonZeroUsize::new(limits::EVENTS_KNOWN_MAX)
+        let known = std::num::NonZeroUsize::new(limits::EVENTS_CACHED_MAX)
             .unwrap_or(std::num::NonZeroUsize::MIN);
         Self {
             settings,
-            cache: SettledCache::new(settings.cache_capacity, settings.cache_for),
-            pending: Pendings::default(),
-            lanes: Lanes::new(
+            cache: RecordCache::new(settings.cache_capacity, settings.cache_for),
+            in_flight: InFlightCalls::default(),
+            pools: Pools::new(
                 settings.shard,
                 settings.shards,
-                Terms {
-                    late: settings.late_commit,
-                    latch: settings.sold_out_latch,
+                LaneSettings {
+                    late_commit: settings.late_commit,
+                    sold_out_latch: settings.sold_out_latch,
                 },
             ),
-            reads: Reads::new(settings.read_staleness),
-            snapshots: Snapshots::new(settings.read_staleness),
-            lookups: Lookups::default(),
-            habits: Habits::new(),
-            desks: Desks::default(),
+            stock_reads: StockReads::new(settings.read_staleness),
+            snapshots: StockSnapshots::new(settings.read_staleness),
+            record_reads: RecordReads::default(),
+            hold_predictor: HoldPredictor::new(),
+            seated_events: SeatedEvents::default(),
             events: LruCache::with_hasher(known, hasher),
             expiring: 0,
             counters: Counters::default(),
             rng,
-            scratch: LaneOutput::default(),
+            scratch: PoolOutput::default(),
         }
     }
 
@@ -131,43 +131,43 @@ impl Coordinator {
     }
 
     /// Operations taken and not answered.
-    pub fn in_flight(&self) -> usize {
-        self.pending.calls()
+    pub fn calls_in_flight(&self) -> usize {
+        self.in_flight.calls()
     }
 
-    /// Settled reservations remembered.
-    pub fn remembered(&self) -> usize {
+    /// Completion reservations remembered.
+    pub fn cached_records(&self) -> usize {
         self.cache.len()
     }
 
     /// Nothing is in flight, in a lane or being read.
     pub fn is_idle(&self) -> bool {
-        self.pending.is_empty()
-            && self.lanes.all_idle()
-            && self.reads.is_empty()
-            && self.lookups.is_empty()
-            && self.desks.values().all(Desk::is_idle)
+        self.in_flight.is_empty()
+            && self.pools.all_idle()
+            && self.stock_reads.is_empty()
+            && self.record_reads.is_empty()
+            && self.seated_events.values().all(SeatedEvent::is_idle)
     }
 
     /// Operations in lanes that have not settled, whether or not their callers still wait.
-    pub fn in_lanes(&self) -> usize {
-        self.lanes.depth()
+    pub fn operations_in_pools(&self) -> usize {
+        self.pools.depth()
     }
 
     /// Callers that wait in line for a lane.
-    pub fn in_line(&self) -> usize {
-        self.lanes.in_line()
+    pub fn queue_depth(&self) -> usize {
+        self.pools.waiting()
     }
 
-    /// When [`Coordinator::wake`] is next due.
-    pub fn wake_at(&self) -> Option<Micros> {
-        self.lanes.wake_at()
+    /// When [`Engine::handle_timeout`] is next due.
+    pub fn poll_timeout(&self) -> Option<Micros> {
+        self.pools.wake_at()
     }
 
     /// The answer, if the reservation has come to an end and is remembered. Costs no [`CallId`].
-    pub fn replay(&mut self, operation: &Operation, now: Micros) -> Option<Answer> {
+    pub fn cached_answer(&mut self, operation: &Operation, now: Micros) -> Option<Answer> {
         let remembered = self.cache.get(&operation.reservation, now);
-        let Some(record) = remembered.filter(route::is_final) else {
+        let Some(record) = remembered.filter(planner::is_final) else {
             self.counters.cache_misses += 1;
             return None;
         };
@@ -185,24 +185,30 @@ impl Coordinator {
         }
     }
 
-    /// Takes a call that arrived at this shard and that [`Coordinator::replay`] has no answer for.
-    pub fn submit(&mut self, call: CallId, operation: Operation, now: Now, fx: &mut Vec<Effect>) {
-        self.enter(call, operation, None, Known::Nothing, now, fx);
+    /// Takes a call that arrived at this shard and that [`Engine::cached_answer`] has no answer for.
+    pub fn handle_call(
+        &mut self,
+        call: CallId,
+        operation: Operation,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        self.register(call, operation, None, RecordHint::None, now, fx);
     }
 
     /// Takes a call that another shard routed to what is owned here.
-    pub fn submit_forwarded(
+    pub fn handle_forwarded_call(
         &mut self,
         call: CallId,
         operation: Operation,
         mut route: Route,
-        known: Known,
+        known: RecordHint,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        // A question that only needs memory costs no place among the calls in flight.
-        if known == Known::Nothing
-            && let Some(answer) = self.replay(&operation, now.mono)
+        // A query that only needs memory costs no place among the calls in flight.
+        if known == RecordHint::None
+            && let Some(answer) = self.cached_answer(&operation, now.mono)
         {
             let learned = self.cache.get(&operation.reservation, now.mono);
             fx.push(Effect::Answer {
@@ -216,16 +222,16 @@ impl Coordinator {
         let mine = self.events.get_or_insert(operation.event.clone(), || shape);
         // Who reads the seats is the first to see that the event was closed.
         route.shape.closed |= mine.closed;
-        if self.pending.would_wait_in_a_ring(&operation) {
-            refuse(call, Refusal::store_busy(), fx);
+        if self.in_flight.would_deadlock(&operation) {
+            reject(call, Rejection::store_busy(), fx);
             return;
         }
-        self.enter(call, operation, Some(route), known, now, fx);
+        self.register(call, operation, Some(route), known, now, fx);
     }
 
     /// Ends a hold that was found to be past its time, as `record` says.
     #[expect(clippy::too_many_arguments, reason = "one record, taken apart")]
-    pub fn reclaim(
+    pub fn handle_expired_hold(
         &mut self,
         call: CallId,
         event: EventId,
@@ -235,38 +241,45 @@ impl Coordinator {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let operation = seats::expiry(event, reservation, deadline);
-        self.enter(call, operation, None, Known::Record(Some(record)), now, fx);
+        let operation = seat_operations::expiry(event, reservation, deadline);
+        self.register(
+            call,
+            operation,
+            None,
+            RecordHint::Confirmed(Some(record)),
+            now,
+            fx,
+        );
     }
 
     /// Forgets what a reservation came to: the next call about it asks the store.
-    pub fn forget_reservation(&mut self, reservation: &ReservationId) {
-        self.cache.forget(reservation);
+    pub fn handle_reservation_changed(&mut self, reservation: &ReservationId) {
+        self.cache.remove(reservation);
     }
 
     /// Forgets what an event is like and what its seats are: an operator has changed it.
-    pub fn forget(&mut self, event: &EventId, now: Micros) {
+    pub fn handle_event_changed(&mut self, event: &EventId, now: Micros) {
         self.events.pop(event);
-        if let Some(pool) = self.lanes.selling(event) {
+        if let Some(pool) = self.pools.selling(event) {
             pool.reopen(now);
         }
-        self.snapshots.forget(event);
-        self.reads.spoil(event);
-        if let Some(desk) = self.desks.get_mut(event) {
-            desk.forget_map();
+        self.snapshots.invalidate(event);
+        self.stock_reads.mark_stale(event);
+        if let Some(seated) = self.seated_events.get_mut(event) {
+            seated.invalidate_map();
         }
     }
 
     /// Reports the outcome of [`Effect::Transact`].
-    pub fn transaction_settled(
+    pub fn handle_transaction_outcome(
         &mut self,
         lane: LaneId,
         outcome: Outcome,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        self.with_pool(lane.pool, now, fx, |pool, turn| {
-            pool.settled(lane.lane, outcome, turn);
+        self.with_pool(lane.pool, now, fx, |pool, cx| {
+            pool.handle_outcome(lane.lane, outcome, cx);
         });
     }
 
@@ -276,66 +289,62 @@ impl Coordinator {
         id: PoolId,
         now: Now,
         fx: &mut Vec<Effect>,
-        act: impl FnOnce(&mut Pool, &mut Turn<'_>),
+        act: impl FnOnce(&mut Pool, &mut PoolContext<'_>),
     ) {
-        let Some(pool) = self.lanes.get_mut(id) else {
+        let Some(pool) = self.pools.get_mut(id) else {
             return;
         };
         let mut out = std::mem::take(&mut self.scratch);
-        let mut turn = Turn {
+        let mut cx = PoolContext {
             now,
             rng: &mut self.rng,
             counters: &mut self.counters,
             out: &mut out,
         };
-        act(pool, &mut turn);
-        self.collect(id, out, now, fx);
+        act(pool, &mut cx);
+        self.apply_pool_output(id, out, now, fx);
     }
 
-    /// Reports the result of [`Effect::ReadEvent`].
-    pub fn event_read(
+    /// Reports the result of [`Effect::ReadStripes`].
+    pub fn handle_stripes_read(
         &mut self,
         event: &EventId,
         read: &EventRead,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        self.counters.event_reads += 1;
+        self.counters.stripe_reads += 1;
         if let EventRead::Found(stripes) = read {
             self.events.put(event.clone(), EventShape::of(stripes));
         }
         let hint = self.events.get(event).map(|shape| shape.stripes);
-        let Some(done) = self.reads.done(event, hint, now.mono, fx) else {
+        let Some(done) = self.stock_reads.finish(event, hint, now.mono, fx) else {
             return;
         };
         self.keep_snapshot(event, &done, read, now);
-        let Done { began, waiters, .. } = done;
+        let FinishedRead { began, waiters, .. } = done;
         for waiter in waiters {
             match waiter {
-                Waiter::Ask {
-                    call,
-                    question,
-                    asked,
-                } if asked > began => {
-                    self.answer_who_joined(call, event, question, asked, read, now, fx);
+                StockReadWaiter::Query { call, query, asked } if asked > began => {
+                    self.answer_who_joined(call, event, query, asked, read, now, fx);
                 }
-                Waiter::Ask { call, question, .. } => {
-                    self.answer_from_read(call, event, question, read, now, fx);
+                StockReadWaiter::Query { call, query, .. } => {
+                    self.answer_from_read(call, event, query, read, now, fx);
                 }
-                Waiter::Nobody => {}
-                Waiter::Route(routed) => {
+                StockReadWaiter::Layout => {}
+                StockReadWaiter::Operation(routed) => {
                     let (operation, known) = *routed;
-                    match refusal_of(read) {
+                    match rejection_of(read) {
                         None => self.advance(operation, None, known, now, fx),
-                        Some(refusal) => {
-                            let refusal = Answer::Refused(refusal);
-                            self.end(&operation, refusal, None, now, fx);
+                        Some(rejection) => {
+                            let rejection = Answer::Rejected(rejection);
+                            self.end(&operation, rejection, None, now, fx);
                         }
                     }
                 }
-                Waiter::Pool(id) => {
-                    self.with_pool(id, now, fx, |pool, turn| {
-                        pool.stripes_read(began, read, turn);
+                StockReadWaiter::Pool(id) => {
+                    self.with_pool(id, now, fx, |pool, cx| {
+                        pool.stripes_read(began, read, cx);
                     });
                 }
             }
@@ -343,7 +352,7 @@ impl Coordinator {
     }
 
     /// Reports what the other shard answered to [`Effect::Forward`].
-    pub fn forward_settled(
+    pub fn handle_forward_outcome(
         &mut self,
         event: &EventId,
         reservation: &ReservationId,
@@ -354,50 +363,56 @@ impl Coordinator {
     ) {
         // The record of a refused call may be of another event.
         if let Some(record) = &learned
-            && !matches!(answer, Answer::Refused(_))
+            && !matches!(answer, Answer::Rejected(_))
         {
-            self.stock_moved(event, &moved_by(record), None, now.mono);
+            self.stock_moved(event, &deltas_of(record), None, now.mono);
         }
-        self.settle(event, reservation, answer, learned, now, fx);
+        self.complete(event, reservation, answer, learned, now, fx);
     }
 
     /// Does what is due by now.
-    pub fn wake(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        for id in self.lanes.take_due(now.mono) {
-            self.with_pool(id, now, fx, |pool, turn| pool.wake(turn));
+    pub fn handle_timeout(&mut self, now: Now, fx: &mut Vec<Effect>) {
+        for id in self.pools.take_due(now.mono) {
+            self.with_pool(id, now, fx, |pool, cx| pool.wake(cx));
         }
     }
 
     /// Joins the call in flight for the same reservation, or becomes it.
-    fn enter(
+    fn register(
         &mut self,
         call: CallId,
         operation: Operation,
         route: Option<Route>,
-        known: Known,
+        known: RecordHint,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
         if operation.deadline <= now.mono {
             self.counters.expired += 1;
-            refuse(call, Refusal::DeadlineExceeded, fx);
+            reject(call, Rejection::DeadlineExceeded, fx);
             return;
         }
-        match self.pending.enter(call, operation, route, now.mono) {
-            Joined::First(operation) => {
+        match self.in_flight.register(call, operation, route, now.mono) {
+            Registration::Leader(operation) => {
                 self.expiring += usize::from(operation.verb == Verb::Expire);
                 self.advance(operation, route, known, now, fx);
             }
-            Joined::Behind => self.counters.joined += 1,
-            Joined::Full => {
-                self.counters.shed += 1;
-                refuse(call, Refusal::overloaded(), fx);
+            Registration::Waiting => self.counters.coalesced += 1,
+            Registration::Full => {
+                self.counters.rejected_overloaded += 1;
+                reject(call, Rejection::overloaded(), fx);
             }
         }
     }
 
     /// Carries out what a pool of lanes wants.
-    fn collect(&mut self, pool: PoolId, mut out: LaneOutput, now: Now, fx: &mut Vec<Effect>) {
+    fn apply_pool_output(
+        &mut self,
+        pool: PoolId,
+        mut out: PoolOutput,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
         for (lane, transaction) in out.send.drain(..) {
             let lane = LaneId { pool, lane };
             fx.push(Effect::Transact { lane, transaction });
@@ -405,14 +420,14 @@ impl Coordinator {
         let read = std::mem::take(&mut out.read_stripes);
         let learned = out.learned_shape.take();
         let as_of = out.as_of;
-        let mut settled = std::mem::take(&mut out.settled);
-        let returned = std::mem::take(&mut out.returned);
+        let mut settled = std::mem::take(&mut out.completions);
+        let returned = std::mem::take(&mut out.redecisions);
         let nothing_more = !read
             && learned.is_none()
             && settled.is_empty()
             && returned.is_empty()
             && out.stock.is_empty();
-        let event = match self.lanes.get_mut(pool) {
+        let event = match self.pools.get_mut(pool) {
             Some(at) if !nothing_more => Some(at.key().event.clone()),
             _ => None,
         };
@@ -425,12 +440,12 @@ impl Coordinator {
             if read {
                 let hint = self.events.get(event).map(|shape| shape.stripes);
                 // Cannot be refused: a pool's wish is always taken.
-                let waiter = Waiter::Pool(pool);
-                let _ = self.reads.want(event, hint, waiter, now.mono, fx);
+                let waiter = StockReadWaiter::Pool(pool);
+                let _ = self.stock_reads.request(event, hint, waiter, now.mono, fx);
             }
         }
         out.stock.clear();
-        self.lanes.after(pool);
+        self.pools.after(pool);
         self.scratch = out;
         if let Some(event) = &event {
             // Before anybody is let go on who waited for one of these seats.
@@ -441,24 +456,30 @@ impl Coordinator {
             }
             for one in settled.drain(..) {
                 if one.wrote && one.reservation.is_slip() {
-                    self.end_slip(event, one, now, fx);
+                    self.expire_release_record(event, one, now, fx);
                     continue;
                 }
-                self.settle(event, &one.reservation, one.answer, one.learned, now, fx);
+                self.complete(event, &one.reservation, one.answer, one.learned, now, fx);
             }
             for one in returned {
                 self.returned(event, one, as_of, now, fx);
             }
         }
         // Give the buffer back unless answering took and filled another one.
-        if self.scratch.settled.capacity() < settled.capacity() {
-            self.scratch.settled = settled;
+        if self.scratch.completions.capacity() < settled.capacity() {
+            self.scratch.completions = settled;
         }
     }
 
     /// A slip is past its time from the beginning; what it holds goes back to the stripe.
-    fn end_slip(&mut self, event: &EventId, slip: Settled, now: Now, fx: &mut Vec<Effect>) {
-        let Settled {
+    fn expire_release_record(
+        &mut self,
+        event: &EventId,
+        slip: Completion,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Completion {
             reservation,
             learned: Some(record),
             ..
@@ -467,13 +488,13 @@ impl Coordinator {
             return;
         };
         if record.state != ReservationState::Held {
-            self.settle(event, &reservation, slip.answer, Some(record), now, fx);
+            self.complete(event, &reservation, slip.answer, Some(record), now, fx);
             return;
         }
-        let patience = Micros(limits::RECLAIM_PATIENCE.as_micros() as u64);
+        let patience = Micros(limits::RECLAIM_TIMEOUT.as_micros() as u64);
         let deadline = now.mono.plus(patience);
-        self.reclaim(
-            CallId::NOBODY,
+        self.handle_expired_hold(
+            CallId::INTERNAL,
             event.clone(),
             reservation,
             record,
@@ -484,7 +505,7 @@ impl Coordinator {
     }
 
     /// Answers everybody who waits for this outcome, and lets the next in line go.
-    fn settle(
+    fn complete(
         &mut self,
         event: &EventId,
         reservation: &ReservationId,
@@ -497,7 +518,7 @@ impl Coordinator {
             self.cache.insert(reservation.clone(), record, now.mono);
         }
         self.unclaim(event, reservation, now, fx);
-        let Some(pending) = self.pending.leave(reservation, event) else {
+        let Some(pending) = self.in_flight.remove(reservation, event) else {
             return;
         };
         self.expiring -= usize::from(pending.verb == Verb::Expire);
@@ -506,22 +527,22 @@ impl Coordinator {
             answer: answer.clone(),
             learned: learned.clone(),
         });
-        for follower in pending.followers {
-            let Follower {
+        for waiter in pending.waiters {
+            let Waiter {
                 call,
                 operation,
                 route,
                 joined,
-            } = follower;
+            } = waiter;
             let same =
                 operation.verb == pending.verb && operation.fingerprint == pending.fingerprint;
-            if same && holds_for(&answer, joined, pending.since) {
+            if same && applies_to_waiter(&answer, joined, pending.started_at) {
                 fx.push(Effect::Answer {
                     call,
                     answer: answer.clone(),
                     learned: learned.clone(),
                 });
-            } else if let Some(answer) = self.replay(&operation, now.mono) {
+            } else if let Some(answer) = self.cached_answer(&operation, now.mono) {
                 let learned = self.cache.get(reservation, now.mono);
                 fx.push(Effect::Answer {
                     call,
@@ -529,12 +550,12 @@ impl Coordinator {
                     learned,
                 });
             } else {
-                self.enter(call, operation, route, Known::Nothing, now, fx);
+                self.register(call, operation, route, RecordHint::None, now, fx);
             }
         }
         for buyer in &pending.watchers {
             let reservation = &buyer.operation.reservation;
-            self.pending.is_watching(reservation, event, false);
+            self.in_flight.set_watching(reservation, event, false);
         }
         self.let_go(pending.watchers, now, fx);
     }
@@ -545,38 +566,38 @@ impl Coordinator {
 /// A deadline is each call's own, and so is that a line is too long for it. That there is too little, or no such event, was read after the
 /// leader set out; who came later has a right to a later read. So with states of the record that
 /// another node may have moved on before the call came.
-fn holds_for(answer: &Answer, joined: Micros, since: Micros) -> bool {
+fn applies_to_waiter(answer: &Answer, joined: Micros, since: Micros) -> bool {
     match answer {
-        Answer::Refused(Refusal::DeadlineExceeded | Refusal::Overloaded { .. }) => false,
+        Answer::Rejected(Rejection::DeadlineExceeded | Rejection::Overloaded { .. }) => false,
         Answer::Held { .. }
-        | Answer::Refused(
-            Refusal::InsufficientInventory { .. }
-            | Refusal::EventNotFound
-            | Refusal::EventClosed
-            | Refusal::SeatsUnavailable { .. }
-            | Refusal::SeatsNotFound { .. }
-            | Refusal::HoldExpired
-            | Refusal::ReservationNotFound
-            | Refusal::ReservationNotConfirmed,
+        | Answer::Rejected(
+            Rejection::InsufficientInventory { .. }
+            | Rejection::EventNotFound
+            | Rejection::EventClosed
+            | Rejection::SeatsUnavailable { .. }
+            | Rejection::SeatsNotFound { .. }
+            | Rejection::HoldExpired
+            | Rejection::ReservationNotFound
+            | Rejection::ReservationNotConfirmed,
         ) => joined <= since,
         _ => true,
     }
 }
 
-fn refuse(call: CallId, refusal: Refusal, fx: &mut Vec<Effect>) {
+fn reject(call: CallId, rejection: Rejection, fx: &mut Vec<Effect>) {
     fx.push(Effect::Answer {
         call,
-        answer: Answer::Refused(refusal),
+        answer: Answer::Rejected(rejection),
         learned: None,
     });
 }
 
 /// Why a read that was needed to go on is no use.
-fn refusal_of(read: &EventRead) -> Option<Refusal> {
+fn rejection_of(read: &EventRead) -> Option<Rejection> {
     match read {
         EventRead::Found(_) => None,
-        EventRead::NotFound => Some(Refusal::EventNotFound),
-        EventRead::Throttled => Some(Refusal::store_busy()),
-        EventRead::Unavailable => Some(Refusal::store_unavailable()),
+        EventRead::NotFound => Some(Rejection::EventNotFound),
+        EventRead::Throttled => Some(Rejection::store_busy()),
+        EventRead::Unavailable => Some(Rejection::store_unavailable()),
     }
 }

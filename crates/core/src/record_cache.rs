@@ -17,12 +17,12 @@ struct Entry {
 }
 
 /// Least recently used reservations go first; every entry goes at its age.
-pub struct SettledCache {
+pub struct RecordCache {
     entries: Option<LruCache<ReservationId, Entry, foldhash::fast::RandomState>>,
     keep_for: Micros,
 }
 
-impl SettledCache {
+impl RecordCache {
     /// Remembers up to `capacity` reservations (0: none) for `keep_for` each.
     pub fn new(capacity: usize, keep_for: Micros) -> Self {
         let entries = NonZeroUsize::new(capacity)
@@ -48,7 +48,7 @@ impl SettledCache {
     }
 
     /// There is no such record any more.
-    pub fn forget(&mut self, reservation: &ReservationId) {
+    pub fn remove(&mut self, reservation: &ReservationId) {
         if let Some(entries) = self.entries.as_mut() {
             entries.pop(reservation);
         }
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn forgets_the_least_recently_used_first() {
-        let mut cache = SettledCache::new(2, Micros(100));
+        let mut cache = RecordCache::new(2, Micros(100));
         cache.insert(id(1), record(), Micros(0));
         cache.insert(id(2), record(), Micros(0));
         assert!(cache.get(&id(1), Micros(1)).is_some());
@@ -100,13 +100,13 @@ mod tests {
 
     #[test]
     fn forgets_at_its_age_and_can_be_off() {
-        let mut cache = SettledCache::new(2, Micros(100));
+        let mut cache = RecordCache::new(2, Micros(100));
         cache.insert(id(1), record(), Micros(0));
         assert!(cache.get(&id(1), Micros(99)).is_some());
         assert!(cache.get(&id(1), Micros(100)).is_none());
         assert!(cache.is_empty());
 
-        let mut off = SettledCache::new(0, Micros(100));
+        let mut off = RecordCache::new(0, Micros(100));
         off.insert(id(1), record(), Micros(0));
         assert!(off.get(&id(1), Micros(0)).is_none());
     }

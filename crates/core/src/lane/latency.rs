@@ -1,4 +1,4 @@
-//! How fast a line moves and how long a transaction takes, as measured: what a caller who comes now
+//! How fast a queue moves and how long a transaction takes, as measured: what a caller who comes now
 //! has to expect.
 //!
 //! The rate counts only while somebody is left waiting, when it is the lanes that set it and not
@@ -7,15 +7,15 @@
 use crate::limits;
 use crate::time::Micros;
 
-/// Share of a new rate in the mean: a few looks of [`limits::FLOW_WINDOW`] each.
+/// StripeShare of a new rate in the mean: a few looks of [`limits::RATE_WINDOW`] each.
 const RATE_GAIN: f64 = 0.3;
 
 /// Shares of a new time in its mean and its deviation, as TCP measures round trips.
 const TIME_GAIN: f64 = 0.125;
 const DEVIATION_GAIN: f64 = 0.25;
 
-/// Share of what a wait came to, over what was expected, in the mean of that: so what the figures
-/// leave out (scatter, pauses, members put back) is learned.
+/// StripeShare of what a wait came to, over what was expected, in the mean of that: so what the figures
+/// leave out (scatter, pauses, entries put back) is learned.
 const ERROR_GAIN: f64 = 0.1;
 
 /// Bounds of that mean: nothing measured makes a wait out to be a third, or three times, of it.
@@ -40,10 +40,10 @@ struct Window {
 
 /// See the module's head.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Flow {
+pub(super) struct LatencyEstimator {
     /// Since when somebody has been left waiting by every dispatch.
     window: Option<Window>,
-    /// Members that leave the line, per microsecond.
+    /// Entries that leave the queue, per microsecond.
     rate: f64,
     rated: Option<Micros>,
     /// Mean of a transaction's time, in microseconds, and how far it is off.
@@ -54,7 +54,7 @@ pub(super) struct Flow {
     error_deviation: f64,
 }
 
-impl Default for Flow {
+impl Default for LatencyEstimator {
     fn default() -> Self {
         Self {
             window: None,
@@ -68,13 +68,13 @@ impl Default for Flow {
     }
 }
 
-impl Flow {
-    /// A lane took so many callers from the line, and left others there because it had no more room, or not.
-    pub(super) fn dispatched(&mut self, taken: usize, leaves_some: bool, now: Micros) {
+impl LatencyEstimator {
+    /// A lane took so many callers from the queue, and left others there cause it had no more room, or not.
+    pub(super) fn record_dispatch(&mut self, taken: usize, leaves_some: bool, now: Micros) {
         if let Some(window) = &mut self.window {
             window.taken += taken;
             let elapsed = now.since(window.began);
-            if elapsed.0 >= limits::FLOW_WINDOW.as_micros() as u64 {
+            if elapsed.0 >= limits::RATE_WINDOW.as_micros() as u64 {
                 let rate = window.taken as f64 / elapsed.0 as f64;
                 self.rate = match self.rated {
                     Some(at) if !is_old(at, now) => self.rate + RATE_GAIN * (rate - self.rate),
@@ -95,12 +95,12 @@ impl Flow {
     }
 
     /// Ends the measurement under way: nobody waits any more, or a lane is busy with a split.
-    pub(super) fn interrupted(&mut self) {
+    pub(super) fn reset_window(&mut self) {
         self.window = None;
     }
 
     /// A transaction took so long, from its first try to a known outcome.
-    pub(super) fn settled(&mut self, took: Micros) {
+    pub(super) fn record_transaction(&mut self, took: Micros) {
         let took = took.0 as f64;
         if self.took == 0.0 {
             self.took = took;
@@ -113,7 +113,7 @@ impl Flow {
     }
 
     /// Somebody waited so long of whom this was expected.
-    pub(super) fn waited(&mut self, expected: Micros, waited: Micros) {
+    pub(super) fn record_wait(&mut self, expected: Micros, waited: Micros) {
         if expected.0 < WAIT_TOLD {
             return;
         }
@@ -124,7 +124,7 @@ impl Flow {
     }
 
     /// How long who comes now waits behind `ahead` others to be sent; `None`: that is not known.
-    pub(super) fn wait_for(&self, ahead: usize, now: Micros) -> Option<Micros> {
+    pub(super) fn expected_wait(&self, ahead: usize, now: Micros) -> Option<Micros> {
         let at = self.rated.filter(|at| !is_old(*at, now))?;
         debug_assert!(at <= now);
         (self.rate > 0.0).then(|| Micros((ahead as f64 / self.rate) as u64))
@@ -132,25 +132,25 @@ impl Flow {
 
     /// How far apart transactions of so many lanes leave for all lanes to be in use: somewhat less,
     /// so that no lane is kept waiting when they are quick.
-    pub(super) fn pace(&self, lanes: u64) -> Micros {
+    pub(super) fn spacing(&self, lanes: u64) -> Micros {
         let apart = (PACE * self.took / lanes.max(1) as f64) as u64;
         Micros(apart.min(limits::PACE_MAX.as_micros() as u64))
     }
 
     /// What nearly every wait comes to of which this is expected.
-    pub(super) fn most_of(&self, expected: Micros) -> Micros {
+    pub(super) fn wait_bound(&self, expected: Micros) -> Micros {
         let most = self.error + ERROR_DEVIATIONS * self.error_deviation;
         Micros((expected.0 as f64 * most) as u64)
     }
 
     /// What nearly every transaction takes at most.
-    pub(super) fn most_take(&self) -> Micros {
+    pub(super) fn transaction_time_bound(&self) -> Micros {
         Micros((self.took + TIME_DEVIATIONS * self.deviation) as u64)
     }
 }
 
 fn is_old(at: Micros, now: Micros) -> bool {
-    now.since(at).0 > limits::FLOW_AGE_MAX.as_micros() as u64
+    now.since(at).0 > limits::RATE_AGE_MAX.as_micros() as u64
 }
 
 #[cfg(test)]
@@ -158,11 +158,11 @@ mod tests {
     use super::*;
 
     /// A lane that takes 99 of many every 28 ms, until `until`.
-    fn busy(flow: &mut Flow, from: u64, until: u64) -> Micros {
+    fn busy(latency: &mut LatencyEstimator, from: u64, until: u64) -> Micros {
         let mut now = Micros::from_millis(from);
         while now < Micros::from_millis(until) {
-            flow.settled(Micros::from_millis(28));
-            flow.dispatched(99, true, now);
+            latency.record_transaction(Micros::from_millis(28));
+            latency.record_dispatch(99, true, now);
             now = now.plus(Micros::from_millis(28));
         }
         now
@@ -170,51 +170,57 @@ mod tests {
 
     #[test]
     fn a_backlog_shows_the_rate_and_the_wait() {
-        let mut flow = Flow::default();
-        let now = busy(&mut flow, 0, 500);
-        let wait = flow.wait_for(990, now).expect("measured");
+        let mut latency = LatencyEstimator::default();
+        let now = busy(&mut latency, 0, 500);
+        let wait = latency.expected_wait(990, now).expect("measured");
         assert!(wait.0.abs_diff(280_000) < 5_000, "{wait:?}");
-        assert!(flow.most_take().0.abs_diff(28_000) < 4_000, "{flow:?}");
+        assert!(
+            latency.transaction_time_bound().0.abs_diff(28_000) < 4_000,
+            "{latency:?}"
+        );
     }
 
     #[test]
     fn without_a_backlog_and_after_a_while_nothing_is_known() {
-        let mut flow = Flow::default();
+        let mut latency = LatencyEstimator::default();
         for ms in 0..1_000 {
-            flow.dispatched(1, false, Micros::from_millis(ms));
+            latency.record_dispatch(1, false, Micros::from_millis(ms));
         }
-        assert_eq!(flow.wait_for(10_000, Micros::from_millis(1_000)), None);
-        let now = busy(&mut flow, 1_000, 2_000);
-        assert!(flow.wait_for(1, now).is_some());
-        let later = now.plus(Micros(limits::FLOW_AGE_MAX.as_micros() as u64 + 1));
-        assert_eq!(flow.wait_for(10_000, later), None);
+        assert_eq!(
+            latency.expected_wait(10_000, Micros::from_millis(1_000)),
+            None
+        );
+        let now = busy(&mut latency, 1_000, 2_000);
+        assert!(latency.expected_wait(1, now).is_some());
+        let later = now.plus(Micros(limits::RATE_AGE_MAX.as_micros() as u64 + 1));
+        assert_eq!(latency.expected_wait(10_000, later), None);
     }
 
     #[test]
     fn waits_that_turn_out_longer_are_learned() {
-        let mut flow = Flow::default();
+        let mut latency = LatencyEstimator::default();
         let expected = Micros::from_millis(100);
         for _ in 0..100 {
-            flow.waited(expected, Micros::from_millis(150));
+            latency.record_wait(expected, Micros::from_millis(150));
         }
         assert!(
-            flow.most_of(expected).0.abs_diff(150_000) < 3_000,
-            "{flow:?}"
+            latency.wait_bound(expected).0.abs_diff(150_000) < 3_000,
+            "{latency:?}"
         );
-        flow.waited(Micros(10), Micros::from_millis(500));
+        latency.record_wait(Micros(10), Micros::from_millis(500));
         assert!(
-            flow.most_of(expected).0 < 153_000,
+            latency.wait_bound(expected).0 < 153_000,
             "a short wait teaches nothing"
         );
     }
 
     #[test]
     fn times_that_scatter_are_allowed_for() {
-        let mut flow = Flow::default();
+        let mut latency = LatencyEstimator::default();
         for n in 0..200 {
-            flow.settled(Micros::from_millis(if n % 2 == 0 { 20 } else { 40 }));
+            latency.record_transaction(Micros::from_millis(if n % 2 == 0 { 20 } else { 40 }));
         }
-        let most = flow.most_take().0;
+        let most = latency.transaction_time_bound().0;
         assert!((60_000..85_000).contains(&most), "{most}");
     }
 }

@@ -1,22 +1,22 @@
 //! Operations on seats, on the shard that owns the event: choosing them, claiming them, and what
 //! their writes teach.
 
-use super::Coordinator;
-use super::desk::{Desk, MapWaiter, Parked};
-use super::route::Basis;
-use crate::answer::{Answer, Refusal};
-use crate::effect::{CallId, Effect, Known, Route};
+use super::Engine;
+use super::planner::Basis;
+use super::seated_event::{BlockedOperation, SeatMapWaiter, SeatedEvent};
+use crate::answer::{Answer, Rejection};
+use crate::effect::{CallId, Effect, RecordHint, Route};
 use crate::ids::{EventId, ReservationId, SeatId, Seats};
-use crate::lane::{Kind, Plan};
+use crate::lane::{PoolKind, WriteIntent};
 use crate::limits;
-use crate::operation::{Expect, Operation, Verb, Wanted};
-use crate::reads::Waiter;
+use crate::operation::{Operation, RecordExpectation, Selection, Verb};
 use crate::rules::{Movement, Transition};
 use crate::seats::SeatState;
+use crate::stock_reads::StockReadWaiter;
 use crate::time::{Micros, Now};
 use crate::transaction::{EventShape, FreeSeatsRead, RecordView, ReservationState, SeatsRead};
 
-impl Coordinator {
+impl Engine {
     /// Writes what moves seats, or leaves a tombstone in a seated event.
     pub(super) fn write_seats(
         &mut self,
@@ -29,12 +29,12 @@ impl Coordinator {
     ) {
         let record = &basis.record;
         let held = record.as_ref().and_then(|record| record.seats.clone());
-        let seats = match (transition.movement(), held, &operation.wanted) {
+        let seats = match (transition.movement(), held, &operation.selection) {
             (Movement::None, ..) => None,
             (Movement::Take, ..) if shape.closed => {
                 self.end(
                     &operation,
-                    Answer::Refused(Refusal::EventClosed),
+                    Answer::Rejected(Rejection::EventClosed),
                     None,
                     now,
                     fx,
@@ -42,8 +42,8 @@ impl Coordinator {
                 return;
             }
             (_, Some(held), _) => Some(held),
-            (Movement::Take, None, Wanted::Seats(seats)) => Some(Seats::clone(seats)),
-            (Movement::Take, None, Wanted::Quantity(qty)) => {
+            (Movement::Take, None, Selection::Seats(seats)) => Some(Seats::clone(seats)),
+            (Movement::Take, None, Selection::Quantity(qty)) => {
                 let qty = *qty;
                 self.choose_seats(operation, qty, shape, transition, basis, now, fx);
                 return;
@@ -52,7 +52,7 @@ impl Coordinator {
             _ => {
                 self.end(
                     &operation,
-                    Answer::Refused(Refusal::Internal),
+                    Answer::Rejected(Rejection::Internal),
                     None,
                     now,
                     fx,
@@ -61,9 +61,11 @@ impl Coordinator {
             }
         };
         if let Some(seats) = &seats {
-            let desk = self.desk(&operation.event, now.mono);
+            let seated = self.seated_event(&operation.event, now.mono);
             let takes = transition.movement() == Movement::Take;
-            if takes && let Some(refusal) = known_taken(desk, seats, &operation, transition, now) {
+            if takes
+                && let Some(rejection) = known_taken(seated, seats, &operation, transition, now)
+            {
                 if !basis.is_said {
                     // A copy of this call may have had them meanwhile, elsewhere: a read tells, which
                     // costs less than the write would.
@@ -72,12 +74,12 @@ impl Coordinator {
                     return;
                 }
                 self.counters.seats_refused += 1;
-                self.end(&operation, Answer::Refused(refusal), None, now, fx);
+                self.end(&operation, Answer::Rejected(rejection), None, now, fx);
                 return;
             }
-            if let Err(taken) = desk.claim(seats, &operation.reservation) {
+            if let Err(taken) = seated.lock_seats(seats, &operation.reservation) {
                 if self.would_wait_for_its_like(&operation, &taken) {
-                    let busy = Answer::Refused(Refusal::store_busy());
+                    let busy = Answer::Rejected(Rejection::store_busy());
                     self.end(&operation, busy, None, now, fx);
                     return;
                 }
@@ -86,12 +88,12 @@ impl Coordinator {
             }
             self.read_seats_soon(&operation.event, shape, now, fx);
         }
-        let plan = Plan {
+        let plan = WriteIntent {
             transition,
             record: basis.record,
             seats,
         };
-        self.enqueue(operation, Kind::Loose, shape, plan, now, fx);
+        self.enqueue(operation, PoolKind::Unstriped, shape, plan, now, fx);
     }
 
     /// The best seats that can be had.
@@ -108,32 +110,32 @@ impl Coordinator {
     ) {
         let section = operation.section.as_deref();
         let (reservation, event) = (&operation.reservation, &operation.event);
-        let since = self.pending.reads_from(reservation, event, now.mono);
-        let desk = desk_of(&mut self.desks, &operation.event, now.mono);
-        let chosen = desk
-            .map_and_claims()
+        let since = self.in_flight.reads_from(reservation, event, now.mono);
+        let seated = seated_event_of(&mut self.seated_events, &operation.event, now.mono);
+        let chosen = seated
+            .map_and_locks()
             .and_then(|(map, claimed)| map.pick(qty, section, now, &claimed, &mut self.rng));
         if let Some(chosen) = chosen {
-            self.pending
-                .is_short(&operation.reservation, &operation.event, None);
+            self.in_flight
+                .set_shortage(&operation.reservation, &operation.event, None);
             let seats: Seats = chosen.into();
             // None of them is claimed: that was looked at.
-            let _ = desk.claim(&seats, &operation.reservation);
-            let plan = Plan {
+            let _ = seated.lock_seats(&seats, &operation.reservation);
+            let plan = WriteIntent {
                 transition,
                 record: basis.record,
                 seats: Some(seats),
             };
             self.read_seats_soon(&operation.event, shape, now, fx);
-            self.enqueue(operation, Kind::Loose, shape, plan, now, fx);
+            self.enqueue(operation, PoolKind::Unstriped, shape, plan, now, fx);
             return;
         }
-        let is_told = since.is_some_and(|since| desk.is_read_since(since));
+        let is_told = since.is_some_and(|since| seated.is_read_since(since));
         if is_told {
             self.none_left(operation, shape, basis, now, fx);
             return;
         }
-        let parked = Box::new(Parked {
+        let parked = Box::new(BlockedOperation {
             known: basis.into_known(),
             operation,
             shape,
@@ -145,21 +147,21 @@ impl Coordinator {
     ///
     /// By a look at what is free, if that does: of a house that is sold out it tells nothing at all,
     /// where a read of all seats tells of each of them. Everyone who asks then waits for one.
-    fn look_for_seats(&mut self, parked: Box<Parked>, now: Now, fx: &mut Vec<Effect>) {
+    fn look_for_seats(&mut self, parked: Box<BlockedOperation>, now: Now, fx: &mut Vec<Effect>) {
         let (event, shape) = (parked.operation.event.clone(), parked.shape);
-        let desk = self.desk(&event, now.mono);
-        if !desk.is_look_enough(now) {
-            self.wait_for_map(&event, shape, MapWaiter::Choose(parked), now, fx);
+        let seated = self.seated_event(&event, now.mono);
+        if !seated.can_verify(now) {
+            self.wait_for_map(&event, shape, SeatMapWaiter::SeatChoice(parked), now, fx);
             return;
         }
-        if let Err(parked) = desk.wait_for_look(parked) {
-            self.counters.shed += 1;
-            let refusal = Answer::Refused(Refusal::overloaded());
-            self.end(&parked.operation, refusal, None, now, fx);
+        if let Err(parked) = seated.wait_for_verification(parked) {
+            self.counters.rejected_overloaded += 1;
+            let rejection = Answer::Rejected(Rejection::overloaded());
+            self.end(&parked.operation, rejection, None, now, fx);
             return;
         }
-        if desk.start_looking(now) {
-            self.counters.seat_looks += 1;
+        if seated.start_verification(now) {
+            self.counters.seat_verifications += 1;
             fx.push(Effect::ReadFreeSeats {
                 event: event.clone(),
                 seat_keys: shape.seat_keys.max(1),
@@ -186,26 +188,26 @@ impl Coordinator {
     ) {
         let (reservation, event) = (&operation.reservation, &operation.event);
         if basis.is_said
-            && let Some(remaining) = self.pending.too_few(reservation, event)
+            && let Some(remaining) = self.in_flight.shortage(reservation, event)
         {
-            let refusal = Refusal::InsufficientInventory { remaining };
-            self.end(&operation, Answer::Refused(refusal), None, now, fx);
+            let rejection = Rejection::InsufficientInventory { remaining };
+            self.end(&operation, Answer::Rejected(rejection), None, now, fx);
             return;
         }
         let section = operation.section.as_deref();
-        let desk = desk_of(&mut self.desks, event, now.mono);
-        match desk.any_claimed(section) {
+        let seated = seated_event_of(&mut self.seated_events, event, now.mono);
+        match seated.any_locked_seat(section) {
             Some(claimed) if basis.is_said => {
-                self.pending.waits_for_claim(reservation, event);
+                self.in_flight.waits_for_claim(reservation, event);
                 self.park(&claimed, operation, shape, basis, now, fx);
                 return;
             }
             // It may have seats of its own, which others wait for.
             Some(_) => {}
             None => {
-                let remaining = desk.map().map(|map| map.remaining(section, now.unix));
+                let remaining = seated.map().map(|map| map.remaining(section, now.unix));
                 let remaining = Some(remaining.unwrap_or_default());
-                self.pending.is_short(reservation, event, remaining);
+                self.in_flight.set_shortage(reservation, event, remaining);
             }
         }
         let route = Some(Route { shape });
@@ -215,9 +217,9 @@ impl Coordinator {
     /// Whether the end of a hold would wait for the end of another.
     fn would_wait_for_its_like(&mut self, operation: &Operation, taken: &SeatId) -> bool {
         let event = &operation.event;
-        let desk = self.desks.get(event);
-        let holder = desk.and_then(|desk| desk.claimed_by(taken));
-        let verb = holder.and_then(|holder| self.pending.verb(holder, event));
+        let seated = self.seated_events.get(event);
+        let holder = seated.and_then(|seated| seated.lock_holder(taken));
+        let verb = holder.and_then(|holder| self.in_flight.verb(holder, event));
         operation.verb == Verb::Expire && verb == Some(Verb::Expire)
     }
 
@@ -230,16 +232,16 @@ impl Coordinator {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let desk = self.desk(&operation.event, now.mono);
-        let parked = Box::new(Parked {
+        let seated = self.seated_event(&operation.event, now.mono);
+        let parked = Box::new(BlockedOperation {
             known: basis.into_known(),
             operation,
             shape,
         });
-        if let Err(parked) = desk.park(seat, parked) {
-            self.counters.shed += 1;
-            let refusal = Answer::Refused(Refusal::overloaded());
-            self.end(&parked.operation, refusal, None, now, fx);
+        if let Err(parked) = seated.block(seat, parked) {
+            self.counters.rejected_overloaded += 1;
+            let rejection = Answer::Rejected(Rejection::overloaded());
+            self.end(&parked.operation, rejection, None, now, fx);
         }
     }
 
@@ -259,9 +261,9 @@ impl Coordinator {
         let mut unknown = Vec::new();
         let mut taken = Vec::new();
         let mut overdue = Vec::new();
-        let desk = self.desk(&event, now.mono);
+        let seated = self.seated_event(&event, now.mono);
         for (seat, state) in found {
-            desk.learn(&seat, state.clone(), as_of);
+            seated.record_seat(&seat, state.clone(), as_of);
             match state {
                 None => unknown.push(seat),
                 Some(SeatState::Hold { reservation, until })
@@ -274,24 +276,24 @@ impl Coordinator {
                 Some(_) => taken.push(seat),
             }
         }
-        let mut freed = desk.release(&operation.reservation);
-        let is_chosen = matches!(operation.wanted, Wanted::Quantity(_)) && from.is_none();
-        let refusal = if from == Some(ReservationState::Held) {
+        let mut freed = seated.unlock(&operation.reservation);
+        let is_chosen = matches!(operation.selection, Selection::Quantity(_)) && from.is_none();
+        let rejection = if from == Some(ReservationState::Held) {
             // Seats of a hold that are not its own were changed by hand.
-            Some(Refusal::HoldExpired)
+            Some(Rejection::HoldExpired)
         } else if is_chosen || (unknown.is_empty() && taken.is_empty()) {
             None
         } else if from.is_some() {
-            Some(Refusal::HoldExpired)
+            Some(Rejection::HoldExpired)
         } else if !unknown.is_empty() {
-            Some(Refusal::SeatsNotFound { seats: unknown })
+            Some(Rejection::SeatsNotFound { seats: unknown })
         } else {
-            Some(Refusal::SeatsUnavailable { seats: taken })
+            Some(Rejection::SeatsUnavailable { seats: taken })
         };
-        if let Some(refusal) = refusal {
+        if let Some(rejection) = rejection {
             self.counters.seats_taken += 1;
             self.let_go(freed, now, fx);
-            self.end(&operation, Answer::Refused(refusal), None, now, fx);
+            self.end(&operation, Answer::Rejected(rejection), None, now, fx);
             return;
         }
         // Holds that are over are ended before anybody else meets them, and what a holder itself has
@@ -304,18 +306,18 @@ impl Coordinator {
         self.let_go(freed, now, fx);
         let route = Some(Route { shape });
         let known = match from {
-            None => Known::Record(None),
-            Some(_) => Known::Nothing,
+            None => RecordHint::Confirmed(None),
+            Some(_) => RecordHint::None,
         };
-        let turns = self.pending.turns(&operation.reservation, &event);
+        let turns = self.in_flight.attempts(&operation.reservation, &event);
         if is_chosen && turns > limits::SEAT_COLLISIONS_MAX {
             // The map is old: others sell the same seats.
-            let parked = Box::new(Parked {
+            let parked = Box::new(BlockedOperation {
                 operation,
                 shape,
                 known,
             });
-            self.wait_for_map(&event, shape, MapWaiter::Choose(parked), now, fx);
+            self.wait_for_map(&event, shape, SeatMapWaiter::SeatChoice(parked), now, fx);
             return;
         }
         let busy = overdue
@@ -323,24 +325,27 @@ impl Coordinator {
             .map(|(_, holder)| holder)
             .find(|holder| {
                 self.is_busy_otherwise(holder, &event)
-                    && self.pending.can_be_watched(holder, &event)
+                    && self.in_flight.can_be_watched(holder, &event)
             });
         match busy {
             None => self.advance(operation, route, known, now, fx),
             Some(holder) => {
-                let buyer = Parked {
+                let buyer = BlockedOperation {
                     operation,
                     shape,
                     known,
                 };
-                self.pending.watch(&holder, &event, buyer);
+                self.in_flight.watch(&holder, &event, buyer);
             }
         }
     }
 
     /// Whether something else than the end of its hold is under way for a reservation.
     fn is_busy_otherwise(&mut self, holder: &ReservationId, event: &EventId) -> bool {
-        !matches!(self.pending.verb(holder, event), None | Some(Verb::Expire))
+        !matches!(
+            self.in_flight.verb(holder, event),
+            None | Some(Verb::Expire)
+        )
     }
 
     /// Moves a hold that is past its time out of the way of a buyer.
@@ -360,15 +365,25 @@ impl Coordinator {
             return;
         }
         // Claimed for it at once, so that the buyer waits for it.
-        let desk = self.desk(event, now.mono);
-        if desk.claim(std::slice::from_ref(seat), &holder).is_err() {
+        let seated = self.seated_event(event, now.mono);
+        if seated
+            .lock_seats(std::slice::from_ref(seat), &holder)
+            .is_err()
+        {
             return;
         }
         let operation = expiry(event.clone(), holder, deadline);
         let route = Some(Route { shape });
         let (reservation, event) = (operation.reservation.clone(), operation.event.clone());
-        self.enter(CallId::NOBODY, operation, route, Known::Nothing, now, fx);
-        if self.pending.since(&reservation, &event).is_none() {
+        self.register(
+            CallId::INTERNAL,
+            operation,
+            route,
+            RecordHint::None,
+            now,
+            fx,
+        );
+        if self.in_flight.started_at(&reservation, &event).is_none() {
             // It was refused at the door: nobody else would end the claim.
             self.unclaim(&event, &reservation, now, fx);
         }
@@ -382,14 +397,14 @@ impl Coordinator {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let Some(desk) = self.desks.get_mut(event) else {
+        let Some(seated) = self.seated_events.get_mut(event) else {
             return;
         };
-        let freed = desk.release(reservation);
+        let freed = seated.unlock(reservation);
         self.let_go(freed, now, fx);
     }
 
-    pub(super) fn let_go(&mut self, freed: Vec<Parked>, now: Now, fx: &mut Vec<Effect>) {
+    pub(super) fn let_go(&mut self, freed: Vec<BlockedOperation>, now: Now, fx: &mut Vec<Effect>) {
         for parked in freed {
             let route = Some(Route {
                 shape: parked.shape,
@@ -406,7 +421,7 @@ impl Coordinator {
         record: &RecordView,
         as_of: Micros,
     ) {
-        let (Some(seats), Some(desk)) = (&record.seats, self.desks.get_mut(event)) else {
+        let (Some(seats), Some(seated)) = (&record.seats, self.seated_events.get_mut(event)) else {
             return;
         };
         let state = match record.state {
@@ -420,67 +435,75 @@ impl Coordinator {
             _ => SeatState::Available,
         };
         for seat in seats.iter() {
-            desk.learn(seat, Some(state.clone()), as_of);
+            seated.record_seat(seat, Some(state.clone()), as_of);
         }
     }
 
     /// Reports the result of [`Effect::ReadSeats`].
-    pub fn seats_read(&mut self, event: &EventId, read: SeatsRead, now: Now, fx: &mut Vec<Effect>) {
-        let (seats, refusal) = match read {
+    pub fn handle_seats_read(
+        &mut self,
+        event: &EventId,
+        read: SeatsRead,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
+        let (seats, rejection) = match read {
             SeatsRead::Found(seats) => (Some(seats), None),
-            SeatsRead::Unavailable => (None, Some(Refusal::store_unavailable())),
-            SeatsRead::Throttled => (None, Some(Refusal::store_busy())),
+            SeatsRead::Unavailable => (None, Some(Rejection::store_unavailable())),
+            SeatsRead::Throttled => (None, Some(Rejection::store_busy())),
         };
-        let Some(desk) = self.desks.get_mut(event) else {
+        let Some(seated) = self.seated_events.get_mut(event) else {
             return;
         };
-        for waiter in desk.stop_reading(seats, now.mono) {
-            match (waiter, &refusal) {
-                (MapWaiter::Ask { call, question }, None) => {
-                    self.answer_from_map(call, event, question, now, fx);
+        for waiter in seated.finish_read(seats, now.mono) {
+            match (waiter, &rejection) {
+                (SeatMapWaiter::Query { call, query }, None) => {
+                    self.answer_from_map(call, event, query, now, fx);
                 }
-                (MapWaiter::Ask { call, .. }, Some(refusal)) => fx.push(Effect::Told {
-                    call,
-                    result: Err(refusal.clone()),
-                }),
-                (MapWaiter::Choose(parked), None) => {
+                (SeatMapWaiter::Query { call, .. }, Some(rejection)) => {
+                    fx.push(Effect::AnswerQuery {
+                        call,
+                        result: Err(rejection.clone()),
+                    })
+                }
+                (SeatMapWaiter::SeatChoice(parked), None) => {
                     let route = Some(Route {
                         shape: parked.shape,
                     });
                     self.advance(parked.operation, route, parked.known, now, fx);
                 }
-                (MapWaiter::Choose(parked), Some(refusal)) => {
-                    let refusal = Answer::Refused(refusal.clone());
-                    self.end(&parked.operation, refusal, None, now, fx);
+                (SeatMapWaiter::SeatChoice(parked), Some(rejection)) => {
+                    let rejection = Answer::Rejected(rejection.clone());
+                    self.end(&parked.operation, rejection, None, now, fx);
                 }
             }
         }
     }
 
     /// Reports the result of [`Effect::ReadFreeSeats`].
-    pub fn free_seats_read(
+    pub fn handle_free_seats_read(
         &mut self,
         event: &EventId,
         read: FreeSeatsRead,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let (free, refusal) = match read {
+        let (free, rejection) = match read {
             FreeSeatsRead::Found(free) => (Some(free), None),
-            FreeSeatsRead::Unavailable => (None, Some(Refusal::store_unavailable())),
-            FreeSeatsRead::Throttled => (None, Some(Refusal::store_busy())),
+            FreeSeatsRead::Unavailable => (None, Some(Rejection::store_unavailable())),
+            FreeSeatsRead::Throttled => (None, Some(Rejection::store_busy())),
         };
-        let Some(desk) = self.desks.get_mut(event) else {
+        let Some(seated) = self.seated_events.get_mut(event) else {
             return;
         };
-        let (waited, agrees) = desk.stop_looking(free);
-        self.counters.seat_looks_amiss += u64::from(!agrees);
-        match refusal {
+        let (waited, agrees) = seated.finish_verification(free);
+        self.counters.seat_verification_mismatches += u64::from(!agrees);
+        match rejection {
             None => self.let_go(waited, now, fx),
-            Some(refusal) => {
+            Some(rejection) => {
                 for parked in waited {
-                    let refusal = Answer::Refused(refusal.clone());
-                    self.end(&parked.operation, refusal, None, now, fx);
+                    let rejection = Answer::Rejected(rejection.clone());
+                    self.end(&parked.operation, rejection, None, now, fx);
                 }
             }
         }
@@ -491,29 +514,29 @@ impl Coordinator {
         &mut self,
         event: &EventId,
         shape: EventShape,
-        waiter: MapWaiter,
+        waiter: SeatMapWaiter,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let desk = self.desk(event, now.mono);
-        match desk.wait_for_map(waiter) {
+        let seated = self.seated_event(event, now.mono);
+        match seated.wait_for_map(waiter) {
             Ok(()) => self.read_seats(event, shape, now, fx),
-            Err(MapWaiter::Ask { call, .. }) => {
-                self.counters.shed += 1;
-                fx.push(Effect::Told {
+            Err(SeatMapWaiter::Query { call, .. }) => {
+                self.counters.rejected_overloaded += 1;
+                fx.push(Effect::AnswerQuery {
                     call,
-                    result: Err(Refusal::overloaded()),
+                    result: Err(Rejection::overloaded()),
                 });
             }
-            Err(MapWaiter::Choose(parked)) => {
-                self.counters.shed += 1;
-                let refusal = Answer::Refused(Refusal::overloaded());
-                self.end(&parked.operation, refusal, None, now, fx);
+            Err(SeatMapWaiter::SeatChoice(parked)) => {
+                self.counters.rejected_overloaded += 1;
+                let rejection = Answer::Rejected(Rejection::overloaded());
+                self.end(&parked.operation, rejection, None, now, fx);
             }
         }
     }
 
-    /// Reads the seats in good time, so that nobody has to wait for it.
+    /// StockReads the seats in good time, so that nobody has to wait for it.
     pub(super) fn read_seats_soon(
         &mut self,
         event: &EventId,
@@ -521,13 +544,16 @@ impl Coordinator {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        if shape.is_seated() && self.desk(event, now.mono).is_getting_old(now.mono) {
+        if shape.is_seated() && self.seated_event(event, now.mono).needs_refresh(now.mono) {
             self.read_seats(event, shape, now, fx);
         }
     }
 
     fn read_seats(&mut self, event: &EventId, shape: EventShape, now: Now, fx: &mut Vec<Effect>) {
-        if !self.desk(event, now.mono).start_reading(now.mono, now.unix) {
+        if !self
+            .seated_event(event, now.mono)
+            .start_read(now.mono, now.unix)
+        {
             return;
         }
         self.counters.seat_reads += 1;
@@ -540,64 +566,72 @@ impl Coordinator {
 
     /// An operator may have closed the event since.
     fn read_shape(&mut self, event: &EventId, shape: EventShape, now: Now, fx: &mut Vec<Effect>) {
-        let _ = self
-            .reads
-            .want(event, Some(shape.stripes), Waiter::Nobody, now.mono, fx);
+        let _ = self.stock_reads.request(
+            event,
+            Some(shape.stripes),
+            StockReadWaiter::Layout,
+            now.mono,
+            fx,
+        );
     }
 
-    pub(super) fn desk(&mut self, event: &EventId, now: Micros) -> &mut Desk {
-        desk_of(&mut self.desks, event, now)
+    pub(super) fn seated_event(&mut self, event: &EventId, now: Micros) -> &mut SeatedEvent {
+        seated_event_of(&mut self.seated_events, event, now)
     }
 }
 
-/// The desk of an event, made if there is none; makes room for it.
-fn desk_of<'a>(desks: &'a mut super::Desks, event: &EventId, now: Micros) -> &'a mut Desk {
-    if !desks.contains_key(event) {
-        if desks.len() >= limits::SEAT_DESKS_MAX {
-            let idle = desks.iter().filter(|(_, desk)| desk.is_idle());
-            let oldest = idle.min_by_key(|(_, desk)| desk.used);
+/// The seated of an event, made if there is none; makes room for it.
+fn seated_event_of<'a>(
+    events: &'a mut super::SeatedEvents,
+    event: &EventId,
+    now: Micros,
+) -> &'a mut SeatedEvent {
+    if !events.contains_key(event) {
+        if events.len() >= limits::SEATED_EVENTS_MAX {
+            let idle = events.iter().filter(|(_, seated)| seated.is_idle());
+            let oldest = idle.min_by_key(|(_, seated)| seated.used);
             if let Some(oldest) = oldest.map(|(event, _)| event.clone()) {
-                desks.remove(&oldest);
+                events.remove(&oldest);
             }
         }
-        desks.insert(event.clone(), Desk::default());
+        events.insert(event.clone(), SeatedEvent::default());
     }
-    let desk = desks.entry(event.clone()).or_default();
-    desk.used = now;
-    desk
+    let seated = events.entry(event.clone()).or_default();
+    seated.used = now;
+    seated
 }
 
 /// The operation that ends a hold which is past its time.
 pub(super) fn expiry(event: EventId, reservation: ReservationId, deadline: Micros) -> Operation {
-    let wanted = Wanted::Whatever;
+    let selection = Selection::AsRecorded;
     Operation {
         verb: Verb::Expire,
-        fingerprint: Operation::fingerprint_of(&event, &wanted),
+        fingerprint: Operation::fingerprint_of(&event, &selection),
         reservation,
         event,
-        wanted,
+        selection,
         section: None,
         payment_intent: String::new(),
         hold_until: None,
-        expect: Expect::Known,
+        expectation: RecordExpectation::Present,
         deadline,
     }
 }
 
-/// The refusal of seats that memory knows others to have.
+/// The rejection of seats that memory knows others to have.
 fn known_taken(
-    desk: &mut Desk,
+    seated: &mut SeatedEvent,
     seats: &[SeatId],
     operation: &Operation,
     transition: Transition,
     now: Now,
-) -> Option<Refusal> {
-    let map = desk.map()?;
+) -> Option<Rejection> {
+    let map = seated.map()?;
     let taken = |seat: &&SeatId| map.known_taken(seat, &operation.reservation, now);
     let seats: Vec<SeatId> = seats.iter().filter(taken).cloned().collect();
     match (seats.is_empty(), transition.from) {
         (true, _) => None,
-        (false, None) => Some(Refusal::SeatsUnavailable { seats }),
-        (false, Some(_)) => Some(Refusal::HoldExpired),
+        (false, None) => Some(Rejection::SeatsUnavailable { seats }),
+        (false, Some(_)) => Some(Rejection::HoldExpired),
     }
 }

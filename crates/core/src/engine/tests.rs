@@ -6,15 +6,15 @@ use rand::SeedableRng;
 
 use super::*;
 use crate::ids::Fingerprint;
-use crate::operation::{Expect, Wanted};
-use crate::question::Question;
+use crate::operation::{RecordExpectation, Selection};
+use crate::query::Query;
 use crate::rules;
 use crate::time::UnixMillis;
 use crate::transaction::{
     Draw, Reason, RecordsRead, ReservationState, StripeUpdate, StripeView, Transaction,
 };
 
-pub(super) const SETTINGS: Settings = Settings {
+pub(super) const SETTINGS: EngineSettings = EngineSettings {
     shard: 0,
     shards: 1,
     cache_capacity: 0,
@@ -38,11 +38,11 @@ fn commit(reservation: &str, event: &str, qty: u32) -> Operation {
         reservation: reservation.parse().expect("legal"),
         fingerprint: Fingerprint::of_quantity(&event, qty),
         event,
-        wanted: Wanted::Quantity(qty),
+        selection: Selection::Quantity(qty),
         section: None,
         payment_intent: String::new(),
         hold_until: None,
-        expect: Expect::New,
+        expectation: RecordExpectation::Absent,
         deadline: Micros(1_000_000),
     }
 }
@@ -58,18 +58,18 @@ fn one_stripe(remaining: u64) -> StripeView {
     }
 }
 
-fn coordinator(shard: usize, shards: usize) -> Coordinator {
-    let settings = Settings {
+fn engine(shard: usize, shards: usize) -> Engine {
+    let settings = EngineSettings {
         shard,
         shards,
         ..SETTINGS
     };
-    Coordinator::new(settings, SmallRng::seed_from_u64(shard as u64))
+    Engine::new(settings, SmallRng::seed_from_u64(shard as u64))
 }
 
 /// Lets all effects happen at once, between shards too; every transaction commits. Returns the
 /// calls answered.
-fn settle_all(shards: &mut [Coordinator], first: Vec<(usize, Effect)>) -> Vec<CallId> {
+fn settle_all(shards: &mut [Engine], first: Vec<(usize, Effect)>) -> Vec<CallId> {
     let mut effects = VecDeque::from(first);
     let mut answered = Vec::new();
     let mut forwards = Vec::new();
@@ -90,15 +90,22 @@ fn settle_all(shards: &mut [Coordinator], first: Vec<(usize, Effect)>) -> Vec<Ca
                     },
                 )) => {
                     to = *origin;
-                    shards[to].forward_settled(event, reservation, answer, learned, at(1), &mut fx);
+                    shards[to].handle_forward_outcome(
+                        event,
+                        reservation,
+                        answer,
+                        learned,
+                        at(1),
+                        &mut fx,
+                    );
                 }
             },
             Effect::Transact { lane, .. } => {
-                shards[on].transaction_settled(lane, Outcome::Committed, at(1), &mut fx);
+                shards[on].handle_transaction_outcome(lane, Outcome::Committed, at(1), &mut fx);
             }
-            Effect::ReadEvent { event, .. } => {
+            Effect::ReadStripes { event, .. } => {
                 let read = EventRead::Found(vec![one_stripe(100)]);
-                shards[on].event_read(&event, &read, at(1), &mut fx);
+                shards[on].handle_stripes_read(&event, &read, at(1), &mut fx);
             }
             Effect::Forward {
                 shard,
@@ -109,9 +116,9 @@ fn settle_all(shards: &mut [Coordinator], first: Vec<(usize, Effect)>) -> Vec<Ca
                 to = shard;
                 let call = CallId(1_000 + forwards.len() as u64);
                 forwards.push((on, operation.clone()));
-                shards[to].submit_forwarded(call, operation, route, known, at(1), &mut fx);
+                shards[to].handle_forwarded_call(call, operation, route, known, at(1), &mut fx);
             }
-            Effect::Told { call, .. } => answered.push(call),
+            Effect::AnswerQuery { call, .. } => answered.push(call),
             other => panic!("nobody asked for {other:?}"),
         }
         effects.extend(fx.into_iter().map(|effect| (to, effect)));
@@ -123,12 +130,12 @@ fn settle_all(shards: &mut [Coordinator], first: Vec<(usize, Effect)>) -> Vec<Ca
 fn one_reservation_with_two_events_owned_apart_gets_two_answers() {
     // Events enough that some pair is owned crosswise: each shard forwards its own to the other.
     for (one, other) in (0..8).flat_map(|one| (0..8).map(move |other| (one, other + 8))) {
-        let mut shards = [coordinator(0, 2), coordinator(1, 2)];
+        let mut shards = [engine(0, 2), engine(1, 2)];
         let mut effects = Vec::new();
         for (shard, event) in [(0, format!("evt-{one}")), (1, format!("evt-{other}"))] {
             let mut fx = Vec::new();
             let call = CallId(shard as u64);
-            shards[shard].submit(call, commit("r", &event, 1), at(0), &mut fx);
+            shards[shard].handle_call(call, commit("r", &event, 1), at(0), &mut fx);
             effects.extend(fx.into_iter().map(|effect| (shard, effect)));
         }
         let mut answered = settle_all(&mut shards, effects);
@@ -138,65 +145,65 @@ fn one_reservation_with_two_events_owned_apart_gets_two_answers() {
             [CallId(0), CallId(1)],
             "evt-{one} and evt-{other}"
         );
-        assert!(shards.iter().all(Coordinator::is_idle));
+        assert!(shards.iter().all(Engine::is_idle));
     }
 }
 
 #[test]
 fn every_call_counts_as_in_flight_until_it_is_answered() {
-    let mut shard = coordinator(0, 1);
+    let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     for call in 0..3 {
-        shard.submit(CallId(call), commit("r", "evt", 1), at(0), &mut fx);
+        shard.handle_call(CallId(call), commit("r", "evt", 1), at(0), &mut fx);
     }
-    shard.submit(CallId(3), commit("r", "evt-2", 1), at(0), &mut fx);
-    assert_eq!(shard.in_flight(), 4);
+    shard.handle_call(CallId(3), commit("r", "evt-2", 1), at(0), &mut fx);
+    assert_eq!(shard.calls_in_flight(), 4);
     let mut shards = [shard];
     let effects = fx.into_iter().map(|effect| (0, effect)).collect();
     assert_eq!(settle_all(&mut shards, effects).len(), 4);
-    assert_eq!(shards[0].in_flight(), 0);
+    assert_eq!(shards[0].calls_in_flight(), 0);
 }
 
 #[test]
 fn who_joins_after_a_read_began_is_not_refused_on_it() {
-    let settings = Settings {
+    let settings = EngineSettings {
         sold_out_latch: Micros(0),
         ..SETTINGS
     };
-    let mut shard = Coordinator::new(settings, SmallRng::seed_from_u64(0));
+    let mut shard = Engine::new(settings, SmallRng::seed_from_u64(0));
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
-    shard.submit(CallId(1), commit("r", "evt", 5), at(0), &mut fx);
+    shard.handle_call(CallId(1), commit("r", "evt", 5), at(0), &mut fx);
     // Routing needs the stripe count; who is here before the transaction leaves may share it.
-    shard.submit(CallId(2), commit("r", "evt", 5), at(0), &mut fx);
+    shard.handle_call(CallId(2), commit("r", "evt", 5), at(0), &mut fx);
     let read = EventRead::Found(vec![one_stripe(2)]);
     fx.clear();
-    shard.event_read(&event, &read, at(1), &mut fx);
+    shard.handle_stripes_read(&event, &read, at(1), &mut fx);
     let [Effect::Transact { lane, .. }] = fx[..] else {
         panic!("want one transaction, got {fx:?}");
     };
     for call in [3, 4] {
-        shard.submit(CallId(call), commit("r", "evt", 5), at(2), &mut fx);
+        shard.handle_call(CallId(call), commit("r", "evt", 5), at(2), &mut fx);
     }
 
     let short = || Outcome::Cancelled(vec![Reason::Stripe(Some(one_stripe(2))), Reason::Fine]);
     fx.clear();
-    shard.transaction_settled(lane, short(), at(3), &mut fx);
+    shard.handle_transaction_outcome(lane, short(), at(3), &mut fx);
     assert_eq!(refused_short(&fx), [CallId(1), CallId(2)]);
     // The two that came later are asked about once more: both by one read, and one look at the record.
-    assert_eq!(shard.in_flight(), 2);
+    assert_eq!(shard.calls_in_flight(), 2);
     assert!(
-        matches!(fx.last(), Some(Effect::ReadEvent { .. })),
+        matches!(fx.last(), Some(Effect::ReadStripes { .. })),
         "{fx:?}"
     );
     fx.clear();
-    shard.event_read(&event, &read, at(4), &mut fx);
+    shard.handle_stripes_read(&event, &read, at(4), &mut fx);
     let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
         panic!("want one look, got {fx:?}");
     };
     fx.clear();
     let none = RecordsRead::Found(vec![Ok(None)]);
-    shard.records_read(lookup, &none, at(5), &mut fx);
+    shard.handle_records_read(lookup, &none, at(5), &mut fx);
     assert_eq!(refused_short(&fx), [CallId(3), CallId(4)]);
     assert!(shard.is_idle());
 }
@@ -204,36 +211,36 @@ fn who_joins_after_a_read_began_is_not_refused_on_it() {
 /// What a failed condition showed is said to who comes soon after, once its record was looked for.
 #[test]
 fn the_latch_answers_who_comes_soon_and_opens_for_what_is_given_back() {
-    let mut shard = coordinator(0, 1);
+    let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
     let read = EventRead::Found(vec![one_stripe(2)]);
-    shard.event_read(&event, &read, at(0), &mut fx);
-    shard.submit(CallId(1), commit("r1", "evt", 5), at(0), &mut fx);
+    shard.handle_stripes_read(&event, &read, at(0), &mut fx);
+    shard.handle_call(CallId(1), commit("r1", "evt", 5), at(0), &mut fx);
     let lane = sent(&fx)[0].0;
     let short = Outcome::Cancelled(vec![Reason::Stripe(Some(one_stripe(2))), Reason::Fine]);
     fx.clear();
-    shard.transaction_settled(lane, short, at(3), &mut fx);
+    shard.handle_transaction_outcome(lane, short, at(3), &mut fx);
     assert_eq!(refused_short(&fx), [CallId(1)]);
 
     let soon = at(limits::SOLD_OUT_LATCH_DEFAULT.as_micros() as u64);
     for (call, record) in [(2, None), (3, Some(hold_of(0, 5).1))] {
         fx.clear();
         let buyer = commit(&format!("r{call}"), "evt", 5);
-        shard.submit(CallId(call), buyer, soon, &mut fx);
+        shard.handle_call(CallId(call), buyer, soon, &mut fx);
         let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
             panic!("want a look at the record and no write, got {fx:?}");
         };
         fx.clear();
         let read = RecordsRead::Found(vec![Ok(record.clone())]);
-        shard.records_read(lookup, &read, soon, &mut fx);
-        // Whose copy has got its units is not refused.
-        let refused = if record.is_none() {
+        shard.handle_records_read(lookup, &read, soon, &mut fx);
+        // Whose copy has got its units is not rejected.
+        let rejected = if record.is_none() {
             vec![CallId(call)]
         } else {
             vec![]
         };
-        assert_eq!(refused_short(&fx), refused, "{fx:?}");
+        assert_eq!(refused_short(&fx), rejected, "{fx:?}");
     }
 
     // Who comes later has a read of its own, and writes nothing either.
@@ -245,13 +252,13 @@ fn the_latch_answers_who_comes_soon_and_opens_for_what_is_given_back() {
         hold_until: Some(UnixMillis(60_000)),
         ..commit("r4", "evt", 5)
     };
-    shard.submit(CallId(4), holder, late, &mut fx);
-    assert!(matches!(fx[..], [Effect::ReadEvent { .. }]), "{fx:?}");
+    shard.handle_call(CallId(4), holder, late, &mut fx);
+    assert!(matches!(fx[..], [Effect::ReadStripes { .. }]), "{fx:?}");
     // An operator has changed the event: nothing is known any more.
-    shard.forget(&event, late.mono);
+    shard.handle_event_changed(&event, late.mono);
     fx.clear();
     let more = EventRead::Found(vec![one_stripe(50)]);
-    shard.event_read(&event, &more, late, &mut fx);
+    shard.handle_stripes_read(&event, &more, late, &mut fx);
     assert_eq!(sent(&fx).len(), 1, "{fx:?}");
 }
 
@@ -259,19 +266,19 @@ fn the_latch_answers_who_comes_soon_and_opens_for_what_is_given_back() {
 /// made it short.
 #[test]
 fn a_record_is_looked_for_after_the_shortage_was_seen() {
-    let mut shard = coordinator(0, 1);
+    let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
     let read = EventRead::Found(vec![one_stripe(2)]);
-    shard.event_read(&event, &read, at(0), &mut fx);
-    shard.submit(CallId(1), commit("r1", "evt", 5), at(0), &mut fx);
+    shard.handle_stripes_read(&event, &read, at(0), &mut fx);
+    shard.handle_call(CallId(1), commit("r1", "evt", 5), at(0), &mut fx);
     let lane = sent(&fx)[0].0;
     let second = Operation {
-        expect: Expect::Known,
+        expectation: RecordExpectation::Present,
         ..commit("r2", "evt", 5)
     };
     fx.clear();
-    shard.submit(CallId(2), second, at(1), &mut fx);
+    shard.handle_call(CallId(2), second, at(1), &mut fx);
     let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
         panic!("want a look, got {fx:?}");
     };
@@ -281,33 +288,33 @@ fn a_record_is_looked_for_after_the_shortage_was_seen() {
     };
     let short = Outcome::Cancelled(vec![Reason::Stripe(Some(empty)), Reason::Fine]);
     fx.clear();
-    shard.transaction_settled(lane, short, at(3), &mut fx);
+    shard.handle_transaction_outcome(lane, short, at(3), &mut fx);
 
     let none = RecordsRead::Found(vec![Ok(None)]);
     fx.clear();
-    shard.records_read(lookup, &none, at(4), &mut fx);
+    shard.handle_records_read(lookup, &none, at(4), &mut fx);
     let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
         panic!("want another look, got {fx:?}");
     };
     fx.clear();
-    shard.records_read(lookup, &none, at(5), &mut fx);
-    let refused = Answer::Refused(Refusal::InsufficientInventory { remaining: 0 });
+    shard.handle_records_read(lookup, &none, at(5), &mut fx);
+    let rejected = Answer::Rejected(Rejection::InsufficientInventory { remaining: 0 });
     assert!(
-        matches!(&fx[..], [Effect::Answer { answer, .. }] if *answer == refused),
+        matches!(&fx[..], [Effect::Answer { answer, .. }] if *answer == rejected),
         "{fx:?}"
     );
 }
 
 #[test]
 fn a_commit_that_nothing_is_remembered_of_is_looked_at_once_one_was_of_a_hold() {
-    let mut shard = coordinator(0, 1);
+    let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     for event in ["evt", "other"] {
         let read = EventRead::Found(vec![one_stripe(100)]);
         let event = event.parse().expect("legal");
-        shard.event_read(&event, &read, at(0), &mut fx);
+        shard.handle_stripes_read(&event, &read, at(0), &mut fx);
     }
-    shard.submit(CallId(1), commit("r1", "evt", 2), at(0), &mut fx);
+    shard.handle_call(CallId(1), commit("r1", "evt", 2), at(0), &mut fx);
     let lane = sent(&fx)[0].0;
     let held = RecordView {
         fingerprint: commit("r1", "evt", 2).fingerprint,
@@ -316,22 +323,22 @@ fn a_commit_that_nothing_is_remembered_of_is_looked_at_once_one_was_of_a_hold() 
     };
     let was_held = Outcome::Cancelled(vec![Reason::Fine, Reason::Record(held)]);
     fx.clear();
-    shard.transaction_settled(lane, was_held, at(1), &mut fx);
+    shard.handle_transaction_outcome(lane, was_held, at(1), &mut fx);
     let [(lane, transaction)] = &sent(&fx)[..] else {
         panic!("want the hold confirmed, got {fx:?}");
     };
     assert!(transaction.stripes.is_empty(), "its units are its own");
     let lane = *lane;
     fx.clear();
-    shard.transaction_settled(lane, Outcome::Committed, at(2), &mut fx);
+    shard.handle_transaction_outcome(lane, Outcome::Committed, at(2), &mut fx);
 
     fx.clear();
-    shard.submit(CallId(2), commit("r2", "evt", 2), at(3), &mut fx);
+    shard.handle_call(CallId(2), commit("r2", "evt", 2), at(3), &mut fx);
     let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
         panic!("want a look, got {fx:?}");
     };
     fx.clear();
-    shard.submit(CallId(3), commit("r3", "other", 2), at(3), &mut fx);
+    shard.handle_call(CallId(3), commit("r3", "other", 2), at(3), &mut fx);
     assert_eq!(
         sent(&fx).len(),
         1,
@@ -339,10 +346,10 @@ fn a_commit_that_nothing_is_remembered_of_is_looked_at_once_one_was_of_a_hold() 
     );
     let none = RecordsRead::Found(vec![Ok(None)]);
     fx.clear();
-    shard.records_read(lookup, &none, at(4), &mut fx);
+    shard.handle_records_read(lookup, &none, at(4), &mut fx);
     assert_eq!(sent(&fx).len(), 1, "it was direct after all: {fx:?}");
     fx.clear();
-    shard.submit(CallId(4), commit("r4", "evt", 2), at(5), &mut fx);
+    shard.handle_call(CallId(4), commit("r4", "evt", 2), at(5), &mut fx);
     let looks = fx.iter().any(|e| matches!(e, Effect::ReadRecords { .. }));
     assert!(!looks, "one of each: {fx:?}");
 }
@@ -351,7 +358,7 @@ fn refused_short(fx: &[Effect]) -> Vec<CallId> {
     let short = |effect: &Effect| match effect {
         Effect::Answer {
             call,
-            answer: Answer::Refused(Refusal::InsufficientInventory { remaining: 2 }),
+            answer: Answer::Rejected(Rejection::InsufficientInventory { remaining: 2 }),
             ..
         } => Some(*call),
         _ => None,
@@ -361,7 +368,7 @@ fn refused_short(fx: &[Effect]) -> Vec<CallId> {
 
 #[test]
 fn sweeping_idle_lanes_spares_those_with_work() {
-    let mut shards = [coordinator(0, 1)];
+    let mut shards = [engine(0, 1)];
     // More events at once than idle lanes are kept, twice, so that the first are idle the second time.
     for round in 0..2 {
         let mut effects = Vec::new();
@@ -370,7 +377,7 @@ fn sweeping_idle_lanes_spares_those_with_work() {
             let event = format!("evt-{round}-{n}");
             let reservation = format!("r-{round}-{n}");
             let call = CallId(1_000_000 + n);
-            shards[0].submit(call, commit(&reservation, &event, 1), at(0), &mut fx);
+            shards[0].handle_call(call, commit(&reservation, &event, 1), at(0), &mut fx);
             effects.extend(fx.into_iter().map(|effect| (0, effect)));
         }
         assert_eq!(settle_all(&mut shards, effects).len(), 1_500);
@@ -419,10 +426,10 @@ fn balance(transaction: &Transaction) -> i64 {
 
 #[test]
 fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
-    let mut shard = coordinator(0, 1);
+    let mut shard = engine(0, 1);
     let event: EventId = "evt".parse().expect("legal");
     let mut fx = Vec::new();
-    shard.event_read(
+    shard.handle_stripes_read(
         &event,
         &EventRead::Found(vec![one_stripe(0)]),
         at(0),
@@ -436,7 +443,7 @@ fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
     for n in 0..holds {
         let (reservation, record) = hold_of(n, 2);
         let deadline = Micros(1_000_000);
-        shard.reclaim(
+        shard.handle_expired_hold(
             CallId(n),
             event.clone(),
             reservation,
@@ -455,7 +462,7 @@ fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
             given_back += transaction.stripes.iter().map(|s| s.give).sum::<u64>();
             of_stripe += usize::from(!transaction.stripes.is_empty());
             bundles += usize::from(transaction.stripes.is_empty());
-            shard.transaction_settled(lane, Outcome::Committed, now, &mut next);
+            shard.handle_transaction_outcome(lane, Outcome::Committed, now, &mut next);
         }
         let expired = |e: &&Effect| {
             matches!(
@@ -486,10 +493,10 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
         seat_keys: 0,
         closed: false,
     };
-    let mut shard = coordinator(0, 1);
+    let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
-    shard.event_read(
+    shard.handle_stripes_read(
         &event,
         &EventRead::Found(vec![one_stripe(0)]),
         at(0),
@@ -501,7 +508,7 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
     };
     for n in 0..60 {
         let (reservation, record) = hold_of(n, 1);
-        shard.reclaim(
+        shard.handle_expired_hold(
             CallId(n),
             event.clone(),
             reservation,
@@ -520,7 +527,7 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
     fx.clear();
     for _ in 0..2 {
         if bundle.records.len() < 4 {
-            shard.transaction_settled(lane, Outcome::Committed, now, &mut fx);
+            shard.handle_transaction_outcome(lane, Outcome::Committed, now, &mut fx);
             let next = sent(&fx)
                 .into_iter()
                 .find(|(l, t)| *l == lane && is_bundle(t));
@@ -532,7 +539,7 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
     confirmed.state = ReservationState::Confirmed;
     let mut reasons = vec![Reason::Fine; bundle.action_count()];
     reasons[1] = Reason::Record(confirmed);
-    shard.transaction_settled(lane, Outcome::Cancelled(reasons), now, &mut fx);
+    shard.handle_transaction_outcome(lane, Outcome::Cancelled(reasons), now, &mut fx);
     let (_, again) = sent(&fx)
         .into_iter()
         .find(|(l, _)| *l == lane)
@@ -555,11 +562,11 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
 fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
     let event: EventId = "evt".parse().expect("legal");
     let owner = (0..2).find(|shard| {
-        let lanes = Lanes::new(*shard, 2, Terms::default());
+        let lanes = Pools::new(*shard, 2, LaneSettings::default());
         lanes.owner(&event, 0) == *shard
     });
     let first = owner.expect("one of the two");
-    let mut shards = [coordinator(0, 2), coordinator(1, 2)];
+    let mut shards = [engine(0, 2), engine(1, 2)];
     let record = |state, stripe| RecordView {
         fingerprint: Fingerprint::of_quantity(&event, 1),
         state,
@@ -584,52 +591,55 @@ fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
         let mut fx = Vec::new();
         let operation = Operation {
             verb,
-            expect: Expect::Known,
+            expectation: RecordExpectation::Present,
             ..commit("r", "evt", 1)
         };
         let stripes = EventRead::Found(vec![one_stripe(5), one_stripe(5)]);
         let at_shard = &mut shards[shard];
-        at_shard.submit(CallId(shard as u64), operation, at(0), &mut fx);
-        at_shard.event_read(&event, &stripes, at(0), &mut fx);
+        at_shard.handle_call(CallId(shard as u64), operation, at(0), &mut fx);
+        at_shard.handle_stripes_read(&event, &stripes, at(0), &mut fx);
         let lookup = fx.iter().find_map(|effect| match effect {
             Effect::ReadRecords { lookup, .. } => Some(*lookup),
             _ => None,
         });
         let read = RecordsRead::Found(vec![Ok(Some(record))]);
         fx.clear();
-        at_shard.records_read(lookup.expect("it looks first"), &read, at(0), &mut fx);
+        at_shard.handle_records_read(lookup.expect("it looks first"), &read, at(0), &mut fx);
         assert!(matches!(fx[..], [Effect::Forward { .. }]), "{fx:?}");
         forwards.extend(fx.into_iter().map(|effect| (shard, effect)));
     }
     let answered = settle_all(&mut shards, forwards);
     assert_eq!(answered.len(), 2, "each is answered: {answered:?}");
-    assert!(shards.iter().all(Coordinator::is_idle));
+    assert!(shards.iter().all(Engine::is_idle));
 }
 
-const QUESTION: Question = Question::Availability {
+const QUESTION: Query = Query::Availability {
     qty: 1,
     section: None,
 };
 
 fn reads(fx: &[Effect]) -> usize {
     fx.iter()
-        .filter(|effect| matches!(effect, Effect::ReadEvent { .. }))
+        .filter(|effect| matches!(effect, Effect::ReadStripes { .. }))
         .count()
 }
 
 /// One shard whose snapshots may be so old, and which has read the event from 0 to 3 ms.
-fn shard_that_has_read(staleness: u64) -> (Coordinator, EventId) {
-    let settings = Settings {
+fn shard_that_has_read(staleness: u64) -> (Engine, EventId) {
+    let settings = EngineSettings {
         read_staleness: Micros::from_millis(staleness),
         ..SETTINGS
     };
-    let mut shard = Coordinator::new(settings, SmallRng::seed_from_u64(1));
+    let mut shard = Engine::new(settings, SmallRng::seed_from_u64(1));
     let event: EventId = "evt".parse().expect("legal");
     let mut fx = Vec::new();
-    assert_eq!(shard.known(&event, &QUESTION, Micros(0), &mut fx), None);
-    shard.ask(CallId(1), event.clone(), QUESTION, at(0), &mut fx);
+    assert_eq!(
+        shard.cached_query_result(&event, &QUESTION, Micros(0), &mut fx),
+        None
+    );
+    shard.handle_query(CallId(1), event.clone(), QUESTION, at(0), &mut fx);
     let read = EventRead::Found(vec![one_stripe(7)]);
-    shard.event_read(&event, &read, at(3_000), &mut fx);
+    shard.handle_stripes_read(&event, &read, at(3_000), &mut fx);
     assert_eq!(reads(&fx), 1);
     (shard, event)
 }
@@ -645,9 +655,9 @@ fn a_hot_event_is_read_before_its_age_is_over_and_nobody_waits() {
         let mut fx = Vec::new();
         if due == Some(ms) {
             let read = EventRead::Found(vec![one_stripe(7)]);
-            shard.event_read(&event, &read, now, &mut fx);
+            shard.handle_stripes_read(&event, &read, now, &mut fx);
         }
-        let found = shard.known(&event, &QUESTION, now.mono, &mut fx);
+        let found = shard.cached_query_result(&event, &QUESTION, now.mono, &mut fx);
         answered += usize::from(found.is_some());
         if reads(&fx) > 0 {
             begun += reads(&fx);
@@ -664,14 +674,14 @@ fn a_hot_event_is_read_before_its_age_is_over_and_nobody_waits() {
 fn nobody_asks_and_nothing_is_read() {
     let (mut shard, event) = shard_that_has_read(50);
     let mut fx = Vec::new();
-    shard.wake(at(40_000), &mut fx);
-    assert!(fx.is_empty() && shard.is_idle() && shard.wake_at().is_none());
-    // Past the bound a question waits.
+    shard.handle_timeout(at(40_000), &mut fx);
+    assert!(fx.is_empty() && shard.is_idle() && shard.poll_timeout().is_none());
+    // Past the bound a query waits.
     assert_eq!(
-        shard.known(&event, &QUESTION, Micros(50_001), &mut fx),
+        shard.cached_query_result(&event, &QUESTION, Micros(50_001), &mut fx),
         None
     );
-    shard.ask(CallId(2), event, QUESTION, at(50_001), &mut fx);
+    shard.handle_query(CallId(2), event, QUESTION, at(50_001), &mut fx);
     assert_eq!(fx.len(), 1);
 }
 
@@ -680,8 +690,8 @@ fn who_asks_during_a_young_read_is_answered_by_it_and_by_none_when_age_is_zero()
     for (staleness, began, told_at_once) in [(50, 100_000, 2), (0, 100_000, 1)] {
         let (mut shard, event) = shard_that_has_read(staleness);
         let mut fx = Vec::new();
-        shard.ask(CallId(2), event.clone(), QUESTION, at(began), &mut fx);
-        shard.ask(
+        shard.handle_query(CallId(2), event.clone(), QUESTION, at(began), &mut fx);
+        shard.handle_query(
             CallId(3),
             event.clone(),
             QUESTION,
@@ -691,9 +701,11 @@ fn who_asks_during_a_young_read_is_answered_by_it_and_by_none_when_age_is_zero()
         assert_eq!(reads(&fx), 1);
         fx.clear();
         let read = EventRead::Found(vec![one_stripe(7)]);
-        shard.event_read(&event, &read, at(began + 3_000), &mut fx);
+        shard.handle_stripes_read(&event, &read, at(began + 3_000), &mut fx);
         let told = |fx: &[Effect]| {
-            let told = fx.iter().filter(|e| matches!(e, Effect::Told { .. }));
+            let told = fx
+                .iter()
+                .filter(|e| matches!(e, Effect::AnswerQuery { .. }));
             told.count()
         };
         assert_eq!(told(&fx), told_at_once, "staleness {staleness}");
@@ -704,32 +716,32 @@ fn who_asks_during_a_young_read_is_answered_by_it_and_by_none_when_age_is_zero()
 /// One hot event fills a shard to the half, and the others are served as if it were not there.
 #[test]
 fn a_hot_event_leaves_room_for_the_others() {
-    let mut shard = coordinator(0, 1);
+    let mut shard = engine(0, 1);
     let full = |fx: &[Effect]| {
         let is_full = |effect: &Effect| {
             let Effect::Answer { answer, .. } = effect else {
                 return false;
             };
-            matches!(answer, Answer::Refused(Refusal::Overloaded { .. }))
+            matches!(answer, Answer::Rejected(Rejection::Overloaded { .. }))
         };
         fx.iter().any(is_full)
     };
-    // Reads of events bound who waits for them: what an event is like is known before.
+    // StockReads of events bound who waits for them: what an event is like is known before.
     let mut fx = Vec::new();
     for event in ["hot", "cold", "new"] {
         let read = EventRead::Found(vec![one_stripe(100)]);
-        shard.event_read(&event.parse().expect("legal"), &read, at(0), &mut fx);
+        shard.handle_stripes_read(&event.parse().expect("legal"), &read, at(0), &mut fx);
     }
     let mut taken = 0;
     // Calls about records to be looked up first stay in flight, without a bound of their own.
     let look = |n: usize, event: &str| Operation {
         verb: Verb::Release,
-        expect: Expect::Known,
+        expectation: RecordExpectation::Present,
         ..commit(&format!("{event}-{n}"), event, 1)
     };
     for n in 0..limits::OPERATIONS_IN_FLIGHT_MAX {
         fx.clear();
-        shard.submit(CallId(n as u64), look(n, "hot"), at(1), &mut fx);
+        shard.handle_call(CallId(n as u64), look(n, "hot"), at(1), &mut fx);
         if full(&fx) {
             break;
         }
@@ -738,10 +750,10 @@ fn a_hot_event_leaves_room_for_the_others() {
     assert_eq!(taken, limits::OPERATIONS_IN_FLIGHT_MAX / 2);
     for n in 0..limits::OPERATIONS_IN_FLIGHT_MAX / 3 {
         fx.clear();
-        shard.submit(CallId(n as u64), look(n, "cold"), at(1), &mut fx);
+        shard.handle_call(CallId(n as u64), look(n, "cold"), at(1), &mut fx);
         assert!(!full(&fx), "call {n} of another event");
     }
     fx.clear();
-    shard.submit(CallId(1), look(0, "new"), at(1), &mut fx);
+    shard.handle_call(CallId(1), look(0, "new"), at(1), &mut fx);
     assert!(!full(&fx), "nor is a third turned away");
 }

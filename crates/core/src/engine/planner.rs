@@ -1,27 +1,27 @@
 //! The way of one operation: what its event is like, what is known of its record, what is to be
 //! written, and where.
 
-use super::Coordinator;
-use super::lookups::Asker;
-use crate::answer::{Answer, Refusal};
-use crate::effect::{Effect, Known, LookupId, Route};
+use super::Engine;
+use super::record_reads::RecordWaiter;
+use crate::answer::{Answer, Rejection};
+use crate::effect::{Effect, RecordHint, RecordReadId, Route};
 use crate::ids::EventId;
-use crate::lane::{Because, Kind, Latch, Plan, Returned};
+use crate::lane::{PoolKind, Redecision, RedecisionCause, SoldOutHint, WriteIntent};
 use crate::limits;
-use crate::operation::{Expect, Operation, Verb, Wanted};
-use crate::reads::Waiter;
+use crate::operation::{Operation, RecordExpectation, Selection, Verb};
 use crate::rules::{self, Decision, Movement, Transition};
+use crate::stock_reads::StockReadWaiter;
 use crate::time::{Micros, Now};
 use crate::transaction::{EventShape, RecordView, RecordsRead, ReservationState};
 
-impl Coordinator {
+impl Engine {
     /// Brings an operation one step further: to a read, to another shard, to its answer, or into a
     /// lane.
     pub(super) fn advance(
         &mut self,
         operation: Operation,
         route: Option<Route>,
-        known: Known,
+        known: RecordHint,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
@@ -29,7 +29,7 @@ impl Coordinator {
             self.counters.expired += 1;
             self.end(
                 &operation,
-                Answer::Refused(Refusal::DeadlineExceeded),
+                Answer::Rejected(Rejection::DeadlineExceeded),
                 None,
                 now,
                 fx,
@@ -44,9 +44,9 @@ impl Coordinator {
             self.read_first(operation, known, now, fx);
             return;
         };
-        let by_seat = shape.is_seated() || matches!(operation.wanted, Wanted::Seats(_));
+        let by_seat = shape.is_seated() || matches!(operation.selection, Selection::Seats(_));
         if by_seat && route.is_none() {
-            let owner = self.lanes.owner(&operation.event, 0);
+            let owner = self.pools.owner(&operation.event, 0);
             if owner != self.settings.shard {
                 self.forward(owner, Route { shape }, operation, known, fx);
                 return;
@@ -54,15 +54,17 @@ impl Coordinator {
         }
         // Whether the store has said it, for this very operation. Else it is remembered, or guessed
         // that there is none.
-        let is_said = matches!(known, Known::Record(_));
+        let is_said = matches!(known, RecordHint::Confirmed(_));
         let record = match known {
-            Known::Record(record) => {
+            RecordHint::Confirmed(record) => {
                 self.learn_habit(&operation, record.as_ref());
                 record
             }
-            Known::Was(record) => Some(record),
-            Known::Nothing => match self.cache.get(&operation.reservation, now.mono) {
-                None if operation.expect == Expect::Known || self.is_likely_held(&operation) => {
+            RecordHint::Cached(record) => Some(record),
+            RecordHint::None => match self.cache.get(&operation.reservation, now.mono) {
+                None if operation.expectation == RecordExpectation::Present
+                    || self.is_likely_held(&operation) =>
+                {
                     self.look_up(operation, route, fx);
                     return;
                 }
@@ -99,7 +101,7 @@ impl Coordinator {
 
     /// Whether an operation of which nothing is remembered is most likely about a hold.
     fn is_likely_held(&self, operation: &Operation) -> bool {
-        operation.verb == Verb::Commit && self.habits.look_first(&operation.event)
+        operation.verb == Verb::Commit && self.hold_predictor.expects_hold(&operation.event)
     }
 
     /// Takes from what the store has of a commit how its event is sold. A record in any other state
@@ -109,8 +111,8 @@ impl Coordinator {
             return;
         }
         match record.map(|record| record.state) {
-            Some(ReservationState::Held) => self.habits.of_a_hold(&operation.event),
-            None => self.habits.direct(&operation.event),
+            Some(ReservationState::Held) => self.hold_predictor.record_hold(&operation.event),
+            None => self.hold_predictor.record_direct_sale(&operation.event),
             Some(_) => {}
         }
     }
@@ -124,7 +126,7 @@ impl Coordinator {
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        self.settle(
+        self.complete(
             &operation.event,
             &operation.reservation,
             answer,
@@ -134,14 +136,22 @@ impl Coordinator {
         );
     }
 
-    fn read_first(&mut self, operation: Operation, known: Known, now: Now, fx: &mut Vec<Effect>) {
+    fn read_first(
+        &mut self,
+        operation: Operation,
+        known: RecordHint,
+        now: Now,
+        fx: &mut Vec<Effect>,
+    ) {
         let event = operation.event.clone();
-        let waiter = Waiter::Route(Box::new((operation, known)));
-        if let Err(Waiter::Route(routed)) = self.reads.want(&event, None, waiter, now.mono, fx) {
-            self.counters.shed += 1;
+        let waiter = StockReadWaiter::Operation(Box::new((operation, known)));
+        if let Err(StockReadWaiter::Operation(routed)) =
+            self.stock_reads.request(&event, None, waiter, now.mono, fx)
+        {
+            self.counters.rejected_overloaded += 1;
             self.end(
                 &routed.0,
-                Answer::Refused(Refusal::overloaded()),
+                Answer::Rejected(Rejection::overloaded()),
                 None,
                 now,
                 fx,
@@ -154,12 +164,12 @@ impl Coordinator {
         shard: usize,
         route: Route,
         operation: Operation,
-        known: Known,
+        known: RecordHint,
         fx: &mut Vec<Effect>,
     ) {
         self.counters.forwarded += 1;
-        self.pending
-            .goes_away(&operation.reservation, &operation.event);
+        self.in_flight
+            .mark_forwarded(&operation.reservation, &operation.event);
         fx.push(Effect::Forward {
             shard,
             route,
@@ -174,47 +184,47 @@ impl Coordinator {
         route: Option<Route>,
         fx: &mut Vec<Effect>,
     ) {
-        self.counters.lookups += 1;
-        let asker = Asker {
+        self.counters.record_reads += 1;
+        let waiter = RecordWaiter {
             operation,
             route,
             place: 0,
         };
-        self.lookups.want(asker, fx);
+        self.record_reads.request(waiter, fx);
     }
 
     /// Reports the result of [`Effect::ReadRecords`].
-    pub fn records_read(
+    pub fn handle_records_read(
         &mut self,
-        lookup: LookupId,
+        lookup: RecordReadId,
         read: &RecordsRead,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        for asker in self.lookups.done(lookup, fx) {
-            let Asker {
+        for waiter in self.record_reads.finish(lookup, fx) {
+            let RecordWaiter {
                 operation,
                 route,
                 place,
-            } = asker;
-            let refusal = match read {
+            } = waiter;
+            let rejection = match read {
                 RecordsRead::Found(records) => match records.get(place) {
                     Some(Ok(record)) => {
                         if let Some(record) = record {
                             let id = operation.reservation.clone();
                             self.cache.insert(id, record.clone(), now.mono);
                         }
-                        let known = Known::Record(record.clone());
+                        let known = RecordHint::Confirmed(record.clone());
                         self.advance(operation, route, known, now, fx);
                         continue;
                     }
-                    Some(Err(_)) => Refusal::Internal,
-                    None => Refusal::store_unavailable(),
+                    Some(Err(_)) => Rejection::Internal,
+                    None => Rejection::store_unavailable(),
                 },
-                RecordsRead::Unavailable => Refusal::store_unavailable(),
-                RecordsRead::Throttled => Refusal::store_busy(),
+                RecordsRead::Unavailable => Rejection::store_unavailable(),
+                RecordsRead::Throttled => Rejection::store_busy(),
             };
-            self.end(&operation, Answer::Refused(refusal), None, now, fx);
+            self.end(&operation, Answer::Rejected(rejection), None, now, fx);
         }
     }
 
@@ -239,7 +249,7 @@ impl Coordinator {
             Movement::Take if shape.closed => {
                 self.end(
                     &operation,
-                    Answer::Refused(Refusal::EventClosed),
+                    Answer::Rejected(Rejection::EventClosed),
                     None,
                     now,
                     fx,
@@ -250,7 +260,7 @@ impl Coordinator {
                 let reservation = &operation.reservation;
                 let seller = match route {
                     Some(_) => self.settings.shard,
-                    None => self.lanes.seller(event, reservation, shape.stripes),
+                    None => self.pools.seller(event, reservation, shape.stripes),
                 };
                 if seller != self.settings.shard {
                     let known = known_of(record);
@@ -262,25 +272,25 @@ impl Coordinator {
                     Some((same, its)) => (operation, record) = (same, its),
                     None => return,
                 }
-                Kind::Stripes
+                PoolKind::Stripes
             }
             Movement::Give => {
                 let drawn = record.as_ref().and_then(|record| record.draws.first());
                 let stripe = drawn.map_or(0, |draw| draw.stripe);
-                let owner = self.lanes.owner(event, stripe);
+                let owner = self.pools.owner(event, stripe);
                 if self.is_crowd(&operation) {
-                    Kind::Bundle(stripe)
+                    PoolKind::ExpiryBatch(stripe)
                 } else if route.is_none() && owner != self.settings.shard {
                     let known = known_of(record);
                     self.forward(owner, Route { shape }, operation, known, fx);
                     return;
                 } else {
-                    Kind::Stripes
+                    PoolKind::Stripes
                 }
             }
-            Movement::Keep | Movement::None => Kind::Loose,
+            Movement::Keep | Movement::None => PoolKind::Unstriped,
         };
-        let plan = Plan {
+        let plan = WriteIntent {
             transition,
             record,
             seats: None,
@@ -304,26 +314,29 @@ impl Coordinator {
     ) -> Option<(Operation, Option<RecordView>)> {
         let Basis { record, is_said } = basis;
         let (reservation, event) = (&operation.reservation, &operation.event);
-        if is_said && let Some(remaining) = self.pending.too_few(reservation, event) {
+        if is_said && let Some(remaining) = self.in_flight.shortage(reservation, event) {
             self.counters.sold_out += 1;
-            let refusal = match transition.from {
-                Some(_) => Refusal::HoldExpired,
-                None => Refusal::InsufficientInventory { remaining },
+            let rejection = match transition.from {
+                Some(_) => Rejection::HoldExpired,
+                None => Rejection::InsufficientInventory { remaining },
             };
-            self.end(&operation, Answer::Refused(refusal), record, now, fx);
+            self.end(&operation, Answer::Rejected(rejection), record, now, fx);
             return None;
         }
-        let units = match (&record, &operation.wanted) {
+        let units = match (&record, &operation.selection) {
             (Some(record), _) => record.qty,
-            (None, Wanted::Quantity(qty)) => *qty,
+            (None, Selection::Quantity(qty)) => *qty,
             (None, _) => 0,
         };
-        let since = self.pending.since(reservation, event).unwrap_or(now.mono);
-        let pool = self.lanes.selling(event);
-        let latch = pool.map_or(Latch::Open, |pool| pool.latch(units, since));
-        match latch {
-            Latch::Open | Latch::Stale => Some((operation, record)),
-            Latch::Shut { remaining } => {
+        let since = self
+            .in_flight
+            .started_at(reservation, event)
+            .unwrap_or(now.mono);
+        let pool = self.pools.selling(event);
+        let hint = pool.map_or(SoldOutHint::None, |pool| pool.sold_out_hint(units, since));
+        match hint {
+            SoldOutHint::None | SoldOutHint::Stale => Some((operation, record)),
+            SoldOutHint::Fresh { remaining } => {
                 self.is_too_few(operation, shape, remaining, fx);
                 None
             }
@@ -339,7 +352,8 @@ impl Coordinator {
         fx: &mut Vec<Effect>,
     ) {
         let (reservation, event) = (&operation.reservation, &operation.event);
-        self.pending.is_short(reservation, event, Some(remaining));
+        self.in_flight
+            .set_shortage(reservation, event, Some(remaining));
         self.look_up(operation, Some(Route { shape }), fx);
     }
 
@@ -347,50 +361,50 @@ impl Coordinator {
     fn is_crowd(&self, operation: &Operation) -> bool {
         operation.verb == Verb::Expire
             && !operation.reservation.is_slip()
-            && self.expiring > limits::BUNDLE_FROM
+            && self.expiring > limits::EXPIRY_BATCH_THRESHOLD
     }
 
     pub(super) fn enqueue(
         &mut self,
         operation: Operation,
-        kind: Kind,
+        kind: PoolKind,
         shape: EventShape,
-        plan: Plan,
+        plan: WriteIntent,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let Some(id) = self.lanes.open(&operation.event, kind, shape) else {
-            self.counters.shed += 1;
+        let Some(id) = self.pools.open(&operation.event, kind, shape) else {
+            self.counters.rejected_overloaded += 1;
             self.end(
                 &operation,
-                Answer::Refused(Refusal::overloaded()),
+                Answer::Rejected(Rejection::overloaded()),
                 None,
                 now,
                 fx,
             );
             return;
         };
-        self.with_pool(id, now, fx, |pool, turn| pool.submit(operation, plan, turn));
+        self.with_pool(id, now, fx, |pool, cx| pool.submit(operation, plan, cx));
     }
 
     /// An operation's write met something else than it was for: it is decided anew.
     pub(super) fn returned(
         &mut self,
         event: &EventId,
-        returned: Returned,
+        returned: Redecision,
         as_of: Micros,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
-        let Returned {
+        let Redecision {
             operation,
             from,
-            because,
+            cause,
         } = returned;
-        if !self.pending.another_turn(&operation.reservation, event) {
+        if !self.in_flight.count_attempt(&operation.reservation, event) {
             self.end(
                 &operation,
-                Answer::Refused(Refusal::store_busy()),
+                Answer::Rejected(Rejection::store_busy()),
                 None,
                 now,
                 fx,
@@ -399,28 +413,28 @@ impl Coordinator {
         }
         // From here on it is where it belongs: it came into a lane of this shard.
         let shape = self.events.get(event).copied();
-        match because {
-            Because::Record(record) => {
+        match cause {
+            RedecisionCause::Record(record) => {
                 if let Some(record) = &record {
                     let id = operation.reservation.clone();
                     self.cache.insert(id, record.clone(), now.mono);
                 } else {
-                    self.cache.forget(&operation.reservation);
+                    self.cache.remove(&operation.reservation);
                 }
                 self.unclaim(event, &operation.reservation, now, fx);
                 let route = self.keeps_here(&operation, shape);
-                self.advance(operation, route, Known::Record(record), now, fx);
+                self.advance(operation, route, RecordHint::Confirmed(record), now, fx);
             }
-            Because::Short { remaining } => match self.keeps_here(&operation, shape) {
+            RedecisionCause::Shortage { remaining } => match self.keeps_here(&operation, shape) {
                 Some(Route { shape }) => self.is_too_few(operation, shape, remaining, fx),
                 // Forgotten meanwhile: it starts anew.
-                None => self.advance(operation, None, Known::Nothing, now, fx),
+                None => self.advance(operation, None, RecordHint::None, now, fx),
             },
-            Because::Seats(seats) => {
+            RedecisionCause::Seats(seats) => {
                 let Some(shape) = shape else {
                     // Forgotten meanwhile: the next write tells of the seats once more.
                     self.unclaim(event, &operation.reservation, now, fx);
-                    self.advance(operation, None, Known::Nothing, now, fx);
+                    self.advance(operation, None, RecordHint::None, now, fx);
                     return;
                 };
                 self.seats_differ(operation, shape, from, seats, as_of, now, fx);
@@ -432,7 +446,7 @@ impl Coordinator {
     fn keeps_here(&self, operation: &Operation, shape: Option<EventShape>) -> Option<Route> {
         let shape = shape?;
         let seller = self
-            .lanes
+            .pools
             .seller(&operation.event, &operation.reservation, shape.stripes);
         // Else the call was forwarded here for what is another's.
         (shape.is_seated() || seller == self.settings.shard).then_some(Route { shape })
@@ -448,11 +462,11 @@ pub(super) struct Basis {
 
 impl Basis {
     /// What of it counts after a wait.
-    pub(super) fn into_known(self) -> Known {
+    pub(super) fn into_known(self) -> RecordHint {
         match self.record {
-            Some(record) => Known::Was(record),
-            None if self.is_said => Known::Record(None),
-            None => Known::Nothing,
+            Some(record) => RecordHint::Cached(record),
+            None if self.is_said => RecordHint::Confirmed(None),
+            None => RecordHint::None,
         }
     }
 }
@@ -466,6 +480,6 @@ pub(super) fn is_final(record: &RecordView) -> bool {
 }
 
 /// What another shard is told of the record that a write was decided on.
-fn known_of(record: Option<RecordView>) -> Known {
-    record.map_or(Known::Nothing, Known::Was)
+fn known_of(record: Option<RecordView>) -> RecordHint {
+    record.map_or(RecordHint::None, RecordHint::Cached)
 }

@@ -1,7 +1,7 @@
-//! What a shard knows of the units of the events it is asked about, so that a question costs no read.
+//! What a shard knows of the units of the events it is asked about, so that a query costs no read.
 //!
-//! The rule. A question is answered from a snapshot whose read BEGAN no longer than the bound before
-//! the question arrived; what this shard has written since is in it, as follows.
+//! The rule. A query is answered from a snapshot whose read BEGAN no longer than the bound before
+//! the query arrived; what this shard has written since is in it, as follows.
 //!
 //! - Settled before the read began: the read, being strong, has seen it.
 //! - First sent after the read had ended: the read has not seen it, and it is added.
@@ -9,9 +9,9 @@
 //!   `low` and `high`; what was taken lowers `low`, what was given back raises `high`. So it is with
 //!   what another shard has answered for this one, and with a write whose outcome was lost for good.
 //!
-//! No unit that this shard has sold before the question is ever shown as free: what is shown is `low`.
+//! No unit that this shard has sold before the query is ever shown as free: what is shown is `low`.
 //! And doubt alone never says that there is too little: where the two ends of it answer differently,
-//! nothing is answered here, and the question waits for a read that begins after it.
+//! nothing is answered here, and the query waits for a read that begins after it.
 //!
 //! A snapshot decides nothing about a sale. Must not live here: reading, and when to read.
 
@@ -21,26 +21,26 @@ use lru::LruCache;
 use smallvec::SmallVec;
 
 use super::ids::EventId;
-use super::question::{Counts, EventStatus, Found, Question};
+use super::query::{EventStatus, Query, QueryResult, StockCounts};
 use super::time::{Micros, Now, UnixMillis};
 use super::transaction::{EventShape, RecordView, ReservationState, StripeUpdate, StripeView};
 use crate::limits;
 
 /// Writes that a read may or may not have seen: of each stripe what may be missing, and what may have
 /// come back. At most one entry per stripe.
-pub(super) type Doubts = SmallVec<[StripeUpdate; 2]>;
+pub(super) type PendingDeltas = SmallVec<[StripeUpdate; 2]>;
 
 /// Adds writes to those in doubt.
-pub(super) fn doubt(doubts: &mut Doubts, written: &[StripeUpdate]) {
+pub(super) fn add_deltas(deltas: &mut PendingDeltas, written: &[StripeUpdate]) {
     for update in written {
         let take = update.take.saturating_sub(update.give);
         let give = update.give.saturating_sub(update.take);
-        match doubts.iter_mut().find(|d| d.stripe == update.stripe) {
+        match deltas.iter_mut().find(|d| d.stripe == update.stripe) {
             Some(known) => {
                 known.take = known.take.saturating_add(take);
                 known.give = known.give.saturating_add(give);
             }
-            None => doubts.push(StripeUpdate {
+            None => deltas.push(StripeUpdate {
                 stripe: update.stripe,
                 take,
                 give,
@@ -50,7 +50,7 @@ pub(super) fn doubt(doubts: &mut Doubts, written: &[StripeUpdate]) {
 }
 
 /// What a record says of the stripes, when it is not known whether it was written just now.
-pub(super) fn moved_by(record: &RecordView) -> Doubts {
+pub(super) fn deltas_of(record: &RecordView) -> PendingDeltas {
     let takes = matches!(
         record.state,
         ReservationState::Held | ReservationState::Confirmed
@@ -67,7 +67,7 @@ pub(super) fn moved_by(record: &RecordView) -> Doubts {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Stripe {
+struct StripeBounds {
     capacity: u64,
     /// It has at least this.
     low: u64,
@@ -75,7 +75,7 @@ struct Stripe {
     high: u64,
 }
 
-impl Stripe {
+impl StripeBounds {
     /// Neither below 0 nor above what the stripe was given: others write to it too.
     fn moved(&self, units: u64, update: &StripeUpdate) -> u64 {
         let more = units.saturating_add(update.give);
@@ -87,7 +87,7 @@ impl Stripe {
         self.high = self.moved(self.high, update);
     }
 
-    fn doubt(&mut self, update: &StripeUpdate) {
+    fn widen(&mut self, update: &StripeUpdate) {
         let (take, give) = (update.take, update.give);
         if take > give {
             self.low = self.low.saturating_sub(take - give);
@@ -100,42 +100,42 @@ impl Stripe {
 
 /// One read of an event, and what was written since.
 #[derive(Debug)]
-struct Snapshot {
+struct StockSnapshot {
     began: Micros,
     ended: Micros,
     /// When it began, for who is shown a status.
     as_of: UnixMillis,
     closed: bool,
-    stripes: SmallVec<[Stripe; 2]>,
+    stripes: SmallVec<[StripeBounds; 2]>,
     /// Sums over the stripes.
     total: u64,
     low: u64,
     high: u64,
 }
 
-impl Snapshot {
+impl StockSnapshot {
     fn sum_up(&mut self) {
         self.low = self.stripes.iter().map(|s| s.low).sum();
         self.high = self.stripes.iter().map(|s| s.high).sum();
     }
 
-    fn answer(&self, question: &Question) -> Option<Found> {
-        match question {
-            Question::Availability { qty, .. } => {
+    fn answer(&self, query: &Query) -> Option<QueryResult> {
+        match query {
+            Query::Availability { qty, .. } => {
                 let qty = u64::from(*qty);
                 let is_clear = self.closed || qty <= self.low || qty > self.high;
-                is_clear.then_some(Found::Units {
+                is_clear.then_some(QueryResult::Units {
                     remaining: self.low,
                     available: !self.closed && qty <= self.low,
                 })
             }
-            Question::Seats { seats } | Question::Describe { seats } => Some(Found::Seats {
+            Query::Seats { seats } | Query::Describe { seats } => Some(QueryResult::Seats {
                 known: Vec::new(),
                 unknown: seats.to_vec(),
             }),
-            Question::Status { .. } => (self.low == self.high).then(|| {
-                Found::Status(Box::new(EventStatus {
-                    counts: Counts {
+            Query::Status { .. } => (self.low == self.high).then(|| {
+                QueryResult::Status(Box::new(EventStatus {
+                    counts: StockCounts {
                         total: self.total,
                         available: self.low,
                         held: 0,
@@ -154,68 +154,68 @@ impl Snapshot {
 
 /// An answer from a snapshot.
 #[derive(Debug)]
-pub(super) struct Glance {
-    pub(super) found: Found,
+pub(super) struct SnapshotAnswer {
+    pub(super) result: QueryResult,
     /// How many stripes the event has.
     pub(super) stripes: u16,
-    /// How long before the question its read began.
+    /// How long before the query its read began.
     pub(super) age: Micros,
-    /// Half its time is over: who reads now spares the next question the wait.
-    pub(super) is_aging: bool,
+    /// Half its time is over: who reads now spares the next query the wait.
+    pub(super) needs_refresh: bool,
 }
 
 /// See the module's head.
 #[derive(Debug)]
-pub(super) struct Snapshots {
+pub(super) struct StockSnapshots {
     /// `None`: off.
-    known: Option<LruCache<EventId, Snapshot, foldhash::fast::RandomState>>,
+    by_event: Option<LruCache<EventId, StockSnapshot, foldhash::fast::RandomState>>,
     age_max: Micros,
 }
 
-impl Snapshots {
+impl StockSnapshots {
     /// Answers from snapshots of up to `age_max`; 0: from none.
     pub(super) fn new(age_max: Micros) -> Self {
         let most = NonZeroUsize::new(limits::SNAPSHOTS_MAX).unwrap_or(NonZeroUsize::MIN);
-        let known = (age_max > Micros(0))
+        let by_event = (age_max > Micros(0))
             .then(|| LruCache::with_hasher(most, foldhash::fast::RandomState::default()));
-        Self { known, age_max }
+        Self { by_event, age_max }
     }
 
-    /// The answer to a question that arrived at `asked`; `None`: a read must tell.
+    /// The answer to a query that arrived at `asked`; `None`: a read must tell.
     pub(super) fn answer(
         &mut self,
         event: &EventId,
-        question: &Question,
+        query: &Query,
         asked: Micros,
-    ) -> Option<Glance> {
-        let snapshot = self.known.as_mut()?.get(event)?;
+    ) -> Option<SnapshotAnswer> {
+        let snapshot = self.by_event.as_mut()?.get(event)?;
         let age = asked.since(snapshot.began);
         if age > self.age_max {
             return None;
         }
-        Some(Glance {
-            found: snapshot.answer(question)?,
+        Some(SnapshotAnswer {
+            result: snapshot.answer(query)?,
             stripes: snapshot.stripes.len() as u16,
             age,
-            is_aging: age.0 >= self.age_max.0 / 4 * 3,
+            needs_refresh: age.0 >= self.age_max.0 / 4 * 3,
         })
     }
 
-    /// Keeps what a read has found that began at `began` and has ended now; `doubts` has settled
+    /// Keeps what a read has found that began at `began` and has ended now; `deltas` has settled
     /// meanwhile.
-    pub(super) fn keep(
+    pub(super) fn store(
         &mut self,
         event: &EventId,
         began: Micros,
         read: &[StripeView],
-        doubts: &[StripeUpdate],
+        deltas: &[StripeUpdate],
         now: Now,
     ) {
-        let Some(known) = self.known.as_mut() else {
+        let Some(by_event) = self.by_event.as_mut() else {
             return;
         };
         let took = now.mono.since(began);
-        let mut snapshot = Snapshot {
+        let mut snapshot = StockSnapshot {
             began,
             ended: now.mono,
             as_of: UnixMillis(now.unix.0.saturating_sub(took.0 / 1_000)),
@@ -225,12 +225,14 @@ impl Snapshots {
             low: 0,
             high: 0,
         };
-        snapshot.stripes.extend(read.iter().map(|view| Stripe {
-            capacity: view.capacity,
-            low: view.remaining,
-            high: view.remaining,
-        }));
-        for update in doubts {
+        snapshot
+            .stripes
+            .extend(read.iter().map(|view| StripeBounds {
+                capacity: view.capacity,
+                low: view.remaining,
+                high: view.remaining,
+            }));
+        for update in deltas {
             if let Some(stripe) = snapshot.stripes.get_mut(usize::from(update.stripe)) {
                 stripe.low = stripe.low.saturating_sub(update.take);
                 let most = stripe.capacity.max(stripe.high);
@@ -238,50 +240,50 @@ impl Snapshots {
             }
         }
         snapshot.sum_up();
-        match known.get_mut(event) {
+        match by_event.get_mut(event) {
             Some(kept) => *kept = snapshot,
-            None => drop(known.put(event.clone(), snapshot)),
+            None => drop(by_event.put(event.clone(), snapshot)),
         }
     }
 
     /// Takes in what has been written. It was first sent at `sent`; `None`: some time ago, if it was
     /// not there before.
-    pub(super) fn moved(
+    pub(super) fn record_write(
         &mut self,
         event: &EventId,
         written: &[StripeUpdate],
         sent: Option<Micros>,
         now: Micros,
     ) {
-        let Some(known) = self.known.as_mut() else {
+        let Some(by_event) = self.by_event.as_mut() else {
             return;
         };
-        let Some(snapshot) = known.peek_mut(event) else {
+        let Some(snapshot) = by_event.peek_mut(event) else {
             return;
         };
         if now.since(snapshot.began) > self.age_max {
-            known.pop(event);
+            by_event.pop(event);
             return;
         }
         let unseen = sent.is_some_and(|sent| sent > snapshot.ended);
         for update in written {
             match snapshot.stripes.get_mut(usize::from(update.stripe)) {
                 Some(stripe) if unseen => stripe.apply(update),
-                Some(stripe) => stripe.doubt(update),
+                Some(stripe) => stripe.widen(update),
                 None => {}
             }
         }
         snapshot.sum_up();
     }
 
-    pub(super) fn forget(&mut self, event: &EventId) {
-        if let Some(known) = self.known.as_mut() {
-            known.pop(event);
+    pub(super) fn invalidate(&mut self, event: &EventId) {
+        if let Some(by_event) = self.by_event.as_mut() {
+            by_event.pop(event);
         }
     }
 
     pub(super) fn is_off(&self) -> bool {
-        self.known.is_none()
+        self.by_event.is_none()
     }
 }
 
@@ -319,19 +321,19 @@ mod tests {
     }
 
     /// Of a read from 1,000 to 2,000 µs.
-    fn kept(remaining: &[u64], doubts: &[StripeUpdate]) -> Snapshots {
-        let mut snapshots = Snapshots::new(AGE_MAX);
+    fn kept(remaining: &[u64], deltas: &[StripeUpdate]) -> StockSnapshots {
+        let mut snapshots = StockSnapshots::new(AGE_MAX);
         let read = read(remaining);
-        snapshots.keep(&event(0), Micros(1_000), &read, doubts, at(2_000));
+        snapshots.store(&event(0), Micros(1_000), &read, deltas, at(2_000));
         snapshots
     }
 
     /// What is told to who wants `qty`, if anything.
-    fn told(snapshots: &mut Snapshots, qty: u32, asked: u64) -> Option<(u64, bool)> {
-        let question = Question::Availability { qty, section: None };
-        let glance = snapshots.answer(&event(0), &question, Micros(asked))?;
-        match glance.found {
-            Found::Units {
+    fn told(snapshots: &mut StockSnapshots, qty: u32, asked: u64) -> Option<(u64, bool)> {
+        let query = Query::Availability { qty, section: None };
+        let answer = snapshots.answer(&event(0), &query, Micros(asked))?;
+        match answer.result {
+            QueryResult::Units {
                 remaining,
                 available,
             } => Some((remaining, available)),
@@ -350,24 +352,28 @@ mod tests {
             (1_000 + AGE_MAX.0 / 4 * 3 - 1, false),
             (1_000 + AGE_MAX.0 / 4 * 3, true),
         ];
-        for (asked, is_aging) in ages {
-            let question = Question::Status { section: None };
-            let glance = snapshots.answer(&event(0), &question, Micros(asked));
-            assert_eq!(glance.expect("young").is_aging, is_aging, "{asked}");
+        for (asked, needs_refresh) in ages {
+            let query = Query::Status { section: None };
+            let answer = snapshots.answer(&event(0), &query, Micros(asked));
+            assert_eq!(
+                answer.expect("young").needs_refresh,
+                needs_refresh,
+                "{asked}"
+            );
         }
     }
 
     #[test]
     fn what_was_sent_after_the_read_is_added_to_its_stripe_within_its_bounds() {
         let mut snapshots = kept(&[3, 98], &[]);
-        snapshots.moved(
+        snapshots.record_write(
             &event(0),
             &[update(0, 5, 0)],
             Some(Micros(2_001)),
             Micros(9_000),
         );
         assert_eq!(told(&mut snapshots, 1, 9_000), Some((98, true)));
-        snapshots.moved(
+        snapshots.record_write(
             &event(0),
             &[update(1, 1, 9)],
             Some(Micros(2_001)),
@@ -385,13 +391,13 @@ mod tests {
             };
             if !in_flight {
                 let sent = Some(Micros(2_000));
-                snapshots.moved(&event(0), &[update(0, 9, 4)], sent, Micros(9_000));
+                snapshots.record_write(&event(0), &[update(0, 9, 4)], sent, Micros(9_000));
             }
             assert_eq!(told(&mut snapshots, 11, 9_000), Some((11, true)));
             assert_eq!(told(&mut snapshots, 12, 9_000), None, "in doubt");
             assert_eq!(told(&mut snapshots, 16, 9_000), None, "in doubt");
             assert_eq!(told(&mut snapshots, 17, 9_000), Some((11, false)));
-            let status = Question::Status { section: None };
+            let status = Query::Status { section: None };
             assert!(
                 snapshots
                     .answer(&event(0), &status, Micros(9_000))
@@ -403,7 +409,7 @@ mod tests {
     #[test]
     fn what_may_have_come_back_is_not_told_but_refuses_nobody() {
         let mut snapshots = kept(&[6], &[update(0, 0, 2)]);
-        snapshots.moved(&event(0), &[update(0, 1, 3)], None, Micros(9_000));
+        snapshots.record_write(&event(0), &[update(0, 1, 3)], None, Micros(9_000));
         assert_eq!(told(&mut snapshots, 6, 9_000), Some((6, true)));
         assert_eq!(told(&mut snapshots, 10, 9_000), None);
         assert_eq!(told(&mut snapshots, 11, 9_000), Some((6, false)));
@@ -414,22 +420,14 @@ mod tests {
         let mut snapshots = kept(&[1], &[]);
         for n in 1..=limits::SNAPSHOTS_MAX {
             assert_eq!(told(&mut snapshots, 1, 3_000), Some((1, true)));
-            snapshots.keep(&event(n), Micros(1_000), &read(&[1]), &[], at(2_000));
+            snapshots.store(&event(n), Micros(1_000), &read(&[1]), &[], at(2_000));
         }
-        let question = Question::Status { section: None };
-        assert!(
-            snapshots
-                .answer(&event(1), &question, Micros(3_000))
-                .is_none()
-        );
-        assert!(
-            snapshots
-                .answer(&event(2), &question, Micros(3_000))
-                .is_some()
-        );
+        let query = Query::Status { section: None };
+        assert!(snapshots.answer(&event(1), &query, Micros(3_000)).is_none());
+        assert!(snapshots.answer(&event(2), &query, Micros(3_000)).is_some());
 
-        let mut off = Snapshots::new(Micros(0));
-        off.keep(&event(0), Micros(1_000), &read(&[1]), &[], at(1_000));
+        let mut off = StockSnapshots::new(Micros(0));
+        off.store(&event(0), Micros(1_000), &read(&[1]), &[], at(1_000));
         assert_eq!(told(&mut off, 1, 1_000), None);
     }
 
@@ -445,8 +443,8 @@ mod tests {
             expires_at: None,
             at: UnixMillis(0),
         };
-        assert_eq!(moved_by(&record)[..], [update(3, 2, 0)]);
+        assert_eq!(deltas_of(&record)[..], [update(3, 2, 0)]);
         record.state = ReservationState::Released;
-        assert_eq!(moved_by(&record)[..], [update(3, 0, 2)]);
+        assert_eq!(deltas_of(&record)[..], [update(3, 0, 2)]);
     }
 }

@@ -6,22 +6,22 @@ use super::time::UnixMillis;
 
 /// See the module's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Question {
+pub enum Query {
     /// Could `qty` units be had now? Of a seated event: which seats would they be, in `section` if
-    /// one is named. Answered by [`Found::Units`] or [`Found::Offer`].
+    /// one is named. Answered by [`QueryResult::Units`] or [`QueryResult::Offer`].
     Availability { qty: u32, section: Option<String> },
-    /// Could these very seats be had now? Answered by [`Found::Seats`]; of a quantity event all of
+    /// Could these very seats be had now? Answered by [`QueryResult::Seats`]; of a quantity event all of
     /// them are unknown.
     Seats { seats: Seats },
-    /// How does the sale stand? Answered by [`Found::Status`].
+    /// How does the sale stand? Answered by [`QueryResult::Status`].
     Status { section: Option<String> },
     /// What are these seats like, for an answer about a reservation? From memory as it is, without a
-    /// read where it can do without. Answered by [`Found::Seats`].
+    /// read where it can do without. Answered by [`QueryResult::Seats`].
     Describe { seats: Seats },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum QueryResult {
     Units {
         /// Over all stripes.
         remaining: u64,
@@ -43,7 +43,7 @@ pub enum Found {
 
 /// Two equal marks of one event: how it stands is the same, to the last seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StatusMark {
+pub struct StatusVersion {
     pub as_of: UnixMillis,
     pub changes: u64,
     pub closed: bool,
@@ -53,7 +53,7 @@ pub struct StatusMark {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventStatus {
     /// Of the sections asked about together; of a quantity event, of all stripes.
-    pub counts: Counts,
+    pub counts: StockCounts,
     /// By name; empty for a quantity event.
     pub sections: Vec<SectionStatus>,
     /// When the oldest part of this was read.
@@ -65,7 +65,7 @@ pub struct EventStatus {
 
 /// Seats, or units, by state. They add up to `total`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct StockCounts {
     pub total: u64,
     pub available: u64,
     /// Held by reservations whose time is not over. Of a quantity event 0: its stripes do not tell
@@ -79,7 +79,7 @@ pub struct Counts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SectionStatus {
     pub section: String,
-    pub counts: Counts,
+    pub counts: StockCounts,
     /// Of the cheapest and the dearest seat that has a price, when all are in one currency.
     pub price: Option<(Price, Price)>,
 }

@@ -1,31 +1,31 @@
 //! One operation in a lane: what the caller asked for, and the write it became.
 
-use crate::answer::Refusal;
+use crate::answer::Rejection;
 use crate::ids::{EventId, Fingerprint, OrderId, Seats};
-use crate::operation::{Expect, Operation, Verb, Wanted};
+use crate::operation::{Operation, RecordExpectation, Selection, Verb};
 use crate::rules::{self, Movement, Transition};
 use crate::time::{Micros, UnixMillis};
 use crate::transaction::{Draws, RecordView, RecordWrite, ReservationState};
 
 /// See the module's head.
 #[derive(Clone, Debug)]
-pub(super) struct Member {
-    pub(super) head: Head,
+pub(super) struct BatchEntry {
+    pub(super) metadata: OperationMetadata,
     pub(super) write: RecordWrite,
 }
 
-/// The part of a member that the transaction does not carry.
+/// The part of a entry that the transaction does not carry.
 #[derive(Clone, Debug)]
-pub(super) struct Head {
+pub(super) struct OperationMetadata {
     pub(super) verb: Verb,
-    wanted: Wanted,
+    selection: Selection,
     fingerprint: Fingerprint,
     section: Option<String>,
     hold_until: Option<UnixMillis>,
     /// In the order of coming into the pool.
     pub(super) number: u64,
     pub(super) arrived: Micros,
-    /// How long it was to wait in line, as far as that was known when it came; else zero.
+    /// How long it was to wait in queue, as far as that was known when it came; else zero.
     pub(super) expected: Micros,
     pub(super) deadline: Micros,
     /// Its draws were fixed by a read of all stripes. Otherwise who takes units draws on the stripe
@@ -35,7 +35,7 @@ pub(super) struct Head {
 
 /// What a transition of one reservation writes, beside what the operation says.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct WriteIntent {
     pub transition: Transition,
     /// The record it was decided on.
     pub record: Option<RecordView>,
@@ -43,9 +43,14 @@ pub struct Plan {
     pub seats: Option<Seats>,
 }
 
-impl Member {
-    pub(super) fn new(operation: Operation, plan: Plan, number: u64, arrived: Micros) -> Self {
-        let Plan {
+impl BatchEntry {
+    pub(super) fn new(
+        operation: Operation,
+        plan: WriteIntent,
+        number: u64,
+        arrived: Micros,
+    ) -> Self {
+        let WriteIntent {
             transition,
             record,
             seats,
@@ -75,10 +80,10 @@ impl Member {
                     (Some(seats), None) => Fingerprint::of_seats(&operation.event, seats),
                     (None, None) => operation.fingerprint,
                 };
-                let named = match &operation.wanted {
-                    Wanted::Quantity(qty) => *qty,
-                    Wanted::Seats(seats) => seats.len() as u32,
-                    Wanted::Whatever => 0,
+                let named = match &operation.selection {
+                    Selection::Quantity(qty) => *qty,
+                    Selection::Seats(seats) => seats.len() as u32,
+                    Selection::AsRecorded => 0,
                 };
                 RecordWrite {
                     fingerprint,
@@ -98,9 +103,9 @@ impl Member {
             }
         };
         Self {
-            head: Head {
+            metadata: OperationMetadata {
                 verb: operation.verb,
-                wanted: operation.wanted,
+                selection: operation.selection,
                 fingerprint: operation.fingerprint,
                 section: operation.section,
                 hold_until: operation.hold_until,
@@ -120,31 +125,31 @@ impl Member {
 
     /// The operation it was made from, to be decided anew.
     pub(super) fn into_operation(self, event: EventId) -> Operation {
-        let Self { head, write } = self;
+        let Self { metadata, write } = self;
         Operation {
-            verb: head.verb,
+            verb: metadata.verb,
             reservation: write.reservation,
             event,
-            wanted: head.wanted,
-            fingerprint: head.fingerprint,
-            section: head.section,
+            selection: metadata.selection,
+            fingerprint: metadata.fingerprint,
+            section: metadata.section,
             payment_intent: write.payment_intent,
-            hold_until: head.hold_until,
-            expect: Expect::Known,
-            deadline: head.deadline,
+            hold_until: metadata.hold_until,
+            expectation: RecordExpectation::Present,
+            deadline: metadata.deadline,
         }
     }
 
     /// What is said when its stock has gone: of a hold that has expired, that it is gone for good.
-    pub(super) fn too_little(&self, remaining: u64) -> Refusal {
+    pub(super) fn too_little(&self, remaining: u64) -> Rejection {
         match self.write.from {
-            Some(ReservationState::Expired) => Refusal::HoldExpired,
-            _ => Refusal::InsufficientInventory { remaining },
+            Some(ReservationState::Expired) => Rejection::HoldExpired,
+            _ => Rejection::InsufficientInventory { remaining },
         }
     }
 
     /// Nobody waits for it: it is asked for again in a while if it does not work now.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.head.verb == Verb::Expire
+    pub(super) fn is_background(&self) -> bool {
+        self.metadata.verb == Verb::Expire
     }
 }

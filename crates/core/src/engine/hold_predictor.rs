@@ -1,0 +1,106 @@
+//! Whether an event is sold in two steps: what its commits were found to be of.
+//!
+//! A commit that nothing is remembered of may confirm a hold placed long ago or elsewhere, or take its
+//! stock at once. Written as the latter, a commit of a hold cancels the transaction it is in, and all
+//! in it are written again; read first, a direct commit waits for a read that finds nothing. So a
+//! shard goes by what it met last.
+//!
+//! Must not live here: what a record means, reading it. A wrong guess costs time, never an outcome:
+//! the write's condition decides.
+
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
+
+use crate::ids::EventId;
+use crate::limits;
+
+/// See the module's head. Knows only events of which a commit met a hold, and of those the ones met
+/// last.
+pub(super) struct HoldPredictor {
+    scores: LruCache<EventId, u8, foldhash::fast::RandomState>,
+}
+
+impl HoldPredictor {
+    pub(super) fn new() -> Self {
+        let known = NonZeroUsize::new(limits::EVENTS_CACHED_MAX).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            scores: LruCache::with_hasher(known, foldhash::fast::RandomState::default()),
+        }
+    }
+
+    /// Whether the record of a commit of which nothing is remembered is better looked at first.
+    pub(super) fn expects_hold(&self, event: &EventId) -> bool {
+        let score = self.scores.peek(event);
+        score.is_some_and(|score| *score >= limits::HOLD_SCORE_THRESHOLD)
+    }
+
+    /// A commit was found to be of a hold, which it had no memory of.
+    pub(super) fn record_hold(&mut self, event: &EventId) {
+        let most = limits::HOLD_SCORE_MAX;
+        match self.scores.get_mut(event) {
+            Some(score) => *score = most.min(score.saturating_add(limits::HOLD_SCORE_STEP)),
+            None => {
+                let score = most.min(limits::HOLD_SCORE_STEP);
+                self.scores.put(event.clone(), score);
+            }
+        }
+    }
+
+    /// A commit was found to have no record: it takes its stock at once.
+    pub(super) fn record_direct_sale(&mut self, event: &EventId) {
+        if let Some(score) = self.scores.get_mut(event) {
+            *score = score.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> EventId {
+        "e1".parse().expect("legal")
+    }
+
+    #[test]
+    fn one_hold_is_enough_and_direct_commits_wear_it_off() {
+        let mut predictor = HoldPredictor::new();
+        assert!(!predictor.expects_hold(&event()), "nothing is known");
+        predictor.record_hold(&event());
+        assert!(predictor.expects_hold(&event()));
+        assert!(
+            !predictor.expects_hold(&"e2".parse().expect("legal")),
+            "another"
+        );
+        predictor.record_direct_sale(&event());
+        assert!(!predictor.expects_hold(&event()), "one after one is a draw");
+        for _ in 0..100 {
+            predictor.record_hold(&event());
+        }
+        let looks = (0..).take_while(|_| {
+            let looks = predictor.expects_hold(&event());
+            predictor.record_direct_sale(&event());
+            looks
+        });
+        let most = limits::HOLD_SCORE_MAX - limits::HOLD_SCORE_THRESHOLD + 1;
+        assert_eq!(looks.count(), usize::from(most), "a change is soon learned");
+    }
+
+    #[test]
+    fn looking_goes_on_while_more_than_one_commit_in_five_is_of_a_hold() {
+        for (every, looks) in [(4, true), (8, false)] {
+            let mut predictor = HoldPredictor::new();
+            predictor.record_hold(&event());
+            for n in 1..=100 {
+                match n % every {
+                    0 => predictor.record_hold(&event()),
+                    _ => predictor.record_direct_sale(&event()),
+                }
+            }
+            predictor.record_hold(&event());
+            predictor.record_direct_sale(&event());
+            assert_eq!(predictor.expects_hold(&event()), looks, "one in {every}");
+        }
+    }
+}

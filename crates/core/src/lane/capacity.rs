@@ -1,0 +1,205 @@
+//! What the stripes of a cancelled transaction have left, and which of its entries fit.
+
+use super::batch_entry::BatchEntry;
+use super::outcome::BackoffCause;
+use super::pool_state::PoolState;
+use super::{PoolContext, PoolOutput};
+use crate::answer::Rejection;
+use crate::rules::Movement;
+use crate::time::Micros;
+use crate::transaction::{Reason, StripeUpdate, StripeView};
+
+/// What the action of a entry that stays said about its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecordStatus {
+    /// It is as the write needs it.
+    AsExpected,
+    Unknown,
+}
+
+/// What a stripe's action said.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StripeCapacity {
+    /// It was not the reason, or it did not say.
+    Unknown,
+    /// It has this much; what the entries before have been given of it is subtracted.
+    Limited { reported: u64, left: u64 },
+    /// It was too short, but for what entries of the same transaction give back: nobody who takes
+    /// is judged before they have.
+    Refilling,
+    /// The event takes no new reservations.
+    Closed,
+    /// There is no such item.
+    Missing,
+}
+
+/// The entries of a cancelled transaction that stay in the game.
+#[derive(Debug)]
+pub(super) struct Admission {
+    /// Together they fit what the stripes have left.
+    pub(super) fitting: Vec<BatchEntry>,
+    /// They wait for what becomes of the others.
+    pub(super) later: Vec<BatchEntry>,
+    /// Their stripe has too little for them: they try others.
+    pub(super) too_large: Vec<BatchEntry>,
+}
+
+/// What each stripe's action said. A stripe that has enough and failed all the same was changed in
+/// between: a conflict.
+pub(super) fn stripe_capacities(
+    updates: &[StripeUpdate],
+    reasons: &[Reason],
+    put: &mut Option<BackoffCause>,
+    state: &mut PoolState,
+    out: &mut PoolOutput,
+) -> Vec<(u16, StripeCapacity)> {
+    let mut capacities = Vec::with_capacity(updates.len());
+    for (update, reason) in updates.iter().zip(reasons) {
+        let room = match reason {
+            Reason::Stripe(Some(view)) => {
+                learn_shape(view, state, out);
+                if view.closed && update.take > 0 {
+                    StripeCapacity::Closed
+                } else if view.remaining.saturating_add(update.give) >= update.take {
+                    put.get_or_insert(BackoffCause::Conflict);
+                    StripeCapacity::Unknown
+                } else if update.give > 0 {
+                    StripeCapacity::Refilling
+                } else {
+                    StripeCapacity::Limited {
+                        reported: view.remaining,
+                        left: view.remaining,
+                    }
+                }
+            }
+            Reason::Stripe(None) => StripeCapacity::Missing,
+            _ => StripeCapacity::Unknown,
+        };
+        capacities.push((update.stripe, room));
+    }
+    capacities
+}
+
+fn learn_shape(view: &StripeView, state: &mut PoolState, out: &mut PoolOutput) {
+    if let Some(stripes) = view.stripes {
+        state.shape.stripes = stripes.max(1);
+        state.shape.seat_keys = view.seat_keys;
+    }
+    state.shape.closed |= view.closed;
+    out.learned_shape = Some(state.shape);
+}
+
+/// Splits the entries that stay in the game: those the stripes have room for, first come first
+/// served, and those that must wait for what becomes of them. A entry larger than what its stripe
+/// reported leaves, refused, if that stripe is all there is; else it tries the others.
+/// What was sent at `sent` was looked at then or later.
+/// But stock decides nothing about a entry that may have a record: it asks again.
+pub(super) fn admit(
+    entries: Vec<(BatchEntry, RecordStatus)>,
+    capacities: &mut [(u16, StripeCapacity)],
+    sent: Micros,
+    state: &mut PoolState,
+    cx: &mut PoolContext<'_>,
+) -> Admission {
+    let mut fitting = Vec::with_capacity(entries.len());
+    let mut later = Vec::new();
+    let mut too_large = Vec::new();
+    for (mut entry, record) in entries {
+        match fit(&entry, capacities) {
+            Fit::Yes => {
+                for draw in drawn(&entry) {
+                    if let Some(StripeCapacity::Limited { left, .. }) =
+                        capacity_of(capacities, draw.stripe)
+                    {
+                        *left -= u64::from(draw.units);
+                    }
+                }
+                fitting.push(entry);
+            }
+            Fit::NotNow => later.push(entry),
+            _ if record == RecordStatus::Unknown => later.push(entry),
+            Fit::Closed => cx.out.reject(entry, Rejection::EventClosed),
+            Fit::NoSuchStripe(0) => cx.out.reject(entry, Rejection::EventNotFound),
+            Fit::NoSuchStripe(_) => cx.out.reject(entry, Rejection::Internal),
+            Fit::TooLarge { reported } => {
+                cx.counters.stripe_shortages += 1;
+                if state.shape.stripes <= 1 {
+                    state.record_total(reported, sent);
+                    let why = entry.too_little(reported);
+                    cx.out.reject(entry, why);
+                } else {
+                    entry.metadata.planned = false;
+                    too_large.push(entry);
+                }
+            }
+        }
+    }
+    Admission {
+        fitting,
+        later,
+        too_large,
+    }
+}
+
+enum Fit {
+    Yes,
+    /// It would fit alone, but entries before it have been given the room, or are about to make it.
+    NotNow,
+    /// It would not fit alone.
+    TooLarge {
+        reported: u64,
+    },
+    Closed,
+    NoSuchStripe(u16),
+}
+
+/// What a entry takes from stripes.
+fn drawn(entry: &BatchEntry) -> &[crate::transaction::Draw] {
+    match entry.movement() {
+        Movement::Take => &entry.write.draws,
+        _ => &[],
+    }
+}
+
+fn fit(entry: &BatchEntry, capacities: &mut [(u16, StripeCapacity)]) -> Fit {
+    if entry.movement() == Movement::Give {
+        let missing = |draw: &&crate::transaction::Draw| {
+            matches!(
+                capacities.iter().find(|(index, _)| *index == draw.stripe),
+                Some((_, StripeCapacity::Missing))
+            )
+        };
+        return match entry.write.draws.iter().find(missing) {
+            // It has units of a stripe that is gone: whoever asks is told that this is damaged.
+            Some(_) => Fit::NoSuchStripe(u16::MAX),
+            None => Fit::Yes,
+        };
+    }
+    let mut verdict = Fit::Yes;
+    for draw in drawn(entry) {
+        let units = u64::from(draw.units);
+        match capacity_of(capacities, draw.stripe) {
+            Some(StripeCapacity::Missing) => return Fit::NoSuchStripe(draw.stripe),
+            Some(StripeCapacity::Closed) => return Fit::Closed,
+            Some(StripeCapacity::Limited { reported, .. }) if units > *reported => {
+                return Fit::TooLarge {
+                    reported: *reported,
+                };
+            }
+            Some(StripeCapacity::Refilling) => verdict = Fit::NotNow,
+            Some(StripeCapacity::Limited { left, .. }) if units > *left => verdict = Fit::NotNow,
+            _ => {}
+        }
+    }
+    verdict
+}
+
+fn capacity_of(
+    capacities: &mut [(u16, StripeCapacity)],
+    stripe: u16,
+) -> Option<&mut StripeCapacity> {
+    capacities
+        .iter_mut()
+        .find(|(index, _)| *index == stripe)
+        .map(|(_, room)| room)
+}

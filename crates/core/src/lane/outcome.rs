@@ -1,0 +1,404 @@
+//! The store's answer to a transaction → answers, retries, splits.
+
+use std::rc::Rc;
+
+use super::batch_entry::BatchEntry;
+use super::capacity::{self, RecordStatus};
+use super::pool_state::{PoolState, bit};
+use super::{
+    Completion, InFlightTransaction, Lane, PoolContext, PoolOutput, Redecision, RedecisionCause,
+};
+use crate::answer::Rejection;
+use crate::backoff;
+use crate::ids::EventId;
+use crate::operation::Verb;
+use crate::rules::{self, Decision, Movement};
+use crate::time::Now;
+use crate::transaction::{Outcome, Reason, RecordView, RecordWrite, Transaction};
+
+/// Why a lane waits before its next try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BackoffCause {
+    Conflict,
+    Throttled,
+}
+
+/// What becomes of a entry of a cancelled transaction, by its own record and seats.
+enum Verdict {
+    Retry(RecordStatus),
+    RejectBusy,
+    /// The store calls it invalid, or it cannot be understood.
+    RejectInvalid,
+    Redecide(RedecisionCause),
+}
+
+impl Lane {
+    /// Takes the outcome of the transaction in flight. A late or stray outcome is ignored.
+    pub(super) fn handle_outcome(
+        &mut self,
+        outcome: Outcome,
+        state: &mut PoolState,
+        cx: &mut PoolContext<'_>,
+    ) {
+        let Some(flight) = self.flight.take() else {
+            return;
+        };
+        // A write that was unknown for a while may have been done long ago. One that was not took a
+        // moment, in which nobody else has heard of it.
+        cx.out.as_of = match outcome {
+            Outcome::Committed if !flight.was_unknown => cx.now.mono,
+            _ => flight.sent,
+        };
+        let is_written = outcome == Outcome::Committed;
+        // An earlier try may have been written whose token the store no longer knows.
+        let may_be =
+            flight.was_unknown && matches!(outcome, Outcome::Cancelled(_) | Outcome::Rejected);
+        if is_written || may_be {
+            cx.out.stock.extend_from_slice(&flight.transaction.stripes);
+            cx.out.stock_sent = is_written.then_some(flight.sent);
+        }
+        if flight.was_unknown {
+            match outcome {
+                Outcome::Committed => cx.counters.unknown_applied += 1,
+                Outcome::Cancelled(_) | Outcome::Rejected => cx.counters.unknown_not_applied += 1,
+                // Still unknown.
+                _ => {}
+            }
+        }
+        if outcome != Outcome::Unknown {
+            state
+                .latency
+                .record_transaction(cx.now.mono.since(flight.sent));
+        }
+        match outcome {
+            Outcome::Committed => {
+                self.attempts = 0;
+                self.collisions = self.collisions.saturating_sub(1);
+                let at = flight.transaction.at;
+                let mut given = 0;
+                for record in into_writes(flight.transaction) {
+                    if rules::movement(record.from, record.to) == Movement::Give {
+                        state.reopen(cx.now.mono);
+                        for draw in &record.draws {
+                            state.return_units(draw.stripe, draw.units);
+                            given += u64::from(draw.units);
+                        }
+                    }
+                    cx.out.written(record, at);
+                }
+                state.retry_awaiting(given);
+            }
+            Outcome::Unknown => {
+                cx.counters.unknown_outcomes += 1;
+                self.resend_later(flight, cx);
+                return;
+            }
+            // A repeat of an unknown try that is put off leaves the first try unknown.
+            Outcome::Conflict | Outcome::Throttled | Outcome::Refused if flight.was_unknown => {
+                self.resend_later(flight, cx);
+                return;
+            }
+            Outcome::Conflict => {
+                self.back_off(into_entries(flight), BackoffCause::Conflict, state, cx);
+            }
+            Outcome::Throttled => {
+                self.back_off(into_entries(flight), BackoffCause::Throttled, state, cx);
+            }
+            Outcome::Rejected => {
+                self.attempts = 0;
+                // The transactions of a split say nothing about those of the queue behind them.
+                state.latency.reset_window();
+                self.split(into_entries(flight), cx);
+            }
+            Outcome::Refused => {
+                self.attempts = 0;
+                for entry in into_entries(flight) {
+                    cx.out.reject(entry, Rejection::store_unavailable());
+                }
+            }
+            Outcome::Cancelled(reasons) => self.cancelled(flight, &reasons, state, cx),
+        }
+        self.dispatch(state, cx);
+    }
+
+    /// Keeps the transaction and sends the same body under the same token again after a pause.
+    fn resend_later(&mut self, mut flight: InFlightTransaction, cx: &mut PoolContext<'_>) {
+        self.attempts = self.attempts.saturating_add(1);
+        flight.was_unknown = true;
+        let pause = backoff::pause(self.attempts, cx.rng);
+        flight.resend_at = Some(cx.now.mono.plus(pause));
+        self.flight = Some(flight);
+    }
+
+    /// Puts entries back to where they waited, in order, and pauses. Who waits for this lane alone
+    /// and would be too late after the pause is told now.
+    fn back_off(
+        &mut self,
+        entries: Vec<BatchEntry>,
+        why: BackoffCause,
+        state: &mut PoolState,
+        cx: &mut PoolContext<'_>,
+    ) {
+        match why {
+            BackoffCause::Conflict => cx.counters.conflicts += 1,
+            BackoffCause::Throttled => cx.counters.throttles += 1,
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        let until = cx.now.mono.plus(backoff::pause(self.attempts, cx.rng));
+        self.pause_until = Some(until);
+        if why == BackoffCause::Conflict && state.has_several_lanes() {
+            self.yield_queue(state, cx);
+        }
+        let mut kept = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let others = state.has_several_lanes() && state.is_for_any(&entry);
+            let by = if others { cx.now.mono } else { until };
+            if entry.is_background() {
+                cx.out.reject(entry, Rejection::store_busy());
+            } else if entry.metadata.deadline > by {
+                kept.push(entry);
+            } else {
+                cx.counters.expired += 1;
+                cx.out.reject(entry, Rejection::store_busy());
+            }
+        }
+        self.requeue(kept, state);
+    }
+
+    /// A lane whose stripe collides again and again serves the queue less and less, as long as others
+    /// do: so processes that share stripes come to have some of their own.
+    fn yield_queue(&mut self, state: &mut PoolState, cx: &mut PoolContext<'_>) {
+        state.contested(cx.now.mono);
+        self.collisions = self.collisions.saturating_add(1);
+        // The first may be anything.
+        if let Some(times) = self.collisions.checked_sub(1).filter(|times| *times > 0) {
+            let leave = backoff::leave(times, cx.rng);
+            self.yields_until = Some(cx.now.mono.plus(leave));
+            state.yielding |= bit(self.index);
+        }
+    }
+
+    /// Entries of the transaction that has just settled come before all others again, in order: in
+    /// the queue if any lane may write them, and before groups that were split off behind them.
+    fn requeue(&mut self, entries: Vec<BatchEntry>, state: &mut PoolState) {
+        let others = state.has_several_lanes();
+        let for_any = |entry: &BatchEntry| state.is_for_any(entry);
+        let goes = |entry: &BatchEntry| for_any(entry) && (others || self.groups.is_empty());
+        let (to_line, own): (Vec<_>, Vec<_>) = entries.into_iter().partition(goes);
+        state.requeue(to_line);
+        if self.groups.is_empty() {
+            self.own.requeue(own);
+        } else if !own.is_empty() {
+            self.groups.push(own);
+        }
+    }
+
+    /// The body was refused without saying whose fault it is: halve until the culprit is alone.
+    fn split(&mut self, mut entries: Vec<BatchEntry>, cx: &mut PoolContext<'_>) {
+        if entries.len() <= 1 {
+            for entry in entries {
+                cx.out.reject(entry, Rejection::Internal);
+            }
+            return;
+        }
+        cx.counters.splits += 1;
+        let second = entries.split_off(entries.len() / 2);
+        self.groups.push(second);
+        self.groups.push(entries);
+    }
+
+    /// Reads every reason; each entry is answered, put off, or sent again on its own account.
+    fn cancelled(
+        &mut self,
+        flight: InFlightTransaction,
+        reasons: &[Reason],
+        state: &mut PoolState,
+        cx: &mut PoolContext<'_>,
+    ) {
+        let updates = flight.transaction.stripes.clone();
+        let expected = flight.transaction.action_count();
+        // A slip has a record and no entry.
+        let records = flight.transaction.records.len();
+        let sent = flight.sent;
+        let entries = into_entries(flight);
+        if reasons.len() != expected {
+            // Not applied, but who is at fault was not understood: as good as a conflict.
+            self.back_off(entries, BackoffCause::Conflict, state, cx);
+            return;
+        }
+        let (of_stripes, rest) = reasons.split_at(updates.len());
+        let (of_records, mut of_seats) = rest.split_at(records);
+        // Who collided with another node is put off alone, throttling is meant for all: also when
+        // whoever met it leaves.
+        let mut put = match rest.contains(&Reason::Throttled) {
+            true => Some(BackoffCause::Throttled),
+            false => backoff_cause(of_stripes),
+        };
+        let mut capacities =
+            capacity::stripe_capacities(&updates, of_stripes, &mut put, state, cx.out);
+
+        let before = departures(cx.out);
+        let mut again = Vec::with_capacity(entries.len());
+        for (entry, of_record) in entries.into_iter().zip(of_records) {
+            let (seats, others) = of_seats.split_at(entry.write.seats_moved().len());
+            of_seats = others;
+            match judge(&entry, of_record, seats) {
+                Verdict::Retry(record) => {
+                    let own = backoff_cause(std::slice::from_ref(of_record));
+                    put = worse(put, worse(own, backoff_cause(seats)));
+                    again.push((entry, record));
+                }
+                Verdict::RejectBusy => cx.out.reject(entry, Rejection::store_busy()),
+                Verdict::RejectInvalid => cx.out.reject(entry, Rejection::Internal),
+                Verdict::Redecide(RedecisionCause::Record(Some(view))) => {
+                    cx.counters.duplicates += 1;
+                    handle_existing_record(entry, view, state, cx.now, cx.out);
+                }
+                Verdict::Redecide(cause) => {
+                    redecide(entry, cause, &state.key.event, cx.out);
+                }
+            }
+        }
+        let capacity::Admission {
+            fitting,
+            later,
+            too_large,
+        } = capacity::admit(again, &mut capacities, sent, state, cx);
+        let nobody_left = departures(cx.out) == before;
+        if put.is_none() && nobody_left && later.is_empty() && too_large.is_empty() {
+            // Nothing explains the cancellation: never spin on it.
+            put = Some(BackoffCause::Conflict);
+        }
+        state.requeue(too_large);
+        self.requeue(later, state);
+        match put {
+            Some(why) => self.back_off(fitting, why, state, cx),
+            None => {
+                self.attempts = 0;
+                if !fitting.is_empty() {
+                    self.groups.push(fitting);
+                }
+            }
+        }
+        for (stripe, room) in capacities {
+            if let capacity::StripeCapacity::Limited { left, .. } = room {
+                state.record_remainder(stripe, left, cx.now.mono);
+            }
+        }
+    }
+}
+
+/// Entries that have left.
+fn departures(out: &PoolOutput) -> usize {
+    out.completions.len() + out.redecisions.len()
+}
+
+/// The record is not as the write needed it: perhaps that is the answer.
+fn handle_existing_record(
+    entry: BatchEntry,
+    view: RecordView,
+    state: &PoolState,
+    now: Now,
+    out: &mut PoolOutput,
+) {
+    let from = entry.write.from;
+    let operation = entry.into_operation(state.key.event.clone());
+    match rules::decide(&operation, Some(&view), now.unix, state.late) {
+        Decision::Answer(answer) => out.completions.push(Completion {
+            reservation: operation.reservation,
+            answer,
+            learned: Some(view),
+            wrote: false,
+        }),
+        Decision::Write(_) => out.redecisions.push(Redecision {
+            operation,
+            from,
+            cause: RedecisionCause::Record(Some(view)),
+        }),
+    }
+}
+
+fn redecide(entry: BatchEntry, cause: RedecisionCause, event: &EventId, out: &mut PoolOutput) {
+    out.redecisions.push(Redecision {
+        from: entry.write.from,
+        operation: entry.into_operation(event.clone()),
+        cause,
+    });
+}
+
+/// What a entry's own actions say about it. The record is looked at first: who finds its
+/// reservation written is told what it says, whatever has become of its seats since.
+fn judge(entry: &BatchEntry, of_record: &Reason, of_seats: &[Reason]) -> Verdict {
+    let back_off = |reason: &Reason| matches!(reason, Reason::Conflict | Reason::Throttled);
+    match of_record {
+        Reason::Record(view) => {
+            return Verdict::Redecide(RedecisionCause::Record(Some(view.clone())));
+        }
+        Reason::RecordMissing => return Verdict::Redecide(RedecisionCause::Record(None)),
+        Reason::RecordUnreadable | Reason::Invalid => return Verdict::RejectInvalid,
+        _ if entry.is_background() && (back_off(of_record) || of_seats.iter().any(back_off)) => {
+            return Verdict::RejectBusy;
+        }
+        // The store did not get to say what the record is.
+        reason if back_off(reason) => return Verdict::Retry(RecordStatus::Unknown),
+        _ => {}
+    }
+    if of_seats.contains(&Reason::Invalid) {
+        return Verdict::RejectInvalid;
+    }
+    let differs: Vec<_> = entry
+        .write
+        .seats_moved()
+        .iter()
+        .zip(of_seats)
+        .filter_map(|(seat, reason)| match reason {
+            Reason::Seat(state) => Some((seat.clone(), state.clone())),
+            _ => None,
+        })
+        .collect();
+    if differs.is_empty() {
+        return Verdict::Retry(RecordStatus::AsExpected);
+    }
+    match entry.movement() {
+        Movement::Take => Verdict::Redecide(RedecisionCause::Seats(differs)),
+        // The record has seats that are not its own: somebody changed them by hand.
+        _ if entry.metadata.verb == Verb::Commit => {
+            Verdict::Redecide(RedecisionCause::Seats(differs))
+        }
+        _ => Verdict::RejectInvalid,
+    }
+}
+
+/// Throttling wins over conflict: it is the one to go easy on.
+fn backoff_cause(reasons: &[Reason]) -> Option<BackoffCause> {
+    if reasons.contains(&Reason::Throttled) {
+        Some(BackoffCause::Throttled)
+    } else if reasons.contains(&Reason::Conflict) {
+        Some(BackoffCause::Conflict)
+    } else {
+        None
+    }
+}
+
+fn worse(one: Option<BackoffCause>, other: Option<BackoffCause>) -> Option<BackoffCause> {
+    match (one, other) {
+        (Some(BackoffCause::Throttled), _) | (_, None) => one,
+        _ => other,
+    }
+}
+
+fn into_writes(transaction: Rc<Transaction>) -> Vec<RecordWrite> {
+    // The driver has dropped its half by now; the copy is for a driver that has not.
+    Rc::try_unwrap(transaction)
+        .unwrap_or_else(|state| (*state).clone())
+        .records
+}
+
+fn into_entries(flight: InFlightTransaction) -> Vec<BatchEntry> {
+    flight
+        .metadata
+        .into_iter()
+        .zip(into_writes(flight.transaction))
+        .map(|(metadata, write)| BatchEntry { metadata, write })
+        .collect()
+}

@@ -1,0 +1,194 @@
+//! Strong reads of an event's stripes, shared by all who may share them.
+//!
+//! At most one read per event is read way. A lane that wants one meanwhile joins the next, because
+//! the promise is a read that began after the call arrived; who only needs to know how many stripes
+//! there are may join the one read way. So may a query, if that read began no longer before it
+//! than the bound on a snapshot's age: it is then answered from the snapshot the read makes.
+//!
+//! A read remembers what this shard has written to the stripes while it was read way: it may or may
+//! not have seen it. See [`super::stock_snapshots`].
+
+use std::collections::HashMap;
+
+use super::effect::{CallId, Effect, PoolId, RecordHint};
+use super::ids::EventId;
+use super::operation::Operation;
+use super::query::Query;
+use super::stock_snapshots::{PendingDeltas, add_deltas};
+use super::time::Micros;
+use super::transaction::StripeUpdate;
+use crate::limits;
+
+/// Who waits for a read.
+#[derive(Debug)]
+pub(super) enum StockReadWaiter {
+    /// A query about the event, which arrived at `asked`.
+    Query {
+        call: CallId,
+        query: Query,
+        asked: Micros,
+    },
+    /// An operation that cannot be routed before it is known what the event is like.
+    Operation(Box<(Operation, RecordHint)>),
+    /// Nobody: what the event is like is looked at again.
+    Layout,
+    /// Lanes whose stripes are short.
+    Pool(PoolId),
+}
+
+#[derive(Debug)]
+struct ReadInFlight {
+    began: Micros,
+    current: Vec<StockReadWaiter>,
+    next: Vec<StockReadWaiter>,
+    /// What has settled since it began.
+    deltas: PendingDeltas,
+    /// An operator has changed the event since it began.
+    is_stale: bool,
+}
+
+impl ReadInFlight {
+    fn new(began: Micros, current: Vec<StockReadWaiter>) -> Self {
+        Self {
+            began,
+            current,
+            next: Vec::new(),
+            deltas: PendingDeltas::new(),
+            is_stale: false,
+        }
+    }
+}
+
+/// A read that has ended.
+#[derive(Debug)]
+pub(super) struct FinishedRead {
+    pub(super) began: Micros,
+    pub(super) waiters: Vec<StockReadWaiter>,
+    /// What has settled since it began.
+    pub(super) deltas: PendingDeltas,
+    /// It may be older than what an operator did: nobody should remember it.
+    pub(super) is_stale: bool,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct StockReads {
+    in_flight: HashMap<EventId, ReadInFlight, foldhash::fast::RandomState>,
+    waiting: usize,
+    /// How long before a query the read may have begun that answers it; 0: not at all.
+    age_max: Micros,
+}
+
+impl StockReads {
+    pub(super) fn new(age_max: Micros) -> Self {
+        Self {
+            in_flight: HashMap::default(),
+            waiting: 0,
+            age_max,
+        }
+    }
+
+    /// Starts or joins a read. Gives the waiter back when too many wait already.
+    pub(super) fn request(
+        &mut self,
+        event: &EventId,
+        stripes_hint: Option<u16>,
+        waiter: StockReadWaiter,
+        now: Micros,
+        fx: &mut Vec<Effect>,
+    ) -> Result<(), StockReadWaiter> {
+        // A pool's wish is one per pool and must not be lost.
+        if self.waiting >= limits::READ_WAITERS_MAX && !matches!(waiter, StockReadWaiter::Pool(_)) {
+            return Err(waiter);
+        }
+        self.waiting += 1;
+        let Some(read) = self.in_flight.get_mut(event) else {
+            self.start(event, stripes_hint, vec![waiter], now, fx);
+            return Ok(());
+        };
+        let joins = match &waiter {
+            StockReadWaiter::Operation(..) | StockReadWaiter::Layout => true,
+            StockReadWaiter::Pool(_) => false,
+            StockReadWaiter::Query { asked, .. } => {
+                let is_young = asked.since(read.began) <= self.age_max;
+                self.age_max > Micros(0) && is_young && !read.is_stale
+            }
+        };
+        match joins {
+            true => read.current.push(waiter),
+            false => read.next.push(waiter),
+        }
+        Ok(())
+    }
+
+    /// Starts a read that nobody waits for, unless one is read way. Whether it did.
+    pub(super) fn refresh(
+        &mut self,
+        event: &EventId,
+        stripes_hint: Option<u16>,
+        now: Micros,
+        fx: &mut Vec<Effect>,
+    ) -> bool {
+        let is_full = self.in_flight.len() >= limits::READ_WAITERS_MAX;
+        let starts = !is_full && !self.in_flight.contains_key(event);
+        if starts {
+            self.start(event, stripes_hint, Vec::new(), now, fx);
+        }
+        starts
+    }
+
+    fn start(
+        &mut self,
+        event: &EventId,
+        stripes_hint: Option<u16>,
+        current: Vec<StockReadWaiter>,
+        now: Micros,
+        fx: &mut Vec<Effect>,
+    ) {
+        self.in_flight
+            .insert(event.clone(), ReadInFlight::new(now, current));
+        fx.push(Effect::ReadStripes {
+            event: event.clone(),
+            stripes_hint,
+        });
+    }
+
+    /// This shard's writes to the stripes have settled.
+    pub(super) fn record_write(&mut self, event: &EventId, written: &[StripeUpdate]) {
+        if let Some(read) = self.in_flight.get_mut(event) {
+            add_deltas(&mut read.deltas, written);
+        }
+    }
+
+    /// An operator has changed the event.
+    pub(super) fn mark_stale(&mut self, event: &EventId) {
+        if let Some(read) = self.in_flight.get_mut(event) {
+            read.is_stale = true;
+        }
+    }
+
+    /// Ends the read of an event, and starts the next one if anybody waits for that.
+    pub(super) fn finish(
+        &mut self,
+        event: &EventId,
+        stripes_hint: Option<u16>,
+        now: Micros,
+        fx: &mut Vec<Effect>,
+    ) -> Option<FinishedRead> {
+        let read = self.in_flight.remove(event)?;
+        self.waiting -= read.current.len();
+        if !read.next.is_empty() {
+            self.start(event, stripes_hint, read.next, now, fx);
+        }
+        Some(FinishedRead {
+            began: read.began,
+            waiters: read.current,
+            deltas: read.deltas,
+            is_stale: read.is_stale,
+        })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+}
