@@ -9,24 +9,24 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt;
 
 use super::args::ServerArgs;
-use super::{Failure, client};
+use super::{CommandError, client};
 use crate::config::{self, ProcessEnv};
 use crate::limits::{ADMIN_ANSWER_BYTES_MAX, COMMAND_CALL_TIMEOUT};
 
 /// A client of the admin service.
-pub(super) type Admin = InventoryAdminClient<Channel>;
+pub(super) type AdminClient = InventoryAdminClient<Channel>;
 
 /// Where the admin port is: as told, else where this environment would put it.
-pub(super) fn address(args: &ServerArgs) -> Result<Uri, Failure> {
+pub(super) fn address(args: &ServerArgs) -> Result<Uri, CommandError> {
     if let Some(url) = &args.address {
         return Ok(url.clone());
     }
     match config::admin_address(&ProcessEnv)? {
         Some(address) if address.port() != 0 => Ok(client::url_of(address)),
-        Some(_) => Err(Failure::usage(
+        Some(_) => Err(CommandError::usage(
             "ADMIN_PORT=0 does not tell which port the server took: name it with --admin host:port",
         )),
-        None => Err(Failure::usage(
+        None => Err(CommandError::usage(
             "ADMIN_PORT=off: a server with these settings has no admin port; name another with \
              --admin host:port",
         )),
@@ -40,7 +40,7 @@ pub(super) struct AdminPort {
 
 impl AdminPort {
     /// As [`address`].
-    pub(super) fn find(args: &ServerArgs) -> Result<Self, Failure> {
+    pub(super) fn find(args: &ServerArgs) -> Result<Self, CommandError> {
         address(args).map(|url| Self { url })
     }
 
@@ -49,8 +49,8 @@ impl AdminPort {
         &self,
         subject: impl Display,
         message: M,
-        call: impl AsyncFnOnce(&mut Admin, Request<M>) -> Result<Response<A>, Status>,
-    ) -> Result<A, Failure> {
+        call: impl AsyncFnOnce(&mut AdminClient, Request<M>) -> Result<Response<A>, Status>,
+    ) -> Result<A, CommandError> {
         client::block_on(COMMAND_CALL_TIMEOUT, &self.url, async {
             let mut admin = self.connect().await?;
             let mut request = Request::new(message);
@@ -66,22 +66,22 @@ impl AdminPort {
     /// Runs what takes as long as it takes; it must watch for stalls itself.
     pub(super) fn long<T>(
         &self,
-        work: impl AsyncFnOnce(Admin) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        work: impl AsyncFnOnce(AdminClient) -> Result<T, CommandError>,
+    ) -> Result<T, CommandError> {
         client::block_on_unbounded(async { work(self.connect().await?).await })
     }
 
-    async fn connect(&self) -> Result<Admin, Failure> {
+    async fn connect(&self) -> Result<AdminClient, CommandError> {
         let channel = client::connect(&self.url).await?;
-        Ok(Admin::new(channel).max_decoding_message_size(ADMIN_ANSWER_BYTES_MAX))
+        Ok(AdminClient::new(channel).max_decoding_message_size(ADMIN_ANSWER_BYTES_MAX))
     }
 
     /// The server's refusal of something about `subject`.
-    pub(super) fn explain(&self, subject: &impl Display, status: &Status) -> Failure {
+    pub(super) fn explain(&self, subject: &impl Display, status: &Status) -> CommandError {
         let info = status.get_details_error_info();
         let reason = info.as_ref().map_or("", |info| info.reason.as_str());
         let said = status.message();
-        Failure::failed(match (status.code(), reason) {
+        CommandError::failed(match (status.code(), reason) {
             (_, "EVENT_NOT_FOUND") => format!(
                 "there is no event {subject}: create it with `inventory-api event create \
                  {subject}`, or see `inventory-api event list`"
@@ -102,8 +102,8 @@ impl AdminPort {
     }
 
     /// An answer that lacks what the contract promises.
-    pub(super) fn half_an_answer(&self) -> Failure {
-        Failure::failed(format!(
+    pub(super) fn half_an_answer(&self) -> CommandError {
+        CommandError::failed(format!(
             "the server at {} left out the answer",
             self.shown()
         ))

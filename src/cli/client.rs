@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
-use super::Failure;
+use super::CommandError;
 use crate::limits::{COMMAND_CONNECT_TIMEOUT, COMMAND_PING_EVERY, KEEP_ALIVE_TIMEOUT};
 
 /// An address as people write it: `8081` is not enough, `host:8081` and `http://host:8081` are.
@@ -49,11 +49,11 @@ pub(super) fn url_of(address: SocketAddr) -> Uri {
 pub(super) fn block_on<T>(
     limit: Duration,
     server: &Uri,
-    call: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+    call: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
     block_on_unbounded(async {
         tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
-            Err(Failure::failed(format!(
+            Err(CommandError::failed(format!(
                 "the server at {} did not answer within {limit:?}",
                 shown(server)
             )))
@@ -66,12 +66,12 @@ pub(super) fn block_on<T>(
 /// # Errors
 /// Those of `work`.
 pub(super) fn block_on_unbounded<T>(
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|why| Failure::failed(format!("no runtime could be made: {why}")))?;
+        .map_err(|why| CommandError::failed(format!("no runtime could be made: {why}")))?;
     runtime.block_on(work)
 }
 
@@ -79,14 +79,14 @@ pub(super) fn block_on_unbounded<T>(
 ///
 /// # Errors
 /// Nobody listens there, or what listens does not speak HTTP/2.
-pub(super) async fn connect(server: &Uri) -> Result<Channel, Failure> {
+pub(super) async fn connect(server: &Uri) -> Result<Channel, CommandError> {
     Endpoint::from(server.clone())
         .connect_timeout(COMMAND_CONNECT_TIMEOUT)
         .http2_keep_alive_interval(COMMAND_PING_EVERY)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .connect()
         .await
-        .map_err(|error| Failure::failed(explain_connect(server, &error)))
+        .map_err(|error| CommandError::failed(explain_connect(server, &error)))
 }
 
 /// What went wrong on the way to the server.

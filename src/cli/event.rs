@@ -5,10 +5,10 @@ use serde_json::json;
 
 use super::admin::AdminPort;
 use super::args::{AboutArgs, AdminArgs, CreateArgs, EventArgs, EventCommand, RestockArgs};
-use super::{Failure, say, say_json, show};
+use super::{CommandError, say, say_json, show};
 use crate::limits::{COMMAND_CALL_TIMEOUT, EVENTS_LISTED_MAX};
 
-pub(super) fn run(command: &EventCommand) -> Result<(), Failure> {
+pub(super) fn run(command: &EventCommand) -> Result<(), CommandError> {
     match command {
         EventCommand::Create(args) => create(args),
         EventCommand::Show(args) => show(args),
@@ -18,7 +18,7 @@ pub(super) fn run(command: &EventCommand) -> Result<(), Failure> {
     }
 }
 
-fn create(args: &CreateArgs) -> Result<(), Failure> {
+fn create(args: &CreateArgs) -> Result<(), CommandError> {
     // 0: the server decides.
     let stripes = args.stripes.unwrap_or(0);
     let AboutArgs {
@@ -28,7 +28,7 @@ fn create(args: &CreateArgs) -> Result<(), Failure> {
     } = &args.about;
     let (total, stripes, seat_keys) = match args.total {
         Some(total) if i64::from(stripes) > total => {
-            return Err(Failure::usage(format!(
+            return Err(CommandError::usage(format!(
                 "--stripes {stripes} is more than --total {total}: a stripe needs at least one \
                  ticket"
             )));
@@ -62,7 +62,7 @@ fn create(args: &CreateArgs) -> Result<(), Failure> {
 pub(super) fn create_at(
     port: &AdminPort,
     wanted: pb::CreateEventRequest,
-) -> Result<(pb::EventStock, bool), Failure> {
+) -> Result<(pb::EventStock, bool), CommandError> {
     let id = wanted.event_id.clone();
     let answer = port.call(&id, wanted, async |admin, request| {
         admin.create_event(request).await
@@ -71,7 +71,7 @@ pub(super) fn create_at(
     Ok((event, answer.created))
 }
 
-fn show(args: &EventArgs) -> Result<(), Failure> {
+fn show(args: &EventArgs) -> Result<(), CommandError> {
     let port = AdminPort::find(&args.admin.server)?;
     let event = read(&port, args.event.as_str())?;
     print(&event, &args.admin);
@@ -79,7 +79,7 @@ fn show(args: &EventArgs) -> Result<(), Failure> {
 }
 
 /// How the event stands.
-pub(super) fn read(port: &AdminPort, event: &str) -> Result<pb::EventStock, Failure> {
+pub(super) fn read(port: &AdminPort, event: &str) -> Result<pb::EventStock, CommandError> {
     let request = pb::GetEventRequest {
         event_id: event.to_owned(),
     };
@@ -96,7 +96,7 @@ fn print(event: &pb::EventStock, args: &AdminArgs) {
     }
 }
 
-fn list(args: &AdminArgs) -> Result<(), Failure> {
+fn list(args: &AdminArgs) -> Result<(), CommandError> {
     let port = AdminPort::find(&args.server)?;
     let mut events = port.long(async |mut admin| {
         let failed = |status| port.explain(&"list", &status);
@@ -111,7 +111,7 @@ fn list(args: &AdminArgs) -> Result<(), Failure> {
             };
             events.extend(page.events);
             if events.len() > EVENTS_LISTED_MAX {
-                return Err(Failure::failed(format!(
+                return Err(CommandError::failed(format!(
                     "there are more than {EVENTS_LISTED_MAX} events: too many to sort and list"
                 )));
             }
@@ -126,14 +126,14 @@ fn list(args: &AdminArgs) -> Result<(), Failure> {
 }
 
 /// A server that stopped in the middle of a listing.
-pub(super) fn silent(port: &AdminPort) -> Failure {
-    Failure::failed(format!(
+pub(super) fn silent(port: &AdminPort) -> CommandError {
+    CommandError::failed(format!(
         "the server at {} has said nothing more for {COMMAND_CALL_TIMEOUT:?}",
         port.shown()
     ))
 }
 
-fn restock(args: &RestockArgs) -> Result<(), Failure> {
+fn restock(args: &RestockArgs) -> Result<(), CommandError> {
     let port = AdminPort::find(&args.admin.server)?;
     let id = args.event.as_str();
     let total = match (args.total, args.add) {
@@ -141,7 +141,7 @@ fn restock(args: &RestockArgs) -> Result<(), Failure> {
         (None, added) => {
             let event = read(&port, id)?;
             if event.seated {
-                return Err(Failure::failed(format!(
+                return Err(CommandError::failed(format!(
                     "event {id} has seats: bring more with `inventory-api seats import`"
                 )));
             }
@@ -160,7 +160,7 @@ fn restock(args: &RestockArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn close(args: &EventArgs) -> Result<(), Failure> {
+fn close(args: &EventArgs) -> Result<(), CommandError> {
     let port = AdminPort::find(&args.admin.server)?;
     let request = pb::CloseEventRequest {
         event_id: args.event.to_string(),

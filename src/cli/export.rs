@@ -11,7 +11,7 @@ use inventory_proto::inventory::v1 as pb;
 use super::admin::AdminPort;
 use super::args::{ExportArgs, ExportFormat, ExportStatus};
 use super::event::silent;
-use super::{Failure, show};
+use super::{CommandError, show};
 use crate::limits::COMMAND_CALL_TIMEOUT;
 
 const COLUMNS: [&str; 10] = [
@@ -27,22 +27,22 @@ const COLUMNS: [&str; 10] = [
     "changed_at",
 ];
 
-pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &ExportArgs) -> Result<(), CommandError> {
     let port = AdminPort::find(&args.server)?;
     let Some(path) = &args.out else {
         let stdout = BufWriter::new(io::stdout().lock());
-        return match Sink::new(args.format, stdout).take_all(&port, args) {
+        return match ExportWriter::new(args.format, stdout).take_all(&port, args) {
             // A reader that has seen enough (`| head`) is no failure.
-            Err(Ended::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             ended => ended.map_err(|ended| ended.explain("standard output")),
         };
     };
     let part = part_of(path);
     let shown = path.display().to_string();
     let written = File::create(&part)
-        .map_err(Ended::Write)
-        .and_then(|file| Sink::new(args.format, BufWriter::new(file)).take_all(&port, args))
-        .and_then(|()| fs::rename(&part, path).map_err(Ended::Write));
+        .map_err(ExportError::Write)
+        .and_then(|file| ExportWriter::new(args.format, BufWriter::new(file)).take_all(&port, args))
+        .and_then(|()| fs::rename(&part, path).map_err(ExportError::Write));
     written.map_err(|ended| {
         // What is there is not whole.
         let _ = fs::remove_file(&part);
@@ -58,27 +58,29 @@ fn part_of(path: &Path) -> PathBuf {
 }
 
 /// Why an export stopped.
-enum Ended {
+enum ExportError {
     Write(io::Error),
-    Failed(Failure),
+    Failed(CommandError),
 }
 
-impl Ended {
-    fn explain(self, place: &str) -> Failure {
+impl ExportError {
+    fn explain(self, place: &str) -> CommandError {
         match self {
-            Self::Write(error) => Failure::failed(format!("{place} cannot be written: {error}")),
+            Self::Write(error) => {
+                CommandError::failed(format!("{place} cannot be written: {error}"))
+            }
             Self::Failed(failure) => failure,
         }
     }
 }
 
 /// Where reservations are written to.
-enum Sink<W: Write> {
+enum ExportWriter<W: Write> {
     Jsonl(W),
     Csv(Box<csv::Writer<W>>),
 }
 
-impl<W: Write> Sink<W> {
+impl<W: Write> ExportWriter<W> {
     fn new(format: ExportFormat, out: W) -> Self {
         match format {
             ExportFormat::Jsonl => Self::Jsonl(out),
@@ -87,7 +89,7 @@ impl<W: Write> Sink<W> {
     }
 
     /// Reads the listing to its end.
-    fn take_all(mut self, port: &AdminPort, args: &ExportArgs) -> Result<(), Ended> {
+    fn take_all(mut self, port: &AdminPort, args: &ExportArgs) -> Result<(), ExportError> {
         let request = pb::ListReservationsRequest {
             event_id: args.event.to_string(),
             status: args.status.map_or(0, |status| wanted(status).into()),
@@ -108,9 +110,9 @@ impl<W: Write> Sink<W> {
             }
             Ok(())
         });
-        read.map_err(Ended::Failed)?;
+        read.map_err(ExportError::Failed)?;
         match stopped {
-            Some(error) => Err(Ended::Write(error)),
+            Some(error) => Err(ExportError::Write(error)),
             None => Ok(()),
         }
     }

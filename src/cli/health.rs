@@ -9,11 +9,11 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::args::HealthArgs;
-use super::{Failure, client, say};
+use super::{CommandError, client, say};
 use crate::config::{self, ProcessEnv};
 use crate::limits::HEALTH_TIMEOUT;
 
-pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &HealthArgs) -> Result<(), CommandError> {
     let server = address(args)?;
     let at = client::shown(&server);
     let status = client::block_on(HEALTH_TIMEOUT, &server, async {
@@ -22,7 +22,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
             service: args.service.clone(),
         };
         let answer = health.check(request).await.map_err(|status| {
-            Failure::failed(match status.code() {
+            CommandError::failed(match status.code() {
                 Code::NotFound => format!("the server at {at} has no service {:?}", args.service),
                 code => format!(
                     "the server at {at} refused: {} ({code:?})",
@@ -37,7 +37,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
             say(&format!("the server at {at} serves"));
             Ok(())
         }
-        other => Err(Failure::failed(format!(
+        other => Err(CommandError::failed(format!(
             "the server at {at} does not serve: {}",
             other.as_str_name()
         ))),
@@ -45,12 +45,12 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), Failure> {
 }
 
 /// Where clients call: as told, else where this environment would put it.
-fn address(args: &HealthArgs) -> Result<Uri, Failure> {
+fn address(args: &HealthArgs) -> Result<Uri, CommandError> {
     if let Some(address) = &args.address {
         return Ok(address.clone());
     }
     match config::grpc_port(&ProcessEnv)? {
-        0 => Err(Failure::usage(
+        0 => Err(CommandError::usage(
             "GRPC_PORT=0 does not tell which port the server took: name it with --server host:port"
                 .to_owned(),
         )),

@@ -87,7 +87,7 @@ const DEFAULT_COLUMN_MAX: usize = 15;
 
 /// How much is said of each variable.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Detail {
+pub(super) enum HelpDetail {
     /// Name, default and purpose.
     Short,
     /// What a value must be, too.
@@ -95,7 +95,7 @@ pub(super) enum Detail {
 }
 
 /// The environment variables, from the one table of them.
-pub(super) fn environment(detail: Detail) -> String {
+pub(super) fn environment(detail: HelpDetail) -> String {
     let all = || VARIABLES.iter().flat_map(|group| group.variables);
     let name_width = all().map(|v| v.name().len()).max().unwrap_or(0);
     let default_width = all().map(|v| v.default().len()).max().unwrap_or(0);
@@ -116,7 +116,7 @@ pub(super) fn environment(detail: Detail) -> String {
                 variable.name(),
                 variable.about()
             );
-            if detail == Detail::Long {
+            if detail == HelpDetail::Long {
                 let _ = writeln!(text, "    {:name_width$}  {}", "", variable.wants());
             }
         }

@@ -5,9 +5,9 @@ use serde_json::json;
 
 use super::admin::AdminPort;
 use super::args::LogLevelArgs;
-use super::{Failure, say, say_json};
+use super::{CommandError, say, say_json};
 
-pub(super) fn run(args: &LogLevelArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &LogLevelArgs) -> Result<(), CommandError> {
     let port = AdminPort::find(&args.admin.server)?;
     let level = args.level.map_or("", |level| level.as_str());
     let request = pb::SetLogLevelRequest {

@@ -29,7 +29,7 @@ use clap_complete::Shell;
 
 use crate::config::{Config, ConfigErrors, ProcessEnv};
 use crate::{demo, preflight, server};
-use args::{Cli, Command, DevArgs};
+use args::{Cli, CliCommand, DevArgs};
 use inventory_store::embedded;
 
 /// Every exit code of the program.
@@ -47,13 +47,13 @@ pub mod exit {
 
 /// Why a command ends without having done what it was asked for.
 #[derive(Debug)]
-struct Failure {
+struct CommandError {
     /// For stderr; empty when all has been said.
     message: String,
     code: u8,
 }
 
-impl Failure {
+impl CommandError {
     /// Something outside went wrong.
     fn failed(message: impl Display) -> Self {
         Self {
@@ -71,7 +71,7 @@ impl Failure {
     }
 }
 
-impl From<ConfigErrors> for Failure {
+impl From<ConfigErrors> for CommandError {
     fn from(errors: ConfigErrors) -> Self {
         Self::usage(errors)
     }
@@ -100,32 +100,32 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command) -> Result<(), Failure> {
+fn dispatch(command: CliCommand) -> Result<(), CommandError> {
     match command {
-        Command::Serve => {
+        CliCommand::Serve => {
             let config = config_to_serve()?;
-            server::run_serve(config).map_err(Failure::failed)
+            server::run_serve(config).map_err(CommandError::failed)
         }
-        Command::Dev(args) => {
+        CliCommand::Dev(args) => {
             let config = config_to_serve()?;
-            server::run_dev(config, dev_data(args)).map_err(Failure::failed)
+            server::run_dev(config, dev_data(args)).map_err(CommandError::failed)
         }
-        Command::Demo(options) => {
+        CliCommand::Demo(options) => {
             let config = config_to_serve()?;
-            demo::run(config, &options).map_err(Failure::failed)
+            demo::run(config, &options).map_err(CommandError::failed)
         }
-        Command::Check => check(),
-        Command::Tables(command) => tables::run(&command),
-        Command::Event(command) => event::run(&command),
-        Command::Seats(command) => seats::run(&command),
-        Command::Reservation(command) => reservation::run(&command),
-        Command::Export(args) => export::run(&args),
-        Command::Verify(args) => verify::verify(&args),
-        Command::Reconcile(args) => verify::reconcile(&args),
-        Command::LogLevel(args) => log_level::run(&args),
-        Command::Top(args) => top::run(&args),
-        Command::Health(args) => health::run(&args),
-        Command::Completions(args) => {
+        CliCommand::Check => check(),
+        CliCommand::Tables(command) => tables::run(&command),
+        CliCommand::Event(command) => event::run(&command),
+        CliCommand::Seats(command) => seats::run(&command),
+        CliCommand::Reservation(command) => reservation::run(&command),
+        CliCommand::Export(args) => export::run(&args),
+        CliCommand::Verify(args) => verify::verify(&args),
+        CliCommand::Reconcile(args) => verify::reconcile(&args),
+        CliCommand::LogLevel(args) => log_level::run(&args),
+        CliCommand::Top(args) => top::run(&args),
+        CliCommand::Health(args) => health::run(&args),
+        CliCommand::Completions(args) => {
             completions(args.shell);
             Ok(())
         }
@@ -133,7 +133,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
 }
 
 /// The settings, for a process that will serve with them.
-fn config_to_serve() -> Result<Config, Failure> {
+fn config_to_serve() -> Result<Config, CommandError> {
     let config = Config::from_env(&ProcessEnv)?;
     preflight::raise_soft_limits();
     Ok(config)
@@ -154,14 +154,14 @@ fn dev_data(args: DevArgs) -> embedded::EngineStorage {
     }
 }
 
-fn check() -> Result<(), Failure> {
+fn check() -> Result<(), CommandError> {
     // With the limits as `serve` would raise them.
     let config = config_to_serve()?;
     let report = preflight::run(&config);
     say(&report.to_string());
     if report.wrong() > 0 {
         // The report ends in the same words.
-        return Err(Failure::failed(""));
+        return Err(CommandError::failed(""));
     }
     Ok(())
 }

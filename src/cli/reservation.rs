@@ -4,9 +4,9 @@ use inventory_proto::inventory::v1 as pb;
 
 use super::admin::AdminPort;
 use super::args::{ReservationArgs, ReservationCommand};
-use super::{Failure, say, say_json, show};
+use super::{CommandError, say, say_json, show};
 
-pub(super) fn run(command: &ReservationCommand) -> Result<(), Failure> {
+pub(super) fn run(command: &ReservationCommand) -> Result<(), CommandError> {
     let (ReservationCommand::Show(args) | ReservationCommand::Refund(args)) = command;
     let port = AdminPort::find(&args.admin.server)?;
     let found = match command {
@@ -21,7 +21,7 @@ pub(super) fn run(command: &ReservationCommand) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read(port: &AdminPort, args: &ReservationArgs) -> Result<Option<pb::Reservation>, Failure> {
+fn read(port: &AdminPort, args: &ReservationArgs) -> Result<Option<pb::Reservation>, CommandError> {
     let request = pb::GetReservationRequest {
         reservation_id: args.reservation.to_string(),
     };
@@ -31,7 +31,10 @@ fn read(port: &AdminPort, args: &ReservationArgs) -> Result<Option<pb::Reservati
     Ok(answer.reservation)
 }
 
-fn refund(port: &AdminPort, args: &ReservationArgs) -> Result<Option<pb::Reservation>, Failure> {
+fn refund(
+    port: &AdminPort,
+    args: &ReservationArgs,
+) -> Result<Option<pb::Reservation>, CommandError> {
     let request = pb::RefundReservationRequest {
         reservation_id: args.reservation.to_string(),
     };

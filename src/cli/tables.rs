@@ -1,12 +1,12 @@
 //! `tables create` and `tables check`.
 
 use super::args::TablesCommand;
-use super::{Failure, say};
+use super::{CommandError, say};
 use crate::config::{self, ProcessEnv, StoreConfig};
-use crate::preflight::{self, AskError};
+use crate::preflight::{self, StoreQueryError};
 use inventory_store::tables;
 
-pub(super) fn run(command: &TablesCommand) -> Result<(), Failure> {
+pub(super) fn run(command: &TablesCommand) -> Result<(), CommandError> {
     let config = config::store(&ProcessEnv)?;
     preflight::raise_soft_limits();
     let outcome = match command {
@@ -16,15 +16,15 @@ pub(super) fn run(command: &TablesCommand) -> Result<(), Failure> {
     match outcome {
         Ok(true) => Ok(()),
         // What is wrong has been printed.
-        Ok(false) => Err(Failure::failed("")),
-        Err(error) => Err(Failure::failed(preflight::explain_ask_error(
+        Ok(false) => Err(CommandError::failed("")),
+        Err(error) => Err(CommandError::failed(preflight::explain_query_error(
             &error, &config,
         ))),
     }
 }
 
-fn create(config: &StoreConfig) -> Result<bool, AskError> {
-    let made = preflight::ask(config, async |store| Ok(tables::create(store).await?))?;
+fn create(config: &StoreConfig) -> Result<bool, StoreQueryError> {
+    let made = preflight::query(config, async |store| Ok(tables::create(store).await?))?;
     if made.is_empty() {
         say("nothing to make: the tables are there");
     }
@@ -34,8 +34,8 @@ fn create(config: &StoreConfig) -> Result<bool, AskError> {
     Ok(true)
 }
 
-fn check(config: &StoreConfig) -> Result<bool, AskError> {
-    let differences = preflight::ask(config, async |store| Ok(tables::check(store).await?))?;
+fn check(config: &StoreConfig) -> Result<bool, StoreQueryError> {
+    let differences = preflight::query(config, async |store| Ok(tables::check(store).await?))?;
     if differences.is_empty() {
         let names = &config.tables;
         say(&format!(

@@ -17,14 +17,14 @@ use tonic::{Code, Request, Status, Streaming};
 
 use super::admin::address;
 use super::args::{ReconcileArgs, VerifyArgs};
-use super::{Failure, client, exit, say};
+use super::{CommandError, client, exit, say};
 use crate::limits::{AUDIT_TIME_MAX, COMMAND_CALL_TIMEOUT};
 
 /// How long these commands wait: the server gives up first and says why.
 const PATIENCE: Duration = AUDIT_TIME_MAX.saturating_add(COMMAND_CALL_TIMEOUT);
 
 /// `verify EVENT`.
-pub(super) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
+pub(super) fn verify(args: &VerifyArgs) -> Result<(), CommandError> {
     let server = address(&args.admin.server)?;
     let report = client::block_on(PATIENCE, &server, async {
         let mut client = connect(&server).await?;
@@ -34,7 +34,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
         let started = client.verify(request).await;
         let explain = |status| explain(&server, args.event.as_str(), &status);
         let mut updates = started.map_err(explain)?.into_inner();
-        let mut progress = Progress::new();
+        let mut progress = VerifyProgress::new();
         while let Some(update) = next(&mut updates).await.map_err(explain)? {
             match update.update {
                 Some(Verifying::Progress(step)) => progress.show(&step),
@@ -52,9 +52,9 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<(), Failure> {
 }
 
 /// `reconcile EVENT`.
-pub(super) fn reconcile(args: &ReconcileArgs) -> Result<(), Failure> {
+pub(super) fn reconcile(args: &ReconcileArgs) -> Result<(), CommandError> {
     let server = address(&args.admin.server)?;
-    let mut told = Told::default();
+    let mut told = ReconciliationSummary::default();
     client::block_on(PATIENCE, &server, async {
         let mut client = connect(&server).await?;
         let request = Request::new(pb::ReconcileRequest {
@@ -64,7 +64,7 @@ pub(super) fn reconcile(args: &ReconcileArgs) -> Result<(), Failure> {
         let started = client.reconcile(request).await;
         let explain = |status| explain(&server, args.event.as_str(), &status);
         let mut updates = started.map_err(explain)?.into_inner();
-        let mut progress = Progress::new();
+        let mut progress = VerifyProgress::new();
         while let Some(update) = next(&mut updates).await.map_err(explain)? {
             match update.update {
                 Some(Reconciling::Progress(step)) => progress.show(&step),
@@ -86,14 +86,14 @@ pub(super) fn reconcile(args: &ReconcileArgs) -> Result<(), Failure> {
 
 /// What the server has told of a reconciliation so far.
 #[derive(Default)]
-struct Told {
+struct ReconciliationSummary {
     before: Option<pb::AuditReport>,
     plan: Option<pb::RepairPlan>,
     done: Option<pb::RepairsDone>,
     after: Option<pb::AuditReport>,
 }
 
-impl Told {
+impl ReconciliationSummary {
     /// Keeps a part, and prints it at once for a person: the plan is read before it is carried out.
     fn take(&mut self, update: Reconciling, args: &ReconcileArgs) {
         let shown = match update {
@@ -133,19 +133,19 @@ impl Told {
 }
 
 /// The exit code; what there is to say has been said.
-fn outcome(verdict: pb::AuditVerdict) -> Result<(), Failure> {
+fn outcome(verdict: pb::AuditVerdict) -> Result<(), CommandError> {
     let code = match verdict {
         pb::AuditVerdict::Clean => return Ok(()),
         pb::AuditVerdict::Moving => exit::MOVING,
         pb::AuditVerdict::Breached | pb::AuditVerdict::Unspecified => exit::FAILED,
     };
-    Err(Failure {
+    Err(CommandError {
         message: String::new(),
         code,
     })
 }
 
-async fn connect(server: &Uri) -> Result<InventoryAuditClient<Channel>, Failure> {
+async fn connect(server: &Uri) -> Result<InventoryAuditClient<Channel>, CommandError> {
     Ok(InventoryAuditClient::new(client::connect(server).await?))
 }
 
@@ -153,9 +153,9 @@ async fn next<T>(updates: &mut Streaming<T>) -> Result<Option<T>, Status> {
     updates.message().await
 }
 
-fn explain(server: &Uri, event: &str, status: &Status) -> Failure {
+fn explain(server: &Uri, event: &str, status: &Status) -> CommandError {
     let at = client::shown(server);
-    Failure::failed(match status.code() {
+    CommandError::failed(match status.code() {
         Code::NotFound => format!("there is no event {event}"),
         Code::Unimplemented => format!(
             "{at} is not an admin port, or that of an older server; it is ADMIN_PORT, 8081 by \
@@ -168,20 +168,20 @@ fn explain(server: &Uri, event: &str, status: &Status) -> Failure {
     })
 }
 
-fn half(server: &Uri) -> Failure {
+fn half(server: &Uri) -> CommandError {
     let at = client::shown(server);
-    Failure::failed(format!(
+    CommandError::failed(format!(
         "nothing was proven: the server at {at} ended in the middle"
     ))
 }
 
 /// One line on a terminal's stderr, written over and over; nothing elsewhere.
-struct Progress {
+struct VerifyProgress {
     on_terminal: bool,
     shown: bool,
 }
 
-impl Progress {
+impl VerifyProgress {
     fn new() -> Self {
         Self {
             on_terminal: io::stderr().is_terminal(),
@@ -205,7 +205,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for VerifyProgress {
     fn drop(&mut self) {
         self.clear();
     }

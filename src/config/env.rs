@@ -33,12 +33,12 @@ impl Env for ProcessEnv {
 
 /// Settings given in code; whatever is not given has its default.
 #[derive(Clone, Debug)]
-pub struct Given {
+pub struct FixedEnv {
     vars: Vec<(String, OsString)>,
     cpus: Vec<usize>,
 }
 
-impl Given {
+impl FixedEnv {
     /// No settings, on these CPUs.
     pub fn on(cpus: impl IntoIterator<Item = usize>) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Given {
     }
 }
 
-impl Env for Given {
+impl Env for FixedEnv {
     fn var(&self, name: &str) -> Option<OsString> {
         self.vars
             .iter()

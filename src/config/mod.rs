@@ -1,15 +1,15 @@
 //! The settings of the server: read from the environment once, typed, every error told at once.
 //!
-//! [`variables`] is the table of all of them, [`kind`] knows how each kind parses, [`cpus`] which
+//! [`variables`] is the table of all of them, [`value_kind`] knows how each kind parses, [`cpus`] which
 //! CPUs the process has. A [`Config`] that exists is valid: nothing behind it checks again.
 //!
 //! Must not live here: what a setting does, and any default that is not in the table.
 
 pub mod cpus;
+mod duration;
 mod env;
-mod kind;
 mod reader;
-mod span;
+mod value_kind;
 pub mod variables;
 
 #[cfg(test)]
@@ -20,14 +20,14 @@ use std::time::Duration;
 
 use http::Uri;
 
-pub use env::{Env, Given, ProcessEnv};
-pub use kind::{LogLevel, SamplerName};
+pub use duration::{format_span, parse_with_unit};
+pub use env::{Env, FixedEnv, ProcessEnv};
 pub use reader::{ConfigError, ConfigErrors};
-pub use span::{format_span, parse_with_unit};
+pub use value_kind::{LogLevel, SamplerName};
 
 use inventory_core::rules::LateCommit;
 use inventory_store::{StoreSettings, TableNames};
-use reader::Reader;
+use reader::SettingsReader;
 use variables as v;
 
 /// Everything the server can be told, valid.
@@ -113,7 +113,7 @@ pub struct StoreConfig {
 pub const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 
 /// Where spans go: nowhere if any of the three variables says so.
-fn read_endpoint(reader: &mut Reader<'_, impl Env>) -> Option<Uri> {
+fn read_endpoint(reader: &mut SettingsReader<'_, impl Env>) -> Option<Uri> {
     let endpoint = reader.read(&v::OTEL_EXPORTER_OTLP_ENDPOINT);
     let is_on = reader.read(&v::OTEL_TRACES_EXPORTER);
     let is_off = reader.read(&v::OTEL_SDK_DISABLED);
@@ -126,12 +126,12 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, not only the first of it; the process then ends with exit code 64.
     pub fn from_env(env: &impl Env) -> Result<Config, ConfigErrors> {
-        let mut reader = Reader::new(env);
+        let mut reader = SettingsReader::new(env);
         let config = Self::read(&mut reader);
         reader.finish(config)
     }
 
-    fn read(reader: &mut Reader<'_, impl Env>) -> Config {
+    fn read(reader: &mut SettingsReader<'_, impl Env>) -> Config {
         let age = |span: Duration| (!span.is_zero()).then_some(span);
         let config = Config {
             grpc_port: reader.read(&v::GRPC_PORT),
@@ -184,7 +184,7 @@ impl Config {
 
     /// Two services on one port: the second would take half of the first one's connections, or
     /// fail to start.
-    fn refuse_shared_ports(&self, reader: &mut Reader<'_, impl Env>) {
+    fn refuse_shared_ports(&self, reader: &mut SettingsReader<'_, impl Env>) {
         let admin = self.admin.map_or(0, |address| address.port());
         let mut ports = [
             (v::GRPC_PORT.name, self.grpc_port),
@@ -215,7 +215,7 @@ impl Config {
     }
 
     /// A process that ends before it was ever not ready takes its callers with it.
-    fn refuse_an_exit_before_the_warning(&self, reader: &mut Reader<'_, impl Env>) {
+    fn refuse_an_exit_before_the_warning(&self, reader: &mut SettingsReader<'_, impl Env>) {
         let (limit, exit) = (&v::SHARD_STALL_LIMIT, &v::SHARD_STALL_EXIT);
         let Some(at) = self
             .shard_stall_exit
@@ -239,7 +239,7 @@ impl Config {
         });
     }
 
-    fn refuse_holds_past_their_longest(&self, reader: &mut Reader<'_, impl Env>) {
+    fn refuse_holds_past_their_longest(&self, reader: &mut SettingsReader<'_, impl Env>) {
         let (usual, longest) = (&v::HOLD_TTL, &v::HOLD_TTL_MAX);
         if self.hold_ttl <= self.hold_ttl_max
             || reader.refused(usual.name)
@@ -275,7 +275,7 @@ fn free_port_beside(taken: [u16; 3]) -> u16 {
 }
 
 impl StoreConfig {
-    fn read(reader: &mut Reader<'_, impl Env>) -> Self {
+    fn read(reader: &mut SettingsReader<'_, impl Env>) -> Self {
         Self {
             region: reader.read(&v::AWS_REGION),
             profile: reader.read(&v::AWS_PROFILE),
@@ -309,7 +309,7 @@ impl StoreConfig {
 }
 
 /// Two roles in one table would overwrite each other's items.
-fn refuse_shared_tables(tables: &TableNames, reader: &mut Reader<'_, impl Env>) {
+fn refuse_shared_tables(tables: &TableNames, reader: &mut SettingsReader<'_, impl Env>) {
     let mut tables = named(tables);
     // The one that was set is told, not the default that it hit.
     tables.sort_by_key(|(variable, _)| reader.env().var(variable.name).is_some());
@@ -333,7 +333,7 @@ fn refuse_shared_tables(tables: &TableNames, reader: &mut Reader<'_, impl Env>) 
 }
 
 /// Each table beside the variable that names it.
-fn named(tables: &TableNames) -> [(&'static v::Variable<kind::Text>, &str); 3] {
+fn named(tables: &TableNames) -> [(&'static v::Variable<value_kind::TextKind>, &str); 3] {
     [
         (&v::DDB_TABLE_INVENTORY, &tables.inventory),
         (&v::DDB_TABLE_SEATS, &tables.seats),
@@ -346,7 +346,7 @@ fn named(tables: &TableNames) -> [(&'static v::Variable<kind::Text>, &str); 3] {
 /// # Errors
 /// When GRPC_PORT cannot be used.
 pub fn grpc_port(env: &impl Env) -> Result<u16, ConfigErrors> {
-    let mut reader = Reader::new(env);
+    let mut reader = SettingsReader::new(env);
     let port = reader.read(&v::GRPC_PORT);
     reader.finish(port)
 }
@@ -356,7 +356,7 @@ pub fn grpc_port(env: &impl Env) -> Result<u16, ConfigErrors> {
 /// # Errors
 /// When METRICS_PORT cannot be used.
 pub fn metrics_port(env: &impl Env) -> Result<u16, ConfigErrors> {
-    let mut reader = Reader::new(env);
+    let mut reader = SettingsReader::new(env);
     let port = reader.read(&v::METRICS_PORT);
     reader.finish(port)
 }
@@ -366,7 +366,7 @@ pub fn metrics_port(env: &impl Env) -> Result<u16, ConfigErrors> {
 /// # Errors
 /// When ADMIN_PORT or ADMIN_HOST cannot be used.
 pub fn admin_address(env: &impl Env) -> Result<Option<SocketAddr>, ConfigErrors> {
-    let mut reader = Reader::new(env);
+    let mut reader = SettingsReader::new(env);
     let address = read_admin(&mut reader);
     reader.finish(address)
 }
@@ -376,19 +376,19 @@ pub fn admin_address(env: &impl Env) -> Result<Option<SocketAddr>, ConfigErrors>
 /// # Errors
 /// When one of its variables cannot be used.
 pub fn store(env: &impl Env) -> Result<StoreConfig, ConfigErrors> {
-    let mut reader = Reader::new(env);
+    let mut reader = SettingsReader::new(env);
     let store = StoreConfig::read(&mut reader);
     refuse_shared_tables(&store.tables, &mut reader);
     reader.finish(store)
 }
 
-fn read_admin(reader: &mut Reader<'_, impl Env>) -> Option<SocketAddr> {
+fn read_admin(reader: &mut SettingsReader<'_, impl Env>) -> Option<SocketAddr> {
     let host = reader.read(&v::ADMIN_HOST);
     let port = reader.read(&v::ADMIN_PORT);
     port.map(|port| SocketAddr::new(host, port))
 }
 
-fn read_shards(reader: &mut Reader<'_, impl Env>) -> Vec<usize> {
+fn read_shards(reader: &mut SettingsReader<'_, impl Env>) -> Vec<usize> {
     let spec = reader.read(&v::SHARDS);
     let cpus = match reader.env().allowed_cpus() {
         Ok(cpus) => cpus,

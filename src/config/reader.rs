@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::fmt;
 
 use super::env::Env;
-use super::kind::Kind;
-use super::variables::{Documented, Variable};
+use super::value_kind::ValueKind;
+use super::variables::{Variable, VariableHelp};
 
 /// One setting that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,15 +50,15 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Reads from an environment; [`Reader::finish`] tells whether all was well.
-pub(super) struct Reader<'e, E> {
+/// Reads from an environment; [`SettingsReader::finish`] tells whether all was well.
+pub(super) struct SettingsReader<'e, E> {
     env: &'e E,
     errors: Vec<ConfigError>,
     #[cfg(test)]
     pub(super) seen: Vec<&'static str>,
 }
 
-impl<'e, E: Env> Reader<'e, E> {
+impl<'e, E: Env> SettingsReader<'e, E> {
     pub(super) fn new(env: &'e E) -> Self {
         Self {
             env,
@@ -73,8 +73,8 @@ impl<'e, E: Env> Reader<'e, E> {
     }
 
     /// The variable's value; its default when it is not set, and also when it is wrong: then
-    /// [`Reader::finish`] fails, so the stand-in is never used.
-    pub(super) fn read<K: Kind>(&mut self, variable: &'static Variable<K>) -> K::Value {
+    /// [`SettingsReader::finish`] fails, so the stand-in is never used.
+    pub(super) fn read<K: ValueKind>(&mut self, variable: &'static Variable<K>) -> K::Value {
         #[cfg(test)]
         self.seen.push(variable.name);
         let Some(raw) = self.env.var(variable.name) else {
@@ -97,7 +97,7 @@ impl<'e, E: Env> Reader<'e, E> {
         }
     }
 
-    fn text_of<K: Kind>(
+    fn text_of<K: ValueKind>(
         &mut self,
         variable: &'static Variable<K>,
         raw: OsString,
@@ -113,7 +113,7 @@ impl<'e, E: Env> Reader<'e, E> {
     }
 
     /// Records that `variable` cannot be used, with the cure its kind knows.
-    pub(super) fn refuse(&mut self, variable: &dyn Documented, value: String, problem: String) {
+    pub(super) fn refuse(&mut self, variable: &dyn VariableHelp, value: String, problem: String) {
         self.errors.push(ConfigError {
             variable: variable.name(),
             value,
@@ -151,7 +151,7 @@ impl<'e, E: Env> Reader<'e, E> {
 }
 
 /// The default, parsed as any value is.
-fn default_of<K: Kind>(variable: &'static Variable<K>) -> K::Value {
+fn default_of<K: ValueKind>(variable: &'static Variable<K>) -> K::Value {
     match variable.kind.parse(variable.default) {
         Ok(value) => value,
         // The table is a constant of this program, and a test reads every default of it.

@@ -9,10 +9,11 @@ use std::time::Duration;
 use super::*;
 use crate::limits;
 
-fn given(vars: &[(&str, &str)]) -> Given {
-    vars.iter().fold(Given::on([0, 1]), |env, (name, value)| {
-        env.with(name, *value)
-    })
+fn given(vars: &[(&str, &str)]) -> FixedEnv {
+    vars.iter()
+        .fold(FixedEnv::on([0, 1]), |env, (name, value)| {
+            env.with(name, *value)
+        })
 }
 
 fn config(vars: &[(&str, &str)]) -> Config {
@@ -78,8 +79,8 @@ fn the_tables_defaults_are_those_of_the_limits() {
 
 #[test]
 fn every_variable_that_is_read_is_in_the_table_and_the_reverse() {
-    let env = Given::on([0]);
-    let mut reader = Reader::new(&env);
+    let env = FixedEnv::on([0]);
+    let mut reader = SettingsReader::new(&env);
     Config::read(&mut reader);
     let read: BTreeSet<_> = reader.seen.iter().copied().collect();
     let documented: BTreeSet<_> = variables::VARIABLES
@@ -97,7 +98,7 @@ fn the_example_of_every_variable_is_accepted() {
         .iter()
         .flat_map(|group| group.variables)
     {
-        let env = Given::on([0]).with(variable.name(), variable.example());
+        let env = FixedEnv::on([0]).with(variable.name(), variable.example());
         assert!(Config::from_env(&env).is_ok(), "{}", variable.name());
     }
 }
@@ -284,7 +285,7 @@ fn a_read_may_be_as_old_as_milliseconds_or_a_span_say_or_not_at_all() {
 
 #[test]
 fn bytes_that_are_no_text_are_named_and_not_a_panic() {
-    let env = Given::on([0]).with("SERVICE_NAME", OsString::from_vec(vec![b'a', 0xff]));
+    let env = FixedEnv::on([0]).with("SERVICE_NAME", OsString::from_vec(vec![b'a', 0xff]));
     let ConfigErrors(errors) = Config::from_env(&env).unwrap_err();
     assert_eq!(errors[0].variable, "SERVICE_NAME");
     assert!(errors[0].problem.contains("UTF-8"));

@@ -2,11 +2,12 @@
 //!
 //! The one table of settings. Parsing, `serve --help` and the reference in the docs come from it.
 
-use super::kind::{
-    Address, Count, Exporter, Flag, Kind, Late, Level, Maybe, Port, PortOrOff, Ratio, Sampler,
-    Shards, Span, Text, Url,
+use super::duration::DefaultUnit;
+use super::value_kind::{
+    AddressKind, CountKind, DurationKind, ExporterKind, FlagKind, LateCommitKind, LogLevelKind,
+    OptionalKind, OptionalPortKind, PortKind, RatioKind, SamplerKind, ShardsKind, TextKind,
+    UrlKind, ValueKind,
 };
-use super::span::Bare;
 use crate::limits;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub struct Variable<K> {
 }
 
 /// What help and docs show of a variable of any kind.
-pub trait Documented: Sync {
+pub trait VariableHelp: Sync {
     fn name(&self) -> &'static str;
     /// Empty when there is none.
     fn default(&self) -> &'static str;
@@ -32,7 +33,7 @@ pub trait Documented: Sync {
     fn about(&self) -> &'static str;
 }
 
-impl<K: Kind> Documented for Variable<K> {
+impl<K: ValueKind> VariableHelp for Variable<K> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -42,7 +43,7 @@ impl<K: Kind> Documented for Variable<K> {
     }
 
     fn wants(&self) -> String {
-        self.kind.wants()
+        self.kind.expected()
     }
 
     fn example(&self) -> &'static str {
@@ -55,18 +56,18 @@ impl<K: Kind> Documented for Variable<K> {
 }
 
 /// Variables that belong together, under one heading.
-pub struct Group {
+pub struct VariableGroup {
     pub title: &'static str,
-    pub variables: &'static [&'static dyn Documented],
+    pub variables: &'static [&'static dyn VariableHelp],
 }
 
 /// All of them, in the order in which help shows them.
-pub static VARIABLES: &[Group] = &[
-    Group {
+pub static VARIABLES: &[VariableGroup] = &[
+    VariableGroup {
         title: "Addresses",
         variables: &[&GRPC_PORT, &METRICS_PORT, &ADMIN_PORT, &ADMIN_HOST],
     },
-    Group {
+    VariableGroup {
         title: "Calls",
         variables: &[
             &GRPC_TIMEOUT,
@@ -78,11 +79,11 @@ pub static VARIABLES: &[Group] = &[
             &READ_STALENESS_MS,
         ],
     },
-    Group {
+    VariableGroup {
         title: "Holds",
         variables: &[&HOLD_TTL, &HOLD_TTL_MAX, &LATE_COMMIT],
     },
-    Group {
+    VariableGroup {
         title: "DynamoDB",
         variables: &[
             &AWS_REGION,
@@ -94,11 +95,11 @@ pub static VARIABLES: &[Group] = &[
             &DDB_MAX_RETRIES,
         ],
     },
-    Group {
+    VariableGroup {
         title: "Repeated calls",
         variables: &[&IDEMPOTENCY_TTL_SECONDS, &IDEMPOTENCY_CACHE_SIZE],
     },
-    Group {
+    VariableGroup {
         title: "The process",
         variables: &[
             &SHARDS,
@@ -108,7 +109,7 @@ pub static VARIABLES: &[Group] = &[
             &SHARD_STALL_EXIT,
         ],
     },
-    Group {
+    VariableGroup {
         title: "Telemetry",
         variables: &[
             &LOG_LEVEL,
@@ -147,55 +148,55 @@ pub static READ_BY_THE_SDK: &[(&str, &str)] = &[
     ),
 ];
 
-pub static GRPC_PORT: Variable<Port> = Variable {
+pub static GRPC_PORT: Variable<PortKind> = Variable {
     name: "GRPC_PORT",
     default: "8080",
-    kind: Port,
+    kind: PortKind,
     example: "8080",
     about: "where clients call",
 };
 
-pub static METRICS_PORT: Variable<Port> = Variable {
+pub static METRICS_PORT: Variable<PortKind> = Variable {
     name: "METRICS_PORT",
     default: "9090",
-    kind: Port,
+    kind: PortKind,
     example: "9090",
     about: "/metrics, /healthz and /readyz",
 };
 
-pub static ADMIN_PORT: Variable<PortOrOff> = Variable {
+pub static ADMIN_PORT: Variable<OptionalPortKind> = Variable {
     name: "ADMIN_PORT",
     default: "8081",
-    kind: PortOrOff,
+    kind: OptionalPortKind,
     example: "8081",
     about: "where events are created and shown",
 };
 
-pub static ADMIN_HOST: Variable<Address> = Variable {
+pub static ADMIN_HOST: Variable<AddressKind> = Variable {
     name: "ADMIN_HOST",
     default: "127.0.0.1",
-    kind: Address,
+    kind: AddressKind,
     example: "127.0.0.1",
     about: "who reaches ADMIN_PORT; it asks no password",
 };
 
-pub static GRPC_TIMEOUT: Variable<Span> = Variable {
+pub static GRPC_TIMEOUT: Variable<DurationKind> = Variable {
     name: "GRPC_TIMEOUT",
     default: "250ms",
-    kind: Span {
+    kind: DurationKind {
         min: limits::CONFIGURED_SPAN_MIN,
         max: limits::CALL_TIMEOUT_MAX,
         zero: None,
-        bare: Bare::Refused,
+        bare: DefaultUnit::Refused,
     },
     example: "250ms",
     about: "deadline of a call that brings none",
 };
 
-pub static GRPC_MAX_CONCURRENCY: Variable<Count> = Variable {
+pub static GRPC_MAX_CONCURRENCY: Variable<CountKind> = Variable {
     name: "GRPC_MAX_CONCURRENCY",
     default: "1000",
-    kind: Count {
+    kind: CountKind {
         min: 1,
         max: limits::STREAMS_PER_CONNECTION_MAX as u64,
     },
@@ -203,36 +204,36 @@ pub static GRPC_MAX_CONCURRENCY: Variable<Count> = Variable {
     about: "calls of one connection at a time",
 };
 
-pub static GRPC_KEEP_ALIVE_PERIOD: Variable<Span> = Variable {
+pub static GRPC_KEEP_ALIVE_PERIOD: Variable<DurationKind> = Variable {
     name: "GRPC_KEEP_ALIVE_PERIOD",
     default: "30s",
-    kind: Span {
+    kind: DurationKind {
         min: limits::KEEP_ALIVE_PERIOD_MIN,
         max: limits::KEEP_ALIVE_PERIOD_MAX,
         zero: None,
-        bare: Bare::Refused,
+        bare: DefaultUnit::Refused,
     },
     example: "30s",
     about: "how long a peer is silent before it is pinged",
 };
 
-pub static MAX_CONNECTION_AGE: Variable<Span> = Variable {
+pub static MAX_CONNECTION_AGE: Variable<DurationKind> = Variable {
     name: "MAX_CONNECTION_AGE",
     default: "30m",
-    kind: Span {
+    kind: DurationKind {
         min: limits::CONNECTION_AGE_MIN,
         max: limits::CONNECTION_AGE_MAX,
         zero: Some("never"),
-        bare: Bare::Refused,
+        bare: DefaultUnit::Refused,
     },
     example: "30m",
     about: "when a connection is asked to reconnect",
 };
 
-pub static MAX_QTY: Variable<Count> = Variable {
+pub static MAX_QTY: Variable<CountKind> = Variable {
     name: "MAX_QTY",
     default: "10",
-    kind: Count {
+    kind: CountKind {
         min: 1,
         max: limits::QTY_MAX_CEILING as u64,
     },
@@ -240,33 +241,33 @@ pub static MAX_QTY: Variable<Count> = Variable {
     about: "tickets of one reservation",
 };
 
-pub static SOLD_OUT_LATCH_MS: Variable<Span> = Variable {
+pub static SOLD_OUT_LATCH_MS: Variable<DurationKind> = Variable {
     name: "SOLD_OUT_LATCH_MS",
     default: "50",
-    kind: Span {
+    kind: DurationKind {
         min: limits::READ_STALENESS_MIN,
         max: limits::SOLD_OUT_LATCH_MAX,
         zero: Some("each caller has a look of its own"),
-        bare: Bare::Millis,
+        bare: DefaultUnit::Millis,
     },
     example: "50",
     about: "how long a look at all stripes may say sold out",
 };
 
-pub static READ_STALENESS_MS: Variable<Span> = Variable {
+pub static READ_STALENESS_MS: Variable<DurationKind> = Variable {
     name: "READ_STALENESS_MS",
     default: "50",
-    kind: Span {
+    kind: DurationKind {
         min: limits::READ_STALENESS_MIN,
         max: limits::READ_STALENESS_MAX,
         zero: Some("always a read"),
-        bare: Bare::Millis,
+        bare: DefaultUnit::Millis,
     },
     example: "50",
     about: "how old the stock may be that a check is told",
 };
 
-pub static HOLD_TTL: Variable<Span> = Variable {
+pub static HOLD_TTL: Variable<DurationKind> = Variable {
     name: "HOLD_TTL",
     default: "60s",
     kind: HOLD,
@@ -274,7 +275,7 @@ pub static HOLD_TTL: Variable<Span> = Variable {
     about: "how long a hold lasts that names no end",
 };
 
-pub static HOLD_TTL_MAX: Variable<Span> = Variable {
+pub static HOLD_TTL_MAX: Variable<DurationKind> = Variable {
     name: "HOLD_TTL_MAX",
     default: "15m",
     kind: HOLD,
@@ -282,25 +283,25 @@ pub static HOLD_TTL_MAX: Variable<Span> = Variable {
     about: "longest hold; a longer one is cut to it",
 };
 
-const HOLD: Span = Span {
+const HOLD: DurationKind = DurationKind {
     min: limits::HOLD_TTL_MIN,
     max: limits::HOLD_TTL_CEILING,
     zero: None,
-    bare: Bare::Refused,
+    bare: DefaultUnit::Refused,
 };
 
-pub static LATE_COMMIT: Variable<Late> = Variable {
+pub static LATE_COMMIT: Variable<LateCommitKind> = Variable {
     name: "LATE_COMMIT",
     default: "reacquire",
-    kind: Late,
+    kind: LateCommitKind,
     example: "reacquire",
     about: "a commit that comes after its hold",
 };
 
-pub static AWS_REGION: Variable<Text> = Variable {
+pub static AWS_REGION: Variable<TextKind> = Variable {
     name: "AWS_REGION",
     default: "ap-northeast-2",
-    kind: Text {
+    kind: TextKind {
         what: "a region",
         min: 1,
         max: limits::LABEL_BYTES_MAX,
@@ -311,10 +312,10 @@ pub static AWS_REGION: Variable<Text> = Variable {
     about: "region of the tables",
 };
 
-pub static AWS_PROFILE: Variable<Maybe<Text>> = Variable {
+pub static AWS_PROFILE: Variable<OptionalKind<TextKind>> = Variable {
     name: "AWS_PROFILE",
     default: "",
-    kind: Maybe(Text {
+    kind: OptionalKind(TextKind {
         what: "a profile's name",
         min: 1,
         max: limits::LABEL_BYTES_MAX,
@@ -325,7 +326,7 @@ pub static AWS_PROFILE: Variable<Maybe<Text>> = Variable {
     about: "profile in ~/.aws that has the credentials",
 };
 
-const TABLE: Text = Text {
+const TABLE: TextKind = TextKind {
     what: "a table name",
     min: limits::TABLE_NAME_BYTES_MIN,
     max: limits::TABLE_NAME_BYTES_MAX,
@@ -333,7 +334,7 @@ const TABLE: Text = Text {
     allows: |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'),
 };
 
-pub static DDB_TABLE_INVENTORY: Variable<Text> = Variable {
+pub static DDB_TABLE_INVENTORY: Variable<TextKind> = Variable {
     name: "DDB_TABLE_INVENTORY",
     default: "inventory",
     kind: TABLE,
@@ -341,7 +342,7 @@ pub static DDB_TABLE_INVENTORY: Variable<Text> = Variable {
     about: "table of the events' stock",
 };
 
-pub static DDB_TABLE_SEATS: Variable<Text> = Variable {
+pub static DDB_TABLE_SEATS: Variable<TextKind> = Variable {
     name: "DDB_TABLE_SEATS",
     default: "inventory_seats",
     kind: TABLE,
@@ -349,7 +350,7 @@ pub static DDB_TABLE_SEATS: Variable<Text> = Variable {
     about: "table of the seats",
 };
 
-pub static DDB_TABLE_IDEMPOTENCY: Variable<Text> = Variable {
+pub static DDB_TABLE_IDEMPOTENCY: Variable<TextKind> = Variable {
     name: "DDB_TABLE_IDEMPOTENCY",
     default: "idempotency",
     kind: TABLE,
@@ -357,23 +358,23 @@ pub static DDB_TABLE_IDEMPOTENCY: Variable<Text> = Variable {
     about: "table of the reservations",
 };
 
-pub static DDB_TIMEOUT: Variable<Span> = Variable {
+pub static DDB_TIMEOUT: Variable<DurationKind> = Variable {
     name: "DDB_TIMEOUT",
     default: "200ms",
-    kind: Span {
+    kind: DurationKind {
         min: limits::CONFIGURED_SPAN_MIN,
         max: limits::STORE_ATTEMPT_TIMEOUT_MAX,
         zero: None,
-        bare: Bare::Refused,
+        bare: DefaultUnit::Refused,
     },
     example: "200ms",
     about: "one attempt at the store",
 };
 
-pub static DDB_MAX_RETRIES: Variable<Count> = Variable {
+pub static DDB_MAX_RETRIES: Variable<CountKind> = Variable {
     name: "DDB_MAX_RETRIES",
     default: "3",
-    kind: Count {
+    kind: CountKind {
         min: 0,
         max: limits::STORE_READ_RETRIES_MAX as u64,
     },
@@ -381,23 +382,23 @@ pub static DDB_MAX_RETRIES: Variable<Count> = Variable {
     about: "more attempts at a read",
 };
 
-pub static IDEMPOTENCY_TTL_SECONDS: Variable<Span> = Variable {
+pub static IDEMPOTENCY_TTL_SECONDS: Variable<DurationKind> = Variable {
     name: "IDEMPOTENCY_TTL_SECONDS",
     default: "300",
-    kind: Span {
+    kind: DurationKind {
         min: limits::ANSWERS_CACHED_FOR_MIN,
         max: limits::ANSWERS_CACHED_FOR_MAX,
         zero: None,
-        bare: Bare::Seconds,
+        bare: DefaultUnit::Seconds,
     },
     example: "300",
     about: "how long an answer is kept in memory",
 };
 
-pub static IDEMPOTENCY_CACHE_SIZE: Variable<Count> = Variable {
+pub static IDEMPOTENCY_CACHE_SIZE: Variable<CountKind> = Variable {
     name: "IDEMPOTENCY_CACHE_SIZE",
     default: "10000",
-    kind: Count {
+    kind: CountKind {
         min: 1,
         max: limits::ANSWERS_CACHED_MAX as u64,
     },
@@ -405,75 +406,75 @@ pub static IDEMPOTENCY_CACHE_SIZE: Variable<Count> = Variable {
     about: "answers kept in memory, per shard",
 };
 
-pub static SHARDS: Variable<Shards> = Variable {
+pub static SHARDS: Variable<ShardsKind> = Variable {
     name: "SHARDS",
     default: "all",
-    kind: Shards,
+    kind: ShardsKind,
     example: "all",
     about: "the CPUs to serve on, one shard each",
 };
 
-pub static SPIN_BEFORE_PARK: Variable<Span> = Variable {
+pub static SPIN_BEFORE_PARK: Variable<DurationKind> = Variable {
     name: "SPIN_BEFORE_PARK",
     default: "0",
-    kind: Span {
+    kind: DurationKind {
         min: Duration::ZERO,
         max: limits::SPIN_BEFORE_PARK_MAX,
         zero: Some("off"),
-        bare: Bare::Refused,
+        bare: DefaultUnit::Refused,
     },
     example: "50us",
     about: "busy wait before an idle shard sleeps",
 };
 
-pub static SHUTDOWN_GRACE: Variable<Span> = Variable {
+pub static SHUTDOWN_GRACE: Variable<DurationKind> = Variable {
     name: "SHUTDOWN_GRACE",
     default: "30s",
-    kind: Span {
+    kind: DurationKind {
         min: Duration::ZERO,
         max: limits::SHUTDOWN_GRACE_MAX,
         zero: Some("at once"),
-        bare: Bare::Refused,
+        bare: DefaultUnit::Refused,
     },
     example: "30s",
     about: "what a stop leaves to calls under way",
 };
 
-pub static SHARD_STALL_LIMIT: Variable<Span> = Variable {
+pub static SHARD_STALL_LIMIT: Variable<DurationKind> = Variable {
     name: "SHARD_STALL_LIMIT",
     default: "5s",
-    kind: Span {
+    kind: DurationKind {
         min: limits::SHARD_STALL_MIN,
         max: limits::SHARD_STALL_MAX,
         zero: None,
-        bare: Bare::Refused,
+        bare: DefaultUnit::Refused,
     },
     example: "5s",
     about: "a shard that stands still so long: not ready",
 };
 
-pub static SHARD_STALL_EXIT: Variable<Span> = Variable {
+pub static SHARD_STALL_EXIT: Variable<DurationKind> = Variable {
     name: "SHARD_STALL_EXIT",
     default: "15s",
-    kind: Span {
+    kind: DurationKind {
         min: limits::SHARD_STALL_MIN,
         max: limits::SHARD_STALL_MAX,
         zero: Some("never"),
-        bare: Bare::Refused,
+        bare: DefaultUnit::Refused,
     },
     example: "15s",
     about: "so long: the process ends",
 };
 
-pub static LOG_LEVEL: Variable<Level> = Variable {
+pub static LOG_LEVEL: Variable<LogLevelKind> = Variable {
     name: "LOG_LEVEL",
     default: "info",
-    kind: Level,
+    kind: LogLevelKind,
     example: "info",
     about: "how much is logged",
 };
 
-const LABEL: Text = Text {
+const LABEL: TextKind = TextKind {
     what: "a name",
     min: 1,
     max: limits::LABEL_BYTES_MAX,
@@ -481,7 +482,7 @@ const LABEL: Text = Text {
     allows: |c| !c.is_control(),
 };
 
-pub static SERVICE_NAME: Variable<Text> = Variable {
+pub static SERVICE_NAME: Variable<TextKind> = Variable {
     name: "SERVICE_NAME",
     default: "inventory-api",
     kind: LABEL,
@@ -489,7 +490,7 @@ pub static SERVICE_NAME: Variable<Text> = Variable {
     about: "service name in metrics",
 };
 
-pub static SERVICE_VERSION: Variable<Text> = Variable {
+pub static SERVICE_VERSION: Variable<TextKind> = Variable {
     name: "SERVICE_VERSION",
     default: "1.0.0",
     kind: LABEL,
@@ -497,50 +498,50 @@ pub static SERVICE_VERSION: Variable<Text> = Variable {
     about: "service version in metrics",
 };
 
-pub static OTEL_EXPORTER_OTLP_ENDPOINT: Variable<Maybe<Url>> = Variable {
+pub static OTEL_EXPORTER_OTLP_ENDPOINT: Variable<OptionalKind<UrlKind>> = Variable {
     name: "OTEL_EXPORTER_OTLP_ENDPOINT",
     default: "http://otel-collector:4317",
-    kind: Maybe(Url),
+    kind: OptionalKind(UrlKind),
     example: "http://otel-collector:4317",
     about: "where spans go, over gRPC",
 };
 
-pub static LOG_CALLS_RATIO: Variable<Ratio> = Variable {
+pub static LOG_CALLS_RATIO: Variable<RatioKind> = Variable {
     name: "LOG_CALLS_RATIO",
     default: "0",
-    kind: Ratio,
+    kind: RatioKind,
     example: "0.001",
     about: "the part of all calls that is logged",
 };
 
-pub static OTEL_TRACES_EXPORTER: Variable<Exporter> = Variable {
+pub static OTEL_TRACES_EXPORTER: Variable<ExporterKind> = Variable {
     name: "OTEL_TRACES_EXPORTER",
     default: "otlp",
-    kind: Exporter,
+    kind: ExporterKind,
     example: "otlp",
     about: "whether spans are sent",
 };
 
-pub static OTEL_TRACES_SAMPLER: Variable<Sampler> = Variable {
+pub static OTEL_TRACES_SAMPLER: Variable<SamplerKind> = Variable {
     name: "OTEL_TRACES_SAMPLER",
     default: "parentbased_traceidratio",
-    kind: Sampler,
+    kind: SamplerKind,
     example: "parentbased_traceidratio",
     about: "which calls are sampled",
 };
 
-pub static OTEL_TRACES_SAMPLER_ARG: Variable<Ratio> = Variable {
+pub static OTEL_TRACES_SAMPLER_ARG: Variable<RatioKind> = Variable {
     name: "OTEL_TRACES_SAMPLER_ARG",
     default: "0.001",
-    kind: Ratio,
+    kind: RatioKind,
     example: "0.001",
     about: "what a ratio sampler takes",
 };
 
-pub static OTEL_SDK_DISABLED: Variable<Flag> = Variable {
+pub static OTEL_SDK_DISABLED: Variable<FlagKind> = Variable {
     name: "OTEL_SDK_DISABLED",
     default: "false",
-    kind: Flag,
+    kind: FlagKind,
     example: "false",
     about: "true: no spans at all",
 };

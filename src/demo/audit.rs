@@ -17,7 +17,7 @@ const QUOTED_MAX: usize = 20;
 
 /// What the store holds, and where it differs.
 #[derive(Debug, Default)]
-pub(super) struct Audit {
+pub(super) struct SaleAudit {
     /// Units of confirmed records.
     pub(super) sold: u64,
     /// Units left on all stripes.
@@ -28,7 +28,7 @@ pub(super) struct Audit {
     count: usize,
 }
 
-impl Audit {
+impl SaleAudit {
     /// Reads the event's stripes and every record of it, strongly.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use inventory_client::sale::{self, SalePlan, SaleProgress, SaleReport};
 use tokio::sync::watch;
 
-use self::audit::Audit;
+use self::audit::SaleAudit;
 use crate::config::Config;
 use crate::limits;
 use crate::preflight::Explanation;
@@ -116,12 +116,12 @@ pub fn run(config: Config, options: &DemoOptions) -> Result<(), DemoError> {
     );
     let (report, batches) = sell(plan, &server)?;
     let stopped = server.stop();
-    let audit = Audit::read(&store, EVENT, &report).map_err(DemoError::Audit)?;
+    let audit = SaleAudit::read(&store, EVENT, &report).map_err(DemoError::Audit)?;
     engine.stop();
 
     println!(
         "{}",
-        Outcome {
+        SaleSummary {
             report: &report,
             audit: &audit,
             batches
@@ -158,7 +158,7 @@ fn plan(options: &DemoOptions, port: u16) -> SalePlan {
 }
 
 /// Plays the sale with a live line, and watches the batches meanwhile.
-fn sell(plan: SalePlan, server: &Server) -> Result<(SaleReport, Batches), DemoError> {
+fn sell(plan: SalePlan, server: &Server) -> Result<(SaleReport, BatchSizes), DemoError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -182,7 +182,7 @@ fn sell(plan: SalePlan, server: &Server) -> Result<(SaleReport, Batches), DemoEr
 
 /// Reservations per transaction.
 #[derive(Clone, Copy, Debug, Default)]
-struct Batches {
+struct BatchSizes {
     transactions: u64,
     members: u64,
     /// Of the best interval.
@@ -194,10 +194,10 @@ fn watch_batches(
     totals: &CounterReader,
     progress: &watch::Receiver<SaleProgress>,
     over: &AtomicBool,
-) -> Batches {
-    let mut batches = Batches::default();
+) -> BatchSizes {
+    let mut batches = BatchSizes::default();
     let mut before = Counters::default();
-    let mut line = Line::new();
+    let mut line = StatusLine::new();
     while !over.load(Ordering::Acquire) {
         std::thread::sleep(SAMPLE_EVERY);
         let now = totals.read();
@@ -218,12 +218,12 @@ fn watch_batches(
 }
 
 /// The live line: rewritten in place on a terminal, a line a second elsewhere.
-struct Line {
+struct StatusLine {
     terminal: bool,
     last: Instant,
 }
 
-impl Line {
+impl StatusLine {
     fn new() -> Self {
         Self {
             terminal: std::io::stdout().is_terminal(),
@@ -249,13 +249,13 @@ impl Line {
 }
 
 /// The table at the end.
-struct Outcome<'a> {
+struct SaleSummary<'a> {
     report: &'a SaleReport,
-    audit: &'a Audit,
-    batches: Batches,
+    audit: &'a SaleAudit,
+    batches: BatchSizes,
 }
 
-impl fmt::Display for Outcome<'_> {
+impl fmt::Display for SaleSummary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             report,

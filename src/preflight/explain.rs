@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use super::facts::{Facts, Seccomp, bytes, try_ring};
+use super::facts::{HostFacts, Seccomp, bytes, try_ring};
 use crate::limits::{KERNEL_MIN, MEMLOCK_FLOOR_BYTES, MEMLOCK_SHARD_BYTES};
 
 /// What is wrong and what cures it. `Display` gives the whole of it, over several lines.
@@ -41,7 +41,7 @@ pub fn memlock_needed(shards: usize) -> u64 {
 }
 
 /// Why the rings of `shards` shards could not all be made.
-pub fn explain_ring_error(error: &io::Error, facts: &Facts, shards: usize) -> Explanation {
+pub fn explain_ring_error(error: &io::Error, facts: &HostFacts, shards: usize) -> Explanation {
     let (wrong, cures) = match errno_of(error, facts) {
         libc::ENOSYS => explain_enosys(facts),
         libc::EPERM | libc::EACCES => explain_eperm(facts),
@@ -67,7 +67,7 @@ pub fn explain_ring_error(error: &io::Error, facts: &Facts, shards: usize) -> Ex
 }
 
 /// The error number; where the executor has put words in its place, the one they stand for.
-fn errno_of(error: &io::Error, facts: &Facts) -> i32 {
+fn errno_of(error: &io::Error, facts: &HostFacts) -> i32 {
     if let Some(errno) = error.raw_os_error() {
         return errno;
     }
@@ -95,7 +95,7 @@ const ALLOW_CALLS: &str = "let the seccomp profile allow io_uring_setup, io_urin
                            io_uring_register";
 
 /// How a profile is chosen, where the engine is known; both usual ways where it is not.
-fn seccomp_cures(facts: &Facts) -> Vec<String> {
+fn seccomp_cures(facts: &HostFacts) -> Vec<String> {
     let docker = "docker run --security-opt seccomp=profile.json (or seccomp=unconfined)";
     let pod = "securityContext.seccompProfile: {type: Localhost, localhostProfile: profile.json} \
                (or type: Unconfined)";
@@ -108,7 +108,7 @@ fn seccomp_cures(facts: &Facts) -> Vec<String> {
     vec![ALLOW_CALLS.to_owned(), how]
 }
 
-fn explain_enosys(facts: &Facts) -> (String, Vec<String>) {
+fn explain_enosys(facts: &HostFacts) -> (String, Vec<String>) {
     let version = facts.kernel_version();
     if version.is_some_and(|version| version < KERNEL_MIN) {
         return (
@@ -130,7 +130,7 @@ fn explain_enosys(facts: &Facts) -> (String, Vec<String>) {
     )
 }
 
-fn explain_eperm(facts: &Facts) -> (String, Vec<String>) {
+fn explain_eperm(facts: &HostFacts) -> (String, Vec<String>) {
     match (facts.io_uring_disabled, facts.seccomp) {
         (Some(2), _) => (
             "io_uring is disabled for every process: kernel.io_uring_disabled=2 (EPERM)".to_owned(),
@@ -159,7 +159,7 @@ fn explain_eperm(facts: &Facts) -> (String, Vec<String>) {
     }
 }
 
-fn explain_enomem(facts: &Facts, shards: usize) -> (String, Vec<String>) {
+fn explain_enomem(facts: &HostFacts, shards: usize) -> (String, Vec<String>) {
     let needed = memlock_needed(shards);
     let below_floor = !facts.memlock.allows(MEMLOCK_FLOOR_BYTES);
     if facts.memlock_exempt && !below_floor {
@@ -208,7 +208,7 @@ fn explain_enomem(facts: &Facts, shards: usize) -> (String, Vec<String>) {
     (wrong, cures)
 }
 
-fn memlock_cures(facts: &Facts, needed: u64, needed_text: &str) -> Vec<String> {
+fn memlock_cures(facts: &HostFacts, needed: u64, needed_text: &str) -> Vec<String> {
     let kib = needed / 1024;
     match facts.container {
         Some("Kubernetes") => vec![format!(
@@ -226,7 +226,7 @@ fn memlock_cures(facts: &Facts, needed: u64, needed_text: &str) -> Vec<String> {
     }
 }
 
-fn explain_emfile(facts: &Facts) -> (String, Vec<String>) {
+fn explain_emfile(facts: &HostFacts) -> (String, Vec<String>) {
     let limit = facts.open_files.soft;
     let limit = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
     (
@@ -323,17 +323,17 @@ pub fn explain_missing_table(variable: &str, table: &str, place: &str) -> Explan
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::Limits;
+    use super::super::facts::ResourceLimits;
     use super::*;
 
     const MIB: u64 = 1024 * 1024;
 
-    fn facts() -> Facts {
-        let limit = |n| Limits {
+    fn facts() -> HostFacts {
+        let limit = |n| ResourceLimits {
             soft: Some(n),
             hard: Some(n),
         };
-        Facts {
+        HostFacts {
             kernel: "6.1.0".to_owned(),
             memlock: limit(8 * MIB),
             memlock_exempt: false,
@@ -344,13 +344,13 @@ mod tests {
         }
     }
 
-    fn with_memlock(bytes: u64) -> Facts {
+    fn with_memlock(bytes: u64) -> HostFacts {
         let mut facts = facts();
         facts.memlock.soft = Some(bytes);
         facts
     }
 
-    fn explain(errno: i32, facts: &Facts) -> String {
+    fn explain(errno: i32, facts: &HostFacts) -> String {
         explain_ring_error(&io::Error::from_raw_os_error(errno), facts, 4).to_string()
     }
 
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn enosys_is_the_kernel_the_filter_or_the_build() {
-        let old = Facts {
+        let old = HostFacts {
             kernel: "4.19.0-amd64".to_owned(),
             ..facts()
         };
@@ -372,7 +372,7 @@ mod tests {
             &explain(libc::ENOSYS, &old),
             &["4.19.0-amd64 is too old", "5.8"],
         );
-        let filtered = Facts {
+        let filtered = HostFacts {
             seccomp: Seccomp::Filter,
             ..facts()
         };
@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn eperm_is_the_sysctl_the_filter_or_a_policy() {
         for (disabled, needle) in [(2, "every process"), (1, "io_uring_group")] {
-            let facts = Facts {
+            let facts = HostFacts {
                 io_uring_disabled: Some(disabled),
                 // The sysctl is the nearer cause even under a filter.
                 seccomp: Seccomp::Filter,
@@ -399,7 +399,7 @@ mod tests {
             let text = explain(libc::EPERM, &facts);
             assert_says(&text, &[needle, "sysctl -w kernel.io_uring_disabled=0"]);
         }
-        let filtered = Facts {
+        let filtered = HostFacts {
             seccomp: Seccomp::Filter,
             io_uring_disabled: None,
             ..facts()
@@ -426,13 +426,13 @@ mod tests {
             ),
             ("Kubernetes", "seccompProfile", "containerd.service"),
         ] {
-            let filtered = Facts {
+            let filtered = HostFacts {
                 container: Some(engine),
                 seccomp: Seccomp::Filter,
                 ..facts()
             };
             assert_says(&explain(libc::EPERM, &filtered), &[seccomp, engine]);
-            let low = Facts {
+            let low = HostFacts {
                 container: Some(engine),
                 ..with_memlock(64 * 1024)
             };
@@ -468,7 +468,7 @@ mod tests {
             &shared,
             &["other processes of this user", "8 MiB", "ulimit -l 10752"],
         );
-        let exempt = Facts {
+        let exempt = HostFacts {
             memlock_exempt: true,
             ..facts()
         };
@@ -480,7 +480,7 @@ mod tests {
     #[test]
     fn the_executors_own_floor_is_recognised_without_an_errno_even_with_the_capability() {
         let error = io::Error::other("MemLockLimit(65536/524288)");
-        let exempt = Facts {
+        let exempt = HostFacts {
             memlock_exempt: true,
             ..with_memlock(64 * 1024)
         };

@@ -6,16 +6,16 @@ use std::io;
 use std::path::Path;
 
 /// A resource limit: a number, or none (`None`).
-pub type Limit = Option<u64>;
+pub type ResourceLimit = Option<u64>;
 
 /// One resource limit of this process, its soft and its hard value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    pub soft: Limit,
-    pub hard: Limit,
+pub struct ResourceLimits {
+    pub soft: ResourceLimit,
+    pub hard: ResourceLimit,
 }
 
-impl Limits {
+impl ResourceLimits {
     /// Whether the soft limit leaves room for `amount`.
     pub fn allows(self, amount: u64) -> bool {
         self.soft.is_none_or(|soft| soft >= amount)
@@ -35,15 +35,15 @@ pub enum Seccomp {
 /// Live facts about this process and its kernel. What cannot be read is unknown, never an error:
 /// the facts are for explaining failures.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct HostFacts {
     /// `uname -r`, empty if unknown.
     pub kernel: String,
     /// RLIMIT_MEMLOCK, in bytes.
-    pub memlock: Limits,
+    pub memlock: ResourceLimits,
     /// Whether CAP_IPC_LOCK lifts RLIMIT_MEMLOCK for this process.
     pub memlock_exempt: bool,
     /// RLIMIT_NOFILE, in descriptors.
-    pub open_files: Limits,
+    pub open_files: ResourceLimits,
     pub seccomp: Seccomp,
     /// kernel.io_uring_disabled: 0 open to all, 1 to a group, 2 to nobody; `None` before 6.6.
     pub io_uring_disabled: Option<u8>,
@@ -51,7 +51,7 @@ pub struct Facts {
     pub container: Option<&'static str>,
 }
 
-impl Facts {
+impl HostFacts {
     /// Reads them now.
     pub fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -77,7 +77,7 @@ impl Facts {
     }
 }
 
-impl fmt::Display for Facts {
+impl fmt::Display for HostFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kernel = if self.kernel.is_empty() {
             "unknown"
@@ -109,7 +109,7 @@ impl fmt::Display for Facts {
 }
 
 /// A size as people read it: `64 KiB`, `8 MiB`, `unlimited`.
-pub fn bytes(size: Limit) -> String {
+pub fn bytes(size: ResourceLimit) -> String {
     const MIB: u64 = 1024 * 1024;
     match size {
         None => "unlimited".to_owned(),
@@ -150,14 +150,14 @@ fn raw_limits(resource: u32) -> Option<libc::rlimit> {
 }
 
 /// The limits of this process; unlimited if the kernel does not tell.
-fn limits_of(resource: u32) -> Limits {
+fn limits_of(resource: u32) -> ResourceLimits {
     let limit = |value: libc::rlim_t| (value != libc::RLIM_INFINITY).then_some(value);
     raw_limits(resource).map_or(
-        Limits {
+        ResourceLimits {
             soft: None,
             hard: None,
         },
-        |raw| Limits {
+        |raw| ResourceLimits {
             soft: limit(raw.rlim_cur),
             hard: limit(raw.rlim_max),
         },
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn the_facts_of_this_process_are_read() {
-        let facts = Facts::read();
+        let facts = HostFacts::read();
         assert!(facts.kernel_version() > Some((5, 0)), "{facts:?}");
         assert_ne!(facts.seccomp, Seccomp::Unknown);
         assert!(facts.open_files.allows(16));
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn kernel_versions_read_whatever_follows_them() {
-        let mut facts = Facts::read();
+        let mut facts = HostFacts::read();
         for (release, version) in [
             ("6.18.44-fc-v595", Some((6, 18))),
             ("5.8-rc1", Some((5, 8))),

@@ -9,8 +9,8 @@ use super::explain::{
     Explanation, explain_listen_error, explain_ring_error, explain_topology_error, memlock_needed,
     shards_text,
 };
-use super::facts::{Facts, bytes, try_ring};
-use super::{Check, Verdict};
+use super::facts::{HostFacts, bytes, try_ring};
+use super::{CheckResult, PreflightCheck};
 use crate::config::{Config, cpus};
 use crate::limits::{
     CONNECTIONS_PER_SHARD_MAX, CONNECTIONS_PER_SHARD_USEFUL, CONNECTIONS_PER_SHARD_USUAL,
@@ -20,7 +20,7 @@ use crate::limits::{
 
 /// Everything about the machine, in the order in which a start would meet it, and whether rings
 /// could be made.
-pub(super) fn checks(config: &Config, facts: &Facts) -> (Vec<Check>, bool) {
+pub(super) fn checks(config: &Config, facts: &HostFacts) -> (Vec<PreflightCheck>, bool) {
     let shards = config.shard_cpus.len();
     let rings = try_rings(shards);
     let mut checks = vec![
@@ -42,35 +42,35 @@ pub(super) fn checks(config: &Config, facts: &Facts) -> (Vec<Check>, bool) {
     (checks, rings.is_ok())
 }
 
-fn kernel(facts: &Facts) -> Check {
+fn kernel(facts: &HostFacts) -> PreflightCheck {
     let (major, minor) = KERNEL_MIN;
     match facts.kernel_version() {
-        Some(version) if version < KERNEL_MIN => Check {
+        Some(version) if version < KERNEL_MIN => PreflightCheck {
             name: "kernel",
-            verdict: Verdict::Wrong,
+            verdict: CheckResult::Wrong,
             said: format!("{} is older than {major}.{minor}", facts.kernel),
             cures: vec![format!("run on a Linux kernel {major}.{minor} or newer")],
         },
-        Some(_) => Check::ok(
+        Some(_) => PreflightCheck::ok(
             "kernel",
             format!("{} (wants {major}.{minor})", facts.kernel),
         ),
-        None => Check {
+        None => PreflightCheck {
             name: "kernel",
-            verdict: Verdict::Note,
+            verdict: CheckResult::Note,
             said: "its version cannot be read from /proc".to_owned(),
             cures: Vec::new(),
         },
     }
 }
 
-fn ring(rings: &io::Result<()>, facts: &Facts, shards: usize) -> Check {
+fn ring(rings: &io::Result<()>, facts: &HostFacts, shards: usize) -> PreflightCheck {
     match rings {
-        Ok(()) => Check::ok(
+        Ok(()) => PreflightCheck::ok(
             "io_uring",
             format!("the rings of {} were made", shards_text(shards)),
         ),
-        Err(error) => Check::wrong("io_uring", explain_ring_error(error, facts, shards)),
+        Err(error) => PreflightCheck::wrong("io_uring", explain_ring_error(error, facts, shards)),
     }
 }
 
@@ -126,13 +126,13 @@ fn hold_executor(made: Sender<io::Result<()>>, held: &Receiver<()>) {
 }
 
 /// `made`: whether all rings were made just now. Some kernels count only a part of them.
-fn memlock(facts: &Facts, shards: usize, made: bool) -> Check {
+fn memlock(facts: &HostFacts, shards: usize, made: bool) -> PreflightCheck {
     let needed = memlock_needed(shards);
     let limit = bytes(facts.memlock.soft);
     let wants = format!("{} want {}", shards_text(shards), bytes(Some(needed)));
     if !facts.memlock.allows(MEMLOCK_FLOOR_BYTES) || !(made || facts.memlock.allows(needed)) {
         let refused = io::Error::from_raw_os_error(libc::ENOMEM);
-        return Check::wrong("locked memory", explain_ring_error(&refused, facts, shards));
+        return PreflightCheck::wrong("locked memory", explain_ring_error(&refused, facts, shards));
     }
     let why_enough = if facts.memlock.allows(needed) {
         ""
@@ -141,29 +141,33 @@ fn memlock(facts: &Facts, shards: usize, made: bool) -> Check {
     } else {
         ", but this kernel counts less"
     };
-    Check::ok("locked memory", format!("{limit} ({wants}{why_enough})"))
+    PreflightCheck::ok("locked memory", format!("{limit} ({wants}{why_enough})"))
 }
 
-fn processors(shard_cpus: &[usize], quota: Option<f64>, topology: io::Result<()>) -> Check {
+fn processors(
+    shard_cpus: &[usize],
+    quota: Option<f64>,
+    topology: io::Result<()>,
+) -> PreflightCheck {
     if let Err(error) = topology {
-        return Check::wrong("CPUs", explain_topology_error(&error));
+        return PreflightCheck::wrong("CPUs", explain_topology_error(&error));
     }
     let shards = shard_cpus.len();
     match cpus::quota_warning(shards, quota) {
-        Some(warning) => Check {
+        Some(warning) => PreflightCheck {
             name: "CPUs",
-            verdict: Verdict::Note,
+            verdict: CheckResult::Note,
             said: warning,
             cures: Vec::new(),
         },
-        None => Check::ok(
+        None => PreflightCheck::ok(
             "CPUs",
             format!("{} on CPU {}", shards_text(shards), cpus::list(shard_cpus)),
         ),
     }
 }
 
-fn open_files(facts: &Facts, shards: usize) -> Check {
+fn open_files(facts: &HostFacts, shards: usize) -> PreflightCheck {
     let shards = shards as u64;
     let beside =
         DESCRIPTORS_OF_PROCESS + shards * (DESCRIPTORS_OF_SHARD + STORE_CONNECTIONS_MAX as u64);
@@ -175,12 +179,12 @@ fn open_files(facts: &Facts, shards: usize) -> Check {
         )]
     };
     let Some(limit) = facts.open_files.soft else {
-        return Check::ok("open files", "unlimited".to_owned());
+        return PreflightCheck::ok("open files", "unlimited".to_owned());
     };
     if limit < least {
-        return Check {
+        return PreflightCheck {
             name: "open files",
-            verdict: Verdict::Wrong,
+            verdict: CheckResult::Wrong,
             said: format!("the limit is {limit}; serving wants at least {least}"),
             cures: raise(),
         };
@@ -188,14 +192,14 @@ fn open_files(facts: &Facts, shards: usize) -> Check {
     let connections = (limit - beside).min(shards * CONNECTIONS_PER_SHARD_MAX as u64);
     let said = format!("{limit}: room for {connections} connections of clients");
     if connections < shards * CONNECTIONS_PER_SHARD_USUAL {
-        return Check {
+        return PreflightCheck {
             name: "open files",
-            verdict: Verdict::Note,
+            verdict: CheckResult::Note,
             said,
             cures: raise(),
         };
     }
-    Check::ok("open files", said)
+    PreflightCheck::ok("open files", said)
 }
 
 /// What will listen where, by the variable that chose the port.
@@ -209,13 +213,13 @@ pub fn listeners(config: &Config) -> Vec<(&'static str, SocketAddr)> {
     listeners
 }
 
-fn port(name: &'static str, address: SocketAddr) -> Check {
+fn port(name: &'static str, address: SocketAddr) -> PreflightCheck {
     if address.port() == 0 {
-        return Check::ok(name, "0: a free one will be taken".to_owned());
+        return PreflightCheck::ok(name, "0: a free one will be taken".to_owned());
     }
     match probe_port(address) {
-        Ok(()) => Check::ok(name, format!("{address} is free")),
-        Err(error) => Check::wrong(name, explain_listen_error(&error, name, address)),
+        Ok(()) => PreflightCheck::ok(name, format!("{address} is free")),
+        Err(error) => PreflightCheck::wrong(name, explain_listen_error(&error, name, address)),
     }
 }
 
@@ -228,11 +232,11 @@ pub fn probe_port(address: SocketAddr) -> io::Result<()> {
     TcpListener::bind(address).map(drop)
 }
 
-impl Check {
+impl PreflightCheck {
     pub(super) fn ok(name: &'static str, said: String) -> Self {
         Self {
             name,
-            verdict: Verdict::Ok,
+            verdict: CheckResult::Ok,
             said,
             cures: Vec::new(),
         }
@@ -242,7 +246,7 @@ impl Check {
     pub(super) fn wrong(name: &'static str, explanation: Explanation) -> Self {
         Self {
             name,
-            verdict: Verdict::Wrong,
+            verdict: CheckResult::Wrong,
             said: explanation.wrong,
             cures: explanation.cures,
         }
@@ -251,15 +255,15 @@ impl Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::{Limits, Seccomp};
+    use super::super::facts::{ResourceLimits, Seccomp};
     use super::*;
 
-    fn facts() -> Facts {
-        let limit = |n| Limits {
+    fn facts() -> HostFacts {
+        let limit = |n| ResourceLimits {
             soft: Some(n),
             hard: Some(n),
         };
-        Facts {
+        HostFacts {
             kernel: "6.1.0".to_owned(),
             memlock: limit(8 << 20),
             memlock_exempt: false,
@@ -270,7 +274,7 @@ mod tests {
         }
     }
 
-    fn files(limit: u64) -> Check {
+    fn files(limit: u64) -> PreflightCheck {
         let mut facts = facts();
         facts.open_files.soft = Some(limit);
         open_files(&facts, 2)
@@ -279,17 +283,17 @@ mod tests {
     #[test]
     fn an_old_kernel_is_wrong_and_an_unknown_one_is_noted() {
         let on = |kernel: &str| {
-            kernel_check(Facts {
+            kernel_check(HostFacts {
                 kernel: kernel.to_owned(),
                 ..facts()
             })
         };
-        fn kernel_check(facts: Facts) -> Verdict {
+        fn kernel_check(facts: HostFacts) -> CheckResult {
             kernel(&facts).verdict
         }
-        assert_eq!(on("5.8.0"), Verdict::Ok);
-        assert_eq!(on("5.7.19"), Verdict::Wrong);
-        assert_eq!(on(""), Verdict::Note);
+        assert_eq!(on("5.8.0"), CheckResult::Ok);
+        assert_eq!(on("5.7.19"), CheckResult::Wrong);
+        assert_eq!(on(""), CheckResult::Note);
     }
 
     #[test]
@@ -299,20 +303,20 @@ mod tests {
             facts.memlock.soft = Some(bytes);
             memlock(&facts, 4, made)
         };
-        assert_eq!(judge(1 << 20, true).verdict, Verdict::Ok);
+        assert_eq!(judge(1 << 20, true).verdict, CheckResult::Ok);
         // Below the floor nothing starts, whatever a bare ring could do.
-        assert_eq!(judge(64 << 10, true).verdict, Verdict::Wrong);
-        assert_eq!(judge(768 << 10, false).verdict, Verdict::Wrong);
+        assert_eq!(judge(64 << 10, true).verdict, CheckResult::Wrong);
+        assert_eq!(judge(768 << 10, false).verdict, CheckResult::Wrong);
         let lenient = judge(768 << 10, true);
-        assert_eq!(lenient.verdict, Verdict::Ok);
+        assert_eq!(lenient.verdict, CheckResult::Ok);
         assert!(lenient.said.contains("counts less"), "{}", lenient.said);
     }
 
     #[test]
     fn open_files_are_judged_by_what_serving_takes() {
-        assert_eq!(files(256).verdict, Verdict::Wrong);
-        assert_eq!(files(1_024).verdict, Verdict::Note);
-        assert_eq!(files(65_536).verdict, Verdict::Ok);
+        assert_eq!(files(256).verdict, CheckResult::Wrong);
+        assert_eq!(files(1_024).verdict, CheckResult::Note);
+        assert_eq!(files(65_536).verdict, CheckResult::Ok);
         assert!(files(256).cures[0].contains("ulimit -n"));
     }
 
@@ -320,9 +324,9 @@ mod tests {
     fn a_quota_below_the_shards_is_a_note() {
         assert_eq!(
             processors(&[0, 1], Some(1.5), Ok(())).verdict,
-            Verdict::Note
+            CheckResult::Note
         );
-        assert_eq!(processors(&[0, 1], None, Ok(())).verdict, Verdict::Ok);
+        assert_eq!(processors(&[0, 1], None, Ok(())).verdict, CheckResult::Ok);
     }
 
     #[test]
@@ -339,14 +343,14 @@ mod tests {
             .as_socket()
             .expect("IPv4");
         let check = port("GRPC_PORT", taken);
-        assert_eq!(check.verdict, Verdict::Wrong);
+        assert_eq!(check.verdict, CheckResult::Wrong);
         assert!(
             check.said.contains(&taken.port().to_string()),
             "{}",
             check.said
         );
         drop(holder);
-        assert_eq!(port("GRPC_PORT", taken).verdict, Verdict::Ok);
+        assert_eq!(port("GRPC_PORT", taken).verdict, CheckResult::Ok);
     }
 
     #[test]

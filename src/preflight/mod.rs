@@ -19,13 +19,15 @@ pub use explain::{
     Explanation, explain_listen_error, explain_missing_table, explain_ring_error,
     explain_store_unreachable, explain_topology_error,
 };
-pub use facts::{Facts, raise_soft_limits};
+pub use facts::{HostFacts, raise_soft_limits};
 pub use host::{listeners, probe_port};
-pub use store::{AskError, ask, ask_at, demand, explain_ask_error, explain_connect_error};
+pub use store::{
+    StoreQueryError, explain_connect_error, explain_query_error, query, query_at, require_store,
+};
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CheckResult {
     Ok,
     /// The server starts and runs, but the operator should know.
     Note,
@@ -34,9 +36,9 @@ pub enum Verdict {
 
 /// One thing a start needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
+pub struct PreflightCheck {
     pub name: &'static str,
-    pub verdict: Verdict,
+    pub verdict: CheckResult,
     pub said: String,
     /// What to do about it, each a way.
     pub cures: Vec<String>,
@@ -44,31 +46,31 @@ pub struct Check {
 
 /// All checks, and the facts they rest on.
 #[derive(Clone, Debug)]
-pub struct Report {
-    pub checks: Vec<Check>,
-    pub facts: Facts,
+pub struct PreflightReport {
+    pub checks: Vec<PreflightCheck>,
+    pub facts: HostFacts,
 }
 
-impl Report {
+impl PreflightReport {
     pub fn wrong(&self) -> usize {
         let wrong = self
             .checks
             .iter()
-            .filter(|check| check.verdict == Verdict::Wrong);
+            .filter(|check| check.verdict == CheckResult::Wrong);
         wrong.count()
     }
 }
 
 /// Runs every check; takes seconds at most, also when the store does not answer.
-pub fn run(config: &Config) -> Report {
-    let facts = Facts::read();
+pub fn run(config: &Config) -> PreflightReport {
+    let facts = HostFacts::read();
     let (mut checks, has_ring) = host::checks(config, &facts);
     checks.push(tuning::check(Path::new("/"), &config.shard_cpus));
     checks.extend(store::checks(&config.store, has_ring));
-    Report { checks, facts }
+    PreflightReport { checks, facts }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for PreflightReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self
             .checks
@@ -78,9 +80,9 @@ impl fmt::Display for Report {
             .unwrap_or(0);
         for check in &self.checks {
             let verdict = match check.verdict {
-                Verdict::Ok => "ok",
-                Verdict::Note => "note",
-                Verdict::Wrong => "wrong",
+                CheckResult::Ok => "ok",
+                CheckResult::Note => "note",
+                CheckResult::Wrong => "wrong",
             };
             writeln!(f, "{:width$}  {verdict:5}  {}", check.name, check.said)?;
             for cure in &check.cures {

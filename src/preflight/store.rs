@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures::future::{self, Either};
 
 use super::explain::{Explanation, explain_ring_error};
-use super::facts::Facts;
-use super::{Check, Verdict};
+use super::facts::HostFacts;
+use super::{CheckResult, PreflightCheck};
 use crate::config::StoreConfig;
 use crate::limits::PREFLIGHT_STORE_TIMEOUT;
 use inventory_store::tables::{self, TableDifference};
@@ -16,7 +16,7 @@ use inventory_store::{NoObserver, Store, StoreConnectError, StoreError, StoreSet
 
 /// Why a command could not get its answer from the store.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum StoreQueryError {
     #[error("no executor for the store: {0}")]
     Ring(#[from] io::Error),
     #[error(transparent)]
@@ -29,21 +29,21 @@ pub enum AskError {
 ///
 /// # Errors
 /// No ring, no way to the store, or what `work` says.
-pub fn ask<T>(
+pub fn query<T>(
     config: &StoreConfig,
-    work: impl AsyncFnOnce(&Store) -> Result<T, AskError>,
-) -> Result<T, AskError> {
-    ask_at(config.settings(), work)
+    work: impl AsyncFnOnce(&Store) -> Result<T, StoreQueryError>,
+) -> Result<T, StoreQueryError> {
+    query_at(config.settings(), work)
 }
 
-/// As [`ask`], of a store that is not the configured one.
+/// As [`query`], of a store that is not the configured one.
 ///
 /// # Errors
-/// As [`ask`].
-pub fn ask_at<T>(
+/// As [`query`].
+pub fn query_at<T>(
     settings: StoreSettings,
-    work: impl AsyncFnOnce(&Store) -> Result<T, AskError>,
-) -> Result<T, AskError> {
+    work: impl AsyncFnOnce(&Store) -> Result<T, StoreQueryError>,
+) -> Result<T, StoreQueryError> {
     inventory_runtime::run_unpinned(async {
         let store = Store::connect(settings, Rc::new(NoObserver)).await?;
         work(&store).await
@@ -55,11 +55,11 @@ pub fn ask_at<T>(
 ///
 /// # Errors
 /// What is wrong, and the cure.
-pub fn demand(
+pub fn require_store(
     settings: &StoreSettings,
     config: &StoreConfig,
 ) -> Result<Vec<TableDifference>, Explanation> {
-    let asked = ask_at(settings.clone(), async |store| {
+    let asked = query_at(settings.clone(), async |store| {
         match store.probe().await {
             // The tables say themselves what they lack.
             Ok(()) | Err(StoreConnectError::TableMissing { .. }) => {}
@@ -67,7 +67,7 @@ pub fn demand(
         }
         Ok(tables::check(store).await?)
     });
-    let differences = asked.map_err(|error| explain_ask_error(&error, config))?;
+    let differences = asked.map_err(|error| explain_query_error(&error, config))?;
     let fatal: Vec<&TableDifference> = differences.iter().filter(|d| d.fatal).collect();
     if fatal.is_empty() {
         return Ok(differences);
@@ -86,11 +86,11 @@ pub fn demand(
 }
 
 /// Everything about the store. Without a ring it cannot be asked: that is told by another check.
-pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<Check> {
+pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<PreflightCheck> {
     if !has_ring {
-        return vec![Check {
+        return vec![PreflightCheck {
             name: "DynamoDB",
-            verdict: Verdict::Note,
+            verdict: CheckResult::Note,
             said: "not asked: that takes a ring".to_owned(),
             cures: Vec::new(),
         }];
@@ -107,18 +107,21 @@ pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<Check> {
     }));
     let outcome = match asked {
         Ok(Some(outcome)) => outcome,
-        Ok(None) => Err(AskError::Store(StoreError::Unavailable(format!(
+        Ok(None) => Err(StoreQueryError::Store(StoreError::Unavailable(format!(
             "no answer within {PREFLIGHT_STORE_TIMEOUT:?}"
         )))),
-        Err(error) => Err(AskError::Ring(error)),
+        Err(error) => Err(StoreQueryError::Ring(error)),
     };
     match outcome {
         Ok((place, differences)) => {
-            let mut checks = vec![Check::ok("DynamoDB", format!("{place} answers"))];
+            let mut checks = vec![PreflightCheck::ok("DynamoDB", format!("{place} answers"))];
             checks.extend(table_checks(config, differences));
             checks
         }
-        Err(error) => vec![Check::wrong("DynamoDB", explain_ask_error(&error, config))],
+        Err(error) => vec![PreflightCheck::wrong(
+            "DynamoDB",
+            explain_query_error(&error, config),
+        )],
     }
 }
 
@@ -134,21 +137,21 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
     }
 }
 
-fn table_checks(config: &StoreConfig, differences: Vec<TableDifference>) -> Vec<Check> {
+fn table_checks(config: &StoreConfig, differences: Vec<TableDifference>) -> Vec<PreflightCheck> {
     if differences.is_empty() {
         let names = &config.tables;
         let said = format!(
             "{}, {}, {}",
             names.inventory, names.seats, names.idempotency
         );
-        return vec![Check::ok("tables", said)];
+        return vec![PreflightCheck::ok("tables", said)];
     }
-    let checks = differences.into_iter().map(|difference| Check {
+    let checks = differences.into_iter().map(|difference| PreflightCheck {
         name: "tables",
         verdict: if difference.fatal {
-            Verdict::Wrong
+            CheckResult::Wrong
         } else {
-            Verdict::Note
+            CheckResult::Note
         },
         said: format!("{}: {}", difference.table, difference.what),
         cures: vec![difference.cure],
@@ -188,12 +191,12 @@ pub fn explain_connect_error(error: &StoreConnectError, config: &StoreConfig) ->
     }
 }
 
-/// As [`explain_connect_error`], for everything that [`ask`] can fail with.
-pub fn explain_ask_error(error: &AskError, config: &StoreConfig) -> Explanation {
+/// As [`explain_connect_error`], for everything that [`query`] can fail with.
+pub fn explain_query_error(error: &StoreQueryError, config: &StoreConfig) -> Explanation {
     match error {
-        AskError::Ring(error) => explain_ring_error(error, &Facts::read(), 1),
-        AskError::Connect(error) => explain_connect_error(error, config),
-        AskError::Store(error) => Explanation {
+        StoreQueryError::Ring(error) => explain_ring_error(error, &HostFacts::read(), 1),
+        StoreQueryError::Connect(error) => explain_connect_error(error, config),
+        StoreQueryError::Store(error) => Explanation {
             wrong: error.to_string(),
             facts: None,
             cures: vec![format!(
@@ -208,10 +211,10 @@ pub fn explain_ask_error(error: &AskError, config: &StoreConfig) -> Explanation 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::config::{self, Given};
+    use crate::config::{self, FixedEnv};
 
     fn config() -> StoreConfig {
-        config::store(&Given::on([0]).with("AWS_REGION", "eu-west-1")).unwrap()
+        config::store(&FixedEnv::on([0]).with("AWS_REGION", "eu-west-1")).unwrap()
     }
 
     #[test]
@@ -261,9 +264,12 @@ mod tests {
             fatal,
         };
         let checks = table_checks(&config(), vec![difference(true), difference(false)]);
-        assert_eq!(checks[0].verdict, Verdict::Wrong);
-        assert_eq!(checks[1].verdict, Verdict::Note);
+        assert_eq!(checks[0].verdict, CheckResult::Wrong);
+        assert_eq!(checks[1].verdict, CheckResult::Note);
         assert_eq!(checks[0].cures, ["mend it"]);
-        assert_eq!(table_checks(&config(), Vec::new())[0].verdict, Verdict::Ok);
+        assert_eq!(
+            table_checks(&config(), Vec::new())[0].verdict,
+            CheckResult::Ok
+        );
     }
 }

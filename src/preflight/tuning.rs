@@ -5,14 +5,14 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Check, Verdict};
+use super::{CheckResult, PreflightCheck};
 
 /// The very file that the script reads.
 const TABLE: &str = include_str!("../../tuning/kernel.tsv");
 
 /// One line of the table.
 #[derive(Clone, Copy, Debug)]
-struct Setting<'a> {
+struct HostSetting<'a> {
     name: &'a str,
     /// A file that lists what can be chosen, the chosen one in brackets; else one with one value.
     is_choice: bool,
@@ -22,7 +22,7 @@ struct Setting<'a> {
     wanted: &'a str,
 }
 
-impl<'a> Setting<'a> {
+impl<'a> HostSetting<'a> {
     /// `None` for a comment.
     fn of(line: &'a str) -> Option<Self> {
         if line.starts_with('#') {
@@ -85,8 +85,8 @@ impl<'a> Setting<'a> {
 
 /// What of the host's settings differs from the table. A container sees only some of them: what is
 /// not there is not judged.
-pub(super) fn check(root: &Path, shard_cpus: &[usize]) -> Check {
-    let settings: Vec<Setting> = TABLE.lines().filter_map(Setting::of).collect();
+pub(super) fn check(root: &Path, shard_cpus: &[usize]) -> PreflightCheck {
+    let settings: Vec<HostSetting> = TABLE.lines().filter_map(HostSetting::of).collect();
     let off: Vec<String> = settings
         .iter()
         .filter_map(|setting| {
@@ -99,14 +99,14 @@ pub(super) fn check(root: &Path, shard_cpus: &[usize]) -> Check {
         })
         .collect();
     if off.is_empty() {
-        return Check::ok(
+        return PreflightCheck::ok(
             "host",
             "no kernel setting differs from tuning/host.sh".to_owned(),
         );
     }
-    Check {
+    PreflightCheck {
         name: "host",
-        verdict: Verdict::Note,
+        verdict: CheckResult::Note,
         said: off.join(", "),
         cures: vec![
             "as root on the host: tuning/host.sh --check --why, then --apply --yes".to_owned(),
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn every_line_of_the_table_is_one_that_can_be_judged() {
-        let settings: Vec<Setting> = TABLE.lines().filter_map(Setting::of).collect();
+        let settings: Vec<HostSetting> = TABLE.lines().filter_map(HostSetting::of).collect();
         assert!(settings.len() >= 10, "{settings:?}");
         for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
             assert_eq!(line.split('\t').count(), 7, "{line}");
@@ -162,7 +162,7 @@ mod tests {
             ),
         ]);
         let found = check(root.path(), &[2, 3]);
-        assert_eq!(found.verdict, Verdict::Note);
+        assert_eq!(found.verdict, CheckResult::Note);
         assert_eq!(
             found.said,
             "somaxconn is 128 (wanted at least 1024), swappiness is 60 (wanted at most 1), \
@@ -178,6 +178,6 @@ mod tests {
             ("proc/sys/net/core/somaxconn", "4096\n"),
             (THP, "always [madvise] never\n"),
         ]);
-        assert_eq!(check(root.path(), &[0]).verdict, Verdict::Ok);
+        assert_eq!(check(root.path(), &[0]).verdict, CheckResult::Ok);
     }
 }

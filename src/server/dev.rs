@@ -2,7 +2,7 @@
 
 use super::{LOG_FLUSH_MAX, Server, banner, plain, start_log};
 use crate::config::{Config, StoreConfig};
-use crate::preflight::{Explanation, ask_at, explain_ask_error};
+use crate::preflight::{Explanation, explain_query_error, query_at};
 use inventory_core::ids::EventId;
 use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 use inventory_store::{CreateEventOutcome, NewEvent, Store, StoreError, StoreSettings, tables};
@@ -58,14 +58,14 @@ pub fn prepare(
     config: &StoreConfig,
     event: Option<(&str, u64, u16)>,
 ) -> Result<(), Explanation> {
-    let made = ask_at(settings.clone(), async |store| {
+    let made = query_at(settings.clone(), async |store| {
         tables::create(store).await?;
         if let Some((id, total, stripes)) = event {
             create(store, id, total, stripes).await?;
         }
         Ok(())
     });
-    made.map_err(|error| explain_ask_error(&error, config))
+    made.map_err(|error| explain_query_error(&error, config))
 }
 
 async fn create(store: &Store, id: &str, total: u64, stripes: u16) -> Result<(), StoreError> {

@@ -39,8 +39,8 @@ use crate::api::reservation_v1::ReservationHandlers;
 use crate::config::{Config, LogLevel, TRACES_ENDPOINT, cpus};
 use crate::limits;
 use crate::preflight::{
-    Explanation, Facts, demand, explain_connect_error, explain_listen_error, explain_ring_error,
-    explain_topology_error,
+    Explanation, HostFacts, explain_connect_error, explain_listen_error, explain_ring_error,
+    explain_topology_error, require_store,
 };
 use crate::shard::connection_balancer::ConnectionBalancer;
 use crate::shard::inbox::{Inbox, Mailbox, ShardMessage, inbox};
@@ -175,7 +175,7 @@ impl Server {
                 ports::bind(address).map_err(|e| explain_listen_error(&e, "ADMIN_PORT", address))
             })
             .transpose()?;
-        for difference in demand(&store, &config.store)? {
+        for difference in require_store(&store, &config.store)? {
             tracing::warn!(table = difference.table, difference = %difference, "tables");
         }
 
@@ -423,7 +423,7 @@ fn start_shards(
         match start {
             Ok(()) => {}
             Err(ShardStartError::Ring(error)) => {
-                wrong = Some(explain_ring_error(&error, &Facts::read(), count));
+                wrong = Some(explain_ring_error(&error, &HostFacts::read(), count));
             }
             Err(ShardStartError::Store(error)) => {
                 wrong = Some(explain_connect_error(&error, &config.store))

@@ -26,11 +26,11 @@ pub(super) use admin::*;
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
-    pub(super) command: Option<Command>,
+    pub(super) command: Option<CliCommand>,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum CliCommand {
     /// Run the server on an embedded engine: nothing to install, nothing to set
     Dev(DevArgs),
 
@@ -38,8 +38,8 @@ pub(super) enum Command {
     Demo(DemoOptions),
 
     /// Run the server on DynamoDB
-    #[command(after_help = help::environment(help::Detail::Short),
-              after_long_help = help::environment(help::Detail::Long))]
+    #[command(after_help = help::environment(help::HelpDetail::Short),
+              after_long_help = help::environment(help::HelpDetail::Long))]
     Serve,
 
     /// Make the DynamoDB tables, or say how they differ

@@ -8,7 +8,7 @@ use std::path::Path;
 use inventory_proto::inventory::v1::{NewSeat, Price};
 use serde_json::Value;
 
-use crate::cli::{Failure, money};
+use crate::cli::{CommandError, money};
 use crate::limits::{
     IMPORT_FILE_BYTES_MAX, IMPORT_PROBLEMS_SHOWN, PRICE_AMOUNT_MAX, SEAT_TEXT_BYTES_MAX,
     SEATS_PER_EVENT_MAX,
@@ -31,12 +31,12 @@ const COLUMNS: [&str; 7] = [
 ///
 /// # Errors
 /// The file cannot be read, or some lines of it are wrong; these are told.
-pub(super) fn seats(path: &Path) -> Result<Vec<NewSeat>, Failure> {
+pub(super) fn seats(path: &Path) -> Result<Vec<NewSeat>, CommandError> {
     parse(path, open(path)?, IMPORT_FILE_BYTES_MAX)
 }
 
 /// Opens a file, or standard input for `-`.
-pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, Failure> {
+pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, CommandError> {
     if path == Path::new("-") {
         return Ok(Box::new(io::stdin().lock()));
     }
@@ -44,8 +44,8 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, Failure> {
     Ok(Box::new(file))
 }
 
-pub(super) fn unreadable(path: &Path, error: &io::Error) -> Failure {
-    Failure::usage(format!("{} cannot be read: {error}", shown(path)))
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> CommandError {
+    CommandError::usage(format!("{} cannot be read: {error}", shown(path)))
 }
 
 /// What a file is called in messages.
@@ -56,20 +56,20 @@ pub(super) fn shown(path: &Path) -> String {
     }
 }
 
-fn parse(path: &Path, input: impl Read, bytes_max: u64) -> Result<Vec<NewSeat>, Failure> {
+fn parse(path: &Path, input: impl Read, bytes_max: u64) -> Result<Vec<NewSeat>, CommandError> {
     let mut bytes = Vec::new();
     let read = input.take(bytes_max + 1).read_to_end(&mut bytes);
     if read.map_err(|error| unreadable(path, &error))? as u64 > bytes_max {
-        return Err(Failure::usage(format!(
+        return Err(CommandError::usage(format!(
             "{} has over {bytes_max} bytes; want one event's seats",
             shown(path)
         )));
     }
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
-    let mut found = Found {
+    let mut found = SeatFileReader {
         seats: Vec::new(),
         lines: HashMap::new(),
-        problems: Problems::new(path),
+        problems: FileProblems::new(path),
     };
     match bytes.trim_ascii_start().first() {
         Some(b'{') => jsonl(bytes, &mut found),
@@ -78,7 +78,7 @@ fn parse(path: &Path, input: impl Read, bytes_max: u64) -> Result<Vec<NewSeat>, 
     found.problems.end()?;
     if found.seats.is_empty() {
         let file = shown(path);
-        return Err(Failure::usage(format!("{file} has no seats")));
+        return Err(CommandError::usage(format!("{file} has no seats")));
     }
     Ok(found.seats)
 }
@@ -87,13 +87,13 @@ fn parse(path: &Path, input: impl Read, bytes_max: u64) -> Result<Vec<NewSeat>, 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// What is wrong with a file, as far as it is worth telling.
-pub(super) struct Problems {
+pub(super) struct FileProblems {
     place: String,
     told: Vec<String>,
     count: usize,
 }
 
-impl Problems {
+impl FileProblems {
     pub(super) fn new(path: &Path) -> Self {
         Self {
             place: shown(path),
@@ -109,7 +109,7 @@ impl Problems {
         }
     }
 
-    pub(super) fn end(self) -> Result<(), Failure> {
+    pub(super) fn end(self) -> Result<(), CommandError> {
         if self.count == 0 {
             return Ok(());
         }
@@ -122,22 +122,22 @@ impl Problems {
             0 => {}
             more => said.push_str(&format!("\n  and {more} more")),
         }
-        Err(Failure::usage(said))
+        Err(CommandError::usage(said))
     }
 }
 
 /// What has been read so far.
-struct Found {
+struct SeatFileReader {
     seats: Vec<NewSeat>,
     /// Where each seat was.
     lines: HashMap<String, u64>,
-    problems: Problems,
+    problems: FileProblems,
 }
 
-impl Found {
+impl SeatFileReader {
     /// Takes one line; whether to go on.
-    fn line(&mut self, line: u64, raw: Result<Raw, String>) -> bool {
-        let seat = match raw.and_then(Raw::check) {
+    fn line(&mut self, line: u64, raw: Result<SeatLine, String>) -> bool {
+        let seat = match raw.and_then(SeatLine::check) {
             Ok(seat) => seat,
             Err(problem) => {
                 self.problems.add(line, problem);
@@ -162,7 +162,7 @@ impl Found {
 
 /// One line before it is checked. What is missing is empty.
 #[derive(Debug, Default)]
-struct Raw {
+struct SeatLine {
     seat_id: String,
     section: String,
     row: String,
@@ -172,7 +172,7 @@ struct Raw {
     currency: String,
 }
 
-impl Raw {
+impl SeatLine {
     fn field(&mut self, column: &str) -> Option<&mut String> {
         match column {
             "seat_id" => Some(&mut self.seat_id),
@@ -248,13 +248,13 @@ impl Raw {
 
 // ---- CSV ----------------------------------------------------------------------------------------
 
-fn csv(bytes: &[u8], found: &mut Found) -> io::Result<()> {
+fn csv(bytes: &[u8], found: &mut SeatFileReader) -> io::Result<()> {
     let mut reader = csv::ReaderBuilder::new()
         // Counted here, so that a wrong line is told and the next ones are looked at.
         .flexible(true)
         .trim(csv::Trim::All)
         .from_reader(bytes);
-    let mut lines = Lines {
+    let mut lines = RecordLines {
         bytes,
         at: 0,
         line: 1,
@@ -281,13 +281,13 @@ fn csv(bytes: &[u8], found: &mut Found) -> io::Result<()> {
 
 /// Finds the line on which a record begins. The reader's own count stops before blank lines and
 /// between the two characters of a Windows line end.
-struct Lines<'a> {
+struct RecordLines<'a> {
     bytes: &'a [u8],
     at: usize,
     line: u64,
 }
 
-impl Lines<'_> {
+impl RecordLines<'_> {
     /// Of records in their order.
     fn of(&mut self, record: &csv::ByteRecord) -> u64 {
         let start = record.position().map_or(0, csv::Position::byte);
@@ -334,7 +334,7 @@ fn columns(head: &csv::ByteRecord) -> Result<Vec<&'static str>, String> {
     }
 }
 
-fn csv_line(columns: &[&'static str], record: &csv::ByteRecord) -> Result<Raw, String> {
+fn csv_line(columns: &[&'static str], record: &csv::ByteRecord) -> Result<SeatLine, String> {
     if record.len() != columns.len() {
         return Err(format!(
             "has {} fields; want {}, as the first line has",
@@ -342,7 +342,7 @@ fn csv_line(columns: &[&'static str], record: &csv::ByteRecord) -> Result<Raw, S
             columns.len()
         ));
     }
-    let mut raw = Raw::default();
+    let mut raw = SeatLine::default();
     for (column, bytes) in columns.iter().zip(record) {
         let text = std::str::from_utf8(bytes);
         let text = text.map_err(|_| format!("{column} is not UTF-8"))?;
@@ -355,7 +355,7 @@ fn csv_line(columns: &[&'static str], record: &csv::ByteRecord) -> Result<Raw, S
 
 // ---- JSON lines ---------------------------------------------------------------------------------
 
-fn jsonl(bytes: &[u8], found: &mut Found) {
+fn jsonl(bytes: &[u8], found: &mut SeatFileReader) {
     for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
         let line = line.trim_ascii();
         if !line.is_empty() && !found.line(number, json_line(line)) {
@@ -364,13 +364,13 @@ fn jsonl(bytes: &[u8], found: &mut Found) {
     }
 }
 
-fn json_line(text: &[u8]) -> Result<Raw, String> {
+fn json_line(text: &[u8]) -> Result<SeatLine, String> {
     let object = match serde_json::from_slice(text) {
         Ok(Value::Object(object)) => object,
         Ok(_) => return Err("is no JSON object".to_owned()),
         Err(error) => return Err(format!("is no JSON: {error}")),
     };
-    let mut raw = Raw::default();
+    let mut raw = SeatLine::default();
     for (key, value) in object {
         let Some(field) = raw.field(&key) else {
             return Err(format!("{key:?} is no key; want some of {}", known()));

@@ -13,21 +13,21 @@ use serde_json::json;
 
 use super::admin::AdminPort;
 use super::args::{BlockArgs, ImportArgs, SeatsCommand};
-use super::{Failure, event, say, say_json, show};
+use super::{CommandError, event, say, say_json, show};
 use crate::limits::{IMPORT_FILE_BYTES_MAX, SEATS_PER_CHUNK_MAX, SEATS_PER_EVENT_MAX};
 use inventory_core::ids::SeatId;
 
-pub(super) fn run(command: &SeatsCommand) -> Result<(), Failure> {
+pub(super) fn run(command: &SeatsCommand) -> Result<(), CommandError> {
     match command {
         SeatsCommand::Import(args) => import(args),
-        SeatsCommand::Block(args) => block(args, Change::Block),
-        SeatsCommand::Unblock(args) => block(args, Change::Unblock),
+        SeatsCommand::Block(args) => block(args, SeatChange::Block),
+        SeatsCommand::Unblock(args) => block(args, SeatChange::Unblock),
     }
 }
 
 // ---- Import -------------------------------------------------------------------------------------
 
-fn import(args: &ImportArgs) -> Result<(), Failure> {
+fn import(args: &ImportArgs) -> Result<(), CommandError> {
     let port = AdminPort::find(&args.admin.server)?;
     let seats = file::seats(&args.file)?;
     let count = seats.len();
@@ -42,7 +42,7 @@ fn import(args: &ImportArgs) -> Result<(), Failure> {
         create(&port, args)?;
     }
     let begun = Instant::now();
-    let bar = progress::Progress::new(count, args.admin.json);
+    let bar = progress::ImportProgress::new(count, args.admin.json);
     let answer = port.long(async |admin| {
         let sent = send::all(admin, &args.event, seats, &bar).await;
         sent.map_err(|stopped| stopped.explain(&port, args.event.as_str()))
@@ -68,7 +68,7 @@ fn import(args: &ImportArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn create(port: &AdminPort, args: &ImportArgs) -> Result<(), Failure> {
+fn create(port: &AdminPort, args: &ImportArgs) -> Result<(), CommandError> {
     let about = &args.about;
     let wanted = pb::CreateEventRequest {
         event_id: args.event.to_string(),
@@ -88,12 +88,12 @@ fn grouped(count: usize) -> String {
 // ---- Block and unblock --------------------------------------------------------------------------
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
+enum SeatChange {
     Block,
     Unblock,
 }
 
-fn block(args: &BlockArgs, change: Change) -> Result<(), Failure> {
+fn block(args: &BlockArgs, change: SeatChange) -> Result<(), CommandError> {
     let port = AdminPort::find(&args.admin.server)?;
     let seats = match &args.file {
         Some(path) => listed(path)?,
@@ -116,13 +116,13 @@ fn block(args: &BlockArgs, change: Change) -> Result<(), Failure> {
     let wrong = results.iter().filter(|one| !is_done(one)).count();
     match wrong {
         0 => Ok(()),
-        _ => Err(Failure::failed(format!(
+        _ => Err(CommandError::failed(format!(
             "{} of {} seats are not {}",
             grouped(wrong),
             grouped(results.len()),
             match change {
-                Change::Block => "blocked",
-                Change::Unblock => "unblocked",
+                SeatChange::Block => "blocked",
+                SeatChange::Unblock => "unblocked",
             }
         ))),
     }
@@ -132,19 +132,19 @@ fn change_seats(
     port: &AdminPort,
     args: &BlockArgs,
     seats: &[SeatId],
-    change: Change,
-) -> Result<Vec<pb::SeatResult>, Failure> {
+    change: SeatChange,
+) -> Result<Vec<pb::SeatResult>, CommandError> {
     let event_id = args.event.to_string();
     let seat_ids = seats.iter().map(SeatId::to_string).collect();
     match change {
-        Change::Block => {
+        SeatChange::Block => {
             let request = pb::BlockSeatsRequest { event_id, seat_ids };
             let answer = port.call(&args.event, request, async |admin, request| {
                 admin.block_seats(request).await
             })?;
             Ok(answer.seats)
         }
-        Change::Unblock => {
+        SeatChange::Unblock => {
             let request = pb::UnblockSeatsRequest { event_id, seat_ids };
             let answer = port.call(&args.event, request, async |admin, request| {
                 admin.unblock_seats(request).await
@@ -179,14 +179,14 @@ fn tell(args: &BlockArgs, results: &[pb::SeatResult]) {
 }
 
 /// The seats of a file with one per line.
-fn listed(path: &Path) -> Result<Vec<SeatId>, Failure> {
+fn listed(path: &Path) -> Result<Vec<SeatId>, CommandError> {
     let mut text = String::new();
     let read = file::open(path)?
         .take(IMPORT_FILE_BYTES_MAX)
         .read_to_string(&mut text);
     read.map_err(|error| file::unreadable(path, &error))?;
     let mut seats = Vec::new();
-    let mut problems = file::Problems::new(path);
+    let mut problems = file::FileProblems::new(path);
     for (number, line) in (1..).zip(text.lines()) {
         match line.trim() {
             "" => {}
@@ -198,7 +198,7 @@ fn listed(path: &Path) -> Result<Vec<SeatId>, Failure> {
     }
     problems.end()?;
     if seats.is_empty() || seats.len() > SEATS_PER_EVENT_MAX {
-        return Err(Failure::usage(format!(
+        return Err(CommandError::usage(format!(
             "{} names {} seats; want 1 to {SEATS_PER_EVENT_MAX}",
             file::shown(path),
             seats.len()
@@ -207,10 +207,12 @@ fn listed(path: &Path) -> Result<Vec<SeatId>, Failure> {
     Ok(seats)
 }
 
-fn distinct(seats: &[SeatId]) -> Result<(), Failure> {
+fn distinct(seats: &[SeatId]) -> Result<(), CommandError> {
     let mut seen = std::collections::HashSet::with_capacity(seats.len());
     match seats.iter().find(|seat| !seen.insert(*seat)) {
-        Some(twice) => Err(Failure::usage(format!("the seat {twice} is named twice"))),
+        Some(twice) => Err(CommandError::usage(format!(
+            "the seat {twice} is named twice"
+        ))),
         None => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! How far an import is: a bar on a terminal, a few plain lines elsewhere. On stderr.
+//! Progress of a seat import on stderr: a bar on a terminal, a few plain lines elsewhere.
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -8,58 +8,58 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::grouped;
 
-/// Plain lines of one import.
+/// Most plain lines of one import.
 const LINES: usize = 10;
 
-/// See the module's head.
-pub(super) struct Progress {
+/// Reports the progress of one import.
+pub(super) struct ImportProgress {
     seats: usize,
-    how: How,
+    output: ProgressOutput,
 }
 
-enum How {
+enum ProgressOutput {
     Bar(ProgressBar),
     /// The number of seats at which the next line is due.
     Lines(Cell<usize>),
     Silent,
 }
 
-impl Progress {
+impl ImportProgress {
     /// `quiet`: nothing but a bar on a terminal.
     pub(super) fn new(seats: usize, quiet: bool) -> Self {
-        let how = if io::stderr().is_terminal() {
-            How::Bar(bar(seats))
+        let output = if io::stderr().is_terminal() {
+            ProgressOutput::Bar(bar(seats))
         } else if quiet {
-            How::Silent
+            ProgressOutput::Silent
         } else {
-            How::Lines(Cell::new(seats.div_ceil(LINES)))
+            ProgressOutput::Lines(Cell::new(seats.div_ceil(LINES)))
         };
-        Self { seats, how }
+        Self { seats, output }
     }
 
     /// The server has taken `sent` of the seats.
     pub(super) fn at(&self, sent: usize) {
-        match &self.how {
-            How::Bar(bar) => bar.set_position(sent as u64),
-            How::Lines(due) => {
+        match &self.output {
+            ProgressOutput::Bar(bar) => bar.set_position(sent as u64),
+            ProgressOutput::Lines(due) => {
                 if sent >= due.get() {
                     let step = self.seats.div_ceil(LINES).max(1);
                     due.set((sent / step + 1) * step);
                     self.line(sent);
                 }
             }
-            How::Silent => {}
+            ProgressOutput::Silent => {}
         }
     }
 
-    /// Nobody left to tell when stderr is closed.
+    /// A closed stderr is ignored.
     fn line(&self, sent: usize) {
         let (sent, seats) = (grouped(sent), grouped(self.seats));
         let _ = writeln!(io::stderr(), "{sent} of {seats} seats");
     }
 
     pub(super) fn finish(&self, well: bool) {
-        if let How::Bar(bar) = &self.how {
+        if let ProgressOutput::Bar(bar) = &self.output {
             match well {
                 true => bar.finish_and_clear(),
                 // Where it stopped stays to be seen.

@@ -9,9 +9,9 @@ use inventory_proto::inventory::v1 as pb;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::progress::Progress;
-use crate::cli::Failure;
-use crate::cli::admin::{Admin, AdminPort};
+use super::progress::ImportProgress;
+use crate::cli::CommandError;
+use crate::cli::admin::{AdminClient, AdminPort};
 use crate::limits::{IMPORT_STALL_MAX, SEATS_PER_CHUNK_MAX};
 use inventory_core::ids::EventId;
 
@@ -19,16 +19,16 @@ use inventory_core::ids::EventId;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Why not all seats were written.
-pub(super) enum Stopped {
+pub(super) enum ImportError {
     Refused(Status),
     Stalled { sent: usize, seats: usize },
 }
 
-impl Stopped {
-    pub(super) fn explain(self, port: &AdminPort, event: &str) -> Failure {
+impl ImportError {
+    pub(super) fn explain(self, port: &AdminPort, event: &str) -> CommandError {
         let mut failure = match self {
             Self::Refused(status) => port.explain(&event, &status),
-            Self::Stalled { sent, seats } => Failure::failed(format!(
+            Self::Stalled { sent, seats } => CommandError::failed(format!(
                 "the server at {} has taken nothing for {IMPORT_STALL_MAX:?}, at about {sent} of \
                  {seats} seats",
                 port.shown()
@@ -43,11 +43,11 @@ impl Stopped {
 
 /// Sends all seats; what the server says when it has written them.
 pub(super) async fn all(
-    mut admin: Admin,
+    mut admin: AdminClient,
     event: &EventId,
     seats: Vec<pb::NewSeat>,
-    progress: &Progress,
-) -> Result<pb::ImportSeatsResponse, Stopped> {
+    progress: &ImportProgress,
+) -> Result<pb::ImportSeatsResponse, ImportError> {
     let count = seats.len();
     let sent = Arc::new(AtomicUsize::new(0));
     let messages = messages(event.to_string(), seats, Arc::clone(&sent));
@@ -63,7 +63,7 @@ pub(super) async fn all(
                         progress.at(count);
                         Ok(answer.into_inner())
                     }
-                    Err(status) => Err(Stopped::Refused(status)),
+                    Err(status) => Err(ImportError::Refused(status)),
                 };
             }
             _ = look.tick() => {
@@ -72,7 +72,7 @@ pub(super) async fn all(
                     (last, moved) = (sent, Instant::now());
                     progress.at(sent);
                 } else if moved.elapsed() > IMPORT_STALL_MAX {
-                    return Err(Stopped::Stalled { sent, seats: count });
+                    return Err(ImportError::Stalled { sent, seats: count });
                 }
             }
         }

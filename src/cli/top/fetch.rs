@@ -10,8 +10,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::model::Scrape;
-use super::parse::Samples;
+use super::model::TimedScrape;
+use super::parse::MetricSamples;
 use crate::cli::client::shown;
 use crate::limits::{TOP_BODY_BYTES_MAX, TOP_FETCH_TIMEOUT};
 
@@ -19,14 +19,14 @@ use crate::limits::{TOP_BODY_BYTES_MAX, TOP_FETCH_TIMEOUT};
 ///
 /// # Errors
 /// In a person's words: nobody listens, it takes too long, or what answers is no server of ours.
-pub(super) async fn scrape(address: &Uri, began: Instant) -> Result<Scrape, String> {
+pub(super) async fn scrape(address: &Uri, began: Instant) -> Result<TimedScrape, String> {
     let at = shown(address);
     let asked = began.elapsed().as_secs_f64();
     let text = timeout(TOP_FETCH_TIMEOUT, body(address))
         .await
         .map_err(|_| format!("{at} did not answer within {TOP_FETCH_TIMEOUT:?}"))?
         .map_err(|why| format!("{at}: {why}"))?;
-    let samples = Samples::parse(&text)
+    let samples = MetricSamples::parse(&text)
         .map_err(|why| format!("what answers at {at} is not inventory-api: {why}"))?;
     if samples.first("inventory_build_info").is_none() {
         return Err(format!(
@@ -37,7 +37,7 @@ pub(super) async fn scrape(address: &Uri, began: Instant) -> Result<Scrape, Stri
     let wall = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64());
-    Ok(Scrape {
+    Ok(TimedScrape {
         at: asked,
         wall,
         samples,

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::model::Figures;
+use super::model::TopModel;
 
 /// A gauge or count that is whole.
 fn whole(number: f64) -> u64 {
@@ -11,7 +11,7 @@ fn whole(number: f64) -> u64 {
 }
 
 /// One object. What is not known is null.
-pub(super) fn of(server: &str, figures: &Figures) -> Value {
+pub(super) fn of(server: &str, figures: &TopModel) -> Value {
     let shards: Vec<Value> = figures
         .shards
         .iter()

@@ -24,38 +24,38 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers
 use ratatui::layout::Rect;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::model::{Scrape, figures};
+use self::model::{TimedScrape, figures};
 use self::view::Screen;
 use super::args::TopArgs;
-use super::{Failure, client, say, say_json};
+use super::{CommandError, client, say, say_json};
 use crate::config::{self, ProcessEnv};
 use crate::limits::{TOP_KEY_WAIT, TOP_ONCE_WIDTH, TOP_SCRAPES_WAITING_MAX};
 
-pub(super) fn run(args: &TopArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &TopArgs) -> Result<(), CommandError> {
     let server = address(args)?;
     if args.once {
         return once(args, &server);
     }
     if !io::stdout().is_terminal() {
-        return Err(Failure::usage(
+        return Err(CommandError::usage(
             "the output is no terminal: use --once, or --once --json for a script",
         ));
     }
     let scrapes = begin(server.clone(), args.every);
     let mut terminal = ratatui::try_init()
-        .map_err(|why| Failure::failed(format!("the terminal cannot be used: {why}")))?;
+        .map_err(|why| CommandError::failed(format!("the terminal cannot be used: {why}")))?;
     let ended = live(&mut terminal, &server, &scrapes);
     ratatui::restore();
     ended
 }
 
 /// Where the figures are: as told, else where this environment would put them.
-fn address(args: &TopArgs) -> Result<Uri, Failure> {
+fn address(args: &TopArgs) -> Result<Uri, CommandError> {
     if let Some(address) = &args.metrics {
         return Ok(address.clone());
     }
     match config::metrics_port(&ProcessEnv)? {
-        0 => Err(Failure::usage(
+        0 => Err(CommandError::usage(
             "METRICS_PORT does not tell where the figures are: name it with --metrics host:port",
         )),
         port => Ok(client::url_of(SocketAddr::from((
@@ -65,16 +65,16 @@ fn address(args: &TopArgs) -> Result<Uri, Failure> {
     }
 }
 
-fn once(args: &TopArgs, server: &Uri) -> Result<(), Failure> {
+fn once(args: &TopArgs, server: &Uri) -> Result<(), CommandError> {
     let began = Instant::now();
     let (before, now) = client::block_on_unbounded(async {
         let before = fetch::scrape(server, began)
             .await
-            .map_err(Failure::failed)?;
+            .map_err(CommandError::failed)?;
         tokio::time::sleep(args.every).await;
         let now = fetch::scrape(server, began)
             .await
-            .map_err(Failure::failed)?;
+            .map_err(CommandError::failed)?;
         Ok((before, now))
     })?;
     let figures = figures(&before, &now);
@@ -107,14 +107,14 @@ fn text(screen: &Screen) -> String {
 }
 
 /// What the fetching thread says.
-enum News {
-    Scrape(Result<Scrape, String>),
+enum FetchUpdate {
+    Scrape(Result<TimedScrape, String>),
     /// The process is told to end.
     Stop,
 }
 
 /// Scrapes on a thread of its own, so that keys are answered while a server is not.
-fn begin(server: Uri, every: Duration) -> Receiver<News> {
+fn begin(server: Uri, every: Duration) -> Receiver<FetchUpdate> {
     let (send, news) = sync_channel(TOP_SCRAPES_WAITING_MAX);
     thread::spawn(move || {
         let told = send.clone();
@@ -124,13 +124,13 @@ fn begin(server: Uri, every: Duration) -> Receiver<News> {
             Ok(())
         });
         if let Err(why) = ended {
-            let _ = told.send(News::Scrape(Err(why.message)));
+            let _ = told.send(FetchUpdate::Scrape(Err(why.message)));
         }
     });
     news
 }
 
-async fn watch(server: &Uri, every: Duration, send: SyncSender<News>) {
+async fn watch(server: &Uri, every: Duration, send: SyncSender<FetchUpdate>) {
     let began = Instant::now();
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -140,15 +140,17 @@ async fn watch(server: &Uri, every: Duration, send: SyncSender<News>) {
     ) {
         (Ok(term), Ok(hangup)) => (term, hangup),
         (Err(why), _) | (_, Err(why)) => {
-            let _ = send.send(News::Scrape(Err(format!("signals cannot be heard: {why}"))));
+            let _ = send.send(FetchUpdate::Scrape(Err(format!(
+                "signals cannot be heard: {why}"
+            ))));
             return;
         }
     };
     loop {
         let news = tokio::select! {
-            _ = ticks.tick() => News::Scrape(fetch::scrape(server, began).await),
-            _ = term.recv() => News::Stop,
-            _ = hangup.recv() => News::Stop,
+            _ = ticks.tick() => FetchUpdate::Scrape(fetch::scrape(server, began).await),
+            _ = term.recv() => FetchUpdate::Stop,
+            _ = hangup.recv() => FetchUpdate::Stop,
         };
         if send.send(news).is_err() {
             return;
@@ -159,16 +161,16 @@ async fn watch(server: &Uri, every: Duration, send: SyncSender<News>) {
 fn live(
     terminal: &mut DefaultTerminal,
     server: &Uri,
-    news: &Receiver<News>,
-) -> Result<(), Failure> {
-    let lost = |why: io::Error| Failure::failed(format!("the terminal is gone: {why}"));
+    news: &Receiver<FetchUpdate>,
+) -> Result<(), CommandError> {
+    let lost = |why: io::Error| CommandError::failed(format!("the terminal is gone: {why}"));
     let mut screen = Screen {
         server: client::shown(server),
         colours: std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()),
         keys: true,
         ..Screen::default()
     };
-    let mut before: Option<Scrape> = None;
+    let mut before: Option<TimedScrape> = None;
     let mut silent_since = None;
     loop {
         terminal.draw(|frame| screen.draw(frame)).map_err(lost)?;
@@ -183,10 +185,10 @@ fn live(
         match news.recv_timeout(TOP_KEY_WAIT) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(Failure::failed("the figures are not fetched any more"));
+                return Err(CommandError::failed("the figures are not fetched any more"));
             }
-            Ok(News::Stop) => return Ok(()),
-            Ok(News::Scrape(Ok(scrape))) => {
+            Ok(FetchUpdate::Stop) => return Ok(()),
+            Ok(FetchUpdate::Scrape(Ok(scrape))) => {
                 silent_since = None;
                 screen.trouble = None;
                 if let (Some(before), false) = (&before, screen.paused) {
@@ -194,7 +196,7 @@ fn live(
                 }
                 before = Some(scrape);
             }
-            Ok(News::Scrape(Err(why))) => {
+            Ok(FetchUpdate::Scrape(Err(why))) => {
                 let since: &mut Instant = silent_since.get_or_insert_with(Instant::now);
                 screen.trouble = Some((why, since.elapsed().as_secs()));
             }

@@ -1,21 +1,21 @@
 //! What an operator asks of two scrapes of one server: rates, latencies, shards, events. Pure: no clock,
 //! no terminal, no sockets. Must not live here: how it looks (`view`, `json`).
 
-use super::parse::Samples;
+use super::parse::MetricSamples;
 
 /// A scrape and when it was taken.
 #[derive(Clone, Debug)]
-pub(super) struct Scrape {
+pub(super) struct TimedScrape {
     /// Since some fixed instant, in seconds.
     pub(super) at: f64,
     /// Since the Unix epoch, in seconds.
     pub(super) wall: f64,
-    pub(super) samples: Samples,
+    pub(super) samples: MetricSamples,
 }
 
 /// One shard between two scrapes.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Shard {
+pub(super) struct ShardRow {
     pub(super) shard: String,
     pub(super) connections: f64,
     pub(super) requests_per_second: f64,
@@ -34,7 +34,7 @@ pub(super) struct Shard {
 
 /// One method: its rate between two scrapes, and its latencies over the server's window.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Method {
+pub(super) struct MethodRow {
     /// Without its package, unless two services have it.
     pub(super) name: String,
     pub(super) calls_per_second: f64,
@@ -48,7 +48,7 @@ pub(super) struct Method {
 
 /// One operation of the store.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Operation {
+pub(super) struct StoreOperationRow {
     pub(super) name: String,
     pub(super) per_second: f64,
     /// Between the two scrapes, in milliseconds.
@@ -59,7 +59,7 @@ pub(super) struct Operation {
 
 /// One event: what this process writes of it, and its units as the store has them.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Event {
+pub(super) struct EventRow {
     pub(super) id: String,
     pub(super) reservations_per_second: f64,
     /// `None` until the server has read them.
@@ -71,7 +71,7 @@ pub(super) struct Event {
 
 /// Everything that is shown.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Figures {
+pub(super) struct TopModel {
     pub(super) version: String,
     pub(super) arch: String,
     pub(super) ready: bool,
@@ -86,9 +86,9 @@ pub(super) struct Figures {
     pub(super) requests_per_second: f64,
     pub(super) errors_per_second: f64,
     pub(super) shed_per_second: f64,
-    pub(super) shards: Vec<Shard>,
-    pub(super) methods: Vec<Method>,
-    pub(super) operations: Vec<Operation>,
+    pub(super) shards: Vec<ShardRow>,
+    pub(super) methods: Vec<MethodRow>,
+    pub(super) operations: Vec<StoreOperationRow>,
     pub(super) transactions_per_second: f64,
     /// Reservations of one transaction, between the two scrapes.
     pub(super) batch_mean: Option<f64>,
@@ -102,10 +102,10 @@ pub(super) struct Figures {
     pub(super) unknown_outcomes: f64,
     /// Since the server started; anything but 0 is an emergency.
     pub(super) breaches: f64,
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<EventRow>,
 }
 
-impl Figures {
+impl TopModel {
     pub(super) fn retries(&self, reason: &str) -> f64 {
         self.retries_per_second
             .iter()
@@ -129,13 +129,13 @@ const ERRORS: [&str; 6] = [
 const REST: &str = "other";
 
 /// Two scrapes of one server, the older first.
-struct Pair<'a> {
-    before: &'a Samples,
-    now: &'a Samples,
+struct ScrapePair<'a> {
+    before: &'a MetricSamples,
+    now: &'a MetricSamples,
     seconds: f64,
 }
 
-impl Pair<'_> {
+impl ScrapePair<'_> {
     /// A counter that is smaller than before began anew meanwhile.
     fn grown(before: f64, now: f64) -> f64 {
         if now < before { now } else { now - before }
@@ -146,7 +146,7 @@ impl Pair<'_> {
     }
 
     fn rate_of(&self, name: &str, label: &str, value: &str) -> f64 {
-        let of = |samples: &Samples| samples.sum_of(name, label, value);
+        let of = |samples: &MetricSamples| samples.sum_of(name, label, value);
         Self::grown(of(self.before), of(self.now)) / self.seconds
     }
 
@@ -162,8 +162,8 @@ impl Pair<'_> {
 }
 
 /// What happened between two scrapes of the same server.
-pub(super) fn figures(before: &Scrape, now: &Scrape) -> Figures {
-    let pair = Pair {
+pub(super) fn figures(before: &TimedScrape, now: &TimedScrape) -> TopModel {
+    let pair = ScrapePair {
         before: &before.samples,
         now: &now.samples,
         // Never by zero: two scrapes of the same instant have no rates.
@@ -179,13 +179,13 @@ pub(super) fn figures(before: &Scrape, now: &Scrape) -> Figures {
     events.sort_by(|one, other| {
         let (one_rate, other_rate) = (one.reservations_per_second, other.reservations_per_second);
         // Whatever the rest writes together, it is no event: it comes last.
-        let is_rest = |event: &Event| event.id == REST;
+        let is_rest = |event: &EventRow| event.id == REST;
         is_rest(one)
             .cmp(&is_rest(other))
             .then(other_rate.total_cmp(&one_rate))
             .then(one.id.cmp(&other.id))
     });
-    Figures {
+    TopModel {
         version: label("version"),
         arch: label("arch"),
         ready: at.sum("inventory_ready") > 0.0,
@@ -222,12 +222,12 @@ pub(super) fn figures(before: &Scrape, now: &Scrape) -> Figures {
     }
 }
 
-fn shards(pair: &Pair<'_>) -> Vec<Shard> {
+fn shards(pair: &ScrapePair<'_>) -> Vec<ShardRow> {
     let now = |name: &str, shard: &str| pair.now.sum_of(name, "shard", shard);
     pair.now
         .values_of("inventory_shard_connections", "shard")
         .into_iter()
-        .map(|shard| Shard {
+        .map(|shard| ShardRow {
             connections: now("inventory_shard_connections", &shard),
             requests_per_second: pair.rate_of("inventory_shard_requests_total", "shard", &shard),
             active: now("inventory_shard_active_requests", &shard),
@@ -241,18 +241,18 @@ fn shards(pair: &Pair<'_>) -> Vec<Shard> {
         .collect()
 }
 
-fn methods(pair: &Pair<'_>) -> Vec<Method> {
+fn methods(pair: &ScrapePair<'_>) -> Vec<MethodRow> {
     let paths = pair.now.values_of("grpc_requests_total", "method");
     let short = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let rate = |path: &str, wanted: &dyn Fn(&str) -> bool| {
-        let sum = |samples: &Samples| -> f64 {
+        let sum = |samples: &MetricSamples| -> f64 {
             samples
                 .of("grpc_requests_total")
                 .filter(|one| one.label("method") == path && wanted(one.label("status")))
                 .map(|one| one.value)
                 .sum()
         };
-        Pair::grown(sum(pair.before), sum(pair.now)) / pair.seconds
+        ScrapePair::grown(sum(pair.before), sum(pair.now)) / pair.seconds
     };
     paths
         .iter()
@@ -265,7 +265,7 @@ fn methods(pair: &Pair<'_>) -> Vec<Method> {
                     .map(|one| one.value * 1e3)
                     .filter(|ms| ms.is_finite())
             };
-            Method {
+            MethodRow {
                 name: match twice.count() {
                     1 => short(path),
                     _ => path.trim_start_matches('/').to_owned(),
@@ -281,12 +281,12 @@ fn methods(pair: &Pair<'_>) -> Vec<Method> {
         .collect()
 }
 
-fn operations(pair: &Pair<'_>) -> Vec<Operation> {
+fn operations(pair: &ScrapePair<'_>) -> Vec<StoreOperationRow> {
     pair.now
         .values_of("dynamodb_requests_total", "operation")
         .into_iter()
         .map(|name| {
-            let not_ok = |samples: &Samples| -> f64 {
+            let not_ok = |samples: &MetricSamples| -> f64 {
                 samples
                     .of("dynamodb_requests_total")
                     .filter(|one| one.label("operation") == name && one.label("status") != "ok")
@@ -294,12 +294,12 @@ fn operations(pair: &Pair<'_>) -> Vec<Operation> {
                     .sum()
             };
             let only = Some(("operation", name.as_str()));
-            Operation {
+            StoreOperationRow {
                 per_second: pair.rate_of("dynamodb_requests_total", "operation", &name),
                 mean_ms: pair
                     .mean("dynamodb_operation_duration_seconds", only)
                     .map(|seconds| seconds * 1e3),
-                not_ok_per_second: Pair::grown(not_ok(pair.before), not_ok(pair.now))
+                not_ok_per_second: ScrapePair::grown(not_ok(pair.before), not_ok(pair.now))
                     / pair.seconds,
                 name,
             }
@@ -308,7 +308,7 @@ fn operations(pair: &Pair<'_>) -> Vec<Operation> {
 }
 
 /// The rest is shown when it writes anything.
-fn events(pair: &Pair<'_>) -> Vec<Event> {
+fn events(pair: &ScrapePair<'_>) -> Vec<EventRow> {
     let units = |event: &str, state: &str| {
         pair.now
             .of("inventory_event_units")
@@ -318,7 +318,7 @@ fn events(pair: &Pair<'_>) -> Vec<Event> {
     pair.now
         .values_of("inventory_event_reservations_total", "event_id")
         .into_iter()
-        .map(|id| Event {
+        .map(|id| EventRow {
             reservations_per_second: pair.rate_of(
                 "inventory_event_reservations_total",
                 "event_id",

@@ -3,11 +3,11 @@
 
 use super::*;
 
-fn scrape(at: f64, text: &str) -> Scrape {
-    Scrape {
+fn scrape(at: f64, text: &str) -> TimedScrape {
+    TimedScrape {
         at,
         wall: 1_000.0 + at,
-        samples: Samples::parse(text).unwrap(),
+        samples: MetricSamples::parse(text).unwrap(),
     }
 }
 
@@ -92,7 +92,7 @@ inventory_shard_stalls_total{shard="1"} 1
 inventory_invariant_breaches_total{kind="damaged_stripe"} 0
 "#;
 
-fn seen() -> Figures {
+fn seen() -> TopModel {
     figures(&scrape(60.0, BEFORE), &scrape(62.0, NOW))
 }
 

@@ -5,13 +5,13 @@ use crate::limits::TOP_SAMPLES_MAX;
 
 /// One line of a scrape.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Sample {
+pub(super) struct MetricSample {
     name: String,
     labels: Vec<(String, String)>,
     pub(super) value: f64,
 }
 
-impl Sample {
+impl MetricSample {
     /// The value of a label, empty when it has none of this name.
     pub(super) fn label(&self, name: &str) -> &str {
         self.labels
@@ -23,9 +23,9 @@ impl Sample {
 
 /// All lines of a scrape.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Samples(Vec<Sample>);
+pub(super) struct MetricSamples(Vec<MetricSample>);
 
-impl Samples {
+impl MetricSamples {
     /// # Errors
     /// The first line that cannot be read, or that there are too many.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
@@ -47,7 +47,7 @@ impl Samples {
     }
 
     /// Those of one name, in the order of the scrape.
-    pub(super) fn of(&self, name: &str) -> impl Iterator<Item = &Sample> {
+    pub(super) fn of(&self, name: &str) -> impl Iterator<Item = &MetricSample> {
         self.0.iter().filter(move |sample| sample.name == name)
     }
 
@@ -64,7 +64,7 @@ impl Samples {
             .sum()
     }
 
-    pub(super) fn first(&self, name: &str) -> Option<&Sample> {
+    pub(super) fn first(&self, name: &str) -> Option<&MetricSample> {
         self.of(name).next()
     }
 
@@ -82,7 +82,7 @@ impl Samples {
 }
 
 /// `name{label="value",…} value`, or without labels; a time behind the value is not read.
-fn sample(line: &str) -> Option<Sample> {
+fn sample(line: &str) -> Option<MetricSample> {
     let name_ends = line.find(['{', ' '])?;
     let (name, rest) = line.split_at(name_ends);
     let (labels, rest) = match rest.strip_prefix('{') {
@@ -90,7 +90,7 @@ fn sample(line: &str) -> Option<Sample> {
         None => (Vec::new(), rest),
     };
     let value = rest.split_ascii_whitespace().next()?.parse().ok()?;
-    (!name.is_empty()).then(|| Sample {
+    (!name.is_empty()).then(|| MetricSample {
         name: name.to_owned(),
         labels,
         value,
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn lines_read_with_and_without_labels() {
         let text = "# HELP a b\n# TYPE a counter\n\na 3\nb{x=\"1\",y=\"say \\\"so\\\", }\"} 0.25 17\nb{x=\"2\"} +Inf\n";
-        let samples = Samples::parse(text).unwrap();
+        let samples = MetricSamples::parse(text).unwrap();
         assert_eq!(samples.sum("a"), 3.0);
         let first = samples.first("b").unwrap();
         assert_eq!((first.label("x"), first.value), ("1", 0.25));
@@ -152,7 +152,7 @@ mod tests {
             "a 1\n{x=\"1\"} 2\n",
             "a 1\nb\n",
         ] {
-            let error = Samples::parse(text).unwrap_err();
+            let error = MetricSamples::parse(text).unwrap_err();
             assert!(
                 error.starts_with("line 2 is no figure"),
                 "{text:?}: {error}"
@@ -163,6 +163,10 @@ mod tests {
     #[test]
     fn a_scrape_without_end_is_refused() {
         let text = "a 1\n".repeat(TOP_SAMPLES_MAX + 1);
-        assert!(Samples::parse(&text).unwrap_err().contains("more than"));
+        assert!(
+            MetricSamples::parse(&text)
+                .unwrap_err()
+                .contains("more than")
+        );
     }
 }

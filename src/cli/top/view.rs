@@ -8,7 +8,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Widget};
 
-use super::model::{Event, Figures, Method, Shard};
+use super::model::{EventRow, MethodRow, ShardRow, TopModel};
 use super::words::{bytes, count, ms, rate, span};
 
 /// Below this there is a line that says so, and nothing else.
@@ -22,14 +22,14 @@ const BUSY_MAX: f64 = 0.9;
 
 /// By what the events are sorted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Sort {
+pub(super) enum EventOrder {
     #[default]
     Rate,
     Remaining,
     Name,
 }
 
-impl Sort {
+impl EventOrder {
     pub(super) fn next(self) -> Self {
         match self {
             Self::Rate => Self::Remaining,
@@ -47,12 +47,12 @@ impl Sort {
     }
 
     /// The events in this order. They come with the busiest first.
-    pub(super) fn of(self, events: &[Event]) -> Vec<&Event> {
-        let mut events: Vec<&Event> = events.iter().collect();
+    pub(super) fn of(self, events: &[EventRow]) -> Vec<&EventRow> {
+        let mut events: Vec<&EventRow> = events.iter().collect();
         match self {
             Self::Rate => {}
             Self::Remaining => events.sort_by(|one, other| {
-                let left = |event: &Event| event.remaining.unwrap_or(f64::INFINITY);
+                let left = |event: &EventRow| event.remaining.unwrap_or(f64::INFINITY);
                 left(one).total_cmp(&left(other))
             }),
             Self::Name => events.sort_by(|one, other| one.id.cmp(&other.id)),
@@ -65,12 +65,12 @@ impl Sort {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Screen {
     pub(super) server: String,
-    pub(super) figures: Option<Figures>,
+    pub(super) figures: Option<TopModel>,
     /// Why there are no newer figures, and for how many seconds.
     pub(super) trouble: Option<(String, u64)>,
     pub(super) paused: bool,
     pub(super) help: bool,
-    pub(super) sort: Sort,
+    pub(super) sort: EventOrder,
     /// Whether what is wrong is coloured.
     pub(super) colours: bool,
     /// Whether the last line names the keys.
@@ -189,7 +189,7 @@ impl Screen {
         Paragraph::new(lines).render(area, buffer);
     }
 
-    fn tables(&self, figures: &Figures, area: Rect, buffer: &mut Buffer) {
+    fn tables(&self, figures: &TopModel, area: Rect, buffer: &mut Buffer) {
         let lines = |rows: usize| Constraint::Max(rows as u16 + 2);
         let [shards, methods, store, lanes, events] = Layout::vertical([
             lines(figures.shards.len()),
@@ -231,7 +231,7 @@ impl Screen {
             .column_spacing(1)
     }
 
-    fn shards(&self, shards: &[Shard]) -> Table<'static> {
+    fn shards(&self, shards: &[ShardRow]) -> Table<'static> {
         let rows = shards.iter().map(|shard| {
             let stands = shard.tick_age > 1.0;
             Row::new([
@@ -261,7 +261,7 @@ impl Screen {
         self.table(&names, &[9, 8, 6, 6, 6, 6, 7, 6], rows.collect())
     }
 
-    fn methods(&self, methods: &[Method]) -> Table<'static> {
+    fn methods(&self, methods: &[MethodRow]) -> Table<'static> {
         let rows = methods.iter().map(|method| {
             let [p50, p95, p99, p999] = method.quantiles_ms;
             Row::new([
@@ -291,7 +291,7 @@ impl Screen {
         self.table(&names, &[12, 8, 6, 6, 6, 6, 7, 6], rows.collect())
     }
 
-    fn operations(&self, figures: &Figures) -> Table<'static> {
+    fn operations(&self, figures: &TopModel) -> Table<'static> {
         let rows = figures.operations.iter().map(|operation| {
             Row::new([
                 left(operation.name.clone(), Style::new()),
@@ -308,7 +308,7 @@ impl Screen {
     }
 
     /// What becomes of reservations on their way to the store, in a line.
-    fn lanes(&self, figures: &Figures) -> Line<'static> {
+    fn lanes(&self, figures: &TopModel) -> Line<'static> {
         let throttled = figures.retries("throttled");
         Line::from(vec![
             format!(
@@ -329,7 +329,7 @@ impl Screen {
         ])
     }
 
-    fn events(&self, figures: &Figures) -> Table<'static> {
+    fn events(&self, figures: &TopModel) -> Table<'static> {
         let known = |units: Option<f64>| units.map_or("-".to_owned(), count);
         let rows = self.sort.of(&figures.events).into_iter().map(|event| {
             let sold_out = event.remaining == Some(0.0);

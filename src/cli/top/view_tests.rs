@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::cli::top::model::Operation;
+use crate::cli::top::model::StoreOperationRow;
 
-fn figures() -> Figures {
-    Figures {
+fn figures() -> TopModel {
+    TopModel {
         version: "1.2.3".to_owned(),
         arch: "aarch64".to_owned(),
         ready: true,
@@ -18,7 +18,7 @@ fn figures() -> Figures {
         requests_per_second: 30_021.0,
         errors_per_second: 0.0,
         shed_per_second: 0.0,
-        shards: vec![Shard {
+        shards: vec![ShardRow {
             shard: "0".to_owned(),
             connections: 4.0,
             requests_per_second: 30_021.0,
@@ -29,14 +29,14 @@ fn figures() -> Figures {
             tick_age: 0.1,
             stalls: 0.0,
         }],
-        methods: vec![Method {
+        methods: vec![MethodRow {
             name: "CommitReservation".to_owned(),
             calls_per_second: 30_021.0,
             quantiles_ms: [Some(12.0), Some(31.0), Some(39.0), None],
             refused_per_second: 0.0,
             errors_per_second: 0.0,
         }],
-        operations: vec![Operation {
+        operations: vec![StoreOperationRow {
             name: "TransactWriteItems".to_owned(),
             per_second: 700.0,
             mean_ms: Some(23.4),
@@ -58,8 +58,8 @@ fn figures() -> Figures {
     }
 }
 
-fn event(id: &str, rate: f64, remaining: Option<f64>) -> Event {
-    Event {
+fn event(id: &str, rate: f64, remaining: Option<f64>) -> EventRow {
+    EventRow {
         id: id.to_owned(),
         reservations_per_second: rate,
         total: remaining.map(|left| left + 10.0),
@@ -68,7 +68,7 @@ fn event(id: &str, rate: f64, remaining: Option<f64>) -> Event {
     }
 }
 
-fn screen(figures: Figures) -> Screen {
+fn screen(figures: TopModel) -> Screen {
     Screen {
         server: "http://127.0.0.1:9090".to_owned(),
         figures: Some(figures),
@@ -133,7 +133,7 @@ fn a_healthy_server_has_every_figure_in_its_place_and_nothing_red() {
 
 #[test]
 fn what_is_wrong_is_red_and_nothing_else() {
-    type Damage = fn(&mut Figures);
+    type Damage = fn(&mut TopModel);
     let cases: [(Damage, &str); 9] = [
         (|f| f.ready = false, "NOT READY"),
         (|f| f.errors_per_second = 2.0, "2.0 errors/s"),
@@ -206,15 +206,15 @@ fn small_terminals_lose_the_tables_below_and_then_say_so() {
 #[test]
 fn events_are_sorted_as_the_keys_say() {
     let figures = figures();
-    let ids = |sort: Sort| {
+    let ids = |sort: EventOrder| {
         sort.of(&figures.events)
             .iter()
             .map(|one| one.id.clone())
             .collect::<Vec<_>>()
     };
-    assert_eq!(ids(Sort::Rate), ["evt_hot", "evt_cold", "evt_new"]);
-    let sort = Sort::Rate.next();
+    assert_eq!(ids(EventOrder::Rate), ["evt_hot", "evt_cold", "evt_new"]);
+    let sort = EventOrder::Rate.next();
     assert_eq!(ids(sort), ["evt_cold", "evt_hot", "evt_new"]);
     assert_eq!(ids(sort.next()), ["evt_cold", "evt_hot", "evt_new"]);
-    assert_eq!(sort.next().next(), Sort::Rate);
+    assert_eq!(sort.next().next(), EventOrder::Rate);
 }

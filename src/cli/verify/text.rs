@@ -40,7 +40,7 @@ pub(super) fn report(report: &pb::AuditReport) -> String {
     text
 }
 
-type Row = [String; 7];
+type TableRow = [String; 7];
 
 fn stock_table(report: &pb::AuditReport, text: &mut String) {
     let names = [
@@ -52,7 +52,7 @@ fn stock_table(report: &pb::AuditReport, text: &mut String) {
         "blocked",
         "difference",
     ];
-    let mut rows: Vec<Row> = vec![names.map(str::to_owned)];
+    let mut rows: Vec<TableRow> = vec![names.map(str::to_owned)];
     // The stripe of a seated event has no stock, unless a hand gave it some.
     let has_stock = |stripe: &&pb::StripeAccount| {
         let of = [
@@ -114,7 +114,7 @@ fn stock_table(report: &pb::AuditReport, text: &mut String) {
 }
 
 /// `None` as the difference: it moved.
-fn row(name: &str, numbers: [i64; 5], difference: Option<i64>) -> Row {
+fn row(name: &str, numbers: [i64; 5], difference: Option<i64>) -> TableRow {
     let [capacity, remaining, held, confirmed, blocked] = numbers.map(grouped);
     let difference = difference.map_or_else(|| "moving".to_owned(), grouped);
     [
@@ -128,7 +128,7 @@ fn row(name: &str, numbers: [i64; 5], difference: Option<i64>) -> Row {
     ]
 }
 
-fn lay_out(rows: &[Row], text: &mut String) {
+fn lay_out(rows: &[TableRow], text: &mut String) {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: [usize; 7] = std::array::from_fn(width);
     for row in rows {

@@ -9,12 +9,12 @@ use std::time::Duration;
 use http::Uri;
 
 use super::cpus::ShardSpec;
-use super::span::{Bare, format_span, parse_span};
+use super::duration::{DefaultUnit, format_span, parse_span};
 use inventory_core::rules::LateCommit;
 
 /// A kind of value. A parse error says what is wrong with the text; what would be right comes from
-/// [`Kind::wants`] and is added by the reader.
-pub trait Kind: Sync {
+/// [`ValueKind::expected`] and is added by the reader.
+pub trait ValueKind: Sync {
     type Value;
 
     /// # Errors
@@ -22,86 +22,86 @@ pub trait Kind: Sync {
     fn parse(&self, text: &str) -> Result<Self::Value, String>;
 
     /// What would be right, with units and bounds.
-    fn wants(&self) -> String;
+    fn expected(&self) -> String;
 }
 
 /// A TCP port; 0 takes a free one.
-pub struct Port;
+pub struct PortKind;
 
-impl Kind for Port {
+impl ValueKind for PortKind {
     type Value = u16;
 
     fn parse(&self, text: &str) -> Result<u16, String> {
         Ok(whole_number(text, 0, u64::from(u16::MAX))? as u16)
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         "a port, 0 to 65535 (0 takes a free one)".to_owned()
     }
 }
 
 /// A TCP port, or `off`.
-pub struct PortOrOff;
+pub struct OptionalPortKind;
 
-impl Kind for PortOrOff {
+impl ValueKind for OptionalPortKind {
     type Value = Option<u16>;
 
     fn parse(&self, text: &str) -> Result<Option<u16>, String> {
         if text.eq_ignore_ascii_case("off") {
             return Ok(None);
         }
-        Port.parse(text).map(Some)
+        PortKind.parse(text).map(Some)
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         "a port, 0 to 65535 (0 takes a free one), or off".to_owned()
     }
 }
 
 /// An IP address to listen on.
-pub struct Address;
+pub struct AddressKind;
 
-impl Kind for Address {
+impl ValueKind for AddressKind {
     type Value = IpAddr;
 
     fn parse(&self, text: &str) -> Result<IpAddr, String> {
         text.parse().map_err(|_| "is not an IP address".to_owned())
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         "an IP address of this machine (0.0.0.0 for all of them)".to_owned()
     }
 }
 
 /// A whole number within bounds.
-pub struct Count {
+pub struct CountKind {
     pub min: u64,
     pub max: u64,
 }
 
-impl Kind for Count {
+impl ValueKind for CountKind {
     type Value = u64;
 
     fn parse(&self, text: &str) -> Result<u64, String> {
         whole_number(text, self.min, self.max)
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         format!("a number, {} to {}", self.min, self.max)
     }
 }
 
 /// A span of time within bounds, with a unit.
-pub struct Span {
+pub struct DurationKind {
     pub min: Duration,
     pub max: Duration,
     /// What zero stands for, when zero is allowed below `min`.
     pub zero: Option<&'static str>,
     /// What a number without a unit counts.
-    pub bare: Bare,
+    pub bare: DefaultUnit,
 }
 
-impl Kind for Span {
+impl ValueKind for DurationKind {
     type Value = Duration;
 
     fn parse(&self, text: &str) -> Result<Duration, String> {
@@ -118,12 +118,12 @@ impl Kind for Span {
         Ok(span)
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         let (min, max) = (format_span(self.min), format_span(self.max));
         let bare = match self.bare {
-            Bare::Seconds => "seconds, or a time with a unit",
-            Bare::Millis => "milliseconds, or a time with a unit",
-            Bare::Refused => "a time with a unit",
+            DefaultUnit::Seconds => "seconds, or a time with a unit",
+            DefaultUnit::Millis => "milliseconds, or a time with a unit",
+            DefaultUnit::Refused => "a time with a unit",
         };
         let zero = match self.zero {
             Some(meaning) if self.min.is_zero() => format!(" (0: {meaning})"),
@@ -135,7 +135,7 @@ impl Kind for Span {
 }
 
 /// A text of a length and an alphabet.
-pub struct Text {
+pub struct TextKind {
     /// What it is, with its article: "a table name".
     pub what: &'static str,
     pub min: usize,
@@ -145,7 +145,7 @@ pub struct Text {
     pub allows: fn(char) -> bool,
 }
 
-impl Kind for Text {
+impl ValueKind for TextKind {
     type Value = String;
 
     fn parse(&self, text: &str) -> Result<String, String> {
@@ -161,7 +161,7 @@ impl Kind for Text {
         }
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         format!(
             "{}, {} to {} bytes of {}",
             self.what, self.min, self.max, self.alphabet
@@ -170,9 +170,9 @@ impl Kind for Text {
 }
 
 /// Another kind, or nothing at all when the variable is empty or not set.
-pub struct Maybe<K>(pub K);
+pub struct OptionalKind<K>(pub K);
 
-impl<K: Kind> Kind for Maybe<K> {
+impl<K: ValueKind> ValueKind for OptionalKind<K> {
     type Value = Option<K::Value>;
 
     fn parse(&self, text: &str) -> Result<Self::Value, String> {
@@ -182,15 +182,15 @@ impl<K: Kind> Kind for Maybe<K> {
         self.0.parse(text).map(Some)
     }
 
-    fn wants(&self) -> String {
-        format!("{}, or nothing", self.0.wants())
+    fn expected(&self) -> String {
+        format!("{}, or nothing", self.0.expected())
     }
 }
 
 /// The URL of a service, over plain HTTP or TLS.
-pub struct Url;
+pub struct UrlKind;
 
-impl Kind for Url {
+impl ValueKind for UrlKind {
     type Value = Uri;
 
     fn parse(&self, text: &str) -> Result<Uri, String> {
@@ -206,7 +206,7 @@ impl Kind for Url {
         Ok(url)
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         "a URL, http://host:port or https://host:port".to_owned()
     }
 }
@@ -246,9 +246,9 @@ impl fmt::Display for LogLevel {
 }
 
 /// A [`LogLevel`], in any case.
-pub struct Level;
+pub struct LogLevelKind;
 
-impl Kind for Level {
+impl ValueKind for LogLevelKind {
     type Value = LogLevel;
 
     fn parse(&self, text: &str) -> Result<LogLevel, String> {
@@ -258,16 +258,16 @@ impl Kind for Level {
             .ok_or_else(|| "is not a level".to_owned())
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         let names: Vec<_> = LogLevel::ALL.iter().map(|level| level.as_str()).collect();
         format!("one of {}", names.join(", "))
     }
 }
 
 /// A [`LateCommit`], in any case.
-pub struct Late;
+pub struct LateCommitKind;
 
-impl Kind for Late {
+impl ValueKind for LateCommitKind {
     type Value = LateCommit;
 
     fn parse(&self, text: &str) -> Result<LateCommit, String> {
@@ -278,15 +278,15 @@ impl Kind for Late {
         }
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         "reacquire (sold if its stock is still free) or reject".to_owned()
     }
 }
 
 /// A part of one.
-pub struct Ratio;
+pub struct RatioKind;
 
-impl Kind for Ratio {
+impl ValueKind for RatioKind {
     type Value = f64;
 
     fn parse(&self, text: &str) -> Result<f64, String> {
@@ -297,15 +297,15 @@ impl Kind for Ratio {
         }
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         "a number, 0 to 1".to_owned()
     }
 }
 
 /// Yes or no.
-pub struct Flag;
+pub struct FlagKind;
 
-impl Kind for Flag {
+impl ValueKind for FlagKind {
     type Value = bool;
 
     fn parse(&self, text: &str) -> Result<bool, String> {
@@ -316,15 +316,15 @@ impl Kind for Flag {
         }
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         "true or false".to_owned()
     }
 }
 
 /// Whether spans are sent, by OpenTelemetry's names.
-pub struct Exporter;
+pub struct ExporterKind;
 
-impl Kind for Exporter {
+impl ValueKind for ExporterKind {
     type Value = bool;
 
     fn parse(&self, text: &str) -> Result<bool, String> {
@@ -335,15 +335,15 @@ impl Kind for Exporter {
         }
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         "otlp or none".to_owned()
     }
 }
 
 /// Which calls are sampled, by OpenTelemetry's names.
-pub struct Sampler;
+pub struct SamplerKind;
 
-impl Kind for Sampler {
+impl ValueKind for SamplerKind {
     type Value = SamplerName;
 
     fn parse(&self, text: &str) -> Result<SamplerName, String> {
@@ -364,7 +364,7 @@ impl Kind for Sampler {
         })
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         "always_on, always_off or traceidratio, also after parentbased_".to_owned()
     }
 }
@@ -379,16 +379,16 @@ pub struct SamplerName {
 }
 
 /// Which CPUs get a shard; resolved against the machine afterwards.
-pub struct Shards;
+pub struct ShardsKind;
 
-impl Kind for Shards {
+impl ValueKind for ShardsKind {
     type Value = ShardSpec;
 
     fn parse(&self, text: &str) -> Result<ShardSpec, String> {
         text.parse()
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         "all, a number of shards, or a range of CPUs a..b (b not included)".to_owned()
     }
 }

@@ -15,7 +15,7 @@ const UNITS: [(&str, u128); 7] = [
 
 /// What a number without a unit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bare {
+pub enum DefaultUnit {
     /// Nothing: it is refused.
     Refused,
     Seconds,
@@ -26,16 +26,16 @@ pub enum Bare {
 ///
 /// # Errors
 /// What is wrong with the text.
-pub(super) fn parse_span(text: &str, bare: Bare) -> Result<Duration, String> {
+pub(super) fn parse_span(text: &str, bare: DefaultUnit) -> Result<Duration, String> {
     if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
         let number: u64 = text
             .parse()
             .map_err(|_| "is longer than any clock".to_owned())?;
         return match (number, bare) {
             (0, _) => Ok(Duration::ZERO),
-            (seconds, Bare::Seconds) => Ok(Duration::from_secs(seconds)),
-            (millis, Bare::Millis) => Ok(Duration::from_millis(millis)),
-            (_, Bare::Refused) => Err("has no unit (us, ms, s, m, h)".to_owned()),
+            (seconds, DefaultUnit::Seconds) => Ok(Duration::from_secs(seconds)),
+            (millis, DefaultUnit::Millis) => Ok(Duration::from_millis(millis)),
+            (_, DefaultUnit::Refused) => Err("has no unit (us, ms, s, m, h)".to_owned()),
         };
     }
     let mut rest = text;
@@ -91,7 +91,7 @@ fn parse_part(text: &str) -> Result<(u128, &str), String> {
 /// # Errors
 /// What is wrong with it, to be read behind the text.
 pub fn parse_with_unit(text: &str) -> Result<Duration, String> {
-    parse_span(text, Bare::Refused)
+    parse_span(text, DefaultUnit::Refused)
 }
 
 /// The span in the longest unit that shows it exactly: `30m`, `250ms`, `90s`.
@@ -129,7 +129,7 @@ mod tests {
             ("0", 0),
             ("0s", 0),
         ] {
-            let span = parse_span(text, Bare::Refused).unwrap();
+            let span = parse_span(text, DefaultUnit::Refused).unwrap();
             assert_eq!(span, Duration::from_nanos(nanos), "{text}");
         }
     }
@@ -137,9 +137,15 @@ mod tests {
     #[test]
     fn a_bare_number_counts_only_where_it_is_said_what() {
         let three_hundred = |bare| parse_span("300", bare);
-        assert_eq!(three_hundred(Bare::Seconds), Ok(Duration::from_secs(300)));
-        assert_eq!(three_hundred(Bare::Millis), Ok(Duration::from_millis(300)));
-        let refused = three_hundred(Bare::Refused).unwrap_err();
+        assert_eq!(
+            three_hundred(DefaultUnit::Seconds),
+            Ok(Duration::from_secs(300))
+        );
+        assert_eq!(
+            three_hundred(DefaultUnit::Millis),
+            Ok(Duration::from_millis(300))
+        );
+        let refused = three_hundred(DefaultUnit::Refused).unwrap_err();
         assert!(refused.contains("no unit"));
     }
 
@@ -165,7 +171,7 @@ mod tests {
             "1.0000000001s",
         ] {
             assert!(
-                parse_span(text, Bare::Seconds).is_err(),
+                parse_span(text, DefaultUnit::Seconds).is_err(),
                 "{text:?} was taken"
             );
         }
@@ -175,7 +181,10 @@ mod tests {
     fn what_is_shown_reads_back_as_itself() {
         for nanos in [1, 50_000, 250_000_000, 90_000_000_000, 1_800_000_000_000] {
             let span = Duration::from_nanos(nanos);
-            assert_eq!(parse_span(&format_span(span), Bare::Refused), Ok(span));
+            assert_eq!(
+                parse_span(&format_span(span), DefaultUnit::Refused),
+                Ok(span)
+            );
         }
         assert_eq!(format_span(Duration::from_secs(1_800)), "30m");
     }
