@@ -7,10 +7,10 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod control_plane;
 pub mod demo;
 pub mod limits;
 pub mod preflight;
 pub mod server;
 pub mod shard;
-pub mod side;
 pub mod telemetry;

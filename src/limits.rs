@@ -184,7 +184,7 @@ pub const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 
 /// What the side thread's own connections have left once it is told to stop: a scrape under way can
 /// finish.
-pub const SIDE_STOP_GRACE: Duration = Duration::from_secs(2);
+pub const CONTROL_PLANE_STOP_GRACE: Duration = Duration::from_secs(2);
 
 /// Pause after an accept that failed (no descriptors left), so that the loop does not spin.
 pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);

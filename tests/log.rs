@@ -1,12 +1,11 @@
-//! The log of a whole process. One test, for there is one such log per process.
+//! The process log. One test, since there is one log per process.
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
-use inventory_api::telemetry::log::{self, Level, StartError};
+use inventory_api::telemetry::log::{self, LogLevel, LogStarted};
 use serde_json::Value;
 
 #[derive(Clone, Default)]
@@ -23,20 +22,17 @@ impl Write for Sink {
 }
 
 #[test]
-fn it_starts_once_and_tells_of_panics_on_any_thread() {
+fn log_starts_once_and_logs_panics_of_any_thread() {
     let sink = Sink::default();
-    let handle = log::init(Level::Info, sink.clone()).unwrap();
-    assert!(matches!(
-        log::init(Level::Info, Sink::default()),
-        Err(StartError::Twice)
-    ));
+    log::init(LogLevel::Info, sink.clone()).unwrap();
+    assert_eq!(log::init(LogLevel::Info, Sink::default()), Err(LogStarted));
     log::log_panics();
     let shard = thread::Builder::new().name("shard-4".to_owned()).spawn(|| {
         log::set_shard(4);
         panic!("the \"wheels\" came off");
     });
     assert!(shard.unwrap().join().is_err());
-    assert!(handle.flush(Duration::from_secs(10)));
+    log::close();
     assert_eq!(log::dropped(), 0);
 
     let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();

@@ -23,7 +23,7 @@ use http::Uri;
 pub use duration::{format_span, parse_with_unit};
 pub use env::{Env, FixedEnv, ProcessEnv};
 pub use reader::{ConfigError, ConfigErrors};
-pub use value_kind::{LogLevel, SamplerName};
+pub use value_kind::SamplerName;
 
 use inventory_core::rules::LateCommit;
 use inventory_store::{StoreSettings, TableNames};
@@ -82,7 +82,7 @@ pub struct Config {
     /// How long before the process ends, longer than that; `None`: never.
     pub shard_stall_exit: Option<Duration>,
 
-    pub log_level: LogLevel,
+    pub log_level: crate::telemetry::log::LogLevel,
     pub service_name: String,
     pub service_version: String,
     /// The part of all calls that is logged at info, 0 to 1.

@@ -1,6 +1,7 @@
 //! What the environment may say, and what is told when it says something else.
 #![allow(clippy::unwrap_used)]
 
+use crate::telemetry::log::LogLevel;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -2,7 +2,6 @@
 //!
 //! One definition serves both, so the help cannot promise what the parser refuses.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use http::Uri;
 
 use super::cpus::ShardSpec;
 use super::duration::{DefaultUnit, format_span, parse_span};
+use crate::telemetry::log::LogLevel;
 use inventory_core::rules::LateCommit;
 
 /// A kind of value. A parse error says what is wrong with the text; what would be right comes from
@@ -208,40 +208,6 @@ impl ValueKind for UrlKind {
 
     fn expected(&self) -> String {
         "a URL, http://host:port or https://host:port".to_owned()
-    }
-}
-
-/// How much is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-}
-
-impl LogLevel {
-    const ALL: [LogLevel; 4] = [
-        LogLevel::Error,
-        LogLevel::Warn,
-        LogLevel::Info,
-        LogLevel::Debug,
-    ];
-
-    /// The name in lower case, as log lines carry it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            LogLevel::Error => "error",
-            LogLevel::Warn => "warn",
-            LogLevel::Info => "info",
-            LogLevel::Debug => "debug",
-        }
-    }
-}
-
-impl fmt::Display for LogLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

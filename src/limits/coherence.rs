@@ -15,8 +15,8 @@ const _: () = {
             <= ADMIN_MESSAGE_BYTES_MAX
     );
     assert!(STORE_TOGETHER_PATIENCE.as_micros() < ADMIN_CALL_TIMEOUT.as_micros());
-    assert!(SCRAPE_TIMEOUT.as_micros() < SIDE_STOP_GRACE.as_micros());
-    assert!(SIDE_STOP_GRACE.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
+    assert!(SCRAPE_TIMEOUT.as_micros() < CONTROL_PLANE_STOP_GRACE.as_micros());
+    assert!(CONTROL_PLANE_STOP_GRACE.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
     assert!(BATCH_ENTRIES_MAX < TRANSACTION_ACTIONS_MAX);
     assert!(AUDIT_SEATS_PER_LOOK * (1 + AUDIT_RECORDS_PER_SEAT) <= TRANSACTION_ACTIONS_MAX);
     assert!(AUDIT_TIME_MAX.as_secs() < ADMIN_CONNECTION_AGE_MAX.as_secs());

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::FutureExt;
 
+use crate::control_plane::audit::{AuditBackend, AuditError};
 use crate::shard::ask;
 use crate::shard::inbox::{Mailbox, ShardMessage};
-use crate::side::audit::{AuditBackend, AuditError};
 use inventory_core::audit::{AuditRecord, Repair, Snapshot};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_store::{

@@ -1,6 +1,6 @@
 //! `dev`: the same server on the embedded engine, with tables and something to sell.
 
-use super::{LOG_FLUSH_MAX, Server, banner, plain, start_log};
+use super::{Server, banner, plain, start_log};
 use crate::config::{Config, StoreConfig};
 use crate::preflight::{Explanation, explain_query_error, query_at};
 use inventory_core::ids::EventId;
@@ -22,7 +22,7 @@ const ENGINE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 /// Whatever keeps the server from starting.
 pub fn run_dev(config: Config, data: EngineStorage) -> Result<(), Explanation> {
     let config = config.without_default_collector();
-    let log = start_log(&config)?;
+    start_log(&config)?;
     let place = match &data {
         EngineStorage::Memory => "in memory, gone at the stop".to_owned(),
         EngineStorage::Dir(dir) => format!("{} (survives restarts)", dir.display()),
@@ -35,7 +35,7 @@ pub fn run_dev(config: Config, data: EngineStorage) -> Result<(), Explanation> {
     banner::developing(&config, server.addresses(), &place, sample);
     let stopped = server.run_until_signal();
     engine.stop();
-    log.flush(LOG_FLUSH_MAX);
+    crate::telemetry::log::close();
     stopped.outcome()
 }
 

@@ -4,12 +4,12 @@
 //! |---|---|
 //! | `mod.rs` | start, serve, stop |
 //! | `ports.rs` | binding, so that a taken port ends the start |
-//! | `shard_gateway.rs`, `audit_backend.rs` | the side thread's way to the shards |
+//! | `shard_gateway.rs`, `audit_backend.rs` | access of the control plane to the shards |
 //! | `watchdog.rs` | finding shards that stand still |
 //! | `dev.rs` | the embedded engine, tables and sample event of `dev` |
 //! | `banner.rs` | what a person sees at start |
 //!
-//! Start: ports, store, shards, side thread, readiness. Stop: readiness off, shards drain, side thread.
+//! Start: ports, store, shards, control plane, readiness. Stop: readiness off, shards drain, control plane.
 //! Whatever cannot work ends the start with what is wrong, the facts and the cure.
 
 mod audit_backend;
@@ -36,7 +36,12 @@ pub use self::watchdog::{EXIT_STALLED, Watchdog, WatchdogThresholds};
 use crate::api::inventory_v1::InventoryHandlers;
 use crate::api::reservation_service::{RequestLimits, ReservationService};
 use crate::api::reservation_v1::ReservationHandlers;
-use crate::config::{Config, LogLevel, TRACES_ENDPOINT, cpus};
+use opentelemetry_sdk::trace::Sampler;
+
+use crate::config::{Config, TRACES_ENDPOINT, cpus};
+use crate::control_plane::{
+    ControlPlane, ControlPlaneConfig, Readiness, ShutdownSignal, SpanExportConfig,
+};
 use crate::limits;
 use crate::preflight::{
     Explanation, HostFacts, explain_connect_error, explain_listen_error, explain_ring_error,
@@ -46,11 +51,10 @@ use crate::shard::connection_balancer::ConnectionBalancer;
 use crate::shard::inbox::{Inbox, Mailbox, ShardMessage, inbox};
 use crate::shard::shutdown_barrier::barriers;
 use crate::shard::{self, ShardConfig, ShardStartError, ShardThread, UnfinishedWork};
-use crate::side::{ExportSettings, Readiness, Shutdown, Side, SideHandle, SideSettings};
+use crate::telemetry::aggregate::BuildInfo;
 use crate::telemetry::heartbeat::Heartbeats;
-use crate::telemetry::log::{self, Log};
-use crate::telemetry::registry::BuildInfo;
-use crate::telemetry::trace::{self, Sampling, SpanSink};
+use crate::telemetry::log;
+use crate::telemetry::trace::{self, SpanSink};
 use inventory_core::counters::Counters;
 use inventory_grpc::{GrpcSettings, InventoryServer, InventoryServiceServer};
 use inventory_store::StoreSettings;
@@ -92,7 +96,7 @@ pub struct Server {
     /// Told when the first shard ends.
     ended: Arc<Notify>,
     mailboxes: Vec<Mailbox>,
-    side: SideHandle,
+    control_plane: ControlPlane,
     readiness: Readiness,
     addresses: ServerAddresses,
     grace: Duration,
@@ -129,26 +133,20 @@ impl CounterReader {
 /// # Errors
 /// Whatever keeps the server from starting.
 pub fn run_serve(config: Config) -> Result<(), Explanation> {
-    let log = start_log(&config)?;
+    start_log(&config)?;
     let store = config.store.settings();
     let server = Server::start(&config, store, true)?;
     banner::serving(&config, server.addresses());
     let stopped = server.run_until_signal();
-    log.flush(LOG_FLUSH_MAX);
+    log::close();
     stopped.outcome()
 }
 
 /// Starts the process's log on stderr.
-fn start_log(config: &Config) -> Result<Log, Explanation> {
-    let level = match config.log_level {
-        LogLevel::Error => log::Level::Error,
-        LogLevel::Warn => log::Level::Warn,
-        LogLevel::Info => log::Level::Info,
-        LogLevel::Debug => log::Level::Debug,
-    };
-    let log = log::init(level, std::io::stderr()).map_err(|error| plain(error.to_string()))?;
+fn start_log(config: &Config) -> Result<(), Explanation> {
+    log::init(config.log_level, std::io::stderr()).map_err(|error| plain(error.to_string()))?;
     log::log_panics();
-    Ok(log)
+    Ok(())
 }
 
 impl Server {
@@ -194,8 +192,8 @@ impl Server {
             readiness.clone(),
             counts,
         ));
-        let routes = crate::side::cold_routes(&readiness);
-        let side = Side::start(SideSettings {
+        let routes = crate::control_plane::auxiliary_routes(&readiness);
+        let control_plane = ControlPlane::start(ControlPlaneConfig {
             metrics,
             admin: admin.map(|listener| (listener, bridge.clone() as _)),
             audit: Some(Arc::new(ShardAuditBackend::new(mailboxes.clone()))),
@@ -244,12 +242,12 @@ impl Server {
             .collect();
         let addresses = ServerAddresses {
             grpc: grpc_address,
-            metrics: side.metrics_address(),
-            admin: side.admin_address(),
+            metrics: control_plane.metrics_address(),
+            admin: control_plane.admin_address(),
         };
         let ended = Arc::new(Notify::new());
         let shards = start_shards(seats, config, &ended, &mailboxes)?;
-        readiness.ready();
+        readiness.set_ready();
         let watchdog = watchdog::start(
             pulses,
             readiness.clone(),
@@ -270,7 +268,7 @@ impl Server {
             shards,
             ended,
             mailboxes,
-            side,
+            control_plane,
             readiness,
             addresses,
             grace: config.shutdown_grace,
@@ -290,13 +288,15 @@ impl Server {
     /// Serves until SIGTERM or SIGINT, then stops. A second signal ends the grace at once. Stops
     /// too when a shard has failed: the events it owned could not be sold until the next start.
     pub fn run_until_signal(mut self) -> ShutdownReport {
-        let mut shutdown = self.side.shutdown();
+        let mut shutdown = self.control_plane.shutdown();
         let ended = Arc::clone(&self.ended);
-        let asked = pin!(shutdown.wait_for(|state| *state != Shutdown::No));
+        let asked = pin!(shutdown.wait_for(|state| *state != ShutdownSignal::None));
         let failed = pin!(ended.notified());
         match futures::executor::block_on(futures::future::select(asked, failed)) {
             Either::Left((Ok(_), _)) => {}
-            Either::Left((Err(_), _)) => tracing::error!("the side thread has ended; stopping"),
+            Either::Left((Err(_), _)) => {
+                tracing::error!("control plane ended unexpectedly; stopping")
+            }
             Either::Right(_) => {
                 tracing::error!("a shard has failed; stopping");
                 self.grace = self.grace.min(limits::FAILED_GRACE);
@@ -312,7 +312,7 @@ impl Server {
         tracing::info!(grace_ms = self.grace.as_millis() as u64, "stopping");
         // From here on the grace says how long a shard may take.
         self.watchdog = None;
-        self.readiness.drain("the server is stopping");
+        self.readiness.set_draining("the server is stopping");
         self.wait_for_shards(began + self.grace);
         let mut stopped = ShutdownReport::default();
         for shard in self.shards {
@@ -333,8 +333,11 @@ impl Server {
                 }
             }
         }
-        if let Err(overdue) = self.side.stop(limits::SIDE_STOP_GRACE * 2) {
-            tracing::warn!(error = %overdue, "stopping without the side thread");
+        if let Err(overdue) = self
+            .control_plane
+            .stop(limits::CONTROL_PLANE_STOP_GRACE * 2)
+        {
+            tracing::warn!(error = %overdue, "control plane did not stop");
         }
         stopped.took = began.elapsed();
         if stopped.unfinished != UnfinishedWork::default() {
@@ -351,13 +354,13 @@ impl Server {
     /// Tells every shard to drain, from `deadline` or a second signal on to end as it is, and waits
     /// for them all, but not for one that hangs.
     fn wait_for_shards(&self, deadline: Instant) {
-        let shutdown = self.side.shutdown();
+        let shutdown = self.control_plane.shutdown();
         let mut gives_up = None;
         // A full inbox takes nothing now: those not told yet are told at the next look.
         let mut untold: Vec<&Mailbox> = self.mailboxes.iter().collect();
         while !self.shards.iter().all(ShardThread::is_finished) {
             let now = Instant::now();
-            let hurry = matches!(*shutdown.borrow(), Shutdown::Immediate { .. });
+            let hurry = matches!(*shutdown.borrow(), ShutdownSignal::Abort { .. });
             match gives_up {
                 None if hurry || now >= deadline => {
                     gives_up = Some(now + limits::ABORT_GRACE);
@@ -379,9 +382,6 @@ impl Server {
         }
     }
 }
-
-/// What the last log lines may take at the end.
-const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// How often a stop looks whether the shards have ended.
 const STOP_POLL: Duration = Duration::from_millis(2);
@@ -445,24 +445,26 @@ fn start_shards(
 }
 
 /// What is sampled, and where its spans go; nothing without an endpoint or a chance to be sampled.
-fn tracing_settings(config: &Config) -> (Option<(Sampling, SpanSink)>, Option<ExportSettings>) {
-    let sampling = Sampling {
-        parent_based: config.sampler.parent_based,
-        ratio: config.sampler.fixed_ratio.unwrap_or(config.sampler_arg),
+fn tracing_settings(config: &Config) -> (Option<(Sampler, SpanSink)>, Option<SpanExportConfig>) {
+    let ratio = config.sampler.fixed_ratio.unwrap_or(config.sampler_arg);
+    let root = Sampler::TraceIdRatioBased(ratio);
+    let sampler = match config.sampler.parent_based {
+        true => Sampler::ParentBased(Box::new(root)),
+        false => root,
     };
-    let never = !sampling.parent_based && sampling.ratio <= 0.0;
+    let never = !config.sampler.parent_based && ratio <= 0.0;
     let Some(endpoint) = config.otlp_endpoint.clone().filter(|_| !never) else {
         return (None, None);
     };
-    let (sink, spans) = trace::spans();
+    let (sink, spans) = trace::span_queue();
     let own_variable = std::env::var_os(TRACES_ENDPOINT).is_some();
-    let export = ExportSettings {
+    let export = SpanExportConfig {
         spans,
         endpoint: (!own_variable).then_some(endpoint),
         service: config.service_name.clone(),
         version: config.service_version.clone(),
     };
-    (Some((sampling, sink)), Some(export))
+    (Some((sampler, sink)), Some(export))
 }
 
 fn grpc_settings(config: &Config) -> GrpcSettings {

@@ -1,4 +1,4 @@
-//! The side thread's way to the shards: admin calls and scrapes, as messages.
+//! Access of the control plane to the shards: admin calls and scrapes, as messages.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,36 +7,36 @@ use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
 
+use crate::control_plane::admin::{
+    AdminBackend, AdminError, EventCreation, EventStock, Pages, Stock,
+};
+use crate::control_plane::{MetricsSource, Readiness};
 use crate::limits;
 use crate::shard::ask;
 use crate::shard::driver::Driver;
 use crate::shard::inbox::{Mailbox, ShardMessage};
-use crate::side::admin::{
-    AdminBackend, AdminError, Created, EventAbout, EventStock, NewEvent, Pages, Reservation,
-    SeatOutcome, Stock,
-};
-use crate::side::{Readiness, Scrape};
+use crate::telemetry::aggregate::{HeartbeatMetrics, ServerMetrics, SpanMetrics};
 use crate::telemetry::heartbeat::Heartbeats;
-use crate::telemetry::recorder::Snapshot;
-use crate::telemetry::registry::{PulseFacts, ScrapeFacts, SpanFacts};
+use crate::telemetry::recorder::ShardMetrics;
 use crate::telemetry::trace::SpanCounts;
 use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
 use inventory_core::query::{EventStatus, Query, QueryResult};
-use inventory_core::seats::{SeatFacts, SeatState};
+use inventory_core::seats::SeatFacts;
 use inventory_core::time::Micros;
 use inventory_core::transaction::EventRead;
 use inventory_runtime::clock;
 use inventory_store::{
-    BlockOutcome, CreateEventOutcome, SetTotalOutcome, StoreError, StoredRecord,
+    CreateEventOutcome, EventAbout, NewEvent, SeatOutcome, SetTotalOutcome, StoreError,
+    StoredRecord,
 };
 
 /// See the module's head.
 #[derive(Clone)]
 pub(super) struct ShardGateway {
     shards: Arc<ShardPool>,
-    pulses: Heartbeats,
+    heartbeats: Heartbeats,
     readiness: Readiness,
     spans: Option<Arc<SpanCounts>>,
 }
@@ -50,14 +50,14 @@ struct ShardPool {
 impl ShardGateway {
     pub(super) fn new(
         mailboxes: Vec<Mailbox>,
-        pulses: Heartbeats,
+        heartbeats: Heartbeats,
         readiness: Readiness,
         spans: Option<Arc<SpanCounts>>,
     ) -> Self {
         let next = AtomicUsize::new(0);
         Self {
             shards: Arc::new(ShardPool { mailboxes, next }),
-            pulses,
+            heartbeats,
             readiness,
             spans,
         }
@@ -120,23 +120,15 @@ impl ShardGateway {
 
 #[tonic::async_trait]
 impl AdminBackend for ShardGateway {
-    async fn create_event(&self, event: NewEvent) -> Result<Created, AdminError> {
+    async fn create_event(&self, event: NewEvent) -> Result<EventCreation, AdminError> {
         let id = event.event.clone();
         let created = self
-            .on_shard(async move |driver| {
-                let wanted = inventory_store::NewEvent {
-                    event: event.event,
-                    total: event.total,
-                    stripes: event.stripes,
-                    seat_keys: event.seat_keys,
-                    name: event.name,
-                    venue: event.venue,
-                };
-                match driver.store().create_event(&wanted).await {
+            .on_shard(
+                async move |driver| match driver.store().create_event(&event).await {
                     Ok(CreateEventOutcome::Created(_)) => Ok(true),
                     Ok(CreateEventOutcome::Existing(_)) => Ok(false),
                     Ok(CreateEventOutcome::Conflict(stripes)) => {
-                        let about = driver.store().describe_event(&wanted.event).await;
+                        let about = driver.store().describe_event(&event.event).await;
                         let about = about.map_err(failed)?.ok_or(AdminError::EventNotFound)?;
                         let total = stripes.iter().map(|stripe| stripe.capacity).sum();
                         Err(AdminError::EventExists(Box::new(NewEvent {
@@ -149,11 +141,11 @@ impl AdminBackend for ShardGateway {
                         })))
                     }
                     Err(error) => Err(failed(error)),
-                }
-            })
+                },
+            )
             .await?;
         let stock = self.changed(id).await?;
-        Ok(Created { stock, created })
+        Ok(EventCreation { stock, created })
     }
 
     async fn get_event(&self, event: EventId) -> Result<EventStock, AdminError> {
@@ -167,16 +159,15 @@ impl AdminBackend for ShardGateway {
     }
 
     fn list_events(&self) -> Pages<EventAbout> {
-        let bridge = self.clone();
+        let gateway = self.clone();
         page_by_page(move |from| {
-            let bridge = bridge.clone();
+            let gateway = gateway.clone();
             async move {
-                bridge
+                gateway
                     .on_shard(async move |driver| {
                         let page = driver.store().list_events(from.as_ref()).await;
                         let page = page.map_err(failed)?;
-                        let events = page.events.into_iter().map(event_about).collect();
-                        Ok((events, page.next))
+                        Ok((page.events, page.next))
                     })
                     .await
             }
@@ -267,8 +258,7 @@ impl AdminBackend for ShardGateway {
                     true => store.block_seats(&id, seat_keys, &seats).await,
                     false => store.unblock_seats(&id, seat_keys, &seats).await,
                 };
-                let done = done.map_err(failed)?.into_iter();
-                Ok(done.map(|(seat, one)| (seat, outcome(one))).collect())
+                done.map_err(failed)
             })
             .await;
         // Also after a failure half way.
@@ -276,7 +266,7 @@ impl AdminBackend for ShardGateway {
         done
     }
 
-    async fn refund(&self, reservation: ReservationId) -> Result<Reservation, AdminError> {
+    async fn refund(&self, reservation: ReservationId) -> Result<StoredRecord, AdminError> {
         let about = reservation.clone();
         let refunded = self.on_shard(async move |driver| {
             let event = read(&driver, &reservation).await?.event;
@@ -310,23 +300,25 @@ impl AdminBackend for ShardGateway {
         refunded
     }
 
-    async fn get_reservation(&self, reservation: ReservationId) -> Result<Reservation, AdminError> {
+    async fn get_reservation(
+        &self,
+        reservation: ReservationId,
+    ) -> Result<StoredRecord, AdminError> {
         self.on_shard(async move |driver| read(&driver, &reservation).await)
             .await
     }
 
-    fn list_reservations(&self, event: EventId) -> Pages<Reservation> {
-        let bridge = self.clone();
+    fn list_reservations(&self, event: EventId) -> Pages<StoredRecord> {
+        let gateway = self.clone();
         page_by_page(move |from| {
-            let (bridge, event) = (bridge.clone(), event.clone());
+            let (gateway, event) = (gateway.clone(), event.clone());
             async move {
-                bridge
+                gateway
                     .on_shard(async move |driver| {
                         let store = driver.store();
                         let page = store.scan_reservations(&event, from.as_ref()).await;
                         let page = page.map_err(failed)?;
-                        let records = page.records.into_iter().map(stored).collect();
-                        Ok((records, page.next))
+                        Ok((page.records, page.next))
                     })
                     .await
             }
@@ -356,8 +348,7 @@ where
 
 async fn about(driver: &Driver, event: &EventId) -> Result<EventAbout, AdminError> {
     let about = driver.store().describe_event(event).await;
-    let about = about.map_err(failed)?.ok_or(AdminError::EventNotFound)?;
-    Ok(event_about(about))
+    about.map_err(failed)?.ok_or(AdminError::EventNotFound)
 }
 
 /// How an event stands: stripes as the store has them, seats as the owner's map has them.
@@ -396,41 +387,10 @@ fn odd(found: &QueryResult) -> AdminError {
     AdminError::Internal
 }
 
-async fn read(driver: &Driver, id: &ReservationId) -> Result<Reservation, AdminError> {
+async fn read(driver: &Driver, id: &ReservationId) -> Result<StoredRecord, AdminError> {
     let found = driver.store().read_reservation(id).await;
     let found = found.map_err(failed)?;
-    found.map(stored).ok_or(AdminError::ReservationNotFound)
-}
-
-fn event_about(about: inventory_store::EventAbout) -> EventAbout {
-    EventAbout {
-        event: about.event,
-        stripes: about.stripes,
-        seat_keys: about.seat_keys,
-        closed: about.closed,
-        name: about.name,
-        venue: about.venue,
-    }
-}
-
-fn stored(record: StoredRecord) -> Reservation {
-    Reservation {
-        id: record.reservation,
-        event: record.event,
-        record: record.view,
-        payment_intent: record.payment_intent,
-        created_at: record.created_at,
-    }
-}
-
-fn outcome(outcome: BlockOutcome) -> SeatOutcome {
-    match outcome {
-        BlockOutcome::Done => SeatOutcome::Changed,
-        BlockOutcome::AlreadySo => SeatOutcome::Unchanged,
-        BlockOutcome::Taken(SeatState::Sold { .. }) => SeatOutcome::Sold,
-        BlockOutcome::Taken(_) => SeatOutcome::Held,
-        BlockOutcome::Unknown => SeatOutcome::NotFound,
-    }
+    found.ok_or(AdminError::ReservationNotFound)
 }
 
 /// Why the domain did not do what an admin call wanted.
@@ -451,19 +411,19 @@ fn refused(why: &Rejection) -> AdminError {
 }
 
 #[tonic::async_trait]
-impl Scrape for ShardGateway {
+impl MetricsSource for ShardGateway {
     fn shards(&self) -> usize {
         self.shards.mailboxes.len()
     }
 
-    async fn take(&self, shard: usize) -> Option<Snapshot> {
+    async fn take(&self, shard: usize) -> Option<ShardMetrics> {
         let (reply, answer) = ask();
         let shard = self.shards.mailboxes.get(shard)?;
         shard.send(ShardMessage::Scrape(reply)).ok()?;
         answer.await.ok()
     }
 
-    async fn status(&self, event: EventId) -> Option<EventStatus> {
+    async fn event_status(&self, event: EventId) -> Option<EventStatus> {
         let asked = self.on_shard(async move |driver| {
             asked(&driver, &event, Query::Status { section: None }).await
         });
@@ -473,20 +433,20 @@ impl Scrape for ShardGateway {
         }
     }
 
-    fn facts(&self) -> ScrapeFacts {
+    fn server_metrics(&self) -> ServerMetrics {
         let now = clock::monotonic();
-        let of_shard = |shard| PulseFacts {
-            age: now.since(self.pulses.last_beat(shard).unwrap_or(now)),
-            stalls: self.pulses.stalls(shard),
+        let of_shard = |shard| HeartbeatMetrics {
+            age: now.since(self.heartbeats.last_beat(shard).unwrap_or(now)),
+            stalls: self.heartbeats.stalls(shard),
         };
-        ScrapeFacts {
+        ServerMetrics {
             ready: self.readiness.is_ready(),
             spans: match &self.spans {
                 Some(counts) => counts.read(),
-                None => SpanFacts::default(),
+                None => SpanMetrics::default(),
             },
-            pulses: (0..self.pulses.shards()).map(of_shard).collect(),
-            ..ScrapeFacts::default()
+            heartbeats: (0..self.heartbeats.shards()).map(of_shard).collect(),
+            ..ServerMetrics::default()
         }
     }
 }

@@ -2,7 +2,7 @@
 //! is and what it began last; when it turns again, so is the process ready again. After a second bound
 //! the process ends: what runs it starts it anew, and nothing acknowledged is lost.
 //!
-//! A thread of its own: the side thread may be what stands still. It counts its own looks, not the
+//! A thread of its own: the control plane may be what stands still. It counts its own looks, not the
 //! clock's time: a machine that slept for a minute has not stood still for one.
 //!
 //! Must not live here: what a shard does to show that it turns (`shard`).
@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::control_plane::Readiness;
 use crate::limits;
-use crate::side::Readiness;
 use crate::telemetry::heartbeat::Heartbeats;
 use crate::telemetry::log;
 use inventory_core::time::Micros;
@@ -56,12 +56,12 @@ pub(super) fn start(
         .spawn(move || {
             let mut watch = StallDetector::new(pulses.shards(), patience);
             while !told.load(Ordering::Relaxed) {
-                thread::sleep(limits::WATCHDOG_LOOK_EVERY);
+                thread::sleep(limits::WATCHDOG_INTERVAL);
                 for (shard, news) in watch.look(|shard| pulses.last_beat(shard)) {
                     report(&pulses, &readiness, shard, news);
                 }
                 if watch.none_stalled() {
-                    readiness.well();
+                    readiness.set_healthy();
                 }
             }
         })?;
@@ -116,7 +116,7 @@ impl StallDetector {
                 continue;
             }
             seen.looks = seen.looks.saturating_add(1);
-            let still = limits::WATCHDOG_LOOK_EVERY * seen.looks;
+            let still = limits::WATCHDOG_INTERVAL * seen.looks;
             if exit.is_some_and(|exit| still >= exit) {
                 news.push((shard, StallEvent::Lost(still)));
             } else if still >= ready && !seen.stalled {
@@ -136,14 +136,14 @@ fn report(pulses: &Heartbeats, readiness: &Readiness, shard: usize, news: StallE
     match news {
         StallEvent::Stalled(still) => {
             pulses.count_stall(shard);
-            readiness.unwell(format!("shard {shard} stands still"));
+            readiness.set_unhealthy(format!("shard {shard} stands still"));
             log_stall(pulses, shard, still, "a shard stands still: not ready");
         }
         StallEvent::Recovered => tracing::warn!(shard, "the shard turns again"),
         StallEvent::Lost(still) => {
             let what = "a shard does not come back: ending the process for a restart";
             log_stall(pulses, shard, still, what);
-            log::flush(limits::SIDE_STOP_GRACE);
+            log::close();
             // SAFETY: ends the process at once. What `exit` would run besides may wait for the shard.
             unsafe { libc::_exit(EXIT_STALLED) };
         }
@@ -200,7 +200,7 @@ impl ThreadState {
 mod tests {
     use super::*;
 
-    const LOOK: Duration = limits::WATCHDOG_LOOK_EVERY;
+    const LOOK: Duration = limits::WATCHDOG_INTERVAL;
 
     fn watch() -> StallDetector {
         StallDetector::new(

@@ -318,7 +318,7 @@ impl Driver {
 
     /// Brings one event into the engine and carries out what comes of it.
     fn enter(self: &Rc<Self>, event: impl FnOnce(&mut Engine, Now, &mut Vec<Effect>)) {
-        self.heartbeat.set_activity(Activity::Domain);
+        self.heartbeat.set_activity(Activity::Engine);
         let mut effects = self.spare_effects.take();
         {
             let mut engine = self.engine.borrow_mut();
@@ -465,7 +465,7 @@ impl Driver {
         }
         let calls = transaction.records.iter().map(|record| &record.reservation);
         let links = calls.filter_map(|reservation| traced.get(reservation).copied());
-        spans::TransactionSpan::start(links, || tracer.draw())
+        spans::TransactionSpan::start(links, || tracer.new_span_id())
     }
 
     fn read_event(self: &Rc<Self>, event: EventId, stripes_hint: Option<u16>) {

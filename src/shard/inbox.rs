@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::driver::{Driver, QueryOutcome};
 use crate::limits;
-use crate::telemetry::recorder::Snapshot;
+use crate::telemetry::recorder::ShardMetrics;
 use inventory_core::answer::Answer;
 use inventory_core::counters::Counters;
 use inventory_core::effect::{RecordHint, Route};
@@ -41,7 +41,7 @@ pub enum ShardMessage {
     /// A connection that another shard accepted.
     Connection(AcceptedSocket),
     /// The interval's measurements, please.
-    Scrape(oneshot::Sender<Snapshot>),
+    Scrape(oneshot::Sender<ShardMetrics>),
     /// The lanes' totals so far; takes nothing away.
     Counters(oneshot::Sender<Counters>),
     /// What the side thread wants done on the shard.

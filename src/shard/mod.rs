@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
+use opentelemetry_sdk::trace::Sampler;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::Notify;
@@ -43,8 +44,8 @@ use self::reclaimer::Reclaimer;
 use self::shutdown_barrier::ShutdownBarrier;
 use crate::limits;
 use crate::telemetry::heartbeat::{Activity, HeartbeatWriter, Heartbeats};
-use crate::telemetry::recorder::{Levels, Recorder, Snapshot};
-use crate::telemetry::trace::{Sampling, SpanSink, Tracer};
+use crate::telemetry::recorder::{Recorder, ShardGauges, ShardMetrics};
+use crate::telemetry::trace::{SpanSink, Tracer};
 use crate::telemetry::{log, process};
 use inventory_core::engine::{Engine, EngineSettings};
 use inventory_core::rules::LateCommit;
@@ -82,7 +83,7 @@ pub struct ShardConfig {
     pub read_staleness: Duration,
     pub heartbeats: Heartbeats,
     /// Where spans go, and which calls are sampled; `None`: nobody wants any.
-    pub tracing: Option<(Sampling, SpanSink)>,
+    pub tracing: Option<(Sampler, SpanSink)>,
     /// The part of all calls that is logged at info.
     pub log_calls_ratio: f64,
 }
@@ -193,7 +194,7 @@ async fn run<S: UnaryService + 'static>(
     let core = Engine::new(settings, SmallRng::from_os_rng());
     let tracer = seat
         .tracing
-        .map(|(sampling, sink)| Rc::new(Tracer::new(sampling, sink)));
+        .map(|(sampler, sink)| Rc::new(Tracer::new(sampler, sink)));
     let driver = Driver::new(
         shard,
         core,
@@ -223,7 +224,6 @@ async fn run<S: UnaryService + 'static>(
         driver,
         recorder,
         heartbeat: beat.clone(),
-        last_counters: Cell::default(),
         open_connections: Cell::new(0),
     });
 
@@ -264,7 +264,7 @@ async fn run<S: UnaryService + 'static>(
     let ticking = inventory_runtime::spawn(async move {
         loop {
             beat.beat(clock::monotonic());
-            inventory_runtime::sleep(limits::TICK_EVERY).await;
+            inventory_runtime::sleep(limits::HEARTBEAT_INTERVAL).await;
         }
     });
     let _ = started.send((shard, Ok(())));
@@ -300,8 +300,6 @@ struct ShardContext<S> {
     driver: Rc<Driver>,
     recorder: Rc<Recorder>,
     heartbeat: HeartbeatWriter,
-    /// The domain's totals at the last scrape.
-    last_counters: Cell<inventory_core::counters::Counters>,
     open_connections: Cell<usize>,
 }
 
@@ -438,16 +436,15 @@ impl<S: UnaryService + 'static> ShardContext<S> {
         }
     }
 
-    fn measure(&self) -> Snapshot {
+    fn measure(&self) -> ShardMetrics {
         let began = clock::monotonic();
-        let now = self.driver.counters();
-        self.recorder.domain(&self.last_counters.replace(now), &now);
-        let snapshot = self.recorder.take(Levels {
-            line_depth: self.driver.in_line(),
+        let metrics = self.recorder.take(ShardGauges {
+            queue_depth: self.driver.in_line(),
             in_flight: self.driver.in_flight(),
             cpu: process::thread_cpu(),
+            counters: self.driver.counters(),
         });
-        snapshot.having_taken(clock::monotonic().since(began))
+        metrics.with_scrape_time(clock::monotonic().since(began))
     }
 }
 

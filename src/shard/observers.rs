@@ -14,7 +14,7 @@ use crate::telemetry::heartbeat::{Activity, HeartbeatWriter};
 use crate::telemetry::recorder::{DAMAGED_STRIPE, Recorder};
 use crate::telemetry::trace::Tracer;
 use inventory_core::time::Micros;
-use inventory_grpc::{CallObserver, CallTrace, Code, ConnectionEnd};
+use inventory_grpc::{CallObserver, CallTrace, Code, ConnectionEnd, SpanIds};
 use inventory_store::{CapacityKind, StoreCall, StoreObserver, TableNames};
 
 /// A line about one call, in the fields that the seed's logs have. Empty ones are left out.
@@ -86,7 +86,14 @@ impl CallObserver for ShardCallObserver {
         let sampled = self.tracer.as_ref().and_then(|t| t.sample(headers));
         let is_drawn = self.sample_log();
         match sampled {
-            Some((span, parent)) => Some(Rc::new(CallTrace::sampled(span, parent, is_drawn))),
+            Some(sampled) => {
+                let span = SpanIds {
+                    trace: u128::from_be_bytes(sampled.trace.to_bytes()),
+                    span: u64::from_be_bytes(sampled.span.to_bytes()),
+                };
+                let parent = sampled.parent.map(|id| u64::from_be_bytes(id.to_bytes()));
+                Some(Rc::new(CallTrace::sampled(span, parent, is_drawn)))
+            }
             None if is_drawn || tracing::enabled!(tracing::Level::DEBUG) => {
                 Some(Rc::new(CallTrace::unsampled(is_drawn)))
             }

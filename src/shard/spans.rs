@@ -1,41 +1,44 @@
-//! What a shard has to say of a call and of a transaction, as spans and as a log line: names and
-//! attributes by OpenTelemetry's semantic conventions.
+//! Spans of calls and transactions, with names and attributes of the OpenTelemetry semantic conventions.
 //!
-//! Must not live here: who is sampled (`telemetry::trace`), the export.
+//! Must not contain sampling (`telemetry::trace`) or the export (`control_plane::span_export`).
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
+
+use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceState};
+use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::limits;
 use crate::telemetry::code_name;
-use crate::telemetry::trace::{Kind, Span, Value};
 use inventory_core::time::Micros;
 use inventory_core::transaction::{Outcome, Transaction};
 use inventory_grpc::{CallAttributes, Code, SpanIds};
 
-/// A transaction on its way that sampled calls are in.
+/// The span of a transaction in flight that contains sampled calls.
 pub(super) struct TransactionSpan {
     ids: SpanIds,
     parent: u64,
     links: Vec<SpanIds>,
-    at: SystemTime,
+    start: SystemTime,
 }
 
 impl TransactionSpan {
-    /// `None` without links. In the trace of the first call, as a child of its span; linked to all.
+    /// A child of the span of the first call, in its trace, with links to all calls; `None` without calls.
     pub(super) fn start(
-        links: impl Iterator<Item = SpanIds>,
-        draw: impl FnOnce() -> u64,
+        calls: impl Iterator<Item = SpanIds>,
+        new_id: impl FnOnce() -> SpanId,
     ) -> Option<Self> {
-        let links: Vec<SpanIds> = links.take(limits::SPAN_LINKS_MAX).collect();
+        let links: Vec<SpanIds> = calls.take(limits::SPAN_LINKS_MAX).collect();
         let first = *links.first()?;
         Some(Self {
             ids: SpanIds {
                 trace: first.trace,
-                span: draw(),
+                span: u64::from_be_bytes(new_id().to_bytes()),
             },
             parent: first.span,
             links,
-            at: SystemTime::now(),
+            start: SystemTime::now(),
         })
     }
 
@@ -45,40 +48,43 @@ impl TransactionSpan {
         table: &str,
         outcome: &Outcome,
         units: f64,
-    ) -> Span {
-        let (outcome_text, error) = outcome_label(outcome);
+    ) -> SpanData {
+        let (outcome, error) = outcome_name(outcome);
         let reservations = transaction.records.len() as i64;
         let mut attributes = vec![
-            ("db.system.name", text("aws.dynamodb")),
-            ("db.operation.name", text("TransactWriteItems")),
-            ("db.collection.name", owned(table)),
-            ("db.operation.batch.size", Value::Int(reservations)),
-            ("inventory.event_id", owned(transaction.event.as_str())),
-            ("inventory.outcome", text(outcome_text)),
-            ("inventory.write_units", Value::Float(units)),
+            KeyValue::new("db.system.name", "aws.dynamodb"),
+            KeyValue::new("db.operation.name", "TransactWriteItems"),
+            KeyValue::new("db.collection.name", table.to_owned()),
+            KeyValue::new("db.operation.batch.size", reservations),
+            KeyValue::new("inventory.event_id", transaction.event.to_string()),
+            KeyValue::new("inventory.outcome", outcome),
+            KeyValue::new("inventory.write_units", units),
         ];
-        if let Some(error) = error {
-            attributes.push(("error.type", text(error)));
-        }
-        Span {
-            ids: self.ids,
-            parent: Some(self.parent),
-            kind: Kind::Client,
-            name: format!("TransactWriteItems {table}").into(),
-            started: self.at,
-            took: self.at.elapsed().unwrap_or_default(),
-            attributes,
-            links: self.links,
-            error,
+        attributes.extend(error.map(|error| KeyValue::new("error.type", error)));
+        let links = self.links.into_iter();
+        SpanData {
+            links: {
+                let mut all = SpanLinks::default();
+                all.links = links.map(|ids| Link::with_context(context(ids))).collect();
+                all
+            },
+            ..span(
+                SpanKind::Client,
+                format!("TransactWriteItems {table}").into(),
+                (self.ids, Some(self.parent)),
+                (self.start, self.start.elapsed().unwrap_or_default()),
+                attributes,
+                error,
+            )
         }
     }
 }
 
-/// What became of a transaction, and whether that is a fault.
-fn outcome_label(outcome: &Outcome) -> (&'static str, Option<&'static str>) {
+/// Name of an outcome, and the error if it is one.
+fn outcome_name(outcome: &Outcome) -> (&'static str, Option<&'static str>) {
     match outcome {
         Outcome::Committed => ("committed", None),
-        // The conditions did their work.
+        // A failed condition is a business outcome.
         Outcome::Cancelled(_) => ("cancelled", None),
         Outcome::Conflict => ("conflict", None),
         Outcome::Throttled => ("throttled", Some("throttled")),
@@ -90,53 +96,82 @@ fn outcome_label(outcome: &Outcome) -> (&'static str, Option<&'static str>) {
 
 /// The span of a call that has just ended.
 pub(super) fn call_span(
-    (ids, parent): (SpanIds, Option<u64>),
+    ids: (SpanIds, Option<u64>),
     method: &'static str,
     code: Code,
     latency: Micros,
     about: &CallAttributes,
-) -> Span {
-    let took = Duration::from_micros(latency.0);
+) -> SpanData {
+    let duration = Duration::from_micros(latency.0);
     let method = method.trim_start_matches('/');
     let status = code_name(code as usize);
-    let error = is_fault(code).then_some(status);
+    let error = is_server_error(code).then_some(status);
     let mut attributes = vec![
-        ("rpc.system.name", text("grpc")),
-        ("rpc.method", text(method)),
-        ("rpc.response.status_code", text(status)),
+        KeyValue::new("rpc.system.name", "grpc"),
+        KeyValue::new("rpc.method", method),
+        KeyValue::new("rpc.response.status_code", status),
     ];
-    let named = [
+    let names = [
         ("inventory.event_id", &about.event),
         ("inventory.reservation_id", &about.reservation),
     ];
-    for (name, value) in named {
+    for (name, value) in names {
         if !value.is_empty() {
-            attributes.push((name, owned(value)));
+            attributes.push(KeyValue::new(name, value.clone()));
         }
     }
     if !about.outcome.is_empty() {
-        attributes.push(("inventory.outcome", text(about.outcome)));
+        attributes.push(KeyValue::new("inventory.outcome", about.outcome));
     }
-    if let Some(error) = error {
-        attributes.push(("error.type", text(error)));
-    }
-    Span {
+    attributes.extend(error.map(|error| KeyValue::new("error.type", error)));
+    let start = SystemTime::now()
+        .checked_sub(duration)
+        .unwrap_or(SystemTime::UNIX_EPOCH);
+    let timing = (start, duration);
+    span(
+        SpanKind::Server,
+        method.into(),
         ids,
-        parent,
-        kind: Kind::Server,
-        name: method.into(),
-        started: SystemTime::now()
-            .checked_sub(took)
-            .unwrap_or(SystemTime::UNIX_EPOCH),
-        took,
+        timing,
         attributes,
-        links: Vec::new(),
         error,
+    )
+}
+
+fn span(
+    span_kind: SpanKind,
+    name: Cow<'static, str>,
+    (ids, parent): (SpanIds, Option<u64>),
+    (start, duration): (SystemTime, Duration),
+    attributes: Vec<KeyValue>,
+    error: Option<&'static str>,
+) -> SpanData {
+    SpanData {
+        span_context: context(ids),
+        parent_span_id: parent.map_or(SpanId::INVALID, SpanId::from),
+        parent_span_is_remote: span_kind == SpanKind::Server,
+        span_kind,
+        name,
+        start_time: start,
+        end_time: start.checked_add(duration).unwrap_or(start),
+        attributes,
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
+        status: error.map_or(Status::Unset, Status::error),
+        instrumentation_scope: InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .build(),
     }
 }
 
-/// Whether a status means that the server has failed; the conventions' list for a server span.
-fn is_fault(code: Code) -> bool {
+fn context(ids: SpanIds) -> SpanContext {
+    let (trace, span) = (ids.trace.into(), ids.span.into());
+    SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::NONE)
+}
+
+/// Whether a status is a server error by the semantic conventions.
+fn is_server_error(code: Code) -> bool {
     matches!(
         code,
         Code::Unknown
@@ -148,53 +183,54 @@ fn is_fault(code: Code) -> bool {
     )
 }
 
-fn text(value: &'static str) -> Value {
-    Value::Text(value.into())
-}
-
-fn owned(value: &str) -> Value {
-    Value::Text(value.to_owned().into())
-}
-
 #[cfg(test)]
 mod tests {
+    use opentelemetry::Value;
+
     use super::*;
 
-    fn attribute<'a>(span: &'a Span, name: &str) -> Option<&'a Value> {
-        let found = span.attributes.iter().find(|(key, _)| *key == name);
-        found.map(|(_, value)| value)
+    fn attribute<'a>(span: &'a SpanData, name: &str) -> Option<&'a Value> {
+        let mut attributes = span.attributes.iter();
+        attributes
+            .find(|attribute| attribute.key.as_str() == name)
+            .map(|attribute| &attribute.value)
     }
 
     #[test]
-    fn a_refused_sale_is_no_fault_of_the_server_and_a_late_answer_is() {
+    fn business_rejection_is_no_error_and_missed_deadline_is_one() {
         let ids = (SpanIds { trace: 1, span: 2 }, Some(3));
         let about = CallAttributes {
             event: "evt".to_owned(),
             outcome: "INSUFFICIENT_INVENTORY",
             ..CallAttributes::default()
         };
-        let of = |code| call_span(ids, "/p.S/M", code, Micros(1_500), &about);
-        let refused = of(Code::Aborted);
-        assert_eq!((refused.error, refused.name.as_ref()), (None, "p.S/M"));
+        let span = |code| call_span(ids, "/p.S/M", code, Micros(1_500), &about);
+        let rejected = span(Code::Aborted);
         assert_eq!(
-            attribute(&refused, "rpc.response.status_code"),
-            Some(&text("ABORTED"))
+            (&rejected.status, rejected.name.as_ref()),
+            (&Status::Unset, "p.S/M")
         );
         assert_eq!(
-            attribute(&refused, "inventory.event_id"),
-            Some(&owned("evt"))
+            attribute(&rejected, "rpc.response.status_code"),
+            Some(&"ABORTED".into())
         );
-        assert_eq!(attribute(&refused, "inventory.reservation_id"), None);
-        assert_eq!(refused.took, Duration::from_micros(1_500));
-        assert_eq!(of(Code::DeadlineExceeded).error, Some("DEADLINE_EXCEEDED"));
+        assert_eq!(
+            attribute(&rejected, "inventory.event_id"),
+            Some(&"evt".into())
+        );
+        assert_eq!(attribute(&rejected, "inventory.reservation_id"), None);
+        let duration = rejected.end_time.duration_since(rejected.start_time);
+        assert_eq!(duration.ok(), Some(Duration::from_micros(1_500)));
+        let late = span(Code::DeadlineExceeded);
+        assert_eq!(late.status, Status::error("DEADLINE_EXCEEDED"));
     }
 
     #[test]
-    fn a_transaction_is_in_the_trace_of_its_first_call_and_linked_to_all() {
+    fn transaction_span_is_child_of_the_first_call_and_linked_to_all() {
         let calls = [SpanIds { trace: 7, span: 1 }, SpanIds { trace: 8, span: 2 }];
-        let begun = TransactionSpan::start(calls.into_iter(), || 99).expect("two calls");
-        assert_eq!(begun.ids, SpanIds { trace: 7, span: 99 });
-        assert_eq!((begun.parent, begun.links.as_slice()), (1, &calls[..]));
-        assert!(TransactionSpan::start(std::iter::empty(), || 1).is_none());
+        let span = TransactionSpan::start(calls.into_iter(), || 99.into()).expect("two calls");
+        assert_eq!(span.ids, SpanIds { trace: 7, span: 99 });
+        assert_eq!((span.parent, span.links.as_slice()), (1, &calls[..]));
+        assert!(TransactionSpan::start(std::iter::empty(), || 1.into()).is_none());
     }
 }

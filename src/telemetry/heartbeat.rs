@@ -1,36 +1,36 @@
-//! Whether each shard still turns, and what it began last: written by the shard with plain stores,
-//! read by the watchdog and the scrape.
+//! Heartbeats of the shards' event loops and their last activity: written by the shards with plain stores, read by the
+//! watchdog and by scrapes.
 //!
-//! Must not live here: what follows from a shard that stands still (`server::watchdog`).
+//! Must not contain the reaction to a stalled shard (`server::watchdog`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 
 use inventory_core::time::Micros;
 
-/// What a shard has begun last. It may have ended since: a shard that waits has begun it last too.
+/// The activity that a shard started last. It may have ended since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Activity {
     Starting,
     /// A call of a client.
     Call,
-    /// A decision of the domain, and what follows from it.
-    Domain,
-    /// What another shard sent.
+    /// An input of the engine and its effects.
+    Engine,
+    /// A message of another shard.
     Inbox,
-    /// Handing its figures over.
+    /// A scrape.
     Scrape,
-    /// A task of the side thread: an admin call, an audit.
+    /// A task of the control plane: an admin call or an audit.
     Job,
-    /// Stopping.
+    /// Shutdown.
     Drain,
 }
 
 const ALL: [Activity; 7] = [
     Activity::Starting,
     Activity::Call,
-    Activity::Domain,
+    Activity::Engine,
     Activity::Inbox,
     Activity::Scrape,
     Activity::Job,
@@ -41,44 +41,44 @@ impl Activity {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
-            Self::Call => "a call of a client",
-            Self::Domain => "a decision of the domain",
-            Self::Inbox => "a message of another shard",
-            Self::Scrape => "handing over its figures",
-            Self::Job => "a task of the side thread",
-            Self::Drain => "stopping",
+            Self::Call => "call of a client",
+            Self::Engine => "engine",
+            Self::Inbox => "message of another shard",
+            Self::Scrape => "scrape",
+            Self::Job => "task of the control plane",
+            Self::Drain => "shutdown",
         }
     }
 }
 
-/// One shard's. Padded, so that no two shards write to one cache line.
+/// The values of one shard, padded so that shards do not share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Heartbeat {
-    /// When it last turned; 0 before its first time.
+struct HeartbeatSlot {
+    /// Time of the last heartbeat; 0 before the first one.
     last_beat_us: AtomicU64,
     activity: AtomicU8,
-    /// The kernel's number of its thread; 0 before it runs.
+    /// Kernel id of the shard thread; 0 before it runs.
     thread: AtomicI32,
     stalls: AtomicU64,
 }
 
-/// All shards', shared by everybody.
+/// Heartbeats of all shards.
 #[derive(Clone, Debug)]
-pub struct Heartbeats(Arc<[Heartbeat]>);
+pub struct Heartbeats(Arc<[HeartbeatSlot]>);
 
 impl Heartbeats {
     pub fn new(shards: usize) -> Self {
-        Self((0..shards).map(|_| Heartbeat::default()).collect())
+        Self((0..shards).map(|_| HeartbeatSlot::default()).collect())
     }
 
     pub fn shards(&self) -> usize {
         self.0.len()
     }
 
-    /// The writing end of shard `shard`, which must exist. Call on the shard's thread.
+    /// The writer for shard `shard`, which must exist. Call on the thread of the shard.
     pub fn writer_for_current_thread(&self, shard: usize) -> HeartbeatWriter {
-        // SAFETY: takes nothing and gives the caller's number.
+        // SAFETY: gettid has no arguments and returns an integer.
         let thread = unsafe { libc::gettid() };
         self.0[shard].thread.store(thread, Ordering::Relaxed);
         HeartbeatWriter {
@@ -87,43 +87,44 @@ impl Heartbeats {
         }
     }
 
-    /// When the shard last turned; `None` before its first time.
+    /// Time of the last heartbeat; `None` before the first one.
     pub fn last_beat(&self, shard: usize) -> Option<Micros> {
         let at = self.0.get(shard)?.last_beat_us.load(Ordering::Acquire);
         (at > 0).then_some(Micros(at))
     }
 
     pub fn activity(&self, shard: usize) -> Activity {
-        let doing = self
+        let activity = self
             .0
             .get(shard)
-            .map_or(0, |pulse| pulse.activity.load(Ordering::Relaxed));
-        ALL.get(usize::from(doing))
+            .map_or(0, |slot| slot.activity.load(Ordering::Relaxed));
+        ALL.get(usize::from(activity))
             .copied()
             .unwrap_or(Activity::Starting)
     }
 
-    /// The kernel's number of the shard's thread, once it runs.
+    /// Kernel id of the shard thread; `None` before it runs.
     pub fn thread(&self, shard: usize) -> Option<i32> {
         let thread = self.0.get(shard)?.thread.load(Ordering::Relaxed);
         (thread > 0).then_some(thread)
     }
 
-    /// Counts that the shard stood still for too long.
+    /// Counts a stall of the shard.
     pub fn count_stall(&self, shard: usize) {
-        if let Some(pulse) = self.0.get(shard) {
-            pulse.stalls.fetch_add(1, Ordering::Relaxed);
+        if let Some(slot) = self.0.get(shard) {
+            slot.stalls.fetch_add(1, Ordering::Relaxed);
         }
     }
 
+    /// Number of stalls of the shard.
     pub fn stalls(&self, shard: usize) -> u64 {
         self.0
             .get(shard)
-            .map_or(0, |pulse| pulse.stalls.load(Ordering::Relaxed))
+            .map_or(0, |slot| slot.stalls.load(Ordering::Relaxed))
     }
 }
 
-/// The writing end of one shard.
+/// Writes the heartbeat of one shard.
 #[derive(Clone, Debug)]
 pub struct HeartbeatWriter {
     heartbeats: Heartbeats,
@@ -131,18 +132,18 @@ pub struct HeartbeatWriter {
 }
 
 impl HeartbeatWriter {
-    /// The shard turns, at `now`.
+    /// Records a heartbeat at `now`.
     pub fn beat(&self, now: Micros) {
         self.heartbeats.0[self.shard]
             .last_beat_us
             .store(now.0.max(1), Ordering::Release);
     }
 
-    /// The shard begins something. One plain store.
-    pub fn set_activity(&self, doing: Activity) {
+    /// Records the start of an activity. One plain store.
+    pub fn set_activity(&self, activity: Activity) {
         self.heartbeats.0[self.shard]
             .activity
-            .store(doing as u8, Ordering::Relaxed);
+            .store(activity as u8, Ordering::Relaxed);
     }
 }
 
@@ -151,17 +152,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_activity_is_read_as_it_was_written() {
-        let pulses = Heartbeats::new(2);
-        let beat = pulses.writer_for_current_thread(1);
-        for doing in ALL {
-            beat.set_activity(doing);
-            assert_eq!(pulses.activity(1), doing);
+    fn activities_are_read_as_written() {
+        let heartbeats = Heartbeats::new(2);
+        let heartbeat = heartbeats.writer_for_current_thread(1);
+        for activity in ALL {
+            heartbeat.set_activity(activity);
+            assert_eq!(heartbeats.activity(1), activity);
         }
-        assert_eq!(pulses.activity(0), Activity::Starting);
-        assert_eq!((pulses.thread(0), pulses.last_beat(1)), (None, None));
-        beat.beat(Micros(0));
-        assert_eq!(pulses.last_beat(1), Some(Micros(1)));
-        assert!(pulses.thread(1).is_some());
+        assert_eq!(heartbeats.activity(0), Activity::Starting);
+        assert_eq!(
+            (heartbeats.thread(0), heartbeats.last_beat(1)),
+            (None, None)
+        );
+        heartbeat.beat(Micros(0));
+        assert_eq!(heartbeats.last_beat(1), Some(Micros(1)));
+        assert!(heartbeats.thread(1).is_some());
     }
 }

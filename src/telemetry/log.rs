@@ -1,67 +1,68 @@
-//! Log lines: one JSON object per line on stderr, written by a thread of its own.
+//! Log lines: one JSON object per line on stderr, written by a separate thread.
 //!
-//! The rest of the server uses the macros of `tracing` (`info!(event_id, "…")`); this module decides
-//! what becomes of them. stdout belongs to what a person asked for (banner, tables), so that either
-//! can be piped without the other. Every line has `ts`, `level` and `msg`, on a shard's thread
-//! `shard`, and the event's own fields. Names in use: `method`, `event_id`, `reservation_id`,
-//! `latency_ms`, `ddb_rcu`, `ddb_wcu`, `outcome`, `error`. Lines of libraries carry their `target` and
-//! are kept from `warn` up, whatever LOG_LEVEL says: at `debug` theirs would bury ours.
+//! `tracing-subscriber` filters and formats an event on the thread that logs it; `tracing-appender` passes the line to its
+//! writer thread through a bounded queue. A shard never waits for the log: a line that finds the queue full is dropped,
+//! counted ([`dropped`]) and reported by the writer. stdout is reserved for output that a user asked for.
 //!
-//! A shard never waits for a log line: it formats the line and offers it to a bounded queue; a line
-//! that finds the queue full is dropped and counted, and the writer reports the number. The writer is
-//! not the side thread: a pipe that nobody reads must not take the probes down with it.
+//! Every line has `ts`, `level` and `msg`, on the thread of a shard also `shard`, and the fields of the event. Names in use:
+//! `method`, `event_id`, `reservation_id`, `latency_ms`, `ddb_rcu`, `ddb_wcu`, `outcome`, `error`. Lines of libraries have
+//! `target` and are logged from `warn` upwards whatever LOG_LEVEL is.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 use thiserror::Error;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::{self as fmt_layer, FmtContext};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Registry, reload};
 
 use crate::limits;
 
-/// LOG_LEVEL: the least severe lines that are written.
+/// Minimum severity of the lines that are written: LOG_LEVEL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub enum LogLevel {
     Debug,
     Info,
     Warn,
     Error,
 }
 
-/// A text that is no [`Level`].
+/// A text that is not a [`LogLevel`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0:?} is no log level; want debug, info, warn or error")]
-pub struct UnknownLevel(String);
+#[error("{0:?} is not a log level: must be debug, info, warn or error")]
+pub struct UnknownLogLevel(String);
 
-impl FromStr for Level {
-    type Err = UnknownLevel;
+impl FromStr for LogLevel {
+    type Err = UnknownLogLevel;
 
-    fn from_str(text: &str) -> Result<Self, UnknownLevel> {
-        match text.to_ascii_lowercase().as_str() {
-            "debug" => Ok(Self::Debug),
-            "info" => Ok(Self::Info),
-            "warn" => Ok(Self::Warn),
-            "error" => Ok(Self::Error),
-            _ => Err(UnknownLevel(text.to_owned())),
-        }
+    fn from_str(text: &str) -> Result<Self, UnknownLogLevel> {
+        let name = text.to_ascii_lowercase();
+        let mut levels = Self::ALL.into_iter();
+        levels
+            .find(|level| level.as_str() == name)
+            .ok_or_else(|| UnknownLogLevel(text.to_owned()))
     }
 }
 
-impl Level {
-    /// As LOG_LEVEL writes it.
+impl LogLevel {
+    /// From the least to the most verbose level.
+    pub const ALL: [Self; 4] = [Self::Error, Self::Warn, Self::Info, Self::Debug];
+
+    /// As in LOG_LEVEL.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Debug => "debug",
@@ -71,11 +72,12 @@ impl Level {
         }
     }
 
-    /// Our lines from this level on, and of libraries only what is wrong.
+    /// Own lines from this level upwards; lines of libraries from `warn` upwards, since their `debug` lines would
+    /// outnumber ours.
     fn targets(self) -> Targets {
         Targets::new()
-            .with_target("inventory_api", self.filter())
-            // The embedded engine warns of every condition that fails, which is how sales are refused.
+            .with_target("inventory", self.filter())
+            // The embedded store warns of every failed condition, which is how a sale is refused.
             .with_target("dynoxide", LevelFilter::ERROR)
             .with_default(self.filter().min(LevelFilter::WARN))
     }
@@ -90,344 +92,297 @@ impl Level {
     }
 }
 
-/// Why the log could not be started.
-#[derive(Debug, Error)]
-pub enum StartError {
-    #[error("the log of this process is started already")]
-    Twice,
-    #[error("the log writer's thread cannot be started: {0}")]
-    Thread(#[from] std::io::Error),
-}
+/// The log of this process was started before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the log of this process is already started")]
+pub struct LogStarted;
 
-/// The log of the process, for [`dropped`].
-static PROCESS: OnceLock<Log> = OnceLock::new();
+/// The log of the process, for the functions below.
+static PROCESS_LOG: OnceLock<Log> = OnceLock::new();
 
 thread_local! {
     static SHARD: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// Marks the calling thread as that of shard `shard`: its lines say so.
+/// Adds the field `shard` to all lines of the calling thread.
 pub fn set_shard(shard: usize) {
     SHARD.set(Some(shard));
 }
 
-/// Lines of the process's log that were dropped since the start.
+/// Number of dropped lines since the start of the process.
 pub fn dropped() -> u64 {
-    PROCESS.get().map_or(0, Log::dropped)
+    PROCESS_LOG.get().map_or(0, Log::dropped)
 }
 
-/// The level of the process's log; `None` when there is none.
-pub fn level() -> Option<Level> {
-    PROCESS.get().map(Log::level)
+/// Level of the process log; `None` if there is none.
+pub fn level() -> Option<LogLevel> {
+    PROCESS_LOG.get().map(Log::level)
 }
 
-/// As [`Log::set_level`], of the process's log; `None` when there is none.
-pub fn set_level(level: Level) -> Option<Level> {
-    PROCESS.get().map(|log| log.set_level(level))
+/// [`Log::set_level`] of the process log; `None` if there is none.
+pub fn set_level(level: LogLevel) -> Option<LogLevel> {
+    PROCESS_LOG.get().map(|log| log.set_level(level))
 }
 
-/// As [`Log::flush`], of the process's log; true when there is none.
-pub fn flush(limit: Duration) -> bool {
-    PROCESS.get().is_none_or(|log| log.flush(limit))
+/// [`Log::close`] of the process log.
+pub fn close() {
+    if let Some(log) = PROCESS_LOG.get() {
+        log.close();
+    }
 }
 
-/// Starts the log of the process, to `sink` (stderr in the server). Call once, early in `main`;
-/// [`Log::flush`] before the process ends.
+/// Starts the log of the process with `sink` (stderr in the server). Call once at the start of `main`, and [`close`]
+/// before the process exits.
 ///
 /// # Errors
-/// When it is started already, or the writer's thread cannot be made.
-pub fn init(level: Level, sink: impl Write + Send + 'static) -> Result<Log, StartError> {
-    let (subscriber, log) = start(level, sink)?;
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| StartError::Twice)?;
-    Ok(PROCESS.get_or_init(|| log).clone())
+/// If the log is already started.
+pub fn init(level: LogLevel, sink: impl Write + Send + 'static) -> Result<(), LogStarted> {
+    let (subscriber, log) = start(level, sink);
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogStarted)?;
+    PROCESS_LOG.set(log).map_err(|_| LogStarted)
 }
 
-/// Turns panics into log lines of level `error`: where, what, and the backtrace if RUST_BACKTRACE
-/// asks for one.
+/// Logs panics at level `error` with message, location and, if RUST_BACKTRACE is set, the backtrace.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let backtrace = std::backtrace::Backtrace::capture();
-        let thread = thread::current();
+        use std::backtrace::{Backtrace, BacktraceStatus};
+        let backtrace = Backtrace::capture();
+        let is_captured = matches!(backtrace.status(), BacktraceStatus::Captured);
         tracing::error!(
-            error = panic.payload_as_str().unwrap_or("a panic without a text"),
+            error = panic.payload_as_str().unwrap_or("panic without a message"),
             location = panic.location().map(tracing::field::display),
-            thread = thread.name(),
-            backtrace = matches!(
-                backtrace.status(),
-                std::backtrace::BacktraceStatus::Captured
-            )
-            .then(|| tracing::field::display(&backtrace)),
+            thread = thread::current().name(),
+            backtrace = is_captured.then(|| tracing::field::display(&backtrace)),
             "panic"
         );
     }));
 }
 
-/// A log that is not the process's: a subscriber and its writer.
-///
-/// # Errors
-/// When the writer's thread cannot be made.
-pub fn start(
-    level: Level,
+/// A subscriber with its own writer thread, independent of the process log.
+fn start(
+    level: LogLevel,
     sink: impl Write + Send + 'static,
-) -> Result<(impl Subscriber + Send + Sync, Log), StartError> {
-    let (lines, queue) = sync_channel(limits::LOG_LINES_QUEUED_MAX);
-    // Its lock is taken when a level changes and when a call site is met for the first time: the
-    // verdict on each site is remembered.
+) -> (impl Subscriber + Send + Sync, Log) {
+    let counter = Arc::new(OnceLock::new());
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(limits::LOG_LINES_QUEUED_MAX)
+        .lossy(true)
+        .thread_name("log")
+        .finish(LogWriter {
+            sink: BufWriter::with_capacity(limits::LOG_WRITE_BYTES, sink),
+            counter: Arc::clone(&counter),
+            reported: 0,
+        });
+    let dropped = counter.get_or_init(|| writer.error_counter()).clone();
     let (filter, handle) = reload::Layer::new(level.targets());
-    let log = Log {
-        progress: Arc::default(),
-        level: Arc::new(Mutex::new(level)),
-        filter: handle,
-    };
-    let writer = log.clone();
-    thread::Builder::new()
-        .name("log".to_owned())
-        .spawn(move || writer.write(&queue, sink))?;
-    let layer = JsonLines {
-        lines,
-        log: log.clone(),
-    };
+    let layer = fmt_layer::layer()
+        .event_format(JsonLine)
+        .with_writer(writer);
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
-    Ok((subscriber, log))
+    let log = Log {
+        level: Mutex::new(level),
+        filter: handle,
+        dropped,
+        guard: Mutex::new(Some(guard)),
+    };
+    (subscriber, log)
 }
 
-/// A handle on a log's writer.
-#[derive(Clone)]
-pub struct Log {
-    progress: Arc<Progress>,
-    level: Arc<Mutex<Level>>,
+/// Handle on a log: its level, its drop counter and its writer thread.
+struct Log {
+    level: Mutex<LogLevel>,
     filter: reload::Handle<Targets, Registry>,
-}
-
-impl fmt::Debug for Log {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log")
-            .field("dropped", &self.dropped())
-            .finish_non_exhaustive()
-    }
-}
-
-#[derive(Default)]
-struct Progress {
-    accepted: AtomicU64,
-    dropped: AtomicU64,
-    written: Mutex<u64>,
-    advanced: Condvar,
+    dropped: ErrorCounter,
+    /// Ends the writer thread when dropped, after it has written the queue.
+    guard: Mutex<Option<WorkerGuard>>,
 }
 
 impl Log {
-    /// Lines dropped since the start.
-    pub fn dropped(&self) -> u64 {
-        self.progress.dropped.load(Ordering::Relaxed)
+    fn dropped(&self) -> u64 {
+        self.dropped.dropped_lines() as u64
     }
 
-    /// The level in force.
-    pub fn level(&self) -> Level {
+    fn level(&self) -> LogLevel {
         *self.level.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes from `level` on from now; the level before.
-    pub fn set_level(&self, level: Level) -> Level {
+    /// Sets the level and returns the previous one.
+    fn set_level(&self, level: LogLevel) -> LogLevel {
         let mut current = self.level.lock().unwrap_or_else(PoisonError::into_inner);
-        // Fails only when no subscriber is left: then nothing is written at any level.
+        // Fails only if the subscriber is gone; then nothing is logged at any level.
         let _ = self.filter.reload(level.targets());
         std::mem::replace(&mut *current, level)
     }
 
-    /// Waits until every line that was accepted before is written; false if `limit` came first.
-    pub fn flush(&self, limit: Duration) -> bool {
-        let wanted = self.progress.accepted.load(Ordering::Acquire);
-        let written = self
-            .progress
-            .written
+    /// Writes the queued lines and ends the writer thread; waits about one second at most. Later lines are dropped.
+    fn close(&self) {
+        let guard = self
+            .guard
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let (written, _) = self
-            .progress
-            .advanced
-            .wait_timeout_while(written, limit, |written| *written < wanted)
-            .unwrap_or_else(PoisonError::into_inner);
-        *written >= wanted
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(guard);
+    }
+}
+
+/// The sink of the writer thread: buffers lines until the queue is empty, and adds a line about dropped ones.
+struct LogWriter<W: Write> {
+    sink: BufWriter<W>,
+    /// Set as soon as the queue exists.
+    counter: Arc<OnceLock<ErrorCounter>>,
+    reported: usize,
+}
+
+impl<W: Write> LogWriter<W> {
+    /// Lines are dropped only while the queue is full, so a queued line follows each drop and triggers this report.
+    fn report_dropped(&mut self) -> io::Result<()> {
+        let dropped = self.counter.get().map_or(0, ErrorCounter::dropped_lines);
+        let lines = dropped - self.reported;
+        if lines == 0 {
+            return Ok(());
+        }
+        self.reported = dropped;
+        let ts = timestamp(SystemTime::now());
+        writeln!(
+            self.sink,
+            r#"{{"ts":"{ts}","level":"warn","msg":"log lines dropped","lines":{lines}}}"#
+        )
+    }
+}
+
+impl<W: Write> Write for LogWriter<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.write_all(line)?;
+        Ok(line.len())
     }
 
-    /// The writer's thread: lines from the queue to the sink, many per write, until no subscriber is left.
-    fn write(&self, queue: &Receiver<Vec<u8>>, mut sink: impl Write) {
-        let mut reported = 0;
-        while let Ok(mut batch) = queue.recv() {
-            let mut lines = 1;
-            while batch.len() < limits::LOG_WRITE_BYTES {
-                let Ok(line) = queue.try_recv() else { break };
-                batch.extend_from_slice(&line);
-                lines += 1;
+    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
+        self.report_dropped()?;
+        self.sink.write_all(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+/// Formats an event as a flat JSON object. The JSON formatter of `tracing-subscriber` has other names for the time and
+/// the message, and writes levels in capitals.
+struct JsonLine;
+
+impl<S, N> FormatEvent<S, N> for JsonLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let line = json_line(event).map_err(|_| fmt::Error)?;
+        writer.write_str(std::str::from_utf8(&line).map_err(|_| fmt::Error)?)
+    }
+}
+
+fn json_line(event: &Event<'_>) -> serde_json::Result<Vec<u8>> {
+    let metadata = event.metadata();
+    let level = match *metadata.level() {
+        tracing::Level::ERROR => "error",
+        tracing::Level::WARN => "warn",
+        tracing::Level::INFO => "info",
+        tracing::Level::DEBUG | tracing::Level::TRACE => "debug",
+    };
+    let mut line = Vec::with_capacity(256);
+    let mut serializer = serde_json::Serializer::new(&mut line);
+    let mut map = serializer.serialize_map(None)?;
+    map.serialize_entry("ts", &timestamp(SystemTime::now()))?;
+    map.serialize_entry("level", level)?;
+    let mut fields = EventFields {
+        map,
+        has_shard: false,
+    };
+    event.record(&mut fields);
+    let EventFields { mut map, has_shard } = fields;
+    if let Some(shard) = SHARD.get().filter(|_| !has_shard) {
+        map.serialize_entry("shard", &shard)?;
+    }
+    if !metadata.target().starts_with("inventory") {
+        map.serialize_entry("target", metadata.target())?;
+    }
+    map.end()?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Adds the fields of an event to a JSON object.
+struct EventFields<M> {
+    map: M,
+    has_shard: bool,
+}
+
+impl<M: SerializeMap> EventFields<M> {
+    fn put(&mut self, field: &Field, value: &(impl Serialize + ?Sized)) {
+        let renamed;
+        let key = match field.name() {
+            "message" => "msg",
+            // Keys of the line itself.
+            name @ ("ts" | "level" | "msg" | "target") => {
+                renamed = format!("field.{name}");
+                &renamed
             }
-            // A drop happens while the queue is full, so a batch always follows that reports it.
-            let dropped = self.dropped();
-            if dropped > reported {
-                let mut line = Line {
-                    message: "log lines dropped: the writer was behind".to_owned(),
-                    ..Line::default()
-                };
-                line.number("lines", dropped - reported);
-                batch.extend_from_slice(&line.finish("warn", SystemTime::now()));
-                reported = dropped;
-            }
-            // Nobody is left to be told that stderr is gone; the server works on.
-            let _ = sink.write_all(&batch).and_then(|()| sink.flush());
-            *self
-                .progress
-                .written
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) += lines;
-            self.progress.advanced.notify_all();
-        }
-    }
-}
-
-/// Formats events on the thread that has them and offers them to the writer.
-struct JsonLines {
-    lines: SyncSender<Vec<u8>>,
-    log: Log,
-}
-
-impl<S: Subscriber> Layer<S> for JsonLines {
-    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let metadata = event.metadata();
-        let mut line = Line::default();
-        event.record(&mut line);
-        if let Some(shard) = SHARD.get().filter(|_| !line.names_shard) {
-            line.number("shard", shard as u64);
-        }
-        if !metadata.target().starts_with("inventory_api") {
-            line.text("target", metadata.target());
-        }
-        let level = match *metadata.level() {
-            tracing::Level::ERROR => "error",
-            tracing::Level::WARN => "warn",
-            tracing::Level::INFO => "info",
-            tracing::Level::DEBUG | tracing::Level::TRACE => "debug",
-        };
-        let progress = &self.log.progress;
-        match self.lines.try_send(line.finish(level, SystemTime::now())) {
-            Ok(()) => progress.accepted.fetch_add(1, Ordering::AcqRel),
-            Err(_) => progress.dropped.fetch_add(1, Ordering::AcqRel),
-        };
-    }
-}
-
-/// A log line under construction.
-#[derive(Default)]
-struct Line {
-    message: String,
-    /// `,"key":value` per field.
-    fields: Vec<u8>,
-    names_shard: bool,
-}
-
-// Writing into memory and serialising plain types cannot fail, so those results say nothing.
-impl Line {
-    /// The key of an event's field. What every line has is not an event's to say twice.
-    fn own(&mut self, field: &Field) -> Cow<'static, str> {
-        match field.name() {
-            name @ ("ts" | "level" | "msg" | "target") => format!("field.{name}").into(),
             name => {
-                self.names_shard |= name == "shard";
-                name.into()
+                self.has_shard |= name == "shard";
+                name
             }
-        }
-    }
-
-    /// Keys are identifiers of our code or a library's, so they need no escaping.
-    fn key(&mut self, key: &str) {
-        let _ = write!(self.fields, ",\"{key}\":");
-    }
-
-    fn text(&mut self, key: &str, value: &str) {
-        self.key(key);
-        let _ = serde_json::to_writer(&mut self.fields, cut(value));
-    }
-
-    fn number(&mut self, key: &str, value: u64) {
-        self.key(key);
-        let _ = write!(self.fields, "{value}");
-    }
-
-    fn finish(self, level: &str, at: SystemTime) -> Vec<u8> {
-        let mut line = Vec::with_capacity(self.fields.len() + self.message.len() + 80);
-        let ts = rfc3339(at);
-        let _ = write!(line, r#"{{"ts":"{ts}","level":"{level}","msg":"#);
-        let _ = serde_json::to_writer(&mut line, cut(&self.message));
-        line.extend_from_slice(&self.fields);
-        line.extend_from_slice(b"}\n");
-        line
+        };
+        // Serialising numbers and text into memory does not fail.
+        let _ = self.map.serialize_entry(key, value);
     }
 }
 
-impl Visit for Line {
+impl<M: SerializeMap> Visit for EventFields<M> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let text = format!("{value:?}");
-        match field.name() {
-            "message" => self.message = text,
-            _ => {
-                let key = self.own(field);
-                self.text(&key, &text);
-            }
-        }
+        self.record_str(field, &format!("{value:?}"));
     }
 
+    /// At most [`limits::LOG_VALUE_BYTES_MAX`] bytes of the value, in whole characters.
     fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "message" => self.message = value.to_owned(),
-            _ => {
-                let key = self.own(field);
-                self.text(&key, value);
-            }
-        }
+        let end = value.floor_char_boundary(limits::LOG_VALUE_BYTES_MAX);
+        self.put(field, &value[..end]);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        let key = self.own(field);
-        self.number(&key, value);
+        self.put(field, &value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        let key = self.own(field);
-        self.key(&key);
-        let _ = write!(self.fields, "{value}");
+        self.put(field, &value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        let key = self.own(field);
-        self.key(&key);
-        // NaN and the infinities become null.
-        let _ = serde_json::to_writer(&mut self.fields, &value);
+        self.put(field, &value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        let key = self.own(field);
-        self.key(&key);
-        let _ = write!(self.fields, "{value}");
+        self.put(field, &value);
     }
 
-    /// The error and what caused it, in one text.
+    /// The error and its sources in one text.
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
         let mut text = value.to_string();
-        let mut cause = value.source();
-        while let Some(error) = cause.filter(|_| text.len() < limits::LOG_VALUE_BYTES_MAX) {
+        let mut source = value.source();
+        while let Some(error) = source.filter(|_| text.len() < limits::LOG_VALUE_BYTES_MAX) {
             text = format!("{text}: {error}");
-            cause = error.source();
+            source = error.source();
         }
-        let key = self.own(field);
-        self.text(&key, &text);
+        self.record_str(field, &text);
     }
 }
 
-/// At most [`limits::LOG_VALUE_BYTES_MAX`] bytes of `value`, whole characters.
-fn cut(value: &str) -> &str {
-    &value[..value.floor_char_boundary(limits::LOG_VALUE_BYTES_MAX)]
-}
-
-/// In UTC, to the millisecond: `2026-11-22T12:00:00.042Z`.
-fn rfc3339(at: SystemTime) -> String {
+/// RFC 3339 in UTC with milliseconds: `2026-11-22T12:00:00.042Z`.
+fn timestamp(at: SystemTime) -> String {
     let mut at = prost_types::Timestamp::from(at);
     let millis = at.nanos / 1_000_000;
     at.nanos = 0;

@@ -1,10 +1,10 @@
-//! Tests of the log: lines as JSON, levels, the bounded queue and its drops.
-//! Must not live here: the process-wide log, which is one per process (`tests/log.rs`).
+//! Tests of the log format, the levels, and the bounded queue. The process log is tested in `tests/log.rs`, since there is
+//! one per process.
 
 #![allow(clippy::unwrap_used)]
 
 use std::sync::mpsc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 use tracing::subscriber::with_default;
@@ -13,7 +13,7 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A sink that keeps what is written; while its gate is shut it blocks, like a full pipe.
+/// A sink in memory; it blocks while its gate is locked, like a full pipe.
 #[derive(Clone, Default)]
 struct Sink {
     bytes: Arc<Mutex<Vec<u8>>>,
@@ -43,24 +43,24 @@ impl Sink {
     }
 }
 
-fn logged(level: Level, events: impl FnOnce()) -> Vec<Value> {
+fn logged(level: LogLevel, events: impl FnOnce()) -> Vec<Value> {
     let sink = Sink::default();
-    let (subscriber, log) = start(level, sink.clone()).unwrap();
+    let (subscriber, log) = start(level, sink.clone());
     with_default(subscriber, events);
-    assert!(log.flush(SOON));
+    log.close();
     assert_eq!(log.dropped(), 0);
     sink.lines()
 }
 
 #[derive(Debug, Error)]
-#[error("the outer")]
-struct Outer(#[source] UnknownLevel);
+#[error("outer error")]
+struct OuterError(#[source] UnknownLogLevel);
 
 #[test]
-fn a_line_is_json_with_the_fields_as_they_were_given() {
+fn line_is_flat_json_with_all_fields() {
     let nasty = "quote \" backslash \\ newline \n tab \t nul \0 umlaut ü";
-    let outer = Outer(UnknownLevel("loud".to_owned()));
-    let lines = logged(Level::Info, || {
+    let outer = OuterError(UnknownLogLevel("loud".to_owned()));
+    let lines = logged(LogLevel::Info, || {
         tracing::info!(
             event_id = nasty,
             latency_ms = 1.5,
@@ -69,7 +69,7 @@ fn a_line_is_json_with_the_fields_as_they_were_given() {
             outcome = %"confirmed",
             ready = true,
             endless = f64::INFINITY,
-            ts = "not mine to say",
+            ts = "reserved",
             error = &outer as &(dyn Error + 'static),
             "commit {} of {}",
             1,
@@ -88,12 +88,12 @@ fn a_line_is_json_with_the_fields_as_they_were_given() {
     assert_eq!(line["outcome"], "confirmed");
     assert_eq!(line["ready"], true);
     assert_eq!(line["endless"], Value::Null);
-    assert_eq!(line["field.ts"], "not mine to say");
+    assert_eq!(line["field.ts"], "reserved");
     assert!(
         line["error"]
             .as_str()
             .unwrap()
-            .starts_with("the outer: \"loud\" is no log level")
+            .starts_with("outer error: \"loud\" is not a log level")
     );
     assert!(line.get("shard").is_none() && line.get("target").is_none());
     let ts: prost_types::Timestamp = line["ts"].as_str().unwrap().parse().unwrap();
@@ -104,14 +104,14 @@ fn a_line_is_json_with_the_fields_as_they_were_given() {
 }
 
 #[test]
-fn time_is_utc_to_the_millisecond() {
-    let at = |millis| rfc3339(UNIX_EPOCH + Duration::from_millis(millis));
+fn timestamps_are_utc_with_milliseconds() {
+    let at = |millis| timestamp(UNIX_EPOCH + Duration::from_millis(millis));
     assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
     assert_eq!(at(951_782_400_042), "2000-02-29T00:00:00.042Z");
 }
 
 #[test]
-fn the_level_filters_ours_and_libraries_speak_from_warn_up() {
+fn level_filters_own_lines_and_library_lines_start_at_warn() {
     let all = || {
         tracing::error!("e");
         tracing::warn!("w");
@@ -128,20 +128,20 @@ fn the_level_filters_ours_and_libraries_speak_from_warn_up() {
             .map(|line| line["msg"].as_str().unwrap().to_owned());
         texts.collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(messages(Level::Error), "e");
-    assert_eq!(messages(Level::Warn), "e w library warn");
-    assert_eq!(messages(Level::Info), "e w i library warn");
-    assert_eq!(messages(Level::Debug), "e w i d library warn");
-    let lines = logged(Level::Warn, || tracing::warn!(target: "h2::proto", "x"));
+    assert_eq!(messages(LogLevel::Error), "e");
+    assert_eq!(messages(LogLevel::Warn), "e w library warn");
+    assert_eq!(messages(LogLevel::Info), "e w i library warn");
+    assert_eq!(messages(LogLevel::Debug), "e w i d library warn");
+    let lines = logged(LogLevel::Warn, || tracing::warn!(target: "h2::proto", "x"));
     assert_eq!(lines[0]["target"], "h2::proto", "{lines:?}");
 }
 
 #[test]
-fn lines_of_a_shards_thread_name_the_shard() {
-    let lines = logged(Level::Info, || {
+fn lines_of_a_shard_thread_have_its_number() {
+    let lines = logged(LogLevel::Info, || {
         set_shard(3);
-        tracing::info!("mine");
-        tracing::info!(shard = 5, "about another");
+        tracing::info!("own");
+        tracing::info!(shard = 5, "other");
         SHARD.set(None);
     });
     assert_eq!(lines[0]["shard"], 3);
@@ -149,9 +149,12 @@ fn lines_of_a_shards_thread_name_the_shard() {
 }
 
 #[test]
-fn a_long_value_is_cut_between_characters() {
+fn long_value_is_cut_at_a_character_boundary() {
     let long = "ü".repeat(limits::LOG_VALUE_BYTES_MAX);
-    let lines = logged(Level::Info, || tracing::info!(event_id = %long, "{long}"));
+    let lines = logged(
+        LogLevel::Info,
+        || tracing::info!(event_id = %long, "{long}"),
+    );
     for key in ["event_id", "msg"] {
         let kept = lines[0][key].as_str().unwrap();
         assert_eq!(kept.len(), limits::LOG_VALUE_BYTES_MAX);
@@ -159,12 +162,12 @@ fn a_long_value_is_cut_between_characters() {
 }
 
 #[test]
-fn a_stuck_sink_blocks_nobody_and_the_dropped_lines_are_counted_and_reported() {
+fn blocked_sink_blocks_no_caller_and_dropped_lines_are_counted_and_reported() {
     let sink = Sink::default();
-    let (subscriber, log) = start(Level::Info, sink.clone()).unwrap();
-    let shut = sink.gate.lock().unwrap();
-    let offered = 3 * limits::LOG_LINES_QUEUED_MAX as u64;
-    // On a thread of its own, so that a blocked caller fails the test instead of hanging it.
+    let (subscriber, log) = start(LogLevel::Info, sink.clone());
+    let gate = sink.gate.lock().unwrap();
+    let offered = 3 * limits::LOG_LINES_QUEUED_MAX;
+    // On a separate thread, so that a blocked caller fails the test instead of hanging it.
     let (done, finished) = mpsc::channel();
     thread::spawn(move || {
         with_default(subscriber, || {
@@ -174,34 +177,26 @@ fn a_stuck_sink_blocks_nobody_and_the_dropped_lines_are_counted_and_reported() {
     });
     finished
         .recv_timeout(SOON)
-        .expect("a log line waited for the sink");
-    assert!(
-        !log.flush(Duration::from_millis(1)),
-        "nothing can be written yet"
-    );
-    let dropped = log.dropped();
-    assert!(dropped >= limits::LOG_LINES_QUEUED_MAX as u64, "{dropped}");
-    drop(shut);
-    assert!(log.flush(SOON));
+        .expect("a log call waited for the sink");
+    let dropped = log.dropped() as usize;
+    assert!(dropped >= limits::LOG_LINES_QUEUED_MAX, "{dropped}");
+    drop(gate);
+    log.close();
     let lines = sink.lines();
-    let reports: Vec<_> = lines
-        .iter()
-        .filter(|line| line["level"] == "warn")
-        .collect();
-    let reported: u64 = reports
-        .iter()
+    let reports = lines.iter().filter(|line| line["level"] == "warn");
+    let reported: Vec<u64> = reports
         .map(|line| line["lines"].as_u64().unwrap())
-        .sum();
-    assert_eq!(reported, dropped);
-    assert_eq!((lines.len() - reports.len()) as u64 + dropped, offered);
+        .collect();
+    assert_eq!(reported.iter().sum::<u64>() as usize, dropped);
+    assert_eq!(lines.len() - reported.len() + dropped, offered);
 }
 
 #[test]
-fn an_unknown_level_is_told_what_would_be_right() {
-    assert_eq!("WARN".parse(), Ok(Level::Warn));
-    let error = "verbose".parse::<Level>().unwrap_err();
+fn unknown_level_error_lists_the_levels() {
+    assert_eq!("WARN".parse(), Ok(LogLevel::Warn));
+    let error = "verbose".parse::<LogLevel>().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "\"verbose\" is no log level; want debug, info, warn or error"
+        "\"verbose\" is not a log level: must be debug, info, warn or error"
     );
 }

@@ -1,20 +1,20 @@
-//! What the server says about itself: figures and log lines.
+//! Metrics, log lines and spans of the server.
 //!
-//! A shard writes into its own [`recorder::Recorder`], which nobody else touches. A scrape asks each
-//! shard to hand over the interval since the last one ([`recorder::Snapshot`]); the side thread adds
-//! them up in a [`registry::Aggregate`] and renders it. Log lines go through [`log`].
+//! A shard writes into its own [`recorder::Recorder`], which no other thread accesses. A scrape asks each shard for its
+//! metrics since the previous scrape ([`recorder::ShardMetrics`]); the control plane adds them to a
+//! [`aggregate::MetricsAggregate`] and renders it. Log lines go through [`log`], spans through [`trace`].
 //!
-//! Must not live here: sockets, an executor, who asks for a scrape (that is `side`).
+//! Must not contain sockets, an executor, or the trigger of a scrape (`control_plane`).
 
-mod events;
-mod families;
-mod figures;
+pub mod aggregate;
+mod event_metrics;
+mod exposition;
 pub mod heartbeat;
+mod latency_window;
 pub mod log;
+mod metrics;
 pub mod process;
 pub mod recorder;
-pub mod registry;
 pub mod trace;
-mod window;
 
-pub use families::code_name;
+pub use exposition::code_name;

@@ -1,22 +1,22 @@
-//! What the operating system says of this process and of the calling thread.
+//! Resource usage of the process and of the calling thread, read from the operating system.
 //!
-//! Must not live here: rendering.
+//! Must not contain rendering (`aggregate`).
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The usual figures of a process. A file that cannot be read leaves its figure out.
+/// Resource usage of the process. A value is `None` if its file cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Process {
+pub struct ProcessUsage {
     pub cpu: Duration,
     pub resident_bytes: Option<u64>,
     pub open_fds: Option<u64>,
     pub max_fds: Option<u64>,
-    /// Since the Unix epoch.
+    /// Start time since the Unix epoch.
     pub started: Option<Duration>,
 }
 
-impl Process {
+impl ProcessUsage {
     pub fn read() -> Self {
         Self {
             cpu: cpu_of(libc::CLOCK_PROCESS_CPUTIME_ID),
@@ -30,7 +30,7 @@ impl Process {
     }
 }
 
-/// What the calling thread has computed since its start.
+/// CPU time of the calling thread since its start.
 pub fn thread_cpu() -> Duration {
     cpu_of(libc::CLOCK_THREAD_CPUTIME_ID)
 }
@@ -40,7 +40,7 @@ fn cpu_of(clock: libc::clockid_t) -> Duration {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `time` is a live timespec that the call fills, and it keeps no pointer to it.
+    // SAFETY: `time` is a valid timespec; the call fills it and keeps no pointer.
     let failed = unsafe { libc::clock_gettime(clock, &raw mut time) } != 0;
     match failed {
         true => Duration::ZERO,
@@ -54,7 +54,7 @@ fn cpu_of(clock: libc::clockid_t) -> Duration {
 fn resident() -> Option<u64> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = pages.split_whitespace().nth(1)?.parse().ok()?;
-    // SAFETY: takes a number and gives one.
+    // SAFETY: sysconf takes and returns integers.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     Some(pages * u64::try_from(page).ok()?)
 }
@@ -64,25 +64,24 @@ fn max_fds() -> Option<u64> {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: `limit` is a live rlimit that the call fills, and it keeps no pointer to it.
+    // SAFETY: `limit` is a valid rlimit; the call fills it and keeps no pointer.
     let failed = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0;
     (!failed).then_some(limit.rlim_cur)
 }
 
-/// When the process started. Worked out once: two readings would differ by microseconds, and whoever
-/// looks for restarts would see one in each.
+/// Start time of the process. Computed once, since two readings would differ by microseconds and look like a restart.
 fn started() -> Option<Duration> {
     static STARTED: OnceLock<Option<Duration>> = OnceLock::new();
-    *STARTED.get_or_init(work_out_start)
+    *STARTED.get_or_init(compute_start)
 }
 
-/// How long ago by the clock that counts from boot, from now.
-fn work_out_start() -> Option<Duration> {
+/// The current time minus the age of the process on the boot clock.
+fn compute_start() -> Option<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name in parentheses may hold anything; what follows is field 3 and on.
+    // The process name in parentheses may contain any character; field 3 follows it.
     let after = stat.rsplit_once(')')?.1;
     let ticks: u64 = after.split_whitespace().nth(19)?.parse().ok()?;
-    // SAFETY: takes a number and gives one.
+    // SAFETY: sysconf takes and returns integers.
     let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok()?;
     let since_boot = Duration::from_millis(ticks * 1_000 / per_second.max(1));
     let running = cpu_of(libc::CLOCK_BOOTTIME).saturating_sub(since_boot);
@@ -97,10 +96,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_described() {
+    fn usage_of_this_process_is_plausible() {
         let busy: u64 = (0..3_000_000_u64).map(std::hint::black_box).sum();
         assert!(busy > 0);
-        let process = Process::read();
+        let process = ProcessUsage::read();
         assert!(process.cpu >= thread_cpu() && thread_cpu() > Duration::ZERO);
         assert!(process.resident_bytes.unwrap() > 1 << 20);
         let open = process.open_fds.unwrap();
@@ -108,6 +107,6 @@ mod tests {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let age = now.checked_sub(process.started.unwrap()).unwrap();
         assert!(age < Duration::from_secs(3_600), "{age:?}");
-        assert_eq!(Process::read().started, process.started);
+        assert_eq!(ProcessUsage::read().started, process.started);
     }
 }

@@ -1,7 +1,7 @@
-//! A shard's own figures: one writer, no lock, no atomic.
+//! Metrics of one shard: single writer, no lock, no atomic.
 //!
-//! Labels are `&'static str` that the code names, never anything a client sent.
-//! Must not live here: the sum over shards and its rendering (`registry`).
+//! Labels are `&'static str` from the code, never input from a client. Must not contain the sum over shards or its
+//! rendering (`aggregate`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -10,20 +10,19 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use super::figures::{CODES, Interval};
+use super::metrics::{CODES, IntervalMetrics, LabelledCounters, Series};
 use crate::limits;
 use inventory_core::counters::Counters;
 use inventory_core::ids::EventId;
 use inventory_core::time::Micros;
 
-/// What can be wrong with stock that was read: the labels of `inventory_invariant_breaches_total`.
+/// Values of the label `kind` of `inventory_invariant_breaches_total`.
 pub const BREACHES: [&str; 1] = [DAMAGED_STRIPE];
 
-/// A stripe that has more units than it was given, or a number of them that is none, or that is
-/// missing: given back twice, or changed by a hand.
+/// A stripe is missing, has more units than its capacity, or has an invalid number of units.
 pub const DAMAGED_STRIPE: &str = "damaged_stripe";
 
-/// How an event's stock is kept; the label `inventory_type`.
+/// Kind of an event; the label `inventory_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InventoryType {
     Quantity,
@@ -39,62 +38,66 @@ impl InventoryType {
     }
 }
 
-/// The figures of one shard since they were last taken. Lives in an `Rc` on its shard.
+/// Records the metrics of one shard. Shared on the shard through an `Rc`.
 #[derive(Debug)]
 pub struct Recorder {
     shard: usize,
-    interval: RefCell<Interval>,
+    interval: RefCell<IntervalMetrics>,
     active_calls: Cell<u64>,
-    /// Since the start.
+    /// Since process start.
     answered: Cell<u64>,
     connections: Cell<u64>,
-    events: RefCell<Written>,
+    writes: RefCell<EventWrites>,
 }
 
-/// Reservations written, by event, since they were last taken.
+/// Reservations written since the previous scrape, by event.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(super) struct EventWrites {
     pub(super) events: HashMap<EventId, u64, foldhash::fast::RandomState>,
-    /// Of events beyond [`limits::EVENTS_COUNTED_MAX`].
+    /// Reservations of events beyond [`limits::EVENTS_PER_SCRAPE_MAX`].
     pub(super) other: u64,
 }
 
-/// What a shard is at the moment it is asked.
+/// Gauges and totals of a shard at a scrape.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Levels {
-    /// Callers that wait in line for a lane.
-    pub line_depth: usize,
-    /// Transactions on their way to the store and back.
+pub struct ShardGauges {
+    /// Operations queued for a transaction.
+    pub queue_depth: usize,
+    /// Transactions in flight.
     pub in_flight: usize,
-    /// What its thread has computed since its start.
+    /// CPU time of the shard thread since its start.
     pub cpu: Duration,
+    /// Totals of the engine since the start of the shard.
+    pub counters: Counters,
 }
 
-/// What one shard counted in one interval, and its gauges at the end of it.
+/// Metrics that a shard passes to a scrape: what it recorded since the previous one, and its gauges.
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct ShardMetrics {
     pub(super) shard: usize,
-    pub(super) interval: Interval,
-    pub(super) written: Written,
+    pub(super) interval: IntervalMetrics,
+    pub(super) writes: EventWrites,
     pub(super) active_calls: u64,
     pub(super) answered: u64,
     pub(super) connections: u64,
-    pub(super) levels: Levels,
-    /// What this hand-over cost the shard.
-    pub(super) took: Micros,
+    pub(super) gauges: ShardGauges,
+    /// Time that the shard spent on this scrape.
+    pub(super) scrape_time: Micros,
 }
 
-impl Snapshot {
-    /// The same, having cost the shard `took`.
-    pub fn having_taken(self, took: Micros) -> Self {
-        Self { took, ..self }
+impl ShardMetrics {
+    /// Sets the time that the shard spent on this scrape.
+    pub fn with_scrape_time(self, scrape_time: Micros) -> Self {
+        Self {
+            scrape_time,
+            ..self
+        }
     }
 }
 
-// Each borrow of `interval` ends within its method and calls nothing that could come back here, so
-// no borrow can meet another.
+// Each borrow of a `RefCell` ends within its method, which calls no other method, so borrows cannot overlap.
 impl Recorder {
-    /// Of shard number `shard`, counted from 0.
+    /// The recorder of shard number `shard`, from 0.
     pub fn new(shard: usize) -> Self {
         Self {
             shard,
@@ -102,30 +105,29 @@ impl Recorder {
             active_calls: Cell::new(0),
             answered: Cell::new(0),
             connections: Cell::new(0),
-            events: RefCell::default(),
+            writes: RefCell::default(),
         }
     }
 
-    /// A call's headers have arrived. Every start needs its [`call_finished`](Self::call_finished),
-    /// also when the client went away.
+    /// Counts a call whose headers arrived. Each call must be ended by [`call_finished`](Self::call_finished), also if the
+    /// client disconnects.
     pub fn call_started(&self) {
         self.active_calls.set(self.active_calls.get() + 1);
     }
 
-    /// A call that was started has its answer, `latency` after its headers arrived.
+    /// Counts a call that was answered `latency` after its headers arrived.
     pub fn call_finished(&self, method: &'static str, code: Code, latency: Micros) {
         let active = self.active_calls.get();
-        debug_assert!(active > 0, "finished without having started");
+        debug_assert!(active > 0, "call finished without a start");
         self.active_calls.set(active.saturating_sub(1));
         self.answered.set(self.answered.get() + 1);
         let mut interval = self.interval.borrow_mut();
-        let calls = interval.calls.at([method]);
+        let calls = interval.methods.at([method]);
         calls.latency.record(latency);
         calls.codes[code as usize % CODES] += 1;
     }
 
-    /// One request to the store has ended, a retry counted by itself. `status` is `ok` or names the
-    /// failure in few words.
+    /// Counts a store request; each retry is a request. `status` is `ok` or a short name of the failure.
     pub fn store_call(
         &self,
         operation: &'static str,
@@ -139,165 +141,106 @@ impl Recorder {
         *calls.statuses.at([status]) += 1;
     }
 
-    /// A request cost the store this much of a table's `read` or `write` capacity.
+    /// Counts consumed capacity units of a table; `kind` is `read` or `write`.
     pub fn consumed(&self, table: &'static str, kind: &'static str, units: f64) {
         *self.interval.borrow_mut().units.at([table, kind]) += units;
     }
 
-    /// So many reservations of `event` were written, whatever became of them.
+    /// Counts reservations of an event that were written, with any outcome.
     pub fn written(&self, event: &EventId, reservations: usize) {
-        let mut written = self.events.borrow_mut();
+        let mut writes = self.writes.borrow_mut();
         let more = reservations as u64;
-        if let Some(count) = written.events.get_mut(event) {
+        if let Some(count) = writes.events.get_mut(event) {
             *count += more;
-        } else if written.events.len() < limits::EVENTS_COUNTED_MAX {
-            written.events.insert(event.clone(), more);
+        } else if writes.events.len() < limits::EVENTS_PER_SCRAPE_MAX {
+            writes.events.insert(event.clone(), more);
         } else {
-            written.other += more;
+            writes.other += more;
         }
     }
 
-    /// A hold was given back, `late` after its time was over.
-    pub fn reclaimed(&self, kind: InventoryType, late: Micros) {
+    /// Counts a hold that was reclaimed `lag` after its expiry.
+    pub fn reclaimed(&self, kind: InventoryType, lag: Micros) {
         let mut interval = self.interval.borrow_mut();
-        *interval.reclaimed.at([kind.as_str()]) += 1;
-        interval.reclaim_lag.record(late);
+        *interval.counters.reclaimed.at([kind.as_str()]) += 1;
+        interval.reclaim_lag.record(lag);
     }
 
-    /// Stock was read that cannot be.
+    /// Counts a read of stock that breaks an invariant; `kind` is one of [`BREACHES`].
     pub fn breach(&self, kind: &'static str) {
         *self.interval.borrow_mut().breaches.at([kind]) += 1;
     }
 
-    /// A CommitReservation was answered.
+    /// Counts a CommitReservation response.
     pub fn commit(&self, kind: InventoryType, status: &'static str) {
-        *self
-            .interval
-            .borrow_mut()
-            .commits
-            .at([kind.as_str(), status]) += 1;
+        self.count(|c| &mut c.commits, [kind.as_str(), status]);
     }
 
-    /// A PlaceHold or ReserveSeat was answered.
+    /// Counts a PlaceHold or ReserveSeat response.
     pub fn hold(&self, kind: InventoryType, status: &'static str) {
-        *self.interval.borrow_mut().holds.at([kind.as_str(), status]) += 1;
+        self.count(|c| &mut c.holds, [kind.as_str(), status]);
     }
 
-    /// A ReleaseHold was answered.
+    /// Counts a ReleaseHold response.
     pub fn release(&self, kind: InventoryType, status: &'static str) {
-        *self
-            .interval
-            .borrow_mut()
-            .releases
-            .at([kind.as_str(), status]) += 1;
+        self.count(|c| &mut c.releases, [kind.as_str(), status]);
     }
 
-    /// A CheckAvailability was answered; `result` is `available`, `unavailable` or an error's name.
+    /// Counts a CheckAvailability response; `result` is `available`, `unavailable` or the name of an error.
     pub fn check(&self, kind: InventoryType, result: &'static str) {
-        *self
-            .interval
-            .borrow_mut()
-            .checks
-            .at([kind.as_str(), result]) += 1;
+        self.count(|c| &mut c.checks, [kind.as_str(), result]);
     }
 
-    /// An operation met another one: sold out, a taken seat, a store conflict, a reused id.
+    /// Counts an operation refused because of another one: sold out, seat taken, store conflict, id reused.
     pub fn conflict(&self, kind: &'static str) {
-        *self.interval.borrow_mut().conflicts.at([kind]) += 1;
+        self.count(|c| &mut c.conflicts, [kind]);
     }
 
-    /// A call was (`hit`) or was not answered from what is remembered of its reservation_id.
+    /// Counts a lookup in the cache of settled reservations.
     pub fn idempotency(&self, operation: &'static str, hit: bool) {
-        let mut interval = self.interval.borrow_mut();
-        let series = match hit {
-            true => &mut interval.idempotency_hits,
-            false => &mut interval.idempotency_misses,
-        };
-        *series.at([operation]) += 1;
-    }
-
-    /// What the domain has counted between two of its totals: lanes, retries, unknown outcomes.
-    pub fn domain(&self, before: &Counters, after: &Counters) {
-        let grown = |of: fn(&Counters) -> u64| of(after).saturating_sub(of(before));
-        let mut interval = self.interval.borrow_mut();
-        interval.transactions += grown(|c| c.transactions);
-        interval.members += grown(|c| c.entries);
-        interval.unknown_outcomes += grown(|c| c.unknown_outcomes);
-        let resolved = [
-            ("applied", grown(|c| c.unknown_applied)),
-            ("not_applied", grown(|c| c.unknown_not_applied)),
-        ];
-        for (outcome, count) in resolved {
-            *interval.unknown_resolved.at([outcome]) += count;
-        }
-        interval
-            .batches
-            .add(&after.batch_sizes.since(&before.batch_sizes));
-        interval
-            .waits
-            .add(&after.queue_times.since(&before.queue_times));
-        let ages = after.snapshot_ages.since(&before.snapshot_ages);
-        interval.snapshot_ages.add(&ages);
-        interval.snapshot_refreshes += grown(|c| c.snapshot_refreshes);
-        let answers = [
-            ("snapshot", grown(|c| c.snapshot_answers)),
-            ("read", grown(|c| c.read_answers)),
-        ];
-        for (source, count) in answers {
-            *interval.questions.at([source]) += count;
-        }
-        interval.sold_out_looks += grown(|c| c.sold_out);
-        let late = grown(|c| c.rejected_by_admission);
-        let shed = [
-            ("deadline", late),
-            (
-                "queue_full",
-                grown(|c| c.rejected_overloaded).saturating_sub(late),
-            ),
-        ];
-        for (why, count) in shed {
-            *interval.shed.at([why]) += count;
-        }
-        let retries = [
-            ("conflict", grown(|c| c.conflicts)),
-            ("throttled", grown(|c| c.throttles)),
-            ("unknown", grown(|c| c.resends)),
-            ("split", grown(|c| c.splits)),
-        ];
-        for (reason, count) in retries {
-            *interval.retries.at([reason]) += count;
+        match hit {
+            true => self.count(|c| &mut c.idempotency_hits, [operation]),
+            false => self.count(|c| &mut c.idempotency_misses, [operation]),
         }
     }
 
-    /// The shard took a connection, by accept or by hand-over.
+    fn count<const L: usize>(
+        &self,
+        counter: impl FnOnce(&mut LabelledCounters) -> &mut Series<L, u64>,
+        labels: [&'static str; L],
+    ) {
+        *counter(&mut self.interval.borrow_mut().counters).at(labels) += 1;
+    }
+
+    /// Counts a connection that the shard accepted or received from another shard.
     pub fn connection_opened(&self) {
         self.connections.set(self.connections.get() + 1);
     }
 
-    /// The shard closed a connection or handed it over.
+    /// Counts a connection that the shard closed or passed to another shard.
     pub fn connection_closed(&self) {
         let open = self.connections.get();
-        debug_assert!(open > 0, "closed without having been opened");
+        debug_assert!(open > 0, "connection closed without being opened");
         self.connections.set(open.saturating_sub(1));
     }
 
-    /// Connections open now.
+    /// Number of open connections.
     pub fn connections(&self) -> u64 {
         self.connections.get()
     }
 
-    /// Hands the interval over and starts the next. A snapshot that is dropped is lost to the
-    /// totals: whoever asks for one keeps the answer, however late it comes.
-    pub fn take(&self, levels: Levels) -> Snapshot {
-        Snapshot {
+    /// Returns the metrics since the previous call and resets them. The caller must not drop the result, or these metrics
+    /// are missing from the totals.
+    pub fn take(&self, gauges: ShardGauges) -> ShardMetrics {
+        ShardMetrics {
             shard: self.shard,
             interval: self.interval.borrow_mut().take(),
-            written: mem::take(&mut *self.events.borrow_mut()),
+            writes: mem::take(&mut *self.writes.borrow_mut()),
             active_calls: self.active_calls.get(),
             answered: self.answered.get(),
             connections: self.connections.get(),
-            levels,
-            took: Micros(0),
+            gauges,
+            scrape_time: Micros(0),
         }
     }
 }
@@ -307,52 +250,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_can_leave_its_shard() {
-        fn leaves<T: Send + 'static>(_: T) {}
-        leaves(Recorder::new(0).take(Levels::default()));
+    fn shard_metrics_can_be_sent_to_another_thread() {
+        fn is_send<T: Send + 'static>(_: T) {}
+        is_send(Recorder::new(0).take(ShardGauges::default()));
     }
 
     #[test]
-    fn every_status_code_has_its_place() {
+    fn every_status_code_is_counted() {
         let recorder = Recorder::new(0);
         for code in 0..CODES {
             recorder.call_started();
             recorder.call_finished("m", Code::from_i32(code as i32), Micros(1));
         }
-        let codes = recorder
-            .take(Levels::default())
-            .interval
-            .calls
-            .at(["m"])
-            .codes;
-        assert_eq!(codes, [1; CODES]);
+        let mut taken = recorder.take(ShardGauges::default());
+        assert_eq!(taken.interval.methods.at(["m"]).codes, [1; CODES]);
     }
 
     #[test]
-    fn gauges_survive_a_take_and_counters_do_not() {
+    fn take_resets_counters_and_keeps_gauges() {
         let recorder = Recorder::new(3);
         recorder.connection_opened();
         recorder.connection_opened();
         recorder.connection_closed();
         recorder.call_started();
-        let after = Counters {
-            transactions: 1,
-            entries: 7,
-            ..Counters::default()
-        };
-        recorder.domain(&Counters::default(), &after);
         let event = |n: usize| EventId::try_from(format!("evt_{n}")).expect("a legal id");
-        for n in 0..limits::EVENTS_COUNTED_MAX + 3 {
+        for n in 0..limits::EVENTS_PER_SCRAPE_MAX + 3 {
             recorder.written(&event(n), 2);
         }
         recorder.written(&event(0), 1);
-        let first = recorder.take(Levels::default());
-        let second = recorder.take(Levels::default());
+        let first = recorder.take(ShardGauges::default());
+        let second = recorder.take(ShardGauges::default());
         assert_eq!((first.connections, first.active_calls), (1, 1));
         assert_eq!((second.connections, second.active_calls), (1, 1));
-        assert_eq!((first.interval.members, second.interval.members), (7, 0));
-        assert_eq!(first.written.events[&event(0)], 3);
-        assert_eq!((first.written.other, second.written.other), (6, 0));
-        assert!(second.written.events.is_empty());
+        assert_eq!(first.writes.events[&event(0)], 3);
+        assert_eq!((first.writes.other, second.writes.other), (6, 0));
+        assert!(second.writes.events.is_empty());
     }
 }

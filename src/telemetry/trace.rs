@@ -1,134 +1,72 @@
-//! Spans of sampled calls and of the transactions they went into: which calls are sampled, what a span
-//! says, and its way to the side thread.
+//! Spans of sampled calls and of their transactions: the sampling decision, and the queue to the exporter.
 //!
-//! A call that is not sampled costs a look for one header and a random number. A span that finds the
-//! queue full is dropped and counted; a shard never waits for a collector. Must not live here: the
-//! export itself (`side::export`), what a call was about (`api`).
+//! An unsampled call costs one header lookup and one random number. A span that finds the queue full is dropped and
+//! counted; a shard never waits for a collector. Must not contain the export (`control_plane::span_export`) or the
+//! attributes of spans (`shard::spans`).
 
-use std::borrow::Cow;
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use opentelemetry::Context;
+use opentelemetry::trace::{
+    SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId, TraceState,
+};
+use opentelemetry_sdk::trace::{
+    IdGenerator, RandomIdGenerator, Sampler, SamplingDecision, ShouldSample, SpanData,
+};
 use tokio::sync::mpsc;
 
-use super::registry::SpanFacts;
+use super::aggregate::SpanMetrics;
 use crate::limits;
-use inventory_grpc::SpanIds;
 
 const TRACEPARENT: &str = "traceparent";
 
-/// Which calls are sampled, by the names of OTEL_TRACES_SAMPLER.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// Who is called from a sampled span is sampled, and who is called from one that is not is not.
-    pub parent_based: bool,
-    /// Of the others, this part of them by their trace's id: 0 none, 1 all.
-    pub ratio: f64,
-}
-
-impl Sampling {
-    fn wants(self, parent: Option<&Parent>, trace: u128) -> bool {
-        match parent {
-            Some(parent) if self.parent_based => parent.sampled,
-            // As every OpenTelemetry SDK does it: the same trace is sampled everywhere or nowhere.
-            _ => ((trace as u64) >> 1) < (self.ratio * (1_u64 << 63) as f64) as u64,
-        }
+/// Parses a W3C `traceparent` header; `None` if it is not valid, which counts as absent. Unlike the propagator of the SDK
+/// it requires the exact number of lower-case hexadecimal digits, as the recommendation does.
+fn parse_traceparent(text: &[u8]) -> Option<SpanContext> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut parts = text.trim().split('-');
+    let (version, trace) = (parts.next()?, parts.next()?);
+    let (span, flags) = (parts.next()?, parts.next()?);
+    // Later versions may add parts; version ff is invalid.
+    let is_known = version == "00" && parts.next().is_none();
+    let is_later = version > "00" && version < "ff";
+    if version.len() != 2 || !(is_known || is_later) {
+        return None;
     }
+    let context = SpanContext::new(
+        TraceId::from(lower_hex(trace, 32)?),
+        SpanId::from(lower_hex(span, 16)? as u64),
+        TraceFlags::new(lower_hex(flags, 2)? as u8) & TraceFlags::SAMPLED,
+        true,
+        TraceState::NONE,
+    );
+    context.is_valid().then_some(context)
 }
 
-/// The caller's span.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parent {
-    pub ids: SpanIds,
-    pub sampled: bool,
-}
-
-impl Parent {
-    /// Reads a W3C `traceparent`; `None` for one that is not as the recommendation says, which is
-    /// then as good as absent.
-    pub fn parse(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok()?;
-        let mut parts = text.trim().split('-');
-        let (version, trace) = (parts.next()?, parts.next()?);
-        let (span, flags) = (parts.next()?, parts.next()?);
-        // Later versions may add parts; version ff is none.
-        let is_known = version == "00" && parts.next().is_none();
-        let is_later = version > "00" && version < "ff";
-        if version.len() != 2 || !(is_known || is_later) {
-            return None;
-        }
-        let ids = SpanIds {
-            trace: hex(trace, 32)?,
-            span: hex(span, 16)? as u64,
-        };
-        let flags = hex(flags, 2)?;
-        (ids.trace != 0 && ids.span != 0).then_some(Self {
-            ids,
-            sampled: flags & 1 == 1,
-        })
-    }
-}
-
-/// Exactly so many lower-case hex digits.
-fn hex(text: &str, digits: usize) -> Option<u128> {
+/// Parses exactly `digits` lower-case hexadecimal digits.
+fn lower_hex(text: &str, digits: usize) -> Option<u128> {
     let is_lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let fits = text.len() == digits && text.bytes().all(is_lower);
     fits.then(|| u128::from_str_radix(text, 16).ok()).flatten()
 }
 
-/// What a span is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A call that a client made.
-    Server,
-    /// A request to the store.
-    Client,
-}
-
-/// The value of an attribute.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    Text(Cow<'static, str>),
-    Int(i64),
-    Float(f64),
-}
-
-/// A span that has ended.
-#[derive(Clone, Debug)]
-pub struct Span {
-    pub ids: SpanIds,
-    pub parent: Option<u64>,
-    pub kind: Kind,
-    pub name: Cow<'static, str>,
-    pub started: SystemTime,
-    pub took: Duration,
-    pub attributes: Vec<(&'static str, Value)>,
-    /// Other spans it belongs with.
-    pub links: Vec<SpanIds>,
-    /// Why it counts as failed.
-    pub error: Option<&'static str>,
-}
-
-/// The writing end of the spans' queue, for any thread.
+/// Sending end of the span queue, for any thread.
 #[derive(Clone, Debug)]
 pub struct SpanSink {
-    queue: mpsc::Sender<Span>,
+    queue: mpsc::Sender<SpanData>,
     counts: Arc<SpanCounts>,
 }
 
-/// The reading end.
+/// Receiving end of the span queue.
 #[derive(Debug)]
 pub struct SpanQueue {
-    pub queue: mpsc::Receiver<Span>,
+    pub queue: mpsc::Receiver<SpanData>,
     pub counts: Arc<SpanCounts>,
 }
 
-/// What became of the spans.
+/// Exported and dropped spans.
 #[derive(Debug, Default)]
 pub struct SpanCounts {
     exported: AtomicU64,
@@ -137,18 +75,18 @@ pub struct SpanCounts {
 }
 
 impl SpanCounts {
-    /// The collector has taken so many.
+    /// Counts spans that the collector accepted.
     pub fn exported(&self, spans: usize) {
         self.exported.fetch_add(spans as u64, Ordering::Relaxed);
     }
 
-    /// The collector could not be reached, or has refused so many.
+    /// Counts spans that the collector did not accept.
     pub fn failed(&self, spans: usize) {
         self.collector.fetch_add(spans as u64, Ordering::Relaxed);
     }
 
-    pub fn read(&self) -> SpanFacts {
-        SpanFacts {
+    pub fn read(&self) -> SpanMetrics {
+        SpanMetrics {
             exported: self.exported.load(Ordering::Relaxed),
             dropped: vec![
                 ("queue_full", self.queue_full.load(Ordering::Relaxed)),
@@ -159,66 +97,73 @@ impl SpanCounts {
 }
 
 /// A queue of [`limits::SPANS_QUEUED_MAX`] spans.
-pub fn spans() -> (SpanSink, SpanQueue) {
+pub fn span_queue() -> (SpanSink, SpanQueue) {
     let (sink, queue) = mpsc::channel(limits::SPANS_QUEUED_MAX);
     let counts = Arc::new(SpanCounts::default());
-    let read = Arc::clone(&counts);
-    (
-        SpanSink {
-            queue: sink,
-            counts,
-        },
-        SpanQueue {
-            queue,
-            counts: read,
-        },
-    )
+    let sink = SpanSink {
+        queue: sink,
+        counts: Arc::clone(&counts),
+    };
+    (sink, SpanQueue { queue, counts })
 }
 
 impl SpanSink {
-    /// Offers a span; drops and counts it when the queue is full.
-    pub fn offer(&self, span: Span) {
+    /// Enqueues a span; drops and counts it if the queue is full.
+    pub fn offer(&self, span: SpanData) {
         if self.queue.try_send(span).is_err() {
             self.counts.queue_full.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// One shard's: decides who is sampled, and draws ids.
+/// Ids of the span of a sampled call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SampledSpan {
+    pub trace: TraceId,
+    pub span: SpanId,
+    /// Span of the caller.
+    pub parent: Option<SpanId>,
+}
+
+/// Samples the calls of one shard and generates span ids.
 #[derive(Debug)]
 pub struct Tracer {
-    sampling: Sampling,
+    sampler: Sampler,
+    ids: RandomIdGenerator,
     pub sink: SpanSink,
-    rng: RefCell<SmallRng>,
 }
 
 impl Tracer {
-    pub fn new(sampling: Sampling, sink: SpanSink) -> Self {
+    pub fn new(sampler: Sampler, sink: SpanSink) -> Self {
         Self {
-            sampling,
+            sampler,
+            ids: RandomIdGenerator::default(),
             sink,
-            rng: RefCell::new(SmallRng::from_os_rng()),
         }
     }
 
-    /// The ids of a call's span, and its parent's, if the call is sampled.
-    pub fn sample(&self, headers: &HeaderMap) -> Option<(SpanIds, Option<u64>)> {
+    /// Ids for the span of a call; `None` if the call is not sampled.
+    pub fn sample(&self, headers: &HeaderMap) -> Option<SampledSpan> {
         let parent = headers.get(TRACEPARENT);
-        let parent = parent.and_then(|text| Parent::parse(text.as_bytes()));
+        let parent = parent.and_then(|text| parse_traceparent(text.as_bytes()));
         let trace = match &parent {
-            Some(parent) => parent.ids.trace,
-            None => self.rng.borrow_mut().random::<u128>().max(1),
+            Some(parent) => parent.trace_id(),
+            None => self.ids.new_trace_id(),
         };
-        if !self.sampling.wants(parent.as_ref(), trace) {
-            return None;
-        }
-        let span = self.draw();
-        Some((SpanIds { trace, span }, parent.map(|p| p.ids.span)))
+        let parent_span = parent.as_ref().map(SpanContext::span_id);
+        let context = parent.map(|parent| Context::new().with_remote_span_context(parent));
+        let result =
+            self.sampler
+                .should_sample(context.as_ref(), trace, "", &SpanKind::Server, &[], &[]);
+        (result.decision == SamplingDecision::RecordAndSample).then(|| SampledSpan {
+            trace,
+            span: self.new_span_id(),
+            parent: parent_span,
+        })
     }
 
-    /// A new span's id.
-    pub fn draw(&self) -> u64 {
-        self.rng.borrow_mut().random::<u64>().max(1)
+    pub fn new_span_id(&self) -> SpanId {
+        self.ids.new_span_id()
     }
 }
 
@@ -226,16 +171,21 @@ impl Tracer {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::time::Instant;
+    use std::time::{Instant, SystemTime};
+
+    use opentelemetry::InstrumentationScope;
+    use opentelemetry::trace::Status;
+    use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
 
     use super::*;
 
     fn tracer(parent_based: bool, ratio: f64) -> Tracer {
-        let sampling = Sampling {
-            parent_based,
-            ratio,
+        let root = Sampler::TraceIdRatioBased(ratio);
+        let sampler = match parent_based {
+            true => Sampler::ParentBased(Box::new(root)),
+            false => root,
         };
-        Tracer::new(sampling, spans().0)
+        Tracer::new(sampler, span_queue().0)
     }
 
     fn called_from(traceparent: &str) -> HeaderMap {
@@ -247,14 +197,18 @@ mod tests {
     const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
+    const TRACE: u128 = 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c;
+    const SPAN: u64 = 0xb7ad_6b71_6920_3331;
+
     #[test]
-    fn a_traceparent_is_read_as_the_recommendation_says() {
-        let parent = Parent::parse(SAMPLED.as_bytes()).unwrap();
-        assert_eq!(parent.ids.trace, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c);
-        assert_eq!(parent.ids.span, 0xb7ad_6b71_6920_3331);
-        assert!(parent.sampled && !Parent::parse(UNSAMPLED.as_bytes()).unwrap().sampled);
-        let later = SAMPLED.replacen("00", "cc", 1) + "-what-comes-later";
-        assert_eq!(Parent::parse(later.as_bytes()), Some(parent));
+    fn traceparent_is_parsed_strictly() {
+        let parent = parse_traceparent(SAMPLED.as_bytes()).unwrap();
+        assert_eq!(parent.trace_id(), TraceId::from(TRACE));
+        assert_eq!(parent.span_id(), SpanId::from(SPAN));
+        let unsampled = parse_traceparent(UNSAMPLED.as_bytes()).unwrap();
+        assert!(parent.is_sampled() && !unsampled.is_sampled());
+        let later = SAMPLED.replacen("00", "cc", 1) + "-added-by-a-later-version";
+        assert_eq!(parse_traceparent(later.as_bytes()), Some(parent));
         for bad in [
             "",
             "00",
@@ -267,27 +221,27 @@ mod tests {
             "00-0af7651916cd43dd8448eb211c80319-b7ad6b7169203331-01",
             "00-+af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         ] {
-            assert_eq!(Parent::parse(bad.as_bytes()), None, "{bad:?}");
+            assert_eq!(parse_traceparent(bad.as_bytes()), None, "{bad:?}");
         }
     }
 
     #[test]
-    fn who_is_called_from_a_sampled_span_is_sampled_in_the_same_trace() {
+    fn parent_based_sampling_follows_the_caller() {
         let none = tracer(true, 0.0);
-        let (ids, parent) = none.sample(&called_from(SAMPLED)).unwrap();
-        assert_eq!(ids.trace, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c);
-        assert_eq!(parent, Some(0xb7ad_6b71_6920_3331));
-        assert_ne!(Some(ids.span), parent);
+        let sampled = none.sample(&called_from(SAMPLED)).unwrap();
+        assert_eq!(sampled.trace, TraceId::from(TRACE));
+        assert_eq!(sampled.parent, Some(SpanId::from(SPAN)));
+        assert_ne!(Some(sampled.span), sampled.parent);
         assert!(none.sample(&HeaderMap::new()).is_none());
         let all = tracer(true, 1.0);
         assert!(all.sample(&called_from(UNSAMPLED)).is_none());
-        let (_, parent) = all.sample(&called_from("nonsense")).unwrap();
-        assert_eq!(parent, None, "as good as absent");
+        let invalid = all.sample(&called_from("nonsense")).unwrap();
+        assert_eq!(invalid.parent, None, "an invalid header counts as absent");
         assert!(tracer(false, 0.0).sample(&called_from(SAMPLED)).is_none());
     }
 
     #[test]
-    fn about_the_part_asked_for_is_sampled() {
+    fn sampled_share_matches_the_ratio() {
         let some = tracer(true, 0.1);
         let sampled = (0..20_000).filter(|_| some.sample(&HeaderMap::new()).is_some());
         let sampled = sampled.count();
@@ -295,18 +249,22 @@ mod tests {
     }
 
     #[test]
-    fn what_the_queue_has_no_room_for_is_counted() {
-        let (sink, mut queue) = spans();
-        let span = Span {
-            ids: SpanIds { trace: 1, span: 2 },
-            parent: None,
-            kind: Kind::Server,
+    fn spans_beyond_the_queue_are_dropped_and_counted() {
+        let (sink, mut queue) = span_queue();
+        let span = SpanData {
+            span_context: SpanContext::NONE,
+            parent_span_id: SpanId::INVALID,
+            parent_span_is_remote: true,
+            span_kind: SpanKind::Server,
             name: "m".into(),
-            started: SystemTime::now(),
-            took: Duration::ZERO,
+            start_time: SystemTime::now(),
+            end_time: SystemTime::now(),
             attributes: Vec::new(),
-            links: Vec::new(),
-            error: None,
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: InstrumentationScope::default(),
         };
         for _ in 0..limits::SPANS_QUEUED_MAX + 3 {
             sink.offer(span.clone());
@@ -315,9 +273,9 @@ mod tests {
         assert!(queue.queue.try_recv().is_ok());
     }
 
-    /// In release a few tens of nanoseconds; the bound leaves room for an unoptimised build.
+    /// Some tens of nanoseconds in a release build; the bound allows for an unoptimised one.
     #[test]
-    fn a_call_that_is_not_sampled_costs_next_to_nothing() {
+    fn unsampled_call_takes_less_than_100_ns() {
         let tracer = tracer(true, 0.0);
         let mut headers = HeaderMap::new();
         for name in ["content-type", "te", "user-agent", "grpc-timeout"] {
@@ -333,9 +291,9 @@ mod tests {
             assert_eq!(sampled.count(), 0);
             began.elapsed().as_nanos() as f64 / f64::from(calls)
         };
-        // The best of many: what else the machine does is not what this is about.
+        // The minimum of many rounds excludes noise from other processes.
         let each = (0..100).map(|_| round()).fold(f64::MAX, f64::min);
-        println!("{each:.0} ns for each call that is not sampled");
+        println!("{each:.0} ns per unsampled call");
         let most = if cfg!(debug_assertions) {
             3_000.0
         } else {

@@ -8,7 +8,7 @@ use inventory_core::ids::EventId;
 use inventory_core::seats::SeatFacts;
 use inventory_core::transaction::{Reason, ReservationState, SeatsRead, StripeUpdate, StripeView};
 use inventory_store::{
-    BlockOutcome, CreateEventOutcome, EventAbout, NewEvent, SetTotalOutcome, Store, StoreCall,
+    CreateEventOutcome, EventAbout, NewEvent, SeatOutcome, SetTotalOutcome, Store, StoreCall,
     StoreError, StoreObserver, tables,
 };
 
@@ -361,7 +361,7 @@ fn a_change_whose_answer_is_lost_is_made_once() {
         store.put_seats(&event(), 1, &seats).await.unwrap();
         relay.next(Act::LoseAnswer);
         let blocked = store.block_seats(&event(), 1, &[seat_id("A-1")]).await;
-        assert_eq!(blocked.unwrap()[0].1, BlockOutcome::AlreadySo);
+        assert_eq!(blocked.unwrap()[0].1, SeatOutcome::Unchanged);
         relay.next(Act::Pass);
         relay.next(Act::LoseAnswer);
         assert!(store.close_event(&event()).await.unwrap());

@@ -8,7 +8,7 @@ use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{
     FreeSeatsRead, Outcome, Reason, RecordWrite, ReservationState, SeatsRead, Transaction,
 };
-use inventory_store::{BlockOutcome, Store, StoreError};
+use inventory_store::{SeatOutcome, Store, StoreError};
 
 use crate::life::{applied, refused, stored};
 use crate::stage::*;
@@ -170,7 +170,7 @@ fn a_taken_seat_is_named_with_who_has_it_and_harms_nobody_else() {
         let (first, second) = (hold("first", &["A-1", "A-2"]), sale("second", &["A-3"]));
         applied(&store, spread(2, vec![first.clone(), second.clone()])).await;
         let blocked = store.block_seats(&event(), 2, &[seat_id("A-4")]).await;
-        assert_eq!(blocked.unwrap(), [(seat_id("A-4"), BlockOutcome::Done)]);
+        assert_eq!(blocked.unwrap(), [(seat_id("A-4"), SeatOutcome::Changed)]);
 
         let late = vec![
             hold("r1", &["A-5", "A-1"]),
@@ -291,30 +291,32 @@ fn blocking_takes_only_what_nobody_has() {
         let (kept, sold) = (hold("kept", &["A-1"]), sale("sold", &["A-2"]));
         applied(&store, spread(2, vec![kept.clone(), sold.clone()])).await;
         let ids = ["A-1", "A-2", "A-3", "A-4", "A-99"].map(seat_id);
-        let told = |outcomes: Result<Vec<(SeatId, BlockOutcome)>, StoreError>| {
+        let told = |outcomes: Result<Vec<(SeatId, SeatOutcome)>, StoreError>| {
             let (named, outcomes): (Vec<_>, Vec<_>) = outcomes.unwrap().into_iter().unzip();
             assert_eq!(named, ids);
             outcomes
         };
-        let expected = |first: BlockOutcome, second: BlockOutcome| {
-            let taken = |state| BlockOutcome::Taken(state);
-            let (kept, sold) = (taken(held_by(&kept)), taken(sold_to(&sold)));
-            [kept, sold, first, second, BlockOutcome::Unknown]
+        let expected = |first, second| {
+            use SeatOutcome::{Held, NotFound, Sold};
+            [Held, Sold, first, second, NotFound]
         };
         let only = store.block_seats(&event(), 2, &ids[2..3]).await.unwrap();
-        assert_eq!(only[0].1, BlockOutcome::Done);
+        assert_eq!(only[0].1, SeatOutcome::Changed);
         let blocked = told(store.block_seats(&event(), 2, &ids).await);
         assert_eq!(
             blocked,
-            expected(BlockOutcome::AlreadySo, BlockOutcome::Done)
+            expected(SeatOutcome::Unchanged, SeatOutcome::Changed)
         );
         let reasons = refused(&store, spread(2, vec![hold("r1", &["A-3"])])).await;
         assert_eq!(reasons[1], Reason::Seat(Some(SeatState::Blocked)));
 
         let freed = store.unblock_seats(&event(), 2, &ids[2..3]).await.unwrap();
-        assert_eq!(freed[0].1, BlockOutcome::Done);
+        assert_eq!(freed[0].1, SeatOutcome::Changed);
         let freed = told(store.unblock_seats(&event(), 2, &ids).await);
-        assert_eq!(freed, expected(BlockOutcome::AlreadySo, BlockOutcome::Done));
+        assert_eq!(
+            freed,
+            expected(SeatOutcome::Unchanged, SeatOutcome::Changed)
+        );
         applied(&store, spread(2, vec![hold("r1", &["A-3"])])).await;
     });
 }

@@ -58,7 +58,7 @@ pub use events::{CreateEventOutcome, EventAbout, NewEvent};
 pub use expiry::{ExpiryPage, ExpiryToken, expiry_bucket, expiry_minute, expiry_shard};
 pub use observer::{NoObserver, StoreCall, StoreObserver};
 pub use reservations::{PageToken, ReservationPage};
-pub use seats::BlockOutcome;
+pub use seats::SeatOutcome;
 pub use settings::{CredentialSource, StoreConnectError, StoreSettings, TableNames};
 
 use capacity::CapacityReport;

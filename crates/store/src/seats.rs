@@ -20,16 +20,18 @@ use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{FreeSeatsRead, SeatsRead};
 use inventory_runtime::clock;
 
-/// What became of one seat that was to be blocked or unblocked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BlockOutcome {
-    Done,
-    /// It was so already.
-    AlreadySo,
-    /// A reservation has it: it stays as it is.
-    Taken(SeatState),
+/// Outcome of blocking or unblocking one seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeatOutcome {
+    Changed,
+    /// The seat was already in the requested state.
+    Unchanged,
+    /// Not changed: a reservation holds the seat.
+    Held,
+    /// Not changed: the seat is sold.
+    Sold,
     /// The event has no such seat.
-    Unknown,
+    NotFound,
 }
 
 /// Between a blocked seat and one for sale.
@@ -189,7 +191,7 @@ impl Store {
         event: &EventId,
         seat_keys: u16,
         seats: &[SeatId],
-    ) -> Result<Vec<(SeatId, BlockOutcome)>, StoreError> {
+    ) -> Result<Vec<(SeatId, SeatOutcome)>, StoreError> {
         self.set_seats_blocked(event, seat_keys, seats, SeatBlocking::Block)
             .await
     }
@@ -203,7 +205,7 @@ impl Store {
         event: &EventId,
         seat_keys: u16,
         seats: &[SeatId],
-    ) -> Result<Vec<(SeatId, BlockOutcome)>, StoreError> {
+    ) -> Result<Vec<(SeatId, SeatOutcome)>, StoreError> {
         self.set_seats_blocked(event, seat_keys, seats, SeatBlocking::Unblock)
             .await
     }
@@ -214,7 +216,7 @@ impl Store {
         seat_keys: u16,
         seats: &[SeatId],
         turn: SeatBlocking,
-    ) -> Result<Vec<(SeatId, BlockOutcome)>, StoreError> {
+    ) -> Result<Vec<(SeatId, SeatOutcome)>, StoreError> {
         let one = |seat: SeatId| async move {
             let outcome = self.set_seat_blocked(event, seat_keys, &seat, turn).await?;
             Ok((seat, outcome))
@@ -232,7 +234,7 @@ impl Store {
         seat_keys: u16,
         seat: &SeatId,
         turn: SeatBlocking,
-    ) -> Result<BlockOutcome, StoreError> {
+    ) -> Result<SeatOutcome, StoreError> {
         let (from, to) = match turn {
             SeatBlocking::Block => (codec::AVAILABLE, codec::BLOCKED),
             SeatBlocking::Unblock => (codec::BLOCKED, codec::AVAILABLE),
@@ -241,13 +243,14 @@ impl Store {
         let at = clock::now().unix;
         let change = codec::seat_turn(event, seat_keys, seat, (from, to), at);
         let item = match self.update_if(table, &change).await? {
-            UpdateOutcome::Applied => return Ok(BlockOutcome::Done),
-            UpdateOutcome::ConditionFailed(None) => return Ok(BlockOutcome::Unknown),
+            UpdateOutcome::Applied => return Ok(SeatOutcome::Changed),
+            UpdateOutcome::ConditionFailed(None) => return Ok(SeatOutcome::NotFound),
             UpdateOutcome::ConditionFailed(Some(item)) => item,
         };
         match codec::seat_state(&item) {
-            Ok(SeatState::Available | SeatState::Blocked) => Ok(BlockOutcome::AlreadySo),
-            Ok(taken) => Ok(BlockOutcome::Taken(taken)),
+            Ok(SeatState::Available | SeatState::Blocked) => Ok(SeatOutcome::Unchanged),
+            Ok(SeatState::Sold { .. }) => Ok(SeatOutcome::Sold),
+            Ok(SeatState::Hold { .. }) => Ok(SeatOutcome::Held),
             Err(why) => Err(StoreError::Corrupt(format!(
                 "seat {seat} of {event}: {why}"
             ))),

@@ -7,7 +7,7 @@ use http::Uri;
 
 use super::super::{client, help};
 use crate::limits::{EVENT_TOTAL_MAX, SEAT_KEYS_MAX, STRIPES_MAX};
-use crate::telemetry::log;
+use crate::telemetry::log::LogLevel;
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 
 const TOTALS: std::ops::RangeInclusive<i64> = 1..=EVENT_TOTAL_MAX;
@@ -312,7 +312,7 @@ pub(in crate::cli) struct ReconcileArgs {
 pub(in crate::cli) struct LogLevelArgs {
     /// debug (every call), info, warn or error; without it the level in force is told
     #[arg(value_name = "LEVEL")]
-    pub(in crate::cli) level: Option<log::Level>,
+    pub(in crate::cli) level: Option<LogLevel>,
 
     #[command(flatten)]
     pub(in crate::cli) admin: AdminArgs,

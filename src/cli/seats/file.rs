@@ -9,11 +9,11 @@ use inventory_proto::inventory::v1::{NewSeat, Price};
 use serde_json::Value;
 
 use crate::cli::{CommandError, money};
+use crate::control_plane::admin::check::{is_currency, text_problem};
 use crate::limits::{
     IMPORT_FILE_BYTES_MAX, IMPORT_PROBLEMS_SHOWN, PRICE_AMOUNT_MAX, SEAT_TEXT_BYTES_MAX,
     SEATS_PER_EVENT_MAX,
 };
-use crate::side::admin::check::{is_currency, text_problem};
 use inventory_core::ids::SeatId;
 
 /// What a column, or a key, can be called.

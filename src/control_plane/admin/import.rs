@@ -1,0 +1,168 @@
+//! Seat import: reads a stream of messages and keeps several writes in flight.
+
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use inventory_proto::inventory::v1 as pb;
+use tokio::task::JoinSet;
+use tonic::Status;
+use tonic_types::ErrorDetails;
+
+use super::backend::{AdminBackend, AdminError, EventStock, Stock};
+use super::check;
+use super::status::{self, Subject, in_time};
+use crate::limits;
+use inventory_core::ids::{EventId, SeatId};
+use inventory_core::seats::SeatFacts;
+
+/// Executes one import call and returns the number of seats written.
+pub(super) async fn run(
+    backend: &Arc<dyn AdminBackend>,
+    mut messages: impl Stream<Item = Result<pb::ImportSeatsRequest, Status>> + Unpin,
+) -> Result<pb::ImportSeatsResponse, Status> {
+    let unnamed = Subject::AllEvents;
+    let first = next(&mut messages, &unnamed).await?.unwrap_or_default();
+    let event = check::event_id(first.event_id)?;
+    let subject = Subject::Event(event.clone());
+    let EventStock { about, stock } = in_time(&subject, backend.get_event(event.clone())).await?;
+    let Stock::Seats(current) = stock else {
+        return Err(status::of(&AdminError::NotSeated, &subject));
+    };
+    if about.closed {
+        return Err(status::of(&AdminError::EventClosed, &subject));
+    }
+    let mut import = SeatImport {
+        notification: ShardNotification {
+            backend: Arc::clone(backend),
+            event: event.clone(),
+            done: false,
+        },
+        backend: Arc::clone(backend),
+        event: event.clone(),
+        seat_keys: about.seat_keys,
+        writes: JoinSet::new(),
+        written: 0,
+        total: usize::try_from(current.counts.total).unwrap_or(usize::MAX),
+    };
+    import.take(check::new_seats(first.seats)?).await?;
+    while let Some(message) = next(&mut messages, &subject).await? {
+        if !message.event_id.is_empty() && message.event_id != event.as_str() {
+            let wrong = "differs from the first message; want the same id or none";
+            return Err(bad("event_id", wrong.to_owned()));
+        }
+        import.take(check::new_seats(message.seats)?).await?;
+    }
+    import.finish().await
+}
+
+/// The next message; `None` at the end of the stream.
+async fn next(
+    messages: &mut (impl Stream<Item = Result<pb::ImportSeatsRequest, Status>> + Unpin),
+    subject: &Subject,
+) -> Result<Option<pb::ImportSeatsRequest>, Status> {
+    match tokio::time::timeout(limits::ADMIN_CHUNK_WAIT_MAX, messages.next()).await {
+        Ok(message) => message.transpose(),
+        Err(_elapsed) => Err(status::silent(subject)),
+    }
+}
+
+fn bad(field: &str, wrong: String) -> Status {
+    status::invalid(ErrorDetails::with_bad_request_violation(field, wrong))
+}
+
+struct SeatImport {
+    backend: Arc<dyn AdminBackend>,
+    event: EventId,
+    seat_keys: u16,
+    /// Dropping the set drops the results only; started writes complete.
+    writes: JoinSet<Result<(), Status>>,
+    /// Seats of the messages read so far.
+    written: usize,
+    /// Seats of the event, including those being written.
+    total: usize,
+    // Dropped after the writes.
+    notification: ShardNotification,
+}
+
+impl SeatImport {
+    async fn take(&mut self, seats: Vec<(SeatId, SeatFacts)>) -> Result<(), Status> {
+        self.count(&seats).await?;
+        let mut seats = seats.into_iter().peekable();
+        while seats.peek().is_some() {
+            let part: Vec<_> = seats
+                .by_ref()
+                .take(limits::SEATS_WRITTEN_AT_ONCE_MAX)
+                .collect();
+            if self.writes.len() >= limits::SEAT_WRITES_IN_FLIGHT_MAX {
+                self.finish_one_write().await?;
+            }
+            let (backend, event) = (Arc::clone(&self.backend), self.event.clone());
+            let seat_keys = self.seat_keys;
+            self.writes.spawn(async move {
+                let subject = Subject::Event(event.clone());
+                in_time(&subject, backend.put_seats(event, seat_keys, part)).await
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks that the event does not exceed the maximum number of seats.
+    async fn count(&mut self, seats: &[(SeatId, SeatFacts)]) -> Result<(), Status> {
+        let subject = Subject::Event(self.event.clone());
+        let ids = seats.iter().map(|(id, _)| id.clone()).collect();
+        let new = self.backend.count_new_seats(self.event.clone(), ids);
+        self.total = self.total.saturating_add(in_time(&subject, new).await?);
+        if self.total > limits::SEATS_PER_EVENT_MAX {
+            let most = limits::SEATS_PER_EVENT_MAX;
+            return Err(status::of(&AdminError::TooManySeats { most }, &subject));
+        }
+        self.written += seats.len();
+        Ok(())
+    }
+
+    async fn finish_one_write(&mut self) -> Result<(), Status> {
+        match self.writes.join_next().await {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(status))) => Err(status),
+            // The task panicked.
+            Some(Err(_)) => {
+                let subject = Subject::Event(self.event.clone());
+                Err(status::of(&AdminError::Internal, &subject))
+            }
+        }
+    }
+
+    async fn finish(mut self) -> Result<pb::ImportSeatsResponse, Status> {
+        while !self.writes.is_empty() {
+            self.finish_one_write().await?;
+        }
+        // Before the response, so that the client finds the imported seats.
+        self.backend.seats_changed(self.event.clone()).await;
+        self.notification.done = true;
+        Ok(pb::ImportSeatsResponse {
+            event_id: self.event.to_string(),
+            written: self.written as i64,
+        })
+    }
+}
+
+/// Notifies the shards of new seats when an import ends in any way, including a disconnect of the client.
+struct ShardNotification {
+    backend: Arc<dyn AdminBackend>,
+    event: EventId,
+    /// The shards have been notified.
+    done: bool,
+}
+
+impl Drop for ShardNotification {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let (backend, event) = (Arc::clone(&self.backend), self.event.clone());
+        // Outside a runtime the process is exiting.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { backend.seats_changed(event).await });
+        }
+    }
+}

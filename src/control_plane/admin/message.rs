@@ -1,0 +1,149 @@
+//! Converts types of the core and the store to messages of the admin API.
+
+use inventory_proto::inventory::v1 as pb;
+
+use super::backend::{EventStock, Stock};
+use inventory_core::ids::SeatId;
+use inventory_core::query::{EventStatus, SectionStatus};
+use inventory_core::seats::Price;
+use inventory_core::transaction::{Draw, ReservationState, StripeView};
+use inventory_store::{EventAbout, SeatOutcome, StoredRecord};
+
+/// Stored numbers are within bounds; a corrupt one is shown as the maximum.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn summary(about: &EventAbout) -> pb::EventSummary {
+    pb::EventSummary {
+        event_id: about.event.to_string(),
+        name: about.name.clone(),
+        venue: about.venue.clone(),
+        seated: about.seat_keys > 0,
+        closed: about.closed,
+        stripes: about.stripes.into(),
+        seat_keys: about.seat_keys.into(),
+    }
+}
+
+pub(super) fn stock(event: &EventStock) -> pb::EventStock {
+    let EventAbout {
+        event: id,
+        stripes: _,
+        seat_keys,
+        closed,
+        name,
+        venue,
+    } = &event.about;
+    let base = pb::EventStock {
+        event_id: id.to_string(),
+        seated: *seat_keys > 0,
+        name: name.clone(),
+        venue: venue.clone(),
+        closed: *closed,
+        seat_keys: (*seat_keys).into(),
+        ..pb::EventStock::default()
+    };
+    match &event.stock {
+        Stock::Units { stripes, as_of } => {
+            let total: u64 = stripes.iter().map(|s| s.capacity).sum();
+            let remaining: u64 = stripes.iter().map(|s| s.remaining).sum();
+            pb::EventStock {
+                total: signed(total),
+                remaining: signed(remaining),
+                confirmed: signed(total.saturating_sub(remaining)),
+                stripes: stripes.iter().enumerate().map(stripe).collect(),
+                as_of_ms: signed(as_of.0),
+                ..base
+            }
+        }
+        Stock::Seats(EventStatus {
+            counts,
+            sections,
+            as_of,
+            ..
+        }) => pb::EventStock {
+            total: signed(counts.total),
+            remaining: signed(counts.available),
+            confirmed: signed(counts.sold),
+            held: signed(counts.held),
+            blocked: signed(counts.blocked),
+            sections: sections.iter().map(section).collect(),
+            as_of_ms: signed(as_of.0),
+            ..base
+        },
+    }
+}
+
+fn stripe((index, view): (usize, &StripeView)) -> pb::StripeStock {
+    pb::StripeStock {
+        index: index as i32,
+        capacity: signed(view.capacity),
+        remaining: signed(view.remaining),
+        version: signed(view.version),
+    }
+}
+
+fn section(section: &SectionStatus) -> pb::SectionStock {
+    let price = |price: &Price| pb::Price {
+        amount: price.amount,
+        currency: price.currency.clone(),
+    };
+    pb::SectionStock {
+        section: section.section.clone(),
+        total: signed(section.counts.total),
+        available: signed(section.counts.available),
+        held: signed(section.counts.held),
+        sold: signed(section.counts.sold),
+        blocked: signed(section.counts.blocked),
+        min_price: section.price.as_ref().map(|(least, _)| price(least)),
+        max_price: section.price.as_ref().map(|(_, most)| price(most)),
+    }
+}
+
+pub(super) fn seat_result((seat, outcome): (SeatId, SeatOutcome)) -> pb::SeatResult {
+    let outcome = match outcome {
+        SeatOutcome::Changed => pb::SeatOutcome::Changed,
+        SeatOutcome::Unchanged => pb::SeatOutcome::Unchanged,
+        SeatOutcome::Held => pb::SeatOutcome::Held,
+        SeatOutcome::Sold => pb::SeatOutcome::Sold,
+        SeatOutcome::NotFound => pb::SeatOutcome::NotFound,
+    };
+    pb::SeatResult {
+        seat_id: seat.into_string(),
+        outcome: outcome.into(),
+    }
+}
+
+pub(super) fn status(state: ReservationState) -> pb::ReservationStatus {
+    match state {
+        ReservationState::Held => pb::ReservationStatus::Held,
+        ReservationState::Confirmed => pb::ReservationStatus::Confirmed,
+        ReservationState::Released => pb::ReservationStatus::Released,
+        ReservationState::Expired => pb::ReservationStatus::Expired,
+        ReservationState::Refunded => pb::ReservationStatus::Refunded,
+    }
+}
+
+pub(super) fn reservation(stored: &StoredRecord) -> pb::Reservation {
+    let record = &stored.view;
+    let seats = record.seats.as_deref().unwrap_or_default();
+    let units = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+    let draw = |draw: &Draw| pb::StripeDraw {
+        stripe: draw.stripe.into(),
+        units: units(draw.units),
+    };
+    pb::Reservation {
+        reservation_id: stored.reservation.to_string(),
+        event_id: stored.event.to_string(),
+        status: status(record.state).into(),
+        quantity: units(record.qty),
+        seat_ids: seats.iter().map(SeatId::to_string).collect(),
+        order_id: record.order.map_or_else(String::new, |id| id.to_text()),
+        expires_at_ms: record.expires_at.map_or(0, |at| signed(at.0)),
+        changed_at_ms: signed(record.at.0),
+        draws: record.draws.iter().map(draw).collect(),
+        payment_intent_id: stored.payment_intent.clone(),
+        created_at_ms: signed(stored.created_at.0),
+    }
+}

@@ -1,0 +1,290 @@
+//! `inventory.v1.InventoryAdmin` on ADMIN_PORT.
+//!
+//! | file | what |
+//! |---|---|
+//! | `backend.rs` | interface to the rest of the process |
+//! | `check.rs` | validation of requests |
+//! | `import.rs` | seat import |
+//! | `message.rs` | conversion to messages |
+//! | `status.rs` | errors as gRPC statuses |
+//!
+//! Validates arguments and maps errors; the [`AdminBackend`] executes the calls.
+
+mod backend;
+pub(crate) mod check;
+mod import;
+mod message;
+mod status;
+
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use inventory_proto::inventory::v1 as pb;
+use inventory_proto::inventory::v1::inventory_admin_server::{
+    InventoryAdmin, InventoryAdminServer, SERVICE_NAME,
+};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+
+pub use backend::{AdminBackend, AdminError, EventCreation, EventStock, Pages, Stock};
+
+use self::status::{Subject, in_time};
+use super::connections::LimitedListener;
+use super::readiness::Readiness;
+use super::{auxiliary, stop_requested};
+use crate::limits;
+use crate::telemetry::log;
+use inventory_store::StoredRecord;
+
+/// `google.rpc.ErrorInfo.domain` of all errors of this service.
+pub const ERROR_DOMAIN: &str = "inventory-api";
+
+/// The admin service with health and reflection.
+pub(super) fn routes(backend: Arc<dyn AdminBackend>, readiness: &Readiness) -> Routes {
+    let service = InventoryAdminServer::new(Admin::new(backend))
+        .max_decoding_message_size(limits::ADMIN_MESSAGE_BYTES_MAX);
+    auxiliary::routes_for(SERVICE_NAME, readiness).add_service(service)
+}
+
+/// Serves until the stop, then until every connection has finished its calls.
+pub(super) async fn serve(listener: TcpListener, routes: Routes, stopping: watch::Receiver<bool>) {
+    let listener = LimitedListener::new(listener, limits::ADMIN_CONNECTIONS_MAX, "admin");
+    let served = Server::builder()
+        .max_concurrent_streams(limits::ADMIN_CALLS_PER_CONNECTION_MAX as u32)
+        .concurrency_limit_per_connection(limits::ADMIN_CALLS_PER_CONNECTION_MAX)
+        .load_shed(true)
+        // A small window, so that the import progress of the client reflects the progress of the server.
+        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+        .http2_max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(limits::PENDING_RESETS_MAX))
+        .http2_keepalive_interval(Some(limits::KEEP_ALIVE_PERIOD_DEFAULT))
+        .http2_keepalive_timeout(Some(limits::KEEP_ALIVE_TIMEOUT))
+        // With a grace period tonic closes the connection; without one, it waits for the client without a limit.
+        .max_connection_age(limits::ADMIN_CONNECTION_AGE_MAX)
+        .max_connection_age_grace(limits::ADMIN_CALL_TIMEOUT)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(listener.into_stream(), stop_requested(stopping))
+        .await;
+    if let Err(error) = served {
+        let error: &(dyn std::error::Error + 'static) = &error;
+        tracing::error!(error, "admin server failed");
+    }
+}
+
+struct Admin {
+    backend: Arc<dyn AdminBackend>,
+    /// Limits concurrent imports, since each one buffers several hundred seats and has several writes in flight.
+    imports: Semaphore,
+}
+
+impl Admin {
+    fn new(backend: Arc<dyn AdminBackend>) -> Self {
+        Self {
+            backend,
+            imports: Semaphore::new(limits::IMPORTS_MAX),
+        }
+    }
+
+    async fn change_seats(
+        &self,
+        event_id: String,
+        seat_ids: Vec<String>,
+        block: bool,
+    ) -> Result<Vec<pb::SeatResult>, Status> {
+        let (event, seats) = check::seats_of(event_id, seat_ids)?;
+        let subject = Subject::Event(event.clone());
+        let done = in_time(&subject, self.backend.block_seats(event, seats, block)).await?;
+        Ok(done.into_iter().map(message::seat_result).collect())
+    }
+}
+
+/// Converts a listing to a stream of messages. Each page has the time limit of a call.
+fn pages<T: Send + 'static, M>(
+    pages: Pages<T>,
+    subject: Subject,
+    message: impl Fn(Vec<T>) -> M + Send + 'static,
+) -> impl Stream<Item = Result<M, Status>> + Send
+where
+    M: Send + 'static,
+{
+    futures::stream::unfold(Some((pages, subject, message)), async |state| {
+        let (mut pages, subject, message) = state?;
+        let next = async { pages.next().await.transpose() };
+        match in_time(&subject, next).await {
+            Ok(None) => None,
+            Ok(Some(page)) => {
+                let page = Ok(message(page));
+                Some((page, Some((pages, subject, message))))
+            }
+            Err(status) => Some((Err(status), None)),
+        }
+    })
+}
+
+#[tonic::async_trait]
+impl InventoryAdmin for Admin {
+    type ListEventsStream = BoxStream<'static, Result<pb::ListEventsResponse, Status>>;
+    type ListReservationsStream = BoxStream<'static, Result<pb::ListReservationsResponse, Status>>;
+
+    async fn create_event(
+        &self,
+        request: Request<pb::CreateEventRequest>,
+    ) -> Result<Response<pb::CreateEventResponse>, Status> {
+        let event = check::new_event(request.into_inner())?;
+        let subject = Subject::Event(event.event.clone());
+        let made = in_time(&subject, self.backend.create_event(event)).await?;
+        Ok(Response::new(pb::CreateEventResponse {
+            event: Some(message::stock(&made.stock)),
+            created: made.created,
+        }))
+    }
+
+    async fn get_event(
+        &self,
+        request: Request<pb::GetEventRequest>,
+    ) -> Result<Response<pb::GetEventResponse>, Status> {
+        let event = check::event_id(request.into_inner().event_id)?;
+        let subject = Subject::Event(event.clone());
+        let stock = in_time(&subject, self.backend.get_event(event)).await?;
+        Ok(Response::new(pb::GetEventResponse {
+            event: Some(message::stock(&stock)),
+        }))
+    }
+
+    async fn list_events(
+        &self,
+        _: Request<pb::ListEventsRequest>,
+    ) -> Result<Response<Self::ListEventsStream>, Status> {
+        let found = pages(self.backend.list_events(), Subject::AllEvents, |page| {
+            let events = page.iter().map(message::summary).collect();
+            pb::ListEventsResponse { events }
+        });
+        Ok(Response::new(found.boxed()))
+    }
+
+    async fn set_total(
+        &self,
+        request: Request<pb::SetTotalRequest>,
+    ) -> Result<Response<pb::SetTotalResponse>, Status> {
+        let (event, total) = check::set_total(request.into_inner())?;
+        let subject = Subject::Event(event.clone());
+        let stock = in_time(&subject, self.backend.set_total(event, total)).await?;
+        Ok(Response::new(pb::SetTotalResponse {
+            event: Some(message::stock(&stock)),
+        }))
+    }
+
+    async fn close_event(
+        &self,
+        request: Request<pb::CloseEventRequest>,
+    ) -> Result<Response<pb::CloseEventResponse>, Status> {
+        let event = check::event_id(request.into_inner().event_id)?;
+        let subject = Subject::Event(event.clone());
+        let stock = in_time(&subject, self.backend.close_event(event)).await?;
+        Ok(Response::new(pb::CloseEventResponse {
+            event: Some(message::stock(&stock)),
+        }))
+    }
+
+    async fn set_log_level(
+        &self,
+        request: Request<pb::SetLogLevelRequest>,
+    ) -> Result<Response<pb::SetLogLevelResponse>, Status> {
+        let level = check::log_level(&request.into_inner().level)?;
+        let before = log::level().ok_or_else(status::no_log)?;
+        if let Some(level) = level {
+            log::set_level(level);
+            // A warning, so that it is logged at every level except error.
+            tracing::warn!(
+                before = before.as_str(),
+                now = level.as_str(),
+                "log level changed"
+            );
+        }
+        Ok(Response::new(pb::SetLogLevelResponse {
+            level: level.unwrap_or(before).as_str().to_owned(),
+            before: before.as_str().to_owned(),
+        }))
+    }
+
+    async fn import_seats(
+        &self,
+        request: Request<Streaming<pb::ImportSeatsRequest>>,
+    ) -> Result<Response<pb::ImportSeatsResponse>, Status> {
+        let Ok(_place) = self.imports.try_acquire() else {
+            return Err(status::crowded(&Subject::AllEvents));
+        };
+        let done = import::run(&self.backend, request.into_inner()).await?;
+        Ok(Response::new(done))
+    }
+
+    async fn block_seats(
+        &self,
+        request: Request<pb::BlockSeatsRequest>,
+    ) -> Result<Response<pb::BlockSeatsResponse>, Status> {
+        let pb::BlockSeatsRequest { event_id, seat_ids } = request.into_inner();
+        let seats = self.change_seats(event_id, seat_ids, true).await?;
+        Ok(Response::new(pb::BlockSeatsResponse { seats }))
+    }
+
+    async fn unblock_seats(
+        &self,
+        request: Request<pb::UnblockSeatsRequest>,
+    ) -> Result<Response<pb::UnblockSeatsResponse>, Status> {
+        let pb::UnblockSeatsRequest { event_id, seat_ids } = request.into_inner();
+        let seats = self.change_seats(event_id, seat_ids, false).await?;
+        Ok(Response::new(pb::UnblockSeatsResponse { seats }))
+    }
+
+    async fn refund_reservation(
+        &self,
+        request: Request<pb::RefundReservationRequest>,
+    ) -> Result<Response<pb::RefundReservationResponse>, Status> {
+        let id = check::reservation_id(request.into_inner().reservation_id)?;
+        let subject = Subject::Reservation(id.clone());
+        let refunded = in_time(&subject, self.backend.refund(id)).await?;
+        Ok(Response::new(pb::RefundReservationResponse {
+            reservation: Some(message::reservation(&refunded)),
+        }))
+    }
+
+    async fn get_reservation(
+        &self,
+        request: Request<pb::GetReservationRequest>,
+    ) -> Result<Response<pb::GetReservationResponse>, Status> {
+        let id = check::reservation_id(request.into_inner().reservation_id)?;
+        let subject = Subject::Reservation(id.clone());
+        let found = in_time(&subject, self.backend.get_reservation(id)).await?;
+        Ok(Response::new(pb::GetReservationResponse {
+            reservation: Some(message::reservation(&found)),
+        }))
+    }
+
+    async fn list_reservations(
+        &self,
+        request: Request<pb::ListReservationsRequest>,
+    ) -> Result<Response<Self::ListReservationsStream>, Status> {
+        let (event, state) = check::listing(request.into_inner())?;
+        let subject = Subject::Event(event.clone());
+        in_time(&subject, self.backend.describe_event(event.clone())).await?;
+        let found = pages(
+            self.backend.list_reservations(event),
+            subject,
+            move |page: Vec<StoredRecord>| {
+                let wanted = page
+                    .iter()
+                    .filter(|one| state.is_none_or(|state| one.view.state == state));
+                let reservations = wanted.map(message::reservation).collect();
+                pb::ListReservationsResponse { reservations }
+            },
+        );
+        Ok(Response::new(found.boxed()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! What needs a paused clock or an eye inside; the rest is tested over the socket.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::stream;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use super::*;
+use inventory_core::ids::{EventId, ReservationId, SeatId};
+use inventory_core::query::EventStatus;
+use inventory_core::seats::SeatFacts;
+use inventory_store::{EventAbout, NewEvent, SeatOutcome};
+
+/// A seated event of no seats. Writes end when they are let go; nothing else ever ends.
+#[derive(Default)]
+struct Slow {
+    writing: AtomicUsize,
+    most_writing: AtomicUsize,
+    written: Mutex<Vec<SeatId>>,
+    changed: AtomicUsize,
+    go: Notify,
+    stuck: bool,
+}
+
+#[tonic::async_trait]
+impl AdminBackend for Slow {
+    async fn create_event(&self, _: NewEvent) -> Result<EventCreation, AdminError> {
+        std::future::pending().await
+    }
+
+    async fn get_event(&self, event: EventId) -> Result<EventStock, AdminError> {
+        if self.stuck {
+            std::future::pending::<()>().await;
+        }
+        let about = EventAbout {
+            event,
+            stripes: 1,
+            seat_keys: 3,
+            closed: false,
+            name: String::new(),
+            venue: String::new(),
+        };
+        let stock = Stock::Seats(EventStatus::default());
+        Ok(EventStock { about, stock })
+    }
+
+    async fn describe_event(&self, event: EventId) -> Result<EventAbout, AdminError> {
+        Ok(self.get_event(event).await?.about)
+    }
+
+    fn list_events(&self) -> Pages<EventAbout> {
+        stream::pending().boxed()
+    }
+
+    async fn set_total(&self, _: EventId, _: u64) -> Result<EventStock, AdminError> {
+        std::future::pending().await
+    }
+
+    async fn close_event(&self, _: EventId) -> Result<EventStock, AdminError> {
+        std::future::pending().await
+    }
+
+    async fn count_new_seats(&self, _: EventId, seats: Vec<SeatId>) -> Result<usize, AdminError> {
+        Ok(seats.len())
+    }
+
+    async fn put_seats(
+        &self,
+        _: EventId,
+        seat_keys: u16,
+        seats: Vec<(SeatId, SeatFacts)>,
+    ) -> Result<(), AdminError> {
+        assert_eq!(seat_keys, 3);
+        assert!(seats.len() <= limits::SEATS_WRITTEN_AT_ONCE_MAX);
+        let writing = self.writing.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_writing.fetch_max(writing, Ordering::Relaxed);
+        self.go.notified().await;
+        self.writing.fetch_sub(1, Ordering::Relaxed);
+        let ids = seats.into_iter().map(|(id, _)| id);
+        self.written.lock().unwrap().extend(ids);
+        Ok(())
+    }
+
+    async fn seats_changed(&self, _: EventId) {
+        self.changed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn block_seats(
+        &self,
+        _: EventId,
+        _: Vec<SeatId>,
+        _: bool,
+    ) -> Result<Vec<(SeatId, SeatOutcome)>, AdminError> {
+        std::future::pending().await
+    }
+
+    async fn refund(&self, _: ReservationId) -> Result<StoredRecord, AdminError> {
+        std::future::pending().await
+    }
+
+    async fn get_reservation(&self, _: ReservationId) -> Result<StoredRecord, AdminError> {
+        std::future::pending().await
+    }
+
+    fn list_reservations(&self, _: EventId) -> Pages<StoredRecord> {
+        stream::pending().boxed()
+    }
+}
+
+fn seats(from: usize, count: usize) -> Result<pb::ImportSeatsRequest, Status> {
+    let seat = |n| pb::NewSeat {
+        seat_id: format!("S{n}"),
+        ..pb::NewSeat::default()
+    };
+    Ok(pb::ImportSeatsRequest {
+        event_id: "evt".to_owned(),
+        seats: (from..from + count).map(seat).collect(),
+    })
+}
+
+fn assert_late(error: &Status, began: Instant, limit: Duration) {
+    assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+    assert_eq!(began.elapsed().as_secs(), limit.as_secs());
+    let info = error.get_details_error_info().expect("an ErrorInfo");
+    assert_eq!(info.reason, "DEADLINE_EXCEEDED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_backend_ends_in_deadline_exceeded() {
+    let admin = Admin::new(Arc::new(Slow {
+        stuck: true,
+        ..Slow::default()
+    }));
+    let event_id = "evt".to_owned();
+    let began = Instant::now();
+    let request = Request::new(pb::GetEventRequest { event_id });
+    let error = admin.get_event(request).await.unwrap_err();
+    assert_late(&error, began, limits::ADMIN_CALL_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_stops_ends_in_deadline_exceeded_and_then_ends() {
+    let admin = Admin::new(Arc::new(Slow::default()));
+    let began = Instant::now();
+    let request = Request::new(pb::ListEventsRequest {});
+    let mut pages = admin.list_events(request).await.unwrap().into_inner();
+    let error = pages.next().await.unwrap().unwrap_err();
+    assert_late(&error, began, limits::ADMIN_CALL_TIMEOUT);
+    assert!(pages.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_importer_is_told_and_the_shards_hear_of_what_it_wrote() {
+    let slow = Arc::new(Slow::default());
+    slow.go.notify_one();
+    let backend: Arc<dyn AdminBackend> = slow.clone();
+    let began = Instant::now();
+    let messages = stream::iter([seats(0, 1)]).chain(stream::pending());
+    let error = import::run(&backend, Box::pin(messages)).await.unwrap_err();
+    assert_late(&error, began, limits::ADMIN_CHUNK_WAIT_MAX);
+    tokio::task::yield_now().await;
+    assert_eq!(slow.changed.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_import_that_is_dropped_is_announced_too() {
+    let slow = Arc::new(Slow::default());
+    let backend: Arc<dyn AdminBackend> = slow.clone();
+    let messages = stream::iter([seats(0, 1)]).chain(stream::pending());
+    let import = import::run(&backend, Box::pin(messages));
+    let cut = tokio::time::timeout(Duration::from_secs(1), import).await;
+    assert!(cut.is_err(), "{cut:?}");
+    tokio::task::yield_now().await;
+    assert_eq!(slow.changed.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_import_keeps_several_writes_in_flight_but_no_more_than_that() {
+    let slow = Arc::new(Slow::default());
+    let backend: Arc<dyn AdminBackend> = slow.clone();
+    let count = 3 * limits::SEATS_PER_CHUNK_MAX - 50;
+    let messages: Vec<_> = (0..count)
+        .step_by(limits::SEATS_PER_CHUNK_MAX)
+        .map(|from| seats(from, limits::SEATS_PER_CHUNK_MAX.min(count - from)))
+        .collect();
+    let import = import::run(&backend, stream::iter(messages));
+    let letting_go = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            slow.go.notify_one();
+        }
+    };
+    let done = tokio::select! {
+        done = import => done.unwrap(),
+        () = letting_go => unreachable!("it goes on for ever"),
+    };
+    assert_eq!(done.written, count as i64);
+    let most = slow.most_writing.load(Ordering::Relaxed);
+    assert_eq!(most, limits::SEAT_WRITES_IN_FLIGHT_MAX);
+    let mut written = slow.written.lock().unwrap().clone();
+    written.sort();
+    written.dedup();
+    assert_eq!(written.len(), count);
+    // Once: each time, all seats are read again.
+    tokio::task::yield_now().await;
+    assert_eq!(slow.changed.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_gets_no_more_seats_than_it_can_be_read_with() {
+    let slow = Arc::new(Slow::default());
+    let backend: Arc<dyn AdminBackend> = slow.clone();
+    let chunk = limits::SEATS_PER_CHUNK_MAX;
+    let messages = (0..).map(move |n| seats(n * chunk, chunk));
+    let letting_go = async {
+        loop {
+            tokio::time::sleep(Duration::from_micros(100)).await;
+            slow.go.notify_waiters();
+        }
+    };
+    let error = tokio::select! {
+        done = import::run(&backend, stream::iter(messages)) => done.unwrap_err(),
+        () = letting_go => unreachable!("it goes on for ever"),
+    };
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    let info = error.get_details_error_info().unwrap();
+    assert_eq!(info.reason, "TOO_MANY_SEATS");
+    assert!(slow.written.lock().unwrap().len() <= limits::SEATS_PER_EVENT_MAX);
+}

@@ -1,0 +1,63 @@
+//! Executes a repair plan: sends the plan, executes each repair as a conditional write, and verifies again.
+
+use inventory_proto::inventory::v1 as pb;
+
+use super::scan::AuditScan;
+use super::{AuditError, message, send};
+use crate::limits;
+use inventory_core::audit::{Repair, plan};
+use inventory_store::RepairOutcome;
+
+type ReconcileScan<'a> = AuditScan<'a, pb::ReconcileUpdate>;
+
+pub(super) async fn reconcile(scan: &ReconcileScan<'_>, apply: bool) -> Result<(), AuditError> {
+    let (report, seat_keys) = scan.verify().await?;
+    send(scan.updates, message::reported(&report)).await;
+    let planned = plan(&report);
+    send(scan.updates, message::planned(planned.as_ref())).await;
+    let Ok(mut plan) = planned else {
+        return Ok(());
+    };
+    if !apply || plan.repairs.is_empty() {
+        return Ok(());
+    }
+    plan.repairs.truncate(limits::AUDIT_REPAIRS_MAX);
+    let done = execute(scan, seat_keys, &plan.repairs).await;
+    send(scan.updates, message::done(done)).await;
+    let (report, _) = scan.verify().await?;
+    send(scan.updates, message::reported(&report)).await;
+    Ok(())
+}
+
+/// Executes the repairs one at a time, to limit the load on the store.
+async fn execute(scan: &ReconcileScan<'_>, seat_keys: u16, repairs: &[Repair]) -> pb::RepairsDone {
+    let mut sum = pb::RepairsDone::default();
+    for (number, repair) in repairs.iter().enumerate() {
+        scan.progress("repairing", 1, number as u64, repairs.len() as u64);
+        let why = match scan
+            .backend
+            .repair(scan.event, seat_keys, repair.clone())
+            .await
+        {
+            Ok(RepairOutcome::Done) => {
+                sum.done += 1;
+                continue;
+            }
+            Ok(RepairOutcome::Stale) => {
+                sum.stale += 1;
+                "the item changed after it was read".to_owned()
+            }
+            Err(error) => {
+                sum.failed += 1;
+                error.to_string()
+            }
+        };
+        if sum.not_done.len() < limits::AUDIT_TOLD_MAX {
+            sum.not_done.push(pb::RepairNotDone {
+                repair: Some(message::repair(repair)),
+                why,
+            });
+        }
+    }
+    sum
+}

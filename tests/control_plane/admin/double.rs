@@ -1,0 +1,311 @@
+//! A backend of the admin service in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use inventory_api::control_plane::admin::{
+    AdminBackend, AdminError, EventCreation, EventStock, Pages, Stock,
+};
+use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId};
+use inventory_core::query::{EventStatus, SectionStatus, StockCounts};
+use inventory_core::seats::{Price, SeatFacts};
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::{Draw, RecordView, ReservationState, StripeView};
+use inventory_store::{EventAbout, NewEvent, SeatOutcome, StoredRecord};
+
+/// Events in memory; some names stand for troubles. Every stripe has one unit sold.
+#[derive(Default)]
+pub(crate) struct Events(Mutex<BTreeMap<EventId, Standing>>);
+
+#[derive(Clone)]
+struct Standing {
+    new: NewEvent,
+    closed: bool,
+    /// Blocked ones are `true`.
+    seats: BTreeMap<SeatId, (SeatFacts, bool)>,
+}
+
+fn trouble(event: &EventId) -> Result<(), AdminError> {
+    let retry_after = Duration::from_millis(100);
+    match event.as_str() {
+        "busy" => Err(AdminError::Busy { retry_after }),
+        "down" => Err(AdminError::Unavailable { retry_after }),
+        "broken" => Err(AdminError::Internal),
+        _ => Ok(()),
+    }
+}
+
+impl Standing {
+    fn about(&self) -> EventAbout {
+        EventAbout {
+            event: self.new.event.clone(),
+            stripes: self.new.stripes,
+            seat_keys: self.new.seat_keys,
+            closed: self.closed,
+            name: self.new.name.clone(),
+            venue: self.new.venue.clone(),
+        }
+    }
+
+    fn stock(&self) -> EventStock {
+        let NewEvent {
+            total,
+            stripes,
+            seat_keys,
+            ..
+        } = self.new;
+        let about = self.about();
+        if seat_keys > 0 {
+            let total = self.seats.len() as u64;
+            let blocked = self.seats.values().filter(|(_, blocked)| *blocked).count() as u64;
+            let counts = StockCounts {
+                total,
+                blocked,
+                available: total - blocked,
+                ..StockCounts::default()
+            };
+            let prices = self
+                .seats
+                .values()
+                .filter_map(|(facts, _)| facts.price.clone());
+            let prices: Vec<Price> = prices.collect();
+            let section = SectionStatus {
+                section: "A".to_owned(),
+                counts,
+                price: prices
+                    .iter()
+                    .min()
+                    .cloned()
+                    .zip(prices.iter().max().cloned()),
+            };
+            let status = EventStatus {
+                counts,
+                sections: vec![section],
+                as_of: UnixMillis(1_704_110_400_000),
+                seated: true,
+                closed: self.closed,
+            };
+            let stock = Stock::Seats(status);
+            return EventStock { about, stock };
+        }
+        let count = u64::from(stripes);
+        let share = |index| total / count + u64::from(index < total % count);
+        let view = |index| StripeView {
+            capacity: share(index),
+            remaining: share(index) - 1,
+            version: 1,
+            stripes: (index == 0).then_some(stripes),
+            seat_keys: 0,
+            closed: self.closed,
+        };
+        let stock = Stock::Units {
+            stripes: (0..count).map(view).collect(),
+            as_of: UnixMillis(1_704_110_400_000),
+        };
+        EventStock { about, stock }
+    }
+}
+
+impl Events {
+    fn with<T>(
+        &self,
+        event: &EventId,
+        act: impl FnOnce(&mut Standing) -> Result<T, AdminError>,
+    ) -> Result<T, AdminError> {
+        trouble(event)?;
+        let mut events = self.0.lock().unwrap();
+        act(events.get_mut(event).ok_or(AdminError::EventNotFound)?)
+    }
+}
+
+/// A record in the state that the id names.
+fn reservation(id: &str) -> Result<StoredRecord, AdminError> {
+    let state = match id {
+        "held" => ReservationState::Held,
+        "confirmed" => ReservationState::Confirmed,
+        "refunded" => ReservationState::Refunded,
+        _ => return Err(AdminError::ReservationNotFound),
+    };
+    let id: ReservationId = id.parse().unwrap();
+    let event: EventId = "evt".parse().unwrap();
+    let view = RecordView {
+        fingerprint: Fingerprint::of_quantity(&event, 3),
+        state,
+        order: (state != ReservationState::Held).then(|| OrderId::of(&id)),
+        qty: 3,
+        draws: [Draw {
+            stripe: 2,
+            units: 3,
+        }]
+        .into_iter()
+        .collect(),
+        seats: Some(["A-1".parse().unwrap(), "A-2".parse().unwrap()].into()),
+        expires_at: (state == ReservationState::Held).then_some(UnixMillis(1_704_110_460_000)),
+        at: UnixMillis(1_704_110_400_000),
+    };
+    Ok(StoredRecord {
+        reservation: id,
+        event,
+        qty: view.qty,
+        draws: view.draws.clone(),
+        view,
+        payment_intent: "pi_1".to_owned(),
+        created_at: UnixMillis(1_704_110_300_000),
+    })
+}
+
+#[tonic::async_trait]
+impl AdminBackend for Events {
+    async fn create_event(&self, event: NewEvent) -> Result<EventCreation, AdminError> {
+        trouble(&event.event)?;
+        let mut events = self.0.lock().unwrap();
+        let created = !events.contains_key(&event.event);
+        let standing = events.entry(event.event.clone()).or_insert(Standing {
+            new: event.clone(),
+            closed: false,
+            seats: BTreeMap::new(),
+        });
+        if standing.new != event {
+            return Err(AdminError::EventExists(Box::new(standing.new.clone())));
+        }
+        let stock = standing.stock();
+        Ok(EventCreation { stock, created })
+    }
+
+    async fn get_event(&self, event: EventId) -> Result<EventStock, AdminError> {
+        self.with(&event, |standing| Ok(standing.stock()))
+    }
+
+    async fn describe_event(&self, event: EventId) -> Result<EventAbout, AdminError> {
+        self.with(&event, |standing| Ok(standing.about()))
+    }
+
+    /// Pages of two.
+    fn list_events(&self) -> Pages<EventAbout> {
+        let all: Vec<_> = self
+            .0
+            .lock()
+            .unwrap()
+            .values()
+            .map(Standing::about)
+            .collect();
+        let pages: Vec<_> = all.chunks(2).map(|page| Ok(page.to_vec())).collect();
+        stream::iter(pages).boxed()
+    }
+
+    async fn set_total(&self, event: EventId, total: u64) -> Result<EventStock, AdminError> {
+        self.with(&event, |standing| {
+            let taken = u64::from(standing.new.stripes);
+            let old = standing.new.total;
+            if standing.new.seat_keys > 0 {
+                return Err(AdminError::Seated);
+            }
+            if total < taken {
+                return Err(AdminError::TotalTooSmall { total: old, taken });
+            }
+            standing.new.total = total;
+            Ok(standing.stock())
+        })
+    }
+
+    async fn close_event(&self, event: EventId) -> Result<EventStock, AdminError> {
+        self.with(&event, |standing| {
+            standing.closed = true;
+            Ok(standing.stock())
+        })
+    }
+
+    async fn count_new_seats(
+        &self,
+        event: EventId,
+        seats: Vec<SeatId>,
+    ) -> Result<usize, AdminError> {
+        self.with(&event, |standing| {
+            let known = &standing.seats;
+            Ok(seats
+                .iter()
+                .filter(|seat| !known.contains_key(*seat))
+                .count())
+        })
+    }
+
+    async fn put_seats(
+        &self,
+        event: EventId,
+        seat_keys: u16,
+        seats: Vec<(SeatId, SeatFacts)>,
+    ) -> Result<(), AdminError> {
+        self.with(&event, |standing| {
+            assert_eq!(seat_keys, standing.new.seat_keys);
+            if seats.iter().any(|(id, _)| id.as_str() == "busy") {
+                return Err(trouble(&"busy".parse().unwrap()).unwrap_err());
+            }
+            for (id, facts) in seats {
+                let blocked = standing.seats.get(&id).is_some_and(|(_, blocked)| *blocked);
+                standing.seats.insert(id, (facts, blocked));
+            }
+            Ok(())
+        })
+    }
+
+    async fn seats_changed(&self, _: EventId) {}
+
+    async fn block_seats(
+        &self,
+        event: EventId,
+        seats: Vec<SeatId>,
+        block: bool,
+    ) -> Result<Vec<(SeatId, SeatOutcome)>, AdminError> {
+        self.with(&event, |standing| {
+            if standing.new.seat_keys == 0 {
+                return Err(AdminError::NotSeated);
+            }
+            let one = |id: SeatId| {
+                let outcome = match standing.seats.get_mut(&id) {
+                    None => SeatOutcome::NotFound,
+                    Some((_, blocked)) if *blocked == block => SeatOutcome::Unchanged,
+                    Some(_) if id.as_str() == "sold" => SeatOutcome::Sold,
+                    Some(_) if id.as_str() == "held" => SeatOutcome::Held,
+                    Some((_, blocked)) => {
+                        *blocked = block;
+                        SeatOutcome::Changed
+                    }
+                };
+                (id, outcome)
+            };
+            Ok(seats.into_iter().map(one).collect())
+        })
+    }
+
+    async fn refund(&self, id: ReservationId) -> Result<StoredRecord, AdminError> {
+        let mut found = reservation(id.as_str())?;
+        match found.view.state {
+            ReservationState::Held => Err(AdminError::ReservationNotConfirmed),
+            _ => {
+                found.view.state = ReservationState::Refunded;
+                Ok(found)
+            }
+        }
+    }
+
+    async fn get_reservation(&self, id: ReservationId) -> Result<StoredRecord, AdminError> {
+        reservation(id.as_str())
+    }
+
+    /// Two pages, and trouble after them for an event of that name.
+    fn list_reservations(&self, event: EventId) -> Pages<StoredRecord> {
+        let mut pages = vec![
+            Ok(vec![
+                reservation("held").unwrap(),
+                reservation("confirmed").unwrap(),
+            ]),
+            Ok(vec![reservation("refunded").unwrap()]),
+        ];
+        if event.as_str() == "half" {
+            pages.push(Err(AdminError::Internal));
+        }
+        stream::iter(pages).boxed()
+    }
+}

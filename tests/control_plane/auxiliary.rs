@@ -1,0 +1,191 @@
+//! Health and reflection, on the clients' port and on the admin port.
+
+use std::net::Ipv4Addr;
+
+use inventory_api::control_plane::{Readiness, auxiliary_routes};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::{channel, client, start};
+
+/// The cold services of the clients' port on a server of their own.
+async fn cold_server(readiness: &Readiness) -> Channel {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    let routes = auxiliary_routes(readiness);
+    tokio::spawn(async move {
+        let server = tonic::transport::Server::builder().add_routes(routes);
+        server.serve_with_incoming(incoming).await.unwrap();
+    });
+    channel(address)
+}
+
+async fn check(health: &mut HealthClient<Channel>, service: &str) -> Result<ServingStatus, Code> {
+    let service = service.to_owned();
+    let answer = health.check(HealthCheckRequest { service }).await;
+    answer
+        .map(|a| a.into_inner().status())
+        .map_err(|status| status.code())
+}
+
+#[test]
+fn health_check_follows_readiness_per_service() {
+    client(async {
+        let readiness = Readiness::new();
+        let mut health = HealthClient::new(cold_server(&readiness).await);
+        for service in ["", "inventory.v1.Inventory"] {
+            assert_eq!(
+                check(&mut health, service).await,
+                Ok(ServingStatus::NotServing)
+            );
+        }
+        readiness.set_ready();
+        for service in ["", "inventory.v1.Inventory"] {
+            assert_eq!(
+                check(&mut health, service).await,
+                Ok(ServingStatus::Serving)
+            );
+        }
+        assert_eq!(
+            check(&mut health, "inventory.v1.InventoryAdmin").await,
+            Err(Code::NotFound)
+        );
+        readiness.set_draining("test");
+        assert_eq!(check(&mut health, "").await, Ok(ServingStatus::NotServing));
+    });
+}
+
+#[test]
+fn health_watch_tells_each_change_and_ends_with_the_drain() {
+    client(async {
+        let readiness = Readiness::new();
+        let mut health = HealthClient::new(cold_server(&readiness).await);
+        let watch = async |health: &mut HealthClient<Channel>, service: &str| {
+            let service = service.to_owned();
+            health
+                .watch(HealthCheckRequest { service })
+                .await
+                .unwrap()
+                .into_inner()
+        };
+        let mut known = watch(&mut health, "inventory.v1.Inventory").await;
+        let mut unknown = watch(&mut health, "no.such.Service").await;
+        let status = |m: Result<Option<tonic_health::pb::HealthCheckResponse>, Status>| {
+            m.unwrap().map(|m| m.status())
+        };
+        assert_eq!(
+            status(known.message().await),
+            Some(ServingStatus::NotServing)
+        );
+        assert_eq!(
+            status(unknown.message().await),
+            Some(ServingStatus::ServiceUnknown)
+        );
+        readiness.set_ready();
+        assert_eq!(status(known.message().await), Some(ServingStatus::Serving));
+        readiness.set_draining("test");
+        assert_eq!(
+            status(known.message().await),
+            Some(ServingStatus::NotServing)
+        );
+        assert_eq!(status(known.message().await), None);
+        assert_eq!(status(unknown.message().await), None);
+    });
+}
+
+/// Asks one version of reflection for the services' names and for the file of a symbol.
+macro_rules! reflect {
+    ($version:ident, $channel:expr, $symbol:expr) => {{
+        use reflection::server_reflection_request::MessageRequest;
+        use reflection::server_reflection_response::MessageResponse;
+        use tonic_reflection::pb::$version as reflection;
+        let mut client =
+            reflection::server_reflection_client::ServerReflectionClient::new($channel);
+        let requests = [
+            MessageRequest::ListServices(String::new()),
+            MessageRequest::FileContainingSymbol($symbol.to_owned()),
+        ];
+        let requests = requests.map(|request| reflection::ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(request),
+        });
+        let mut answers = client
+            .server_reflection_info(futures::stream::iter(requests))
+            .await
+            .unwrap()
+            .into_inner();
+        let list = answers
+            .message()
+            .await
+            .unwrap()
+            .unwrap()
+            .message_response
+            .unwrap();
+        let MessageResponse::ListServicesResponse(list) = list else {
+            panic!("{list:?}")
+        };
+        let mut names: Vec<String> = list.service.into_iter().map(|s| s.name).collect();
+        names.sort();
+        (names, answers.message().await.map(|_file| ()))
+    }};
+}
+
+const OWN_SERVICES: [&str; 3] = [
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
+#[test]
+fn reflection_names_what_the_port_serves_and_nothing_else() {
+    let (side, _readiness) = start();
+    let admin = side.admin_address().unwrap();
+    client(async {
+        let clients = cold_server(&Readiness::new()).await;
+        for (channel, own, also, other) in [
+            (
+                clients,
+                "inventory.v1.Inventory",
+                &["reservation.v1.InventoryService"][..],
+                "inventory.v1.InventoryAdmin",
+            ),
+            (
+                channel(admin),
+                "inventory.v1.InventoryAdmin",
+                &[],
+                "inventory.v1.Inventory",
+            ),
+        ] {
+            let want = [&OWN_SERVICES[..], &[own], also].concat();
+            let (names, file) = reflect!(v1, channel.clone(), own);
+            assert_eq!(names, want);
+            file.unwrap();
+            let (names, file) = reflect!(v1alpha, channel.clone(), own);
+            assert_eq!(names, want);
+            file.unwrap();
+            let (_, file) = reflect!(v1, channel, other);
+            assert_eq!(file.unwrap_err().code(), Code::NotFound, "{other}");
+        }
+    });
+}
+
+#[test]
+fn the_admin_port_has_health_of_its_own() {
+    let (side, readiness) = start();
+    readiness.set_ready();
+    client(async {
+        let mut health = HealthClient::new(channel(side.admin_address().unwrap()));
+        let own = "inventory.v1.InventoryAdmin";
+        assert_eq!(check(&mut health, own).await, Ok(ServingStatus::Serving));
+        assert_eq!(
+            check(&mut health, "inventory.v1.Inventory").await,
+            Err(Code::NotFound)
+        );
+    });
+}
