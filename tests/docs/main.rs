@@ -5,8 +5,8 @@
 //! `<!-- generated: NAME -->` and `<!-- end: NAME -->`; prose around the blocks is written by hand.
 #![allow(clippy::unwrap_used)]
 
+mod architecture;
 mod commands;
-mod crates;
 mod generated;
 mod links;
 mod readme;

@@ -1,8 +1,13 @@
-//! `docs/ARCHITECTURE.md` lists the crates of the server with the dependencies that Cargo enforces.
+//! `docs/ARCHITECTURE.md` lists the crates of the server with the dependencies that Cargo enforces, and walks through
+//! a commit in few files, each of which has the functions that the walk names.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use super::generated::{check_block, read, root, table};
+
+/// Most files on the path of a commit.
+const WALK_FILES_MAX: usize = 15;
 
 #[test]
 fn crates_and_their_dependencies_are_those_of_cargo() {
@@ -95,4 +100,59 @@ fn a_manifest_is_read_without_its_test_dependencies() {
         (read.name.as_str(), read.description.as_str()),
         ("inventory-a", "A.")
     );
+}
+
+#[test]
+fn the_walk_of_a_commit_names_few_files_and_functions_that_they_have() {
+    let document = read("docs/ARCHITECTURE.md");
+    let (_, walk) = document.split_once("\n## The path of a commit\n").unwrap();
+    let walk = walk.split("\n## ").next().unwrap();
+    let (files, missing) = walked(walk, |path| {
+        fs::read_to_string(root().join(path)).unwrap_or_default()
+    });
+    assert!(missing.is_empty(), "\n{}", missing.join("\n"));
+    assert!(
+        (10..=WALK_FILES_MAX).contains(&files.len()),
+        "{} files: {files:?}",
+        files.len()
+    );
+}
+
+/// The files that the items of `walk` name, and the functions that none of the files of their item has. A file is a
+/// word in code font with a slash, a function one with an underscore, or a method with `::`.
+fn walked(walk: &str, text_of: impl Fn(&str) -> String) -> (BTreeSet<String>, Vec<String>) {
+    let (mut files, mut missing) = (BTreeSet::new(), Vec::new());
+    for item in walk.split("\n- ").flat_map(|item| item.split("\n\n")) {
+        let words: Vec<&str> = item.split('`').skip(1).step_by(2).collect();
+        let paths: Vec<&str> = words
+            .iter()
+            .copied()
+            .filter(|word| word.contains('/'))
+            .collect();
+        let texts: String = paths.iter().map(|path| text_of(path)).collect();
+        files.extend(paths.into_iter().map(str::to_owned));
+        for word in words.into_iter().filter(|word| !word.contains('/')) {
+            let is_name = word.contains("::") || word.contains('_');
+            let is_code = word
+                .chars()
+                .all(|c| c.is_alphanumeric() || "_:".contains(c));
+            let in_code = word.chars().any(char::is_lowercase) && is_name && is_code;
+            let name = word.rsplit("::").next().unwrap();
+            if in_code && !texts.contains(name) {
+                missing.push(format!("{word} is not in the files of its step"));
+            }
+        }
+    }
+    (files, missing)
+}
+
+#[test]
+fn a_function_that_a_file_does_not_have_is_reported() {
+    let text_of = |path: &str| format!("fn of_{} Effect::Send", path.replace('/', "_"));
+    let walk =
+        "1. Intro.\n\n- **`a/b`** `of_a_b` and `Effect::Send`, `SNAKE_SETTING`.\n- `c/d` `of_c_d`.";
+    let (files, missing) = walked(walk, text_of);
+    assert_eq!((files.len(), missing.len()), (2, 0));
+    let (_, missing) = walked("- `a/b` `of_c_d` and `Effect::Other`", text_of);
+    assert_eq!(missing.len(), 2, "{missing:?}");
 }
