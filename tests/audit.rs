@@ -563,34 +563,38 @@ fn a_repair_is_of_what_was_seen_and_harmless_to_repeat() {
 
 // ---- While the sale runs ------------------------------------------------------------------------
 
-/// Verifies `times` while `step` runs over and over on threads of its own.
+/// Verifies `times` while `sell` runs again and again on threads of its own. `sell` gets a new number each
+/// time and returns whether something was sold or held.
 #[track_caller]
-fn verify_during(stage: &Stage, times: usize, step: impl Fn(u64) + Send + Sync + 'static) {
+fn verify_during(stage: &Stage, times: usize, sell: impl Fn(u64) -> bool + Send + Sync + 'static) {
     let stop = Arc::new(AtomicBool::new(false));
-    let made = Arc::new(AtomicU64::new(0));
-    let step = Arc::new(step);
+    let attempts = Arc::new(AtomicU64::new(0));
+    let sales = Arc::new(AtomicU64::new(0));
+    let sell = Arc::new(sell);
     let sellers: Vec<_> = (0..3)
         .map(|_| {
-            let (stop, made, step) = (stop.clone(), made.clone(), step.clone());
+            let (stop, sell) = (stop.clone(), sell.clone());
+            let (attempts, sales) = (attempts.clone(), sales.clone());
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    step(made.fetch_add(1, Ordering::Relaxed));
+                    let sold = sell(attempts.fetch_add(1, Ordering::Relaxed));
+                    sales.fetch_add(u64::from(sold), Ordering::Relaxed);
                 }
             })
         })
         .collect();
-    let mut seen = Vec::new();
+    let mut verified = Vec::new();
     for _ in 0..times {
-        let before = made.load(Ordering::Relaxed);
-        seen.push(stage.run(&["verify", EVENT]));
-        let sold = made.load(Ordering::Relaxed) - before;
-        assert!(sold > 3, "the sale stood still: {sold}");
+        let before = sales.load(Ordering::Relaxed);
+        verified.push(stage.run(&["verify", EVENT]));
+        let sold = sales.load(Ordering::Relaxed) - before;
+        assert!(sold > 3, "only {sold} sales during a verification");
     }
     stop.store(true, Ordering::Relaxed);
     sellers
         .into_iter()
         .for_each(|seller| seller.join().unwrap());
-    for ran in seen {
+    for ran in verified {
         let fine = ran.code == CLEAN || ran.code == MOVING;
         assert!(fine, "{:?}\n{}\n{}", ran.code, ran.out, ran.err);
     }
@@ -627,6 +631,7 @@ fn a_running_sale_of_units_is_no_breach_and_is_not_repaired() {
                 }},
             ]}),
         );
+        true
     };
     verify_during(&stage, 3, sale);
 
@@ -695,14 +700,15 @@ fn a_running_sale_of_seats_is_no_breach() {
             let write = json!({"TransactItems": [seat_to(from, to), record_to(state)]});
             // Another buyer may have it.
             if !raw.tries("TransactWriteItems", write) {
-                return;
+                return false;
             }
         }
+        true
     });
 }
 
 /// What the server itself writes: holds, their commits and releases, direct sales.
-fn lives(stage: &Stage, seats: bool) -> impl Fn(u64) + Send + Sync + 'static {
+fn lives(stage: &Stage, seats: bool) -> impl Fn(u64) -> bool + Send + Sync + 'static {
     let url = format!("http://{}", stage.server.grpc);
     let channel = Endpoint::from_shared(url).unwrap();
     move |number| {
@@ -737,16 +743,19 @@ fn lives(stage: &Stage, seats: bool) -> impl Fn(u64) + Send + Sync + 'static {
         };
         tokio(async {
             let mut client = InventoryClient::new(channel.connect().await.unwrap());
-            // Refused where somebody else has the seats, or a sold one is to be given up.
+            let mut sold = false;
+            // Fails where another reservation has the seats.
             if !number.is_multiple_of(4) {
-                let _ = client.place_hold(hold).await;
+                sold |= client.place_hold(hold).await.is_ok();
             }
-            // Few are sold, so that there is something to sell to the end.
+            // Few are sold, so that stock remains to the end.
             if number % 50 < 2 {
-                let _ = client.commit_reservation(commit).await;
+                sold |= client.commit_reservation(commit).await.is_ok();
             }
+            // Fails where the reservation was sold.
             let _ = client.release_hold(release).await;
-        });
+            sold
+        })
     }
 }
 

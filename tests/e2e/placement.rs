@@ -2,7 +2,7 @@
 //! long-lived clients is not all on one.
 
 use crate::client::*;
-use crate::server::{Launch, Server, shards};
+use crate::server::{Launch, Server, shards, skip};
 
 async fn connections(server: &Server) -> Vec<f64> {
     let figures = Figures::of(server).await;
@@ -10,17 +10,18 @@ async fn connections(server: &Server) -> Vec<f64> {
     (0..shards()).map(of).collect()
 }
 
-fn two_shards() -> bool {
+/// Whether there are two shards; else the test is reported as skipped.
+fn two_shards(test: &str) -> bool {
     let two = shards() == 2;
     if !two {
-        eprintln!("skipped: this machine has one CPU, so there is one shard");
+        skip(test, "two shards need two CPUs");
     }
     two
 }
 
 #[tokio::test]
 async fn four_long_lived_clients_sit_two_and_two() {
-    if !two_shards() {
+    if !two_shards("four_long_lived_clients_sit_two_and_two") {
         return;
     }
     // The kernel's choice differs from start to start.
@@ -41,7 +42,7 @@ async fn four_long_lived_clients_sit_two_and_two() {
 
 #[tokio::test]
 async fn clients_that_come_all_at_once_are_spread_evenly() {
-    if !two_shards() {
+    if !two_shards("clients_that_come_all_at_once_are_spread_evenly") {
         return;
     }
     let server = Launch::memory().env("SHARDS", "2").start();
@@ -61,7 +62,7 @@ async fn clients_that_come_all_at_once_are_spread_evenly() {
 
 #[tokio::test]
 async fn new_clients_go_where_others_have_left() {
-    if !two_shards() {
+    if !two_shards("new_clients_go_where_others_have_left") {
         return;
     }
     let server = Launch::memory().env("SHARDS", "2").start();
@@ -108,7 +109,8 @@ async fn the_shards_are_those_asked_for() {
     );
     let cores = inventory_process::allowed_cpus().unwrap();
     if cores.first() != Some(&0) || !cores.contains(&1) {
-        eprintln!("skipped: SHARDS=0..2 needs CPUs 0 and 1, this machine allows {cores:?}");
+        let why = format!("SHARDS=0..2 needs CPUs 0 and 1, this machine allows {cores:?}");
+        skip("SHARDS as a range", &why);
         return;
     }
     let two = Launch::memory().env("SHARDS", "0..2").start();

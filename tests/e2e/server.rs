@@ -1,6 +1,6 @@
 //! A server process under test: started on free ports, found by its banner, killed when dropped.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -27,6 +27,12 @@ pub(crate) fn command(args: &[&str]) -> Command {
         });
     }
     command
+}
+
+/// Reports a test that this machine cannot run. `.ci/run` counts the line, which goes past the capture of
+/// the test harness.
+pub(crate) fn skip(test: &str, why: &str) {
+    let _ = writeln!(io::stderr(), "\nSKIP {test}: {why}");
 }
 
 /// How many shards tests run: two, where there are two CPUs.
