@@ -8,7 +8,7 @@ ARGS ?=
 # Container build tool.
 ENGINE ?= docker
 
-.PHONY: help all build run demo test lint format generate ci blackbox contract-test \
+.PHONY: help all build run demo test mutations lint format generate ci blackbox contract-test \
 	bench-build bench-wire bench-hot bench-mixed bench-seats bench-overload bench-scale bench-soak bench-expiry \
 	load-test-ghz load-test-k6 observability-test k8s-test image-arm64 image-amd64 image-test arm64-boot tuning-test perf-build perf-guard
 
@@ -28,6 +28,9 @@ demo: ## Sell out an event and verify the stored stock
 
 test: ## Run all tests
 	$(CARGO) test --workspace
+
+mutations: ## Plant each fault in the core and print the test that catches it (docs/testing.md)
+	$(CARGO) test --release -p inventory-core --features planted-faults --test simulation mutations -- --nocapture
 
 lint: ## Check formatting, clippy and docs; warnings are errors
 	$(CARGO) fmt --all --check

@@ -15,6 +15,7 @@ pub mod backoff;
 pub mod counters;
 pub mod effect;
 pub mod engine;
+pub mod fault;
 pub mod ids;
 pub mod lane;
 pub mod limits;

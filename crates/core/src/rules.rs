@@ -9,6 +9,7 @@ use super::ids::{Fingerprint, OrderId, ReservationId};
 use super::operation::{Operation, Selection, Verb};
 use super::time::UnixMillis;
 use super::transaction::{Due, RecordView, RecordWrite, ReservationState};
+use crate::fault::{self, Fault};
 
 /// What becomes of the commit of a hold that is past its time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -37,6 +38,7 @@ pub enum Movement {
 pub fn movement(from: Option<ReservationState>, to: ReservationState) -> Movement {
     use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
     match (from, to) {
+        (Some(Expired), Confirmed) if fault::planted(Fault::ExpiredKeepsStock) => Movement::Keep,
         (None | Some(Expired), Held | Confirmed) => Movement::Take,
         (Some(Held), Confirmed) => Movement::Keep,
         (Some(Held), Released | Expired) | (Some(Confirmed), Refunded) => Movement::Give,
@@ -94,7 +96,9 @@ pub fn decide(
         (Verb::Hold, Held) if over => refuse(Rejection::HoldExpired),
         (Verb::Hold, Held) => Decision::Answer(held(record)),
         (Verb::Hold, Expired) => refuse(Rejection::HoldExpired),
-        (Verb::Commit, Held | Expired) if late == LateCommit::Reject => {
+        (Verb::Commit, Held | Expired)
+            if late == LateCommit::Reject && !fault::planted(Fault::LateCommitDespiteReject) =>
+        {
             if over || record.state == Expired {
                 refuse(Rejection::HoldExpired)
             } else {
@@ -104,13 +108,19 @@ pub fn decide(
         (Verb::Commit, Held | Expired) => write(Due::Any, Confirmed),
         (Verb::Commit, Confirmed) => Decision::Answer(confirmed(&operation.reservation, record)),
         (Verb::Hold | Verb::Commit, Released | Refunded) => refuse(Rejection::ReservationReleased),
-        (Verb::Hold | Verb::Release, Confirmed) => refuse(Rejection::ReservationCommitted),
         (Verb::Release, Held) => write(Due::Any, Released),
+        (Verb::Release, Confirmed) if fault::planted(Fault::ConfirmedReleased) => {
+            write(Due::Any, Released)
+        }
+        (Verb::Hold | Verb::Release, Confirmed) => refuse(Rejection::ReservationCommitted),
         (Verb::Release, Released | Expired | Refunded) => Decision::Answer(Answer::Released {
             how: super::answer::ReleaseOutcome::AlreadyReleased,
             at: record.at,
             seats: record.seats.clone(),
         }),
+        (Verb::Expire, Held) if over && fault::planted(Fault::ExpiryUnconditional) => {
+            write(Due::Any, Expired)
+        }
         (Verb::Expire, Held) if over => write(Due::Over, Expired),
         (Verb::Expire, Held) => Decision::Answer(held(record)),
         (Verb::Expire, _) => Decision::Answer(Answer::Expired),
@@ -128,6 +138,13 @@ fn without_record(operation: &Operation) -> Decision {
         }
         Verb::Hold => ReservationState::Held,
         Verb::Commit => ReservationState::Confirmed,
+        Verb::Release if fault::planted(Fault::TombstoneMissing) => {
+            return Decision::Answer(Answer::Released {
+                how: ReleaseOutcome::NoReservation,
+                at: UnixMillis(0),
+                seats: None,
+            });
+        }
         Verb::Release => ReservationState::Released,
         Verb::Expire => return Decision::Answer(Answer::Expired),
         Verb::Refund => return refuse(Rejection::ReservationNotFound),

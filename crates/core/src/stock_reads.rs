@@ -8,6 +8,7 @@
 //! A read remembers what this shard has written to the stripes while it was read way: it may or may
 //! not have seen it. See [`super::stock_snapshots`].
 
+use crate::fault::{self, Fault};
 use std::collections::HashMap;
 
 use super::effect::{CallId, Effect, PoolId, RecordHint};
@@ -102,7 +103,8 @@ impl StockReads {
             return Err(waiter);
         }
         self.waiting += 1;
-        let Some(read) = self.in_flight.get_mut(event) else {
+        let read = self.in_flight.get_mut(event);
+        let Some(read) = read.filter(|_| !fault::planted(Fault::SecondRead)) else {
             self.start(event, stripes_hint, vec![waiter], now, fx);
             return Ok(());
         };

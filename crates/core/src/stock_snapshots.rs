@@ -15,6 +15,7 @@
 //!
 //! A snapshot decides nothing about a sale. Must not live here: reading, and when to read.
 
+use crate::fault::{self, Fault};
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
@@ -123,7 +124,10 @@ impl StockSnapshot {
         match query {
             Query::Availability { qty, .. } => {
                 let qty = u64::from(*qty);
-                let is_clear = self.closed || qty <= self.low || qty > self.high;
+                let is_clear = self.closed
+                    || qty <= self.low
+                    || qty > self.high
+                    || fault::planted(Fault::ShortageInDoubt);
                 is_clear.then_some(QueryResult::Units {
                     remaining: self.low,
                     available: !self.closed && qty <= self.low,
@@ -133,21 +137,22 @@ impl StockSnapshot {
                 known: Vec::new(),
                 unknown: seats.to_vec(),
             }),
-            Query::Status { .. } => (self.low == self.high).then(|| {
-                QueryResult::Status(Box::new(EventStatus {
-                    counts: StockCounts {
-                        total: self.total,
-                        available: self.low,
-                        held: 0,
-                        sold: self.total.saturating_sub(self.low),
-                        blocked: 0,
-                    },
-                    sections: Vec::new(),
-                    as_of: self.as_of,
-                    seated: false,
-                    closed: self.closed,
-                }))
-            }),
+            Query::Status { .. } => (self.low == self.high || fault::planted(Fault::StatusInDoubt))
+                .then(|| {
+                    QueryResult::Status(Box::new(EventStatus {
+                        counts: StockCounts {
+                            total: self.total,
+                            available: self.low,
+                            held: 0,
+                            sold: self.total.saturating_sub(self.low),
+                            blocked: 0,
+                        },
+                        sections: Vec::new(),
+                        as_of: self.as_of,
+                        seated: false,
+                        closed: self.closed,
+                    }))
+                }),
         }
     }
 }
@@ -188,9 +193,13 @@ impl StockSnapshots {
         query: &Query,
         asked: Micros,
     ) -> Option<SnapshotAnswer> {
-        let snapshot = self.by_event.as_mut()?.get(event)?;
+        let by_event = self.by_event.as_mut()?;
+        let snapshot = match fault::planted(Fault::SnapshotOfOtherEvent) {
+            true => by_event.iter().next()?.1,
+            false => by_event.get(event)?,
+        };
         let age = asked.since(snapshot.began);
-        if age > self.age_max {
+        if age > self.age_max && !fault::planted(Fault::SnapshotNeverStale) {
             return None;
         }
         Some(SnapshotAnswer {
@@ -233,6 +242,9 @@ impl StockSnapshots {
                 high: view.remaining,
             }));
         for update in deltas {
+            if fault::planted(Fault::DeltasForgotten) {
+                break;
+            }
             if let Some(stripe) = snapshot.stripes.get_mut(usize::from(update.stripe)) {
                 stripe.low = stripe.low.saturating_sub(update.take);
                 let most = stripe.capacity.max(stripe.high);
@@ -261,6 +273,9 @@ impl StockSnapshots {
         let Some(snapshot) = by_event.peek_mut(event) else {
             return;
         };
+        if fault::planted(Fault::OwnWritesMissing) {
+            return;
+        }
         if now.since(snapshot.began) > self.age_max {
             by_event.pop(event);
             return;
@@ -269,6 +284,7 @@ impl StockSnapshots {
         for update in written {
             match snapshot.stripes.get_mut(usize::from(update.stripe)) {
                 Some(stripe) if unseen => stripe.apply(update),
+                Some(_) if fault::planted(Fault::UncertaintyIgnored) => {}
                 Some(stripe) => stripe.widen(update),
                 None => {}
             }

@@ -9,6 +9,7 @@
 //! be a trap: the events may have different owners, and two shards that forward one to each other
 //! would each wait behind the other's call for ever.
 
+use crate::fault::{self, Fault};
 use std::collections::HashMap;
 
 use super::seated_event::BlockedOperation;
@@ -278,7 +279,9 @@ impl InFlightCalls {
         now: Micros,
     ) -> Option<Micros> {
         let pending = self.of(reservation, event)?;
-        if std::mem::take(&mut pending.waits_for_claim) {
+        if std::mem::take(&mut pending.waits_for_claim)
+            && !fault::planted(Fault::OldWriteProvesSoldOut)
+        {
             pending.reads_from = now;
         }
         Some(pending.reads_from)

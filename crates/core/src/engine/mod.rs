@@ -29,6 +29,7 @@ mod seated_event;
 #[cfg(test)]
 mod tests;
 
+use crate::fault::{self, Fault};
 use std::collections::HashMap;
 
 use lru::LruCache;
@@ -263,8 +264,12 @@ impl Engine {
         if let Some(pool) = self.pools.selling(event) {
             pool.reopen(now);
         }
-        self.snapshots.invalidate(event);
-        self.stock_reads.mark_stale(event);
+        if !fault::planted(Fault::SnapshotSurvivesAdmin) {
+            self.snapshots.invalidate(event);
+        }
+        if !fault::planted(Fault::ReadSurvivesAdmin) {
+            self.stock_reads.mark_stale(event);
+        }
         if let Some(seated) = self.seated_events.get_mut(event) {
             seated.invalidate_map();
         }
@@ -325,7 +330,9 @@ impl Engine {
         let FinishedRead { began, waiters, .. } = done;
         for waiter in waiters {
             match waiter {
-                StockReadWaiter::Query { call, query, asked } if asked > began => {
+                StockReadWaiter::Query { call, query, asked }
+                    if asked > began && !fault::planted(Fault::JoinedQueryStale) =>
+                {
                     self.answer_who_joined(call, event, query, asked, read, now, fx);
                 }
                 StockReadWaiter::Query { call, query, .. } => {
@@ -363,7 +370,8 @@ impl Engine {
     ) {
         // The record of a refused call may be of another event.
         if let Some(record) = &learned
-            && !matches!(answer, Answer::Rejected(_))
+            && (!matches!(answer, Answer::Rejected(_)) || fault::planted(Fault::OtherEventCounted))
+            && !fault::planted(Fault::ForwardedSaleMissing)
         {
             self.stock_moved(event, &deltas_of(record), None, now.mono);
         }
@@ -462,6 +470,9 @@ impl Engine {
                 self.complete(event, &one.reservation, one.answer, one.learned, now, fx);
             }
             for one in returned {
+                if fault::planted(Fault::RedecisionLost) {
+                    continue;
+                }
                 self.returned(event, one, as_of, now, fx);
             }
         }
@@ -517,7 +528,9 @@ impl Engine {
         if let Some(record) = learned.clone() {
             self.cache.insert(reservation.clone(), record, now.mono);
         }
-        self.unclaim(event, reservation, now, fx);
+        if !fault::planted(Fault::SeatLockKept) {
+            self.unclaim(event, reservation, now, fx);
+        }
         let Some(pending) = self.in_flight.remove(reservation, event) else {
             return;
         };
@@ -579,7 +592,7 @@ fn applies_to_waiter(answer: &Answer, joined: Micros, since: Micros) -> bool {
             | Rejection::HoldExpired
             | Rejection::ReservationNotFound
             | Rejection::ReservationNotConfirmed,
-        ) => joined <= since,
+        ) => joined <= since || fault::planted(Fault::LateWaiterShares),
         _ => true,
     }
 }

@@ -5,6 +5,7 @@ use super::Engine;
 use super::record_reads::RecordWaiter;
 use crate::answer::{Answer, Rejection};
 use crate::effect::{Effect, RecordHint, RecordReadId, Route};
+use crate::fault::{self, Fault};
 use crate::ids::EventId;
 use crate::lane::{PoolKind, Redecision, RedecisionCause, SoldOutHint, WriteIntent};
 use crate::limits;
@@ -74,12 +75,19 @@ impl Engine {
         let late = self.settings.late_commit;
         match rules::decide(&operation, record.as_ref(), now.unix, late) {
             // Another node may have moved it on since; a write would notice, an answer must look.
-            Decision::Answer(_) if !is_said && !record.as_ref().is_some_and(is_final) => {
+            Decision::Answer(_)
+                if !is_said
+                    && !record.as_ref().is_some_and(is_final)
+                    && !fault::planted(Fault::HoldFromCache) =>
+            {
                 self.look_up(operation, route, fx);
             }
             // Nor is anything written to a closed event that would notice.
             Decision::Write(transition)
-                if !is_said && shape.closed && transition.movement() == Movement::Take =>
+                if !is_said
+                    && shape.closed
+                    && transition.movement() == Movement::Take
+                    && !fault::planted(Fault::ClosedBeforeRecord) =>
             {
                 self.look_up(operation, route, fx);
             }
@@ -336,6 +344,14 @@ impl Engine {
         let hint = pool.map_or(SoldOutHint::None, |pool| pool.sold_out_hint(units, since));
         match hint {
             SoldOutHint::None | SoldOutHint::Stale => Some((operation, record)),
+            SoldOutHint::Fresh { remaining }
+                if fault::planted(Fault::SoldOutUnread)
+                    || (is_said && fault::planted(Fault::RecordReadTooEarly)) =>
+            {
+                let rejection = Rejection::InsufficientInventory { remaining };
+                self.end(&operation, Answer::Rejected(rejection), record, now, fx);
+                None
+            }
             SoldOutHint::Fresh { remaining } => {
                 self.is_too_few(operation, shape, remaining, fx);
                 None

@@ -1,5 +1,6 @@
 //! Records that must be read before an operation can be decided: gathered, and read in batches.
 
+use crate::fault::{self, Fault};
 use std::collections::HashMap;
 
 use crate::effect::{Effect, RecordReadId, Route};
@@ -55,7 +56,10 @@ impl RecordReads {
             for waiter in &mut waiters {
                 let reservation = &waiter.operation.reservation;
                 let known = reservations.iter().position(|r| r == reservation);
-                waiter.place = known.unwrap_or(reservations.len());
+                waiter.place = match fault::planted(Fault::RecordsMixedUp) {
+                    true => 0,
+                    false => known.unwrap_or(reservations.len()),
+                };
                 if known.is_none() {
                     reservations.push(reservation.clone());
                 }

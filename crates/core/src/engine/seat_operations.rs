@@ -6,6 +6,7 @@ use super::planner::Basis;
 use super::seated_event::{BlockedOperation, SeatMapWaiter, SeatedEvent};
 use crate::answer::{Answer, Rejection};
 use crate::effect::{CallId, Effect, RecordHint, Route};
+use crate::fault::{self, Fault};
 use crate::ids::{EventId, ReservationId, SeatId, Seats};
 use crate::lane::{PoolKind, WriteIntent};
 use crate::limits;
@@ -66,7 +67,7 @@ impl Engine {
             if takes
                 && let Some(rejection) = known_taken(seated, seats, &operation, transition, now)
             {
-                if !basis.is_said {
+                if !basis.is_said && !fault::planted(Fault::SeatsRejectedUnread) {
                     // A copy of this call may have had them meanwhile, elsewhere: a read tells, which
                     // costs less than the write would.
                     let route = Some(Route { shape });
@@ -210,6 +211,13 @@ impl Engine {
                 self.in_flight.set_shortage(reservation, event, remaining);
             }
         }
+        if fault::planted(Fault::SeatsSoldOutUnread)
+            && let Some(remaining) = self.in_flight.shortage(reservation, event)
+        {
+            let rejection = Rejection::InsufficientInventory { remaining };
+            self.end(&operation, Answer::Rejected(rejection), None, now, fx);
+            return;
+        }
         let route = Some(Route { shape });
         self.look_up(operation, route, fx);
     }
@@ -300,6 +308,9 @@ impl Engine {
         // under way goes first.
         let deadline = operation.deadline;
         for (seat, holder) in &overdue {
+            if fault::planted(Fault::OverdueNotExpired) {
+                break;
+            }
             freed.sort_by_key(|parked| parked.operation.reservation != *holder);
             self.expire(&event, shape, holder.clone(), seat, deadline, now, fx);
         }
@@ -406,6 +417,9 @@ impl Engine {
 
     pub(super) fn let_go(&mut self, freed: Vec<BlockedOperation>, now: Now, fx: &mut Vec<Effect>) {
         for parked in freed {
+            if fault::planted(Fault::BlockedOperationLost) {
+                continue;
+            }
             let route = Some(Route {
                 shape: parked.shape,
             });

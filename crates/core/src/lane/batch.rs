@@ -6,6 +6,7 @@
 //! stripe sees one give-back for 99 reservations. At every moment each unit is in the stripe or in
 //! one record, and a slip that a crash leaves behind is found by the next reclaimer.
 
+use crate::fault::{self, Fault};
 use std::collections::VecDeque;
 
 use super::pool::PoolKind;
@@ -96,7 +97,8 @@ impl Batch {
         let draws = state.key.kind == PoolKind::Stripes && state.is_for_any(&entry);
         let units = entry.write.qty;
         if draws {
-            entry.write.draws = drawn_from(lane, units);
+            let stripe = lane ^ u16::from(fault::planted(Fault::OtherStripe));
+            entry.write.draws = drawn_from(stripe, units);
         }
         let has_no_room = state.needs_remainder(&entry) && !state.may_have(lane, units);
         if !is_own && !is_late && (has_no_room || state.needs_read(&entry)) {
@@ -225,6 +227,9 @@ pub(super) fn add_release_record(transaction: &mut Transaction) {
         expires_at: Some(transaction.at),
     };
     transaction.stripes.clear();
+    if fault::planted(Fault::ReleaseRecordMissing) {
+        return;
+    }
     transaction.records.push(slip);
 }
 
@@ -241,7 +246,7 @@ fn updates(writes: &[RecordWrite]) -> Vec<StripeUpdate> {
     for write in writes {
         let (takes, gives) = match rules::movement(write.from, write.to) {
             Movement::Take => (1, 0),
-            Movement::Give => (0, 1),
+            Movement::Give => (0, 1 + u64::from(fault::planted(Fault::UnitsReturnedTwice))),
             Movement::Keep | Movement::None => continue,
         };
         for draw in &write.draws {

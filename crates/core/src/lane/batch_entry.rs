@@ -1,6 +1,7 @@
 //! One operation in a lane: what the caller asked for, and the write it became.
 
 use crate::answer::Rejection;
+use crate::fault::{self, Fault};
 use crate::ids::{EventId, Fingerprint, OrderId, Seats};
 use crate::operation::{Operation, RecordExpectation, Selection, Verb};
 use crate::rules::{self, Movement, Transition};
@@ -63,7 +64,14 @@ impl BatchEntry {
             (Movement::Keep | Movement::Give, Some(record)) => RecordWrite {
                 fingerprint: record.fingerprint,
                 qty: record.qty,
-                draws: record.draws,
+                draws: match (&operation.selection, record.draws.first()) {
+                    (Selection::Quantity(qty), Some(draw))
+                        if fault::planted(Fault::RequestDecidesReturn) =>
+                    {
+                        super::drawn_from(draw.stripe, *qty)
+                    }
+                    _ => record.draws,
+                },
                 seats: record.seats,
                 order: order.or(record.order),
                 expires_at: record.expires_at,

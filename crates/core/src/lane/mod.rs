@@ -34,6 +34,7 @@ mod pool_state;
 mod queue;
 mod stripe_planner;
 
+use crate::fault::{self, Fault};
 use std::rc::Rc;
 
 use rand::Rng;
@@ -189,11 +190,14 @@ impl Lane {
             state.pace(now);
         }
         // A group that is sent again, or what is the lane's own, does not show how fast the queue moves.
-        if batch.serves_queue {
+        let counts_all = fault::planted(Fault::SplitMeasured);
+        if batch.serves_queue || counts_all {
             let is_full = !batch.leaves_queue && !state.queue.foreground.is_empty();
-            state
-                .latency
-                .record_dispatch(batch.from_queue, is_full, now);
+            let taken = match counts_all {
+                true => batch.entries.len(),
+                false => batch.from_queue,
+            };
+            state.latency.record_dispatch(taken, is_full, now);
         }
         if let Some(last) = batch.entries.last() {
             let waited = now.since(last.metadata.arrived);

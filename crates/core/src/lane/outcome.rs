@@ -1,5 +1,6 @@
 //! The store's answer to a transaction → answers, retries, splits.
 
+use crate::fault::{self, Fault};
 use std::rc::Rc;
 
 use super::batch_entry::BatchEntry;
@@ -46,14 +47,18 @@ impl Lane {
         // A write that was unknown for a while may have been done long ago. One that was not took a
         // moment, in which nobody else has heard of it.
         cx.out.as_of = match outcome {
-            Outcome::Committed if !flight.was_unknown => cx.now.mono,
+            Outcome::Committed
+                if !flight.was_unknown || fault::planted(Fault::LateOutcomeFresh) =>
+            {
+                cx.now.mono
+            }
             _ => flight.sent,
         };
         let is_written = outcome == Outcome::Committed;
         // An earlier try may have been written whose token the store no longer knows.
         let may_be =
             flight.was_unknown && matches!(outcome, Outcome::Cancelled(_) | Outcome::Rejected);
-        if is_written || may_be {
+        if is_written || (may_be && !fault::planted(Fault::LostOutcomeForgotten)) {
             cx.out.stock.extend_from_slice(&flight.transaction.stripes);
             cx.out.stock_sent = is_written.then_some(flight.sent);
         }
@@ -185,6 +190,9 @@ impl Lane {
         let for_any = |entry: &BatchEntry| state.is_for_any(entry);
         let goes = |entry: &BatchEntry| for_any(entry) && (others || self.groups.is_empty());
         let (to_line, own): (Vec<_>, Vec<_>) = entries.into_iter().partition(goes);
+        if fault::planted(Fault::RequeuedEntryTwice) {
+            self.own.requeue(to_line.clone());
+        }
         state.requeue(to_line);
         if self.groups.is_empty() {
             self.own.requeue(own);
@@ -265,7 +273,12 @@ impl Lane {
             too_large,
         } = capacity::admit(again, &mut capacities, sent, state, cx);
         let nobody_left = departures(cx.out) == before;
-        if put.is_none() && nobody_left && later.is_empty() && too_large.is_empty() {
+        if put.is_none()
+            && !fault::planted(Fault::UnexplainedRetried)
+            && nobody_left
+            && later.is_empty()
+            && too_large.is_empty()
+        {
             // Nothing explains the cancellation: never spin on it.
             put = Some(BackoffCause::Conflict);
         }

@@ -1,5 +1,6 @@
 //! What the lanes of a pool share: the queue, and what is known of stripes that have little left.
 
+use crate::fault::{self, Fault};
 use std::collections::BTreeMap;
 
 use super::batch_entry::BatchEntry;
@@ -184,7 +185,9 @@ impl PoolState {
     pub(super) fn sold_out_hint(&self, units: u32, arrived: Micros) -> SoldOutHint {
         match self.sold_out {
             Some(seen) if u64::from(units) > seen.remaining => {
-                if self.sold_out_latch.0 > 0 && arrived <= seen.began.plus(self.sold_out_latch) {
+                let is_recent = arrived <= seen.began.plus(self.sold_out_latch);
+                if self.sold_out_latch.0 > 0 && (is_recent || fault::planted(Fault::HintNeverStale))
+                {
                     SoldOutHint::Fresh {
                         remaining: seen.remaining,
                     }

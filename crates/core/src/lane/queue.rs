@@ -2,6 +2,7 @@
 //!
 //! Lanes of one pool share one queue; what belongs to one stripe alone waits in that lane's own.
 
+use crate::fault::{self, Fault};
 use std::collections::VecDeque;
 
 use super::batch_entry::BatchEntry;
@@ -28,9 +29,16 @@ impl Queue {
 
     /// Entries that have been in a transaction go where they were: before all who came later.
     pub(super) fn requeue(&mut self, mut entries: Vec<BatchEntry>) {
+        if fault::planted(Fault::RequeuedEntryLost) {
+            entries.pop();
+        }
         let Some(last) = entries.iter().map(|entry| entry.metadata.number).max() else {
             return;
         };
+        if fault::planted(Fault::QueueOutOfOrder) {
+            self.foreground.extend(entries);
+            return;
+        }
         let earlier = self
             .foreground
             .partition_point(|m| m.metadata.number < last);

@@ -29,6 +29,8 @@ mod lane;
 mod lane_load;
 mod model;
 mod model_tests;
+#[cfg(feature = "planted-faults")]
+mod mutations;
 mod network;
 mod report;
 mod scenario;
@@ -42,17 +44,13 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use report::Report;
 use scenario::Scenario;
 use world::World;
 
-/// What the default run may take: more seeds need `SIM_SEEDS`.
-const BUDGET: Duration = Duration::from_secs(15);
-
-/// The default run ends here even when there is time left.
-const SEEDS_DEFAULT: u64 = 20_000;
+/// Seeds of the default run.
+const SEEDS: u64 = 1_000;
 
 /// Lines of the log shown for a run that failed.
 const TAIL: usize = 60;
@@ -102,17 +100,15 @@ fn explain(seed: u64) -> String {
     )
 }
 
-/// Runs the seeds on every core until they, or the time, are used up.
-fn sweep(seeds: Range<u64>, budget: Option<Duration>) -> (Report, Vec<u64>) {
-    let began = Instant::now();
+/// Runs the seeds on every CPU, until one fails.
+fn sweep(seeds: Range<u64>) -> (Report, Vec<u64>) {
     let next = AtomicU64::new(seeds.start);
     let failed = Mutex::new(Vec::new());
     let stop = AtomicBool::new(false);
     let total = Mutex::new(Report::default());
     let work = || {
         let mut mine = Report::default();
-        while !stop.load(Ordering::Relaxed) && budget.is_none_or(|budget| began.elapsed() < budget)
-        {
+        while !stop.load(Ordering::Relaxed) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end {
                 break;
@@ -141,18 +137,15 @@ fn sweep(seeds: Range<u64>, budget: Option<Duration>) -> (Report, Vec<u64>) {
 #[test]
 fn the_promises_hold_whatever_the_store_does() {
     let from = number("SIM_FROM").unwrap_or(0);
-    let (seeds, budget) = match number("SIM_SEEDS") {
-        Some(seeds) => (from..from + seeds, None),
-        None => (from..from + SEEDS_DEFAULT, Some(BUDGET)),
-    };
-    let (report, failed) = sweep(seeds, budget);
+    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
+    let (report, failed) = sweep(from..from + seeds);
     // Past the capture: how much was tried is part of every run's result.
     let _ = writeln!(std::io::stderr(), "simulation: {report}");
     if let Some(seed) = failed.first() {
         panic!("{}", explain(*seed));
     }
-    assert!(report.runs >= 100, "only {} runs", report.runs);
-    for what in REACHED {
+    // A few seeds cannot reach everything.
+    for what in REACHED.iter().filter(|_| seeds >= SEEDS) {
         assert!(report.of(what) > 0, "no run reached {what:?}: {report}");
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Fate {
     pub(crate) arrivals: Vec<Arrival>,
     /// When the sender gives up, if no answer comes before.
     pub(crate) unknown_at: Option<Micros>,
+    /// The faults that were injected.
+    pub(crate) faults: Vec<&'static str>,
 }
 
 impl Fate {
@@ -51,6 +53,7 @@ impl Fate {
             return Self {
                 arrivals: Vec::new(),
                 unknown_at: Some(timeout),
+                faults: vec!["lost requests"],
             };
         }
         if happens(faults.lost_answer, rng) {
@@ -60,6 +63,7 @@ impl Fate {
             return Self {
                 arrivals: vec![arrival],
                 unknown_at: Some(noticed.min(timeout)),
+                faults: vec!["lost answers"],
             };
         }
         if happens(faults.late_request, rng) {
@@ -69,6 +73,7 @@ impl Fate {
             return Self {
                 arrivals: vec![arrival],
                 unknown_at: Some(timeout),
+                faults: vec!["late requests"],
             };
         }
         if happens(faults.conflict, rng) {
@@ -79,12 +84,21 @@ impl Fate {
             arrival.verdict = Some(Outcome::Refused);
         }
         let mut fate = Self::default();
+        fate.faults.extend(match &arrival.verdict {
+            Some(Outcome::Conflict) => Some("whole conflicts"),
+            Some(Outcome::Throttled) => Some("whole throttles"),
+            Some(_) => Some("refused requests"),
+            None if arrival.meddled => Some("conflicts or throttles of single actions"),
+            None => None,
+        });
         if answered >= timeout {
-            // It was on time, its answer was not.
+            // The request was on time, its answer was not.
+            fate.faults.push("late answers");
             arrival.answered = None;
             fate.unknown_at = Some(timeout);
         }
         if happens(faults.echo, rng) {
+            fate.faults.push("duplicated requests");
             let mut echo = arrival.clone();
             echo.at = at.plus(Micros(rng.random_range(1..300_000)));
             echo.answered = None;

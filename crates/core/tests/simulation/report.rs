@@ -1,5 +1,5 @@
-//! What a run, or many together, went through: shown, and held against zero, so that a simulation
-//! that has stopped reaching its hard cases fails instead of passing.
+//! Counts of one run or of many: calls, injected faults, and the cases that the runs reached. A case that
+//! is never reached fails the sweep, so that the simulation cannot lose its hard cases unnoticed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +12,9 @@ use inventory_core::transaction::{RecordWrite, ReservationState};
 pub(crate) struct Report {
     pub(crate) runs: u64,
     pub(crate) steps: u64,
+    pub(crate) calls: u64,
+    /// Injected faults, by kind.
+    faults: BTreeMap<&'static str, u64>,
     counts: BTreeMap<&'static str, u64>,
 }
 
@@ -24,13 +27,22 @@ impl Report {
         *self.counts.entry(what).or_default() += times;
     }
 
+    pub(crate) fn fault(&mut self, kind: &'static str) {
+        *self.faults.entry(kind).or_default() += 1;
+    }
+
     pub(crate) fn of(&self, what: &str) -> u64 {
-        self.counts.get(what).copied().unwrap_or(0)
+        let counts = self.counts.get(what).or_else(|| self.faults.get(what));
+        counts.copied().unwrap_or(0)
     }
 
     pub(crate) fn merge(&mut self, other: &Report) {
         self.runs += other.runs;
         self.steps += other.steps;
+        self.calls += other.calls;
+        for (kind, times) in &other.faults {
+            *self.faults.entry(kind).or_default() += times;
+        }
         for (what, times) in &other.counts {
             self.add(what, *times);
         }
@@ -120,10 +132,16 @@ pub(crate) fn name_of(answer: &Answer) -> &'static str {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} runs, {} steps", self.runs, self.steps)?;
-        for (what, times) in &self.counts {
-            write!(f, ", {what} {times}")?;
-        }
-        Ok(())
+        let listed = |counts: &BTreeMap<&'static str, u64>| {
+            let counts: Vec<_> = counts
+                .iter()
+                .map(|(what, n)| format!("{what} {n}"))
+                .collect();
+            counts.join(", ")
+        };
+        let (runs, calls, steps) = (self.runs, self.calls, self.steps);
+        writeln!(f, "{runs} runs, {calls} calls, {steps} steps")?;
+        writeln!(f, "faults: {}", listed(&self.faults))?;
+        write!(f, "reached: {}", listed(&self.counts))
     }
 }

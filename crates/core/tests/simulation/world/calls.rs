@@ -30,6 +30,7 @@ impl World {
 
     pub(super) fn submit(&mut self, at: ShardRef, call: Call) -> Result<CallId, Broken> {
         self.calls_made += 1;
+        self.report.calls += 1;
         let id = CallId(self.calls_made);
         self.note(format_args!("  call {} at {at}", id.0));
         let operation = call.operation(self.clock(at.process));
@@ -148,7 +149,7 @@ impl World {
     }
 
     pub(super) fn crashes(&mut self, process: usize) {
-        self.report.count("crashes");
+        self.report.fault("crashes");
         for shard in &self.processes[process].shards {
             self.report.counters(&shard.engine.counters());
         }

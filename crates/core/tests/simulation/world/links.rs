@@ -34,9 +34,11 @@ impl World {
         }
         let faults = self.faults();
         let fate = Fate::of_transaction(self.now, &faults, &mut self.network_rng);
+        for fault in fate.faults {
+            self.report.fault(fault);
+        }
         for arrival in fate.arrivals {
             if arrival.late {
-                self.report.count("late requests");
                 if !self.scenario.ghosts {
                     self.store.begin(transaction.token.0);
                 }
@@ -94,6 +96,7 @@ impl World {
         let rng = &mut self.network_rng;
         let at = self.now.plus(latency(rng));
         if happens(faults.read_fault, rng) {
+            self.report.fault("failed reads");
             let failed = if rng.random() {
                 EventRead::Throttled
             } else {
@@ -144,6 +147,7 @@ impl World {
         let faults = self.faults();
         let at = self.now.plus(hop(&mut self.network_rng));
         if happens(faults.inbox_full, &mut self.network_rng) {
+            self.report.fault("full inboxes");
             let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
             let answer = Answer::Rejected(Rejection::Overloaded { retry_after });
             let origin = origin_of(&operation);
@@ -176,6 +180,7 @@ impl World {
         let faults = self.faults();
         let at = self.now.plus(hop(&mut self.network_rng));
         if happens(faults.inbox_full, &mut self.network_rng) {
+            self.report.fault("full inboxes");
             let refused = Err(Rejection::overloaded());
             self.make(at, Happening::ToldBack(from, call, refused));
             return;
@@ -204,6 +209,7 @@ impl World {
         let rng = &mut self.network_rng;
         let at = self.now.plus(latency(rng));
         if happens(faults.read_fault, rng) {
+            self.report.fault("failed reads");
             let failed = if rng.random() {
                 RecordsRead::Throttled
             } else {
@@ -232,6 +238,7 @@ impl World {
         let rng = &mut self.network_rng;
         let at = self.now.plus(latency(rng));
         if happens(faults.read_fault, rng) {
+            self.report.fault("failed reads");
             let failed = if rng.random() {
                 SeatsRead::Throttled
             } else {
@@ -273,6 +280,7 @@ impl World {
         let rng = &mut self.network_rng;
         let at = self.now.plus(latency(rng));
         if happens(faults.read_fault, rng) {
+            self.report.fault("failed reads");
             let failed = if rng.random() {
                 FreeSeatsRead::Throttled
             } else {
