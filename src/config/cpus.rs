@@ -4,7 +4,6 @@
 //! nothing by itself (the kernel enforces it by throttling) and is only warned of.
 
 use std::fmt;
-use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
@@ -124,38 +123,6 @@ pub fn list(cpus: &[usize]) -> String {
         at += run;
     }
     text
-}
-
-/// The CPUs this process may run on, ascending: its affinity within its cpuset.
-///
-/// # Errors
-/// The kernel's.
-pub fn allowed() -> io::Result<Vec<usize>> {
-    // The process's id is its main thread's: a pinned shard asking gets the same answer.
-    let pid = std::process::id() as libc::pid_t;
-    // The kernel refuses a mask smaller than its own; 64 words are 4096 CPUs.
-    let mut words = 16;
-    loop {
-        let mut mask = vec![0_u64; words];
-        let bytes = size_of_val(mask.as_slice());
-        // SAFETY: `mask` is writable for `bytes` bytes, aligned beyond what cpu_set_t asks for, and
-        // the kernel writes at most `bytes` of it.
-        let outcome = unsafe { libc::sched_getaffinity(pid, bytes, mask.as_mut_ptr().cast()) };
-        if outcome == 0 {
-            return Ok(bits(&mask));
-        }
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() != Some(libc::EINVAL) || words >= 1_024 {
-            return Err(error);
-        }
-        words *= 4;
-    }
-}
-
-/// The numbers of the bits that are set.
-fn bits(mask: &[u64]) -> Vec<usize> {
-    let all = (0..mask.len() * 64).filter(|bit| mask[bit / 64] >> (bit % 64) & 1 == 1);
-    all.collect()
 }
 
 /// How many CPUs' worth of time the cgroup of this process allows; `None`: no quota.
@@ -282,20 +249,6 @@ mod tests {
         assert_eq!(list(&[]), "");
         assert_eq!(list(&[5]), "5");
         assert_eq!(list(&[0, 1, 2, 3, 8, 10, 11]), "0-3,8,10-11");
-    }
-
-    #[test]
-    fn the_kernel_tells_the_same_cpus_as_proc() {
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let line = status
-            .lines()
-            .find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
-        assert_eq!(list(&allowed().unwrap()), line.unwrap().trim());
-    }
-
-    #[test]
-    fn bits_are_numbered_across_words() {
-        assert_eq!(bits(&[0b101, 1 << 63]), [0, 2, 127]);
     }
 
     #[test]

@@ -3,8 +3,6 @@
 use std::ffi::OsString;
 use std::io;
 
-use super::cpus;
-
 /// What the outside tells a starting server.
 pub trait Env {
     /// The value of an environment variable, `None` when it is not set.
@@ -27,7 +25,7 @@ impl Env for ProcessEnv {
     }
 
     fn allowed_cpus(&self) -> io::Result<Vec<usize>> {
-        cpus::allowed()
+        inventory_runtime::allowed_cpus()
     }
 }
 

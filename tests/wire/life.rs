@@ -89,10 +89,10 @@ async fn an_idle_connection_costs_a_turn_per_period_and_no_more() {
     raw.call(request(CHECK), framed(&check("wait:5"))).await;
     // The alarm of the call's deadline may still ring once.
     tokio::time::sleep(ms(300)).await;
-    let before = server.turns().await;
+    let before = server.polls().await;
     tokio::time::sleep(ms(1_000)).await;
-    let turns = server.turns().await - before;
-    assert!(turns <= 40, "{turns} turns in ten periods");
+    let polls = server.polls().await - before;
+    assert!(polls <= 40, "{polls} polls in ten periods");
 }
 
 /// Calls one after the other, several at a time, until the connection says that it leaves; every

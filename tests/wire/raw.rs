@@ -161,14 +161,14 @@ impl Bare {
         bare.send(&frame(PING, 0, 0, b"settled?")).await;
         let pong = bare.frame_of(PING).await.unwrap();
         assert_eq!((pong.flags, &pong.payload[..]), (ACK, &b"settled?"[..]));
-        let mut turns = server.turns().await;
+        let mut polls = server.polls().await;
         loop {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            let now = server.turns().await;
-            if now == turns {
+            let now = server.polls().await;
+            if now == polls {
                 return bare;
             }
-            turns = now;
+            polls = now;
         }
     }
 

@@ -194,7 +194,7 @@ enum Command {
     Empty(oneshot::Sender<()>),
     /// Writes so far.
     Writes(oneshot::Sender<u64>),
-    Turns(oneshot::Sender<u64>),
+    Polls(oneshot::Sender<u64>),
 }
 
 pub(crate) struct Server {
@@ -266,8 +266,8 @@ impl Server {
         self.ask(Command::Writes).await
     }
 
-    pub(crate) async fn turns(&self) -> u64 {
-        self.ask(Command::Turns).await
+    pub(crate) async fn polls(&self) -> u64 {
+        self.ask(Command::Polls).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> T {
@@ -338,7 +338,7 @@ async fn run(
             Command::Drain => drain.start(),
             Command::Abort => drain.abort(),
             Command::Writes(answer) => answer.send(context.stats.writes()).unwrap(),
-            Command::Turns(answer) => answer.send(context.stats.turns()).unwrap(),
+            Command::Polls(answer) => answer.send(context.stats.polls()).unwrap(),
             Command::Empty(answer) => {
                 drain.wait_until_empty().await;
                 answer.send(()).unwrap();

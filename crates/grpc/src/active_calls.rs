@@ -1,8 +1,8 @@
-//! The calls of one connection that are under way.
+//! The calls of one connection that are in flight.
 //!
-//! A call is polled once as soon as its headers are read. Most answer there and then, from memory;
-//! only a call that has to wait joins the set. Deadlines cost a call one comparison: the connection
-//! has one alarm for all of them, and looks through the set when it rings.
+//! A call is polled once as soon as its headers are read. Most calls complete in that poll, from memory;
+//! only a call that has to wait joins the set. A deadline costs a call one comparison: the connection has
+//! one timer for all deadlines and scans the set when the timer fires.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,30 +16,30 @@ use futures::stream::FuturesUnordered;
 use h2::server::SendResponse;
 
 use super::call_trace::CallTrace;
-use super::context::GrpcContext;
+use super::observer::CallObserver;
 use super::response;
 use super::status::{Code, Status, reason};
 use crate::limits::CALL_SLOTS_SPARE_MAX;
 use inventory_core::time::Micros;
 use inventory_runtime::clock;
 
-/// Memory for one call's future. Calls come and go, the memory stays: see [`Calls::spare`].
+/// Memory for one call's future, reused by later calls: see [`ActiveCalls::spare_slots`].
 type FutureSlot<F> = Pin<Box<Option<F>>>;
 
-/// All calls of a connection. `F` reads the request, runs the handler and encodes the reply.
+/// All calls of a connection. `F` reads the request, runs the handler and encodes the response.
 pub(super) struct ActiveCalls<F> {
     waiting: FuturesUnordered<ActiveCall<F>>,
     spare_slots: Vec<FutureSlot<F>>,
     earliest_deadline: Option<Micros>,
 }
 
-/// What is known of a call beside its future.
+/// The HTTP/2 stream of a call's response, and the data that the call's end is reported with.
 pub(super) struct CallResponder {
     pub(super) stream: SendResponse<Bytes>,
     pub(super) method: &'static str,
     pub(super) arrived: Micros,
     pub(super) deadline: Micros,
-    pub(super) context: Rc<GrpcContext>,
+    pub(super) observer: Rc<dyn CallObserver>,
     pub(super) trace: Option<Rc<CallTrace>>,
 }
 
@@ -52,14 +52,14 @@ impl<F: Future<Output = Result<Bytes, Status>>> ActiveCalls<F> {
         }
     }
 
-    /// Starts a call; if it does not answer at once, it waits in the set.
-    pub(super) fn start(&mut self, head: CallResponder, future: F, cx: &mut Context<'_>) {
-        head.context.observer.call_started(head.method);
+    /// Starts a call. If the call does not complete in its first poll, it joins the set.
+    pub(super) fn start(&mut self, responder: CallResponder, future: F, cx: &mut Context<'_>) {
+        responder.observer.call_started(responder.method);
         let mut slot = self.spare_slots.pop().unwrap_or_else(|| Box::pin(None));
         slot.as_mut().set(Some(future));
-        let deadline = head.deadline;
+        let deadline = responder.deadline;
         let mut call = ActiveCall {
-            responder: head,
+            responder,
             slot: Some(slot),
             answered: false,
             expired: false,
@@ -80,15 +80,15 @@ impl<F: Future<Output = Result<Bytes, Status>>> ActiveCalls<F> {
         }
     }
 
-    /// Advances the calls that were woken.
+    /// Polls the calls that were woken.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(slot)) = self.waiting.poll_next_unpin(cx) {
             self.recycle(slot);
         }
     }
 
-    /// Has every call whose deadline has come answered in the next [`Calls::poll`]. Its handler is
-    /// asked once more then.
+    /// Marks every call whose deadline has passed and wakes it: the next [`ActiveCalls::poll`] polls its
+    /// handler once more and answers the call.
     pub(super) fn expire(&mut self, now: Micros) {
         if self.earliest_deadline.is_none_or(|at| now < at) {
             return;
@@ -108,7 +108,7 @@ impl<F: Future<Output = Result<Bytes, Status>>> ActiveCalls<F> {
         self.earliest_deadline = earliest;
     }
 
-    /// When [`Calls::expire`] may have something to do; never too late, sometimes too early.
+    /// When [`ActiveCalls::expire`] may have a call to mark; never too late, sometimes too early.
     pub(super) fn earliest_deadline(&self) -> Option<Micros> {
         if self.waiting.is_empty() {
             return None;
@@ -127,29 +127,29 @@ impl<F: Future<Output = Result<Bytes, Status>>> ActiveCalls<F> {
 
 struct ActiveCall<F> {
     responder: CallResponder,
-    /// `None` once the memory is given back.
+    /// `None` after the slot is recycled.
     slot: Option<FutureSlot<F>>,
     answered: bool,
     expired: bool,
-    /// This call's waker in the set, for when it expires.
+    /// This call's waker in the set, used when its deadline passes.
     waker: Option<Waker>,
 }
 
 impl<F: Future<Output = Result<Bytes, Status>>> ActiveCall<F> {
-    /// Polls the handler; ready when the call is answered. A panic is the call's, not the shard's.
+    /// Polls the handler; ready when the call is answered. A panic fails the call, not the shard.
     fn poll_handler(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let future = self.slot.as_mut().map(Pin::as_mut);
         let Some(mut future) = future.and_then(Option::as_pin_mut) else {
             return Poll::Ready(());
         };
         let outcome = match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            // The handler was asked once more, for it knows whom the call is about.
+            // The handler had its last poll: it can name the event and reservation in its own status.
             Ok(Poll::Pending) if self.expired => Err(deadline_exceeded()),
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => outcome,
             Err(_) => Err(Status::internal(
                 reason::PANIC,
-                "the server failed while it handled this call; other calls are not affected",
+                "the handler of this call panicked; other calls are not affected",
             )),
         };
         self.respond(outcome);
@@ -170,7 +170,7 @@ impl<F: Future<Output = Result<Bytes, Status>>> ActiveCall<F> {
         self.finish(code);
     }
 
-    /// Drops the handler and reports the call's end.
+    /// Drops the handler and reports the end of the call.
     fn finish(&mut self, code: Code) {
         self.answered = true;
         if let Some(slot) = &mut self.slot {
@@ -187,7 +187,7 @@ impl<F: Future<Output = Result<Bytes, Status>>> Future for ActiveCall<F> {
         if self.poll_handler(cx).is_ready() {
             return Poll::Ready(self.slot.take());
         }
-        // The caller reset the stream: nobody waits for the handler any more.
+        // The caller reset the stream: the response has no receiver.
         if self.responder.stream.poll_reset(cx).is_ready() {
             self.finish(Code::Cancelled);
             return Poll::Ready(self.slot.take());
@@ -210,13 +210,9 @@ impl<F> Drop for ActiveCall<F> {
 impl CallResponder {
     pub(super) fn report_finished(&self, code: Code) {
         let latency = clock::monotonic().since(self.arrived);
-        self.context
-            .observer
-            .call_finished(self.method, code, latency);
-        if let Some(note) = &self.trace {
-            self.context
-                .observer
-                .call_traced(self.method, code, latency, note);
+        self.observer.call_finished(self.method, code, latency);
+        if let Some(trace) = &self.trace {
+            self.observer.call_traced(self.method, code, latency, trace);
         }
     }
 }
@@ -225,6 +221,6 @@ pub(super) fn deadline_exceeded() -> Status {
     Status::new(
         Code::DeadlineExceeded,
         reason::DEADLINE_EXCEEDED,
-        "the deadline of the call passed before its answer was there",
+        "the deadline of the call passed before the response was ready",
     )
 }

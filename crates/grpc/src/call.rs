@@ -1,4 +1,4 @@
-//! What a handler knows of its call, and how a client's timeout is read.
+//! What a handler knows of its call, and the parser of `grpc-timeout`.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,36 +8,36 @@ use http::HeaderMap;
 use super::call_trace::CallTrace;
 use inventory_core::time::Micros;
 
-/// The circumstances of one call.
+/// Arrival, deadline, headers and trace of one call.
 #[derive(Debug, Default)]
 pub struct CallContext {
-    /// When its headers were read.
+    /// When the headers were read.
     pub arrived: Micros,
-    /// When its caller stops waiting: `grpc-timeout`, or the default, cut to the longest allowed.
+    /// When the caller stops waiting: `grpc-timeout` or the default, capped at the longest allowed.
     pub deadline: Micros,
     /// The request's headers.
     pub headers: HeaderMap,
-    /// There when somebody wants to know more of this call.
+    /// Set for a call that is traced or logged.
     pub trace: Option<Rc<CallTrace>>,
 }
 
 impl CallContext {
-    /// What is left until the deadline, zero after it.
+    /// The time until the deadline; zero after it.
     pub fn remaining(&self, now: Micros) -> Micros {
         self.deadline.since(now)
     }
 
-    /// Notes whom the call is about.
+    /// Records the event and the reservation of the call, if it is traced.
     pub fn set_subject(&self, event: &str, reservation: &str) {
-        if let Some(note) = &self.trace {
-            note.about(event, reservation);
+        if let Some(trace) = &self.trace {
+            trace.set_subject(event, reservation);
         }
     }
 
-    /// Notes what came of it.
+    /// Records the outcome of the call, if it is traced.
     pub fn set_outcome(&self, outcome: &'static str) {
-        if let Some(note) = &self.trace {
-            note.set_outcome(outcome);
+        if let Some(trace) = &self.trace {
+            trace.set_outcome(outcome);
         }
     }
 }
@@ -45,7 +45,7 @@ impl CallContext {
 /// Parses a `grpc-timeout`: one to eight digits and a unit of `H M S m u n`.
 ///
 /// # Errors
-/// The offending part, to be named to the client.
+/// What is wrong, as text for the client.
 pub(crate) fn parse_timeout(value: &[u8]) -> Result<Duration, &'static str> {
     let Some((unit, digits)) = value.split_last() else {
         return Err("it is empty");
@@ -56,7 +56,7 @@ pub(crate) fn parse_timeout(value: &[u8]) -> Result<Duration, &'static str> {
     let mut amount: u64 = 0;
     for digit in digits {
         if !digit.is_ascii_digit() {
-            return Err("it has something else than digits before its unit");
+            return Err("it has a character that is not a digit before its unit");
         }
         amount = amount * 10 + u64::from(digit - b'0');
     }
@@ -67,7 +67,7 @@ pub(crate) fn parse_timeout(value: &[u8]) -> Result<Duration, &'static str> {
         b'm' => Ok(Duration::from_millis(amount)),
         b'u' => Ok(Duration::from_micros(amount)),
         b'n' => Ok(Duration::from_nanos(amount)),
-        _ => Err("its unit is none of H, M, S, m, u, n"),
+        _ => Err("its unit is not one of H, M, S, m, u, n"),
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_unit_parses_at_both_ends_of_its_range() {
+    fn every_unit_parses() {
         for (text, span) in [
             ("1H", Duration::from_secs(3600)),
             ("99999999H", Duration::from_secs(99_999_999 * 3600)),
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_specification_does_not_allow_is_refused() {
+    fn values_outside_the_specification_are_rejected() {
         for text in [
             "",
             "S",

@@ -1,78 +1,78 @@
-//! What is told of one call beside its answer: made only for calls that somebody wants to know more of,
-//! by the observer; filled by the handler; read when the call ends.
+//! Trace and log data of one call. The observer makes a [`CallTrace`] only for calls that are sampled or
+//! logged, the handler fills it, and the observer reads it when the call ends.
 //!
-//! Must not live here: who wants to know (the observer), how it is told.
+//! Must not live here: which calls are sampled (the observer), how spans and log lines look.
 
 use std::cell::RefCell;
 
-/// Of a trace: 128 and 64 random bits, as W3C trace context has them. Neither is zero.
+/// Trace and span id as W3C trace context has them: random, neither is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SpanIds {
     pub trace: u128,
     pub span: u64,
 }
 
-/// See the module's head.
+/// Trace and log data of one call.
 #[derive(Debug, Default)]
 pub struct CallTrace {
-    /// The call's own span, when it is sampled, and the caller's.
+    /// The call's own span, if the call is sampled, and the span of its caller.
     pub span: Option<(SpanIds, Option<u64>)>,
-    /// Drawn to be logged, also where calls are not.
+    /// Selected for an info log line.
     pub is_log_sampled: bool,
-    set_subject: RefCell<CallAttributes>,
+    attributes: RefCell<CallAttributes>,
 }
 
-/// What the handler knows.
+/// What the handler recorded.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CallAttributes {
-    /// Empty where there is none, or it was no legal id.
+    /// Empty if the request has none or an invalid one.
     pub event: String,
     pub reservation: String,
-    /// In a word or two; empty when the handler was left before it knew.
+    /// One or two words; empty if the handler was dropped before the outcome was known.
     pub outcome: &'static str,
-    /// Capacity units of the store: this call's share of what was written and read together with others.
+    /// Capacity units of the store: this call's share of batched reads and writes.
     pub read_units: f64,
     pub write_units: f64,
 }
 
 impl CallTrace {
-    /// Of a call whose span is `span`, called from a span of the same trace.
-    pub fn sampled(span: SpanIds, parent: Option<u64>, is_drawn: bool) -> Self {
+    /// The trace of a sampled call whose span is `span`, with its caller's span of the same trace.
+    pub fn sampled(span: SpanIds, parent: Option<u64>, is_log_sampled: bool) -> Self {
         Self {
             span: Some((span, parent)),
-            ..Self::unsampled(is_drawn)
+            ..Self::unsampled(is_log_sampled)
         }
     }
 
-    /// Of a call that has no span.
-    pub fn unsampled(is_drawn: bool) -> Self {
+    /// The trace of a call that has no span.
+    pub fn unsampled(is_log_sampled: bool) -> Self {
         Self {
-            is_log_sampled: is_drawn,
+            is_log_sampled,
             ..Self::default()
         }
     }
 
-    /// Whom the call is about.
-    pub fn about(&self, event: &str, reservation: &str) {
-        let mut about = self.set_subject.borrow_mut();
-        about.event = event.to_owned();
-        about.reservation = reservation.to_owned();
+    /// Records the event and the reservation of the call.
+    pub fn set_subject(&self, event: &str, reservation: &str) {
+        let mut attributes = self.attributes.borrow_mut();
+        attributes.event = event.to_owned();
+        attributes.reservation = reservation.to_owned();
     }
 
-    /// What came of it.
+    /// Records the outcome of the call.
     pub fn set_outcome(&self, outcome: &'static str) {
-        self.set_subject.borrow_mut().outcome = outcome;
+        self.attributes.borrow_mut().outcome = outcome;
     }
 
-    /// What it cost the store, added to what it did before.
+    /// Adds consumed capacity units.
     pub fn add_capacity(&self, read_units: f64, write_units: f64) {
-        let mut about = self.set_subject.borrow_mut();
-        about.read_units += read_units;
-        about.write_units += write_units;
+        let mut attributes = self.attributes.borrow_mut();
+        attributes.read_units += read_units;
+        attributes.write_units += write_units;
     }
 
-    /// All of it.
+    /// Everything recorded so far.
     pub fn attributes(&self) -> CallAttributes {
-        self.set_subject.borrow().clone()
+        self.attributes.borrow().clone()
     }
 }

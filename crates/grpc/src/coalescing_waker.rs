@@ -1,18 +1,23 @@
-//! The waker of a connection's turn.
+//! The waker that a connection polls HTTP/2 and its calls with: one wake-up of the task per poll.
 //!
-//! During a turn the connection polls HTTP/2 and its calls in rounds until nothing moves any more.
-//! Wake-ups that arrive meanwhile (a handler answers, HTTP/2 wants to write it) only ask for one
-//! more round; handed to the executor they would cost a whole further turn after nearly every one.
+//! The connection polls in rounds until nothing moves. A wake-up during a round (a handler completes,
+//! HTTP/2 has a frame to write) only asks for one more round; passed on to the executor, such wake-ups
+//! would cost one more poll of the task after nearly every poll.
+//!
+//! No wake-up is lost:
+//! 1. `begin_round` sets `state` to `POLLING` before anything is polled.
+//! 2. A wake-up in `POLLING` sets `WOKEN`; a wake-up in `IDLE` wakes the task.
+//! 3. `end_poll` sets `IDLE` and, if it replaces `WOKEN`, wakes the task.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Wake, Waker};
 
-/// Nobody is polling: a wake-up goes to the executor.
+/// No poll is running: a wake-up goes to the executor.
 const IDLE: u8 = 0;
-/// A round runs and has not been disturbed.
+/// A round is running without a wake-up so far.
 const POLLING: u8 = 1;
-/// A round runs and something it may have passed already wants another look.
+/// A wake-up arrived during the round, possibly for a future that the round had already polled.
 const WOKEN: u8 = 2;
 
 pub(super) struct CoalescingWaker {
@@ -33,17 +38,17 @@ impl CoalescingWaker {
         &self.task
     }
 
-    /// A round begins: everything is about to be looked at, earlier wake-ups are done with.
+    /// Starts a round. The round polls everything, so that earlier wake-ups are served.
     pub(super) fn begin_round(&self) {
         self.state.store(POLLING, Ordering::SeqCst);
     }
 
-    /// Whether something was woken since the round began.
+    /// Whether a wake-up arrived since the round began.
     pub(super) fn was_woken(&self) -> bool {
         self.state.load(Ordering::SeqCst) == WOKEN
     }
 
-    /// The turn ends. A wake-up that the last round did not serve goes to the executor.
+    /// Ends the poll. A wake-up that the last round did not serve goes to the executor.
     pub(super) fn end_poll(&self) {
         if self.state.swap(IDLE, Ordering::SeqCst) == WOKEN {
             self.task.wake_by_ref();
@@ -82,29 +87,29 @@ mod tests {
     }
 
     #[test]
-    fn wakes_in_a_round_ask_for_another_and_later_ones_reach_the_task() {
+    fn wake_ups_in_a_round_are_coalesced_and_later_ones_reach_the_task() {
         let count = Arc::new(Count::default());
-        let turn = CoalescingWaker::new(&Waker::from(Arc::clone(&count)));
-        let waker = Waker::from(Arc::clone(&turn));
+        let coalescing = CoalescingWaker::new(&Waker::from(Arc::clone(&count)));
+        let waker = Waker::from(Arc::clone(&coalescing));
         let woken = || count.0.load(Ordering::SeqCst);
 
-        turn.begin_round();
-        assert!(!turn.was_woken());
+        coalescing.begin_round();
+        assert!(!coalescing.was_woken());
         waker.wake_by_ref();
         waker.wake_by_ref();
-        assert!(turn.was_woken());
+        assert!(coalescing.was_woken());
         assert_eq!(woken(), 0);
-        turn.begin_round();
-        assert!(!turn.was_woken());
-        turn.end_poll();
+        coalescing.begin_round();
+        assert!(!coalescing.was_woken());
+        coalescing.end_poll();
         assert_eq!(woken(), 0);
 
         waker.wake_by_ref();
         assert_eq!(woken(), 1);
 
-        turn.begin_round();
+        coalescing.begin_round();
         waker.wake_by_ref();
-        turn.end_poll();
+        coalescing.end_poll();
         assert_eq!(
             woken(),
             2,

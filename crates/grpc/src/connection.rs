@@ -1,13 +1,12 @@
-//! One connection of a shard: HTTP/2 by `h2`, its calls, its alarms, in one task.
+//! One connection of a shard in one task: HTTP/2 by `h2`, the calls, the connection lifecycle.
 //!
-//! The task runs in turns. A turn reads what the socket has, starts the calls in it, advances those
-//! that were woken, and repeats until nothing moves; then it writes once. So all answers that can be
-//! given in a turn leave in one `send` (see `cork` for what that is worth), and no call is
-//! a task of its own: when the connection ends, its handlers end with it.
+//! One poll of the task reads what the socket has, starts the calls in it, polls the calls that were
+//! woken, repeats until nothing moves, and then writes once. All responses that are ready in one poll
+//! leave in one `send` (`write_coalescing` has the measurements), and no call is a task of its own: when
+//! the connection ends, its handlers end with it.
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,13 +22,17 @@ use http::request::Parts;
 use super::active_calls::{ActiveCalls, CallResponder, deadline_exceeded};
 use super::call::CallContext;
 use super::coalescing_waker::CoalescingWaker;
+use super::connection_end::ConnectionEnd;
 use super::connection_lifecycle::{ConnectionLifecycle, LifecycleAction};
-use super::context::{GrpcContext, GrpcSettings, UNKNOWN_METHOD, micros};
+use super::context::GrpcContext;
 use super::drain::ConnectionGuard;
+use super::observer::UNKNOWN_METHOD;
 use super::request_head::{self, HeadRejection};
 use super::response;
 use super::service::UnaryService;
+use super::settings::{GrpcSettings, micros};
 use super::status::Status;
+use super::tonic_bridge::TonicBridge;
 use super::tonic_bridge::relay::BridgedCalls;
 use super::write_coalescing::{CoalescedStream, WriteCoalescer};
 use crate::limits;
@@ -37,45 +40,14 @@ use inventory_core::time::Micros;
 use inventory_runtime::clock;
 use inventory_runtime::timer_queue::TimerHandle;
 
-/// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectionEnd {
-    /// The peer closed it in order.
-    Closed,
-    /// The socket failed, most often because the peer is gone.
-    Lost(io::ErrorKind),
-    /// The peer broke the protocol, or flooded the connection; it was told by a GOAWAY.
-    Protocol(Reason),
-    /// The HTTP/2 preface did not come in time.
-    HandshakeTimeout,
-    /// The peer was silent and did not answer a ping.
-    KeepAliveTimeout,
-    /// It reached its age and left when its calls had ended.
-    Aged,
-    /// It reached its age, and its calls did not end within the grace.
-    AgeGraceOver,
-    /// The server is stopping; the calls had ended.
-    Drained,
-    /// The server is stopping and its grace is over, or the shard dropped the connection.
-    Aborted,
-    /// A defect in this layer; the shard lives on.
-    Panicked,
-}
-
-impl ConnectionEnd {
-    /// Whether this side ended the connection in words that the peer should get to read.
-    fn lingers(self) -> bool {
-        matches!(self, Self::Aged | Self::Drained | Self::Protocol(_))
-    }
-}
-
 enum HttpState<T> {
     Handshaking(Handshake<CoalescedStream<T>, Bytes>),
     Open(h2::server::Connection<CoalescedStream<T>, Bytes>),
 }
 
+/// `start` makes the future of one call: it reads the request, runs the handler and encodes the response.
 pub(super) struct GrpcConnection<T, S, M, F> {
-    // The order of the fields is the order of their end: calls before the streams they answer.
+    // Fields are dropped in order: the calls before the streams that they answer.
     calls: ActiveCalls<F>,
     bridged: BridgedCalls,
     ping: Option<PingPong>,
@@ -101,11 +73,11 @@ where
     pub(super) fn new(
         stream: T,
         context: Rc<GrpcContext>,
-        registered: ConnectionGuard,
+        guard: ConnectionGuard,
         start: M,
     ) -> Self {
-        let cork = WriteCoalescer::new(stream, Rc::clone(&context));
-        let handshake = http2(&context.settings).handshake(CoalescedStream::new(&cork));
+        let writer = WriteCoalescer::new(stream, Rc::clone(&context));
+        let handshake = http2_builder(&context.settings).handshake(CoalescedStream::new(&writer));
         let age = context.random_connection_age();
         Self {
             calls: ActiveCalls::new(),
@@ -113,108 +85,110 @@ where
             ping: None,
             ping_outstanding: false,
             http: HttpState::Handshaking(handshake),
-            writer: cork,
+            writer,
             start,
             lifecycle: ConnectionLifecycle::new(&context.settings, age, clock::monotonic()),
             timer: TimerHandle::default(),
             waker: None,
-            guard: registered,
+            guard,
             context,
             service: std::marker::PhantomData,
         }
     }
 
-    /// One turn of the connection's task.
+    /// One poll of the connection's task; ready when the connection has ended.
     pub(super) fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
         self.context.stats.count_poll();
         let now = clock::monotonic();
-        let (turn, waker) = self.wakers(cx.waker());
+        let (coalescing, waker) = self.wakers(cx.waker());
         self.writer.borrow_mut().begin_poll(cx.waker());
-        let ended = self.poll_rounds(now, &turn, &mut Context::from_waker(&waker));
+        let end = self.poll_rounds(now, &coalescing, &mut Context::from_waker(&waker));
         let flushed = self.writer.borrow_mut().flush();
-        if let Some(ended) = ended {
-            return Poll::Ready(ended);
+        if let Some(end) = end {
+            return Poll::Ready(end);
         }
         if let Err(error) = flushed {
             return Poll::Ready(ConnectionEnd::Lost(error.kind()));
         }
-        let next = [
+        let deadlines = [
             self.lifecycle.next_deadline(),
             self.calls.earliest_deadline(),
         ];
-        if let Some(at) = next.into_iter().flatten().min() {
-            self.timer.set(now, at, cx.waker());
+        if let Some(at) = deadlines.into_iter().flatten().min() {
+            self.timer.wake_at(now, at, cx.waker());
         }
         if self.writer.borrow().read_budget_spent() {
             cx.waker().wake_by_ref();
         }
-        turn.end_poll();
+        coalescing.end_poll();
         Poll::Pending
     }
 
-    /// After the end: closing a socket that has something unread resets it, and a reset takes from
-    /// the peer what it has not read yet, answers and GOAWAY included. So this side, which has said
-    /// its last word, reads on until the peer has.
-    pub(super) fn poll_linger(&mut self, ended: ConnectionEnd, cx: &mut Context<'_>) -> Poll<()> {
-        if ended.lingers() {
+    /// Reads and discards after the end. The close of a socket with unread bytes is a reset, and a reset
+    /// discards what the peer has not read yet, responses and GOAWAY included. So this side, which sends
+    /// nothing more, reads until the peer has closed.
+    pub(super) fn poll_linger(&mut self, end: ConnectionEnd, cx: &mut Context<'_>) -> Poll<()> {
+        if end.lingers() {
             self.writer.borrow_mut().poll_discard(cx)
         } else {
             Poll::Ready(())
         }
     }
 
-    /// The wakers of this turn: made once, unless the future has moved to another task.
+    /// The coalescing waker and its `Waker`: made once, unless the future has moved to another task.
     fn wakers(&mut self, task: &Waker) -> (Arc<CoalescingWaker>, Waker) {
         match &self.waker {
-            Some((turn, waker)) if turn.task().will_wake(task) => (Arc::clone(turn), waker.clone()),
+            Some((coalescing, waker)) if coalescing.task().will_wake(task) => {
+                (Arc::clone(coalescing), waker.clone())
+            }
             _ => {
-                let turn = CoalescingWaker::new(task);
-                let waker = Waker::from(Arc::clone(&turn));
+                let coalescing = CoalescingWaker::new(task);
+                let waker = Waker::from(Arc::clone(&coalescing));
                 self.guard.set_waker(task);
-                self.waker = Some((Arc::clone(&turn), waker.clone()));
-                (turn, waker)
+                self.waker = Some((Arc::clone(&coalescing), waker.clone()));
+                (coalescing, waker)
             }
         }
     }
 
-    /// HTTP/2, the calls and the clockwork, until none of them wants another look.
+    /// Polls HTTP/2, the calls and the lifecycle until a round passes without a wake-up.
     fn poll_rounds(
         &mut self,
         now: Micros,
-        turn: &CoalescingWaker,
+        coalescing: &CoalescingWaker,
         cx: &mut Context<'_>,
     ) -> Option<ConnectionEnd> {
         for _ in 0..limits::ROUNDS_PER_POLL_MAX {
-            turn.begin_round();
-            if let Some(ended) = self.poll_http(now, turn, cx) {
-                return Some(ended);
+            coalescing.begin_round();
+            if let Some(end) = self.poll_http(now, coalescing, cx) {
+                return Some(end);
             }
             self.calls.poll(cx);
             self.bridged.poll(cx);
             if self.writer.borrow_mut().take_received() {
                 self.lifecycle.data_received(now);
             }
-            if let Some(ended) = self.apply_lifecycle(now, cx) {
-                return Some(ended);
+            if let Some(end) = self.apply_lifecycle(now, cx) {
+                return Some(end);
             }
-            if !turn.was_woken() {
+            if !coalescing.was_woken() {
                 break;
             }
         }
         None
     }
 
-    /// Takes every request that is there. Each look at HTTP/2 also encodes what was answered so far.
+    /// Accepts every request that has arrived. Each poll of HTTP/2 also encodes the responses so far.
     fn poll_http(
         &mut self,
         now: Micros,
-        turn: &CoalescingWaker,
+        coalescing: &CoalescingWaker,
         cx: &mut Context<'_>,
     ) -> Option<ConnectionEnd> {
         if let HttpState::Handshaking(handshake) = &mut self.http {
             match Pin::new(handshake).poll(cx) {
                 Poll::Pending => return None,
-                Poll::Ready(Err(error)) => return Some(connection_end(&error)),
+                Poll::Ready(Err(error)) => return Some(ConnectionEnd::from(&error)),
                 Poll::Ready(Ok(mut open)) => {
                     self.ping = open.ping_pong();
                     self.lifecycle.opened(now);
@@ -229,16 +203,16 @@ where
             self.ping_outstanding = false;
         }
         loop {
-            // What woke before this line is served by it or by the polls that follow.
-            turn.begin_round();
+            // Wake-ups before this line are served by the poll below or by those that follow it.
+            coalescing.begin_round();
             let HttpState::Open(open) = &mut self.http else {
                 return None;
             };
             match open.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
-                    self.accept_request(request, respond, now, cx);
+                Poll::Ready(Some(Ok((request, stream)))) => {
+                    self.accept_request(request, stream, now, cx);
                 }
-                Poll::Ready(Some(Err(error))) => return Some(connection_end(&error)),
+                Poll::Ready(Some(Err(error))) => return Some(ConnectionEnd::from(&error)),
                 Poll::Ready(None) => return Some(self.lifecycle.graceful_end()),
                 Poll::Pending => return None,
             }
@@ -248,55 +222,58 @@ where
     fn accept_request(
         &mut self,
         request: Request<RecvStream>,
-        mut respond: SendResponse<Bytes>,
+        mut stream: SendResponse<Bytes>,
         now: Micros,
         cx: &mut Context<'_>,
     ) {
         let (head, body) = request.into_parts();
+        let observer = &self.context.observer;
         let mut method_name = UNKNOWN_METHOD;
-        let refusal = match self.route(&head, &mut method_name) {
+        let rejection = match self.route(&head, &mut method_name) {
             Ok(CallTarget::Unary { method, timeout }) => {
-                let note = self.context.observer.trace_call(method_name, &head.headers);
-                let call = CallResponder {
-                    stream: respond,
+                let trace = observer.trace_call(method_name, &head.headers);
+                let deadline = now.plus(timeout);
+                let responder = CallResponder {
+                    stream,
                     method: method_name,
                     arrived: now,
-                    deadline: now.plus(timeout),
-                    context: Rc::clone(&self.context),
-                    trace: note.clone(),
+                    deadline,
+                    observer: Rc::clone(observer),
+                    trace: trace.clone(),
                 };
-                let circumstances = CallContext {
+                let call = CallContext {
                     arrived: now,
-                    deadline: call.deadline,
+                    deadline,
                     headers: head.headers,
-                    trace: note,
+                    trace,
                 };
-                let future = (self.start)(method, circumstances, body);
-                self.calls.start(call, future, cx);
+                let future = (self.start)(method, call, body);
+                self.calls.start(responder, future, cx);
                 return;
             }
-            Ok(CallTarget::Auxiliary { timeout }) => {
-                let call = CallResponder {
-                    stream: respond,
+            Ok(CallTarget::Auxiliary { bridge, timeout }) => {
+                let responder = CallResponder {
+                    stream,
                     method: method_name,
                     arrived: now,
-                    deadline: timeout.map_or(Micros(u64::MAX), |span| now.plus(span)),
-                    context: Rc::clone(&self.context),
+                    deadline: timeout.map_or(Micros(u64::MAX), |timeout| now.plus(timeout)),
+                    observer: Rc::clone(observer),
                     trace: None,
                 };
-                self.bridged.start(call, head, body, timeout, cx);
+                self.bridged
+                    .start(bridge, responder, head, body, timeout, cx);
                 return;
             }
-            Err(refusal) => refusal,
+            Err(rejection) => rejection,
         };
-        let observer = &self.context.observer;
         observer.call_started(method_name);
-        let code = refusal.status.code();
-        response::send_rejection(&mut respond, refusal);
+        let code = rejection.status.code();
+        response::send_rejection(&mut stream, rejection);
         let latency = clock::monotonic().since(now);
         observer.call_finished(method_name, code, latency);
     }
 
+    /// What serves a request; `method_name` is set as soon as the method is known.
     fn route(
         &self,
         head: &Parts,
@@ -307,44 +284,46 @@ where
         if let Some(method) = S::find_method(path) {
             *method_name = S::method_name(method);
             request_head::check_encoding(head)?;
-            let wanted =
-                request_head::call_timeout(head)?.unwrap_or(self.context.settings.call_timeout);
-            if wanted.is_zero() {
+            let timeout = request_head::call_timeout(head)?;
+            let timeout = timeout.unwrap_or(self.context.settings.call_timeout);
+            if timeout.is_zero() {
                 return Err(deadline_exceeded().into());
             }
-            let timeout = micros(wanted.min(limits::CALL_TIMEOUT_MAX));
+            let timeout = micros(timeout.min(limits::CALL_TIMEOUT_MAX));
             return Ok(CallTarget::Unary { method, timeout });
         }
-        let gate = self.context.bridge.as_ref();
-        if let Some(service) = gate.and_then(|gate| gate.service_of(path)) {
+        let bridge = self.context.bridge.as_ref();
+        if let Some(bridge) = bridge
+            && let Some(service) = bridge.service_of(path)
+        {
             *method_name = service;
             let timeout = request_head::call_timeout(head)?.map(micros);
-            return Ok(CallTarget::Auxiliary { timeout });
+            let bridge = bridge.clone();
+            return Ok(CallTarget::Auxiliary { bridge, timeout });
         }
-        let cold = |service: &str| gate.is_some_and(|gate| gate.has_service(service));
         Err(request_head::reject_unknown_path(path, |service| {
-            S::has_service(service) || cold(service)
+            S::has_service(service) || bridge.is_some_and(|bridge| bridge.has_service(service))
         }))
     }
 
-    /// Does what the clock asks for.
+    /// Marks expired calls and does what the lifecycle demands; `Some` when the connection must close.
     fn apply_lifecycle(&mut self, now: Micros, cx: &mut Context<'_>) -> Option<ConnectionEnd> {
         self.calls.expire(now);
-        while let Some(act) = self.lifecycle.poll_action(now, self.context.drain.stage()) {
-            match act {
+        while let Some(action) = self.lifecycle.poll_action(now, self.context.drain.stage()) {
+            match action {
                 LifecycleAction::SendPing => self.send_ping(),
                 LifecycleAction::SendGoaway => {
                     if let HttpState::Open(open) = &mut self.http {
                         open.graceful_shutdown();
                     }
                 }
-                LifecycleAction::CancelAuxiliary => self.bridged.cut(),
-                LifecycleAction::Close(ended) => {
+                LifecycleAction::CancelAuxiliary => self.bridged.cancel_all(),
+                LifecycleAction::Close(end) => {
                     self.close(cx);
-                    return Some(ended);
+                    return Some(end);
                 }
             }
-            // HTTP/2 has something to say: one more round.
+            // HTTP/2 has a frame to send: one more round.
             cx.waker().wake_by_ref();
         }
         None
@@ -358,7 +337,7 @@ where
         }
     }
 
-    /// Says goodbye without waiting for anything; the turn's flush sends it if the socket has room.
+    /// Queues a GOAWAY without waiting; the flush of this poll sends it if the socket accepts it.
     fn close(&mut self, cx: &mut Context<'_>) {
         if let HttpState::Open(open) = &mut self.http {
             open.abrupt_shutdown(Reason::NO_ERROR);
@@ -368,22 +347,18 @@ where
 }
 
 enum CallTarget<M> {
-    Unary { method: M, timeout: Micros },
-    Auxiliary { timeout: Option<Micros> },
+    Unary {
+        method: M,
+        timeout: Micros,
+    },
+    Auxiliary {
+        bridge: TonicBridge,
+        timeout: Option<Micros>,
+    },
 }
 
-fn connection_end(error: &h2::Error) -> ConnectionEnd {
-    if let Some(error) = error.get_io() {
-        return ConnectionEnd::Lost(error.kind());
-    }
-    if error.is_go_away() && error.is_remote() {
-        return ConnectionEnd::Closed;
-    }
-    ConnectionEnd::Protocol(error.reason().unwrap_or(Reason::INTERNAL_ERROR))
-}
-
-/// HTTP/2 with every limit said, so that none of them changes with a version of the library.
-fn http2(settings: &GrpcSettings) -> h2::server::Builder {
+/// HTTP/2 with every limit set explicitly, so that no limit changes with a version of the library.
+fn http2_builder(settings: &GrpcSettings) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(settings.streams_per_connection)

@@ -1,21 +1,21 @@
-//! When a connection is pinged, asked to leave and closed: a clockwork without I/O.
+//! When a connection is pinged, gets its GOAWAY and is closed: a state machine without I/O.
 //!
-//! All of it together needs one alarm: [`Life::next`] says when to look again.
+//! One timer serves all of it: [`ConnectionLifecycle::next_deadline`] returns when the next action is due.
 
-use super::connection::ConnectionEnd;
-use super::context::{GrpcSettings, micros};
+use super::connection_end::ConnectionEnd;
 use super::drain::DrainStage;
+use super::settings::{GrpcSettings, micros};
 use crate::limits::AUXILIARY_DRAIN_GRACE;
 use inventory_core::time::Micros;
 
-/// What the connection has to do now.
+/// What the connection must do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LifecycleAction {
     /// Send a PING.
     SendPing,
-    /// Say GOAWAY in two phases and serve what was on its way.
+    /// Send a GOAWAY in two phases and serve the calls that were already sent.
     SendGoaway,
-    /// End the streams of cold calls, which would go on for ever.
+    /// End the streams of auxiliary calls, which can last for ever (health watches).
     CancelAuxiliary,
     /// Close at once.
     Close(ConnectionEnd),
@@ -28,7 +28,7 @@ enum LifecyclePhase {
 }
 
 struct GoawayState {
-    /// A connection that grew old has a grace of its own; a draining one waits for the abort.
+    /// Set for a connection at its maximum age; a draining one waits for the abort.
     until: Option<Micros>,
     cancel_auxiliary_at: Option<Micros>,
     end: ConnectionEnd,
@@ -49,7 +49,7 @@ struct KeepAliveTimer {
 }
 
 impl ConnectionLifecycle {
-    /// `age` is the jittered age after which the connection is asked to leave.
+    /// `age` is the jittered maximum age of the connection.
     pub(super) fn new(settings: &GrpcSettings, age: Option<Micros>, now: Micros) -> Self {
         Self {
             phase: LifecyclePhase::Handshaking {
@@ -66,13 +66,13 @@ impl ConnectionLifecycle {
         }
     }
 
-    /// The handshake is done.
+    /// The HTTP/2 handshake is complete.
     pub(super) fn opened(&mut self, now: Micros) {
         let goaway_at = self.age.map(|age| now.plus(age));
         self.phase = LifecyclePhase::Serving { goaway_at };
     }
 
-    /// The peer sent something, whatever it was: it lives.
+    /// Any bytes from the peer prove that the peer is alive.
     pub(super) fn data_received(&mut self, now: Micros) {
         if let Some(keep_alive) = &mut self.keep_alive {
             keep_alive.last_received = now;
@@ -80,15 +80,15 @@ impl ConnectionLifecycle {
         }
     }
 
-    /// How the connection ends if HTTP/2 closes it in order.
+    /// The end of a connection that HTTP/2 closes in order.
     pub(super) fn graceful_end(&self) -> ConnectionEnd {
         match &self.phase {
-            LifecyclePhase::Goaway(leaving) => leaving.end,
+            LifecyclePhase::Goaway(goaway) => goaway.end,
             _ => ConnectionEnd::Closed,
         }
     }
 
-    /// What is due. Called again until there is nothing.
+    /// The next action that is due. The caller repeats until `None`.
     pub(super) fn poll_action(
         &mut self,
         now: Micros,
@@ -118,12 +118,12 @@ impl ConnectionLifecycle {
                     return Some(LifecycleAction::SendGoaway);
                 }
             }
-            LifecyclePhase::Goaway(leaving) => {
-                if leaving.until.is_some_and(|until| now >= until) {
+            LifecyclePhase::Goaway(goaway) => {
+                if goaway.until.is_some_and(|until| now >= until) {
                     return Some(LifecycleAction::Close(ConnectionEnd::AgeGraceOver));
                 }
-                if leaving.cancel_auxiliary_at.is_some_and(|at| now >= at) {
-                    leaving.cancel_auxiliary_at = None;
+                if goaway.cancel_auxiliary_at.is_some_and(|at| now >= at) {
+                    goaway.cancel_auxiliary_at = None;
                     return Some(LifecycleAction::CancelAuxiliary);
                 }
             }
@@ -131,7 +131,7 @@ impl ConnectionLifecycle {
         self.keep_alive.as_mut()?.poll_action(now)
     }
 
-    /// When to ask [`Life::due`] again, if nothing else happens.
+    /// When [`ConnectionLifecycle::poll_action`] may have an action, if nothing else happens.
     pub(super) fn next_deadline(&self) -> Option<Micros> {
         let keep_alive = self.keep_alive.as_ref().map(KeepAliveTimer::next_deadline);
         match &self.phase {
@@ -139,9 +139,9 @@ impl ConnectionLifecycle {
             LifecyclePhase::Serving { goaway_at } => earliest([*goaway_at, keep_alive]),
             LifecyclePhase::Goaway(GoawayState {
                 until,
-                cancel_auxiliary_at: cut_cold_at,
+                cancel_auxiliary_at,
                 ..
-            }) => earliest([*until, *cut_cold_at, keep_alive]),
+            }) => earliest([*until, *cancel_auxiliary_at, keep_alive]),
         }
     }
 }
@@ -190,90 +190,105 @@ mod tests {
         }
     }
 
-    fn life(age: Option<Micros>) -> ConnectionLifecycle {
-        let mut life = ConnectionLifecycle::new(&settings(), age, ms(0));
-        life.opened(ms(0));
-        life
+    fn open_connection(age: Option<Micros>) -> ConnectionLifecycle {
+        let mut lifecycle = ConnectionLifecycle::new(&settings(), age, ms(0));
+        lifecycle.opened(ms(0));
+        lifecycle
     }
 
-    fn due(life: &mut ConnectionLifecycle, at: u64) -> Option<LifecycleAction> {
-        life.poll_action(ms(at), DrainStage::Serving)
+    fn action_at(lifecycle: &mut ConnectionLifecycle, at: u64) -> Option<LifecycleAction> {
+        lifecycle.poll_action(ms(at), DrainStage::Serving)
     }
 
     #[test]
-    fn a_handshake_that_does_not_end_is_closed() {
-        let mut life = ConnectionLifecycle::new(&settings(), None, ms(0));
-        assert_eq!(life.next_deadline(), Some(ms(1_000)));
-        assert_eq!(due(&mut life, 999), None);
+    fn an_incomplete_handshake_is_closed() {
+        let mut lifecycle = ConnectionLifecycle::new(&settings(), None, ms(0));
+        assert_eq!(lifecycle.next_deadline(), Some(ms(1_000)));
+        assert_eq!(action_at(&mut lifecycle, 999), None);
         assert_eq!(
-            due(&mut life, 1_000),
+            action_at(&mut lifecycle, 1_000),
             Some(LifecycleAction::Close(ConnectionEnd::HandshakeTimeout))
         );
     }
 
     #[test]
     fn a_silent_peer_is_pinged_and_then_closed() {
-        let mut life = life(None);
-        assert_eq!(life.next_deadline(), Some(ms(30_000)));
-        assert_eq!(due(&mut life, 29_999), None);
-        assert_eq!(due(&mut life, 30_000), Some(LifecycleAction::SendPing));
-        assert_eq!(due(&mut life, 30_000), None);
-        assert_eq!(life.next_deadline(), Some(ms(50_000)));
-        assert_eq!(due(&mut life, 49_999), None);
+        let mut lifecycle = open_connection(None);
+        assert_eq!(lifecycle.next_deadline(), Some(ms(30_000)));
+        assert_eq!(action_at(&mut lifecycle, 29_999), None);
         assert_eq!(
-            due(&mut life, 50_000),
+            action_at(&mut lifecycle, 30_000),
+            Some(LifecycleAction::SendPing)
+        );
+        assert_eq!(action_at(&mut lifecycle, 30_000), None);
+        assert_eq!(lifecycle.next_deadline(), Some(ms(50_000)));
+        assert_eq!(action_at(&mut lifecycle, 49_999), None);
+        assert_eq!(
+            action_at(&mut lifecycle, 50_000),
             Some(LifecycleAction::Close(ConnectionEnd::KeepAliveTimeout))
         );
     }
 
     #[test]
     fn a_peer_that_answers_is_pinged_again_after_the_next_silence() {
-        let mut life = life(None);
-        assert_eq!(due(&mut life, 30_000), Some(LifecycleAction::SendPing));
-        life.data_received(ms(31_000));
-        assert_eq!(due(&mut life, 50_001), None);
-        assert_eq!(life.next_deadline(), Some(ms(61_000)));
-        assert_eq!(due(&mut life, 61_000), Some(LifecycleAction::SendPing));
+        let mut lifecycle = open_connection(None);
+        assert_eq!(
+            action_at(&mut lifecycle, 30_000),
+            Some(LifecycleAction::SendPing)
+        );
+        lifecycle.data_received(ms(31_000));
+        assert_eq!(action_at(&mut lifecycle, 50_001), None);
+        assert_eq!(lifecycle.next_deadline(), Some(ms(61_000)));
+        assert_eq!(
+            action_at(&mut lifecycle, 61_000),
+            Some(LifecycleAction::SendPing)
+        );
     }
 
     #[test]
-    fn an_old_connection_leaves_and_is_closed_after_its_grace() {
-        let mut life = life(Some(ms(10_000)));
-        assert_eq!(life.next_deadline(), Some(ms(10_000)));
-        assert_eq!(due(&mut life, 10_000), Some(LifecycleAction::SendGoaway));
-        assert_eq!(due(&mut life, 10_000), None);
-        assert_eq!(life.graceful_end(), ConnectionEnd::Aged);
-        let cut = ms(10_000).plus(micros(AUXILIARY_DRAIN_GRACE)).0 / 1_000;
-        assert_eq!(due(&mut life, cut), Some(LifecycleAction::CancelAuxiliary));
-        assert_eq!(due(&mut life, cut), None);
+    fn a_connection_at_its_maximum_age_gets_a_goaway_and_a_grace_period() {
+        let mut lifecycle = open_connection(Some(ms(10_000)));
+        assert_eq!(lifecycle.next_deadline(), Some(ms(10_000)));
         assert_eq!(
-            due(&mut life, 15_000),
+            action_at(&mut lifecycle, 10_000),
+            Some(LifecycleAction::SendGoaway)
+        );
+        assert_eq!(action_at(&mut lifecycle, 10_000), None);
+        assert_eq!(lifecycle.graceful_end(), ConnectionEnd::Aged);
+        let cancel_at = ms(10_000).plus(micros(AUXILIARY_DRAIN_GRACE)).0 / 1_000;
+        assert_eq!(
+            action_at(&mut lifecycle, cancel_at),
+            Some(LifecycleAction::CancelAuxiliary)
+        );
+        assert_eq!(action_at(&mut lifecycle, cancel_at), None);
+        assert_eq!(
+            action_at(&mut lifecycle, 15_000),
             Some(LifecycleAction::Close(ConnectionEnd::AgeGraceOver))
         );
     }
 
     #[test]
-    fn draining_leaves_once_and_only_an_abort_closes() {
-        let mut life = life(Some(ms(600_000)));
+    fn a_drain_sends_one_goaway_and_only_an_abort_closes() {
+        let mut lifecycle = open_connection(Some(ms(600_000)));
         assert_eq!(
-            life.poll_action(ms(5), DrainStage::Draining),
+            lifecycle.poll_action(ms(5), DrainStage::Draining),
             Some(LifecycleAction::SendGoaway)
         );
-        assert_eq!(life.poll_action(ms(5), DrainStage::Draining), None);
-        assert_eq!(life.graceful_end(), ConnectionEnd::Drained);
+        assert_eq!(lifecycle.poll_action(ms(5), DrainStage::Draining), None);
+        assert_eq!(lifecycle.graceful_end(), ConnectionEnd::Drained);
         assert_eq!(
-            life.poll_action(ms(6), DrainStage::Aborted),
+            lifecycle.poll_action(ms(6), DrainStage::Aborted),
             Some(LifecycleAction::Close(ConnectionEnd::Aborted))
         );
     }
 
     #[test]
-    fn a_drain_waits_for_the_handshake_and_then_asks_to_leave() {
-        let mut life = ConnectionLifecycle::new(&settings(), None, ms(0));
-        assert_eq!(life.poll_action(ms(1), DrainStage::Draining), None);
-        life.opened(ms(2));
+    fn a_drain_waits_for_the_handshake_before_the_goaway() {
+        let mut lifecycle = ConnectionLifecycle::new(&settings(), None, ms(0));
+        assert_eq!(lifecycle.poll_action(ms(1), DrainStage::Draining), None);
+        lifecycle.opened(ms(2));
         assert_eq!(
-            life.poll_action(ms(2), DrainStage::Draining),
+            lifecycle.poll_action(ms(2), DrainStage::Draining),
             Some(LifecycleAction::SendGoaway)
         );
     }

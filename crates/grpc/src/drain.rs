@@ -1,4 +1,4 @@
-//! The signal that tells every connection of a shard to leave.
+//! The drain of a shard's connections: GOAWAY to each, and a wait until none is open.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -6,25 +6,25 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// How far a stop has come.
+/// The stages of a shutdown, in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DrainStage {
-    /// Calls are taken.
+pub(super) enum DrainStage {
+    /// Calls are accepted.
     #[default]
     Serving,
-    /// Connections say GOAWAY, finish their calls and end.
+    /// Connections send GOAWAY, finish their calls and close.
     Draining,
-    /// The grace is over: connections end as they are.
+    /// The grace period is over: connections close at once.
     Aborted,
 }
 
-/// One per shard. Connections register themselves for as long as they live.
+/// One per shard. Connections register themselves while they are open.
 #[derive(Default)]
 pub struct Drain {
     stage: Cell<DrainStage>,
     next_key: Cell<u64>,
     connections: RefCell<BTreeMap<u64, Option<Waker>>>,
-    waiting: RefCell<Vec<Waker>>,
+    waiters: RefCell<Vec<Waker>>,
 }
 
 impl Drain {
@@ -32,35 +32,36 @@ impl Drain {
         Rc::default()
     }
 
-    pub fn stage(&self) -> DrainStage {
+    pub(super) fn stage(&self) -> DrainStage {
         self.stage.get()
     }
 
-    /// Asks every connection to leave: two-phase GOAWAY, then its end when its calls have ended.
-    /// Connections that come later are asked as soon as they can understand it.
+    /// Drains every connection: two-phase GOAWAY, then close after the last call. A connection that is
+    /// opened later gets its GOAWAY right after the handshake.
     pub fn start(&self) {
         self.advance(DrainStage::Draining);
     }
 
-    /// Ends what is left. Unanswered calls are dropped.
+    /// Closes the remaining connections. Their calls are dropped.
     pub fn abort(&self) {
         self.advance(DrainStage::Aborted);
     }
 
-    /// Connections of this shard, those that are leaving included.
-    pub fn connections(&self) -> usize {
+    /// Open connections of this shard, draining ones included.
+    #[cfg(test)]
+    pub(super) fn connections(&self) -> usize {
         self.connections.borrow().len()
     }
 
-    /// Waits until no connection is left.
+    /// Waits until no connection is open.
     pub async fn wait_until_empty(&self) {
         poll_fn(|cx| {
             if self.connections.borrow().is_empty() {
                 return Poll::Ready(());
             }
-            let mut waiting = self.waiting.borrow_mut();
-            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                waiting.push(cx.waker().clone());
+            let mut waiters = self.waiters.borrow_mut();
+            if !waiters.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiters.push(cx.waker().clone());
             }
             Poll::Pending
         })
@@ -78,7 +79,7 @@ impl Drain {
     }
 }
 
-/// A connection's place in the register; it leaves the register when dropped.
+/// A connection's entry in the register; dropped, it removes itself.
 pub(super) struct ConnectionGuard {
     drain: Rc<Drain>,
     key: u64,
@@ -95,7 +96,7 @@ impl ConnectionGuard {
         }
     }
 
-    /// Names the task to wake when the stage changes.
+    /// Sets the task to wake when the stage changes.
     pub(super) fn set_waker(&self, waker: &Waker) {
         let mut connections = self.drain.connections.borrow_mut();
         connections.insert(self.key, Some(waker.clone()));
@@ -107,7 +108,7 @@ impl Drop for ConnectionGuard {
         let mut connections = self.drain.connections.borrow_mut();
         connections.remove(&self.key);
         if connections.is_empty() {
-            for waker in self.drain.waiting.borrow_mut().drain(..) {
+            for waker in self.drain.waiters.borrow_mut().drain(..) {
                 waker.wake();
             }
         }
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stop_only_goes_forward() {
+    fn stages_only_advance() {
         let drain = Drain::new();
         drain.abort();
         drain.start();
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_register_is_empty_when_the_last_connection_is_dropped() {
+    fn waiters_resume_when_the_last_connection_is_dropped() {
         let drain = Drain::new();
         assert!(drain.wait_until_empty().now_or_never().is_some());
         let (one, two) = (ConnectionGuard::new(&drain), ConnectionGuard::new(&drain));

@@ -1,43 +1,43 @@
-//! The gRPC message framing of a unary request: one prefix, one message, nothing after it.
+//! The gRPC framing of a unary request: one prefix and exactly one message.
 
 use bytes::{Bytes, BytesMut};
 
 use super::status::{Code, Status, reason};
 use crate::limits::REQUEST_MESSAGE_BYTES_MAX;
 
-/// One byte of flags and four of length stand before every message.
+/// Every message has a prefix: one byte of flags and four bytes of length.
 pub(crate) const PREFIX_BYTES: usize = 5;
 
-/// Collects DATA frames until they are one message. A message that came in one frame, which is
-/// nearly every one, is handed on as it lies in the read buffer, without a copy.
+/// Assembles one message from DATA frames. A message in a single frame, which is nearly every message,
+/// is a slice of the read buffer and not copied.
 #[derive(Default)]
 pub(super) enum MessageAssembler {
     #[default]
     Empty,
-    One(Bytes),
-    Many(BytesMut),
+    Single(Bytes),
+    Joined(BytesMut),
 }
 
 impl MessageAssembler {
-    /// Takes one frame's payload.
+    /// Adds the payload of one frame.
     ///
     /// # Errors
-    /// As soon as the prefix shows that the message cannot be served, without waiting for the rest.
+    /// As soon as the prefix shows that the message cannot be served, before the rest has arrived.
     pub(super) fn push(&mut self, chunk: Bytes) -> Result<(), Status> {
         if chunk.is_empty() {
             return Ok(());
         }
         *self = match std::mem::take(self) {
-            Self::Empty => Self::One(chunk),
-            Self::One(first) => {
+            Self::Empty => Self::Single(chunk),
+            Self::Single(first) => {
                 let mut all = BytesMut::with_capacity(first.len() + chunk.len());
                 all.extend_from_slice(&first);
                 all.extend_from_slice(&chunk);
-                Self::Many(all)
+                Self::Joined(all)
             }
-            Self::Many(mut all) => {
+            Self::Joined(mut all) => {
                 all.extend_from_slice(&chunk);
-                Self::Many(all)
+                Self::Joined(all)
             }
         };
         match needed(self.bytes())? {
@@ -46,10 +46,10 @@ impl MessageAssembler {
         }
     }
 
-    /// The message, once the request has ended.
+    /// The message, after the end of the request.
     ///
     /// # Errors
-    /// When there is none, or not all of it.
+    /// If the message is missing or incomplete.
     pub(super) fn finish(self) -> Result<Bytes, Status> {
         let held = self.bytes().len();
         if held == 0 {
@@ -62,19 +62,19 @@ impl MessageAssembler {
             Some(needed) if held == needed => {}
             Some(needed) => {
                 return Err(truncated(format!(
-                    "the request ended after {held} of its {needed} bytes"
+                    "the request ended after {held} of {needed} bytes"
                 )));
             }
             None => {
                 return Err(truncated(format!(
-                    "the request ended after {held} bytes, inside the {PREFIX_BYTES} bytes before a message"
+                    "the request ended after {held} bytes, within the {PREFIX_BYTES}-byte message prefix"
                 )));
             }
         }
         let mut all = match self {
             Self::Empty => Bytes::new(),
-            Self::One(bytes) => bytes,
-            Self::Many(bytes) => bytes.freeze(),
+            Self::Single(bytes) => bytes,
+            Self::Joined(bytes) => bytes.freeze(),
         };
         Ok(all.split_off(PREFIX_BYTES))
     }
@@ -82,13 +82,13 @@ impl MessageAssembler {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Empty => &[],
-            Self::One(bytes) => bytes,
-            Self::Many(bytes) => bytes,
+            Self::Single(bytes) => bytes,
+            Self::Joined(bytes) => bytes,
         }
     }
 }
 
-/// Bytes of the prefix and its message, once the prefix is there.
+/// Bytes of the prefix and its message, once the prefix has arrived.
 fn needed(held: &[u8]) -> Result<Option<usize>, Status> {
     let Some((&[flag, a, b, c, d], _)) = held.split_first_chunk::<PREFIX_BYTES>() else {
         return Ok(None);
@@ -104,7 +104,7 @@ fn needed(held: &[u8]) -> Result<Option<usize>, Status> {
         other => {
             return Err(Status::internal(
                 reason::MALFORMED_MESSAGE,
-                format!("the flag before the message is {other}; it must be 0"),
+                format!("the compression flag of the message is {other}; it must be 0"),
             ));
         }
     }
@@ -114,7 +114,7 @@ fn needed(held: &[u8]) -> Result<Option<usize>, Status> {
             Code::ResourceExhausted,
             reason::MESSAGE_TOO_LARGE,
             format!(
-                "the request message has {length} bytes; at most {REQUEST_MESSAGE_BYTES_MAX} are taken"
+                "the request message has {length} bytes; the maximum is {REQUEST_MESSAGE_BYTES_MAX}"
             ),
         ));
     }
@@ -124,7 +124,7 @@ fn needed(held: &[u8]) -> Result<Option<usize>, Status> {
 fn second_message() -> Status {
     Status::unimplemented(
         reason::MESSAGE_COUNT,
-        "this method takes exactly one request message, but more follows the first",
+        "this method takes exactly one request message, but the request has more",
     )
 }
 
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn any_cut_into_frames_gives_the_same_message() {
+    fn every_split_into_frames_gives_the_same_message() {
         let whole = b"\0\0\0\0\x06abcdef";
         for first in 0..=whole.len() {
             for second in first..=whole.len() {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn none_or_more_than_one_message_is_unimplemented() {
+    fn no_message_or_more_than_one_is_unimplemented() {
         let cardinality = (Code::Unimplemented, reason::MESSAGE_COUNT);
         assert_eq!(fails(&[]), cardinality);
         assert_eq!(fails(&[b""]), cardinality);
@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_ends_inside_its_message_is_internal() {
+    fn a_truncated_message_is_internal() {
         let truncated = (Code::Internal, reason::MESSAGE_TRUNCATED);
         assert_eq!(fails(&[b"\0\0\0"]), truncated);
         assert_eq!(fails(&[b"\0\0\0\0\x05abc"]), truncated);
     }
 
     #[test]
-    fn a_message_past_the_limit_is_refused_by_its_prefix_alone() {
+    fn an_oversized_message_is_rejected_by_its_prefix() {
         let length = u32::try_from(REQUEST_MESSAGE_BYTES_MAX + 1).unwrap();
         let mut prefix = vec![0];
         prefix.extend(length.to_be_bytes());
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flag_is_zero_or_the_call_is_refused() {
+    fn a_compression_flag_other_than_zero_is_rejected() {
         assert_eq!(
             fails(&[b"\x01\0\0\0\x01a"]),
             (Code::Internal, reason::COMPRESSION_UNDECLARED)

@@ -1,4 +1,6 @@
-//! What a request's headers must be before anything is spent on it.
+//! Validates the headers of a request before any work is done for it.
+//!
+//! Must not live here: which methods exist ([`UnaryService`](super::UnaryService)).
 
 use std::time::Duration;
 
@@ -12,10 +14,10 @@ use super::status::{Code, Status, clip, reason};
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// An answer made from the headers alone. `http` is 200 wherever gRPC can speak for itself.
+/// The response to a request whose headers are invalid. `http` is 200 wherever a gRPC status suffices.
 pub(super) struct HeadRejection {
     pub(super) http: StatusCode,
-    /// One more header, as name (in lower case) and value.
+    /// One additional header: name in lower case, and value.
     pub(super) header: Option<(&'static str, &'static str)>,
     pub(super) status: Status,
 }
@@ -30,7 +32,7 @@ impl From<Status> for HeadRejection {
     }
 }
 
-/// Checks that this is a gRPC request at all.
+/// Checks that the request is a gRPC request.
 pub(super) fn check_protocol(head: &Parts) -> Result<(), HeadRejection> {
     if head.method != Method::POST {
         return Err(HeadRejection {
@@ -39,7 +41,7 @@ pub(super) fn check_protocol(head: &Parts) -> Result<(), HeadRejection> {
             status: Status::internal(
                 reason::HTTP_METHOD_INVALID,
                 format!(
-                    "a gRPC call is a POST, not a {}",
+                    "HTTP method {}: a gRPC call must be a POST",
                     clip(head.method.as_str().as_bytes())
                 ),
             ),
@@ -79,8 +81,8 @@ fn is_grpc_with_protobuf(content_type: &[u8]) -> bool {
     matches!(rest.first(), None | Some(b';' | b' '))
 }
 
-/// Refuses a call whose messages may be compressed: this server knows identity only, for its
-/// messages are a few hundred bytes.
+/// Rejects a call whose messages may be compressed. The server supports only identity because its messages
+/// are a few hundred bytes.
 pub(super) fn check_encoding(head: &Parts) -> Result<(), HeadRejection> {
     match head.headers.get(GRPC_ENCODING) {
         None => Ok(()),
@@ -99,25 +101,27 @@ pub(super) fn check_encoding(head: &Parts) -> Result<(), HeadRejection> {
     }
 }
 
-/// The client's timeout, if it sent one.
+/// The value of `grpc-timeout`, if the request has one.
 pub(super) fn call_timeout(head: &Parts) -> Result<Option<Duration>, HeadRejection> {
     let Some(value) = head.headers.get(GRPC_TIMEOUT) else {
         return Ok(None);
     };
-    parse_timeout(value.as_bytes()).map(Some).map_err(|wrong| {
-        let sent = clip(value.as_bytes());
-        let right = "one to eight digits and one of H, M, S, m, u, n, such as 250m";
-        Status::new(
-            Code::InvalidArgument,
-            reason::TIMEOUT_INVALID,
-            format!("grpc-timeout {sent:?}: {wrong}; it must be {right}"),
-        )
-        .with_violation("grpc-timeout", right)
-        .into()
-    })
+    parse_timeout(value.as_bytes())
+        .map(Some)
+        .map_err(|problem| {
+            let sent = clip(value.as_bytes());
+            let expected = "one to eight digits and one of H, M, S, m, u, n, such as 250m";
+            Status::new(
+                Code::InvalidArgument,
+                reason::TIMEOUT_INVALID,
+                format!("grpc-timeout {sent:?}: {problem}; it must be {expected}"),
+            )
+            .with_violation("grpc-timeout", expected)
+            .into()
+        })
 }
 
-/// The answer to a path that nothing serves.
+/// The rejection of a path that no service has.
 pub(super) fn reject_unknown_path(path: &str, has_service: impl Fn(&str) -> bool) -> HeadRejection {
     let shown = clip(path.as_bytes());
     let service = path
@@ -130,11 +134,11 @@ pub(super) fn reject_unknown_path(path: &str, has_service: impl Fn(&str) -> bool
         ),
         Some(_) => Status::unimplemented(
             reason::SERVICE_UNKNOWN,
-            format!("{shown}: no such service is served here"),
+            format!("{shown}: this server has no such service"),
         ),
         None => Status::unimplemented(
             reason::METHOD_UNKNOWN,
-            format!("{shown}: a gRPC path is /package.Service/Method"),
+            format!("{shown}: a gRPC path must be /package.Service/Method"),
         ),
     };
     status.into()
@@ -155,17 +159,17 @@ mod tests {
     }
 
     #[test]
-    fn grpc_with_protobuf_is_told_from_everything_else() {
-        for good in [
+    fn only_grpc_with_protobuf_content_types_are_accepted() {
+        for valid in [
             "application/grpc",
             "application/grpc+proto",
             "application/grpc;charset=utf-8",
             "application/grpc+proto; x=y",
             "Application/GRPC",
         ] {
-            assert!(is_grpc_with_protobuf(good.as_bytes()), "{good}");
+            assert!(is_grpc_with_protobuf(valid.as_bytes()), "{valid}");
         }
-        for bad in [
+        for invalid in [
             "",
             "application/json",
             "application/grpc-web",
@@ -173,51 +177,51 @@ mod tests {
             "application/grpcx",
             "application/grpc+protobuf",
         ] {
-            assert!(!is_grpc_with_protobuf(bad.as_bytes()), "{bad}");
+            assert!(!is_grpc_with_protobuf(invalid.as_bytes()), "{invalid}");
         }
     }
 
     #[test]
-    fn a_request_that_is_no_grpc_gets_the_http_status_of_its_fault() {
-        let refusal = check_protocol(&head("GET", &[])).unwrap_err();
-        assert_eq!(refusal.http, StatusCode::METHOD_NOT_ALLOWED);
-        assert_eq!(refusal.header.unwrap().1, "POST");
+    fn a_request_that_is_not_grpc_gets_an_http_error_status() {
+        let rejection = check_protocol(&head("GET", &[])).unwrap_err();
+        assert_eq!(rejection.http, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(rejection.header.unwrap().1, "POST");
         let json = head("POST", &[("content-type", "application/json")]);
-        let refusal = check_protocol(&json).unwrap_err();
-        assert_eq!(refusal.http, StatusCode::UNSUPPORTED_MEDIA_TYPE);
-        assert!(refusal.status.message().contains("application/json"));
+        let rejection = check_protocol(&json).unwrap_err();
+        assert_eq!(rejection.http, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert!(rejection.status.message().contains("application/json"));
         assert!(check_protocol(&head("POST", &[])).is_err());
         let grpc = head("POST", &[("content-type", "application/grpc")]);
         assert!(check_protocol(&grpc).is_ok());
     }
 
     #[test]
-    fn only_identity_is_taken_and_the_refusal_says_so() {
+    fn only_identity_encoding_is_accepted() {
         assert!(check_encoding(&head("POST", &[])).is_ok());
         assert!(check_encoding(&head("POST", &[("grpc-encoding", "identity")])).is_ok());
-        let refusal = check_encoding(&head("POST", &[("grpc-encoding", "gzip")])).unwrap_err();
-        assert_eq!(refusal.status.code(), Code::Unimplemented);
-        assert_eq!(refusal.header, Some(("grpc-accept-encoding", "identity")));
+        let rejection = check_encoding(&head("POST", &[("grpc-encoding", "gzip")])).unwrap_err();
+        assert_eq!(rejection.status.code(), Code::Unimplemented);
+        assert_eq!(rejection.header, Some(("grpc-accept-encoding", "identity")));
     }
 
     #[test]
-    fn a_bad_timeout_is_named() {
+    fn an_invalid_timeout_is_quoted() {
         assert!(call_timeout(&head("POST", &[])).ok().unwrap().is_none());
-        let refusal = call_timeout(&head("POST", &[("grpc-timeout", "soon")])).unwrap_err();
-        assert_eq!(refusal.status.code(), Code::InvalidArgument);
-        assert!(refusal.status.message().contains("grpc-timeout \"soon\""));
+        let rejection = call_timeout(&head("POST", &[("grpc-timeout", "soon")])).unwrap_err();
+        assert_eq!(rejection.status.code(), Code::InvalidArgument);
+        assert!(rejection.status.message().contains("grpc-timeout \"soon\""));
     }
 
     #[test]
-    fn an_unknown_method_is_told_from_an_unknown_service() {
-        let of = |path| {
+    fn unknown_methods_and_unknown_services_have_different_reasons() {
+        let reason_of = |path| {
             reject_unknown_path(path, |service| service == "a.B")
                 .status
                 .reason()
         };
-        assert_eq!(of("/a.B/Nope"), reason::METHOD_UNKNOWN);
-        assert_eq!(of("/a.C/Nope"), reason::SERVICE_UNKNOWN);
-        assert_eq!(of("/"), reason::METHOD_UNKNOWN);
-        assert_eq!(of(""), reason::METHOD_UNKNOWN);
+        assert_eq!(reason_of("/a.B/Nope"), reason::METHOD_UNKNOWN);
+        assert_eq!(reason_of("/a.C/Nope"), reason::SERVICE_UNKNOWN);
+        assert_eq!(reason_of("/"), reason::METHOD_UNKNOWN);
+        assert_eq!(reason_of(""), reason::METHOD_UNKNOWN);
     }
 }

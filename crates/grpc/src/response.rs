@@ -1,7 +1,7 @@
-//! Writes a call's outcome into its HTTP/2 stream.
+//! Writes the outcome of a call into its HTTP/2 stream.
 //!
-//! A stream that is gone (reset, or its connection closed) swallows the outcome: there is nobody to
-//! tell, and the caller has been counted as cancelled or answered by then.
+//! Errors of a stream that was reset or whose connection closed are ignored: the response has no receiver,
+//! and the end of the call is reported elsewhere.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::server::SendResponse;
@@ -17,23 +17,26 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const OK: HeaderValue = HeaderValue::from_static("0");
 
-/// Room made at once when the shared reply buffer is used up: several hundred small replies.
-const REPLY_BUFFER_BYTES: usize = 16 * 1024;
+/// Allocated at once when the shared response buffer is used up: several hundred small responses.
+const RESPONSE_BUFFER_BYTES: usize = 16 * 1024;
 
-/// Appends prefix and message to the shard's reply buffer and takes them out as one piece.
-pub(super) fn encode(reply: &impl ResponseMessage, buffer: &mut BytesMut) -> Result<Bytes, Status> {
-    if buffer.capacity() < REPLY_BUFFER_BYTES / 16 {
-        buffer.reserve(REPLY_BUFFER_BYTES);
+/// Encodes prefix and message into the shard's response buffer and splits them off as one piece.
+pub(super) fn encode(
+    message: &impl ResponseMessage,
+    buffer: &mut BytesMut,
+) -> Result<Bytes, Status> {
+    if buffer.capacity() < RESPONSE_BUFFER_BYTES / 16 {
+        buffer.reserve(RESPONSE_BUFFER_BYTES);
     }
     buffer.clear();
     buffer.put_bytes(0, PREFIX_BYTES);
-    let encoded = reply.encode(buffer);
+    let encoded = message.encode(buffer);
     let length = u32::try_from(buffer.len() - PREFIX_BYTES);
     let (Ok(()), Ok(length)) = (encoded, length) else {
         buffer.clear();
         return Err(Status::internal(
             reason::RESPONSE_INVALID,
-            "the response is too large for a gRPC message",
+            "the response exceeds the size of a gRPC message",
         ));
     };
     buffer[1..PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
@@ -41,41 +44,41 @@ pub(super) fn encode(reply: &impl ResponseMessage, buffer: &mut BytesMut) -> Res
 }
 
 /// Headers, the framed `message`, and trailers with status 0.
-pub(super) fn send_response(respond: &mut SendResponse<Bytes>, message: Bytes) {
+pub(super) fn send_response(stream: &mut SendResponse<Bytes>, message: Bytes) {
     let mut response = Response::new(());
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
-    let Ok(mut stream) = respond.send_response(response, false) else {
+    let Ok(mut body) = stream.send_response(response, false) else {
         return;
     };
-    if stream.send_data(message, false).is_ok() {
+    if body.send_data(message, false).is_ok() {
         let mut trailers = HeaderMap::with_capacity(1);
         trailers.insert(GRPC_STATUS, OK);
-        let _ = stream.send_trailers(trailers);
+        let _ = body.send_trailers(trailers);
     }
 }
 
-/// One block of headers that ends the stream: what gRPC calls Trailers-Only.
-pub(super) fn send_status(respond: &mut SendResponse<Bytes>, status: &Status) {
+/// One block of headers that ends the stream (Trailers-Only in the gRPC specification).
+pub(super) fn send_status(stream: &mut SendResponse<Bytes>, status: &Status) {
     let mut response = Response::new(());
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     status.write_to(response.headers_mut());
-    let _ = respond.send_response(response, true);
+    let _ = stream.send_response(response, true);
 }
 
-/// [`send_status`] with the HTTP status and the header of the refusal.
-pub(super) fn send_rejection(respond: &mut SendResponse<Bytes>, refusal: HeadRejection) {
+/// [`send_status`] with the HTTP status and the additional header of the rejection.
+pub(super) fn send_rejection(stream: &mut SendResponse<Bytes>, rejection: HeadRejection) {
     let mut response = Response::new(());
-    *response.status_mut() = refusal.http;
+    *response.status_mut() = rejection.http;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, GRPC);
-    refusal.status.write_to(headers);
-    if let Some((name, value)) = refusal.header {
+    rejection.status.write_to(headers);
+    if let Some((name, value)) = rejection.header {
         headers.insert(
             HeaderName::from_static(name),
             HeaderValue::from_static(value),
         );
     }
-    let _ = respond.send_response(response, true);
+    let _ = stream.send_response(response, true);
 }
 
 #[cfg(test)]
@@ -84,9 +87,9 @@ mod tests {
 
     use super::*;
 
-    struct Text(&'static str);
+    struct TextMessage(&'static str);
 
-    impl ResponseMessage for Text {
+    impl ResponseMessage for TextMessage {
         fn encode(&self, into: &mut BytesMut) -> Result<(), prost::EncodeError> {
             into.extend_from_slice(self.0.as_bytes());
             Ok(())
@@ -94,10 +97,10 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_framed_one_after_the_other_in_one_allocation() {
+    fn responses_share_one_allocation() {
         let mut buffer = BytesMut::new();
-        let first = encode(&Text("abc"), &mut buffer).unwrap();
-        let second = encode(&Text(""), &mut buffer).unwrap();
+        let first = encode(&TextMessage("abc"), &mut buffer).unwrap();
+        let second = encode(&TextMessage(""), &mut buffer).unwrap();
         assert_eq!(&first[..], b"\0\0\0\0\x03abc");
         assert_eq!(&second[..], b"\0\0\0\0\0");
         assert_eq!(second.as_ptr(), first[first.len()..].as_ptr());

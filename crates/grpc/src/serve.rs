@@ -1,4 +1,6 @@
-//! From an accepted stream to a served one: the entry of the wire, and what runs in each call.
+//! The entry point: serves an accepted stream, and runs each call.
+//!
+//! A panic in a connection ends that connection and never the shard.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +13,8 @@ use futures::io::{AsyncRead, AsyncWrite};
 use h2::RecvStream;
 
 use super::call::CallContext;
-use super::connection::{ConnectionEnd, GrpcConnection};
+use super::connection::GrpcConnection;
+use super::connection_end::ConnectionEnd;
 use super::context::GrpcContext;
 use super::drain::ConnectionGuard;
 use super::message::MessageAssembler;
@@ -23,7 +26,7 @@ use crate::limits::LINGER_MAX;
 /// Serves one accepted connection until it ends. The future is `!Send`, owns the stream and never
 /// panics; dropping it closes the connection. Must be polled on an executor of [`inventory_runtime`].
 ///
-/// The connection counts as one of [`super::Drain`]'s from this call on, before the first poll.
+/// [`super::Drain`] counts the connection from this call on, before the first poll.
 pub fn serve_connection<T, S>(
     stream: T,
     service: Rc<S>,
@@ -33,11 +36,11 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
     S: UnaryService,
 {
-    let watch = ConnectionReport::new(&context);
-    let registered = ConnectionGuard::new(&context.drain);
+    let report = ConnectionReport::new(&context);
+    let guard = ConnectionGuard::new(&context.drain);
     async move {
-        // The whole of it moves in here: a field alone would leave its drop behind.
-        let mut watch = watch;
+        // Moves the whole report into the future: a captured field alone would leave the drop outside.
+        let mut report = report;
         let start = {
             let context = Rc::clone(&context);
             move |method, call, body| {
@@ -45,13 +48,13 @@ where
                 run_call(service, context, method, call, body)
             }
         };
-        let connection = GrpcConnection::<T, S, _, _>::new(stream, context, registered, start);
-        watch.ended = run_contained(connection).await;
-        watch.ended
+        let connection = GrpcConnection::<T, S, _, _>::new(stream, context, guard, start);
+        report.end = run_contained(connection).await;
+        report.end
     }
 }
 
-/// Runs the connection so that a panic, in it or in what it drops, ends nothing but itself.
+/// Runs the connection so that a panic, in a poll or in a drop, ends only the connection.
 async fn run_contained<T, S, M, F>(connection: GrpcConnection<T, S, M, F>) -> ConnectionEnd
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -60,21 +63,21 @@ where
     F: Future<Output = Result<Bytes, Status>>,
 {
     let mut connection = Box::new(connection);
-    let ended = std::future::poll_fn(|cx| {
+    let end = std::future::poll_fn(|cx| {
         catch_unwind(AssertUnwindSafe(|| connection.poll_serve(cx)))
             .unwrap_or(Poll::Ready(ConnectionEnd::Panicked))
     })
     .await;
-    let lingered = std::future::poll_fn(|cx| connection.poll_linger(ended, cx));
+    let linger = std::future::poll_fn(|cx| connection.poll_linger(end, cx));
     let limit = std::pin::pin!(inventory_runtime::sleep(LINGER_MAX));
-    select(lingered, limit).await;
+    select(linger, limit).await;
     match catch_unwind(AssertUnwindSafe(move || drop(connection))) {
-        Ok(()) => ended,
+        Ok(()) => end,
         Err(_) => ConnectionEnd::Panicked,
     }
 }
 
-/// Reads the request, runs its handler, encodes the reply.
+/// Reads the request, runs its handler and encodes the response.
 async fn run_call<S: UnaryService>(
     service: Rc<S>,
     context: Rc<GrpcContext>,
@@ -83,8 +86,8 @@ async fn run_call<S: UnaryService>(
     mut body: RecvStream,
 ) -> Result<Bytes, Status> {
     let request = read_message(&mut body).await?;
-    let reply = service.call(method, &call, request).await?;
-    response::encode(&reply, &mut context.response_buffer.borrow_mut())
+    let message = service.call(method, &call, request).await?;
+    response::encode(&message, &mut context.response_buffer.borrow_mut())
 }
 
 async fn read_message(body: &mut RecvStream) -> Result<Bytes, Status> {
@@ -106,19 +109,19 @@ fn request_read_error(error: h2::Error) -> Status {
         return Status::new(
             Code::Cancelled,
             reason::CANCELLED,
-            "the request was broken off",
+            "the request was reset before its end",
         );
     }
     Status::internal(
         reason::MALFORMED_MESSAGE,
-        format!("the request cannot be read: {error}"),
+        format!("cannot read the request: {error}"),
     )
 }
 
-/// Tells the observer of the connection's beginning and end, however it ends.
+/// Reports the start of the connection, and its end in every case.
 struct ConnectionReport {
     context: Rc<GrpcContext>,
-    ended: ConnectionEnd,
+    end: ConnectionEnd,
 }
 
 impl ConnectionReport {
@@ -126,14 +129,14 @@ impl ConnectionReport {
         context.observer.connection_opened();
         Self {
             context: Rc::clone(context),
-            ended: ConnectionEnd::Aborted,
+            end: ConnectionEnd::Aborted,
         }
     }
 }
 
 impl Drop for ConnectionReport {
     fn drop(&mut self) {
-        self.context.observer.connection_closed(self.ended);
+        self.context.observer.connection_closed(self.end);
     }
 }
 
@@ -149,9 +152,9 @@ mod tests {
     use crate::{Inventory, InventoryServer};
     use inventory_proto::inventory::v1 as pb;
 
-    struct Nothing;
+    struct EmptyHandlers;
 
-    impl Inventory for Nothing {
+    impl Inventory for EmptyHandlers {
         async fn check_availability(
             &self,
             _: &CallContext,
@@ -193,26 +196,26 @@ mod tests {
         }
     }
 
-    /// A defect in the layer: it panics when it is used, and again when it is dropped.
-    struct Defect;
+    /// A stream that panics when it is read, and again when it is dropped.
+    struct PanickingStream;
 
-    impl Drop for Defect {
+    impl Drop for PanickingStream {
         fn drop(&mut self) {
-            assert!(std::thread::panicking(), "a defect in a drop");
+            assert!(std::thread::panicking(), "panic in a drop");
         }
     }
 
-    impl AsyncRead for Defect {
+    impl AsyncRead for PanickingStream {
         fn poll_read(
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
             _: &mut [u8],
         ) -> Poll<io::Result<usize>> {
-            panic!("a defect in a read");
+            panic!("panic in a read");
         }
     }
 
-    impl AsyncWrite for Defect {
+    impl AsyncWrite for PanickingStream {
         fn poll_write(
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
@@ -231,13 +234,13 @@ mod tests {
     }
 
     #[test]
-    fn a_defect_ends_its_connection_and_not_the_shard() {
+    fn a_panic_ends_its_connection_and_not_the_shard() {
         let context = Rc::new(GrpcContext::for_tests());
-        let service = Rc::new(InventoryServer::new(Nothing));
-        let serving = serve_connection(Defect, service, Rc::clone(&context));
+        let service = Rc::new(InventoryServer::new(EmptyHandlers));
+        let serving = serve_connection(PanickingStream, service, Rc::clone(&context));
         assert_eq!(context.drain.connections(), 1);
-        let ended = inventory_runtime::run_unpinned(serving).unwrap();
-        assert_eq!(ended, ConnectionEnd::Panicked);
+        let end = inventory_runtime::run_unpinned(serving).unwrap();
+        assert_eq!(end, ConnectionEnd::Panicked);
         assert_eq!(context.drain.connections(), 0);
     }
 }

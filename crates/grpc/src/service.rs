@@ -1,4 +1,4 @@
-//! The interface between the HTTP/2 layer and the services: all that the layer knows of a contract.
+//! The interface between the HTTP/2 layer and the contracts: everything that the layer knows of a contract.
 
 use std::future::Future;
 
@@ -8,29 +8,29 @@ use prost::Message;
 use super::call::CallContext;
 use super::status::{Status, reason};
 
-/// A contract served on a shard, dispatched without allocation or dynamic calls.
+/// A contract whose unary methods are served on a shard, without allocation or dynamic dispatch.
 ///
-/// Generated for every hot contract; a pair of them is one too, so two contracts share a port.
+/// A pair of unary services is a unary service too, so that two contracts share one port.
 pub trait UnaryService: 'static {
     /// One of the contract's methods.
     type Method: Copy + 'static;
-    /// A response that is not encoded yet.
+    /// A response, not yet encoded.
     type Response: ResponseMessage;
 
-    /// The method of a request's `:path`.
+    /// The method that a request's `:path` names.
     fn find_method(path: &str) -> Option<Self::Method>;
 
-    /// Whether the contract has this service (`package.Service`), so that an unknown method can be
-    /// told from an unknown service.
+    /// Whether the contract has this service (`package.Service`): an unknown method and an unknown service
+    /// have different reasons.
     fn has_service(service: &str) -> bool;
 
-    /// `/package.Service/Method`, as observers see it.
+    /// `/package.Service/Method`, as passed to observers.
     fn method_name(method: Self::Method) -> &'static str;
 
     /// Decodes `request` (one message, without its prefix) and runs the handler.
     ///
-    /// Polled for the last time at or after `call.deadline`: a handler that is ready then answers
-    /// by itself, one that is not is dropped and answered for with DEADLINE_EXCEEDED.
+    /// The last poll is at or after `call.deadline`: a handler that is ready then answers by itself; a
+    /// pending one is dropped, and the call is answered with DEADLINE_EXCEEDED.
     fn call(
         &self,
         method: Self::Method,
@@ -44,7 +44,7 @@ pub trait ResponseMessage {
     /// Appends the message, without a prefix.
     ///
     /// # Errors
-    /// When the buffer cannot grow to hold it.
+    /// If the buffer cannot grow to hold the message.
     fn encode(&self, into: &mut BytesMut) -> Result<(), prost::EncodeError>;
 }
 
@@ -54,11 +54,11 @@ impl<M: Message> ResponseMessage for M {
     }
 }
 
-/// A response that may have been encoded for an earlier call.
+/// A response that may be encoded already, for an earlier call.
 #[derive(Clone, Debug)]
 pub enum CacheableResponse<M> {
     Message(Box<M>),
-    /// Without a prefix.
+    /// The encoded message, without a prefix.
     Encoded(Bytes),
 }
 
@@ -77,7 +77,7 @@ impl<M: Message> ResponseMessage for CacheableResponse<M> {
 /// Decodes a request message.
 ///
 /// # Errors
-/// `INTERNAL` with what is malformed, as gRPC prescribes for a request that does not parse.
+/// `INTERNAL` with the decoder's message, as gRPC prescribes for a request that does not parse.
 pub fn decode<M: Message + Default>(request: Bytes) -> Result<M, Status> {
     M::decode(request).map_err(|error| {
         Status::internal(
@@ -87,7 +87,7 @@ pub fn decode<M: Message + Default>(request: Bytes) -> Result<M, Status> {
     })
 }
 
-/// One of the two sides of a pair of contracts.
+/// A method or response of one of two contracts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Either<A, B> {
     First(A),
@@ -97,8 +97,8 @@ pub enum Either<A, B> {
 impl<A: ResponseMessage, B: ResponseMessage> ResponseMessage for Either<A, B> {
     fn encode(&self, into: &mut BytesMut) -> Result<(), prost::EncodeError> {
         match self {
-            Self::First(reply) => reply.encode(into),
-            Self::Second(reply) => reply.encode(into),
+            Self::First(response) => response.encode(into),
+            Self::Second(response) => response.encode(into),
         }
     }
 }
@@ -133,8 +133,8 @@ impl<A: UnaryService, B: UnaryService> UnaryService for (A, B) {
         match method {
             Either::First(method) => self.0.call(method, call, request).await.map(Either::First),
             Either::Second(method) => {
-                let reply = self.1.call(method, call, request).await;
-                reply.map(Either::Second)
+                let response = self.1.call(method, call, request).await;
+                response.map(Either::Second)
             }
         }
     }
@@ -149,21 +149,21 @@ mod tests {
     use super::*;
     use crate::Code;
 
-    /// A contract of one method that answers with its own name.
-    struct Named<const N: u8>;
+    /// A contract with one method that returns its own name.
+    struct OneMethod<const N: u8>;
 
-    struct Text(String);
+    struct TextResponse(String);
 
-    impl ResponseMessage for Text {
+    impl ResponseMessage for TextResponse {
         fn encode(&self, into: &mut BytesMut) -> Result<(), prost::EncodeError> {
             into.extend_from_slice(self.0.as_bytes());
             Ok(())
         }
     }
 
-    impl<const N: u8> UnaryService for Named<N> {
+    impl<const N: u8> UnaryService for OneMethod<N> {
         type Method = u8;
-        type Response = Text;
+        type Response = TextResponse;
 
         fn find_method(path: &str) -> Option<u8> {
             (path == format!("/s{N}/m")).then_some(N)
@@ -177,30 +177,35 @@ mod tests {
             if N == 1 { "/s1/m" } else { "/s2/m" }
         }
 
-        async fn call(&self, method: u8, _: &CallContext, _: Bytes) -> Result<Text, Status> {
-            Ok(Text(format!("from {method}")))
+        async fn call(
+            &self,
+            method: u8,
+            _: &CallContext,
+            _: Bytes,
+        ) -> Result<TextResponse, Status> {
+            Ok(TextResponse(format!("from {method}")))
         }
     }
 
     #[test]
-    fn a_pair_of_contracts_routes_each_path_to_its_own_side() {
-        type Pair = (Named<1>, Named<2>);
-        for (path, says) in [("/s1/m", "from 1"), ("/s2/m", "from 2")] {
+    fn a_pair_of_contracts_routes_each_path_to_its_contract() {
+        type Pair = (OneMethod<1>, OneMethod<2>);
+        for (path, expected) in [("/s1/m", "from 1"), ("/s2/m", "from 2")] {
             let method = Pair::find_method(path).unwrap();
             assert_eq!(Pair::method_name(method), path);
             let call = CallContext::default();
-            let pair = (Named::<1>, Named::<2>);
-            let reply = pair.call(method, &call, Bytes::new()).now_or_never();
+            let pair = (OneMethod::<1>, OneMethod::<2>);
+            let response = pair.call(method, &call, Bytes::new()).now_or_never();
             let mut out = BytesMut::new();
-            reply.unwrap().unwrap().encode(&mut out).unwrap();
-            assert_eq!(out, says);
+            response.unwrap().unwrap().encode(&mut out).unwrap();
+            assert_eq!(out, expected);
         }
         assert!(Pair::find_method("/s3/m").is_none());
         assert!(Pair::has_service("s1") && Pair::has_service("s2") && !Pair::has_service("s3"));
     }
 
     #[test]
-    fn a_message_that_does_not_parse_is_internal_and_says_what_is_wrong() {
+    fn a_malformed_message_is_internal_and_names_its_type() {
         let bytes = Bytes::from_static(&[0x0a, 0xff]);
         let status = decode::<inventory_proto::inventory::v1::CheckReq>(bytes).unwrap_err();
         assert_eq!(status.code(), Code::Internal);

@@ -1,7 +1,7 @@
-//! What a call ends with when it does not succeed, and how that looks in the trailers.
+//! The status of a call that fails, and its encoding in the trailers.
 //!
-//! The richer error model: `grpc-status-details-bin` carries a `google.rpc.Status` whose first
-//! detail is always an `ErrorInfo`, so that a client decides by a stable reason, never by text.
+//! `grpc-status-details-bin` carries a `google.rpc.Status` (the richer error model) whose first detail is
+//! always an `ErrorInfo`, so that clients decide by a stable reason, never by text.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,9 +16,9 @@ pub use tonic::Code;
 /// `ErrorInfo.domain` of every error of this server.
 pub const ERROR_DOMAIN: &str = "inventory.v1";
 
-/// The reasons of the errors that this layer makes itself. Handlers bring their own.
+/// The reasons of errors that this crate returns itself. Handlers have their own.
 pub mod reason {
-    /// The deadline passed before the answer was there.
+    /// The deadline passed before the response was ready.
     pub const DEADLINE_EXCEEDED: &str = "DEADLINE_EXCEEDED";
     /// `grpc-timeout` does not parse.
     pub const TIMEOUT_INVALID: &str = "TIMEOUT_INVALID";
@@ -30,29 +30,29 @@ pub mod reason {
     pub const HTTP_METHOD_INVALID: &str = "HTTP_METHOD_INVALID";
     /// The content-type is not one of gRPC with protobuf.
     pub const CONTENT_TYPE_INVALID: &str = "CONTENT_TYPE_INVALID";
-    /// A compression that this server does not know; it knows only identity.
+    /// A compression other than identity.
     pub const COMPRESSION_UNSUPPORTED: &str = "COMPRESSION_UNSUPPORTED";
     /// A message flagged as compressed in a call that declared no compression.
     pub const COMPRESSION_UNDECLARED: &str = "COMPRESSION_UNDECLARED";
     /// The request message exceeds the limit.
     pub const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
-    /// The request ended inside its message.
+    /// The request ended within its message.
     pub const MESSAGE_TRUNCATED: &str = "MESSAGE_TRUNCATED";
     /// Not exactly one message on a unary method.
     pub const MESSAGE_COUNT: &str = "MESSAGE_COUNT";
     /// The prefix or the protobuf does not parse.
     pub const MALFORMED_MESSAGE: &str = "MALFORMED_MESSAGE";
-    /// A handler panicked; the shard lives on.
+    /// A handler panicked; the shard is not affected.
     pub const PANIC: &str = "PANIC";
     /// The response could not be encoded.
     pub const RESPONSE_INVALID: &str = "RESPONSE_INVALID";
-    /// The caller reset the stream or went away.
+    /// The caller reset the stream or disconnected.
     pub const CANCELLED: &str = "CANCELLED";
-    /// Too many calls on the cold services at once.
+    /// Too many concurrent calls of the auxiliary services.
     pub const COLD_CALLS_EXCEEDED: &str = "COLD_CALLS_EXCEEDED";
-    /// The thread of the cold services is gone.
+    /// The control plane, which serves the auxiliary services, has ended.
     pub const COLD_SERVICES_DOWN: &str = "COLD_SERVICES_DOWN";
-    /// The server is leaving; another one, or another connection, serves.
+    /// The connection or the server shuts down; retry on another connection.
     pub const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
 }
 
@@ -68,7 +68,7 @@ pub struct Status {
     code: Code,
     reason: &'static str,
     message: Cow<'static, str>,
-    /// Boxed, for most statuses have none and every result would carry its size.
+    /// Boxed because most statuses have none, and every `Result` would carry its size.
     details: Option<Box<StatusDetails>>,
 }
 
@@ -80,7 +80,7 @@ struct StatusDetails {
 }
 
 impl Status {
-    /// `reason` is UPPER_SNAKE_CASE and stable; `message` is for people.
+    /// `reason` is UPPER_SNAKE_CASE and stable; `message` is for humans.
     pub fn new(code: Code, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
@@ -105,7 +105,7 @@ impl Status {
         self
     }
 
-    /// Adds one `BadRequest.FieldViolation`: which field, and what would be right.
+    /// Adds one `BadRequest.FieldViolation`: the field and what would be valid.
     #[must_use]
     pub fn with_violation(
         mut self,
@@ -117,8 +117,8 @@ impl Status {
         self
     }
 
-    /// Tells the client to come back after `span`: `RetryInfo`, and `grpc-retry-pushback-ms`, which
-    /// clients with a retry policy obey by themselves.
+    /// Asks the client to retry after `span`: `RetryInfo`, and `grpc-retry-pushback-ms`, which gRPC clients
+    /// with a retry policy apply.
     #[must_use]
     pub fn with_retry_after(mut self, span: Duration) -> Self {
         self.details().retry_after = Some(span);
@@ -140,10 +140,10 @@ impl Status {
     /// Adds `grpc-status`, `grpc-message`, `grpc-status-details-bin` and, with a retry pause,
     /// `grpc-retry-pushback-ms`.
     pub fn write_to(&self, headers: &mut HeaderMap) {
-        let details = Bytes::from(self.rich().encode_to_vec());
+        let details = Bytes::from(self.to_rpc_status().encode_to_vec());
         let status = tonic::Status::with_details(self.code, self.message.as_ref(), details);
         if status.add_header(headers).is_err() {
-            // Cannot be: the message is percent-encoded and the details are base64.
+            // Unreachable: the message is percent-encoded and the details are base64.
             headers.insert(
                 tonic::Status::GRPC_STATUS,
                 HeaderValue::from(self.code as i32),
@@ -163,7 +163,7 @@ impl Status {
         self.details.get_or_insert_default()
     }
 
-    fn rich(&self) -> pb::Status {
+    fn to_rpc_status(&self) -> pb::Status {
         let mut info = pb::ErrorInfo {
             reason: self.reason.to_owned(),
             domain: ERROR_DOMAIN.to_owned(),
@@ -213,10 +213,10 @@ fn any(type_url: &str, message: &impl Message) -> prost_types::Any {
     }
 }
 
-/// Text of the outside, cut and made printable so that it can stand in a message.
+/// Untrusted text, shortened and escaped so that it can be part of a message.
 pub(crate) fn clip(text: &[u8]) -> String {
-    const KEPT: usize = 64;
-    let cut = text.get(..KEPT).unwrap_or(text);
+    const SHOWN_BYTES_MAX: usize = 64;
+    let cut = text.get(..SHOWN_BYTES_MAX).unwrap_or(text);
     let mut shown = cut.escape_ascii().to_string();
     if cut.len() < text.len() {
         shown.push('…');
@@ -232,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    /// What a stock client reads from the headers.
+    /// What tonic's client reads from the headers.
     fn read_back(status: &Status) -> (tonic::Status, HeaderMap) {
         let mut headers = HeaderMap::new();
         status.write_to(&mut headers);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_violations_and_the_retry_pause_reach_a_stock_client() {
+    fn a_client_reads_metadata_violations_and_the_retry_delay() {
         let status = Status::new(Code::ResourceExhausted, "THROTTLED", "busy")
             .with_metadata("event_id", "evt_1")
             .with_violation("qty", "must be 1 to 10")
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_with_any_characters_is_percent_encoded() {
+    fn messages_are_percent_encoded() {
         let text = "50 % of „Halle ä“\nsold";
         let (read, headers) = read_back(&Status::internal("X", text));
         assert_eq!(read.message(), text);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_text_is_cut_and_made_printable() {
+    fn untrusted_text_is_shortened_and_escaped() {
         assert_eq!(clip(b"a\r\nb"), "a\\r\\nb");
         let long = clip(&[b'x'; 500]);
         assert_eq!(long.chars().count(), 65);

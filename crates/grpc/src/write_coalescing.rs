@@ -1,9 +1,9 @@
-//! The corked stream under HTTP/2: one write per turn.
+//! The stream under HTTP/2: many responses in one write.
 //!
-//! HTTP/2 flushes after every frame it can complete. Measured on one core at 50 connections × 100
-//! streams, a `send` for each of those costs 9.2 µs of server CPU per request, one `send` per turn
-//! 5.25 µs. So a write only appends to a buffer, a flush does nothing, and the connection sends the
-//! buffer when a turn has nothing more to add.
+//! HTTP/2 flushes after every complete frame. Measured on one core at 50 connections × 100 streams, one
+//! `send` per flush costs 9.2 µs of server CPU per request, one `send` per poll of the connection 5.25 µs.
+//! So a write only appends to a buffer, a flush does nothing, and the connection sends the buffer at the
+//! end of its poll.
 
 use std::cell::RefCell;
 use std::io;
@@ -17,26 +17,26 @@ use tokio::io::ReadBuf;
 use super::context::GrpcContext;
 use crate::limits::{LINGER_BYTES_MAX, READ_BYTES_PER_POLL_MAX, WRITE_BUFFER_BYTES_MAX};
 
-/// The stream and what waits to be written to it.
+/// The stream and the bytes that wait to be written to it.
 pub(super) struct WriteCoalescer<T> {
     io: T,
     context: Rc<GrpcContext>,
     out: Vec<u8>,
-    /// How much of `out` is sent.
+    /// Bytes of `out` that are sent.
     sent: usize,
-    /// The task, which the socket wakes: not the waker that HTTP/2 is polled with, for readiness
-    /// arrives between turns.
+    /// The waker of the task, registered with the socket. Not the coalescing waker of HTTP/2, because readiness
+    /// arrives between polls.
     task: Waker,
-    /// Bytes that may still be read in this turn.
+    /// Bytes that may still be read in this poll.
     read_budget: usize,
-    /// The socket said that it has nothing; it is not asked again in this turn.
+    /// The socket had nothing to read; it is not read again in this poll.
     socket_empty: bool,
     received: bool,
-    /// Bytes read and forgotten after the end.
+    /// Bytes read and discarded after the end.
     discarded: usize,
 }
 
-/// The half that HTTP/2 owns.
+/// The stream that HTTP/2 owns.
 pub(super) struct CoalescedStream<T>(Rc<RefCell<WriteCoalescer<T>>>);
 
 impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
@@ -60,18 +60,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
         self.socket_empty = false;
     }
 
-    /// Whether the peer was heard since this was asked last.
+    /// Whether bytes arrived since the last call.
     pub(super) fn take_received(&mut self) -> bool {
         std::mem::take(&mut self.received)
     }
 
-    /// Whether the turn stopped reading for the sake of the other connections.
+    /// Whether this poll stopped reading to let other connections run.
     pub(super) fn read_budget_spent(&self) -> bool {
         self.read_budget == 0
     }
 
-    /// Sends what is buffered. What the socket does not take stays, and the task is woken when the
-    /// socket takes more.
+    /// Sends the buffer. Bytes that the socket does not accept stay buffered, and the socket wakes the task
+    /// when it accepts more.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         let mut cx = Context::from_waker(&self.task);
         while self.sent < self.out.len() {
@@ -79,7 +79,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(taken)) => {
                     self.sent += taken;
-                    self.context.stats.count_write(taken);
+                    self.context.stats.count_write();
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => return Err(error),
@@ -92,12 +92,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
         Ok(())
     }
 
-    /// Reads and forgets what the peer still sends; ready when it has closed its side, is gone, or
-    /// sends on and on.
+    /// Reads and discards what the peer still sends; ready when the peer has closed its side, is gone, or has
+    /// sent more than [`LINGER_BYTES_MAX`].
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut forgotten = [0; 4 * 1024];
+        let mut scratch = [0; 4 * 1024];
         while self.discarded < LINGER_BYTES_MAX {
-            match Pin::new(&mut self.io).poll_read(cx, &mut forgotten) {
+            match Pin::new(&mut self.io).poll_read(cx, &mut scratch) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(read)) => self.discarded += read,
                 Poll::Pending => return Poll::Pending,
@@ -154,8 +154,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
 }
 
 impl<T> CoalescedStream<T> {
-    pub(super) fn new(cork: &Rc<RefCell<WriteCoalescer<T>>>) -> Self {
-        Self(Rc::clone(cork))
+    pub(super) fn new(writer: &Rc<RefCell<WriteCoalescer<T>>>) -> Self {
+        Self(Rc::clone(writer))
     }
 }
 
@@ -183,14 +183,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> tokio::io::AsyncWrite for CoalescedStrea
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut cork = self.0.borrow_mut();
-        cork.flush()?;
-        if cork.pending_bytes() > 0 {
+        let mut writer = self.0.borrow_mut();
+        writer.flush()?;
+        if writer.pending_bytes() > 0 {
             return Poll::Pending;
         }
-        let WriteCoalescer { io, task, .. } = &mut *cork;
+        let WriteCoalescer { io, task, .. } = &mut *writer;
         match Pin::new(io).poll_close(&mut Context::from_waker(task)) {
-            // The peer was faster: there is nothing left to close.
+            // The peer closed first.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::NotConnected => {
                 Poll::Ready(Ok(()))
             }
@@ -207,9 +207,9 @@ mod tests {
 
     use super::*;
 
-    /// A socket that takes at most `room` bytes and hands out `inbound`; it counts its calls.
+    /// A socket that accepts at most `room` bytes and returns `inbound` bytes; counts its calls.
     #[derive(Default)]
-    struct Socket {
+    struct FakeSocket {
         room: usize,
         taken: Vec<u8>,
         writes: usize,
@@ -218,7 +218,7 @@ mod tests {
         closed: bool,
     }
 
-    impl AsyncRead for Socket {
+    impl AsyncRead for FakeSocket {
         fn poll_read(
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
@@ -234,7 +234,7 @@ mod tests {
         }
     }
 
-    impl AsyncWrite for Socket {
+    impl AsyncWrite for FakeSocket {
         fn poll_write(
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
@@ -260,98 +260,103 @@ mod tests {
         }
     }
 
-    fn corked(socket: Socket) -> (Rc<RefCell<WriteCoalescer<Socket>>>, CoalescedStream<Socket>) {
-        let cork = WriteCoalescer::new(socket, Rc::new(GrpcContext::for_tests()));
-        cork.borrow_mut().begin_poll(Waker::noop());
-        let half = CoalescedStream::new(&cork);
-        (cork, half)
+    fn coalesced(
+        socket: FakeSocket,
+    ) -> (
+        Rc<RefCell<WriteCoalescer<FakeSocket>>>,
+        CoalescedStream<FakeSocket>,
+    ) {
+        let writer = WriteCoalescer::new(socket, Rc::new(GrpcContext::for_tests()));
+        writer.borrow_mut().begin_poll(Waker::noop());
+        let stream = CoalescedStream::new(&writer);
+        (writer, stream)
     }
 
-    fn write(half: &mut CoalescedStream<Socket>, bytes: &[u8]) -> Poll<usize> {
+    fn write(stream: &mut CoalescedStream<FakeSocket>, bytes: &[u8]) -> Poll<usize> {
         let mut cx = Context::from_waker(Waker::noop());
-        let written = Pin::new(&mut *half).poll_write(&mut cx, bytes);
-        assert!(Pin::new(half).poll_flush(&mut cx).is_ready());
+        let written = Pin::new(&mut *stream).poll_write(&mut cx, bytes);
+        assert!(Pin::new(stream).poll_flush(&mut cx).is_ready());
         written.map(Result::unwrap)
     }
 
     #[test]
-    fn many_writes_and_flushes_become_one() {
-        let (cork, mut half) = corked(Socket {
+    fn many_writes_and_flushes_become_one_write() {
+        let (writer, mut stream) = coalesced(FakeSocket {
             room: usize::MAX,
             ..Default::default()
         });
         for n in 0..100u8 {
-            assert_eq!(write(&mut half, &[n; 10]), Poll::Ready(10));
+            assert_eq!(write(&mut stream, &[n; 10]), Poll::Ready(10));
         }
-        assert_eq!(cork.borrow().io.writes, 0);
-        cork.borrow_mut().flush().unwrap();
-        assert_eq!(cork.borrow().io.writes, 1);
-        let want: Vec<u8> = (0..100).flat_map(|n| [n; 10]).collect();
-        assert_eq!(cork.borrow().io.taken, want);
+        assert_eq!(writer.borrow().io.writes, 0);
+        writer.borrow_mut().flush().unwrap();
+        assert_eq!(writer.borrow().io.writes, 1);
+        let expected: Vec<u8> = (0..100).flat_map(|n| [n; 10]).collect();
+        assert_eq!(writer.borrow().io.taken, expected);
     }
 
     #[test]
-    fn a_full_buffer_pushes_back_and_loses_nothing() {
-        let (cork, mut half) = corked(Socket::default());
+    fn a_full_buffer_applies_back_pressure_and_loses_nothing() {
+        let (writer, mut stream) = coalesced(FakeSocket::default());
         let chunk: Vec<u8> = (0..=255).cycle().take(10_000).collect();
         let mut sent = Vec::new();
-        while let Poll::Ready(taken) = write(&mut half, &chunk) {
+        while let Poll::Ready(taken) = write(&mut stream, &chunk) {
             sent.extend_from_slice(&chunk[..taken]);
         }
         assert_eq!(sent.len(), WRITE_BUFFER_BYTES_MAX);
         for _ in 0..1_000 {
-            cork.borrow_mut().io.room = 3_333;
-            cork.borrow_mut().flush().unwrap();
-            if let Poll::Ready(taken) = write(&mut half, &chunk) {
+            writer.borrow_mut().io.room = 3_333;
+            writer.borrow_mut().flush().unwrap();
+            if let Poll::Ready(taken) = write(&mut stream, &chunk) {
                 sent.extend_from_slice(&chunk[..taken]);
             }
-            assert!(cork.borrow().pending_bytes() <= WRITE_BUFFER_BYTES_MAX);
-            assert!(cork.borrow().out.len() <= 2 * WRITE_BUFFER_BYTES_MAX + chunk.len());
+            assert!(writer.borrow().pending_bytes() <= WRITE_BUFFER_BYTES_MAX);
+            assert!(writer.borrow().out.len() <= 2 * WRITE_BUFFER_BYTES_MAX + chunk.len());
         }
-        cork.borrow_mut().io.room = usize::MAX;
-        cork.borrow_mut().flush().unwrap();
-        assert_eq!(cork.borrow().io.taken, sent);
+        writer.borrow_mut().io.room = usize::MAX;
+        writer.borrow_mut().flush().unwrap();
+        assert_eq!(writer.borrow().io.taken, sent);
     }
 
     #[test]
-    fn the_end_is_sent_before_the_socket_closes() {
-        let (cork, mut half) = corked(Socket::default());
-        assert_eq!(write(&mut half, b"bye"), Poll::Ready(3));
+    fn buffered_bytes_are_sent_before_the_socket_closes() {
+        let (writer, mut stream) = coalesced(FakeSocket::default());
+        assert_eq!(write(&mut stream, b"bye"), Poll::Ready(3));
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(Pin::new(&mut half).poll_shutdown(&mut cx).is_pending());
-        assert!(!cork.borrow().io.closed);
-        cork.borrow_mut().io.room = 10;
-        assert!(Pin::new(&mut half).poll_shutdown(&mut cx).is_ready());
-        assert!(cork.borrow().io.closed);
-        assert_eq!(cork.borrow().io.taken, b"bye");
+        assert!(Pin::new(&mut stream).poll_shutdown(&mut cx).is_pending());
+        assert!(!writer.borrow().io.closed);
+        writer.borrow_mut().io.room = 10;
+        assert!(Pin::new(&mut stream).poll_shutdown(&mut cx).is_ready());
+        assert!(writer.borrow().io.closed);
+        assert_eq!(writer.borrow().io.taken, b"bye");
     }
 
     #[test]
-    fn a_turn_reads_no_more_than_its_allowance_and_asks_an_empty_socket_once() {
-        let (cork, mut half) = corked(Socket {
+    fn a_poll_reads_within_its_budget_and_reads_an_empty_socket_once() {
+        let (writer, mut stream) = coalesced(FakeSocket {
             inbound: READ_BYTES_PER_POLL_MAX + 10,
             ..Default::default()
         });
         let mut cx = Context::from_waker(Waker::noop());
         let mut memory = vec![0; 8 * 1024];
-        let mut read_all = |half: &mut CoalescedStream<Socket>| {
+        let mut read_all = |stream: &mut CoalescedStream<FakeSocket>| {
             let mut total = 0;
             loop {
                 let mut buf = ReadBuf::new(&mut memory);
-                match Pin::new(&mut *half).poll_read(&mut cx, &mut buf) {
+                match Pin::new(&mut *stream).poll_read(&mut cx, &mut buf) {
                     Poll::Ready(result) => result.unwrap(),
                     Poll::Pending => return total,
                 }
                 total += buf.filled().len();
             }
         };
-        assert_eq!(read_all(&mut half), READ_BYTES_PER_POLL_MAX);
-        assert!(cork.borrow().read_budget_spent());
-        cork.borrow_mut().begin_poll(Waker::noop());
-        assert_eq!(read_all(&mut half), 10);
-        let reads = cork.borrow().io.reads;
-        assert_eq!(read_all(&mut half), 0);
-        assert_eq!(cork.borrow().io.reads, reads);
-        assert!(cork.borrow_mut().take_received() && !cork.borrow_mut().take_received());
+        assert_eq!(read_all(&mut stream), READ_BYTES_PER_POLL_MAX);
+        assert!(writer.borrow().read_budget_spent());
+        writer.borrow_mut().begin_poll(Waker::noop());
+        assert_eq!(read_all(&mut stream), 10);
+        let reads = writer.borrow().io.reads;
+        assert_eq!(read_all(&mut stream), 0);
+        assert_eq!(writer.borrow().io.reads, reads);
+        assert!(writer.borrow_mut().take_received() && !writer.borrow_mut().take_received());
     }
 }

@@ -1,4 +1,4 @@
-//! The process's clocks, read once per event.
+//! The process's clocks: monotonic and wall time.
 
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

@@ -1,4 +1,4 @@
-//! The shard's half of a cold call: carries frames between an HTTP/2 stream and the channels.
+//! The shard's half of a bridged call: carries frames between an HTTP/2 stream and the bridge's channels.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -17,16 +17,16 @@ use http::request::Parts;
 use http::{HeaderMap, Response};
 use tokio::sync::mpsc;
 
-use super::super::active_calls::CallResponder;
-use super::super::response;
-use super::super::status::{Code, Status, reason};
-use super::{CallChannels, RequestFrame, ResponseFrame, TonicBridge};
+use super::channel::{CallChannels, RequestFrame, ResponseFrame, TonicBridge};
+use crate::active_calls::CallResponder;
+use crate::response;
+use crate::status::{Code, Status, reason};
 use inventory_core::time::Micros;
 
-/// The cold calls of one connection. They are few, so each is boxed.
-pub(in super::super) struct BridgedCalls {
+/// The bridged calls of one connection. They are few, so each is boxed.
+pub(crate) struct BridgedCalls {
     relays: FuturesUnordered<FrameRelay>,
-    cancel_all: Rc<Cell<bool>>,
+    cancelled: Rc<Cell<bool>>,
 }
 
 struct FrameRelay {
@@ -47,68 +47,66 @@ impl Future for FrameRelay {
 }
 
 impl BridgedCalls {
-    pub(in super::super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             relays: FuturesUnordered::new(),
-            cancel_all: Rc::default(),
+            cancelled: Rc::default(),
         }
     }
 
-    pub(in super::super) fn start(
+    pub(crate) fn start(
         &mut self,
-        call: CallResponder,
+        bridge: TonicBridge,
+        responder: CallResponder,
         head: Parts,
         body: RecvStream,
         timeout: Option<Micros>,
         cx: &mut Context<'_>,
     ) {
         let timeout = timeout.map(|span| Duration::from_micros(span.0));
-        let cut = Rc::clone(&self.cancel_all);
-        let work = Box::pin(relay(call, head, body, timeout, cut));
+        let cancelled = Rc::clone(&self.cancelled);
+        let work = Box::pin(async move {
+            let mut call = CallReport::new(responder);
+            let exchange = exchange(
+                &bridge,
+                &mut call.responder,
+                head,
+                body,
+                timeout,
+                &cancelled,
+            );
+            call.code = exchange.await;
+        });
         self.relays.push(FrameRelay { work, waker: None });
         self.poll(cx);
     }
 
-    pub(in super::super) fn poll(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(())) = self.relays.poll_next_unpin(cx) {}
     }
 
-    /// Ends every call, those that come later too: the connection is leaving.
-    pub(in super::super) fn cut(&mut self) {
-        self.cancel_all.set(true);
-        for pipe in self.relays.iter_mut() {
-            if let Some(waker) = &pipe.waker {
+    /// Ends all calls of the connection, later ones included: the connection is draining.
+    pub(crate) fn cancel_all(&mut self) {
+        self.cancelled.set(true);
+        for relay in self.relays.iter_mut() {
+            if let Some(waker) = &relay.waker {
                 waker.wake_by_ref();
             }
         }
     }
 }
 
-async fn relay(
-    call: CallResponder,
-    head: Parts,
-    body: RecvStream,
-    timeout: Option<Duration>,
-    cut: Rc<Cell<bool>>,
-) {
-    let mut call = CallReport::new(call);
-    let Some(gate) = call.head.context.bridge.clone() else {
-        return;
-    };
-    call.code = exchange(&gate, &mut call.head, head, body, timeout, &cut).await;
-}
-
-/// Reports the call's start and its end, however it ends.
+/// Reports the start of the call, and its end in every case.
 struct CallReport {
-    head: CallResponder,
+    responder: CallResponder,
     code: Code,
 }
 
 impl CallReport {
-    fn new(head: CallResponder) -> Self {
-        head.context.observer.call_started(head.method);
+    fn new(responder: CallResponder) -> Self {
+        responder.observer.call_started(responder.method);
         Self {
-            head,
+            responder,
             code: Code::Cancelled,
         }
     }
@@ -116,136 +114,141 @@ impl CallReport {
 
 impl Drop for CallReport {
     fn drop(&mut self) {
-        self.head.report_finished(self.code);
+        self.responder.report_finished(self.code);
     }
 }
 
 async fn exchange(
-    gate: &TonicBridge,
+    bridge: &TonicBridge,
     call: &mut CallResponder,
     head: Parts,
     body: RecvStream,
     timeout: Option<Duration>,
-    cut: &Cell<bool>,
+    cancelled: &Cell<bool>,
 ) -> Code {
     let CallChannels {
-        request_frames: upload,
-        response_frames: download,
-    } = match gate.open(head, timeout) {
-        Ok(lines) => lines,
+        request_frames,
+        response_frames,
+    } = match bridge.open(head, timeout) {
+        Ok(channels) => channels,
         Err(status) => {
             response::send_status(&mut call.stream, &status);
             return status.code();
         }
     };
-    // The answer decides when the call ends; the upload only feeds it.
-    let feeding = async {
-        relay_request(body, upload).await;
+    // The response decides when the call ends; the request only feeds the service.
+    let request = async {
+        relay_request(body, request_frames).await;
         pending::<Infallible>().await
     };
-    match select(pin!(relay_response(call, download, cut)), pin!(feeding)).await {
+    let response = relay_response(call, response_frames, cancelled);
+    match select(pin!(response), pin!(request)).await {
         Either::Left((code, _)) => code,
         Either::Right((never, _)) => match never {},
     }
 }
 
-/// Carries the request's frames. A request that breaks off leaves the channel without its end.
-async fn relay_request(mut body: RecvStream, upload: mpsc::Sender<RequestFrame>) {
+/// Carries the frames of the request. A request that is reset leaves the channel without its end.
+async fn relay_request(mut body: RecvStream, frames: mpsc::Sender<RequestFrame>) {
     while let Some(chunk) = poll_fn(|cx| body.poll_data(cx)).await {
         let Ok(chunk) = chunk else { return };
         let read = chunk.len();
-        // The window opens again only when the side thread has room: that is the back-pressure.
-        if upload.send(RequestFrame::Data(chunk)).await.is_err() {
+        // Back-pressure: the window opens again only when the control plane has accepted the frame.
+        if frames.send(RequestFrame::Data(chunk)).await.is_err() {
             return;
         }
         if body.flow_control().release_capacity(read).is_err() {
             return;
         }
     }
-    let _ = upload.send(RequestFrame::End).await;
+    let _ = frames.send(RequestFrame::End).await;
 }
 
 enum RelayEvent {
     Frame(ResponseFrame),
-    /// The client reset the stream or is gone.
+    /// The client reset the stream or disconnected.
     CallerGone,
-    /// The connection is leaving.
+    /// The connection is draining.
     Cancelled,
-    /// The service ended without an end.
+    /// The channel closed before the end of the response.
     ServiceFailed,
 }
 
 async fn next_event(
-    download: &mut mpsc::Receiver<ResponseFrame>,
-    cut: &Cell<bool>,
-    mut gone: impl FnMut(&mut Context<'_>) -> bool,
+    frames: &mut mpsc::Receiver<ResponseFrame>,
+    cancelled: &Cell<bool>,
+    mut caller_gone: impl FnMut(&mut Context<'_>) -> bool,
 ) -> RelayEvent {
     poll_fn(|cx| {
-        if gone(cx) {
+        if caller_gone(cx) {
             return Poll::Ready(RelayEvent::CallerGone);
         }
-        if cut.get() {
+        if cancelled.get() {
             return Poll::Ready(RelayEvent::Cancelled);
         }
-        download
+        frames
             .poll_recv(cx)
-            .map(|item| item.map_or(RelayEvent::ServiceFailed, RelayEvent::Frame))
+            .map(|frame| frame.map_or(RelayEvent::ServiceFailed, RelayEvent::Frame))
     })
     .await
 }
 
-/// Carries the response's frames; ends with the code that the client saw.
+/// Carries the frames of the response; returns the code that the client receives.
 async fn relay_response(
     call: &mut CallResponder,
-    mut download: mpsc::Receiver<ResponseFrame>,
-    cut: &Cell<bool>,
+    mut frames: mpsc::Receiver<ResponseFrame>,
+    cancelled: &Cell<bool>,
 ) -> Code {
-    let respond = &mut call.stream;
-    let first = next_event(&mut download, cut, |cx| respond.poll_reset(cx).is_ready()).await;
-    let (head, last) = match first {
+    let responder = &mut call.stream;
+    let first = next_event(&mut frames, cancelled, |cx| {
+        responder.poll_reset(cx).is_ready()
+    });
+    let (head, last) = match first.await {
         RelayEvent::Frame(ResponseFrame::Head { head, last }) => (head, last),
         RelayEvent::CallerGone => return Code::Cancelled,
         RelayEvent::Cancelled => {
-            response::send_status(respond, &shutting_down());
+            response::send_status(responder, &shutting_down());
             return shutting_down().code();
         }
         RelayEvent::ServiceFailed | RelayEvent::Frame(_) => {
-            response::send_status(respond, &service_failed());
+            response::send_status(responder, &service_failed());
             return service_failed().code();
         }
     };
-    let seen = grpc_code(&head.headers);
-    let Ok(mut stream) = respond.send_response(Response::from_parts(*head, ()), last) else {
+    let code = grpc_code(&head.headers);
+    let Ok(mut stream) = responder.send_response(Response::from_parts(*head, ()), last) else {
         return Code::Cancelled;
     };
     if last {
-        return seen;
+        return code;
     }
     loop {
-        let status =
-            match next_event(&mut download, cut, |cx| stream.poll_reset(cx).is_ready()).await {
-                RelayEvent::Frame(ResponseFrame::Data(data)) => {
-                    match send(&mut stream, data, cut).await {
-                        SendOutcome::All => continue,
-                        SendOutcome::CallerGone => return Code::Cancelled,
-                        SendOutcome::Cancelled => shutting_down(),
-                    }
+        let event = next_event(&mut frames, cancelled, |cx| {
+            stream.poll_reset(cx).is_ready()
+        });
+        let status = match event.await {
+            RelayEvent::Frame(ResponseFrame::Data(data)) => {
+                match send_data(&mut stream, data, cancelled).await {
+                    SendOutcome::All => continue,
+                    SendOutcome::CallerGone => return Code::Cancelled,
+                    SendOutcome::Cancelled => shutting_down(),
                 }
-                RelayEvent::Frame(ResponseFrame::Trailers(trailers)) => {
-                    let code = grpc_code(&trailers);
-                    let _ = stream.send_trailers(trailers);
-                    return code;
-                }
-                RelayEvent::Frame(ResponseFrame::End) => {
-                    let _ = stream.send_data(Bytes::new(), true);
-                    return seen;
-                }
-                RelayEvent::CallerGone => return Code::Cancelled,
-                RelayEvent::Cancelled => shutting_down(),
-                RelayEvent::ServiceFailed | RelayEvent::Frame(ResponseFrame::Head { .. }) => {
-                    service_failed()
-                }
-            };
+            }
+            RelayEvent::Frame(ResponseFrame::Trailers(trailers)) => {
+                let code = grpc_code(&trailers);
+                let _ = stream.send_trailers(trailers);
+                return code;
+            }
+            RelayEvent::Frame(ResponseFrame::End) => {
+                let _ = stream.send_data(Bytes::new(), true);
+                return code;
+            }
+            RelayEvent::CallerGone => return Code::Cancelled,
+            RelayEvent::Cancelled => shutting_down(),
+            RelayEvent::ServiceFailed | RelayEvent::Frame(ResponseFrame::Head { .. }) => {
+                service_failed()
+            }
+        };
         let mut trailers = HeaderMap::new();
         status.write_to(&mut trailers);
         let _ = stream.send_trailers(trailers);
@@ -259,24 +262,28 @@ enum SendOutcome {
     Cancelled,
 }
 
-/// Sends within the client's window.
-async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes, cut: &Cell<bool>) -> SendOutcome {
+/// Sends `data` within the client's window.
+async fn send_data(
+    stream: &mut SendStream<Bytes>,
+    mut data: Bytes,
+    cancelled: &Cell<bool>,
+) -> SendOutcome {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
-        let room = poll_fn(|cx| {
-            if cut.get() {
+        let capacity = poll_fn(|cx| {
+            if cancelled.get() {
                 return Poll::Ready(Err(SendOutcome::Cancelled));
             }
             stream
                 .poll_capacity(cx)
-                .map(|room| room.and_then(Result::ok).ok_or(SendOutcome::CallerGone))
+                .map(|capacity| capacity.and_then(Result::ok).ok_or(SendOutcome::CallerGone))
         })
         .await;
-        let room = match room {
-            Ok(room) => room.min(data.len()),
-            Err(ended) => return ended,
+        let capacity = match capacity {
+            Ok(capacity) => capacity.min(data.len()),
+            Err(outcome) => return outcome,
         };
-        if room > 0 && stream.send_data(data.split_to(room), false).is_err() {
+        if capacity > 0 && stream.send_data(data.split_to(capacity), false).is_err() {
             return SendOutcome::CallerGone;
         }
     }
@@ -287,15 +294,12 @@ fn shutting_down() -> Status {
     Status::new(
         Code::Unavailable,
         reason::SHUTTING_DOWN,
-        "this connection is leaving; call again on another one",
+        "this connection is shutting down; retry on another connection",
     )
 }
 
 fn service_failed() -> Status {
-    Status::internal(
-        reason::PANIC,
-        "the service failed while it handled this call",
-    )
+    Status::internal(reason::PANIC, "the service of this call panicked")
 }
 
 /// The code that a client reads from these headers.

@@ -1,6 +1,7 @@
-//! The side thread's half of a cold call: a task that runs the tonic service and feeds the channels.
+//! The control plane's half of a bridged call: a task that runs the tonic service and feeds the channels.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,15 +13,16 @@ use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
+use tonic::codegen::Service;
 use tonic::service::Routes;
-use tower::ServiceExt;
 
-use super::super::active_calls::deadline_exceeded;
-use super::super::status::Status;
-use super::{BridgeReceiver, BridgedCall, RequestFrame, ResponseFrame};
+use super::channel::{BridgeReceiver, BridgedCall, RequestFrame, ResponseFrame};
+use crate::active_calls::deadline_exceeded;
+use crate::status::Status;
 
-/// Runs cold calls on the current tokio runtime until every gate is dropped; then waits for those
-/// under way. Dropping the future ends them. A service that panics fails its own call only.
+/// Runs bridged calls on the current tokio runtime until every [`TonicBridge`](super::TonicBridge) is dropped,
+/// then waits for the calls in flight. Dropping the future ends the calls. A service that panics fails only
+/// its own call.
 pub async fn serve(mut receiver: BridgeReceiver, routes: Routes) {
     let routes = routes.prepare();
     let mut calls = JoinSet::new();
@@ -38,55 +40,54 @@ pub async fn serve(mut receiver: BridgeReceiver, routes: Routes) {
     while calls.join_next().await.is_some() {}
 }
 
-/// Runs one call until it has answered, or until the shard drops its end because the client is gone.
+/// Runs one call until the response is complete, or until the shard drops its end because the client
+/// disconnected.
 async fn run(call: BridgedCall, routes: Routes) {
     let BridgedCall {
         head,
-        request_frames: upload,
-        response_frames: download,
+        request_frames,
+        response_frames,
         timeout,
-        _permit,
+        permit: _permit,
     } = call;
     let body = BridgedBody {
-        frames: upload,
+        frames: request_frames,
         ended: false,
     };
     let request = Request::from_parts(head, body);
-    let answer = send_response(request, &download, timeout, routes);
+    let response = send_response(request, &response_frames, timeout, routes);
     tokio::select! {
         biased;
-        () = download.closed() => {}
-        () = answer => {}
+        () = response_frames.closed() => {}
+        () = response => {}
     }
 }
 
 async fn send_response(
     request: Request<BridgedBody>,
-    download: &mpsc::Sender<ResponseFrame>,
+    frames: &mpsc::Sender<ResponseFrame>,
     timeout: Option<Duration>,
     routes: Routes,
 ) {
-    let expiry = timeout.map(|span| Instant::now() + span);
-    let Some(response) = until_deadline(expiry, routes.oneshot(request)).await else {
-        let _ = download.send(status_alone(&deadline_exceeded())).await;
+    let deadline = timeout.map(|span| Instant::now() + span);
+    let Some(response) = until_deadline(deadline, call_routes(routes, request)).await else {
+        let _ = frames.send(trailers_only(&deadline_exceeded())).await;
         return;
     };
-    let (head, mut body) = response
-        .unwrap_or_else(|never: Infallible| match never {})
-        .into_parts();
+    let (head, mut body) = response.into_parts();
     let last = http_body::Body::is_end_stream(&body);
     let head = ResponseFrame::Head {
         head: Box::new(head),
         last,
     };
-    if download.send(head).await.is_err() || last {
+    if frames.send(head).await.is_err() || last {
         return;
     }
     loop {
-        let next = match until_deadline(expiry, body.frame()).await {
+        let frame = match until_deadline(deadline, body.frame()).await {
             None => ResponseFrame::Trailers(trailers(&deadline_exceeded())),
             Some(None) => ResponseFrame::End,
-            Some(Some(Err(status))) => ResponseFrame::Trailers(foreign_trailers(&status)),
+            Some(Some(Err(status))) => ResponseFrame::Trailers(tonic_trailers(&status)),
             Some(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => ResponseFrame::Data(data),
                 Err(frame) => match frame.into_trailers() {
@@ -95,22 +96,34 @@ async fn send_response(
                 },
             },
         };
-        let ends = !matches!(next, ResponseFrame::Data(_));
-        if download.send(next).await.is_err() || ends {
+        let ends = !matches!(frame, ResponseFrame::Data(_));
+        if frames.send(frame).await.is_err() || ends {
             return;
         }
     }
 }
 
-/// `None` when the deadline comes first.
-async fn until_deadline<T>(expiry: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
-    match expiry {
-        Some(expiry) => timeout_at(expiry, work).await.ok(),
+async fn call_routes(
+    mut routes: Routes,
+    request: Request<BridgedBody>,
+) -> Response<tonic::body::Body> {
+    let ready = poll_fn(|cx| Service::<Request<BridgedBody>>::poll_ready(&mut routes, cx)).await;
+    let response = match ready {
+        Ok(()) => routes.call(request).await,
+        Err(never) => Err(never),
+    };
+    response.unwrap_or_else(|never: Infallible| match never {})
+}
+
+/// `None` if the deadline passes first.
+async fn until_deadline<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, work).await.ok(),
         None => Some(work.await),
     }
 }
 
-fn status_alone(status: &Status) -> ResponseFrame {
+fn trailers_only(status: &Status) -> ResponseFrame {
     let mut head = Response::new(()).into_parts().0;
     head.headers.insert(
         http::header::CONTENT_TYPE,
@@ -129,7 +142,7 @@ fn trailers(status: &Status) -> HeaderMap {
     trailers
 }
 
-fn foreign_trailers(status: &tonic::Status) -> HeaderMap {
+fn tonic_trailers(status: &tonic::Status) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     if status.add_header(&mut trailers).is_err() {
         trailers.insert(tonic::Status::GRPC_STATUS, (status.code() as i32).into());
@@ -137,7 +150,7 @@ fn foreign_trailers(status: &tonic::Status) -> HeaderMap {
     trailers
 }
 
-/// The request's body as tonic reads it.
+/// The body of the request as tonic reads it.
 struct BridgedBody {
     frames: mpsc::Receiver<RequestFrame>,
     ended: bool,
@@ -163,7 +176,7 @@ impl http_body::Body for BridgedBody {
             }
             Poll::Ready(None) => {
                 self.ended = true;
-                let broken = tonic::Status::cancelled("the client broke the call off");
+                let broken = tonic::Status::cancelled("the client reset the request");
                 Poll::Ready(Some(Err(broken)))
             }
         }
