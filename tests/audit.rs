@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use inventory_core::audit::{Claim, Named, Repair, StripeLine};
+use inventory_core::audit::{RecordLookup, Repair, SeatClaim, StripeBalance};
 use inventory_core::ids::{EventId, OrderId, ReservationId, SeatId, seat_key};
 use inventory_core::seats::SeatState;
 use inventory_core::time::UnixMillis;
@@ -478,28 +478,28 @@ fn a_repair_is_of_what_was_seen_and_harmless_to_repeat() {
     let give = |id: &str, seen, confirmed, until| Repair::Give {
         seat: id.parse().unwrap(),
         seen,
-        claim: Claim {
+        claim: SeatClaim {
             reservation: reservation(if confirmed { "sold" } else { "held" }),
             confirmed,
             until: Some(UnixMillis(until)),
         },
     };
-    let released = Named::Ended(ReservationState::Released);
+    let released = RecordLookup::Ended(ReservationState::Released);
     raw.put("inventory_seats", seat("s5", 3, "SOLD", Some("nobody")));
     raw.put("inventory_seats", seat("s6", 3, "SOLD", Some("gone")));
     raw.set("inventory_seats", key_of("s1", 3), "status", s("AVAILABLE"));
     let stale = vec![
         // The seat is another's, is free already and was not before, is in another state.
         free("s5", "gone", released),
-        free("s4", "nobody", Named::NoRecord),
+        free("s4", "nobody", RecordLookup::NoRecord),
         give("s0", SeatState::Available, true, FAR),
         // The record is there, is not, is in another state, its hold ends at another time.
-        free("s6", "gone", Named::NoRecord),
+        free("s6", "gone", RecordLookup::NoRecord),
         free("s5", "nobody", released),
-        free("s6", "gone", Named::Ended(ReservationState::Expired)),
+        free("s6", "gone", RecordLookup::Ended(ReservationState::Expired)),
         give("s7", SeatState::Available, false, FAR + 1),
         // It was never looked up.
-        free("s5", "nobody", Named::NotLive),
+        free("s5", "nobody", RecordLookup::NotLive),
     ];
     let seats =
         || ["s0", "s4", "s5", "s6", "s7"].map(|id| raw.get("inventory_seats", key_of(id, 3)));
@@ -520,7 +520,7 @@ fn a_repair_is_of_what_was_seen_and_harmless_to_repeat() {
     assert_eq!(seats(), before, "nothing was written");
 
     let line = |remaining, version| Repair::Remaining {
-        seen: StripeLine {
+        seen: StripeBalance {
             index: 0,
             capacity: 9,
             remaining,
@@ -548,7 +548,7 @@ fn a_repair_is_of_what_was_seen_and_harmless_to_repeat() {
     // An answer that was lost: the same once more.
     let twice = |repair: Repair| vec![repair.clone(), repair];
     for repair in [
-        free("s5", "nobody", Named::NoRecord),
+        free("s5", "nobody", RecordLookup::NoRecord),
         free("s6", "gone", released),
         give("s1", SeatState::Available, true, FAR),
     ] {

@@ -31,7 +31,7 @@ mod shortcut;
 use std::rc::Rc;
 
 use inventory_api::limits;
-use inventory_core::transaction::{EventRead, Outcome, Reason, StripeView};
+use inventory_core::transaction::{ActionOutcome, StripeView, StripesRead, TransactionOutcome};
 use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 use inventory_store::{
     CreateEventOutcome, NewEvent, Store, StoreConnectError, StoreError, StoreSettings, TableNames,
@@ -131,7 +131,7 @@ fn an_event_is_created_once_whoever_repeats_it() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
         let read = store.read_event(&event(), None).await;
-        assert_eq!(read, EventRead::NotFound);
+        assert_eq!(read, StripesRead::NotFound);
         let created = create(&store, 10, 3).await;
         let CreateEventOutcome::Created(views) = created else {
             panic!("{created:?}");
@@ -165,7 +165,7 @@ fn a_read_finds_all_stripes_whatever_the_hint() {
         create(&store, 1_000, most).await;
         for hint in [None, Some(1), Some(2), Some(most), Some(u16::MAX), Some(0)] {
             witness.calls.borrow_mut().clear();
-            let EventRead::Found(found) = store.read_event(&event(), hint).await else {
+            let StripesRead::Found(found) = store.read_event(&event(), hint).await else {
                 panic!("hint {hint:?}");
             };
             assert_eq!(found.len(), usize::from(most));
@@ -193,7 +193,7 @@ fn a_batch_of_ninety_nine_moves_stock_and_records_together() {
         records.push(tombstone("gone"));
         let batch = transaction(&[(0, 2 * 98)], records.clone());
         assert_eq!(batch.action_count(), limits::TRANSACTION_ACTIONS_MAX);
-        assert_eq!(store.transact(&batch).await, Outcome::Committed);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
         let after = stripes(&store).await;
         assert_eq!((after[0].remaining, after[0].version), (1_000 - 196, 1));
 
@@ -232,7 +232,7 @@ fn several_stripes_and_draws_go_in_one_transaction() {
         create(&store, 10, 3).await;
         let split = confirmed("split", &[(0, 4), (2, 1)]);
         let batch = transaction(&[(0, 4), (2, 1)], vec![split.clone()]);
-        assert_eq!(store.transact(&batch).await, Outcome::Committed);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
         assert_eq!(remaining(&store).await, [0, 3, 2]);
         let page = store.scan_reservations(&event(), None).await.unwrap();
         assert_eq!(page.records[0].draws, split.draws);
@@ -246,7 +246,7 @@ fn a_duplicate_is_answered_with_what_is_stored_and_nothing_moves() {
         create(&store, 10, 1).await;
         let (first, gone) = (confirmed("r1", &[(0, 2)]), tombstone("r2"));
         let batch = transaction(&[(0, 2)], vec![first.clone(), gone.clone()]);
-        assert_eq!(store.transact(&batch).await, Outcome::Committed);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
 
         let repeats = vec![
             confirmed("r1", &[(0, 3)]),
@@ -255,12 +255,12 @@ fn a_duplicate_is_answered_with_what_is_stored_and_nothing_moves() {
         ];
         let outcome = store.transact(&transaction(&[(0, 5)], repeats)).await;
         let expected = vec![
-            Reason::Fine,
-            Reason::Record(first.view(AT)),
-            Reason::Record(gone.view(AT)),
-            Reason::Fine,
+            ActionOutcome::Fine,
+            ActionOutcome::Record(first.view(AT)),
+            ActionOutcome::Record(gone.view(AT)),
+            ActionOutcome::Fine,
         ];
-        assert_eq!(outcome, Outcome::Cancelled(expected));
+        assert_eq!(outcome, TransactionOutcome::Cancelled(expected));
         assert_eq!(remaining(&store).await, [8]);
     });
 }
@@ -272,7 +272,7 @@ fn a_short_stripe_a_missing_one_and_a_duplicate_are_all_told_at_once() {
         create(&store, 5, 2).await;
         let first = confirmed("r1", &[(0, 1)]);
         let batch = transaction(&[(0, 1)], vec![first.clone()]);
-        assert_eq!(store.transact(&batch).await, Outcome::Committed);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
 
         let records = vec![confirmed("r1", &[(0, 3)]), confirmed("r2", &[(7, 1)])];
         let batch = transaction(&[(0, 3), (1, 1), (7, 1)], records);
@@ -285,14 +285,14 @@ fn a_short_stripe_a_missing_one_and_a_duplicate_are_all_told_at_once() {
             closed: false,
         };
         let expected = vec![
-            Reason::Stripe(Some(short)),
-            Reason::Fine,
-            Reason::Stripe(None),
-            Reason::Record(first.view(AT)),
-            Reason::Fine,
+            ActionOutcome::Stripe(Some(short)),
+            ActionOutcome::Fine,
+            ActionOutcome::Stripe(None),
+            ActionOutcome::Record(first.view(AT)),
+            ActionOutcome::Fine,
         ];
         let outcome = store.transact(&batch).await;
-        assert_eq!(outcome, Outcome::Cancelled(expected));
+        assert_eq!(outcome, TransactionOutcome::Cancelled(expected));
         assert_eq!(remaining(&store).await, [2, 2]);
     });
 }
@@ -303,12 +303,12 @@ fn the_last_unit_can_be_sold_and_no_more() {
         let store = with_tables(&settings(engine())).await;
         create(&store, 2, 1).await;
         let all = transaction(&[(0, 2)], vec![confirmed("r1", &[(0, 2)])]);
-        assert_eq!(store.transact(&all).await, Outcome::Committed);
+        assert_eq!(store.transact(&all).await, TransactionOutcome::Committed);
         let more = transaction(&[(0, 1)], vec![confirmed("r2", &[(0, 1)])]);
-        let Outcome::Cancelled(reasons) = store.transact(&more).await else {
+        let TransactionOutcome::Cancelled(reasons) = store.transact(&more).await else {
             panic!("oversold");
         };
-        let Reason::Stripe(Some(stripe)) = &reasons[0] else {
+        let ActionOutcome::Stripe(Some(stripe)) = &reasons[0] else {
             panic!("{reasons:?}");
         };
         assert_eq!(stripe.remaining, 0);
@@ -327,13 +327,13 @@ fn the_same_token_applies_once() {
         create(&store, 10, 1).await;
         let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
         for _ in 0..3 {
-            assert_eq!(store.transact(&batch).await, Outcome::Committed);
+            assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
         }
         assert_eq!(remaining(&store).await, [9]);
         // Another body under it is refused, and loudly.
         let mut other = transaction(&[(0, 2)], vec![confirmed("r2", &[(0, 2)])]);
         other.token = batch.token;
-        assert_eq!(store.transact(&other).await, Outcome::Rejected);
+        assert_eq!(store.transact(&other).await, TransactionOutcome::Rejected);
         assert_eq!(remaining(&store).await, [9]);
         let lines = witness.lines.borrow();
         assert!(lines.iter().any(|line| line.contains("BUG")), "{lines:?}");
@@ -348,9 +348,9 @@ fn a_missing_table_is_a_refusal_not_a_guess() {
     on_shard(async {
         let store = connect(&settings(engine())).await;
         let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
-        assert_eq!(store.transact(&batch).await, Outcome::Refused);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Refused);
         let read = store.read_event(&event(), None).await;
-        assert_eq!(read, EventRead::Unavailable);
+        assert_eq!(read, StripesRead::Unavailable);
     });
 }
 
@@ -374,7 +374,7 @@ fn what_was_acknowledged_is_there_after_a_restart() {
     on_shard(async {
         let store = with_tables(&first).await;
         create(&store, 10, 1).await;
-        assert_eq!(store.transact(&batch).await, Outcome::Committed);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
     });
     engine.stop();
     let (_engine, second) = open();
@@ -384,7 +384,10 @@ fn what_was_acknowledged_is_there_after_a_restart() {
         assert_eq!(remaining(&store).await, [9]);
         // The engine forgot the token; the record did not.
         let outcome = store.transact(&batch).await;
-        assert!(matches!(outcome, Outcome::Cancelled(_)), "{outcome:?}");
+        assert!(
+            matches!(outcome, TransactionOutcome::Cancelled(_)),
+            "{outcome:?}"
+        );
         assert_eq!(remaining(&store).await, [9]);
     });
 }

@@ -7,7 +7,7 @@ use inventory_proto::inventory::v1::SeatRef;
 use prost_types::Timestamp;
 
 use inventory_core::ids::SeatId;
-use inventory_core::seats::{Price, Seat, SeatState};
+use inventory_core::seats::{Price, SeatItem, SeatState};
 use inventory_core::time::UnixMillis;
 
 const MILLIS_PER_SECOND: u64 = 1_000;
@@ -44,7 +44,7 @@ pub(super) fn money(price: &Price) -> common::Money {
 }
 
 /// A seat with what is known of it, in the state that the answer is about.
-pub(super) fn seat(seat: Seat, status: common::SeatStatus) -> common::Seat {
+pub(super) fn seat(seat: SeatItem, status: common::SeatStatus) -> common::Seat {
     common::Seat {
         id: seat.id.into_string(),
         price: seat.facts.price.as_ref().map(money),
@@ -65,7 +65,7 @@ pub(super) fn bare_seat(id: &SeatId, status: common::SeatStatus) -> common::Seat
 }
 
 /// Whether somebody could have the seat at `now`.
-pub(super) fn is_free(seat: &Seat, now: UnixMillis) -> bool {
+pub(super) fn is_free(seat: &SeatItem, now: UnixMillis) -> bool {
     match &seat.state {
         SeatState::Available => true,
         SeatState::Hold { until, .. } => *until <= now,
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_hold_past_its_time_leaves_its_seat_free() {
-        let state = |state| Seat {
+        let state = |state| SeatItem {
             id: "A-1".parse().unwrap(),
             facts: Default::default(),
             state,

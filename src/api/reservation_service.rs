@@ -26,7 +26,7 @@ use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::{EventId, ReservationId, SeatId, Seats};
 use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
 use inventory_core::query::{Query, QueryResult, StatusVersion};
-use inventory_core::seats::Seat;
+use inventory_core::seats::SeatItem;
 use inventory_core::time::UnixMillis;
 use inventory_grpc::{CallContext, Status};
 use inventory_runtime::clock;
@@ -271,7 +271,7 @@ impl ReservationService {
         call: &CallContext,
         event: EventId,
         seats: &Seats,
-    ) -> Vec<Result<Seat, SeatId>> {
+    ) -> Vec<Result<SeatItem, SeatId>> {
         let question = Query::Describe {
             seats: Seats::clone(seats),
         };

@@ -30,7 +30,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::admin::ERROR_DOMAIN;
 use crate::limits;
-use inventory_core::audit::{AuditRecord, Repair, Snapshot};
+use inventory_core::audit::{AuditRecord, InstantSnapshot, Repair};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_store::{AuditPage, AuditStripes, AuditToken, PlacedSeat, RepairOutcome, StoreError};
 use scan::AuditScan;
@@ -66,7 +66,7 @@ pub trait AuditBackend: Send + Sync + 'static {
         seat_keys: u16,
         seats: Vec<SeatId>,
         records: Vec<ReservationId>,
-    ) -> Result<Option<Snapshot>, AuditError>;
+    ) -> Result<Option<InstantSnapshot>, AuditError>;
 
     /// Executes one repair if the item is unchanged. Idempotent.
     async fn repair(

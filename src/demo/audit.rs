@@ -6,7 +6,7 @@ use std::rc::Rc;
 use inventory_client::sale::SaleReport;
 use inventory_client::sale::ledger::ReservationOutcome;
 
-use inventory_core::audit::{self, AuditRecord, Books, StripeSight};
+use inventory_core::audit::{self, AuditRecord, EventRecords, StripeReads};
 use inventory_core::ids::EventId;
 use inventory_core::transaction::ReservationState;
 use inventory_runtime::clock;
@@ -69,7 +69,7 @@ impl SaleAudit {
     }
 
     /// What the books say of themselves.
-    fn stock(&mut self, report: &audit::Report) {
+    fn stock(&mut self, report: &audit::AuditReport) {
         for stripe in &report.stripes {
             let claimed = stripe.held + stripe.confirmed;
             self.sold += stripe.confirmed;
@@ -124,12 +124,12 @@ impl SaleAudit {
 }
 
 /// Every stripe and every record of the event, at rest.
-async fn read(store: &Store, event: &EventId) -> Result<(Books, Vec<AuditRecord>), String> {
+async fn read(store: &Store, event: &EventId) -> Result<(EventRecords, Vec<AuditRecord>), String> {
     let stripes = store.audit_stripes(event).await;
     let stripes = stripes.map_err(|error| error.to_string())?;
     let stripes = stripes.ok_or("the event is gone")?;
-    let sights = StripeSight::pair(&stripes.stripes, stripes.stripes.clone());
-    let mut books = Books::new(event.clone(), sights, stripes.seat_keys);
+    let sights = StripeReads::pair(&stripes.stripes, stripes.stripes.clone());
+    let mut books = EventRecords::new(event.clone(), sights, stripes.seat_keys);
     let mut records = Vec::new();
     let mut page = None;
     loop {

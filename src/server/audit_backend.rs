@@ -9,7 +9,7 @@ use futures::FutureExt;
 use crate::control_plane::audit::{AuditBackend, AuditError};
 use crate::shard::ask;
 use crate::shard::inbox::{Mailbox, ShardMessage};
-use inventory_core::audit::{AuditRecord, Repair, Snapshot};
+use inventory_core::audit::{AuditRecord, InstantSnapshot, Repair};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_store::{
     AuditPage, AuditStripes, AuditToken, PlacedSeat, RepairOutcome, Store, StoreError,
@@ -94,7 +94,7 @@ impl AuditBackend for ShardAuditBackend {
         seat_keys: u16,
         seats: Vec<SeatId>,
         records: Vec<ReservationId>,
-    ) -> Result<Option<Snapshot>, AuditError> {
+    ) -> Result<Option<InstantSnapshot>, AuditError> {
         let event = event.clone();
         self.on_shard(async move |store| {
             store

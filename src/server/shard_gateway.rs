@@ -25,7 +25,7 @@ use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
 use inventory_core::query::{EventStatus, Query, QueryResult};
 use inventory_core::seats::SeatFacts;
 use inventory_core::time::Micros;
-use inventory_core::transaction::EventRead;
+use inventory_core::transaction::StripesRead;
 use inventory_runtime::clock;
 use inventory_store::{
     CreateEventOutcome, EventAbout, NewEvent, SeatOutcome, SetTotalOutcome, StoreError,
@@ -362,10 +362,10 @@ async fn stock(driver: &Rc<Driver>, event: &EventId) -> Result<EventStock, Admin
     } else {
         let as_of = clock::now().unix;
         match driver.store().read_event(event, Some(about.stripes)).await {
-            EventRead::Found(stripes) => Stock::Units { stripes, as_of },
-            EventRead::NotFound => return Err(AdminError::EventNotFound),
-            EventRead::Unavailable => return Err(unavailable()),
-            EventRead::Throttled => return Err(busy()),
+            StripesRead::Found(stripes) => Stock::Units { stripes, as_of },
+            StripesRead::NotFound => return Err(AdminError::EventNotFound),
+            StripesRead::Unavailable => return Err(unavailable()),
+            StripesRead::Throttled => return Err(busy()),
         }
     };
     Ok(EventStock { about, stock })

@@ -29,7 +29,8 @@ use inventory_core::operation::Operation;
 use inventory_core::query::{Query, QueryResult, StatusVersion};
 use inventory_core::time::{Micros, Now, UnixMillis};
 use inventory_core::transaction::{
-    EventRead, EventShape, FreeSeatsRead, Outcome, RecordView, RecordsRead, SeatsRead, Transaction,
+    EventLayout, FreeSeatsRead, RecordView, RecordsRead, SeatsRead, StripesRead, Transaction,
+    TransactionOutcome,
 };
 use inventory_grpc::{CallTrace, SpanIds};
 use inventory_runtime::clock;
@@ -214,7 +215,7 @@ impl Driver {
     pub fn handle_forwarded_query(
         self: &Rc<Self>,
         event: &EventId,
-        shape: EventShape,
+        shape: EventLayout,
         query: Query,
         told: oneshot::Sender<QueryOutcome>,
     ) {
@@ -418,9 +419,9 @@ impl Driver {
             let (outcome, units) = AssertUnwindSafe(driver.store.transact_counted(&transaction))
                 .catch_unwind()
                 .await
-                .unwrap_or((Outcome::Unknown, 0.0));
+                .unwrap_or((TransactionOutcome::Unknown, 0.0));
             driver.in_flight.set(driver.in_flight.get() - 1);
-            if outcome == Outcome::Committed {
+            if outcome == TransactionOutcome::Committed {
                 let reservations = transaction.records.len();
                 driver.recorder.written(&transaction.event, reservations);
             }
@@ -474,8 +475,8 @@ impl Driver {
             let read = AssertUnwindSafe(driver.store.read_event(&event, stripes_hint))
                 .catch_unwind()
                 .await
-                .unwrap_or(EventRead::Unavailable);
-            if let EventRead::Found(stripes) = &read {
+                .unwrap_or(StripesRead::Unavailable);
+            if let StripesRead::Found(stripes) = &read {
                 // One unit each: a stripe's item is far under 4 KB.
                 driver.capacity_share.set((stripes.len() as f64, 0.0));
             }
@@ -525,7 +526,7 @@ impl Driver {
         &self,
         shard: usize,
         event: EventId,
-        shape: EventShape,
+        shape: EventLayout,
         query: Query,
         told: oneshot::Sender<QueryOutcome>,
     ) {

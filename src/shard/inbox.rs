@@ -19,7 +19,7 @@ use inventory_core::effect::{RecordHint, Route};
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::operation::Operation;
 use inventory_core::query::Query;
-use inventory_core::transaction::{EventShape, RecordView};
+use inventory_core::transaction::{EventLayout, RecordView};
 use inventory_grpc::SpanIds;
 use inventory_runtime::AcceptedSocket;
 
@@ -34,7 +34,7 @@ pub enum ShardMessage {
     /// A query about a seated event that this shard owns.
     Query {
         event: EventId,
-        shape: EventShape,
+        shape: EventLayout,
         query: Query,
         told: oneshot::Sender<QueryOutcome>,
     },

@@ -12,7 +12,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use crate::limits;
 use crate::telemetry::code_name;
 use inventory_core::time::Micros;
-use inventory_core::transaction::{Outcome, Transaction};
+use inventory_core::transaction::{Transaction, TransactionOutcome};
 use inventory_grpc::{CallAttributes, Code, SpanIds};
 
 /// The span of a transaction in flight that contains sampled calls.
@@ -46,7 +46,7 @@ impl TransactionSpan {
         self,
         transaction: &Transaction,
         table: &str,
-        outcome: &Outcome,
+        outcome: &TransactionOutcome,
         units: f64,
     ) -> SpanData {
         let (outcome, error) = outcome_name(outcome);
@@ -81,16 +81,16 @@ impl TransactionSpan {
 }
 
 /// Name of an outcome, and the error if it is one.
-fn outcome_name(outcome: &Outcome) -> (&'static str, Option<&'static str>) {
+fn outcome_name(outcome: &TransactionOutcome) -> (&'static str, Option<&'static str>) {
     match outcome {
-        Outcome::Committed => ("committed", None),
+        TransactionOutcome::Committed => ("committed", None),
         // A failed condition is a business outcome.
-        Outcome::Cancelled(_) => ("cancelled", None),
-        Outcome::Conflict => ("conflict", None),
-        Outcome::Throttled => ("throttled", Some("throttled")),
-        Outcome::Rejected => ("rejected", Some("rejected")),
-        Outcome::Refused => ("refused", Some("refused")),
-        Outcome::Unknown => ("unknown", Some("unknown")),
+        TransactionOutcome::Cancelled(_) => ("cancelled", None),
+        TransactionOutcome::Conflict => ("conflict", None),
+        TransactionOutcome::Throttled => ("throttled", Some("throttled")),
+        TransactionOutcome::Rejected => ("rejected", Some("rejected")),
+        TransactionOutcome::Refused => ("refused", Some("refused")),
+        TransactionOutcome::Unknown => ("unknown", Some("unknown")),
     }
 }
 

@@ -12,7 +12,7 @@ use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
 use inventory_core::query::{Query, QueryResult};
 use inventory_core::rules::LateCommit;
 use inventory_core::time::{Micros, Now, UnixMillis};
-use inventory_core::transaction::{EventRead, Outcome, StripeView};
+use inventory_core::transaction::{StripeView, StripesRead, TransactionOutcome};
 use inventory_proto::inventory::v1::{CheckReq, CheckRes, CommitReq, CommitRes};
 use prost::Message;
 use rand::SeedableRng;
@@ -56,7 +56,7 @@ impl Shard {
     }
 
     fn serve_reads(&mut self, now: u64) {
-        let read = EventRead::Found(vec![StripeView {
+        let read = StripesRead::Found(vec![StripeView {
             capacity: 1_000_000_000,
             remaining: 1_000_000_000,
             version: 1,
@@ -124,7 +124,7 @@ impl Shard {
                 Effect::Transact { lane, transaction } => {
                     drop(transaction);
                     let effects = &mut self.effects;
-                    let outcome = Outcome::Committed;
+                    let outcome = TransactionOutcome::Committed;
                     self.engine
                         .handle_transaction_outcome(lane, outcome, at(1), effects);
                 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_rustls::rustls::ServerConfig;
 use inventory_api::limits;
 use inventory_core::seats::SeatFacts;
-use inventory_core::transaction::{EventRead, Outcome, Reason};
+use inventory_core::transaction::{ActionOutcome, StripesRead, TransactionOutcome};
 use inventory_store::{NoObserver, Store, StoreConnectError, StoreSettings};
 
 use crate::relay::{Act, Relay, dead_address};
@@ -24,10 +24,10 @@ fn a_lost_answer_is_unknown_and_the_same_token_settles_it() {
         let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
         relay.next(Act::LoseAnswer);
         let sent_before = relay.requests();
-        assert_eq!(store.transact(&batch).await, Outcome::Unknown);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Unknown);
         // It was sent: nobody but the caller may send it again.
         assert_eq!(relay.requests(), sent_before + 1);
-        assert_eq!(store.transact(&batch).await, Outcome::Committed);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
         assert_eq!(remaining(&store).await, [9]);
     });
 }
@@ -44,7 +44,7 @@ fn a_stalled_answer_is_unknown_after_the_attempt_timeout() {
         relay.next(Act::Stall);
         let started = Instant::now();
         let batch = transaction(&[], vec![tombstone("r1")]);
-        assert_eq!(store.transact(&batch).await, Outcome::Unknown);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Unknown);
         let took = started.elapsed();
         let expected = Duration::from_millis(140)..Duration::from_secs(5);
         assert!(expected.contains(&took), "{took:?}");
@@ -78,7 +78,7 @@ fn a_connection_closed_while_idle_costs_nothing() {
             std::thread::sleep(Duration::from_millis(1));
         }
         let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
-        assert_eq!(store.transact(&batch).await, Outcome::Committed);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
         assert_eq!(relay.connections(), 2);
     });
 }
@@ -91,7 +91,7 @@ fn calls_side_by_side_stay_within_the_connection_bound() {
         let event = event();
         let reads = (0..calls).map(|_| store.read_event(&event, None));
         let reads = futures::future::join_all(reads).await;
-        assert!(reads.iter().all(|read| *read == EventRead::NotFound));
+        assert!(reads.iter().all(|read| *read == StripesRead::NotFound));
         assert_eq!(relay.requests(), calls);
         assert!(relay.connections() <= limits::STORE_CONNECTIONS_MAX);
         // Those over the idle bound are closed when nobody needs them for a while.
@@ -110,7 +110,7 @@ fn nobody_listening_is_said_with_the_address() {
         let dead = dead_address();
         let store = connect(&settings(dead)).await;
         let batch = transaction(&[], vec![tombstone("r1")]);
-        assert_eq!(store.transact(&batch).await, Outcome::Unknown);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Unknown);
         let error = store.probe().await.unwrap_err().to_string();
         assert!(error.contains("cannot be reached"), "{error}");
         assert!(
@@ -167,7 +167,7 @@ async fn known_way(relay: &Relay, store: &Store, is_known: bool) {
     if is_known {
         relay.next(Act::Answer(200, "{}".to_owned()));
         let read = store.read_event(&event(), None).await;
-        assert_eq!(read, EventRead::NotFound);
+        assert_eq!(read, StripesRead::NotFound);
     }
 }
 
@@ -180,80 +180,80 @@ fn every_answer_to_a_whole_call_has_its_outcome() {
             (
                 400,
                 "ThrottlingException",
-                Outcome::Throttled,
-                EventRead::Throttled,
+                TransactionOutcome::Throttled,
+                StripesRead::Throttled,
             ),
             (
                 400,
                 "RequestLimitExceeded",
-                Outcome::Throttled,
-                EventRead::Throttled,
+                TransactionOutcome::Throttled,
+                StripesRead::Throttled,
             ),
             (
                 400,
                 "ProvisionedThroughputExceededException",
-                Outcome::Throttled,
-                EventRead::Throttled,
+                TransactionOutcome::Throttled,
+                StripesRead::Throttled,
             ),
             (
                 400,
                 "TransactionInProgressException",
-                Outcome::Conflict,
-                EventRead::Unavailable,
+                TransactionOutcome::Conflict,
+                StripesRead::Unavailable,
             ),
             (
                 400,
                 "TransactionConflictException",
-                Outcome::Conflict,
-                EventRead::Unavailable,
+                TransactionOutcome::Conflict,
+                StripesRead::Unavailable,
             ),
             (
                 400,
                 "IdempotentParameterMismatchException",
-                Outcome::Rejected,
-                EventRead::Unavailable,
+                TransactionOutcome::Rejected,
+                StripesRead::Unavailable,
             ),
             (
                 400,
                 "ValidationException",
-                Outcome::Rejected,
-                EventRead::Unavailable,
+                TransactionOutcome::Rejected,
+                StripesRead::Unavailable,
             ),
             (
                 400,
                 "AccessDeniedException",
-                Outcome::Refused,
-                EventRead::Unavailable,
+                TransactionOutcome::Refused,
+                StripesRead::Unavailable,
             ),
             (
                 400,
                 "ResourceNotFoundException",
-                Outcome::Refused,
-                EventRead::Unavailable,
+                TransactionOutcome::Refused,
+                StripesRead::Unavailable,
             ),
             (
                 400,
                 "ExpiredTokenException",
-                Outcome::Refused,
-                EventRead::Unavailable,
+                TransactionOutcome::Refused,
+                StripesRead::Unavailable,
             ),
             (
                 400,
                 "UnrecognizedClientException",
-                Outcome::Refused,
-                EventRead::Unavailable,
+                TransactionOutcome::Refused,
+                StripesRead::Unavailable,
             ),
             (
                 500,
                 "InternalServerError",
-                Outcome::Unknown,
-                EventRead::Unavailable,
+                TransactionOutcome::Unknown,
+                StripesRead::Unavailable,
             ),
             (
                 503,
                 "ServiceUnavailable",
-                Outcome::Unknown,
-                EventRead::Unavailable,
+                TransactionOutcome::Unknown,
+                StripesRead::Unavailable,
             ),
         ] {
             for is_known in [false, true] {
@@ -263,7 +263,10 @@ fn every_answer_to_a_whole_call_has_its_outcome() {
                 known_way(&relay, &store, is_known).await;
                 relay.next(fault(status, code));
                 let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
-                let quiet = matches!(outcome, Outcome::Throttled | Outcome::Conflict);
+                let quiet = matches!(
+                    outcome,
+                    TransactionOutcome::Throttled | TransactionOutcome::Conflict
+                );
                 assert_eq!(store.transact(&batch).await, outcome, "{code}");
                 let lines = witness.lines.take();
                 let told = lines
@@ -279,7 +282,7 @@ fn every_answer_to_a_whole_call_has_its_outcome() {
             known_way(&relay, &store, is_known).await;
             relay.next(Act::Answer(200, "<html>not DynamoDB</html>".to_owned()));
             let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
-            assert_eq!(store.transact(&batch).await, Outcome::Unknown);
+            assert_eq!(store.transact(&batch).await, TransactionOutcome::Unknown);
         }
     });
 }
@@ -301,16 +304,16 @@ fn a_read_is_tried_again_as_often_as_it_is_set() {
             (0..2).for_each(|_| relay.next(trouble.clone()));
             relay.next(Act::Answer(200, "{}".to_owned()));
             let read = store.read_event(&event(), None).await;
-            assert_eq!(read, EventRead::NotFound);
+            assert_eq!(read, StripesRead::NotFound);
             (0..3).for_each(|_| relay.next(trouble.clone()));
             let read = store.read_event(&event(), None).await;
-            assert_ne!(read, EventRead::NotFound);
+            assert_ne!(read, StripesRead::NotFound);
         }
         // What cannot get better by itself is not asked again.
         let before = relay.requests();
         relay.next(fault(400, "AccessDeniedException"));
         let read = store.read_event(&event(), None).await;
-        assert_eq!(read, EventRead::Unavailable);
+        assert_eq!(read, StripesRead::Unavailable);
         assert_eq!(relay.requests(), before + 1);
     });
 }
@@ -330,13 +333,13 @@ fn conflicts_and_throttles_are_told_action_by_action() {
         let records = ["r1", "r2", "r3", "r4"].map(tombstone).to_vec();
         let outcome = store.transact(&transaction(&[(0, 1)], records)).await;
         let expected = vec![
-            Reason::Conflict,
-            Reason::Fine,
-            Reason::Throttled,
-            Reason::Invalid,
-            Reason::RecordUnreadable,
+            ActionOutcome::Conflict,
+            ActionOutcome::Fine,
+            ActionOutcome::Throttled,
+            ActionOutcome::Invalid,
+            ActionOutcome::RecordUnreadable,
         ];
-        assert_eq!(outcome, Outcome::Cancelled(expected));
+        assert_eq!(outcome, TransactionOutcome::Cancelled(expected));
     });
 }
 
@@ -382,7 +385,7 @@ fn unprocessed_keys_are_asked_for_again_and_not_for_ever() {
         let wholly = format!(r#"{{"Responses":{{"{table}":[{rest}]}},"UnprocessedKeys":{{}}}}"#);
         relay.next(Act::Answer(200, partly.clone()));
         relay.next(Act::Answer(200, wholly));
-        let EventRead::Found(found) = store.read_event(&event(), Some(2)).await else {
+        let StripesRead::Found(found) = store.read_event(&event(), Some(2)).await else {
             panic!("not found");
         };
         assert_eq!(found.len(), 2);
@@ -390,7 +393,7 @@ fn unprocessed_keys_are_asked_for_again_and_not_for_ever() {
         let rounds = limits::STORE_UNPROCESSED_ROUNDS_MAX;
         (0..rounds).for_each(|_| relay.next(Act::Answer(200, partly.clone())));
         let read = store.read_event(&event(), Some(2)).await;
-        assert_eq!(read, EventRead::Throttled);
+        assert_eq!(read, StripesRead::Throttled);
     });
 }
 
@@ -438,7 +441,7 @@ fn a_missing_stripe_is_damage_not_an_empty_shelf() {
         );
         relay.next(Act::Answer(200, body));
         let read = store.read_event(&event(), Some(2)).await;
-        assert_eq!(read, EventRead::Unavailable);
+        assert_eq!(read, StripesRead::Unavailable);
         let lines = witness.lines.borrow();
         assert!(lines[0].contains("stripe 1 of 2 is missing"), "{lines:?}");
     });
@@ -494,7 +497,7 @@ fn tls_works_with_the_right_authority_and_says_what_is_wrong_without() {
             let store = with_tables(&over_tls(&relay, host, Some(&right))).await;
             create(&store, 5, 2).await;
             let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
-            assert_eq!(store.transact(&batch).await, Outcome::Committed);
+            assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
         }
         for bundle in [Some(wrong.as_path()), None] {
             let store = connect(&over_tls(&relay, "localhost", bundle)).await;

@@ -15,8 +15,8 @@ use aws_sdk_dynamodb::{Client, Config};
 use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{
-    Draw, Due, EventRead, RecordWrite, ReservationState, StripeUpdate, StripeView, Token,
-    Transaction,
+    ExpiryCondition, RecordWrite, RequestToken, ReservationState, StripeAllocation, StripeUpdate,
+    StripeView, StripesRead, Transaction,
 };
 use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 use inventory_store::{
@@ -183,12 +183,12 @@ pub(crate) fn first(id: &str, to: ReservationState, draws: &[(u16, u32)]) -> Rec
     RecordWrite {
         fingerprint: Fingerprint::of_quantity(&event(), qty),
         from: None,
-        due: Due::Any,
+        due: ExpiryCondition::Any,
         to,
         qty,
         draws: draws
             .iter()
-            .map(|&(stripe, units)| Draw { stripe, units })
+            .map(|&(stripe, units)| StripeAllocation { stripe, units })
             .collect(),
         seats: None,
         order: is_confirmed.then(|| OrderId::of(&reservation)),
@@ -276,7 +276,7 @@ pub(crate) fn moving(stripes: Vec<StripeUpdate>, records: Vec<RecordWrite>) -> T
     let process = u128::from(std::process::id()) << 64;
     let started = inventory_runtime::clock::now().unix;
     Transaction {
-        token: Token(process | u128::from(started.0) << 24 | serial),
+        token: RequestToken(process | u128::from(started.0) << 24 | serial),
         event: event(),
         seat_keys: 1,
         stripes,
@@ -293,7 +293,7 @@ pub(crate) async fn create(store: &Store, total: u64, stripes: u16) -> CreateEve
 
 pub(crate) async fn stripes(store: &Store) -> Vec<StripeView> {
     match store.read_event(&event(), None).await {
-        EventRead::Found(stripes) => stripes,
+        StripesRead::Found(stripes) => stripes,
         other => panic!("{other:?}"),
     }
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use inventory_core::ids::EventId;
-use inventory_core::transaction::{EventRead, ReservationState, StripeView};
+use inventory_core::transaction::{ReservationState, StripeView, StripesRead};
 use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 use inventory_store::{NewEvent, NoObserver, Store, StoreSettings, StoredRecord, tables};
 
@@ -86,7 +86,7 @@ impl Book {
     pub(crate) fn read(engine: SocketAddr, event: &str) -> Self {
         let event: EventId = event.parse().unwrap();
         let (stripes, records) = on_store(engine, async move |store| {
-            let EventRead::Found(stripes) = store.read_event(&event, None).await else {
+            let StripesRead::Found(stripes) = store.read_event(&event, None).await else {
                 panic!("the event cannot be read");
             };
             let mut records = Vec::new();

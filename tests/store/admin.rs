@@ -6,7 +6,9 @@ use std::rc::Rc;
 use inventory_api::limits;
 use inventory_core::ids::EventId;
 use inventory_core::seats::SeatFacts;
-use inventory_core::transaction::{Reason, ReservationState, SeatsRead, StripeUpdate, StripeView};
+use inventory_core::transaction::{
+    ActionOutcome, ReservationState, SeatsRead, StripeUpdate, StripeView,
+};
 use inventory_store::{
     CreateEventOutcome, EventAbout, NewEvent, SeatOutcome, SetTotalOutcome, Store, StoreCall,
     StoreError, StoreObserver, tables,
@@ -209,7 +211,7 @@ fn a_closed_event_takes_nothing_and_still_takes_back() {
 
         for stripe in 0..3 {
             let late = transaction(&[(stripe, 1)], vec![confirmed("r2", &[(stripe, 1)])]);
-            let Reason::Stripe(Some(view)) = refused(&store, late).await[0] else {
+            let ActionOutcome::Stripe(Some(view)) = refused(&store, late).await[0] else {
                 panic!("sold");
             };
             assert!(view.closed && view.remaining > 0);
@@ -223,7 +225,7 @@ fn a_closed_event_takes_nothing_and_still_takes_back() {
         let release = step(&hold, ReservationState::Released);
         let both = vec![release.clone(), confirmed("r2", &[(0, 1)])];
         let reasons = refused(&store, moving(vec![swap], both)).await;
-        assert!(matches!(&reasons[0], Reason::Stripe(Some(view)) if view.closed));
+        assert!(matches!(&reasons[0], ActionOutcome::Stripe(Some(view)) if view.closed));
         applied(&store, giving(&[(0, 2)], vec![release])).await;
         // What was held before can still be bought.
         let bought = step(&kept, ReservationState::Confirmed);

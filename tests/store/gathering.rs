@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::join_all;
 use inventory_api::limits;
 use inventory_core::ids::EventId;
-use inventory_core::transaction::EventRead;
+use inventory_core::transaction::StripesRead;
 use inventory_store::{NewEvent, Store, tables};
 
 use crate::relay::{Act, Relay};
@@ -24,11 +24,11 @@ fn batches(witness: &Witness) -> usize {
 
 async fn total(store: &Store, n: usize, stripes: u16) -> Option<u64> {
     match store.read_event(&id(n), Some(stripes)).await {
-        EventRead::Found(found) => {
+        StripesRead::Found(found) => {
             assert_eq!(found.len(), usize::from(stripes));
             Some(found.iter().map(|stripe| stripe.capacity).sum())
         }
-        EventRead::NotFound => None,
+        StripesRead::NotFound => None,
         other => panic!("{other:?}"),
     }
 }
@@ -101,7 +101,7 @@ fn an_event_waits_neither_for_reads_that_hang_nor_for_keys_that_are_not_its_own(
         let (mut third, mut fourth) = (Box::pin(ask(2)), Box::pin(ask(3)));
         assert!((&mut third).now_or_never().is_none());
         assert!((&mut fourth).now_or_never().is_none());
-        let EventRead::Found(found) = third.await else {
+        let StripesRead::Found(found) = third.await else {
             panic!("its stripes were told");
         };
         assert_eq!(found.len(), 2);

@@ -3,7 +3,8 @@
 use inventory_api::limits;
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{
-    Draw, Due, Outcome, Reason, RecordWrite, ReservationState, StripeUpdate, Transaction,
+    ActionOutcome, ExpiryCondition, RecordWrite, ReservationState, StripeAllocation, StripeUpdate,
+    Transaction, TransactionOutcome,
 };
 use inventory_store::{Store, StoredRecord};
 
@@ -43,12 +44,12 @@ pub(crate) async fn stored(store: &Store) -> Vec<StoredRecord> {
 
 pub(crate) async fn applied(store: &Store, transaction: Transaction) {
     let outcome = store.transact(&transaction).await;
-    assert_eq!(outcome, Outcome::Committed, "{transaction:?}");
+    assert_eq!(outcome, TransactionOutcome::Committed, "{transaction:?}");
 }
 
-pub(crate) async fn refused(store: &Store, transaction: Transaction) -> Vec<Reason> {
+pub(crate) async fn refused(store: &Store, transaction: Transaction) -> Vec<ActionOutcome> {
     match store.transact(&transaction).await {
-        Outcome::Cancelled(reasons) => reasons,
+        TransactionOutcome::Cancelled(reasons) => reasons,
         other => panic!("{other:?}: {transaction:?}"),
     }
 }
@@ -76,7 +77,7 @@ fn every_step_is_written_as_the_record_then_reads() {
             let mut next = step(&before, to);
             // What is taken anew may come from elsewhere.
             if from == ReservationState::Expired {
-                next.draws[0] = Draw {
+                next.draws[0] = StripeAllocation {
                     stripe: 3,
                     units: 2,
                 };
@@ -114,13 +115,13 @@ fn a_step_is_refused_in_every_state_but_its_own() {
                     ..step(&there, to)
                 };
                 let reasons = refused(&store, giving(&[(0, 2)], vec![wrong])).await;
-                let expected = [Reason::Fine, Reason::Record(there.view(AT))];
+                let expected = [ActionOutcome::Fine, ActionOutcome::Record(there.view(AT))];
                 assert_eq!(reasons, expected, "{from:?} to {to:?}");
             }
             // Nor can it begin again.
             let again = transaction(&[(0, 2)], vec![held(&id, &[(0, 2)])]);
             let reasons = refused(&store, again).await;
-            assert_eq!(reasons[1], Reason::Record(there.view(AT)));
+            assert_eq!(reasons[1], ActionOutcome::Record(there.view(AT)));
             assert_eq!(remaining(&store).await, left);
         }
     });
@@ -137,7 +138,11 @@ fn a_step_of_what_never_was_says_so() {
                 ..step(&never, to)
             };
             let reasons = refused(&store, transaction(&[], vec![write])).await;
-            assert_eq!(reasons, [Reason::RecordMissing], "{from:?} to {to:?}");
+            assert_eq!(
+                reasons,
+                [ActionOutcome::RecordMissing],
+                "{from:?} to {to:?}"
+            );
         }
         assert_eq!(stored(&store).await, []);
     });
@@ -160,17 +165,17 @@ fn a_hold_ends_on_one_side_of_its_instant_only() {
             transaction
         };
         let (expired, confirmed) = (ReservationState::Expired, ReservationState::Confirmed);
-        let is_hold = [Reason::Record(hold.view(AT))];
-        let early = at(Due::Over, expired, ends.0 - 1);
+        let is_hold = [ActionOutcome::Record(hold.view(AT))];
+        let early = at(ExpiryCondition::Over, expired, ends.0 - 1);
         assert_eq!(refused(&store, early).await, is_hold);
-        let late = at(Due::Ahead, confirmed, ends.0);
+        let late = at(ExpiryCondition::Ahead, confirmed, ends.0);
         assert_eq!(refused(&store, late).await, is_hold);
-        applied(&store, at(Due::Over, expired, ends.0)).await;
+        applied(&store, at(ExpiryCondition::Over, expired, ends.0)).await;
 
         let hold = held("r2", &[(0, 1)]);
         applied(&store, transaction(&[], vec![hold.clone()])).await;
         let mut in_time = transaction(&[], vec![step(&hold, confirmed)]);
-        in_time.records[0].due = Due::Ahead;
+        in_time.records[0].due = ExpiryCondition::Ahead;
         in_time.at = UnixMillis(ends.0 - 1);
         applied(&store, in_time).await;
     });
@@ -197,7 +202,7 @@ fn of_commit_release_and_expiry_of_one_hold_one_wins() {
             for to in ends {
                 let reasons = refused(&store, give(to)).await;
                 let won = step(&hold, winner).view(AT);
-                assert_eq!(reasons.last(), Some(&Reason::Record(won)));
+                assert_eq!(reasons.last(), Some(&ActionOutcome::Record(won)));
             }
         }
         // One is confirmed, the others gave back what they had.
@@ -222,7 +227,7 @@ fn what_is_given_back_can_be_taken_in_the_same_write() {
             let released = step(&hold, ReservationState::Released);
             moving(vec![stripe], vec![released, sold])
         };
-        let Reason::Stripe(Some(stripe)) = refused(&store, both(5, 4)).await[0] else {
+        let ActionOutcome::Stripe(Some(stripe)) = refused(&store, both(5, 4)).await[0] else {
             panic!("oversold");
         };
         assert_eq!(stripe.remaining, 0);
@@ -275,6 +280,6 @@ fn a_stripe_that_is_not_there_takes_nothing_back() {
         applied(&store, transaction(&[], vec![hold.clone()])).await;
         let release = giving(&[(7, 1)], vec![step(&hold, ReservationState::Released)]);
         let reasons = refused(&store, release).await;
-        assert_eq!(reasons, [Reason::Stripe(None), Reason::Fine]);
+        assert_eq!(reasons, [ActionOutcome::Stripe(None), ActionOutcome::Fine]);
     });
 }

@@ -3,10 +3,11 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use inventory_api::limits;
 use inventory_core::ids::{SeatId, seat_key};
-use inventory_core::seats::{Price, Seat, SeatFacts, SeatState};
+use inventory_core::seats::{Price, SeatFacts, SeatItem, SeatState};
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{
-    FreeSeatsRead, Outcome, Reason, RecordWrite, ReservationState, SeatsRead, Transaction,
+    ActionOutcome, FreeSeatsRead, RecordWrite, ReservationState, SeatsRead, Transaction,
+    TransactionOutcome,
 };
 use inventory_store::{SeatOutcome, Store, StoreError};
 
@@ -35,7 +36,7 @@ async fn with_seats(store: &Store, seat_keys: u16, count: usize) -> Vec<(SeatId,
     seats
 }
 
-async fn all(store: &Store, seat_keys: u16) -> Vec<Seat> {
+async fn all(store: &Store, seat_keys: u16) -> Vec<SeatItem> {
     match store.read_seats(&event(), seat_keys).await {
         SeatsRead::Found(seats) => seats,
         other => panic!("{other:?}"),
@@ -179,15 +180,15 @@ fn a_taken_seat_is_named_with_who_has_it_and_harms_nobody_else() {
         ];
         let reasons = refused(&store, spread(2, late.clone())).await;
         let expected = [
-            Reason::Fine,
-            Reason::Fine,
-            Reason::Fine,
-            Reason::Fine,
-            Reason::Seat(Some(held_by(&first))),
-            Reason::Fine,
-            Reason::Seat(Some(sold_to(&second))),
-            Reason::Seat(Some(SeatState::Blocked)),
-            Reason::Seat(None),
+            ActionOutcome::Fine,
+            ActionOutcome::Fine,
+            ActionOutcome::Fine,
+            ActionOutcome::Fine,
+            ActionOutcome::Seat(Some(held_by(&first))),
+            ActionOutcome::Fine,
+            ActionOutcome::Seat(Some(sold_to(&second))),
+            ActionOutcome::Seat(Some(SeatState::Blocked)),
+            ActionOutcome::Seat(None),
         ];
         assert_eq!(reasons, expected);
         assert_eq!(stored(&store).await.len(), 2);
@@ -227,7 +228,7 @@ fn who_does_not_have_a_seat_can_neither_keep_nor_give_it() {
             let (begun, claims) = stranger(&format!("stranger{at}"), from, seat);
             applied(&store, spread(1, vec![begun])).await;
             let reasons = refused(&store, spread(1, vec![step(&claims, to)])).await;
-            let expected = [Reason::Fine, Reason::Seat(Some(has))];
+            let expected = [ActionOutcome::Fine, ActionOutcome::Seat(Some(has))];
             assert_eq!(reasons, expected, "{from:?} to {to:?} of {seat}");
         }
         // Its own seat in another state than the step begins with: sold, but as if it were held.
@@ -236,8 +237,8 @@ fn who_does_not_have_a_seat_can_neither_keep_nor_give_it() {
             ..step(&sold, Released)
         };
         let reasons = refused(&store, spread(1, vec![wrong])).await;
-        let its = Reason::Record(sold.view(AT));
-        assert_eq!(reasons, [its, Reason::Seat(Some(sold_to(&sold)))]);
+        let its = ActionOutcome::Record(sold.view(AT));
+        assert_eq!(reasons, [its, ActionOutcome::Seat(Some(sold_to(&sold)))]);
     });
 }
 
@@ -308,7 +309,7 @@ fn blocking_takes_only_what_nobody_has() {
             expected(SeatOutcome::Unchanged, SeatOutcome::Changed)
         );
         let reasons = refused(&store, spread(2, vec![hold("r1", &["A-3"])])).await;
-        assert_eq!(reasons[1], Reason::Seat(Some(SeatState::Blocked)));
+        assert_eq!(reasons[1], ActionOutcome::Seat(Some(SeatState::Blocked)));
 
         let freed = store.unblock_seats(&event(), 2, &ids[2..3]).await.unwrap();
         assert_eq!(freed[0].1, SeatOutcome::Changed);
@@ -331,7 +332,7 @@ fn all_seats_are_read_over_pages_and_keys() {
         found.sort_by(|a, b| a.id.cmp(&b.id));
         let mut expected: Vec<_> = seats
             .into_iter()
-            .map(|(id, facts)| Seat {
+            .map(|(id, facts)| SeatItem {
                 id,
                 facts,
                 state: SeatState::Available,
@@ -418,9 +419,12 @@ fn seats_that_something_else_wrote_are_sold_or_kept_but_never_sold_twice() {
         assert_eq!(states, expected);
         let buy = sale("r1", &["S-1", "S-2", "S-4", "S-5"]);
         let reasons = refused(&store, spread(1, vec![buy])).await;
-        assert_eq!(reasons[1..3], [Reason::Fine, Reason::Seat(Some(for_ever))]);
-        assert_eq!(reasons[3], Reason::Seat(Some(SeatState::Blocked)));
-        assert_eq!(reasons[4], Reason::Seat(Some(SeatState::Blocked)));
+        assert_eq!(
+            reasons[1..3],
+            [ActionOutcome::Fine, ActionOutcome::Seat(Some(for_ever))]
+        );
+        assert_eq!(reasons[3], ActionOutcome::Seat(Some(SeatState::Blocked)));
+        assert_eq!(reasons[4], ActionOutcome::Seat(Some(SeatState::Blocked)));
         applied(&store, spread(1, vec![sale("r1", &["S-1"])])).await;
         let error = store.block_seats(&event(), 1, &[seat_id("S-4")]).await;
         let error = error.unwrap_err();
@@ -442,7 +446,7 @@ fn ten_reservations_of_nine_seats_fit_one_transaction() {
             .collect();
         let batch = spread(4, records);
         assert_eq!(batch.action_count(), limits::TRANSACTION_ACTIONS_MAX);
-        assert_eq!(store.transact(&batch).await, Outcome::Committed);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
         assert!(
             all(&store, 4)
                 .await

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aws_sigv4::sign::v4;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
-use inventory_core::transaction::{EventRead, Outcome, SeatsRead};
+use inventory_core::transaction::{SeatsRead, StripesRead, TransactionOutcome};
 use inventory_store::{Store, StoreSettings};
 use sha2::{Digest, Sha256};
 
@@ -92,7 +92,7 @@ fn hex(text: &str) -> String {
 
 async fn read(store: &Store) {
     let read = store.read_event(&event(), Some(1)).await;
-    assert!(matches!(read, EventRead::Found(_)), "{read:?}");
+    assert!(matches!(read, StripesRead::Found(_)), "{read:?}");
 }
 
 /// What both send, of the requests that `first` and then `second` were.
@@ -122,9 +122,9 @@ fn a_transaction_is_the_request_that_the_sdk_would_have_made() {
     on_shard(async {
         let (store, relay) = behind_relay().await;
         let batch = transaction(&[], vec![tombstone("r1")]);
-        assert_eq!(store.transact(&batch).await, Outcome::Committed);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
         let by_sdk = Seen::newest(&relay);
-        assert_eq!(store.transact(&batch).await, Outcome::Committed);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
         let short = Seen::newest(&relay);
         compare(&by_sdk, &short);
         assert_eq!(by_sdk.body, short.body);
@@ -152,7 +152,7 @@ impl Kind {
             Kind::OneStripe => read(store).await,
             Kind::Stripes => {
                 let read = store.read_event(&event(), Some(2)).await;
-                assert!(matches!(read, EventRead::Found(_)), "{read:?}");
+                assert!(matches!(read, StripesRead::Found(_)), "{read:?}");
             }
             Kind::Seats => {
                 let read = store.read_seats(&event(), 1).await;
@@ -194,16 +194,16 @@ fn after_a_refusal_the_sdk_makes_the_next_request() {
         assert!(!Seen::newest(&relay).is_of_the_sdk());
         relay.next(fault(400, "InvalidSignatureException"));
         let batch = transaction(&[], vec![tombstone("r1")]);
-        assert_eq!(store.transact(&batch).await, Outcome::Refused);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Refused);
         assert!(!Seen::newest(&relay).is_of_the_sdk());
-        assert_eq!(store.transact(&batch).await, Outcome::Committed);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
         assert!(Seen::newest(&relay).is_of_the_sdk());
         read(&store).await;
         assert!(!Seen::newest(&relay).is_of_the_sdk());
         // What is no refusal says nothing about the way.
         relay.next(fault(400, "ThrottlingException"));
-        assert_eq!(store.transact(&batch).await, Outcome::Throttled);
-        assert_eq!(store.transact(&batch).await, Outcome::Committed);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Throttled);
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
         assert!(!Seen::newest(&relay).is_of_the_sdk());
     });
 }

@@ -7,7 +7,7 @@ use super::ids::{EventId, ReservationId};
 use super::operation::Operation;
 use super::query::{Query, QueryResult};
 use super::time::UnixMillis;
-use super::transaction::{EventShape, RecordView, Transaction};
+use super::transaction::{EventLayout, RecordView, Transaction};
 
 /// A caller, by the number the driver gave it. The domain only hands it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,7 +62,7 @@ pub enum Effect {
         shard: usize,
         call: CallId,
         event: EventId,
-        shape: EventShape,
+        shape: EventLayout,
         query: Query,
     },
     /// Send to the store; report with `Engine::handle_transaction_outcome`.
@@ -101,5 +101,5 @@ pub enum Effect {
 /// An operation has come to the shard it belongs to: what its event is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    pub shape: EventShape,
+    pub shape: EventLayout,
 }

@@ -1,7 +1,7 @@
 //! What a caller wants to know about an event, and what it is told. Nothing is written for it.
 
 use super::ids::{SeatId, Seats};
-use super::seats::{Price, Seat};
+use super::seats::{Price, SeatItem};
 use super::time::UnixMillis;
 
 /// See the module's head.
@@ -29,13 +29,13 @@ pub enum QueryResult {
     },
     Offer {
         /// As many as asked for, or none: a client holds exactly these.
-        seats: Vec<Seat>,
+        seats: Vec<SeatItem>,
         /// Seats that can be had in the section asked about, or in all.
         remaining: u64,
     },
     Seats {
         /// Those the event has, in the order asked for, each with its state.
-        known: Vec<Seat>,
+        known: Vec<SeatItem>,
         unknown: Vec<SeatId>,
     },
     Status(Box<EventStatus>),

@@ -10,7 +10,7 @@ use super::ids::ReservationId;
 use super::time::Micros;
 use super::transaction::RecordView;
 
-struct Entry {
+struct CachedRecord {
     record: RecordView,
     /// From here on the entry is as good as forgotten.
     stale_at: Micros,
@@ -18,7 +18,7 @@ struct Entry {
 
 /// Least recently used reservations go first; every entry goes at its age.
 pub struct RecordCache {
-    entries: Option<LruCache<ReservationId, Entry, foldhash::fast::RandomState>>,
+    entries: Option<LruCache<ReservationId, CachedRecord, foldhash::fast::RandomState>>,
     keep_for: Micros,
 }
 
@@ -43,7 +43,7 @@ impl RecordCache {
     pub fn insert(&mut self, reservation: ReservationId, record: RecordView, now: Micros) {
         if let Some(entries) = self.entries.as_mut() {
             let stale_at = now.plus(self.keep_for);
-            entries.put(reservation, Entry { record, stale_at });
+            entries.put(reservation, CachedRecord { record, stale_at });
         }
     }
 
@@ -67,7 +67,7 @@ impl RecordCache {
 mod tests {
     use super::super::ids::Fingerprint;
     use super::super::time::UnixMillis;
-    use super::super::transaction::{Draws, ReservationState};
+    use super::super::transaction::{ReservationState, StripeAllocations};
     use super::*;
 
     fn id(n: u32) -> ReservationId {
@@ -80,7 +80,7 @@ mod tests {
             state: ReservationState::Released,
             order: None,
             qty: 1,
-            draws: Draws::new(),
+            draws: StripeAllocations::new(),
             seats: None,
             expires_at: None,
             at: UnixMillis(0),

@@ -8,7 +8,7 @@ use super::answer::{Answer, Rejection, ReleaseOutcome};
 use super::ids::{Fingerprint, OrderId, ReservationId};
 use super::operation::{Operation, Selection, Verb};
 use super::time::UnixMillis;
-use super::transaction::{Due, RecordView, RecordWrite, ReservationState};
+use super::transaction::{ExpiryCondition, RecordView, RecordWrite, ReservationState};
 use crate::fault::{self, Fault};
 
 /// What becomes of the commit of a hold that is past its time.
@@ -23,26 +23,26 @@ pub enum LateCommit {
 
 /// What happens to units and seats when a record goes from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Movement {
+pub enum StockChange {
     /// From the stock to the reservation.
-    Take,
+    Reserve,
     /// They stay with the reservation; seats go from HOLD to SOLD.
     Keep,
     /// From the reservation back to the stock.
-    Give,
+    Return,
     /// There are none.
     None,
 }
 
-/// See [`Movement`].
-pub fn movement(from: Option<ReservationState>, to: ReservationState) -> Movement {
+/// See [`StockChange`].
+pub fn stock_change(from: Option<ReservationState>, to: ReservationState) -> StockChange {
     use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
     match (from, to) {
-        (Some(Expired), Confirmed) if fault::planted(Fault::ExpiredKeepsStock) => Movement::Keep,
-        (None | Some(Expired), Held | Confirmed) => Movement::Take,
-        (Some(Held), Confirmed) => Movement::Keep,
-        (Some(Held), Released | Expired) | (Some(Confirmed), Refunded) => Movement::Give,
-        _ => Movement::None,
+        (Some(Expired), Confirmed) if fault::planted(Fault::ExpiredKeepsStock) => StockChange::Keep,
+        (None | Some(Expired), Held | Confirmed) => StockChange::Reserve,
+        (Some(Held), Confirmed) => StockChange::Keep,
+        (Some(Held), Released | Expired) | (Some(Confirmed), Refunded) => StockChange::Return,
+        _ => StockChange::None,
     }
 }
 
@@ -50,13 +50,13 @@ pub fn movement(from: Option<ReservationState>, to: ReservationState) -> Movemen
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
     pub from: Option<ReservationState>,
-    pub due: Due,
+    pub due: ExpiryCondition,
     pub to: ReservationState,
 }
 
 impl Transition {
-    pub fn movement(self) -> Movement {
-        movement(self.from, self.to)
+    pub fn stock_change(self) -> StockChange {
+        stock_change(self.from, self.to)
     }
 }
 
@@ -102,15 +102,15 @@ pub fn decide(
             if over || record.state == Expired {
                 refuse(Rejection::HoldExpired)
             } else {
-                write(Due::Ahead, Confirmed)
+                write(ExpiryCondition::Ahead, Confirmed)
             }
         }
-        (Verb::Commit, Held | Expired) => write(Due::Any, Confirmed),
+        (Verb::Commit, Held | Expired) => write(ExpiryCondition::Any, Confirmed),
         (Verb::Commit, Confirmed) => Decision::Answer(confirmed(&operation.reservation, record)),
         (Verb::Hold | Verb::Commit, Released | Refunded) => refuse(Rejection::ReservationReleased),
-        (Verb::Release, Held) => write(Due::Any, Released),
+        (Verb::Release, Held) => write(ExpiryCondition::Any, Released),
         (Verb::Release, Confirmed) if fault::planted(Fault::ConfirmedReleased) => {
-            write(Due::Any, Released)
+            write(ExpiryCondition::Any, Released)
         }
         (Verb::Hold | Verb::Release, Confirmed) => refuse(Rejection::ReservationCommitted),
         (Verb::Release, Released | Expired | Refunded) => Decision::Answer(Answer::Released {
@@ -119,12 +119,12 @@ pub fn decide(
             seats: record.seats.clone(),
         }),
         (Verb::Expire, Held) if over && fault::planted(Fault::ExpiryUnconditional) => {
-            write(Due::Any, Expired)
+            write(ExpiryCondition::Any, Expired)
         }
-        (Verb::Expire, Held) if over => write(Due::Over, Expired),
+        (Verb::Expire, Held) if over => write(ExpiryCondition::Over, Expired),
         (Verb::Expire, Held) => Decision::Answer(held(record)),
         (Verb::Expire, _) => Decision::Answer(Answer::Expired),
-        (Verb::Refund, Confirmed) => write(Due::Any, Refunded),
+        (Verb::Refund, Confirmed) => write(ExpiryCondition::Any, Refunded),
         (Verb::Refund, Refunded) => Decision::Answer(Answer::Refunded),
         (Verb::Refund, _) => refuse(Rejection::ReservationNotConfirmed),
     }
@@ -151,7 +151,7 @@ fn without_record(operation: &Operation) -> Decision {
     };
     Decision::Write(Transition {
         from: None,
-        due: Due::Any,
+        due: ExpiryCondition::Any,
         to,
     })
 }
@@ -227,7 +227,7 @@ mod tests {
     use crate::ids::EventId;
     use crate::operation::RecordExpectation;
     use crate::time::Micros;
-    use crate::transaction::Draws;
+    use crate::transaction::StripeAllocations;
 
     const NOW: UnixMillis = UnixMillis(1_000);
 
@@ -261,7 +261,7 @@ mod tests {
             state,
             order: None,
             qty: 2,
-            draws: Draws::new(),
+            draws: StripeAllocations::new(),
             seats: None,
             expires_at: Some(UnixMillis(until)),
             at: UnixMillis(7),
@@ -272,7 +272,11 @@ mod tests {
         decide(&operation(verb, Selection::Quantity(2)), record, NOW, late)
     }
 
-    fn write(from: Option<ReservationState>, due: Due, to: ReservationState) -> Decision {
+    fn write(
+        from: Option<ReservationState>,
+        due: ExpiryCondition,
+        to: ReservationState,
+    ) -> Decision {
         Decision::Write(Transition { from, due, to })
     }
 
@@ -307,41 +311,69 @@ mod tests {
         let over = Some((Held, OVER));
         let of = |state| Some((state, OVER));
         let rows = [
-            (Verb::Hold, None, write(None, Due::Any, Held)),
+            (Verb::Hold, None, write(None, ExpiryCondition::Any, Held)),
             (Verb::Hold, held, is_held.clone()),
             (Verb::Hold, over, refused(HoldExpired)),
             (Verb::Hold, of(Confirmed), refused(ReservationCommitted)),
             (Verb::Hold, of(released), refused(ReservationReleased)),
             (Verb::Hold, of(Expired), refused(HoldExpired)),
             (Verb::Hold, of(Refunded), refused(ReservationReleased)),
-            (Verb::Commit, None, write(None, Due::Any, Confirmed)),
-            (Verb::Commit, held, write(Some(Held), Due::Any, Confirmed)),
-            (Verb::Commit, over, write(Some(Held), Due::Any, Confirmed)),
+            (
+                Verb::Commit,
+                None,
+                write(None, ExpiryCondition::Any, Confirmed),
+            ),
+            (
+                Verb::Commit,
+                held,
+                write(Some(Held), ExpiryCondition::Any, Confirmed),
+            ),
+            (
+                Verb::Commit,
+                over,
+                write(Some(Held), ExpiryCondition::Any, Confirmed),
+            ),
             (
                 Verb::Commit,
                 of(Expired),
-                write(Some(Expired), Due::Any, Confirmed),
+                write(Some(Expired), ExpiryCondition::Any, Confirmed),
             ),
             (Verb::Commit, of(Confirmed), is_confirmed),
             (Verb::Commit, of(released), refused(ReservationReleased)),
             (Verb::Commit, of(Refunded), refused(ReservationReleased)),
-            (Verb::Release, None, write(None, Due::Any, released)),
-            (Verb::Release, held, write(Some(Held), Due::Any, released)),
-            (Verb::Release, over, write(Some(Held), Due::Any, released)),
+            (
+                Verb::Release,
+                None,
+                write(None, ExpiryCondition::Any, released),
+            ),
+            (
+                Verb::Release,
+                held,
+                write(Some(Held), ExpiryCondition::Any, released),
+            ),
+            (
+                Verb::Release,
+                over,
+                write(Some(Held), ExpiryCondition::Any, released),
+            ),
             (Verb::Release, of(released), before.clone()),
             (Verb::Release, of(Expired), before.clone()),
             (Verb::Release, of(Refunded), before),
             (Verb::Release, of(Confirmed), refused(ReservationCommitted)),
             (Verb::Expire, None, ended.clone()),
             (Verb::Expire, held, is_held),
-            (Verb::Expire, over, write(Some(Held), Due::Over, Expired)),
+            (
+                Verb::Expire,
+                over,
+                write(Some(Held), ExpiryCondition::Over, Expired),
+            ),
             (Verb::Expire, of(Confirmed), ended.clone()),
             (Verb::Expire, of(Expired), ended),
             (Verb::Refund, None, refused(ReservationNotFound)),
             (
                 Verb::Refund,
                 of(Confirmed),
-                write(Some(Confirmed), Due::Any, Refunded),
+                write(Some(Confirmed), ExpiryCondition::Any, Refunded),
             ),
             (
                 Verb::Refund,
@@ -371,7 +403,7 @@ mod tests {
         // Asked of the write itself too: its time may be over when it arrives.
         assert_eq!(
             commit(Held, AHEAD),
-            write(Some(Held), Due::Ahead, Confirmed)
+            write(Some(Held), ExpiryCondition::Ahead, Confirmed)
         );
         assert_eq!(commit(Held, OVER), refused);
         assert_eq!(commit(Expired, OVER), refused);
@@ -421,7 +453,7 @@ mod tests {
         let late = LateCommit::default();
         let commit = operation(Verb::Commit, Selection::AsRecorded);
         let found = decide(&commit, Some(&record(Held, AHEAD)), NOW, late);
-        assert_eq!(found, write(Some(Held), Due::Any, Confirmed));
+        assert_eq!(found, write(Some(Held), ExpiryCondition::Any, Confirmed));
         // Of nothing it cannot be told what to take.
         let found = decide(&commit, None, NOW, late);
         let missing = Decision::Answer(Answer::Rejected(Rejection::ReservationNotFound));
@@ -455,7 +487,7 @@ mod tests {
                 NOW,
                 late,
             );
-            found == write(Some(Held), Due::Any, Confirmed)
+            found == write(Some(Held), ExpiryCondition::Any, Confirmed)
         };
         assert!(fits(Selection::Seats(seats(["A-2", "A-1"]))));
         assert!(fits(Selection::Quantity(2)));

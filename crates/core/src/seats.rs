@@ -40,7 +40,7 @@ pub struct SeatFacts {
 
 /// A seat item, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seat {
+pub struct SeatItem {
     pub id: SeatId,
     pub facts: SeatFacts,
     pub state: SeatState,

@@ -24,7 +24,7 @@ use smallvec::SmallVec;
 use super::ids::EventId;
 use super::query::{EventStatus, Query, QueryResult, StockCounts};
 use super::time::{Micros, Now, UnixMillis};
-use super::transaction::{EventShape, RecordView, ReservationState, StripeUpdate, StripeView};
+use super::transaction::{EventLayout, RecordView, ReservationState, StripeUpdate, StripeView};
 use crate::limits;
 
 /// Writes that a read may or may not have seen: of each stripe what may be missing, and what may have
@@ -228,7 +228,7 @@ impl StockSnapshots {
             began,
             ended: now.mono,
             as_of: UnixMillis(now.unix.0.saturating_sub(took.0 / 1_000)),
-            closed: EventShape::of(read).closed,
+            closed: EventLayout::of(read).closed,
             stripes: SmallVec::with_capacity(read.len()),
             total: read.iter().map(|stripe| stripe.capacity).sum(),
             low: 0,

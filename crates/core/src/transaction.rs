@@ -1,7 +1,7 @@
 //! One batch as the store sees it, and what the store can say to it.
 //!
 //! Plain data both ways. `store::codec` turns a [`Transaction`] into a `TransactWriteItems` call and
-//! its result into an [`Outcome`]; the simulation applies it to a map.
+//! its result into an [`TransactionOutcome`]; the simulation applies it to a map.
 
 use smallvec::SmallVec;
 
@@ -12,7 +12,7 @@ use super::time::UnixMillis;
 /// 128 random bits, the `ClientRequestToken` (32 hex digits of the 36 allowed). A new body gets a
 /// new token; the same body is sent again under the same token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Token(pub u128);
+pub struct RequestToken(pub u128);
 
 /// The states of a reservation that has a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,13 +31,13 @@ pub enum ReservationState {
 
 /// Units taken from one stripe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Draw {
+pub struct StripeAllocation {
     pub stripe: u16,
     pub units: u32,
 }
 
 /// Where a reservation's units came from: nearly always one stripe.
-pub type Draws = SmallVec<[Draw; 2]>;
+pub type StripeAllocations = SmallVec<[StripeAllocation; 2]>;
 
 /// `remaining += give - take, version += 1` on one stripe item.
 ///
@@ -54,7 +54,7 @@ pub struct StripeUpdate {
 
 /// What a write asks of the hold it ends, as of [`Transaction::at`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
+pub enum ExpiryCondition {
     Any,
     /// Its time is over: `expires_at <= at`.
     Over,
@@ -63,18 +63,18 @@ pub enum Due {
 }
 
 /// One reservation's part of a transaction: its record goes from one state to another, and its
-/// units and seats with it. Which of them move, and how, is [`super::rules::movement`].
+/// units and seats with it. Which of them move, and how, is [`super::rules::stock_change`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordWrite {
     pub reservation: ReservationId,
     pub fingerprint: Fingerprint,
     /// The state the record must have; `None`: there must be no record.
     pub from: Option<ReservationState>,
-    pub due: Due,
+    pub due: ExpiryCondition,
     pub to: ReservationState,
     pub qty: u32,
     /// Where the units come from or go back to; empty for seats and for a tombstone.
-    pub draws: Draws,
+    pub draws: StripeAllocations,
     pub seats: Option<Seats>,
     /// Only when confirmed.
     pub order: Option<OrderId>,
@@ -85,11 +85,11 @@ pub struct RecordWrite {
 }
 
 /// One conditional, all-or-nothing write. Actions are numbered stripes first, then records, then the
-/// seats of each record that moves any, in order; [`Outcome::Cancelled`] has one reason per action in
+/// seats of each record that moves any, in order; [`TransactionOutcome::Cancelled`] has one reason per action in
 /// that numbering.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
-    pub token: Token,
+    pub token: RequestToken,
     pub event: EventId,
     /// Over how many partition keys the event's seats are spread; 0 where it has none.
     pub seat_keys: u16,
@@ -111,8 +111,8 @@ impl Transaction {
 impl RecordWrite {
     /// The seats this write changes: all it has, but for a tombstone, which changes none.
     pub fn seats_moved(&self) -> &[super::ids::SeatId] {
-        match super::rules::movement(self.from, self.to) {
-            super::rules::Movement::None => &[],
+        match super::rules::stock_change(self.from, self.to) {
+            super::rules::StockChange::None => &[],
             _ => self.seats.as_deref().unwrap_or_default(),
         }
     }
@@ -150,7 +150,7 @@ pub struct StripeView {
 
 /// What must be known of an event to route an operation on it; hardly ever changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EventShape {
+pub struct EventLayout {
     /// At least 1.
     pub stripes: u16,
     /// 0 where stock is a quantity.
@@ -158,7 +158,7 @@ pub struct EventShape {
     pub closed: bool,
 }
 
-impl EventShape {
+impl EventLayout {
     /// Of an event with these stripes, all of them, by index.
     pub fn of(stripes: &[StripeView]) -> Self {
         let first = stripes.first();
@@ -181,7 +181,7 @@ pub struct RecordView {
     pub state: ReservationState,
     pub order: Option<OrderId>,
     pub qty: u32,
-    pub draws: Draws,
+    pub draws: StripeAllocations,
     pub seats: Option<Seats>,
     /// When a hold ends or ended.
     pub expires_at: Option<UnixMillis>,
@@ -191,7 +191,7 @@ pub struct RecordView {
 
 /// Why one action did not go through.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum ActionOutcome {
     /// This action was fine; another cancelled the transaction.
     Fine,
     /// A stripe's condition failed; `None`: there is no such item.
@@ -213,10 +213,10 @@ pub enum Reason {
 
 /// What became of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum TransactionOutcome {
     Committed,
-    /// Not applied. One [`Reason`] per action, in order.
-    Cancelled(Vec<Reason>),
+    /// Not applied. One [`ActionOutcome`] per action, in order.
+    Cancelled(Vec<ActionOutcome>),
     /// Not applied: the whole call was refused for conflict (or the same token is in progress).
     Conflict,
     /// Not applied: the whole call was throttled.
@@ -231,7 +231,7 @@ pub enum Outcome {
 
 /// What a strong read of all of an event's stripes found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EventRead {
+pub enum StripesRead {
     /// Every stripe, by index; at least one.
     Found(Vec<StripeView>),
     NotFound,
@@ -265,7 +265,7 @@ pub enum FreeSeatsRead {
 /// What a read of all of an event's seats found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SeatsRead {
-    Found(Vec<super::seats::Seat>),
+    Found(Vec<super::seats::SeatItem>),
     Unavailable,
     Throttled,
 }

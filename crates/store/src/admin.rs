@@ -15,7 +15,7 @@ use super::events::split;
 use super::{EventAbout, PageToken, Store, StoreError};
 use crate::limits;
 use inventory_core::ids::EventId;
-use inventory_core::transaction::{EventRead, StripeView};
+use inventory_core::transaction::{StripeView, StripesRead};
 use inventory_runtime::clock;
 
 /// Some of all events; may be empty and still have a next page.
@@ -201,10 +201,10 @@ impl Store {
 
     async fn read_all(&self, event: &EventId) -> Result<Option<Vec<StripeView>>, StoreError> {
         match self.read_event(event, None).await {
-            EventRead::Found(stripes) => Ok(Some(stripes)),
-            EventRead::NotFound => Ok(None),
-            EventRead::Throttled => Err(StoreError::Throttled(format!("reading {event}"))),
-            EventRead::Unavailable => {
+            StripesRead::Found(stripes) => Ok(Some(stripes)),
+            StripesRead::NotFound => Ok(None),
+            StripesRead::Throttled => Err(StoreError::Throttled(format!("reading {event}"))),
+            StripesRead::Unavailable => {
                 let why = format!("event {event} cannot be read");
                 Err(StoreError::Unavailable(why))
             }

@@ -19,7 +19,8 @@ use super::failure::{CallFailure, FailureKind};
 use super::{Store, StoreError, codec};
 use crate::limits;
 use inventory_core::audit::{
-    AuditRecord, AuditSeat, Item, Misplaced, Snapshot, StripeItem, Unread,
+    AuditRecord, AuditSeat, InstantSnapshot, MisplacedSeat, StoredItem, StripeAmounts,
+    UnreadableItem,
 };
 use inventory_core::ids::{EventId, ReservationId, SeatId, seat_key, stripe_key};
 use inventory_core::time::UnixMillis;
@@ -37,7 +38,7 @@ const INSTANT_TRIES: u32 = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditStripes {
     /// By index.
-    pub stripes: Vec<Item<StripeItem>>,
+    pub stripes: Vec<StoredItem<StripeAmounts>>,
     /// See [`inventory_core::transaction::StripeView::seat_keys`].
     pub seat_keys: u16,
     /// When they were read.
@@ -51,14 +52,14 @@ pub struct AuditToken(Attributes);
 /// A part of an event's items, each read or named; may be empty and still have a next page.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuditPage<T> {
-    pub items: Vec<Result<T, Unread>>,
+    pub items: Vec<Result<T, UnreadableItem>>,
     /// Items looked at, other events' included.
     pub examined: u64,
     pub next: Option<AuditToken>,
 }
 
 /// A seat's item where it lies: in its place or not.
-pub type PlacedSeat = Result<AuditSeat, Misplaced>;
+pub type PlacedSeat = Result<AuditSeat, MisplacedSeat>;
 
 impl Store {
     /// Every stripe of `event`; `None` when there is no such event.
@@ -74,7 +75,7 @@ impl Store {
         let seat_keys = bounded(&first, codec::SEAT_KEYS, 0, limits::SEAT_KEYS_MAX);
         let mut stripes = vec![match (&count, &seat_keys) {
             (Ok(_), Ok(_)) => stripe(Some(&first)),
-            (Err(why), _) | (_, Err(why)) => Item::Unreadable(why.clone()),
+            (Err(why), _) | (_, Err(why)) => StoredItem::Unreadable(why.clone()),
         }];
         let count = count.unwrap_or(1);
         let rest = futures::stream::iter(1..count)
@@ -181,7 +182,7 @@ impl Store {
             let belongs_under = seat_key(event, &seat.id, seat_keys);
             Ok(match belongs_under == lies_under {
                 true => Ok(seat),
-                false => Err(Misplaced {
+                false => Err(MisplacedSeat {
                     seat: seat.id,
                     lies_under: lies_under.clone(),
                     belongs_under,
@@ -206,7 +207,7 @@ impl Store {
         seat_keys: u16,
         seats: &[SeatId],
         records: &[ReservationId],
-    ) -> Result<Option<Snapshot>, StoreError> {
+    ) -> Result<Option<InstantSnapshot>, StoreError> {
         let tables = self.tables();
         let seat_get = |seat: &SeatId| {
             let key = codec::seat_item_key(event, seat, seat_keys);
@@ -225,13 +226,15 @@ impl Store {
         }
         let (of_seats, of_records) = responses.split_at(seats.len());
         let state = |response: &ItemResponse| match response.item() {
-            None => Item::Missing,
-            Some(item) => codec::seat_state(item).map_or_else(Item::Unreadable, Item::Read),
+            None => StoredItem::Missing,
+            Some(item) => {
+                codec::seat_state(item).map_or_else(StoredItem::Unreadable, StoredItem::Read)
+            }
         };
         let record = |response: &ItemResponse| match response.item() {
-            None => Item::Missing,
+            None => StoredItem::Missing,
             Some(item) => match codec::record(item) {
-                Err(why) => Item::Unreadable(why),
+                Err(why) => StoredItem::Unreadable(why),
                 Ok(stored) => {
                     let is_ours = stored.event == *event;
                     let mut record = audited(stored);
@@ -240,11 +243,11 @@ impl Store {
                         record.draws.clear();
                         record.seats = None;
                     }
-                    Item::Read(record)
+                    StoredItem::Read(record)
                 }
             },
         };
-        Ok(Some(Snapshot {
+        Ok(Some(InstantSnapshot {
             seats: seats
                 .iter()
                 .cloned()
@@ -286,16 +289,16 @@ impl Store {
 
 // ---- Reading ------------------------------------------------------------------------------------
 
-fn stripe(item: Option<&Attributes>) -> Item<StripeItem> {
+fn stripe(item: Option<&Attributes>) -> StoredItem<StripeAmounts> {
     let Some(item) = item else {
-        return Item::Missing;
+        return StoredItem::Missing;
     };
     let read = || {
         let must = |name: &str| integer(item, name)?.ok_or_else(|| format!("{name} is missing"));
         let natural = |name: &str, number: i64| {
             u64::try_from(number).map_err(|_| format!("{name} is {number}, out of its range"))
         };
-        Ok(StripeItem {
+        Ok(StripeAmounts {
             capacity: natural(codec::TOTAL_SEATS, must(codec::TOTAL_SEATS)?)?,
             remaining: must(codec::REMAINING)?,
             version: natural(
@@ -305,7 +308,7 @@ fn stripe(item: Option<&Attributes>) -> Item<StripeItem> {
             closed: codec::is_closed(item),
         })
     };
-    read().map_or_else(Item::Unreadable, Item::Read)
+    read().map_or_else(StoredItem::Unreadable, StoredItem::Read)
 }
 
 /// A number of stripe 0, `least` where the item does not say.
@@ -359,12 +362,12 @@ fn seat(item: &Attributes) -> Result<AuditSeat, String> {
     })
 }
 
-fn unread(item: &Attributes, key: &str, why: String) -> Unread {
+fn unread(item: &Attributes, key: &str, why: String) -> UnreadableItem {
     let id = match item.get(key) {
         Some(AttributeValue::S(id)) => id.clone(),
         _ => String::new(),
     };
-    Unread { id, why }
+    UnreadableItem { id, why }
 }
 
 fn get(table: &str, key: Attributes) -> Result<TransactGetItem, BuildError> {

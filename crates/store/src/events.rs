@@ -10,7 +10,7 @@ use super::failure::{CallFailure, FailureKind};
 use super::{Store, StoreError};
 use crate::limits;
 use inventory_core::ids::{EventId, stripe_key};
-use inventory_core::transaction::{EventRead, StripeView};
+use inventory_core::transaction::{StripeView, StripesRead};
 use inventory_runtime::clock;
 
 /// An event that is to be.
@@ -88,12 +88,12 @@ impl Store {
     ///
     /// `stripes_hint` is how many stripes the caller believes the event has; when it is right, one
     /// call to the store is enough. Without one, stripe 0 is asked first.
-    pub async fn read_event(&self, event: &EventId, stripes_hint: Option<u16>) -> EventRead {
+    pub async fn read_event(&self, event: &EventId, stripes_hint: Option<u16>) -> StripesRead {
         match self.read_known(event, stripes_hint.unwrap_or(1)).await {
-            Ok(Some(stripes)) => EventRead::Found(stripes),
-            Ok(None) => EventRead::NotFound,
-            Err(ReadFailure::Throttled) => EventRead::Throttled,
-            Err(ReadFailure::Unavailable) => EventRead::Unavailable,
+            Ok(Some(stripes)) => StripesRead::Found(stripes),
+            Ok(None) => StripesRead::NotFound,
+            Err(ReadFailure::Throttled) => StripesRead::Throttled,
+            Err(ReadFailure::Unavailable) => StripesRead::Unavailable,
         }
     }
 
@@ -183,7 +183,7 @@ impl Store {
         };
         // Something is there: perhaps this very event, by an earlier try whose answer was lost.
         match self.read_event(event, Some(wanted.stripes)).await {
-            EventRead::Found(found) => {
+            StripesRead::Found(found) => {
                 let same = found.len() == usize::from(wanted.stripes)
                     && found.iter().map(|stripe| stripe.capacity).sum::<u64>() == wanted.total
                     && found[0].seat_keys == wanted.seat_keys;
@@ -192,12 +192,12 @@ impl Store {
                     false => CreateEventOutcome::Conflict(found),
                 })
             }
-            EventRead::NotFound => Err(StoreError::Corrupt(format!(
+            StripesRead::NotFound => Err(StoreError::Corrupt(format!(
                 "stripes of {event} without its first one ({})",
                 failure.text()
             ))),
-            EventRead::Throttled => Err(StoreError::Throttled(failure.text())),
-            EventRead::Unavailable => Err(StoreError::Unavailable(format!(
+            StripesRead::Throttled => Err(StoreError::Throttled(failure.text())),
+            StripesRead::Unavailable => Err(StoreError::Unavailable(format!(
                 "{event} exists and cannot be read"
             ))),
         }

@@ -14,7 +14,7 @@ use super::failure::{CallFailure, FailureKind};
 use super::{Store, codec};
 use crate::limits;
 use inventory_core::time::Micros;
-use inventory_core::transaction::{Outcome, Transaction};
+use inventory_core::transaction::{Transaction, TransactionOutcome};
 use inventory_runtime::clock;
 
 const OPERATION: &str = "TransactWriteItems";
@@ -22,17 +22,17 @@ const CONTENT_LENGTH: &str = "content-length";
 
 impl Store {
     /// Sends `transaction` once, under its token, and says what became of it. Never retries: an
-    /// [`Outcome::Unknown`] is resolved by sending the very same transaction again.
+    /// [`TransactionOutcome::Unknown`] is resolved by sending the very same transaction again.
     ///
     /// Takes at most the settings' attempt timeout. Dropping the future is safe and leaves the
     /// outcome unknown.
-    pub async fn transact(&self, transaction: &Transaction) -> Outcome {
+    pub async fn transact(&self, transaction: &Transaction) -> TransactionOutcome {
         self.transact_counted(transaction).await.0
     }
 
     /// As [`Store::transact`], with the capacity units that the store says it took; 0 where it says
     /// nothing, as of a write that failed.
-    pub async fn transact_counted(&self, transaction: &Transaction) -> (Outcome, f64) {
+    pub async fn transact_counted(&self, transaction: &Transaction) -> (TransactionOutcome, f64) {
         let tables = self.tables();
         let table = match transaction.stripes.is_empty() {
             true => &tables.idempotency,
@@ -49,7 +49,7 @@ impl Store {
         };
         let limit = self.inner.attempt_timeout;
         match self.call(OPERATION, table, limit, attempt).await {
-            Ok(output) => (Outcome::Committed, output.units()),
+            Ok(output) => (TransactionOutcome::Committed, output.units()),
             Err(failure) => (self.outcome_of_failure(transaction, &failure), 0.0),
         }
     }
@@ -79,11 +79,11 @@ impl Store {
         &self,
         transaction: &Transaction,
         failure: &CallFailure<TransactWriteItemsError>,
-    ) -> Outcome {
+    ) -> TransactionOutcome {
         match failure.kind {
             FailureKind::Cancelled => self.cancelled(transaction, failure),
-            FailureKind::Conflict => Outcome::Conflict,
-            FailureKind::Throttled => Outcome::Throttled,
+            FailureKind::Conflict => TransactionOutcome::Conflict,
+            FailureKind::Throttled => TransactionOutcome::Throttled,
             FailureKind::Rejected => {
                 let mismatch = failure.code() == Some("IdempotentParameterMismatchException");
                 let bug = match mismatch {
@@ -91,15 +91,15 @@ impl Store {
                     false => "",
                 };
                 self.log_failure(transaction, &format!("{bug}{}", failure.text()));
-                Outcome::Rejected
+                TransactionOutcome::Rejected
             }
             FailureKind::Refused => {
                 self.log_failure(transaction, &failure.text());
-                Outcome::Refused
+                TransactionOutcome::Refused
             }
             FailureKind::Unknown => {
                 self.log_failure(transaction, &failure.text());
-                Outcome::Unknown
+                TransactionOutcome::Unknown
             }
         }
     }
@@ -108,7 +108,7 @@ impl Store {
         &self,
         transaction: &Transaction,
         failure: &CallFailure<TransactWriteItemsError>,
-    ) -> Outcome {
+    ) -> TransactionOutcome {
         let said = codec::cancelled(transaction, reasons(failure));
         for remark in &said.remarks {
             self.log_failure(transaction, remark);

@@ -12,7 +12,7 @@ use inventory_core::answer::Rejection;
 use inventory_core::ids::{EventId, SeatId, Seats};
 use inventory_core::operation::Selection;
 use inventory_core::query::{EventStatus, QueryResult, SectionStatus, StockCounts};
-use inventory_core::seats::Seat;
+use inventory_core::seats::SeatItem;
 use inventory_core::time::UnixMillis;
 use inventory_grpc::Status;
 
@@ -45,7 +45,7 @@ pub(super) fn availability(
 }
 
 /// All or nothing: the client holds exactly what is listed.
-fn offer(qty: u32, seats: Vec<Seat>, remaining: u64) -> CheckAvailabilityResponse {
+fn offer(qty: u32, seats: Vec<SeatItem>, remaining: u64) -> CheckAvailabilityResponse {
     let available = seats.len() == qty as usize;
     let shown = seats.into_iter().map(|s| seat(s, SeatStatus::Available));
     CheckAvailabilityResponse {
@@ -59,7 +59,7 @@ fn offer(qty: u32, seats: Vec<Seat>, remaining: u64) -> CheckAvailabilityRespons
     }
 }
 
-fn by_seats(asked: &Seats, mut known: Vec<Seat>, now: UnixMillis) -> CheckAvailabilityResponse {
+fn by_seats(asked: &Seats, mut known: Vec<SeatItem>, now: UnixMillis) -> CheckAvailabilityResponse {
     known.retain(|seat| is_free(seat, now));
     let taken = |id: &&SeatId| known.iter().all(|seat| seat.id != **id);
     let unavailable: Vec<String> = asked.iter().filter(taken).map(SeatId::to_string).collect();

@@ -12,7 +12,7 @@ use inventory_core::answer::{Rejection, ReleaseOutcome};
 use inventory_core::ids::{OrderId, ReservationId, SeatId, Seats};
 use inventory_core::operation::Selection;
 use inventory_core::query::{EventStatus, QueryResult, SectionStatus, StockCounts};
-use inventory_core::seats::{Price, Seat, SeatFacts, SeatState};
+use inventory_core::seats::{Price, SeatFacts, SeatItem, SeatState};
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_grpc::Code;
 
@@ -242,8 +242,8 @@ fn facts() -> SeatFacts {
     }
 }
 
-fn seat(id: &str, state: SeatState) -> Seat {
-    Seat {
+fn seat(id: &str, state: SeatState) -> SeatItem {
+    SeatItem {
         id: id.parse().unwrap(),
         facts: facts(),
         state,

@@ -6,7 +6,7 @@ use super::backend::{EventStock, Stock};
 use inventory_core::ids::SeatId;
 use inventory_core::query::{EventStatus, SectionStatus};
 use inventory_core::seats::Price;
-use inventory_core::transaction::{Draw, ReservationState, StripeView};
+use inventory_core::transaction::{ReservationState, StripeAllocation, StripeView};
 use inventory_store::{EventAbout, SeatOutcome, StoredRecord};
 
 /// Stored numbers are within bounds; a corrupt one is shown as the maximum.
@@ -129,7 +129,7 @@ pub(super) fn reservation(stored: &StoredRecord) -> pb::Reservation {
     let record = &stored.view;
     let seats = record.seats.as_deref().unwrap_or_default();
     let units = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
-    let draw = |draw: &Draw| pb::StripeDraw {
+    let draw = |draw: &StripeAllocation| pb::StripeDraw {
         stripe: draw.stripe.into(),
         units: units(draw.units),
     };

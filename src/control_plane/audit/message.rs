@@ -6,7 +6,8 @@ use pb::verify_update::Update as Verify;
 
 use crate::limits;
 use inventory_core::audit::{
-    Breach, Moving, Plan, Repair, Report, Reservations, SeatLine, StripeLine, Verdict,
+    AuditReport, AuditVerdict, Breach, EventChanged, Repair, RepairPlan, ReservationCounts,
+    SeatCounts, StripeBalance,
 };
 
 pub(super) fn in_verify(progress: pb::AuditProgress) -> pb::VerifyUpdate {
@@ -19,23 +20,23 @@ pub(super) fn in_reconcile(progress: pb::AuditProgress) -> pb::ReconcileUpdate {
     reconcile(Reconcile::Progress(progress))
 }
 
-pub(super) fn verified(of: &Report) -> pb::VerifyUpdate {
+pub(super) fn verified(of: &AuditReport) -> pb::VerifyUpdate {
     pb::VerifyUpdate {
         update: Some(Verify::Report(report(of))),
     }
 }
 
-pub(super) fn reported(of: &Report) -> pb::ReconcileUpdate {
+pub(super) fn reported(of: &AuditReport) -> pb::ReconcileUpdate {
     reconcile(Reconcile::Report(report(of)))
 }
 
-pub(super) fn planned(of: Result<&Plan, &Moving>) -> pb::ReconcileUpdate {
+pub(super) fn planned(of: Result<&RepairPlan, &EventChanged>) -> pb::ReconcileUpdate {
     let plan = match of {
-        Err(Moving) => pb::RepairPlan {
+        Err(EventChanged) => pb::RepairPlan {
             moving: true,
             ..pb::RepairPlan::default()
         },
-        Ok(Plan { repairs, left }) => {
+        Ok(RepairPlan { repairs, left }) => {
             let one_run = repairs.iter().take(limits::AUDIT_REPAIRS_MAX);
             let told = left.iter().take(limits::AUDIT_TOLD_MAX);
             pb::RepairPlan {
@@ -75,11 +76,11 @@ fn reconcile(update: Reconcile) -> pb::ReconcileUpdate {
     }
 }
 
-fn report(of: &Report) -> pb::AuditReport {
+fn report(of: &AuditReport) -> pb::AuditReport {
     let verdict = match of.verdict() {
-        Verdict::Clean => pb::AuditVerdict::Clean,
-        Verdict::Moving => pb::AuditVerdict::Moving,
-        Verdict::Breached => pb::AuditVerdict::Breached,
+        AuditVerdict::Clean => pb::AuditVerdict::Clean,
+        AuditVerdict::Moving => pb::AuditVerdict::Moving,
+        AuditVerdict::Breached => pb::AuditVerdict::Breached,
     };
     let told = of.breaches.iter().take(limits::AUDIT_TOLD_MAX);
     let late = of.overdue.latest.iter();
@@ -117,7 +118,7 @@ fn breach(of: &Breach) -> pb::AuditBreach {
     }
 }
 
-fn stripe(line: &StripeLine) -> pb::StripeAccount {
+fn stripe(line: &StripeBalance) -> pb::StripeAccount {
     pb::StripeAccount {
         index: i32::from(line.index),
         capacity: signed(line.capacity),
@@ -129,7 +130,7 @@ fn stripe(line: &StripeLine) -> pb::StripeAccount {
     }
 }
 
-fn seats(line: &SeatLine) -> pb::SeatAccount {
+fn seats(line: &SeatCounts) -> pb::SeatAccount {
     pb::SeatAccount {
         total: signed(line.total),
         available: signed(line.available),
@@ -143,7 +144,7 @@ fn seats(line: &SeatLine) -> pb::SeatAccount {
     }
 }
 
-fn reservations(of: &Reservations) -> pb::ReservationAccount {
+fn reservations(of: &ReservationCounts) -> pb::ReservationAccount {
     pb::ReservationAccount {
         held: signed(of.held),
         confirmed: signed(of.confirmed),

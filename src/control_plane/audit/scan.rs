@@ -6,7 +6,8 @@ use tokio::time::{Instant, sleep};
 use super::{AuditBackend, AuditError, UpdateSender};
 use crate::limits;
 use inventory_core::audit::{
-    Books, Judged, Look, Report, Settled, Snapshot, StripeSight, Suspect, judge, look,
+    AuditReport, EventRecords, InstantSnapshot, Judgement, StripeReads, SuspectCheck,
+    SuspectOutcome, SuspectSeat, judge, look,
 };
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::time::UnixMillis;
@@ -60,13 +61,13 @@ impl<'a, T> AuditScan<'a, T> {
 
     /// Reads the event until every stripe was unchanged in one round, at most [`limits::AUDIT_ROUNDS_MAX`] times, then
     /// resolves suspect seats. Returns the report and the seat keys of the event.
-    pub(super) async fn verify(&self) -> Result<(Report, u16), AuditError> {
+    pub(super) async fn verify(&self) -> Result<(AuditReport, u16), AuditError> {
         let mut known = Vec::new();
         let mut round = 1;
         let (judged, seat_keys) = loop {
             let (books, now) = self.read(round).await?;
             let seat_keys = books.seat_keys;
-            let judged: Judged = run_blocking(move || judge(&books, &known, now)).await?;
+            let judged: Judgement = run_blocking(move || judge(&books, &known, now)).await?;
             if judged.stripes_stood() || round == limits::AUDIT_ROUNDS_MAX {
                 break (judged, seat_keys);
             }
@@ -79,23 +80,23 @@ impl<'a, T> AuditScan<'a, T> {
     }
 
     /// Reads all items once.
-    async fn read(&self, round: u32) -> Result<(Books, UnixMillis), AuditError> {
+    async fn read(&self, round: u32) -> Result<(EventRecords, UnixMillis), AuditError> {
         let stripes = async || {
             let found = self.backend.stripes(self.event).await?;
             found.ok_or_else(|| AuditError::EventNotFound(self.event.clone()))
         };
         let before = stripes().await?;
-        let mut books = Books::new(self.event.clone(), Vec::new(), before.seat_keys);
+        let mut books = EventRecords::new(self.event.clone(), Vec::new(), before.seat_keys);
         self.read_records(&mut books, round).await?;
         for key in 0..before.seat_keys {
             self.read_seats(&mut books, key, round).await?;
         }
         let after = stripes().await?;
-        books.stripes = StripeSight::pair(&before.stripes, after.stripes);
+        books.stripes = StripeReads::pair(&before.stripes, after.stripes);
         Ok((books, after.at))
     }
 
-    async fn read_records(&self, books: &mut Books, round: u32) -> Result<(), AuditError> {
+    async fn read_records(&self, books: &mut EventRecords, round: u32) -> Result<(), AuditError> {
         let (mut from, mut examined) = (None, 0);
         loop {
             let page = self.backend.records(self.event, from).await?;
@@ -121,7 +122,12 @@ impl<'a, T> AuditScan<'a, T> {
         }
     }
 
-    async fn read_seats(&self, books: &mut Books, key: u16, round: u32) -> Result<(), AuditError> {
+    async fn read_seats(
+        &self,
+        books: &mut EventRecords,
+        key: u16,
+        round: u32,
+    ) -> Result<(), AuditError> {
         let mut from = None;
         loop {
             let seat_keys = books.seat_keys;
@@ -153,10 +159,10 @@ impl<'a, T> AuditScan<'a, T> {
     /// Resolves the suspects, at most [`limits::AUDIT_SUSPECTS_MAX`].
     async fn settle(
         &self,
-        suspects: &[Suspect],
+        suspects: &[SuspectSeat],
         seat_keys: u16,
         round: u32,
-    ) -> Result<Vec<Settled>, AuditError> {
+    ) -> Result<Vec<SuspectOutcome>, AuditError> {
         let suspects = &suspects[..suspects.len().min(limits::AUDIT_SUSPECTS_MAX)];
         let mut settled = Vec::with_capacity(suspects.len());
         for group in suspects.chunks(limits::AUDIT_SEATS_PER_LOOK) {
@@ -167,9 +173,13 @@ impl<'a, T> AuditScan<'a, T> {
         Ok(settled)
     }
 
-    async fn look_at(&self, group: &[Suspect], seat_keys: u16) -> Result<Vec<Settled>, AuditError> {
-        let mut settled = vec![Settled::Moving; group.len()];
-        let mut open: Vec<(usize, Suspect)> = group.iter().cloned().enumerate().collect();
+    async fn look_at(
+        &self,
+        group: &[SuspectSeat],
+        seat_keys: u16,
+    ) -> Result<Vec<SuspectOutcome>, AuditError> {
+        let mut settled = vec![SuspectOutcome::Moving; group.len()];
+        let mut open: Vec<(usize, SuspectSeat)> = group.iter().cloned().enumerate().collect();
         let mut at_once = group.len();
         for _ in 0..limits::AUDIT_LOOKS_MAX {
             let mut again = Vec::new();
@@ -183,9 +193,9 @@ impl<'a, T> AuditScan<'a, T> {
                 };
                 for (at, suspect) in part {
                     match look(suspect, &snapshot) {
-                        Look::Fine => settled[*at] = Settled::Fine,
-                        Look::Wrong(fault) => settled[*at] = Settled::Wrong(fault),
-                        Look::With(id) => again.push((*at, with(suspect, id))),
+                        SuspectCheck::Fine => settled[*at] = SuspectOutcome::Fine,
+                        SuspectCheck::Wrong(fault) => settled[*at] = SuspectOutcome::Wrong(fault),
+                        SuspectCheck::With(id) => again.push((*at, with(suspect, id))),
                     }
                 }
             }
@@ -202,9 +212,9 @@ impl<'a, T> AuditScan<'a, T> {
 
     async fn snapshot(
         &self,
-        part: &[(usize, Suspect)],
+        part: &[(usize, SuspectSeat)],
         seat_keys: u16,
-    ) -> Result<Option<Snapshot>, AuditError> {
+    ) -> Result<Option<InstantSnapshot>, AuditError> {
         let seats = part.iter().map(|(_, suspect)| suspect.seat.clone());
         let mut records: Vec<ReservationId> = part
             .iter()
@@ -221,7 +231,7 @@ impl<'a, T> AuditScan<'a, T> {
 }
 
 /// The suspect with one more record to read; drops the oldest one if necessary.
-fn with(suspect: &Suspect, id: ReservationId) -> Suspect {
+fn with(suspect: &SuspectSeat, id: ReservationId) -> SuspectSeat {
     let mut suspect = suspect.clone();
     if suspect.involved.len() >= limits::AUDIT_RECORDS_PER_SEAT {
         suspect.involved.remove(0);

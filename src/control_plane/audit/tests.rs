@@ -9,11 +9,11 @@ use pb::reconcile_update::Update;
 use tokio::sync::Notify;
 
 use super::*;
-use inventory_core::audit::{AuditSeat, Item, StripeItem};
+use inventory_core::audit::{AuditSeat, StoredItem, StripeAmounts};
 use inventory_core::ids::OrderId;
 use inventory_core::seats::SeatState;
 use inventory_core::time::UnixMillis;
-use inventory_core::transaction::{Draws, ReservationState};
+use inventory_core::transaction::{ReservationState, StripeAllocations};
 
 /// A backend with an event of two seats (s1 sold to r1, s2 available) and one stripe, which changes at every read if
 /// `stripe_moves`.
@@ -24,7 +24,7 @@ struct ScriptedBackend {
     /// State of s2 in the scan.
     seat: Mutex<Option<SeatState>>,
     /// Results of the later reads of s2 and its records; the last one repeats. `None`: a concurrent write.
-    looks: Mutex<Vec<Option<Snapshot>>>,
+    looks: Mutex<Vec<Option<InstantSnapshot>>>,
     /// Results of the repairs.
     repairs: Mutex<Vec<Result<RepairOutcome, AuditError>>>,
     /// If present, blocks the first read until notified.
@@ -46,7 +46,7 @@ fn record(id: &str, state: ReservationState, of: &str) -> AuditRecord {
     AuditRecord {
         state,
         qty: 1,
-        draws: Draws::new(),
+        draws: StripeAllocations::new(),
         seats: Some([seat(of)].into()),
         order: Some(OrderId::of(&reservation)),
         expires_at: None,
@@ -54,10 +54,11 @@ fn record(id: &str, state: ReservationState, of: &str) -> AuditRecord {
     }
 }
 
-fn snapshot(state: SeatState, records: &[AuditRecord]) -> Snapshot {
-    let known = |record: &AuditRecord| (record.reservation.clone(), Item::Read(record.clone()));
-    Snapshot {
-        seats: [(seat("s2"), Item::Read(state))].into(),
+fn snapshot(state: SeatState, records: &[AuditRecord]) -> InstantSnapshot {
+    let known =
+        |record: &AuditRecord| (record.reservation.clone(), StoredItem::Read(record.clone()));
+    InstantSnapshot {
+        seats: [(seat("s2"), StoredItem::Read(state))].into(),
         records: records.iter().map(known).collect(),
     }
 }
@@ -82,7 +83,7 @@ impl AuditBackend for ScriptedBackend {
         let reads = self.reads.fetch_add(1, Ordering::Relaxed);
         let version = if self.stripe_moves { reads } else { 1 };
         Ok(Some(AuditStripes {
-            stripes: vec![Item::Read(StripeItem {
+            stripes: vec![StoredItem::Read(StripeAmounts {
                 capacity: 0,
                 remaining: 0,
                 version,
@@ -125,7 +126,7 @@ impl AuditBackend for ScriptedBackend {
         _: u16,
         _: Vec<SeatId>,
         _: Vec<ReservationId>,
-    ) -> Result<Option<Snapshot>, AuditError> {
+    ) -> Result<Option<InstantSnapshot>, AuditError> {
         let mut looks = self.looks.lock().unwrap();
         let look = looks[0].clone();
         if looks.len() > 1 {

@@ -12,7 +12,7 @@ use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId};
 use inventory_core::query::{EventStatus, SectionStatus, StockCounts};
 use inventory_core::seats::{Price, SeatFacts};
 use inventory_core::time::UnixMillis;
-use inventory_core::transaction::{Draw, RecordView, ReservationState, StripeView};
+use inventory_core::transaction::{RecordView, ReservationState, StripeAllocation, StripeView};
 use inventory_store::{EventAbout, NewEvent, SeatOutcome, StoredRecord};
 
 /// Events in memory; some names stand for troubles. Every stripe has one unit sold.
@@ -135,7 +135,7 @@ fn reservation(id: &str) -> Result<StoredRecord, AdminError> {
         state,
         order: (state != ReservationState::Held).then(|| OrderId::of(&id)),
         qty: 3,
-        draws: [Draw {
+        draws: [StripeAllocation {
             stripe: 2,
             units: 3,
         }]

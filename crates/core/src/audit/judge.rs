@@ -2,9 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::books::{AuditRecord, Books, Item, StripeItem, StripeSight};
-use super::report::{Breach, Fault, Overdue, Report, Reservations, SeatLine, StripeLine, Subject};
-use super::seats::{self, Claim, Named, Settled, Suspect};
+use super::event_records::{AuditRecord, EventRecords, StoredItem, StripeAmounts, StripeReads};
+use super::report::{
+    AuditReport, Breach, BreachKind, BreachSubject, OverdueHolds, ReservationCounts, SeatCounts,
+    StripeBalance,
+};
+use super::seats::{self, RecordLookup, SeatClaim, SuspectOutcome, SuspectSeat};
 use crate::ids::{OrderId, ReservationId, SeatId};
 use crate::limits;
 use crate::seats::SeatState;
@@ -13,25 +16,25 @@ use crate::transaction::ReservationState;
 
 /// A report, and seats of which it is not known yet whether they belong into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judged {
-    report: Report,
-    pub suspects: Vec<Suspect>,
+pub struct Judgement {
+    report: AuditReport,
+    pub suspects: Vec<SuspectSeat>,
 }
 
-impl Judged {
+impl Judgement {
     /// Of books that nobody wrote to while they were read: every suspect is a breach.
-    pub fn at_rest(self) -> Report {
-        let settled: Vec<Settled> = self
+    pub fn at_rest(self) -> AuditReport {
+        let settled: Vec<SuspectOutcome> = self
             .suspects
             .iter()
-            .map(|suspect| Settled::Wrong(suspect.fault.clone()))
+            .map(|suspect| SuspectOutcome::Wrong(suspect.fault.clone()))
             .collect();
         self.settle(settled)
     }
 
     /// The report, with what became of each suspect, in their order. Those beyond the end of
     /// `settled` were not looked at again.
-    pub fn settle(self, settled: Vec<Settled>) -> Report {
+    pub fn settle(self, settled: Vec<SuspectOutcome>) -> AuditReport {
         let Self {
             mut report,
             suspects,
@@ -40,10 +43,10 @@ impl Judged {
         report.moving_seats += not_looked_at as u64;
         for (suspect, settled) in suspects.into_iter().zip(settled) {
             match settled {
-                Settled::Fine => report.restless = true,
-                Settled::Moving => report.moving_seats += 1,
-                Settled::Wrong(fault) => report.breaches.push(Breach {
-                    subject: Subject::Seat(suspect.seat.into_string()),
+                SuspectOutcome::Fine => report.restless = true,
+                SuspectOutcome::Moving => report.moving_seats += 1,
+                SuspectOutcome::Wrong(fault) => report.breaches.push(Breach {
+                    subject: BreachSubject::Seat(suspect.seat.into_string()),
                     fault,
                 }),
             }
@@ -53,7 +56,7 @@ impl Judged {
     }
 
     /// The stripes' accounts, for [`judge`]'s `known`.
-    pub fn stripes(&self) -> &[StripeLine] {
+    pub fn stripes(&self) -> &[StripeBalance] {
         &self.report.stripes
     }
 
@@ -65,8 +68,8 @@ impl Judged {
 
 /// Judges `books` as of `now`. `known` are accounts of an earlier round: a stripe that moved in this
 /// one and stood still in that one is judged by that one.
-pub fn judge(books: &Books, known: &[StripeLine], now: UnixMillis) -> Judged {
-    let mut judge = Judge {
+pub fn judge(books: &EventRecords, known: &[StripeBalance], now: UnixMillis) -> Judgement {
+    let mut judge = EventJudge {
         books,
         breaches: Vec::new(),
     };
@@ -76,9 +79,9 @@ pub fn judge(books: &Books, known: &[StripeLine], now: UnixMillis) -> Judged {
     judge.unreadable();
     let (seats, suspects) = judge.seats();
     let breaches = judge.breaches;
-    let readable = |sight: &StripeSight| sight.item.read().copied();
-    let items: Vec<StripeItem> = books.stripes.iter().filter_map(readable).collect();
-    let report = Report {
+    let readable = |sight: &StripeReads| sight.item.read().copied();
+    let items: Vec<StripeAmounts> = books.stripes.iter().filter_map(readable).collect();
+    let report = AuditReport {
         event: books.event.clone(),
         closed: items.first().is_some_and(|stripe| stripe.closed),
         seated: books.is_seated(),
@@ -96,21 +99,21 @@ pub fn judge(books: &Books, known: &[StripeLine], now: UnixMillis) -> Judged {
         breaches,
         moving_seats: 0,
     };
-    Judged { report, suspects }
+    Judgement { report, suspects }
 }
 
-struct Judge<'a> {
-    books: &'a Books,
+struct EventJudge<'a> {
+    books: &'a EventRecords,
     breaches: Vec<Breach>,
 }
 
-impl Judge<'_> {
-    fn found(&mut self, subject: Subject, fault: Fault) {
+impl EventJudge<'_> {
+    fn found(&mut self, subject: BreachSubject, fault: BreachKind) {
         self.breaches.push(Breach { subject, fault });
     }
 
     /// Per stripe: capacity = remaining + held + confirmed.
-    fn stripes(&mut self, known: &[StripeLine]) -> Vec<StripeLine> {
+    fn stripes(&mut self, known: &[StripeBalance]) -> Vec<StripeBalance> {
         let mut drawn = vec![(0_u64, 0_u64); self.books.stripes.len()];
         for record in &self.books.live {
             for draw in &record.draws {
@@ -130,17 +133,20 @@ impl Judge<'_> {
             (0_u16..).zip(self.books.stripes.iter().zip(drawn))
         {
             let item = match &sight.item {
-                Item::Read(item) => item,
-                Item::Missing => {
-                    self.found(Subject::Stripe(index), Fault::StripeMissing);
+                StoredItem::Read(item) => item,
+                StoredItem::Missing => {
+                    self.found(BreachSubject::Stripe(index), BreachKind::StripeMissing);
                     continue;
                 }
-                Item::Unreadable(why) => {
-                    self.found(Subject::Stripe(index), Fault::Unreadable(why.clone()));
+                StoredItem::Unreadable(why) => {
+                    self.found(
+                        BreachSubject::Stripe(index),
+                        BreachKind::Unreadable(why.clone()),
+                    );
                     continue;
                 }
             };
-            let mut line = StripeLine {
+            let mut line = StripeBalance {
                 index,
                 capacity: item.capacity,
                 remaining: item.remaining,
@@ -154,7 +160,7 @@ impl Judge<'_> {
                 line = *earlier;
             }
             if line.still && line.difference() != 0 {
-                self.found(Subject::Stripe(index), Fault::Remaining(line));
+                self.found(BreachSubject::Stripe(index), BreachKind::Remaining(line));
             }
             lines.push(line);
         }
@@ -167,7 +173,7 @@ impl Judge<'_> {
         for record in &books.live {
             for fault in faults_of(record, books.stripes.len()) {
                 let id = record.reservation.as_str().to_owned();
-                self.found(Subject::Reservation(id), fault);
+                self.found(BreachSubject::Reservation(id), fault);
             }
         }
     }
@@ -188,12 +194,12 @@ impl Judge<'_> {
             if order == derived {
                 continue;
             }
-            let subject = || Subject::Reservation(record.reservation.as_str().to_owned());
-            self.found(subject(), Fault::OrderForeign { order, derived });
+            let subject = || BreachSubject::Reservation(record.reservation.as_str().to_owned());
+            self.found(subject(), BreachKind::OrderForeign { order, derived });
             if let Some(other) = foreign.insert(order, &record.reservation) {
                 doubled += 1;
                 let other = other.clone();
-                self.found(subject(), Fault::OrderTwice { order, other });
+                self.found(subject(), BreachKind::OrderTwice { order, other });
             }
         }
         if !foreign.is_empty() {
@@ -205,7 +211,10 @@ impl Judge<'_> {
                     doubled += 1;
                     let id = record.reservation.as_str().to_owned();
                     let other = (*other).clone();
-                    self.found(Subject::Reservation(id), Fault::OrderTwice { order, other });
+                    self.found(
+                        BreachSubject::Reservation(id),
+                        BreachKind::OrderTwice { order, other },
+                    );
                 }
             }
         }
@@ -215,18 +224,18 @@ impl Judge<'_> {
     fn unreadable(&mut self) {
         let books = self.books;
         for unread in &books.unreadable_records {
-            let subject = Subject::Reservation(unread.id.clone());
-            self.found(subject, Fault::Unreadable(unread.why.clone()));
+            let subject = BreachSubject::Reservation(unread.id.clone());
+            self.found(subject, BreachKind::Unreadable(unread.why.clone()));
         }
         for unread in &books.unreadable_seats {
-            let subject = Subject::Seat(unread.id.clone());
-            self.found(subject, Fault::Unreadable(unread.why.clone()));
+            let subject = BreachSubject::Seat(unread.id.clone());
+            self.found(subject, BreachKind::Unreadable(unread.why.clone()));
         }
         for misplaced in &books.misplaced {
-            let subject = Subject::Seat(misplaced.seat.as_str().to_owned());
+            let subject = BreachSubject::Seat(misplaced.seat.as_str().to_owned());
             self.found(
                 subject,
-                Fault::Misplaced {
+                BreachKind::Misplaced {
                     lies_under: misplaced.lies_under.clone(),
                     belongs_under: misplaced.belongs_under.clone(),
                 },
@@ -235,13 +244,13 @@ impl Judge<'_> {
     }
 
     /// Every seat against the live records that name it, and the reverse.
-    fn seats(&self) -> (SeatLine, Vec<Suspect>) {
+    fn seats(&self) -> (SeatCounts, Vec<SuspectSeat>) {
         let books = self.books;
-        let index = Index::of(books);
-        let mut line = SeatLine {
+        let index = LiveRecords::of(books);
+        let mut line = SeatCounts {
             total: books.seats_kept() as u64,
             unreadable: books.unreadable_seats.len() as u64,
-            ..SeatLine::default()
+            ..SeatCounts::default()
         };
         for record in &books.live {
             let seats = record.seats.as_deref().unwrap_or_default().len() as u64;
@@ -284,14 +293,14 @@ impl Judge<'_> {
 }
 
 /// The live records by id and by seat; empty where no record and no item names one.
-struct Index<'a> {
+struct LiveRecords<'a> {
     by_id: HashMap<&'a str, &'a AuditRecord>,
     claims: HashMap<&'a SeatId, Vec<&'a AuditRecord>>,
     unreadable: HashSet<&'a str>,
 }
 
-impl<'a> Index<'a> {
-    fn of(books: &'a Books) -> Self {
+impl<'a> LiveRecords<'a> {
+    fn of(books: &'a EventRecords) -> Self {
         let mut claims: HashMap<&SeatId, Vec<&AuditRecord>> = HashMap::new();
         for record in &books.live {
             for seat in record.seats.as_deref().unwrap_or_default() {
@@ -316,11 +325,11 @@ impl<'a> Index<'a> {
         self.claims.get(seat).map_or(&[], Vec::as_slice)
     }
 
-    fn named(&self, id: &ReservationId) -> Named {
+    fn named(&self, id: &ReservationId) -> RecordLookup {
         match self.by_id.get(id.as_str()) {
-            Some(record) => Named::Elsewhere(record.state),
-            None if self.unreadable.contains(id.as_str()) => Named::Unreadable,
-            None => Named::NotLive,
+            Some(record) => RecordLookup::Elsewhere(record.state),
+            None if self.unreadable.contains(id.as_str()) => RecordLookup::Unreadable,
+            None => RecordLookup::NotLive,
         }
     }
 
@@ -329,9 +338,9 @@ impl<'a> Index<'a> {
         seat: &SeatId,
         state: Option<&SeatState>,
         claimed: &[&AuditRecord],
-    ) -> Option<Suspect> {
-        let item = state.map_or(Item::Missing, |state| Item::Read(state.clone()));
-        let claims: Vec<Claim> = claimed.iter().map(|record| Claim::of(record)).collect();
+    ) -> Option<SuspectSeat> {
+        let item = state.map_or(StoredItem::Missing, |state| StoredItem::Read(state.clone()));
+        let claims: Vec<SeatClaim> = claimed.iter().map(|record| SeatClaim::of(record)).collect();
         let fault = seats::fault(&item, &claims, |id| self.named(id))?;
         let mut involved: Vec<ReservationId> =
             claims.into_iter().map(|claim| claim.reservation).collect();
@@ -340,7 +349,7 @@ impl<'a> Index<'a> {
         {
             involved.push(holder.clone());
         }
-        Some(Suspect {
+        Some(SuspectSeat {
             seat: seat.clone(),
             involved,
             fault,
@@ -349,15 +358,15 @@ impl<'a> Index<'a> {
 }
 
 /// What is wrong with a live record by itself, orders that are not its own aside.
-fn faults_of(record: &AuditRecord, stripes: usize) -> Vec<Fault> {
+fn faults_of(record: &AuditRecord, stripes: usize) -> Vec<BreachKind> {
     let mut faults = Vec::new();
     let qty = record.qty;
     let drawn: u64 = record.draws.iter().map(|draw| u64::from(draw.units)).sum();
     match &record.seats {
-        None if drawn != u64::from(qty) => faults.push(Fault::DrawsDiffer { qty, drawn }),
+        None if drawn != u64::from(qty) => faults.push(BreachKind::DrawsDiffer { qty, drawn }),
         None => {}
-        Some(_) if !record.draws.is_empty() => faults.push(Fault::UnitsAndSeats),
-        Some(seats) if seats.len() != qty as usize => faults.push(Fault::SeatsDiffer {
+        Some(_) if !record.draws.is_empty() => faults.push(BreachKind::UnitsAndSeats),
+        Some(seats) if seats.len() != qty as usize => faults.push(BreachKind::SeatsDiffer {
             qty,
             seats: seats.len(),
         }),
@@ -369,26 +378,30 @@ fn faults_of(record: &AuditRecord, stripes: usize) -> Vec<Fault> {
         .find(|draw| usize::from(draw.stripe) >= stripes);
     if let Some(draw) = nowhere {
         let stripe = draw.stripe;
-        faults.push(Fault::DrawsNowhere { stripe });
+        faults.push(BreachKind::DrawsNowhere { stripe });
     }
     let seats = record.seats.as_deref().unwrap_or_default();
     let repeated = (1..seats.len()).find(|at| seats[..*at].contains(&seats[*at]));
     if let Some(at) = repeated {
         let seat = seats[at].clone();
-        faults.push(Fault::SeatRepeated { seat });
+        faults.push(BreachKind::SeatRepeated { seat });
     }
     match record.state {
-        ReservationState::Held if record.expires_at.is_none() => faults.push(Fault::EndMissing),
-        ReservationState::Confirmed if record.order.is_none() => faults.push(Fault::OrderMissing),
+        ReservationState::Held if record.expires_at.is_none() => {
+            faults.push(BreachKind::EndMissing)
+        }
+        ReservationState::Confirmed if record.order.is_none() => {
+            faults.push(BreachKind::OrderMissing)
+        }
         _ => {}
     }
     faults
 }
 
-fn reservations(books: &Books) -> Reservations {
+fn reservations(books: &EventRecords) -> ReservationCounts {
     let held = |record: &&AuditRecord| record.state == ReservationState::Held;
     let held = books.live.iter().filter(held).count() as u64;
-    Reservations {
+    ReservationCounts {
         held,
         confirmed: books.live.len() as u64 - held,
         released: books.released,
@@ -398,7 +411,7 @@ fn reservations(books: &Books) -> Reservations {
     }
 }
 
-fn overdue(books: &Books, now: UnixMillis) -> Overdue {
+fn overdue(books: &EventRecords, now: UnixMillis) -> OverdueHolds {
     let late = |record: &AuditRecord| {
         let over = record.expires_at.filter(|at| *at <= now)?;
         (record.state == ReservationState::Held).then(|| now.0 - over.0)
@@ -408,7 +421,7 @@ fn overdue(books: &Books, now: UnixMillis) -> Overdue {
         .filter_map(|record| Some((late(record)?, &record.reservation)))
         .collect();
     late.sort_unstable_by(|one, other| other.cmp(one));
-    Overdue {
+    OverdueHolds {
         count: late.len() as u64,
         latest: late
             .iter()

@@ -1,5 +1,5 @@
 //! Proving that an event's books balance, and planning how to mend those that an operator's hand
-//! put out of balance. Pure: what was read comes in, a [`Report`] and a [`Plan`] go out.
+//! put out of balance. Pure: what was read comes in, a [`AuditReport`] and a [`RepairPlan`] go out.
 //!
 //! | file | what |
 //! |---|---|
@@ -16,23 +16,30 @@
 //!   it did not change in between; the commit of a hold does not touch it and need not.
 //! - What one item says by itself (draws, orders) is written whole, and judged as read.
 //! - A seat and its record are read at different times. Where they disagree the seat is only a
-//!   [`Suspect`], to be read again together with every record involved, in one read that is a single
-//!   instant for all of them ([`Snapshot`]).
+//!   [`SuspectSeat`], to be read again together with every record involved, in one read that is a single
+//!   instant for all of them ([`InstantSnapshot`]).
 //!
 //! Must not live here: a read, a clock, a write, the wire.
 
-mod books;
+mod event_records;
 mod judge;
-mod plan;
+mod repair_plan;
 mod report;
 mod seats;
 #[cfg(test)]
 mod tests;
 
-pub use books::{AuditRecord, AuditSeat, Books, Item, Misplaced, StripeItem, StripeSight, Unread};
-pub use judge::{Judged, judge};
-pub use plan::{Left, Moving, Plan, Repair, plan};
-pub use report::{
-    Breach, Fault, Overdue, Report, Reservations, SeatLine, StripeLine, Subject, Verdict,
+pub use event_records::{
+    AuditRecord, AuditSeat, EventRecords, MisplacedSeat, StoredItem, StripeAmounts, StripeReads,
+    UnreadableItem,
 };
-pub use seats::{Claim, Look, Named, Settled, Snapshot, Suspect, holder, look};
+pub use judge::{Judgement, judge};
+pub use repair_plan::{EventChanged, Repair, RepairPlan, UnrepairedBreach, plan};
+pub use report::{
+    AuditReport, AuditVerdict, Breach, BreachKind, BreachSubject, OverdueHolds, ReservationCounts,
+    SeatCounts, StripeBalance,
+};
+pub use seats::{
+    InstantSnapshot, RecordLookup, SeatClaim, SuspectCheck, SuspectOutcome, SuspectSeat, holder,
+    look,
+};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::seats::{Claim, Named};
+use super::seats::{RecordLookup, SeatClaim};
 use crate::ids::{EventId, OrderId, ReservationId, SeatId};
 use crate::seats::SeatState;
 use crate::time::UnixMillis;
@@ -10,7 +10,7 @@ use crate::transaction::ReservationState;
 
 /// What a breach is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
+pub enum BreachSubject {
     Stripe(u16),
     /// By its id as stored, legal or not.
     Reservation(String),
@@ -18,32 +18,32 @@ pub enum Subject {
     Seat(String),
 }
 
-impl Subject {
+impl BreachSubject {
     pub fn kind(&self) -> &'static str {
         match self {
-            Subject::Stripe(_) => "stripe",
-            Subject::Reservation(_) => "reservation",
-            Subject::Seat(_) => "seat",
+            BreachSubject::Stripe(_) => "stripe",
+            BreachSubject::Reservation(_) => "reservation",
+            BreachSubject::Seat(_) => "seat",
         }
     }
 
     pub fn id(&self) -> String {
         match self {
-            Subject::Stripe(index) => index.to_string(),
-            Subject::Reservation(id) | Subject::Seat(id) => id.clone(),
+            BreachSubject::Stripe(index) => index.to_string(),
+            BreachSubject::Reservation(id) | BreachSubject::Seat(id) => id.clone(),
         }
     }
 }
 
 /// What must not be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum BreachKind {
     /// The item is there and cannot be understood.
     Unreadable(String),
     /// There is no item of this stripe.
     StripeMissing,
     /// capacity is not remaining + held + confirmed.
-    Remaining(StripeLine),
+    Remaining(StripeBalance),
     /// The units a record drew are not its quantity.
     DrawsDiffer {
         qty: u32,
@@ -82,19 +82,19 @@ pub enum Fault {
     },
     /// A live record names a seat that the event does not have.
     NoSuchSeat {
-        claim: Claim,
+        claim: SeatClaim,
     },
     /// HOLD or SOLD, and no live record names the seat.
     Orphan {
         seen: SeatState,
-        named: Named,
+        named: RecordLookup,
     },
     /// One live record names the seat, and the item does not say so.
     Differs {
         seen: SeatState,
         /// What became of the other record that the item names, if it names one.
-        named: Option<Named>,
-        claim: Claim,
+        named: Option<RecordLookup>,
+        claim: SeatClaim,
     },
     /// The item lies under a key where no sale looks for it.
     Misplaced {
@@ -103,71 +103,71 @@ pub enum Fault {
     },
 }
 
-impl Fault {
+impl BreachKind {
     /// A word for programs.
     pub fn code(&self) -> &'static str {
         match self {
-            Fault::Unreadable(_) => "UNREADABLE",
-            Fault::StripeMissing => "STRIPE_MISSING",
-            Fault::Remaining(_) => "REMAINING_DIFFERS",
-            Fault::DrawsDiffer { .. } => "DRAWS_DIFFER",
-            Fault::DrawsNowhere { .. } => "DRAWS_NOWHERE",
-            Fault::SeatsDiffer { .. } => "SEATS_DIFFER",
-            Fault::SeatRepeated { .. } => "SEAT_REPEATED",
-            Fault::UnitsAndSeats => "UNITS_AND_SEATS",
-            Fault::EndMissing => "EXPIRY_MISSING",
-            Fault::OrderMissing => "ORDER_MISSING",
-            Fault::OrderForeign { .. } => "ORDER_FOREIGN",
-            Fault::OrderTwice { .. } => "ORDER_TWICE",
-            Fault::ClaimedTwice { .. } => "SEAT_CLAIMED_TWICE",
-            Fault::NoSuchSeat { .. } => "SEAT_MISSING",
-            Fault::Orphan { .. } => "SEAT_ORPHAN",
-            Fault::Differs { .. } => "SEAT_DIFFERS",
-            Fault::Misplaced { .. } => "SEAT_MISPLACED",
+            BreachKind::Unreadable(_) => "UNREADABLE",
+            BreachKind::StripeMissing => "STRIPE_MISSING",
+            BreachKind::Remaining(_) => "REMAINING_DIFFERS",
+            BreachKind::DrawsDiffer { .. } => "DRAWS_DIFFER",
+            BreachKind::DrawsNowhere { .. } => "DRAWS_NOWHERE",
+            BreachKind::SeatsDiffer { .. } => "SEATS_DIFFER",
+            BreachKind::SeatRepeated { .. } => "SEAT_REPEATED",
+            BreachKind::UnitsAndSeats => "UNITS_AND_SEATS",
+            BreachKind::EndMissing => "EXPIRY_MISSING",
+            BreachKind::OrderMissing => "ORDER_MISSING",
+            BreachKind::OrderForeign { .. } => "ORDER_FOREIGN",
+            BreachKind::OrderTwice { .. } => "ORDER_TWICE",
+            BreachKind::ClaimedTwice { .. } => "SEAT_CLAIMED_TWICE",
+            BreachKind::NoSuchSeat { .. } => "SEAT_MISSING",
+            BreachKind::Orphan { .. } => "SEAT_ORPHAN",
+            BreachKind::Differs { .. } => "SEAT_DIFFERS",
+            BreachKind::Misplaced { .. } => "SEAT_MISPLACED",
         }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for BreachKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Unreadable(why) => write!(f, "cannot be understood: {why}"),
-            Fault::StripeMissing => f.write_str("there is no such item"),
-            Fault::Remaining(line) => remaining(line, f),
-            Fault::DrawsDiffer { qty, drawn } => {
+            BreachKind::Unreadable(why) => write!(f, "cannot be understood: {why}"),
+            BreachKind::StripeMissing => f.write_str("there is no such item"),
+            BreachKind::Remaining(line) => remaining(line, f),
+            BreachKind::DrawsDiffer { qty, drawn } => {
                 write!(f, "drew {drawn} units, and its qty is {qty}")
             }
-            Fault::DrawsNowhere { stripe } => {
+            BreachKind::DrawsNowhere { stripe } => {
                 write!(f, "draws on stripe {stripe}, which the event does not have")
             }
-            Fault::SeatsDiffer { qty, seats } => {
+            BreachKind::SeatsDiffer { qty, seats } => {
                 write!(f, "names {seats} seats, and its qty is {qty}")
             }
-            Fault::SeatRepeated { seat } => write!(f, "names seat {seat} more than once"),
-            Fault::UnitsAndSeats => f.write_str("has both units and seats"),
-            Fault::EndMissing => f.write_str("is HELD without expires_at: it would never end"),
-            Fault::OrderMissing => f.write_str("is CONFIRMED without an order_id"),
-            Fault::OrderForeign { order, derived } => {
+            BreachKind::SeatRepeated { seat } => write!(f, "names seat {seat} more than once"),
+            BreachKind::UnitsAndSeats => f.write_str("has both units and seats"),
+            BreachKind::EndMissing => f.write_str("is HELD without expires_at: it would never end"),
+            BreachKind::OrderMissing => f.write_str("is CONFIRMED without an order_id"),
+            BreachKind::OrderForeign { order, derived } => {
                 write!(f, "has order {order}; every repeat is told {derived}")
             }
-            Fault::OrderTwice { order, other } => {
+            BreachKind::OrderTwice { order, other } => {
                 write!(f, "has order {order}, and so has reservation {other}")
             }
-            Fault::ClaimedTwice { by } => {
+            BreachKind::ClaimedTwice { by } => {
                 f.write_str("is in several live reservations:")?;
                 by.iter().try_for_each(|id| write!(f, " {id}"))
             }
-            Fault::NoSuchSeat { claim } => {
+            BreachKind::NoSuchSeat { claim } => {
                 write!(f, "does not exist, and {claim} names it")
             }
-            Fault::Orphan { seen, named } => {
+            BreachKind::Orphan { seen, named } => {
                 write!(f, "is {}, and {}", shown(seen), fate(*named))
             }
-            Fault::Differs { seen, named, claim } => {
+            BreachKind::Differs { seen, named, claim } => {
                 write!(f, "is {}, and {claim} names it", shown(seen))?;
                 named.map_or(Ok(()), |named| write!(f, "; {}", fate(named)))
             }
-            Fault::Misplaced {
+            BreachKind::Misplaced {
                 lies_under,
                 belongs_under,
             } => write!(
@@ -178,8 +178,8 @@ impl fmt::Display for Fault {
     }
 }
 
-fn remaining(line: &StripeLine, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let StripeLine {
+fn remaining(line: &StripeBalance, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let StripeBalance {
         capacity,
         remaining,
         held,
@@ -203,7 +203,7 @@ fn remaining(line: &StripeLine, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-impl fmt::Display for Claim {
+impl fmt::Display for SeatClaim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.confirmed, self.until) {
             (true, _) => write!(f, "the confirmed reservation {}", self.reservation),
@@ -227,18 +227,18 @@ pub(super) fn shown(state: &SeatState) -> String {
     }
 }
 
-fn fate(named: Named) -> String {
+fn fate(named: RecordLookup) -> String {
     match named {
-        Named::NoRecord => "there is no such reservation".to_owned(),
-        Named::Ended(state) => format!("that reservation is {}", state_name(state)),
-        Named::NotLive => "that reservation is not live".to_owned(),
-        Named::Elsewhere(state) => {
+        RecordLookup::NoRecord => "there is no such reservation".to_owned(),
+        RecordLookup::Ended(state) => format!("that reservation is {}", state_name(state)),
+        RecordLookup::NotLive => "that reservation is not live".to_owned(),
+        RecordLookup::Elsewhere(state) => {
             format!(
                 "that reservation is {} and does not name the seat",
                 state_name(state)
             )
         }
-        Named::Unreadable => "that reservation's record cannot be understood".to_owned(),
+        RecordLookup::Unreadable => "that reservation's record cannot be understood".to_owned(),
     }
 }
 
@@ -256,8 +256,8 @@ pub(super) fn state_name(state: ReservationState) -> &'static str {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
-    pub subject: Subject,
-    pub fault: Fault,
+    pub subject: BreachSubject,
+    pub fault: BreachKind,
 }
 
 impl fmt::Display for Breach {
@@ -274,7 +274,7 @@ impl fmt::Display for Breach {
 
 /// A stripe's account: units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StripeLine {
+pub struct StripeBalance {
     pub index: u16,
     pub capacity: u64,
     pub remaining: i64,
@@ -287,7 +287,7 @@ pub struct StripeLine {
     pub still: bool,
 }
 
-impl StripeLine {
+impl StripeBalance {
     /// capacity − remaining − held − confirmed. Below zero: more is sold or on sale than there is.
     /// Above: units that nobody holds are not on sale.
     pub fn difference(&self) -> i128 {
@@ -298,7 +298,7 @@ impl StripeLine {
 
 /// Seats by what their items say, and by what the records say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SeatLine {
+pub struct SeatCounts {
     /// Items, unreadable ones included.
     pub total: u64,
     pub available: u64,
@@ -312,7 +312,7 @@ pub struct SeatLine {
     pub confirmed: u64,
 }
 
-impl SeatLine {
+impl SeatCounts {
     /// total − available − held − confirmed − blocked. Means something only while nothing moves.
     pub fn difference(&self) -> i128 {
         let sum = [self.available, self.held, self.confirmed, self.blocked];
@@ -322,7 +322,7 @@ impl SeatLine {
 
 /// Records by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reservations {
+pub struct ReservationCounts {
     pub held: u64,
     pub confirmed: u64,
     pub released: u64,
@@ -333,7 +333,7 @@ pub struct Reservations {
 
 /// Holds past their end that are not reclaimed yet: late, and no breach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overdue {
+pub struct OverdueHolds {
     pub count: u64,
     /// The latest ones, at most [`crate::limits::AUDIT_TOLD_MAX`], with how late they are in
     /// milliseconds.
@@ -342,7 +342,7 @@ pub struct Overdue {
 
 /// How it ended, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AuditVerdict {
     /// Everything was proven.
     Clean,
     /// Nothing is wrong among what stood still; not everything did.
@@ -352,17 +352,17 @@ pub enum Verdict {
 
 /// See the module's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct AuditReport {
     pub event: EventId,
     pub closed: bool,
     pub seated: bool,
     /// Those that could be read, by index.
-    pub stripes: Vec<StripeLine>,
-    pub seats: SeatLine,
-    pub reservations: Reservations,
+    pub stripes: Vec<StripeBalance>,
+    pub seats: SeatCounts,
+    pub reservations: ReservationCounts,
     /// Distinct orders of confirmed records.
     pub orders: u64,
-    pub overdue: Overdue,
+    pub overdue: OverdueHolds,
     pub breaches: Vec<Breach>,
     /// Stripes that stood still in no round.
     pub moving_stripes: Vec<u16>,
@@ -372,14 +372,14 @@ pub struct Report {
     pub restless: bool,
 }
 
-impl Report {
-    pub fn verdict(&self) -> Verdict {
+impl AuditReport {
+    pub fn verdict(&self) -> AuditVerdict {
         if !self.breaches.is_empty() {
-            Verdict::Breached
+            AuditVerdict::Breached
         } else if !self.moving_stripes.is_empty() || self.moving_seats > 0 {
-            Verdict::Moving
+            AuditVerdict::Moving
         } else {
-            Verdict::Clean
+            AuditVerdict::Clean
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::books::{AuditRecord, Item};
-use super::report::Fault;
+use super::event_records::{AuditRecord, StoredItem};
+use super::report::BreachKind;
 use crate::ids::{ReservationId, SeatId};
 use crate::seats::SeatState;
 use crate::time::UnixMillis;
@@ -11,7 +11,7 @@ use crate::transaction::ReservationState;
 
 /// What a live record that names a seat wants its item to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct SeatClaim {
     pub reservation: ReservationId,
     /// CONFIRMED, so the seat is SOLD; else HELD, so it is in HOLD.
     pub confirmed: bool,
@@ -19,7 +19,7 @@ pub struct Claim {
     pub until: Option<UnixMillis>,
 }
 
-impl Claim {
+impl SeatClaim {
     pub(super) fn of(record: &AuditRecord) -> Self {
         Self {
             reservation: record.reservation.clone(),
@@ -44,7 +44,7 @@ impl Claim {
 
 /// What became of the record that a seat's item names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Named {
+pub enum RecordLookup {
     /// There is no such record.
     NoRecord,
     /// It has ended in this state.
@@ -68,37 +68,37 @@ pub fn holder(seat: &SeatState) -> Option<&ReservationId> {
 /// What is wrong with a seat, if anything is. `named` is asked for at most the reservation in
 /// `item` that is none of `claims`.
 pub(super) fn fault(
-    item: &Item<SeatState>,
-    claims: &[Claim],
-    named: impl FnOnce(&ReservationId) -> Named,
-) -> Option<Fault> {
+    item: &StoredItem<SeatState>,
+    claims: &[SeatClaim],
+    named: impl FnOnce(&ReservationId) -> RecordLookup,
+) -> Option<BreachKind> {
     if claims.len() > 1 {
         let by = claims.iter().map(|claim| claim.reservation.clone());
-        return Some(Fault::ClaimedTwice { by: by.collect() });
+        return Some(BreachKind::ClaimedTwice { by: by.collect() });
     }
     let seen = match (item, claims.first()) {
         // Named among what cannot be read.
-        (Item::Unreadable(_), _) | (Item::Missing, None) => return None,
-        (Item::Missing, Some(claim)) => {
-            return Some(Fault::NoSuchSeat {
+        (StoredItem::Unreadable(_), _) | (StoredItem::Missing, None) => return None,
+        (StoredItem::Missing, Some(claim)) => {
+            return Some(BreachKind::NoSuchSeat {
                 claim: claim.clone(),
             });
         }
-        (Item::Read(seen), _) => seen,
+        (StoredItem::Read(seen), _) => seen,
     };
     match (claims.first(), holder(seen)) {
         (Some(claim), _) if claim.agrees(seen) => None,
-        (Some(claim), Some(holder)) if *holder != claim.reservation => Some(Fault::Differs {
+        (Some(claim), Some(holder)) if *holder != claim.reservation => Some(BreachKind::Differs {
             seen: seen.clone(),
             named: Some(named(holder)),
             claim: claim.clone(),
         }),
-        (Some(claim), _) => Some(Fault::Differs {
+        (Some(claim), _) => Some(BreachKind::Differs {
             seen: seen.clone(),
             named: None,
             claim: claim.clone(),
         }),
-        (None, Some(holder)) => Some(Fault::Orphan {
+        (None, Some(holder)) => Some(BreachKind::Orphan {
             seen: seen.clone(),
             named: named(holder),
         }),
@@ -108,66 +108,66 @@ pub(super) fn fault(
 
 /// A seat whose item and records disagree as read, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Suspect {
+pub struct SuspectSeat {
     pub seat: SeatId,
     /// Every record that has to do with it.
     pub involved: Vec<ReservationId>,
     /// What it is if the disagreement lasts.
-    pub fault: Fault,
+    pub fault: BreachKind,
 }
 
 /// Seats and records as they were at one and the same instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    pub seats: HashMap<SeatId, Item<SeatState>>,
-    pub records: HashMap<ReservationId, Item<AuditRecord>>,
+pub struct InstantSnapshot {
+    pub seats: HashMap<SeatId, StoredItem<SeatState>>,
+    pub records: HashMap<ReservationId, StoredItem<AuditRecord>>,
 }
 
 /// What a second look at a suspect shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum SuspectCheck {
     /// The sale had moved on between two reads: nothing is wrong.
     Fine,
-    Wrong(Fault),
+    Wrong(BreachKind),
     /// The seat has gone to this reservation: look again, with its record.
     With(ReservationId),
 }
 
 /// What became of a suspect in the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum SuspectOutcome {
     Fine,
-    Wrong(Fault),
+    Wrong(BreachKind),
     /// It changed hands at every look.
     Moving,
 }
 
 /// Judges `suspect` by a snapshot that has its seat and all that is involved.
-pub fn look(suspect: &Suspect, snapshot: &Snapshot) -> Look {
+pub fn look(suspect: &SuspectSeat, snapshot: &InstantSnapshot) -> SuspectCheck {
     let seat = &suspect.seat;
-    let item = snapshot.seats.get(seat).unwrap_or(&Item::Missing);
+    let item = snapshot.seats.get(seat).unwrap_or(&StoredItem::Missing);
     if let Some(holder) = item.read().and_then(holder)
         && !snapshot.records.contains_key(holder)
     {
-        return Look::With(holder.clone());
+        return SuspectCheck::With(holder.clone());
     }
     // Also by a record that is there for another seat: what it says is as true of this one.
-    let mut claims: Vec<Claim> = snapshot
+    let mut claims: Vec<SeatClaim> = snapshot
         .records
         .values()
-        .filter_map(Item::read)
+        .filter_map(StoredItem::read)
         .filter(|record| record.is_live() && record.names(seat))
-        .map(Claim::of)
+        .map(SeatClaim::of)
         .collect();
     claims.sort_unstable_by(|one, other| one.reservation.cmp(&other.reservation));
     let named = |id: &ReservationId| match snapshot.records.get(id) {
-        None | Some(Item::Missing) => Named::NoRecord,
-        Some(Item::Unreadable(_)) => Named::Unreadable,
-        Some(Item::Read(record)) if record.is_live() => Named::Elsewhere(record.state),
-        Some(Item::Read(record)) => Named::Ended(record.state),
+        None | Some(StoredItem::Missing) => RecordLookup::NoRecord,
+        Some(StoredItem::Unreadable(_)) => RecordLookup::Unreadable,
+        Some(StoredItem::Read(record)) if record.is_live() => RecordLookup::Elsewhere(record.state),
+        Some(StoredItem::Read(record)) => RecordLookup::Ended(record.state),
     };
     match fault(item, &claims, named) {
-        None => Look::Fine,
-        Some(fault) => Look::Wrong(fault),
+        None => SuspectCheck::Fine,
+        Some(fault) => SuspectCheck::Wrong(fault),
     }
 }

@@ -10,7 +10,7 @@ use super::*;
 use crate::ids::{OrderId, ReservationId, SeatId};
 use crate::seats::SeatState;
 use crate::time::UnixMillis;
-use crate::transaction::{Draw, Draws, ReservationState};
+use crate::transaction::{ReservationState, StripeAllocation, StripeAllocations};
 
 const NOW: UnixMillis = UnixMillis(1_000_000);
 const STATES: [ReservationState; 5] = [
@@ -42,7 +42,7 @@ fn record(
         qty: drawn + seats.len() as u32,
         draws: draws
             .iter()
-            .map(|&(stripe, units)| Draw { stripe, units })
+            .map(|&(stripe, units)| StripeAllocation { stripe, units })
             .collect(),
         seats: (!seats.is_empty()).then(|| seats.iter().map(|n| seat_id(*n)).collect()),
         order: (state == ReservationState::Confirmed).then(|| OrderId::of(&reservation)),
@@ -52,9 +52,9 @@ fn record(
     }
 }
 
-fn sight(capacity: u64, remaining: i64) -> StripeSight {
-    StripeSight {
-        item: Item::Read(StripeItem {
+fn sight(capacity: u64, remaining: i64) -> StripeReads {
+    StripeReads {
+        item: StoredItem::Read(StripeAmounts {
             capacity,
             remaining,
             version: 7,
@@ -64,12 +64,12 @@ fn sight(capacity: u64, remaining: i64) -> StripeSight {
     }
 }
 
-fn books(stripes: Vec<StripeSight>, seat_keys: u16) -> Books {
-    Books::new("evt".parse().unwrap(), stripes, seat_keys)
+fn books(stripes: Vec<StripeReads>, seat_keys: u16) -> EventRecords {
+    EventRecords::new("evt".parse().unwrap(), stripes, seat_keys)
 }
 
 /// A quantity event that balances: `sales` are state, stripe and units.
-fn quantity(stripes: u16, spare: u64, sales: &[(usize, u16, u32)]) -> Books {
+fn quantity(stripes: u16, spare: u64, sales: &[(usize, u16, u32)]) -> EventRecords {
     let mut drawn = vec![0_u64; usize::from(stripes)];
     let mut records = Vec::new();
     for (number, &(state, stripe, units)) in sales.iter().enumerate() {
@@ -95,7 +95,7 @@ fn quantity(stripes: u16, spare: u64, sales: &[(usize, u16, u32)]) -> Books {
 }
 
 /// A seated event that balances: `sales` are state and number of seats, each followed by a free seat.
-fn seated(sales: &[(usize, usize)]) -> Books {
+fn seated(sales: &[(usize, usize)]) -> EventRecords {
     let mut books = books(vec![sight(0, 0)], 2);
     let mut next = 0;
     for (number, &(state, count)) in sales.iter().enumerate() {
@@ -129,25 +129,25 @@ fn seated(sales: &[(usize, usize)]) -> Books {
     books
 }
 
-fn report(books: &Books) -> Report {
+fn report(books: &EventRecords) -> AuditReport {
     judge(books, &[], NOW).at_rest()
 }
 
-fn codes(report: &Report) -> Vec<(Subject, &'static str)> {
+fn codes(report: &AuditReport) -> Vec<(BreachSubject, &'static str)> {
     let code = |breach: &Breach| (breach.subject.clone(), breach.fault.code());
     report.breaches.iter().map(code).collect()
 }
 
-fn reservation_subject(number: usize) -> Subject {
-    Subject::Reservation(id(number).into_string())
+fn reservation_subject(number: usize) -> BreachSubject {
+    BreachSubject::Reservation(id(number).into_string())
 }
 
-fn seat_subject(number: usize) -> Subject {
-    Subject::Seat(seat_id(number).into_string())
+fn seat_subject(number: usize) -> BreachSubject {
+    BreachSubject::Seat(seat_id(number).into_string())
 }
 
 /// What the store has once `repair` is written.
-fn mend(books: &mut Books, repair: &Repair) {
+fn mend(books: &mut EventRecords, repair: &Repair) {
     let mut set = |seat: &SeatId, seen: &SeatState, to: SeatState| {
         let item = books
             .seats
@@ -160,7 +160,7 @@ fn mend(books: &mut Books, repair: &Repair) {
     match repair {
         Repair::Remaining { seen, to } => {
             let sight = &mut books.stripes[usize::from(seen.index)];
-            let Item::Read(item) = &mut sight.item else {
+            let StoredItem::Read(item) = &mut sight.item else {
                 panic!("a repair of what was not read")
             };
             assert_eq!(item.version, seen.version);
@@ -173,9 +173,9 @@ fn mend(books: &mut Books, repair: &Repair) {
 }
 
 /// Carries the plan out, checks that it touched its subjects only, and judges again.
-fn reconciled(books: &mut Books) -> (Plan, Report) {
+fn reconciled(books: &mut EventRecords) -> (RepairPlan, AuditReport) {
     let plan = plan(&report(books)).unwrap();
-    let subjects: HashSet<Subject> = plan.repairs.iter().map(Repair::subject).collect();
+    let subjects: HashSet<BreachSubject> = plan.repairs.iter().map(Repair::subject).collect();
     assert_eq!(subjects.len(), plan.repairs.len(), "one repair per item");
     let before = books.clone();
     for repair in &plan.repairs {
@@ -183,11 +183,11 @@ fn reconciled(books: &mut Books) -> (Plan, Report) {
     }
     assert_eq!(before.live, books.live, "records are never touched");
     for (index, (was, is)) in before.stripes.iter().zip(&books.stripes).enumerate() {
-        let repaired = subjects.contains(&Subject::Stripe(index as u16));
+        let repaired = subjects.contains(&BreachSubject::Stripe(index as u16));
         assert_eq!(was != is, repaired, "stripe {index}");
     }
     for (was, is) in before.seats.iter().zip(&books.seats) {
-        let repaired = subjects.contains(&Subject::Seat(was.id.as_str().to_owned()));
+        let repaired = subjects.contains(&BreachSubject::Seat(was.id.as_str().to_owned()));
         assert_eq!(was != is, repaired, "seat {}", was.id);
     }
     (plan, report(books))
@@ -207,12 +207,12 @@ proptest! {
         let books = quantity(stripes, spare, &sales);
         let report = report(&books);
         prop_assert_eq!(&report.breaches, &vec![]);
-        prop_assert_eq!(report.verdict(), Verdict::Clean);
+        prop_assert_eq!(report.verdict(), AuditVerdict::Clean);
         let counts = report.reservations;
         let all = counts.held + counts.confirmed + counts.released + counts.expired + counts.refunded;
         prop_assert_eq!(all, sales.len() as u64);
         prop_assert_eq!(report.orders, counts.confirmed);
-        prop_assert_eq!(plan(&report), Ok(Plan::default()));
+        prop_assert_eq!(plan(&report), Ok(RepairPlan::default()));
     }
 
     #[test]
@@ -232,12 +232,12 @@ proptest! {
     ) {
         let mut books = quantity(stripes, spare, &sales);
         let at = at % stripes;
-        if let Item::Read(item) = &mut books.stripes[usize::from(at)].item {
+        if let StoredItem::Read(item) = &mut books.stripes[usize::from(at)].item {
             item.remaining += off;
         }
         let found = report(&books);
-        prop_assert_eq!(codes(&found), vec![(Subject::Stripe(at), "REMAINING_DIFFERS")]);
-        prop_assert_eq!(found.verdict(), Verdict::Breached);
+        prop_assert_eq!(codes(&found), vec![(BreachSubject::Stripe(at), "REMAINING_DIFFERS")]);
+        prop_assert_eq!(found.verdict(), AuditVerdict::Breached);
         let (plan, after) = reconciled(&mut books);
         prop_assert_eq!(plan.left, vec![]);
         prop_assert_eq!(after.breaches, vec![]);
@@ -259,7 +259,7 @@ proptest! {
             _ => SeatState::Hold { reservation: stranger, until: NOW },
         };
         let owned = matches!(was, SeatState::Hold { .. } | SeatState::Sold { .. });
-        let subject = Subject::Seat(books.seats[at].id.as_str().to_owned());
+        let subject = BreachSubject::Seat(books.seats[at].id.as_str().to_owned());
         let selection = match (owned, to) {
             (true, _) => vec![(subject, "SEAT_DIFFERS")],
             // An operator may block and unblock what nobody has.
@@ -301,18 +301,18 @@ proptest! {
 }
 
 /// A confirmed, a held and a released sale of units, in that order.
-fn three_sales() -> Books {
+fn three_sales() -> EventRecords {
     quantity(2, 10, &[(1, 0, 2), (0, 1, 3), (2, 0, 4)])
 }
 
 /// A confirmed sale of s0 and s1, a hold of s3; s2 is free, s4 blocked.
-fn two_seat_sales() -> Books {
+fn two_seat_sales() -> EventRecords {
     seated(&[(1, 2), (0, 1)])
 }
 
 #[test]
 fn each_fault_of_a_record_is_named_and_left_to_a_person() {
-    type Damage = fn(&mut Books);
+    type Damage = fn(&mut EventRecords);
     let cases: [(&str, Damage); 8] = [
         ("DRAWS_DIFFER", |books| books.live[1].qty += 1),
         ("DRAWS_NOWHERE", |books| books.live[1].draws[0].stripe = 2),
@@ -322,14 +322,14 @@ fn each_fault_of_a_record_is_named_and_left_to_a_person() {
         }),
         ("EXPIRY_MISSING", |books| books.live[1].expires_at = None),
         ("SEATS_DIFFER", |books| {
-            books.live[1].draws = Draws::new();
+            books.live[1].draws = StripeAllocations::new();
             books.live[1].seats = Some([seat_id(0)].into());
         }),
         ("UNITS_AND_SEATS", |books| {
             books.live[1].seats = Some([seat_id(0)].into());
         }),
         ("SEAT_REPEATED", |books| {
-            books.live[1].draws = Draws::new();
+            books.live[1].draws = StripeAllocations::new();
             books.live[1].seats = Some([seat_id(0), seat_id(1), seat_id(0)].into());
         }),
     ];
@@ -373,14 +373,14 @@ fn an_order_that_two_reservations_have_is_named() {
 #[test]
 fn while_a_record_hides_its_units_no_stripe_is_mended() {
     let mut books = three_sales();
-    let seen = Unread {
+    let seen = UnreadableItem {
         id: "r9".to_owned(),
         why: "status is 7".to_owned(),
     };
     books.unreadable_records.push(seen);
     books.live.remove(0);
     let found = report(&books);
-    assert!(codes(&found).contains(&(Subject::Reservation("r9".to_owned()), "UNREADABLE")));
+    assert!(codes(&found).contains(&(BreachSubject::Reservation("r9".to_owned()), "UNREADABLE")));
     let plan = plan(&found).unwrap();
     assert_eq!(plan.repairs, []);
     assert!(
@@ -393,7 +393,7 @@ fn while_a_record_hides_its_units_no_stripe_is_mended() {
 #[test]
 fn an_oversold_stripe_is_named_and_left() {
     let mut books = quantity(1, 0, &[(1, 0, 5), (1, 0, 5)]);
-    if let Item::Read(item) = &mut books.stripes[0].item {
+    if let StoredItem::Read(item) = &mut books.stripes[0].item {
         item.capacity = 7;
     }
     let found = report(&books);
@@ -410,14 +410,14 @@ fn an_oversold_stripe_is_named_and_left() {
 #[test]
 fn stripes_that_are_missing_or_unreadable_are_named() {
     let mut books = three_sales();
-    books.stripes[0].item = Item::Missing;
-    books.stripes[1].item = Item::Unreadable("remaining is no number".to_owned());
+    books.stripes[0].item = StoredItem::Missing;
+    books.stripes[1].item = StoredItem::Unreadable("remaining is no number".to_owned());
     let found = codes(&report(&books));
     assert_eq!(
         found,
         [
-            (Subject::Stripe(0), "STRIPE_MISSING"),
-            (Subject::Stripe(1), "UNREADABLE")
+            (BreachSubject::Stripe(0), "STRIPE_MISSING"),
+            (BreachSubject::Stripe(1), "UNREADABLE")
         ]
     );
 }
@@ -458,11 +458,11 @@ fn seats_that_are_missing_unreadable_or_misplaced_are_named_and_left() {
     books
         .seats
         .retain(|seat| seat.id != seat_id(0) && seat.id != seat_id(1));
-    books.unreadable_seats.push(Unread {
+    books.unreadable_seats.push(UnreadableItem {
         id: seat_id(1).into_string(),
         why: "status is GONE".to_owned(),
     });
-    books.misplaced.push(Misplaced {
+    books.misplaced.push(MisplacedSeat {
         seat: seat_id(9),
         lies_under: "evt#1".to_owned(),
         belongs_under: "evt".to_owned(),
@@ -484,7 +484,7 @@ fn seats_that_are_missing_unreadable_or_misplaced_are_named_and_left() {
 fn a_seat_whose_record_cannot_be_read_stays_with_it() {
     let mut books = two_seat_sales();
     books.live.remove(0);
-    books.unreadable_records.push(Unread {
+    books.unreadable_records.push(UnreadableItem {
         id: id(0).into_string(),
         why: "qty is missing".to_owned(),
     });
@@ -498,7 +498,7 @@ fn a_hold_past_its_end_is_late_and_no_breach() {
     let mut books = three_sales();
     books.live[1].expires_at = Some(UnixMillis(NOW.0 - 1_500));
     let report = report(&books);
-    assert_eq!(report.verdict(), Verdict::Clean);
+    assert_eq!(report.verdict(), AuditVerdict::Clean);
     assert_eq!(report.overdue.count, 1);
     assert_eq!(report.overdue.latest, [(id(1), 1_500)]);
 }
@@ -514,20 +514,23 @@ fn a_stripe_that_moved_is_not_judged_and_nothing_is_repaired() {
     let report = report(&books);
     assert_eq!(report.breaches, []);
     assert_eq!(report.moving_stripes, [0, 1]);
-    assert_eq!(report.verdict(), Verdict::Moving);
-    assert_eq!(plan(&report), Err(Moving));
+    assert_eq!(report.verdict(), AuditVerdict::Moving);
+    assert_eq!(plan(&report), Err(EventChanged));
 }
 
 #[test]
 fn a_breach_is_told_also_while_something_else_moves() {
     let mut books = three_sales();
     books.stripes[0].still = false;
-    if let Item::Read(item) = &mut books.stripes[1].item {
+    if let StoredItem::Read(item) = &mut books.stripes[1].item {
         item.remaining -= 1;
     }
     let report = report(&books);
-    assert_eq!(codes(&report), [(Subject::Stripe(1), "REMAINING_DIFFERS")]);
-    assert_eq!(plan(&report), Err(Moving));
+    assert_eq!(
+        codes(&report),
+        [(BreachSubject::Stripe(1), "REMAINING_DIFFERS")]
+    );
+    assert_eq!(plan(&report), Err(EventChanged));
 }
 
 #[test]
@@ -539,28 +542,28 @@ fn a_stripe_that_stood_in_an_earlier_round_is_judged_by_that_one() {
     // Now the other one moves, in the middle of a sale.
     let mut second = three_sales();
     second.stripes[0].still = false;
-    if let Item::Read(item) = &mut second.stripes[0].item {
+    if let StoredItem::Read(item) = &mut second.stripes[0].item {
         item.remaining -= 4;
     }
     let round = judge(&second, round.stripes(), NOW);
     assert!(round.stripes_stood());
     let report = round.at_rest();
-    assert_eq!(report.verdict(), Verdict::Clean);
-    assert_eq!(plan(&report), Err(Moving), "it is not at rest");
+    assert_eq!(report.verdict(), AuditVerdict::Clean);
+    assert_eq!(plan(&report), Err(EventChanged), "it is not at rest");
 }
 
 #[test]
 fn sights_that_differ_in_anything_have_moved() {
     let item = |remaining| {
-        Item::Read(StripeItem {
+        StoredItem::Read(StripeAmounts {
             capacity: 9,
             remaining,
             version: 1,
             closed: false,
         })
     };
-    let still = |before: &[Item<StripeItem>], after| {
-        let pair = StripeSight::pair(before, after);
+    let still = |before: &[StoredItem<StripeAmounts>], after| {
+        let pair = StripeReads::pair(before, after);
         pair.iter().map(|sight| sight.still).collect::<Vec<_>>()
     };
     assert_eq!(
@@ -571,7 +574,7 @@ fn sights_that_differ_in_anything_have_moved() {
 }
 
 /// A seat read in HOLD of a reservation whose record was read before it was written.
-fn suspect() -> (Books, Suspect) {
+fn suspect() -> (EventRecords, SuspectSeat) {
     let mut books = two_seat_sales();
     let free = books
         .seats
@@ -589,10 +592,11 @@ fn suspect() -> (Books, Suspect) {
     (books, suspect.clone())
 }
 
-fn snapshot(state: SeatState, records: &[AuditRecord]) -> Snapshot {
-    let pair = |record: &AuditRecord| (record.reservation.clone(), Item::Read(record.clone()));
-    Snapshot {
-        seats: [(seat_id(2), Item::Read(state))].into(),
+fn snapshot(state: SeatState, records: &[AuditRecord]) -> InstantSnapshot {
+    let pair =
+        |record: &AuditRecord| (record.reservation.clone(), StoredItem::Read(record.clone()));
+    InstantSnapshot {
+        seats: [(seat_id(2), StoredItem::Read(state))].into(),
         records: records.iter().map(pair).collect(),
     }
 }
@@ -611,40 +615,50 @@ fn a_sale_between_two_reads_is_no_breach() {
             &suspect,
             &snapshot(in_hold.clone(), std::slice::from_ref(&held))
         ),
-        Look::Fine
+        SuspectCheck::Fine
     );
     // Released and gone to the next one meanwhile: that one's record is needed too.
     let sold = SeatState::Sold { reservation: id(6) };
     let released = record(5, ReservationState::Released, &[], &[2]);
     let seen = snapshot(sold.clone(), std::slice::from_ref(&released));
-    assert_eq!(look(&suspect, &seen), Look::With(id(6)));
+    assert_eq!(look(&suspect, &seen), SuspectCheck::With(id(6)));
     let mut wider = suspect.clone();
     wider.involved.push(id(6));
     let next = record(6, ReservationState::Confirmed, &[], &[2]);
     let both = [released, next];
-    assert_eq!(look(&wider, &snapshot(sold.clone(), &both)), Look::Fine);
+    assert_eq!(
+        look(&wider, &snapshot(sold.clone(), &both)),
+        SuspectCheck::Fine
+    );
     // It may be there already, read for the seat beside this one that it has as well.
-    assert_eq!(look(&suspect, &snapshot(sold, &both)), Look::Fine);
+    assert_eq!(look(&suspect, &snapshot(sold, &both)), SuspectCheck::Fine);
     // The record is not there at the same instant: that is a breach.
     let mut seen = snapshot(in_hold, &[]);
-    seen.records.insert(id(5), Item::Missing);
-    let Look::Wrong(fault) = look(&suspect, &seen) else {
+    seen.records.insert(id(5), StoredItem::Missing);
+    let SuspectCheck::Wrong(fault) = look(&suspect, &seen) else {
         panic!("a seat without its record")
     };
     assert!(matches!(
         fault,
-        Fault::Orphan {
-            named: Named::NoRecord,
+        BreachKind::Orphan {
+            named: RecordLookup::NoRecord,
             ..
         }
     ));
 
     let settle = |settled| judge(&books, &[], NOW).settle(settled);
-    let fine = settle(vec![Settled::Fine]);
-    assert_eq!((fine.verdict(), fine.restless), (Verdict::Clean, true));
-    assert_eq!(settle(vec![Settled::Moving]).verdict(), Verdict::Moving);
-    assert_eq!(settle(vec![]).verdict(), Verdict::Moving, "not looked at");
-    let wrong = settle(vec![Settled::Wrong(fault)]);
+    let fine = settle(vec![SuspectOutcome::Fine]);
+    assert_eq!((fine.verdict(), fine.restless), (AuditVerdict::Clean, true));
+    assert_eq!(
+        settle(vec![SuspectOutcome::Moving]).verdict(),
+        AuditVerdict::Moving
+    );
+    assert_eq!(
+        settle(vec![]).verdict(),
+        AuditVerdict::Moving,
+        "not looked at"
+    );
+    let wrong = settle(vec![SuspectOutcome::Wrong(fault)]);
     assert_eq!(codes(&wrong), [(seat_subject(2), "SEAT_ORPHAN")]);
     assert!(!wrong.restless);
 }
@@ -658,25 +672,25 @@ fn the_snapshot_finds_every_fault_that_the_books_show() {
         reservation: id(number),
     };
     let look_at = |state, involved: &[usize], records: &[AuditRecord]| {
-        let suspect = Suspect {
+        let suspect = SuspectSeat {
             involved: involved.iter().map(|n| id(*n)).collect(),
             ..suspect.clone()
         };
         match look(&suspect, &snapshot(state, records)) {
-            Look::Wrong(fault) => fault,
+            SuspectCheck::Wrong(fault) => fault,
             other => panic!("{other:?}"),
         }
     };
     let fault = look_at(sold(5), &[5], std::slice::from_ref(&ended));
-    let expired = Named::Ended(ReservationState::Expired);
-    assert!(matches!(fault, Fault::Orphan { named, .. } if named == expired));
+    let expired = RecordLookup::Ended(ReservationState::Expired);
+    assert!(matches!(fault, BreachKind::Orphan { named, .. } if named == expired));
     let fault = look_at(sold(1), &[1], std::slice::from_ref(&other));
-    let elsewhere = Named::Elsewhere(ReservationState::Held);
-    assert!(matches!(fault, Fault::Orphan { named, .. } if named == elsewhere));
+    let elsewhere = RecordLookup::Elsewhere(ReservationState::Held);
+    assert!(matches!(fault, BreachKind::Orphan { named, .. } if named == elsewhere));
     let mine = record(5, ReservationState::Confirmed, &[], &[2]);
     let fault = look_at(sold(1), &[5, 1], &[mine.clone(), other]);
-    assert!(matches!(fault, Fault::Differs { named: Some(named), .. } if named == elsewhere));
+    assert!(matches!(fault, BreachKind::Differs { named: Some(named), .. } if named == elsewhere));
     let twin = record(6, ReservationState::Held, &[], &[2]);
     let fault = look_at(sold(5), &[5, 6], &[mine, twin]);
-    assert!(matches!(fault, Fault::ClaimedTwice { .. }));
+    assert!(matches!(fault, BreachKind::ClaimedTwice { .. }));
 }

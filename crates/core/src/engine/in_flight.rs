@@ -58,7 +58,7 @@ pub(super) struct Waiter {
 
 /// All that is under way for one reservation: one entry, but for clients that name two events.
 #[derive(Debug)]
-struct Slot {
+struct CallSlot {
     first: InFlightCall,
     others: Vec<InFlightCall>,
 }
@@ -75,7 +75,7 @@ pub(super) enum Registration {
 
 #[derive(Debug, Default)]
 pub(super) struct InFlightCalls {
-    by_reservation: HashMap<ReservationId, Slot, foldhash::fast::RandomState>,
+    by_reservation: HashMap<ReservationId, CallSlot, foldhash::fast::RandomState>,
     calls: usize,
     /// Of which event they are.
     by_event: HashMap<EventId, usize, foldhash::fast::RandomState>,
@@ -107,7 +107,7 @@ impl InFlightCalls {
             let first = InFlightCall::led_by(call, &operation, now);
             let others = Vec::new();
             self.by_reservation
-                .insert(operation.reservation.clone(), Slot { first, others });
+                .insert(operation.reservation.clone(), CallSlot { first, others });
             self.count(&operation.event);
             return Registration::Leader(operation);
         };
@@ -307,7 +307,7 @@ impl InFlightCalls {
     }
 }
 
-impl Slot {
+impl CallSlot {
     fn of(&mut self, event: &EventId) -> Option<&mut InFlightCall> {
         std::iter::once(&mut self.first)
             .chain(&mut self.others)

@@ -51,7 +51,9 @@ use super::rules::{self, Decision, LateCommit};
 use super::stock_reads::{FinishedRead, StockReadWaiter, StockReads};
 use super::stock_snapshots::{StockSnapshots, deltas_of};
 use super::time::{Micros, Now, UnixMillis};
-use super::transaction::{EventRead, EventShape, Outcome, RecordView, ReservationState};
+use super::transaction::{
+    EventLayout, RecordView, ReservationState, StripesRead, TransactionOutcome,
+};
 use crate::limits;
 
 type SeatedEvents = HashMap<EventId, SeatedEvent, foldhash::fast::RandomState>;
@@ -88,7 +90,7 @@ pub struct Engine {
     /// The seated events that this shard owns and has heard of.
     seated_events: SeatedEvents,
     /// What events seen are like, a hint: a lane whose stripe is short looks again.
-    events: LruCache<EventId, EventShape, foldhash::fast::RandomState>,
+    events: LruCache<EventId, EventLayout, foldhash::fast::RandomState>,
     /// Holds past their time whose end is under way.
     expiring: usize,
     counters: Counters,
@@ -279,7 +281,7 @@ impl Engine {
     pub fn handle_transaction_outcome(
         &mut self,
         lane: LaneId,
-        outcome: Outcome,
+        outcome: TransactionOutcome,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
@@ -314,13 +316,13 @@ impl Engine {
     pub fn handle_stripes_read(
         &mut self,
         event: &EventId,
-        read: &EventRead,
+        read: &StripesRead,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
         self.counters.stripe_reads += 1;
-        if let EventRead::Found(stripes) = read {
-            self.events.put(event.clone(), EventShape::of(stripes));
+        if let StripesRead::Found(stripes) = read {
+            self.events.put(event.clone(), EventLayout::of(stripes));
         }
         let hint = self.events.get(event).map(|shape| shape.stripes);
         let Some(done) = self.stock_reads.finish(event, hint, now.mono, fx) else {
@@ -606,11 +608,11 @@ fn reject(call: CallId, rejection: Rejection, fx: &mut Vec<Effect>) {
 }
 
 /// Why a read that was needed to go on is no use.
-fn rejection_of(read: &EventRead) -> Option<Rejection> {
+fn rejection_of(read: &StripesRead) -> Option<Rejection> {
     match read {
-        EventRead::Found(_) => None,
-        EventRead::NotFound => Some(Rejection::EventNotFound),
-        EventRead::Throttled => Some(Rejection::store_busy()),
-        EventRead::Unavailable => Some(Rejection::store_unavailable()),
+        StripesRead::Found(_) => None,
+        StripesRead::NotFound => Some(Rejection::EventNotFound),
+        StripesRead::Throttled => Some(Rejection::store_busy()),
+        StripesRead::Unavailable => Some(Rejection::store_unavailable()),
     }
 }

@@ -10,10 +10,10 @@ use crate::ids::EventId;
 use crate::lane::{PoolKind, Redecision, RedecisionCause, SoldOutHint, WriteIntent};
 use crate::limits;
 use crate::operation::{Operation, RecordExpectation, Selection, Verb};
-use crate::rules::{self, Decision, Movement, Transition};
+use crate::rules::{self, Decision, StockChange, Transition};
 use crate::stock_reads::StockReadWaiter;
 use crate::time::{Micros, Now};
-use crate::transaction::{EventShape, RecordView, RecordsRead, ReservationState};
+use crate::transaction::{EventLayout, RecordView, RecordsRead, ReservationState};
 
 impl Engine {
     /// Brings an operation one step further: to a read, to another shard, to its answer, or into a
@@ -86,7 +86,7 @@ impl Engine {
             Decision::Write(transition)
                 if !is_said
                     && shape.closed
-                    && transition.movement() == Movement::Take
+                    && transition.stock_change() == StockChange::Reserve
                     && !fault::planted(Fault::ClosedBeforeRecord) =>
             {
                 self.look_up(operation, route, fx);
@@ -242,7 +242,7 @@ impl Engine {
         &mut self,
         mut operation: Operation,
         route: Option<Route>,
-        shape: EventShape,
+        shape: EventLayout,
         transition: Transition,
         basis: Basis,
         now: Now,
@@ -253,8 +253,8 @@ impl Engine {
             is_said,
         } = basis;
         let event = &operation.event;
-        let kind = match transition.movement() {
-            Movement::Take if shape.closed => {
+        let kind = match transition.stock_change() {
+            StockChange::Reserve if shape.closed => {
                 self.end(
                     &operation,
                     Answer::Rejected(Rejection::EventClosed),
@@ -264,7 +264,7 @@ impl Engine {
                 );
                 return;
             }
-            Movement::Take => {
+            StockChange::Reserve => {
                 let reservation = &operation.reservation;
                 let seller = match route {
                     Some(_) => self.settings.shard,
@@ -282,7 +282,7 @@ impl Engine {
                 }
                 PoolKind::Stripes
             }
-            Movement::Give => {
+            StockChange::Return => {
                 let drawn = record.as_ref().and_then(|record| record.draws.first());
                 let stripe = drawn.map_or(0, |draw| draw.stripe);
                 let owner = self.pools.owner(event, stripe);
@@ -296,7 +296,7 @@ impl Engine {
                     PoolKind::Stripes
                 }
             }
-            Movement::Keep | Movement::None => PoolKind::Unstriped,
+            StockChange::Keep | StockChange::None => PoolKind::Unstriped,
         };
         let plan = WriteIntent {
             transition,
@@ -314,7 +314,7 @@ impl Engine {
     fn unless_sold_out(
         &mut self,
         operation: Operation,
-        shape: EventShape,
+        shape: EventLayout,
         transition: Transition,
         basis: Basis,
         now: Now,
@@ -363,7 +363,7 @@ impl Engine {
     fn is_too_few(
         &mut self,
         operation: Operation,
-        shape: EventShape,
+        shape: EventLayout,
         remaining: u64,
         fx: &mut Vec<Effect>,
     ) {
@@ -384,7 +384,7 @@ impl Engine {
         &mut self,
         operation: Operation,
         kind: PoolKind,
-        shape: EventShape,
+        shape: EventLayout,
         plan: WriteIntent,
         now: Now,
         fx: &mut Vec<Effect>,
@@ -459,7 +459,7 @@ impl Engine {
     }
 
     /// The route of an operation that has come to the shard it belongs to.
-    fn keeps_here(&self, operation: &Operation, shape: Option<EventShape>) -> Option<Route> {
+    fn keeps_here(&self, operation: &Operation, shape: Option<EventLayout>) -> Option<Route> {
         let shape = shape?;
         let seller = self
             .pools

@@ -11,12 +11,12 @@ use crate::ids::{EventId, ReservationId};
 use crate::lane::{LaneSettings, Pool, PoolKey, PoolKind, StripeShare};
 use crate::limits;
 use crate::time::Micros;
-use crate::transaction::EventShape;
+use crate::transaction::EventLayout;
 
 /// Idle lanes kept for their next operation before they are swept.
 const IDLE_KEPT_MAX: usize = 1_024;
 
-struct Slot {
+struct PoolSlot {
     pool: Pool,
     /// The wake-up this pool has in `timers`.
     timer: Option<Micros>,
@@ -28,7 +28,7 @@ pub(super) struct Pools {
     shard: usize,
     shards: usize,
     settings: LaneSettings,
-    slots: HashMap<PoolId, Slot, foldhash::fast::RandomState>,
+    slots: HashMap<PoolId, PoolSlot, foldhash::fast::RandomState>,
     by_key: HashMap<PoolKey, PoolId, foldhash::fast::RandomState>,
     timers: BTreeSet<(Micros, PoolId)>,
     next: u64,
@@ -89,7 +89,7 @@ impl Pools {
         &mut self,
         event: &EventId,
         kind: PoolKind,
-        shape: EventShape,
+        shape: EventLayout,
     ) -> Option<PoolId> {
         let key = PoolKey {
             event: event.clone(),
@@ -110,7 +110,7 @@ impl Pools {
                     first: self.first(event) as u16,
                     step: self.shards as u16,
                 };
-                let slot = Slot {
+                let slot = PoolSlot {
                     pool: Pool::new(key.clone(), share, shape, self.settings),
                     timer: None,
                     // It has one as soon as it is used.

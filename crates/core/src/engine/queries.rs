@@ -9,11 +9,11 @@ use crate::effect::{CallId, Effect};
 use crate::ids::{EventId, SeatId};
 use crate::limits;
 use crate::query::{EventStatus, Query, QueryResult, StatusVersion, StockCounts};
-use crate::seat_map::SeatRef;
-use crate::seats::{Seat, SeatState};
+use crate::seat_map::SeatView;
+use crate::seats::{SeatItem, SeatState};
 use crate::stock_reads::{FinishedRead, StockReadWaiter};
 use crate::time::{Micros, Now};
-use crate::transaction::{EventRead, EventShape, StripeUpdate, StripeView};
+use crate::transaction::{EventLayout, StripeUpdate, StripeView, StripesRead};
 
 impl Engine {
     /// The answer to a query that arrived at `asked`, if it is known well enough without a read. It
@@ -109,7 +109,7 @@ impl Engine {
         &mut self,
         call: CallId,
         event: &EventId,
-        shape: EventShape,
+        shape: EventLayout,
         query: Query,
         now: Now,
         fx: &mut Vec<Effect>,
@@ -136,7 +136,7 @@ impl Engine {
         &mut self,
         call: CallId,
         event: EventId,
-        shape: EventShape,
+        shape: EventLayout,
         query: Query,
         now: Now,
         fx: &mut Vec<Effect>,
@@ -160,11 +160,11 @@ impl Engine {
         &mut self,
         event: &EventId,
         done: &FinishedRead,
-        read: &EventRead,
+        read: &StripesRead,
         now: Now,
     ) {
-        if let EventRead::Found(stripes) = read
-            && !EventShape::of(stripes).is_seated()
+        if let StripesRead::Found(stripes) = read
+            && !EventLayout::of(stripes).is_seated()
             && !done.is_stale
         {
             self.snapshots
@@ -195,12 +195,12 @@ impl Engine {
         event: &EventId,
         query: Query,
         asked: Micros,
-        read: &EventRead,
+        read: &StripesRead,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
         let shape = match read {
-            EventRead::Found(stripes) => Some(EventShape::of(stripes)),
+            StripesRead::Found(stripes) => Some(EventLayout::of(stripes)),
             _ => None,
         };
         let Some(shape) = shape.filter(|shape| !shape.is_seated()) else {
@@ -226,19 +226,19 @@ impl Engine {
         call: CallId,
         event: &EventId,
         query: Query,
-        read: &EventRead,
+        read: &StripesRead,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
         let stripes = match read {
-            EventRead::Found(stripes) => stripes,
+            StripesRead::Found(stripes) => stripes,
             other => {
                 let rejection = rejection_of(other).unwrap_or(Rejection::Internal);
                 tell(call, Err(rejection), fx);
                 return;
             }
         };
-        let shape = EventShape::of(stripes);
+        let shape = EventLayout::of(stripes);
         if shape.is_seated() {
             self.ask_owner(call, event.clone(), shape, query, now, fx);
             return;
@@ -272,7 +272,7 @@ impl Engine {
                     true => None,
                     false => map.pick(qty, section, now, &claimed, &mut self.rng),
                 };
-                let seats: Vec<Seat> = picked
+                let seats: Vec<SeatItem> = picked
                     .iter()
                     .flatten()
                     .filter_map(|seat| map.get(seat))
@@ -313,7 +313,7 @@ impl Engine {
 }
 
 /// The seat, with a hold that is past its time counting for nothing.
-fn as_of_now(seat: &SeatRef<'_>, now: Now) -> Seat {
+fn as_of_now(seat: &SeatView<'_>, now: Now) -> SeatItem {
     let mut shown = seat.to_seat();
     if seat.can_be_had(now.unix) {
         shown.state = SeatState::Available;
@@ -321,7 +321,7 @@ fn as_of_now(seat: &SeatRef<'_>, now: Now) -> Seat {
     shown
 }
 
-fn of_stripes(query: Query, stripes: &[StripeView], shape: EventShape, now: Now) -> QueryResult {
+fn of_stripes(query: Query, stripes: &[StripeView], shape: EventLayout, now: Now) -> QueryResult {
     let remaining: u64 = stripes.iter().map(|s| s.remaining).sum();
     match query {
         Query::Availability { qty, .. } => QueryResult::Units {

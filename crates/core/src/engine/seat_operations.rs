@@ -11,18 +11,18 @@ use crate::ids::{EventId, ReservationId, SeatId, Seats};
 use crate::lane::{PoolKind, WriteIntent};
 use crate::limits;
 use crate::operation::{Operation, RecordExpectation, Selection, Verb};
-use crate::rules::{Movement, Transition};
+use crate::rules::{StockChange, Transition};
 use crate::seats::SeatState;
 use crate::stock_reads::StockReadWaiter;
 use crate::time::{Micros, Now};
-use crate::transaction::{EventShape, FreeSeatsRead, RecordView, ReservationState, SeatsRead};
+use crate::transaction::{EventLayout, FreeSeatsRead, RecordView, ReservationState, SeatsRead};
 
 impl Engine {
     /// Writes what moves seats, or leaves a tombstone in a seated event.
     pub(super) fn write_seats(
         &mut self,
         operation: Operation,
-        shape: EventShape,
+        shape: EventLayout,
         transition: Transition,
         basis: Basis,
         now: Now,
@@ -30,9 +30,9 @@ impl Engine {
     ) {
         let record = &basis.record;
         let held = record.as_ref().and_then(|record| record.seats.clone());
-        let seats = match (transition.movement(), held, &operation.selection) {
-            (Movement::None, ..) => None,
-            (Movement::Take, ..) if shape.closed => {
+        let seats = match (transition.stock_change(), held, &operation.selection) {
+            (StockChange::None, ..) => None,
+            (StockChange::Reserve, ..) if shape.closed => {
                 self.end(
                     &operation,
                     Answer::Rejected(Rejection::EventClosed),
@@ -43,8 +43,8 @@ impl Engine {
                 return;
             }
             (_, Some(held), _) => Some(held),
-            (Movement::Take, None, Selection::Seats(seats)) => Some(Seats::clone(seats)),
-            (Movement::Take, None, Selection::Quantity(qty)) => {
+            (StockChange::Reserve, None, Selection::Seats(seats)) => Some(Seats::clone(seats)),
+            (StockChange::Reserve, None, Selection::Quantity(qty)) => {
                 let qty = *qty;
                 self.choose_seats(operation, qty, shape, transition, basis, now, fx);
                 return;
@@ -63,7 +63,7 @@ impl Engine {
         };
         if let Some(seats) = &seats {
             let seated = self.seated_event(&operation.event, now.mono);
-            let takes = transition.movement() == Movement::Take;
+            let takes = transition.stock_change() == StockChange::Reserve;
             if takes
                 && let Some(rejection) = known_taken(seated, seats, &operation, transition, now)
             {
@@ -103,7 +103,7 @@ impl Engine {
         &mut self,
         operation: Operation,
         qty: u32,
-        shape: EventShape,
+        shape: EventLayout,
         transition: Transition,
         basis: Basis,
         now: Now,
@@ -182,7 +182,7 @@ impl Engine {
     fn none_left(
         &mut self,
         operation: Operation,
-        shape: EventShape,
+        shape: EventLayout,
         basis: Basis,
         now: Now,
         fx: &mut Vec<Effect>,
@@ -235,7 +235,7 @@ impl Engine {
         &mut self,
         seat: &SeatId,
         operation: Operation,
-        shape: EventShape,
+        shape: EventLayout,
         basis: Basis,
         now: Now,
         fx: &mut Vec<Effect>,
@@ -258,7 +258,7 @@ impl Engine {
     pub(super) fn seats_differ(
         &mut self,
         operation: Operation,
-        shape: EventShape,
+        shape: EventLayout,
         from: Option<ReservationState>,
         found: Vec<(SeatId, Option<SeatState>)>,
         as_of: Micros,
@@ -364,7 +364,7 @@ impl Engine {
     fn expire(
         &mut self,
         event: &EventId,
-        shape: EventShape,
+        shape: EventLayout,
         holder: ReservationId,
         seat: &SeatId,
         deadline: Micros,
@@ -527,7 +527,7 @@ impl Engine {
     pub(super) fn wait_for_map(
         &mut self,
         event: &EventId,
-        shape: EventShape,
+        shape: EventLayout,
         waiter: SeatMapWaiter,
         now: Now,
         fx: &mut Vec<Effect>,
@@ -554,7 +554,7 @@ impl Engine {
     pub(super) fn read_seats_soon(
         &mut self,
         event: &EventId,
-        shape: EventShape,
+        shape: EventLayout,
         now: Now,
         fx: &mut Vec<Effect>,
     ) {
@@ -563,7 +563,7 @@ impl Engine {
         }
     }
 
-    fn read_seats(&mut self, event: &EventId, shape: EventShape, now: Now, fx: &mut Vec<Effect>) {
+    fn read_seats(&mut self, event: &EventId, shape: EventLayout, now: Now, fx: &mut Vec<Effect>) {
         if !self
             .seated_event(event, now.mono)
             .start_read(now.mono, now.unix)
@@ -579,7 +579,7 @@ impl Engine {
     }
 
     /// An operator may have closed the event since.
-    fn read_shape(&mut self, event: &EventId, shape: EventShape, now: Now, fx: &mut Vec<Effect>) {
+    fn read_shape(&mut self, event: &EventId, shape: EventLayout, now: Now, fx: &mut Vec<Effect>) {
         let _ = self.stock_reads.request(
             event,
             Some(shape.stripes),

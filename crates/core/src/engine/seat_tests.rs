@@ -6,7 +6,7 @@ use super::tests::SETTINGS;
 use super::*;
 use crate::ids::{Fingerprint, SeatId};
 use crate::operation::{RecordExpectation, Selection};
-use crate::seats::{Seat, SeatFacts, SeatState};
+use crate::seats::{SeatFacts, SeatItem, SeatState};
 use crate::time::UnixMillis;
 use crate::transaction::{FreeSeatsRead, RecordsRead, SeatsRead, StripeView};
 
@@ -32,7 +32,7 @@ fn sold() -> SeatState {
 }
 
 fn house(states: &[(&str, SeatState)]) -> SeatsRead {
-    let seat = |(id, state): &(&str, SeatState)| Seat {
+    let seat = |(id, state): &(&str, SeatState)| SeatItem {
         id: seat_id(id),
         facts: SeatFacts::default(),
         state: state.clone(),
@@ -92,7 +92,7 @@ impl Stage {
     }
 
     fn told_of_event(&mut self, ms: u64) {
-        let read = EventRead::Found(vec![StripeView {
+        let read = StripesRead::Found(vec![StripeView {
             capacity: 0,
             remaining: 0,
             version: 1,
@@ -280,7 +280,7 @@ fn a_late_outcome_does_not_prove_that_the_last_seat_is_taken() {
     stage.free(free(), 105);
     assert_eq!(stage.count(is_look), 0, "it waits for the write");
     stage.fx.clear();
-    let outcome = Outcome::Committed;
+    let outcome = TransactionOutcome::Committed;
     stage
         .shard
         .handle_transaction_outcome(lane, outcome, at(150), &mut stage.fx);

@@ -15,15 +15,15 @@ use crate::limits;
 use crate::operation::Operation;
 use crate::query::Query;
 use crate::seat_map::SeatMap;
-use crate::seats::{Seat, SeatState};
+use crate::seats::{SeatItem, SeatState};
 use crate::time::{Micros, Now, UnixMillis};
-use crate::transaction::EventShape;
+use crate::transaction::EventLayout;
 
 /// An operation that waits for a seat, or for the map.
 #[derive(Debug)]
 pub(super) struct BlockedOperation {
     pub(super) operation: Operation,
-    pub(super) shape: EventShape,
+    pub(super) shape: EventLayout,
     pub(super) known: RecordHint,
 }
 
@@ -195,7 +195,7 @@ impl SeatedEvent {
     /// Ends a read: who waited for it. Whoever waits for a later one waits again.
     pub(super) fn finish_read(
         &mut self,
-        seats: Option<Vec<Seat>>,
+        seats: Option<Vec<SeatItem>>,
         now: Micros,
     ) -> Vec<SeatMapWaiter> {
         let (began, unix) = self.reading.take().unwrap_or_default();
@@ -354,7 +354,7 @@ mod tests {
                 expectation: RecordExpectation::Absent,
                 deadline: Micros(1),
             },
-            shape: EventShape {
+            shape: EventLayout {
                 stripes: 1,
                 seat_keys: 1,
                 closed: false,

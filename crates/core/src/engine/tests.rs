@@ -11,7 +11,8 @@ use crate::query::Query;
 use crate::rules;
 use crate::time::UnixMillis;
 use crate::transaction::{
-    Draw, Reason, RecordsRead, ReservationState, StripeUpdate, StripeView, Transaction,
+    ActionOutcome, RecordsRead, ReservationState, StripeAllocation, StripeUpdate, StripeView,
+    Transaction,
 };
 
 pub(super) const SETTINGS: EngineSettings = EngineSettings {
@@ -101,10 +102,15 @@ fn settle_all(shards: &mut [Engine], first: Vec<(usize, Effect)>) -> Vec<CallId>
                 }
             },
             Effect::Transact { lane, .. } => {
-                shards[on].handle_transaction_outcome(lane, Outcome::Committed, at(1), &mut fx);
+                shards[on].handle_transaction_outcome(
+                    lane,
+                    TransactionOutcome::Committed,
+                    at(1),
+                    &mut fx,
+                );
             }
             Effect::ReadStripes { event, .. } => {
-                let read = EventRead::Found(vec![one_stripe(100)]);
+                let read = StripesRead::Found(vec![one_stripe(100)]);
                 shards[on].handle_stripes_read(&event, &read, at(1), &mut fx);
             }
             Effect::Forward {
@@ -176,7 +182,7 @@ fn who_joins_after_a_read_began_is_not_refused_on_it() {
     shard.handle_call(CallId(1), commit("r", "evt", 5), at(0), &mut fx);
     // Routing needs the stripe count; who is here before the transaction leaves may share it.
     shard.handle_call(CallId(2), commit("r", "evt", 5), at(0), &mut fx);
-    let read = EventRead::Found(vec![one_stripe(2)]);
+    let read = StripesRead::Found(vec![one_stripe(2)]);
     fx.clear();
     shard.handle_stripes_read(&event, &read, at(1), &mut fx);
     let [Effect::Transact { lane, .. }] = fx[..] else {
@@ -186,7 +192,12 @@ fn who_joins_after_a_read_began_is_not_refused_on_it() {
         shard.handle_call(CallId(call), commit("r", "evt", 5), at(2), &mut fx);
     }
 
-    let short = || Outcome::Cancelled(vec![Reason::Stripe(Some(one_stripe(2))), Reason::Fine]);
+    let short = || {
+        TransactionOutcome::Cancelled(vec![
+            ActionOutcome::Stripe(Some(one_stripe(2))),
+            ActionOutcome::Fine,
+        ])
+    };
     fx.clear();
     shard.handle_transaction_outcome(lane, short(), at(3), &mut fx);
     assert_eq!(refused_short(&fx), [CallId(1), CallId(2)]);
@@ -214,11 +225,14 @@ fn the_latch_answers_who_comes_soon_and_opens_for_what_is_given_back() {
     let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
-    let read = EventRead::Found(vec![one_stripe(2)]);
+    let read = StripesRead::Found(vec![one_stripe(2)]);
     shard.handle_stripes_read(&event, &read, at(0), &mut fx);
     shard.handle_call(CallId(1), commit("r1", "evt", 5), at(0), &mut fx);
     let lane = sent(&fx)[0].0;
-    let short = Outcome::Cancelled(vec![Reason::Stripe(Some(one_stripe(2))), Reason::Fine]);
+    let short = TransactionOutcome::Cancelled(vec![
+        ActionOutcome::Stripe(Some(one_stripe(2))),
+        ActionOutcome::Fine,
+    ]);
     fx.clear();
     shard.handle_transaction_outcome(lane, short, at(3), &mut fx);
     assert_eq!(refused_short(&fx), [CallId(1)]);
@@ -257,7 +271,7 @@ fn the_latch_answers_who_comes_soon_and_opens_for_what_is_given_back() {
     // An operator has changed the event: nothing is known any more.
     shard.handle_event_changed(&event, late.mono);
     fx.clear();
-    let more = EventRead::Found(vec![one_stripe(50)]);
+    let more = StripesRead::Found(vec![one_stripe(50)]);
     shard.handle_stripes_read(&event, &more, late, &mut fx);
     assert_eq!(sent(&fx).len(), 1, "{fx:?}");
 }
@@ -269,7 +283,7 @@ fn a_record_is_looked_for_after_the_shortage_was_seen() {
     let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
-    let read = EventRead::Found(vec![one_stripe(2)]);
+    let read = StripesRead::Found(vec![one_stripe(2)]);
     shard.handle_stripes_read(&event, &read, at(0), &mut fx);
     shard.handle_call(CallId(1), commit("r1", "evt", 5), at(0), &mut fx);
     let lane = sent(&fx)[0].0;
@@ -286,7 +300,10 @@ fn a_record_is_looked_for_after_the_shortage_was_seen() {
         remaining: 0,
         ..one_stripe(2)
     };
-    let short = Outcome::Cancelled(vec![Reason::Stripe(Some(empty)), Reason::Fine]);
+    let short = TransactionOutcome::Cancelled(vec![
+        ActionOutcome::Stripe(Some(empty)),
+        ActionOutcome::Fine,
+    ]);
     fx.clear();
     shard.handle_transaction_outcome(lane, short, at(3), &mut fx);
 
@@ -310,7 +327,7 @@ fn a_commit_that_nothing_is_remembered_of_is_looked_at_once_one_was_of_a_hold() 
     let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     for event in ["evt", "other"] {
-        let read = EventRead::Found(vec![one_stripe(100)]);
+        let read = StripesRead::Found(vec![one_stripe(100)]);
         let event = event.parse().expect("legal");
         shard.handle_stripes_read(&event, &read, at(0), &mut fx);
     }
@@ -321,7 +338,8 @@ fn a_commit_that_nothing_is_remembered_of_is_looked_at_once_one_was_of_a_hold() 
         expires_at: Some(UnixMillis(60_000)),
         ..hold_of(1, 2).1
     };
-    let was_held = Outcome::Cancelled(vec![Reason::Fine, Reason::Record(held)]);
+    let was_held =
+        TransactionOutcome::Cancelled(vec![ActionOutcome::Fine, ActionOutcome::Record(held)]);
     fx.clear();
     shard.handle_transaction_outcome(lane, was_held, at(1), &mut fx);
     let [(lane, transaction)] = &sent(&fx)[..] else {
@@ -330,7 +348,7 @@ fn a_commit_that_nothing_is_remembered_of_is_looked_at_once_one_was_of_a_hold() 
     assert!(transaction.stripes.is_empty(), "its units are its own");
     let lane = *lane;
     fx.clear();
-    shard.handle_transaction_outcome(lane, Outcome::Committed, at(2), &mut fx);
+    shard.handle_transaction_outcome(lane, TransactionOutcome::Committed, at(2), &mut fx);
 
     fx.clear();
     shard.handle_call(CallId(2), commit("r2", "evt", 2), at(3), &mut fx);
@@ -392,7 +410,7 @@ fn hold_of(n: u64, units: u32) -> (ReservationId, RecordView) {
         state: ReservationState::Held,
         order: None,
         qty: units,
-        draws: smallvec::smallvec![Draw { stripe: 0, units }],
+        draws: smallvec::smallvec![StripeAllocation { stripe: 0, units }],
         seats: None,
         expires_at: Some(UnixMillis(5)),
         at: UnixMillis(0),
@@ -410,15 +428,16 @@ fn sent(fx: &[Effect]) -> Vec<(LaneId, Transaction)> {
 
 /// Units that leave live records and units that come into them, and what the stripe gives for it.
 fn balance(transaction: &Transaction) -> i64 {
-    let units = |draws: &[Draw]| draws.iter().map(|d| i64::from(d.units)).sum::<i64>();
-    let of = transaction
-        .records
-        .iter()
-        .map(|write| match rules::movement(write.from, write.to) {
-            rules::Movement::Take => units(&write.draws),
-            rules::Movement::Give => -units(&write.draws),
-            _ => 0,
-        });
+    let units = |draws: &[StripeAllocation]| draws.iter().map(|d| i64::from(d.units)).sum::<i64>();
+    let of =
+        transaction
+            .records
+            .iter()
+            .map(|write| match rules::stock_change(write.from, write.to) {
+                rules::StockChange::Reserve => units(&write.draws),
+                rules::StockChange::Return => -units(&write.draws),
+                _ => 0,
+            });
     let stripes = transaction.stripes.iter();
     let stripes = stripes.map(|s: &StripeUpdate| s.give as i64 - s.take as i64);
     of.sum::<i64>() + stripes.sum::<i64>()
@@ -431,7 +450,7 @@ fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
     let mut fx = Vec::new();
     shard.handle_stripes_read(
         &event,
-        &EventRead::Found(vec![one_stripe(0)]),
+        &StripesRead::Found(vec![one_stripe(0)]),
         at(0),
         &mut fx,
     );
@@ -462,7 +481,7 @@ fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
             given_back += transaction.stripes.iter().map(|s| s.give).sum::<u64>();
             of_stripe += usize::from(!transaction.stripes.is_empty());
             bundles += usize::from(transaction.stripes.is_empty());
-            shard.handle_transaction_outcome(lane, Outcome::Committed, now, &mut next);
+            shard.handle_transaction_outcome(lane, TransactionOutcome::Committed, now, &mut next);
         }
         let expired = |e: &&Effect| {
             matches!(
@@ -488,7 +507,7 @@ fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
 
 #[test]
 fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
-    let shape = EventShape {
+    let shape = EventLayout {
         stripes: 1,
         seat_keys: 0,
         closed: false,
@@ -498,7 +517,7 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
     let event: EventId = "evt".parse().expect("legal");
     shard.handle_stripes_read(
         &event,
-        &EventRead::Found(vec![one_stripe(0)]),
+        &StripesRead::Found(vec![one_stripe(0)]),
         at(0),
         &mut fx,
     );
@@ -527,7 +546,7 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
     fx.clear();
     for _ in 0..2 {
         if bundle.records.len() < 4 {
-            shard.handle_transaction_outcome(lane, Outcome::Committed, now, &mut fx);
+            shard.handle_transaction_outcome(lane, TransactionOutcome::Committed, now, &mut fx);
             let next = sent(&fx)
                 .into_iter()
                 .find(|(l, t)| *l == lane && is_bundle(t));
@@ -537,9 +556,9 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
     }
     let (_, mut confirmed) = hold_of(0, 1);
     confirmed.state = ReservationState::Confirmed;
-    let mut reasons = vec![Reason::Fine; bundle.action_count()];
-    reasons[1] = Reason::Record(confirmed);
-    shard.handle_transaction_outcome(lane, Outcome::Cancelled(reasons), now, &mut fx);
+    let mut reasons = vec![ActionOutcome::Fine; bundle.action_count()];
+    reasons[1] = ActionOutcome::Record(confirmed);
+    shard.handle_transaction_outcome(lane, TransactionOutcome::Cancelled(reasons), now, &mut fx);
     let (_, again) = sent(&fx)
         .into_iter()
         .find(|(l, _)| *l == lane)
@@ -572,7 +591,9 @@ fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
         state,
         order: None,
         qty: 1,
-        draws: [Draw { stripe, units: 1 }].into_iter().collect(),
+        draws: [StripeAllocation { stripe, units: 1 }]
+            .into_iter()
+            .collect(),
         seats: None,
         expires_at: Some(UnixMillis(1_000_000)),
         at: UnixMillis(0),
@@ -594,7 +615,7 @@ fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
             expectation: RecordExpectation::Present,
             ..commit("r", "evt", 1)
         };
-        let stripes = EventRead::Found(vec![one_stripe(5), one_stripe(5)]);
+        let stripes = StripesRead::Found(vec![one_stripe(5), one_stripe(5)]);
         let at_shard = &mut shards[shard];
         at_shard.handle_call(CallId(shard as u64), operation, at(0), &mut fx);
         at_shard.handle_stripes_read(&event, &stripes, at(0), &mut fx);
@@ -638,7 +659,7 @@ fn shard_that_has_read(staleness: u64) -> (Engine, EventId) {
         None
     );
     shard.handle_query(CallId(1), event.clone(), QUESTION, at(0), &mut fx);
-    let read = EventRead::Found(vec![one_stripe(7)]);
+    let read = StripesRead::Found(vec![one_stripe(7)]);
     shard.handle_stripes_read(&event, &read, at(3_000), &mut fx);
     assert_eq!(reads(&fx), 1);
     (shard, event)
@@ -654,7 +675,7 @@ fn a_hot_event_is_read_before_its_age_is_over_and_nobody_waits() {
         let now = at(ms * 1_000);
         let mut fx = Vec::new();
         if due == Some(ms) {
-            let read = EventRead::Found(vec![one_stripe(7)]);
+            let read = StripesRead::Found(vec![one_stripe(7)]);
             shard.handle_stripes_read(&event, &read, now, &mut fx);
         }
         let found = shard.cached_query_result(&event, &QUESTION, now.mono, &mut fx);
@@ -700,7 +721,7 @@ fn who_asks_during_a_young_read_is_answered_by_it_and_by_none_when_age_is_zero()
         );
         assert_eq!(reads(&fx), 1);
         fx.clear();
-        let read = EventRead::Found(vec![one_stripe(7)]);
+        let read = StripesRead::Found(vec![one_stripe(7)]);
         shard.handle_stripes_read(&event, &read, at(began + 3_000), &mut fx);
         let told = |fx: &[Effect]| {
             let told = fx
@@ -729,7 +750,7 @@ fn a_hot_event_leaves_room_for_the_others() {
     // StockReads of events bound who waits for them: what an event is like is known before.
     let mut fx = Vec::new();
     for event in ["hot", "cold", "new"] {
-        let read = EventRead::Found(vec![one_stripe(100)]);
+        let read = StripesRead::Found(vec![one_stripe(100)]);
         shard.handle_stripes_read(&event.parse().expect("legal"), &read, at(0), &mut fx);
     }
     let mut taken = 0;

@@ -15,10 +15,11 @@ use super::queue::Queue;
 use super::{BatchEntry, OperationMetadata, action_budget, drawn_from};
 use crate::ids::{EventId, Fingerprint, ReservationId};
 use crate::limits;
-use crate::rules::{self, Movement};
+use crate::rules::{self, StockChange};
 use crate::time::{Micros, UnixMillis};
 use crate::transaction::{
-    Draws, Due, EventShape, RecordWrite, ReservationState, StripeUpdate, Token, Transaction,
+    EventLayout, ExpiryCondition, RecordWrite, RequestToken, ReservationState, StripeAllocations,
+    StripeUpdate, Transaction,
 };
 
 /// Entries that go into one transaction, and those found to be too late for it.
@@ -181,8 +182,8 @@ impl Batch {
     pub(super) fn into_transaction(
         self,
         event: &EventId,
-        shape: EventShape,
-        token: Token,
+        shape: EventLayout,
+        token: RequestToken,
         at: UnixMillis,
     ) -> (Vec<OperationMetadata>, Transaction) {
         let mut metadata = Vec::with_capacity(self.entries.len());
@@ -205,7 +206,7 @@ impl Batch {
 
 /// Sends what the writes of `transaction` give back to a slip instead of to the stripes.
 pub(super) fn add_release_record(transaction: &mut Transaction) {
-    let mut draws = Draws::new();
+    let mut draws = StripeAllocations::new();
     for draw in transaction.records.iter().flat_map(|write| &write.draws) {
         match draws.iter_mut().find(|d| d.stripe == draw.stripe) {
             Some(sum) => sum.units += draw.units,
@@ -216,7 +217,7 @@ pub(super) fn add_release_record(transaction: &mut Transaction) {
         reservation: ReservationId::of_slip(transaction.token.0),
         fingerprint: Fingerprint::of_whatever(&transaction.event),
         from: None,
-        due: Due::Any,
+        due: ExpiryCondition::Any,
         to: ReservationState::Held,
         qty: draws.iter().map(|draw| draw.units).sum(),
         draws,
@@ -235,8 +236,8 @@ pub(super) fn add_release_record(transaction: &mut Transaction) {
 
 fn moves_units(write: &RecordWrite) -> bool {
     matches!(
-        rules::movement(write.from, write.to),
-        Movement::Take | Movement::Give
+        rules::stock_change(write.from, write.to),
+        StockChange::Reserve | StockChange::Return
     )
 }
 
@@ -244,10 +245,10 @@ fn moves_units(write: &RecordWrite) -> bool {
 fn updates(writes: &[RecordWrite]) -> Vec<StripeUpdate> {
     let mut updates: Vec<StripeUpdate> = Vec::with_capacity(1);
     for write in writes {
-        let (takes, gives) = match rules::movement(write.from, write.to) {
-            Movement::Take => (1, 0),
-            Movement::Give => (0, 1 + u64::from(fault::planted(Fault::UnitsReturnedTwice))),
-            Movement::Keep | Movement::None => continue,
+        let (takes, gives) = match rules::stock_change(write.from, write.to) {
+            StockChange::Reserve => (1, 0),
+            StockChange::Return => (0, 1 + u64::from(fault::planted(Fault::UnitsReturnedTwice))),
+            StockChange::Keep | StockChange::None => continue,
         };
         for draw in &write.draws {
             let units = u64::from(draw.units);

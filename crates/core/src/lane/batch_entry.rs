@@ -4,9 +4,9 @@ use crate::answer::Rejection;
 use crate::fault::{self, Fault};
 use crate::ids::{EventId, Fingerprint, OrderId, Seats};
 use crate::operation::{Operation, RecordExpectation, Selection, Verb};
-use crate::rules::{self, Movement, Transition};
+use crate::rules::{self, StockChange, Transition};
 use crate::time::{Micros, UnixMillis};
-use crate::transaction::{Draws, RecordView, RecordWrite, ReservationState};
+use crate::transaction::{RecordView, RecordWrite, ReservationState, StripeAllocations};
 
 /// See the module's head.
 #[derive(Clone, Debug)]
@@ -59,9 +59,9 @@ impl BatchEntry {
         let to = transition.to;
         let confirms = to == ReservationState::Confirmed;
         let order = confirms.then(|| OrderId::of(&operation.reservation));
-        let write = match (transition.movement(), record) {
+        let write = match (transition.stock_change(), record) {
             // What is there keeps its stock and its fingerprint.
-            (Movement::Keep | Movement::Give, Some(record)) => RecordWrite {
+            (StockChange::Keep | StockChange::Return, Some(record)) => RecordWrite {
                 fingerprint: record.fingerprint,
                 qty: record.qty,
                 draws: match (&operation.selection, record.draws.first()) {
@@ -96,7 +96,7 @@ impl BatchEntry {
                 RecordWrite {
                     fingerprint,
                     qty: old.map_or(named, |record| record.qty),
-                    draws: Draws::new(),
+                    draws: StripeAllocations::new(),
                     seats,
                     order,
                     expires_at: operation
@@ -127,8 +127,8 @@ impl BatchEntry {
         }
     }
 
-    pub(super) fn movement(&self) -> Movement {
-        rules::movement(self.write.from, self.write.to)
+    pub(super) fn movement(&self) -> StockChange {
+        rules::stock_change(self.write.from, self.write.to)
     }
 
     /// The operation it was made from, to be decided anew.

@@ -5,9 +5,9 @@ use super::outcome::BackoffCause;
 use super::pool_state::PoolState;
 use super::{PoolContext, PoolOutput};
 use crate::answer::Rejection;
-use crate::rules::Movement;
+use crate::rules::StockChange;
 use crate::time::Micros;
-use crate::transaction::{Reason, StripeUpdate, StripeView};
+use crate::transaction::{ActionOutcome, StripeUpdate, StripeView};
 
 /// What the action of a entry that stays said about its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub(super) struct Admission {
 /// between: a conflict.
 pub(super) fn stripe_capacities(
     updates: &[StripeUpdate],
-    reasons: &[Reason],
+    reasons: &[ActionOutcome],
     put: &mut Option<BackoffCause>,
     state: &mut PoolState,
     out: &mut PoolOutput,
@@ -56,7 +56,7 @@ pub(super) fn stripe_capacities(
     let mut capacities = Vec::with_capacity(updates.len());
     for (update, reason) in updates.iter().zip(reasons) {
         let room = match reason {
-            Reason::Stripe(Some(view)) => {
+            ActionOutcome::Stripe(Some(view)) => {
                 learn_shape(view, state, out);
                 if view.closed && update.take > 0 {
                     StripeCapacity::Closed
@@ -72,7 +72,7 @@ pub(super) fn stripe_capacities(
                     }
                 }
             }
-            Reason::Stripe(None) => StripeCapacity::Missing,
+            ActionOutcome::Stripe(None) => StripeCapacity::Missing,
             _ => StripeCapacity::Unknown,
         };
         capacities.push((update.stripe, room));
@@ -154,16 +154,16 @@ enum Fit {
 }
 
 /// What a entry takes from stripes.
-fn drawn(entry: &BatchEntry) -> &[crate::transaction::Draw] {
+fn drawn(entry: &BatchEntry) -> &[crate::transaction::StripeAllocation] {
     match entry.movement() {
-        Movement::Take => &entry.write.draws,
+        StockChange::Reserve => &entry.write.draws,
         _ => &[],
     }
 }
 
 fn fit(entry: &BatchEntry, capacities: &mut [(u16, StripeCapacity)]) -> Fit {
-    if entry.movement() == Movement::Give {
-        let missing = |draw: &&crate::transaction::Draw| {
+    if entry.movement() == StockChange::Return {
+        let missing = |draw: &&crate::transaction::StripeAllocation| {
             matches!(
                 capacities.iter().find(|(index, _)| *index == draw.stripe),
                 Some((_, StripeCapacity::Missing))

@@ -33,7 +33,7 @@ const ERROR_DEVIATIONS: f64 = 3.0;
 const PACE: f64 = 0.8;
 
 #[derive(Clone, Copy, Debug)]
-struct Window {
+struct LatencySamples {
     began: Micros,
     taken: usize,
 }
@@ -42,7 +42,7 @@ struct Window {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LatencyEstimator {
     /// Since when somebody has been left waiting by every dispatch.
-    window: Option<Window>,
+    window: Option<LatencySamples>,
     /// Entries that leave the queue, per microsecond.
     rate: f64,
     rated: Option<Micros>,
@@ -87,7 +87,7 @@ impl LatencyEstimator {
         if !leaves_some {
             self.window = None;
         } else if self.window.is_none() {
-            self.window = Some(Window {
+            self.window = Some(LatencySamples {
                 began: now,
                 taken: 0,
             });

@@ -50,7 +50,7 @@ use self::queue::Queue;
 use super::answer::Rejection;
 use super::counters::{BATCH_BOUNDS, TIME_BOUNDS_US};
 use super::time::Micros;
-use super::transaction::{Draw, Draws, Token, Transaction};
+use super::transaction::{RequestToken, StripeAllocation, StripeAllocations, Transaction};
 use crate::limits;
 
 /// A dispatched transaction. Its entries' records live in it and come back out of it.
@@ -212,7 +212,7 @@ impl Lane {
         cx.counters.batch_sizes.record(&BATCH_BOUNDS, entries);
         cx.counters.entries += entries;
         cx.counters.entries_max = cx.counters.entries_max.max(entries);
-        let token = Token(cx.rng.random());
+        let token = RequestToken(cx.rng.random());
         let (metadata, mut transaction) =
             batch.into_transaction(&state.key.event, state.shape, token, cx.now.unix);
         if matches!(state.key.kind, PoolKind::ExpiryBatch(_)) {
@@ -250,8 +250,8 @@ impl Lane {
 }
 
 /// All units from one stripe.
-pub(super) fn drawn_from(stripe: u16, units: u32) -> Draws {
-    smallvec::smallvec![Draw { stripe, units }]
+pub(super) fn drawn_from(stripe: u16, units: u32) -> StripeAllocations {
+    smallvec::smallvec![StripeAllocation { stripe, units }]
 }
 
 /// Actions of one transaction that are for entries.

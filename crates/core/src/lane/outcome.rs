@@ -13,9 +13,9 @@ use crate::answer::Rejection;
 use crate::backoff;
 use crate::ids::EventId;
 use crate::operation::Verb;
-use crate::rules::{self, Decision, Movement};
+use crate::rules::{self, Decision, StockChange};
 use crate::time::Now;
-use crate::transaction::{Outcome, Reason, RecordView, RecordWrite, Transaction};
+use crate::transaction::{ActionOutcome, RecordView, RecordWrite, Transaction, TransactionOutcome};
 
 /// Why a lane waits before its next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(super) enum BackoffCause {
 }
 
 /// What becomes of a entry of a cancelled transaction, by its own record and seats.
-enum Verdict {
+enum OutcomeAction {
     Retry(RecordStatus),
     RejectBusy,
     /// The store calls it invalid, or it cannot be understood.
@@ -37,7 +37,7 @@ impl Lane {
     /// Takes the outcome of the transaction in flight. A late or stray outcome is ignored.
     pub(super) fn handle_outcome(
         &mut self,
-        outcome: Outcome,
+        outcome: TransactionOutcome,
         state: &mut PoolState,
         cx: &mut PoolContext<'_>,
     ) {
@@ -47,42 +47,47 @@ impl Lane {
         // A write that was unknown for a while may have been done long ago. One that was not took a
         // moment, in which nobody else has heard of it.
         cx.out.as_of = match outcome {
-            Outcome::Committed
+            TransactionOutcome::Committed
                 if !flight.was_unknown || fault::planted(Fault::LateOutcomeFresh) =>
             {
                 cx.now.mono
             }
             _ => flight.sent,
         };
-        let is_written = outcome == Outcome::Committed;
+        let is_written = outcome == TransactionOutcome::Committed;
         // An earlier try may have been written whose token the store no longer knows.
-        let may_be =
-            flight.was_unknown && matches!(outcome, Outcome::Cancelled(_) | Outcome::Rejected);
+        let may_be = flight.was_unknown
+            && matches!(
+                outcome,
+                TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected
+            );
         if is_written || (may_be && !fault::planted(Fault::LostOutcomeForgotten)) {
             cx.out.stock.extend_from_slice(&flight.transaction.stripes);
             cx.out.stock_sent = is_written.then_some(flight.sent);
         }
         if flight.was_unknown {
             match outcome {
-                Outcome::Committed => cx.counters.unknown_applied += 1,
-                Outcome::Cancelled(_) | Outcome::Rejected => cx.counters.unknown_not_applied += 1,
+                TransactionOutcome::Committed => cx.counters.unknown_applied += 1,
+                TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected => {
+                    cx.counters.unknown_not_applied += 1
+                }
                 // Still unknown.
                 _ => {}
             }
         }
-        if outcome != Outcome::Unknown {
+        if outcome != TransactionOutcome::Unknown {
             state
                 .latency
                 .record_transaction(cx.now.mono.since(flight.sent));
         }
         match outcome {
-            Outcome::Committed => {
+            TransactionOutcome::Committed => {
                 self.attempts = 0;
                 self.collisions = self.collisions.saturating_sub(1);
                 let at = flight.transaction.at;
                 let mut given = 0;
                 for record in into_writes(flight.transaction) {
-                    if rules::movement(record.from, record.to) == Movement::Give {
+                    if rules::stock_change(record.from, record.to) == StockChange::Return {
                         state.reopen(cx.now.mono);
                         for draw in &record.draws {
                             state.return_units(draw.stripe, draw.units);
@@ -93,35 +98,39 @@ impl Lane {
                 }
                 state.retry_awaiting(given);
             }
-            Outcome::Unknown => {
+            TransactionOutcome::Unknown => {
                 cx.counters.unknown_outcomes += 1;
                 self.resend_later(flight, cx);
                 return;
             }
             // A repeat of an unknown try that is put off leaves the first try unknown.
-            Outcome::Conflict | Outcome::Throttled | Outcome::Refused if flight.was_unknown => {
+            TransactionOutcome::Conflict
+            | TransactionOutcome::Throttled
+            | TransactionOutcome::Refused
+                if flight.was_unknown =>
+            {
                 self.resend_later(flight, cx);
                 return;
             }
-            Outcome::Conflict => {
+            TransactionOutcome::Conflict => {
                 self.back_off(into_entries(flight), BackoffCause::Conflict, state, cx);
             }
-            Outcome::Throttled => {
+            TransactionOutcome::Throttled => {
                 self.back_off(into_entries(flight), BackoffCause::Throttled, state, cx);
             }
-            Outcome::Rejected => {
+            TransactionOutcome::Rejected => {
                 self.attempts = 0;
                 // The transactions of a split say nothing about those of the queue behind them.
                 state.latency.reset_window();
                 self.split(into_entries(flight), cx);
             }
-            Outcome::Refused => {
+            TransactionOutcome::Refused => {
                 self.attempts = 0;
                 for entry in into_entries(flight) {
                     cx.out.reject(entry, Rejection::store_unavailable());
                 }
             }
-            Outcome::Cancelled(reasons) => self.cancelled(flight, &reasons, state, cx),
+            TransactionOutcome::Cancelled(reasons) => self.cancelled(flight, &reasons, state, cx),
         }
         self.dispatch(state, cx);
     }
@@ -219,7 +228,7 @@ impl Lane {
     fn cancelled(
         &mut self,
         flight: InFlightTransaction,
-        reasons: &[Reason],
+        reasons: &[ActionOutcome],
         state: &mut PoolState,
         cx: &mut PoolContext<'_>,
     ) {
@@ -238,7 +247,7 @@ impl Lane {
         let (of_records, mut of_seats) = rest.split_at(records);
         // Who collided with another node is put off alone, throttling is meant for all: also when
         // whoever met it leaves.
-        let mut put = match rest.contains(&Reason::Throttled) {
+        let mut put = match rest.contains(&ActionOutcome::Throttled) {
             true => Some(BackoffCause::Throttled),
             false => backoff_cause(of_stripes),
         };
@@ -251,18 +260,18 @@ impl Lane {
             let (seats, others) = of_seats.split_at(entry.write.seats_moved().len());
             of_seats = others;
             match judge(&entry, of_record, seats) {
-                Verdict::Retry(record) => {
+                OutcomeAction::Retry(record) => {
                     let own = backoff_cause(std::slice::from_ref(of_record));
                     put = worse(put, worse(own, backoff_cause(seats)));
                     again.push((entry, record));
                 }
-                Verdict::RejectBusy => cx.out.reject(entry, Rejection::store_busy()),
-                Verdict::RejectInvalid => cx.out.reject(entry, Rejection::Internal),
-                Verdict::Redecide(RedecisionCause::Record(Some(view))) => {
+                OutcomeAction::RejectBusy => cx.out.reject(entry, Rejection::store_busy()),
+                OutcomeAction::RejectInvalid => cx.out.reject(entry, Rejection::Internal),
+                OutcomeAction::Redecide(RedecisionCause::Record(Some(view))) => {
                     cx.counters.duplicates += 1;
                     handle_existing_record(entry, view, state, cx.now, cx.out);
                 }
-                Verdict::Redecide(cause) => {
+                OutcomeAction::Redecide(cause) => {
                     redecide(entry, cause, &state.key.event, cx.out);
                 }
             }
@@ -341,23 +350,33 @@ fn redecide(entry: BatchEntry, cause: RedecisionCause, event: &EventId, out: &mu
 
 /// What a entry's own actions say about it. The record is looked at first: who finds its
 /// reservation written is told what it says, whatever has become of its seats since.
-fn judge(entry: &BatchEntry, of_record: &Reason, of_seats: &[Reason]) -> Verdict {
-    let back_off = |reason: &Reason| matches!(reason, Reason::Conflict | Reason::Throttled);
+fn judge(
+    entry: &BatchEntry,
+    of_record: &ActionOutcome,
+    of_seats: &[ActionOutcome],
+) -> OutcomeAction {
+    let back_off = |reason: &ActionOutcome| {
+        matches!(reason, ActionOutcome::Conflict | ActionOutcome::Throttled)
+    };
     match of_record {
-        Reason::Record(view) => {
-            return Verdict::Redecide(RedecisionCause::Record(Some(view.clone())));
+        ActionOutcome::Record(view) => {
+            return OutcomeAction::Redecide(RedecisionCause::Record(Some(view.clone())));
         }
-        Reason::RecordMissing => return Verdict::Redecide(RedecisionCause::Record(None)),
-        Reason::RecordUnreadable | Reason::Invalid => return Verdict::RejectInvalid,
+        ActionOutcome::RecordMissing => {
+            return OutcomeAction::Redecide(RedecisionCause::Record(None));
+        }
+        ActionOutcome::RecordUnreadable | ActionOutcome::Invalid => {
+            return OutcomeAction::RejectInvalid;
+        }
         _ if entry.is_background() && (back_off(of_record) || of_seats.iter().any(back_off)) => {
-            return Verdict::RejectBusy;
+            return OutcomeAction::RejectBusy;
         }
         // The store did not get to say what the record is.
-        reason if back_off(reason) => return Verdict::Retry(RecordStatus::Unknown),
+        reason if back_off(reason) => return OutcomeAction::Retry(RecordStatus::Unknown),
         _ => {}
     }
-    if of_seats.contains(&Reason::Invalid) {
-        return Verdict::RejectInvalid;
+    if of_seats.contains(&ActionOutcome::Invalid) {
+        return OutcomeAction::RejectInvalid;
     }
     let differs: Vec<_> = entry
         .write
@@ -365,28 +384,28 @@ fn judge(entry: &BatchEntry, of_record: &Reason, of_seats: &[Reason]) -> Verdict
         .iter()
         .zip(of_seats)
         .filter_map(|(seat, reason)| match reason {
-            Reason::Seat(state) => Some((seat.clone(), state.clone())),
+            ActionOutcome::Seat(state) => Some((seat.clone(), state.clone())),
             _ => None,
         })
         .collect();
     if differs.is_empty() {
-        return Verdict::Retry(RecordStatus::AsExpected);
+        return OutcomeAction::Retry(RecordStatus::AsExpected);
     }
     match entry.movement() {
-        Movement::Take => Verdict::Redecide(RedecisionCause::Seats(differs)),
+        StockChange::Reserve => OutcomeAction::Redecide(RedecisionCause::Seats(differs)),
         // The record has seats that are not its own: somebody changed them by hand.
         _ if entry.metadata.verb == Verb::Commit => {
-            Verdict::Redecide(RedecisionCause::Seats(differs))
+            OutcomeAction::Redecide(RedecisionCause::Seats(differs))
         }
-        _ => Verdict::RejectInvalid,
+        _ => OutcomeAction::RejectInvalid,
     }
 }
 
 /// Throttling wins over conflict: it is the one to go easy on.
-fn backoff_cause(reasons: &[Reason]) -> Option<BackoffCause> {
-    if reasons.contains(&Reason::Throttled) {
+fn backoff_cause(reasons: &[ActionOutcome]) -> Option<BackoffCause> {
+    if reasons.contains(&ActionOutcome::Throttled) {
         Some(BackoffCause::Throttled)
-    } else if reasons.contains(&Reason::Conflict) {
+    } else if reasons.contains(&ActionOutcome::Conflict) {
         Some(BackoffCause::Conflict)
     } else {
         None

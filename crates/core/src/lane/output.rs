@@ -13,7 +13,7 @@ use crate::rules;
 use crate::seats::SeatState;
 use crate::time::{Micros, Now, UnixMillis};
 use crate::transaction::{
-    EventShape, RecordView, RecordWrite, ReservationState, StripeUpdate, Transaction,
+    EventLayout, RecordView, RecordWrite, ReservationState, StripeUpdate, Transaction,
 };
 
 /// What every call into a pool brings along: the time, randomness, and where its wishes go.
@@ -65,7 +65,7 @@ pub struct PoolOutput {
     /// A strong read of all stripes, begun from now on.
     pub read_stripes: bool,
     /// What the event is like, when the store has just said it.
-    pub learned_shape: Option<EventShape>,
+    pub learned_shape: Option<EventLayout>,
     /// To be decided anew.
     pub redecisions: Vec<Redecision>,
     /// What was written, or met, was so at this instant or later. Others may have changed it since.

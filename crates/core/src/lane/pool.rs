@@ -14,9 +14,9 @@ use crate::answer::Rejection;
 use crate::ids::EventId;
 use crate::limits;
 use crate::operation::Operation;
-use crate::rules::{LateCommit, Movement};
+use crate::rules::{LateCommit, StockChange};
 use crate::time::Micros;
-use crate::transaction::{EventShape, Outcome};
+use crate::transaction::{EventLayout, TransactionOutcome};
 
 /// What the lanes of a pool write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,7 +85,7 @@ impl Pool {
     pub fn new(
         key: PoolKey,
         share: StripeShare,
-        shape: EventShape,
+        shape: EventLayout,
         settings: LaneSettings,
     ) -> Self {
         let mine = lanes_of(key.kind, share, shape);
@@ -208,7 +208,12 @@ impl Pool {
     }
 
     /// Takes the outcome of the transaction that a lane has in flight.
-    pub fn handle_outcome(&mut self, lane: u16, outcome: Outcome, cx: &mut PoolContext<'_>) {
+    pub fn handle_outcome(
+        &mut self,
+        lane: u16,
+        outcome: TransactionOutcome,
+        cx: &mut PoolContext<'_>,
+    ) {
         if !self.lanes.contains_key(&lane) {
             return;
         }
@@ -240,7 +245,7 @@ impl Pool {
     /// Whether a entry of which this wait is expected would most likely be too late at its end. What
     /// gives something back is never turned away, nor who finds a lane free.
     fn would_miss_deadline(&self, wait: Micros, entry: &BatchEntry, now: Micros) -> bool {
-        let gives = entry.movement() == Movement::Give;
+        let gives = entry.movement() == StockChange::Return;
         if self.has_lane_free() || gives || entry.is_background() {
             return false;
         }
@@ -263,7 +268,8 @@ impl Pool {
     /// as anybody is turned away, who comes to a queue that fills a transaction is too. What is in it
     /// stays.
     fn exceeds_short_queue(&self, entry: &BatchEntry, now: Micros) -> bool {
-        let takes = self.state.key.kind == PoolKind::Stripes && entry.movement() == Movement::Take;
+        let takes =
+            self.state.key.kind == PoolKind::Stripes && entry.movement() == StockChange::Reserve;
         if now >= self.short_queue_until || !takes {
             return false;
         }
@@ -293,7 +299,7 @@ impl Pool {
     }
 
     /// Takes what the event was last seen to be like.
-    pub(super) fn set_shape(&mut self, shape: EventShape) {
+    pub(super) fn set_shape(&mut self, shape: EventLayout) {
         self.state.shape = shape;
         self.state.owned = lanes_of(self.state.key.kind, self.share, shape);
     }
@@ -443,7 +449,7 @@ fn is_background_full(queue: &super::Queue) -> bool {
 }
 
 /// The lanes that take from the queue, a bit each.
-fn lanes_of(kind: PoolKind, share: StripeShare, shape: EventShape) -> u64 {
+fn lanes_of(kind: PoolKind, share: StripeShare, shape: EventLayout) -> u64 {
     let first = |lanes: u16| (0..lanes).fold(0, |bits, index| bits | bit(index));
     match kind {
         PoolKind::Unstriped if shape.is_seated() => first(limits::SEAT_LANES),

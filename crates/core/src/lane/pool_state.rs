@@ -8,9 +8,9 @@ use super::latency::LatencyEstimator;
 use super::pool::{LaneSettings, PoolKey, PoolKind};
 use super::queue::Queue;
 use crate::limits;
-use crate::rules::{LateCommit, Movement};
+use crate::rules::{LateCommit, StockChange};
 use crate::time::Micros;
-use crate::transaction::EventShape;
+use crate::transaction::EventLayout;
 
 /// What a stripe has left that nobody here has been promised.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ pub enum SoldOutHint {
 pub(super) struct PoolState {
     pub(super) key: PoolKey,
     /// Of the event, as last seen.
-    pub(super) shape: EventShape,
+    pub(super) shape: EventLayout,
     pub(super) late: LateCommit,
     pub(super) queue: Queue,
     /// Entries that no stripe here is known to have room for, waiting for a read of all stripes.
@@ -73,7 +73,12 @@ pub(super) struct PoolState {
 }
 
 impl PoolState {
-    pub(super) fn new(key: PoolKey, shape: EventShape, settings: LaneSettings, owned: u64) -> Self {
+    pub(super) fn new(
+        key: PoolKey,
+        shape: EventLayout,
+        settings: LaneSettings,
+        owned: u64,
+    ) -> Self {
         Self {
             key,
             shape,
@@ -97,7 +102,9 @@ impl PoolState {
     /// Whether any lane that takes from the queue may write this entry.
     pub(super) fn is_for_any(&self, entry: &BatchEntry) -> bool {
         match self.key.kind {
-            PoolKind::Stripes => entry.movement() == Movement::Take && !entry.metadata.planned,
+            PoolKind::Stripes => {
+                entry.movement() == StockChange::Reserve && !entry.metadata.planned
+            }
             PoolKind::Unstriped | PoolKind::ExpiryBatch(_) => true,
         }
     }
@@ -301,7 +308,7 @@ impl PoolState {
     pub(super) fn requeue(&mut self, entries: Vec<BatchEntry>) {
         for entry in &entries {
             for draw in &entry.write.draws {
-                if entry.movement() == Movement::Take {
+                if entry.movement() == StockChange::Reserve {
                     self.return_units(draw.stripe, draw.units);
                 }
             }

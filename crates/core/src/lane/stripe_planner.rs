@@ -14,7 +14,9 @@ use super::pool::Pool;
 use super::pool_state::{SoldOutHint, bit};
 use crate::answer::Rejection;
 use crate::time::Micros;
-use crate::transaction::{Draw, Draws, EventRead, EventShape, StripeView};
+use crate::transaction::{
+    EventLayout, StripeAllocation, StripeAllocations, StripeView, StripesRead,
+};
 
 impl Pool {
     /// Asks for a read if entries wait for one and none is under way.
@@ -26,13 +28,13 @@ impl Pool {
     }
 
     /// Takes the read this pool asked for; it began at `began`.
-    pub fn stripes_read(&mut self, began: Micros, read: &EventRead, cx: &mut PoolContext<'_>) {
+    pub fn stripes_read(&mut self, began: Micros, read: &StripesRead, cx: &mut PoolContext<'_>) {
         self.reading = false;
         match read {
-            EventRead::Found(stripes) => self.plan(began, stripes, cx),
-            EventRead::NotFound => self.refuse_short(&Rejection::EventNotFound, cx),
-            EventRead::Throttled => self.refuse_short(&Rejection::store_busy(), cx),
-            EventRead::Unavailable => self.refuse_short(&Rejection::store_unavailable(), cx),
+            StripesRead::Found(stripes) => self.plan(began, stripes, cx),
+            StripesRead::NotFound => self.refuse_short(&Rejection::EventNotFound, cx),
+            StripesRead::Throttled => self.refuse_short(&Rejection::store_busy(), cx),
+            StripesRead::Unavailable => self.refuse_short(&Rejection::store_unavailable(), cx),
         }
         self.dispatch_queue(cx);
         // A entry still short waits for what is in flight: what that leaves decides.
@@ -48,7 +50,7 @@ impl Pool {
     }
 
     fn plan(&mut self, began: Micros, stripes: &[StripeView], cx: &mut PoolContext<'_>) {
-        self.set_shape(EventShape::of(stripes));
+        self.set_shape(EventLayout::of(stripes));
         let total: u64 = stripes.iter().map(|s| s.remaining).sum();
         let mut left: Vec<u64> = stripes.iter().map(|s| s.remaining).collect();
         let mut planned: Vec<BatchEntry> = Vec::new();
@@ -121,12 +123,12 @@ impl Pool {
 
 /// Takes `qty` from one stripe if one has it, of `mine` if possible, else from as few as possible,
 /// largest first. `None`, and nothing taken, if all together have too little.
-fn draw(left: &mut [u64], qty: u32, mine: u64) -> Option<Draws> {
+fn draw(left: &mut [u64], qty: u32, mine: u64) -> Option<StripeAllocations> {
     if left.iter().sum::<u64>() < u64::from(qty) {
         return None;
     }
     let mut missing = u64::from(qty);
-    let mut draws = Draws::new();
+    let mut draws = StripeAllocations::new();
     while missing > 0 {
         let rank = |index: usize, units: u64| {
             let is_mine = bit(index as u16) & mine != 0;
@@ -137,7 +139,7 @@ fn draw(left: &mut [u64], qty: u32, mine: u64) -> Option<Draws> {
         let units = missing.min(*most);
         *most -= units;
         missing -= units;
-        draws.push(Draw {
+        draws.push(StripeAllocation {
             stripe: index as u16,
             units: units as u32,
         });
@@ -155,7 +157,7 @@ mod tests {
         let one = draw(&mut left, 5, 0).expect("enough");
         assert_eq!(
             one[..],
-            [Draw {
+            [StripeAllocation {
                 stripe: 1,
                 units: 5
             }]

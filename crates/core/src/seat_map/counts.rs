@@ -1,6 +1,6 @@
 //! How many seats stand how. StockCounts are kept as seats change, so that asking costs the sections.
 
-use super::{SeatMap, Section, Slot};
+use super::{SeatMap, SeatSection, SeatSlot};
 use crate::query::{SectionStatus, StockCounts};
 use crate::seats::Price;
 use crate::time::UnixMillis;
@@ -57,7 +57,7 @@ impl SeatMap {
         }
     }
 
-    fn section_status(&self, section: &Section) -> SectionStatus {
+    fn section_status(&self, section: &SeatSection) -> SectionStatus {
         let price = |number: u32| self.prices[number as usize].clone();
         SectionStatus {
             section: self.name(section.name).to_owned(),
@@ -80,10 +80,10 @@ impl SeatMap {
             .names
             .iter()
             .map(|name| name.len() + size_of::<Box<str>>());
-        self.slots.capacity() * size_of::<Slot>()
+        self.slots.capacity() * size_of::<SeatSlot>()
             + self.places.allocation_size()
-            + self.rows.capacity() * (size_of::<super::Row>() + size_of::<u32>())
-            + self.sections.capacity() * size_of::<Section>()
+            + self.rows.capacity() * (size_of::<super::SeatRow>() + size_of::<u32>())
+            + self.sections.capacity() * size_of::<SeatSection>()
             + self.prices.capacity() * size_of::<Price>()
             + self.free.heap_bytes()
             + self.offered.heap_bytes()
@@ -94,6 +94,6 @@ impl SeatMap {
 }
 
 /// A section whose last seat turned out not to exist is none.
-fn is_there(section: &Section) -> bool {
+fn is_there(section: &SeatSection) -> bool {
     section.counts.total > 0
 }

@@ -9,17 +9,17 @@ use std::hash::{BuildHasher, Hash};
 
 use hashbrown::HashTable;
 
-use super::bits::Bits;
-use super::due::DueQueue;
+use super::bit_set::BitSet;
+use super::expiry_queue::ExpiryQueue;
 use super::order::natural;
-use super::{NO_PRICE, Row, SeatMap, Section, Slot, Standing};
+use super::{NO_PRICE, SeatMap, SeatRow, SeatSection, SeatSlot, SeatStanding};
 use crate::ids::SeatId;
 use crate::query::StockCounts;
 use crate::seats::{SeatFacts, SeatState};
 use crate::time::Micros;
 
 /// A seat that is to have its place.
-pub(super) struct Draft {
+pub(super) struct SeatPlacement {
     pub(super) seat_id: SeatId,
     pub(super) facts: SeatFacts,
     pub(super) state: Option<SeatState>,
@@ -28,11 +28,11 @@ pub(super) struct Draft {
 }
 
 /// Values once each, numbered as they come.
-struct Pool<T> {
+struct Interner<T> {
     numbers: HashMap<T, u32, foldhash::fast::RandomState>,
 }
 
-impl<T: Eq + Hash> Pool<T> {
+impl<T: Eq + Hash> Interner<T> {
     fn new() -> Self {
         Self {
             numbers: HashMap::default(),
@@ -63,24 +63,24 @@ fn ranks(names: &[Box<str>], order: impl Fn(&str, &str) -> Ordering) -> Vec<u32>
 }
 
 /// A slot whose row is not yet known by number.
-struct Placed {
+struct PlacedSlot {
     section: u32,
     row: u32,
-    slot: Slot,
+    slot: SeatSlot,
 }
 
 impl SeatMap {
     /// Lays `drafts` out, each id of which is there once, and forgets the house as it was.
-    pub(super) fn lay_out(&mut self, drafts: Vec<Draft>) {
-        let mut names = Pool::new();
-        let mut prices = Pool::new();
-        let mut placed: Vec<Placed> = Vec::with_capacity(drafts.len());
+    pub(super) fn lay_out(&mut self, drafts: Vec<SeatPlacement>) {
+        let mut names = Interner::new();
+        let mut prices = Interner::new();
+        let mut placed: Vec<PlacedSlot> = Vec::with_capacity(drafts.len());
         for draft in drafts {
             let facts = draft.facts;
-            placed.push(Placed {
+            placed.push(PlacedSlot {
                 section: names.number(facts.section.into_boxed_str()),
                 row: names.number(facts.row.into_boxed_str()),
-                slot: Slot {
+                slot: SeatSlot {
                     id: draft.seat_id,
                     state: draft.state,
                     learned: draft.learned,
@@ -96,7 +96,7 @@ impl SeatMap {
         // Sections by name, as they are listed; rows and seats as people count them.
         let by_text = ranks(&self.names, str::cmp);
         let by_count = ranks(&self.names, natural);
-        let key = |seat: &Placed| {
+        let key = |seat: &PlacedSlot| {
             let count = |name: u32| by_count[name as usize];
             (
                 by_text[seat.section as usize],
@@ -113,7 +113,7 @@ impl SeatMap {
         self.take_stock();
     }
 
-    fn build_rows(&mut self, placed: Vec<Placed>) {
+    fn build_rows(&mut self, placed: Vec<PlacedSlot>) {
         self.slots = Vec::with_capacity(placed.len());
         self.rows = Vec::new();
         self.sections = Vec::new();
@@ -121,7 +121,7 @@ impl SeatMap {
             let place = self.slots.len() as u32;
             if self.sections.last().is_none_or(|s| s.name != seat.section) {
                 let row = self.rows.len() as u32;
-                self.sections.push(Section {
+                self.sections.push(SeatSection {
                     name: seat.section,
                     rows: row..row,
                     counts: StockCounts::default(),
@@ -129,9 +129,9 @@ impl SeatMap {
                 });
             }
             let section = self.sections.len() as u32 - 1;
-            let same = |row: &Row| row.section == section && row.name == seat.row;
+            let same = |row: &SeatRow| row.section == section && row.name == seat.row;
             if !self.rows.last().is_some_and(same) {
-                self.rows.push(Row {
+                self.rows.push(SeatRow {
                     name: seat.row,
                     section,
                     start: place,
@@ -149,8 +149,9 @@ impl SeatMap {
     }
 
     fn index(&mut self) {
-        let hash =
-            |slots: &[Slot], place: &u32| self.hasher.hash_one(slots[*place as usize].id.as_str());
+        let hash = |slots: &[SeatSlot], place: &u32| {
+            self.hasher.hash_one(slots[*place as usize].id.as_str())
+        };
         self.places = HashTable::with_capacity(self.slots.len());
         for place in 0..self.slots.len() as u32 {
             let slots = &self.slots;
@@ -161,10 +162,10 @@ impl SeatMap {
 
     /// Everything that is kept about the states of seats, from nothing.
     fn take_stock(&mut self) {
-        self.free = Bits::with_room(self.slots.len());
-        self.offered = Bits::with_room(self.slots.len());
-        self.offers = DueQueue::default();
-        self.holds = DueQueue::default();
+        self.free = BitSet::with_room(self.slots.len());
+        self.offered = BitSet::with_room(self.slots.len());
+        self.offers = ExpiryQueue::default();
+        self.holds = ExpiryQueue::default();
         self.total = StockCounts::default();
         self.longest = vec![0; self.rows.len()];
         for place in 0..self.slots.len() {
@@ -174,7 +175,7 @@ impl SeatMap {
                 self.offers.add(slot.offered_until.0, place as u32);
             }
             let state = slot.state.as_ref();
-            let standing = state.map(|state| Standing::of(state, self.clock));
+            let standing = state.map(|state| SeatStanding::of(state, self.clock));
             self.enter(place, standing);
         }
         for section in 0..self.sections.len() {
@@ -186,7 +187,7 @@ impl SeatMap {
         let rows = &self.sections[section].rows;
         let rows = &self.rows[rows.start as usize..rows.end as usize];
         let places = rows.first()?.start as usize..rows.last()?.end as usize;
-        let priced = |slot: &&Slot| slot.price != NO_PRICE;
+        let priced = |slot: &&SeatSlot| slot.price != NO_PRICE;
         let mut range: Option<(u32, u32)> = None;
         for slot in self.slots[places].iter().filter(priced) {
             let price = |number: u32| &self.prices[number as usize];

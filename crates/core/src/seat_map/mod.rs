@@ -5,7 +5,7 @@
 //! a sale without the store, and refuses what is known to be taken without a write.
 //!
 //! Seats lie in house order, section by section, row by row, each row in natural order
-//! ([`order`]), and every set of seats is a bit per seat in that order ([`bits`]). Reads come in by
+//! ([`order`]), and every set of seats is a bit per seat in that order ([`bit_set`]). Reads come in by
 //! [`refresh`], which lays the house out anew ([`layout`]) only if seats came, went or moved.
 //! [`counts`] sums up; [`pick`] chooses, and [`search`] knows how to look along rows.
 //!
@@ -14,9 +14,9 @@
 //!
 //! Must not live here: a clock, a source of randomness, the store, reservations in flight.
 
-mod bits;
+mod bit_set;
 mod counts;
-mod due;
+mod expiry_queue;
 mod layout;
 mod order;
 mod pick;
@@ -35,9 +35,9 @@ use super::query::StockCounts;
 use super::seats::{Price, SeatState};
 use super::time::{Micros, Now, UnixMillis};
 use crate::limits;
-use bits::Bits;
-use due::DueQueue;
-pub use view::SeatRef;
+use bit_set::BitSet;
+use expiry_queue::ExpiryQueue;
+pub use view::SeatView;
 
 /// See the module's head.
 ///
@@ -45,26 +45,26 @@ pub use view::SeatRef;
 #[derive(Default)]
 pub struct SeatMap {
     /// In house order.
-    slots: Vec<Slot>,
+    slots: Vec<SeatSlot>,
     /// Where in `slots` a seat is, by its id.
     places: HashTable<u32>,
     hasher: foldhash::fast::RandomState,
     /// In house order, as are `sections`.
-    rows: Vec<Row>,
+    rows: Vec<SeatRow>,
     /// At least the longest run of free seats of each row: exact once the row was looked through,
     /// too much after seats were taken.
     longest: Vec<u32>,
-    sections: Vec<Section>,
+    sections: Vec<SeatSection>,
     /// Names of sections, rows and seats, each once.
     names: Vec<Box<str>>,
     prices: Vec<Price>,
     /// Seats that can be had at `clock`.
-    free: Bits,
+    free: BitSet,
     /// Seats marked as offered; their marks end by `offers`.
-    offered: Bits,
-    offers: DueQueue,
+    offered: BitSet,
+    offers: ExpiryQueue,
     /// Ends of the holds that are not over at `clock`.
-    holds: DueQueue,
+    holds: ExpiryQueue,
     /// All sections together.
     total: StockCounts,
     /// The latest instant told. Holds that end by then are over.
@@ -72,13 +72,13 @@ pub struct SeatMap {
     /// When the last whole read began.
     read: Micros,
     /// The read that is coming in.
-    incoming: Option<refresh::Incoming>,
+    incoming: Option<refresh::PartialRead>,
     left_out: usize,
     /// Grows whenever a count changes.
     changes: u64,
 }
 
-struct Slot {
+struct SeatSlot {
     id: SeatId,
     /// `None`: it turned out not to exist. It keeps its place until a later read confirms it.
     state: Option<SeatState>,
@@ -96,7 +96,7 @@ const NO_PRICE: u32 = u32::MAX;
 /// Seats to either side that are looked at for the run that a free seat is in.
 const LOOK_MAX: usize = 1_024;
 
-struct Row {
+struct SeatRow {
     name: u32,
     section: u32,
     start: u32,
@@ -105,13 +105,13 @@ struct Row {
     free: u32,
 }
 
-impl Row {
+impl SeatRow {
     fn seats(&self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
 }
 
-struct Section {
+struct SeatSection {
     name: u32,
     rows: Range<u32>,
     counts: StockCounts,
@@ -121,7 +121,7 @@ struct Section {
 
 /// How a seat counts at an instant.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum SeatStanding {
     /// Or held by nobody any more.
     Available,
     /// Until then.
@@ -130,7 +130,7 @@ enum Standing {
     Blocked,
 }
 
-impl Standing {
+impl SeatStanding {
     fn of(state: &SeatState, now: UnixMillis) -> Self {
         match state {
             SeatState::Available => Self::Available,
@@ -155,11 +155,11 @@ impl SeatMap {
     }
 
     /// `None`: no such seat.
-    pub fn get(&self, seat: &SeatId) -> Option<SeatRef<'_>> {
+    pub fn get(&self, seat: &SeatId) -> Option<SeatView<'_>> {
         let slot = &self.slots[self.place_of(seat)?];
         let row = &self.rows[slot.row as usize];
         let section = &self.sections[row.section as usize];
-        Some(SeatRef {
+        Some(SeatView {
             id: &slot.id,
             section: self.name(section.name),
             row: self.name(row.name),
@@ -212,9 +212,9 @@ impl SeatMap {
         let slot = &mut self.slots[place];
         let before = std::mem::replace(&mut slot.state, state);
         slot.learned = learned;
-        let before = before.map(|state| Standing::of(&state, self.clock));
+        let before = before.map(|state| SeatStanding::of(&state, self.clock));
         let after = slot.state.as_ref();
-        let after = after.map(|state| Standing::of(state, self.clock));
+        let after = after.map(|state| SeatStanding::of(state, self.clock));
         if before != after {
             self.changes += 1;
             self.leave(place, before);
@@ -232,12 +232,12 @@ impl SeatMap {
                 counts.total -= 1;
                 counts.held -= 1;
             }
-            self.enter(place, Some(Standing::Available));
+            self.enter(place, Some(SeatStanding::Available));
         }
     }
 
     /// Takes a seat that stood like `standing` out of the counts and sets.
-    fn leave(&mut self, place: usize, standing: Option<Standing>) {
+    fn leave(&mut self, place: usize, standing: Option<SeatStanding>) {
         let Some(standing) = standing else {
             return;
         };
@@ -246,14 +246,14 @@ impl SeatMap {
             *counted(counts, standing) -= 1;
         }
         match standing {
-            Standing::Available => self.set_taken(place),
-            Standing::Held(until) => self.holds.remove(until.0, place as u32),
-            Standing::Sold | Standing::Blocked => {}
+            SeatStanding::Available => self.set_taken(place),
+            SeatStanding::Held(until) => self.holds.remove(until.0, place as u32),
+            SeatStanding::Sold | SeatStanding::Blocked => {}
         }
     }
 
     /// The reverse of [`Self::leave`].
-    fn enter(&mut self, place: usize, standing: Option<Standing>) {
+    fn enter(&mut self, place: usize, standing: Option<SeatStanding>) {
         let Some(standing) = standing else {
             return;
         };
@@ -262,9 +262,9 @@ impl SeatMap {
             *counted(counts, standing) += 1;
         }
         match standing {
-            Standing::Available => self.set_free(place),
-            Standing::Held(until) => self.holds.add(until.0, place as u32),
-            Standing::Sold | Standing::Blocked => {}
+            SeatStanding::Available => self.set_free(place),
+            SeatStanding::Held(until) => self.holds.add(until.0, place as u32),
+            SeatStanding::Sold | SeatStanding::Blocked => {}
         }
     }
 
@@ -282,7 +282,8 @@ impl SeatMap {
         let (seats, free) = (row.seats(), row.free);
         // Not further than this, so that a row without an end costs no more than another.
         let look = seats.start.max(place.saturating_sub(LOOK_MAX))..seats.end.min(place + LOOK_MAX);
-        let Some(run) = bits::run_around(|word| self.free.word(word), look.clone(), place) else {
+        let Some(run) = bit_set::run_around(|word| self.free.word(word), look.clone(), place)
+        else {
             return;
         };
         let cut_off = (run.start == look.start && look.start > seats.start)
@@ -300,11 +301,11 @@ impl SeatMap {
     }
 }
 
-fn counted(counts: &mut StockCounts, standing: Standing) -> &mut u64 {
+fn counted(counts: &mut StockCounts, standing: SeatStanding) -> &mut u64 {
     match standing {
-        Standing::Available => &mut counts.available,
-        Standing::Held(_) => &mut counts.held,
-        Standing::Sold => &mut counts.sold,
-        Standing::Blocked => &mut counts.blocked,
+        SeatStanding::Available => &mut counts.available,
+        SeatStanding::Held(_) => &mut counts.held,
+        SeatStanding::Sold => &mut counts.sold,
+        SeatStanding::Blocked => &mut counts.blocked,
     }
 }

@@ -19,9 +19,9 @@ use std::ops::Range;
 
 use rand::Rng;
 
-use super::bits::{Bits, count};
-use super::search::{Cut, Search};
-use super::{Row, SeatMap, Section};
+use super::bit_set::{BitSet, count};
+use super::search::{Search, SeatRun};
+use super::{SeatMap, SeatRow, SeatSection};
 use crate::ids::SeatId;
 use crate::limits;
 use crate::time::{Micros, Now};
@@ -90,7 +90,7 @@ impl SeatMap {
             rows: &self.rows,
             free: &self.free,
             offered: fresh.then_some(&self.offered),
-            closed: Bits::default(),
+            closed: BitSet::default(),
             longest: &mut self.longest,
             avoid,
             rng,
@@ -126,14 +126,14 @@ impl SeatMap {
 
 /// Where to look: neighbouring sections, whole.
 pub(super) struct Area<'a> {
-    sections: &'a [Section],
+    sections: &'a [SeatSection],
     pub(super) rows: Range<usize>,
     pub(super) seats: Range<usize>,
 }
 
 impl<'a> Area<'a> {
     /// `None` if there is nothing in it.
-    fn new(sections: &'a [Section], which: &Range<usize>, rows: &[Row]) -> Option<Self> {
+    fn new(sections: &'a [SeatSection], which: &Range<usize>, rows: &[SeatRow]) -> Option<Self> {
         let first = sections.get(which.clone())?.first()?.rows.start as usize;
         let end = sections.get(which.clone())?.last()?.rows.end as usize;
         Some(Self {
@@ -144,7 +144,7 @@ impl<'a> Area<'a> {
     }
 
     /// The rows of the section that `row` is in.
-    pub(super) fn section_rows(&self, row: &Row) -> Range<usize> {
+    pub(super) fn section_rows(&self, row: &SeatRow) -> Range<usize> {
         let rows = &self.sections[row.section as usize].rows;
         rows.start as usize..rows.end as usize
     }
@@ -152,13 +152,13 @@ impl<'a> Area<'a> {
 
 impl<R: Rng> Search<'_, R> {
     /// `qty` seats of one row, if the search sees such.
-    fn side_by_side(&mut self, area: &Area<'_>, qty: usize) -> Option<Cut> {
+    fn side_by_side(&mut self, area: &Area<'_>, qty: usize) -> Option<SeatRun> {
         let start = self.row_by_lot(area, qty)?;
         let section = area.section_rows(&self.rows[start]);
         // From there to the end of the section, round to its start, and then the others likewise.
         let here = chain(start..section.end, section.start..start);
         let others = chain(section.end..area.rows.end, area.rows.start..section.start);
-        let mut best: Option<Cut> = None;
+        let mut best: Option<SeatRun> = None;
         for row in here.chain(others) {
             if !self.may_have(row, qty) {
                 continue;

@@ -5,30 +5,30 @@
 //!
 //! And reads of the free seats only, which say whether what is known is so still.
 
-use super::bits::{Bits, next_run};
-use super::layout::Draft;
-use super::{SeatMap, Slot, Standing};
+use super::bit_set::{BitSet, next_run};
+use super::layout::SeatPlacement;
+use super::{SeatMap, SeatSlot, SeatStanding};
 use crate::ids::SeatId;
 use crate::limits;
-use crate::seats::{Seat, SeatFacts, SeatState};
+use crate::seats::{SeatFacts, SeatItem, SeatState};
 use crate::time::{Micros, UnixMillis};
 
 /// A read of which not everything has come in.
-pub(super) struct Incoming {
+pub(super) struct PartialRead {
     began: Micros,
     /// Places of seats that it told of, with the facts that are known.
-    seen: Bits,
+    seen: BitSet,
     seen_count: usize,
     /// Places of seats that it told other facts of.
-    moved: Bits,
+    moved: BitSet,
     /// Seats that have no place, or not the right one.
-    strangers: Vec<Seat>,
+    strangers: Vec<SeatItem>,
     left_out: usize,
 }
 
 impl SeatMap {
     /// From a whole read that began at `began`.
-    pub fn new(seats: Vec<Seat>, began: Micros) -> Self {
+    pub fn new(seats: Vec<SeatItem>, began: Micros) -> Self {
         let mut map = Self::default();
         map.refresh(seats, began);
         map
@@ -38,7 +38,7 @@ impl SeatMap {
     /// known before appear. A read that began before the last one taken in is ignored.
     ///
     /// Large reads are better taken page by page: see [`Self::refresh_page`].
-    pub fn refresh(&mut self, seats: Vec<Seat>, began: Micros) {
+    pub fn refresh(&mut self, seats: Vec<SeatItem>, began: Micros) {
         self.refresh_page(seats, began);
         self.refresh_end(began);
     }
@@ -46,7 +46,7 @@ impl SeatMap {
     /// Takes in a part of the read that began at `began`. States count at once; seats come, move
     /// and go at [`Self::refresh_end`]. A read that began later takes the place of one that has
     /// not ended; one that began earlier is ignored.
-    pub fn refresh_page(&mut self, seats: Vec<Seat>, began: Micros) {
+    pub fn refresh_page(&mut self, seats: Vec<SeatItem>, began: Micros) {
         let Some(mut incoming) = self.incoming_of(began) else {
             return;
         };
@@ -104,7 +104,7 @@ impl SeatMap {
         is_claimed: &dyn Fn(&SeatId) -> bool,
     ) -> bool {
         let mut is_right = true;
-        let mut seen = Bits::with_room(self.slots.len());
+        let mut seen = BitSet::with_room(self.slots.len());
         for (seat, state) in free {
             match self.place_of(&seat) {
                 Some(place) => {
@@ -124,7 +124,8 @@ impl SeatMap {
             is_right &= self.slots[run.start..from].iter().all(|slot| {
                 let state = slot.state.as_ref();
                 // Its hold may have ended since.
-                let was_free = state.is_some_and(|s| Standing::of(s, at) == Standing::Available);
+                let was_free =
+                    state.is_some_and(|s| SeatStanding::of(s, at) == SeatStanding::Available);
                 slot.learned > began || !was_free || is_claimed(&slot.id)
             });
         }
@@ -144,7 +145,7 @@ impl SeatMap {
 
     /// What has come in of the read that began at `began`, to go on with; `None` if a later one is
     /// known.
-    fn incoming_of(&mut self, began: Micros) -> Option<Incoming> {
+    fn incoming_of(&mut self, began: Micros) -> Option<PartialRead> {
         if began < self.read {
             return None;
         }
@@ -154,18 +155,18 @@ impl SeatMap {
                 None
             }
             Some(same) if same.began == began => Some(same),
-            _ => Some(Incoming {
+            _ => Some(PartialRead {
                 began,
-                seen: Bits::with_room(self.slots.len()),
+                seen: BitSet::with_room(self.slots.len()),
                 seen_count: 0,
-                moved: Bits::default(),
+                moved: BitSet::default(),
                 strangers: Vec::new(),
                 left_out: 0,
             }),
         }
     }
 
-    fn is_where_it_was(&self, place: usize, seat: &Seat) -> bool {
+    fn is_where_it_was(&self, place: usize, seat: &SeatItem) -> bool {
         let slot = &self.slots[place];
         let row = &self.rows[slot.row as usize];
         let section = &self.sections[row.section as usize];
@@ -175,13 +176,13 @@ impl SeatMap {
             && seat.facts.price.as_ref() == self.prices.get(slot.price as usize)
     }
 
-    fn all_stay(&self, incoming: &Incoming) -> bool {
+    fn all_stay(&self, incoming: &PartialRead) -> bool {
         let mut slots = self.slots.iter().enumerate();
         slots.all(|(place, slot)| incoming.keeps(place, slot))
     }
 
     /// The house as it is to be, in no order.
-    fn drafts(&mut self, incoming: Incoming) -> Vec<Draft> {
+    fn drafts(&mut self, incoming: PartialRead) -> Vec<SeatPlacement> {
         let mut drafts = Vec::with_capacity(incoming.strangers.len() + incoming.seen_count);
         for place in 0..self.slots.len() {
             if incoming.keeps(place, &self.slots[place]) {
@@ -194,7 +195,7 @@ impl SeatMap {
         strangers.sort_by(|a, b| a.id.cmp(&b.id));
         strangers.dedup_by(|a, b| a.id == b.id);
         for seat in strangers {
-            let mut draft = Draft {
+            let mut draft = SeatPlacement {
                 seat_id: seat.id,
                 facts: seat.facts,
                 state: Some(seat.state),
@@ -214,7 +215,7 @@ impl SeatMap {
         drafts
     }
 
-    fn draft_of(&mut self, place: usize) -> Draft {
+    fn draft_of(&mut self, place: usize) -> SeatPlacement {
         let row = &self.rows[self.slots[place].row as usize];
         let section = &self.sections[row.section as usize];
         let facts = SeatFacts {
@@ -224,7 +225,7 @@ impl SeatMap {
             price: self.prices.get(self.slots[place].price as usize).cloned(),
         };
         let slot = &mut self.slots[place];
-        Draft {
+        SeatPlacement {
             seat_id: slot.id.clone(),
             facts,
             state: slot.state.take(),
@@ -234,9 +235,9 @@ impl SeatMap {
     }
 }
 
-impl Incoming {
+impl PartialRead {
     /// Whether the seat at `place` is still there, and still there where it was.
-    fn keeps(&self, place: usize, slot: &Slot) -> bool {
+    fn keeps(&self, place: usize, slot: &SeatSlot) -> bool {
         !self.moved.get(place) && (self.seen.get(place) || slot.learned > self.began)
     }
 }

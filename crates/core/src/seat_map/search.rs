@@ -8,14 +8,14 @@ use std::ops::Range;
 
 use rand::Rng;
 
-use super::bits::{Bits, Run, next_run, run_around};
-use super::{Row, Slot};
+use super::bit_set::{BitRun, BitSet, next_run, run_around};
+use super::{SeatRow, SeatSlot};
 use crate::ids::SeatId;
 use crate::limits;
 
 /// What a cut does to the run it is taken from. Better ones come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Quality {
+pub(super) enum SplitQuality {
     /// Nothing is left of the run.
     Whole,
     /// What is left can be sold to two or more.
@@ -26,13 +26,13 @@ pub(super) enum Quality {
 
 /// Seats side by side in one row.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cut {
+pub(super) struct SeatRun {
     pub(super) start: usize,
     pub(super) len: usize,
-    pub(super) quality: Quality,
+    pub(super) quality: SplitQuality,
 }
 
-impl Cut {
+impl SeatRun {
     pub(super) fn seats(&self) -> Range<usize> {
         self.start..self.start + self.len
     }
@@ -40,13 +40,13 @@ impl Cut {
 
 /// One search in one map.
 pub(super) struct Search<'a, R> {
-    pub(super) slots: &'a [Slot],
-    pub(super) rows: &'a [Row],
-    pub(super) free: &'a Bits,
+    pub(super) slots: &'a [SeatSlot],
+    pub(super) rows: &'a [SeatRow],
+    pub(super) free: &'a BitSet,
     /// What was offered a moment ago; `None` to look at that too.
-    pub(super) offered: Option<&'a Bits>,
+    pub(super) offered: Option<&'a BitSet>,
     /// What turned out to be avoided, and what was chosen.
-    pub(super) closed: Bits,
+    pub(super) closed: BitSet,
     pub(super) longest: &'a mut [u32],
     pub(super) avoid: &'a dyn Fn(&SeatId) -> bool,
     pub(super) rng: &'a mut R,
@@ -74,8 +74,8 @@ impl<R: Rng> Search<'_, R> {
         row: usize,
         from: usize,
         len: usize,
-        beat: Option<Quality>,
-    ) -> Option<Cut> {
+        beat: Option<SplitQuality>,
+    ) -> Option<SeatRun> {
         // Every further round knows of one more seat at least that is to be avoided.
         loop {
             let (run, quality) = self.best_run(row, from, len)?;
@@ -84,7 +84,7 @@ impl<R: Rng> Search<'_, R> {
             }
             let start = self.place_in(run, len);
             if !self.meets_avoided(run, start..start + len) {
-                return Some(Cut {
+                return Some(SeatRun {
                     start,
                     len,
                     quality,
@@ -93,12 +93,12 @@ impl<R: Rng> Search<'_, R> {
         }
     }
 
-    fn best_run(&mut self, row: usize, from: usize, len: usize) -> Option<(Run, Quality)> {
+    fn best_run(&mut self, row: usize, from: usize, len: usize) -> Option<(BitRun, SplitQuality)> {
         let seats = self.rows[row].seats();
         // Never from within a run: it would look like two.
         let around = run_around(|number| self.word(number), seats.clone(), from);
         let from = around.map_or(from, |run| run.start);
-        let mut best: Option<(Run, Quality)> = None;
+        let mut best: Option<(BitRun, SplitQuality)> = None;
         let mut longest = 0;
         for range in [from..seats.end, seats.start..from] {
             let mut at = range.start;
@@ -126,11 +126,11 @@ impl<R: Rng> Search<'_, R> {
     }
 
     /// Whether a cut is good enough, by what was compared, to look no further.
-    pub(super) fn is_enough(&self, best: Option<Quality>) -> bool {
+    pub(super) fn is_enough(&self, best: Option<SplitQuality>) -> bool {
         match best {
-            Some(Quality::Whole) => true,
-            Some(Quality::Clean) => self.compared >= limits::SEAT_RUNS_COMPARED,
-            Some(Quality::Orphan) => self.compared >= limits::SEAT_ORPHANS_COMPARED_MAX,
+            Some(SplitQuality::Whole) => true,
+            Some(SplitQuality::Clean) => self.compared >= limits::SEAT_RUNS_COMPARED,
+            Some(SplitQuality::Orphan) => self.compared >= limits::SEAT_ORPHANS_COMPARED_MAX,
             None => false,
         }
     }
@@ -146,7 +146,7 @@ impl<R: Rng> Search<'_, R> {
     /// Where in `run` to take `len` seats. From an end, which leaves one piece; a coin says which
     /// end. A run that is longer than any row of a theatre is seats without rows: there any place
     /// will do that leaves no single seat, so that nodes that choose at once do not meet.
-    fn place_in(&mut self, run: Run, len: usize) -> usize {
+    fn place_in(&mut self, run: BitRun, len: usize) -> usize {
         let spare = run.len - len;
         if run.len <= limits::SEAT_RUN_LONG {
             return run.start + if self.rng.random() { spare } else { 0 };
@@ -162,7 +162,7 @@ impl<R: Rng> Search<'_, R> {
     /// Whether `cut`, or one of two seats beside it in `run`, is to be avoided. Those are closed.
     ///
     /// Two, for one seat that is left over beside an avoided one is an orphan.
-    fn meets_avoided(&mut self, run: Run, cut: Range<usize>) -> bool {
+    fn meets_avoided(&mut self, run: BitRun, cut: Range<usize>) -> bool {
         let first = cut.start.saturating_sub(2).max(run.start);
         let end = (cut.end + 2).min(run.end());
         let mut met = false;
@@ -176,10 +176,10 @@ impl<R: Rng> Search<'_, R> {
     }
 }
 
-fn quality(run: usize, len: usize) -> Quality {
+fn quality(run: usize, len: usize) -> SplitQuality {
     match run - len {
-        0 => Quality::Whole,
-        1 => Quality::Orphan,
-        _ => Quality::Clean,
+        0 => SplitQuality::Whole,
+        1 => SplitQuality::Orphan,
+        _ => SplitQuality::Clean,
     }
 }

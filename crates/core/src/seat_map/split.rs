@@ -10,7 +10,7 @@ use std::ops::Range;
 use rand::Rng;
 
 use super::pick::Area;
-use super::search::{Cut, Search};
+use super::search::{Search, SeatRun};
 
 impl<R: Rng> Search<'_, R> {
     /// `qty` places, in order; `None` if the search sees fewer. [`Search::widest`] must be known of
@@ -62,7 +62,7 @@ impl<R: Rng> Search<'_, R> {
         row: usize,
         seat: usize,
         want: usize,
-    ) -> Option<(usize, Cut)> {
+    ) -> Option<(usize, SeatRun)> {
         let section = area.section_rows(&self.rows[row]);
         let inside = section.clone();
         let beyond = outward(area.rows.clone(), row).filter(move |other| !inside.contains(other));

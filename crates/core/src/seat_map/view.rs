@@ -1,13 +1,13 @@
 //! A seat as whoever asks sees it.
 
-use super::Standing;
+use super::SeatStanding;
 use crate::ids::SeatId;
-use crate::seats::{Price, Seat, SeatFacts, SeatState};
+use crate::seats::{Price, SeatFacts, SeatItem, SeatState};
 use crate::time::{Micros, UnixMillis};
 
 /// A seat as the map knows it.
 #[derive(Clone, Copy, Debug)]
-pub struct SeatRef<'a> {
+pub struct SeatView<'a> {
     pub id: &'a SeatId,
     pub section: &'a str,
     pub row: &'a str,
@@ -19,15 +19,15 @@ pub struct SeatRef<'a> {
     pub learned: Micros,
 }
 
-impl SeatRef<'_> {
+impl SeatView<'_> {
     /// Whether it is available, or held by nobody any more.
     pub fn can_be_had(&self, now: UnixMillis) -> bool {
-        Standing::of(self.state, now) == Standing::Available
+        SeatStanding::of(self.state, now) == SeatStanding::Available
     }
 
     /// With texts of its own.
-    pub fn to_seat(&self) -> Seat {
-        Seat {
+    pub fn to_seat(&self) -> SeatItem {
+        SeatItem {
             id: self.id.clone(),
             facts: SeatFacts {
                 section: self.section.to_owned(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use inventory_core::ids::SeatId;
 use inventory_core::query::{SectionStatus, StockCounts};
 use inventory_core::seat_map::SeatMap;
-use inventory_core::seats::{Price, Seat, SeatFacts, SeatState};
+use inventory_core::seats::{Price, SeatFacts, SeatItem, SeatState};
 use inventory_core::time::{Micros, Now, UnixMillis};
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -36,12 +36,12 @@ impl Model {
         }
     }
 
-    fn refresh(&mut self, read: Vec<Seat>, began: u64) {
+    fn refresh(&mut self, read: Vec<SeatItem>, began: u64) {
         if began < self.read {
             return;
         }
         self.read = began;
-        let mut told: BTreeMap<SeatId, Seat> =
+        let mut told: BTreeMap<SeatId, SeatItem> =
             read.into_iter().map(|s| (s.id.clone(), s)).collect();
         self.seats.retain(|id, known| {
             let later = known.learned > began;
@@ -132,7 +132,7 @@ fn sum(sections: &BTreeMap<String, SectionStatus>) -> StockCounts {
 }
 
 /// Seats that there can be. One seat moves to another place or price by `version`.
-fn candidate(n: usize, version: usize, state: SeatState) -> Seat {
+fn candidate(n: usize, version: usize, state: SeatState) -> SeatItem {
     let mut seat = seat(n % 3, n / 12, n, state);
     if n.is_multiple_of(5) {
         seat.facts.row = format!("{version}");
@@ -272,7 +272,7 @@ proptest! {
                     let began = now - ago;
                     let told = (0..SEATS).filter(|n| told[*n]);
                     let seats = told.map(|n| candidate(n, version, states[n].clone()));
-                    let seats: Vec<Seat> = seats.collect();
+                    let seats: Vec<SeatItem> = seats.collect();
                     if let Some((n, state)) = meanwhile {
                         // Learned between two pages, so after the read began.
                         now += 1;
@@ -405,7 +405,7 @@ fn sections_are_found_and_listed_by_name() {
 
 #[test]
 fn memory_is_about_a_hundred_bytes_a_seat_and_its_texts() {
-    let seats: Vec<Seat> = (0..50_000)
+    let seats: Vec<SeatItem> = (0..50_000)
         .map(|n| seat(n / 5_000, n / 50 % 100, n % 50, SeatState::Available))
         .collect();
     let mut map = SeatMap::new(seats.clone(), Micros(0));

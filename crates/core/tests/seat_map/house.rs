@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use inventory_core::ids::{ReservationId, SeatId};
 use inventory_core::seat_map::SeatMap;
-use inventory_core::seats::{Seat, SeatFacts, SeatState};
+use inventory_core::seats::{SeatFacts, SeatItem, SeatState};
 use inventory_core::time::{Micros, Now, UnixMillis};
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -36,8 +36,8 @@ pub(crate) fn at(ms: u64) -> Now {
     }
 }
 
-pub(crate) fn seat(section: usize, row: usize, number: usize, state: SeatState) -> Seat {
-    Seat {
+pub(crate) fn seat(section: usize, row: usize, number: usize, state: SeatState) -> SeatItem {
+    SeatItem {
         id: format!("s{section}.{row}.{number}").parse().unwrap(),
         facts: SeatFacts {
             section: format!("section {section}"),
@@ -60,7 +60,7 @@ impl House {
 
     /// A read of it. What cannot be had is sold, blocked or held in turn; some of what can be had
     /// is a hold whose time was over at 1,000.
-    pub(crate) fn seats(&self) -> Vec<Seat> {
+    pub(crate) fn seats(&self) -> Vec<SeatItem> {
         let mut seats = Vec::new();
         for (section, rows) in self.0.iter().enumerate() {
             for (row, numbers) in rows.iter().enumerate() {

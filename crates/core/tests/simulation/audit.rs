@@ -13,7 +13,8 @@ use inventory_core::operation::{Selection, Verb};
 use inventory_core::rules::LateCommit;
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{
-    Due, EventRead, Outcome, RecordView, RecordWrite, ReservationState, Transaction,
+    ExpiryCondition, RecordView, RecordWrite, ReservationState, StripesRead, Transaction,
+    TransactionOutcome,
 };
 
 use super::broken::{Broken, must};
@@ -214,11 +215,11 @@ impl Audit {
         &mut self,
         at: ShardRef,
         event: &EventId,
-        read: &EventRead,
+        read: &StripesRead,
         now: Micros,
         store: &Store,
     ) {
-        let failed = !matches!(read, EventRead::Found(_));
+        let failed = !matches!(read, StripesRead::Found(_));
         self.stocks.read_ends(at, event, failed, now, store);
     }
 
@@ -234,7 +235,7 @@ impl Audit {
         &mut self,
         at: ShardRef,
         transaction: &Transaction,
-        outcome: &Outcome,
+        outcome: &TransactionOutcome,
         store: &Store,
     ) {
         self.stocks.settles(at, transaction, outcome, store);
@@ -262,7 +263,7 @@ impl Audit {
         for record in &transaction.records {
             let late = match (record.from, record.to) {
                 (Some(ReservationState::Held), ReservationState::Confirmed) => {
-                    (self.late == LateCommit::Reject) == (record.due == Due::Ahead)
+                    (self.late == LateCommit::Reject) == (record.due == ExpiryCondition::Ahead)
                 }
                 (Some(ReservationState::Expired), _) => self.late == LateCommit::Reacquire,
                 _ => true,

@@ -16,7 +16,7 @@ use inventory_core::lane::{
 use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
 use inventory_core::rules::{self, Decision, LateCommit};
 use inventory_core::time::{Micros, Now, UnixMillis};
-use inventory_core::transaction::{EventShape, Outcome, Transaction};
+use inventory_core::transaction::{EventLayout, Transaction, TransactionOutcome};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -29,7 +29,7 @@ enum Happening {
     AtStore(usize, u16, Rc<Transaction>),
     /// The store has done with it and answers.
     Done(usize, u16, Rc<Transaction>),
-    Settled(usize, u16, Outcome),
+    Settled(usize, u16, TransactionOutcome),
     Wakes(usize),
 }
 
@@ -68,7 +68,7 @@ struct Plant {
 impl Plant {
     fn new(shares: &[StripeShare], stripes: u16) -> Self {
         let event: EventId = "evt".parse().unwrap();
-        let shape = EventShape {
+        let shape = EventLayout {
             stripes,
             seat_keys: 0,
             closed: false,
@@ -140,7 +140,7 @@ impl Plant {
                 let mut stripes = transaction.stripes.iter().map(|update| update.stripe);
                 if stripes.any(|stripe| self.taken.contains(&stripe)) {
                     self.conflicts.push(self.now);
-                    let settled = Happening::Settled(process, lane, Outcome::Conflict);
+                    let settled = Happening::Settled(process, lane, TransactionOutcome::Conflict);
                     self.make(self.now + WAY, settled);
                     return;
                 }
@@ -154,7 +154,7 @@ impl Plant {
                     self.taken.remove(&update.stripe);
                 }
                 drop(transaction);
-                let settled = Happening::Settled(process, lane, Outcome::Committed);
+                let settled = Happening::Settled(process, lane, TransactionOutcome::Committed);
                 self.make(self.now + WAY, settled);
             }
             Happening::Settled(process, lane, outcome) => {

@@ -3,11 +3,11 @@
 use std::rc::Rc;
 
 use inventory_core::ids::{EventId, Fingerprint, OrderId};
-use inventory_core::seats::{Seat, SeatFacts, SeatState};
+use inventory_core::seats::{SeatFacts, SeatItem, SeatState};
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{
-    Draw, Draws, Due, EventRead, Outcome, Reason, RecordWrite, ReservationState, StripeUpdate,
-    Token, Transaction,
+    ActionOutcome, ExpiryCondition, RecordWrite, RequestToken, ReservationState, StripeAllocation,
+    StripeAllocations, StripeUpdate, StripesRead, Transaction, TransactionOutcome,
 };
 
 use super::model::{POISON, Store, TOKEN_MEMORY};
@@ -29,10 +29,10 @@ fn write(id: &str, from: Option<ReservationState>, to: ReservationState) -> Reco
         reservation,
         fingerprint: Fingerprint::of_quantity(&event(), 1),
         from,
-        due: Due::Any,
+        due: ExpiryCondition::Any,
         to,
         qty: 1,
-        draws: [Draw {
+        draws: [StripeAllocation {
             stripe: 0,
             units: 1,
         }]
@@ -51,7 +51,7 @@ fn sent(token: u128, take: u64, give: u64, records: Vec<RecordWrite>) -> Rc<Tran
         give,
     };
     Rc::new(Transaction {
-        token: Token(token),
+        token: RequestToken(token),
         event: event(),
         seat_keys: 0,
         stripes: if take + give > 0 {
@@ -78,29 +78,32 @@ fn hold(id: &str, until: u64) -> RecordWrite {
     }
 }
 
-fn ends(id: &str, to: ReservationState, due: Due) -> RecordWrite {
+fn ends(id: &str, to: ReservationState, due: ExpiryCondition) -> RecordWrite {
     RecordWrite {
         due,
         ..write(id, Some(ReservationState::Held), to)
     }
 }
 
-fn apply(store: &mut Store, sent: &Rc<Transaction>, now: u64) -> Outcome {
+fn apply(store: &mut Store, sent: &Rc<Transaction>, now: u64) -> TransactionOutcome {
     store.apply(sent, Micros(now), |_| None).unwrap()
 }
 
 #[test]
 fn all_or_nothing_and_every_failing_condition_in_order() {
     let mut store = store(&[2]);
-    assert_eq!(apply(&mut store, &buys(1, &["a"]), 1), Outcome::Committed);
+    assert_eq!(
+        apply(&mut store, &buys(1, &["a"]), 1),
+        TransactionOutcome::Committed
+    );
     let outcome = apply(&mut store, &buys(2, &["b", "a"]), 2);
-    let Outcome::Cancelled(reasons) = outcome else {
+    let TransactionOutcome::Cancelled(reasons) = outcome else {
         panic!("{outcome:?}");
     };
     let [
-        Reason::Stripe(Some(stripe)),
-        Reason::Fine,
-        Reason::Record(record),
+        ActionOutcome::Stripe(Some(stripe)),
+        ActionOutcome::Fine,
+        ActionOutcome::Record(record),
     ] = &reasons[..]
     else {
         panic!("{reasons:?}");
@@ -119,14 +122,14 @@ fn all_or_nothing_and_every_failing_condition_in_order() {
 fn a_token_is_remembered_for_ten_minutes_and_for_one_body() {
     let mut store = store(&[5]);
     let sent = buys(1, &["a"]);
-    assert_eq!(apply(&mut store, &sent, 0), Outcome::Committed);
+    assert_eq!(apply(&mut store, &sent, 0), TransactionOutcome::Committed);
     assert_eq!(
         apply(&mut store, &sent, TOKEN_MEMORY.0 - 1),
-        Outcome::Committed
+        TransactionOutcome::Committed
     );
     assert_eq!(store.remaining(&event()), 4, "applied once");
     let late = apply(&mut store, &sent, TOKEN_MEMORY.0);
-    assert!(matches!(late, Outcome::Cancelled(_)), "{late:?}");
+    assert!(matches!(late, TransactionOutcome::Cancelled(_)), "{late:?}");
     assert!(store.apply(&buys(1, &["b"]), Micros(1), |_| None).is_err());
 }
 
@@ -136,13 +139,13 @@ fn a_poisonous_record_refuses_the_body_and_meddling_cancels_it() {
     let poison = format!("{POISON}1");
     assert_eq!(
         apply(&mut store, &buys(1, &["a", &poison]), 0),
-        Outcome::Rejected
+        TransactionOutcome::Rejected
     );
-    let conflict = |action| (action == 1).then_some(Reason::Conflict);
+    let conflict = |action| (action == 1).then_some(ActionOutcome::Conflict);
     let outcome = store.apply(&buys(2, &["a"]), Micros(0), conflict).unwrap();
     assert_eq!(
         outcome,
-        Outcome::Cancelled(vec![Reason::Fine, Reason::Conflict])
+        TransactionOutcome::Cancelled(vec![ActionOutcome::Fine, ActionOutcome::Conflict])
     );
     assert_eq!(store.remaining(&event()), 5);
 }
@@ -161,7 +164,7 @@ fn the_history_knows_what_was_there_at_every_instant() {
     assert_eq!(during(5, 10), [6, 4]);
     assert_eq!(during(11, 19), [4]);
     assert_eq!(during(20, 30), [4, 7]);
-    let EventRead::Found(stripes) = store.read(&event()) else {
+    let StripesRead::Found(stripes) = store.read(&event()) else {
         panic!("it exists");
     };
     assert_eq!(
@@ -191,49 +194,52 @@ fn illegal_transactions_are_found_out() {
 fn a_hold_ends_once_and_only_as_its_time_says() {
     let mut store = store(&[5]);
     let held = sent(1, 1, 0, vec![hold("a", 1_001)]);
-    assert_eq!(apply(&mut store, &held, 1), Outcome::Committed);
+    assert_eq!(apply(&mut store, &held, 1), TransactionOutcome::Committed);
     assert_eq!(store.remaining(&event()), 4);
     let early = sent(
         2,
         0,
         1,
-        vec![ends("a", ReservationState::Expired, Due::Over)],
+        vec![ends("a", ReservationState::Expired, ExpiryCondition::Over)],
     );
     let outcome = apply(&mut store, &early, 2);
-    let Outcome::Cancelled(reasons) = outcome else {
+    let TransactionOutcome::Cancelled(reasons) = outcome else {
         panic!("{outcome:?}");
     };
     assert!(matches!(
         &reasons[..],
-        [Reason::Fine, Reason::Record(view)] if view.state == ReservationState::Held
+        [ActionOutcome::Fine, ActionOutcome::Record(view)] if view.state == ReservationState::Held
     ));
     let released = sent(
         3,
         0,
         1,
-        vec![ends("a", ReservationState::Released, Due::Any)],
+        vec![ends("a", ReservationState::Released, ExpiryCondition::Any)],
     );
-    assert_eq!(apply(&mut store, &released, 3), Outcome::Committed);
+    assert_eq!(
+        apply(&mut store, &released, 3),
+        TransactionOutcome::Committed
+    );
     assert_eq!(store.remaining(&event()), 5);
     let again = sent(
         4,
         0,
         1,
-        vec![ends("a", ReservationState::Released, Due::Any)],
+        vec![ends("a", ReservationState::Released, ExpiryCondition::Any)],
     );
     assert!(matches!(
         apply(&mut store, &again, 4),
-        Outcome::Cancelled(_)
+        TransactionOutcome::Cancelled(_)
     ));
     let nothing = sent(
         5,
         0,
         1,
-        vec![ends("b", ReservationState::Released, Due::Any)],
+        vec![ends("b", ReservationState::Released, ExpiryCondition::Any)],
     );
     assert_eq!(
         apply(&mut store, &nothing, 5),
-        Outcome::Cancelled(vec![Reason::Fine, Reason::RecordMissing])
+        TransactionOutcome::Cancelled(vec![ActionOutcome::Fine, ActionOutcome::RecordMissing])
     );
     store.conserved_in_full().unwrap();
 }
@@ -242,8 +248,8 @@ fn a_hold_ends_once_and_only_as_its_time_says() {
 fn what_was_not_taken_cannot_be_given_back_or_sold_by_steps_that_are_not_there() {
     let mut store = store(&[5]);
     let held = sent(1, 1, 0, vec![hold("a", 9_000)]);
-    assert_eq!(apply(&mut store, &held, 1), Outcome::Committed);
-    let mut more = ends("a", ReservationState::Released, Due::Any);
+    assert_eq!(apply(&mut store, &held, 1), TransactionOutcome::Committed);
+    let mut more = ends("a", ReservationState::Released, ExpiryCondition::Any);
     more.qty = 2;
     more.draws[0].units = 2;
     assert!(
@@ -257,7 +263,7 @@ fn what_was_not_taken_cannot_be_given_back_or_sold_by_steps_that_are_not_there()
         ReservationState::Held,
     );
     assert!(store.inspect(&sent(3, 0, 1, vec![backwards])).is_err());
-    let hasty = ends("a", ReservationState::Expired, Due::Any);
+    let hasty = ends("a", ReservationState::Expired, ExpiryCondition::Any);
     assert!(store.inspect(&sent(4, 0, 1, vec![hasty])).is_err());
 }
 
@@ -267,23 +273,26 @@ fn a_closed_event_takes_back_and_sells_nothing() {
     apply(&mut store, &sent(1, 1, 0, vec![hold("a", 9_000)]), 1);
     store.close(&event(), Micros(2));
     let sale = apply(&mut store, &buys(2, &["b"]), 3);
-    let Outcome::Cancelled(reasons) = sale else {
+    let TransactionOutcome::Cancelled(reasons) = sale else {
         panic!("{sale:?}");
     };
-    assert!(matches!(reasons[0], Reason::Stripe(Some(view)) if view.closed));
+    assert!(matches!(reasons[0], ActionOutcome::Stripe(Some(view)) if view.closed));
     let released = sent(
         3,
         0,
         1,
-        vec![ends("a", ReservationState::Released, Due::Any)],
+        vec![ends("a", ReservationState::Released, ExpiryCondition::Any)],
     );
-    assert_eq!(apply(&mut store, &released, 4), Outcome::Committed);
+    assert_eq!(
+        apply(&mut store, &released, 4),
+        TransactionOutcome::Committed
+    );
 }
 
 #[test]
 fn seats_go_from_hand_to_hand_by_their_conditions() {
     let mut store = Store::new(TOKEN_MEMORY);
-    let seat = |id: &str| Seat {
+    let seat = |id: &str| SeatItem {
         id: id.parse().unwrap(),
         facts: SeatFacts::default(),
         state: SeatState::Available,
@@ -292,7 +301,7 @@ fn seats_go_from_hand_to_hand_by_their_conditions() {
     let seats: inventory_core::ids::Seats = vec!["A".parse().unwrap(), "B".parse().unwrap()].into();
     let on_seats = |record: RecordWrite| RecordWrite {
         qty: 2,
-        draws: Draws::new(),
+        draws: StripeAllocations::new(),
         seats: Some(seats.clone()),
         ..record
     };
@@ -303,19 +312,22 @@ fn seats_go_from_hand_to_hand_by_their_conditions() {
     };
     assert_eq!(
         apply(&mut store, &of_seats(1, hold("a", 9_000)), 1),
-        Outcome::Committed
+        TransactionOutcome::Committed
     );
     let taken = apply(&mut store, &of_seats(2, hold("b", 9_000)), 2);
-    let Outcome::Cancelled(reasons) = taken else {
+    let TransactionOutcome::Cancelled(reasons) = taken else {
         panic!("{taken:?}");
     };
-    let held = Reason::Seat(Some(SeatState::Hold {
+    let held = ActionOutcome::Seat(Some(SeatState::Hold {
         reservation: "a".parse().unwrap(),
         until: UnixMillis(9_000),
     }));
-    assert_eq!(reasons, [Reason::Fine, held.clone(), held]);
-    let sale = of_seats(3, ends("a", ReservationState::Confirmed, Due::Any));
-    assert_eq!(apply(&mut store, &sale, 3), Outcome::Committed);
+    assert_eq!(reasons, [ActionOutcome::Fine, held.clone(), held]);
+    let sale = of_seats(
+        3,
+        ends("a", ReservationState::Confirmed, ExpiryCondition::Any),
+    );
+    assert_eq!(apply(&mut store, &sale, 3), TransactionOutcome::Committed);
     assert_eq!(
         store.free_throughout(&event(), None, Micros(3), Micros(9)),
         0

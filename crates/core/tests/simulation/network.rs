@@ -1,7 +1,7 @@
 //! What happens to a request on its way to the store and back.
 
 use inventory_core::time::Micros;
-use inventory_core::transaction::{Outcome, Reason};
+use inventory_core::transaction::{ActionOutcome, TransactionOutcome};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -15,7 +15,7 @@ const ATTEMPT_TIMEOUT: Micros = Micros::from_millis(200);
 pub(crate) struct Arrival {
     pub(crate) at: Micros,
     /// The whole call's fate, decided before any condition is looked at.
-    pub(crate) verdict: Option<Outcome>,
+    pub(crate) verdict: Option<TransactionOutcome>,
     /// Some of its actions conflict or are throttled.
     pub(crate) meddled: bool,
     /// When the answer reaches the sender, if it does.
@@ -77,11 +77,11 @@ impl Fate {
             };
         }
         if happens(faults.conflict, rng) {
-            arrival.verdict = Some(Outcome::Conflict);
+            arrival.verdict = Some(TransactionOutcome::Conflict);
         } else if happens(faults.throttle, rng) {
-            arrival.verdict = Some(Outcome::Throttled);
+            arrival.verdict = Some(TransactionOutcome::Throttled);
         } else if happens(faults.refused, rng) {
-            arrival.verdict = Some(Outcome::Refused);
+            arrival.verdict = Some(TransactionOutcome::Refused);
         }
         let mut fate = Self::default();
         fate.faults.extend(match &arrival.verdict {
@@ -111,10 +111,10 @@ impl Fate {
 }
 
 /// The reason that a meddled transaction's action gets in the place of its own, if any.
-pub(crate) fn meddle(rng: &mut SmallRng) -> Option<Reason> {
+pub(crate) fn meddle(rng: &mut SmallRng) -> Option<ActionOutcome> {
     match rng.random_range(0..8) {
-        0 => Some(Reason::Conflict),
-        1 => Some(Reason::Throttled),
+        0 => Some(ActionOutcome::Conflict),
+        1 => Some(ActionOutcome::Throttled),
         _ => None,
     }
 }

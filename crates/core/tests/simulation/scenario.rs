@@ -2,7 +2,7 @@
 
 use inventory_core::ids::EventId;
 use inventory_core::rules::LateCommit;
-use inventory_core::seats::{Seat, SeatFacts, SeatState};
+use inventory_core::seats::{SeatFacts, SeatItem, SeatState};
 use inventory_core::time::Micros;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -37,7 +37,7 @@ pub(crate) enum Stock {
     Units(Vec<u64>),
     Seats {
         keys: u16,
-        seats: Vec<Seat>,
+        seats: Vec<SeatItem>,
     },
 }
 
@@ -254,9 +254,9 @@ fn stock(rng: &mut SmallRng) -> Stock {
 }
 
 /// A row or a few, in two sections.
-fn seats(rng: &mut SmallRng) -> Vec<Seat> {
+fn seats(rng: &mut SmallRng) -> Vec<SeatItem> {
     let many = *pick(rng, &[1, 6, 20, 60]);
-    let seat = |n: usize| Seat {
+    let seat = |n: usize| SeatItem {
         id: format!("S-{n}").parse().expect("legal"),
         facts: SeatFacts {
             section: SECTIONS[n * 2 / many].to_owned(),

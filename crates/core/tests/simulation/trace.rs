@@ -11,10 +11,11 @@ use inventory_core::effect::{Effect, LaneId, RecordHint};
 use inventory_core::ids::Fingerprint;
 use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
 use inventory_core::query::{EventStatus, Query, QueryResult, StockCounts};
-use inventory_core::seats::{Seat, SeatState};
+use inventory_core::seats::{SeatItem, SeatState};
 use inventory_core::transaction::{
-    Draw, Due, EventRead, EventShape, FreeSeatsRead, Outcome, Reason, RecordView, RecordWrite,
-    RecordsRead, ReservationState, SeatsRead, StripeUpdate, StripeView, Transaction,
+    ActionOutcome, EventLayout, ExpiryCondition, FreeSeatsRead, RecordView, RecordWrite,
+    RecordsRead, ReservationState, SeatsRead, StripeAllocation, StripeUpdate, StripeView,
+    StripesRead, Transaction, TransactionOutcome,
 };
 
 /// Shows a value in the words of the log.
@@ -128,9 +129,9 @@ impl Display for Words<'_, LaneId> {
     }
 }
 
-impl Display for Words<'_, EventShape> {
+impl Display for Words<'_, EventLayout> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let EventShape {
+        let EventLayout {
             stripes,
             seat_keys,
             closed,
@@ -358,7 +359,7 @@ fn state(state: ReservationState) -> &'static str {
     }
 }
 
-impl Display for Words<'_, Draw> {
+impl Display for Words<'_, StripeAllocation> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.0.stripe, self.0.units)
     }
@@ -406,9 +407,9 @@ impl Display for Words<'_, RecordWrite> {
             expires_at,
         } = self.0;
         let due = match due {
-            Due::Any => "any",
-            Due::Over => "over",
-            Due::Ahead => "ahead",
+            ExpiryCondition::Any => "any",
+            ExpiryCondition::Over => "over",
+            ExpiryCondition::Ahead => "ahead",
         };
         let from = from.map_or("-", state);
         write!(f, "{reservation} {from}>{} if {due}", state(*to))?;
@@ -466,49 +467,49 @@ impl Display for Words<'_, SeatState> {
     }
 }
 
-impl Display for Words<'_, Seat> {
+impl Display for Words<'_, SeatItem> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.0.id, Words(&self.0.state))
     }
 }
 
-impl Display for Words<'_, Reason> {
+impl Display for Words<'_, ActionOutcome> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Reason::Fine => f.write_str("fine"),
-            Reason::Stripe(stripe) => write!(f, "stripe {}", maybe(stripe.as_ref())),
-            Reason::Record(record) => write!(f, "record {}", Words(record)),
-            Reason::RecordMissing => f.write_str("no record"),
-            Reason::RecordUnreadable => f.write_str("record unreadable"),
-            Reason::Seat(seat) => write!(f, "seat {}", maybe(seat.as_ref())),
-            Reason::Conflict => f.write_str("conflict"),
-            Reason::Throttled => f.write_str("throttled"),
-            Reason::Invalid => f.write_str("invalid"),
+            ActionOutcome::Fine => f.write_str("fine"),
+            ActionOutcome::Stripe(stripe) => write!(f, "stripe {}", maybe(stripe.as_ref())),
+            ActionOutcome::Record(record) => write!(f, "record {}", Words(record)),
+            ActionOutcome::RecordMissing => f.write_str("no record"),
+            ActionOutcome::RecordUnreadable => f.write_str("record unreadable"),
+            ActionOutcome::Seat(seat) => write!(f, "seat {}", maybe(seat.as_ref())),
+            ActionOutcome::Conflict => f.write_str("conflict"),
+            ActionOutcome::Throttled => f.write_str("throttled"),
+            ActionOutcome::Invalid => f.write_str("invalid"),
         }
     }
 }
 
-impl Display for Words<'_, Outcome> {
+impl Display for Words<'_, TransactionOutcome> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Outcome::Committed => f.write_str("committed"),
-            Outcome::Cancelled(reasons) => write!(f, "cancelled {}", List(reasons)),
-            Outcome::Conflict => f.write_str("conflict"),
-            Outcome::Throttled => f.write_str("throttled"),
-            Outcome::Rejected => f.write_str("rejected"),
-            Outcome::Refused => f.write_str("refused"),
-            Outcome::Unknown => f.write_str("unknown"),
+            TransactionOutcome::Committed => f.write_str("committed"),
+            TransactionOutcome::Cancelled(reasons) => write!(f, "cancelled {}", List(reasons)),
+            TransactionOutcome::Conflict => f.write_str("conflict"),
+            TransactionOutcome::Throttled => f.write_str("throttled"),
+            TransactionOutcome::Rejected => f.write_str("rejected"),
+            TransactionOutcome::Refused => f.write_str("refused"),
+            TransactionOutcome::Unknown => f.write_str("unknown"),
         }
     }
 }
 
-impl Display for Words<'_, EventRead> {
+impl Display for Words<'_, StripesRead> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            EventRead::Found(stripes) => List(stripes).fmt(f),
-            EventRead::NotFound => f.write_str("not found"),
-            EventRead::Unavailable => f.write_str("unavailable"),
-            EventRead::Throttled => f.write_str("throttled"),
+            StripesRead::Found(stripes) => List(stripes).fmt(f),
+            StripesRead::NotFound => f.write_str("not found"),
+            StripesRead::Unavailable => f.write_str("unavailable"),
+            StripesRead::Throttled => f.write_str("throttled"),
         }
     }
 }

@@ -13,7 +13,7 @@ use aws_sdk_dynamodb::types::{
 use super::{Attributes, attributes, record_key, stripe, text};
 use crate::failure::{CallFailure, FailureKind};
 use crate::{Store, StoreError, codec};
-use inventory_core::audit::{self, Claim, Repair, StripeLine};
+use inventory_core::audit::{self, Repair, SeatClaim, StripeBalance};
 use inventory_core::ids::{EventId, OrderId, ReservationId, SeatId, stripe_key};
 use inventory_core::seats::SeatState;
 use inventory_core::time::UnixMillis;
@@ -97,7 +97,7 @@ impl Store {
                 let Some(to) = claim.seat_state() else {
                     return Ok(Vec::new());
                 };
-                let Claim {
+                let SeatClaim {
                     reservation, until, ..
                 } = claim;
                 let until = until.filter(|_| !claim.confirmed);
@@ -134,7 +134,7 @@ impl RepairWrite {
     }
 }
 
-fn stripe_update(seen: &StripeLine, to: u64, at: &str) -> RepairWrite {
+fn stripe_update(seen: &StripeBalance, to: u64, at: &str) -> RepairWrite {
     let version = match seen.version {
         // An item without a version reads as 0.
         0 => "(attribute_not_exists(#v) OR #v = :v)",

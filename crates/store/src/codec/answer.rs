@@ -9,11 +9,13 @@ use super::seats::seat_state;
 use super::stripes::stripe_view;
 use inventory_core::ids::SeatId;
 use inventory_core::seats::SeatState;
-use inventory_core::transaction::{Outcome, Reason, RecordWrite, StripeUpdate, Transaction};
+use inventory_core::transaction::{
+    ActionOutcome, RecordWrite, StripeUpdate, Transaction, TransactionOutcome,
+};
 
 /// What a cancelled transaction says.
 pub(crate) struct Cancellation {
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: TransactionOutcome,
     /// What an operator should know: items and codes that should not be.
     pub(crate) remarks: Vec<String>,
 }
@@ -29,7 +31,7 @@ pub(crate) fn cancelled(transaction: &Transaction, reasons: &[CancellationReason
         ));
         // Not applied, and nobody knows whose fault it is.
         return Cancellation {
-            outcome: Outcome::Rejected,
+            outcome: TransactionOutcome::Rejected,
             remarks,
         };
     }
@@ -37,7 +39,7 @@ pub(crate) fn cancelled(transaction: &Transaction, reasons: &[CancellationReason
         let message = denied.message().unwrap_or("no message");
         remarks.push(format!("access denied: {message}"));
         return Cancellation {
-            outcome: Outcome::Refused,
+            outcome: TransactionOutcome::Refused,
             remarks,
         };
     }
@@ -45,10 +47,10 @@ pub(crate) fn cancelled(transaction: &Transaction, reasons: &[CancellationReason
     for (at, reason) in reasons.iter().enumerate() {
         read.push(one(transaction, at, reason, &mut remarks));
     }
-    let outcome = match read.iter().all(|reason| *reason == Reason::Fine) {
+    let outcome = match read.iter().all(|reason| *reason == ActionOutcome::Fine) {
         // Cancelled by nobody: as much as to say, try again.
-        true => Outcome::Conflict,
-        false => Outcome::Cancelled(read),
+        true => TransactionOutcome::Conflict,
+        false => TransactionOutcome::Cancelled(read),
     };
     Cancellation { outcome, remarks }
 }
@@ -69,18 +71,18 @@ fn one(
     at: usize,
     reason: &CancellationReason,
     remarks: &mut Vec<String>,
-) -> Reason {
+) -> ActionOutcome {
     match reason.code().unwrap_or("None") {
-        "None" => Reason::Fine,
+        "None" => ActionOutcome::Fine,
         "ConditionalCheckFailed" => condition(transaction, at, reason, remarks),
-        code if is_conflict(code) => Reason::Conflict,
-        code if is_throttle(code) => Reason::Throttled,
+        code if is_conflict(code) => ActionOutcome::Conflict,
+        code if is_throttle(code) => ActionOutcome::Throttled,
         // ValidationError, ItemCollectionSizeLimitExceeded, DuplicateItem, and what is yet to come.
         code => {
             let message = reason.message().unwrap_or("no message");
             let action = name(transaction, at);
             remarks.push(format!("{action}: {code}: {message}"));
-            Reason::Invalid
+            ActionOutcome::Invalid
         }
     }
 }
@@ -90,29 +92,31 @@ fn condition(
     at: usize,
     reason: &CancellationReason,
     remarks: &mut Vec<String>,
-) -> Reason {
+) -> ActionOutcome {
     let action = Action::at(transaction, at);
     let (read, unreadable) = match (action, reason.item()) {
-        (Action::Stripe(_), None) => return Reason::Stripe(None),
-        (Action::Seat(..), None) => return Reason::Seat(None),
-        (Action::Record(RecordWrite { from: Some(_), .. }), None) => return Reason::RecordMissing,
+        (Action::Stripe(_), None) => return ActionOutcome::Stripe(None),
+        (Action::Seat(..), None) => return ActionOutcome::Seat(None),
+        (Action::Record(RecordWrite { from: Some(_), .. }), None) => {
+            return ActionOutcome::RecordMissing;
+        }
         (Action::Stripe(_), Some(item)) => (
-            stripe_view(item).map(|view| Reason::Stripe(Some(view))),
+            stripe_view(item).map(|view| ActionOutcome::Stripe(Some(view))),
             // The stock cannot be trusted: whoever wants it gets an error, nothing is sold.
-            Reason::Invalid,
+            ActionOutcome::Invalid,
         ),
         (Action::Record(_), Some(item)) => (
-            record_view(item).map(Reason::Record),
-            Reason::RecordUnreadable,
+            record_view(item).map(ActionOutcome::Record),
+            ActionOutcome::RecordUnreadable,
         ),
         (Action::Seat(..), Some(item)) => (
-            seat_state(item).map(|state| Reason::Seat(Some(state))),
+            seat_state(item).map(|state| ActionOutcome::Seat(Some(state))),
             // Whoever has it, it is not for sale.
-            Reason::Seat(Some(SeatState::Blocked)),
+            ActionOutcome::Seat(Some(SeatState::Blocked)),
         ),
         (Action::Record(_) | Action::None, None | Some(_)) => (
             Err("the store did not return the item".to_owned()),
-            Reason::RecordUnreadable,
+            ActionOutcome::RecordUnreadable,
         ),
     };
     read.unwrap_or_else(|why| {
@@ -174,17 +178,19 @@ mod tests {
     use super::*;
     use inventory_core::ids::Fingerprint;
     use inventory_core::time::UnixMillis;
-    use inventory_core::transaction::{Draws, Due, ReservationState, Token};
+    use inventory_core::transaction::{
+        ExpiryCondition, RequestToken, ReservationState, StripeAllocations,
+    };
 
     fn record(id: &str, from: Option<ReservationState>) -> RecordWrite {
         RecordWrite {
             reservation: id.parse().unwrap(),
             fingerprint: Fingerprint([0; 16]),
             from,
-            due: Due::Any,
+            due: ExpiryCondition::Any,
             to: ReservationState::Released,
             qty: 1,
-            draws: Draws::new(),
+            draws: StripeAllocations::new(),
             seats: None,
             order: None,
             payment_intent: String::new(),
@@ -195,7 +201,7 @@ mod tests {
     /// One stripe, two tombstones.
     fn transaction() -> Transaction {
         Transaction {
-            token: Token(1),
+            token: RequestToken(1),
             event: "evt".parse().unwrap(),
             seat_keys: 0,
             stripes: vec![StripeUpdate {
@@ -216,18 +222,18 @@ mod tests {
     #[test]
     fn every_code_has_its_reason() {
         for (code, expected) in [
-            ("TransactionConflict", Reason::Conflict),
-            ("ThrottlingError", Reason::Throttled),
-            ("ProvisionedThroughputExceeded", Reason::Throttled),
-            ("ValidationError", Reason::Invalid),
-            ("ItemCollectionSizeLimitExceeded", Reason::Invalid),
-            ("DuplicateItem", Reason::Invalid),
-            ("SomethingNew", Reason::Invalid),
+            ("TransactionConflict", ActionOutcome::Conflict),
+            ("ThrottlingError", ActionOutcome::Throttled),
+            ("ProvisionedThroughputExceeded", ActionOutcome::Throttled),
+            ("ValidationError", ActionOutcome::Invalid),
+            ("ItemCollectionSizeLimitExceeded", ActionOutcome::Invalid),
+            ("DuplicateItem", ActionOutcome::Invalid),
+            ("SomethingNew", ActionOutcome::Invalid),
         ] {
             let said = cancelled(&transaction(), &reasons(["None", code, "None"]));
-            let all = vec![Reason::Fine, expected.clone(), Reason::Fine];
-            assert_eq!(said.outcome, Outcome::Cancelled(all), "{code}");
-            let remarked = expected == Reason::Invalid;
+            let all = vec![ActionOutcome::Fine, expected.clone(), ActionOutcome::Fine];
+            assert_eq!(said.outcome, TransactionOutcome::Cancelled(all), "{code}");
+            let remarked = expected == ActionOutcome::Invalid;
             assert_eq!(said.remarks.len(), usize::from(remarked), "{code}");
         }
     }
@@ -238,8 +244,12 @@ mod tests {
             &transaction(),
             &reasons(["ConditionalCheckFailed", "ConditionalCheckFailed", "None"]),
         );
-        let all = vec![Reason::Stripe(None), Reason::RecordUnreadable, Reason::Fine];
-        assert_eq!(said.outcome, Outcome::Cancelled(all));
+        let all = vec![
+            ActionOutcome::Stripe(None),
+            ActionOutcome::RecordUnreadable,
+            ActionOutcome::Fine,
+        ];
+        assert_eq!(said.outcome, TransactionOutcome::Cancelled(all));
         assert!(
             said.remarks[0].contains("reservation r1"),
             "{:?}",
@@ -283,15 +293,15 @@ mod tests {
         let failed = CancellationReason::builder().code("ConditionalCheckFailed");
         let said = cancelled(&transaction, &vec![failed.build(); count]);
         let all = vec![
-            Reason::Stripe(None),
-            Reason::RecordMissing,
-            Reason::RecordUnreadable,
-            Reason::RecordMissing,
-            Reason::Seat(None),
-            Reason::Seat(None),
-            Reason::Seat(None),
+            ActionOutcome::Stripe(None),
+            ActionOutcome::RecordMissing,
+            ActionOutcome::RecordUnreadable,
+            ActionOutcome::RecordMissing,
+            ActionOutcome::Seat(None),
+            ActionOutcome::Seat(None),
+            ActionOutcome::Seat(None),
         ];
-        assert_eq!(said.outcome, Outcome::Cancelled(all));
+        assert_eq!(said.outcome, TransactionOutcome::Cancelled(all));
         assert_eq!(said.remarks.len(), 1, "{:?}", said.remarks);
     }
 
@@ -308,27 +318,27 @@ mod tests {
             .item("status", AttributeValue::S("LOST".to_owned()))
             .build();
         let said = cancelled(&transaction, &reasons);
-        let seat = Reason::Seat(Some(SeatState::Blocked));
-        let all = vec![Reason::Fine, Reason::Fine, seat];
-        assert_eq!(said.outcome, Outcome::Cancelled(all));
+        let seat = ActionOutcome::Seat(Some(SeatState::Blocked));
+        let all = vec![ActionOutcome::Fine, ActionOutcome::Fine, seat];
+        assert_eq!(said.outcome, TransactionOutcome::Cancelled(all));
         assert!(said.remarks[0].contains("LOST"), "{:?}", said.remarks);
     }
 
     #[test]
     fn a_cancellation_that_blames_nobody_is_a_conflict() {
         let said = cancelled(&transaction(), &reasons(["None", "None", "None"]));
-        assert_eq!(said.outcome, Outcome::Conflict);
+        assert_eq!(said.outcome, TransactionOutcome::Conflict);
     }
 
     #[test]
     fn a_missing_permission_is_no_fault_of_the_body() {
         let said = cancelled(&transaction(), &reasons(["None", "AccessDenied", "None"]));
-        assert_eq!(said.outcome, Outcome::Refused);
+        assert_eq!(said.outcome, TransactionOutcome::Refused);
     }
 
     #[test]
     fn a_list_of_the_wrong_length_blames_the_whole() {
         let said = cancelled(&transaction(), &reasons(["None", "None", "None"])[..2]);
-        assert_eq!(said.outcome, Outcome::Rejected);
+        assert_eq!(said.outcome, TransactionOutcome::Rejected);
     }
 }

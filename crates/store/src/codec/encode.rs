@@ -6,7 +6,7 @@ use super::records::{RecordExpressions, WriteInstant, purge_at};
 use super::seats::SeatExpressions;
 use super::stripes::StripeExpressions;
 use crate::settings::TableNames;
-use inventory_core::transaction::{Token, Transaction};
+use inventory_core::transaction::{RequestToken, Transaction};
 
 /// What every request of one shard's store shares.
 pub(crate) struct TransactionEncoder {
@@ -61,6 +61,6 @@ impl TransactionEncoder {
 }
 
 /// As the store is told it: 32 of the 36 characters it takes.
-pub(crate) fn token_text(token: Token) -> String {
+pub(crate) fn token_text(token: RequestToken) -> String {
     format!("{:032x}", token.0)
 }

@@ -19,9 +19,11 @@ use super::{
 use crate::expiry;
 use crate::limits;
 use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
-use inventory_core::rules::{Movement, movement};
+use inventory_core::rules::{StockChange, stock_change};
 use inventory_core::time::UnixMillis;
-use inventory_core::transaction::{Draw, Draws, Due, RecordView, RecordWrite, ReservationState};
+use inventory_core::transaction::{
+    ExpiryCondition, RecordView, RecordWrite, ReservationState, StripeAllocation, StripeAllocations,
+};
 
 const NEW_ITEM_CONDITION: &str = "attribute_not_exists(#k)";
 
@@ -45,7 +47,7 @@ pub struct StoredRecord {
     pub event: EventId,
     pub qty: u32,
     /// Where the units came from; empty for seats and for a tombstone.
-    pub draws: Draws,
+    pub draws: StripeAllocations,
     /// Empty when none was given.
     pub payment_intent: String,
     /// 0 where the record does not say.
@@ -68,7 +70,7 @@ pub(super) struct WriteInstant<'a> {
 #[derive(Clone, Copy)]
 struct RecordTransition {
     to: ReservationState,
-    due: Due,
+    due: ExpiryCondition,
     /// Whether a payment is told.
     payment: bool,
     what: StockLink,
@@ -90,9 +92,9 @@ impl RecordTransition {
             to: record.to,
             due: record.due,
             payment: record.to == ReservationState::Confirmed && !record.payment_intent.is_empty(),
-            what: match movement(record.from, record.to) {
-                Movement::Take if record.seats.is_some() => StockLink::Seats,
-                Movement::Take if !record.draws.is_empty() => StockLink::Units,
+            what: match stock_change(record.from, record.to) {
+                StockChange::Reserve if record.seats.is_some() => StockLink::Seats,
+                StockChange::Reserve if !record.draws.is_empty() => StockLink::Units,
                 _ => StockLink::Nothing,
             },
         }
@@ -119,9 +121,9 @@ impl RecordTransition {
             StockLink::Seats => ", #e = :e",
         };
         let due = match self.due {
-            Due::Any => "",
-            Due::Over => " AND #x <= :a",
-            Due::Ahead => " AND #x > :a",
+            ExpiryCondition::Any => "",
+            ExpiryCondition::Over => " AND #x <= :a",
+            ExpiryCondition::Ahead => " AND #x > :a",
         };
         ExpressionTemplate::new(
             format!("SET #s = :s, #u = :u{more}{payment}{what} REMOVE {gone}"),
@@ -159,7 +161,7 @@ impl RecordTransition {
             StockLink::Units => of.plain(":d", DrawList(&record.draws)),
             StockLink::Seats => of.texts(":e", named(record.seats.as_deref())),
         }
-        if self.due != Due::Any {
+        if self.due != ExpiryCondition::Any {
             of.number(":a", now.millis.0);
         }
     }
@@ -261,7 +263,7 @@ pub(crate) fn state_name(state: ReservationState) -> &'static str {
 }
 
 /// `stripe:units`, separated by commas.
-struct DrawList<'a>(&'a [Draw]);
+struct DrawList<'a>(&'a [StripeAllocation]);
 
 impl fmt::Display for DrawList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -315,7 +317,7 @@ pub(crate) fn record_view(item: &Item) -> Result<RecordView, String> {
         order,
         qty: read_number(item, QTY)?,
         draws: match maybe_text(item, DRAWS)? {
-            None => Draws::new(),
+            None => StripeAllocations::new(),
             Some(text) => parse_draws(text)?,
         },
         seats: read_seats(item)?,
@@ -368,10 +370,10 @@ fn read_seats(item: &Item) -> Result<Option<Seats>, String> {
     }
 }
 
-fn parse_draws(text: &str) -> Result<Draws, String> {
+fn parse_draws(text: &str) -> Result<StripeAllocations, String> {
     let draw = |part: &str| {
         let (stripe, units) = part.split_once(':')?;
-        Some(Draw {
+        Some(StripeAllocation {
             stripe: stripe.parse().ok()?,
             units: units.parse().ok()?,
         })
@@ -438,8 +440,8 @@ mod tests {
 
     #[test]
     fn draws_survive_the_round_trip() {
-        let draw = |stripe, units| Draw { stripe, units };
-        let drawn = Draws::from_slice(&[draw(0, 2), draw(63, 1_000)]);
+        let draw = |stripe, units| StripeAllocation { stripe, units };
+        let drawn = StripeAllocations::from_slice(&[draw(0, 2), draw(63, 1_000)]);
         assert_eq!(parse_draws(&DrawList(&drawn).to_string()).unwrap(), drawn);
         assert!(parse_draws("0:2,").is_err());
         assert!(parse_draws("0-2").is_err());
@@ -459,7 +461,11 @@ mod tests {
         use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
         let mut seen = [false; RecordTransition::COUNT];
         for to in [Held, Confirmed, Released, Expired, Refunded] {
-            for due in [Due::Any, Due::Over, Due::Ahead] {
+            for due in [
+                ExpiryCondition::Any,
+                ExpiryCondition::Over,
+                ExpiryCondition::Ahead,
+            ] {
                 for payment in [false, true] {
                     for what in [StockLink::Nothing, StockLink::Units, StockLink::Seats] {
                         let step = RecordTransition {

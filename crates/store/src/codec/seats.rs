@@ -17,8 +17,8 @@ use super::{
     PRICE_CURRENCY, RESERVATION_ID, ROW, SEAT_ID, SECTION, SOLD, STATUS, UPDATED_AT,
 };
 use inventory_core::ids::{EventId, SeatId, seat_key};
-use inventory_core::rules::{Movement, movement};
-use inventory_core::seats::{Price, Seat, SeatFacts, SeatState};
+use inventory_core::rules::{StockChange, stock_change};
+use inventory_core::seats::{Price, SeatFacts, SeatItem, SeatState};
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{RecordWrite, ReservationState, Transaction};
 
@@ -60,12 +60,12 @@ impl SeatExpressions {
     /// What happens to every seat of `record`: how, and its state before and after.
     fn step(&self, record: &RecordWrite) -> (&UpdateTemplate, &'static str, &'static str) {
         let is_sale = record.to == ReservationState::Confirmed;
-        match movement(record.from, record.to) {
-            Movement::Take if is_sale => (&self.sell, AVAILABLE, SOLD),
-            Movement::Take => (&self.hold, AVAILABLE, HOLD),
-            Movement::Keep => (&self.keep, HOLD, SOLD),
+        match stock_change(record.from, record.to) {
+            StockChange::Reserve if is_sale => (&self.sell, AVAILABLE, SOLD),
+            StockChange::Reserve => (&self.hold, AVAILABLE, HOLD),
+            StockChange::Keep => (&self.keep, HOLD, SOLD),
             // A record that moves nothing has no seats to move.
-            Movement::Give | Movement::None => match record.from {
+            StockChange::Return | StockChange::None => match record.from {
                 Some(ReservationState::Confirmed) => (&self.give, SOLD, AVAILABLE),
                 _ => (&self.give, HOLD, AVAILABLE),
             },
@@ -239,7 +239,7 @@ pub(crate) fn free_seat(item: &Item) -> Result<(SeatId, SeatState), String> {
 
 /// The seat, if its id is one, and what is wrong with the item. A state that cannot be understood
 /// keeps the seat from being sold.
-pub(crate) fn seat(item: &Item) -> (Option<Seat>, Option<String>) {
+pub(crate) fn seat(item: &Item) -> (Option<SeatItem>, Option<String>) {
     let id = match read_parsed(item, SEAT_ID) {
         Ok(id) => id,
         Err(why) => return (None, Some(why)),
@@ -249,7 +249,7 @@ pub(crate) fn seat(item: &Item) -> (Option<Seat>, Option<String>) {
         Err(why) => (SeatState::Blocked, Some(why)),
     };
     let facts = facts(item);
-    (Some(Seat { id, facts, state }), fault)
+    (Some(SeatItem { id, facts, state }), fault)
 }
 
 /// As far as they are told. A number may be stored as one.

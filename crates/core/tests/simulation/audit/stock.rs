@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::time::Micros;
-use inventory_core::transaction::{Outcome, RecordView, ReservationState, Transaction};
+use inventory_core::transaction::{RecordView, ReservationState, Transaction, TransactionOutcome};
 
 use super::super::model::Store;
 use super::super::world::ShardRef;
@@ -118,14 +118,18 @@ impl Stocks {
         &mut self,
         at: ShardRef,
         transaction: &Transaction,
-        outcome: &Outcome,
+        outcome: &TransactionOutcome,
         store: &Store,
     ) {
         let token = transaction.token.0;
         let sent = match outcome {
-            Outcome::Committed => self.sent.get(&token).copied(),
-            Outcome::Cancelled(_) | Outcome::Rejected if self.unknown.contains(&token) => None,
-            Outcome::Unknown => {
+            TransactionOutcome::Committed => self.sent.get(&token).copied(),
+            TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected
+                if self.unknown.contains(&token) =>
+            {
+                None
+            }
+            TransactionOutcome::Unknown => {
                 self.unknown.insert(token);
                 return;
             }

@@ -4,7 +4,7 @@ use inventory_core::answer::Rejection;
 use inventory_core::effect::CallId;
 use inventory_core::limits;
 use inventory_core::query::{Query, QueryResult, StockCounts};
-use inventory_core::seats::{Seat, SeatState};
+use inventory_core::seats::{SeatItem, SeatState};
 use inventory_core::time::{Micros, UnixMillis};
 
 use super::super::broken::{Broken, must};
@@ -68,7 +68,7 @@ impl Audit {
                 self.are_there(call, &units, at, now, store)
             }
             (Query::Availability { qty, section }, QueryResult::Offer { seats, .. }) => {
-                let inside = |seat: &Seat| {
+                let inside = |seat: &SeatItem| {
                     let is_in = store.section_of(event, &seat.id);
                     is_in.is_some() && section.as_deref().is_none_or(|name| is_in == Some(name))
                 };
@@ -185,7 +185,7 @@ impl Audit {
 
 /// Whether the seat was like that within the age that memory may have. What is described may be
 /// from memory as it is.
-fn was(call: &Call, seat: &Seat, now: Micros, store: &Store) -> bool {
+fn was(call: &Call, seat: &SeatItem, now: Micros, store: &Store) -> bool {
     let age = match &call.what {
         What::Ask(Query::Describe { .. }) => call.arrives,
         _ => Micros(limits::SEAT_MAP_AGE_MAX.as_micros() as u64),

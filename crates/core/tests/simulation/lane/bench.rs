@@ -16,10 +16,11 @@ use inventory_core::lane::{
 use inventory_core::limits;
 use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
 use inventory_core::rules::{self, Decision, LateCommit};
-use inventory_core::seats::{Seat, SeatFacts, SeatState};
+use inventory_core::seats::{SeatFacts, SeatItem, SeatState};
 use inventory_core::time::{Micros, Now, UnixMillis};
 use inventory_core::transaction::{
-    EventRead, EventShape, Outcome, Reason, RecordView, ReservationState, Transaction,
+    ActionOutcome, EventLayout, RecordView, ReservationState, StripesRead, Transaction,
+    TransactionOutcome,
 };
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -75,7 +76,7 @@ pub(crate) enum Fault {
     /// Some actions, by these bits, conflict or are throttled.
     Meddled(u64),
     /// These actions say this instead of their own reason.
-    Reasons(Vec<Option<Reason>>),
+    Reasons(Vec<Option<ActionOutcome>>),
     /// Cancelled, and every action was fine.
     Unexplained,
     /// Cancelled, with a reason too few.
@@ -101,7 +102,7 @@ pub(crate) struct Bench {
     pool: Pool,
     store: Store,
     event: EventId,
-    shape: EventShape,
+    shape: EventLayout,
     /// Where stock is units.
     share: Option<StripeShare>,
     seats: Vec<SeatId>,
@@ -120,7 +121,7 @@ pub(crate) struct Bench {
     /// As of when the lane told what it told last.
     as_of: Micros,
     /// The read under way: when it began, and what it will say if it works.
-    reading: Option<(Micros, EventRead)>,
+    reading: Option<(Micros, StripesRead)>,
     reads: usize,
     sent: usize,
     rivals: u32,
@@ -144,7 +145,7 @@ impl Bench {
         let event: EventId = "evt".parse().expect("legal");
         let mut store = Store::new(TOKEN_MEMORY);
         store.create(&event, stock);
-        let shape = EventShape {
+        let shape = EventLayout {
             stripes: stock.len() as u16,
             seat_keys: 0,
             closed: false,
@@ -158,14 +159,14 @@ impl Bench {
         let ids: Vec<SeatId> = (0..seats)
             .map(|n| format!("S{n}").parse().expect("legal"))
             .collect();
-        let seat = |id: &SeatId| Seat {
+        let seat = |id: &SeatId| SeatItem {
             id: id.clone(),
             facts: SeatFacts::default(),
             state: SeatState::Available,
         };
         let mut store = Store::new(TOKEN_MEMORY);
         store.create_seated(&event, 3, ids.iter().map(seat).collect());
-        let shape = EventShape {
+        let shape = EventLayout {
             stripes: 1,
             seat_keys: 3,
             closed: false,
@@ -180,7 +181,7 @@ impl Bench {
     fn with_store(
         store: Store,
         event: EventId,
-        shape: EventShape,
+        shape: EventLayout,
         share: Option<StripeShare>,
         late: LateCommit,
     ) -> Self {
@@ -364,8 +365,8 @@ impl Bench {
             return None;
         };
         let held = record.as_ref().and_then(|record| record.seats.clone());
-        let seats = match (transition.movement(), held, &operation.selection) {
-            (rules::Movement::None, ..) => None,
+        let seats = match (transition.stock_change(), held, &operation.selection) {
+            (rules::StockChange::None, ..) => None,
             (_, Some(held), _) => Some(held),
             (_, None, Selection::Seats(seats)) => Some(Seats::clone(seats)),
             _ => None,
@@ -412,23 +413,27 @@ impl Bench {
         let outcome = self.outcome(&transaction, was_unknown, fault)?;
         let sent = Rc::clone(&transaction);
         match outcome {
-            Outcome::Unknown => {
+            TransactionOutcome::Unknown => {
                 self.unresolved.insert(lane, transaction);
             }
-            Outcome::Committed | Outcome::Cancelled(_) | Outcome::Rejected => {
+            TransactionOutcome::Committed
+            | TransactionOutcome::Cancelled(_)
+            | TransactionOutcome::Rejected => {
                 self.unresolved.remove(&lane);
             }
             // Says nothing about an earlier try.
-            Outcome::Conflict | Outcome::Throttled | Outcome::Refused => {}
+            TransactionOutcome::Conflict
+            | TransactionOutcome::Throttled
+            | TransactionOutcome::Refused => {}
         }
-        let refused_again = outcome == Outcome::Refused && was_unknown;
+        let refused_again = outcome == TransactionOutcome::Refused && was_unknown;
         let put_off = puts_off(&outcome, &sent) || refused_again;
         match put_off || is_busy(&outcome) {
             true => self.put_off.insert(lane),
             false => self.put_off.remove(&lane),
         };
         drop(sent);
-        let committed = outcome == Outcome::Committed;
+        let committed = outcome == TransactionOutcome::Committed;
         self.with(|pool, turn| pool.handle_outcome(lane, outcome, turn))?;
         must!(
             !was_unknown || !committed || self.as_of <= sent_at,
@@ -447,22 +452,22 @@ impl Bench {
         sent: &Rc<Transaction>,
         was_unknown: bool,
         fault: Fault,
-    ) -> Result<Outcome, Broken> {
+    ) -> Result<TransactionOutcome, Broken> {
         let now = self.now;
         self.refused |= matches!(fault, Fault::Refused);
         match fault {
-            Fault::LostRequest => Ok(Outcome::Unknown),
+            Fault::LostRequest => Ok(TransactionOutcome::Unknown),
             Fault::LostAnswer => {
                 self.store.apply(sent, now, |_| None)?;
-                Ok(Outcome::Unknown)
+                Ok(TransactionOutcome::Unknown)
             }
-            Fault::Conflict => Ok(Outcome::Conflict),
-            Fault::Throttled => Ok(Outcome::Throttled),
-            Fault::Refused => Ok(Outcome::Refused),
+            Fault::Conflict => Ok(TransactionOutcome::Conflict),
+            Fault::Throttled => Ok(TransactionOutcome::Throttled),
+            Fault::Refused => Ok(TransactionOutcome::Refused),
             Fault::Meddled(bits) => self.store.apply(sent, now, |action| {
                 match bits.rotate_right(3 * action as u32) & 7 {
-                    0 => Some(Reason::Conflict),
-                    1 => Some(Reason::Throttled),
+                    0 => Some(ActionOutcome::Conflict),
+                    1 => Some(ActionOutcome::Throttled),
                     _ => None,
                 }
             }),
@@ -470,12 +475,13 @@ impl Bench {
                 .store
                 .apply(sent, now, |action| reasons.get(action).cloned().flatten()),
             // About a transaction that may have been applied, no store tells these lies.
-            Fault::Unexplained if !was_unknown => {
-                Ok(Outcome::Cancelled(vec![Reason::Fine; sent.action_count()]))
-            }
+            Fault::Unexplained if !was_unknown => Ok(TransactionOutcome::Cancelled(vec![
+                    ActionOutcome::Fine;
+                    sent.action_count()
+                ])),
             Fault::Garbled if !was_unknown => {
-                let reasons = vec![Reason::Fine; sent.action_count() - 1];
-                Ok(Outcome::Cancelled(reasons))
+                let reasons = vec![ActionOutcome::Fine; sent.action_count() - 1];
+                Ok(TransactionOutcome::Cancelled(reasons))
             }
             Fault::None | Fault::Unexplained | Fault::Garbled => {
                 self.store.apply(sent, now, |_| None)
@@ -490,7 +496,7 @@ impl Bench {
         };
         if !works {
             self.refused = true;
-            read = EventRead::Unavailable;
+            read = StripesRead::Unavailable;
         }
         self.now = self.now.plus(Micros(300));
         self.reads += 1;
@@ -613,7 +619,7 @@ impl Bench {
             .unwrap_or(None);
         let answer = match rules::decide(&operation, record.as_ref(), unix(self.now), self.late) {
             Decision::Answer(answer) => answer,
-            Decision::Write(step) if step.movement() != rules::Movement::Take => {
+            Decision::Write(step) if step.stock_change() != rules::StockChange::Reserve => {
                 return self.enter(operation, selection, true, record);
             }
             Decision::Write(step) => Answer::Rejected(match step.from {

@@ -10,7 +10,7 @@ use inventory_core::lane::StripeShare;
 use inventory_core::limits;
 use inventory_core::operation::Verb;
 use inventory_core::rules::LateCommit;
-use inventory_core::transaction::Reason;
+use inventory_core::transaction::ActionOutcome;
 use proptest::prelude::*;
 
 use super::broken::Broken;
@@ -386,7 +386,7 @@ fn members_waiting_for_a_read_count_against_the_bound() {
 /// A busy record says nothing about whether it exists: no stock decides about its caller.
 #[test]
 fn a_repeat_is_never_told_that_it_is_sold_out() {
-    for busy in [Reason::Conflict, Reason::Throttled] {
+    for busy in [ActionOutcome::Conflict, ActionOutcome::Throttled] {
         let mut bench = Bench::new(&[1], 0, LateCommit::default());
         bench.submit(Member::patient(1)).unwrap();
         bench.answer(Fault::None).unwrap();

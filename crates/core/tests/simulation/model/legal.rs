@@ -6,7 +6,7 @@ use std::rc::Rc;
 use inventory_core::ids::OrderId;
 use inventory_core::limits;
 use inventory_core::transaction::{
-    Draw, Due, RecordWrite, ReservationState, StripeUpdate, Transaction,
+    ExpiryCondition, RecordWrite, ReservationState, StripeAllocation, StripeUpdate, Transaction,
 };
 
 use super::super::broken::{Broken, must};
@@ -82,9 +82,11 @@ fn is_legal(record: &RecordWrite) -> Result<(), Broken> {
     };
     must!(record.order == order, "an illegal order: {record:?}");
     let due = match (record.from, record.to) {
-        (_, ReservationState::Expired) => record.due == Due::Over,
-        (Some(ReservationState::Held), ReservationState::Confirmed) => record.due != Due::Over,
-        _ => record.due == Due::Any,
+        (_, ReservationState::Expired) => record.due == ExpiryCondition::Over,
+        (Some(ReservationState::Held), ReservationState::Confirmed) => {
+            record.due != ExpiryCondition::Over
+        }
+        _ => record.due == ExpiryCondition::Any,
     };
     must!(due, "asks for the wrong time: {record:?}");
     must!(
@@ -111,7 +113,7 @@ fn adds_up(sent: &Transaction) -> Result<(), Broken> {
     let is_bundle = is_bundle(sent)?;
     let mut drawn: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
     for record in &sent.records {
-        for Draw { stripe, units } in &record.draws {
+        for StripeAllocation { stripe, units } in &record.draws {
             let units = u64::from(*units);
             match moves(record) {
                 Some(Moves::Takes) => drawn.entry(*stripe).or_default().0 += units,

@@ -24,11 +24,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use inventory_core::ids::{EventId, ReservationId, SeatId};
-use inventory_core::seats::{Seat, SeatFacts, SeatState};
+use inventory_core::seats::{SeatFacts, SeatItem, SeatState};
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{
-    Due, EventRead, Outcome, Reason, RecordView, RecordWrite, ReservationState, SeatsRead,
-    StripeUpdate, StripeView, Transaction, Unreadable,
+    ActionOutcome, ExpiryCondition, RecordView, RecordWrite, ReservationState, SeatsRead,
+    StripeUpdate, StripeView, StripesRead, Transaction, TransactionOutcome, Unreadable,
 };
 
 use super::broken::{Broken, must};
@@ -155,11 +155,11 @@ impl Store {
     }
 
     /// An event with these seats, which are spread over so many keys.
-    pub(crate) fn create_seated(&mut self, event: &EventId, keys: u16, seats: Vec<Seat>) {
+    pub(crate) fn create_seated(&mut self, event: &EventId, keys: u16, seats: Vec<SeatItem>) {
         self.put_event(event, &[0], keys, seats);
     }
 
-    fn put_event(&mut self, event: &EventId, capacities: &[u64], keys: u16, seats: Vec<Seat>) {
+    fn put_event(&mut self, event: &EventId, capacities: &[u64], keys: u16, seats: Vec<SeatItem>) {
         let stripe = |(index, capacity): (usize, &u64)| StripeView {
             capacity: *capacity,
             remaining: *capacity,
@@ -246,10 +246,10 @@ impl Store {
     // ---- Reads ----------------------------------------------------------------------------------
 
     /// All stripes at this instant.
-    pub(crate) fn read(&self, event: &EventId) -> EventRead {
+    pub(crate) fn read(&self, event: &EventId) -> StripesRead {
         match self.events.get(event) {
-            Some(event) => EventRead::Found(event.stripes.clone()),
-            None => EventRead::NotFound,
+            Some(event) => StripesRead::Found(event.stripes.clone()),
+            None => StripesRead::NotFound,
         }
     }
 
@@ -266,7 +266,7 @@ impl Store {
     /// All seats at this instant.
     pub(crate) fn read_seats(&self, event: &EventId) -> SeatsRead {
         let seats = self.events.get(event).into_iter().flat_map(|e| &e.seats);
-        let seat = |(id, stored): (&SeatId, &StoredSeat)| Seat {
+        let seat = |(id, stored): (&SeatId, &StoredSeat)| SeatItem {
             id: id.clone(),
             facts: stored.facts.clone(),
             state: stored.state.clone(),
@@ -321,15 +321,15 @@ impl Store {
         &mut self,
         transaction: &Rc<Transaction>,
         now: Micros,
-        mut meddle: impl FnMut(usize) -> Option<Reason>,
-    ) -> Result<Outcome, Broken> {
+        mut meddle: impl FnMut(usize) -> Option<ActionOutcome>,
+    ) -> Result<TransactionOutcome, Broken> {
         self.inspect(transaction)?;
         let token = transaction.token.0;
         if self.remembers(token, now) {
-            return Ok(Outcome::Committed);
+            return Ok(TransactionOutcome::Committed);
         }
         if transaction.records.iter().any(|r| is(r, POISON)) {
-            return Ok(Outcome::Rejected);
+            return Ok(TransactionOutcome::Rejected);
         }
         let mut reasons = self.reasons(transaction);
         for (action, reason) in reasons.iter_mut().enumerate() {
@@ -337,16 +337,16 @@ impl Store {
                 *reason = other;
             }
         }
-        if reasons.iter().any(|reason| *reason != Reason::Fine) {
-            return Ok(Outcome::Cancelled(reasons));
+        if reasons.iter().any(|reason| *reason != ActionOutcome::Fine) {
+            return Ok(TransactionOutcome::Cancelled(reasons));
         }
         self.write(transaction, now)?;
         self.applied.insert(token, now.plus(self.token_memory));
-        Ok(Outcome::Committed)
+        Ok(TransactionOutcome::Committed)
     }
 
     /// What the store would say to each action: stripes, records, then the seats of each record.
-    fn reasons(&self, transaction: &Transaction) -> Vec<Reason> {
+    fn reasons(&self, transaction: &Transaction) -> Vec<ActionOutcome> {
         let stripes = transaction.stripes.iter();
         let records = transaction.records.iter();
         let seats = transaction.records.iter().flat_map(|record| {
@@ -360,50 +360,50 @@ impl Store {
             .collect()
     }
 
-    fn of_stripe(&self, event: &EventId, update: &StripeUpdate) -> Reason {
+    fn of_stripe(&self, event: &EventId, update: &StripeUpdate) -> ActionOutcome {
         let event = self.events.get(event);
         let item = event.and_then(|event| event.stripes.get(usize::from(update.stripe)));
         let Some(item) = item else {
-            return Reason::Stripe(None);
+            return ActionOutcome::Stripe(None);
         };
         let is_open = update.take == 0 || !item.closed;
         if is_open && item.remaining + update.give >= update.take {
-            Reason::Fine
+            ActionOutcome::Fine
         } else {
-            Reason::Stripe(Some(*item))
+            ActionOutcome::Stripe(Some(*item))
         }
     }
 
-    fn of_record(&self, write: &RecordWrite, at: UnixMillis) -> Reason {
+    fn of_record(&self, write: &RecordWrite, at: UnixMillis) -> ActionOutcome {
         if is(write, INVALID) {
-            return Reason::Invalid;
+            return ActionOutcome::Invalid;
         }
         if is(write, ALIEN) {
-            return Reason::RecordUnreadable;
+            return ActionOutcome::RecordUnreadable;
         }
         let stored = self.records.get(&write.reservation).map(|r| &r.view);
         match (stored, write.from) {
-            (None, None) => Reason::Fine,
-            (None, Some(_)) => Reason::RecordMissing,
+            (None, None) => ActionOutcome::Fine,
+            (None, Some(_)) => ActionOutcome::RecordMissing,
             (Some(stored), from) => {
                 let in_time = match write.due {
-                    Due::Any => true,
-                    Due::Over => stored.expires_at.is_some_and(|end| end <= at),
-                    Due::Ahead => stored.expires_at.is_some_and(|end| end > at),
+                    ExpiryCondition::Any => true,
+                    ExpiryCondition::Over => stored.expires_at.is_some_and(|end| end <= at),
+                    ExpiryCondition::Ahead => stored.expires_at.is_some_and(|end| end > at),
                 };
                 if from == Some(stored.state) && in_time {
-                    Reason::Fine
+                    ActionOutcome::Fine
                 } else {
-                    Reason::Record(stored.clone())
+                    ActionOutcome::Record(stored.clone())
                 }
             }
         }
     }
 
-    fn of_seat(&self, event: &EventId, write: &RecordWrite, seat: &SeatId) -> Reason {
+    fn of_seat(&self, event: &EventId, write: &RecordWrite, seat: &SeatId) -> ActionOutcome {
         let event = self.events.get(event);
         let Some(stored) = event.and_then(|event| event.seats.get(seat)) else {
-            return Reason::Seat(None);
+            return ActionOutcome::Seat(None);
         };
         let mine = &write.reservation;
         let as_needed = match (&stored.state, write.from) {
@@ -417,9 +417,9 @@ impl Store {
             _ => false,
         };
         if as_needed {
-            Reason::Fine
+            ActionOutcome::Fine
         } else {
-            Reason::Seat(Some(stored.state.clone()))
+            ActionOutcome::Seat(Some(stored.state.clone()))
         }
     }
 

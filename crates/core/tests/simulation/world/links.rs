@@ -9,10 +9,11 @@ use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::limits;
 use inventory_core::operation::Operation;
 use inventory_core::query::Query;
-use inventory_core::seats::{Seat, SeatState};
+use inventory_core::seats::{SeatItem, SeatState};
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{
-    EventRead, EventShape, FreeSeatsRead, Outcome, RecordsRead, SeatsRead, StripeView, Transaction,
+    EventLayout, FreeSeatsRead, RecordsRead, SeatsRead, StripeView, StripesRead, Transaction,
+    TransactionOutcome,
 };
 use rand::Rng;
 
@@ -56,7 +57,10 @@ impl World {
             );
         }
         if let Some(at) = fate.unknown_at {
-            self.make(at, Happening::Settled(from, lane, Outcome::Unknown));
+            self.make(
+                at,
+                Happening::Settled(from, lane, TransactionOutcome::Unknown),
+            );
         }
     }
 
@@ -76,7 +80,7 @@ impl World {
         } else if arrival.echo && !self.scenario.ghosts && !self.store.remembers(token, self.now) {
             return Ok(());
         } else if self.store.is_in_progress(token) {
-            Outcome::Conflict
+            TransactionOutcome::Conflict
         } else {
             let rng = &mut self.network_rng;
             let meddled = arrival.meddled;
@@ -98,9 +102,9 @@ impl World {
         if happens(faults.read_fault, rng) {
             self.report.fault("failed reads");
             let failed = if rng.random() {
-                EventRead::Throttled
+                StripesRead::Throttled
             } else {
-                EventRead::Unavailable
+                StripesRead::Unavailable
             };
             self.make(at, Happening::Read(from, event, failed));
         } else {
@@ -118,7 +122,7 @@ impl World {
         let read = self.store.read(&event);
         let rng = &mut self.network_rng;
         if self.scenario.torn_reads
-            && let EventRead::Found(stripes) = &read
+            && let StripesRead::Found(stripes) = &read
         {
             seen.push(stripes[seen.len()]);
             if seen.len() < stripes.len() {
@@ -131,7 +135,7 @@ impl World {
         let read = if seen.is_empty() {
             read
         } else {
-            EventRead::Found(seen)
+            StripesRead::Found(seen)
         };
         self.make(at, Happening::Read(from, event, read));
     }
@@ -174,7 +178,7 @@ impl World {
         to: usize,
         call: CallId,
         event: EventId,
-        shape: EventShape,
+        shape: EventLayout,
         query: Query,
     ) {
         let faults = self.faults();
@@ -252,7 +256,12 @@ impl World {
     }
 
     /// All seats at one instant, or one half and then the other.
-    pub(super) fn reads_seats(&mut self, from: ShardRef, event: EventId, seen: Option<Vec<Seat>>) {
+    pub(super) fn reads_seats(
+        &mut self,
+        from: ShardRef,
+        event: EventId,
+        seen: Option<Vec<SeatItem>>,
+    ) {
         let mut read = self.store.read_seats(&event);
         if let SeatsRead::Found(seats) = &mut read {
             let half = seats.len() / 2;

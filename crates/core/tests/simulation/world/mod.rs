@@ -28,11 +28,11 @@ use inventory_core::engine::{Engine, EngineSettings};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::operation::Operation;
 use inventory_core::query::{Query, QueryResult};
-use inventory_core::seats::Seat;
+use inventory_core::seats::SeatItem;
 use inventory_core::time::{Micros, Now, UnixMillis};
 use inventory_core::transaction::{
-    EventRead, EventShape, FreeSeatsRead, Outcome, RecordView, RecordsRead, SeatsRead, StripeView,
-    Transaction,
+    EventLayout, FreeSeatsRead, RecordView, RecordsRead, SeatsRead, StripeView, StripesRead,
+    Transaction, TransactionOutcome,
 };
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -73,19 +73,19 @@ enum Happening {
         transaction: Rc<Transaction>,
         arrival: network::Arrival,
     },
-    Settled(ShardRef, LaneId, Outcome),
+    Settled(ShardRef, LaneId, TransactionOutcome),
     ReadsStripe {
         from: ShardRef,
         event: EventId,
         seen: Vec<StripeView>,
     },
-    Read(ShardRef, EventId, EventRead),
+    Read(ShardRef, EventId, StripesRead),
     LooksUp(ShardRef, RecordReadId, Vec<ReservationId>),
     LookedUp(ShardRef, RecordReadId, RecordsRead),
     ReadsSeats {
         from: ShardRef,
         event: EventId,
-        seen: Option<Vec<Seat>>,
+        seen: Option<Vec<SeatItem>>,
     },
     SeatsRead(ShardRef, EventId, SeatsRead),
     LooksForSeats {
@@ -108,7 +108,7 @@ enum Happening {
         from: ShardRef,
         call: CallId,
         event: EventId,
-        shape: EventShape,
+        shape: EventLayout,
         query: Query,
     },
     ToldBack(ShardRef, CallId, Result<QueryResult, Rejection>),
@@ -380,7 +380,12 @@ impl World {
         }
     }
 
-    fn settled(&mut self, at: ShardRef, lane: LaneId, outcome: Outcome) -> Result<(), Broken> {
+    fn settled(
+        &mut self,
+        at: ShardRef,
+        lane: LaneId,
+        outcome: TransactionOutcome,
+    ) -> Result<(), Broken> {
         if !self.lives(at) {
             return Ok(());
         }

@@ -7,7 +7,9 @@ use inventory_core::ids::ReservationId;
 use inventory_core::lane::Completion;
 use inventory_core::limits;
 use inventory_core::operation::{Selection, Verb};
-use inventory_core::transaction::{Outcome, Reason, ReservationState, Transaction};
+use inventory_core::transaction::{
+    ActionOutcome, ReservationState, Transaction, TransactionOutcome,
+};
 
 use super::{Bench, Entry, unix};
 use crate::broken::{Broken, must};
@@ -186,41 +188,50 @@ fn units(entry: &Entry) -> u64 {
 
 /// Whether a store that says this wants to be left alone for a while. Nodes that reclaim the same
 /// hold meet all the time: that alone holds up no sale.
-pub(super) fn puts_off(outcome: &Outcome, sent: &Transaction) -> bool {
-    let Outcome::Cancelled(reasons) = outcome else {
+pub(super) fn puts_off(outcome: &TransactionOutcome, sent: &Transaction) -> bool {
+    let TransactionOutcome::Cancelled(reasons) = outcome else {
         return is_busy(outcome);
     };
     let (of_stripes, rest) = reasons.split_at(sent.stripes.len().min(reasons.len()));
     let (of_records, mut of_seats) = rest.split_at(sent.records.len().min(rest.len()));
-    let mut collided = of_stripes.contains(&Reason::Conflict);
+    let mut collided = of_stripes.contains(&ActionOutcome::Conflict);
     for (write, of_record) in sent.records.iter().zip(of_records) {
         let seats = write.seats_moved().len().min(of_seats.len());
         let (own, others) = of_seats.split_at(seats);
         of_seats = others;
         // Of who leaves for another reason nothing is tried again.
-        let leaves = |reason: &Reason| matches!(reason, Reason::Seat(_) | Reason::Invalid);
-        let stays = match of_record {
-            Reason::Fine => !own.iter().any(leaves),
-            other => *other == Reason::Conflict,
+        let leaves = |reason: &ActionOutcome| {
+            matches!(reason, ActionOutcome::Seat(_) | ActionOutcome::Invalid)
         };
-        let conflicts = *of_record == Reason::Conflict || own.contains(&Reason::Conflict);
+        let stays = match of_record {
+            ActionOutcome::Fine => !own.iter().any(leaves),
+            other => *other == ActionOutcome::Conflict,
+        };
+        let conflicts =
+            *of_record == ActionOutcome::Conflict || own.contains(&ActionOutcome::Conflict);
         collided |= stays && conflicts && write.to != ReservationState::Expired;
     }
     reasons.len() != sent.action_count()
         || collided
-        || reasons.contains(&Reason::Throttled)
-        || reasons.iter().all(|reason| *reason == Reason::Fine)
+        || reasons.contains(&ActionOutcome::Throttled)
+        || reasons.iter().all(|reason| *reason == ActionOutcome::Fine)
 }
 
 /// Whether the store was too busy for somebody.
-pub(super) fn is_busy(outcome: &Outcome) -> bool {
+pub(super) fn is_busy(outcome: &TransactionOutcome) -> bool {
     match outcome {
-        Outcome::Unknown | Outcome::Conflict | Outcome::Throttled => true,
-        Outcome::Cancelled(reasons) => {
-            let busy = |reason: &Reason| matches!(reason, Reason::Conflict | Reason::Throttled);
+        TransactionOutcome::Unknown
+        | TransactionOutcome::Conflict
+        | TransactionOutcome::Throttled => true,
+        TransactionOutcome::Cancelled(reasons) => {
+            let busy = |reason: &ActionOutcome| {
+                matches!(reason, ActionOutcome::Conflict | ActionOutcome::Throttled)
+            };
             reasons.iter().any(busy)
         }
-        Outcome::Committed | Outcome::Rejected | Outcome::Refused => false,
+        TransactionOutcome::Committed
+        | TransactionOutcome::Rejected
+        | TransactionOutcome::Refused => false,
     }
 }
 

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use inventory_core::ids::{Fingerprint, OrderId, ReservationId};
 use inventory_core::transaction::{
-    Draw, Due, RecordWrite, ReservationState, StripeUpdate, Token, Transaction,
+    ExpiryCondition, RecordWrite, RequestToken, ReservationState, StripeAllocation, StripeUpdate,
+    Transaction,
 };
 
 use super::{Bench, unix};
@@ -22,10 +23,10 @@ impl Bench {
         let write = RecordWrite {
             fingerprint: Fingerprint::of_quantity(&self.event, units),
             from: None,
-            due: Due::Any,
+            due: ExpiryCondition::Any,
             to: ReservationState::Confirmed,
             qty: units,
-            draws: smallvec::smallvec![Draw { stripe, units }],
+            draws: smallvec::smallvec![StripeAllocation { stripe, units }],
             seats: None,
             order: Some(OrderId::of(&reservation)),
             payment_intent: String::new(),
@@ -63,7 +64,11 @@ impl Bench {
             reservation,
             fingerprint: view.fingerprint,
             from: Some(ReservationState::Held),
-            due: if over { Due::Over } else { Due::Any },
+            due: if over {
+                ExpiryCondition::Over
+            } else {
+                ExpiryCondition::Any
+            },
             to: match over {
                 true => ReservationState::Expired,
                 false => ReservationState::Released,
@@ -96,7 +101,7 @@ impl Bench {
         write: RecordWrite,
     ) -> Result<(), Broken> {
         let sent = Transaction {
-            token: Token(u128::from(self.rivals)),
+            token: RequestToken(u128::from(self.rivals)),
             event: self.event.clone(),
             seat_keys: self.shape.seat_keys,
             stripes,

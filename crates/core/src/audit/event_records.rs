@@ -3,29 +3,29 @@
 use crate::ids::{EventId, OrderId, ReservationId, SeatId, Seats};
 use crate::seats::SeatState;
 use crate::time::UnixMillis;
-use crate::transaction::{Draws, ReservationState};
+use crate::transaction::{ReservationState, StripeAllocations};
 
 /// An item of the store, as one strong read found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Item<T> {
+pub enum StoredItem<T> {
     Read(T),
     Missing,
     /// Something else wrote it; why it cannot be understood.
     Unreadable(String),
 }
 
-impl<T> Item<T> {
+impl<T> StoredItem<T> {
     pub fn read(&self) -> Option<&T> {
         match self {
-            Item::Read(item) => Some(item),
-            Item::Missing | Item::Unreadable(_) => None,
+            StoredItem::Read(item) => Some(item),
+            StoredItem::Missing | StoredItem::Unreadable(_) => None,
         }
     }
 }
 
 /// A stripe's item. Numbers that no sale could have left there are read all the same: a hand did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StripeItem {
+pub struct StripeAmounts {
     /// Units this stripe was given.
     pub capacity: u64,
     pub remaining: i64,
@@ -35,18 +35,21 @@ pub struct StripeItem {
 
 /// A stripe, read before and after the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StripeSight {
+pub struct StripeReads {
     /// As read last.
-    pub item: Item<StripeItem>,
+    pub item: StoredItem<StripeAmounts>,
     /// Both reads found the same.
     pub still: bool,
 }
 
-impl StripeSight {
+impl StripeReads {
     /// Pairs two reads of an event's stripes, both by index.
-    pub fn pair(before: &[Item<StripeItem>], after: Vec<Item<StripeItem>>) -> Vec<Self> {
+    pub fn pair(
+        before: &[StoredItem<StripeAmounts>],
+        after: Vec<StoredItem<StripeAmounts>>,
+    ) -> Vec<Self> {
         let same_shape = before.len() == after.len();
-        let sight = |(index, item): (usize, Item<StripeItem>)| Self {
+        let sight = |(index, item): (usize, StoredItem<StripeAmounts>)| Self {
             still: same_shape && before.get(index) == Some(&item),
             item,
         };
@@ -60,7 +63,7 @@ pub struct AuditRecord {
     pub reservation: ReservationId,
     pub state: ReservationState,
     pub qty: u32,
-    pub draws: Draws,
+    pub draws: StripeAllocations,
     pub seats: Option<Seats>,
     pub order: Option<OrderId>,
     pub expires_at: Option<UnixMillis>,
@@ -89,14 +92,14 @@ pub struct AuditSeat {
 
 /// An item of the event that cannot be understood. Its id is as stored, legal or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unread {
+pub struct UnreadableItem {
     pub id: String,
     pub why: String,
 }
 
 /// A seat's item under a partition key where no sale looks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misplaced {
+pub struct MisplacedSeat {
     pub seat: SeatId,
     pub lies_under: String,
     pub belongs_under: String,
@@ -104,10 +107,10 @@ pub struct Misplaced {
 
 /// All that was read of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Books {
+pub struct EventRecords {
     pub event: EventId,
     /// By index.
-    pub stripes: Vec<StripeSight>,
+    pub stripes: Vec<StripeReads>,
     /// Over how many partition keys the seats are spread; 0 where stock is a quantity.
     pub seat_keys: u16,
     /// Records that have stock; of the others only the numbers are kept.
@@ -115,15 +118,15 @@ pub struct Books {
     pub(super) released: u64,
     pub(super) expired: u64,
     pub(super) refunded: u64,
-    pub unreadable_records: Vec<Unread>,
+    pub unreadable_records: Vec<UnreadableItem>,
     /// Seats in their places, each once.
     pub seats: Vec<AuditSeat>,
-    pub unreadable_seats: Vec<Unread>,
-    pub misplaced: Vec<Misplaced>,
+    pub unreadable_seats: Vec<UnreadableItem>,
+    pub misplaced: Vec<MisplacedSeat>,
 }
 
-impl Books {
-    pub fn new(event: EventId, stripes: Vec<StripeSight>, seat_keys: u16) -> Self {
+impl EventRecords {
+    pub fn new(event: EventId, stripes: Vec<StripeReads>, seat_keys: u16) -> Self {
         Self {
             event,
             stripes,

@@ -9,11 +9,11 @@ const WORD: usize = u64::BITS as usize;
 
 /// Grows as bits are set; what was never set is not in it.
 #[derive(Default)]
-pub(super) struct Bits {
+pub(super) struct BitSet {
     words: Vec<u64>,
 }
 
-impl Bits {
+impl BitSet {
     /// Empty, with room for `len` bits.
     pub(super) fn with_room(len: usize) -> Self {
         Self {
@@ -50,12 +50,12 @@ impl Bits {
 /// Seats side by side that are all in the set; the seats before and after are not, or there are
 /// none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct BitRun {
     pub(super) start: usize,
     pub(super) len: usize,
 }
 
-impl Run {
+impl BitRun {
     pub(super) fn end(self) -> usize {
         self.start + self.len
     }
@@ -93,13 +93,13 @@ fn begin_of_set(word: impl Fn(usize) -> u64, floor: usize, at: usize) -> usize {
 }
 
 /// The first run that begins in `range`, cut at its end.
-pub(super) fn next_run(word: impl Fn(usize) -> u64, range: Range<usize>) -> Option<Run> {
+pub(super) fn next_run(word: impl Fn(usize) -> u64, range: Range<usize>) -> Option<BitRun> {
     let start = next_set(&word, range.clone());
     if start >= range.end {
         return None;
     }
     let end = next_set(|number| !word(number), start..range.end);
-    Some(Run {
+    Some(BitRun {
         start,
         len: end - start,
     })
@@ -110,10 +110,10 @@ pub(super) fn run_around(
     word: impl Fn(usize) -> u64,
     range: Range<usize>,
     at: usize,
-) -> Option<Run> {
+) -> Option<BitRun> {
     let start = begin_of_set(&word, range.start, at);
     let end = next_set(|number| !word(number), at..range.end);
-    (end > at).then_some(Run {
+    (end > at).then_some(BitRun {
         start,
         len: end - start,
     })
@@ -143,8 +143,8 @@ mod tests {
 
     use super::*;
 
-    fn bits(from: &[bool]) -> Bits {
-        let mut bits = Bits::default();
+    fn bits(from: &[bool]) -> BitSet {
+        let mut bits = BitSet::default();
         for (at, set) in from.iter().enumerate() {
             if *set {
                 bits.set(at);
@@ -154,12 +154,12 @@ mod tests {
     }
 
     /// Runs found seat by seat.
-    fn runs_one_by_one(from: &[bool], range: Range<usize>) -> Vec<Run> {
-        let mut runs: Vec<Run> = Vec::new();
+    fn runs_one_by_one(from: &[bool], range: Range<usize>) -> Vec<BitRun> {
+        let mut runs: Vec<BitRun> = Vec::new();
         for at in range {
             match runs.last_mut() {
                 Some(run) if from[at] && run.end() == at => run.len += 1,
-                _ if from[at] => runs.push(Run { start: at, len: 1 }),
+                _ if from[at] => runs.push(BitRun { start: at, len: 1 }),
                 _ => {}
             }
         }
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_was_never_set_is_not_in_it() {
-        let mut bits = Bits::with_room(3);
+        let mut bits = BitSet::with_room(3);
         bits.clear(500);
         assert!(!bits.get(500));
         bits.set(500);

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 /// At most one entry per seat, for whoever adds an entry takes the seat's last one out: bounded by
 /// the seats. Every step costs the logarithm of the entries.
 #[derive(Default)]
-pub(super) struct DueQueue(BTreeSet<(u64, u32)>);
+pub(super) struct ExpiryQueue(BTreeSet<(u64, u32)>);
 
-impl DueQueue {
+impl ExpiryQueue {
     pub(super) fn add(&mut self, due: u64, seat: u32) {
         self.0.insert((due, seat));
     }

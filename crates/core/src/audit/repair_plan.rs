@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use super::report::{Breach, Fault, Report, StripeLine, Subject, shown};
-use super::seats::{Claim, Named};
+use super::report::{AuditReport, Breach, BreachKind, BreachSubject, StripeBalance, shown};
+use super::seats::{RecordLookup, SeatClaim};
 use crate::ids::SeatId;
 use crate::seats::SeatState;
 use crate::transaction::ReservationState;
@@ -16,29 +16,29 @@ use crate::transaction::ReservationState;
 pub enum Repair {
     /// Sets what is left of a stripe to what the records leave. Only if capacity, remaining and
     /// version are as seen.
-    Remaining { seen: StripeLine, to: u64 },
+    Remaining { seen: StripeBalance, to: u64 },
     /// Puts a seat back on sale that no live record names. Only if the item is as seen and the record
     /// it names is still in that state.
     Free {
         seat: SeatId,
         seen: SeatState,
-        named: Named,
+        named: RecordLookup,
     },
     /// Gives a seat to the one live record that names it. Only if the item is as seen and the record
     /// still claims it so.
     Give {
         seat: SeatId,
         seen: SeatState,
-        claim: Claim,
+        claim: SeatClaim,
     },
 }
 
 impl Repair {
-    pub fn subject(&self) -> Subject {
+    pub fn subject(&self) -> BreachSubject {
         match self {
-            Repair::Remaining { seen, .. } => Subject::Stripe(seen.index),
+            Repair::Remaining { seen, .. } => BreachSubject::Stripe(seen.index),
             Repair::Free { seat, .. } | Repair::Give { seat, .. } => {
-                Subject::Seat(seat.as_str().to_owned())
+                BreachSubject::Seat(seat.as_str().to_owned())
             }
         }
     }
@@ -73,36 +73,36 @@ impl fmt::Display for Repair {
 
 /// A breach that is not repaired, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Left {
+pub struct UnrepairedBreach {
     pub breach: Breach,
     pub why: &'static str,
 }
 
 /// What reconciling would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct RepairPlan {
     pub repairs: Vec<Repair>,
-    pub left: Vec<Left>,
+    pub left: Vec<UnrepairedBreach>,
 }
 
 /// The event moved while it was read: what is wrong with it is not known well enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moving;
+pub struct EventChanged;
 
 /// Plans the repair of every breach in `report` that can be repaired without a person's judgement.
 ///
 /// # Errors
-/// [`Moving`] when anything moved while it was read.
-pub fn plan(report: &Report) -> Result<Plan, Moving> {
+/// [`EventChanged`] when anything moved while it was read.
+pub fn plan(report: &AuditReport) -> Result<RepairPlan, EventChanged> {
     if report.restless {
-        return Err(Moving);
+        return Err(EventChanged);
     }
     let claims_known = !report.breaches.iter().any(hides_claims);
-    let mut plan = Plan::default();
+    let mut plan = RepairPlan::default();
     for breach in &report.breaches {
         match repair(breach, claims_known) {
             Ok(repair) => plan.repairs.push(repair),
-            Err(why) => plan.left.push(Left {
+            Err(why) => plan.left.push(UnrepairedBreach {
                 breach: breach.clone(),
                 why,
             }),
@@ -114,30 +114,34 @@ pub fn plan(report: &Report) -> Result<Plan, Moving> {
 /// Whether nobody can tell, for this breach, how many units records have of which stripe.
 fn hides_claims(breach: &Breach) -> bool {
     match (&breach.subject, &breach.fault) {
-        (Subject::Reservation(_), Fault::Unreadable(_)) => true,
+        (BreachSubject::Reservation(_), BreachKind::Unreadable(_)) => true,
         (_, fault) => matches!(
             fault,
-            Fault::DrawsDiffer { .. } | Fault::DrawsNowhere { .. } | Fault::UnitsAndSeats
+            BreachKind::DrawsDiffer { .. }
+                | BreachKind::DrawsNowhere { .. }
+                | BreachKind::UnitsAndSeats
         ),
     }
 }
 
 fn repair(breach: &Breach, claims_known: bool) -> Result<Repair, &'static str> {
     match &breach.fault {
-        Fault::Remaining(line) => remaining(line, claims_known),
-        Fault::Orphan { seen, named } => match named {
-            Named::Unreadable => Err("its record may be live: mend or remove the record first"),
+        BreachKind::Remaining(line) => remaining(line, claims_known),
+        BreachKind::Orphan { seen, named } => match named {
+            RecordLookup::Unreadable => {
+                Err("its record may be live: mend or remove the record first")
+            }
             named => Ok(Repair::Free {
                 seat: seat(breach)?,
                 seen: seen.clone(),
                 named: *named,
             }),
         },
-        Fault::Differs { seen, named, claim } => {
+        BreachKind::Differs { seen, named, claim } => {
             if *seen == SeatState::Blocked {
                 return Err("somebody blocked it: unblock it or refund the reservation");
             }
-            if *named == Some(Named::Unreadable) {
+            if *named == Some(RecordLookup::Unreadable) {
                 return Err("the record it names may be live: mend or remove that record first");
             }
             if !claim.confirmed && claim.until.is_none() {
@@ -149,24 +153,30 @@ fn repair(breach: &Breach, claims_known: bool) -> Result<Repair, &'static str> {
                 claim: claim.clone(),
             })
         }
-        Fault::ClaimedTwice { .. } => Err("one of them has to give way: refund or release it"),
-        Fault::NoSuchSeat { .. } => Err("seats are made by import only: import it, then again"),
-        Fault::Misplaced { .. } => Err("import it under its own key, and delete this item"),
-        Fault::Unreadable(_) => Err("only whoever wrote it knows what it means"),
-        Fault::StripeMissing => Err("an event is made whole: its capacity is not known any more"),
-        Fault::OrderMissing | Fault::OrderForeign { .. } | Fault::OrderTwice { .. } => {
+        BreachKind::ClaimedTwice { .. } => Err("one of them has to give way: refund or release it"),
+        BreachKind::NoSuchSeat { .. } => {
+            Err("seats are made by import only: import it, then again")
+        }
+        BreachKind::Misplaced { .. } => Err("import it under its own key, and delete this item"),
+        BreachKind::Unreadable(_) => Err("only whoever wrote it knows what it means"),
+        BreachKind::StripeMissing => {
+            Err("an event is made whole: its capacity is not known any more")
+        }
+        BreachKind::OrderMissing
+        | BreachKind::OrderForeign { .. }
+        | BreachKind::OrderTwice { .. } => {
             Err("a buyer may have been told this order: it is never changed")
         }
-        Fault::EndMissing => Err("release the reservation"),
-        Fault::DrawsDiffer { .. }
-        | Fault::DrawsNowhere { .. }
-        | Fault::SeatsDiffer { .. }
-        | Fault::SeatRepeated { .. }
-        | Fault::UnitsAndSeats => Err("records are never changed: refund or release it"),
+        BreachKind::EndMissing => Err("release the reservation"),
+        BreachKind::DrawsDiffer { .. }
+        | BreachKind::DrawsNowhere { .. }
+        | BreachKind::SeatsDiffer { .. }
+        | BreachKind::SeatRepeated { .. }
+        | BreachKind::UnitsAndSeats => Err("records are never changed: refund or release it"),
     }
 }
 
-fn remaining(line: &StripeLine, claims_known: bool) -> Result<Repair, &'static str> {
+fn remaining(line: &StripeBalance, claims_known: bool) -> Result<Repair, &'static str> {
     if !claims_known {
         return Err("a damaged record hides how many units it has: mend that first");
     }
@@ -179,23 +189,23 @@ fn remaining(line: &StripeLine, claims_known: bool) -> Result<Repair, &'static s
 fn seat(breach: &Breach) -> Result<SeatId, &'static str> {
     let illegal = "its id is not legal";
     match &breach.subject {
-        Subject::Seat(id) => id.parse().map_err(|_| illegal),
-        Subject::Stripe(_) | Subject::Reservation(_) => Err(illegal),
+        BreachSubject::Seat(id) => id.parse().map_err(|_| illegal),
+        BreachSubject::Stripe(_) | BreachSubject::Reservation(_) => Err(illegal),
     }
 }
 
-impl Named {
+impl RecordLookup {
     /// The state that the record must still have for a repair; `None`: there must be no record.
     pub fn state(self) -> Option<Option<ReservationState>> {
         match self {
-            Named::NoRecord => Some(None),
-            Named::Ended(state) | Named::Elsewhere(state) => Some(Some(state)),
-            Named::NotLive | Named::Unreadable => None,
+            RecordLookup::NoRecord => Some(None),
+            RecordLookup::Ended(state) | RecordLookup::Elsewhere(state) => Some(Some(state)),
+            RecordLookup::NotLive | RecordLookup::Unreadable => None,
         }
     }
 }
 
-impl Claim {
+impl SeatClaim {
     /// The state that the record must still have for a repair.
     pub fn state(&self) -> ReservationState {
         match self.confirmed {
