@@ -14,7 +14,7 @@ const DOMAIN: &str = "inventory.v1";
 
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SaleError {
+pub enum BaselineError {
     InsufficientInventory {
         remaining: u64,
     },
@@ -44,7 +44,7 @@ pub struct ErrorSubject<'a> {
     pub reservation: &'a str,
 }
 
-impl SaleError {
+impl BaselineError {
     fn code_and_reason(&self) -> (Code, &'static str) {
         match self {
             Self::InsufficientInventory { .. } => (Code::Aborted, "INSUFFICIENT_INVENTORY"),
@@ -165,13 +165,13 @@ mod tests {
             event: "evt",
             reservation: "r1",
         };
-        let status = SaleError::StoreBusy.status(subject);
+        let status = BaselineError::StoreBusy.status(subject);
         assert_eq!(status.code(), Code::Unavailable);
         let delay = status.get_details_retry_info().unwrap().retry_delay;
         assert_eq!(delay, Some(RETRY_AFTER));
         let pushback = status.metadata().get("grpc-retry-pushback-ms");
         assert_eq!(pushback.unwrap(), "100");
-        let status = SaleError::HoldExpired.status(subject);
+        let status = BaselineError::HoldExpired.status(subject);
         assert!(status.get_details_retry_info().is_none());
         let info = status.get_details_error_info().unwrap();
         assert_eq!(
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn insufficient_inventory_reports_the_remaining_units() {
         let status =
-            SaleError::InsufficientInventory { remaining: 3 }.status(ErrorSubject::default());
+            BaselineError::InsufficientInventory { remaining: 3 }.status(ErrorSubject::default());
         assert_eq!(status.code(), Code::Aborted);
         let info = status.get_details_error_info().unwrap();
         assert_eq!(info.metadata["remaining"], "3");

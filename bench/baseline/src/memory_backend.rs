@@ -9,8 +9,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::time::Instant;
 
-use crate::error::SaleError;
-use crate::record::{Millis, StoredRecord};
+use crate::error::BaselineError;
+use crate::record::{Millis, ReservationItem};
 use crate::rules::{NextStep, SaleOutcome, SaleRequest, StateChange, next_step};
 use crate::service::SaleBackend;
 
@@ -23,7 +23,7 @@ pub struct MemoryBackend {
 #[derive(Default)]
 struct MemoryTables {
     remaining: HashMap<String, u64>,
-    records: HashMap<String, StoredRecord>,
+    records: HashMap<String, ReservationItem>,
 }
 
 impl MemoryBackend {
@@ -50,7 +50,7 @@ impl MemoryBackend {
         &self,
         request: &SaleRequest,
         now: Millis,
-    ) -> Option<Result<SaleOutcome, SaleError>> {
+    ) -> Option<Result<SaleOutcome, BaselineError>> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
         let record = tables.records.get(&request.reservation)?;
         match next_step(request, Some(record), now) {
@@ -59,7 +59,7 @@ impl MemoryBackend {
         }
     }
 
-    fn write(&self, request: &SaleRequest, now: Millis) -> Result<SaleOutcome, SaleError> {
+    fn write(&self, request: &SaleRequest, now: Millis) -> Result<SaleOutcome, BaselineError> {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         let record = tables.records.get(&request.reservation);
         let change = match next_step(request, record, now) {
@@ -79,13 +79,17 @@ impl MemoryBackend {
 }
 
 impl MemoryTables {
-    fn move_stock(&mut self, request: &SaleRequest, change: StateChange) -> Result<(), SaleError> {
+    fn move_stock(
+        &mut self,
+        request: &SaleRequest,
+        change: StateChange,
+    ) -> Result<(), BaselineError> {
         let units = u64::from(request.qty);
         if change.takes_stock() {
             let remaining = self.remaining.get_mut(&request.event);
-            let remaining = remaining.ok_or(SaleError::EventNotFound)?;
+            let remaining = remaining.ok_or(BaselineError::EventNotFound)?;
             *remaining = remaining.checked_sub(units).ok_or_else(|| {
-                change.stock_error(SaleError::InsufficientInventory {
+                change.stock_error(BaselineError::InsufficientInventory {
                     remaining: *remaining,
                 })
             })?;
@@ -99,7 +103,11 @@ impl MemoryTables {
 }
 
 impl SaleBackend for MemoryBackend {
-    async fn execute(&self, request: &SaleRequest, _: Instant) -> Result<SaleOutcome, SaleError> {
+    async fn execute(
+        &self,
+        request: &SaleRequest,
+        _: Instant,
+    ) -> Result<SaleOutcome, BaselineError> {
         let now = Millis::now();
         match self.recorded(request, now) {
             Some(outcome) => outcome,
@@ -107,12 +115,12 @@ impl SaleBackend for MemoryBackend {
         }
     }
 
-    async fn is_available(&self, event: &str, qty: u32) -> Result<bool, SaleError> {
-        let remaining = self.remaining(event).ok_or(SaleError::EventNotFound)?;
+    async fn is_available(&self, event: &str, qty: u32) -> Result<bool, BaselineError> {
+        let remaining = self.remaining(event).ok_or(BaselineError::EventNotFound)?;
         Ok(remaining >= u64::from(qty))
     }
 
-    async fn record(&self, reservation: &str) -> Result<Option<StoredRecord>, SaleError> {
+    async fn record(&self, reservation: &str) -> Result<Option<ReservationItem>, BaselineError> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
         Ok(tables.records.get(reservation).cloned())
     }
@@ -157,7 +165,7 @@ mod tests {
         let sold_out = backend.write(&request(Commit, "d", 4), now);
         assert_eq!(
             sold_out,
-            Err(SaleError::InsufficientInventory { remaining: 3 })
+            Err(BaselineError::InsufficientInventory { remaining: 3 })
         );
         assert_eq!(backend.remaining("evt"), Some(3));
     }

@@ -92,7 +92,7 @@ pub struct StripeUnits {
 
 /// A record as read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredRecord {
+pub struct ReservationItem {
     pub event: String,
     pub state: StoredState,
     pub qty: u32,
@@ -307,7 +307,7 @@ pub fn optional_number<N: std::str::FromStr>(
     }
 }
 
-impl StoredRecord {
+impl ReservationItem {
     /// Reads a stored item.
     ///
     /// # Errors
@@ -413,7 +413,7 @@ mod tests {
             now: Millis(60_250),
         };
         let mut item = new.item();
-        let read = StoredRecord::read(&item).unwrap();
+        let read = ReservationItem::read(&item).unwrap();
         assert_eq!((read.state, read.qty), (StoredState::Held, 3));
         assert_eq!(read.allocation, allocation);
         assert_eq!(read.expires_at, Some(Millis(120_500)));
@@ -423,7 +423,7 @@ mod tests {
         // FNV-1a of "r1" by its published constants.
         assert_eq!(item[EXPIRY_BUCKET], text("2#12"));
         item.insert(DRAWS.to_owned(), text("0-1"));
-        let error = StoredRecord::read(&item).unwrap_err();
+        let error = ReservationItem::read(&item).unwrap_err();
         assert!(error.contains("draws"), "{error}");
     }
 

@@ -1,7 +1,7 @@
 //! State table of a reservation: what its record means for a call. Pure; the same table as the server's.
 
-use crate::error::SaleError;
-use crate::record::{Millis, StoredRecord, StoredState, order_id};
+use crate::error::BaselineError;
+use crate::record::{Millis, ReservationItem, StoredState, order_id};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaleOperation {
@@ -25,8 +25,13 @@ pub struct SaleRequest {
 
 impl SaleRequest {
     /// The record that a first call writes.
-    pub fn record(&self, state: StoredState, order: Option<String>, now: Millis) -> StoredRecord {
-        StoredRecord {
+    pub fn record(
+        &self,
+        state: StoredState,
+        order: Option<String>,
+        now: Millis,
+    ) -> ReservationItem {
+        ReservationItem {
             event: self.event.clone(),
             state,
             qty: self.qty,
@@ -51,7 +56,7 @@ impl SaleRequest {
 
     /// Whether `record` was written for the same event and quantity. A tombstone without a quantity, left
     /// by a release "as recorded", matches every quantity of its event.
-    fn matches(&self, record: &StoredRecord) -> bool {
+    fn matches(&self, record: &ReservationItem) -> bool {
         let same_qty = record.qty == self.qty && record.seats.is_empty();
         record.event == self.event && (same_qty || record.qty == 0)
     }
@@ -88,10 +93,10 @@ impl StateChange {
     }
 
     /// Maps an error of the stock: an expired hold that finds no stock is reported as expired.
-    pub fn stock_error(self, error: SaleError) -> SaleError {
+    pub fn stock_error(self, error: BaselineError) -> BaselineError {
         match error {
-            SaleError::InsufficientInventory { .. } if self.from.is_some() => {
-                SaleError::HoldExpired
+            BaselineError::InsufficientInventory { .. } if self.from.is_some() => {
+                BaselineError::HoldExpired
             }
             other => other,
         }
@@ -100,12 +105,12 @@ impl StateChange {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextStep {
-    Finish(Result<SaleOutcome, SaleError>),
+    Finish(Result<SaleOutcome, BaselineError>),
     Write(StateChange),
 }
 
 /// Applies the state table to `record`, the stored state; `None`: no record exists.
-pub fn next_step(request: &SaleRequest, record: Option<&StoredRecord>, now: Millis) -> NextStep {
+pub fn next_step(request: &SaleRequest, record: Option<&ReservationItem>, now: Millis) -> NextStep {
     use SaleOperation::{Commit, Hold, Release};
     use StoredState::{Confirmed, Expired, Held, Refunded, Released};
     let Some(record) = record else {
@@ -117,7 +122,7 @@ pub fn next_step(request: &SaleRequest, record: Option<&StoredRecord>, now: Mill
         return NextStep::Write(StateChange { from: None, to });
     };
     if !request.matches(record) {
-        return reject(SaleError::IdempotencyConflict);
+        return reject(BaselineError::IdempotencyConflict);
     }
     let write = |to| {
         let from = Some(record.state);
@@ -126,22 +131,22 @@ pub fn next_step(request: &SaleRequest, record: Option<&StoredRecord>, now: Mill
     match (request.operation, record.state) {
         (Hold, Held) => match record.expires_at {
             Some(at) if at > now => NextStep::Finish(Ok(SaleOutcome::Held(at))),
-            _ => reject(SaleError::HoldExpired),
+            _ => reject(BaselineError::HoldExpired),
         },
-        (Hold, Expired) => reject(SaleError::HoldExpired),
+        (Hold, Expired) => reject(BaselineError::HoldExpired),
         (Commit, Held | Expired) => write(Confirmed),
         (Commit, Confirmed) => match &record.order {
             Some(order) => NextStep::Finish(Ok(SaleOutcome::Confirmed(order.clone()))),
-            None => reject(SaleError::Internal),
+            None => reject(BaselineError::Internal),
         },
-        (Hold | Commit, Released | Refunded) => reject(SaleError::ReservationReleased),
-        (Hold | Release, Confirmed) => reject(SaleError::ReservationCommitted),
+        (Hold | Commit, Released | Refunded) => reject(BaselineError::ReservationReleased),
+        (Hold | Release, Confirmed) => reject(BaselineError::ReservationCommitted),
         (Release, Held) => write(Released),
         (Release, Released | Expired | Refunded) => NextStep::Finish(Ok(SaleOutcome::Released)),
     }
 }
 
-fn reject(error: SaleError) -> NextStep {
+fn reject(error: BaselineError) -> NextStep {
     NextStep::Finish(Err(error))
 }
 
@@ -162,8 +167,8 @@ mod tests {
         }
     }
 
-    fn record(state: StoredState) -> StoredRecord {
-        StoredRecord {
+    fn record(state: StoredState) -> ReservationItem {
+        ReservationItem {
             expires_at: Some(Millis(2_000)),
             ..request(SaleOperation::Hold, 2).record(state, Some("ord".to_owned()), Millis(500))
         }
@@ -181,17 +186,21 @@ mod tests {
         let order = || finish(SaleOutcome::Confirmed("ord".to_owned()));
         for (operation, state, expected) in [
             (Hold, Held, finish(SaleOutcome::Held(Millis(2_000)))),
-            (Hold, Confirmed, reject(SaleError::ReservationCommitted)),
-            (Hold, Released, reject(SaleError::ReservationReleased)),
-            (Hold, Expired, reject(SaleError::HoldExpired)),
-            (Hold, Refunded, reject(SaleError::ReservationReleased)),
+            (Hold, Confirmed, reject(BaselineError::ReservationCommitted)),
+            (Hold, Released, reject(BaselineError::ReservationReleased)),
+            (Hold, Expired, reject(BaselineError::HoldExpired)),
+            (Hold, Refunded, reject(BaselineError::ReservationReleased)),
             (Commit, Held, write(Held, Confirmed)),
             (Commit, Confirmed, order()),
-            (Commit, Released, reject(SaleError::ReservationReleased)),
+            (Commit, Released, reject(BaselineError::ReservationReleased)),
             (Commit, Expired, write(Expired, Confirmed)),
-            (Commit, Refunded, reject(SaleError::ReservationReleased)),
+            (Commit, Refunded, reject(BaselineError::ReservationReleased)),
             (Release, Held, write(Held, Released)),
-            (Release, Confirmed, reject(SaleError::ReservationCommitted)),
+            (
+                Release,
+                Confirmed,
+                reject(BaselineError::ReservationCommitted),
+            ),
             (Release, Released, finish(SaleOutcome::Released)),
             (Release, Expired, finish(SaleOutcome::Released)),
             (Release, Refunded, finish(SaleOutcome::Released)),
@@ -205,7 +214,7 @@ mod tests {
     fn expired_holds_are_not_renewed_but_can_be_paid() {
         let (held, late) = (record(StoredState::Held), Millis(2_000));
         let step = next_step(&request(SaleOperation::Hold, 2), Some(&held), late);
-        assert_eq!(step, reject(SaleError::HoldExpired));
+        assert_eq!(step, reject(BaselineError::HoldExpired));
         let step = next_step(&request(SaleOperation::Commit, 2), Some(&held), late);
         assert!(matches!(step, NextStep::Write(change) if !change.takes_stock()));
     }
@@ -225,19 +234,19 @@ mod tests {
     fn another_payload_conflicts_unless_the_record_is_a_tombstone_without_quantity() {
         let other = request(SaleOperation::Commit, 3);
         let step = next_step(&other, Some(&record(StoredState::Released)), NOW);
-        assert_eq!(step, reject(SaleError::IdempotencyConflict));
-        let seats = StoredRecord {
+        assert_eq!(step, reject(BaselineError::IdempotencyConflict));
+        let seats = ReservationItem {
             qty: 3,
             seats: vec!["A-1".to_owned()],
             ..record(StoredState::Confirmed)
         };
         let step = next_step(&other, Some(&seats), NOW);
-        assert_eq!(step, reject(SaleError::IdempotencyConflict));
-        let tombstone = StoredRecord {
+        assert_eq!(step, reject(BaselineError::IdempotencyConflict));
+        let tombstone = ReservationItem {
             qty: 0,
             ..record(StoredState::Released)
         };
         let step = next_step(&other, Some(&tombstone), NOW);
-        assert_eq!(step, reject(SaleError::ReservationReleased));
+        assert_eq!(step, reject(BaselineError::ReservationReleased));
     }
 }

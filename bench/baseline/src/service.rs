@@ -16,13 +16,13 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::server::{Router, Server, TcpIncoming};
 use tonic::{Request, Response, Status};
 
-use crate::error::{ErrorSubject, SaleError, invalid_argument};
+use crate::error::{BaselineError, ErrorSubject, invalid_argument};
 use crate::limits::{
     CALL_TIMEOUT_DEFAULT, CALL_TIMEOUT_MAX, HOLD_TTL_DEFAULT, HOLD_TTL_MAX, ID_BYTES_MAX,
     PAYMENT_INTENT_BYTES_MAX, QTY_MAX, REQUEST_MESSAGE_BYTES_MAX, RESPONSE_MARGIN,
     STREAMS_PER_CONNECTION_MAX,
 };
-use crate::record::{Millis, StoredRecord, StoredState};
+use crate::record::{Millis, ReservationItem, StoredState};
 use crate::rules::{SaleOperation, SaleOutcome, SaleRequest};
 
 /// Executes validated calls.
@@ -32,20 +32,20 @@ pub trait SaleBackend: Send + Sync + 'static {
         &self,
         request: &SaleRequest,
         deadline: Instant,
-    ) -> impl Future<Output = Result<SaleOutcome, SaleError>> + Send;
+    ) -> impl Future<Output = Result<SaleOutcome, BaselineError>> + Send;
 
     /// Whether `qty` units are available now.
     fn is_available(
         &self,
         event: &str,
         qty: u32,
-    ) -> impl Future<Output = Result<bool, SaleError>> + Send;
+    ) -> impl Future<Output = Result<bool, BaselineError>> + Send;
 
     /// The record of a reservation.
     fn record(
         &self,
         reservation: &str,
-    ) -> impl Future<Output = Result<Option<StoredRecord>, SaleError>> + Send;
+    ) -> impl Future<Output = Result<Option<ReservationItem>, BaselineError>> + Send;
 }
 
 /// The tonic service. Clones share backend and admission.
@@ -94,17 +94,17 @@ impl<B: SaleBackend> BaselineService<B> {
         &self,
         deadline: Instant,
         subject: ErrorSubject<'_>,
-        work: impl Future<Output = Result<T, SaleError>>,
+        work: impl Future<Output = Result<T, BaselineError>>,
     ) -> Result<Response<T>, Status> {
         let _permit = match self.permits.try_acquire() {
             Ok(permit) => permit,
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
-                return Err(SaleError::Overloaded.status(subject));
+                return Err(BaselineError::Overloaded.status(subject));
             }
         };
         let outcome = timeout_at(deadline, work).await;
         outcome
-            .unwrap_or(Err(SaleError::DeadlineExceeded))
+            .unwrap_or(Err(BaselineError::DeadlineExceeded))
             .map(Response::new)
             .map_err(|error| error.status(subject))
     }
@@ -123,7 +123,7 @@ impl<B: SaleBackend> BaselineService<B> {
         };
         let work = async {
             let outcome = self.backend.execute(&request, deadline).await?;
-            response(outcome).ok_or(SaleError::Internal)
+            response(outcome).ok_or(BaselineError::Internal)
         };
         self.run(deadline, subject, work).await
     }
@@ -241,7 +241,7 @@ impl<B: SaleBackend> Inventory for BaselineService<B> {
         fields.finish((), subject)?;
         let work = async {
             let record = self.backend.record(&reservation).await?;
-            let record = record.ok_or(SaleError::ReservationNotFound)?;
+            let record = record.ok_or(BaselineError::ReservationNotFound)?;
             Ok(reservation_message(
                 reservation.clone(),
                 record,
@@ -254,7 +254,7 @@ impl<B: SaleBackend> Inventory for BaselineService<B> {
 
 fn reservation_message(
     reservation: String,
-    record: StoredRecord,
+    record: ReservationItem,
     now: Millis,
 ) -> GetReservationRes {
     let is_expired = record.expires_at.is_some_and(|at| at <= now);
@@ -411,7 +411,7 @@ impl FieldChecks {
     fn finish<T>(self, value: T, subject: ErrorSubject<'_>) -> Result<T, Status> {
         match self.violations.is_empty() {
             false => Err(invalid_argument(&self.violations, subject)),
-            true if self.has_seats => Err(SaleError::SeatsUnsupported.status(subject)),
+            true if self.has_seats => Err(BaselineError::SeatsUnsupported.status(subject)),
             true => Ok(value),
         }
     }

@@ -12,13 +12,13 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::Instant;
 
-use crate::error::SaleError;
+use crate::error::BaselineError;
 use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, CACHED_EVENTS_MAX, STEPS_MAX};
-use crate::record::{Millis, NewRecord, RecordUpdate, StoredRecord, StripeUnits};
+use crate::record::{Millis, NewRecord, RecordUpdate, ReservationItem, StripeUnits};
 use crate::rules::{NextStep, SaleOperation, SaleOutcome, SaleRequest, StateChange, next_step};
 use crate::service::SaleBackend;
 use crate::stripe::{StockWrite, StoredStripe, allocate};
-use crate::table_client::{RecordWrite, SaleTransaction, TableClient, TableError, WriteOutcome};
+use crate::table_client::{RecordAction, SaleTransaction, TableClient, TableError, WriteOutcome};
 
 /// How stock is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +46,11 @@ enum StockView {
     /// One of several stripes had too few units: read all of them.
     StripeInsufficient,
     /// The stock cannot serve the call; the record was not read since.
-    Rejected(SaleError),
+    Rejected(BaselineError),
 }
 
 /// Stripes to write, or why the stock cannot serve the call.
-type StockPlan = Result<Vec<(StripeUnits, StockWrite)>, SaleError>;
+type StockPlan = Result<Vec<(StripeUnits, StockWrite)>, BaselineError>;
 
 impl StoreBackend {
     pub fn new(tables: TableClient, mode: WriteMode, retries: u32) -> Self {
@@ -67,9 +67,9 @@ impl StoreBackend {
         &self,
         request: &SaleRequest,
         change: StateChange,
-        record: Option<&StoredRecord>,
+        record: Option<&ReservationItem>,
         view: &StockView,
-    ) -> Result<StockPlan, SaleError> {
+    ) -> Result<StockPlan, BaselineError> {
         if change.returns_stock() {
             // The record's allocation is returned.
             let allocation = record.map(|record| record.allocation.clone());
@@ -108,12 +108,12 @@ impl StoreBackend {
             _ => self.tables.stripe(&request.event, stripe).await?,
         };
         Ok(match seen {
-            None => Err(SaleError::EventNotFound),
-            Some(seen) if seen.closed => Err(SaleError::EventClosed),
+            None => Err(BaselineError::EventNotFound),
+            Some(seen) if seen.closed => Err(BaselineError::EventClosed),
             Some(seen) if seen.remaining >= u64::from(request.qty) => {
                 Ok(vec![(taken, StockWrite::TakeAtVersion(seen.version))])
             }
-            Some(seen) if count == 1 => Err(SaleError::InsufficientInventory {
+            Some(seen) if count == 1 => Err(BaselineError::InsufficientInventory {
                 remaining: seen.remaining,
             }),
             Some(_) => {
@@ -126,10 +126,10 @@ impl StoreBackend {
     /// Plans with a fresh read of all stripes.
     fn plan_among(&self, request: &SaleRequest, stripes: &[StoredStripe]) -> StockPlan {
         if stripes.iter().any(|stripe| stripe.closed) {
-            return Err(SaleError::EventClosed);
+            return Err(BaselineError::EventClosed);
         }
         let allocation = allocate(stripes, request.qty, &mut rand::rng());
-        let allocation = allocation.ok_or_else(|| SaleError::InsufficientInventory {
+        let allocation = allocation.ok_or_else(|| BaselineError::InsufficientInventory {
             remaining: stripes.iter().map(|stripe| stripe.remaining).sum(),
         })?;
         let take = |taken: StripeUnits| match (self.mode, stripes.get(usize::from(taken.stripe))) {
@@ -151,7 +151,7 @@ impl StoreBackend {
             false => Vec::new(),
         };
         let record = match change.from {
-            None => RecordWrite::Put(NewRecord {
+            None => RecordAction::Put(NewRecord {
                 reservation: &request.reservation,
                 event: &request.event,
                 qty: request.qty,
@@ -161,7 +161,7 @@ impl StoreBackend {
                 hold_until: request.hold_until,
                 now,
             }),
-            Some(from) => RecordWrite::Update(RecordUpdate::new(
+            Some(from) => RecordAction::Update(RecordUpdate::new(
                 &request.reservation,
                 from,
                 change.to,
@@ -185,12 +185,12 @@ impl StoreBackend {
     async fn read_first_stripe(
         &self,
         event: &str,
-    ) -> Result<Result<StoredStripe, SaleError>, SaleError> {
+    ) -> Result<Result<StoredStripe, BaselineError>, BaselineError> {
         let Some(first) = self.tables.stripe(event, 0).await? else {
-            return Ok(Err(SaleError::EventNotFound));
+            return Ok(Err(BaselineError::EventNotFound));
         };
         if first.seat_keys > 0 {
-            return Ok(Err(SaleError::SeatsUnsupported));
+            return Ok(Err(BaselineError::SeatsUnsupported));
         }
         let mut counts = self
             .stripe_counts
@@ -227,7 +227,7 @@ impl SaleBackend for StoreBackend {
         &self,
         request: &SaleRequest,
         deadline: Instant,
-    ) -> Result<SaleOutcome, SaleError> {
+    ) -> Result<SaleOutcome, BaselineError> {
         let reads_first =
             self.mode == WriteMode::Optimistic || request.operation == SaleOperation::Release;
         let mut record = match reads_first {
@@ -271,30 +271,30 @@ impl SaleBackend for StoreBackend {
                     match self.cached_stripe_count(&request.event) {
                         // All failed conditions are reported: the record was as expected at that instant.
                         Some(1) => {
-                            let error = SaleError::InsufficientInventory { remaining };
+                            let error = BaselineError::InsufficientInventory { remaining };
                             return Err(change.stock_error(error));
                         }
                         _ => StockView::StripeInsufficient,
                     }
                 }
-                WriteOutcome::EventClosed => return Err(SaleError::EventClosed),
+                WriteOutcome::EventClosed => return Err(BaselineError::EventClosed),
                 WriteOutcome::StripeMissing => {
                     self.evict_stripe_count(&request.event);
                     StockView::Unknown
                 }
                 WriteOutcome::VersionChanged | WriteOutcome::Busy => {
                     if retries >= self.retries || !back_off(retries, deadline).await {
-                        return Err(SaleError::StoreBusy);
+                        return Err(BaselineError::StoreBusy);
                     }
                     retries += 1;
                     view
                 }
             };
         }
-        Err(SaleError::StoreBusy)
+        Err(BaselineError::StoreBusy)
     }
 
-    async fn is_available(&self, event: &str, qty: u32) -> Result<bool, SaleError> {
+    async fn is_available(&self, event: &str, qty: u32) -> Result<bool, BaselineError> {
         let stripes = match self.cached_stripe_count(event) {
             Some(count) if count > 1 => self.tables.stripes(event, count).await?,
             _ => match self.read_first_stripe(event).await?? {
@@ -307,12 +307,12 @@ impl SaleBackend for StoreBackend {
         Ok(!closed && remaining >= u64::from(qty))
     }
 
-    async fn record(&self, reservation: &str) -> Result<Option<StoredRecord>, SaleError> {
+    async fn record(&self, reservation: &str) -> Result<Option<ReservationItem>, BaselineError> {
         Ok(self.tables.record(reservation).await?)
     }
 }
 
-impl From<TableError> for SaleError {
+impl From<TableError> for BaselineError {
     fn from(error: TableError) -> Self {
         match error {
             TableError::Busy => Self::StoreBusy,

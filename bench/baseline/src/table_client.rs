@@ -22,7 +22,7 @@ use thiserror::Error;
 use crate::limits::{LOGGED_ERRORS_MAX, UNPROCESSED_ROUNDS_MAX};
 use crate::record::{
     AttributeMap, EVENT_ID, Millis, NEW_CONDITION, NEW_NAMES, NewRecord, RESERVATION_ID,
-    RecordUpdate, StoredRecord, StripeUnits, text,
+    RecordUpdate, ReservationItem, StripeUnits, text,
 };
 use crate::stripe::{StockWrite, StoredStripe, stripe_key, stripe_update};
 
@@ -53,7 +53,7 @@ pub enum EndpointError {
 pub enum WriteOutcome {
     Written,
     /// The record was not as expected; the store holds this one.
-    RecordChanged(Option<StoredRecord>),
+    RecordChanged(Option<ReservationItem>),
     /// The stripe had too few units, and the record was as expected.
     InsufficientStock {
         remaining: u64,
@@ -83,12 +83,12 @@ pub struct SaleTransaction<'a> {
     pub event: &'a str,
     pub reservation: &'a str,
     pub stripes: Vec<(StripeUnits, StockWrite)>,
-    pub record: RecordWrite<'a>,
+    pub record: RecordAction<'a>,
     pub now: Millis,
 }
 
 #[derive(Debug)]
-pub enum RecordWrite<'a> {
+pub enum RecordAction<'a> {
     Put(NewRecord<'a>),
     Update(RecordUpdate),
 }
@@ -128,7 +128,7 @@ impl TableClient {
     ///
     /// # Errors
     /// See [`TableError`].
-    pub async fn record(&self, reservation: &str) -> Result<Option<StoredRecord>, TableError> {
+    pub async fn record(&self, reservation: &str) -> Result<Option<ReservationItem>, TableError> {
         let key = record_key(reservation);
         let item = self.get(&self.config.idempotency, key).await?;
         item.map(|item| self.read_record(&item)).transpose()
@@ -155,10 +155,10 @@ impl TableClient {
     pub async fn stripes(&self, event: &str, count: u16) -> Result<Vec<StoredStripe>, TableError> {
         let table = &self.config.inventory;
         let mut found: HashMap<String, StoredStripe> = HashMap::new();
-        let mut wanted: Vec<AttributeMap> = (0..count).map(|n| stripe_key(event, n)).collect();
+        let mut unread: Vec<AttributeMap> = (0..count).map(|n| stripe_key(event, n)).collect();
         for _ in 0..UNPROCESSED_ROUNDS_MAX {
             let keys = KeysAndAttributes::builder()
-                .set_keys(Some(wanted))
+                .set_keys(Some(unread))
                 .consistent_read(true)
                 .build()
                 .map_err(|error| self.unbuilt(&error))?;
@@ -176,12 +176,12 @@ impl TableClient {
                 }
             }
             let unprocessed = output.unprocessed_keys.unwrap_or_default().remove(table);
-            wanted = unprocessed.map(|table| table.keys).unwrap_or_default();
-            if wanted.is_empty() {
+            unread = unprocessed.map(|table| table.keys).unwrap_or_default();
+            if unread.is_empty() {
                 break;
             }
         }
-        if !wanted.is_empty() {
+        if !unread.is_empty() {
             return Err(TableError::Busy);
         }
         let one = |n: u16| {
@@ -204,7 +204,7 @@ impl TableClient {
         &self,
         transaction: &SaleTransaction<'_>,
     ) -> Result<WriteOutcome, TableError> {
-        if let (RecordWrite::Update(update), true) =
+        if let (RecordAction::Update(update), true) =
             (&transaction.record, transaction.stripes.is_empty())
         {
             return self.update_record(transaction.reservation, update).await;
@@ -284,7 +284,7 @@ impl TableClient {
         let record = TransactWriteItem::builder();
         let (alias, name) = NEW_NAMES;
         actions.push(match &transaction.record {
-            RecordWrite::Put(new) => {
+            RecordAction::Put(new) => {
                 let put = Put::builder()
                     .table_name(table)
                     .set_item(Some(new.item()))
@@ -293,7 +293,7 @@ impl TableClient {
                     .return_values_on_condition_check_failure(all_old);
                 record.put(put.build()?).build()
             }
-            RecordWrite::Update(update) => {
+            RecordAction::Update(update) => {
                 let action = Update::builder()
                     .table_name(table)
                     .set_key(Some(record_key(transaction.reservation)))
@@ -323,8 +323,8 @@ impl TableClient {
             // The condition of a put fails only on an existing record, which the reason returns.
             return match (record.item(), &transaction.record) {
                 (Some(item), _) => Ok(WriteOutcome::RecordChanged(Some(self.read_record(item)?))),
-                (None, RecordWrite::Update(_)) => Ok(WriteOutcome::RecordChanged(None)),
-                (None, RecordWrite::Put(_)) => {
+                (None, RecordAction::Update(_)) => Ok(WriteOutcome::RecordChanged(None)),
+                (None, RecordAction::Put(_)) => {
                     self.log("a failed condition without its item");
                     Err(TableError::Invalid)
                 }
@@ -362,8 +362,8 @@ impl TableClient {
         })
     }
 
-    fn read_record(&self, item: &AttributeMap) -> Result<StoredRecord, TableError> {
-        StoredRecord::read(item)
+    fn read_record(&self, item: &AttributeMap) -> Result<ReservationItem, TableError> {
+        ReservationItem::read(item)
             .map_err(|why| self.unreadable("record", item, RESERVATION_ID, &why))
     }
 
@@ -490,7 +490,7 @@ mod tests {
             event: "evt",
             reservation: "r",
             stripes: vec![(taken, StockWrite::TakeAtVersion(Some(1)))],
-            record: RecordWrite::Put(NewRecord {
+            record: RecordAction::Put(NewRecord {
                 reservation: "r",
                 event: "evt",
                 qty: 1,

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use inventory_store_model::{Model, ModelServer, Profile, Reply, Settings};
+use inventory_store_model::{LatencyProfile, ModelReply, ModelServer, ModelSettings, StoreModel};
 use rustix::time::{ClockId, clock_gettime};
 
 #[global_allocator]
@@ -60,11 +60,11 @@ const PAD: &str = "0123456789012345678901234567890123456789012345678901234567890
                    0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789\
                    01234567890123456789012345678901234567890123456789";
 
-fn settings() -> Settings {
-    Settings {
-        profile: Profile::None,
+fn settings() -> ModelSettings {
+    ModelSettings {
+        profile: LatencyProfile::None,
         is_unlimited: true,
-        ..Settings::default()
+        ..ModelSettings::default()
     }
 }
 
@@ -87,14 +87,14 @@ fn per_action(spent: Duration, transactions: u64) -> f64 {
 }
 
 fn alone(records: u64) -> Result<()> {
-    let mut model = Model::new(settings());
+    let mut model = StoreModel::new(settings());
     let mut call = |operation: &str, body: &str| {
         let before = cpu();
         model.arrive(0, operation, body.as_bytes());
         let due = model.due(0);
         let spent = cpu() - before;
         match &due[..] {
-            [(_, Reply::Answer { status: 200, .. })] => Ok(spent),
+            [(_, ModelReply::Response { status: 200, .. })] => Ok(spent),
             other => Err(format!("{operation}: {other:?}")),
         }
     };
@@ -135,8 +135,8 @@ fn alone(records: u64) -> Result<()> {
 }
 
 fn over_http() -> Result<()> {
-    let server = ModelServer::start(Settings {
-        profile: Profile::InRegion,
+    let server = ModelServer::start(ModelSettings {
+        profile: LatencyProfile::InRegion,
         ..settings()
     })?;
     let address = server.address();

@@ -1,261 +1,293 @@
-//! Attribute values between JSON and [`packed`](crate::packed) form.
+//! Attribute values and items between DynamoDB's JSON and [`packed`](crate::packed) form, by serde.
 //!
-//! Must not live here: which members a request has.
+//! With serde instead of a parser of its own, a transaction like the server's costs the model 6 % more CPU time
+//! over HTTP (7.8 us per action instead of 7.3, mean of six interleaved runs of `examples/model_cost`).
+//!
+//! Must not live here: members of requests and responses.
+
+use std::borrow::Cow;
+use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::json::{Reader, broken, write_string};
 use crate::limits;
 use crate::number;
-use crate::packed::{self, Item, Kind, Value, put_value};
+use crate::packed::{
+    AttributeKind, ItemBuilder, ItemView, PackedItem, PackedValue, ValueView, put_set, put_value,
+};
 
-/// A piece of a request's [`Arena`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Span {
-    start: u32,
-    len: u32,
+/// A string that borrows from the input unless it contains escapes.
+#[derive(Debug, Hash, Deserialize)]
+pub(crate) struct InputText<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
+
+// ---- Reading ------------------------------------------------------------------------------------
+
+/// Appends one value, `{"S":"…"}` for example, to `out`.
+struct ValueSeed<'o> {
+    out: &'o mut Vec<u8>,
+    depth: usize,
 }
 
-impl Span {
-    pub(crate) fn len(self) -> usize {
-        self.len as usize
-    }
+/// Appends the content of a value whose kind is known.
+struct ContentSeed<'o> {
+    kind: AttributeKind,
+    out: &'o mut Vec<u8>,
+    depth: usize,
 }
 
-/// What was read of one request: names, values, items, one behind the other. A body is below 4 GB.
-#[derive(Debug, Default)]
-pub(crate) struct Arena(Vec<u8>);
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
+    type Value = ();
 
-impl Arena {
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self(Vec::with_capacity(bytes))
-    }
-
-    pub(crate) fn get(&self, span: Span) -> &[u8] {
-        &self.0[span.start as usize..][..span.len as usize]
-    }
-
-    pub(crate) fn item(&self, span: Span) -> Item<'_> {
-        Item(self.get(span))
-    }
-
-    fn since(&self, start: usize) -> Span {
-        Span {
-            start: start as u32,
-            len: (self.0.len() - start) as u32,
-        }
-    }
-
-    pub(crate) fn put(&mut self, bytes: &[u8]) -> Span {
-        let start = self.0.len();
-        self.0.extend_from_slice(bytes);
-        self.since(start)
-    }
-
-    /// One value, `{"S":"…"}` or the like.
-    pub(crate) fn read_value(&mut self, reader: &mut Reader<'_>) -> Result<Span, Error> {
-        let start = self.0.len();
-        read_value(reader, &mut self.0, 0)?;
-        Ok(self.since(start))
-    }
-
-    /// An item or key: an object of values. Its attributes come out in the order of their names.
-    pub(crate) fn read_item(&mut self, reader: &mut Reader<'_>) -> Result<Span, Error> {
-        let mut parts: Vec<(Span, Span)> = Vec::with_capacity(16);
-        reader.object(|reader, name| {
-            if name.is_empty() {
-                return Err(Error::validation(
-                    "One or more parameter values were invalid: an attribute has an empty name",
-                ));
-            }
-            let name = self.put(name.as_bytes());
-            parts.push((name, self.read_value(reader)?));
-            Ok(())
-        })?;
-        // The parts go to the front of the item's own place only after they are in order.
-        let mut out = Vec::with_capacity(parts.iter().map(|(n, v)| n.len() + v.len() + 2).sum());
-        let mut pairs: Vec<_> = parts
-            .iter()
-            .map(|(n, v)| (self.get(*n), self.get(*v)))
-            .collect();
-        packed::put_item(&mut pairs, &mut out).map_err(twice)?;
-        Ok(self.put(&out))
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
+        input.deserialize_map(self)
     }
 }
 
-fn twice(name: &[u8]) -> Error {
-    broken(format!("{} is given twice", String::from_utf8_lossy(name)))
-}
+impl<'de> Visitor<'de> for ValueSeed<'_> {
+    type Value = ();
 
-fn read_value(reader: &mut Reader<'_>, out: &mut Vec<u8>, depth: usize) -> Result<(), Error> {
-    if depth > limits::NESTING_MAX {
-        return Err(Error::validation(
-            "Nesting Levels have exceeded supported limits",
-        ));
+    fn expecting(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        text.write_str("an AttributeValue")
     }
-    let mut members = 0;
-    reader.object(|reader, kind| {
-        members += 1;
-        let Some(kind) = Kind::named(&kind) else {
-            return Err(broken(format!("{kind} is no type of an attribute")));
-        };
-        if members > 1 {
-            return Err(Error::validation(
-                "Supplied AttributeValue has more than one datatypes set, must contain exactly one of the \
-                 supported datatypes",
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        if self.depth > limits::NESTING_MAX {
+            return Err(A::Error::custom(
+                "Nesting Levels have exceeded supported limits",
             ));
         }
-        read_content(reader, kind, out, depth)
-    })?;
-    match members {
-        0 => Err(Error::validation(
-            "Supplied AttributeValue is empty, must contain exactly one of the supported datatypes",
-        )),
-        _ => Ok(()),
+        let Some(kind) = map.next_key()? else {
+            return Err(A::Error::custom(
+                "Supplied AttributeValue is empty, must contain exactly one of the supported datatypes",
+            ));
+        };
+        map.next_value_seed(ContentSeed {
+            kind,
+            out: self.out,
+            depth: self.depth,
+        })?;
+        match map.next_key::<IgnoredAny>()? {
+            None => Ok(()),
+            Some(_) => Err(A::Error::custom(
+                "Supplied AttributeValue has more than one datatypes set, must contain exactly one of the \
+                 supported datatypes",
+            )),
+        }
     }
 }
 
-fn read_content(
-    reader: &mut Reader<'_>,
-    kind: Kind,
-    out: &mut Vec<u8>,
-    depth: usize,
-) -> Result<(), Error> {
-    match kind {
-        Kind::S => put_value(kind, reader.string()?.as_bytes(), out),
-        Kind::N => {
-            let mut form = Vec::with_capacity(24);
-            number::canonical(&reader.string()?, &mut form)?;
-            put_value(kind, &form, out);
+impl<'de> DeserializeSeed<'de> for ContentSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
+        match self.kind {
+            AttributeKind::S | AttributeKind::N | AttributeKind::B => input.deserialize_str(self),
+            AttributeKind::Bool | AttributeKind::Null => input.deserialize_bool(self),
+            AttributeKind::M => input.deserialize_map(self),
+            _ => input.deserialize_seq(self),
         }
-        Kind::B => put_value(kind, &binary(&reader.string()?)?, out),
-        Kind::Bool => put_value(kind, &[u8::from(reader.boolean()?)], out),
-        Kind::Null => match reader.boolean()? {
-            true => put_value(kind, &[], out),
-            false => {
-                return Err(Error::validation(
+    }
+}
+
+impl<'de> Visitor<'de> for ContentSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            text,
+            "the content of an AttributeValue {}",
+            self.kind.name()
+        )
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        match self.kind {
+            AttributeKind::S => put_value(self.kind, text.as_bytes(), self.out),
+            _ => put_value(self.kind, &scalar(self.kind, text)?, self.out),
+        }
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        match (self.kind, value) {
+            (AttributeKind::Bool, _) => put_value(self.kind, &[u8::from(value)], self.out),
+            (_, true) => put_value(self.kind, &[], self.out),
+            (_, false) => {
+                return Err(E::custom(
                     "One or more parameter values were invalid: Null attribute value types must have the \
                      value of true",
                 ));
             }
-        },
-        Kind::L => {
-            let mut content = Vec::new();
-            reader.array(|reader| read_value(reader, &mut content, depth + 1))?;
-            put_value(kind, &content, out);
         }
-        Kind::M => {
-            let mut parts: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-            reader.object(|reader, name| {
-                let mut value = Vec::new();
-                read_value(reader, &mut value, depth + 1)?;
-                parts.push((name.as_bytes().to_vec(), value));
-                Ok(())
-            })?;
-            let mut pairs: Vec<_> = parts.iter().map(|(n, v)| (&n[..], &v[..])).collect();
-            let mut content = Vec::new();
-            packed::put_item(&mut pairs, &mut content).map_err(twice)?;
-            put_value(kind, &content, out);
-        }
-        Kind::SS | Kind::NS | Kind::BS => read_set(reader, kind, out)?,
-    }
-    Ok(())
-}
-
-fn read_set(reader: &mut Reader<'_>, kind: Kind, out: &mut Vec<u8>) -> Result<(), Error> {
-    let mut elements: Vec<Vec<u8>> = Vec::new();
-    reader.array(|reader| {
-        let text = reader.string()?;
-        elements.push(match kind {
-            Kind::NS => {
-                let mut form = Vec::new();
-                number::canonical(&text, &mut form)?;
-                form
-            }
-            Kind::BS => binary(&text)?,
-            _ => text.as_bytes().to_vec(),
-        });
         Ok(())
-    })?;
-    if elements.is_empty() {
-        return Err(Error::validation(format!(
-            "One or more parameter values were invalid: An {} set may not be empty",
-            kind.element().map_or("", Kind::name)
-        )));
     }
-    let mut elements: Vec<&[u8]> = elements.iter().map(Vec::as_slice).collect();
-    packed::put_set(kind, &mut elements, out).map_err(|()| {
-        Error::validation(
-            "One or more parameter values were invalid: Input collection contains duplicates",
-        )
-    })
-}
 
-fn binary(text: &str) -> Result<Vec<u8>, Error> {
-    STANDARD
-        .decode(text)
-        .map_err(|why| broken(format!("a B is no base64: {why}")))
-}
-
-pub(crate) fn write_item(item: Item<'_>, out: &mut Vec<u8>) {
-    write_attributes(item.iter(), out);
-}
-
-pub(crate) fn write_attributes<'a>(
-    attributes: impl Iterator<Item = (&'a [u8], Value<'a>)>,
-    out: &mut Vec<u8>,
-) {
-    out.push(b'{');
-    for (at, (name, value)) in attributes.enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        write_string(name, out);
-        out.push(b':');
-        write_value(value, out);
-    }
-    out.push(b'}');
-}
-
-pub(crate) fn write_value(value: Value<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"");
-    out.extend_from_slice(value.kind.name().as_bytes());
-    out.extend_from_slice(b"\":");
-    match value.kind {
-        Kind::S | Kind::N | Kind::B => write_scalar(value.kind, value.content, out),
-        Kind::Bool => out.extend_from_slice(if value.is_true() { b"true" } else { b"false" }),
-        Kind::Null => out.extend_from_slice(b"true"),
-        Kind::M => write_item(value.map(), out),
-        Kind::L => {
-            out.push(b'[');
-            for (at, value) in value.list().enumerate() {
-                if at > 0 {
-                    out.push(b',');
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        let Some(element) = self.kind.element() else {
+            let mut content = Vec::new();
+            loop {
+                let next = sequence.next_element_seed(ValueSeed {
+                    out: &mut content,
+                    depth: self.depth + 1,
+                })?;
+                if next.is_none() {
+                    put_value(self.kind, &content, self.out);
+                    return Ok(());
                 }
-                write_value(value, out);
             }
-            out.push(b']');
+        };
+        let mut elements = Vec::new();
+        while let Some(InputText(text)) = sequence.next_element()? {
+            elements.push(scalar(element, &text)?);
         }
-        Kind::SS | Kind::NS | Kind::BS => {
-            out.push(b'[');
-            for (at, element) in value.set().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                write_scalar(value.kind.element().unwrap_or(Kind::S), element, out);
-            }
-            out.push(b']');
+        if elements.is_empty() {
+            return Err(A::Error::custom(format!(
+                "One or more parameter values were invalid: An {} set may not be empty",
+                element.name()
+            )));
         }
+        let mut elements: Vec<&[u8]> = elements.iter().map(Vec::as_slice).collect();
+        put_set(self.kind, &mut elements, self.out).map_err(|()| {
+            A::Error::custom(
+                "One or more parameter values were invalid: Input collection contains duplicates",
+            )
+        })
     }
-    out.push(b'}');
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        let builder = read_attributes(map, self.depth + 1)?;
+        let content = builder.finish().map_err(duplicate)?;
+        put_value(self.kind, &content, self.out);
+        Ok(())
+    }
 }
 
-fn write_scalar(kind: Kind, content: &[u8], out: &mut Vec<u8>) {
+/// Content of a string, number or binary.
+fn scalar<E: Error>(kind: AttributeKind, text: &str) -> Result<Vec<u8>, E> {
     match kind {
-        Kind::B => write_string(STANDARD.encode(content).as_bytes(), out),
-        _ => write_string(content, out),
+        AttributeKind::N => {
+            let mut form = Vec::with_capacity(24);
+            number::canonical(text, &mut form).map_err(|error| E::custom(error.message()))?;
+            Ok(form)
+        }
+        AttributeKind::B => STANDARD
+            .decode(text)
+            .map_err(|error| E::custom(format!("a binary is not valid base64: {error}"))),
+        _ => Ok(text.as_bytes().to_vec()),
+    }
+}
+
+fn read_attributes<'de, A: MapAccess<'de>>(
+    mut map: A,
+    depth: usize,
+) -> Result<ItemBuilder, A::Error> {
+    let mut builder = ItemBuilder::default();
+    while let Some(InputText(name)) = map.next_key()? {
+        if name.is_empty() {
+            return Err(A::Error::custom(
+                "One or more parameter values were invalid: an attribute has an empty name",
+            ));
+        }
+        let out = builder.begin(name.as_bytes());
+        map.next_value_seed(ValueSeed { out, depth })?;
+        builder.end_value();
+    }
+    Ok(builder)
+}
+
+fn duplicate<E: Error>(name: String) -> E {
+    E::custom(format!("the attribute {name} occurs twice"))
+}
+
+impl<'de> Deserialize<'de> for PackedItem {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct ItemVisitor;
+        impl<'de> Visitor<'de> for ItemVisitor {
+            type Value = PackedItem;
+
+            fn expecting(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+                text.write_str("an item")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PackedItem, A::Error> {
+                read_attributes(map, 0)?.build().map_err(duplicate)
+            }
+        }
+        input.deserialize_map(ItemVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for PackedValue {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let mut bytes = Vec::new();
+        let seed = ValueSeed {
+            out: &mut bytes,
+            depth: 0,
+        };
+        seed.deserialize(input)?;
+        Ok(Self::new(bytes))
+    }
+}
+
+// ---- Writing ------------------------------------------------------------------------------------
+
+/// Names and strings are stored as UTF-8.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// An item without the attributes that a filter hides.
+pub(crate) struct FilteredItem<'a, F>(pub(crate) ItemView<'a>, pub(crate) F);
+
+impl<F: Fn(&[u8]) -> bool> Serialize for FilteredItem<'_, F> {
+    fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
+        let mut map = output.serialize_map(None)?;
+        for (name, value) in self.0.iter().filter(|(name, _)| self.1(name)) {
+            map.serialize_entry(text(name), &value)?;
+        }
+        map.end()
+    }
+}
+
+impl Serialize for ItemView<'_> {
+    fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
+        FilteredItem(*self, |_: &[u8]| true).serialize(output)
+    }
+}
+
+impl Serialize for PackedItem {
+    fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
+        self.view().serialize(output)
+    }
+}
+
+impl Serialize for ValueView<'_> {
+    fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
+        let mut map = output.serialize_map(Some(1))?;
+        map.serialize_entry(self.kind.name(), &Content(*self))?;
+        map.end()
+    }
+}
+
+struct Content<'a>(ValueView<'a>);
+
+impl Serialize for Content<'_> {
+    fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
+        let value = self.0;
+        match value.kind {
+            AttributeKind::S | AttributeKind::N => output.serialize_str(text(value.content)),
+            AttributeKind::B => output.serialize_str(&STANDARD.encode(value.content)),
+            AttributeKind::Bool => output.serialize_bool(value.is_true()),
+            AttributeKind::Null => output.serialize_bool(true),
+            AttributeKind::M => value.map().serialize(output),
+            AttributeKind::L => output.collect_seq(value.list()),
+            AttributeKind::BS => output.collect_seq(value.set().map(|one| STANDARD.encode(one))),
+            AttributeKind::SS | AttributeKind::NS => output.collect_seq(value.set().map(text)),
+        }
     }
 }
 
@@ -263,30 +295,29 @@ fn write_scalar(kind: Kind, content: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<String, Error> {
-        let mut arena = Arena::default();
-        let span = arena.read_item(&mut Reader::new(text.as_bytes())?)?;
-        let mut out = Vec::new();
-        write_item(arena.item(span), &mut out);
-        Ok(String::from_utf8(out).unwrap())
+    fn round_trip(input: &str) -> Result<String, serde_json::Error> {
+        let item: PackedItem = serde_json::from_str(input)?;
+        serde_json::to_string(&item)
     }
 
     #[test]
-    fn every_type_survives_the_round_trip_in_its_one_form() {
-        let text = r#"{"b":{"B":"AAEC"},"l":{"L":[{"S":""},{"NULL":true},{"M":{"z":{"N":"1"},"a":{"BOOL":false}}}]},
+    fn every_kind_survives_a_round_trip_in_canonical_form() {
+        let input = r#"{"b":{"B":"AAEC"},"l":{"L":[{"S":""},{"NULL":true},{"M":{"z":{"N":"1"},"a":{"BOOL":false}}}]},
             "n":{"N":"1.50"},"s":{"S":"x\"y"},"ss":{"SS":["b","a"]},"ns":{"NS":["10","9"]},"bs":{"BS":["Ag==","AQ=="]}}"#;
         assert_eq!(
-            read(text).unwrap(),
+            round_trip(input).unwrap(),
             r#"{"b":{"B":"AAEC"},"bs":{"BS":["AQ==","Ag=="]},"l":{"L":[{"S":""},{"NULL":true},{"M":{"a":{"BOOL":false},"z":{"N":"1"}}}]},"n":{"N":"1.5"},"ns":{"NS":["9","10"]},"s":{"S":"x\"y"},"ss":{"SS":["a","b"]}}"#
         );
     }
 
     #[test]
-    fn what_is_no_value_is_refused() {
-        for (text, word) in [
+    fn invalid_values_are_rejected() {
+        let deep = format!(r#"{{"a":{}{}"#, r#"{"L":["#.repeat(40), "]}".repeat(40));
+        for (input, expected) in [
             (r#"{"a":{}}"#, "is empty"),
             (r#"{"a":{"S":"x","N":"1"}}"#, "more than one"),
-            (r#"{"a":{"X":"x"}}"#, "no type"),
+            (r#"{"a":{"X":"x"}}"#, "unknown variant"),
+            (r#"{"a":{"S":1}}"#, "invalid type"),
             (r#"{"a":{"SS":[]}}"#, "may not be empty"),
             (r#"{"a":{"SS":["x","x"]}}"#, "duplicates"),
             (r#"{"a":{"NS":["1","1.0"]}}"#, "duplicates"),
@@ -294,9 +325,10 @@ mod tests {
             (r#"{"a":{"B":"?"}}"#, "base64"),
             (r#"{"a":{"S":"x"},"a":{"S":"y"}}"#, "twice"),
             (r#"{"":{"S":"x"}}"#, "empty name"),
+            (&deep, "Nesting"),
         ] {
-            let error = read(text).unwrap_err();
-            assert!(error.message().contains(word), "{text}: {error:?}");
+            let error = round_trip(input).unwrap_err().to_string();
+            assert!(error.contains(expected), "{input}: {error}");
         }
     }
 }

@@ -1,83 +1,83 @@
-//! What a table and its partitions take: buckets that fill at so many units a second, and what was
-//! taken from them.
+//! Capacity of tables and their partitions: token buckets that fill at a number of units per second, and
+//! meters of consumed units.
 //!
-//! A table has `2^n` partitions, each a like range of the hash of the partition key, as many as its
-//! capacity needs at 1,000 write and 3,000 read units each. One key lies on one partition and never
-//! gets more. When the capacity grows, every partition splits in two, and each half has half of what
-//! was left. Nothing splits for heat.
+//! A table has `2^n` partitions, each an equal range of the partition key's hash, as many as its capacity needs
+//! at 1,000 write and 3,000 read units each. A key belongs to one partition and never gets more than that. When
+//! the capacity grows, every partition splits in two and each half gets half of the bucket. Hot partitions do not
+//! split.
 //!
 //! Must not live here: what an operation costs.
 
-use crate::Micros;
+use crate::ModelTime;
 use crate::limits;
 
-const SECOND: Micros = 1_000_000;
+const SECOND: ModelTime = 1_000_000;
 
-/// Reading or writing.
+/// Read or write capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flow {
+pub(crate) enum CapacityKind {
     Read,
     Write,
 }
 
-/// Units a second, both ways.
+/// Write and read units per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Units {
+pub struct CapacityUnits {
     pub wcu: u32,
     pub rcu: u32,
 }
 
-impl Units {
-    fn of(self, flow: Flow) -> f64 {
-        match flow {
-            Flow::Read => f64::from(self.rcu),
-            Flow::Write => f64::from(self.wcu),
+impl CapacityUnits {
+    fn of(self, kind: CapacityKind) -> f64 {
+        match kind {
+            CapacityKind::Read => f64::from(self.rcu),
+            CapacityKind::Write => f64::from(self.wcu),
         }
     }
 }
 
-/// What held a request up.
+/// Which limit a request exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Throttled {
+pub(crate) enum ThrottleCause {
     Partition,
     Table,
 }
 
-/// Fills at a rate, holds [`limits::BURST_SECONDS`] of it. May be overdrawn by one request, which the
-/// next ones wait for: a large item fits no other way.
+/// Fills at a rate and holds [`limits::BURST_SECONDS`] of it. One request may overdraw the bucket, at the expense
+/// of the next ones: otherwise a large item would never fit.
 #[derive(Clone, Copy, Debug)]
-struct Bucket {
+struct TokenBucket {
     level: f64,
-    at: Micros,
+    at: ModelTime,
 }
 
-impl Bucket {
-    fn full(rate: f64, now: Micros) -> Self {
+impl TokenBucket {
+    fn full(rate: f64, now: ModelTime) -> Self {
         Self {
             level: rate * limits::BURST_SECONDS,
             at: now,
         }
     }
 
-    fn fill(&mut self, rate: f64, now: Micros) {
+    fn fill(&mut self, rate: f64, now: ModelTime) {
         let seconds = now.saturating_sub(self.at) as f64 / SECOND as f64;
         self.level = (self.level + rate * seconds).min(rate * limits::BURST_SECONDS);
         self.at = self.at.max(now);
     }
 }
 
-/// What was used, by seconds of the model's clock.
+/// Consumed units by seconds of the model's clock.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Meter {
+pub(crate) struct UnitMeter {
     second: u64,
     used: f64,
-    /// The most in one second.
+    /// Maximum of one second.
     pub(crate) peak: f64,
     pub(crate) total: f64,
 }
 
-impl Meter {
-    fn add(&mut self, units: f64, now: Micros) {
+impl UnitMeter {
+    fn add(&mut self, units: f64, now: ModelTime) {
         let second = now / SECOND;
         if second != self.second {
             self.second = second;
@@ -90,86 +90,86 @@ impl Meter {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Lane {
-    bucket: Bucket,
-    meter: Meter,
+struct MeteredBucket {
+    bucket: TokenBucket,
+    consumed: UnitMeter,
 }
 
-impl Lane {
-    fn new(rate: f64, now: Micros) -> Self {
+impl MeteredBucket {
+    fn new(rate: f64, now: ModelTime) -> Self {
         Self {
-            bucket: Bucket::full(rate, now),
-            meter: Meter::default(),
+            bucket: TokenBucket::full(rate, now),
+            consumed: UnitMeter::default(),
         }
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Pair {
-    read: Lane,
-    write: Lane,
+struct PartitionMeters {
+    read: MeteredBucket,
+    write: MeteredBucket,
 }
 
-impl Pair {
-    fn new(units: Units, now: Micros) -> Self {
+impl PartitionMeters {
+    fn new(units: CapacityUnits, now: ModelTime) -> Self {
         Self {
-            read: Lane::new(units.of(Flow::Read), now),
-            write: Lane::new(units.of(Flow::Write), now),
+            read: MeteredBucket::new(units.of(CapacityKind::Read), now),
+            write: MeteredBucket::new(units.of(CapacityKind::Write), now),
         }
     }
 
-    fn lane(&mut self, flow: Flow) -> &mut Lane {
-        match flow {
-            Flow::Read => &mut self.read,
-            Flow::Write => &mut self.write,
+    fn meter(&mut self, kind: CapacityKind) -> &mut MeteredBucket {
+        match kind {
+            CapacityKind::Read => &mut self.read,
+            CapacityKind::Write => &mut self.write,
         }
     }
 }
 
-const PARTITION: Units = Units {
+const PARTITION: CapacityUnits = CapacityUnits {
     wcu: limits::PARTITION_WCU,
     rcu: limits::PARTITION_RCU,
 };
 
-/// How a table or index is paid for.
+/// Billing mode of a table or index.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Billing {
-    /// Starts at what it is warmed to, takes twice its previous peak, up to the quota.
+    /// Starts at its warm throughput and grows to twice the previous peak, up to the quota.
     OnDemand {
-        warm: Units,
+        warm: CapacityUnits,
         quota: u32,
     },
-    Provisioned(Units),
+    Provisioned(CapacityUnits),
 }
 
-/// One table's or index's capacity and use.
+/// Capacity and consumption of a table or index.
 #[derive(Clone, Debug)]
 pub(crate) struct Capacity {
     billing: Billing,
     enforced: bool,
-    /// What it takes now.
-    units: Units,
-    all: Pair,
-    /// 2^n of them.
-    partitions: Vec<Pair>,
-    window_from: Micros,
-    /// The most in a second of the current window, write and read.
-    window_peak: [Meter; 2],
+    /// Current capacity.
+    units: CapacityUnits,
+    all: PartitionMeters,
+    /// A power of two.
+    partitions: Vec<PartitionMeters>,
+    window_from: ModelTime,
+    /// Peaks of the current window, write and read.
+    window_peak: [UnitMeter; 2],
 }
 
-/// One partition of a report.
+/// Consumption of one partition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PartitionUse {
     pub(crate) number: usize,
-    pub(crate) write: Meter,
-    pub(crate) read: Meter,
+    pub(crate) write: UnitMeter,
+    pub(crate) read: UnitMeter,
 }
 
 impl Capacity {
-    /// Not `enforced`: counts, and holds nobody up.
-    pub(crate) fn new(billing: Billing, enforced: bool, now: Micros) -> Self {
+    /// Unless `enforced`, consumption is counted and never throttled.
+    pub(crate) fn new(billing: Billing, enforced: bool, now: ModelTime) -> Self {
         let units = match billing {
-            Billing::OnDemand { warm, quota } => Units {
+            Billing::OnDemand { warm, quota } => CapacityUnits {
                 wcu: warm.wcu.min(quota.max(1)),
                 rcu: warm.rcu.min(quota.max(1)),
             },
@@ -179,10 +179,10 @@ impl Capacity {
             billing,
             enforced,
             units,
-            all: Pair::new(units, now),
-            partitions: vec![Pair::new(PARTITION, now); partitions_for(units)],
+            all: PartitionMeters::new(units, now),
+            partitions: vec![PartitionMeters::new(PARTITION, now); partitions_for(units)],
             window_from: now,
-            window_peak: [Meter::default(); 2],
+            window_peak: [UnitMeter::default(); 2],
         }
     }
 
@@ -190,7 +190,7 @@ impl Capacity {
         self.billing
     }
 
-    pub(crate) fn units(&self) -> Units {
+    pub(crate) fn units(&self) -> CapacityUnits {
         self.units
     }
 
@@ -198,50 +198,55 @@ impl Capacity {
         self.partitions.len()
     }
 
-    fn partition(&mut self, hash: u64) -> &mut Pair {
+    fn partition(&mut self, hash: u64) -> &mut PartitionMeters {
         let bits = self.partitions.len().trailing_zeros();
-        // With one partition there is nothing to shift; the top bits say which half of which half.
+        // The top bits select the partition. With one partition the shift would overflow.
         let at = hash.checked_shr(64 - bits).unwrap_or(0);
         let at = usize::try_from(at).unwrap_or(0);
         &mut self.partitions[at]
     }
 
-    /// Whether there is anything left for a request on the key with this hash.
-    pub(crate) fn may(&mut self, flow: Flow, hash: u64, now: Micros) -> Result<(), Throttled> {
+    /// Whether the buckets admit a request on the key with this hash.
+    pub(crate) fn check(
+        &mut self,
+        kind: CapacityKind,
+        hash: u64,
+        now: ModelTime,
+    ) -> Result<(), ThrottleCause> {
         self.grow(now);
         if !self.enforced {
             return Ok(());
         }
-        let rate = self.units.of(flow);
-        let lane = self.partition(hash).lane(flow);
-        lane.bucket.fill(PARTITION.of(flow), now);
-        if lane.bucket.level <= 0.0 {
-            return Err(Throttled::Partition);
+        let rate = self.units.of(kind);
+        let meter = self.partition(hash).meter(kind);
+        meter.bucket.fill(PARTITION.of(kind), now);
+        if meter.bucket.level <= 0.0 {
+            return Err(ThrottleCause::Partition);
         }
-        let bucket = &mut self.all.lane(flow).bucket;
+        let bucket = &mut self.all.meter(kind).bucket;
         bucket.fill(rate, now);
         match bucket.level <= 0.0 {
-            true => Err(Throttled::Table),
+            true => Err(ThrottleCause::Table),
             false => Ok(()),
         }
     }
 
-    /// Takes `units`, whether there are as many or not.
-    pub(crate) fn charge(&mut self, flow: Flow, hash: u64, units: f64, now: Micros) {
-        let rate = self.units.of(flow);
-        let lane = self.partition(hash).lane(flow);
-        lane.bucket.fill(PARTITION.of(flow), now);
-        lane.bucket.level -= units;
-        lane.meter.add(units, now);
-        let all = self.all.lane(flow);
+    /// Takes `units` and may overdraw the buckets.
+    pub(crate) fn charge(&mut self, kind: CapacityKind, hash: u64, units: f64, now: ModelTime) {
+        let rate = self.units.of(kind);
+        let meter = self.partition(hash).meter(kind);
+        meter.bucket.fill(PARTITION.of(kind), now);
+        meter.bucket.level -= units;
+        meter.consumed.add(units, now);
+        let all = self.all.meter(kind);
         all.bucket.fill(rate, now);
         all.bucket.level -= units;
-        all.meter.add(units, now);
-        self.window_peak[usize::from(flow == Flow::Read)].add(units, now);
+        all.consumed.add(units, now);
+        self.window_peak[usize::from(kind == CapacityKind::Read)].add(units, now);
     }
 
-    /// At the end of a window: twice its peak, if that is more.
-    fn grow(&mut self, now: Micros) {
+    /// At the end of a window the capacity grows to twice the window's peak.
+    fn grow(&mut self, now: ModelTime) {
         if now.saturating_sub(self.window_from) < limits::PEAK_WINDOW {
             return;
         }
@@ -250,11 +255,11 @@ impl Capacity {
         let Billing::OnDemand { quota, .. } = self.billing else {
             return;
         };
-        let twice = |meter: Meter, now: u32| {
+        let twice = |meter: UnitMeter, now: u32| {
             let wanted = (meter.peak * 2.0).min(f64::from(quota));
             now.max(wanted as u32)
         };
-        self.units = Units {
+        self.units = CapacityUnits {
             wcu: twice(write, self.units.wcu),
             rcu: twice(read, self.units.rcu),
         };
@@ -263,13 +268,13 @@ impl Capacity {
         }
     }
 
-    /// Every partition in two.
+    /// Splits every partition in two.
     fn split(&mut self) {
-        let half = |pair: &Pair| {
+        let half = |pair: &PartitionMeters| {
             let mut half = *pair;
-            for lane in [&mut half.read, &mut half.write] {
-                lane.bucket.level /= 2.0;
-                lane.meter = Meter::default();
+            for meter in [&mut half.read, &mut half.write] {
+                meter.bucket.level /= 2.0;
+                meter.consumed = UnitMeter::default();
             }
             [half, half]
         };
@@ -279,22 +284,22 @@ impl Capacity {
     pub(crate) fn table_use(&self) -> PartitionUse {
         PartitionUse {
             number: 0,
-            write: self.all.write.meter,
-            read: self.all.read.meter,
+            write: self.all.write.consumed,
+            read: self.all.read.consumed,
         }
     }
 
-    /// The partitions with the highest peak of writes, or of reads where nothing was written.
+    /// Partitions with the highest peak relative to their limits.
     pub(crate) fn hottest(&self, count: usize) -> Vec<PartitionUse> {
-        let of = |(number, pair): (usize, &Pair)| PartitionUse {
+        let of = |(number, pair): (usize, &PartitionMeters)| PartitionUse {
             number,
-            write: pair.write.meter,
-            read: pair.read.meter,
+            write: pair.write.consumed,
+            read: pair.read.consumed,
         };
         let mut all: Vec<_> = self.partitions.iter().enumerate().map(of).collect();
         let heat = |one: &PartitionUse| {
-            let write = one.write.peak / PARTITION.of(Flow::Write);
-            write.max(one.read.peak / PARTITION.of(Flow::Read))
+            let write = one.write.peak / PARTITION.of(CapacityKind::Write);
+            write.max(one.read.peak / PARTITION.of(CapacityKind::Read))
         };
         all.retain(|one| heat(one) > 0.0);
         all.sort_by(|a, b| heat(b).total_cmp(&heat(a)));
@@ -302,17 +307,17 @@ impl Capacity {
         all
     }
 
-    /// Forgets what was used; what is left in the buckets stays.
-    pub(crate) fn forget(&mut self) {
+    /// Resets the meters and keeps the buckets.
+    pub(crate) fn reset_meters(&mut self) {
         for pair in self.partitions.iter_mut().chain([&mut self.all]) {
-            pair.read.meter = Meter::default();
-            pair.write.meter = Meter::default();
+            pair.read.consumed = UnitMeter::default();
+            pair.write.consumed = UnitMeter::default();
         }
     }
 }
 
-/// As many as the capacity needs, up to the next power of two: partitions split in halves.
-fn partitions_for(units: Units) -> usize {
+/// Number of partitions that the capacity needs, rounded up to a power of two.
+fn partitions_for(units: CapacityUnits) -> usize {
     let write = units.wcu.div_ceil(limits::PARTITION_WCU);
     let read = units.rcu.div_ceil(limits::PARTITION_RCU);
     let count = write.max(read).clamp(1, limits::PARTITIONS_MAX);

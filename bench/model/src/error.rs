@@ -1,10 +1,9 @@
-//! What DynamoDB refuses with: the names that its SDKs tell apart, and the JSON they read them from.
+//! Errors of single requests: the codes that SDKs distinguish, and their JSON.
 //!
-//! Must not live here: when something is refused.
+//! Must not live here: when a request is rejected.
 
-use crate::json::write_string;
+use serde_json::{Map, Value as Json};
 
-/// The errors of single requests, transactions' reasons aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     Validation,
@@ -25,7 +24,7 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    /// As the wire has it, without its namespace.
+    /// Name on the wire, without its namespace.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Code::Validation => "ValidationException",
@@ -65,13 +64,12 @@ impl Code {
     }
 }
 
-/// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Error {
     code: Code,
     message: String,
-    /// JSON members to go with it, each with a comma before it.
-    more: String,
+    /// Further members of the body.
+    details: Map<String, Json>,
 }
 
 impl Error {
@@ -79,7 +77,7 @@ impl Error {
         Self {
             code,
             message: message.into(),
-            more: String::new(),
+            details: Map::new(),
         }
     }
 
@@ -87,17 +85,17 @@ impl Error {
         Self::new(Code::Validation, message)
     }
 
-    /// DynamoDB has it; the model does not, and says so rather than guess.
-    pub(crate) fn unmodelled(what: impl std::fmt::Display) -> Self {
-        Self::validation(format!("the model does not know {what}"))
+    /// For what DynamoDB supports and the model does not.
+    pub(crate) fn unsupported(what: impl std::fmt::Display) -> Self {
+        Self::validation(format!("the model does not support {what}"))
     }
 
     pub(crate) fn no_table() -> Self {
         Self::new(Code::ResourceNotFound, "Requested resource not found")
     }
 
-    pub(crate) fn with(mut self, more: String) -> Self {
-        self.more = more;
+    pub(crate) fn with(mut self, member: &str, value: Json) -> Self {
+        self.details.insert(member.to_owned(), value);
         self
     }
 
@@ -109,25 +107,16 @@ impl Error {
         &self.message
     }
 
-    /// The body of the answer.
+    /// Body of the response.
     pub(crate) fn body(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(160 + self.message.len() + self.more.len());
-        out.extend_from_slice(b"{\"__type\":\"");
-        out.extend_from_slice(self.code.namespace().as_bytes());
-        out.push(b'#');
-        out.extend_from_slice(self.code.name().as_bytes());
-        out.push(b'"');
-        if !self.message.is_empty() {
-            let is_upper = matches!(self.code, Code::TransactionCanceled | Code::Serialization);
-            out.extend_from_slice(if is_upper {
-                b",\"Message\":"
-            } else {
-                b",\"message\":"
-            });
-            write_string(self.message.as_bytes(), &mut out);
-        }
-        out.extend_from_slice(self.more.as_bytes());
-        out.push(b'}');
-        out
+        let mut body = self.details.clone();
+        let name = format!("{}#{}", self.code.namespace(), self.code.name());
+        body.insert("__type".to_owned(), name.into());
+        let member = match self.code {
+            Code::TransactionCanceled | Code::Serialization => "Message",
+            _ => "message",
+        };
+        body.insert(member.to_owned(), self.message.clone().into());
+        Json::Object(body).to_string().into_bytes()
     }
 }

@@ -1,43 +1,43 @@
-//! Faults put in on purpose, drawn by probability, switched while the model runs.
+//! Injected faults, drawn by probability and replaced while the model runs.
 
 use rand::Rng;
 use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 
-use crate::Micros;
+use crate::ModelTime;
 use crate::limits;
-use crate::op::Op;
+use crate::operation::ApiOperation;
 
-/// What goes wrong.
+/// Kind of an injected fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
-    /// Carried out, then the connection is cut instead of an answer.
+    /// Executed, then the connection is closed without a response.
     LostAnswer,
-    /// Not carried out; the connection is cut.
+    /// Not executed; the connection is closed.
     LostRequest,
-    /// Carried out, the answer comes `delay_ms` later.
+    /// Executed; the response is delayed by `delay_ms`.
     DelayedAnswer,
-    /// Not carried out: throttled.
+    /// Not executed; throttled.
     Throttle,
-    /// Not carried out: another transaction was in the way. Of writes and of TransactGetItems only.
+    /// Not executed; conflict with another transaction. Writes and TransactGetItems only.
     Conflict,
-    /// Answered with InternalServerError; carried out in half of the cases.
+    /// InternalServerError; executed in half of the cases.
     #[serde(rename = "error-500")]
     Error500,
 }
 
-/// One kind of fault, how often and where.
+/// A kind of fault, its probability and operations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
     pub kind: FaultKind,
-    /// 0 to 1, of each call it applies to.
+    /// 0 to 1.
     pub probability: f64,
-    /// `TransactWriteItems` for example; none: all operations on items.
+    /// `TransactWriteItems` for example; `None`: all operations on items.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
-    /// Of a delayed answer, milliseconds.
+    /// Delay of a [`FaultKind::DelayedAnswer`] in milliseconds.
     #[serde(default)]
     pub delay_ms: u64,
 }
@@ -67,31 +67,34 @@ impl Fault {
         self
     }
 
-    /// Refuses what cannot be meant.
+    /// Checks the members against each other.
     ///
     /// # Errors
-    /// What is wrong, with what would be right.
+    /// The invalid member and what is valid.
     pub fn check(&self) -> Result<(), String> {
         if !(0.0..=1.0).contains(&self.probability) {
-            return Err(format!("probability is {}; want 0 to 1", self.probability));
+            return Err(format!(
+                "probability is {}; must be 0 to 1",
+                self.probability
+            ));
         }
         if let Some(name) = &self.operation
-            && !Op::named(name).is_some_and(Op::is_on_items)
+            && !ApiOperation::from_name(name).is_some_and(ApiOperation::is_on_items)
         {
             return Err(format!(
-                "operation is {name:?}; want an operation on items, TransactWriteItems for example"
+                "operation is {name:?}; must be an operation on items, TransactWriteItems for example"
             ));
         }
         let delay = self.delay_ms.saturating_mul(1_000);
         match (self.kind, delay) {
-            (FaultKind::DelayedAnswer, 0) => Err("delayed-answer needs delay_ms".to_owned()),
+            (FaultKind::DelayedAnswer, 0) => Err("delayed-answer requires delay_ms".to_owned()),
             (FaultKind::DelayedAnswer, delay) if delay > limits::FAULT_DELAY_MAX => Err(format!(
-                "delay_ms is {}; want at most {}",
+                "delay_ms is {}; must be at most {}",
                 self.delay_ms,
                 limits::FAULT_DELAY_MAX / 1_000
             )),
             (FaultKind::DelayedAnswer, _) | (_, 0) => Ok(()),
-            _ => Err("delay_ms is for delayed-answer only".to_owned()),
+            _ => Err("delay_ms is only valid for delayed-answer".to_owned()),
         }
     }
 }
@@ -103,10 +106,10 @@ impl std::str::FromStr for Fault {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split(':');
         let mut next = || parts.next().filter(|part| !part.is_empty());
-        let kind = next().ok_or("want KIND:PROBABILITY[:OPERATION[:DELAY_MS]]")?;
+        let kind = next().ok_or("must be KIND:PROBABILITY[:OPERATION[:DELAY_MS]]")?;
         let kind = serde_json::Value::String(kind.to_owned());
         let kind = serde_json::from_value(kind).map_err(|why| format!("KIND: {why}"))?;
-        let probability = next().ok_or("want KIND:PROBABILITY")?;
+        let probability = next().ok_or("must be KIND:PROBABILITY")?;
         let probability = probability
             .parse()
             .map_err(|why| format!("PROBABILITY: {why}"))?;
@@ -115,7 +118,7 @@ impl std::str::FromStr for Fault {
             ms.parse().map_err(|why| format!("DELAY_MS: {why}"))
         })?;
         if parts.next().is_some() {
-            return Err("want KIND:PROBABILITY[:OPERATION[:DELAY_MS]]".to_owned());
+            return Err("must be KIND:PROBABILITY[:OPERATION[:DELAY_MS]]".to_owned());
         }
         let fault = Fault {
             kind,
@@ -128,31 +131,35 @@ impl std::str::FromStr for Fault {
     }
 }
 
-/// What happens to one call.
+/// The fault of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Drawn {
+pub(crate) struct FaultDecision {
     pub(crate) kind: FaultKind,
-    pub(crate) delay: Micros,
-    /// Whether it is carried out all the same.
-    pub(crate) carried_out: bool,
+    pub(crate) delay: ModelTime,
+    /// Whether the call is executed.
+    pub(crate) is_executed: bool,
 }
 
-/// The first fault that strikes.
-pub(crate) fn draw(faults: &[Fault], op: Op, rng: &mut SmallRng) -> Option<Drawn> {
+/// Draws the faults in order and returns the first one that occurs.
+pub(crate) fn draw(
+    faults: &[Fault],
+    operation: ApiOperation,
+    rng: &mut SmallRng,
+) -> Option<FaultDecision> {
     let applies = |fault: &&Fault| {
         let named = fault
             .operation
             .as_deref()
-            .is_none_or(|name| name == op.name());
-        let fits = fault.kind != FaultKind::Conflict || op.can_conflict();
-        named && fits && op.is_on_items()
+            .is_none_or(|name| name == operation.name());
+        let fits = fault.kind != FaultKind::Conflict || operation.can_conflict();
+        named && fits && operation.is_on_items()
     };
     for fault in faults.iter().filter(applies) {
         if rng.random::<f64>() < fault.probability {
-            return Some(Drawn {
+            return Some(FaultDecision {
                 kind: fault.kind,
                 delay: fault.delay_ms * 1_000,
-                carried_out: match fault.kind {
+                is_executed: match fault.kind {
                     FaultKind::LostAnswer | FaultKind::DelayedAnswer => true,
                     FaultKind::Error500 => rng.random(),
                     _ => false,
@@ -168,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_are_read_and_nonsense_is_named() {
+    fn fault_options_are_parsed_and_invalid_ones_rejected() {
         let fault: Fault = "delayed-answer:0.5:TransactWriteItems:250".parse().unwrap();
         assert_eq!(
             (fault.kind, fault.delay_ms),
@@ -176,7 +183,7 @@ mod tests {
         );
         assert!("error-500:0.1".parse::<Fault>().is_ok());
         for (text, word) in [
-            ("", "want KIND"),
+            ("", "must be KIND"),
             ("lost:0.1", "KIND"),
             ("throttle", "PROBABILITY"),
             ("throttle:2", "0 to 1"),
@@ -184,7 +191,7 @@ mod tests {
             ("throttle:0.1:GetItem:5", "delay_ms"),
             ("delayed-answer:0.1", "delay_ms"),
             ("delayed-answer:0.1::999999999", "at most"),
-            ("throttle:0.1:GetItem:0:x", "want KIND"),
+            ("throttle:0.1:GetItem:0:x", "must be KIND"),
         ] {
             let error = text.parse::<Fault>().unwrap_err();
             assert!(error.contains(word), "{text}: {error}");

@@ -27,12 +27,12 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::Micros;
+use crate::ModelTime;
 use crate::faults::Fault;
 use crate::limits;
-use crate::model::{Model, Reply, Ticket};
+use crate::model::{ModelReply, StoreModel, Ticket};
 use crate::server::{ModelJob, RequestAction, ServerControl, StoreRequest};
-use crate::timer::Timer;
+use crate::timer::TimerFd;
 
 const TARGET: &str = "x-amz-target";
 const PREFIX: &str = "DynamoDB_20120810.";
@@ -43,29 +43,29 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Ends the connection without a response.
 #[derive(Debug, Error)]
 #[error("connection closed by a fault")]
-pub(crate) struct ConnectionCut;
+pub(crate) struct ConnectionClosed;
 
 /// Serves connections. Clones share the model.
 #[derive(Clone)]
-pub(crate) struct ModelHandler(Rc<Shared>);
+pub(crate) struct ModelHandler(Rc<ServedModel>);
 
-struct Shared {
-    model: RefCell<Model>,
+struct ServedModel {
+    model: RefCell<StoreModel>,
     control: Arc<ServerControl>,
-    timer: Timer,
+    timer: TimerFd,
     began: Instant,
-    waiting: RefCell<HashMap<Ticket, oneshot::Sender<Reply>>>,
+    waiting: RefCell<HashMap<Ticket, oneshot::Sender<ModelReply>>>,
     /// A reply may be due before the timer fires.
     earlier: Notify,
     /// When the timer fires.
-    timer_due: Cell<Option<Micros>>,
+    timer_due: Cell<Option<ModelTime>>,
     connections: Cell<usize>,
     requests: Cell<u64>,
 }
 
-impl Shared {
-    fn now(&self) -> Micros {
-        Micros::try_from(self.began.elapsed().as_micros()).unwrap_or(Micros::MAX)
+impl ServedModel {
+    fn now(&self) -> ModelTime {
+        ModelTime::try_from(self.began.elapsed().as_micros()).unwrap_or(ModelTime::MAX)
     }
 
     /// Sends the replies that are due.
@@ -80,7 +80,7 @@ impl Shared {
         }
     }
 
-    async fn call(&self, operation: &str, body: &[u8]) -> Result<Reply, ConnectionCut> {
+    async fn call(&self, operation: &str, body: &[u8]) -> Result<ModelReply, ConnectionClosed> {
         let (client, reply) = oneshot::channel();
         let ticket = self.model.borrow_mut().arrive(self.now(), operation, body);
         self.waiting.borrow_mut().insert(ticket, client);
@@ -90,18 +90,18 @@ impl Shared {
             (Some(next), Some(timer_due)) if next >= timer_due => {}
             _ => self.earlier.notify_one(),
         }
-        reply.await.map_err(|_| ConnectionCut)
+        reply.await.map_err(|_| ConnectionClosed)
     }
 }
 
 impl ModelHandler {
     /// # Errors
     /// If the timer cannot be created.
-    pub(crate) fn new(model: Model, control: Arc<ServerControl>) -> io::Result<Self> {
-        Ok(Self(Rc::new(Shared {
+    pub(crate) fn new(model: StoreModel, control: Arc<ServerControl>) -> io::Result<Self> {
+        Ok(Self(Rc::new(ServedModel {
             model: RefCell::new(model),
             control,
-            timer: Timer::new()?,
+            timer: TimerFd::new()?,
             began: Instant::now(),
             waiting: RefCell::new(HashMap::new()),
             earlier: Notify::new(),
@@ -180,8 +180,8 @@ type HttpResponse = Response<Full<Bytes>>;
 
 impl Service<Request<Incoming>> for ModelHandler {
     type Response = HttpResponse;
-    type Error = ConnectionCut;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, ConnectionCut>>>>;
+    type Error = ConnectionClosed;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, ConnectionClosed>>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let shared = self.0.clone();
@@ -190,9 +190,9 @@ impl Service<Request<Incoming>> for ModelHandler {
 }
 
 async fn respond(
-    shared: &Shared,
+    shared: &ServedModel,
     request: Request<Incoming>,
-) -> Result<HttpResponse, ConnectionCut> {
+) -> Result<HttpResponse, ConnectionClosed> {
     let (head, body) = request.into_parts();
     let max = match head.uri.path() {
         "/" => limits::BODY_BYTES_MAX,
@@ -221,26 +221,26 @@ async fn respond(
     match &action {
         RequestAction::Execute | RequestAction::HoldResponse | RequestAction::DropResponse => {}
         RequestAction::ExecuteAfter(delay) => tokio::time::sleep(*delay).await,
-        RequestAction::HoldRequest => next_rule.changed().await.map_err(|_| ConnectionCut)?,
+        RequestAction::HoldRequest => next_rule.changed().await.map_err(|_| ConnectionClosed)?,
         RequestAction::Hang => pending().await,
-        RequestAction::DropRequest => return Err(ConnectionCut),
+        RequestAction::DropRequest => return Err(ConnectionClosed),
         RequestAction::Respond { status, body } => {
             return Ok(shared.response(*status, body.clone().into_bytes()));
         }
     }
     let reply = shared.call(operation, &body).await?;
     match action {
-        RequestAction::HoldResponse => next_rule.changed().await.map_err(|_| ConnectionCut)?,
-        RequestAction::DropResponse => return Err(ConnectionCut),
+        RequestAction::HoldResponse => next_rule.changed().await.map_err(|_| ConnectionClosed)?,
+        RequestAction::DropResponse => return Err(ConnectionClosed),
         _ => {}
     }
     match reply {
-        Reply::Answer { status, body } => Ok(shared.response(status, body)),
-        Reply::Cut => Err(ConnectionCut),
+        ModelReply::Response { status, body } => Ok(shared.response(status, body)),
+        ModelReply::Closed => Err(ConnectionClosed),
     }
 }
 
-impl Shared {
+impl ServedModel {
     fn response(&self, status: u16, body: Vec<u8>) -> HttpResponse {
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() =
@@ -272,7 +272,7 @@ struct ResetBody {
     tables: bool,
 }
 
-fn control(shared: &Shared, method: &Method, path: &str, body: &[u8]) -> HttpResponse {
+fn control(shared: &ServedModel, method: &Method, path: &str, body: &[u8]) -> HttpResponse {
     let mut model = shared.model.borrow_mut();
     match (method, path) {
         (&Method::GET, "/model/report") => json(&model.report(shared.now())),

@@ -1,66 +1,68 @@
-//! Keys: which attributes they are, and their bytes in the order that DynamoDB keeps items in: by the
-//! hash of the partition key, then by the sort key.
+//! Keys: their attributes, and their bytes in DynamoDB's order: by the hash of the partition key, then by the
+//! sort key.
 //!
-//! Must not live here: what is stored under a key.
+//! Must not live here: stored items.
 
 use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
 
 use crate::error::Error;
 use crate::limits;
 use crate::number;
-use crate::packed::{Item, Kind, Value, put_bytes};
+use crate::packed::{AttributeKind, ItemBuilder, ItemView, PackedItem, ValueView};
 
-/// Fixed: which partition a key lies on is the same in every run.
+/// Constant, so that a key is on the same partition in every run.
 const SEED: u64 = 0x5eed_0f7a_b1e5;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyAttribute {
     pub(crate) name: Box<str>,
-    /// S, N or B.
-    pub(crate) kind: Kind,
+    /// A scalar.
+    pub(crate) kind: AttributeKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Schema {
+pub(crate) struct KeySchema {
     pub(crate) partition: KeyAttribute,
     pub(crate) sort: Option<KeyAttribute>,
 }
 
-/// Where an item is. Of a table: the partition key with its length, then the sort key. Of an index: the
-/// same of the index, then the bytes of the table's key, for an index may have many items under one key.
+/// Position of an item: the partition key with its length, then the sort key. The key of an index entry ends
+/// with the table's key, because an index may hold many items under one key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Key {
-    /// Of the partition key alone.
+pub(crate) struct ItemKey {
+    /// Hash of the partition key.
     pub(crate) hash: u64,
     pub(crate) bytes: Box<[u8]>,
 }
 
-/// Why attributes are no key.
+/// Why attributes are not a key.
 #[derive(Debug)]
-pub(crate) enum NoKey {
-    /// Refused before anything else is looked at.
+pub(crate) enum KeyError {
+    /// Rejects the whole request.
     Empty(Error),
-    /// Of a transaction it cancels.
+    /// Cancels a transaction, and rejects other requests.
     Mismatch(Error),
 }
 
-impl From<NoKey> for Error {
-    fn from(why: NoKey) -> Self {
+impl From<KeyError> for Error {
+    fn from(why: KeyError) -> Self {
         match why {
-            NoKey::Empty(error) | NoKey::Mismatch(error) => error,
+            KeyError::Empty(error) | KeyError::Mismatch(error) => error,
         }
     }
 }
 
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    foldhash::quality::FixedState::with_seed(SEED).hash_one(bytes)
+    FixedState::with_seed(SEED).hash_one(bytes)
 }
 
-/// Text and binaries end with two zero bytes, and a zero within is told from the end: so the shorter
-/// comes first, and what follows does not matter.
-fn put_sortable(value: Value<'_>, out: &mut Vec<u8>) {
+/// Appends a sort key whose bytes have the order of the values. Strings and binaries end with two zero bytes,
+/// and zeros within them are escaped, so that a prefix sorts first.
+fn put_sortable(value: ValueView<'_>, out: &mut Vec<u8>) {
     match value.kind {
-        Kind::N => number::sortable(value.content, out),
+        AttributeKind::N => number::sortable(value.content, out),
         _ => {
             put_escaped(value.content, out);
             out.extend_from_slice(&[0, 0]);
@@ -77,7 +79,7 @@ fn put_escaped(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-impl Schema {
+impl KeySchema {
     pub(crate) fn attributes(&self) -> impl Iterator<Item = &KeyAttribute> {
         std::iter::once(&self.partition).chain(&self.sort)
     }
@@ -88,17 +90,17 @@ impl Schema {
     }
 
     /// The key of an item.
-    pub(crate) fn of_item(&self, item: Item<'_>) -> Result<Key, NoKey> {
+    pub(crate) fn item_key(&self, item: ItemView<'_>) -> Result<ItemKey, KeyError> {
         let part = |attribute: &KeyAttribute| {
             let name = &attribute.name;
             let Some(value) = item.get(name.as_bytes()) else {
-                return Err(NoKey::Mismatch(Error::validation(format!(
+                return Err(KeyError::Mismatch(Error::validation(format!(
                     "One or more parameter values were invalid: Missing the key {name} in the item"
                 ))));
             };
             match value.kind == attribute.kind {
                 true => Ok(value),
-                false => Err(NoKey::Mismatch(Error::validation(format!(
+                false => Err(KeyError::Mismatch(Error::validation(format!(
                     "One or more parameter values were invalid: Type mismatch for key {name} expected: {} \
                      actual: {}",
                     attribute.kind.name(),
@@ -111,10 +113,10 @@ impl Schema {
         self.build(partition, sort)
     }
 
-    /// A key by itself: these attributes and no others.
-    pub(crate) fn of_key(&self, key: Item<'_>) -> Result<Key, NoKey> {
+    /// A key that is given by itself: exactly the key's attributes.
+    pub(crate) fn key(&self, key: ItemView<'_>) -> Result<ItemKey, KeyError> {
         let mismatch = || {
-            NoKey::Mismatch(Error::validation(
+            KeyError::Mismatch(Error::validation(
                 "The provided key element does not match the schema",
             ))
         };
@@ -132,7 +134,11 @@ impl Schema {
         self.build(partition, sort)
     }
 
-    fn build(&self, partition: Value<'_>, sort: Option<Value<'_>>) -> Result<Key, NoKey> {
+    fn build(
+        &self,
+        partition: ValueView<'_>,
+        sort: Option<ValueView<'_>>,
+    ) -> Result<ItemKey, KeyError> {
         let mut bytes = Vec::with_capacity(
             partition.content.len() + 2 + sort.map_or(0, |s| s.content.len() + 4),
         );
@@ -142,27 +148,32 @@ impl Schema {
             self.check(attribute, value, limits::SORT_KEY_BYTES_MAX)?;
             put_sortable(value, &mut bytes);
         }
-        Ok(Key {
+        Ok(ItemKey {
             hash,
             bytes: bytes.into(),
         })
     }
 
-    fn check(&self, attribute: &KeyAttribute, value: Value<'_>, max: usize) -> Result<(), NoKey> {
+    fn check(
+        &self,
+        attribute: &KeyAttribute,
+        value: ValueView<'_>,
+        max: usize,
+    ) -> Result<(), KeyError> {
         let name = &attribute.name;
         if value.content.is_empty() {
-            let kind = if value.kind == Kind::B {
+            let kind = if value.kind == AttributeKind::B {
                 "binary"
             } else {
                 "string"
             };
-            return Err(NoKey::Empty(Error::validation(format!(
+            return Err(KeyError::Empty(Error::validation(format!(
                 "One or more parameter values are not valid. The AttributeValue for a key attribute cannot \
                  contain an empty {kind} value. Key: {name}"
             ))));
         }
         match value.content.len() > max {
-            true => Err(NoKey::Mismatch(Error::validation(format!(
+            true => Err(KeyError::Mismatch(Error::validation(format!(
                 "One or more parameter values were invalid: the key {name} has {} bytes, more than {max}",
                 value.content.len()
             )))),
@@ -170,8 +181,8 @@ impl Schema {
         }
     }
 
-    /// The key of an item in an index with this schema; `None`: the item is not in it.
-    pub(crate) fn of_entry(&self, item: Item<'_>, table_key: &Key) -> Option<Key> {
+    /// The key of an item in an index with this schema; `None` if the index does not contain the item.
+    pub(crate) fn index_key(&self, item: ItemView<'_>, table_key: &ItemKey) -> Option<ItemKey> {
         let partition = item.get(self.partition.name.as_bytes())?;
         let sort = match &self.sort {
             None => None,
@@ -183,21 +194,21 @@ impl Schema {
             put_sortable(value, &mut bytes);
         }
         bytes.extend_from_slice(&table_key.bytes);
-        Some(Key {
+        Some(ItemKey {
             hash,
             bytes: bytes.into(),
         })
     }
 
-    /// Attributes of an index's key must be of its types where they are there at all.
-    pub(crate) fn check_entry(&self, item: Item<'_>, index: &str) -> Result<(), NoKey> {
+    /// Checks the kinds of index key attributes that the item has.
+    pub(crate) fn check_index_key(&self, item: ItemView<'_>, index: &str) -> Result<(), KeyError> {
         for attribute in self.attributes() {
             let Some(value) = item.get(attribute.name.as_bytes()) else {
                 continue;
             };
             if value.kind != attribute.kind {
-                return Err(NoKey::Mismatch(Error::validation(format!(
-                    "One or more parameter values were invalid: Type mismatch for Index Key {} Expected: {} \
+                return Err(KeyError::Mismatch(Error::validation(format!(
+                    "One or more parameter values were invalid: Type mismatch for Index ItemKey {} Expected: {} \
                      Actual: {} IndexName: {index}",
                     attribute.name,
                     attribute.kind.name(),
@@ -205,7 +216,7 @@ impl Schema {
                 ))));
             }
             if value.content.is_empty() {
-                return Err(NoKey::Mismatch(Error::validation(format!(
+                return Err(KeyError::Mismatch(Error::validation(format!(
                     "One or more parameter values are not valid. A value specified for a secondary index \
                      key is not supported. The AttributeValue for a key attribute cannot contain an empty \
                      string value. IndexName: {index}, IndexKey: {}",
@@ -217,58 +228,58 @@ impl Schema {
     }
 }
 
-/// The hash of what was put.
-fn put_partition(value: Value<'_>, out: &mut Vec<u8>) -> u64 {
+/// Appends the partition key and returns its hash.
+fn put_partition(value: ValueView<'_>, out: &mut Vec<u8>) -> u64 {
     let len = u16::try_from(value.content.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&len.to_be_bytes());
     out.extend_from_slice(value.content);
     hash(value.content)
 }
 
-/// What a sort key must be, for a query.
-pub(crate) enum SortRange<'a> {
+/// Test of a sort key in a query.
+pub(crate) enum SortCondition<'a> {
     All,
-    Equal(Value<'a>),
-    Less(Value<'a>),
-    AtMost(Value<'a>),
-    More(Value<'a>),
-    AtLeast(Value<'a>),
-    Between(Value<'a>, Value<'a>),
-    BeginsWith(Value<'a>),
+    Equal(ValueView<'a>),
+    Less(ValueView<'a>),
+    LessOrEqual(ValueView<'a>),
+    Greater(ValueView<'a>),
+    GreaterOrEqual(ValueView<'a>),
+    Between(ValueView<'a>, ValueView<'a>),
+    BeginsWith(ValueView<'a>),
 }
 
-/// From the first key on, up to the second one, exclusive.
-pub(crate) fn range(partition: Value<'_>, sort: &SortRange<'_>) -> (Key, Key) {
+/// The range of keys, end exclusive, that match both conditions.
+pub(crate) fn key_range(partition: ValueView<'_>, sort: &SortCondition<'_>) -> (ItemKey, ItemKey) {
     let mut prefix = Vec::new();
     let hash = put_partition(partition, &mut prefix);
-    let with = |value: &Value<'_>| {
+    let with = |value: &ValueView<'_>| {
         let mut bytes = prefix.clone();
         put_sortable(*value, &mut bytes);
         bytes
     };
     let (from, to) = match sort {
-        SortRange::All => (prefix.clone(), after(&prefix)),
-        SortRange::Equal(value) => (with(value), after(&with(value))),
-        SortRange::Less(value) => (prefix.clone(), with(value)),
-        SortRange::AtMost(value) => (prefix.clone(), after(&with(value))),
-        SortRange::More(value) => (after(&with(value)), after(&prefix)),
-        SortRange::AtLeast(value) => (with(value), after(&prefix)),
-        SortRange::Between(low, high) => (with(low), after(&with(high))),
-        SortRange::BeginsWith(value) => {
+        SortCondition::All => (prefix.clone(), after(&prefix)),
+        SortCondition::Equal(value) => (with(value), after(&with(value))),
+        SortCondition::Less(value) => (prefix.clone(), with(value)),
+        SortCondition::LessOrEqual(value) => (prefix.clone(), after(&with(value))),
+        SortCondition::Greater(value) => (after(&with(value)), after(&prefix)),
+        SortCondition::GreaterOrEqual(value) => (with(value), after(&prefix)),
+        SortCondition::Between(low, high) => (with(low), after(&with(high))),
+        SortCondition::BeginsWith(value) => {
             let mut start = prefix.clone();
             put_escaped(value.content, &mut start);
             let end = after(&start);
             (start, end)
         }
     };
-    let key = |bytes: Vec<u8>| Key {
+    let key = |bytes: Vec<u8>| ItemKey {
         hash,
         bytes: bytes.into(),
     };
     (key(from), key(to))
 }
 
-/// The least bytes above all that begin with `prefix`. Its first byte is a length's, below 255.
+/// The least bytes above all that begin with `prefix`, whose first byte is part of a length and below 255.
 fn after(prefix: &[u8]) -> Vec<u8> {
     let mut bytes = prefix.to_vec();
     while bytes.last() == Some(&0xff) {
@@ -280,27 +291,42 @@ fn after(prefix: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The attributes of `item` that make up these schemas' keys, as an item.
-pub(crate) fn key_attributes(item: Item<'_>, schemas: &[&Schema]) -> Vec<u8> {
-    let mut out = Vec::new();
+/// The attributes of `item` that belong to the keys of these schemas.
+pub(crate) fn key_attributes(item: ItemView<'_>, schemas: &[&KeySchema]) -> PackedItem {
+    let mut builder = ItemBuilder::default();
     for (name, value) in item.iter() {
         if schemas.iter().any(|schema| schema.has(name)) {
-            put_bytes(name, &mut out);
-            out.extend_from_slice(value.bytes());
+            builder.begin(name).extend_from_slice(value.bytes());
+            builder.end_value();
         }
     }
-    out
+    // Attributes of an item have distinct names.
+    builder.build().unwrap_or_default()
 }
 
-/// For locks: a table and a key in it as one number. Two that collide would conflict for nothing, once
-/// in 2^64.
-pub(crate) fn lock_of(table: u32, key: &Key) -> u64 {
-    foldhash::quality::FixedState::with_seed(SEED ^ u64::from(table)).hash_one(&*key.bytes)
+/// Id of the lock on an item. A collision, one in 2^64, would cause a needless conflict.
+pub(crate) fn lock_id(table: u32, key: &ItemKey) -> u64 {
+    FixedState::with_seed(SEED ^ u64::from(table)).hash_one(&*key.bytes)
 }
 
-/// For a request's fingerprint: `parts` under a mark that says what they are.
-pub(crate) fn fingerprint(mark: u8, parts: &[&[u8]]) -> u64 {
-    foldhash::quality::FixedState::with_seed(SEED ^ (u64::from(mark) << 48)).hash_one(parts)
+/// A hasher whose results are the same in every run; `purpose` separates unrelated uses.
+pub(crate) fn seeded_hasher(purpose: u8) -> FixedState {
+    FixedState::with_seed(SEED ^ (u64::from(purpose) << 48))
+}
+
+impl<'a> SortCondition<'a> {
+    pub(crate) fn values(&self) -> Vec<ValueView<'a>> {
+        match self {
+            Self::All => Vec::new(),
+            Self::Between(low, high) => vec![*low, *high],
+            Self::Equal(value)
+            | Self::Less(value)
+            | Self::LessOrEqual(value)
+            | Self::Greater(value)
+            | Self::GreaterOrEqual(value)
+            | Self::BeginsWith(value) => vec![*value],
+        }
+    }
 }
 
 #[cfg(test)]
@@ -308,55 +334,71 @@ mod tests {
     use super::*;
     use crate::packed::put_value;
 
-    fn value(kind: Kind, content: &[u8]) -> Vec<u8> {
+    fn value(kind: AttributeKind, content: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         put_value(kind, content, &mut out);
         out
     }
 
     #[test]
-    fn ranges_hold_exactly_the_sort_keys_they_should() {
-        let partition = value(Kind::S, b"p");
-        let partition = Value::of(&partition).unwrap();
+    fn key_ranges_contain_exactly_the_matching_sort_keys() {
+        let partition = value(AttributeKind::S, b"p");
+        let partition = ValueView::new(&partition).unwrap();
         let keys: [&[u8]; 6] = [b"a", b"a\0", b"aa", b"ab", b"b", b"\xff"];
         let key = |sort: &[u8]| {
-            let sort = value(Kind::S, sort);
-            range(partition, &SortRange::Equal(Value::of(&sort).unwrap())).0
+            let sort = value(AttributeKind::S, sort);
+            key_range(
+                partition,
+                &SortCondition::Equal(ValueView::new(&sort).unwrap()),
+            )
+            .0
         };
-        let within = |range_of: &dyn Fn(Value<'_>) -> (Key, Key), of: &[u8]| {
-            let of = value(Kind::S, of);
-            let (from, to) = range_of(Value::of(&of).unwrap());
+        let within = |range_of: &dyn Fn(ValueView<'_>) -> (ItemKey, ItemKey), of: &[u8]| {
+            let of = value(AttributeKind::S, of);
+            let (from, to) = range_of(ValueView::new(&of).unwrap());
             keys.iter()
                 .map(|k| u8::from(key(k) >= from && key(k) < to))
                 .collect::<Vec<_>>()
         };
         assert!(keys.windows(2).all(|pair| key(pair[0]) < key(pair[1])));
         assert_eq!(
-            within(&|v| range(partition, &SortRange::Equal(v)), b"aa"),
+            within(&|v| key_range(partition, &SortCondition::Equal(v)), b"aa"),
             [0, 0, 1, 0, 0, 0]
         );
         assert_eq!(
-            within(&|v| range(partition, &SortRange::Less(v)), b"aa"),
+            within(&|v| key_range(partition, &SortCondition::Less(v)), b"aa"),
             [1, 1, 0, 0, 0, 0]
         );
         assert_eq!(
-            within(&|v| range(partition, &SortRange::AtMost(v)), b"aa"),
+            within(
+                &|v| key_range(partition, &SortCondition::LessOrEqual(v)),
+                b"aa"
+            ),
             [1, 1, 1, 0, 0, 0]
         );
         assert_eq!(
-            within(&|v| range(partition, &SortRange::More(v)), b"aa"),
+            within(&|v| key_range(partition, &SortCondition::Greater(v)), b"aa"),
             [0, 0, 0, 1, 1, 1]
         );
         assert_eq!(
-            within(&|v| range(partition, &SortRange::AtLeast(v)), b"aa"),
+            within(
+                &|v| key_range(partition, &SortCondition::GreaterOrEqual(v)),
+                b"aa"
+            ),
             [0, 0, 1, 1, 1, 1]
         );
         assert_eq!(
-            within(&|v| range(partition, &SortRange::BeginsWith(v)), b"a"),
+            within(
+                &|v| key_range(partition, &SortCondition::BeginsWith(v)),
+                b"a"
+            ),
             [1, 1, 1, 1, 0, 0]
         );
         assert_eq!(
-            within(&|v| range(partition, &SortRange::Between(v, v)), b"b"),
+            within(
+                &|v| key_range(partition, &SortCondition::Between(v, v)),
+                b"b"
+            ),
             [0, 0, 0, 0, 1, 0]
         );
     }

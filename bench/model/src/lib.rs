@@ -1,36 +1,34 @@
-//! A store that answers like DynamoDB under load, so that a server can be measured on one machine:
-//! real requests and real expressions, with the latencies, partition limits, conflicts, throttling,
-//! token memory and faults of a store that is far away and shared. What it does not know it refuses by
-//! name.
+//! A model of DynamoDB under load, so that a server can be measured and tested on one machine: real requests and
+//! expressions, with the latencies, partition limits, conflicts, throttling, idempotency tokens and faults of a
+//! remote, shared store. Unsupported features are rejected by name.
 //!
 //! [`model`] is the core without sockets or clocks; [`ModelServer`] puts it on a port.
 
 mod attribute;
 mod capacity;
+mod catalog;
 mod error;
 mod expr;
 mod faults;
 mod http;
-mod json;
 mod key;
 mod latency;
 pub mod limits;
 pub mod model;
 mod number;
-mod op;
+mod operation;
 mod packed;
 mod request;
 pub mod server;
-mod store;
 mod table;
 mod timer;
 mod tokens;
 
-pub use capacity::Units;
+pub use capacity::CapacityUnits;
 pub use faults::{Fault, FaultKind};
-pub use latency::{Profile, Shape};
-pub use model::{Model, Reply, Settings, Ticket};
+pub use latency::LatencyProfile;
+pub use model::{ModelReply, ModelSettings, StoreModel, Ticket};
 pub use server::{ModelServer, RequestAction, StoreRequest};
 
-/// Time since the model began, in microseconds.
-pub type Micros = u64;
+/// Time since the model's start, in microseconds.
+pub type ModelTime = u64;

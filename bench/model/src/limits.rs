@@ -1,16 +1,16 @@
-//! Every bound of the model, each with its reason. DynamoDB's own limits come first.
+//! Every bound of the model with its reason; DynamoDB's own limits first.
 
-use crate::Micros;
+use crate::ModelTime;
 
-// ---- DynamoDB's ---------------------------------------------------------------------------------
+// ---- DynamoDB -----------------------------------------------------------------------------------
 
 /// Actions of one TransactWriteItems or TransactGetItems.
 pub const TRANSACTION_ACTIONS_MAX: usize = 100;
-/// Bytes of all items of one transaction together.
+/// Total bytes of the items of one transaction.
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Keys of one BatchGetItem.
 pub const BATCH_GET_KEYS_MAX: usize = 100;
-/// Bytes that one BatchGetItem answers with; the keys beyond come back unprocessed.
+/// Bytes of the items of one BatchGetItem; keys beyond are returned unprocessed.
 pub const BATCH_GET_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Requests of one BatchWriteItem.
 pub const BATCH_WRITE_MAX: usize = 25;
@@ -30,67 +30,65 @@ pub const IN_OPERANDS_MAX: usize = 100;
 pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Characters of a ClientRequestToken.
 pub const TOKEN_CHARS_MAX: usize = 36;
-/// How long a token of an applied transaction is remembered.
-pub const TOKEN_LIFE: Micros = 10 * 60 * 1_000_000;
-/// Bytes that one write unit pays for.
+/// Retention of the token of an applied transaction.
+pub const TOKEN_LIFE: ModelTime = 10 * 60 * 1_000_000;
+/// Bytes per write unit.
 pub const WRITE_UNIT_BYTES: usize = 1024;
-/// Bytes that one read unit pays for.
+/// Bytes per read unit.
 pub const READ_UNIT_BYTES: usize = 4096;
-/// Write units a second of one partition.
+/// Write units per second of one partition.
 pub const PARTITION_WCU: u32 = 1_000;
-/// Read units a second of one partition.
+/// Read units per second of one partition.
 pub const PARTITION_RCU: u32 = 3_000;
-/// What a new on-demand table takes: write units a second.
+/// Write units per second of a new on-demand table.
 pub const ON_DEMAND_WCU: u32 = 4_000;
-/// What a new on-demand table takes: read units a second.
+/// Read units per second of a new on-demand table.
 pub const ON_DEMAND_RCU: u32 = 12_000;
-/// An account's default quota for one table, write and read units a second alike.
+/// An account's default quota for one table, for write and read units per second.
 pub const TABLE_QUOTA: u32 = 40_000;
-/// An on-demand table takes twice its previous peak. More than that within this time may be
-/// throttled, DynamoDB says; here it is.
-pub const PEAK_WINDOW: Micros = 30 * 60 * 1_000_000;
+/// An on-demand table serves twice its previous peak. DynamoDB may throttle a faster growth within this time;
+/// the model does.
+pub const PEAK_WINDOW: ModelTime = 30 * 60 * 1_000_000;
 
-// ---- The model's own ----------------------------------------------------------------------------
+// ---- Model ------------------------------------------------------------------------------------
 
-/// Unused capacity a bucket keeps, in seconds of its rate. DynamoDB keeps up to 300 s, but says not to
-/// rely on it. One second lets a transaction of a hundred actions, which arrives at one instant,
-/// through, and banks nothing that would flatter a run of a minute.
+/// Unused capacity that a bucket keeps, in seconds of its rate. DynamoDB keeps up to 300 s without a guarantee.
+/// One second admits a transaction of a hundred actions, which arrives at one instant, and saves nothing that
+/// would make a run of a minute look better.
 pub const BURST_SECONDS: f64 = 1.0;
-/// Most partitions of one table: enough for a million writes a second.
+/// Partitions of one table: enough for a million writes per second.
 pub const PARTITIONS_MAX: u32 = 1_024;
-/// Largest capacity a flag may set, units a second: what `PARTITIONS_MAX` can carry.
+/// Largest configurable capacity in units per second: that of `PARTITIONS_MAX` partitions.
 pub const CAPACITY_MAX: u32 = 1_000_000;
-/// Calls that may be under way; past it they are answered ServiceUnavailable. A server with
-/// 64 connections has 64; 10,000 is a fleet's.
+/// Calls in flight; further calls get ServiceUnavailable. A server with 64 connections has 64; 10,000 serve a
+/// fleet.
 pub const CALLS_MAX: usize = 10_000;
 /// Largest request body: 4 MB of items as JSON, with room for escapes.
 pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Nesting of a request's JSON, values included; bounds the parser's stack.
-pub const JSON_DEPTH_MAX: usize = 96;
-/// Tokens remembered; past it the oldest is forgotten before its time, and the report says so.
-/// 2 million are 3,300 transactions a second for the ten minutes, at about 64 bytes each.
+/// Tokens kept; beyond, the oldest is evicted early, which the report counts. 2 million are 3,300 transactions per
+/// second for ten minutes, at about 64 bytes each.
 pub const TOKENS_MAX: usize = 2_000_000;
-/// Parsed expressions kept, by text; past it all are dropped. A server has some dozens.
+/// Parsed expressions cached; a full cache is cleared. A server has some dozens.
 pub const EXPRESSIONS_MAX: usize = 4_096;
-/// Nesting of an expression; bounds the stack of its evaluation.
+/// Nesting of an expression; bounds the stack of parser and evaluation.
 pub const EXPRESSION_DEPTH_MAX: usize = 64;
 /// Tables of one store: the default quota of an account.
 pub const TABLES_MAX: usize = 2_500;
-/// Index entries of one CreateTable, as DynamoDB's default quota.
+/// Indexes of one table: DynamoDB's default quota.
 pub const INDEXES_MAX: usize = 20;
-/// Latencies are not drawn beyond this quantile's normal score: one in 10,000.
+/// Largest normal score of a latency: one in 10,000.
 pub const LATENCY_Z_MAX: f64 = 3.719;
-/// Nor below this one: one in 100.
+/// Smallest normal score of a latency: one in 100.
 pub const LATENCY_Z_MIN: f64 = -2.326;
-/// Rules of injected faults.
+/// Injected faults at the same time.
 pub const FAULT_RULES_MAX: usize = 64;
-/// Longest delay a fault may add.
-pub const FAULT_DELAY_MAX: Micros = 600 * 1_000_000;
-/// Connections served at once.
+/// Longest delay of a fault.
+pub const FAULT_DELAY_MAX: ModelTime = 600 * 1_000_000;
+/// Open connections.
 pub const CONNECTIONS_MAX: usize = 4_096;
-/// Connections that wait to be accepted; a fleet's clients connect at once.
+/// Connections that wait to be accepted: the clients of a fleet connect at the same time.
 pub const BACKLOG: u32 = 1_024;
-/// Hottest partitions that a report names.
+/// Hottest partitions in a report.
 pub const REPORT_PARTITIONS: usize = 5;
-/// Bytes of one control request.
+/// Bytes of one control-plane request.
 pub const CONTROL_BYTES_MAX: usize = 64 * 1024;

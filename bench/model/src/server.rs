@@ -1,9 +1,9 @@
 //! The model behind a socket, in this process: [`ModelServer`].
 //!
 //! ```no_run
-//! use inventory_store_model::{FaultKind, ModelServer, RequestAction, Settings};
+//! use inventory_store_model::{FaultKind, ModelServer, ModelSettings, RequestAction};
 //!
-//! let server = ModelServer::start(Settings::default())?;
+//! let server = ModelServer::start(ModelSettings::default())?;
 //! println!("AWS_ENDPOINT_URL_DYNAMODB={}", server.endpoint());
 //! // Faults by probability ...
 //! server.set_faults(vec![FaultKind::LostAnswer.with_probability(0.1).on("TransactWriteItems")])?;
@@ -29,11 +29,11 @@ use serde_json::Value as Json;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc as async_mpsc, watch};
 
-use crate::Micros;
+use crate::ModelTime;
 use crate::faults::Fault;
 use crate::http;
 use crate::limits;
-use crate::model::{Model, Settings};
+use crate::model::{ModelSettings, StoreModel};
 
 /// A request as a rule sees it.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +80,7 @@ impl RequestAction {
 }
 
 type RequestRule = Box<dyn FnMut(&StoreRequest<'_>) -> RequestAction + Send>;
-pub(crate) type ModelJob = Box<dyn FnOnce(&mut Model, Micros) + Send>;
+pub(crate) type ModelJob = Box<dyn FnOnce(&mut StoreModel, ModelTime) + Send>;
 
 /// What the owner of a server and its thread share.
 pub(crate) struct ServerControl {
@@ -126,7 +126,7 @@ impl ModelServer {
     ///
     /// # Errors
     /// If no thread, port or timer is available.
-    pub fn start(settings: Settings) -> io::Result<Self> {
+    pub fn start(settings: ModelSettings) -> io::Result<Self> {
         Self::bind((Ipv4Addr::LOCALHOST, 0).into(), settings)
     }
 
@@ -134,7 +134,7 @@ impl ModelServer {
     ///
     /// # Errors
     /// If the address is in use, or no thread or timer is available.
-    pub fn bind(address: SocketAddr, settings: Settings) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, settings: ModelSettings) -> io::Result<Self> {
         let control = Arc::new(ServerControl {
             rule: Mutex::new(None),
             rule_version: watch::Sender::new(0),
@@ -173,7 +173,7 @@ impl ModelServer {
     /// If the server's thread panicked.
     pub fn run<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Model, Micros) -> T + Send + 'static,
+        job: impl FnOnce(&mut StoreModel, ModelTime) -> T + Send + 'static,
     ) -> T {
         let (done, result) = mpsc::channel();
         let job: ModelJob = Box::new(move |model, now| {
@@ -195,14 +195,14 @@ impl ModelServer {
     /// Replaces the probabilistic faults.
     ///
     /// # Errors
-    /// As [`Model::set_faults`].
+    /// As [`StoreModel::set_faults`].
     pub fn set_faults(&self, faults: Vec<Fault>) -> Result<(), String> {
         self.run(move |model, _| model.set_faults(faults))
     }
 
     /// Counters since the start, as `GET /model/report` returns them.
     pub fn report(&self) -> Json {
-        self.run(Model::report)
+        self.run(StoreModel::report)
     }
 
     /// Calls `rule` for each request that arrives from now on. It runs on the server's thread and must not
@@ -235,7 +235,7 @@ impl Drop for ModelServer {
 
 fn run_thread(
     address: SocketAddr,
-    settings: Settings,
+    settings: ModelSettings,
     control: Arc<ServerControl>,
     jobs: async_mpsc::UnboundedReceiver<ModelJob>,
     started: &mpsc::Sender<io::Result<SocketAddr>>,
@@ -253,7 +253,7 @@ fn run_thread(
     let mut stopped = control.stopped.subscribe();
     let serving = async move {
         let prepared = ReservedPort::new(address).and_then(|port| {
-            let handler = http::ModelHandler::new(Model::new(settings), control.clone())?;
+            let handler = http::ModelHandler::new(StoreModel::new(settings), control.clone())?;
             Ok((port.listen()?, port, handler))
         });
         let (listener, port, handler) = match prepared {

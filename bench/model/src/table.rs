@@ -1,31 +1,31 @@
-//! A table: its items in the order of their keys, its indexes, its capacity.
+//! A table: items in key order, indexes, capacity.
 //!
-//! Must not live here: conditions, who may write when, answers.
+//! Must not live here: conditions, locks, responses.
 
 use std::collections::BTreeMap;
 
-use crate::Micros;
-use crate::capacity::{Capacity, Flow, Throttled};
+use crate::ModelTime;
+use crate::capacity::{Capacity, CapacityKind, ThrottleCause};
 use crate::error::Error;
-use crate::key::{Key, NoKey, Schema};
+use crate::key::{ItemKey, KeyError, KeySchema};
 use crate::limits;
-use crate::packed::Item;
+use crate::packed::ItemView;
 
-/// What of an item an index shows.
+/// Attributes that an index contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Shown {
+pub(crate) enum IndexProjection {
     All,
     KeysOnly,
     Include(Vec<String>),
 }
 
 #[derive(Debug)]
-pub(crate) struct Index {
+pub(crate) struct SecondaryIndex {
     pub(crate) name: Box<str>,
-    pub(crate) schema: Schema,
-    pub(crate) shown: Shown,
-    /// To the table's keys.
-    pub(crate) entries: BTreeMap<Key, Key>,
+    pub(crate) schema: KeySchema,
+    pub(crate) projection: IndexProjection,
+    /// Keys of the table by key of the index.
+    pub(crate) entries: BTreeMap<ItemKey, ItemKey>,
     pub(crate) capacity: Capacity,
 }
 
@@ -33,88 +33,88 @@ pub(crate) struct Index {
 pub(crate) struct Table {
     pub(crate) id: u32,
     pub(crate) name: Box<str>,
-    pub(crate) schema: Schema,
-    pub(crate) indexes: Vec<Index>,
-    pub(crate) items: BTreeMap<Key, Box<[u8]>>,
+    pub(crate) schema: KeySchema,
+    pub(crate) indexes: Vec<SecondaryIndex>,
+    pub(crate) items: BTreeMap<ItemKey, Box<[u8]>>,
     pub(crate) capacity: Capacity,
-    /// The attribute of its time to live. Nothing is ever purged.
+    /// Attribute of the time to live. The model never purges.
     pub(crate) ttl: Option<String>,
-    pub(crate) created: Micros,
-    /// As DynamoDB bills them.
+    pub(crate) created: ModelTime,
+    /// Billed size of all items.
     pub(crate) bytes: u64,
 }
 
-/// A write worked out and not yet made.
+/// A write that is evaluated and not yet applied.
 #[derive(Debug)]
-pub(crate) struct Planned {
-    pub(crate) key: Key,
-    pub(crate) to: To,
+pub(crate) struct PlannedWrite {
+    pub(crate) key: ItemKey,
+    pub(crate) change: ItemChange,
 }
 
 #[derive(Debug)]
-pub(crate) enum To {
-    Item(Box<[u8]>),
-    Nothing,
-    /// A check: leaves all as it is.
-    Same,
+pub(crate) enum ItemChange {
+    Put(Box<[u8]>),
+    Delete,
+    /// A condition check.
+    None,
 }
 
-/// Units of a write: the table's, and each index's with where.
+/// Units of a write to the table and its indexes.
 #[derive(Debug, Default)]
-pub(crate) struct Cost {
+pub(crate) struct WriteCost {
     pub(crate) hash: u64,
     pub(crate) units: f64,
-    /// By the index's place in the table: the partition's hash, and units.
+    /// Position of the index in the table, hash of the partition, units.
     pub(crate) indexes: Vec<(usize, u64, f64)>,
 }
 
-/// Write units of so many bytes; at least one.
+/// Write units of an item of this size; at least one.
 pub(crate) fn write_units(bytes: usize) -> f64 {
     bytes.div_ceil(limits::WRITE_UNIT_BYTES).max(1) as f64
 }
 
-/// Read units of so many bytes, strongly consistent; at least one.
+/// Read units of an item of this size, strongly consistent; at least one.
 pub(crate) fn read_units(bytes: usize) -> f64 {
     bytes.div_ceil(limits::READ_UNIT_BYTES).max(1) as f64
 }
 
 impl Table {
-    pub(crate) fn get(&self, key: &Key) -> Option<Item<'_>> {
-        self.items.get(key).map(|bytes| Item(bytes))
+    pub(crate) fn get(&self, key: &ItemKey) -> Option<ItemView<'_>> {
+        self.items.get(key).map(|bytes| ItemView(bytes))
     }
 
-    /// Refuses an item that cannot be stored here.
-    pub(crate) fn check(&self, item: Item<'_>, too_big: &str) -> Result<(), NoKey> {
+    /// Rejects an item that cannot be stored in this table.
+    pub(crate) fn check(&self, item: ItemView<'_>, too_big: &str) -> Result<(), KeyError> {
         for index in &self.indexes {
-            index.schema.check_entry(item, &index.name)?;
+            index.schema.check_index_key(item, &index.name)?;
         }
         match item.size() > limits::ITEM_BYTES_MAX {
-            true => Err(NoKey::Mismatch(Error::validation(too_big))),
+            true => Err(KeyError::Mismatch(Error::validation(too_big))),
             false => Ok(()),
         }
     }
 
-    /// What it costs that the item at `key` becomes `new`, without transactions' double price. A check
-    /// or a failed condition is charged for what is there.
-    pub(crate) fn cost(&self, key: &Key, to: &To) -> Cost {
+    /// Cost of a change at the single price. A check or a failed condition pays for the stored item.
+    pub(crate) fn cost(&self, key: &ItemKey, change: &ItemChange) -> WriteCost {
         let old = self.get(key);
-        let new = match to {
-            To::Item(bytes) => Some(Item(bytes)),
-            To::Nothing => None,
-            To::Same => old,
+        let new = match change {
+            ItemChange::Put(bytes) => Some(ItemView(bytes)),
+            ItemChange::Delete => None,
+            ItemChange::None => old,
         };
-        let size = |item: Option<Item<'_>>| item.map_or(0, Item::size);
-        let mut cost = Cost {
+        let size = |item: Option<ItemView<'_>>| item.map_or(0, ItemView::size);
+        let mut cost = WriteCost {
             hash: key.hash,
             units: write_units(size(old).max(size(new))),
             indexes: Vec::new(),
         };
-        if matches!(to, To::Same) {
+        if matches!(change, ItemChange::None) {
             return cost;
         }
         for (at, index) in self.indexes.iter().enumerate() {
-            let entry =
-                |item: Option<Item<'_>>| item.and_then(|item| index.schema.of_entry(item, key));
+            let entry = |item: Option<ItemView<'_>>| {
+                item.and_then(|item| index.schema.index_key(item, key))
+            };
             let units = |item| write_units(size(item));
             match (entry(old), entry(new)) {
                 (None, None) => {}
@@ -136,38 +136,42 @@ impl Table {
         cost
     }
 
-    /// Whether the table's and its indexes' partitions take the write.
-    pub(crate) fn may_write(&mut self, cost: &Cost, now: Micros) -> Result<(), Throttled> {
-        self.capacity.may(Flow::Write, cost.hash, now)?;
+    /// Whether the partitions of the table and its indexes admit the write.
+    pub(crate) fn check_write(
+        &mut self,
+        cost: &WriteCost,
+        now: ModelTime,
+    ) -> Result<(), ThrottleCause> {
+        self.capacity.check(CapacityKind::Write, cost.hash, now)?;
         cost.indexes.iter().try_for_each(|(at, hash, _)| {
             let capacity = &mut self.indexes[*at].capacity;
-            capacity.may(Flow::Write, *hash, now)
+            capacity.check(CapacityKind::Write, *hash, now)
         })
     }
 
-    /// `times`: 2 in a transaction. Indexes are written after it, at the single price.
-    pub(crate) fn charge(&mut self, cost: &Cost, times: f64, now: Micros) {
+    /// `price`: 2 in a transaction. Index writes always cost the single price.
+    pub(crate) fn charge(&mut self, cost: &WriteCost, price: f64, now: ModelTime) {
         self.capacity
-            .charge(Flow::Write, cost.hash, cost.units * times, now);
+            .charge(CapacityKind::Write, cost.hash, cost.units * price, now);
         for (at, hash, units) in &cost.indexes {
             let capacity = &mut self.indexes[*at].capacity;
-            capacity.charge(Flow::Write, *hash, *units, now);
+            capacity.charge(CapacityKind::Write, *hash, *units, now);
         }
     }
 
-    pub(crate) fn apply(&mut self, planned: Planned) {
-        let Planned { key, to } = planned;
-        let new = match to {
-            To::Same => return,
-            To::Nothing => None,
-            To::Item(bytes) => Some(bytes),
+    pub(crate) fn apply(&mut self, write: PlannedWrite) {
+        let PlannedWrite { key, change } = write;
+        let new = match change {
+            ItemChange::None => return,
+            ItemChange::Delete => None,
+            ItemChange::Put(bytes) => Some(bytes),
         };
         if !self.indexes.is_empty() {
-            let old = self.items.get(&key).map(|bytes| Item(bytes));
-            let new = new.as_deref().map(Item);
+            let old = self.items.get(&key).map(|bytes| ItemView(bytes));
+            let new = new.as_deref().map(ItemView);
             for index in &mut self.indexes {
-                let entry = |item: Option<Item<'_>>| {
-                    item.and_then(|item| index.schema.of_entry(item, &key))
+                let entry = |item: Option<ItemView<'_>>| {
+                    item.and_then(|item| index.schema.index_key(item, &key))
                 };
                 let (before, after) = (entry(old), entry(new));
                 if before == after {
@@ -181,7 +185,7 @@ impl Table {
                 }
             }
         }
-        let size = |item: Option<&Box<[u8]>>| item.map_or(0, |bytes| Item(bytes).size() as u64);
+        let size = |item: Option<&Box<[u8]>>| item.map_or(0, |bytes| ItemView(bytes).size() as u64);
         self.bytes += size(new.as_ref());
         let old = match new {
             Some(bytes) => self.items.insert(key, bytes),
@@ -194,10 +198,10 @@ impl Table {
         self.indexes.iter().position(|index| *index.name == *name)
     }
 
-    /// Adds an index and everything that belongs in it.
-    pub(crate) fn add_index(&mut self, mut index: Index) {
+    /// Adds an index with entries for the stored items.
+    pub(crate) fn add_index(&mut self, mut index: SecondaryIndex) {
         for (key, bytes) in &self.items {
-            if let Some(entry) = index.schema.of_entry(Item(bytes), key) {
+            if let Some(entry) = index.schema.index_key(ItemView(bytes), key) {
                 index.entries.insert(entry, key.clone());
             }
         }
@@ -205,13 +209,13 @@ impl Table {
     }
 }
 
-impl Index {
-    /// Whether the index shows the attribute `name`, apart from keys, which it always does.
+impl SecondaryIndex {
+    /// Whether the index contains the non-key attribute `name`.
     pub(crate) fn shows(&self, name: &[u8]) -> bool {
-        match &self.shown {
-            Shown::All => true,
-            Shown::KeysOnly => false,
-            Shown::Include(names) => names.iter().any(|shown| shown.as_bytes() == name),
+        match &self.projection {
+            IndexProjection::All => true,
+            IndexProjection::KeysOnly => false,
+            IndexProjection::Include(names) => names.iter().any(|shown| shown.as_bytes() == name),
         }
     }
 }

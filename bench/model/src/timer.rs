@@ -6,11 +6,11 @@ use std::io;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use tokio::io::unix::AsyncFd;
 
-use crate::Micros;
+use crate::ModelTime;
 
-pub(crate) struct Timer(AsyncFd<rustix::fd::OwnedFd>);
+pub(crate) struct TimerFd(AsyncFd<rustix::fd::OwnedFd>);
 
-impl Timer {
+impl TimerFd {
     pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let fd = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
@@ -21,8 +21,8 @@ impl Timer {
     }
 
     /// Completes `delay` microseconds from now, or earlier if an earlier wait was abandoned.
-    pub(crate) async fn wait(&self, delay: Micros) -> io::Result<()> {
-        let nanos = |micros: Micros| i64::try_from(micros * 1_000).unwrap_or(0);
+    pub(crate) async fn wait(&self, delay: ModelTime) -> io::Result<()> {
+        let nanos = |micros: ModelTime| i64::try_from(micros * 1_000).unwrap_or(0);
         let value = Timespec {
             tv_sec: i64::try_from(delay / 1_000_000).unwrap_or(i64::MAX),
             tv_nsec: nanos(delay % 1_000_000),

@@ -9,7 +9,7 @@ use inventory_baseline::{
 };
 use inventory_client::{InventoryClient, connect, reason};
 use inventory_proto::inventory::v1::{CommitReq, PlaceHoldReq, ReleaseReq};
-use inventory_store_model::{ModelServer, Profile, Settings};
+use inventory_store_model::{LatencyProfile, ModelServer, ModelSettings};
 use serde_json::{Map, Value, json};
 use tonic::{Code, Request, Status};
 
@@ -30,10 +30,10 @@ pub(crate) struct StoreFixture {
 
 impl StoreFixture {
     pub(crate) fn start() -> Self {
-        let server = ModelServer::start(Settings {
-            profile: Profile::None,
+        let server = ModelServer::start(ModelSettings {
+            profile: LatencyProfile::None,
             is_unlimited: true,
-            ..Settings::default()
+            ..ModelSettings::default()
         });
         let fixture = Self {
             server: server.unwrap(),

@@ -34,10 +34,10 @@ async fn a_commit_counts_once_and_writes_the_servers_record() {
         let (store, mut client) = start(mode).await;
         store.create_event(EVENT, &[10]);
         for _ in 0..2 {
-            let answer = client.commit_reservation(commit("rsv_abc123", 2)).await;
-            let answer = answer.unwrap().into_inner();
-            assert_eq!(answer.order_id, "ord_97c42ccd0e7f05c61e74ba7eda007525");
-            assert_eq!(answer.status, "CONFIRMED");
+            let response = client.commit_reservation(commit("rsv_abc123", 2)).await;
+            let response = response.unwrap().into_inner();
+            assert_eq!(response.order_id, "ord_97c42ccd0e7f05c61e74ba7eda007525");
+            assert_eq!(response.status, "CONFIRMED");
         }
         assert_eq!(store.stripe(EVENT), (8, 1), "{mode:?}");
 
@@ -93,8 +93,8 @@ async fn a_hold_is_committed_without_stock_or_released_once() {
         client.place_hold(hold("given", 4)).await.unwrap();
         assert_eq!(store.stripe(EVENT), (3, 2), "{mode:?}");
         for _ in 0..2 {
-            let answer = client.release_hold(release("given", 4)).await.unwrap();
-            assert_eq!(answer.into_inner().status, "RELEASED");
+            let response = client.release_hold(release("given", 4)).await.unwrap();
+            assert_eq!(response.into_inner().status, "RELEASED");
         }
         assert_eq!(store.stripe(EVENT), (7, 3), "{mode:?}");
         let late = client.commit_reservation(commit("given", 4)).await;
@@ -129,8 +129,8 @@ async fn sales_that_are_impossible_report_the_reason() {
             with_timeout(check, PATIENCE)
         };
         for (qty, available) in [(2, true), (3, false)] {
-            let answer = client.check_availability(check(qty)).await.unwrap();
-            assert_eq!(answer.into_inner().available, available, "{qty}");
+            let response = client.check_availability(check(qty)).await.unwrap();
+            assert_eq!(response.into_inner().available, available, "{qty}");
         }
         let more = client.commit_reservation(commit("r3", 3)).await;
         let sold_out = error(Code::Aborted, "INSUFFICIENT_INVENTORY");
@@ -189,12 +189,12 @@ async fn an_expired_hold_is_committed_only_if_stock_remains() {
         }
         store.create_event(EVENT, &[3]);
         let again = client.place_hold(hold("first", 2)).await;
-        let gone = error(Code::FailedPrecondition, "HOLD_EXPIRED");
-        assert_eq!(failure(again), gone);
+        let expired = error(Code::FailedPrecondition, "HOLD_EXPIRED");
+        assert_eq!(failure(again), expired);
         client.commit_reservation(commit("first", 2)).await.unwrap();
         assert_eq!(store.stripe(EVENT).0, 1, "{mode:?}");
         let late = client.commit_reservation(commit("second", 2)).await;
-        assert_eq!(failure(late), gone);
+        assert_eq!(failure(late), expired);
     }
 }
 

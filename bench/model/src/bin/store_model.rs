@@ -1,4 +1,4 @@
-//! Runs the model on a port.
+//! The `store-model` program: the model on a port.
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -6,64 +6,66 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use inventory_store_model::{Fault, ModelServer, Profile, Settings, Units, limits};
+use inventory_store_model::{
+    CapacityUnits, Fault, LatencyProfile, ModelServer, ModelSettings, limits,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A store that answers like DynamoDB under load.
+/// A model of DynamoDB under load.
 ///
-/// Point a client at it with AWS_ENDPOINT_URL_DYNAMODB=http://127.0.0.1:PORT and any credentials.
+/// Clients use it with AWS_ENDPOINT_URL_DYNAMODB=http://127.0.0.1:PORT and any credentials.
 #[derive(Parser)]
 #[command(version)]
-struct Args {
+struct ModelArgs {
     /// Address to listen on.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     host: IpAddr,
-    /// Port to listen on; 0 takes a free one. Either way it is printed.
+    /// Port to listen on; 0 selects a free port, which is printed.
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Latencies: in-region, lambda-2020, or none.
+    /// Latency profile: in-region, lambda-2020 or none.
     #[arg(long, default_value = "in-region", value_parser = profile)]
-    profile: Profile,
-    /// Of all that is drawn by chance.
+    profile: LatencyProfile,
+    /// Seed of all random draws.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Write units a second that a new on-demand table takes.
+    /// Warm throughput of new on-demand tables in write units per second.
     #[arg(long, value_name = "UNITS", default_value_t = limits::ON_DEMAND_WCU,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::CAPACITY_MAX)))]
     warm_wcu: u32,
-    /// Read units a second that a new on-demand table takes.
+    /// Warm throughput of new on-demand tables in read units per second.
     #[arg(long, value_name = "UNITS", default_value_t = limits::ON_DEMAND_RCU,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::CAPACITY_MAX)))]
     warm_rcu: u32,
-    /// The most that an on-demand table takes, units a second, whatever it was warmed to.
+    /// Quota of an on-demand table in units per second, above any warm throughput.
     #[arg(long, value_name = "UNITS", default_value_t = limits::TABLE_QUOTA,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::CAPACITY_MAX)))]
     table_quota: u32,
-    /// Count capacity, but throttle nobody.
+    /// Count capacity without throttling.
     #[arg(long)]
     unlimited: bool,
-    /// Put in a fault: lost-answer, lost-request, delayed-answer, throttle, conflict or error-500. May be
+    /// Inject a fault: lost-answer, lost-request, delayed-answer, throttle, conflict or error-500. May be
     /// repeated.
     #[arg(long = "fault", value_name = "KIND:PROBABILITY[:OPERATION[:DELAY_MS]]")]
     faults: Vec<Fault>,
 }
 
-fn profile(name: &str) -> Result<Profile, String> {
-    let found = Profile::ALL.iter().find(|(known, _)| *known == name);
+fn profile(name: &str) -> Result<LatencyProfile, String> {
+    let found = LatencyProfile::ALL.iter().find(|(known, _)| *known == name);
     found
         .map(|(_, profile)| *profile)
-        .ok_or_else(|| "want in-region, lambda-2020 or none".to_owned())
+        .ok_or_else(|| "must be in-region, lambda-2020 or none".to_owned())
 }
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match ModelArgs::try_parse() {
         Ok(args) => args,
         Err(error) => {
             let is_help = !error.use_stderr();
-            // Nowhere to tell it if this fails.
+            // A failure to print leaves nothing else to report to.
             let _ = error.print();
             return ExitCode::from(if is_help { 0 } else { 64 });
         }
@@ -77,13 +79,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> Result<(), Box<dyn Error>> {
+fn run(args: ModelArgs) -> Result<(), Box<dyn Error>> {
     let epoch = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let address = SocketAddr::new(args.host, args.port);
-    let settings = Settings {
+    let settings = ModelSettings {
         profile: args.profile,
         seed: args.seed,
-        warm: Units {
+        warm: CapacityUnits {
             wcu: args.warm_wcu,
             rcu: args.warm_rcu,
         },

@@ -1,42 +1,41 @@
-//! Conditions and whether they hold.
+//! Conditions, and their evaluation on items.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::{Bindings, Member, Name};
-use crate::attribute::Arena;
+use super::{AliasBindings, AttributeName, ExpressionKind};
 use crate::error::Error;
-use crate::packed::{Item, Kind, Value, put_value};
+use crate::packed::{AttributeKind, ItemView, ValueView, put_value};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Compare {
+pub(crate) enum Comparator {
     Equal,
-    Unequal,
+    NotEqual,
     Less,
-    AtMost,
-    More,
-    AtLeast,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
 }
 
-impl Compare {
+impl Comparator {
     fn name(self) -> &'static str {
         match self {
-            Compare::Equal => "=",
-            Compare::Unequal => "<>",
-            Compare::Less => "<",
-            Compare::AtMost => "<=",
-            Compare::More => ">",
-            Compare::AtLeast => ">=",
+            Comparator::Equal => "=",
+            Comparator::NotEqual => "<>",
+            Comparator::Less => "<",
+            Comparator::LessOrEqual => "<=",
+            Comparator::Greater => ">",
+            Comparator::GreaterOrEqual => ">=",
         }
     }
 }
 
 #[derive(Debug)]
 pub(crate) enum Operand {
-    Path(Name),
-    /// A `:alias`.
+    Path(AttributeName),
+    /// A `:value` alias.
     Value(Box<str>),
-    Size(Name),
+    Size(AttributeName),
 }
 
 #[derive(Debug)]
@@ -44,11 +43,11 @@ pub(crate) enum Condition {
     All(Vec<Condition>),
     Any(Vec<Condition>),
     Not(Box<Condition>),
-    Compare(Operand, Compare, Operand),
+    Compare(Operand, Comparator, Operand),
     Between(Operand, Operand, Operand),
     In(Operand, Vec<Operand>),
-    Exists(Name),
-    Type(Name, Box<str>),
+    Exists(AttributeName),
+    Type(AttributeName, Box<str>),
     BeginsWith(Operand, Operand),
     Contains(Operand, Operand),
 }
@@ -69,7 +68,7 @@ impl Condition {
         }
     }
 
-    /// Calls `each` with every part that is no combination of others.
+    /// Calls `each` for every part that is not a combination of others.
     fn leaves(&self, each: &mut dyn FnMut(&Condition) -> Result<(), Error>) -> Result<(), Error> {
         match self {
             Condition::All(parts) | Condition::Any(parts) => {
@@ -80,8 +79,8 @@ impl Condition {
         }
     }
 
-    /// Every attribute it looks at.
-    pub(crate) fn paths<'a>(&'a self, found: &mut Vec<&'a Name>) {
+    /// Appends every attribute that the condition reads.
+    pub(crate) fn paths<'a>(&'a self, found: &mut Vec<&'a AttributeName>) {
         let mut operand = |operand: &'a Operand| {
             if let Operand::Path(name) | Operand::Size(name) = operand {
                 found.push(name);
@@ -104,19 +103,21 @@ impl Condition {
         }
     }
 
-    /// Refuses what the request's own values make senseless, whatever the item is.
+    /// Rejects operands that the request's values alone show to be invalid.
     pub(crate) fn check(
         &self,
-        member: Member,
-        bindings: &Bindings,
-        arena: &Arena,
+        member: ExpressionKind,
+        bindings: &AliasBindings,
     ) -> Result<(), Error> {
-        let kind = |operand: &Operand| match operand {
-            Operand::Value(alias) => bindings.value(arena, alias).map(|value| value.kind),
-            Operand::Size(_) => Some(Kind::N),
-            Operand::Path(_) => None,
+        let value = |operand: &Operand| match operand {
+            Operand::Value(alias) => bindings.value(alias),
+            Operand::Size(_) | Operand::Path(_) => None,
         };
-        let wrong = |what: &str, kind: Kind| {
+        let kind = |operand: &Operand| match operand {
+            Operand::Size(_) => Some(AttributeKind::N),
+            operand => value(operand).map(|value| value.kind),
+        };
+        let invalid = |what: &str, kind: AttributeKind| {
             Err(member.invalid(format!(
                 "Incorrect operand type for operator or function; operator or function: {what}, operand \
                  type: {}",
@@ -124,12 +125,12 @@ impl Condition {
             )))
         };
         self.leaves(&mut |leaf| match leaf {
-            Condition::Compare(left, compare, right)
-                if !matches!(compare, Compare::Equal | Compare::Unequal) =>
+            Condition::Compare(left, comparator, right)
+                if !matches!(comparator, Comparator::Equal | Comparator::NotEqual) =>
             {
                 let mut kinds = [left, right].into_iter().filter_map(&kind);
-                match kinds.find(|kind| !matches!(kind, Kind::S | Kind::N | Kind::B)) {
-                    Some(kind) => wrong(compare.name(), kind),
+                match kinds.find(|kind| !kind.is_scalar()) {
+                    Some(kind) => invalid(comparator.name(), kind),
                     None => Ok(()),
                 }
             }
@@ -137,21 +138,25 @@ impl Condition {
                 (Some(low), Some(high)) if low != high => Err(member.invalid(
                     "The BETWEEN operator requires same data type for lower and upper bounds",
                 )),
-                (Some(Kind::S | Kind::N | Kind::B), Some(_)) => between_order(low, high, bindings, arena, member),
-                (Some(kind), Some(_)) => wrong("BETWEEN", kind),
+                (Some(bound), Some(_)) if !bound.is_scalar() => invalid("BETWEEN", bound),
+                _ => match value(low).zip(value(high)).and_then(|(l, h)| l.order(h)) {
+                    Some(Ordering::Greater) => Err(member.invalid(
+                        "The BETWEEN operator requires upper bound to be greater than or equal to lower bound",
+                    )),
+                    _ => Ok(()),
+                },
+            },
+            Condition::BeginsWith(_, prefix @ Operand::Value(_)) => match kind(prefix) {
+                Some(kind) if !matches!(kind, AttributeKind::S | AttributeKind::B) => {
+                    invalid("begins_with", kind)
+                }
                 _ => Ok(()),
             },
-            Condition::BeginsWith(_, Operand::Value(alias)) => {
-                match bindings.value(arena, alias).map(|value| value.kind) {
-                    Some(kind) if !matches!(kind, Kind::S | Kind::B) => wrong("begins_with", kind),
-                    _ => Ok(()),
-                }
-            }
             Condition::Type(_, alias) => {
-                let value = bindings.value(arena, alias);
-                let name = value.filter(|value| value.kind == Kind::S);
-                let name = name.and_then(|value| std::str::from_utf8(value.content).ok());
-                match name.and_then(Kind::named) {
+                let name = bindings.value(alias);
+                let name = name.filter(|name| name.kind == AttributeKind::S);
+                let name = name.and_then(|name| std::str::from_utf8(name.content).ok());
+                match name.and_then(AttributeKind::from_name) {
                     Some(_) => Ok(()),
                     None => Err(member.invalid(format!(
                         "Invalid attribute type name found; {alias} is none of B, BOOL, BS, L, M, N, NS, \
@@ -164,95 +169,67 @@ impl Condition {
     }
 }
 
-fn between_order(
-    low: &Operand,
-    high: &Operand,
-    bindings: &Bindings,
-    arena: &Arena,
-    member: Member,
-) -> Result<(), Error> {
-    let value = |operand: &Operand| match operand {
-        Operand::Value(alias) => bindings.value(arena, alias),
-        _ => None,
-    };
-    match value(low)
-        .zip(value(high))
-        .and_then(|(low, high)| low.order(high))
-    {
-        Some(Ordering::Greater) => Err(member.invalid(
-            "The BETWEEN operator requires upper bound to be greater than or equal to lower bound",
-        )),
-        _ => Ok(()),
-    }
+/// What a condition is evaluated on.
+struct EvaluationContext<'a> {
+    item: Option<ItemView<'a>>,
+    bindings: &'a AliasBindings,
 }
 
-/// An item, absent or there, and a request's names and values.
-struct Sight<'a> {
-    item: Option<Item<'a>>,
-    bindings: &'a Bindings,
-    arena: &'a Arena,
-}
-
-/// Whether `condition` holds of `item`; `None`: there is none.
+/// Whether `condition` holds for `item`; `None`: the item does not exist.
 pub(crate) fn holds(
     condition: &Condition,
-    item: Option<Item<'_>>,
-    bindings: &Bindings,
-    arena: &Arena,
+    item: Option<ItemView<'_>>,
+    bindings: &AliasBindings,
 ) -> bool {
-    let sight = Sight {
-        item,
-        bindings,
-        arena,
-    };
-    sight.holds(condition)
+    let context = EvaluationContext { item, bindings };
+    context.holds(condition)
 }
 
-impl<'a> Sight<'a> {
-    fn attribute(&self, name: &'a Name) -> Option<Value<'a>> {
-        self.item?.get(self.bindings.name(self.arena, name))
+impl<'a> EvaluationContext<'a> {
+    fn attribute(&self, name: &'a AttributeName) -> Option<ValueView<'a>> {
+        self.item?.get(self.bindings.name(name))
     }
 
-    /// As packed bytes; `None`: there is none.
+    /// The operand as packed bytes; `None` if the attribute does not exist.
     fn operand(&self, operand: &'a Operand) -> Option<Cow<'a, [u8]>> {
         match operand {
             Operand::Path(name) => Some(Cow::Borrowed(self.attribute(name)?.bytes())),
             Operand::Value(alias) => {
-                let value = self.bindings.value(self.arena, alias)?;
+                let value = self.bindings.value(alias)?;
                 Some(Cow::Borrowed(value.bytes()))
             }
             Operand::Size(name) => {
                 let value = self.attribute(name)?;
                 let size = match value.kind {
-                    Kind::S | Kind::B => value.content.len(),
-                    Kind::N | Kind::Bool | Kind::Null => return None,
+                    AttributeKind::S | AttributeKind::B => value.content.len(),
+                    AttributeKind::N | AttributeKind::Bool | AttributeKind::Null => return None,
                     _ => value.count(),
                 };
                 let mut bytes = Vec::new();
-                put_value(Kind::N, size.to_string().as_bytes(), &mut bytes);
+                put_value(AttributeKind::N, size.to_string().as_bytes(), &mut bytes);
                 Some(Cow::Owned(bytes))
             }
         }
     }
 
-    fn compare(&self, left: &'a Operand, compare: Compare, right: &'a Operand) -> bool {
+    fn compare(&self, left: &'a Operand, comparator: Comparator, right: &'a Operand) -> bool {
         let (left, right) = (self.operand(left), self.operand(right));
         let pair = Option::zip(
-            left.as_deref().and_then(Value::of),
-            right.as_deref().and_then(Value::of),
+            left.as_deref().and_then(ValueView::new),
+            right.as_deref().and_then(ValueView::new),
         );
-        // What is missing is unequal to everything, and in no order with anything.
+        // A missing operand is unequal to everything and has no order.
         let Some((left, right)) = pair else {
-            return compare == Compare::Unequal;
+            return comparator == Comparator::NotEqual;
         };
         let order = || left.order(right);
-        match compare {
-            Compare::Equal => left == right,
-            Compare::Unequal => left != right,
-            Compare::Less => order() == Some(Ordering::Less),
-            Compare::AtMost => order().is_some_and(Ordering::is_le),
-            Compare::More => order() == Some(Ordering::Greater),
-            Compare::AtLeast => order().is_some_and(Ordering::is_ge),
+        match comparator {
+            Comparator::Equal => left == right,
+            Comparator::NotEqual => left != right,
+            Comparator::Less => order() == Some(Ordering::Less),
+            Comparator::LessOrEqual => order().is_some_and(Ordering::is_le),
+            Comparator::Greater => order() == Some(Ordering::Greater),
+            Comparator::GreaterOrEqual => order().is_some_and(Ordering::is_ge),
         }
     }
 
@@ -261,16 +238,17 @@ impl<'a> Sight<'a> {
             Condition::All(parts) => parts.iter().all(|part| self.holds(part)),
             Condition::Any(parts) => parts.iter().any(|part| self.holds(part)),
             Condition::Not(inner) => !self.holds(inner),
-            Condition::Compare(left, compare, right) => self.compare(left, *compare, right),
+            Condition::Compare(left, comparator, right) => self.compare(left, *comparator, right),
             Condition::Between(of, low, high) => {
-                self.compare(of, Compare::AtLeast, low) && self.compare(of, Compare::AtMost, high)
+                self.compare(of, Comparator::GreaterOrEqual, low)
+                    && self.compare(of, Comparator::LessOrEqual, high)
             }
             Condition::In(of, among) => among
                 .iter()
-                .any(|one| self.compare(of, Compare::Equal, one)),
+                .any(|one| self.compare(of, Comparator::Equal, one)),
             Condition::Exists(name) => self.attribute(name).is_some(),
             Condition::Type(name, alias) => {
-                let wanted = self.bindings.value(self.arena, alias);
+                let wanted = self.bindings.value(alias);
                 let found = self
                     .attribute(name)
                     .map(|value| value.kind.name().as_bytes());
@@ -278,7 +256,7 @@ impl<'a> Sight<'a> {
             }
             Condition::BeginsWith(of, prefix) => self.pair(of, prefix, |of, prefix| {
                 of.kind == prefix.kind
-                    && matches!(of.kind, Kind::S | Kind::B)
+                    && matches!(of.kind, AttributeKind::S | AttributeKind::B)
                     && of.content.starts_with(prefix.content)
             }),
             Condition::Contains(of, what) => self.pair(of, what, contains),
@@ -289,24 +267,24 @@ impl<'a> Sight<'a> {
         &self,
         a: &'a Operand,
         b: &'a Operand,
-        test: impl Fn(Value<'_>, Value<'_>) -> bool,
+        test: impl Fn(ValueView<'_>, ValueView<'_>) -> bool,
     ) -> bool {
         let (a, b) = (self.operand(a), self.operand(b));
         let pair = Option::zip(
-            a.as_deref().and_then(Value::of),
-            b.as_deref().and_then(Value::of),
+            a.as_deref().and_then(ValueView::new),
+            b.as_deref().and_then(ValueView::new),
         );
         pair.is_some_and(|(a, b)| test(a, b))
     }
 }
 
-fn contains(of: Value<'_>, what: Value<'_>) -> bool {
+fn contains(of: ValueView<'_>, what: ValueView<'_>) -> bool {
     match of.kind {
-        Kind::S | Kind::B if of.kind == what.kind => {
+        AttributeKind::S | AttributeKind::B if of.kind == what.kind => {
             let part = what.content;
             part.is_empty() || of.content.windows(part.len()).any(|window| window == part)
         }
-        Kind::L => of.list().any(|one| one == what),
+        AttributeKind::L => of.list().any(|one| one == what),
         kind if kind.element() == Some(what.kind) => of.set().any(|one| one == what.content),
         _ => false,
     }

@@ -1,45 +1,41 @@
-//! Expressions: parsed once per text, checked against the names and values of each request, evaluated
-//! on items.
+//! Expressions: parsed once per text, checked against the names and values of each request, evaluated on
+//! items.
 //!
-//! Document paths (`a.b`, `a[0]`) are refused by name: the server addresses whole attributes.
+//! Document paths (`a.b`, `a[0]`) are rejected by name: the server addresses whole attributes.
 //!
 //! Must not live here: which requests have expressions, what a failed condition leads to.
 
 mod condition;
-mod lex;
-mod parse;
+mod grammar;
 mod reserved;
 mod update;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-pub(crate) use condition::{Compare, Condition, Operand, holds};
-pub(crate) use update::{Update, apply};
+pub(crate) use condition::{Comparator, Condition, Operand, holds};
+pub(crate) use update::{UpdateExpression, apply};
 
-use crate::attribute::{Arena, Span};
 use crate::error::Error;
 use crate::limits;
-use crate::packed::Value;
-use parse::Parser;
+use crate::packed::{PackedValue, ValueView};
+use grammar::ParseContext;
 
-/// An attribute's name: as it stands, or what a `#alias` stands for.
+/// An attribute name as written, or an alias, `#name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Name(pub(crate) Box<str>);
+pub(crate) struct AttributeName(Box<str>);
 
-/// A parsed expression and the aliases in it.
+/// A parsed expression and its aliases, each once and with its sign.
 #[derive(Debug)]
-pub(crate) struct Parsed<T> {
+pub(crate) struct ParsedExpression<T> {
     pub(crate) tree: T,
-    /// With their `#`, each once.
     names: Vec<Box<str>>,
-    /// With their `:`, each once.
     values: Vec<Box<str>>,
 }
 
-/// Which expression of a request; for messages.
+/// Member of a request that holds an expression; for messages.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Member {
+pub(crate) enum ExpressionKind {
     Condition,
     KeyCondition,
     Filter,
@@ -47,14 +43,14 @@ pub(crate) enum Member {
     Update,
 }
 
-impl Member {
+impl ExpressionKind {
     fn name(self) -> &'static str {
         match self {
-            Member::Condition => "ConditionExpression",
-            Member::KeyCondition => "KeyConditionExpression",
-            Member::Filter => "FilterExpression",
-            Member::Projection => "ProjectionExpression",
-            Member::Update => "UpdateExpression",
+            Self::Condition => "ConditionExpression",
+            Self::KeyCondition => "KeyConditionExpression",
+            Self::Filter => "FilterExpression",
+            Self::Projection => "ProjectionExpression",
+            Self::Update => "UpdateExpression",
         }
     }
 
@@ -63,122 +59,118 @@ impl Member {
     }
 }
 
-/// What a request's aliases stand for: pairs of an alias, with its sign, and a name or value.
+/// Names and values that a request's aliases stand for. Aliases keep their sign.
 #[derive(Debug, Default)]
-pub(crate) struct Bindings {
-    pub(crate) names: Vec<(Span, Span)>,
-    pub(crate) values: Vec<(Span, Span)>,
+pub(crate) struct AliasBindings {
+    pub(crate) names: BTreeMap<String, String>,
+    pub(crate) values: BTreeMap<String, PackedValue>,
 }
 
-impl Bindings {
-    fn find(pairs: &[(Span, Span)], arena: &Arena, alias: &str) -> Option<Span> {
-        let mut pairs = pairs.iter();
-        let found = pairs.find(|(name, _)| arena.get(*name) == alias.as_bytes());
-        found.map(|(_, to)| *to)
-    }
-
-    /// The attribute's name; an alias without one was refused before.
-    pub(crate) fn name<'a>(&self, arena: &'a Arena, name: &'a Name) -> &'a [u8] {
+impl AliasBindings {
+    /// Name of an attribute. Undefined aliases were rejected before.
+    pub(crate) fn name<'a>(&'a self, name: &'a AttributeName) -> &'a [u8] {
         match name.0.starts_with('#') {
-            true => Self::find(&self.names, arena, &name.0).map_or(&[], |span| arena.get(span)),
+            true => self.names.get(&*name.0).map_or(&[], |name| name.as_bytes()),
             false => name.0.as_bytes(),
         }
     }
 
-    pub(crate) fn value<'a>(&self, arena: &'a Arena, alias: &str) -> Option<Value<'a>> {
-        let span = Self::find(&self.values, arena, alias)?;
-        Value::of(arena.get(span))
+    pub(crate) fn value(&self, alias: &str) -> Option<ValueView<'_>> {
+        self.values.get(alias)?.view()
     }
 }
 
-/// Parsed expressions by their text. Bounded by [`limits::EXPRESSIONS_MAX`].
+/// Parsed expressions by text. Bounded by [`limits::EXPRESSIONS_MAX`]; a full cache is cleared.
 #[derive(Debug, Default)]
-pub(crate) struct Cache {
-    conditions: HashMap<Box<str>, Rc<Parsed<Condition>>>,
-    updates: HashMap<Box<str>, Rc<Parsed<Update>>>,
+pub(crate) struct ExpressionCache {
+    conditions: HashMap<Box<str>, Rc<ParsedExpression<Condition>>>,
+    updates: HashMap<Box<str>, Rc<ParsedExpression<UpdateExpression>>>,
 }
 
-fn cached<T>(
-    known: &mut HashMap<Box<str>, Rc<Parsed<T>>>,
+fn parse<T>(
     text: &str,
-    member: Member,
-    parse: impl FnOnce(&mut Parser<'_>) -> Result<T, Error>,
-) -> Result<Rc<Parsed<T>>, Error> {
-    if let Some(found) = known.get(text) {
-        return Ok(found.clone());
-    }
+    kind: ExpressionKind,
+    parser: impl FnOnce(&str, &ParseContext) -> Result<T, Error>,
+) -> Result<ParsedExpression<T>, Error> {
     if text.trim().is_empty() {
-        return Err(member.invalid("The expression can not be empty;"));
+        return Err(kind.invalid("The expression can not be empty;"));
     }
     if text.len() > limits::EXPRESSION_BYTES_MAX {
-        return Err(member.invalid(format!(
+        return Err(kind.invalid(format!(
             "Expression size has exceeded the maximum allowed size; expression size: {}",
             text.len()
         )));
     }
-    let mut parser = Parser::new(text, member)?;
-    let tree = parse(&mut parser)?;
-    let (names, values) = parser.finish()?;
-    let parsed = Rc::new(Parsed {
+    let context = ParseContext::new(kind);
+    let tree = parser(text, &context)?;
+    let (names, values) = context.into_aliases();
+    Ok(ParsedExpression {
         tree,
         names,
         values,
-    });
-    if known.len() >= limits::EXPRESSIONS_MAX {
-        known.clear();
+    })
+}
+
+fn cached<T>(
+    cache: &mut HashMap<Box<str>, Rc<ParsedExpression<T>>>,
+    text: &str,
+    parse: impl FnOnce() -> Result<ParsedExpression<T>, Error>,
+) -> Result<Rc<ParsedExpression<T>>, Error> {
+    if let Some(parsed) = cache.get(text) {
+        return Ok(parsed.clone());
     }
-    known.insert(text.into(), parsed.clone());
+    let parsed = Rc::new(parse()?);
+    if cache.len() >= limits::EXPRESSIONS_MAX {
+        cache.clear();
+    }
+    cache.insert(text.into(), parsed.clone());
     Ok(parsed)
 }
 
-impl Cache {
+impl ExpressionCache {
     /// A condition, key condition or filter.
     pub(crate) fn condition(
         &mut self,
         text: &str,
-        member: Member,
-    ) -> Result<Rc<Parsed<Condition>>, Error> {
-        cached(&mut self.conditions, text, member, |parser| {
-            parser.condition()
+        kind: ExpressionKind,
+    ) -> Result<Rc<ParsedExpression<Condition>>, Error> {
+        cached(&mut self.conditions, text, || {
+            parse(text, kind, grammar::parse_condition)
         })
     }
 
-    pub(crate) fn update(&mut self, text: &str) -> Result<Rc<Parsed<Update>>, Error> {
-        cached(&mut self.updates, text, Member::Update, |parser| {
-            parser.update()
+    pub(crate) fn update(
+        &mut self,
+        text: &str,
+    ) -> Result<Rc<ParsedExpression<UpdateExpression>>, Error> {
+        cached(&mut self.updates, text, || {
+            parse(text, ExpressionKind::Update, grammar::parse_update)
         })
     }
 }
 
-/// The attributes that a projection names.
-pub(crate) fn projection(text: &str) -> Result<Parsed<Vec<Name>>, Error> {
-    let mut one = HashMap::new();
-    let parsed = cached(&mut one, text, Member::Projection, |parser| {
-        parser.projection()
-    })?;
-    drop(one);
-    Rc::try_unwrap(parsed).map_err(|_| Error::validation("a projection is in use"))
+/// Attributes named by a projection.
+pub(crate) fn projection(text: &str) -> Result<ParsedExpression<Vec<AttributeName>>, Error> {
+    parse(text, ExpressionKind::Projection, grammar::parse_projection)
 }
 
-/// Gathers what a request's expressions use of its names and values: what is missing is refused, and
-/// what is left over.
+/// Collects the aliases that a request's expressions use: undefined and unused aliases are errors.
 #[derive(Default)]
-pub(crate) struct Usage<'a> {
+pub(crate) struct AliasUsage<'a> {
     names: Vec<&'a str>,
     values: Vec<&'a str>,
 }
 
-impl<'a> Usage<'a> {
-    pub(crate) fn of<T>(
+impl<'a> AliasUsage<'a> {
+    pub(crate) fn add<T>(
         &mut self,
-        parsed: &'a Parsed<T>,
-        member: Member,
-        bindings: &Bindings,
-        arena: &Arena,
+        parsed: &'a ParsedExpression<T>,
+        kind: ExpressionKind,
+        bindings: &AliasBindings,
     ) -> Result<(), Error> {
         for alias in &parsed.names {
-            if Bindings::find(&bindings.names, arena, alias).is_none() {
-                return Err(member.invalid(format!(
+            if !bindings.names.contains_key(&**alias) {
+                return Err(kind.invalid(format!(
                     "An expression attribute name used in the document path is not defined; attribute \
                      name: {alias}"
                 )));
@@ -186,8 +178,8 @@ impl<'a> Usage<'a> {
             self.names.push(alias);
         }
         for alias in &parsed.values {
-            if Bindings::find(&bindings.values, arena, alias).is_none() {
-                return Err(member.invalid(format!(
+            if !bindings.values.contains_key(&**alias) {
+                return Err(kind.invalid(format!(
                     "An expression attribute value used in expression is not defined; attribute value: \
                      {alias}"
                 )));
@@ -197,21 +189,19 @@ impl<'a> Usage<'a> {
         Ok(())
     }
 
-    /// Nothing may be declared that no expression uses.
-    pub(crate) fn check(&self, bindings: &Bindings, arena: &Arena) -> Result<(), Error> {
-        let unused = |pairs: &[(Span, Span)], used: &[&str], what: &str| {
-            for (alias, _) in pairs {
-                let alias = arena.get(*alias);
-                if !used.iter().any(|used| used.as_bytes() == alias) {
-                    let alias = String::from_utf8_lossy(alias);
-                    return Err(Error::validation(format!(
-                        "Value provided in {what} unused in expressions: keys: {{{alias}}}"
-                    )));
-                }
-            }
-            Ok(())
+    /// Rejects aliases that no expression uses.
+    pub(crate) fn check(&self, bindings: &AliasBindings) -> Result<(), Error> {
+        let unused = |alias: Option<&String>, member: &str| match alias {
+            None => Ok(()),
+            Some(alias) => Err(Error::validation(format!(
+                "Value provided in {member} unused in expressions: keys: {{{alias}}}"
+            ))),
         };
-        unused(&bindings.names, &self.names, "ExpressionAttributeNames")?;
-        unused(&bindings.values, &self.values, "ExpressionAttributeValues")
+        let mut names = bindings.names.keys();
+        let name = names.find(|alias| !self.names.contains(&alias.as_str()));
+        unused(name, "ExpressionAttributeNames")?;
+        let mut values = bindings.values.keys();
+        let value = values.find(|alias| !self.values.contains(&alias.as_str()));
+        unused(value, "ExpressionAttributeValues")
     }
 }

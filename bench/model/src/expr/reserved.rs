@@ -1,7 +1,4 @@
-//! The words that DynamoDB refuses as attribute names written out in an expression, from the list in
-//! its developer guide.
-//!
-//! Must not live here: where they are looked for.
+//! Words that an expression must not use as attribute names, from the list in DynamoDB's developer guide.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -49,7 +46,7 @@ const WORDS: &str = "
     YEAR ZONE
 ";
 
-/// Whether `word` must be aliased, in whatever case it is written.
+/// Whether `word` needs an alias, in any case.
 pub(crate) fn is_reserved(word: &str) -> bool {
     static SET: LazyLock<HashSet<&'static str>> =
         LazyLock::new(|| WORDS.split_ascii_whitespace().collect());
@@ -61,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_ticketing_are_reserved_in_any_case() {
+    fn reserved_words_are_found_in_any_case() {
         for word in [
             "status", "State", "HOLD", "owner", "total", "zone", "section", "row", "count", "ttl",
             "name",

@@ -1,78 +1,74 @@
-//! Updates: what an item is afterwards.
+//! Update expressions, and their evaluation on items.
 
 use std::borrow::Cow;
 
-use super::{Bindings, Member, Name};
-use crate::attribute::Arena;
+use super::{AliasBindings, AttributeName, ExpressionKind};
 use crate::error::Error;
 use crate::number;
-use crate::packed::{Item, Kind, Value, put_bytes, put_set, put_value};
+use crate::packed::{AttributeKind, ItemView, ValueView, put_bytes, put_set, put_value};
 
 #[derive(Debug)]
-pub(crate) enum Term {
-    Path(Name),
-    /// A `:alias`.
+pub(crate) enum UpdateOperand {
+    Path(AttributeName),
+    /// A `:value` alias.
     Value(Box<str>),
-    IfNotExists(Name, Box<Term>),
-    ListAppend(Box<Term>, Box<Term>),
+    IfNotExists(AttributeName, Box<UpdateOperand>),
+    ListAppend(Box<UpdateOperand>, Box<UpdateOperand>),
 }
 
 #[derive(Debug)]
-pub(crate) enum Assigned {
-    Just(Term),
-    Plus(Term, Term),
-    Minus(Term, Term),
+pub(crate) enum UpdateValue {
+    Operand(UpdateOperand),
+    Sum(UpdateOperand, UpdateOperand),
+    Difference(UpdateOperand, UpdateOperand),
 }
 
-/// The four clauses, each in its order.
+/// The four clauses.
 #[derive(Debug, Default)]
-pub(crate) struct Update {
-    pub(super) set: Vec<(Name, Assigned)>,
-    pub(super) remove: Vec<Name>,
-    pub(super) add: Vec<(Name, Box<str>)>,
-    pub(super) delete: Vec<(Name, Box<str>)>,
+pub(crate) struct UpdateExpression {
+    pub(super) set: Vec<(AttributeName, UpdateValue)>,
+    pub(super) remove: Vec<AttributeName>,
+    pub(super) add: Vec<(AttributeName, Box<str>)>,
+    pub(super) delete: Vec<(AttributeName, Box<str>)>,
 }
 
 const NO_ATTRIBUTE: &str =
     "The provided expression refers to an attribute that does not exist in the item";
 const WRONG_TYPE: &str = "An operand in the update expression has an incorrect data type";
 
-/// The names an update changes and their new values, `None` where one goes.
+/// New values by name; `None` removes the attribute.
 type Changes<'a> = Vec<(&'a [u8], Option<Cow<'a, [u8]>>)>;
 
-impl Update {
-    /// The attributes it names as targets.
-    pub(crate) fn targets(&self) -> impl Iterator<Item = &Name> {
+impl UpdateExpression {
+    /// Attributes that the update changes.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &AttributeName> {
         let set = self.set.iter().map(|(name, _)| name);
         let add = self.add.iter().map(|(name, _)| name);
         let delete = self.delete.iter().map(|(name, _)| name);
         set.chain(&self.remove).chain(add).chain(delete)
     }
 
-    /// Refuses what the request alone shows to be wrong.
-    pub(crate) fn check(&self, bindings: &Bindings, arena: &Arena) -> Result<(), Error> {
-        let mut targets: Vec<&[u8]> = self
-            .targets()
-            .map(|name| bindings.name(arena, name))
-            .collect();
+    /// Rejects what the request alone shows to be invalid.
+    pub(crate) fn check(&self, bindings: &AliasBindings) -> Result<(), Error> {
+        let mut targets: Vec<&[u8]> = self.targets().map(|name| bindings.name(name)).collect();
         targets.sort_unstable();
         if let Some(pair) = targets.windows(2).find(|pair| pair[0] == pair[1]) {
             let name = String::from_utf8_lossy(pair[0]);
-            return Err(Member::Update.invalid(format!(
+            return Err(ExpressionKind::Update.invalid(format!(
                 "Two document paths overlap with each other; must remove or rewrite one of these paths; \
                  path one: [{name}], path two: [{name}]"
             )));
         }
-        let wrong = |what: &str, kind: Kind| {
-            Err(Member::Update.invalid(format!(
+        let wrong = |what: &str, kind: AttributeKind| {
+            Err(ExpressionKind::Update.invalid(format!(
                 "Incorrect operand type for operator or function; operator: {what}, operand type: {}",
                 kind.name()
             )))
         };
-        let kind = |alias: &str| bindings.value(arena, alias).map(|value| value.kind);
+        let kind = |alias: &str| bindings.value(alias).map(|value| value.kind);
         for (_, alias) in &self.add {
             match kind(alias) {
-                Some(Kind::N) => {}
+                Some(AttributeKind::N) => {}
                 Some(kind) if kind.element().is_none() => return wrong("ADD", kind),
                 _ => {}
             }
@@ -84,13 +80,13 @@ impl Update {
             }
         }
         for (_, assigned) in &self.set {
-            if let Assigned::Plus(a, b) | Assigned::Minus(a, b) = assigned {
+            if let UpdateValue::Sum(a, b) | UpdateValue::Difference(a, b) = assigned {
                 for term in [a, b] {
-                    if let Term::Value(alias) = term
-                        && let Some(kind) = kind(alias).filter(|kind| *kind != Kind::N)
+                    if let UpdateOperand::Value(alias) = term
+                        && let Some(kind) = kind(alias).filter(|kind| *kind != AttributeKind::N)
                     {
                         return wrong(
-                            if matches!(assigned, Assigned::Plus(..)) {
+                            if matches!(assigned, UpdateValue::Sum(..)) {
                                 "+"
                             } else {
                                 "-"
@@ -105,41 +101,36 @@ impl Update {
     }
 }
 
-/// `old` as `update` leaves it. Everything is computed from `old`.
+/// The item after `update`. All values are computed from `old`.
 pub(crate) fn apply(
-    update: &Update,
-    old: Item<'_>,
-    bindings: &Bindings,
-    arena: &Arena,
+    update: &UpdateExpression,
+    old: ItemView<'_>,
+    bindings: &AliasBindings,
 ) -> Result<Vec<u8>, Error> {
-    let sight = Sight {
-        old,
-        bindings,
-        arena,
-    };
+    let context = UpdateContext { old, bindings };
     let mut changes: Changes<'_> = Vec::with_capacity(8);
     for (name, assigned) in &update.set {
         let value = match assigned {
-            Assigned::Just(term) => sight.term(term)?,
-            Assigned::Plus(a, b) => Cow::Owned(sight.sum(a, b, false)?),
-            Assigned::Minus(a, b) => Cow::Owned(sight.sum(a, b, true)?),
+            UpdateValue::Operand(term) => context.term(term)?,
+            UpdateValue::Sum(a, b) => Cow::Owned(context.sum(a, b, false)?),
+            UpdateValue::Difference(a, b) => Cow::Owned(context.sum(a, b, true)?),
         };
-        changes.push((sight.name(name), Some(value)));
+        changes.push((context.name(name), Some(value)));
     }
     for name in &update.remove {
-        changes.push((sight.name(name), None));
+        changes.push((context.name(name), None));
     }
     for (name, alias) in &update.add {
-        changes.push((sight.name(name), Some(sight.added(name, alias)?)));
+        changes.push((context.name(name), Some(context.added(name, alias)?)));
     }
     for (name, alias) in &update.delete {
-        changes.push((sight.name(name), sight.deleted(name, alias)?));
+        changes.push((context.name(name), context.deleted(name, alias)?));
     }
     changes.sort_unstable_by_key(|(name, _)| *name);
     Ok(merge(old, &changes))
 }
 
-fn merge(old: Item<'_>, changes: &Changes<'_>) -> Vec<u8> {
+fn merge(old: ItemView<'_>, changes: &Changes<'_>) -> Vec<u8> {
     let more: usize = changes
         .iter()
         .map(|(n, v)| n.len() + 2 + v.as_ref().map_or(0, |v| v.len()))
@@ -170,58 +161,63 @@ fn merge(old: Item<'_>, changes: &Changes<'_>) -> Vec<u8> {
     out
 }
 
-struct Sight<'a> {
-    old: Item<'a>,
-    bindings: &'a Bindings,
-    arena: &'a Arena,
+struct UpdateContext<'a> {
+    old: ItemView<'a>,
+    bindings: &'a AliasBindings,
 }
 
-impl<'a> Sight<'a> {
-    fn name(&self, name: &'a Name) -> &'a [u8] {
-        self.bindings.name(self.arena, name)
+impl<'a> UpdateContext<'a> {
+    fn name(&self, name: &'a AttributeName) -> &'a [u8] {
+        self.bindings.name(name)
     }
 
-    fn value(&self, alias: &str) -> Result<Value<'a>, Error> {
-        let value = self.bindings.value(self.arena, alias);
+    fn value(&self, alias: &str) -> Result<ValueView<'a>, Error> {
+        let value = self.bindings.value(alias);
         value.ok_or_else(|| Error::validation(format!("{alias} is not defined")))
     }
 
-    fn term(&self, term: &'a Term) -> Result<Cow<'a, [u8]>, Error> {
+    fn term(&self, term: &'a UpdateOperand) -> Result<Cow<'a, [u8]>, Error> {
         match term {
-            Term::Value(alias) => Ok(Cow::Borrowed(self.value(alias)?.bytes())),
-            Term::Path(name) => match self.old.get(self.name(name)) {
+            UpdateOperand::Value(alias) => Ok(Cow::Borrowed(self.value(alias)?.bytes())),
+            UpdateOperand::Path(name) => match self.old.get(self.name(name)) {
                 Some(value) => Ok(Cow::Borrowed(value.bytes())),
                 None => Err(Error::validation(NO_ATTRIBUTE)),
             },
-            Term::IfNotExists(name, or) => match self.old.get(self.name(name)) {
+            UpdateOperand::IfNotExists(name, or) => match self.old.get(self.name(name)) {
                 Some(value) => Ok(Cow::Borrowed(value.bytes())),
                 None => self.term(or),
             },
-            Term::ListAppend(first, second) => {
+            UpdateOperand::ListAppend(first, second) => {
                 let (first, second) = (self.term(first)?, self.term(second)?);
                 let list = |bytes: &Cow<'_, [u8]>| {
-                    let value = Value::of(bytes).filter(|value| value.kind == Kind::L);
+                    let value =
+                        ValueView::new(bytes).filter(|value| value.kind == AttributeKind::L);
                     value.map(|value| value.content.to_vec())
                 };
                 let both = list(&first).zip(list(&second));
                 let (mut content, more) = both.ok_or_else(|| Error::validation(WRONG_TYPE))?;
                 content.extend_from_slice(&more);
                 let mut out = Vec::new();
-                put_value(Kind::L, &content, &mut out);
+                put_value(AttributeKind::L, &content, &mut out);
                 Ok(Cow::Owned(out))
             }
         }
     }
 
-    fn sum(&self, a: &'a Term, b: &'a Term, minus: bool) -> Result<Vec<u8>, Error> {
+    fn sum(
+        &self,
+        a: &'a UpdateOperand,
+        b: &'a UpdateOperand,
+        minus: bool,
+    ) -> Result<Vec<u8>, Error> {
         let (a, b) = (self.term(a)?, self.term(b)?);
-        match (Value::of(&a), Value::of(&b)) {
+        match (ValueView::new(&a), ValueView::new(&b)) {
             (Some(a), Some(b)) => sum(a, b, minus),
             _ => Err(Error::validation(WRONG_TYPE)),
         }
     }
 
-    fn added(&self, name: &'a Name, alias: &str) -> Result<Cow<'a, [u8]>, Error> {
+    fn added(&self, name: &'a AttributeName, alias: &str) -> Result<Cow<'a, [u8]>, Error> {
         let more = self.value(alias)?;
         let Some(old) = self.old.get(self.name(name)) else {
             return Ok(Cow::Borrowed(more.bytes()));
@@ -229,7 +225,7 @@ impl<'a> Sight<'a> {
         if old.kind != more.kind {
             return Err(Error::validation(WRONG_TYPE));
         }
-        if old.kind == Kind::N {
+        if old.kind == AttributeKind::N {
             return sum(old, more, false).map(Cow::Owned);
         }
         let mut elements: Vec<&[u8]> = old.set().collect();
@@ -240,7 +236,11 @@ impl<'a> Sight<'a> {
         Ok(Cow::Owned(out))
     }
 
-    fn deleted(&self, name: &'a Name, alias: &str) -> Result<Option<Cow<'a, [u8]>>, Error> {
+    fn deleted(
+        &self,
+        name: &'a AttributeName,
+        alias: &str,
+    ) -> Result<Option<Cow<'a, [u8]>>, Error> {
         let less = self.value(alias)?;
         let Some(old) = self.old.get(self.name(name)) else {
             return Ok(None);
@@ -259,12 +259,12 @@ impl<'a> Sight<'a> {
     }
 }
 
-fn sum(a: Value<'_>, b: Value<'_>, minus: bool) -> Result<Vec<u8>, Error> {
-    if (a.kind, b.kind) != (Kind::N, Kind::N) {
+fn sum(a: ValueView<'_>, b: ValueView<'_>, minus: bool) -> Result<Vec<u8>, Error> {
+    if (a.kind, b.kind) != (AttributeKind::N, AttributeKind::N) {
         return Err(Error::validation(WRONG_TYPE));
     }
     let sum = number::sum(a.content, b.content, minus)?;
     let mut out = Vec::with_capacity(sum.len() + 2);
-    put_value(Kind::N, &sum, &mut out);
+    put_value(AttributeKind::N, &sum, &mut out);
     Ok(out)
 }

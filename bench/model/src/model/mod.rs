@@ -1,27 +1,27 @@
-//! The model itself, without sockets, clocks or threads: requests come in with the time, answers go out
-//! when they are due. Chance comes from a seed.
+//! The state machine, without sockets, clocks or threads: requests arrive with the time, replies leave when they
+//! are due. Randomness comes from a seed.
 //!
-//! When things happen, as parts of a call's latency, which is drawn when it arrives:
+//! Stages of a call, as parts of its latency, which is drawn at its arrival:
 //!
-//! | call | at | what |
+//! | call | at | stage |
 //! |---|---|---|
-//! | read, plain write | 50 % | carried out: that is its instant |
-//! | TransactWriteItems | 10 % | its items are locked, its conditions judged, its capacity taken; if anything is against it, it ends here, and its answer comes with the full latency |
-//! | | 85 % | all of it is applied at once, and its items are unlocked: that is its instant |
-//! | TransactGetItems | 10 % | its items are looked at |
-//! | | 85 % | read at one instant; cancelled if one was locked at either look, or changed in between |
-//! | any | 100 % | answered |
+//! | read, plain write | 50 % | executed |
+//! | TransactWriteItems | 10 % | conditions evaluated, capacity charged, items locked; a transaction that fails is decided here, and its reply comes after the full latency |
+//! | | 85 % | all writes applied at once, items unlocked |
+//! | TransactGetItems | 10 % | first look at the items |
+//! | | 85 % | second look; cancelled if an item was locked at either look or changed between them |
+//! | any | 100 % | reply |
 //!
-//! Every instant lies between the arrival and the answer, and events are carried out in the order of
-//! their times: the store is linearizable, as DynamoDB is for strong reads. What is locked, is locked for
-//! 75 % of a transaction's latency: another transaction that meets it is cancelled with
-//! TransactionConflict, a plain write fails with TransactionConflictException, plain reads see what was
-//! there before. Kinder than DynamoDB: other readers never see a transaction half applied, an index
-//! follows its table at once, and eventually consistent reads are strong.
+//! Every call takes effect between its arrival and its reply, and stages run in the order of their times: the
+//! store is linearizable, as DynamoDB is for strong reads. Items stay locked for 75 % of a transaction's
+//! latency: another transaction on them is cancelled with TransactionConflict, a plain write fails with
+//! TransactionConflictException, plain reads return the item before the transaction. More favourable than
+//! DynamoDB: readers never see a transaction half applied, indexes are updated at once, and eventually consistent
+//! reads are strong.
 //!
 //! Must not live here: HTTP.
 
-mod answers;
+mod output;
 mod reads;
 mod report;
 mod writes;
@@ -29,54 +29,54 @@ mod writes;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
 
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 use serde_json::Value as Json;
 use slab::Slab;
 
-use crate::Micros;
-use crate::capacity::Units;
+use crate::ModelTime;
+use crate::capacity::CapacityUnits;
+use crate::catalog::{TableCatalog, TableDefaults};
 use crate::error::{Code, Error};
-use crate::expr::Cache;
-use crate::faults::{self, Drawn, Fault, FaultKind};
-use crate::latency::{Profile, Shape};
+use crate::expr::ExpressionCache;
+use crate::faults::{self, Fault, FaultDecision, FaultKind};
+use crate::latency::{LatencyClass, LatencyProfile};
 use crate::limits;
-use crate::op::Op;
-use crate::request::{Body, Parse, Request};
-use crate::store::{Defaults, Tables};
-use crate::tokens::Tokens;
-use reads::Snapshot;
-use writes::Locked;
+use crate::operation::ApiOperation;
+use crate::request::{ItemRequest, RequestBody, RequestParser};
+use crate::tokens::TokenStore;
+use reads::ReadSnapshot;
+use writes::{PreparedTransaction, TransactionDecision};
 
-/// When a transaction locks, in parts of 100 of its latency.
-const LOCK_AT: Micros = 10;
-/// When it is applied.
-const APPLY_AT: Micros = 85;
-/// When everything else is carried out.
-const ACT_AT: Micros = 50;
+/// First stage of a transaction, in percent of its latency.
+const PREPARE_AT: ModelTime = 10;
+/// Second stage of a transaction.
+const APPLY_AT: ModelTime = 85;
+/// Execution of all other calls.
+const EXECUTE_AT: ModelTime = 50;
 
-/// How the model behaves.
+/// Behaviour of a model.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    pub profile: Profile,
+pub struct ModelSettings {
+    pub profile: LatencyProfile,
     pub seed: u64,
-    /// What a new on-demand table takes.
-    pub warm: Units,
-    /// The most that one takes, units a second.
+    /// Warm throughput of new on-demand tables.
+    pub warm: CapacityUnits,
+    /// Quota of one table, units per second.
     pub table_quota: u32,
-    /// Capacity is counted and nobody is throttled.
+    /// Capacity is counted and never throttled.
     pub is_unlimited: bool,
     pub faults: Vec<Fault>,
-    /// Seconds since the Unix epoch at the model's time 0; only shown.
+    /// Seconds since the Unix epoch at the model's time 0, for creation dates.
     pub epoch: u64,
 }
 
-impl Default for Settings {
+impl Default for ModelSettings {
     fn default() -> Self {
         Self {
-            profile: Profile::InRegion,
+            profile: LatencyProfile::InRegion,
             seed: 1,
-            warm: Units {
+            warm: CapacityUnits {
                 wcu: limits::ON_DEMAND_WCU,
                 rcu: limits::ON_DEMAND_RCU,
             },
@@ -88,25 +88,25 @@ impl Default for Settings {
     }
 }
 
-/// A call under way. Used again once it was answered.
+/// A call in flight. Reused after its reply.
 pub type Ticket = usize;
 
-/// What a client gets.
+/// What a client receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// HTTP's status, and a body of JSON.
-    Answer { status: u16, body: Vec<u8> },
-    /// The connection ends without an answer.
-    Cut,
+pub enum ModelReply {
+    /// HTTP status and JSON body.
+    Response { status: u16, body: Vec<u8> },
+    /// The connection is closed without a response.
+    Closed,
 }
 
-impl Reply {
+impl ModelReply {
     fn ok(body: Vec<u8>) -> Self {
-        Reply::Answer { status: 200, body }
+        ModelReply::Response { status: 200, body }
     }
 
     fn error(error: &Error) -> Self {
-        Reply::Answer {
+        ModelReply::Response {
             status: error.code().status(),
             body: error.body(),
         }
@@ -114,72 +114,72 @@ impl Reply {
 }
 
 #[derive(Debug)]
-enum Work {
-    Request(Box<Request>),
-    Locked(Box<Locked>),
-    Snapshot(Box<Snapshot>),
-    Nothing,
+enum CallState {
+    Request(Box<ItemRequest>),
+    Prepared(Box<PreparedTransaction>),
+    Snapshot(Box<ReadSnapshot>),
+    None,
 }
 
 #[derive(Debug)]
-struct Call {
-    op: Option<Op>,
-    began: Micros,
-    latency: Micros,
-    /// Put on top of the latency by a fault.
-    delay: Micros,
-    work: Work,
-    /// Instead of the answer.
-    instead: Option<Reply>,
-    reply: Reply,
-    /// For the report.
+struct ModelCall {
+    operation: Option<ApiOperation>,
+    arrived: ModelTime,
+    latency: ModelTime,
+    /// Additional delay by a fault.
+    delay: ModelTime,
+    state: CallState,
+    /// Replaces the reply.
+    replacement: Option<ModelReply>,
+    reply: ModelReply,
+    /// Outcome in the report.
     outcome: &'static str,
 }
 
-/// What happens to a call at an instant.
+/// A stage of a call, in the order in which simultaneous stages run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Act,
-    Lock,
+enum CallStage {
+    Execute,
+    Prepare,
     Apply,
 }
 
-/// A DynamoDB that is not there.
+/// See the module's head.
 #[derive(Debug)]
-pub struct Model {
-    settings: Settings,
+pub struct StoreModel {
+    settings: ModelSettings,
     rng: SmallRng,
-    tables: Tables,
-    cache: Cache,
-    calls: Slab<Call>,
-    stages: BinaryHeap<Reverse<(Micros, u64, Ticket, Stage)>>,
-    answers: BinaryHeap<Reverse<(Micros, u64, Ticket)>>,
-    /// So that what has one time happens in the order it was asked for.
+    tables: TableCatalog,
+    cache: ExpressionCache,
+    calls: Slab<ModelCall>,
+    stages: BinaryHeap<Reverse<(ModelTime, u64, Ticket, CallStage)>>,
+    replies: BinaryHeap<Reverse<(ModelTime, u64, Ticket)>>,
+    /// Orders simultaneous stages and replies.
     sequence: u64,
-    /// Items of transactions that are decided and not yet applied.
+    /// Locked items of prepared transactions.
     locks: HashSet<u64>,
-    tokens: Tokens,
+    tokens: TokenStore,
     /// By operation and outcome.
     counts: BTreeMap<(&'static str, &'static str), u64>,
-    tally: Tally,
+    counters: ModelCounters,
 }
 
-/// For the report.
+/// Counters of the report.
 #[derive(Debug, Default)]
-struct Tally {
+struct ModelCounters {
     actions: u64,
     conflicts: u64,
     throttled_by_partition: u64,
     throttled_by_table: u64,
     failed_conditions: u64,
-    /// Write units of tables that were charged for writes that did not take place.
+    /// Write units charged to tables for failed writes.
     wasted_wcu: f64,
     calls_peak: usize,
 }
 
-impl Model {
-    pub fn new(settings: Settings) -> Self {
-        let defaults = Defaults {
+impl StoreModel {
+    pub fn new(settings: ModelSettings) -> Self {
+        let defaults = TableDefaults {
             warm: settings.warm,
             quota: settings.table_quota,
             enforced: !settings.is_unlimited,
@@ -187,70 +187,70 @@ impl Model {
         };
         Self {
             rng: SmallRng::seed_from_u64(settings.seed),
-            tables: Tables::new(defaults),
-            cache: Cache::default(),
+            tables: TableCatalog::new(defaults),
+            cache: ExpressionCache::default(),
             calls: Slab::new(),
             stages: BinaryHeap::new(),
-            answers: BinaryHeap::new(),
+            replies: BinaryHeap::new(),
             sequence: 0,
             locks: HashSet::new(),
-            tokens: Tokens::default(),
+            tokens: TokenStore::default(),
             counts: BTreeMap::new(),
-            tally: Tally::default(),
+            counters: ModelCounters::default(),
             settings,
         }
     }
 
-    /// Takes a request in. `operation` is the `x-amz-target` header's part behind the point, `body`
-    /// the JSON. `now` must not be before that of an earlier call to the model.
-    pub fn arrive(&mut self, now: Micros, operation: &str, body: &[u8]) -> Ticket {
+    /// Accepts a request. `operation` is the part of the `x-amz-target` header after the point, `body` the JSON.
+    /// `now` must not go back.
+    pub fn arrive(&mut self, now: ModelTime, operation: &str, body: &[u8]) -> Ticket {
         let is_full = self.calls.len() >= limits::CALLS_MAX;
-        let op = Op::named(operation);
-        let mut call = Call {
-            op,
-            began: now,
+        let (name, operation) = (operation, ApiOperation::from_name(operation));
+        let mut call = ModelCall {
+            operation,
+            arrived: now,
             latency: 0,
             delay: 0,
-            work: Work::Nothing,
-            instead: None,
-            reply: Reply::Cut,
+            state: CallState::None,
+            replacement: None,
+            reply: ModelReply::Closed,
             outcome: "",
         };
-        let refused = match op {
+        let rejected = match operation {
             _ if is_full => Err(Error::new(
                 Code::ServiceUnavailable,
-                format!("the model has {} calls under way", limits::CALLS_MAX),
+                format!("the model has {} calls in flight", limits::CALLS_MAX),
             )),
             None => Err(Error::new(
                 Code::UnknownOperation,
-                format!("the model does not know the operation {operation:?}"),
+                format!("the model does not support the operation {name:?}"),
             )),
-            Some(op) if !op.is_on_items() => {
-                call.latency = self.latency(Shape::Write);
+            Some(operation) if !operation.is_on_items() => {
+                call.latency = self.latency(LatencyClass::Write);
                 self.run(now);
-                let answer = self.tables.request(op, body, now);
-                answer.map(|body| call.finish("ok", Reply::ok(body)))
+                let output = self.tables.execute(operation, body, now);
+                output.map(|body| call.finish("ok", ModelReply::ok(body)))
             }
-            Some(op) => self.take_in(op, body, &mut call),
+            Some(operation) => self.accept(operation, body, &mut call),
         };
-        if let Err(error) = refused {
+        if let Err(error) = rejected {
             if call.latency == 0 && !is_full {
-                call.latency = self.latency(Shape::Reads(1));
+                call.latency = self.latency(LatencyClass::Reads(1));
             }
             call.fail(&error);
         }
-        let is_ready = matches!(call.work, Work::Nothing);
-        let stage = match &call.work {
-            Work::Request(request) => first_stage(request),
-            _ => Stage::Act,
+        let is_ready = matches!(call.state, CallState::None);
+        let stage = match &call.state {
+            CallState::Request(request) => first_stage(request),
+            _ => CallStage::Execute,
         };
         let ticket = self.calls.insert(call);
-        self.tally.calls_peak = self.tally.calls_peak.max(self.calls.len());
+        self.counters.calls_peak = self.counters.calls_peak.max(self.calls.len());
         if !is_ready {
             self.schedule(ticket, stage);
         }
-        self.answer(ticket);
-        if self.settings.profile == Profile::None {
+        self.schedule_reply(ticket);
+        if self.settings.profile == LatencyProfile::None {
             self.run(now);
         }
         ticket
@@ -258,126 +258,130 @@ impl Model {
 
     /// Executes a request at once, without latency and faults, and returns status and body: for the setup and
     /// inspection of a test.
-    pub fn execute(&mut self, now: Micros, operation: &str, body: &Json) -> (u16, Json) {
-        let profile = std::mem::replace(&mut self.settings.profile, Profile::None);
+    pub fn execute(&mut self, now: ModelTime, operation: &str, body: &Json) -> (u16, Json) {
+        let profile = std::mem::replace(&mut self.settings.profile, LatencyProfile::None);
         let faults = std::mem::take(&mut self.settings.faults);
         let ticket = self.arrive(now, operation, body.to_string().as_bytes());
         self.settings.profile = profile;
         self.settings.faults = faults;
-        self.answers
+        self.replies
             .retain(|Reverse((.., answered))| *answered != ticket);
         match self.calls.remove(ticket).reply {
-            Reply::Answer { status, body } => {
+            ModelReply::Response { status, body } => {
                 (status, serde_json::from_slice(&body).unwrap_or_default())
             }
-            Reply::Cut => (0, Json::Null),
+            ModelReply::Closed => (0, Json::Null),
         }
     }
 
-    /// A request on items: parsed, its latency and its fault drawn.
-    fn take_in(&mut self, op: Op, body: &[u8], call: &mut Call) -> Result<(), Error> {
-        let mut parse = Parse {
+    /// Parses a request on items and draws its latency and fault.
+    fn accept(
+        &mut self,
+        operation: ApiOperation,
+        body: &[u8],
+        call: &mut ModelCall,
+    ) -> Result<(), Error> {
+        let mut parser = RequestParser {
             tables: &self.tables,
             cache: &mut self.cache,
         };
-        let request = parse.request(op, body)?;
-        call.latency = self.latency(shape(&request));
-        if let Body::TransactWrite(writes, _) = &request.body {
-            self.tally.actions += writes.len() as u64;
+        let request = parser.parse(operation, body)?;
+        call.latency = self.latency(latency_class(&request));
+        if let RequestBody::TransactWrite(writes, _) = &request.body {
+            self.counters.actions += writes.len() as u64;
         }
-        let Some(fault) = faults::draw(&self.settings.faults, op, &mut self.rng) else {
-            call.work = Work::Request(Box::new(request));
+        let Some(fault) = faults::draw(&self.settings.faults, operation, &mut self.rng) else {
+            call.state = CallState::Request(Box::new(request));
             return Ok(());
         };
-        self.strike(call, fault, request);
+        self.inject(call, fault, request);
         Ok(())
     }
 
-    fn strike(&mut self, call: &mut Call, fault: Drawn, request: Request) {
+    fn inject(&mut self, call: &mut ModelCall, fault: FaultDecision, request: ItemRequest) {
         let (outcome, reply) = match fault.kind {
-            FaultKind::LostAnswer => ("fault lost-answer", Some(Reply::Cut)),
-            FaultKind::LostRequest => ("fault lost-request", Some(Reply::Cut)),
+            FaultKind::LostAnswer => ("fault lost-answer", Some(ModelReply::Closed)),
+            FaultKind::LostRequest => ("fault lost-request", Some(ModelReply::Closed)),
             FaultKind::DelayedAnswer => ("", None),
             FaultKind::Throttle => (
                 "fault throttle",
-                Some(Reply::error(&answers::throttled_by_fault(&request))),
+                Some(ModelReply::error(&output::injected_throttling(&request))),
             ),
             FaultKind::Conflict => (
                 "fault conflict",
-                Some(Reply::error(&answers::conflict_by_fault(&request))),
+                Some(ModelReply::error(&output::injected_conflict(&request))),
             ),
             FaultKind::Error500 => {
                 let error = Error::new(Code::InternalServerError, "Internal server error");
-                ("fault error-500", Some(Reply::error(&error)))
+                ("fault error-500", Some(ModelReply::error(&error)))
             }
         };
         call.delay = fault.delay;
         call.outcome = outcome;
-        match fault.carried_out {
+        match fault.is_executed {
             true => {
-                call.instead = reply;
-                call.work = Work::Request(Box::new(request));
+                call.replacement = reply;
+                call.state = CallState::Request(Box::new(request));
             }
-            false => call.reply = reply.unwrap_or(Reply::Cut),
+            false => call.reply = reply.unwrap_or(ModelReply::Closed),
         }
     }
 
-    fn latency(&mut self, shape: Shape) -> Micros {
-        let uniform = self.rng.random();
-        self.settings.profile.latency(shape, uniform)
+    fn latency(&mut self, class: LatencyClass) -> ModelTime {
+        self.settings.profile.draw(class, &mut self.rng)
     }
 
-    fn schedule(&mut self, ticket: Ticket, stage: Stage) {
+    fn schedule(&mut self, ticket: Ticket, stage: CallStage) {
         let Some(call) = self.calls.get(ticket) else {
             return;
         };
         let percent = match stage {
-            Stage::Act => ACT_AT,
-            Stage::Lock => LOCK_AT,
-            Stage::Apply => APPLY_AT,
+            CallStage::Execute => EXECUTE_AT,
+            CallStage::Prepare => PREPARE_AT,
+            CallStage::Apply => APPLY_AT,
         };
-        let at = call.began + call.latency * percent / 100;
+        let at = call.arrived + call.latency * percent / 100;
         self.sequence += 1;
         self.stages
             .push(Reverse((at, self.sequence, ticket, stage)));
     }
 
-    /// When a call is answered is known from the start, and its stages come before.
-    fn answer(&mut self, ticket: Ticket) {
+    /// Schedules the reply, after all stages.
+    fn schedule_reply(&mut self, ticket: Ticket) {
         let Some(call) = self.calls.get(ticket) else {
             return;
         };
-        let at = call.began + call.latency + call.delay;
+        let at = call.arrived + call.latency + call.delay;
         self.sequence += 1;
-        self.answers.push(Reverse((at, self.sequence, ticket)));
+        self.replies.push(Reverse((at, self.sequence, ticket)));
     }
 
-    /// When [`Model::due`] has something to say.
-    pub fn next_due(&self) -> Option<Micros> {
-        self.answers.peek().map(|Reverse((at, ..))| *at)
+    /// When the next reply is due.
+    pub fn next_due(&self) -> Option<ModelTime> {
+        self.replies.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// What is to be answered by `now`, in order.
-    pub fn due(&mut self, now: Micros) -> Vec<(Ticket, Reply)> {
+    /// The replies that are due by `now`, in order.
+    pub fn due(&mut self, now: ModelTime) -> Vec<(Ticket, ModelReply)> {
         self.run(now);
         let mut due = Vec::new();
-        while let Some(Reverse((at, _, ticket))) = self.answers.peek().copied() {
+        while let Some(Reverse((at, _, ticket))) = self.replies.peek().copied() {
             if at > now {
                 break;
             }
-            self.answers.pop();
+            self.replies.pop();
             let Some(call) = self.calls.try_remove(ticket) else {
                 continue;
             };
-            let name = call.op.map_or("unknown", Op::name);
+            let name = call.operation.map_or("unknown", ApiOperation::name);
             *self.counts.entry((name, call.outcome)).or_default() += 1;
-            due.push((ticket, call.instead.unwrap_or(call.reply)));
+            due.push((ticket, call.replacement.unwrap_or(call.reply)));
         }
         due
     }
 
-    /// Carries out everything up to `now`.
-    fn run(&mut self, now: Micros) {
+    /// Runs all stages up to `now`.
+    fn run(&mut self, now: ModelTime) {
         while let Some(Reverse((at, _, ticket, stage))) = self.stages.peek().copied() {
             if at > now {
                 return;
@@ -387,78 +391,87 @@ impl Model {
         }
     }
 
-    fn step(&mut self, at: Micros, ticket: Ticket, stage: Stage) {
+    fn step(&mut self, at: ModelTime, ticket: Ticket, stage: CallStage) {
         let Some(call) = self.calls.get_mut(ticket) else {
             return;
         };
-        let work = std::mem::replace(&mut call.work, Work::Nothing);
+        let work = std::mem::replace(&mut call.state, CallState::None);
         let (next, done) = match (work, stage) {
-            (Work::Request(request), Stage::Lock) => self.lock(at, *request),
-            (Work::Request(request), _) => (Work::Nothing, Some(self.act(at, &request))),
-            (Work::Locked(locked), _) => (Work::Nothing, Some(self.apply(at, *locked))),
-            (Work::Snapshot(snapshot), _) => {
-                (Work::Nothing, Some(self.transact_read(at, &snapshot)))
+            (CallState::Request(request), CallStage::Prepare) => self.prepare(at, *request),
+            (CallState::Request(request), _) => {
+                (CallState::None, Some(self.execute_request(at, &request)))
             }
-            (Work::Nothing, _) => return,
+            (CallState::Prepared(transaction), _) => {
+                (CallState::None, Some(Ok(self.apply(at, *transaction))))
+            }
+            (CallState::Snapshot(snapshot), _) => {
+                (CallState::None, Some(self.transact_get(at, &snapshot)))
+            }
+            (CallState::None, _) => return,
         };
         let Some(call) = self.calls.get_mut(ticket) else {
             return;
         };
         match done {
             None => {
-                call.work = next;
-                self.schedule(ticket, Stage::Apply);
+                call.state = next;
+                self.schedule(ticket, CallStage::Apply);
             }
             Some(result) => match result {
-                Ok(body) => call.finish("ok", Reply::ok(body)),
+                Ok(body) => call.finish("ok", ModelReply::ok(body)),
                 Err(error) => call.fail(&error),
             },
         }
     }
 
-    /// The first look of a transaction.
-    fn lock(&mut self, at: Micros, request: Request) -> (Work, Option<Result<Vec<u8>, Error>>) {
+    /// The first stage of a transaction.
+    fn prepare(
+        &mut self,
+        at: ModelTime,
+        request: ItemRequest,
+    ) -> (CallState, Option<Result<Vec<u8>, Error>>) {
         match request.body {
-            Body::TransactWrite(writes, token) => {
-                match self.decide(at, writes, token, &request.arena, request.told) {
-                    Ok(writes::Decided::Locked(locked)) => (Work::Locked(Box::new(locked)), None),
-                    Ok(writes::Decided::Before(body)) => (Work::Nothing, Some(Ok(body))),
-                    Err(error) => (Work::Nothing, Some(Err(error))),
+            RequestBody::TransactWrite(writes, token) => {
+                match self.decide(at, writes, token, request.detail) {
+                    Ok(TransactionDecision::Prepared(transaction)) => {
+                        (CallState::Prepared(Box::new(transaction)), None)
+                    }
+                    Ok(TransactionDecision::Repeated(body)) => (CallState::None, Some(Ok(body))),
+                    Err(error) => (CallState::None, Some(Err(error))),
                 }
             }
-            Body::TransactGet(gets) => {
-                let snapshot = self.look(gets, request.told);
-                (Work::Snapshot(Box::new(snapshot)), None)
+            RequestBody::TransactGet(reads) => {
+                let snapshot = self.snapshot(reads, request.detail);
+                (CallState::Snapshot(Box::new(snapshot)), None)
             }
             _ => (
-                Work::Nothing,
-                Some(Err(Error::unmodelled("this transaction"))),
+                CallState::None,
+                Some(Err(Error::unsupported("this transaction"))),
             ),
         }
     }
 
-    fn act(&mut self, at: Micros, request: &Request) -> Result<Vec<u8>, Error> {
-        let (arena, told) = (&request.arena, request.told);
+    fn execute_request(&mut self, at: ModelTime, request: &ItemRequest) -> Result<Vec<u8>, Error> {
         match &request.body {
-            Body::Write(write) => self.write(at, write, arena, told),
-            Body::BatchWrite(writes) => self.batch_write(at, writes, arena, told),
-            Body::Get(get) => self.get(at, get, told),
-            Body::BatchGet(tables) => self.batch_get(at, tables, arena, told),
-            Body::Page(page) => self.page(at, page, arena, told),
-            Body::TransactWrite(..) | Body::TransactGet(_) => {
-                Err(Error::unmodelled("this transaction"))
+            RequestBody::Write(write) => self.write(at, write, request.detail),
+            RequestBody::BatchWrite(writes) => self.batch_write(at, writes, request.detail),
+            RequestBody::Get(read) => self.get(at, read, request.detail),
+            RequestBody::BatchGet(tables) => self.batch_get(at, tables, request.detail),
+            RequestBody::Page(page) => self.page(at, page, request.detail),
+            RequestBody::TransactWrite(..) | RequestBody::TransactGet(_) => {
+                Err(Error::unsupported("this transaction"))
             }
         }
     }
 
-    /// Exchanges the faults that are put in from now on.
+    /// Replaces the faults.
     ///
     /// # Errors
-    /// The first one that cannot be meant; then none is exchanged.
+    /// The first invalid fault; then none is replaced.
     pub fn set_faults(&mut self, faults: Vec<Fault>) -> Result<(), String> {
         if faults.len() > limits::FAULT_RULES_MAX {
             return Err(format!(
-                "{} faults; want at most {}",
+                "{} faults; must be at most {}",
                 faults.len(),
                 limits::FAULT_RULES_MAX
             ));
@@ -468,29 +481,28 @@ impl Model {
         Ok(())
     }
 
-    /// The report starts anew. With `tables` all tables are dropped, and all tokens forgotten; calls
-    /// under way then find no table.
-    pub fn reset(&mut self, now: Micros, tables: bool) {
+    /// Resets the report. With `tables` all tables and tokens are deleted; calls in flight then find no table.
+    pub fn reset(&mut self, now: ModelTime, tables: bool) {
         self.run(now);
         if tables {
             self.tables.clear();
-            self.tokens = Tokens::default();
+            self.tokens = TokenStore::default();
         }
         self.counts.clear();
-        self.tally = Tally::default();
+        self.counters = ModelCounters::default();
         for table in self.tables.iter_mut() {
-            table.capacity.forget();
+            table.capacity.reset_meters();
             table
                 .indexes
                 .iter_mut()
-                .for_each(|index| index.capacity.forget());
+                .for_each(|index| index.capacity.reset_meters());
         }
     }
 }
 
-impl Call {
-    /// A fault's outcome stays.
-    fn finish(&mut self, outcome: &'static str, reply: Reply) {
+impl ModelCall {
+    /// The outcome of a fault is kept.
+    fn finish(&mut self, outcome: &'static str, reply: ModelReply) {
         self.reply = reply;
         if self.outcome.is_empty() {
             self.outcome = outcome;
@@ -498,23 +510,25 @@ impl Call {
     }
 
     fn fail(&mut self, error: &Error) {
-        self.finish(error.code().name(), Reply::error(error));
+        self.finish(error.code().name(), ModelReply::error(error));
     }
 }
 
-fn first_stage(request: &Request) -> Stage {
+fn first_stage(request: &ItemRequest) -> CallStage {
     match &request.body {
-        Body::TransactWrite(..) | Body::TransactGet(_) => Stage::Lock,
-        _ => Stage::Act,
+        RequestBody::TransactWrite(..) | RequestBody::TransactGet(_) => CallStage::Prepare,
+        _ => CallStage::Execute,
     }
 }
 
-fn shape(request: &Request) -> Shape {
+fn latency_class(request: &ItemRequest) -> LatencyClass {
     match &request.body {
-        Body::Write(_) | Body::BatchWrite(_) => Shape::Write,
-        Body::TransactWrite(writes, _) => Shape::Transaction(writes.len()),
-        Body::TransactGet(gets) => Shape::Transaction(gets.len()),
-        Body::Get(_) | Body::Page(_) => Shape::Reads(1),
-        Body::BatchGet(tables) => Shape::Reads(tables.iter().map(|table| table.gets.len()).sum()),
+        RequestBody::Write(_) | RequestBody::BatchWrite(_) => LatencyClass::Write,
+        RequestBody::TransactWrite(writes, _) => LatencyClass::Transaction(writes.len()),
+        RequestBody::TransactGet(reads) => LatencyClass::Transaction(reads.len()),
+        RequestBody::Get(_) | RequestBody::Page(_) => LatencyClass::Reads(1),
+        RequestBody::BatchGet(tables) => {
+            LatencyClass::Reads(tables.iter().map(|table| table.reads.len()).sum())
+        }
     }
 }

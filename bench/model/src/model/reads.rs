@@ -1,199 +1,258 @@
-//! Carrying out reads.
+//! Execution of reads.
 
-use std::collections::btree_map::Range;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::Model;
-use super::answers::{Bill, Reason, cancelled};
-use crate::Micros;
-use crate::attribute::{Arena, write_attributes};
-use crate::capacity::{Capacity, Flow};
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use super::StoreModel;
+use super::output::{CancellationReason, ConsumedCapacity, cancelled, to_body};
+use crate::ModelTime;
+use crate::attribute::FilteredItem;
+use crate::capacity::{Capacity, CapacityKind};
 use crate::error::Error;
 use crate::expr;
-use crate::json::write_string;
-use crate::key::{Key, key_attributes, lock_of};
+use crate::key::{ItemKey, key_attributes, lock_id};
 use crate::limits;
-use crate::packed::Item;
-use crate::request::{BatchTable, Get, Page, Shows, Told};
-use crate::table::{Index, Table, read_units};
+use crate::packed::{ItemView, PackedItem};
+use crate::request::{
+    BatchReadTable, CapacityDetail, KeysInput, PageRequest, ReadProjection, ReadRequest,
+};
+use crate::table::{SecondaryIndex, Table, read_units};
 
-/// Items of a TransactGetItems as they were at the first look.
+/// Items of a TransactGetItems at its first look.
 #[derive(Debug)]
-pub(super) struct Snapshot {
-    gets: Vec<Get>,
-    seen: Vec<Option<Box<[u8]>>>,
+pub(super) struct ReadSnapshot {
+    reads: Vec<ReadRequest>,
+    items: Vec<Option<Box<[u8]>>>,
     was_locked: Vec<bool>,
-    told: Told,
+    detail: CapacityDetail,
 }
 
-fn write_shown(item: Item<'_>, shows: &Shows, out: &mut Vec<u8>) {
-    write_attributes(item.iter().filter(|(name, _)| shows.shows(name)), out);
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct GetOutput<T: Serialize> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    item: Option<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumed_capacity: Option<Json>,
 }
 
-/// Units of a read: half for one that need not be consistent.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct BatchGetOutput<'a, T: Serialize> {
+    responses: BTreeMap<&'a str, Vec<T>>,
+    unprocessed_keys: BTreeMap<&'a str, KeysInput>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumed_capacity: Option<Json>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct TransactGetOutput<T: Serialize> {
+    responses: Vec<GetOutput<T>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumed_capacity: Option<Json>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct PageOutput<T: Serialize> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    items: Option<Vec<T>>,
+    count: usize,
+    scanned_count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_evaluated_key: Option<PackedItem>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumed_capacity: Option<Json>,
+}
+
+fn shown<'a>(item: ItemView<'a>, projection: &'a ReadProjection) -> impl Serialize + 'a {
+    FilteredItem(item, |name: &[u8]| projection.shows(name))
+}
+
+/// Units of a read: half if it need not be consistent.
 fn units(bytes: usize, is_consistent: bool) -> f64 {
     read_units(bytes) * if is_consistent { 1.0 } else { 0.5 }
 }
 
-impl Model {
-    pub(super) fn get(&mut self, at: Micros, get: &Get, told: Told) -> Result<Vec<u8>, Error> {
-        let table = self.tables.get_mut(get.table).ok_or_else(Error::no_table)?;
-        if let Err(why) = table.capacity.may(Flow::Read, get.key.hash, at) {
-            return Err(self.throttle(why));
+impl StoreModel {
+    pub(super) fn get(
+        &mut self,
+        at: ModelTime,
+        read: &ReadRequest,
+        detail: CapacityDetail,
+    ) -> Result<Vec<u8>, Error> {
+        let table = self
+            .tables
+            .get_mut(read.table)
+            .ok_or_else(Error::no_table)?;
+        if let Err(cause) = table.capacity.check(CapacityKind::Read, read.key.hash, at) {
+            return Err(self.throttle(cause));
         }
-        let mut out = b"{".to_vec();
-        let mut size = 0;
-        if let Some(item) = table.get(&get.key) {
-            size = item.size();
-            out.extend_from_slice(b"\"Item\":");
-            write_shown(item, &get.shows, &mut out);
-        }
-        let cost = units(size, get.is_consistent);
-        table.capacity.charge(Flow::Read, get.key.hash, cost, at);
-        let mut bill = Bill::default();
-        bill.read(&table.name, cost);
-        let has_more = out.len() > 1;
-        bill.write_json(told, false, has_more, &mut out);
-        out.push(b'}');
-        Ok(out)
+        let size = table.get(&read.key).map_or(0, ItemView::size);
+        let cost = units(size, read.is_consistent);
+        table
+            .capacity
+            .charge(CapacityKind::Read, read.key.hash, cost, at);
+        let mut consumed = ConsumedCapacity::default();
+        consumed.read(&table.name, cost);
+        to_body(&GetOutput {
+            item: table
+                .get(&read.key)
+                .map(|item| shown(item, &read.projection)),
+            consumed_capacity: consumed.of_table(detail),
+        })
     }
 
-    /// Keys that are throttled, or beyond 16 MB, come back unprocessed.
+    /// Throttled keys, and those beyond 16 MB, are returned unprocessed.
     pub(super) fn batch_get(
         &mut self,
-        at: Micros,
-        tables: &[BatchTable],
-        arena: &Arena,
-        told: Told,
+        at: ModelTime,
+        tables: &[BatchReadTable],
+        detail: CapacityDetail,
     ) -> Result<Vec<u8>, Error> {
-        let mut bill = Bill::default();
-        let mut out = b"{\"Responses\":{".to_vec();
-        let mut unprocessed = Vec::new();
+        let mut consumed = ConsumedCapacity::default();
         let mut throttled = None;
-        let (mut bytes, mut served) = (0, 0);
-        for (nth, batch) in tables.iter().enumerate() {
-            if nth > 0 {
-                out.push(b',');
-            }
-            write_string(batch.name.as_bytes(), &mut out);
-            out.extend_from_slice(b":[");
-            let mut left = Vec::new();
-            let mut is_first = true;
-            for get in &batch.gets {
-                let table = self.tables.get_mut(get.table).ok_or_else(Error::no_table)?;
-                let may = table.capacity.may(Flow::Read, get.key.hash, at);
-                if let Err(why) = may {
-                    throttled = Some(why);
-                }
-                let size = table.get(&get.key).map_or(0, Item::size);
-                if may.is_err() || bytes + size > limits::BATCH_GET_BYTES_MAX {
-                    left.push(get);
+        let mut bytes = 0;
+        let mut processed: Vec<&ReadRequest> = Vec::new();
+        let mut unprocessed_keys = BTreeMap::new();
+        for batch in tables {
+            let mut unprocessed = Vec::new();
+            for (read, key) in batch.reads.iter().zip(&batch.input.keys) {
+                let table = self
+                    .tables
+                    .get_mut(read.table)
+                    .ok_or_else(Error::no_table)?;
+                let check = table.capacity.check(CapacityKind::Read, read.key.hash, at);
+                throttled = check.err().or(throttled);
+                let size = table.get(&read.key).map_or(0, ItemView::size);
+                if check.is_err() || bytes + size > limits::BATCH_GET_BYTES_MAX {
+                    unprocessed.push(key.clone());
                     continue;
                 }
                 bytes += size;
-                served += 1;
-                let cost = units(size, get.is_consistent);
-                table.capacity.charge(Flow::Read, get.key.hash, cost, at);
-                bill.read(&table.name, cost);
-                if let Some(item) = table.get(&get.key) {
-                    if !std::mem::take(&mut is_first) {
-                        out.push(b',');
-                    }
-                    write_shown(item, &get.shows, &mut out);
-                }
+                processed.push(read);
+                let cost = units(size, read.is_consistent);
+                table
+                    .capacity
+                    .charge(CapacityKind::Read, read.key.hash, cost, at);
+                consumed.read(&table.name, cost);
             }
-            out.push(b']');
-            write_unprocessed(batch, &left, arena, &mut unprocessed);
+            if !unprocessed.is_empty() {
+                let keys = KeysInput {
+                    keys: unprocessed,
+                    ..batch.input.clone()
+                };
+                unprocessed_keys.insert(&*batch.name, keys);
+            }
         }
-        if let Some(why) = throttled {
-            let error = self.throttle(why);
-            if served == 0 {
+        if let Some(cause) = throttled {
+            let error = self.throttle(cause);
+            if processed.is_empty() {
                 return Err(error);
             }
         }
-        out.extend_from_slice(b"},\"UnprocessedKeys\":{");
-        out.extend_from_slice(&unprocessed);
-        out.push(b'}');
-        bill.write_json(told, true, true, &mut out);
-        out.push(b'}');
-        Ok(out)
+        let mut responses: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        for batch in tables {
+            responses.insert(&batch.name, Vec::new());
+        }
+        for read in processed {
+            let table = self.tables.get(read.table).ok_or_else(Error::no_table)?;
+            if let Some(item) = table.get(&read.key) {
+                let items = responses.entry(&table.name).or_default();
+                items.push(shown(item, &read.projection));
+            }
+        }
+        to_body(&BatchGetOutput {
+            responses,
+            unprocessed_keys,
+            consumed_capacity: consumed.of_tables(detail),
+        })
     }
 
     /// The first look of a TransactGetItems.
-    pub(super) fn look(&self, gets: Vec<Get>, told: Told) -> Snapshot {
-        let seen = gets.iter().map(|get| {
-            let item = self.tables.get(get.table)?.get(&get.key)?;
+    pub(super) fn snapshot(&self, reads: Vec<ReadRequest>, detail: CapacityDetail) -> ReadSnapshot {
+        let items = reads.iter().map(|read| {
+            let item = self.tables.get(read.table)?.get(&read.key)?;
             Some(item.0.into())
         });
-        let locked = gets
-            .iter()
-            .map(|get| self.locks.contains(&lock_of(get.table, &get.key)));
-        Snapshot {
-            seen: seen.collect(),
-            was_locked: locked.collect(),
-            gets,
-            told,
+        let is_locked = |read: &ReadRequest| self.locks.contains(&lock_id(read.table, &read.key));
+        ReadSnapshot {
+            items: items.collect(),
+            was_locked: reads.iter().map(is_locked).collect(),
+            reads,
+            detail,
         }
     }
 
-    pub(super) fn transact_read(
+    pub(super) fn transact_get(
         &mut self,
-        at: Micros,
-        snapshot: &Snapshot,
+        at: ModelTime,
+        snapshot: &ReadSnapshot,
     ) -> Result<Vec<u8>, Error> {
-        let mut reasons = Vec::with_capacity(snapshot.gets.len());
-        let looks = snapshot.seen.iter().zip(&snapshot.was_locked);
-        for (get, (seen, was_locked)) in snapshot.gets.iter().zip(looks) {
-            let is_locked = self.locks.contains(&lock_of(get.table, &get.key));
-            let table = self.tables.get_mut(get.table).ok_or_else(Error::no_table)?;
-            let has_changed = table.get(&get.key).map(|item| item.0) != seen.as_deref();
-            let may = table.capacity.may(Flow::Read, get.key.hash, at);
-            reasons.push(match may {
-                Err(why) => {
-                    self.throttle(why);
-                    Reason::Throttled
+        let mut reasons = Vec::with_capacity(snapshot.reads.len());
+        let looks = snapshot.items.iter().zip(&snapshot.was_locked);
+        for (read, (seen, was_locked)) in snapshot.reads.iter().zip(looks) {
+            let is_locked = self.locks.contains(&lock_id(read.table, &read.key));
+            let table = self
+                .tables
+                .get_mut(read.table)
+                .ok_or_else(Error::no_table)?;
+            let has_changed = table.get(&read.key).map(|item| item.0) != seen.as_deref();
+            let check = table.capacity.check(CapacityKind::Read, read.key.hash, at);
+            reasons.push(match check {
+                Err(cause) => {
+                    self.throttle(cause);
+                    CancellationReason::Throttled
                 }
                 Ok(()) if *was_locked || is_locked || has_changed => {
-                    self.tally.conflicts += 1;
-                    Reason::TransactionConflict
+                    self.counters.conflicts += 1;
+                    CancellationReason::TransactionConflict
                 }
-                Ok(()) => Reason::None,
+                Ok(()) => CancellationReason::None,
             });
         }
-        if reasons.iter().any(|reason| !matches!(reason, Reason::None)) {
+        if reasons
+            .iter()
+            .any(|reason| !matches!(reason, CancellationReason::None))
+        {
             return Err(cancelled(&reasons));
         }
-        let mut bill = Bill::default();
-        let mut out = b"{\"Responses\":[".to_vec();
-        for (nth, get) in snapshot.gets.iter().enumerate() {
-            if nth > 0 {
-                out.push(b',');
-            }
-            let table = self.tables.get_mut(get.table).ok_or_else(Error::no_table)?;
-            let mut size = 0;
-            out.push(b'{');
-            if let Some(item) = table.get(&get.key) {
-                size = item.size();
-                out.extend_from_slice(b"\"Item\":");
-                write_shown(item, &get.shows, &mut out);
-            }
-            out.push(b'}');
+        let mut consumed = ConsumedCapacity::default();
+        for read in &snapshot.reads {
+            let table = self
+                .tables
+                .get_mut(read.table)
+                .ok_or_else(Error::no_table)?;
+            let size = table.get(&read.key).map_or(0, ItemView::size);
             let cost = 2.0 * read_units(size);
-            table.capacity.charge(Flow::Read, get.key.hash, cost, at);
-            bill.read(&table.name, cost);
+            table
+                .capacity
+                .charge(CapacityKind::Read, read.key.hash, cost, at);
+            consumed.read(&table.name, cost);
         }
-        out.push(b']');
-        bill.write_json(snapshot.told, true, true, &mut out);
-        out.push(b'}');
-        Ok(out)
+        let responses = snapshot.reads.iter().map(|read| {
+            let table = self.tables.get(read.table);
+            let item = table.and_then(|table| table.get(&read.key));
+            GetOutput {
+                item: item.map(|item| shown(item, &read.projection)),
+                consumed_capacity: None,
+            }
+        });
+        to_body(&TransactGetOutput {
+            responses: responses.collect(),
+            consumed_capacity: consumed.of_tables(snapshot.detail),
+        })
     }
 
     pub(super) fn page(
         &mut self,
-        at: Micros,
-        page: &Page,
-        arena: &Arena,
-        told: Told,
+        at: ModelTime,
+        page: &PageRequest,
+        detail: CapacityDetail,
     ) -> Result<Vec<u8>, Error> {
         let table = self
             .tables
@@ -202,58 +261,32 @@ impl Model {
         if page.index.is_some_and(|index| index >= table.indexes.len()) {
             return Err(Error::no_table());
         }
-        // A scan is charged where its first item lies.
+        // A scan is charged to the partition of its first item.
         let hash = page.hash.or_else(|| first_hash(table, page)).unwrap_or(0);
-        if let Err(why) = capacity(table, page.index).may(Flow::Read, hash, at) {
-            return Err(self.throttle(why));
+        if let Err(cause) = capacity(table, page.index).check(CapacityKind::Read, hash, at) {
+            return Err(self.throttle(cause));
         }
-        let found = Found::of(table, page, arena);
+        let found = PageItems::collect(table, page);
         let cost = units(found.bytes, page.is_consistent);
-        let mut out = b"{".to_vec();
-        if !matches!(page.shows, Shows::Count) {
-            out.extend_from_slice(b"\"Items\":[");
-            out.extend_from_slice(&found.items);
-            out.extend_from_slice(b"],");
+        let mut consumed = ConsumedCapacity::default();
+        let index = page.index.map(|at| &table.indexes[at]);
+        match index {
+            None => consumed.read(&table.name, cost),
+            Some(index) => consumed.index(&table.name, &index.name, cost),
         }
-        let counts = format!(
-            "\"Count\":{},\"ScannedCount\":{}",
-            found.count, found.examined
-        );
-        out.extend_from_slice(counts.as_bytes());
-        if let Some(key) = &found.last {
-            out.extend_from_slice(b",\"LastEvaluatedKey\":");
-            write_attributes(Item(key).iter(), &mut out);
-        }
-        capacity(table, page.index).charge(Flow::Read, hash, cost, at);
-        let mut bill = Bill::default();
-        match page.index {
-            None => bill.read(&table.name, cost),
-            Some(index) => bill.index(&table.name, &table.indexes[index].name, cost),
-        }
-        bill.write_json(told, false, true, &mut out);
-        out.push(b'}');
-        Ok(out)
+        let is_shown = |name: &[u8]| is_visible(table, index, name) && page.projection.shows(name);
+        let items = found.items.iter().map(|item| FilteredItem(*item, is_shown));
+        let is_count = matches!(page.projection, ReadProjection::Count);
+        let body = to_body(&PageOutput {
+            items: (!is_count).then(|| items.collect()),
+            count: found.items.len(),
+            scanned_count: found.examined,
+            last_evaluated_key: found.last_key,
+            consumed_capacity: consumed.of_table(detail),
+        });
+        capacity(table, page.index).charge(CapacityKind::Read, hash, cost, at);
+        body
     }
-}
-
-fn write_unprocessed(batch: &BatchTable, left: &[&Get], arena: &Arena, out: &mut Vec<u8>) {
-    if left.is_empty() {
-        return;
-    }
-    if !out.is_empty() {
-        out.push(b',');
-    }
-    write_string(batch.name.as_bytes(), out);
-    out.extend_from_slice(b":{");
-    out.extend_from_slice(&batch.rest);
-    out.extend_from_slice(b"\"Keys\":[");
-    for (at, get) in left.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        write_attributes(arena.item(get.target).iter(), out);
-    }
-    out.extend_from_slice(b"]}");
 }
 
 fn capacity(table: &mut Table, index: Option<usize>) -> &mut Capacity {
@@ -263,9 +296,14 @@ fn capacity(table: &mut Table, index: Option<usize>) -> &mut Capacity {
     }
 }
 
-fn bounds(page: &Page) -> Option<(Bound<&Key>, Bound<&Key>)> {
+/// Whether a read of the table or index sees an attribute.
+fn is_visible(table: &Table, index: Option<&SecondaryIndex>, name: &[u8]) -> bool {
+    index.is_none_or(|index| index.shows(name) || index.schema.has(name) || table.schema.has(name))
+}
+
+/// The range of a page; `None` if it is empty, which a `BTreeMap` rejects.
+fn bounds(page: &PageRequest) -> Option<(Bound<&ItemKey>, Bound<&ItemKey>)> {
     let (from, to) = (page.from.as_ref(), page.to.as_ref());
-    // A map refuses ranges that end before they begin; such a range has nothing in it.
     let is_empty = match (from, to) {
         (Bound::Included(a), Bound::Excluded(b)) | (Bound::Excluded(a), Bound::Excluded(b)) => {
             a >= b
@@ -275,109 +313,74 @@ fn bounds(page: &Page) -> Option<(Bound<&Key>, Bound<&Key>)> {
     (!is_empty).then_some((from, to))
 }
 
-fn first_hash(table: &Table, page: &Page) -> Option<u64> {
-    let bounds = bounds(page)?;
+/// Items of a page's range with their keys in the table or index, in the page's direction.
+fn range<'a>(
+    table: &'a Table,
+    page: &PageRequest,
+) -> Box<dyn Iterator<Item = (&'a ItemKey, ItemView<'a>)> + 'a> {
+    let Some(bounds) = bounds(page) else {
+        return Box::new(std::iter::empty());
+    };
     match page.index {
-        None => table.items.range(bounds).next().map(|(key, _)| key.hash),
-        Some(at) => table.indexes[at]
-            .entries
-            .range(bounds)
-            .next()
-            .map(|(key, _)| key.hash),
+        None => {
+            let items = table.items.range(bounds);
+            let items = items.map(|(key, bytes)| (key, ItemView(bytes)));
+            directed(items, page.is_backward)
+        }
+        Some(at) => {
+            let entries = table.indexes[at].entries.range(bounds);
+            let items = entries.filter_map(|(entry, key)| Some((entry, table.get(key)?)));
+            directed(items, page.is_backward)
+        }
     }
 }
 
-/// The next of a range, from its front or its back.
-fn step<'a, V>(range: &mut Range<'a, Key, V>, is_backward: bool) -> Option<(&'a Key, &'a V)> {
+fn directed<'a, T>(
+    items: impl DoubleEndedIterator<Item = T> + 'a,
+    is_backward: bool,
+) -> Box<dyn Iterator<Item = T> + 'a> {
     match is_backward {
-        false => range.next(),
-        true => range.next_back(),
+        false => Box::new(items),
+        true => Box::new(items.rev()),
     }
 }
 
-/// What a page comes to.
+fn first_hash(table: &Table, page: &PageRequest) -> Option<u64> {
+    range(table, page).next().map(|(key, _)| key.hash)
+}
+
+/// Result of a page.
 #[derive(Default)]
-struct Found {
-    items: Vec<u8>,
-    count: usize,
+struct PageItems<'a> {
+    items: Vec<ItemView<'a>>,
     examined: usize,
     bytes: usize,
-    /// The key of the last item examined, if there may be more.
-    last: Option<Vec<u8>>,
+    /// Key of the last item examined, if more may follow.
+    last_key: Option<PackedItem>,
 }
 
-impl Found {
-    fn of(table: &Table, page: &Page, arena: &Arena) -> Self {
+impl<'a> PageItems<'a> {
+    fn collect(table: &'a Table, page: &PageRequest) -> Self {
         let mut found = Self::default();
-        let Some(bounds) = bounds(page) else {
-            return found;
-        };
         let index = page.index.map(|at| &table.indexes[at]);
-        match index {
-            None => {
-                let mut range = table.items.range(bounds);
-                while let Some((_, bytes)) = step(&mut range, page.is_backward) {
-                    if found.take(Item(bytes), table, None, page, arena) {
-                        break;
-                    }
-                }
+        for (_, item) in range(table, page) {
+            found.examined += 1;
+            found.bytes += item
+                .iter()
+                .filter(|(name, _)| is_visible(table, index, name))
+                .map(|(name, value)| name.len() + value.size())
+                .sum::<usize>();
+            let filter = page.filter.as_ref();
+            if filter.is_none_or(|filter| expr::holds(&filter.tree, Some(item), &page.bindings)) {
+                found.items.push(item);
             }
-            Some(index) => {
-                let mut range = index.entries.range(bounds);
-                while let Some((_, key)) = step(&mut range, page.is_backward) {
-                    let Some(item) = table.get(key) else {
-                        continue;
-                    };
-                    if found.take(item, table, Some(index), page, arena) {
-                        break;
-                    }
-                }
+            if found.examined >= page.limit || found.bytes >= limits::PAGE_BYTES_MAX {
+                let schemas = std::iter::once(&table.schema);
+                let schemas: Vec<_> = schemas.chain(index.map(|index| &index.schema)).collect();
+                found.last_key = Some(key_attributes(item, &schemas));
+                break;
             }
         }
         found
-    }
-
-    /// Whether that was the last one of the page.
-    fn take(
-        &mut self,
-        item: Item<'_>,
-        table: &Table,
-        index: Option<&Index>,
-        page: &Page,
-        arena: &Arena,
-    ) -> bool {
-        self.examined += 1;
-        let seen = |name: &[u8]| {
-            index.is_none_or(|index| {
-                index.shows(name) || index.schema.has(name) || table.schema.has(name)
-            })
-        };
-        let visible = item.iter().filter(|(name, _)| seen(name));
-        self.bytes += visible
-            .map(|(name, value)| name.len() + value.size())
-            .sum::<usize>();
-        let holds = match &page.filter {
-            None => true,
-            Some(filter) => expr::holds(&filter.tree, Some(item), &page.bindings, arena),
-        };
-        if holds {
-            self.count += 1;
-            if !matches!(page.shows, Shows::Count) {
-                if !self.items.is_empty() {
-                    self.items.push(b',');
-                }
-                let shown = item
-                    .iter()
-                    .filter(|(name, _)| seen(name) && page.shows.shows(name));
-                write_attributes(shown, &mut self.items);
-            }
-        }
-        let is_over = self.examined >= page.limit || self.bytes >= limits::PAGE_BYTES_MAX;
-        if is_over {
-            let mut schemas = vec![&table.schema];
-            schemas.extend(index.map(|index| &index.schema));
-            self.last = Some(key_attributes(item, &schemas));
-        }
-        is_over
     }
 }

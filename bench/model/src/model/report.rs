@@ -1,13 +1,13 @@
-//! What happened so far, as JSON.
+//! The report: counters and peaks as JSON.
 
 use serde_json::{Value as Json, json};
 
-use super::Model;
-use crate::Micros;
-use crate::capacity::{Capacity, Meter, PartitionUse};
+use super::StoreModel;
+use crate::ModelTime;
+use crate::capacity::{Capacity, PartitionUse, UnitMeter};
 use crate::limits;
 
-fn meter(meter: &Meter) -> Json {
+fn meter(meter: &UnitMeter) -> Json {
     json!({ "peak": meter.peak, "total": meter.total })
 }
 
@@ -31,10 +31,10 @@ fn capacity(capacity: &Capacity) -> Json {
     })
 }
 
-impl Model {
-    /// Counts since the start or the last reset. `peak` is the most units in one second of the model's
+impl StoreModel {
+    /// Counters since the start or the last reset. `peak` is the maximum of units in one second of the model's
     /// clock; a partition's limits are [`limits::PARTITION_WCU`] and [`limits::PARTITION_RCU`].
-    pub fn report(&mut self, now: Micros) -> Json {
+    pub fn report(&mut self, now: ModelTime) -> Json {
         self.run(now);
         let mut operations = json!({});
         for ((operation, outcome), count) in &self.counts {
@@ -66,22 +66,22 @@ impl Model {
             one["indexes"] = indexes;
             tables[&*table.name] = one;
         }
-        let tally = &self.tally;
+        let counters = &self.counters;
         json!({
             "now_ms": now / 1_000,
             "operations": operations,
-            "actions": tally.actions,
-            "failed_conditions": tally.failed_conditions,
-            "wasted_wcu": tally.wasted_wcu,
-            "conflicts": tally.conflicts,
+            "actions": counters.actions,
+            "failed_conditions": counters.failed_conditions,
+            "wasted_wcu": counters.wasted_wcu,
+            "conflicts": counters.conflicts,
             "throttled": {
-                "partition": tally.throttled_by_partition,
-                "table": tally.throttled_by_table,
+                "partition": counters.throttled_by_partition,
+                "table": counters.throttled_by_table,
             },
             "hottest_partition": { "wcu_peak": hottest.0, "rcu_peak": hottest.1 },
             "partition_limits": { "wcu": limits::PARTITION_WCU, "rcu": limits::PARTITION_RCU },
-            "calls": { "now": self.calls.len(), "peak": tally.calls_peak },
-            "tokens": { "remembered": self.tokens.len(), "forgotten_early": self.tokens.forgotten_early },
+            "calls": { "now": self.calls.len(), "peak": counters.calls_peak },
+            "tokens": { "remembered": self.tokens.len(), "forgotten_early": self.tokens.evicted_early },
             "faults": self.settings.faults,
             "tables": tables,
         })

@@ -1,282 +1,282 @@
-//! Carrying out writes.
+//! Execution of writes.
 
-use super::Model;
-use super::answers::{Bill, Reason, cancelled, condition_failed, conflict, throttled};
-use crate::Micros;
-use crate::attribute::{Arena, write_attributes};
-use crate::capacity::{Flow, Throttled};
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use super::StoreModel;
+use super::output::{
+    CancellationReason, ConsumedCapacity, cancelled, condition_failed, conflict, throttled, to_body,
+};
+use crate::ModelTime;
+use crate::attribute::FilteredItem;
+use crate::capacity::{CapacityKind, ThrottleCause};
 use crate::error::{Code, Error};
 use crate::expr;
-use crate::key::Key;
-use crate::packed::Item;
-use crate::request::{Returns, Told, Write, WriteKind};
-use crate::table::{Cost, Planned, Table, To, write_units};
-use crate::tokens::{Token, Verdict};
+use crate::key::ItemKey;
+use crate::packed::ItemView;
+use crate::request::{BatchWriteEntry, CapacityDetail, ReturnValues, WriteKind, WriteRequest};
+use crate::table::{ItemChange, PlannedWrite, Table, WriteCost, write_units};
+use crate::tokens::{RequestToken, TokenStatus};
 
 /// Transactions pay twice: once to prepare, once to commit.
 const TRANSACTION_PRICE: f64 = 2.0;
 
 /// A transaction that will be applied.
 #[derive(Debug)]
-pub(super) struct Locked {
-    writes: Vec<(u32, Planned)>,
+pub(super) struct PreparedTransaction {
+    writes: Vec<(u32, PlannedWrite)>,
     locks: Vec<u64>,
-    token: Option<Token>,
+    token: Option<RequestToken>,
     body: Vec<u8>,
 }
 
-pub(super) enum Decided {
-    Locked(Locked),
-    /// It was applied before, under the same token.
-    Before(Vec<u8>),
+pub(super) enum TransactionDecision {
+    Prepared(PreparedTransaction),
+    /// Applied before under the same token; the response's body.
+    Repeated(Vec<u8>),
 }
 
-/// An item, if there is one and it is asked for.
-type Image = Option<Vec<u8>>;
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct WriteOutput<T: Serialize> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attributes: Option<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumed_capacity: Option<Json>,
+}
 
-/// Why a write is not made.
-enum Refusal {
-    /// With the item that is there.
-    Condition(Option<Vec<u8>>),
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct BatchWriteOutput {
+    unprocessed_items: BTreeMap<String, Vec<BatchWriteEntry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumed_capacity: Option<Json>,
+}
+
+/// An item before or after a write, if the response returns it.
+type Image = Option<Box<[u8]>>;
+
+/// Why a write is not executed.
+enum WriteError {
+    /// A failed condition, with the stored item if the request asks for it.
+    Condition(Image),
     Invalid(Error),
 }
 
-/// What `write` makes of the item at `key`.
-fn plan(table: &Table, key: &Key, write: &Write, arena: &Arena) -> Result<To, Refusal> {
+/// Effect of `write` on the item at `key`.
+fn plan(table: &Table, key: &ItemKey, write: &WriteRequest) -> Result<ItemChange, WriteError> {
     let old = table.get(key);
     if let Some(condition) = &write.condition
-        && !expr::holds(&condition.tree, old, &write.bindings, arena)
+        && !expr::holds(&condition.tree, old, &write.bindings)
     {
-        let old = old.filter(|_| write.is_old_wanted);
-        return Err(Refusal::Condition(old.map(|item| item.0.to_vec())));
+        let old = old.filter(|_| write.returns_item_on_failure);
+        return Err(WriteError::Condition(old.map(|item| item.0.into())));
     }
+    let target = write.target.view();
     match (write.kind, &write.update) {
-        (WriteKind::Put, _) => Ok(To::Item(arena.get(write.target).into())),
-        (WriteKind::Delete, _) => Ok(To::Nothing),
-        (WriteKind::Check, _) => Ok(To::Same),
-        (WriteKind::Update, update) => {
-            let base = old.unwrap_or_else(|| arena.item(write.target));
-            let new = match update {
-                None => base.0.to_vec(),
-                Some(update) => {
-                    let new = expr::apply(&update.tree, base, &write.bindings, arena);
-                    new.map_err(Refusal::Invalid)?
-                }
-            };
+        (WriteKind::Put, _) => Ok(ItemChange::Put(target.0.into())),
+        (WriteKind::Delete, _) => Ok(ItemChange::Delete),
+        (WriteKind::Check, _) => Ok(ItemChange::None),
+        (WriteKind::Update, None) => Ok(ItemChange::Put(old.unwrap_or(target).0.into())),
+        (WriteKind::Update, Some(update)) => {
+            let new = expr::apply(&update.tree, old.unwrap_or(target), &write.bindings);
+            let new = new.map_err(WriteError::Invalid)?;
             let too_big = "Item size to update has exceeded the maximum allowed size";
-            let checked = table.check(Item(&new), too_big);
-            checked.map_err(|why| Refusal::Invalid(why.into()))?;
-            Ok(To::Item(new.into()))
+            let checked = table.check(ItemView(&new), too_big);
+            checked.map_err(|error| WriteError::Invalid(error.into()))?;
+            Ok(ItemChange::Put(new.into()))
         }
     }
 }
 
-/// What a write costs that is not made: for what is there, or for what a put would have put.
-fn cost_of_refused(table: &Table, key: &Key, write: &Write, arena: &Arena) -> Cost {
-    let mut cost = table.cost(key, &To::Same);
-    if write.kind == WriteKind::Put {
-        cost.units = cost.units.max(write_units(arena.item(write.target).size()));
+/// Cost of a write. A failed one pays for the stored item, or for the item of a put.
+fn cost(
+    table: &Table,
+    key: &ItemKey,
+    write: &WriteRequest,
+    plan: &Result<ItemChange, WriteError>,
+) -> WriteCost {
+    match plan {
+        Ok(change) => table.cost(key, change),
+        Err(_) => {
+            let mut cost = table.cost(key, &ItemChange::None);
+            if write.kind == WriteKind::Put {
+                cost.units = cost.units.max(write_units(write.target.view().size()));
+            }
+            cost
+        }
     }
-    cost
 }
 
-fn bill(bill: &mut Bill, table: &Table, cost: &Cost, times: f64) {
-    bill.write(&table.name, cost.units * times);
+fn consume(consumed: &mut ConsumedCapacity, table: &Table, cost: &WriteCost, price: f64) {
+    consumed.write(&table.name, cost.units * price);
     for (at, _, units) in &cost.indexes {
-        bill.index(&table.name, &table.indexes[*at].name, *units);
+        consumed.index(&table.name, &table.indexes[*at].name, *units);
     }
 }
 
-impl Model {
-    fn note_throttled(&mut self, why: Throttled) {
-        match why {
-            Throttled::Partition => self.tally.throttled_by_partition += 1,
-            Throttled::Table => self.tally.throttled_by_table += 1,
+fn transaction_body(consumed: &ConsumedCapacity, detail: CapacityDetail) -> Result<Vec<u8>, Error> {
+    to_body(&WriteOutput::<()> {
+        attributes: None,
+        consumed_capacity: consumed.of_tables(detail),
+    })
+}
+
+impl StoreModel {
+    fn count_throttled(&mut self, cause: ThrottleCause) {
+        match cause {
+            ThrottleCause::Partition => self.counters.throttled_by_partition += 1,
+            ThrottleCause::Table => self.counters.throttled_by_table += 1,
         }
     }
 
-    pub(super) fn throttle(&mut self, why: Throttled) -> Error {
-        self.note_throttled(why);
-        throttled(why)
+    pub(super) fn throttle(&mut self, cause: ThrottleCause) -> Error {
+        self.count_throttled(cause);
+        throttled(cause)
     }
 
     pub(super) fn write(
         &mut self,
-        at: Micros,
-        write: &Write,
-        arena: &Arena,
-        told: Told,
+        at: ModelTime,
+        write: &WriteRequest,
+        detail: CapacityDetail,
     ) -> Result<Vec<u8>, Error> {
-        let mut total = Bill::default();
-        let (old, new) = self.write_one(at, write, arena, &mut total)?;
-        let mut out = b"{".to_vec();
-        let shown = match write.returns {
-            Returns::Nothing => None,
-            Returns::AllOld => old.as_deref().map(Item),
-            Returns::AllNew => new.as_deref().map(Item),
-            Returns::UpdatedOld => old.as_deref().map(Item),
-            Returns::UpdatedNew => new.as_deref().map(Item),
+        let mut consumed = ConsumedCapacity::default();
+        let (old, new) = self.write_one(at, write, &mut consumed)?;
+        let image = match write.returns {
+            ReturnValues::None => None,
+            ReturnValues::AllOld | ReturnValues::UpdatedOld => old.as_deref(),
+            ReturnValues::AllNew | ReturnValues::UpdatedNew => new.as_deref(),
         };
-        if let Some(item) = shown {
-            let is_partial = matches!(write.returns, Returns::UpdatedOld | Returns::UpdatedNew);
-            let targets: Vec<&[u8]> = match &write.update {
-                Some(update) => update
-                    .tree
-                    .targets()
-                    .map(|name| write.bindings.name(arena, name))
-                    .collect(),
-                None => Vec::new(),
-            };
-            let mut shown = item
-                .iter()
-                .filter(|(name, _)| !is_partial || targets.contains(name))
-                .peekable();
-            if !is_partial || shown.peek().is_some() {
-                out.extend_from_slice(b"\"Attributes\":");
-                write_attributes(shown, &mut out);
+        let targets: Option<Vec<&[u8]>> = match (write.returns, &write.update) {
+            (ReturnValues::UpdatedOld | ReturnValues::UpdatedNew, update) => {
+                let targets = update.iter().flat_map(|update| update.tree.targets());
+                Some(targets.map(|name| write.bindings.name(name)).collect())
             }
-        }
-        let has_more = out.len() > 1;
-        total.write_json(told, false, has_more, &mut out);
-        out.push(b'}');
-        Ok(out)
+            _ => None,
+        };
+        let is_shown = |name: &[u8]| targets.as_ref().is_none_or(|names| names.contains(&name));
+        // Updated attributes that the item does not have are omitted, and with them an empty member.
+        let image = image
+            .map(ItemView)
+            .filter(|item| targets.is_none() || item.iter().any(|(name, _)| is_shown(name)));
+        to_body(&WriteOutput {
+            attributes: image.map(|item| FilteredItem(item, is_shown)),
+            consumed_capacity: consumed.of_table(detail),
+        })
     }
 
-    /// What was there before and what is after, if that is to be told.
+    /// Executes one write and returns the images that its response needs.
     fn write_one(
         &mut self,
-        at: Micros,
-        write: &Write,
-        arena: &Arena,
-        total: &mut Bill,
+        at: ModelTime,
+        write: &WriteRequest,
+        consumed: &mut ConsumedCapacity,
     ) -> Result<(Image, Image), Error> {
         let key = write.key.as_ref().map_err(Clone::clone)?;
         if self.locks.contains(&write.lock) {
-            self.tally.conflicts += 1;
+            self.counters.conflicts += 1;
             return Err(conflict());
         }
         let table = self
             .tables
             .get_mut(write.table)
             .ok_or_else(Error::no_table)?;
-        let planned = plan(table, key, write, arena);
-        let cost = match &planned {
-            Ok(to) => table.cost(key, to),
-            Err(_) => cost_of_refused(table, key, write, arena),
-        };
-        if let Err(why) = table.may_write(&cost, at) {
-            return Err(self.throttle(why));
+        let plan = plan(table, key, write);
+        let cost = cost(table, key, write, &plan);
+        if let Err(cause) = table.check_write(&cost, at) {
+            return Err(self.throttle(cause));
         }
         table.charge(&cost, 1.0, at);
-        bill(total, table, &cost, 1.0);
-        let to = match planned {
-            Ok(to) => to,
-            Err(Refusal::Invalid(error)) => return Err(error),
-            Err(Refusal::Condition(old)) => {
-                self.tally.failed_conditions += 1;
-                self.tally.wasted_wcu += cost.units;
-                return Err(condition_failed(old.as_deref()));
+        consume(consumed, table, &cost, 1.0);
+        let change = match plan {
+            Ok(change) => change,
+            Err(WriteError::Invalid(error)) => return Err(error),
+            Err(WriteError::Condition(stored)) => {
+                self.counters.failed_conditions += 1;
+                self.counters.wasted_wcu += cost.units;
+                return Err(condition_failed(stored.as_deref().map(ItemView)));
             }
         };
-        let is_told = write.returns != Returns::Nothing;
-        let old = table
-            .get(key)
-            .filter(|_| is_told)
-            .map(|item| item.0.to_vec());
-        let new = match &to {
-            To::Item(bytes) if is_told => Some(bytes.to_vec()),
+        let returns = write.returns != ReturnValues::None;
+        let old = table.get(key).filter(|_| returns);
+        let old = old.map(|item| item.0.into());
+        let new = match &change {
+            ItemChange::Put(bytes) if returns => Some(bytes.clone()),
             _ => None,
         };
         let key = key.clone();
-        table.apply(Planned { key, to });
+        table.apply(PlannedWrite { key, change });
         Ok((old, new))
     }
 
-    /// Each on its own; what is throttled or meets a transaction comes back unprocessed.
+    /// Each write is independent. Throttled and conflicting ones are returned unprocessed.
     pub(super) fn batch_write(
         &mut self,
-        at: Micros,
-        writes: &[Write],
-        arena: &Arena,
-        told: Told,
+        at: ModelTime,
+        writes: &[WriteRequest],
+        detail: CapacityDetail,
     ) -> Result<Vec<u8>, Error> {
-        let mut total = Bill::default();
-        let mut left: Vec<&Write> = Vec::new();
-        let mut last = None;
+        let mut consumed = ConsumedCapacity::default();
+        let mut unprocessed_items: BTreeMap<String, Vec<BatchWriteEntry>> = BTreeMap::new();
+        let mut failed = Vec::new();
         for write in writes {
-            match self.write_one(at, write, arena, &mut total) {
-                Ok(_) => {}
-                Err(error) => {
-                    let passing = [
-                        Code::ProvisionedThroughputExceeded,
-                        Code::Throttling,
-                        Code::TransactionConflict,
-                    ];
-                    if !passing.contains(&error.code()) {
-                        return Err(error);
-                    }
-                    last = Some(error);
-                    left.push(write);
-                }
+            let Err(error) = self.write_one(at, write, &mut consumed) else {
+                continue;
+            };
+            let transient = [
+                Code::ProvisionedThroughputExceeded,
+                Code::Throttling,
+                Code::TransactionConflict,
+            ];
+            if !transient.contains(&error.code()) {
+                return Err(error);
             }
+            failed.push(error);
+            let target = write.target.clone();
+            let entry = match write.kind {
+                WriteKind::Put => BatchWriteEntry::PutRequest { item: target },
+                _ => BatchWriteEntry::DeleteRequest { key: target },
+            };
+            let table = self.tables.get(write.table).ok_or_else(Error::no_table)?;
+            let entries = unprocessed_items.entry(table.name.to_string());
+            entries.or_default().push(entry);
         }
-        if let Some(error) = last.filter(|_| left.len() == writes.len()) {
+        if failed.len() == writes.len()
+            && let Some(error) = failed.pop()
+        {
             return Err(error);
         }
-        let mut out = b"{\"UnprocessedItems\":{".to_vec();
-        let mut table = None;
-        // Grouped by table, in the order of the tables' ids.
-        left.sort_by_key(|write| write.table);
-        for write in left {
-            if table != Some(write.table) {
-                if table.is_some() {
-                    out.extend_from_slice(b"],");
-                }
-                let name = self
-                    .tables
-                    .get(write.table)
-                    .map_or("", |table| &*table.name);
-                crate::json::write_string(name.as_bytes(), &mut out);
-                out.extend_from_slice(b":[");
-                table = Some(write.table);
-            } else {
-                out.push(b',');
-            }
-            out.extend_from_slice(match write.kind {
-                WriteKind::Put => b"{\"PutRequest\":{\"Item\":",
-                _ => b"{\"DeleteRequest\":{\"Key\":",
-            });
-            write_attributes(arena.item(write.target).iter(), &mut out);
-            out.extend_from_slice(b"}}");
-        }
-        if table.is_some() {
-            out.push(b']');
-        }
-        out.push(b'}');
-        total.write_json(told, true, true, &mut out);
-        out.push(b'}');
-        Ok(out)
+        to_body(&BatchWriteOutput {
+            unprocessed_items,
+            consumed_capacity: consumed.of_tables(detail),
+        })
     }
 
-    /// Judges a transaction at this instant. Its items are locked if nothing is against it.
+    /// Decides a transaction at this instant. Its items are locked if no action prevents it.
     pub(super) fn decide(
         &mut self,
-        at: Micros,
-        writes: Vec<Write>,
-        token: Option<Token>,
-        arena: &Arena,
-        told: Told,
-    ) -> Result<Decided, Error> {
-        match token.map_or(Verdict::New, |token| self.tokens.begin(token, at)) {
-            Verdict::New => {}
-            Verdict::Applied => return Ok(Decided::Before(self.told_again(at, &writes, told))),
-            Verdict::InProgress => {
+        at: ModelTime,
+        writes: Vec<WriteRequest>,
+        token: Option<RequestToken>,
+        detail: CapacityDetail,
+    ) -> Result<TransactionDecision, Error> {
+        let status = token.map_or(TokenStatus::New, |token| self.tokens.begin(token, at));
+        match status {
+            TokenStatus::New => {}
+            TokenStatus::Applied => {
+                let body = self.repeat(at, &writes, detail)?;
+                return Ok(TransactionDecision::Repeated(body));
+            }
+            TokenStatus::InProgress => {
                 return Err(Error::new(
                     Code::TransactionInProgress,
                     "The transaction with the given request token is already in progress.",
                 ));
             }
-            Verdict::Mismatch => {
+            TokenStatus::Mismatch => {
                 return Err(Error::new(
                     Code::IdempotentParameterMismatch,
                     "The request uses the same client token as a previous, but non-identical request. Do not \
@@ -284,10 +284,9 @@ impl Model {
                 ));
             }
         }
-        let mut total = Bill::default();
-        let judged = self.judge(at, &writes, arena, &mut total);
-        let planned = match judged {
-            Ok(planned) => planned,
+        let mut consumed = ConsumedCapacity::default();
+        let changes = match self.evaluate(at, &writes, &mut consumed) {
+            Ok(changes) => changes,
             Err(error) => {
                 if let Some(token) = token {
                     self.tokens.cancelled(token);
@@ -295,22 +294,15 @@ impl Model {
                 return Err(error);
             }
         };
+        let body = transaction_body(&consumed, detail)?;
         let locks: Vec<u64> = writes.iter().map(|write| write.lock).collect();
         self.locks.extend(&locks);
-        let mut body = b"{".to_vec();
-        total.write_json(told, true, false, &mut body);
-        body.push(b'}');
-        let keyed = writes.into_iter().zip(planned);
-        let writes = keyed.filter_map(|(write, to)| {
-            Some((
-                write.table,
-                Planned {
-                    key: write.key.ok()?,
-                    to,
-                },
-            ))
+        let writes = writes.into_iter().zip(changes);
+        let writes = writes.filter_map(|(write, change)| {
+            let key = write.key.ok()?;
+            Some((write.table, PlannedWrite { key, change }))
         });
-        Ok(Decided::Locked(Locked {
+        Ok(TransactionDecision::Prepared(PreparedTransaction {
             writes: writes.collect(),
             locks,
             token,
@@ -318,23 +310,22 @@ impl Model {
         }))
     }
 
-    /// A reason for every action that stands in the way; all are looked at.
-    fn judge(
+    /// Evaluates all actions. If any prevents the transaction, the error has a reason for each.
+    fn evaluate(
         &mut self,
-        at: Micros,
-        writes: &[Write],
-        arena: &Arena,
-        total: &mut Bill,
-    ) -> Result<Vec<To>, Error> {
-        let mut reasons = vec![Reason::None; writes.len()];
-        let mut planned = Vec::with_capacity(writes.len());
+        at: ModelTime,
+        writes: &[WriteRequest],
+        consumed: &mut ConsumedCapacity,
+    ) -> Result<Vec<ItemChange>, Error> {
+        let mut reasons = vec![CancellationReason::None; writes.len()];
+        let mut changes = Vec::with_capacity(writes.len());
         let mut costs = Vec::with_capacity(writes.len());
-        let mut throttle = None;
+        let mut throttled = None;
         for (reason, write) in reasons.iter_mut().zip(writes) {
             let key = match &write.key {
                 Ok(key) => key,
                 Err(error) => {
-                    *reason = Reason::Validation(error.message().to_owned());
+                    *reason = CancellationReason::Validation(error.message().to_owned());
                     continue;
                 }
             };
@@ -342,85 +333,80 @@ impl Model {
                 .tables
                 .get_mut(write.table)
                 .ok_or_else(Error::no_table)?;
-            let plan = plan(table, key, write, arena);
-            let cost = match &plan {
-                Ok(to) => table.cost(key, to),
-                Err(_) => cost_of_refused(table, key, write, arena),
-            };
-            let may = table.may_write(&cost, at);
+            let plan = plan(table, key, write);
+            let cost = cost(table, key, write, &plan);
+            let check = table.check_write(&cost, at);
             costs.push((write.table, cost));
-            match (may, plan) {
-                (Err(why), _) => {
-                    throttle = Some(why);
-                    *reason = Reason::Throttled;
+            match (check, plan) {
+                (Err(cause), _) => {
+                    throttled = Some(cause);
+                    *reason = CancellationReason::Throttled;
                 }
                 _ if self.locks.contains(&write.lock) => {
-                    self.tally.conflicts += 1;
-                    *reason = Reason::TransactionConflict;
+                    self.counters.conflicts += 1;
+                    *reason = CancellationReason::TransactionConflict;
                 }
-                (_, Err(Refusal::Condition(old))) => {
-                    self.tally.failed_conditions += 1;
-                    *reason = Reason::ConditionalCheckFailed(old);
+                (_, Err(WriteError::Condition(stored))) => {
+                    self.counters.failed_conditions += 1;
+                    *reason = CancellationReason::ConditionalCheckFailed(stored);
                 }
-                (_, Err(Refusal::Invalid(error))) => {
-                    *reason = Reason::Validation(error.message().to_owned())
+                (_, Err(WriteError::Invalid(error))) => {
+                    *reason = CancellationReason::Validation(error.message().to_owned());
                 }
-                (_, Ok(to)) => planned.push(to),
+                (_, Ok(change)) => changes.push(change),
             }
         }
-        // Throttled as a whole it costs nothing; cancelled for another reason it costs all the same.
-        match throttle {
-            Some(why) => self.note_throttled(why),
-            None => {
-                for (id, cost) in &costs {
-                    if let Some(table) = self.tables.get_mut(*id) {
-                        table.charge(cost, TRANSACTION_PRICE, at);
-                        bill(total, table, cost, TRANSACTION_PRICE);
-                    }
-                }
+        // A throttled transaction costs nothing; one that is cancelled for another reason pays in full.
+        if let Some(cause) = throttled {
+            self.count_throttled(cause);
+            return Err(cancelled(&reasons));
+        }
+        for (id, cost) in &costs {
+            if let Some(table) = self.tables.get_mut(*id) {
+                table.charge(cost, TRANSACTION_PRICE, at);
+                consume(consumed, table, cost, TRANSACTION_PRICE);
             }
         }
-        if planned.len() == writes.len() {
-            return Ok(planned);
+        if changes.len() == writes.len() {
+            return Ok(changes);
         }
-        if throttle.is_none() {
-            let units = |cost: &Cost| cost.units * TRANSACTION_PRICE;
-            self.tally.wasted_wcu += costs.iter().map(|(_, cost)| units(cost)).sum::<f64>();
-        }
+        let units = |(_, cost): &(u32, WriteCost)| cost.units * TRANSACTION_PRICE;
+        self.counters.wasted_wcu += costs.iter().map(units).sum::<f64>();
         Err(cancelled(&reasons))
     }
 
-    /// The answer of a transaction that was applied before: it costs reads, two units an item.
-    fn told_again(&mut self, at: Micros, writes: &[Write], told: Told) -> Vec<u8> {
-        let mut total = Bill::default();
+    /// The response of a transaction that was applied before; it costs two read units per item.
+    fn repeat(
+        &mut self,
+        at: ModelTime,
+        writes: &[WriteRequest],
+        detail: CapacityDetail,
+    ) -> Result<Vec<u8>, Error> {
+        let mut consumed = ConsumedCapacity::default();
         for write in writes {
             if let (Ok(key), Some(table)) = (&write.key, self.tables.get_mut(write.table)) {
-                table
-                    .capacity
-                    .charge(Flow::Read, key.hash, TRANSACTION_PRICE, at);
-                total.read(&table.name, TRANSACTION_PRICE);
+                let capacity = &mut table.capacity;
+                capacity.charge(CapacityKind::Read, key.hash, TRANSACTION_PRICE, at);
+                consumed.read(&table.name, TRANSACTION_PRICE);
             }
         }
-        let mut body = b"{".to_vec();
-        total.write_json(told, true, false, &mut body);
-        body.push(b'}');
-        body
+        transaction_body(&consumed, detail)
     }
 
-    /// All of it at once.
-    pub(super) fn apply(&mut self, at: Micros, locked: Locked) -> Result<Vec<u8>, Error> {
-        for lock in &locked.locks {
+    /// Applies all writes of a transaction at once and releases its locks.
+    pub(super) fn apply(&mut self, at: ModelTime, transaction: PreparedTransaction) -> Vec<u8> {
+        for lock in &transaction.locks {
             self.locks.remove(lock);
         }
-        for (id, planned) in locked.writes {
-            // A table that was dropped meanwhile took its items with it.
+        for (id, write) in transaction.writes {
+            // The table may have been deleted meanwhile.
             if let Some(table) = self.tables.get_mut(id) {
-                table.apply(planned);
+                table.apply(write);
             }
         }
-        if let Some(token) = locked.token {
+        if let Some(token) = transaction.token {
             self.tokens.applied(token, at);
         }
-        Ok(locked.body)
+        transaction.body
     }
 }

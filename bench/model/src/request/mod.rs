@@ -1,46 +1,53 @@
-//! Requests on items: read, checked against the tables' schemas, ready to be carried out.
+//! Requests on items: read, checked against the tables' schemas, ready for execution.
 //!
-//! Whatever the request alone shows to be wrong is refused here.
+//! Everything that the request alone shows to be invalid is rejected here.
 //!
-//! Must not live here: anything that depends on what is stored.
+//! Must not live here: anything that depends on stored items.
 
-mod pages;
-mod raw;
+mod input;
+mod page;
 
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::rc::Rc;
 
-pub(crate) use pages::{Page, Shows};
-pub(crate) use raw::{Returns, Told};
+pub(crate) use input::{BatchWriteEntry, CapacityDetail, KeysInput, ReturnValues, read};
+pub(crate) use page::{PageRequest, ReadProjection};
 
-use crate::attribute::{Arena, Span};
+use crate::attribute::InputText;
+use crate::catalog::TableCatalog;
 use crate::error::Error;
-use crate::expr::{Bindings, Cache, Condition, Member, Name, Parsed, Update, Usage, projection};
-use crate::json::Reader;
-use crate::key::{Key, NoKey, fingerprint, lock_of};
+use crate::expr::{
+    AliasBindings, AliasUsage, Condition, ExpressionCache, ExpressionKind, ParsedExpression,
+    UpdateExpression,
+};
+use crate::key::{ItemKey, KeyError, lock_id, seeded_hasher};
 use crate::limits;
-use crate::op::Op;
-use crate::store::Tables;
+use crate::operation::ApiOperation;
+use crate::packed::{PackedItem, PackedValue};
 use crate::table::Table;
-use crate::tokens::Token;
-use raw::{Raw, told, unknown};
+use crate::tokens::RequestToken;
+use input::{
+    ActionInput, BatchGetInput, BatchWriteInput, GetInput, NameBindings, ReadActionInput,
+    ReturnOnFailure, TransactGetInput, TransactWriteInput, WriteInput, reject_members,
+};
 
-/// A request and the bytes that its spans are in.
+/// A checked request.
 #[derive(Debug)]
-pub(crate) struct Request {
-    pub(crate) arena: Arena,
-    pub(crate) body: Body,
-    pub(crate) told: Told,
+pub(crate) struct ItemRequest {
+    pub(crate) body: RequestBody,
+    pub(crate) detail: CapacityDetail,
 }
 
 #[derive(Debug)]
-pub(crate) enum Body {
-    Write(Box<Write>),
-    BatchWrite(Vec<Write>),
-    TransactWrite(Vec<Write>, Option<Token>),
-    Get(Get),
-    BatchGet(Vec<BatchTable>),
-    TransactGet(Vec<Get>),
-    Page(Box<Page>),
+pub(crate) enum RequestBody {
+    Write(Box<WriteRequest>),
+    BatchWrite(Vec<WriteRequest>),
+    TransactWrite(Vec<WriteRequest>, Option<RequestToken>),
+    Get(ReadRequest),
+    BatchGet(Vec<BatchReadTable>),
+    TransactGet(Vec<ReadRequest>),
+    Page(Box<PageRequest>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,87 +58,45 @@ pub(crate) enum WriteKind {
     Check,
 }
 
-/// One write of one item, or in a transaction a check of one.
+/// One write of one item, or the condition check of a transaction.
 #[derive(Debug)]
-pub(crate) struct Write {
+pub(crate) struct WriteRequest {
     pub(crate) kind: WriteKind,
     pub(crate) table: u32,
     /// The item of a put, the key of the others.
-    pub(crate) target: Span,
-    /// Of a transaction, why there is none cancels it.
-    pub(crate) key: Result<Key, Error>,
-    /// What others must not touch meanwhile.
+    pub(crate) target: PackedItem,
+    /// In a transaction, an invalid key cancels it.
+    pub(crate) key: Result<ItemKey, Error>,
+    /// Id of the lock on the item.
     pub(crate) lock: u64,
-    pub(crate) condition: Option<Rc<Parsed<Condition>>>,
-    pub(crate) update: Option<Rc<Parsed<Update>>>,
-    pub(crate) bindings: Bindings,
-    pub(crate) is_old_wanted: bool,
-    pub(crate) returns: Returns,
+    pub(crate) condition: Option<Rc<ParsedExpression<Condition>>>,
+    pub(crate) update: Option<Rc<ParsedExpression<UpdateExpression>>>,
+    pub(crate) bindings: AliasBindings,
+    pub(crate) returns_item_on_failure: bool,
+    pub(crate) returns: ReturnValues,
 }
 
 #[derive(Debug)]
-pub(crate) struct Get {
+pub(crate) struct ReadRequest {
     pub(crate) table: u32,
-    pub(crate) key: Key,
-    /// The key as it came.
-    pub(crate) target: Span,
-    pub(crate) shows: Shows,
+    pub(crate) key: ItemKey,
+    pub(crate) projection: ReadProjection,
     pub(crate) is_consistent: bool,
 }
 
-/// The keys of one table in a BatchGetItem.
+/// The reads of one table in a BatchGetItem.
 #[derive(Debug)]
-pub(crate) struct BatchTable {
+pub(crate) struct BatchReadTable {
     pub(crate) name: String,
-    pub(crate) gets: Vec<Get>,
-    /// Its members other than the keys, as JSON, for what is left unprocessed.
-    pub(crate) rest: Vec<u8>,
+    /// In the order of `input.keys`.
+    pub(crate) reads: Vec<ReadRequest>,
+    pub(crate) input: KeysInput,
 }
 
-/// What may be in a write alone, besides what may be in an action.
-const ALONE: [&str; 3] = [
-    "ReturnValues",
-    "ReturnConsumedCapacity",
-    "ReturnItemCollectionMetrics",
-];
-
-impl WriteKind {
-    /// What may be in an action.
-    fn members(self) -> &'static [&'static str] {
-        macro_rules! with {
-            ($($own:literal),*) => {
-                &[
-                    "TableName",
-                    $($own,)*
-                    "ConditionExpression",
-                    "ExpressionAttributeNames",
-                    "ExpressionAttributeValues",
-                    "ReturnValuesOnConditionCheckFailure",
-                ]
-            };
-        }
-        match self {
-            WriteKind::Put => with!("Item"),
-            WriteKind::Update => with!("Key", "UpdateExpression"),
-            WriteKind::Delete | WriteKind::Check => with!("Key"),
-        }
-    }
-
-    fn of_action(name: &str) -> Option<Self> {
-        match name {
-            "Put" => Some(WriteKind::Put),
-            "Update" => Some(WriteKind::Update),
-            "Delete" => Some(WriteKind::Delete),
-            "ConditionCheck" => Some(WriteKind::Check),
-            _ => None,
-        }
-    }
-}
-
-/// Reads requests.
-pub(crate) struct Parse<'m> {
-    pub(crate) tables: &'m Tables,
-    pub(crate) cache: &'m mut Cache,
+/// Reads and checks requests.
+pub(crate) struct RequestParser<'m> {
+    pub(crate) tables: &'m TableCatalog,
+    pub(crate) cache: &'m mut ExpressionCache,
 }
 
 fn missing(member: &str) -> Error {
@@ -141,90 +106,105 @@ fn missing(member: &str) -> Error {
     ))
 }
 
-impl Parse<'_> {
-    pub(crate) fn request(&mut self, op: Op, body: &[u8]) -> Result<Request, Error> {
-        let mut reader = Reader::new(body)?;
-        let mut arena = Arena::with_capacity(body.len() * 2);
-        let mut told = Told::default();
-        let parsed = match op {
-            Op::PutItem => self.alone(&mut reader, &mut arena, WriteKind::Put, &mut told),
-            Op::UpdateItem => self.alone(&mut reader, &mut arena, WriteKind::Update, &mut told),
-            Op::DeleteItem => self.alone(&mut reader, &mut arena, WriteKind::Delete, &mut told),
-            Op::TransactWriteItems => self.transact_write(&mut reader, &mut arena, &mut told),
-            Op::TransactGetItems => self.transact_get(&mut reader, &mut arena, &mut told),
-            Op::GetItem => self.get(&mut reader, &mut arena, &mut told).map(Body::Get),
-            Op::BatchGetItem => self.batch_get(&mut reader, &mut arena, &mut told),
-            Op::BatchWriteItem => self.batch_write(&mut reader, &mut arena, &mut told),
-            Op::Query | Op::Scan => {
-                let page = self.page(op, &mut reader, &mut arena, &mut told);
-                page.map(|page| Body::Page(Box::new(page)))
+impl RequestParser<'_> {
+    pub(crate) fn parse(
+        &mut self,
+        operation: ApiOperation,
+        body: &[u8],
+    ) -> Result<ItemRequest, Error> {
+        let (body, detail) = match operation {
+            ApiOperation::PutItem => self.single_write(WriteKind::Put, read(body)?)?,
+            ApiOperation::UpdateItem => self.single_write(WriteKind::Update, read(body)?)?,
+            ApiOperation::DeleteItem => self.single_write(WriteKind::Delete, read(body)?)?,
+            ApiOperation::TransactWriteItems => self.transact_write(read(body)?)?,
+            ApiOperation::BatchWriteItem => self.batch_write(read(body)?)?,
+            ApiOperation::GetItem => {
+                let input: GetInput = read(body)?;
+                let detail = input.return_consumed_capacity;
+                (RequestBody::Get(self.get(input)?), detail)
             }
-            other => Err(Error::unmodelled(other.name())),
+            ApiOperation::TransactGetItems => self.transact_get(read(body)?)?,
+            ApiOperation::BatchGetItem => self.batch_get(read(body)?)?,
+            ApiOperation::Query | ApiOperation::Scan => {
+                let (page, detail) = self.page(operation, read(body)?)?;
+                (RequestBody::Page(Box::new(page)), detail)
+            }
+            other => return Err(Error::unsupported(other.name())),
         };
-        let body = parsed?;
-        reader.end()?;
-        Ok(Request { arena, body, told })
+        Ok(ItemRequest {
+            body,
+            detail: detail.unwrap_or_default(),
+        })
     }
 
-    fn table(&self, raw: &Raw<'_>) -> Result<&Table, Error> {
-        let name = raw.table.as_deref().ok_or_else(|| missing("tableName"))?;
-        self.tables.named(name).ok_or_else(Error::no_table)
+    fn table(&self, name: &str) -> Result<&Table, Error> {
+        self.tables.by_name(name).ok_or_else(Error::no_table)
     }
 
     // ---- Writes ---------------------------------------------------------------------------------
 
-    fn alone(
+    fn single_write(
         &mut self,
-        reader: &mut Reader<'_>,
-        arena: &mut Arena,
         kind: WriteKind,
-        told: &mut Told,
-    ) -> Result<Body, Error> {
-        let members = [kind.members(), &ALONE].concat();
-        let raw = Raw::read(reader, arena, "the request", &members)?;
-        *told = raw.told;
-        let write = self.write(kind, raw, arena)?;
-        if let Err(why) = &write.key {
-            return Err(why.clone());
+        input: WriteInput<'_>,
+    ) -> Result<(RequestBody, Option<CapacityDetail>), Error> {
+        let detail = input.return_consumed_capacity;
+        let write = self.write(kind, input)?;
+        match &write.key {
+            Ok(_) => Ok((RequestBody::Write(Box::new(write)), detail)),
+            Err(error) => Err(error.clone()),
         }
-        Ok(Body::Write(Box::new(write)))
     }
 
-    fn write(&mut self, kind: WriteKind, raw: Raw<'_>, arena: &Arena) -> Result<Write, Error> {
+    fn write(&mut self, kind: WriteKind, input: WriteInput<'_>) -> Result<WriteRequest, Error> {
+        let has_update = input.update_expression.is_some();
+        reject_members(
+            "this operation",
+            &[
+                ("Item", input.item.is_some() && kind != WriteKind::Put),
+                ("Key", input.key.is_some() && kind == WriteKind::Put),
+                ("UpdateExpression", has_update && kind != WriteKind::Update),
+            ],
+        )?;
         let target = match kind {
-            WriteKind::Put => raw.item.ok_or_else(|| missing("item"))?,
-            _ => raw.key.ok_or_else(|| missing("key"))?,
+            WriteKind::Put => input.item.ok_or_else(|| missing("item"))?,
+            _ => input.key.ok_or_else(|| missing("key"))?,
         };
-        if kind == WriteKind::Check && raw.condition.is_none() {
+        if kind == WriteKind::Check && input.condition_expression.is_none() {
             return Err(missing("conditionExpression"));
         }
-        if !matches!(raw.returns, Returns::Nothing | Returns::AllOld) && kind != WriteKind::Update {
+        let returns = input.return_values.unwrap_or_default();
+        if !matches!(returns, ReturnValues::None | ReturnValues::AllOld)
+            && kind != WriteKind::Update
+        {
             return Err(Error::validation(
                 "ReturnValues can only be ALL_OLD or NONE",
             ));
         }
-        raw.check_expressions(raw.condition.is_some() || raw.update.is_some())?;
-        let mut cached = |text: Option<&str>| match text {
-            None => Ok(None),
-            Some(text) => self.cache.condition(text, Member::Condition).map(Some),
-        };
-        let condition = cached(raw.condition.as_deref())?;
-        let update = match (kind, raw.update.as_deref()) {
-            (WriteKind::Update, Some(text)) => Some(self.cache.update(text)?),
-            _ => None,
-        };
-        check_usage(&raw, condition.as_deref(), update.as_deref(), arena)?;
-        let table = self.table(&raw)?;
-        let (key, lock) = match key_of(kind, table, target, update.as_deref(), &raw.bindings, arena)
-        {
+        let has_expression = input.condition_expression.is_some() || has_update;
+        let bindings = bindings(
+            input.expression_attribute_names,
+            input.expression_attribute_values,
+            has_expression,
+        )?;
+        let condition = input.condition_expression.as_ref();
+        let condition = condition
+            .map(|text| self.cache.condition(&text.0, ExpressionKind::Condition))
+            .transpose()?;
+        let update = input.update_expression.as_ref();
+        let update = update.map(|text| self.cache.update(&text.0)).transpose()?;
+        check_expressions(condition.as_deref(), update.as_deref(), &bindings)?;
+        let table = self.table(&input.table_name.ok_or_else(|| missing("tableName"))?.0)?;
+        let (key, lock) = match write_key(kind, table, &target, update.as_deref(), &bindings) {
             Ok(key) => {
-                let lock = lock_of(table.id, &key);
+                let lock = lock_id(table.id, &key);
                 (Ok(key), lock)
             }
-            Err(NoKey::Empty(error)) => return Err(error),
-            Err(NoKey::Mismatch(error)) => (Err(error), 0),
+            Err(KeyError::Empty(error)) => return Err(error),
+            Err(KeyError::Mismatch(error)) => (Err(error), 0),
         };
-        Ok(Write {
+        let on_failure = input.return_values_on_condition_check_failure;
+        Ok(WriteRequest {
             kind,
             table: table.id,
             target,
@@ -232,423 +212,315 @@ impl Parse<'_> {
             lock,
             condition,
             update,
-            bindings: raw.bindings,
-            is_old_wanted: raw.is_old_wanted,
-            returns: raw.returns,
+            bindings,
+            returns_item_on_failure: on_failure == Some(ReturnOnFailure::AllOld),
+            returns,
         })
     }
 
     fn transact_write(
         &mut self,
-        reader: &mut Reader<'_>,
-        arena: &mut Arena,
-        told: &mut Told,
-    ) -> Result<Body, Error> {
-        let mut raws: Vec<(WriteKind, Raw<'_>)> = Vec::new();
-        let mut token = None;
-        let mut has_actions = false;
-        reader.object(|reader, name| {
-            match &*name {
-                _ if reader.null() => {}
-                "TransactItems" => {
-                    has_actions = true;
-                    reader.array(|reader| {
-                        raws.push(read_action(reader, arena)?);
-                        match raws.len() > limits::TRANSACTION_ACTIONS_MAX {
-                            true => Err(too_many("transactItems")),
-                            false => Ok(()),
-                        }
-                    })?;
-                }
-                "ClientRequestToken" => token = Some(reader.string()?.into_owned()),
-                "ReturnConsumedCapacity" => *told = raw::told(&reader.string()?)?,
-                "ReturnItemCollectionMetrics" if reader.string()? == "NONE" => {}
-                other => return Err(unknown(other, "TransactWriteItems")),
-            }
-            Ok(())
-        })?;
-        if !has_actions {
-            return Err(missing("transactItems"));
-        }
-        if raws.is_empty() {
-            return Err(too_few("transactItems"));
-        }
-        let in_order = |sum: u64, (kind, raw): &(WriteKind, Raw<'_>)| {
-            sum.rotate_left(5) ^ fingerprint(*kind as u8 + 16, &[&raw.fingerprint.to_ne_bytes()])
-        };
-        let print = raws.iter().fold(0, in_order);
-        let token = match token {
-            None => None,
-            Some(text) if (1..=limits::TOKEN_CHARS_MAX).contains(&text.chars().count()) => {
-                Some(Token::new(&text, print))
-            }
-            Some(text) => {
-                return Err(Error::validation(format!(
+        input: TransactWriteInput<'_>,
+    ) -> Result<(RequestBody, Option<CapacityDetail>), Error> {
+        check_count("transactItems", input.transact_items.len())?;
+        let token = input.client_request_token.map(|text| {
+            match (1..=limits::TOKEN_CHARS_MAX).contains(&text.chars().count()) {
+                true => Ok(RequestToken::new(&text, fingerprint(&input.transact_items))),
+                false => Err(Error::validation(format!(
                     "1 validation error detected: Value '{text}' at 'clientRequestToken' failed to satisfy \
                      constraint: Member must have length between 1 and {}",
                     limits::TOKEN_CHARS_MAX
-                )));
+                ))),
             }
-        };
-        let mut writes = Vec::with_capacity(raws.len());
-        for (kind, raw) in raws {
-            writes.push(self.write(kind, raw, arena)?);
+        });
+        let token = token.transpose()?;
+        let mut writes = Vec::with_capacity(input.transact_items.len());
+        for action in input.transact_items {
+            let (kind, input) = match action {
+                ActionInput::Put(input) => (WriteKind::Put, input),
+                ActionInput::Update(input) => (WriteKind::Update, input),
+                ActionInput::Delete(input) => (WriteKind::Delete, input),
+                ActionInput::ConditionCheck(input) => (WriteKind::Check, input),
+            };
+            reject_members(
+                "an action",
+                &[
+                    ("ReturnValues", input.return_values.is_some()),
+                    (
+                        "ReturnConsumedCapacity",
+                        input.return_consumed_capacity.is_some(),
+                    ),
+                    (
+                        "ReturnItemCollectionMetrics",
+                        input.return_item_collection_metrics.is_some(),
+                    ),
+                ],
+            )?;
+            writes.push(self.write(kind, input)?);
         }
-        check_transaction(&writes, arena)?;
-        Ok(Body::TransactWrite(writes, token))
+        let size = |write: &WriteRequest| write.target.view().size();
+        check_distinct(writes.iter().filter_map(write_place), REPEATED_ITEM)?;
+        if writes.iter().map(size).sum::<usize>() > limits::TRANSACTION_BYTES_MAX {
+            return Err(Error::validation(
+                "Collection size of items exceeded, which can also be caused by the aggregate size of the \
+                 items in the transaction exceeding the 4MB limit",
+            ));
+        }
+        let body = RequestBody::TransactWrite(writes, token);
+        Ok((body, input.return_consumed_capacity))
     }
 
     fn batch_write(
         &mut self,
-        reader: &mut Reader<'_>,
-        arena: &mut Arena,
-        told: &mut Told,
-    ) -> Result<Body, Error> {
-        let mut raws: Vec<(WriteKind, Raw<'_>)> = Vec::new();
-        reader.object(|reader, name| match &*name {
-            "RequestItems" => reader.object(|reader, table| {
-                reader.array(|reader| {
-                    reader.object(|reader, name| {
-                        let (kind, member) = match &*name {
-                            "PutRequest" => (WriteKind::Put, "Item"),
-                            "DeleteRequest" => (WriteKind::Delete, "Key"),
-                            other => return Err(unknown(other, "a write request")),
-                        };
-                        let mut raw = Raw::read(reader, arena, &name, &[member])?;
-                        raw.table = Some(table.clone());
-                        raws.push((kind, raw));
-                        match raws.len() > limits::BATCH_WRITE_MAX {
-                            true => Err(Error::validation(
-                                "Too many items requested for the BatchWriteItem call",
-                            )),
-                            false => Ok(()),
-                        }
-                    })
-                })
-            }),
-            "ReturnConsumedCapacity" => {
-                *told = raw::told(&reader.string()?)?;
-                Ok(())
-            }
-            other => Err(unknown(other, "BatchWriteItem")),
-        })?;
-        if raws.is_empty() {
-            return Err(too_few("requestItems"));
+        input: BatchWriteInput,
+    ) -> Result<(RequestBody, Option<CapacityDetail>), Error> {
+        let count = input.request_items.values().map(Vec::len).sum::<usize>();
+        if count > limits::BATCH_WRITE_MAX {
+            return Err(Error::validation(
+                "Too many items requested for the BatchWriteItem call",
+            ));
         }
-        let mut writes = Vec::with_capacity(raws.len());
-        for (kind, raw) in raws {
-            let write = self.write(kind, raw, arena)?;
-            if let Err(why) = &write.key {
-                return Err(why.clone());
+        check_count("requestItems", count)?;
+        let mut writes = Vec::with_capacity(count);
+        for (table, entries) in input.request_items {
+            for entry in entries {
+                let (kind, item, key) = match entry {
+                    BatchWriteEntry::PutRequest { item } => (WriteKind::Put, Some(item), None),
+                    BatchWriteEntry::DeleteRequest { key } => (WriteKind::Delete, None, Some(key)),
+                };
+                let input = WriteInput {
+                    table_name: Some(InputText(table.as_str().into())),
+                    item,
+                    key,
+                    ..WriteInput::default()
+                };
+                let write = self.write(kind, input)?;
+                if let Err(error) = &write.key {
+                    return Err(error.clone());
+                }
+                writes.push(write);
             }
-            writes.push(write);
         }
-        distinct(&writes, "Provided list of item keys contains duplicates")?;
-        Ok(Body::BatchWrite(writes))
+        check_distinct(writes.iter().filter_map(write_place), DUPLICATE_KEYS)?;
+        let body = RequestBody::BatchWrite(writes);
+        Ok((body, input.return_consumed_capacity))
     }
 
     // ---- Reads ----------------------------------------------------------------------------------
 
-    fn get(
-        &mut self,
-        reader: &mut Reader<'_>,
-        arena: &mut Arena,
-        told: &mut Told,
-    ) -> Result<Get, Error> {
-        let known = [
-            "TableName",
-            "Key",
-            "ConsistentRead",
-            "ProjectionExpression",
-            "ExpressionAttributeNames",
-            "ReturnConsumedCapacity",
-        ];
-        let raw = Raw::read(reader, arena, "GetItem", &known)?;
-        *told = raw.told;
-        let target = raw.key.ok_or_else(|| missing("key"))?;
-        let shows = Shows::of_raw(&raw, arena)?;
-        let table = self.table(&raw)?;
-        get(table, target, shows, raw.is_consistent, arena)
+    fn get(&self, input: GetInput) -> Result<ReadRequest, Error> {
+        let projection = ReadProjection::new(
+            input.projection_expression,
+            input.expression_attribute_names,
+        )?;
+        let table = self.table(&input.table_name)?;
+        Ok(ReadRequest {
+            table: table.id,
+            key: table.schema.key(input.key.view())?,
+            projection,
+            is_consistent: input.consistent_read.unwrap_or_default(),
+        })
     }
 
     fn transact_get(
-        &mut self,
-        reader: &mut Reader<'_>,
-        arena: &mut Arena,
-        told: &mut Told,
-    ) -> Result<Body, Error> {
-        let known = [
-            "TableName",
-            "Key",
-            "ProjectionExpression",
-            "ExpressionAttributeNames",
-        ];
-        let mut raws = Vec::new();
-        reader.object(|reader, name| match &*name {
-            "TransactItems" => reader.array(|reader| {
-                reader.object(|reader, name| match &*name {
-                    "Get" => {
-                        raws.push(Raw::read(reader, arena, "Get", &known)?);
-                        Ok(())
-                    }
-                    other => Err(unknown(other, "a transaction's read")),
-                })
-            }),
-            "ReturnConsumedCapacity" => {
-                *told = raw::told(&reader.string()?)?;
-                Ok(())
-            }
-            other => Err(unknown(other, "TransactGetItems")),
-        })?;
-        match raws.len() {
-            0 => return Err(too_few("transactItems")),
-            n if n > limits::TRANSACTION_ACTIONS_MAX => return Err(too_many("transactItems")),
-            _ => {}
-        }
-        let mut gets: Vec<Get> = Vec::with_capacity(raws.len());
-        for raw in raws {
-            let target = raw.key.ok_or_else(|| missing("key"))?;
-            let shows = Shows::of_raw(&raw, arena)?;
-            let table = self.table(&raw)?;
-            gets.push(get(table, target, shows, true, arena)?);
-        }
-        let mut keys: Vec<_> = gets.iter().map(|get| (get.table, &get.key)).collect();
-        keys.sort_unstable();
-        match keys.windows(2).any(|pair| pair[0] == pair[1]) {
-            true => Err(twice()),
-            false => Ok(Body::TransactGet(gets)),
-        }
+        &self,
+        input: TransactGetInput,
+    ) -> Result<(RequestBody, Option<CapacityDetail>), Error> {
+        check_count("transactItems", input.transact_items.len())?;
+        let actions = input.transact_items.into_iter();
+        let reads: Vec<ReadRequest> = actions
+            .map(|ReadActionInput::Get(input)| self.get(input))
+            .collect::<Result<_, _>>()?;
+        check_distinct(
+            reads.iter().map(|read| (read.table, &read.key)),
+            REPEATED_ITEM,
+        )?;
+        Ok((
+            RequestBody::TransactGet(reads),
+            input.return_consumed_capacity,
+        ))
     }
 
     fn batch_get(
-        &mut self,
-        reader: &mut Reader<'_>,
-        arena: &mut Arena,
-        told: &mut Told,
-    ) -> Result<Body, Error> {
-        let mut tables = Vec::new();
-        let mut count = 0;
-        reader.object(|reader, name| match &*name {
-            "RequestItems" => reader.object(|reader, table| {
-                let batch = self.batch_table(reader, arena, &table)?;
-                count += batch.gets.len();
-                tables.push(batch);
-                Ok(())
-            }),
-            "ReturnConsumedCapacity" => {
-                *told = self::told(&reader.string()?)?;
-                Ok(())
-            }
-            other => Err(unknown(other, "BatchGetItem")),
-        })?;
-        match count {
-            0 => Err(too_few("requestItems")),
-            n if n > limits::BATCH_GET_KEYS_MAX => Err(Error::validation(
-                "Too many items requested for the BatchGetItem call",
-            )),
-            _ => Ok(Body::BatchGet(tables)),
-        }
-    }
-
-    fn batch_table(
-        &mut self,
-        reader: &mut Reader<'_>,
-        arena: &mut Arena,
-        name: &str,
-    ) -> Result<BatchTable, Error> {
-        let mut keys = Vec::new();
-        let mut raw = Raw::default();
-        reader.object(|reader, member| {
-            match &*member {
-                "Keys" => reader.array(|reader| {
-                    keys.push(arena.read_item(reader)?);
-                    Ok(())
-                })?,
-                "ConsistentRead" => raw.is_consistent = reader.boolean()?,
-                "ProjectionExpression" => raw.projection = Some(reader.string()?),
-                "ExpressionAttributeNames" => raw.names(reader, arena)?,
-                other => return Err(unknown(other, "KeysAndAttributes")),
-            }
-            Ok(())
-        })?;
-        let shows = Shows::of_raw(&raw, arena)?;
-        let table = self.tables.named(name).ok_or_else(Error::no_table)?;
-        let get = |target: &Span| get(table, *target, shows.clone(), raw.is_consistent, arena);
-        let gets: Vec<Get> = keys.iter().map(get).collect::<Result<_, _>>()?;
-        let mut keys: Vec<_> = gets.iter().map(|get| &get.key).collect();
-        keys.sort_unstable();
-        if keys.windows(2).any(|pair| pair[0] == pair[1]) {
+        &self,
+        input: BatchGetInput,
+    ) -> Result<(RequestBody, Option<CapacityDetail>), Error> {
+        let count = input.request_items.values().map(|table| table.keys.len());
+        let count = count.sum::<usize>();
+        if count > limits::BATCH_GET_KEYS_MAX {
             return Err(Error::validation(
-                "Provided list of item keys contains duplicates",
+                "Too many items requested for the BatchGetItem call",
             ));
         }
-        Ok(BatchTable {
-            name: name.to_owned(),
-            gets,
-            rest: pages::rest_of_batch(&raw, arena),
-        })
+        check_count("requestItems", count)?;
+        let tables = input.request_items.into_iter();
+        let tables = tables.map(|(name, input)| self.batch_table(name, input));
+        let body = RequestBody::BatchGet(tables.collect::<Result<_, _>>()?);
+        Ok((body, input.return_consumed_capacity))
+    }
+
+    fn batch_table(&self, name: String, input: KeysInput) -> Result<BatchReadTable, Error> {
+        let projection = ReadProjection::new(
+            input.projection_expression.clone(),
+            input.expression_attribute_names.clone(),
+        )?;
+        let table = self.table(&name)?;
+        let read = |key: &PackedItem| {
+            Ok(ReadRequest {
+                table: table.id,
+                key: table.schema.key(key.view())?,
+                projection: projection.clone(),
+                is_consistent: input.consistent_read.unwrap_or_default(),
+            })
+        };
+        let reads: Vec<ReadRequest> = input.keys.iter().map(read).collect::<Result<_, Error>>()?;
+        check_distinct(
+            reads.iter().map(|read| (read.table, &read.key)),
+            DUPLICATE_KEYS,
+        )?;
+        Ok(BatchReadTable { name, reads, input })
     }
 }
 
-fn too_few(member: &str) -> Error {
-    Error::validation(format!(
-        "1 validation error detected: Value at '{member}' failed to satisfy constraint: Member must have \
-         length greater than or equal to 1"
-    ))
-}
+const REPEATED_ITEM: &str = "Transaction request cannot include multiple operations on one item";
+const DUPLICATE_KEYS: &str = "Provided list of item keys contains duplicates";
 
-fn too_many(member: &str) -> Error {
-    Error::validation(format!(
-        "1 validation error detected: Value at '{member}' failed to satisfy constraint: Member must have \
-         length less than or equal to {}",
-        limits::TRANSACTION_ACTIONS_MAX
-    ))
-}
-
-fn twice() -> Error {
-    Error::validation("Transaction request cannot include multiple operations on one item")
-}
-
-fn read_action<'a>(
-    reader: &mut Reader<'a>,
-    arena: &mut Arena,
-) -> Result<(WriteKind, Raw<'a>), Error> {
-    let mut action = None;
-    reader.object(|reader, name| {
-        if reader.null() {
-            return Ok(());
+/// Checks the number of actions of a transaction, or that a batch is not empty.
+fn check_count(member: &str, count: usize) -> Result<(), Error> {
+    let bound = match count {
+        0 => "greater than or equal to 1".to_owned(),
+        n if n > limits::TRANSACTION_ACTIONS_MAX => {
+            format!("less than or equal to {}", limits::TRANSACTION_ACTIONS_MAX)
         }
-        let kind =
-            WriteKind::of_action(&name).ok_or_else(|| unknown(&name, "a transaction's action"))?;
-        let raw = Raw::read(reader, arena, &name, kind.members())?;
-        match action.replace((kind, raw)) {
+        _ => return Ok(()),
+    };
+    Err(Error::validation(format!(
+        "1 validation error detected: Value at '{member}' failed to satisfy constraint: Member must have \
+         length {bound}"
+    )))
+}
+
+fn write_place(write: &WriteRequest) -> Option<(u32, &ItemKey)> {
+    Some((write.table, write.key.as_ref().ok()?))
+}
+
+fn check_distinct<'a>(
+    places: impl Iterator<Item = (u32, &'a ItemKey)>,
+    message: &str,
+) -> Result<(), Error> {
+    let mut places: Vec<_> = places.collect();
+    places.sort_unstable();
+    match places.windows(2).any(|pair| pair[0] == pair[1]) {
+        true => Err(Error::validation(message)),
+        false => Ok(()),
+    }
+}
+
+/// Equal for transactions that mean the same, in whatever order their members and attributes are.
+fn fingerprint(actions: &[ActionInput<'_>]) -> u64 {
+    seeded_hasher(1).hash_one(actions)
+}
+
+/// Checks aliases by themselves. Without an expression there must be none.
+fn bindings(
+    names: Option<NameBindings>,
+    values: Option<BTreeMap<String, PackedValue>>,
+    has_expression: bool,
+) -> Result<AliasBindings, Error> {
+    fn check<'a>(
+        member: &str,
+        sign: char,
+        aliases: impl Iterator<Item = &'a String>,
+        has_expression: bool,
+    ) -> Result<(), Error> {
+        if !has_expression {
+            return Err(Error::validation(format!(
+                "{member} can only be specified when using expressions"
+            )));
+        }
+        let mut aliases = aliases.peekable();
+        if aliases.peek().is_none() {
+            return Err(Error::validation(format!("{member} must not be empty")));
+        }
+        let is_valid = |alias: &str| {
+            let word = alias.strip_prefix(sign).unwrap_or_default();
+            !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        match aliases.find(|alias| !is_valid(alias)) {
             None => Ok(()),
-            Some(_) => Err(Error::validation(
-                "TransactItems can only contain one of Check, Put, Update or Delete",
-            )),
+            Some(alias) => Err(Error::validation(format!(
+                "{member} contains invalid key: Syntax error; key: \"{alias}\""
+            ))),
         }
-    })?;
-    action.ok_or_else(|| {
-        Error::validation(
-            "Invalid Request: TransactWriteRequest should contain Delete or Put or Update request",
-        )
+    }
+    if let Some(names) = &names {
+        check(
+            "ExpressionAttributeNames",
+            '#',
+            names.keys(),
+            has_expression,
+        )?;
+        if let Some((alias, _)) = names.iter().find(|(_, name)| name.is_empty()) {
+            return Err(Error::validation(format!(
+                "ExpressionAttributeNames contains invalid value: Empty attribute name for key {alias}"
+            )));
+        }
+    }
+    if let Some(values) = &values {
+        check(
+            "ExpressionAttributeValues",
+            ':',
+            values.keys(),
+            has_expression,
+        )?;
+    }
+    Ok(AliasBindings {
+        names: names.unwrap_or_default(),
+        values: values.unwrap_or_default(),
     })
 }
 
-fn check_usage(
-    raw: &Raw<'_>,
-    condition: Option<&Parsed<Condition>>,
-    update: Option<&Parsed<Update>>,
-    arena: &Arena,
+fn check_expressions(
+    condition: Option<&ParsedExpression<Condition>>,
+    update: Option<&ParsedExpression<UpdateExpression>>,
+    bindings: &AliasBindings,
 ) -> Result<(), Error> {
-    let mut usage = Usage::default();
+    let mut usage = AliasUsage::default();
     if let Some(update) = update {
-        usage.of(update, Member::Update, &raw.bindings, arena)?;
-        update.tree.check(&raw.bindings, arena)?;
+        usage.add(update, ExpressionKind::Update, bindings)?;
+        update.tree.check(bindings)?;
     }
     if let Some(condition) = condition {
-        usage.of(condition, Member::Condition, &raw.bindings, arena)?;
-        condition
-            .tree
-            .check(Member::Condition, &raw.bindings, arena)?;
+        usage.add(condition, ExpressionKind::Condition, bindings)?;
+        condition.tree.check(ExpressionKind::Condition, bindings)?;
     }
-    usage.check(&raw.bindings, arena)
+    usage.check(bindings)
 }
 
-/// The key of a write; refuses an update of a key's attribute.
-fn key_of(
+/// The key of a write. An update must not change an attribute of the key.
+fn write_key(
     kind: WriteKind,
     table: &Table,
-    target: Span,
-    update: Option<&Parsed<Update>>,
-    bindings: &Bindings,
-    arena: &Arena,
-) -> Result<Key, NoKey> {
+    target: &PackedItem,
+    update: Option<&ParsedExpression<UpdateExpression>>,
+    bindings: &AliasBindings,
+) -> Result<ItemKey, KeyError> {
     if kind == WriteKind::Put {
-        let item = arena.item(target);
-        let key = table.schema.of_item(item)?;
-        table.check(item, "Item size has exceeded the maximum allowed size")?;
+        let key = table.schema.item_key(target.view())?;
+        table.check(
+            target.view(),
+            "Item size has exceeded the maximum allowed size",
+        )?;
         return Ok(key);
     }
-    let key = table.schema.of_key(arena.item(target))?;
+    let key = table.schema.key(target.view())?;
     let mut targets = update.into_iter().flat_map(|update| update.tree.targets());
-    match targets.find(|name| table.schema.has(bindings.name(arena, name))) {
+    match targets.find(|name| table.schema.has(bindings.name(name))) {
         None => Ok(key),
-        Some(name) => {
-            let name = String::from_utf8_lossy(bindings.name(arena, name)).into_owned();
-            Err(NoKey::Mismatch(Error::validation(format!(
-                "One or more parameter values were invalid: Cannot update attribute {name}. This attribute is \
-                 part of the key"
-            ))))
-        }
-    }
-}
-
-fn check_transaction(writes: &[Write], arena: &Arena) -> Result<(), Error> {
-    distinct(
-        writes,
-        "Transaction request cannot include multiple operations on one item",
-    )?;
-    let size = |write: &Write| arena.item(write.target).size();
-    match writes.iter().map(size).sum::<usize>() > limits::TRANSACTION_BYTES_MAX {
-        true => Err(Error::validation(
-            "Collection size of items exceeded, which can also be caused by the aggregate size of the items \
-             in the transaction exceeding the 4MB limit",
-        )),
-        false => Ok(()),
-    }
-}
-
-fn distinct(writes: &[Write], why: &str) -> Result<(), Error> {
-    let mut keys: Vec<_> = writes
-        .iter()
-        .filter_map(|write| Some((write.table, write.key.as_ref().ok()?)))
-        .collect();
-    keys.sort_unstable();
-    match keys.windows(2).any(|pair| pair[0] == pair[1]) {
-        true => Err(Error::validation(why)),
-        false => Ok(()),
-    }
-}
-
-fn get(
-    table: &Table,
-    target: Span,
-    shows: Shows,
-    is_consistent: bool,
-    arena: &Arena,
-) -> Result<Get, Error> {
-    Ok(Get {
-        table: table.id,
-        key: table.schema.of_key(arena.item(target))?,
-        target,
-        shows,
-        is_consistent,
-    })
-}
-
-/// Attributes' names, aliases resolved.
-pub(crate) type Names = Vec<Vec<u8>>;
-
-/// The names that a projection shows; checks them against what else uses names.
-fn projected(
-    text: &str,
-    bindings: &Bindings,
-    arena: &Arena,
-) -> Result<(Names, Parsed<Vec<Name>>), Error> {
-    let parsed = projection(text)?;
-    Usage::default().of(&parsed, Member::Projection, bindings, arena)?;
-    let names: Names = parsed
-        .tree
-        .iter()
-        .map(|name| bindings.name(arena, name).to_vec())
-        .collect();
-    let mut sorted: Vec<_> = names.iter().collect();
-    sorted.sort_unstable();
-    match sorted.windows(2).any(|pair| pair[0] == pair[1]) {
-        true => Err(Error::validation(
-            "Invalid ProjectionExpression: Two document paths overlap with each other",
-        )),
-        false => Ok((names, parsed)),
+        Some(name) => Err(KeyError::Mismatch(Error::validation(format!(
+            "One or more parameter values were invalid: Cannot update attribute {}. This attribute is part \
+             of the key",
+            String::from_utf8_lossy(bindings.name(name))
+        )))),
     }
 }

@@ -1,35 +1,31 @@
-//! The model's answers against dynoxide's on the same random requests: status, error, reasons, items, and
-//! everything that is stored afterwards. Half of the requests are shaped like the server's own.
+//! The model's responses compared with dynoxide's on the same random requests: status, error, reasons, items,
+//! and the stored items afterwards. Half of the requests resemble the server's.
 //!
-//! Where dynoxide is known to differ from DynamoDB, [`known_difference`] says so by name.
-#![allow(clippy::unwrap_used)]
+//! [`known_difference`] names the cases in which dynoxide is known to differ from DynamoDB. `SEED=n` runs one
+//! sequence.
 
-mod common;
-#[path = "common/http.rs"]
-mod http;
-
-use common::{codes, error, parse};
-use http::{Client, dynoxide};
-use inventory_store_model::{Model, Profile, Settings};
+use crate::client::{HttpClient, dynoxide};
+use crate::fixture::{codes, error, parse};
+use inventory_store_model::{LatencyProfile, ModelSettings, StoreModel};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value as Json, json};
 
-/// Sequences, and requests in each.
+/// Sequences, and requests per sequence.
 const SEEDS: u64 = 12;
 const REQUESTS: usize = 400;
 
 const TABLES: [&str; 3] = ["inventory", "seats", "idempotency"];
 
-struct Pair {
-    model: Model,
-    engine: Client,
+struct ComparedStores {
+    model: StoreModel,
+    dynoxide: HttpClient,
     log: Vec<String>,
 }
 
-/// Sets in one order, lists of items as they are.
-fn normal(value: &mut Json) {
+/// Sorts the elements of sets.
+fn sort_sets(value: &mut Json) {
     match value {
         Json::Object(members) => {
             for (name, value) in members.iter_mut() {
@@ -38,10 +34,10 @@ fn normal(value: &mut Json) {
                 {
                     elements.sort_by_key(Json::to_string);
                 }
-                normal(value);
+                sort_sets(value);
             }
         }
-        Json::Array(elements) => elements.iter_mut().for_each(normal),
+        Json::Array(elements) => elements.iter_mut().for_each(sort_sets),
         _ => {}
     }
 }
@@ -57,9 +53,9 @@ fn sorted(list: &Json) -> Vec<String> {
     all
 }
 
-/// What is compared of an answer.
-fn essence(operation: &str, status: u16, mut body: Json) -> Json {
-    normal(&mut body);
+/// The compared part of a response.
+fn compared_part(operation: &str, status: u16, mut body: Json) -> Json {
+    sort_sets(&mut body);
     if status != 200 {
         let items: Vec<Json> = body["CancellationReasons"]
             .as_array()
@@ -72,7 +68,7 @@ fn essence(operation: &str, status: u16, mut body: Json) -> Json {
         });
     }
     match operation {
-        // In no order.
+        // Without an order.
         "BatchGetItem" => json!(TABLES.map(|table| sorted(&body["Responses"][table]))),
         "Scan" => {
             json!({ "items": sorted(&body["Items"]), "count": body["Count"], "examined": body["ScannedCount"] })
@@ -82,13 +78,13 @@ fn essence(operation: &str, status: u16, mut body: Json) -> Json {
     }
 }
 
-/// The name of a difference that is dynoxide's, and known.
+/// Description of a known difference of dynoxide.
 fn known_difference(
     operation: &str,
     body: &Json,
     ours: &Json,
     theirs: &Json,
-    said: &str,
+    message: &str,
 ) -> Option<&'static str> {
     let sets_key = |action: &Json| {
         let expression = action["UpdateExpression"].as_str().unwrap_or_default();
@@ -100,34 +96,35 @@ fn known_difference(
             actions
                 .iter()
                 .any(|action| sets_key(&action["Update"]))
-                .then_some("dynoxide lets a transaction SET an attribute of the key")
+                .then_some("dynoxide allows a transaction to SET an attribute of the key")
         }
         "UpdateItem" if ours["error"] == "ValidationException" => sets_key(body).then_some(
-            "dynoxide judges a condition before it refuses to SET an attribute of the key",
+            "dynoxide evaluates a condition before it rejects a SET of an attribute of the key",
         ),
-        "TransactWriteItems" | "Query" | "Scan" if said.contains("is not defined") => {
+        "TransactWriteItems" | "Query" | "Scan" if message.contains("is not defined") => {
             let is_cancelled = theirs["error"] == "TransactionCanceledException";
             (is_cancelled || theirs["examined"] == 0 || theirs["ScannedCount"] == 0)
-                .then_some("dynoxide misses an undefined alias until it comes to evaluate it")
+                .then_some("dynoxide reports an undefined alias only when it evaluates it")
         }
         "UpdateItem" if body["ReturnValues"] == "ALL_OLD" && *ours == json!({}) => {
-            (theirs["Attributes"] == body["Key"])
-                .then_some("dynoxide shows the key as what an update found where there was nothing")
+            (theirs["Attributes"] == body["Key"]).then_some(
+                "dynoxide returns the key as the old item of an update that creates the item",
+            )
         }
         _ => None,
     }
 }
 
-impl Pair {
+impl ComparedStores {
     fn new() -> Self {
-        let model = Model::new(Settings {
-            profile: Profile::None,
+        let model = StoreModel::new(ModelSettings {
+            profile: LatencyProfile::None,
             is_unlimited: true,
-            ..Settings::default()
+            ..ModelSettings::default()
         });
-        let mut pair = Self {
+        let mut stores = Self {
             model,
-            engine: Client::connect(dynoxide()),
+            dynoxide: HttpClient::connect(dynoxide()),
             log: Vec::new(),
         };
         let text = |name| json!({ "AttributeName": name, "AttributeType": "S" });
@@ -146,12 +143,12 @@ impl Pair {
                 keys(&["event_id", "seat_id"]),
             ),
         ] {
-            pair.make(json!({
+            stores.create_table(json!({
                 "TableName": table, "BillingMode": "PAY_PER_REQUEST", "AttributeDefinitions": definitions,
                 "KeySchema": schema,
             }));
         }
-        pair.make(json!({
+        stores.create_table(json!({
             "TableName": "idempotency", "BillingMode": "PAY_PER_REQUEST",
             "AttributeDefinitions": [text("reservation_id"), text("expiry_bucket"), number("expires_at")],
             "KeySchema": keys(&["reservation_id"]),
@@ -160,63 +157,64 @@ impl Pair {
                 "Projection": { "ProjectionType": "ALL" },
             }],
         }));
-        pair
+        stores
     }
 
-    fn make(&mut self, table: Json) {
-        let (ours, theirs) = self.both("CreateTable", &table);
+    fn create_table(&mut self, table: Json) {
+        let (ours, theirs) = self.send_both("CreateTable", &table);
         assert_eq!((ours.0, theirs.0), (200, 200), "{ours:?} {theirs:?}");
     }
 
-    fn both(&mut self, operation: &str, body: &Json) -> ((u16, Json), (u16, Json)) {
+    fn send_both(&mut self, operation: &str, body: &Json) -> ((u16, Json), (u16, Json)) {
         let ticket = self.model.arrive(0, operation, body.to_string().as_bytes());
         let due = self.model.due(0);
         let (answered, reply) = due.into_iter().next().unwrap();
         assert_eq!(answered, ticket);
-        (parse(reply), self.engine.call(operation, body).unwrap())
+        (parse(reply), self.dynoxide.call(operation, body).unwrap())
     }
 
-    /// Whether the two hold the same afterwards. They answer the same, or differ in a known way.
-    fn agree(&mut self, operation: &str, body: &Json) -> bool {
-        let (ours, theirs) = self.both(operation, body);
-        let (said, heard) = (ours.1.to_string(), theirs.1.to_string());
-        let ours = essence(operation, ours.0, ours.1);
-        let theirs = essence(operation, theirs.0, theirs.1);
+    /// Compares the responses to a request. Returns whether the stored items still are the same, which a known
+    /// difference may change.
+    fn compare(&mut self, operation: &str, body: &Json) -> bool {
+        let (ours, theirs) = self.send_both(operation, body);
+        let (our_text, their_text) = (ours.1.to_string(), theirs.1.to_string());
+        let ours = compared_part(operation, ours.0, ours.1);
+        let theirs = compared_part(operation, theirs.0, theirs.1);
         self.log.push(format!("{operation} {body}"));
         if ours == theirs {
             return true;
         }
-        if let Some(name) = known_difference(operation, body, &ours, &theirs, &said) {
+        if let Some(name) = known_difference(operation, body, &ours, &theirs, &our_text) {
             println!("{name}");
-            // Only a transaction that one of them applied leaves them apart.
-            return !(operation == "TransactWriteItems" && heard.starts_with("{}"));
+            // The items differ only after a transaction that one of the two applied.
+            return !(operation == "TransactWriteItems" && their_text.starts_with("{}"));
         }
         let from = self.log.len().saturating_sub(3);
         panic!(
-            "{operation} {body}\n model    {ours}\n dynoxide {theirs}\n model said    {said}\n dynoxide said \
-             {heard}\n after {:#?}",
+            "{operation} {body}\n model    {ours}\n dynoxide {theirs}\n model's response    {our_text}\n dynoxide's response \
+             {their_text}\n after {:#?}",
             &self.log[from..]
         );
     }
 
-    fn same_contents(&mut self) {
+    fn compare_items(&mut self) {
         for table in TABLES {
-            assert!(self.agree(
+            assert!(self.compare(
                 "Scan",
                 &json!({ "TableName": table, "ConsistentRead": true })
             ));
         }
         let index = json!({ "TableName": "idempotency", "IndexName": "expiry" });
-        assert!(self.agree("Scan", &index));
+        assert!(self.compare("Scan", &index));
     }
 }
 
 // ---- Requests -----------------------------------------------------------------------------------
 
-struct Chance(SmallRng);
+struct RequestGenerator(SmallRng);
 
-impl Chance {
-    fn of<T: Clone>(&mut self, choices: &[T]) -> T {
+impl RequestGenerator {
+    fn choose<T: Clone>(&mut self, choices: &[T]) -> T {
         choices.choose(&mut self.0).unwrap().clone()
     }
 
@@ -229,31 +227,31 @@ impl Chance {
     }
 
     fn key(&mut self, table: &str) -> Json {
-        let event = json!({ "S": self.of(&["e1", "e2", "e3"]) });
+        let event = json!({ "S": self.choose(&["e1", "e2", "e3"]) });
         match table {
             "inventory" => json!({ "event_id": event }),
             "seats" => {
-                json!({ "event_id": event, "seat_id": { "S": self.of(&["A-1", "A-10", "A-2", "B-1", "B"]) } })
+                json!({ "event_id": event, "seat_id": { "S": self.choose(&["A-1", "A-10", "A-2", "B-1", "B"]) } })
             }
             _ => {
-                json!({ "reservation_id": { "S": self.of(&["r1", "r2", "r3", "r4", "r5", "r6"]) } })
+                json!({ "reservation_id": { "S": self.choose(&["r1", "r2", "r3", "r4", "r5", "r6"]) } })
             }
         }
     }
 
-    /// Some attribute's value.
+    /// A random attribute value.
     fn value(&mut self) -> Json {
         match self.up_to(11) {
-            0 | 1 => json!({ "S": self.of(&["", "a", "ab", "HELD", "é\"\\\n"]) }),
+            0 | 1 => json!({ "S": self.choose(&["", "a", "ab", "HELD", "é\"\\\n"]) }),
             2..=5 => {
-                json!({ "N": self.of(&["0", "1", "-1", "2.50", "1e2", "007", "12345678901234567890", "-0.5"]) })
+                json!({ "N": self.choose(&["0", "1", "-1", "2.50", "1e2", "007", "12345678901234567890", "-0.5"]) })
             }
             6 => json!({ "BOOL": self.one_in(2) }),
             7 => json!({ "NULL": true }),
             8 => json!({ "L": [{ "S": "a" }, { "N": "1.0" }] }),
             9 => json!({ "M": { "z": { "S": "a" }, "a": { "L": [] } } }),
-            10 => json!({ "SS": self.of(&[vec!["a"], vec!["b", "a"], vec!["c", "ab"]]) }),
-            _ => self.of(&[
+            10 => json!({ "SS": self.choose(&[vec!["a"], vec!["b", "a"], vec!["c", "ab"]]) }),
+            _ => self.choose(&[
                 json!({ "NS": ["1", "2"] }),
                 json!({ "NS": ["2.0", "10"] }),
                 json!({ "B": "AAEC" }),
@@ -269,14 +267,14 @@ impl Chance {
             }
         }
         if table == "idempotency" && self.one_in(2) {
-            item["expiry_bucket"] = json!({ "S": self.of(&["1#0", "1#1"]) });
-            item["expires_at"] = json!({ "N": self.of(&["5", "10", "70", "8.5", "-3"]) });
+            item["expiry_bucket"] = json!({ "S": self.choose(&["1#0", "1#1"]) });
+            item["expires_at"] = json!({ "N": self.choose(&["5", "10", "70", "8.5", "-3"]) });
         }
         item
     }
 
     fn condition(&mut self, depth: usize) -> String {
-        let path = self.of(&["#s", "#r", "#v", "#t", "remaining"]);
+        let path = self.choose(&["#s", "#r", "#v", "#t", "remaining"]);
         if depth > 0 && self.one_in(2) {
             let (a, b) = (self.condition(depth - 1), self.condition(depth - 1));
             return match self.up_to(3) {
@@ -291,18 +289,18 @@ impl Chance {
             1 => format!("attribute_not_exists({path})"),
             2 => format!("attribute_type({path}, :type)"),
             3 => format!("begins_with({path}, :text)"),
-            4 => format!("contains({path}, {})", self.of(&[":a", ":b", ":text"])),
+            4 => format!("contains({path}, {})", self.choose(&[":a", ":b", ":text"])),
             5 => format!("{path} BETWEEN :low AND :high"),
-            6 => format!("{path} IN (:a, :b, {})", self.of(&[":c", "version"])),
+            6 => format!("{path} IN (:a, :b, {})", self.choose(&[":c", "version"])),
             _ => {
-                let compare = self.of(&["=", "<>", "<", "<=", ">", ">="]);
-                // Two equal operands, and orders of what has none, are refused for reasons of their own.
+                let compare = self.choose(&["=", "<>", "<", "<=", ">", ">="]);
+                // Equal operands, and orders of values without one, are rejected for other reasons.
                 match compare {
                     "=" | "<>" => format!(
                         "{path} {compare} {}",
-                        self.of(&[":a", ":b", ":c", "version"])
+                        self.choose(&[":a", ":b", ":c", "version"])
                     ),
-                    _ => format!("{path} {compare} {}", self.of(&[":low", ":text"])),
+                    _ => format!("{path} {compare} {}", self.choose(&[":low", ":text"])),
                 }
             }
         }
@@ -321,15 +319,15 @@ impl Chance {
         };
         parts.push(set.to_owned());
         parts.push(
-            self.of(&["", "", "REMOVE #c", "REMOVE #c, expiry_bucket"])
+            self.choose(&["", "", "REMOVE #c", "REMOVE #c, expiry_bucket"])
                 .to_owned(),
         );
         parts.push(
-            self.of(&["", "ADD #v :n", "ADD #v :set", "ADD #v :n"])
+            self.choose(&["", "ADD #v :n", "ADD #v :set", "ADD #v :n"])
                 .to_owned(),
         );
         if !set.contains("#t") {
-            parts.push(self.of(&["", "", "DELETE #t :set"]).to_owned());
+            parts.push(self.choose(&["", "", "DELETE #t :set"]).to_owned());
         }
         let text = parts.join(" ");
         match text.trim() {
@@ -338,8 +336,7 @@ impl Chance {
         }
     }
 
-    /// Gives `body` its names and values, those that its expressions use; now and then one too many or
-    /// too few.
+    /// Adds the names and values that the expressions of `body` use; rarely one too many or too few.
     fn bind(&mut self, body: &mut Json) {
         let members = [
             "ConditionExpression",
@@ -352,7 +349,7 @@ impl Chance {
             .iter()
             .filter_map(|m| body[*m].as_str().map(str::to_owned))
             .collect();
-        // Without any, regions of DynamoDB differ: some take the values, some refuse them.
+        // Without an expression, some regions of DynamoDB accept values and others reject them.
         if texts.is_empty() {
             return;
         }
@@ -385,15 +382,15 @@ impl Chance {
             ":e",
         ] {
             let value = match alias {
-                ":n" => json!({ "N": self.of(&["1", "2", "0.5"]) }),
-                ":set" => json!({ "SS": self.of(&[vec!["a"], vec!["a", "c"]]) }),
+                ":n" => json!({ "N": self.choose(&["1", "2", "0.5"]) }),
+                ":set" => json!({ "SS": self.choose(&[vec!["a"], vec!["a", "c"]]) }),
                 ":list" => json!({ "L": [{ "S": "x" }] }),
                 ":low" => json!({ "N": "0" }),
                 ":high" => json!({ "N": "50" }),
-                ":text" => json!({ "S": self.of(&["a", "HE", "A-1"]) }),
-                ":type" => json!({ "S": self.of(&["S", "N", "SS", "BOOL"]) }),
-                ":bucket" => json!({ "S": self.of(&["1#0", "1#1"]) }),
-                ":e" => json!({ "S": self.of(&["e1", "e2"]) }),
+                ":text" => json!({ "S": self.choose(&["a", "HE", "A-1"]) }),
+                ":type" => json!({ "S": self.choose(&["S", "N", "SS", "BOOL"]) }),
+                ":bucket" => json!({ "S": self.choose(&["1#0", "1#1"]) }),
+                ":e" => json!({ "S": self.choose(&["e1", "e2"]) }),
                 _ => self.value(),
             };
             if uses(alias) != self.one_in(400) {
@@ -402,10 +399,10 @@ impl Chance {
         }
     }
 
-    /// One of the four actions of a transaction, on the item at `key`.
+    /// A random action of a transaction on the item at `key`.
     fn action(&mut self, table: &str, key: Json) -> Json {
         let mut body = json!({ "TableName": table });
-        let kind = self.of(&["Put", "Update", "Update", "Delete", "ConditionCheck"]);
+        let kind = self.choose(&["Put", "Update", "Update", "Delete", "ConditionCheck"]);
         match kind {
             "Put" => {
                 let mut item = self.item(table);
@@ -443,7 +440,7 @@ impl Chance {
         let mut actions = Vec::new();
         let mut taken: Vec<String> = Vec::new();
         for _ in 0..=self.up_to(5) {
-            let table = self.of(&TABLES);
+            let table = self.choose(&TABLES);
             let key = self.key(table);
             let name = format!("{table}{key}");
             if !taken.contains(&name) || self.one_in(40) {
@@ -454,16 +451,16 @@ impl Chance {
         json!({ "TransactItems": actions })
     }
 
-    /// As the server does: a stripe drawn on, records put.
+    /// A transaction like the server's: a stripe update and record writes.
     fn sale(&mut self) -> Json {
-        let event = self.of(&["e1", "e2"]);
+        let event = self.choose(&["e1", "e2"]);
         let mut actions = vec![json!({ "Update": {
             "TableName": "inventory", "Key": { "event_id": { "S": event } },
             "UpdateExpression": "SET #r = #r - :n, #u = :u ADD #v :o",
             "ConditionExpression": "#r >= :n AND (attribute_not_exists(#c) OR #c = :f)",
             "ExpressionAttributeNames": { "#r": "remaining", "#u": "updated_at", "#v": "version", "#c": "closed" },
             "ExpressionAttributeValues": {
-                ":n": { "N": self.of(&["1", "3"]) }, ":u": { "S": "2024-01-01T12:00:00.25Z" }, ":o": { "N": "1" },
+                ":n": { "N": self.choose(&["1", "3"]) }, ":u": { "S": "2024-01-01T12:00:00.25Z" }, ":o": { "N": "1" },
                 ":f": { "BOOL": false },
             },
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
@@ -491,7 +488,7 @@ impl Chance {
                         },
                         "ExpressionAttributeValues": {
                             ":s": { "S": "EXPIRED" }, ":u": { "S": "now" }, ":g": { "N": "99" }, ":f": { "S": "HELD" },
-                            ":a": { "N": self.of(&["69", "70", "71"]) },
+                            ":a": { "N": self.choose(&["69", "70", "71"]) },
                         },
                         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
                     } }),
@@ -504,7 +501,7 @@ impl Chance {
     fn query(&mut self) -> Json {
         let mut body = match self.one_in(2) {
             true => {
-                let sort = self.of(&[
+                let sort = self.choose(&[
                     "",
                     " AND seat_id = :text",
                     " AND #seat < :text",
@@ -515,7 +512,7 @@ impl Chance {
                 json!({ "TableName": "seats", "KeyConditionExpression": format!("#e = :e{sort}") })
             }
             false => {
-                let sort = self.of(&[
+                let sort = self.choose(&[
                     "",
                     " AND #x <= :high",
                     " AND #x > :low",
@@ -544,7 +541,7 @@ impl Chance {
     }
 
     fn single(&mut self) -> (&'static str, Json) {
-        let table = self.of(&TABLES);
+        let table = self.choose(&TABLES);
         let key = self.key(table);
         let action = self.action(table, key);
         let (kind, body) = action.as_object().unwrap().iter().next().unwrap();
@@ -559,8 +556,10 @@ impl Chance {
             }
         };
         let returns = match operation {
-            "UpdateItem" => self.of(&["NONE", "ALL_OLD", "ALL_NEW", "UPDATED_OLD", "UPDATED_NEW"]),
-            _ => self.of(&["NONE", "ALL_OLD"]),
+            "UpdateItem" => {
+                self.choose(&["NONE", "ALL_OLD", "ALL_NEW", "UPDATED_OLD", "UPDATED_NEW"])
+            }
+            _ => self.choose(&["NONE", "ALL_OLD"]),
         };
         body["ReturnValues"] = json!(returns);
         (operation, body)
@@ -584,7 +583,7 @@ impl Chance {
             6 | 7 => self.single(),
             8 => ("Query", self.query()),
             9 => {
-                let table = self.of(&TABLES);
+                let table = self.choose(&TABLES);
                 let keys = self.keys(table);
                 (
                     "BatchGetItem",
@@ -592,14 +591,13 @@ impl Chance {
                 )
             }
             10 => {
-                let table = self.of(&TABLES);
+                let table = self.choose(&TABLES);
                 let get = |key: &Json| json!({ "Get": { "TableName": table, "Key": key } });
                 let gets: Vec<Json> = self.keys(table).iter().map(get).collect();
                 ("TransactGetItems", json!({ "TransactItems": gets }))
             }
             _ => {
-                let mut body =
-                    json!({ "TableName": self.of(&TABLES), "FilterExpression": self.condition(2) });
+                let mut body = json!({ "TableName": self.choose(&TABLES), "FilterExpression": self.condition(2) });
                 self.bind(&mut body);
                 ("Scan", body)
             }
@@ -608,7 +606,7 @@ impl Chance {
 }
 
 #[test]
-fn the_model_answers_as_dynoxide_does() {
+fn the_model_responds_like_dynoxide() {
     let seeds: Vec<u64> = match std::env::var("SEED") {
         Ok(seed) => vec![seed.parse().unwrap()],
         Err(_) => (0..SEEDS).collect(),
@@ -616,36 +614,36 @@ fn the_model_answers_as_dynoxide_does() {
     let mut compared = 0;
     for seed in seeds {
         println!("SEED={seed}");
-        let mut pair = Pair::new();
-        let mut chance = Chance(SmallRng::seed_from_u64(seed));
+        let mut stores = ComparedStores::new();
+        let mut generator = RequestGenerator(SmallRng::seed_from_u64(seed));
         for event in ["e1", "e2"] {
             let stock = json!({ "TableName": "inventory", "Item": {
                 "event_id": { "S": event }, "remaining": { "N": "40" }, "version": { "N": "0" } } });
-            assert!(pair.agree("PutItem", &stock));
+            assert!(stores.compare("PutItem", &stock));
         }
         let mut is_same = true;
         for _ in 0..REQUESTS {
-            let (operation, body) = chance.request();
-            is_same = pair.agree(operation, &body);
+            let (operation, body) = generator.request();
+            is_same = stores.compare(operation, &body);
             compared += 1;
             if !is_same {
                 break;
             }
         }
         if is_same {
-            pair.same_contents();
+            stores.compare_items();
         }
     }
     assert!(compared > 300, "{compared}");
 }
 
 #[test]
-fn paging_comes_to_everything_once() {
-    let mut pair = Pair::new();
+fn pages_and_segments_return_every_item_once() {
+    let mut stores = ComparedStores::new();
     for n in 0..40 {
         let seat = json!({ "TableName": "seats", "Item": {
             "event_id": { "S": format!("e{}", n % 3) }, "seat_id": { "S": format!("A-{n}") }, "qty": { "N": n.to_string() } } });
-        assert!(pair.agree("PutItem", &seat));
+        assert!(stores.compare("PutItem", &seat));
     }
     for (operation, mut body) in [
         (
@@ -666,11 +664,11 @@ fn paging_comes_to_everything_once() {
     ] {
         let mut all = [Vec::new(), Vec::new()];
         let mut pages = [0, 0];
-        // Each engine is asked on with its own keys: their scans have orders of their own.
+        // Each store continues with its own keys, because their scans have different orders.
         for (side, all) in all.iter_mut().enumerate() {
             body.as_object_mut().unwrap().remove("ExclusiveStartKey");
             loop {
-                let (ours, theirs) = pair.both(operation, &body);
+                let (ours, theirs) = stores.send_both(operation, &body);
                 let (status, page) = if side == 0 { ours } else { theirs };
                 assert_eq!(status, 200, "{page}");
                 all.extend(
@@ -693,11 +691,11 @@ fn paging_comes_to_everything_once() {
         assert_eq!(all[0], all[1], "{operation}");
         assert_eq!(pages[0], pages[1], "{operation}");
     }
-    // Segments split a table without loss or overlap.
+    // Segments partition a table.
     let mut found = Vec::new();
     for segment in 0..5 {
         let scan = json!({ "TableName": "seats", "Segment": segment, "TotalSegments": 5 });
-        let ((status, page), _) = pair.both("Scan", &scan);
+        let ((status, page), _) = stores.send_both("Scan", &scan);
         assert_eq!(status, 200);
         found.extend(sorted(&page["Items"]));
     }

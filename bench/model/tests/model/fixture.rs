@@ -1,19 +1,27 @@
-//! What the model's tests share: tables like the server's, and the model in virtual time.
-#![allow(dead_code, clippy::unwrap_used)]
+//! Fixture: the model in virtual time, and requests on its table.
 
-use inventory_store_model::{Micros, Model, Reply, Settings, Ticket};
+use inventory_store_model::{
+    LatencyProfile, ModelReply, ModelSettings, ModelTime, StoreModel, Ticket,
+};
 use serde_json::{Value as Json, json};
 
-pub(crate) const SECOND: Micros = 1_000_000;
+pub(crate) const SECOND: ModelTime = 1_000_000;
 
-pub(crate) fn parse(reply: Reply) -> (u16, Json) {
-    match reply {
-        Reply::Answer { status, body } => (status, serde_json::from_slice(&body).unwrap()),
-        Reply::Cut => (0, Json::Null),
+pub(crate) fn settings(profile: LatencyProfile) -> ModelSettings {
+    ModelSettings {
+        profile,
+        ..ModelSettings::default()
     }
 }
 
-/// The error's name, without its namespace; empty: none.
+pub(crate) fn parse(reply: ModelReply) -> (u16, Json) {
+    match reply {
+        ModelReply::Response { status, body } => (status, serde_json::from_slice(&body).unwrap()),
+        ModelReply::Closed => (0, Json::Null),
+    }
+}
+
+/// Name of the error without its namespace; empty for a success.
 pub(crate) fn error(body: &Json) -> &str {
     let name = body["__type"].as_str().unwrap_or_default();
     name.rsplit('#').next().unwrap_or_default()
@@ -28,18 +36,18 @@ pub(crate) fn codes(body: &Json) -> Vec<&str> {
     codes
 }
 
-/// A model whose time is the test's.
-pub(crate) struct Sim {
-    pub(crate) model: Model,
-    pub(crate) now: Micros,
-    answered: Vec<(Ticket, Micros, Reply)>,
+/// A model whose time is set by the test.
+pub(crate) struct VirtualModel {
+    pub(crate) model: StoreModel,
+    pub(crate) now: ModelTime,
+    answered: Vec<(Ticket, ModelTime, ModelReply)>,
 }
 
-impl Sim {
-    /// With the table `t` (key `id`), on demand.
-    pub(crate) fn new(settings: Settings) -> Self {
-        let mut sim = Self {
-            model: Model::new(settings),
+impl VirtualModel {
+    /// A model with the on-demand table `tab`, its key `id` and its index `due`.
+    pub(crate) fn new(settings: ModelSettings) -> Self {
+        let mut fixture = Self {
+            model: StoreModel::new(settings),
             now: 0,
             answered: Vec::new(),
         };
@@ -60,8 +68,8 @@ impl Sim {
                 "Projection": { "ProjectionType": "ALL" },
             }],
         });
-        assert_eq!(sim.call("CreateTable", table).0, 200);
-        sim
+        assert_eq!(fixture.call("CreateTable", table).0, 200);
+        fixture
     }
 
     pub(crate) fn send(&mut self, operation: &str, body: &Json) -> Ticket {
@@ -69,8 +77,8 @@ impl Sim {
             .arrive(self.now, operation, body.to_string().as_bytes())
     }
 
-    /// Goes on to `at`.
-    pub(crate) fn until(&mut self, at: Micros) {
+    /// Advances the time to `at`.
+    pub(crate) fn advance_to(&mut self, at: ModelTime) {
         while let Some(next) = self.model.next_due().filter(|next| *next <= at) {
             self.now = self.now.max(next);
             let due = self.model.due(self.now);
@@ -82,8 +90,8 @@ impl Sim {
         self.now = self.now.max(at);
     }
 
-    /// Waits for a call; says when it was answered too.
-    pub(crate) fn wait(&mut self, ticket: Ticket) -> (Micros, u16, Json) {
+    /// Advances to the reply of a call and returns its time, status and body.
+    pub(crate) fn wait(&mut self, ticket: Ticket) -> (ModelTime, u16, Json) {
         loop {
             if let Some(at) = self
                 .answered
@@ -94,8 +102,8 @@ impl Sim {
                 let (status, body) = parse(reply);
                 return (at, status, body);
             }
-            let next = self.model.next_due().expect("an answer to come");
-            self.until(next);
+            let next = self.model.next_due().expect("a reply in flight");
+            self.advance_to(next);
         }
     }
 
@@ -105,7 +113,7 @@ impl Sim {
         (status, body)
     }
 
-    /// The item `id` as it stands.
+    /// The current item `id`.
     pub(crate) fn item(&mut self, id: &str) -> Json {
         let get = json!({ "TableName": "tab", "Key": key(id), "ConsistentRead": true });
         self.call("GetItem", get).1["Item"].clone()
@@ -116,7 +124,7 @@ pub(crate) fn key(id: &str) -> Json {
     json!({ "id": { "S": id } })
 }
 
-/// Adds `n` to the counter of item `id`; of an update alone, and of an action.
+/// An update that adds `n` to the counter of item `id`, alone or as an action.
 pub(crate) fn add(id: &str, n: i64) -> Json {
     json!({
         "TableName": "tab", "Key": key(id), "UpdateExpression": "ADD #n :n",

@@ -1,5 +1,4 @@
 //! An HTTP/1.1 client with one connection, and dynoxide as the reference implementation.
-#![allow(dead_code, clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -8,9 +7,9 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 /// One keep-alive connection.
-pub(crate) struct Client(BufReader<TcpStream>);
+pub(crate) struct HttpClient(BufReader<TcpStream>);
 
-impl Client {
+impl HttpClient {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_nodelay(true).unwrap();

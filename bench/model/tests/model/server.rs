@@ -1,23 +1,18 @@
 //! The model's server on real sockets: keep-alive, latency, faults, rules, the control plane.
-#![allow(clippy::unwrap_used)]
-
-mod common;
-#[path = "common/http.rs"]
-mod http;
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::{add, error, key, put};
-use http::Client;
-use inventory_store_model::{ModelServer, Profile, RequestAction, Settings};
+use crate::client::HttpClient;
+use crate::fixture::{add, error, key, put};
+use inventory_store_model::{LatencyProfile, ModelServer, ModelSettings, RequestAction};
 use serde_json::{Value as Json, json};
 
 /// A server with the table `tab`.
-fn start(profile: Profile) -> ModelServer {
-    let server = ModelServer::start(Settings {
+fn start(profile: LatencyProfile) -> ModelServer {
+    let server = ModelServer::start(ModelSettings {
         profile,
-        ..Settings::default()
+        ..ModelSettings::default()
     });
     let server = server.unwrap();
     let table = json!({
@@ -30,8 +25,8 @@ fn start(profile: Profile) -> ModelServer {
     server
 }
 
-fn client(server: &ModelServer) -> Client {
-    Client::connect(server.address())
+fn client(server: &ModelServer) -> HttpClient {
+    HttpClient::connect(server.address())
 }
 
 fn get(server: &ModelServer, path: &str) -> (u16, String) {
@@ -52,7 +47,7 @@ fn counter(server: &ModelServer, id: &str) -> Json {
 
 #[test]
 fn calls_on_one_connection_take_their_latency() {
-    let server = start(Profile::InRegion);
+    let server = start(LatencyProfile::InRegion);
     let mut client = client(&server);
     let began = Instant::now();
     for _ in 0..20 {
@@ -65,12 +60,12 @@ fn calls_on_one_connection_take_their_latency() {
 
 #[test]
 fn calls_of_many_connections_wait_concurrently() {
-    let server = start(Profile::Lambda2020);
+    let server = start(LatencyProfile::Lambda2020);
     let address = server.address();
     let threads: Vec<_> = (0..16)
         .map(|n| {
             std::thread::spawn(move || {
-                let mut client = Client::connect(address);
+                let mut client = HttpClient::connect(address);
                 let update = add(&format!("k{n}"), 1);
                 (0..10).all(|_| client.call("UpdateItem", &update).unwrap().0 == 200)
             })
@@ -96,7 +91,7 @@ fn each_request_action_does_what_it_says() {
         (RequestAction::Hang, None, false),
         (broken, Some(500), false),
     ] {
-        let server = start(Profile::None);
+        let server = start(LatencyProfile::None);
         client(&server).call("PutItem", &put("a")).unwrap();
         let chosen = action.clone();
         server.set_rule(move |request| match request.operation {
@@ -125,7 +120,7 @@ fn held_requests_and_responses_wait_for_the_next_rule() {
         (RequestAction::HoldRequest, "0"),
         (RequestAction::HoldResponse, "5"),
     ] {
-        let server = start(Profile::None);
+        let server = start(LatencyProfile::None);
         client(&server).call("PutItem", &put("a")).unwrap();
         let (arrived, arrival) = mpsc::channel();
         let held = action.clone();
@@ -150,7 +145,7 @@ fn held_requests_and_responses_wait_for_the_next_rule() {
 
 #[test]
 fn an_unreachable_server_closes_and_refuses_connections_and_keeps_its_items() {
-    let server = start(Profile::None);
+    let server = start(LatencyProfile::None);
     let mut open = client(&server);
     open.call("PutItem", &put("a")).unwrap();
     server.set_reachable(false);
@@ -168,14 +163,14 @@ fn an_unreachable_server_closes_and_refuses_connections_and_keeps_its_items() {
 
 #[test]
 fn an_address_in_use_is_an_error() {
-    let server = start(Profile::None);
-    let second = ModelServer::bind(server.address(), Settings::default());
+    let server = start(LatencyProfile::None);
+    let second = ModelServer::bind(server.address(), ModelSettings::default());
     assert!(second.is_err());
 }
 
 #[test]
 fn the_control_plane_validates_faults_and_resets() {
-    let server = start(Profile::None);
+    let server = start(LatencyProfile::None);
     client(&server).call("PutItem", &put("a")).unwrap();
     for (body, word) in [
         (
