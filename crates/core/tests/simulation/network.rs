@@ -85,8 +85,8 @@ impl Fate {
         }
         let mut fate = Self::default();
         fate.faults.extend(match &arrival.verdict {
-            Some(Outcome::Conflict) => Some("whole conflicts"),
-            Some(Outcome::Throttled) => Some("whole throttles"),
+            Some(TransactionOutcome::Conflict) => Some("whole conflicts"),
+            Some(TransactionOutcome::Throttled) => Some("whole throttles"),
             Some(_) => Some("refused requests"),
             None if arrival.meddled => Some("conflicts or throttles of single actions"),
             None => None,
