@@ -1,8 +1,8 @@
-//! What an operator does to events: looking at them, restocking, shrinking, closing. Everything here
-//! can be repeated, and resumed after a crash, without harm.
+//! Administrative changes of events: listing, changing the total, closing. Every change is idempotent and can be
+//! resumed after a crash.
 //!
-//! Must not live here: creating one (`events`), seats (`seats`), refunds: those are a reservation's
-//! own transaction.
+//! Must not be put here: creating an event (`events`), seats (`seats`), refunds, which are transactions of a
+//! reservation.
 
 use std::collections::HashMap;
 
@@ -18,35 +18,35 @@ use inventory_core::ids::EventId;
 use inventory_core::transaction::{StripeView, StripesRead};
 use inventory_runtime::clock;
 
-/// Some of all events; may be empty and still have a next page.
+/// A page of all events; may be empty although a next page exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventPage {
     pub events: Vec<EventAbout>,
     pub next: Option<PageToken>,
 }
 
-/// What [`Store::set_total`] found or did.
+/// Outcome of [`Store::set_total`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetTotalOutcome {
-    /// The event has that total, now or before; these are its stripes.
+    /// The event has the total, by this call or already before; these are its stripes.
     Set(Vec<StripeView>),
-    /// So many units are not left to be taken out.
+    /// Fewer units are available than would have to be removed.
     Refused {
-        /// What the event has now.
+        /// Current total of the event.
         total: u64,
-        /// Of which so many are held or sold.
+        /// Units of it that are held or sold.
         taken: u64,
     },
-    /// Its stock is seats.
+    /// The event is seated.
     Seated,
     NotFound,
 }
 
 impl Store {
-    /// What an event is, without its stock, strongly consistent; `None` if there is none.
+    /// Returns an event without its stock, strongly consistent; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] for an item that cannot be understood; the others as they say.
+    /// [`StoreError::Corrupt`] for an item that cannot be understood, or any other [`StoreError`] of the call.
     pub async fn describe_event(&self, event: &EventId) -> Result<Option<EventAbout>, StoreError> {
         let table = &self.tables().inventory;
         let read = self.read("GetItem", table, || {
@@ -63,11 +63,11 @@ impl Store {
         about.map_err(|why| StoreError::Corrupt(format!("event {event}: {why}")))
     }
 
-    /// One page of all events, in no order. Examines at most [`limits::STORE_SCAN_PAGE_MAX`] stripes.
-    /// Events that cannot be understood are logged and left out.
+    /// Returns one page of all events, unordered. Examines at most [`limits::STORE_SCAN_PAGE_MAX`] stripes. Events
+    /// that cannot be understood are logged and skipped.
     ///
     /// # Errors
-    /// The store's.
+    /// Any [`StoreError`] of the call.
     pub async fn list_events(&self, from: Option<&PageToken>) -> Result<EventPage, StoreError> {
         let table = &self.tables().inventory;
         let start = from.map(|PageToken(key)| {
@@ -89,7 +89,7 @@ impl Store {
         let mut events = Vec::new();
         for item in page.items() {
             let key = key(item).unwrap_or_default();
-            // The other stripes: no event's id has this in it.
+            // Other stripes: no event id contains this character.
             if key.contains('#') {
                 continue;
             }
@@ -102,17 +102,16 @@ impl Store {
         Ok(EventPage { events, next })
     }
 
-    /// Makes `total` units, sold and held ones included, of whatever an event has: adds evenly to its
-    /// stripes, or takes what is not sold from those that have most of it. Each stripe is changed for
-    /// itself and keeps its balance; the sale goes on meanwhile.
+    /// Changes the total of an event, including held and sold units: adds evenly to its stripes, or removes
+    /// available units from the stripes with most of them. Each stripe is changed in its own write and stays
+    /// balanced; the sale continues meanwhile.
     ///
-    /// Refused before anything is changed when too little is left. When buyers take it away in the
-    /// middle, what was taken out until then stays out, and the refusal tells what the event has now.
+    /// Refused before any change when too few units are available. If buyers take them during the change, units
+    /// that were removed stay removed, and the outcome has the current total.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] when `total` is not 1 to [`limits::EVENT_TOTAL_MAX`];
-    /// [`StoreError::Unavailable`] when somebody else changes it at the same time, or buyers are
-    /// faster, again and again. Made again it does the rest.
+    /// [`StoreError::Invalid`] when `total` is not 1 to [`limits::EVENT_TOTAL_MAX`]; [`StoreError::Unavailable`] when
+    /// concurrent changes or sales win repeatedly. A repeated call completes the change.
     pub async fn set_total(
         &self,
         event: &EventId,
@@ -145,7 +144,7 @@ impl Store {
                 .map(|(index, (stripe, to))| {
                     codec::capacity_change(event, index as u16, (stripe.capacity, to), at)
                 });
-            // Whether each went through is seen in the next look at all of them.
+            // The next read of all stripes shows which updates were applied.
             if self.change_stripes(changes.collect()).await? == 0 {
                 inventory_runtime::sleep(pause).await;
                 pause = (pause * 4).min(limits::RETRY_BACKOFF_MAX);
@@ -157,13 +156,13 @@ impl Store {
         )))
     }
 
-    /// Ends the sale of an event, seated or not: units are given back, and no longer taken. A sale of
-    /// seats writes no stripe: of a seated event this is what the next read of it tells.
+    /// Closes an event, seated or not: units can be returned, but no longer reserved. Seat sales write no stripe; for
+    /// a seated event the next read of its stripes shows that it is closed.
     ///
-    /// False: there is no such event.
+    /// Returns false if the event does not exist.
     ///
     /// # Errors
-    /// The store's, or [`StoreError::Corrupt`] when a stripe is missing. Made again it does the rest.
+    /// Any [`StoreError`], [`StoreError::Corrupt`] when a stripe is missing. A repeated call completes the change.
     pub async fn close_event(&self, event: &EventId) -> Result<bool, StoreError> {
         let Some(about) = self.describe_event(event).await? else {
             return Ok(false);
@@ -173,7 +172,7 @@ impl Store {
         }
         let at = clock::now().unix;
         let closing = |index| codec::closing(event, index, at);
-        // Stripe 0 is last: when it is closed, all are.
+        // Stripe 0 is last: when it is closed, all stripes are.
         let others: Vec<_> = (1..about.stripes).map(closing).collect();
         let count = others.len();
         if self.change_stripes(others).await? != count
@@ -185,7 +184,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Makes these changes; how many went through.
+    /// Applies these updates and returns how many were applied.
     async fn change_stripes(&self, changes: Vec<ConditionalUpdate>) -> Result<usize, StoreError> {
         let table = &self.tables().inventory;
         let one = |change: ConditionalUpdate| async move {
@@ -212,8 +211,8 @@ impl Store {
     }
 }
 
-/// What each stripe's capacity is to be, so that they come to `total`. `None`: more would have to be
-/// taken out than is left.
+/// The new capacity of each stripe, with `total` as their sum. `None`: fewer units are available than would have
+/// to be removed.
 fn spread(stripes: &[StripeView], total: u64) -> Option<Vec<u64>> {
     let capacity: u64 = stripes.iter().map(|stripe| stripe.capacity).sum();
     let count = u16::try_from(stripes.len()).ok()?;
@@ -227,7 +226,7 @@ fn spread(stripes: &[StripeView], total: u64) -> Option<Vec<u64>> {
     if less > left {
         return None;
     }
-    // Of each stripe its share, rounded down, and the rest wherever something is left.
+    // Each stripe's share, rounded down, and the rest from stripes with available units.
     let share = |stripe: &StripeView| {
         let part = u128::from(less) * u128::from(stripe.remaining) / u128::from(left);
         u64::try_from(part).unwrap_or(stripe.remaining)

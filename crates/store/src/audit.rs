@@ -1,5 +1,5 @@
-//! What an audit reads that no one else does: an event's items page by page, damaged ones named
-//! instead of fatal; some of them as of one instant. Repairs are in `audit/mend.rs`.
+//! Reads of the audit: items of an event page by page, with damaged items reported instead of fatal, and some items
+//! at one instant. Repairs are in `audit/repair.rs`.
 //!
 //! Every read is strongly consistent.
 
@@ -28,49 +28,49 @@ use inventory_runtime::clock;
 
 type Attributes = HashMap<String, AttributeValue>;
 
-/// How many stripes are read at a time: all of an event's without a burst.
+/// Stripes per read: all stripes of an event without a burst.
 const STRIPES_AT_ONCE: usize = 8;
 
-/// Tries of a read as of one instant, which other writes cancel.
+/// Attempts of a read at one instant, which conflicting writes cancel.
 const INSTANT_TRIES: u32 = 3;
 
-/// An event's stripes, as an audit reads them.
+/// Stripes of an event, as the audit reads them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditStripes {
     /// By index.
     pub stripes: Vec<StoredItem<StripeAmounts>>,
     /// See [`inventory_core::transaction::StripeView::seat_keys`].
     pub seat_keys: u16,
-    /// When they were read.
+    /// Time of the read.
     pub at: UnixMillis,
 }
 
-/// Where an audit's next page begins.
+/// Start of the next page of an audit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuditToken(Attributes);
 
-/// A part of an event's items, each read or named; may be empty and still have a next page.
+/// A page of an event's items; may be empty although a next page exists.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuditPage<T> {
     pub items: Vec<Result<T, UnreadableItem>>,
-    /// Items looked at, other events' included.
+    /// Number of items examined, including those of other events.
     pub examined: u64,
     pub next: Option<AuditToken>,
 }
 
-/// A seat's item where it lies: in its place or not.
+/// A seat item where it was found: under its own partition key or under another.
 pub type PlacedSeat = Result<AuditSeat, MisplacedSeat>;
 
 impl Store {
     /// Every stripe of `event`; `None` when there is no such event.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// When the store does not answer.
     pub async fn audit_stripes(&self, event: &EventId) -> Result<Option<AuditStripes>, StoreError> {
         let Some(first) = self.audit_stripe(event, 0).await? else {
             return Ok(None);
         };
-        // An item made before there were stripes does not say how many: it is the only one.
+        // Items written before stripes existed have no stripe count and are the only item.
         let count = bounded(&first, codec::STRIPES, 1, limits::STRIPES_MAX);
         let seat_keys = bounded(&first, codec::SEAT_KEYS, 0, limits::SEAT_KEYS_MAX);
         let mut stripes = vec![match (&count, &seat_keys) {
@@ -110,11 +110,11 @@ impl Store {
         Ok(got.await?.item)
     }
 
-    /// One page of the records of `event`, in no order: [`limits::AUDIT_PAGE_ITEMS`] of the whole
-    /// table, of which those of the event are told.
+    /// Returns one page of the records of `event`, unordered: [`limits::AUDIT_PAGE_ITEMS`] records of the whole
+    /// table are examined.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// When the store does not answer.
     pub async fn audit_records(
         &self,
         event: &EventId,
@@ -148,7 +148,7 @@ impl Store {
     /// One page of the seats of `event` under the `key`-th of its `seat_keys` partition keys.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// When the store does not answer.
     pub async fn audit_seats(
         &self,
         event: &EventId,
@@ -196,11 +196,11 @@ impl Store {
         })
     }
 
-    /// These seats and records as they are at one instant; `None` when other writes did not let it
-    /// be read. Together at most [`limits::TRANSACTION_ACTIONS_MAX`], each once.
+    /// Returns these seats and records at one instant; `None` if conflicting writes prevented the read. Together
+    /// at most [`limits::TRANSACTION_ACTIONS_MAX`], distinct.
     ///
     /// # Errors
-    /// When the store cannot be asked.
+    /// When the store does not answer.
     pub async fn audit_snapshot(
         &self,
         event: &EventId,
@@ -239,7 +239,7 @@ impl Store {
                     let is_ours = stored.event == *event;
                     let mut record = audited(stored);
                     if !is_ours {
-                        // A reservation of another event has nothing of this one.
+                        // A reservation of another event does not concern this one.
                         record.draws.clear();
                         record.seats = None;
                     }
@@ -311,7 +311,7 @@ fn stripe(item: Option<&Attributes>) -> StoredItem<StripeAmounts> {
     read().map_or_else(StoredItem::Unreadable, StoredItem::Read)
 }
 
-/// A number of stripe 0, `least` where the item does not say.
+/// A number of stripe 0, `least` if the item has none.
 fn bounded(item: &Attributes, name: &str, least: u16, max: u16) -> Result<u16, String> {
     let number = integer(item, name)?.unwrap_or(i64::from(least));
     u16::try_from(number)
@@ -320,7 +320,7 @@ fn bounded(item: &Attributes, name: &str, least: u16, max: u16) -> Result<u16, S
         .ok_or_else(|| format!("{name} is {number}; want {least} to {max}"))
 }
 
-/// A number that may be below zero, for a hand may have written it.
+/// A number that may be negative, because items may have been edited.
 fn integer(item: &Attributes, name: &str) -> Result<Option<i64>, String> {
     match item.get(name) {
         None | Some(AttributeValue::Null(_)) => Ok(None),
@@ -378,7 +378,7 @@ fn get(table: &str, key: Attributes) -> Result<TransactGetItem, BuildError> {
     Ok(TransactGetItem::builder().get(get).build())
 }
 
-/// Whether nothing but other writes, or too many, stood in the way of a cancelled read.
+/// Whether a read was cancelled only because of conflicts or throttling.
 fn is_conflict(failure: &CallFailure<TransactGetItemsError>) -> bool {
     let error = failure
         .error

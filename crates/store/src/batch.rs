@@ -1,4 +1,4 @@
-//! Strong reads of many items by key, and what a read that failed means.
+//! Strong reads of many items by key, and the meaning of failed reads.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,25 +14,25 @@ use crate::limits;
 
 const OPERATION: &str = "BatchGetItem";
 
-/// Why something could not be read.
+/// Why a read failed.
 #[derive(Clone, Copy)]
 pub(super) enum ReadFailure {
     Throttled,
     Unavailable,
 }
 
-/// What the requests of one read tell.
+/// Progress of a read over several requests.
 pub(super) enum BatchProgress<'a> {
     Found(Item),
-    /// After each request: the keys that it left and the next one asks for.
+    /// After each request: the unprocessed keys, which the next request asks for.
     Unprocessed(&'a [Item]),
 }
 
 impl Store {
-    /// The items with these keys (at most [`limits::BATCH_GET_KEYS_MAX`], repeats allowed) in their
-    /// order, `None` where there is none. What the store leaves unprocessed is asked for again.
+    /// Returns the items with these keys (at most [`limits::BATCH_GET_KEYS_MAX`], repeats allowed) in their
+    /// order, `None` where there is no item. Unprocessed keys are requested again.
     ///
-    /// `of` says whose they are, for the log.
+    /// `of` names the subject of the read, for the log.
     pub(super) async fn get_batch(
         &self,
         table: &str,
@@ -40,7 +40,7 @@ impl Store {
         keys: &[String],
         of: &dyn Display,
     ) -> Result<Vec<Option<Item>>, ReadFailure> {
-        // The store refuses a key that is named twice.
+        // The store rejects a request that names a key twice.
         let mut places = HashMap::with_capacity(keys.len());
         let mut distinct = Vec::with_capacity(keys.len());
         for (at, key) in keys.iter().enumerate() {
@@ -70,7 +70,7 @@ impl Store {
         Ok(items)
     }
 
-    /// The items with these keys, at most [`limits::BATCH_GET_KEYS_MAX`] and each once.
+    /// Reads the items with these keys, distinct and at most [`limits::BATCH_GET_KEYS_MAX`].
     pub(super) async fn get_distinct(
         &self,
         table: &str,
@@ -114,7 +114,7 @@ impl Store {
         Err(ReadFailure::Throttled)
     }
 
-    /// What a failed read of `of` means; whatever is no throttling is logged.
+    /// Maps the failure of a read; every failure other than throttling is logged.
     pub(super) fn read_failure(
         &self,
         operation: &str,

@@ -1,5 +1,5 @@
-//! What a request cost the store's capacity, as the store itself says. It says nothing about requests
-//! that failed, which are charged too: the figure is a floor.
+//! Consumed capacity as the store reports it. The store reports nothing for failed requests, which are charged
+//! too: the figures are lower bounds.
 
 use aws_sdk_dynamodb::operation::{
     batch_get_item::BatchGetItemOutput, create_table::CreateTableOutput,
@@ -11,18 +11,18 @@ use aws_sdk_dynamodb::operation::{
 };
 use aws_sdk_dynamodb::types::ConsumedCapacity;
 
-/// Which of a table's two capacities a request draws on.
+/// The table capacity that a request consumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CapacityKind {
     Read,
     Write,
 }
 
-/// An answer that may say what it cost.
+/// An answer that may report consumed capacity.
 pub(super) trait CapacityReport {
     const KIND: CapacityKind;
 
-    /// Per table; empty where nothing is said.
+    /// Per table; empty if nothing is reported.
     fn capacity(&self) -> &[ConsumedCapacity];
 
     /// In capacity units, over all tables.
@@ -32,7 +32,7 @@ pub(super) trait CapacityReport {
     }
 }
 
-/// An answer with a field for each table it touched, one field, or none.
+// Implements the trait for answers with a field per table, one field, or none.
 macro_rules! costs {
     ($kind:ident, many: $($output:ty),+) => {
         $(impl CapacityReport for $output {

@@ -8,16 +8,16 @@ use super::failure::{CallFailure, FailureKind};
 use super::{Store, StoreError};
 use crate::limits;
 
-/// What became of a [`ConditionalUpdate`].
+/// Outcome of a [`ConditionalUpdate`].
 pub(super) enum UpdateOutcome {
     Applied,
-    /// The condition failed on what is there; `None`: nothing is.
+    /// The condition failed on this item; `None`: there is no item.
     ConditionFailed(Option<Item>),
 }
 
 impl Store {
-    /// Makes `change`, again and again while transactions are in its way. It must be harmless to
-    /// make twice: an answer may be lost.
+    /// Applies `change`, with retries while transactions conflict with it. The change must be idempotent,
+    /// because an answer may be lost.
     pub(super) async fn update_if(
         &self,
         table: &str,
@@ -47,7 +47,7 @@ impl Store {
             if let Some(found) = found_instead(&failure) {
                 return Ok(UpdateOutcome::ConditionFailed(found.cloned()));
             }
-            // On a stripe that sells, every other moment belongs to a transaction.
+            // On a stripe that is being sold, about half of the time a transaction is in progress.
             if failure.kind != FailureKind::Conflict || made == limits::STORE_ADMIN_TRIES_MAX {
                 return Err(failure.into());
             }
@@ -56,7 +56,7 @@ impl Store {
     }
 }
 
-/// The item on which a condition failed; `None` when that is not what happened.
+/// The item on which a condition failed; `None` for any other failure.
 fn found_instead(failure: &CallFailure<UpdateItemError>) -> Option<Option<&Item>> {
     let error = failure.error.as_ref()?.as_service_error()?;
     match error {

@@ -1,7 +1,7 @@
-//! The credentials of one shard, renewed ahead of time.
+//! Credentials of one shard, renewed ahead of their expiry.
 //!
-//! Fetching credentials (instance metadata, STS) can take longer than one attempt at the store may:
-//! it happens here, at start and in a task of its own, and a request always finds some ready.
+//! Fetching credentials (instance metadata, STS) can take longer than one attempt at the store may take. It
+//! happens at start and in a task of its own, so that requests always find valid credentials.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -21,7 +21,7 @@ use super::observer::RateLimitedLog;
 use crate::limits;
 use inventory_runtime::Task;
 
-/// What the SDK signs with at the moment, in the place of its own cache. Belongs to one shard.
+/// The identity that the SDK signs with, in place of the SDK's own cache. Belongs to one shard.
 #[derive(Clone)]
 pub(super) struct CurrentIdentity(SendWrapper<Rc<RefCell<Identity>>>);
 
@@ -48,14 +48,13 @@ impl ResolveCachedIdentity for CurrentIdentity {
     }
 }
 
-/// Loads the first credentials and, if they expire, keeps them fresh for as long as the returned
-/// task lives.
+/// Loads the first credentials and, if they expire, renews them as long as the returned task lives.
 ///
 /// # Errors
-/// A text: what the sources of credentials said.
+/// The error text of the credential sources.
 pub(super) async fn load(
     provider: SharedCredentialsProvider,
-    journal: Rc<RateLimitedLog>,
+    log: Rc<RateLimitedLog>,
 ) -> Result<(CurrentIdentity, Option<Task<()>>), String> {
     let first = fetch(&provider).await?;
     let expires = first.expiration().is_some();
@@ -64,7 +63,7 @@ pub(super) async fn load(
         return Ok((current, None));
     }
     let every = limits::CREDENTIALS_LOOK_EVERY;
-    let renewing = renew(provider, current.clone(), journal, every);
+    let renewing = renew(provider, current.clone(), log, every);
     Ok((current, Some(inventory_runtime::spawn(renewing))))
 }
 
@@ -80,12 +79,11 @@ async fn fetch(provider: &SharedCredentialsProvider) -> Result<Identity, String>
 async fn renew(
     provider: SharedCredentialsProvider,
     current: CurrentIdentity,
-    journal: Rc<RateLimitedLog>,
+    log: Rc<RateLimitedLog>,
     look_every: Duration,
 ) {
     loop {
-        // Short looks at the wall clock rather than one long sleep: a suspended machine wakes up
-        // with credentials that are past their time.
+        // Many short waits instead of one long one: after a suspend, the wall clock may be past the expiry.
         inventory_runtime::sleep(look_every).await;
         let Some(expiry) = current.0.borrow().expiration() else {
             return;
@@ -95,7 +93,7 @@ async fn renew(
         }
         match fetch(&provider).await {
             Ok(renewed) => *current.0.borrow_mut() = renewed,
-            Err(why) => journal.log(&format!("credentials were not renewed: {why}")),
+            Err(why) => log.log(&format!("credentials were not renewed: {why}")),
         }
     }
 }
@@ -114,16 +112,15 @@ mod tests {
         Credentials::new("id", "secret", None, Some(expiry), "test")
     }
 
-    /// The minutes that are left of what is signed with, after the source had a while to be asked
-    /// for credentials of an hour.
+    /// Minutes until the current credentials expire, in a test whose source issues credentials of one hour.
     fn left_after_renewals(first_minutes: u64) -> u64 {
         let look_every = Duration::from_millis(1);
         let left = inventory_runtime::run_unpinned(async move {
             let first = Identity::from(lasting(first_minutes));
             let current = CurrentIdentity(SendWrapper::new(Rc::new(RefCell::new(first))));
             let source = SharedCredentialsProvider::new(lasting(60));
-            let journal = Rc::new(RateLimitedLog::new(Rc::new(NoObserver)));
-            let renewing = renew(source, current.clone(), journal, look_every);
+            let log = Rc::new(RateLimitedLog::new(Rc::new(NoObserver)));
+            let renewing = renew(source, current.clone(), log, look_every);
             assert!(within(20 * look_every, renewing).await.is_none());
             let expiry = current.0.borrow().expiration().unwrap();
             expiry.duration_since(SystemTime::now()).unwrap()

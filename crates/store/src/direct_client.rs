@@ -1,11 +1,11 @@
-//! The calls of the request path, sent without the SDK's orchestrator: a body is signed and sent, and
-//! the SDK's own reader makes of the answer what it makes of any.
+//! Requests of the request path, sent without the SDK's orchestrator: a body is signed and sent, and the SDK's
+//! own deserializer reads the answer.
 //!
-//! The orchestrator's layers (interceptors, endpoint rules, identities, retries, timeouts: switched off or
-//! constant here, and looked at for each call) took a fifth of a shard under mixed calls. The SDK goes first
-//! on every way ([`super::request_template`]) and makes the call itself wherever none is known.
+//! The layers of the orchestrator (interceptors, endpoint rules, identities, retries, timeouts) are switched off
+//! or constant here, but are evaluated for each call; under mixed load they took a fifth of a shard's CPU time. The
+//! SDK makes the call itself while no [`super::request_template`] is recorded.
 //!
-//! Must not live here: what an answer means, when to try again.
+//! Must not be put here: interpretation of answers, retry decisions.
 
 use std::error::Error;
 use std::fmt;
@@ -37,7 +37,7 @@ use super::connector::ShardHttp;
 use super::credentials::CurrentIdentity;
 use super::request_template::{RequestTemplate, TemplateRecorder};
 
-/// One shard's.
+/// Sends requests without the SDK's orchestrator. Belongs to one shard.
 pub(super) struct DirectClient {
     pub(super) trail: TemplateRecorder,
     http: ShardHttp,
@@ -48,7 +48,7 @@ pub(super) struct DirectClient {
     query: DirectOperation,
 }
 
-/// How the SDK writes a request of an operation and reads its answer.
+/// Serializer and deserializer of one operation.
 pub(super) struct DirectOperation {
     target: &'static str,
     layer: Option<FrozenLayer>,
@@ -90,10 +90,10 @@ impl DirectClient {
         }
     }
 
-    /// A `TransactWriteItems` with this body.
+    /// Sends a `TransactWriteItems` with this body.
     ///
     /// # Errors
-    /// As of the SDK's call.
+    /// As the SDK's call.
     pub(super) async fn transact(
         &self,
         way: &RequestTemplate,
@@ -144,7 +144,7 @@ impl DirectClient {
             Err(error) => error,
         };
         let mut said = None;
-        // Whatever the other kinds of it are, they are not the store's word.
+        // Other error types are not answers of the store.
         let unread = error
             .map_operation_error(|error| said = Some(error))
             .to_string();
@@ -156,10 +156,10 @@ impl DirectClient {
 }
 
 impl Store {
-    /// One attempt at `read`, the short way if it is known.
+    /// Makes one attempt at `read`, directly if a template is recorded.
     ///
     /// # Errors
-    /// As of the SDK's call.
+    /// As the SDK's call.
     pub(super) async fn send_read<R: DirectRead>(
         &self,
         read: R,
@@ -167,13 +167,13 @@ impl Store {
         let shortcut = &self.inner.shortcut;
         match shortcut.trail.way() {
             Some(way) => shortcut.read(&way, read).await,
-            // Rare and large: not part of every read's future.
+            // Rare and large: boxed, to keep the futures of reads small.
             None => Box::pin(read.by_sdk(self.client())).await,
         }
     }
 }
 
-/// A read of the request path: the SDK's builder of it.
+/// A read of the request path, implemented by the SDK's input builders.
 pub(super) trait DirectRead {
     type Input: fmt::Debug + Send + Sync + 'static;
     type Output: fmt::Debug + Send + Sync + 'static;
@@ -220,7 +220,7 @@ reads! {
     query: QueryInputBuilder, QueryInput, QueryOutput, QueryError;
 }
 
-/// The SDK has no writer or reader of an operation where it had one when this was written.
+/// The SDK lacks the serializer or deserializer of an operation.
 #[derive(Debug, thiserror::Error)]
-#[error("the SDK's own way to write a request and to read its answer is not where it was")]
+#[error("the SDK has no serializer or deserializer of this operation")]
 struct MissingSerializer;

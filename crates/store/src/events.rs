@@ -1,4 +1,4 @@
-//! An event's stock: reading all of its stripes, and creating them.
+//! Stock of an event: reading all stripes, and creating them.
 
 use aws_sdk_dynamodb::operation::get_item::GetItemInput;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
@@ -13,24 +13,23 @@ use inventory_core::ids::{EventId, stripe_key};
 use inventory_core::transaction::{StripeView, StripesRead};
 use inventory_runtime::clock;
 
-/// An event that is to be.
+/// An event to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent {
     pub event: EventId,
-    /// Units, 1 to [`limits::EVENT_TOTAL_MAX`]; 0 where stock is seats.
+    /// Units, 1 to [`limits::EVENT_TOTAL_MAX`]; 0 for a seated event.
     pub total: u64,
-    /// 1 to [`limits::STRIPES_MAX`]; 1 where stock is seats.
+    /// 1 to [`limits::STRIPES_MAX`]; 1 for a seated event.
     pub stripes: u16,
-    /// Over how many partition keys its seats are spread, 1 to [`limits::SEAT_KEYS_MAX`]; 0 where
-    /// stock is a quantity.
+    /// Number of partition keys for its seats, 1 to [`limits::SEAT_KEYS_MAX`]; 0 for a quantity event.
     pub seat_keys: u16,
-    /// For people, as `venue` is; empty when not given.
+    /// Label for people; empty if not given. `venue` likewise.
     pub name: String,
     pub venue: String,
 }
 
 impl NewEvent {
-    /// One of `total` units.
+    /// A quantity event of `total` units.
     pub fn of_quantity(event: EventId, total: u64, stripes: u16) -> Self {
         Self {
             event,
@@ -42,7 +41,7 @@ impl NewEvent {
         }
     }
 
-    /// One whose seats are put there later.
+    /// A seated event; its seats are imported later.
     pub fn of_seats(event: EventId, seat_keys: u16) -> Self {
         Self {
             seat_keys,
@@ -51,43 +50,43 @@ impl NewEvent {
     }
 }
 
-/// What an event is, without its stock.
+/// An event without its stock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventAbout {
     pub event: EventId,
     pub stripes: u16,
-    /// Over how many partition keys its seats are spread; 0 where stock is a quantity.
+    /// Number of partition keys for its seats; 0 for a quantity event.
     pub seat_keys: u16,
-    /// It takes no new reservations.
+    /// Whether the event accepts no new reservations.
     pub closed: bool,
-    /// Empty when not given, as `venue` is.
+    /// Empty if not given; `venue` likewise.
     pub name: String,
     pub venue: String,
 }
 
 impl EventAbout {
-    /// Whether its stock is seats.
+    /// Whether the stock consists of seats.
     pub fn is_seated(&self) -> bool {
         self.seat_keys > 0
     }
 }
 
-/// What [`Store::create_event`] found or did.
+/// Outcome of [`Store::create_event`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CreateEventOutcome {
-    /// The event is new, with these stripes.
+    /// The event was created with these stripes.
     Created(Vec<StripeView>),
-    /// It was there with the same total, stripes and keys of seats: nothing was changed.
+    /// The event exists with the same total, stripes and seat keys: nothing was changed.
     Existing(Vec<StripeView>),
-    /// It was there with another total, other stripes or other keys of seats: nothing was changed.
+    /// The event exists with another total, other stripes or other seat keys: nothing was changed.
     Conflict(Vec<StripeView>),
 }
 
 impl Store {
-    /// Strongly consistent: everything acknowledged before the call is in the answer.
+    /// Reads all stripes, strongly consistent: the result contains everything acknowledged before the call.
     ///
-    /// `stripes_hint` is how many stripes the caller believes the event has; when it is right, one
-    /// call to the store is enough. Without one, stripe 0 is asked first.
+    /// `stripes_hint` is the expected number of stripes; if it is right, one request is enough. Without a hint,
+    /// stripe 0 is read first.
     pub async fn read_event(&self, event: &EventId, stripes_hint: Option<u16>) -> StripesRead {
         match self.read_known(event, stripes_hint.unwrap_or(1)).await {
             Ok(Some(stripes)) => StripesRead::Found(stripes),
@@ -107,7 +106,7 @@ impl Store {
         let Some(first) = read[0] else {
             return Ok(None);
         };
-        // An item made before there were stripes does not say how many: it is the only one.
+        // Items written before stripes existed have no stripe count and are the only item.
         let count = first.stripes.unwrap_or(1);
         let read = match count == believed {
             true => read,
@@ -124,7 +123,7 @@ impl Store {
         Ok(Some(stripes))
     }
 
-    /// The first `count` stripe items, `None` where there is no such item.
+    /// The first `count` stripe items, `None` where there is no item.
     async fn read_stripes(
         &self,
         event: &EventId,
@@ -165,13 +164,12 @@ impl Store {
         }
     }
 
-    /// Creates an event, its units split over its stripes as evenly as possible, all in one
-    /// transaction. Made again with the same arguments it changes nothing; a name or venue that the
-    /// event has already stays.
+    /// Creates an event in one transaction, its units split over its stripes as evenly as possible. Idempotent; an
+    /// existing name or venue is kept.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] when a number is out of its bounds (see [`NewEvent`]);
-    /// [`StoreError::Corrupt`] when items of a damaged event are in the way; the others as they say.
+    /// [`StoreError::Invalid`] when a number is out of its bounds (see [`NewEvent`]), [`StoreError::Corrupt`] when
+    /// items of a damaged event exist, or any other [`StoreError`] of the call.
     pub async fn create_event(&self, wanted: &NewEvent) -> Result<CreateEventOutcome, StoreError> {
         check_shape(wanted)?;
         let event = &wanted.event;
@@ -181,7 +179,7 @@ impl Store {
             Err(failure) if failure.kind == FailureKind::Cancelled => failure,
             Err(failure) => return Err(failure.into()),
         };
-        // Something is there: perhaps this very event, by an earlier try whose answer was lost.
+        // Something exists: perhaps this event, from an earlier attempt whose answer was lost.
         match self.read_event(event, Some(wanted.stripes)).await {
             StripesRead::Found(found) => {
                 let same = found.len() == usize::from(wanted.stripes)
@@ -252,7 +250,7 @@ fn within<N: PartialOrd + std::fmt::Display>(
     }
 }
 
-/// `total` in `stripes` parts that differ by one at most; the first ones get more.
+/// Splits `total` into `stripes` parts that differ by at most one; the first parts are larger.
 pub(super) fn split(total: u64, stripes: u16) -> Vec<u64> {
     let stripes = u64::from(stripes);
     let (share, rest) = (total / stripes, total % stripes);

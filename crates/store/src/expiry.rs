@@ -1,13 +1,13 @@
-//! Finding what expires.
+//! Finds overdue holds.
 //!
-//! A held record is in the index [`EXPIRY_INDEX`](super::tables::EXPIRY_INDEX) under a bucket: the
-//! minute in which it expires, and a number that spreads a minute's holds over so many keys that none
-//! is hot. A record that holds nothing any more has no bucket and is not in the index.
+//! A held record is in the index [`EXPIRY_INDEX`](super::tables::EXPIRY_INDEX) under a bucket: the minute in which it
+//! expires, and a number that spreads the holds of a minute over several keys, so that no key is hot. A record
+//! without stock has no bucket and is not in the index.
 //!
-//! The index follows the table after some milliseconds: what is found may have ended already, and what
-//! has just been held may not be found yet. The write decides.
+//! The index is eventually consistent, some milliseconds behind the table: an entry may be over already, and a new
+//! hold may be missing. The condition of the write decides.
 //!
-//! Must not live here: ending a hold, deciding when to look.
+//! Must not be put here: expiring a hold, scheduling of the searches.
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
@@ -18,30 +18,30 @@ use crate::limits;
 use inventory_core::ids::{ReservationId, fnv1a};
 use inventory_core::time::UnixMillis;
 
-/// Where the next page of due holds begins. Of use only for the search it came from.
+/// Start of the next page of overdue holds, valid for the same search only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExpiryToken(Item);
 
-/// Some of the holds that are past their time; may be empty and still have a next page.
+/// A page of overdue holds; may be empty although a next page exists.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExpiryPage {
     pub records: Vec<StoredRecord>,
     pub next: Option<ExpiryToken>,
 }
 
-/// The key of the expiry index for holds of `shard` (below [`limits::EXPIRY_SHARDS`]) that expire in
-/// the minute of `expires_at`.
+/// Key of the expiry index for holds of `shard` (below [`limits::EXPIRY_SHARDS`]) that expire in the minute
+/// of `expires_at`.
 pub fn expiry_bucket(expires_at: UnixMillis, shard: u16) -> String {
     bucket(expiry_minute(expires_at), shard)
 }
 
-/// The minute of an instant, counted from the Unix epoch.
+/// Minutes since the Unix epoch.
 pub fn expiry_minute(at: UnixMillis) -> u64 {
     at.0 / 60_000
 }
 
-/// The part of the expiry index that a reservation's hold is in, below [`limits::EXPIRY_SHARDS`].
-/// Stored data: it must not change from one version to the next.
+/// The part of the expiry index that a reservation belongs to, below [`limits::EXPIRY_SHARDS`]. Stored data:
+/// must not change between versions.
 pub fn expiry_shard(reservation: &ReservationId) -> u16 {
     let shards = u32::from(limits::EXPIRY_SHARDS);
     (fnv1a(reservation.as_str()) % shards) as u16
@@ -57,14 +57,14 @@ fn bucket(minute: u64, shard: u16) -> String {
 }
 
 impl Store {
-    /// The holds of one bucket (a minute since the Unix epoch, and a part of it below
-    /// [`limits::EXPIRY_SHARDS`]) that are past their time at `now`, the oldest first: at most `limit`
-    /// of them, and at most [`limits::STORE_DUE_PAGE_MAX`].
+    /// Returns the holds of one bucket (minutes since the Unix epoch, and a part below
+    /// [`limits::EXPIRY_SHARDS`]) that are overdue at `now`, oldest first: at most `limit`, and at most
+    /// [`limits::STORE_DUE_PAGE_MAX`].
     ///
-    /// Records that cannot be understood are logged and left out.
+    /// Records that cannot be understood are logged and skipped.
     ///
     /// # Errors
-    /// The store's.
+    /// Any [`StoreError`] of the call.
     pub async fn due_holds(
         &self,
         minute: u64,
@@ -95,14 +95,13 @@ impl Store {
         Ok(self.due_page(page.items.unwrap_or_default(), page.last_evaluated_key))
     }
 
-    /// Some of all holds that are past their time at `now`, whatever their bucket and in no order: for
-    /// a start after nobody has looked for long. Examines at most [`limits::STORE_SCAN_PAGE_MAX`] of
-    /// all that are held.
+    /// Returns some of all holds that are overdue at `now`, in any bucket and order: for the first search after
+    /// a long time without one. Examines at most [`limits::STORE_SCAN_PAGE_MAX`] held records.
     ///
-    /// Records that cannot be understood are logged and left out.
+    /// Records that cannot be understood are logged and skipped.
     ///
     /// # Errors
-    /// The store's.
+    /// Any [`StoreError`] of the call.
     pub async fn scan_due_holds(
         &self,
         now: UnixMillis,

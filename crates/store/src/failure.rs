@@ -1,24 +1,24 @@
-//! What a failed call means, whatever the operation.
+//! Meaning of a failed call, independent of the operation.
 
 use std::error::Error;
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
-/// What is known about a call that did not succeed.
+/// What is known about a failed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FailureKind {
-    /// A transaction was cancelled and says why, action by action. Not applied.
+    /// A transaction was cancelled with reasons per action. Not applied.
     Cancelled,
-    /// Not applied; another transaction was in the way, or this very one is still in progress.
+    /// Not applied: another transaction conflicted, or the same one is still in progress.
     Conflict,
-    /// Not applied; too much traffic.
+    /// Not applied: throttled.
     Throttled,
-    /// Not applied; the request itself is at fault.
+    /// Not applied: the request is invalid.
     Rejected,
-    /// Not applied; the set-up is at fault: permissions, credentials, tables.
+    /// Not applied: the setup is wrong (permissions, credentials, tables).
     Refused,
-    /// It may or may not have been applied.
+    /// May or may not have been applied.
     Unknown,
 }
 
@@ -35,10 +35,10 @@ impl FailureKind {
     }
 }
 
-/// A call that did not succeed.
+/// A failed call.
 pub(super) struct CallFailure<E> {
     pub(super) kind: FailureKind,
-    /// `None`: no answer within the time for it.
+    /// `None`: no answer within the time limit.
     pub(super) error: Option<SdkError<E, HttpResponse>>,
 }
 
@@ -57,13 +57,13 @@ impl<E: ProvideErrorMetadata + Error + 'static> CallFailure<E> {
         }
     }
 
-    /// The store's error code, `ResourceNotFoundException` for example.
+    /// The store's error code, such as `ResourceNotFoundException`.
     pub(super) fn code(&self) -> Option<&str> {
         let error = self.error.as_ref()?.as_service_error()?;
         error.meta().code()
     }
 
-    /// What happened, for the log.
+    /// The failure as text, for the log.
     pub(super) fn text(&self) -> String {
         match &self.error {
             None => "no answer in time".to_owned(),
@@ -81,13 +81,13 @@ impl<E: ProvideErrorMetadata + Error + 'static> CallFailure<E> {
 
 fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> FailureKind {
     match error {
-        // Never sent: no credentials, an endpoint that is no URL, a request that cannot be built.
+        // Never sent: no credentials, an invalid endpoint, or a request that cannot be built.
         SdkError::ConstructionFailure(_) => FailureKind::Refused,
         SdkError::ServiceError(answer) => {
             let status = answer.raw().status().as_u16();
             kind_of_code(answer.err().meta().code(), status)
         }
-        // Not sent, sent and not answered, answered with something unreadable.
+        // Not sent, sent without an answer, or answered with something unreadable.
         _ => FailureKind::Unknown,
     }
 }
@@ -120,16 +120,16 @@ fn kind_of_code(code: Option<&str>, status: u16) -> FailureKind {
         Some("InternalServerError" | "InternalFailure" | "ServiceUnavailable") => {
             FailureKind::Unknown
         }
-        // Any other answer in DynamoDB's own form: access denied, unknown table, expired or
-        // unknown credentials, a clock too far off, an operation it does not have.
+        // Any other answer in DynamoDB's own format: access denied, unknown table, expired or unknown
+        // credentials, a clock offset, an unknown operation.
         Some(_) if (400..500).contains(&status) => FailureKind::Refused,
         None if status == 429 => FailureKind::Throttled,
-        // Not DynamoDB's form: something in between answered, and may have passed the request on.
+        // Not DynamoDB's format: an intermediary answered and may have forwarded the request.
         _ => FailureKind::Unknown,
     }
 }
 
-/// An error and its causes on one line, each said once.
+/// An error and its causes on one line, without repetition.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,10 +1,10 @@
-//! The store: DynamoDB through the AWS SDK, driven by the shard's own executor.
+//! DynamoDB client of one shard: the AWS SDK driven by the shard's own executor.
 //!
-//! One [`Store`] per shard, made on it and never shared. A transaction is one attempt with a bound in
-//! time and no retry of its own: the domain decides what is sent again, under the same token. Reads
-//! are tried again here, as often as the settings say. The tables' layout is in [`tables`], the stored format in `codec`.
+//! One [`Store`] per shard, created on that shard and never shared. A transaction is one attempt with a time
+//! limit and without retries: the engine decides what is sent again, under the same token. Reads are retried
+//! here, as often as the settings allow. [`tables`] has the table layout, `codec` the stored format.
 //!
-//! Must not live here: what a reservation means, when to try again, gRPC.
+//! Must not be put here: reservation rules, retry decisions for writes, gRPC.
 
 mod admin;
 mod audit;
@@ -88,7 +88,7 @@ pub enum StoreError {
     Corrupt(String),
 }
 
-/// One shard's way to the store. Cheap to clone; stays on its shard.
+/// DynamoDB client of one shard. Cheap to clone; stays on its shard.
 #[derive(Clone)]
 pub struct Store {
     inner: Rc<StoreInner>,
@@ -98,14 +98,14 @@ struct StoreInner {
     client: Client,
     shortcut: DirectClient,
     tables: TableNames,
-    /// For messages: where requests go, as far as the settings say.
+    /// The endpoint, for messages.
     place: String,
     attempt_timeout: Duration,
     read_retries: u32,
     encoder: TransactionEncoder,
     gathering: ReadBatcher,
-    journal: Rc<RateLimitedLog>,
-    /// Keeps credentials fresh; ends with the store.
+    log: Rc<RateLimitedLog>,
+    /// Renews credentials ahead of their expiry; ends with the store.
     _renewing: Option<Task<()>>,
 }
 
@@ -119,8 +119,8 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Makes the client of the shard this runs on: reads the AWS configuration and loads
-    /// credentials. Does not talk to the store yet; [`Store::probe`] does.
+    /// Creates the client of the current shard: reads the AWS configuration and loads credentials. Does not
+    /// contact the store; [`Store::probe`] does.
     ///
     /// # Errors
     /// A CA bundle that cannot be read, an endpoint that is no URL, or no credentials.
@@ -128,7 +128,7 @@ impl Store {
         settings: StoreSettings,
         observer: Rc<dyn StoreObserver>,
     ) -> Result<Self, StoreConnectError> {
-        let journal = Rc::new(RateLimitedLog::new(observer));
+        let log = Rc::new(RateLimitedLog::new(observer));
         let bundle = settings
             .ca_bundle
             .clone()
@@ -143,7 +143,7 @@ impl Store {
             why: "no source of credentials is configured".to_owned(),
         };
         let provider = provider.ok_or_else(no_provider)?;
-        let loaded = credentials::load(provider.clone(), journal.clone()).await;
+        let loaded = credentials::load(provider.clone(), log.clone()).await;
         let (identity, renewing) = loaded.map_err(|why| StoreConnectError::Credentials { why })?;
         let trail = TemplateRecorder::new();
         let config = builder
@@ -154,8 +154,8 @@ impl Store {
             .region(Region::new(settings.region.clone()))
             .credentials_provider(provider)
             .identity_cache(identity.clone())
-            // The domain retries, with the same token and inside its deadline; `Store` keeps the
-            // time of an attempt.
+            // The engine retries, with the same token and within the caller's deadline; `Store` limits the
+            // time of each attempt.
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
@@ -170,18 +170,18 @@ impl Store {
                 tables: settings.tables,
                 attempt_timeout: settings.attempt_timeout,
                 read_retries: settings.read_retries,
-                journal,
+                log,
                 _renewing: renewing,
             }),
         })
     }
 
-    /// The tables this store works on.
+    /// Names of the tables.
     pub fn tables(&self) -> &TableNames {
         &self.inner.tables
     }
 
-    /// Where requests go, as far as the settings say; for messages.
+    /// The endpoint or region that requests go to, for messages.
     pub fn endpoint(&self) -> &str {
         &self.inner.place
     }
@@ -191,16 +191,16 @@ impl Store {
     }
 
     fn log(&self, line: &str) {
-        self.inner.journal.log(line);
+        self.inner.log.log(line);
     }
 
-    /// Says that an event's items are not as this server writes them.
+    /// Counts and logs items that this server cannot have written.
     fn report_damage(&self, event: &EventId, what: &str) {
-        self.inner.journal.observer.damaged();
+        self.inner.log.observer.damaged();
         self.log(&format!("event {event} is damaged: {what}"));
     }
 
-    /// One attempt, measured and bounded.
+    /// Makes one attempt, measured and limited in time.
     async fn call<T, E>(
         &self,
         operation: &'static str,
@@ -221,7 +221,7 @@ impl Store {
         if matches!(&result, Err(failure) if failure.kind == FailureKind::Refused) {
             self.inner.shortcut.trail.forget();
         }
-        let observer = &self.inner.journal.observer;
+        let observer = &self.inner.log.observer;
         for told in result.as_ref().map_or(&[][..], T::capacity) {
             let named = told.table_name().unwrap_or(table);
             observer.consumed(named, T::KIND, told.capacity_units.unwrap_or(0.0));
@@ -236,8 +236,8 @@ impl Store {
         result
     }
 
-    /// As [`Store::call`], for calls off the request path that can be made again without harm:
-    /// tried a few times when throttled or without an answer.
+    /// As [`Store::call`], for idempotent calls off the request path: retried a few times after throttling
+    /// or a lost answer.
     async fn call_with_retries<T, E, F>(
         &self,
         operation: &'static str,
@@ -254,7 +254,7 @@ impl Store {
         self.retry(operation, table, limit, tries, attempt).await
     }
 
-    /// As [`Store::call`], for reads of the request path: made again as often as the settings say.
+    /// As [`Store::call`], for reads of the request path: retried as often as the settings allow.
     async fn read<T, E, F>(
         &self,
         operation: &'static str,
@@ -271,7 +271,7 @@ impl Store {
         self.retry(operation, table, limit, tries, attempt).await
     }
 
-    /// Makes a harmless call until it is answered, at most `tries` times, with growing pauses.
+    /// Retries an idempotent call with growing pauses, at most `tries` attempts.
     async fn retry<T, E, F>(
         &self,
         operation: &'static str,
@@ -316,7 +316,7 @@ impl<E: ProvideErrorMetadata + Error + 'static> From<CallFailure<E>> for StoreEr
     }
 }
 
-/// What the SDK's defaults mean is pinned here, not by the version that happens to be compiled.
+/// Pins the SDK's defaults, so that an update of the SDK does not change them.
 fn behavior() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }

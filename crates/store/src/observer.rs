@@ -1,5 +1,5 @@
-//! What the store room tells about its calls: one measurement each, and a log line when something
-//! is wrong. The store's own words go to the log line only, never into an answer.
+//! Observations of store calls: one measurement per call, and a log line for each failure. Texts of the store
+//! appear in log lines only, never in answers to clients.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,32 +12,32 @@ use inventory_runtime::clock;
 /// One finished call.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreCall<'a> {
-    /// The API's name of it, `TransactWriteItems` for example.
+    /// The API's name of the operation, such as `TransactWriteItems`.
     pub operation: &'static str,
-    /// The table it is about; of a transaction, the table of its first action.
+    /// The table; for a transaction, the table of its first action.
     pub table: &'a str,
     /// `ok`, `cancelled`, `conflict`, `throttled`, `rejected`, `refused` or `unknown`.
     pub status: &'static str,
-    /// From the start of the request's making to its parsed answer.
+    /// From building the request to the parsed answer.
     pub latency: Micros,
 }
 
-/// Takes measurements and log lines of one shard's store. Called on the shard, must not block.
+/// Receives measurements and log lines of one shard's store. Called on the shard; must not block.
 pub trait StoreObserver {
     fn called(&self, call: StoreCall<'_>);
 
-    /// The store says that a request cost so many capacity units of a table. Before its `called`.
+    /// The store reported the capacity units that a request consumed on a table. Called before `called`.
     fn consumed(&self, _table: &str, _kind: CapacityKind, _units: f64) {}
 
-    /// Stock was read that cannot be understood; a log line says which.
+    /// Stored stock could not be understood; a log line has the details.
     fn damaged(&self) {}
 
-    /// A line for the operator, at most [`limits::STORE_LOG_LINES_PER_SECOND`] of them a second.
-    /// Never contains credentials; may contain ids and the store's own words.
+    /// A line for the operator, at most [`limits::STORE_LOG_LINES_PER_SECOND`] per second. Never contains
+    /// credentials; may contain ids and texts of the store.
     fn log(&self, line: &str);
 }
 
-/// Looks away.
+/// Ignores everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoObserver;
 
@@ -47,7 +47,7 @@ impl StoreObserver for NoObserver {
     fn log(&self, _: &str) {}
 }
 
-/// The observer, with a bound on lines and their length.
+/// Forwards to the observer, with bounds on the number and length of log lines.
 pub(super) struct RateLimitedLog {
     pub(super) observer: Rc<dyn StoreObserver>,
     second: Cell<u64>,
@@ -115,12 +115,12 @@ mod tests {
     #[test]
     fn a_flood_is_cut_and_the_rest_is_counted() {
         let lines = Rc::new(LogLines::default());
-        let journal = RateLimitedLog::new(lines.clone());
+        let log = RateLimitedLog::new(lines.clone());
         let flood = limits::STORE_LOG_LINES_PER_SECOND + 7;
-        (0..flood).for_each(|n| journal.log_at(1, &n.to_string()));
+        (0..flood).for_each(|n| log.log_at(1, &n.to_string()));
         let written = limits::STORE_LOG_LINES_PER_SECOND as usize;
         assert_eq!(lines.0.borrow().len(), written);
-        journal.log_at(2, "next");
+        log.log_at(2, "next");
         let lines = lines.0.borrow();
         assert!(lines[written].starts_with("7 more lines"), "{lines:?}");
         assert_eq!(lines[written + 1], "next");

@@ -1,21 +1,21 @@
-//! Is this a store that the server can run on?
+//! Checks whether the server can run on a store.
 
 use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnConsumedCapacity, TransactWriteItem};
 
 use super::failure::{CallFailure, FailureKind};
 use super::{Store, StoreConnectError, codec};
 
-/// Never written: `#` is not legal in an id, and the condition cannot be true.
+/// Never written: `#` is not legal in an id, and the condition is never true.
 const PROBE_ID: &str = "#probe";
 const NEVER: &str = "attribute_exists(#k) AND attribute_not_exists(#k)";
 
 impl Store {
-    /// Sends a transaction that cannot apply, to the idempotency table, and expects its condition
-    /// to fail: proves that the store is there, knows transactions, has the table and lets this
-    /// server write. Costs two write units.
+    /// Sends a transaction that cannot apply to the idempotency table and expects its condition to fail. This
+    /// proves that the store answers, supports transactions, has the table and accepts writes of this server.
+    /// Costs two write units.
     ///
     /// # Errors
-    /// What is missing, with its cure.
+    /// The cause and its cure.
     pub async fn probe(&self) -> Result<(), StoreConnectError> {
         let table = &self.tables().idempotency;
         let put = Put::builder()

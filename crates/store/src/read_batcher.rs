@@ -1,10 +1,10 @@
-//! Stripes of several events, read in one request.
+//! Reads the stripes of several events in one request.
 //!
-//! While few reads are under way each leaves at once. Beyond that, those that come gather until one
-//! of these has ended, or a request is full: fifty events that are asked about cost a shard some
-//! two hundred requests a second and not a thousand, each of which it has to build, sign and send.
+//! While fewer than [`limits::STRIPE_READS_BEFORE_GATHERING`] reads are in flight, each read is sent at once.
+//! Beyond that, reads wait until one of these has finished or a request is full: checks of fifty events cost a
+//! shard about 200 requests per second instead of 1,000, each of which must be built, signed and sent.
 //!
-//! Must not live here: which event is read when, and what a stripe says.
+//! Must not be put here: which event is read when, and how a stripe is decoded.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -24,27 +24,27 @@ use inventory_core::ids::EventId;
 
 type ItemsResult = Result<Vec<Option<Item>>, ReadFailure>;
 
-/// One event's stripes that somebody wants.
+/// The stripes of one event that a caller waits for.
 struct PendingRead {
     event: EventId,
     keys: Vec<String>,
     told: oneshot::Sender<ItemsResult>,
 }
 
-/// What waits to be read. Never more than one request's worth: what fills one leaves.
+/// Reads that wait to be sent: never more than fit into one request, because a full request is sent at once.
 #[derive(Default)]
 pub(super) struct ReadBatcher(RefCell<ReadQueue>);
 
 #[derive(Default)]
 struct ReadQueue {
     wanted: VecDeque<PendingRead>,
-    /// Of all of `wanted`.
+    /// Number of keys in all of `wanted`.
     keys: usize,
     under_way: usize,
 }
 
 impl ReadQueue {
-    /// What is to be read now, in one request.
+    /// Takes the reads to send now, in one request.
     fn take(&mut self) -> Vec<PendingRead> {
         let is_full = self.keys >= limits::BATCH_GET_KEYS_MAX;
         if self.under_way >= limits::STRIPE_READS_BEFORE_GATHERING && !is_full {
@@ -54,7 +54,7 @@ impl ReadQueue {
         let mut taken = Vec::new();
         while let Some(next) = self.wanted.front()
             && next.keys.len() <= room
-            // The store refuses a key that is named twice.
+            // The store rejects a request that names a key twice.
             && taken.iter().all(|other: &PendingRead| other.event != next.event)
         {
             room -= next.keys.len();
@@ -66,7 +66,7 @@ impl ReadQueue {
     }
 }
 
-/// Whose stripes a request asks for, for the log.
+/// The events of a request, for the log.
 struct EventList<'a>(&'a [EventId]);
 
 impl fmt::Display for EventList<'_> {
@@ -80,8 +80,8 @@ impl fmt::Display for EventList<'_> {
 }
 
 impl Store {
-    /// The items with these keys (at least one, at most [`limits::BATCH_GET_KEYS_MAX`], each once) in
-    /// their order, `None` where there is none. Read after the call, perhaps along with others.
+    /// Returns the items with these keys (1 to [`limits::BATCH_GET_KEYS_MAX`], distinct) in their order, `None`
+    /// where there is no item. The read begins after the call, possibly together with others.
     pub(super) async fn get_stripes(&self, event: &EventId, keys: Vec<String>) -> ItemsResult {
         let (told, answer) = oneshot::channel();
         {
@@ -105,9 +105,9 @@ impl Store {
             }
             let store = self.clone();
             inventory_runtime::spawn(async move {
-                // A panic is told to those it concerns, by their senders being dropped.
+                // A panic drops the senders, which the waiting callers see as an unavailable store.
                 let read = AssertUnwindSafe(store.read_batch(wanted)).catch_unwind();
-                // Who waits for others' retries would pay for their partition.
+                // Waiting for the retries of other reads would couple events to a throttled partition.
                 let late = inventory_runtime::sleep(limits::STRIPE_READS_GATHER_MAX);
                 let rest = match select(Box::pin(read), Box::pin(late)).await {
                     Either::Left(_) => None,
@@ -123,7 +123,7 @@ impl Store {
         }
     }
 
-    /// Reads what all of them want, and tells each as soon as it has everything.
+    /// Reads all pending keys and answers each caller as soon as its keys are complete.
     async fn read_batch(&self, wanted: Vec<PendingRead>) {
         let events: Vec<_> = wanted.iter().map(|w| w.event.clone()).collect();
         let key =
@@ -144,7 +144,7 @@ impl Store {
                         |w: &mut PendingRead| !w.keys.iter().any(|key| left.contains(key));
                     if let Some(done) = place.take_if(has_all) {
                         let items = done.keys.iter().map(|key| found.remove(key));
-                        // Nobody waits any more: it is a read like any other.
+                        // A caller that has gone is ignored.
                         let _ = done.told.send(Ok(items.collect()));
                     }
                 }

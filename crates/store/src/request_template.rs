@@ -1,10 +1,9 @@
-//! Where the SDK's requests go and how they are signed, learned from one that it has made.
+//! Endpoint and signing parameters of requests, copied from a request that the SDK made.
 //!
-//! Endpoints (region, profile, variables, FIPS, an account's own), signing names and a clock that follows
-//! the store's are the SDK's business: it is asked again every minute and after every refusal, and in
-//! between its answer is used as it is.
+//! The SDK resolves endpoints (region, profile, variables, FIPS, account endpoints), signing names and the clock
+//! offset to the store. It does so again every minute and after every refusal; in between its result is reused.
 //!
-//! Must not live here: operations, sending, what an answer means.
+//! Must not be put here: operations, sending, interpretation of answers.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -31,30 +30,29 @@ use inventory_core::time::Micros;
 use inventory_runtime::clock;
 
 const TARGET: &str = "x-amz-target";
-/// Of AWS JSON 1.0, the protocol of DynamoDB.
+/// Content type of AWS JSON 1.0, the protocol of DynamoDB.
 const JSON: &str = "application/x-amz-json-1.0";
 
 /// What all requests to the store have in common.
 pub(super) struct RequestTemplate {
     uri: Uri,
-    /// The same as text, to be signed.
+    /// The same URI as text, for signing.
     url: String,
     region: String,
     service: String,
     user_agent: HeaderValue,
-    /// Seconds by which the SDK's signatures are ahead of this machine's clock.
+    /// Seconds by which the SDK's signatures are ahead of the local clock.
     ahead: i64,
 }
 
 impl RequestTemplate {
-    /// That of `request`, which the SDK signed at `now`; `None` where it is not signed in the one manner
-    /// that is known here.
+    /// The template of `request`, which the SDK signed at `now`; `None` unless it is signed with SigV4 headers.
     fn of(request: &HttpRequest, now: SystemTime) -> Option<Self> {
         let header = |name: &str| request.headers().get(name);
         let authorization = header(AUTHORIZATION.as_str())?;
         let scope = authorization.strip_prefix("AWS4-HMAC-SHA256 Credential=")?;
         let (scope, _) = scope.split_once(',')?;
-        // The key's id, the day, the region, the service, a constant.
+        // In reverse: a constant, the service, the region, the day, the key id.
         let mut scope = scope.rsplit('/').skip(1);
         let (service, region) = (scope.next()?, scope.next()?);
         Some(Self {
@@ -67,10 +65,10 @@ impl RequestTemplate {
         })
     }
 
-    /// A request of the operation `target` with this body, signed.
+    /// Returns a signed request of the operation `target` with this body.
     ///
     /// # Errors
-    /// Credentials that cannot be put into a header.
+    /// Credentials that cannot be written into a header.
     pub(super) fn request(
         &self,
         target: &'static str,
@@ -111,7 +109,7 @@ impl RequestTemplate {
     }
 }
 
-/// Of the instant in a signature, `20260102T030405Z`.
+/// Epoch seconds of the time stamp of a signature, `20260102T030405Z`.
 fn epoch_seconds(basic: &str) -> Option<i64> {
     let part = |from: usize, to: usize| basic.get(from..to);
     let (year, month, day) = (part(0, 4)?, part(4, 6)?, part(6, 8)?);
@@ -121,7 +119,7 @@ fn epoch_seconds(basic: &str) -> Option<i64> {
     Some(instant.secs())
 }
 
-/// Looks at the SDK's requests as they leave and keeps the way they take. Belongs to one shard.
+/// Interceptor that records the template of the SDK's requests as they are sent. Belongs to one shard.
 #[derive(Clone)]
 pub(super) struct TemplateRecorder(SendWrapper<Rc<RefCell<Option<RecordedTemplate>>>>);
 
@@ -135,7 +133,7 @@ impl TemplateRecorder {
         Self(SendWrapper::new(Rc::default()))
     }
 
-    /// `None`: the next request has to be the SDK's.
+    /// `None`: the next request must be made by the SDK.
     pub(super) fn way(&self) -> Option<Rc<RequestTemplate>> {
         self.way_at(clock::monotonic())
     }
@@ -148,7 +146,7 @@ impl TemplateRecorder {
         is_fresh.then(|| found.way.clone())
     }
 
-    /// After a refusal: what is wrong may be the way.
+    /// Called after a refusal, because the template may be the cause.
     pub(super) fn forget(&self) {
         *self.0.borrow_mut() = None;
     }
@@ -200,7 +198,7 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    /// A request of the SDK's.
+    /// A request as the SDK makes it.
     fn made(authorization: &str, date: &str) -> HttpRequest {
         let request = http::Request::post("https://dynamodb.example:8443/")
             .header("authorization", authorization.to_owned())

@@ -1,5 +1,4 @@
-//! Reading reservations back: some by their ids, or all of an event by a scan, which never belongs on
-//! the request path.
+//! Reads reservations: some by id, or all of an event by a scan, which must never be used on the request path.
 
 use std::collections::HashMap;
 
@@ -12,11 +11,11 @@ use crate::limits;
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::transaction::{RecordsRead, Unreadable};
 
-/// Where the next page begins.
+/// Start of the next page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageToken(pub(super) String);
 
-/// A part of an event's reservations; may be empty and still have a next page.
+/// A page of an event's reservations; may be empty although a next page exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReservationPage {
     pub records: Vec<StoredRecord>,
@@ -24,8 +23,8 @@ pub struct ReservationPage {
 }
 
 impl Store {
-    /// The records of these reservations, strongly consistent, in their order. One call to the store
-    /// for each [`limits::BATCH_GET_KEYS_MAX`] of them.
+    /// Returns the records of these reservations, strongly consistent, in their order. One request for each
+    /// [`limits::BATCH_GET_KEYS_MAX`] of them.
     pub async fn read_records(&self, ids: &[ReservationId]) -> RecordsRead {
         let table = &self.tables().idempotency;
         let keys: Vec<String> = ids.iter().map(ToString::to_string).collect();
@@ -48,10 +47,10 @@ impl Store {
         RecordsRead::Found(found)
     }
 
-    /// One reservation's record, whole, strongly consistent; `None` if there is none.
+    /// Returns the complete record of one reservation, strongly consistent; `None` if there is none.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] for a record that cannot be understood; the others as they say.
+    /// [`StoreError::Corrupt`] for a record that cannot be understood, or any other [`StoreError`] of the call.
     pub async fn read_reservation(
         &self,
         id: &ReservationId,
@@ -70,11 +69,11 @@ impl Store {
         record.map_err(|why| StoreError::Corrupt(format!("reservation {id}: {why}")))
     }
 
-    /// One page of the reservations of `event`, strongly consistent, in no order. Examines at most
-    /// [`limits::STORE_SCAN_PAGE_MAX`] records of the whole table, other events' included.
+    /// Returns one page of the reservations of `event`, strongly consistent, unordered. Examines at most
+    /// [`limits::STORE_SCAN_PAGE_MAX`] records of the whole table, including those of other events.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] at a record of this event that cannot be understood.
+    /// [`StoreError::Corrupt`] for a record of this event that cannot be understood.
     pub async fn scan_reservations(
         &self,
         event: &EventId,

@@ -1,6 +1,6 @@
-//! An event's seats: reading all of them, putting them there, taking them out of the sale.
+//! Seats of an event: reading all of them, importing, blocking and unblocking.
 //!
-//! Must not live here: selling one. That is part of a reservation's transaction.
+//! Must not be put here: selling a seat, which is part of a reservation's transaction.
 
 use std::collections::HashSet;
 
@@ -34,7 +34,7 @@ pub enum SeatOutcome {
     NotFound,
 }
 
-/// Between a blocked seat and one for sale.
+/// A change between a blocked seat and an available one.
 #[derive(Clone, Copy)]
 enum SeatBlocking {
     Block,
@@ -42,11 +42,11 @@ enum SeatBlocking {
 }
 
 impl Store {
-    /// All seats of an event that are spread over `seat_keys` partition keys, strongly consistent key
-    /// by key: a seat that is sold while this reads may be told as it was before.
+    /// Reads all seats of an event that are spread over `seat_keys` partition keys. Each key is read strongly
+    /// consistently, but not all at one instant: a seat that is sold meanwhile may be returned as available.
     ///
-    /// A seat whose state cannot be understood is told as blocked, and logged; one whose id is none
-    /// is left out, and logged. More than [`limits::SEATS_PER_EVENT_MAX`] are unavailable.
+    /// A seat whose state cannot be understood is returned as blocked, one without a valid id is skipped; both are
+    /// logged. More than [`limits::SEATS_PER_EVENT_MAX`] seats are unavailable.
     pub async fn read_seats(&self, event: &EventId, seat_keys: u16) -> SeatsRead {
         let mut seats = Vec::new();
         for index in 0..seat_keys.max(1) {
@@ -69,9 +69,9 @@ impl Store {
         SeatsRead::Found(seats)
     }
 
-    /// As [`Store::read_seats`], but only the seats that could be had at `at`, several keys side by
-    /// side. It costs as many read units, and of a house that is sold out next to no time. A seat that
-    /// cannot be understood is left out.
+    /// As [`Store::read_seats`], but only seats that are available at `at`, several keys in parallel. It consumes
+    /// the same read units, but transfers next to nothing of a sold-out event. Seats that cannot be understood are
+    /// skipped.
     pub async fn read_free_seats(
         &self,
         event: &EventId,
@@ -101,8 +101,8 @@ impl Store {
         }
     }
 
-    /// The seats of one partition key, page by page: between two pages others have their turn. `take`
-    /// is given each, and says false when there are too many.
+    /// Reads the seats of one partition key page by page, yielding between pages. `take` receives each seat and
+    /// returns false when there are too many.
     async fn read_key(
         &self,
         event: &EventId,
@@ -154,12 +154,12 @@ impl Store {
         Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
     }
 
-    /// Puts seats there, all of these or none. A seat that is there already gets these facts and
-    /// keeps its state, so that an import can be repeated and resumed while seats are being sold.
+    /// Writes all of these seats or none. A seat that exists gets these facts and keeps its state, so that an
+    /// import can be repeated and resumed during a sale.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] for more than [`limits::TRANSACTION_ACTIONS_MAX`] seats or one named
-    /// twice; the others as they say.
+    /// [`StoreError::Invalid`] for more than [`limits::TRANSACTION_ACTIONS_MAX`] seats or a duplicate, or any
+    /// other [`StoreError`] of the call.
     pub async fn put_seats(
         &self,
         event: &EventId,
@@ -180,12 +180,11 @@ impl Store {
         Ok(self.transact_with_retries(table, puts).await?)
     }
 
-    /// Takes seats out of the sale, each for itself: those that nobody has. The answer is in their
-    /// order.
+    /// Blocks each seat that is available. Outcomes are in the order of the seats.
     ///
     /// # Errors
-    /// The store's, or [`StoreError::Corrupt`] at a seat that cannot be understood; those before it
-    /// may be blocked then. Made again it does the rest.
+    /// Any [`StoreError`] of the call, or [`StoreError::Corrupt`] for a seat that cannot be understood; seats
+    /// before it may be blocked by then. A repeated call completes the change.
     pub async fn block_seats(
         &self,
         event: &EventId,
@@ -196,7 +195,7 @@ impl Store {
             .await
     }
 
-    /// Puts blocked seats back into the sale, as [`Store::block_seats`] takes them out.
+    /// Makes blocked seats available again, the reverse of [`Store::block_seats`].
     ///
     /// # Errors
     /// As [`Store::block_seats`].

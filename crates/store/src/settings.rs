@@ -1,4 +1,4 @@
-//! What a store is connected with, and why connecting can fail.
+//! Settings of the store client, and the errors of connecting.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,32 +27,32 @@ impl Default for TableNames {
     }
 }
 
-/// Where requests get their signature.
+/// Source of the credentials that sign requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CredentialSource {
-    /// As every AWS program: environment, profile (AWS_PROFILE), web identity, container, instance.
+    /// The AWS chain: environment, profile (AWS_PROFILE), web identity, container, instance.
     #[default]
     Environment,
-    /// A fixed placeholder, for a local engine that checks no signature.
+    /// A fixed placeholder, for a local engine that does not check signatures.
     Local,
 }
 
-/// What one shard's store is made of. Plain data: every shard gets a copy.
+/// Settings of one shard's store client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
     /// The AWS region.
     pub region: String,
-    /// `http://host:port` or `https://host`; `None`: AWS_ENDPOINT_URL_DYNAMODB, AWS_ENDPOINT_URL, the
-    /// profile, or the region's own endpoint, in this order.
+    /// `http://host:port` or `https://host`; `None`: AWS_ENDPOINT_URL_DYNAMODB, AWS_ENDPOINT_URL, the profile,
+    /// or the endpoint of the region, in this order.
     pub endpoint: Option<String>,
     pub credentials: CredentialSource,
-    /// A PEM file of certificate authorities to trust beside the public web's; `None`:
+    /// A PEM file of certificate authorities that are trusted in addition to the public ones; `None`:
     /// AWS_CA_BUNDLE, if set.
     pub ca_bundle: Option<PathBuf>,
     pub tables: TableNames,
-    /// How long one attempt on the request path may take, connecting included.
+    /// Time limit of one attempt on the request path, including the connection set-up.
     pub attempt_timeout: Duration,
-    /// How often a read on the request path is tried again when it is throttled or not answered.
+    /// Retries of a read on the request path after throttling or a lost answer.
     pub read_retries: u32,
 }
 
@@ -71,7 +71,7 @@ impl Default for StoreSettings {
 }
 
 impl StoreSettings {
-    /// For the embedded engine at `address`.
+    /// Settings for the embedded engine at `address`.
     pub fn local(address: SocketAddr) -> Self {
         Self {
             endpoint: Some(format!("http://{address}")),
@@ -81,7 +81,7 @@ impl StoreSettings {
     }
 }
 
-/// Why a store cannot be used. The text names the cause and, where one is known, the cure.
+/// Why a store cannot be used. The text names the cause and, where it is known, the cure.
 #[derive(Debug, Error)]
 pub enum StoreConnectError {
     #[error(

@@ -1,6 +1,6 @@
-//! The three tables: what they must look like, making them, and telling what differs.
+//! The three tables: their layout, creation, and differences from the layout.
 //!
-//! Must not live here: what is in an item (`codec`), reading or writing one.
+//! Must not be put here: the content of items (`codec`), reads and writes of items.
 
 use std::fmt;
 
@@ -19,9 +19,9 @@ use crate::limits;
 use inventory_core::time::Micros;
 use inventory_runtime::clock;
 
-/// The index that finds what expires. Its partition key is a time bucket with a shard's number, so
-/// that no index key is hot; its sort key is the instant. Only records that can expire carry both,
-/// the others are not in it. It projects everything: a record fits one write unit either way.
+/// The index that finds overdue holds. Its partition key is a time bucket with a part number, so that no
+/// index key is hot; its sort key is the expiry time. Only records that can expire carry both keys and are in
+/// the index. It projects all attributes: a record fits one write unit either way.
 pub const EXPIRY_INDEX: &str = "expiry";
 
 /// One key attribute, by name and type.
@@ -59,14 +59,14 @@ impl fmt::Display for KeyAttribute {
     }
 }
 
-/// What one table must look like.
+/// Required layout of one table.
 struct TableLayout<'a> {
     table: &'a str,
     /// Partition key, then the sort key if there is one.
     keys: &'static [KeyAttribute],
-    /// The keys of [`EXPIRY_INDEX`]; empty: no index.
+    /// Keys of [`EXPIRY_INDEX`]; empty: no index.
     expiry: &'static [KeyAttribute],
-    /// The attribute after which the store purges; none: never.
+    /// The time-to-live attribute; `None`: items are never purged.
     purge: Option<&'static str>,
 }
 
@@ -101,9 +101,9 @@ fn layouts(store: &Store) -> [TableLayout<'_>; 3] {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableCreation {
     Table(String),
-    /// The expiry index of a table that lacked it.
+    /// The expiry index, added to an existing table.
     Index(String),
-    /// Time to live on [`PURGE_AT`], of a table where it was off.
+    /// Time to live on [`PURGE_AT`], enabled on an existing table.
     Ttl(String),
 }
 
@@ -119,13 +119,13 @@ impl fmt::Display for TableCreation {
     }
 }
 
-/// One way in which a table is not as it must or should be.
+/// One difference between a table and its layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableDifference {
     pub table: String,
     pub what: String,
     pub cure: String,
-    /// The server cannot run on it; otherwise it runs, at a price the cure saves.
+    /// Whether the server cannot run on the table. Otherwise it runs with a disadvantage that the cure removes.
     pub fatal: bool,
 }
 
@@ -135,16 +135,16 @@ impl fmt::Display for TableDifference {
     }
 }
 
-/// Makes what is missing: tables (billed on demand), the expiry index, time to live. Waits until
-/// all of it is ACTIVE. Changes nothing that is there, and made again does nothing.
+/// Creates what is missing: tables (on-demand billing), the expiry index, time to live. Waits until all of it
+/// is ACTIVE. Changes nothing that exists; a repeated call does nothing.
 ///
 /// # Errors
-/// The store's, or [`StoreError::Unavailable`] when a table takes longer than
+/// Any [`StoreError`] of the calls, or [`StoreError::Unavailable`] when a table takes longer than
 /// [`limits::TABLE_ACTIVE_WAIT_MAX`].
 pub async fn create(store: &Store) -> Result<Vec<TableCreation>, StoreError> {
     let mut made = Vec::new();
     let mut fresh = Vec::new();
-    // All tables first, then the waiting: DynamoDB makes them side by side.
+    // Creates all tables before it waits, because DynamoDB creates them in parallel.
     for layout in &layouts(store) {
         let is_missing = describe(store, layout.table).await?.is_none();
         if is_missing && create_one(store, layout).await? {
@@ -172,10 +172,10 @@ pub async fn create(store: &Store) -> Result<Vec<TableCreation>, StoreError> {
     Ok(made)
 }
 
-/// Compares the tables with what they must look like; an empty list is a good answer.
+/// Compares the tables with their layout; an empty list means no difference.
 ///
 /// # Errors
-/// When the store cannot be asked.
+/// When the store does not answer.
 pub async fn check(store: &Store) -> Result<Vec<TableDifference>, StoreError> {
     let mut differences = Vec::new();
     for layout in &layouts(store) {
@@ -290,7 +290,7 @@ async fn describe(store: &Store, table: &str) -> Result<Option<TableDescription>
     }
 }
 
-/// False: somebody else was faster.
+/// Returns false if the table exists by now.
 async fn create_one(store: &Store, layout: &TableLayout<'_>) -> Result<bool, StoreError> {
     let definitions = layout.keys.iter().chain(layout.expiry);
     let definitions: Result<Vec<_>, _> = definitions.map(|key| key.definition()).collect();
@@ -342,7 +342,7 @@ async fn add_index(store: &Store, layout: &TableLayout<'_>) -> Result<(), StoreE
     Ok(())
 }
 
-/// Until the table and its indexes are ACTIVE.
+/// Waits until the table and its indexes are ACTIVE.
 async fn wait_active(store: &Store, table: &str) -> Result<TableDescription, StoreError> {
     let started = clock::monotonic();
     loop {
@@ -365,7 +365,7 @@ async fn wait_active(store: &Store, table: &str) -> Result<TableDescription, Sto
     }
 }
 
-/// The attribute of the table's time to live, if that is on or about to be.
+/// The table's time-to-live attribute, if time to live is enabled or being enabled.
 async fn purge_attribute(store: &Store, table: &str) -> Result<Option<String>, StoreError> {
     let described = store.call_with_retries("DescribeTimeToLive", table, || {
         let describe = store.client().describe_time_to_live();
@@ -397,7 +397,7 @@ async fn turn_on_purge(store: &Store, table: &str, attribute: &str) -> Result<()
     });
     match updated.await {
         Ok(_) => Ok(()),
-        // Somebody else turned it on in between, or it was turned on by a try without an answer.
+        // Enabled meanwhile, by another process or by an attempt whose answer was lost.
         Err(failure)
             if failure.kind == FailureKind::Rejected
                 && purge_attribute(store, table).await?.as_deref() == Some(attribute) =>
@@ -413,7 +413,7 @@ fn index(found: &TableDescription) -> Option<&GlobalSecondaryIndexDescription> {
     indexes.find(|index| index.index_name() == Some(EXPIRY_INDEX))
 }
 
-/// DynamoDB leaves the summary out of a table that was always provisioned.
+/// DynamoDB omits the billing summary of a table that was always provisioned.
 fn billing(found: &TableDescription) -> BillingMode {
     let summary = found.billing_mode_summary();
     let mode = summary.and_then(|summary| summary.billing_mode().cloned());
@@ -445,7 +445,7 @@ fn schema(keys: &[KeyAttribute]) -> Result<Vec<KeySchemaElement>, BuildError> {
     keys.iter().zip(kinds).map(element).collect()
 }
 
-/// A key schema as [`list`] writes one: partition key first, with types.
+/// A key schema in the notation of [`list`]: partition key first, with types.
 fn keys(schema: &[KeySchemaElement], definitions: &[AttributeDefinition]) -> String {
     let mut schema: Vec<_> = schema.iter().collect();
     schema.sort_by_key(|element| *element.key_type() != KeyType::Hash);

@@ -1,4 +1,4 @@
-//! The one write of the request path, and the like of it off that path.
+//! TransactWriteItems: the one write of the request path, and administrative transactions.
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::SdkError;
@@ -21,8 +21,8 @@ const OPERATION: &str = "TransactWriteItems";
 const CONTENT_LENGTH: &str = "content-length";
 
 impl Store {
-    /// Sends `transaction` once, under its token, and says what became of it. Never retries: an
-    /// [`TransactionOutcome::Unknown`] is resolved by sending the very same transaction again.
+    /// Sends `transaction` once, under its token, and returns its outcome. Never retries: the caller resolves
+    /// [`TransactionOutcome::Unknown`] by sending the same transaction again.
     ///
     /// Takes at most the settings' attempt timeout. Dropping the future is safe and leaves the
     /// outcome unknown.
@@ -30,8 +30,8 @@ impl Store {
         self.transact_counted(transaction).await.0
     }
 
-    /// As [`Store::transact`], with the capacity units that the store says it took; 0 where it says
-    /// nothing, as of a write that failed.
+    /// As [`Store::transact`], with the consumed capacity units that the store reports; 0 if it reports none, as
+    /// for failed writes.
     pub async fn transact_counted(&self, transaction: &Transaction) -> (TransactionOutcome, f64) {
         let tables = self.tables();
         let table = match transaction.stripes.is_empty() {
@@ -43,7 +43,7 @@ impl Store {
         let attempt = async {
             match shortcut.trail.way() {
                 Some(way) => shortcut.transact(&way, SdkBody::from(body)).await,
-                // Rare and large: not part of every call's future.
+                // Rare and large: boxed, to keep the futures of calls small.
                 None => Box::pin(self.transact_by_sdk(transaction, body)).await,
             }
         };
@@ -54,7 +54,7 @@ impl Store {
         }
     }
 
-    /// The SDK signs, sends and reads the answer; the body is ours.
+    /// The SDK signs, sends and reads the answer; the body is built here.
     async fn transact_by_sdk(
         &self,
         transaction: &Transaction,
@@ -63,7 +63,7 @@ impl Store {
         self.client()
             .transact_write_items()
             .set_transact_items(Some(Vec::new()))
-            // Set, or the SDK makes one up.
+            // Without this the SDK generates a token.
             .client_request_token(codec::token_text(transaction.token))
             .customize()
             .mutate_request(move |request| {
@@ -125,8 +125,8 @@ impl Store {
         ));
     }
 
-    /// Writes all of `actions`, off the request path. Tried again while others are in the way or the
-    /// store throttles, for a while and without a token: it must be harmless to apply twice.
+    /// Writes all `actions`, off the request path. Retried for a limited time while other transactions conflict
+    /// or the store throttles, without a token: the actions must be idempotent.
     pub(super) async fn transact_with_retries(
         &self,
         table: &str,
@@ -151,7 +151,7 @@ impl Store {
                 return Err(failure);
             }
             if clock::monotonic().since(began) > patience {
-                // It is not this write that is at fault, and who asks may come back with it.
+                // The write itself is valid; the caller may retry later.
                 failure.kind = FailureKind::Throttled;
                 return Err(failure);
             }
@@ -161,7 +161,7 @@ impl Store {
     }
 }
 
-/// What the store says of each action of a transaction that it cancelled.
+/// The reasons that the store gives for each action of a cancelled transaction.
 fn reasons(failure: &CallFailure<TransactWriteItemsError>) -> &[CancellationReason] {
     let error = failure.error.as_ref().and_then(|e| e.as_service_error());
     match error {
@@ -172,7 +172,7 @@ fn reasons(failure: &CallFailure<TransactWriteItemsError>) -> &[CancellationReas
     }
 }
 
-/// Whether a transaction was cancelled for nothing that it says itself.
+/// Whether a transaction was cancelled only because of conflicts or throttling.
 fn is_passing(failure: &CallFailure<TransactWriteItemsError>) -> bool {
     let passing = |reason: &CancellationReason| {
         let code = reason.code().unwrap_or("None");

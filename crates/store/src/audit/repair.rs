@@ -1,5 +1,5 @@
-//! Repairs, each one transaction on the condition of what was seen. Harmless to repeat: once a repair
-//! is written its condition no longer holds, and what is found then is what it wanted.
+//! Repairs: each is one transaction with the audited state as its condition. Idempotent: after a repair is written
+//! its condition no longer holds, and the stored state is the repaired one.
 
 use std::collections::HashMap;
 
@@ -20,21 +20,20 @@ use inventory_core::time::UnixMillis;
 use inventory_core::transaction::ReservationState;
 use inventory_runtime::clock;
 
-/// What became of a repair.
+/// Outcome of a repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepairOutcome {
-    /// It is as the repair wants it, by this very call or an earlier one.
+    /// The item is as the repair requires, by this call or an earlier one.
     Done,
-    /// Something it depends on has changed since it was seen: nothing was written.
+    /// Something that the repair depends on has changed since the audit: nothing was written.
     Stale,
 }
 
 impl Store {
-    /// Carries out one repair of `event`, if everything it depends on is as it was seen.
+    /// Applies one repair of `event`, if everything it depends on is as audited.
     ///
     /// # Errors
-    /// When the store cannot be asked; then it may or may not have been carried out, and can be
-    /// asked for again.
+    /// When the store does not answer; the repair may or may not have been applied and can be repeated.
     pub async fn repair(
         &self,
         event: &EventId,
@@ -64,8 +63,8 @@ impl Store {
         }
     }
 
-    /// The item to repair first, then the record it depends on. Empty when what was seen is not
-    /// enough to be sure.
+    /// The update first, then the condition check on the record it depends on. Empty if the audited state is not
+    /// sufficient.
     fn repair_actions(
         &self,
         event: &EventId,
@@ -111,7 +110,7 @@ impl Store {
     }
 }
 
-/// An update with its condition and all that both speak of.
+/// An update with its condition, names and values.
 struct RepairWrite {
     update: &'static str,
     condition: String,
@@ -141,7 +140,7 @@ fn stripe_update(seen: &StripeBalance, to: u64, at: &str) -> RepairWrite {
         _ => "#v = :v",
     };
     RepairWrite {
-        // The version tells every other reader that units have moved.
+        // The version shows other readers that units have moved.
         update: "SET #r = :to, #u = :u ADD #v :one",
         condition: format!("#r = :r AND #c = :c AND {version}"),
         names: vec![
@@ -178,7 +177,7 @@ fn seat_update(seen: &SeatState, to: &SeatState, at: &str) -> RepairWrite {
     }
     if let SeatState::Hold { until, .. } = seen {
         match until.0 {
-            // How a hold reads that does not say when it ends.
+            // The stored form of a hold without an expiry time.
             u64::MAX => condition.push_str(" AND NOT attribute_type(#x, :n)"),
             _ => condition.push_str(" AND #x = :x"),
         }
@@ -209,7 +208,7 @@ fn seat_update(seen: &SeatState, to: &SeatState, at: &str) -> RepairWrite {
     }
 }
 
-/// That a record still is in `state` (`None`: that there is none), its hold ending at `until`.
+/// Checks that a record is still in `state` (`None`: that there is no record), with the hold expiry `until`.
 fn record_check(
     table: &str,
     reservation: &ReservationId,
@@ -240,7 +239,7 @@ fn record_check(
     Ok(TransactWriteItem::builder().condition_check(check).build())
 }
 
-/// A condition failed: perhaps because this very repair was written before, its answer lost.
+/// A condition failed, possibly because this repair was written before and its answer was lost.
 fn repair_failure(
     repair: &Repair,
     failure: CallFailure<TransactWriteItemsError>,

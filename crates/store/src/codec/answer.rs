@@ -1,4 +1,4 @@
-//! A cancelled transaction's reasons.
+//! Reads the reasons of a cancelled transaction.
 
 use std::borrow::Cow;
 
@@ -13,10 +13,10 @@ use inventory_core::transaction::{
     ActionOutcome, RecordWrite, StripeUpdate, Transaction, TransactionOutcome,
 };
 
-/// What a cancelled transaction says.
+/// Content of a cancelled transaction.
 pub(crate) struct Cancellation {
     pub(crate) outcome: TransactionOutcome,
-    /// What an operator should know: items and codes that should not be.
+    /// Remarks for the operator: items and codes that should not occur.
     pub(crate) remarks: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn cancelled(transaction: &Transaction, reasons: &[CancellationReason
             reasons.len(),
             transaction.action_count()
         ));
-        // Not applied, and nobody knows whose fault it is.
+        // Not applied, and the cause is unknown.
         return Cancellation {
             outcome: TransactionOutcome::Rejected,
             remarks,
@@ -48,7 +48,7 @@ pub(crate) fn cancelled(transaction: &Transaction, reasons: &[CancellationReason
         read.push(one(transaction, at, reason, &mut remarks));
     }
     let outcome = match read.iter().all(|reason| *reason == ActionOutcome::Fine) {
-        // Cancelled by nobody: as much as to say, try again.
+        // No action has a reason: the transaction can be retried.
         true => TransactionOutcome::Conflict,
         false => TransactionOutcome::Cancelled(read),
     };
@@ -77,7 +77,7 @@ fn one(
         "ConditionalCheckFailed" => condition(transaction, at, reason, remarks),
         code if is_conflict(code) => ActionOutcome::Conflict,
         code if is_throttle(code) => ActionOutcome::Throttled,
-        // ValidationError, ItemCollectionSizeLimitExceeded, DuplicateItem, and what is yet to come.
+        // ValidationError, ItemCollectionSizeLimitExceeded, DuplicateItem, and future codes.
         code => {
             let message = reason.message().unwrap_or("no message");
             let action = name(transaction, at);
@@ -102,7 +102,7 @@ fn condition(
         }
         (Action::Stripe(_), Some(item)) => (
             stripe_view(item).map(|view| ActionOutcome::Stripe(Some(view))),
-            // The stock cannot be trusted: whoever wants it gets an error, nothing is sold.
+            // The stock cannot be trusted: reservations get an error and nothing is sold.
             ActionOutcome::Invalid,
         ),
         (Action::Record(_), Some(item)) => (
@@ -111,7 +111,7 @@ fn condition(
         ),
         (Action::Seat(..), Some(item)) => (
             seat_state(item).map(|state| ActionOutcome::Seat(Some(state))),
-            // Whoever has it, it is not for sale.
+            // The seat is not available, whatever its holder.
             ActionOutcome::Seat(Some(SeatState::Blocked)),
         ),
         (Action::Record(_) | Action::None, None | Some(_)) => (
@@ -126,7 +126,7 @@ fn condition(
     })
 }
 
-/// What one action is about.
+/// The subject of one action.
 enum Action<'a> {
     Stripe(&'a StripeUpdate),
     Record(&'a RecordWrite),

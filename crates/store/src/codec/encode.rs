@@ -1,4 +1,4 @@
-//! Writing a transaction as the body of its request.
+//! Encodes a transaction as a request body.
 
 use super::fields::timestamp;
 use super::json::JsonWriter;
@@ -8,7 +8,7 @@ use super::stripes::StripeExpressions;
 use crate::settings::TableNames;
 use inventory_core::transaction::{RequestToken, Transaction};
 
-/// What every request of one shard's store shares.
+/// Data that all requests of one shard's store share.
 pub(crate) struct TransactionEncoder {
     stripes: StripeExpressions,
     records: RecordExpressions,
@@ -24,8 +24,8 @@ impl TransactionEncoder {
         }
     }
 
-    /// A `TransactWriteItems` as JSON: one action per stripe, then one per record, then one per seat
-    /// that a record moves, in order. The same transaction always gives the same bytes.
+    /// Encodes a `TransactWriteItems` as JSON: one action per stripe, then per record, then per seat that a record
+    /// moves. The same transaction always gives the same bytes.
     pub(crate) fn body(&self, transaction: &Transaction) -> String {
         let at = timestamp(transaction.at);
         let now = WriteInstant {
@@ -60,7 +60,7 @@ impl TransactionEncoder {
     }
 }
 
-/// As the store is told it: 32 of the 36 characters it takes.
+/// The request token as sent: 32 of at most 36 characters.
 pub(crate) fn token_text(token: RequestToken) -> String {
     format!("{:032x}", token.0)
 }

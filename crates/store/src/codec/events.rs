@@ -1,4 +1,4 @@
-//! What stripe 0 tells of its event beside the stock, and an operator's changes of stripes.
+//! Event attributes of stripe 0, and administrative changes of stripes.
 
 use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
@@ -65,7 +65,7 @@ pub(crate) fn event_stripe(
 
 /// Reads stripe 0's item.
 pub(crate) fn event_about(item: &Item) -> Result<EventAbout, String> {
-    // Labels for people: whatever is no text tells nothing.
+    // Labels for people: a value that is not text is ignored.
     let label = |name| maybe_text(item, name).ok().flatten().unwrap_or_default();
     Ok(EventAbout {
         event: read_parsed(item, EVENT_ID)?,
@@ -77,8 +77,8 @@ pub(crate) fn event_about(item: &Item) -> Result<EventAbout, String> {
     })
 }
 
-/// Changes a stripe's capacity, and what is left of it by as much, if the capacity is still `from`
-/// and no sold unit is taken.
+/// Changes a stripe's capacity and its remaining units by the same amount, if the capacity is still `from` and no
+/// sold unit is removed.
 pub(crate) fn capacity_change(
     event: &EventId,
     index: u16,
@@ -103,7 +103,7 @@ pub(crate) fn capacity_change(
     }
 }
 
-/// Ends the sale as far as one stripe is concerned.
+/// Closes the event on one stripe.
 pub(crate) fn closing(event: &EventId, index: u16, at: UnixMillis) -> ConditionalUpdate {
     let update = "SET #c = :c, #u = :u";
     ConditionalUpdate {

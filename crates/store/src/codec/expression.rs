@@ -1,20 +1,20 @@
-//! An expression with its names, made once and used for every item it fits; and, for the request path,
-//! everything of an action that is the same for all of them as a piece of JSON.
+//! Expression templates: an expression with its names, built once for every item it fits, and on the request path
+//! the constant parts of an action as JSON.
 
 use std::collections::HashMap;
 
 use super::fields::Item;
 use super::json::{AttributeWriter, JsonWriter, quote};
 
-/// What an update does and asks, and what its aliases stand for. DynamoDB refuses a name that is
-/// declared and not used: every combination of attributes has a shape of its own.
+/// Update and condition expression, and the names of their aliases. DynamoDB rejects a name that is declared and
+/// not used, so every combination of attributes has its own template.
 pub(crate) struct ExpressionTemplate {
     pub(crate) update: String,
     pub(crate) condition: String,
     pub(crate) names: HashMap<String, String>,
 }
 
-/// A write of one item outside any transaction.
+/// A conditional write of one item outside any transaction.
 pub(crate) struct ConditionalUpdate {
     pub(crate) key: Item,
     pub(crate) shape: ExpressionTemplate,
@@ -43,7 +43,7 @@ impl ExpressionTemplate {
         shape
     }
 
-    /// Everything of an update but its key and its values, which [`UpdateTemplate::write`] adds.
+    /// The constant part of an update; [`UpdateTemplate::write`] adds key and values.
     pub(super) fn template(&self, table: &str) -> UpdateTemplate {
         let mut head = head("Update", table, &self.condition, &self.names);
         head.push_str(",\"UpdateExpression\":");
@@ -53,13 +53,13 @@ impl ExpressionTemplate {
     }
 }
 
-/// An update of a transaction, but for its key and its values.
+/// An update of a transaction without its key and values.
 pub(super) struct UpdateTemplate {
     head: String,
 }
 
 impl UpdateTemplate {
-    /// The action on one item. When the condition fails, the store tells what is there.
+    /// Writes the action on one item. If the condition fails, the store returns the stored item.
     pub(super) fn write(
         &self,
         json: &mut JsonWriter,
@@ -74,7 +74,7 @@ impl UpdateTemplate {
     }
 }
 
-/// A put of a transaction, but for its item.
+/// A put of a transaction without its item.
 pub(super) struct PutTemplate {
     head: String,
 }
@@ -94,7 +94,7 @@ impl PutTemplate {
     }
 }
 
-/// The members that every action has.
+/// Members that every action has.
 fn head(kind: &str, table: &str, condition: &str, names: &HashMap<String, String>) -> String {
     let mut head = format!("{{\"{kind}\":{{\"TableName\":");
     quote(&mut head, table);

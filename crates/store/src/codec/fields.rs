@@ -1,5 +1,5 @@
-//! Single attributes, to and from the SDK's types. Whatever does not fit is an error that names the
-//! attribute: other programs may write to these tables.
+//! Single attributes, to and from the SDK's types. A value that does not fit is an error that names the attribute,
+//! because other programs may write to these tables.
 
 use std::collections::HashMap;
 
@@ -27,13 +27,13 @@ pub(super) fn values<const N: usize>(pairs: [(&str, AttributeValue); N]) -> Item
     pairs.into_iter().map(owned).collect()
 }
 
-/// What an expression's aliases stand for.
+/// Names behind the aliases of an expression.
 pub(super) fn names(pairs: &[(&str, &str)]) -> HashMap<String, String> {
     let owned = |(alias, name): &(&str, &str)| ((*alias).to_owned(), (*name).to_owned());
     pairs.iter().map(owned).collect()
 }
 
-/// ISO 8601 in UTC, with milliseconds when there are any: `2024-01-01T12:00:00.25Z`.
+/// ISO 8601 in UTC, with milliseconds unless they are zero: `2024-01-01T12:00:00.25Z`.
 pub(crate) fn timestamp(at: UnixMillis) -> String {
     let at = DateTime::from_millis(i64::try_from(at.0).unwrap_or(i64::MAX));
     at.fmt(DateTimeFormat::DateTime).unwrap_or_default()
@@ -41,7 +41,7 @@ pub(crate) fn timestamp(at: UnixMillis) -> String {
 
 // ---- Reading ------------------------------------------------------------------------------------
 
-/// The attribute, `None` where there is none or it is NULL: some programs write that for "nothing".
+/// The attribute; `None` if it is missing or NULL, which some programs write for "nothing".
 fn present<'a>(item: &'a Item, name: &str) -> Option<&'a AttributeValue> {
     item.get(name).filter(|value| !value.is_null())
 }
@@ -76,7 +76,7 @@ pub(super) fn read_number<N: std::str::FromStr>(item: &Item, name: &str) -> Resu
     maybe_number(item, name)?.ok_or_else(|| format!("{name} is missing"))
 }
 
-/// An identifier, an order, or anything else that says why a text is not one.
+/// An identifier, an order id, or any other type whose error explains why a text is invalid.
 pub(super) fn read_parsed<T>(item: &Item, name: &str) -> Result<T, String>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,
@@ -84,7 +84,7 @@ where
     maybe_parsed(item, name)?.ok_or_else(|| format!("{name} is missing"))
 }
 
-/// As [`read_parsed`], of an attribute that need not be there.
+/// As [`read_parsed`], for an optional attribute.
 pub(super) fn maybe_parsed<T>(item: &Item, name: &str) -> Result<Option<T>, String>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,
@@ -98,7 +98,7 @@ where
         .map_err(|error| format!("{name} is {text:?}: {error}"))
 }
 
-/// As [`timestamp`] writes it; 0 where there is none.
+/// Reads the format of [`timestamp`]; 0 if the attribute is missing.
 pub(super) fn read_timestamp(item: &Item, name: &str) -> Result<UnixMillis, String> {
     let Some(text) = maybe_text(item, name)? else {
         return Ok(UnixMillis(0));

@@ -1,18 +1,17 @@
-//! The body of the one hot request, written by hand.
+//! JSON writer for the body of the hot request.
 //!
-//! The SDK's way there builds a map of named values for every item and writes the maps out: some
-//! forty allocations a reservation. What differs from one reservation to the next is a few short
-//! texts, so only those are written, between pieces that were made once ([`super::shape`]). Signing,
-//! sending and reading the answer stay the SDK's.
+//! The SDK builds a map of named values for every item and serializes the maps: some forty allocations per
+//! reservation. Reservations differ in a few short texts only, so only these are written, between parts that are
+//! built once ([`super::expression`]). Signing, sending and reading the answer remain the SDK's.
 //!
-//! Must not live here: what an item has, expressions, tables.
+//! Must not be put here: items, expressions, tables.
 
 use std::fmt::{Display, Write as _};
 
-/// Bytes that one action usually takes: a record's put with a payment and its order.
+/// Usual size of one action in bytes: the put of a record with a payment and an order.
 const ACTION_BYTES: usize = 768;
 
-/// A JSON text under way.
+/// A JSON text being written.
 pub(super) struct JsonWriter {
     out: String,
 }
@@ -24,17 +23,17 @@ impl JsonWriter {
         }
     }
 
-    /// What is JSON already.
+    /// Appends text that is JSON already.
     pub(super) fn raw(&mut self, text: &str) {
         self.out.push_str(text);
     }
 
-    /// A text in quotes.
+    /// Appends a quoted string.
     pub(super) fn quoted(&mut self, text: &str) {
         quote(&mut self.out, text);
     }
 
-    /// The members of an item, a key or an expression's values, between braces that are there.
+    /// Writes the members of an item, a key or expression values; the caller writes the braces.
     pub(super) fn attributes(&mut self) -> AttributeWriter<'_> {
         AttributeWriter {
             out: &mut self.out,
@@ -60,7 +59,7 @@ impl AttributeWriter<'_> {
         self.out.push('}');
     }
 
-    /// A text of digits, dots and the like, which needs no escapes, made where it is written.
+    /// A text that needs no escapes (digits, dots), formatted in place.
     pub(super) fn plain(&mut self, name: &str, value: impl Display) {
         self.open(name, "S");
         self.digits(value);
@@ -107,7 +106,7 @@ impl AttributeWriter<'_> {
 pub(super) fn quote(out: &mut String, text: &str) {
     out.push('"');
     let mut rest = text;
-    // Nearly never: identifiers have no such bytes, and whatever is not ASCII stands for itself.
+    // Rare: identifiers have no such bytes, and non-ASCII text needs no escape.
     while let Some(at) = rest
         .bytes()
         .position(|b| b < b' ' || b == b'"' || b == b'\\')

@@ -1,19 +1,18 @@
-//! The domain's transaction as DynamoDB writes it, and DynamoDB's answers as the domain reads them.
+//! Converts the core's transactions to DynamoDB requests, and DynamoDB's answers to the core's types.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `encode.rs` | a transaction as the body of its request; what all requests of a shard share |
-//! | `answer.rs` | a cancelled transaction's reasons |
-//! | `stripes.rs`, `records.rs`, `seats.rs`, `events.rs` | one kind of item each: writing and reading it |
-//! | `shape.rs` | an expression with its names |
-//! | `json.rs` | writing the body |
+//! | `encode.rs` | a transaction as a request body; data that all requests of a shard share |
+//! | `answer.rs` | the reasons of a cancelled transaction |
+//! | `stripes.rs`, `records.rs`, `seats.rs`, `events.rs` | writing and reading one kind of item each |
+//! | `expression.rs` | expression templates with their names |
+//! | `json.rs` | the JSON writer of the body |
 //! | `fields.rs` | single attributes, to and from the SDK's types |
 //!
-//! Pure functions between plain data and the SDK's types. Must not live here: a call, a clock, a
-//! retry.
+//! Pure functions between plain data and the SDK's types. Must not be put here: calls, clocks, retries.
 //!
-//! Attribute names are the stored format. In expressions every one of them is aliased: many of the
-//! names that fit are reserved words.
+//! Attribute names are the stored format. Expressions alias every name, because many of the obvious names are
+//! reserved words.
 
 mod answer;
 mod encode;
@@ -41,7 +40,7 @@ pub(super) const REMAINING: &str = "remaining";
 pub(super) const VERSION: &str = "version";
 pub(super) const TOTAL_SEATS: &str = "total_seats";
 pub(super) const UPDATED_AT: &str = "updated_at";
-/// There and not false: the event takes no new reservations. On every stripe.
+/// If present and not false, the event accepts no new reservations. On every stripe.
 pub(super) const CLOSED: &str = "closed";
 
 /// Of stripe 0 only.
@@ -50,7 +49,7 @@ pub(super) const SEAT_KEYS: &str = "seat_keys";
 pub(super) const NAME: &str = "name";
 pub(super) const VENUE: &str = "venue";
 
-/// Attributes of a reservation's record, beside the event's.
+/// Attributes of a reservation's record, in addition to those of the event.
 pub(super) const RESERVATION_ID: &str = "reservation_id";
 pub(super) const STATUS: &str = "status";
 pub(super) const QTY: &str = "qty";
@@ -64,12 +63,12 @@ pub(super) const CREATED_AT: &str = "created_at";
 /// Epoch seconds after which the store's TTL may delete a record.
 pub(super) const PURGE_AT: &str = "purge_at";
 
-/// The keys of the expiry index. Only reservations that hold something carry the bucket; the instant
-/// stays on those that did.
+/// Keys of the expiry index. Only reservations that hold stock carry the bucket; the expiry time stays on
+/// records that held stock before.
 pub(super) const EXPIRY_BUCKET: &str = "expiry_bucket";
 pub(super) const EXPIRES_AT: &str = "expires_at";
 
-/// Attributes of a seat item, beside those above.
+/// Attributes of a seat item, in addition to those above.
 pub(super) const SEAT_ID: &str = "seat_id";
 pub(super) const HOLD_EXPIRES_AT: &str = "hold_expires_at";
 pub(super) const SECTION: &str = "section";
@@ -78,7 +77,7 @@ pub(super) const NUMBER: &str = "number";
 pub(super) const PRICE_AMOUNT: &str = "price_amount";
 pub(super) const PRICE_CURRENCY: &str = "price_currency";
 
-/// A seat's `status`.
+/// Values of a seat's `status`.
 pub(super) const AVAILABLE: &str = "AVAILABLE";
 pub(super) const HOLD: &str = "HOLD";
 pub(super) const SOLD: &str = "SOLD";

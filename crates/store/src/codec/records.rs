@@ -1,4 +1,4 @@
-//! Reservations' records.
+//! Records of reservations.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -40,25 +40,25 @@ const NAMES: [(&str, &str); 10] = [
     ("#k", RESERVATION_ID),
 ];
 
-/// A reservation's record, whole.
+/// The complete record of a reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRecord {
     pub reservation: ReservationId,
     pub event: EventId,
     pub qty: u32,
-    /// Where the units came from; empty for seats and for a tombstone.
+    /// Stripe allocations; empty for seats and for a tombstone.
     pub draws: StripeAllocations,
-    /// Empty when none was given.
+    /// Empty if none was given.
     pub payment_intent: String,
-    /// 0 where the record does not say.
+    /// 0 if the record has none.
     pub created_at: UnixMillis,
-    /// Its `at` is when the record was written last.
+    /// Its `at` is the time of the last write.
     pub view: RecordView,
 }
 
 // ---- Writing ------------------------------------------------------------------------------------
 
-/// What a transaction's records share: when it is, in the forms that are stored.
+/// The time of a transaction in the forms that its records store.
 pub(super) struct WriteInstant<'a> {
     pub(super) at: &'a str,
     pub(super) millis: UnixMillis,
@@ -66,17 +66,17 @@ pub(super) struct WriteInstant<'a> {
     pub(super) purge_at: u64,
 }
 
-/// What a step of a record sets and asks, as far as its expressions differ.
+/// The properties of a write on which its expressions depend.
 #[derive(Clone, Copy)]
 struct RecordTransition {
     to: ReservationState,
     due: ExpiryCondition,
-    /// Whether a payment is told.
+    /// Whether the write stores a payment.
     payment: bool,
     what: StockLink,
 }
 
-/// What a step takes from the stock that the record must tell from then on.
+/// The stock that the record refers to after the write.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StockLink {
     Nothing,
@@ -167,8 +167,7 @@ impl RecordTransition {
     }
 }
 
-/// Writes of records. The shapes are made when they are first needed: few of those that could be
-/// ever are.
+/// Writes of records. Templates are built on first use, because few of the possible combinations occur.
 pub(super) struct RecordExpressions {
     table: String,
     new: PutTemplate,
@@ -245,7 +244,7 @@ fn item(
     }
 }
 
-/// What a write that confirms names as the order.
+/// The order id that a confirming write stores.
 pub(super) fn order(record: &RecordWrite) -> OrderId {
     record
         .order

@@ -1,5 +1,4 @@
-//! Seat items. A sale touches only who has the seat and until when; section, row, number and price
-//! stay as they were imported.
+//! Seat items. A sale changes only the holder and the hold expiry; section, row, number and price stay as imported.
 
 use std::collections::HashMap;
 
@@ -30,17 +29,16 @@ const NAMES: [(&str, &str); 5] = [
     ("#u", UPDATED_AT),
 ];
 
-/// Of a seat that nobody has. A missing attribute compares false: a seat that is not there is never
-/// made by a sale.
+/// Condition of an available seat. A missing attribute compares false, so a sale never creates a seat.
 const FREE: &str = "#s = :f";
-/// Of a seat that this very reservation has.
+/// Condition of a seat that this reservation holds.
 const OURS: &str = "#s = :f AND #r = :r";
 
 /// Updates of seat items.
 pub(super) struct SeatExpressions {
     hold: UpdateTemplate,
     sell: UpdateTemplate,
-    /// Of what is held already.
+    /// For seats that are held already.
     keep: UpdateTemplate,
     give: UpdateTemplate,
 }
@@ -57,14 +55,14 @@ impl SeatExpressions {
         }
     }
 
-    /// What happens to every seat of `record`: how, and its state before and after.
+    /// The change of every seat of `record`, and its state before and after.
     fn step(&self, record: &RecordWrite) -> (&UpdateTemplate, &'static str, &'static str) {
         let is_sale = record.to == ReservationState::Confirmed;
         match stock_change(record.from, record.to) {
             StockChange::Reserve if is_sale => (&self.sell, AVAILABLE, SOLD),
             StockChange::Reserve => (&self.hold, AVAILABLE, HOLD),
             StockChange::Keep => (&self.keep, HOLD, SOLD),
-            // A record that moves nothing has no seats to move.
+            // A record without a stock change has no seats to update.
             StockChange::Return | StockChange::None => match record.from {
                 Some(ReservationState::Confirmed) => (&self.give, SOLD, AVAILABLE),
                 _ => (&self.give, HOLD, AVAILABLE),
@@ -111,7 +109,7 @@ pub(crate) fn seat_item_key(event: &EventId, seat: &SeatId, seat_keys: u16) -> I
     ])
 }
 
-/// The update that gives a seat its facts, and a state if it has none. What is not told is removed.
+/// The update that writes a seat's facts, and a state if it has none. Facts that are not given are removed.
 pub(crate) fn seat_put(
     table: &str,
     event: &EventId,
@@ -156,7 +154,7 @@ pub(crate) fn seat_put(
     Ok(TransactWriteItem::builder().update(update).build())
 }
 
-/// Changes a seat's state outside any reservation, if it is `from`.
+/// Changes the state of a seat outside any reservation, if the state is `from`.
 pub(crate) fn seat_turn(
     event: &EventId,
     seat_keys: u16,
@@ -175,7 +173,7 @@ pub(crate) fn seat_turn(
     }
 }
 
-/// What reads the seats of one partition key: only what [`seat`] or [`free_seat`] needs.
+/// Query of the seats of one partition key, with only the attributes that [`seat`] or [`free_seat`] needs.
 pub(crate) struct SeatPage {
     pub(crate) projection: String,
     pub(crate) filter: Option<String>,
@@ -208,7 +206,7 @@ impl SeatPage {
         }
     }
 
-    /// Only of those that could be had at `at`. A hold that does not say when it ends is not over.
+    /// Only seats that are available at `at`. A hold without an expiry time is not overdue.
     pub(crate) fn free(partition_key: String, at: UnixMillis) -> Self {
         const READ: [(&str, &str); 4] = [
             ("#i", SEAT_ID),
@@ -232,13 +230,13 @@ impl SeatPage {
     }
 }
 
-/// The seat of an item that [`SeatPage::free`] read.
+/// The seat of an item that a [`SeatPage::free`] query returned.
 pub(crate) fn free_seat(item: &Item) -> Result<(SeatId, SeatState), String> {
     Ok((read_parsed(item, SEAT_ID)?, seat_state(item)?))
 }
 
-/// The seat, if its id is one, and what is wrong with the item. A state that cannot be understood
-/// keeps the seat from being sold.
+/// The seat, if its id is valid, and what is wrong with the item. A state that cannot be understood keeps the
+/// seat from being sold.
 pub(crate) fn seat(item: &Item) -> (Option<SeatItem>, Option<String>) {
     let id = match read_parsed(item, SEAT_ID) {
         Ok(id) => id,
@@ -252,7 +250,7 @@ pub(crate) fn seat(item: &Item) -> (Option<SeatItem>, Option<String>) {
     (Some(SeatItem { id, facts, state }), fault)
 }
 
-/// As far as they are told. A number may be stored as one.
+/// The facts that the item has. A number may be stored as a DynamoDB number.
 fn facts(item: &Item) -> SeatFacts {
     let told = |name| match item.get(name) {
         Some(AttributeValue::S(text) | AttributeValue::N(text)) => text.clone(),
@@ -271,14 +269,14 @@ fn facts(item: &Item) -> SeatFacts {
     }
 }
 
-/// Whose the seat is.
+/// State of the seat.
 pub(crate) fn seat_state(item: &Item) -> Result<SeatState, String> {
     match read_text(item, STATUS)? {
         AVAILABLE => Ok(SeatState::Available),
         BLOCKED => Ok(SeatState::Blocked),
         HOLD => Ok(SeatState::Hold {
             reservation: read_parsed(item, RESERVATION_ID)?,
-            // A hold that was not made here need not say: it ends when whoever made it ends it.
+            // A hold made by another program may have no expiry time; that program ends it.
             until: UnixMillis(maybe_number(item, HOLD_EXPIRES_AT)?.unwrap_or(u64::MAX)),
         }),
         SOLD => Ok(SeatState::Sold {
@@ -323,7 +321,7 @@ mod tests {
         assert_eq!(seat.state, SeatState::Blocked);
         assert!(fault.unwrap().contains("LOST"));
         assert_eq!((&*seat.facts.row, &*seat.facts.number), ("A", "12"));
-        // An amount of no currency is no price.
+        // An amount without a currency is not a price.
         assert_eq!((&*seat.facts.section, seat.facts.price), ("", None));
         item.insert(SEAT_ID.to_owned(), text("A 12"));
         let (seat, fault) = super::seat(&item);

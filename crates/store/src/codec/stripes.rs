@@ -1,4 +1,4 @@
-//! Stripe items: an event's stock.
+//! Stripe items: stock of an event.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -17,11 +17,11 @@ const NAMES: [(&str, &str); 4] = [
     ("#v", VERSION),
 ];
 
-/// `ADD` counts up from nothing where an item has no version yet.
+/// `ADD` starts from 0 if an item has no version yet.
 const LESS: &str = "SET #r = #r - :n, #u = :u ADD #v :o";
 const MORE: &str = "SET #r = #r + :n, #u = :u ADD #v :o";
 
-/// The first part can only be true of an item that exists: a missing attribute compares false.
+/// The first part is true only for an existing item: a missing attribute compares false.
 const ENOUGH_AND_OPEN: &str = "#r >= :n AND (attribute_not_exists(#c) OR #c = :f)";
 const THERE_AND_OPEN: &str = "attribute_exists(#r) AND (attribute_not_exists(#c) OR #c = :f)";
 const THERE: &str = "attribute_exists(#r)";
@@ -29,7 +29,7 @@ const THERE: &str = "attribute_exists(#r)";
 /// Updates of stripe items.
 pub(super) struct StripeExpressions {
     take: UpdateTemplate,
-    /// Of who takes no more than others give back.
+    /// For updates that reserve no more units than they return.
     swap: UpdateTemplate,
     give: UpdateTemplate,
 }
@@ -92,7 +92,7 @@ pub(crate) fn stripe_view(item: &Item) -> Result<StripeView, String> {
     Ok(StripeView {
         capacity,
         remaining,
-        // An item that another program made need not have one before its first sale.
+        // An item written by another program may lack it before its first sale.
         version: maybe_number(item, VERSION)?.unwrap_or(0),
         stripes,
         seat_keys,
@@ -100,7 +100,7 @@ pub(crate) fn stripe_view(item: &Item) -> Result<StripeView, String> {
     })
 }
 
-/// As the conditions above see it.
+/// The units as the conditions above compare them.
 pub(crate) fn is_closed(item: &Item) -> bool {
     !matches!(item.get(CLOSED), None | Some(AttributeValue::Bool(false)))
 }
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!((view.seat_keys, view.closed), (4, true));
         item.insert(CLOSED.to_owned(), AttributeValue::Bool(false));
         assert!(!stripe_view(&item).unwrap().closed);
-        // The condition of a take fails on whatever is not false.
+        // The condition of a reservation fails on any value other than false.
         item.insert(CLOSED.to_owned(), text("no"));
         assert!(stripe_view(&item).unwrap().closed);
         item.insert(SEAT_KEYS.to_owned(), number(limits::SEAT_KEYS_MAX + 1));

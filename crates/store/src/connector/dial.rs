@@ -1,4 +1,4 @@
-//! From a URL to an open HTTP/1 connection: name resolution, TCP, TLS, handshake.
+//! Opens an HTTP/1 connection for a URL: name resolution, TCP, TLS, handshake.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ use crate::limits;
 use inventory_core::time::Micros;
 use inventory_runtime::{Task, clock};
 
-/// Where a request goes: connections are shared by requests to the same origin only.
+/// Scheme, host and port of a request: connections are shared by requests to the same origin only.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct StoreOrigin {
     pub(super) https: bool,
@@ -35,7 +35,7 @@ pub(super) struct StoreOrigin {
 
 impl StoreOrigin {
     /// # Errors
-    /// A text that says what is wrong with the URL.
+    /// A text with the problem of the URL.
     pub(super) fn of(uri: &http::Uri) -> Result<Self, String> {
         let https = match uri.scheme_str() {
             Some("https") => true,
@@ -52,7 +52,7 @@ impl StoreOrigin {
     }
 }
 
-/// One HTTP/1 connection. Dropping it closes it, whatever is under way on it.
+/// One HTTP/1 connection. Dropping it closes it, with any request in flight.
 pub(super) struct StoreConnection {
     pub(super) origin: Rc<StoreOrigin>,
     pub(super) sender: SendRequest<SdkBody>,
@@ -68,11 +68,11 @@ pub struct CaBundleError {
     pub why: String,
 }
 
-/// Opens connections and remembers, briefly, the addresses of names.
+/// Opens connections and caches resolved addresses briefly.
 pub(super) struct Dialer {
     tls: TlsConnector,
     resolved: RefCell<HashMap<String, ResolvedAddresses>>,
-    /// One resolution at a time: a resolver that hangs must not fill the blocking pool's queue.
+    /// One resolution at a time: a hanging resolver must not fill the queue of the blocking pool.
     resolving: futures::lock::Mutex<()>,
 }
 
@@ -92,7 +92,7 @@ impl Dialer {
         })
     }
 
-    /// Resolves, connects and shakes hands, all within [`limits::STORE_CONNECT_TIMEOUT`].
+    /// Resolves, connects and completes the handshakes within [`limits::STORE_CONNECT_TIMEOUT`].
     pub(super) async fn dial(&self, origin: Rc<StoreOrigin>) -> io::Result<StoreConnection> {
         let limit = limits::STORE_CONNECT_TIMEOUT;
         let opened = super::within(limit, self.open(origin.clone())).await;
@@ -192,8 +192,7 @@ where
         .await
         .map_err(io::Error::other)?;
     let driver = inventory_runtime::spawn(async move {
-        // How a connection ends reaches its request through `sender`; a panic must not reach the
-        // shard.
+        // A request learns about the end of its connection through `sender`; a panic must not reach the shard.
         let _ended = AssertUnwindSafe(driver).catch_unwind().await;
     });
     Ok(StoreConnection {
@@ -204,7 +203,7 @@ where
     })
 }
 
-/// The public web's authorities, and those of the bundle.
+/// The public authorities and those of the bundle.
 fn client_config(ca_bundle: Option<&Path>) -> Result<ClientConfig, CaBundleError> {
     let mut roots = RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());

@@ -1,4 +1,4 @@
-//! A byte stream of the shard as hyper wants to see it.
+//! Adapts the shard's byte streams to hyper's I/O traits.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,7 +12,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use crate::limits;
 use inventory_runtime::TcpStream;
 
-/// A socket that its HTTP driver reads and writes while the pool may look at it.
+/// A socket that its HTTP driver reads and writes and that the pool can inspect.
 #[derive(Clone)]
 pub(super) struct SharedSocket(Rc<RefCell<TcpStream>>);
 
@@ -21,7 +21,7 @@ impl SharedSocket {
         Self(Rc::new(RefCell::new(socket)))
     }
 
-    /// Whether anything came in that its driver has not read: on an idle connection, its end.
+    /// Whether unread bytes or the end of the stream have arrived; on an idle connection this means closed.
     pub(super) fn has_input(&self) -> bool {
         inventory_runtime::has_input(&self.0.borrow())
     }
@@ -55,9 +55,9 @@ impl AsyncWrite for SharedSocket {
     }
 }
 
-/// Lends a `futures` stream to hyper. Bytes pass through a buffer of its own, because hyper offers
-/// uninitialised memory and a `futures` stream wants initialised: copying what arrived is cheaper
-/// than zeroing what might.
+/// Adapts a `futures` stream to hyper. Bytes are copied through a buffer, because hyper offers uninitialised
+/// memory and a `futures` stream requires initialised memory: copying the received bytes is cheaper than zeroing
+/// the whole buffer.
 pub(super) struct HyperIo<S> {
     stream: S,
     arrived: Box<[u8]>,
@@ -87,7 +87,7 @@ impl<S: AsyncRead + Unpin> Read for HyperIo<S> {
     }
 }
 
-// `is_write_vectored` stays false: hyper then joins head and body into one buffer and one send.
+// `is_write_vectored` stays false, so that hyper joins head and body into one buffer and one send.
 impl<S: AsyncWrite + Unpin> Write for HyperIo<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,

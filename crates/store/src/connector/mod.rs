@@ -1,11 +1,10 @@
-//! The AWS SDK's network and clock on a shard: HTTP/1 by hyper over the shard's own sockets, no
-//! runtime beside the shard's.
+//! Network and clock of the AWS SDK on a shard: HTTP/1 by hyper over the shard's own sockets, without another
+//! runtime.
 //!
-//! The SDK wants `Send + Sync` futures, a shard's are neither. They never leave their shard: the
-//! client lives on one, its orchestrator polls where it is polled. [`SendWrapper`] states that and
-//! panics if it were ever untrue.
+//! The SDK requires `Send + Sync` futures, which a shard's are not. They never leave their shard: the client lives
+//! on one shard, and its orchestrator polls where it is polled. [`SendWrapper`] asserts this and panics otherwise.
 //!
-//! Must not live here: DynamoDB, retries, what an answer means.
+//! Must not be put here: DynamoDB, retries, interpretation of answers.
 
 mod dial;
 mod io;
@@ -33,7 +32,7 @@ pub use dial::CaBundleError;
 use dial::Dialer;
 use pool::ConnectionPool;
 
-/// `future`'s result, or `None` when it takes longer than `limit`; it is dropped then.
+/// The result of `future`, or `None` if it takes longer than `limit`; `future` is dropped then.
 pub(super) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     match select(pin!(future), pin!(inventory_runtime::sleep(limit))).await {
         Either::Left((result, _)) => Some(result),
@@ -41,19 +40,19 @@ pub(super) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
     }
 }
 
-/// The shard's connections, as the SDK's HTTP client. Belongs to the shard it was made on.
+/// HTTP client of the SDK over the shard's connections. Belongs to the shard that created it.
 #[derive(Clone)]
 pub struct ShardHttp {
     pool: SendWrapper<Rc<ConnectionPool>>,
-    /// From sending the request to the end of the answer; none when the caller keeps the time.
+    /// Limit from sending the request to the end of the answer; none when the caller limits the time.
     read_timeout: Option<Duration>,
 }
 
 impl ShardHttp {
-    /// `ca_bundle`: a PEM file of certificate authorities to trust beside the public web's.
+    /// `ca_bundle`: a PEM file of certificate authorities that are trusted in addition to the public ones.
     ///
     /// # Errors
-    /// When that file cannot be used.
+    /// When the file cannot be used.
     pub fn new(ca_bundle: Option<&Path>) -> Result<Self, CaBundleError> {
         let pool = ConnectionPool::new(Dialer::new(ca_bundle)?);
         Ok(Self {
@@ -86,7 +85,7 @@ impl ShardHttp {
     /// Sends `request`, as [`ConnectionPool::send`] does, and reads the whole answer within the read timeout.
     ///
     /// # Errors
-    /// No connection, no answer, or one that is no HTTP.
+    /// No connection, no answer, or an answer that is not HTTP.
     pub(super) fn send(
         &self,
         request: http::Request<SdkBody>,

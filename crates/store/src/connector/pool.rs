@@ -1,4 +1,4 @@
-//! The connections of one shard to the store: who may have one, and which are kept.
+//! Connection pool of one shard to the store: limits on open connections, and which of them are kept.
 
 use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
@@ -18,13 +18,13 @@ use crate::limits;
 use inventory_core::time::Micros;
 use inventory_runtime::clock;
 
-/// Bounded by two numbers: [`limits::STORE_CONNECTIONS_MAX`] open, of which
-/// [`limits::STORE_IDLE_CONNECTIONS_MAX`] idle for longer than a moment.
+/// At most [`limits::STORE_CONNECTIONS_MAX`] open connections, of which at most
+/// [`limits::STORE_IDLE_CONNECTIONS_MAX`] stay idle.
 pub(super) struct ConnectionPool {
     dialer: Dialer,
     /// Most recently used last.
     idle: RefCell<Vec<IdleConnection>>,
-    /// One permit per connection that is not idle.
+    /// One permit for each connection that is not idle.
     slots: Arc<Semaphore>,
 }
 
@@ -33,11 +33,11 @@ struct IdleConnection {
     since: Micros,
 }
 
-/// A request that brought no answer.
+/// A request without an answer.
 enum SendFailure {
-    /// Not a byte of it was sent.
+    /// No byte of the request was sent.
     NotSent(Box<http::Request<SdkBody>>, hyper::Error),
-    /// It may have been received.
+    /// The request may have been received.
     Sent(ConnectorError),
 }
 
@@ -52,9 +52,9 @@ impl ConnectionPool {
 
     /// Sends `request` and reads the whole answer.
     ///
-    /// An idle connection may have been closed by the other side: a request that was not sent yet
-    /// goes to another connection, at last to a fresh one. A request of which anything was sent is
-    /// never sent again here; its outcome is unknown and the caller decides.
+    /// The peer may have closed an idle connection: a request that was not sent is retried on another
+    /// connection, finally on a new one. A request of which any byte was sent is never retried here; its outcome
+    /// is unknown and the caller decides.
     pub(super) async fn send(
         self: Rc<Self>,
         mut request: http::Request<SdkBody>,
@@ -63,7 +63,7 @@ impl ConnectionPool {
         let slot = self.slots.clone().acquire_owned().await;
         let slot = slot.map_err(|error| ConnectorError::other(error.into(), None))?;
         while let Some(mut connection) = self.take_idle(&origin) {
-            // The other side may have closed it without its driver having had a turn yet.
+            // The peer may have closed it before its driver was polled again.
             if connection.socket.has_input() || connection.sender.ready().await.is_err() {
                 continue;
             }
@@ -101,14 +101,14 @@ impl ConnectionPool {
         let body = Limited::new(body, limits::STORE_RESPONSE_BYTES_MAX);
         let body = body.collect().await;
         let body = body.map_err(|error| SendFailure::Sent(ConnectorError::io(error)))?;
-        // A node that answers 5xx may be on its way out: the next request gets another.
+        // A node that answers 5xx may be failing: the next request uses another connection.
         if !head.status.is_server_error() {
             self.keep(connection);
         }
         Ok(http::Response::from_parts(head, body.to_bytes()))
     }
 
-    /// The most recently used idle connection to `origin`. Drops those that are too old or closed.
+    /// The most recently used idle connection to `origin`. Drops idle connections that are too old or closed.
     fn take_idle(&self, origin: &StoreOrigin) -> Option<StoreConnection> {
         let mut idle = self.idle.borrow_mut();
         prune(&mut idle, clock::monotonic());
@@ -128,8 +128,8 @@ impl ConnectionPool {
         prune(&mut idle, since);
     }
 
-    /// Opens a connection in a task of its own, so that a caller who gives up before a slow TLS
-    /// handshake ends still leaves a connection behind for the next try.
+    /// Opens a connection in a separate task, so that a caller that gives up before a slow TLS handshake ends
+    /// still leaves a connection for its next attempt.
     async fn dial(
         self: &Rc<Self>,
         origin: StoreOrigin,
@@ -159,7 +159,7 @@ impl ConnectionPool {
         }
     }
 
-    /// Idle connections to other origins count too: the oldest gives way before one more opens.
+    /// Idle connections to other origins count too: the oldest is closed before a new one opens.
     fn make_room(&self) {
         let busy = limits::STORE_CONNECTIONS_MAX - self.slots.available_permits();
         let mut idle = self.idle.borrow_mut();
@@ -169,7 +169,7 @@ impl ConnectionPool {
     }
 }
 
-/// Drops what is closed, too old, or spare for too long. The longest idle come first.
+/// Drops connections that are closed, too old, or idle for too long. The longest idle come first.
 fn prune(idle: &mut Vec<IdleConnection>, now: Micros) {
     let age = |entry: &IdleConnection| u128::from(now.since(entry.since).0);
     idle.retain(|entry| {
@@ -186,7 +186,7 @@ fn prune(idle: &mut Vec<IdleConnection>, now: Micros) {
     idle.drain(..spare);
 }
 
-/// Takes scheme and authority out of the request's URL and puts the authority into `host`.
+/// Moves scheme and authority from the URL of the request to its `host` header.
 fn address(request: &mut http::Request<SdkBody>) -> Result<StoreOrigin, ConnectorError> {
     let origin = StoreOrigin::of(request.uri()).map_err(|why| ConnectorError::user(why.into()))?;
     if !request.headers().contains_key(HOST) {
@@ -240,7 +240,7 @@ mod tests {
         request.body(SdkBody::from("body")).unwrap()
     }
 
-    /// An idle connection that looks well and whose driver gives up before it sends anything.
+    /// An idle connection that looks usable and whose driver stops before it sends anything.
     async fn doomed(address: std::net::SocketAddr) -> StoreConnection {
         let limit = limits::STORE_CONNECT_TIMEOUT;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -249,11 +249,11 @@ mod tests {
         let (mut sender, mut driver) = http1::handshake(HyperIo::new(socket.clone()))
             .await
             .unwrap();
-        // One turn, in which it says that it wants a request; then it is gone with the next.
+        // In its first poll the driver asks for a request, in the next it is gone.
         assert!((&mut driver).now_or_never().is_none());
         sender.ready().await.unwrap();
         let driver = inventory_runtime::spawn(async move {
-            // A task starts when it is spawned: let the request come first.
+            // A spawned task starts at once: queue the request first.
             inventory_runtime::yield_now().await;
             drop(driver);
             drop(listener);

@@ -1,11 +1,11 @@
-//! The embedded engine of `dev` and `demo`: a DynamoDB-compatible database in this process, on a
-//! thread of its own, reached over loopback HTTP by the same SDK path as DynamoDB.
+//! Embedded engine of `dev` and `demo`: a DynamoDB-compatible database in this process, on its own thread,
+//! reached over loopback HTTP by the same SDK path as DynamoDB.
 //!
-//! On disk it is SQLite in write-ahead mode with `synchronous = FULL`: every commit is synced before
-//! it is answered. Its memory of request tokens is not on disk: after a restart, a transaction sent
-//! again under its old token is judged by its conditions alone.
+//! On disk it is SQLite in write-ahead mode with `synchronous = FULL`: every commit is synced before it is
+//! answered. Its request tokens are in memory only: after a restart, a transaction that is sent again under its old
+//! token is decided by its conditions alone.
 //!
-//! Must not live here: tables, anything of the store room.
+//! Must not be put here: tables, the store client.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -22,15 +22,15 @@ use crate::limits;
 /// The database's file inside its directory.
 pub const DATABASE_FILE: &str = "inventory.sqlite";
 
-/// Held exclusively, for as long as an engine runs on the directory.
+/// Locked exclusively while an engine runs on the directory.
 pub const LOCK_FILE: &str = "inventory.lock";
 
-/// Where the data lies.
+/// Where the data is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineStorage {
-    /// Gone with the engine.
+    /// In memory, lost when the engine stops.
     Memory,
-    /// In this directory, made if need be; survives restart and kill.
+    /// In this directory, created if it is missing; survives restart and kill.
     Dir(PathBuf),
 }
 
@@ -53,7 +53,7 @@ pub struct EmbeddedEngine {
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// Released last, when nothing touches the directory any more.
+    /// Released last, when nothing uses the directory any more.
     _lock: Option<File>,
 }
 
@@ -61,7 +61,7 @@ impl EmbeddedEngine {
     /// Opens the data and serves it on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// As [`EmbeddedEngineError`] says; nothing is left running then.
+    /// See [`EmbeddedEngineError`]; no thread is left running.
     pub fn start(data: EngineStorage) -> Result<Self, EmbeddedEngineError> {
         let (database, lock) = match &data {
             EngineStorage::Memory => (open(Path::new(":memory:"), Database::memory)?, None),
@@ -91,12 +91,12 @@ impl EmbeddedEngine {
         })
     }
 
-    /// Where it listens.
+    /// Address of the HTTP endpoint.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Lets requests under way end, for at most [`limits::ENGINE_STOP_TIMEOUT`], and closes the data.
+    /// Completes requests in flight, for at most [`limits::ENGINE_STOP_TIMEOUT`], and closes the data.
     pub fn stop(self) {
         drop(self);
     }
@@ -104,7 +104,7 @@ impl EmbeddedEngine {
 
 impl Drop for EmbeddedEngine {
     fn drop(&mut self) {
-        // The receiver is gone only if the thread already ended.
+        // The receiver is gone only if the thread has already ended.
         let _ = self.stop.take().map(|stop| stop.send(()));
         if let Some(thread) = self.thread.take() {
             // A panic of the engine's thread was already reported by the panic hook.
@@ -139,7 +139,7 @@ fn serve(
             () = overdue => {}
         }
     });
-    // Dropping the runtime with this frame ends what is left and closes the database.
+    // Dropping the runtime at the end of this function cancels the rest and closes the database.
 }
 
 fn open<E: std::fmt::Display>(
@@ -152,7 +152,7 @@ fn open<E: std::fmt::Display>(
     })
 }
 
-/// Makes the directory and locks it. The kernel drops the lock with the process, however it ends.
+/// Creates the directory and locks it. The kernel releases the lock with the process, however it ends.
 fn lock(dir: &Path) -> Result<File, EmbeddedEngineError> {
     let not_writable = |why| EmbeddedEngineError::NotWritable {
         dir: dir.to_owned(),
@@ -170,7 +170,7 @@ fn lock(dir: &Path) -> Result<File, EmbeddedEngineError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
-            // Who holds it is a courtesy; that it is held is the point.
+            // The holder is shown if it can be read; the error does not depend on it.
             let _ = file.take(64).read_to_string(&mut holder);
             let holder = match holder.trim() {
                 "" => "unknown".to_owned(),
