@@ -593,10 +593,10 @@ mod tests {
                 numbers.push((ledger.number(place), part as u32 * 10 + n));
             }
         }
-        let mut books = RunLedger::new(ledgers);
+        let mut run_ledger = RunLedger::new(ledgers);
         for (number, seat) in numbers {
-            assert_eq!(books.entry(number).unwrap().seat, seat);
+            assert_eq!(run_ledger.entry(number).unwrap().seat, seat);
         }
-        assert!(books.entry(12).is_none());
+        assert!(run_ledger.entry(12).is_none());
     }
 }

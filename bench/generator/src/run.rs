@@ -116,15 +116,15 @@ pub fn run(scenario: Scenario, options: &RunOptions) -> Result<RunReport, RunErr
         ledgers.push(part.ledger);
         losses.extend(part.losses);
     }
-    let mut books = RunLedger::new(ledgers);
-    let mut violations = books.take_violations();
+    let mut run_ledger = RunLedger::new(ledgers);
+    let mut violations = run_ledger.take_violations();
     let read = match &options.store {
         None => None,
         Some(store) => {
             if options.progress {
                 eprintln!("reading the store back …");
             }
-            let read = runtime.block_on(store::read_back(store, &plan.events, &mut books))?;
+            let read = runtime.block_on(store::read_back(store, &plan.events, &mut run_ledger))?;
             violations.absorb(read.violations.clone());
             Some(read)
         }
@@ -133,7 +133,7 @@ pub fn run(scenario: Scenario, options: &RunOptions) -> Result<RunReport, RunErr
         plan: &plan,
         options,
         stats: &stats,
-        books: &books,
+        ledger: &run_ledger,
         violations: &violations,
         read: read.as_ref(),
         groups: &groups,

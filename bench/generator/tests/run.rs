@@ -73,14 +73,14 @@ fn a_mix_with_repeats_is_consistent_on_several_workers() {
         report.generator.repeats
     );
     // The stock taken at the server matches the answers.
-    let held: i64 = stock
+    let held: u64 = stock
         .iter()
         .map(|(event, n)| n - server.remaining(event))
         .sum();
     let taken: u64 = report.events.iter().map(|event| event.taken).sum();
     let released = server.count("RELEASED") as u64;
     assert!(
-        held as u64 <= taken && taken <= held as u64 + released * 4,
+        held <= taken && taken <= held + released * 4,
         "{held} {taken} {released}"
     );
 }

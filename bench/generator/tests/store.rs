@@ -1,136 +1,84 @@
-//! The read-back against a real engine over its socket: pages, segments, and verdicts.
+//! The read-back against a store model over its socket: pages, segments, and verdicts.
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use inventory_generator::ledger::{ReservationEntry, RunLedger, WorkerLedger};
 use inventory_generator::outcome::{CallAnswer, CallMethod, OrderId, OutcomeKind};
 use inventory_generator::store::{StoreOptions, StoreReadback, TableNames, read_back};
+use inventory_store_model::{LatencyProfile, ModelServer, ModelSettings};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
-/// An engine in memory. Stops when dropped.
-struct TestEngine {
-    address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+/// A store model without latency, with the tables of the server.
+struct StoreFixture {
+    server: ModelServer,
 }
 
-impl TestEngine {
+impl StoreFixture {
     fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                let database = dynoxide::Database::memory().unwrap();
-                let stopped = async { drop(stopped.await) };
-                let _ = dynoxide::server::serve_with_shutdown(listener, database, stopped).await;
-            });
+        let server = ModelServer::start(ModelSettings {
+            profile: LatencyProfile::None,
+            is_unlimited: true,
+            ..ModelSettings::default()
         });
-        let engine = Self {
-            address,
-            stop: Some(stop),
-            thread: Some(thread),
+        let fixture = Self {
+            server: server.unwrap(),
         };
         for (table, keys) in [
             ("inventory", vec!["event_id"]),
             ("idempotency", vec!["reservation_id"]),
             ("inventory_seats", vec!["event_id", "seat_id"]),
         ] {
-            let schema: Vec<_> = keys
-                .iter()
-                .zip(["HASH", "RANGE"])
-                .map(|(key, kind)| json!({"AttributeName": key, "KeyType": kind}))
-                .collect();
-            let types: Vec<_> = keys
-                .iter()
-                .map(|key| json!({"AttributeName": key, "AttributeType": "S"}))
-                .collect();
-            engine.call(
+            let schema = keys.iter().zip(["HASH", "RANGE"]);
+            let schema = schema.map(|(key, kind)| json!({"AttributeName": key, "KeyType": kind}));
+            let types = keys.iter();
+            let types = types.map(|key| json!({"AttributeName": key, "AttributeType": "S"}));
+            fixture.call(
                 "CreateTable",
-                &json!({
-                    "TableName": table, "KeySchema": schema, "AttributeDefinitions": types,
-                    "BillingMode": "PAY_PER_REQUEST",
+                json!({
+                    "TableName": table, "BillingMode": "PAY_PER_REQUEST",
+                    "KeySchema": schema.collect::<Value>(),
+                    "AttributeDefinitions": types.collect::<Value>(),
                 }),
             );
         }
-        engine
+        fixture
     }
 
-    fn call(&self, operation: &str, request: &Value) -> Value {
-        let body = request.to_string();
-        let mut socket = TcpStream::connect(self.address).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        write!(
-            socket,
-            "POST / HTTP/1.1\r\nhost: {}\r\ncontent-type: application/x-amz-json-1.0\r\n\
-             x-amz-target: DynamoDB_20120810.{operation}\r\nx-amz-date: 20200101T000000Z\r\nconnection: close\r\n\
-             authorization: AWS4-HMAC-SHA256 Credential=l/20200101/local/dynamodb/aws4_request, SignedHeaders=host, Signature=0\r\n\
-             content-length: {}\r\n\r\n{body}",
-            self.address,
-            body.len()
-        )
-        .unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{operation}: {answer}");
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        serde_json::from_str(body).unwrap()
+    fn call(&self, operation: &str, request: Value) {
+        let (status, answer) = self.server.execute(operation, request);
+        assert_eq!(status, 200, "{operation}: {answer}");
     }
 
     fn put(&self, table: &str, item: Value) {
-        self.call("PutItem", &json!({"TableName": table, "Item": item}));
+        self.call("PutItem", json!({"TableName": table, "Item": item}));
     }
 
-    fn put_all(&self, table: &str, items: &[Value]) {
-        for chunk in items.chunks(25) {
-            let puts: Vec<_> = chunk
-                .iter()
-                .map(|item| json!({"PutRequest": {"Item": item}}))
-                .collect();
-            self.call("BatchWriteItem", &json!({"RequestItems": {table: puts}}));
-        }
-    }
-
-    fn read(&self, books: WorkerLedger) -> StoreReadback {
-        let options = StoreOptions {
-            authority: self.address.to_string(),
-            tables: TableNames::default(),
-            segments: 4,
-            settle: Duration::ZERO,
-            stable_for: Duration::ZERO,
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+    fn read(&self, ledger: WorkerLedger) -> StoreReadback {
+        let options = options(&self.server.address().to_string(), TableNames::default());
+        let mut ledger = RunLedger::new(vec![ledger]);
         let events = ["evt".to_owned()];
-        let mut books = RunLedger::new(vec![books]);
-        runtime
-            .block_on(read_back(&options, &events, &mut books))
-            .unwrap()
+        let reading = read_back(&options, &events, &mut ledger);
+        runtime().block_on(reading).unwrap()
     }
 }
 
-impl Drop for TestEngine {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+fn options(authority: &str, tables: TableNames) -> StoreOptions {
+    StoreOptions {
+        authority: authority.to_owned(),
+        tables,
+        segments: 4,
+        settle: Duration::ZERO,
+        stable_for: Duration::ZERO,
     }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 fn order(n: u32) -> String {
@@ -158,13 +106,14 @@ fn stripe(key: &str, total: u32, remaining: u32) -> Value {
 const SOLD: u32 = 600;
 
 /// A sale of [`SOLD`] single units over two stripes, as the store and the buyers have it.
-fn sale(engine: &TestEngine) -> WorkerLedger {
+fn sale(store: &StoreFixture) -> WorkerLedger {
     let half = SOLD / 2;
-    engine.put("inventory", stripe("evt", 500, 500 - half));
-    engine.put("inventory", stripe("evt#1", 500, 500 - half));
-    engine.put("inventory", stripe("another", 5, 5));
-    let items: Vec<_> = (0..SOLD).map(|n| record(n, "evt")).collect();
-    engine.put_all("idempotency", &items);
+    store.put("inventory", stripe("evt", 500, 500 - half));
+    store.put("inventory", stripe("evt#1", 500, 500 - half));
+    store.put("inventory", stripe("another", 5, 5));
+    for n in 0..SOLD {
+        store.put("idempotency", record(n, "evt"));
+    }
     let mut ledger = WorkerLedger::new("r", 1, false, 0, 1);
     for n in 0..SOLD {
         let place = ledger.add_entry(ReservationEntry::new(0, 1, 0));
@@ -179,16 +128,16 @@ fn sale(engine: &TestEngine) -> WorkerLedger {
 
 #[test]
 fn every_page_of_every_segment_is_read() {
-    let engine = TestEngine::start();
-    let ledger = sale(&engine);
-    engine.put(
+    let store = StoreFixture::start();
+    let ledger = sale(&store);
+    store.put(
         "idempotency",
         json!({
-            "reservation_id": {"S": "stranger"}, "event_id": {"S": "another"},
+            "reservation_id": {"S": "foreign"}, "event_id": {"S": "another"},
             "status": {"S": "CONFIRMED"}, "qty": {"N": "1"},
         }),
     );
-    let read = engine.read(ledger);
+    let read = store.read(ledger);
     assert_eq!(read.violations.total(), 0, "{:?}", read.violations);
     assert_eq!(
         (read.counts.confirmed, read.counts.foreign),
@@ -204,12 +153,12 @@ fn every_page_of_every_segment_is_read() {
 
 #[test]
 fn a_changed_item_is_found_and_named() {
-    let engine = TestEngine::start();
-    let ledger = sale(&engine);
+    let store = StoreFixture::start();
+    let ledger = sale(&store);
     let mut changed = record(17, "evt");
     changed["order_id"]["S"] = json!(order(18));
-    engine.put("idempotency", changed);
-    let read = engine.read(ledger);
+    store.put("idempotency", changed);
+    let read = store.read(ledger);
     let kinds: Vec<_> = read.violations.counts.keys().copied().collect();
     assert_eq!(
         kinds,
@@ -233,15 +182,15 @@ fn a_changed_item_is_found_and_named() {
 
 #[test]
 fn a_lost_record_and_a_wrong_stripe_are_found() {
-    let engine = TestEngine::start();
-    let ledger = sale(&engine);
-    engine.call(
+    let store = StoreFixture::start();
+    let ledger = sale(&store);
+    store.call(
         "DeleteItem",
-        &json!({
+        json!({
             "TableName": "idempotency", "Key": {"reservation_id": {"S": "r-ff"}},
         }),
     );
-    let read = engine.read(ledger);
+    let read = store.read(ledger);
     let kinds: Vec<_> = read.violations.counts.keys().copied().collect();
     assert_eq!(kinds, ["balance", "durable"], "{:?}", read.violations);
     assert!(
@@ -262,8 +211,8 @@ fn a_lost_record_and_a_wrong_stripe_are_found() {
 
 #[test]
 fn a_seat_in_two_reservations_is_found() {
-    let engine = TestEngine::start();
-    engine.put(
+    let store = StoreFixture::start();
+    store.put(
         "inventory",
         json!({
             "event_id": {"S": "evt"}, "total_seats": {"N": "0"}, "remaining": {"N": "0"},
@@ -272,7 +221,7 @@ fn a_seat_in_two_reservations_is_found() {
     );
     let mut ledger = WorkerLedger::new("r", 1, true, 0, 1);
     for n in 0..2 {
-        engine.put(
+        store.put(
             "idempotency",
             json!({
                 "reservation_id": {"S": format!("r-{n}")}, "event_id": {"S": "evt"},
@@ -283,7 +232,7 @@ fn a_seat_in_two_reservations_is_found() {
         ledger.record(place, CallMethod::Hold, &CallAnswer::of(OutcomeKind::Ok), 1);
     }
     for (key, seat, status) in [("evt#3", "A-1", "HOLD"), ("evt", "A-2", "AVAILABLE")] {
-        engine.put(
+        store.put(
             "inventory_seats",
             json!({
                 "event_id": {"S": key}, "seat_id": {"S": seat}, "status": {"S": status},
@@ -291,7 +240,7 @@ fn a_seat_in_two_reservations_is_found() {
             }),
         );
     }
-    let read = engine.read(ledger);
+    let read = store.read(ledger);
     assert_eq!(read.counts.seats, 2);
     let text = read.violations.quoted.join("\n");
     assert!(
@@ -302,40 +251,25 @@ fn a_seat_in_two_reservations_is_found() {
 
 #[test]
 fn a_missing_store_is_named() {
-    let options = StoreOptions {
-        authority: "127.0.0.1:1".to_owned(),
-        tables: TableNames {
-            inventory: "nowhere".to_owned(),
-            ..TableNames::default()
-        },
-        segments: 1,
-        settle: Duration::ZERO,
-        stable_for: Duration::ZERO,
+    let tables = TableNames {
+        inventory: "nowhere".to_owned(),
+        ..TableNames::default()
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let mut ledger = RunLedger::new(vec![WorkerLedger::new("r", 1, true, 0, 1)]);
+    // The delays of the retries pass at once.
+    let paused = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap();
-    let mut books = RunLedger::new(vec![WorkerLedger::new("r", 1, true, 0, 1)]);
-    let error = runtime
-        .block_on(read_back(&options, &[], &mut books))
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("127.0.0.1:1 does not answer"),
-        "{error}"
-    );
-    let engine = TestEngine::start();
-    let options = StoreOptions {
-        authority: engine.address.to_string(),
-        ..options
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let error = runtime
-        .block_on(read_back(&options, &[], &mut books))
-        .unwrap_err();
-    assert!(error.to_string().contains("nowhere"), "{error}");
+    let missing = options("127.0.0.1:1", tables.clone());
+    let error = paused.block_on(read_back(&missing, &[], &mut ledger));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("127.0.0.1:1 does not answer"), "{error}");
+
+    let store = StoreFixture::start();
+    let missing_table = options(&store.server.address().to_string(), tables);
+    let error = runtime().block_on(read_back(&missing_table, &[], &mut ledger));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("nowhere"), "{error}");
 }

@@ -22,7 +22,7 @@ pub(crate) struct RunResults<'a> {
     pub(crate) plan: &'a RunPlan,
     pub(crate) options: &'a RunOptions,
     pub(crate) stats: &'a RunStats,
-    pub(crate) books: &'a RunLedger,
+    pub(crate) ledger: &'a RunLedger,
     pub(crate) violations: &'a ViolationLog,
     pub(crate) read: Option<&'a StoreReadback>,
     pub(crate) groups: &'a [ProcessGroup],
@@ -264,7 +264,7 @@ pub(crate) fn make(results: &RunResults<'_>) -> RunReport {
         promises: PromiseReport {
             kept: violations.total() == 0,
             store_read: results.read.is_some(),
-            reservations: results.books.len() as u64,
+            reservations: results.ledger.len() as u64,
             broken: violations.total(),
             by_kind: violations.counts.clone(),
             quoted: violations.quoted.clone(),
@@ -513,7 +513,7 @@ fn events(results: &RunResults<'_>) -> Vec<EventReport> {
     let names = results.plan.events.iter().enumerate();
     names
         .map(|(index, event)| {
-            let sales = results.books.event(index);
+            let sales = results.ledger.event(index);
             EventReport {
                 event: event.clone(),
                 taken: sales.taken,

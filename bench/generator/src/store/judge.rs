@@ -48,7 +48,7 @@ struct SeatClaim {
 /// Accepts items in any order, then returns its verdict.
 pub struct StoreJudge<'a> {
     events: HashMap<&'a str, usize>,
-    books: &'a mut RunLedger,
+    ledger: &'a mut RunLedger,
     run: String,
     hasher: FixedState,
     counts: RecordCounts,
@@ -67,8 +67,8 @@ fn is_live(status: &str) -> bool {
 }
 
 impl<'a> StoreJudge<'a> {
-    pub fn new(events: &'a [String], books: &'a mut RunLedger) -> Self {
-        let run = books.run().to_owned();
+    pub fn new(events: &'a [String], ledger: &'a mut RunLedger) -> Self {
+        let run = ledger.run().to_owned();
         Self {
             events: events.iter().map(String::as_str).zip(0..).collect(),
             run,
@@ -77,10 +77,10 @@ impl<'a> StoreJudge<'a> {
             sums: vec![EventBalance::default(); events.len()],
             drawn: HashMap::new(),
             claims: HashMap::with_hasher(FixedState::with_seed(2)),
-            orders: Vec::with_capacity(books.len()),
+            orders: Vec::with_capacity(ledger.len()),
             foreign_orders: Vec::new(),
             seats_expected: false,
-            books,
+            ledger,
             violations: ViolationLog::default(),
         }
     }
@@ -209,7 +209,7 @@ impl<'a> StoreJudge<'a> {
         order: Option<OrderId>,
     ) {
         let id = &record.reservation;
-        let Some(entry) = self.books.entry(number) else {
+        let Some(entry) = self.ledger.entry(number) else {
             self.violations
                 .add("record", || format!("{id} was never requested"));
             return;
@@ -292,7 +292,7 @@ impl<'a> StoreJudge<'a> {
 
     /// Acknowledged reservations without a record, and seats of live records without an item.
     fn check_missing(&mut self) {
-        for (entry, id) in self.books.entries() {
+        for (entry, id) in self.ledger.entries() {
             if entry.is_seen() {
                 continue;
             }
@@ -400,7 +400,7 @@ impl<'a> StoreJudge<'a> {
             live,
             returned,
         } = self.sums[event];
-        let sales = self.books.event(event);
+        let sales = self.ledger.event(event);
         if live > total {
             self.violations
                 .add("oversold", || format!("{name}: {live} of {total}"));

@@ -77,8 +77,8 @@ fn sale() -> StoredSale {
 
 fn violations_of(sale: StoredSale, seats: &[SeatItem<'_>]) -> ViolationLog {
     let events = ["evt".to_owned()];
-    let mut books = RunLedger::new(vec![sale.ledger]);
-    let mut judge = StoreJudge::new(&events, &mut books);
+    let mut ledger = RunLedger::new(vec![sale.ledger]);
+    let mut judge = StoreJudge::new(&events, &mut ledger);
     for record in &sale.records {
         judge.record(record);
     }

@@ -80,7 +80,7 @@ pub struct StoreReadback {
 pub async fn read_back(
     options: &StoreOptions,
     events: &[String],
-    books: &mut RunLedger,
+    ledger: &mut RunLedger,
 ) -> Result<StoreReadback, ReadBackError> {
     let client = ScanClient::new(&options.authority);
     let until = Instant::now() + options.settle;
@@ -89,8 +89,8 @@ pub async fn read_back(
         rounds += 1;
         let before = wait_until_stable(&client, options, events, until).await?;
         let started = Instant::now();
-        books.clear_seen();
-        let judge = RefCell::new(StoreJudge::new(events, books));
+        ledger.clear_seen();
+        let judge = RefCell::new(StoreJudge::new(events, ledger));
         read_round(&client, options, &judge).await?;
         let stripes = read_stripes(&client, options, events).await?;
         let still = stripes == before;

@@ -1,4 +1,4 @@
-//! A server of `inventory.v1` in this process, on a real socket, with planted faults.
+//! The stub server in this process, on a real socket, with planted faults.
 
 #![allow(dead_code)] // Each test file uses its part.
 #![allow(clippy::unwrap_used)]
@@ -8,14 +8,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use inventory_baseline::bind;
+use inventory_baseline::{BaselineService, MemoryBackend, bind};
 use inventory_generator::run::RunOptions;
 use inventory_generator::scenario::Scenario;
 use inventory_proto::inventory::v1::inventory_server::{Inventory, InventoryServer};
 use inventory_proto::inventory::v1::*;
 use tokio::sync::oneshot;
-use tonic::{Code, Request, Response, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic::{Request, Response, Status};
+
+/// Calls that the stub server executes at the same time.
+const CONCURRENCY: usize = 100_000;
 
 /// Planted faults.
 #[derive(Clone, Debug, Default)]
@@ -32,40 +34,41 @@ pub(crate) struct ServerFaults {
     pub(crate) silent: bool,
 }
 
+/// Counts of the server.
 #[derive(Default)]
 struct ServerState {
-    stock: HashMap<String, i64>,
-    /// Event, units and status: "HELD", "CONFIRMED", "RELEASED".
-    records: HashMap<String, (String, i32, &'static str)>,
+    /// Last status by reservation.
+    statuses: HashMap<String, String>,
     calls: u64,
-    repeats: u64,
-    first: Option<Instant>,
+    repeated_commits: u64,
+    first_call: Option<Instant>,
+}
+
+#[derive(Clone)]
+struct FaultyService {
+    stub: BaselineService<MemoryBackend>,
+    faults: ServerFaults,
+    state: Arc<Mutex<ServerState>>,
 }
 
 /// A running server. Stops when dropped.
 pub(crate) struct FaultyServer {
     pub(crate) address: SocketAddr,
+    stock: MemoryBackend,
     state: Arc<Mutex<ServerState>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-#[derive(Clone)]
-struct FaultyService {
-    faults: ServerFaults,
-    state: Arc<Mutex<ServerState>>,
-}
-
 impl FaultyServer {
-    pub(crate) fn start(faults: ServerFaults, stock: &[(&str, i64)]) -> Self {
-        let state = Arc::new(Mutex::new(ServerState {
-            stock: stock.iter().map(|(id, n)| ((*id).to_owned(), *n)).collect(),
-            ..ServerState::default()
-        }));
+    pub(crate) fn start(faults: ServerFaults, stock: &[(&str, u64)]) -> Self {
+        let stock = MemoryBackend::new(stock.iter().copied());
         let service = FaultyService {
+            stub: BaselineService::new(stock.clone(), CONCURRENCY),
             faults,
-            state: Arc::clone(&state),
+            state: Arc::default(),
         };
+        let state = Arc::clone(&service.state);
         let (stop, stopped) = oneshot::channel::<()>();
         let (bound, address) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -87,25 +90,21 @@ impl FaultyServer {
         });
         Self {
             address: address.recv().unwrap(),
+            stock,
             state,
             stop: Some(stop),
             thread: Some(thread),
         }
     }
 
-    pub(crate) fn remaining(&self, event: &str) -> i64 {
-        self.state.lock().unwrap().stock[event]
+    pub(crate) fn remaining(&self, event: &str) -> u64 {
+        self.stock.remaining(event).unwrap()
     }
 
     /// Number of reservations with a status.
     pub(crate) fn count(&self, status: &str) -> usize {
-        self.state
-            .lock()
-            .unwrap()
-            .records
-            .values()
-            .filter(|record| record.2 == status)
-            .count()
+        let state = self.state.lock().unwrap();
+        state.statuses.values().filter(|of| *of == status).count()
     }
 }
 
@@ -118,72 +117,41 @@ impl Drop for FaultyServer {
     }
 }
 
-fn refusal(code: Code, reason: &str) -> Status {
-    let details = ErrorDetails::with_error_info(reason, "test", [("k".to_owned(), "v".to_owned())]);
-    Status::with_error_details(code, reason, details)
-}
-
 impl FaultyService {
     async fn inject_faults(&self) -> Result<(), Status> {
-        let (n, since) = {
+        let (n, since_first) = {
             let mut state = self.state.lock().unwrap();
             state.calls += 1;
-            let first = *state.first.get_or_insert_with(Instant::now);
+            let first = *state.first_call.get_or_insert_with(Instant::now);
             (state.calls, first.elapsed())
         };
         if self.faults.silent {
             std::future::pending::<()>().await;
         }
         if let Some((from, to)) = self.faults.stall
-            && (from..to).contains(&since)
+            && (from..to).contains(&since_first)
         {
-            tokio::time::sleep(to - since).await;
+            tokio::time::sleep(to - since_first).await;
         }
         match self.faults.sheds {
-            Some(every) if n.is_multiple_of(every) => {
-                Err(Status::new(Code::ResourceExhausted, "overloaded"))
-            }
+            Some(every) if n.is_multiple_of(every) => Err(Status::resource_exhausted("overloaded")),
             _ => Ok(()),
         }
     }
 
-    fn take(&self, id: &str, event: &str, qty: i32, to: &'static str) -> Result<bool, Status> {
+    /// Records the status of a successful call and returns the previous one.
+    fn record(&self, reservation: String, status: &str) -> Option<String> {
         let mut state = self.state.lock().unwrap();
-        if let Some((_, units, status)) = state.records.get(id).cloned() {
-            if units != qty {
-                return Err(refusal(Code::AlreadyExists, "IDEMPOTENCY_CONFLICT"));
-            }
-            return match (status, to) {
-                ("RELEASED", _) => Err(refusal(Code::FailedPrecondition, "RESERVATION_RELEASED")),
-                ("CONFIRMED", "HELD") => {
-                    Err(refusal(Code::FailedPrecondition, "RESERVATION_COMMITTED"))
-                }
-                ("HELD", "CONFIRMED") => {
-                    state.records.get_mut(id).unwrap().2 = to;
-                    Ok(false)
-                }
-                _ => Ok(true),
-            };
-        }
-        let Some(left) = state.stock.get_mut(event) else {
-            return Err(refusal(Code::NotFound, "EVENT_NOT_FOUND"));
-        };
-        if *left < i64::from(qty) {
-            return Err(refusal(Code::Aborted, "INSUFFICIENT_INVENTORY"));
-        }
-        *left -= i64::from(qty);
-        state
-            .records
-            .insert(id.to_owned(), (event.to_owned(), qty, to));
-        Ok(false)
+        state.statuses.insert(reservation, status.to_owned())
     }
-}
 
-fn order_of(id: &str) -> String {
-    let sum = id
-        .bytes()
-        .fold(7_u128, |sum, b| sum.wrapping_mul(1_000_003) ^ u128::from(b));
-    format!("ord_{sum:032x}")
+    /// Whether this repeat of a commit is answered with another order.
+    fn is_other_order(&self) -> bool {
+        let mut state = self.state.lock().unwrap();
+        state.repeated_commits += 1;
+        let repeats = state.repeated_commits;
+        (self.faults.other_order).is_some_and(|every| repeats.is_multiple_of(every))
+    }
 }
 
 #[tonic::async_trait]
@@ -193,19 +161,7 @@ impl Inventory for FaultyService {
         request: Request<CheckReq>,
     ) -> Result<Response<CheckRes>, Status> {
         self.inject_faults().await?;
-        let request = request.into_inner();
-        let left = self
-            .state
-            .lock()
-            .unwrap()
-            .stock
-            .get(&request.event_id)
-            .copied();
-        let left = left.ok_or_else(|| refusal(Code::NotFound, "EVENT_NOT_FOUND"))?;
-        Ok(Response::new(CheckRes {
-            available: left >= i64::from(request.qty),
-            unavailable_seats: vec![],
-        }))
+        self.stub.check_availability(request).await
     }
 
     async fn commit_reservation(
@@ -213,25 +169,14 @@ impl Inventory for FaultyService {
         request: Request<CommitReq>,
     ) -> Result<Response<CommitRes>, Status> {
         self.inject_faults().await?;
-        let request = request.into_inner();
-        let id = &request.reservation_id;
-        let repeat = self.take(id, &request.event_id, request.qty, "CONFIRMED")?;
-        let mut order_id = order_of(id);
-        if repeat {
-            let mut state = self.state.lock().unwrap();
-            state.repeats += 1;
-            if self
-                .faults
-                .other_order
-                .is_some_and(|every| state.repeats.is_multiple_of(every))
-            {
-                order_id = order_of(&order_id);
-            }
+        let reservation = request.get_ref().reservation_id.clone();
+        let mut answer = self.stub.commit_reservation(request).await?;
+        let status = answer.get_ref().status.clone();
+        let previous = self.record(reservation, &status);
+        if previous.is_some_and(|previous| previous == status) && self.is_other_order() {
+            answer.get_mut().order_id = format!("ord_{:032x}", 7);
         }
-        Ok(Response::new(CommitRes {
-            order_id,
-            status: "CONFIRMED".to_owned(),
-        }))
+        Ok(answer)
     }
 
     async fn release_hold(
@@ -239,25 +184,10 @@ impl Inventory for FaultyService {
         request: Request<ReleaseReq>,
     ) -> Result<Response<ReleaseRes>, Status> {
         self.inject_faults().await?;
-        let request = request.into_inner();
-        let mut state = self.state.lock().unwrap();
-        let (event, units, status) = state.records.entry(request.reservation_id).or_insert((
-            request.event_id,
-            0,
-            "RELEASED",
-        ));
-        match *status {
-            "CONFIRMED" => return Err(refusal(Code::FailedPrecondition, "RESERVATION_COMMITTED")),
-            "HELD" => {
-                *status = "RELEASED";
-                let (event, units) = (event.clone(), i64::from(*units));
-                *state.stock.get_mut(&event).unwrap() += units;
-            }
-            _ => {}
-        }
-        Ok(Response::new(ReleaseRes {
-            status: "RELEASED".to_owned(),
-        }))
+        let reservation = request.get_ref().reservation_id.clone();
+        let answer = self.stub.release_hold(request).await?;
+        self.record(reservation, &answer.get_ref().status);
+        Ok(answer)
     }
 
     async fn place_hold(
@@ -265,28 +195,17 @@ impl Inventory for FaultyService {
         request: Request<PlaceHoldReq>,
     ) -> Result<Response<PlaceHoldRes>, Status> {
         self.inject_faults().await?;
-        let request = request.into_inner();
-        self.take(
-            &request.reservation_id,
-            &request.event_id,
-            request.qty,
-            "HELD",
-        )?;
-        Ok(Response::new(PlaceHoldRes {
-            status: "HELD".to_owned(),
-            hold_expires_at: Some(prost_types::Timestamp {
-                seconds: 2_000_000_000,
-                nanos: 0,
-            }),
-            seat_ids: vec![],
-        }))
+        let reservation = request.get_ref().reservation_id.clone();
+        let answer = self.stub.place_hold(request).await?;
+        self.record(reservation, &answer.get_ref().status);
+        Ok(answer)
     }
 
     async fn get_reservation(
         &self,
-        _: Request<GetReservationReq>,
+        request: Request<GetReservationReq>,
     ) -> Result<Response<GetReservationRes>, Status> {
-        Err(Status::unimplemented("not used by the generator"))
+        self.stub.get_reservation(request).await
     }
 }
 
