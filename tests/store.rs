@@ -204,7 +204,7 @@ fn a_batch_of_ninety_nine_moves_stock_and_records_together() {
                 .scan_reservations(&event(), from.as_ref())
                 .await
                 .unwrap();
-            found.extend(page.records);
+            found.extend(page.items);
             from = page.next;
             if from.is_none() {
                 break;
@@ -221,7 +221,7 @@ fn a_batch_of_ninety_nine_moves_stock_and_records_together() {
         }
         let other = "another_event".parse().unwrap();
         let page = store.scan_reservations(&other, None).await.unwrap();
-        assert!(page.records.is_empty());
+        assert!(page.items.is_empty());
     });
 }
 
@@ -235,7 +235,7 @@ fn several_stripes_and_draws_go_in_one_transaction() {
         assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
         assert_eq!(remaining(&store).await, [0, 3, 2]);
         let page = store.scan_reservations(&event(), None).await.unwrap();
-        assert_eq!(page.records[0].draws, split.draws);
+        assert_eq!(page.items[0].draws, split.draws);
     });
 }
 

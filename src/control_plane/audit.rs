@@ -30,9 +30,9 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::admin::ERROR_DOMAIN;
 use crate::limits;
-use inventory_core::audit::{AuditRecord, InstantSnapshot, Repair};
+use inventory_core::audit::{AuditRecord, InstantSnapshot, Repair, UnreadableItem};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
-use inventory_store::{AuditPage, AuditStripes, AuditToken, PlacedSeat, RepairOutcome, StoreError};
+use inventory_store::{AuditStripes, Page, PageToken, PlacedSeat, RepairOutcome, StoreError};
 use scan::AuditScan;
 
 /// Reads items and executes repairs; the server implements it with messages to the shards. All reads are strongly
@@ -46,8 +46,8 @@ pub trait AuditBackend: Send + Sync + 'static {
     async fn records(
         &self,
         event: &EventId,
-        from: Option<AuditToken>,
-    ) -> Result<AuditPage<AuditRecord>, AuditError>;
+        from: Option<PageToken>,
+    ) -> Result<Page<Result<AuditRecord, UnreadableItem>>, AuditError>;
 
     /// The next page of seats in partition `key` of `seat_keys`.
     async fn seats(
@@ -55,8 +55,8 @@ pub trait AuditBackend: Send + Sync + 'static {
         event: &EventId,
         key: u16,
         seat_keys: u16,
-        from: Option<AuditToken>,
-    ) -> Result<AuditPage<PlacedSeat>, AuditError>;
+        from: Option<PageToken>,
+    ) -> Result<Page<Result<PlacedSeat, UnreadableItem>>, AuditError>;
 
     /// Seats and records of one instant, together at most [`limits::TRANSACTION_ACTIONS_MAX`]; `None` if concurrent
     /// writes prevented the read.

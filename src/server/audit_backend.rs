@@ -9,10 +9,10 @@ use futures::FutureExt;
 use crate::control_plane::audit::{AuditBackend, AuditError};
 use crate::shard::ask;
 use crate::shard::inbox::{Mailbox, ShardMessage};
-use inventory_core::audit::{AuditRecord, InstantSnapshot, Repair};
+use inventory_core::audit::{AuditRecord, InstantSnapshot, Repair, UnreadableItem};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_store::{
-    AuditPage, AuditStripes, AuditToken, PlacedSeat, RepairOutcome, Store, StoreError,
+    AuditStripes, Page, PageToken, PlacedSeat, RepairOutcome, Store, StoreError,
 };
 
 /// See the module's head.
@@ -65,8 +65,8 @@ impl AuditBackend for ShardAuditBackend {
     async fn records(
         &self,
         event: &EventId,
-        from: Option<AuditToken>,
-    ) -> Result<AuditPage<AuditRecord>, AuditError> {
+        from: Option<PageToken>,
+    ) -> Result<Page<Result<AuditRecord, UnreadableItem>>, AuditError> {
         let event = event.clone();
         self.on_shard(async move |store| store.audit_records(&event, from.as_ref()).await)
             .await
@@ -77,8 +77,8 @@ impl AuditBackend for ShardAuditBackend {
         event: &EventId,
         key: u16,
         seat_keys: u16,
-        from: Option<AuditToken>,
-    ) -> Result<AuditPage<PlacedSeat>, AuditError> {
+        from: Option<PageToken>,
+    ) -> Result<Page<Result<PlacedSeat, UnreadableItem>>, AuditError> {
         let event = event.clone();
         self.on_shard(async move |store| {
             store

@@ -28,8 +28,8 @@ use inventory_core::time::Micros;
 use inventory_core::transaction::StripesRead;
 use inventory_runtime::clock;
 use inventory_store::{
-    CreateEventOutcome, EventAbout, NewEvent, SeatOutcome, SetTotalOutcome, StoreError,
-    StoredRecord,
+    CreateEventOutcome, EventAbout, NewEvent, Page, PageToken, SeatOutcome, SetTotalOutcome,
+    StoreError, StoredRecord,
 };
 
 /// See the module's head.
@@ -166,8 +166,7 @@ impl AdminBackend for ShardGateway {
                 gateway
                     .on_shard(async move |driver| {
                         let page = driver.store().list_events(from.as_ref()).await;
-                        let page = page.map_err(failed)?;
-                        Ok((page.events, page.next))
+                        page.map_err(failed)
                     })
                     .await
             }
@@ -317,8 +316,7 @@ impl AdminBackend for ShardGateway {
                     .on_shard(async move |driver| {
                         let store = driver.store();
                         let page = store.scan_reservations(&event, from.as_ref()).await;
-                        let page = page.map_err(failed)?;
-                        Ok((page.records, page.next))
+                        page.map_err(failed)
                     })
                     .await
             }
@@ -329,18 +327,17 @@ impl AdminBackend for ShardGateway {
 /// What an admin call gives the domain: what the service gives the call.
 const CALL_TIME: Micros = Micros(limits::ADMIN_CALL_TIMEOUT.as_micros() as u64);
 
-/// A listing whose pages `page` reads one after the other, each when it is asked for.
-fn page_by_page<T, K, F>(page: impl Fn(Option<K>) -> F + Send + 'static) -> Pages<T>
+/// A stream of pages; `read` reads the page at a token when the stream is polled for it.
+fn page_by_page<T, F>(read: impl Fn(Option<PageToken>) -> F + Send + 'static) -> Pages<T>
 where
     T: Send + 'static,
-    K: Send + 'static,
-    F: Future<Output = Result<(Vec<T>, Option<K>), AdminError>> + Send + 'static,
+    F: Future<Output = Result<Page<T>, AdminError>> + Send + 'static,
 {
-    // `Some(None)` is the first page, `None` is past the last one.
-    futures::stream::unfold((page, Some(None)), async |(page, from)| {
-        match page(from?).await {
-            Ok((found, next)) => Some((Ok(found), (page, next.map(Some)))),
-            Err(error) => Some((Err(error), (page, None))),
+    // `Some(None)` is the first page, `None` is the end.
+    futures::stream::unfold((read, Some(None)), async |(read, from)| {
+        match read(from?).await {
+            Ok(page) => Some((Ok(page.items), (read, page.next.map(Some)))),
+            Err(error) => Some((Err(error), (read, None))),
         }
     })
     .boxed()

@@ -23,7 +23,7 @@ use crate::telemetry::recorder::{InventoryType, Recorder};
 use inventory_core::answer::Answer;
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_runtime::clock;
-use inventory_store::{ExpiryPage, StoreError, StoredRecord};
+use inventory_store::{Page, StoreError, StoredRecord};
 
 /// One shard's part of the work.
 pub(super) struct Reclaimer {
@@ -91,7 +91,7 @@ impl Reclaimer {
             let page = self.driver.store().scan_due_holds(now, from.as_ref()).await;
             let Some(page) = self.page(page) else { return };
             from = page.next;
-            self.expire(page.records).await;
+            self.expire(page.items).await;
             if from.is_none() {
                 return;
             }
@@ -114,14 +114,14 @@ impl Reclaimer {
                 .await;
             let Some(page) = self.page(page) else { return };
             from = page.next;
-            self.expire(page.records).await;
+            self.expire(page.items).await;
             if from.is_none() {
                 return;
             }
         }
     }
 
-    fn page(&self, page: Result<ExpiryPage, StoreError>) -> Option<ExpiryPage> {
+    fn page(&self, page: Result<Page<StoredRecord>, StoreError>) -> Option<Page<StoredRecord>> {
         page.inspect_err(|error| {
             let now = clock::monotonic();
             let often = Micros(limits::RECLAIM_COMPLAIN_EVERY.as_micros() as u64);

@@ -94,7 +94,7 @@ impl Book {
             loop {
                 let page = store.scan_reservations(&event, from.as_ref()).await;
                 let page = page.unwrap();
-                records.extend(page.records);
+                records.extend(page.items);
                 from = page.next;
                 if from.is_none() {
                     return (stripes, records);

@@ -98,7 +98,7 @@ fn every_event_is_listed_once_and_no_stripe_is_taken_for_one() {
         let (mut found, mut from, mut pages) = (Vec::new(), None, 0);
         loop {
             let page = store.list_events(from.as_ref()).await.unwrap();
-            found.extend(page.events);
+            found.extend(page.items);
             pages += 1;
             from = page.next;
             if from.is_none() {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use inventory_api::limits;
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{RecordWrite, ReservationState};
-use inventory_store::{ExpiryPage, Store, expiry_minute, expiry_shard, tables};
+use inventory_store::{Page, Store, StoredRecord, expiry_minute, expiry_shard, tables};
 
 use crate::life::applied;
 use crate::stage::*;
@@ -15,18 +15,15 @@ fn ends(hold: &RecordWrite) -> UnixMillis {
 }
 
 /// What is due of the bucket in which `hold` lies, in one page.
-async fn due(store: &Store, hold: &RecordWrite, now: UnixMillis) -> ExpiryPage {
+async fn due(store: &Store, hold: &RecordWrite, now: UnixMillis) -> Page<StoredRecord> {
     let shard = expiry_shard(&hold.reservation);
     let minute = expiry_minute(ends(hold));
     let page = store.due_holds(minute, shard, now, 100, None).await;
     page.unwrap()
 }
 
-fn ids(page: &ExpiryPage) -> Vec<&str> {
-    let ids = page
-        .records
-        .iter()
-        .map(|record| record.reservation.as_str());
+fn ids(page: &Page<StoredRecord>) -> Vec<&str> {
+    let ids = page.items.iter().map(|record| record.reservation.as_str());
     ids.collect()
 }
 
@@ -50,11 +47,11 @@ fn a_hold_is_due_from_its_instant_on_and_in_its_bucket_only() {
         let hold = held("r1", &[(0, 2)]);
         applied(&store, transaction(&[], vec![hold.clone()])).await;
         let before = UnixMillis(ends(&hold).0 - 1);
-        assert_eq!(due(&store, &hold, before).await.records, []);
+        assert_eq!(due(&store, &hold, before).await.items, []);
         assert_eq!(scanned(&store, before).await, [""; 0]);
         let page = due(&store, &hold, ends(&hold)).await;
         assert_eq!(page.next, None);
-        let [found] = &page.records[..] else {
+        let [found] = &page.items[..] else {
             panic!("{page:?}");
         };
         assert_eq!(found.view, hold.view(AT));
@@ -68,7 +65,7 @@ fn a_hold_is_due_from_its_instant_on_and_in_its_bucket_only() {
             (minute, shard ^ 1),
         ] {
             let other = store.due_holds(minute, shard, UnixMillis(u64::MAX), 100, None);
-            assert_eq!(other.await.unwrap().records, []);
+            assert_eq!(other.await.unwrap().items, []);
         }
     });
 }
@@ -81,10 +78,10 @@ fn what_has_ended_is_due_no_more() {
         for to in [Confirmed, Released, Expired] {
             let hold = held(&format!("{to:?}"), &[(0, 1)]);
             applied(&store, transaction(&[], vec![hold.clone()])).await;
-            assert_eq!(due(&store, &hold, ends(&hold)).await.records.len(), 1);
+            assert_eq!(due(&store, &hold, ends(&hold)).await.items.len(), 1);
             let ended = step(&hold, to);
             applied(&store, transaction(&[], vec![ended.clone()])).await;
-            assert_eq!(due(&store, &hold, ends(&hold)).await.records, []);
+            assert_eq!(due(&store, &hold, ends(&hold)).await.items, []);
             // When it would have ended stays on record.
             let record = store.read_reservation(&hold.reservation).await.unwrap();
             assert_eq!(record.unwrap().view.expires_at, hold.expires_at);
@@ -120,8 +117,8 @@ fn a_long_bucket_comes_in_pages_the_oldest_first() {
         loop {
             let page = store.due_holds(minute, 3, now, 10, from.as_ref()).await;
             let page = page.unwrap();
-            assert!(page.records.len() <= 10);
-            found.extend(page.records);
+            assert!(page.items.len() <= 10);
+            found.extend(page.items);
             pages += 1;
             from = page.next;
             if from.is_none() {

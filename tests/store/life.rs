@@ -33,7 +33,7 @@ pub(crate) async fn stored(store: &Store) -> Vec<StoredRecord> {
     loop {
         let page = store.scan_reservations(&event, from.as_ref());
         let page = page.await.unwrap();
-        found.extend(page.records);
+        found.extend(page.items);
         from = page.next;
         if from.is_none() {
             found.sort_by(|a, b| a.reservation.cmp(&b.reservation));

@@ -4,26 +4,18 @@
 //! Must not be put here: creating an event (`events`), seats (`seats`), refunds, which are transactions of a
 //! reservation.
 
-use std::collections::HashMap;
-
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use futures::{StreamExt, TryStreamExt};
 
 use super::codec::{self, ConditionalUpdate};
 use super::conditional_update::UpdateOutcome;
 use super::events::split;
-use super::{EventAbout, PageToken, Store, StoreError};
+use super::page::{Page, PageToken, start_key};
+use super::{EventAbout, Store, StoreError};
 use crate::limits;
 use inventory_core::ids::EventId;
 use inventory_core::transaction::{StripeView, StripesRead};
 use inventory_runtime::clock;
-
-/// A page of all events; may be empty although a next page exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventPage {
-    pub events: Vec<EventAbout>,
-    pub next: Option<PageToken>,
-}
 
 /// Outcome of [`Store::set_total`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,12 +60,11 @@ impl Store {
     ///
     /// # Errors
     /// Any [`StoreError`] of the call.
-    pub async fn list_events(&self, from: Option<&PageToken>) -> Result<EventPage, StoreError> {
+    pub async fn list_events(
+        &self,
+        from: Option<&PageToken>,
+    ) -> Result<Page<EventAbout>, StoreError> {
         let table = &self.tables().inventory;
-        let start = from.map(|PageToken(key)| {
-            let key = AttributeValue::S(key.clone());
-            HashMap::from([(codec::EVENT_ID.to_owned(), key)])
-        });
         let page = self.call_with_retries("Scan", table, || {
             self.client()
                 .scan()
@@ -81,7 +72,7 @@ impl Store {
                 .table_name(table)
                 .consistent_read(true)
                 .limit(limits::STORE_SCAN_PAGE_MAX)
-                .set_exclusive_start_key(start.clone())
+                .set_exclusive_start_key(start_key(from))
                 .send()
         });
         let page = page.await?;
@@ -98,8 +89,11 @@ impl Store {
                 Err(why) => self.log(&format!("event {key} cannot be understood: {why}")),
             }
         }
-        let next = page.last_evaluated_key().and_then(key).map(PageToken);
-        Ok(EventPage { events, next })
+        Ok(Page::new(
+            events,
+            page.scanned_count,
+            page.last_evaluated_key,
+        ))
     }
 
     /// Changes the total of an event, including held and sold units: adds evenly to its stripes, or removes

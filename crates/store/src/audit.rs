@@ -16,6 +16,7 @@ use futures::StreamExt;
 
 pub use self::repair::RepairOutcome;
 use super::failure::{CallFailure, FailureKind};
+use super::page::{Page, PageToken, start_key};
 use super::{Store, StoreError, codec};
 use crate::limits;
 use inventory_core::audit::{
@@ -43,19 +44,6 @@ pub struct AuditStripes {
     pub seat_keys: u16,
     /// Time of the read.
     pub at: UnixMillis,
-}
-
-/// Start of the next page of an audit.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AuditToken(Attributes);
-
-/// A page of an event's items; may be empty although a next page exists.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AuditPage<T> {
-    pub items: Vec<Result<T, UnreadableItem>>,
-    /// Number of items examined, including those of other events.
-    pub examined: u64,
-    pub next: Option<AuditToken>,
 }
 
 /// A seat item where it was found: under its own partition key or under another.
@@ -118,8 +106,8 @@ impl Store {
     pub async fn audit_records(
         &self,
         event: &EventId,
-        from: Option<&AuditToken>,
-    ) -> Result<AuditPage<AuditRecord>, StoreError> {
+        from: Option<&PageToken>,
+    ) -> Result<Page<Result<AuditRecord, UnreadableItem>>, StoreError> {
         let table = &self.tables().idempotency;
         let page = self.call_with_retries("Scan", table, || {
             self.client()
@@ -131,18 +119,19 @@ impl Store {
                 .filter_expression("#e = :e")
                 .expression_attribute_names("#e", codec::EVENT_ID)
                 .expression_attribute_values(":e", AttributeValue::S(event.to_string()))
-                .set_exclusive_start_key(from.map(|AuditToken(key)| key.clone()))
+                .set_exclusive_start_key(start_key(from))
                 .send()
         });
         let page = page.await?;
         let read = |item: &Attributes| {
             record(item).map_err(|why| unread(item, codec::RESERVATION_ID, why))
         };
-        Ok(AuditPage {
-            items: page.items().iter().map(read).collect(),
-            examined: u64::try_from(page.scanned_count).unwrap_or(0),
-            next: page.last_evaluated_key.map(AuditToken),
-        })
+        let items = page.items().iter().map(read).collect();
+        Ok(Page::new(
+            items,
+            page.scanned_count,
+            page.last_evaluated_key,
+        ))
     }
 
     /// One page of the seats of `event` under the `key`-th of its `seat_keys` partition keys.
@@ -154,8 +143,8 @@ impl Store {
         event: &EventId,
         key: u16,
         seat_keys: u16,
-        from: Option<&AuditToken>,
-    ) -> Result<AuditPage<PlacedSeat>, StoreError> {
+        from: Option<&PageToken>,
+    ) -> Result<Page<Result<PlacedSeat, UnreadableItem>>, StoreError> {
         let table = &self.tables().seats;
         let lies_under = stripe_key(event, key);
         let page = self.call_with_retries("Query", table, || {
@@ -173,7 +162,7 @@ impl Store {
                 .expression_attribute_names("#r", codec::RESERVATION_ID)
                 .expression_attribute_names("#x", codec::HOLD_EXPIRES_AT)
                 .expression_attribute_values(":e", AttributeValue::S(lies_under.clone()))
-                .set_exclusive_start_key(from.map(|AuditToken(key)| key.clone()))
+                .set_exclusive_start_key(start_key(from))
                 .send()
         });
         let page = page.await?;
@@ -189,11 +178,12 @@ impl Store {
                 }),
             })
         };
-        Ok(AuditPage {
-            items: page.items().iter().map(read).collect(),
-            examined: u64::try_from(page.scanned_count).unwrap_or(0),
-            next: page.last_evaluated_key.map(AuditToken),
-        })
+        let items = page.items().iter().map(read).collect();
+        Ok(Page::new(
+            items,
+            page.scanned_count,
+            page.last_evaluated_key,
+        ))
     }
 
     /// Returns these seats and records at one instant; `None` if conflicting writes prevented the read. Together

@@ -12,22 +12,12 @@
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
 use super::codec::{self, Item};
+use super::page::{Page, PageToken, start_key};
 use super::tables::EXPIRY_INDEX;
 use super::{Store, StoreError, StoredRecord};
 use crate::limits;
 use inventory_core::ids::{ReservationId, fnv1a};
 use inventory_core::time::UnixMillis;
-
-/// Start of the next page of overdue holds, valid for the same search only.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ExpiryToken(Item);
-
-/// A page of overdue holds; may be empty although a next page exists.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ExpiryPage {
-    pub records: Vec<StoredRecord>,
-    pub next: Option<ExpiryToken>,
-}
 
 /// Key of the expiry index for holds of `shard` (below [`limits::EXPIRY_SHARDS`]) that expire in the minute
 /// of `expires_at`.
@@ -71,8 +61,8 @@ impl Store {
         shard: u16,
         now: UnixMillis,
         limit: usize,
-        from: Option<&ExpiryToken>,
-    ) -> Result<ExpiryPage, StoreError> {
+        from: Option<&PageToken>,
+    ) -> Result<Page<StoredRecord>, StoreError> {
         let table = &self.tables().idempotency;
         let limit = page_limit(limit);
         let bucket = bucket(minute, shard);
@@ -88,11 +78,16 @@ impl Store {
                 .expression_attribute_names("#x", codec::EXPIRES_AT)
                 .expression_attribute_values(":b", AttributeValue::S(bucket.clone()))
                 .expression_attribute_values(":x", AttributeValue::N(now.0.to_string()))
-                .set_exclusive_start_key(from.map(|ExpiryToken(key)| key.clone()))
+                .set_exclusive_start_key(start_key(from))
                 .send()
         });
         let page = page.await?;
-        Ok(self.due_page(page.items.unwrap_or_default(), page.last_evaluated_key))
+        let records = self.due_records(page.items());
+        Ok(Page::new(
+            records,
+            page.scanned_count,
+            page.last_evaluated_key,
+        ))
     }
 
     /// Returns some of all holds that are overdue at `now`, in any bucket and order: for the first search after
@@ -105,8 +100,8 @@ impl Store {
     pub async fn scan_due_holds(
         &self,
         now: UnixMillis,
-        from: Option<&ExpiryToken>,
-    ) -> Result<ExpiryPage, StoreError> {
+        from: Option<&PageToken>,
+    ) -> Result<Page<StoredRecord>, StoreError> {
         let table = &self.tables().idempotency;
         let page = self.call_with_retries("Scan", table, || {
             self.client()
@@ -118,14 +113,19 @@ impl Store {
                 .filter_expression("#x <= :x")
                 .expression_attribute_names("#x", codec::EXPIRES_AT)
                 .expression_attribute_values(":x", AttributeValue::N(now.0.to_string()))
-                .set_exclusive_start_key(from.map(|ExpiryToken(key)| key.clone()))
+                .set_exclusive_start_key(start_key(from))
                 .send()
         });
         let page = page.await?;
-        Ok(self.due_page(page.items.unwrap_or_default(), page.last_evaluated_key))
+        let records = self.due_records(page.items());
+        Ok(Page::new(
+            records,
+            page.scanned_count,
+            page.last_evaluated_key,
+        ))
     }
 
-    fn due_page(&self, items: Vec<Item>, next: Option<Item>) -> ExpiryPage {
+    fn due_records(&self, items: &[Item]) -> Vec<StoredRecord> {
         let read = |item: &Item| {
             let record = codec::record(item);
             let logged = record.map_err(|why| {
@@ -136,10 +136,7 @@ impl Store {
             });
             logged.ok()
         };
-        ExpiryPage {
-            records: items.iter().filter_map(read).collect(),
-            next: next.filter(|key| !key.is_empty()).map(ExpiryToken),
-        }
+        items.iter().filter_map(read).collect()
     }
 }
 

@@ -22,6 +22,7 @@ mod expiry;
 mod failure;
 pub mod limits;
 mod observer;
+mod page;
 mod probe;
 mod read_batcher;
 mod request_template;
@@ -49,15 +50,15 @@ use aws_sdk_dynamodb::config::{
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use thiserror::Error as ThisError;
 
-pub use admin::{EventPage, SetTotalOutcome};
-pub use audit::{AuditPage, AuditStripes, AuditToken, PlacedSeat, RepairOutcome};
+pub use admin::SetTotalOutcome;
+pub use audit::{AuditStripes, PlacedSeat, RepairOutcome};
 pub use capacity::CapacityKind;
 pub use codec::StoredRecord;
 pub use connector::{CaBundleError, ShardHttp, ShardSleep};
 pub use events::{CreateEventOutcome, EventAbout, NewEvent};
-pub use expiry::{ExpiryPage, ExpiryToken, expiry_bucket, expiry_minute, expiry_shard};
+pub use expiry::{expiry_bucket, expiry_minute, expiry_shard};
 pub use observer::{NoObserver, StoreCall, StoreObserver};
-pub use reservations::{PageToken, ReservationPage};
+pub use page::{Page, PageToken};
 pub use seats::SeatOutcome;
 pub use settings::{CredentialSource, StoreConnectError, StoreSettings, TableNames};
 

@@ -1,26 +1,14 @@
 //! Reads reservations: some by id, or all of an event by a scan, which must never be used on the request path.
 
-use std::collections::HashMap;
-
 use aws_sdk_dynamodb::operation::get_item::GetItemInput;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 
 use super::batch::ReadFailure;
+use super::page::{Page, PageToken, start_key};
 use super::{Store, StoreError, StoredRecord, codec};
 use crate::limits;
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::transaction::{RecordsRead, Unreadable};
-
-/// Start of the next page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageToken(pub(super) String);
-
-/// A page of an event's reservations; may be empty although a next page exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReservationPage {
-    pub records: Vec<StoredRecord>,
-    pub next: Option<PageToken>,
-}
 
 impl Store {
     /// Returns the records of these reservations, strongly consistent, in their order. One request for each
@@ -78,12 +66,8 @@ impl Store {
         &self,
         event: &EventId,
         from: Option<&PageToken>,
-    ) -> Result<ReservationPage, StoreError> {
+    ) -> Result<Page<StoredRecord>, StoreError> {
         let table = &self.tables().idempotency;
-        let start = from.map(|PageToken(id)| {
-            let id = AttributeValue::S(id.clone());
-            HashMap::from([(codec::RESERVATION_ID.to_owned(), id)])
-        });
         let page = self.call_with_retries("Scan", table, || {
             self.client()
                 .scan()
@@ -94,18 +78,16 @@ impl Store {
                 .filter_expression("#e = :e")
                 .expression_attribute_names("#e", codec::EVENT_ID)
                 .expression_attribute_values(":e", AttributeValue::S(event.to_string()))
-                .set_exclusive_start_key(start.clone())
+                .set_exclusive_start_key(start_key(from))
                 .send()
         });
         let page = page.await?;
         let read = |item| codec::record(item).map_err(StoreError::Corrupt);
-        let next = page.last_evaluated_key().and_then(|key| {
-            let id = key.get(codec::RESERVATION_ID)?.as_s().ok()?;
-            Some(PageToken(id.clone()))
-        });
-        Ok(ReservationPage {
-            records: page.items().iter().map(read).collect::<Result<_, _>>()?,
-            next,
-        })
+        let records = page.items().iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Page::new(
+            records,
+            page.scanned_count,
+            page.last_evaluated_key,
+        ))
     }
 }

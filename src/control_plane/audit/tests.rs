@@ -63,8 +63,8 @@ fn snapshot(state: SeatState, records: &[AuditRecord]) -> InstantSnapshot {
     }
 }
 
-fn page<T>(items: Vec<T>) -> AuditPage<T> {
-    AuditPage {
+fn page<T>(items: Vec<T>) -> Page<Result<T, UnreadableItem>> {
+    Page {
         examined: items.len() as u64,
         items: items.into_iter().map(Ok).collect(),
         next: None,
@@ -97,8 +97,8 @@ impl AuditBackend for ScriptedBackend {
     async fn records(
         &self,
         _: &EventId,
-        _: Option<AuditToken>,
-    ) -> Result<AuditPage<AuditRecord>, AuditError> {
+        _: Option<PageToken>,
+    ) -> Result<Page<Result<AuditRecord, UnreadableItem>>, AuditError> {
         Ok(page(vec![record("r1", ReservationState::Confirmed, "s1")]))
     }
 
@@ -107,8 +107,8 @@ impl AuditBackend for ScriptedBackend {
         _: &EventId,
         _: u16,
         _: u16,
-        _: Option<AuditToken>,
-    ) -> Result<AuditPage<PlacedSeat>, AuditError> {
+        _: Option<PageToken>,
+    ) -> Result<Page<Result<PlacedSeat, UnreadableItem>>, AuditError> {
         let other = self.seat.lock().unwrap().clone();
         let item = |(id, state)| {
             Ok(AuditSeat {
