@@ -1,4 +1,4 @@
-//! How long to wait before trying a transaction again.
+//! Pauses before a transaction is retried.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use rand::Rng;
 use super::time::Micros;
 use crate::limits;
 
-/// The pause before try number `attempt` (1 is the first repeat): doubled each time up to a bound,
-/// and drawn between half and the whole of it, so that lanes that collided do not collide again.
+/// Pause before attempt `attempt` (1 is the first retry): doubled each time up to a limit, and drawn between half and
+/// the whole of it, so that lanes that collided do not collide again.
 pub fn pause(attempt: u32, rng: &mut impl Rng) -> Micros {
     doubled(attempt, limits::RETRY_BACKOFF_MAX, rng)
 }
 
-/// For how long a lane that has conflicted `times` leaves the line to others, drawn likewise.
+/// How long a lane that has conflicted `times` leaves the queue to other lanes, drawn likewise.
 pub fn leave(times: u32, rng: &mut impl Rng) -> Micros {
     doubled(times, limits::LANE_YIELD_MAX, rng)
 }

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::limits;
 
-/// Why a text is not an identifier.
+/// Why a text is not a valid identifier.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum IdError {
     #[error("is empty; want 1 to {max} bytes of [A-Za-z0-9._:-]", max = limits::ID_BYTES_MAX)]
@@ -25,7 +25,7 @@ fn check(text: &str) -> Result<(), IdError> {
     if text.len() > limits::ID_BYTES_MAX {
         return Err(IdError::TooLong(text.len()));
     }
-    // Bytes first: on the hot path every id is good and the scan is branch-predictable.
+    // Bytes first: on the hot path nearly every id is valid, and the scan is branch-predictable.
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-');
     if text.bytes().all(good) {
         return Ok(());
@@ -90,7 +90,7 @@ macro_rules! identifier {
 }
 
 identifier! {
-    /// An event, as clients name it.
+    /// An event id, as clients send it.
     EventId
 }
 
@@ -100,8 +100,8 @@ identifier! {
 }
 
 impl ReservationId {
-    /// The name of a slip: a record that holds what many expired holds had, on its way back to the
-    /// stock. No client can say it, for `#` is not legal in what clients name.
+    /// Creates the id of a release record: a record that carries the stock of many expired holds until it is returned.
+    /// Clients cannot send such an id, because `#` is not legal in client ids.
     pub fn of_slip(token: u128) -> Self {
         Self(format!("{SLIP}{token:032x}"))
     }
@@ -110,10 +110,10 @@ impl ReservationId {
         self.0.starts_with(SLIP)
     }
 
-    /// As a record is named in the store: what a client may say, or a slip.
+    /// Parses the id of a stored record: a client id or the id of a release record.
     ///
     /// # Errors
-    /// When it is neither.
+    /// For any other text.
     pub fn stored(text: &str) -> Result<Self, IdError> {
         match text.strip_prefix(SLIP) {
             Some(rest) => check(rest).map(|()| Self(text.to_owned())),
@@ -122,19 +122,19 @@ impl ReservationId {
     }
 }
 
-/// What a slip's name begins with.
+/// Prefix of release record ids.
 const SLIP: &str = "slip#";
 
 identifier! {
-    /// A seat of an event, as clients name it.
+    /// A seat id, as clients send it.
     SeatId
 }
 
-/// Seats of one reservation, distinct, in the order they were asked for. Shared, for every answer
-/// about the reservation carries them; `None` where stock is a quantity.
+/// Seats of one reservation, distinct, in the requested order. Shared, because every answer about the reservation
+/// carries them; `None` for a quantity event.
 pub type Seats = std::sync::Arc<[SeatId]>;
 
-/// One item of an event's stock. Index 0 is the event's own item (the only one at one stripe).
+/// One item of an event's stock. Index 0 is the event's own item, the only one of an event with one stripe.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StripeId {
     pub event: EventId,
@@ -157,10 +157,10 @@ pub fn stripe_key(event: &EventId, index: u16) -> String {
     }
 }
 
-/// The partition key of a seat's item, of an event whose seats are spread over `keys` of them: the
-/// event itself when there is one (the seed's layout), else `event#n`.
+/// Partition key of a seat's item for an event with `keys` partition keys: the event id if there is one key (the
+/// original layout), else `event#n`.
 ///
-/// The spread is stored data: it must not change from one version to the next.
+/// The distribution is stored data: it must not change between versions.
 pub fn seat_key(event: &EventId, seat: &SeatId, keys: u16) -> String {
     match keys {
         0 | 1 => event.as_str().to_owned(),
@@ -175,8 +175,8 @@ pub fn fnv1a(text: &str) -> u32 {
     })
 }
 
-/// The order of a confirmed reservation: 128 bits derived from the reservation's id, so that any
-/// node gives any repeat the same one. Shown as `ord_` and 32 hex digits.
+/// Order id of a confirmed reservation: 128 bits derived from the reservation id, so that every process returns the
+/// same one for every repeat. Displayed as `ord_` and 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OrderId([u8; 16]);
 
@@ -187,7 +187,7 @@ impl OrderId {
 }
 
 impl OrderId {
-    /// As clients see it. Written by hand, for every answered commit makes one.
+    // Formatted by hand, because every answered commit formats one.
     pub fn to_text(self) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = String::with_capacity(4 + 2 * self.0.len());
@@ -206,7 +206,7 @@ impl fmt::Display for OrderId {
     }
 }
 
-/// Why a text is not an order.
+/// A text is not an order id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("want ord_ and 32 lower-case hex digits")]
 pub struct OrderIdError;
@@ -231,13 +231,13 @@ impl fmt::Debug for OrderId {
     }
 }
 
-/// What two requests must share to be the same request: event, quantity and seats, hashed.
-/// Stored with the reservation; a repeat with another fingerprint is an idempotency conflict.
+/// Hash of event, quantity and seats, which two requests must share to be the same request. Stored with the
+/// reservation; a repeat with another fingerprint is an idempotency conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
 
 impl Fingerprint {
-    /// Of a request for `qty` units.
+    /// Fingerprint of a request for `qty` units.
     pub fn of_quantity(event: &EventId, qty: u32) -> Self {
         Self(digest(&[
             b"quantity/v1",
@@ -246,7 +246,7 @@ impl Fingerprint {
         ]))
     }
 
-    /// Of a request for these very seats, in whatever order they are named.
+    /// Fingerprint of a request for these seats, independent of their order.
     pub fn of_seats(event: &EventId, seats: &[SeatId]) -> Self {
         let mut sorted: Vec<&[u8]> = seats.iter().map(|s| s.as_str().as_bytes()).collect();
         sorted.sort_unstable();
@@ -255,7 +255,7 @@ impl Fingerprint {
         Self(digest(&parts))
     }
 
-    /// Of a request that means whatever the reservation holds.
+    /// Fingerprint of a request that refers to the recorded stock.
     pub fn of_whatever(event: &EventId) -> Self {
         Self(digest(&[b"whatever/v1", event.as_str().as_bytes()]))
     }
@@ -279,8 +279,8 @@ mod tests {
 
     use super::*;
 
-    /// Stored data: `bench/baseline` writes the same format in its own code, and is held to the
-    /// same examples.
+    /// Stored data: `bench/baseline` writes the same format with its own code and is tested with the same
+    /// examples.
     #[test]
     fn what_is_derived_does_not_change() {
         let order = OrderId::of(&"rsv_abc123".parse().unwrap());

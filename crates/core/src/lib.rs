@@ -1,13 +1,13 @@
-//! What a reservation means: the rules and the group commit, without any I/O.
+//! Reservation rules, group commit and seat map, without any I/O.
 //!
-//! Everything here is a pure state machine. Time, randomness and the store's answers come in as
-//! parameters; what to send and whom to answer goes out as [`effect::Effect`]s. The server drives
-//! it against DynamoDB, the simulation in `tests/` drives the very same code against a model.
+//! Everything here is a deterministic state machine. Time, random numbers and answers of the store are inputs; requests
+//! to the store and answers to callers are outputs, as [`effect::Effect`]s. The server drives this code against
+//! DynamoDB, and the simulation under `tests/` drives the same code against a model.
 //!
-//! Must not live here: an executor, a clock, a socket, the SDK, a log line, `async`.
+//! Must not be put here: executors, clocks, sockets, the SDK, logging, `async`.
 //!
-//! Reading order: [`ids`] → [`operation`] → [`rules`] (the state table) → [`transaction`] (what one
-//! batch writes) → [`lane`] (the group commit) → [`engine`] (all lanes of one shard).
+//! Reading order: [`ids`] → [`operation`] → [`rules`] (the state table) → [`transaction`] (what one batch writes) →
+//! [`lane`] (the group commit) → [`engine`] (all lanes of one shard).
 
 pub mod answer;
 pub mod audit;

@@ -13,25 +13,25 @@ pub const PAYMENT_INTENT_BYTES_MAX: usize = 256;
 /// Default for the most units one reservation may take (MAX_QTY).
 pub const QTY_MAX_DEFAULT: u32 = 10;
 
-/// The most that MAX_QTY can be set to.
+/// Upper bound of MAX_QTY.
 pub const QTY_MAX_CEILING: u32 = 1_000;
 
-/// The most seats one reservation may name: one reservation must fit a transaction.
+/// Most seats of one reservation, which must fit into one transaction.
 pub const SEATS_PER_RESERVATION_MAX: usize = 10;
 
 /// Most stripes of one event: a strong read of all of them stays one BatchGetItem.
 pub const STRIPES_MAX: u16 = 64;
 
-/// Stripes that an event gets at most when nobody says how many. At 40 reservations a transaction and
-/// some 23 ms each, between what is assumed for 25 and for 100 actions, a lane sells 1,700 a second:
-/// twenty of them sell 30,000 with a tenth to spare.
+/// Most stripes of an event whose creator gives no number. At 40 reservations per transaction and about 23 ms each,
+/// between the modelled times of 25 and of 100 actions, a lane sells 1,700 per second: twenty lanes sell 30,000
+/// with a tenth to spare.
 pub const STRIPES_AUTO_MAX: u16 = 20;
 
-/// Tickets that a stripe has at least in an event that got its stripes in this way: fewer are sold out
-/// in a few transactions, and then callers look for the rest of them on the other stripes.
+/// Fewest tickets per stripe of such an event: a smaller stripe is sold out within a few transactions, and then
+/// reservations search the other stripes.
 pub const STRIPE_UNITS_MIN: u64 = 250;
 
-/// Stripes of an event of so many tickets when nobody says how many.
+/// Number of stripes of an event with `total` tickets whose creator gives no number.
 pub const fn stripes_for(total: u64) -> u16 {
     let many = total / STRIPE_UNITS_MIN;
     if many > STRIPES_AUTO_MAX as u64 {
@@ -45,203 +45,197 @@ pub const fn stripes_for(total: u64) -> u16 {
 
 // ---- The store ----------------------------------------------------------------------------------
 
-/// Actions of one TransactWriteItems, by DynamoDB's own limit.
+/// Actions of one TransactWriteItems: DynamoDB's limit.
 pub const TRANSACTION_ACTIONS_MAX: usize = 100;
 
-/// Bytes of one TransactWriteItems, by DynamoDB's own limit.
+/// Bytes of one TransactWriteItems: DynamoDB's limit.
 pub const TRANSACTION_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Upper bound of one record as sent, in bytes: three ids, the payment intent, ten seats, names and
-/// hashes.
+/// Upper bound of one record in a request, in bytes: three ids, the payment intent, ten seats, names and hashes.
 pub const RECORD_BYTES_MAX: usize = 4 * 1024;
 
-/// Reservations in one batch: what a transaction leaves beside one stripe.
+/// Most reservations of one batch: the actions of a transaction less one for the stripe.
 pub const BATCH_ENTRIES_MAX: usize = TRANSACTION_ACTIONS_MAX - 1;
 
-/// Keys of one BatchGetItem, by DynamoDB's own limit.
+/// Keys of one BatchGetItem: DynamoDB's limit.
 pub const BATCH_GET_KEYS_MAX: usize = 100;
 
 // ---- The group commit ---------------------------------------------------------------------------
 
-/// Members waiting in one line, or for one lane alone: at 99 per 20 ms one lane has about 1.6 s of
-/// work with them, beyond any useful deadline.
+/// Most entries waiting in one queue: at 99 per 20 ms one lane needs about 1.6 s for them, longer than any useful
+/// deadline.
 pub const LANE_QUEUE_MAX: usize = 8_192;
 
-/// A stripe that is known to have less than this is watched unit by unit: what one transaction takes
-/// at the largest default quantity.
+/// Below this many units a stripe is tracked exactly: the units of one full transaction at the largest default
+/// quantity.
 pub const STRIPE_SCARCE_UNITS: u64 = BATCH_ENTRIES_MAX as u64 * QTY_MAX_DEFAULT as u64;
 
-/// Default for how long after a strong read of all stripes began callers may be told that there is too
-/// little (SOLD_OUT_LATCH_MS): the end of a sale costs a read each time, not a write per caller.
+/// Default of SOLD_OUT_LATCH_MS: how long one strong read of all stripes may be reused to answer "sold out". The end of
+/// a sale then costs one read per interval, not one write per call.
 pub const SOLD_OUT_LATCH_DEFAULT: Duration = Duration::from_millis(50);
 
-/// How long it is believed that a stripe has little: others may have given back to it.
+/// How long a low stripe is assumed to be low, since other processes may return units to it.
 pub const STRIPE_SCARCE_AGE: Duration = Duration::from_secs(1);
 
-/// Holds past their time waiting in one lane to be given back: a few batches. The reclaimer comes
-/// back for the rest.
+/// Most overdue holds waiting in one lane: a few batches. The reclaimer finds the rest again.
 pub const LANE_BACKGROUND_MAX: usize = 1_024;
 
-/// A full lane looks this often for callers that have gone: looking costs a pass over the queue,
-/// which must not become the price of every call that is shed.
+/// How often a full lane searches its queue for expired entries: a search passes over the whole queue and must not
+/// become the cost of every rejected call.
 pub const LANE_SWEEP_EVERY: Duration = Duration::from_millis(10);
 
-/// Lanes of one shard. Those of an idle event are dropped, so this bounds what is being sold at one
-/// instant.
+/// Most lanes of one shard. Lanes of idle events are dropped, so this limits the events that are sold at the same
+/// time.
 pub const LANES_MAX: usize = 16_384;
 
-/// Events whose stripe count a shard remembers.
+/// Events whose layout a shard caches.
 pub const EVENTS_CACHED_MAX: usize = 16_384;
 
-/// How an event's commits of which nothing is remembered are told apart (`engine/hold_predictor.rs`): what
-/// one that was found to be of a hold counts for, against 1 of one that had no record. 4: looking
-/// first pays while more than one in five is of a hold, for a transaction cancelled in vain costs
-/// everybody in it a second one, and a look one of the twenty milliseconds of each.
+/// Weight of a commit that confirmed a hold in the hold predictor (`engine/hold_predictor.rs`), against 1 for a commit
+/// without a record. 4: reading the record first pays off when more than one commit in five confirms a hold, because a
+/// transaction cancelled for a wrong guess costs every entry a second one, and a read costs each of them some of 20 ms.
 pub const HOLD_SCORE_STEP: u8 = 4;
 
-/// From here on they are looked at first: one hold met is enough.
+/// Score from which records are read first: one confirmed hold is enough.
 pub const HOLD_SCORE_THRESHOLD: u8 = 4;
 
-/// And no more than this is kept of them, so that a change is learned within a few commits.
+/// Upper bound of the score, so that the predictor adapts within a few commits.
 pub const HOLD_SCORE_MAX: u8 = 8;
 
-/// Operations a shard has taken and not answered.
+/// Most operations in flight on a shard.
 pub const OPERATIONS_IN_FLIGHT_MAX: usize = 65_536;
 
-/// Calls joined to, or queued behind, one reservation_id in flight.
+/// Most calls that wait for the same reservation_id.
 pub const CALLS_PER_RESERVATION_MAX: usize = 64;
 
-/// How often one operation may find its record or its seats other than its write was for. Each time
-/// it knows more; this many times over it is told to come back.
+/// How often one operation may find its record or seats changed. Each attempt uses the newer state; beyond this the
+/// operation is rejected as busy.
 pub const ATTEMPTS_PER_OPERATION_MAX: u32 = 16;
 
-/// Times a choice of seats may meet others' seats before it waits for them to be read anew: each time
-/// it learns of the seats it met, and of a house that others have half sold that is too little.
+/// How often a choice of seats may collide before the seats are read again: each collision reveals the seats it met
+/// only, which is too little for an event that other processes have half sold.
 pub const SEAT_COLLISIONS_MAX: u32 = 1;
 
-/// Loose lanes of one event on a shard, for writes that touch nothing shared: a few transactions
-/// side by side hide the store's latency, and batches still form.
+/// Unstriped lanes per event and shard, for writes that share no item: a few parallel transactions hide the store's
+/// latency, and batches still form.
 pub const UNSTRIPED_LANES: u16 = 4;
 
-/// Loose lanes of a seated event on the shard that owns it: all of its reservations go through them.
+/// Unstriped lanes of a seated event on its shard: all of its reservations use them.
 pub const SEAT_LANES: u16 = 8;
 
-/// Beyond so many ends of expired holds under way on a shard they are bundled: fewer fit beside the
-/// sales in one transaction of the stripe.
+/// From this many expiries in flight on a shard, expiries are batched into release records: fewer fit into one
+/// transaction of the stripe beside the sales.
 pub const EXPIRY_BATCH_THRESHOLD: usize = 24;
 
-/// Lanes of bundles per stripe on a shard. One, with a transaction in flight, gives back thousands a
-/// second; more would only stand in the way of the sales.
+/// Lanes of expiry batches per stripe and shard. One transaction in flight returns thousands of holds per second; more
+/// would compete with sales.
 pub const EXPIRY_BATCH_LANES: u16 = 1;
 
-/// Reads of records that a shard has under way at a time, of up to [`BATCH_GET_KEYS_MAX`] each.
+/// Reads of records in flight on a shard, of up to [`BATCH_GET_KEYS_MAX`] records each.
 pub const RECORD_READS_IN_FLIGHT_MAX: usize = 4;
 
-/// Operations of one event waiting for a seat that another one is about to take.
+/// Operations of one event that wait for a seat lock.
 pub const SEAT_WAITERS_MAX: usize = 8_192;
 
-/// Events whose seats a shard remembers, but for those with something under way.
+/// Idle seated events whose seats a shard keeps in memory.
 pub const SEATED_EVENTS_MAX: usize = 64;
 
-/// How old the map of an event's seats may be when a question is answered from it, at least: reading
-/// it anew costs a read of every seat, so the bound grows with the time a read takes.
+/// Lower bound of the age at which a seat map is refreshed for a query: a refresh reads every seat, so the bound grows
+/// with the duration of the read.
 pub const SEAT_MAP_AGE_MIN: Duration = Duration::from_secs(1);
 
-/// How old it may be at most.
+/// Upper bound of this age.
 pub const SEAT_MAP_AGE_MAX: Duration = Duration::from_secs(30);
 
-/// How old a status may be, which says of when it is: it is read anew meanwhile, for the next one.
+/// Age from which a status is refreshed in the background; the answer states its time.
 pub const STATUS_AGE_MAX: Duration = Duration::from_secs(600);
 
-/// Free seats up to which a look at those alone is taken rather than a read of all: making sense of
-/// each costs the shard some microseconds, and who asks for more of them than there are is refused
-/// once per look.
+/// Most free seats for which only the free seats are read to verify "sold out": decoding a seat costs some
+/// microseconds, and a request for more seats than are free is rejected once per read.
 pub const VERIFIABLE_SEATS_MAX: u64 = 2_000;
 
-/// The part of its time that a shard may spend on reading one event's seats: one in this many.
+/// Fraction of its time that a shard may spend on reading one event's seats: one in this many.
 pub const SEAT_MAP_READ_SHARE: u64 = 16;
 
-/// Events whose units a shard has a snapshot of: more than are asked about within a snapshot's time.
-/// At 24 bytes a stripe 1.6 MB when all of them have [`STRIPES_MAX`].
+/// Events with a stock snapshot: more than are queried within a snapshot's age. 24 bytes per stripe, 1.6 MB in total
+/// if all events have [`STRIPES_MAX`] stripes.
 pub const SNAPSHOTS_MAX: usize = 1_024;
 
-/// Calls waiting for one read of one event.
+/// Queries that wait for one read of one event.
 pub const READ_WAITERS_MAX: usize = 16_384;
 
-/// First pause after a conflict or a throttle; doubled each time, jittered from half to full.
+/// First pause after a conflict or throttling; doubled each time, drawn between half and the whole.
 pub const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(4);
 
-/// Longest pause between tries.
+/// Longest pause between attempts.
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_millis(200);
 
-/// Longest time for which a lane that conflicts again and again leaves the line to other lanes: long
-/// enough for processes that share stripes to come apart, short enough to come back from it.
+/// Longest time that a repeatedly conflicting lane leaves the queue to other lanes: long enough for processes that
+/// share stripes to separate, short enough to recover.
 pub const LANE_YIELD_MAX: Duration = Duration::from_secs(1);
 
-/// Lanes of one line below which their transactions leave as they can: with few, each is most of what
-/// the line has.
+/// Fewer lanes than this are not paced, because each of them is most of the queue's capacity.
 pub const PACED_LANES_MIN: u64 = 4;
 
-/// Once one in so many lanes is busy, transactions leave at even distances.
+/// Pacing starts when one in this many lanes is busy.
 pub const PACED_FROM_SHARE: u64 = 4;
 
-/// Longest distance that is kept: what a call may wait for it beside a free lane.
+/// Longest pacing interval: what a call may wait although a lane is free.
 pub const PACE_MAX: Duration = Duration::from_millis(2);
 
-/// Callers that have come together for whom a free lane does not wait any longer: their transaction
-/// costs each of them a third of what one for two would.
+/// Entries from which a free lane does not wait for more: each of them then costs a third of what it would in a
+/// transaction of two.
 pub const BATCHING_DELAY_ENTRIES_MAX: usize = 16;
 
-/// How long the rate at which a line moves is counted for one look: a few transactions.
+/// Length of one sample of the queue's throughput: a few transactions.
 pub const RATE_WINDOW: Duration = Duration::from_millis(50);
 
-/// How old a look at the rate may be for callers to be turned away for it.
+/// Age up to which a throughput sample may be used to reject calls.
 pub const RATE_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// How long a line is kept short after somebody was last turned away from it: several transactions,
-/// in which a caller more or less says nothing.
+/// How long short-queue mode lasts after the last rejection: several transactions, so that a single call makes no
+/// difference.
 pub const SHORT_QUEUE_DURATION: Duration = Duration::from_millis(200);
 
-/// Who gives a call less time than this and is turned away says nothing of the others' line: it is in
-/// more haste than they are, most of whom give it [`CALL_TIMEOUT_DEFAULT`].
+/// A rejected call with a deadline shorter than this does not start short-queue mode: most calls have
+/// [`CALL_TIMEOUT_DEFAULT`], and the queue is not too long for them.
 pub const USUAL_DEADLINE_MIN: Duration = Duration::from_millis(100);
 
-/// What a caller is told to wait when a queue is full or the store is busy, at least.
+/// Lower bound of the retry delay sent to clients when a queue is full or the store is busy.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// The most that it is told to wait, however long the line: by then most of it has gone.
+/// Upper bound of this delay: by then most of any queue has been served.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
 
 // ---- The shard ----------------------------------------------------------------------------------
 
-/// How long one reclaim may wait for its write before it is left to the next round.
+/// Time limit of one reclaim in a queue; the next search finds the hold again.
 pub const RECLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 
 // ---- The audit ----------------------------------------------------------------------------------
 
-/// Breaches, overdue holds and repairs that are told one by one; the rest is a number.
+/// Breaches, overdue holds and repairs listed one by one; beyond this only their number is reported.
 pub const AUDIT_TOLD_MAX: usize = 50;
 
 // ---- Seats --------------------------------------------------------------------------------------
 
-/// Seats of one event that are known in memory, about 30 MB: twice the largest stadium.
+/// Seats of one event in memory, about 30 MB: twice the largest stadium.
 pub const SEATS_PER_EVENT_MAX: usize = 200_000;
 
-/// How long a seat that is known to be taken is refused without a write. The word may have been
-/// overtaken by a release on another node; a buyer who comes back finds it gone by then.
+/// How long a seat that is known to be taken is rejected without a write. Another process may have released the seat
+/// meanwhile; a repeated call finds it after this time.
 pub const SEAT_MEMORY_AGE: Duration = Duration::from_secs(1);
 
-/// How long seats that were offered are offered to nobody else: a client's way from the answer to
-/// its hold, and the write of that.
+/// How long offered seats are not offered again: the time from the answer to the client's hold and its write.
 pub const SEAT_OFFER_AGE: Duration = Duration::from_millis(300);
 
-/// Runs of free seats compared for one that fits best. More would send a crowd to the same few.
+/// Runs of free seats compared for the best fit. More would send concurrent buyers to the same runs.
 pub const SEAT_RUNS_COMPARED: usize = 16;
 
-/// Runs looked at for one that leaves no single seat. Rarely more than a few are needed; where every
-/// run is one seat too long, looking at all of a large house would take a fifth of a millisecond.
+/// Runs examined for one that leaves no single seat. Rarely more than a few are needed; if every run is one seat too
+/// long, examining all of a large venue would take a fifth of a millisecond.
 pub const SEAT_ORPHANS_COMPARED_MAX: usize = 4_096;
 
-/// Free seats side by side beyond which a run is taken to be seats without rows, and cut anywhere
-/// rather than at its ends: longer than the rows of nearly every house.
+/// A longer run is assumed to be unnumbered seating and is split anywhere instead of at its ends: longer than the
+/// rows of nearly every venue.
 pub const SEAT_RUN_LONG: usize = 64;

@@ -1,8 +1,8 @@
-//! The state table of a reservation: what a verb does, given what the store already holds.
+//! State table of a reservation: the effect of a verb on the stored state.
 //!
-//! The same function answers from the cache of settled reservations, from a record that was read or
-//! that a failed condition returned, and says what is to be written where a write is needed. A write
-//! decided on an old view harms nothing: its condition is the state it was decided on.
+//! The same function answers from the record cache, from a record that was read, and from a record that a failed
+//! condition returned; where a write is needed it returns the transition. A write decided on a stale record is
+//! harmless: the state it was decided on is its condition.
 
 use super::answer::{Answer, Rejection, ReleaseOutcome};
 use super::ids::{Fingerprint, OrderId, ReservationId};
@@ -11,26 +11,26 @@ use super::time::UnixMillis;
 use super::transaction::{ExpiryCondition, RecordView, RecordWrite, ReservationState};
 use crate::fault::{self, Fault};
 
-/// What becomes of the commit of a hold that is past its time.
+/// Policy for the commit of an expired hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum LateCommit {
-    /// The buyer has paid: confirmed if the stock is still there.
+    /// Confirmed if the stock is still available, because the buyer has paid.
     #[default]
     Reacquire,
-    /// Refused.
+    /// Rejected.
     Reject,
 }
 
-/// What happens to units and seats when a record goes from one state to another.
+/// Change of units and seats when a record moves from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StockChange {
     /// From the stock to the reservation.
     Reserve,
-    /// They stay with the reservation; seats go from HOLD to SOLD.
+    /// The stock stays with the reservation; seats change from HOLD to SOLD.
     Keep,
     /// From the reservation back to the stock.
     Return,
-    /// There are none.
+    /// No stock is involved.
     None,
 }
 
@@ -46,7 +46,7 @@ pub fn stock_change(from: Option<ReservationState>, to: ReservationState) -> Sto
     }
 }
 
-/// A step in a reservation's life.
+/// A state transition of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
     pub from: Option<ReservationState>,
@@ -60,15 +60,15 @@ impl Transition {
     }
 }
 
-/// What is to be done about an operation.
+/// Result of the state table: an answer or a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     Answer(Answer),
     Write(Transition),
 }
 
-/// Applies the state table to `operation`. `record` is what the store holds for the reservation;
-/// `None` when there is no record.
+/// Applies the state table to `operation`. `record` is the stored record of the reservation, `None` if there is no
+/// record.
 ///
 /// The payload is compared first: a repeat with another payload is a conflict in every state.
 pub fn decide(
@@ -132,7 +132,7 @@ pub fn decide(
 
 fn without_record(operation: &Operation) -> Decision {
     let to = match operation.verb {
-        // It says "what is held", and nothing is.
+        // The operation refers to the held stock, and nothing is held.
         Verb::Hold | Verb::Commit if operation.selection == Selection::AsRecorded => {
             return refuse(Rejection::ReservationNotFound);
         }
@@ -156,7 +156,7 @@ fn without_record(operation: &Operation) -> Decision {
     })
 }
 
-/// The answer to whoever asked for `write`, which the store has at `at`.
+/// The answer for `write`, which was stored at `at`.
 pub fn answer_written(write: &RecordWrite, at: UnixMillis) -> Answer {
     match write.to {
         ReservationState::Held => held(&write.view(at)),
@@ -174,10 +174,10 @@ pub fn answer_written(write: &RecordWrite, at: UnixMillis) -> Answer {
     }
 }
 
-/// Whether the operation is about what the record is about: the same event, units and seats.
+/// Whether operation and record agree on event, units and seats.
 ///
-/// A quantity on a seated event means as many seats as were chosen, and a call that names nothing
-/// means whatever there is. A tombstone left by such a call fits everything of its event.
+/// A quantity on a seated event means as many seats as were chosen, and an operation without units and seats refers
+/// to the recorded ones. A tombstone left by such an operation matches every operation on its event.
 fn is_same(operation: &Operation, record: &RecordView) -> bool {
     let stored = record.fingerprint;
     if operation.fingerprint == stored {
@@ -188,7 +188,7 @@ fn is_same(operation: &Operation, record: &RecordView) -> bool {
         (_, None) if record.qty == 0 => stored == Fingerprint::of_whatever(event),
         (Selection::AsRecorded, Some(seats)) => stored == Fingerprint::of_seats(event, seats),
         (Selection::AsRecorded, None) => {
-            // A tombstone of seats knows how many there were, and no more.
+            // A tombstone of seats has their number only.
             stored == Fingerprint::of_quantity(event, record.qty)
                 || (record.state == ReservationState::Released && record.draws.is_empty())
         }
@@ -400,7 +400,7 @@ mod tests {
                 LateCommit::Reject,
             )
         };
-        // Asked of the write itself too: its time may be over when it arrives.
+        // The write carries the same condition, because the hold may expire before the write arrives.
         assert_eq!(
             commit(Held, AHEAD),
             write(Some(Held), ExpiryCondition::Ahead, Confirmed)
@@ -454,11 +454,11 @@ mod tests {
         let commit = operation(Verb::Commit, Selection::AsRecorded);
         let found = decide(&commit, Some(&record(Held, AHEAD)), NOW, late);
         assert_eq!(found, write(Some(Held), ExpiryCondition::Any, Confirmed));
-        // Of nothing it cannot be told what to take.
+        // Without units or seats it is unknown what to reserve.
         let found = decide(&commit, None, NOW, late);
         let missing = Decision::Answer(Answer::Rejected(Rejection::ReservationNotFound));
         assert_eq!(found, missing);
-        // A tombstone that such a call left fits everything of its event, and of no other.
+        // A tombstone of such a call matches every operation on its event, and none on another event.
         let tombstone = RecordView {
             fingerprint: Fingerprint::of_whatever(&event()),
             qty: 0,

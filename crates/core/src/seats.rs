@@ -1,44 +1,44 @@
-//! A seat as the store has it.
+//! A stored seat.
 
 use super::ids::{ReservationId, SeatId};
 use super::time::UnixMillis;
 
-/// Whose a seat is. Stored as AVAILABLE, HOLD, SOLD, BLOCKED.
+/// State of a seat. Stored as AVAILABLE, HOLD, SOLD, BLOCKED.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SeatState {
     Available,
     Hold {
         reservation: ReservationId,
-        /// From here on the hold counts for nothing.
+        /// From this time on the hold has no effect.
         until: UnixMillis,
     },
     Sold {
         reservation: ReservationId,
     },
-    /// Taken out of the sale by an operator.
+    /// Taken off sale by an operator.
     Blocked,
 }
 
-/// What one seat costs.
+/// Price of one seat.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Price {
-    /// In the currency's smallest unit.
+    /// In the smallest unit of the currency.
     pub amount: i64,
     /// ISO 4217.
     pub currency: String,
 }
 
-/// What never changes when a seat is sold.
+/// Facts of a seat that a sale does not change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeatFacts {
-    /// Empty where not told, as the others are.
+    /// Empty if not given, like the other texts.
     pub section: String,
     pub row: String,
     pub number: String,
     pub price: Option<Price>,
 }
 
-/// A seat item, whole.
+/// A complete seat item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeatItem {
     pub id: SeatId,

@@ -1,10 +1,9 @@
-//! A distribution in buckets that are fixed: what the domain counts by size. Copied as a whole, never
-//! allocates.
+//! Histogram with fixed buckets, for the engine's counters. Copied as a whole; never allocates.
 
-/// How many values fell at or under each of `N` ascending bounds, and their sum.
+/// Number of values at or below each of `N` ascending bounds, and their sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spread<const N: usize> {
-    /// Each value once, in the first bucket that has room for it.
+    /// Each value is counted once, in the first bucket whose bound is not exceeded.
     counts: [u64; N],
     beyond: u64,
     sum: u64,
@@ -21,7 +20,7 @@ impl<const N: usize> Default for Spread<N> {
 }
 
 impl<const N: usize> Spread<N> {
-    /// StockCounts `value`. `bounds` must be the same at every call.
+    /// Counts `value`. `bounds` must be the same in every call.
     pub fn record(&mut self, bounds: &[u64; N], value: u64) {
         match self.counts.get_mut(bounds.partition_point(|b| *b < value)) {
             Some(count) => *count += 1,
@@ -30,7 +29,7 @@ impl<const N: usize> Spread<N> {
         self.sum = self.sum.saturating_add(value);
     }
 
-    /// Adds another one of the same bounds.
+    /// Adds the values of another histogram with the same bounds.
     pub fn add(&mut self, other: &Self) {
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine += theirs;
@@ -39,7 +38,7 @@ impl<const N: usize> Spread<N> {
         self.sum = self.sum.saturating_add(other.sum);
     }
 
-    /// What came since `before`, an earlier state of the same one.
+    /// The values since `before`, an earlier copy of this histogram.
     pub fn since(&self, before: &Self) -> Self {
         let mut grown = *self;
         for (now, then) in grown.counts.iter_mut().zip(&before.counts) {
@@ -50,7 +49,7 @@ impl<const N: usize> Spread<N> {
         grown
     }
 
-    /// How many values are at most as large as each bound.
+    /// Cumulative number of values at or below each bound.
     pub fn at_most(&self) -> [u64; N] {
         let mut so_far = 0;
         self.counts.map(|count| {
@@ -59,7 +58,7 @@ impl<const N: usize> Spread<N> {
         })
     }
 
-    /// How many values there are.
+    /// Number of values.
     pub fn count(&self) -> u64 {
         self.beyond + self.counts.iter().sum::<u64>()
     }

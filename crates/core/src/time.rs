@@ -1,4 +1,4 @@
-//! Instants as numbers: the domain is told the time, it never asks for it.
+//! Time as numbers: time is an input of the core, which has no clock.
 
 /// Microseconds on the process-wide monotonic clock; only differences mean anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,7 +14,7 @@ impl Micros {
         Self(self.0.saturating_add(span.0))
     }
 
-    /// The span since `earlier`, zero if `earlier` is later.
+    /// The time since `earlier`, zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Micros) -> Self {
         Self(self.0.saturating_sub(earlier.0))
@@ -25,7 +25,7 @@ impl Micros {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMillis(pub u64);
 
-/// One reading of both clocks, taken once per event that enters the domain.
+/// One reading of both clocks, taken once for each input of the engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     pub mono: Micros,

@@ -1,7 +1,7 @@
-//! One batch as the store sees it, and what the store can say to it.
+//! A transaction as the store receives it, and its outcomes.
 //!
-//! Plain data both ways. `store::codec` turns a [`Transaction`] into a `TransactWriteItems` call and
-//! its result into an [`TransactionOutcome`]; the simulation applies it to a map.
+//! Plain data in both directions. `inventory_store` encodes a [`Transaction`] as `TransactWriteItems` and decodes the
+//! answer to a [`TransactionOutcome`]; the simulation applies transactions to a map.
 
 use smallvec::SmallVec;
 
@@ -9,91 +9,90 @@ use super::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
 use super::seats::SeatState;
 use super::time::UnixMillis;
 
-/// 128 random bits, the `ClientRequestToken` (32 hex digits of the 36 allowed). A new body gets a
-/// new token; the same body is sent again under the same token.
+/// 128 random bits, sent as `ClientRequestToken` (32 hex digits of the 36 allowed). A new body gets a new token; a
+/// resent body keeps its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestToken(pub u128);
 
-/// The states of a reservation that has a record.
+/// States of a reservation that has a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReservationState {
-    /// Has its stock until its time is over.
+    /// Holds its stock until it expires.
     Held,
-    /// Has its stock for good.
+    /// Owns its stock permanently.
     Confirmed,
     /// Released, or a tombstone of a release that arrived first.
     Released,
-    /// Was held, and its time was over.
+    /// Was held and has expired.
     Expired,
-    /// Was confirmed, and an operator gave it back.
+    /// Was confirmed and refunded by an operator.
     Refunded,
 }
 
-/// Units taken from one stripe.
+/// Units reserved on one stripe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StripeAllocation {
     pub stripe: u16,
     pub units: u32,
 }
 
-/// Where a reservation's units came from: nearly always one stripe.
+/// Stripe allocations of a reservation; usually one.
 pub type StripeAllocations = SmallVec<[StripeAllocation; 2]>;
 
 /// `remaining += give - take, version += 1` on one stripe item.
 ///
-/// Written only if the item exists; if anything is taken, only while the event is open; and where
-/// more is taken than given, only if `remaining >= take - give`.
+/// Conditions: the item exists; if units are taken, the event is open; if more units are taken than given,
+/// `remaining >= take - give`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StripeUpdate {
     pub stripe: u16,
-    /// Units to take.
+    /// Units to reserve.
     pub take: u64,
-    /// Units to give back.
+    /// Units to return.
     pub give: u64,
 }
 
-/// What a write asks of the hold it ends, as of [`Transaction::at`].
+/// Condition on the expiry of the hold that a write ends, as of [`Transaction::at`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpiryCondition {
     Any,
-    /// Its time is over: `expires_at <= at`.
+    /// The hold has expired: `expires_at <= at`.
     Over,
-    /// It is not: `expires_at > at`.
+    /// The hold has not expired: `expires_at > at`.
     Ahead,
 }
 
-/// One reservation's part of a transaction: its record goes from one state to another, and its
-/// units and seats with it. Which of them move, and how, is [`super::rules::stock_change`].
+/// The part of a transaction that belongs to one reservation: the transition of its record, with its units and
+/// seats. [`super::rules::stock_change`] derives which of them move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordWrite {
     pub reservation: ReservationId,
     pub fingerprint: Fingerprint,
-    /// The state the record must have; `None`: there must be no record.
+    /// Required state of the record; `None`: no record may exist.
     pub from: Option<ReservationState>,
     pub due: ExpiryCondition,
     pub to: ReservationState,
     pub qty: u32,
-    /// Where the units come from or go back to; empty for seats and for a tombstone.
+    /// Stripes that the units come from or return to; empty for seats and for a tombstone.
     pub draws: StripeAllocations,
     pub seats: Option<Seats>,
-    /// Only when confirmed.
+    /// Set for a confirmed record only.
     pub order: Option<OrderId>,
-    /// Empty when not given.
+    /// Empty if not given.
     pub payment_intent: String,
-    /// When a hold ends. Also after it has: an expired record keeps it.
+    /// Hold expiry. An expired record keeps it.
     pub expires_at: Option<UnixMillis>,
 }
 
-/// One conditional, all-or-nothing write. Actions are numbered stripes first, then records, then the
-/// seats of each record that moves any, in order; [`TransactionOutcome::Cancelled`] has one reason per action in
-/// that numbering.
+/// One conditional, atomic write. Actions are numbered: stripes first, then records, then the seats of each record
+/// that moves seats. [`TransactionOutcome::Cancelled`] has one outcome per action in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
     pub token: RequestToken,
     pub event: EventId,
-    /// Over how many partition keys the event's seats are spread; 0 where it has none.
+    /// Number of partition keys for the event's seats; 0 for a quantity event.
     pub seat_keys: u16,
-    /// Distinct stripes; empty when no record moves units.
+    /// Distinct stripes; empty if no record moves units.
     pub stripes: Vec<StripeUpdate>,
     /// Distinct reservations with distinct seats; never empty.
     pub records: Vec<RecordWrite>,
@@ -109,7 +108,7 @@ impl Transaction {
 }
 
 impl RecordWrite {
-    /// The seats this write changes: all it has, but for a tombstone, which changes none.
+    /// The seats that the write changes: all seats of the record, none for a tombstone.
     pub fn seats_moved(&self) -> &[super::ids::SeatId] {
         match super::rules::stock_change(self.from, self.to) {
             super::rules::StockChange::None => &[],
@@ -117,7 +116,7 @@ impl RecordWrite {
         }
     }
 
-    /// The record as the store has it once this is written.
+    /// The record after the write.
     pub fn view(&self, at: UnixMillis) -> RecordView {
         RecordView {
             fingerprint: self.fingerprint,
@@ -135,31 +134,30 @@ impl RecordWrite {
 /// A stripe item as read or as returned by a failed condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StripeView {
-    /// Units this stripe was given.
+    /// Total units of the stripe.
     pub capacity: u64,
     pub remaining: u64,
     pub version: u64,
-    /// How many stripes the event has; only stripe 0 knows, others say `None`.
+    /// Number of stripes of the event; `Some` on stripe 0 only.
     pub stripes: Option<u16>,
-    /// Over how many partition keys the event's seats are spread; 0 where stock is a quantity. Only
-    /// stripe 0 knows.
+    /// Number of partition keys for the event's seats; 0 for a quantity event. Stored on stripe 0 only.
     pub seat_keys: u16,
-    /// The event takes no new reservations.
+    /// Whether the event accepts no new reservations.
     pub closed: bool,
 }
 
-/// What must be known of an event to route an operation on it; hardly ever changes.
+/// Layout of an event, as needed to route an operation; rarely changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventLayout {
     /// At least 1.
     pub stripes: u16,
-    /// 0 where stock is a quantity.
+    /// 0 for a quantity event.
     pub seat_keys: u16,
     pub closed: bool,
 }
 
 impl EventLayout {
-    /// Of an event with these stripes, all of them, by index.
+    /// The layout of an event with these stripes, complete and by index.
     pub fn of(stripes: &[StripeView]) -> Self {
         let first = stripes.first();
         Self {
@@ -183,78 +181,78 @@ pub struct RecordView {
     pub qty: u32,
     pub draws: StripeAllocations,
     pub seats: Option<Seats>,
-    /// When a hold ends or ended.
+    /// Hold expiry, of a current or former hold.
     pub expires_at: Option<UnixMillis>,
-    /// When the record got its state.
+    /// Time of the last transition.
     pub at: UnixMillis,
 }
 
-/// Why one action did not go through.
+/// Outcome of one action of a cancelled transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ActionOutcome {
-    /// This action was fine; another cancelled the transaction.
+    /// The action did not fail; another action cancelled the transaction.
     Fine,
-    /// A stripe's condition failed; `None`: there is no such item.
+    /// The condition on a stripe failed; `None`: the item does not exist.
     Stripe(Option<StripeView>),
-    /// The record is not as the write needs it.
+    /// The condition on a record failed; this is the stored record.
     Record(RecordView),
-    /// There is no record, and the write needs one.
+    /// The condition on a record failed, because there is no record.
     RecordMissing,
-    /// A record of that id exists and cannot be understood (written by something else).
+    /// The condition on a record failed, and the stored record cannot be understood.
     RecordUnreadable,
-    /// The seat is not as the write needs it; `None`: there is no such seat.
+    /// The condition on a seat failed; `None`: the seat does not exist.
     Seat(Option<SeatState>),
-    /// Another transaction has the item.
+    /// Another transaction is writing the item.
     Conflict,
     Throttled,
-    /// The store calls this action itself invalid.
+    /// The store rejects the action itself as invalid.
     Invalid,
 }
 
-/// What became of a transaction.
+/// Outcome of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransactionOutcome {
     Committed,
     /// Not applied. One [`ActionOutcome`] per action, in order.
     Cancelled(Vec<ActionOutcome>),
-    /// Not applied: the whole call was refused for conflict (or the same token is in progress).
+    /// Not applied: the whole request conflicted (or the same token is in progress).
     Conflict,
-    /// Not applied: the whole call was throttled.
+    /// Not applied: the whole request was throttled.
     Throttled,
-    /// Not applied: the body was refused as a whole, without saying which action is at fault.
+    /// Not applied: the request was rejected as invalid, without a reason per action.
     Rejected,
-    /// Not applied and not the body's fault: access denied, table missing, expired credentials.
+    /// Not applied, and the request is valid: access denied, table missing, expired credentials.
     Refused,
-    /// Timeout, lost answer, 5xx: it may or may not have been applied.
+    /// May or may not have been applied: timeout, lost answer, 5xx.
     Unknown,
 }
 
-/// What a strong read of all of an event's stripes found.
+/// Result of a strong read of all stripes of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StripesRead {
     /// Every stripe, by index; at least one.
     Found(Vec<StripeView>),
     NotFound,
-    /// The read failed in a way that a later try may not.
+    /// The read failed; a retry may succeed.
     Unavailable,
     Throttled,
 }
 
-/// What a strong read of some records found, in the order they were asked for.
+/// Result of a strong read of records, in the requested order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordsRead {
-    /// `Ok(None)`: there is no such record. `Err`: there is one that cannot be understood.
+    /// `Ok(None)`: there is no record. `Err`: the record cannot be understood.
     Found(Vec<Result<Option<RecordView>, Unreadable>>),
     Unavailable,
     Throttled,
 }
 
-/// A record that something else wrote.
+/// A record that this server cannot have written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable;
 
-/// What a strong read of those of an event's seats that could be had at an instant found: those that
-/// nobody has, and those whose hold is over.
+/// Result of a strong read of the available seats of an event: those without a holder, and those whose hold has
+/// expired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FreeSeatsRead {
     Found(Vec<(SeatId, SeatState)>),
@@ -262,7 +260,7 @@ pub enum FreeSeatsRead {
     Throttled,
 }
 
-/// What a read of all of an event's seats found.
+/// Result of a read of all seats of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SeatsRead {
     Found(Vec<super::seats::SeatItem>),

@@ -1,16 +1,16 @@
-//! What is read of an event, as compact as its proof allows.
+//! Data of an event that the audit reads, in compact form.
 
 use crate::ids::{EventId, OrderId, ReservationId, SeatId, Seats};
 use crate::seats::SeatState;
 use crate::time::UnixMillis;
 use crate::transaction::{ReservationState, StripeAllocations};
 
-/// An item of the store, as one strong read found it.
+/// An item, as one strong read returned it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoredItem<T> {
     Read(T),
     Missing,
-    /// Something else wrote it; why it cannot be understood.
+    /// Written by another program; the reason why it cannot be understood.
     Unreadable(String),
 }
 
@@ -23,10 +23,10 @@ impl<T> StoredItem<T> {
     }
 }
 
-/// A stripe's item. Numbers that no sale could have left there are read all the same: a hand did.
+/// A stripe's item. Numbers that no sale can produce are read as they are, because items may have been edited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StripeAmounts {
-    /// Units this stripe was given.
+    /// Total units of the stripe.
     pub capacity: u64,
     pub remaining: i64,
     pub version: u64,
@@ -36,14 +36,14 @@ pub struct StripeAmounts {
 /// A stripe, read before and after the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StripeReads {
-    /// As read last.
+    /// The later read.
     pub item: StoredItem<StripeAmounts>,
-    /// Both reads found the same.
+    /// Whether both reads returned the same.
     pub still: bool,
 }
 
 impl StripeReads {
-    /// Pairs two reads of an event's stripes, both by index.
+    /// Pairs two reads of an event's stripes by index.
     pub fn pair(
         before: &[StoredItem<StripeAmounts>],
         after: Vec<StoredItem<StripeAmounts>>,
@@ -57,7 +57,7 @@ impl StripeReads {
     }
 }
 
-/// A reservation's record, as far as its event's books go.
+/// The fields of a reservation's record that the audit needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRecord {
     pub reservation: ReservationId,
@@ -70,7 +70,7 @@ pub struct AuditRecord {
 }
 
 impl AuditRecord {
-    /// Whether it has stock: a record that was released, expired or refunded claims nothing.
+    /// Whether the record holds stock: released, expired and refunded records hold none.
     pub fn is_live(&self) -> bool {
         matches!(
             self.state,
@@ -90,14 +90,14 @@ pub struct AuditSeat {
     pub state: SeatState,
 }
 
-/// An item of the event that cannot be understood. Its id is as stored, legal or not.
+/// An item of the event that cannot be understood. Its id is as stored, valid or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadableItem {
     pub id: String,
     pub why: String,
 }
 
-/// A seat's item under a partition key where no sale looks for it.
+/// A seat's item under a partition key where sales do not look for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MisplacedSeat {
     pub seat: SeatId,
@@ -105,21 +105,21 @@ pub struct MisplacedSeat {
     pub belongs_under: String,
 }
 
-/// All that was read of one event.
+/// All data read of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRecords {
     pub event: EventId,
     /// By index.
     pub stripes: Vec<StripeReads>,
-    /// Over how many partition keys the seats are spread; 0 where stock is a quantity.
+    /// Number of partition keys for the seats; 0 for a quantity event.
     pub seat_keys: u16,
-    /// Records that have stock; of the others only the numbers are kept.
+    /// Records that hold stock; of the others only the number is kept.
     pub(super) live: Vec<AuditRecord>,
     pub(super) released: u64,
     pub(super) expired: u64,
     pub(super) refunded: u64,
     pub unreadable_records: Vec<UnreadableItem>,
-    /// Seats in their places, each once.
+    /// Seats under their own partition keys, distinct.
     pub seats: Vec<AuditSeat>,
     pub unreadable_seats: Vec<UnreadableItem>,
     pub misplaced: Vec<MisplacedSeat>,
@@ -142,7 +142,7 @@ impl EventRecords {
         }
     }
 
-    /// Enters a record.
+    /// Adds a record.
     pub fn record(&mut self, record: AuditRecord) {
         match record.state {
             ReservationState::Held | ReservationState::Confirmed => self.live.push(record),

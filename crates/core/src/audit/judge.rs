@@ -1,4 +1,4 @@
-//! What must hold of an event's books.
+//! The invariants of an event's data.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use crate::seats::SeatState;
 use crate::time::UnixMillis;
 use crate::transaction::ReservationState;
 
-/// A report, and seats of which it is not known yet whether they belong into it.
+/// A report, and seats whose disagreement must be verified by a second read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
     report: AuditReport,
@@ -22,7 +22,7 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    /// Of books that nobody wrote to while they were read: every suspect is a breach.
+    /// For data that was not written during the read: every suspect is a breach.
     pub fn at_rest(self) -> AuditReport {
         let settled: Vec<SuspectOutcome> = self
             .suspects
@@ -32,8 +32,8 @@ impl Judgement {
         self.settle(settled)
     }
 
-    /// The report, with what became of each suspect, in their order. Those beyond the end of
-    /// `settled` were not looked at again.
+    /// The report with the outcome of each suspect, in their order. Suspects beyond the end of `settled` were not read
+    /// again.
     pub fn settle(self, settled: Vec<SuspectOutcome>) -> AuditReport {
         let Self {
             mut report,
@@ -55,19 +55,19 @@ impl Judgement {
         report
     }
 
-    /// The stripes' accounts, for [`judge`]'s `known`.
+    /// Balances of the stripes, for the parameter `known` of [`judge`].
     pub fn stripes(&self) -> &[StripeBalance] {
         &self.report.stripes
     }
 
-    /// Whether every stripe stood still, in this round or an earlier one.
+    /// Whether every stripe was unchanged during this or an earlier round.
     pub fn stripes_stood(&self) -> bool {
         self.report.moving_stripes.is_empty()
     }
 }
 
-/// Judges `books` as of `now`. `known` are accounts of an earlier round: a stripe that moved in this
-/// one and stood still in that one is judged by that one.
+/// Judges `books` as of `now`. `known` has the balances of an earlier round: a stripe that changed in this round and not
+/// in that one is judged by that one.
 pub fn judge(books: &EventRecords, known: &[StripeBalance], now: UnixMillis) -> Judgement {
     let mut judge = EventJudge {
         books,
@@ -117,7 +117,7 @@ impl EventJudge<'_> {
         let mut drawn = vec![(0_u64, 0_u64); self.books.stripes.len()];
         for record in &self.books.live {
             for draw in &record.draws {
-                // Of no stripe: said where the record is judged.
+                // Unknown stripes are reported with the record.
                 let Some((held, confirmed)) = drawn.get_mut(usize::from(draw.stripe)) else {
                     continue;
                 };
@@ -167,7 +167,7 @@ impl EventJudge<'_> {
         lines
     }
 
-    /// What each live record says by itself.
+    /// Checks each live record by itself.
     fn records(&mut self) {
         let books = self.books;
         for record in &books.live {
@@ -178,7 +178,7 @@ impl EventJudge<'_> {
         }
     }
 
-    /// No order twice, and each the one that its reservation is always told. How many there are.
+    /// Checks that order ids are distinct and derived from their reservations. Returns their number.
     fn orders(&mut self) -> u64 {
         let books = self.books;
         let confirmed = || {
@@ -186,7 +186,7 @@ impl EventJudge<'_> {
             all.filter(|record| record.state == ReservationState::Confirmed)
                 .filter_map(|record| Some((record, record.order?)))
         };
-        // Derived orders are distinct as their reservations are: only the others can be doubles.
+        // Derived order ids are as distinct as their reservations; only others can be duplicates.
         let mut foreign: HashMap<OrderId, &ReservationId> = HashMap::new();
         let mut doubled = 0;
         for (record, order) in confirmed() {
@@ -243,7 +243,7 @@ impl EventJudge<'_> {
         }
     }
 
-    /// Every seat against the live records that name it, and the reverse.
+    /// Compares every seat with the live records that name it, and the reverse.
     fn seats(&self) -> (SeatCounts, Vec<SuspectSeat>) {
         let books = self.books;
         let index = LiveRecords::of(books);
@@ -292,7 +292,7 @@ impl EventJudge<'_> {
     }
 }
 
-/// The live records by id and by seat; empty where no record and no item names one.
+/// Live records by id and by seat; empty if no record and no item names one.
 struct LiveRecords<'a> {
     by_id: HashMap<&'a str, &'a AuditRecord>,
     claims: HashMap<&'a SeatId, Vec<&'a AuditRecord>>,
@@ -305,7 +305,7 @@ impl<'a> LiveRecords<'a> {
         for record in &books.live {
             for seat in record.seats.as_deref().unwrap_or_default() {
                 let claimed = claims.entry(seat).or_default();
-                // A seat named twice by one record is that record's fault.
+                // A seat named twice by one record is a breach of that record.
                 if !claimed.iter().any(|other| std::ptr::eq(*other, record)) {
                     claimed.push(record);
                 }
@@ -357,7 +357,7 @@ impl<'a> LiveRecords<'a> {
     }
 }
 
-/// What is wrong with a live record by itself, orders that are not its own aside.
+/// Breaches of a live record by itself, without wrong order ids.
 fn faults_of(record: &AuditRecord, stripes: usize) -> Vec<BreachKind> {
     let mut faults = Vec::new();
     let qty = record.qty;

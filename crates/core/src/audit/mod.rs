@@ -1,25 +1,24 @@
-//! Proving that an event's books balance, and planning how to mend those that an operator's hand
-//! put out of balance. Pure: what was read comes in, a [`AuditReport`] and a [`RepairPlan`] go out.
+//! Audit of an event: proves that stock, records and seats agree, and plans repairs. Pure: data that was read comes in, an
+//! [`AuditReport`] and a [`RepairPlan`] go out.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `books.rs` | what is read of an event |
-//! | `judge.rs` | what must hold of it: stripes, records, orders |
-//! | `seats.rs` | whose a seat is, by its item and by the records |
-//! | `report.rs` | what was found, and how it is said |
-//! | `plan.rs` | which repairs are safe |
+//! | `event_records.rs` | the data of an event |
+//! | `judge.rs` | invariants of stripes, records and orders |
+//! | `seats.rs` | agreement of seat items and records |
+//! | `report.rs` | breaches and how they are displayed |
+//! | `repair_plan.rs` | which repairs are safe |
 //!
-//! The sale may run while its books are read, and nothing here may call that a breach:
+//! The sale may continue while the data is read, and must not produce false breaches:
 //!
-//! - A stripe is judged only if it was the same before and after the records were read. Every
-//!   transaction that moves units of a stripe raises its version, so the units that records have of
-//!   it did not change in between; the commit of a hold does not touch it and need not.
-//! - What one item says by itself (draws, orders) is written whole, and judged as read.
-//! - A seat and its record are read at different times. Where they disagree the seat is only a
-//!   [`SuspectSeat`], to be read again together with every record involved, in one read that is a single
-//!   instant for all of them ([`InstantSnapshot`]).
+//! 1. A stripe is judged only if it was the same before and after the records were read. Every transaction that moves
+//!    units of a stripe increments its version, so the units that records hold of it did not change in between. The commit
+//!    of a hold does not touch the stripe and need not.
+//! 2. Fields of one item (allocations, order ids) are written together, and judged as read.
+//! 3. A seat and its record are read at different times. If they disagree, the seat becomes a [`SuspectSeat`], to be read
+//!    again together with every record involved, in one read at a single instant ([`InstantSnapshot`]).
 //!
-//! Must not live here: a read, a clock, a write, the wire.
+//! Must not be put here: reads, clocks, writes, gRPC.
 
 mod event_records;
 mod judge;

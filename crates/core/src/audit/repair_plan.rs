@@ -1,7 +1,7 @@
-//! Which repairs are safe, and what is left to a person.
+//! Decides which repairs are safe and which breaches need a person.
 //!
-//! A repair brings back what the records say: they are what callers were told. Records themselves are
-//! never touched. Each repair carries exactly what was seen, for the write to be conditional on it.
+//! A repair restores what the records contain, because the records are what callers were answered. Records are never
+//! changed. Each repair carries the audited state as the condition of its write.
 
 use std::fmt;
 
@@ -11,21 +11,21 @@ use crate::ids::SeatId;
 use crate::seats::SeatState;
 use crate::transaction::ReservationState;
 
-/// One repair, of one item.
+/// One repair of one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Repair {
-    /// Sets what is left of a stripe to what the records leave. Only if capacity, remaining and
-    /// version are as seen.
+    /// Sets the remaining units of a stripe to what the records leave. Condition: capacity, remaining and version are as
+    /// audited.
     Remaining { seen: StripeBalance, to: u64 },
-    /// Puts a seat back on sale that no live record names. Only if the item is as seen and the record
-    /// it names is still in that state.
+    /// Makes a seat available that no live record names. Condition: the item is as audited, and the record that the item
+    /// names is still in its state.
     Free {
         seat: SeatId,
         seen: SeatState,
         named: RecordLookup,
     },
-    /// Gives a seat to the one live record that names it. Only if the item is as seen and the record
-    /// still claims it so.
+    /// Assigns a seat to the one live record that names it. Condition: the item is as audited, and the record still names
+    /// the seat.
     Give {
         seat: SeatId,
         seen: SeatState,
@@ -43,7 +43,7 @@ impl Repair {
         }
     }
 
-    /// A word for programs.
+    /// Stable name for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Repair::Remaining { .. } => "SET_REMAINING",
@@ -71,28 +71,28 @@ impl fmt::Display for Repair {
     }
 }
 
-/// A breach that is not repaired, and why.
+/// A breach without a repair, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnrepairedBreach {
     pub breach: Breach,
     pub why: &'static str,
 }
 
-/// What reconciling would do.
+/// Repairs of an event, and the breaches without one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RepairPlan {
     pub repairs: Vec<Repair>,
     pub left: Vec<UnrepairedBreach>,
 }
 
-/// The event moved while it was read: what is wrong with it is not known well enough.
+/// The event changed during the read, so its breaches are not certain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventChanged;
 
-/// Plans the repair of every breach in `report` that can be repaired without a person's judgement.
+/// Plans the repair of every breach in `report` that needs no judgement of a person.
 ///
 /// # Errors
-/// [`EventChanged`] when anything moved while it was read.
+/// [`EventChanged`] if anything changed during the read.
 pub fn plan(report: &AuditReport) -> Result<RepairPlan, EventChanged> {
     if report.restless {
         return Err(EventChanged);
@@ -111,7 +111,7 @@ pub fn plan(report: &AuditReport) -> Result<RepairPlan, EventChanged> {
     Ok(plan)
 }
 
-/// Whether nobody can tell, for this breach, how many units records have of which stripe.
+/// Whether this breach makes it unknown how many units the records hold of which stripe.
 fn hides_claims(breach: &Breach) -> bool {
     match (&breach.subject, &breach.fault) {
         (BreachSubject::Reservation(_), BreachKind::Unreadable(_)) => true,
@@ -185,7 +185,7 @@ fn remaining(line: &StripeBalance, claims_known: bool) -> Result<Repair, &'stati
     Ok(Repair::Remaining { seen: *line, to })
 }
 
-/// The seat a fault is about; read from the store, so its id was legal.
+/// The seat of a breach; read from the store, so its id is valid.
 fn seat(breach: &Breach) -> Result<SeatId, &'static str> {
     let illegal = "its id is not legal";
     match &breach.subject {
@@ -195,7 +195,7 @@ fn seat(breach: &Breach) -> Result<SeatId, &'static str> {
 }
 
 impl RecordLookup {
-    /// The state that the record must still have for a repair; `None`: there must be no record.
+    /// The state that the record must still have for the repair; `None`: there must be no record.
     pub fn state(self) -> Option<Option<ReservationState>> {
         match self {
             RecordLookup::NoRecord => Some(None),
@@ -206,7 +206,7 @@ impl RecordLookup {
 }
 
 impl SeatClaim {
-    /// The state that the record must still have for a repair.
+    /// The state that the record must still have for the repair.
     pub fn state(&self) -> ReservationState {
         match self.confirmed {
             true => ReservationState::Confirmed,
@@ -214,7 +214,7 @@ impl SeatClaim {
         }
     }
 
-    /// What the seat's item says once it is given to this record. `None` for a hold without an end.
+    /// The seat's item after it is assigned to this record. `None` for a hold without an expiry time.
     pub fn seat_state(&self) -> Option<SeatState> {
         let reservation = self.reservation.clone();
         match (self.confirmed, self.until) {

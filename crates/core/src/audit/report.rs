@@ -1,4 +1,4 @@
-//! What was found, and how it is said.
+//! Breaches found by the audit, and their texts.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use crate::seats::SeatState;
 use crate::time::UnixMillis;
 use crate::transaction::ReservationState;
 
-/// What a breach is about.
+/// Subject of a breach.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BreachSubject {
     Stripe(u16),
-    /// By its id as stored, legal or not.
+    /// By its stored id, valid or not.
     Reservation(String),
-    /// As above.
+    /// By its stored id, valid or not.
     Seat(String),
 }
 
@@ -35,25 +35,25 @@ impl BreachSubject {
     }
 }
 
-/// What must not be.
+/// Kinds of breaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BreachKind {
-    /// The item is there and cannot be understood.
+    /// The item exists and cannot be understood.
     Unreadable(String),
-    /// There is no item of this stripe.
+    /// The item of this stripe is missing.
     StripeMissing,
-    /// capacity is not remaining + held + confirmed.
+    /// capacity differs from remaining + held + confirmed.
     Remaining(StripeBalance),
-    /// The units a record drew are not its quantity.
+    /// The allocated units of a record differ from its quantity.
     DrawsDiffer {
         qty: u32,
         drawn: u64,
     },
-    /// A record draws on a stripe that the event does not have.
+    /// A record has units of a stripe that the event does not have.
     DrawsNowhere {
         stripe: u16,
     },
-    /// The seats a record names are not as many as its quantity.
+    /// The number of seats that a record names differs from its quantity.
     SeatsDiffer {
         qty: u32,
         seats: usize,
@@ -64,10 +64,10 @@ pub enum BreachKind {
     },
     /// A record has both units and seats.
     UnitsAndSeats,
-    /// A hold without an end.
+    /// A hold without an expiry time.
     EndMissing,
     OrderMissing,
-    /// The order is not the one that every repeat of the reservation is told.
+    /// The order id is not the one derived from the reservation.
     OrderForeign {
         order: OrderId,
         derived: OrderId,
@@ -84,19 +84,19 @@ pub enum BreachKind {
     NoSuchSeat {
         claim: SeatClaim,
     },
-    /// HOLD or SOLD, and no live record names the seat.
+    /// HOLD or SOLD although no live record names the seat.
     Orphan {
         seen: SeatState,
         named: RecordLookup,
     },
-    /// One live record names the seat, and the item does not say so.
+    /// One live record names the seat, and the item disagrees.
     Differs {
         seen: SeatState,
-        /// What became of the other record that the item names, if it names one.
+        /// The state of the other record that the item names, if it names one.
         named: Option<RecordLookup>,
         claim: SeatClaim,
     },
-    /// The item lies under a key where no sale looks for it.
+    /// The item is under a partition key where sales do not look for it.
     Misplaced {
         lies_under: String,
         belongs_under: String,
@@ -104,7 +104,7 @@ pub enum BreachKind {
 }
 
 impl BreachKind {
-    /// A word for programs.
+    /// Stable name for programs.
     pub fn code(&self) -> &'static str {
         match self {
             BreachKind::Unreadable(_) => "UNREADABLE",
@@ -215,7 +215,7 @@ impl fmt::Display for SeatClaim {
     }
 }
 
-/// A seat's state with whoever it names.
+/// A seat's state with the reservation that it names.
 pub(super) fn shown(state: &SeatState) -> String {
     match state {
         SeatState::Available => "AVAILABLE".to_owned(),
@@ -253,7 +253,7 @@ pub(super) fn state_name(state: ReservationState) -> &'static str {
     }
 }
 
-/// One thing that is wrong.
+/// One breach: subject and kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
     pub subject: BreachSubject,
@@ -272,34 +272,34 @@ impl fmt::Display for Breach {
     }
 }
 
-/// A stripe's account: units.
+/// Balance of a stripe, in units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StripeBalance {
     pub index: u16,
     pub capacity: u64,
     pub remaining: i64,
     pub version: u64,
-    /// By the draws of HELD records.
+    /// Allocated by HELD records.
     pub held: u64,
-    /// By the draws of CONFIRMED records.
+    /// Allocated by CONFIRMED records.
     pub confirmed: u64,
-    /// It was the same before and after the records were read.
+    /// Whether the stripe was the same before and after the records were read.
     pub still: bool,
 }
 
 impl StripeBalance {
-    /// capacity − remaining − held − confirmed. Below zero: more is sold or on sale than there is.
-    /// Above: units that nobody holds are not on sale.
+    /// capacity − remaining − held − confirmed. Negative: more units are sold or on sale than exist. Positive: units
+    /// without a holder are not on sale.
     pub fn difference(&self) -> i128 {
         let claimed = i128::from(self.held) + i128::from(self.confirmed);
         i128::from(self.capacity) - i128::from(self.remaining) - claimed
     }
 }
 
-/// Seats by what their items say, and by what the records say.
+/// Seat counts by items, and by records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SeatCounts {
-    /// Items, unreadable ones included.
+    /// Items, including unreadable ones.
     pub total: u64,
     pub available: u64,
     pub hold: u64,
@@ -313,7 +313,7 @@ pub struct SeatCounts {
 }
 
 impl SeatCounts {
-    /// total − available − held − confirmed − blocked. Means something only while nothing moves.
+    /// total − available − held − confirmed − blocked. Meaningful only if nothing changes during the read.
     pub fn difference(&self) -> i128 {
         let sum = [self.available, self.held, self.confirmed, self.blocked];
         i128::from(self.total) - sum.into_iter().map(i128::from).sum::<i128>()
@@ -331,44 +331,43 @@ pub struct ReservationCounts {
     pub unreadable: u64,
 }
 
-/// Holds past their end that are not reclaimed yet: late, and no breach.
+/// Overdue holds that are not reclaimed yet: late, but not a breach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OverdueHolds {
     pub count: u64,
-    /// The latest ones, at most [`crate::limits::AUDIT_TOLD_MAX`], with how late they are in
-    /// milliseconds.
+    /// The latest ones, at most [`crate::limits::AUDIT_TOLD_MAX`], with their delay in milliseconds.
     pub latest: Vec<(ReservationId, u64)>,
 }
 
-/// How it ended, in one word.
+/// Result of the audit in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditVerdict {
     /// Everything was proven.
     Clean,
-    /// Nothing is wrong among what stood still; not everything did.
+    /// No breach in the unchanged part; something changed during the read.
     Moving,
     Breached,
 }
 
-/// See the module's head.
+/// Result of an audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditReport {
     pub event: EventId,
     pub closed: bool,
     pub seated: bool,
-    /// Those that could be read, by index.
+    /// The stripes that could be read, by index.
     pub stripes: Vec<StripeBalance>,
     pub seats: SeatCounts,
     pub reservations: ReservationCounts,
-    /// Distinct orders of confirmed records.
+    /// Distinct order ids of confirmed records.
     pub orders: u64,
     pub overdue: OverdueHolds,
     pub breaches: Vec<Breach>,
-    /// Stripes that stood still in no round.
+    /// Stripes that changed during every round.
     pub moving_stripes: Vec<u16>,
-    /// Seats that changed hands at every look, or were more than can be looked at again.
+    /// Seats that changed during every check, or exceeded the number of checks.
     pub moving_seats: u64,
-    /// Something moved while it was read, though all of it may have been proven.
+    /// Whether something changed during the read, even if everything was proven.
     pub restless: bool,
 }
 

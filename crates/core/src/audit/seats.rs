@@ -1,4 +1,4 @@
-//! Whose a seat is: what its item says against what the live records say.
+//! Agreement of seat items with the live records that name them.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,13 @@ use crate::seats::SeatState;
 use crate::time::UnixMillis;
 use crate::transaction::ReservationState;
 
-/// What a live record that names a seat wants its item to say.
+/// The state that a live record requires of a seat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeatClaim {
     pub reservation: ReservationId,
-    /// CONFIRMED, so the seat is SOLD; else HELD, so it is in HOLD.
+    /// CONFIRMED, so the seat must be SOLD; otherwise HELD, so it must be in HOLD.
     pub confirmed: bool,
-    /// When the hold ends; a damaged record may not say.
+    /// Hold expiry; a damaged record may have none.
     pub until: Option<UnixMillis>,
 }
 
@@ -28,7 +28,7 @@ impl SeatClaim {
         }
     }
 
-    /// Whether `seat` is as this record needs it.
+    /// Whether `seat` is in the state that the record requires.
     fn agrees(&self, seat: &SeatState) -> bool {
         match seat {
             SeatState::Sold { reservation } => self.confirmed && *reservation == self.reservation,
@@ -42,18 +42,18 @@ impl SeatClaim {
     }
 }
 
-/// What became of the record that a seat's item names.
+/// Result of looking up the record that a seat's item names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordLookup {
-    /// There is no such record.
+    /// The record does not exist.
     NoRecord,
-    /// It has ended in this state.
+    /// The record has ended, in this state.
     Ended(ReservationState),
-    /// One of the two: records that have ended are not kept.
+    /// Missing or ended: ended records are not kept.
     NotLive,
-    /// It is live and does not name the seat.
+    /// The record is live and does not name the seat.
     Elsewhere(ReservationState),
-    /// It cannot be understood, so it may well be live.
+    /// The record cannot be understood and may be live.
     Unreadable,
 }
 
@@ -65,8 +65,7 @@ pub fn holder(seat: &SeatState) -> Option<&ReservationId> {
     }
 }
 
-/// What is wrong with a seat, if anything is. `named` is asked for at most the reservation in
-/// `item` that is none of `claims`.
+/// The breach of a seat, if there is one. `named` is called for the reservation in `item` unless it is one of `claims`.
 pub(super) fn fault(
     item: &StoredItem<SeatState>,
     claims: &[SeatClaim],
@@ -77,7 +76,7 @@ pub(super) fn fault(
         return Some(BreachKind::ClaimedTwice { by: by.collect() });
     }
     let seen = match (item, claims.first()) {
-        // Named among what cannot be read.
+        // The record is among those that cannot be read.
         (StoredItem::Unreadable(_), _) | (StoredItem::Missing, None) => return None,
         (StoredItem::Missing, Some(claim)) => {
             return Some(BreachKind::NoSuchSeat {
@@ -106,43 +105,43 @@ pub(super) fn fault(
     }
 }
 
-/// A seat whose item and records disagree as read, one after the other.
+/// A seat whose item and records, read at different times, disagree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SuspectSeat {
     pub seat: SeatId,
-    /// Every record that has to do with it.
+    /// Every record involved.
     pub involved: Vec<ReservationId>,
-    /// What it is if the disagreement lasts.
+    /// The breach, if the disagreement persists.
     pub fault: BreachKind,
 }
 
-/// Seats and records as they were at one and the same instant.
+/// Seats and records at a single instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InstantSnapshot {
     pub seats: HashMap<SeatId, StoredItem<SeatState>>,
     pub records: HashMap<ReservationId, StoredItem<AuditRecord>>,
 }
 
-/// What a second look at a suspect shows.
+/// Result of reading a suspect again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SuspectCheck {
-    /// The sale had moved on between two reads: nothing is wrong.
+    /// The disagreement came from a sale between two reads.
     Fine,
     Wrong(BreachKind),
-    /// The seat has gone to this reservation: look again, with its record.
+    /// The seat now belongs to this reservation: read again, with its record.
     With(ReservationId),
 }
 
-/// What became of a suspect in the end.
+/// Final outcome of a suspect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SuspectOutcome {
     Fine,
     Wrong(BreachKind),
-    /// It changed hands at every look.
+    /// The seat changed during every check.
     Moving,
 }
 
-/// Judges `suspect` by a snapshot that has its seat and all that is involved.
+/// Judges `suspect` by a snapshot of its seat and all records involved.
 pub fn look(suspect: &SuspectSeat, snapshot: &InstantSnapshot) -> SuspectCheck {
     let seat = &suspect.seat;
     let item = snapshot.seats.get(seat).unwrap_or(&StoredItem::Missing);
@@ -151,7 +150,7 @@ pub fn look(suspect: &SuspectSeat, snapshot: &InstantSnapshot) -> SuspectCheck {
     {
         return SuspectCheck::With(holder.clone());
     }
-    // Also by a record that is there for another seat: what it says is as true of this one.
+    // Includes records that are in the snapshot for another seat.
     let mut claims: Vec<SeatClaim> = snapshot
         .records
         .values()

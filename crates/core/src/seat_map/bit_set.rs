@@ -1,13 +1,14 @@
-//! Sets of seats as bits, one per seat in house order, and the runs in them.
+//! Sets of seats as bits, one bit per seat in map order, and the runs in them.
 //!
-//! Whoever searches passes a function from word number to word, so that sets combine without being
+//! Searches pass a function from word index to word, so that sets combine without copies. Must not be put here:
+//! properties of seats.
 //! copied. What a seat is must not be known here.
 
 use std::ops::Range;
 
 const WORD: usize = u64::BITS as usize;
 
-/// Grows as bits are set; what was never set is not in it.
+/// Grows as bits are set; bits beyond the end are clear.
 #[derive(Default)]
 pub(super) struct BitSet {
     words: Vec<u64>,
@@ -47,8 +48,7 @@ impl BitSet {
     }
 }
 
-/// Seats side by side that are all in the set; the seats before and after are not, or there are
-/// none.
+/// A maximal run of set bits: the bits before and after are clear or outside the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BitRun {
     pub(super) start: usize,
@@ -61,7 +61,7 @@ impl BitRun {
     }
 }
 
-/// The first bit of `range` that is set; its end without one.
+/// The first set bit of `range`; the end of the range if there is none.
 fn next_set(word: impl Fn(usize) -> u64, range: Range<usize>) -> usize {
     let mut number = range.start / WORD;
     let mut keep = !0 << (range.start % WORD);
@@ -76,12 +76,12 @@ fn next_set(word: impl Fn(usize) -> u64, range: Range<usize>) -> usize {
     range.end
 }
 
-/// Where the set bits that end just before `at` begin; `at` without any. Not before `floor`.
+/// Start of the set bits that end just before `at`, at least `floor`; `at` if there are none.
 fn begin_of_set(word: impl Fn(usize) -> u64, floor: usize, at: usize) -> usize {
     let mut end = at;
     while end > floor {
         let number = (end - 1) / WORD;
-        // The bits below `end`, shifted to the top: the leading ones are what is set.
+        // Shifts the bits below `end` to the top, so that leading ones are set bits.
         let shift = WORD - 1 - (end - 1) % WORD;
         let ones = ((word(number) << shift).leading_ones() as usize).min(WORD - shift);
         end -= ones;
@@ -92,7 +92,7 @@ fn begin_of_set(word: impl Fn(usize) -> u64, floor: usize, at: usize) -> usize {
     end.max(floor)
 }
 
-/// The first run that begins in `range`, cut at its end.
+/// The first run that begins in `range`, cut at the end of the range.
 pub(super) fn next_run(word: impl Fn(usize) -> u64, range: Range<usize>) -> Option<BitRun> {
     let start = next_set(&word, range.clone());
     if start >= range.end {
@@ -105,7 +105,7 @@ pub(super) fn next_run(word: impl Fn(usize) -> u64, range: Range<usize>) -> Opti
     })
 }
 
-/// The run of `range` that `at` is in.
+/// The run of `range` that contains `at`.
 pub(super) fn run_around(
     word: impl Fn(usize) -> u64,
     range: Range<usize>,
@@ -119,7 +119,7 @@ pub(super) fn run_around(
     })
 }
 
-/// How many bits of `range` are set, counted no further than to `enough`.
+/// Number of set bits in `range`, counted up to `enough`.
 pub(super) fn count(word: impl Fn(usize) -> u64, range: Range<usize>, enough: usize) -> usize {
     let mut found = 0;
     let mut number = range.start / WORD;
@@ -153,7 +153,7 @@ mod tests {
         bits
     }
 
-    /// Runs found seat by seat.
+    /// Runs found bit by bit, as the model.
     fn runs_one_by_one(from: &[bool], range: Range<usize>) -> Vec<BitRun> {
         let mut runs: Vec<BitRun> = Vec::new();
         for at in range {

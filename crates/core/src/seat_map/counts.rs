@@ -1,4 +1,4 @@
-//! How many seats stand how. StockCounts are kept as seats change, so that asking costs the sections.
+//! Seat counts by state, updated as seats change, so that a query costs one step per section.
 
 use super::{SeatMap, SeatSection, SeatSlot};
 use crate::query::{SectionStatus, StockCounts};
@@ -15,14 +15,14 @@ impl SeatMap {
         self.len() == 0
     }
 
-    /// The same as long as no count of this map has changed, holds that end by `now` included. A map
-    /// that is read anew may begin again.
+    /// Unchanged as long as no count of this map has changed, including holds that expire by `now`. May restart after the
+    /// map is read again.
     pub fn changes(&mut self, now: UnixMillis) -> u64 {
         self.advance(now);
         self.changes
     }
 
-    /// Of `section`, or of all. `None`: no such section. A hold past its time at `now` counts as
+    /// Counts of `section`, or of all seats. `None`: no such section. A hold that has expired at `now` counts as
     /// available.
     pub fn counts(&mut self, section: Option<&str>, now: UnixMillis) -> Option<StockCounts> {
         self.advance(now);
@@ -35,14 +35,14 @@ impl SeatMap {
         }
     }
 
-    /// Seats that can be had in `section`, or in all; none where there is no such section.
+    /// Available seats in `section`, or in all; 0 for an unknown section.
     pub fn remaining(&mut self, section: Option<&str>, now: UnixMillis) -> u64 {
         self.counts(section, now).unwrap_or_default().available
     }
 
-    /// Every section by name, or the one asked about. `None`: no such section.
+    /// Counts of every section, or of the one asked for. `None`: no such section.
     ///
-    /// A seat that turned out not to exist counts for the price until a whole read confirms it.
+    /// A seat that turned out not to exist still counts for the price range until a complete read confirms it.
     pub fn status(&mut self, section: Option<&str>, now: UnixMillis) -> Option<Vec<SectionStatus>> {
         self.advance(now);
         match section {
@@ -66,8 +66,7 @@ impl SeatMap {
         }
     }
 
-    /// About how much memory the map takes, in bytes: ids and reservations are taken to be of
-    /// usual length.
+    /// Approximate memory of the map in bytes, with ids and reservation ids of usual length.
     pub fn bytes(&self) -> usize {
         /// A short id, as an allocator rounds it up.
         const ID: usize = 16;
@@ -93,7 +92,7 @@ impl SeatMap {
     }
 }
 
-/// A section whose last seat turned out not to exist is none.
+/// A section whose last seat turned out not to exist is not listed.
 fn is_there(section: &SeatSection) -> bool {
     section.counts.total > 0
 }

@@ -1,9 +1,8 @@
-//! Seats by the instant at which something about them ends: holds, and marks of having been offered.
+//! Seats ordered by the time at which a hold or an offer mark ends.
 
 use std::collections::BTreeSet;
 
-/// At most one entry per seat, for whoever adds an entry takes the seat's last one out: bounded by
-/// the seats. Every step costs the logarithm of the entries.
+/// At most one entry per seat, because a new entry of a seat replaces its last one. Every operation is logarithmic.
 #[derive(Default)]
 pub(super) struct ExpiryQueue(BTreeSet<(u64, u32)>);
 
@@ -16,7 +15,7 @@ impl ExpiryQueue {
         self.0.remove(&(due, seat));
     }
 
-    /// A seat that is due at `now`, taken out.
+    /// Removes and returns a seat that is due at `now`.
     pub(super) fn pop(&mut self, now: u64) -> Option<u32> {
         let (due, _) = self.0.first()?;
         if *due > now {

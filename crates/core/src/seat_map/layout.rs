@@ -1,7 +1,7 @@
-//! Laying the house out: seats into house order, names and prices once each, rows and sections.
+//! Layout of the map: seats in map order, distinct names and prices, rows and sections.
 //!
-//! About a hundred name lookups a millisecond and one sort: done when seats come, go or move, not
-//! when they are sold.
+//! Costs about 100 name lookups per millisecond and one sort; done when seats are added, removed or moved, not when they
+//! are sold.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use crate::query::StockCounts;
 use crate::seats::{SeatFacts, SeatState};
 use crate::time::Micros;
 
-/// A seat that is to have its place.
+/// A seat to be placed.
 pub(super) struct SeatPlacement {
     pub(super) seat_id: SeatId,
     pub(super) facts: SeatFacts,
@@ -27,7 +27,7 @@ pub(super) struct SeatPlacement {
     pub(super) offered_until: Micros,
 }
 
-/// Values once each, numbered as they come.
+/// Distinct values, numbered in the order of their first use.
 struct Interner<T> {
     numbers: HashMap<T, u32, foldhash::fast::RandomState>,
 }
@@ -51,7 +51,7 @@ impl<T: Eq + Hash> Interner<T> {
     }
 }
 
-/// The place of every name among all, under an order: names then compare as numbers.
+/// Rank of every value under an order, so that names compare as numbers.
 fn ranks(names: &[Box<str>], order: impl Fn(&str, &str) -> Ordering) -> Vec<u32> {
     let mut sorted: Vec<u32> = (0..names.len() as u32).collect();
     sorted.sort_unstable_by(|a, b| order(&names[*a as usize], &names[*b as usize]));
@@ -62,7 +62,7 @@ fn ranks(names: &[Box<str>], order: impl Fn(&str, &str) -> Ordering) -> Vec<u32>
     ranks
 }
 
-/// A slot whose row is not yet known by number.
+/// A slot whose row is not numbered yet.
 struct PlacedSlot {
     section: u32,
     row: u32,
@@ -70,7 +70,7 @@ struct PlacedSlot {
 }
 
 impl SeatMap {
-    /// Lays `drafts` out, each id of which is there once, and forgets the house as it was.
+    /// Lays out `drafts`, with distinct ids, and replaces the previous layout.
     pub(super) fn lay_out(&mut self, drafts: Vec<SeatPlacement>) {
         let mut names = Interner::new();
         let mut prices = Interner::new();
@@ -93,7 +93,7 @@ impl SeatMap {
         }
         self.names = names.into_values();
         self.prices = prices.into_values();
-        // Sections by name, as they are listed; rows and seats as people count them.
+        // Sections in listing order; rows and seats in the order in which people count them.
         let by_text = ranks(&self.names, str::cmp);
         let by_count = ranks(&self.names, natural);
         let key = |seat: &PlacedSlot| {
@@ -160,7 +160,7 @@ impl SeatMap {
         }
     }
 
-    /// Everything that is kept about the states of seats, from nothing.
+    /// Computes everything that is kept about seat states from scratch.
     fn take_stock(&mut self) {
         self.free = BitSet::with_room(self.slots.len());
         self.offered = BitSet::with_room(self.slots.len());

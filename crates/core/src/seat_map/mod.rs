@@ -1,18 +1,17 @@
-//! The seats of one event in memory: which there are, whose they are, which could be had.
+//! Seats of one event in memory: which exist, their states, and which are available.
 //!
-//! Advisory: it is fed by whole reads and by what our own writes tell, other nodes sell meanwhile,
-//! and the conditional write decides. It answers availability, best available and the standing of
-//! a sale without the store, and refuses what is known to be taken without a write.
+//! Advisory: the map is fed by complete reads and by this shard's own writes. Other processes sell meanwhile, and the
+//! condition of each write decides. The map answers availability, best available and status queries without the store,
+//! and rejects seats that are known to be taken without a write.
 //!
-//! Seats lie in house order, section by section, row by row, each row in natural order
-//! ([`order`]), and every set of seats is a bit per seat in that order ([`bit_set`]). Reads come in by
-//! [`refresh`], which lays the house out anew ([`layout`]) only if seats came, went or moved.
-//! [`counts`] sums up; [`pick`] chooses, and [`search`] knows how to look along rows.
+//! Seats are in map order: section by section, row by row, each row in natural order ([`order`]); every set of seats has
+//! one bit per seat in this order ([`bit_set`]). [`refresh`] takes in reads and lays the map out again ([`layout`]) only
+//! if seats were added, removed or moved. [`counts`] aggregates, [`pick`] chooses seats, and [`search`] searches rows.
 //!
-//! Costs: a lookup is one hash; a change of a seat costs that and, for a hold, the logarithm of the
-//! holds. About 100 bytes a seat and the text of its id, and of its reservation when it is taken.
+//! Costs: a lookup is one hash; a state change costs one hash and, for a hold, the logarithm of the number of holds.
+//! About 100 bytes per seat, plus its id and the id of its reservation.
 //!
-//! Must not live here: a clock, a source of randomness, the store, reservations in flight.
+//! Must not be put here: clocks, randomness, the store, reservations in flight.
 
 mod bit_set;
 mod counts;
@@ -39,51 +38,51 @@ use bit_set::BitSet;
 use expiry_queue::ExpiryQueue;
 pub use view::SeatView;
 
-/// See the module's head.
+/// Map of one event's seats.
 ///
-/// Instants are taken as they come: one that lies before an earlier one changes nothing.
+/// Times may arrive out of order: one before the latest changes nothing.
 #[derive(Default)]
 pub struct SeatMap {
-    /// In house order.
+    /// In map order.
     slots: Vec<SeatSlot>,
-    /// Where in `slots` a seat is, by its id.
+    /// Index into `slots` by seat id.
     places: HashTable<u32>,
     hasher: foldhash::fast::RandomState,
-    /// In house order, as are `sections`.
+    /// In map order, like `sections`.
     rows: Vec<SeatRow>,
-    /// At least the longest run of free seats of each row: exact once the row was looked through,
-    /// too much after seats were taken.
+    /// Upper bound of the longest run of free seats in each row: exact after the row was searched, too large after seats
+    /// were taken.
     longest: Vec<u32>,
     sections: Vec<SeatSection>,
-    /// Names of sections, rows and seats, each once.
+    /// Distinct names of sections, rows and seats.
     names: Vec<Box<str>>,
     prices: Vec<Price>,
-    /// Seats that can be had at `clock`.
+    /// Seats available at `clock`.
     free: BitSet,
-    /// Seats marked as offered; their marks end by `offers`.
+    /// Seats marked as offered; the marks end by `offers`.
     offered: BitSet,
     offers: ExpiryQueue,
-    /// Ends of the holds that are not over at `clock`.
+    /// Expiry times of the holds that are current at `clock`.
     holds: ExpiryQueue,
-    /// All sections together.
+    /// Totals over all sections.
     total: StockCounts,
-    /// The latest instant told. Holds that end by then are over.
+    /// The latest time seen. Holds that expire by then have ended.
     clock: UnixMillis,
-    /// When the last whole read began.
+    /// When the last complete read began.
     read: Micros,
-    /// The read that is coming in.
+    /// The read in progress.
     incoming: Option<refresh::PartialRead>,
     left_out: usize,
-    /// Grows whenever a count changes.
+    /// Incremented whenever a count changes.
     changes: u64,
 }
 
 struct SeatSlot {
     id: SeatId,
-    /// `None`: it turned out not to exist. It keeps its place until a later read confirms it.
+    /// `None`: the seat turned out not to exist. It keeps its slot until a later read confirms it.
     state: Option<SeatState>,
     learned: Micros,
-    /// When its mark of having been offered ends; zero without one.
+    /// When its offer mark ends; zero without a mark.
     offered_until: Micros,
     row: u32,
     number: u32,
@@ -93,7 +92,7 @@ struct SeatSlot {
 
 const NO_PRICE: u32 = u32::MAX;
 
-/// Seats to either side that are looked at for the run that a free seat is in.
+/// Seats on either side that are examined to find the run of a free seat.
 const LOOK_MAX: usize = 1_024;
 
 struct SeatRow {
@@ -101,7 +100,7 @@ struct SeatRow {
     section: u32,
     start: u32,
     end: u32,
-    /// Seats that can be had.
+    /// Available seats.
     free: u32,
 }
 
@@ -115,16 +114,16 @@ struct SeatSection {
     name: u32,
     rows: Range<u32>,
     counts: StockCounts,
-    /// The cheapest and the dearest, when all are in one currency, as of the layout.
+    /// Lowest and highest price, if all prices are in one currency, as of the layout.
     price: Option<(u32, u32)>,
 }
 
-/// How a seat counts at an instant.
+/// How a seat counts at a given time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SeatStanding {
-    /// Or held by nobody any more.
+    /// Available, or its hold has expired.
     Available,
-    /// Until then.
+    /// Held until then.
     Held(UnixMillis),
     Sold,
     Blocked,
@@ -143,9 +142,8 @@ impl SeatStanding {
 }
 
 impl SeatMap {
-    /// What a write of ours, or a failed condition, has told at `at`: the seat's state, or `None`
-    /// where there is no such seat. The latest that was told counts; a seat never read is ignored,
-    /// for its place in the house is not known.
+    /// Takes in the result of a write or of a failed condition at `at`: the seat's state, `None` if the seat does not
+    /// exist. The latest result wins; an unknown seat is ignored, because its place is not known.
     pub fn learn(&mut self, seat: &SeatId, state: Option<SeatState>, at: Micros) {
         if let Some(place) = self.place_of(seat)
             && self.slots[place].learned <= at
@@ -170,7 +168,7 @@ impl SeatMap {
         })
     }
 
-    /// Whether the seat is known to be blocked, or somebody else's than `me`, on word not older
+    /// Whether the seat is known to be blocked or to belong to another reservation than `me`, by information not older
     /// than [`limits::SEAT_MEMORY_AGE`]: a write for it would be wasted.
     pub fn known_taken(&self, seat: &SeatId, me: &ReservationId, now: Now) -> bool {
         let Some(slot) = self.place_of(seat).map(|place| &self.slots[place]) else {
@@ -200,14 +198,14 @@ impl SeatMap {
         &self.names[name as usize]
     }
 
-    /// The section of that name, among `sections`: they lie by name.
+    /// The section with that name; `sections` is sorted by name.
     fn section_of(&self, name: &str) -> Option<usize> {
         self.sections
             .binary_search_by(|section| self.name(section.name).cmp(name))
             .ok()
     }
 
-    /// Gives the seat at `place` another state; `None` takes it out of everything.
+    /// Changes the state of the seat at `place`; `None` removes it from all sets and counts.
     fn set(&mut self, place: usize, state: Option<SeatState>, learned: Micros) {
         let slot = &mut self.slots[place];
         let before = std::mem::replace(&mut slot.state, state);
@@ -222,7 +220,7 @@ impl SeatMap {
         }
     }
 
-    /// Lets the holds that are over at `now` go.
+    /// Ends the holds that have expired by `now`.
     fn advance(&mut self, now: UnixMillis) {
         self.clock = self.clock.max(now);
         while let Some(seat) = self.holds.pop(self.clock.0) {
@@ -236,7 +234,7 @@ impl SeatMap {
         }
     }
 
-    /// Takes a seat that stood like `standing` out of the counts and sets.
+    /// Removes a seat with this standing from counts and sets.
     fn leave(&mut self, place: usize, standing: Option<SeatStanding>) {
         let Some(standing) = standing else {
             return;
@@ -280,7 +278,7 @@ impl SeatMap {
         let row = &mut self.rows[number];
         row.free += 1;
         let (seats, free) = (row.seats(), row.free);
-        // Not further than this, so that a row without an end costs no more than another.
+        // Bounded, so that a very long row costs no more than others.
         let look = seats.start.max(place.saturating_sub(LOOK_MAX))..seats.end.min(place + LOOK_MAX);
         let Some(run) = bit_set::run_around(|word| self.free.word(word), look.clone(), place)
         else {

@@ -3,11 +3,9 @@
 use std::cmp::Ordering;
 
 /// Natural order: "2" before "10", row "B" before row "AA", "A-9" before "A-10".
-///
-/// A text is taken as parts, digits and what is no digit in turn. Digits compare as numbers, other
-/// parts shorter first and then by their bytes; digits come before others, and what ends first
-/// comes first. Texts that differ in leading zeros only compare by their bytes, so that only equal
-/// texts are equal.
+/// A text is split into alternating parts of digits and non-digits. Digits compare as numbers, other parts by length and
+/// then by bytes; digits sort before other parts, and a prefix sorts first. Texts that differ only in leading zeros
+/// compare by bytes, so that only equal texts are equal.
 pub(super) fn natural(left: &str, right: &str) -> Ordering {
     let (mut a, mut b) = (left, right);
     while !a.is_empty() && !b.is_empty() {
@@ -31,7 +29,7 @@ fn is_number(part: &str) -> bool {
     part.as_bytes().first().is_some_and(u8::is_ascii_digit)
 }
 
-/// `text` is not empty. The cut is next to a digit, so never inside a character.
+/// `text` is not empty. The split is next to a digit, so never inside a character.
 fn first_part(text: &str) -> (&str, &str) {
     let number = is_number(text);
     let end = text

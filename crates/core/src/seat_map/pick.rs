@@ -1,16 +1,14 @@
-//! Best available: which seats somebody gets who asks for a number of them.
+//! Best available: chooses seats for a request of a number of seats.
 //!
-//! Side by side in one row if there is such a row, else in as few pieces as possible ([`split`]).
-//! Where several rows would do, the search starts at one of them by lot and looks on from there
-//! until it has compared [`limits::SEAT_RUNS_COMPARED`] runs: a run of exactly the length is best,
-//! then an end of a longer one. One that leaves a single seat is taken only if there is no other in
-//! all of the house, or of the section asked for, or not among
-//! [`limits::SEAT_ORPHANS_COMPARED_MAX`] runs. The lot falls on the first row of a section twice
-//! as often as on its last, and on a section as often as it has such rows.
+//! Seats side by side in one row if there is such a row, else in as few pieces as possible ([`split`]). If several rows
+//! qualify, the search starts at a random one and continues from there until it has compared
+//! [`limits::SEAT_RUNS_COMPARED`] runs: a run of exactly the requested length is best, then an end of a longer one. A
+//! choice that leaves a single seat is used only if there is no other in the whole venue, or in the requested section, or
+//! not among [`limits::SEAT_ORPHANS_COMPARED_MAX`] runs. The first row of a section is drawn twice as often as its last,
+//! and a section in proportion to its number of qualifying rows.
 //!
-//! What was picked is marked as offered for [`limits::SEAT_OFFER_AGE`], and not picked again while
-//! there is any other choice, one in pieces included: a crowd that asks at once gets different
-//! seats, before any of them is held.
+//! Chosen seats are marked as offered for [`limits::SEAT_OFFER_AGE`] and not chosen again while there is any other choice,
+//! including one in pieces: concurrent requests get different seats before any of them is held.
 //!
 //! [`split`]: super::split
 
@@ -27,15 +25,14 @@ use crate::limits;
 use crate::time::{Micros, Now};
 
 impl SeatMap {
-    /// `qty` seats that can be had, in house order, in `section` or anywhere: see the module's
-    /// head. `None` only if there are fewer, or no such section.
+    /// Returns `qty` available seats, in map order, in `section` or anywhere: see the module head. `None` only if there are
+    /// fewer, or no such section.
     ///
-    /// `avoid` says which seats must not be picked, such as those with a write under way. It is
-    /// asked about few more seats than are picked.
+    /// `avoid` returns whether a seat must not be chosen, such as one with a write in flight. It is called for few more
+    /// seats than are chosen.
     ///
-    /// Costs a look at every row's longest run, and at the seats of a few rows; where seats side by
-    /// side are few, at a bit per seat of the rows that may have them, and after that no more until
-    /// seats come free there.
+    /// Costs one step per row, and the seats of a few rows; if seats side by side are rare, one bit per seat of the rows
+    /// that may have them, and then no more until seats become available there.
     pub fn pick(
         &mut self,
         qty: u32,
@@ -71,7 +68,7 @@ impl SeatMap {
         Some(places.iter().map(|p| self.slots[*p].id.clone()).collect())
     }
 
-    /// Places, in order. `fresh`: none that is marked as offered.
+    /// Chosen places, in order. `fresh`: only seats without an offer mark.
     fn choose(
         &mut self,
         sections: &Range<usize>,
@@ -81,7 +78,7 @@ impl SeatMap {
         rng: &mut impl Rng,
     ) -> Option<Vec<usize>> {
         if fresh && self.offers.is_empty() {
-            // The other search will see the same.
+            // The other search would find the same.
             return None;
         }
         let area = Area::new(&self.sections, sections, &self.rows)?;
@@ -124,7 +121,7 @@ impl SeatMap {
     }
 }
 
-/// Where to look: neighbouring sections, whole.
+/// The sections to search: adjacent and complete.
 pub(super) struct Area<'a> {
     sections: &'a [SeatSection],
     pub(super) rows: Range<usize>,
@@ -132,7 +129,7 @@ pub(super) struct Area<'a> {
 }
 
 impl<'a> Area<'a> {
-    /// `None` if there is nothing in it.
+    /// `None` if it contains no seats.
     fn new(sections: &'a [SeatSection], which: &Range<usize>, rows: &[SeatRow]) -> Option<Self> {
         let first = sections.get(which.clone())?.first()?.rows.start as usize;
         let end = sections.get(which.clone())?.last()?.rows.end as usize;
@@ -143,7 +140,7 @@ impl<'a> Area<'a> {
         })
     }
 
-    /// The rows of the section that `row` is in.
+    /// The rows of the section that contains `row`.
     pub(super) fn section_rows(&self, row: &SeatRow) -> Range<usize> {
         let rows = &self.sections[row.section as usize].rows;
         rows.start as usize..rows.end as usize
@@ -151,11 +148,11 @@ impl<'a> Area<'a> {
 }
 
 impl<R: Rng> Search<'_, R> {
-    /// `qty` seats of one row, if the search sees such.
+    /// `qty` adjacent seats of one row, if the search finds such.
     fn side_by_side(&mut self, area: &Area<'_>, qty: usize) -> Option<SeatRun> {
         let start = self.row_by_lot(area, qty)?;
         let section = area.section_rows(&self.rows[start]);
-        // From there to the end of the section, round to its start, and then the others likewise.
+        // From there to the end of the section, then from its start, then the other sections likewise.
         let here = chain(start..section.end, section.start..start);
         let others = chain(section.end..area.rows.end, area.rows.start..section.start);
         let mut best: Option<SeatRun> = None;
@@ -176,7 +173,7 @@ impl<R: Rng> Search<'_, R> {
         best
     }
 
-    /// One of the rows that may have `len` seats side by side; `None` if no row may.
+    /// A random row that may have `len` seats side by side; `None` if no row may.
     pub(super) fn row_by_lot(&mut self, area: &Area<'_>, len: usize) -> Option<usize> {
         let any = self.rows_that_may(area.rows.clone(), len);
         if any == 0 {
@@ -189,7 +186,7 @@ impl<R: Rng> Search<'_, R> {
             true => any,
             false => self.rows_that_may(section.clone(), len),
         };
-        // Once in three times the smaller of two lots: 4/3 at the front, falling to 2/3.
+        // Once in three times the smaller of two draws: density 4/3 at the front, falling to 2/3.
         let mut lot = self.rng.random_range(0..any);
         if self.rng.random_ratio(1, 3) {
             lot = lot.min(self.rng.random_range(0..any));
@@ -197,8 +194,7 @@ impl<R: Rng> Search<'_, R> {
         self.nth_that_may(section, len, lot)
     }
 
-    /// Where to begin in a row: at its first seat, but anywhere in one that is longer than any row
-    /// of a theatre.
+    /// Where to begin in a row: at its first seat, or anywhere in a row that is longer than any numbered row.
     pub(super) fn seat_by_lot(&mut self, row: usize) -> usize {
         let seats = self.rows[row].seats();
         match seats.len() > limits::SEAT_RUN_LONG {
@@ -212,7 +208,7 @@ impl<R: Rng> Search<'_, R> {
         longest.filter(|longest| **longest as usize >= len).count()
     }
 
-    /// Counted by blocks: that is several times as fast as row by row.
+    /// Counts by blocks, several times as fast as row by row.
     fn nth_that_may(&self, rows: Range<usize>, len: usize, n: usize) -> Option<usize> {
         const BLOCK: usize = 64;
         let mut before = n;

@@ -1,9 +1,9 @@
-//! Whole reads coming in, page by page.
+//! Takes in reads of the seats, page by page.
 //!
-//! What was learned after a read began wins over it; else the read does. As long as a read tells of
-//! the seats already known and of no others, each page costs a lookup per seat and nothing moves.
+//! A result that is newer than the start of a read wins over the read; otherwise the read wins. While a read returns the
+//! known seats and no others, each page costs one lookup per seat and no layout.
 //!
-//! And reads of the free seats only, which say whether what is known is so still.
+//! Also takes in reads of the free seats only, which verify the known states.
 
 use super::bit_set::{BitSet, next_run};
 use super::layout::SeatPlacement;
@@ -13,13 +13,13 @@ use crate::limits;
 use crate::seats::{SeatFacts, SeatItem, SeatState};
 use crate::time::{Micros, UnixMillis};
 
-/// A read of which not everything has come in.
+/// A read whose pages have not all arrived.
 pub(super) struct PartialRead {
     began: Micros,
-    /// Places of seats that it told of, with the facts that are known.
+    /// Places of returned seats whose facts are unchanged.
     seen: BitSet,
     seen_count: usize,
-    /// Places of seats that it told other facts of.
+    /// Places of returned seats whose facts have changed.
     moved: BitSet,
     /// Seats that have no place, or not the right one.
     strangers: Vec<SeatItem>,
@@ -27,25 +27,24 @@ pub(super) struct PartialRead {
 }
 
 impl SeatMap {
-    /// From a whole read that began at `began`.
+    /// Builds the map from a complete read that began at `began`.
     pub fn new(seats: Vec<SeatItem>, began: Micros) -> Self {
         let mut map = Self::default();
         map.refresh(seats, began);
         map
     }
 
-    /// Takes in a whole read that began at `began`: seats it does not tell of disappear, seats not
-    /// known before appear. A read that began before the last one taken in is ignored.
+    /// Takes in a complete read that began at `began`: seats that it does not return disappear, new ones appear. A read
+    /// that began before the last one taken in is ignored.
     ///
-    /// Large reads are better taken page by page: see [`Self::refresh_page`].
+    /// Large reads should be taken in page by page: see [`Self::refresh_page`].
     pub fn refresh(&mut self, seats: Vec<SeatItem>, began: Micros) {
         self.refresh_page(seats, began);
         self.refresh_end(began);
     }
 
-    /// Takes in a part of the read that began at `began`. States count at once; seats come, move
-    /// and go at [`Self::refresh_end`]. A read that began later takes the place of one that has
-    /// not ended; one that began earlier is ignored.
+    /// Takes in a page of the read that began at `began`. States take effect at once; seats are added, moved and removed
+    /// at [`Self::refresh_end`]. A read that began later replaces an unfinished one; one that began earlier is ignored.
     pub fn refresh_page(&mut self, seats: Vec<SeatItem>, began: Micros) {
         let Some(mut incoming) = self.incoming_of(began) else {
             return;
@@ -75,7 +74,7 @@ impl SeatMap {
         self.incoming = Some(incoming);
     }
 
-    /// The read that began at `began` has told everything.
+    /// Completes the read that began at `began`.
     pub fn refresh_end(&mut self, began: Micros) {
         let Some(incoming) = self.incoming_of(began) else {
             return;
@@ -90,12 +89,12 @@ impl SeatMap {
         self.lay_out(drafts);
     }
 
-    /// Takes in a read that began at `began` of the seats that could be had at `at`, and of no others.
-    /// What was learned since `began` wins, as ever.
+    /// Takes in a read that began at `began` of the seats available at `at`, and of no others. Results newer than `began`
+    /// win, as always.
     ///
-    /// False: the map is wrong in more than such a read can tell. It told of a seat that is not known,
-    /// or it did not tell of one that is free by what is known here, and who has that is not known. Of
-    /// a seat that `is_claimed` it may not tell: a write that is under way may have been made.
+    /// Returns false if such a read cannot correct the map: it returned an unknown seat, or it did not return a seat that
+    /// is free by the map, so that its holder is unknown. A seat that `is_claimed` may be missing: a write in flight may
+    /// have been applied.
     pub fn sight(
         &mut self,
         free: Vec<(SeatId, SeatState)>,
@@ -123,7 +122,7 @@ impl SeatMap {
             from = run.end();
             is_right &= self.slots[run.start..from].iter().all(|slot| {
                 let state = slot.state.as_ref();
-                // Its hold may have ended since.
+                // The hold may have expired since.
                 let was_free =
                     state.is_some_and(|s| SeatStanding::of(s, at) == SeatStanding::Available);
                 slot.learned > began || !was_free || is_claimed(&slot.id)
@@ -132,19 +131,17 @@ impl SeatMap {
         is_right
     }
 
-    /// When the last whole read that was taken in began.
+    /// When the last complete read that was taken in began.
     pub fn read_began(&self) -> Micros {
         self.read
     }
 
-    /// Seats of the last whole read over [`limits::SEATS_PER_EVENT_MAX`], which are not known here:
-    /// worth a line in the log.
+    /// Seats of the last complete read beyond [`limits::SEATS_PER_EVENT_MAX`], which are not in the map; worth a log line.
     pub fn left_out(&self) -> usize {
         self.left_out
     }
 
-    /// What has come in of the read that began at `began`, to go on with; `None` if a later one is
-    /// known.
+    /// The unfinished read that began at `began`; `None` if a later one is known.
     fn incoming_of(&mut self, began: Micros) -> Option<PartialRead> {
         if began < self.read {
             return None;
@@ -181,7 +178,7 @@ impl SeatMap {
         slots.all(|(place, slot)| incoming.keeps(place, slot))
     }
 
-    /// The house as it is to be, in no order.
+    /// The new layout, unordered.
     fn drafts(&mut self, incoming: PartialRead) -> Vec<SeatPlacement> {
         let mut drafts = Vec::with_capacity(incoming.strangers.len() + incoming.seen_count);
         for place in 0..self.slots.len() {
@@ -191,7 +188,7 @@ impl SeatMap {
         }
         let began = incoming.began;
         let mut strangers = incoming.strangers;
-        // A well-behaved read tells of a seat once.
+        // Normally a read returns each seat once.
         strangers.sort_by(|a, b| a.id.cmp(&b.id));
         strangers.dedup_by(|a, b| a.id == b.id);
         for seat in strangers {
@@ -236,7 +233,7 @@ impl SeatMap {
 }
 
 impl PartialRead {
-    /// Whether the seat at `place` is still there, and still there where it was.
+    /// Whether the seat at `place` still exists with the same section, row and number.
     fn keeps(&self, place: usize, slot: &SeatSlot) -> bool {
         !self.moved.get(place) && (self.seen.get(place) || slot.learned > self.began)
     }

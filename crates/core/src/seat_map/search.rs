@@ -1,8 +1,7 @@
-//! Looking along rows for seats side by side.
+//! Searches rows for seats side by side.
 //!
-//! A search sees the seats that can be had, less those offered a moment ago, less those it was told
-//! to leave alone. The last are asked about one by one and only where they matter, for asking costs
-//! more than looking.
+//! A search sees the available seats, without recently offered ones and without those to be avoided. The latter are
+//! checked one by one and only where they matter, because the check costs more than the search.
 
 use std::ops::Range;
 
@@ -13,18 +12,18 @@ use super::{SeatRow, SeatSlot};
 use crate::ids::SeatId;
 use crate::limits;
 
-/// What a cut does to the run it is taken from. Better ones come first.
+/// Effect of a choice on the run that it is taken from. Better ones come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SplitQuality {
-    /// Nothing is left of the run.
+    /// The whole run is taken.
     Whole,
-    /// What is left can be sold to two or more.
+    /// The rest can be sold to two or more.
     Clean,
     /// A single seat is left over.
     Orphan,
 }
 
-/// Seats side by side in one row.
+/// Adjacent seats of one row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SeatRun {
     pub(super) start: usize,
@@ -43,16 +42,16 @@ pub(super) struct Search<'a, R> {
     pub(super) slots: &'a [SeatSlot],
     pub(super) rows: &'a [SeatRow],
     pub(super) free: &'a BitSet,
-    /// What was offered a moment ago; `None` to look at that too.
+    /// Recently offered seats; `None` to include them.
     pub(super) offered: Option<&'a BitSet>,
-    /// What turned out to be avoided, and what was chosen.
+    /// Seats found to be avoided, and chosen seats.
     pub(super) closed: BitSet,
     pub(super) longest: &'a mut [u32],
     pub(super) avoid: &'a dyn Fn(&SeatId) -> bool,
     pub(super) rng: &'a mut R,
-    /// At least the longest run of the rows that were looked through.
+    /// Upper bound of the longest run in the rows that were searched.
     pub(super) widest: usize,
-    /// Runs that were long enough, so far.
+    /// Number of runs of sufficient length found so far.
     pub(super) compared: usize,
 }
 
@@ -62,13 +61,13 @@ impl<R: Rng> Search<'_, R> {
         self.free.word(number) & !offered & !self.closed.word(number)
     }
 
-    /// Whether a row could have `len` seats side by side, by what is known of it.
+    /// Whether a row may have `len` seats side by side, by the known bounds.
     pub(super) fn may_have(&self, row: usize, len: usize) -> bool {
         self.longest[row] as usize >= len
     }
 
-    /// The best cut of `len` seats in `row`, looking from the seat `from` on and then from the
-    /// row's start; only one that is better than `beat`.
+    /// The best choice of `len` seats in `row`, searching from the seat `from` and then from the row's start; only one that
+    /// is better than `beat`.
     pub(super) fn best_cut(
         &mut self,
         row: usize,
@@ -76,7 +75,7 @@ impl<R: Rng> Search<'_, R> {
         len: usize,
         beat: Option<SplitQuality>,
     ) -> Option<SeatRun> {
-        // Every further round knows of one more seat at least that is to be avoided.
+        // Every further round knows at least one more seat to be avoided.
         loop {
             let (run, quality) = self.best_run(row, from, len)?;
             if beat.is_some_and(|beat| beat <= quality) {
@@ -95,7 +94,7 @@ impl<R: Rng> Search<'_, R> {
 
     fn best_run(&mut self, row: usize, from: usize, len: usize) -> Option<(BitRun, SplitQuality)> {
         let seats = self.rows[row].seats();
-        // Never from within a run: it would look like two.
+        // Never from within a run, which would then look like two.
         let around = run_around(|number| self.word(number), seats.clone(), from);
         let from = around.map_or(from, |run| run.start);
         let mut best: Option<(BitRun, SplitQuality)> = None;
@@ -125,7 +124,7 @@ impl<R: Rng> Search<'_, R> {
         best
     }
 
-    /// Whether a cut is good enough, by what was compared, to look no further.
+    /// Whether a choice is good enough to stop, given the number of compared runs.
     pub(super) fn is_enough(&self, best: Option<SplitQuality>) -> bool {
         match best {
             Some(SplitQuality::Whole) => true,
@@ -143,9 +142,9 @@ impl<R: Rng> Search<'_, R> {
             .all(|number| self.word(number) == self.free.word(number))
     }
 
-    /// Where in `run` to take `len` seats. From an end, which leaves one piece; a coin says which
-    /// end. A run that is longer than any row of a theatre is seats without rows: there any place
-    /// will do that leaves no single seat, so that nodes that choose at once do not meet.
+    /// Where in `run` to take `len` seats. From an end, drawn at random, which leaves one piece. A run that is longer than
+    /// any numbered row is unnumbered seating: any place without a single leftover seat is fine, so that concurrent choices
+    /// of several processes differ.
     fn place_in(&mut self, run: BitRun, len: usize) -> usize {
         let spare = run.len - len;
         if run.len <= limits::SEAT_RUN_LONG {
@@ -159,9 +158,9 @@ impl<R: Rng> Search<'_, R> {
         run.start + before
     }
 
-    /// Whether `cut`, or one of two seats beside it in `run`, is to be avoided. Those are closed.
+    /// Whether `cut`, or one of the two seats on either side in `run`, is to be avoided. Such seats are excluded.
     ///
-    /// Two, for one seat that is left over beside an avoided one is an orphan.
+    /// Two, because a single leftover seat beside an avoided one is also a single seat.
     fn meets_avoided(&mut self, run: BitRun, cut: Range<usize>) -> bool {
         let first = cut.start.saturating_sub(2).max(run.start);
         let end = (cut.end + 2).min(run.end());

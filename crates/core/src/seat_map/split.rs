@@ -1,8 +1,8 @@
-//! Seats in pieces, where no row has enough of them side by side.
+//! Chooses seats in pieces, where no row has enough adjacent seats.
 //!
-//! The longest piece there is first, by lot among the rows that have one, and then always the
-//! longest that still helps: that makes the fewest pieces. Of pieces as good as each other it takes
-//! the nearest to the first: the same row, then the rows beside it in its section, then on.
+//! The longest piece comes first, drawn at random among the rows that have one, and then always the longest that is still
+//! needed, which gives the fewest pieces. Among pieces of the same length the nearest to the first one is chosen: the
+//! same row, then adjacent rows of its section, then others.
 
 use std::iter::{chain, once};
 use std::ops::Range;
@@ -13,8 +13,8 @@ use super::pick::Area;
 use super::search::{Search, SeatRun};
 
 impl<R: Rng> Search<'_, R> {
-    /// `qty` places, in order; `None` if the search sees fewer. [`Search::widest`] must be known of
-    /// every row that may have `qty` seats.
+    /// `qty` places, in order; `None` if the search sees fewer. [`Search::widest`] must be up to date for every row that may
+    /// have `qty` seats.
     pub(super) fn in_pieces(&mut self, area: &Area<'_>, qty: usize) -> Option<Vec<usize>> {
         let mut places: Vec<usize> = Vec::with_capacity(qty);
         let mut size = self.longest_below(area, qty);
@@ -41,7 +41,7 @@ impl<R: Rng> Search<'_, R> {
         Some(places)
     }
 
-    /// At least the longest run there is, when none has `qty` seats.
+    /// Upper bound of the longest run, if no row has `qty` seats.
     fn longest_below(&self, area: &Area<'_>, qty: usize) -> usize {
         let longest = self.longest[area.rows.clone()].iter();
         let below = longest
@@ -55,7 +55,7 @@ impl<R: Rng> Search<'_, R> {
         Some((row, self.seat_by_lot(row)))
     }
 
-    /// The cut of `want` seats that is nearest to `seat` of `row`.
+    /// The choice of `want` seats nearest to `seat` of `row`.
     fn nearest(
         &mut self,
         area: &Area<'_>,
@@ -83,7 +83,7 @@ impl<R: Rng> Search<'_, R> {
     }
 }
 
-/// `middle` and then those beside it, by how far they are; only those in `range`.
+/// `middle` and then its neighbours by distance, within `range`.
 fn outward(range: Range<usize>, middle: usize) -> impl Iterator<Item = usize> {
     let far = range
         .end

@@ -1,11 +1,11 @@
-//! A seat as whoever asks sees it.
+//! Read access to one seat of the map.
 
 use super::SeatStanding;
 use crate::ids::SeatId;
 use crate::seats::{Price, SeatFacts, SeatItem, SeatState};
 use crate::time::{Micros, UnixMillis};
 
-/// A seat as the map knows it.
+/// A seat of the map.
 #[derive(Clone, Copy, Debug)]
 pub struct SeatView<'a> {
     pub id: &'a SeatId,
@@ -13,19 +13,19 @@ pub struct SeatView<'a> {
     pub row: &'a str,
     pub number: &'a str,
     pub price: Option<&'a Price>,
-    /// As stored: a hold may be past its time.
+    /// As stored: a hold may have expired.
     pub state: &'a SeatState,
-    /// When this was told by a write, or when the read that told it began.
+    /// When the write that returned this, or the read that returned it, began.
     pub learned: Micros,
 }
 
 impl SeatView<'_> {
-    /// Whether it is available, or held by nobody any more.
+    /// Whether the seat is available, or its hold has expired.
     pub fn can_be_had(&self, now: UnixMillis) -> bool {
         SeatStanding::of(self.state, now) == SeatStanding::Available
     }
 
-    /// With texts of its own.
+    /// An owned copy.
     pub fn to_seat(&self) -> SeatItem {
         SeatItem {
             id: self.id.clone(),
