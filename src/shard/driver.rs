@@ -22,7 +22,7 @@ use crate::telemetry::recorder::Recorder;
 use crate::telemetry::trace::Tracer;
 use inventory_core::answer::{Answer, Rejection};
 use inventory_core::counters::Counters;
-use inventory_core::effect::{CallId, Effect, LaneId, RecordHint, RecordReadId, Route};
+use inventory_core::effect::{CallId, Effect, LaneId, RecordHint, RecordReadId};
 use inventory_core::engine::Engine;
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::operation::Operation;
@@ -75,8 +75,6 @@ pub struct Driver {
     tracer: Option<Rc<Tracer>>,
     /// Capacity units (read, written) of what the store has just answered, for each who waited for it.
     capacity_share: Cell<(f64, f64)>,
-    /// Effect buffers for reuse; more than one only while effects cause effects.
-    spare_effects: Cell<Vec<Effect>>,
 }
 
 impl Driver {
@@ -102,7 +100,6 @@ impl Driver {
             traced_operations: RefCell::default(),
             tracer,
             capacity_share: Cell::new((0.0, 0.0)),
-            spare_effects: Cell::new(Vec::new()),
         })
     }
 
@@ -157,7 +154,7 @@ impl Driver {
         let Some(call) = self.register(ReplyTarget::Operation(answer, noted)) else {
             return answered(Answer::Rejected(Rejection::overloaded()));
         };
-        self.enter(|core, now, fx| core.handle_call(call, operation, now, fx));
+        self.enter(|core, now| core.handle_call(call, operation, now));
         receiver
     }
 
@@ -168,32 +165,24 @@ impl Driver {
         query: &Query,
         asked: Micros,
     ) -> Option<QueryResult> {
-        let mut effects = self.spare_effects.take();
-        let found = {
+        let result = {
             let mut engine = self.engine.borrow_mut();
-            engine.cached_query_result(event, query, asked, &mut effects)
+            engine.cached_query_result(event, query, asked)
         };
         // At most a read, which needs no timer.
-        for effect in effects.drain(..) {
-            self.execute(effect);
-        }
-        self.spare_effects.set(effects);
-        found
+        self.execute_effects();
+        result
     }
 
     /// See [`Engine::status_mark`].
     pub fn status_mark(self: &Rc<Self>, event: &EventId) -> Option<StatusVersion> {
-        let mut effects = self.spare_effects.take();
-        let mark = {
+        let version = {
             let mut engine = self.engine.borrow_mut();
-            engine.status_version(event, clock::now(), &mut effects)
+            engine.status_version(event, clock::now())
         };
         // At most reads, which need no timer.
-        for effect in effects.drain(..) {
-            self.execute(effect);
-        }
-        self.spare_effects.set(effects);
-        mark
+        self.execute_effects();
+        version
     }
 
     /// Asks something about an event that is not known.
@@ -207,7 +196,7 @@ impl Driver {
         let Some(call) = self.register(ReplyTarget::Query(told, note)) else {
             return answered(Err(Rejection::overloaded()));
         };
-        self.enter(|core, now, fx| core.handle_query(call, event, query, now, fx));
+        self.enter(|core, now| core.handle_query(call, event, query, now));
         receiver
     }
 
@@ -215,7 +204,7 @@ impl Driver {
     pub fn handle_forwarded_query(
         self: &Rc<Self>,
         event: &EventId,
-        shape: EventLayout,
+        layout: EventLayout,
         query: Query,
         told: oneshot::Sender<QueryOutcome>,
     ) {
@@ -224,8 +213,8 @@ impl Driver {
             return;
         }
         if let Some(call) = self.register(ReplyTarget::Query(told, None)) {
-            self.enter(|core, now, fx| {
-                core.handle_forwarded_query(call, event, shape, query, now, fx);
+            self.enter(|core, now| {
+                core.handle_forwarded_query(call, event, layout, query, now);
             });
         }
     }
@@ -243,8 +232,8 @@ impl Driver {
         let Some(call) = self.register(ReplyTarget::Operation(answer, None)) else {
             return answered(Answer::Rejected(Rejection::overloaded()));
         };
-        self.enter(|core, now, fx| {
-            core.handle_expired_hold(call, event, reservation, record, deadline, now, fx);
+        self.enter(|core, now| {
+            core.handle_expired_hold(call, event, reservation, record, deadline, now);
         });
         receiver
     }
@@ -253,7 +242,7 @@ impl Driver {
     pub fn invalidate_event(&self, event: &EventId) {
         self.engine
             .borrow_mut()
-            .handle_event_changed(event, clock::monotonic());
+            .handle_event_changed(event, clock::now());
     }
 
     /// Forgets what is remembered about a reservation: an operator has changed it.
@@ -267,9 +256,9 @@ impl Driver {
     pub fn handle_forwarded(
         self: &Rc<Self>,
         from: usize,
-        route: Route,
+        layout: EventLayout,
         operation: Operation,
-        known: RecordHint,
+        hint: RecordHint,
         span: Option<SpanIds>,
     ) {
         self.trace(&operation.reservation, span);
@@ -279,8 +268,8 @@ impl Driver {
             reservation: operation.reservation.clone(),
         };
         match self.register(waiting) {
-            Some(call) => self.enter(|core, now, fx| {
-                core.handle_forwarded_call(call, operation, route, known, now, fx);
+            Some(call) => self.enter(|core, now| {
+                core.handle_forwarded_call(call, operation, layout, hint, now);
             }),
             None => self.reply(
                 from,
@@ -288,7 +277,7 @@ impl Driver {
                     event: operation.event,
                     reservation: operation.reservation,
                     answer: Answer::Rejected(Rejection::overloaded()),
-                    learned: None,
+                    record: None,
                     capacity: (0.0, 0.0),
                 },
             ),
@@ -298,15 +287,15 @@ impl Driver {
     /// Takes another shard's answer to an operation forwarded from here.
     pub fn handle_reply(self: &Rc<Self>, reply: ForwardReply) {
         self.capacity_share.set(reply.capacity);
-        self.enter(|core, now, fx| {
+        self.enter(|core, now| {
             let ForwardReply {
                 event,
                 reservation,
                 answer,
-                learned,
+                record,
                 ..
             } = reply;
-            core.handle_forward_outcome(&event, &reservation, answer, learned, now, fx);
+            core.handle_forward_outcome(&event, &reservation, answer, record, now);
         });
         self.capacity_share.set((0.0, 0.0));
     }
@@ -317,19 +306,27 @@ impl Driver {
         room.then(|| CallId(slab.insert(waiting) as u64))
     }
 
-    /// Brings one event into the engine and carries out what comes of it.
-    fn enter(self: &Rc<Self>, event: impl FnOnce(&mut Engine, Now, &mut Vec<Effect>)) {
+    /// Passes one input to the engine, executes its effects and arms its timer.
+    fn enter(self: &Rc<Self>, input: impl FnOnce(&mut Engine, Now)) {
         self.heartbeat.set_activity(Activity::Engine);
-        let mut effects = self.spare_effects.take();
         {
             let mut engine = self.engine.borrow_mut();
-            event(&mut engine, clock::now(), &mut effects);
+            input(&mut engine, clock::now());
         }
-        for effect in effects.drain(..) {
-            self.execute(effect);
-        }
-        self.spare_effects.set(effects);
+        self.execute_effects();
         self.arm_timer();
+    }
+
+    /// Executes the engine's effects, in order.
+    fn execute_effects(self: &Rc<Self>) {
+        loop {
+            // Not in the condition of a `while let`: the borrow would last through its body.
+            let effect = self.engine.borrow_mut().poll_effect();
+            match effect {
+                Some(effect) => self.execute(effect),
+                None => return,
+            }
+        }
     }
 
     fn execute(self: &Rc<Self>, effect: Effect) {
@@ -337,7 +334,7 @@ impl Driver {
             Effect::Answer {
                 call,
                 answer,
-                learned,
+                record,
             } => match self.reply_targets.borrow_mut().try_remove(call.0 as usize) {
                 // A caller that has gone needs no answer.
                 Some(ReplyTarget::Operation(waiting, noted)) => {
@@ -358,7 +355,7 @@ impl Driver {
                         event,
                         reservation,
                         answer,
-                        learned,
+                        record,
                         capacity: self.capacity_share.get(),
                     };
                     self.reply(shard, reply);
@@ -378,18 +375,15 @@ impl Driver {
                 shard,
                 call,
                 event,
-                shape,
+                layout,
                 query,
             } => {
                 let waiting = self.reply_targets.borrow_mut().try_remove(call.0 as usize);
                 if let Some(ReplyTarget::Query(told, _)) = waiting {
-                    self.forward_query(shard, event, shape, query, told);
+                    self.forward_query(shard, event, layout, query, told);
                 }
             }
-            Effect::ReadRecords {
-                lookup,
-                reservations,
-            } => self.read_records(lookup, reservations),
+            Effect::ReadRecords { read, reservations } => self.read_records(read, reservations),
             Effect::ReadSeats { event, seat_keys } => self.read_seats(event, seat_keys),
             Effect::ReadFreeSeats {
                 event,
@@ -403,10 +397,10 @@ impl Driver {
             } => self.read_event(event, stripes_hint),
             Effect::Forward {
                 shard,
-                route,
+                layout,
                 operation,
-                known,
-            } => self.forward(shard, route, operation, known),
+                hint,
+            } => self.forward(shard, layout, operation, hint),
         }
     }
 
@@ -435,7 +429,7 @@ impl Driver {
             driver.capacity_share.set((0.0, share));
             // The lane takes its records back out of it without a copy.
             drop(transaction);
-            driver.enter(|core, now, fx| core.handle_transaction_outcome(lane, outcome, now, fx));
+            driver.enter(|core, now| core.handle_transaction_outcome(lane, outcome, now));
             driver.capacity_share.set((0.0, 0.0));
         })
         .detach();
@@ -480,20 +474,20 @@ impl Driver {
                 // One unit each: a stripe's item is far under 4 KB.
                 driver.capacity_share.set((stripes.len() as f64, 0.0));
             }
-            driver.enter(|core, now, fx| core.handle_stripes_read(&event, &read, now, fx));
+            driver.enter(|core, now| core.handle_stripes_read(&event, &read, now));
             driver.capacity_share.set((0.0, 0.0));
         })
         .detach();
     }
 
-    fn read_records(self: &Rc<Self>, lookup: RecordReadId, reservations: Vec<ReservationId>) {
+    fn read_records(self: &Rc<Self>, read_id: RecordReadId, reservations: Vec<ReservationId>) {
         let driver = Rc::clone(self);
         inventory_runtime::spawn(async move {
             let read = AssertUnwindSafe(driver.store.read_records(&reservations))
                 .catch_unwind()
                 .await
                 .unwrap_or(RecordsRead::Unavailable);
-            driver.enter(|core, now, fx| core.handle_records_read(lookup, &read, now, fx));
+            driver.enter(|core, now| core.handle_records_read(read_id, &read, now));
         })
         .detach();
     }
@@ -505,7 +499,7 @@ impl Driver {
                 .catch_unwind()
                 .await
                 .unwrap_or(SeatsRead::Unavailable);
-            driver.enter(|core, now, fx| core.handle_seats_read(&event, read, now, fx));
+            driver.enter(|core, now| core.handle_seats_read(&event, read, now));
         })
         .detach();
     }
@@ -517,7 +511,7 @@ impl Driver {
                 .catch_unwind()
                 .await
                 .unwrap_or(FreeSeatsRead::Unavailable);
-            driver.enter(|core, now, fx| core.handle_free_seats_read(&event, read, now, fx));
+            driver.enter(|core, now| core.handle_free_seats_read(&event, read, now));
         })
         .detach();
     }
@@ -526,13 +520,13 @@ impl Driver {
         &self,
         shard: usize,
         event: EventId,
-        shape: EventLayout,
+        layout: EventLayout,
         query: Query,
         told: oneshot::Sender<QueryOutcome>,
     ) {
         let work = ShardMessage::Query {
             event,
-            shape,
+            layout,
             query,
             told,
         };
@@ -548,9 +542,9 @@ impl Driver {
     fn forward(
         self: &Rc<Self>,
         shard: usize,
-        route: Route,
+        layout: EventLayout,
         operation: Operation,
-        known: RecordHint,
+        hint: RecordHint,
     ) {
         let span = self
             .traced_operations
@@ -559,9 +553,9 @@ impl Driver {
             .copied();
         let work = ShardMessage::Forward(Box::new(ForwardedOperation {
             from: self.shard,
-            route,
+            layout,
             operation,
-            known,
+            hint,
             span,
         }));
         let refused = match self.peers.get(shard) {
@@ -571,11 +565,11 @@ impl Driver {
         if let Some(ShardMessage::Forward(forwarded)) = refused {
             let operation = forwarded.operation;
             let answer = Answer::Rejected(Rejection::overloaded());
-            self.enter(|core, now, fx| {
+            self.enter(|core, now| {
                 let Operation {
                     event, reservation, ..
                 } = &operation;
-                core.handle_forward_outcome(event, reservation, answer, None, now, fx);
+                core.handle_forward_outcome(event, reservation, answer, None, now);
             });
         }
     }

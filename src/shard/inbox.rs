@@ -15,7 +15,7 @@ use crate::limits;
 use crate::telemetry::recorder::ShardMetrics;
 use inventory_core::answer::Answer;
 use inventory_core::counters::Counters;
-use inventory_core::effect::{RecordHint, Route};
+use inventory_core::effect::RecordHint;
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::operation::Operation;
 use inventory_core::query::Query;
@@ -34,7 +34,7 @@ pub enum ShardMessage {
     /// A query about a seated event that this shard owns.
     Query {
         event: EventId,
-        shape: EventLayout,
+        layout: EventLayout,
         query: Query,
         told: oneshot::Sender<QueryOutcome>,
     },
@@ -56,9 +56,9 @@ pub enum ShardMessage {
 pub struct ForwardedOperation {
     /// The shard it came from.
     pub from: usize,
-    pub route: Route,
+    pub layout: EventLayout,
     pub operation: Operation,
-    pub known: RecordHint,
+    pub hint: RecordHint,
     /// Of the sampled call that it comes from.
     pub span: Option<SpanIds>,
 }
@@ -68,7 +68,7 @@ pub struct ForwardReply {
     pub event: EventId,
     pub reservation: ReservationId,
     pub answer: Answer,
-    pub learned: Option<RecordView>,
+    pub record: Option<RecordView>,
     /// Capacity units (read, written) that it took, as far as is known.
     pub capacity: (f64, f64),
 }

@@ -404,22 +404,22 @@ impl<S: UnaryService + 'static> ShardContext<S> {
             ShardMessage::Forward(forwarded) => {
                 let ForwardedOperation {
                     from,
-                    route,
+                    layout,
                     operation,
-                    known,
+                    hint,
                     span,
                 } = *forwarded;
                 self.driver
-                    .handle_forwarded(from, route, operation, known, span);
+                    .handle_forwarded(from, layout, operation, hint, span);
             }
             ShardMessage::Query {
                 event,
-                shape,
+                layout,
                 query,
                 told,
             } => self
                 .driver
-                .handle_forwarded_query(&event, shape, query, told),
+                .handle_forwarded_query(&event, layout, query, told),
             ShardMessage::Connection(accepted) => serve(accepted),
             ShardMessage::Scrape(reply) => {
                 let _ = reply.send(self.measure());

@@ -46,12 +46,9 @@ impl Shard {
         // What the event is like is known before anything is counted.
         let event = EVENT.parse().unwrap();
         let status = Query::Status { section: None };
-        let effects = &mut shard.effects;
-        shard
-            .engine
-            .handle_query(CallId(0), event, status, at(0), effects);
+        shard.engine.handle_query(CallId(0), event, status, at(0));
         shard.serve_reads(0);
-        shard.effects.clear();
+        while shard.engine.poll_effect().is_some() {}
         shard
     }
 
@@ -65,9 +62,7 @@ impl Shard {
             closed: false,
         }]);
         let event = EVENT.parse().unwrap();
-        let effects = &mut self.effects;
-        self.engine
-            .handle_stripes_read(&event, &read, at(now), effects);
+        self.engine.handle_stripes_read(&event, &read, at(now));
     }
 
     fn reply(&mut self, message: &impl Message) {
@@ -107,9 +102,7 @@ impl Shard {
         };
         let answer = self.engine.cached_answer(&operation, Micros(1));
         if answer.is_none() {
-            let effects = &mut self.effects;
-            self.engine
-                .handle_call(CallId(call), operation, at(1), effects);
+            self.engine.handle_call(CallId(call), operation, at(1));
         }
         answer
     }
@@ -119,14 +112,13 @@ impl Shard {
     fn settle(&mut self) -> usize {
         let mut answered = 0;
         let mut now = std::mem::take(&mut self.effects);
+        now.extend(std::iter::from_fn(|| self.engine.poll_effect()));
         for effect in now.drain(..) {
             match effect {
                 Effect::Transact { lane, transaction } => {
                     drop(transaction);
-                    let effects = &mut self.effects;
                     let outcome = TransactionOutcome::Committed;
-                    self.engine
-                        .handle_transaction_outcome(lane, outcome, at(1), effects);
+                    self.engine.handle_transaction_outcome(lane, outcome, at(1));
                 }
                 Effect::Answer { answer, .. } => {
                     self.confirmed(&answer);
@@ -135,8 +127,7 @@ impl Shard {
                 other => panic!("nobody asked for {other:?}"),
             }
         }
-        // The larger buffer is kept, as the driver does.
-        now.append(&mut self.effects);
+        // The buffer is kept.
         self.effects = now;
         answered
     }
@@ -179,10 +170,9 @@ impl Shard {
             let event = violations.event(request.event_id).unwrap();
             let qty = request.qty as u32;
             let question = Query::Availability { qty, section: None };
-            let effects = &mut self.effects;
             let found = self
                 .engine
-                .cached_query_result(&event, &question, Micros(now), effects);
+                .cached_query_result(&event, &question, Micros(now));
             let Some(QueryResult::Units { available, .. }) = found else {
                 panic!("{found:?} at {now}");
             };
@@ -190,8 +180,11 @@ impl Shard {
                 available,
                 unavailable_seats: Vec::new(),
             });
-            if !self.effects.is_empty() {
-                self.effects.clear();
+            let mut reads = false;
+            while self.engine.poll_effect().is_some() {
+                reads = true;
+            }
+            if reads {
                 self.serve_reads(now);
             }
         }

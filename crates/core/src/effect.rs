@@ -1,4 +1,5 @@
-//! What the domain wants done. The driver carries it out; the domain never waits for it.
+//! Effects: what the engine asks its driver to do. The engine never waits for one; the driver reports
+//! each result by the `handle_*` method that the variant names.
 
 use std::rc::Rc;
 
@@ -9,60 +10,104 @@ use super::query::{Query, QueryResult};
 use super::time::UnixMillis;
 use super::transaction::{EventLayout, RecordView, Transaction};
 
-/// A caller, by the number the driver gave it. The domain only hands it back.
+/// A caller, by the number that the driver gave it. The engine only returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallId(pub u64);
 
-/// Lanes of this shard that share a line, for as long as they have work.
+impl CallId {
+    /// The caller of an operation that the engine itself starts: the driver has nobody to answer.
+    pub const INTERNAL: Self = Self(u64::MAX);
+}
+
+/// A pool of lanes of this shard, for as long as it has work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(pub u64);
 
-/// One of these lanes.
+/// One lane of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneId {
     pub pool: PoolId,
     pub lane: u16,
 }
 
-impl CallId {
-    /// Of an operation that the domain itself asks for: the driver has nobody to tell.
-    pub const INTERNAL: Self = Self(u64::MAX);
-}
-
-/// A read of records under way.
+/// A read of records in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RecordReadId(pub u64);
 
-/// What is known of a reservation's record beside what the shard may remember.
+/// What is known of a reservation's record, and how reliably.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordHint {
+    /// Nothing is known, except what the shard's record cache may hold.
     None,
-    /// It was this a while ago: good enough for a write, which fails if it is not so.
+    /// The record was this some time ago. Good enough for a write, whose condition fails if the record
+    /// has changed; not for an answer, unless the state is final.
     Cached(RecordView),
-    /// The store has just said this; `None`: that there is no record.
+    /// The store returned this for the operation at hand; `None`: there is no record.
     Confirmed(Option<RecordView>),
 }
 
+impl RecordHint {
+    /// The record, if one is known to exist.
+    pub fn record(&self) -> Option<&RecordView> {
+        match self {
+            Self::None => None,
+            Self::Cached(record) => Some(record),
+            Self::Confirmed(record) => record.as_ref(),
+        }
+    }
+
+    pub fn into_record(self) -> Option<RecordView> {
+        match self {
+            Self::None => None,
+            Self::Cached(record) => Some(record),
+            Self::Confirmed(record) => record,
+        }
+    }
+
+    /// Whether the store returned it for the operation at hand.
+    pub fn is_confirmed(&self) -> bool {
+        matches!(self, Self::Confirmed(_))
+    }
+
+    /// What remains of the hint after a wait: a record may have changed. That there was none stays
+    /// good enough for a write.
+    #[must_use]
+    pub fn after_wait(self) -> Self {
+        match self {
+            Self::Confirmed(Some(record)) => Self::Cached(record),
+            other => other,
+        }
+    }
+
+    /// What another shard can use of the hint: a record, as a guess.
+    #[must_use]
+    pub fn for_other_shard(self) -> Self {
+        self.into_record().map_or(Self::None, Self::Cached)
+    }
+}
+
+/// See the module's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Tell a caller. `learned` is what the store is now known to hold for that reservation, so
-    /// that the shard a forwarded operation came from can remember it too.
+    /// Answer the caller of an operation.
     Answer {
         call: CallId,
         answer: Answer,
-        learned: Option<RecordView>,
+        /// What the store is now known to hold for the reservation: the shard that forwarded the
+        /// operation caches it too.
+        record: Option<RecordView>,
     },
-    /// Tell a caller that asked a query.
+    /// Answer the caller of a query.
     AnswerQuery {
         call: CallId,
         result: Result<QueryResult, Rejection>,
     },
-    /// Let another shard answer a caller's query: hand it to that shard's `handle_forwarded_query`.
+    /// Pass a caller's query to another shard's `handle_forwarded_query`, which answers it.
     ForwardQuery {
         shard: usize,
         call: CallId,
         event: EventId,
-        shape: EventLayout,
+        layout: EventLayout,
         query: Query,
     },
     /// Send to the store; report with `Engine::handle_transaction_outcome`.
@@ -70,36 +115,31 @@ pub enum Effect {
         lane: LaneId,
         transaction: Rc<Transaction>,
     },
-    /// Read all stripes strongly; report with `Engine::handle_stripes_read`.
+    /// Read all stripes of an event strongly; report with `Engine::handle_stripes_read`.
     ReadStripes {
         event: EventId,
         stripes_hint: Option<u16>,
     },
     /// Read records strongly; report with `Engine::handle_records_read`.
     ReadRecords {
-        lookup: RecordReadId,
+        read: RecordReadId,
         reservations: Vec<ReservationId>,
     },
     /// Read all seats of an event strongly; report with `Engine::handle_seats_read`.
     ReadSeats { event: EventId, seat_keys: u16 },
-    /// Read strongly which seats of an event can be had at `at`; report with
+    /// Read strongly which seats of an event are available at `at`; report with
     /// `Engine::handle_free_seats_read`.
     ReadFreeSeats {
         event: EventId,
         seat_keys: u16,
         at: UnixMillis,
     },
-    /// Hand to another shard's `handle_forwarded_call`; report with `Engine::handle_forward_outcome`.
+    /// Pass an operation to the shard that executes it, by `Engine::handle_forwarded_call`; report its
+    /// answer with `Engine::handle_forward_outcome`.
     Forward {
         shard: usize,
-        route: Route,
+        layout: EventLayout,
         operation: Operation,
-        known: RecordHint,
+        hint: RecordHint,
     },
-}
-
-/// An operation has come to the shard it belongs to: what its event is like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    pub shape: EventLayout,
 }

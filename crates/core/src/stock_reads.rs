@@ -8,10 +8,10 @@
 //! A read remembers what this shard has written to the stripes while it was read way: it may or may
 //! not have seen it. See [`super::stock_snapshots`].
 
-use crate::fault::{self, Fault};
 use std::collections::HashMap;
 
-use super::effect::{CallId, Effect, PoolId, RecordHint};
+use super::effect::{CallId, PoolId, RecordHint};
+use super::fault::{self, Fault};
 use super::ids::EventId;
 use super::operation::Operation;
 use super::query::Query;
@@ -69,6 +69,8 @@ pub(super) struct FinishedRead {
     pub(super) deltas: PendingDeltas,
     /// It may be older than what an operator did: nobody should remember it.
     pub(super) is_stale: bool,
+    /// The next read has begun: the caller sends it.
+    pub(super) starts_next: bool,
 }
 
 /// See the module's head.
@@ -89,24 +91,23 @@ impl StockReads {
         }
     }
 
-    /// Starts or joins a read. Gives the waiter back when too many wait already.
+    /// Joins the read in flight, or the next one. `Ok(true)`: no read is in flight, so the caller starts
+    /// one. `Err`: too many wait already.
     pub(super) fn request(
         &mut self,
         event: &EventId,
-        stripes_hint: Option<u16>,
         waiter: StockReadWaiter,
         now: Micros,
-        fx: &mut Vec<Effect>,
-    ) -> Result<(), StockReadWaiter> {
-        // A pool's wish is one per pool and must not be lost.
+    ) -> Result<bool, StockReadWaiter> {
+        // A pool makes one request at a time, which must not be lost.
         if self.waiting >= limits::READ_WAITERS_MAX && !matches!(waiter, StockReadWaiter::Pool(_)) {
             return Err(waiter);
         }
         self.waiting += 1;
         let read = self.in_flight.get_mut(event);
         let Some(read) = read.filter(|_| !fault::planted(Fault::SecondRead)) else {
-            self.start(event, stripes_hint, vec![waiter], now, fx);
-            return Ok(());
+            self.start(event, vec![waiter], now);
+            return Ok(true);
         };
         let joins = match &waiter {
             StockReadWaiter::Operation(..) | StockReadWaiter::Layout => true,
@@ -120,39 +121,22 @@ impl StockReads {
             true => read.current.push(waiter),
             false => read.next.push(waiter),
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// Starts a read that nobody waits for, unless one is read way. Whether it did.
-    pub(super) fn refresh(
-        &mut self,
-        event: &EventId,
-        stripes_hint: Option<u16>,
-        now: Micros,
-        fx: &mut Vec<Effect>,
-    ) -> bool {
+    /// Starts a read without a waiter unless one is in flight. Returns whether the caller sends it.
+    pub(super) fn refresh(&mut self, event: &EventId, now: Micros) -> bool {
         let is_full = self.in_flight.len() >= limits::READ_WAITERS_MAX;
         let starts = !is_full && !self.in_flight.contains_key(event);
         if starts {
-            self.start(event, stripes_hint, Vec::new(), now, fx);
+            self.start(event, Vec::new(), now);
         }
         starts
     }
 
-    fn start(
-        &mut self,
-        event: &EventId,
-        stripes_hint: Option<u16>,
-        current: Vec<StockReadWaiter>,
-        now: Micros,
-        fx: &mut Vec<Effect>,
-    ) {
+    fn start(&mut self, event: &EventId, current: Vec<StockReadWaiter>, now: Micros) {
         self.in_flight
             .insert(event.clone(), ReadInFlight::new(now, current));
-        fx.push(Effect::ReadStripes {
-            event: event.clone(),
-            stripes_hint,
-        });
     }
 
     /// This shard's writes to the stripes have settled.
@@ -170,23 +154,19 @@ impl StockReads {
     }
 
     /// Ends the read of an event, and starts the next one if anybody waits for that.
-    pub(super) fn finish(
-        &mut self,
-        event: &EventId,
-        stripes_hint: Option<u16>,
-        now: Micros,
-        fx: &mut Vec<Effect>,
-    ) -> Option<FinishedRead> {
+    pub(super) fn finish(&mut self, event: &EventId, now: Micros) -> Option<FinishedRead> {
         let read = self.in_flight.remove(event)?;
         self.waiting -= read.current.len();
-        if !read.next.is_empty() {
-            self.start(event, stripes_hint, read.next, now, fx);
+        let starts_next = !read.next.is_empty();
+        if starts_next {
+            self.start(event, read.next, now);
         }
         Some(FinishedRead {
             began: read.began,
             waiters: read.current,
             deltas: read.deltas,
             is_stale: read.is_stale,
+            starts_next,
         })
     }
 

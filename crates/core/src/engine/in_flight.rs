@@ -12,12 +12,13 @@
 use crate::fault::{self, Fault};
 use std::collections::HashMap;
 
-use super::seated_event::BlockedOperation;
-use crate::effect::{CallId, Route};
+use super::OperationTask;
+use crate::effect::CallId;
 use crate::ids::{EventId, Fingerprint, ReservationId};
 use crate::limits;
 use crate::operation::{Operation, Verb};
 use crate::time::Micros;
+use crate::transaction::EventLayout;
 
 /// A reservation under way.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ pub(super) struct InFlightCall {
     /// In order of arrival.
     pub(super) waiters: Vec<Waiter>,
     /// Buyers of seats that this reservation holds past its time: what becomes of it decides.
-    pub(super) watchers: Vec<BlockedOperation>,
+    pub(super) watchers: Vec<OperationTask>,
     /// The leader watches another reservation.
     is_watching: bool,
 }
@@ -52,8 +53,8 @@ pub(super) struct InFlightCall {
 pub(super) struct Waiter {
     pub(super) call: CallId,
     pub(super) operation: Operation,
-    pub(super) route: Option<Route>,
-    pub(super) joined: Micros,
+    pub(super) layout: Option<EventLayout>,
+    pub(super) arrived: Micros,
 }
 
 /// All that is under way for one reservation: one entry, but for clients that name two events.
@@ -95,7 +96,7 @@ impl InFlightCalls {
         &mut self,
         call: CallId,
         operation: Operation,
-        route: Option<Route>,
+        layout: Option<EventLayout>,
         now: Micros,
     ) -> Registration {
         if self.calls >= limits::OPERATIONS_IN_FLIGHT_MAX
@@ -120,8 +121,8 @@ impl InFlightCalls {
                 pending.waiters.push(Waiter {
                     call,
                     operation,
-                    route,
-                    joined: now,
+                    layout,
+                    arrived: now,
                 });
                 Registration::Waiting
             }
@@ -230,7 +231,7 @@ impl InFlightCalls {
         &mut self,
         reservation: &ReservationId,
         event: &EventId,
-        buyer: BlockedOperation,
+        buyer: OperationTask,
     ) {
         self.set_watching(&buyer.operation.reservation, event, true);
         if let Some(pending) = self.of(reservation, event) {

@@ -1,20 +1,52 @@
-//! All lanes of one shard, and the way of a call to its lane and back.
+//! The engine of one shard: a state machine without I/O that turns calls into transactions and answers.
 //!
-//! A call is answered from the cache of settled reservations; else it joins the call in flight for
-//! the same reservation; else it goes to the lane of a stripe: here, or on the shard that owns it.
-//! Everything enters through a method and leaves as [`Effect`]s.
+//! # Methods
 //!
-//! | file | what |
+//! | class | methods |
 //! |---|---|
-//! | `mod.rs` | what enters: calls, outcomes, reads, time |
-//! | `pending.rs` | calls in flight by reservation: joined, or queued behind |
-//! | `route.rs` | the way of one operation: look, decide, write |
-//! | `predictor.rs` | which events are sold in two steps, and so are better looked at first |
-//! | `lookups.rs` | records that must be read first, in batches |
-//! | `lanes.rs` | the lanes, their timers, which shard owns which stripe |
-//! | `seated.rs` | one seated event: its map, and who is about to get which seat |
-//! | `seats.rs` | operations on seats |
-//! | `ask.rs` | queries |
+//! | inputs | `handle_*`: a call, a query, a store result, another shard's message, a timeout |
+//! | outputs | [`Engine::poll_effect`], [`Engine::poll_timeout`] |
+//! | memory | [`Engine::cached_answer`], [`Engine::cached_query_result`], [`Engine::status_version`]: an answer that needs no effect |
+//! | state | [`Engine::counters`], [`Engine::is_idle`] and other figures for metrics and shutdown |
+//!
+//! # Order of polling
+//!
+//! 1. Call one input, or one memory method.
+//! 2. Call [`Engine::poll_effect`] until it returns `None`; execute the effects in that order.
+//! 3. Call [`Engine::poll_timeout`], and arrange for [`Engine::handle_timeout`] at that time.
+//!
+//! Time comes in with each input and stays fixed while the input is processed. The engine reads no
+//! clock, and draws randomness only from the generator that it was built with.
+//!
+//! # Bounds
+//!
+//! No input calls another, and no step calls itself. What follows from a completion (waiters, blocked
+//! operations, redecisions) is pushed on a stack of [`Step`]s, which `run` works off before the input
+//! returns; a stack, so that the consequences of a step precede what waited behind it. Every step
+//! belongs to a call in flight, of which there are at most
+//! [`limits::OPERATIONS_IN_FLIGHT_MAX`], or to a batch that is being completed. An operation is decided
+//! at most [`limits::ATTEMPTS_PER_OPERATION_MAX`] times, so `run` ends.
+//!
+//! # Files
+//!
+//! The engine calls the parts; a part returns a value and never calls the engine.
+//!
+//! | file | content |
+//! |---|---|
+//! | `mod.rs` | inputs and outputs |
+//! | `steps.rs` | execution of the steps: from a decision to a read, a lane, another shard or an answer |
+//! | `queries.rs` | queries, from memory and from reads |
+//! | `planner.rs` | pure: the next step of an operation from its layout and record |
+//! | `in_flight.rs` | calls in flight by reservation, and who waits for them |
+//! | `hold_predictor.rs` | which events sell by hold and commit, so that a commit's record is read first |
+//! | `record_reads.rs` | batched reads of records |
+//! | `seated_event.rs` | a seated event: seat map, seat locks, operations that wait for them |
+//! | `pools.rs` | pools of lanes, their timers, and which shard owns which stripe |
+//!
+//! Stock reads and stock snapshots are in [`crate::stock_reads`] and [`crate::stock_snapshots`], the
+//! group commit is in [`crate::lane`]. A commit walks from [`Engine::handle_call`] over `register`,
+//! `advance`, [`planner::next_step`], `write_units` and `enqueue` to [`Pool::submit`], and leaves as
+//! [`Effect::Transact`].
 
 mod hold_predictor;
 mod in_flight;
@@ -22,64 +54,80 @@ mod planner;
 mod pools;
 mod queries;
 mod record_reads;
-mod seat_operations;
 #[cfg(test)]
 mod seat_tests;
 mod seated_event;
+mod steps;
 #[cfg(test)]
 mod tests;
 
-use crate::fault::{self, Fault};
-use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 
 use lru::LruCache;
 use rand::rngs::SmallRng;
 
 use self::hold_predictor::HoldPredictor;
-use self::in_flight::{InFlightCalls, Registration, Waiter};
+use self::in_flight::InFlightCalls;
 use self::pools::Pools;
-use self::record_reads::RecordReads;
-use self::seated_event::SeatedEvent;
+use self::record_reads::{RecordReads, RecordWaiter};
+use self::seated_event::{SeatMapWaiter, SeatedEvents};
+use self::steps::{Completed, Step};
 use super::answer::{Answer, Rejection};
 use super::counters::Counters;
-use super::effect::{CallId, Effect, LaneId, PoolId, RecordHint, Route};
+use super::effect::{CallId, Effect, LaneId, RecordHint, RecordReadId};
+use super::fault::{self, Fault};
 use super::ids::{EventId, ReservationId};
-use super::lane::{Completion, LaneSettings, Pool, PoolContext, PoolOutput};
-use super::operation::{Operation, Verb};
+use super::lane::{LaneSettings, Pool, PoolOutput};
+use super::operation::Operation;
+use super::query::{Query, QueryResult, StatusVersion};
 use super::record_cache::RecordCache;
 use super::rules::{self, Decision, LateCommit};
 use super::stock_reads::{FinishedRead, StockReadWaiter, StockReads};
 use super::stock_snapshots::{StockSnapshots, deltas_of};
 use super::time::{Micros, Now, UnixMillis};
 use super::transaction::{
-    EventLayout, RecordView, ReservationState, StripesRead, TransactionOutcome,
+    EventLayout, FreeSeatsRead, RecordView, RecordsRead, SeatsRead, StripesRead, TransactionOutcome,
 };
 use crate::limits;
 
-type SeatedEvents = HashMap<EventId, SeatedEvent, foldhash::fast::RandomState>;
-
-/// What a engine is built with.
+/// What an engine is built with.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineSettings {
     /// This shard, from 0.
     pub shard: usize,
-    /// How many there are.
+    /// Number of shards of this process.
     pub shards: usize,
-    /// Completion reservations to remember; 0: none.
+    /// Capacity of the record cache, in reservations; 0: no cache.
     pub cache_capacity: usize,
-    /// For how long.
+    /// Age at which a cached record expires.
     pub cache_for: Micros,
     pub late_commit: LateCommit,
-    /// For how long after a strong read of all stripes began it may be said to callers who come later
-    /// that there is too little; zero: never.
+    /// How long after its start one strong read of all stripes may be reused to answer "sold out" to
+    /// calls that arrive later; zero: never.
     pub sold_out_latch: Micros,
-    /// How long before a query about units the read may have begun that answers it; 0: not at all.
+    /// Maximum age of the stock snapshot that answers a query about units; 0: no snapshots.
     pub read_staleness: Micros,
+}
+
+/// An operation between two steps, with what is known of its event and its record.
+#[derive(Debug)]
+struct OperationTask {
+    operation: Operation,
+    /// `Some`: the operation is on the shard that executes it, and this is the layout by which it was
+    /// routed. `None`: the shard is still to be determined.
+    layout: Option<EventLayout>,
+    hint: RecordHint,
 }
 
 /// See the module's head.
 pub struct Engine {
     settings: EngineSettings,
+    /// The time of the input that is being processed.
+    now: Now,
+    effects: VecDeque<Effect>,
+    /// Work that the current input still has to do; empty between inputs.
+    steps: Vec<Step>,
     cache: RecordCache,
     in_flight: InFlightCalls,
     pools: Pools,
@@ -87,95 +135,104 @@ pub struct Engine {
     snapshots: StockSnapshots,
     record_reads: RecordReads,
     hold_predictor: HoldPredictor,
-    /// The seated events that this shard owns and has heard of.
+    /// The seated events that this shard owns and has been asked about.
     seated_events: SeatedEvents,
-    /// What events seen are like, a hint: a lane whose stripe is short looks again.
-    events: LruCache<EventId, EventLayout, foldhash::fast::RandomState>,
-    /// Holds past their time whose end is under way.
-    expiring: usize,
+    /// Layouts of events seen before. A hint: a lane whose stripe is short reads them again.
+    layouts: LruCache<EventId, EventLayout, foldhash::fast::RandomState>,
+    /// Expiries of holds in flight.
+    expiries: usize,
     counters: Counters,
     rng: SmallRng,
-    scratch: PoolOutput,
+    /// Buffer for what a pool returns, reused.
+    pool_output: PoolOutput,
 }
 
+/// Construction, outputs and figures.
 impl Engine {
     /// `rng` must be seeded from real randomness in production: it draws the request tokens.
     pub fn new(settings: EngineSettings, rng: SmallRng) -> Self {
         let hasher = foldhash::fast::RandomState::default();
-        let known = std::num::NonZeroUsize::new(limits::EVENTS_CACHED_MAX)
-            .unwrap_or(std::num::NonZeroUsize::MIN);
+        let layouts = NonZeroUsize::new(limits::EVENTS_CACHED_MAX).unwrap_or(NonZeroUsize::MIN);
+        let lanes = LaneSettings {
+            late_commit: settings.late_commit,
+            sold_out_latch: settings.sold_out_latch,
+        };
         Self {
             settings,
+            now: Now::default(),
+            effects: VecDeque::new(),
+            steps: Vec::new(),
             cache: RecordCache::new(settings.cache_capacity, settings.cache_for),
             in_flight: InFlightCalls::default(),
-            pools: Pools::new(
-                settings.shard,
-                settings.shards,
-                LaneSettings {
-                    late_commit: settings.late_commit,
-                    sold_out_latch: settings.sold_out_latch,
-                },
-            ),
+            pools: Pools::new(settings.shard, settings.shards, lanes),
             stock_reads: StockReads::new(settings.read_staleness),
             snapshots: StockSnapshots::new(settings.read_staleness),
             record_reads: RecordReads::default(),
             hold_predictor: HoldPredictor::new(),
             seated_events: SeatedEvents::default(),
-            events: LruCache::with_hasher(known, hasher),
-            expiring: 0,
+            layouts: LruCache::with_hasher(layouts, hasher),
+            expiries: 0,
             counters: Counters::default(),
             rng,
-            scratch: PoolOutput::default(),
+            pool_output: PoolOutput::default(),
         }
+    }
+
+    /// The next effect to execute, in order. `None`: no effect is pending.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Engine::handle_timeout`] is due next.
+    pub fn poll_timeout(&self) -> Option<Micros> {
+        self.pools.wake_at()
     }
 
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Operations taken and not answered.
+    /// Operations that have not been answered.
     pub fn calls_in_flight(&self) -> usize {
         self.in_flight.calls()
     }
 
-    /// Completion reservations remembered.
+    /// Reservations in the record cache.
     pub fn cached_records(&self) -> usize {
         self.cache.len()
     }
 
-    /// Nothing is in flight, in a lane or being read.
+    /// Whether nothing is in flight, in a lane or being read.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
             && self.pools.all_idle()
             && self.stock_reads.is_empty()
             && self.record_reads.is_empty()
-            && self.seated_events.values().all(SeatedEvent::is_idle)
+            && self.seated_events.all_idle()
     }
 
-    /// Operations in lanes that have not settled, whether or not their callers still wait.
+    /// Operations in lanes, whether or not their callers still wait.
     pub fn operations_in_pools(&self) -> usize {
         self.pools.depth()
     }
 
-    /// Callers that wait in line for a lane.
+    /// Callers that wait for a lane.
     pub fn queue_depth(&self) -> usize {
         self.pools.waiting()
     }
+}
 
-    /// When [`Engine::handle_timeout`] is next due.
-    pub fn poll_timeout(&self) -> Option<Micros> {
-        self.pools.wake_at()
-    }
-
-    /// The answer, if the reservation has come to an end and is remembered. Costs no [`CallId`].
+/// Memory: answers that need no effect.
+impl Engine {
+    /// The answer, if the reservation's cached record is final. Needs no [`CallId`].
     pub fn cached_answer(&mut self, operation: &Operation, now: Micros) -> Option<Answer> {
-        let remembered = self.cache.get(&operation.reservation, now);
-        let Some(record) = remembered.filter(planner::is_final) else {
+        let cached = self.cache.get(&operation.reservation, now);
+        let Some(record) = cached.filter(planner::is_final) else {
             self.counters.cache_misses += 1;
             return None;
         };
         let late = self.settings.late_commit;
-        // What has come to an end is so at any time.
+        // A final state does not depend on the time.
         match rules::decide(operation, Some(&record), UnixMillis(0), late) {
             Decision::Answer(answer) => {
                 self.counters.cache_hits += 1;
@@ -188,52 +245,76 @@ impl Engine {
         }
     }
 
-    /// Takes a call that arrived at this shard and that [`Engine::cached_answer`] has no answer for.
-    pub fn handle_call(
+    /// The result of a query that arrived at `asked`, if a snapshot is recent enough. Needs no
+    /// [`CallId`]. May start a read that refreshes the snapshot.
+    pub fn cached_query_result(
         &mut self,
-        call: CallId,
-        operation: Operation,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        self.register(call, operation, None, RecordHint::None, now, fx);
+        event: &EventId,
+        query: &Query,
+        asked: Micros,
+    ) -> Option<QueryResult> {
+        self.query_snapshot(event, query, asked)
     }
 
-    /// Takes a call that another shard routed to what is owned here.
+    /// The version of the status of a whole seated event; `None` if this shard has no recent seat map.
+    /// May start a read, as a query does.
+    pub fn status_version(&mut self, event: &EventId, now: Now) -> Option<StatusVersion> {
+        self.now = now;
+        self.version_of_status(event)
+    }
+}
+
+/// Inputs.
+impl Engine {
+    /// A call that arrived at this shard and for which [`Engine::cached_answer`] has no answer.
+    pub fn handle_call(&mut self, call: CallId, operation: Operation, now: Now) {
+        self.now = now;
+        let task = OperationTask {
+            operation,
+            layout: None,
+            hint: RecordHint::None,
+        };
+        self.register(call, task);
+        self.run();
+    }
+
+    /// A call that another shard forwarded, because this shard owns its stripe or its seats.
     pub fn handle_forwarded_call(
         &mut self,
         call: CallId,
         operation: Operation,
-        mut route: Route,
-        known: RecordHint,
+        mut layout: EventLayout,
+        hint: RecordHint,
         now: Now,
-        fx: &mut Vec<Effect>,
     ) {
-        // A query that only needs memory costs no place among the calls in flight.
-        if known == RecordHint::None
+        self.now = now;
+        // An answer from memory takes no place among the calls in flight.
+        if hint == RecordHint::None
             && let Some(answer) = self.cached_answer(&operation, now.mono)
         {
-            let learned = self.cache.get(&operation.reservation, now.mono);
-            fx.push(Effect::Answer {
-                call,
-                answer,
-                learned,
-            });
+            let record = self.cache.get(&operation.reservation, now.mono);
+            self.answer(call, answer, record);
             return;
         }
-        let shape = route.shape;
-        let mine = self.events.get_or_insert(operation.event.clone(), || shape);
-        // Who reads the seats is the first to see that the event was closed.
-        route.shape.closed |= mine.closed;
+        let own = self
+            .layouts
+            .get_or_insert(operation.event.clone(), || layout);
+        // The shard that reads the seats is the first to see that the event was closed.
+        layout.closed |= own.closed;
         if self.in_flight.would_deadlock(&operation) {
-            reject(call, Rejection::store_busy(), fx);
+            self.answer(call, Answer::Rejected(Rejection::store_busy()), None);
             return;
         }
-        self.register(call, operation, Some(route), known, now, fx);
+        let task = OperationTask {
+            operation,
+            layout: Some(layout),
+            hint,
+        };
+        self.register(call, task);
+        self.run();
     }
 
-    /// Ends a hold that was found to be past its time, as `record` says.
-    #[expect(clippy::too_many_arguments, reason = "one record, taken apart")]
+    /// A hold that the reclaimer found to be past its expiry, with its record.
     pub fn handle_expired_hold(
         &mut self,
         call: CallId,
@@ -242,29 +323,201 @@ impl Engine {
         record: RecordView,
         deadline: Micros,
         now: Now,
-        fx: &mut Vec<Effect>,
     ) {
-        let operation = seat_operations::expiry(event, reservation, deadline);
-        self.register(
-            call,
-            operation,
-            None,
-            RecordHint::Confirmed(Some(record)),
-            now,
-            fx,
+        self.now = now;
+        self.register_expiry(call, event, reservation, record, deadline);
+        self.run();
+    }
+
+    /// What the other shard answered to [`Effect::Forward`].
+    pub fn handle_forward_outcome(
+        &mut self,
+        event: &EventId,
+        reservation: &ReservationId,
+        answer: Answer,
+        record: Option<RecordView>,
+        now: Now,
+    ) {
+        self.now = now;
+        // The record of a rejected call may belong to another event.
+        if let Some(record) = &record
+            && (!matches!(answer, Answer::Rejected(_)) || fault::planted(Fault::OtherEventCounted))
+            && !fault::planted(Fault::ForwardedSaleMissing)
+        {
+            self.record_stock_write(event, &deltas_of(record), None);
+        }
+        self.complete(
+            event,
+            Completed {
+                reservation: reservation.clone(),
+                answer,
+                record,
+            },
         );
+        self.run();
     }
 
-    /// Forgets what a reservation came to: the next call about it asks the store.
-    pub fn handle_reservation_changed(&mut self, reservation: &ReservationId) {
-        self.cache.remove(reservation);
+    /// The outcome of [`Effect::Transact`].
+    pub fn handle_transaction_outcome(
+        &mut self,
+        lane: LaneId,
+        outcome: TransactionOutcome,
+        now: Now,
+    ) {
+        self.now = now;
+        self.with_pool(lane.pool, |pool, cx| {
+            pool.handle_outcome(lane.lane, outcome, cx);
+        });
+        self.run();
     }
 
-    /// Forgets what an event is like and what its seats are: an operator has changed it.
-    pub fn handle_event_changed(&mut self, event: &EventId, now: Micros) {
-        self.events.pop(event);
+    /// The result of [`Effect::ReadRecords`].
+    pub fn handle_records_read(&mut self, read: RecordReadId, result: &RecordsRead, now: Now) {
+        self.now = now;
+        let waiters = self.record_reads.finish(read);
+        self.send_record_reads();
+        for RecordWaiter { task, position } in waiters {
+            let rejection = match result {
+                RecordsRead::Found(records) => match records.get(position) {
+                    Some(Ok(record)) => {
+                        if let Some(record) = record {
+                            let reservation = task.operation.reservation.clone();
+                            self.cache.insert(reservation, record.clone(), now.mono);
+                        }
+                        let hint = RecordHint::Confirmed(record.clone());
+                        self.advance(OperationTask { hint, ..task });
+                        self.run();
+                        continue;
+                    }
+                    Some(Err(_)) => Rejection::Internal,
+                    None => Rejection::store_unavailable(),
+                },
+                RecordsRead::Unavailable => Rejection::store_unavailable(),
+                RecordsRead::Throttled => Rejection::store_busy(),
+            };
+            self.reject(&task.operation, rejection);
+            self.run();
+        }
+    }
+
+    /// The result of [`Effect::ReadStripes`].
+    pub fn handle_stripes_read(&mut self, event: &EventId, result: &StripesRead, now: Now) {
+        self.now = now;
+        self.counters.stripe_reads += 1;
+        if let StripesRead::Found(stripes) = result {
+            self.layouts.put(event.clone(), EventLayout::of(stripes));
+        }
+        let hint = self.layouts.get(event).map(|layout| layout.stripes);
+        let Some(read) = self.stock_reads.finish(event, now.mono) else {
+            return;
+        };
+        if read.starts_next {
+            self.send_stripes_read(event, hint);
+        }
+        self.store_snapshot(event, &read, result);
+        let FinishedRead { began, waiters, .. } = read;
+        for waiter in waiters {
+            match waiter {
+                StockReadWaiter::Query { call, query, asked } => {
+                    self.answer_after_read(call, event, query, asked, began, result);
+                }
+                StockReadWaiter::Layout => {}
+                StockReadWaiter::Operation(waiting) => {
+                    let (operation, hint) = *waiting;
+                    match queries::rejection_of(result) {
+                        None => self.advance(OperationTask {
+                            operation,
+                            layout: None,
+                            hint,
+                        }),
+                        Some(rejection) => self.reject(&operation, rejection),
+                    }
+                }
+                StockReadWaiter::Pool(pool) => {
+                    self.with_pool(pool, |pool, cx| pool.stripes_read(began, result, cx));
+                }
+            }
+            self.run();
+        }
+    }
+
+    /// The result of [`Effect::ReadSeats`].
+    pub fn handle_seats_read(&mut self, event: &EventId, result: SeatsRead, now: Now) {
+        self.now = now;
+        let (seats, rejection) = match result {
+            SeatsRead::Found(seats) => (Some(seats), None),
+            SeatsRead::Unavailable => (None, Some(Rejection::store_unavailable())),
+            SeatsRead::Throttled => (None, Some(Rejection::store_busy())),
+        };
+        let Some(seated) = self.seated_events.get_mut(event) else {
+            return;
+        };
+        for waiter in seated.finish_read(seats, now.mono) {
+            match (waiter, &rejection) {
+                (SeatMapWaiter::Query { call, query }, None) => {
+                    self.answer_from_seat_map(call, event, query);
+                }
+                (SeatMapWaiter::Query { call, .. }, Some(rejection)) => {
+                    self.answer_query(call, Err(rejection.clone()));
+                }
+                (SeatMapWaiter::SeatChoice(task), None) => self.advance(*task),
+                (SeatMapWaiter::SeatChoice(task), Some(rejection)) => {
+                    self.reject(&task.operation, rejection.clone());
+                }
+            }
+            self.run();
+        }
+    }
+
+    /// The result of [`Effect::ReadFreeSeats`].
+    pub fn handle_free_seats_read(&mut self, event: &EventId, result: FreeSeatsRead, now: Now) {
+        self.now = now;
+        let (free, rejection) = match result {
+            FreeSeatsRead::Found(free) => (Some(free), None),
+            FreeSeatsRead::Unavailable => (None, Some(Rejection::store_unavailable())),
+            FreeSeatsRead::Throttled => (None, Some(Rejection::store_busy())),
+        };
+        let Some(seated) = self.seated_events.get_mut(event) else {
+            return;
+        };
+        let (waiting, agrees) = seated.finish_verification(free);
+        self.counters.seat_verification_mismatches += u64::from(!agrees);
+        for task in waiting {
+            match &rejection {
+                None => self.advance(task),
+                Some(rejection) => self.reject(&task.operation, rejection.clone()),
+            }
+            self.run();
+        }
+    }
+
+    /// A query for which [`Engine::cached_query_result`] has no result.
+    pub fn handle_query(&mut self, call: CallId, event: EventId, query: Query, now: Now) {
+        self.now = now;
+        self.route_query(call, event, query);
+        self.run();
+    }
+
+    /// A query that another shard passed on, because this shard owns the event's seats.
+    pub fn handle_forwarded_query(
+        &mut self,
+        call: CallId,
+        event: &EventId,
+        layout: EventLayout,
+        query: Query,
+        now: Now,
+    ) {
+        self.now = now;
+        self.query_seats(call, event, layout, query);
+        self.run();
+    }
+
+    /// An operator has changed the event: its cached layout, stock and seats are dropped.
+    pub fn handle_event_changed(&mut self, event: &EventId, now: Now) {
+        self.now = now;
+        self.layouts.pop(event);
         if let Some(pool) = self.pools.selling(event) {
-            pool.reopen(now);
+            pool.reopen(now.mono);
         }
         if !fault::planted(Fault::SnapshotSurvivesAdmin) {
             self.snapshots.invalidate(event);
@@ -277,342 +530,17 @@ impl Engine {
         }
     }
 
-    /// Reports the outcome of [`Effect::Transact`].
-    pub fn handle_transaction_outcome(
-        &mut self,
-        lane: LaneId,
-        outcome: TransactionOutcome,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        self.with_pool(lane.pool, now, fx, |pool, cx| {
-            pool.handle_outcome(lane.lane, outcome, cx);
-        });
+    /// An operator has changed the reservation: its cached record is dropped.
+    pub fn handle_reservation_changed(&mut self, reservation: &ReservationId) {
+        self.cache.remove(reservation);
     }
 
-    /// Lets a pool of lanes do something, and carries out what it wants.
-    fn with_pool(
-        &mut self,
-        id: PoolId,
-        now: Now,
-        fx: &mut Vec<Effect>,
-        act: impl FnOnce(&mut Pool, &mut PoolContext<'_>),
-    ) {
-        let Some(pool) = self.pools.get_mut(id) else {
-            return;
-        };
-        let mut out = std::mem::take(&mut self.scratch);
-        let mut cx = PoolContext {
-            now,
-            rng: &mut self.rng,
-            counters: &mut self.counters,
-            out: &mut out,
-        };
-        act(pool, &mut cx);
-        self.apply_pool_output(id, out, now, fx);
-    }
-
-    /// Reports the result of [`Effect::ReadStripes`].
-    pub fn handle_stripes_read(
-        &mut self,
-        event: &EventId,
-        read: &StripesRead,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        self.counters.stripe_reads += 1;
-        if let StripesRead::Found(stripes) = read {
-            self.events.put(event.clone(), EventLayout::of(stripes));
+    /// The time that [`Engine::poll_timeout`] returned has come.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
+        for pool in self.pools.take_due(now.mono) {
+            self.with_pool(pool, Pool::wake);
+            self.run();
         }
-        let hint = self.events.get(event).map(|shape| shape.stripes);
-        let Some(done) = self.stock_reads.finish(event, hint, now.mono, fx) else {
-            return;
-        };
-        self.keep_snapshot(event, &done, read, now);
-        let FinishedRead { began, waiters, .. } = done;
-        for waiter in waiters {
-            match waiter {
-                StockReadWaiter::Query { call, query, asked }
-                    if asked > began && !fault::planted(Fault::JoinedQueryStale) =>
-                {
-                    self.answer_who_joined(call, event, query, asked, read, now, fx);
-                }
-                StockReadWaiter::Query { call, query, .. } => {
-                    self.answer_from_read(call, event, query, read, now, fx);
-                }
-                StockReadWaiter::Layout => {}
-                StockReadWaiter::Operation(routed) => {
-                    let (operation, known) = *routed;
-                    match rejection_of(read) {
-                        None => self.advance(operation, None, known, now, fx),
-                        Some(rejection) => {
-                            let rejection = Answer::Rejected(rejection);
-                            self.end(&operation, rejection, None, now, fx);
-                        }
-                    }
-                }
-                StockReadWaiter::Pool(id) => {
-                    self.with_pool(id, now, fx, |pool, cx| {
-                        pool.stripes_read(began, read, cx);
-                    });
-                }
-            }
-        }
-    }
-
-    /// Reports what the other shard answered to [`Effect::Forward`].
-    pub fn handle_forward_outcome(
-        &mut self,
-        event: &EventId,
-        reservation: &ReservationId,
-        answer: Answer,
-        learned: Option<RecordView>,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        // The record of a refused call may be of another event.
-        if let Some(record) = &learned
-            && (!matches!(answer, Answer::Rejected(_)) || fault::planted(Fault::OtherEventCounted))
-            && !fault::planted(Fault::ForwardedSaleMissing)
-        {
-            self.stock_moved(event, &deltas_of(record), None, now.mono);
-        }
-        self.complete(event, reservation, answer, learned, now, fx);
-    }
-
-    /// Does what is due by now.
-    pub fn handle_timeout(&mut self, now: Now, fx: &mut Vec<Effect>) {
-        for id in self.pools.take_due(now.mono) {
-            self.with_pool(id, now, fx, |pool, cx| pool.wake(cx));
-        }
-    }
-
-    /// Joins the call in flight for the same reservation, or becomes it.
-    fn register(
-        &mut self,
-        call: CallId,
-        operation: Operation,
-        route: Option<Route>,
-        known: RecordHint,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        if operation.deadline <= now.mono {
-            self.counters.expired += 1;
-            reject(call, Rejection::DeadlineExceeded, fx);
-            return;
-        }
-        match self.in_flight.register(call, operation, route, now.mono) {
-            Registration::Leader(operation) => {
-                self.expiring += usize::from(operation.verb == Verb::Expire);
-                self.advance(operation, route, known, now, fx);
-            }
-            Registration::Waiting => self.counters.coalesced += 1,
-            Registration::Full => {
-                self.counters.rejected_overloaded += 1;
-                reject(call, Rejection::overloaded(), fx);
-            }
-        }
-    }
-
-    /// Carries out what a pool of lanes wants.
-    fn apply_pool_output(
-        &mut self,
-        pool: PoolId,
-        mut out: PoolOutput,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        for (lane, transaction) in out.send.drain(..) {
-            let lane = LaneId { pool, lane };
-            fx.push(Effect::Transact { lane, transaction });
-        }
-        let read = std::mem::take(&mut out.read_stripes);
-        let learned = out.learned_shape.take();
-        let as_of = out.as_of;
-        let mut settled = std::mem::take(&mut out.completions);
-        let returned = std::mem::take(&mut out.redecisions);
-        let nothing_more = !read
-            && learned.is_none()
-            && settled.is_empty()
-            && returned.is_empty()
-            && out.stock.is_empty();
-        let event = match self.pools.get_mut(pool) {
-            Some(at) if !nothing_more => Some(at.key().event.clone()),
-            _ => None,
-        };
-        if let Some(event) = &event {
-            // Before a read begins, which will have seen it.
-            self.stock_moved(event, &out.stock, out.stock_sent, now.mono);
-            if let Some(shape) = learned {
-                self.events.put(event.clone(), shape);
-            }
-            if read {
-                let hint = self.events.get(event).map(|shape| shape.stripes);
-                // Cannot be refused: a pool's wish is always taken.
-                let waiter = StockReadWaiter::Pool(pool);
-                let _ = self.stock_reads.request(event, hint, waiter, now.mono, fx);
-            }
-        }
-        out.stock.clear();
-        self.pools.after(pool);
-        self.scratch = out;
-        if let Some(event) = &event {
-            // Before anybody is let go on who waited for one of these seats.
-            for one in settled.iter().filter(|one| one.wrote) {
-                if let Some(record) = &one.learned {
-                    self.seats_written(event, &one.reservation, record, as_of);
-                }
-            }
-            for one in settled.drain(..) {
-                if one.wrote && one.reservation.is_slip() {
-                    self.expire_release_record(event, one, now, fx);
-                    continue;
-                }
-                self.complete(event, &one.reservation, one.answer, one.learned, now, fx);
-            }
-            for one in returned {
-                if fault::planted(Fault::RedecisionLost) {
-                    continue;
-                }
-                self.returned(event, one, as_of, now, fx);
-            }
-        }
-        // Give the buffer back unless answering took and filled another one.
-        if self.scratch.completions.capacity() < settled.capacity() {
-            self.scratch.completions = settled;
-        }
-    }
-
-    /// A slip is past its time from the beginning; what it holds goes back to the stripe.
-    fn expire_release_record(
-        &mut self,
-        event: &EventId,
-        slip: Completion,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        let Completion {
-            reservation,
-            learned: Some(record),
-            ..
-        } = slip
-        else {
-            return;
-        };
-        if record.state != ReservationState::Held {
-            self.complete(event, &reservation, slip.answer, Some(record), now, fx);
-            return;
-        }
-        let patience = Micros(limits::RECLAIM_TIMEOUT.as_micros() as u64);
-        let deadline = now.mono.plus(patience);
-        self.handle_expired_hold(
-            CallId::INTERNAL,
-            event.clone(),
-            reservation,
-            record,
-            deadline,
-            now,
-            fx,
-        );
-    }
-
-    /// Answers everybody who waits for this outcome, and lets the next in line go.
-    fn complete(
-        &mut self,
-        event: &EventId,
-        reservation: &ReservationId,
-        answer: Answer,
-        learned: Option<RecordView>,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        if let Some(record) = learned.clone() {
-            self.cache.insert(reservation.clone(), record, now.mono);
-        }
-        if !fault::planted(Fault::SeatLockKept) {
-            self.unclaim(event, reservation, now, fx);
-        }
-        let Some(pending) = self.in_flight.remove(reservation, event) else {
-            return;
-        };
-        self.expiring -= usize::from(pending.verb == Verb::Expire);
-        fx.push(Effect::Answer {
-            call: pending.leader,
-            answer: answer.clone(),
-            learned: learned.clone(),
-        });
-        for waiter in pending.waiters {
-            let Waiter {
-                call,
-                operation,
-                route,
-                joined,
-            } = waiter;
-            let same =
-                operation.verb == pending.verb && operation.fingerprint == pending.fingerprint;
-            if same && applies_to_waiter(&answer, joined, pending.started_at) {
-                fx.push(Effect::Answer {
-                    call,
-                    answer: answer.clone(),
-                    learned: learned.clone(),
-                });
-            } else if let Some(answer) = self.cached_answer(&operation, now.mono) {
-                let learned = self.cache.get(reservation, now.mono);
-                fx.push(Effect::Answer {
-                    call,
-                    answer,
-                    learned,
-                });
-            } else {
-                self.register(call, operation, route, RecordHint::None, now, fx);
-            }
-        }
-        for buyer in &pending.watchers {
-            let reservation = &buyer.operation.reservation;
-            self.in_flight.set_watching(reservation, event, false);
-        }
-        self.let_go(pending.watchers, now, fx);
-    }
-}
-
-/// Whether what the leader was told is also true for an equal call that joined it at `joined`.
-///
-/// A deadline is each call's own, and so is that a line is too long for it. That there is too little, or no such event, was read after the
-/// leader set out; who came later has a right to a later read. So with states of the record that
-/// another node may have moved on before the call came.
-fn applies_to_waiter(answer: &Answer, joined: Micros, since: Micros) -> bool {
-    match answer {
-        Answer::Rejected(Rejection::DeadlineExceeded | Rejection::Overloaded { .. }) => false,
-        Answer::Held { .. }
-        | Answer::Rejected(
-            Rejection::InsufficientInventory { .. }
-            | Rejection::EventNotFound
-            | Rejection::EventClosed
-            | Rejection::SeatsUnavailable { .. }
-            | Rejection::SeatsNotFound { .. }
-            | Rejection::HoldExpired
-            | Rejection::ReservationNotFound
-            | Rejection::ReservationNotConfirmed,
-        ) => joined <= since || fault::planted(Fault::LateWaiterShares),
-        _ => true,
-    }
-}
-
-fn reject(call: CallId, rejection: Rejection, fx: &mut Vec<Effect>) {
-    fx.push(Effect::Answer {
-        call,
-        answer: Answer::Rejected(rejection),
-        learned: None,
-    });
-}
-
-/// Why a read that was needed to go on is no use.
-fn rejection_of(read: &StripesRead) -> Option<Rejection> {
-    match read {
-        StripesRead::Found(_) => None,
-        StripesRead::NotFound => Some(Rejection::EventNotFound),
-        StripesRead::Throttled => Some(Rejection::store_busy()),
-        StripesRead::Unavailable => Some(Rejection::store_unavailable()),
     }
 }

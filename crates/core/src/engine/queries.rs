@@ -1,11 +1,12 @@
-//! Queries about an event: from a snapshot of its stripes or a strong read of them, or from the map
-//! of its seats.
+//! Queries about an event: answered from a stock snapshot, from a strong read of its stripes, or from the
+//! seat map on the shard that owns the seats. Nothing is written for a query.
 
+use super::Engine;
 use super::seated_event::SeatMapWaiter;
-use super::{Engine, rejection_of};
 use crate::answer::Rejection;
 use crate::counters::TIME_BOUNDS_US;
 use crate::effect::{CallId, Effect};
+use crate::fault::{self, Fault};
 use crate::ids::{EventId, SeatId};
 use crate::limits;
 use crate::query::{EventStatus, Query, QueryResult, StatusVersion, StockCounts};
@@ -13,264 +14,192 @@ use crate::seat_map::SeatView;
 use crate::seats::{SeatItem, SeatState};
 use crate::stock_reads::{FinishedRead, StockReadWaiter};
 use crate::time::{Micros, Now};
-use crate::transaction::{EventLayout, StripeUpdate, StripeView, StripesRead};
+use crate::transaction::{EventLayout, StripeView, StripesRead};
 
 impl Engine {
-    /// The answer to a query that arrived at `asked`, if it is known well enough without a read. It
-    /// costs no [`CallId`]; a read may begin that spares the next query the wait.
-    pub fn cached_query_result(
+    /// See [`Engine::cached_query_result`].
+    pub(super) fn query_snapshot(
         &mut self,
         event: &EventId,
         query: &Query,
         asked: Micros,
-        fx: &mut Vec<Effect>,
     ) -> Option<QueryResult> {
         let answer = self.snapshots.answer(event, query, asked)?;
         self.counters.snapshot_answers += 1;
         let ages = &mut self.counters.snapshot_ages;
         ages.record(&TIME_BOUNDS_US, answer.age.0);
-        if answer.needs_refresh
-            && self
-                .stock_reads
-                .refresh(event, Some(answer.stripes), asked, fx)
-        {
+        if answer.needs_refresh && self.stock_reads.refresh(event, asked) {
+            self.send_stripes_read(event, Some(answer.stripes));
             self.counters.snapshot_refreshes += 1;
         }
         Some(answer.result)
     }
 
-    /// Takes a query of a caller of this shard that [`Engine::cached_query_result`] has no answer for.
-    pub fn handle_query(
-        &mut self,
-        call: CallId,
-        event: EventId,
-        query: Query,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        let shape = self.events.get(&event).copied();
-        match shape.filter(|shape| shape.is_seated()) {
-            Some(shape) => self.ask_owner(call, event, shape, query, now, fx),
-            None => {
-                let hint = shape.map(|shape| shape.stripes);
-                self.ask_store(call, &event, hint, query, now.mono, now, fx);
-            }
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one query, taken apart")]
-    fn ask_store(
-        &mut self,
-        call: CallId,
-        event: &EventId,
-        hint: Option<u16>,
-        query: Query,
-        asked: Micros,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        let waiter = StockReadWaiter::Query { call, query, asked };
-        if self
-            .stock_reads
-            .request(event, hint, waiter, now.mono, fx)
-            .is_err()
-        {
-            self.counters.rejected_overloaded += 1;
-            tell(call, Err(Rejection::overloaded()), fx);
-        }
-    }
-
-    /// The mark of what a query for the status of a whole seated event would be answered now;
-    /// `None` where the answer is not in this shard's memory. A read may begin, as of a query.
-    pub fn status_version(
-        &mut self,
-        event: &EventId,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) -> Option<StatusVersion> {
-        let shape = *self.events.get(event)?;
-        let is_here = self.seated_events.get(event).is_some_and(|seated| {
+    /// See [`Engine::status_version`].
+    pub(super) fn version_of_status(&mut self, event: &EventId) -> Option<StatusVersion> {
+        let now = self.now;
+        let layout = *self.layouts.get(event)?;
+        let is_cached = self.seated_events.get_mut(event).is_some_and(|seated| {
             seated.is_younger_than(limits::STATUS_AGE_MAX, now.mono) || seated.is_fresh(now.mono)
         });
-        if !is_here {
+        if !is_cached {
             return None;
         }
-        self.read_seats_soon(event, shape, now, fx);
-        let seated = self.seated_event(event, now.mono);
+        self.refresh_seats(event, layout);
+        let seated = self.seated_events.open(event, now.mono);
         Some(StatusVersion {
             as_of: seated.read_unix,
-            closed: shape.closed,
+            closed: layout.closed,
             changes: seated.map()?.changes(now.unix),
         })
     }
 
-    /// Takes a query that another shard passed on: the event's seats are remembered here.
-    pub fn handle_forwarded_query(
-        &mut self,
-        call: CallId,
-        event: &EventId,
-        shape: EventLayout,
-        query: Query,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        let seated = self.seated_event(event, now.mono);
-        // What a seat is like hardly changes, and a status says of when it is: neither is worth the
-        // wait for a read while the map is of some use.
-        let may_be_old = match query {
-            Query::Describe { .. } => seated.map().is_some(),
-            Query::Status { .. } => seated.is_younger_than(limits::STATUS_AGE_MAX, now.mono),
-            Query::Availability { .. } | Query::Seats { .. } => false,
-        };
-        if may_be_old || seated.is_fresh(now.mono) {
-            self.events.get_or_insert(event.clone(), || shape);
-            self.read_seats_soon(event, shape, now, fx);
-            self.answer_from_map(call, event, query, now, fx);
-        } else {
-            let waiter = SeatMapWaiter::Query { call, query };
-            self.wait_for_map(event, shape, waiter, now, fx);
+    /// Sends a query to the shard that owns the seats, or to a read of the stripes.
+    pub(super) fn route_query(&mut self, call: CallId, event: EventId, query: Query) {
+        let layout = self.layouts.get(&event).copied();
+        match layout.filter(|layout| layout.is_seated()) {
+            Some(layout) => self.query_owner(call, event, layout, query),
+            None => {
+                let hint = layout.map(|layout| layout.stripes);
+                self.query_store(call, &event, hint, query, self.now.mono);
+            }
         }
     }
 
-    fn ask_owner(
+    fn query_store(
         &mut self,
         call: CallId,
-        event: EventId,
-        shape: EventLayout,
+        event: &EventId,
+        stripes_hint: Option<u16>,
         query: Query,
-        now: Now,
-        fx: &mut Vec<Effect>,
+        asked: Micros,
     ) {
+        let waiter = StockReadWaiter::Query { call, query, asked };
+        match self.stock_reads.request(event, waiter, self.now.mono) {
+            Ok(true) => self.send_stripes_read(event, stripes_hint),
+            Ok(false) => {}
+            Err(_) => {
+                self.counters.rejected_overloaded += 1;
+                self.answer_query(call, Err(Rejection::overloaded()));
+            }
+        }
+    }
+
+    fn query_owner(&mut self, call: CallId, event: EventId, layout: EventLayout, query: Query) {
         let shard = self.pools.owner(&event, 0);
         if shard == self.settings.shard {
-            self.handle_forwarded_query(call, &event, shape, query, now, fx);
+            self.query_seats(call, &event, layout, query);
         } else {
-            fx.push(Effect::ForwardQuery {
+            self.effects.push_back(Effect::ForwardQuery {
                 shard,
                 call,
                 event,
-                shape,
+                layout,
                 query,
             });
         }
     }
 
-    /// Remembers what a read of the stripes has found.
-    pub(super) fn keep_snapshot(
+    /// Answers a query from the seat map, once that is recent enough.
+    pub(super) fn query_seats(
+        &mut self,
+        call: CallId,
+        event: &EventId,
+        layout: EventLayout,
+        query: Query,
+    ) {
+        let now = self.now.mono;
+        let seated = self.seated_events.open(event, now);
+        // What a seat is like hardly changes, and a status carries its time: neither is worth waiting
+        // for a read while there is a seat map.
+        let may_be_old = match query {
+            Query::Describe { .. } => seated.map().is_some(),
+            Query::Status { .. } => seated.is_younger_than(limits::STATUS_AGE_MAX, now),
+            Query::Availability { .. } | Query::Seats { .. } => false,
+        };
+        if may_be_old || seated.is_fresh(now) {
+            self.layouts.get_or_insert(event.clone(), || layout);
+            self.refresh_seats(event, layout);
+            self.answer_from_seat_map(call, event, query);
+        } else {
+            let waiter = SeatMapWaiter::Query { call, query };
+            self.wait_for_seat_map(event, layout, waiter);
+        }
+    }
+
+    /// Stores what a read of the stripes returned as the event's snapshot.
+    pub(super) fn store_snapshot(
         &mut self,
         event: &EventId,
-        done: &FinishedRead,
-        read: &StripesRead,
-        now: Now,
+        read: &FinishedRead,
+        result: &StripesRead,
     ) {
-        if let StripesRead::Found(stripes) = read
+        if let StripesRead::Found(stripes) = result
             && !EventLayout::of(stripes).is_seated()
-            && !done.is_stale
+            && !read.is_stale
         {
             self.snapshots
-                .store(event, done.began, stripes, &done.deltas, now);
+                .store(event, read.began, stripes, &read.deltas, self.now);
         }
     }
 
-    /// This shard has written to the stripes, or may have; see [`crate::stock_snapshots`].
-    pub(super) fn stock_moved(
-        &mut self,
-        event: &EventId,
-        written: &[StripeUpdate],
-        sent: Option<Micros>,
-        now: Micros,
-    ) {
-        if !written.is_empty() && !self.snapshots.is_off() {
-            self.stock_reads.record_write(event, written);
-            self.snapshots.record_write(event, written, sent, now);
-        }
-    }
-
-    /// Answers a query that came while the read was under way: from the snapshot it has made, or
-    /// else from the next read.
-    #[expect(clippy::too_many_arguments, reason = "one query, taken apart")]
-    pub(super) fn answer_who_joined(
+    /// Answers a query that waited for a read which began at `began`. A query that arrived later is
+    /// answered from the snapshot that the read made, or else from the next read.
+    pub(super) fn answer_after_read(
         &mut self,
         call: CallId,
         event: &EventId,
         query: Query,
         asked: Micros,
-        read: &StripesRead,
-        now: Now,
-        fx: &mut Vec<Effect>,
+        began: Micros,
+        result: &StripesRead,
     ) {
-        let shape = match read {
-            StripesRead::Found(stripes) => Some(EventLayout::of(stripes)),
-            _ => None,
-        };
-        let Some(shape) = shape.filter(|shape| !shape.is_seated()) else {
-            self.answer_from_read(call, event, query, read, now, fx);
-            return;
-        };
-        match self.snapshots.answer(event, &query, asked) {
-            Some(answer) => {
-                self.counters.read_answers += 1;
-                tell(call, Ok(answer.result), fx);
-            }
-            None => {
-                let hint = Some(shape.stripes);
-                self.ask_store(call, event, hint, query, asked, now, fx);
-            }
-        }
-    }
-
-    /// Answers a query that waited for a read of the stripes, or passes it on to where the seats
-    /// are remembered.
-    pub(super) fn answer_from_read(
-        &mut self,
-        call: CallId,
-        event: &EventId,
-        query: Query,
-        read: &StripesRead,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        let stripes = match read {
+        let stripes = match result {
             StripesRead::Found(stripes) => stripes,
             other => {
                 let rejection = rejection_of(other).unwrap_or(Rejection::Internal);
-                tell(call, Err(rejection), fx);
+                self.answer_query(call, Err(rejection));
                 return;
             }
         };
-        let shape = EventLayout::of(stripes);
-        if shape.is_seated() {
-            self.ask_owner(call, event.clone(), shape, query, now, fx);
+        let layout = EventLayout::of(stripes);
+        if layout.is_seated() {
+            self.query_owner(call, event.clone(), layout, query);
             return;
         }
-        self.counters.read_answers += 1;
-        tell(call, Ok(of_stripes(query, stripes, shape, now)), fx);
+        if asked <= began || fault::planted(Fault::JoinedQueryStale) {
+            self.counters.read_answers += 1;
+            let result = result_from_stripes(query, stripes, layout, self.now);
+            self.answer_query(call, Ok(result));
+            return;
+        }
+        match self.snapshots.answer(event, &query, asked) {
+            Some(answer) => {
+                self.counters.read_answers += 1;
+                self.answer_query(call, Ok(answer.result));
+            }
+            None => self.query_store(call, event, Some(layout.stripes), query, asked),
+        }
     }
 
-    pub(super) fn answer_from_map(
-        &mut self,
-        call: CallId,
-        event: &EventId,
-        query: Query,
-        now: Now,
-        fx: &mut Vec<Effect>,
-    ) {
-        let closed = self.events.get(event).is_some_and(|shape| shape.closed);
+    pub(super) fn answer_from_seat_map(&mut self, call: CallId, event: &EventId, query: Query) {
+        let now = self.now;
+        let closed = self.layouts.get(event).is_some_and(|layout| layout.closed);
         let seated = self.seated_events.get_mut(event);
         let as_of = seated
             .as_ref()
             .map(|seated| seated.read_unix)
             .unwrap_or_default();
-        let Some((map, claimed)) = seated.and_then(|seated| seated.map_and_locks()) else {
-            tell(call, Err(Rejection::store_unavailable()), fx);
+        let Some((map, locked)) = seated.and_then(|seated| seated.map_and_locks()) else {
+            self.answer_query(call, Err(Rejection::store_unavailable()));
             return;
         };
-        let found = match query {
+        let result = match query {
             Query::Availability { qty, section } => {
                 let section = section.as_deref();
                 let picked = match closed {
                     true => None,
-                    false => map.pick(qty, section, now, &claimed, &mut self.rng),
+                    false => map.pick(qty, section, now, &locked, &mut self.rng),
                 };
                 let seats: Vec<SeatItem> = picked
                     .iter()
@@ -296,7 +225,7 @@ impl Engine {
             }
             Query::Status { section } => {
                 let section = section.as_deref();
-                // Of a section that the event does not have there is nothing.
+                // A section that the event does not have is empty.
                 let sections = map.status(section, now.unix).unwrap_or_default();
                 let counts = map.counts(section, now.unix).unwrap_or_default();
                 QueryResult::Status(Box::new(EventStatus {
@@ -308,11 +237,12 @@ impl Engine {
                 }))
             }
         };
-        tell(call, Ok(found), fx);
+        let result = Ok(result);
+        self.effects.push_back(Effect::AnswerQuery { call, result });
     }
 }
 
-/// The seat, with a hold that is past its time counting for nothing.
+/// The seat, where a hold that is past its expiry does not count.
 fn as_of_now(seat: &SeatView<'_>, now: Now) -> SeatItem {
     let mut shown = seat.to_seat();
     if seat.can_be_had(now.unix) {
@@ -321,12 +251,17 @@ fn as_of_now(seat: &SeatView<'_>, now: Now) -> SeatItem {
     shown
 }
 
-fn of_stripes(query: Query, stripes: &[StripeView], shape: EventLayout, now: Now) -> QueryResult {
+fn result_from_stripes(
+    query: Query,
+    stripes: &[StripeView],
+    layout: EventLayout,
+    now: Now,
+) -> QueryResult {
     let remaining: u64 = stripes.iter().map(|s| s.remaining).sum();
     match query {
         Query::Availability { qty, .. } => QueryResult::Units {
             remaining,
-            available: !shape.closed && remaining >= u64::from(qty),
+            available: !layout.closed && remaining >= u64::from(qty),
         },
         Query::Seats { seats } | Query::Describe { seats } => QueryResult::Seats {
             known: Vec::new(),
@@ -346,12 +281,18 @@ fn of_stripes(query: Query, stripes: &[StripeView], shape: EventLayout, now: Now
                 sections: Vec::new(),
                 as_of: now.unix,
                 seated: false,
-                closed: shape.closed,
+                closed: layout.closed,
             }))
         }
     }
 }
 
-fn tell(call: CallId, result: Result<QueryResult, Rejection>, fx: &mut Vec<Effect>) {
-    fx.push(Effect::AnswerQuery { call, result });
+/// Why a read that was needed to go on is of no use.
+pub(super) fn rejection_of(read: &StripesRead) -> Option<Rejection> {
+    match read {
+        StripesRead::Found(_) => None,
+        StripesRead::NotFound => Some(Rejection::EventNotFound),
+        StripesRead::Throttled => Some(Rejection::store_busy()),
+        StripesRead::Unavailable => Some(Rejection::store_unavailable()),
+    }
 }

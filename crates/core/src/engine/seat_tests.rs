@@ -2,10 +2,10 @@
 
 use rand::SeedableRng;
 
-use super::tests::SETTINGS;
+use super::tests::{SETTINGS, drain};
 use super::*;
 use crate::ids::{Fingerprint, SeatId};
-use crate::operation::{RecordExpectation, Selection};
+use crate::operation::{RecordExpectation, Selection, Verb};
 use crate::seats::{SeatFacts, SeatItem, SeatState};
 use crate::time::UnixMillis;
 use crate::transaction::{FreeSeatsRead, RecordsRead, SeatsRead, StripeView};
@@ -63,7 +63,8 @@ impl Stage {
         stage.fx.clear();
         stage
             .shard
-            .handle_seats_read(&event(), house(states), at(0), &mut stage.fx);
+            .handle_seats_read(&event(), house(states), at(0));
+        drain(&mut stage.shard, &mut stage.fx);
         stage
     }
 
@@ -87,8 +88,8 @@ impl Stage {
             deadline: Micros::from_millis(60_000),
         };
         let call = CallId(self.calls);
-        self.shard
-            .handle_call(call, operation, at(ms), &mut self.fx);
+        self.shard.handle_call(call, operation, at(ms));
+        drain(&mut self.shard, &mut self.fx);
     }
 
     fn told_of_event(&mut self, ms: u64) {
@@ -102,8 +103,8 @@ impl Stage {
         }]);
         self.fx
             .retain(|fx| !matches!(fx, Effect::ReadStripes { .. }));
-        self.shard
-            .handle_stripes_read(&event(), &read, at(ms), &mut self.fx);
+        self.shard.handle_stripes_read(&event(), &read, at(ms));
+        drain(&mut self.shard, &mut self.fx);
     }
 
     /// Lets every look at a record find none; how many there were.
@@ -115,15 +116,15 @@ impl Stage {
             .position(|fx| matches!(fx, Effect::ReadRecords { .. }))
         {
             let Effect::ReadRecords {
-                lookup,
+                read: read_id,
                 reservations,
             } = self.fx.remove(found)
             else {
                 unreachable!("it was one");
             };
             let none = RecordsRead::Found(vec![Ok(None); reservations.len()]);
-            self.shard
-                .handle_records_read(lookup, &none, at(ms), &mut self.fx);
+            self.shard.handle_records_read(read_id, &none, at(ms));
+            drain(&mut self.shard, &mut self.fx);
             looks += 1;
         }
         looks
@@ -134,8 +135,8 @@ impl Stage {
             self.told_of_event(ms);
         }
         self.fx.clear();
-        self.shard
-            .handle_free_seats_read(&event(), read, at(ms), &mut self.fx);
+        self.shard.handle_free_seats_read(&event(), read, at(ms));
+        drain(&mut self.shard, &mut self.fx);
         self.looked_up(ms);
     }
 
@@ -208,9 +209,8 @@ fn what_a_look_cannot_tell_is_read() {
     assert_eq!((stage.count(is_look), stage.count(is_read)), (0, 1));
     stage.fx.clear();
     let read = house(&[("A-1", sold()), ("A-2", SeatState::Available)]);
-    stage
-        .shard
-        .handle_seats_read(&event(), read, at(20), &mut stage.fx);
+    stage.shard.handle_seats_read(&event(), read, at(20));
+    drain(&mut stage.shard, &mut stage.fx);
     stage.looked_up(20);
     assert_eq!(stage.count(is_write), 1);
 }
@@ -240,7 +240,7 @@ fn after_an_operator_changed_the_event_a_look_begun_before_is_not_enough() {
     stage.looked_up(0);
     stage.fx.clear();
     stage.choose(10);
-    stage.shard.handle_event_changed(&event(), at(11).mono);
+    stage.shard.handle_event_changed(&event(), at(11));
     stage.free(FreeSeatsRead::Found(Vec::new()), 15);
     assert_eq!(stage.refused_as_sold_out(), [0_u64; 0]);
     assert_eq!(stage.count(is_read), 1, "{:?}", stage.fx);
@@ -283,7 +283,8 @@ fn a_late_outcome_does_not_prove_that_the_last_seat_is_taken() {
     let outcome = TransactionOutcome::Committed;
     stage
         .shard
-        .handle_transaction_outcome(lane, outcome, at(150), &mut stage.fx);
+        .handle_transaction_outcome(lane, outcome, at(150));
+    drain(&mut stage.shard, &mut stage.fx);
     stage.looked_up(150);
     assert_eq!(stage.refused_as_sold_out(), [0_u64; 0]);
     assert_eq!((stage.count(is_look), stage.count(is_write)), (1, 0));

@@ -9,35 +9,27 @@
 use crate::fault::{self, Fault};
 use std::collections::HashMap;
 
-use crate::effect::{CallId, RecordHint};
-use crate::ids::{ReservationId, SeatId};
+use super::OperationTask;
+use crate::effect::CallId;
+use crate::ids::{EventId, ReservationId, SeatId};
 use crate::limits;
-use crate::operation::Operation;
 use crate::query::Query;
 use crate::seat_map::SeatMap;
 use crate::seats::{SeatItem, SeatState};
 use crate::time::{Micros, Now, UnixMillis};
-use crate::transaction::EventLayout;
-
-/// An operation that waits for a seat, or for the map.
-#[derive(Debug)]
-pub(super) struct BlockedOperation {
-    pub(super) operation: Operation,
-    pub(super) shape: EventLayout,
-    pub(super) known: RecordHint,
-}
+use crate::transaction::{RecordView, ReservationState};
 
 /// Who waits for a read of the seats.
 #[derive(Debug)]
 pub(super) enum SeatMapWaiter {
     Query { call: CallId, query: Query },
-    SeatChoice(Box<BlockedOperation>),
+    SeatChoice(Box<OperationTask>),
 }
 
 #[derive(Debug)]
 struct SeatLock {
     holder: ReservationId,
-    blocked: Vec<BlockedOperation>,
+    blocked: Vec<OperationTask>,
 }
 
 /// See the module's head.
@@ -64,7 +56,7 @@ pub(super) struct SeatedEvent {
     /// A look did not agree with the map: only a read of all seats helps.
     is_wrong: bool,
     /// Who waits for a look.
-    awaiting_verification: Vec<BlockedOperation>,
+    awaiting_verification: Vec<OperationTask>,
     seat_locks: HashMap<SeatId, SeatLock, foldhash::fast::RandomState>,
     by_reservation: HashMap<ReservationId, Vec<SeatId>, foldhash::fast::RandomState>,
     blocked: usize,
@@ -113,8 +105,8 @@ impl SeatedEvent {
     /// Lets a choice wait for a look at what is free. `Err`: too many wait already.
     pub(super) fn wait_for_verification(
         &mut self,
-        parked: Box<BlockedOperation>,
-    ) -> Result<(), Box<BlockedOperation>> {
+        parked: Box<OperationTask>,
+    ) -> Result<(), Box<OperationTask>> {
         if self.awaiting_verification.len() >= limits::READ_WAITERS_MAX {
             return Err(parked);
         }
@@ -136,7 +128,7 @@ impl SeatedEvent {
     pub(super) fn finish_verification(
         &mut self,
         free: Option<Vec<(SeatId, SeatState)>>,
-    ) -> (Vec<BlockedOperation>, bool) {
+    ) -> (Vec<OperationTask>, bool) {
         let mut agrees = true;
         // Of a house that an operator has changed meanwhile nothing is known: it is read first.
         if let (Some((began, unix)), Some(free), Some(map)) =
@@ -285,8 +277,8 @@ impl SeatedEvent {
     pub(super) fn block(
         &mut self,
         seat: &SeatId,
-        parked: Box<BlockedOperation>,
-    ) -> Result<(), Box<BlockedOperation>> {
+        parked: Box<OperationTask>,
+    ) -> Result<(), Box<OperationTask>> {
         match self.seat_locks.get_mut(seat) {
             Some(lock) if self.blocked < limits::SEAT_WAITERS_MAX => {
                 lock.blocked.push(*parked);
@@ -298,7 +290,7 @@ impl SeatedEvent {
     }
 
     /// Ends the claims of a reservation: who waited for them, first come first.
-    pub(super) fn unlock(&mut self, reservation: &ReservationId) -> Vec<BlockedOperation> {
+    pub(super) fn unlock(&mut self, reservation: &ReservationId) -> Vec<OperationTask> {
         let mut freed = Vec::new();
         for seat in self.by_reservation.remove(reservation).unwrap_or_default() {
             if let Some(lock) = self.seat_locks.remove(&seat) {
@@ -323,13 +315,121 @@ impl SeatedEvent {
         // The least of them: which it is must not depend on how they are hashed.
         self.seat_locks.keys().filter(inside).min().cloned()
     }
+
+    /// Records the seats of a reservation that this shard has written.
+    pub(super) fn record_write(
+        &mut self,
+        reservation: &ReservationId,
+        record: &RecordView,
+        as_of: Micros,
+    ) {
+        let Some(seats) = &record.seats else { return };
+        let state = match record.state {
+            ReservationState::Held => SeatState::Hold {
+                reservation: reservation.clone(),
+                until: record.expires_at.unwrap_or_default(),
+            },
+            ReservationState::Confirmed => SeatState::Sold {
+                reservation: reservation.clone(),
+            },
+            _ => SeatState::Available,
+        };
+        for seat in seats.iter() {
+            self.record_seat(seat, Some(state.clone()), as_of);
+        }
+    }
+
+    /// Records the seats that a write of `reservation` found not to be free.
+    pub(super) fn record_conflict(
+        &mut self,
+        found: Vec<(SeatId, Option<SeatState>)>,
+        reservation: &ReservationId,
+        as_of: Micros,
+        now: UnixMillis,
+    ) -> SeatConflict {
+        let mut conflict = SeatConflict::default();
+        for (seat, state) in found {
+            self.record_seat(&seat, state.clone(), as_of);
+            match state {
+                None => conflict.unknown.push(seat),
+                Some(SeatState::Hold {
+                    reservation: holder,
+                    until,
+                }) if until <= now && holder != *reservation => {
+                    conflict.overdue.push((seat, holder));
+                }
+                // Free again by now, or not: the next attempt shows it.
+                Some(SeatState::Available) => {}
+                Some(_) => conflict.taken.push(seat),
+            }
+        }
+        conflict
+    }
+}
+
+/// The seats that a write found not to be free.
+#[derive(Debug, Default)]
+pub(super) struct SeatConflict {
+    /// The event has no such seats.
+    pub(super) unknown: Vec<SeatId>,
+    /// Another reservation has them.
+    pub(super) taken: Vec<SeatId>,
+    /// A hold has them that is past its expiry.
+    pub(super) overdue: Vec<(SeatId, ReservationId)>,
+}
+
+/// The seated events that a shard owns and has been asked about.
+#[derive(Default)]
+pub(super) struct SeatedEvents {
+    by_event: HashMap<EventId, SeatedEvent, foldhash::fast::RandomState>,
+}
+
+impl SeatedEvents {
+    pub(super) fn get_mut(&mut self, event: &EventId) -> Option<&mut SeatedEvent> {
+        self.by_event.get_mut(event)
+    }
+
+    /// The event, created if there is none. An idle event is evicted if there are too many.
+    pub(super) fn open(&mut self, event: &EventId, now: Micros) -> &mut SeatedEvent {
+        let events = &mut self.by_event;
+        if !events.contains_key(event) {
+            if events.len() >= limits::SEATED_EVENTS_MAX {
+                let idle = events.iter().filter(|(_, seated)| seated.is_idle());
+                let oldest = idle.min_by_key(|(_, seated)| seated.used);
+                if let Some(oldest) = oldest.map(|(event, _)| event.clone()) {
+                    events.remove(&oldest);
+                }
+            }
+            events.insert(event.clone(), SeatedEvent::default());
+        }
+        let seated = events.entry(event.clone()).or_default();
+        seated.used = now;
+        seated
+    }
+
+    /// Releases a reservation's seat locks. Returns the operations that they blocked, in order.
+    pub(super) fn unlock(
+        &mut self,
+        event: &EventId,
+        reservation: &ReservationId,
+    ) -> Vec<OperationTask> {
+        match self.by_event.get_mut(event) {
+            Some(seated) => seated.unlock(reservation),
+            None => Vec::new(),
+        }
+    }
+
+    pub(super) fn all_idle(&self) -> bool {
+        self.by_event.values().all(SeatedEvent::is_idle)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::effect::RecordHint;
     use crate::ids::{EventId, Fingerprint};
-    use crate::operation::{RecordExpectation, Selection, Verb};
+    use crate::operation::{Operation, RecordExpectation, Selection, Verb};
 
     fn seats(names: &[&str]) -> Vec<SeatId> {
         names.iter().map(|n| n.parse().expect("legal")).collect()
@@ -339,9 +439,9 @@ mod tests {
         format!("r{n}").parse().expect("legal")
     }
 
-    fn parked(n: u32) -> Box<BlockedOperation> {
+    fn parked(n: u32) -> Box<OperationTask> {
         let event: EventId = "evt".parse().expect("legal");
-        Box::new(BlockedOperation {
+        Box::new(OperationTask {
             operation: Operation {
                 verb: Verb::Hold,
                 reservation: by(n),
@@ -354,12 +454,8 @@ mod tests {
                 expectation: RecordExpectation::Absent,
                 deadline: Micros(1),
             },
-            shape: EventLayout {
-                stripes: 1,
-                seat_keys: 1,
-                closed: false,
-            },
-            known: RecordHint::None,
+            layout: None,
+            hint: RecordHint::None,
         })
     }
 

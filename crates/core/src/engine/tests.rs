@@ -6,7 +6,7 @@ use rand::SeedableRng;
 
 use super::*;
 use crate::ids::Fingerprint;
-use crate::operation::{RecordExpectation, Selection};
+use crate::operation::{RecordExpectation, Selection, Verb};
 use crate::query::Query;
 use crate::rules;
 use crate::time::UnixMillis;
@@ -68,6 +68,11 @@ fn engine(shard: usize, shards: usize) -> Engine {
     Engine::new(settings, SmallRng::seed_from_u64(shard as u64))
 }
 
+/// Moves the engine's effects to the end of `fx`.
+pub(super) fn drain(engine: &mut Engine, fx: &mut Vec<Effect>) {
+    fx.extend(std::iter::from_fn(|| engine.poll_effect()));
+}
+
 /// Lets all effects happen at once, between shards too; every transaction commits. Returns the
 /// calls answered.
 fn settle_all(shards: &mut [Engine], first: Vec<(usize, Effect)>) -> Vec<CallId> {
@@ -81,7 +86,7 @@ fn settle_all(shards: &mut [Engine], first: Vec<(usize, Effect)>) -> Vec<CallId>
             Effect::Answer {
                 call,
                 answer,
-                learned,
+                record,
             } => match forwards.get((call.0 as usize).wrapping_sub(1_000)) {
                 None => answered.push(call),
                 Some((
@@ -91,38 +96,30 @@ fn settle_all(shards: &mut [Engine], first: Vec<(usize, Effect)>) -> Vec<CallId>
                     },
                 )) => {
                     to = *origin;
-                    shards[to].handle_forward_outcome(
-                        event,
-                        reservation,
-                        answer,
-                        learned,
-                        at(1),
-                        &mut fx,
-                    );
+                    shards[to].handle_forward_outcome(event, reservation, answer, record, at(1));
+                    drain(&mut shards[to], &mut fx);
                 }
             },
             Effect::Transact { lane, .. } => {
-                shards[on].handle_transaction_outcome(
-                    lane,
-                    TransactionOutcome::Committed,
-                    at(1),
-                    &mut fx,
-                );
+                shards[on].handle_transaction_outcome(lane, TransactionOutcome::Committed, at(1));
+                drain(&mut shards[on], &mut fx);
             }
             Effect::ReadStripes { event, .. } => {
                 let read = StripesRead::Found(vec![one_stripe(100)]);
-                shards[on].handle_stripes_read(&event, &read, at(1), &mut fx);
+                shards[on].handle_stripes_read(&event, &read, at(1));
+                drain(&mut shards[on], &mut fx);
             }
             Effect::Forward {
                 shard,
-                route,
+                layout,
                 operation,
-                known,
+                hint,
             } => {
                 to = shard;
                 let call = CallId(1_000 + forwards.len() as u64);
                 forwards.push((on, operation.clone()));
-                shards[to].handle_forwarded_call(call, operation, route, known, at(1), &mut fx);
+                shards[to].handle_forwarded_call(call, operation, layout, hint, at(1));
+                drain(&mut shards[to], &mut fx);
             }
             Effect::AnswerQuery { call, .. } => answered.push(call),
             other => panic!("nobody asked for {other:?}"),
@@ -141,7 +138,8 @@ fn one_reservation_with_two_events_owned_apart_gets_two_answers() {
         for (shard, event) in [(0, format!("evt-{one}")), (1, format!("evt-{other}"))] {
             let mut fx = Vec::new();
             let call = CallId(shard as u64);
-            shards[shard].handle_call(call, commit("r", &event, 1), at(0), &mut fx);
+            shards[shard].handle_call(call, commit("r", &event, 1), at(0));
+            drain(&mut shards[shard], &mut fx);
             effects.extend(fx.into_iter().map(|effect| (shard, effect)));
         }
         let mut answered = settle_all(&mut shards, effects);
@@ -160,9 +158,11 @@ fn every_call_counts_as_in_flight_until_it_is_answered() {
     let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     for call in 0..3 {
-        shard.handle_call(CallId(call), commit("r", "evt", 1), at(0), &mut fx);
+        shard.handle_call(CallId(call), commit("r", "evt", 1), at(0));
+        drain(&mut shard, &mut fx);
     }
-    shard.handle_call(CallId(3), commit("r", "evt-2", 1), at(0), &mut fx);
+    shard.handle_call(CallId(3), commit("r", "evt-2", 1), at(0));
+    drain(&mut shard, &mut fx);
     assert_eq!(shard.calls_in_flight(), 4);
     let mut shards = [shard];
     let effects = fx.into_iter().map(|effect| (0, effect)).collect();
@@ -179,17 +179,21 @@ fn who_joins_after_a_read_began_is_not_refused_on_it() {
     let mut shard = Engine::new(settings, SmallRng::seed_from_u64(0));
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
-    shard.handle_call(CallId(1), commit("r", "evt", 5), at(0), &mut fx);
+    shard.handle_call(CallId(1), commit("r", "evt", 5), at(0));
+    drain(&mut shard, &mut fx);
     // Routing needs the stripe count; who is here before the transaction leaves may share it.
-    shard.handle_call(CallId(2), commit("r", "evt", 5), at(0), &mut fx);
+    shard.handle_call(CallId(2), commit("r", "evt", 5), at(0));
+    drain(&mut shard, &mut fx);
     let read = StripesRead::Found(vec![one_stripe(2)]);
     fx.clear();
-    shard.handle_stripes_read(&event, &read, at(1), &mut fx);
+    shard.handle_stripes_read(&event, &read, at(1));
+    drain(&mut shard, &mut fx);
     let [Effect::Transact { lane, .. }] = fx[..] else {
         panic!("want one transaction, got {fx:?}");
     };
     for call in [3, 4] {
-        shard.handle_call(CallId(call), commit("r", "evt", 5), at(2), &mut fx);
+        shard.handle_call(CallId(call), commit("r", "evt", 5), at(2));
+        drain(&mut shard, &mut fx);
     }
 
     let short = || {
@@ -199,7 +203,8 @@ fn who_joins_after_a_read_began_is_not_refused_on_it() {
         ])
     };
     fx.clear();
-    shard.handle_transaction_outcome(lane, short(), at(3), &mut fx);
+    shard.handle_transaction_outcome(lane, short(), at(3));
+    drain(&mut shard, &mut fx);
     assert_eq!(refused_short(&fx), [CallId(1), CallId(2)]);
     // The two that came later are asked about once more: both by one read, and one look at the record.
     assert_eq!(shard.calls_in_flight(), 2);
@@ -208,13 +213,15 @@ fn who_joins_after_a_read_began_is_not_refused_on_it() {
         "{fx:?}"
     );
     fx.clear();
-    shard.handle_stripes_read(&event, &read, at(4), &mut fx);
-    let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+    shard.handle_stripes_read(&event, &read, at(4));
+    drain(&mut shard, &mut fx);
+    let [Effect::ReadRecords { read: read_id, .. }] = fx[..] else {
         panic!("want one look, got {fx:?}");
     };
     fx.clear();
     let none = RecordsRead::Found(vec![Ok(None)]);
-    shard.handle_records_read(lookup, &none, at(5), &mut fx);
+    shard.handle_records_read(read_id, &none, at(5));
+    drain(&mut shard, &mut fx);
     assert_eq!(refused_short(&fx), [CallId(3), CallId(4)]);
     assert!(shard.is_idle());
 }
@@ -226,28 +233,33 @@ fn the_latch_answers_who_comes_soon_and_opens_for_what_is_given_back() {
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
     let read = StripesRead::Found(vec![one_stripe(2)]);
-    shard.handle_stripes_read(&event, &read, at(0), &mut fx);
-    shard.handle_call(CallId(1), commit("r1", "evt", 5), at(0), &mut fx);
+    shard.handle_stripes_read(&event, &read, at(0));
+    drain(&mut shard, &mut fx);
+    shard.handle_call(CallId(1), commit("r1", "evt", 5), at(0));
+    drain(&mut shard, &mut fx);
     let lane = sent(&fx)[0].0;
     let short = TransactionOutcome::Cancelled(vec![
         ActionOutcome::Stripe(Some(one_stripe(2))),
         ActionOutcome::Fine,
     ]);
     fx.clear();
-    shard.handle_transaction_outcome(lane, short, at(3), &mut fx);
+    shard.handle_transaction_outcome(lane, short, at(3));
+    drain(&mut shard, &mut fx);
     assert_eq!(refused_short(&fx), [CallId(1)]);
 
     let soon = at(limits::SOLD_OUT_LATCH_DEFAULT.as_micros() as u64);
     for (call, record) in [(2, None), (3, Some(hold_of(0, 5).1))] {
         fx.clear();
         let buyer = commit(&format!("r{call}"), "evt", 5);
-        shard.handle_call(CallId(call), buyer, soon, &mut fx);
-        let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+        shard.handle_call(CallId(call), buyer, soon);
+        drain(&mut shard, &mut fx);
+        let [Effect::ReadRecords { read: read_id, .. }] = fx[..] else {
             panic!("want a look at the record and no write, got {fx:?}");
         };
         fx.clear();
         let read = RecordsRead::Found(vec![Ok(record.clone())]);
-        shard.handle_records_read(lookup, &read, soon, &mut fx);
+        shard.handle_records_read(read_id, &read, soon);
+        drain(&mut shard, &mut fx);
         // Whose copy has got its units is not rejected.
         let rejected = if record.is_none() {
             vec![CallId(call)]
@@ -266,13 +278,15 @@ fn the_latch_answers_who_comes_soon_and_opens_for_what_is_given_back() {
         hold_until: Some(UnixMillis(60_000)),
         ..commit("r4", "evt", 5)
     };
-    shard.handle_call(CallId(4), holder, late, &mut fx);
+    shard.handle_call(CallId(4), holder, late);
+    drain(&mut shard, &mut fx);
     assert!(matches!(fx[..], [Effect::ReadStripes { .. }]), "{fx:?}");
     // An operator has changed the event: nothing is known any more.
-    shard.handle_event_changed(&event, late.mono);
+    shard.handle_event_changed(&event, late);
     fx.clear();
     let more = StripesRead::Found(vec![one_stripe(50)]);
-    shard.handle_stripes_read(&event, &more, late, &mut fx);
+    shard.handle_stripes_read(&event, &more, late);
+    drain(&mut shard, &mut fx);
     assert_eq!(sent(&fx).len(), 1, "{fx:?}");
 }
 
@@ -284,16 +298,19 @@ fn a_record_is_looked_for_after_the_shortage_was_seen() {
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
     let read = StripesRead::Found(vec![one_stripe(2)]);
-    shard.handle_stripes_read(&event, &read, at(0), &mut fx);
-    shard.handle_call(CallId(1), commit("r1", "evt", 5), at(0), &mut fx);
+    shard.handle_stripes_read(&event, &read, at(0));
+    drain(&mut shard, &mut fx);
+    shard.handle_call(CallId(1), commit("r1", "evt", 5), at(0));
+    drain(&mut shard, &mut fx);
     let lane = sent(&fx)[0].0;
     let second = Operation {
         expectation: RecordExpectation::Present,
         ..commit("r2", "evt", 5)
     };
     fx.clear();
-    shard.handle_call(CallId(2), second, at(1), &mut fx);
-    let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+    shard.handle_call(CallId(2), second, at(1));
+    drain(&mut shard, &mut fx);
+    let [Effect::ReadRecords { read: read_id, .. }] = fx[..] else {
         panic!("want a look, got {fx:?}");
     };
     let empty = StripeView {
@@ -305,16 +322,19 @@ fn a_record_is_looked_for_after_the_shortage_was_seen() {
         ActionOutcome::Fine,
     ]);
     fx.clear();
-    shard.handle_transaction_outcome(lane, short, at(3), &mut fx);
+    shard.handle_transaction_outcome(lane, short, at(3));
+    drain(&mut shard, &mut fx);
 
     let none = RecordsRead::Found(vec![Ok(None)]);
     fx.clear();
-    shard.handle_records_read(lookup, &none, at(4), &mut fx);
-    let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+    shard.handle_records_read(read_id, &none, at(4));
+    drain(&mut shard, &mut fx);
+    let [Effect::ReadRecords { read: read_id, .. }] = fx[..] else {
         panic!("want another look, got {fx:?}");
     };
     fx.clear();
-    shard.handle_records_read(lookup, &none, at(5), &mut fx);
+    shard.handle_records_read(read_id, &none, at(5));
+    drain(&mut shard, &mut fx);
     let rejected = Answer::Rejected(Rejection::InsufficientInventory { remaining: 0 });
     assert!(
         matches!(&fx[..], [Effect::Answer { answer, .. }] if *answer == rejected),
@@ -329,9 +349,11 @@ fn a_commit_that_nothing_is_remembered_of_is_looked_at_once_one_was_of_a_hold() 
     for event in ["evt", "other"] {
         let read = StripesRead::Found(vec![one_stripe(100)]);
         let event = event.parse().expect("legal");
-        shard.handle_stripes_read(&event, &read, at(0), &mut fx);
+        shard.handle_stripes_read(&event, &read, at(0));
+        drain(&mut shard, &mut fx);
     }
-    shard.handle_call(CallId(1), commit("r1", "evt", 2), at(0), &mut fx);
+    shard.handle_call(CallId(1), commit("r1", "evt", 2), at(0));
+    drain(&mut shard, &mut fx);
     let lane = sent(&fx)[0].0;
     let held = RecordView {
         fingerprint: commit("r1", "evt", 2).fingerprint,
@@ -341,22 +363,26 @@ fn a_commit_that_nothing_is_remembered_of_is_looked_at_once_one_was_of_a_hold() 
     let was_held =
         TransactionOutcome::Cancelled(vec![ActionOutcome::Fine, ActionOutcome::Record(held)]);
     fx.clear();
-    shard.handle_transaction_outcome(lane, was_held, at(1), &mut fx);
+    shard.handle_transaction_outcome(lane, was_held, at(1));
+    drain(&mut shard, &mut fx);
     let [(lane, transaction)] = &sent(&fx)[..] else {
         panic!("want the hold confirmed, got {fx:?}");
     };
     assert!(transaction.stripes.is_empty(), "its units are its own");
     let lane = *lane;
     fx.clear();
-    shard.handle_transaction_outcome(lane, TransactionOutcome::Committed, at(2), &mut fx);
+    shard.handle_transaction_outcome(lane, TransactionOutcome::Committed, at(2));
+    drain(&mut shard, &mut fx);
 
     fx.clear();
-    shard.handle_call(CallId(2), commit("r2", "evt", 2), at(3), &mut fx);
-    let [Effect::ReadRecords { lookup, .. }] = fx[..] else {
+    shard.handle_call(CallId(2), commit("r2", "evt", 2), at(3));
+    drain(&mut shard, &mut fx);
+    let [Effect::ReadRecords { read: read_id, .. }] = fx[..] else {
         panic!("want a look, got {fx:?}");
     };
     fx.clear();
-    shard.handle_call(CallId(3), commit("r3", "other", 2), at(3), &mut fx);
+    shard.handle_call(CallId(3), commit("r3", "other", 2), at(3));
+    drain(&mut shard, &mut fx);
     assert_eq!(
         sent(&fx).len(),
         1,
@@ -364,10 +390,12 @@ fn a_commit_that_nothing_is_remembered_of_is_looked_at_once_one_was_of_a_hold() 
     );
     let none = RecordsRead::Found(vec![Ok(None)]);
     fx.clear();
-    shard.handle_records_read(lookup, &none, at(4), &mut fx);
+    shard.handle_records_read(read_id, &none, at(4));
+    drain(&mut shard, &mut fx);
     assert_eq!(sent(&fx).len(), 1, "it was direct after all: {fx:?}");
     fx.clear();
-    shard.handle_call(CallId(4), commit("r4", "evt", 2), at(5), &mut fx);
+    shard.handle_call(CallId(4), commit("r4", "evt", 2), at(5));
+    drain(&mut shard, &mut fx);
     let looks = fx.iter().any(|e| matches!(e, Effect::ReadRecords { .. }));
     assert!(!looks, "one of each: {fx:?}");
 }
@@ -395,7 +423,8 @@ fn sweeping_idle_lanes_spares_those_with_work() {
             let event = format!("evt-{round}-{n}");
             let reservation = format!("r-{round}-{n}");
             let call = CallId(1_000_000 + n);
-            shards[0].handle_call(call, commit(&reservation, &event, 1), at(0), &mut fx);
+            shards[0].handle_call(call, commit(&reservation, &event, 1), at(0));
+            drain(&mut shards[0], &mut fx);
             effects.extend(fx.into_iter().map(|effect| (0, effect)));
         }
         assert_eq!(settle_all(&mut shards, effects).len(), 1_500);
@@ -448,12 +477,8 @@ fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
     let mut shard = engine(0, 1);
     let event: EventId = "evt".parse().expect("legal");
     let mut fx = Vec::new();
-    shard.handle_stripes_read(
-        &event,
-        &StripesRead::Found(vec![one_stripe(0)]),
-        at(0),
-        &mut fx,
-    );
+    shard.handle_stripes_read(&event, &StripesRead::Found(vec![one_stripe(0)]), at(0));
+    drain(&mut shard, &mut fx);
     let now = Now {
         mono: Micros(0),
         unix: UnixMillis(10),
@@ -462,15 +487,8 @@ fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
     for n in 0..holds {
         let (reservation, record) = hold_of(n, 2);
         let deadline = Micros(1_000_000);
-        shard.handle_expired_hold(
-            CallId(n),
-            event.clone(),
-            reservation,
-            record,
-            deadline,
-            now,
-            &mut fx,
-        );
+        shard.handle_expired_hold(CallId(n), event.clone(), reservation, record, deadline, now);
+        drain(&mut shard, &mut fx);
     }
     let (mut given_back, mut of_stripe, mut done, mut bundles) = (0, 0, 0, 0);
     while !fx.is_empty() {
@@ -481,7 +499,8 @@ fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
             given_back += transaction.stripes.iter().map(|s| s.give).sum::<u64>();
             of_stripe += usize::from(!transaction.stripes.is_empty());
             bundles += usize::from(transaction.stripes.is_empty());
-            shard.handle_transaction_outcome(lane, TransactionOutcome::Committed, now, &mut next);
+            shard.handle_transaction_outcome(lane, TransactionOutcome::Committed, now);
+            drain(&mut shard, &mut next);
         }
         let expired = |e: &&Effect| {
             matches!(
@@ -515,12 +534,8 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
     let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
-    shard.handle_stripes_read(
-        &event,
-        &StripesRead::Found(vec![one_stripe(0)]),
-        at(0),
-        &mut fx,
-    );
+    shard.handle_stripes_read(&event, &StripesRead::Found(vec![one_stripe(0)]), at(0));
+    drain(&mut shard, &mut fx);
     let now = Now {
         mono: Micros(0),
         unix: UnixMillis(10),
@@ -534,8 +549,8 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
             record,
             Micros(9_999),
             now,
-            &mut fx,
         );
+        drain(&mut shard, &mut fx);
     }
     // The first bundle went with one member; the second takes those that gathered.
     let is_bundle = |t: &Transaction| t.stripes.is_empty() && t.records.len() > 1;
@@ -546,7 +561,8 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
     fx.clear();
     for _ in 0..2 {
         if bundle.records.len() < 4 {
-            shard.handle_transaction_outcome(lane, TransactionOutcome::Committed, now, &mut fx);
+            shard.handle_transaction_outcome(lane, TransactionOutcome::Committed, now);
+            drain(&mut shard, &mut fx);
             let next = sent(&fx)
                 .into_iter()
                 .find(|(l, t)| *l == lane && is_bundle(t));
@@ -558,7 +574,8 @@ fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
     confirmed.state = ReservationState::Confirmed;
     let mut reasons = vec![ActionOutcome::Fine; bundle.action_count()];
     reasons[1] = ActionOutcome::Record(confirmed);
-    shard.handle_transaction_outcome(lane, TransactionOutcome::Cancelled(reasons), now, &mut fx);
+    shard.handle_transaction_outcome(lane, TransactionOutcome::Cancelled(reasons), now);
+    drain(&mut shard, &mut fx);
     let (_, again) = sent(&fx)
         .into_iter()
         .find(|(l, _)| *l == lane)
@@ -617,15 +634,18 @@ fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
         };
         let stripes = StripesRead::Found(vec![one_stripe(5), one_stripe(5)]);
         let at_shard = &mut shards[shard];
-        at_shard.handle_call(CallId(shard as u64), operation, at(0), &mut fx);
-        at_shard.handle_stripes_read(&event, &stripes, at(0), &mut fx);
-        let lookup = fx.iter().find_map(|effect| match effect {
-            Effect::ReadRecords { lookup, .. } => Some(*lookup),
+        at_shard.handle_call(CallId(shard as u64), operation, at(0));
+        drain(at_shard, &mut fx);
+        at_shard.handle_stripes_read(&event, &stripes, at(0));
+        drain(at_shard, &mut fx);
+        let read_id = fx.iter().find_map(|effect| match effect {
+            Effect::ReadRecords { read: read_id, .. } => Some(*read_id),
             _ => None,
         });
         let read = RecordsRead::Found(vec![Ok(Some(record))]);
         fx.clear();
-        at_shard.handle_records_read(lookup.expect("it looks first"), &read, at(0), &mut fx);
+        at_shard.handle_records_read(read_id.expect("it looks first"), &read, at(0));
+        drain(at_shard, &mut fx);
         assert!(matches!(fx[..], [Effect::Forward { .. }]), "{fx:?}");
         forwards.extend(fx.into_iter().map(|effect| (shard, effect)));
     }
@@ -655,12 +675,15 @@ fn shard_that_has_read(staleness: u64) -> (Engine, EventId) {
     let event: EventId = "evt".parse().expect("legal");
     let mut fx = Vec::new();
     assert_eq!(
-        shard.cached_query_result(&event, &QUESTION, Micros(0), &mut fx),
+        shard.cached_query_result(&event, &QUESTION, Micros(0)),
         None
     );
-    shard.handle_query(CallId(1), event.clone(), QUESTION, at(0), &mut fx);
+    drain(&mut shard, &mut fx);
+    shard.handle_query(CallId(1), event.clone(), QUESTION, at(0));
+    drain(&mut shard, &mut fx);
     let read = StripesRead::Found(vec![one_stripe(7)]);
-    shard.handle_stripes_read(&event, &read, at(3_000), &mut fx);
+    shard.handle_stripes_read(&event, &read, at(3_000));
+    drain(&mut shard, &mut fx);
     assert_eq!(reads(&fx), 1);
     (shard, event)
 }
@@ -676,9 +699,11 @@ fn a_hot_event_is_read_before_its_age_is_over_and_nobody_waits() {
         let mut fx = Vec::new();
         if due == Some(ms) {
             let read = StripesRead::Found(vec![one_stripe(7)]);
-            shard.handle_stripes_read(&event, &read, now, &mut fx);
+            shard.handle_stripes_read(&event, &read, now);
+            drain(&mut shard, &mut fx);
         }
-        let found = shard.cached_query_result(&event, &QUESTION, now.mono, &mut fx);
+        let found = shard.cached_query_result(&event, &QUESTION, now.mono);
+        drain(&mut shard, &mut fx);
         answered += usize::from(found.is_some());
         if reads(&fx) > 0 {
             begun += reads(&fx);
@@ -695,14 +720,17 @@ fn a_hot_event_is_read_before_its_age_is_over_and_nobody_waits() {
 fn nobody_asks_and_nothing_is_read() {
     let (mut shard, event) = shard_that_has_read(50);
     let mut fx = Vec::new();
-    shard.handle_timeout(at(40_000), &mut fx);
+    shard.handle_timeout(at(40_000));
+    drain(&mut shard, &mut fx);
     assert!(fx.is_empty() && shard.is_idle() && shard.poll_timeout().is_none());
     // Past the bound a query waits.
     assert_eq!(
-        shard.cached_query_result(&event, &QUESTION, Micros(50_001), &mut fx),
+        shard.cached_query_result(&event, &QUESTION, Micros(50_001)),
         None
     );
-    shard.handle_query(CallId(2), event, QUESTION, at(50_001), &mut fx);
+    drain(&mut shard, &mut fx);
+    shard.handle_query(CallId(2), event, QUESTION, at(50_001));
+    drain(&mut shard, &mut fx);
     assert_eq!(fx.len(), 1);
 }
 
@@ -711,18 +739,15 @@ fn who_asks_during_a_young_read_is_answered_by_it_and_by_none_when_age_is_zero()
     for (staleness, began, told_at_once) in [(50, 100_000, 2), (0, 100_000, 1)] {
         let (mut shard, event) = shard_that_has_read(staleness);
         let mut fx = Vec::new();
-        shard.handle_query(CallId(2), event.clone(), QUESTION, at(began), &mut fx);
-        shard.handle_query(
-            CallId(3),
-            event.clone(),
-            QUESTION,
-            at(began + 2_000),
-            &mut fx,
-        );
+        shard.handle_query(CallId(2), event.clone(), QUESTION, at(began));
+        drain(&mut shard, &mut fx);
+        shard.handle_query(CallId(3), event.clone(), QUESTION, at(began + 2_000));
+        drain(&mut shard, &mut fx);
         assert_eq!(reads(&fx), 1);
         fx.clear();
         let read = StripesRead::Found(vec![one_stripe(7)]);
-        shard.handle_stripes_read(&event, &read, at(began + 3_000), &mut fx);
+        shard.handle_stripes_read(&event, &read, at(began + 3_000));
+        drain(&mut shard, &mut fx);
         let told = |fx: &[Effect]| {
             let told = fx
                 .iter()
@@ -751,7 +776,8 @@ fn a_hot_event_leaves_room_for_the_others() {
     let mut fx = Vec::new();
     for event in ["hot", "cold", "new"] {
         let read = StripesRead::Found(vec![one_stripe(100)]);
-        shard.handle_stripes_read(&event.parse().expect("legal"), &read, at(0), &mut fx);
+        shard.handle_stripes_read(&event.parse().expect("legal"), &read, at(0));
+        drain(&mut shard, &mut fx);
     }
     let mut taken = 0;
     // Calls about records to be looked up first stay in flight, without a bound of their own.
@@ -762,7 +788,8 @@ fn a_hot_event_leaves_room_for_the_others() {
     };
     for n in 0..limits::OPERATIONS_IN_FLIGHT_MAX {
         fx.clear();
-        shard.handle_call(CallId(n as u64), look(n, "hot"), at(1), &mut fx);
+        shard.handle_call(CallId(n as u64), look(n, "hot"), at(1));
+        drain(&mut shard, &mut fx);
         if full(&fx) {
             break;
         }
@@ -771,10 +798,12 @@ fn a_hot_event_leaves_room_for_the_others() {
     assert_eq!(taken, limits::OPERATIONS_IN_FLIGHT_MAX / 2);
     for n in 0..limits::OPERATIONS_IN_FLIGHT_MAX / 3 {
         fx.clear();
-        shard.handle_call(CallId(n as u64), look(n, "cold"), at(1), &mut fx);
+        shard.handle_call(CallId(n as u64), look(n, "cold"), at(1));
+        drain(&mut shard, &mut fx);
         assert!(!full(&fx), "call {n} of another event");
     }
     fx.clear();
-    shard.handle_call(CallId(1), look(0, "new"), at(1), &mut fx);
+    shard.handle_call(CallId(1), look(0, "new"), at(1));
+    drain(&mut shard, &mut fx);
     assert!(!full(&fx), "nor is a third turned away");
 }

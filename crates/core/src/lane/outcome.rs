@@ -329,7 +329,7 @@ fn handle_existing_record(
         Decision::Answer(answer) => out.completions.push(Completion {
             reservation: operation.reservation,
             answer,
-            learned: Some(view),
+            record: Some(view),
             wrote: false,
         }),
         Decision::Write(_) => out.redecisions.push(Redecision {

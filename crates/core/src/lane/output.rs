@@ -30,7 +30,7 @@ pub struct Completion {
     pub reservation: ReservationId,
     pub answer: Answer,
     /// What the store holds for this reservation, when that is known.
-    pub learned: Option<RecordView>,
+    pub record: Option<RecordView>,
     /// It holds that cause of this very write.
     pub wrote: bool,
 }
@@ -81,18 +81,18 @@ impl PoolOutput {
         self.completions.push(Completion {
             reservation: entry.write.reservation,
             answer: Answer::Rejected(rejection),
-            learned: None,
+            record: None,
             wrote: false,
         });
     }
 
     pub(super) fn written(&mut self, record: RecordWrite, at: UnixMillis) {
         let answer = rules::answer_written(&record, at);
-        let learned = Some(record.view(at));
+        let view = record.view(at);
         self.completions.push(Completion {
             reservation: record.reservation,
             answer,
-            learned,
+            record: Some(view),
             wrote: true,
         });
     }

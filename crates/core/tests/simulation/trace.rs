@@ -61,7 +61,7 @@ impl Display for Words<'_, Effect> {
             Effect::Answer {
                 call,
                 answer,
-                learned,
+                record: learned,
             } => {
                 let learned = maybe(learned.as_ref());
                 write!(f, "answer {}: {}, record {learned}", call.0, Words(answer))
@@ -73,7 +73,7 @@ impl Display for Words<'_, Effect> {
                 shard,
                 call,
                 event,
-                shape,
+                layout: shape,
                 query,
             } => {
                 let (shape, query) = (Words(shape), Words(query));
@@ -91,7 +91,7 @@ impl Display for Words<'_, Effect> {
                 stripes_hint,
             } => write!(f, "read stripes of {event}, about {}", plain(*stripes_hint)),
             Effect::ReadRecords {
-                lookup,
+                read: lookup,
                 reservations,
             } => write!(f, "read records {}: {}", lookup.0, ids(reservations)),
             Effect::ReadSeats { event, seat_keys } => {
@@ -108,11 +108,11 @@ impl Display for Words<'_, Effect> {
             ),
             Effect::Forward {
                 shard,
-                route,
+                layout,
                 operation,
-                known,
+                hint: known,
             } => {
-                let (shape, known) = (Words(&route.shape), Words(known));
+                let (shape, known) = (Words(layout), Words(known));
                 write!(
                     f,
                     "forward to {shard}: {} {shape} {known}",

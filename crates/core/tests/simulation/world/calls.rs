@@ -37,17 +37,15 @@ impl World {
         let (event, what) = (call.event.clone(), call.what.clone());
         self.audit.taken(id, at.process, call);
         let (mut replayed, mut known) = (None, None);
-        self.with(at, |shard, now, fx| match (operation, what) {
+        self.with(at, |shard, now| match (operation, what) {
             (Some(operation), _) => match shard.engine.cached_answer(&operation, now.mono) {
                 Some(answer) => replayed = Some(answer),
-                None => shard.engine.handle_call(id, operation, now, fx),
+                None => shard.engine.handle_call(id, operation, now),
             },
             (None, What::Ask(query)) => {
-                known = shard
-                    .engine
-                    .cached_query_result(&event, &query, now.mono, fx);
+                known = shard.engine.cached_query_result(&event, &query, now.mono);
                 if known.is_none() {
-                    shard.engine.handle_query(id, event, query, now, fx);
+                    shard.engine.handle_query(id, event, query, now);
                 }
             }
             (None, What::Write(..)) => {}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use inventory_core::answer::{Answer, Rejection};
-use inventory_core::effect::{CallId, LaneId, RecordHint, RecordReadId, Route};
+use inventory_core::effect::{CallId, LaneId, RecordHint, RecordReadId};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::limits;
 use inventory_core::operation::Operation;
@@ -144,9 +144,9 @@ impl World {
         &mut self,
         from: ShardRef,
         to: usize,
-        route: Route,
+        layout: EventLayout,
         operation: Operation,
-        known: RecordHint,
+        hint: RecordHint,
     ) {
         let faults = self.faults();
         let at = self.now.plus(hop(&mut self.network_rng));
@@ -164,9 +164,9 @@ impl World {
             Happening::Forwarded {
                 to,
                 from,
-                route,
+                layout,
                 operation,
-                known,
+                hint,
             },
         );
     }
@@ -178,7 +178,7 @@ impl World {
         to: usize,
         call: CallId,
         event: EventId,
-        shape: EventLayout,
+        layout: EventLayout,
         query: Query,
     ) {
         let faults = self.faults();
@@ -197,7 +197,7 @@ impl World {
                 from,
                 call,
                 event,
-                shape,
+                layout,
                 query,
             },
         );

@@ -23,7 +23,7 @@ use std::fmt::Write;
 use std::rc::Rc;
 
 use inventory_core::answer::{Answer, Rejection};
-use inventory_core::effect::{CallId, Effect, LaneId, RecordHint, RecordReadId, Route};
+use inventory_core::effect::{CallId, Effect, LaneId, RecordHint, RecordReadId};
 use inventory_core::engine::{Engine, EngineSettings};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_core::operation::Operation;
@@ -98,9 +98,9 @@ enum Happening {
     Forwarded {
         to: ShardRef,
         from: ShardRef,
-        route: Route,
+        layout: EventLayout,
         operation: Operation,
-        known: RecordHint,
+        hint: RecordHint,
     },
     ForwardSettled(ShardRef, Origin, Answer, Option<RecordView>),
     Asked {
@@ -108,7 +108,7 @@ enum Happening {
         from: ShardRef,
         call: CallId,
         event: EventId,
-        shape: EventLayout,
+        layout: EventLayout,
         query: Query,
     },
     ToldBack(ShardRef, CallId, Result<QueryResult, Rejection>),
@@ -324,25 +324,25 @@ impl World {
             Happening::Read(at, event, read) => {
                 let (audit, store) = (&mut self.audit, &self.store);
                 audit.read_ends(at, &event, &read, self.now, store);
-                self.with(at, |shard, now, fx| {
+                self.with(at, |shard, now| {
                     shard.reading.remove(&event);
-                    shard.engine.handle_stripes_read(&event, &read, now, fx);
+                    shard.engine.handle_stripes_read(&event, &read, now);
                 })
             }
             Happening::LooksUp(from, lookup, reservations) => {
                 self.looks_up(from, lookup, &reservations);
                 Ok(())
             }
-            Happening::LookedUp(at, lookup, read) => self.with(at, |shard, now, fx| {
-                shard.engine.handle_records_read(lookup, &read, now, fx);
+            Happening::LookedUp(at, lookup, read) => self.with(at, |shard, now| {
+                shard.engine.handle_records_read(lookup, &read, now);
             }),
             Happening::ReadsSeats { from, event, seen } => {
                 self.reads_seats(from, event, seen);
                 Ok(())
             }
-            Happening::SeatsRead(at, event, read) => self.with(at, |shard, now, fx| {
+            Happening::SeatsRead(at, event, read) => self.with(at, |shard, now| {
                 shard.reading_seats.remove(&event);
-                shard.engine.handle_seats_read(&event, read, now, fx);
+                shard.engine.handle_seats_read(&event, read, now);
             }),
             Happening::LooksForSeats {
                 from,
@@ -353,17 +353,17 @@ impl World {
                 self.looks_for_seats(from, event, unix, seen);
                 Ok(())
             }
-            Happening::FreeSeatsRead(at, event, read) => self.with(at, |shard, now, fx| {
+            Happening::FreeSeatsRead(at, event, read) => self.with(at, |shard, now| {
                 shard.looking_for_seats.remove(&event);
-                shard.engine.handle_free_seats_read(&event, read, now, fx);
+                shard.engine.handle_free_seats_read(&event, read, now);
             }),
             Happening::Wakes(at) => {
                 let mut is_over = true;
-                self.with(at, |shard, now, fx| {
+                self.with(at, |shard, now| {
                     if shard.wake.is_some_and(|due| due <= now.mono) {
                         shard.wake = None;
                     }
-                    shard.engine.handle_timeout(now, fx);
+                    shard.engine.handle_timeout(now);
                     let next = shard.engine.poll_timeout();
                     is_over = next.is_none_or(|due| due > now.mono);
                 })?;
@@ -394,9 +394,9 @@ impl World {
             let (audit, store) = (&mut self.audit, &self.store);
             audit.settles(at, &transaction, &outcome, store);
         }
-        self.with(at, |shard, now, fx| {
+        self.with(at, |shard, now| {
             let at = &mut shard.engine;
-            at.handle_transaction_outcome(lane, outcome, now, fx);
+            at.handle_transaction_outcome(lane, outcome, now);
         })
     }
 
@@ -406,14 +406,14 @@ impl World {
             Happening::Forwarded {
                 to,
                 from,
-                route,
+                layout,
                 operation,
-                known,
+                hint,
             } if self.lives(to) => {
                 let call = self.internal(Waits::Forward(from, origin_of(&operation)));
-                self.with(to, |shard, now, fx| {
+                self.with(to, |shard, now| {
                     let at = &mut shard.engine;
-                    at.handle_forwarded_call(call, operation, route, known, now, fx);
+                    at.handle_forwarded_call(call, operation, layout, hint, now);
                 })
             }
             Happening::ForwardSettled(to, (event, reservation), answer, learned) => {
@@ -423,9 +423,9 @@ impl World {
                     let (audit, store) = (&mut self.audit, &self.store);
                     audit.is_told(to, &event, &reservation, view, store);
                 }
-                self.with(to, |shard, now, fx| {
+                self.with(to, |shard, now| {
                     let at = &mut shard.engine;
-                    at.handle_forward_outcome(&event, &reservation, answer, learned, now, fx);
+                    at.handle_forward_outcome(&event, &reservation, answer, learned, now);
                 })
             }
             Happening::Asked {
@@ -433,20 +433,20 @@ impl World {
                 from,
                 call,
                 event,
-                shape,
+                layout,
                 query,
             } if self.lives(to) => {
                 let call = self.internal(Waits::Query(from, call));
-                self.with(to, |shard, now, fx| {
+                self.with(to, |shard, now| {
                     let at = &mut shard.engine;
-                    at.handle_forwarded_query(call, &event, shape, query, now, fx);
+                    at.handle_forwarded_query(call, &event, layout, query, now);
                 })
             }
             Happening::ToldBack(to, call, result) if self.lives(to) => self.told(to, call, &result),
             Happening::Forgets(at, event) => {
                 self.audit.forgets(at, &event);
-                self.with(at, |shard, now, _| {
-                    shard.engine.handle_event_changed(&event, now.mono);
+                self.with(at, |shard, now| {
+                    shard.engine.handle_event_changed(&event, now);
                 })
             }
             Happening::Restocks(event, stripe, units) => {
@@ -487,11 +487,7 @@ impl World {
 
     /// Lets a shard do something, carries out what it wants, and minds its timer. Messages to a
     /// life that has ended are lost.
-    fn with(
-        &mut self,
-        at: ShardRef,
-        act: impl FnOnce(&mut Shard, Now, &mut Vec<Effect>),
-    ) -> Result<(), Broken> {
+    fn with(&mut self, at: ShardRef, act: impl FnOnce(&mut Shard, Now)) -> Result<(), Broken> {
         if !self.lives(at) {
             return Ok(());
         }
@@ -499,9 +495,9 @@ impl World {
             mono: self.now,
             unix: self.clock(at.process),
         };
-        let mut fx = Vec::new();
         let shard = &mut self.processes[at.process].shards[at.shard];
-        act(shard, now, &mut fx);
+        act(shard, now);
+        let effects: Vec<_> = std::iter::from_fn(|| shard.engine.poll_effect()).collect();
         let wake = shard.engine.poll_timeout();
         if let Some(due) = wake
             && shard.wake.is_none_or(|set| due < set)
@@ -509,7 +505,7 @@ impl World {
             shard.wake = Some(due);
             self.make(due, Happening::Wakes(at));
         }
-        for effect in fx {
+        for effect in effects {
             self.carry_out(at, effect)?;
         }
         Ok(())
@@ -524,8 +520,8 @@ impl World {
             Effect::Answer {
                 call,
                 answer,
-                learned,
-            } => self.answers(at, call, answer, learned),
+                record,
+            } => self.answers(at, call, answer, record),
             Effect::AnswerQuery { call, result } => match self.internal.remove(&call.0) {
                 Some(Waits::Query(to, call)) => {
                     let due = self.now.plus(hop(&mut self.network_rng));
@@ -539,11 +535,11 @@ impl World {
                 shard: to,
                 call,
                 event,
-                shape,
+                layout,
                 query,
             } => {
                 must!(to != at.shard, "asked itself");
-                self.pass_on(at, to, call, event, shape, query);
+                self.pass_on(at, to, call, event, layout, query);
                 Ok(())
             }
             Effect::Transact { lane, transaction } => {
@@ -570,7 +566,7 @@ impl World {
                 Ok(())
             }
             Effect::ReadRecords {
-                lookup,
+                read: lookup,
                 reservations,
             } => {
                 let distinct: BTreeSet<_> = reservations.iter().collect();
@@ -601,12 +597,12 @@ impl World {
             }
             Effect::Forward {
                 shard: to,
-                route,
+                layout,
                 operation,
-                known,
+                hint,
             } => {
                 must!(to != at.shard, "forwarded to itself");
-                self.forward(at, to, route, operation, known);
+                self.forward(at, to, layout, operation, hint);
                 Ok(())
             }
         }

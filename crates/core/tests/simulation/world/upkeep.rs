@@ -136,9 +136,9 @@ impl World {
         for (event, reservation, record) in due {
             let call = self.internal(Waits::Reclaimer(at.process, reservation.clone()));
             let deadline = self.now.plus(Micros::from_millis(5_000));
-            self.with(at, |shard, now, fx| {
+            self.with(at, |shard, now| {
                 let at = &mut shard.engine;
-                at.handle_expired_hold(call, event, reservation, record, deadline, now, fx);
+                at.handle_expired_hold(call, event, reservation, record, deadline, now);
             })?;
         }
         Ok(())

@@ -20,7 +20,7 @@ impl Bench {
         let Completion {
             reservation,
             answer,
-            learned,
+            record: learned,
             wrote,
         } = settled;
         let Some(number) = self.waiting.remove(&reservation) else {
