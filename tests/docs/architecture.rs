@@ -103,19 +103,23 @@ fn a_manifest_is_read_without_its_test_dependencies() {
 }
 
 #[test]
-fn the_walk_of_a_commit_names_few_files_and_functions_that_they_have() {
+fn the_path_of_a_commit_has_few_files_and_both_paths_name_functions_that_these_have() {
     let document = read("docs/ARCHITECTURE.md");
-    let (_, walk) = document.split_once("\n## The path of a commit\n").unwrap();
-    let walk = walk.split("\n## ").next().unwrap();
-    let (files, missing) = walked(walk, |path| {
-        fs::read_to_string(root().join(path)).unwrap_or_default()
+    let text_of = |path: &str| fs::read_to_string(root().join(path)).unwrap_or_default();
+    let [commit, hold] = ["commit", "seat hold"].map(|call| {
+        let (_, path) = document
+            .split_once(&format!("\n## The path of a {call}\n"))
+            .unwrap();
+        let (files, missing) = walked(path.split("\n## ").next().unwrap(), text_of);
+        assert!(missing.is_empty(), "{call}:\n{}", missing.join("\n"));
+        files
     });
-    assert!(missing.is_empty(), "\n{}", missing.join("\n"));
     assert!(
-        (10..=WALK_FILES_MAX).contains(&files.len()),
-        "{} files: {files:?}",
-        files.len()
+        (10..=WALK_FILES_MAX).contains(&commit.len()),
+        "{} files: {commit:?}",
+        commit.len()
     );
+    assert!(hold.len() > 4, "{hold:?}");
 }
 
 /// The files that the items of `walk` name, and the functions that none of the files of their item has. A file is a
