@@ -5,6 +5,7 @@
 
 mod audit;
 mod coherence;
+mod control_plane;
 mod seats;
 mod telemetry;
 mod top;
@@ -17,6 +18,7 @@ pub use inventory_runtime::limits::*;
 pub use inventory_store::limits::*;
 
 pub use self::audit::*;
+pub use self::control_plane::*;
 pub use self::seats::*;
 pub use self::telemetry::*;
 pub use self::top::*;
@@ -109,85 +111,6 @@ pub const FAILED_GRACE: Duration = Duration::from_secs(2);
 /// What a shard has left to end once it is told that the grace is over: a few looks into its inbox.
 /// One that has not ended then hangs, and the process ends without it.
 pub const ABORT_GRACE: Duration = Duration::from_secs(2);
-
-// ---- The side thread ----------------------------------------------------------------------------
-
-/// How long a scrape waits for all shards together. A busy shard answers in well under a
-/// millisecond; Prometheus gives up after 10 s.
-pub const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Scrapes under way or waiting for the one under way; one more is answered 503.
-pub const SCRAPES_MAX: usize = 4;
-
-/// Connections to METRICS_PORT. More wait in the kernel's backlog until one closes.
-pub const HTTP_CONNECTIONS_MAX: usize = 64;
-
-/// Bytes of a request line and its headers on METRICS_PORT.
-pub const HTTP_HEADER_BYTES_MAX: usize = 16 * 1024;
-
-/// How long a request on METRICS_PORT may take to send its headers, a connection's idle time
-/// before them included.
-pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Age at which a connection to METRICS_PORT is asked to leave: a peer that reads nothing cannot
-/// hold a slot for longer than this and its grace.
-pub const HTTP_CONNECTION_AGE_MAX: Duration = Duration::from_secs(120);
-
-/// What a connection to METRICS_PORT that was asked to leave has left.
-pub const HTTP_CONNECTION_AGE_GRACE: Duration = Duration::from_secs(5);
-
-/// Connections to ADMIN_PORT. More wait in the kernel's backlog until one closes.
-pub const ADMIN_CONNECTIONS_MAX: usize = 32;
-
-/// Calls of one connection to ADMIN_PORT at a time; one more is answered RESOURCE_EXHAUSTED.
-pub const ADMIN_CALLS_PER_CONNECTION_MAX: usize = 32;
-
-/// How long an admin call may take: a transaction with its retries, many times over.
-pub const ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// One message on ADMIN_PORT: [`SEATS_PER_CHUNK_MAX`] seats with every text at its longest.
-pub const ADMIN_MESSAGE_BYTES_MAX: usize = 256 * 1024;
-
-/// Violations that one refusal names: enough to see what is wrong with a file, and less than the
-/// 16 KiB of header that clients take.
-pub const VIOLATIONS_TOLD_MAX: usize = 20;
-
-/// Seats in one message of an import, or in one call that blocks them: five transactions.
-pub const SEATS_PER_CHUNK_MAX: usize = 500;
-
-/// Seats written by one transaction of an import.
-pub const SEATS_WRITTEN_AT_ONCE_MAX: usize = TRANSACTION_ACTIONS_MAX;
-
-/// Writes of one import in flight: at 20 ms each 40,000 seats a second, beyond what a table takes.
-pub const SEAT_WRITES_IN_FLIGHT_MAX: usize = 8;
-
-/// Imports under way at once: they share the table's write units with the sale.
-pub const IMPORTS_MAX: usize = 4;
-
-/// What an import that found no place is told to wait: others take seconds.
-pub const IMPORTS_RETRY_AFTER: Duration = Duration::from_secs(5);
-
-/// How long an import waits for the client's next message.
-pub const ADMIN_CHUNK_WAIT_MAX: Duration = Duration::from_secs(10);
-
-/// Section, row or number of a seat, in bytes: a seat's item stays under 1 KB, one write unit.
-pub const SEAT_TEXT_BYTES_MAX: usize = 64;
-
-/// Name or venue of an event, in bytes.
-pub const EVENT_TEXT_BYTES_MAX: usize = 256;
-
-/// Largest price, in the currency's smallest unit: exact in every number format on the way.
-pub const PRICE_AMOUNT_MAX: i64 = 1_000_000_000_000;
-
-/// Age at which a connection to ADMIN_PORT is cut, whatever it does: the longest call is far shorter.
-pub const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
-
-/// What the side thread's own connections have left once it is told to stop: a scrape under way can
-/// finish.
-pub const CONTROL_PLANE_STOP_GRACE: Duration = Duration::from_secs(2);
-
-/// Pause after an accept that failed (no descriptors left), so that the loop does not spin.
-pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 // ---- What can be configured, and how far --------------------------------------------------------
 

@@ -158,5 +158,4 @@ fn add(answer: Option<ShardMetrics>, now: Duration, aggregate: &mut MetricsAggre
 }
 
 #[cfg(test)]
-#[path = "scrape_tests.rs"]
 mod tests;

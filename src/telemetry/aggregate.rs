@@ -597,5 +597,4 @@ fn units_by_state(of: &EventMetrics) -> Vec<(&'static str, u64)> {
 }
 
 #[cfg(test)]
-#[path = "aggregate_tests.rs"]
 mod tests;

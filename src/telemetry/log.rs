@@ -391,5 +391,4 @@ fn timestamp(at: SystemTime) -> String {
 }
 
 #[cfg(test)]
-#[path = "log_tests.rs"]
 mod tests;

@@ -1,7 +1,6 @@
-//! The admin service on its port, before a backend in memory.
+//! The admin service on its port, with a backend in memory.
 
-#[path = "admin/double.rs"]
-mod double;
+mod fake_backend;
 
 use std::time::Duration;
 
@@ -13,17 +12,17 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-pub(crate) use double::Events;
+pub(crate) use fake_backend::Events;
 
 use crate::{channel, client, start};
 
 type Admin = InventoryAdminClient<Channel>;
 
-/// Runs `calls` against a fresh server.
+/// Runs `calls` against a new server.
 fn with_admin(calls: impl AsyncFnOnce(Admin)) {
-    let (side, _readiness) = start();
+    let (control_plane, _readiness) = start();
     client(async {
-        let channel = channel(side.admin_address().unwrap());
+        let channel = channel(control_plane.admin_address().unwrap());
         calls(InventoryAdminClient::new(channel)).await;
     });
 }
@@ -36,17 +35,17 @@ fn seated(event_id: &str, seat_keys: i32) -> pb::CreateEventRequest {
 }
 
 #[track_caller]
-fn assert_refused(error: &Status, code: Code, reason: &str) {
+fn assert_error(error: &Status, code: Code, reason: &str) {
     assert_eq!(error.code(), code, "{error}");
     let info = error.get_details_error_info().unwrap();
     assert_eq!(info.reason, reason, "{error}");
     assert_eq!(info.domain, "inventory-api");
 }
 
-/// The fields that a refusal names.
+/// The fields in the violations of an error.
 #[track_caller]
-fn named(error: &Status) -> Vec<String> {
-    assert_refused(error, Code::InvalidArgument, "INVALID_ARGUMENT");
+fn violated_fields(error: &Status) -> Vec<String> {
+    assert_error(error, Code::InvalidArgument, "INVALID_ARGUMENT");
     let bad = error.get_details_bad_request().unwrap();
     for violation in &bad.field_violations {
         assert!(violation.description.contains("want "), "{violation:?}");
@@ -66,10 +65,10 @@ fn create(event_id: &str, total: i64, stripes: i32) -> pb::CreateEventRequest {
 }
 
 #[test]
-fn admin_creates_once_and_reads_back() {
-    let (side, _readiness) = start();
+fn create_event_is_idempotent_and_readable() {
+    let (control_plane, _readiness) = start();
     client(async {
-        let mut admin = InventoryAdminClient::new(channel(side.admin_address().unwrap()));
+        let mut admin = InventoryAdminClient::new(channel(control_plane.admin_address().unwrap()));
         let made = admin
             .create_event(create("evt", 101, 4))
             .await
@@ -100,7 +99,7 @@ fn admin_creates_once_and_reads_back() {
             .await
             .unwrap();
         assert_eq!(read.into_inner().event, Some(event));
-        // Not named, the stripes are as many as the total makes sensible.
+        // With 0 stripes the server chooses the number.
         let many = admin.create_event(create("evt-2", 1_000, 0)).await.unwrap();
         assert_eq!(many.into_inner().event.unwrap().stripes.len(), 4);
         let one = admin
@@ -113,7 +112,7 @@ fn admin_creates_once_and_reads_back() {
 }
 
 #[test]
-fn admin_names_every_bad_field() {
+fn every_invalid_field_is_reported() {
     let long = "e".repeat(129);
     let text = |name: &str, venue: &str| pb::CreateEventRequest {
         name: name.to_owned(),
@@ -148,36 +147,36 @@ fn admin_names_every_bad_field() {
     with_admin(async |mut admin| {
         for (request, want) in cases {
             let error = admin.create_event(request.clone()).await.unwrap_err();
-            assert_eq!(named(&error), want, "{request:?}");
+            assert_eq!(violated_fields(&error), want, "{request:?}");
         }
         let error = admin.get_event(pb::GetEventRequest::default()).await;
-        assert_eq!(named(&error.unwrap_err()), ["event_id"]);
+        assert_eq!(violated_fields(&error.unwrap_err()), ["event_id"]);
         let error = admin.close_event(pb::CloseEventRequest::default()).await;
-        assert_eq!(named(&error.unwrap_err()), ["event_id"]);
+        assert_eq!(violated_fields(&error.unwrap_err()), ["event_id"]);
         let error = admin.set_total(pb::SetTotalRequest::default()).await;
-        assert_eq!(named(&error.unwrap_err()), ["event_id", "total"]);
+        assert_eq!(violated_fields(&error.unwrap_err()), ["event_id", "total"]);
         let error = admin
             .get_reservation(pb::GetReservationRequest::default())
             .await;
-        assert_eq!(named(&error.unwrap_err()), ["reservation_id"]);
+        assert_eq!(violated_fields(&error.unwrap_err()), ["reservation_id"]);
         let error = admin
             .refund_reservation(pb::RefundReservationRequest::default())
             .await;
-        assert_eq!(named(&error.unwrap_err()), ["reservation_id"]);
+        assert_eq!(violated_fields(&error.unwrap_err()), ["reservation_id"]);
         let listing = pb::ListReservationsRequest {
             event_id: String::new(),
             status: 6,
         };
         let error = admin.list_reservations(listing).await.unwrap_err();
-        assert_eq!(named(&error), ["event_id", "status"]);
+        assert_eq!(violated_fields(&error), ["event_id", "status"]);
     });
 }
 
 #[test]
-fn admin_refusals_have_a_status_a_reason_and_the_event() {
-    let (side, _readiness) = start();
+fn errors_have_status_reason_and_event() {
+    let (control_plane, _readiness) = start();
     client(async {
-        let mut admin = InventoryAdminClient::new(channel(side.admin_address().unwrap()));
+        let mut admin = InventoryAdminClient::new(channel(control_plane.admin_address().unwrap()));
         admin.create_event(create("evt", 10, 1)).await.unwrap();
         let other = admin.create_event(create("evt", 11, 1)).await.unwrap_err();
         assert!(other.message().contains("total 10 over 1"), "{other}");
@@ -220,7 +219,7 @@ fn admin_refusals_have_a_status_a_reason_and_the_event() {
 }
 
 #[test]
-fn admin_lists_all_events_in_pages() {
+fn events_are_listed_in_pages() {
     with_admin(async |mut admin| {
         for event in ["evt_1", "evt_2"] {
             admin.create_event(create(event, 10, 2)).await.unwrap();
@@ -256,7 +255,7 @@ fn admin_lists_all_events_in_pages() {
 }
 
 #[test]
-fn a_total_goes_up_and_down_but_not_below_what_is_taken() {
+fn total_cannot_be_set_below_taken_units() {
     with_admin(async |mut admin| {
         admin.create_event(create("evt", 10, 2)).await.unwrap();
         admin.create_event(seated("seats", 1)).await.unwrap();
@@ -269,7 +268,7 @@ fn a_total_goes_up_and_down_but_not_below_what_is_taken() {
             assert_eq!(set.into_inner().event.unwrap().total, total);
         }
         let error = admin.set_total(set("evt", 1)).await.unwrap_err();
-        assert_refused(&error, Code::FailedPrecondition, "TOTAL_TOO_SMALL");
+        assert_error(&error, Code::FailedPrecondition, "TOTAL_TOO_SMALL");
         assert!(
             error.message().contains("total of 2, of which 2"),
             "{error}"
@@ -277,9 +276,9 @@ fn a_total_goes_up_and_down_but_not_below_what_is_taken() {
         let numbers = error.get_details_error_info().unwrap().metadata;
         assert_eq!((&*numbers["total"], &*numbers["taken"]), ("2", "2"));
         let error = admin.set_total(set("seats", 1)).await.unwrap_err();
-        assert_refused(&error, Code::FailedPrecondition, "EVENT_SEATED");
+        assert_error(&error, Code::FailedPrecondition, "EVENT_SEATED");
         let error = admin.set_total(set("nowhere", 1)).await.unwrap_err();
-        assert_refused(&error, Code::NotFound, "EVENT_NOT_FOUND");
+        assert_error(&error, Code::NotFound, "EVENT_NOT_FOUND");
     });
 }
 
@@ -304,7 +303,7 @@ fn import(event_id: &str, seats: Vec<pb::NewSeat>) -> pb::ImportSeatsRequest {
 }
 
 #[test]
-fn seats_are_imported_in_messages_and_once_more_without_harm() {
+fn seat_import_can_be_repeated() {
     with_admin(async |mut admin| {
         admin.create_event(seated("evt", 4)).await.unwrap();
         let chunk = limits::SEATS_PER_CHUNK_MAX as i64;
@@ -334,7 +333,7 @@ fn seats_are_imported_in_messages_and_once_more_without_harm() {
 }
 
 #[test]
-fn an_import_is_refused_by_field_and_by_event() {
+fn invalid_import_reports_field_or_event() {
     let many = (0..=limits::SEATS_PER_CHUNK_MAX)
         .map(|n| seat(n, 1))
         .collect();
@@ -377,15 +376,15 @@ fn an_import_is_refused_by_field_and_by_event() {
                 .import_seats(stream::iter(messages))
                 .await
                 .unwrap_err();
-            assert_eq!(named(&error), fields);
+            assert_eq!(violated_fields(&error), fields);
         }
-        // However much is wrong, a refusal stays small.
+        // The size of an error is bounded.
         let wrong = (0..limits::SEATS_PER_CHUNK_MAX)
             .map(|_| seat("", -1))
             .collect();
         let messages = stream::iter([import("evt", wrong)]);
         let error = admin.import_seats(messages).await.unwrap_err();
-        assert_eq!(named(&error).len(), limits::VIOLATIONS_TOLD_MAX);
+        assert_eq!(violated_fields(&error).len(), limits::FIELD_VIOLATIONS_MAX);
 
         for (event, code, reason) in [
             ("units", Code::FailedPrecondition, "EVENT_NOT_SEATED"),
@@ -393,11 +392,11 @@ fn an_import_is_refused_by_field_and_by_event() {
         ] {
             let messages = stream::iter([import(event, vec![seat(1, 1)])]);
             let error = admin.import_seats(messages).await.unwrap_err();
-            assert_refused(&error, code, reason);
+            assert_error(&error, code, reason);
         }
         let messages = stream::iter([import("evt", vec![seat("busy", 1)])]);
         let error = admin.import_seats(messages).await.unwrap_err();
-        assert_refused(&error, Code::ResourceExhausted, "STORE_BUSY");
+        assert_error(&error, Code::ResourceExhausted, "STORE_BUSY");
         let event_id = "evt".to_owned();
         admin
             .close_event(pb::CloseEventRequest { event_id })
@@ -405,12 +404,12 @@ fn an_import_is_refused_by_field_and_by_event() {
             .unwrap();
         let messages = stream::iter([import("evt", vec![seat(1, 1)])]);
         let error = admin.import_seats(messages).await.unwrap_err();
-        assert_refused(&error, Code::FailedPrecondition, "EVENT_CLOSED");
+        assert_error(&error, Code::FailedPrecondition, "EVENT_CLOSED");
     });
 }
 
 #[test]
-fn each_seat_that_is_blocked_or_unblocked_has_its_outcome() {
+fn blocking_returns_one_outcome_per_seat() {
     use pb::SeatOutcome::{Changed, Held, NotFound, Sold, Unchanged};
     with_admin(async |mut admin| {
         admin.create_event(seated("evt", 1)).await.unwrap();
@@ -460,13 +459,13 @@ fn each_seat_that_is_blocked_or_unblocked_has_its_outcome() {
             (vec!["x", "a b", "x"], vec!["seat_ids[1]", "seat_ids[2]"]),
         ] {
             let error = admin.block_seats(block(&seats)).await.unwrap_err();
-            assert_eq!(named(&error), fields);
+            assert_eq!(violated_fields(&error), fields);
         }
     });
 }
 
 #[test]
-fn a_reservation_is_read_and_refunded() {
+fn reservation_is_read_and_refunded() {
     with_admin(async |mut admin| {
         let read = |id: &str| pb::GetReservationRequest {
             reservation_id: id.to_owned(),
@@ -490,7 +489,7 @@ fn a_reservation_is_read_and_refunded() {
         };
         assert_eq!(found.into_inner().reservation, Some(expected));
         let error = admin.get_reservation(read("none")).await.unwrap_err();
-        assert_refused(&error, Code::NotFound, "RESERVATION_NOT_FOUND");
+        assert_error(&error, Code::NotFound, "RESERVATION_NOT_FOUND");
         let metadata = error.get_details_error_info().unwrap().metadata;
         assert_eq!(metadata["reservation_id"], "none");
 
@@ -502,7 +501,7 @@ fn a_reservation_is_read_and_refunded() {
         assert_eq!(refunded.status(), pb::ReservationStatus::Refunded);
         assert!(refunded.order_id.starts_with("ord_"));
         let error = admin.refund_reservation(refund("held")).await.unwrap_err();
-        assert_refused(
+        assert_error(
             &error,
             Code::FailedPrecondition,
             "RESERVATION_NOT_CONFIRMED",
@@ -533,15 +532,15 @@ fn reservations_are_listed_in_pages_and_by_status() {
             .await
             .unwrap();
         assert_eq!(all, [vec!["held", "confirmed"], vec!["refunded"]]);
-        // A page with nothing in it shows that the listing goes on.
+        // An empty page keeps the stream alive.
         let some = list("evt", pb::ReservationStatus::Confirmed).await.unwrap();
         assert_eq!(some, [vec!["confirmed"], vec![]]);
-        // What breaks off is no whole listing.
+        // An error within a listing ends the stream with that error.
         let error = list("half", pb::ReservationStatus::Held).await.unwrap_err();
-        assert_refused(&error, Code::Internal, "INTERNAL");
+        assert_error(&error, Code::Internal, "INTERNAL");
         let error = list("nowhere", pb::ReservationStatus::Held)
             .await
             .unwrap_err();
-        assert_refused(&error, Code::NotFound, "EVENT_NOT_FOUND");
+        assert_error(&error, Code::NotFound, "EVENT_NOT_FOUND");
     });
 }

@@ -1,4 +1,4 @@
-//! Health and reflection, on the clients' port and on the admin port.
+//! Health and reflection on GRPC_PORT and ADMIN_PORT.
 
 use std::net::Ipv4Addr;
 
@@ -11,8 +11,8 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::{channel, client, start};
 
-/// The cold services of the clients' port on a server of their own.
-async fn cold_server(readiness: &Readiness) -> Channel {
+/// A server with the auxiliary services of GRPC_PORT.
+async fn auxiliary_server(readiness: &Readiness) -> Channel {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .unwrap();
@@ -38,7 +38,7 @@ async fn check(health: &mut HealthClient<Channel>, service: &str) -> Result<Serv
 fn health_check_follows_readiness_per_service() {
     client(async {
         let readiness = Readiness::new();
-        let mut health = HealthClient::new(cold_server(&readiness).await);
+        let mut health = HealthClient::new(auxiliary_server(&readiness).await);
         for service in ["", "inventory.v1.Inventory"] {
             assert_eq!(
                 check(&mut health, service).await,
@@ -62,10 +62,10 @@ fn health_check_follows_readiness_per_service() {
 }
 
 #[test]
-fn health_watch_tells_each_change_and_ends_with_the_drain() {
+fn health_watch_sends_each_change_and_ends_at_drain() {
     client(async {
         let readiness = Readiness::new();
-        let mut health = HealthClient::new(cold_server(&readiness).await);
+        let mut health = HealthClient::new(auxiliary_server(&readiness).await);
         let watch = async |health: &mut HealthClient<Channel>, service: &str| {
             let service = service.to_owned();
             health
@@ -99,7 +99,7 @@ fn health_watch_tells_each_change_and_ends_with_the_drain() {
     });
 }
 
-/// Asks one version of reflection for the services' names and for the file of a symbol.
+/// Requests the service names and the file of a symbol from one version of reflection.
 macro_rules! reflect {
     ($version:ident, $channel:expr, $symbol:expr) => {{
         use reflection::server_reflection_request::MessageRequest;
@@ -143,11 +143,11 @@ const OWN_SERVICES: [&str; 3] = [
 ];
 
 #[test]
-fn reflection_names_what_the_port_serves_and_nothing_else() {
-    let (side, _readiness) = start();
-    let admin = side.admin_address().unwrap();
+fn reflection_lists_only_services_of_the_port() {
+    let (control_plane, _readiness) = start();
+    let admin = control_plane.admin_address().unwrap();
     client(async {
-        let clients = cold_server(&Readiness::new()).await;
+        let clients = auxiliary_server(&Readiness::new()).await;
         for (channel, own, also, other) in [
             (
                 clients,
@@ -176,11 +176,11 @@ fn reflection_names_what_the_port_serves_and_nothing_else() {
 }
 
 #[test]
-fn the_admin_port_has_health_of_its_own() {
-    let (side, readiness) = start();
+fn admin_port_has_its_own_health_service() {
+    let (control_plane, readiness) = start();
     readiness.set_ready();
     client(async {
-        let mut health = HealthClient::new(channel(side.admin_address().unwrap()));
+        let mut health = HealthClient::new(channel(control_plane.admin_address().unwrap()));
         let own = "inventory.v1.InventoryAdmin";
         assert_eq!(check(&mut health, own).await, Ok(ServingStatus::Serving));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! HTTP on the metrics port.
+//! HTTP on METRICS_PORT.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use inventory_api::limits;
 use crate::{SOON, Shards, connect, exchange, get, settings, start};
 
 #[test]
-fn probes_follow_readiness_and_say_why_not() {
-    let (side, readiness) = start();
-    let at = side.metrics_address();
+fn probes_follow_readiness_and_give_the_reason() {
+    let (control_plane, readiness) = start();
+    let at = control_plane.metrics_address();
     assert_eq!(get(at, "/healthz"), (200, "ok\n".to_owned()));
     assert_eq!(
         get(at, "/readyz"),
@@ -37,15 +37,15 @@ fn probes_follow_readiness_and_say_why_not() {
 }
 
 #[test]
-fn metrics_are_the_sum_of_all_shards_since_the_start() {
-    let (side, _readiness) = start();
+fn metrics_are_the_sum_of_all_shards() {
+    let (control_plane, _readiness) = start();
     let head = "GET /metrics HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n";
-    let first = exchange(side.metrics_address(), head);
+    let first = exchange(control_plane.metrics_address(), head);
     assert!(
         first.contains("content-type: text/plain; version=0.0.4\r\n"),
         "{first}"
     );
-    let (status, text) = get(side.metrics_address(), "/metrics");
+    let (status, text) = get(control_plane.metrics_address(), "/metrics");
     assert_eq!(status, 200);
     let count = "grpc_request_duration_seconds_count{method=\"CommitReservation\"} 4\n";
     assert!(text.contains(count), "{text}");
@@ -53,11 +53,11 @@ fn metrics_are_the_sum_of_all_shards_since_the_start() {
 }
 
 #[test]
-fn a_dead_shard_delays_only_the_scrape_and_that_for_a_bounded_time() {
+fn silent_shard_delays_only_the_scrape_for_a_bounded_time() {
     let mut settings = settings(&Readiness::new());
     settings.scrape = Arc::new(Shards { all: false });
-    let side = ControlPlane::start(settings).unwrap();
-    let at = side.metrics_address();
+    let control_plane = ControlPlane::start(settings).unwrap();
+    let at = control_plane.metrics_address();
     let began = Instant::now();
     let mut scrape = connect(at);
     scrape
@@ -79,20 +79,20 @@ fn a_dead_shard_delays_only_the_scrape_and_that_for_a_bounded_time() {
 }
 
 #[test]
-fn a_header_past_the_limit_is_refused_before_it_ends() {
-    let (side, _readiness) = start();
+fn oversized_header_is_refused_before_its_end() {
+    let (control_plane, _readiness) = start();
     let long = "x".repeat(limits::HTTP_HEADER_BYTES_MAX + 1024);
     let answer = exchange(
-        side.metrics_address(),
+        control_plane.metrics_address(),
         &format!("GET /healthz HTTP/1.1\r\nx: {long}"),
     );
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
 }
 
 #[test]
-fn a_connection_past_the_last_slot_waits_for_one() {
-    let (side, _readiness) = start();
-    let at = side.metrics_address();
+fn connection_beyond_the_maximum_waits_for_a_slot() {
+    let (control_plane, _readiness) = start();
+    let at = control_plane.metrics_address();
     let mut idle: Vec<_> = (0..limits::HTTP_CONNECTIONS_MAX)
         .map(|_| connect(at))
         .collect();

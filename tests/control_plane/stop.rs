@@ -1,4 +1,4 @@
-//! Signals, and the end of the side thread.
+//! Signals and the stop of the control plane.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,14 +14,14 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::{SOON, Shards, channel, client, connect, get, settings};
 
 #[test]
-fn the_first_signal_asks_for_a_graceful_end_and_the_second_for_one_at_once() {
+fn first_signal_requests_drain_and_second_one_abort() {
     let mut settings = settings(&Readiness::new());
     settings.signals = true;
-    let side = ControlPlane::start(settings).unwrap();
-    let mut shutdown = side.shutdown();
+    let control_plane = ControlPlane::start(settings).unwrap();
+    let mut shutdown = control_plane.shutdown();
     assert_eq!(*shutdown.borrow(), ShutdownSignal::None);
     let mut send = |signal| {
-        // SAFETY: kill has no memory effects, and this process handles both signals by now.
+        // SAFETY: kill has no memory effects, and this process handles both signals.
         assert_eq!(unsafe { libc::kill(libc::getpid(), signal) }, 0);
         client(async { shutdown.changed().await.unwrap() });
         *shutdown.borrow_and_update()
@@ -29,23 +29,26 @@ fn the_first_signal_asks_for_a_graceful_end_and_the_second_for_one_at_once() {
     assert_eq!(send(libc::SIGTERM), ShutdownSignal::Drain { by: "SIGTERM" });
     assert_eq!(send(libc::SIGINT), ShutdownSignal::Abort { by: "SIGINT" });
     assert_eq!(
-        get(side.metrics_address(), "/healthz").0,
+        get(control_plane.metrics_address(), "/healthz").0,
         200,
         "the end is the server's to make"
     );
 }
 
 #[test]
-fn a_stop_frees_the_ports_however_the_clients_behave() {
+fn stop_frees_the_ports_with_misbehaving_clients() {
     let (dropped, task_dropped) = std::sync::mpsc::channel::<()>();
     let mut settings = settings(&Readiness::new());
     settings.tasks.push(Box::pin(async move {
         let _held = dropped;
         std::future::pending::<()>().await;
     }));
-    let side = ControlPlane::start(settings).unwrap();
-    let (metrics, admin) = (side.metrics_address(), side.admin_address().unwrap());
-    // One says nothing, one stops in the middle of a header, one watches for ever.
+    let control_plane = ControlPlane::start(settings).unwrap();
+    let (metrics, admin) = (
+        control_plane.metrics_address(),
+        control_plane.admin_address().unwrap(),
+    );
+    // One client sends nothing, one stops within a header, one has an endless watch.
     let _silent = (connect(metrics), connect(admin));
     let mut halting = connect(metrics);
     halting.write_all(b"GET /metr").unwrap();
@@ -58,7 +61,7 @@ fn a_stop_frees_the_ports_however_the_clients_behave() {
             .into_inner();
         watch.message().await.unwrap().unwrap();
         let began = Instant::now();
-        side.stop(SOON).unwrap();
+        control_plane.stop(SOON).unwrap();
         assert!(began.elapsed() < limits::CONTROL_PLANE_STOP_GRACE + SOON / 2);
     });
     assert!(
@@ -75,16 +78,16 @@ fn a_stop_frees_the_ports_however_the_clients_behave() {
 }
 
 #[test]
-fn a_stop_lets_a_request_finish() {
+fn stop_lets_a_running_request_finish() {
     let mut settings = settings(&Readiness::new());
     settings.scrape = Arc::new(Shards { all: false });
-    let side = ControlPlane::start(settings).unwrap();
-    let mut scrape = connect(side.metrics_address());
+    let control_plane = ControlPlane::start(settings).unwrap();
+    let mut scrape = connect(control_plane.metrics_address());
     let head = "GET /metrics HTTP/1.1\r\nhost: t\r\n\r\n";
     scrape.write_all(head.as_bytes()).unwrap();
-    // Answered on another connection: by now the side thread has seen the first as well.
-    get(side.metrics_address(), "/healthz");
-    side.stop(SOON).unwrap();
+    // A response on another connection proves that the first one is accepted.
+    get(control_plane.metrics_address(), "/healthz");
+    control_plane.stop(SOON).unwrap();
     let mut text = String::new();
     scrape.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 200 "), "{text}");

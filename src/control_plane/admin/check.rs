@@ -21,11 +21,11 @@ pub(super) struct Check(ErrorDetails);
 impl Check {
     fn wrong(&mut self, field: impl Into<String>, problem: impl Into<String>) {
         // Bounds the size of the response to a request with many invalid fields.
-        let told = self
+        let count = self
             .0
             .bad_request()
             .map_or(0, |bad| bad.field_violations.len());
-        if told < limits::VIOLATIONS_TOLD_MAX {
+        if count < limits::FIELD_VIOLATIONS_MAX {
             self.0.add_bad_request_violation(field, problem);
         }
     }

@@ -1,4 +1,4 @@
-//! A backend of the admin service in memory.
+//! An admin backend in memory.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -15,19 +15,19 @@ use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{RecordView, ReservationState, StripeAllocation, StripeView};
 use inventory_store::{EventAbout, NewEvent, SeatOutcome, StoredRecord};
 
-/// Events in memory; some names stand for troubles. Every stripe has one unit sold.
+/// Events in memory; some event ids cause errors. Every stripe has one unit sold.
 #[derive(Default)]
-pub(crate) struct Events(Mutex<BTreeMap<EventId, Standing>>);
+pub(crate) struct Events(Mutex<BTreeMap<EventId, FakeEvent>>);
 
 #[derive(Clone)]
-struct Standing {
+struct FakeEvent {
     new: NewEvent,
     closed: bool,
-    /// Blocked ones are `true`.
+    /// Attributes, and whether the seat is blocked.
     seats: BTreeMap<SeatId, (SeatFacts, bool)>,
 }
 
-fn trouble(event: &EventId) -> Result<(), AdminError> {
+fn injected_error(event: &EventId) -> Result<(), AdminError> {
     let retry_after = Duration::from_millis(100);
     match event.as_str() {
         "busy" => Err(AdminError::Busy { retry_after }),
@@ -37,7 +37,7 @@ fn trouble(event: &EventId) -> Result<(), AdminError> {
     }
 }
 
-impl Standing {
+impl FakeEvent {
     fn about(&self) -> EventAbout {
         EventAbout {
             event: self.new.event.clone(),
@@ -112,15 +112,15 @@ impl Events {
     fn with<T>(
         &self,
         event: &EventId,
-        act: impl FnOnce(&mut Standing) -> Result<T, AdminError>,
+        act: impl FnOnce(&mut FakeEvent) -> Result<T, AdminError>,
     ) -> Result<T, AdminError> {
-        trouble(event)?;
+        injected_error(event)?;
         let mut events = self.0.lock().unwrap();
         act(events.get_mut(event).ok_or(AdminError::EventNotFound)?)
     }
 }
 
-/// A record in the state that the id names.
+/// A record in the state that its id names.
 fn reservation(id: &str) -> Result<StoredRecord, AdminError> {
     let state = match id {
         "held" => ReservationState::Held,
@@ -159,27 +159,27 @@ fn reservation(id: &str) -> Result<StoredRecord, AdminError> {
 #[tonic::async_trait]
 impl AdminBackend for Events {
     async fn create_event(&self, event: NewEvent) -> Result<EventCreation, AdminError> {
-        trouble(&event.event)?;
+        injected_error(&event.event)?;
         let mut events = self.0.lock().unwrap();
         let created = !events.contains_key(&event.event);
-        let standing = events.entry(event.event.clone()).or_insert(Standing {
+        let current = events.entry(event.event.clone()).or_insert(FakeEvent {
             new: event.clone(),
             closed: false,
             seats: BTreeMap::new(),
         });
-        if standing.new != event {
-            return Err(AdminError::EventExists(Box::new(standing.new.clone())));
+        if current.new != event {
+            return Err(AdminError::EventExists(Box::new(current.new.clone())));
         }
-        let stock = standing.stock();
+        let stock = current.stock();
         Ok(EventCreation { stock, created })
     }
 
     async fn get_event(&self, event: EventId) -> Result<EventStock, AdminError> {
-        self.with(&event, |standing| Ok(standing.stock()))
+        self.with(&event, |current| Ok(current.stock()))
     }
 
     async fn describe_event(&self, event: EventId) -> Result<EventAbout, AdminError> {
-        self.with(&event, |standing| Ok(standing.about()))
+        self.with(&event, |current| Ok(current.about()))
     }
 
     /// Pages of two.
@@ -189,31 +189,31 @@ impl AdminBackend for Events {
             .lock()
             .unwrap()
             .values()
-            .map(Standing::about)
+            .map(FakeEvent::about)
             .collect();
         let pages: Vec<_> = all.chunks(2).map(|page| Ok(page.to_vec())).collect();
         stream::iter(pages).boxed()
     }
 
     async fn set_total(&self, event: EventId, total: u64) -> Result<EventStock, AdminError> {
-        self.with(&event, |standing| {
-            let taken = u64::from(standing.new.stripes);
-            let old = standing.new.total;
-            if standing.new.seat_keys > 0 {
+        self.with(&event, |current| {
+            let taken = u64::from(current.new.stripes);
+            let old = current.new.total;
+            if current.new.seat_keys > 0 {
                 return Err(AdminError::Seated);
             }
             if total < taken {
                 return Err(AdminError::TotalTooSmall { total: old, taken });
             }
-            standing.new.total = total;
-            Ok(standing.stock())
+            current.new.total = total;
+            Ok(current.stock())
         })
     }
 
     async fn close_event(&self, event: EventId) -> Result<EventStock, AdminError> {
-        self.with(&event, |standing| {
-            standing.closed = true;
-            Ok(standing.stock())
+        self.with(&event, |current| {
+            current.closed = true;
+            Ok(current.stock())
         })
     }
 
@@ -222,8 +222,8 @@ impl AdminBackend for Events {
         event: EventId,
         seats: Vec<SeatId>,
     ) -> Result<usize, AdminError> {
-        self.with(&event, |standing| {
-            let known = &standing.seats;
+        self.with(&event, |current| {
+            let known = &current.seats;
             Ok(seats
                 .iter()
                 .filter(|seat| !known.contains_key(*seat))
@@ -237,14 +237,14 @@ impl AdminBackend for Events {
         seat_keys: u16,
         seats: Vec<(SeatId, SeatFacts)>,
     ) -> Result<(), AdminError> {
-        self.with(&event, |standing| {
-            assert_eq!(seat_keys, standing.new.seat_keys);
+        self.with(&event, |current| {
+            assert_eq!(seat_keys, current.new.seat_keys);
             if seats.iter().any(|(id, _)| id.as_str() == "busy") {
-                return Err(trouble(&"busy".parse().unwrap()).unwrap_err());
+                return Err(injected_error(&"busy".parse().unwrap()).unwrap_err());
             }
             for (id, facts) in seats {
-                let blocked = standing.seats.get(&id).is_some_and(|(_, blocked)| *blocked);
-                standing.seats.insert(id, (facts, blocked));
+                let blocked = current.seats.get(&id).is_some_and(|(_, blocked)| *blocked);
+                current.seats.insert(id, (facts, blocked));
             }
             Ok(())
         })
@@ -258,12 +258,12 @@ impl AdminBackend for Events {
         seats: Vec<SeatId>,
         block: bool,
     ) -> Result<Vec<(SeatId, SeatOutcome)>, AdminError> {
-        self.with(&event, |standing| {
-            if standing.new.seat_keys == 0 {
+        self.with(&event, |current| {
+            if current.new.seat_keys == 0 {
                 return Err(AdminError::NotSeated);
             }
             let one = |id: SeatId| {
-                let outcome = match standing.seats.get_mut(&id) {
+                let outcome = match current.seats.get_mut(&id) {
                     None => SeatOutcome::NotFound,
                     Some((_, blocked)) if *blocked == block => SeatOutcome::Unchanged,
                     Some(_) if id.as_str() == "sold" => SeatOutcome::Sold,
@@ -294,7 +294,7 @@ impl AdminBackend for Events {
         reservation(id.as_str())
     }
 
-    /// Two pages, and trouble after them for an event of that name.
+    /// Two pages; for the event `half` followed by an error.
     fn list_reservations(&self, event: EventId) -> Pages<StoredRecord> {
         let mut pages = vec![
             Ok(vec![

@@ -1,13 +1,9 @@
-//! The side thread over real sockets: probes and figures, cold services, admin, signals and stop.
+//! Tests of the control plane over sockets: probes and metrics, auxiliary services, admin, signals and stop.
 #![allow(clippy::unwrap_used)]
 
-#[path = "control_plane/admin.rs"]
 mod admin;
-#[path = "control_plane/auxiliary.rs"]
 mod auxiliary;
-#[path = "control_plane/probes.rs"]
 mod probes;
-#[path = "control_plane/stop.rs"]
 mod stop;
 
 use std::future::Future;
@@ -25,7 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Shard 0 answers a scrape, shard 1 does if `all` is set, and otherwise never.
+/// Shard 0 answers scrapes; shard 1 only if `all` is set.
 struct Shards {
     all: bool,
 }
@@ -96,7 +92,7 @@ fn connect(to: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends `head` and reads the answer to its end.
+/// Sends `head` and reads the response to its end.
 fn exchange(to: SocketAddr, head: &str) -> String {
     let mut stream = connect(to);
     stream.write_all(head.as_bytes()).unwrap();
