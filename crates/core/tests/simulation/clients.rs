@@ -1,6 +1,5 @@
-//! The calls of one run: holds, commits and releases of a few reservations, repeated with the same
-//! and with another payload, out of order and too late, on any shard of any process, questions among
-//! them, in bursts.
+//! The calls of one run: holds, commits and releases of a few reservations, and queries, in bursts. Calls are
+//! retried with the same and with another payload, out of order and too late, on any shard of any process.
 
 use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::{EventId, ReservationId, SeatId, Seats};
@@ -13,19 +12,19 @@ use rand::rngs::SmallRng;
 use super::model::{ALIEN, Ask, INVALID, POISON};
 use super::scenario::{SECTIONS, Scenario, Stock, event, pick};
 
-/// Times a client repeats a call that it got no clear answer to.
+/// Retries of a call without a clear answer.
 const TRIES_MAX: u32 = 4;
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum What {
+pub(crate) enum Request {
     Write(Verb, ReservationId),
     Ask(Query),
 }
 
-/// One call as a client makes it.
+/// One call of a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    pub(crate) what: What,
+    pub(crate) what: Request,
     pub(crate) event: EventId,
     pub(crate) selection: Selection,
     pub(crate) section: Option<String>,
@@ -50,9 +49,9 @@ impl Call {
         }
     }
 
-    /// As an operation, if it writes.
+    /// The operation of the call, if it is a write.
     pub(crate) fn operation(&self, unix: UnixMillis) -> Option<Operation> {
-        let What::Write(verb, reservation) = &self.what else {
+        let Request::Write(verb, reservation) = &self.what else {
             return None;
         };
         let holds = *verb == Verb::Hold;
@@ -70,7 +69,7 @@ impl Call {
         })
     }
 
-    /// The same call made again later.
+    /// A retry of the same call.
     pub(crate) fn again(&self, at: Micros) -> Self {
         Self {
             arrives: at,
@@ -81,11 +80,11 @@ impl Call {
 
     /// Another call about the same reservation.
     fn then(&self, verb: Verb, at: Micros, rng: &mut SmallRng) -> Option<Self> {
-        let What::Write(_, reservation) = &self.what else {
+        let Request::Write(_, reservation) = &self.what else {
             return None;
         };
         Some(Self {
-            what: What::Write(verb, reservation.clone()),
+            what: Request::Write(verb, reservation.clone()),
             arrives: at,
             expectation: *pick(
                 rng,
@@ -97,7 +96,7 @@ impl Call {
     }
 }
 
-/// What a reservation is made for.
+/// What a reservation requests.
 #[derive(Clone, Debug)]
 struct Buyer {
     reservation: ReservationId,
@@ -133,7 +132,7 @@ fn buyer(n: usize, scenario: &Scenario, rng: &mut SmallRng) -> Buyer {
         2 => ALIEN,
         _ => "r-",
     };
-    // Now and then an event that does not exist.
+    // Sometimes an event that does not exist.
     let known = scenario.events.len();
     let which = if rng.random_range(0..25) == 0 {
         known
@@ -156,7 +155,7 @@ fn selection(scenario: &Scenario, which: usize, rng: &mut SmallRng) -> (Selectio
     let stock = scenario.events.get(which).map(|(_, stock)| stock);
     let seats: &[_] = match stock {
         Some(Stock::Seats { seats, .. }) => seats,
-        // Now and then somebody thinks that there are seats.
+        // Sometimes a client requests seats of an event without seats.
         _ if rng.random_range(0..30) > 0 => return (Selection::Quantity(qty), None),
         _ => &[],
     };
@@ -174,7 +173,7 @@ fn selection(scenario: &Scenario, which: usize, rng: &mut SmallRng) -> (Selectio
             (Selection::Quantity(qty), section)
         }
         _ if seats.is_empty() => (Selection::Quantity(qty), None),
-        // Neighbours, in any order.
+        // Adjacent seats, in any order.
         _ => {
             let first = rng.random_range(0..seats.len());
             let selection = seats.iter().skip(first).take(qty as usize);
@@ -195,7 +194,7 @@ fn call(buyers: &[Buyer], scenario: &Scenario, arrives: Micros, rng: &mut SmallR
         section,
     } = pick(rng, buyers).clone();
     let verb = match rng.random_range(0..20) {
-        5.. if scenario.crowd => Some(Verb::Hold),
+        5.. if scenario.mass_expiry => Some(Verb::Hold),
         0..2 => None,
         2..5 => Some(Verb::Release),
         5 if scenario.operators.refunds > 0 => Some(Verb::Refund),
@@ -209,8 +208,8 @@ fn call(buyers: &[Buyer], scenario: &Scenario, arrives: Micros, rng: &mut SmallR
         _ => {}
     }
     let what = match verb {
-        Some(verb) => What::Write(verb, reservation),
-        None => What::Ask(question(&selection, section.clone(), rng)),
+        Some(verb) => Request::Write(verb, reservation),
+        None => Request::Ask(question(&selection, section.clone(), rng)),
     };
     Call {
         what,
@@ -244,9 +243,9 @@ fn question(selection: &Selection, section: Option<String>, rng: &mut SmallRng) 
     }
 }
 
-/// Questions about units, more than there are other calls, in bursts.
-pub(crate) fn looks(scenario: &Scenario, rng: &mut SmallRng) -> Vec<Call> {
-    if !scenario.curious {
+/// Queries about units, more than other calls, in bursts.
+pub(crate) fn queries(scenario: &Scenario, rng: &mut SmallRng) -> Vec<Call> {
+    if !scenario.many_queries {
         return Vec::new();
     }
     let bursts: Vec<u64> = (0..rng.random_range(1..=8))
@@ -256,20 +255,20 @@ pub(crate) fn looks(scenario: &Scenario, rng: &mut SmallRng) -> Vec<Call> {
         .map(|_| {
             let known = event(rng.random_range(0..scenario.events.len()));
             let at = *pick(rng, &bursts) + rng.random_range(0..40_000);
-            wonder(&known, Micros(at), rng)
+            availability_query(&known, Micros(at), rng)
         })
         .collect()
 }
 
-/// A question about what is left.
-pub(crate) fn wonder(event: &EventId, arrives: Micros, rng: &mut SmallRng) -> Call {
+/// A query about the remaining stock.
+pub(crate) fn availability_query(event: &EventId, arrives: Micros, rng: &mut SmallRng) -> Call {
     let qty = rng.random_range(1..=10);
     let question = match rng.random_range(0..5) {
         0 => Query::Status { section: None },
         _ => Query::Availability { qty, section: None },
     };
     Call {
-        what: What::Ask(question),
+        what: Request::Ask(question),
         event: event.clone(),
         selection: Selection::Quantity(qty),
         section: None,
@@ -281,8 +280,8 @@ pub(crate) fn wonder(event: &EventId, arrives: Micros, rng: &mut SmallRng) -> Ca
     }
 }
 
-/// What the client does after this answer (`None`: the connection broke).
-pub(crate) fn goes_on(
+/// The calls that follow this answer (`None`: the connection broke).
+pub(crate) fn follow_ups(
     call: &Call,
     answer: Option<&Answer>,
     now: Micros,
@@ -313,7 +312,7 @@ fn repeats(call: &Call, answer: Option<&Answer>, now: Micros, rng: &mut SmallRng
     (rng.random_range(0..100) < share).then(|| call.again(now.plus(Micros(pause))))
 }
 
-/// Who holds pays, gives up or forgets about it, in time or not; who has paid may want it back.
+/// After a hold: commit, release or nothing, in time or not. After a commit: sometimes a refund or a release.
 fn follows(
     call: &Call,
     answer: &Answer,
@@ -323,7 +322,7 @@ fn follows(
 ) -> Option<Call> {
     let soon = Micros(rng.random_range(0..30_000));
     match (&call.what, answer) {
-        (What::Write(Verb::Hold, _), Answer::Held { seats, .. }) => {
+        (Request::Write(Verb::Hold, _), Answer::Held { seats, .. }) => {
             let end = call.hold_for.0;
             let pause = match rng.random_range(0..4) {
                 0 | 1 => soon,
@@ -335,7 +334,7 @@ fn follows(
                 5 | 6 => Verb::Release,
                 _ => return None,
             };
-            if scenario.crowd && rng.random_range(0..4) > 0 {
+            if scenario.mass_expiry && rng.random_range(0..4) > 0 {
                 return None;
             }
             let mut next = call.then(verb, now.plus(pause), rng)?;
@@ -346,7 +345,7 @@ fn follows(
             }
             Some(next)
         }
-        (What::Write(Verb::Commit, _), Answer::Confirmed { .. }) => {
+        (Request::Write(Verb::Commit, _), Answer::Confirmed { .. }) => {
             let dice = rng.random_range(0..100);
             if dice < scenario.operators.refunds {
                 call.then(Verb::Refund, now.plus(soon), rng)

@@ -1,29 +1,29 @@
-//! Many shards and processes sell from one store that loses, delays and refuses, in virtual time:
-//! does the domain keep its four promises?
+//! Simulation: several processes and shards sell from one store model that loses, delays and rejects
+//! requests, in virtual time. An oracle checks the four promises at every answer and at the end.
 //!
-//! `SIM_SEEDS=100000 cargo test -p inventory-core --test simulation` runs more seeds (`SIM_FROM` sets the first),
-//! `SIM_SEED=7 cargo test -p inventory-core --test simulation replay -- --nocapture` shows one run, step by step,
-//! `SIM_DIGEST=file cargo test -p inventory-core --test simulation digest` writes a hash of each run's log: a change that
-//! should not alter behavior leaves them as they are.
+//! - `SIM_SEEDS=100000 cargo test -p inventory-core --test simulation` runs more seeds, from `SIM_FROM` on.
+//! - `SIM_SEED=7 cargo test -p inventory-core --test simulation replay -- --nocapture` prints one run.
+//! - `SIM_DIGEST=file cargo test -p inventory-core --test simulation digest` writes a hash of the log of each
+//!   run. A refactoring that changes no behavior leaves the hashes as they are.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `model/` | the store: items, conditions, tokens, and the history the audit asks |
-//! | `scenario.rs` | what one seed means: shards, stock, faults, crashes, operators |
-//! | `clients.rs` | the calls of one run and how a client repeats them |
-//! | `world/` | virtual time, the processes and their shards, what is under way between them |
-//! | `network.rs` | what happens to a request on its way to the store and back |
-//! | `audit.rs`, `audit/` | the promises, checked at every answer and at the end |
-//! | `broken.rs` | how a check ends a run |
-//! | `trace.rs` | the words of a run's log |
-//! | `report.rs` | what a run, or many, went through |
+//! | `model/` | the store: items, conditions, request tokens, and their history |
+//! | `scenario.rs` | what a seed stands for: shards, stock, faults, crashes, operators |
+//! | `clients.rs` | the calls of one run, and how a client retries them |
+//! | `world/` | virtual time, the processes and shards, and the messages between them |
+//! | `network.rs` | the fate of a request on its way to the store and back |
+//! | `oracle.rs`, `oracle/` | checks of every answer, and of the state at rest |
+//! | `violation.rs` | how a check ends a run |
+//! | `trace.rs` | the words of the log |
+//! | `report.rs` | counts of calls, faults and reached cases |
+//! | `mutations.rs` | the mutation run: plants faults in the core |
+//! | `lane/`, `lane_load.rs` | lanes alone: any interleaving of inputs, and load |
 //!
-//! Must not live here: a clock, a thread but the sweep's, randomness that is not from the seed.
+//! A run depends on its seed alone: no clock, no thread and no other randomness belongs here.
 
 #![allow(clippy::unwrap_used)]
 
-mod audit;
-mod broken;
 mod clients;
 mod lane;
 mod lane_load;
@@ -32,9 +32,11 @@ mod model_tests;
 #[cfg(feature = "planted-faults")]
 mod mutations;
 mod network;
+mod oracle;
 mod report;
 mod scenario;
 mod trace;
+mod violation;
 mod world;
 
 use std::fs::File;
@@ -63,12 +65,12 @@ fn number(variable: &str) -> Option<u64> {
     }))
 }
 
-/// Runs one seed; `Err` says what was broken, a panic in the domain included.
+/// Runs one seed. `Err` says which rule was broken; a panic of the core counts too.
 fn run(seed: u64, logged: bool) -> (Result<Report, String>, String) {
     let mut world = World::new(Scenario::of(seed), logged);
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
     let result = match result {
-        Ok(result) => result.map_err(|broken| broken.to_string()),
+        Ok(result) => result.map_err(|violation| violation.to_string()),
         Err(panic) => Err(format!("panic: {}", words_of(panic.as_ref()))),
     };
     (result, world.log().to_owned())
@@ -82,7 +84,7 @@ fn words_of(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("without words")
 }
 
-/// Everything needed to look into a seed that failed.
+/// What is needed to investigate a failed seed.
 fn explain(seed: u64) -> String {
     let (result, log) = run(seed, true);
     let lines: Vec<&str> = log.lines().collect();
@@ -139,7 +141,7 @@ fn the_promises_hold_whatever_the_store_does() {
     let from = number("SIM_FROM").unwrap_or(0);
     let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
     let (report, failed) = sweep(from..from + seeds);
-    // Past the capture: how much was tried is part of every run's result.
+    // Past the capture of the test harness: every run prints how much it tried.
     let _ = writeln!(std::io::stderr(), "simulation: {report}");
     if let Some(seed) = failed.first() {
         panic!("{}", explain(*seed));
@@ -150,7 +152,7 @@ fn the_promises_hold_whatever_the_store_does() {
     }
 }
 
-/// What the sweep must come by, or it proves less than it says.
+/// Cases that the sweep must reach.
 const REACHED: &[&str] = &[
     "Confirmed",
     "DeadlineExceeded",
@@ -181,40 +183,40 @@ const REACHED: &[&str] = &[
     "crashes",
     "direct sales",
     "duplicates",
-    "expired holds sold",
-    "expired members",
+    "late commits after expiry",
+    "expired entries",
     "forwarded calls",
     "holds",
-    "holds found past their time",
-    "holds given back",
-    "holds given up",
-    "joined calls",
+    "expiries by the reclaimer",
+    "holds expired",
+    "holds released",
+    "coalesced calls",
     "late requests",
-    "looks amiss",
-    "looks at free seats",
-    "lookups",
+    "seat verifications that differ",
+    "seat verifications",
+    "record reads",
     "orders refunded",
     "resends",
     "restocks",
     "seat reads",
     "seats blocked or put back",
     "seats found taken",
-    "seats of a hold sold",
-    "short members",
-    "slips",
-    "sold out after a look",
+    "commits of held seats",
+    "short entries",
+    "release records",
+    "sold out after a read",
     "snapshot refreshes",
     "splits",
     "throttles",
-    "told of a sale",
-    "told of an offer",
-    "told of seats",
-    "told from a snapshot",
-    "told of units",
+    "status answers",
+    "offers of seats",
+    "seat answers",
+    "answers from a snapshot",
+    "unit answers",
     "tombstones",
     "transactions over several stripes",
-    "turned away for the line",
-    "units of a hold sold",
+    "rejected for the queue",
+    "commits of held units",
     "unknown outcomes",
 ];
 

@@ -1,4 +1,4 @@
-//! The model store says what DynamoDB would: the simulation is worth no more than this.
+//! The model store expected_answer what DynamoDB would: the simulation is worth no more than this.
 
 use std::rc::Rc;
 
@@ -115,7 +115,7 @@ fn all_or_nothing_and_every_failing_condition_in_order() {
         "all or nothing"
     );
     assert_eq!(store.remaining(&event()), 1);
-    store.conserved_in_full().unwrap();
+    store.check_all_conservation().unwrap();
 }
 
 #[test]
@@ -176,18 +176,24 @@ fn the_history_knows_what_was_there_at_every_instant() {
 #[test]
 fn illegal_transactions_are_found_out() {
     let mut store = store(&[5]);
-    assert!(store.inspect(&buys(1, &["a", "a"])).is_err(), "a key twice");
-    assert!(store.inspect(&buys(2, &[])).is_err(), "no record");
+    assert!(
+        store.check_transaction(&buys(1, &["a", "a"])).is_err(),
+        "a key twice"
+    );
+    assert!(store.check_transaction(&buys(2, &[])).is_err(), "no record");
     let mut wrong = (*buys(3, &["a"])).clone();
     wrong.stripes[0].take = 2;
     assert!(
-        store.inspect(&Rc::new(wrong)).is_err(),
+        store.check_transaction(&Rc::new(wrong)).is_err(),
         "takes what nobody draws"
     );
     let ids: Vec<String> = (0..100).map(|n| n.to_string()).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    assert!(store.inspect(&buys(4, &ids)).is_err(), "101 actions");
-    assert!(store.inspect(&buys(5, &ids[..99])).is_ok());
+    assert!(
+        store.check_transaction(&buys(4, &ids)).is_err(),
+        "101 actions"
+    );
+    assert!(store.check_transaction(&buys(5, &ids[..99])).is_ok());
 }
 
 #[test]
@@ -241,7 +247,7 @@ fn a_hold_ends_once_and_only_as_its_time_says() {
         apply(&mut store, &nothing, 5),
         TransactionOutcome::Cancelled(vec![ActionOutcome::Fine, ActionOutcome::RecordMissing])
     );
-    store.conserved_in_full().unwrap();
+    store.check_all_conservation().unwrap();
 }
 
 #[test]
@@ -262,9 +268,17 @@ fn what_was_not_taken_cannot_be_given_back_or_sold_by_steps_that_are_not_there()
         Some(ReservationState::Confirmed),
         ReservationState::Held,
     );
-    assert!(store.inspect(&sent(3, 0, 1, vec![backwards])).is_err());
-    let hasty = ends("a", ReservationState::Expired, ExpiryCondition::Any);
-    assert!(store.inspect(&sent(4, 0, 1, vec![hasty])).is_err());
+    assert!(
+        store
+            .check_transaction(&sent(3, 0, 1, vec![backwards]))
+            .is_err()
+    );
+    let short_holds = ends("a", ReservationState::Expired, ExpiryCondition::Any);
+    assert!(
+        store
+            .check_transaction(&sent(4, 0, 1, vec![short_holds]))
+            .is_err()
+    );
 }
 
 #[test]
@@ -332,7 +346,7 @@ fn seats_go_from_hand_to_hand_by_their_conditions() {
         store.free_throughout(&event(), None, Micros(3), Micros(9)),
         0
     );
-    store.conserved_in_full().unwrap();
+    store.check_all_conservation().unwrap();
     store.block(&event(), &"A".parse().unwrap(), Micros(4));
-    store.conserved_in_full().unwrap();
+    store.check_all_conservation().unwrap();
 }

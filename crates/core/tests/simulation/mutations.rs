@@ -83,7 +83,7 @@ fn fails(program: &str, args: &[&str], fault: Fault) -> bool {
     !output.status.success()
 }
 
-/// The rule that was broken: a report starts with it.
+/// The rule that was violation: a report starts with it.
 fn rule_of(violation: &str) -> String {
     let rule = violation.split(": ").next().unwrap_or(violation);
     rule.replace('|', "/")

@@ -1,4 +1,4 @@
-//! What happens to a request on its way to the store and back.
+//! The fate of a request on its way to the store and back.
 
 use inventory_core::time::Micros;
 use inventory_core::transaction::{ActionOutcome, TransactionOutcome};
@@ -14,29 +14,29 @@ const ATTEMPT_TIMEOUT: Micros = Micros::from_millis(200);
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
     pub(crate) at: Micros,
-    /// The whole call's fate, decided before any condition is looked at.
+    /// The outcome of the whole request, decided before any condition.
     pub(crate) verdict: Option<TransactionOutcome>,
     /// Some of its actions conflict or are throttled.
-    pub(crate) meddled: bool,
+    pub(crate) has_action_faults: bool,
     /// When the answer reaches the sender, if it does.
     pub(crate) answered: Option<Micros>,
-    /// The sender has given up on it by then.
+    /// The sender has given up before the arrival.
     pub(crate) late: bool,
-    /// The same request for a second time.
+    /// A duplicate of the request.
     pub(crate) echo: bool,
 }
 
-/// All that becomes of one send.
+/// Everything that follows from one send.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Fate {
+pub(crate) struct Delivery {
     pub(crate) arrivals: Vec<Arrival>,
-    /// When the sender gives up, if no answer comes before.
+    /// When the sender gives up, if no answer arrives before.
     pub(crate) unknown_at: Option<Micros>,
-    /// The faults that were injected.
+    /// The injected faults.
     pub(crate) faults: Vec<&'static str>,
 }
 
-impl Fate {
+impl Delivery {
     pub(crate) fn of_transaction(now: Micros, faults: &Faults, rng: &mut SmallRng) -> Self {
         let timeout = now.plus(ATTEMPT_TIMEOUT);
         let at = now.plus(latency(rng));
@@ -44,19 +44,19 @@ impl Fate {
         let mut arrival = Arrival {
             at,
             verdict: None,
-            meddled: happens(faults.action_fault, rng),
+            has_action_faults: occurs(faults.action_fault, rng),
             answered: Some(answered),
             late: false,
             echo: false,
         };
-        if happens(faults.lost_request, rng) {
+        if occurs(faults.lost_request, rng) {
             return Self {
                 arrivals: Vec::new(),
                 unknown_at: Some(timeout),
                 faults: vec!["lost requests"],
             };
         }
-        if happens(faults.lost_answer, rng) {
+        if occurs(faults.lost_answer, rng) {
             arrival.answered = None;
             // A broken connection is noticed at once, a lost packet at the timeout.
             let noticed = if rng.random() { answered } else { timeout };
@@ -66,7 +66,7 @@ impl Fate {
                 faults: vec!["lost answers"],
             };
         }
-        if happens(faults.late_request, rng) {
+        if occurs(faults.late_request, rng) {
             arrival.at = timeout.plus(Micros(rng.random_range(1..400_000)));
             arrival.answered = None;
             arrival.late = true;
@@ -76,42 +76,42 @@ impl Fate {
                 faults: vec!["late requests"],
             };
         }
-        if happens(faults.conflict, rng) {
+        if occurs(faults.conflict, rng) {
             arrival.verdict = Some(TransactionOutcome::Conflict);
-        } else if happens(faults.throttle, rng) {
+        } else if occurs(faults.throttle, rng) {
             arrival.verdict = Some(TransactionOutcome::Throttled);
-        } else if happens(faults.refused, rng) {
+        } else if occurs(faults.check_rejection, rng) {
             arrival.verdict = Some(TransactionOutcome::Refused);
         }
-        let mut fate = Self::default();
-        fate.faults.extend(match &arrival.verdict {
+        let mut delivery = Self::default();
+        delivery.faults.extend(match &arrival.verdict {
             Some(TransactionOutcome::Conflict) => Some("whole conflicts"),
             Some(TransactionOutcome::Throttled) => Some("whole throttles"),
             Some(_) => Some("refused requests"),
-            None if arrival.meddled => Some("conflicts or throttles of single actions"),
+            None if arrival.has_action_faults => Some("conflicts or throttles of single actions"),
             None => None,
         });
         if answered >= timeout {
-            // The request was on time, its answer was not.
-            fate.faults.push("late answers");
+            // The request was in time, its answer was not.
+            delivery.faults.push("late answers");
             arrival.answered = None;
-            fate.unknown_at = Some(timeout);
+            delivery.unknown_at = Some(timeout);
         }
-        if happens(faults.echo, rng) {
-            fate.faults.push("duplicated requests");
+        if occurs(faults.echo, rng) {
+            delivery.faults.push("duplicated requests");
             let mut echo = arrival.clone();
             echo.at = at.plus(Micros(rng.random_range(1..300_000)));
             echo.answered = None;
             echo.echo = true;
-            fate.arrivals.push(echo);
+            delivery.arrivals.push(echo);
         }
-        fate.arrivals.push(arrival);
-        fate
+        delivery.arrivals.push(arrival);
+        delivery
     }
 }
 
-/// The reason that a meddled transaction's action gets in the place of its own, if any.
-pub(crate) fn meddle(rng: &mut SmallRng) -> Option<ActionOutcome> {
+/// The reason that replaces the reason of one action, if any.
+pub(crate) fn action_fault_reason(rng: &mut SmallRng) -> Option<ActionOutcome> {
     match rng.random_range(0..8) {
         0 => Some(ActionOutcome::Conflict),
         1 => Some(ActionOutcome::Throttled),
@@ -119,7 +119,7 @@ pub(crate) fn meddle(rng: &mut SmallRng) -> Option<ActionOutcome> {
     }
 }
 
-/// One way to or from the store: a few milliseconds, sometimes many.
+/// Time of one way to or from the store: a few milliseconds, sometimes many.
 pub(crate) fn latency(rng: &mut SmallRng) -> Micros {
     match rng.random_range(0..60) {
         0 => Micros(rng.random_range(20_000..150_000)),
@@ -127,11 +127,11 @@ pub(crate) fn latency(rng: &mut SmallRng) -> Micros {
     }
 }
 
-/// One way between two shards of a process.
+/// Time of one way between two shards of a process.
 pub(crate) fn hop(rng: &mut SmallRng) -> Micros {
     Micros(rng.random_range(1..300))
 }
 
-pub(crate) fn happens(thousandths: u32, rng: &mut SmallRng) -> bool {
+pub(crate) fn occurs(thousandths: u32, rng: &mut SmallRng) -> bool {
     rng.random_range(0..1_000) < thousandths
 }

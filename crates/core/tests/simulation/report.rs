@@ -55,15 +55,15 @@ impl Report {
     pub(crate) fn write(&mut self, write: &RecordWrite) {
         use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
         if write.reservation.is_slip() {
-            self.count("slips");
+            self.count("release records");
             return;
         }
         self.count(match (write.from, write.to) {
-            (Some(Held), Confirmed) if write.seats.is_some() => "seats of a hold sold",
-            (Some(Held), Confirmed) => "units of a hold sold",
-            (Some(Held), Released) => "holds given up",
-            (Some(Held), Expired) => "holds given back",
-            (Some(Expired), Confirmed) => "expired holds sold",
+            (Some(Held), Confirmed) if write.seats.is_some() => "commits of held seats",
+            (Some(Held), Confirmed) => "commits of held units",
+            (Some(Held), Released) => "holds released",
+            (Some(Held), Expired) => "holds expired",
+            (Some(Expired), Confirmed) => "late commits after expiry",
             (Some(Confirmed), Refunded) => "orders refunded",
             (None, Held) => "holds",
             (None, Released) => "tombstones",
@@ -73,27 +73,30 @@ impl Report {
 
     pub(crate) fn counters(&mut self, counters: &Counters) {
         self.add("cache hits", counters.cache_hits);
-        self.add("joined calls", counters.coalesced);
+        self.add("coalesced calls", counters.coalesced);
         self.add("forwarded calls", counters.forwarded);
         self.add("transactions", counters.transactions);
-        self.add("members", counters.entries);
+        self.add("entries", counters.entries);
         self.add("resends", counters.resends);
         self.add("unknown outcomes", counters.unknown_outcomes);
         self.add("conflicts", counters.conflicts);
         self.add("throttles", counters.throttles);
         self.add("splits", counters.splits);
         self.add("duplicates", counters.duplicates);
-        self.add("short members", counters.stripe_shortages);
-        self.add("sold out after a look", counters.sold_out);
-        self.add("turned away for the line", counters.rejected_by_admission);
-        self.add("expired members", counters.expired);
-        self.add("event reads", counters.stripe_reads);
+        self.add("short entries", counters.stripe_shortages);
+        self.add("sold out after a read", counters.sold_out);
+        self.add("rejected for the queue", counters.rejected_by_admission);
+        self.add("expired entries", counters.expired);
+        self.add("stripe reads", counters.stripe_reads);
         self.add("snapshot refreshes", counters.snapshot_refreshes);
-        self.add("lookups", counters.record_reads);
+        self.add("record reads", counters.record_reads);
         self.add("seat reads", counters.seat_reads);
-        self.add("looks at free seats", counters.seat_verifications);
-        self.add("looks amiss", counters.seat_verification_mismatches);
-        self.add("seats refused from memory", counters.seats_refused);
+        self.add("seat verifications", counters.seat_verifications);
+        self.add(
+            "seat verifications that differ",
+            counters.seat_verification_mismatches,
+        );
+        self.add("seats rejected from the cache", counters.seats_refused);
         self.add("seats found taken", counters.seats_taken);
     }
 }

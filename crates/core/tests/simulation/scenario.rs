@@ -1,4 +1,4 @@
-//! What one seed means. Everything a run does follows from its seed alone.
+//! The scenario of a seed. Everything in a run follows from it.
 
 use inventory_core::ids::EventId;
 use inventory_core::rules::LateCommit;
@@ -9,28 +9,28 @@ use rand::{Rng, SeedableRng};
 
 use super::model::TOKEN_MEMORY;
 
-/// How often the network and the store misbehave, each in thousandths.
+/// Rates of the faults of network and store, each in thousandths.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
     /// The request never arrives.
     pub(crate) lost_request: u32,
-    /// It is applied, its answer never arrives.
+    /// The request is applied, its answer never arrives.
     pub(crate) lost_answer: u32,
-    /// It arrives only after the sender has given up on it.
+    /// The request arrives after the sender has given up.
     pub(crate) late_request: u32,
-    /// It arrives twice.
+    /// The request arrives twice.
     pub(crate) echo: u32,
     pub(crate) conflict: u32,
     pub(crate) throttle: u32,
-    pub(crate) refused: u32,
-    /// Transactions in which some actions conflict or are throttled, among their other reasons.
+    pub(crate) check_rejection: u32,
+    /// Transactions in which some actions conflict or are throttled.
     pub(crate) action_fault: u32,
     pub(crate) read_fault: u32,
-    /// The other shard's inbox is full.
+    /// The inbox of the other shard is full.
     pub(crate) inbox_full: u32,
 }
 
-/// What an event sells.
+/// The stock of an event.
 #[derive(Clone, Debug)]
 pub(crate) enum Stock {
     /// Capacity of each stripe.
@@ -41,63 +41,63 @@ pub(crate) enum Stock {
     },
 }
 
-/// What operators do behind the servers' back, times each.
+/// Number of operator actions that the servers are not told of.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Operators {
     pub(crate) restocks: usize,
-    /// Blocks a seat, or puts it back.
+    /// Blocks or unblocks of a seat.
     pub(crate) blocks: usize,
     pub(crate) closes: usize,
-    /// Orders refunded, in hundredths.
+    /// Refunded orders, in hundredths.
     pub(crate) refunds: u32,
 }
 
-/// See the module's head.
+/// See the module head.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) seed: u64,
-    /// Shards of each process on the one store.
+    /// Number of shards of each process on the one store.
     pub(crate) processes: Vec<usize>,
-    /// How many milliseconds each process's clock is ahead.
+    /// How far the clock of each process is ahead, in milliseconds.
     pub(crate) ahead: Vec<u64>,
     pub(crate) events: Vec<(EventId, Stock)>,
-    /// Whether clients hold before they commit. Without holds and operators stock only ever shrinks.
+    /// Whether clients hold before they commit. Without holds and operators stock only shrinks.
     pub(crate) holds: bool,
-    /// Many hold at once and forget about it, so that many holds end at once.
-    pub(crate) crowd: bool,
-    /// How long the holds of a run last.
+    /// Many clients hold at once and never commit, so that many holds expire at once.
+    pub(crate) mass_expiry: bool,
+    /// Length of the holds.
     pub(crate) hold_for: Micros,
     pub(crate) late: LateCommit,
-    /// How long before a call the read may have begun that says there is too little.
+    /// The sold-out latch: how long before a call the read that answers "sold out" may have begun.
     pub(crate) latch: Micros,
-    /// How often each process looks for holds that are past their time.
+    /// Interval of the reclaimer of each process.
     pub(crate) reclaim_every: Micros,
     pub(crate) reservations: usize,
     pub(crate) calls: usize,
     pub(crate) qty_max: u32,
-    /// All first calls arrive within this.
+    /// All first calls arrive within this time.
     pub(crate) span: Micros,
     pub(crate) cache_capacity: usize,
     pub(crate) cache_for: Micros,
     pub(crate) faults: Faults,
     pub(crate) crashes: usize,
     pub(crate) operators: Operators,
-    /// Stripes or seats of one read are looked at one after the other, as a batch read does.
+    /// Stripes or seats of one read are read one after the other, as a batch read does.
     pub(crate) torn_reads: bool,
-    /// A request that the sender gave up on, or a second copy of one, may even be applied after a
-    /// later try of it was definitely cancelled. Then "nothing was done" is only likely, all else must still hold.
+    /// A request that the sender gave up on, or a duplicate of one, may be applied even after a later attempt of it
+    /// was cancelled. "Nothing was done" is only likely then; everything else must still hold.
     pub(crate) ghosts: bool,
     pub(crate) token_memory: Micros,
-    /// How long before a question about units the read may have begun that answers it.
+    /// How long before a query about units the read that answers it may have begun.
     pub(crate) read_staleness: Micros,
-    /// Many ask about units, above all those who have just got some.
-    pub(crate) curious: bool,
-    /// More call at once than fit into a few transactions, and no request is malformed: queues
-    /// are longer than some callers have time for.
+    /// Many queries about units, most of them right after a sale.
+    pub(crate) many_queries: bool,
+    /// More calls at once than fit into a few transactions, and no malformed request: queues are longer than some
+    /// callers have time for.
     pub(crate) flood: bool,
 }
 
-/// The most that a process's clock is ahead, in milliseconds.
+/// The most that the clock of a process is ahead, in milliseconds.
 pub(crate) const AHEAD_MAX: u64 = 40;
 
 impl Scenario {
@@ -118,15 +118,15 @@ impl Scenario {
         let events = (0..rng.random_range(1..=3))
             .map(|n| (event(n), stock(rng)))
             .collect();
-        let calm = rng.random_range(0..5) == 0;
+        let fault_free = rng.random_range(0..5) == 0;
         let faults = match rng.random_range(0..4) {
-            _ if calm => Faults::default(),
+            _ if fault_free => Faults::default(),
             0 => Faults::evenly(10),
             1 => Faults::evenly(40),
             2 => Faults::evenly(90),
             _ => Faults::single(rng),
         };
-        let crowd = rng.random_range(0..12) == 0;
+        let mass_expiry = rng.random_range(0..12) == 0;
         let late = match rng.random_range(0..4) {
             0 => LateCommit::Reject,
             _ => LateCommit::Reacquire,
@@ -136,20 +136,20 @@ impl Scenario {
             processes,
             ahead,
             events,
-            holds: crowd || rng.random_range(0..4) > 0,
-            crowd,
+            holds: mass_expiry || rng.random_range(0..4) > 0,
+            mass_expiry,
             hold_for: Micros::from_millis(*pick(rng, &[1, 40, 300, 2_000, 60_000])),
             late,
             latch: Micros::from_millis(*pick(rng, &[0, 50, 50, 400])),
             reclaim_every: Micros::from_millis(*pick(rng, &[50, 500, 1_000])),
             reservations: match () {
                 () if flood => 1_000,
-                () if crowd => 250,
+                () if mass_expiry => 250,
                 () => *pick(rng, &[5, 20, 60, 150]),
             },
             calls: match () {
                 () if flood => 2_000,
-                () if crowd => 300,
+                () if mass_expiry => 300,
                 () => *pick(rng, &[20, 60, 150, 300]),
             },
             qty_max,
@@ -160,7 +160,7 @@ impl Scenario {
             cache_capacity: *pick(rng, &[0, 2, 1_000]),
             cache_for: Micros::from_millis(*pick(rng, &[50, 300_000])),
             faults,
-            crashes: if calm || rng.random_range(0..3) > 0 {
+            crashes: if fault_free || rng.random_range(0..3) > 0 {
                 0
             } else {
                 rng.random_range(1..=3)
@@ -170,16 +170,16 @@ impl Scenario {
             ghosts: rng.random_range(0..6) == 0,
             token_memory: *pick(rng, &[TOKEN_MEMORY, TOKEN_MEMORY, Micros(0)]),
             read_staleness: Micros::from_millis(*pick(&mut of_reads, &[0, 5, 50, 50, 1_000])),
-            curious: of_reads.random_range(0..3) > 0,
+            many_queries: of_reads.random_range(0..3) > 0,
             flood,
         }
     }
 
-    /// No fault of any kind: then no refusal may blame one.
-    pub(crate) fn is_calm(&self) -> bool {
+    /// Whether there are no faults, so that no rejection may blame one.
+    pub(crate) fn is_fault_free(&self) -> bool {
         let all = self.faults;
         let sum = all.lost_request + all.lost_answer + all.late_request + all.echo;
-        let sum = sum + all.conflict + all.throttle + all.refused + all.action_fault;
+        let sum = sum + all.conflict + all.throttle + all.check_rejection + all.action_fault;
         sum + all.read_fault + all.inbox_full == 0
     }
 }
@@ -207,14 +207,14 @@ impl Faults {
             echo: each,
             conflict: each,
             throttle: each,
-            refused: each / 4,
+            check_rejection: each / 4,
             action_fault: each,
             read_fault: each,
             inbox_full: each / 4,
         }
     }
 
-    /// One kind only, and much of it.
+    /// One kind of fault only, at a high rate.
     fn single(rng: &mut SmallRng) -> Self {
         let mut faults = Self::default();
         let kinds = [
@@ -236,7 +236,7 @@ impl Faults {
     }
 }
 
-/// The event number `n`; the one behind the last does not exist.
+/// The event number `n`; the number after the last does not exist.
 pub(crate) fn event(n: usize) -> EventId {
     format!("evt-{n}").parse().expect("legal")
 }
@@ -253,7 +253,7 @@ fn stock(rng: &mut SmallRng) -> Stock {
     Stock::Units((0..stripes).map(|_| rng.random_range(0..=most)).collect())
 }
 
-/// A row or a few, in two sections.
+/// One row or a few, in two sections.
 fn seats(rng: &mut SmallRng) -> Vec<SeatItem> {
     let many = *pick(rng, &[1, 6, 20, 60]);
     let seat = |n: usize| SeatItem {

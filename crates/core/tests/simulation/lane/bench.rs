@@ -25,8 +25,8 @@ use inventory_core::transaction::{
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use crate::broken::{Broken, must};
 use crate::model::{Ask, Store, TOKEN_MEMORY};
+use crate::violation::{Violation, ensure};
 use judge::{is_busy, puts_off};
 
 /// Turns a lane may take to come to rest: far more than members times tries.
@@ -114,7 +114,7 @@ pub(crate) struct Bench {
     /// Index of the entry by reservation, of those in the lane.
     waiting: BTreeMap<ReservationId, usize>,
     in_flight: BTreeMap<u16, Rc<Transaction>>,
-    /// What a lane must send again before anything else.
+    /// What a lane ensure send again before anything else.
     unresolved: BTreeMap<u16, Rc<Transaction>>,
     /// When what a lane has in flight was first sent.
     sent_at: BTreeMap<u16, Micros>,
@@ -221,7 +221,7 @@ impl Bench {
         }
     }
 
-    /// From now on every transaction must have those who came first of all that wait.
+    /// From now on every transaction ensure have those who came first of all that wait.
     pub(crate) fn strictly_in_order(mut self) -> Self {
         self.strict = true;
         self
@@ -273,7 +273,7 @@ impl Bench {
 
     /// Submits a member as a engine would: not if the record it knows is the answer, nor while
     /// its reservation or a seat of it is in the lane.
-    pub(crate) fn submit(&mut self, member: Member) -> Result<(), Broken> {
+    pub(crate) fn submit(&mut self, member: Member) -> Result<(), Violation> {
         let number = self.entries.len();
         let settled = |entry: &&Entry| !self.waiting.contains_key(&entry.operation.reservation);
         let mut earlier = self.entries.iter().rev().take(100).filter(settled);
@@ -340,7 +340,7 @@ impl Bench {
         selection: Selection,
         repeated: bool,
         record: Option<RecordView>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Violation> {
         let Some(plan) = self.plan(&operation, record) else {
             return Ok(());
         };
@@ -386,7 +386,7 @@ impl Bench {
         })
     }
 
-    pub(crate) fn pass(&mut self, ms: u64) -> Result<(), Broken> {
+    pub(crate) fn pass(&mut self, ms: u64) -> Result<(), Violation> {
         self.now = self.now.plus(Micros::from_millis(ms));
         if self.pool.wake_at().is_some_and(|at| at <= self.now) {
             self.with(|pool, turn| pool.wake(turn))?;
@@ -395,12 +395,12 @@ impl Bench {
     }
 
     /// Answers one of the transactions in flight, if there is one.
-    pub(crate) fn answer(&mut self, fault: Fault) -> Result<(), Broken> {
+    pub(crate) fn answer(&mut self, fault: Fault) -> Result<(), Violation> {
         self.answer_one(0, fault)
     }
 
     /// Answers the `which`-th of the transactions in flight, counted round and round.
-    pub(crate) fn answer_one(&mut self, which: usize, fault: Fault) -> Result<(), Broken> {
+    pub(crate) fn answer_one(&mut self, which: usize, fault: Fault) -> Result<(), Violation> {
         let lanes = self.lanes_in_flight();
         if lanes.is_empty() {
             return Ok(());
@@ -435,12 +435,12 @@ impl Bench {
         drop(sent);
         let committed = outcome == TransactionOutcome::Committed;
         self.with(|pool, turn| pool.handle_outcome(lane, outcome, turn))?;
-        must!(
+        ensure!(
             !was_unknown || !committed || self.as_of <= sent_at,
             "what may have been written at {sent_at:?} is told as of {:?}",
             self.as_of
         );
-        must!(
+        ensure!(
             !self.in_flight.contains_key(&lane) || !put_off,
             "put off, and sent again without a pause"
         );
@@ -452,7 +452,7 @@ impl Bench {
         sent: &Rc<Transaction>,
         was_unknown: bool,
         fault: Fault,
-    ) -> Result<TransactionOutcome, Broken> {
+    ) -> Result<TransactionOutcome, Violation> {
         let now = self.now;
         self.refused |= matches!(fault, Fault::Refused);
         match fault {
@@ -490,7 +490,7 @@ impl Bench {
     }
 
     /// Ends the read that the lane asked for, if there is one.
-    pub(crate) fn end_read(&mut self, works: bool) -> Result<(), Broken> {
+    pub(crate) fn end_read(&mut self, works: bool) -> Result<(), Violation> {
         let Some((began, mut read)) = self.reading.take() else {
             return Ok(());
         };
@@ -504,7 +504,7 @@ impl Bench {
     }
 
     /// Answers everything honestly until nothing is in flight. How much was sent meanwhile.
-    pub(crate) fn answer_all(&mut self) -> Result<usize, Broken> {
+    pub(crate) fn answer_all(&mut self) -> Result<usize, Violation> {
         let before = self.sent;
         while !self.in_flight.is_empty() {
             self.answer(Fault::None)?;
@@ -513,7 +513,7 @@ impl Bench {
     }
 
     /// Brings the lane to rest and looks at what is left.
-    pub(crate) fn rest(&mut self) -> Result<(), Broken> {
+    pub(crate) fn rest(&mut self) -> Result<(), Violation> {
         for _ in 0..TURNS_MAX {
             if !self.in_flight.is_empty() {
                 self.answer(Fault::None)?;
@@ -527,10 +527,10 @@ impl Bench {
                 return self.at_rest();
             }
         }
-        Err(Broken(format!("no rest in {TURNS_MAX} turns")))
+        Err(Violation(format!("no rest in {TURNS_MAX} turns")))
     }
 
-    fn with(&mut self, act: impl FnOnce(&mut Pool, &mut PoolContext<'_>)) -> Result<(), Broken> {
+    fn with(&mut self, act: impl FnOnce(&mut Pool, &mut PoolContext<'_>)) -> Result<(), Violation> {
         let mut out = PoolOutput::default();
         let mut turn = PoolContext {
             now: self.now(),
@@ -547,7 +547,7 @@ impl Bench {
             self.sends(lane, transaction)?;
         }
         if out.read_stripes {
-            must!(self.reading.is_none(), "asked twice for a read");
+            ensure!(self.reading.is_none(), "asked twice for a read");
             // The earliest view that an honest read can give.
             self.reading = Some((self.now, self.store.read(&self.event)));
         }
@@ -558,32 +558,34 @@ impl Bench {
     }
 
     /// Takes back what is to be decided anew, and decides it.
-    fn returned(&mut self, returned: Redecision) -> Result<(), Broken> {
+    fn returned(&mut self, returned: Redecision) -> Result<(), Violation> {
         let Redecision {
             operation, cause, ..
         } = returned;
         let Some(number) = self.waiting.remove(&operation.reservation) else {
-            return Err(Broken(format!("{operation:?} came back and was not there")));
+            return Err(Violation(format!(
+                "{operation:?} came back and was not there"
+            )));
         };
         let sent = &self.entries[number].operation;
         let same = Operation {
             expectation: sent.expectation,
             ..operation.clone()
         };
-        must!(same == *sent, "{sent:?} came back as {operation:?}");
+        ensure!(same == *sent, "{sent:?} came back as {operation:?}");
         self.entries[number].returned = true;
         match cause {
             RedecisionCause::Record(record) => {
                 let Some(record) = record else {
-                    return Err(Broken(format!("no record for {operation:?}")));
+                    return Err(Violation(format!("no record for {operation:?}")));
                 };
-                must!(
+                ensure!(
                     self.store.was(&operation.reservation, &record),
                     "{operation:?} met {record:?}, which never was"
                 );
                 let selection = self.entries[number].selection.clone();
                 let decided = self.plan(&operation, Some(record));
-                must!(
+                ensure!(
                     decided.is_some() || !self.seats.is_empty(),
                     "{operation:?} came back to be told what it could have been told"
                 );
@@ -592,13 +594,13 @@ impl Bench {
             }
             RedecisionCause::Shortage { remaining } => self.is_short(number, remaining),
             RedecisionCause::Seats(seats) => {
-                must!(!seats.is_empty(), "{operation:?} came back for no seat");
+                ensure!(!seats.is_empty(), "{operation:?} came back for no seat");
                 for (seat, state) in seats {
                     let seen = self
                         .store
                         .seat_during(&self.event, &seat, self.now, self.now);
                     let is = seen.last().map(|(_, state)| state.clone());
-                    must!(
+                    ensure!(
                         is == state && is != Some(SeatState::Available),
                         "{operation:?} came back for {seat} as {state:?}, which is {is:?}"
                     );
@@ -609,7 +611,7 @@ impl Bench {
     }
 
     /// Does as a engine would with who is too large for what a read showed: its record decides.
-    fn is_short(&mut self, number: usize, remaining: u64) -> Result<(), Broken> {
+    fn is_short(&mut self, number: usize, remaining: u64) -> Result<(), Violation> {
         let entry = &self.entries[number];
         let operation = entry.operation.clone();
         let selection = entry.selection.clone();
@@ -643,20 +645,20 @@ impl Bench {
         }
     }
 
-    fn sends(&mut self, lane: u16, transaction: Rc<Transaction>) -> Result<(), Broken> {
+    fn sends(&mut self, lane: u16, transaction: Rc<Transaction>) -> Result<(), Violation> {
         self.sent += 1;
-        must!(
+        ensure!(
             !self.in_flight.contains_key(&lane),
             "two transactions in flight for lane {lane}"
         );
-        let new = self.store.inspect(&transaction)?;
+        let new = self.store.check_transaction(&transaction)?;
         if let Some(unresolved) = self.unresolved.get(&lane) {
-            must!(
+            ensure!(
                 *unresolved == transaction,
                 "sent {transaction:?} before {unresolved:?} was known"
             );
         } else {
-            must!(new, "a known outcome was sent again: {transaction:?}");
+            ensure!(new, "a known outcome was sent again: {transaction:?}");
             self.may_be_sent(lane, &transaction)?;
         }
         if new {
@@ -667,7 +669,7 @@ impl Bench {
     }
 
     /// A new transaction: of members that wait, in time, in no other lane, and on the right stripe.
-    fn may_be_sent(&self, lane: u16, transaction: &Transaction) -> Result<(), Broken> {
+    fn may_be_sent(&self, lane: u16, transaction: &Transaction) -> Result<(), Violation> {
         let others = self.in_flight.values().chain(self.unresolved.values());
         let others: BTreeSet<&ReservationId> = others
             .flat_map(|sent| sent.records.iter().map(|write| &write.reservation))
@@ -675,15 +677,15 @@ impl Bench {
         let mut numbers = BTreeSet::new();
         for record in &transaction.records {
             let Some(number) = self.waiting.get(&record.reservation) else {
-                return Err(Broken(format!("{} does not wait", record.reservation)));
+                return Err(Violation(format!("{} does not wait", record.reservation)));
             };
-            must!(
+            ensure!(
                 !others.contains(&record.reservation),
                 "{} is in two lanes",
                 record.reservation
             );
             let deadline = self.entries[*number].operation.deadline;
-            must!(
+            ensure!(
                 deadline > self.now,
                 "{} sent at {:?}, its deadline was {deadline:?}",
                 record.reservation,
@@ -692,7 +694,7 @@ impl Bench {
             let takes = matches!(record.from, None | Some(ReservationState::Expired))
                 && record.to != ReservationState::Released;
             let home = record.draws.first().map(|draw| draw.stripe);
-            must!(
+            ensure!(
                 // Only a read of all stripes sends who takes units to others than the lane's.
                 home.is_none_or(|home| home == lane) || (takes && self.reads > 0),
                 "lane {lane} writes {record:?}"
@@ -703,7 +705,7 @@ impl Bench {
         let left_behind = waiting.filter(|(id, _)| !others.contains(id));
         let left_behind = left_behind.map(|(_, number)| *number);
         let first = left_behind.filter(|number| !numbers.contains(number)).min();
-        must!(
+        ensure!(
             !self.strict || first.is_none_or(|first| numbers.iter().all(|number| *number < first)),
             "lane {lane} sent {numbers:?}, and {first:?} came before"
         );

@@ -13,8 +13,8 @@ use inventory_core::rules::LateCommit;
 use inventory_core::transaction::ActionOutcome;
 use proptest::prelude::*;
 
-use super::broken::Broken;
 use super::model;
+use super::violation::Violation;
 use bench::{Bench, Fault, Member};
 
 #[derive(Clone, Debug)]
@@ -121,7 +121,7 @@ fn late() -> impl Strategy<Value = LateCommit> {
     prop_oneof![2 => Just(LateCommit::Reacquire), 1 => Just(LateCommit::Reject)]
 }
 
-fn run(mut bench: Bench, steps: Vec<Step>) -> Result<(), Broken> {
+fn run(mut bench: Bench, steps: Vec<Step>) -> Result<(), Violation> {
     for step in steps {
         match step {
             Step::Submit(member) => bench.submit(member)?,
@@ -137,8 +137,8 @@ fn run(mut bench: Bench, steps: Vec<Step>) -> Result<(), Broken> {
     bench.rest()
 }
 
-fn failed(broken: Broken) -> TestCaseError {
-    TestCaseError::fail(broken.0)
+fn failed(violation: Violation) -> TestCaseError {
+    TestCaseError::fail(violation.0)
 }
 
 proptest! {
@@ -422,7 +422,7 @@ fn callers_that_have_gone_take_no_room_in_a_batch() {
     bench.rest().unwrap();
 }
 
-/// A lane that is never idle must not leave the members waiting that its stripe is too short for.
+/// A lane that is never idle ensure not leave the members waiting that its stripe is too short for.
 #[test]
 fn a_busy_lane_asks_for_its_short_members_at_once() {
     let mut bench = Bench::new(&[3, 10], 0, LateCommit::default());

@@ -1,24 +1,21 @@
-//! The store as a map: all-or-nothing conditional writes, every failing condition told in order
-//! with what is stored, and a memory of request tokens. What DynamoDB promises, and no more.
+//! The store as a map: all-or-nothing conditional writes, the reason of every failed condition in order with
+//! the stored item, and a memory of request tokens. It promises what DynamoDB promises, and no more.
 //!
-//! It also checks what every transaction sent must obey, and remembers each item over time, so that
-//! answers can be held against what was there.
+//! The model also checks what every transaction must satisfy, and keeps the history of each item for the oracle.
+//! The rules of the core are written a second time here, from the rules that clients rely on.
 //!
-//! What the domain decides by its rules is written out here once more, from the rules that clients
-//! rely on: a mistake in the domain's table shows.
-//!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `mod.rs` | the items, the conditions and what a write does |
-//! | `legal.rs` | what every transaction must obey, whatever becomes of it |
-//! | `due.rs` | what a caller must be told because of a record |
-//! | `past.rs` | what was there at an instant, or during a span |
-//! | `whole.rs` | the invariants over everything that is stored |
+//! | `mod.rs` | the items, the conditions, and the effect of a write |
+//! | `validity.rs` | what every transaction must satisfy, whatever its outcome |
+//! | `expected.rs` | the answer that a caller must get because of a record |
+//! | `history.rs` | what was stored at an instant, or during a span |
+//! | `conservation.rs` | invariants over everything that is stored |
 
-mod due;
-mod legal;
-mod past;
-mod whole;
+mod conservation;
+mod expected;
+mod history;
+mod validity;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -31,44 +28,44 @@ use inventory_core::transaction::{
     StripeUpdate, StripeView, StripesRead, Transaction, TransactionOutcome, Unreadable,
 };
 
-use super::broken::{Broken, must};
-pub(crate) use due::{Ask, says};
+use super::violation::{Violation, ensure};
+pub(crate) use expected::{Ask, expected_answer};
 
 /// DynamoDB remembers a request token for ten minutes.
 pub(crate) const TOKEN_MEMORY: Micros = Micros::from_millis(600_000);
 
-/// A reservation of this prefix makes the store refuse the whole body without saying why.
+/// The store rejects a body with a reservation of this prefix without a reason.
 pub(crate) const POISON: &str = "poison-";
-/// One of this prefix makes the store call its own action invalid.
+/// The store calls the action of a reservation of this prefix invalid.
 pub(crate) const INVALID: &str = "invalid-";
-/// One of this prefix has a record that nobody here wrote.
+/// The record of a reservation of this prefix is unreadable: another program wrote it.
 pub(crate) const ALIEN: &str = "alien-";
 
-/// What a step of a record does to stock.
+/// What a transition of a record does to stock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Moves {
+enum StockEffect {
     Takes,
     Keeps,
     Gives,
     Nothing,
 }
 
-/// The steps there are.
-fn moves(write: &RecordWrite) -> Option<Moves> {
+/// The valid transitions.
+fn stock_effect(write: &RecordWrite) -> Option<StockEffect> {
     use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
     Some(match (write.from, write.to) {
-        (None, Held | Confirmed) | (Some(Expired), Confirmed) => Moves::Takes,
-        (None, Released) => Moves::Nothing,
-        (Some(Held), Confirmed) => Moves::Keeps,
-        (Some(Held), Released | Expired) | (Some(Confirmed), Refunded) => Moves::Gives,
+        (None, Held | Confirmed) | (Some(Expired), Confirmed) => StockEffect::Takes,
+        (None, Released) => StockEffect::Nothing,
+        (Some(Held), Confirmed) => StockEffect::Keeps,
+        (Some(Held), Released | Expired) | (Some(Confirmed), Refunded) => StockEffect::Gives,
         _ => return None,
     })
 }
 
-/// The seats that a step of a record changes.
+/// The seats that a transition changes.
 fn seats_of(write: &RecordWrite) -> &[SeatId] {
-    match moves(write) {
-        None | Some(Moves::Nothing) => &[],
+    match stock_effect(write) {
+        None | Some(StockEffect::Nothing) => &[],
         Some(_) => write.seats.as_deref().unwrap_or_default(),
     }
 }
@@ -77,9 +74,9 @@ fn seats_of(write: &RecordWrite) -> &[SeatId] {
 pub(crate) struct StoredRecord {
     pub(crate) event: EventId,
     pub(crate) view: RecordView,
-    /// What it was from each instant on; the last is what it is.
+    /// The views of the record, each from its instant on; the last is current.
     pub(crate) past: Vec<(Micros, RecordView)>,
-    /// The state of the event's stock that each of these came with, if it moved any.
+    /// The version of the event's stock that each view came with, if it moved stock.
     states: Vec<usize>,
 }
 
@@ -96,9 +93,9 @@ struct Event {
     /// Units of held and confirmed records, per stripe.
     sold: Vec<u64>,
     seats: BTreeMap<SeatId, StoredSeat>,
-    /// What each stripe had from each instant on.
+    /// Remaining units of each stripe, each from its instant on.
     past: Vec<(Micros, Vec<u64>)>,
-    /// What each stripe had been given in each of these states.
+    /// Capacity of each stripe in each version.
     capacities: Vec<Vec<u64>>,
     closed: Option<Micros>,
 }
@@ -119,24 +116,24 @@ impl Event {
     }
 }
 
-/// See the module's head.
+/// See the module head.
 #[derive(Debug)]
 pub(crate) struct Store {
     events: BTreeMap<EventId, Event>,
     records: BTreeMap<ReservationId, StoredRecord>,
-    /// Tokens of applied transactions, until when they are remembered.
+    /// Tokens of applied transactions, with the end of their memory.
     applied: BTreeMap<u128, Micros>,
-    /// The state of the stock that each applied transaction made, by token.
+    /// The version of the stock that each applied transaction made, by token.
     made: BTreeMap<u128, usize>,
-    /// Every body ever sent, to hold a repeat against.
+    /// Every body that was sent, to compare retries with.
     bodies: BTreeMap<u128, Rc<Transaction>>,
-    /// Tries still on their way although their sender has given up, by token.
+    /// Attempts still on their way although the sender has given up, by token.
     in_progress: BTreeMap<u128, u32>,
     token_memory: Micros,
 }
 
 impl Store {
-    /// `token_memory` is [`TOKEN_MEMORY`], or less for an engine that forgets at a restart.
+    /// `token_memory` is [`TOKEN_MEMORY`], or less for a database that forgets tokens at a restart.
     pub(crate) fn new(token_memory: Micros) -> Self {
         Self {
             events: BTreeMap::new(),
@@ -149,12 +146,12 @@ impl Store {
         }
     }
 
-    /// An event with one stripe per capacity given.
+    /// Creates an event with one stripe per capacity.
     pub(crate) fn create(&mut self, event: &EventId, capacities: &[u64]) {
         self.put_event(event, capacities, 0, Vec::new());
     }
 
-    /// An event with these seats, which are spread over so many keys.
+    /// Creates an event with these seats, spread over `keys` partition keys.
     pub(crate) fn create_seated(&mut self, event: &EventId, keys: u16, seats: Vec<SeatItem>) {
         self.put_event(event, &[0], keys, seats);
     }
@@ -188,7 +185,7 @@ impl Store {
         self.events.insert(event.clone(), created);
     }
 
-    // ---- What an operator does ------------------------------------------------------------------
+    // ---- Operator actions ---------------------------------------------------------------------------
 
     pub(crate) fn restock(&mut self, event: &EventId, stripe: u16, units: u64, now: Micros) {
         if let Some(event) = self.events.get_mut(event)
@@ -201,7 +198,7 @@ impl Store {
         }
     }
 
-    /// From now on no new reservations.
+    /// The event takes no new reservations from now on.
     pub(crate) fn close(&mut self, event: &EventId, now: Micros) {
         if let Some(event) = self.events.get_mut(event) {
             event.stripes.iter_mut().for_each(|item| item.closed = true);
@@ -209,7 +206,7 @@ impl Store {
         }
     }
 
-    /// Takes a free seat out of the sale, or puts a blocked one back in.
+    /// Blocks a free seat, or unblocks a blocked one.
     pub(crate) fn block(&mut self, event: &EventId, seat: &SeatId, now: Micros) {
         let Some(event) = self.events.get_mut(event) else {
             return;
@@ -238,7 +235,7 @@ impl Store {
         self.in_progress.get(&token).is_some_and(|tries| *tries > 0)
     }
 
-    /// Whether a transaction of this token was applied, as far as the store still knows.
+    /// Whether a transaction of this token was applied, as far as the store remembers.
     pub(crate) fn remembers(&self, token: u128, now: Micros) -> bool {
         self.applied.get(&token).is_some_and(|until| *until > now)
     }
@@ -274,7 +271,7 @@ impl Store {
         SeatsRead::Found(seats.map(seat).collect())
     }
 
-    /// The seats that can be had at `at`, at this instant.
+    /// The seats that are free at `at`, at this instant.
     pub(crate) fn read_free_seats(
         &self,
         event: &EventId,
@@ -291,7 +288,7 @@ impl Store {
             .collect()
     }
 
-    /// The holds that are past their time, as the index of expiries tells.
+    /// The overdue holds, as the index of expiry times lists them.
     pub(crate) fn due_holds(&self, unix: UnixMillis) -> Vec<(EventId, ReservationId, RecordView)> {
         let due = |view: &RecordView| {
             view.state == ReservationState::Held && view.expires_at.is_some_and(|at| at <= unix)
@@ -302,7 +299,7 @@ impl Store {
             .collect()
     }
 
-    /// When the first of the holds ends.
+    /// When the first hold expires.
     pub(crate) fn first_expiry(&self) -> Option<UnixMillis> {
         let held = |r: &&StoredRecord| r.view.state == ReservationState::Held;
         let held = self.records.values().filter(held);
@@ -315,15 +312,15 @@ impl Store {
 
     // ---- Writes ---------------------------------------------------------------------------------
 
-    /// Applies the transaction, or tells why not. `meddle` may put a reason of its own in the
-    /// place of an action's, which then cancels.
+    /// Applies the transaction, or returns why not. `action_fault_reason` may replace the reason of an action, which
+    /// then cancels.
     pub(crate) fn apply(
         &mut self,
         transaction: &Rc<Transaction>,
         now: Micros,
-        mut meddle: impl FnMut(usize) -> Option<ActionOutcome>,
-    ) -> Result<TransactionOutcome, Broken> {
-        self.inspect(transaction)?;
+        mut action_fault_reason: impl FnMut(usize) -> Option<ActionOutcome>,
+    ) -> Result<TransactionOutcome, Violation> {
+        self.check_transaction(transaction)?;
         let token = transaction.token.0;
         if self.remembers(token, now) {
             return Ok(TransactionOutcome::Committed);
@@ -333,7 +330,7 @@ impl Store {
         }
         let mut reasons = self.reasons(transaction);
         for (action, reason) in reasons.iter_mut().enumerate() {
-            if let Some(other) = meddle(action) {
+            if let Some(other) = action_fault_reason(action) {
                 *reason = other;
             }
         }
@@ -345,7 +342,7 @@ impl Store {
         Ok(TransactionOutcome::Committed)
     }
 
-    /// What the store would say to each action: stripes, records, then the seats of each record.
+    /// The store's reason for each action: stripes, records, then the seats of each record.
     fn reasons(&self, transaction: &Transaction) -> Vec<ActionOutcome> {
         let stripes = transaction.stripes.iter();
         let records = transaction.records.iter();
@@ -423,7 +420,7 @@ impl Store {
         }
     }
 
-    fn write(&mut self, transaction: &Transaction, now: Micros) -> Result<(), Broken> {
+    fn write(&mut self, transaction: &Transaction, now: Micros) -> Result<(), Violation> {
         let at = transaction.at;
         let next_state = self.states(&transaction.event) + 1;
         if !transaction.stripes.is_empty() {
@@ -442,9 +439,9 @@ impl Store {
                     past: Vec::new(),
                     states: Vec::new(),
                 });
-            must!(
+            ensure!(
                 stored.event == transaction.event,
-                "{} of {} was changed as one of {}",
+                "a record changed as one of another event: {} of {} in {}",
                 write.reservation,
                 stored.event,
                 transaction.event
@@ -460,9 +457,9 @@ impl Store {
                 item.remaining = item.remaining + update.give - update.take;
                 item.version += 1;
                 let sold = (event.sold[stripe] + update.take).checked_sub(update.give);
-                must!(
+                ensure!(
                     sold.is_some(),
-                    "more given back to {}#{stripe} than was sold",
+                    "more returned than was sold: {}#{stripe}",
                     transaction.event
                 );
                 event.sold[stripe] = sold.unwrap_or_default();
@@ -476,34 +473,36 @@ impl Store {
                 }
             }
         }
-        self.conserved(&transaction.event)
+        self.check_conservation(&transaction.event)
     }
 
-    /// What goes back is what the record says, and what is kept is not touched.
-    fn gives_what_it_has(&self, write: &RecordWrite) -> Result<(), Broken> {
-        if !matches!(moves(write), Some(Moves::Gives | Moves::Keeps)) {
+    /// A write returns what the record holds, and leaves what it keeps.
+    fn gives_what_it_has(&self, write: &RecordWrite) -> Result<(), Violation> {
+        if !matches!(
+            stock_effect(write),
+            Some(StockEffect::Gives | StockEffect::Keeps)
+        ) {
             return Ok(());
         }
         let Some(stored) = self.records.get(&write.reservation) else {
             return Ok(());
         };
-        let gives = moves(write) == Some(Moves::Gives);
-        must!(
+        let gives = stock_effect(write) == Some(StockEffect::Gives);
+        ensure!(
             !gives || write.draws == stored.view.draws,
-            "{write:?} gives back what {:?} does not have",
+            "a write returns what its record does not hold: {write:?} of {:?}",
             stored.view
         );
-        must!(
+        ensure!(
             write.seats == stored.view.seats,
-            "{write:?} is about other seats than {:?}",
+            "a write of other seats than its record: {write:?} of {:?}",
             stored.view
         );
         Ok(())
     }
 }
 
-/// The record after a write: a new one is put whole, of one that is there only what the step is
-/// about changes.
+/// The record after a write: a new one is put whole; of an existing one only what the transition changes.
 fn written(write: &RecordWrite, stored: Option<&RecordView>, at: UnixMillis) -> RecordView {
     let Some(stored) = stored else {
         return RecordView {
@@ -523,7 +522,7 @@ fn written(write: &RecordWrite, stored: Option<&RecordView>, at: UnixMillis) -> 
     if write.to == ReservationState::Confirmed {
         view.order = write.order;
     }
-    if moves(write) == Some(Moves::Takes) {
+    if stock_effect(write) == Some(StockEffect::Takes) {
         view.draws = write.draws.clone();
         view.seats = write.seats.clone();
     }

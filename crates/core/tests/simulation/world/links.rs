@@ -1,4 +1,4 @@
-//! What goes between the shards, and between a shard and the store, faults included.
+//! Messages between shards, and between a shard and the store, with faults.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -17,13 +17,13 @@ use inventory_core::transaction::{
 };
 use rand::Rng;
 
-use super::super::broken::Broken;
-use super::super::network::{self, Fate, happens, hop, latency};
+use super::super::network::{self, Delivery, hop, latency, occurs};
 use super::super::trace::Words;
-use super::{Happening, ShardRef, World, origin_of};
+use super::super::violation::Violation;
+use super::{ShardRef, Step, World, origin_of};
 
-/// The seats that are looked at later, and what was found free of the others.
-pub(super) type HalfLooked = (BTreeSet<SeatId>, Vec<(SeatId, SeatState)>);
+/// The seats that are read later, and the free ones among the others.
+pub(super) type HalfRead = (BTreeSet<SeatId>, Vec<(SeatId, SeatState)>);
 
 impl World {
     pub(super) fn send(&mut self, from: ShardRef, lane: LaneId, transaction: Rc<Transaction>) {
@@ -34,21 +34,19 @@ impl World {
             self.report.write(write);
         }
         let faults = self.faults();
-        let fate = Fate::of_transaction(self.now, &faults, &mut self.network_rng);
-        for fault in fate.faults {
+        let delivery = Delivery::of_transaction(self.now, &faults, &mut self.network_rng);
+        for fault in delivery.faults {
             self.report.fault(fault);
         }
-        for arrival in fate.arrivals {
-            if arrival.late {
-                if !self.scenario.ghosts {
-                    self.store.begin(transaction.token.0);
-                }
+        for arrival in delivery.arrivals {
+            if arrival.late && !self.scenario.ghosts {
+                self.store.begin(transaction.token.0);
             }
             let at = arrival.at;
             let transaction = Rc::clone(&transaction);
             self.make(
                 at,
-                Happening::AtStore {
+                Step::AtStore {
                     from,
                     lane,
                     transaction,
@@ -56,11 +54,8 @@ impl World {
                 },
             );
         }
-        if let Some(at) = fate.unknown_at {
-            self.make(
-                at,
-                Happening::Settled(from, lane, TransactionOutcome::Unknown),
-            );
+        if let Some(at) = delivery.unknown_at {
+            self.make(at, Step::Settled(from, lane, TransactionOutcome::Unknown));
         }
     }
 
@@ -70,7 +65,7 @@ impl World {
         lane: LaneId,
         transaction: &Rc<Transaction>,
         arrival: &network::Arrival,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Violation> {
         let token = transaction.token.0;
         if arrival.late {
             self.store.end(token);
@@ -83,14 +78,16 @@ impl World {
             TransactionOutcome::Conflict
         } else {
             let rng = &mut self.network_rng;
-            let meddled = arrival.meddled;
+            let has_action_faults = arrival.has_action_faults;
             self.store.apply(transaction, self.now, |_| {
-                meddled.then(|| network::meddle(rng)).flatten()
+                has_action_faults
+                    .then(|| network::action_fault_reason(rng))
+                    .flatten()
             })?
         };
         self.note(format_args!("  {}", Words(&outcome)));
         if let Some(at) = arrival.answered {
-            self.make(at, Happening::Settled(from, lane, outcome));
+            self.make(at, Step::Settled(from, lane, outcome));
         }
         Ok(())
     }
@@ -99,17 +96,17 @@ impl World {
         let faults = self.faults();
         let rng = &mut self.network_rng;
         let at = self.now.plus(latency(rng));
-        if happens(faults.read_fault, rng) {
+        if occurs(faults.read_fault, rng) {
             self.report.fault("failed reads");
             let failed = if rng.random() {
                 StripesRead::Throttled
             } else {
                 StripesRead::Unavailable
             };
-            self.make(at, Happening::Read(from, event, failed));
+            self.make(at, Step::Read(from, event, failed));
         } else {
             let seen = Vec::new();
-            self.make(at, Happening::ReadsStripe { from, event, seen });
+            self.make(at, Step::StripeAtStore { from, event, seen });
         }
     }
 
@@ -127,7 +124,7 @@ impl World {
             seen.push(stripes[seen.len()]);
             if seen.len() < stripes.len() {
                 let at = self.now.plus(Micros(rng.random_range(0..2_000)));
-                self.make(at, Happening::ReadsStripe { from, event, seen });
+                self.make(at, Step::StripeAtStore { from, event, seen });
                 return;
             }
         }
@@ -137,7 +134,7 @@ impl World {
         } else {
             StripesRead::Found(seen)
         };
-        self.make(at, Happening::Read(from, event, read));
+        self.make(at, Step::Read(from, event, read));
     }
 
     pub(super) fn forward(
@@ -150,18 +147,18 @@ impl World {
     ) {
         let faults = self.faults();
         let at = self.now.plus(hop(&mut self.network_rng));
-        if happens(faults.inbox_full, &mut self.network_rng) {
+        if occurs(faults.inbox_full, &mut self.network_rng) {
             self.report.fault("full inboxes");
             let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
             let answer = Answer::Rejected(Rejection::Overloaded { retry_after });
             let origin = origin_of(&operation);
-            self.make(at, Happening::ForwardSettled(from, origin, answer, None));
+            self.make(at, Step::ForwardSettled(from, origin, answer, None));
             return;
         }
         let to = ShardRef { shard: to, ..from };
         self.make(
             at,
-            Happening::Forwarded {
+            Step::Forwarded {
                 to,
                 from,
                 layout,
@@ -171,7 +168,7 @@ impl World {
         );
     }
 
-    /// A query goes to the shard that remembers the event's seats.
+    /// Forwards a query to the shard that has the seat map.
     pub(super) fn pass_on(
         &mut self,
         from: ShardRef,
@@ -183,16 +180,16 @@ impl World {
     ) {
         let faults = self.faults();
         let at = self.now.plus(hop(&mut self.network_rng));
-        if happens(faults.inbox_full, &mut self.network_rng) {
+        if occurs(faults.inbox_full, &mut self.network_rng) {
             self.report.fault("full inboxes");
-            let refused = Err(Rejection::overloaded());
-            self.make(at, Happening::ToldBack(from, call, refused));
+            let check_rejection = Err(Rejection::overloaded());
+            self.make(at, Step::QueryReturned(from, call, check_rejection));
             return;
         }
         let to = ShardRef { shard: to, ..from };
         self.make(
             at,
-            Happening::Asked {
+            Step::QueryForwarded {
                 to,
                 from,
                 call,
@@ -212,16 +209,16 @@ impl World {
         let faults = self.faults();
         let rng = &mut self.network_rng;
         let at = self.now.plus(latency(rng));
-        if happens(faults.read_fault, rng) {
+        if occurs(faults.read_fault, rng) {
             self.report.fault("failed reads");
             let failed = if rng.random() {
                 RecordsRead::Throttled
             } else {
                 RecordsRead::Unavailable
             };
-            self.make(at, Happening::LookedUp(from, lookup, failed));
+            self.make(at, Step::RecordsReturned(from, lookup, failed));
         } else {
-            self.make(at, Happening::LooksUp(from, lookup, reservations));
+            self.make(at, Step::RecordsAtStore(from, lookup, reservations));
         }
     }
 
@@ -234,28 +231,28 @@ impl World {
         let records = reservations.iter().map(|id| self.store.read_record(id));
         let read = RecordsRead::Found(records.collect());
         let at = self.now.plus(latency(&mut self.network_rng));
-        self.make(at, Happening::LookedUp(from, lookup, read));
+        self.make(at, Step::RecordsReturned(from, lookup, read));
     }
 
     pub(super) fn read_seats(&mut self, from: ShardRef, event: EventId) {
         let faults = self.faults();
         let rng = &mut self.network_rng;
         let at = self.now.plus(latency(rng));
-        if happens(faults.read_fault, rng) {
+        if occurs(faults.read_fault, rng) {
             self.report.fault("failed reads");
             let failed = if rng.random() {
                 SeatsRead::Throttled
             } else {
                 SeatsRead::Unavailable
             };
-            self.make(at, Happening::SeatsRead(from, event, failed));
+            self.make(at, Step::SeatsRead(from, event, failed));
         } else {
             let seen = None;
-            self.make(at, Happening::ReadsSeats { from, event, seen });
+            self.make(at, Step::SeatsAtStore { from, event, seen });
         }
     }
 
-    /// All seats at one instant, or one half and then the other.
+    /// Reads all seats at one instant, or one half after the other.
     pub(super) fn reads_seats(
         &mut self,
         from: ShardRef,
@@ -271,7 +268,7 @@ impl World {
                     let seen = Some(std::mem::take(seats));
                     let later = Micros(self.network_rng.random_range(0..5_000));
                     let at = self.now.plus(later);
-                    self.make(at, Happening::ReadsSeats { from, event, seen });
+                    self.make(at, Step::SeatsAtStore { from, event, seen });
                     return;
                 }
                 None => {}
@@ -281,26 +278,26 @@ impl World {
             }
         }
         let at = self.now.plus(latency(&mut self.network_rng));
-        self.make(at, Happening::SeatsRead(from, event, read));
+        self.make(at, Step::SeatsRead(from, event, read));
     }
 
     pub(super) fn look_for_seats(&mut self, from: ShardRef, event: EventId, unix: UnixMillis) {
         let faults = self.faults();
         let rng = &mut self.network_rng;
         let at = self.now.plus(latency(rng));
-        if happens(faults.read_fault, rng) {
+        if occurs(faults.read_fault, rng) {
             self.report.fault("failed reads");
             let failed = if rng.random() {
                 FreeSeatsRead::Throttled
             } else {
                 FreeSeatsRead::Unavailable
             };
-            self.make(at, Happening::FreeSeatsRead(from, event, failed));
+            self.make(at, Step::FreeSeatsRead(from, event, failed));
         } else {
             let seen = None;
             self.make(
                 at,
-                Happening::LooksForSeats {
+                Step::FreeSeatsAtStore {
                     from,
                     event,
                     unix,
@@ -310,13 +307,13 @@ impl World {
         }
     }
 
-    /// What is free at one instant, or among one half of the seats and then among the other.
+    /// Reads the free seats at one instant, or one half after the other.
     pub(super) fn looks_for_seats(
         &mut self,
         from: ShardRef,
         event: EventId,
         unix: UnixMillis,
-        seen: Option<HalfLooked>,
+        seen: Option<HalfRead>,
     ) {
         let mut free = self.store.read_free_seats(&event, unix);
         match seen {
@@ -331,7 +328,7 @@ impl World {
                 let at = self.now.plus(later);
                 self.make(
                     at,
-                    Happening::LooksForSeats {
+                    Step::FreeSeatsAtStore {
                         from,
                         event,
                         unix,
@@ -349,7 +346,7 @@ impl World {
         let at = self.now.plus(latency(&mut self.network_rng));
         self.make(
             at,
-            Happening::FreeSeatsRead(from, event, FreeSeatsRead::Found(free)),
+            Step::FreeSeatsRead(from, event, FreeSeatsRead::Found(free)),
         );
     }
 }

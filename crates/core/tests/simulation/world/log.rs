@@ -1,11 +1,10 @@
-//! The lines of a run's log that stand for its happenings. What the core sees of them and what it asks
-//! for is in [`super::super::trace`].
+//! The log lines of the steps. The words for inputs and effects of the core are in [`super::super::trace`].
 
 use std::fmt::{self, Display, Formatter};
 
-use super::super::clients::{Call, What};
+use super::super::clients::{Call, Request};
 use super::super::trace::{Words, expect, ids, verb};
-use super::{Happening, ShardRef};
+use super::{ShardRef, Step};
 
 impl Display for ShardRef {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -16,7 +15,7 @@ impl Display for ShardRef {
 impl Display for Call {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.what {
-            What::Write(what, reservation) => {
+            Request::Write(what, reservation) => {
                 let selection = Words(&self.selection);
                 write!(
                     f,
@@ -25,7 +24,7 @@ impl Display for Call {
                     self.event
                 )?;
             }
-            What::Ask(query) => write!(f, "{} {}", self.event, Words(query))?,
+            Request::Ask(query) => write!(f, "{} {}", self.event, Words(query))?,
         }
         let section = self.section.as_deref().unwrap_or("-");
         let (hold_for, patience) = (self.hold_for.0, self.patience.0);
@@ -39,11 +38,11 @@ impl Display for Call {
     }
 }
 
-impl Display for Happening {
+impl Display for Step {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Arrives(call) => write!(f, "call {call}"),
-            Self::Wonders(at, call) => write!(f, "call at {at} {call}"),
+            Self::CallArrives(call) => write!(f, "call {call}"),
+            Self::QueryArrives(at, call) => write!(f, "call at {at} {call}"),
             Self::AtStore {
                 from,
                 lane,
@@ -59,11 +58,11 @@ impl Display for Happening {
             Self::Settled(at, lane, outcome) => {
                 write!(f, "{at} {} settled: {}", Words(lane), Words(outcome))
             }
-            Self::ReadsStripe { from, event, seen } => {
+            Self::StripeAtStore { from, event, seen } => {
                 write!(f, "{from} stripe {} of {event} is read", seen.len())
             }
             Self::Read(at, event, read) => write!(f, "{at} stripes of {event}: {}", Words(read)),
-            Self::LooksUp(from, lookup, reservations) => {
+            Self::RecordsAtStore(from, lookup, reservations) => {
                 write!(
                     f,
                     "{from} records {} are read: {}",
@@ -71,15 +70,15 @@ impl Display for Happening {
                     ids(reservations)
                 )
             }
-            Self::LookedUp(at, lookup, read) => {
+            Self::RecordsReturned(at, lookup, read) => {
                 write!(f, "{at} records {}: {}", lookup.0, Words(read))
             }
-            Self::ReadsSeats { from, event, seen } => {
+            Self::SeatsAtStore { from, event, seen } => {
                 let half = u8::from(seen.is_some());
                 write!(f, "{from} seats of {event} are read, {half}")
             }
             Self::SeatsRead(at, event, read) => write!(f, "{at} seats of {event}: {}", Words(read)),
-            Self::LooksForSeats {
+            Self::FreeSeatsAtStore {
                 from,
                 event,
                 unix,
@@ -104,23 +103,25 @@ impl Display for Happening {
             Self::ForwardSettled(at, (event, reservation), answer, _) => {
                 write!(f, "{at} hears of {reservation} {event}: {}", Words(answer))
             }
-            Self::Asked { to, from, call, .. } => write!(f, "{to} is asked {} by {from}", call.0),
-            Self::ToldBack(at, call, result) => {
+            Self::QueryForwarded { to, from, call, .. } => {
+                write!(f, "{to} is asked {} by {from}", call.0)
+            }
+            Self::QueryReturned(at, call, result) => {
                 write!(f, "{at} hears of {}: {}", call.0, Words(result))
             }
-            Self::Wakes(at) => write!(f, "{at} wakes"),
-            Self::Crashes(process) => write!(f, "process {process} crashes"),
-            Self::Reclaims(process) => write!(f, "process {process} looks for overdue holds"),
-            Self::FoundDue(at, due) => {
+            Self::Wake(at) => write!(f, "{at} wakes"),
+            Self::Crash(process) => write!(f, "process {process} crashes"),
+            Self::Reclaim(process) => write!(f, "process {process} looks for overdue holds"),
+            Self::OverdueFound(at, due) => {
                 let due: Vec<_> = due.iter().map(|(_, reservation, _)| reservation).collect();
                 write!(f, "{at} overdue: {}", ids(&due))
             }
-            Self::Restocks(event, stripe, units) => {
+            Self::Restock(event, stripe, units) => {
                 write!(f, "stripe {stripe} of {event} gets {units} more")
             }
-            Self::Closes(event) => write!(f, "{event} closes"),
-            Self::Blocks(event, seat) => write!(f, "{seat} of {event} is blocked or put back"),
-            Self::Forgets(at, event) => write!(f, "{at} forgets {event}"),
+            Self::Close(event) => write!(f, "{event} closes"),
+            Self::Block(event, seat) => write!(f, "{seat} of {event} is blocked or put back"),
+            Self::Invalidate(at, event) => write!(f, "{at} forgets {event}"),
         }
     }
 }

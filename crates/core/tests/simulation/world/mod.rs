@@ -1,16 +1,16 @@
-//! Virtual time: the processes and their shards, and what is under way between them.
+//! Virtual time, the processes with their shards, and the messages between them.
 //!
-//! One queue of happenings, ordered by instant and then by the order they were made in. A process
-//! that crashes loses its shards and every message to them; what it sent to the store lives on.
+//! One agenda of steps, ordered by instant and then by the order of scheduling. A crashed process loses its
+//! shards and the messages to them; its requests to the store live on.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `mod.rs` | the queue of happenings, the shards, what they want done |
-//! | `calls.rs` | calls and their answers, crashes |
-//! | `links.rs` | what goes between the shards, and between a shard and the store |
-//! | `log.rs` | the lines of the log that stand for happenings |
-//! | `upkeep.rs` | reclaimers, and operators behind the servers' back |
-//! | `rest.rs` | what must hold when nothing happens any more |
+//! | `mod.rs` | the agenda, the shards, and their effects |
+//! | `calls.rs` | calls, their answers, crashes |
+//! | `links.rs` | messages between shards, and between a shard and the store |
+//! | `log.rs` | the log lines of the steps |
+//! | `upkeep.rs` | reclaimers and operators |
+//! | `rest.rs` | checks at rest |
 
 mod calls;
 mod links;
@@ -37,24 +37,23 @@ use inventory_core::transaction::{
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::audit::{Audit, unix};
-use super::broken::{Broken, must};
 use super::clients::{self, Call};
 use super::model::Store;
 use super::network::{self, hop};
+use super::oracle::{Oracle, unix};
 use super::report::Report;
 use super::scenario::{Scenario, Stock};
 use super::trace::Words;
-use links::HalfLooked;
+use super::violation::{Violation, ensure};
+use links::HalfRead;
 
-/// Happenings of one run before it counts as a livelock: a hundred times what a run needs.
+/// Steps after which a run counts as a livelock: a hundred times what a run needs.
 const STEPS_MAX: u64 = 400_000;
 
-/// Ids from here on are of operations that were forwarded, of questions that were passed on, and of
-/// holds to be ended: not of clients' calls.
+/// Call ids from here on belong to forwarded operations, forwarded queries and expiries, not to client calls.
 const INTERNAL: u64 = 1 << 32;
 
-/// One shard of one life of a process.
+/// One shard in one life of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ShardRef {
     pub(crate) process: usize,
@@ -63,10 +62,10 @@ pub(crate) struct ShardRef {
 }
 
 #[derive(Debug)]
-enum Happening {
-    Arrives(Call),
-    /// A query to one shard.
-    Wonders(ShardRef, Call),
+enum Step {
+    CallArrives(Call),
+    /// A query at one shard.
+    QueryArrives(ShardRef, Call),
     AtStore {
         from: ShardRef,
         lane: LaneId,
@@ -74,25 +73,25 @@ enum Happening {
         arrival: network::Arrival,
     },
     Settled(ShardRef, LaneId, TransactionOutcome),
-    ReadsStripe {
+    StripeAtStore {
         from: ShardRef,
         event: EventId,
         seen: Vec<StripeView>,
     },
     Read(ShardRef, EventId, StripesRead),
-    LooksUp(ShardRef, RecordReadId, Vec<ReservationId>),
-    LookedUp(ShardRef, RecordReadId, RecordsRead),
-    ReadsSeats {
+    RecordsAtStore(ShardRef, RecordReadId, Vec<ReservationId>),
+    RecordsReturned(ShardRef, RecordReadId, RecordsRead),
+    SeatsAtStore {
         from: ShardRef,
         event: EventId,
         seen: Option<Vec<SeatItem>>,
     },
     SeatsRead(ShardRef, EventId, SeatsRead),
-    LooksForSeats {
+    FreeSeatsAtStore {
         from: ShardRef,
         event: EventId,
         unix: UnixMillis,
-        seen: Option<HalfLooked>,
+        seen: Option<HalfRead>,
     },
     FreeSeatsRead(ShardRef, EventId, FreeSeatsRead),
     Forwarded {
@@ -103,7 +102,7 @@ enum Happening {
         hint: RecordHint,
     },
     ForwardSettled(ShardRef, Origin, Answer, Option<RecordView>),
-    Asked {
+    QueryForwarded {
         to: ShardRef,
         from: ShardRef,
         call: CallId,
@@ -111,29 +110,29 @@ enum Happening {
         layout: EventLayout,
         query: Query,
     },
-    ToldBack(ShardRef, CallId, Result<QueryResult, Rejection>),
-    Wakes(ShardRef),
-    Crashes(usize),
-    Reclaims(usize),
-    FoundDue(ShardRef, Vec<(EventId, ReservationId, RecordView)>),
-    Restocks(EventId, u16, u64),
-    Closes(EventId),
-    Blocks(EventId, SeatId),
-    Forgets(ShardRef, EventId),
+    QueryReturned(ShardRef, CallId, Result<QueryResult, Rejection>),
+    Wake(ShardRef),
+    Crash(usize),
+    Reclaim(usize),
+    OverdueFound(ShardRef, Vec<(EventId, ReservationId, RecordView)>),
+    Restock(EventId, u16, u64),
+    Close(EventId),
+    Block(EventId, SeatId),
+    Invalidate(ShardRef, EventId),
 }
 
-/// The event and the reservation of an operation that was forwarded.
+/// The event and the reservation of a forwarded operation.
 type Origin = (EventId, ReservationId);
 
-/// Who waits for an internal call.
+/// The origin of an internal call.
 #[derive(Debug)]
-enum Waits {
+enum InternalCaller {
     Forward(ShardRef, Origin),
     Query(ShardRef, CallId),
     Reclaimer(usize, ReservationId),
 }
 
-impl Waits {
+impl InternalCaller {
     fn process(&self) -> usize {
         match self {
             Self::Forward(at, _) | Self::Query(at, _) => at.process,
@@ -156,28 +155,28 @@ struct Process {
     shards: Vec<Shard>,
 }
 
-/// See the module's head.
+/// See the module head.
 pub(crate) struct World {
     scenario: Scenario,
     now: Micros,
     made: u64,
-    happenings: BTreeMap<(Micros, u64), Happening>,
-    /// Looks of the reclaimers among them.
+    agenda: BTreeMap<(Micros, u64), Step>,
+    /// Reclaimer steps in the agenda.
     reclaims_ahead: usize,
     processes: Vec<Process>,
     store: Store,
-    audit: Audit,
+    oracle: Oracle,
     report: Report,
-    /// Faults are over: what is left must come to rest.
+    /// No more faults: the rest of the run must come to rest.
     quiet: bool,
     clients_rng: SmallRng,
     network_rng: SmallRng,
-    curious_rng: SmallRng,
-    /// By call number.
-    internal: BTreeMap<u64, Waits>,
+    queries_rng: SmallRng,
+    /// By call id.
+    internal: BTreeMap<u64, InternalCaller>,
     calls_made: u64,
     internal_made: u64,
-    /// Everything that happened, if it is selection.
+    /// The log, if it is wanted.
     log: Option<String>,
 }
 
@@ -194,16 +193,16 @@ impl World {
         let mut world = Self {
             now: Micros(0),
             made: 0,
-            happenings: BTreeMap::new(),
+            agenda: BTreeMap::new(),
             reclaims_ahead: 0,
             processes: Vec::new(),
             store,
-            audit: Audit::new(&scenario),
+            oracle: Oracle::new(&scenario),
             report: Report::default(),
             quiet: false,
             clients_rng: SmallRng::seed_from_u64(seed ^ 0xc11e_0075),
             network_rng: SmallRng::seed_from_u64(seed ^ 0x00ae_7000),
-            curious_rng: SmallRng::seed_from_u64(seed ^ 0x0c01_0015),
+            queries_rng: SmallRng::seed_from_u64(seed ^ 0x0c01_0015),
             internal: BTreeMap::new(),
             calls_made: 0,
             internal_made: 0,
@@ -222,15 +221,15 @@ impl World {
         self.log.as_deref().unwrap_or_default()
     }
 
-    /// The whole run: the sale, the rest after it, and buying what is left.
-    pub(crate) fn run(&mut self) -> Result<Report, Broken> {
+    /// The whole run: the sale, the checks at rest, and the sale of what remains.
+    pub(crate) fn run(&mut self) -> Result<Report, Violation> {
         self.until_rest()?;
         self.quiet = true;
-        self.store.conserved_in_full()?;
-        self.audit.at_rest(&self.store)?;
+        self.store.check_all_conservation()?;
+        self.oracle.at_rest(&self.store)?;
         self.idle()?;
         self.sell_the_rest()?;
-        self.store.conserved_in_full()?;
+        self.store.check_all_conservation()?;
         self.idle()?;
         for process in &self.processes {
             for shard in &process.shards {
@@ -272,18 +271,17 @@ impl World {
 
     fn schedule(&mut self) {
         for call in clients::plan(&self.scenario, &mut self.clients_rng) {
-            self.make(call.arrives, Happening::Arrives(call));
+            self.make(call.arrives, Step::CallArrives(call));
         }
-        for call in clients::looks(&self.scenario, &mut self.curious_rng) {
-            self.make(call.arrives, Happening::Arrives(call));
+        for call in clients::queries(&self.scenario, &mut self.queries_rng) {
+            self.make(call.arrives, Step::CallArrives(call));
         }
         self.schedule_upkeep();
     }
 
-    fn make(&mut self, at: Micros, happening: Happening) {
+    fn make(&mut self, at: Micros, step: Step) {
         self.made += 1;
-        self.happenings
-            .insert((at.max(self.now), self.made), happening);
+        self.agenda.insert((at.max(self.now), self.made), step);
     }
 
     fn note(&mut self, what: std::fmt::Arguments<'_>) {
@@ -292,59 +290,59 @@ impl World {
         }
     }
 
-    fn until_rest(&mut self) -> Result<(), Broken> {
-        while let Some(((at, _), happening)) = self.happenings.pop_first() {
+    fn until_rest(&mut self) -> Result<(), Violation> {
+        while let Some(((at, _), step)) = self.agenda.pop_first() {
             self.report.steps += 1;
             let steps = self.report.steps;
-            must!(steps < STEPS_MAX, "no rest after {steps} steps");
+            ensure!(steps < STEPS_MAX, "a livelock: {steps} steps");
             self.now = at;
             if self.log.is_some() {
-                self.note(format_args!("{happening}"));
+                self.note(format_args!("{step}"));
             }
-            self.happen(happening)?;
+            self.run_step(step)?;
         }
         Ok(())
     }
 
-    fn happen(&mut self, happening: Happening) -> Result<(), Broken> {
-        match happening {
-            Happening::Arrives(call) => self.arrives(call),
-            Happening::Wonders(at, call) if self.lives(at) => self.submit(at, call).map(drop),
-            Happening::AtStore {
+    fn run_step(&mut self, step: Step) -> Result<(), Violation> {
+        match step {
+            Step::CallArrives(call) => self.arrives(call),
+            Step::QueryArrives(at, call) if self.lives(at) => self.submit(at, call).map(drop),
+            Step::AtStore {
                 from,
                 lane,
                 transaction,
                 arrival,
             } => self.at_store(from, lane, &transaction, &arrival),
-            Happening::Settled(at, lane, outcome) => self.settled(at, lane, outcome),
-            Happening::ReadsStripe { from, event, seen } => {
+            Step::Settled(at, lane, outcome) => self.settled(at, lane, outcome),
+            Step::StripeAtStore { from, event, seen } => {
                 self.reads_stripe(from, event, seen);
                 Ok(())
             }
-            Happening::Read(at, event, read) => {
-                let (audit, store) = (&mut self.audit, &self.store);
-                audit.read_ends(at, &event, &read, self.now, store);
+            Step::Read(at, event, read) => {
+                let (oracle, store) = (&mut self.oracle, &self.store);
+                oracle.read_ends(at, &event, &read, self.now, store);
                 self.with(at, |shard, now| {
                     shard.reading.remove(&event);
                     shard.engine.handle_stripes_read(&event, &read, now);
                 })
             }
-            Happening::LooksUp(from, lookup, reservations) => {
+            Step::RecordsAtStore(from, lookup, reservations) => {
                 self.looks_up(from, lookup, &reservations);
                 Ok(())
             }
-            Happening::LookedUp(at, lookup, read) => self.with(at, |shard, now| {
+            Step::RecordsReturned(at, lookup, read) => self.with(at, |shard, now| {
                 shard.engine.handle_records_read(lookup, &read, now);
             }),
-            Happening::ReadsSeats { from, event, seen } => {
+            Step::SeatsAtStore { from, event, seen } => {
                 self.reads_seats(from, event, seen);
                 Ok(())
             }
-            Happening::SeatsRead(at, event, read) => self.with(at, |shard, now| {
+            Step::SeatsRead(at, event, read) => self.with(at, |shard, now| {
                 shard.reading_seats.remove(&event);
                 shard.engine.handle_seats_read(&event, read, now);
             }),
-            Happening::LooksForSeats {
+            Step::FreeSeatsAtStore {
                 from,
                 event,
                 unix,
@@ -353,11 +351,11 @@ impl World {
                 self.looks_for_seats(from, event, unix, seen);
                 Ok(())
             }
-            Happening::FreeSeatsRead(at, event, read) => self.with(at, |shard, now| {
+            Step::FreeSeatsRead(at, event, read) => self.with(at, |shard, now| {
                 shard.looking_for_seats.remove(&event);
                 shard.engine.handle_free_seats_read(&event, read, now);
             }),
-            Happening::Wakes(at) => {
+            Step::Wake(at) => {
                 let mut is_over = true;
                 self.with(at, |shard, now| {
                     if shard.wake.is_some_and(|due| due <= now.mono) {
@@ -367,16 +365,16 @@ impl World {
                     let next = shard.engine.poll_timeout();
                     is_over = next.is_none_or(|due| due > now.mono);
                 })?;
-                must!(is_over, "woken, and wants to be woken at this very moment");
+                ensure!(is_over, "a timer that is due again at once");
                 Ok(())
             }
-            Happening::Crashes(process) => {
+            Step::Crash(process) => {
                 self.crashes(process);
                 Ok(())
             }
-            Happening::Reclaims(process) => self.reclaims(process),
-            Happening::FoundDue(at, due) => self.found_due(at, due),
-            other => self.happens_between(other),
+            Step::Reclaim(process) => self.reclaims(process),
+            Step::OverdueFound(at, due) => self.found_due(at, due),
+            other => self.run_step_between(other),
         }
     }
 
@@ -385,14 +383,14 @@ impl World {
         at: ShardRef,
         lane: LaneId,
         outcome: TransactionOutcome,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Violation> {
         if !self.lives(at) {
             return Ok(());
         }
         let shard = &mut self.processes[at.process].shards[at.shard];
         if let Some(transaction) = shard.lanes_in_flight.remove(&lane) {
-            let (audit, store) = (&mut self.audit, &self.store);
-            audit.settles(at, &transaction, &outcome, store);
+            let (oracle, store) = (&mut self.oracle, &self.store);
+            oracle.settles(at, &transaction, &outcome, store);
         }
         self.with(at, |shard, now| {
             let at = &mut shard.engine;
@@ -400,35 +398,35 @@ impl World {
         })
     }
 
-    /// Between shards, and behind their back.
-    fn happens_between(&mut self, happening: Happening) -> Result<(), Broken> {
-        match happening {
-            Happening::Forwarded {
+    /// Steps between shards, and operator steps.
+    fn run_step_between(&mut self, step: Step) -> Result<(), Violation> {
+        match step {
+            Step::Forwarded {
                 to,
                 from,
                 layout,
                 operation,
                 hint,
             } if self.lives(to) => {
-                let call = self.internal(Waits::Forward(from, origin_of(&operation)));
+                let call = self.internal(InternalCaller::Forward(from, origin_of(&operation)));
                 self.with(to, |shard, now| {
                     let at = &mut shard.engine;
                     at.handle_forwarded_call(call, operation, layout, hint, now);
                 })
             }
-            Happening::ForwardSettled(to, (event, reservation), answer, learned) => {
+            Step::ForwardSettled(to, (event, reservation), answer, learned) => {
                 if let Some(view) = &learned
                     && !matches!(answer, Answer::Rejected(_))
                 {
-                    let (audit, store) = (&mut self.audit, &self.store);
-                    audit.is_told(to, &event, &reservation, view, store);
+                    let (oracle, store) = (&mut self.oracle, &self.store);
+                    oracle.forward_answered(to, &event, &reservation, view, store);
                 }
                 self.with(to, |shard, now| {
                     let at = &mut shard.engine;
                     at.handle_forward_outcome(&event, &reservation, answer, learned, now);
                 })
             }
-            Happening::Asked {
+            Step::QueryForwarded {
                 to,
                 from,
                 call,
@@ -436,40 +434,40 @@ impl World {
                 layout,
                 query,
             } if self.lives(to) => {
-                let call = self.internal(Waits::Query(from, call));
+                let call = self.internal(InternalCaller::Query(from, call));
                 self.with(to, |shard, now| {
                     let at = &mut shard.engine;
                     at.handle_forwarded_query(call, &event, layout, query, now);
                 })
             }
-            Happening::ToldBack(to, call, result) if self.lives(to) => self.told(to, call, &result),
-            Happening::Forgets(at, event) => {
-                self.audit.forgets(at, &event);
+            Step::QueryReturned(to, call, result) if self.lives(to) => self.told(to, call, &result),
+            Step::Invalidate(at, event) => {
+                self.oracle.forgets(at, &event);
                 self.with(at, |shard, now| {
                     shard.engine.handle_event_changed(&event, now);
                 })
             }
-            Happening::Restocks(event, stripe, units) => {
+            Step::Restock(event, stripe, units) => {
                 self.store.restock(&event, stripe, units, self.now);
                 self.report.count("restocks");
                 Ok(())
             }
-            Happening::Closes(event) => {
+            Step::Close(event) => {
                 self.store.close(&event, self.now);
                 self.report.count("closed events");
                 Ok(())
             }
-            Happening::Blocks(event, seat) => {
+            Step::Block(event, seat) => {
                 self.store.block(&event, &seat, self.now);
                 self.report.count("seats blocked or put back");
                 Ok(())
             }
-            // A message to a life that has ended.
+            // The message was for an earlier life of the process.
             _ => Ok(()),
         }
     }
 
-    fn internal(&mut self, waits: Waits) -> CallId {
+    fn internal(&mut self, waits: InternalCaller) -> CallId {
         self.internal_made += 1;
         let call = CallId(INTERNAL + self.internal_made);
         self.internal.insert(call.0, waits);
@@ -480,14 +478,14 @@ impl World {
         self.processes[at.process].life == at.life
     }
 
-    /// The clock of a process.
+    /// Wall-clock time of a process.
     fn clock(&self, process: usize) -> UnixMillis {
         UnixMillis(unix(self.now).0 + self.scenario.ahead[process])
     }
 
-    /// Lets a shard do something, carries out what it wants, and minds its timer. Messages to a
-    /// life that has ended are lost.
-    fn with(&mut self, at: ShardRef, act: impl FnOnce(&mut Shard, Now)) -> Result<(), Broken> {
+    /// Gives an input to a shard, executes its effects and schedules its timer. A message to an earlier life of
+    /// the process is lost.
+    fn with(&mut self, at: ShardRef, act: impl FnOnce(&mut Shard, Now)) -> Result<(), Violation> {
         if !self.lives(at) {
             return Ok(());
         }
@@ -503,7 +501,7 @@ impl World {
             && shard.wake.is_none_or(|set| due < set)
         {
             shard.wake = Some(due);
-            self.make(due, Happening::Wakes(at));
+            self.make(due, Step::Wake(at));
         }
         for effect in effects {
             self.carry_out(at, effect)?;
@@ -511,7 +509,7 @@ impl World {
         Ok(())
     }
 
-    fn carry_out(&mut self, at: ShardRef, effect: Effect) -> Result<(), Broken> {
+    fn carry_out(&mut self, at: ShardRef, effect: Effect) -> Result<(), Violation> {
         if self.log.is_some() {
             self.note(format_args!("  {}", Words(&effect)));
         }
@@ -523,12 +521,14 @@ impl World {
                 record,
             } => self.answers(at, call, answer, record),
             Effect::AnswerQuery { call, result } => match self.internal.remove(&call.0) {
-                Some(Waits::Query(to, call)) => {
+                Some(InternalCaller::Query(to, call)) => {
                     let due = self.now.plus(hop(&mut self.network_rng));
-                    self.make(due, Happening::ToldBack(to, call, result));
+                    self.make(due, Step::QueryReturned(to, call, result));
                     Ok(())
                 }
-                Some(other) => Err(Broken(format!("{other:?} was told {result:?}"))),
+                Some(other) => Err(Violation(format!(
+                    "a query result for another call: {other:?} got {result:?}"
+                ))),
                 None => self.told(at, call, &result),
             },
             Effect::ForwardQuery {
@@ -538,30 +538,30 @@ impl World {
                 layout,
                 query,
             } => {
-                must!(to != at.shard, "asked itself");
+                ensure!(to != at.shard, "a query forwarded to the same shard");
                 self.pass_on(at, to, call, event, layout, query);
                 Ok(())
             }
             Effect::Transact { lane, transaction } => {
                 let in_flight = shard.lanes_in_flight.insert(lane, Rc::clone(&transaction));
-                must!(
+                ensure!(
                     in_flight.is_none(),
-                    "two transactions in flight for {lane:?}"
+                    "two transactions in flight in one lane: {lane:?}"
                 );
-                self.audit.sends(&transaction, self.now);
-                if self.store.inspect(&transaction)? {
-                    self.audit.dispatched(at.process, &transaction, self.now)?;
+                self.oracle.sends(&transaction, self.now);
+                if self.store.check_transaction(&transaction)? {
+                    self.oracle.dispatched(at.process, &transaction, self.now)?;
                 }
                 self.send(at, lane, transaction);
                 Ok(())
             }
             Effect::ReadStripes { event, .. } => {
-                must!(
+                ensure!(
                     shard.reading.insert(event.clone()),
-                    "two reads of {event} under way"
+                    "two reads of one event in flight: {event}"
                 );
-                let (audit, store) = (&mut self.audit, &self.store);
-                audit.read_begins(at, &event, self.now, store);
+                let (oracle, store) = (&mut self.oracle, &self.store);
+                oracle.read_begins(at, &event, self.now, store);
                 self.read(at, event);
                 Ok(())
             }
@@ -570,7 +570,7 @@ impl World {
                 reservations,
             } => {
                 let distinct: BTreeSet<_> = reservations.iter().collect();
-                must!(
+                ensure!(
                     distinct.len() == reservations.len() && !reservations.is_empty(),
                     "a key twice in one read: {reservations:?}"
                 );
@@ -578,9 +578,9 @@ impl World {
                 Ok(())
             }
             Effect::ReadSeats { event, .. } => {
-                must!(
+                ensure!(
                     shard.reading_seats.insert(event.clone()),
-                    "two reads of the seats of {event} under way"
+                    "two reads of the seats of one event in flight: {event}"
                 );
                 self.read_seats(at, event);
                 Ok(())
@@ -588,9 +588,9 @@ impl World {
             Effect::ReadFreeSeats {
                 event, at: unix, ..
             } => {
-                must!(
+                ensure!(
                     shard.looking_for_seats.insert(event.clone()),
-                    "two looks for seats of {event} under way"
+                    "two reads of the free seats of one event in flight: {event}"
                 );
                 self.look_for_seats(at, event, unix);
                 Ok(())
@@ -601,7 +601,7 @@ impl World {
                 operation,
                 hint,
             } => {
-                must!(to != at.shard, "forwarded to itself");
+                ensure!(to != at.shard, "a call forwarded to the same shard");
                 self.forward(at, to, layout, operation, hint);
                 Ok(())
             }

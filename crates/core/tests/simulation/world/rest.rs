@@ -1,4 +1,4 @@
-//! What must hold when nothing happens any more.
+//! Checks after the last step.
 
 use inventory_core::answer::{Answer, Rejection};
 use inventory_core::ids::EventId;
@@ -6,38 +6,38 @@ use inventory_core::limits;
 use inventory_core::operation::{RecordExpectation, Selection, Verb};
 use inventory_core::time::Micros;
 
-use super::super::broken::{Broken, must};
-use super::super::clients::{Call, What};
+use super::super::clients::{Call, Request};
+use super::super::violation::{Violation, ensure};
 use super::{ShardRef, World};
 
 impl World {
-    pub(super) fn idle(&self) -> Result<(), Broken> {
+    pub(super) fn idle(&self) -> Result<(), Violation> {
         for (number, process) in self.processes.iter().enumerate() {
             for (shard, at) in process.shards.iter().enumerate() {
                 let at = &at.engine;
-                must!(
+                ensure!(
                     at.is_idle() && at.calls_in_flight() == 0 && at.operations_in_pools() == 0,
-                    "shard {number}/{shard} is not idle at rest: {} in flight, {} in lanes",
+                    "a shard is not idle at rest: {number}/{shard}, {} in flight, {} in lanes",
                     at.calls_in_flight(),
                     at.operations_in_pools()
                 );
-                must!(
+                ensure!(
                     at.poll_timeout().is_none(),
-                    "shard {number}/{shard} has a timer left"
+                    "a timer is left at rest: shard {number}/{shard}"
                 );
             }
         }
-        must!(
+        ensure!(
             self.internal.is_empty(),
-            "never answered: {:?}",
+            "an internal call was never answered: {:?}",
             self.internal
         );
         Ok(())
     }
 
-    /// Nothing is unsellable: at rest, fresh commits buy every unit and every seat left, and then it
-    /// is sold out.
-    pub(super) fn sell_the_rest(&mut self) -> Result<(), Broken> {
+    /// All stock is sellable: at rest, new commits buy every remaining unit and seat, and then the event is sold
+    /// out.
+    pub(super) fn sell_the_rest(&mut self) -> Result<(), Violation> {
         let events: Vec<EventId> = self
             .scenario
             .events
@@ -45,7 +45,7 @@ impl World {
             .map(|(e, _)| e.clone())
             .collect();
         let mut bought = 0;
-        // What was sold out just now may have come back, and is said to be sold out for a moment.
+        // Returned stock may be answered as sold out until the latch ends.
         self.now = self.now.plus(self.scenario.latch).plus(Micros(1));
         for event in events {
             loop {
@@ -62,17 +62,17 @@ impl World {
                     Answer::Rejected(Rejection::InsufficientInventory { remaining: 0 }) => {
                         left == 0
                     }
-                    // Seats have nothing in their write that tells them of a closed event.
+                    // A write of seats has no condition that notices a closed event.
                     Answer::Confirmed { .. } => {
                         left > 0 && (!closed || self.store.is_seated(&event))
                     }
                     _ => false,
                 };
-                must!(
+                ensure!(
                     due,
-                    "{left} left of {event}, a buyer of {qty} got {answer:?}"
+                    "remaining stock cannot be sold: {left} of {event}, a buyer of {qty} got {answer:?}"
                 );
-                // A large stock is proved by its first units and by its sum.
+                // A large stock is checked by its first units and by its sum.
                 if left == 0 || bought > 40 || closed {
                     break;
                 }
@@ -81,10 +81,10 @@ impl World {
         Ok(())
     }
 
-    fn buy(&mut self, event: &EventId, qty: u32, number: u32) -> Result<Answer, Broken> {
+    fn buy(&mut self, event: &EventId, qty: u32, number: u32) -> Result<Answer, Violation> {
         let id = format!("rest-{number}").parse().expect("legal");
         let call = Call {
-            what: What::Write(Verb::Commit, id),
+            what: Request::Write(Verb::Commit, id),
             event: event.clone(),
             selection: Selection::Quantity(qty),
             section: None,
@@ -103,7 +103,7 @@ impl World {
         };
         let id = self.submit(at, call)?;
         self.until_rest()?;
-        let answer = self.audit.answer_to(id);
-        answer.ok_or_else(|| Broken(format!("{id:?} was never answered")))
+        let answer = self.oracle.answer_to(id);
+        answer.ok_or_else(|| Violation(format!("a call was never answered: {id:?}")))
     }
 }

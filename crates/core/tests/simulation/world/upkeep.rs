@@ -1,21 +1,21 @@
-//! Reclaimers, one per process, and operators behind the servers' back.
+//! Reclaimers, one per process, and operators.
 
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::time::Micros;
 use inventory_core::transaction::RecordView;
 use rand::Rng;
 
-use super::super::audit::unix;
-use super::super::broken::{Broken, must};
-use super::super::network::{happens, latency};
+use super::super::network::{latency, occurs};
+use super::super::oracle::unix;
 use super::super::scenario::{Stock, pick};
-use super::{Happening, ShardRef, Waits, World};
+use super::super::violation::{Violation, ensure};
+use super::{InternalCaller, ShardRef, Step, World};
 
-/// Holds that one look takes on.
+/// Holds that a reclaimer takes on at a time.
 const DUE_MAX: usize = 100;
 
-/// A hold that is past its time for so long is never given back: far more than a look and its
-/// write take when most writes fail.
+/// A hold that is overdue for this long is never expired: far more than a reclaimer and its write need when
+/// most writes fail.
 const OVERDUE_MAX: Micros = Micros::from_millis(60_000);
 
 impl World {
@@ -24,13 +24,13 @@ impl World {
         for _ in 0..self.scenario.crashes {
             let at = Micros(self.clients_rng.random_range(0..span));
             let process = self.clients_rng.random_range(0..self.processes.len());
-            self.make(at, Happening::Crashes(process));
+            self.make(at, Step::Crash(process));
         }
         for process in 0..self.processes.len() {
             let every = self.scenario.reclaim_every.0;
             let at = Micros(self.clients_rng.random_range(0..every));
             self.reclaims_ahead += 1;
-            self.make(at, Happening::Reclaims(process));
+            self.make(at, Step::Reclaim(process));
         }
         let operators = self.scenario.operators;
         let most = operators.restocks.max(operators.blocks);
@@ -42,26 +42,26 @@ impl World {
                 Stock::Units(stripes) if n < operators.restocks => {
                     let stripe = rng.random_range(0..stripes.len()) as u16;
                     let units = rng.random_range(1..=2 * u64::from(self.scenario.qty_max));
-                    let restocks = Happening::Restocks(event.clone(), stripe, units);
+                    let restocks = Step::Restock(event.clone(), stripe, units);
                     self.acts(span, &event, restocks);
                 }
                 Stock::Seats { seats, .. } if n < operators.blocks => {
                     let seat = pick(rng, seats).id.clone();
-                    let blocks = Happening::Blocks(event.clone(), seat);
+                    let blocks = Step::Block(event.clone(), seat);
                     self.acts(span, &event, blocks);
                 }
                 _ => {}
             }
             if n < operators.closes {
-                self.acts(span, &event, Happening::Closes(event.clone()));
+                self.acts(span, &event, Step::Close(event.clone()));
             }
         }
     }
 
-    /// An operator acts; the process it acted through knows, the others do not.
-    fn acts(&mut self, span: u64, event: &EventId, happening: Happening) {
+    /// An operator changes an event through one process; the other processes do not know.
+    fn acts(&mut self, span: u64, event: &EventId, step: Step) {
         let at = Micros(self.clients_rng.random_range(0..span));
-        self.make(at, happening);
+        self.make(at, step);
         let process = self.clients_rng.random_range(0..self.processes.len());
         if self.clients_rng.random() {
             for shard in 0..self.processes[process].shards.len() {
@@ -72,19 +72,19 @@ impl World {
                     life,
                 };
                 let soon = at.plus(Micros(500));
-                self.make(soon, Happening::Forgets(at_shard, event.clone()));
+                self.make(soon, Step::Invalidate(at_shard, event.clone()));
             }
         }
     }
 
-    /// A process looks for holds that are past their time, and will again while there are any.
-    pub(super) fn reclaims(&mut self, process: usize) -> Result<(), Broken> {
+    /// The reclaimer of a process reads the overdue holds, and runs again while there are holds.
+    pub(super) fn reclaims(&mut self, process: usize) -> Result<(), Violation> {
         self.reclaims_ahead -= 1;
         let first = self.store.first_expiry();
         let overdue = first.is_some_and(|at| at.0 + OVERDUE_MAX.0 / 1_000 < unix(self.now).0);
-        must!(
+        ensure!(
             !overdue,
-            "a hold that ended at {first:?} is not given back at {:?}: {:?}",
+            "an overdue hold is not expired: it ended at {first:?}, now {:?}, {:?}",
             unix(self.now),
             self.store.due_holds(unix(self.now)).first()
         );
@@ -92,7 +92,7 @@ impl World {
         let mut due = self.store.due_holds(clock);
         due.truncate(DUE_MAX);
         let faults = self.faults();
-        if !due.is_empty() && !happens(faults.read_fault, &mut self.network_rng) {
+        if !due.is_empty() && !occurs(faults.read_fault, &mut self.network_rng) {
             let shard = self
                 .network_rng
                 .random_range(0..self.processes[process].shards.len());
@@ -102,7 +102,7 @@ impl World {
                 life: self.processes[process].life,
             };
             let answered = self.now.plus(latency(&mut self.network_rng));
-            self.make(answered, Happening::FoundDue(at, due));
+            self.make(answered, Step::OverdueFound(at, due));
         }
         self.looks_again(process);
         Ok(())
@@ -113,8 +113,8 @@ impl World {
         let mut at = self
             .now
             .plus(Micros(self.network_rng.random_range(every / 2..=every)));
-        if self.happenings.len() == self.reclaims_ahead {
-            // Nothing else happens any more: on to the first hold that ends.
+        if self.agenda.len() == self.reclaims_ahead {
+            // Nothing else is scheduled: continue at the next expiry.
             let Some(first) = self.store.first_expiry() else {
                 return;
             };
@@ -122,19 +122,19 @@ impl World {
             at = at.max(Micros(ends));
         }
         self.reclaims_ahead += 1;
-        self.make(at, Happening::Reclaims(process));
+        self.make(at, Step::Reclaim(process));
     }
 
     pub(super) fn found_due(
         &mut self,
         at: ShardRef,
         due: Vec<(EventId, ReservationId, RecordView)>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Violation> {
         if !self.lives(at) {
             return Ok(());
         }
         for (event, reservation, record) in due {
-            let call = self.internal(Waits::Reclaimer(at.process, reservation.clone()));
+            let call = self.internal(InternalCaller::Reclaimer(at.process, reservation.clone()));
             let deadline = self.now.plus(Micros::from_millis(5_000));
             self.with(at, |shard, now| {
                 let at = &mut shard.engine;

@@ -1,4 +1,4 @@
-//! What a member may be told, and what must hold when the lane rests.
+//! What a member may be told, and what ensure hold when the lane rests.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use inventory_core::transaction::{
 };
 
 use super::{Bench, Entry, unix};
-use crate::broken::{Broken, must};
 use crate::model::{INVALID, POISON};
+use crate::violation::{Violation, ensure};
 
 impl Bench {
-    pub(super) fn settled(&mut self, settled: Completion) -> Result<(), Broken> {
+    pub(super) fn settled(&mut self, settled: Completion) -> Result<(), Violation> {
         let Completion {
             reservation,
             answer,
@@ -24,15 +24,15 @@ impl Bench {
             wrote,
         } = settled;
         let Some(number) = self.waiting.remove(&reservation) else {
-            return Err(Broken(format!("{reservation} was settled twice")));
+            return Err(Violation(format!("{reservation} was settled twice")));
         };
         if let Some(learned) = &learned {
-            must!(
+            ensure!(
                 self.store.was(&reservation, learned),
                 "{reservation} learned {learned:?}, which never was"
             );
         }
-        must!(
+        ensure!(
             learned.is_some() || !wrote,
             "{reservation} was written and nothing is learned"
         );
@@ -41,7 +41,7 @@ impl Bench {
         Ok(())
     }
 
-    pub(super) fn judge(&self, number: usize, answer: &Answer) -> Result<(), Broken> {
+    pub(super) fn judge(&self, number: usize, answer: &Answer) -> Result<(), Violation> {
         let entry = &self.entries[number];
         let due = match answer {
             Answer::Rejected(Rejection::HoldExpired) if self.is_gone(entry) => true,
@@ -56,11 +56,11 @@ impl Bench {
                 self.late,
             ),
         };
-        must!(due, "{entry:?} got {answer:?} at {:?}", self.now);
+        ensure!(due, "{entry:?} got {answer:?} at {:?}", self.now);
         Ok(())
     }
 
-    fn refused(&self, number: usize, refusal: &Rejection) -> Result<bool, Broken> {
+    fn refused(&self, number: usize, refusal: &Rejection) -> Result<bool, Violation> {
         let entry = &self.entries[number];
         let odd = [POISON, INVALID];
         Ok(match refusal {
@@ -123,7 +123,7 @@ impl Bench {
     }
 
     /// Over one stripe, nobody who came later has got as many units as this one is refused.
-    fn first_come(&self, number: usize) -> Result<(), Broken> {
+    fn first_come(&self, number: usize) -> Result<(), Violation> {
         if self.shape.stripes > 1 {
             return Ok(());
         }
@@ -135,25 +135,25 @@ impl Bench {
             );
             units(later) == units(refused) && !later.repeated && served
         });
-        must!(later.is_none(), "{later:?} was served before {refused:?}");
+        ensure!(later.is_none(), "{later:?} was served before {refused:?}");
         Ok(())
     }
 
-    pub(super) fn at_rest(&self) -> Result<(), Broken> {
-        must!(
+    pub(super) fn at_rest(&self) -> Result<(), Violation> {
+        ensure!(
             self.pool.is_idle() && self.pool.depth() == 0,
             "not idle at rest: {:?}",
             self.pool
         );
-        must!(
+        ensure!(
             self.waiting.is_empty(),
             "never answered: {:?}",
             self.waiting
         );
         let unanswered = |entry: &&Entry| entry.answer.is_none() && !entry.returned;
         let unanswered = self.entries.iter().find(unanswered);
-        must!(unanswered.is_none(), "never answered: {unanswered:?}");
-        self.store.conserved_in_full()?;
+        ensure!(unanswered.is_none(), "never answered: {unanswered:?}");
+        self.store.check_all_conservation()?;
         let tells = |answer: &Answer| match answer {
             Answer::Rejected(refusal) => tells_of_record(refusal),
             _ => true,
@@ -168,7 +168,7 @@ impl Bench {
             let exists = self.store.record(reservation).is_some();
             let came_back =
                 |entry: &Entry| entry.operation.reservation == *reservation && entry.returned;
-            must!(
+            ensure!(
                 exists == told || (exists && self.entries.iter().any(came_back)),
                 "{reservation} exists: {exists}, its callers were told so: {told}"
             );

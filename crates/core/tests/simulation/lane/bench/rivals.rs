@@ -9,11 +9,11 @@ use inventory_core::transaction::{
 };
 
 use super::{Bench, unix};
-use crate::broken::Broken;
+use crate::violation::Violation;
 
 impl Bench {
     /// Another buyer takes from a stripe, if it has that much.
-    pub(crate) fn rival(&mut self, stripe: u16, units: u64) -> Result<(), Broken> {
+    pub(crate) fn rival(&mut self, stripe: u16, units: u64) -> Result<(), Violation> {
         if self.share.is_none() || stripe >= self.shape.stripes || units == 0 {
             return Ok(());
         }
@@ -42,7 +42,7 @@ impl Bench {
     }
 
     /// Another reclaimer, or another node's caller, ends a hold: `over` or given up.
-    pub(crate) fn rival_ends(&mut self, which: usize, over: bool) -> Result<(), Broken> {
+    pub(crate) fn rival_ends(&mut self, which: usize, over: bool) -> Result<(), Violation> {
         let held = |entry: &super::Entry| {
             let id = &entry.operation.reservation;
             let record = self.store.record(id)?;
@@ -99,7 +99,7 @@ impl Bench {
         &mut self,
         stripes: Vec<StripeUpdate>,
         write: RecordWrite,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Violation> {
         let sent = Transaction {
             token: RequestToken(u128::from(self.rivals)),
             event: self.event.clone(),

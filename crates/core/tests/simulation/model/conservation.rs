@@ -1,4 +1,4 @@
-//! The invariants over everything that is stored.
+//! Invariants over everything that is stored.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,20 +6,20 @@ use inventory_core::ids::{EventId, OrderId, SeatId};
 use inventory_core::seats::SeatState;
 use inventory_core::transaction::ReservationState;
 
-use super::super::broken::{Broken, must};
+use super::super::violation::{Violation, ensure};
 use super::{Store, StoredRecord};
 
 impl Store {
-    /// Per stripe: capacity = remaining + units of held and confirmed records. The running sums are
-    /// cheap enough for every write.
-    pub(super) fn conserved(&self, event: &EventId) -> Result<(), Broken> {
+    /// Per stripe: capacity = remaining + units of held and confirmed records, by running sums, which are cheap
+    /// enough for every write.
+    pub(super) fn check_conservation(&self, event: &EventId) -> Result<(), Violation> {
         let Some(found) = self.events.get(event) else {
             return Ok(());
         };
         for (index, (item, sold)) in found.stripes.iter().zip(&found.sold).enumerate() {
-            must!(
+            ensure!(
                 item.capacity == item.remaining + sold,
-                "{event}#{index} oversold or leaked: capacity {} != remaining {} + sold {sold}",
+                "oversold or leaked: {event}#{index} has capacity {} != remaining {} + sold {sold}",
                 item.capacity,
                 item.remaining
             );
@@ -27,15 +27,15 @@ impl Store {
         Ok(())
     }
 
-    /// The same from the records themselves, and every seat against the record that has it.
-    pub(crate) fn conserved_in_full(&self) -> Result<(), Broken> {
+    /// The same from the records themselves, and every seat against its record.
+    pub(crate) fn check_all_conservation(&self) -> Result<(), Violation> {
         let mut sold: BTreeMap<(&EventId, u16), u64> = BTreeMap::new();
         let mut orders = BTreeSet::new();
         for (id, record) in &self.records {
             if let Some(order) = record.view.order {
-                must!(
+                ensure!(
                     order == OrderId::of(id) && orders.insert(order.to_text()),
-                    "{id} has an order that is not its own"
+                    "an order id of another reservation: {id}"
                 );
             }
             if !has_stock(record) {
@@ -43,9 +43,9 @@ impl Store {
             }
             let units: u32 = record.view.draws.iter().map(|d| d.units).sum();
             let seats = record.view.seats.as_ref().map_or(0, |seats| seats.len());
-            must!(
+            ensure!(
                 units as usize + seats == record.view.qty as usize,
-                "{id} has {units} units and {seats} seats of {}",
+                "a record whose stock does not add up: {id} has {units} units and {seats} seats of {}",
                 record.view.qty
             );
             for draw in &record.view.draws {
@@ -53,12 +53,12 @@ impl Store {
             }
         }
         for (id, event) in &self.events {
-            self.conserved(id)?;
+            self.check_conservation(id)?;
             for (index, item) in event.stripes.iter().enumerate() {
                 let sold = sold.get(&(id, index as u16)).copied().unwrap_or(0);
-                must!(
+                ensure!(
                     item.capacity == item.remaining + sold,
-                    "{id}#{index}: capacity {} != remaining {} + records {sold}",
+                    "oversold or leaked: {id}#{index} has capacity {} != remaining {} + records {sold}",
                     item.capacity,
                     item.remaining
                 );
@@ -67,13 +67,16 @@ impl Store {
         self.seats_and_records_agree()
     }
 
-    /// Every seat that is held or sold has the record it names, and the reverse.
-    fn seats_and_records_agree(&self) -> Result<(), Broken> {
+    /// Every held or sold seat has the record that it names, and the reverse.
+    fn seats_and_records_agree(&self) -> Result<(), Violation> {
         let mut owners: BTreeMap<(&EventId, &SeatId), _> = BTreeMap::new();
         for (id, record) in self.records.iter().filter(|(_, record)| has_stock(record)) {
             for seat in record.view.seats.iter().flat_map(|seats| seats.iter()) {
                 let other = owners.insert((&record.event, seat), (id, record));
-                must!(other.is_none(), "seat {seat} is {id}'s and {other:?}'s");
+                ensure!(
+                    other.is_none(),
+                    "a seat of two reservations: {seat} is in {id} and {other:?}"
+                );
             }
         }
         for (event, found) in &self.events {
@@ -92,14 +95,17 @@ impl Store {
                     Some(due) => stored.state == *due,
                     None => matches!(stored.state, SeatState::Available | SeatState::Blocked),
                 };
-                must!(
+                ensure!(
                     agrees,
-                    "seat {seat} of {event} is {:?}, its record wants {due:?}",
+                    "a seat that differs from its record: {seat} of {event} is {:?}, its record wants {due:?}",
                     stored.state
                 );
             }
         }
-        must!(owners.is_empty(), "seats that are not there: {owners:?}");
+        ensure!(
+            owners.is_empty(),
+            "records with seats that do not exist: {owners:?}"
+        );
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What was there at an instant, or during a span.
+//! What was stored at an instant, or during a span.
 
 use inventory_core::answer::{Answer, ReleaseOutcome};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
@@ -7,13 +7,13 @@ use inventory_core::seats::SeatState;
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{RecordView, ReservationState};
 
-use super::{Ask, Event, Store, StoredSeat, says};
+use super::{Ask, Event, Store, StoredSeat, expected_answer};
 
-/// The values that held at some instant of the span, each with the instant it began.
+/// The values during the span, each with the instant from which it held.
 fn during<T>(past: &[(Micros, T)], from: Micros, to: Micros) -> &[(Micros, T)] {
     let first = past.partition_point(|(at, _)| *at < from);
     let last = past.partition_point(|(at, _)| *at <= to);
-    // The one that was in force when the span began.
+    // The value at the start of the span.
     &past[first.saturating_sub(1)..last]
 }
 
@@ -37,7 +37,7 @@ impl Store {
         stripes.into_iter().flatten().map(|s| s.remaining).sum()
     }
 
-    /// Every sum of `remaining` that held at some instant of the span.
+    /// Every sum of `remaining` during the span.
     pub(crate) fn remaining_during(
         &self,
         event: &EventId,
@@ -49,13 +49,13 @@ impl Store {
         seen.map(|(_, stripes)| stripes.iter().sum())
     }
 
-    /// The number of the state that the event's stock is in.
+    /// The number of the current version of the event's stock.
     pub(crate) fn states(&self, event: &EventId) -> usize {
         let past = self.events.get(event).map_or(0, |event| event.past.len());
         past.saturating_sub(1)
     }
 
-    /// What each stripe had in a state, and had been given.
+    /// Remaining units and capacity of each stripe in a version.
     pub(crate) fn state(&self, event: &EventId, state: usize) -> (Vec<u64>, &[u64]) {
         let Some(event) = self.events.get(event) else {
             return (Vec::new(), &[]);
@@ -63,12 +63,12 @@ impl Store {
         (event.past[state].1.clone(), &event.capacities[state])
     }
 
-    /// The state that a transaction made, if it was applied and moved stock.
+    /// The version that a transaction made, if it was applied and moved stock.
     pub(crate) fn state_made_by(&self, token: u128) -> Option<usize> {
         self.made.get(&token).copied()
     }
 
-    /// The state in which the reservation took its units for the last time.
+    /// The version in which the reservation last took its units.
     pub(crate) fn last_take_of(&self, reservation: &ReservationId) -> Option<usize> {
         let record = self.records.get(reservation)?;
         let took = |n: usize| {
@@ -80,7 +80,7 @@ impl Store {
         last.map(|n| record.states[n])
     }
 
-    /// What the event had been given, all stripes together, at some instant of the span.
+    /// Every total capacity of the event during the span.
     pub(crate) fn capacity_during(
         &self,
         event: &EventId,
@@ -95,7 +95,7 @@ impl Store {
         capacities.iter().map(|stripes| stripes.iter().sum())
     }
 
-    /// The most that a look at one stripe after the other can find during the span.
+    /// The most that reading one stripe after the other can find during the span.
     pub(crate) fn most_during(&self, event: &EventId, from: Micros, to: Micros) -> u64 {
         let Some(event) = self.events.get(event) else {
             return 0;
@@ -105,7 +105,7 @@ impl Store {
         (0..event.stripes.len()).map(most).sum()
     }
 
-    /// The least that a look at one stripe after the other can find during the span.
+    /// The least that reading one stripe after the other can find during the span.
     pub(crate) fn least_during(&self, event: &EventId, from: Micros, to: Micros) -> u64 {
         let Some(event) = self.events.get(event) else {
             return 0;
@@ -115,7 +115,7 @@ impl Store {
         (0..event.stripes.len()).map(least).sum()
     }
 
-    /// Every state of the record during the span; `None` first if it was not there yet.
+    /// Every state of the record during the span; `None` first if it did not exist yet.
     pub(crate) fn record_during(
         &self,
         reservation: &ReservationId,
@@ -131,8 +131,8 @@ impl Store {
         was_none.then_some(None).into_iter().chain(views).collect()
     }
 
-    /// Whether `answer` is what a caller must be told who asked at `from` and is told at `to`: by
-    /// what the record was at some instant between, and a clock of that span.
+    /// Whether a caller that called at `from` may get `answer` at `to`, because of the record at some instant
+    /// between and a clock within the span.
     pub(crate) fn explains(
         &self,
         ask: Ask<'_>,
@@ -149,8 +149,8 @@ impl Store {
             *how = ReleaseOutcome::AlreadyReleased;
         }
         let states = self.record_during(ask.reservation, from, to);
-        // A hold that was written since, for this call or an equal one, is told as it was written,
-        // even when that took longer than it was meant to last.
+        // A hold that was written since, for this call or an equal one, is answered as it was written, even after
+        // it has expired.
         let written_since = states.first().is_some_and(Option::is_none);
         let earliest = match written_since {
             true => UnixMillis(0),
@@ -158,12 +158,14 @@ impl Store {
         };
         let clocks = [earliest, clock(to)];
         states.into_iter().any(|state| {
-            let mut said = clocks.iter().map(|clock| says(ask, state, *clock, late));
+            let mut said = clocks
+                .iter()
+                .map(|clock| expected_answer(ask, state, *clock, late));
             said.any(|said| said.as_ref() == Some(&plain))
         })
     }
 
-    /// Whether the record came to be given up like that.
+    /// Whether the record was released like that.
     fn was_released(&self, reservation: &ReservationId, how: ReleaseOutcome) -> bool {
         let past = self.records.get(reservation).map_or(&[][..], |r| &r.past);
         let states: Vec<_> = past.iter().map(|(_, view)| view.state).collect();
@@ -176,14 +178,13 @@ impl Store {
         }
     }
 
-    /// Whether the record was ever this.
+    /// Whether the record ever had this value.
     pub(crate) fn was(&self, reservation: &ReservationId, view: &RecordView) -> bool {
         let past = self.records.get(reservation).map_or(&[][..], |r| &r.past);
         past.iter().any(|(_, was)| was == view)
     }
 
-    /// Every state of a seat during the span, with the instant it began; none of a seat there is
-    /// not.
+    /// Every state of a seat during the span, with the instant from which it held; empty if there is no such seat.
     pub(crate) fn seat_during(
         &self,
         event: &EventId,
@@ -201,7 +202,7 @@ impl Store {
         Some(&stored.facts.section)
     }
 
-    /// How many seats could be had during the whole of the span.
+    /// How many seats were free during the whole span.
     pub(crate) fn free_throughout(
         &self,
         event: &EventId,

@@ -1,4 +1,4 @@
-//! Answers to questions. Those about seats come from memory of bounded age, and those about units too.
+//! Answers to queries. Answers about seats and units may come from a cache of bounded age.
 
 use inventory_core::answer::Rejection;
 use inventory_core::effect::CallId;
@@ -7,15 +7,15 @@ use inventory_core::query::{Query, QueryResult, StockCounts};
 use inventory_core::seats::{SeatItem, SeatState};
 use inventory_core::time::{Micros, UnixMillis};
 
-use super::super::broken::{Broken, must};
-use super::super::clients::{Call, What};
+use super::super::clients::{Call, Request};
 use super::super::model::Store;
 use super::super::scenario::AHEAD_MAX;
+use super::super::violation::{Violation, ensure};
 use super::super::world::ShardRef;
-use super::stock::Span;
-use super::{Audit, unix};
+use super::stock::StockBounds;
+use super::{Oracle, unix};
 
-impl Audit {
+impl Oracle {
     pub(crate) fn told(
         &mut self,
         id: CallId,
@@ -23,10 +23,12 @@ impl Audit {
         at: ShardRef,
         now: Micros,
         store: &Store,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Violation> {
         let call = self.close(id, None)?;
-        let What::Ask(question) = &call.what else {
-            return Err(Broken(format!("{call:?} was told {result:?}")));
+        let Request::Ask(question) = &call.what else {
+            return Err(Violation(format!(
+                "a write answered as a query: {call:?} got {result:?}"
+            )));
         };
         let due = match result {
             Ok(found) => self.is_so(&call, question, found, at, now, store),
@@ -35,10 +37,14 @@ impl Audit {
                 Rejection::StoreBusy { .. }
                 | Rejection::StoreUnavailable { .. }
                 | Rejection::Overloaded { .. },
-            ) => !self.calm,
+            ) => !self.fault_free,
             Err(_) => false,
         };
-        must!(due, "{call:?} found {result:?} at {}", now.0);
+        ensure!(
+            due,
+            "the stock was never like the answer: {call:?} got {result:?} at {}",
+            now.0
+        );
         Ok(())
     }
 
@@ -101,20 +107,20 @@ impl Audit {
     }
 }
 
-/// What was said of units.
+/// An answer about units.
 struct Units {
     remaining: u64,
     selection: u64,
     available: bool,
 }
 
-impl Audit {
-    /// Since when the stock may have been like that which is told.
+impl Oracle {
+    /// The earliest instant whose stock the answer may report.
     fn not_before(&self, call: &Call) -> Micros {
         Micros(call.arrives.since(self.staleness).0)
     }
 
-    /// Whether the stock was that at some instant since the call, as a read that began after it finds.
+    /// Whether the stock had this value at some instant since the call, as a later read finds it.
     fn was_left(&self, call: &Call, remaining: u64, now: Micros, store: &Store) -> bool {
         let (event, from) = (&call.event, call.arrives);
         if self.torn_reads {
@@ -143,10 +149,10 @@ impl Audit {
         };
         let from_memory = || {
             let spans = self
-                .stocks
+                .stock_views
                 .spans(at, event, not_before, self.torn_reads, store);
             spans.iter().any(|span| {
-                // Doubt alone never says that there is too little.
+                // Uncertainty alone never proves that there is too little.
                 let is_short = span.least < units.selection
                     && (self.torn_reads || span.most < units.selection);
                 (span.least..=span.most).contains(&units.remaining)
@@ -156,7 +162,7 @@ impl Audit {
         is_right && (self.was_left(call, units.remaining, now, store) || from_memory())
     }
 
-    /// Whether a status of units was so: nothing in it is in doubt.
+    /// Whether a status of units was correct; nothing in it may be uncertain.
     fn is_left(
         &self,
         call: &Call,
@@ -170,9 +176,9 @@ impl Audit {
         let mut capacities = store.capacity_during(event, not_before, now);
         let from_memory = || {
             let spans = self
-                .stocks
+                .stock_views
                 .spans(at, event, not_before, self.torn_reads, store);
-            let is_it = |span: &Span| match self.torn_reads {
+            let is_it = |span: &StockBounds| match self.torn_reads {
                 true => (span.least..=span.most).contains(&counts.available),
                 false => span.most == counts.available,
             };
@@ -183,16 +189,15 @@ impl Audit {
     }
 }
 
-/// Whether the seat was like that within the age that memory may have. What is described may be
-/// from memory as it is.
+/// Whether the seat had this state within the age that the cache may have. A description may be older.
 fn was(call: &Call, seat: &SeatItem, now: Micros, store: &Store) -> bool {
     let age = match &call.what {
-        What::Ask(Query::Describe { .. }) => call.arrives,
+        Request::Ask(Query::Describe { .. }) => call.arrives,
         _ => Micros(limits::SEAT_MAP_AGE_MAX.as_micros() as u64),
     };
     let from = Micros(call.arrives.since(age).0);
     let seen = store.seat_during(&call.event, &seat.id, from, now);
-    // A hold that is past its time counts for nothing.
+    // An overdue hold counts as free.
     let latest = UnixMillis(unix(now).0 + AHEAD_MAX);
     let over =
         |state: &SeatState| matches!(state, SeatState::Hold { until, .. } if *until <= latest);

@@ -1,8 +1,11 @@
-//! The promises, checked at every answer and at the end of a run.
+//! The oracle: checks every answer against the history of the store, and the end of a run.
+//!
+//! An answer is right if it follows from the record, or from the stock, at some instant between the call and
+//! the answer. The rules are written a second time here and in `model`: a mistake in the core's rules shows.
 
-mod refusals;
+mod queries;
+mod rejections;
 mod stock;
-mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,91 +20,92 @@ use inventory_core::transaction::{
     TransactionOutcome,
 };
 
-use super::broken::{Broken, must};
-use super::clients::{Call, What};
-use super::model::{ALIEN, INVALID, POISON, Store, TOKEN_MEMORY, says};
+use super::clients::{Call, Request};
+use super::model::{ALIEN, INVALID, POISON, Store, TOKEN_MEMORY, expected_answer};
 use super::scenario::{AHEAD_MAX, Scenario};
+use super::violation::{Violation, ensure};
 use super::world::ShardRef;
 
-/// The clock of a process that is not ahead.
+/// Wall-clock time of a process whose clock is exact.
 pub(crate) fn unix(now: Micros) -> UnixMillis {
     UnixMillis(1_760_000_000_000 + now.0 / 1_000)
 }
 
 #[derive(Debug)]
-enum State {
-    Waits {
+enum CallState {
+    Waiting {
         process: usize,
     },
     Answered(Option<Answer>),
-    /// Its process crashed.
+    /// The process crashed before it answered.
     Lost,
 }
 
-/// What the clients of one reservation know.
+/// What the clients of one reservation have been answered.
 #[derive(Debug, Default)]
-struct Known {
+struct ReservationHistory {
     calls: Vec<CallId>,
-    /// Some call was lost: something may be so that nobody was told of.
+    /// A call was lost in a crash: its write may have been made without an answer.
     lost: bool,
-    /// Some answer said that a record exists.
+    /// An answer said that a record exists.
     told: bool,
-    /// States that some call was told to have been reached.
+    /// States that an answer reported as reached.
     reached: BTreeSet<&'static str>,
 }
 
-/// See the module's head.
-pub(crate) struct Audit {
-    /// By call number.
-    calls: BTreeMap<u64, (Call, State)>,
-    reservations: BTreeMap<ReservationId, Known>,
+/// See the module head.
+pub(crate) struct Oracle {
+    /// By call id.
+    calls: BTreeMap<u64, (Call, CallState)>,
+    reservations: BTreeMap<ReservationId, ReservationHistory>,
     late: LateCommit,
     latch: Micros,
-    /// No answer may blame the store or a queue.
-    calm: bool,
-    /// A definite refusal may be wrong about an earlier try.
-    nothing_done_is_likely: bool,
+    /// No answer may blame the store or a full queue.
+    fault_free: bool,
+    /// A final rejection may be wrong about an earlier attempt.
+    rejections_may_be_wrong: bool,
     torn_reads: bool,
-    /// Holds end sooner than a few writes take: who waits for a seat finds it held and over, again
+    /// Holds expire within the time of a few writes: a buyer of such a seat may find it held and expired again
     /// and again.
-    hasty: bool,
-    /// How long before a question about units the read may have begun that answers it.
+    short_holds: bool,
+    /// How long before a query about units the read that answers it may have begun.
     staleness: Micros,
-    stocks: stock::Stocks,
+    stock_views: stock::StockViews,
 }
 
-impl Audit {
+impl Oracle {
     pub(crate) fn new(scenario: &Scenario) -> Self {
         Self {
             calls: BTreeMap::new(),
             reservations: BTreeMap::new(),
             late: scenario.late,
             latch: scenario.latch,
-            calm: scenario.is_calm(),
-            nothing_done_is_likely: scenario.ghosts || scenario.token_memory < TOKEN_MEMORY,
+            fault_free: scenario.is_fault_free(),
+            rejections_may_be_wrong: scenario.ghosts || scenario.token_memory < TOKEN_MEMORY,
             torn_reads: scenario.torn_reads,
-            hasty: scenario.hold_for <= Micros::from_millis(1),
+            short_holds: scenario.hold_for <= Micros::from_millis(1),
             staleness: scenario.read_staleness,
-            stocks: stock::Stocks::default(),
+            stock_views: stock::StockViews::default(),
         }
     }
 
     pub(crate) fn taken(&mut self, id: CallId, process: usize, call: Call) {
-        if let What::Write(_, reservation) = &call.what {
+        if let Request::Write(_, reservation) = &call.what {
             let known = self.reservations.entry(reservation.clone()).or_default();
             known.calls.push(id);
         }
-        self.calls.insert(id.0, (call, State::Waits { process }));
+        self.calls
+            .insert(id.0, (call, CallState::Waiting { process }));
     }
 
-    /// The calls that were waiting in a process that is no more.
+    /// Ends the calls that waited in a crashed process, and returns them.
     pub(crate) fn crashed(&mut self, crashed: usize) -> Vec<Call> {
         let mut lost = Vec::new();
         for (call, state) in self.calls.values_mut() {
-            if matches!(state, State::Waits { process } if *process == crashed) {
-                *state = State::Lost;
+            if matches!(state, CallState::Waiting { process } if *process == crashed) {
+                *state = CallState::Lost;
                 lost.push(call.clone());
-                if let What::Write(_, reservation) = &call.what {
+                if let Request::Write(_, reservation) = &call.what {
                     let known = self.reservations.entry(reservation.clone()).or_default();
                     known.lost = true;
                 }
@@ -112,21 +116,23 @@ impl Audit {
 
     pub(crate) fn answer_to(&self, id: CallId) -> Option<Answer> {
         match self.calls.get(&id.0) {
-            Some((_, State::Answered(answer))) => answer.clone(),
+            Some((_, CallState::Answered(answer))) => answer.clone(),
             _ => None,
         }
     }
 
-    /// Marks the call answered: exactly once.
-    fn close(&mut self, id: CallId, answer: Option<Answer>) -> Result<Call, Broken> {
+    /// Records the answer of a call, which must be its only one.
+    fn close(&mut self, id: CallId, answer: Option<Answer>) -> Result<Call, Violation> {
         let Some((call, state)) = self.calls.get_mut(&id.0) else {
-            return Err(Broken(format!("{id:?} never called and got {answer:?}")));
+            return Err(Violation(format!(
+                "an answer to a call that was never made: {id:?} {answer:?}"
+            )));
         };
-        must!(
-            matches!(state, State::Waits { .. }),
-            "{id:?} is {state:?} and got {answer:?}"
+        ensure!(
+            matches!(state, CallState::Waiting { .. }),
+            "a second answer to one call: {id:?} is {state:?} and got {answer:?}"
         );
-        *state = State::Answered(answer);
+        *state = CallState::Answered(answer);
         Ok(call.clone())
     }
 
@@ -136,21 +142,23 @@ impl Audit {
         answer: &Answer,
         now: Micros,
         store: &Store,
-    ) -> Result<Call, Broken> {
+    ) -> Result<Call, Violation> {
         let call = self.close(id, Some(answer.clone()))?;
-        let What::Write(verb, reservation) = &call.what else {
-            return Err(Broken(format!("{id:?} only asked and got {answer:?}")));
+        let Request::Write(verb, reservation) = &call.what else {
+            return Err(Violation(format!(
+                "a query answered as a write: {id:?} got {answer:?}"
+            )));
         };
         let explained = self.explained(&call, *verb, reservation, answer, now, store);
         if let Answer::Rejected(refusal) = answer
             && !explained
         {
-            self.refused(&call, *verb, reservation, refusal, now, store)?;
+            self.check_rejection(&call, *verb, reservation, refusal, now, store)?;
             return Ok(call);
         }
-        must!(
+        ensure!(
             explained,
-            "{call:?} got {answer:?} at {}, its record was {:?}",
+            "the answer does not follow from the record: {call:?} got {answer:?} at {}, its record was {:?}",
             now.0,
             store.record_during(reservation, call.arrives, now)
         );
@@ -161,9 +169,8 @@ impl Audit {
         Ok(call)
     }
 
-    /// Whether the record says this: as it was at some instant between call and answer. A state
-    /// that never changes but by an operator's hand may be told after that, from memory or by the
-    /// write of an equal call.
+    /// Whether the answer follows from the record at some instant between call and answer. A state that only an
+    /// operator can change may be answered later too, from the cache or by the write of an equal call.
     fn explained(
         &self,
         call: &Call,
@@ -174,7 +181,7 @@ impl Audit {
         store: &Store,
     ) -> bool {
         let ask = call.ask(verb, reservation);
-        // A process's clock may be ahead, and the record's instants are its clock's.
+        // The clock of a process may be ahead, and the times in the record come from that clock.
         let clock = |at: Micros| match at == now {
             true => UnixMillis(unix(at).0 + AHEAD_MAX),
             false => unix(at),
@@ -190,7 +197,7 @@ impl Audit {
         let confirmed = past.find(was_confirmed).map(|view| (&record.event, view));
         is(&record.view, ReservationState::Refunded)
             && confirmed.is_some()
-            && says(ask, confirmed, unix(now), self.late).as_ref() == Some(answer)
+            && expected_answer(ask, confirmed, unix(now), self.late).as_ref() == Some(answer)
     }
 
     fn calls_of(&self, reservation: &ReservationId) -> usize {
@@ -199,7 +206,7 @@ impl Audit {
             .map_or(0, |known| known.calls.len())
     }
 
-    // ---- What the shards hear of stock --------------------------------------------------------------
+    // ---- What the shards learn about stock ----------------------------------------------------------
 
     pub(crate) fn read_begins(
         &mut self,
@@ -208,7 +215,7 @@ impl Audit {
         now: Micros,
         store: &Store,
     ) {
-        self.stocks.read_begins(at, event, now, store);
+        self.stock_views.read_begins(at, event, now, store);
     }
 
     pub(crate) fn read_ends(
@@ -220,15 +227,15 @@ impl Audit {
         store: &Store,
     ) {
         let failed = !matches!(read, StripesRead::Found(_));
-        self.stocks.read_ends(at, event, failed, now, store);
+        self.stock_views.read_ends(at, event, failed, now, store);
     }
 
     pub(crate) fn forgets(&mut self, at: ShardRef, event: &EventId) {
-        self.stocks.forgets(at, event);
+        self.stock_views.forgets(at, event);
     }
 
     pub(crate) fn sends(&mut self, transaction: &Transaction, now: Micros) {
-        self.stocks.sends(transaction, now);
+        self.stock_views.sends(transaction, now);
     }
 
     pub(crate) fn settles(
@@ -238,10 +245,10 @@ impl Audit {
         outcome: &TransactionOutcome,
         store: &Store,
     ) {
-        self.stocks.settles(at, transaction, outcome, store);
+        self.stock_views.settles(at, transaction, outcome, store);
     }
 
-    pub(crate) fn is_told(
+    pub(crate) fn forward_answered(
         &mut self,
         at: ShardRef,
         event: &EventId,
@@ -249,17 +256,18 @@ impl Audit {
         learned: &RecordView,
         store: &Store,
     ) {
-        self.stocks.is_told(at, event, reservation, learned, store);
+        self.stock_views
+            .forward_answered(at, event, reservation, learned, store);
     }
 
-    /// A new body carries only operations that some call in this process still waits for in time,
-    /// and takes no more than was asked for.
+    /// A new transaction contains only operations that a call of this process still waits for in time, and takes
+    /// no more than the call requested.
     pub(crate) fn dispatched(
         &self,
         process: usize,
         transaction: &Transaction,
         now: Micros,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Violation> {
         for record in &transaction.records {
             let late = match (record.from, record.to) {
                 (Some(ReservationState::Held), ReservationState::Confirmed) => {
@@ -268,7 +276,11 @@ impl Audit {
                 (Some(ReservationState::Expired), _) => self.late == LateCommit::Reacquire,
                 _ => true,
             };
-            must!(late, "{record:?} although late commits are {:?}", self.late);
+            ensure!(
+                late,
+                "a late commit against the setting: {record:?} although late commits are {:?}",
+                self.late
+            );
             if record.to == ReservationState::Expired || record.reservation.is_slip() {
                 continue;
             }
@@ -277,12 +289,12 @@ impl Audit {
                 self.calls.get(&id.0).is_some_and(|(call, state)| {
                     is_for(call, &transaction.event, record)
                         && call.deadline() > now
-                        && matches!(state, State::Waits { process: p } if *p == process)
+                        && matches!(state, CallState::Waiting { process: p } if *p == process)
                 })
             });
-            must!(
+            ensure!(
                 waits,
-                "{} sent at {} and nobody waits for it in time",
+                "a write that no call waits for: {} at {}",
                 record.reservation,
                 now.0
             );
@@ -290,36 +302,39 @@ impl Audit {
         Ok(())
     }
 
-    /// When nothing is under way any more.
-    pub(crate) fn at_rest(&self, store: &Store) -> Result<(), Broken> {
+    /// Checks the state after the last step.
+    pub(crate) fn at_rest(&self, store: &Store) -> Result<(), Violation> {
         for (id, (call, state)) in &self.calls {
-            must!(
-                !matches!(state, State::Waits { .. }),
-                "call {id} was never answered: {call:?}"
+            ensure!(
+                !matches!(state, CallState::Waiting { .. }),
+                "a call was never answered: {id} {call:?}"
             );
         }
         for (reservation, known) in &self.reservations {
             let record = store.record(reservation);
-            must!(
+            ensure!(
                 record.is_some() || !known.told,
-                "{reservation} was answered and has no record"
+                "an answered reservation has no record: {reservation}"
             );
             let Some(record) = record else { continue };
-            must!(!is_odd(reservation), "{reservation} cannot exist");
-            must!(
+            ensure!(
+                !is_odd(reservation),
+                "a record that the store rejects: {reservation}"
+            );
+            ensure!(
                 !is(&record.view, ReservationState::Held),
-                "{reservation} is still held: {:?}",
+                "a hold is left at rest: {reservation} {:?}",
                 record.view
             );
-            // Told that nothing was done, the clients went home: nothing may have been done.
-            if known.lost || self.nothing_done_is_likely {
+            // A client that was answered "nothing was done" does not retry, so nothing may have been done.
+            if known.lost || self.rejections_may_be_wrong {
                 continue;
             }
             for (_, view) in &record.past {
                 let name = name_of(view.state);
-                must!(
+                ensure!(
                     view.state == ReservationState::Expired || known.reached.contains(name),
-                    "{reservation} came to be {name}, and no call was told so"
+                    "a state that no answer reported: {reservation} is {name}"
                 );
             }
         }
@@ -327,7 +342,7 @@ impl Audit {
     }
 }
 
-impl Known {
+impl ReservationHistory {
     fn remember(&mut self, answer: &Answer) {
         self.told |= !matches!(answer, Answer::Rejected(Rejection::ReservationNotFound));
         let reached = match answer {
@@ -348,7 +363,7 @@ fn is(view: &RecordView, state: ReservationState) -> bool {
     view.state == state
 }
 
-/// Whether `call` asks for what `record` writes.
+/// Whether `call` requests what `record` writes.
 fn is_for(call: &Call, event: &EventId, record: &RecordWrite) -> bool {
     let verb = match record.to {
         ReservationState::Held => Verb::Hold,
@@ -367,7 +382,7 @@ fn is_for(call: &Call, event: &EventId, record: &RecordWrite) -> bool {
         }
         (Selection::Seats(selection), None) => selection.len() == record.qty as usize,
     };
-    call.what == What::Write(verb, record.reservation.clone()) && call.event == *event && named
+    call.what == Request::Write(verb, record.reservation.clone()) && call.event == *event && named
 }
 
 fn name_of(state: ReservationState) -> &'static str {

@@ -1,10 +1,10 @@
-//! What a shard may say of the units of an event: from one of its reads that began no longer before
-//! the question than the bound, with what it has been told since of writes to them.
+//! What a shard may answer about the units of an event: from one of its reads that began within the allowed
+//! age before the query, with the writes that the shard has learned of since.
 //!
-//! The rule, written out a second time. Take any instant at which the read may have looked, and the
-//! stock as it was then. What the shard has heard of since and that was not in it is added. No more
-//! than that may be said, and no less but for what the read may have seen already. What was heard of
-//! before the read began is in it, and what was sent after it had ended is not.
+//! The rule, written a second time. Take any instant at which the read may have been executed, and the stock at
+//! that instant. Add what the shard has learned since and that stock does not contain. The answer must not be
+//! higher, and must not be lower by more than the writes that the read may have seen already. A write that the
+//! shard knew before the read began is contained; a write sent after the read had ended is not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,53 +20,53 @@ struct Read {
     event: EventId,
     began: Micros,
     ended: Option<Micros>,
-    /// The states of the stock that it may have seen, by number.
+    /// The versions of the stock that the read may have seen.
     states: (usize, usize),
-    /// How much had been heard of when it began.
+    /// How many writes the shard knew when the read began.
     heard: usize,
 }
 
-/// A write that a shard was told of.
+/// A write that a shard has learned of.
 #[derive(Debug)]
-struct Heard {
+struct KnownWrite {
     event: EventId,
-    /// `None`: nobody here knows.
+    /// `None`: the shard does not know when.
     sent: Option<Micros>,
-    /// What it added to each stripe.
+    /// What the write added to each stripe.
     moved: Vec<(usize, i64)>,
-    /// The state of the stock that it made; `None`: none.
+    /// The version of the stock that the write made, if it made one.
     state: Option<usize>,
-    /// How far off the shard may be that does not know whether its read has seen it.
+    /// The largest error of a shard that does not know whether its read has seen the write.
     doubt: u64,
 }
 
 #[derive(Debug, Default)]
-struct Memory {
+struct ShardView {
     reads: Vec<Read>,
-    heard: Vec<Heard>,
-    /// Takes among what was heard, so that none counts twice: by reservation and state.
+    heard: Vec<KnownWrite>,
+    /// The takes among the known writes, by reservation and version, so that none counts twice.
     takes: BTreeSet<(ReservationId, usize)>,
 }
 
-/// What every shard knows of stock.
+/// What each shard knows about stock.
 #[derive(Debug, Default)]
-pub(super) struct Stocks {
-    shards: BTreeMap<ShardRef, Memory>,
-    /// When each body was first sent, by token.
+pub(super) struct StockViews {
+    shards: BTreeMap<ShardRef, ShardView>,
+    /// When each transaction was first sent, by token.
     sent: BTreeMap<u128, Micros>,
-    /// Tokens of which some try ended without an outcome.
+    /// Tokens with an attempt whose outcome stayed unknown.
     unknown: BTreeSet<u128>,
 }
 
-/// What may be said.
+/// The range of correct answers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
+pub(super) struct StockBounds {
     pub(super) least: u64,
-    /// What there is, as far as the shard can know.
+    /// What is available as far as the shard can know.
     pub(super) most: u64,
 }
 
-impl Stocks {
+impl StockViews {
     pub(super) fn read_begins(
         &mut self,
         at: ShardRef,
@@ -85,7 +85,7 @@ impl Stocks {
         });
     }
 
-    /// `failed`: it has found nothing.
+    /// `failed`: the read returned nothing.
     pub(super) fn read_ends(
         &mut self,
         at: ShardRef,
@@ -104,7 +104,7 @@ impl Stocks {
         }
     }
 
-    /// An operator's change is seen at once where it was made.
+    /// The process that executed an operator's change must not answer from older reads.
     pub(super) fn forgets(&mut self, at: ShardRef, event: &EventId) {
         let memory = self.shards.entry(at).or_default();
         memory.reads.retain(|read| read.event != *event);
@@ -147,7 +147,7 @@ impl Stocks {
             .iter()
             .map(|u| (usize::from(u.stripe), u.give as i64 - u.take as i64))
             .collect();
-        memory.heard.push(Heard {
+        memory.heard.push(KnownWrite {
             event: transaction.event.clone(),
             sent,
             doubt: moved.iter().map(|(_, net)| net.unsigned_abs()).sum(),
@@ -156,8 +156,8 @@ impl Stocks {
         });
     }
 
-    /// Another shard has answered for this one.
-    pub(super) fn is_told(
+    /// Another shard has answered a call of this one.
+    pub(super) fn forward_answered(
         &mut self,
         at: ShardRef,
         event: &EventId,
@@ -177,7 +177,7 @@ impl Stocks {
         let state = took.filter(|state| memory.takes.insert((reservation.clone(), *state)));
         let draws = learned.draws.iter();
         let taken = draws.map(|d| (usize::from(d.stripe), -i64::from(d.units)));
-        memory.heard.push(Heard {
+        memory.heard.push(KnownWrite {
             event: event.clone(),
             sent: None,
             moved: taken.collect(),
@@ -186,8 +186,7 @@ impl Stocks {
         });
     }
 
-    /// What the shard may say of the event to a question, one span for each read and state it may
-    /// rest on.
+    /// The ranges of correct answers to a query, one for each read and version that the answer may rest on.
     pub(super) fn spans(
         &self,
         at: ShardRef,
@@ -195,7 +194,7 @@ impl Stocks {
         not_before: Micros,
         torn: bool,
         store: &Store,
-    ) -> Vec<Span> {
+    ) -> Vec<StockBounds> {
         let Some(memory) = self.shards.get(&at) else {
             return Vec::new();
         };
@@ -206,11 +205,11 @@ impl Stocks {
                 continue;
             }
             let heard = memory.heard[read.heard..].iter();
-            let heard: Vec<&Heard> = heard.filter(|heard| heard.event == *event).collect();
-            let is_after = |heard: &&&Heard| heard.sent.is_some_and(|sent| sent > ended);
+            let heard: Vec<&KnownWrite> = heard.filter(|heard| heard.event == *event).collect();
+            let is_after = |heard: &&&KnownWrite| heard.sent.is_some_and(|sent| sent > ended);
             let doubts = heard.iter().filter(|heard| !is_after(heard));
             let doubt: u64 = doubts.map(|heard| heard.doubt).sum();
-            let looks = (read.states.0..=read.states.1).map(|state| {
+            let queries = (read.states.0..=read.states.1).map(|state| {
                 let (mut left, capacity) = store.state(event, state);
                 for heard in &heard {
                     let is_in = heard.state.is_none_or(|made| made <= state);
@@ -224,20 +223,20 @@ impl Stocks {
                 }
                 left
             });
-            let looks: Vec<Vec<u64>> = looks.collect();
-            let span = |most: u64, least: u64| Span {
+            let queries: Vec<Vec<u64>> = queries.collect();
+            let span = |most: u64, least: u64| StockBounds {
                 least: least.saturating_sub(doubt),
                 most,
             };
             if torn {
                 let per_stripe = |pick: fn(u64, u64) -> u64| -> u64 {
-                    let stripes = 0..looks[0].len();
-                    let of = |i: usize| looks.iter().map(|look| look[i]).reduce(pick);
+                    let stripes = 0..queries[0].len();
+                    let of = |i: usize| queries.iter().map(|look| look[i]).reduce(pick);
                     stripes.filter_map(of).sum()
                 };
                 spans.push(span(per_stripe(u64::max), per_stripe(u64::min)));
             } else {
-                let sums = looks.iter().map(|look| look.iter().sum());
+                let sums = queries.iter().map(|look| look.iter().sum());
                 spans.extend(sums.map(|sum| span(sum, sum)));
             }
         }

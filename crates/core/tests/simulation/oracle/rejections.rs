@@ -1,4 +1,4 @@
-//! Refusals that rest on something else than the record: each must have been true.
+//! Rejections that do not follow from the record: the reason of each must have been true.
 
 use inventory_core::answer::Rejection;
 use inventory_core::ids::{ReservationId, SeatId};
@@ -8,19 +8,19 @@ use inventory_core::seats::SeatState;
 use inventory_core::time::Micros;
 use inventory_core::transaction::ReservationState;
 
-use super::super::broken::{Broken, must};
 use super::super::clients::Call;
 use super::super::model::Store;
-use super::{Audit, is_odd, unix};
+use super::super::violation::{Violation, ensure};
+use super::{Oracle, is_odd, unix};
 
-/// For how long others may be refused a seat because memory knows it to be taken.
+/// How old the cached state may be that rejects a buyer of a taken seat.
 const SEAT_MEMORY_AGE: Micros = Micros::from_millis(1_000);
 
-/// Nobody with more time than this is turned away for the length of a line: a run has some hundreds of
-/// calls, and nothing goes wrong that would hold them up.
+/// No call with more time than this is rejected for the length of a queue: a run has some hundreds of calls,
+/// and without faults nothing holds them up for longer.
 const LINE_MAX: Micros = Micros::from_millis(250);
 
-/// A refusal, and all that it is held against.
+/// A rejection with everything that it is checked against.
 struct Case<'a> {
     call: &'a Call,
     reservation: &'a ReservationId,
@@ -29,8 +29,8 @@ struct Case<'a> {
     store: &'a Store,
 }
 
-impl Audit {
-    pub(super) fn refused(
+impl Oracle {
+    pub(super) fn check_rejection(
         &self,
         call: &Call,
         verb: Verb,
@@ -38,7 +38,7 @@ impl Audit {
         refusal: &Rejection,
         now: Micros,
         store: &Store,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Violation> {
         let case = Case {
             call,
             reservation,
@@ -46,39 +46,51 @@ impl Audit {
             now,
             store,
         };
-        let (due, why) = match refusal {
+        let (is_right, why) = match refusal {
             Rejection::InsufficientInventory { remaining } => (
                 self.is_sold_out(&case, *remaining),
-                "it was never that short since the call came, or the call's own copy took it",
+                "sold out, but there was enough, or the call's own copy took it",
             ),
             Rejection::SeatsUnavailable { seats } => (
                 case.are_taken(seats),
-                "they were not all taken, or it has them",
+                "seats unavailable, but they were free, or its own",
             ),
-            Rejection::SeatsNotFound { seats } => (case.are_unknown(seats), "they are there"),
+            Rejection::SeatsNotFound { seats } => {
+                (case.are_unknown(seats), "seats not found, but they exist")
+            }
             Rejection::HoldExpired => (
                 verb == Verb::Commit && self.is_gone(&case),
-                "what it had could be had",
+                "hold expired, but its stock was available",
             ),
-            Rejection::EventClosed => (case.is_closed(), "it was open"),
-            Rejection::EventNotFound => (!store.exists(&call.event), "the event exists"),
-            Rejection::DeadlineExceeded => (now >= call.deadline(), "there was time left"),
-            Rejection::Internal => (is_odd(reservation), "it is a reservation like any other"),
+            Rejection::EventClosed => (
+                case.is_closed(),
+                "event closed, but it was open, or there is a record",
+            ),
+            Rejection::EventNotFound => {
+                (!store.exists(&call.event), "event not found, but it exists")
+            }
+            Rejection::DeadlineExceeded => (
+                now >= call.deadline(),
+                "deadline exceeded, but there was time left",
+            ),
+            Rejection::Internal => (is_odd(reservation), "internal error without a cause"),
             Rejection::Overloaded { .. } => (
-                !self.calm
+                !self.fault_free
                     || self.calls_of(reservation) > limits::CALLS_PER_RESERVATION_MAX
                     || call.patience <= LINE_MAX,
-                "no queue was full, nor too long for it",
+                "overloaded, but no queue was too long",
             ),
-            Rejection::StoreBusy { .. } if self.hasty && store.is_seated(&call.event) => (true, ""),
-            Rejection::StoreBusy { .. } | Rejection::StoreUnavailable { .. } => {
-                (!self.calm, "nothing was wrong")
+            Rejection::StoreBusy { .. } if self.short_holds && store.is_seated(&call.event) => {
+                (true, "")
             }
-            _ => (false, "its record says something else"),
+            Rejection::StoreBusy { .. } | Rejection::StoreUnavailable { .. } => {
+                (!self.fault_free, "store busy, but there was no fault")
+            }
+            _ => (false, "the rejection does not follow from the record"),
         };
-        must!(
-            due,
-            "{call:?} got {refusal:?} at {}, but {why}; its record: {:?}",
+        ensure!(
+            is_right,
+            "{why}: {call:?} got {refusal:?} at {}, its record was {:?}",
             now.0,
             store.record_during(reservation, call.arrives, now)
         );
@@ -97,10 +109,9 @@ impl Audit {
             && self.was_short(case, u64::from(qty), case.took_at(true), Some(remaining))
     }
 
-    /// Whether there was too little at some instant since the call, or of units at most the latch
-    /// before it. Whoever repeats a call is told
-    /// what became of it, not what became of the stock: what counts is what was there before the
-    /// call's own copy took it.
+    /// Whether there was too little at some instant since the call or, for units, at most the sold-out latch
+    /// before it. A retry is answered with the outcome of the reservation, not with the stock, so the stock before
+    /// the call's own copy took it counts.
     fn was_short(
         &self,
         case: &Case<'_>,
@@ -127,7 +138,7 @@ impl Audit {
         seen.any(|held| held < qty && told.is_none_or(|told| told == held))
     }
 
-    /// Whether an expired hold could not have back what it had.
+    /// Whether an expired hold could not take its stock again.
     fn is_gone(&self, case: &Case<'_>) -> bool {
         let Some(record) = case.store.record(case.reservation) else {
             return false;
@@ -144,7 +155,7 @@ impl Audit {
 }
 
 impl Case<'_> {
-    /// Whether the record was in this state, or not there, at some instant since the call.
+    /// Whether the record was in this state, or missing, at some instant since the call.
     fn had(&self, state: Option<ReservationState>) -> bool {
         let from = self.call.arrives;
         let seen = self.store.record_during(self.reservation, from, self.now);
@@ -152,7 +163,7 @@ impl Case<'_> {
             .any(|record| record.map(|(_, view)| view.state) == state)
     }
 
-    /// When the reservation itself took what the call asks for, by holding it or for good.
+    /// When the reservation itself took what the call requests, as a hold or for good.
     fn took_at(&self, by_holding: bool) -> Option<Micros> {
         let record = self.store.record(self.reservation)?;
         let past = &record.past;
@@ -168,7 +179,7 @@ impl Case<'_> {
         took.next().map(|(at, _)| *at)
     }
 
-    /// Whether somebody else has the seat, or had it as long ago as memory goes back.
+    /// Whether another reservation has the seat, or had it within the age of the cache.
     fn is_taken(&self, seat: &SeatId) -> bool {
         let from = self.call.arrives.since(SEAT_MEMORY_AGE);
         let from = Micros(from.0);

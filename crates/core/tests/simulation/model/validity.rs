@@ -1,4 +1,4 @@
-//! What every transaction must obey, whatever becomes of it.
+//! What every transaction must satisfy, whatever its outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -9,48 +9,48 @@ use inventory_core::transaction::{
     ExpiryCondition, RecordWrite, ReservationState, StripeAllocation, StripeUpdate, Transaction,
 };
 
-use super::super::broken::{Broken, must};
-use super::{Moves, Store, moves, seats_of};
+use super::super::violation::{Violation, ensure};
+use super::{StockEffect, Store, seats_of, stock_effect};
 
-/// What every transaction may do with slips: one takes what the expired holds of the same
-/// transaction give, and the stripes are left alone.
-fn is_bundle(sent: &Transaction) -> Result<bool, Broken> {
+/// Whether the transaction is a valid expiry batch: one release record takes what the expired holds of the same
+/// transaction return, and no stripe changes.
+fn is_bundle(sent: &Transaction) -> Result<bool, Violation> {
     let slips = sent.records.iter().filter(|r| r.reservation.is_slip());
     let made = slips.filter(|r| r.from.is_none()).count();
     let others = sent.records.iter().filter(|r| r.from.is_some());
     let mut expired = others.map(|r| r.to == ReservationState::Expired);
-    must!(
+    ensure!(
         made == 0 || (made == 1 && sent.stripes.is_empty() && expired.all(|is| is)),
-        "an illegal bundle: {sent:?}"
+        "an invalid expiry batch: {sent:?}"
     );
     Ok(made == 1)
 }
 
 impl Store {
-    /// Whether it is a new body, and not one that breaks a rule.
-    pub(crate) fn inspect(&mut self, sent: &Rc<Transaction>) -> Result<bool, Broken> {
+    /// Whether the body is new; fails if it breaks a rule.
+    pub(crate) fn check_transaction(&mut self, sent: &Rc<Transaction>) -> Result<bool, Violation> {
         if let Some(first) = self.bodies.get(&sent.token.0) {
-            must!(first == sent, "a token was used for two bodies: {sent:?}");
+            ensure!(first == sent, "one token for two bodies: {sent:?}");
             return Ok(false);
         }
         self.bodies.insert(sent.token.0, Rc::clone(sent));
         let seats = sent.records.iter().map(|r| seats_of(r).len());
         let actions = sent.stripes.len() + sent.records.len() + seats.sum::<usize>();
-        must!(
+        ensure!(
             actions <= limits::TRANSACTION_ACTIONS_MAX,
-            "{actions} actions in one transaction"
+            "too many actions in one transaction: {actions}"
         );
-        must!(
+        ensure!(
             actions == sent.action_count(),
-            "counts {} of {actions} actions",
+            "a wrong count of actions: {} of {actions}",
             sent.action_count()
         );
-        must!(!sent.records.is_empty(), "a transaction without a record");
+        ensure!(!sent.records.is_empty(), "a transaction without a record");
         if let Some(event) = self.events.get(&sent.event) {
             let keys = event.stripes[0].seat_keys;
-            must!(
+            ensure!(
                 sent.seat_keys == keys,
-                "seats of {} over {} keys, there are {keys}",
+                "a wrong number of seat keys: {} over {}, there are {keys}",
                 sent.event,
                 sent.seat_keys
             );
@@ -59,20 +59,26 @@ impl Store {
         let mut seats = BTreeSet::new();
         for record in &sent.records {
             let id = &record.reservation;
-            must!(ids.insert(id), "{id} twice in one transaction");
-            is_legal(record)?;
+            ensure!(
+                ids.insert(id),
+                "a reservation twice in one transaction: {id}"
+            );
+            check_record(record)?;
             for seat in seats_of(record) {
-                must!(seats.insert(seat), "seat {seat} twice in one transaction");
+                ensure!(
+                    seats.insert(seat),
+                    "a seat twice in one transaction: {seat}"
+                );
             }
         }
-        adds_up(sent)?;
+        check_sums(sent)?;
         Ok(true)
     }
 }
 
-fn is_legal(record: &RecordWrite) -> Result<(), Broken> {
-    let Some(moves) = moves(record) else {
-        return Err(Broken(format!("there is no such step: {record:?}")));
+fn check_record(record: &RecordWrite) -> Result<(), Violation> {
+    let Some(stock_effect) = stock_effect(record) else {
+        return Err(Violation(format!("an invalid transition: {record:?}")));
     };
     let order = match record.to {
         ReservationState::Confirmed | ReservationState::Refunded => {
@@ -80,7 +86,7 @@ fn is_legal(record: &RecordWrite) -> Result<(), Broken> {
         }
         _ => None,
     };
-    must!(record.order == order, "an illegal order: {record:?}");
+    ensure!(record.order == order, "a wrong order id: {record:?}");
     let due = match (record.from, record.to) {
         (_, ReservationState::Expired) => record.due == ExpiryCondition::Over,
         (Some(ReservationState::Held), ReservationState::Confirmed) => {
@@ -88,51 +94,54 @@ fn is_legal(record: &RecordWrite) -> Result<(), Broken> {
         }
         _ => record.due == ExpiryCondition::Any,
     };
-    must!(due, "asks for the wrong time: {record:?}");
-    must!(
+    ensure!(due, "a wrong expiry condition: {record:?}");
+    ensure!(
         record.to != ReservationState::Held || record.expires_at.is_some(),
-        "a hold without an end: {record:?}"
+        "a hold without an expiry time: {record:?}"
     );
     let units: u32 = record.draws.iter().map(|d| d.units).sum();
     let distinct: BTreeSet<u16> = record.draws.iter().map(|d| d.stripe).collect();
-    must!(
+    ensure!(
         distinct.len() == record.draws.len() && record.draws.iter().all(|d| d.units > 0),
-        "illegal draws: {record:?}"
+        "invalid stripe allocations: {record:?}"
     );
-    let sound = match (moves, &record.seats) {
-        (Moves::Nothing, seats) => units == 0 && seats.is_none(),
+    let sound = match (stock_effect, &record.seats) {
+        (StockEffect::Nothing, seats) => units == 0 && seats.is_none(),
         (_, Some(seats)) => units == 0 && seats.len() == record.qty as usize,
         (_, None) => units == record.qty && units > 0,
     };
-    must!(sound, "units or seats that do not add up: {record:?}");
+    ensure!(sound, "units or seats that do not add up: {record:?}");
     Ok(())
 }
 
-/// The stripes change by what the records take and give, or the slip has what they give.
-fn adds_up(sent: &Transaction) -> Result<(), Broken> {
+/// The stripes change by what the records take and return, or the release record has what they return.
+fn check_sums(sent: &Transaction) -> Result<(), Violation> {
     let is_bundle = is_bundle(sent)?;
     let mut drawn: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
     for record in &sent.records {
         for StripeAllocation { stripe, units } in &record.draws {
             let units = u64::from(*units);
-            match moves(record) {
-                Some(Moves::Takes) => drawn.entry(*stripe).or_default().0 += units,
-                Some(Moves::Gives) => drawn.entry(*stripe).or_default().1 += units,
+            match stock_effect(record) {
+                Some(StockEffect::Takes) => drawn.entry(*stripe).or_default().0 += units,
+                Some(StockEffect::Gives) => drawn.entry(*stripe).or_default().1 += units,
                 _ => {}
             }
         }
     }
     if is_bundle {
         let balanced = drawn.values().all(|(take, give)| take == give);
-        must!(balanced, "a slip that does not add up: {sent:?}");
+        ensure!(balanced, "a release record that does not add up: {sent:?}");
         return Ok(());
     }
     let change = |s: &StripeUpdate| (s.stripe, (s.take, s.give));
     let changes: BTreeMap<u16, (u64, u64)> = sent.stripes.iter().map(change).collect();
-    must!(
+    ensure!(
         changes.len() == sent.stripes.len(),
         "a stripe twice in one transaction"
     );
-    must!(changes == drawn, "changes {changes:?} but draws {drawn:?}");
+    ensure!(
+        changes == drawn,
+        "a stripe changes by another amount than its records: {changes:?}, records {drawn:?}"
+    );
     Ok(())
 }

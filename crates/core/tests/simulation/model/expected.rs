@@ -1,4 +1,4 @@
-//! What a caller must be told because of a record.
+//! The answer that a caller must get because of a record.
 
 use inventory_core::answer::{Answer, Rejection, ReleaseOutcome};
 use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId};
@@ -7,7 +7,7 @@ use inventory_core::rules::LateCommit;
 use inventory_core::time::UnixMillis;
 use inventory_core::transaction::{RecordView, ReservationState};
 
-/// What a caller asked for.
+/// What a caller requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask<'a> {
     pub(crate) verb: Verb,
@@ -16,9 +16,9 @@ pub(crate) struct Ask<'a> {
     pub(crate) selection: &'a Selection,
 }
 
-/// What is to be answered while the record of `event` is `view` and the time is `clock`; `None`
-/// where something is to be written first. A release is answered as one that found it done.
-pub(crate) fn says(
+/// The answer while the record of `event` is `view` and the time is `clock`; `None` where something must be
+/// written first. A release is answered as one that was released before.
+pub(crate) fn expected_answer(
     ask: Ask<'_>,
     record: Option<(&EventId, &RecordView)>,
     clock: UnixMillis,
@@ -76,11 +76,11 @@ pub(crate) fn says(
     Some(Answer::Rejected(refusal))
 }
 
-/// The same event, and as many units or the same seats; naming nothing means whatever there is.
+/// Whether event and units or seats are the same; a request that names nothing means what was recorded.
 fn fits(ask: Ask<'_>, event: &EventId, view: &RecordView) -> bool {
     let is_tombstone = view.seats.is_none() && view.draws.is_empty();
     if is_tombstone && view.qty > 0 && *ask.selection == Selection::AsRecorded {
-        // It knows a hash and a number, which say nothing to who names neither.
+        // The tombstone has a hash and a number, which do not matter to a request that names neither.
         return true;
     }
     if event != ask.event {
