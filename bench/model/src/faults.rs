@@ -30,7 +30,7 @@ pub enum FaultKind {
 /// A kind of fault, its probability and operations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Fault {
+pub struct FaultRule {
     pub kind: FaultKind,
     /// 0 to 1.
     pub probability: f64,
@@ -44,8 +44,8 @@ pub struct Fault {
 
 impl FaultKind {
     /// A fault of all operations.
-    pub fn with_probability(self, probability: f64) -> Fault {
-        Fault {
+    pub fn with_probability(self, probability: f64) -> FaultRule {
+        FaultRule {
             kind: self,
             probability,
             operation: None,
@@ -54,7 +54,7 @@ impl FaultKind {
     }
 }
 
-impl Fault {
+impl FaultRule {
     /// Restricted to one operation.
     pub fn on(mut self, operation: &str) -> Self {
         self.operation = Some(operation.to_owned());
@@ -100,7 +100,7 @@ impl Fault {
 }
 
 /// `KIND:PROBABILITY[:OPERATION[:DELAY_MS]]`; an empty OPERATION means all.
-impl std::str::FromStr for Fault {
+impl std::str::FromStr for FaultRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -120,7 +120,7 @@ impl std::str::FromStr for Fault {
         if parts.next().is_some() {
             return Err("must be KIND:PROBABILITY[:OPERATION[:DELAY_MS]]".to_owned());
         }
-        let fault = Fault {
+        let fault = FaultRule {
             kind,
             probability,
             operation,
@@ -142,11 +142,11 @@ pub(crate) struct FaultDecision {
 
 /// Draws the faults in order and returns the first one that occurs.
 pub(crate) fn draw(
-    faults: &[Fault],
+    faults: &[FaultRule],
     operation: ApiOperation,
     rng: &mut SmallRng,
 ) -> Option<FaultDecision> {
-    let applies = |fault: &&Fault| {
+    let applies = |fault: &&FaultRule| {
         let named = fault
             .operation
             .as_deref()
@@ -176,12 +176,12 @@ mod tests {
 
     #[test]
     fn fault_options_are_parsed_and_invalid_ones_rejected() {
-        let fault: Fault = "delayed-answer:0.5:TransactWriteItems:250".parse().unwrap();
+        let fault: FaultRule = "delayed-answer:0.5:TransactWriteItems:250".parse().unwrap();
         assert_eq!(
             (fault.kind, fault.delay_ms),
             (FaultKind::DelayedAnswer, 250)
         );
-        assert!("error-500:0.1".parse::<Fault>().is_ok());
+        assert!("error-500:0.1".parse::<FaultRule>().is_ok());
         for (text, word) in [
             ("", "must be KIND"),
             ("lost:0.1", "KIND"),
@@ -193,7 +193,7 @@ mod tests {
             ("delayed-answer:0.1::999999999", "at most"),
             ("throttle:0.1:GetItem:0:x", "must be KIND"),
         ] {
-            let error = text.parse::<Fault>().unwrap_err();
+            let error = text.parse::<FaultRule>().unwrap_err();
             assert!(error.contains(word), "{text}: {error}");
         }
     }

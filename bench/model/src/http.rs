@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::ModelTime;
-use crate::faults::Fault;
+use crate::faults::FaultRule;
 use crate::limits;
 use crate::model::{ModelReply, StoreModel, Ticket};
 use crate::server::{ModelJob, RequestAction, ServerControl, StoreRequest};
@@ -262,7 +262,7 @@ impl ServedModel {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FaultsBody {
-    faults: Vec<Fault>,
+    faults: Vec<FaultRule>,
 }
 
 #[derive(Default, Deserialize)]

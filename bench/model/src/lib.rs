@@ -25,7 +25,7 @@ mod timer;
 mod tokens;
 
 pub use capacity::CapacityUnits;
-pub use faults::{Fault, FaultKind};
+pub use faults::{FaultKind, FaultRule};
 pub use latency::LatencyProfile;
 pub use model::{ModelReply, ModelSettings, StoreModel, Ticket};
 pub use server::{ModelServer, RequestAction, StoreRequest};

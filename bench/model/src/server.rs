@@ -30,7 +30,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc as async_mpsc, watch};
 
 use crate::ModelTime;
-use crate::faults::Fault;
+use crate::faults::FaultRule;
 use crate::http;
 use crate::limits;
 use crate::model::{ModelSettings, StoreModel};
@@ -196,7 +196,7 @@ impl ModelServer {
     ///
     /// # Errors
     /// As [`StoreModel::set_faults`].
-    pub fn set_faults(&self, faults: Vec<Fault>) -> Result<(), String> {
+    pub fn set_faults(&self, faults: Vec<FaultRule>) -> Result<(), String> {
         self.run(move |model, _| model.set_faults(faults))
     }
 

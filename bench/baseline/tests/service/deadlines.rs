@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::fixture::{EVENT, StoreFixture, commit, failure, serve};
+use crate::fixture::{EVENT, ModelFixture, commit, failure, serve};
 use inventory_baseline::WriteMode;
 use inventory_client::connect;
 use inventory_store_model::{FaultKind, RequestAction};
@@ -10,8 +10,8 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 /// A store with stock in which every transaction meets a conflict.
-fn contended_store() -> StoreFixture {
-    let store = StoreFixture::start();
+fn contended_store() -> ModelFixture {
+    let store = ModelFixture::start();
     store.create_event(EVENT, &[5]);
     let conflict = FaultKind::Conflict.with_probability(1.0);
     let faults = vec![conflict.on("TransactWriteItems")];
@@ -19,7 +19,7 @@ fn contended_store() -> StoreFixture {
     store
 }
 
-fn transactions(store: &StoreFixture) -> u64 {
+fn transactions(store: &ModelFixture) -> u64 {
     let report = store.server.report();
     let outcomes = report["operations"]["TransactWriteItems"].as_object();
     let counts = outcomes.into_iter().flatten();
@@ -48,7 +48,7 @@ async fn a_contended_write_ends_after_its_retries() {
 
 #[tokio::test]
 async fn a_caller_is_answered_within_its_deadline() {
-    let store = StoreFixture::start();
+    let store = ModelFixture::start();
     store.server.set_rule(|_| RequestAction::Hang);
     let address = serve(&store.server.endpoint(), WriteMode::Transaction, 3, 10).await;
     let mut client = connect(&address.to_string()).await.unwrap();

@@ -24,11 +24,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) type JsonItem = Map<String, Value>;
 
 /// A model without latency, with the tables that `inventory-api tables create` makes.
-pub(crate) struct StoreFixture {
+pub(crate) struct ModelFixture {
     pub(crate) server: ModelServer,
 }
 
-impl StoreFixture {
+impl ModelFixture {
     pub(crate) fn start() -> Self {
         let server = ModelServer::start(ModelSettings {
             profile: LatencyProfile::None,
@@ -143,8 +143,8 @@ pub(crate) async fn serve(
 }
 
 /// A store, a baseline service on it, and a client of the service.
-pub(crate) async fn start(mode: WriteMode) -> (StoreFixture, InventoryClient) {
-    let store = StoreFixture::start();
+pub(crate) async fn start(mode: WriteMode) -> (ModelFixture, InventoryClient) {
+    let store = ModelFixture::start();
     let address = serve(&store.server.endpoint(), mode, 50, 1_000).await;
     let client = connect(&address.to_string()).await.unwrap();
     (store, client)

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::fixture::{EVENT, StoreFixture, commit, failure};
+use crate::fixture::{EVENT, ModelFixture, commit, failure};
 use inventory_client::connect;
 use inventory_process::ServerProcess;
 use tonic::Code;
@@ -36,7 +36,7 @@ const RUNTIMES: [&[&str]; 2] = [&[], &["--runtime", "multi-thread", "--threads",
 
 #[tokio::test]
 async fn the_program_sells_from_a_store_on_either_runtime() {
-    let store = StoreFixture::start();
+    let store = ModelFixture::start();
     store.create_event(EVENT, &[5]);
     let endpoint = store.server.endpoint();
     for (sold, runtime) in (1..).zip(RUNTIMES) {

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use inventory_store_model::{
-    CapacityUnits, Fault, LatencyProfile, ModelServer, ModelSettings, limits,
+    CapacityUnits, FaultRule, LatencyProfile, ModelServer, ModelSettings, limits,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -50,7 +50,7 @@ struct ModelArgs {
     /// Inject a fault: lost-answer, lost-request, delayed-answer, throttle, conflict or error-500. May be
     /// repeated.
     #[arg(long = "fault", value_name = "KIND:PROBABILITY[:OPERATION[:DELAY_MS]]")]
-    faults: Vec<Fault>,
+    faults: Vec<FaultRule>,
 }
 
 fn profile(name: &str) -> Result<LatencyProfile, String> {

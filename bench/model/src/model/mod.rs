@@ -39,7 +39,7 @@ use crate::capacity::CapacityUnits;
 use crate::catalog::{TableCatalog, TableDefaults};
 use crate::error::{Code, Error};
 use crate::expr::ExpressionCache;
-use crate::faults::{self, Fault, FaultDecision, FaultKind};
+use crate::faults::{self, FaultDecision, FaultKind, FaultRule};
 use crate::latency::{LatencyClass, LatencyProfile};
 use crate::limits;
 use crate::operation::ApiOperation;
@@ -66,7 +66,7 @@ pub struct ModelSettings {
     pub table_quota: u32,
     /// Capacity is counted and never throttled.
     pub is_unlimited: bool,
-    pub faults: Vec<Fault>,
+    pub faults: Vec<FaultRule>,
     /// Seconds since the Unix epoch at the model's time 0, for creation dates.
     pub epoch: u64,
 }
@@ -114,7 +114,7 @@ impl ModelReply {
 }
 
 #[derive(Debug)]
-enum CallState {
+enum StageWork {
     Request(Box<ItemRequest>),
     Prepared(Box<PreparedTransaction>),
     Snapshot(Box<ReadSnapshot>),
@@ -128,7 +128,7 @@ struct ModelCall {
     latency: ModelTime,
     /// Additional delay by a fault.
     delay: ModelTime,
-    state: CallState,
+    state: StageWork,
     /// Replaces the reply.
     replacement: Option<ModelReply>,
     reply: ModelReply,
@@ -211,7 +211,7 @@ impl StoreModel {
             arrived: now,
             latency: 0,
             delay: 0,
-            state: CallState::None,
+            state: StageWork::None,
             replacement: None,
             reply: ModelReply::Closed,
             outcome: "",
@@ -239,9 +239,9 @@ impl StoreModel {
             }
             call.fail(&error);
         }
-        let is_ready = matches!(call.state, CallState::None);
+        let is_ready = matches!(call.state, StageWork::None);
         let stage = match &call.state {
-            CallState::Request(request) => first_stage(request),
+            StageWork::Request(request) => first_stage(request),
             _ => CallStage::Execute,
         };
         let ticket = self.calls.insert(call);
@@ -291,7 +291,7 @@ impl StoreModel {
             self.counters.actions += writes.len() as u64;
         }
         let Some(fault) = faults::draw(&self.settings.faults, operation, &mut self.rng) else {
-            call.state = CallState::Request(Box::new(request));
+            call.state = StageWork::Request(Box::new(request));
             return Ok(());
         };
         self.inject(call, fault, request);
@@ -321,7 +321,7 @@ impl StoreModel {
         match fault.is_executed {
             true => {
                 call.replacement = reply;
-                call.state = CallState::Request(Box::new(request));
+                call.state = StageWork::Request(Box::new(request));
             }
             false => call.reply = reply.unwrap_or(ModelReply::Closed),
         }
@@ -395,19 +395,19 @@ impl StoreModel {
         let Some(call) = self.calls.get_mut(ticket) else {
             return;
         };
-        let work = std::mem::replace(&mut call.state, CallState::None);
+        let work = std::mem::replace(&mut call.state, StageWork::None);
         let (next, done) = match (work, stage) {
-            (CallState::Request(request), CallStage::Prepare) => self.prepare(at, *request),
-            (CallState::Request(request), _) => {
-                (CallState::None, Some(self.execute_request(at, &request)))
+            (StageWork::Request(request), CallStage::Prepare) => self.prepare(at, *request),
+            (StageWork::Request(request), _) => {
+                (StageWork::None, Some(self.execute_request(at, &request)))
             }
-            (CallState::Prepared(transaction), _) => {
-                (CallState::None, Some(Ok(self.apply(at, *transaction))))
+            (StageWork::Prepared(transaction), _) => {
+                (StageWork::None, Some(Ok(self.apply(at, *transaction))))
             }
-            (CallState::Snapshot(snapshot), _) => {
-                (CallState::None, Some(self.transact_get(at, &snapshot)))
+            (StageWork::Snapshot(snapshot), _) => {
+                (StageWork::None, Some(self.transact_get(at, &snapshot)))
             }
-            (CallState::None, _) => return,
+            (StageWork::None, _) => return,
         };
         let Some(call) = self.calls.get_mut(ticket) else {
             return;
@@ -429,23 +429,23 @@ impl StoreModel {
         &mut self,
         at: ModelTime,
         request: ItemRequest,
-    ) -> (CallState, Option<Result<Vec<u8>, Error>>) {
+    ) -> (StageWork, Option<Result<Vec<u8>, Error>>) {
         match request.body {
             RequestBody::TransactWrite(writes, token) => {
                 match self.decide(at, writes, token, request.detail) {
                     Ok(TransactionDecision::Prepared(transaction)) => {
-                        (CallState::Prepared(Box::new(transaction)), None)
+                        (StageWork::Prepared(Box::new(transaction)), None)
                     }
-                    Ok(TransactionDecision::Repeated(body)) => (CallState::None, Some(Ok(body))),
-                    Err(error) => (CallState::None, Some(Err(error))),
+                    Ok(TransactionDecision::Repeated(body)) => (StageWork::None, Some(Ok(body))),
+                    Err(error) => (StageWork::None, Some(Err(error))),
                 }
             }
             RequestBody::TransactGet(reads) => {
                 let snapshot = self.snapshot(reads, request.detail);
-                (CallState::Snapshot(Box::new(snapshot)), None)
+                (StageWork::Snapshot(Box::new(snapshot)), None)
             }
             _ => (
-                CallState::None,
+                StageWork::None,
                 Some(Err(Error::unsupported("this transaction"))),
             ),
         }
@@ -468,7 +468,7 @@ impl StoreModel {
     ///
     /// # Errors
     /// The first invalid fault; then none is replaced.
-    pub fn set_faults(&mut self, faults: Vec<Fault>) -> Result<(), String> {
+    pub fn set_faults(&mut self, faults: Vec<FaultRule>) -> Result<(), String> {
         if faults.len() > limits::FAULT_RULES_MAX {
             return Err(format!(
                 "{} faults; must be at most {}",
@@ -476,7 +476,7 @@ impl StoreModel {
                 limits::FAULT_RULES_MAX
             ));
         }
-        faults.iter().try_for_each(Fault::check)?;
+        faults.iter().try_for_each(FaultRule::check)?;
         self.settings.faults = faults;
         Ok(())
     }

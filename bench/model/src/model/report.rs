@@ -81,7 +81,7 @@ impl StoreModel {
             "hottest_partition": { "wcu_peak": hottest.0, "rcu_peak": hottest.1 },
             "partition_limits": { "wcu": limits::PARTITION_WCU, "rcu": limits::PARTITION_RCU },
             "calls": { "now": self.calls.len(), "peak": counters.calls_peak },
-            "tokens": { "remembered": self.tokens.len(), "forgotten_early": self.tokens.evicted_early },
+            "tokens": { "kept": self.tokens.len(), "evicted_early": self.tokens.evicted_early },
             "faults": self.settings.faults,
             "tables": tables,
         })

@@ -74,21 +74,7 @@ impl RequestParser<'_> {
         input: PageInput,
     ) -> Result<(PageRequest, Option<CapacityDetail>), Error> {
         let is_query = operation == ApiOperation::Query;
-        reject_members(
-            operation.name(),
-            &[
-                ("Segment", is_query && input.segment.is_some()),
-                ("TotalSegments", is_query && input.total_segments.is_some()),
-                (
-                    "KeyConditionExpression",
-                    !is_query && input.key_condition_expression.is_some(),
-                ),
-                (
-                    "ScanIndexForward",
-                    !is_query && input.scan_index_forward.is_some(),
-                ),
-            ],
-        )?;
+        check_members(operation, &input)?;
         let mut condition = |text: &Option<String>, kind| match text {
             None => Ok(None),
             Some(text) => self.cache.condition(text, kind).map(Some),
@@ -98,11 +84,6 @@ impl RequestParser<'_> {
             ExpressionKind::KeyCondition,
         )?;
         let filter = condition(&input.filter_expression, ExpressionKind::Filter)?;
-        if is_query && keys.is_none() {
-            return Err(Error::validation(
-                "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.",
-            ));
-        }
         let has_expression =
             keys.is_some() || filter.is_some() || input.projection_expression.is_some();
         let bindings = bindings(
@@ -118,20 +99,8 @@ impl RequestParser<'_> {
             &bindings,
         )?;
         let table = self.table(&input.table_name)?;
-        let index = input.index_name.map(|name| {
-            table.index(&name).ok_or_else(|| {
-                Error::validation(format!(
-                    "The table does not have the specified index: {name}"
-                ))
-            })
-        });
-        let index = index.transpose()?;
         let is_consistent = input.consistent_read.unwrap_or_default();
-        if index.is_some() && is_consistent {
-            return Err(Error::validation(
-                "Consistent reads are not supported on global secondary indexes",
-            ));
-        }
+        let index = find_index(table, input.index_name.as_deref(), is_consistent)?;
         let schema = index.map_or(&table.schema, |at| &table.indexes[at].schema);
         let (mut from, mut to, hash) = match &keys {
             Some(keys) => {
@@ -171,6 +140,50 @@ impl RequestParser<'_> {
             hash,
         };
         Ok((page, input.return_consumed_capacity))
+    }
+}
+
+/// Rejects the members of the other operation, and a query without a key condition.
+fn check_members(operation: ApiOperation, input: &PageInput) -> Result<(), Error> {
+    let has_keys = input.key_condition_expression.is_some();
+    let members = match operation {
+        ApiOperation::Query => [
+            ("Segment", input.segment.is_some()),
+            ("TotalSegments", input.total_segments.is_some()),
+        ],
+        _ => [
+            ("KeyConditionExpression", has_keys),
+            ("ScanIndexForward", input.scan_index_forward.is_some()),
+        ],
+    };
+    reject_members(operation.name(), &members)?;
+    match operation == ApiOperation::Query && !has_keys {
+        true => Err(Error::validation(
+            "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Position of the index in the table.
+fn find_index(
+    table: &Table,
+    name: Option<&str>,
+    is_consistent: bool,
+) -> Result<Option<usize>, Error> {
+    let Some(name) = name else {
+        return Ok(None);
+    };
+    let index = table.index(name).ok_or_else(|| {
+        Error::validation(format!(
+            "The table does not have the specified index: {name}"
+        ))
+    })?;
+    match is_consistent {
+        true => Err(Error::validation(
+            "Consistent reads are not supported on global secondary indexes",
+        )),
+        false => Ok(Some(index)),
     }
 }
 

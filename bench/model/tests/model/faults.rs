@@ -1,9 +1,9 @@
 //! Injected faults.
 
 use crate::fixture::{VirtualModel, add, error, put, settings, transaction};
-use inventory_store_model::{Fault, FaultKind, LatencyProfile, ModelSettings};
+use inventory_store_model::{FaultKind, FaultRule, LatencyProfile, ModelSettings};
 
-fn fault(kind: FaultKind) -> Fault {
+fn fault(kind: FaultKind) -> FaultRule {
     let delay_ms = match kind {
         FaultKind::DelayedAnswer => 500,
         _ => 0,
