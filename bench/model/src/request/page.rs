@@ -187,11 +187,11 @@ fn find_index(
     }
 }
 
-/// Attribute names of a projection with aliases resolved. A name may occur once.
-fn projected_names(
-    text: &str,
-    bindings: &AliasBindings,
-) -> Result<(Vec<Vec<u8>>, ParsedExpression<Vec<AttributeName>>), Error> {
+/// Attribute names with aliases resolved, and the expression they come from.
+type ProjectedNames = (Vec<Vec<u8>>, ParsedExpression<Vec<AttributeName>>);
+
+/// The names of a projection. A name may occur once.
+fn projected_names(text: &str, bindings: &AliasBindings) -> Result<ProjectedNames, Error> {
     let parsed = projection(text)?;
     AliasUsage::default().add(&parsed, ExpressionKind::Projection, bindings)?;
     let names: Vec<Vec<u8>> = parsed
