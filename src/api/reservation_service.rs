@@ -188,7 +188,7 @@ impl ReservationService {
         call: &'a CallContext,
         operation: Operation,
     ) -> OperationCall<'a> {
-        let replayed = self.driver.replay(&operation, call.arrived);
+        let replayed = self.driver.cached_answer(&operation, call.arrived);
         call.set_subject(operation.event.as_str(), operation.reservation.as_str());
         let verb = verb_label(operation.verb);
         self.recorder.idempotency(verb, replayed.is_some());
@@ -239,12 +239,13 @@ impl ReservationService {
         question: &Query,
     ) -> Option<QueryResult> {
         call.set_subject(event.as_str(), "");
-        self.driver.query_cached(event, question, call.arrived)
+        self.driver
+            .cached_query_result(event, question, call.arrived)
     }
 
     /// See [`Driver::status_mark`].
     pub(super) fn status_mark(&self, event: &EventId) -> Option<StatusVersion> {
-        self.driver.status_mark(event)
+        self.driver.status_version(event)
     }
 
     /// The answer to a question that is not [`ReservationService::known`].

@@ -1,35 +1,29 @@
-//! What an audit reads and mends, as messages to the shards: each page goes to the next one, so that
-//! no shard's sales wait for a whole audit.
+//! The reads and repairs of an audit, as jobs on the shards. Each page is read by the next shard, so that
+//! an audit does not occupy one shard.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
-use futures::FutureExt;
-
+use super::shard_pool::{JobError, ShardPool};
 use crate::control_plane::audit::{AuditBackend, AuditError};
-use crate::shard::ask;
-use crate::shard::inbox::{Mailbox, ShardMessage};
+use crate::shard::driver::Driver;
 use inventory_core::audit::{AuditRecord, InstantSnapshot, Repair, UnreadableItem};
 use inventory_core::ids::{EventId, ReservationId, SeatId};
 use inventory_store::{
     AuditStripes, Page, PageToken, PlacedSeat, RepairOutcome, Store, StoreError,
 };
 
-/// See the module's head.
+/// Runs the reads and repairs of an audit on the shards.
 pub(super) struct ShardAuditBackend {
-    mailboxes: Vec<Mailbox>,
-    next: AtomicUsize,
+    shards: Arc<ShardPool>,
 }
 
 impl ShardAuditBackend {
-    pub(super) fn new(mailboxes: Vec<Mailbox>) -> Self {
-        Self {
-            mailboxes,
-            next: AtomicUsize::new(0),
-        }
+    pub(super) fn new(shards: Arc<ShardPool>) -> Self {
+        Self { shards }
     }
 
-    /// Runs `work` on some shard, to its end even if nobody waits for it any more.
+    /// Runs `work` on a shard. The work runs to its end, even if this future is dropped.
     async fn on_shard<T, F>(
         &self,
         work: impl FnOnce(Rc<Store>) -> F + Send + 'static,
@@ -38,19 +32,12 @@ impl ShardAuditBackend {
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + 'static,
     {
-        let (reply, answer) = ask();
-        let job = ShardMessage::Job(Box::new(move |driver| {
-            async move {
-                let done = work(Rc::clone(driver.store())).await;
-                // Whoever asked may have gone.
-                let _ = reply.send(done);
-            }
-            .boxed_local()
-        }));
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.mailboxes.len().max(1);
-        let shard = self.mailboxes.get(turn).ok_or(AuditError::Stopping)?;
-        shard.send(job).map_err(|_| AuditError::Busy)?;
-        Ok(answer.await.map_err(|_| AuditError::Stopping)??)
+        let job = move |driver: Rc<Driver>| work(Rc::clone(driver.store()));
+        match self.shards.run(job).await {
+            Ok(result) => Ok(result?),
+            Err(JobError::InboxFull) => Err(AuditError::Busy),
+            Err(JobError::Stopped) => Err(AuditError::Stopping),
+        }
     }
 }
 

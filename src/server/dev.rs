@@ -1,6 +1,6 @@
 //! `dev`: the same server on the embedded engine, with tables and something to sell.
 
-use super::{Server, banner, plain, start_log};
+use super::{Server, banner, explanation, start_log};
 use crate::config::{Config, StoreConfig};
 use crate::preflight::{Explanation, explain_query_error, query_at};
 use inventory_core::ids::EventId;
@@ -27,7 +27,7 @@ pub fn run_dev(config: Config, data: EngineStorage) -> Result<(), Explanation> {
         EngineStorage::Memory => "in memory, gone at the stop".to_owned(),
         EngineStorage::Dir(dir) => format!("{} (survives restarts)", dir.display()),
     };
-    let engine = EmbeddedEngine::start(data).map_err(|error| plain(error.to_string()))?;
+    let engine = EmbeddedEngine::start(data).map_err(|error| explanation(error.to_string()))?;
     let store = engine_store(&config, &engine);
     prepare(&store, &config.store, Some((SAMPLE_EVENT, SAMPLE_TOTAL, 1)))?;
     let server = Server::start(&config, store, true)?;

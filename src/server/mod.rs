@@ -1,22 +1,23 @@
-//! The process: wiring the rooms together, start and stop in order.
+//! The process: wires its parts, starts and stops them in order.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
 //! | `mod.rs` | start, serve, stop |
-//! | `ports.rs` | binding, so that a taken port ends the start |
-//! | `shard_gateway.rs`, `audit_backend.rs` | access of the control plane to the shards |
-//! | `watchdog.rs` | finding shards that stand still |
-//! | `dev.rs` | the embedded engine, tables and sample event of `dev` |
-//! | `banner.rs` | what a person sees at start |
+//! | `ports.rs` | binds the ports, so that a port in use ends the start |
+//! | `shard_pool.rs`, `shard_gateway.rs`, `audit_backend.rs` | access of the control plane to the shards |
+//! | `watchdog.rs` | detects stalled shards |
+//! | `dev.rs` | embedded store, tables and sample event of `dev` |
+//! | `banner.rs` | the lines on stdout at start |
 //!
 //! Start: ports, store, shards, control plane, readiness. Stop: readiness off, shards drain, control plane.
-//! Whatever cannot work ends the start with what is wrong, the facts and the cure.
+//! A start that fails reports the error, the facts and the cure, and leaves nothing running.
 
 mod audit_backend;
 mod banner;
 pub mod dev;
 pub mod ports;
 mod shard_gateway;
+mod shard_pool;
 mod watchdog;
 
 use std::net::SocketAddr;
@@ -26,18 +27,19 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use futures::channel::oneshot;
 use futures::future::Either;
+use opentelemetry_sdk::trace::Sampler;
 use tokio::sync::Notify;
 
 use self::audit_backend::ShardAuditBackend;
 pub use self::dev::run_dev;
 use self::shard_gateway::ShardGateway;
+use self::shard_pool::ShardPool;
 pub use self::watchdog::{EXIT_STALLED, Watchdog, WatchdogThresholds};
 use crate::api::inventory_v1::InventoryHandlers;
 use crate::api::reservation_service::{RequestLimits, ReservationService};
 use crate::api::reservation_v1::ReservationHandlers;
-use opentelemetry_sdk::trace::Sampler;
-
 use crate::config::{Config, TRACES_ENDPOINT, cpus};
 use crate::control_plane::{
     ControlPlane, ControlPlaneConfig, Readiness, ShutdownSignal, SpanExportConfig,
@@ -48,7 +50,8 @@ use crate::preflight::{
     explain_topology_error, require_store,
 };
 use crate::shard::connection_balancer::ConnectionBalancer;
-use crate::shard::inbox::{Inbox, Mailbox, ShardMessage, inbox};
+use crate::shard::driver::{ShardInbox, ShardMailbox, ShardMessage};
+use crate::shard::inbox::inbox;
 use crate::shard::shutdown_barrier::barriers;
 use crate::shard::{self, ShardConfig, ShardStartError, ShardThread, UnfinishedWork};
 use crate::telemetry::aggregate::BuildInfo;
@@ -85,7 +88,9 @@ impl ShutdownReport {
     pub fn outcome(self) -> Result<(), Explanation> {
         match self.shard_failed {
             false => Ok(()),
-            true => Err(plain("a shard has failed; the log says where".to_owned())),
+            true => Err(explanation(
+                "a shard has failed; the log says where".to_owned(),
+            )),
         }
     }
 }
@@ -95,7 +100,7 @@ pub struct Server {
     shards: Vec<ShardThread>,
     /// Told when the first shard ends.
     ended: Arc<Notify>,
-    mailboxes: Vec<Mailbox>,
+    mailboxes: Vec<ShardMailbox>,
     control_plane: ControlPlane,
     readiness: Readiness,
     addresses: ServerAddresses,
@@ -105,21 +110,21 @@ pub struct Server {
 
 /// Reads what the lanes of all shards have counted; from any thread.
 #[derive(Clone)]
-pub struct CounterReader(Vec<Mailbox>);
+pub struct CounterReader(Vec<ShardMailbox>);
 
 impl CounterReader {
     /// The sum since the start; a shard that has ended counts for nothing.
     pub fn read(&self) -> Counters {
-        let ask = |mailbox: &Mailbox| {
-            let (reply, answer) = shard::ask();
+        let request = |mailbox: &ShardMailbox| {
+            let (reply, answer) = oneshot::channel();
             mailbox
                 .send(ShardMessage::Counters(reply))
                 .ok()
                 .map(|()| answer)
         };
-        let asked: Vec<_> = self.0.iter().filter_map(ask).collect();
+        let answers: Vec<_> = self.0.iter().filter_map(request).collect();
         let mut sum = Counters::default();
-        for answer in asked {
+        for answer in answers {
             if let Ok(of_shard) = futures::executor::block_on(answer) {
                 sum.add(&of_shard);
             }
@@ -144,7 +149,8 @@ pub fn run_serve(config: Config) -> Result<(), Explanation> {
 
 /// Starts the process's log on stderr.
 fn start_log(config: &Config) -> Result<(), Explanation> {
-    log::init(config.log_level, std::io::stderr()).map_err(|error| plain(error.to_string()))?;
+    log::init(config.log_level, std::io::stderr())
+        .map_err(|error| explanation(error.to_string()))?;
     log::log_panics();
     Ok(())
 }
@@ -178,26 +184,28 @@ impl Server {
         }
 
         let grpc_address = local_address(&grpc[0])?;
-        let (mailboxes, inboxes): (Vec<Mailbox>, Vec<Inbox>) = (0..count).map(|_| inbox()).unzip();
+        let (mailboxes, inboxes): (Vec<ShardMailbox>, Vec<ShardInbox>) =
+            (0..count).map(|_| inbox()).unzip();
         let readiness = Readiness::new();
-        let (cold, cold_calls) = inventory_grpc::tonic_bridge::channel();
-        let pulses = Heartbeats::new(count);
+        let (bridge, bridge_receiver) = inventory_grpc::tonic_bridge::channel();
+        let heartbeats = Heartbeats::new(count);
         let (tracing, export) = tracing_settings(config);
         let counts = export
             .as_ref()
             .map(|export| Arc::clone(&export.spans.counts));
-        let bridge = Arc::new(ShardGateway::new(
-            mailboxes.clone(),
-            pulses.clone(),
+        let pool = Arc::new(ShardPool::new(mailboxes.clone()));
+        let gateway = Arc::new(ShardGateway::new(
+            Arc::clone(&pool),
+            heartbeats.clone(),
             readiness.clone(),
             counts,
         ));
         let routes = crate::control_plane::auxiliary_routes(&readiness);
         let control_plane = ControlPlane::start(ControlPlaneConfig {
             metrics,
-            admin: admin.map(|listener| (listener, bridge.clone() as _)),
-            audit: Some(Arc::new(ShardAuditBackend::new(mailboxes.clone()))),
-            scrape: bridge,
+            admin: admin.map(|listener| (listener, gateway.clone() as _)),
+            audit: Some(Arc::new(ShardAuditBackend::new(pool))),
+            scrape: gateway,
             readiness: readiness.clone(),
             build: BuildInfo {
                 service: config.service_name.clone(),
@@ -206,39 +214,42 @@ impl Server {
             export,
             signals,
             tasks: vec![Box::pin(inventory_grpc::tonic_bridge::serve(
-                cold_calls, routes,
+                bridge_receiver,
+                routes,
             ))],
         })
-        .map_err(|error| plain(error.to_string()))?;
+        .map_err(|error| explanation(error.to_string()))?;
 
-        let loads = ConnectionBalancer::new(count);
-        let seats = grpc
+        let balancer = ConnectionBalancer::new(count);
+        let configs = grpc
             .into_iter()
             .zip(inboxes)
             .zip(barriers(count))
             .enumerate()
-            .map(|(shard, ((listener, inbox), presence))| ShardConfig {
-                shard,
-                shards: count,
-                cpu: config.shard_cpus[shard],
-                spin_before_park: config.spin_before_park,
-                listener,
-                inbox,
-                peers: mailboxes.clone(),
-                balancer: loads.clone(),
-                shutdown_barrier: presence,
-                store: store.clone(),
-                grpc: grpc_settings(config),
-                bridge: cold.clone(),
-                answers_cached: config.answers_cached,
-                answers_cached_for: config.answers_cached_for,
-                late_commit: config.late_commit,
-                sold_out_latch: config.sold_out_latch,
-                read_staleness: config.read_staleness,
-                heartbeats: pulses.clone(),
-                tracing: tracing.clone(),
-                log_calls_ratio: config.log_calls_ratio,
-            })
+            .map(
+                |(shard, ((listener, inbox), shutdown_barrier))| ShardConfig {
+                    shard,
+                    shards: count,
+                    cpu: config.shard_cpus[shard],
+                    spin_before_park: config.spin_before_park,
+                    listener,
+                    inbox,
+                    peers: mailboxes.clone(),
+                    balancer: balancer.clone(),
+                    shutdown_barrier,
+                    store: store.clone(),
+                    grpc: grpc_settings(config),
+                    bridge: bridge.clone(),
+                    answers_cached: config.answers_cached,
+                    answers_cached_for: config.answers_cached_for,
+                    late_commit: config.late_commit,
+                    sold_out_latch: config.sold_out_latch,
+                    read_staleness: config.read_staleness,
+                    heartbeats: heartbeats.clone(),
+                    tracing: tracing.clone(),
+                    log_calls_ratio: config.log_calls_ratio,
+                },
+            )
             .collect();
         let addresses = ServerAddresses {
             grpc: grpc_address,
@@ -246,17 +257,19 @@ impl Server {
             admin: control_plane.admin_address(),
         };
         let ended = Arc::new(Notify::new());
-        let shards = start_shards(seats, config, &ended, &mailboxes)?;
+        let shards = start_shards(configs, config, &ended, &mailboxes)?;
         readiness.set_ready();
         let watchdog = watchdog::start(
-            pulses,
+            heartbeats,
             readiness.clone(),
             WatchdogThresholds {
-                ready: config.shard_stall_limit,
+                not_ready: config.shard_stall_limit,
                 exit: config.shard_stall_exit,
             },
         )
-        .map_err(|error| plain(format!("the watchdog's thread cannot be started: {error}")))?;
+        .map_err(|error| {
+            explanation(format!("the watchdog's thread cannot be started: {error}"))
+        })?;
         tracing::info!(
             grpc = %addresses.grpc,
             metrics = %addresses.metrics,
@@ -290,9 +303,9 @@ impl Server {
     pub fn run_until_signal(mut self) -> ShutdownReport {
         let mut shutdown = self.control_plane.shutdown();
         let ended = Arc::clone(&self.ended);
-        let asked = pin!(shutdown.wait_for(|state| *state != ShutdownSignal::None));
+        let requested = pin!(shutdown.wait_for(|state| *state != ShutdownSignal::None));
         let failed = pin!(ended.notified());
-        match futures::executor::block_on(futures::future::select(asked, failed)) {
+        match futures::executor::block_on(futures::future::select(requested, failed)) {
             Either::Left((Ok(_), _)) => {}
             Either::Left((Err(_), _)) => {
                 tracing::error!("control plane ended unexpectedly; stopping")
@@ -308,12 +321,12 @@ impl Server {
     /// Stops in order: readiness off, no new connections, GOAWAY, calls and lanes settle. What has
     /// not settled when the grace is over is counted and left.
     pub fn stop(mut self) -> ShutdownReport {
-        let began = Instant::now();
+        let start = Instant::now();
         tracing::info!(grace_ms = self.grace.as_millis() as u64, "stopping");
         // From here on the grace says how long a shard may take.
         self.watchdog = None;
         self.readiness.set_draining("the server is stopping");
-        self.wait_for_shards(began + self.grace);
+        self.wait_for_shards(start + self.grace);
         let mut stopped = ShutdownReport::default();
         for shard in self.shards {
             let number = shard.shard;
@@ -339,7 +352,7 @@ impl Server {
         {
             tracing::warn!(error = %overdue, "control plane did not stop");
         }
-        stopped.took = began.elapsed();
+        stopped.took = start.elapsed();
         if stopped.unfinished != UnfinishedWork::default() {
             tracing::warn!(
                 connections = stopped.unfinished.connections,
@@ -355,28 +368,28 @@ impl Server {
     /// for them all, but not for one that hangs.
     fn wait_for_shards(&self, deadline: Instant) {
         let shutdown = self.control_plane.shutdown();
-        let mut gives_up = None;
+        let mut gives_up_at = None;
         // A full inbox takes nothing now: those not told yet are told at the next look.
-        let mut untold: Vec<&Mailbox> = self.mailboxes.iter().collect();
+        let mut pending: Vec<&ShardMailbox> = self.mailboxes.iter().collect();
         while !self.shards.iter().all(ShardThread::is_finished) {
             let now = Instant::now();
-            let hurry = matches!(*shutdown.borrow(), ShutdownSignal::Abort { .. });
-            match gives_up {
-                None if hurry || now >= deadline => {
-                    gives_up = Some(now + limits::ABORT_GRACE);
-                    untold = self.mailboxes.iter().collect();
+            let immediate = matches!(*shutdown.borrow(), ShutdownSignal::Abort { .. });
+            match gives_up_at {
+                None if immediate || now >= deadline => {
+                    gives_up_at = Some(now + limits::ABORT_GRACE);
+                    pending = self.mailboxes.iter().collect();
                 }
                 Some(at) if now >= at => return,
                 _ => {}
             }
-            let aborting = gives_up.is_some();
-            untold.retain(|mailbox| {
-                let word = if aborting {
+            let aborting = gives_up_at.is_some();
+            pending.retain(|mailbox| {
+                let message = if aborting {
                     ShardMessage::Abort
                 } else {
                     ShardMessage::Drain
                 };
-                mailbox.send(word).is_err()
+                mailbox.send(message).is_err()
             });
             std::thread::sleep(STOP_POLL);
         }
@@ -387,24 +400,24 @@ impl Server {
 const STOP_POLL: Duration = Duration::from_millis(2);
 
 fn start_shards(
-    seats: Vec<ShardConfig>,
+    configs: Vec<ShardConfig>,
     config: &Config,
     ended: &Arc<Notify>,
-    mailboxes: &[Mailbox],
+    mailboxes: &[ShardMailbox],
 ) -> Result<Vec<ShardThread>, Explanation> {
     inventory_runtime::check_topology().map_err(|error| explain_topology_error(&error))?;
-    let count = seats.len();
+    let count = configs.len();
     let (started, starts) = mpsc::channel();
     let mut shards = Vec::with_capacity(count);
-    for seat in seats {
-        let terms = RequestLimits {
+    for config_of_shard in configs {
+        let limits = RequestLimits {
             qty_max: config.max_qty,
             hold_ttl: config.hold_ttl,
             hold_ttl_max: config.hold_ttl_max,
         };
         // Two contracts on one port and the same reservations.
         let service = move |driver, recorder| {
-            let core = ReservationService::new(driver, recorder, terms);
+            let core = ReservationService::new(driver, recorder, limits);
             let inventory = InventoryHandlers::new(Rc::clone(&core));
             let reservation = ReservationHandlers::new(core);
             (
@@ -412,25 +425,25 @@ fn start_shards(
                 InventoryServiceServer::new(reservation),
             )
         };
-        let shard = shard::start(seat, service, started.clone(), Arc::clone(ended))
-            .map_err(|error| plain(format!("a shard's thread cannot be started: {error}")))?;
+        let shard = shard::start(config_of_shard, service, started.clone(), Arc::clone(ended))
+            .map_err(|error| explanation(format!("a shard's thread cannot be started: {error}")))?;
         shards.push(shard);
     }
     drop(started);
-    let mut wrong = None;
+    let mut failure = None;
     // Ends by itself: every shard says one word, or its sender is dropped.
     for (_, start) in starts.iter().take(count) {
         match start {
             Ok(()) => {}
             Err(ShardStartError::Ring(error)) => {
-                wrong = Some(explain_ring_error(&error, &HostFacts::read(), count));
+                failure = Some(explain_ring_error(&error, &HostFacts::read(), count));
             }
             Err(ShardStartError::Store(error)) => {
-                wrong = Some(explain_connect_error(&error, &config.store))
+                failure = Some(explain_connect_error(&error, &config.store))
             }
         }
     }
-    match wrong {
+    match failure {
         None => Ok(shards),
         Some(explanation) => {
             for mailbox in mailboxes {
@@ -484,10 +497,10 @@ fn port_of(port: u16) -> SocketAddr {
 fn local_address(listener: &std::net::TcpListener) -> Result<SocketAddr, Explanation> {
     listener
         .local_addr()
-        .map_err(|error| plain(format!("the gRPC port has no address: {error}")))
+        .map_err(|error| explanation(format!("the gRPC port has no address: {error}")))
 }
 
-fn plain(wrong: String) -> Explanation {
+fn explanation(wrong: String) -> Explanation {
     Explanation {
         wrong,
         facts: None,

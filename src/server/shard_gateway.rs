@@ -2,19 +2,18 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
+use futures::channel::oneshot;
 
+use super::shard_pool::{JobError, ShardPool};
 use crate::control_plane::admin::{
     AdminBackend, AdminError, EventCreation, EventStock, Pages, Stock,
 };
 use crate::control_plane::{MetricsSource, Readiness};
 use crate::limits;
-use crate::shard::ask;
-use crate::shard::driver::Driver;
-use crate::shard::inbox::{Mailbox, ShardMessage};
+use crate::shard::driver::{Driver, ShardMessage};
 use crate::telemetry::aggregate::{HeartbeatMetrics, ServerMetrics, SpanMetrics};
 use crate::telemetry::heartbeat::Heartbeats;
 use crate::telemetry::recorder::ShardMetrics;
@@ -32,7 +31,7 @@ use inventory_store::{
     StoreError, StoredRecord,
 };
 
-/// See the module's head.
+/// Access of the control plane to the shards.
 #[derive(Clone)]
 pub(super) struct ShardGateway {
     shards: Arc<ShardPool>,
@@ -41,29 +40,22 @@ pub(super) struct ShardGateway {
     spans: Option<Arc<SpanCounts>>,
 }
 
-struct ShardPool {
-    mailboxes: Vec<Mailbox>,
-    /// Admin calls go round the shards.
-    next: AtomicUsize,
-}
-
 impl ShardGateway {
     pub(super) fn new(
-        mailboxes: Vec<Mailbox>,
+        shards: Arc<ShardPool>,
         heartbeats: Heartbeats,
         readiness: Readiness,
         spans: Option<Arc<SpanCounts>>,
     ) -> Self {
-        let next = AtomicUsize::new(0);
         Self {
-            shards: Arc::new(ShardPool { mailboxes, next }),
+            shards,
             heartbeats,
             readiness,
             spans,
         }
     }
 
-    /// Runs `job` on some shard, to its end even if nobody waits for it any more.
+    /// Runs `job` on a shard. The job runs to its end, even if this future is dropped.
     async fn on_shard<T, F>(
         &self,
         job: impl FnOnce(Rc<Driver>) -> F + Send + 'static,
@@ -72,48 +64,23 @@ impl ShardGateway {
         T: Send + 'static,
         F: Future<Output = Result<T, AdminError>> + 'static,
     {
-        let (reply, answer) = ask();
-        let work = ShardMessage::Job(Box::new(move |driver| {
-            async move {
-                // Whoever asked may have gone.
-                let _ = reply.send(job(driver).await);
-            }
-            .boxed_local()
-        }));
-        let ShardPool { mailboxes, next } = &*self.shards;
-        let turn = next.fetch_add(1, Ordering::Relaxed) % mailboxes.len().max(1);
-        let shard = mailboxes.get(turn).ok_or_else(unavailable)?;
-        shard.send(work).map_err(|_| busy())?;
-        answer.await.map_err(|_| unavailable())?
+        match self.shards.run(job).await {
+            Ok(result) => result,
+            Err(JobError::InboxFull) => Err(busy()),
+            Err(JobError::Stopped) => Err(unavailable()),
+        }
     }
 
-    /// Has every shard forget what it remembers of an event, before this returns.
-    async fn forget(&self, event: &EventId) {
+    /// Invalidates the caches of an event on every shard, before this returns.
+    async fn invalidate_event(&self, event: &EventId) {
         let event = event.clone();
-        self.everywhere(move |driver| driver.invalidate_event(&event))
-            .await;
+        let job = move |driver: &Driver| driver.invalidate_event(&event);
+        self.shards.run_on_all(job).await;
     }
 
-    /// Does something on every shard, and waits until it is done.
-    async fn everywhere(&self, work: impl Fn(&Driver) + Clone + Send + 'static) {
-        let told = self.shards.mailboxes.iter().filter_map(|shard| {
-            let (done, heard) = ask();
-            let work = work.clone();
-            let forget = ShardMessage::Job(Box::new(move |driver: Rc<Driver>| {
-                work(&driver);
-                let _ = done.send(());
-                async {}.boxed_local()
-            }));
-            // A shard with a full inbox finds out when what it remembers is too old.
-            shard.send(forget).ok().map(|()| heard)
-        });
-        futures::future::join_all(told.collect::<Vec<_>>()).await;
-    }
-
-    /// The rest of a call that changed an event: the shards hear of it, and how it stands now is
-    /// the answer.
-    async fn changed(&self, event: EventId) -> Result<EventStock, AdminError> {
-        self.forget(&event).await;
+    /// Completes a call that changed an event: invalidates its caches and returns the event.
+    async fn changed_event(&self, event: EventId) -> Result<EventStock, AdminError> {
+        self.invalidate_event(&event).await;
         self.get_event(event).await
     }
 }
@@ -129,7 +96,9 @@ impl AdminBackend for ShardGateway {
                     Ok(CreateEventOutcome::Existing(_)) => Ok(false),
                     Ok(CreateEventOutcome::Conflict(stripes)) => {
                         let about = driver.store().describe_event(&event.event).await;
-                        let about = about.map_err(failed)?.ok_or(AdminError::EventNotFound)?;
+                        let about = about
+                            .map_err(store_error)?
+                            .ok_or(AdminError::EventNotFound)?;
                         let total = stripes.iter().map(|stripe| stripe.capacity).sum();
                         Err(AdminError::EventExists(Box::new(NewEvent {
                             event: about.event,
@@ -140,11 +109,11 @@ impl AdminBackend for ShardGateway {
                             venue: about.venue,
                         })))
                     }
-                    Err(error) => Err(failed(error)),
+                    Err(error) => Err(store_error(error)),
                 },
             )
             .await?;
-        let stock = self.changed(id).await?;
+        let stock = self.changed_event(id).await?;
         Ok(EventCreation { stock, created })
     }
 
@@ -160,13 +129,13 @@ impl AdminBackend for ShardGateway {
 
     fn list_events(&self) -> Pages<EventAbout> {
         let gateway = self.clone();
-        page_by_page(move |from| {
+        pages(move |from| {
             let gateway = gateway.clone();
             async move {
                 gateway
                     .on_shard(async move |driver| {
                         let page = driver.store().list_events(from.as_ref()).await;
-                        page.map_err(failed)
+                        page.map_err(store_error)
                     })
                     .await
             }
@@ -176,7 +145,12 @@ impl AdminBackend for ShardGateway {
     async fn set_total(&self, event: EventId, total: u64) -> Result<EventStock, AdminError> {
         let id = event.clone();
         self.on_shard(async move |driver| {
-            match driver.store().set_total(&id, total).await.map_err(failed)? {
+            match driver
+                .store()
+                .set_total(&id, total)
+                .await
+                .map_err(store_error)?
+            {
                 SetTotalOutcome::Set(_) => Ok(()),
                 SetTotalOutcome::Refused { total, taken } => {
                     Err(AdminError::TotalTooSmall { total, taken })
@@ -186,19 +160,19 @@ impl AdminBackend for ShardGateway {
             }
         })
         .await?;
-        self.changed(event).await
+        self.changed_event(event).await
     }
 
     async fn close_event(&self, event: EventId) -> Result<EventStock, AdminError> {
         let id = event.clone();
         self.on_shard(async move |driver| {
-            match driver.store().close_event(&id).await.map_err(failed)? {
+            match driver.store().close_event(&id).await.map_err(store_error)? {
                 true => Ok(()),
                 false => Err(AdminError::EventNotFound),
             }
         })
         .await?;
-        self.changed(event).await
+        self.changed_event(event).await
     }
 
     async fn count_new_seats(
@@ -208,9 +182,9 @@ impl AdminBackend for ShardGateway {
     ) -> Result<usize, AdminError> {
         self.on_shard(async move |driver| {
             let seats = seats.into();
-            match asked(&driver, &event, Query::Seats { seats }).await? {
+            match run_query(&driver, &event, Query::Seats { seats }).await? {
                 QueryResult::Seats { unknown, .. } => Ok(unknown.len()),
-                other => Err(odd(&other)),
+                other => Err(unexpected_result(&other)),
             }
         })
         .await
@@ -224,17 +198,17 @@ impl AdminBackend for ShardGateway {
     ) -> Result<(), AdminError> {
         self.on_shard(async move |driver| {
             let put = driver.store().put_seats(&event, seat_keys, &seats).await;
-            put.map_err(failed)
+            put.map_err(store_error)
         })
         .await
     }
 
     async fn seats_changed(&self, event: EventId) {
-        self.forget(&event).await;
-        // Read anew at once: whoever looks next does not wait for it.
+        self.invalidate_event(&event).await;
+        // Loads the seat map again now, so that the next call does not wait for it.
         let _ = self
             .on_shard(async move |driver| {
-                asked(&driver, &event, Query::Status { section: None }).await
+                run_query(&driver, &event, Query::Status { section: None }).await
             })
             .await;
     }
@@ -246,29 +220,29 @@ impl AdminBackend for ShardGateway {
         block: bool,
     ) -> Result<Vec<(SeatId, SeatOutcome)>, AdminError> {
         let id = event.clone();
-        let done = self
+        let outcomes = self
             .on_shard(async move |driver| {
                 let seat_keys = about(&driver, &id).await?.seat_keys;
                 if seat_keys == 0 {
                     return Err(AdminError::NotSeated);
                 }
                 let store = driver.store();
-                let done = match block {
+                let outcomes = match block {
                     true => store.block_seats(&id, seat_keys, &seats).await,
                     false => store.unblock_seats(&id, seat_keys, &seats).await,
                 };
-                done.map_err(failed)
+                outcomes.map_err(store_error)
             })
             .await;
-        // Also after a failure half way.
-        self.forget(&event).await;
-        done
+        // Also after a failure, because some of the seats may have changed.
+        self.invalidate_event(&event).await;
+        outcomes
     }
 
     async fn refund(&self, reservation: ReservationId) -> Result<StoredRecord, AdminError> {
-        let about = reservation.clone();
+        let id = reservation.clone();
         let refunded = self.on_shard(async move |driver| {
-            let event = read(&driver, &reservation).await?.event;
+            let event = read_reservation(&driver, &reservation).await?.event;
             let selection = Selection::AsRecorded;
             let operation = Operation {
                 verb: Verb::Refund,
@@ -283,19 +257,19 @@ impl AdminBackend for ShardGateway {
                 deadline: clock::monotonic().plus(CALL_TIME),
             };
             match driver.submit(operation, None).await {
-                Ok(Answer::Refunded) => read(&driver, &reservation).await,
-                Ok(Answer::Rejected(why)) => Err(refused(&why)),
+                Ok(Answer::Refunded) => read_reservation(&driver, &reservation).await,
+                Ok(Answer::Rejected(rejection)) => Err(admin_error(&rejection)),
                 Ok(other) => {
-                    tracing::error!(answer = ?other, "an odd answer to a refund");
+                    tracing::error!(answer = ?other, "unexpected answer to a refund");
                     Err(AdminError::Internal)
                 }
                 Err(_) => Err(unavailable()),
             }
         });
         let refunded = refunded.await;
-        // The shard that confirmed it would go on saying so from memory.
-        self.everywhere(move |driver| driver.invalidate_reservation(&about))
-            .await;
+        // The shard that confirmed the reservation has its answer in the cache.
+        let job = move |driver: &Driver| driver.invalidate_reservation(&id);
+        self.shards.run_on_all(job).await;
         refunded
     }
 
@@ -303,20 +277,20 @@ impl AdminBackend for ShardGateway {
         &self,
         reservation: ReservationId,
     ) -> Result<StoredRecord, AdminError> {
-        self.on_shard(async move |driver| read(&driver, &reservation).await)
+        self.on_shard(async move |driver| read_reservation(&driver, &reservation).await)
             .await
     }
 
     fn list_reservations(&self, event: EventId) -> Pages<StoredRecord> {
         let gateway = self.clone();
-        page_by_page(move |from| {
+        pages(move |from| {
             let (gateway, event) = (gateway.clone(), event.clone());
             async move {
                 gateway
                     .on_shard(async move |driver| {
                         let store = driver.store();
                         let page = store.scan_reservations(&event, from.as_ref()).await;
-                        page.map_err(failed)
+                        page.map_err(store_error)
                     })
                     .await
             }
@@ -324,11 +298,11 @@ impl AdminBackend for ShardGateway {
     }
 }
 
-/// What an admin call gives the domain: what the service gives the call.
+/// The deadline of an admin call's operation: the time-out of the admin call.
 const CALL_TIME: Micros = Micros(limits::ADMIN_CALL_TIMEOUT.as_micros() as u64);
 
 /// A stream of pages; `read` reads the page at a token when the stream is polled for it.
-fn page_by_page<T, F>(read: impl Fn(Option<PageToken>) -> F + Send + 'static) -> Pages<T>
+fn pages<T, F>(read: impl Fn(Option<PageToken>) -> F + Send + 'static) -> Pages<T>
 where
     T: Send + 'static,
     F: Future<Output = Result<Page<T>, AdminError>> + Send + 'static,
@@ -345,16 +319,16 @@ where
 
 async fn about(driver: &Driver, event: &EventId) -> Result<EventAbout, AdminError> {
     let about = driver.store().describe_event(event).await;
-    about.map_err(failed)?.ok_or(AdminError::EventNotFound)
+    about.map_err(store_error)?.ok_or(AdminError::EventNotFound)
 }
 
-/// How an event stands: stripes as the store has them, seats as the owner's map has them.
+/// The stock of an event: stripes from the store, seats from the seat map of the owning shard.
 async fn stock(driver: &Rc<Driver>, event: &EventId) -> Result<EventStock, AdminError> {
     let about = about(driver, event).await?;
     let stock = if about.seat_keys > 0 {
-        match asked(driver, event, Query::Status { section: None }).await? {
+        match run_query(driver, event, Query::Status { section: None }).await? {
             QueryResult::Status(status) => Stock::Seats(*status),
-            other => return Err(odd(&other)),
+            other => return Err(unexpected_result(&other)),
         }
     } else {
         let as_of = clock::now().unix;
@@ -368,31 +342,31 @@ async fn stock(driver: &Rc<Driver>, event: &EventId) -> Result<EventStock, Admin
     Ok(EventStock { about, stock })
 }
 
-async fn asked(
+async fn run_query(
     driver: &Rc<Driver>,
     event: &EventId,
-    question: Query,
+    query: Query,
 ) -> Result<QueryResult, AdminError> {
-    match driver.query(event.clone(), question, None).await {
-        Ok(told) => told.map_err(|why| refused(&why)),
+    match driver.query(event.clone(), query, None).await {
+        Ok(result) => result.map_err(|rejection| admin_error(&rejection)),
         Err(_) => Err(unavailable()),
     }
 }
 
-fn odd(found: &QueryResult) -> AdminError {
-    tracing::error!(?found, "an odd answer to a question about an event");
+fn unexpected_result(result: &QueryResult) -> AdminError {
+    tracing::error!(?result, "unexpected query result");
     AdminError::Internal
 }
 
-async fn read(driver: &Driver, id: &ReservationId) -> Result<StoredRecord, AdminError> {
+async fn read_reservation(driver: &Driver, id: &ReservationId) -> Result<StoredRecord, AdminError> {
     let found = driver.store().read_reservation(id).await;
-    let found = found.map_err(failed)?;
+    let found = found.map_err(store_error)?;
     found.ok_or(AdminError::ReservationNotFound)
 }
 
-/// Why the domain did not do what an admin call wanted.
-fn refused(why: &Rejection) -> AdminError {
-    match why {
+/// The admin error of a rejection.
+fn admin_error(rejection: &Rejection) -> AdminError {
+    match rejection {
         Rejection::EventNotFound => AdminError::EventNotFound,
         Rejection::ReservationNotFound => AdminError::ReservationNotFound,
         Rejection::ReservationNotConfirmed => AdminError::ReservationNotConfirmed,
@@ -401,7 +375,7 @@ fn refused(why: &Rejection) -> AdminError {
         | Rejection::DeadlineExceeded => busy(),
         Rejection::StoreUnavailable { .. } => unavailable(),
         other => {
-            tracing::error!(refusal = ?other, "an odd refusal of an admin call");
+            tracing::error!(rejection = ?other, "unexpected rejection of an admin call");
             AdminError::Internal
         }
     }
@@ -410,21 +384,21 @@ fn refused(why: &Rejection) -> AdminError {
 #[tonic::async_trait]
 impl MetricsSource for ShardGateway {
     fn shards(&self) -> usize {
-        self.shards.mailboxes.len()
+        self.shards.mailboxes().len()
     }
 
     async fn take(&self, shard: usize) -> Option<ShardMetrics> {
-        let (reply, answer) = ask();
-        let shard = self.shards.mailboxes.get(shard)?;
+        let (reply, answer) = oneshot::channel();
+        let shard = self.shards.mailboxes().get(shard)?;
         shard.send(ShardMessage::Scrape(reply)).ok()?;
         answer.await.ok()
     }
 
     async fn event_status(&self, event: EventId) -> Option<EventStatus> {
-        let asked = self.on_shard(async move |driver| {
-            asked(&driver, &event, Query::Status { section: None }).await
+        let status = self.on_shard(async move |driver| {
+            run_query(&driver, &event, Query::Status { section: None }).await
         });
-        match asked.await {
+        match status.await {
             Ok(QueryResult::Status(status)) => Some(*status),
             _ => None,
         }
@@ -448,8 +422,8 @@ impl MetricsSource for ShardGateway {
     }
 }
 
-fn failed(error: StoreError) -> AdminError {
-    tracing::warn!(error = %error, "an admin call failed at the store");
+fn store_error(error: StoreError) -> AdminError {
+    tracing::warn!(error = %error, "admin call failed in the store");
     match error {
         StoreError::Throttled(_) => busy(),
         StoreError::Unavailable(_) => unavailable(),

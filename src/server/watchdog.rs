@@ -1,11 +1,11 @@
-//! Finds shards that stand still. After a first bound the process is not ready and says which shard it
-//! is and what it began last; when it turns again, so is the process ready again. After a second bound
-//! the process ends: what runs it starts it anew, and nothing acknowledged is lost.
+//! Detects stalled shards. After the first threshold readiness is off, and the log names the shard and its
+//! last activity; readiness returns with the shard's heartbeat. After the second threshold the process exits
+//! so that its supervisor restarts it; no acknowledged write is lost.
 //!
-//! A thread of its own: the control plane may be what stands still. It counts its own looks, not the
-//! clock's time: a machine that slept for a minute has not stood still for one.
+//! The watchdog has its own thread because the control plane may be stalled too. It counts its own checks
+//! instead of clock time: a machine that was suspended for a minute has not stalled for a minute.
 //!
-//! Must not live here: what a shard does to show that it turns (`shard`).
+//! Must not live here: the heartbeat itself (`telemetry::heartbeat`, `shard`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,15 +18,15 @@ use crate::telemetry::heartbeat::Heartbeats;
 use crate::telemetry::log;
 use inventory_core::time::Micros;
 
-/// What the process ends with when a shard does not come back: "software error" of sysexits.h.
+/// Exit code after a shard has not recovered: `EX_SOFTWARE` of sysexits.h.
 pub const EXIT_STALLED: i32 = 70;
 
-/// How long a shard may stand still.
+/// How long a shard may be stalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchdogThresholds {
-    /// SHARD_STALL_LIMIT: then the process is not ready.
-    pub ready: Duration,
-    /// SHARD_STALL_EXIT: then it ends; `None`: never.
+    /// SHARD_STALL_LIMIT: then readiness is off.
+    pub not_ready: Duration,
+    /// SHARD_STALL_EXIT: then the process exits; `None` means never.
     pub exit: Option<Duration>,
 }
 
@@ -43,71 +43,71 @@ impl Drop for Watchdog {
 /// Starts the watchdog's thread.
 ///
 /// # Errors
-/// When the operating system gives no thread.
+/// If the operating system refuses a thread.
 pub(super) fn start(
-    pulses: Heartbeats,
+    heartbeats: Heartbeats,
     readiness: Readiness,
-    patience: WatchdogThresholds,
+    thresholds: WatchdogThresholds,
 ) -> std::io::Result<Watchdog> {
-    let over = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&over);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
     thread::Builder::new()
         .name("watchdog".to_owned())
         .spawn(move || {
-            let mut watch = StallDetector::new(pulses.shards(), patience);
-            while !told.load(Ordering::Relaxed) {
+            let mut detector = StallDetector::new(heartbeats.shards(), thresholds);
+            while !stopped.load(Ordering::Relaxed) {
                 thread::sleep(limits::WATCHDOG_INTERVAL);
-                for (shard, news) in watch.look(|shard| pulses.last_beat(shard)) {
-                    report(&pulses, &readiness, shard, news);
+                for (shard, event) in detector.check(|shard| heartbeats.last_beat(shard)) {
+                    report(&heartbeats, &readiness, shard, event);
                 }
-                if watch.none_stalled() {
+                if detector.none_stalled() {
                     readiness.set_healthy();
                 }
             }
         })?;
-    Ok(Watchdog(over))
+    Ok(Watchdog(stop))
 }
 
-/// What a look finds of one shard.
+/// A change of one shard's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StallEvent {
     Stalled(Duration),
     Recovered,
-    /// It has stood still for so long that the process is to end.
+    /// Stalled beyond the second threshold: the process must exit.
     Lost(Duration),
 }
 
-/// How long each shard has stood still, by looks. Pure.
+/// Counts the checks since the last heartbeat of each shard. No I/O.
 struct StallDetector {
-    patience: WatchdogThresholds,
+    thresholds: WatchdogThresholds,
     shards: Vec<ShardProgress>,
 }
 
 #[derive(Clone, Copy, Default)]
 struct ShardProgress {
-    ticked: Option<Micros>,
-    looks: u32,
+    last_beat: Option<Micros>,
+    checks: u32,
     stalled: bool,
 }
 
 impl StallDetector {
-    fn new(shards: usize, patience: WatchdogThresholds) -> Self {
+    fn new(shards: usize, thresholds: WatchdogThresholds) -> Self {
         Self {
-            patience,
+            thresholds,
             shards: vec![ShardProgress::default(); shards],
         }
     }
 
-    fn look(&mut self, ticked: impl Fn(usize) -> Option<Micros>) -> Vec<(usize, StallEvent)> {
-        let WatchdogThresholds { ready, exit } = self.patience;
-        let mut news = Vec::new();
-        for (shard, seen) in self.shards.iter_mut().enumerate() {
-            let now = ticked(shard);
-            if now != seen.ticked {
-                seen.ticked = now;
-                seen.looks = 0;
-                if std::mem::take(&mut seen.stalled) {
-                    news.push((shard, StallEvent::Recovered));
+    fn check(&mut self, last_beat: impl Fn(usize) -> Option<Micros>) -> Vec<(usize, StallEvent)> {
+        let WatchdogThresholds { not_ready, exit } = self.thresholds;
+        let mut events = Vec::new();
+        for (shard, progress) in self.shards.iter_mut().enumerate() {
+            let now = last_beat(shard);
+            if now != progress.last_beat {
+                progress.last_beat = now;
+                progress.checks = 0;
+                if std::mem::take(&mut progress.stalled) {
+                    events.push((shard, StallEvent::Recovered));
                 }
                 continue;
             }
@@ -115,51 +115,56 @@ impl StallDetector {
                 // Not started.
                 continue;
             }
-            seen.looks = seen.looks.saturating_add(1);
-            let still = limits::WATCHDOG_INTERVAL * seen.looks;
-            if exit.is_some_and(|exit| still >= exit) {
-                news.push((shard, StallEvent::Lost(still)));
-            } else if still >= ready && !seen.stalled {
-                seen.stalled = true;
-                news.push((shard, StallEvent::Stalled(still)));
+            progress.checks = progress.checks.saturating_add(1);
+            let stalled_for = limits::WATCHDOG_INTERVAL * progress.checks;
+            if exit.is_some_and(|exit| stalled_for >= exit) {
+                events.push((shard, StallEvent::Lost(stalled_for)));
+            } else if stalled_for >= not_ready && !progress.stalled {
+                progress.stalled = true;
+                events.push((shard, StallEvent::Stalled(stalled_for)));
             }
         }
-        news
+        events
     }
 
     fn none_stalled(&self) -> bool {
-        self.shards.iter().all(|seen| !seen.stalled)
+        self.shards.iter().all(|progress| !progress.stalled)
     }
 }
 
-fn report(pulses: &Heartbeats, readiness: &Readiness, shard: usize, news: StallEvent) {
-    match news {
-        StallEvent::Stalled(still) => {
-            pulses.count_stall(shard);
-            readiness.set_unhealthy(format!("shard {shard} stands still"));
-            log_stall(pulses, shard, still, "a shard stands still: not ready");
+fn report(heartbeats: &Heartbeats, readiness: &Readiness, shard: usize, event: StallEvent) {
+    match event {
+        StallEvent::Stalled(stalled_for) => {
+            heartbeats.count_stall(shard);
+            readiness.set_unhealthy(format!("shard {shard} stalled"));
+            log_stall(
+                heartbeats,
+                shard,
+                stalled_for,
+                "shard stalled; readiness is off",
+            );
         }
-        StallEvent::Recovered => tracing::warn!(shard, "the shard turns again"),
-        StallEvent::Lost(still) => {
-            let what = "a shard does not come back: ending the process for a restart";
-            log_stall(pulses, shard, still, what);
+        StallEvent::Recovered => tracing::warn!(shard, "shard recovered"),
+        StallEvent::Lost(stalled_for) => {
+            let what = "shard did not recover; exiting for a restart";
+            log_stall(heartbeats, shard, stalled_for, what);
             log::close();
-            // SAFETY: ends the process at once. What `exit` would run besides may wait for the shard.
+            // SAFETY: ends the process at once. `exit` would run handlers that may wait for the shard.
             unsafe { libc::_exit(EXIT_STALLED) };
         }
     }
 }
 
-/// Says what is known of a shard that stands still.
-fn log_stall(pulses: &Heartbeats, shard: usize, still: Duration, what: &str) {
-    let thread = pulses
+/// Logs the state of a stalled shard and of its thread.
+fn log_stall(heartbeats: &Heartbeats, shard: usize, stalled_for: Duration, what: &str) {
+    let thread = heartbeats
         .thread(shard)
         .map(ThreadState::read)
         .unwrap_or_default();
     tracing::error!(
         shard,
-        still_ms = still.as_millis() as u64,
-        began_last = pulses.activity(shard).as_str(),
+        stalled_ms = stalled_for.as_millis() as u64,
+        last_activity = heartbeats.activity(shard).as_str(),
         thread_state = thread.state,
         thread_waits_in = thread.waits_in,
         thread_cpu_ms = thread.cpu_ms,
@@ -167,14 +172,14 @@ fn log_stall(pulses: &Heartbeats, shard: usize, still: Duration, what: &str) {
     );
 }
 
-/// What the kernel says of a thread.
+/// A thread's state as the kernel reports it.
 #[derive(Debug, Default)]
 struct ThreadState {
-    /// R computes, S and D wait, t is held by a debugger.
+    /// R is running, S and D are waiting, t is stopped by a debugger.
     state: String,
-    /// The kernel's function it waits in.
+    /// The kernel function that the thread waits in.
     waits_in: String,
-    /// What it has computed since its start: of two lines the difference tells a loop from a wait.
+    /// CPU time since the start. The difference between two log lines distinguishes a loop from a wait.
     cpu_ms: u64,
 }
 
@@ -200,52 +205,57 @@ impl ThreadState {
 mod tests {
     use super::*;
 
-    const LOOK: Duration = limits::WATCHDOG_INTERVAL;
+    const CHECK: Duration = limits::WATCHDOG_INTERVAL;
 
-    fn watch() -> StallDetector {
+    fn detector() -> StallDetector {
         StallDetector::new(
             2,
             WatchdogThresholds {
-                ready: LOOK * 4,
-                exit: Some(LOOK * 10),
+                not_ready: CHECK * 4,
+                exit: Some(CHECK * 10),
             },
         )
     }
 
     #[test]
-    fn a_shard_that_stands_still_is_told_once_and_again_when_it_turns() {
-        let mut watch = watch();
-        let mut told = Vec::new();
-        for look in 0..9_u64 {
-            // Shard 0 turns at every look; shard 1 has stopped, and turns again at the eighth.
-            let ticked = |shard| match shard {
-                0 => Some(Micros(look + 1)),
-                _ if look < 8 => Some(Micros(1)),
+    fn a_stall_is_reported_once_and_so_is_the_recovery() {
+        let mut detector = detector();
+        let mut events = Vec::new();
+        for check in 0..9_u64 {
+            // Shard 0 beats before every check; shard 1 stops and beats again before the eighth.
+            let last_beat = |shard| match shard {
+                0 => Some(Micros(check + 1)),
+                _ if check < 8 => Some(Micros(1)),
                 _ => Some(Micros(2)),
             };
-            told.extend(watch.look(ticked).into_iter().map(|news| (look, news)));
-            assert_eq!(watch.none_stalled(), !(4..8).contains(&look), "{look}");
+            events.extend(
+                detector
+                    .check(last_beat)
+                    .into_iter()
+                    .map(|event| (check, event)),
+            );
+            assert_eq!(detector.none_stalled(), !(4..8).contains(&check), "{check}");
         }
-        let still = (4, (1, StallEvent::Stalled(LOOK * 4)));
-        assert_eq!(told, [still, (8, (1, StallEvent::Recovered))]);
+        let stalled = (4, (1, StallEvent::Stalled(CHECK * 4)));
+        assert_eq!(events, [stalled, (8, (1, StallEvent::Recovered))]);
     }
 
     #[test]
-    fn a_shard_that_does_not_come_back_is_lost() {
-        let mut watch = watch();
-        let looks = (0..=10).map(|_| watch.look(|_| Some(Micros(1))));
-        let last = looks.last().unwrap_or_default();
-        assert_eq!(last.first(), Some(&(0, StallEvent::Lost(LOOK * 10))));
+    fn a_shard_that_does_not_recover_is_lost() {
+        let mut detector = detector();
+        let checks = (0..=10).map(|_| detector.check(|_| Some(Micros(1))));
+        let last = checks.last().unwrap_or_default();
+        assert_eq!(last.first(), Some(&(0, StallEvent::Lost(CHECK * 10))));
     }
 
     #[test]
-    fn a_shard_that_has_not_begun_does_not_stand_still() {
-        let mut watch = watch();
-        assert!((0..100).all(|_| watch.look(|_| None).is_empty()));
+    fn a_shard_that_has_not_started_is_not_stalled() {
+        let mut detector = detector();
+        assert!((0..100).all(|_| detector.check(|_| None).is_empty()));
     }
 
     #[test]
-    fn this_thread_computes() {
+    fn the_state_of_a_running_thread_is_read() {
         // SAFETY: takes nothing and gives the caller's number.
         let thread = ThreadState::read(unsafe { libc::gettid() });
         assert_eq!(thread.state, "R");

@@ -1,4 +1,4 @@
-//! Accepting connections and finding each its shard.
+//! The accept loop of a shard: accepts connections and sends each to the shard that serves it.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -6,63 +6,63 @@ use std::time::Duration;
 use futures::FutureExt;
 
 use super::connection_balancer::ConnectionBalancer;
-use super::inbox::{Mailbox, ShardMessage};
+use super::driver::{ShardMailbox, ShardMessage};
 use crate::limits;
 use inventory_runtime::{AcceptedSocket, Listener};
 
-/// Pause after an accept that failed, so that running out of descriptors does not spin a core.
+/// Pause after a failed accept, so that a lack of descriptors does not spin a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// A shard's door: its listener, and where connections go from it.
-pub struct Acceptor {
-    pub listener: Listener,
-    pub shard: usize,
-    pub balancer: ConnectionBalancer,
-    pub peers: Vec<Mailbox>,
-    /// Takes the connections that stay here, each with its place in `loads` reserved.
-    pub serve: Rc<dyn Fn(AcceptedSocket)>,
+/// A shard's listener, and where its connections go.
+pub(super) struct Acceptor {
+    pub(super) listener: Listener,
+    pub(super) shard: usize,
+    pub(super) balancer: ConnectionBalancer,
+    pub(super) peers: Vec<ShardMailbox>,
+    /// Serves a connection of this shard, which `balancer` has counted already.
+    pub(super) serve: Rc<dyn Fn(AcceptedSocket)>,
 }
 
 impl Acceptor {
-    /// Accepts for ever; cancelled by dropping.
-    pub async fn accept(self: Rc<Self>) {
+    /// Accepts until the future is dropped.
+    pub(super) async fn accept(self: Rc<Self>) {
         loop {
             match self.listener.accept().await {
-                Ok(accepted) => self.place(accepted),
+                Ok(socket) => self.assign(socket),
                 Err(error) => {
-                    tracing::warn!(error = %error, "cannot accept a connection");
+                    tracing::warn!(error = %error, "accept failed");
                     inventory_runtime::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
-    /// Takes what the kernel has queued, for closing the listener would reset it, and closes.
-    pub fn close(self: Rc<Self>) {
+    /// Accepts the kernel's backlog, which the close would reset, and closes the listener.
+    pub(super) fn close(self: Rc<Self>) {
         for _ in 0..limits::CONNECTIONS_PER_SHARD_MAX {
             match self.listener.accept().now_or_never() {
-                Some(Ok(accepted)) => self.place(accepted),
+                Some(Ok(socket)) => self.assign(socket),
                 Some(Err(_)) | None => return,
             }
         }
     }
 
-    fn place(&self, accepted: AcceptedSocket) {
+    fn assign(&self, socket: AcceptedSocket) {
         let Some(target) = self.balancer.reserve(self.shard) else {
-            tracing::warn!("connection closed: every shard has its most connections");
+            tracing::warn!("connection refused: every shard is full");
             return;
         };
         if target == self.shard {
-            (self.serve)(accepted);
+            (self.serve)(socket);
             return;
         }
-        let posted = match self.peers.get(target) {
-            Some(peer) => peer.send(ShardMessage::Connection(accepted)),
-            None => Err(ShardMessage::Connection(accepted)),
+        let sent = match self.peers.get(target) {
+            Some(peer) => peer.send(ShardMessage::Connection(socket)),
+            None => Err(ShardMessage::Connection(socket)),
         };
-        if let Err(ShardMessage::Connection(accepted)) = posted {
+        if let Err(ShardMessage::Connection(socket)) = sent {
             self.balancer.transfer(target, self.shard);
-            (self.serve)(accepted);
+            (self.serve)(socket);
         }
     }
 }

@@ -1,19 +1,19 @@
-//! Which shard a new connection goes to.
+//! Picks the shard of a new connection: the one with the fewest.
 //!
-//! The kernel spreads connections over the listeners by a hash of their addresses, which for a
-//! handful of long-lived clients can mean all on one. So the shard that accepts one hands it to the
-//! shard with the fewest, unless that is itself. Touched at accept and close only.
+//! The kernel distributes connections over the listeners by a hash of their addresses, which can put all
+//! connections of a few long-lived clients on one shard. So the accepting shard sends a connection to the
+//! shard with the fewest. The counts are shared atomics, accessed only at accept and close.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::limits;
 
-/// Open connections of every shard.
+/// The connection counts of all shards.
 #[derive(Clone)]
 pub struct ConnectionBalancer(Arc<[ConnectionCount]>);
 
-/// One shard's count on a cache line of its own.
+/// One shard's count, on its own cache line.
 #[repr(align(128))]
 struct ConnectionCount(AtomicUsize);
 
@@ -27,11 +27,13 @@ impl ConnectionBalancer {
     }
 
     pub fn open_connections(&self, shard: usize) -> usize {
-        self.0.get(shard).map_or(0, |l| l.0.load(Ordering::Relaxed))
+        self.0
+            .get(shard)
+            .map_or(0, |count| count.0.load(Ordering::Relaxed))
     }
 
-    /// Reserves a place for a connection that `me` accepted: on `me` unless another has fewer.
-    /// `None` when every shard is full. The place is freed with [`Loads::close`].
+    /// Counts a connection that `me` accepted and returns its shard: `me` unless another has fewer. `None` if
+    /// every shard is full. [`ConnectionBalancer::release`] takes the count back.
     pub fn reserve(&self, me: usize) -> Option<usize> {
         loop {
             let mine = self.open_connections(me);
@@ -44,27 +46,27 @@ impl ConnectionBalancer {
             if open >= limits::CONNECTIONS_PER_SHARD_MAX {
                 return None;
             }
-            // Another shard that chose the same one at the same time makes this choice out of date.
-            let place = &self.0.get(target)?.0;
+            // If another shard changed this count in the meantime, choose again.
+            let count = &self.0.get(target)?.0;
             let reserved =
-                place.compare_exchange(open, open + 1, Ordering::Relaxed, Ordering::Relaxed);
+                count.compare_exchange(open, open + 1, Ordering::Relaxed, Ordering::Relaxed);
             if reserved.is_ok() {
                 return Some(target);
             }
         }
     }
 
-    /// Moves a reserved place, when the hand-over failed.
+    /// Moves a count, if the connection could not be sent.
     pub fn transfer(&self, from: usize, to: usize) {
         self.release(from);
-        if let Some(load) = self.0.get(to) {
-            load.0.fetch_add(1, Ordering::Relaxed);
+        if let Some(count) = self.0.get(to) {
+            count.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     pub fn release(&self, shard: usize) {
-        if let Some(load) = self.0.get(shard) {
-            load.0.fetch_sub(1, Ordering::Relaxed);
+        if let Some(count) = self.0.get(shard) {
+            count.0.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -74,33 +76,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn four_connections_accepted_by_one_of_two_shards_end_up_two_and_two() {
-        let loads = ConnectionBalancer::new(2);
+    fn connections_accepted_by_one_shard_are_balanced_over_two() {
+        let balancer = ConnectionBalancer::new(2);
         for _ in 0..4 {
-            loads.reserve(0).expect("room");
+            balancer.reserve(0).expect("not full");
         }
         assert_eq!(
-            (loads.open_connections(0), loads.open_connections(1)),
+            (balancer.open_connections(0), balancer.open_connections(1)),
             (2, 2)
         );
     }
 
     #[test]
-    fn a_tie_stays_where_it_was_accepted() {
-        let loads = ConnectionBalancer::new(3);
-        assert_eq!(loads.reserve(2), Some(2));
-        loads.release(2);
-        assert_eq!(loads.reserve(1), Some(1));
+    fn a_tie_stays_on_the_accepting_shard() {
+        let balancer = ConnectionBalancer::new(3);
+        assert_eq!(balancer.reserve(2), Some(2));
+        balancer.release(2);
+        assert_eq!(balancer.reserve(1), Some(1));
     }
 
     #[test]
-    fn full_is_said_only_when_every_shard_is() {
-        let loads = ConnectionBalancer::new(2);
+    fn connections_are_refused_only_when_every_shard_is_full() {
+        let balancer = ConnectionBalancer::new(2);
         for _ in 0..2 * limits::CONNECTIONS_PER_SHARD_MAX {
-            loads.reserve(0).expect("room");
+            balancer.reserve(0).expect("not full");
         }
-        assert_eq!(loads.reserve(0), None);
-        loads.release(1);
-        assert_eq!(loads.reserve(0), Some(1));
+        assert_eq!(balancer.reserve(0), None);
+        balancer.release(1);
+        assert_eq!(balancer.reserve(0), Some(1));
     }
 }

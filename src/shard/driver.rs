@@ -1,8 +1,8 @@
-//! Carries out what the domain wants: the one place where the pure core meets the executor.
+//! Executes the engine's effects against the store, the clock and the other shards: the one place where
+//! the sans-I/O engine meets the executor.
 //!
-//! A call enters the engine, its effects come out and are carried out: answers to waiting
-//! calls, transactions and reads to the store, operations to other shards. The store's answers and
-//! the clock enter the same way. No rule lives here.
+//! Every input (a call, a result of the store, a timer, a message of another shard) enters the engine through
+//! `Driver::enter`, which then executes the effects. Must not live here: rules about reservations.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,9 +12,12 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
+use futures::future::LocalBoxFuture;
 use slab::Slab;
 
-use super::inbox::{ForwardReply, ForwardedOperation, Mailbox, ShardMessage};
+use super::inbox::{
+    ForwardReply, ForwardedOperation, Inbox, InboxMessage, Mailbox, QueryOutcome,
+};
 use super::spans;
 use crate::limits;
 use crate::telemetry::heartbeat::{Activity, HeartbeatWriter};
@@ -36,10 +39,15 @@ use inventory_grpc::{CallTrace, SpanIds};
 use inventory_runtime::clock;
 use inventory_store::Store;
 
-/// What is told to who asks a query.
-pub type QueryOutcome = Result<QueryResult, Rejection>;
+/// A job of the control plane. The job runs to its end on the shard, even if its caller no longer waits for
+/// the result. A panic in a job is logged and ends only the job.
+pub type ShardJob = Box<dyn FnOnce(Rc<Driver>) -> LocalBoxFuture<'static, ()> + Send>;
 
-/// Who waits for an answer of the engine.
+pub type ShardMessage = InboxMessage<ShardJob>;
+pub type ShardMailbox = Mailbox<ShardJob>;
+pub type ShardInbox = Inbox<ShardJob>;
+
+/// Where an answer of the engine goes.
 enum ReplyTarget {
     Operation(oneshot::Sender<Answer>, Option<Box<OperationTrace>>),
     Query(oneshot::Sender<QueryOutcome>, Option<Rc<CallTrace>>),
@@ -51,29 +59,29 @@ enum ReplyTarget {
     },
 }
 
-/// A waiting operation that somebody wants to know more of.
+/// The trace of an operation that waits for its answer.
 struct OperationTrace {
     trace: Rc<CallTrace>,
     reservation: ReservationId,
 }
 
-/// See the module's head.
+/// Executes the effects of one shard's engine.
 pub struct Driver {
     shard: usize,
     engine: RefCell<Engine>,
     store: Rc<Store>,
     reply_targets: RefCell<Slab<ReplyTarget>>,
-    peers: Vec<Mailbox>,
-    /// The earliest wake-up for which a timer runs.
+    peers: Vec<ShardMailbox>,
+    /// The earliest wake-up for which a timer is set.
     timer_at: Cell<Option<Micros>>,
-    /// Transactions on their way to the store and back.
+    /// Transactions in flight.
     in_flight: Cell<usize>,
     recorder: Rc<Recorder>,
     heartbeat: HeartbeatWriter,
-    /// The spans of sampled calls whose operations have not settled here.
+    /// The spans of sampled calls whose operations are in flight on this shard.
     traced_operations: RefCell<HashMap<ReservationId, SpanIds>>,
     tracer: Option<Rc<Tracer>>,
-    /// Capacity units (read, written) of what the store has just answered, for each who waited for it.
+    /// Capacity units (read, written) per caller of the store result that is being handled.
     capacity_share: Cell<(f64, f64)>,
 }
 
@@ -82,9 +90,9 @@ impl Driver {
         shard: usize,
         engine: Engine,
         store: Rc<Store>,
-        peers: Vec<Mailbox>,
+        peers: Vec<ShardMailbox>,
         recorder: Rc<Recorder>,
-        beat: HeartbeatWriter,
+        heartbeat: HeartbeatWriter,
         tracer: Option<Rc<Tracer>>,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -96,7 +104,7 @@ impl Driver {
             timer_at: Cell::new(None),
             in_flight: Cell::new(0),
             recorder,
-            heartbeat: beat,
+            heartbeat,
             traced_operations: RefCell::default(),
             tracer,
             capacity_share: Cell::new((0.0, 0.0)),
@@ -111,55 +119,52 @@ impl Driver {
         self.engine.borrow().counters()
     }
 
-    /// Nothing is in flight, neither calls nor transactions whose callers have gone.
+    /// Whether nothing is in flight, neither calls nor transactions of callers that disconnected.
     pub fn is_idle(&self) -> bool {
         self.engine.borrow().is_idle()
     }
 
-    /// Callers that wait in line for a lane.
-    pub fn in_line(&self) -> usize {
+    /// Entries that wait in the queues of the pools.
+    pub fn queue_depth(&self) -> usize {
         self.engine.borrow().queue_depth()
     }
 
-    /// Transactions on their way to the store and back.
+    /// Transactions in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight.get()
     }
 
-    /// Operations that have not settled.
-    pub fn unsettled(&self) -> usize {
+    /// Operations in the pools, whose outcome is not known yet.
+    pub fn operations_in_pools(&self) -> usize {
         self.engine.borrow().operations_in_pools()
     }
 
-    /// The answer to a repeat of a settled reservation, from memory.
-    pub fn replay(&self, operation: &Operation, now: Micros) -> Option<Answer> {
+    /// The answer to a retry of a settled reservation, from the cache.
+    pub fn cached_answer(&self, operation: &Operation, now: Micros) -> Option<Answer> {
         self.engine.borrow_mut().cached_answer(operation, now)
     }
 
-    /// Submits an operation. Dropping the receiver abandons the answer, never the operation.
+    /// Submits an operation. Dropping the receiver discards the answer and never cancels the operation.
     pub fn submit(
         self: &Rc<Self>,
         operation: Operation,
-        note: Option<Rc<CallTrace>>,
+        trace: Option<Rc<CallTrace>>,
     ) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
-        let noted = note.map(|note| {
+        let trace = trace.map(|trace| {
             let reservation = operation.reservation.clone();
-            self.trace(&reservation, note.span.map(|(span, _)| span));
-            Box::new(OperationTrace {
-                trace: note,
-                reservation,
-            })
+            self.trace(&reservation, trace.span.map(|(span, _)| span));
+            Box::new(OperationTrace { trace, reservation })
         });
-        let Some(call) = self.register(ReplyTarget::Operation(answer, noted)) else {
+        let Some(call) = self.register(ReplyTarget::Operation(answer, trace)) else {
             return answered(Answer::Rejected(Rejection::overloaded()));
         };
-        self.enter(|core, now| core.handle_call(call, operation, now));
+        self.enter(|engine, now| engine.handle_call(call, operation, now));
         receiver
     }
 
-    /// The answer to a query that arrived at `asked`, if it is known without waiting.
-    pub fn query_cached(
+    /// The result of a query that arrived at `asked`, if a snapshot answers it.
+    pub fn cached_query_result(
         self: &Rc<Self>,
         event: &EventId,
         query: &Query,
@@ -169,59 +174,59 @@ impl Driver {
             let mut engine = self.engine.borrow_mut();
             engine.cached_query_result(event, query, asked)
         };
-        // At most a read, which needs no timer.
+        // At most a read of stock, which needs no timer.
         self.execute_effects();
         result
     }
 
-    /// See [`Engine::status_mark`].
-    pub fn status_mark(self: &Rc<Self>, event: &EventId) -> Option<StatusVersion> {
+    /// See [`Engine::status_version`].
+    pub fn status_version(self: &Rc<Self>, event: &EventId) -> Option<StatusVersion> {
         let version = {
             let mut engine = self.engine.borrow_mut();
             engine.status_version(event, clock::now())
         };
-        // At most reads, which need no timer.
+        // At most reads of seats, which need no timer.
         self.execute_effects();
         version
     }
 
-    /// Asks something about an event that is not known.
+    /// Submits a query that no snapshot answers.
     pub fn query(
         self: &Rc<Self>,
         event: EventId,
         query: Query,
-        note: Option<Rc<CallTrace>>,
+        trace: Option<Rc<CallTrace>>,
     ) -> oneshot::Receiver<QueryOutcome> {
-        let (told, receiver) = oneshot::channel();
-        let Some(call) = self.register(ReplyTarget::Query(told, note)) else {
+        let (reply, receiver) = oneshot::channel();
+        let Some(call) = self.register(ReplyTarget::Query(reply, trace)) else {
             return answered(Err(Rejection::overloaded()));
         };
-        self.enter(|core, now| core.handle_query(call, event, query, now));
+        self.enter(|engine, now| engine.handle_query(call, event, query, now));
         receiver
     }
 
-    /// Takes a query that another shard passed on.
+    /// Handles a query that another shard forwarded.
     pub fn handle_forwarded_query(
         self: &Rc<Self>,
         event: &EventId,
         layout: EventLayout,
         query: Query,
-        told: oneshot::Sender<QueryOutcome>,
+        reply: oneshot::Sender<QueryOutcome>,
     ) {
         if self.reply_targets.borrow().len() >= limits::CALLS_WAITING_MAX {
-            let _ = told.send(Err(Rejection::overloaded()));
+            let _ = reply.send(Err(Rejection::overloaded()));
             return;
         }
-        if let Some(call) = self.register(ReplyTarget::Query(told, None)) {
-            self.enter(|core, now| {
-                core.handle_forwarded_query(call, event, layout, query, now);
+        if let Some(call) = self.register(ReplyTarget::Query(reply, None)) {
+            self.enter(|engine, now| {
+                engine.handle_forwarded_query(call, event, layout, query, now);
             });
         }
     }
 
-    /// Gives back what a hold has that was found to be past its time. The answer is
-    /// [`Answer::Expired`] when that is done, by whomever.
-    pub fn reclaim(
+    /// Expires a hold that is past its `expires_at` and returns its stock. The answer is [`Answer::Expired`]
+    /// when the hold is expired, by this process or another.
+    pub(super) fn expire_hold(
         self: &Rc<Self>,
         event: EventId,
         reservation: ReservationId,
@@ -232,27 +237,27 @@ impl Driver {
         let Some(call) = self.register(ReplyTarget::Operation(answer, None)) else {
             return answered(Answer::Rejected(Rejection::overloaded()));
         };
-        self.enter(|core, now| {
-            core.handle_expired_hold(call, event, reservation, record, deadline, now);
+        self.enter(|engine, now| {
+            engine.handle_expired_hold(call, event, reservation, record, deadline, now);
         });
         receiver
     }
 
-    /// Forgets what is remembered about an event: an operator has changed it.
+    /// Invalidates the caches of an event that an operator has changed.
     pub fn invalidate_event(&self, event: &EventId) {
         self.engine
             .borrow_mut()
             .handle_event_changed(event, clock::now());
     }
 
-    /// Forgets what is remembered about a reservation: an operator has changed it.
+    /// Invalidates the caches of a reservation that an operator has changed.
     pub fn invalidate_reservation(&self, reservation: &ReservationId) {
         self.engine
             .borrow_mut()
             .handle_reservation_changed(reservation);
     }
 
-    /// Takes an operation that another shard routed here.
+    /// Handles an operation that another shard forwarded.
     pub fn handle_forwarded(
         self: &Rc<Self>,
         from: usize,
@@ -262,14 +267,14 @@ impl Driver {
         span: Option<SpanIds>,
     ) {
         self.trace(&operation.reservation, span);
-        let waiting = ReplyTarget::Shard {
+        let target = ReplyTarget::Shard {
             shard: from,
             event: operation.event.clone(),
             reservation: operation.reservation.clone(),
         };
-        match self.register(waiting) {
-            Some(call) => self.enter(|core, now| {
-                core.handle_forwarded_call(call, operation, layout, hint, now);
+        match self.register(target) {
+            Some(call) => self.enter(|engine, now| {
+                engine.handle_forwarded_call(call, operation, layout, hint, now);
             }),
             None => self.reply(
                 from,
@@ -284,10 +289,10 @@ impl Driver {
         }
     }
 
-    /// Takes another shard's answer to an operation forwarded from here.
+    /// Handles another shard's answer to an operation that this shard forwarded.
     pub fn handle_reply(self: &Rc<Self>, reply: ForwardReply) {
         self.capacity_share.set(reply.capacity);
-        self.enter(|core, now| {
+        self.enter(|engine, now| {
             let ForwardReply {
                 event,
                 reservation,
@@ -295,15 +300,15 @@ impl Driver {
                 record,
                 ..
             } = reply;
-            core.handle_forward_outcome(&event, &reservation, answer, record, now);
+            engine.handle_forward_outcome(&event, &reservation, answer, record, now);
         });
         self.capacity_share.set((0.0, 0.0));
     }
 
-    fn register(&self, waiting: ReplyTarget) -> Option<CallId> {
+    fn register(&self, target: ReplyTarget) -> Option<CallId> {
         let mut slab = self.reply_targets.borrow_mut();
-        let room = slab.len() < limits::CALLS_WAITING_MAX;
-        room.then(|| CallId(slab.insert(waiting) as u64))
+        let has_capacity = slab.len() < limits::CALLS_WAITING_MAX;
+        has_capacity.then(|| CallId(slab.insert(target) as u64))
     }
 
     /// Passes one input to the engine, executes its effects and arms its timer.
@@ -336,14 +341,14 @@ impl Driver {
                 answer,
                 record,
             } => match self.reply_targets.borrow_mut().try_remove(call.0 as usize) {
-                // A caller that has gone needs no answer.
-                Some(ReplyTarget::Operation(waiting, noted)) => {
-                    if let Some(noted) = noted {
+                // Sending fails if the caller has disconnected.
+                Some(ReplyTarget::Operation(target, trace)) => {
+                    if let Some(trace) = trace {
                         let (read, written) = self.capacity_share.get();
-                        noted.trace.add_capacity(read, written);
-                        self.untrace(&noted.reservation);
+                        trace.trace.add_capacity(read, written);
+                        self.untrace(&trace.reservation);
                     }
-                    drop(waiting.send(answer));
+                    drop(target.send(answer));
                 }
                 Some(ReplyTarget::Shard {
                     shard,
@@ -363,12 +368,12 @@ impl Driver {
                 Some(ReplyTarget::Query(..)) | None => {}
             },
             Effect::AnswerQuery { call, result } => {
-                let waiting = self.reply_targets.borrow_mut().try_remove(call.0 as usize);
-                if let Some(ReplyTarget::Query(waiting, note)) = waiting {
-                    if let Some(note) = note {
-                        note.add_capacity(self.capacity_share.get().0, 0.0);
+                let target = self.reply_targets.borrow_mut().try_remove(call.0 as usize);
+                if let Some(ReplyTarget::Query(target, trace)) = target {
+                    if let Some(trace) = trace {
+                        trace.add_capacity(self.capacity_share.get().0, 0.0);
                     }
-                    let _ = waiting.send(result);
+                    let _ = target.send(result);
                 }
             }
             Effect::ForwardQuery {
@@ -378,9 +383,9 @@ impl Driver {
                 layout,
                 query,
             } => {
-                let waiting = self.reply_targets.borrow_mut().try_remove(call.0 as usize);
-                if let Some(ReplyTarget::Query(told, _)) = waiting {
-                    self.forward_query(shard, event, layout, query, told);
+                let target = self.reply_targets.borrow_mut().try_remove(call.0 as usize);
+                if let Some(ReplyTarget::Query(reply, _)) = target {
+                    self.forward_query(shard, event, layout, query, reply);
                 }
             }
             Effect::ReadRecords { read, reservations } => self.read_records(read, reservations),
@@ -407,9 +412,9 @@ impl Driver {
     fn transact(self: &Rc<Self>, lane: LaneId, transaction: Rc<Transaction>) {
         let driver = Rc::clone(self);
         self.in_flight.set(self.in_flight.get() + 1);
-        let begun = self.start_span(&transaction);
+        let span = self.start_span(&transaction);
         inventory_runtime::spawn(async move {
-            // What panicked half way may have been sent: unknown, and therefore asked again.
+            // A panic may have come after the request was sent: the outcome is unknown, and the lane resends.
             let (outcome, units) = AssertUnwindSafe(driver.store.transact_counted(&transaction))
                 .catch_unwind()
                 .await
@@ -419,27 +424,27 @@ impl Driver {
                 let reservations = transaction.records.len();
                 driver.recorder.written(&transaction.event, reservations);
             }
-            if let (Some(begun), Some(tracer)) = (begun, &driver.tracer) {
+            if let (Some(span), Some(tracer)) = (span, &driver.tracer) {
                 let table = &driver.store.tables().inventory;
                 tracer
                     .sink
-                    .offer(begun.finish(&transaction, table, &outcome, units));
+                    .offer(span.finish(&transaction, table, &outcome, units));
             }
             let share = units / transaction.records.len().max(1) as f64;
             driver.capacity_share.set((0.0, share));
-            // The lane takes its records back out of it without a copy.
+            // The lane takes its entries back without a copy if it has the only reference.
             drop(transaction);
-            driver.enter(|core, now| core.handle_transaction_outcome(lane, outcome, now));
+            driver.enter(|engine, now| engine.handle_transaction_outcome(lane, outcome, now));
             driver.capacity_share.set((0.0, 0.0));
         })
         .detach();
     }
 
-    /// Remembers the span of a sampled call until its operation is answered here.
+    /// Records the span of a sampled call until its operation is answered.
     fn trace(&self, reservation: &ReservationId, span: Option<SpanIds>) {
         if let Some(span) = span {
             let mut traced = self.traced_operations.borrow_mut();
-            // Of two sampled calls for one reservation the first is linked.
+            // Of two sampled calls of one reservation, the first is linked.
             traced.entry(reservation.clone()).or_insert(span);
         }
     }
@@ -451,7 +456,7 @@ impl Driver {
         }
     }
 
-    /// The beginning of a transaction's span, if a sampled call is in it.
+    /// Starts the span of a transaction that carries a sampled call.
     fn start_span(&self, transaction: &Transaction) -> Option<spans::TransactionSpan> {
         let tracer = self.tracer.as_ref()?;
         let traced = self.traced_operations.borrow();
@@ -471,10 +476,10 @@ impl Driver {
                 .await
                 .unwrap_or(StripesRead::Unavailable);
             if let StripesRead::Found(stripes) = &read {
-                // One unit each: a stripe's item is far under 4 KB.
+                // One unit each: the item of a stripe is far smaller than 4 KB.
                 driver.capacity_share.set((stripes.len() as f64, 0.0));
             }
-            driver.enter(|core, now| core.handle_stripes_read(&event, &read, now));
+            driver.enter(|engine, now| engine.handle_stripes_read(&event, &read, now));
             driver.capacity_share.set((0.0, 0.0));
         })
         .detach();
@@ -487,7 +492,7 @@ impl Driver {
                 .catch_unwind()
                 .await
                 .unwrap_or(RecordsRead::Unavailable);
-            driver.enter(|core, now| core.handle_records_read(read_id, &read, now));
+            driver.enter(|engine, now| engine.handle_records_read(read_id, &read, now));
         })
         .detach();
     }
@@ -499,7 +504,7 @@ impl Driver {
                 .catch_unwind()
                 .await
                 .unwrap_or(SeatsRead::Unavailable);
-            driver.enter(|core, now| core.handle_seats_read(&event, read, now));
+            driver.enter(|engine, now| engine.handle_seats_read(&event, read, now));
         })
         .detach();
     }
@@ -511,7 +516,7 @@ impl Driver {
                 .catch_unwind()
                 .await
                 .unwrap_or(FreeSeatsRead::Unavailable);
-            driver.enter(|core, now| core.handle_free_seats_read(&event, read, now));
+            driver.enter(|engine, now| engine.handle_free_seats_read(&event, read, now));
         })
         .detach();
     }
@@ -522,20 +527,20 @@ impl Driver {
         event: EventId,
         layout: EventLayout,
         query: Query,
-        told: oneshot::Sender<QueryOutcome>,
+        reply: oneshot::Sender<QueryOutcome>,
     ) {
-        let work = ShardMessage::Query {
+        let message = ShardMessage::Query {
             event,
             layout,
             query,
-            told,
+            reply,
         };
-        let refused = match self.peers.get(shard) {
-            Some(peer) => peer.send(work).err(),
-            None => Some(work),
+        let undelivered = match self.peers.get(shard) {
+            Some(peer) => peer.send(message).err(),
+            None => Some(message),
         };
-        if let Some(ShardMessage::Query { told, .. }) = refused {
-            let _ = told.send(Err(Rejection::overloaded()));
+        if let Some(ShardMessage::Query { reply, .. }) = undelivered {
+            let _ = reply.send(Err(Rejection::overloaded()));
         }
     }
 
@@ -551,25 +556,25 @@ impl Driver {
             .borrow()
             .get(&operation.reservation)
             .copied();
-        let work = ShardMessage::Forward(Box::new(ForwardedOperation {
+        let message = ShardMessage::Forward(Box::new(ForwardedOperation {
             from: self.shard,
             layout,
             operation,
             hint,
             span,
         }));
-        let refused = match self.peers.get(shard) {
-            Some(peer) => peer.send(work).err(),
-            None => Some(work),
+        let undelivered = match self.peers.get(shard) {
+            Some(peer) => peer.send(message).err(),
+            None => Some(message),
         };
-        if let Some(ShardMessage::Forward(forwarded)) = refused {
+        if let Some(ShardMessage::Forward(forwarded)) = undelivered {
             let operation = forwarded.operation;
             let answer = Answer::Rejected(Rejection::overloaded());
-            self.enter(|core, now| {
+            self.enter(|engine, now| {
                 let Operation {
                     event, reservation, ..
                 } = &operation;
-                core.handle_forward_outcome(event, reservation, answer, None, now);
+                engine.handle_forward_outcome(event, reservation, answer, None, now);
             });
         }
     }
@@ -580,7 +585,7 @@ impl Driver {
         }
     }
 
-    /// Starts a timer for the engine's next wake-up unless one runs that is early enough.
+    /// Sets a timer for the engine's next wake-up, unless an earlier one is set.
     fn arm_timer(self: &Rc<Self>) {
         let Some(due) = self.engine.borrow().poll_timeout() else {
             return;
@@ -590,7 +595,7 @@ impl Driver {
         }
         self.timer_at.set(Some(due));
         let driver = Rc::clone(self);
-        // Never none: a task that has nothing to wait for runs within this call, and would arm again.
+        // At least 1 µs: a task that does not wait runs within this call and would set the timer again.
         let wait = Duration::from_micros(due.since(clock::monotonic()).0.max(1));
         inventory_runtime::spawn(async move {
             inventory_runtime::sleep(wait).await;
@@ -603,7 +608,7 @@ impl Driver {
     }
 }
 
-/// A receiver that has its answer already.
+/// A receiver whose answer is already sent.
 fn answered<T>(answer: T) -> oneshot::Receiver<T> {
     let (sender, receiver) = oneshot::channel();
     let _ = sender.send(answer);

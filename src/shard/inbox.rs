@@ -1,65 +1,60 @@
-//! What crosses between shards, and from the side thread to a shard.
+//! The inbox of a shard: messages from other shards and from the control plane.
 //!
-//! Two channels per shard. *Work* is bounded and refused when full. *Replies* has no bound of its
-//! own because it needs none: every reply answers one operation that this very shard forwarded and
-//! still counts as pending, of which there are at most `limits::OPERATIONS_IN_FLIGHT_MAX`.
-
-use std::rc::Rc;
+//! Each shard has two channels. `messages` is bounded and rejects messages when full. `replies` needs no
+//! bound of its own: every reply answers one operation that this shard forwarded and still counts as in
+//! flight, at most `limits::OPERATIONS_IN_FLIGHT_MAX`.
 
 use futures::channel::oneshot;
-use futures::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 
-use super::driver::{Driver, QueryOutcome};
 use crate::limits;
 use crate::telemetry::recorder::ShardMetrics;
-use inventory_core::answer::Answer;
+use inventory_core::answer::{Answer, Rejection};
 use inventory_core::counters::Counters;
 use inventory_core::effect::RecordHint;
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::operation::Operation;
-use inventory_core::query::Query;
+use inventory_core::query::{Query, QueryResult};
 use inventory_core::transaction::{EventLayout, RecordView};
 use inventory_grpc::SpanIds;
 use inventory_runtime::AcceptedSocket;
 
-/// Runs on the shard to its end, whether or not anybody still waits for what it sends back. A panic
-/// in it is logged and ends nothing else.
-pub type ShardJob = Box<dyn FnOnce(Rc<Driver>) -> LocalBoxFuture<'static, ()> + Send>;
+/// The result of a query, or why there is none.
+pub(super) type QueryOutcome = Result<QueryResult, Rejection>;
 
-/// A message to a shard that may be refused.
-pub enum ShardMessage {
-    /// An operation whose stripe this shard owns. Answered by [`Reply`].
+/// A message to a shard. `J` is a job of the control plane, see [`super::driver::ShardJob`].
+pub enum InboxMessage<J> {
+    /// An operation of an event that this shard owns. Answered by [`ForwardReply`].
     Forward(Box<ForwardedOperation>),
     /// A query about a seated event that this shard owns.
     Query {
         event: EventId,
         layout: EventLayout,
         query: Query,
-        told: oneshot::Sender<QueryOutcome>,
+        reply: oneshot::Sender<QueryOutcome>,
     },
     /// A connection that another shard accepted.
     Connection(AcceptedSocket),
-    /// The interval's measurements, please.
+    /// Takes the metrics recorded since the last scrape.
     Scrape(oneshot::Sender<ShardMetrics>),
-    /// The lanes' totals so far; takes nothing away.
+    /// Reads the engine's counters, without resetting anything.
     Counters(oneshot::Sender<Counters>),
-    /// What the side thread wants done on the shard.
-    Job(ShardJob),
-    /// No new connections; ask the open ones to leave; end when everything has settled.
+    /// A job of the control plane.
+    Job(J),
+    /// Stop accepting, drain the connections, end when all shards are idle.
     Drain,
-    /// The grace is over: end now.
+    /// The grace period is over: end now.
     Abort,
 }
 
-/// An operation on its way to the shard that owns what it is about.
+/// An operation on its way to the shard that owns its event or stripe.
 pub struct ForwardedOperation {
-    /// The shard it came from.
+    /// The shard that received the call.
     pub from: usize,
     pub layout: EventLayout,
     pub operation: Operation,
     pub hint: RecordHint,
-    /// Of the sampled call that it comes from.
+    /// The span of the call, if it is sampled.
     pub span: Option<SpanIds>,
 }
 
@@ -69,54 +64,55 @@ pub struct ForwardReply {
     pub reservation: ReservationId,
     pub answer: Answer,
     pub record: Option<RecordView>,
-    /// Capacity units (read, written) that it took, as far as is known.
+    /// Capacity units (read, written) that the operation consumed, as far as they are known.
     pub capacity: (f64, f64),
 }
 
 /// The sending half of one shard's inbox.
-#[derive(Clone)]
-pub struct Mailbox {
-    messages: mpsc::Sender<ShardMessage>,
+pub struct Mailbox<J> {
+    messages: mpsc::Sender<InboxMessage<J>>,
     replies: mpsc::UnboundedSender<ForwardReply>,
 }
 
+impl<J> Clone for Mailbox<J> {
+    fn clone(&self) -> Self {
+        Self {
+            messages: self.messages.clone(),
+            replies: self.replies.clone(),
+        }
+    }
+}
+
 /// The receiving half; belongs to the shard.
-pub struct Inbox {
-    pub messages: mpsc::Receiver<ShardMessage>,
+pub struct Inbox<J> {
+    pub messages: mpsc::Receiver<InboxMessage<J>>,
     pub replies: mpsc::UnboundedReceiver<ForwardReply>,
 }
 
 /// One shard's inbox.
-pub fn inbox() -> (Mailbox, Inbox) {
-    let (work_in, work) = mpsc::channel(limits::INBOX_MAX);
+pub fn inbox<J>() -> (Mailbox<J>, Inbox<J>) {
+    let (messages_in, messages) = mpsc::channel(limits::INBOX_MAX);
     let (replies_in, replies) = mpsc::unbounded_channel();
     let mailbox = Mailbox {
-        messages: work_in,
+        messages: messages_in,
         replies: replies_in,
     };
-    (
-        mailbox,
-        Inbox {
-            messages: work,
-            replies,
-        },
-    )
+    (mailbox, Inbox { messages, replies })
 }
 
-impl Mailbox {
+impl<J> Mailbox<J> {
     /// # Errors
-    /// Gives the message back when the inbox is full or the shard has ended.
-    pub fn send(&self, work: ShardMessage) -> Result<(), ShardMessage> {
+    /// Returns the message if the inbox is full or the shard has ended.
+    pub fn send(&self, message: InboxMessage<J>) -> Result<(), InboxMessage<J>> {
         self.messages
-            .try_send(work)
-            .map_err(|refused| match refused {
-                mpsc::error::TrySendError::Full(work) | mpsc::error::TrySendError::Closed(work) => {
-                    work
-                }
+            .try_send(message)
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(message)
+                | mpsc::error::TrySendError::Closed(message) => message,
             })
     }
 
-    /// A shard that has ended needs no reply.
+    /// Sends a reply; a shard that has ended needs none.
     pub fn reply(&self, reply: ForwardReply) {
         let _ = self.replies.send(reply);
     }

@@ -1,17 +1,17 @@
-//! One shard: a pinned executor with its own listener, connections, lanes, store client, recorder.
+//! One shard: a pinned executor with its own listener, connections, lanes, store client and recorder.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `mod.rs` | starting a shard's thread, its life from start to drain |
-//! | `acceptor.rs`, `connection_balancer.rs` | taking connections, and which shard each goes to |
-//! | `inbox.rs` | what crosses between shards |
+//! | `mod.rs` | the shard's thread and its phases: start, serve, drain |
+//! | `acceptor.rs`, `connection_balancer.rs` | accepts connections; picks the shard of each |
+//! | `inbox.rs` | messages between shards, and from the control plane |
 //! | `shutdown_barrier.rs` | when a draining shard may end |
-//! | `driver.rs` | carrying out the domain's effects |
-//! | `reclaimer.rs` | giving back what holds have that are past their time |
-//! | `observers.rs` | from the wire's and the store's hooks to the recorder |
-//! | `spans.rs` | what is told of a call and of a transaction |
+//! | `driver.rs` | executes the engine's effects |
+//! | `reclaimer.rs` | returns the stock of expired holds |
+//! | `observers.rs` | passes events of gRPC and the store to the recorder |
+//! | `spans.rs` | spans of calls and transactions |
 //!
-//! Nothing is shared between shards on the way of a request.
+//! Shards share nothing on the path of a request.
 
 pub mod acceptor;
 pub mod connection_balancer;
@@ -30,7 +30,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::channel::oneshot;
 use opentelemetry_sdk::trace::Sampler;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -38,8 +37,8 @@ use tokio::sync::Notify;
 
 use self::acceptor::Acceptor;
 use self::connection_balancer::ConnectionBalancer;
-use self::driver::Driver;
-use self::inbox::{ForwardedOperation, Inbox, Mailbox, ShardMessage};
+use self::driver::{Driver, ShardInbox, ShardMailbox, ShardMessage};
+use self::inbox::ForwardedOperation;
 use self::reclaimer::Reclaimer;
 use self::shutdown_barrier::ShutdownBarrier;
 use crate::limits;
@@ -54,23 +53,23 @@ use inventory_grpc::{Drain, GrpcContext, GrpcSettings, UnaryService};
 use inventory_runtime::{AcceptedSocket, Listener, clock};
 use inventory_store::{Store, StoreConnectError, StoreSettings};
 
-/// How often a draining shard looks whether its lanes have settled.
+/// How often a draining shard checks whether it is idle.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
 
-/// How long a draining shard waits for the others to close their listeners.
+/// How long a draining shard waits for the other shards to close their listeners.
 const CLOSING_MAX: Micros = Micros::from_millis(500);
 
-/// Everything a shard needs; crosses into its thread.
+/// Everything that a shard's thread starts with.
 pub struct ShardConfig {
-    /// From 0.
+    /// Counted from 0.
     pub shard: usize,
     pub shards: usize,
     pub cpu: usize,
     pub spin_before_park: Duration,
     pub listener: std::net::TcpListener,
-    pub inbox: Inbox,
-    /// Every shard's mailbox, this one's included.
-    pub peers: Vec<Mailbox>,
+    pub inbox: ShardInbox,
+    /// The mailboxes of all shards, this one included.
+    pub peers: Vec<ShardMailbox>,
     pub balancer: ConnectionBalancer,
     pub shutdown_barrier: ShutdownBarrier,
     pub store: StoreSettings,
@@ -82,26 +81,26 @@ pub struct ShardConfig {
     pub sold_out_latch: Duration,
     pub read_staleness: Duration,
     pub heartbeats: Heartbeats,
-    /// Where spans go, and which calls are sampled; `None`: nobody wants any.
+    /// Which calls are sampled and where their spans go; `None` disables tracing.
     pub tracing: Option<(Sampler, SpanSink)>,
-    /// The part of all calls that is logged at info.
+    /// Fraction of calls that are logged at info level.
     pub log_calls_ratio: f64,
 }
 
 /// Why a shard could not start.
 #[derive(Debug)]
 pub enum ShardStartError {
-    /// The executor's ring could not be made.
+    /// The executor's ring could not be created.
     Ring(io::Error),
     Store(StoreConnectError),
 }
 
-/// What a shard left behind when it ended.
+/// What a shard had not finished when it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnfinishedWork {
-    /// Connections closed with calls on them.
+    /// Open connections.
     pub connections: usize,
-    /// Operations whose outcome was still open.
+    /// Operations whose outcome was not known.
     pub operations: usize,
 }
 
@@ -122,7 +121,7 @@ impl ShardThread {
     }
 }
 
-/// Tells when a shard's thread ends, however it ends.
+/// Notifies when a shard's thread ends, by return or by panic.
 struct EndNotifier(Arc<Notify>);
 
 impl Drop for EndNotifier {
@@ -131,51 +130,51 @@ impl Drop for EndNotifier {
     }
 }
 
-/// Starts a shard's thread. `service` makes what its connections call, once, on the shard; `started`
-/// hears once whether it serves, `ended` that it does no more.
+/// Starts a shard's thread. `service` makes the service of its connections, once, on the shard. `started`
+/// receives one message: whether the shard serves. `ended` is notified when the thread ends.
 ///
 /// # Errors
-/// When the operating system gives no thread.
+/// If the operating system refuses a thread.
 pub fn start<S: UnaryService + 'static>(
-    seat: ShardConfig,
+    config: ShardConfig,
     service: impl FnOnce(Rc<Driver>, Rc<Recorder>) -> S + Send + 'static,
     started: std::sync::mpsc::Sender<(usize, Result<(), ShardStartError>)>,
     ended: Arc<Notify>,
 ) -> io::Result<ShardThread> {
-    let shard = seat.shard;
+    let shard = config.shard;
     let thread = std::thread::Builder::new()
         .name(format!("shard-{shard}"))
         .spawn(move || {
-            let _ends = EndNotifier(ended);
-            let said = started.clone();
+            let _notifier = EndNotifier(ended);
+            let start_report = started.clone();
             let run = inventory_runtime::run_pinned(
-                seat.cpu,
-                seat.spin_before_park,
-                run(seat, service, started),
+                config.cpu,
+                config.spin_before_park,
+                run(config, service, started),
             );
             run.unwrap_or_else(|error| {
-                let _ = said.send((shard, Err(ShardStartError::Ring(error))));
+                let _ = start_report.send((shard, Err(ShardStartError::Ring(error))));
                 UnfinishedWork::default()
             })
         })?;
     Ok(ShardThread { shard, thread })
 }
 
-/// A shard's life.
+/// Runs a shard from start to end.
 async fn run<S: UnaryService + 'static>(
-    seat: ShardConfig,
+    config: ShardConfig,
     service: impl FnOnce(Rc<Driver>, Rc<Recorder>) -> S,
     started: std::sync::mpsc::Sender<(usize, Result<(), ShardStartError>)>,
 ) -> UnfinishedWork {
-    let shard = seat.shard;
+    let shard = config.shard;
     log::set_shard(shard);
-    let beat = seat.heartbeats.writer_for_current_thread(shard);
+    let heartbeat = config.heartbeats.writer_for_current_thread(shard);
     let recorder = Rc::new(Recorder::new(shard));
     let observer = Rc::new(observers::ShardStoreObserver::new(
         Rc::clone(&recorder),
-        &seat.store.tables,
+        &config.store.tables,
     ));
-    let store = match Store::connect(seat.store, observer).await {
+    let store = match Store::connect(config.store, observer).await {
         Ok(store) => Rc::new(store),
         Err(error) => {
             let _ = started.send((shard, Err(ShardStartError::Store(error))));
@@ -184,73 +183,73 @@ async fn run<S: UnaryService + 'static>(
     };
     let settings = EngineSettings {
         shard,
-        shards: seat.shards,
-        cache_capacity: seat.answers_cached,
-        cache_for: Micros(seat.answers_cached_for.as_micros() as u64),
-        late_commit: seat.late_commit,
-        sold_out_latch: Micros(seat.sold_out_latch.as_micros() as u64),
-        read_staleness: Micros(seat.read_staleness.as_micros() as u64),
+        shards: config.shards,
+        cache_capacity: config.answers_cached,
+        cache_for: Micros(config.answers_cached_for.as_micros() as u64),
+        late_commit: config.late_commit,
+        sold_out_latch: Micros(config.sold_out_latch.as_micros() as u64),
+        read_staleness: Micros(config.read_staleness.as_micros() as u64),
     };
-    let core = Engine::new(settings, SmallRng::from_os_rng());
-    let tracer = seat
+    let engine = Engine::new(settings, SmallRng::from_os_rng());
+    let tracer = config
         .tracing
         .map(|(sampler, sink)| Rc::new(Tracer::new(sampler, sink)));
     let driver = Driver::new(
         shard,
-        core,
+        engine,
         store,
-        seat.peers.clone(),
+        config.peers.clone(),
         Rc::clone(&recorder),
-        beat.clone(),
+        heartbeat.clone(),
         tracer.clone(),
     );
     let service = Rc::new(service(Rc::clone(&driver), Rc::clone(&recorder)));
     let calls = Rc::new(observers::ShardCallObserver::new(
         Rc::clone(&recorder),
-        beat.clone(),
+        heartbeat.clone(),
         tracer,
-        seat.log_calls_ratio,
+        config.log_calls_ratio,
     ));
-    let desk = Rc::new(ShardContext {
+    let context = Rc::new(ShardContext {
         shard,
-        balancer: seat.balancer.clone(),
+        balancer: config.balancer.clone(),
         service,
         grpc: Rc::new(GrpcContext::new(
-            seat.grpc,
+            config.grpc,
             Drain::new(),
             calls,
-            Some(seat.bridge),
+            Some(config.bridge),
         )),
         driver,
         recorder,
-        heartbeat: beat.clone(),
+        heartbeat: heartbeat.clone(),
         open_connections: Cell::new(0),
     });
 
     let serve: Rc<dyn Fn(AcceptedSocket)> = {
-        let desk = Rc::clone(&desk);
-        Rc::new(move |accepted| desk.serve(accepted))
+        let context = Rc::clone(&context);
+        Rc::new(move |accepted| context.serve(accepted))
     };
-    let door = Rc::new(Acceptor {
-        listener: Listener::adopt(seat.listener),
+    let acceptor = Rc::new(Acceptor {
+        listener: Listener::adopt(config.listener),
         shard,
-        balancer: seat.balancer,
-        peers: seat.peers,
+        balancer: config.balancer,
+        peers: config.peers,
         serve: Rc::clone(&serve),
     });
-    let accepting = inventory_runtime::spawn(Rc::clone(&door).accept());
-    let mut replies = seat.inbox.replies;
-    let answered = Rc::clone(&desk.driver);
+    let accepting = inventory_runtime::spawn(Rc::clone(&acceptor).accept());
+    let mut replies = config.inbox.replies;
+    let driver = Rc::clone(&context.driver);
     let replying = inventory_runtime::spawn(async move {
         while let Some(reply) = replies.recv().await {
-            answered.handle_reply(reply);
+            driver.handle_reply(reply);
         }
     });
     let reclaimer = Reclaimer::new(
-        Rc::clone(&desk.driver),
-        Rc::clone(&desk.recorder),
+        Rc::clone(&context.driver),
+        Rc::clone(&context.recorder),
         shard,
-        seat.shards,
+        config.shards,
     );
     let reclaiming = inventory_runtime::spawn(async move {
         if AssertUnwindSafe(reclaimer.run())
@@ -258,40 +257,44 @@ async fn run<S: UnaryService + 'static>(
             .await
             .is_err()
         {
-            tracing::error!("the reclaimer of expired holds panicked");
+            tracing::error!("hold reclaimer panicked");
         }
     });
     let ticking = inventory_runtime::spawn(async move {
         loop {
-            beat.beat(clock::monotonic());
+            heartbeat.beat(clock::monotonic());
             inventory_runtime::sleep(limits::HEARTBEAT_INTERVAL).await;
         }
     });
     let _ = started.send((shard, Ok(())));
 
-    let mut work = seat.inbox.messages;
-    let told = desk.serve_until_shutdown(&mut work, &serve).await;
+    let mut inbox = config.inbox.messages;
+    let mode = context.serve_until_shutdown(&mut inbox, &serve).await;
     reclaiming.cancel().await;
-    // No new connections. The task must be gone, not only forgotten: an accept loop would go on.
+    // No new connections. The task must be cancelled: a detached accept loop outlives its executor.
     accepting.cancel().await;
-    door.close();
-    let ended = match told {
-        ShutdownMode::Drain => desk.drain(&mut work, &serve, &seat.shutdown_barrier).await,
-        ShutdownMode::Abort => desk.abort(),
+    acceptor.close();
+    let unfinished = match mode {
+        ShutdownMode::Drain => {
+            context
+                .drain(&mut inbox, &serve, &config.shutdown_barrier)
+                .await
+        }
+        ShutdownMode::Abort => context.abort(),
     };
     replying.cancel().await;
     ticking.cancel().await;
-    ended
+    unfinished
 }
 
-/// What ends a shard's serving.
+/// How serving ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ShutdownMode {
     Drain,
     Abort,
 }
 
-/// What the tasks of a shard share.
+/// What the tasks of one shard share.
 struct ShardContext<S> {
     shard: usize,
     balancer: ConnectionBalancer,
@@ -304,38 +307,42 @@ struct ShardContext<S> {
 }
 
 impl<S: UnaryService + 'static> ShardContext<S> {
-    /// Takes a connection whose place in the loads is reserved.
+    /// Serves a connection that the balancer has counted on this shard.
     fn serve(self: &Rc<Self>, accepted: AcceptedSocket) {
         let stream = match accepted.bind_to_shard() {
             Ok(stream) => stream,
-            Err(_gone_already) => {
+            Err(_disconnected) => {
                 self.balancer.release(self.shard);
                 return;
             }
         };
-        let desk = Rc::clone(self);
-        desk.open_connections.set(desk.open_connections.get() + 1);
+        let context = Rc::clone(self);
+        context
+            .open_connections
+            .set(context.open_connections.get() + 1);
         inventory_runtime::spawn(async move {
-            let service = Rc::clone(&desk.service);
-            let context = Rc::clone(&desk.grpc);
-            let connection = inventory_grpc::serve_connection(stream, service, context);
+            let service = Rc::clone(&context.service);
+            let grpc = Rc::clone(&context.grpc);
+            let connection = inventory_grpc::serve_connection(stream, service, grpc);
             if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
-                tracing::error!("a connection's task panicked");
+                tracing::error!("connection task panicked");
             }
-            desk.open_connections.set(desk.open_connections.get() - 1);
-            desk.balancer.release(desk.shard);
+            context
+                .open_connections
+                .set(context.open_connections.get() - 1);
+            context.balancer.release(context.shard);
         })
         .detach();
     }
 
-    /// Works until it is told to end, or everybody who could tell has gone.
+    /// Handles messages until a shutdown is requested or no sender is left.
     async fn serve_until_shutdown(
         self: &Rc<Self>,
-        work: &mut tokio::sync::mpsc::Receiver<ShardMessage>,
+        inbox: &mut tokio::sync::mpsc::Receiver<ShardMessage>,
         serve: &Rc<dyn Fn(AcceptedSocket)>,
     ) -> ShutdownMode {
-        while let Some(item) = work.recv().await {
-            match item {
+        while let Some(message) = inbox.recv().await {
+            match message {
                 ShardMessage::Drain => return ShutdownMode::Drain,
                 ShardMessage::Abort => return ShutdownMode::Abort,
                 other => self.handle_message(other, serve),
@@ -344,63 +351,65 @@ impl<S: UnaryService + 'static> ShardContext<S> {
         ShutdownMode::Drain
     }
 
-    /// Asks the connections to leave, and works until all has settled, here and on the shards whose
-    /// calls may still come here, or the grace is over.
+    /// Drains the connections, and handles messages until this shard and every shard that may still forward
+    /// operations to this one are idle, or until an abort.
+    ///
+    /// 1. Listeners close on all shards, then GOAWAY is sent: a client that reconnects earlier would be reset
+    ///    with the backlog of a listener that closes.
+    /// 2. `all_idle` is read before the inbox: everything sent until then is in the inbox.
+    /// 3. The shard ends if it is not busy and all shards were idle at step 2.
     async fn drain(
         self: &Rc<Self>,
-        work: &mut tokio::sync::mpsc::Receiver<ShardMessage>,
+        inbox: &mut tokio::sync::mpsc::Receiver<ShardMessage>,
         serve: &Rc<dyn Fn(AcceptedSocket)>,
-        presence: &ShutdownBarrier,
+        barrier: &ShutdownBarrier,
     ) -> UnfinishedWork {
-        presence.listener_closed();
+        barrier.listener_closed();
         self.heartbeat.set_activity(Activity::Drain);
-        let began = clock::monotonic();
-        let mut asked = false;
+        let start = clock::monotonic();
+        let mut goaway_sent = false;
         loop {
-            // Not before every listener is closed: who is asked to leave comes back at once, and
-            // would be reset with the queue of a listener that closes.
-            let late = clock::monotonic().since(began) > CLOSING_MAX;
-            if !asked && (presence.all_listeners_closed() || late) {
-                asked = true;
+            let late = clock::monotonic().since(start) > CLOSING_MAX;
+            if !goaway_sent && (barrier.all_listeners_closed() || late) {
+                goaway_sent = true;
                 self.grpc.drain.start();
             }
-            // Looked at before the inbox: what was sent until then is in it.
-            let all_settled = presence.all_idle();
-            while let Ok(item) = work.try_recv() {
-                match item {
+            let all_idle = barrier.all_idle();
+            while let Ok(message) = inbox.try_recv() {
+                match message {
                     ShardMessage::Drain => {}
                     ShardMessage::Abort => return self.abort(),
                     other => self.handle_message(other, serve),
                 }
             }
-            // The place of a connection on its way here is reserved: it counts.
-            let mine = self.balancer.open_connections(self.shard) > 0 || !self.driver.is_idle();
-            if !mine && all_settled {
+            // A connection on its way to this shard is already counted.
+            let busy = self.balancer.open_connections(self.shard) > 0 || !self.driver.is_idle();
+            if !busy && all_idle {
                 return UnfinishedWork::default();
             }
-            if !mine && presence.all_listeners_closed() {
-                presence.idle();
+            if !busy && barrier.all_listeners_closed() {
+                barrier.idle();
             }
             inventory_runtime::sleep(DRAIN_POLL).await;
         }
     }
 
-    /// Ends as it is.
+    /// Closes all connections at once.
     fn abort(&self) -> UnfinishedWork {
         self.grpc.drain.abort();
         UnfinishedWork {
             connections: self.open_connections.get(),
-            operations: self.driver.unsettled(),
+            operations: self.driver.operations_in_pools(),
         }
     }
 
-    fn handle_message(self: &Rc<Self>, work: ShardMessage, serve: &Rc<dyn Fn(AcceptedSocket)>) {
-        self.heartbeat.set_activity(match work {
+    fn handle_message(self: &Rc<Self>, message: ShardMessage, serve: &Rc<dyn Fn(AcceptedSocket)>) {
+        self.heartbeat.set_activity(match message {
             ShardMessage::Scrape(_) | ShardMessage::Counters(_) => Activity::Scrape,
             ShardMessage::Job(_) => Activity::Job,
             _ => Activity::Inbox,
         });
-        match work {
+        match message {
             ShardMessage::Forward(forwarded) => {
                 let ForwardedOperation {
                     from,
@@ -416,10 +425,10 @@ impl<S: UnaryService + 'static> ShardContext<S> {
                 event,
                 layout,
                 query,
-                told,
+                reply,
             } => self
                 .driver
-                .handle_forwarded_query(&event, layout, query, told),
+                .handle_forwarded_query(&event, layout, query, reply),
             ShardMessage::Connection(accepted) => serve(accepted),
             ShardMessage::Scrape(reply) => {
                 let _ = reply.send(self.measure());
@@ -428,7 +437,7 @@ impl<S: UnaryService + 'static> ShardContext<S> {
                 let _ = reply.send(self.driver.counters());
             }
             ShardMessage::Job(job) => {
-                // Made inside: what builds the future may panic as well as what polls it.
+                // Called inside the guard: `job` itself may panic, not only the future it returns.
                 let driver = Rc::clone(&self.driver);
                 spawn_guarded(async move { job(driver).await });
             }
@@ -437,29 +446,24 @@ impl<S: UnaryService + 'static> ShardContext<S> {
     }
 
     fn measure(&self) -> ShardMetrics {
-        let began = clock::monotonic();
+        let start = clock::monotonic();
         let metrics = self.recorder.take(ShardGauges {
-            queue_depth: self.driver.in_line(),
+            queue_depth: self.driver.queue_depth(),
             in_flight: self.driver.in_flight(),
             cpu: process::thread_cpu(),
             counters: self.driver.counters(),
         });
-        metrics.with_scrape_time(clock::monotonic().since(began))
+        metrics.with_scrape_time(clock::monotonic().since(start))
     }
 }
 
-/// Runs a task of the side thread; a panic in it is logged and ends nothing else. The asker sees
-/// its channel closed.
+/// Runs a job of the control plane. A panic in the job is logged and ends only the job; its caller sees a
+/// closed channel.
 fn spawn_guarded(task: impl std::future::Future<Output = ()> + 'static) {
     inventory_runtime::spawn(async move {
         if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-            tracing::error!("a task panicked");
+            tracing::error!("shard job panicked");
         }
     })
     .detach();
-}
-
-/// A reply channel's two ends, for those who ask a shard.
-pub fn ask<T>() -> (oneshot::Sender<T>, oneshot::Receiver<T>) {
-    oneshot::channel()
 }

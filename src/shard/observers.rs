@@ -1,4 +1,4 @@
-//! From the wire's and the store's hooks to the shard's recorder.
+//! Passes the events of gRPC and of the store to the shard's recorder, tracer and log.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -17,21 +17,21 @@ use inventory_core::time::Micros;
 use inventory_grpc::{CallObserver, CallTrace, Code, ConnectionEnd, SpanIds};
 use inventory_store::{CapacityKind, StoreCall, StoreObserver, TableNames};
 
-/// A line about one call, in the fields that the seed's logs have. Empty ones are left out.
+/// A line attributes one call, in the fields that the seed's logs have. Empty ones are left out.
 macro_rules! log_call {
-    ($level:ident, $method:expr, $code:expr, $latency:expr, $about:expr, $note:expr) => {
+    ($level:ident, $method:expr, $code:expr, $latency:expr, $attributes:expr, $trace:expr) => {
         tracing::$level!(
             method = $method.trim_start_matches('/'),
-            event_id = named(&$about.event),
-            reservation_id = named(&$about.reservation),
+            event_id = named(&$attributes.event),
+            reservation_id = named(&$attributes.reservation),
             latency_ms = $latency.0 as f64 / 1e3,
-            ddb_rcu = $about.read_units,
-            ddb_wcu = $about.write_units,
-            outcome = match $about.outcome {
+            ddb_rcu = $attributes.read_units,
+            ddb_wcu = $attributes.write_units,
+            outcome = match $attributes.outcome {
                 "" => code_name($code as usize),
                 outcome => outcome,
             },
-            trace_id = $note.span.map(|(span, _)| format!("{:032x}", span.trace)),
+            trace_id = $trace.span.map(|(span, _)| format!("{:032x}", span.trace)),
             "call"
         )
     };
@@ -41,7 +41,7 @@ fn named(id: &str) -> Option<&str> {
     (!id.is_empty()).then_some(id)
 }
 
-/// Counts calls and connections, and tells more of those that somebody wants to know more of.
+/// Records calls and connections; logs and traces the selected calls.
 pub(super) struct ShardCallObserver {
     recorder: Rc<Recorder>,
     heartbeat: HeartbeatWriter,
@@ -84,7 +84,7 @@ impl CallObserver for ShardCallObserver {
 
     fn trace_call(&self, _method: &'static str, headers: &HeaderMap) -> Option<Rc<CallTrace>> {
         let sampled = self.tracer.as_ref().and_then(|t| t.sample(headers));
-        let is_drawn = self.sample_log();
+        let is_log_sampled = self.sample_log();
         match sampled {
             Some(sampled) => {
                 let span = SpanIds {
@@ -92,24 +92,24 @@ impl CallObserver for ShardCallObserver {
                     span: u64::from_be_bytes(sampled.span.to_bytes()),
                 };
                 let parent = sampled.parent.map(|id| u64::from_be_bytes(id.to_bytes()));
-                Some(Rc::new(CallTrace::sampled(span, parent, is_drawn)))
+                Some(Rc::new(CallTrace::sampled(span, parent, is_log_sampled)))
             }
-            None if is_drawn || tracing::enabled!(tracing::Level::DEBUG) => {
-                Some(Rc::new(CallTrace::unsampled(is_drawn)))
+            None if is_log_sampled || tracing::enabled!(tracing::Level::DEBUG) => {
+                Some(Rc::new(CallTrace::unsampled(is_log_sampled)))
             }
             None => None,
         }
     }
 
-    fn call_traced(&self, method: &'static str, code: Code, latency: Micros, note: &CallTrace) {
-        let about = note.attributes();
-        if let (Some(span), Some(tracer)) = (note.span, &self.tracer) {
-            let span = spans::call_span(span, method, code, latency, &about);
+    fn call_traced(&self, method: &'static str, code: Code, latency: Micros, trace: &CallTrace) {
+        let attributes = trace.attributes();
+        if let (Some(span), Some(tracer)) = (trace.span, &self.tracer) {
+            let span = spans::call_span(span, method, code, latency, &attributes);
             tracer.sink.offer(span);
         }
-        match note.is_log_sampled {
-            true => log_call!(info, method, code, latency, &about, note),
-            false => log_call!(debug, method, code, latency, &about, note),
+        match trace.is_log_sampled {
+            true => log_call!(info, method, code, latency, &attributes, trace),
+            false => log_call!(debug, method, code, latency, &attributes, trace),
         }
     }
 
@@ -122,16 +122,16 @@ impl CallObserver for ShardCallObserver {
     }
 }
 
-/// Counts store calls and logs what the store says is wrong.
+/// Records the requests to the store and logs its errors.
 pub(super) struct ShardStoreObserver {
     recorder: Rc<Recorder>,
-    /// The three names, as labels.
+    /// The names of the three tables, as labels.
     tables: [&'static str; 3],
 }
 
 impl ShardStoreObserver {
     pub(super) fn new(recorder: Rc<Recorder>, tables: &TableNames) -> Self {
-        // Labels live as long as the process; three short names per shard, once.
+        // Labels are `'static`; three short names per shard are leaked once.
         let label = |name: &str| -> &'static str { Box::leak(name.to_owned().into_boxed_str()) };
         Self {
             recorder,
@@ -142,9 +142,7 @@ impl ShardStoreObserver {
             ],
         }
     }
-}
 
-impl ShardStoreObserver {
     fn label(&self, table: &str) -> &'static str {
         let known = self.tables.iter().find(|name| **name == table);
         known.copied().unwrap_or("other")

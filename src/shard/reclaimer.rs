@@ -1,11 +1,11 @@
-//! Gives back what holds have that are past their time.
+//! Expires holds that are past their `expires_at` and returns their stock.
 //!
-//! Every shard of every process looks through its part of the expiry index again and again; there is
-//! no leader. That two of them find the same hold harms nothing: the write that ends it is
-//! conditional, so one of them does it and the other learns that it is done. The order in which keys
-//! are looked at is random, so that they seldom meet.
+//! Every shard of every process scans its part of the expiry index periodically; there is no leader. Two
+//! reclaimers that find the same hold are harmless: the write is conditional, so one of them succeeds and the
+//! other one reads that the hold is expired. The keys are scanned in random order, so that this is rare.
 //!
-//! Must not live here: what ends a hold (`domain::rules`), how it is written (`domain::lane`).
+//! Must not live here: when a hold expires (`inventory_core::rules`), how an expiry is written
+//! (`inventory_core::lane`).
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -25,7 +25,7 @@ use inventory_core::time::{Micros, UnixMillis};
 use inventory_runtime::clock;
 use inventory_store::{Page, StoreError, StoredRecord};
 
-/// One shard's part of the work.
+/// The reclaimer of one shard.
 pub(super) struct Reclaimer {
     driver: Rc<Driver>,
     recorder: Rc<Recorder>,
@@ -39,7 +39,7 @@ pub(super) struct Reclaimer {
 /// One key of the expiry index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ExpiryKey {
-    /// Since the epoch.
+    /// Minutes since the Unix epoch.
     minute: u64,
     part: u16,
 }
@@ -61,9 +61,9 @@ impl Reclaimer {
         }
     }
 
-    /// Works until it is dropped.
+    /// Runs until the future is dropped.
     pub(super) async fn run(mut self) {
-        // What expired while nobody ran may lie in any minute: one shard looks through them all.
+        // Holds that expired while no process ran can be in any minute: one shard scans the whole index.
         if self.shard == 0 {
             self.catch_up().await;
         }
@@ -83,7 +83,7 @@ impl Reclaimer {
         }
     }
 
-    /// Everything in the index that is past its time.
+    /// Expires every overdue hold in the index.
     async fn catch_up(&self) {
         let mut from = None;
         loop {
@@ -98,7 +98,7 @@ impl Reclaimer {
         }
     }
 
-    /// What is past its time under one key.
+    /// Expires the overdue holds of one key.
     async fn expire_key(&self, key: ExpiryKey, now: UnixMillis) {
         let mut from = None;
         loop {
@@ -124,24 +124,24 @@ impl Reclaimer {
     fn page(&self, page: Result<Page<StoredRecord>, StoreError>) -> Option<Page<StoredRecord>> {
         page.inspect_err(|error| {
             let now = clock::monotonic();
-            let often = Micros(limits::RECLAIM_COMPLAIN_EVERY.as_micros() as u64);
-            let quiet = self
+            let interval = Micros(limits::RECLAIM_COMPLAIN_EVERY.as_micros() as u64);
+            let is_recent = self
                 .last_warning
                 .get()
-                .is_some_and(|at| now.since(at) < often);
-            if !quiet {
+                .is_some_and(|at| now.since(at) < interval);
+            if !is_recent {
                 self.last_warning.set(Some(now));
-                tracing::warn!(%error, "expired holds cannot be looked for; trying again");
+                tracing::warn!(%error, "cannot read expired holds");
             }
         })
         .ok()
     }
 
-    /// Ends these holds and waits until that is done, or has to be tried again in the next round.
+    /// Expires these holds and waits for the outcomes. A hold that fails is found again in the next round.
     async fn expire(&self, records: Vec<StoredRecord>) {
-        let patience = Micros(limits::RECLAIM_TIMEOUT.as_micros() as u64);
-        let deadline = clock::monotonic().plus(patience);
-        let ended = records.into_iter().map(|record| {
+        let timeout = Micros(limits::RECLAIM_TIMEOUT.as_micros() as u64);
+        let deadline = clock::monotonic().plus(timeout);
+        let outcomes = records.into_iter().map(|record| {
             let StoredRecord {
                 event,
                 reservation,
@@ -153,37 +153,38 @@ impl Reclaimer {
                 None => InventoryType::Quantity,
             };
             let due = view.expires_at.unwrap_or_default();
-            let answer = self.driver.reclaim(event, reservation, view, deadline);
+            let answer = self.driver.expire_hold(event, reservation, view, deadline);
             async move {
-                let is_done = matches!(answer.await, Ok(Answer::Expired));
-                if is_done {
-                    let late = clock::now().unix.0.saturating_sub(due.0);
-                    self.recorder.reclaimed(kind, Micros::from_millis(late));
+                let is_expired = matches!(answer.await, Ok(Answer::Expired));
+                if is_expired {
+                    let delay = clock::now().unix.0.saturating_sub(due.0);
+                    self.recorder.reclaimed(kind, Micros::from_millis(delay));
                 }
-                is_done
+                is_expired
             }
         });
-        let ended: Vec<_> = ended.collect();
-        let asked = ended.len();
-        let done = join_all(ended)
+        let outcomes: Vec<_> = outcomes.collect();
+        let found = outcomes.len();
+        let expired = join_all(outcomes)
             .await
             .into_iter()
-            .filter(|done| *done)
+            .filter(|is_expired| *is_expired)
             .count();
-        if asked > 0 {
-            tracing::debug!(asked, done, "holds past their time");
+        if found > 0 {
+            tracing::debug!(found, expired, "expired holds");
         }
     }
 }
 
-/// The keys that this shard looks at in this round: every time the current minute, in which holds
-/// come to their end one after the other; the one before it while it may still have some, and from
-/// time to time; and every few minutes all that a hold may lie in.
+/// The keys that this shard scans in this round: always the current minute; the previous minute early in a
+/// minute and every few rounds; and at longer intervals every minute that can have a hold.
 fn keys(now: UnixMillis, round: u32, shard: usize, shards: usize) -> Vec<ExpiryKey> {
     let minute = now.0 / 60_000;
-    let into = Duration::from_millis(now.0 % 60_000);
+    let into_minute = Duration::from_millis(now.0 % 60_000);
     let mut back = 0;
-    if into < limits::RECLAIM_LOOK_BACK || round.is_multiple_of(limits::RECLAIM_LAST_MINUTE_EVERY) {
+    if into_minute < limits::RECLAIM_LOOK_BACK
+        || round.is_multiple_of(limits::RECLAIM_LAST_MINUTE_EVERY)
+    {
         back = 1;
     }
     if round.is_multiple_of(limits::RECLAIM_WIDE_EVERY) {
@@ -205,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shards_together_look_at_every_part_of_this_minute_once() {
+    fn the_shards_scan_every_part_of_the_current_minute_once() {
         let now = UnixMillis(50_000 + 7 * 60_000);
         for shards in [1, 3, 64] {
             let mut parts: Vec<u16> = (0..shards)
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_minute_before_is_looked_at_while_it_may_have_some() {
+    fn the_previous_minute_is_scanned_early_in_a_minute_and_every_few_rounds() {
         let minutes = |into: u64, round: u32| {
             let found = keys(UnixMillis(7 * 60_000 + into), round, 0, 1);
             let mut minutes: Vec<u64> = found.iter().map(|key| key.minute).collect();

@@ -1,30 +1,30 @@
-//! When a draining shard may end: not before every other one has nothing left either.
+//! When a draining shard may end: only after every other shard is idle too.
 //!
-//! A shard without connections may own the stripe that another shard's call is about. So all of
-//! them take two steps, each only after everybody has taken the one before:
+//! A shard without connections may own the stripe of another shard's operation. So all shards take two
+//! steps, each only after all shards have taken the previous one:
 //!
-//! 1. nobody accepts: no connection is handed from one shard to another any more;
-//! 2. nobody has connections, calls or writes: no operation is forwarded any more.
+//! 1. `listeners_closed`: no shard accepts, so no connection is sent from one shard to another any more.
+//! 2. `idle`: no shard has connections, calls or writes, so no operation is forwarded any more.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Makes the presences of `shards` shards, one for each.
+/// The barriers of `shards` shards, one for each.
 pub fn barriers(shards: usize) -> Vec<ShutdownBarrier> {
     let counts = Arc::new(BarrierCounts {
         shards,
         listeners_closed: AtomicUsize::new(0),
         idle: AtomicUsize::new(0),
     });
-    let presence = |_| ShutdownBarrier {
+    let barrier = |_| ShutdownBarrier {
         counts: Arc::clone(&counts),
         step: Cell::new(BarrierStep::Serving),
     };
-    (0..shards).map(presence).collect()
+    (0..shards).map(barrier).collect()
 }
 
-/// How many shards have taken each step.
+/// The number of shards that have taken each step.
 struct BarrierCounts {
     shards: usize,
     listeners_closed: AtomicUsize,
@@ -38,29 +38,29 @@ enum BarrierStep {
     Idle,
 }
 
-/// One shard's part. A shard that drops it, however it ended, is not waited for.
+/// One shard's side of the barrier. Dropping it takes both steps, so that no shard waits for a failed one.
 pub struct ShutdownBarrier {
     counts: Arc<BarrierCounts>,
     step: Cell<BarrierStep>,
 }
 
 impl ShutdownBarrier {
-    /// This shard accepts no more, and has handed over what it accepted before.
+    /// This shard has closed its listener and sent on what it had accepted.
     pub fn listener_closed(&self) {
         self.advance(BarrierStep::ListenerClosed);
     }
 
-    /// No shard accepts any more.
+    /// Whether all shards have closed their listeners.
     pub fn all_listeners_closed(&self) -> bool {
         self.counts.listeners_closed.load(Ordering::Acquire) == self.counts.shards
     }
 
-    /// This shard has nothing left of its own; operations of others may still come.
+    /// This shard has no work of its own; other shards may still forward operations to it.
     pub fn idle(&self) {
         self.advance(BarrierStep::Idle);
     }
 
-    /// No shard has anything left of its own.
+    /// Whether no shard has work of its own.
     pub fn all_idle(&self) -> bool {
         self.counts.idle.load(Ordering::Acquire) == self.counts.shards
     }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_is_taken_when_the_last_shard_takes_it() {
+    fn a_step_is_complete_when_the_last_shard_takes_it() {
         let shards = barriers(3);
         shards[0].listener_closed();
         shards[1].listener_closed();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_is_gone_is_not_waited_for() {
+    fn a_dropped_shard_does_not_block_the_others() {
         let mut shards = barriers(2);
         drop(shards.pop());
         shards[0].listener_closed();

@@ -94,7 +94,7 @@ fn outcome_name(outcome: &TransactionOutcome) -> (&'static str, Option<&'static 
     }
 }
 
-/// The span of a call that has just ended.
+/// The span of a finished call.
 pub(super) fn call_span(
     ids: (SpanIds, Option<u64>),
     method: &'static str,
