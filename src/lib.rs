@@ -1,8 +1,9 @@
-//! The server of inventory-api, as a library: `main.rs` only wires it, tests start parts of it.
+//! The server of inventory-api as a library: `main.rs` only starts it, tests use parts of it.
 //!
-//! Arrows point one way: [`inventory_core`] imports nothing of the rest; [`inventory_store`], [`inventory_grpc`] and [`telemetry`]
-//! know the domain or nothing; [`shard`] joins them; [`api`] speaks the contracts on it; [`server`]
-//! wires, [`cli`] is on top. `docs/ARCHITECTURE.md` has the picture.
+//! Dependencies point one way: [`inventory_core`] depends on no other crate of the workspace;
+//! [`inventory_store`], [`inventory_grpc`] and [`telemetry`] depend on the core at most; [`shard`] joins them;
+//! [`api`] implements the contracts on a shard; [`server`] wires the process; [`cli`] is on top.
+//! `docs/ARCHITECTURE.md` has the picture.
 
 pub mod api;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! The binary: the allocator, the kernel's barrier, and the command line. Nothing else.
+//! The binary: the allocator, the process-wide initialisation of the executor, and the command line.
 
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ const _: () = assert!(
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // Before any thread exists: registering later would interrupt every running core.
+    // Before any other thread exists: a later registration would interrupt every running core.
     inventory_runtime::early_init();
     cli::run()
 }

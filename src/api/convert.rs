@@ -1,4 +1,4 @@
-//! The domain's values as the contracts spell them: times, seats, counts.
+//! Conversions between core types and the messages of both contracts: times, seats, counts.
 //!
 //! Must not live here: decisions.
 
@@ -20,7 +20,7 @@ pub(super) fn timestamp(at: UnixMillis) -> Timestamp {
     }
 }
 
-/// Cut to the millisecond. `None` when it is no legal timestamp, or before 1970.
+/// Truncated to the millisecond. `None` for an invalid timestamp or one before 1970.
 pub(super) fn millis(at: &Timestamp) -> Option<UnixMillis> {
     let seconds = u64::try_from(at.seconds).ok()?;
     let nanos = u32::try_from(at.nanos)
@@ -31,7 +31,7 @@ pub(super) fn millis(at: &Timestamp) -> Option<UnixMillis> {
     Some(UnixMillis(seconds.saturating_add(millis)))
 }
 
-/// A count that a contract gives 32 bits. Past them it says the most that it can say.
+/// A count as 32 bits, saturated at the maximum.
 pub(super) fn count(count: u64) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
@@ -43,7 +43,7 @@ pub(super) fn money(price: &Price) -> common::Money {
     }
 }
 
-/// A seat with what is known of it, in the state that the answer is about.
+/// A seat with its details, in the state that the response reports.
 pub(super) fn seat(seat: SeatItem, status: common::SeatStatus) -> common::Seat {
     common::Seat {
         id: seat.id.into_string(),
@@ -55,7 +55,7 @@ pub(super) fn seat(seat: SeatItem, status: common::SeatStatus) -> common::Seat {
     }
 }
 
-/// A seat of which only the id is known.
+/// A seat without details.
 pub(super) fn bare_seat(id: &SeatId, status: common::SeatStatus) -> common::Seat {
     common::Seat {
         id: id.to_string(),
@@ -64,7 +64,7 @@ pub(super) fn bare_seat(id: &SeatId, status: common::SeatStatus) -> common::Seat
     }
 }
 
-/// Whether somebody could have the seat at `now`.
+/// Whether the seat is available at `now`.
 pub(super) fn is_free(seat: &SeatItem, now: UnixMillis) -> bool {
     match &seat.state {
         SeatState::Available => true,
@@ -99,13 +99,13 @@ mod tests {
     }
 
     #[test]
-    fn a_count_past_32_bits_says_the_most_it_can() {
+    fn counts_saturate_at_32_bits() {
         assert_eq!(count(7), 7);
         assert_eq!(count(u64::MAX), i32::MAX);
     }
 
     #[test]
-    fn a_hold_past_its_time_leaves_its_seat_free() {
+    fn the_seat_of_an_expired_hold_is_free() {
         let state = |state| SeatItem {
             id: "A-1".parse().unwrap(),
             facts: Default::default(),

@@ -1,4 +1,4 @@
-//! `inventory.v1.Inventory`: the handlers of contract A. Whatever is not a success is a gRPC status.
+//! The handlers of `inventory.v1.Inventory`. Every failure is a gRPC status.
 
 use std::rc::Rc;
 
@@ -49,8 +49,8 @@ impl InventoryHandlers {
     ) -> Result<ReservationRequest, Status> {
         let event = violations.event(event);
         let reservation = violations.reservation(reservation);
-        let wanted = violations.wanted(qty, seat_ids(seats), self.service.qty_max());
-        ReservationRequest::checked(violations, event, reservation, wanted)
+        let selection = violations.selection(qty, seat_ids(seats), self.service.qty_max());
+        ReservationRequest::checked(violations, event, reservation, selection)
     }
 }
 
@@ -62,32 +62,32 @@ impl Inventory for InventoryHandlers {
     ) -> Result<CheckRes, Status> {
         let mut violations = FieldViolations::of(INVENTORY_V1);
         let event = violations.event(request.event_id);
-        let wanted = violations.wanted(
+        let selection = violations.selection(
             request.qty,
             seat_ids(request.seat_ids),
             self.service.qty_max(),
         );
-        let (event, wanted) = match (event, wanted) {
-            (Some(event), Some(wanted)) => (event, wanted),
+        let (event, selection) = match (event, selection) {
+            (Some(event), Some(selection)) => (event, selection),
             (event, _) => {
-                let about = ErrorSubject::of(event, None);
-                return Err(rejection::invalid_argument(violations, &about));
+                let subject = ErrorSubject::of(event, None);
+                return Err(rejection::invalid_argument(violations, &subject));
             }
         };
-        let kind = inventory_type(&wanted);
-        let question = match wanted {
+        let kind = inventory_type(&selection);
+        let query = match selection {
             Selection::Quantity(qty) => Query::Availability { qty, section: None },
             Selection::Seats(seats) => Query::Seats { seats },
             Selection::AsRecorded => return Err(rejection::unexpected_answer()),
         };
-        let found = match self.service.query_cached(call, &event, &question) {
-            Some(found) => Ok(found),
-            // Boxed: a call answered at once carries no room for it.
-            None => Box::pin(self.service.query(call, event, question)).await,
+        let result = match self.service.cached_query_result(call, &event, &query) {
+            Some(result) => Ok(result),
+            // Boxed so that a call answered at once has no space for it.
+            None => Box::pin(self.service.query(call, event, query)).await,
         };
-        let answer = found.and_then(availability);
+        let answer = result.and_then(availability);
         let result = match &answer {
-            Ok(found) if found.available => "available",
+            Ok(result) if result.available => "available",
             Ok(_) => "unavailable",
             Err(_) => "error",
         };
@@ -111,7 +111,7 @@ impl Inventory for InventoryHandlers {
             request.seat_ids,
         )?;
         checked.payment_intent = request.payment_intent_id;
-        let kind = inventory_type(&checked.wanted);
+        let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Commit, RecordExpectation::Absent, call);
         let outcome = self.service.submit(call, operation).outcome().await;
         let status = outcome
@@ -141,7 +141,7 @@ impl Inventory for InventoryHandlers {
             request.qty,
             request.seat_ids,
         )?;
-        let kind = inventory_type(&checked.wanted);
+        let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Release, RecordExpectation::Present, call);
         let outcome = self.service.submit(call, operation).outcome().await;
         let status = outcome
@@ -165,8 +165,10 @@ impl Inventory for InventoryHandlers {
     ) -> Result<PlaceHoldRes, Status> {
         let mut violations = FieldViolations::of(INVENTORY_V1);
         let section = violations.section(request.section);
-        let wish = request.hold_expires_at;
-        let hold_until = self.service.hold_until(&mut violations, wish.as_ref());
+        let requested_expiry = request.hold_expires_at;
+        let hold_until = self
+            .service
+            .hold_until(&mut violations, requested_expiry.as_ref());
         let mut checked = self.request(
             violations,
             request.event_id,
@@ -176,7 +178,7 @@ impl Inventory for InventoryHandlers {
         )?;
         checked.section = section;
         checked.hold_until = hold_until;
-        let kind = inventory_type(&checked.wanted);
+        let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Hold, RecordExpectation::Absent, call);
         let outcome = self.service.submit(call, operation).outcome().await;
         let status = outcome.as_ref().map_or_else(CallFailure::reason, |_| HELD);
@@ -209,16 +211,16 @@ impl Inventory for InventoryHandlers {
         };
         let record = Box::pin(self.service.read_reservation(call, &reservation)).await;
         let record = record.map_err(CallFailure::into_status)?;
-        Ok(shown(record, clock::now().unix))
+        Ok(reservation_response(record, clock::now().unix))
     }
 }
 
-fn availability(found: QueryResult) -> Result<CheckRes, CallFailure> {
+fn availability(result: QueryResult) -> Result<CheckRes, CallFailure> {
     let available = |available| CheckRes {
         available,
         unavailable_seats: Vec::new(),
     };
-    match found {
+    match result {
         QueryResult::Units {
             available: some, ..
         } => Ok(available(some)),
@@ -233,15 +235,15 @@ fn availability(found: QueryResult) -> Result<CheckRes, CallFailure> {
                 unavailable_seats,
             })
         }
-        QueryResult::Status(_) => Err(CallFailure::Unanswered(rejection::unexpected_answer())),
+        QueryResult::Status(_) => Err(CallFailure::Failed(rejection::unexpected_answer())),
     }
 }
 
-fn shown(record: StoredRecord, now: UnixMillis) -> GetReservationRes {
+fn reservation_response(record: StoredRecord, now: UnixMillis) -> GetReservationRes {
     let view = &record.view;
-    let over = view.expires_at.is_some_and(|at| at <= now);
+    let expired = view.expires_at.is_some_and(|at| at <= now);
     let status = match view.state {
-        ReservationState::Held if over => EXPIRED,
+        ReservationState::Held if expired => EXPIRED,
         ReservationState::Held => HELD,
         ReservationState::Confirmed => CONFIRMED,
         ReservationState::Released => RELEASED,

@@ -1,17 +1,18 @@
-//! The contracts, as handlers on a shard: request → operation, answer → response or status.
+//! The two contracts as handlers on a shard: request → operation or query, answer → response or status.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `inventory.rs` | `inventory.v1.Inventory`, contract A: a refusal is a gRPC status |
-//! | `reservation/` | `reservation.v1.InventoryService`, contract B: a refusal is in the response |
-//! | `clerk.rs` | what both share: from a request to the domain's answer |
-//! | `names.rs` | the names of events, remembered |
-//! | `stored.rs` | what is read from the store past the domain |
-//! | `validate.rs` | what a request must look like |
-//! | `refusal.rs` | which status a refusal is, with which details |
-//! | `convert.rs` | the domain's values as the contracts spell them |
+//! | `inventory_v1.rs` | `inventory.v1.Inventory`: a rejection is a gRPC status |
+//! | `reservation_v1/` | `reservation.v1.InventoryService`: a rejection is part of the response |
+//! | `reservation_service.rs` | the core that both share: from a request to the engine's answer |
+//! | `event_names.rs` | cached names of events |
+//! | `store_reads.rs` | reads that bypass the engine |
+//! | `validate.rs` | validation of request fields |
+//! | `rejection.rs` | the status and reason of each rejection |
+//! | `convert.rs` | conversions between core types and messages |
 //!
-//! Must not live here: rules about reservations (`domain`), HTTP/2 and encoding (`wire`).
+//! May use the core, the gRPC crate, the shard's driver, the recorder and the store's read types. Must not
+//! live here: rules about reservations (`inventory_core`), HTTP/2 and encoding (`inventory_grpc`).
 
 mod convert;
 mod event_names;

@@ -1,4 +1,4 @@
-//! Which gRPC status a refusal is. The table is the contract's; clients decide by the reason.
+//! The gRPC status and reason of each rejection. Clients decide by the reason, never by the text.
 
 use std::time::Duration;
 
@@ -29,16 +29,16 @@ pub mod reason {
     pub const INTERNAL: &str = "INTERNAL";
 }
 
-/// Whom a status is about; goes into `ErrorInfo.metadata`.
+/// The event and reservation of a status, for `ErrorInfo.metadata`.
 #[derive(Clone, Debug, Default)]
 pub struct ErrorSubject {
     pub event: String,
-    /// Empty where the call has none.
+    /// Empty if the call has none.
     pub reservation: String,
 }
 
 impl ErrorSubject {
-    /// As far as they are known.
+    /// The subject, as far as it is known.
     pub fn of(event: Option<EventId>, reservation: Option<ReservationId>) -> Self {
         Self {
             event: event.map_or_else(String::new, EventId::into_string),
@@ -57,9 +57,9 @@ impl ErrorSubject {
     }
 }
 
-/// The reason of a refusal, the same on both contracts and in the metrics.
-pub fn reason_of(refusal: &Rejection) -> &'static str {
-    match refusal {
+/// The reason of a rejection, the same in both contracts and in the metrics.
+pub fn reason_of(rejection: &Rejection) -> &'static str {
+    match rejection {
         Rejection::InsufficientInventory { .. } => reason::INSUFFICIENT_INVENTORY,
         Rejection::EventNotFound => reason::EVENT_NOT_FOUND,
         Rejection::EventClosed => reason::EVENT_CLOSED,
@@ -79,9 +79,9 @@ pub fn reason_of(refusal: &Rejection) -> &'static str {
     }
 }
 
-/// Whether an operation was refused because of what others had done, which is a conflict.
-pub fn is_conflict(refusal: &Rejection) -> bool {
-    match refusal {
+/// Whether an operation was rejected because of other operations, which counts as a conflict.
+pub fn is_conflict(rejection: &Rejection) -> bool {
+    match rejection {
         Rejection::InsufficientInventory { .. }
         | Rejection::IdempotencyConflict
         | Rejection::ReservationReleased
@@ -101,39 +101,39 @@ pub fn is_conflict(refusal: &Rejection) -> bool {
     }
 }
 
-/// The status of a refusal.
-pub fn status_of(refusal: &Rejection, subject: &ErrorSubject) -> Status {
-    let reason = reason_of(refusal);
-    let status = match refusal {
+/// The status of a rejection.
+pub fn status_of(rejection: &Rejection, subject: &ErrorSubject) -> Status {
+    let reason = reason_of(rejection);
+    let status = match rejection {
         Rejection::InsufficientInventory { remaining } => Status::new(
             Code::Aborted,
             reason,
-            format!("not enough left: {remaining} remaining"),
+            format!("insufficient inventory: {remaining} available"),
         )
         .with_metadata("remaining", remaining.to_string()),
-        Rejection::EventNotFound => Status::new(Code::NotFound, reason, "no such event"),
+        Rejection::EventNotFound => Status::new(Code::NotFound, reason, "event not found"),
         Rejection::EventClosed => Status::new(
             Code::FailedPrecondition,
             reason,
-            "the event takes no new reservations",
+            "the event is closed for new reservations",
         ),
         Rejection::SeatsUnavailable { seats } => {
             let seats = listed(seats);
-            let said = format!("others have these seats: {seats}");
-            Status::new(Code::Aborted, reason, said).with_metadata("seat_ids", seats)
+            let message = format!("seats not available: {seats}");
+            Status::new(Code::Aborted, reason, message).with_metadata("seat_ids", seats)
         }
         Rejection::SeatsNotFound { seats } => {
             let seats = listed(seats);
-            let said = format!("the event has no such seats: {seats}");
-            Status::new(Code::NotFound, reason, said).with_metadata("seat_ids", seats)
+            let message = format!("seats not found: {seats}");
+            Status::new(Code::NotFound, reason, message).with_metadata("seat_ids", seats)
         }
         Rejection::HoldExpired => Status::new(
             Code::FailedPrecondition,
             reason,
-            "the hold is past its time and what it had is gone; a new one needs a new reservation_id",
+            "the hold has expired and its inventory is no longer available; use a new reservation_id",
         ),
         Rejection::ReservationNotFound => {
-            Status::new(Code::NotFound, reason, "there is no such reservation")
+            Status::new(Code::NotFound, reason, "reservation not found")
         }
         Rejection::ReservationNotConfirmed => Status::new(
             Code::FailedPrecondition,
@@ -148,32 +148,32 @@ pub fn status_of(refusal: &Rejection, subject: &ErrorSubject) -> Status {
         Rejection::ReservationReleased => Status::new(
             Code::FailedPrecondition,
             reason,
-            "the reservation is released; a new one needs a new reservation_id",
+            "the reservation is released; use a new reservation_id",
         ),
         Rejection::ReservationCommitted => Status::new(
             Code::FailedPrecondition,
             reason,
-            "the reservation is confirmed; a sold ticket is not released",
+            "the reservation is confirmed and cannot be released",
         ),
         Rejection::DeadlineExceeded => Status::new(
             Code::DeadlineExceeded,
             reason,
-            "the deadline passed before the write was sent; nothing was done",
+            "the deadline passed before the write was sent; the request was not executed",
         ),
         Rejection::Overloaded { retry_after } => Status::new(
             Code::ResourceExhausted,
             reason,
-            "too much is queued; nothing was done",
+            "overloaded; the request was not executed",
         )
         .with_retry_after(span(*retry_after)),
         Rejection::StoreBusy { retry_after } => Status::new(
             Code::Unavailable,
             reason,
-            "the store is throttling or contended; nothing was done",
+            "the store throttles or has conflicting writes; the request was not executed",
         )
         .with_retry_after(span(*retry_after)),
         Rejection::StoreUnavailable { retry_after } => {
-            Status::new(Code::Unavailable, reason, "the store cannot be used now")
+            Status::new(Code::Unavailable, reason, "the store is unavailable")
                 .with_retry_after(span(*retry_after))
         }
         Rejection::Internal => {
@@ -188,20 +188,20 @@ pub fn deadline_status(subject: &ErrorSubject) -> Status {
     subject.describe(Status::new(
         Code::DeadlineExceeded,
         reason::DEADLINE_EXCEEDED,
-        "the deadline passed before the outcome was known; a repeat of the call learns it",
+        "the deadline passed before the outcome was known; retry with the same reservation_id to get the outcome",
     ))
 }
 
-/// The status of a call whose answer was lost with the shard: the write may have taken effect.
+/// The status of a call whose answer was lost with its shard: the write may have succeeded.
 pub fn shutdown_status(subject: &ErrorSubject) -> Status {
     subject.describe(Status::new(
         Code::Unavailable,
         inventory_grpc::reason::SHUTTING_DOWN,
-        "the server is leaving; repeat the call with the same reservation_id",
+        "the server is shutting down; retry with the same reservation_id",
     ))
 }
 
-/// The status of a request with bad fields.
+/// The status of a request with invalid fields.
 pub fn invalid_argument(violations: FieldViolations, subject: &ErrorSubject) -> Status {
     let violations = violations.into_vec();
     let listed: Vec<String> = violations
@@ -219,9 +219,9 @@ pub fn invalid_argument(violations: FieldViolations, subject: &ErrorSubject) -> 
     subject.describe(status)
 }
 
-/// An answer that does not fit the call: the rules never give one verb another's success.
+/// The status for an answer of another verb, which the rules never produce.
 pub fn unexpected_answer() -> Status {
-    Status::internal(reason::INTERNAL, "the answer does not fit the call")
+    Status::internal(reason::INTERNAL, "unexpected answer to this call")
 }
 
 fn listed(seats: &[SeatId]) -> String {

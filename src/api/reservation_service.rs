@@ -1,9 +1,10 @@
-//! What the handlers of both contracts share: from a checked request to the domain's answer.
+//! The core that the handlers of both contracts share: from a validated request to the engine's answer.
 //!
-//! A repeat of a settled reservation, and a question that a snapshot answers, are answered on the spot,
-//! without an await. Everything else is handed to the driver; the future that waits for the answer may be dropped, the write goes on.
+//! A retry of a settled reservation and a query that a snapshot answers complete at once, without an await.
+//! Everything else goes to the driver. The future that waits for the answer may be dropped; the write
+//! continues.
 //!
-//! Must not live here: anything that one contract spells differently from the other.
+//! Must not live here: whatever differs between the contracts.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -32,18 +33,18 @@ use inventory_grpc::{CallContext, Status};
 use inventory_runtime::clock;
 use inventory_store::{StoreError, StoredRecord};
 
-/// What an operator allows.
+/// Limits applied at validation.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
     /// Units of one reservation, at least 1.
     pub qty_max: u32,
-    /// How long a hold lasts that names no end.
+    /// Length of a hold without `hold_expires_at`.
     pub hold_ttl: Duration,
-    /// How long one may last.
+    /// Longest hold.
     pub hold_ttl_max: Duration,
 }
 
-/// One per shard.
+/// The shared core of the handlers, one per shard.
 pub struct ReservationService {
     driver: Rc<Driver>,
     recorder: Rc<Recorder>,
@@ -51,11 +52,11 @@ pub struct ReservationService {
     names: Rc<EventNames>,
 }
 
-/// A request that writes, every field as it must be.
+/// A validated request that writes.
 pub(super) struct ReservationRequest {
     pub(super) event: EventId,
     pub(super) reservation: ReservationId,
-    pub(super) wanted: Selection,
+    pub(super) selection: Selection,
     pub(super) section: Option<String>,
     pub(super) payment_intent: String,
     pub(super) hold_until: Option<UnixMillis>,
@@ -63,25 +64,25 @@ pub(super) struct ReservationRequest {
 
 impl ReservationRequest {
     /// # Errors
-    /// INVALID_ARGUMENT with all violations, when there are any.
+    /// INVALID_ARGUMENT with all violations, if there are any.
     pub(super) fn checked(
         violations: FieldViolations,
         event: Option<EventId>,
         reservation: Option<ReservationId>,
-        wanted: Option<Selection>,
+        selection: Option<Selection>,
     ) -> Result<Self, Status> {
-        match (event, reservation, wanted, violations.is_empty()) {
-            (Some(event), Some(reservation), Some(wanted), true) => Ok(Self {
+        match (event, reservation, selection, violations.is_empty()) {
+            (Some(event), Some(reservation), Some(selection), true) => Ok(Self {
                 event,
                 reservation,
-                wanted,
+                selection,
                 section: None,
                 payment_intent: String::new(),
                 hold_until: None,
             }),
             (event, reservation, ..) => {
-                let about = ErrorSubject::of(event, reservation);
-                Err(rejection::invalid_argument(violations, &about))
+                let subject = ErrorSubject::of(event, reservation);
+                Err(rejection::invalid_argument(violations, &subject))
             }
         }
     }
@@ -89,57 +90,57 @@ impl ReservationRequest {
     pub(super) fn operation(
         self,
         verb: Verb,
-        expect: RecordExpectation,
+        expectation: RecordExpectation,
         call: &CallContext,
     ) -> Operation {
         Operation {
             verb,
-            fingerprint: Operation::fingerprint_of(&self.event, &self.wanted),
+            fingerprint: Operation::fingerprint_of(&self.event, &self.selection),
             reservation: self.reservation,
             event: self.event,
-            selection: self.wanted,
+            selection: self.selection,
             section: self.section,
             payment_intent: self.payment_intent,
             hold_until: self.hold_until,
-            expectation: expect,
+            expectation,
             deadline: call.deadline,
         }
     }
 }
 
-/// Why a call got no success.
+/// Why a call failed.
 #[derive(Debug)]
 pub(super) enum CallFailure {
-    /// The domain's word.
-    Refused(Rejection, ErrorSubject),
-    /// The domain's word did not come.
-    Unanswered(Status),
+    /// The engine rejected the operation.
+    Rejected(Rejection, ErrorSubject),
+    /// No answer arrived in time.
+    Failed(Status),
 }
 
 impl CallFailure {
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Refused(why, _) => rejection::reason_of(why),
-            Self::Unanswered(status) => status.reason(),
+            Self::Rejected(rejection, _) => rejection::reason_of(rejection),
+            Self::Failed(status) => status.reason(),
         }
     }
 
     pub(super) fn into_status(self) -> Status {
         match self {
-            Self::Refused(why, about) => rejection::status_of(&why, &about),
-            Self::Unanswered(status) => status,
+            Self::Rejected(rejection, subject) => rejection::status_of(&rejection, &subject),
+            Self::Failed(status) => status,
         }
     }
 }
 
-/// An operation that has been looked at.
+/// A submitted operation.
 pub(super) enum OperationCall<'a> {
     Completed(Result<Answer, CallFailure>),
     Pending(Pin<Box<dyn Future<Output = Result<Answer, CallFailure>> + 'a>>),
 }
 
 impl OperationCall<'_> {
-    /// Never [`Answer::Rejected`]: that is a failure.
+    /// The answer; [`Answer::Rejected`] is returned as a failure.
     pub(super) async fn outcome(self) -> Result<Answer, CallFailure> {
         match self {
             Self::Completed(answer) => answer,
@@ -167,117 +168,116 @@ impl ReservationService {
         self.limits.qty_max
     }
 
-    /// When a hold ends that asks for `wish`; `None`, and a violation, when it cannot.
+    /// The expiry of a hold that requests `requested`; `None`, and a violation, if that is invalid.
     pub(super) fn hold_until(
         &self,
         violations: &mut FieldViolations,
-        wish: Option<&prost_types::Timestamp>,
+        requested: Option<&prost_types::Timestamp>,
     ) -> Option<UnixMillis> {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        let usual = millis(self.limits.hold_ttl);
-        let longest = millis(self.limits.hold_ttl_max);
-        violations.hold_until(wish, clock::now().unix, usual, longest)
+        let default_ttl = millis(self.limits.hold_ttl);
+        let ttl_max = millis(self.limits.hold_ttl_max);
+        violations.hold_until(requested, clock::now().unix, default_ttl, ttl_max)
     }
 
-    /// The answer to a repeat of a settled reservation, or the way to the answer.
+    /// Submits an operation. A retry of a settled reservation is answered from the cache.
     ///
-    /// What has to wait is boxed: a call answered from memory then carries no room for it, and
-    /// moving that room was a tenth of the call's cost.
+    /// The pending future is boxed so that a call answered from the cache has no space for it: moving that
+    /// space was a tenth of the call's cost.
     pub(super) fn submit<'a>(
         &'a self,
         call: &'a CallContext,
         operation: Operation,
     ) -> OperationCall<'a> {
-        let replayed = self.driver.cached_answer(&operation, call.arrived);
+        let cached = self.driver.cached_answer(&operation, call.arrived);
         call.set_subject(operation.event.as_str(), operation.reservation.as_str());
         let verb = verb_label(operation.verb);
-        self.recorder.idempotency(verb, replayed.is_some());
-        match replayed {
-            Some(Answer::Rejected(why)) => {
-                OperationCall::Completed(Err(self.refused(why, &operation)))
+        self.recorder.idempotency(verb, cached.is_some());
+        match cached {
+            Some(Answer::Rejected(rejection)) => {
+                OperationCall::Completed(Err(self.rejected(rejection, &operation)))
             }
             Some(answer) => OperationCall::Completed(Ok(answer)),
             None => OperationCall::Pending(Box::pin(self.run(call, operation))),
         }
     }
 
-    /// Runs one operation to its answer.
+    /// Sends one operation to the engine and waits for the answer.
     async fn run(&self, call: &CallContext, operation: Operation) -> Result<Answer, CallFailure> {
-        let about = subject(&operation.event, Some(&operation.reservation));
+        let subject = error_subject(&operation.event, Some(&operation.reservation));
         match await_answer(
             self.driver.submit(operation, call.trace.clone()),
             call,
-            &about,
+            &subject,
         )
         .await?
         {
-            Answer::Rejected(why) => {
-                self.count_conflict(&why);
-                Err(CallFailure::Refused(why, about))
+            Answer::Rejected(rejection) => {
+                self.count_conflict(&rejection);
+                Err(CallFailure::Rejected(rejection, subject))
             }
             answer => Ok(answer),
         }
     }
 
-    fn refused(&self, why: Rejection, operation: &Operation) -> CallFailure {
-        self.count_conflict(&why);
-        let about = subject(&operation.event, Some(&operation.reservation));
-        CallFailure::Refused(why, about)
+    fn rejected(&self, rejection: Rejection, operation: &Operation) -> CallFailure {
+        self.count_conflict(&rejection);
+        let subject = error_subject(&operation.event, Some(&operation.reservation));
+        CallFailure::Rejected(rejection, subject)
     }
 
-    fn count_conflict(&self, why: &Rejection) {
-        if rejection::is_conflict(why) {
-            self.recorder.conflict(rejection::reason_of(why));
+    fn count_conflict(&self, rejection: &Rejection) {
+        if rejection::is_conflict(rejection) {
+            self.recorder.conflict(rejection::reason_of(rejection));
         }
     }
 
-    /// The answer to a question that needs no waiting for.
-    pub(super) fn query_cached(
+    /// The result of a query, if a snapshot answers it.
+    pub(super) fn cached_query_result(
         &self,
         call: &CallContext,
         event: &EventId,
-        question: &Query,
+        query: &Query,
     ) -> Option<QueryResult> {
         call.set_subject(event.as_str(), "");
-        self.driver
-            .cached_query_result(event, question, call.arrived)
+        self.driver.cached_query_result(event, query, call.arrived)
     }
 
-    /// See [`Driver::status_mark`].
-    pub(super) fn status_mark(&self, event: &EventId) -> Option<StatusVersion> {
+    /// See [`Driver::status_version`].
+    pub(super) fn status_version(&self, event: &EventId) -> Option<StatusVersion> {
         self.driver.status_version(event)
     }
 
-    /// The answer to a question that is not [`ReservationService::known`].
+    /// Submits a query that [`ReservationService::cached_query_result`] does not answer.
     pub(super) async fn query(
         &self,
         call: &CallContext,
         event: EventId,
-        question: Query,
+        query: Query,
     ) -> Result<QueryResult, CallFailure> {
-        let about = subject(&event, None);
-        let found = await_answer(
-            self.driver.query(event, question, call.trace.clone()),
+        let subject = error_subject(&event, None);
+        let result = await_answer(
+            self.driver.query(event, query, call.trace.clone()),
             call,
-            &about,
+            &subject,
         )
         .await?;
-        found.map_err(|why| CallFailure::Refused(why, about))
+        result.map_err(|rejection| CallFailure::Rejected(rejection, subject))
     }
 
-    /// What is known of seats, in the order given; `Err` where nothing is. Never in the way of the
-    /// answer it is for: neither a failure nor a slow read keeps that back.
+    /// The details of seats, in the given order; `Err` for a seat without details. Details are optional: neither
+    /// an error nor a slow read delays the response that they are for.
     pub(super) async fn describe_seats(
         &self,
         call: &CallContext,
         event: EventId,
         seats: &Seats,
     ) -> Vec<Result<SeatItem, SeatId>> {
-        let question = Query::Describe {
+        let query = Query::Describe {
             seats: Seats::clone(seats),
         };
-        let found = within_decoration_wait(call, self.driver.query(event, question, None)).await;
-        let mut known = match found {
+        let result = wait_for_details(call, self.driver.query(event, query, None)).await;
+        let mut known = match result {
             Some(Ok(Ok(QueryResult::Seats { known, .. }))) => known,
             _ => Vec::new(),
         };
@@ -288,26 +288,26 @@ impl ReservationService {
         seats.iter().map(&mut take).collect()
     }
 
-    /// The event's name, empty when it has none; `None` when it cannot be had soon.
+    /// The event's name, empty if it has none; `None` if the name is not available soon.
     pub(super) async fn event_name(&self, call: &CallContext, event: &EventId) -> Option<String> {
         let name = self.names.of(event, call.arrived);
-        let known = within_decoration_wait(call, name).await?.ok()?;
+        let known = wait_for_details(call, name).await?.ok()?;
         Some(known.map_or_else(String::new, |name| name.to_string()))
     }
 
-    /// A reservation as the store has it, read strongly.
+    /// Reads a reservation from the store with strong consistency.
     pub(super) async fn read_reservation(
         &self,
         call: &CallContext,
         reservation: &ReservationId,
     ) -> Result<StoredRecord, CallFailure> {
         call.set_subject("", reservation.as_str());
-        let about = ErrorSubject::of(None, Some(reservation.clone()));
+        let subject = ErrorSubject::of(None, Some(reservation.clone()));
         let read = pin!(store_reads::reservation(self.driver.store(), reservation));
         let Some(read) = until_deadline(call, read).await else {
-            return Err(CallFailure::Unanswered(rejection::deadline_status(&about)));
+            return Err(CallFailure::Failed(rejection::deadline_status(&subject)));
         };
-        let why = match read {
+        let rejection = match read {
             Ok(Some(record)) => return Ok(record),
             Ok(None) => Rejection::ReservationNotFound,
             Err(StoreError::Throttled(_)) => Rejection::store_busy(),
@@ -316,21 +316,21 @@ impl ReservationService {
                 Rejection::Internal
             }
         };
-        Err(CallFailure::Refused(why, about))
+        Err(CallFailure::Rejected(rejection, subject))
     }
 }
 
-/// How the stock of a call is kept, as far as the call itself or its answer tells.
-pub(super) fn inventory_type(wanted: &Selection) -> InventoryType {
-    match wanted {
+/// The inventory type of a request, as a metric label.
+pub(super) fn inventory_type(selection: &Selection) -> InventoryType {
+    match selection {
         Selection::Seats(_) => InventoryType::Seat,
         Selection::Quantity(_) | Selection::AsRecorded => InventoryType::Quantity,
     }
 }
 
-/// See [`kind`]; an answer that has seats knows better.
+/// The inventory type of a call: an answer with seats overrides [`inventory_type`] of the request.
 pub(super) fn answered_inventory_type(
-    asked: InventoryType,
+    requested: InventoryType,
     answer: &Result<Answer, CallFailure>,
 ) -> InventoryType {
     match answer {
@@ -339,26 +339,26 @@ pub(super) fn answered_inventory_type(
             | Answer::Confirmed { seats, .. }
             | Answer::Released { seats, .. },
         ) if seats.is_some() => InventoryType::Seat,
-        _ => asked,
+        _ => requested,
     }
 }
 
-/// Waits for an answer of the driver until the call's deadline. The wire polls once more then, and
-/// that is when this gives up, with a status that says whom it is about.
+/// Waits for an answer of the driver until the call's deadline. The gRPC layer polls a call once more after
+/// its deadline; that poll returns a status that names the event and the reservation.
 async fn await_answer<T>(
     answer: oneshot::Receiver<T>,
     call: &CallContext,
-    about: &ErrorSubject,
+    subject: &ErrorSubject,
 ) -> Result<T, CallFailure> {
     let status = match until_deadline(call, answer).await {
         Some(Ok(answer)) => return Ok(answer),
-        Some(Err(oneshot::Canceled)) => rejection::shutdown_status(about),
-        None => rejection::deadline_status(about),
+        Some(Err(oneshot::Canceled)) => rejection::shutdown_status(subject),
+        None => rejection::deadline_status(subject),
     };
-    Err(CallFailure::Unanswered(status))
+    Err(CallFailure::Failed(status))
 }
 
-/// `None` once the call's deadline has passed.
+/// `None` after the call's deadline.
 async fn until_deadline<F: Future + Unpin>(call: &CallContext, mut future: F) -> Option<F::Output> {
     poll_fn(|cx| match future.poll_unpin(cx) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
@@ -368,12 +368,12 @@ async fn until_deadline<F: Future + Unpin>(call: &CallContext, mut future: F) ->
     .await
 }
 
-/// Waits for what only adorns an answer, and not for long.
-async fn within_decoration_wait<F: Future + Unpin>(
+/// Waits a short time for an optional part of a response.
+async fn wait_for_details<F: Future + Unpin>(
     call: &CallContext,
     mut future: F,
 ) -> Option<F::Output> {
-    // Most of it is there at once.
+    // Usually ready at once.
     if let Some(value) = (&mut future).now_or_never() {
         return Some(value);
     }
@@ -385,7 +385,7 @@ async fn within_decoration_wait<F: Future + Unpin>(
     }
 }
 
-fn subject(event: &EventId, reservation: Option<&ReservationId>) -> ErrorSubject {
+fn error_subject(event: &EventId, reservation: Option<&ReservationId>) -> ErrorSubject {
     ErrorSubject {
         event: event.to_string(),
         reservation: reservation.map_or_else(String::new, ToString::to_string),

@@ -1,12 +1,12 @@
-//! What a contract reads from the store past the domain: nothing is decided on it.
+//! Reads of the store that bypass the engine. No decision may depend on them.
 
 use inventory_core::ids::{EventId, ReservationId};
 use inventory_store::{Store, StoreError, StoredRecord};
 
-/// A reservation's record, read strongly; `None`: there is none.
+/// A reservation's record, read with strong consistency; `None` if there is none.
 ///
 /// # Errors
-/// What the store says.
+/// Those of the store.
 pub(super) async fn reservation(
     store: &Store,
     id: &ReservationId,
@@ -14,10 +14,10 @@ pub(super) async fn reservation(
     store.read_reservation(id).await
 }
 
-/// An event's name; `None`: it has none, or there is no such event.
+/// An event's name; `None` if the event has none or does not exist.
 ///
 /// # Errors
-/// What the store says.
+/// Those of the store.
 pub(super) async fn event_name(
     store: &Store,
     event: &EventId,

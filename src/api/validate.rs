@@ -1,7 +1,7 @@
-//! What a request must look like, field by field.
+//! Validation of request fields.
 //!
-//! Each check names the field as the contract spells it and says what would be right. All
-//! violations of a request are reported at once.
+//! Each violation names the field as the contract names it and states what is valid. All violations of a
+//! request are reported at once.
 
 use prost_types::Timestamp;
 
@@ -11,34 +11,34 @@ use inventory_core::ids::{EventId, IdError, ReservationId, SeatId};
 use inventory_core::operation::Selection;
 use inventory_core::time::UnixMillis;
 
-/// One field that is not as it should be.
+/// One invalid field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldViolation {
     pub field: &'static str,
     pub problem: String,
 }
 
-/// How a contract spells what both have.
+/// How a contract names the fields that both contracts have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldNames {
     pub quantity: &'static str,
-    /// What follows `seat_ids[3]` to name the id itself.
+    /// The path from `seat_ids[3]` to the id itself.
     pub seat: &'static str,
 }
 
-/// Contract A.
+/// Field names of `inventory.v1`.
 pub const INVENTORY_V1: FieldNames = FieldNames {
     quantity: "qty",
     seat: ".seat_id",
 };
 
-/// Contract B.
+/// Field names of `reservation.v1`.
 pub const RESERVATION_V1: FieldNames = FieldNames {
     quantity: "quantity",
     seat: "",
 };
 
-/// Collects violations; allocates only when there is one.
+/// Collects violations; allocates only if there is one.
 #[derive(Debug)]
 pub struct FieldViolations {
     names: FieldNames,
@@ -72,16 +72,16 @@ impl FieldViolations {
         self.id("reservation_id", ReservationId::try_from(text))
     }
 
-    /// Seats win over a quantity when both are given.
-    pub fn wanted(&mut self, qty: i32, seats: Vec<String>, qty_max: u32) -> Option<Selection> {
+    /// Seats take precedence over a quantity.
+    pub fn selection(&mut self, qty: i32, seats: Vec<String>, qty_max: u32) -> Option<Selection> {
         if seats.is_empty() {
             return self.quantity(qty, qty_max).map(Selection::Quantity);
         }
         self.seats(seats)
     }
 
-    /// As [`FieldViolations::wanted`], but neither seats nor a quantity means what the reservation holds.
-    pub fn wanted_or_held(
+    /// As [`FieldViolations::selection`], but an empty selection means the recorded one.
+    pub fn selection_or_recorded(
         &mut self,
         qty: i32,
         seats: Vec<String>,
@@ -90,7 +90,7 @@ impl FieldViolations {
         if seats.is_empty() && qty == 0 {
             return Some(Selection::AsRecorded);
         }
-        self.wanted(qty, seats, qty_max)
+        self.selection(qty, seats, qty_max)
     }
 
     fn quantity(&mut self, qty: i32, qty_max: u32) -> Option<u32> {
@@ -98,7 +98,7 @@ impl FieldViolations {
             Ok(units) if (1..=qty_max).contains(&units) => Some(units),
             _ => {
                 let field = self.names.quantity;
-                self.add(field, format!("is {qty}; want 1 to {qty_max}"));
+                self.add(field, format!("is {qty}; must be 1 to {qty_max}"));
                 None
             }
         }
@@ -108,7 +108,10 @@ impl FieldViolations {
         let most = limits::SEATS_PER_RESERVATION_MAX;
         if texts.len() > most {
             let count = texts.len();
-            self.add("seat_ids", format!("has {count} seats; want 1 to {most}"));
+            self.add(
+                "seat_ids",
+                format!("has {count} seats; must be 1 to {most}"),
+            );
             return None;
         }
         let count = texts.len();
@@ -120,7 +123,7 @@ impl FieldViolations {
                     self.add("seat_ids", format!("[{at}]{id} {error}"));
                 }
                 Ok(seat) if seats.contains(&seat) => {
-                    self.add("seat_ids", format!("names {seat} twice"));
+                    self.add("seat_ids", format!("has {seat} twice"));
                 }
                 Ok(seat) => seats.push(seat),
             }
@@ -128,34 +131,31 @@ impl FieldViolations {
         (seats.len() == count).then(|| Selection::Seats(seats.into()))
     }
 
-    /// When a hold ends: as asked for, but no later than `longest` from now; without a wish,
-    /// `usual` from now. Both in milliseconds.
+    /// The expiry of a hold: as requested but at most `ttl_max` from now, or `default_ttl` from now without a request.
+    /// Both in milliseconds.
     pub fn hold_until(
         &mut self,
-        wish: Option<&Timestamp>,
+        requested: Option<&Timestamp>,
         now: UnixMillis,
-        usual: u64,
-        longest: u64,
+        default_ttl: u64,
+        ttl_max: u64,
     ) -> Option<UnixMillis> {
         const FIELD: &str = "hold_expires_at";
-        let Some(wish) = wish else {
-            return Some(UnixMillis(now.0.saturating_add(usual)));
+        let Some(requested) = requested else {
+            return Some(UnixMillis(now.0.saturating_add(default_ttl)));
         };
-        match convert::millis(wish) {
-            None => self.add(FIELD, "is no point in time; want one that lies ahead"),
+        match convert::millis(requested) {
+            None => self.add(FIELD, "is not a valid timestamp; must be in the future"),
             Some(at) if at <= now => {
                 let ago = now.0 - at.0;
-                self.add(
-                    FIELD,
-                    format!("was {ago} ms ago; want a time that lies ahead"),
-                );
+                self.add(FIELD, format!("was {ago} ms ago; must be in the future"));
             }
-            Some(at) => return Some(at.min(UnixMillis(now.0.saturating_add(longest)))),
+            Some(at) => return Some(at.min(UnixMillis(now.0.saturating_add(ttl_max)))),
         }
         None
     }
 
-    /// Where to look for seats; `None` when it is empty, and when it is not as it should be.
+    /// The section of a best-available selection; `None` if empty.
     pub fn section(&mut self, text: String) -> Option<String> {
         self.at_most("section", &text, limits::SECTION_BYTES_MAX);
         (!text.is_empty()).then_some(text)
@@ -165,7 +165,7 @@ impl FieldViolations {
         self.at_most("payment_intent_id", text, limits::PAYMENT_INTENT_BYTES_MAX);
     }
 
-    /// Text that is taken and not interpreted.
+    /// Text that is accepted and not interpreted.
     pub fn opaque(&mut self, field: &'static str, text: &str) {
         self.at_most(field, text, limits::OPAQUE_BYTES_MAX);
     }
@@ -173,7 +173,10 @@ impl FieldViolations {
     fn at_most(&mut self, field: &'static str, text: &str, most: usize) {
         if text.len() > most {
             let bytes = text.len();
-            self.add(field, format!("has {bytes} bytes; want at most {most}"));
+            self.add(
+                field,
+                format!("has {bytes} bytes; must have at most {most}"),
+            );
         }
     }
 
@@ -209,19 +212,19 @@ mod tests {
     }
 
     #[test]
-    fn quantities_outside_the_bounds_never_pass() {
+    fn quantities_outside_the_bounds_are_rejected() {
         for names in [INVENTORY_V1, RESERVATION_V1] {
             for bad in [i32::MIN, -5, -1, 0, 11, i32::MAX] {
                 let found = problems_in(names, |v| {
-                    assert_eq!(v.wanted(bad, Vec::new(), 10), None);
+                    assert_eq!(v.selection(bad, Vec::new(), 10), None);
                 });
-                let said = format!("is {bad}; want 1 to 10");
+                let said = format!("is {bad}; must be 1 to 10");
                 assert_eq!(found, [(names.quantity, said)]);
             }
         }
         for good in [1, 10] {
             let found = problems(|v| {
-                let wanted = v.wanted(good, Vec::new(), 10);
+                let wanted = v.selection(good, Vec::new(), 10);
                 assert_eq!(wanted, Some(Selection::Quantity(good as u32)));
             });
             assert!(found.is_empty());
@@ -229,33 +232,33 @@ mod tests {
     }
 
     #[test]
-    fn nothing_named_means_what_is_held_only_where_that_is_allowed() {
+    fn an_empty_selection_means_the_recorded_one_only_where_allowed() {
         let found = problems_in(RESERVATION_V1, |v| {
-            let whatever = v.wanted_or_held(0, Vec::new(), 10);
+            let whatever = v.selection_or_recorded(0, Vec::new(), 10);
             assert_eq!(whatever, Some(Selection::AsRecorded));
             assert_eq!(
-                v.wanted_or_held(2, Vec::new(), 10),
+                v.selection_or_recorded(2, Vec::new(), 10),
                 Some(Selection::Quantity(2))
             );
-            // Seats win, whatever the quantity says.
-            let named = v.wanted_or_held(7, seats(&["A-1"]), 10);
+            // Seats take precedence over any quantity.
+            let named = v.selection_or_recorded(7, seats(&["A-1"]), 10);
             assert!(matches!(named, Some(Selection::Seats(seats)) if seats.len() == 1));
         });
         assert!(found.is_empty(), "{found:?}");
         for bad in [-1, i32::MIN, 11] {
             let found = problems_in(RESERVATION_V1, |v| {
-                assert_eq!(v.wanted_or_held(bad, Vec::new(), 10), None);
+                assert_eq!(v.selection_or_recorded(bad, Vec::new(), 10), None);
             });
             assert_eq!(found[0].0, "quantity");
         }
     }
 
     #[test]
-    fn every_bad_field_is_named_at_once() {
+    fn all_invalid_fields_are_reported_at_once() {
         let found = problems(|v| {
             v.event(String::new());
             v.reservation("a b".into());
-            v.wanted(0, Vec::new(), 10);
+            v.selection(0, Vec::new(), 10);
             v.payment_intent(&"x".repeat(limits::PAYMENT_INTENT_BYTES_MAX + 1));
             v.opaque("user_id", &"x".repeat(limits::OPAQUE_BYTES_MAX + 1));
             v.section("x".repeat(limits::SECTION_BYTES_MAX + 1));
@@ -276,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn texts_at_their_bounds_pass() {
+    fn texts_at_their_limits_are_accepted() {
         let found = problems(|v| {
             v.payment_intent(&"x".repeat(limits::PAYMENT_INTENT_BYTES_MAX));
             v.opaque("reason", &"x".repeat(limits::OPAQUE_BYTES_MAX));
             assert_eq!(v.section(String::new()), None);
-            let longest = "x".repeat(limits::SECTION_BYTES_MAX);
-            assert_eq!(v.section(longest.clone()), Some(longest));
+            let ttl_max = "x".repeat(limits::SECTION_BYTES_MAX);
+            assert_eq!(v.section(ttl_max.clone()), Some(ttl_max));
         });
         assert!(found.is_empty(), "{found:?}");
     }
@@ -303,20 +306,20 @@ mod tests {
     }
 
     #[test]
-    fn seats_are_counted_distinct_and_legal() {
-        let good = problems(|v| assert!(v.wanted(-1, seats(&["A-1", "A-2"]), 10).is_some()));
+    fn seats_are_bounded_distinct_and_valid() {
+        let good = problems(|v| assert!(v.selection(-1, seats(&["A-1", "A-2"]), 10).is_some()));
         assert!(good.is_empty());
-        let twice = problems(|v| assert!(v.wanted(1, seats(&["A-1", "A-1"]), 10).is_none()));
-        assert_eq!(twice, [("seat_ids", "names A-1 twice".to_owned())]);
+        let twice = problems(|v| assert!(v.selection(1, seats(&["A-1", "A-1"]), 10).is_none()));
+        assert_eq!(twice, [("seat_ids", "has A-1 twice".to_owned())]);
         let many: Vec<String> = (0..11).map(|n| format!("A-{n}")).collect();
-        let many = problems(|v| assert!(v.wanted(1, many, 10).is_none()));
-        assert_eq!(many[0].1, "has 11 seats; want 1 to 10");
+        let many = problems(|v| assert!(v.selection(1, many, 10).is_none()));
+        assert_eq!(many[0].1, "has 11 seats; must be 1 to 10");
         for (names, named) in [
             (INVENTORY_V1, "[1].seat_id is empty"),
             (RESERVATION_V1, "[1] is empty"),
         ] {
             let found = problems_in(names, |v| {
-                assert!(v.wanted(1, seats(&["B", ""]), 10).is_none());
+                assert!(v.selection(1, seats(&["B", ""]), 10).is_none());
             });
             assert_eq!(found.len(), 1);
             assert!(found[0].1.starts_with(named), "{found:?}");
@@ -324,18 +327,18 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_ends_ahead_and_no_later_than_the_longest() {
+    fn a_hold_expires_in_the_future_and_within_the_maximum() {
         let now = UnixMillis(1_000_000_000_000);
         let at = |millis: u64| convert::timestamp(UnixMillis(millis));
-        let until = |wish: Option<Timestamp>| {
+        let until = |requested: Option<Timestamp>| {
             let mut violations = FieldViolations::of(RESERVATION_V1);
-            let until = violations.hold_until(wish.as_ref(), now, 60_000, 900_000);
+            let until = violations.hold_until(requested.as_ref(), now, 60_000, 900_000);
             (until.map(|at| at.0 - now.0), violations.into_vec())
         };
         assert_eq!(until(None), (Some(60_000), Vec::new()));
         assert_eq!(until(Some(at(now.0 + 1))), (Some(1), Vec::new()));
         assert_eq!(until(Some(at(now.0 + 900_000))).0, Some(900_000));
-        // Beyond the longest: cut, not refused.
+        // Beyond the maximum: capped, not rejected.
         assert_eq!(
             until(Some(at(now.0 + 900_001))),
             (Some(900_000), Vec::new())

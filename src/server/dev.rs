@@ -1,4 +1,4 @@
-//! `dev`: the same server on the embedded engine, with tables and something to sell.
+//! `dev`: the server on the embedded store, with tables and a sample event.
 
 use super::{Server, banner, explanation, start_log};
 use crate::config::{Config, StoreConfig};
@@ -7,24 +7,24 @@ use inventory_core::ids::EventId;
 use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 use inventory_store::{CreateEventOutcome, NewEvent, Store, StoreError, StoreSettings, tables};
 
-/// The event that a first `dev` creates.
+/// The event that the first `dev` creates.
 pub const SAMPLE_EVENT: &str = "evt_2025_1001";
 
-/// Its tickets.
+/// Tickets of the sample event.
 pub const SAMPLE_TOTAL: u64 = 10_000;
 
-/// How long one call may take on an engine that syncs every write to a disk of any speed.
+/// Time-out of one request to a store that syncs every write to a disk of any speed.
 const ENGINE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Starts the engine, makes what is missing, serves until a signal.
 ///
 /// # Errors
-/// Whatever keeps the server from starting.
+/// Why the server cannot start.
 pub fn run_dev(config: Config, data: EngineStorage) -> Result<(), Explanation> {
     let config = config.without_default_collector();
     start_log(&config)?;
     let place = match &data {
-        EngineStorage::Memory => "in memory, gone at the stop".to_owned(),
+        EngineStorage::Memory => "in memory, lost at exit".to_owned(),
         EngineStorage::Dir(dir) => format!("{} (survives restarts)", dir.display()),
     };
     let engine = EmbeddedEngine::start(data).map_err(|error| explanation(error.to_string()))?;

@@ -1,22 +1,22 @@
-//! Binding the ports before anything starts, so that a taken one ends the start with a clear word.
+//! Binds the ports before anything else starts, so that a port in use ends the start with a clear error.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections the kernel queues per listener while a shard is busy.
+/// Connections that the kernel queues per listener while a shard is busy.
 const BACKLOG: i32 = 1_024;
 
-/// One listening socket per shard, all on the same port of every address (IPv6 and IPv4 where there
-/// is IPv6). Port 0 takes a free one.
+/// One listening socket per shard, all on the same port of every address (IPv4 and, if the kernel has it,
+/// IPv6). Port 0 selects a free port.
 ///
 /// # Errors
-/// `AddrInUse` also when the port is held by a process that shares it: half of its connections
-/// would silently come here.
+/// `AddrInUse` also if another process listens with SO_REUSEPORT: half of its connections would silently come
+/// here.
 pub fn bind_shared(port: u16, shards: usize) -> io::Result<Vec<TcpListener>> {
     if port != 0 {
-        // Without SO_REUSEPORT the kernel tells the truth about the port. Closed again at once.
+        // Without SO_REUSEPORT, bind fails if any process listens on the port. Closed again at once.
         drop(listen(any_address(port), false)?);
     }
     let first = listen(any_address(port), true)?;
@@ -50,7 +50,7 @@ fn any_address(port: u16) -> SocketAddr {
 
 fn listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     match try_listen(address, shared) {
-        // A kernel without IPv6: the same on IPv4.
+        // A kernel without IPv6: use IPv4.
         Err(error)
             if address.ip() == Ipv6Addr::UNSPECIFIED
                 && matches!(
@@ -70,7 +70,7 @@ fn try_listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    // A port whose last connections linger in TIME_WAIT is free for us; one that listens is not.
+    // Allows a port with connections in TIME_WAIT, but not a port with a listener.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_another_server_shares_is_taken() {
+    fn a_port_shared_by_another_server_is_in_use() {
         let held = bind_shared(0, 1).expect("a free port");
         let port = held[0].local_addr().expect("bound").port();
         let error = bind_shared(port, 2).expect_err("taken");

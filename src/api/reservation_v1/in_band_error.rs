@@ -1,4 +1,4 @@
-//! A refusal inside a response: which ones are, with which code, and what they point at.
+//! Rejections within a response: which ones, with which code and details.
 
 use http::HeaderMap;
 use inventory_proto::common::v1::{Error, ErrorCode, ErrorDetail};
@@ -10,9 +10,9 @@ use inventory_core::ids::SeatId;
 /// W3C Trace Context.
 const TRACEPARENT: &str = "traceparent";
 
-/// The code of a refusal that is the business's own; `None` for one that is a gRPC error.
-pub(super) fn code_of(why: &Rejection) -> Option<ErrorCode> {
-    Some(match why {
+/// The code of a business rejection; `None` for a rejection that is a gRPC error.
+pub(super) fn code_of(rejection: &Rejection) -> Option<ErrorCode> {
+    Some(match rejection {
         Rejection::InsufficientInventory { .. } => ErrorCode::InsufficientInventory,
         Rejection::SeatsUnavailable { .. } => ErrorCode::InventoryConflict,
         Rejection::EventNotFound
@@ -32,22 +32,22 @@ pub(super) fn code_of(why: &Rejection) -> Option<ErrorCode> {
     })
 }
 
-pub(super) fn is_business(why: &Rejection) -> bool {
-    code_of(why).is_some()
+pub(super) fn is_business(rejection: &Rejection) -> bool {
+    code_of(rejection).is_some()
 }
 
-/// The error of a refusal that [`is_business`].
-pub(super) fn error_of(why: &Rejection, trace_id: String) -> Error {
+/// The error of a rejection that [`is_business`].
+pub(super) fn error_of(rejection: &Rejection, trace_id: String) -> Error {
     let detail = |field: &str, value: String| ErrorDetail {
         field: field.to_owned(),
-        reason: rejection::reason_of(why).to_owned(),
+        reason: rejection::reason_of(rejection).to_owned(),
         value,
     };
     let of_seats = |seats: &[SeatId]| -> Vec<ErrorDetail> {
         let ids = seats.iter();
         ids.map(|id| detail("seat_ids", id.to_string())).collect()
     };
-    let details = match why {
+    let details = match rejection {
         Rejection::SeatsUnavailable { seats } | Rejection::SeatsNotFound { seats } => {
             of_seats(seats)
         }
@@ -59,23 +59,23 @@ pub(super) fn error_of(why: &Rejection, trace_id: String) -> Error {
         }
         _ => vec![detail("reservation_id", String::new())],
     };
-    // The words are those that contract A has for the same thing.
-    let said = rejection::status_of(why, &ErrorSubject::default());
+    // The same text as the status of `inventory.v1`.
+    let said = rejection::status_of(rejection, &ErrorSubject::default());
     Error {
-        code: code_of(why).unwrap_or(ErrorCode::Internal).into(),
+        code: code_of(rejection).unwrap_or(ErrorCode::Internal).into(),
         message: said.message().to_owned(),
         trace_id,
         details,
     }
 }
 
-/// The trace that a call belongs to; empty when it names none.
+/// The trace id of a call; empty if the call has none.
 pub(super) fn trace_id(headers: &HeaderMap) -> String {
     let value = headers.get(TRACEPARENT).and_then(|v| v.to_str().ok());
     value.and_then(trace_of).unwrap_or_default().to_owned()
 }
 
-/// `version-trace-parent-flags`; a version to come may have more behind them.
+/// Parses `version-trace-parent-flags`; a later version may have more fields.
 fn trace_of(header: &str) -> Option<&str> {
     let hex = |text: &str, length: usize| {
         let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);

@@ -1,16 +1,16 @@
-//! `reservation.v1.InventoryService`: the handlers of contract B.
+//! The handlers of `reservation.v1.InventoryService`.
 //!
-//! The client's circuit breaker counts gRPC errors. So whatever is the business's own (sold out, a
-//! taken seat, an expired hold, an unknown event) is a response with gRPC status OK that says so;
-//! gRPC errors are for bad arguments, overload, deadlines and an unreachable store.
+//! The client's circuit breaker counts gRPC errors. So a business rejection (sold out, seat taken, hold
+//! expired, event unknown) is a response with gRPC status OK; gRPC errors are for invalid arguments,
+//! overload, deadlines and an unavailable store.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
 //! | `mod.rs` | the handlers: from a call to its response |
-//! | `outcome.rs` | what a hold, a commit, a release ended with, as a response |
-//! | `queries.rs` | what was found of an event, as a response |
-//! | `statuses.rs` | statuses that were encoded, for as long as nothing changes |
-//! | `error.rs` | which refusals are in the response, with which code |
+//! | `outcomes.rs` | responses to hold, commit and release |
+//! | `queries.rs` | responses to availability and status queries |
+//! | `status_cache.rs` | encoded status responses, reused while nothing changes |
+//! | `in_band_error.rs` | which rejections are part of the response, with which code |
 
 mod in_band_error;
 mod outcomes;
@@ -58,7 +58,7 @@ impl ReservationHandlers {
         }
     }
 
-    /// What an operation ended with, counted. `Ok` is for the response, also when it is a refusal.
+    /// Counts the outcome of an operation. `Ok` is for the response, including in-band rejections.
     fn counted(
         call: &CallContext,
         outcome: Result<Answer, CallFailure>,
@@ -72,7 +72,7 @@ impl ReservationHandlers {
         in_band(outcome)
     }
 
-    /// The seats of an answer with what is known of them.
+    /// The seats of an answer with their details.
     async fn described_seats(
         &self,
         call: &CallContext,
@@ -102,41 +102,41 @@ impl ReservationHandlers {
         let event = match (event, violations.is_empty()) {
             (Some(event), true) => event,
             (event, _) => {
-                let about = ErrorSubject::of(event, None);
-                return Err(rejection::invalid_argument(violations, &about));
+                let subject = ErrorSubject::of(event, None);
+                return Err(rejection::invalid_argument(violations, &subject));
             }
         };
-        // Before the question: the answer is as new as its mark, or newer.
-        let mark = match section {
-            None => self.service.status_mark(&event),
+        // Read before the query: the result is at least as new as its version.
+        let version = match section {
+            None => self.service.status_version(&event),
             Some(_) => None,
         };
-        if let Some(kept) = mark.and_then(|mark| self.status_cache.get(&event, mark)) {
-            return Ok(CacheableResponse::Encoded(kept));
+        if let Some(cached) = version.and_then(|version| self.status_cache.get(&event, version)) {
+            return Ok(CacheableResponse::Encoded(cached));
         }
-        // Of the whole event in any case: the response tells its totals too.
-        let question = Query::Status { section: None };
-        let found = match self.service.query_cached(call, &event, &question) {
-            Some(found) => Ok(found),
-            None => self.service.query(call, event.clone(), question).await,
+        // Always of the whole event: the response has the event's totals too.
+        let query = Query::Status { section: None };
+        let result = match self.service.cached_query_result(call, &event, &query) {
+            Some(result) => Ok(result),
+            None => self.service.query(call, event.clone(), query).await,
         };
-        match in_band(found)? {
-            Ok(found) => {
+        match in_band(result)? {
+            Ok(result) => {
                 let name = self.service.event_name(call, &event).await;
                 let trace = trace_id(&call.headers);
-                let mark = mark.filter(|_| name.is_some());
+                let version = version.filter(|_| name.is_some());
                 let name = name.unwrap_or_default();
                 let status =
-                    queries::status(event.clone(), name, section.as_deref(), found, trace)?;
-                // A name that came too late for this answer is in the next.
-                if let Some(mark) = mark {
-                    let encoded = self.status_cache.keep(event, mark, &status);
+                    queries::status(event.clone(), name, section.as_deref(), result, trace)?;
+                // A response without the name is not cached.
+                if let Some(version) = version {
+                    let encoded = self.status_cache.insert(event, version, &status);
                     return Ok(CacheableResponse::Encoded(encoded));
                 }
                 Ok(CacheableResponse::Message(Box::new(status)))
             }
-            Err(why) => {
-                let refused = queries::no_status(&why, trace_id(&call.headers))?;
+            Err(rejection) => {
+                let refused = queries::no_status(&rejection, trace_id(&call.headers))?;
                 Ok(CacheableResponse::Message(Box::new(refused)))
             }
         }
@@ -153,32 +153,34 @@ impl InventoryService for ReservationHandlers {
         let event = violations.event(request.event_id);
         let section = violations.section(request.section);
         let qty_max = self.service.qty_max();
-        let wanted = violations.wanted(request.quantity, request.seat_ids, qty_max);
-        let (event, wanted) = match (event, wanted, violations.is_empty()) {
-            (Some(event), Some(wanted), true) => (event, wanted),
+        let selection = violations.selection(request.quantity, request.seat_ids, qty_max);
+        let (event, selection) = match (event, selection, violations.is_empty()) {
+            (Some(event), Some(selection), true) => (event, selection),
             (event, ..) => {
-                let about = ErrorSubject::of(event, None);
-                return Err(rejection::invalid_argument(violations, &about));
+                let subject = ErrorSubject::of(event, None);
+                return Err(rejection::invalid_argument(violations, &subject));
             }
         };
-        let (asked, kind) = (wanted.clone(), inventory_type(&wanted));
-        let question = match wanted {
+        let (asked, kind) = (selection.clone(), inventory_type(&selection));
+        let query = match selection {
             Selection::Quantity(qty) => Query::Availability { qty, section },
             Selection::Seats(seats) => Query::Seats { seats },
             Selection::AsRecorded => return Err(rejection::unexpected_answer()),
         };
-        let found = in_band(match self.service.query_cached(call, &event, &question) {
-            Some(found) => Ok(found),
-            // Boxed: a call answered at once carries no room for it.
-            None => Box::pin(self.service.query(call, event, question)).await,
-        });
-        let answer = found.and_then(|found| match found {
-            Ok(found) => queries::availability(&asked, found, clock::now().unix),
-            Err(why) => queries::unavailable(&why, trace_id(&call.headers)),
+        let result = in_band(
+            match self.service.cached_query_result(call, &event, &query) {
+                Some(result) => Ok(result),
+                // Boxed so that a call answered at once has no space for it.
+                None => Box::pin(self.service.query(call, event, query)).await,
+            },
+        );
+        let answer = result.and_then(|result| match result {
+            Ok(result) => queries::availability(&asked, result, clock::now().unix),
+            Err(rejection) => queries::unavailable(&rejection, trace_id(&call.headers)),
         });
         let result = match &answer {
-            Ok(found) if found.error.is_some() => "error",
-            Ok(found) if found.available => "available",
+            Ok(result) if result.error.is_some() => "error",
+            Ok(result) if result.available => "available",
             Ok(_) => "unavailable",
             Err(_) => "error",
         };
@@ -195,16 +197,18 @@ impl InventoryService for ReservationHandlers {
         let mut violations = FieldViolations::of(RESERVATION_V1);
         violations.opaque("user_id", &request.user_id);
         violations.opaque("idempotency_key", &request.idempotency_key);
-        let wish = request.hold_expires_at;
-        let hold_until = self.service.hold_until(&mut violations, wish.as_ref());
+        let requested_expiry = request.hold_expires_at;
+        let hold_until = self
+            .service
+            .hold_until(&mut violations, requested_expiry.as_ref());
         let qty_max = self.service.qty_max();
-        let wanted = violations.wanted(request.quantity, request.seat_ids, qty_max);
+        let selection = violations.selection(request.quantity, request.seat_ids, qty_max);
         let event = violations.event(request.event_id);
         let reservation = violations.reservation(request.reservation_id);
-        let mut checked = ReservationRequest::checked(violations, event, reservation, wanted)?;
+        let mut checked = ReservationRequest::checked(violations, event, reservation, selection)?;
         checked.hold_until = hold_until;
         let (event, hold) = (checked.event.clone(), checked.reservation.to_string());
-        let kind = inventory_type(&checked.wanted);
+        let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Hold, RecordExpectation::Absent, call);
         let count = |kind, status| self.service.recorder().hold(kind, status);
         let outcome = self.service.submit(call, operation).outcome().await;
@@ -219,7 +223,7 @@ impl InventoryService for ReservationHandlers {
                 Ok(outcomes::held(hold, seats, expires_at))
             }
             Ok(_) => Err(rejection::unexpected_answer()),
-            Err(why) => outcomes::not_held(hold, &why, trace_id(&call.headers)),
+            Err(rejection) => outcomes::not_held(hold, &rejection, trace_id(&call.headers)),
         }
     }
 
@@ -233,13 +237,14 @@ impl InventoryService for ReservationHandlers {
         violations.opaque("idempotency_key", &request.idempotency_key);
         violations.payment_intent(&request.payment_intent_id);
         let qty_max = self.service.qty_max();
-        let wanted = violations.wanted_or_held(request.quantity, request.seat_ids, qty_max);
+        let selection =
+            violations.selection_or_recorded(request.quantity, request.seat_ids, qty_max);
         let event = violations.event(request.event_id);
         let reservation = violations.reservation(request.reservation_id);
-        let mut checked = ReservationRequest::checked(violations, event, reservation, wanted)?;
+        let mut checked = ReservationRequest::checked(violations, event, reservation, selection)?;
         checked.payment_intent = request.payment_intent_id;
         let event = checked.event.clone();
-        let kind = inventory_type(&checked.wanted);
+        let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Commit, RecordExpectation::Present, call);
         let count = |kind, status| self.service.recorder().commit(kind, status);
         let outcome = self.service.submit(call, operation).outcome().await;
@@ -252,7 +257,7 @@ impl InventoryService for ReservationHandlers {
                 Ok(outcomes::confirmed(order, seats, at))
             }
             Ok(_) => Err(rejection::unexpected_answer()),
-            Err(why) => outcomes::not_confirmed(&why, trace_id(&call.headers)),
+            Err(rejection) => outcomes::not_confirmed(&rejection, trace_id(&call.headers)),
         }
     }
 
@@ -265,12 +270,13 @@ impl InventoryService for ReservationHandlers {
         violations.opaque("reason", &request.reason);
         violations.opaque("idempotency_key", &request.idempotency_key);
         let qty_max = self.service.qty_max();
-        let wanted = violations.wanted_or_held(request.quantity, request.seat_ids, qty_max);
+        let selection =
+            violations.selection_or_recorded(request.quantity, request.seat_ids, qty_max);
         let event = violations.event(request.event_id);
         let reservation = violations.reservation(request.reservation_id);
-        let checked = ReservationRequest::checked(violations, event, reservation, wanted)?;
+        let checked = ReservationRequest::checked(violations, event, reservation, selection)?;
         let event = checked.event.clone();
-        let kind = inventory_type(&checked.wanted);
+        let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Release, RecordExpectation::Present, call);
         let count = |kind, status| self.service.recorder().release(kind, status);
         let outcome = self.service.submit(call, operation).outcome().await;
@@ -282,7 +288,7 @@ impl InventoryService for ReservationHandlers {
                 Ok(outcomes::released(how, seats, at))
             }
             Ok(_) => Err(rejection::unexpected_answer()),
-            Err(why) => outcomes::not_released(&why, trace_id(&call.headers)),
+            Err(rejection) => outcomes::not_released(&rejection, trace_id(&call.headers)),
         }
     }
 
@@ -291,16 +297,18 @@ impl InventoryService for ReservationHandlers {
         call: &CallContext,
         request: GetInventoryStatusRequest,
     ) -> Result<CacheableResponse<GetInventoryStatusResponse>, Status> {
-        // The largest of them all: the other calls carry no room for it.
+        // Boxed because this future is the largest: the other calls have no space for it.
         Box::pin(self.inventory_status(call, request)).await
     }
 }
 
-/// Parts what the response tells from what is a gRPC error.
+/// Separates in-band rejections from gRPC errors.
 fn in_band<T>(outcome: Result<T, CallFailure>) -> Result<Result<T, Rejection>, Status> {
     match outcome {
         Ok(answer) => Ok(Ok(answer)),
-        Err(CallFailure::Refused(why, _)) if in_band_error::is_business(&why) => Ok(Err(why)),
+        Err(CallFailure::Rejected(rejection, _)) if in_band_error::is_business(&rejection) => {
+            Ok(Err(rejection))
+        }
         Err(failure) => Err(failure.into_status()),
     }
 }

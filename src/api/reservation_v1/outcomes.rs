@@ -1,6 +1,6 @@
-//! What a hold, a commit or a release ended with, as a response. Pure: answer in, message out.
+//! The responses to hold, commit and release: answer in, message out, no I/O.
 //!
-//! A refusal that is a gRPC error comes back as its status, so that every refusal has its place.
+//! A rejection that is a gRPC error is returned as its status.
 
 use inventory_proto::common::v1::Seat;
 use inventory_proto::reservation::v1::{
@@ -28,24 +28,24 @@ pub(super) fn held(hold: String, seats: Vec<Seat>, expires_at: UnixMillis) -> Re
 
 pub(super) fn not_held(
     hold: String,
-    why: &Rejection,
+    rejection: &Rejection,
     trace: String,
 ) -> Result<ReserveSeatResponse, Status> {
-    let status = match why {
+    let status = match rejection {
         Rejection::ReservationCommitted => HoldStatus::Committed,
         Rejection::ReservationReleased => HoldStatus::Released,
         Rejection::HoldExpired => HoldStatus::Expired,
-        why if is_business(why) => HoldStatus::Unspecified,
-        why => return Err(status_of(why)),
+        rejection if is_business(rejection) => HoldStatus::Unspecified,
+        rejection => return Err(status_of(rejection)),
     };
     Ok(ReserveSeatResponse {
-        // Where there is a hold, or was one.
+        // Only if the hold exists or existed.
         hold_id: match status {
             HoldStatus::Unspecified => String::new(),
             _ => hold,
         },
         status: status.into(),
-        error: Some(error_of(why, trace)),
+        error: Some(error_of(rejection, trace)),
         ..ReserveSeatResponse::default()
     })
 }
@@ -65,22 +65,22 @@ pub(super) fn confirmed(
 }
 
 pub(super) fn not_confirmed(
-    why: &Rejection,
+    rejection: &Rejection,
     trace: String,
 ) -> Result<CommitReservationResponse, Status> {
-    let status = match why {
+    let status = match rejection {
         Rejection::HoldExpired => CommitStatus::FailedExpired,
-        why if is_business(why) => CommitStatus::FailedConflict,
-        why => return Err(status_of(why)),
+        rejection if is_business(rejection) => CommitStatus::FailedConflict,
+        rejection => return Err(status_of(rejection)),
     };
     Ok(CommitReservationResponse {
         status: status.into(),
-        error: Some(error_of(why, trace)),
+        error: Some(error_of(rejection, trace)),
         ..CommitReservationResponse::default()
     })
 }
 
-/// The seats that this very call gave back. Those of an earlier release may be another's by now.
+/// The seats that this call returned to stock. Those of an earlier release may have a new holder.
 pub(super) fn gave_back(how: ReleaseOutcome, seats: Option<&Seats>) -> Option<&Seats> {
     match how {
         ReleaseOutcome::Released => seats,
@@ -106,19 +106,22 @@ pub(super) fn released(
     }
 }
 
-pub(super) fn not_released(why: &Rejection, trace: String) -> Result<ReleaseHoldResponse, Status> {
-    let status = match why {
+pub(super) fn not_released(
+    rejection: &Rejection,
+    trace: String,
+) -> Result<ReleaseHoldResponse, Status> {
+    let status = match rejection {
         Rejection::EventNotFound | Rejection::ReservationNotFound => ReleaseStatus::NotFound,
-        why if is_business(why) => ReleaseStatus::Failed,
-        why => return Err(status_of(why)),
+        rejection if is_business(rejection) => ReleaseStatus::Failed,
+        rejection => return Err(status_of(rejection)),
     };
     Ok(ReleaseHoldResponse {
         status: status.into(),
-        error: Some(error_of(why, trace)),
+        error: Some(error_of(rejection, trace)),
         ..ReleaseHoldResponse::default()
     })
 }
 
-fn status_of(why: &Rejection) -> Status {
-    rejection::status_of(why, &ErrorSubject::default())
+fn status_of(rejection: &Rejection) -> Status {
+    rejection::status_of(rejection, &ErrorSubject::default())
 }

@@ -1,4 +1,4 @@
-//! What was found of an event, as a response. Pure: what was found in, message out.
+//! The responses to availability and status queries: query result in, message out, no I/O.
 
 use inventory_proto::common::v1::{Error, ErrorCode, ErrorDetail, Event, SeatStatus};
 use inventory_proto::reservation::v1::{
@@ -16,7 +16,7 @@ use inventory_core::seats::SeatItem;
 use inventory_core::time::UnixMillis;
 use inventory_grpc::Status;
 
-/// What was asked for, and what there is.
+/// The response to an availability query.
 pub(super) fn availability(
     asked: &Selection,
     found: QueryResult,
@@ -44,7 +44,7 @@ pub(super) fn availability(
     }
 }
 
-/// All or nothing: the client holds exactly what is listed.
+/// All or nothing: the client holds exactly the listed seats.
 fn offer(qty: u32, seats: Vec<SeatItem>, remaining: u64) -> CheckAvailabilityResponse {
     let available = seats.len() == qty as usize;
     let shown = seats.into_iter().map(|s| seat(s, SeatStatus::Available));
@@ -73,11 +73,11 @@ fn by_seats(asked: &Seats, mut known: Vec<SeatItem>, now: UnixMillis) -> CheckAv
 }
 
 pub(super) fn unavailable(
-    why: &Rejection,
+    rejection: &Rejection,
     trace: String,
 ) -> Result<CheckAvailabilityResponse, Status> {
     Ok(CheckAvailabilityResponse {
-        error: Some(refused(why, trace)?),
+        error: Some(refused(rejection, trace)?),
         ..CheckAvailabilityResponse::default()
     })
 }
@@ -123,11 +123,11 @@ pub(super) fn status(
 }
 
 pub(super) fn no_status(
-    why: &Rejection,
+    rejection: &Rejection,
     trace: String,
 ) -> Result<GetInventoryStatusResponse, Status> {
     Ok(GetInventoryStatusResponse {
-        error: Some(refused(why, trace)?),
+        error: Some(refused(rejection, trace)?),
         ..GetInventoryStatusResponse::default()
     })
 }
@@ -180,9 +180,9 @@ fn no_such_section(section: &str, trace_id: String) -> Error {
     }
 }
 
-fn refused(why: &Rejection, trace: String) -> Result<Error, Status> {
-    match is_business(why) {
-        true => Ok(error_of(why, trace)),
-        false => Err(rejection::status_of(why, &ErrorSubject::default())),
+fn refused(rejection: &Rejection, trace: String) -> Result<Error, Status> {
+    match is_business(rejection) {
+        true => Ok(error_of(rejection, trace)),
+        false => Err(rejection::status_of(rejection, &ErrorSubject::default())),
     }
 }

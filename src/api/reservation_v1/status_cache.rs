@@ -1,7 +1,7 @@
-//! StatusCache of seated events, encoded: as long as an event's mark is the same, so is the answer. A hall
-//! of fifty sections is some 3 KB in two hundred strings, asked for again and again.
+//! Encoded status responses of seated events, reused while the event's version is the same. The status of a
+//! hall of fifty sections has about 3 KB in two hundred strings and is requested often.
 //!
-//! Must not live here: what a mark means (`domain`), what a status says (`queries`).
+//! Must not live here: the meaning of a version (`inventory_core`), the content of a status (`queries`).
 
 use std::cell::RefCell;
 use std::num::NonZeroUsize;
@@ -20,28 +20,28 @@ pub(super) struct StatusCache(RefCell<LruCache<EventId, (StatusVersion, Bytes)>>
 
 impl StatusCache {
     pub(super) fn new() -> Self {
-        let most = NonZeroUsize::new(limits::STATUSES_KEPT_MAX).unwrap_or(NonZeroUsize::MIN);
-        Self(RefCell::new(LruCache::new(most)))
+        let capacity = NonZeroUsize::new(limits::STATUSES_KEPT_MAX).unwrap_or(NonZeroUsize::MIN);
+        Self(RefCell::new(LruCache::new(capacity)))
     }
 
-    /// The whole event's status, if it was encoded at this mark.
-    pub(super) fn get(&self, event: &EventId, mark: StatusVersion) -> Option<Bytes> {
-        let mut kept = self.0.borrow_mut();
-        let (at, encoded) = kept.get(event)?;
-        (*at == mark).then(|| encoded.clone())
+    /// The status of the whole event, if it was encoded at this version.
+    pub(super) fn get(&self, event: &EventId, version: StatusVersion) -> Option<Bytes> {
+        let mut cached = self.0.borrow_mut();
+        let (at, encoded) = cached.get(event)?;
+        (*at == version).then(|| encoded.clone())
     }
 
-    /// Encodes a status that was asked for after its mark was read.
-    pub(super) fn keep(
+    /// Encodes and caches a status. The version must have been read before the status.
+    pub(super) fn insert(
         &self,
         event: EventId,
-        mark: StatusVersion,
+        version: StatusVersion,
         status: &GetInventoryStatusResponse,
     ) -> Bytes {
         let encoded = Bytes::from(status.encode_to_vec());
         if encoded.len() <= limits::STATUS_KEPT_BYTES_MAX {
-            let kept = (mark, encoded.clone());
-            self.0.borrow_mut().put(event, kept);
+            let cached = (version, encoded.clone());
+            self.0.borrow_mut().put(event, cached);
         }
         encoded
     }
@@ -52,33 +52,36 @@ mod tests {
     use super::*;
     use inventory_core::time::UnixMillis;
 
-    const MARK: StatusVersion = StatusVersion {
+    const VERSION: StatusVersion = StatusVersion {
         as_of: UnixMillis(1),
         changes: 7,
         closed: false,
     };
 
     #[test]
-    fn a_status_is_kept_for_its_mark_and_its_event_alone() {
-        let statuses = StatusCache::new();
+    fn a_status_is_cached_per_event_and_version() {
+        let cache = StatusCache::new();
         let event = |name: &str| EventId::try_from(name.to_owned()).expect("a legal id");
         let status = GetInventoryStatusResponse::default();
-        let encoded = statuses.keep(event("a"), MARK, &status);
-        assert_eq!(statuses.get(&event("a"), MARK), Some(encoded));
-        assert_eq!(statuses.get(&event("b"), MARK), None);
+        let encoded = cache.insert(event("a"), VERSION, &status);
+        assert_eq!(cache.get(&event("a"), VERSION), Some(encoded));
+        assert_eq!(cache.get(&event("b"), VERSION), None);
         let changed = [
-            StatusVersion { changes: 8, ..MARK },
+            StatusVersion {
+                changes: 8,
+                ..VERSION
+            },
             StatusVersion {
                 closed: true,
-                ..MARK
+                ..VERSION
             },
             StatusVersion {
                 as_of: UnixMillis(2),
-                ..MARK
+                ..VERSION
             },
         ];
-        for mark in changed {
-            assert_eq!(statuses.get(&event("a"), mark), None);
+        for version in changed {
+            assert_eq!(cache.get(&event("a"), version), None);
         }
     }
 }

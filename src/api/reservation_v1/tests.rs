@@ -1,4 +1,4 @@
-//! The mapping tables: every answer and every refusal, for each call of contract B.
+//! The mapping of every answer and every rejection, for each call of `reservation.v1`.
 #![allow(clippy::unwrap_used)]
 
 use inventory_proto::common::v1::{self as common, ErrorCode, SeatStatus};
@@ -23,7 +23,7 @@ fn ids(texts: &[&str]) -> Vec<SeatId> {
     texts.iter().map(|id| id.parse().unwrap()).collect()
 }
 
-/// One of each, and what follows it: a new refusal does not compile without its place here.
+/// One rejection of each kind. A new rejection does not compile without a place here.
 fn every_refusal() -> Vec<Rejection> {
     let mut all = vec![Rejection::InsufficientInventory { remaining: 3 }];
     let retry_after = Micros(5);
@@ -53,8 +53,7 @@ fn every_refusal() -> Vec<Rejection> {
     }
 }
 
-/// What a refusal is on contract B: its code and its status in each call's response, or the code of
-/// the gRPC error.
+/// A rejection in `reservation.v1`: its code and its status in each response, or the code of the gRPC error.
 struct Row {
     why: &'static str,
     told: Result<(ErrorCode, HoldStatus, CommitStatus, ReleaseStatus), Code>,
@@ -87,7 +86,7 @@ fn table() -> Vec<Row> {
 }
 
 #[test]
-fn every_refusal_is_told_as_the_table_says() {
+fn every_rejection_is_mapped_as_in_the_table() {
     let (refusals, table) = (every_refusal(), table());
     assert_eq!(refusals.len(), table.len());
     for (why, row) in refusals.iter().zip(table) {
@@ -119,7 +118,7 @@ fn every_refusal_is_told_as_the_table_says() {
         assert_eq!(hold.status(), held, "{why:?}");
         assert_eq!(commit.status(), committed, "{why:?}");
         assert_eq!(release.status(), released, "{why:?}");
-        // A hold is named where there is one, or was one.
+        // The hold id is set only if the hold exists or existed.
         let named = if held == HoldStatus::Unspecified {
             ""
         } else {
@@ -153,7 +152,7 @@ fn every_refusal_is_told_as_the_table_says() {
 }
 
 #[test]
-fn a_taken_seat_is_one_detail_and_so_is_what_is_left() {
+fn each_unavailable_seat_is_one_detail_and_so_is_the_remaining_quantity() {
     let taken = Rejection::SeatsUnavailable {
         seats: ids(&["A-1", "A-2"]),
     };
@@ -180,7 +179,7 @@ fn a_taken_seat_is_one_detail_and_so_is_what_is_left() {
 }
 
 #[test]
-fn the_stores_own_trouble_is_never_inside_a_response() {
+fn store_errors_are_never_in_band() {
     let business = every_refusal().iter().filter_map(code_of).count();
     assert_eq!(business, 11);
 }
@@ -228,7 +227,7 @@ fn the_reference_lists_every_rejection() {
     }
 }
 
-// ---- What went well -----------------------------------------------------------------------------
+// ---- Successes ---- -----------------------------------------------------------------------------
 
 fn facts() -> SeatFacts {
     SeatFacts {
@@ -264,7 +263,7 @@ fn sold() -> SeatState {
 }
 
 #[test]
-fn a_hold_names_itself_its_seats_and_its_end() {
+fn a_hold_response_has_id_seats_and_expiry() {
     let seats = vec![common::Seat::default()];
     let told = outcomes::held("r1".to_owned(), seats.clone(), NOW);
     assert_eq!(told.hold_id, "r1");
@@ -276,7 +275,7 @@ fn a_hold_names_itself_its_seats_and_its_end() {
 }
 
 #[test]
-fn a_commit_names_its_order_its_seats_and_when_it_was() {
+fn a_commit_response_has_order_seats_and_time() {
     let order = OrderId::of(&"r1".parse::<ReservationId>().unwrap());
     let told = outcomes::confirmed(order, vec![common::Seat::default()], NOW);
     assert_eq!(told.order_id, order.to_string());
@@ -287,7 +286,7 @@ fn a_commit_names_its_order_its_seats_and_when_it_was() {
 }
 
 #[test]
-fn a_release_says_what_it_found_and_lists_only_what_it_gave_back() {
+fn a_release_response_lists_only_the_seats_that_it_returned() {
     let had: Seats = ids(&["A-1"]).into();
     for (how, status, lists, tells_when) in [
         (ReleaseOutcome::Released, ReleaseStatus::Success, true, true),
@@ -308,12 +307,12 @@ fn a_release_says_what_it_found_and_lists_only_what_it_gave_back() {
         let told = outcomes::released(how, Vec::new(), NOW);
         assert_eq!(told.status(), status);
         assert_eq!(told.released_at.is_some(), tells_when);
-        assert_eq!(told.error, None, "a release is never in error for that");
+        assert_eq!(told.error, None, "none of these releases is an error");
     }
 }
 
 #[test]
-fn a_seat_carries_its_facts_and_the_answers_state() {
+fn a_seat_has_its_details_and_the_state_of_the_response() {
     let told = crate::api::convert::seat(seat("A-1", sold()), SeatStatus::Reserved);
     assert_eq!(told.id, "A-1");
     assert_eq!(
@@ -332,10 +331,10 @@ fn a_seat_carries_its_facts_and_the_answers_state() {
     assert_eq!(bare.price, None);
 }
 
-// ---- Questions ----------------------------------------------------------------------------------
+// ---- Queries ----------------------------------------------------------------------------------
 
 #[test]
-fn a_quantity_event_tells_what_is_left_and_no_seats() {
+fn a_quantity_event_reports_the_remaining_quantity_and_no_seats() {
     for (available, remaining) in [(true, 5), (false, 1)] {
         let found = QueryResult::Units {
             remaining,
@@ -350,7 +349,7 @@ fn a_quantity_event_tells_what_is_left_and_no_seats() {
 }
 
 #[test]
-fn an_offer_has_exactly_as_many_seats_as_asked_for_or_none() {
+fn an_offer_has_the_requested_number_of_seats_or_none() {
     let offer = |count: usize| {
         let seats = ["A-1", "A-2", "A-3"][..count].iter();
         let found = QueryResult::Offer {
@@ -373,7 +372,7 @@ fn an_offer_has_exactly_as_many_seats_as_asked_for_or_none() {
 }
 
 #[test]
-fn asked_by_seat_each_is_either_available_or_not() {
+fn each_requested_seat_is_either_available_or_unavailable() {
     let all = ["A-1", "A-2", "A-3", "A-4", "A-5", "Z-9"];
     let asked = Selection::Seats(ids(&all).into());
     let found = QueryResult::Seats {
@@ -381,7 +380,7 @@ fn asked_by_seat_each_is_either_available_or_not() {
             seat("A-1", SeatState::Available),
             seat("A-2", sold()),
             seat("A-3", held_until(UnixMillis(NOW.0 + 1))),
-            // Its time is over: nobody's.
+            // Expired: available.
             seat("A-4", held_until(NOW)),
             seat("A-5", SeatState::Blocked),
         ],
@@ -404,7 +403,7 @@ fn asked_by_seat_each_is_either_available_or_not() {
 }
 
 #[test]
-fn an_answer_to_another_question_is_an_internal_error() {
+fn a_result_of_another_query_is_an_internal_error() {
     let offer = QueryResult::Offer {
         seats: Vec::new(),
         remaining: 0,
