@@ -15,9 +15,7 @@ use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
 use slab::Slab;
 
-use super::inbox::{
-    ForwardReply, ForwardedOperation, Inbox, InboxMessage, Mailbox, QueryOutcome,
-};
+use super::inbox::{ForwardReply, ForwardedOperation, Inbox, InboxMessage, Mailbox, QueryOutcome};
 use super::spans;
 use crate::limits;
 use crate::telemetry::heartbeat::{Activity, HeartbeatWriter};
