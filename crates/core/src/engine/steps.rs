@@ -8,7 +8,7 @@ use super::in_flight::{InFlightCall, Registration, Waiter};
 use super::planner::{self, NextStep, SeatsToWrite};
 use super::seated_event::{SeatMapWaiter, SeatedEvent};
 use super::{Engine, OperationTask};
-use crate::answer::{Answer, Rejection};
+use crate::answer::{Answer, Rejection, ReleaseOutcome};
 use crate::effect::{CallId, Effect, LaneId, PoolId, RecordHint};
 use crate::fault::{self, Fault};
 use crate::ids::{EventId, ReservationId, SeatId, Seats};
@@ -1241,11 +1241,16 @@ fn known_taken(
 ///
 /// A deadline is each call's own, and so is a queue that is too long for it. A shortage, or a missing
 /// event, was read after the leader started: a call that arrived later has a right to a later read. The
-/// same is true of states that another node may have changed before the call arrived.
+/// same is true of states that another node may have changed before the call arrived: a release that found
+/// an expired hold says nothing about a commit that took the stock again.
 fn applies_to_waiter(answer: &Answer, arrived: Micros, started_at: Micros) -> bool {
     match answer {
         Answer::Rejected(Rejection::DeadlineExceeded | Rejection::Overloaded { .. }) => false,
         Answer::Held { .. }
+        | Answer::Released {
+            how: ReleaseOutcome::AlreadyReleased,
+            ..
+        }
         | Answer::Rejected(
             Rejection::InsufficientInventory { .. }
             | Rejection::EventNotFound

@@ -226,6 +226,43 @@ fn who_joins_after_a_read_began_is_not_refused_on_it() {
     assert!(shard.is_idle());
 }
 
+/// The record is read as expired, and another node confirms it by a late commit before a second release
+/// arrives: that release gets an answer of its own.
+#[test]
+fn a_release_that_arrives_after_the_read_of_an_expired_hold_reads_again() {
+    let mut shard = engine(0, 1);
+    let mut fx = Vec::new();
+    let event: EventId = "evt".parse().expect("legal");
+    let layout = StripesRead::Found(vec![one_stripe(9)]);
+    shard.handle_stripes_read(&event, &layout, at(0));
+    let release = || Operation {
+        verb: Verb::Release,
+        expectation: RecordExpectation::Present,
+        ..commit("h1", "evt", 2)
+    };
+    shard.handle_call(CallId(1), release(), at(1));
+    shard.handle_call(CallId(2), release(), at(2));
+    drain(&mut shard, &mut fx);
+    let [Effect::ReadRecords { read, .. }] = fx[..] else {
+        panic!("want one read, got {fx:?}");
+    };
+    let expired = RecordView {
+        state: ReservationState::Expired,
+        ..hold_of(1, 2).1
+    };
+    fx.clear();
+    let found = RecordsRead::Found(vec![Ok(Some(expired))]);
+    shard.handle_records_read(read, &found, at(3));
+    drain(&mut shard, &mut fx);
+    let answered = fx.iter().filter_map(|effect| match effect {
+        Effect::Answer { call, .. } => Some(*call),
+        _ => None,
+    });
+    assert_eq!(answered.collect::<Vec<_>>(), [CallId(1)]);
+    let reads = |effect: &Effect| matches!(effect, Effect::ReadRecords { .. });
+    assert_eq!(fx.iter().filter(|effect| reads(effect)).count(), 1);
+}
+
 /// What a failed condition showed is said to who comes soon after, once its record was looked for.
 #[test]
 fn the_latch_answers_who_comes_soon_and_opens_for_what_is_given_back() {

@@ -62,6 +62,8 @@ pub(crate) struct Oracle {
     latch: Micros,
     /// No answer may blame the store or a full queue.
     fault_free: bool,
+    /// Queues may be too long, and are kept short for all callers once a call was rejected.
+    flood: bool,
     /// A final rejection may be wrong about an earlier attempt.
     rejections_may_be_wrong: bool,
     torn_reads: bool,
@@ -81,6 +83,7 @@ impl Oracle {
             late: scenario.late,
             latch: scenario.latch,
             fault_free: scenario.is_fault_free(),
+            flood: scenario.flood,
             rejections_may_be_wrong: scenario.ghosts || scenario.token_memory < TOKEN_MEMORY,
             torn_reads: scenario.torn_reads,
             short_holds: scenario.hold_for <= Micros::from_millis(1),

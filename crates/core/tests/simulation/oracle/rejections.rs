@@ -76,6 +76,7 @@ impl Oracle {
             Rejection::Internal => (is_odd(reservation), "internal error without a cause"),
             Rejection::Overloaded { .. } => (
                 !self.fault_free
+                    || self.flood
                     || self.calls_of(reservation) > limits::CALLS_PER_RESERVATION_MAX
                     || call.patience <= LINE_MAX,
                 "overloaded, but no queue was too long",
