@@ -29,13 +29,16 @@
 //!
 //! # Files
 //!
-//! The engine calls the parts; a part returns a value and never calls the engine.
+//! Calls go one way, down this table: the first five files are methods of [`Engine`], the others are
+//! parts. A part owns its fields, returns values and never calls the engine.
 //!
 //! | file | content |
 //! |---|---|
 //! | `mod.rs` | inputs and outputs |
-//! | `steps.rs` | execution of the steps: from a decision to a read, a lane, another shard or an answer |
 //! | `queries.rs` | queries, from memory and from reads |
+//! | `steps.rs` | the stack of steps: registration, decisions, units, redecisions, waiters |
+//! | `seats.rs` | seats: choice, locks, conflicts, the reads behind "sold out" |
+//! | `dispatch.rs` | effects, reads, lanes, completion |
 //! | `planner.rs` | pure: the next step of an operation from its layout and record |
 //! | `in_flight.rs` | calls in flight by reservation, and who waits for them |
 //! | `hold_predictor.rs` | which events sell by hold and commit, so that a commit's record is read first |
@@ -48,6 +51,7 @@
 //! `advance`, [`planner::next_step`], `write_units` and `enqueue` to [`Pool::submit`], and leaves as
 //! [`Effect::Transact`].
 
+mod dispatch;
 mod hold_predictor;
 mod in_flight;
 mod planner;
@@ -57,6 +61,7 @@ mod record_reads;
 #[cfg(test)]
 mod seat_tests;
 mod seated_event;
+mod seats;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -67,12 +72,12 @@ use std::num::NonZeroUsize;
 use lru::LruCache;
 use rand::rngs::SmallRng;
 
+use self::dispatch::{Completed, Step};
 use self::hold_predictor::HoldPredictor;
 use self::in_flight::InFlightCalls;
 use self::pools::Pools;
 use self::record_reads::{RecordReads, RecordWaiter};
 use self::seated_event::{SeatMapWaiter, SeatedEvents};
-use self::steps::{Completed, Step};
 use super::answer::{Answer, Rejection};
 use super::counters::Counters;
 use super::effect::{CallId, Effect, LaneId, RecordHint, RecordReadId};

@@ -1,0 +1,391 @@
+//! Dispatch: the lowest layer of the engine's methods. Outputs, reads, lanes, and the completion of an
+//! operation.
+//!
+//! Methods here call the engine's parts, push effects, and push [`Step`]s for what follows. None decides
+//! an operation.
+
+use super::in_flight::{InFlightCall, Waiter};
+use super::{Engine, OperationTask};
+use crate::answer::{Answer, Rejection};
+use crate::effect::{CallId, Effect, LaneId, PoolId, RecordHint};
+use crate::fault::{self, Fault};
+use crate::ids::{EventId, Fingerprint, ReservationId, SeatId};
+use crate::lane::{Completion, Pool, PoolContext, PoolKind, PoolOutput, Redecision, WriteIntent};
+use crate::operation::{Operation, Verb};
+use crate::query::QueryResult;
+use crate::stock_reads::StockReadWaiter;
+use crate::time::Micros;
+use crate::transaction::{EventLayout, RecordView, StripeUpdate};
+/// Work that an input still has to do. See the bounds in the engine's head.
+pub(super) enum Step {
+    /// Decide an operation that a seat lock blocked, or that watched another one.
+    Advance(OperationTask),
+    /// Register a call of the engine itself.
+    Register(OperationTask),
+    /// Complete and redecide what a pool returned.
+    PoolResults(PoolResults),
+    /// Complete an operation.
+    Complete(EventId, Completed),
+    /// Answer the callers of an operation after those that it had blocked went on.
+    AnswerCallers(EventId, Completed),
+    /// Answer the other callers of an operation whose first caller is answered.
+    AnswerWaiters(Box<WaitersToAnswer>),
+    /// Expire an overdue hold that has a seat which a buyer asks for.
+    ExpireHolder(Box<OverdueHolder>),
+    /// Release the seat lock of an expiry that was not registered: nobody else would.
+    UnlockUnregistered(EventId, ReservationId),
+    /// Go on with a buyer after the overdue holders of its seats have been dealt with.
+    ResumeBuyer(Box<Buyer>),
+}
+
+/// The outcome of an operation.
+pub(super) struct Completed {
+    pub(super) reservation: ReservationId,
+    pub(super) answer: Answer,
+    /// What the store holds for the reservation, if that is known.
+    pub(super) record: Option<RecordView>,
+}
+
+/// What a pool returned; both lists in reverse order.
+pub(super) struct PoolResults {
+    pub(super) event: EventId,
+    pub(super) as_of: Micros,
+    pub(super) completions: Vec<Completion>,
+    pub(super) redecisions: Vec<Redecision>,
+}
+
+/// See [`Step::AnswerWaiters`].
+pub(super) struct WaitersToAnswer {
+    pub(super) event: EventId,
+    pub(super) verb: Verb,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) started_at: Micros,
+    pub(super) waiters: std::vec::IntoIter<Waiter>,
+    pub(super) watchers: Vec<OperationTask>,
+    pub(super) answer: Answer,
+    pub(super) record: Option<RecordView>,
+}
+
+/// A hold that is past its expiry and has a seat which a buyer asks for.
+pub(super) struct OverdueHolder {
+    pub(super) event: EventId,
+    pub(super) layout: EventLayout,
+    pub(super) holder: ReservationId,
+    pub(super) seat: SeatId,
+    pub(super) deadline: Micros,
+}
+
+/// A buyer whose write found seats that were not free.
+pub(super) struct Buyer {
+    pub(super) task: OperationTask,
+    pub(super) layout: EventLayout,
+    /// The engine chose the seats.
+    pub(super) is_choice: bool,
+    /// Overdue holders of its seats.
+    pub(super) overdue: Vec<ReservationId>,
+}
+
+/// Outputs.
+impl Engine {
+    /// Pushes tasks so that they are decided in this order.
+    pub(super) fn push_tasks(&mut self, tasks: Vec<OperationTask>) {
+        if fault::planted(Fault::BlockedOperationLost) {
+            return;
+        }
+        self.steps
+            .extend(tasks.into_iter().rev().map(Step::Advance));
+    }
+
+    pub(super) fn answer(&mut self, call: CallId, answer: Answer, record: Option<RecordView>) {
+        self.effects.push_back(Effect::Answer {
+            call,
+            answer,
+            record,
+        });
+    }
+
+    pub(super) fn answer_query(&mut self, call: CallId, result: Result<QueryResult, Rejection>) {
+        self.effects.push_back(Effect::AnswerQuery { call, result });
+    }
+
+    pub(super) fn forward(
+        &mut self,
+        shard: usize,
+        layout: EventLayout,
+        operation: Operation,
+        hint: RecordHint,
+    ) {
+        self.counters.forwarded += 1;
+        self.in_flight
+            .mark_forwarded(&operation.reservation, &operation.event);
+        self.effects.push_back(Effect::Forward {
+            shard,
+            layout,
+            operation,
+            hint,
+        });
+    }
+
+    pub(super) fn send_record_reads(&mut self) {
+        while let Some((read, reservations)) = self.record_reads.next_read() {
+            self.effects
+                .push_back(Effect::ReadRecords { read, reservations });
+        }
+    }
+
+    pub(super) fn send_stripes_read(&mut self, event: &EventId, stripes_hint: Option<u16>) {
+        self.effects.push_back(Effect::ReadStripes {
+            event: event.clone(),
+            stripes_hint,
+        });
+    }
+}
+
+/// Completion.
+impl Engine {
+    /// Completes an operation with a rejection.
+    pub(super) fn reject(&mut self, operation: &Operation, rejection: Rejection) {
+        self.complete(
+            &operation.event,
+            Completed {
+                reservation: operation.reservation.clone(),
+                answer: Answer::Rejected(rejection),
+                record: None,
+            },
+        );
+    }
+
+    pub(super) fn reject_overloaded(&mut self, operation: &Operation) {
+        self.counters.rejected_overloaded += 1;
+        self.reject(operation, Rejection::overloaded());
+    }
+
+    /// Releases an operation's seat locks, caches its record and answers its callers. Operations that
+    /// its locks blocked are decided before the callers are answered.
+    pub(super) fn complete(&mut self, event: &EventId, completed: Completed) {
+        let now = self.now.mono;
+        let blocked = match fault::planted(Fault::SeatLockKept) {
+            true => Vec::new(),
+            false => self.seated_events.unlock(event, &completed.reservation),
+        };
+        if !blocked.is_empty() {
+            if let Some(record) = &completed.record {
+                let reservation = completed.reservation.clone();
+                self.cache.insert(reservation, record.clone(), now);
+            }
+            self.steps
+                .push(Step::AnswerCallers(event.clone(), completed));
+            self.push_tasks(blocked);
+            return;
+        }
+        let Completed {
+            reservation,
+            answer,
+            record,
+        } = completed;
+        let call = self.in_flight.remove(&reservation, event);
+        if let Some(record) = &record {
+            self.cache.insert(reservation, record.clone(), now);
+        }
+        if let Some(call) = call {
+            self.answer_callers(event, call, answer, record);
+        }
+    }
+
+    pub(super) fn answer_callers(
+        &mut self,
+        event: &EventId,
+        call: InFlightCall,
+        answer: Answer,
+        record: Option<RecordView>,
+    ) {
+        self.expiries -= usize::from(call.verb == Verb::Expire);
+        if call.waiters.is_empty() && call.watchers.is_empty() {
+            self.answer(call.leader, answer, record);
+            return;
+        }
+        self.answer(call.leader, answer.clone(), record.clone());
+        self.steps
+            .push(Step::AnswerWaiters(Box::new(WaitersToAnswer {
+                event: event.clone(),
+                verb: call.verb,
+                fingerprint: call.fingerprint,
+                started_at: call.started_at,
+                waiters: call.waiters.into_iter(),
+                watchers: call.watchers,
+                answer,
+                record,
+            })));
+    }
+}
+
+/// Reads.
+impl Engine {
+    pub(super) fn read_layout(&mut self, task: OperationTask) {
+        let event = task.operation.event.clone();
+        let waiter = StockReadWaiter::Operation(Box::new((task.operation, task.hint)));
+        match self.stock_reads.request(&event, waiter, self.now.mono) {
+            Ok(true) => self.send_stripes_read(&event, None),
+            Ok(false) => {}
+            Err(StockReadWaiter::Operation(waiting)) => self.reject_overloaded(&waiting.0),
+            // The waiter that is returned is the one that was passed.
+            Err(_) => {}
+        }
+    }
+
+    /// Reads the layout again for nobody: an operator may have closed the event since.
+    pub(super) fn refresh_layout(&mut self, event: &EventId, layout: EventLayout) {
+        let waiter = StockReadWaiter::Layout;
+        if let Ok(true) = self.stock_reads.request(event, waiter, self.now.mono) {
+            self.send_stripes_read(event, Some(layout.stripes));
+        }
+    }
+
+    pub(super) fn read_record(&mut self, task: OperationTask) {
+        self.counters.record_reads += 1;
+        self.record_reads.request(task);
+        self.send_record_reads();
+    }
+
+    /// Reads the record of an operation that there are too few units for: it is rejected unless the
+    /// record says otherwise.
+    pub(super) fn confirm_shortage(
+        &mut self,
+        operation: Operation,
+        layout: EventLayout,
+        remaining: u64,
+    ) {
+        let (reservation, event) = (&operation.reservation, &operation.event);
+        self.in_flight
+            .set_shortage(reservation, event, Some(remaining));
+        self.read_record(OperationTask {
+            operation,
+            layout: Some(layout),
+            hint: RecordHint::None,
+        });
+    }
+}
+
+/// Lanes.
+impl Engine {
+    pub(super) fn enqueue(
+        &mut self,
+        operation: Operation,
+        kind: PoolKind,
+        layout: EventLayout,
+        intent: WriteIntent,
+    ) {
+        match self.pools.open(&operation.event, kind, layout) {
+            Some(pool) => self.with_pool(pool, |pool, cx| pool.submit(operation, intent, cx)),
+            None => self.reject_overloaded(&operation),
+        }
+    }
+
+    /// Calls a pool of lanes, and applies what it returns.
+    pub(super) fn with_pool(
+        &mut self,
+        id: PoolId,
+        act: impl FnOnce(&mut Pool, &mut PoolContext<'_>),
+    ) {
+        let Some(pool) = self.pools.get_mut(id) else {
+            return;
+        };
+        let mut out = std::mem::take(&mut self.pool_output);
+        let mut cx = PoolContext {
+            now: self.now,
+            rng: &mut self.rng,
+            counters: &mut self.counters,
+            out: &mut out,
+        };
+        act(pool, &mut cx);
+        self.apply_pool_output(id, out);
+    }
+
+    /// Sends what a pool wants sent, records its writes, and pushes its results.
+    pub(super) fn apply_pool_output(&mut self, pool: PoolId, mut out: PoolOutput) {
+        for (lane, transaction) in out.send.drain(..) {
+            let lane = LaneId { pool, lane };
+            self.effects
+                .push_back(Effect::Transact { lane, transaction });
+        }
+        let reads_stripes = std::mem::take(&mut out.read_stripes);
+        let layout = out.learned_shape.take();
+        let as_of = out.as_of;
+        let mut completions = std::mem::take(&mut out.completions);
+        let mut redecisions = std::mem::take(&mut out.redecisions);
+        let is_done = !reads_stripes
+            && layout.is_none()
+            && completions.is_empty()
+            && redecisions.is_empty()
+            && out.stock.is_empty();
+        let event = match self.pools.get_mut(pool) {
+            Some(pool) if !is_done => Some(pool.key().event.clone()),
+            _ => None,
+        };
+        if let Some(event) = &event {
+            // Before a read begins, which will have seen the write.
+            self.record_stock_write(event, &out.stock, out.stock_sent);
+            if let Some(layout) = layout {
+                self.layouts.put(event.clone(), layout);
+            }
+            if reads_stripes {
+                let hint = self.layouts.get(event).map(|layout| layout.stripes);
+                let waiter = StockReadWaiter::Pool(pool);
+                // A pool's request is never rejected.
+                if let Ok(true) = self.stock_reads.request(event, waiter, self.now.mono) {
+                    self.send_stripes_read(event, hint);
+                }
+            }
+        }
+        out.stock.clear();
+        self.pools.after(pool);
+        self.pool_output = out;
+        let Some(event) = event else {
+            self.keep_buffer(completions);
+            return;
+        };
+        // Before an operation that waited for one of these seats is decided.
+        for one in completions.iter().filter(|one| one.wrote) {
+            if let (Some(record), Some(seated)) = (&one.record, self.seated_events.get_mut(&event))
+            {
+                seated.record_write(&one.reservation, record, as_of);
+            }
+        }
+        completions.reverse();
+        redecisions.reverse();
+        self.steps.push(Step::PoolResults(PoolResults {
+            event,
+            as_of,
+            completions,
+            redecisions,
+        }));
+    }
+
+    /// Returns an empty buffer to the pool output, unless that has a larger one.
+    pub(super) fn keep_buffer(&mut self, completions: Vec<Completion>) {
+        if self.pool_output.completions.capacity() < completions.capacity() {
+            self.pool_output.completions = completions;
+        }
+    }
+
+    /// Records that this shard has written to the stripes, or may have; see
+    /// [`crate::stock_snapshots`].
+    pub(super) fn record_stock_write(
+        &mut self,
+        event: &EventId,
+        written: &[StripeUpdate],
+        sent: Option<Micros>,
+    ) {
+        if !written.is_empty() && !self.snapshots.is_off() {
+            self.stock_reads.record_write(event, written);
+            self.snapshots
+                .record_write(event, written, sent, self.now.mono);
+        }
+    }
+
+    /// Releases a reservation's seat locks and decides what they blocked.
+    pub(super) fn unlock_seats(&mut self, event: &EventId, reservation: &ReservationId) {
+        let blocked = self.seated_events.unlock(event, reservation);
+        self.push_tasks(blocked);
+    }
+}
