@@ -133,9 +133,11 @@ impl ModelHandler {
                     .header_read_timeout(HEAD_TIMEOUT)
                     .serve_connection(TokioIo::new(socket), handler.clone());
                 tokio::select! {
+                    // First: requests sent after `set_reachable(false)` must not be served.
+                    biased;
+                    _ = reachable.wait_for(|reachable| !reachable) => {}
                     // However a connection ends, only its client is concerned.
                     _ = serving => {}
-                    _ = reachable.wait_for(|reachable| !reachable) => {}
                 }
                 let connections = &handler.0.connections;
                 connections.set(connections.get() - 1);

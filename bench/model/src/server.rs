@@ -319,6 +319,7 @@ async fn accept(
 ) {
     loop {
         tokio::select! {
+            biased;
             _ = reachable.wait_for(|reachable| !reachable) => {}
             () = handler.accept(&listener) => {}
         }
