@@ -79,7 +79,7 @@ impl FaultRule {
             ));
         }
         if let Some(name) = &self.operation
-            && !ApiOperation::from_name(name).is_some_and(ApiOperation::is_on_items)
+            && !name.parse().is_ok_and(ApiOperation::is_on_items)
         {
             return Err(format!(
                 "operation is {name:?}; must be an operation on items, TransactWriteItems for example"

@@ -11,17 +11,19 @@
 //! server in the region. Also assumed: transactions of 100 actions (in `lambda-2020` scaled from 25 as in
 //! `in-region`), reads (in `lambda-2020` scaled from PutItem as in `in-region`), and the 99th percentile of reads.
 
+use clap::ValueEnum;
 use rand::Rng;
 use rand_distr::StandardNormal;
 
 use crate::ModelTime;
 use crate::limits;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LatencyProfile {
     /// A warm server in the table's region.
     InRegion,
     /// As published from Lambda in 2020.
+    #[value(name = "lambda-2020")]
     Lambda2020,
     /// No latency: for comparing responses.
     None,
@@ -72,12 +74,6 @@ pub(crate) enum LatencyClass {
 }
 
 impl LatencyProfile {
-    pub const ALL: [(&'static str, Self); 3] = [
-        ("in-region", Self::InRegion),
-        ("lambda-2020", Self::Lambda2020),
-        ("none", Self::None),
-    ];
-
     /// Draws the latency of one call.
     pub(crate) fn draw(self, class: LatencyClass, rng: &mut impl Rng) -> ModelTime {
         let draws = match (self, class) {

@@ -1,7 +1,9 @@
 //! Operations by name.
 
-/// An operation of the DynamoDB API that the model supports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+use strum::{EnumString, IntoStaticStr};
+
+/// An operation of the DynamoDB API that the model supports; those on items first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, EnumString, IntoStaticStr)]
 pub(crate) enum ApiOperation {
     GetItem,
     PutItem,
@@ -23,34 +25,8 @@ pub(crate) enum ApiOperation {
 }
 
 impl ApiOperation {
-    const ALL: [(ApiOperation, &'static str); 17] = [
-        (ApiOperation::TransactWriteItems, "TransactWriteItems"),
-        (ApiOperation::GetItem, "GetItem"),
-        (ApiOperation::BatchGetItem, "BatchGetItem"),
-        (ApiOperation::Query, "Query"),
-        (ApiOperation::Scan, "Scan"),
-        (ApiOperation::PutItem, "PutItem"),
-        (ApiOperation::UpdateItem, "UpdateItem"),
-        (ApiOperation::DeleteItem, "DeleteItem"),
-        (ApiOperation::BatchWriteItem, "BatchWriteItem"),
-        (ApiOperation::TransactGetItems, "TransactGetItems"),
-        (ApiOperation::CreateTable, "CreateTable"),
-        (ApiOperation::DeleteTable, "DeleteTable"),
-        (ApiOperation::DescribeTable, "DescribeTable"),
-        (ApiOperation::ListTables, "ListTables"),
-        (ApiOperation::UpdateTable, "UpdateTable"),
-        (ApiOperation::DescribeTimeToLive, "DescribeTimeToLive"),
-        (ApiOperation::UpdateTimeToLive, "UpdateTimeToLive"),
-    ];
-
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        let found = Self::ALL.iter().find(|(_, known)| *known == name);
-        found.map(|(operation, _)| *operation)
-    }
-
     pub(crate) fn name(self) -> &'static str {
-        let found = Self::ALL.iter().find(|(operation, _)| *operation == self);
-        found.map_or("", |(_, name)| name)
+        self.into()
     }
 
     pub(crate) fn is_on_items(self) -> bool {

@@ -9,19 +9,22 @@
 use std::cmp::Ordering;
 
 use serde::Deserialize;
+use strum::{EnumString, FromRepr, IntoStaticStr};
 
 use crate::number;
 
 /// Type of an attribute value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, EnumString, FromRepr, IntoStaticStr)]
 #[repr(u8)]
 pub(crate) enum AttributeKind {
     S = 0,
     N = 1,
     B = 2,
     #[serde(rename = "BOOL")]
+    #[strum(serialize = "BOOL")]
     Bool = 3,
     #[serde(rename = "NULL")]
+    #[strum(serialize = "NULL")]
     Null = 4,
     M = 5,
     L = 6,
@@ -33,35 +36,7 @@ pub(crate) enum AttributeKind {
 impl AttributeKind {
     /// Name in JSON and in `attribute_type`.
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::S => "S",
-            Self::N => "N",
-            Self::B => "B",
-            Self::Bool => "BOOL",
-            Self::Null => "NULL",
-            Self::M => "M",
-            Self::L => "L",
-            Self::SS => "SS",
-            Self::NS => "NS",
-            Self::BS => "BS",
-        }
-    }
-
-    const ALL: [Self; 10] = [
-        Self::S,
-        Self::N,
-        Self::B,
-        Self::Bool,
-        Self::Null,
-        Self::M,
-        Self::L,
-        Self::SS,
-        Self::NS,
-        Self::BS,
-    ];
-
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+        self.into()
     }
 
     /// Kind of a set's elements.
@@ -120,7 +95,7 @@ fn take_value<'a>(rest: &mut &'a [u8]) -> Option<ValueView<'a>> {
     let whole = *rest;
     let (tag, more) = rest.split_first()?;
     *rest = more;
-    let kind = *AttributeKind::ALL.get(usize::from(*tag))?;
+    let kind = AttributeKind::from_repr(*tag)?;
     let content = take_bytes(rest)?;
     Some(ValueView {
         kind,

@@ -26,8 +26,8 @@ struct ModelArgs {
     /// Port to listen on; 0 selects a free port, which is printed.
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Latency profile: in-region, lambda-2020 or none.
-    #[arg(long, default_value = "in-region", value_parser = profile)]
+    /// Latency profile.
+    #[arg(long, value_enum, default_value_t = LatencyProfile::InRegion)]
     profile: LatencyProfile,
     /// Seed of all random draws.
     #[arg(long, default_value_t = 1)]
@@ -51,13 +51,6 @@ struct ModelArgs {
     /// repeated.
     #[arg(long = "fault", value_name = "KIND:PROBABILITY[:OPERATION[:DELAY_MS]]")]
     faults: Vec<FaultRule>,
-}
-
-fn profile(name: &str) -> Result<LatencyProfile, String> {
-    let found = LatencyProfile::ALL.iter().find(|(known, _)| *known == name);
-    found
-        .map(|(_, profile)| *profile)
-        .ok_or_else(|| "must be in-region, lambda-2020 or none".to_owned())
 }
 
 fn main() -> ExitCode {

@@ -126,8 +126,8 @@ pub(super) fn key_schema(
         let name = &element.attribute_name;
         let mut all = definitions.iter();
         let found = all.find(|definition| definition.attribute_name == *name);
-        let kind = found.and_then(|found| AttributeKind::from_name(&found.attribute_type));
-        match kind.filter(|kind| kind.is_scalar()) {
+        let kind = found.and_then(|found| found.attribute_type.parse().ok());
+        match kind.filter(|kind: &AttributeKind| kind.is_scalar()) {
             Some(kind) => Ok(KeyAttribute {
                 name: name.as_str().into(),
                 kind,

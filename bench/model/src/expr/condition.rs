@@ -156,7 +156,7 @@ impl Condition {
                 let name = bindings.value(alias);
                 let name = name.filter(|name| name.kind == AttributeKind::S);
                 let name = name.and_then(|name| std::str::from_utf8(name.content).ok());
-                match name.and_then(AttributeKind::from_name) {
+                match name.and_then(|name| name.parse::<AttributeKind>().ok()) {
                     Some(_) => Ok(()),
                     None => Err(member.invalid(format!(
                         "Invalid attribute type name found; {alias} is none of B, BOOL, BS, L, M, N, NS, \

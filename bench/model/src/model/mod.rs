@@ -205,7 +205,7 @@ impl StoreModel {
     /// `now` must not go back.
     pub fn arrive(&mut self, now: ModelTime, operation: &str, body: &[u8]) -> Ticket {
         let is_full = self.calls.len() >= limits::CALLS_MAX;
-        let (name, operation) = (operation, ApiOperation::from_name(operation));
+        let (name, operation) = (operation, operation.parse::<ApiOperation>().ok());
         let mut call = ModelCall {
             operation,
             arrived: now,
