@@ -208,7 +208,7 @@ impl KeySchema {
             };
             if value.kind != attribute.kind {
                 return Err(KeyError::Mismatch(Error::validation(format!(
-                    "One or more parameter values were invalid: Type mismatch for Index ItemKey {} Expected: {} \
+                    "One or more parameter values were invalid: Type mismatch for Index Key {} Expected: {} \
                      Actual: {} IndexName: {index}",
                     attribute.name,
                     attribute.kind.name(),
