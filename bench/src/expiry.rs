@@ -33,6 +33,9 @@ const POLL_PERIOD: Duration = Duration::from_millis(100);
 /// Calls in flight per connection while the holds are placed.
 const HOLDS_PER_CONNECTION: u32 = 100;
 
+/// Calls in flight while the holds are placed: the bound of users in a scenario.
+const USERS_MAX: u32 = 10_000;
+
 #[derive(clap::Args)]
 pub(crate) struct ExpiryArgs {
     /// The server to start and measure
@@ -54,7 +57,7 @@ pub(crate) struct ExpiryArgs {
     #[arg(long, default_value_t = 45, value_parser = clap::value_parser!(u32).range(1..=600))]
     lead: u32,
     /// Connections of the generator
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     connections: u32,
 }
 
@@ -167,7 +170,7 @@ async fn place_holds(
 ) -> Result<(), BenchError> {
     let expiry_ms = expiry.duration_since(UNIX_EPOCH)?.as_millis();
     let (holds, connections) = (args.holds, args.connections);
-    let users = connections * HOLDS_PER_CONNECTION;
+    let users = (connections * HOLDS_PER_CONNECTION).min(USERS_MAX);
     let scenario = scenario(&format!(
         "title = \"holds\"\nusers = {users}\ncalls = {holds}\nduration = {}\n\
          connections = {connections}\ndeadline_ms = {DEADLINE_MS}\nhold_until_ms = {expiry_ms}\n\
@@ -275,7 +278,7 @@ mod tests {
 
     #[test]
     fn scenarios_are_valid_for_all_options() {
-        for (rate, calm, connections) in [(1, 1, 1), (10_000, 600, 100)] {
+        for (rate, calm, connections) in [(1, 1, 1), (10_000, 600, 256)] {
             let args = ExpiryArgs {
                 server: PathBuf::new(),
                 holds: 1,
