@@ -148,7 +148,7 @@ fn the_help_of_serve_names_every_variable_with_default_and_bounds() {
             &short,
             &[variable.name(), variable.default(), variable.about()],
         );
-        assert_has(&long, &[variable.name(), &variable.wants()]);
+        assert_has(&long, &[variable.name(), &variable.expected()]);
     }
     assert_has(&short, &["AWS_ENDPOINT_URL_DYNAMODB"]);
     let widest = short.lines().map(|line| line.chars().count()).max();

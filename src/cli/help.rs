@@ -117,7 +117,7 @@ pub(super) fn environment(detail: HelpDetail) -> String {
                 variable.about()
             );
             if detail == HelpDetail::Long {
-                let _ = writeln!(text, "    {:name_width$}  {}", "", variable.wants());
+                let _ = writeln!(text, "    {:name_width$}  {}", "", variable.expected());
             }
         }
     }

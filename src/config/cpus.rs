@@ -1,7 +1,7 @@
-//! The CPUs of this process: which it may run on, which get a shard, how much of them it may use.
+//! CPUs of this process: which it may use, which get a shard, and the CPU quota.
 //!
-//! Affinity and cpuset decide what is allowed and are obeyed. A CPU quota of the cgroup changes
-//! nothing by itself (the kernel enforces it by throttling) and is only warned of.
+//! Affinity and cpusets determine the allowed CPUs. A CPU quota of the cgroup changes nothing (the kernel enforces it by
+//! throttling) and is only warned about.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,14 +12,14 @@ use thiserror::Error;
 
 use crate::limits::SHARDS_MAX;
 
-/// Which CPUs get a shard, as SHARDS says it.
+/// The CPUs that get a shard, as SHARDS specifies them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShardSpec {
     /// Every allowed CPU.
     All,
-    /// The first so many of them, 1 to [`SHARDS_MAX`].
+    /// The first CPUs, 1 to [`SHARDS_MAX`] of them.
     Count(usize),
-    /// These CPUs, by the kernel's numbers; not empty.
+    /// These CPUs, by the kernel's numbering; not empty.
     Range(Range<usize>),
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for ShardSpec {
     }
 }
 
-/// Why the machine cannot give the shards that were asked for.
+/// Why the machine cannot provide the requested shards.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ResolveError {
     #[error("asks for more shards than the {} CPUs this process may use ({})", .allowed.len(), list(.allowed))]
@@ -79,7 +79,7 @@ pub enum ResolveError {
 /// The CPUs that get a shard each, ascending; `allowed` must be ascending and distinct.
 ///
 /// # Errors
-/// When `allowed` cannot give what `spec` asks for. Fewer shards than asked for are never given.
+/// When `allowed` does not contain what `spec` requires. Never returns fewer shards than required.
 pub fn resolve(spec: &ShardSpec, allowed: &[usize]) -> Result<Vec<usize>, ResolveError> {
     if allowed.is_empty() {
         return Err(ResolveError::None);
@@ -104,7 +104,7 @@ pub fn resolve(spec: &ShardSpec, allowed: &[usize]) -> Result<Vec<usize>, Resolv
     }
 }
 
-/// CPU numbers as the kernel lists them: `0-3,8`.
+/// CPU numbers in the kernel's list format: `0-3,8`.
 pub fn list(cpus: &[usize]) -> String {
     let mut text = String::new();
     let mut at = 0;
@@ -125,14 +125,14 @@ pub fn list(cpus: &[usize]) -> String {
     text
 }
 
-/// How many CPUs' worth of time the cgroup of this process allows; `None`: no quota.
+/// CPU quota of this process's cgroup, in CPUs; `None`: no quota.
 pub fn quota() -> Option<f64> {
     let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     quota_under(Path::new("/sys/fs/cgroup"), &own)
 }
 
-/// The least quota on the way from the cgroup named in `own` (the text of /proc/self/cgroup) to the
-/// top, in either version's files below `mount`.
+/// The smallest quota from the cgroup named in `own` (the text of /proc/self/cgroup) up to the root, in the files of
+/// either cgroup version below `mount`.
 fn quota_under(mount: &Path, own: &str) -> Option<f64> {
     own.lines()
         .filter_map(|line| {
@@ -143,8 +143,8 @@ fn quota_under(mount: &Path, own: &str) -> Option<f64> {
                 names if names.split(',').any(|name| name == "cpu") => mount.join(names),
                 _ => return None,
             };
-            // In a container the path may be the host's, with only its own folder mounted at the
-            // top: whatever does not exist on the way is skipped.
+            // In a container the path may be the host's while only its own directory is mounted: missing
+            // directories are skipped.
             let path = Path::new(path.trim_start_matches('/'));
             path.ancestors()
                 .filter_map(|at| quota_in(&root.join(at)))
@@ -162,13 +162,13 @@ fn quota_in(folder: &Path) -> Option<f64> {
         }
         None => (read("cpu.cfs_quota_us")?, read("cpu.cfs_period_us")?),
     };
-    // "max" and -1 are no quota.
+    // "max" and -1 mean no quota.
     let quota: u64 = quota.trim().parse().ok()?;
     let period: u64 = period.trim().parse().ok().filter(|period| *period > 0)?;
     Some(quota as f64 / period as f64)
 }
 
-/// What to tell the operator when the quota is less than the shards can use.
+/// Warning for the operator when the quota is smaller than the shards can use.
 pub fn quota_warning(shards: usize, quota: Option<f64>) -> Option<String> {
     let quota = quota.filter(|quota| *quota < shards as f64)?;
     let fits = (quota.floor() as usize).max(1);

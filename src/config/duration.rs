@@ -1,8 +1,8 @@
-//! Spans of time as people write them: `250ms`, `1m30s`, `1.5s`, `50us`.
+//! Durations in human notation: `250ms`, `1m30s`, `1.5s`, `50us`.
 
 use std::time::Duration;
 
-/// Units, longest first: a span is shown in the longest one that loses nothing.
+/// Units, longest first: a duration is displayed in the longest unit that represents it exactly.
 const UNITS: [(&str, u128); 7] = [
     ("h", 3_600_000_000_000),
     ("m", 60_000_000_000),
@@ -13,19 +13,19 @@ const UNITS: [(&str, u128); 7] = [
     ("ns", 1),
 ];
 
-/// What a number without a unit counts.
+/// Unit of a number without a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DefaultUnit {
-    /// Nothing: it is refused.
+    /// A number without a unit is invalid.
     Refused,
     Seconds,
     Millis,
 }
 
-/// A span with units; without one only `0`, and whole numbers of what `bare` says.
+/// Parses a duration with units; without a unit only `0`, and whole numbers in the unit of `bare`.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The problem of the text.
 pub(super) fn parse_span(text: &str, bare: DefaultUnit) -> Result<Duration, String> {
     if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
         let number: u64 = text
@@ -55,7 +55,7 @@ pub(super) fn parse_span(text: &str, bare: DefaultUnit) -> Result<Duration, Stri
         .map_err(|_| "is longer than any clock".to_owned())
 }
 
-/// One number with its unit from the front of `text`, in nanoseconds, and what follows it.
+/// Parses one number and its unit from the front of `text`; returns nanoseconds and the rest.
 fn parse_part(text: &str) -> Result<(u128, &str), String> {
     let not_a_time = || "is not a time".to_owned();
     let number_ends = text
@@ -71,7 +71,7 @@ fn parse_part(text: &str) -> Result<(u128, &str), String> {
         .find(|(name, _)| *name == unit)
         .ok_or_else(not_a_time)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    // Nine digits are a nanosecond of a second; finer is a typing error, not a wish.
+    // Nine digits are nanoseconds of a second; more are a typing error.
     if whole.is_empty() || whole.len() > 18 || fraction.len() > 9 {
         return Err(not_a_time());
     }
@@ -86,15 +86,15 @@ fn parse_part(text: &str) -> Result<(u128, &str), String> {
     Ok((whole * nanos + fraction_nanos, after))
 }
 
-/// A span as an argument of a command: with its unit, as `250ms` or `1m30s`.
+/// Parses a duration given as a command argument, with a unit: `250ms`, `1m30s`.
 ///
 /// # Errors
-/// What is wrong with it, to be read behind the text.
+/// The problem of the text, to be displayed after the text.
 pub fn parse_with_unit(text: &str) -> Result<Duration, String> {
     parse_span(text, DefaultUnit::Refused)
 }
 
-/// The span in the longest unit that shows it exactly: `30m`, `250ms`, `90s`.
+/// The duration in the longest unit that represents it exactly: `30m`, `250ms`, `90s`.
 pub fn format_span(span: Duration) -> String {
     let nanos = span.as_nanos();
     if nanos == 0 {

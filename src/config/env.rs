@@ -1,21 +1,21 @@
-//! Where settings come from: the process's environment, or a list that a test or `demo` gives.
+//! Sources of settings: the process environment, or a list given by a test or by `demo`.
 
 use std::ffi::OsString;
 use std::io;
 
-/// What the outside tells a starting server.
+/// Environment of a starting server.
 pub trait Env {
-    /// The value of an environment variable, `None` when it is not set.
+    /// The value of an environment variable, `None` if it is not set.
     fn var(&self, name: &str) -> Option<OsString>;
 
     /// The CPUs this process may run on, ascending.
     ///
     /// # Errors
-    /// The operating system's, when it does not tell.
+    /// The operating system's error.
     fn allowed_cpus(&self) -> io::Result<Vec<usize>>;
 }
 
-/// The environment of this process.
+/// Environment of this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessEnv;
 
@@ -29,7 +29,7 @@ impl Env for ProcessEnv {
     }
 }
 
-/// Settings given in code; whatever is not given has its default.
+/// Settings given in code; all others have their defaults.
 #[derive(Clone, Debug)]
 pub struct FixedEnv {
     vars: Vec<(String, OsString)>,
@@ -45,7 +45,7 @@ impl FixedEnv {
         }
     }
 
-    /// With one more setting; the last of the same name wins.
+    /// Adds a setting; the last one of a name wins.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.vars.push((name.to_owned(), value.into()));

@@ -1,9 +1,9 @@
-//! The settings of the server: read from the environment once, typed, every error told at once.
+//! Settings of the server: read from the environment once and typed; all errors are reported together.
 //!
-//! [`variables`] is the table of all of them, [`value_kind`] knows how each kind parses, [`cpus`] which
-//! CPUs the process has. A [`Config`] that exists is valid: nothing behind it checks again.
+//! [`variables`] is the table of all settings, [`value_kind`] parses each kind of value, [`cpus`] determines the CPUs. A
+//! [`Config`] is valid by construction; no other code validates settings.
 //!
-//! Must not live here: what a setting does, and any default that is not in the table.
+//! Must not be put here: the effect of a setting, and defaults that are not in the table.
 
 pub mod cpus;
 mod duration;
@@ -30,89 +30,88 @@ use inventory_store::{StoreSettings, TableNames};
 use reader::SettingsReader;
 use variables as v;
 
-/// Everything the server can be told, valid.
+/// All settings of the server, valid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where clients call; 0 takes a free port.
+    /// Port for clients; 0 selects a free one.
     pub grpc_port: u16,
-    /// Where metrics and probes are served; 0 takes a free port.
+    /// Port for metrics and probes; 0 selects a free one.
     pub metrics_port: u16,
-    /// Where the admin service listens, loopback unless told otherwise; `None`: nowhere. Port 0
-    /// takes a free one.
+    /// Address of the admin service, loopback by default; `None`: disabled. Port 0 selects a free one.
     pub admin: Option<SocketAddr>,
 
-    /// Deadline of a call that brings none, 1 ms to 30 s.
+    /// Default deadline for calls without a grpc-timeout, 1 ms to 30 s.
     pub call_timeout: Duration,
-    /// Streams of one connection at a time, at least 1.
+    /// Concurrent streams per connection, at least 1.
     pub streams_per_connection: u32,
-    /// How long a peer is silent before it is pinged, 1 s to 1 h.
+    /// Silence of a peer after which it is pinged, 1 s to 1 h.
     pub keep_alive_period: Duration,
-    /// Age at which a connection is asked to leave; `None`: never.
+    /// Age at which a connection is closed gracefully; `None`: never.
     pub connection_age: Option<Duration>,
-    /// Units of one reservation, at least 1.
+    /// Most units of one reservation, at least 1.
     pub max_qty: u32,
-    /// How long after a strong read of all stripes began it may be said that there is too little, up
-    /// to 1 s; zero: only to who came before.
+    /// How long one strong read of all stripes may be reused to answer "sold out", up to 1 s; zero: only for calls that
+    /// arrived before it.
     pub sold_out_latch: Duration,
-    /// How long before a check the read may have begun that answers it, 1 ms to 1 s; zero: not at all.
+    /// Maximum age of the stock snapshot used by CheckAvailability, 1 ms to 1 s; zero: every check reads.
     pub read_staleness: Duration,
 
-    /// How long a hold lasts that names no end, 1 s to `hold_ttl_max`.
+    /// Duration of a hold without hold_expires_at, 1 s to `hold_ttl_max`.
     pub hold_ttl: Duration,
-    /// How long a hold may last, up to 24 h.
+    /// Longest hold, up to 24 h.
     pub hold_ttl_max: Duration,
-    /// What becomes of the commit of a hold that is past its time.
+    /// Policy for the commit of an expired hold.
     pub late_commit: LateCommit,
 
     pub store: StoreConfig,
 
-    /// How long a shard remembers a settled answer, 1 s to 24 h.
+    /// How long a shard caches a completed answer, 1 s to 24 h.
     pub answers_cached_for: Duration,
-    /// How many it remembers, at least 1.
+    /// Number of cached answers, at least 1.
     pub answers_cached: usize,
 
-    /// The CPUs that get a shard, ascending, distinct, at least one, all of them allowed.
+    /// The CPUs that get a shard: ascending, distinct, at least one, all of them allowed.
     pub shard_cpus: Vec<usize>,
     /// Busy wait of an idle shard before it sleeps, up to 1 ms; zero: none.
     pub spin_before_park: Duration,
-    /// What a stop leaves to calls under way, up to 10 min; zero: nothing.
+    /// Time for calls in flight at shutdown, up to 10 min; zero: none.
     pub shutdown_grace: Duration,
-    /// How long a shard may stand still before the process is not ready, 1 s to 10 min.
+    /// Stall of a shard after which the process is not ready, 1 s to 10 min.
     pub shard_stall_limit: Duration,
-    /// How long before the process ends, longer than that; `None`: never.
+    /// Stall of a shard after which the process exits, longer than that; `None`: never.
     pub shard_stall_exit: Option<Duration>,
 
     pub log_level: crate::telemetry::log::LogLevel,
     pub service_name: String,
     pub service_version: String,
-    /// The part of all calls that is logged at info, 0 to 1.
+    /// Fraction of all calls that is logged at info, 0 to 1.
     pub log_calls_ratio: f64,
-    /// Where spans go, `None`: nowhere.
+    /// Endpoint for spans, `None`: no export.
     pub otlp_endpoint: Option<Uri>,
-    /// Whether somebody has said so, and not the default.
+    /// Whether the endpoint was set explicitly.
     pub otlp_endpoint_is_set: bool,
     pub sampler: SamplerName,
-    /// For a sampler that asks for it, 0 to 1.
+    /// Ratio for samplers that use one, 0 to 1.
     pub sampler_arg: f64,
 }
 
-/// What concerns DynamoDB. Endpoint and credentials are the AWS SDK's own business.
+/// Settings of the store. Endpoint and credentials are read by the AWS SDK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
     pub region: String,
     pub profile: Option<String>,
     /// Distinct.
     pub tables: TableNames,
-    /// One attempt at the store, 1 ms to 30 s.
+    /// Time limit of one attempt at the store, 1 ms to 30 s.
     pub attempt_timeout: Duration,
-    /// More attempts at a read after the first, up to 10.
+    /// Retries of a read, up to 10.
     pub read_retries: u32,
 }
 
-/// OpenTelemetry's own name for another endpoint for spans; the exporter reads it.
+/// OpenTelemetry's name of another endpoint for spans; the exporter reads it.
 pub const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 
-/// Where spans go: nowhere if any of the three variables says so.
+/// Endpoint for spans: none if any of the three variables disables the export.
 fn read_endpoint(reader: &mut SettingsReader<'_, impl Env>) -> Option<Uri> {
     let endpoint = reader.read(&v::OTEL_EXPORTER_OTLP_ENDPOINT);
     let is_on = reader.read(&v::OTEL_TRACES_EXPORTER);
@@ -121,10 +120,10 @@ fn read_endpoint(reader: &mut SettingsReader<'_, impl Env>) -> Option<Uri> {
 }
 
 impl Config {
-    /// Reads every variable of the table.
+    /// Reads all variables of the table.
     ///
     /// # Errors
-    /// Everything that is wrong, not only the first of it; the process then ends with exit code 64.
+    /// All errors, not only the first; the process then exits with code 64.
     pub fn from_env(env: &impl Env) -> Result<Config, ConfigErrors> {
         let mut reader = SettingsReader::new(env);
         let config = Self::read(&mut reader);
@@ -173,7 +172,7 @@ impl Config {
         config
     }
 
-    /// Without the default place for spans: where nobody has set up a collector there is none.
+    /// Removes the default endpoint for spans, for commands that run without a collector.
     pub fn without_default_collector(self) -> Self {
         let otlp_endpoint = self.otlp_endpoint.filter(|_| self.otlp_endpoint_is_set);
         Self {
@@ -182,8 +181,8 @@ impl Config {
         }
     }
 
-    /// Two services on one port: the second would take half of the first one's connections, or
-    /// fail to start.
+    /// Rejects two services on one port: the second would receive half of the first one's connections, or fail to
+    /// start.
     fn refuse_shared_ports(&self, reader: &mut SettingsReader<'_, impl Env>) {
         let admin = self.admin.map_or(0, |address| address.port());
         let mut ports = [
@@ -191,14 +190,14 @@ impl Config {
             (v::METRICS_PORT.name, self.metrics_port),
             (v::ADMIN_PORT.name, admin),
         ];
-        // The one that was set is told, not the default that it hit.
+        // Reports the variable that was set, not the default that conflicts with it.
         ports.sort_by_key(|(name, _)| reader.env().var(name).is_some());
         for (at, (name, port)) in ports.iter().enumerate() {
             let twin = ports[..at].iter().find(|(_, other)| other == port);
             let Some((other, _)) = twin.filter(|_| *port != 0) else {
                 continue;
             };
-            // A refused one stands at its default here, which nobody asked for.
+            // An invalid variable has its default here, which nobody requested.
             if reader.refused(name) || reader.refused(other) {
                 continue;
             }
@@ -214,7 +213,7 @@ impl Config {
         }
     }
 
-    /// A process that ends before it was ever not ready takes its callers with it.
+    /// A process that exits before it was ever not ready takes its calls with it.
     fn refuse_an_exit_before_the_warning(&self, reader: &mut SettingsReader<'_, impl Env>) {
         let (limit, exit) = (&v::SHARD_STALL_LIMIT, &v::SHARD_STALL_EXIT);
         let Some(at) = self
@@ -248,7 +247,7 @@ impl Config {
             return;
         }
         let (ttl, max) = (format_span(self.hold_ttl), format_span(self.hold_ttl_max));
-        // The one that was set is told, not the default that it hit.
+        // Reports the variable that was set, not the default that conflicts with it.
         let longest_set = reader.env().var(longest.name).is_some();
         let usual_set = reader.env().var(usual.name).is_some();
         reader.refuse_with(if longest_set && !usual_set {
@@ -269,7 +268,7 @@ impl Config {
     }
 }
 
-/// A port near the usual ones that is none of `taken`.
+/// A port near the usual ones that is not in `taken`.
 fn free_port_beside(taken: [u16; 3]) -> u16 {
     (8_080..).find(|port| !taken.contains(port)).unwrap_or(0)
 }
@@ -289,7 +288,7 @@ impl StoreConfig {
         }
     }
 
-    /// What a shard's store is connected with: DynamoDB, or wherever the AWS variables point.
+    /// Settings of a shard's store client: DynamoDB, or the endpoint of the AWS variables.
     pub fn settings(&self) -> StoreSettings {
         StoreSettings {
             region: self.region.clone(),
@@ -308,10 +307,10 @@ impl StoreConfig {
     }
 }
 
-/// Two roles in one table would overwrite each other's items.
+/// Rejects two roles of one table, which would overwrite each other's items.
 fn refuse_shared_tables(tables: &TableNames, reader: &mut SettingsReader<'_, impl Env>) {
     let mut tables = named(tables);
-    // The one that was set is told, not the default that it hit.
+    // Reports the variable that was set, not the default that conflicts with it.
     tables.sort_by_key(|(variable, _)| reader.env().var(variable.name).is_some());
     for (at, (variable, table)) in tables.iter().enumerate() {
         let twin = tables[..at].iter().find(|(_, other)| other == table);
@@ -332,7 +331,7 @@ fn refuse_shared_tables(tables: &TableNames, reader: &mut SettingsReader<'_, imp
     }
 }
 
-/// Each table beside the variable that names it.
+/// Each table with the variable that names it.
 fn named(tables: &TableNames) -> [(&'static v::Variable<value_kind::TextKind>, &str); 3] {
     [
         (&v::DDB_TABLE_INVENTORY, &tables.inventory),
@@ -341,40 +340,40 @@ fn named(tables: &TableNames) -> [(&'static v::Variable<value_kind::TextKind>, &
     ]
 }
 
-/// The port on which the local server's clients call; for commands that need nothing else.
+/// Client port of the local server, for commands that need no other setting.
 ///
 /// # Errors
-/// When GRPC_PORT cannot be used.
+/// When GRPC_PORT is invalid.
 pub fn grpc_port(env: &impl Env) -> Result<u16, ConfigErrors> {
     let mut reader = SettingsReader::new(env);
     let port = reader.read(&v::GRPC_PORT);
     reader.finish(port)
 }
 
-/// The port of the local server's figures; for commands that need nothing else.
+/// Metrics port of the local server, for commands that need no other setting.
 ///
 /// # Errors
-/// When METRICS_PORT cannot be used.
+/// When METRICS_PORT is invalid.
 pub fn metrics_port(env: &impl Env) -> Result<u16, ConfigErrors> {
     let mut reader = SettingsReader::new(env);
     let port = reader.read(&v::METRICS_PORT);
     reader.finish(port)
 }
 
-/// The admin address of the local server; for commands that need nothing else.
+/// Admin address of the local server, for commands that need no other setting.
 ///
 /// # Errors
-/// When ADMIN_PORT or ADMIN_HOST cannot be used.
+/// When ADMIN_PORT or ADMIN_HOST is invalid.
 pub fn admin_address(env: &impl Env) -> Result<Option<SocketAddr>, ConfigErrors> {
     let mut reader = SettingsReader::new(env);
     let address = read_admin(&mut reader);
     reader.finish(address)
 }
 
-/// What concerns DynamoDB; for commands that need nothing else.
+/// Settings of the store, for commands that need no other setting.
 ///
 /// # Errors
-/// When one of its variables cannot be used.
+/// When one of its variables is invalid.
 pub fn store(env: &impl Env) -> Result<StoreConfig, ConfigErrors> {
     let mut reader = SettingsReader::new(env);
     let store = StoreConfig::read(&mut reader);

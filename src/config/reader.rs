@@ -1,4 +1,4 @@
-//! Reads variables one after the other and remembers everything that is wrong.
+//! Reads variables one by one and collects all errors.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -7,15 +7,15 @@ use super::env::Env;
 use super::value_kind::ValueKind;
 use super::variables::{Variable, VariableHelp};
 
-/// One setting that cannot be used.
+/// An invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     pub variable: &'static str,
-    /// The value as it was given; bytes that are no text are shown as �.
+    /// The given value; invalid UTF-8 is displayed as �.
     pub value: String,
-    /// What is wrong with it.
+    /// The problem of the value.
     pub problem: String,
-    /// What would be right, and an example.
+    /// A valid value, and an example.
     pub cure: String,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// All settings that cannot be used, in the order in which they were read. Never empty.
+/// All invalid settings, in the order of reading. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
@@ -50,7 +50,7 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Reads from an environment; [`SettingsReader::finish`] tells whether all was well.
+/// Reads settings from an environment; [`SettingsReader::finish`] returns the errors.
 pub(super) struct SettingsReader<'e, E> {
     env: &'e E,
     errors: Vec<ConfigError>,
@@ -72,8 +72,8 @@ impl<'e, E: Env> SettingsReader<'e, E> {
         self.env
     }
 
-    /// The variable's value; its default when it is not set, and also when it is wrong: then
-    /// [`SettingsReader::finish`] fails, so the stand-in is never used.
+    /// Returns the variable's value; its default if it is not set or invalid. In the latter case
+    /// [`SettingsReader::finish`] fails, so the default is never used.
     pub(super) fn read<K: ValueKind>(&mut self, variable: &'static Variable<K>) -> K::Value {
         #[cfg(test)]
         self.seen.push(variable.name);
@@ -112,7 +112,7 @@ impl<'e, E: Env> SettingsReader<'e, E> {
         }
     }
 
-    /// Records that `variable` cannot be used, with the cure its kind knows.
+    /// Records that `variable` is invalid; the cure comes from its kind.
     pub(super) fn refuse(&mut self, variable: &dyn VariableHelp, value: String, problem: String) {
         self.errors.push(ConfigError {
             variable: variable.name(),
@@ -120,27 +120,27 @@ impl<'e, E: Env> SettingsReader<'e, E> {
             problem,
             cure: format!(
                 "want {}, for example {}={}",
-                variable.wants(),
+                variable.expected(),
                 variable.name(),
                 variable.example()
             ),
         });
     }
 
-    /// Whether `variable` was refused so far.
+    /// Whether `variable` was invalid so far.
     pub(super) fn refused(&self, variable: &str) -> bool {
         self.errors.iter().any(|error| error.variable == variable)
     }
 
-    /// Records a problem between variables, with a cure of its own.
+    /// Records a conflict between variables, with its own cure.
     pub(super) fn refuse_with(&mut self, error: ConfigError) {
         self.errors.push(error);
     }
 
-    /// `value` if every variable was fine.
+    /// Returns `value` if every variable was valid.
     ///
     /// # Errors
-    /// Everything that was refused.
+    /// All invalid settings.
     pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigErrors> {
         if self.errors.is_empty() {
             Ok(value)
@@ -150,11 +150,11 @@ impl<'e, E: Env> SettingsReader<'e, E> {
     }
 }
 
-/// The default, parsed as any value is.
+/// Parses the default like any other value.
 fn default_of<K: ValueKind>(variable: &'static Variable<K>) -> K::Value {
     match variable.kind.parse(variable.default) {
         Ok(value) => value,
-        // The table is a constant of this program, and a test reads every default of it.
+        // The table is a constant of this program, and a test parses every default.
         Err(problem) => unreachable!("the default of {} {problem}", variable.name),
     }
 }

@@ -1,6 +1,6 @@
-//! The kinds of values a variable can have: how each is parsed, and how it is described.
+//! Kinds of values: how each is parsed and described.
 //!
-//! One definition serves both, so the help cannot promise what the parser refuses.
+//! One definition serves both, so that help and parser cannot disagree.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use super::duration::{DefaultUnit, format_span, parse_span};
 use crate::telemetry::log::LogLevel;
 use inventory_core::rules::LateCommit;
 
-/// A kind of value. A parse error says what is wrong with the text; what would be right comes from
-/// [`ValueKind::expected`] and is added by the reader.
+/// A kind of value. A parse error has the problem of the text; [`ValueKind::expected`] describes valid texts and is added
+/// by the reader.
 pub trait ValueKind: Sync {
     type Value;
 
     /// # Errors
-    /// What is wrong with `text`, as the end of a sentence that begins with the value.
+    /// The problem of `text`, as the end of a sentence that begins with the value.
     fn parse(&self, text: &str) -> Result<Self::Value, String>;
 
-    /// What would be right, with units and bounds.
+    /// Description of valid values, with units and bounds.
     fn expected(&self) -> String;
 }
 
-/// A TCP port; 0 takes a free one.
+/// A TCP port; 0 selects a free one.
 pub struct PortKind;
 
 impl ValueKind for PortKind {
@@ -73,7 +73,7 @@ impl ValueKind for AddressKind {
     }
 }
 
-/// A whole number within bounds.
+/// An integer within bounds.
 pub struct CountKind {
     pub min: u64,
     pub max: u64,
@@ -91,13 +91,13 @@ impl ValueKind for CountKind {
     }
 }
 
-/// A span of time within bounds, with a unit.
+/// A duration within bounds, with a unit.
 pub struct DurationKind {
     pub min: Duration,
     pub max: Duration,
-    /// What zero stands for, when zero is allowed below `min`.
+    /// Meaning of zero, if zero is allowed below `min`.
     pub zero: Option<&'static str>,
-    /// What a number without a unit counts.
+    /// Unit of a number without a unit.
     pub bare: DefaultUnit,
 }
 
@@ -134,13 +134,13 @@ impl ValueKind for DurationKind {
     }
 }
 
-/// A text of a length and an alphabet.
+/// A text with bounds on its length and characters.
 pub struct TextKind {
-    /// What it is, with its article: "a table name".
+    /// Its description with an article: "a table name".
     pub what: &'static str,
     pub min: usize,
     pub max: usize,
-    /// The alphabet as a regular expression's class shows it.
+    /// The allowed characters, in the notation of regular expressions.
     pub alphabet: &'static str,
     pub allows: fn(char) -> bool,
 }
@@ -169,7 +169,7 @@ impl ValueKind for TextKind {
     }
 }
 
-/// Another kind, or nothing at all when the variable is empty or not set.
+/// Another kind; an empty or unset variable means no value.
 pub struct OptionalKind<K>(pub K);
 
 impl<K: ValueKind> ValueKind for OptionalKind<K> {
@@ -187,7 +187,7 @@ impl<K: ValueKind> ValueKind for OptionalKind<K> {
     }
 }
 
-/// The URL of a service, over plain HTTP or TLS.
+/// URL of a service, with or without TLS.
 pub struct UrlKind;
 
 impl ValueKind for UrlKind {
@@ -211,7 +211,7 @@ impl ValueKind for UrlKind {
     }
 }
 
-/// A [`LogLevel`], in any case.
+/// A [`LogLevel`], case-insensitive.
 pub struct LogLevelKind;
 
 impl ValueKind for LogLevelKind {
@@ -230,7 +230,7 @@ impl ValueKind for LogLevelKind {
     }
 }
 
-/// A [`LateCommit`], in any case.
+/// A [`LateCommit`], case-insensitive.
 pub struct LateCommitKind;
 
 impl ValueKind for LateCommitKind {
@@ -249,7 +249,7 @@ impl ValueKind for LateCommitKind {
     }
 }
 
-/// A part of one.
+/// A fraction from 0 to 1.
 pub struct RatioKind;
 
 impl ValueKind for RatioKind {
@@ -268,7 +268,7 @@ impl ValueKind for RatioKind {
     }
 }
 
-/// Yes or no.
+/// A boolean.
 pub struct FlagKind;
 
 impl ValueKind for FlagKind {
@@ -287,7 +287,7 @@ impl ValueKind for FlagKind {
     }
 }
 
-/// Whether spans are sent, by OpenTelemetry's names.
+/// Whether spans are exported, with OpenTelemetry's values.
 pub struct ExporterKind;
 
 impl ValueKind for ExporterKind {
@@ -306,7 +306,7 @@ impl ValueKind for ExporterKind {
     }
 }
 
-/// Which calls are sampled, by OpenTelemetry's names.
+/// A sampler, with OpenTelemetry's names.
 pub struct SamplerKind;
 
 impl ValueKind for SamplerKind {
@@ -335,16 +335,16 @@ impl ValueKind for SamplerKind {
     }
 }
 
-/// What OTEL_TRACES_SAMPLER names.
+/// Value of OTEL_TRACES_SAMPLER.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplerName {
-    /// The caller decides, where there is one with a trace.
+    /// Whether the sampling decision of the caller wins, if there is one.
     pub parent_based: bool,
-    /// `None`: as OTEL_TRACES_SAMPLER_ARG says.
+    /// `None`: the value of OTEL_TRACES_SAMPLER_ARG.
     pub fixed_ratio: Option<f64>,
 }
 
-/// Which CPUs get a shard; resolved against the machine afterwards.
+/// The CPUs that get a shard; resolved against the machine later.
 pub struct ShardsKind;
 
 impl ValueKind for ShardsKind {
@@ -359,12 +359,12 @@ impl ValueKind for ShardsKind {
     }
 }
 
-/// `text` as digits only: no sign, no separators, no fraction.
+/// Parses digits only: no sign, no separators, no fraction.
 fn whole_number(text: &str, min: u64, max: u64) -> Result<u64, String> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err("is not a whole number".to_owned());
     }
-    // Digits only: the one failure left is a number too large for u64, which is above any `max`.
+    // The only possible error is a number too large for u64, which is above any `max`.
     match text.parse::<u64>() {
         Ok(number) if number < min => Err(format!("is below {min}")),
         Ok(number) if number <= max => Ok(number),

@@ -1,6 +1,6 @@
-//! Every environment variable of the server: name, default, kind and what it does.
+//! Every environment variable of the server: name, default, kind and description.
 //!
-//! The one table of settings. Parsing, `serve --help` and the reference in the docs come from it.
+//! The only table of settings: parsing, `serve --help` and `docs/reference/settings.md` are derived from it.
 
 use super::duration::DefaultUnit;
 use super::value_kind::{
@@ -11,24 +11,24 @@ use super::value_kind::{
 use crate::limits;
 use std::time::Duration;
 
-/// One variable. `default` is a text of its own kind, so it is parsed like any other value.
+/// One variable. `default` is a text and parsed like any other value.
 pub struct Variable<K> {
     pub name: &'static str,
     pub default: &'static str,
     pub kind: K,
-    /// A value that works, for error messages.
+    /// A valid value, for error messages.
     pub example: &'static str,
-    /// What it does, in a few words.
+    /// Description in a few words.
     pub about: &'static str,
 }
 
-/// What help and docs show of a variable of any kind.
+/// A variable of any kind, as help and documentation show it.
 pub trait VariableHelp: Sync {
     fn name(&self) -> &'static str;
-    /// Empty when there is none.
+    /// Empty if there is no default.
     fn default(&self) -> &'static str;
-    /// What a value must be, with units and bounds.
-    fn wants(&self) -> String;
+    /// Description of valid values, with units and bounds.
+    fn expected(&self) -> String;
     fn example(&self) -> &'static str;
     fn about(&self) -> &'static str;
 }
@@ -42,7 +42,7 @@ impl<K: ValueKind> VariableHelp for Variable<K> {
         self.default
     }
 
-    fn wants(&self) -> String {
+    fn expected(&self) -> String {
         self.kind.expected()
     }
 
@@ -55,13 +55,13 @@ impl<K: ValueKind> VariableHelp for Variable<K> {
     }
 }
 
-/// Variables that belong together, under one heading.
+/// Variables under one heading.
 pub struct VariableGroup {
     pub title: &'static str,
     pub variables: &'static [&'static dyn VariableHelp],
 }
 
-/// All of them, in the order in which help shows them.
+/// All variables, in the order of the help.
 pub static VARIABLES: &[VariableGroup] = &[
     VariableGroup {
         title: "Addresses",
@@ -96,11 +96,11 @@ pub static VARIABLES: &[VariableGroup] = &[
         ],
     },
     VariableGroup {
-        title: "Repeated calls",
+        title: "Idempotency cache",
         variables: &[&IDEMPOTENCY_TTL_SECONDS, &IDEMPOTENCY_CACHE_SIZE],
     },
     VariableGroup {
-        title: "The process",
+        title: "Process",
         variables: &[
             &SHARDS,
             &SPIN_BEFORE_PARK,
@@ -125,26 +125,26 @@ pub static VARIABLES: &[VariableGroup] = &[
     },
 ];
 
-/// Variables that the exporter of spans reads by itself: named in the help, never parsed here.
+/// Variables that the span exporter reads: listed in the help, never parsed here.
 pub static READ_BY_THE_EXPORTER: &[(&str, &str)] = &[
-    ("OTEL_EXPORTER_OTLP_HEADERS", "sent with every export"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "headers of every export"),
     (
         "OTEL_EXPORTER_OTLP_TIMEOUT",
-        "milliseconds that one may take",
+        "time limit of one export, in milliseconds",
     ),
     (
         "OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES",
-        "what spans say of this process",
+        "resource attributes of spans",
     ),
 ];
 
-/// Variables that the AWS SDK reads by itself: named in the help, never parsed here.
+/// Variables that the AWS SDK reads: listed in the help, never parsed here.
 pub static READ_BY_THE_SDK: &[(&str, &str)] = &[
-    ("AWS_ENDPOINT_URL", "another endpoint than AWS's own"),
-    ("AWS_ENDPOINT_URL_DYNAMODB", "the same, for DynamoDB only"),
+    ("AWS_ENDPOINT_URL", "endpoint of all AWS services"),
+    ("AWS_ENDPOINT_URL_DYNAMODB", "endpoint of DynamoDB"),
     (
         "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...",
-        "credentials, where no role gives them",
+        "credentials, if no role provides them",
     ),
 ];
 
@@ -153,7 +153,7 @@ pub static GRPC_PORT: Variable<PortKind> = Variable {
     default: "8080",
     kind: PortKind,
     example: "8080",
-    about: "where clients call",
+    about: "port for gRPC clients",
 };
 
 pub static METRICS_PORT: Variable<PortKind> = Variable {
@@ -161,7 +161,7 @@ pub static METRICS_PORT: Variable<PortKind> = Variable {
     default: "9090",
     kind: PortKind,
     example: "9090",
-    about: "/metrics, /healthz and /readyz",
+    about: "port for /metrics, /healthz and /readyz",
 };
 
 pub static ADMIN_PORT: Variable<OptionalPortKind> = Variable {
@@ -169,7 +169,7 @@ pub static ADMIN_PORT: Variable<OptionalPortKind> = Variable {
     default: "8081",
     kind: OptionalPortKind,
     example: "8081",
-    about: "where events are created and shown",
+    about: "port of the admin service",
 };
 
 pub static ADMIN_HOST: Variable<AddressKind> = Variable {
@@ -177,7 +177,7 @@ pub static ADMIN_HOST: Variable<AddressKind> = Variable {
     default: "127.0.0.1",
     kind: AddressKind,
     example: "127.0.0.1",
-    about: "who reaches ADMIN_PORT; it asks no password",
+    about: "listen address of ADMIN_PORT, which has no authentication",
 };
 
 pub static GRPC_TIMEOUT: Variable<DurationKind> = Variable {
@@ -190,7 +190,7 @@ pub static GRPC_TIMEOUT: Variable<DurationKind> = Variable {
         bare: DefaultUnit::Refused,
     },
     example: "250ms",
-    about: "deadline of a call that brings none",
+    about: "default deadline for calls without a grpc-timeout",
 };
 
 pub static GRPC_MAX_CONCURRENCY: Variable<CountKind> = Variable {
@@ -201,7 +201,7 @@ pub static GRPC_MAX_CONCURRENCY: Variable<CountKind> = Variable {
         max: limits::STREAMS_PER_CONNECTION_MAX as u64,
     },
     example: "1000",
-    about: "calls of one connection at a time",
+    about: "concurrent calls per connection",
 };
 
 pub static GRPC_KEEP_ALIVE_PERIOD: Variable<DurationKind> = Variable {
@@ -214,7 +214,7 @@ pub static GRPC_KEEP_ALIVE_PERIOD: Variable<DurationKind> = Variable {
         bare: DefaultUnit::Refused,
     },
     example: "30s",
-    about: "how long a peer is silent before it is pinged",
+    about: "silence of a peer after which it is pinged",
 };
 
 pub static MAX_CONNECTION_AGE: Variable<DurationKind> = Variable {
@@ -227,7 +227,7 @@ pub static MAX_CONNECTION_AGE: Variable<DurationKind> = Variable {
         bare: DefaultUnit::Refused,
     },
     example: "30m",
-    about: "when a connection is asked to reconnect",
+    about: "age at which a connection is closed gracefully",
 };
 
 pub static MAX_QTY: Variable<CountKind> = Variable {
@@ -238,7 +238,7 @@ pub static MAX_QTY: Variable<CountKind> = Variable {
         max: limits::QTY_MAX_CEILING as u64,
     },
     example: "10",
-    about: "tickets of one reservation",
+    about: "maximum quantity of one reservation",
 };
 
 pub static SOLD_OUT_LATCH_MS: Variable<DurationKind> = Variable {
@@ -247,11 +247,11 @@ pub static SOLD_OUT_LATCH_MS: Variable<DurationKind> = Variable {
     kind: DurationKind {
         min: limits::READ_STALENESS_MIN,
         max: limits::SOLD_OUT_LATCH_MAX,
-        zero: Some("each caller has a look of its own"),
+        zero: Some("each call reads by itself"),
         bare: DefaultUnit::Millis,
     },
     example: "50",
-    about: "how long a look at all stripes may say sold out",
+    about: "how long one strong read of all stripes may be reused to answer \"sold out\"",
 };
 
 pub static READ_STALENESS_MS: Variable<DurationKind> = Variable {
@@ -260,11 +260,11 @@ pub static READ_STALENESS_MS: Variable<DurationKind> = Variable {
     kind: DurationKind {
         min: limits::READ_STALENESS_MIN,
         max: limits::READ_STALENESS_MAX,
-        zero: Some("always a read"),
+        zero: Some("every check reads"),
         bare: DefaultUnit::Millis,
     },
     example: "50",
-    about: "how old the stock may be that a check is told",
+    about: "maximum age of the stock snapshot used by CheckAvailability",
 };
 
 pub static HOLD_TTL: Variable<DurationKind> = Variable {
@@ -272,7 +272,7 @@ pub static HOLD_TTL: Variable<DurationKind> = Variable {
     default: "60s",
     kind: HOLD,
     example: "60s",
-    about: "how long a hold lasts that names no end",
+    about: "duration of holds without hold_expires_at",
 };
 
 pub static HOLD_TTL_MAX: Variable<DurationKind> = Variable {
@@ -280,7 +280,7 @@ pub static HOLD_TTL_MAX: Variable<DurationKind> = Variable {
     default: "15m",
     kind: HOLD,
     example: "15m",
-    about: "longest hold; a longer one is cut to it",
+    about: "longest hold; longer requests are shortened to it",
 };
 
 const HOLD: DurationKind = DurationKind {
@@ -295,7 +295,7 @@ pub static LATE_COMMIT: Variable<LateCommitKind> = Variable {
     default: "reacquire",
     kind: LateCommitKind,
     example: "reacquire",
-    about: "a commit that comes after its hold",
+    about: "policy for the commit of an expired hold",
 };
 
 pub static AWS_REGION: Variable<TextKind> = Variable {
@@ -309,21 +309,21 @@ pub static AWS_REGION: Variable<TextKind> = Variable {
         allows: |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-',
     },
     example: "ap-northeast-2",
-    about: "region of the tables",
+    about: "AWS region of the tables",
 };
 
 pub static AWS_PROFILE: Variable<OptionalKind<TextKind>> = Variable {
     name: "AWS_PROFILE",
     default: "",
     kind: OptionalKind(TextKind {
-        what: "a profile's name",
+        what: "a profile name",
         min: 1,
         max: limits::LABEL_BYTES_MAX,
         alphabet: "printable characters",
         allows: |c| !c.is_control(),
     }),
     example: "staging",
-    about: "profile in ~/.aws that has the credentials",
+    about: "profile in ~/.aws with the credentials",
 };
 
 const TABLE: TextKind = TextKind {
@@ -339,7 +339,7 @@ pub static DDB_TABLE_INVENTORY: Variable<TextKind> = Variable {
     default: "inventory",
     kind: TABLE,
     example: "inventory",
-    about: "table of the events' stock",
+    about: "table of events and stock",
 };
 
 pub static DDB_TABLE_SEATS: Variable<TextKind> = Variable {
@@ -347,7 +347,7 @@ pub static DDB_TABLE_SEATS: Variable<TextKind> = Variable {
     default: "inventory_seats",
     kind: TABLE,
     example: "inventory_seats",
-    about: "table of the seats",
+    about: "table of seats",
 };
 
 pub static DDB_TABLE_IDEMPOTENCY: Variable<TextKind> = Variable {
@@ -355,7 +355,7 @@ pub static DDB_TABLE_IDEMPOTENCY: Variable<TextKind> = Variable {
     default: "idempotency",
     kind: TABLE,
     example: "idempotency",
-    about: "table of the reservations",
+    about: "table of reservations",
 };
 
 pub static DDB_TIMEOUT: Variable<DurationKind> = Variable {
@@ -368,7 +368,7 @@ pub static DDB_TIMEOUT: Variable<DurationKind> = Variable {
         bare: DefaultUnit::Refused,
     },
     example: "200ms",
-    about: "one attempt at the store",
+    about: "time limit of one attempt at the store",
 };
 
 pub static DDB_MAX_RETRIES: Variable<CountKind> = Variable {
@@ -379,7 +379,7 @@ pub static DDB_MAX_RETRIES: Variable<CountKind> = Variable {
         max: limits::STORE_READ_RETRIES_MAX as u64,
     },
     example: "3",
-    about: "more attempts at a read",
+    about: "retries of a read",
 };
 
 pub static IDEMPOTENCY_TTL_SECONDS: Variable<DurationKind> = Variable {
@@ -392,7 +392,7 @@ pub static IDEMPOTENCY_TTL_SECONDS: Variable<DurationKind> = Variable {
         bare: DefaultUnit::Seconds,
     },
     example: "300",
-    about: "how long an answer is kept in memory",
+    about: "how long a completed answer is cached",
 };
 
 pub static IDEMPOTENCY_CACHE_SIZE: Variable<CountKind> = Variable {
@@ -403,7 +403,7 @@ pub static IDEMPOTENCY_CACHE_SIZE: Variable<CountKind> = Variable {
         max: limits::ANSWERS_CACHED_MAX as u64,
     },
     example: "10000",
-    about: "answers kept in memory, per shard",
+    about: "completed answers cached per shard",
 };
 
 pub static SHARDS: Variable<ShardsKind> = Variable {
@@ -411,7 +411,7 @@ pub static SHARDS: Variable<ShardsKind> = Variable {
     default: "all",
     kind: ShardsKind,
     example: "all",
-    about: "the CPUs to serve on, one shard each",
+    about: "CPUs that get a shard each",
 };
 
 pub static SPIN_BEFORE_PARK: Variable<DurationKind> = Variable {
@@ -437,7 +437,7 @@ pub static SHUTDOWN_GRACE: Variable<DurationKind> = Variable {
         bare: DefaultUnit::Refused,
     },
     example: "30s",
-    about: "what a stop leaves to calls under way",
+    about: "time for calls in flight at shutdown",
 };
 
 pub static SHARD_STALL_LIMIT: Variable<DurationKind> = Variable {
@@ -450,7 +450,7 @@ pub static SHARD_STALL_LIMIT: Variable<DurationKind> = Variable {
         bare: DefaultUnit::Refused,
     },
     example: "5s",
-    about: "a shard that stands still so long: not ready",
+    about: "stall of a shard after which readiness is off",
 };
 
 pub static SHARD_STALL_EXIT: Variable<DurationKind> = Variable {
@@ -463,7 +463,7 @@ pub static SHARD_STALL_EXIT: Variable<DurationKind> = Variable {
         bare: DefaultUnit::Refused,
     },
     example: "15s",
-    about: "so long: the process ends",
+    about: "stall of a shard after which the process exits",
 };
 
 pub static LOG_LEVEL: Variable<LogLevelKind> = Variable {
@@ -471,7 +471,7 @@ pub static LOG_LEVEL: Variable<LogLevelKind> = Variable {
     default: "info",
     kind: LogLevelKind,
     example: "info",
-    about: "how much is logged",
+    about: "minimum level of log lines",
 };
 
 const LABEL: TextKind = TextKind {
@@ -503,7 +503,7 @@ pub static OTEL_EXPORTER_OTLP_ENDPOINT: Variable<OptionalKind<UrlKind>> = Variab
     default: "http://otel-collector:4317",
     kind: OptionalKind(UrlKind),
     example: "http://otel-collector:4317",
-    about: "where spans go, over gRPC",
+    about: "endpoint for spans, OTLP over gRPC",
 };
 
 pub static LOG_CALLS_RATIO: Variable<RatioKind> = Variable {
@@ -511,7 +511,7 @@ pub static LOG_CALLS_RATIO: Variable<RatioKind> = Variable {
     default: "0",
     kind: RatioKind,
     example: "0.001",
-    about: "the part of all calls that is logged",
+    about: "fraction of all calls that is logged",
 };
 
 pub static OTEL_TRACES_EXPORTER: Variable<ExporterKind> = Variable {
@@ -519,7 +519,7 @@ pub static OTEL_TRACES_EXPORTER: Variable<ExporterKind> = Variable {
     default: "otlp",
     kind: ExporterKind,
     example: "otlp",
-    about: "whether spans are sent",
+    about: "exporter of spans",
 };
 
 pub static OTEL_TRACES_SAMPLER: Variable<SamplerKind> = Variable {
@@ -527,7 +527,7 @@ pub static OTEL_TRACES_SAMPLER: Variable<SamplerKind> = Variable {
     default: "parentbased_traceidratio",
     kind: SamplerKind,
     example: "parentbased_traceidratio",
-    about: "which calls are sampled",
+    about: "sampler of calls",
 };
 
 pub static OTEL_TRACES_SAMPLER_ARG: Variable<RatioKind> = Variable {
@@ -535,7 +535,7 @@ pub static OTEL_TRACES_SAMPLER_ARG: Variable<RatioKind> = Variable {
     default: "0.001",
     kind: RatioKind,
     example: "0.001",
-    about: "what a ratio sampler takes",
+    about: "ratio of the sampler",
 };
 
 pub static OTEL_SDK_DISABLED: Variable<FlagKind> = Variable {
@@ -543,5 +543,5 @@ pub static OTEL_SDK_DISABLED: Variable<FlagKind> = Variable {
     default: "false",
     kind: FlagKind,
     example: "false",
-    about: "true: no spans at all",
+    about: "true: no spans",
 };

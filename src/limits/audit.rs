@@ -1,9 +1,8 @@
-//! Bounds of an audit: what it keeps in memory, how long it takes, and how much it leaves to the sale.
+//! Bounds of an audit: memory, duration, and its share of the store.
 
 use std::time::Duration;
 
-/// Live reservations of one event that an audit keeps in memory: about 170 bytes each, so a sixth of
-/// a GiB at most.
+/// Live reservations of one event that an audit keeps in memory: about 170 bytes each, at most a sixth of a GiB.
 pub const AUDIT_RECORDS_MAX: usize = 1_000_000;
 
 /// Seats of one event that an audit keeps in memory: more than any venue has.
@@ -12,32 +11,32 @@ pub const AUDIT_SEATS_MAX: usize = 500_000;
 /// Audits of one process at a time: their memory is bounded each.
 pub const AUDITS_MAX: usize = 1;
 
-/// Pause between two pages, which belongs to the sale.
+/// Pause between two pages, left to sales.
 pub const AUDIT_PAGE_PAUSE: Duration = Duration::from_millis(1);
 
-/// Times an audit reads the records of an event whose stripes move: each reads the whole table.
+/// How often an audit reads the records of an event whose stripes change: each time it reads the whole table.
 pub const AUDIT_ROUNDS_MAX: u32 = 3;
 
-/// Looks at one seat that changes hands between looks.
+/// How often an audit reads one seat that changes between reads.
 pub const AUDIT_LOOKS_MAX: u32 = 4;
 
-/// Seats looked at again in one read; with the records of each it must fit a transaction's items.
+/// Seats read again in one transaction; with the records of each they must fit into its actions.
 pub const AUDIT_SEATS_PER_LOOK: usize = 20;
 
-/// Records read beside one seat: two that claim it, the one it names, and one more that just came.
+/// Records read beside one seat: two that claim it, the one that it names, and a new one.
 pub const AUDIT_RECORDS_PER_SEAT: usize = 4;
 
-/// Seats looked at again in one audit: past it the event needs more than this tool.
+/// Seats read again in one audit: an event with more of them needs other tools.
 pub const AUDIT_SUSPECTS_MAX: usize = 20_000;
 
-/// Repairs of one run, each a write of its own. What is left over is left to the next run.
+/// Repairs of one run, each a separate write. The next run continues.
 pub const AUDIT_REPAIRS_MAX: usize = 5_000;
 
-/// How long one audit may take, repairs and second reading included.
+/// Time limit of one audit, including repairs and the second read.
 pub const AUDIT_TIME_MAX: Duration = Duration::from_secs(540);
 
-/// How often an audit that is under way says how far it is.
+/// Interval of progress messages.
 pub const AUDIT_PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
-/// Messages of an audit that wait for a slow reader.
+/// Messages of an audit that are buffered for a slow client.
 pub const AUDIT_MESSAGES_MAX: usize = 16;
