@@ -1,4 +1,4 @@
-//! What a caller is told. Mapping to a wire status is the business of `api`.
+//! Answers to operations. `api` maps them to a wire status.
 
 use super::ids::{OrderId, SeatId, Seats};
 use super::time::{Micros, UnixMillis};
@@ -7,7 +7,7 @@ use crate::limits;
 /// The outcome of one operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The stock is held and durably so, until `expires_at`.
+    /// The stock is held durably, until `expires_at`.
     Held {
         expires_at: UnixMillis,
         qty: u32,
@@ -16,47 +16,47 @@ pub enum Answer {
     /// The reservation is confirmed and durable.
     Confirmed {
         order: OrderId,
-        /// When it was.
+        /// When it was confirmed.
         at: UnixMillis,
         seats: Option<Seats>,
     },
-    /// The reservation is given up and durably so.
+    /// The reservation is released, durably.
     Released {
         how: ReleaseOutcome,
         at: UnixMillis,
-        /// What it had, where that was seats.
+        /// The seats it had, if any.
         seats: Option<Seats>,
     },
-    /// The hold is past its time, and what it had is given back.
+    /// The hold is past its expiry, and its stock is returned.
     Expired,
-    /// The order is refunded and what it had is given back, now or before.
+    /// The order is refunded and its stock is returned, by this call or before.
     Refunded,
     Rejected(Rejection),
 }
 
-/// What a release found.
+/// What a release met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReleaseOutcome {
-    /// A hold, which this very call gave up.
+    /// A hold, which this call released.
     Released,
-    /// A reservation that was given up or had expired before.
+    /// A reservation that had been released or had expired.
     AlreadyReleased,
-    /// Nothing: from now on a late hold or commit of that id is refused.
+    /// No reservation: a later hold or commit of this id is rejected.
     NoReservation,
 }
 
-/// Why an operation did not do what it asked for.
+/// Why an operation was not executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// A strong read over all stripes, begun after the call arrived or at most the latch before it,
-    /// showed too little.
+    /// A strong read of all stripes showed too few units. The read began after the call arrived, or at most
+    /// the sold-out latch before.
     InsufficientInventory {
         remaining: u64,
     },
     EventNotFound,
     /// The event takes no new reservations.
     EventClosed,
-    /// Others have these seats, or an operator blocked them.
+    /// Other reservations have these seats, or an operator blocked them.
     SeatsUnavailable {
         seats: Vec<SeatId>,
     },
@@ -70,20 +70,20 @@ pub enum Rejection {
     ReservationReleased,
     /// Hold or release of a confirmed reservation.
     ReservationCommitted,
-    /// Hold of an expired reservation, or its commit when what it had cannot be taken again.
+    /// Hold of an expired reservation, or its commit if its stock cannot be taken again.
     HoldExpired,
     /// There is no such reservation to refund.
     ReservationNotFound,
     /// Refund of a reservation that was never confirmed.
     ReservationNotConfirmed,
-    /// The deadline passed before dispatch; nothing was done.
+    /// The deadline passed before dispatch; the request was not executed.
     DeadlineExceeded,
-    /// A queue is full, or too long for the caller's deadline, or the shard is draining; nothing was
-    /// done.
+    /// A queue is full, or too long for the call's deadline, or the shard drains; the request was not
+    /// executed.
     Overloaded {
         retry_after: Micros,
     },
-    /// The store throttles or conflicts for longer than the deadline allows; nothing was done.
+    /// The store throttles or conflicts for longer than the deadline allows; the request was not executed.
     StoreBusy {
         retry_after: Micros,
     },
@@ -91,11 +91,11 @@ pub enum Rejection {
     StoreUnavailable {
         retry_after: Micros,
     },
-    /// The store refused this very operation, or holds a record that cannot be understood.
+    /// The store rejected this operation, or holds a record that cannot be parsed.
     Internal,
 }
 
-/// What a caller is told to wait before it comes back.
+/// Time after which a rejected caller should retry.
 const RETRY_AFTER: Micros = Micros(limits::RETRY_AFTER.as_micros() as u64);
 
 impl Rejection {
@@ -105,7 +105,7 @@ impl Rejection {
         }
     }
 
-    /// With what is to be expected until there is room again, within bounds.
+    /// With the wait to expect until there is capacity again, within bounds.
     pub fn overloaded_for(wait: Micros) -> Self {
         let most = Micros(limits::RETRY_AFTER_MAX.as_micros() as u64);
         Self::Overloaded {

@@ -1,4 +1,4 @@
-//! What a caller wants done to one reservation.
+//! Operations: what a caller asks for about one reservation.
 
 use super::ids::{EventId, Fingerprint, ReservationId, Seats};
 use super::time::{Micros, UnixMillis};
@@ -8,55 +8,54 @@ use super::time::{Micros, UnixMillis};
 pub enum Verb {
     /// Take the stock until [`Operation::hold_until`].
     Hold,
-    /// Confirm what is held; of a reservation that holds nothing, take the stock and confirm, in one
-    /// step.
+    /// Confirm a hold; if the reservation has no stock, take it and confirm in one step.
     Commit,
-    /// Give up the reservation; of one that never was, leave a tombstone.
+    /// Release the reservation; if there is none, write a tombstone.
     Release,
-    /// Give back what a hold that is past its time still has. Asked for by the reclaimer and by a
-    /// buyer who meets such a hold, never by a client.
+    /// Return the stock of a hold that is past its expiry. Requested by the reclaimer and by a buyer that
+    /// meets such a hold, never by a client.
     Expire,
-    /// Give back what a confirmed reservation has. Asked for by an operator only.
+    /// Return the stock of a confirmed reservation. Requested by an operator only.
     Refund,
 }
 
-/// How much a call is about.
+/// What a call is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// Units, 1 to the configured maximum. Of a seated event: that many seats, chosen here.
+    /// Units, 1 to the configured maximum. In a seated event: that many seats, chosen by the engine.
     Quantity(u32),
-    /// These very seats, 1 to [`crate::limits::SEATS_PER_RESERVATION_MAX`], distinct.
+    /// These seats, 1 to [`crate::limits::SEATS_PER_RESERVATION_MAX`], distinct.
     Seats(Seats),
-    /// Whatever the reservation holds; not for [`Verb::Hold`].
+    /// What the reservation has; not for [`Verb::Hold`].
     AsRecorded,
 }
 
-/// What a caller believes about the reservation: a hint that saves a failed write.
+/// What a caller expects about the record: a hint that saves a failed write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordExpectation {
-    /// That there is none yet: write at once, and learn from a failed condition.
+    /// There is no record: write at once; a failed condition shows otherwise.
     Absent,
-    /// That there is one: look first, unless this shard remembers it.
+    /// There is a record: read it first, unless it is cached.
     Present,
 }
 
-/// One call on one reservation, validated: the ids are legal, the quantity is in bounds.
+/// A validated call on one reservation: the ids are legal, the quantity is in bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     pub verb: Verb,
     pub reservation: ReservationId,
     pub event: EventId,
     pub selection: Selection,
-    /// Of event and `selection`: see [`Operation::fingerprint_of`].
+    /// Fingerprint of event and `selection`: see [`Operation::fingerprint_of`].
     pub fingerprint: Fingerprint,
-    /// Where seats are to be chosen; anywhere without one. Only with [`Selection::Quantity`].
+    /// Section in which seats are chosen; any if `None`. Only with [`Selection::Quantity`].
     pub section: Option<String>,
-    /// The payment this commit belongs to; recorded, never interpreted. Empty when not given.
+    /// The payment of this commit; stored, never interpreted. Empty if not given.
     pub payment_intent: String,
-    /// When a hold ends. Only with [`Verb::Hold`].
+    /// Expiry of the hold. Only with [`Verb::Hold`].
     pub hold_until: Option<UnixMillis>,
     pub expectation: RecordExpectation,
-    /// Past this instant the caller has gone: the operation must not be dispatched any more.
+    /// The operation must not be dispatched after this instant.
     pub deadline: Micros,
 }
 

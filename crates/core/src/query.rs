@@ -1,4 +1,4 @@
-//! What a caller wants to know about an event, and what it is told. Nothing is written for it.
+//! Queries about an event, and their results. Nothing is written for a query.
 
 use super::ids::{SeatId, Seats};
 use super::seats::{Price, SeatItem};
@@ -7,16 +7,16 @@ use super::time::UnixMillis;
 /// See the module's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
-    /// Could `qty` units be had now? Of a seated event: which seats would they be, in `section` if
-    /// one is named. Answered by [`QueryResult::Units`] or [`QueryResult::Offer`].
+    /// Are `qty` units available? In a seated event: which seats, in `section` if one is named. Answered by
+    /// [`QueryResult::Units`] or [`QueryResult::Offer`].
     Availability { qty: u32, section: Option<String> },
-    /// Could these very seats be had now? Answered by [`QueryResult::Seats`]; of a quantity event all of
-    /// them are unknown.
+    /// Are these seats available? Answered by [`QueryResult::Seats`]; a quantity event reports all of them
+    /// as unknown.
     Seats { seats: Seats },
-    /// How does the sale stand? Answered by [`QueryResult::Status`].
+    /// What is the status of the sale? Answered by [`QueryResult::Status`].
     Status { section: Option<String> },
-    /// What are these seats like, for an answer about a reservation? From memory as it is, without a
-    /// read where it can do without. Answered by [`QueryResult::Seats`].
+    /// What are these seats like? For an answer about a reservation: from the seat map as it is, and from a
+    /// read only if there is no map. Answered by [`QueryResult::Seats`].
     Describe { seats: Seats },
 }
 
@@ -28,20 +28,20 @@ pub enum QueryResult {
         available: bool,
     },
     Offer {
-        /// As many as asked for, or none: a client holds exactly these.
+        /// As many as requested, or none.
         seats: Vec<SeatItem>,
-        /// Seats that can be had in the section asked about, or in all.
+        /// Available seats in the section, or in all.
         remaining: u64,
     },
     Seats {
-        /// Those the event has, in the order asked for, each with its state.
+        /// The seats that the event has, in the order of the query, each with its state.
         known: Vec<SeatItem>,
         unknown: Vec<SeatId>,
     },
     Status(Box<EventStatus>),
 }
 
-/// Two equal marks of one event: how it stands is the same, to the last seat.
+/// Version of an event's status: equal versions mean an equal status, to the last seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusVersion {
     pub as_of: UnixMillis,
@@ -49,16 +49,16 @@ pub struct StatusVersion {
     pub closed: bool,
 }
 
-/// How a sale stands.
+/// Status of a sale.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventStatus {
-    /// Of the sections asked about together; of a quantity event, of all stripes.
+    /// Sum over the requested sections; in a quantity event, over all stripes.
     pub counts: StockCounts,
     /// By name; empty for a quantity event.
     pub sections: Vec<SectionStatus>,
-    /// When the oldest part of this was read.
+    /// When the oldest part of the status was read.
     pub as_of: UnixMillis,
-    /// Whether stock is seats.
+    /// Whether the stock consists of seats.
     pub seated: bool,
     pub closed: bool,
 }
@@ -68,10 +68,9 @@ pub struct EventStatus {
 pub struct StockCounts {
     pub total: u64,
     pub available: u64,
-    /// Held by reservations whose time is not over. Of a quantity event 0: its stripes do not tell
-    /// held from sold.
+    /// In unexpired holds. 0 in a quantity event: its stripes do not distinguish held from sold.
     pub held: u64,
-    /// Of a quantity event: held or confirmed.
+    /// In a quantity event: held or confirmed.
     pub sold: u64,
     pub blocked: u64,
 }
@@ -80,6 +79,6 @@ pub struct StockCounts {
 pub struct SectionStatus {
     pub section: String,
     pub counts: StockCounts,
-    /// Of the cheapest and the dearest seat that has a price, when all are in one currency.
+    /// Lowest and highest price, if all prices have one currency.
     pub price: Option<(Price, Price)>,
 }

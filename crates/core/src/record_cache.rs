@@ -1,6 +1,6 @@
-//! The settled reservations a shard remembers, so that a repeat costs no store call.
+//! Cache of reservation records, so that a repeated call costs no store request.
 //!
-//! A cache only: the store's record is the truth, and forgetting an entry changes no answer.
+//! The store's record is the truth: dropping a cached record changes no answer.
 
 use std::num::NonZeroUsize;
 
@@ -12,18 +12,18 @@ use super::transaction::RecordView;
 
 struct CachedRecord {
     record: RecordView,
-    /// From here on the entry is as good as forgotten.
+    /// The entry expires at this instant.
     stale_at: Micros,
 }
 
-/// Least recently used reservations go first; every entry goes at its age.
+/// Evicts the least recently used record, and each record at its maximum age.
 pub struct RecordCache {
     entries: Option<LruCache<ReservationId, CachedRecord, foldhash::fast::RandomState>>,
     keep_for: Micros,
 }
 
 impl RecordCache {
-    /// Remembers up to `capacity` reservations (0: none) for `keep_for` each.
+    /// Caches up to `capacity` records (0: none) for `keep_for` each.
     pub fn new(capacity: usize, keep_for: Micros) -> Self {
         let entries = NonZeroUsize::new(capacity)
             .map(|cap| LruCache::with_hasher(cap, foldhash::fast::RandomState::default()));
@@ -47,7 +47,7 @@ impl RecordCache {
         }
     }
 
-    /// There is no such record any more.
+    /// Drops a record that no longer exists, or may have changed.
     pub fn remove(&mut self, reservation: &ReservationId) {
         if let Some(entries) = self.entries.as_mut() {
             entries.pop(reservation);

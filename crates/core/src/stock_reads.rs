@@ -1,12 +1,12 @@
-//! Strong reads of an event's stripes, shared by all who may share them.
+//! Strong reads of an event's stripes, shared by all that may share them.
 //!
-//! At most one read per event is read way. A lane that wants one meanwhile joins the next, because
-//! the promise is a read that began after the call arrived; who only needs to know how many stripes
-//! there are may join the one read way. So may a query, if that read began no longer before it
-//! than the bound on a snapshot's age: it is then answered from the snapshot the read makes.
+//! At most one read per event is in flight. A lane that asks meanwhile joins the next read, because
+//! "sold out" needs a read that began after the call arrived. An operation that only needs the event's
+//! layout joins the read in flight. So does a query, if that read began no longer before it than the
+//! maximum age of a snapshot: the snapshot that the read makes answers it.
 //!
-//! A read remembers what this shard has written to the stripes while it was read way: it may or may
-//! not have seen it. See [`super::stock_snapshots`].
+//! A read collects what this shard writes to the stripes while the read is in flight: the read may or
+//! may not have seen it. See [`super::stock_snapshots`].
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ use super::time::Micros;
 use super::transaction::StripeUpdate;
 use crate::limits;
 
-/// Who waits for a read.
+/// What waits for a read.
 #[derive(Debug)]
 pub(super) enum StockReadWaiter {
     /// A query about the event, which arrived at `asked`.
@@ -29,11 +29,11 @@ pub(super) enum StockReadWaiter {
         query: Query,
         asked: Micros,
     },
-    /// An operation that cannot be routed before it is known what the event is like.
+    /// An operation that needs the event's layout before it can be routed.
     Operation(Box<(Operation, RecordHint)>),
-    /// Nobody: what the event is like is looked at again.
+    /// Nothing: the layout is refreshed.
     Layout,
-    /// Lanes whose stripes are short.
+    /// A pool whose stripes are short.
     Pool(PoolId),
 }
 
@@ -42,7 +42,7 @@ struct ReadInFlight {
     began: Micros,
     current: Vec<StockReadWaiter>,
     next: Vec<StockReadWaiter>,
-    /// What has settled since it began.
+    /// Writes of this shard that finished since it began.
     deltas: PendingDeltas,
     /// An operator has changed the event since it began.
     is_stale: bool,
@@ -65,9 +65,9 @@ impl ReadInFlight {
 pub(super) struct FinishedRead {
     pub(super) began: Micros,
     pub(super) waiters: Vec<StockReadWaiter>,
-    /// What has settled since it began.
+    /// Writes of this shard that finished since it began.
     pub(super) deltas: PendingDeltas,
-    /// It may be older than what an operator did: nobody should remember it.
+    /// The result may be older than an operator's change: it must not be cached.
     pub(super) is_stale: bool,
     /// The next read has begun: the caller sends it.
     pub(super) starts_next: bool,
@@ -78,7 +78,7 @@ pub(super) struct FinishedRead {
 pub(super) struct StockReads {
     in_flight: HashMap<EventId, ReadInFlight, foldhash::fast::RandomState>,
     waiting: usize,
-    /// How long before a query the read may have begun that answers it; 0: not at all.
+    /// Maximum time between the start of a read and a query that the read answers; 0: queries never share.
     age_max: Micros,
 }
 
@@ -139,7 +139,7 @@ impl StockReads {
             .insert(event.clone(), ReadInFlight::new(now, current));
     }
 
-    /// This shard's writes to the stripes have settled.
+    /// Records a finished write of this shard to the stripes.
     pub(super) fn record_write(&mut self, event: &EventId, written: &[StripeUpdate]) {
         if let Some(read) = self.in_flight.get_mut(event) {
             add_deltas(&mut read.deltas, written);

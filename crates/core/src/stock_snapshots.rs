@@ -1,19 +1,19 @@
-//! What a shard knows of the units of the events it is asked about, so that a query costs no read.
+//! Cached stock of the events that are queried, so that a query costs no read.
 //!
-//! The rule. A query is answered from a snapshot whose read BEGAN no longer than the bound before
-//! the query arrived; what this shard has written since is in it, as follows.
+//! A query is answered from a snapshot whose read BEGAN at most the maximum age before the query
+//! arrived. The writes of this shard since then are included as follows.
 //!
-//! - Settled before the read began: the read, being strong, has seen it.
-//! - First sent after the read had ended: the read has not seen it, and it is added.
-//! - Neither, so that the read may or may not have seen it: it is in doubt. A stripe then has between
-//!   `low` and `high`; what was taken lowers `low`, what was given back raises `high`. So it is with
-//!   what another shard has answered for this one, and with a write whose outcome was lost for good.
+//! - Finished before the read began: the strong read has seen the write.
+//! - First sent after the read had ended: the read has not seen the write, so it is added.
+//! - Otherwise the read may or may not have seen the write: it is uncertain. A stripe then has between
+//!   `low` and `high` units; a reservation lowers `low`, a return raises `high`. The same applies to
+//!   what another shard answered for this one, and to a write whose outcome was lost.
 //!
-//! No unit that this shard has sold before the query is ever shown as free: what is shown is `low`.
-//! And doubt alone never says that there is too little: where the two ends of it answer differently,
-//! nothing is answered here, and the query waits for a read that begins after it.
+//! A unit that this shard sold before the query is never reported as free: `low` is reported.
+//! Uncertainty alone never reports a shortage: where `low` and `high` give different answers, the
+//! snapshot has none, and the query waits for a read that begins after it.
 //!
-//! A snapshot decides nothing about a sale. Must not live here: reading, and when to read.
+//! A snapshot decides nothing about a sale. Reading, and when to read, must not be put here.
 
 use crate::fault::{self, Fault};
 use std::num::NonZeroUsize;
@@ -27,11 +27,11 @@ use super::time::{Micros, Now, UnixMillis};
 use super::transaction::{EventLayout, RecordView, ReservationState, StripeUpdate, StripeView};
 use crate::limits;
 
-/// Writes that a read may or may not have seen: of each stripe what may be missing, and what may have
-/// come back. At most one entry per stripe.
+/// Writes that a read may or may not have seen: per stripe, the units that may be missing and the units
+/// that may have been returned. At most one entry per stripe.
 pub(super) type PendingDeltas = SmallVec<[StripeUpdate; 2]>;
 
-/// Adds writes to those in doubt.
+/// Adds uncertain writes.
 pub(super) fn add_deltas(deltas: &mut PendingDeltas, written: &[StripeUpdate]) {
     for update in written {
         let take = update.take.saturating_sub(update.give);
@@ -50,7 +50,7 @@ pub(super) fn add_deltas(deltas: &mut PendingDeltas, written: &[StripeUpdate]) {
     }
 }
 
-/// What a record says of the stripes, when it is not known whether it was written just now.
+/// The deltas of a record of which it is not known whether it was written just now.
 pub(super) fn deltas_of(record: &RecordView) -> PendingDeltas {
     let takes = matches!(
         record.state,
@@ -70,14 +70,14 @@ pub(super) fn deltas_of(record: &RecordView) -> PendingDeltas {
 #[derive(Clone, Copy, Debug)]
 struct StripeBounds {
     capacity: u64,
-    /// It has at least this.
+    /// Lower bound of the remaining units.
     low: u64,
-    /// And at most this.
+    /// Upper bound of the remaining units.
     high: u64,
 }
 
 impl StripeBounds {
-    /// Neither below 0 nor above what the stripe was given: others write to it too.
+    /// Neither below 0 nor above the capacity: other nodes write to the stripe too.
     fn moved(&self, units: u64, update: &StripeUpdate) -> u64 {
         let more = units.saturating_add(update.give);
         more.saturating_sub(update.take).min(self.capacity)
@@ -99,12 +99,12 @@ impl StripeBounds {
     }
 }
 
-/// One read of an event, and what was written since.
+/// One read of an event, and the writes since.
 #[derive(Debug)]
 struct StockSnapshot {
     began: Micros,
     ended: Micros,
-    /// When it began, for who is shown a status.
+    /// When the read began, for the status.
     as_of: UnixMillis,
     closed: bool,
     stripes: SmallVec<[StripeBounds; 2]>,
@@ -161,11 +161,11 @@ impl StockSnapshot {
 #[derive(Debug)]
 pub(super) struct SnapshotAnswer {
     pub(super) result: QueryResult,
-    /// How many stripes the event has.
+    /// Number of stripes of the event.
     pub(super) stripes: u16,
-    /// How long before the query its read began.
+    /// Time between the start of the read and the query.
     pub(super) age: Micros,
-    /// Half its time is over: who reads now spares the next query the wait.
+    /// Three quarters of the maximum age are over: a read now saves the next query the wait.
     pub(super) needs_refresh: bool,
 }
 
@@ -186,7 +186,7 @@ impl StockSnapshots {
         Self { by_event, age_max }
     }
 
-    /// The answer to a query that arrived at `asked`; `None`: a read must tell.
+    /// The answer to a query that arrived at `asked`; `None`: a read has to answer it.
     pub(super) fn answer(
         &mut self,
         event: &EventId,
@@ -210,8 +210,7 @@ impl StockSnapshots {
         })
     }
 
-    /// Keeps what a read has found that began at `began` and has ended now; `deltas` has settled
-    /// meanwhile.
+    /// Stores the result of a read that began at `began` and has just ended; `deltas` finished meanwhile.
     pub(super) fn store(
         &mut self,
         event: &EventId,
@@ -258,8 +257,7 @@ impl StockSnapshots {
         }
     }
 
-    /// Takes in what has been written. It was first sent at `sent`; `None`: some time ago, if it was
-    /// not there before.
+    /// Records a write that was first sent at `sent`; `None`: some time ago, if at all.
     pub(super) fn record_write(
         &mut self,
         event: &EventId,
@@ -344,7 +342,7 @@ mod tests {
         snapshots
     }
 
-    /// What is told to who wants `qty`, if anything.
+    /// The result for a query for `qty`, if there is one.
     fn told(snapshots: &mut StockSnapshots, qty: u32, asked: u64) -> Option<(u64, bool)> {
         let query = Query::Availability { qty, section: None };
         let answer = snapshots.answer(&event(0), &query, Micros(asked))?;

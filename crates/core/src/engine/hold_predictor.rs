@@ -1,12 +1,12 @@
-//! Whether an event is sold in two steps: what its commits were found to be of.
+//! Predicts whether a commit confirms a hold, by what the commits of its event have met.
 //!
-//! A commit that nothing is remembered of may confirm a hold placed long ago or elsewhere, or take its
-//! stock at once. Written as the latter, a commit of a hold cancels the transaction it is in, and all
-//! in it are written again; read first, a direct commit waits for a read that finds nothing. So a
-//! shard goes by what it met last.
+//! A commit without a cached record may confirm a hold that was placed long ago or elsewhere, or take
+//! its stock directly. If it is written as a direct commit and there is a hold, its transaction is
+//! cancelled and all entries are written again; if its record is read first and there is none, the read
+//! was in vain. The predictor follows the most recent commits.
 //!
-//! Must not live here: what a record means, reading it. A wrong guess costs time, never an outcome:
-//! the write's condition decides.
+//! A wrong prediction costs time, never an outcome: the condition of the write decides. The meaning of
+//! a record, and reading it, must not be put here.
 
 use std::num::NonZeroUsize;
 
@@ -15,8 +15,7 @@ use lru::LruCache;
 use crate::ids::EventId;
 use crate::limits;
 
-/// See the module's head. Knows only events of which a commit met a hold, and of those the ones met
-/// last.
+/// See the module's head. Contains only events of which a commit met a hold, most recent first.
 pub(super) struct HoldPredictor {
     scores: LruCache<EventId, u8, foldhash::fast::RandomState>,
 }
@@ -29,13 +28,13 @@ impl HoldPredictor {
         }
     }
 
-    /// Whether the record of a commit of which nothing is remembered is better looked at first.
+    /// Whether the record of a commit without a cached record should be read first.
     pub(super) fn expects_hold(&self, event: &EventId) -> bool {
         let score = self.scores.peek(event);
         score.is_some_and(|score| *score >= limits::HOLD_SCORE_THRESHOLD)
     }
 
-    /// A commit was found to be of a hold, which it had no memory of.
+    /// A commit without a cached record met a hold.
     pub(super) fn record_hold(&mut self, event: &EventId) {
         let most = limits::HOLD_SCORE_MAX;
         match self.scores.get_mut(event) {
@@ -47,7 +46,7 @@ impl HoldPredictor {
         }
     }
 
-    /// A commit was found to have no record: it takes its stock at once.
+    /// A commit had no record: it takes its stock directly.
     pub(super) fn record_direct_sale(&mut self, event: &EventId) {
         if let Some(score) = self.scores.get_mut(event) {
             *score = score.saturating_sub(1);

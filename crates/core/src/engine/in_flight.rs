@@ -1,13 +1,13 @@
 //! Calls in flight, by reservation and event.
 //!
-//! One call per reservation and event is under way at a time: the leader. An equal call waits for
-//! its answer; another verb or quantity waits for its cx. So no reservation is twice in one
-//! transaction, and no two answers about it race.
+//! One call per reservation and event is executed at a time: the leader. An equal call waits for its
+//! answer; a call with another verb or quantity waits until it is done. So no reservation is twice in
+//! one transaction, and no two answers about it race.
 //!
-//! A reservation named with two events is two entries, because they have nothing to wait for: their
-//! transactions are apart, and the record's condition lets one of them through. Waiting would even
-//! be a trap: the events may have different owners, and two shards that forward one to each other
-//! would each wait behind the other's call for ever.
+//! A reservation that is named with two events has two entries, because neither needs to wait for the
+//! other: their transactions are separate, and the record's condition lets one of them through. Waiting
+//! could even deadlock: the events may have different owners, and two shards that forward one to each
+//! other would each wait for the other's call.
 
 use crate::fault::{self, Fault};
 use std::collections::HashMap;
@@ -20,35 +20,35 @@ use crate::operation::{Operation, Verb};
 use crate::time::Micros;
 use crate::transaction::EventLayout;
 
-/// A reservation under way.
+/// A reservation in flight.
 #[derive(Debug)]
 pub(super) struct InFlightCall {
     event: EventId,
     pub(super) leader: CallId,
     pub(super) verb: Verb,
     pub(super) fingerprint: Fingerprint,
-    /// When the leader set out: whatever is read for it is read after this.
+    /// When the leader was registered: everything that is read for it is read after this.
     pub(super) started_at: Micros,
-    /// How often the leader's write found something else than it was for.
+    /// Number of the leader's writes that found something other than they relied on.
     attempts: u32,
-    /// The seats that were left for it, where that is too few. Whether it is refused for that is left
-    /// to one more look at its record.
+    /// Units or seats that were left for the leader, if too few. Whether it is rejected for that depends on
+    /// one more read of its record.
     shortage: Option<u64>,
-    /// A read of free seats proves that too few are left if it began at this instant or later.
+    /// A read of free seats proves a shortage if it began at this instant or later.
     reads_from: Micros,
-    /// The leader found too few seats and waits for the write that claims one.
+    /// The leader found too few seats and waits for the write that has locked one.
     waits_for_claim: bool,
-    /// The leader is with another shard.
+    /// Another shard executes the leader.
     is_forwarded: bool,
     /// In order of arrival.
     pub(super) waiters: Vec<Waiter>,
-    /// Buyers of seats that this reservation holds past its time: what becomes of it decides.
+    /// Buyers of seats that this reservation holds past its expiry: its outcome decides about them.
     pub(super) watchers: Vec<OperationTask>,
     /// The leader watches another reservation.
     is_watching: bool,
 }
 
-/// A call that waits for what becomes of the leader.
+/// A call that waits for the outcome of the leader.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) call: CallId,
@@ -57,17 +57,17 @@ pub(super) struct Waiter {
     pub(super) arrived: Micros,
 }
 
-/// All that is under way for one reservation: one entry, but for clients that name two events.
+/// All calls of one reservation: one entry, except for clients that name two events.
 #[derive(Debug)]
 struct CallSlot {
     first: InFlightCall,
     others: Vec<InFlightCall>,
 }
 
-/// What became of a call that entered.
+/// The result of registering a call.
 #[derive(Debug)]
 pub(super) enum Registration {
-    /// It leads: take it to its lane.
+    /// The call is the leader: execute it.
     Leader(Operation),
     Waiting,
     /// Too many calls, in all or for this reservation.
@@ -78,7 +78,7 @@ pub(super) enum Registration {
 pub(super) struct InFlightCalls {
     by_reservation: HashMap<ReservationId, CallSlot, foldhash::fast::RandomState>,
     calls: usize,
-    /// Of which event they are.
+    /// Number of calls by event.
     by_event: HashMap<EventId, usize, foldhash::fast::RandomState>,
 }
 
@@ -144,8 +144,8 @@ impl InFlightCalls {
         }
     }
 
-    /// Whether an event has so many calls that no more of it are taken: once a shard is half full, no
-    /// event has more than its part, and a part is kept for one that comes anew.
+    /// Whether an event has so many calls that no more are accepted: once a shard is half full, no event
+    /// has more than its share, and one share is kept for a new event.
     fn exceeds_event_share(&self, event: &EventId) -> bool {
         if self.calls < limits::OPERATIONS_IN_FLIGHT_MAX / 2 {
             return false;
@@ -183,7 +183,7 @@ impl InFlightCalls {
 }
 
 impl InFlightCalls {
-    /// When the leader set out.
+    /// When the leader was registered.
     pub(super) fn started_at(
         &mut self,
         reservation: &ReservationId,
@@ -193,12 +193,12 @@ impl InFlightCalls {
             .map(|pending| pending.started_at)
     }
 
-    /// Whether a call that another shard sent here would wait for one that was sent away, and may be
-    /// the one that this waits for.
+    /// Whether a forwarded call would wait for a call that was forwarded from here, and that may wait for
+    /// it.
     ///
-    /// Only what gives back is sent from one owner of stripes to another, and one record gives back
-    /// to the same stripes always. But what a hold had and what its order has after a late commit
-    /// may differ: a release and a refund could cross.
+    /// Only returns are forwarded from one owner of stripes to another, and one record always returns to
+    /// the same stripes. But the stripes of a hold and of its order after a late commit may differ: a
+    /// release and a refund could cross.
     pub(super) fn would_deadlock(&mut self, operation: &Operation) -> bool {
         let Some(pending) = self.of(&operation.reservation, &operation.event) else {
             return false;
@@ -214,19 +214,19 @@ impl InFlightCalls {
         }
     }
 
-    /// What the leader wants, if there is one.
+    /// The verb of the leader, if there is one.
     pub(super) fn verb(&mut self, reservation: &ReservationId, event: &EventId) -> Option<Verb> {
         self.of(reservation, event).map(|pending| pending.verb)
     }
 
-    /// Whether a buyer may wait for what becomes of a reservation: something is under way for it, and
-    /// that does not wait like this itself. So nobody waits for itself in the end.
+    /// Whether a buyer may wait for the outcome of a reservation: the reservation has a call in flight that
+    /// does not itself watch another one. So there is no circular wait.
     pub(super) fn can_be_watched(&mut self, reservation: &ReservationId, event: &EventId) -> bool {
         let pending = self.of(reservation, event);
         pending.is_some_and(|pending| !pending.is_watching)
     }
 
-    /// Lets a buyer wait for what becomes of a reservation that can be watched.
+    /// Lets a buyer wait for the outcome of a reservation that can be watched.
     pub(super) fn watch(
         &mut self,
         reservation: &ReservationId,
@@ -245,7 +245,7 @@ impl InFlightCalls {
         }
     }
 
-    /// Notes that there were only so many seats left for the leader, or that this counts no more.
+    /// Sets or clears the number of units or seats that were left for the leader.
     pub(super) fn set_shortage(
         &mut self,
         reservation: &ReservationId,
@@ -257,22 +257,22 @@ impl InFlightCalls {
         }
     }
 
-    /// What [`InFlightCalls::set_shortage`] noted.
+    /// What [`InFlightCalls::set_shortage`] has set.
     pub(super) fn shortage(&mut self, reservation: &ReservationId, event: &EventId) -> Option<u64> {
         self.of(reservation, event)?.shortage
     }
 
-    /// Notes that the leader found too few seats and waits for the write that claims one.
+    /// Records that the leader found too few seats and waits for the write that has locked one.
     pub(super) fn waits_for_claim(&mut self, reservation: &ReservationId, event: &EventId) {
         if let Some(pending) = self.of(reservation, event) {
             pending.waits_for_claim = true;
         }
     }
 
-    /// The instant from which a read of free seats proves that too few are left: the arrival of the
-    /// leader, or the end of the claim that it waited for. The claim's write may have been made before
-    /// the leader arrived, and undone by another node since: the read that showed the seat as free and
-    /// the outcome of the write do not prove together that it was ever taken meanwhile.
+    /// The instant from which a read of free seats proves a shortage: the arrival of the leader, or the end
+    /// of the lock that it waited for. The write behind the lock may have been made before the leader
+    /// arrived, and undone by another node since: the read that showed the seat as free and the outcome of
+    /// the write do not prove together that the seat was ever taken meanwhile.
     pub(super) fn reads_from(
         &mut self,
         reservation: &ReservationId,
@@ -288,7 +288,7 @@ impl InFlightCalls {
         Some(pending.reads_from)
     }
 
-    /// How often the leader's write found something else than it was for.
+    /// Number of the leader's writes that found something other than they relied on.
     pub(super) fn attempts(&mut self, reservation: &ReservationId, event: &EventId) -> u32 {
         self.of(reservation, event)
             .map_or(0, |pending| pending.attempts)
@@ -298,7 +298,7 @@ impl InFlightCalls {
         self.by_reservation.get_mut(reservation)?.of(event)
     }
 
-    /// StockCounts one more cx of the leader; false when it has had enough of them.
+    /// Counts one more attempt of the leader; false if the bound is reached.
     pub(super) fn count_attempt(&mut self, reservation: &ReservationId, event: &EventId) -> bool {
         let Some(pending) = self.of(reservation, event) else {
             return false;

@@ -1,7 +1,8 @@
-//! The lanes of one shard, in pools that share a line, their timers, and which shard owns which stripe.
+//! The pools of lanes of one shard, their timers, and which shard owns which stripe.
 //!
-//! Ownership is a hint for batching, never a lease: the conditions in the write are the truth, so
-//! shards and processes that disagree about it, or die holding it, harm nothing.
+//! Ownership is a hint for batching, never a lease: the conditions in the write are the truth. Shards
+//! and processes that disagree about ownership, or stop while they have it, cause conflicts and no
+//! wrong outcome.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
@@ -13,14 +14,14 @@ use crate::limits;
 use crate::time::Micros;
 use crate::transaction::EventLayout;
 
-/// Idle lanes kept for their next operation before they are swept.
+/// Idle lanes kept for their next operation before they are evicted.
 const IDLE_KEPT_MAX: usize = 1_024;
 
 struct PoolSlot {
     pool: Pool,
-    /// The wake-up this pool has in `timers`.
+    /// The time in `timers`.
     timer: Option<Micros>,
-    /// Its lanes, as counted.
+    /// Number of lanes, as included in the total.
     lanes: usize,
 }
 
@@ -32,9 +33,9 @@ pub(super) struct Pools {
     by_key: HashMap<PoolKey, PoolId, foldhash::fast::RandomState>,
     timers: BTreeSet<(Micros, PoolId)>,
     next: u64,
-    /// Pools of all pools.
+    /// Lanes of all pools.
     lanes: usize,
-    /// Idle pools are looked for when there are so many lanes.
+    /// Number of lanes at which idle pools are evicted.
     sweep_at: usize,
 }
 
@@ -73,7 +74,7 @@ impl Pools {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// The lanes that sell units of an event, if there are any.
+    /// The pool that sells units of an event, if there is one.
     pub(super) fn selling(&mut self, event: &EventId) -> Option<&mut Pool> {
         let key = PoolKey {
             event: event.clone(),
@@ -83,8 +84,7 @@ impl Pools {
         self.get_mut(id)
     }
 
-    /// The lanes of an event that share a line, made if there are none; `None` when there are too
-    /// many.
+    /// The pool of an event, created if there is none; `None` if there are too many lanes.
     pub(super) fn open(
         &mut self,
         event: &EventId,
@@ -125,7 +125,7 @@ impl Pools {
         Some(id)
     }
 
-    /// Brings the pool's timer in step with what it waits for, and counts its lanes.
+    /// Updates the pool's timer and its number of lanes.
     pub(super) fn after(&mut self, id: PoolId) {
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
@@ -145,7 +145,7 @@ impl Pools {
         }
     }
 
-    /// The pools whose time has come; their timers are gone.
+    /// The pools whose time has come; their timers are removed.
     pub(super) fn take_due(&mut self, now: Micros) -> Vec<PoolId> {
         let mut due = Vec::new();
         while let Some((at, id)) = self.timers.first().copied() {
@@ -161,8 +161,8 @@ impl Pools {
         due
     }
 
-    /// The shard that takes units: this one if it owns a stripe (no hop), else the owner of any.
-    /// One reservation always goes to the same shard, so that its repeats meet.
+    /// The shard that takes units: this one if it owns a stripe (no hop), else the owner of any stripe. One
+    /// reservation always goes to the same shard, so that its repeats meet.
     pub(super) fn seller(
         &self,
         event: &EventId,
@@ -177,12 +177,12 @@ impl Pools {
         self.owner(event, pick as u16)
     }
 
-    /// Stripes go round the shards: the first owned here. It may be one that the event has not.
+    /// The first stripe that this shard owns, by rotation; the event may not have it.
     fn first(&self, event: &EventId) -> usize {
         (self.shard + self.shards - self.start(event)) % self.shards
     }
 
-    /// The shard that writes to a stripe, and for stripe 0 to the event's seats.
+    /// The shard that writes to a stripe; for stripe 0 also to the event's seats.
     pub(super) fn owner(&self, event: &EventId, stripe: u16) -> usize {
         (self.start(event) + usize::from(stripe)) % self.shards
     }
@@ -204,12 +204,12 @@ impl Pools {
             keep
         });
         self.lanes = self.slots.values().map(|slot| slot.lanes).sum();
-        // Not again for every new event while most of them are busy.
+        // Not again for every new event while most lanes are busy.
         self.sweep_at = IDLE_KEPT_MAX.max(2 * self.lanes);
     }
 }
 
-/// The same on every shard, which is all that is asked of it.
+/// Equal on every shard, which is all that is required.
 fn stable_hash(text: &str) -> u64 {
     foldhash::fast::FixedState::with_seed(0).hash_one(text)
 }

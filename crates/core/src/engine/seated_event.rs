@@ -1,10 +1,10 @@
-//! One seated event on the shard that owns it: its map, and who is about to get which seat.
+//! A seated event on the shard that owns it: its seat map, its seat locks, and what waits for them.
 //!
-//! Two buyers of one seat are settled here: the first claims it, the second waits until the first
-//! has it or has not. So no seat is twice in one transaction, nor in two at a time.
+//! Two buyers of one seat meet here: the first locks the seat, the second waits for the outcome of the
+//! first. So no seat is twice in one transaction, nor in two at a time.
 //!
-//! Nobody waits for ever, because who has claims is in a lane. But for the end of a hold that is past
-//! its time: that may wait with a claim, and never for another such end.
+//! No wait is circular, because a reservation with locks is in a lane. The exception is an expiry,
+//! which may wait while it has a lock, but never for another expiry.
 
 use crate::fault::{self, Fault};
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use crate::seats::{SeatItem, SeatState};
 use crate::time::{Micros, Now, UnixMillis};
 use crate::transaction::{RecordView, ReservationState};
 
-/// Who waits for a read of the seats.
+/// What waits for a read of all seats.
 #[derive(Debug)]
 pub(super) enum SeatMapWaiter {
     Query { call: CallId, query: Query },
@@ -36,26 +36,25 @@ struct SeatLock {
 #[derive(Default)]
 pub(super) struct SeatedEvent {
     map: Option<SeatMap>,
-    /// When the map was last read whole: the beginning of that read on both clocks.
+    /// When the last read of all seats began, on the monotonic clock.
     read_at: Option<Micros>,
     pub(super) read_unix: UnixMillis,
-    /// How long that took.
+    /// Duration of that read.
     took: Micros,
-    /// When the read under way began.
+    /// When the read in flight began.
     reading: Option<(Micros, UnixMillis)>,
-    /// What was learned while the first read was under way: it is newer than the read.
+    /// Changes recorded while the first read was in flight: they are newer than the read.
     early_changes: Vec<(SeatId, Option<SeatState>, Micros)>,
-    /// The read under way began before an operator changed the event: it is as good as old.
+    /// The read in flight began before an operator's change: its result counts as stale.
     is_overtaken: bool,
     awaiting_map: Vec<SeatMapWaiter>,
-    /// When the last look at what is free that agreed with the map began, if that is later than
-    /// `read_at`.
+    /// When the last verification that agreed with the seat map began, if later than `read_at`.
     verified_at: Option<Micros>,
-    /// When the look under way began.
+    /// When the verification in flight began.
     verifying: Option<(Micros, UnixMillis)>,
-    /// A look did not agree with the map: only a read of all seats helps.
+    /// A verification did not agree with the seat map: only a read of all seats helps.
     is_wrong: bool,
-    /// Who waits for a look.
+    /// Operations that wait for a verification.
     awaiting_verification: Vec<OperationTask>,
     seat_locks: HashMap<SeatId, SeatLock, foldhash::fast::RandomState>,
     by_reservation: HashMap<ReservationId, Vec<SeatId>, foldhash::fast::RandomState>,
@@ -68,7 +67,7 @@ impl SeatedEvent {
         self.map.as_mut()
     }
 
-    /// The map, and whether a write to a seat of it is under way.
+    /// The seat map, and whether a seat is locked.
     pub(super) fn map_and_locks(
         &mut self,
     ) -> Option<(&mut SeatMap, impl Fn(&SeatId) -> bool + use<'_>)> {
@@ -77,14 +76,14 @@ impl SeatedEvent {
         Some((map, move |seat: &SeatId| claims.contains_key(seat)))
     }
 
-    /// Nothing is lost when it is dropped.
+    /// Whether nothing is lost if the event is dropped.
     pub(super) fn is_idle(&self) -> bool {
         let is_read = self.reading.is_some() || self.verifying.is_some();
         let is_awaited = !self.awaiting_map.is_empty() || !self.awaiting_verification.is_empty();
         self.seat_locks.is_empty() && !is_read && !is_awaited
     }
 
-    /// Whether what is free was read at `since` or later.
+    /// Whether the free seats were read at `since` or later.
     pub(super) fn is_read_since(&self, since: Micros) -> bool {
         self.map.is_some()
             && self
@@ -93,7 +92,7 @@ impl SeatedEvent {
                 .is_some_and(|at| at >= since)
     }
 
-    /// Whether a look at what is free may say as much as a read of all seats, at less cost.
+    /// Whether a read of the free seats can replace a read of all seats, at less cost.
     pub(super) fn can_verify(&mut self, now: Now) -> bool {
         if self.is_wrong || !self.is_fresh(now.mono) {
             return false;
@@ -102,7 +101,7 @@ impl SeatedEvent {
         free.is_some_and(|free| free <= limits::VERIFIABLE_SEATS_MAX)
     }
 
-    /// Lets a choice wait for a look at what is free. `Err`: too many wait already.
+    /// Lets a seat choice wait for a verification. `Err`: too many wait already.
     pub(super) fn wait_for_verification(
         &mut self,
         parked: Box<OperationTask>,
@@ -114,7 +113,7 @@ impl SeatedEvent {
         Ok(())
     }
 
-    /// Whether a look is to be started now.
+    /// Whether a verification has to be started.
     pub(super) fn start_verification(&mut self, now: Now) -> bool {
         if self.verifying.is_some() {
             return false;
@@ -123,14 +122,14 @@ impl SeatedEvent {
         true
     }
 
-    /// Ends a look: who waited for it, and false if it did not agree with the map. Whoever waits for
-    /// a later one waits again.
+    /// Ends a verification. Returns the operations that waited for it, and false if it did not agree with
+    /// the seat map.
     pub(super) fn finish_verification(
         &mut self,
         free: Option<Vec<(SeatId, SeatState)>>,
     ) -> (Vec<OperationTask>, bool) {
         let mut agrees = true;
-        // Of a house that an operator has changed meanwhile nothing is known: it is read first.
+        // Without a seat map, since an operator has changed the event, nothing can be compared.
         if let (Some((began, unix)), Some(free), Some(map)) =
             (self.verifying.take(), free, &mut self.map)
         {
@@ -145,8 +144,8 @@ impl SeatedEvent {
         (std::mem::take(&mut self.awaiting_verification), agrees)
     }
 
-    /// Whether a query may be answered from the map; the age allowed grows with the time that a
-    /// read of all seats takes.
+    /// Whether the seat map is recent enough to answer a query; the age allowed grows with the duration of
+    /// a read of all seats.
     pub(super) fn is_fresh(&self, now: Micros) -> bool {
         self.map.is_some() && self.age(now).is_some_and(|age| age <= self.age_allowed())
     }
@@ -156,7 +155,7 @@ impl SeatedEvent {
         self.map.is_some() && self.age(now).is_some_and(|age| age <= most)
     }
 
-    /// Whether the map should be read anew before it is too old.
+    /// Whether the seat map should be read again before it is too old.
     pub(super) fn needs_refresh(&self, now: Micros) -> bool {
         self.map.is_none()
             || self
@@ -175,7 +174,7 @@ impl SeatedEvent {
         Micros(by_cost.clamp(least, most))
     }
 
-    /// Whether a read is to be started now.
+    /// Whether a read has to be started.
     pub(super) fn start_read(&mut self, now: Micros, unix: UnixMillis) -> bool {
         if self.reading.is_some() {
             return false;
@@ -184,7 +183,7 @@ impl SeatedEvent {
         true
     }
 
-    /// Ends a read: who waited for it. Whoever waits for a later one waits again.
+    /// Ends a read of all seats. Returns what waited for it.
     pub(super) fn finish_read(
         &mut self,
         seats: Option<Vec<SeatItem>>,
@@ -212,7 +211,7 @@ impl SeatedEvent {
         std::mem::take(&mut self.awaiting_map)
     }
 
-    /// Takes in what a write of this shard, or a failed condition, has just told of a seat.
+    /// Records a seat as a write of this shard, or a failed condition, has just shown it.
     pub(super) fn record_seat(&mut self, seat: &SeatId, state: Option<SeatState>, at: Micros) {
         match &mut self.map {
             Some(map) => map.learn(seat, state, at),
@@ -225,7 +224,7 @@ impl SeatedEvent {
         }
     }
 
-    /// What was read is no longer trusted.
+    /// Drops the seat map: an operator has changed the event.
     pub(super) fn invalidate_map(&mut self) {
         self.map = None;
         self.read_at = None;
@@ -233,7 +232,7 @@ impl SeatedEvent {
         self.verified_at = None;
     }
 
-    /// False: too many wait already.
+    /// `Err`: too many wait already.
     pub(super) fn wait_for_map(&mut self, waiter: SeatMapWaiter) -> Result<(), SeatMapWaiter> {
         if self.awaiting_map.len() >= limits::READ_WAITERS_MAX {
             return Err(waiter);
@@ -242,7 +241,7 @@ impl SeatedEvent {
         Ok(())
     }
 
-    /// Claims all of `seats` for `by`, or none: then it says which one another has.
+    /// Locks all of `seats` for `by`, or none: then returns a seat that another reservation has locked.
     pub(super) fn lock_seats(
         &mut self,
         seats: &[SeatId],
@@ -272,8 +271,8 @@ impl SeatedEvent {
         Ok(())
     }
 
-    /// Lets an operation wait until the claim on `seat` has ended; gives it back when too many do,
-    /// or nobody claims it.
+    /// Lets an operation wait until the lock on `seat` ends; returns it if too many wait, or if there is no
+    /// lock.
     pub(super) fn block(
         &mut self,
         seat: &SeatId,
@@ -289,7 +288,7 @@ impl SeatedEvent {
         }
     }
 
-    /// Ends the claims of a reservation: who waited for them, first come first.
+    /// Ends the locks of a reservation. Returns the operations that they blocked, in order.
     pub(super) fn unlock(&mut self, reservation: &ReservationId) -> Vec<OperationTask> {
         let mut freed = Vec::new();
         for seat in self.by_reservation.remove(reservation).unwrap_or_default() {
@@ -301,18 +300,18 @@ impl SeatedEvent {
         freed
     }
 
-    /// Who is about to get the seat.
+    /// The reservation that has locked the seat.
     pub(super) fn lock_holder(&self, seat: &SeatId) -> Option<&ReservationId> {
         self.seat_locks.get(seat).map(|lock| &lock.holder)
     }
 
-    /// A seat that somebody is about to get, in `section` if one is named.
+    /// A locked seat, in `section` if one is named.
     pub(super) fn any_locked_seat(&self, section: Option<&str>) -> Option<SeatId> {
         let inside = |seat: &&SeatId| match (section, &self.map) {
             (Some(section), Some(map)) => map.get(seat).is_some_and(|seat| seat.section == section),
             _ => true,
         };
-        // The least of them: which it is must not depend on how they are hashed.
+        // The smallest: the choice must not depend on the hash order.
         self.seat_locks.keys().filter(inside).min().cloned()
     }
 
@@ -472,7 +471,7 @@ mod tests {
             Ok(()),
             "C was left alone"
         );
-        // What is mine already can be claimed with more.
+        // A reservation may lock more seats beside its own.
         assert_eq!(seated.lock_seats(&seats(&["B", "D"]), &by(1)), Ok(()));
     }
 

@@ -809,7 +809,7 @@ fn a_hot_event_leaves_room_for_the_others() {
         };
         fx.iter().any(is_full)
     };
-    // StockReads of events bound who waits for them: what an event is like is known before.
+    // Reads of stripes have a bound of their own: the layouts are read before.
     let mut fx = Vec::new();
     for event in ["hot", "cold", "new"] {
         let read = StripesRead::Found(vec![one_stripe(100)]);

@@ -1,10 +1,11 @@
-//! Entries → one transaction within the store's limits.
+//! A batch: entries that become one transaction within the store's limits.
 //!
-//! Holds that end in crowds would each need the stripe's item, which sales need too. So a bundle ends
-//! up to 99 of them in one transaction that touches no stripe: what they had goes to a *slip*, a
-//! record of its own that is held and past its time. The slip is then ended as any such hold: the
-//! stripe sees one give-back for 99 reservations. At every moment each unit is in the stripe or in
-//! one record, and a slip that a crash leaves behind is found by the next reclaimer.
+//! Each expiry of a hold returns units to a stripe's item, which sales need too. So when many holds
+//! expire, an expiry batch writes up to 99 of them in one transaction that touches no stripe: their
+//! units go to a *release record*, which is held and past its expiry. The release record is then
+//! expired like any hold: the stripe gets one return for 99 reservations. At every moment each unit is
+//! in the stripe or in one record, and the next reclaimer finds a release record that a crash leaves
+//! behind.
 
 use crate::fault::{self, Fault};
 use std::collections::VecDeque;
@@ -22,7 +23,7 @@ use crate::transaction::{
     StripeUpdate, Transaction,
 };
 
-/// Entries that go into one transaction, and those found to be too late for it.
+/// Entries that go into one transaction, and entries whose deadline has passed.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) entries: Vec<BatchEntry>,
@@ -32,14 +33,14 @@ pub(super) struct Batch {
     stripes: Vec<u16>,
     /// The front of the queue is not for this stripe.
     pub(super) leaves_queue: bool,
-    /// It was filled from the queue that lanes share.
+    /// The batch was filled from the shared queue.
     pub(super) serves_queue: bool,
-    /// Callers that it took from there.
+    /// Foreground entries taken from the shared queue.
     pub(super) from_queue: usize,
 }
 
 impl Batch {
-    /// A group stays together: it was part of a legal transaction before.
+    /// A group stays together: it was part of a valid transaction before.
     pub(super) fn of_group(entries: Vec<BatchEntry>) -> Self {
         Self {
             entries,
@@ -47,8 +48,8 @@ impl Batch {
         }
     }
 
-    /// Takes entries from a lane's own queue and from the one it shares, who came first first, while
-    /// one more fits; then from the background ones, for which a quarter of the room is kept.
+    /// Takes entries from a lane's own queue and from the shared one, in order of arrival, while one more
+    /// fits; then background entries, for which a quarter of the capacity is kept.
     pub(super) fn collect(lane: u16, own: &mut Queue, state: &mut PoolState, now: Micros) -> Self {
         let all = action_budget(state.key.kind);
         // Only lanes that share the queue take from it.
@@ -70,7 +71,7 @@ impl Batch {
         batch
     }
 
-    /// Takes in who came first of the two lines. False: nobody is there, or does not fit.
+    /// Takes the older of the two front entries. False: there is none, or it does not fit.
     fn take_next(
         &mut self,
         lane: u16,
@@ -103,7 +104,7 @@ impl Batch {
         }
         let has_no_room = state.needs_remainder(&entry) && !state.may_have(lane, units);
         if !is_own && !is_late && (has_no_room || state.needs_read(&entry)) {
-            // For another stripe, or for a read. What is this lane's own does not wait behind it.
+            // The entry is for another stripe, or for a read. The lane's own entries do not wait behind it.
             state.queue.foreground.push_front(entry);
             self.leaves_queue = true;
             return true;
@@ -122,7 +123,7 @@ impl Batch {
         false
     }
 
-    /// Takes a entry in, or notes that it is too late for it; gives it back if it does not fit.
+    /// Takes an entry in, or marks it as expired; returns it if it does not fit.
     fn take(&mut self, entry: BatchEntry, most: usize, now: Micros) -> Option<BatchEntry> {
         if entry.metadata.deadline <= now {
             self.expired.push(entry);
@@ -143,7 +144,7 @@ impl Batch {
         }
     }
 
-    /// Whether one more write, and the stripes it is the first to touch, fits; counts it in.
+    /// Whether one more write fits, with the stripes that it is the first to touch; counts it in.
     fn fits(&mut self, write: &RecordWrite, most: usize) -> bool {
         let known = self.stripes.len();
         if moves_units(write) {
@@ -178,7 +179,7 @@ impl Batch {
         }
     }
 
-    /// Moves the writes into a transaction; the metadata stay behind in the same order.
+    /// Moves the writes into a transaction; the metadata stays behind in the same order.
     pub(super) fn into_transaction(
         self,
         event: &EventId,
@@ -204,7 +205,7 @@ impl Batch {
     }
 }
 
-/// Sends what the writes of `transaction` give back to a slip instead of to the stripes.
+/// Sends what the writes of `transaction` return to a release record instead of to the stripes.
 pub(super) fn add_release_record(transaction: &mut Transaction) {
     let mut draws = StripeAllocations::new();
     for draw in transaction.records.iter().flat_map(|write| &write.draws) {
@@ -224,7 +225,7 @@ pub(super) fn add_release_record(transaction: &mut Transaction) {
         seats: None,
         order: None,
         payment_intent: String::new(),
-        // Past its time from the beginning.
+        // Past its expiry from the beginning.
         expires_at: Some(transaction.at),
     };
     transaction.stripes.clear();
@@ -241,7 +242,7 @@ fn moves_units(write: &RecordWrite) -> bool {
     )
 }
 
-/// One update per stripe, with the sums of what the writes take from it and give back to it.
+/// One update per stripe, with the sums of what the writes take and return.
 fn updates(writes: &[RecordWrite]) -> Vec<StripeUpdate> {
     let mut updates: Vec<StripeUpdate> = Vec::with_capacity(1);
     for write in writes {

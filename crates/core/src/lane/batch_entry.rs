@@ -1,4 +1,4 @@
-//! One operation in a lane: what the caller asked for, and the write it became.
+//! A batch entry: one operation in a lane, and the write that it became.
 
 use crate::answer::Rejection;
 use crate::fault::{self, Fault};
@@ -15,7 +15,7 @@ pub(super) struct BatchEntry {
     pub(super) write: RecordWrite,
 }
 
-/// The part of a entry that the transaction does not carry.
+/// The part of an entry that the transaction does not carry.
 #[derive(Clone, Debug)]
 pub(super) struct OperationMetadata {
     pub(super) verb: Verb,
@@ -23,24 +23,24 @@ pub(super) struct OperationMetadata {
     fingerprint: Fingerprint,
     section: Option<String>,
     hold_until: Option<UnixMillis>,
-    /// In the order of coming into the pool.
+    /// Position in the order of arrival in the pool.
     pub(super) number: u64,
     pub(super) arrived: Micros,
-    /// How long it was to wait in queue, as far as that was known when it came; else zero.
+    /// Expected time in the queue, if it was known on arrival; else zero.
     pub(super) expected: Micros,
     pub(super) deadline: Micros,
-    /// Its draws were fixed by a read of all stripes. Otherwise who takes units draws on the stripe
-    /// of the lane that sends it.
+    /// A read of all stripes fixed its allocations. Otherwise an entry that takes units takes them from the
+    /// stripe of the lane that sends it.
     pub(super) planned: bool,
 }
 
-/// What a transition of one reservation writes, beside what the operation says.
+/// What a transition of one reservation writes, beside what the operation contains.
 #[derive(Clone, Debug)]
 pub struct WriteIntent {
     pub transition: Transition,
-    /// The record it was decided on.
+    /// The record that the transition was decided on.
     pub record: Option<RecordView>,
-    /// The seats to take, where stock is seats.
+    /// The seats to take, in a seated event.
     pub seats: Option<Seats>,
 }
 
@@ -131,7 +131,7 @@ impl BatchEntry {
         rules::stock_change(self.write.from, self.write.to)
     }
 
-    /// The operation it was made from, to be decided anew.
+    /// The operation that the entry was made from, to be decided again.
     pub(super) fn into_operation(self, event: EventId) -> Operation {
         let Self { metadata, write } = self;
         Operation {
@@ -148,7 +148,7 @@ impl BatchEntry {
         }
     }
 
-    /// What is said when its stock has gone: of a hold that has expired, that it is gone for good.
+    /// The rejection if its stock is sold: an expired hold cannot be confirmed any more.
     pub(super) fn too_little(&self, remaining: u64) -> Rejection {
         match self.write.from {
             Some(ReservationState::Expired) => Rejection::HoldExpired,
@@ -156,7 +156,7 @@ impl BatchEntry {
         }
     }
 
-    /// Nobody waits for it: it is asked for again in a while if it does not work now.
+    /// Nobody waits for the entry: the reclaimer asks again later.
     pub(super) fn is_background(&self) -> bool {
         self.metadata.verb == Verb::Expire
     }

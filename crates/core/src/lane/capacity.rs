@@ -1,4 +1,4 @@
-//! What the stripes of a cancelled transaction have left, and which of its entries fit.
+//! Remaining capacity of the stripes of a cancelled transaction, and which of its entries fit.
 
 use super::batch_entry::BatchEntry;
 use super::outcome::BackoffCause;
@@ -9,23 +9,23 @@ use crate::rules::StockChange;
 use crate::time::Micros;
 use crate::transaction::{ActionOutcome, StripeUpdate, StripeView};
 
-/// What the action of a entry that stays said about its record.
+/// What the action of a retried entry showed about its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecordStatus {
-    /// It is as the write needs it.
+    /// The record is as the write needs it.
     AsExpected,
     Unknown,
 }
 
-/// What a stripe's action said.
+/// What a stripe's action showed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum StripeCapacity {
-    /// It was not the reason, or it did not say.
+    /// The stripe was not the reason, or its state is not known.
     Unknown,
-    /// It has this much; what the entries before have been given of it is subtracted.
+    /// Remaining units; those allocated to earlier entries are subtracted.
     Limited { reported: u64, left: u64 },
-    /// It was too short, but for what entries of the same transaction give back: nobody who takes
-    /// is judged before they have.
+    /// Too few units, except for what entries of the same transaction return: entries that take units are
+    /// judged after the returns.
     Refilling,
     /// The event takes no new reservations.
     Closed,
@@ -33,18 +33,18 @@ pub(super) enum StripeCapacity {
     Missing,
 }
 
-/// The entries of a cancelled transaction that stay in the game.
+/// The entries of a cancelled transaction that are retried.
 #[derive(Debug)]
 pub(super) struct Admission {
-    /// Together they fit what the stripes have left.
+    /// Together they fit the remaining units.
     pub(super) fitting: Vec<BatchEntry>,
-    /// They wait for what becomes of the others.
+    /// They wait for the outcome of the others.
     pub(super) later: Vec<BatchEntry>,
-    /// Their stripe has too little for them: they try others.
+    /// Their stripe has too few units for them: they try other stripes.
     pub(super) too_large: Vec<BatchEntry>,
 }
 
-/// What each stripe's action said. A stripe that has enough and failed all the same was changed in
+/// What each stripe's action showed. A stripe that has enough and failed all the same was changed in
 /// between: a conflict.
 pub(super) fn stripe_capacities(
     updates: &[StripeUpdate],
@@ -89,11 +89,12 @@ fn learn_shape(view: &StripeView, state: &mut PoolState, out: &mut PoolOutput) {
     out.learned_shape = Some(state.shape);
 }
 
-/// Splits the entries that stay in the game: those the stripes have room for, first come first
-/// served, and those that must wait for what becomes of them. A entry larger than what its stripe
-/// reported leaves, refused, if that stripe is all there is; else it tries the others.
-/// What was sent at `sent` was looked at then or later.
-/// But stock decides nothing about a entry that may have a record: it asks again.
+/// Splits the retried entries: those that fit the remaining units, in order of arrival, and those that
+/// wait for the outcome of the others. An entry larger than what its stripe reported is rejected if
+/// that is the only stripe; otherwise it tries the others. The state of a stripe was read at `sent` or
+/// later.
+///
+/// Stock decides nothing about an entry that may have a record: it is sent again.
 pub(super) fn admit(
     entries: Vec<(BatchEntry, RecordStatus)>,
     capacities: &mut [(u16, StripeCapacity)],
@@ -143,9 +144,9 @@ pub(super) fn admit(
 
 enum Fit {
     Yes,
-    /// It would fit alone, but entries before it have been given the room, or are about to make it.
+    /// The entry would fit alone, but earlier entries have the units, or are about to return some.
     NotNow,
-    /// It would not fit alone.
+    /// The entry would not fit alone.
     TooLarge {
         reported: u64,
     },
@@ -153,7 +154,7 @@ enum Fit {
     NoSuchStripe(u16),
 }
 
-/// What a entry takes from stripes.
+/// What an entry takes from stripes.
 fn drawn(entry: &BatchEntry) -> &[crate::transaction::StripeAllocation] {
     match entry.movement() {
         StockChange::Reserve => &entry.write.draws,
@@ -170,7 +171,7 @@ fn fit(entry: &BatchEntry, capacities: &mut [(u16, StripeCapacity)]) -> Fit {
             )
         };
         return match entry.write.draws.iter().find(missing) {
-            // It has units of a stripe that is gone: whoever asks is told that this is damaged.
+            // Its units belong to a stripe that does not exist: an internal error.
             Some(_) => Fit::NoSuchStripe(u16::MAX),
             None => Fit::Yes,
         };

@@ -1,35 +1,35 @@
-//! How fast a queue moves and how long a transaction takes, as measured: what a caller who comes now
-//! has to expect.
+//! Latency estimator: the rate of a queue and the duration of a transaction, as measured, and the wait
+//! that a new call has to expect.
 //!
-//! The rate counts only while somebody is left waiting, when it is the lanes that set it and not
-//! the arrivals. Figures that are old say nothing, and then nobody is turned away for them.
+//! The rate is measured only while entries are left waiting, because then the lanes determine it and
+//! not the arrivals. Old figures are ignored: without a figure no call is rejected.
 
 use crate::limits;
 use crate::time::Micros;
 
-/// StripeShare of a new rate in the mean: a few looks of [`limits::RATE_WINDOW`] each.
+/// Weight of a new rate in the mean: a few windows of [`limits::RATE_WINDOW`] each.
 const RATE_GAIN: f64 = 0.3;
 
-/// Shares of a new time in its mean and its deviation, as TCP measures round trips.
+/// Weights of a new duration in its mean and its deviation, as TCP measures round trips.
 const TIME_GAIN: f64 = 0.125;
 const DEVIATION_GAIN: f64 = 0.25;
 
-/// StripeShare of what a wait came to, over what was expected, in the mean of that: so what the figures
-/// leave out (scatter, pauses, entries put back) is learned.
+/// Weight of a ratio of actual to expected wait in its mean: so the estimator corrects for what the
+/// figures leave out (variance, pauses, requeued entries).
 const ERROR_GAIN: f64 = 0.1;
 
-/// Bounds of that mean: nothing measured makes a wait out to be a third, or three times, of it.
+/// Bounds of that mean.
 const ERROR_MIN: f64 = 0.35;
 const ERROR_MAX: f64 = 3.0;
 
-/// Waits shorter than this teach nothing about the others, in microseconds.
+/// Shorter waits are not measured, in microseconds.
 const WAIT_TOLD: u64 = 5_000;
 
-/// Deviations over the mean within which nearly every transaction ends, and nearly every wait.
+/// Deviations over the mean within which nearly every transaction, and nearly every wait, ends.
 const TIME_DEVIATIONS: f64 = 4.0;
 const ERROR_DEVIATIONS: f64 = 3.0;
 
-/// Part of an even share of a transaction's time that lies between two.
+/// Spacing of two transactions, as part of an even share of the duration of one.
 const PACE: f64 = 0.8;
 
 #[derive(Clone, Copy, Debug)]
@@ -41,15 +41,15 @@ struct LatencySamples {
 /// See the module's head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LatencyEstimator {
-    /// Since when somebody has been left waiting by every dispatch.
+    /// Start of the interval in which every dispatch has left entries waiting.
     window: Option<LatencySamples>,
     /// Entries that leave the queue, per microsecond.
     rate: f64,
     rated: Option<Micros>,
-    /// Mean of a transaction's time, in microseconds, and how far it is off.
+    /// Mean duration of a transaction and its deviation, in microseconds.
     took: f64,
     deviation: f64,
-    /// Waits over what was expected of them: mean, and how far it is off.
+    /// Ratio of actual to expected waits: mean and deviation.
     error: f64,
     error_deviation: f64,
 }
@@ -69,7 +69,7 @@ impl Default for LatencyEstimator {
 }
 
 impl LatencyEstimator {
-    /// A lane took so many callers from the queue, and left others there cause it had no more room, or not.
+    /// Records that a lane took `taken` foreground entries, and whether it left others because it was full.
     pub(super) fn record_dispatch(&mut self, taken: usize, leaves_some: bool, now: Micros) {
         if let Some(window) = &mut self.window {
             window.taken += taken;
@@ -94,12 +94,12 @@ impl LatencyEstimator {
         }
     }
 
-    /// Ends the measurement under way: nobody waits any more, or a lane is busy with a split.
+    /// Ends the current measurement: nothing waits any more, or a lane is busy with a split.
     pub(super) fn reset_window(&mut self) {
         self.window = None;
     }
 
-    /// A transaction took so long, from its first try to a known outcome.
+    /// Records the duration of a transaction, from its first attempt to a known outcome.
     pub(super) fn record_transaction(&mut self, took: Micros) {
         let took = took.0 as f64;
         if self.took == 0.0 {
@@ -112,7 +112,7 @@ impl LatencyEstimator {
         self.deviation += DEVIATION_GAIN * (off.abs() - self.deviation);
     }
 
-    /// Somebody waited so long of whom this was expected.
+    /// Records an actual wait and the expected one.
     pub(super) fn record_wait(&mut self, expected: Micros, waited: Micros) {
         if expected.0 < WAIT_TOLD {
             return;
@@ -123,27 +123,27 @@ impl LatencyEstimator {
         self.error_deviation += ERROR_GAIN * (off.abs() - self.error_deviation);
     }
 
-    /// How long who comes now waits behind `ahead` others to be sent; `None`: that is not known.
+    /// Expected wait of a new entry behind `ahead` others; `None`: not known.
     pub(super) fn expected_wait(&self, ahead: usize, now: Micros) -> Option<Micros> {
         let at = self.rated.filter(|at| !is_old(*at, now))?;
         debug_assert!(at <= now);
         (self.rate > 0.0).then(|| Micros((ahead as f64 / self.rate) as u64))
     }
 
-    /// How far apart transactions of so many lanes leave for all lanes to be in use: somewhat less,
-    /// so that no lane is kept waiting when they are quick.
+    /// Spacing of transactions at which that many lanes are all in use: somewhat less than an even share,
+    /// so that no lane idles when transactions are quick.
     pub(super) fn spacing(&self, lanes: u64) -> Micros {
         let apart = (PACE * self.took / lanes.max(1) as f64) as u64;
         Micros(apart.min(limits::PACE_MAX.as_micros() as u64))
     }
 
-    /// What nearly every wait comes to of which this is expected.
+    /// Upper bound of nearly every wait for which `expected` was estimated.
     pub(super) fn wait_bound(&self, expected: Micros) -> Micros {
         let most = self.error + ERROR_DEVIATIONS * self.error_deviation;
         Micros((expected.0 as f64 * most) as u64)
     }
 
-    /// What nearly every transaction takes at most.
+    /// Upper bound of nearly every transaction.
     pub(super) fn transaction_time_bound(&self) -> Micros {
         Micros((self.took + TIME_DEVIATIONS * self.deviation) as u64)
     }

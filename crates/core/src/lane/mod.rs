@@ -1,27 +1,27 @@
 //! The group commit: lanes with at most ONE transaction in flight each, which share a queue.
 //!
-//! An idle lane dispatches at once. Busy lanes let entries gather, and whichever settles first sends
-//! what has gathered. There is no timer and no linger: the batch size follows the load.
+//! An idle lane dispatches at once. While all lanes are busy, entries collect in the queue, and the
+//! lane that finishes first sends them. The batch size follows the load.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `mod.rs` | one lane: what is its own, dispatching, waking |
-//! | `pool.rs` | the lanes of one event that share a queue: submitting, and which lane goes next |
-//! | `state.rs` | what the lanes of a pool share: the queue, and which stripes are known to be short |
-//! | `queue.rs` | entries that wait, in order |
-//! | `latency.rs` | how fast the queue moves: who would be too late is turned away at the door |
-//! | `entry.rs` | one operation in it, and the write it became |
-//! | `batch.rs` | entries → one transaction within the store's limits |
-//! | `settle.rs` | the store's answer → answers, retries, splits |
-//! | `capacities.rs` | what short stripes have left, and who fits |
-//! | `overflow.rs` | short stripes: strong read of all of them, draw on others, or sold out |
-//! | `output.rs` | what goes in with each call, and what comes out |
+//! | `mod.rs` | one lane: its own entries, dispatch, timeouts |
+//! | `pool.rs` | the lanes of one event that share a queue: admission control, and which lane is next |
+//! | `pool_state.rs` | what the lanes of a pool share: the queue, pacing, known shortages |
+//! | `queue.rs` | waiting entries, in order |
+//! | `latency.rs` | the latency estimator behind admission control |
+//! | `batch_entry.rs` | one operation in a lane, and the write that it became |
+//! | `batch.rs` | entries into one transaction within the store's limits |
+//! | `outcome.rs` | the outcome of a transaction into answers, retries, splits, redecisions |
+//! | `capacity.rs` | remaining capacity of short stripes, and which entries fit |
+//! | `stripe_planner.rs` | short stripes: a strong read of all stripes, allocation from others, sold out |
+//! | `output.rs` | context and output of a call into a pool |
 //!
-//! A lane is either a stripe's, which all units of that stripe go through, or a loose one, whose
-//! writes touch nothing that others share: commits of holds, tombstones, seats.
+//! A lane writes either the units of one stripe, or no stripe at all: commits of holds, tombstones,
+//! seats.
 //!
-//! Must not live here: which shard owns a stripe, joining of equal calls, who may have which seat
-//! (all `engine`).
+//! Must not be put here: which shard owns a stripe, coalescing of equal calls, seat locks (all in
+//! [`crate::engine`]).
 
 mod batch;
 mod batch_entry;
@@ -53,38 +53,38 @@ use super::time::Micros;
 use super::transaction::{RequestToken, StripeAllocation, StripeAllocations, Transaction};
 use crate::limits;
 
-/// A dispatched transaction. Its entries' records live in it and come back out of it.
+/// A transaction in flight. The records of its entries are in it and are taken back out of it.
 #[derive(Debug)]
 struct InFlightTransaction {
     metadata: Vec<OperationMetadata>,
     transaction: Rc<Transaction>,
-    /// When it was first sent.
+    /// When the transaction was first sent.
     sent: Micros,
-    /// Set while the outcome of the last try is unknown: when to send the same body again.
+    /// When to send the same body again; set while the outcome of the last attempt is unknown.
     resend_at: Option<Micros>,
-    /// Once unknown, a rejection of a repeat proves nothing about the first try.
+    /// An attempt had an unknown outcome: a failed repeat proves nothing about that attempt.
     was_unknown: bool,
 }
 
 /// See the module's head.
 #[derive(Debug)]
 struct Lane {
-    /// Its stripe, or which of several it is.
+    /// Its stripe, or its number among unstriped lanes.
     index: u16,
-    /// What only this lane can write: what goes back to its stripe, and what was planned for it.
+    /// Entries that only this lane can write: returns to its stripe, and planned allocations.
     own: Queue,
-    /// Batches whose entries must go together and before all others: halves of a refused body, or
-    /// the entries that a short stripe has room for.
+    /// Batches whose entries go together and before all others: halves of a rejected body, or the entries
+    /// that a short stripe has capacity for.
     groups: Vec<Vec<BatchEntry>>,
     flight: Option<InFlightTransaction>,
-    /// Tries in a row that were put off.
+    /// Attempts in a row that backed off.
     attempts: u32,
     pause_until: Option<Micros>,
-    /// Collisions on its stripe, less the times it went well since.
+    /// Conflicts on its stripe, less the successes since.
     collisions: u32,
-    /// Until then it leaves the queue to other lanes: its stripe is another process's.
+    /// Until then the lane leaves the queue to other lanes: another process uses its stripe.
     yields_until: Option<Micros>,
-    /// The wake-up that its pool has noted for it.
+    /// The time in the pool's timers.
     timer: Option<Micros>,
 }
 
@@ -103,7 +103,7 @@ impl Lane {
         }
     }
 
-    /// Nothing of its own waits, and nothing is in flight.
+    /// Whether nothing of its own waits, and nothing is in flight.
     fn is_idle(&self) -> bool {
         self.flight.is_none() && self.own.is_empty() && self.groups.is_empty()
     }
@@ -115,7 +115,7 @@ impl Lane {
             + self.flight.as_ref().map_or(0, |f| f.metadata.len())
     }
 
-    /// Callers that wait for a transaction of this very lane.
+    /// Callers that wait for a transaction of this lane.
     fn waiting(&self) -> usize {
         let grouped: usize = self.groups.iter().map(Vec::len).sum();
         self.own.foreground.len() + grouped
@@ -132,7 +132,7 @@ impl Lane {
         }
     }
 
-    /// It can send something at once.
+    /// Whether the lane can send at once.
     fn is_free(&self) -> bool {
         self.flight.is_none() && self.pause_until.is_none()
     }
@@ -161,8 +161,8 @@ impl Lane {
         }
     }
 
-    /// Sends the next batch unless one is in flight or the lane pauses: what is its own, and then
-    /// from the front of the queue that it shares.
+    /// Sends the next batch unless one is in flight or the lane pauses: its own entries, and then those at
+    /// the front of the shared queue.
     fn dispatch(&mut self, state: &mut PoolState, cx: &mut PoolContext<'_>) {
         if !self.is_free() {
             return;
@@ -189,7 +189,7 @@ impl Lane {
         if batch.from_queue > 0 {
             state.pace(now);
         }
-        // A group that is sent again, or what is the lane's own, does not show how fast the queue moves.
+        // A group that is sent again, and the lane's own entries, do not show the rate of the queue.
         let counts_all = fault::planted(Fault::SplitMeasured);
         if batch.serves_queue || counts_all {
             let is_full = !batch.leaves_queue && !state.queue.foreground.is_empty();
@@ -229,7 +229,7 @@ impl Lane {
         });
     }
 
-    /// Frees the room of callers that have gone.
+    /// Rejects entries whose deadline has passed.
     fn reject_expired(&mut self, cx: &mut PoolContext<'_>) {
         let mut gone = Vec::new();
         self.own.reject_expired(cx.now.mono, &mut gone);
@@ -239,7 +239,7 @@ impl Lane {
         }
     }
 
-    /// A deadline that passed cause the store kept putting the lane off is the store's doing.
+    /// If the store made the lane back off until the deadline, the store is the reason.
     fn lateness_rejection(&self) -> Rejection {
         if self.attempts > 0 && self.flight.is_none() {
             Rejection::store_busy()
@@ -254,10 +254,10 @@ pub(super) fn drawn_from(stripe: u16, units: u32) -> StripeAllocations {
     smallvec::smallvec![StripeAllocation { stripe, units }]
 }
 
-/// Actions of one transaction that are for entries.
+/// Actions of one transaction that entries can use.
 fn action_budget(kind: PoolKind) -> usize {
     match kind {
-        // Its slip needs one.
+        // The release record needs one.
         PoolKind::ExpiryBatch(_) => limits::TRANSACTION_ACTIONS_MAX - 1,
         PoolKind::Stripes | PoolKind::Unstriped => limits::TRANSACTION_ACTIONS_MAX,
     }

@@ -1,4 +1,4 @@
-//! The store's answer to a transaction → answers, retries, splits.
+//! Outcome handling: from the outcome of a transaction to answers, retries, splits and redecisions.
 
 use crate::fault::{self, Fault};
 use std::rc::Rc;
@@ -17,24 +17,24 @@ use crate::rules::{self, Decision, StockChange};
 use crate::time::Now;
 use crate::transaction::{ActionOutcome, RecordView, RecordWrite, Transaction, TransactionOutcome};
 
-/// Why a lane waits before its next try.
+/// Why a lane backs off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BackoffCause {
     Conflict,
     Throttled,
 }
 
-/// What becomes of a entry of a cancelled transaction, by its own record and seats.
+/// What becomes of an entry of a cancelled transaction, by its own record and seats.
 enum OutcomeAction {
     Retry(RecordStatus),
     RejectBusy,
-    /// The store calls it invalid, or it cannot be understood.
+    /// The store rejects the action, or the record cannot be parsed.
     RejectInvalid,
     Redecide(RedecisionCause),
 }
 
 impl Lane {
-    /// Takes the outcome of the transaction in flight. A late or stray outcome is ignored.
+    /// Handles the outcome of the transaction in flight. A late or stray outcome is ignored.
     pub(super) fn handle_outcome(
         &mut self,
         outcome: TransactionOutcome,
@@ -44,8 +44,8 @@ impl Lane {
         let Some(flight) = self.flight.take() else {
             return;
         };
-        // A write that was unknown for a while may have been done long ago. One that was not took a
-        // moment, in which nobody else has heard of it.
+        // A write with an unknown outcome may have been applied long ago. A write with a known outcome was
+        // applied just now, and nobody else has acted on it.
         cx.out.as_of = match outcome {
             TransactionOutcome::Committed
                 if !flight.was_unknown || fault::planted(Fault::LateOutcomeFresh) =>
@@ -55,7 +55,7 @@ impl Lane {
             _ => flight.sent,
         };
         let is_written = outcome == TransactionOutcome::Committed;
-        // An earlier try may have been written whose token the store no longer knows.
+        // An earlier attempt may have been applied whose token the store no longer knows.
         let may_be = flight.was_unknown
             && matches!(
                 outcome,
@@ -103,7 +103,7 @@ impl Lane {
                 self.resend_later(flight, cx);
                 return;
             }
-            // A repeat of an unknown try that is put off leaves the first try unknown.
+            // A repeat that backs off leaves the outcome of the first attempt unknown.
             TransactionOutcome::Conflict
             | TransactionOutcome::Throttled
             | TransactionOutcome::Refused
@@ -120,7 +120,7 @@ impl Lane {
             }
             TransactionOutcome::Rejected => {
                 self.attempts = 0;
-                // The transactions of a split say nothing about those of the queue behind them.
+                // The transactions of a split do not show the rate of the queue behind them.
                 state.latency.reset_window();
                 self.split(into_entries(flight), cx);
             }
@@ -135,7 +135,7 @@ impl Lane {
         self.dispatch(state, cx);
     }
 
-    /// Keeps the transaction and sends the same body under the same token again after a pause.
+    /// Keeps the transaction, to send the same body under the same token after a pause.
     fn resend_later(&mut self, mut flight: InFlightTransaction, cx: &mut PoolContext<'_>) {
         self.attempts = self.attempts.saturating_add(1);
         flight.was_unknown = true;
@@ -144,8 +144,8 @@ impl Lane {
         self.flight = Some(flight);
     }
 
-    /// Puts entries back to where they waited, in order, and pauses. Who waits for this lane alone
-    /// and would be too late after the pause is told now.
+    /// Requeues entries in order, and pauses. Entries that only this lane can write and that would be too
+    /// late after the pause are rejected now.
     fn back_off(
         &mut self,
         entries: Vec<BatchEntry>,
@@ -179,12 +179,12 @@ impl Lane {
         self.requeue(kept, state);
     }
 
-    /// A lane whose stripe collides again and again serves the queue less and less, as long as others
-    /// do: so processes that share stripes come to have some of their own.
+    /// A lane whose stripe conflicts repeatedly serves the queue less and less, as long as other lanes do:
+    /// so processes that share stripes end up on different ones.
     fn yield_queue(&mut self, state: &mut PoolState, cx: &mut PoolContext<'_>) {
         state.contested(cx.now.mono);
         self.collisions = self.collisions.saturating_add(1);
-        // The first may be anything.
+        // A single conflict shows nothing.
         if let Some(times) = self.collisions.checked_sub(1).filter(|times| *times > 0) {
             let leave = backoff::leave(times, cx.rng);
             self.yields_until = Some(cx.now.mono.plus(leave));
@@ -192,8 +192,8 @@ impl Lane {
         }
     }
 
-    /// Entries of the transaction that has just settled come before all others again, in order: in
-    /// the queue if any lane may write them, and before groups that were split off behind them.
+    /// Entries of the finished transaction go before all others again, in order: into the queue if any lane
+    /// may write them, and before groups that were split off behind them.
     fn requeue(&mut self, entries: Vec<BatchEntry>, state: &mut PoolState) {
         let others = state.has_several_lanes();
         let for_any = |entry: &BatchEntry| state.is_for_any(entry);
@@ -210,7 +210,7 @@ impl Lane {
         }
     }
 
-    /// The body was refused without saying whose fault it is: halve until the culprit is alone.
+    /// The store rejected the body without naming an action: halve it until the invalid entry is alone.
     fn split(&mut self, mut entries: Vec<BatchEntry>, cx: &mut PoolContext<'_>) {
         if entries.len() <= 1 {
             for entry in entries {
@@ -224,7 +224,7 @@ impl Lane {
         self.groups.push(entries);
     }
 
-    /// Reads every reason; each entry is answered, put off, or sent again on its own account.
+    /// Reads every reason; each entry is answered, requeued or sent again on its own account.
     fn cancelled(
         &mut self,
         flight: InFlightTransaction,
@@ -234,19 +234,19 @@ impl Lane {
     ) {
         let updates = flight.transaction.stripes.clone();
         let expected = flight.transaction.action_count();
-        // A slip has a record and no entry.
+        // A release record has a record and no entry.
         let records = flight.transaction.records.len();
         let sent = flight.sent;
         let entries = into_entries(flight);
         if reasons.len() != expected {
-            // Not applied, but who is at fault was not understood: as good as a conflict.
+            // Not applied, but the reasons cannot be assigned: handled as a conflict.
             self.back_off(entries, BackoffCause::Conflict, state, cx);
             return;
         }
         let (of_stripes, rest) = reasons.split_at(updates.len());
         let (of_records, mut of_seats) = rest.split_at(records);
-        // Who collided with another node is put off alone, throttling is meant for all: also when
-        // whoever met it leaves.
+        // A conflict delays the entry that met it; throttling delays all entries, also if the entry that met
+        // it leaves.
         let mut put = match rest.contains(&ActionOutcome::Throttled) {
             true => Some(BackoffCause::Throttled),
             false => backoff_cause(of_stripes),
@@ -288,7 +288,7 @@ impl Lane {
             && later.is_empty()
             && too_large.is_empty()
         {
-            // Nothing explains the cancellation: never spin on it.
+            // Nothing explains the cancellation: never retry it in a tight loop.
             put = Some(BackoffCause::Conflict);
         }
         state.requeue(too_large);
@@ -310,12 +310,12 @@ impl Lane {
     }
 }
 
-/// Entries that have left.
+/// Number of entries that have left.
 fn departures(out: &PoolOutput) -> usize {
     out.completions.len() + out.redecisions.len()
 }
 
-/// The record is not as the write needed it: perhaps that is the answer.
+/// The record is not as the write needs it: it may be the answer.
 fn handle_existing_record(
     entry: BatchEntry,
     view: RecordView,
@@ -348,8 +348,8 @@ fn redecide(entry: BatchEntry, cause: RedecisionCause, event: &EventId, out: &mu
     });
 }
 
-/// What a entry's own actions say about it. The record is looked at first: who finds its
-/// reservation written is told what it says, whatever has become of its seats since.
+/// What the actions of an entry show about it. The record comes first: if the reservation is already
+/// written, the answer follows from its record, whatever became of its seats since.
 fn judge(
     entry: &BatchEntry,
     of_record: &ActionOutcome,
@@ -371,7 +371,7 @@ fn judge(
         _ if entry.is_background() && (back_off(of_record) || of_seats.iter().any(back_off)) => {
             return OutcomeAction::RejectBusy;
         }
-        // The store did not get to say what the record is.
+        // The store did not report the record.
         reason if back_off(reason) => return OutcomeAction::Retry(RecordStatus::Unknown),
         _ => {}
     }
@@ -393,7 +393,7 @@ fn judge(
     }
     match entry.movement() {
         StockChange::Reserve => OutcomeAction::Redecide(RedecisionCause::Seats(differs)),
-        // The record has seats that are not its own: somebody changed them by hand.
+        // The record has seats that are not its own: an operator changed them.
         _ if entry.metadata.verb == Verb::Commit => {
             OutcomeAction::Redecide(RedecisionCause::Seats(differs))
         }
@@ -401,7 +401,7 @@ fn judge(
     }
 }
 
-/// Throttling wins over conflict: it is the one to go easy on.
+/// Throttling takes precedence over a conflict, because it asks for a longer pause.
 fn backoff_cause(reasons: &[ActionOutcome]) -> Option<BackoffCause> {
     if reasons.contains(&ActionOutcome::Throttled) {
         Some(BackoffCause::Throttled)
@@ -420,7 +420,7 @@ fn worse(one: Option<BackoffCause>, other: Option<BackoffCause>) -> Option<Backo
 }
 
 fn into_writes(transaction: Rc<Transaction>) -> Vec<RecordWrite> {
-    // The driver has dropped its half by now; the copy is for a driver that has not.
+    // The driver has dropped its reference by now; the copy is for a driver that has not.
     Rc::try_unwrap(transaction)
         .unwrap_or_else(|state| (*state).clone())
         .records

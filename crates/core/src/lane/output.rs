@@ -1,4 +1,4 @@
-//! What a call into a pool of lanes brings along, and what comes out of it.
+//! Context and output of a call into a pool of lanes.
 
 use std::rc::Rc;
 
@@ -16,7 +16,7 @@ use crate::transaction::{
     EventLayout, RecordView, RecordWrite, ReservationState, StripeUpdate, Transaction,
 };
 
-/// What every call into a pool brings along: the time, randomness, and where its wishes go.
+/// What every call into a pool needs: the time, randomness, counters, and the output.
 pub struct PoolContext<'a> {
     pub now: Now,
     pub rng: &'a mut SmallRng,
@@ -24,22 +24,22 @@ pub struct PoolContext<'a> {
     pub out: &'a mut PoolOutput,
 }
 
-/// An operation that left its lane.
+/// An operation that left its lane with an outcome.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Completion {
     pub reservation: ReservationId,
     pub answer: Answer,
-    /// What the store holds for this reservation, when that is known.
+    /// What the store holds for the reservation, if that is known.
     pub record: Option<RecordView>,
-    /// It holds that cause of this very write.
+    /// The record is the result of this write.
     pub wrote: bool,
 }
 
-/// An operation that left its lane without an outcome: what its write relied on is not so.
+/// An operation that left its lane without an outcome: its write relied on something that is not so.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Redecision {
     pub operation: Operation,
-    /// The state of the record that its write was for.
+    /// The state of the record that the write relied on.
     pub from: Option<ReservationState>,
     pub cause: RedecisionCause,
 }
@@ -47,32 +47,32 @@ pub struct Redecision {
 /// See [`Redecision`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum RedecisionCause {
-    /// Its record is this, or there is none.
+    /// The record is this, or there is none.
     Record(Option<RecordView>),
-    /// These seats are not free, or not there at all.
+    /// These seats are not free, or do not exist.
     Seats(Vec<(SeatId, Option<SeatState>)>),
-    /// A read of all stripes showed only so much, which is too little. Whether it is refused for that
-    /// is left to a look at its record: see [`super::stripe_planner`].
+    /// A read of all stripes showed this many units, which is too few. Whether the operation is rejected
+    /// depends on a read of its record: see [`super::stripe_planner`].
     Shortage { remaining: u64 },
 }
 
-/// What a pool wants, collected by the engine after each call into it.
+/// What a pool returns to the engine after each call.
 #[derive(Debug, Default)]
 pub struct PoolOutput {
     pub completions: Vec<Completion>,
-    /// Transactions, each of one lane.
+    /// Transactions to send, each with its lane.
     pub send: Vec<(u16, Rc<Transaction>)>,
-    /// A strong read of all stripes, begun from now on.
+    /// Start a strong read of all stripes.
     pub read_stripes: bool,
-    /// What the event is like, when the store has just said it.
+    /// The layout of the event, if the store has just returned it.
     pub learned_shape: Option<EventLayout>,
-    /// To be decided anew.
+    /// Operations to be decided again.
     pub redecisions: Vec<Redecision>,
     /// What was written, or met, was so at this instant or later. Others may have changed it since.
     pub as_of: Micros,
-    /// What was written to the event's stripes.
+    /// Writes to the event's stripes.
     pub stock: Vec<StripeUpdate>,
-    /// When that was first sent; `None`: it may not have been written, or long ago.
+    /// When these were first sent; `None`: they may not have been applied, or long ago.
     pub stock_sent: Option<Micros>,
 }
 

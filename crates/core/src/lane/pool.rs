@@ -1,8 +1,8 @@
-//! The lanes of one event on one shard that share a queue: submitting, and which lane goes next.
+//! The lanes of one event on one shard that share a queue: admission control, and which lane is next.
 //!
-//! What takes units may go by any stripe, so it waits until ANY lane is free, not for one lane's
-//! transaction to settle. Which stripe it draws on is fixed when it is put into a transaction.
-//! What gives units back belongs to the stripe that its record names, and waits there.
+//! An entry that takes units may use any stripe, so it waits until ANY lane is free, not for the
+//! transaction of one lane. Its stripe is fixed when it is put into a transaction. An entry that
+//! returns units belongs to the stripe that its record names, and waits there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,16 +21,16 @@ use crate::transaction::{EventLayout, TransactionOutcome};
 /// What the lanes of a pool write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PoolKind {
-    /// Units: a lane per stripe, each with one transaction at a time.
+    /// Units: one lane per stripe.
     Stripes,
-    /// What has no stripe. Several lanes work side by side.
+    /// Records that touch no stripe. Several lanes work in parallel.
     Unstriped,
-    /// Holds past their time, when there are many: what they had goes to one slip per transaction,
-    /// and this stripe sees only the slip. See [`super::batch`].
+    /// Many expiries: the units of one transaction go to one release record, and this stripe is written
+    /// only for that. See [`super::batch`].
     ExpiryBatch(u16),
 }
 
-/// Which pool.
+/// Key of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolKey {
     pub event: EventId,
@@ -45,12 +45,12 @@ pub struct StripeShare {
     pub step: u16,
 }
 
-/// What is configured, as far as lanes must know.
+/// Settings that lanes need.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LaneSettings {
     pub late_commit: LateCommit,
-    /// For how long after a strong read of all stripes began what it showed decides about callers who
-    /// come later; zero: never.
+    /// How long after its start one strong read of all stripes may be reused to reject calls that arrive
+    /// later; zero: never.
     pub sold_out_latch: Micros,
 }
 
@@ -59,7 +59,7 @@ enum Next {
     Lane(u16),
     /// No lane that may serve it is free.
     Wait,
-    /// No stripe here is known to have room for it.
+    /// No stripe here is known to have capacity for it.
     Short,
 }
 
@@ -72,12 +72,12 @@ pub struct Pool {
     /// The lane after the one that took from the queue last.
     cursor: u32,
     timers: BTreeSet<(Micros, u16)>,
-    /// The number of the next entry.
+    /// Number of the next entry.
     number: u64,
     pub(super) reading: bool,
-    /// A full queue is searched for callers that have gone from here on.
+    /// When a full queue is next searched for entries whose deadline has passed.
     sweep_due: Micros,
-    /// Until then the queue is kept short: see [`Pool::exceeds_short_queue`].
+    /// End of short-queue mode: see [`Pool::exceeds_short_queue`].
     short_queue_until: Micros,
 }
 
@@ -111,7 +111,7 @@ impl Pool {
         self.lanes.len()
     }
 
-    /// Nothing queued, in flight or waited for: the pool can be dropped.
+    /// Whether nothing is queued, in flight or waited for: the pool can be dropped.
     pub fn is_idle(&self) -> bool {
         self.state.queue.is_empty()
             && self.state.awaiting_read.is_empty()
@@ -125,7 +125,7 @@ impl Pool {
         own + self.state.queue.len() + self.state.awaiting_read.len()
     }
 
-    /// Callers that wait for any of its lanes, or for a read.
+    /// Callers that wait for any of the lanes, or for a read.
     pub fn waiting(&self) -> usize {
         self.state.queue.foreground.len() + self.state.awaiting_read.len()
     }
@@ -139,7 +139,7 @@ impl Pool {
         }
     }
 
-    /// What the last look at all stripes says to somebody who wants `units` and came at `arrived`.
+    /// What the last read of all stripes shows for a call for `units` that arrived at `arrived`.
     pub fn sold_out_hint(&self, units: u32, arrived: Micros) -> SoldOutHint {
         self.state.sold_out_hint(units, arrived)
     }
@@ -149,10 +149,10 @@ impl Pool {
         self.state.reopen(now);
     }
 
-    /// Takes an operation on; dispatches at once if a lane that may write it is free.
+    /// Queues an operation, and dispatches at once if a lane that may write it is free.
     ///
-    /// The same reservation must not be submitted again before it has settled, nor one with a seat
-    /// of it.
+    /// The same reservation must not be submitted again before it has left the pool, nor another one with
+    /// one of its seats.
     pub fn submit(&mut self, operation: Operation, plan: WriteIntent, cx: &mut PoolContext<'_>) {
         let mut entry = BatchEntry::new(operation, plan, self.number, cx.now.mono);
         self.number += 1;
@@ -207,7 +207,7 @@ impl Pool {
         self.dispatch_queue(cx);
     }
 
-    /// Takes the outcome of the transaction that a lane has in flight.
+    /// Handles the outcome of the transaction that a lane has in flight.
     pub fn handle_outcome(
         &mut self,
         lane: u16,
@@ -242,8 +242,8 @@ impl Pool {
         self.dispatch_queue(cx);
     }
 
-    /// Whether a entry of which this wait is expected would most likely be too late at its end. What
-    /// gives something back is never turned away, nor who finds a lane free.
+    /// Whether an entry with this expected wait would most likely miss its deadline. Returns are never
+    /// rejected, nor are entries that find a lane free.
     fn would_miss_deadline(&self, wait: Micros, entry: &BatchEntry, now: Micros) -> bool {
         let gives = entry.movement() == StockChange::Return;
         if self.has_lane_free() || gives || entry.is_background() {
@@ -256,17 +256,17 @@ impl Pool {
         done > entry.metadata.deadline
     }
 
-    /// More come than can be served: somebody is turned away, and not for his own haste.
+    /// More entries arrive than can be served: some are rejected, and not because of their own deadlines.
     fn enter_short_queue_mode(&mut self, now: Micros) {
         self.short_queue_until = now.plus(Micros(limits::SHORT_QUEUE_DURATION.as_micros() as u64));
     }
 
-    /// Whether the queue has who the next lane will take, and more come than can be served.
+    /// Whether the queue already fills the next transaction while more entries arrive than can be served.
     ///
-    /// Where all can be served a long queue is a crowd, and patience pays. Once some are turned away it
-    /// pays no more: as many are sold to with a short queue as with a long one, only later. So as long
-    /// as anybody is turned away, who comes to a queue that fills a transaction is too. What is in it
-    /// stays.
+    /// As long as all entries can be served, a long queue is a burst, and waiting pays off. Once entries
+    /// are rejected, it does not: a short queue serves as many as a long one, only sooner. So in
+    /// short-queue mode, entries that find a full transaction in the queue are rejected too. What is in the
+    /// queue stays.
     fn exceeds_short_queue(&self, entry: &BatchEntry, now: Micros) -> bool {
         let takes =
             self.state.key.kind == PoolKind::Stripes && entry.movement() == StockChange::Reserve;
@@ -281,7 +281,7 @@ impl Pool {
         self.state.serving() & !self.state.busy != 0
     }
 
-    /// The lane that alone may write a entry.
+    /// The only lane that may write an entry, if there is such a lane.
     fn own_lane(&self, entry: &BatchEntry) -> Option<u16> {
         if self.state.is_for_any(entry) {
             return None;
@@ -298,7 +298,7 @@ impl Pool {
         }
     }
 
-    /// Takes what the event was last seen to be like.
+    /// Sets the layout of the event.
     pub(super) fn set_shape(&mut self, shape: EventLayout) {
         self.state.shape = shape;
         self.state.owned = lanes_of(self.state.key.kind, self.share, shape);
@@ -308,7 +308,7 @@ impl Pool {
         self.lanes.entry(index).or_insert_with(|| Lane::new(index))
     }
 
-    /// Lets a lane do something, and takes note of whether it is free and when it wants to be woken.
+    /// Calls a lane, and updates whether it is free and when its timer is due.
     pub(super) fn with_lane(&mut self, index: u16, act: impl FnOnce(&mut Lane, &mut PoolState)) {
         let lane = self.lanes.entry(index).or_insert_with(|| Lane::new(index));
         let before = lane.timer;
@@ -318,7 +318,7 @@ impl Pool {
             false => self.state.busy |= bit(index),
         }
         lane.timer = lane.wake_at();
-        // A timer that has gone off is not there any more, and may be selection again.
+        // A timer that has gone off is removed already, and may be set again.
         if let Some(old) = before {
             self.timers.remove(&(old, index));
         }
@@ -327,7 +327,7 @@ impl Pool {
         }
     }
 
-    /// Hands the queue to the lanes that are free, one transaction's worth each.
+    /// Gives the queue to the free lanes, one transaction each.
     pub(super) fn dispatch_queue(&mut self, cx: &mut PoolContext<'_>) {
         self.state.end_pause(cx.now.mono);
         let mut newly_short = false;
@@ -392,7 +392,7 @@ impl Pool {
             Some(lane) => Next::Lane(lane),
             None if may_have(&self.state, serving & self.state.busy) != 0 => Next::Wait,
             None if self.state.owned & self.state.yielding != 0 => {
-                // Those that left the queue to these are needed after all.
+                // The lanes that yielded the queue are needed after all.
                 self.state.yielding = 0;
                 self.next(now)
             }
@@ -400,7 +400,7 @@ impl Pool {
         }
     }
 
-    /// The next of these lanes in rotation, so that stripes are drawn on evenly.
+    /// The next of these lanes in rotation, so that stripes are used evenly.
     fn next_in_rotation(&self, lanes: u64) -> Option<u16> {
         if lanes == 0 {
             return None;
@@ -409,7 +409,7 @@ impl Pool {
         Some(((self.cursor + ahead) % u64::BITS) as u16)
     }
 
-    /// Frees the room of callers that have gone, be it in a queue or waiting for a read.
+    /// Rejects entries whose deadline has passed, in queues and waiting for a read.
     fn reject_expired(&mut self, cx: &mut PoolContext<'_>) {
         let now = cx.now.mono;
         self.sweep_due = now.plus(Micros(limits::LANE_SWEEP_EVERY.as_micros() as u64));
@@ -432,7 +432,7 @@ impl Pool {
         }
     }
 
-    /// Nobody is to blame for a long queue but the store, where it has put off every lane.
+    /// If the store made every lane back off, the store is the reason for a missed deadline.
     fn lateness_rejection(&self) -> Rejection {
         let mut lanes = self.lanes.values();
         let back_off = |lane: &Lane| lane.attempts > 0 && lane.flight.is_none();
@@ -448,7 +448,7 @@ fn is_background_full(queue: &super::Queue) -> bool {
     queue.background.len() >= limits::LANE_BACKGROUND_MAX
 }
 
-/// The lanes that take from the queue, a bit each.
+/// The lanes that take from the queue, one bit each.
 fn lanes_of(kind: PoolKind, share: StripeShare, shape: EventLayout) -> u64 {
     let first = |lanes: u16| (0..lanes).fold(0, |bits, index| bits | bit(index));
     match kind {
@@ -459,8 +459,8 @@ fn lanes_of(kind: PoolKind, share: StripeShare, shape: EventLayout) -> u64 {
             let stripes = shape.stripes.clamp(1, limits::STRIPES_MAX);
             let mine = (share.first..stripes).step_by(usize::from(share.step.max(1)));
             match mine.fold(0, |bits, index| bits | bit(index)) {
-                // A shard that has no stripe is sent nothing to sell; what comes all the same is
-                // taken from the first.
+                // A shard without a stripe is sent nothing to sell; what comes all the same is taken from the
+                // first.
                 0 => bit(0),
                 mine => mine,
             }

@@ -1,4 +1,4 @@
-//! What the lanes of a pool share: the queue, and what is known of stripes that have little left.
+//! What the lanes of a pool share: the queue, its pacing, and known shortages of stripes.
 
 use crate::fault::{self, Fault};
 use std::collections::BTreeMap;
@@ -12,11 +12,11 @@ use crate::rules::{LateCommit, StockChange};
 use crate::time::Micros;
 use crate::transaction::EventLayout;
 
-/// What a stripe has left that nobody here has been promised.
+/// Remaining units of a stripe that no entry here has been given.
 #[derive(Clone, Copy, Debug)]
 struct StripeRemainder {
     units: u64,
-    /// When it was learned.
+    /// When the figure was read.
     at: Micros,
 }
 
@@ -27,14 +27,14 @@ struct TotalStock {
     remaining: u64,
 }
 
-/// Whether there may be so many units, as far as the last look at all stripes tells.
+/// Whether there may be enough units, by the last read of all stripes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SoldOutHint {
-    /// Nothing speaks against it.
+    /// Nothing is known that speaks against it.
     None,
-    /// There were fewer, and the look is recent enough to say so.
+    /// There were too few, and the read is recent enough to reject on it.
     Fresh { remaining: u64 },
-    /// There were fewer, and it is time to look again.
+    /// There were too few, and the read is too old to reject on it.
     Stale,
 }
 
@@ -42,33 +42,33 @@ pub enum SoldOutHint {
 #[derive(Debug)]
 pub(super) struct PoolState {
     pub(super) key: PoolKey,
-    /// Of the event, as last seen.
+    /// Layout of the event, as last read.
     pub(super) shape: EventLayout,
     pub(super) late: LateCommit,
     pub(super) queue: Queue,
-    /// Entries that no stripe here is known to have room for, waiting for a read of all stripes.
+    /// Entries for which no stripe here is known to have capacity: they wait for a read of all stripes.
     pub(super) awaiting_read: Vec<BatchEntry>,
-    /// The lanes that take from the queue, a bit each.
+    /// The lanes that take from the queue, one bit each.
     pub(super) owned: u64,
-    /// Those of them that leave it to the others for a while.
+    /// Lanes of these that yield the queue to the others for a while.
     pub(super) yielding: u64,
     /// Lanes with a transaction in flight, or pausing.
     pub(super) busy: u64,
     pub(super) latency: LatencyEstimator,
-    /// Until then what is in queue waits, although a lane is free: see [`PoolState::pace`].
+    /// Until then the queue waits although a lane is free: see [`PoolState::pace`].
     paced_until: Micros,
-    /// Until then it waits for more to come, while it is short.
+    /// Until then a short queue waits for more entries.
     batching_until: Micros,
-    /// Until then another process is taken to be at these stripes.
+    /// Until then another process is assumed to write to these stripes.
     contested_until: Micros,
-    /// What a strong read of all stripes has shown, where some callers may want more than that.
+    /// The last strong read of all stripes, if some calls may ask for more than it showed.
     sold_out: Option<TotalStock>,
-    /// When something was last given back here, or an operator changed the event.
+    /// When units were last returned here, or an operator changed the event.
     reopened: Micros,
-    /// For how long after a read began it decides about callers who come later; zero: never.
+    /// How long after its start a read decides about calls that arrive later; zero: never.
     sold_out_latch: Micros,
-    /// Stripes of these lanes that have little left. A hint, never a reason to refuse: it saves
-    /// writes that would fail.
+    /// Stripes of these lanes with few units. A hint, never a reason to reject: it saves writes that would
+    /// fail.
     remainders: BTreeMap<u16, StripeRemainder>,
 }
 
@@ -109,7 +109,7 @@ impl PoolState {
         }
     }
 
-    /// The lanes that take from the queue now: all, if all would leave it to others.
+    /// The lanes that take from the queue now: all, if all of them yield.
     pub(super) fn serving(&self) -> u64 {
         match self.owned & !self.yielding {
             0 => self.owned,
@@ -117,25 +117,25 @@ impl PoolState {
         }
     }
 
-    /// Some of the queue has been sent: the next go a little later, where many lanes are busy.
+    /// Sets the time of the next transaction after one was sent: a little later, if many lanes are busy.
     ///
-    /// Lanes settle in bunches. Each would take what little has come since the one before, all would
-    /// be away with next to nothing, and a crowd would gather until the first is back: the queue would
-    /// empty and fill once per transaction, and the mean wait be a third of one. So transactions leave
-    /// spread over the time that one takes.
+    /// Without pacing, lanes finish in bunches: each takes the few entries that have come since the one
+    /// before, all are in flight with small batches, and a burst collects until the first returns. The
+    /// queue would empty and fill once per transaction, and the mean wait would be a third of a
+    /// transaction. So transactions are spread over the duration of one.
     ///
-    /// And a transaction has its price, whoever is in it: two write units for the stripe, and as much
-    /// of the shard's time as ten of its entries. With many lanes free and a few callers coming it
-    /// would be paid for one or two of them. So they gather for as long as a distance may be. But not
-    /// where another process writes to these stripes: the larger a transaction, the longer it is in
-    /// the other's way, and the more callers it makes wait when the other was first.
+    /// A transaction also has a fixed price: two write units for the stripe, and as much of the shard's
+    /// time as ten entries. With many free lanes and few arrivals it would be paid for one or two entries.
+    /// So a short queue waits for more entries, for at most the largest spacing. It does not wait where
+    /// another process writes to these stripes: a larger transaction blocks the other process longer, and
+    /// makes more callers wait when the other was first.
     pub(super) fn pace(&mut self, now: Micros) {
         let serving = self.serving();
         let lanes = u64::from(serving.count_ones());
         let busy = u64::from((serving & self.busy).count_ones());
         let is_crowded = busy * limits::PACED_FROM_SHARE >= lanes;
         let pace = self.latency.spacing(lanes);
-        // Nothing is known of the first transactions, and nobody waits for that.
+        // Nothing is known of the first transactions: no pacing.
         let is_paced = lanes >= limits::PACED_LANES_MIN && is_crowded && pace.0 > 0;
         let most = match now < self.contested_until {
             true => 0,
@@ -147,14 +147,14 @@ impl PoolState {
         };
     }
 
-    /// Another process has been at one of the stripes.
+    /// Another process has written to one of the stripes.
     pub(super) fn contested(&mut self, now: Micros) {
         let most = limits::LANE_YIELD_MAX.as_micros() as u64;
         self.contested_until = now.plus(Micros(most));
         self.batching_until = Micros(0);
     }
 
-    /// Forgets a distance that has been kept: nobody is woken for it any more.
+    /// Clears a pause that is over: no timer is set for it any more.
     pub(super) fn end_pause(&mut self, now: Micros) {
         for until in [&mut self.paced_until, &mut self.batching_until] {
             if *until <= now {
@@ -163,7 +163,7 @@ impl PoolState {
         }
     }
 
-    /// A whole transaction's worth does not wait.
+    /// Whether the queue waits. A full transaction's worth does not wait.
     pub(super) fn is_paced(&self, now: Micros) -> bool {
         now < self.paused_until()
     }
@@ -176,19 +176,19 @@ impl PoolState {
         }
     }
 
-    /// When a free lane takes the queue that it leaves alone now.
+    /// When a free lane takes the queue that waits now.
     pub(super) fn pause_ends(&self) -> Option<Micros> {
         let is_free = self.serving() & !self.busy != 0;
         let until = self.paused_until();
         (is_free && !self.queue.is_empty() && until.0 > 0).then_some(until)
     }
 
-    /// Whether other lanes than one take from the queue.
+    /// Whether more than one lane takes from the queue.
     pub(super) fn has_several_lanes(&self) -> bool {
         self.owned.count_ones() > 1
     }
 
-    /// What the last look at all stripes says to somebody who wants `units` and came at `arrived`.
+    /// What the last read of all stripes shows for a call for `units` that arrived at `arrived`.
     pub(super) fn sold_out_hint(&self, units: u32, arrived: Micros) -> SoldOutHint {
         match self.sold_out {
             Some(seen) if u64::from(units) > seen.remaining => {
@@ -206,7 +206,7 @@ impl PoolState {
         }
     }
 
-    /// All stripes together had this much at `began` or later.
+    /// Records that all stripes together had this many units at `began` or later.
     pub(super) fn record_total(&mut self, remaining: u64, began: Micros) {
         let is_newer = self.sold_out.is_none_or(|seen| seen.began <= began);
         if is_newer && began >= self.reopened {
@@ -215,8 +215,8 @@ impl PoolState {
         }
     }
 
-    /// So many units have been given back: who waits for a read tries for them, who came first first.
-    /// Else they would be had by who comes next and finds the latch open.
+    /// Units were returned: entries that wait for a read try for them, in order of arrival. Otherwise later
+    /// calls, which find no shortage, would get them.
     pub(super) fn retry_awaiting(&mut self, mut units: u64) {
         if units == 0 || self.awaiting_read.is_empty() {
             return;
@@ -233,15 +233,15 @@ impl PoolState {
         self.queue.requeue(trying);
     }
 
-    /// There may be more than was seen.
+    /// There may be more units than was read.
     pub(super) fn reopen(&mut self, now: Micros) {
         self.sold_out = None;
         self.reopened = now;
     }
 
-    /// Whether all stripes must be looked at before this entry is sent: the last look showed too
-    /// little for it, and a write would most likely fail. Or somebody who came before waits for a look
-    /// at the only stripe there is, where first come is first served.
+    /// Whether all stripes must be read before this entry is sent: the last read showed too few units for
+    /// it, and a write would most likely fail. Or an earlier entry waits for a read of the only stripe,
+    /// where order of arrival counts.
     pub(super) fn needs_read(&self, entry: &BatchEntry) -> bool {
         let is_later = |first: &BatchEntry| first.metadata.number < entry.metadata.number;
         self.key.kind == PoolKind::Stripes
@@ -250,20 +250,20 @@ impl PoolState {
                 || (self.shape.stripes <= 1 && self.awaiting_read.first().is_some_and(is_later)))
     }
 
-    /// Whether what its stripe has left matters to this entry before it is sent. A single stripe
-    /// is always asked, cause only its own word counts.
+    /// Whether the remaining units of its stripe matter before this entry is sent. A single stripe is
+    /// always written, because only its own condition counts.
     pub(super) fn needs_remainder(&self, entry: &BatchEntry) -> bool {
         self.shape.stripes > 1 && self.key.kind == PoolKind::Stripes && self.is_for_any(entry)
     }
 
-    /// Whether the stripe may have so many units; not known to be short means yes.
+    /// Whether the stripe may have that many units; true if no shortage is known.
     pub(super) fn may_have(&self, stripe: u16, units: u32) -> bool {
         self.remainders
             .get(&stripe)
             .is_none_or(|left| left.units >= u64::from(units))
     }
 
-    /// The stripes known to have little, a bit each.
+    /// The stripes known to have few units, one bit each.
     pub(super) fn scarce(&self) -> u64 {
         self.remainders
             .keys()
@@ -276,14 +276,14 @@ impl PoolState {
         }
     }
 
-    /// Units that are there after all, or again.
+    /// Units that are available after all, or again.
     pub(super) fn return_units(&mut self, stripe: u16, units: u32) {
         if let Some(left) = self.remainders.get_mut(&stripe) {
             left.units = left.units.saturating_add(u64::from(units));
         }
     }
 
-    /// A stripe has just said what it has left, less what has been promised of that.
+    /// Records the remaining units of a stripe, less what has been given to entries.
     pub(super) fn record_remainder(&mut self, stripe: u16, units: u64, at: Micros) {
         if bit(stripe) & self.owned == 0 {
             return;
@@ -296,15 +296,14 @@ impl PoolState {
         }
     }
 
-    /// What was learned long ago is no longer believed.
+    /// Drops figures that are too old.
     pub(super) fn evict_old_remainders(&mut self, now: Micros) {
         let most = limits::STRIPE_SCARCE_AGE.as_micros() as u64;
         self.remainders
             .retain(|_, left| now.since(left.at).0 <= most);
     }
 
-    /// Entries of a transaction that did not go through, which any lane may write, go back to the
-    /// queue.
+    /// Requeues entries of a transaction that was not applied and that any lane may write.
     pub(super) fn requeue(&mut self, entries: Vec<BatchEntry>) {
         for entry in &entries {
             for draw in &entry.write.draws {
@@ -317,7 +316,7 @@ impl PoolState {
     }
 }
 
-/// The bit of a lane, for those that can take from a queue.
+/// The bit of a lane that can take from a queue.
 pub(super) fn bit(index: u16) -> u64 {
     1_u64.checked_shl(u32::from(index)).unwrap_or(0)
 }

@@ -1,6 +1,6 @@
-//! Entries that wait, in the order they came in.
+//! Waiting entries, in order of arrival.
 //!
-//! Lanes of one pool share one queue; what belongs to one stripe alone waits in that lane's own.
+//! The lanes of a pool share one queue; entries that only one lane may write wait in that lane's own.
 
 use crate::fault::{self, Fault};
 use std::collections::VecDeque;
@@ -11,10 +11,11 @@ use crate::time::Micros;
 /// See the module's head.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// Callers wait for these. By [`super::batch_entry::OperationMetadata::number`], whatever was put back.
+    /// Entries with a waiting caller, by [`super::batch_entry::OperationMetadata::number`], also after a
+    /// requeue.
     pub(super) foreground: VecDeque<BatchEntry>,
-    /// Nobody waits for these. They take what room the others leave in a batch, and at least a
-    /// quarter of it.
+    /// Entries without a waiting caller. They take the capacity that the others leave in a batch, and at
+    /// least a quarter of it.
     pub(super) background: VecDeque<BatchEntry>,
 }
 
@@ -27,7 +28,7 @@ impl Queue {
         self.foreground.len() + self.background.len()
     }
 
-    /// Entries that have been in a transaction go where they were: before all who came later.
+    /// Requeues entries that have been in a transaction: before all that arrived later.
     pub(super) fn requeue(&mut self, mut entries: Vec<BatchEntry>) {
         if fault::planted(Fault::RequeuedEntryLost) {
             entries.pop();
@@ -49,7 +50,7 @@ impl Queue {
         }
     }
 
-    /// Takes out the callers that have gone.
+    /// Removes the entries whose deadline has passed.
     pub(super) fn reject_expired(&mut self, now: Micros, gone: &mut Vec<BatchEntry>) {
         let late = |entry: &BatchEntry| entry.metadata.deadline <= now;
         if !self.foreground.iter().any(late) {

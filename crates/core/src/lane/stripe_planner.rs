@@ -1,12 +1,12 @@
-//! A short stripe: strong read of all stripes, draw on others, or sold out.
+//! Short stripes: a strong read of all stripes, then an allocation from others, or sold out.
 //!
-//! "Sold out" is said only on a read of every stripe that began after the call arrived, or at most the
-//! latch before. With one stripe a failed condition is such a read; else the pool asks for one.
+//! "Sold out" needs a read of every stripe that began after the call arrived, or at most the sold-out
+//! latch before. With one stripe a failed condition is such a read; otherwise the pool asks for one.
 //!
-//! The read alone does not do: what it found missing may have been sold, elsewhere and just now, to
-//! this very reservation. So a entry it is too little for goes back to have its record looked up;
-//! without one the rejection stands. A look costs half of what a write that fails does, and no other
-//! entry waits for it.
+//! The read alone is not enough: what it found missing may have been sold to this very reservation, on
+//! another node and just now. So an entry for which there are too few units leaves the pool to have its
+//! record read; without a record it is rejected. That read costs half of what a failed write does, and
+//! no other entry waits for it.
 
 use super::batch_entry::BatchEntry;
 use super::output::{PoolContext, PoolOutput, Redecision, RedecisionCause};
@@ -19,7 +19,7 @@ use crate::transaction::{
 };
 
 impl Pool {
-    /// Asks for a read if entries wait for one and none is under way.
+    /// Asks for a read if entries wait for one and none is in flight.
     pub(super) fn want_read(&mut self, cx: &mut PoolContext<'_>) {
         if !self.state.awaiting_read.is_empty() && !self.reading {
             self.reading = true;
@@ -27,7 +27,7 @@ impl Pool {
         }
     }
 
-    /// Takes the read this pool asked for; it began at `began`.
+    /// Handles the read that this pool asked for; it began at `began`.
     pub fn stripes_read(&mut self, began: Micros, read: &StripesRead, cx: &mut PoolContext<'_>) {
         self.reading = false;
         match read {
@@ -37,7 +37,7 @@ impl Pool {
             StripesRead::Unavailable => self.refuse_short(&Rejection::store_unavailable(), cx),
         }
         self.dispatch_queue(cx);
-        // A entry still short waits for what is in flight: what that leaves decides.
+        // An entry that is still short waits for what is in flight: what that leaves decides.
         if self.lanes.values().all(|lane| lane.flight.is_none()) {
             self.want_read(cx);
         }
@@ -70,13 +70,13 @@ impl Pool {
                 cx.counters.stripe_shortages += 1;
                 self.is_too_few_for(entry, total, cx.out);
             } else if let Some(draws) = draw(&mut left, entry.write.qty, mine) {
-                // Also of who came after the read began: the write decides, and who comes next finds
-                // the latch open by this very read and would be served first.
+                // Also entries that arrived after the read began: the write decides, and later calls, which
+                // find no shortage by this read, would be served first.
                 entry.write.draws = draws;
                 entry.metadata.planned = true;
                 planned.push(entry);
             } else if stripes.len() == 1 {
-                // Some of those before it may leave. Of one stripe the next write tells.
+                // Some of the entries before it may leave. For a single stripe the next write decides.
                 hopeful.push(entry);
             } else {
                 self.state.awaiting_read.push(entry);
@@ -98,8 +98,8 @@ impl Pool {
         });
     }
 
-    /// Each goes by the lane of a stripe that it draws on, if that is one of these: so that few lanes
-    /// write to one stripe.
+    /// Each entry goes to the lane of a stripe that it takes from, if this pool has that lane: so that few
+    /// lanes write to one stripe.
     fn send_planned(&mut self, planned: Vec<BatchEntry>, cx: &mut PoolContext<'_>) {
         let mut by_lane: Vec<(u16, Vec<BatchEntry>)> = Vec::new();
         for entry in planned {
@@ -121,8 +121,8 @@ impl Pool {
     }
 }
 
-/// Takes `qty` from one stripe if one has it, of `mine` if possible, else from as few as possible,
-/// largest first. `None`, and nothing taken, if all together have too little.
+/// Allocates `qty` from one stripe if one has it, from `mine` if possible, else from as few as
+/// possible, largest first. `None`, and nothing allocated, if all together have too few.
 fn draw(left: &mut [u64], qty: u32, mine: u64) -> Option<StripeAllocations> {
     if left.iter().sum::<u64>() < u64::from(qty) {
         return None;
