@@ -451,103 +451,49 @@ mod tests {
 
     #[test]
     fn consistent_answers_violate_nothing() {
-        use CallMethod::{Commit, DirectCommit, Hold, Release};
+        use CallMethod::{Commit, DirectCommit as Direct, Hold, Release};
+        use OutcomeKind::{Committed, Deadline, HoldExpired, Ok, Released, Shed, SoldOut};
         let no = CallAnswer::of;
         for answers in [
-            vec![(DirectCommit, order(1)), (DirectCommit, order(1))],
-            vec![
-                (DirectCommit, no(OutcomeKind::Deadline)),
-                (DirectCommit, order(1)),
-            ],
-            vec![
-                (DirectCommit, no(OutcomeKind::SoldOut)),
-                (DirectCommit, no(OutcomeKind::SoldOut)),
-            ],
-            vec![
-                (DirectCommit, no(OutcomeKind::Shed)),
-                (DirectCommit, order(1)),
-            ],
-            vec![
+            &[(Direct, order(1)), (Direct, order(1))][..],
+            &[(Direct, no(Deadline)), (Direct, order(1))],
+            &[(Direct, no(SoldOut)), (Direct, no(SoldOut))],
+            &[(Direct, no(Shed)), (Direct, order(1))],
+            &[
                 (Hold, held(5)),
                 (Hold, held(5)),
                 (Commit, order(1)),
-                (Hold, no(OutcomeKind::Committed)),
+                (Hold, no(Committed)),
             ],
-            vec![
-                (Hold, held(5)),
-                (Release, no(OutcomeKind::Ok)),
-                (Hold, no(OutcomeKind::Released)),
-            ],
-            vec![(Hold, held(5)), (Commit, no(OutcomeKind::HoldExpired))],
+            &[(Hold, held(5)), (Release, no(Ok)), (Hold, no(Released))],
+            &[(Hold, held(5)), (Commit, no(HoldExpired))],
         ] {
-            assert!(violations_after(false, &answers).is_empty(), "{answers:?}");
+            assert!(violations_after(false, answers).is_empty(), "{answers:?}");
         }
-        let regained = [
-            (DirectCommit, no(OutcomeKind::SoldOut)),
-            (DirectCommit, order(1)),
-        ];
+        let regained = [(Direct, no(SoldOut)), (Direct, order(1))];
         assert!(violations_after(true, &regained).is_empty());
     }
 
     #[test]
     fn every_contradiction_is_found() {
-        use CallMethod::{Commit, DirectCommit, Hold, Release};
+        use CallMethod::{Commit, DirectCommit as Direct, Hold, Release};
+        use OutcomeKind::{Conflict, Ok, Released, SoldOut};
         let no = CallAnswer::of;
-        for (answers, kind) in [
-            (
-                vec![(DirectCommit, order(1)), (DirectCommit, order(2))],
-                "repeat",
-            ),
-            (
-                vec![
-                    (DirectCommit, no(OutcomeKind::SoldOut)),
-                    (DirectCommit, order(1)),
-                ],
-                "repeat",
-            ),
-            (
-                vec![
-                    (DirectCommit, order(1)),
-                    (DirectCommit, no(OutcomeKind::SoldOut)),
-                ],
-                "repeat",
-            ),
-            (
-                vec![
-                    (DirectCommit, order(1)),
-                    (DirectCommit, no(OutcomeKind::Released)),
-                ],
-                "repeat",
-            ),
-            (vec![(DirectCommit, no(OutcomeKind::Conflict))], "conflict"),
-            (vec![(Hold, held(5)), (Hold, held(6))], "repeat"),
-            (
-                vec![(Hold, held(5)), (Hold, no(OutcomeKind::SoldOut))],
-                "repeat",
-            ),
-            (
-                vec![(Hold, held(5)), (Commit, no(OutcomeKind::SoldOut))],
-                "repeat",
-            ),
-            (
-                vec![
-                    (Hold, held(5)),
-                    (Release, no(OutcomeKind::Ok)),
-                    (Commit, order(1)),
-                ],
-                "repeat",
-            ),
-            (
-                vec![
-                    (Hold, held(5)),
-                    (Commit, order(1)),
-                    (Release, no(OutcomeKind::Ok)),
-                ],
-                "repeat",
-            ),
+        for answers in [
+            &[(Direct, order(1)), (Direct, order(2))][..],
+            &[(Direct, no(SoldOut)), (Direct, order(1))],
+            &[(Direct, order(1)), (Direct, no(SoldOut))],
+            &[(Direct, order(1)), (Direct, no(Released))],
+            &[(Hold, held(5)), (Hold, held(6))],
+            &[(Hold, held(5)), (Hold, no(SoldOut))],
+            &[(Hold, held(5)), (Commit, no(SoldOut))],
+            &[(Hold, held(5)), (Release, no(Ok)), (Commit, order(1))],
+            &[(Hold, held(5)), (Commit, order(1)), (Release, no(Ok))],
         ] {
-            assert_eq!(violations_after(false, &answers), [kind], "{answers:?}");
+            assert_eq!(violations_after(false, answers), ["repeat"], "{answers:?}");
         }
+        let conflict = [(Direct, no(Conflict))];
+        assert_eq!(violations_after(false, &conflict), ["conflict"]);
     }
 
     #[test]

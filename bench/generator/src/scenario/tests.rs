@@ -62,95 +62,37 @@ fn an_unknown_key_is_named_with_the_known_keys() {
 
 #[test]
 fn an_invalid_value_is_named_with_the_valid_range() {
-    for (from, to, key, want) in [
-        ("rate = 1000", "rate = -1", "rate", "0.001 to"),
-        ("rate = 1000", "rate = nan", "rate", "0.001 to"),
-        ("duration = 10", "duration = 0", "duration", "0.1 to"),
-        ("duration = 10", "", "duration", "steps in curve"),
-        (
-            "direct_commit = 100",
-            "direct_commit = 99",
-            "sum of mix",
-            "100 percent",
-        ),
-        (
-            "direct_commit = 100",
-            "hold = 40, commit = 60",
-            "mix.commit",
-            "at most mix.hold",
-        ),
-        ("stock = 100000", "stock = 0", "events.stock", "1 to"),
-        (
-            "stock = 100000",
-            "stock = 5, seats = 5",
-            "events.stock",
-            "with events.seats",
-        ),
-        ("stock = 100000", "seats = 5", "seats", "pick"),
-        (
-            "stock = 100000",
-            "stock = 5, stripes = 65",
-            "events.stripes",
-            "1 to 64",
-        ),
-        (
-            "stock = 100000",
-            "stock = 5, stripes = \"many\"",
-            "many",
-            "auto",
-        ),
-        ("\"evt\"", "\"e#1\"", "events.prefix", "A-Z"),
-        (
-            "rate = 1000",
-            "rate = 9\nusers = 5",
-            "rate with users",
-            "0 to 0",
-        ),
-        ("rate = 1000", "users = 0", "users", "1 to"),
-        (
-            "rate = 1000",
-            "rate = 9\ncalls = 5",
-            "calls",
-            "only with users",
-        ),
-        (
-            "title = \"t\"",
-            "title = \"t\"\nconnections = 0",
-            "connections",
-            "1 to",
-        ),
-        (
-            "title = \"t\"",
-            "title = \"t\"\nqty = { min = 0, max = 1 }",
-            "qty.min",
-            "1 to 10",
-        ),
-        (
-            "title = \"t\"",
-            "title = \"t\"\nqty = { min = 3, max = 2 }",
-            "qty.max",
-            "3 to 10",
-        ),
-        (
-            "title = \"t\"",
-            "title = \"t\"\nduplicates = { percent = 101 }",
-            "duplicates.percent",
-            "0 to 100",
-        ),
-        (
-            "duration = 10",
-            "curve = [{ seconds = 1 }]",
-            "curve",
-            "times, or from and to",
-        ),
-        ("duration = 10", "duration = 1e9", "duration", "0.1 to"),
-        (
-            "rate = 1000",
-            "rate = 999999\ncontract = \"C\"",
-            "contract",
-            "`A`",
-        ),
-    ] {
+    // Replaced text | replacement, where ; separates lines | key | valid range.
+    let table = r#"
+        rate = 1000 | rate = -1 | rate | 0.001 to
+        rate = 1000 | rate = nan | rate | 0.001 to
+        duration = 10 | duration = 0 | duration | 0.1 to
+        duration = 10 |  | duration | steps in curve
+        direct_commit = 100 | direct_commit = 99 | sum of mix | 100 percent
+        direct_commit = 100 | hold = 40, commit = 60 | mix.commit | at most mix.hold
+        stock = 100000 | stock = 0 | events.stock | 1 to
+        stock = 100000 | stock = 5, seats = 5 | events.stock | with events.seats
+        stock = 100000 | seats = 5 | seats | pick
+        stock = 100000 | stock = 5, stripes = 65 | events.stripes | 1 to 64
+        stock = 100000 | stock = 5, stripes = "many" | many | auto
+        "evt" | "e#1" | events.prefix | A-Z
+        rate = 1000 | rate = 9 ; users = 5 | rate with users | 0 to 0
+        rate = 1000 | users = 0 | users | 1 to
+        rate = 1000 | rate = 9 ; calls = 5 | calls | only with users
+        title = "t" | title = "t" ; connections = 0 | connections | 1 to
+        title = "t" | title = "t" ; qty = { min = 0, max = 1 } | qty.min | 1 to 10
+        title = "t" | title = "t" ; qty = { min = 3, max = 2 } | qty.max | 3 to 10
+        title = "t" | title = "t" ; duplicates = { percent = 101 } | duplicates.percent | 0 to 100
+        duration = 10 | curve = [{ seconds = 1 }] | curve | times, or from and to
+        duration = 10 | duration = 1e9 | duration | 0.1 to
+        rate = 1000 | rate = 999999 ; contract = "C" | contract | `A`
+    "#;
+    for row in table.trim().lines() {
+        let cells: Vec<&str> = row.split(" | ").map(str::trim).collect();
+        let [from, to, key, want] = cells[..] else {
+            panic!("{row}");
+        };
+        let to = &to.replace(" ; ", "\n");
         let why = rejection(&PLAIN.replace(from, to));
         assert!(why.contains(key) && why.contains(want), "{to}: {why}");
     }
