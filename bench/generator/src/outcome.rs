@@ -85,66 +85,39 @@ pub enum OutcomeClass {
 }
 
 impl OutcomeKind {
-    pub const ALL: [Self; 17] = [
-        Self::Ok,
-        Self::NotAvailable,
-        Self::SoldOut,
-        Self::SeatTaken,
-        Self::Released,
-        Self::Committed,
-        Self::HoldExpired,
-        Self::Closed,
-        Self::Conflict,
-        Self::NotFound,
-        Self::Invalid,
-        Self::Shed,
-        Self::Unavailable,
-        Self::Deadline,
-        Self::Internal,
-        Self::Broken,
-        Self::Malformed,
+    /// Each outcome with its name in reports and its class, in the order of the variants.
+    const TABLE: [(Self, &'static str, OutcomeClass); 17] = [
+        (Self::Ok, "ok", OutcomeClass::Ok),
+        (Self::NotAvailable, "not_available", OutcomeClass::Ok),
+        (Self::SoldOut, "sold_out", OutcomeClass::Refused),
+        (Self::SeatTaken, "seat_taken", OutcomeClass::Refused),
+        (Self::Released, "released", OutcomeClass::Refused),
+        (Self::Committed, "committed", OutcomeClass::Refused),
+        (Self::HoldExpired, "hold_expired", OutcomeClass::Refused),
+        (Self::Closed, "closed", OutcomeClass::Refused),
+        (Self::Conflict, "conflict", OutcomeClass::Error),
+        (Self::NotFound, "not_found", OutcomeClass::Error),
+        (Self::Invalid, "invalid", OutcomeClass::Error),
+        (Self::Shed, "shed", OutcomeClass::Shed),
+        (Self::Unavailable, "unavailable", OutcomeClass::Shed),
+        (Self::Deadline, "deadline", OutcomeClass::Error),
+        (Self::Internal, "internal", OutcomeClass::Error),
+        (Self::Broken, "broken", OutcomeClass::Error),
+        (Self::Malformed, "malformed", OutcomeClass::Error),
     ];
 
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::NotAvailable => "not_available",
-            Self::SoldOut => "sold_out",
-            Self::SeatTaken => "seat_taken",
-            Self::Released => "released",
-            Self::Committed => "committed",
-            Self::HoldExpired => "hold_expired",
-            Self::Closed => "closed",
-            Self::Conflict => "conflict",
-            Self::NotFound => "not_found",
-            Self::Invalid => "invalid",
-            Self::Shed => "shed",
-            Self::Unavailable => "unavailable",
-            Self::Deadline => "deadline",
-            Self::Internal => "internal",
-            Self::Broken => "broken",
-            Self::Malformed => "malformed",
-        }
+    pub(crate) const COUNT: usize = Self::TABLE.len();
+
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Self::TABLE.into_iter().map(|(outcome, ..)| outcome)
     }
 
-    pub fn class(self) -> OutcomeClass {
-        match self {
-            Self::Ok | Self::NotAvailable => OutcomeClass::Ok,
-            Self::SoldOut
-            | Self::SeatTaken
-            | Self::Released
-            | Self::Committed
-            | Self::HoldExpired
-            | Self::Closed => OutcomeClass::Refused,
-            Self::Shed | Self::Unavailable => OutcomeClass::Shed,
-            Self::Conflict
-            | Self::NotFound
-            | Self::Invalid
-            | Self::Deadline
-            | Self::Internal
-            | Self::Broken
-            | Self::Malformed => OutcomeClass::Error,
-        }
+    pub fn name(self) -> &'static str {
+        Self::TABLE[self as usize].1
+    }
+
+    pub(crate) fn class(self) -> OutcomeClass {
+        Self::TABLE[self as usize].2
     }
 
     /// Whether the client cannot know if the call took effect. A shed call normally has no effect, but the
@@ -219,6 +192,12 @@ impl std::fmt::Display for OrderId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn outcomes_are_listed_in_the_order_of_their_variants() {
+        let places = OutcomeKind::all().map(|outcome| outcome as usize);
+        assert!(places.eq(0..OutcomeKind::COUNT));
+    }
 
     #[test]
     fn order_ids_of_any_format_stay_distinct() {

@@ -70,7 +70,7 @@ pub(crate) struct RunStats {
 }
 
 fn cell(method: CallMethod, outcome: OutcomeKind) -> usize {
-    method as usize * OutcomeKind::ALL.len() + outcome as usize
+    method as usize * OutcomeKind::COUNT + outcome as usize
 }
 
 fn merge_histogram(into: &mut Option<Box<LatencyHistogram>>, from: Option<Box<LatencyHistogram>>) {
@@ -87,7 +87,7 @@ fn merge_histogram(into: &mut Option<Box<LatencyHistogram>>, from: Option<Box<La
 impl RunStats {
     pub(crate) fn new() -> Self {
         Self {
-            cells: vec![None; CallMethod::ALL.len() * OutcomeKind::ALL.len()],
+            cells: vec![None; CallMethod::ALL.len() * OutcomeKind::COUNT],
             ..Self::default()
         }
     }
@@ -180,10 +180,7 @@ impl RunStats {
         matches: impl Fn(OutcomeKind) -> bool,
     ) -> LatencyHistogram {
         let mut sum = new_latencies();
-        for outcome in OutcomeKind::ALL
-            .into_iter()
-            .filter(|outcome| matches(*outcome))
-        {
+        for outcome in OutcomeKind::all().filter(|outcome| matches(*outcome)) {
             if let Some(of) = self.latencies_of(method, outcome) {
                 let _ = sum.add(of);
             }

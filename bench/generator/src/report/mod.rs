@@ -354,11 +354,8 @@ fn methods(stats: &RunStats) -> Vec<MethodReport> {
         let answered = stats.latencies_over(method, |outcome| {
             matches!(outcome.class(), OutcomeClass::Ok | OutcomeClass::Refused)
         });
-        let seen = || {
-            OutcomeKind::ALL
-                .into_iter()
-                .filter_map(|o| Some((o.name(), stats.latencies_of(method, o)?)))
-        };
+        let seen =
+            || OutcomeKind::all().filter_map(|o| Some((o.name(), stats.latencies_of(method, o)?)));
         Some(MethodReport {
             method,
             calls: all.len(),
