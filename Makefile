@@ -18,7 +18,7 @@ help: ## Print this list
 all: format lint test build ## Format, lint, test, build
 
 build: ## Build the optimised server (fat LTO; takes minutes)
-	$(CARGO) build --release --bin inventory-api
+	$(CARGO) build --profile dist --bin inventory-api
 
 run: ## Run the server with the embedded store (ARGS="dev --memory")
 	$(CARGO) run --release --bin inventory-api -- $(or $(ARGS),dev)
@@ -46,39 +46,39 @@ generate: ## Recompile the .proto files
 	$(CARGO) build --package inventory-proto
 
 bench-wire: ## Compare CPU and latency of a repeated commit with a plain tonic server (needs h2load; ARGS="--rounds 9")
-	$(CARGO) build --release --bin inventory-api
-	$(CARGO) build --release --package inventory-bench --package inventory-baseline
-	target/release/inventory-bench wire $(ARGS)
+	$(CARGO) build --profile dist --bin inventory-api
+	$(CARGO) build --profile dist --package inventory-bench --package inventory-baseline
+	target/dist/inventory-bench wire $(ARGS)
 
 # Programs of the benchmarks below. Each benchmark starts a model of DynamoDB, the server and a load generator on
 # separate CPUs, and audits the store after every run. ARGS="--rounds 1 --seconds 20" gives a short run.
 bench-build:
-	$(CARGO) build --release --bin inventory-api
-	$(CARGO) build --release --package inventory-bench --package inventory-generator \
+	$(CARGO) build --profile dist --bin inventory-api
+	$(CARGO) build --profile dist --package inventory-bench --package inventory-generator \
 	  --package inventory-store-model --package inventory-baseline
 
 bench-hot: bench-build ## One hot event at 30,000 commits per second, compared with the baseline (15 min)
-	target/release/inventory-bench hot $(ARGS)
+	target/dist/inventory-bench hot $(ARGS)
 
 bench-mixed: bench-build ## Fifty events, mostly checks, at 30,000 calls per second (4 min)
-	target/release/inventory-bench mixed $(ARGS)
+	target/dist/inventory-bench mixed $(ARGS)
 
 bench-seats: bench-build ## 20,000 seats, by id and best available (2 min)
-	target/release/inventory-bench seats $(ARGS)
+	target/dist/inventory-bench seats $(ARGS)
 
 bench-overload: bench-build ## Three times the measured capacity for one minute
-	target/release/inventory-bench overload $(ARGS)
+	target/dist/inventory-bench overload $(ARGS)
 
 bench-scale: bench-build ## Scaling by shards, connections and processes (10 min)
-	target/release/inventory-bench scale $(ARGS)
+	target/dist/inventory-bench scale $(ARGS)
 
 bench-soak: bench-build ## Mixed calls for 20 minutes
-	target/release/inventory-bench soak $(ARGS)
+	target/dist/inventory-bench soak $(ARGS)
 
 bench-expiry: ## Commit latency while 100,000 holds expire in one second (ARGS="--stripes 8")
-	$(CARGO) build --release --bin inventory-api
-	$(CARGO) build --release --package inventory-bench
-	target/release/inventory-bench expiry $(ARGS)
+	$(CARGO) build --profile dist --bin inventory-api
+	$(CARGO) build --profile dist --package inventory-bench
+	target/dist/inventory-bench expiry $(ARGS)
 
 load-test-ghz: ## Constant load with ghz (ARGS="--target HOST:PORT --method check")
 	bench/load/run.sh ghz $(ARGS)
@@ -87,7 +87,7 @@ load-test-k6: ## Constant load with k6
 	bench/load/run.sh k6 $(ARGS)
 
 observability-test: ## Test metrics, rules, dashboards and spans with a live Prometheus and OTLP receiver (ARGS="--cost")
-	$(CARGO) build --release --bin inventory-api
+	$(CARGO) build --profile dist --bin inventory-api
 	tests/observability/run.sh $(ARGS)
 
 k8s-test: ## Render, validate and cross-check the Kubernetes manifests (ARGS="--self-test")
@@ -113,7 +113,7 @@ tuning-test: ## Test tuning/host.sh on simulated hosts and check this host
 perf-build: ## Build a server with symbols, the load generator and the store model for perf/
 	RUSTFLAGS="-C force-frame-pointers=yes" CFLAGS="-fno-omit-frame-pointer" \
 	  $(CARGO) build --profile profiling --bin inventory-api
-	$(CARGO) build --release --package inventory-generator --package inventory-store-model
+	$(CARGO) build --profile dist --package inventory-generator --package inventory-store-model
 
 perf-guard: ## Compare instructions per request (callgrind) with perf/baseline.txt (ARGS="--update")
 	perf/guard.sh $(ARGS)

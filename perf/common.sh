@@ -27,7 +27,7 @@ $description
   --rate N         calls per second (default 5000)
   --seconds N      duration of the recording (default 20)
   --binary FILE    the server to start (default $target/profiling/inventory-api)
-  --programs DIR   folder of the generator and the store model (default $target/release)
+  --programs DIR   folder of the generator and the store model (default $target/dist)
   --out DIR        folder of the result (default $target/perf)
 
 Exit codes: 0 success, 1 failure, 3 missing tool or kernel feature, 64 usage error.
@@ -43,7 +43,7 @@ missing() { echo "SKIP $what: $1" >&2; exit 3; }
 need() { command -v "$1" >/dev/null || missing "$1 is not installed ($2)"; }
 
 pid="" scenario="" rate=5000 seconds=20 out="$target/perf"
-binary="$target/profiling/inventory-api" programs="$target/release"
+binary="$target/profiling/inventory-api" programs="$target/dist"
 options() {
   parse_options "pid scenario rate seconds binary programs out" "$@"
   require_positive rate seconds

@@ -33,8 +33,8 @@ fi
 # The number of instructions depends on the compiler and the target.
 where="$(rustc -vV | sed -n 's/^host: //p') $(rustc --version | cut -d ' ' -f 2)"
 
-echo "building (release, fat LTO: some minutes)" >&2
-program="$(cargo build --release --bench perf_guard --message-format json-render-diagnostics |
+echo "building (profile dist, fat LTO: some minutes)" >&2
+program="$(cargo build --profile dist --bench perf_guard --message-format json-render-diagnostics |
   sed -n 's/.*"executable":"\([^"]*perf_guard[^"]*\)".*/\1/p' | tail -1)"
 
 # The difference of two runs excludes the instructions of the start.

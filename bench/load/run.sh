@@ -20,7 +20,7 @@ usage: bench/load/run.sh ghz|k6 [options]
   --rate N             calls per second (default 500)
   --seconds N          duration (default 20)
   --connections N      number of connections (default 4)
-  --binary FILE        the server to start (default $target_dir/release/inventory-api, else
+  --binary FILE        the server to start (default $target_dir/dist/inventory-api, else
                        $target_dir/debug/inventory-api)
 
 Exit codes: 0 success, 1 failed calls or a failed verification, 3 missing tool, 64 usage error.
@@ -65,7 +65,7 @@ trap end EXIT
 
 ready() { curl -sf "http://127.0.0.1:$metrics_port/readyz"; }
 if [[ -z "$target" ]]; then
-  for built in "$target_dir/release/inventory-api" "$target_dir/debug/inventory-api"; do
+  for built in "$target_dir/dist/inventory-api" "$target_dir/debug/inventory-api"; do
     [[ -n "$binary" || ! -x "$built" ]] || binary="$built"
   done
   [[ -x "$binary" ]] || fail "no server: build one (make build) or use --target"

@@ -39,7 +39,7 @@ const USERS_MAX: u32 = 10_000;
 #[derive(clap::Args)]
 pub(crate) struct ExpiryArgs {
     /// The server to start and measure
-    #[arg(long, default_value = "target/release/inventory-api")]
+    #[arg(long, default_value = "target/dist/inventory-api")]
     server: PathBuf,
     /// Number of holds
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]

@@ -8,7 +8,7 @@
 #   --fetch            download missing tools (emulator, cross compiler) as packages and unpack them under target/arm64;
 #                      without this option missing tools skip the test
 #   --binary FILE      use this server binary instead of building one
-#   --client DIR       directory of inventory-api and generator for the host (default target/debug, else target/release)
+#   --client DIR       directory of inventory-api and generator for the host (default target/debug, else target/dist)
 #   --forbid-io-uring  disable io_uring in the guest: the test must fail and show the error of the server
 #
 # Requires Debian bookworm or newer (apt-get, dpkg), python3, curl, and the rustup target aarch64-unknown-linux-gnu. The
@@ -199,7 +199,7 @@ fi
 # 0xb7: EM_AARCH64, at byte 18 of an ELF file.
 [[ "$(od -An -tx1 -j18 -N2 "$binary" | tr -d ' ')" == b700 ]] || fail "$binary is not built for aarch64"
 
-for folder in "$client" "$target/debug" "$target/release"; do
+for folder in "$client" "$target/debug" "$target/dist"; do
   [[ -n "$folder" && -x "$folder/inventory-api" && -x "$folder/generator" ]] && { client="$folder"; break; }
 done
 [[ -x "$client/generator" ]] \

@@ -9,7 +9,7 @@
 #   --built        use the images of the previous run
 #   --arch ARCH    images to test (default both)
 #   --client DIR   directory of inventory-api, generator and store-model for the host (default target/debug, else
-#                  target/release)
+#                  target/dist)
 #
 # Requires root, buildah and crun (Debian: apt-get install buildah crun), mmdebstrap for a base image from the Debian
 # mirrors and the Rust toolchain of the host, and python3. pip installs hadolint. Cases with a missing tool are skipped
@@ -141,7 +141,7 @@ if ! make_base >"$place/base.log" 2>&1; then
   finish
 fi
 
-profile=release
+profile=dist
 [[ $quick == no ]] || profile=dev
 build() {
   images build --isolation chroot --format docker --pull-never --quiet --file "Dockerfile.$1" \
@@ -237,7 +237,7 @@ fi
 
 binary="$place/inventory-api-$native"
 [[ " ${archs[*]} " == *" $native "* && -x "$binary" ]] || { skip "no image for the host architecture"; finish; }
-for folder in "$client" "$target/debug" "$target/release"; do
+for folder in "$client" "$target/debug" "$target/dist"; do
   [[ -n "$folder" && -x "$folder/generator" && -x "$folder/store-model" ]] && { client="$folder"; break; }
 done
 [[ -x "$client/store-model" ]] || { bad "no client programs: run cargo build --workspace"; finish; }

@@ -5,7 +5,7 @@
 #   tests/k8s/run.sh [--self-test] [--bin PATH] [--only TEXT]
 #
 #   --self-test    mutate the rendered objects and check that each rule detects its mutations
-#   --bin PATH     server binary that lists the known variables (default: target/debug, else target/release)
+#   --bin PATH     server binary that lists the known variables (default: target/debug, else target/dist)
 #   --only TEXT    run only the cases whose name contains TEXT
 #
 # Requires kubectl and python3; pip installs kubernetes-validate and checkov into target/k8s-venv. Cases with a

@@ -113,7 +113,7 @@ def measured(first: bool, make) -> dict[bool, float]:
 
 def play(generator: pathlib.Path | None, binary: pathlib.Path, folder: pathlib.Path) -> None:
     if generator is None:
-        raise Skip("the generator is not built: cargo build --release --package inventory-generator")
+        raise Skip("the generator is not built: cargo build --profile dist --package inventory-generator")
     if binary.parent.name == "debug":
         raise Skip(f"{binary.relative_to(ROOT)} is a debug build; its cost is not meaningful")
     ratios = []

@@ -13,7 +13,7 @@ SCENARIO = ROOT / "bench/scenarios/smoke.toml"
 
 def play(program: pathlib.Path | None, server, folder: pathlib.Path, seconds: int) -> None:
     if program is None:
-        raise Skip("the generator is not built: cargo build --release --package inventory-generator")
+        raise Skip("the generator is not built: cargo build --profile dist --package inventory-generator")
     profile = server.binary.parent.name
     log = folder / "generator.log"
     with open(log, "w", encoding="utf-8") as out:

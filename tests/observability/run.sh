@@ -5,7 +5,7 @@
 #   tests/observability/run.sh [--bin PATH] [--cost | --only-cost | --picture SVG] [--seconds N] [--fast]
 #                              [--only TEXT]
 #
-#   --bin PATH     server binary (default: target/release, else target/debug, else a dev build)
+#   --bin PATH     server binary (default: target/dist, else target/debug, else a dev build)
 #   --cost         also measure the CPU cost of metrics and unsampled tracing (some minutes)
 #   --only-cost    measure only the CPU cost
 #   --picture SVG  only draw the sale dashboard from a sale of three minutes

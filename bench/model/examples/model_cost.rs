@@ -1,7 +1,7 @@
 //! Cost of the model: CPU time per action of transactions like the server's (one stripe update, 39 record
 //! puts), in process and over HTTP, and memory per record.
 //!
-//! `cargo run --release -p inventory-store-model --example model_cost [RECORDS]`
+//! `cargo run --profile dist -p inventory-store-model --example model_cost [RECORDS]`
 
 use std::error::Error;
 use std::fmt::Write as _;

@@ -24,7 +24,7 @@ const P95_BOUND_MS: f64 = inventory_generator::report::P95_BOUND_MS;
 #[derive(clap::Args)]
 pub(crate) struct BenchmarkArgs {
     /// Folder of the programs
-    #[arg(long, default_value = "target/release")]
+    #[arg(long, default_value = "target/dist")]
     programs: PathBuf,
     /// Folder of the scenarios
     #[arg(long, default_value = "bench/scenarios")]

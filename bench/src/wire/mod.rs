@@ -30,7 +30,7 @@ const METHOD: &str = "/inventory.v1.Inventory/CommitReservation";
 #[derive(clap::Args)]
 pub(crate) struct WireArgs {
     /// The server to start and measure
-    #[arg(long, default_value = "target/release/inventory-api")]
+    #[arg(long, default_value = "target/dist/inventory-api")]
     server: PathBuf,
     /// Arguments of the server, separated by spaces
     #[arg(long, default_value = "dev --memory")]
