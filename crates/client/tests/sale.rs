@@ -418,7 +418,7 @@ async fn a_sale_survives_a_crash_and_restart_of_its_only_server() {
     let backend = MemoryBackend::new([(EVENT, tickets)]);
     let (address, server) = serve_on_thread(backend.clone(), "127.0.0.1:0".parse().unwrap());
     let plan = SalePlan {
-        tickets: tickets,
+        tickets,
         buyers: 3_000,
         ..plan(&[&address.to_string()])
     };
