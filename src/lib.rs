@@ -12,6 +12,6 @@ pub mod control_plane;
 pub mod demo;
 pub mod limits;
 pub mod preflight;
-pub mod server;
-pub mod shard;
+mod server;
+mod shard;
 pub mod telemetry;

@@ -30,12 +30,12 @@ const EXPIRED: &str = "EXPIRED";
 const REFUNDED: &str = "REFUNDED";
 
 /// One per shard.
-pub struct InventoryHandlers {
+pub(crate) struct InventoryHandlers {
     service: Rc<ReservationService>,
 }
 
 impl InventoryHandlers {
-    pub fn new(service: Rc<ReservationService>) -> Self {
+    pub(crate) fn new(service: Rc<ReservationService>) -> Self {
         Self { service }
     }
 

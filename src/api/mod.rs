@@ -16,9 +16,9 @@
 
 mod convert;
 mod event_names;
-pub mod inventory_v1;
-pub mod rejection;
-pub mod reservation_service;
-pub mod reservation_v1;
+pub(crate) mod inventory_v1;
+pub(crate) mod rejection;
+pub(crate) mod reservation_service;
+pub(crate) mod reservation_v1;
 mod store_reads;
 pub mod validate;

@@ -9,37 +9,37 @@ use inventory_core::time::Micros;
 use inventory_grpc::{Code, Status};
 
 /// `ErrorInfo.reason` of every business error.
-pub mod reason {
-    pub const INSUFFICIENT_INVENTORY: &str = "INSUFFICIENT_INVENTORY";
-    pub const EVENT_NOT_FOUND: &str = "EVENT_NOT_FOUND";
-    pub const SEAT_NOT_FOUND: &str = "SEAT_NOT_FOUND";
-    pub const IDEMPOTENCY_CONFLICT: &str = "IDEMPOTENCY_CONFLICT";
-    pub const RESERVATION_RELEASED: &str = "RESERVATION_RELEASED";
-    pub const RESERVATION_COMMITTED: &str = "RESERVATION_COMMITTED";
-    pub const RESERVATION_NOT_FOUND: &str = "RESERVATION_NOT_FOUND";
-    pub const RESERVATION_NOT_CONFIRMED: &str = "RESERVATION_NOT_CONFIRMED";
-    pub const SEAT_UNAVAILABLE: &str = "SEAT_UNAVAILABLE";
-    pub const HOLD_EXPIRED: &str = "HOLD_EXPIRED";
-    pub const EVENT_CLOSED: &str = "EVENT_CLOSED";
-    pub const DEADLINE_EXCEEDED: &str = inventory_grpc::reason::DEADLINE_EXCEEDED;
-    pub const OVERLOADED: &str = "OVERLOADED";
-    pub const STORE_BUSY: &str = "STORE_BUSY";
-    pub const STORE_UNAVAILABLE: &str = "STORE_UNAVAILABLE";
-    pub const INVALID_ARGUMENT: &str = "INVALID_ARGUMENT";
-    pub const INTERNAL: &str = "INTERNAL";
+pub(crate) mod reason {
+    pub(crate) const INSUFFICIENT_INVENTORY: &str = "INSUFFICIENT_INVENTORY";
+    pub(crate) const EVENT_NOT_FOUND: &str = "EVENT_NOT_FOUND";
+    pub(crate) const SEAT_NOT_FOUND: &str = "SEAT_NOT_FOUND";
+    pub(crate) const IDEMPOTENCY_CONFLICT: &str = "IDEMPOTENCY_CONFLICT";
+    pub(crate) const RESERVATION_RELEASED: &str = "RESERVATION_RELEASED";
+    pub(crate) const RESERVATION_COMMITTED: &str = "RESERVATION_COMMITTED";
+    pub(crate) const RESERVATION_NOT_FOUND: &str = "RESERVATION_NOT_FOUND";
+    pub(crate) const RESERVATION_NOT_CONFIRMED: &str = "RESERVATION_NOT_CONFIRMED";
+    pub(crate) const SEAT_UNAVAILABLE: &str = "SEAT_UNAVAILABLE";
+    pub(crate) const HOLD_EXPIRED: &str = "HOLD_EXPIRED";
+    pub(crate) const EVENT_CLOSED: &str = "EVENT_CLOSED";
+    pub(crate) const DEADLINE_EXCEEDED: &str = inventory_grpc::reason::DEADLINE_EXCEEDED;
+    pub(crate) const OVERLOADED: &str = "OVERLOADED";
+    pub(crate) const STORE_BUSY: &str = "STORE_BUSY";
+    pub(crate) const STORE_UNAVAILABLE: &str = "STORE_UNAVAILABLE";
+    pub(crate) const INVALID_ARGUMENT: &str = "INVALID_ARGUMENT";
+    pub(crate) const INTERNAL: &str = "INTERNAL";
 }
 
 /// The event and reservation of a status, for `ErrorInfo.metadata`.
 #[derive(Clone, Debug, Default)]
-pub struct ErrorSubject {
-    pub event: String,
+pub(crate) struct ErrorSubject {
+    pub(crate) event: String,
     /// Empty if the call has none.
-    pub reservation: String,
+    pub(crate) reservation: String,
 }
 
 impl ErrorSubject {
     /// The subject, as far as it is known.
-    pub fn of(event: Option<EventId>, reservation: Option<ReservationId>) -> Self {
+    pub(crate) fn of(event: Option<EventId>, reservation: Option<ReservationId>) -> Self {
         Self {
             event: event.map_or_else(String::new, EventId::into_string),
             reservation: reservation.map_or_else(String::new, ReservationId::into_string),
@@ -58,7 +58,7 @@ impl ErrorSubject {
 }
 
 /// The reason of a rejection, the same in both contracts and in the metrics.
-pub fn reason_of(rejection: &Rejection) -> &'static str {
+pub(crate) fn reason_of(rejection: &Rejection) -> &'static str {
     match rejection {
         Rejection::InsufficientInventory { .. } => reason::INSUFFICIENT_INVENTORY,
         Rejection::EventNotFound => reason::EVENT_NOT_FOUND,
@@ -80,7 +80,7 @@ pub fn reason_of(rejection: &Rejection) -> &'static str {
 }
 
 /// Whether an operation was rejected because of other operations, which counts as a conflict.
-pub fn is_conflict(rejection: &Rejection) -> bool {
+pub(crate) fn is_conflict(rejection: &Rejection) -> bool {
     match rejection {
         Rejection::InsufficientInventory { .. }
         | Rejection::IdempotencyConflict
@@ -102,7 +102,7 @@ pub fn is_conflict(rejection: &Rejection) -> bool {
 }
 
 /// The status of a rejection.
-pub fn status_of(rejection: &Rejection, subject: &ErrorSubject) -> Status {
+pub(crate) fn status_of(rejection: &Rejection, subject: &ErrorSubject) -> Status {
     let reason = reason_of(rejection);
     let status = match rejection {
         Rejection::InsufficientInventory { remaining } => Status::new(
@@ -184,7 +184,7 @@ pub fn status_of(rejection: &Rejection, subject: &ErrorSubject) -> Status {
 }
 
 /// The status of a call whose deadline passed while its outcome was still open.
-pub fn deadline_status(subject: &ErrorSubject) -> Status {
+pub(crate) fn deadline_status(subject: &ErrorSubject) -> Status {
     subject.describe(Status::new(
         Code::DeadlineExceeded,
         reason::DEADLINE_EXCEEDED,
@@ -193,7 +193,7 @@ pub fn deadline_status(subject: &ErrorSubject) -> Status {
 }
 
 /// The status of a call whose answer was lost with its shard: the write may have succeeded.
-pub fn shutdown_status(subject: &ErrorSubject) -> Status {
+pub(crate) fn shutdown_status(subject: &ErrorSubject) -> Status {
     subject.describe(Status::new(
         Code::Unavailable,
         inventory_grpc::reason::SHUTTING_DOWN,
@@ -202,7 +202,7 @@ pub fn shutdown_status(subject: &ErrorSubject) -> Status {
 }
 
 /// The status of a request with invalid fields.
-pub fn invalid_argument(violations: FieldViolations, subject: &ErrorSubject) -> Status {
+pub(crate) fn invalid_argument(violations: FieldViolations, subject: &ErrorSubject) -> Status {
     let violations = violations.into_vec();
     let listed: Vec<String> = violations
         .iter()
@@ -220,7 +220,7 @@ pub fn invalid_argument(violations: FieldViolations, subject: &ErrorSubject) -> 
 }
 
 /// The status for an answer of another verb, which the rules never produce.
-pub fn unexpected_answer() -> Status {
+pub(crate) fn unexpected_answer() -> Status {
     Status::internal(reason::INTERNAL, "unexpected answer to this call")
 }
 

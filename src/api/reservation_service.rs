@@ -35,17 +35,17 @@ use inventory_store::{StoreError, StoredRecord};
 
 /// Limits applied at validation.
 #[derive(Clone, Copy, Debug)]
-pub struct RequestLimits {
+pub(crate) struct RequestLimits {
     /// Units of one reservation, at least 1.
-    pub qty_max: u32,
+    pub(crate) qty_max: u32,
     /// Length of a hold without `hold_expires_at`.
-    pub hold_ttl: Duration,
+    pub(crate) hold_ttl: Duration,
     /// Longest hold.
-    pub hold_ttl_max: Duration,
+    pub(crate) hold_ttl_max: Duration,
 }
 
 /// The shared core of the handlers, one per shard.
-pub struct ReservationService {
+pub(crate) struct ReservationService {
     driver: Rc<Driver>,
     recorder: Rc<Recorder>,
     limits: RequestLimits,
@@ -150,7 +150,11 @@ impl OperationCall<'_> {
 }
 
 impl ReservationService {
-    pub fn new(driver: Rc<Driver>, recorder: Rc<Recorder>, limits: RequestLimits) -> Rc<Self> {
+    pub(crate) fn new(
+        driver: Rc<Driver>,
+        recorder: Rc<Recorder>,
+        limits: RequestLimits,
+    ) -> Rc<Self> {
         let names = EventNames::new(Rc::clone(driver.store()));
         Rc::new(Self {
             driver,

@@ -8,10 +8,10 @@ use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 use inventory_store::{CreateEventOutcome, NewEvent, Store, StoreError, StoreSettings, tables};
 
 /// The event that the first `dev` creates.
-pub const SAMPLE_EVENT: &str = "evt_2025_1001";
+pub(crate) const SAMPLE_EVENT: &str = "evt_2025_1001";
 
 /// Tickets of the sample event.
-pub const SAMPLE_TOTAL: u64 = 10_000;
+pub(crate) const SAMPLE_TOTAL: u64 = 10_000;
 
 /// Time-out of one request to a store that syncs every write to a disk of any speed.
 const ENGINE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
@@ -20,7 +20,7 @@ const ENGINE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 ///
 /// # Errors
 /// Why the server cannot start.
-pub fn run_dev(config: Config, data: EngineStorage) -> Result<(), Explanation> {
+pub(crate) fn run_dev(config: Config, data: EngineStorage) -> Result<(), Explanation> {
     let config = config.without_default_collector();
     start_log(&config)?;
     let place = match &data {
@@ -40,7 +40,7 @@ pub fn run_dev(config: Config, data: EngineStorage) -> Result<(), Explanation> {
 }
 
 /// The embedded engine as a store.
-pub fn engine_store(config: &Config, engine: &EmbeddedEngine) -> StoreSettings {
+pub(crate) fn engine_store(config: &Config, engine: &EmbeddedEngine) -> StoreSettings {
     StoreSettings {
         tables: config.store.tables.clone(),
         attempt_timeout: config.store.attempt_timeout.max(ENGINE_TIMEOUT),
@@ -53,7 +53,7 @@ pub fn engine_store(config: &Config, engine: &EmbeddedEngine) -> StoreSettings {
 ///
 /// # Errors
 /// What the engine or the ring says.
-pub fn prepare(
+pub(crate) fn prepare(
     settings: &StoreSettings,
     config: &StoreConfig,
     event: Option<(&str, u64, u16)>,

@@ -14,8 +14,8 @@
 
 mod audit_backend;
 mod banner;
-pub mod dev;
-pub mod ports;
+pub(crate) mod dev;
+pub(crate) mod ports;
 mod shard_gateway;
 mod shard_pool;
 mod watchdog;
@@ -33,10 +33,10 @@ use opentelemetry_sdk::trace::Sampler;
 use tokio::sync::Notify;
 
 use self::audit_backend::ShardAuditBackend;
-pub use self::dev::run_dev;
+pub(crate) use self::dev::run_dev;
 use self::shard_gateway::ShardGateway;
 use self::shard_pool::ShardPool;
-pub use self::watchdog::{EXIT_STALLED, Watchdog, WatchdogThresholds};
+pub(crate) use self::watchdog::{EXIT_STALLED, Watchdog, WatchdogThresholds};
 use crate::api::inventory_v1::InventoryHandlers;
 use crate::api::reservation_service::{RequestLimits, ReservationService};
 use crate::api::reservation_v1::ReservationHandlers;
@@ -64,20 +64,20 @@ use inventory_store::StoreSettings;
 
 /// Where the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServerAddresses {
-    pub grpc: SocketAddr,
-    pub metrics: SocketAddr,
-    pub admin: Option<SocketAddr>,
+pub(crate) struct ServerAddresses {
+    pub(crate) grpc: SocketAddr,
+    pub(crate) metrics: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
 }
 
 /// How a stop went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShutdownReport {
-    pub took: Duration,
+pub(crate) struct ShutdownReport {
+    pub(crate) took: Duration,
     /// What was left when the grace was over.
-    pub unfinished: UnfinishedWork,
+    pub(crate) unfinished: UnfinishedWork,
     /// A shard's thread had panicked, or did not end.
-    pub shard_failed: bool,
+    pub(crate) shard_failed: bool,
 }
 
 impl ShutdownReport {
@@ -85,7 +85,7 @@ impl ShutdownReport {
     ///
     /// # Errors
     /// When a shard was broken.
-    pub fn outcome(self) -> Result<(), Explanation> {
+    pub(crate) fn outcome(self) -> Result<(), Explanation> {
         match self.shard_failed {
             false => Ok(()),
             true => Err(explanation(
@@ -96,7 +96,7 @@ impl ShutdownReport {
 }
 
 /// A running server.
-pub struct Server {
+pub(crate) struct Server {
     shards: Vec<ShardThread>,
     /// Told when the first shard ends.
     ended: Arc<Notify>,
@@ -110,11 +110,11 @@ pub struct Server {
 
 /// Reads what the lanes of all shards have counted; from any thread.
 #[derive(Clone)]
-pub struct CounterReader(Vec<ShardMailbox>);
+pub(crate) struct CounterReader(Vec<ShardMailbox>);
 
 impl CounterReader {
     /// The sum since the start; a shard that has ended counts for nothing.
-    pub fn read(&self) -> Counters {
+    pub(crate) fn read(&self) -> Counters {
         let request = |mailbox: &ShardMailbox| {
             let (reply, answer) = oneshot::channel();
             mailbox
@@ -137,7 +137,7 @@ impl CounterReader {
 ///
 /// # Errors
 /// Whatever keeps the server from starting.
-pub fn run_serve(config: Config) -> Result<(), Explanation> {
+pub(crate) fn run_serve(config: Config) -> Result<(), Explanation> {
     start_log(&config)?;
     let store = config.store.settings();
     let server = Server::start(&config, store, true)?;
@@ -160,7 +160,7 @@ impl Server {
     ///
     /// # Errors
     /// What is wrong, the facts, the cure. Nothing is left running.
-    pub fn start(
+    pub(crate) fn start(
         config: &Config,
         store: StoreSettings,
         signals: bool,
@@ -289,18 +289,18 @@ impl Server {
         })
     }
 
-    pub fn addresses(&self) -> ServerAddresses {
+    pub(crate) fn addresses(&self) -> ServerAddresses {
         self.addresses
     }
 
     /// For reading what the lanes count while the server runs.
-    pub fn counter_reader(&self) -> CounterReader {
+    pub(crate) fn counter_reader(&self) -> CounterReader {
         CounterReader(self.mailboxes.clone())
     }
 
     /// Serves until SIGTERM or SIGINT, then stops. A second signal ends the grace at once. Stops
     /// too when a shard has failed: the events it owned could not be sold until the next start.
-    pub fn run_until_signal(mut self) -> ShutdownReport {
+    pub(crate) fn run_until_signal(mut self) -> ShutdownReport {
         let mut shutdown = self.control_plane.shutdown();
         let ended = Arc::clone(&self.ended);
         let requested = pin!(shutdown.wait_for(|state| *state != ShutdownSignal::None));
@@ -320,7 +320,7 @@ impl Server {
 
     /// Stops in order: readiness off, no new connections, GOAWAY, calls and lanes settle. What has
     /// not settled when the grace is over is counted and left.
-    pub fn stop(mut self) -> ShutdownReport {
+    pub(crate) fn stop(mut self) -> ShutdownReport {
         let start = Instant::now();
         tracing::info!(grace_ms = self.grace.as_millis() as u64, "stopping");
         // From here on the grace says how long a shard may take.

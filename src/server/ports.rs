@@ -14,7 +14,7 @@ const BACKLOG: i32 = 1_024;
 /// # Errors
 /// `AddrInUse` also if another process listens with SO_REUSEPORT: half of its connections would silently come
 /// here.
-pub fn bind_shared(port: u16, shards: usize) -> io::Result<Vec<TcpListener>> {
+pub(crate) fn bind_shared(port: u16, shards: usize) -> io::Result<Vec<TcpListener>> {
     if port != 0 {
         // Without SO_REUSEPORT, bind fails if any process listens on the port. Closed again at once.
         drop(listen(any_address(port), false)?);
@@ -32,7 +32,7 @@ pub fn bind_shared(port: u16, shards: usize) -> io::Result<Vec<TcpListener>> {
 ///
 /// # Errors
 /// The operating system's.
-pub fn bind_any(port: u16) -> io::Result<TcpListener> {
+pub(crate) fn bind_any(port: u16) -> io::Result<TcpListener> {
     listen(any_address(port), false)
 }
 
@@ -40,7 +40,7 @@ pub fn bind_any(port: u16) -> io::Result<TcpListener> {
 ///
 /// # Errors
 /// The operating system's.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     listen(address, false)
 }
 

@@ -19,20 +19,20 @@ use crate::telemetry::log;
 use inventory_core::time::Micros;
 
 /// Exit code after a shard has not recovered: `EX_SOFTWARE` of sysexits.h.
-pub const EXIT_STALLED: i32 = 70;
+pub(crate) const EXIT_STALLED: i32 = 70;
 
 /// How long a shard may be stalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WatchdogThresholds {
+pub(crate) struct WatchdogThresholds {
     /// SHARD_STALL_LIMIT: then readiness is off.
-    pub not_ready: Duration,
+    pub(crate) not_ready: Duration,
     /// SHARD_STALL_EXIT: then the process exits; `None` means never.
-    pub exit: Option<Duration>,
+    pub(crate) exit: Option<Duration>,
 }
 
 /// Ends the watchdog when dropped.
 #[derive(Debug)]
-pub struct Watchdog(Arc<AtomicBool>);
+pub(crate) struct Watchdog(Arc<AtomicBool>);
 
 impl Drop for Watchdog {
     fn drop(&mut self) {

@@ -11,14 +11,14 @@ use crate::limits;
 
 /// The connection counts of all shards.
 #[derive(Clone)]
-pub struct ConnectionBalancer(Arc<[ConnectionCount]>);
+pub(crate) struct ConnectionBalancer(Arc<[ConnectionCount]>);
 
 /// One shard's count, on its own cache line.
 #[repr(align(128))]
 struct ConnectionCount(AtomicUsize);
 
 impl ConnectionBalancer {
-    pub fn new(shards: usize) -> Self {
+    pub(crate) fn new(shards: usize) -> Self {
         Self(
             (0..shards)
                 .map(|_| ConnectionCount(AtomicUsize::new(0)))
@@ -26,7 +26,7 @@ impl ConnectionBalancer {
         )
     }
 
-    pub fn open_connections(&self, shard: usize) -> usize {
+    pub(crate) fn open_connections(&self, shard: usize) -> usize {
         self.0
             .get(shard)
             .map_or(0, |count| count.0.load(Ordering::Relaxed))
@@ -34,7 +34,7 @@ impl ConnectionBalancer {
 
     /// Counts a connection that `me` accepted and returns its shard: `me` unless another has fewer. `None` if
     /// every shard is full. [`ConnectionBalancer::release`] takes the count back.
-    pub fn reserve(&self, me: usize) -> Option<usize> {
+    pub(crate) fn reserve(&self, me: usize) -> Option<usize> {
         loop {
             let mine = self.open_connections(me);
             let others = (0..self.0.len()).map(|shard| (self.open_connections(shard), shard));
@@ -57,14 +57,14 @@ impl ConnectionBalancer {
     }
 
     /// Moves a count, if the connection could not be sent.
-    pub fn transfer(&self, from: usize, to: usize) {
+    pub(crate) fn transfer(&self, from: usize, to: usize) {
         self.release(from);
         if let Some(count) = self.0.get(to) {
             count.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub fn release(&self, shard: usize) {
+    pub(crate) fn release(&self, shard: usize) {
         if let Some(count) = self.0.get(shard) {
             count.0.fetch_sub(1, Ordering::Relaxed);
         }

@@ -39,11 +39,11 @@ use inventory_store::Store;
 
 /// A job of the control plane. The job runs to its end on the shard, even if its caller no longer waits for
 /// the result. A panic in a job is logged and ends only the job.
-pub type ShardJob = Box<dyn FnOnce(Rc<Driver>) -> LocalBoxFuture<'static, ()> + Send>;
+pub(crate) type ShardJob = Box<dyn FnOnce(Rc<Driver>) -> LocalBoxFuture<'static, ()> + Send>;
 
-pub type ShardMessage = InboxMessage<ShardJob>;
-pub type ShardMailbox = Mailbox<ShardJob>;
-pub type ShardInbox = Inbox<ShardJob>;
+pub(crate) type ShardMessage = InboxMessage<ShardJob>;
+pub(crate) type ShardMailbox = Mailbox<ShardJob>;
+pub(crate) type ShardInbox = Inbox<ShardJob>;
 
 /// Where an answer of the engine goes.
 enum ReplyTarget {
@@ -64,7 +64,7 @@ struct OperationTrace {
 }
 
 /// Executes the effects of one shard's engine.
-pub struct Driver {
+pub(crate) struct Driver {
     shard: usize,
     engine: RefCell<Engine>,
     store: Rc<Store>,
@@ -84,7 +84,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub fn new(
+    pub(crate) fn new(
         shard: usize,
         engine: Engine,
         store: Rc<Store>,
@@ -109,41 +109,41 @@ impl Driver {
         })
     }
 
-    pub fn store(&self) -> &Rc<Store> {
+    pub(crate) fn store(&self) -> &Rc<Store> {
         &self.store
     }
 
-    pub fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         self.engine.borrow().counters()
     }
 
     /// Whether nothing is in flight, neither calls nor transactions of callers that disconnected.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.engine.borrow().is_idle()
     }
 
     /// Entries that wait in the queues of the pools.
-    pub fn queue_depth(&self) -> usize {
+    pub(crate) fn queue_depth(&self) -> usize {
         self.engine.borrow().queue_depth()
     }
 
     /// Transactions in flight.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.get()
     }
 
     /// Operations in the pools, whose outcome is not known yet.
-    pub fn operations_in_pools(&self) -> usize {
+    pub(crate) fn operations_in_pools(&self) -> usize {
         self.engine.borrow().operations_in_pools()
     }
 
     /// The answer to a retry of a settled reservation, from the cache.
-    pub fn cached_answer(&self, operation: &Operation, now: Micros) -> Option<Answer> {
+    pub(crate) fn cached_answer(&self, operation: &Operation, now: Micros) -> Option<Answer> {
         self.engine.borrow_mut().cached_answer(operation, now)
     }
 
     /// Submits an operation. Dropping the receiver discards the answer and never cancels the operation.
-    pub fn submit(
+    pub(crate) fn submit(
         self: &Rc<Self>,
         operation: Operation,
         trace: Option<Rc<CallTrace>>,
@@ -162,7 +162,7 @@ impl Driver {
     }
 
     /// The result of a query that arrived at `asked`, if a snapshot answers it.
-    pub fn cached_query_result(
+    pub(crate) fn cached_query_result(
         self: &Rc<Self>,
         event: &EventId,
         query: &Query,
@@ -178,7 +178,7 @@ impl Driver {
     }
 
     /// See [`Engine::status_version`].
-    pub fn status_version(self: &Rc<Self>, event: &EventId) -> Option<StatusVersion> {
+    pub(crate) fn status_version(self: &Rc<Self>, event: &EventId) -> Option<StatusVersion> {
         let version = {
             let mut engine = self.engine.borrow_mut();
             engine.status_version(event, clock::now())
@@ -189,7 +189,7 @@ impl Driver {
     }
 
     /// Submits a query that no snapshot answers.
-    pub fn query(
+    pub(crate) fn query(
         self: &Rc<Self>,
         event: EventId,
         query: Query,
@@ -204,7 +204,7 @@ impl Driver {
     }
 
     /// Handles a query that another shard forwarded.
-    pub fn handle_forwarded_query(
+    pub(crate) fn handle_forwarded_query(
         self: &Rc<Self>,
         event: &EventId,
         layout: EventLayout,
@@ -242,21 +242,21 @@ impl Driver {
     }
 
     /// Invalidates the caches of an event that an operator has changed.
-    pub fn invalidate_event(&self, event: &EventId) {
+    pub(crate) fn invalidate_event(&self, event: &EventId) {
         self.engine
             .borrow_mut()
             .handle_event_changed(event, clock::now());
     }
 
     /// Invalidates the caches of a reservation that an operator has changed.
-    pub fn invalidate_reservation(&self, reservation: &ReservationId) {
+    pub(crate) fn invalidate_reservation(&self, reservation: &ReservationId) {
         self.engine
             .borrow_mut()
             .handle_reservation_changed(reservation);
     }
 
     /// Handles an operation that another shard forwarded.
-    pub fn handle_forwarded(
+    pub(crate) fn handle_forwarded(
         self: &Rc<Self>,
         from: usize,
         layout: EventLayout,
@@ -288,7 +288,7 @@ impl Driver {
     }
 
     /// Handles another shard's answer to an operation that this shard forwarded.
-    pub fn handle_reply(self: &Rc<Self>, reply: ForwardReply) {
+    pub(crate) fn handle_reply(self: &Rc<Self>, reply: ForwardReply) {
         self.capacity_share.set(reply.capacity);
         self.enter(|engine, now| {
             let ForwardReply {

@@ -23,7 +23,7 @@ use inventory_runtime::AcceptedSocket;
 pub(super) type QueryOutcome = Result<QueryResult, Rejection>;
 
 /// A message to a shard. `J` is a job of the control plane, see [`super::driver::ShardJob`].
-pub enum InboxMessage<J> {
+pub(crate) enum InboxMessage<J> {
     /// An operation of an event that this shard owns. Answered by [`ForwardReply`].
     Forward(Box<ForwardedOperation>),
     /// A query about a seated event that this shard owns.
@@ -48,28 +48,28 @@ pub enum InboxMessage<J> {
 }
 
 /// An operation on its way to the shard that owns its event or stripe.
-pub struct ForwardedOperation {
+pub(crate) struct ForwardedOperation {
     /// The shard that received the call.
-    pub from: usize,
-    pub layout: EventLayout,
-    pub operation: Operation,
-    pub hint: RecordHint,
+    pub(crate) from: usize,
+    pub(crate) layout: EventLayout,
+    pub(crate) operation: Operation,
+    pub(crate) hint: RecordHint,
     /// The span of the call, if it is sampled.
-    pub span: Option<SpanIds>,
+    pub(crate) span: Option<SpanIds>,
 }
 
 /// The answer to a forwarded operation.
-pub struct ForwardReply {
-    pub event: EventId,
-    pub reservation: ReservationId,
-    pub answer: Answer,
-    pub record: Option<RecordView>,
+pub(crate) struct ForwardReply {
+    pub(crate) event: EventId,
+    pub(crate) reservation: ReservationId,
+    pub(crate) answer: Answer,
+    pub(crate) record: Option<RecordView>,
     /// Capacity units (read, written) that the operation consumed, as far as they are known.
-    pub capacity: (f64, f64),
+    pub(crate) capacity: (f64, f64),
 }
 
 /// The sending half of one shard's inbox.
-pub struct Mailbox<J> {
+pub(crate) struct Mailbox<J> {
     messages: mpsc::Sender<InboxMessage<J>>,
     replies: mpsc::UnboundedSender<ForwardReply>,
 }
@@ -84,13 +84,13 @@ impl<J> Clone for Mailbox<J> {
 }
 
 /// The receiving half; belongs to the shard.
-pub struct Inbox<J> {
-    pub messages: mpsc::Receiver<InboxMessage<J>>,
-    pub replies: mpsc::UnboundedReceiver<ForwardReply>,
+pub(crate) struct Inbox<J> {
+    pub(crate) messages: mpsc::Receiver<InboxMessage<J>>,
+    pub(crate) replies: mpsc::UnboundedReceiver<ForwardReply>,
 }
 
 /// One shard's inbox.
-pub fn inbox<J>() -> (Mailbox<J>, Inbox<J>) {
+pub(crate) fn inbox<J>() -> (Mailbox<J>, Inbox<J>) {
     let (messages_in, messages) = mpsc::channel(limits::INBOX_MAX);
     let (replies_in, replies) = mpsc::unbounded_channel();
     let mailbox = Mailbox {
@@ -103,7 +103,7 @@ pub fn inbox<J>() -> (Mailbox<J>, Inbox<J>) {
 impl<J> Mailbox<J> {
     /// # Errors
     /// Returns the message if the inbox is full or the shard has ended.
-    pub fn send(&self, message: InboxMessage<J>) -> Result<(), InboxMessage<J>> {
+    pub(crate) fn send(&self, message: InboxMessage<J>) -> Result<(), InboxMessage<J>> {
         self.messages
             .try_send(message)
             .map_err(|error| match error {
@@ -113,7 +113,7 @@ impl<J> Mailbox<J> {
     }
 
     /// Sends a reply; a shard that has ended needs none.
-    pub fn reply(&self, reply: ForwardReply) {
+    pub(crate) fn reply(&self, reply: ForwardReply) {
         let _ = self.replies.send(reply);
     }
 }

@@ -13,13 +13,13 @@
 //!
 //! Shards share nothing on the path of a request.
 
-pub mod acceptor;
-pub mod connection_balancer;
-pub mod driver;
-pub mod inbox;
+pub(crate) mod acceptor;
+pub(crate) mod connection_balancer;
+pub(crate) mod driver;
+pub(crate) mod inbox;
 mod observers;
 mod reclaimer;
-pub mod shutdown_barrier;
+pub(crate) mod shutdown_barrier;
 mod spans;
 
 use std::cell::Cell;
@@ -60,36 +60,36 @@ const DRAIN_POLL: Duration = Duration::from_millis(5);
 const CLOSING_MAX: Micros = Micros::from_millis(500);
 
 /// Everything that a shard's thread starts with.
-pub struct ShardConfig {
+pub(crate) struct ShardConfig {
     /// Counted from 0.
-    pub shard: usize,
-    pub shards: usize,
-    pub cpu: usize,
-    pub spin_before_park: Duration,
-    pub listener: std::net::TcpListener,
-    pub inbox: ShardInbox,
+    pub(crate) shard: usize,
+    pub(crate) shards: usize,
+    pub(crate) cpu: usize,
+    pub(crate) spin_before_park: Duration,
+    pub(crate) listener: std::net::TcpListener,
+    pub(crate) inbox: ShardInbox,
     /// The mailboxes of all shards, this one included.
-    pub peers: Vec<ShardMailbox>,
-    pub balancer: ConnectionBalancer,
-    pub shutdown_barrier: ShutdownBarrier,
-    pub store: StoreSettings,
-    pub grpc: GrpcSettings,
-    pub bridge: inventory_grpc::tonic_bridge::TonicBridge,
-    pub answers_cached: usize,
-    pub answers_cached_for: Duration,
-    pub late_commit: LateCommit,
-    pub sold_out_latch: Duration,
-    pub read_staleness: Duration,
-    pub heartbeats: Heartbeats,
+    pub(crate) peers: Vec<ShardMailbox>,
+    pub(crate) balancer: ConnectionBalancer,
+    pub(crate) shutdown_barrier: ShutdownBarrier,
+    pub(crate) store: StoreSettings,
+    pub(crate) grpc: GrpcSettings,
+    pub(crate) bridge: inventory_grpc::tonic_bridge::TonicBridge,
+    pub(crate) answers_cached: usize,
+    pub(crate) answers_cached_for: Duration,
+    pub(crate) late_commit: LateCommit,
+    pub(crate) sold_out_latch: Duration,
+    pub(crate) read_staleness: Duration,
+    pub(crate) heartbeats: Heartbeats,
     /// Which calls are sampled and where their spans go; `None` disables tracing.
-    pub tracing: Option<(Sampler, SpanSink)>,
+    pub(crate) tracing: Option<(Sampler, SpanSink)>,
     /// Fraction of calls that are logged at info level.
-    pub log_calls_ratio: f64,
+    pub(crate) log_calls_ratio: f64,
 }
 
 /// Why a shard could not start.
 #[derive(Debug)]
-pub enum ShardStartError {
+pub(crate) enum ShardStartError {
     /// The executor's ring could not be created.
     Ring(io::Error),
     Store(StoreConnectError),
@@ -97,26 +97,26 @@ pub enum ShardStartError {
 
 /// What a shard had not finished when it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UnfinishedWork {
+pub(crate) struct UnfinishedWork {
     /// Open connections.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// Operations whose outcome was not known.
-    pub operations: usize,
+    pub(crate) operations: usize,
 }
 
 /// A shard's thread.
-pub struct ShardThread {
-    pub shard: usize,
+pub(crate) struct ShardThread {
+    pub(crate) shard: usize,
     thread: std::thread::JoinHandle<UnfinishedWork>,
 }
 
 impl ShardThread {
     /// Waits for the shard to end. `None` if its thread panicked.
-    pub fn join(self) -> Option<UnfinishedWork> {
+    pub(crate) fn join(self) -> Option<UnfinishedWork> {
         self.thread.join().ok()
     }
 
-    pub fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
 }
@@ -135,7 +135,7 @@ impl Drop for EndNotifier {
 ///
 /// # Errors
 /// If the operating system refuses a thread.
-pub fn start<S: UnaryService + 'static>(
+pub(crate) fn start<S: UnaryService + 'static>(
     config: ShardConfig,
     service: impl FnOnce(Rc<Driver>, Rc<Recorder>) -> S + Send + 'static,
     started: std::sync::mpsc::Sender<(usize, Result<(), ShardStartError>)>,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The barriers of `shards` shards, one for each.
-pub fn barriers(shards: usize) -> Vec<ShutdownBarrier> {
+pub(crate) fn barriers(shards: usize) -> Vec<ShutdownBarrier> {
     let counts = Arc::new(BarrierCounts {
         shards,
         listeners_closed: AtomicUsize::new(0),
@@ -39,29 +39,29 @@ enum BarrierStep {
 }
 
 /// One shard's side of the barrier. Dropping it takes both steps, so that no shard waits for a failed one.
-pub struct ShutdownBarrier {
+pub(crate) struct ShutdownBarrier {
     counts: Arc<BarrierCounts>,
     step: Cell<BarrierStep>,
 }
 
 impl ShutdownBarrier {
     /// This shard has closed its listener and sent on what it had accepted.
-    pub fn listener_closed(&self) {
+    pub(crate) fn listener_closed(&self) {
         self.advance(BarrierStep::ListenerClosed);
     }
 
     /// Whether all shards have closed their listeners.
-    pub fn all_listeners_closed(&self) -> bool {
+    pub(crate) fn all_listeners_closed(&self) -> bool {
         self.counts.listeners_closed.load(Ordering::Acquire) == self.counts.shards
     }
 
     /// This shard has no work of its own; other shards may still forward operations to it.
-    pub fn idle(&self) {
+    pub(crate) fn idle(&self) {
         self.advance(BarrierStep::Idle);
     }
 
     /// Whether no shard has work of its own.
-    pub fn all_idle(&self) -> bool {
+    pub(crate) fn all_idle(&self) -> bool {
         self.counts.idle.load(Ordering::Acquire) == self.counts.shards
     }
 

@@ -33,7 +33,7 @@ pub const WRITE_BUFFER_BYTES_KEPT: usize = 64 * 1024;
 
 /// Empty write buffers that a shard keeps. One poll needs one; the others serve connections whose sockets are
 /// full for a moment.
-pub const WRITE_BUFFERS_SPARE_MAX: usize = 8;
+pub(crate) const WRITE_BUFFERS_SPARE_MAX: usize = 8;
 
 /// Bytes that a connection reads in one poll, so that the other connections of its shard run: about 600
 /// requests, or two milliseconds.
@@ -41,10 +41,10 @@ pub const READ_BYTES_PER_POLL_MAX: usize = 64 * 1024;
 
 /// Rounds of one poll, each HTTP/2 and then the calls. Two suffice for nearly every poll; the bound keeps a
 /// handler that always wakes itself from blocking the shard.
-pub const ROUNDS_PER_POLL_MAX: usize = 8;
+pub(crate) const ROUNDS_PER_POLL_MAX: usize = 8;
 
 /// Future slots of finished calls that a connection keeps for later calls.
-pub const CALL_SLOTS_SPARE_MAX: usize = 16;
+pub(crate) const CALL_SLOTS_SPARE_MAX: usize = 16;
 
 /// Header compression table; HTTP/2's default, sufficient for the few header names of gRPC.
 pub const HEADER_TABLE_BYTES: u32 = 4 * 1024;
@@ -54,25 +54,25 @@ pub const FRAME_BYTES_MAX: u32 = 16 * 1024;
 
 /// Memory of small DATA frames beyond what the windows count. Reading a frame releases its memory, so that
 /// only unread frames count.
-pub const SMALL_FRAME_BUDGET_BYTES: usize = 512 * 1024;
+pub(crate) const SMALL_FRAME_BUDGET_BYTES: usize = 512 * 1024;
 
 /// Response bytes that one stream may buffer in the HTTP/2 layer.
-pub const STREAM_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const STREAM_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Time from accept to the end of the HTTP/2 preface.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Streams that the peer reset before they were accepted; beyond that the connection is closed (rapid reset).
 pub const PENDING_RESETS_MAX: usize = 100;
 
 /// Streams that this side reset and still tracks, for frames that were already sent.
-pub const RESET_STREAMS_MAX: usize = 256;
+pub(crate) const RESET_STREAMS_MAX: usize = 256;
 
 /// How long such streams are tracked: longer than a round trip.
-pub const RESET_STREAM_MEMORY: Duration = Duration::from_secs(1);
+pub(crate) const RESET_STREAM_MEMORY: Duration = Duration::from_secs(1);
 
 /// Resets caused by protocol errors of the peer; beyond that the connection is closed.
-pub const ERROR_RESETS_MAX: usize = 1_024;
+pub(crate) const ERROR_RESETS_MAX: usize = 1_024;
 
 /// Default silence after which the server pings the peer (GRPC_KEEP_ALIVE_PERIOD).
 pub const KEEP_ALIVE_PERIOD_DEFAULT: Duration = Duration::from_secs(30);
@@ -92,13 +92,13 @@ pub const AUXILIARY_DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a connection that this side ended is still read: unread bytes would turn its close into a reset,
 /// which discards responses.
-pub const LINGER_MAX: Duration = Duration::from_secs(1);
+pub(crate) const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes read and discarded in that time: what a peer may have sent.
-pub const LINGER_BYTES_MAX: usize = 2 * CONNECTION_WINDOW_BYTES as usize;
+pub(crate) const LINGER_BYTES_MAX: usize = 2 * CONNECTION_WINDOW_BYTES as usize;
 
 /// Concurrent calls of the auxiliary services (health, reflection) in the whole process.
 pub const AUXILIARY_CALLS_MAX: usize = 256;
 
 /// Body frames buffered in each direction of an auxiliary call.
-pub const AUXILIARY_FRAMES_BUFFERED: usize = 8;
+pub(crate) const AUXILIARY_FRAMES_BUFFERED: usize = 8;

@@ -45,13 +45,13 @@ use inventory_grpc::{CacheableResponse, CallContext, InventoryService, Status};
 use inventory_runtime::clock;
 
 /// One per shard.
-pub struct ReservationHandlers {
+pub(crate) struct ReservationHandlers {
     service: Rc<ReservationService>,
     status_cache: StatusCache,
 }
 
 impl ReservationHandlers {
-    pub fn new(service: Rc<ReservationService>) -> Self {
+    pub(crate) fn new(service: Rc<ReservationService>) -> Self {
         Self {
             service,
             status_cache: StatusCache::new(),

@@ -1,4 +1,4 @@
-//! The life of a connection: handshake, pings, age, drain, abort.
+//! The connection lifecycle: handshake, pings, maximum age, drain, abort.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ const fn ms(ms: u64) -> Duration {
 }
 
 #[tokio::test]
-async fn a_handshake_that_never_ends_comes_to_end() {
+async fn an_incomplete_handshake_is_closed() {
     let server = Server::start(GrpcSettings {
         handshake_timeout: ms(50),
         ..settings()
@@ -29,7 +29,7 @@ async fn a_handshake_that_never_ends_comes_to_end() {
 
 /// The original answered the second idle ping with GOAWAY too_many_pings.
 #[tokio::test]
-async fn pings_on_an_idle_connection_are_always_welcome() {
+async fn pings_on_an_idle_connection_are_always_answered() {
     let server = Server::start(settings());
     let mut raw = Raw::connect(&server).await;
     for _ in 0..200 {
@@ -43,7 +43,7 @@ async fn pings_on_an_idle_connection_are_always_welcome() {
     server.see(|seen| assert!(seen.ended.is_empty()));
 }
 
-fn impatient() -> GrpcSettings {
+fn short_keep_alive() -> GrpcSettings {
     GrpcSettings {
         keep_alive_period: Some(ms(30)),
         keep_alive_timeout: ms(60),
@@ -52,8 +52,8 @@ fn impatient() -> GrpcSettings {
 }
 
 #[tokio::test]
-async fn an_idle_peer_is_pinged_and_closed_when_it_does_not_answer() {
-    let server = Server::start(impatient());
+async fn an_idle_peer_that_does_not_answer_a_ping_is_closed() {
+    let server = Server::start(short_keep_alive());
     let (mut bare, _) = Bare::open(&server).await;
     let ping = bare.frame_of(PING).await.unwrap();
     assert_eq!(ping.flags, 0);
@@ -65,10 +65,10 @@ async fn an_idle_peer_is_pinged_and_closed_when_it_does_not_answer() {
 }
 
 #[tokio::test]
-async fn an_idle_peer_that_answers_stays_and_is_pinged_again_and_again() {
+async fn an_idle_peer_that_answers_pings_stays_connected() {
     let server = Server::start(GrpcSettings {
         keep_alive_timeout: Duration::from_secs(5),
-        ..impatient()
+        ..short_keep_alive()
     });
     let (mut bare, _) = Bare::open(&server).await;
     for _ in 0..6 {
@@ -80,14 +80,14 @@ async fn an_idle_peer_that_answers_stays_and_is_pinged_again_and_again() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_costs_a_turn_per_period_and_no_more() {
+async fn an_idle_connection_costs_few_polls_per_period() {
     let server = Server::start(GrpcSettings {
         keep_alive_period: Some(ms(100)),
         ..settings()
     });
     let mut raw = Raw::connect(&server).await;
     raw.call(request(CHECK), framed(&check("wait:5"))).await;
-    // The alarm of the call's deadline may still ring once.
+    // The timer of the call's deadline may still fire once.
     tokio::time::sleep(ms(300)).await;
     let before = server.polls().await;
     tokio::time::sleep(ms(1_000)).await;
@@ -95,8 +95,7 @@ async fn an_idle_connection_costs_a_turn_per_period_and_no_more() {
     assert!(polls <= 40, "{polls} polls in ten periods");
 }
 
-/// Calls one after the other, several at a time, until the connection says that it leaves; every
-/// call that was sent must be answered.
+/// Sends batches of calls until the server sends GOAWAY. Every call that was sent must be answered.
 async fn call_until_goaway(server: &Server, what: &str) -> usize {
     let mut raw = Raw::connect(server).await;
     let mut answered = 0;
@@ -114,13 +113,13 @@ async fn call_until_goaway(server: &Server, what: &str) -> usize {
                 }
             }
         }
-        let leaving = batch.len() < 8;
+        let goaway = batch.len() < 8;
         for response in batch {
             let answer = within(answer(response)).await;
             assert_eq!(answer.expect("a call was lost").code(), Code::Ok);
             answered += 1;
         }
-        if leaving {
+        if goaway {
             within(&mut raw.task).await.unwrap().unwrap();
             return answered;
         }
@@ -128,7 +127,7 @@ async fn call_until_goaway(server: &Server, what: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_connection_that_reached_its_age_leaves_and_loses_no_call() {
+async fn a_connection_at_its_maximum_age_loses_no_call() {
     let server = Server::start(GrpcSettings {
         connection_age: Some(ms(100)),
         ..settings()
@@ -146,7 +145,7 @@ async fn a_connection_that_reached_its_age_leaves_and_loses_no_call() {
 
 #[tokio::test]
 async fn a_goaway_comes_in_two_phases() {
-    // No alarm rings in this test: only the signal itself can wake an idle connection.
+    // No timer fires in this test: only the drain itself can wake an idle connection.
     let server = Server::start(GrpcSettings {
         handshake_timeout: Duration::from_secs(600),
         keep_alive_period: None,
@@ -162,7 +161,7 @@ async fn a_goaway_comes_in_two_phases() {
     );
     assert_eq!(first.payload[4..8], [0; 4], "NO_ERROR");
     let ping = bare.frame_of(PING).await.unwrap();
-    // A call that was on its way when the first GOAWAY was sent.
+    // A call that the client sent before it received the first GOAWAY.
     let block = crate::raw::header_block(CHECK);
     let (headers, data) = (crate::raw::HEADERS, crate::raw::DATA);
     bare.send(&frame(headers, crate::raw::END_HEADERS, 1, &block))
@@ -187,28 +186,27 @@ async fn a_goaway_comes_in_two_phases() {
     assert_eq!(server.first_end().await, ConnectionEnd::Drained);
 }
 
-/// A socket that is closed with something unread is reset, and the reset takes what the peer has
-/// not read yet.
+/// The close of a socket with unread bytes is a reset, and the reset discards what the peer has not read yet.
 #[tokio::test]
-async fn what_the_peer_says_last_does_not_turn_the_close_into_a_reset() {
+async fn unread_bytes_do_not_turn_the_close_into_a_reset() {
     for _ in 0..3 {
         let server = Server::start(settings());
         let mut bare = Bare::open_and_settle(&server).await;
         server.drain();
         let ping = bare.frame_of(PING).await.unwrap();
-        // More than the server reads before it has seen the acknowledgement and closes.
-        let mut last_words = frame(PING, ACK, 0, &ping.payload);
+        // More than the server reads before it has processed the acknowledgement and closes.
+        let mut remaining = frame(PING, ACK, 0, &ping.payload);
         for _ in 0..8_000 {
-            last_words.extend(frame(PING, ACK, 0, &[7; 8]));
+            remaining.extend(frame(PING, ACK, 0, &[7; 8]));
         }
-        bare.send(&last_words).await;
+        bare.send(&remaining).await;
         assert!(bare.frame_of(GOAWAY).await.is_some(), "the last GOAWAY");
         assert!(bare.ends_in_order().await, "an end, not a reset");
     }
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_calls_and_then_every_connection_ends() {
+async fn a_drain_waits_for_calls_and_then_closes_every_connection() {
     let server = Server::start(settings());
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -229,7 +227,7 @@ async fn a_drain_waits_for_calls_and_then_every_connection_ends() {
 }
 
 #[tokio::test]
-async fn a_connection_that_comes_during_a_drain_is_asked_to_leave() {
+async fn a_connection_opened_during_a_drain_gets_a_goaway() {
     let server = Server::start(settings());
     server.drain();
     let (mut bare, _) = Bare::open(&server).await;
@@ -237,7 +235,7 @@ async fn a_connection_that_comes_during_a_drain_is_asked_to_leave() {
 }
 
 #[tokio::test]
-async fn an_abort_ends_what_a_drain_could_not() {
+async fn an_abort_closes_connections_that_a_drain_left_open() {
     let server = Server::start(settings());
     let mut client = server.client().await;
     let call = tokio::spawn(async move {
@@ -261,7 +259,7 @@ async fn an_abort_ends_what_a_drain_could_not() {
 }
 
 #[tokio::test]
-async fn an_old_connection_whose_calls_do_not_end_comes_to_end_after_its_grace() {
+async fn a_connection_at_its_maximum_age_is_closed_after_the_grace_period() {
     let server = Server::start(GrpcSettings {
         connection_age: Some(ms(50)),
         connection_age_grace: ms(50),
@@ -278,7 +276,7 @@ async fn an_old_connection_whose_calls_do_not_end_comes_to_end_after_its_grace()
 }
 
 #[tokio::test]
-async fn a_peer_that_closes_is_noticed() {
+async fn a_close_by_the_peer_is_reported() {
     let server = Server::start(settings());
     let (bare, _) = Bare::open(&server).await;
     drop(bare);

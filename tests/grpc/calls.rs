@@ -1,4 +1,4 @@
-//! The life of a call: deadlines, panics, cancellation, slow bodies.
+//! Calls: deadlines, panics, cancellation, slow bodies.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ fn server() -> Server {
 }
 
 #[tokio::test]
-async fn a_handler_that_waits_is_answered_when_it_is_done() {
+async fn a_waiting_handler_is_answered_when_it_completes() {
     let server = server();
     let client = server.client().await;
     let calls = (0..50).map(|n| {
@@ -49,7 +49,7 @@ async fn a_body_in_many_frames_is_one_message() {
 }
 
 #[tokio::test]
-async fn a_body_that_never_ends_meets_the_deadline() {
+async fn a_body_that_never_ends_is_cut_by_the_deadline() {
     let server = server();
     let mut raw = Raw::connect(&server).await;
     let timed = with(request(CHECK), "grpc-timeout", "50m");
@@ -63,10 +63,10 @@ async fn a_body_that_never_ends_meets_the_deadline() {
 }
 
 #[tokio::test]
-async fn the_deadline_ends_a_handler_in_time() {
+async fn a_deadline_ends_a_handler() {
     let server = server();
     let mut raw = Raw::connect(&server).await;
-    // A client that does not watch its own deadline: what ends the call is the server.
+    // The client does not enforce its own deadline: only the server can end the call.
     let start = Instant::now();
     let timed = with(request(CHECK), "grpc-timeout", "60m");
     let answer = raw.call(timed, framed(&check("never"))).await;
@@ -81,10 +81,10 @@ async fn the_deadline_ends_a_handler_in_time() {
 }
 
 #[tokio::test]
-async fn deadlines_of_many_calls_are_each_met() {
+async fn each_of_many_deadlines_is_enforced() {
     let server = server();
     let mut raw = Raw::connect(&server).await;
-    // A long deadline that comes first must not hide the short ones behind it.
+    // An earlier call with a long deadline must not delay later calls with short ones.
     let (_long, mut stream) = raw.open(request(CHECK)).await.unwrap();
     stream.send_data(framed(&check("never")), true).unwrap();
     let start = Instant::now();
@@ -106,7 +106,7 @@ async fn deadlines_of_many_calls_are_each_met() {
 }
 
 #[tokio::test]
-async fn a_call_without_timeout_has_the_default_and_a_long_one_is_cut() {
+async fn the_default_timeout_applies_and_a_long_one_is_capped() {
     let short = GrpcSettings {
         call_timeout: Duration::from_millis(123),
         ..settings()
@@ -148,7 +148,7 @@ async fn a_handler_sees_the_headers() {
 }
 
 #[tokio::test]
-async fn a_panic_is_answered_and_only_its_own_call_notices() {
+async fn a_panic_fails_only_its_own_call() {
     let server = server();
     let client = server.client().await;
     let neighbour = {
@@ -230,7 +230,7 @@ async fn a_disconnect_drops_every_handler_of_its_connection() {
 }
 
 #[tokio::test]
-async fn a_handler_that_wakes_itself_for_ever_starves_nobody() {
+async fn a_handler_that_always_wakes_itself_does_not_starve_others() {
     let server = Server::start(GrpcSettings {
         call_timeout: Duration::from_millis(300),
         ..settings()

@@ -1,4 +1,4 @@
-//! Requests as bytes and frames: what a stock client would never send.
+//! HTTP/2 clients for tests: requests as headers, bytes and frames that no client library sends.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(crate) struct Raw {
     pub(crate) ping: h2::PingPong,
 }
 
-/// What came back.
+/// A complete response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) http: StatusCode,
@@ -53,7 +53,7 @@ impl Answer {
 impl Raw {
     pub(crate) async fn connect(server: &Server) -> Self {
         let mut builder = h2::client::Builder::new();
-        // With the small default window the library takes a thousand answers at once for a flood.
+        // With its small default window, h2 treats a thousand responses at once as a flood.
         builder.initial_connection_window_size(5 * 1024 * 1024);
         let stream = TcpStream::connect(server.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -96,7 +96,7 @@ pub(crate) async fn answer(response: ResponseFuture) -> Result<Answer, h2::Error
     })
 }
 
-/// A good request's headers, to be spoiled by the test.
+/// The headers of a valid request, to be modified by the test.
 pub(crate) fn request(path: &str) -> Request<()> {
     Request::builder()
         .method(Method::POST)
@@ -112,7 +112,7 @@ pub(crate) fn with(mut request: Request<()>, name: &'static str, value: &str) ->
     request
 }
 
-/// A message behind its prefix.
+/// A message with its prefix.
 pub(crate) fn framed(message: &impl Message) -> Bytes {
     let mut framed = vec![0];
     framed.extend(u32::try_from(message.encoded_len()).unwrap().to_be_bytes());
@@ -120,7 +120,7 @@ pub(crate) fn framed(message: &impl Message) -> Bytes {
     framed.into()
 }
 
-/// A peer that speaks frames by hand.
+/// A client that writes and reads single frames.
 pub(crate) struct Bare(pub TcpStream);
 
 pub(crate) struct Frame {
@@ -155,7 +155,7 @@ impl Bare {
         (bare, settings)
     }
 
-    /// [`Bare::open`], and nothing is left to do on either side.
+    /// [`Bare::open`], then waits until the connection is idle on both sides.
     pub(crate) async fn open_and_settle(server: &Server) -> Self {
         let (mut bare, _) = Self::open(server).await;
         bare.send(&frame(PING, 0, 0, b"settled?")).await;
@@ -205,7 +205,7 @@ impl Bare {
         }
     }
 
-    /// Whether the server says its last word and then still listens: a reset would fail a write.
+    /// Whether the server closes in order and still accepts writes: a reset would fail a write.
     pub(crate) async fn ends_in_order(mut self) -> bool {
         let mut rest = Vec::new();
         let mut in_order = within(self.0.read_to_end(&mut rest)).await.is_ok();
@@ -216,7 +216,7 @@ impl Bare {
         in_order
     }
 
-    /// Whether the server has closed the connection, once it has been asked to.
+    /// Whether the server closes the connection within five seconds.
     pub(crate) async fn comes_to_end(mut self) -> bool {
         let mut rest = Vec::new();
         let read = tokio::time::timeout(Duration::from_secs(5), self.0.read_to_end(&mut rest));

@@ -1,4 +1,4 @@
-//! Health and reflection: stock tonic services on a tokio thread, reached through the shard's port.
+//! Auxiliary services: health and reflection by tonic on a tokio thread, reached through the shard's port.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,15 +21,15 @@ use tonic_types::StatusExt;
 
 use crate::support::{Server, check, settings, within};
 
-/// The side thread, with a runtime of its own.
-struct Side {
-    gate: Option<TonicBridge>,
+/// The control plane's end of the bridge, on a thread with its own runtime.
+struct BridgeThread {
+    bridge: Option<TonicBridge>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Side {
+impl BridgeThread {
     fn start(routes: impl FnOnce() -> Routes + Send + 'static) -> Self {
-        let (gate, receiver) = tonic_bridge::channel();
+        let (bridge, receiver) = tonic_bridge::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -39,20 +39,20 @@ impl Side {
                 .block_on(async move { tonic_bridge::serve(receiver, routes()).await });
         });
         Self {
-            gate: Some(gate),
+            bridge: Some(bridge),
             thread: Some(thread),
         }
     }
 
     fn server(&self, settings: GrpcSettings) -> Server {
-        Server::start_with(settings, self.gate.clone())
+        Server::start_with(settings, self.bridge.clone())
     }
 }
 
-impl Drop for Side {
+impl Drop for BridgeThread {
     fn drop(&mut self) {
-        // The thread ends when the last gate and the last call are gone: no task is left over.
-        self.gate.take();
+        // The thread ends after the last bridge and the last call are dropped: no task leaks.
+        self.bridge.take();
         let ended = self.thread.take().unwrap().join();
         if !std::thread::panicking() {
             ended.unwrap();
@@ -60,9 +60,9 @@ impl Drop for Side {
     }
 }
 
-fn stock() -> (Side, HealthReporter) {
+fn health_and_reflection() -> (BridgeThread, HealthReporter) {
     let (reporter, health) = tonic_health::server::health_reporter();
-    let side = Side::start(move || {
+    let side = BridgeThread::start(move || {
         let builder = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(inventory_proto::DESCRIPTORS)
@@ -81,8 +81,8 @@ fn of(service: &str) -> HealthCheckRequest {
 }
 
 #[tokio::test]
-async fn health_is_checked_per_service_beside_the_hot_contract() {
-    let (side, reporter) = stock();
+async fn health_is_reported_per_service() {
+    let (side, reporter) = health_and_reflection();
     reporter
         .set_service_status("inventory.v1.Inventory", ServingStatus::Serving)
         .await;
@@ -107,19 +107,19 @@ async fn health_is_checked_per_service_beside_the_hot_contract() {
             .is_ok()
     );
     server.see(|seen| {
-        let cold: Vec<_> = seen
+        let auxiliary: Vec<_> = seen
             .finished
             .iter()
             .filter(|call| call.0 == "grpc.health.v1.Health")
             .collect();
-        assert_eq!(cold.len(), 3);
-        assert_eq!(cold[2].1, Code::NotFound);
+        assert_eq!(auxiliary.len(), 3);
+        assert_eq!(auxiliary[2].1, Code::NotFound);
     });
 }
 
 #[tokio::test]
-async fn an_unknown_method_of_a_cold_service_is_unimplemented() {
-    let (side, _reporter) = stock();
+async fn an_unknown_method_of_an_auxiliary_service_is_unimplemented() {
+    let (side, _reporter) = health_and_reflection();
     let server = side.server(settings());
     let mut raw = crate::raw::Raw::connect(&server).await;
     let request = crate::raw::request("/grpc.health.v1.Health/Nope");
@@ -129,7 +129,7 @@ async fn an_unknown_method_of_a_cold_service_is_unimplemented() {
 
 #[tokio::test]
 async fn a_watch_streams_every_change() {
-    let (side, reporter) = stock();
+    let (side, reporter) = health_and_reflection();
     let server = side.server(settings());
     let mut health = HealthClient::new(server.channel().await);
     let mut watch = within(health.watch(of(""))).await.unwrap().into_inner();
@@ -146,8 +146,8 @@ async fn a_watch_streams_every_change() {
 }
 
 #[tokio::test]
-async fn a_watch_that_is_dropped_gives_its_place_back() {
-    let (side, _reporter) = stock();
+async fn a_dropped_watch_releases_its_permit() {
+    let (side, _reporter) = health_and_reflection();
     let server = side.server(settings());
     let mut health = HealthClient::new(server.channel().await);
     let give_up = Instant::now() + Duration::from_secs(20);
@@ -159,7 +159,7 @@ async fn a_watch_that_is_dropped_gives_its_place_back() {
                 within(watch.next()).await.unwrap().unwrap();
                 watched += 1;
             }
-            // The side thread may be a moment behind with the ends.
+            // The control plane may process the end of a call with a delay.
             Err(status) => assert_eq!(status.code(), Code::ResourceExhausted),
         }
         assert!(
@@ -180,8 +180,8 @@ async fn a_watch_that_is_dropped_gives_its_place_back() {
 }
 
 #[tokio::test]
-async fn past_the_limit_of_cold_calls_the_next_is_told_to_wait() {
-    let (side, _reporter) = stock();
+async fn auxiliary_calls_beyond_the_limit_are_rejected_with_a_retry_delay() {
+    let (side, _reporter) = health_and_reflection();
     let server = side.server(settings());
     let health = HealthClient::new(server.channel().await);
     let mut held = Vec::new();
@@ -207,7 +207,7 @@ async fn past_the_limit_of_cold_calls_the_next_is_told_to_wait() {
 
 #[tokio::test]
 async fn reflection_answers_in_both_versions() {
-    let (side, _reporter) = stock();
+    let (side, _reporter) = health_and_reflection();
     let server = side.server(settings());
     let channel = server.channel().await;
 
@@ -270,7 +270,7 @@ async fn reflection_answers_in_both_versions() {
 
 #[tokio::test]
 async fn a_bidirectional_stream_answers_before_its_request_has_ended() {
-    let (side, _reporter) = stock();
+    let (side, _reporter) = health_and_reflection();
     let server = side.server(settings());
     let channel = server.channel().await;
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel);
@@ -297,9 +297,9 @@ async fn a_bidirectional_stream_answers_before_its_request_has_ended() {
 
 #[tokio::test]
 async fn a_deadline_ends_a_watch() {
-    let (side, _reporter) = stock();
+    let (side, _reporter) = health_and_reflection();
     let server = side.server(settings());
-    // Without a client-side clock: the server's trailers are what ends it.
+    // The client does not enforce the deadline: the server's trailers end the call.
     let mut raw = crate::raw::Raw::connect(&server).await;
     let timed = crate::raw::with(
         crate::raw::request("/grpc.health.v1.Health/Watch"),
@@ -315,8 +315,8 @@ async fn a_deadline_ends_a_watch() {
 }
 
 #[tokio::test]
-async fn a_drain_ends_a_watch_so_that_the_connection_can_end() {
-    let (side, reporter) = stock();
+async fn a_drain_ends_a_watch_so_that_the_connection_can_close() {
+    let (side, reporter) = health_and_reflection();
     let server = side.server(settings());
     let mut health = HealthClient::new(server.channel().await);
     let mut watch = within(health.watch(of(""))).await.unwrap().into_inner();
@@ -329,7 +329,7 @@ async fn a_drain_ends_a_watch_so_that_the_connection_can_end() {
     assert_eq!(
         last.status(),
         Shown::NotServing,
-        "the watcher learns of the stop"
+        "the watch reports the shutdown"
     );
     let end = within(watch.next()).await.unwrap().unwrap_err();
     assert_eq!(end.code(), Code::Unavailable);
@@ -340,7 +340,7 @@ async fn a_drain_ends_a_watch_so_that_the_connection_can_end() {
     server.empty().await;
 }
 
-/// Reads its request to the end and says how that went: 0 when it was whole, 10 when it broke off.
+/// Reads its request to the end. Returns code 0 if the request was complete, 10 if it was reset.
 async fn read_to_end(body: axum::body::Body) -> axum::http::Response<axum::body::Body> {
     let whole = http_body_util::BodyExt::collect(body).await.is_ok();
     axum::http::Response::builder()
@@ -351,8 +351,8 @@ async fn read_to_end(body: axum::body::Body) -> axum::http::Response<axum::body:
 }
 
 #[tokio::test]
-async fn a_request_that_ends_in_order_is_whole_on_the_other_side() {
-    let side = Side::start(|| {
+async fn a_complete_request_is_complete_for_the_service() {
+    let side = BridgeThread::start(|| {
         let read = axum::routing::post(read_to_end);
         Routes::from(axum::Router::new().route("/grpc.health.v1.Health/Check", read))
     });
@@ -362,7 +362,7 @@ async fn a_request_that_ends_in_order_is_whole_on_the_other_side() {
         .open(crate::raw::request("/grpc.health.v1.Health/Check"))
         .await
         .unwrap();
-    // Longer than the window and the channel, so that it goes through in many pieces.
+    // Longer than the window and the channel, so that it is relayed in many frames.
     let sent = tokio::spawn(async move {
         for n in 0..100 {
             stream.reserve_capacity(10_000);
@@ -380,21 +380,21 @@ async fn a_request_that_ends_in_order_is_whole_on_the_other_side() {
     within(sent).await.unwrap();
 }
 
-/// Panics on Check; a Watch tells when it is dropped.
-struct Broken(std::sync::Mutex<Option<oneshot::Sender<()>>>);
+/// Panics in Check; signals when a Watch is dropped.
+struct PanickingHealth(std::sync::Mutex<Option<oneshot::Sender<()>>>);
 
-struct Telling {
+struct DropSignal {
     gone: Option<oneshot::Sender<()>>,
 }
 
-impl Drop for Telling {
+impl Drop for DropSignal {
     fn drop(&mut self) {
         let _ = self.gone.take().unwrap().send(());
     }
 }
 
 #[tonic::async_trait]
-impl Health for Broken {
+impl Health for PanickingHealth {
     async fn check(
         &self,
         _: Request<HealthCheckRequest>,
@@ -409,7 +409,7 @@ impl Health for Broken {
         &self,
         _: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let telling = Telling {
+        let telling = DropSignal {
             gone: self.0.lock().unwrap().take(),
         };
         let stream = futures::stream::unfold(telling, |telling| async move {
@@ -422,8 +422,9 @@ impl Health for Broken {
 }
 
 #[tokio::test]
-async fn a_cold_service_that_panics_fails_its_call_only() {
-    let side = Side::start(|| Routes::new(HealthServer::new(Broken(Default::default()))));
+async fn a_panic_in_an_auxiliary_service_fails_only_its_call() {
+    let side =
+        BridgeThread::start(|| Routes::new(HealthServer::new(PanickingHealth(Default::default()))));
     let server = side.server(settings());
     let mut health = HealthClient::new(server.channel().await);
     for _ in 0..3 {
@@ -435,10 +436,12 @@ async fn a_cold_service_that_panics_fails_its_call_only() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_ends_the_task_on_the_side_thread() {
+async fn a_disconnect_ends_the_task_in_the_control_plane() {
     for reset in [true, false] {
         let (gone, told) = oneshot::channel();
-        let side = Side::start(|| Routes::new(HealthServer::new(Broken(Some(gone).into()))));
+        let side = BridgeThread::start(|| {
+            Routes::new(HealthServer::new(PanickingHealth(Some(gone).into())))
+        });
         let server = side.server(settings());
         let mut health = HealthClient::new(server.channel().await);
         let watch = within(health.watch(of(""))).await.unwrap();

@@ -36,11 +36,11 @@ async fn read_ends(bare: &mut Bare, mut count: u32) {
 }
 
 #[tokio::test]
-async fn many_answers_leave_in_few_writes() {
+async fn many_responses_leave_in_few_writes() {
     let server = Server::start(settings());
     let (mut bare, _) = Bare::open(&server).await;
     let before = server.writes().await;
-    // More than one turn may read, so the turns have to follow each other by themselves.
+    // More than one poll may read: the connection must wake itself for the next poll.
     let burst = burst(1_000, "now");
     assert!(burst.len() > 2 * limits::READ_BYTES_PER_POLL_MAX);
     bare.send(&burst).await;
@@ -50,7 +50,7 @@ async fn many_answers_leave_in_few_writes() {
 }
 
 #[tokio::test]
-async fn answers_of_handlers_that_waited_are_corked_too() {
+async fn responses_of_waiting_handlers_are_coalesced_too() {
     let server = Server::start(settings());
     let (mut bare, _) = Bare::open(&server).await;
     let before = server.writes().await;
@@ -80,10 +80,10 @@ async fn a_thousand_streams_at_once_are_all_answered() {
 }
 
 #[tokio::test]
-async fn the_windows_open_again_when_requests_are_read() {
+async fn windows_reopen_when_requests_are_read() {
     let server = Server::start(settings());
     let client = server.client().await;
-    // Together several times the window of the connection, and no call ends before all are read.
+    // Several times the window of the connection in total, and no call ends before all requests are read.
     let message = 60_000;
     let calls = 4 * usize::try_from(limits::CONNECTION_WINDOW_BYTES).unwrap() / message;
     let waiting = (0..calls).map(|_| {
@@ -100,13 +100,13 @@ async fn the_windows_open_again_when_requests_are_read() {
 }
 
 #[tokio::test]
-async fn a_reader_that_pauses_gets_everything_and_keeps_nobody_waiting() {
+async fn a_slow_reader_gets_everything_and_does_not_delay_others() {
     let server = Server::start(GrpcSettings {
         call_timeout: Duration::from_secs(10),
         ..settings()
     });
     let (mut bare, _) = Bare::open(&server).await;
-    // Windows so large that only the socket and the write buffer can push back.
+    // Windows so large that only the socket and the write buffer apply back-pressure.
     let window = (1u32 << 30).to_be_bytes();
     bare.send(&frame(SETTINGS, 0, 0, &[&[0, 4], &window[..]].concat()))
         .await;

@@ -1,5 +1,4 @@
-//! A server under test: one executor on a thread of its own, with a service that does what the
-//! request's event_id says.
+//! A test server: one executor on its own thread, with a service whose behaviour the request's event_id selects.
 
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
@@ -25,10 +24,10 @@ use inventory_runtime::Listener;
 use tokio::sync::{mpsc, oneshot};
 use tonic::transport::{Channel, Endpoint};
 
-/// No test waits longer than this for anything.
+/// The longest wait of any test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The defaults, but for a deadline that a busy machine does not miss.
+/// The defaults with a deadline that a busy machine does not miss.
 pub(crate) fn settings() -> GrpcSettings {
     GrpcSettings {
         call_timeout: PATIENCE,
@@ -36,14 +35,14 @@ pub(crate) fn settings() -> GrpcSettings {
     }
 }
 
-/// What the server has seen, readable from the test's thread.
+/// What the server observed, readable from the test's thread.
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) ended: Vec<ConnectionEnd>,
     pub(crate) opened: usize,
     pub(crate) started: Vec<&'static str>,
     pub(crate) finished: Vec<(&'static str, Code, Micros)>,
-    /// Handlers that were dropped before they had answered.
+    /// Handlers that were dropped before they completed.
     pub(crate) dropped: usize,
 }
 
@@ -75,17 +74,17 @@ impl CallObserver for Observer {
 
 struct Service {
     seen: Shared,
-    /// Calls of "together" that have come.
+    /// Calls of "together" that have arrived.
     arrived: Cell<u64>,
 }
 
-/// Counts a handler that did not come to its end.
-struct Dropped<'a> {
+/// Counts a handler that is dropped before it completes.
+struct DropCounter<'a> {
     seen: &'a Shared,
     done: Cell<bool>,
 }
 
-impl Drop for Dropped<'_> {
+impl Drop for DropCounter<'_> {
     fn drop(&mut self) {
         if !self.done.get() {
             self.seen.lock().unwrap().dropped += 1;
@@ -100,7 +99,7 @@ impl Inventory for Service {
         call: &CallContext,
         request: CheckReq,
     ) -> Result<CheckRes, Status> {
-        let guard = Dropped {
+        let guard = DropCounter {
             seen: &self.seen,
             done: Cell::new(false),
         };
@@ -190,7 +189,7 @@ impl Inventory for Service {
 enum Command {
     Drain,
     Abort,
-    /// Answered when no connection is left.
+    /// Replied when no connection is open.
     Empty(oneshot::Sender<()>),
     /// Writes so far.
     Writes(oneshot::Sender<u64>),
@@ -209,13 +208,13 @@ impl Server {
         Self::start_with(settings, None)
     }
 
-    pub(crate) fn start_with(settings: GrpcSettings, cold: Option<TonicBridge>) -> Self {
+    pub(crate) fn start_with(settings: GrpcSettings, bridge: Option<TonicBridge>) -> Self {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (started, address) = std::sync::mpsc::channel();
         let seen = Shared::default();
         let shared = Arc::clone(&seen);
         let thread = std::thread::spawn(move || {
-            let shard = run(settings, cold, shared, inbox, started);
+            let shard = run(settings, bridge, shared, inbox, started);
             inventory_runtime::run_unpinned(shard).unwrap();
         });
         Self {
@@ -230,19 +229,19 @@ impl Server {
         look(&self.seen.lock().unwrap())
     }
 
-    /// Polls until `look` finds what it wants.
+    /// Polls until `look` returns a value.
     pub(crate) async fn until<T>(&self, what: &str, mut look: impl FnMut(&Seen) -> Option<T>) -> T {
         let give_up = Instant::now() + PATIENCE;
         loop {
             if let Some(found) = look(&self.seen.lock().unwrap()) {
                 return found;
             }
-            assert!(Instant::now() < give_up, "never came: {what}");
+            assert!(Instant::now() < give_up, "timed out waiting for {what}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// How the first connection ended.
+    /// The end of the first connection.
     pub(crate) async fn first_end(&self) -> ConnectionEnd {
         self.until("the end of a connection", |seen| {
             seen.ended.first().copied()
@@ -302,7 +301,7 @@ impl Drop for Server {
 
 async fn run(
     settings: GrpcSettings,
-    cold: Option<TonicBridge>,
+    bridge: Option<TonicBridge>,
     seen: Shared,
     mut inbox: mpsc::UnboundedReceiver<Command>,
     started: std::sync::mpsc::Sender<SocketAddr>,
@@ -316,7 +315,7 @@ async fn run(
         settings,
         Rc::clone(&drain),
         observer,
-        cold,
+        bridge,
     ));
     let service = Rc::new(InventoryServer::new(Service {
         seen,
@@ -353,7 +352,7 @@ async fn run(
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work)
         .await
-        .expect("it took longer than any of this may take")
+        .expect("timed out")
 }
 
 pub(crate) fn check(event_id: &str) -> CheckReq {

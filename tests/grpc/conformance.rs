@@ -1,4 +1,4 @@
-//! What the gRPC and HTTP/2 specifications say about requests that are not as they should be.
+//! Conformance with the gRPC and HTTP/2 specifications: valid requests, and every kind of invalid one.
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -20,7 +20,7 @@ fn server() -> Server {
 }
 
 #[tokio::test]
-async fn every_method_answers_a_stock_client() {
+async fn every_method_answers_a_tonic_client() {
     let server = server();
     let mut client = server.client().await;
     let checked = client.check_availability(check("now")).await.unwrap();
@@ -51,7 +51,7 @@ async fn every_method_answers_a_stock_client() {
 }
 
 #[tokio::test]
-async fn a_refusal_reaches_a_stock_client_with_its_details() {
+async fn a_tonic_client_reads_the_details_of_a_rejection() {
     let server = server();
     let status = server
         .client()
@@ -68,11 +68,11 @@ async fn a_refusal_reaches_a_stock_client_with_its_details() {
     assert_eq!(info.metadata["event_id"], "evt");
 }
 
-/// What is sent, and the HTTP status, gRPC status and reason that must come back.
+/// Name, request and body; expected HTTP status, gRPC code and reason.
 type Row = (&'static str, Request<()>, Bytes, u16, Code, &'static str);
 
 #[tokio::test]
-async fn odd_requests_get_the_status_that_the_specification_says() {
+async fn invalid_requests_get_the_specified_status() {
     let good = framed(&check("now"));
     let oversized = {
         let mut prefix = vec![0];
@@ -171,7 +171,7 @@ async fn odd_requests_get_the_status_that_the_specification_says() {
             "METHOD_UNKNOWN",
         ),
         (
-            "no cold",
+            "no bridge",
             request("/grpc.health.v1.Health/Check"),
             good.clone(),
             200,
@@ -299,7 +299,7 @@ async fn odd_requests_get_the_status_that_the_specification_says() {
 }
 
 #[tokio::test]
-async fn the_answer_is_framed_as_the_specification_says() {
+async fn a_response_is_framed_as_specified() {
     let server = server();
     let answer = Raw::connect(&server)
         .await
@@ -314,14 +314,14 @@ async fn the_answer_is_framed_as_the_specification_says() {
 }
 
 #[tokio::test]
-async fn the_settings_are_the_limits() {
-    let narrow = GrpcSettings {
+async fn http2_settings_are_the_limits() {
+    let settings_with_few_streams = GrpcSettings {
         streams_per_connection: 77,
         ..settings()
     };
-    let server = Server::start(narrow);
+    let server = Server::start(settings_with_few_streams);
     let (_bare, frame) = Bare::open(&server).await;
-    let mut said: Vec<(u16, u32)> = frame
+    let mut sent: Vec<(u16, u32)> = frame
         .payload
         .chunks(6)
         .map(|entry| {
@@ -329,20 +329,20 @@ async fn the_settings_are_the_limits() {
             (id, u32::from_be_bytes(entry[2..].try_into().unwrap()))
         })
         .collect();
-    said.sort_unstable();
+    sent.sort_unstable();
     // Table size, streams, stream window, frame size, header list: RFC 9113, 6.5.2.
-    let want = [
+    let expected = [
         (1, limits::HEADER_TABLE_BYTES),
         (3, 77),
         (4, limits::STREAM_WINDOW_BYTES),
         (5, limits::FRAME_BYTES_MAX),
         (6, limits::HEADER_LIST_BYTES_MAX),
     ];
-    assert_eq!(said, want);
+    assert_eq!(sent, expected);
 }
 
 #[tokio::test]
-async fn a_header_list_past_the_limit_is_refused_and_the_connection_serves_on() {
+async fn an_oversized_header_list_is_rejected_and_the_connection_stays_open() {
     let server = server();
     let mut raw = Raw::connect(&server).await;
     let large = "x".repeat(usize::try_from(limits::HEADER_LIST_BYTES_MAX).unwrap());
@@ -364,7 +364,7 @@ async fn a_header_list_past_the_limit_is_refused_and_the_connection_serves_on() 
 }
 
 #[tokio::test]
-async fn a_malformed_frame_ends_the_connection_with_a_goaway_and_hurts_nobody_else() {
+async fn a_malformed_frame_ends_only_its_connection_with_a_goaway() {
     let server = server();
     let mut other = Raw::connect(&server).await;
     for malformed in [
@@ -389,7 +389,7 @@ async fn a_malformed_frame_ends_the_connection_with_a_goaway_and_hurts_nobody_el
 }
 
 #[tokio::test]
-async fn a_peer_that_speaks_http_1_comes_to_end() {
+async fn an_http_1_connection_is_closed() {
     let server = server();
     let mut bare = Bare::connect(&server).await;
     bare.0
@@ -404,7 +404,7 @@ async fn a_peer_that_speaks_http_1_comes_to_end() {
 }
 
 #[tokio::test]
-async fn a_rapid_reset_flood_ends_its_connection_only() {
+async fn a_rapid_reset_flood_ends_only_its_connection() {
     let server = server();
     let mut other = Raw::connect(&server).await;
     let (mut bare, _) = Bare::open(&server).await;
@@ -414,7 +414,7 @@ async fn a_rapid_reset_flood_ends_its_connection_only() {
         flood.extend(frame(HEADERS, END_HEADERS, 2 * n + 1, &block));
         flood.extend(frame(RST_STREAM, 0, 2 * n + 1, &8u32.to_be_bytes()));
     }
-    // The server may close before all of it is sent.
+    // The server may close the connection during the write.
     let _ = within(bare.0.write_all(&flood)).await;
     let ended = server.first_end().await;
     assert!(
@@ -430,12 +430,12 @@ async fn a_rapid_reset_flood_ends_its_connection_only() {
 }
 
 #[tokio::test]
-async fn more_streams_than_allowed_are_refused_without_a_call() {
-    let narrow = GrpcSettings {
+async fn streams_beyond_the_limit_are_refused_without_a_call() {
+    let settings_with_few_streams = GrpcSettings {
         streams_per_connection: 4,
         ..settings()
     };
-    let server = Server::start(narrow);
+    let server = Server::start(settings_with_few_streams);
     let (mut bare, _) = Bare::open(&server).await;
     let mut opened = Vec::new();
     for n in 0..10 {
