@@ -36,7 +36,7 @@ use self::audit_backend::ShardAuditBackend;
 pub(crate) use self::dev::run_dev;
 use self::shard_gateway::ShardGateway;
 use self::shard_pool::ShardPool;
-pub(crate) use self::watchdog::{EXIT_STALLED, Watchdog, WatchdogThresholds};
+use self::watchdog::{Watchdog, WatchdogThresholds};
 use crate::api::inventory_v1::InventoryHandlers;
 use crate::api::reservation_service::{RequestLimits, ReservationService};
 use crate::api::reservation_v1::ReservationHandlers;
