@@ -57,6 +57,8 @@ mod in_flight;
 mod planner;
 mod pools;
 mod queries;
+#[cfg(test)]
+mod query_tests;
 mod record_reads;
 #[cfg(test)]
 mod seat_tests;

@@ -1,4 +1,4 @@
-//! Calls that meet: on one shard and across shards, with a store that answers as told.
+//! Calls that meet on one shard and across shards, with a store whose answers the test gives.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,6 @@ use rand::SeedableRng;
 use super::*;
 use crate::ids::Fingerprint;
 use crate::operation::{RecordExpectation, Selection, Verb};
-use crate::query::Query;
 use crate::rules;
 use crate::time::UnixMillis;
 use crate::transaction::{
@@ -25,7 +24,7 @@ pub(super) const SETTINGS: EngineSettings = EngineSettings {
     read_staleness: Micros(0),
 };
 
-fn at(mono: u64) -> Now {
+pub(super) fn at(mono: u64) -> Now {
     Now {
         mono: Micros(mono),
         unix: UnixMillis(0),
@@ -48,7 +47,7 @@ fn commit(reservation: &str, event: &str, qty: u32) -> Operation {
     }
 }
 
-fn one_stripe(remaining: u64) -> StripeView {
+pub(super) fn one_stripe(remaining: u64) -> StripeView {
     StripeView {
         capacity: 100,
         remaining,
@@ -171,7 +170,7 @@ fn every_call_counts_as_in_flight_until_it_is_answered() {
 }
 
 #[test]
-fn who_joins_after_a_read_began_is_not_refused_on_it() {
+fn waiter_that_joins_after_a_read_began_is_not_rejected_on_it() {
     let settings = EngineSettings {
         sold_out_latch: Micros(0),
         ..SETTINGS
@@ -265,7 +264,7 @@ fn a_release_that_arrives_after_the_read_of_an_expired_hold_reads_again() {
 
 /// What a failed condition showed is said to who comes soon after, once its record was looked for.
 #[test]
-fn the_latch_answers_who_comes_soon_and_opens_for_what_is_given_back() {
+fn sold_out_latch_rejects_early_calls_and_later_calls_read_again() {
     let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
@@ -330,7 +329,7 @@ fn the_latch_answers_who_comes_soon_and_opens_for_what_is_given_back() {
 /// What was looked up before the shortage was seen does not count: a copy of the call may have been what
 /// made it short.
 #[test]
-fn a_record_is_looked_for_after_the_shortage_was_seen() {
+fn record_is_read_after_the_shortage_was_found() {
     let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
@@ -380,7 +379,7 @@ fn a_record_is_looked_for_after_the_shortage_was_seen() {
 }
 
 #[test]
-fn a_commit_that_nothing_is_remembered_of_is_looked_at_once_one_was_of_a_hold() {
+fn commit_without_cached_record_is_read_first_after_one_met_a_hold() {
     let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     for event in ["evt", "other"] {
@@ -510,7 +509,7 @@ fn balance(transaction: &Transaction) -> i64 {
 }
 
 #[test]
-fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
+fn many_expiries_go_to_release_records_and_the_stripe_gets_few_writes() {
     let mut shard = engine(0, 1);
     let event: EventId = "evt".parse().expect("legal");
     let mut fx = Vec::new();
@@ -562,7 +561,7 @@ fn holds_that_end_in_a_crowd_go_to_slips_and_the_stripe_sees_few_of_them() {
 }
 
 #[test]
-fn a_bundle_drops_the_hold_that_was_confirmed_meanwhile() {
+fn expiry_batch_drops_a_hold_that_was_confirmed_meanwhile() {
     let shape = EventLayout {
         stripes: 1,
         seat_keys: 0,
@@ -689,111 +688,6 @@ fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
     let answered = settle_all(&mut shards, forwards);
     assert_eq!(answered.len(), 2, "each is answered: {answered:?}");
     assert!(shards.iter().all(Engine::is_idle));
-}
-
-const QUESTION: Query = Query::Availability {
-    qty: 1,
-    section: None,
-};
-
-fn reads(fx: &[Effect]) -> usize {
-    fx.iter()
-        .filter(|effect| matches!(effect, Effect::ReadStripes { .. }))
-        .count()
-}
-
-/// One shard whose snapshots may be so old, and which has read the event from 0 to 3 ms.
-fn shard_that_has_read(staleness: u64) -> (Engine, EventId) {
-    let settings = EngineSettings {
-        read_staleness: Micros::from_millis(staleness),
-        ..SETTINGS
-    };
-    let mut shard = Engine::new(settings, SmallRng::seed_from_u64(1));
-    let event: EventId = "evt".parse().expect("legal");
-    let mut fx = Vec::new();
-    assert_eq!(
-        shard.cached_query_result(&event, &QUESTION, Micros(0)),
-        None
-    );
-    drain(&mut shard, &mut fx);
-    shard.handle_query(CallId(1), event.clone(), QUESTION, at(0));
-    drain(&mut shard, &mut fx);
-    let read = StripesRead::Found(vec![one_stripe(7)]);
-    shard.handle_stripes_read(&event, &read, at(3_000));
-    drain(&mut shard, &mut fx);
-    assert_eq!(reads(&fx), 1);
-    (shard, event)
-}
-
-#[test]
-fn a_hot_event_is_read_before_its_age_is_over_and_nobody_waits() {
-    let (mut shard, event) = shard_that_has_read(50);
-    let (mut begun, mut answered) = (0, 0);
-    let mut due = None;
-    // Every ms for a second; a read takes 3 ms.
-    for ms in 4..1_004 {
-        let now = at(ms * 1_000);
-        let mut fx = Vec::new();
-        if due == Some(ms) {
-            let read = StripesRead::Found(vec![one_stripe(7)]);
-            shard.handle_stripes_read(&event, &read, now);
-            drain(&mut shard, &mut fx);
-        }
-        let found = shard.cached_query_result(&event, &QUESTION, now.mono);
-        drain(&mut shard, &mut fx);
-        answered += usize::from(found.is_some());
-        if reads(&fx) > 0 {
-            begun += reads(&fx);
-            due = Some(ms + 3);
-        }
-    }
-    assert_eq!(answered, 1_000);
-    assert_eq!(begun, 26, "one in 38 ms");
-    assert_eq!(shard.counters().snapshot_refreshes, 26);
-    assert_eq!(shard.counters().snapshot_answers, 1_000);
-}
-
-#[test]
-fn nobody_asks_and_nothing_is_read() {
-    let (mut shard, event) = shard_that_has_read(50);
-    let mut fx = Vec::new();
-    shard.handle_timeout(at(40_000));
-    drain(&mut shard, &mut fx);
-    assert!(fx.is_empty() && shard.is_idle() && shard.poll_timeout().is_none());
-    // Past the bound a query waits.
-    assert_eq!(
-        shard.cached_query_result(&event, &QUESTION, Micros(50_001)),
-        None
-    );
-    drain(&mut shard, &mut fx);
-    shard.handle_query(CallId(2), event, QUESTION, at(50_001));
-    drain(&mut shard, &mut fx);
-    assert_eq!(fx.len(), 1);
-}
-
-#[test]
-fn who_asks_during_a_young_read_is_answered_by_it_and_by_none_when_age_is_zero() {
-    for (staleness, began, told_at_once) in [(50, 100_000, 2), (0, 100_000, 1)] {
-        let (mut shard, event) = shard_that_has_read(staleness);
-        let mut fx = Vec::new();
-        shard.handle_query(CallId(2), event.clone(), QUESTION, at(began));
-        drain(&mut shard, &mut fx);
-        shard.handle_query(CallId(3), event.clone(), QUESTION, at(began + 2_000));
-        drain(&mut shard, &mut fx);
-        assert_eq!(reads(&fx), 1);
-        fx.clear();
-        let read = StripesRead::Found(vec![one_stripe(7)]);
-        shard.handle_stripes_read(&event, &read, at(began + 3_000));
-        drain(&mut shard, &mut fx);
-        let told = |fx: &[Effect]| {
-            let told = fx
-                .iter()
-                .filter(|e| matches!(e, Effect::AnswerQuery { .. }));
-            told.count()
-        };
-        assert_eq!(told(&fx), told_at_once, "staleness {staleness}");
-        assert_eq!(reads(&fx), 2 - told_at_once);
-    }
 }
 
 /// One hot event fills a shard to the half, and the others are served as if it were not there.
