@@ -110,7 +110,7 @@ pub(super) fn service(backend: Arc<dyn AuditBackend>) -> InventoryAuditServer<Au
 }
 
 /// The audit service.
-pub struct AuditService {
+pub(crate) struct AuditService {
     backend: Arc<dyn AuditBackend>,
     slots: Arc<Semaphore>,
 }

@@ -7,7 +7,7 @@
 //! Must not contain reservation handling, or the conditions of readiness (the server updates [`Readiness`]).
 
 pub mod admin;
-pub mod audit;
+pub(crate) mod audit;
 mod auxiliary;
 mod connections;
 mod probes;
@@ -31,7 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use auxiliary::auxiliary_routes;
-pub use readiness::{Readiness, ReadinessState};
+pub use readiness::Readiness;
 pub use scrape::MetricsSource;
 pub use signals::ShutdownSignal;
 pub use span_export::SpanExportConfig;
@@ -81,7 +81,7 @@ fn cannot(action: &'static str) -> impl FnOnce(io::Error) -> ControlPlaneStartEr
 /// The control plane did not stop in time; the process may exit anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the control plane did not stop within {0:?}")]
-pub struct ControlPlaneStopTimeout(pub Duration);
+pub struct ControlPlaneStopTimeout(Duration);
 
 /// The running control plane. Dropping it stops the thread without waiting.
 #[derive(Debug)]

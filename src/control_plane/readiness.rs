@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 /// States go forward from `Starting` to `Draining`; only `Unhealthy` can return to `Ready`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReadinessState {
+pub(crate) enum ReadinessState {
     Starting,
     Ready,
     /// A part of the process is stalled.
@@ -43,7 +43,7 @@ impl Readiness {
     }
 
     /// The process is not ready for now. No effect unless ready.
-    pub fn set_unhealthy(&self, reason: impl Into<String>) {
+    pub(crate) fn set_unhealthy(&self, reason: impl Into<String>) {
         self.change(|state| {
             matches!(state, ReadinessState::Ready).then(|| ReadinessState::Unhealthy {
                 reason: reason.into(),
@@ -52,7 +52,7 @@ impl Readiness {
     }
 
     /// The process is ready again. No effect unless unhealthy.
-    pub fn set_healthy(&self) {
+    pub(crate) fn set_healthy(&self) {
         self.change(|state| {
             matches!(state, ReadinessState::Unhealthy { .. }).then_some(ReadinessState::Ready)
         });
@@ -78,16 +78,16 @@ impl Readiness {
         });
     }
 
-    pub fn state(&self) -> ReadinessState {
+    pub(crate) fn state(&self) -> ReadinessState {
         self.0.borrow().clone()
     }
 
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         matches!(*self.0.borrow(), ReadinessState::Ready)
     }
 
     /// The state and its changes. The futures of the receiver need no particular executor.
-    pub fn subscribe(&self) -> watch::Receiver<ReadinessState> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<ReadinessState> {
         self.0.subscribe()
     }
 }

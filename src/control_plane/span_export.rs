@@ -19,13 +19,13 @@ use crate::telemetry::trace::SpanQueue;
 /// Destination of spans and the resource attributes of this process.
 #[derive(Debug)]
 pub struct SpanExportConfig {
-    pub spans: SpanQueue,
+    pub(crate) spans: SpanQueue,
     /// `None`: the exporter reads OTEL_EXPORTER_OTLP_TRACES_ENDPOINT.
-    pub endpoint: Option<Uri>,
+    pub(crate) endpoint: Option<Uri>,
     /// SERVICE_NAME, unless OTEL_SERVICE_NAME is set.
-    pub service: String,
+    pub(crate) service: String,
     /// SERVICE_VERSION.
-    pub version: String,
+    pub(crate) version: String,
 }
 
 /// Creates the exporter inside a runtime, without a connection.

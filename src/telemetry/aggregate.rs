@@ -23,7 +23,7 @@ use inventory_core::query::EventStatus;
 use inventory_core::time::Micros;
 
 /// Media type of the text that [`MetricsAggregate::render`] returns.
-pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
+pub(crate) const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
 
 /// Quantiles of `grpc_request_latency_seconds`.
 const QUANTILES: [f64; 5] = [0.5, 0.9, 0.95, 0.99, 0.999];
@@ -44,35 +44,35 @@ pub struct BuildInfo {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServerMetrics {
     /// Shards without an answer in time; their previous metrics are shown.
-    pub shards_missing: usize,
-    pub log_lines_dropped: u64,
-    pub ready: bool,
+    pub(crate) shards_missing: usize,
+    pub(crate) log_lines_dropped: u64,
+    pub(crate) ready: bool,
     /// By shard number.
-    pub heartbeats: Vec<HeartbeatMetrics>,
-    pub spans: SpanMetrics,
-    pub process: ProcessUsage,
+    pub(crate) heartbeats: Vec<HeartbeatMetrics>,
+    pub(crate) spans: SpanMetrics,
+    pub(crate) process: ProcessUsage,
 }
 
 /// Heartbeat of one shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HeartbeatMetrics {
+pub(crate) struct HeartbeatMetrics {
     /// Time since the last heartbeat.
-    pub age: Micros,
+    pub(crate) age: Micros,
     /// Number of stalls since process start.
-    pub stalls: u64,
+    pub(crate) stalls: u64,
 }
 
 /// Export of spans since process start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SpanMetrics {
-    pub exported: u64,
+pub(crate) struct SpanMetrics {
+    pub(crate) exported: u64,
     /// Dropped spans by reason.
-    pub dropped: Vec<(&'static str, u64)>,
+    pub(crate) dropped: Vec<(&'static str, u64)>,
 }
 
 /// Metrics of all shards since process start.
 #[derive(Debug)]
-pub struct MetricsAggregate {
+pub(crate) struct MetricsAggregate {
     build: BuildInfo,
     totals: IntervalMetrics,
     shards: Vec<ShardState>,
@@ -111,7 +111,7 @@ impl ShardState {
 }
 
 impl MetricsAggregate {
-    pub fn new(shards: usize, build: BuildInfo) -> Self {
+    pub(crate) fn new(shards: usize, build: BuildInfo) -> Self {
         Self {
             build,
             totals: IntervalMetrics::default(),
@@ -122,7 +122,7 @@ impl MetricsAggregate {
     }
 
     /// Adds the metrics of a shard since its previous scrape. `now` is relative to any fixed instant.
-    pub fn absorb(&mut self, now: Duration, metrics: ShardMetrics) {
+    pub(crate) fn absorb(&mut self, now: Duration, metrics: ShardMetrics) {
         if let Some(shard) = self.shards.get_mut(metrics.shard) {
             shard.update(now, &metrics);
         }
@@ -133,13 +133,13 @@ impl MetricsAggregate {
 
     /// Call once per scrape, after all shards answered: returns the events whose status must be read for the next
     /// scrape, at most [`crate::limits::EVENTS_IN_METRICS_MAX`].
-    pub fn stale_events(&mut self, now: Duration) -> Vec<EventId> {
+    pub(crate) fn stale_events(&mut self, now: Duration) -> Vec<EventId> {
         self.events.select();
         self.events.stale(now)
     }
 
     /// Sets the status of an event for the next scrapes.
-    pub fn set_event_status(&mut self, event: &EventId, status: EventStatus) {
+    pub(crate) fn set_event_status(&mut self, event: &EventId, status: EventStatus) {
         self.events.set_status(event, status);
     }
 
@@ -147,7 +147,7 @@ impl MetricsAggregate {
     ///
     /// # Errors
     /// If the encoder refuses a family; the error names the family and the reason.
-    pub fn render(&self, server: &ServerMetrics) -> Result<String, prometheus::Error> {
+    pub(crate) fn render(&self, server: &ServerMetrics) -> Result<String, prometheus::Error> {
         let mut families = self.families(server);
         // A label set is created with its first value; the encoder refuses empty families.
         families.retain(|family| !family.get_metric().is_empty());

@@ -14,7 +14,7 @@ use inventory_core::spread::Spread;
 use inventory_core::time::Micros;
 
 /// Name of a gRPC status code as in the specification.
-pub fn code_name(code: usize) -> &'static str {
+pub(crate) fn code_name(code: usize) -> &'static str {
     match Code::from_i32(code as i32) {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -11,7 +11,7 @@ use inventory_core::time::Micros;
 /// The activity that a shard started last. It may have ended since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Activity {
+pub(crate) enum Activity {
     Starting,
     /// A call of a client.
     Call,
@@ -38,7 +38,7 @@ const ALL: [Activity; 7] = [
 ];
 
 impl Activity {
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Call => "call of a client",
@@ -68,16 +68,16 @@ struct HeartbeatSlot {
 pub struct Heartbeats(Arc<[HeartbeatSlot]>);
 
 impl Heartbeats {
-    pub fn new(shards: usize) -> Self {
+    pub(crate) fn new(shards: usize) -> Self {
         Self((0..shards).map(|_| HeartbeatSlot::default()).collect())
     }
 
-    pub fn shards(&self) -> usize {
+    pub(crate) fn shards(&self) -> usize {
         self.0.len()
     }
 
     /// The writer for shard `shard`, which must exist. Call on the thread of the shard.
-    pub fn writer_for_current_thread(&self, shard: usize) -> HeartbeatWriter {
+    pub(crate) fn writer_for_current_thread(&self, shard: usize) -> HeartbeatWriter {
         // SAFETY: gettid has no arguments and returns an integer.
         let thread = unsafe { libc::gettid() };
         self.0[shard].thread.store(thread, Ordering::Relaxed);
@@ -88,12 +88,12 @@ impl Heartbeats {
     }
 
     /// Time of the last heartbeat; `None` before the first one.
-    pub fn last_beat(&self, shard: usize) -> Option<Micros> {
+    pub(crate) fn last_beat(&self, shard: usize) -> Option<Micros> {
         let at = self.0.get(shard)?.last_beat_us.load(Ordering::Acquire);
         (at > 0).then_some(Micros(at))
     }
 
-    pub fn activity(&self, shard: usize) -> Activity {
+    pub(crate) fn activity(&self, shard: usize) -> Activity {
         let activity = self
             .0
             .get(shard)
@@ -104,20 +104,20 @@ impl Heartbeats {
     }
 
     /// Kernel id of the shard thread; `None` before it runs.
-    pub fn thread(&self, shard: usize) -> Option<i32> {
+    pub(crate) fn thread(&self, shard: usize) -> Option<i32> {
         let thread = self.0.get(shard)?.thread.load(Ordering::Relaxed);
         (thread > 0).then_some(thread)
     }
 
     /// Counts a stall of the shard.
-    pub fn count_stall(&self, shard: usize) {
+    pub(crate) fn count_stall(&self, shard: usize) {
         if let Some(slot) = self.0.get(shard) {
             slot.stalls.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Number of stalls of the shard.
-    pub fn stalls(&self, shard: usize) -> u64 {
+    pub(crate) fn stalls(&self, shard: usize) -> u64 {
         self.0
             .get(shard)
             .map_or(0, |slot| slot.stalls.load(Ordering::Relaxed))
@@ -133,14 +133,14 @@ pub struct HeartbeatWriter {
 
 impl HeartbeatWriter {
     /// Records a heartbeat at `now`.
-    pub fn beat(&self, now: Micros) {
+    pub(crate) fn beat(&self, now: Micros) {
         self.heartbeats.0[self.shard]
             .last_beat_us
             .store(now.0.max(1), Ordering::Release);
     }
 
     /// Records the start of an activity. One plain store.
-    pub fn set_activity(&self, activity: Activity) {
+    pub(crate) fn set_activity(&self, activity: Activity) {
         self.heartbeats.0[self.shard]
             .activity
             .store(activity as u8, Ordering::Relaxed);

@@ -60,10 +60,10 @@ impl FromStr for LogLevel {
 
 impl LogLevel {
     /// From the least to the most verbose level.
-    pub const ALL: [Self; 4] = [Self::Error, Self::Warn, Self::Info, Self::Debug];
+    pub(crate) const ALL: [Self; 4] = [Self::Error, Self::Warn, Self::Info, Self::Debug];
 
     /// As in LOG_LEVEL.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Debug => "debug",
             Self::Info => "info",
@@ -115,12 +115,12 @@ pub fn dropped() -> u64 {
 }
 
 /// Level of the process log; `None` if there is none.
-pub fn level() -> Option<LogLevel> {
+pub(crate) fn level() -> Option<LogLevel> {
     PROCESS_LOG.get().map(Log::level)
 }
 
 /// [`Log::set_level`] of the process log; `None` if there is none.
-pub fn set_level(level: LogLevel) -> Option<LogLevel> {
+pub(crate) fn set_level(level: LogLevel) -> Option<LogLevel> {
     PROCESS_LOG.get().map(|log| log.set_level(level))
 }
 

@@ -13,8 +13,8 @@ pub mod heartbeat;
 mod latency_window;
 pub mod log;
 mod metrics;
-pub mod process;
+pub(crate) mod process;
 pub mod recorder;
 pub mod trace;
 
-pub use exposition::code_name;
+pub(crate) use exposition::code_name;

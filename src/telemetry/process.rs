@@ -7,17 +7,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Resource usage of the process. A value is `None` if its file cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct ProcessUsage {
-    pub cpu: Duration,
-    pub resident_bytes: Option<u64>,
-    pub open_fds: Option<u64>,
-    pub max_fds: Option<u64>,
+pub(crate) struct ProcessUsage {
+    pub(crate) cpu: Duration,
+    pub(crate) resident_bytes: Option<u64>,
+    pub(crate) open_fds: Option<u64>,
+    pub(crate) max_fds: Option<u64>,
     /// Start time since the Unix epoch.
-    pub started: Option<Duration>,
+    pub(crate) started: Option<Duration>,
 }
 
 impl ProcessUsage {
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         Self {
             cpu: cpu_of(libc::CLOCK_PROCESS_CPUTIME_ID),
             resident_bytes: resident(),
@@ -31,7 +31,7 @@ impl ProcessUsage {
 }
 
 /// CPU time of the calling thread since its start.
-pub fn thread_cpu() -> Duration {
+pub(crate) fn thread_cpu() -> Duration {
     cpu_of(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 

@@ -17,20 +17,20 @@ use inventory_core::ids::EventId;
 use inventory_core::time::Micros;
 
 /// Values of the label `kind` of `inventory_invariant_breaches_total`.
-pub const BREACHES: [&str; 1] = [DAMAGED_STRIPE];
+pub(crate) const BREACHES: [&str; 1] = [DAMAGED_STRIPE];
 
 /// A stripe is missing, has more units than its capacity, or has an invalid number of units.
-pub const DAMAGED_STRIPE: &str = "damaged_stripe";
+pub(crate) const DAMAGED_STRIPE: &str = "damaged_stripe";
 
 /// Kind of an event; the label `inventory_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InventoryType {
+pub(crate) enum InventoryType {
     Quantity,
     Seat,
 }
 
 impl InventoryType {
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Quantity => "quantity",
             Self::Seat => "seat",
@@ -62,13 +62,13 @@ pub(super) struct EventWrites {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ShardGauges {
     /// Operations queued for a transaction.
-    pub queue_depth: usize,
+    pub(crate) queue_depth: usize,
     /// Transactions in flight.
-    pub in_flight: usize,
+    pub(crate) in_flight: usize,
     /// CPU time of the shard thread since its start.
-    pub cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Totals of the engine since the start of the shard.
-    pub counters: Counters,
+    pub(crate) counters: Counters,
 }
 
 /// Metrics that a shard passes to a scrape: what it recorded since the previous one, and its gauges.
@@ -87,7 +87,7 @@ pub struct ShardMetrics {
 
 impl ShardMetrics {
     /// Sets the time that the shard spent on this scrape.
-    pub fn with_scrape_time(self, scrape_time: Micros) -> Self {
+    pub(crate) fn with_scrape_time(self, scrape_time: Micros) -> Self {
         Self {
             scrape_time,
             ..self
@@ -128,7 +128,7 @@ impl Recorder {
     }
 
     /// Counts a store request; each retry is a request. `status` is `ok` or a short name of the failure.
-    pub fn store_call(
+    pub(crate) fn store_call(
         &self,
         operation: &'static str,
         table: &'static str,
@@ -142,12 +142,12 @@ impl Recorder {
     }
 
     /// Counts consumed capacity units of a table; `kind` is `read` or `write`.
-    pub fn consumed(&self, table: &'static str, kind: &'static str, units: f64) {
+    pub(crate) fn consumed(&self, table: &'static str, kind: &'static str, units: f64) {
         *self.interval.borrow_mut().units.at([table, kind]) += units;
     }
 
     /// Counts reservations of an event that were written, with any outcome.
-    pub fn written(&self, event: &EventId, reservations: usize) {
+    pub(crate) fn written(&self, event: &EventId, reservations: usize) {
         let mut writes = self.writes.borrow_mut();
         let more = reservations as u64;
         if let Some(count) = writes.events.get_mut(event) {
@@ -160,44 +160,44 @@ impl Recorder {
     }
 
     /// Counts a hold that was reclaimed `lag` after its expiry.
-    pub fn reclaimed(&self, kind: InventoryType, lag: Micros) {
+    pub(crate) fn reclaimed(&self, kind: InventoryType, lag: Micros) {
         let mut interval = self.interval.borrow_mut();
         *interval.counters.reclaimed.at([kind.as_str()]) += 1;
         interval.reclaim_lag.record(lag);
     }
 
     /// Counts a read of stock that breaks an invariant; `kind` is one of [`BREACHES`].
-    pub fn breach(&self, kind: &'static str) {
+    pub(crate) fn breach(&self, kind: &'static str) {
         *self.interval.borrow_mut().breaches.at([kind]) += 1;
     }
 
     /// Counts a CommitReservation response.
-    pub fn commit(&self, kind: InventoryType, status: &'static str) {
+    pub(crate) fn commit(&self, kind: InventoryType, status: &'static str) {
         self.count(|c| &mut c.commits, [kind.as_str(), status]);
     }
 
     /// Counts a PlaceHold or ReserveSeat response.
-    pub fn hold(&self, kind: InventoryType, status: &'static str) {
+    pub(crate) fn hold(&self, kind: InventoryType, status: &'static str) {
         self.count(|c| &mut c.holds, [kind.as_str(), status]);
     }
 
     /// Counts a ReleaseHold response.
-    pub fn release(&self, kind: InventoryType, status: &'static str) {
+    pub(crate) fn release(&self, kind: InventoryType, status: &'static str) {
         self.count(|c| &mut c.releases, [kind.as_str(), status]);
     }
 
     /// Counts a CheckAvailability response; `result` is `available`, `unavailable` or the name of an error.
-    pub fn check(&self, kind: InventoryType, result: &'static str) {
+    pub(crate) fn check(&self, kind: InventoryType, result: &'static str) {
         self.count(|c| &mut c.checks, [kind.as_str(), result]);
     }
 
     /// Counts an operation refused because of another one: sold out, seat taken, store conflict, id reused.
-    pub fn conflict(&self, kind: &'static str) {
+    pub(crate) fn conflict(&self, kind: &'static str) {
         self.count(|c| &mut c.conflicts, [kind]);
     }
 
     /// Counts a lookup in the cache of settled reservations.
-    pub fn idempotency(&self, operation: &'static str, hit: bool) {
+    pub(crate) fn idempotency(&self, operation: &'static str, hit: bool) {
         match hit {
             true => self.count(|c| &mut c.idempotency_hits, [operation]),
             false => self.count(|c| &mut c.idempotency_misses, [operation]),
@@ -213,20 +213,15 @@ impl Recorder {
     }
 
     /// Counts a connection that the shard accepted or received from another shard.
-    pub fn connection_opened(&self) {
+    pub(crate) fn connection_opened(&self) {
         self.connections.set(self.connections.get() + 1);
     }
 
     /// Counts a connection that the shard closed or passed to another shard.
-    pub fn connection_closed(&self) {
+    pub(crate) fn connection_closed(&self) {
         let open = self.connections.get();
         debug_assert!(open > 0, "connection closed without being opened");
         self.connections.set(open.saturating_sub(1));
-    }
-
-    /// Number of open connections.
-    pub fn connections(&self) -> u64 {
-        self.connections.get()
     }
 
     /// Returns the metrics since the previous call and resets them. The caller must not drop the result, or these metrics

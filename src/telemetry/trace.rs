@@ -61,14 +61,14 @@ pub struct SpanSink {
 
 /// Receiving end of the span queue.
 #[derive(Debug)]
-pub struct SpanQueue {
-    pub queue: mpsc::Receiver<SpanData>,
-    pub counts: Arc<SpanCounts>,
+pub(crate) struct SpanQueue {
+    pub(crate) queue: mpsc::Receiver<SpanData>,
+    pub(crate) counts: Arc<SpanCounts>,
 }
 
 /// Exported and dropped spans.
 #[derive(Debug, Default)]
-pub struct SpanCounts {
+pub(crate) struct SpanCounts {
     exported: AtomicU64,
     queue_full: AtomicU64,
     collector: AtomicU64,
@@ -76,16 +76,16 @@ pub struct SpanCounts {
 
 impl SpanCounts {
     /// Counts spans that the collector accepted.
-    pub fn exported(&self, spans: usize) {
+    pub(crate) fn exported(&self, spans: usize) {
         self.exported.fetch_add(spans as u64, Ordering::Relaxed);
     }
 
     /// Counts spans that the collector did not accept.
-    pub fn failed(&self, spans: usize) {
+    pub(crate) fn failed(&self, spans: usize) {
         self.collector.fetch_add(spans as u64, Ordering::Relaxed);
     }
 
-    pub fn read(&self) -> SpanMetrics {
+    pub(crate) fn read(&self) -> SpanMetrics {
         SpanMetrics {
             exported: self.exported.load(Ordering::Relaxed),
             dropped: vec![
@@ -97,7 +97,7 @@ impl SpanCounts {
 }
 
 /// A queue of [`limits::SPANS_QUEUED_MAX`] spans.
-pub fn span_queue() -> (SpanSink, SpanQueue) {
+pub(crate) fn span_queue() -> (SpanSink, SpanQueue) {
     let (sink, queue) = mpsc::channel(limits::SPANS_QUEUED_MAX);
     let counts = Arc::new(SpanCounts::default());
     let sink = SpanSink {
@@ -109,7 +109,7 @@ pub fn span_queue() -> (SpanSink, SpanQueue) {
 
 impl SpanSink {
     /// Enqueues a span; drops and counts it if the queue is full.
-    pub fn offer(&self, span: SpanData) {
+    pub(crate) fn offer(&self, span: SpanData) {
         if self.queue.try_send(span).is_err() {
             self.counts.queue_full.fetch_add(1, Ordering::Relaxed);
         }
@@ -118,11 +118,11 @@ impl SpanSink {
 
 /// Ids of the span of a sampled call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SampledSpan {
-    pub trace: TraceId,
-    pub span: SpanId,
+pub(crate) struct SampledSpan {
+    pub(crate) trace: TraceId,
+    pub(crate) span: SpanId,
     /// Span of the caller.
-    pub parent: Option<SpanId>,
+    pub(crate) parent: Option<SpanId>,
 }
 
 /// Samples the calls of one shard and generates span ids.
@@ -130,11 +130,11 @@ pub struct SampledSpan {
 pub struct Tracer {
     sampler: Sampler,
     ids: RandomIdGenerator,
-    pub sink: SpanSink,
+    pub(crate) sink: SpanSink,
 }
 
 impl Tracer {
-    pub fn new(sampler: Sampler, sink: SpanSink) -> Self {
+    pub(crate) fn new(sampler: Sampler, sink: SpanSink) -> Self {
         Self {
             sampler,
             ids: RandomIdGenerator::default(),
@@ -143,7 +143,7 @@ impl Tracer {
     }
 
     /// Ids for the span of a call; `None` if the call is not sampled.
-    pub fn sample(&self, headers: &HeaderMap) -> Option<SampledSpan> {
+    pub(crate) fn sample(&self, headers: &HeaderMap) -> Option<SampledSpan> {
         let parent = headers.get(TRACEPARENT);
         let parent = parent.and_then(|text| parse_traceparent(text.as_bytes()));
         let trace = match &parent {
@@ -162,7 +162,7 @@ impl Tracer {
         })
     }
 
-    pub fn new_span_id(&self) -> SpanId {
+    pub(crate) fn new_span_id(&self) -> SpanId {
         self.ids.new_span_id()
     }
 }

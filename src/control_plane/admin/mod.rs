@@ -41,7 +41,7 @@ use crate::telemetry::log;
 use inventory_store::StoredRecord;
 
 /// `google.rpc.ErrorInfo.domain` of all errors of this service.
-pub const ERROR_DOMAIN: &str = "inventory-api";
+pub(crate) const ERROR_DOMAIN: &str = "inventory-api";
 
 /// The admin service with health and reflection.
 pub(super) fn routes(backend: Arc<dyn AdminBackend>, readiness: &Readiness) -> Routes {
