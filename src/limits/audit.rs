@@ -8,7 +8,7 @@ pub const AUDIT_RECORDS_MAX: usize = 1_000_000;
 /// Seats of one event that an audit keeps in memory: more than any venue has.
 pub const AUDIT_SEATS_MAX: usize = 500_000;
 
-/// Audits of one process at a time: their memory is bounded each.
+/// Concurrent audits per process, since each one may use the memory above.
 pub const AUDITS_MAX: usize = 1;
 
 /// Pause between two pages, left to sales.

@@ -266,8 +266,8 @@ ok "500 of 500 units sold in $took s; verify CLEAN"
 # ---- Shutdown --------------------------------------------------------------------------------------
 
 echo stop >&3
-gone() { ! kill -0 "$guest" 2>/dev/null; }
-until_true "$stop_max" gone || fail "the guest did not power off within $stop_max s"
+is_off() { ! kill -0 "$guest" 2>/dev/null; }
+until_true "$stop_max" is_off || fail "the guest did not power off within $stop_max s"
 guest=""
 [[ "$(said 'server ended with exit code')" == 0 ]] || fail "the server ended $(said 'server ended')"
 [[ "$(said Uid | awk '{ print $1 }')" == 65532 ]] || fail "the server ran as $(said Uid)"

@@ -62,14 +62,14 @@ def play(suite, server, events: Events, receiver: Receiver) -> None:
         span = arrived(receiver, trace, SERVER)
         assert span.parent == parent, span
         assert span.name == COMMIT, span.name
-        told = span.attributes
-        assert told.get("rpc.system.name", told.get("rpc.system")) == "grpc", told
-        assert str(told.get("rpc.method", "")).endswith("CommitReservation"), told
-        assert events.quiet in told.values(), told
-        assert "CONFIRMED" in told.values(), told
+        attributes = span.attributes
+        assert attributes.get("rpc.system.name", attributes.get("rpc.system")) == "grpc", attributes
+        assert str(attributes.get("rpc.method", "")).endswith("CommitReservation"), attributes
+        assert events.quiet in attributes.values(), attributes
+        assert "CONFIRMED" in attributes.values(), attributes
         assert 0 < span.seconds < SECONDS and not span.failed, span
         assert span.resource.get("service.name"), span.resource
-        print(f"     {span.name} {told}", flush=True)
+        print(f"     {span.name} {attributes}", flush=True)
 
     @suite.case("the span of a refused call has the reason and is not an error")
     def _():
@@ -106,11 +106,11 @@ def play(suite, server, events: Events, receiver: Receiver) -> None:
         )
         largest = max(transactions(), key=lambda span: len(span.links))
         assert len(largest.links) > 1, "every transaction has one call only"
-        told = largest.attributes
-        assert "TransactWriteItems" in str(told) + largest.name, largest
+        attributes = largest.attributes
+        assert "TransactWriteItems" in str(attributes) + largest.name, largest
         print(
             f"     {TOGETHER} calls in {len(transactions())} transactions, at most {len(largest.links)} links; "
-            f"{largest.name} {told}",
+            f"{largest.name} {attributes}",
             flush=True,
         )
 

@@ -134,11 +134,11 @@ if [[ $EUID == 0 ]]; then
   unprivileged=(setpriv --reuid=65534 --regid=65534 --clear-groups)
 fi
 snapshot >"$work/before"
-as_nobody() { ROOT="$tree" "${unprivileged[@]}" "$host" "$@"; }
-check "a refused setting is exit code 2" ends_with 2 as_nobody --apply --yes --cpus 1-3
+unprivileged_host() { ROOT="$tree" "${unprivileged[@]}" "$host" "$@"; }
+check "a refused setting is exit code 2" ends_with 2 unprivileged_host --apply --yes --cpus 1-3
 check "a refused setting is named" grep -q '^swappiness .*refused' "$work/last"
 check "the other settings are applied" is /proc/sys/net/core/somaxconn 1024
-check "--revert succeeds" ends_with 0 as_nobody --revert
+check "--revert succeeds" ends_with 0 unprivileged_host --revert
 check "--revert restores the tree after a refusal" same
 
 # --apply is killed while it blocks on a pipe, after earlier settings were applied.

@@ -215,7 +215,7 @@ pub const RECLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 // ---- The audit ----------------------------------------------------------------------------------
 
 /// Breaches, overdue holds and repairs listed one by one; beyond this only their number is reported.
-pub const AUDIT_TOLD_MAX: usize = 50;
+pub const AUDIT_ITEMS_SHOWN_MAX: usize = 50;
 
 // ---- Seats --------------------------------------------------------------------------------------
 

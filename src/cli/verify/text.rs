@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use inventory_proto::inventory::v1 as pb;
 
 use crate::cli::show::grouped;
-use crate::limits::AUDIT_TOLD_MAX;
+use crate::limits::AUDIT_ITEMS_SHOWN_MAX;
 
 /// What holds are late by is told of so many.
 const LATE_TOLD: usize = 5;
@@ -265,11 +265,11 @@ pub(super) fn plan(plan: &pb::RepairPlan, apply: bool, event: &str) -> String {
     let mut text = String::new();
     let count = plan.repairs.len() as i64;
     let _ = write!(text, "repairs       {}", grouped(count));
-    for repair in plan.repairs.iter().take(AUDIT_TOLD_MAX) {
+    for repair in plan.repairs.iter().take(AUDIT_ITEMS_SHOWN_MAX) {
         let _ = write!(text, "\n  {} {}  {}", repair.kind, repair.id, repair.text);
     }
-    if plan.repairs.len() > AUDIT_TOLD_MAX {
-        let rest = grouped(count - AUDIT_TOLD_MAX as i64);
+    if plan.repairs.len() > AUDIT_ITEMS_SHOWN_MAX {
+        let rest = grouped(count - AUDIT_ITEMS_SHOWN_MAX as i64);
         let _ = write!(text, "\n  … and {rest} more; --json tells them all");
     }
     if plan.further_repairs > 0 {

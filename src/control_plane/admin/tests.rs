@@ -1,4 +1,4 @@
-//! What needs a paused clock or an eye inside; the rest is tested over the socket.
+//! Tests that need a paused clock or internals; all other tests use a socket (`tests/control_plane`).
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Mutex;
@@ -17,9 +17,9 @@ use inventory_core::query::EventStatus;
 use inventory_core::seats::SeatFacts;
 use inventory_store::{EventAbout, NewEvent, SeatOutcome};
 
-/// A seated event of no seats. Writes end when they are let go; nothing else ever ends.
+/// A backend with a seated event without seats. Writes complete when notified; all other calls hang.
 #[derive(Default)]
-struct Slow {
+struct ManualBackend {
     writing: AtomicUsize,
     most_writing: AtomicUsize,
     written: Mutex<Vec<SeatId>>,
@@ -29,7 +29,7 @@ struct Slow {
 }
 
 #[tonic::async_trait]
-impl AdminBackend for Slow {
+impl AdminBackend for ManualBackend {
     async fn create_event(&self, _: NewEvent) -> Result<EventCreation, AdminError> {
         std::future::pending().await
     }
@@ -132,10 +132,10 @@ fn assert_late(error: &Status, began: Instant, limit: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stuck_backend_ends_in_deadline_exceeded() {
-    let admin = Admin::new(Arc::new(Slow {
+async fn hanging_backend_ends_with_deadline_exceeded() {
+    let admin = Admin::new(Arc::new(ManualBackend {
         stuck: true,
-        ..Slow::default()
+        ..ManualBackend::default()
     }));
     let event_id = "evt".to_owned();
     let began = Instant::now();
@@ -145,8 +145,8 @@ async fn a_stuck_backend_ends_in_deadline_exceeded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listing_that_stops_ends_in_deadline_exceeded_and_then_ends() {
-    let admin = Admin::new(Arc::new(Slow::default()));
+async fn hanging_listing_ends_with_deadline_exceeded() {
+    let admin = Admin::new(Arc::new(ManualBackend::default()));
     let began = Instant::now();
     let request = Request::new(pb::ListEventsRequest {});
     let mut pages = admin.list_events(request).await.unwrap().into_inner();
@@ -156,80 +156,80 @@ async fn a_listing_that_stops_ends_in_deadline_exceeded_and_then_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_importer_is_told_and_the_shards_hear_of_what_it_wrote() {
-    let slow = Arc::new(Slow::default());
-    slow.go.notify_one();
-    let backend: Arc<dyn AdminBackend> = slow.clone();
+async fn silent_import_client_gets_an_error_and_shards_are_notified() {
+    let backend_state = Arc::new(ManualBackend::default());
+    backend_state.go.notify_one();
+    let backend: Arc<dyn AdminBackend> = backend_state.clone();
     let began = Instant::now();
     let messages = stream::iter([seats(0, 1)]).chain(stream::pending());
     let error = import::run(&backend, Box::pin(messages)).await.unwrap_err();
     assert_late(&error, began, limits::ADMIN_CHUNK_WAIT_MAX);
     tokio::task::yield_now().await;
-    assert_eq!(slow.changed.load(Ordering::Relaxed), 1);
+    assert_eq!(backend_state.changed.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_import_that_is_dropped_is_announced_too() {
-    let slow = Arc::new(Slow::default());
-    let backend: Arc<dyn AdminBackend> = slow.clone();
+async fn dropped_import_notifies_the_shards() {
+    let backend_state = Arc::new(ManualBackend::default());
+    let backend: Arc<dyn AdminBackend> = backend_state.clone();
     let messages = stream::iter([seats(0, 1)]).chain(stream::pending());
     let import = import::run(&backend, Box::pin(messages));
     let cut = tokio::time::timeout(Duration::from_secs(1), import).await;
     assert!(cut.is_err(), "{cut:?}");
     tokio::task::yield_now().await;
-    assert_eq!(slow.changed.load(Ordering::Relaxed), 1);
+    assert_eq!(backend_state.changed.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_import_keeps_several_writes_in_flight_but_no_more_than_that() {
-    let slow = Arc::new(Slow::default());
-    let backend: Arc<dyn AdminBackend> = slow.clone();
+async fn import_keeps_a_bounded_number_of_writes_in_flight() {
+    let backend_state = Arc::new(ManualBackend::default());
+    let backend: Arc<dyn AdminBackend> = backend_state.clone();
     let count = 3 * limits::SEATS_PER_CHUNK_MAX - 50;
     let messages: Vec<_> = (0..count)
         .step_by(limits::SEATS_PER_CHUNK_MAX)
         .map(|from| seats(from, limits::SEATS_PER_CHUNK_MAX.min(count - from)))
         .collect();
     let import = import::run(&backend, stream::iter(messages));
-    let letting_go = async {
+    let notifying = async {
         loop {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            slow.go.notify_one();
+            backend_state.go.notify_one();
         }
     };
     let done = tokio::select! {
         done = import => done.unwrap(),
-        () = letting_go => unreachable!("it goes on for ever"),
+        () = notifying => unreachable!("endless loop"),
     };
     assert_eq!(done.written, count as i64);
-    let most = slow.most_writing.load(Ordering::Relaxed);
+    let most = backend_state.most_writing.load(Ordering::Relaxed);
     assert_eq!(most, limits::SEAT_WRITES_IN_FLIGHT_MAX);
-    let mut written = slow.written.lock().unwrap().clone();
+    let mut written = backend_state.written.lock().unwrap().clone();
     written.sort();
     written.dedup();
     assert_eq!(written.len(), count);
-    // Once: each time, all seats are read again.
+    // Exactly once, since each notification makes the shards read all seats.
     tokio::task::yield_now().await;
-    assert_eq!(slow.changed.load(Ordering::Relaxed), 1);
+    assert_eq!(backend_state.changed.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_gets_no_more_seats_than_it_can_be_read_with() {
-    let slow = Arc::new(Slow::default());
-    let backend: Arc<dyn AdminBackend> = slow.clone();
+async fn import_beyond_the_maximum_number_of_seats_is_refused() {
+    let backend_state = Arc::new(ManualBackend::default());
+    let backend: Arc<dyn AdminBackend> = backend_state.clone();
     let chunk = limits::SEATS_PER_CHUNK_MAX;
     let messages = (0..).map(move |n| seats(n * chunk, chunk));
-    let letting_go = async {
+    let notifying = async {
         loop {
             tokio::time::sleep(Duration::from_micros(100)).await;
-            slow.go.notify_waiters();
+            backend_state.go.notify_waiters();
         }
     };
     let error = tokio::select! {
         done = import::run(&backend, stream::iter(messages)) => done.unwrap_err(),
-        () = letting_go => unreachable!("it goes on for ever"),
+        () = notifying => unreachable!("endless loop"),
     };
     assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
     let info = error.get_details_error_info().unwrap();
     assert_eq!(info.reason, "TOO_MANY_SEATS");
-    assert!(slow.written.lock().unwrap().len() <= limits::SEATS_PER_EVENT_MAX);
+    assert!(backend_state.written.lock().unwrap().len() <= limits::SEATS_PER_EVENT_MAX);
 }

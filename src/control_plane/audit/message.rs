@@ -38,12 +38,12 @@ pub(super) fn planned(of: Result<&RepairPlan, &EventChanged>) -> pb::ReconcileUp
         },
         Ok(RepairPlan { repairs, left }) => {
             let one_run = repairs.iter().take(limits::AUDIT_REPAIRS_MAX);
-            let told = left.iter().take(limits::AUDIT_TOLD_MAX);
+            let shown = left.iter().take(limits::AUDIT_ITEMS_SHOWN_MAX);
             pb::RepairPlan {
                 moving: false,
                 repairs: one_run.map(repair).collect(),
                 further_repairs: repairs.len().saturating_sub(limits::AUDIT_REPAIRS_MAX) as i64,
-                left: told
+                left: shown
                     .map(|left| pb::LeftBreach {
                         breach: Some(breach(&left.breach)),
                         why: left.why.to_owned(),
@@ -82,7 +82,7 @@ fn report(of: &AuditReport) -> pb::AuditReport {
         AuditVerdict::Moving => pb::AuditVerdict::Moving,
         AuditVerdict::Breached => pb::AuditVerdict::Breached,
     };
-    let told = of.breaches.iter().take(limits::AUDIT_TOLD_MAX);
+    let breaches = of.breaches.iter().take(limits::AUDIT_ITEMS_SHOWN_MAX);
     let late = of.overdue.latest.iter();
     let moving = of.moving_stripes.iter();
     pb::AuditReport {
@@ -102,7 +102,7 @@ fn report(of: &AuditReport) -> pb::AuditReport {
             })
             .collect(),
         breach_count: of.breaches.len() as i64,
-        breaches: told.map(breach).collect(),
+        breaches: breaches.map(breach).collect(),
         moving_stripes: moving.map(|index| i32::from(*index)).collect(),
         moving_seats: signed(of.moving_seats),
         restless: of.restless,

@@ -52,7 +52,7 @@ async fn execute(scan: &ReconcileScan<'_>, seat_keys: u16, repairs: &[Repair]) -
                 error.to_string()
             }
         };
-        if sum.not_done.len() < limits::AUDIT_TOLD_MAX {
+        if sum.not_done.len() < limits::AUDIT_ITEMS_SHOWN_MAX {
             sum.not_done.push(pb::RepairNotDone {
                 repair: Some(message::repair(repair)),
                 why,

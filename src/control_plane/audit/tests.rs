@@ -226,15 +226,15 @@ async fn moving_stripe_is_read_at_most_the_maximum_number_of_rounds() {
 
 #[tokio::test]
 async fn suspect_seat_is_read_until_it_is_resolved() {
-    let gone = record("r9", ReservationState::Released, "s2");
+    let released = record("r9", ReservationState::Released, "s2");
     let next = record("r10", ReservationState::Confirmed, "s2");
-    // Written to; gone to another buyer, whose record is not read yet; read with it.
+    // First a concurrent write, then sold to a reservation whose record is not read yet, then with that record.
     let fine = ScriptedBackend {
         seat: Mutex::new(Some(sold("r9"))),
         looks: Mutex::new(vec![
             None,
-            Some(snapshot(sold("r10"), std::slice::from_ref(&gone))),
-            Some(snapshot(sold("r10"), &[gone, next])),
+            Some(snapshot(sold("r10"), std::slice::from_ref(&released))),
+            Some(snapshot(sold("r10"), &[released, next])),
         ]),
         ..ScriptedBackend::default()
     };
@@ -279,7 +279,7 @@ async fn reconcile_sends_plan_executes_repairs_and_verifies() {
 #[tokio::test]
 async fn failed_repair_is_reported_with_its_reason() {
     for (result, why) in [
-        (Ok(RepairOutcome::Stale), "had changed"),
+        (Ok(RepairOutcome::Stale), "changed after"),
         (Err(AuditError::Busy), "too much to do"),
     ] {
         let backend = ScriptedBackend {

@@ -425,7 +425,7 @@ fn overdue(books: &EventRecords, now: UnixMillis) -> OverdueHolds {
         count: late.len() as u64,
         latest: late
             .iter()
-            .take(limits::AUDIT_TOLD_MAX)
+            .take(limits::AUDIT_ITEMS_SHOWN_MAX)
             .map(|(ms, id)| ((*id).clone(), *ms))
             .collect(),
     }

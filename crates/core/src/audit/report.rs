@@ -335,7 +335,7 @@ pub struct ReservationCounts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OverdueHolds {
     pub count: u64,
-    /// The latest ones, at most [`crate::limits::AUDIT_TOLD_MAX`], with their delay in milliseconds.
+    /// The latest ones, at most [`crate::limits::AUDIT_ITEMS_SHOWN_MAX`], with their delay in milliseconds.
     pub latest: Vec<(ReservationId, u64)>,
 }
 
