@@ -1,4 +1,4 @@
-//! What help says below the options.
+//! Help texts below the options.
 
 use std::fmt::Write as _;
 
@@ -8,65 +8,65 @@ use crate::config::variables::{READ_BY_THE_EXPORTER, READ_BY_THE_SDK, VARIABLES}
 /// Below the list of commands.
 pub(super) const START_HERE: &str = "\
 Start here:
-  inventory-api dev                 a server with a sample event; it prints what to try
-  inventory-api serve --help        every setting, with its default
+  inventory-api dev                 a server with a sample event and commands to try
+  inventory-api serve --help        all settings with their defaults
 
-Exit codes: 0 well done, 1 failed, 64 wrong usage or settings";
+Exit codes: 0 success, 1 failure, 64 usage or configuration error, 70 stalled shard, 75 try again";
 
-// The text above is a constant: a changed code must not outlive it.
+// The text above is a constant and must agree with the codes.
 const _: () = assert!(exit::OK == 0 && exit::FAILED == 1 && exit::USAGE == 64);
 
 /// Below `top`.
 pub(super) const TOP: &str = "\
 Keys: q quits, p pauses, s sorts the events, ? explains the columns. NO_COLOR is respected.
 
-Exit codes: 0 well done, 1 with --once no figures could be had, 64 wrong usage";
+Exit codes: 0 success, 1 no metrics with --once, 64 usage error";
 
 /// Below `event create`.
 pub(super) const CREATE: &str = "\
-Exit codes: 0 created, or there already with the same arguments; 1 refused; 64 wrong usage";
+Exit codes: 0 created, or exists with the same arguments; 1 failure; 64 usage error";
 
 /// Below `event restock`.
 pub(super) const RESTOCK: &str = "\
-A total below what is held or sold is refused with the numbers. --add reads the total first and
-sends the sum; run twice it adds twice.
+A total below the held and sold tickets is rejected. --add reads the current total and sends the sum;
+running it twice adds twice.
 
-Exit codes: 0 done, 1 refused or failed, 64 wrong usage";
+Exit codes: 0 success, 1 failure, 64 usage error";
 
 /// Below `seats import`.
 pub(super) const IMPORT: &str = "\
-CSV needs a first line that names its columns; JSON lines need one object per line. What it is
-shows by its first character. Columns, or keys:
-  seat_id        1 to 128 bytes of [A-Za-z0-9._:-]; must be there, each seat once
+A CSV file needs a header line; a JSON lines file has one object per line. The first character of the
+file decides which of them it is. Columns or keys:
+  seat_id        1 to 128 bytes of [A-Za-z0-9._:-]; required, unique
   section        up to 64 bytes each; may be empty or missing
   row
   number
   price          a decimal number, such as 120000 or 45.50, with no more decimals than the currency
                  has: none in KRW or JPY, three in KWD, two in most
-  price_amount   instead of price: in the currency's smallest unit, such as 4550
-  currency       ISO 4217, such as KRW; needed where there is a price
+  price_amount   instead of price: an amount in the smallest unit of the currency, such as 4550
+  currency       ISO 4217, such as KRW; required with a price
 
-Every line is looked at before anything is sent; one wrong line, and nothing is. A seat that is there
-already gets the facts of the file and stays sold, held or blocked as it is. Seats that the file does
-not name stay as they are.
+Every line is checked before the first one is sent; nothing is sent if a line is wrong. A seat that
+exists gets the section, row, number and price of the file and keeps its state. Seats that are not in
+the file do not change.
 
-Exit codes: 0 all seats written, 1 refused or failed, 64 wrong usage or a wrong line";
+Exit codes: 0 all seats written, 1 failure, 64 usage error or wrong line";
 
 /// Below `seats block` and `seats unblock`.
 pub(super) const BLOCK: &str = "\
-Held and sold seats are left as they are, and told.
+Held and sold seats do not change and are listed.
 
-Exit codes: 0 every seat is now as asked for, 1 some are not, 64 wrong usage";
+Exit codes: 0 all seats have the requested state, 1 some do not, 64 usage error";
 
 /// Below `export`.
 pub(super) const EXPORT: &str = "\
-Columns, or keys: reservation_id, event_id, status, quantity, seat_ids, order_id, payment_intent_id,
-expires_at, created_at, changed_at. Times are UTC; what there is not is empty, in JSON null. In CSV,
-seat_ids have a space between them.
+Columns or keys: reservation_id, event_id, status, quantity, seat_ids, order_id, payment_intent_id,
+expires_at, created_at, changed_at. Times are UTC. Missing values are empty in CSV and null in JSON. In
+CSV, spaces separate the seat_ids.
 
-The reservations come as the store has them, in no order, while the sale goes on.
+The order of the reservations is undefined. An export during a sale is no consistent snapshot.
 
-Exit codes: 0 all written, 1 failed, 64 wrong usage";
+Exit codes: 0 success, 1 failure, 64 usage error";
 
 /// Below `completions`.
 pub(super) const COMPLETIONS: &str = "\
@@ -77,8 +77,8 @@ For example:
 
 /// Below the options of `verify` and `reconcile`.
 pub(super) const VERDICTS: &str = "\
-Exit codes: 0 everything was proven, 1 a breach or no answer, 75 no breach among what stood still
-but parts are being sold too fast to be judged";
+Exit codes: 0 no breach, 1 a breach or no answer, 75 no breach found, but parts changed too fast to be
+verified: try again";
 
 const _: () = assert!(exit::MOVING == 75);
 

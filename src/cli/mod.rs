@@ -34,14 +34,14 @@ use inventory_store::embedded;
 
 /// Every exit code of the program.
 pub mod exit {
-    /// It did what it was asked for.
+    /// Success.
     pub const OK: u8 = 0;
-    /// It could not; the reason is on stderr.
+    /// Failure; the reason is on stderr.
     pub const FAILED: u8 = 1;
-    /// The command line or a setting is wrong (EX_USAGE of sysexits): trying again cannot help.
+    /// Usage or configuration error (`EX_USAGE` of sysexits.h); a retry cannot help.
     pub const USAGE: u8 = 64;
-    /// `verify` found no breach and could not prove everything, for the event is being sold
-    /// (EX_TEMPFAIL of sysexits): try again later.
+    /// `verify` found no breach but could not verify everything, because the event changed too fast
+    /// (`EX_TEMPFAIL` of sysexits.h): try again.
     pub const MOVING: u8 = 75;
 }
 

@@ -12,18 +12,18 @@ use inventory_core::ids::{EventId, ReservationId, SeatId};
 
 const TOTALS: std::ops::RangeInclusive<i64> = 1..=EVENT_TOTAL_MAX;
 
-/// Where to call; for commands that print something else than an answer.
+/// The server to call; for commands that do not print its answer.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ServerArgs {
-    /// Where the server's admin port is [default: 127.0.0.1 at ADMIN_PORT, 8081]
+    /// Address of the server's admin port [default: 127.0.0.1 and ADMIN_PORT, 8081]
     #[arg(long = "admin", value_name = "ADDR", value_parser = client::parse_address)]
     pub(in crate::cli) address: Option<Uri>,
 }
 
-/// Where to call, and how to print what comes back.
+/// The server to call, and the format of the output.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AdminArgs {
-    /// Print JSON instead of text for people
+    /// Print JSON instead of text
     #[arg(long)]
     pub(in crate::cli) json: bool,
 
@@ -33,7 +33,7 @@ pub(in crate::cli) struct AdminArgs {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum EventCommand {
-    /// Create an event; repeating it changes nothing
+    /// Create an event; repeating the command changes nothing
     #[command(
         override_usage = "inventory-api event create <ID> --total <N> [OPTIONS]\n       \
                           inventory-api event create <ID> --seated [OPTIONS]",
@@ -41,40 +41,40 @@ pub(in crate::cli) enum EventCommand {
     )]
     Create(CreateArgs),
 
-    /// Show what is left of an event, by stripe or by section
+    /// Show the stock of an event by stripe or by section
     Show(EventArgs),
 
     /// List all events
     List(AdminArgs),
 
-    /// Give an event more tickets, or fewer
+    /// Change the number of tickets of an event
     #[command(
         override_usage = "inventory-api event restock <ID> <--total <N>|--add <N>> [OPTIONS]",
         after_help = help::RESTOCK
     )]
     Restock(RestockArgs),
 
-    /// End the sale: no new reservations; what is held can still be confirmed
+    /// Close the sale: no new reservations; existing holds can still be confirmed
     Close(EventArgs),
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CreateArgs {
-    /// The event: 1 to 128 bytes of [A-Za-z0-9._:-]
+    /// Event id: 1 to 128 bytes of [A-Za-z0-9._:-]
     #[arg(value_name = "ID")]
     pub(in crate::cli) event: EventId,
 
-    /// Tickets to sell
+    /// Number of tickets
     #[arg(long, value_name = "N", required_unless_present = "seated",
           value_parser = clap::value_parser!(i64).range(TOTALS))]
     pub(in crate::cli) total: Option<i64>,
 
-    /// Items the stock is split over, each sells on its own: 1 to 64, or auto, which is one per 250
-    /// tickets up to 20 [default: auto]
+    /// Stripes over which the stock is split, 1 to 64; auto is one per 250 tickets, up to 20
+    /// [default: auto]
     #[arg(long, value_name = "N|auto", value_parser = stripes)]
     pub(in crate::cli) stripes: Option<u16>,
 
-    /// Sell seats instead of a number of tickets; `seats import` brings them
+    /// Create a seated event; `seats import` adds its seats
     #[arg(long, conflicts_with_all = ["total", "stripes"])]
     pub(in crate::cli) seated: bool,
 
@@ -95,15 +95,15 @@ fn stripes(text: &str) -> Result<u16, String> {
     number.ok_or_else(|| format!("{text} is not in 1..={STRIPES_MAX}, nor auto"))
 }
 
-/// What an event may be given when it is created.
+/// Attributes of an event at its creation.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AboutArgs {
-    /// Partition keys the seats are spread over: each takes about 500 seat holds a second [default: 1]
+    /// Partition keys of the seats; each sells about 500 seats a second [default: 1]
     #[arg(long, value_name = "N", conflicts_with_all = ["total", "stripes"],
           value_parser = clap::value_parser!(u16).range(1..=i64::from(SEAT_KEYS_MAX)))]
     pub(in crate::cli) seat_keys: Option<u16>,
 
-    /// What people call the event
+    /// Name of the event
     #[arg(
         long,
         value_name = "TEXT",
@@ -112,7 +112,7 @@ pub(in crate::cli) struct AboutArgs {
     )]
     pub(in crate::cli) name: String,
 
-    /// Where it takes place
+    /// Venue of the event
     #[arg(
         long,
         value_name = "TEXT",
@@ -124,7 +124,7 @@ pub(in crate::cli) struct AboutArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EventArgs {
-    /// The event
+    /// Event id
     #[arg(value_name = "ID")]
     pub(in crate::cli) event: EventId,
 
@@ -134,16 +134,16 @@ pub(in crate::cli) struct EventArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RestockArgs {
-    /// The event
+    /// Event id
     #[arg(value_name = "ID")]
     pub(in crate::cli) event: EventId,
 
-    /// Tickets in all, sold ones included
+    /// New total, including held and sold tickets
     #[arg(long, value_name = "N", required_unless_present = "add", conflicts_with = "add",
           value_parser = clap::value_parser!(i64).range(TOTALS))]
     pub(in crate::cli) total: Option<i64>,
 
-    /// Tickets beside those there are
+    /// Tickets to add to the current total
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(TOTALS))]
     pub(in crate::cli) add: Option<i64>,
 
@@ -153,26 +153,26 @@ pub(in crate::cli) struct RestockArgs {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum SeatsCommand {
-    /// Bring seats into a seated event; repeating it, or going on after a break, is running it again
+    /// Import seats into a seated event; run it again after an interruption
     #[command(after_help = help::IMPORT)]
     Import(ImportArgs),
 
-    /// Take free seats out of the sale
+    /// Block available seats
     #[command(after_help = help::BLOCK)]
     Block(BlockArgs),
 
-    /// Put blocked seats back into the sale
+    /// Make blocked seats available again
     #[command(after_help = help::BLOCK)]
     Unblock(BlockArgs),
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ImportArgs {
-    /// The event
+    /// Event id
     #[arg(value_name = "EVENT")]
     pub(in crate::cli) event: EventId,
 
-    /// CSV or JSON lines; - is standard input
+    /// CSV or JSON lines file; - is standard input
     #[arg(value_name = "FILE")]
     pub(in crate::cli) file: PathBuf,
 
@@ -180,7 +180,7 @@ pub(in crate::cli) struct ImportArgs {
     #[arg(long)]
     pub(in crate::cli) create: bool,
 
-    /// Only look whether the file is good; send nothing
+    /// Only check the file; send nothing
     #[arg(long, conflicts_with = "create")]
     pub(in crate::cli) check: bool,
 
@@ -194,31 +194,31 @@ pub(in crate::cli) struct ImportArgs {
 /// As [`AboutArgs`], which go with --create only.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ImportAboutArgs {
-    /// With --create: partition keys the seats are spread over [default: 1]
+    /// With --create: partition keys of the seats [default: 1]
     #[arg(long, value_name = "N", requires = "create",
           value_parser = clap::value_parser!(u16).range(1..=i64::from(SEAT_KEYS_MAX)))]
     pub(in crate::cli) seat_keys: Option<u16>,
 
-    /// With --create: what people call the event
+    /// With --create: name of the event
     #[arg(long, value_name = "TEXT", requires = "create")]
     pub(in crate::cli) name: Option<String>,
 
-    /// With --create: where it takes place
+    /// With --create: venue of the event
     #[arg(long, value_name = "TEXT", requires = "create")]
     pub(in crate::cli) venue: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BlockArgs {
-    /// The event
+    /// Event id
     #[arg(value_name = "EVENT")]
     pub(in crate::cli) event: EventId,
 
-    /// The seats
+    /// Seat ids
     #[arg(value_name = "SEAT", required_unless_present = "file")]
     pub(in crate::cli) seats: Vec<SeatId>,
 
-    /// Read the seats from a file, one per line; - is standard input
+    /// File with one seat id per line; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "seats")]
     pub(in crate::cli) file: Option<PathBuf>,
 
@@ -228,16 +228,16 @@ pub(in crate::cli) struct BlockArgs {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum ReservationCommand {
-    /// Show how a reservation stands
+    /// Show a reservation
     Show(ReservationArgs),
 
-    /// Give back what a confirmed reservation has; repeating it changes nothing
+    /// Refund a confirmed reservation; repeating the command changes nothing
     Refund(ReservationArgs),
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ReservationArgs {
-    /// The reservation
+    /// Reservation id
     #[arg(value_name = "ID")]
     pub(in crate::cli) reservation: ReservationId,
 
@@ -247,19 +247,19 @@ pub(in crate::cli) struct ReservationArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExportArgs {
-    /// The event
+    /// Event id
     #[arg(value_name = "EVENT")]
     pub(in crate::cli) event: EventId,
 
-    /// How each reservation is written
+    /// Format of the output
     #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
     pub(in crate::cli) format: ExportFormat,
 
-    /// Write to this file, which is made whole or not at all, instead of standard output
+    /// Output file, written atomically, instead of standard output
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) out: Option<PathBuf>,
 
-    /// Only reservations of this status
+    /// Only reservations with this status
     #[arg(long, value_enum)]
     pub(in crate::cli) status: Option<ExportStatus>,
 
@@ -285,7 +285,7 @@ pub(in crate::cli) enum ExportStatus {
 #[derive(Debug, Args)]
 #[command(after_help = help::VERDICTS)]
 pub(in crate::cli) struct VerifyArgs {
-    /// The event
+    /// Event id
     #[arg(value_name = "EVENT")]
     pub(in crate::cli) event: EventId,
 
@@ -296,11 +296,11 @@ pub(in crate::cli) struct VerifyArgs {
 #[derive(Debug, Args)]
 #[command(after_help = help::VERDICTS)]
 pub(in crate::cli) struct ReconcileArgs {
-    /// The event
+    /// Event id
     #[arg(value_name = "EVENT")]
     pub(in crate::cli) event: EventId,
 
-    /// Carry the plan out, and verify again; without it nothing is changed
+    /// Apply the repairs and verify again; without this option nothing changes
     #[arg(long)]
     pub(in crate::cli) apply: bool,
 
@@ -310,7 +310,7 @@ pub(in crate::cli) struct ReconcileArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LogLevelArgs {
-    /// debug (every call), info, warn or error; without it the level in force is told
+    /// New level: debug (every call), info, warn or error [default: print the current level]
     #[arg(value_name = "LEVEL")]
     pub(in crate::cli) level: Option<LogLevel>,
 

@@ -16,7 +16,7 @@ mod admin;
 
 pub(super) use admin::*;
 
-/// Sells tickets, never one twice: reservations in DynamoDB, grouped and committed per core.
+/// Ticket inventory server: reservations in DynamoDB, never oversold, with one outcome per reservation id.
 #[derive(Debug, Parser)]
 #[command(
     name = "inventory-api",
@@ -31,10 +31,10 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CliCommand {
-    /// Run the server on an embedded engine: nothing to install, nothing to set
+    /// Run the server on an embedded database, without any setup
     Dev(DevArgs),
 
-    /// Sell out an event in front of you, and prove that none was sold twice
+    /// Sell out an event with real clients and verify every promise
     Demo(DemoOptions),
 
     /// Run the server on DynamoDB
@@ -42,7 +42,7 @@ pub(super) enum CliCommand {
               after_long_help = help::environment(help::HelpDetail::Long))]
     Serve,
 
-    /// Make the DynamoDB tables, or say how they differ
+    /// Create or check the DynamoDB tables
     #[command(subcommand, arg_required_else_help = true)]
     Tables(TablesCommand),
 
@@ -50,69 +50,69 @@ pub(super) enum CliCommand {
     #[command(subcommand, arg_required_else_help = true)]
     Event(EventCommand),
 
-    /// Import the seats of an event, or take some out of the sale
+    /// Import, block or unblock the seats of an event
     #[command(subcommand, arg_required_else_help = true)]
     Seats(SeatsCommand),
 
-    /// Show one reservation, or refund it
+    /// Show or refund a reservation
     #[command(subcommand, arg_required_else_help = true)]
     Reservation(ReservationCommand),
 
-    /// Write out the reservations of an event
+    /// Export the reservations of an event
     #[command(after_help = help::EXPORT)]
     Export(ExportArgs),
 
-    /// Prove that an event's books balance: capacity, reservations, seats, orders
+    /// Verify the books of an event: capacity, reservations, seats, orders
     Verify(VerifyArgs),
 
-    /// Say how to repair what a hand put out of balance, or repair it
+    /// Show, or apply, repairs for inconsistent stock
     Reconcile(ReconcileArgs),
 
-    /// Tell what the running server logs, or change it until it ends
+    /// Show or change the log level of the running server
     LogLevel(LogLevelArgs),
 
-    /// Watch the running server's figures in the terminal
+    /// Show the metrics of the running server in the terminal
     #[command(after_help = help::TOP)]
     Top(TopArgs),
 
-    /// Look at everything `serve` needs before it is needed
+    /// Check everything that `serve` needs: kernel, limits, ports, store, tables
     Check,
 
-    /// Ask the running server whether it serves; exit code 0 if it does
+    /// Check the health of the running server; exit code 0 if it serves
     Health(HealthArgs),
 
-    /// Print completions for a shell
+    /// Print shell completions
     #[command(after_help = help::COMPLETIONS)]
     Completions(CompletionsArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct DevArgs {
-    /// Keep everything in memory: it is gone when the server stops
+    /// Keep all data in memory; it is lost when the server stops
     #[arg(long, conflicts_with = "data")]
     pub(super) memory: bool,
 
-    /// Keep the data in this directory; made if missing
+    /// Directory of the data; created if missing
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub(super) data: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TablesCommand {
-    /// Make the tables that are missing; those that are there stay as they are
+    /// Create missing tables; existing tables stay unchanged
     Create,
 
-    /// Say what differs from what the server needs
+    /// Show how the tables differ from what the server needs
     Check,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
-    /// Where the server is [default: 127.0.0.1 at GRPC_PORT, 8080]
+    /// Address of the server [default: 127.0.0.1 and GRPC_PORT, 8080]
     #[arg(long = "server", value_name = "ADDR", value_parser = client::parse_address)]
     pub(super) address: Option<Uri>,
 
-    /// Ask for one service, for example inventory.v1.Inventory, instead of the whole server
+    /// Check one service, for example inventory.v1.Inventory, instead of the whole server
     #[arg(
         long,
         value_name = "NAME",
@@ -124,24 +124,24 @@ pub(super) struct HealthArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
-    /// Where the server's figures are [default: 127.0.0.1 at METRICS_PORT, 9090]
+    /// Address of the server's metrics [default: 127.0.0.1 and METRICS_PORT, 9090]
     #[arg(long, value_name = "ADDR", value_parser = client::parse_address)]
     pub(super) metrics: Option<Uri>,
 
-    /// How often to look, from 250ms to 1m
+    /// Interval between samples, from 250ms to 1m
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     pub(super) every: Duration,
 
-    /// Look twice, print what happened in between, and end
+    /// Take two samples, print the rates between them, and exit
     #[arg(long)]
     pub(super) once: bool,
 
-    /// Print JSON instead of text for people
+    /// Print JSON instead of text
     #[arg(long, requires = "once")]
     pub(super) json: bool,
 }
 
-/// How often `top` looks.
+/// The interval between the samples of `top`.
 fn interval(text: &str) -> Result<Duration, String> {
     let (shortest, longest) = (TOP_EVERY_MIN, TOP_EVERY_MAX);
     let wanted = || format!("want {} to {}", format_span(shortest), format_span(longest));
@@ -154,7 +154,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArgs {
-    /// The shell: bash, zsh or fish
+    /// Shell: bash, zsh or fish
     #[arg(value_name = "SHELL", value_parser = known_shell, hide_possible_values = true)]
     pub(super) shell: Shell,
 }
