@@ -177,7 +177,7 @@ pub static ADMIN_HOST: Variable<AddressKind> = Variable {
     default: "127.0.0.1",
     kind: AddressKind,
     example: "127.0.0.1",
-    about: "listen address of ADMIN_PORT, which has no authentication",
+    about: "listen address of ADMIN_PORT; no authentication",
 };
 
 pub static GRPC_TIMEOUT: Variable<DurationKind> = Variable {
@@ -251,7 +251,7 @@ pub static SOLD_OUT_LATCH_MS: Variable<DurationKind> = Variable {
         bare: DefaultUnit::Millis,
     },
     example: "50",
-    about: "how long one strong read of all stripes may be reused to answer \"sold out\"",
+    about: "maximum age of a read used to answer \"sold out\"",
 };
 
 pub static READ_STALENESS_MS: Variable<DurationKind> = Variable {
@@ -264,7 +264,7 @@ pub static READ_STALENESS_MS: Variable<DurationKind> = Variable {
         bare: DefaultUnit::Millis,
     },
     example: "50",
-    about: "maximum age of the stock snapshot used by CheckAvailability",
+    about: "maximum age of the stock snapshot of checks",
 };
 
 pub static HOLD_TTL: Variable<DurationKind> = Variable {

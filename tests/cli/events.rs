@@ -146,7 +146,7 @@ fn what_is_about_tickets_is_refused_of_seats_and_the_reverse() {
     for (args, said) in [
         (
             &["event", "restock", "seats", "--total", "5"][..],
-            "has seats",
+            "is seated",
         ),
         (&["event", "restock", "seats", "--add", "5"], "seats import"),
         (&["seats", "block", "tickets", "A-1"], "has no seats"),
