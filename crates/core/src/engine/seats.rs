@@ -158,7 +158,7 @@ impl Engine {
         let operation = &task.operation;
         let (reservation, event) = (&operation.reservation, &operation.event);
         let is_confirmed = task.hint.is_confirmed();
-        if (is_confirmed || fault::planted(Fault::SeatsSoldOutUnread))
+        if is_confirmed
             && let Some(remaining) = self.in_flight.shortage(reservation, event)
         {
             self.reject(operation, Rejection::InsufficientInventory { remaining });
@@ -179,6 +179,12 @@ impl Engine {
                 let remaining = Some(remaining.unwrap_or_default());
                 self.in_flight.set_shortage(reservation, event, remaining);
             }
+        }
+        if fault::planted(Fault::SeatsSoldOutUnread)
+            && let Some(remaining) = self.in_flight.shortage(reservation, event)
+        {
+            self.reject(operation, Rejection::InsufficientInventory { remaining });
+            return;
         }
         self.read_record(OperationTask {
             layout: Some(layout),

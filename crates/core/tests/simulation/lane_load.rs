@@ -1,8 +1,7 @@
-//! Pools of lanes under load, in virtual time: how long callers wait, what overload does to those who
-//! are admitted, and how processes that share stripes come apart.
+//! Pools of lanes under load, in virtual time: queueing times, overload, and processes that share stripes.
 //!
-//! The store here has stock for everybody. A transaction takes longer the larger it is, scatters, and
-//! cancels another that meets it on a stripe, as DynamoDB's do.
+//! The store has stock for every call. A transaction takes longer the larger it is, with scatter, and cancels
+//! another one on the same stripe, as DynamoDB does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -20,21 +19,21 @@ use inventory_core::transaction::{EventLayout, Transaction, TransactionOutcome};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-/// One way to the store or back.
-const WAY: u64 = 1_000;
+/// Time of one way to the store or back.
+const ONE_WAY: u64 = 1_000;
 
 #[derive(Debug)]
-enum Happening {
+enum Step {
     Arrives(usize),
     AtStore(usize, u16, Rc<Transaction>),
-    /// The store has done with it and answers.
+    /// The store has executed the transaction and answers.
     Done(usize, u16, Rc<Transaction>),
     Settled(usize, u16, TransactionOutcome),
     Wakes(usize),
 }
 
 #[derive(Debug)]
-struct Told {
+struct CallResult {
     called: u64,
     at: u64,
     sold: bool,
@@ -42,30 +41,30 @@ struct Told {
 }
 
 /// Processes, each with a pool of its own on the same stripes.
-struct Plant {
+struct LoadTest {
     pools: Vec<Pool>,
     counters: Vec<Counters>,
     now: u64,
     made: u64,
-    happenings: BTreeMap<(u64, u64), Happening>,
-    /// Stripes that a transaction has at this moment.
+    agenda: BTreeMap<(u64, u64), Step>,
+    /// Stripes of the transactions that the store is executing.
     taken: BTreeSet<u16>,
     rng: SmallRng,
     event: EventId,
-    /// Microseconds between two calls of one process; `None`: none come.
+    /// Microseconds between two calls of one process; `None`: no calls.
     every: Option<u64>,
     patience: u64,
     calls: BTreeMap<ReservationId, u64>,
     called: u64,
-    told: Vec<Told>,
-    /// When each process is to be woken, as scheduled.
+    results: Vec<CallResult>,
+    /// The scheduled timer of each process.
     wakes: Vec<Option<u64>>,
     /// When transactions conflicted, and when they were sent.
     conflicts: Vec<u64>,
     sent: Vec<u64>,
 }
 
-impl Plant {
+impl LoadTest {
     fn new(shares: &[StripeShare], stripes: u16) -> Self {
         let event: EventId = "evt".parse().unwrap();
         let shape = EventLayout {
@@ -87,7 +86,7 @@ impl Plant {
             pools,
             now: 1_000_000,
             made: 0,
-            happenings: BTreeMap::new(),
+            agenda: BTreeMap::new(),
             taken: BTreeSet::new(),
             rng: SmallRng::seed_from_u64(7),
             event,
@@ -95,74 +94,74 @@ impl Plant {
             patience: 250_000,
             calls: BTreeMap::new(),
             called: 0,
-            told: Vec::new(),
+            results: Vec::new(),
             conflicts: Vec::new(),
             sent: Vec::new(),
         }
     }
 
-    /// Lets so many calls a second come to each process for so many milliseconds.
+    /// Runs with `per_second` calls to each process for `ms` milliseconds.
     fn run(&mut self, per_second: u64, ms: u64) {
         self.every = (per_second > 0).then(|| 1_000_000 / per_second);
         if self.every.is_some() {
             for process in 0..self.pools.len() {
-                self.make(self.now + process as u64, Happening::Arrives(process));
+                self.make(self.now + process as u64, Step::Arrives(process));
             }
         }
         let until = self.now + ms * 1_000;
-        while let Some(((at, _), _)) = self.happenings.first_key_value() {
+        while let Some(((at, _), _)) = self.agenda.first_key_value() {
             if *at >= until {
                 break;
             }
-            let ((at, _), happening) = self.happenings.pop_first().unwrap();
+            let ((at, _), step) = self.agenda.pop_first().unwrap();
             self.now = at;
-            self.happen(happening);
+            self.run_step(step);
         }
         self.now = until;
-        self.happenings
-            .retain(|_, happening| !matches!(happening, Happening::Arrives(_)));
+        self.agenda
+            .retain(|_, step| !matches!(step, Step::Arrives(_)));
     }
 
-    fn make(&mut self, at: u64, happening: Happening) {
+    fn make(&mut self, at: u64, step: Step) {
         self.made += 1;
-        self.happenings.insert((at, self.made), happening);
+        self.agenda.insert((at, self.made), step);
     }
 
-    fn happen(&mut self, happening: Happening) {
-        match happening {
-            Happening::Arrives(process) => {
+    fn run_step(&mut self, step: Step) {
+        match step {
+            Step::Arrives(process) => {
                 self.call(process);
                 if let Some(every) = self.every {
-                    self.make(self.now + every, Happening::Arrives(process));
+                    self.make(self.now + every, Step::Arrives(process));
                 }
             }
-            Happening::AtStore(process, lane, transaction) => {
+            Step::AtStore(process, lane, transaction) => {
                 let mut stripes = transaction.stripes.iter().map(|update| update.stripe);
                 if stripes.any(|stripe| self.taken.contains(&stripe)) {
                     self.conflicts.push(self.now);
-                    let settled = Happening::Settled(process, lane, TransactionOutcome::Conflict);
-                    self.make(self.now + WAY, settled);
+                    let settled = Step::Settled(process, lane, TransactionOutcome::Conflict);
+                    self.make(self.now + ONE_WAY, settled);
                     return;
                 }
                 self.taken
                     .extend(transaction.stripes.iter().map(|u| u.stripe));
                 let took = self.takes(transaction.action_count());
-                self.make(self.now + took, Happening::Done(process, lane, transaction));
+                self.make(self.now + took, Step::Done(process, lane, transaction));
             }
-            Happening::Done(process, lane, transaction) => {
+            Step::Done(process, lane, transaction) => {
                 for update in &transaction.stripes {
                     self.taken.remove(&update.stripe);
                 }
                 drop(transaction);
-                let settled = Happening::Settled(process, lane, TransactionOutcome::Committed);
-                self.make(self.now + WAY, settled);
+                let settled = Step::Settled(process, lane, TransactionOutcome::Committed);
+                self.make(self.now + ONE_WAY, settled);
             }
-            Happening::Settled(process, lane, outcome) => {
+            Step::Settled(process, lane, outcome) => {
                 self.with(process, |pool, turn| {
                     pool.handle_outcome(lane, outcome, turn)
                 });
             }
-            Happening::Wakes(process) => {
+            Step::Wakes(process) => {
                 if self.wakes[process].is_some_and(|at| at <= self.now) {
                     self.wakes[process] = None;
                 }
@@ -171,7 +170,7 @@ impl Plant {
         }
     }
 
-    /// 13 ms for a few actions, 26 for a hundred, some a quarter less or more, one in twenty twice that.
+    /// 13 ms for a few actions, 26 ms for a hundred, plus or minus a quarter; one in twenty takes twice that.
     fn takes(&mut self, actions: usize) -> u64 {
         let usual = self.typical(actions) * self.rng.random_range(75..125) / 100;
         match self.rng.random_range(0..20) {
@@ -230,8 +229,8 @@ impl Plant {
         for (lane, transaction) in out.send {
             self.sent.push(self.now);
             self.make(
-                self.now + WAY,
-                Happening::AtStore(process, lane, transaction),
+                self.now + ONE_WAY,
+                Step::AtStore(process, lane, transaction),
             );
         }
         for settled in out.completions {
@@ -239,7 +238,7 @@ impl Plant {
                 .calls
                 .remove(&settled.reservation)
                 .expect("called once");
-            self.told.push(Told {
+            self.results.push(CallResult {
                 called,
                 at: self.now,
                 sold: matches!(settled.answer, Answer::Confirmed { .. }),
@@ -252,93 +251,93 @@ impl Plant {
         let due = self.pools[process].wake_at().map(|at| at.0.max(self.now));
         if let Some(due) = due.filter(|due| self.wakes[process].is_none_or(|set| *due < set)) {
             self.wakes[process] = Some(due);
-            self.make(due, Happening::Wakes(process));
+            self.make(due, Step::Wakes(process));
         }
     }
 
-    /// What was told to the calls made from `from` to `until`, in microseconds of this clock.
-    fn told_to(&self, from: u64, until: u64) -> impl Iterator<Item = &Told> {
-        self.told
+    /// The results of the calls made from `from` to `until`, in microseconds.
+    fn results_between(&self, from: u64, until: u64) -> impl Iterator<Item = &CallResult> {
+        self.results
             .iter()
-            .filter(move |told| (from..until).contains(&told.called))
+            .filter(move |result| (from..until).contains(&result.called))
     }
 }
 
 const ALL: StripeShare = StripeShare { first: 0, step: 1 };
 
-/// The latency, in milliseconds, that this share of the sold calls stayed under.
-fn percentile<'a>(told: impl Iterator<Item = &'a Told>, share: f64) -> f64 {
-    let sold = told.filter(|told| told.sold);
-    let mut spans: Vec<u64> = sold.map(|told| told.at - told.called).collect();
+/// The latency in milliseconds that this share of the sold calls did not exceed.
+fn percentile<'a>(results: impl Iterator<Item = &'a CallResult>, share: f64) -> f64 {
+    let sold = results.filter(|result| result.sold);
+    let mut spans: Vec<u64> = sold.map(|result| result.at - result.called).collect();
     assert!(!spans.is_empty(), "nobody bought");
     spans.sort_unstable();
     let index = ((spans.len() - 1) as f64 * share) as usize;
     spans[index] as f64 / 1_000.0
 }
 
-/// Calls a second that are sold when more come than can be.
+/// Calls sold per second when more arrive than can be sold.
 fn capacity(stripes: u16) -> f64 {
-    let mut plant = Plant::new(&[ALL], stripes);
-    plant.patience = 60_000_000;
-    plant.run(20_000, 400);
-    let from = plant.now;
-    plant.run(20_000, 1_000);
-    let during = |told: &&Told| told.sold && (from..plant.now).contains(&told.at);
-    plant.told.iter().filter(during).count() as f64
+    let mut load = LoadTest::new(&[ALL], stripes);
+    load.patience = 60_000_000;
+    load.run(20_000, 400);
+    let from = load.now;
+    load.run(20_000, 1_000);
+    let during = |result: &&CallResult| result.sold && (from..load.now).contains(&result.at);
+    load.results.iter().filter(during).count() as f64
 }
 
-/// With a line of its own a lane makes its callers wait for its own transaction; with one line for all
-/// they wait for whichever ends first.
+/// With a queue of its own, a lane makes its callers wait for its own transaction; with one shared queue they
+/// wait for whichever transaction ends first.
 #[test]
-fn one_line_for_eight_lanes_makes_the_wait_short() {
+fn one_queue_for_eight_lanes_shortens_the_wait() {
     let (mut own, mut shared) = (Vec::new(), Vec::new());
     let apart: Vec<StripeShare> = (0..8).map(|first| StripeShare { first, step: 8 }).collect();
     for (shares, per_second, p) in [
         (&apart[..], 1_000, &mut own),
         (&[ALL][..], 8_000, &mut shared),
     ] {
-        let mut plant = Plant::new(shares, 8);
-        plant.run(per_second, 2_000);
-        let from = plant.now - 1_500_000;
+        let mut load = LoadTest::new(shares, 8);
+        load.run(per_second, 2_000);
+        let from = load.now - 1_500_000;
         *p = [0.5, 0.95]
-            .map(|share| percentile(plant.told_to(from, plant.now), share))
+            .map(|share| percentile(load.results_between(from, load.now), share))
             .to_vec();
     }
     println!("p50 and p95 in ms: {own:?} with a line each, {shared:?} with one for all");
-    // What is left is the transaction itself.
+    // The rest is the transaction itself.
     assert!(shared[0] < 0.9 * own[0], "{shared:?} and {own:?}");
     assert!(shared[1] < 0.9 * own[1], "{shared:?} and {own:?}");
 }
 
-/// Lanes that took the line whenever they could would empty it together, all be away with next to
-/// nothing, and let a crowd gather until the first was back.
+/// Lanes that always took what is queued would empty the queue at once with small transactions, and a crowd
+/// would wait until the first lane is free again.
 #[test]
-fn many_lanes_leave_at_even_distances() {
-    let mut plant = Plant::new(&[ALL], 20);
-    plant.run(30_000, 3_000);
-    let from = plant.now - 2_000_000;
-    let told = || plant.told_to(from, plant.now - 250_000);
-    let [p50, p95] = [0.5, 0.95].map(|share| percentile(told(), share));
-    let members = plant.counters[0].entries as f64 / plant.counters[0].transactions as f64;
-    // What a transaction of that many takes, and the way there and back.
-    let usual = (plant.typical(members as usize + 1) + 2 * WAY) as f64 / 1_000.0;
+fn transactions_of_many_lanes_are_paced() {
+    let mut load = LoadTest::new(&[ALL], 20);
+    load.run(30_000, 3_000);
+    let from = load.now - 2_000_000;
+    let results = || load.results_between(from, load.now - 250_000);
+    let [p50, p95] = [0.5, 0.95].map(|share| percentile(results(), share));
+    let members = load.counters[0].entries as f64 / load.counters[0].transactions as f64;
+    // The time of a transaction of this size, and both ways.
+    let usual = (load.typical(members as usize + 1) + 2 * ONE_WAY) as f64 / 1_000.0;
     println!("p50 {p50:.1}, p95 {p95:.1} ms; {members:.1} members take {usual:.1} ms");
     assert!(p50 < usual + 2.0, "{p50} ms");
     assert!((20.0..40.0).contains(&members), "{members}");
 }
 
-/// A transaction costs the store two write units for its stripe, and the server as much as ten of its
-/// members: while its callers are many it is worth two milliseconds to let some of them come together.
+/// A transaction costs two write units of its stripe, and the server as much as ten of its entries. With many
+/// callers it pays to wait two milliseconds for more entries.
 #[test]
-fn callers_in_plenty_gather_while_lanes_are_free() {
+fn callers_are_batched_while_lanes_are_free() {
     for (per_second, least) in [(2_000, 3.5), (4_000, 7.0), (10_000, 14.0)] {
-        let mut plant = Plant::new(&[ALL], 20);
-        plant.run(per_second, 3_000);
-        let from = plant.now - 2_000_000;
-        let told = || plant.told_to(from, plant.now - 250_000);
-        let [p50, p95] = [0.5, 0.95].map(|share| percentile(told(), share));
-        let members = plant.counters[0].entries as f64 / plant.counters[0].transactions as f64;
-        let usual = (plant.typical(members as usize + 1) + 2 * WAY) as f64 / 1_000.0;
+        let mut load = LoadTest::new(&[ALL], 20);
+        load.run(per_second, 3_000);
+        let from = load.now - 2_000_000;
+        let results = || load.results_between(from, load.now - 250_000);
+        let [p50, p95] = [0.5, 0.95].map(|share| percentile(results(), share));
+        let members = load.counters[0].entries as f64 / load.counters[0].transactions as f64;
+        let usual = (load.typical(members as usize + 1) + 2 * ONE_WAY) as f64 / 1_000.0;
         println!(
             "{per_second}/s: p50 {p50:.1}, p95 {p95:.1} ms; {members:.1} members take {usual:.1} ms"
         );
@@ -347,37 +346,40 @@ fn callers_in_plenty_gather_while_lanes_are_free() {
     }
 }
 
-/// Few callers wait for nobody, however many lanes there are.
+/// Few callers do not wait, however many lanes there are.
 #[test]
-fn few_callers_go_at_once() {
-    let mut plant = Plant::new(&[ALL], 20);
-    plant.run(200, 3_000);
-    let sent = plant.sent.len();
+fn few_callers_are_sent_at_once() {
+    let mut load = LoadTest::new(&[ALL], 20);
+    load.run(200, 3_000);
+    let sent = load.sent.len();
     assert!(
-        sent as f64 > 0.95 * plant.called as f64,
+        sent as f64 > 0.95 * load.called as f64,
         "{sent} transactions"
     );
-    let lone = (plant.typical(2) + 2 * WAY) as f64 / 1_000.0;
-    let p50 = percentile(plant.told.iter(), 0.5);
+    let lone = (load.typical(2) + 2 * ONE_WAY) as f64 / 1_000.0;
+    let p50 = percentile(load.results.iter(), 0.5);
     assert!(p50 < lone + 0.5, "{p50} ms, and one alone takes {lone}");
 }
 
-/// At three times what can be sold: who is admitted is served in time, who is not hears it at once, and
-/// no capacity is lost. Then it is as before.
+/// At three times the capacity, admitted calls are served in time, rejected calls are answered at once, and no
+/// capacity is lost. Afterwards the pool is as before.
 #[test]
-fn overload_is_turned_away_at_the_door() {
+fn overload_is_rejected_at_admission() {
     let capacity = capacity(2);
-    let mut plant = Plant::new(&[ALL], 2);
-    plant.run(1_000, 500);
-    let began = plant.now;
-    plant.run((3.0 * capacity) as u64, 3_000);
-    let (from, until) = (began + 500_000, plant.now - 250_000);
+    let mut load = LoadTest::new(&[ALL], 2);
+    load.run(1_000, 500);
+    let began = load.now;
+    load.run((3.0 * capacity) as u64, 3_000);
+    let (from, until) = (began + 500_000, load.now - 250_000);
     let seconds = (until - from) as f64 / 1e6;
-    let in_time = |told: &&Told| told.sold && told.at - told.called <= plant.patience;
-    let good = plant.told_to(from, until).filter(in_time).count() as f64;
-    let shed = plant.told_to(from, until).filter(|told| told.shed).count();
-    let admitted = plant.told_to(from, until).count() - shed;
-    let p99 = percentile(plant.told_to(from, until), 0.99);
+    let in_time = |result: &&CallResult| result.sold && result.at - result.called <= load.patience;
+    let good = load.results_between(from, until).filter(in_time).count() as f64;
+    let shed = load
+        .results_between(from, until)
+        .filter(|result| result.shed)
+        .count();
+    let admitted = load.results_between(from, until).count() - shed;
+    let p99 = percentile(load.results_between(from, until), 0.99);
     println!(
         "capacity {capacity:.0}/s, sold in time {:.0}/s, {admitted} admitted, {shed} shed, p99 {p99:.0} ms",
         good / seconds
@@ -387,42 +389,49 @@ fn overload_is_turned_away_at_the_door() {
         good >= 0.95 * admitted as f64,
         "{good} of {admitted} admitted"
     );
-    assert!(p99 <= plant.patience as f64 / 1_000.0, "{p99}");
-    let slowest = plant.told_to(from, until).filter(|told| told.shed);
-    let slowest = slowest.map(|told| told.at - told.called).max().unwrap();
+    assert!(p99 <= load.patience as f64 / 1_000.0, "{p99}");
+    let slowest = load
+        .results_between(from, until)
+        .filter(|result| result.shed);
+    let slowest = slowest
+        .map(|result| result.at - result.called)
+        .max()
+        .unwrap();
     assert!(slowest < 5_000, "shed after {slowest} µs");
 
-    plant.run((0.5 * capacity) as u64, 2_000);
-    let calm = plant.now;
-    plant.run((0.5 * capacity) as u64, 2_000);
-    let told: Vec<&Told> = plant.told_to(calm, plant.now - 250_000).collect();
-    assert!(told.len() > 100 && told.iter().all(|told| told.sold));
-    let p95 = percentile(told.iter().copied(), 0.95);
+    load.run((0.5 * capacity) as u64, 2_000);
+    let calm = load.now;
+    load.run((0.5 * capacity) as u64, 2_000);
+    let results: Vec<&CallResult> = load.results_between(calm, load.now - 250_000).collect();
+    assert!(results.len() > 100 && results.iter().all(|result| result.sold));
+    let p95 = percentile(results.iter().copied(), 0.95);
     assert!(p95 < 80.0, "{p95} ms after the storm");
 }
 
-/// Where callers are turned away, the others wait for one transaction to leave and not until just before
-/// their deadlines.
+/// While calls are rejected, admitted calls wait for one transaction, not until just before their deadlines.
 #[test]
-fn overload_makes_nobody_wait_who_is_admitted() {
+fn admitted_calls_do_not_wait_under_overload() {
     for (stripes, waits) in [(2, 0.9), (8, 0.4)] {
         let capacity = capacity(stripes);
-        let mut plant = Plant::new(&[ALL], stripes);
-        plant.run((3.0 * capacity) as u64, 1_000);
-        let from = plant.now;
-        plant.run((3.0 * capacity) as u64, 3_000);
-        let until = plant.now - 250_000;
-        let sold = || plant.told_to(from, until).filter(|told| told.sold);
+        let mut load = LoadTest::new(&[ALL], stripes);
+        load.run((3.0 * capacity) as u64, 1_000);
+        let from = load.now;
+        load.run((3.0 * capacity) as u64, 3_000);
+        let until = load.now - 250_000;
+        let sold = || {
+            load.results_between(from, until)
+                .filter(|result| result.sold)
+        };
         let rate = sold().count() as f64 / ((until - from) as f64 / 1e6);
         let (p50, p95) = (percentile(sold(), 0.5), percentile(sold(), 0.95));
-        let full = (plant.typical(100) + 2 * WAY) as f64 / 1_000.0;
+        let full = (load.typical(100) + 2 * ONE_WAY) as f64 / 1_000.0;
         println!(
             "{stripes} stripes: capacity {capacity:.0}/s, sold {rate:.0}/s, p50 {p50:.1}, p95 {p95:.1} ms; \
              a full transaction takes {full:.1} ms"
         );
         assert!(rate >= 0.9 * capacity, "{rate} of {capacity}");
         assert!(p50 < (1.0 + waits) * full, "{p50} ms");
-        let counters = &plant.counters[0];
+        let counters = &load.counters[0];
         assert_eq!(
             counters.rejected_overloaded, counters.rejected_by_admission,
             "no line was full"
@@ -430,81 +439,88 @@ fn overload_makes_nobody_wait_who_is_admitted() {
     }
 }
 
-/// A crowd that can be served in time is served, however long the line.
+/// A burst that can be served in time is served, however long the queue.
 #[test]
-fn a_crowd_that_fits_is_not_cut_short() {
-    let mut plant = Plant::new(&[ALL], 1);
-    let from = plant.now;
+fn a_burst_that_fits_is_not_rejected() {
+    let mut load = LoadTest::new(&[ALL], 1);
+    let from = load.now;
     for _ in 0..20 {
-        plant.run(10_000, 30);
-        plant.run(0, 200);
+        load.run(10_000, 30);
+        load.run(0, 200);
     }
-    assert!(plant.told_to(from, plant.now).count() > 5_000);
-    assert!(plant.told_to(from, plant.now).all(|told| told.sold));
+    assert!(load.results_between(from, load.now).count() > 5_000);
+    assert!(
+        load.results_between(from, load.now)
+            .all(|result| result.sold)
+    );
 }
 
-/// One who is in haste and therefore turned away takes nothing from those who are not.
+/// A call with a short deadline that is rejected does not affect calls with longer deadlines.
 #[test]
-fn a_hurried_caller_cuts_no_line_short() {
-    let mut plant = Plant::new(&[ALL], 1);
-    let patience = plant.patience;
+fn a_short_deadline_does_not_start_short_queue_mode() {
+    let mut load = LoadTest::new(&[ALL], 1);
+    let patience = load.patience;
     let (mut patient, mut hurried) = (Vec::new(), Vec::new());
     for _ in 0..20 {
         for is_hurried in [false, true, false] {
-            plant.patience = if is_hurried { 50_000 } else { patience };
-            let from = plant.now;
-            plant.run(10_000, 12);
+            load.patience = if is_hurried { 50_000 } else { patience };
+            let from = load.now;
+            load.run(10_000, 12);
             let group = if is_hurried {
                 &mut hurried
             } else {
                 &mut patient
             };
-            group.push((from, plant.now));
+            group.push((from, load.now));
         }
-        plant.run(0, 250);
+        load.run(0, 250);
     }
     let called = |within: &[(u64, u64)]| {
-        let of = |told: &&Told| within.iter().any(|(a, b)| (a..b).contains(&&told.called));
-        plant.told.iter().filter(of).collect::<Vec<_>>()
+        let of =
+            |result: &&CallResult| within.iter().any(|(a, b)| (a..b).contains(&&result.called));
+        load.results.iter().filter(of).collect::<Vec<_>>()
     };
-    assert!(called(&hurried).iter().any(|told| told.shed));
+    assert!(called(&hurried).iter().any(|result| result.shed));
     let patient = called(&patient);
     assert!(patient.len() > 4_000, "{}", patient.len());
-    let shed = patient.iter().filter(|told| !told.sold).count();
+    let shed = patient.iter().filter(|result| !result.sold).count();
     assert_eq!(shed, 0, "of {}", patient.len());
 }
 
-/// A lone caller with little time is sent at once and takes its chance.
+/// A lone call with a short deadline is sent at once.
 #[test]
-fn nobody_is_turned_away_from_an_idle_pool() {
-    let mut plant = Plant::new(&[ALL], 2);
-    plant.run(20_000, 1_000);
-    plant.run(0, 1_000);
-    plant.patience = 2_000;
-    let from = plant.now;
-    plant.run(20, 1_000);
-    assert!(plant.told_to(from, plant.now).all(|told| told.sold));
-    assert!(plant.told_to(from, plant.now).count() > 15);
+fn an_idle_pool_rejects_no_call() {
+    let mut load = LoadTest::new(&[ALL], 2);
+    load.run(20_000, 1_000);
+    load.run(0, 1_000);
+    load.patience = 2_000;
+    let from = load.now;
+    load.run(20, 1_000);
+    assert!(
+        load.results_between(from, load.now)
+            .all(|result| result.sold)
+    );
+    assert!(load.results_between(from, load.now).count() > 15);
 }
 
-/// Conflicts in a hundred transactions, while so much time passes.
-fn conflicts_of(plant: &Plant, from: u64, until: u64) -> f64 {
+/// Conflicts per hundred transactions during this time.
+fn conflicts_of(load: &LoadTest, from: u64, until: u64) -> f64 {
     let within = |times: &[u64]| times.iter().filter(|at| (from..until).contains(at)).count();
-    100.0 * within(&plant.conflicts) as f64 / within(&plant.sent).max(1) as f64
+    100.0 * within(&load.conflicts) as f64 / within(&load.sent).max(1) as f64
 }
 
 #[test]
-fn processes_that_share_stripes_come_apart() {
+fn processes_that_share_stripes_separate() {
     for processes in [2, 4] {
-        let mut plant = Plant::new(&vec![ALL; processes], 8);
+        let mut load = LoadTest::new(&vec![ALL; processes], 8);
         let per_second = 12_000 / processes as u64;
-        plant.run(per_second, 6_000);
-        let (first, last) = (plant.now - 6_000_000, plant.now);
-        let early = conflicts_of(&plant, first, first + 300_000);
-        let late = conflicts_of(&plant, last - 3_000_000, last);
-        let told = || plant.told_to(last - 3_000_000, last - 300_000);
-        let sold = told().filter(|told| told.sold).count() as f64 / told().count() as f64;
-        let p95 = percentile(told(), 0.95);
+        load.run(per_second, 6_000);
+        let (first, last) = (load.now - 6_000_000, load.now);
+        let early = conflicts_of(&load, first, first + 300_000);
+        let late = conflicts_of(&load, last - 3_000_000, last);
+        let results = || load.results_between(last - 3_000_000, last - 300_000);
+        let sold = results().filter(|result| result.sold).count() as f64 / results().count() as f64;
+        let p95 = percentile(results(), 0.95);
         println!(
             "{processes} processes: {early:.0} % of the transactions conflict at first, {late:.1} % later; \
              {:.1} % sold, p95 {p95:.0} ms",

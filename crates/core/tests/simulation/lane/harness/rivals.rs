@@ -1,4 +1,4 @@
-//! What others do to the store meanwhile.
+//! What other processes and operators do to the store meanwhile.
 
 use std::rc::Rc;
 
@@ -8,11 +8,11 @@ use inventory_core::transaction::{
     Transaction,
 };
 
-use super::{Bench, unix};
+use super::{PoolHarness, unix};
 use crate::violation::Violation;
 
-impl Bench {
-    /// Another buyer takes from a stripe, if it has that much.
+impl PoolHarness {
+    /// Another process sells from a stripe, if it has that much.
     pub(crate) fn rival(&mut self, stripe: u16, units: u64) -> Result<(), Violation> {
         if self.share.is_none() || stripe >= self.shape.stripes || units == 0 {
             return Ok(());
@@ -41,7 +41,7 @@ impl Bench {
         self.rivals_write(vec![update], write)
     }
 
-    /// Another reclaimer, or another node's caller, ends a hold: `over` or given up.
+    /// Another process expires (`over`) or releases a hold.
     pub(crate) fn rival_ends(&mut self, which: usize, over: bool) -> Result<(), Violation> {
         let held = |entry: &super::Entry| {
             let id = &entry.operation.reservation;
@@ -83,7 +83,7 @@ impl Bench {
         self.rivals_write(updates, write)
     }
 
-    /// An operator blocks a seat, or puts it back.
+    /// An operator blocks or unblocks a seat.
     pub(crate) fn rival_blocks(&mut self, which: usize) {
         if !self.seats.is_empty() {
             let seat = &self.seats[which % self.seats.len()];

@@ -1,4 +1,4 @@
-//! A pool of lanes on a bench: it gets what the test gives it, and everything it does is checked.
+//! A harness for one pool of lanes: the test supplies all inputs, and the harness checks all outputs.
 
 mod judge;
 mod rivals;
@@ -29,7 +29,7 @@ use crate::model::{Ask, Store, TOKEN_MEMORY};
 use crate::violation::{Violation, ensure};
 use judge::{is_busy, puts_off};
 
-/// Turns a lane may take to come to rest: far more than members times tries.
+/// Rounds until a pool must be at rest: far more than entries times attempts.
 const TURNS_MAX: usize = 100_000;
 
 /// An operation to submit.
@@ -39,18 +39,18 @@ pub(crate) struct Member {
     pub(crate) qty: u32,
     /// Milliseconds to its deadline.
     pub(crate) patience: u64,
-    /// Of its reservation: what the store thinks of it.
+    /// Prefix of the reservation id: what the store does with it.
     pub(crate) prefix: &'static str,
-    /// Of a reservation that has settled, if one has: the last, or one before it.
+    /// Reuses a settled reservation, if there is one: the last, or one before it.
     pub(crate) repeated: Option<usize>,
-    /// Whether it was decided on the record as it is, or on none at all.
+    /// Whether the operation was decided on the current record, or on none.
     pub(crate) knows: bool,
-    /// Names neither units nor seats, where it need not.
+    /// Names neither units nor seats, where that is allowed.
     pub(crate) whatever: bool,
 }
 
 impl Member {
-    /// A commit that waits as long as it takes.
+    /// A commit with a deadline that never passes.
     pub(crate) fn patient(qty: u32) -> Self {
         Self {
             verb: Verb::Commit,
@@ -64,7 +64,7 @@ impl Member {
     }
 }
 
-/// What becomes of a transaction.
+/// The fate of a transaction.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     None,
@@ -75,35 +75,35 @@ pub(crate) enum Fault {
     Refused,
     /// Some actions, by these bits, conflict or are throttled.
     Meddled(u64),
-    /// These actions say this instead of their own reason.
+    /// These actions get this outcome instead of their own.
     Reasons(Vec<Option<ActionOutcome>>),
-    /// Cancelled, and every action was fine.
+    /// Cancelled, although every action was fine.
     Unexplained,
-    /// Cancelled, with a reason too few.
+    /// Cancelled, with one outcome too few.
     Garbled,
 }
 
 #[derive(Debug)]
 struct Entry {
     operation: Operation,
-    /// What the reservation was made for.
+    /// What the reservation requests.
     selection: Selection,
     arrived: Micros,
     repeated: bool,
-    /// Seats that are its own while it is in the lane.
+    /// Seats that belong to the entry while it is in the pool.
     claims: Option<Seats>,
     answer: Option<Answer>,
-    /// It came back without an answer.
+    /// It left the pool without an answer.
     returned: bool,
 }
 
-/// See the module's head.
-pub(crate) struct Bench {
+/// See the module head.
+pub(crate) struct PoolHarness {
     pool: Pool,
     store: Store,
     event: EventId,
     shape: EventLayout,
-    /// Where stock is units.
+    /// For stock in units.
     share: Option<StripeShare>,
     seats: Vec<SeatId>,
     late: LateCommit,
@@ -114,33 +114,33 @@ pub(crate) struct Bench {
     /// Index of the entry by reservation, of those in the lane.
     waiting: BTreeMap<ReservationId, usize>,
     in_flight: BTreeMap<u16, Rc<Transaction>>,
-    /// What a lane ensure send again before anything else.
+    /// What a lane must send again before anything else.
     unresolved: BTreeMap<u16, Rc<Transaction>>,
     /// When what a lane has in flight was first sent.
     sent_at: BTreeMap<u16, Micros>,
-    /// As of when the lane told what it told last.
+    /// The `as_of` of the last output.
     as_of: Micros,
-    /// The read under way: when it began, and what it will say if it works.
+    /// The read in flight: its start, and its result if it succeeds.
     reading: Option<(Micros, StripesRead)>,
     reads: usize,
     sent: usize,
     rivals: u32,
-    /// Nothing but their order decides which members are sent next.
+    /// Only their order decides which entries are sent next.
     strict: bool,
-    /// The lanes whose last word from the store was to come back later.
+    /// The lanes whose last outcome told them to back off.
     put_off: BTreeSet<u16>,
-    /// The store has refused something, or failed to read, at least once.
+    /// The store has refused something, or a read has failed.
     refused: bool,
 }
 
-impl Bench {
+impl PoolHarness {
     /// The lane of stripe `home` alone, of an event with this stock.
     pub(crate) fn new(stock: &[u64], home: u16, late: LateCommit) -> Self {
         let step = limits::STRIPES_MAX;
         Self::pooled(stock, StripeShare { first: home, step }, late)
     }
 
-    /// The lanes of those stripes, of an event with this stock.
+    /// The lanes of these stripes, of an event with this stock.
     pub(crate) fn pooled(stock: &[u64], share: StripeShare, late: LateCommit) -> Self {
         let event: EventId = "evt".parse().expect("legal");
         let mut store = Store::new(TOKEN_MEMORY);
@@ -153,7 +153,7 @@ impl Bench {
         Self::with_store(store, event, shape, Some(share), late)
     }
 
-    /// The loose lanes of an event with so many seats.
+    /// The unstriped lanes of an event with this many seats.
     pub(crate) fn seated(seats: usize, late: LateCommit) -> Self {
         let event: EventId = "evt".parse().expect("legal");
         let ids: Vec<SeatId> = (0..seats)
@@ -221,23 +221,23 @@ impl Bench {
         }
     }
 
-    /// From now on every transaction ensure have those who came first of all that wait.
+    /// From now on every transaction must contain the entries that came first.
     pub(crate) fn strictly_in_order(mut self) -> Self {
         self.strict = true;
         self
     }
 
-    /// The lanes with something in flight.
+    /// The lanes with a transaction in flight.
     pub(crate) fn lanes_in_flight(&self) -> Vec<u16> {
         self.in_flight.keys().copied().collect()
     }
 
-    /// Members submitted so far, which is the number of the next.
+    /// Number of submitted entries, which is the number of the next.
     pub(crate) fn submitted(&self) -> usize {
         self.entries.len()
     }
 
-    /// Transactions sent so far, first tries only.
+    /// Number of transactions sent, without resends.
     pub(crate) fn transactions(&self) -> u64 {
         self.counters.transactions
     }
@@ -246,7 +246,7 @@ impl Bench {
         self.pool.depth()
     }
 
-    /// Whether the lane has asked for a read that has not ended.
+    /// Whether a requested read has not ended.
     pub(crate) fn is_reading(&self) -> bool {
         self.reading.is_some()
     }
@@ -271,8 +271,8 @@ impl Bench {
         }
     }
 
-    /// Submits a member as a engine would: not if the record it knows is the answer, nor while
-    /// its reservation or a seat of it is in the lane.
+    /// Submits an entry as the engine does: not if its record is the answer, nor while its reservation or one of its
+    /// seats is in the pool.
     pub(crate) fn submit(&mut self, member: Member) -> Result<(), Violation> {
         let number = self.entries.len();
         let settled = |entry: &&Entry| !self.waiting.contains_key(&entry.operation.reservation);
@@ -324,7 +324,7 @@ impl Bench {
         if self.seats.is_empty() {
             return Selection::Quantity(member.qty);
         }
-        // Neighbours, and now and then one that is not there.
+        // Adjacent seats, and sometimes one that does not exist.
         let first = (number * 5 + member.qty as usize) % (self.seats.len() + 1);
         let mut seats: Vec<SeatId> = self.seats.iter().skip(first).cloned().collect();
         seats.truncate(member.qty as usize);
@@ -358,7 +358,7 @@ impl Bench {
         self.with(|pool, turn| pool.submit(operation, plan, turn))
     }
 
-    /// The write that `operation` comes to, if it may go into the lane.
+    /// The write of `operation`, if it may enter the pool.
     fn plan(&self, operation: &Operation, record: Option<RecordView>) -> Option<WriteIntent> {
         let decision = rules::decide(operation, record.as_ref(), unix(self.now), self.late);
         let Decision::Write(transition) = decision else {
@@ -399,7 +399,7 @@ impl Bench {
         self.answer_one(0, fault)
     }
 
-    /// Answers the `which`-th of the transactions in flight, counted round and round.
+    /// Answers the `which`-th transaction in flight, modulo their number.
     pub(crate) fn answer_one(&mut self, which: usize, fault: Fault) -> Result<(), Violation> {
         let lanes = self.lanes_in_flight();
         if lanes.is_empty() {
@@ -421,7 +421,7 @@ impl Bench {
             | TransactionOutcome::Rejected => {
                 self.unresolved.remove(&lane);
             }
-            // Says nothing about an earlier try.
+            // The outcome does not show what became of an earlier attempt.
             TransactionOutcome::Conflict
             | TransactionOutcome::Throttled
             | TransactionOutcome::Refused => {}
@@ -474,7 +474,7 @@ impl Bench {
             Fault::Reasons(reasons) => self
                 .store
                 .apply(sent, now, |action| reasons.get(action).cloned().flatten()),
-            // About a transaction that may have been applied, no store tells these lies.
+            // No store answers like this about a transaction that may have been applied.
             Fault::Unexplained if !was_unknown => Ok(TransactionOutcome::Cancelled(vec![
                     ActionOutcome::Fine;
                     sent.action_count()
@@ -489,7 +489,7 @@ impl Bench {
         }
     }
 
-    /// Ends the read that the lane asked for, if there is one.
+    /// Ends the requested read, if there is one.
     pub(crate) fn end_read(&mut self, works: bool) -> Result<(), Violation> {
         let Some((began, mut read)) = self.reading.take() else {
             return Ok(());
@@ -503,7 +503,7 @@ impl Bench {
         self.with(|pool, turn| pool.stripes_read(began, &read, turn))
     }
 
-    /// Answers everything honestly until nothing is in flight. How much was sent meanwhile.
+    /// Answers everything correctly until nothing is in flight. Returns how much was sent.
     pub(crate) fn answer_all(&mut self) -> Result<usize, Violation> {
         let before = self.sent;
         while !self.in_flight.is_empty() {
@@ -512,7 +512,7 @@ impl Bench {
         Ok(self.sent - before)
     }
 
-    /// Brings the lane to rest and looks at what is left.
+    /// Brings the pool to rest and checks the result.
     pub(crate) fn rest(&mut self) -> Result<(), Violation> {
         for _ in 0..TURNS_MAX {
             if !self.in_flight.is_empty() {
@@ -548,7 +548,7 @@ impl Bench {
         }
         if out.read_stripes {
             ensure!(self.reading.is_none(), "asked twice for a read");
-            // The earliest view that an honest read can give.
+            // The earliest view that a correct read can give.
             self.reading = Some((self.now, self.store.read(&self.event)));
         }
         for returned in out.redecisions {
@@ -557,7 +557,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Takes back what is to be decided anew, and decides it.
+    /// Takes back an operation for a new decision, and decides it.
     fn returned(&mut self, returned: Redecision) -> Result<(), Violation> {
         let Redecision {
             operation, cause, ..
@@ -610,7 +610,7 @@ impl Bench {
         }
     }
 
-    /// Does as a engine would with who is too large for what a read showed: its record decides.
+    /// Decides like the engine about an entry that is too large for what a read showed: by its record.
     fn is_short(&mut self, number: usize, remaining: u64) -> Result<(), Violation> {
         let entry = &self.entries[number];
         let operation = entry.operation.clone();
@@ -668,7 +668,7 @@ impl Bench {
         Ok(())
     }
 
-    /// A new transaction: of members that wait, in time, in no other lane, and on the right stripe.
+    /// A new transaction contains entries that wait, in time, in no other lane, and on the right stripe.
     fn may_be_sent(&self, lane: u16, transaction: &Transaction) -> Result<(), Violation> {
         let others = self.in_flight.values().chain(self.unresolved.values());
         let others: BTreeSet<&ReservationId> = others
@@ -695,7 +695,7 @@ impl Bench {
                 && record.to != ReservationState::Released;
             let home = record.draws.first().map(|draw| draw.stripe);
             ensure!(
-                // Only a read of all stripes sends who takes units to others than the lane's.
+                // Only a read of all stripes sends a reservation of units to another stripe than the lane's.
                 home.is_none_or(|home| home == lane) || (takes && self.reads > 0),
                 "lane {lane} writes {record:?}"
             );

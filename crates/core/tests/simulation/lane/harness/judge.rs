@@ -1,4 +1,4 @@
-//! What a member may be told, and what ensure hold when the lane rests.
+//! Checks of the answer to an entry, and of the pool at rest.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use inventory_core::transaction::{
     ActionOutcome, ReservationState, Transaction, TransactionOutcome,
 };
 
-use super::{Bench, Entry, unix};
+use super::{Entry, PoolHarness, unix};
 use crate::model::{INVALID, POISON};
 use crate::violation::{Violation, ensure};
 
-impl Bench {
+impl PoolHarness {
     pub(super) fn settled(&mut self, settled: Completion) -> Result<(), Violation> {
         let Completion {
             reservation,
@@ -83,8 +83,8 @@ impl Bench {
             Rejection::StoreBusy { .. } => !self.put_off.is_empty(),
             Rejection::StoreUnavailable { .. } => self.refused,
             Rejection::Overloaded { .. } => {
-                // Or the line is too long for it: said at the door, with something to wait for, and
-                // never to who gives something back.
+                // Or the queue is too long for the entry: rejected on arrival, with a time to wait, and never for an
+                // entry that returns units.
                 let gives = matches!(
                     entry.operation.verb,
                     Verb::Release | Verb::Expire | Verb::Refund
@@ -101,7 +101,7 @@ impl Bench {
         })
     }
 
-    /// Whether the commit of an expired hold found too little to take once more.
+    /// Whether the commit of an expired hold found too little to take again.
     fn is_gone(&self, entry: &Entry) -> bool {
         let short = |units: u64| {
             let mut seen = self
@@ -114,7 +114,7 @@ impl Bench {
             && short(units(entry))
     }
 
-    /// Whether the record was in this state, or not there, since the member came.
+    /// Whether the record was in this state, or missing, since the entry arrived.
     fn had(&self, entry: &Entry, state: Option<ReservationState>) -> bool {
         let id = &entry.operation.reservation;
         let seen = self.store.record_during(id, entry.arrived, self.now);
@@ -122,7 +122,7 @@ impl Bench {
             .any(|record| record.map(|(_, view)| view.state) == state)
     }
 
-    /// Over one stripe, nobody who came later has got as many units as this one is refused.
+    /// Over one stripe, no later entry got as many units as this one was rejected for.
     fn first_come(&self, number: usize) -> Result<(), Violation> {
         if self.shape.stripes > 1 {
             return Ok(());
@@ -161,7 +161,7 @@ impl Bench {
         let mut told: BTreeMap<&ReservationId, bool> = BTreeMap::new();
         for entry in &self.entries {
             let told = told.entry(&entry.operation.reservation).or_default();
-            // Who came back for its record was told of it too.
+            // An entry that came back for its record got the answer from it.
             *told |= entry.answer.as_ref().is_some_and(tells);
         }
         for (reservation, told) in told {
@@ -177,7 +177,7 @@ impl Bench {
     }
 }
 
-/// What the reservation is for, in units.
+/// The units of the reservation.
 fn units(entry: &Entry) -> u64 {
     match &entry.selection {
         Selection::Quantity(qty) => u64::from(*qty),
@@ -186,8 +186,8 @@ fn units(entry: &Entry) -> u64 {
     }
 }
 
-/// Whether a store that says this wants to be left alone for a while. Nodes that reclaim the same
-/// hold meet all the time: that alone holds up no sale.
+/// Whether the store asks for a pause with this outcome. Nodes that expire the same hold meet all the time, which
+/// alone delays no sale.
 pub(super) fn puts_off(outcome: &TransactionOutcome, sent: &Transaction) -> bool {
     let TransactionOutcome::Cancelled(reasons) = outcome else {
         return is_busy(outcome);
@@ -199,7 +199,7 @@ pub(super) fn puts_off(outcome: &TransactionOutcome, sent: &Transaction) -> bool
         let seats = write.seats_moved().len().min(of_seats.len());
         let (own, others) = of_seats.split_at(seats);
         of_seats = others;
-        // Of who leaves for another reason nothing is tried again.
+        // An entry that leaves for another reason is not sent again.
         let leaves = |reason: &ActionOutcome| {
             matches!(reason, ActionOutcome::Seat(_) | ActionOutcome::Invalid)
         };
@@ -217,7 +217,7 @@ pub(super) fn puts_off(outcome: &TransactionOutcome, sent: &Transaction) -> bool
         || reasons.iter().all(|reason| *reason == ActionOutcome::Fine)
 }
 
-/// Whether the store was too busy for somebody.
+/// Whether the store was too busy for an entry.
 pub(super) fn is_busy(outcome: &TransactionOutcome) -> bool {
     match outcome {
         TransactionOutcome::Unknown
