@@ -1,4 +1,4 @@
-//! Calls on the admin port: where it is, how long to wait, and its refusals in a person's words.
+//! Calls to the admin service: address, time limits, and rejections as readable messages.
 
 use std::fmt::Display;
 
@@ -16,7 +16,7 @@ use crate::limits::{ADMIN_ANSWER_BYTES_MAX, COMMAND_CALL_TIMEOUT};
 /// A client of the admin service.
 pub(super) type AdminClient = InventoryAdminClient<Channel>;
 
-/// Where the admin port is: as told, else where this environment would put it.
+/// The admin address: the given one, or the one of this environment.
 pub(super) fn address(args: &ServerArgs) -> Result<Uri, CommandError> {
     if let Some(url) = &args.address {
         return Ok(url.clone());
@@ -63,7 +63,7 @@ impl AdminPort {
         })
     }
 
-    /// Runs what takes as long as it takes; it must watch for stalls itself.
+    /// Makes a call without a time limit; the caller must detect stalls.
     pub(super) fn long<T>(
         &self,
         work: impl AsyncFnOnce(AdminClient) -> Result<T, CommandError>,
@@ -76,7 +76,7 @@ impl AdminPort {
         Ok(AdminClient::new(channel).max_decoding_message_size(ADMIN_ANSWER_BYTES_MAX))
     }
 
-    /// The server's refusal of something about `subject`.
+    /// The message for a rejection that concerns `subject`.
     pub(super) fn explain(&self, subject: &impl Display, status: &Status) -> CommandError {
         let info = status.get_details_error_info();
         let reason = info.as_ref().map_or("", |info| info.reason.as_str());
@@ -90,7 +90,7 @@ impl AdminPort {
                 "the event {subject} has no seats: it was created with a number of tickets; \
                  a seated one is created with --seated"
             ),
-            // The server's words name the thing and the numbers.
+            // The server's message names the subject and the numbers.
             (Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition, _) => said.to_owned(),
             (Code::Unimplemented, _) => format!(
                 "{} is not an admin port, or that of an older server; it is ADMIN_PORT, 8081 by \
@@ -101,7 +101,7 @@ impl AdminPort {
         })
     }
 
-    /// An answer that lacks what the contract promises.
+    /// The error for an answer that violates the contract.
     pub(super) fn half_an_answer(&self) -> CommandError {
         CommandError::failed(format!(
             "the server at {} left out the answer",
@@ -109,7 +109,7 @@ impl AdminPort {
         ))
     }
 
-    /// The server for messages.
+    /// The server's address, for messages.
     pub(super) fn shown(&self) -> String {
         client::shown(&self.url)
     }

@@ -1,6 +1,6 @@
-//! `export`: the reservations of an event, written as they come.
+//! `export`: streams the reservations of an event.
 //!
-//! Memory holds one page. A file is written beside its place and put there when it is whole.
+//! Memory holds one page. A file is written under a temporary name and renamed when it is complete.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -32,7 +32,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), CommandError> {
     let Some(path) = &args.out else {
         let stdout = BufWriter::new(io::stdout().lock());
         return match ExportWriter::new(args.format, stdout).take_all(&port, args) {
-            // A reader that has seen enough (`| head`) is no failure.
+            // A closed pipe (`| head`) is not an error.
             Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             ended => ended.map_err(|ended| ended.explain("standard output")),
         };
@@ -124,7 +124,7 @@ impl<W: Write> ExportWriter<W> {
         }
     }
 
-    /// Flushed page by page: who reads along sees what there is.
+    /// Flushes after each page, so that a reader of the pipe sees complete pages.
     fn page(&mut self, reservations: &[pb::Reservation]) -> io::Result<()> {
         match self {
             Self::Jsonl(out) => {

@@ -1,4 +1,4 @@
-//! `health`: asks a running server whether it serves, the way a load balancer does.
+//! `health`: checks a running server with the gRPC health service, as a load balancer does.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -44,7 +44,7 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), CommandError> {
     }
 }
 
-/// Where clients call: as told, else where this environment would put it.
+/// The client address: the given one, or the one of this environment.
 fn address(args: &HealthArgs) -> Result<Uri, CommandError> {
     if let Some(address) = &args.address {
         return Ok(address.clone());

@@ -85,7 +85,7 @@ const _: () = assert!(exit::MOVING == 75);
 /// Width of the column of defaults; a longer one runs over.
 const DEFAULT_COLUMN_MAX: usize = 15;
 
-/// How much is said of each variable.
+/// Level of detail for each variable.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum HelpDetail {
     /// Name, default and purpose.

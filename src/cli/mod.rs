@@ -1,7 +1,7 @@
-//! The command line: reads it, runs one command, turns the outcome into words and an exit code.
+//! The command line: parses it, runs one command, and reports the outcome as text and exit code.
 //!
-//! [`args`] is what can be said; a module per command does it. Must not live here: what a server
-//! does (that is `server`), and any setting (that is `config`).
+//! [`args`] defines the commands, with one module per command. Must not be put here: behaviour of the server
+//! (`server`) and settings (`config`).
 
 mod admin;
 mod args;
@@ -45,16 +45,16 @@ pub mod exit {
     pub const MOVING: u8 = 75;
 }
 
-/// Why a command ends without having done what it was asked for.
+/// Why a command failed.
 #[derive(Debug)]
 struct CommandError {
-    /// For stderr; empty when all has been said.
+    /// For stderr; empty if the error was reported already.
     message: String,
     code: u8,
 }
 
 impl CommandError {
-    /// Something outside went wrong.
+    /// A failure.
     fn failed(message: impl Display) -> Self {
         Self {
             message: message.to_string(),
@@ -62,7 +62,7 @@ impl CommandError {
         }
     }
 
-    /// What was asked for makes no sense.
+    /// A usage or configuration error.
     fn usage(message: impl Display) -> Self {
         Self {
             message: message.to_string(),
@@ -84,7 +84,7 @@ pub fn run() -> ExitCode {
         Err(error) => return explain_usage(&error),
     };
     let Some(command) = cli.command else {
-        // A closed pipe is no failure.
+        // A closed pipe is not an error.
         let _ = Cli::command().print_help();
         return ExitCode::from(exit::OK);
     };
@@ -92,7 +92,7 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::from(exit::OK),
         Err(failure) => {
             if !failure.message.is_empty() {
-                // Nobody left to tell when stderr is closed.
+                // A closed stderr is ignored.
                 let _ = writeln!(io::stderr(), "inventory-api: {}", failure.message);
             }
             ExitCode::from(failure.code)
@@ -132,7 +132,7 @@ fn dispatch(command: CliCommand) -> Result<(), CommandError> {
     }
 }
 
-/// The settings, for a process that will serve with them.
+/// The settings of a serving process.
 fn config_to_serve() -> Result<Config, CommandError> {
     let config = Config::from_env(&ProcessEnv)?;
     preflight::raise_soft_limits();
@@ -166,9 +166,9 @@ fn check() -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Prints what clap has to say: help that was asked for on stdout, complaints on stderr.
+/// Prints a message of clap: requested help on stdout, errors on stderr.
 fn explain_usage(error: &clap::Error) -> ExitCode {
-    // A closed pipe (`--help | head`) is no failure.
+    // A closed pipe (`--help | head`) is not an error.
     let _ = error.print();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::from(exit::OK),
@@ -181,7 +181,7 @@ fn say_json(value: &serde_json::Value) {
     say(&format!("{value:#}"));
 }
 
-/// Prints one text and a line's end; a reader that has gone is no failure.
+/// Prints a line; a closed pipe is not an error.
 fn say(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());

@@ -84,7 +84,7 @@ pub(super) fn reconcile(args: &ReconcileArgs) -> Result<(), CommandError> {
     outcome(last.verdict())
 }
 
-/// What the server has told of a reconciliation so far.
+/// Parts of a reconciliation received so far.
 #[derive(Default)]
 struct ReconciliationSummary {
     before: Option<pb::AuditReport>,

@@ -1,4 +1,4 @@
-//! What the environment may say, and what is told when it says something else.
+//! Valid and invalid environments, and the errors for the latter.
 #![allow(clippy::unwrap_used)]
 
 use crate::telemetry::log::LogLevel;

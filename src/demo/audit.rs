@@ -1,4 +1,4 @@
-//! Reads the store back and compares it with what the buyers were told.
+//! Compares the store with the answers that the buyers received.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -81,7 +81,7 @@ impl SaleAudit {
         }
     }
 
-    /// What every buyer was told is what the store holds.
+    /// Compares the answer of every buyer with the store.
     fn answers(&mut self, records: &[AuditRecord], report: &SaleReport) {
         let by_id: HashMap<&str, &AuditRecord> = records
             .iter()
@@ -109,7 +109,7 @@ impl SaleAudit {
             };
             if !agrees {
                 self.found(format!(
-                    "{id} was told {:?}, the store has {state:?}",
+                    "{id} was answered {:?}, the store has {state:?}",
                     entry.outcome
                 ));
             }

@@ -1,7 +1,7 @@
 //! `demo`: sells out an event in front of the user and proves the promises from the store.
 //!
-//! A real server on free ports, an engine in memory, real clients on real sockets; then an
-//! [`audit`] of what the store holds against what every client was told.
+//! Runs a real server on free ports, an engine in memory and real clients on real sockets, followed by an
+//! [`audit`] that compares the store with every answer.
 
 mod audit;
 
@@ -25,13 +25,13 @@ use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 /// The event on sale.
 const EVENT: &str = "evt_demo";
 
-/// How often the size of batches is looked at: the peak is the best such interval.
+/// Interval of the batch size samples; the peak is the best sample.
 const SAMPLE_EVERY: Duration = Duration::from_millis(200);
 
-/// Fewer transactions than this in an interval make no rate.
+/// Samples with fewer transactions are ignored.
 const SAMPLE_TRANSACTIONS_MIN: u64 = 5;
 
-/// What `demo` sells, and to how many.
+/// Options of `demo`.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct DemoOptions {
     /// Tickets on sale
@@ -39,30 +39,30 @@ pub struct DemoOptions {
           value_parser = clap::value_parser!(u64).range(1..=limits::DEMO_TICKETS_MAX))]
     pub tickets: u64,
 
-    /// Buyers, each asking for one to ten tickets [default: four times the demand]
+    /// Buyers of one to ten tickets each [default: four times the demand]
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..=limits::DEMO_BUYERS_MAX))]
     pub buyers: Option<u64>,
 
-    /// Connections the buyers share
+    /// Connections shared by the buyers
     #[arg(long, value_name = "N", default_value_t = 8,
           value_parser = clap::value_parser!(u32).range(2..=limits::DEMO_CONNECTIONS_MAX as i64))]
     pub connections: u32,
 
-    /// Items the event's stock is split over
+    /// Stripes of the event
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=limits::STRIPES_MAX as i64))]
     pub stripes: u16,
 }
 
-/// Why a demonstration did not end well.
+/// Why a demonstration failed.
 #[derive(Debug)]
 pub enum DemoError {
     Start(Explanation),
     Load(String),
     /// The audit could not read the store.
     Audit(String),
-    /// A promise was broken; the table says which.
+    /// A promise was broken; the table shows which.
     Broken,
 }
 
@@ -345,7 +345,7 @@ impl fmt::Display for SaleSummary<'_> {
             writeln!(f, "{}", row.trim_end())?;
         }
         let verdict = if self.audit.is_clean() && self.report.is_clean() {
-            "every promise kept: the store holds exactly what the buyers were told"
+            "every promise kept: the store matches every answer"
         } else {
             "A PROMISE WAS BROKEN"
         };

@@ -1,7 +1,7 @@
-//! Failures of a start, explained: what is wrong, the live facts, the cure. Pure functions, but for
-//! one question to the kernel where the executor has lost its answer.
+//! Explains failed starts: cause, facts of this machine, cure. Pure functions, except for
+//! one system call where the executor does not return the error code.
 //!
-//! The same words serve `check` and a start that fails.
+//! Used by `check` and by a failed start.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use super::facts::{HostFacts, Seccomp, bytes, try_ring};
 use crate::limits::{KERNEL_MIN, MEMLOCK_FLOOR_BYTES, MEMLOCK_SHARD_BYTES};
 
-/// What is wrong and what cures it. `Display` gives the whole of it, over several lines.
+/// Cause and cure of a failure. `Display` formats it over several lines.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Explanation {
     /// One sentence, without a full stop.
@@ -74,7 +74,7 @@ fn errno_of(error: &io::Error, facts: &HostFacts) -> i32 {
     match error.kind() {
         io::ErrorKind::PermissionDenied => libc::EPERM,
         io::ErrorKind::OutOfMemory => libc::ENOMEM,
-        // The executor's word for every ring it did not get: the kernel tells which it is.
+        // The executor reports every failure alike; the system call returns the error code.
         io::ErrorKind::Unsupported => {
             let refused = try_ring().err();
             let errno = refused.and_then(|error| error.raw_os_error());
@@ -287,10 +287,12 @@ pub fn explain_listen_error(error: &io::Error, variable: &str, address: SocketAd
 /// Why the executor cannot learn which CPUs there are.
 pub fn explain_topology_error(error: &io::Error) -> Explanation {
     Explanation {
-        wrong: format!("the CPUs of this machine cannot be read below /sys/devices/system: {error}"),
+        wrong: format!(
+            "the CPUs of this machine cannot be read below /sys/devices/system: {error}"
+        ),
         facts: None,
         cures: vec![
-            "mount sysfs at /sys, read-only is enough; container engines do so unless told otherwise"
+            "mount sysfs at /sys, read-only is enough; container engines do so by default"
                 .to_owned(),
         ],
     }

@@ -77,7 +77,7 @@ fn ring(rings: &io::Result<()>, facts: &HostFacts, shards: usize) -> PreflightCh
 /// Makes the executors of so many shards, all at the same time, and lets them go.
 ///
 /// # Errors
-/// Of the first that could not be made: the kernel's own where it tells, else the executor's.
+/// The error of the first executor that could not be created: the kernel's if available, else the executor's.
 fn try_rings(shards: usize) -> io::Result<()> {
     // One bare ring first: the kernel's errno, before the executor says it in its own words.
     try_ring()?;
@@ -108,7 +108,7 @@ fn try_rings(shards: usize) -> io::Result<()> {
 
 /// Makes an executor, reports it to `made` once, and keeps it until `held` is cut off.
 fn hold_executor(made: Sender<io::Result<()>>, held: &Receiver<()>) {
-    // Taken when used: whoever reads the reports waits until no sender is left.
+    // Dropped after use, because the receiver waits until no sender is left.
     let mut made = Some(made);
     let mut report = |outcome| {
         if let Some(made) = made.take() {

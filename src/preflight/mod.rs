@@ -1,8 +1,8 @@
-//! Looks at everything a start needs before it is needed, and explains what is missing.
+//! Checks everything that a start requires, and explains what is missing.
 //!
-//! [`run`] is what the command `check` prints; [`explain`] has the same words for a start that
-//! failed; [`facts`] reads what they rest on. Nothing here changes anything, except
-//! [`facts::raise_soft_limits`], which says so.
+//! [`run`] implements the command `check`; [`explain`] has the same explanations for a failed start;
+//! [`facts`] reads the facts of this machine. Nothing here changes anything, except
+//! [`facts::raise_soft_limits`].
 
 pub mod explain;
 pub mod facts;

@@ -85,7 +85,7 @@ pub fn require_store(
     })
 }
 
-/// Everything about the store. Without a ring it cannot be asked: that is told by another check.
+/// Checks of the store. Without a ring the store cannot be reached; another check reports that.
 pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<PreflightCheck> {
     if !has_ring {
         return vec![PreflightCheck {

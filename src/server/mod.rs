@@ -98,7 +98,7 @@ impl ShutdownReport {
 /// A running server.
 pub(crate) struct Server {
     shards: Vec<ShardThread>,
-    /// Told when the first shard ends.
+    /// Notified when the first shard ends.
     ended: Arc<Notify>,
     mailboxes: Vec<ShardMailbox>,
     control_plane: ControlPlane,
@@ -364,12 +364,12 @@ impl Server {
         stopped
     }
 
-    /// Tells every shard to drain, from `deadline` or a second signal on to end as it is, and waits
+    /// Drains every shard, aborts at `deadline` or a second signal, and waits
     /// for them all, but not for one that hangs.
     fn wait_for_shards(&self, deadline: Instant) {
         let shutdown = self.control_plane.shutdown();
         let mut gives_up_at = None;
-        // A full inbox takes nothing now: those not told yet are told at the next look.
+        // A full inbox accepts no message now: these shards are notified in the next round.
         let mut pending: Vec<&ShardMailbox> = self.mailboxes.iter().collect();
         while !self.shards.iter().all(ShardThread::is_finished) {
             let now = Instant::now();

@@ -82,7 +82,7 @@ pub(super) fn unavailable(
     })
 }
 
-/// `found` is about the whole event; `section` says which part of it the response tells.
+/// `found` covers the whole event; `section` selects the part in the response.
 pub(super) fn status(
     event: EventId,
     name: String,

@@ -85,7 +85,7 @@ pub(in crate::cli) struct CreateArgs {
     pub(in crate::cli) admin: AdminArgs,
 }
 
-/// A number of stripes; 0 for `auto`.
+/// Parses a number of stripes; 0 for `auto`.
 fn stripes(text: &str) -> Result<u16, String> {
     if text == "auto" {
         return Ok(0);
@@ -191,7 +191,7 @@ pub(in crate::cli) struct ImportArgs {
     pub(in crate::cli) admin: AdminArgs,
 }
 
-/// As [`AboutArgs`], which go with --create only.
+/// As [`AboutArgs`], only valid with --create.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ImportAboutArgs {
     /// With --create: partition keys of the seats [default: 1]

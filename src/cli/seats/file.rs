@@ -1,4 +1,4 @@
-//! Reading a file of seats: CSV or JSON lines, every line looked at, wrong ones told by number.
+//! Reads a seat file, CSV or JSON lines: all lines are checked, invalid ones are reported with their number.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -30,7 +30,7 @@ const COLUMNS: [&str; 7] = [
 /// The seats of a file, distinct and good.
 ///
 /// # Errors
-/// The file cannot be read, or some lines of it are wrong; these are told.
+/// The file cannot be read, or some lines are invalid; these are listed.
 pub(super) fn seats(path: &Path) -> Result<Vec<NewSeat>, CommandError> {
     parse(path, open(path)?, IMPORT_FILE_BYTES_MAX)
 }
@@ -86,7 +86,7 @@ fn parse(path: &Path, input: impl Read, bytes_max: u64) -> Result<Vec<NewSeat>, 
 /// What some spreadsheets put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// What is wrong with a file, as far as it is worth telling.
+/// Problems of a file, up to a limit.
 pub(super) struct FileProblems {
     place: String,
     told: Vec<String>,
@@ -250,7 +250,7 @@ impl SeatLine {
 
 fn csv(bytes: &[u8], found: &mut SeatFileReader) -> io::Result<()> {
     let mut reader = csv::ReaderBuilder::new()
-        // Counted here, so that a wrong line is told and the next ones are looked at.
+        // Counted here, so that an invalid line is reported and the next ones are checked.
         .flexible(true)
         .trim(csv::Trim::All)
         .from_reader(bytes);

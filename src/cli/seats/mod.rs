@@ -49,7 +49,7 @@ fn import(args: &ImportArgs) -> Result<(), CommandError> {
     });
     bar.finish(answer.is_ok());
     let written = answer?.written;
-    // It also has the server read the seats, so that who asks next need not wait.
+    // The server also reads the seats here, so that the next query does not wait.
     let stands = event::read(&port, args.event.as_str());
     if args.admin.json {
         let stands = stands.ok().map(|event| show::event_json(&event));
@@ -105,7 +105,7 @@ fn block(args: &BlockArgs, change: SeatChange) -> Result<(), CommandError> {
         match change_seats(&port, args, part, change) {
             Ok(done) => results.extend(done),
             Err(why) if results.is_empty() => return Err(why),
-            // What was done is worth telling.
+            // Changes are reported even after an error.
             Err(why) => {
                 tell(args, &results);
                 return Err(why);

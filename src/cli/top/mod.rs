@@ -1,4 +1,4 @@
-//! `top`: a server's figures, live in a terminal, or once for a script.
+//! `top`: metrics of a server, live in a terminal, or once for a script.
 //!
 //! [`fetch`] scrapes, [`parse`] reads, [`model`] makes rates of two scrapes, [`view`] and [`json`] show
 //! them; here are the keys, the clock and the terminal. Must not live here: anything that needs more
@@ -49,7 +49,7 @@ pub(super) fn run(args: &TopArgs) -> Result<(), CommandError> {
     ended
 }
 
-/// Where the figures are: as told, else where this environment would put them.
+/// The metrics address: the given one, or the one of this environment.
 fn address(args: &TopArgs) -> Result<Uri, CommandError> {
     if let Some(address) = &args.metrics {
         return Ok(address.clone());
@@ -109,7 +109,7 @@ fn text(screen: &Screen) -> String {
 /// What the fetching thread says.
 enum FetchUpdate {
     Scrape(Result<TimedScrape, String>),
-    /// The process is told to end.
+    /// The process received a termination signal.
     Stop,
 }
 

@@ -11,7 +11,7 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, Widget};
 use super::model::{EventRow, MethodRow, ShardRow, TopModel};
 use super::words::{bytes, count, ms, rate, span};
 
-/// Below this there is a line that says so, and nothing else.
+/// A smaller terminal shows only a line that asks for more space.
 pub(super) const SMALLEST: (u16, u16) = (72, 12);
 
 /// What P95 may be: the promise that the alerts watch too.

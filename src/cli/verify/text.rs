@@ -8,7 +8,7 @@ use inventory_proto::inventory::v1 as pb;
 use crate::cli::show::grouped;
 use crate::limits::AUDIT_ITEMS_SHOWN_MAX;
 
-/// What holds are late by is told of so many.
+/// Number of overdue holds listed with their delay.
 const LATE_TOLD: usize = 5;
 
 /// One line of progress.
@@ -467,7 +467,7 @@ CLEAN: every number adds up";
         let shown = plan(&of, false, "hall");
         for line in [
             "repairs       52\n  seat s0  SOLD to r1 → AVAILABLE\n",
-            "… and 2 more; --json tells them all",
+            "… and 2 more; --json lists them all",
             "left to you   1\n  stripe 1  5 fewer than there can be\n      it is oversold\n",
             "To do it: inventory-api reconcile hall --apply",
         ] {

@@ -158,14 +158,14 @@ fn repair(breach: &Breach, claims_known: bool) -> Result<Repair, &'static str> {
             Err("seats are made by import only: import it, then again")
         }
         BreachKind::Misplaced { .. } => Err("import it under its own key, and delete this item"),
-        BreachKind::Unreadable(_) => Err("only whoever wrote it knows what it means"),
+        BreachKind::Unreadable(_) => Err("written by another program, whose format is unknown"),
         BreachKind::StripeMissing => {
             Err("an event is made whole: its capacity is not known any more")
         }
         BreachKind::OrderMissing
         | BreachKind::OrderForeign { .. }
         | BreachKind::OrderTwice { .. } => {
-            Err("a buyer may have been told this order: it is never changed")
+            Err("a buyer may have received this order id, which is never changed")
         }
         BreachKind::EndMissing => Err("release the reservation"),
         BreachKind::DrawsDiffer { .. }

@@ -148,7 +148,7 @@ impl fmt::Display for BreachKind {
             BreachKind::EndMissing => f.write_str("is HELD without expires_at: it would never end"),
             BreachKind::OrderMissing => f.write_str("is CONFIRMED without an order_id"),
             BreachKind::OrderForeign { order, derived } => {
-                write!(f, "has order {order}; every repeat is told {derived}")
+                write!(f, "has order {order}; every repeat is answered {derived}")
             }
             BreachKind::OrderTwice { order, other } => {
                 write!(f, "has order {order}, and so has reservation {other}")

@@ -40,7 +40,7 @@
 //! | `seats.rs` | seats: choice, locks, conflicts, the reads behind "sold out" |
 //! | `dispatch.rs` | effects, reads, lanes, completion |
 //! | `planner.rs` | pure: the next step of an operation from its layout and record |
-//! | `in_flight.rs` | calls in flight by reservation, and who waits for them |
+//! | `in_flight.rs` | calls in flight by reservation, and the calls that wait for them |
 //! | `hold_predictor.rs` | which events sell by hold and commit, so that a commit's record is read first |
 //! | `record_reads.rs` | batched reads of records |
 //! | `seated_event.rs` | a seated event: seat map, seat locks, operations that wait for them |

@@ -1,4 +1,4 @@
-//! Choices of seats on the shard that owns the event, with a store that answers as told.
+//! Choices of seats on the shard that owns the event, with a scripted store.
 
 use rand::SeedableRng;
 

@@ -262,7 +262,7 @@ fn a_release_that_arrives_after_the_read_of_an_expired_hold_reads_again() {
     assert_eq!(fx.iter().filter(|effect| reads(effect)).count(), 1);
 }
 
-/// What a failed condition showed is said to who comes soon after, once its record was looked for.
+/// "Sold out" from a failed condition is reused for calls that arrive soon after, once their records were read.
 #[test]
 fn sold_out_latch_rejects_early_calls_and_later_calls_read_again() {
     let mut shard = engine(0, 1);
@@ -305,7 +305,7 @@ fn sold_out_latch_rejects_early_calls_and_later_calls_read_again() {
         assert_eq!(refused_short(&fx), rejected, "{fx:?}");
     }
 
-    // Who comes later has a read of its own, and writes nothing either.
+    // A later call reads by itself, and writes nothing either.
     let late = at(soon.mono.0 + 1);
     fx.clear();
     // A hold: a commit would be looked at first, now that one was found to be of a hold.
@@ -736,5 +736,5 @@ fn a_hot_event_leaves_room_for_the_others() {
     fx.clear();
     shard.handle_call(CallId(1), look(0, "new"), at(1));
     drain(&mut shard, &mut fx);
-    assert!(!full(&fx), "nor is a third turned away");
+    assert!(!full(&fx), "nor is a third rejected");
 }
