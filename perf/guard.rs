@@ -5,10 +5,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use self::paper_shard::{Shard, check, commits};
+mod fake_shard;
 
-#[path = "../tests/common/paper_shard.rs"]
-mod paper_shard;
+use self::fake_shard::{FakeShard, check, commits};
 
 fn main() {
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
@@ -18,7 +17,7 @@ fn main() {
         eprintln!("usage: perf_guard <direct|repeat|check> <TIMES>; see perf/guard.sh");
         std::process::exit(64);
     };
-    let mut shard = Shard::new();
+    let mut shard = FakeShard::new();
     match kind.as_str() {
         "direct" => {
             shard.commit_all(&commits(times));

@@ -1,10 +1,10 @@
-//! Events of tickets, from their creation to their end.
+//! Events without seats: create, show, list, restock, close.
 
 use serde_json::{Value, json};
 
 use tonic_types::StatusExt as _;
 
-use crate::live::Live;
+use crate::live::LiveServer;
 use crate::reservations::{commit, try_commit};
 use crate::{FAILED, OK, assert_has};
 
@@ -13,8 +13,8 @@ fn numbers(event: &Value) -> [&Value; 3] {
 }
 
 #[test]
-fn an_event_is_created_shown_restocked_and_closed() {
-    let live = Live::start();
+fn event_is_created_shown_restocked_and_closed() {
+    let live = LiveServer::start();
     let create = [
         "event",
         "create",
@@ -65,8 +65,8 @@ fn an_event_is_created_shown_restocked_and_closed() {
 }
 
 #[test]
-fn a_restock_below_what_is_sold_is_refused_with_the_numbers() {
-    let live = Live::start();
+fn restock_below_the_taken_units_is_rejected() {
+    let live = LiveServer::start();
     live.ok(&["event", "create", "evt_1", "--total", "20"]);
     commit(&live, "evt_1", "res_1", 7, &[]);
     let refused = live.run(&["event", "restock", "evt_1", "--total", "6"]);
@@ -80,13 +80,13 @@ fn a_restock_below_what_is_sold_is_refused_with_the_numbers() {
 }
 
 #[test]
-fn a_closed_event_takes_no_new_reservations() {
-    let live = Live::start();
+fn closed_event_rejects_new_reservations() {
+    let live = LiveServer::start();
     live.ok(&["event", "create", "evt_1", "--total", "20"]);
     let import = ["seats", "import", "evt_2", "-", "--create"];
-    let ran = live.run_on(&import, "seat_id\nA-1\nA-2\n");
+    let ran = live.run_with_input(&import, "seat_id\nA-1\nA-2\n");
     assert_eq!(ran.code, OK, "{}", ran.err);
-    // Remembered as open by whoever sells.
+    // The shards cache both events as open.
     commit(&live, "evt_1", "res_1", 1, &[]);
     commit(&live, "evt_2", "res_2", 0, &["A-1"]);
     for (event, qty, seats) in [("evt_1", 1, &[][..]), ("evt_2", 0, &["A-2"])] {
@@ -101,8 +101,8 @@ fn a_closed_event_takes_no_new_reservations() {
 
 #[test]
 fn events_are_listed_in_order() {
-    let live = Live::start();
-    // `dev` comes with one; what it is called is not this test's business.
+    let live = LiveServer::start();
+    // `dev` creates events of its own.
     let there = live.json(&["event", "list"]).as_array().unwrap().len();
     live.ok(&[
         "event",
@@ -139,8 +139,8 @@ fn events_are_listed_in_order() {
 }
 
 #[test]
-fn what_is_about_tickets_is_refused_of_seats_and_the_reverse() {
-    let live = Live::start();
+fn commands_for_units_reject_seated_events_and_vice_versa() {
+    let live = LiveServer::start();
     live.ok(&["event", "create", "seats", "--seated"]);
     live.ok(&["event", "create", "tickets", "--total", "10"]);
     for (args, said) in [
@@ -163,7 +163,7 @@ fn what_is_about_tickets_is_refused_of_seats_and_the_reverse() {
         assert_eq!(ran.code, FAILED, "{args:?}: {}", ran.err);
         assert_has(&ran.err, &[said]);
     }
-    let ran = live.run_on(&["seats", "import", "tickets", "-"], "seat_id\nA-1\n");
+    let ran = live.run_with_input(&["seats", "import", "tickets", "-"], "seat_id\nA-1\n");
     assert_eq!(ran.code, FAILED);
     assert_has(&ran.err, &["tickets has no seats", "--seated"]);
 }

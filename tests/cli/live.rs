@@ -1,37 +1,34 @@
-//! A real server and the commands that talk to it.
+//! A real server and the commands that call it.
 
-use std::io::Write as _;
-use std::process::{Output, Stdio};
-
+use inventory_testkit::server::{CommandOutput, ServerCommand, TestServer, command};
 use serde_json::Value;
 
-use crate::server::{Launch, Server, command};
-use crate::{OK, Ran, read};
+use crate::OK;
 
-/// A server of its own for one test, in memory.
-pub(crate) struct Live {
-    pub(crate) server: Server,
+/// A server in memory, for one test.
+pub(crate) struct LiveServer {
+    pub(crate) server: TestServer,
 }
 
-impl Live {
+impl LiveServer {
     pub(crate) fn start() -> Self {
         Self {
-            server: Launch::memory().start(),
+            server: ServerCommand::dev_in_memory().start(),
         }
     }
 
-    /// The command, told where the admin port is.
+    /// A command with the address of the admin port.
     pub(crate) fn command(&self, args: &[&str]) -> std::process::Command {
         let mut command = command(args);
         command.args(["--admin", &self.server.admin]);
         command
     }
 
-    pub(crate) fn run(&self, args: &[&str]) -> Ran {
-        read(self.command(args).output().unwrap())
+    pub(crate) fn run(&self, args: &[&str]) -> CommandOutput {
+        ServerCommand::from(self.command(args)).run()
     }
 
-    /// Runs what must go well; what it printed.
+    /// Runs a command that must succeed; its output.
     #[track_caller]
     pub(crate) fn ok(&self, args: &[&str]) -> String {
         let ran = self.run(args);
@@ -39,24 +36,15 @@ impl Live {
         ran.out
     }
 
-    /// Runs what must go well, with --json; the value it printed.
+    /// Runs a command that must succeed, with --json; the value it prints.
     #[track_caller]
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         let out = self.ok(&[args, &["--json"]].concat());
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{args:?}: {error}:\n{out}"))
     }
 
-    /// Runs it with `input` on its standard input.
-    pub(crate) fn run_on(&self, args: &[&str], input: &str) -> Ran {
-        let mut command = self.command(args);
-        command.stdin(Stdio::piped());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        // A command that does not read it all is judged by what it says.
-        let _ = stdin.write_all(input.as_bytes());
-        drop(stdin);
-        let output: Output = child.wait_with_output().unwrap();
-        read(output)
+    /// Runs a command with `input` on standard input.
+    pub(crate) fn run_with_input(&self, args: &[&str], input: &str) -> CommandOutput {
+        ServerCommand::from(self.command(args)).run_with_input(input)
     }
 }

@@ -1,19 +1,19 @@
-//! Reservations as an operator sees them: shown, refunded, exported.
+//! Reservations: show, refund, export.
 
-use std::io::Read as _;
 use std::process::Stdio;
-use std::time::Duration;
 
 use inventory_client::connect;
 use inventory_proto::inventory::v1::{CommitReq, ReleaseReq, SeatRef};
 use serde_json::Value;
 
-use crate::live::Live;
-use crate::{FAILED, OK, assert_has, read};
+use crate::live::LiveServer;
+use inventory_testkit::DEADLINE;
+
+use crate::{FAILED, OK, assert_has};
 
 fn patient<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
-    request.set_timeout(Duration::from_secs(30));
+    request.set_timeout(DEADLINE);
     request
 }
 
@@ -32,15 +32,15 @@ fn seat_refs(seats: &[&str]) -> Vec<SeatRef> {
     seats.iter().map(seat).collect()
 }
 
-/// Sells as a client does; the order.
+/// Commits through the gRPC port; the order id.
 #[track_caller]
-pub(crate) fn commit(live: &Live, event: &str, id: &str, qty: i32, seats: &[&str]) -> String {
+pub(crate) fn commit(live: &LiveServer, event: &str, id: &str, qty: i32, seats: &[&str]) -> String {
     try_commit(live, event, id, qty, seats).unwrap()
 }
 
-/// As [`commit`], where it may be refused.
+/// [`commit`] that may be rejected.
 pub(crate) fn try_commit(
-    live: &Live,
+    live: &LiveServer,
     event: &str,
     id: &str,
     qty: i32,
@@ -60,7 +60,7 @@ pub(crate) fn try_commit(
     })
 }
 
-fn release(live: &Live, event: &str, id: &str) {
+fn release(live: &LiveServer, event: &str, id: &str) {
     block_on(async {
         let mut inventory = connect(&live.server.grpc).await.unwrap();
         let request = ReleaseReq {
@@ -74,8 +74,8 @@ fn release(live: &Live, event: &str, id: &str) {
 }
 
 #[test]
-fn a_reservation_is_shown_and_refunded_once() {
-    let live = Live::start();
+fn reservation_is_shown_and_refunded_once() {
+    let live = LiveServer::start();
     live.ok(&[
         "event",
         "create",
@@ -114,10 +114,10 @@ fn a_reservation_is_shown_and_refunded_once() {
 }
 
 #[test]
-fn the_seats_of_a_refund_can_be_sold_again() {
-    let live = Live::start();
+fn refunded_seats_can_be_sold_again() {
+    let live = LiveServer::start();
     let file = "seat_id,section\nA-1,A\nA-2,A\n";
-    let ran = live.run_on(&["seats", "import", "evt_1", "-", "--create"], file);
+    let ran = live.run_with_input(&["seats", "import", "evt_1", "-", "--create"], file);
     assert_eq!(ran.code, OK, "{}", ran.err);
     commit(&live, "evt_1", "res_1", 0, &["A-1"]);
     let shown = live.json(&["event", "show", "evt_1"]);
@@ -139,8 +139,8 @@ fn the_seats_of_a_refund_can_be_sold_again() {
 }
 
 #[test]
-fn the_reservations_of_one_event_are_exported() {
-    let live = Live::start();
+fn reservations_of_one_event_are_exported() {
+    let live = LiveServer::start();
     for event in ["evt_1", "evt_2"] {
         live.ok(&["event", "create", event, "--total", "100"]);
         commit(&live, event, &format!("{event}:a"), 2, &[]);
@@ -181,7 +181,7 @@ fn the_reservations_of_one_event_are_exported() {
     );
     assert_eq!(text.lines().count(), 4);
     assert_has(&text, &["evt_1:a,evt_1,CONFIRMED,2,,ord_"]);
-    // What cannot be whole leaves nothing behind, and what was there before.
+    // A failed export leaves no new file and keeps the old one.
     let none = live.run(&[&["export", "evt_9"], &out[..]].concat());
     assert_eq!(none.code, FAILED);
     assert_has(&none.err, &["no event evt_9"]);
@@ -190,8 +190,8 @@ fn the_reservations_of_one_event_are_exported() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
-    let live = Live::start();
+fn closed_standard_output_is_not_a_failure() {
+    let live = LiveServer::start();
     live.ok(&["event", "create", "evt_1", "--total", "100"]);
     commit(&live, "evt_1", "res_1", 2, &[]);
     for args in [
@@ -202,16 +202,10 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
         let mut command = live.command(args);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        // Closed before anything is written.
+        // Closed before the command writes.
         drop(child.stdout.take());
-        let mut err = String::new();
-        child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut err)
-            .unwrap();
-        let ran = read(child.wait_with_output().unwrap());
-        assert_eq!((ran.code, err.as_str()), (OK, ""), "{args:?}");
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), err.as_str()), (OK, ""), "{args:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Seats from a file into a running server: once, twice, half way, and not at all.
+//! Import of seats from a file: once, twice, interrupted, rejected.
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::live::Live;
+use crate::live::LiveServer;
 use crate::{FAILED, OK, USAGE, assert_has};
 
-/// A file of `count` seats in sections of a thousand; the first of each section is dearer.
+/// A file of `count` seats in sections of a thousand; the first seat of each section has a higher price.
 fn file(dir: &TempDir, count: usize) -> PathBuf {
     let mut text = "seat_id,section,row,number,price,currency\n".to_owned();
     for n in 0..count {
@@ -31,15 +31,15 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The answer without what differs from one reading to the next.
-fn settled(mut event: Value) -> Value {
+/// `event` without the time of the read.
+fn without_time(mut event: Value) -> Value {
     event.as_object_mut().unwrap().remove("as_of");
     event
 }
 
 #[test]
 fn seats_are_imported_twice_blocked_and_closed() {
-    let live = Live::start();
+    let live = LiveServer::start();
     let dir = TempDir::new().unwrap();
     let path = file(&dir, 2_345);
     let create = ["event", "create", "evt_1", "--seated", "--seat-keys", "3"];
@@ -51,7 +51,7 @@ fn seats_are_imported_twice_blocked_and_closed() {
         &first.out,
         &["2,345 seats written in", "section", "S2", "345"],
     );
-    // Not on a terminal: plain lines, and none of them the bar's.
+    // Without a terminal: plain lines instead of the progress bar.
     assert_has(&first.err, &["2,345 of 2,345 seats"]);
     assert!(
         !first.err.contains('\x1b') && !first.err.contains('\r'),
@@ -59,7 +59,7 @@ fn seats_are_imported_twice_blocked_and_closed() {
         first.err
     );
 
-    let shown = settled(live.json(&["event", "show", "evt_1"]));
+    let shown = without_time(live.json(&["event", "show", "evt_1"]));
     let counts = ["total", "remaining", "confirmed", "held", "blocked"];
     let numbers = |event: &Value| counts.map(|name| event[name].as_i64().unwrap());
     assert_eq!(numbers(&shown), [2_345, 2_345, 0, 0, 0]);
@@ -81,15 +81,15 @@ fn seats_are_imported_twice_blocked_and_closed() {
     let unknown = live.run(&["seats", "block", "evt_1", "S9-1-1"]);
     assert_eq!(unknown.code, FAILED);
     assert_has(&unknown.out, &["S9-1-1  not found"]);
-    let ran = live.run_on(&["seats", "unblock", "evt_1", "--file", "-"], "S0-1-2\n\n");
+    let ran = live.run_with_input(&["seats", "unblock", "evt_1", "--file", "-"], "S0-1-2\n\n");
     assert_eq!(ran.code, OK, "{}", ran.err);
     assert_has(&ran.out, &["S0-1-2  changed"]);
 
-    // Again: the seats get their facts, and keep their state.
+    // A repeated import writes the facts and keeps the states.
     let again = live.json(&import);
     assert_eq!(again["written"], 2_345);
     assert_eq!(numbers(&again["event"]), [2_345, 2_344, 0, 0, 1]);
-    let after = settled(live.json(&["event", "show", "evt_1"]));
+    let after = without_time(live.json(&["event", "show", "evt_1"]));
     assert_eq!(numbers(&after), [2_345, 2_344, 0, 0, 1]);
     assert_eq!(after["sections"][1], section);
 
@@ -101,13 +101,13 @@ fn seats_are_imported_twice_blocked_and_closed() {
 }
 
 #[test]
-fn an_import_that_was_killed_is_made_again_with_the_same_result() {
-    let live = Live::start();
+fn interrupted_import_can_be_repeated() {
+    let live = LiveServer::start();
     let dir = TempDir::new().unwrap();
     let count = 20_000;
     let path = file(&dir, count);
     let imported = |event: &str| {
-        let event = settled(live.json(&["event", "show", event]));
+        let event = without_time(live.json(&["event", "show", event]));
         let object = |name: &str| event[name].clone();
         (object("total"), object("remaining"), object("sections"))
     };
@@ -117,7 +117,7 @@ fn an_import_that_was_killed_is_made_again_with_the_same_result() {
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    // The line after three tenths of the seats: sent, and nearly all of them taken.
+    // The progress line after three tenths of the seats.
     let seen = lines.map_while(Result::ok).nth(2).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
@@ -125,7 +125,7 @@ fn an_import_that_was_killed_is_made_again_with_the_same_result() {
     let total = imported("evt_1").0.as_u64().unwrap();
     assert!((1..count as u64).contains(&total), "{total} after {seen:?}");
 
-    // What was not killed is what the other must come to.
+    // The uninterrupted import is the expected result.
     let whole = ["--create", "--seat-keys", "4"];
     live.ok(&[&["seats", "import", "evt_2", text(&path)], &whole[..]].concat());
     live.ok(&["seats", "import", "evt_1", text(&path)]);
@@ -134,12 +134,12 @@ fn an_import_that_was_killed_is_made_again_with_the_same_result() {
 }
 
 #[test]
-fn a_file_with_a_wrong_line_writes_nothing() {
-    let live = Live::start();
+fn file_with_an_invalid_line_writes_nothing() {
+    let live = LiveServer::start();
     live.ok(&["event", "create", "evt_1", "--seated"]);
     let bad = "seat_id,section\nA-1,A\nA 2,A\nA-1,B\n";
     let import = ["seats", "import", "evt_1", "-"];
-    let ran = live.run_on(&import, bad);
+    let ran = live.run_with_input(&import, bad);
     assert_eq!(ran.code, USAGE);
     assert_has(
         &ran.err,
@@ -150,16 +150,16 @@ fn a_file_with_a_wrong_line_writes_nothing() {
         ],
     );
     assert_eq!(live.json(&["event", "show", "evt_1"])["total"], 0);
-    // Nor does it create the event.
-    let ran = live.run_on(&["seats", "import", "evt_2", "-", "--create"], bad);
+    // The event is not created either.
+    let ran = live.run_with_input(&["seats", "import", "evt_2", "-", "--create"], bad);
     assert_eq!(ran.code, USAGE);
     assert_eq!(live.run(&["event", "show", "evt_2"]).code, FAILED);
 
     let good = "seat_id,section\nA-1,A\n";
-    let ran = live.run_on(&["seats", "import", "evt_2", "-", "--check"], good);
+    let ran = live.run_with_input(&["seats", "import", "evt_2", "-", "--check"], good);
     assert_eq!(ran.code, OK, "{}", ran.err);
     assert_has(&ran.out, &["1 seats, and every line is good"]);
-    let ran = live.run_on(&["seats", "import", "evt_2", "-"], good);
+    let ran = live.run_with_input(&["seats", "import", "evt_2", "-"], good);
     assert_eq!(ran.code, FAILED);
     assert_has(&ran.err, &["no event evt_2", "what was written stays"]);
     let create = [
@@ -173,15 +173,14 @@ fn a_file_with_a_wrong_line_writes_nothing() {
     ];
     let lines =
         "{\"seat_id\": \"A-1\", \"section\": \"A\", \"price\": 45.5, \"currency\": \"USD\"}";
-    let ran = live.run_on(&create, lines);
+    let ran = live.run_with_input(&create, lines);
     assert_eq!(ran.code, OK, "{}", ran.err);
     assert_has(&ran.out, &["Opening night", "45.50 USD"]);
 }
 
-/// What a terminal would see after an import of an event as large as a hall.
 #[test]
-fn an_event_is_shown_at_once_after_its_import() {
-    let live = Live::start();
+fn imported_event_is_shown_within_100_ms() {
+    let live = LiveServer::start();
     let dir = TempDir::new().unwrap();
     let path = file(&dir, 5_000);
     live.ok(&["seats", "import", "evt_1", text(&path), "--create"]);
@@ -190,7 +189,7 @@ fn an_event_is_shown_at_once_after_its_import() {
         live.ok(&["event", "show", "evt_1"]);
         begun.elapsed()
     };
-    // The best of a few: a machine that does much else is not what this is about.
+    // The best of ten, because the machine may be busy.
     let best = (0..10).map(took).min().unwrap();
     assert!(best < Duration::from_millis(100), "{best:?}");
 }

@@ -16,10 +16,10 @@ pub(crate) use fake_backend::Events;
 
 use crate::{channel, client, start};
 
-type Admin = InventoryAdminClient<Channel>;
+type TestAdminClient = InventoryAdminClient<Channel>;
 
 /// Runs `calls` against a new server.
-fn with_admin(calls: impl AsyncFnOnce(Admin)) {
+fn with_admin(calls: impl AsyncFnOnce(TestAdminClient)) {
     let (control_plane, _readiness) = start();
     client(async {
         let channel = channel(control_plane.admin_address().unwrap());

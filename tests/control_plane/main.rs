@@ -1,9 +1,11 @@
-//! Tests of the control plane over sockets: probes and metrics, auxiliary services, admin, signals and stop.
+//! Tests of the control plane over sockets: probes and metrics, auxiliary services, admin, signals and stop; and of the log of a
+//! whole process.
 #![allow(clippy::unwrap_used)]
 
 mod admin;
 mod auxiliary;
 mod probes;
+mod process_log;
 mod stop;
 
 use std::future::Future;
@@ -22,12 +24,12 @@ use tonic::transport::{Channel, Endpoint};
 const SOON: Duration = Duration::from_secs(10);
 
 /// Shard 0 answers scrapes; shard 1 only if `all` is set.
-struct Shards {
+struct FakeShards {
     all: bool,
 }
 
 #[tonic::async_trait]
-impl MetricsSource for Shards {
+impl MetricsSource for FakeShards {
     fn shards(&self) -> usize {
         2
     }
@@ -52,7 +54,7 @@ fn settings(readiness: &Readiness) -> ControlPlaneConfig {
         metrics: free_port(),
         admin: Some((free_port(), Arc::new(admin::Events::default()))),
         audit: None,
-        scrape: Arc::new(Shards { all: true }),
+        scrape: Arc::new(FakeShards { all: true }),
         readiness: readiness.clone(),
         build: BuildInfo {
             service: "inventory-api".to_owned(),

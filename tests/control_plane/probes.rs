@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use inventory_api::control_plane::{ControlPlane, Readiness};
 use inventory_api::limits;
 
-use crate::{SOON, Shards, connect, exchange, get, settings, start};
+use crate::{FakeShards, SOON, connect, exchange, get, settings, start};
 
 #[test]
 fn probes_follow_readiness_and_give_the_reason() {
@@ -55,7 +55,7 @@ fn metrics_are_the_sum_of_all_shards() {
 #[test]
 fn silent_shard_delays_only_the_scrape_for_a_bounded_time() {
     let mut settings = settings(&Readiness::new());
-    settings.scrape = Arc::new(Shards { all: false });
+    settings.scrape = Arc::new(FakeShards { all: false });
     let control_plane = ControlPlane::start(settings).unwrap();
     let at = control_plane.metrics_address();
     let began = Instant::now();

@@ -11,7 +11,7 @@ use inventory_api::limits;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::{SOON, Shards, channel, client, connect, get, settings};
+use crate::{FakeShards, SOON, channel, client, connect, get, settings};
 
 #[test]
 fn first_signal_requests_drain_and_second_one_abort() {
@@ -80,7 +80,7 @@ fn stop_frees_the_ports_with_misbehaving_clients() {
 #[test]
 fn stop_lets_a_running_request_finish() {
     let mut settings = settings(&Readiness::new());
-    settings.scrape = Arc::new(Shards { all: false });
+    settings.scrape = Arc::new(FakeShards { all: false });
     let control_plane = ControlPlane::start(settings).unwrap();
     let mut scrape = connect(control_plane.metrics_address());
     let head = "GET /metrics HTTP/1.1\r\nhost: t\r\n\r\n";

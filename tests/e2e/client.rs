@@ -1,4 +1,4 @@
-//! Calls as the tests make them, and what the answers must look like.
+//! Calls, metrics and assertions that the end-to-end tests share.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,14 +16,15 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
-use crate::server::{PATIENCE, Server};
+use inventory_testkit::DEADLINE;
+use inventory_testkit::server::TestServer;
 
-/// One connection of its own.
-pub(crate) async fn client(server: &Server) -> InventoryClient {
+/// A client with a connection of its own.
+pub(crate) async fn client(server: &TestServer) -> InventoryClient {
     connect(&server.grpc).await.unwrap()
 }
 
-pub(crate) async fn clients(server: &Server, count: usize) -> Vec<InventoryClient> {
+pub(crate) async fn clients(server: &TestServer, count: usize) -> Vec<InventoryClient> {
     let mut all = Vec::with_capacity(count);
     for _ in 0..count {
         all.push(client(server).await);
@@ -66,8 +67,8 @@ pub(crate) fn seats(ids: &[&str]) -> Vec<SeatRef> {
 }
 
 /// A request with a deadline that a busy machine keeps.
-pub(crate) fn patient<T>(message: T) -> Request<T> {
-    within(message, PATIENCE)
+pub(crate) fn with_deadline<T>(message: T) -> Request<T> {
+    within(message, DEADLINE)
 }
 
 pub(crate) fn within<T>(message: T, deadline: Duration) -> Request<T> {
@@ -76,55 +77,55 @@ pub(crate) fn within<T>(message: T, deadline: Duration) -> Request<T> {
     request
 }
 
-/// The calls, each with a patient deadline.
-pub(crate) trait Calls {
-    async fn commits(&self, call: CommitReq) -> Result<CommitRes, Status>;
-    async fn releases(&self, call: ReleaseReq) -> Result<ReleaseRes, Status>;
-    async fn checks(&self, call: CheckReq) -> Result<CheckRes, Status>;
+/// Calls with a deadline that a busy machine keeps.
+pub(crate) trait InventoryCalls {
+    async fn try_commit(&self, call: CommitReq) -> Result<CommitRes, Status>;
+    async fn try_release(&self, call: ReleaseReq) -> Result<ReleaseRes, Status>;
+    async fn try_check(&self, call: CheckReq) -> Result<CheckRes, Status>;
 
-    /// Commits what must be confirmed; its order.
+    /// Commits a reservation that must be confirmed; returns the order id.
     async fn order(&self, call: CommitReq) -> String {
-        let answer = self.commits(call.clone()).await;
+        let answer = self.try_commit(call.clone()).await;
         let answer = answer.unwrap_or_else(|status| panic!("{call:?}: {status:?}"));
         assert_eq!(answer.status, "CONFIRMED");
         answer.order_id
     }
 }
 
-impl Calls for InventoryClient {
-    async fn commits(&self, call: CommitReq) -> Result<CommitRes, Status> {
-        let answer = self.clone().commit_reservation(patient(call)).await;
+impl InventoryCalls for InventoryClient {
+    async fn try_commit(&self, call: CommitReq) -> Result<CommitRes, Status> {
+        let answer = self.clone().commit_reservation(with_deadline(call)).await;
         answer.map(tonic::Response::into_inner)
     }
 
-    async fn releases(&self, call: ReleaseReq) -> Result<ReleaseRes, Status> {
-        let answer = self.clone().release_hold(patient(call)).await;
+    async fn try_release(&self, call: ReleaseReq) -> Result<ReleaseRes, Status> {
+        let answer = self.clone().release_hold(with_deadline(call)).await;
         answer.map(tonic::Response::into_inner)
     }
 
-    async fn checks(&self, call: CheckReq) -> Result<CheckRes, Status> {
-        let answer = self.clone().check_availability(patient(call)).await;
+    async fn try_check(&self, call: CheckReq) -> Result<CheckRes, Status> {
+        let answer = self.clone().check_availability(with_deadline(call)).await;
         answer.map(tonic::Response::into_inner)
     }
 }
 
-/// What an error must say, whoever it is about.
+/// Checks code, reason, domain, event and reservation of an error.
 #[track_caller]
-pub(crate) fn assert_refused(status: &Status, code: Code, reason: &str, event: &str, id: &str) {
+pub(crate) fn assert_rejected(status: &Status, code: Code, reason: &str, event: &str, id: &str) {
     assert_eq!(status.code(), code, "{status:?}");
     let info = status.get_details_error_info();
     let info = info.unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
     assert_eq!(info.reason, reason, "{status:?}");
     assert_eq!(info.domain, ERROR_DOMAIN);
-    let subject = |key: &str| info.metadata.get(key).map_or("", String::as_str);
-    assert_eq!(subject("event_id"), event, "{status:?}");
-    assert_eq!(subject("reservation_id"), id, "{status:?}");
+    let metadata = |key: &str| info.metadata.get(key).map_or("", String::as_str);
+    assert_eq!(metadata("event_id"), event, "{status:?}");
+    assert_eq!(metadata("reservation_id"), id, "{status:?}");
     assert_ne!(status.message(), "");
 }
 
-/// That an error asks to come again, in both ways and with the same pause.
+/// Checks that an error has RetryInfo and a pushback with the same delay.
 #[track_caller]
-pub(crate) fn assert_comes_again(status: &Status) {
+pub(crate) fn assert_retryable(status: &Status) {
     let pause = status.get_details_retry_info().and_then(|r| r.retry_delay);
     let pause = pause.unwrap_or_else(|| panic!("no RetryInfo: {status:?}"));
     assert!(pause > Duration::ZERO && pause <= Duration::from_secs(1));
@@ -135,13 +136,13 @@ pub(crate) fn assert_comes_again(status: &Status) {
 
 // ---- The admin port -----------------------------------------------------------------------------
 
-pub(crate) async fn admin(server: &Server) -> InventoryAdminClient<Channel> {
+pub(crate) async fn admin(server: &TestServer) -> InventoryAdminClient<Channel> {
     let url = format!("http://{}", server.admin);
     let endpoint = Endpoint::from_shared(url).unwrap();
     InventoryAdminClient::new(endpoint.connect().await.unwrap())
 }
 
-pub(crate) async fn create(server: &Server, event: &str, total: i64, stripes: i32) {
+pub(crate) async fn create(server: &TestServer, event: &str, total: i64, stripes: i32) {
     let wanted = CreateEventRequest {
         event_id: event.to_owned(),
         total,
@@ -152,8 +153,8 @@ pub(crate) async fn create(server: &Server, event: &str, total: i64, stripes: i3
     assert!(made.into_inner().created);
 }
 
-/// The event as the store has it now.
-pub(crate) async fn stock(server: &Server, event: &str) -> EventStock {
+/// The event, read from the store by the admin service.
+pub(crate) async fn stock(server: &TestServer, event: &str) -> EventStock {
     let wanted = GetEventRequest {
         event_id: event.to_owned(),
     };
@@ -165,7 +166,7 @@ pub(crate) async fn stock(server: &Server, event: &str) -> EventStock {
 
 // ---- The metrics port ---------------------------------------------------------------------------
 
-/// Asks the metrics port; status code and body.
+/// GET on the metrics port; status code and body.
 pub(crate) async fn http_get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = tokio::net::TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
@@ -177,36 +178,36 @@ pub(crate) async fn http_get(address: &str, path: &str) -> std::io::Result<(u16,
     Ok((code.parse().unwrap_or(0), body.to_owned()))
 }
 
-/// The figures of a server by name and labels, as they stand in the text: `name{label="value"}`.
-pub(crate) struct Figures(HashMap<String, f64>);
+/// The samples of one scrape, by name and labels as in the text format: `name{label="value"}`.
+pub(crate) struct MetricsSample(HashMap<String, f64>);
 
-impl Figures {
-    pub(crate) async fn of(server: &Server) -> Self {
+impl MetricsSample {
+    pub(crate) async fn scrape(server: &TestServer) -> Self {
         let (code, text) = http_get(&server.metrics, "/metrics").await.unwrap();
         assert_eq!(code, 200, "{text}");
-        let figure = |line: &str| {
+        let sample = |line: &str| {
             let (name, value) = line.rsplit_once(' ')?;
             Some((name.to_owned(), value.parse().ok()?))
         };
         let lines = text.lines().filter(|line| !line.starts_with('#'));
-        Self(lines.filter_map(figure).collect())
+        Self(lines.filter_map(sample).collect())
     }
 
-    /// Of one label set; 0 if there is none yet.
+    /// The value of one series; 0 if absent.
     pub(crate) fn get(&self, name: &str) -> f64 {
         self.0.get(name).copied().unwrap_or(0.0)
     }
 
-    /// Over all label sets of a name.
+    /// The sum over all series of a name.
     pub(crate) fn sum(&self, name: &str) -> f64 {
         let of_name = |key: &&String| key.split('{').next() == Some(name);
         self.0.keys().filter(of_name).map(|key| self.get(key)).sum()
     }
 }
 
-/// Waits until `condition` holds.
+/// Polls `condition` until it holds.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     while !condition().await {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

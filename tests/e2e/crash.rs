@@ -1,45 +1,47 @@
-//! Killed under load and started again on the same data: what was acknowledged is there, with its
-//! order; what was not has one outcome; nothing is doubled.
+//! SIGKILL under load and a restart on the same data: acknowledged orders are kept, unacknowledged calls have one outcome,
+//! and no order is doubled.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use inventory_testkit::fake_store::{FakeStore, RequestAction};
+use inventory_testkit::server::{ServerCommand, TestServer};
+use inventory_testkit::stored_event::StoredEvent;
 use tokio::task::JoinSet;
 
 use crate::client::*;
-use crate::server::{Launch, Server};
-use crate::stage::Book;
 
 const EVENT: &str = "evt_crash";
 const TOTAL: i64 = 50_000;
-/// Kills, each in the midst of this many calls.
+/// Number of SIGKILLs.
 const KILLS: usize = 2;
 const BUYERS: usize = 40;
 
-/// What every reservation was last told: its quantity, and its order if it was acknowledged.
-type Told = BTreeMap<String, (i32, Option<String>)>;
+/// By reservation: the quantity, and the order id if the commit was acknowledged.
+type LastAnswers = BTreeMap<String, (i32, Option<String>)>;
 
-/// Buys until the server is gone, which it is soon after `enough` orders.
-async fn buy_until_killed(server: Server, round: usize, enough: usize) -> Told {
-    let told = Arc::new(Mutex::new(Told::new()));
+/// Buys until the server is killed, shortly after `enough` orders.
+async fn buy_until_killed(server: TestServer, round: usize, enough: usize) -> LastAnswers {
+    let answers = Arc::new(Mutex::new(LastAnswers::new()));
     let next = Arc::new(AtomicUsize::new(0));
     let orders = Arc::new(AtomicUsize::new(0));
     let mut buyers = JoinSet::new();
     let clients = clients(&server, 4).await;
     for buyer in 0..BUYERS {
         let client = clients[buyer % clients.len()].clone();
-        let (told, next, orders) = (told.clone(), next.clone(), orders.clone());
+        let (answers, next, orders) = (answers.clone(), next.clone(), orders.clone());
         buyers.spawn(async move {
             loop {
                 let n = next.fetch_add(1, Ordering::SeqCst);
                 let id = format!("k{round}-{n}");
                 let qty = 1 + i32::try_from(n % 3).unwrap();
-                told.lock().unwrap().insert(id.clone(), (qty, None));
-                match client.commits(commit(&id, EVENT, qty)).await {
+                answers.lock().unwrap().insert(id.clone(), (qty, None));
+                match client.try_commit(commit(&id, EVENT, qty)).await {
                     Ok(answer) => {
-                        told.lock()
+                        answers
+                            .lock()
                             .unwrap()
                             .insert(id, (qty, Some(answer.order_id)));
                         orders.fetch_add(1, Ordering::SeqCst);
@@ -55,24 +57,27 @@ async fn buy_until_killed(server: Server, round: usize, enough: usize) -> Told {
     .await;
     server.kill();
     while buyers.join_next().await.is_some() {}
-    told.lock().unwrap().clone()
+    answers.lock().unwrap().clone()
 }
 
 #[tokio::test]
-async fn killed_under_load_it_loses_no_order_and_doubles_none() {
+async fn sigkill_under_load_loses_no_order_and_doubles_none() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Launch::data(dir.path()).start();
+    let mut server = ServerCommand::dev_in_directory(dir.path()).start();
     create(&server, EVENT, TOTAL, 1).await;
-    let mut all = Told::new();
+    let mut all = LastAnswers::new();
     for round in 0..KILLS {
-        let told = buy_until_killed(server, round, 150).await;
-        let lost = told.values().filter(|(_, order)| order.is_none()).count();
-        assert!(lost > 0, "nothing was under way when the server was killed");
-        all.extend(told);
-        server = Launch::data(dir.path()).start();
+        let answers = buy_until_killed(server, round, 150).await;
+        let lost = answers
+            .values()
+            .filter(|(_, order)| order.is_none())
+            .count();
+        assert!(lost > 0, "no call was in flight when the server was killed");
+        all.extend(answers);
+        server = ServerCommand::dev_in_directory(dir.path()).start();
     }
 
-    // Everybody asks again, on any connection, and then once more.
+    // Each call is repeated twice, on two connections.
     let clients = clients(&server, 4).await;
     let mut orders = BTreeMap::new();
     let mut repeats = JoinSet::new();
@@ -100,39 +105,39 @@ async fn killed_under_load_it_loses_no_order_and_doubles_none() {
     let units: i64 = all.values().map(|(qty, _)| i64::from(*qty)).sum();
     let shown = stock(&server, EVENT).await;
     assert_eq!((shown.total, shown.confirmed), (TOTAL, units));
-    server.stops().await;
+    server.stop().await;
 
-    let book = Book::of_dir(dir.path(), EVENT);
-    assert_eq!(book.len(), all.len());
+    let stored = StoredEvent::in_directory(dir.path(), EVENT);
+    assert_eq!(stored.record_count(), all.len());
     for (id, order) in orders {
-        assert_eq!(book.order(&id), Some(order), "{id}");
+        assert_eq!(stored.order_of(&id), Some(order), "{id}");
     }
-    assert_eq!(book.remaining(), (TOTAL - units).unsigned_abs());
+    assert_eq!(stored.remaining(), (TOTAL - units).unsigned_abs());
 }
 
 #[tokio::test]
-async fn a_server_process_killed_before_another_leaves_it_nothing_to_wait_for() {
-    // No lease, no lock: the one that lives sells on at once.
-    let stage = crate::stage::Stage::new();
-    crate::stage::create_at(stage.engine.address(), EVENT, 100, 1);
-    let (dies, lives) = (stage.server(), stage.server());
-    let one = client(&dies).await;
-    let other = client(&lives).await;
+async fn killed_process_blocks_no_other_process() {
+    // There is no lease and no lock: the other process sells at once.
+    let store = FakeStore::start();
+    store.create_event(EVENT, 100, 1);
+    let (killed, alive) = (store.start_server(), store.start_server());
+    let one = client(&killed).await;
+    let other = client(&alive).await;
     let order = one.order(commit("r1", EVENT, 1)).await;
-    stage.proxy.writes(crate::proxy::Act::HoldAnswer);
-    let pending = tokio::spawn(async move { one.commits(commit("r2", EVENT, 1)).await });
-    let before = stage.proxy.writes_asked().len();
-    until("the write is under way", async || {
-        stage.proxy.writes_asked().len() > before || stage.book(EVENT).len() == 2
+    store.set_write_rule(RequestAction::HoldResponse);
+    let pending = tokio::spawn(async move { one.try_commit(commit("r2", EVENT, 1)).await });
+    let before = store.writes().len();
+    until("the write is in flight", async || {
+        store.writes().len() > before || store.read_event(EVENT).record_count() == 2
     })
     .await;
-    dies.kill();
+    killed.kill();
     assert!(pending.await.unwrap().is_err());
-    stage.proxy.pass();
+    store.clear_rule();
     let call = within(commit("r2", EVENT, 1), Duration::from_secs(20));
     let answer = other.clone().commit_reservation(call).await.unwrap();
     assert_eq!(other.order(commit("r1", EVENT, 1)).await, order);
-    let book = stage.book(EVENT);
-    assert_eq!(book.order("r2"), Some(answer.into_inner().order_id));
-    assert_eq!(book.remaining(), 98);
+    let stored = store.read_event(EVENT);
+    assert_eq!(stored.order_of("r2"), Some(answer.into_inner().order_id));
+    assert_eq!(stored.remaining(), 98);
 }

@@ -1,21 +1,20 @@
-//! One reservation sent many times at once, over connections, shards and processes: one order, and
-//! the stock moves once.
+//! The same reservation many times at once, over connections, shards and processes: one order and one change of stock.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use inventory_client::sale::{self, SalePlan, ledger::ReservationOutcome};
+use inventory_testkit::fake_store::{FakeStore, RecordedRequest, RequestAction};
+use inventory_testkit::server::{TestServer, shards};
+use inventory_testkit::stored_event::StoredEvent;
 use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::client::*;
-use crate::proxy::Act;
-use crate::server::{Launch, Server, shards};
-use crate::stage::{Book, Stage, create_at};
 
 const EVENT: &str = "evt_duplicates";
 
-/// Sends each of `ids` twice at once over every client; the one order of each.
+/// Sends each of `ids` twice over every client, concurrently; returns the one order id of each.
 async fn send_everywhere(clients: &[InventoryClient], ids: &[String], qty: i32) -> Vec<String> {
     let mut calls = JoinSet::new();
     for (index, id) in ids.iter().enumerate() {
@@ -40,32 +39,14 @@ fn ids(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("dup-{n}")).collect()
 }
 
-fn assert_told_is_stored(book: &Book, ids: &[String], orders: &[String]) {
-    assert_eq!(book.len(), ids.len());
+fn assert_orders_are_stored(stored: &StoredEvent, ids: &[String], orders: &[String]) {
+    assert_eq!(stored.record_count(), ids.len());
     for (id, order) in ids.iter().zip(orders) {
-        assert_eq!(book.order(id).as_ref(), Some(order), "{id}");
+        assert_eq!(stored.order_of(id).as_ref(), Some(order), "{id}");
     }
 }
 
-#[tokio::test]
-async fn over_connections_on_every_shard_it_is_one_order() {
-    let stage = Stage::new();
-    create_at(stage.engine.address(), EVENT, 100, 1);
-    let server = stage.server();
-    let clients = clients(&server, 8).await;
-    let ids = ids(10);
-    let orders = send_everywhere(&clients, &ids, 3).await;
-    let book = stage.book(EVENT);
-    assert_told_is_stored(&book, &ids, &orders);
-    assert_eq!(book.remaining(), 100 - 30);
-    let figures = Figures::of(&server).await;
-    for shard in 0..shards() {
-        let name = format!("inventory_shard_connections{{shard=\"{shard}\"}}");
-        assert!(figures.get(&name) > 0.0, "no connection on shard {shard}");
-    }
-}
-
-async fn clients_of(servers: &[Server], each: usize) -> Vec<InventoryClient> {
+async fn clients_of(servers: &[TestServer], each: usize) -> Vec<InventoryClient> {
     let mut all = Vec::new();
     for server in servers {
         all.extend(clients(server, each).await);
@@ -74,24 +55,31 @@ async fn clients_of(servers: &[Server], each: usize) -> Vec<InventoryClient> {
 }
 
 #[tokio::test]
-async fn over_two_server_processes_it_is_one_order() {
-    let stage = Stage::new();
-    // Over several stripes the two processes may reach for different ones.
-    create_at(stage.engine.address(), EVENT, 100, 3);
-    let servers = [stage.server(), stage.server()];
+async fn duplicates_over_connections_shards_and_processes_are_one_order() {
+    let store = FakeStore::start();
+    // With several stripes, the processes may choose different ones.
+    store.create_event(EVENT, 100, 3);
+    let servers = [store.start_server(), store.start_server()];
     let clients = clients_of(&servers, 4).await;
     let ids = ids(10);
     let orders = send_everywhere(&clients, &ids, 3).await;
-    let book = stage.book(EVENT);
-    assert_told_is_stored(&book, &ids, &orders);
-    assert_eq!(book.remaining(), 100 - 30);
+    let stored = store.read_event(EVENT);
+    assert_orders_are_stored(&stored, &ids, &orders);
+    assert_eq!(stored.remaining(), 100 - 30);
+    for server in &servers {
+        let metrics = MetricsSample::scrape(server).await;
+        for shard in 0..shards() {
+            let name = format!("inventory_shard_connections{{shard=\"{shard}\"}}");
+            assert!(metrics.get(&name) > 0.0, "no connection on shard {shard}");
+        }
+    }
 }
 
 #[tokio::test]
-async fn a_sale_over_two_processes_keeps_every_promise() {
-    let stage = Stage::new();
-    create_at(stage.engine.address(), EVENT, 300, 2);
-    let servers = [stage.server(), stage.server()];
+async fn sale_over_two_processes_is_clean() {
+    let store = FakeStore::start();
+    store.create_event(EVENT, 300, 2);
+    let servers = [store.start_server(), store.start_server()];
     let addresses = servers.iter().map(|server| server.grpc.clone()).collect();
     let plan = SalePlan {
         buyers: 500,
@@ -107,59 +95,62 @@ async fn a_sale_over_two_processes_keeps_every_promise() {
     assert!(counts.late_commits_refused > 0, "{report}");
     assert!(counts.sold_out > 0, "{report}");
 
-    let book = stage.book(EVENT);
-    assert_eq!(book.remaining(), 300 - report.sold_units());
+    let stored = store.read_event(EVENT);
+    assert_eq!(stored.remaining(), 300 - report.sold_units());
     for entry in report.ledger.entries() {
         let id = &entry.reservation_id;
-        let order = book.order(id);
+        let order = stored.order_of(id);
         match &entry.outcome {
             ReservationOutcome::Confirmed { order_id } => {
                 assert_eq!(order.as_deref(), Some(&**order_id))
             }
             ReservationOutcome::Released => {
-                assert!(order.is_none() && book.ids().any(|known| known == id))
+                assert!(order.is_none() && stored.reservation_ids().any(|known| known == id))
             }
-            ReservationOutcome::SoldOut => assert!(book.ids().all(|known| known != id), "{id}"),
+            ReservationOutcome::SoldOut => {
+                assert!(stored.reservation_ids().all(|known| known != id), "{id}")
+            }
             other => panic!("{id}: {other:?}"),
         }
     }
 }
 
 #[tokio::test]
-async fn sold_out_is_not_said_of_what_another_process_has_just_confirmed() {
-    let stage = Stage::new();
-    // One on each stripe: who wants both looks at all stripes first.
-    create_at(stage.engine.address(), EVENT, 2, 2);
-    let slow = stage.server();
-    let quick = Launch::serve(stage.engine.address()).start();
+async fn reservation_confirmed_by_another_process_is_not_sold_out() {
+    let store = FakeStore::start();
+    // One unit per stripe: a commit of two reads all stripes first.
+    store.create_event(EVENT, 2, 2);
+    let slow = store.start_server();
+    let quick = store.start_server();
     let (slow, quick) = (client(&slow).await, client(&quick).await);
-    // The slow one finds its stripe too short for two, and is held up on its way to the others.
-    let (mut wrote, before) = (false, stage.proxy.asked().len());
-    stage.proxy.rule(move |asked| {
-        wrote |= asked.is_write();
-        match wrote && !asked.is_write() {
-            true => Act::HoldRequest,
-            false => Act::Pass,
+    // The slow server's stripe has too few units for two; its read of all stripes after that write is held.
+    let (mut has_written, mut has_held, before) = (false, false, store.requests().len());
+    store.set_rule(move |request| {
+        has_written |= request.is_write();
+        let is_read = has_written && request.operation == "BatchGetItem";
+        if !is_read || std::mem::replace(&mut has_held, true) {
+            return RequestAction::Execute;
         }
+        RequestAction::HoldRequest
     });
     let copy = tokio::spawn(async move { slow.order(commit("r1", EVENT, 2)).await });
-    until("it looks at all stripes", async || {
-        let asked = &stage.proxy.asked()[before..];
+    until("the read of all stripes", async || {
+        let asked = &store.requests()[before..];
         asked.iter().any(|asked| asked.operation == "BatchGetItem")
-            && asked.iter().any(crate::proxy::Asked::is_write)
+            && asked.iter().any(RecordedRequest::is_write)
     })
     .await;
     let order = quick.order(commit("r1", EVENT, 2)).await;
-    stage.proxy.pass();
+    store.clear_rule();
     assert_eq!(copy.await.unwrap(), order);
-    assert_eq!(stage.book(EVENT).remaining(), 0);
+    assert_eq!(store.read_event(EVENT).remaining(), 0);
 }
 
 #[tokio::test]
-async fn a_commit_and_a_release_at_once_have_one_winner() {
-    let stage = Stage::new();
-    create_at(stage.engine.address(), EVENT, 100, 1);
-    let servers = [stage.server(), stage.server()];
+async fn concurrent_commit_and_release_have_one_winner() {
+    let store = FakeStore::start();
+    store.create_event(EVENT, 100, 1);
+    let servers = [store.start_server(), store.start_server()];
     let clients = clients_of(&servers, 2).await;
     let mut races = JoinSet::new();
     for n in 0..20 {
@@ -170,25 +161,25 @@ async fn a_commit_and_a_release_at_once_have_one_winner() {
             let commit = || commit(&id, EVENT, 2);
             let release = || release(&id, EVENT, 2);
             let (committed, released) =
-                tokio::join!(one.commits(commit()), other.releases(release()));
+                tokio::join!(one.try_commit(commit()), other.try_release(release()));
             assert_ne!(
                 committed.is_ok(),
                 released.is_ok(),
                 "{committed:?} {released:?}"
             );
-            // Whoever asks later, anywhere, hears of the same winner.
+            // Every later call on any connection reports the same winner.
             for client in &clients {
                 match &committed {
                     Ok(answer) => {
                         assert_eq!(client.order(commit()).await, answer.order_id);
-                        let late = client.releases(release()).await.unwrap_err();
+                        let late = client.try_release(release()).await.unwrap_err();
                         assert_eq!(reason(&late), "RESERVATION_COMMITTED");
                     }
                     Err(status) => {
                         assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
-                        let late = client.commits(commit()).await.unwrap_err();
+                        let late = client.try_commit(commit()).await.unwrap_err();
                         assert_eq!(reason(&late), "RESERVATION_RELEASED");
-                        client.releases(release()).await.unwrap();
+                        client.try_release(release()).await.unwrap();
                     }
                 }
             }
@@ -199,19 +190,21 @@ async fn a_commit_and_a_release_at_once_have_one_winner() {
     while let Some(won) = races.join_next().await {
         sold += 2 * u64::from(won.unwrap());
     }
-    let book = stage.book(EVENT);
-    assert_eq!((book.len(), book.remaining()), (20, 100 - sold));
+    let stored = store.read_event(EVENT);
+    assert_eq!(
+        (stored.record_count(), stored.remaining()),
+        (20, 100 - sold)
+    );
 }
 
-/// Of several payloads under one id, all at once and everywhere, one is sold and stays the only one.
 #[tokio::test]
-async fn of_different_payloads_at_once_one_wins() {
-    let stage = Stage::new();
+async fn one_of_several_payloads_with_the_same_id_wins() {
+    let store = FakeStore::start();
     let events = [EVENT, "evt_other"];
     for event in events {
-        create_at(stage.engine.address(), event, 1_000, 1);
+        store.create_event(event, 1_000, 1);
     }
-    let servers = [stage.server(), stage.server()];
+    let servers = [store.start_server(), store.start_server()];
     let clients = clients_of(&servers, 4).await;
     let mut calls = JoinSet::new();
     for n in 0..10 {
@@ -219,7 +212,7 @@ async fn of_different_payloads_at_once_one_wins() {
             let (client, id) = (client.clone(), format!("one-{n}"));
             let (event, qty) = (events[(n + at) % 2], 1 + i32::try_from(at / 4).unwrap());
             calls.spawn(async move {
-                let answer = client.commits(commit(&id, event, qty)).await;
+                let answer = client.try_commit(commit(&id, event, qty)).await;
                 (id, (event, qty), answer)
             });
         }
@@ -234,7 +227,7 @@ async fn of_different_payloads_at_once_one_wins() {
             }
             Err(status) => {
                 let code = Code::AlreadyExists;
-                assert_refused(&status, code, "IDEMPOTENCY_CONFLICT", payload.0, &id);
+                assert_rejected(&status, code, "IDEMPOTENCY_CONFLICT", payload.0, &id);
             }
         }
     }
@@ -242,6 +235,6 @@ async fn of_different_payloads_at_once_one_wins() {
     for event in events {
         let of_event = won.values().filter(|(of, _)| *of == event);
         let sold: u64 = of_event.map(|(_, qty)| u64::from(qty.unsigned_abs())).sum();
-        assert_eq!(stage.book(event).remaining(), 1_000 - sold);
+        assert_eq!(store.read_event(event).remaining(), 1_000 - sold);
     }
 }

@@ -1,29 +1,30 @@
-//! The whole server from end to end: real processes, real sockets, stock clients, a real engine.
+//! The whole server from end to end: real processes, real sockets, tonic clients. The store is the embedded engine of `dev`,
+//! or the DynamoDB model where a test needs faults, several servers on one store, or the stored items.
 //!
-//! | file | what it proves |
+//! | file | behaviour |
 //! |---|---|
-//! | `statuses.rs` | every row of the contract's status table that quantity can reach |
-//! | `outages.rs` | the store throttles, hangs, loses answers, refuses: what callers are told |
-//! | `original.rs` | each bug of the original that concerns quantity, by name |
-//! | `original_seats.rs` | each bug of the original that concerns seats, by name |
-//! | `reservation_api.rs` | contract B: the Reservation API's sequences, in-band outcomes |
-//! | `races.rs` | crowds for the last tickets, one row, one reservation, over two processes |
-//! | `duplicates.rs` | one reservation, many connections, shards and processes: one order |
-//! | `stripes.rs` | an event over several stripes is sold to the last unit |
-//! | `crash.rs` | killed under load: nothing acknowledged is lost, nothing doubled |
-//! | `stopping.rs` | stopping under load loses no call, and takes no longer than it must |
-//! | `placement.rs` | which shard a connection lives on |
-//! | `deadlines.rs` | a caller's deadline, from end to end |
-//! | `starts.rs` | starts that cannot work say what is wrong |
-//! | `watching.rs` | what it says of itself: a shard that stands still, logs, spans, figures |
-//! | `top.rs` | `top` tells the server's figures, and leaves a terminal as it was |
-//! | `upkeep.rs` | what an idle server costs, and that `demo` ends well |
+//! | `statuses.rs` | every row of the contract's status table that events of a quantity can reach |
+//! | `outages.rs` | a store that throttles, hangs, loses answers, refuses |
+//! | `original.rs`, `original_seats.rs` | each bug of the original system, by name |
+//! | `reservation_api/` | reservation.v1: sequences of calls, in-band outcomes |
+//! | `races.rs` | crowds for the last tickets, one row, one reservation, with two processes |
+//! | `duplicates.rs` | one reservation on many connections, shards and processes: one order |
+//! | `stripes.rs` | an event with several stripes is sold to the last unit |
+//! | `crash.rs` | SIGKILL under load: no acknowledged order is lost, none is doubled |
+//! | `stopping.rs` | a drain under load loses no call and ends in time |
+//! | `placement.rs` | connections per shard |
+//! | `deadlines.rs` | deadlines of callers |
+//! | `starts.rs` | failed starts: error text and exit code |
+//! | `watching.rs` | stalled shard, collector that is away, log level, call log, metrics |
+//! | `audit.rs` | `verify` and `reconcile` |
+//! | `top.rs` | `top`: values and terminal modes |
+//! | `upkeep.rs` | cost of an idle server, `demo` |
 //!
-//! `server`, `stage`, `items`, `proxy`, `client` and `raw` are what they share. Must not live here: what one
-//! room alone can prove.
+//! `client.rs` and `items.rs` are shared. What the tests of one crate can prove belongs to that crate.
 
 #![allow(clippy::unwrap_used)]
 
+mod audit;
 mod client;
 mod crash;
 mod deadlines;
@@ -33,14 +34,8 @@ mod original;
 mod original_seats;
 mod outages;
 mod placement;
-mod proxy;
 mod races;
-mod raw;
 mod reservation_api;
-#[path = "../common/restricted.rs"]
-mod restricted;
-mod server;
-mod stage;
 mod starts;
 mod statuses;
 mod stopping;

@@ -1,20 +1,20 @@
-//! Each bug of the original that concerns quantity, as a test of that name.
+//! Each bug of the original system that concerns events of a quantity, as a test of that name.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
+use inventory_testkit::fake_store::FakeStore;
+use inventory_testkit::http2::Http2Client;
+use inventory_testkit::server::{CommandOutput, ServerCommand, command};
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::client::*;
-use crate::raw::Raw;
-use crate::server::{Launch, Ran, command};
-use crate::stage::{Stage, create_at};
 
 const EVENT: &str = "evt_original";
 
-/// Every string under `key`, however deep.
+/// Every string under `key` at any depth.
 fn texts<'v>(value: &'v Value, key: &str, found: &mut Vec<&'v str>) {
     match value {
         Value::Object(fields) => {
@@ -30,22 +30,24 @@ fn texts<'v>(value: &'v Value, key: &str, found: &mut Vec<&'v str>) {
     }
 }
 
-/// What a whole life of reservations asks of the store.
-async fn asked_of_the_store() -> Vec<Value> {
-    let stage = Stage::new();
-    let server = stage.server();
+/// The requests to the store of all kinds of calls.
+async fn store_requests() -> Vec<Value> {
+    let store = FakeStore::start();
+    let server = store.start_server();
     create(&server, EVENT, 10, 2).await;
     let client = client(&server).await;
-    client.checks(check(EVENT, 1)).await.unwrap();
+    client.try_check(check(EVENT, 1)).await.unwrap();
     client.order(commit("r1", EVENT, 2)).await;
-    client.releases(release("r2", EVENT, 1)).await.unwrap();
-    client.releases(release("r1", EVENT, 2)).await.unwrap_err();
+    client.try_release(release("r2", EVENT, 1)).await.unwrap();
+    client
+        .try_release(release("r1", EVENT, 2))
+        .await
+        .unwrap_err();
     client.order(commit("r3", EVENT, 7)).await;
-    client.commits(commit("r4", EVENT, 7)).await.unwrap_err();
+    client.try_commit(commit("r4", EVENT, 7)).await.unwrap_err();
     stock(&server, EVENT).await;
-    stage
-        .proxy
-        .asked()
+    store
+        .requests()
         .into_iter()
         .map(|asked| asked.body)
         .collect()
@@ -59,10 +61,10 @@ const EXPRESSIONS: [&str; 5] = [
     "KeyConditionExpression",
 ];
 
-/// Looks at every expression of these requests: nothing but syntax stands bare, none is empty. Which
-/// kinds of expressions there were.
+/// Checks that every expression of these requests is not empty and has no attribute name without `#`. Returns the kinds of
+/// expressions found.
 pub(crate) fn assert_aliased(bodies: &[Value]) -> HashSet<&'static str> {
-    // The only bare words an expression of ours may have; every attribute stands behind a `#`.
+    // The only words without `#` or `:`.
     const SYNTAX: [&str; 10] = [
         "SET",
         "ADD",
@@ -87,7 +89,7 @@ pub(crate) fn assert_aliased(bodies: &[Value]) -> HashSet<&'static str> {
             let words = text.split(|c: char| !(c.is_alphanumeric() || "_#:".contains(c)));
             for word in words.filter(|word| !word.is_empty()) {
                 let fine = word.starts_with(['#', ':']) || SYNTAX.contains(&word);
-                assert!(fine, "{word} stands bare in {key} {text:?}");
+                assert!(fine, "{word} without # in {key} {text:?}");
             }
             seen.insert(key);
         }
@@ -97,21 +99,23 @@ pub(crate) fn assert_aliased(bodies: &[Value]) -> HashSet<&'static str> {
 
 #[tokio::test]
 async fn reserved_words_are_aliased_and_no_condition_is_empty() {
-    let seen = assert_aliased(&asked_of_the_store().await);
+    let seen = assert_aliased(&store_requests().await);
     let wanted = HashSet::from(["ConditionExpression", "UpdateExpression"]);
-    assert!(seen.is_superset(&wanted), "looked at {seen:?} only");
+    assert!(seen.is_superset(&wanted), "only {seen:?}");
 }
 
 #[tokio::test]
-async fn the_idempotency_record_and_the_stock_move_in_one_transaction() {
-    let stage = Stage::new();
-    create_at(stage.engine.address(), EVENT, 10, 1);
-    let server = stage.server();
+async fn record_and_stock_are_written_in_one_transaction() {
+    let store = FakeStore::start();
+    store.create_event(EVENT, 10, 1);
+    let server = store.start_server();
     let client = client(&server).await;
+    let before = store.requests().len();
     client.order(commit("r1", EVENT, 2)).await;
+    let requests = &store.requests()[before..];
     let about = |body: &Value| body.to_string().contains(&format!("\"{EVENT}\""));
-    let writes = stage.proxy.writes_asked();
-    let own: Vec<_> = writes.iter().filter(|w| about(&w.body)).collect();
+    let writes = requests.iter().filter(|request| request.is_write());
+    let own: Vec<_> = writes.filter(|write| about(&write.body)).collect();
     assert_eq!(own.len(), 1, "{own:?}");
     let actions = own[0].body["TransactItems"].as_array().unwrap();
     let table = |action: &Value| {
@@ -120,36 +124,36 @@ async fn the_idempotency_record_and_the_stock_move_in_one_transaction() {
     };
     let tables: Vec<String> = actions.iter().map(table).collect();
     assert_eq!(tables, ["inventory", "idempotency"]);
-    // Nothing else writes.
-    let other = stage.proxy.asked().into_iter();
-    let other: Vec<String> = other
-        .map(|asked| asked.operation)
-        .filter(|o| ["PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem"].contains(&o.as_str()))
+    // There are no other writes.
+    let other: Vec<&str> = requests
+        .iter()
+        .map(|request| request.operation.as_str())
+        .filter(|o| ["PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem"].contains(o))
         .collect();
     assert_eq!(other, [""; 0]);
 }
 
 #[tokio::test]
-async fn a_retried_commit_sells_once_even_when_every_memory_of_it_is_gone() {
-    let stage = Stage::new();
-    create_at(stage.engine.address(), EVENT, 10, 1);
-    let server = stage.server();
+async fn retried_commit_sells_once_without_any_cache() {
+    let store = FakeStore::start();
+    store.create_event(EVENT, 10, 1);
+    let server = store.start_server();
     let order = client(&server).await.order(commit("r1", EVENT, 2)).await;
     assert_eq!(
         client(&server).await.order(commit("r1", EVENT, 2)).await,
         order
     );
     server.kill();
-    let server = stage.server();
+    let server = store.start_server();
     let client = client(&server).await;
     assert_eq!(client.order(commit("r1", EVENT, 2)).await, order);
-    let book = stage.book(EVENT);
-    assert_eq!((book.remaining(), book.len()), (8, 1));
+    let stored = store.read_event(EVENT);
+    assert_eq!((stored.remaining(), stored.record_count()), (8, 1));
 }
 
 #[tokio::test]
-async fn no_version_race_two_hundred_concurrent_commits_all_succeed() {
-    let server = Launch::memory().start();
+async fn two_hundred_concurrent_commits_succeed() {
+    let server = ServerCommand::dev_in_memory().start();
     create(&server, EVENT, 200, 1).await;
     let clients = clients(&server, 8).await;
     let mut calls = JoinSet::new();
@@ -167,80 +171,92 @@ async fn no_version_race_two_hundred_concurrent_commits_all_succeed() {
 }
 
 #[tokio::test]
-async fn a_release_without_a_hold_adds_nothing() {
-    let server = Launch::memory().start();
+async fn release_without_a_hold_adds_no_stock() {
+    let server = ServerCommand::dev_in_memory().start();
     create(&server, EVENT, 10, 1).await;
     let client = client(&server).await;
     client.order(commit("r1", EVENT, 10)).await;
     for id in ["r2", "r2", "r3"] {
-        client.releases(release(id, EVENT, 5)).await.unwrap();
+        client.try_release(release(id, EVENT, 5)).await.unwrap();
     }
-    let status = client.releases(release("r1", EVENT, 10)).await.unwrap_err();
+    let status = client
+        .try_release(release("r1", EVENT, 10))
+        .await
+        .unwrap_err();
     assert_eq!(reason(&status), "RESERVATION_COMMITTED");
-    let sold_out = client.commits(commit("r4", EVENT, 1)).await.unwrap_err();
+    let sold_out = client.try_commit(commit("r4", EVENT, 1)).await.unwrap_err();
     assert_eq!(sold_out.code(), Code::Aborted);
     assert_eq!(stock(&server, EVENT).await.remaining, 0);
 }
 
 #[tokio::test]
-async fn the_same_id_with_another_payload_is_refused() {
-    let stage = Stage::new();
+async fn same_id_with_another_payload_is_rejected() {
+    let store = FakeStore::start();
     for event in [EVENT, "evt_other"] {
-        create_at(stage.engine.address(), event, 10, 1);
+        store.create_event(event, 10, 1);
     }
-    let mut server = stage.server();
+    let mut server = store.start_server();
     let order = client(&server).await.order(commit("r1", EVENT, 2)).await;
     client(&server)
         .await
-        .releases(release("r2", EVENT, 2))
+        .try_release(release("r2", EVENT, 2))
         .await
         .unwrap();
-    // From memory, and from the store when the memory is gone.
+    // From the cache, and from the store after a restart.
     for _ in 0..2 {
         let client = client(&server).await;
         for (id, event, qty) in [("r1", EVENT, 3), ("r1", "evt_other", 2), ("r2", EVENT, 1)] {
             let code = Code::AlreadyExists;
-            let status = client.commits(commit(id, event, qty)).await.unwrap_err();
-            assert_refused(&status, code, "IDEMPOTENCY_CONFLICT", event, id);
-            let status = client.releases(release(id, event, qty)).await.unwrap_err();
-            assert_refused(&status, code, "IDEMPOTENCY_CONFLICT", event, id);
+            let status = client.try_commit(commit(id, event, qty)).await.unwrap_err();
+            assert_rejected(&status, code, "IDEMPOTENCY_CONFLICT", event, id);
+            let status = client
+                .try_release(release(id, event, qty))
+                .await
+                .unwrap_err();
+            assert_rejected(&status, code, "IDEMPOTENCY_CONFLICT", event, id);
         }
-        // Another payment is the same reservation: who pays changes nothing about the seats.
+        // Another payment intent is the same reservation.
         assert_eq!(client.order(commit("r1", EVENT, 2)).await, order);
-        server = stage.server();
+        server = store.start_server();
     }
-    assert_eq!(stage.book(EVENT).remaining(), 8);
-    assert_eq!(stage.book("evt_other").remaining(), 10);
+    assert_eq!(store.read_event(EVENT).remaining(), 8);
+    assert_eq!(store.read_event("evt_other").remaining(), 10);
 }
 
 #[tokio::test]
-async fn a_quantity_of_minus_five_adds_no_stock_and_zero_is_not_confirmed() {
-    let stage = Stage::new();
-    create_at(stage.engine.address(), EVENT, 10, 1);
-    let server = stage.server();
+async fn negative_quantity_adds_no_stock_and_zero_is_not_confirmed() {
+    let store = FakeStore::start();
+    store.create_event(EVENT, 10, 1);
+    let server = store.start_server();
     let client = client(&server).await;
-    // The server itself looks for expired holds now and then.
+    // The reclaimer sends requests as well.
     let about = || {
-        let asked = stage.proxy.asked().into_iter();
+        let asked = store.requests().into_iter();
         asked.filter(|a| a.body.to_string().contains(EVENT)).count()
     };
     let before = about();
     for qty in [-5, 0, i32::MIN] {
-        let status = client.commits(commit("r1", EVENT, qty)).await.unwrap_err();
+        let status = client
+            .try_commit(commit("r1", EVENT, qty))
+            .await
+            .unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
         let status = client
-            .releases(release("r1", EVENT, qty))
+            .try_release(release("r1", EVENT, qty))
             .await
             .unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
     }
-    assert_eq!(about(), before, "it reached the store");
-    assert_eq!(stage.book(EVENT).remaining(), 10);
+    assert_eq!(about(), before, "the call reached the store");
+    assert_eq!(store.read_event(EVENT).remaining(), 10);
 }
 
 #[tokio::test]
-async fn order_ids_have_128_bits_and_are_the_same_on_every_server() {
-    let servers = [Launch::memory().start(), Launch::memory().start()];
+async fn order_ids_have_128_bits_and_are_equal_on_every_server() {
+    let servers = [
+        ServerCommand::dev_in_memory().start(),
+        ServerCommand::dev_in_memory().start(),
+    ];
     let mut orders = HashSet::new();
     for server in &servers {
         create(server, EVENT, 1_000, 1).await;
@@ -258,7 +274,7 @@ async fn order_ids_have_128_bits_and_are_the_same_on_every_server() {
             orders.insert(order);
         }
     }
-    // Derived from the reservation: two servers without a common store agree.
+    // Derived from the reservation: servers without a common store agree.
     assert_eq!(orders.len(), 100);
     let bytes = |at: usize| -> HashSet<String> {
         orders
@@ -266,66 +282,71 @@ async fn order_ids_have_128_bits_and_are_the_same_on_every_server() {
             .map(|order| order[4 + 2 * at..6 + 2 * at].to_owned())
             .collect()
     };
-    assert!(
-        (0..16).all(|at| bytes(at).len() > 50),
-        "bits that never change"
-    );
+    assert!((0..16).all(|at| bytes(at).len() > 50), "constant bits");
 }
 
 #[tokio::test]
-async fn a_ttl_of_bare_digits_is_seconds() {
+async fn ttl_without_a_unit_is_in_seconds() {
     const HITS: &str = "idempotency_hits_total";
     const MISSES: &str = "idempotency_misses_total";
     for ttl in ["1", "1s"] {
-        let server = Launch::memory().env("IDEMPOTENCY_TTL_SECONDS", ttl).start();
+        let server = ServerCommand::dev_in_memory()
+            .env("IDEMPOTENCY_TTL_SECONDS", ttl)
+            .start();
         create(&server, EVENT, 10, 1).await;
         let client = client(&server).await;
         let order = client.order(commit("r1", EVENT, 1)).await;
-        // Remembered at first, then forgotten, and the order is the same all along.
-        let misses = Figures::of(&server).await.sum(MISSES);
-        until("the answer is forgotten", async || {
+        // Cached at first, then evicted, always with the same order id.
+        let misses = MetricsSample::scrape(&server).await.sum(MISSES);
+        until("the answer is evicted", async || {
             assert_eq!(client.order(commit("r1", EVENT, 1)).await, order);
-            Figures::of(&server).await.sum(MISSES) > misses
+            MetricsSample::scrape(&server).await.sum(MISSES) > misses
         })
         .await;
-        assert!(Figures::of(&server).await.sum(HITS) > 0.0, "{ttl}");
+        assert!(
+            MetricsSample::scrape(&server).await.sum(HITS) > 0.0,
+            "{ttl}"
+        );
     }
-    let server = Launch::memory()
+    let server = ServerCommand::dev_in_memory()
         .env("IDEMPOTENCY_TTL_SECONDS", "300")
         .start();
-    server.stops().await;
-    let ran: Ran = Launch::memory()
+    server.stop().await;
+    let ran: CommandOutput = ServerCommand::dev_in_memory()
         .env("IDEMPOTENCY_TTL_SECONDS", "300x")
         .run();
     assert_eq!(ran.code, Some(64));
-    ran.says(&["IDEMPOTENCY_TTL_SECONDS=\"300x\"", "300"]);
+    ran.assert_error_names(&["IDEMPOTENCY_TTL_SECONDS=\"300x\"", "300"]);
 }
 
 #[tokio::test]
-async fn keepalive_pings_without_calls_are_welcome() {
-    let server = Launch::memory().start();
-    let mut raw = Raw::connect(&server.grpc).await;
-    // Far more often than any client may: not one is answered with GOAWAY too_many_pings.
+async fn keepalive_pings_without_calls_are_answered() {
+    let server = ServerCommand::dev_in_memory().start();
+    let mut client = Http2Client::connect(&server.grpc).await;
+    // Far more often than gRPC allows: none is answered with GOAWAY too_many_pings.
     for _ in 0..60 {
-        raw.ping().await;
+        client.ping().await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let (code, _) = raw.check("evt_2025_1001", 1, &[]).await;
-    assert_eq!(code, Code::Ok);
+    let (status, _) = client.check("evt_2025_1001", 1, &[]).await;
+    assert_eq!(status.code(), Code::Ok);
 }
 
 #[tokio::test]
 async fn metrics_are_served_and_move() {
-    let server = Launch::memory().start();
+    let server = ServerCommand::dev_in_memory().start();
     create(&server, EVENT, 5, 1).await;
     let client = client(&server).await;
-    client.checks(check(EVENT, 1)).await.unwrap();
+    client.try_check(check(EVENT, 1)).await.unwrap();
     client.order(commit("r1", EVENT, 5)).await;
     client.order(commit("r1", EVENT, 5)).await;
-    client.commits(commit("r2", EVENT, 1)).await.unwrap_err();
-    client.releases(release("r3", EVENT, 1)).await.unwrap();
-    client.releases(release("r1", EVENT, 5)).await.unwrap_err();
-    let figures = Figures::of(&server).await;
+    client.try_commit(commit("r2", EVENT, 1)).await.unwrap_err();
+    client.try_release(release("r3", EVENT, 1)).await.unwrap();
+    client
+        .try_release(release("r1", EVENT, 5))
+        .await
+        .unwrap_err();
+    let metrics = MetricsSample::scrape(&server).await;
     for (name, wanted) in [
         (
             r#"grpc_request_duration_seconds_count{method="/inventory.v1.Inventory/CommitReservation"}"#,
@@ -358,41 +379,41 @@ async fn metrics_are_served_and_move() {
         (r#"idempotency_hits_total{operation_type="commit"}"#, 1.0),
         ("grpc_active_requests", 0.0),
     ] {
-        assert_eq!(figures.get(name), wanted, "{name}");
+        assert_eq!(metrics.get(name), wanted, "{name}");
     }
-    assert!(figures.sum("dynamodb_operation_duration_seconds_count") > 2.0);
-    assert!(figures.sum("dynamodb_requests_total") > 2.0);
-    assert!(figures.sum("idempotency_misses_total") > 2.0);
+    assert!(metrics.sum("dynamodb_operation_duration_seconds_count") > 2.0);
+    assert!(metrics.sum("dynamodb_requests_total") > 2.0);
+    assert!(metrics.sum("idempotency_misses_total") > 2.0);
 }
 
 #[tokio::test]
-async fn the_health_check_starts_no_second_server() {
-    let server = Launch::memory().start();
+async fn health_check_starts_no_second_server() {
+    let server = ServerCommand::dev_in_memory().start();
     let port = |address: &str| address.rsplit(':').next().unwrap().to_owned();
     let ask = || {
         let mut command = command(&["health"]);
-        // Its own settings: a second server would find all three ports taken.
+        // A second server would find all three ports in use.
         command
             .env("GRPC_PORT", port(&server.grpc))
             .env("METRICS_PORT", port(&server.metrics))
             .env("ADMIN_PORT", port(&server.admin));
-        Launch { command }.run()
+        ServerCommand::from(command).run()
     };
     for _ in 0..3 {
         let ran = ask();
         assert_eq!(ran.code, Some(0), "{ran:?}");
     }
-    assert_eq!(server.log.all().matches("\"serving\"").count(), 1);
-    server.stops().await;
+    assert_eq!(server.log.text().matches("\"serving\"").count(), 1);
+    server.stop().await;
 }
 
 #[tokio::test]
-async fn health_and_reflection_are_on_the_clients_own_port() {
+async fn health_and_reflection_are_on_the_port_of_clients() {
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
     use tonic_reflection::pb::v1 as reflection;
 
-    let server = Launch::memory().start();
+    let server = ServerCommand::dev_in_memory().start();
     let url = format!("http://{}", server.grpc);
     let channel = tonic::transport::Endpoint::from_shared(url).unwrap();
     let channel = channel.connect().await.unwrap();
@@ -402,7 +423,7 @@ async fn health_and_reflection_are_on_the_clients_own_port() {
         let answer = health.check(HealthCheckRequest { service }).await.unwrap();
         assert_eq!(answer.into_inner().status, 1);
     }
-    let service = "nobody.knows.It".to_owned();
+    let service = "no.such.Service".to_owned();
     let unknown = health.check(HealthCheckRequest { service }).await;
     assert_eq!(unknown.unwrap_err().code(), Code::NotFound);
 
@@ -434,7 +455,7 @@ async fn health_and_reflection_are_on_the_clients_own_port() {
     for wanted in ["inventory.v1.Inventory", "grpc.health.v1.Health"] {
         assert!(names.iter().any(|name| name == wanted), "{names:?}");
     }
-    // What operators use is not on the port that clients use.
+    // The admin service is not on this port.
     assert!(
         !names.iter().any(|name| name.contains("Admin")),
         "{names:?}"

@@ -1,39 +1,39 @@
-//! Which shard a connection lives on: the kernel's choice is corrected, so that a handful of
-//! long-lived clients is not all on one.
+//! Connections per shard: the acceptors balance what the kernel distributed, so that few long-lived clients use all shards.
+
+use inventory_testkit::server::{ServerCommand, TestServer, report_skipped, shards};
 
 use crate::client::*;
-use crate::server::{Launch, Server, shards, skip};
 
-async fn connections(server: &Server) -> Vec<f64> {
-    let figures = Figures::of(server).await;
-    let of = |shard| figures.get(&format!("inventory_shard_connections{{shard=\"{shard}\"}}"));
+async fn connections(server: &TestServer) -> Vec<f64> {
+    let metrics = MetricsSample::scrape(server).await;
+    let of = |shard| metrics.get(&format!("inventory_shard_connections{{shard=\"{shard}\"}}"));
     (0..shards()).map(of).collect()
 }
 
-/// Whether there are two shards; else the test is reported as skipped.
+/// Whether there are two shards; otherwise the test is reported as skipped.
 fn two_shards(test: &str) -> bool {
     let two = shards() == 2;
     if !two {
-        skip(test, "two shards need two CPUs");
+        report_skipped(test, "two shards need two CPUs");
     }
     two
 }
 
 #[tokio::test]
-async fn four_long_lived_clients_sit_two_and_two() {
-    if !two_shards("four_long_lived_clients_sit_two_and_two") {
+async fn four_clients_are_two_per_shard() {
+    if !two_shards("four_clients_are_two_per_shard") {
         return;
     }
-    // The kernel's choice differs from start to start.
+    // The kernel distributes differently after each start.
     for _ in 0..3 {
-        let server = Launch::memory().env("SHARDS", "2").start();
+        let server = ServerCommand::dev_in_memory().env("SHARDS", "2").start();
         let held = clients(&server, 4).await;
         for client in &held {
-            client.checks(check("evt_2025_1001", 1)).await.unwrap();
+            client.try_check(check("evt_2025_1001", 1)).await.unwrap();
         }
         assert_eq!(connections(&server).await, [2.0, 2.0]);
         drop(held);
-        until("closed connections are counted off", async || {
+        until("all connections are closed", async || {
             connections(&server).await == [0.0, 0.0]
         })
         .await;
@@ -41,11 +41,11 @@ async fn four_long_lived_clients_sit_two_and_two() {
 }
 
 #[tokio::test]
-async fn clients_that_come_all_at_once_are_spread_evenly() {
-    if !two_shards("clients_that_come_all_at_once_are_spread_evenly") {
+async fn concurrent_connections_are_balanced() {
+    if !two_shards("concurrent_connections_are_balanced") {
         return;
     }
-    let server = Launch::memory().env("SHARDS", "2").start();
+    let server = ServerCommand::dev_in_memory().env("SHARDS", "2").start();
     let mut coming = tokio::task::JoinSet::new();
     for _ in 0..40 {
         let address = server.grpc.clone();
@@ -61,18 +61,18 @@ async fn clients_that_come_all_at_once_are_spread_evenly() {
 }
 
 #[tokio::test]
-async fn new_clients_go_where_others_have_left() {
-    if !two_shards("new_clients_go_where_others_have_left") {
+async fn new_connections_go_to_the_shard_with_fewer() {
+    if !two_shards("new_connections_go_to_the_shard_with_fewer") {
         return;
     }
-    let server = Launch::memory().env("SHARDS", "2").start();
-    // Found out by watching: which of six connections make up shard 0's three.
+    let server = ServerCommand::dev_in_memory().env("SHARDS", "2").start();
+    // The metrics show on which shard each of six connections is.
     let mut on_zero = Vec::new();
     let mut on_one = Vec::new();
     for _ in 0..6 {
         let before = connections(&server).await;
         let new = client(&server).await;
-        until("it is counted", async || {
+        until("the connection is counted", async || {
             connections(&server).await != before
         })
         .await;
@@ -83,12 +83,12 @@ async fn new_clients_go_where_others_have_left() {
     }
     assert_eq!((on_zero.len(), on_one.len()), (3, 3));
     on_zero.truncate(1);
-    until("two have left", async || {
+    until("two closed connections", async || {
         connections(&server).await == [1.0, 3.0]
     })
     .await;
     let more = clients(&server, 2).await;
-    until("two have come", async || {
+    until("two new connections", async || {
         connections(&server).await.iter().sum::<f64>() == 6.0
     })
     .await;
@@ -97,23 +97,23 @@ async fn new_clients_go_where_others_have_left() {
 }
 
 #[tokio::test]
-async fn the_shards_are_those_asked_for() {
-    let one = Launch::memory().env("SHARDS", "1").start();
+async fn shards_are_as_configured() {
+    let one = ServerCommand::dev_in_memory().env("SHARDS", "1").start();
     let client = client(&one).await;
     client.order(commit("r1", "evt_2025_1001", 1)).await;
-    let figures = Figures::of(&one).await;
-    assert_eq!(figures.sum("inventory_shard_connections"), 1.0);
+    let metrics = MetricsSample::scrape(&one).await;
+    assert_eq!(metrics.sum("inventory_shard_connections"), 1.0);
     assert_eq!(
-        figures.get(r#"inventory_shard_connections{shard="1"}"#),
+        metrics.get(r#"inventory_shard_connections{shard="1"}"#),
         0.0
     );
     let cores = inventory_process::allowed_cpus().unwrap();
     if cores.first() != Some(&0) || !cores.contains(&1) {
         let why = format!("SHARDS=0..2 needs CPUs 0 and 1, this machine allows {cores:?}");
-        skip("SHARDS as a range", &why);
+        report_skipped("SHARDS as a range", &why);
         return;
     }
-    let two = Launch::memory().env("SHARDS", "0..2").start();
+    let two = ServerCommand::dev_in_memory().env("SHARDS", "0..2").start();
     let held = clients(&two, 2).await;
     until("one on each", async || {
         connections(&two).await == [1.0, 1.0]

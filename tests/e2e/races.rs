@@ -1,36 +1,34 @@
-//! Crowds, over two server processes on one store: whoever wins, the books are right afterwards.
-//!
-//! Each race ends with `inventory-api verify`, which reads everything back and must find no breach.
+//! Crowds on two server processes with one store. Each race ends with `inventory-api verify`, which must find no breach.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use inventory_proto::inventory::v1::{CommitReq, PlaceHoldReq, PlaceHoldRes, SeatRef};
+use inventory_testkit::fake_store::FakeStore;
+use inventory_testkit::server::{ServerCommand, TestServer, command};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use crate::client::*;
-use crate::items::{Place, row, seat_event};
-use crate::server::{Launch, Server, command};
-use crate::stage::{Stage, create_at};
+use crate::items::{HallSeat, row, seat_event};
 
-/// Two processes on one store, and so many connections to each, in turn.
-struct Rivals {
-    stage: Stage,
-    servers: [Server; 2],
+/// Two processes on one store, and clients that alternate between them.
+struct TestCluster {
+    store: FakeStore,
+    servers: [TestServer; 2],
     clients: Vec<InventoryClient>,
 }
 
-impl Rivals {
+impl TestCluster {
     async fn new(connections: usize) -> Self {
-        let stage = Stage::new();
-        let servers = [stage.server(), stage.server()];
+        let store = FakeStore::start();
+        let servers = [store.start_server(), store.start_server()];
         let mut clients = Vec::new();
         for n in 0..2 * connections {
             clients.push(client(&servers[n % 2]).await);
         }
         Self {
-            stage,
+            store,
             servers,
             clients,
         }
@@ -40,9 +38,9 @@ impl Rivals {
         self.clients[n % self.clients.len()].clone()
     }
 
-    /// The books are right, says the command an operator would run.
+    /// Runs `inventory-api verify`.
     fn verify(&self, event: &str) {
-        let ran = Launch {
+        let ran = ServerCommand {
             command: command(&["verify", event, "--admin", &self.servers[0].admin]),
         }
         .run();
@@ -62,7 +60,7 @@ fn hold(reservation: &str, event: &str, qty: i32, lasts: Duration) -> PlaceHoldR
 }
 
 async fn holds(client: InventoryClient, call: PlaceHoldReq) -> Result<PlaceHoldRes, Status> {
-    let answer = client.clone().place_hold(patient(call)).await;
+    let answer = client.clone().place_hold(with_deadline(call)).await;
     answer.map(tonic::Response::into_inner)
 }
 
@@ -75,24 +73,24 @@ const LONG: Duration = Duration::from_secs(300);
 #[tokio::test]
 async fn two_hundred_buyers_for_the_last_twenty_tickets() {
     const EVENT: &str = "evt_last_twenty";
-    let rivals = Rivals::new(4).await;
-    create_at(rivals.stage.engine.address(), EVENT, 20, 2);
+    let cluster = TestCluster::new(4).await;
+    cluster.store.create_event(EVENT, 20, 2);
     let mut buyers = JoinSet::new();
     for n in 0..200 {
-        let client = rivals.client(n);
+        let client = cluster.client(n);
         buyers.spawn(async move {
             let id = format!("b{n}");
-            // Every other one buys in two steps.
+            // Half of the buyers hold first.
             if n % 2 == 0 {
                 holds(client.clone(), hold(&id, EVENT, 1, LONG)).await?;
             }
-            client.commits(commit(&id, EVENT, 1)).await
+            client.try_commit(commit(&id, EVENT, 1)).await
         });
     }
     let mut orders = BTreeSet::new();
     while let Some(bought) = buyers.join_next().await {
         match bought.unwrap() {
-            Ok(answer) => assert!(orders.insert(answer.order_id), "an order twice"),
+            Ok(answer) => assert!(orders.insert(answer.order_id), "order id used twice"),
             Err(status) => {
                 assert_eq!(status.code(), Code::Aborted, "{status:?}");
                 assert_eq!(reason(&status), "INSUFFICIENT_INVENTORY");
@@ -100,21 +98,21 @@ async fn two_hundred_buyers_for_the_last_twenty_tickets() {
         }
     }
     assert_eq!(orders.len(), 20);
-    assert_eq!(rivals.stage.book(EVENT).remaining(), 0);
-    rivals.verify(EVENT);
+    assert_eq!(cluster.store.read_event(EVENT).remaining(), 0);
+    cluster.verify(EVENT);
 }
 
 #[tokio::test]
 async fn five_hundred_buyers_for_one_row_of_twenty_seats() {
     const EVENT: &str = "evt_one_row";
-    let rivals = Rivals::new(4).await;
+    let cluster = TestCluster::new(4).await;
     let places = row("A", "1", 20, 9_900);
-    seat_event(rivals.stage.engine.address(), EVENT, 1, &places);
+    seat_event(&cluster.store, EVENT, 1, &places);
     let row: Vec<String> = places.into_iter().map(|place| place.id).collect();
     let mut buyers = JoinSet::new();
     for n in 0..500 {
-        let client = rivals.client(n);
-        // Singles, pairs that overlap with their neighbours, and buyers who take what they get.
+        let client = cluster.client(n);
+        // Single seats, overlapping pairs, and best available.
         let wanted: Vec<&str> = match n % 5 {
             0..=2 => vec![&row[n % 20]],
             3 => vec![&row[n % 20], &row[(n + 1) % 20]],
@@ -130,7 +128,7 @@ async fn five_hundred_buyers_for_one_row_of_twenty_seats() {
                 seat_ids: held.seat_ids.clone(),
                 ..commit(&id, EVENT, 0)
             };
-            let answer = client.commits(sold).await;
+            let answer = client.try_commit(sold).await;
             assert!(
                 answer.is_ok(),
                 "a hold that cannot be confirmed: {answer:?}"
@@ -157,21 +155,21 @@ async fn five_hundred_buyers_for_one_row_of_twenty_seats() {
             }
         }
     }
-    assert_eq!(owner.len(), 20, "a seat that nobody got: {owner:?}");
-    rivals.verify(EVENT);
+    assert_eq!(owner.len(), 20, "unsold seat: {owner:?}");
+    cluster.verify(EVENT);
 }
 
 #[tokio::test]
 async fn a_thousand_duplicated_holds() {
     const EVENT: &str = "evt_duplicates";
-    let rivals = Rivals::new(4).await;
-    create_at(rivals.stage.engine.address(), EVENT, 10_000, 1);
+    let cluster = TestCluster::new(4).await;
+    cluster.store.create_event(EVENT, 10_000, 1);
     let mut calls = JoinSet::new();
     for n in 0..1_000 {
         let id = format!("d{}", n % 250);
-        let client = rivals.client(n / 250 + n);
+        let client = cluster.client(n / 250 + n);
         let qty = 1 + i32::try_from(n % 250 % 3).unwrap();
-        // Each copy asks for another end: the first one written counts.
+        // Each copy has another expiry: the first write decides.
         let lasts = LONG + Duration::from_secs(n as u64);
         calls.spawn(async move {
             (
@@ -180,32 +178,32 @@ async fn a_thousand_duplicated_holds() {
             )
         });
     }
-    let mut told: BTreeMap<String, _> = BTreeMap::new();
+    let mut expiries: BTreeMap<String, _> = BTreeMap::new();
     while let Some(call) = calls.join_next().await {
         let (id, answer) = call.unwrap();
         let ends = answer.unwrap().hold_expires_at.unwrap();
-        let first = *told.entry(id.clone()).or_insert(ends);
-        assert_eq!(first, ends, "{id} was told two ends");
+        let first = *expiries.entry(id.clone()).or_insert(ends);
+        assert_eq!(first, ends, "{id} has two expiries");
     }
-    assert_eq!(told.len(), 250);
+    assert_eq!(expiries.len(), 250);
     let held: u64 = (0..250).map(|n| 1 + n % 3).sum();
-    assert_eq!(rivals.stage.book(EVENT).remaining(), 10_000 - held);
-    rivals.verify(EVENT);
+    assert_eq!(cluster.store.read_event(EVENT).remaining(), 10_000 - held);
+    cluster.verify(EVENT);
 }
 
-/// What a reservation was told by its commit and by its release.
-type Ends = (Result<String, String>, Result<(), String>);
+/// Results of a commit and a release.
+type CommitAndRelease = (Result<String, String>, Result<(), String>);
 
-/// One hold that ends in a moment; its commit and its release at the same time, about then.
-async fn end_of_a_hold(
+/// A short hold, and around its expiry a concurrent commit and release.
+async fn race_at_expiry(
     one: InventoryClient,
     other: InventoryClient,
     call: PlaceHoldReq,
     wait: Duration,
-) -> Ends {
+) -> CommitAndRelease {
     let (id, event) = (call.reservation_id.clone(), call.event_id.clone());
     let held = holds(one.clone(), call).await.unwrap();
-    // The time is what this race is about.
+    // The time relative to the expiry is the subject of this race.
     tokio::time::sleep(wait).await;
     let seats = held.seat_ids;
     let qty = i32::from(seats.is_empty());
@@ -217,15 +215,15 @@ async fn end_of_a_hold(
         seat_ids: seats,
         ..release(&id, &event, qty)
     };
-    let (sold, gone) = tokio::join!(one.commits(sold), other.releases(gone));
+    let (sold, gone) = tokio::join!(one.try_commit(sold), other.try_release(gone));
     (
         sold.map(|answer| answer.order_id).map_err(|s| reason(&s)),
         gone.map(drop).map_err(|s| reason(&s)),
     )
 }
 
-/// A thousand times, in waves; so many reservations were confirmed.
-async fn race_to_the_end(rivals: &Rivals, event: &'static str, seated: bool) -> u64 {
+/// A thousand races in ten waves; the number of confirmed reservations.
+async fn race_in_waves(cluster: &TestCluster, event: &'static str, seated: bool) -> u64 {
     let mut confirmed = 0;
     let mut seen = BTreeSet::new();
     for wave in 0..10 {
@@ -233,9 +231,9 @@ async fn race_to_the_end(rivals: &Rivals, event: &'static str, seated: bool) -> 
         for n in 0..100 {
             let lasts = Duration::from_millis(400 + 5 * (n as u64 % 40));
             let call = hold(&format!("w{wave}-{n}"), event, 1, lasts);
-            let (one, other) = (rivals.client(n), rivals.client(n + 1));
+            let (one, other) = (cluster.client(n), cluster.client(n + 1));
             let wait = Duration::from_millis(300 + 7 * (n as u64 % 40));
-            races.spawn(end_of_a_hold(one, other, call, wait));
+            races.spawn(race_at_expiry(one, other, call, wait));
         }
         while let Some(race) = races.join_next().await {
             let (sold, gone) = race.unwrap();
@@ -246,7 +244,7 @@ async fn race_to_the_end(rivals: &Rivals, event: &'static str, seated: bool) -> 
                     "{why}"
                 ),
                 (Ok(_), Err(why)) => assert_eq!(why, "RESERVATION_COMMITTED"),
-                // Released when the hold had expired, and then taken again by who had paid.
+                // Released after the expiry, and then reacquired by the commit.
                 (Ok(_), Ok(())) => {}
             }
             seen.insert((sold.is_ok(), gone.is_ok()));
@@ -256,11 +254,11 @@ async fn race_to_the_end(rivals: &Rivals, event: &'static str, seated: bool) -> 
         seen.contains(&(true, false)) && seen.contains(&(false, true)),
         "{seen:?}"
     );
-    // What expired goes back, whoever reclaims it.
+    // The reclaimers of both processes return expired stock.
     let total = if seated { 0 } else { 5_000 };
-    until("all that expired is given back", async || {
-        let book = rivals.stage.book(event);
-        book.held() == 0 && (seated || book.remaining() == total - confirmed)
+    until("expired stock is returned", async || {
+        let stored = cluster.store.read_event(event);
+        stored.held_count() == 0 && (seated || stored.remaining() == total - confirmed)
     })
     .await;
     confirmed
@@ -269,24 +267,30 @@ async fn race_to_the_end(rivals: &Rivals, event: &'static str, seated: bool) -> 
 #[tokio::test]
 async fn commit_release_and_expiry_of_one_reservation_a_thousand_times() {
     const EVENT: &str = "evt_ends";
-    let rivals = Rivals::new(4).await;
-    create_at(rivals.stage.engine.address(), EVENT, 5_000, 2);
-    let confirmed = race_to_the_end(&rivals, EVENT, false).await;
-    assert_eq!(rivals.stage.book(EVENT).confirmed() as u64, confirmed);
-    rivals.verify(EVENT);
+    let cluster = TestCluster::new(4).await;
+    cluster.store.create_event(EVENT, 5_000, 2);
+    let confirmed = race_in_waves(&cluster, EVENT, false).await;
+    assert_eq!(
+        cluster.store.read_event(EVENT).confirmed_count() as u64,
+        confirmed
+    );
+    cluster.verify(EVENT);
 }
 
 #[tokio::test]
 async fn commit_release_and_expiry_of_seats_a_thousand_times() {
     const EVENT: &str = "evt_seat_ends";
-    let rivals = Rivals::new(4).await;
-    // Over several partition keys, as an event of this size would be.
-    let hall: Vec<Place> = ["A", "B", "C", "D", "E", "F"]
+    let cluster = TestCluster::new(4).await;
+    // Several partition keys, as usual for this size.
+    let hall: Vec<HallSeat> = ["A", "B", "C", "D", "E", "F"]
         .iter()
         .flat_map(|section| row(section, "1", 250, 5_000))
         .collect();
-    seat_event(rivals.stage.engine.address(), EVENT, 4, &hall);
-    let confirmed = race_to_the_end(&rivals, EVENT, true).await;
-    assert_eq!(rivals.stage.book(EVENT).confirmed() as u64, confirmed);
-    rivals.verify(EVENT);
+    seat_event(&cluster.store, EVENT, 4, &hall);
+    let confirmed = race_in_waves(&cluster, EVENT, true).await;
+    assert_eq!(
+        cluster.store.read_event(EVENT).confirmed_count() as u64,
+        confirmed
+    );
+    cluster.verify(EVENT);
 }

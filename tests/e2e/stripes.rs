@@ -1,40 +1,39 @@
-//! An event over several stripes: sold to the last unit, never beyond, and nobody is refused what is
-//! there.
+//! Events with several stripes: sold to the last unit, never oversold, and no call is rejected while units are available.
 
 use std::collections::HashSet;
 
+use inventory_testkit::fake_store::FakeStore;
+use inventory_testkit::server::{ServerCommand, command};
 use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::client::*;
-use crate::server::{Launch, command};
-use crate::stage::{Stage, create_at};
 
 const EVENT: &str = "evt_stripes";
 
 #[tokio::test]
-async fn an_event_made_on_the_command_line_sells_out_exactly() {
-    let server = Launch::memory().start();
+async fn event_created_by_a_command_sells_out_exactly() {
+    let server = ServerCommand::dev_in_memory().start();
     let create = |total: &str| {
         let mut create = command(&["event", "create", EVENT, "--total", total, "--stripes", "5"]);
         create.args(["--admin", &server.admin]);
-        Launch { command: create }.run()
+        ServerCommand::from(create).run()
     };
-    for said in ["created", "there already"] {
+    for text in ["created", "there already"] {
         let made = create("203");
         assert_eq!(made.code, Some(0), "{made:?}");
-        assert!(made.out.contains(said), "{made:?}");
+        assert!(made.out.contains(text), "{made:?}");
     }
     let other = create("204");
     assert_eq!(other.code, Some(1), "{other:?}");
-    other.says(&["203"]);
+    other.assert_error_names(&["203"]);
 
     let clients = clients(&server, 6).await;
     let mut calls = JoinSet::new();
     for n in 0..300 {
         let client = clients[n % clients.len()].clone();
         let (id, qty) = (format!("r{n}"), [1, 1, 2, 3][n % 4]);
-        calls.spawn(async move { (qty, client.commits(commit(&id, EVENT, qty)).await) });
+        calls.spawn(async move { (qty, client.try_commit(commit(&id, EVENT, qty)).await) });
     }
     let (mut sold, mut orders) = (0, HashSet::new());
     let mut refused = HashSet::new();
@@ -54,13 +53,13 @@ async fn an_event_made_on_the_command_line_sells_out_exactly() {
     let left = stock(&server, EVENT).await;
     assert_eq!(left.stripes.len(), 5);
     assert_eq!(left.confirmed, sold);
-    // Somebody wanted one ticket and was refused, so none may be left.
+    // A call for one ticket was rejected, so no unit may remain.
     assert!(refused.contains(&1), "{refused:?}");
     assert_eq!(left.remaining, 0, "{left:?}");
 
     let mut show = command(&["event", "show", EVENT, "--json"]);
     show.args(["--admin", &server.admin]);
-    let shown = Launch { command: show }.run();
+    let shown = ServerCommand::from(show).run();
     let json: serde_json::Value = serde_json::from_str(&shown.out).unwrap();
     assert_eq!(
         (&json["remaining"], &json["confirmed"]),
@@ -69,37 +68,37 @@ async fn an_event_made_on_the_command_line_sells_out_exactly() {
 }
 
 #[tokio::test]
-async fn the_last_units_of_several_stripes_sell_to_one_buyer() {
-    let stage = Stage::new();
-    // Two on each: nobody gets seven from one stripe.
-    create_at(stage.engine.address(), EVENT, 10, 5);
-    let server = stage.server();
+async fn last_units_of_several_stripes_are_sold_to_one_buyer() {
+    let store = FakeStore::start();
+    // Two units per stripe: seven need several stripes.
+    store.create_event(EVENT, 10, 5);
+    let server = store.start_server();
     let client = client(&server).await;
     let order = client.order(commit("big", EVENT, 7)).await;
     let too_big = client
-        .commits(commit("bigger", EVENT, 4))
+        .try_commit(commit("bigger", EVENT, 4))
         .await
         .unwrap_err();
     assert_eq!(reason(&too_big), "INSUFFICIENT_INVENTORY");
-    assert!(client.checks(check(EVENT, 3)).await.unwrap().available);
-    assert!(!client.checks(check(EVENT, 4)).await.unwrap().available);
+    assert!(client.try_check(check(EVENT, 3)).await.unwrap().available);
+    assert!(!client.try_check(check(EVENT, 4)).await.unwrap().available);
     client.order(commit("rest", EVENT, 3)).await;
     assert_eq!(client.order(commit("big", EVENT, 7)).await, order);
-    let book = stage.book(EVENT);
-    assert_eq!(book.remaining(), 0);
-    assert!(book.draws("big") >= 4);
+    let stored = store.read_event(EVENT);
+    assert_eq!(stored.remaining(), 0);
+    assert!(stored.stripes_of("big") >= 4);
 }
 
 #[tokio::test]
-async fn big_buyers_on_two_processes_share_the_stripes_without_a_gap() {
-    let stage = Stage::new();
-    create_at(stage.engine.address(), EVENT, 60, 8);
-    let servers = [stage.server(), stage.server()];
+async fn large_reservations_on_two_processes_sell_every_unit() {
+    let store = FakeStore::start();
+    store.create_event(EVENT, 60, 8);
+    let servers = [store.start_server(), store.start_server()];
     let clients = [client(&servers[0]).await, client(&servers[1]).await];
     let mut calls = JoinSet::new();
     for n in 0..30 {
         let client = clients[n % 2].clone();
-        calls.spawn(async move { client.commits(commit(&format!("r{n}"), EVENT, 5)).await });
+        calls.spawn(async move { client.try_commit(commit(&format!("r{n}"), EVENT, 5)).await });
     }
     let mut sold = 0;
     while let Some(answer) = calls.join_next().await {
@@ -109,5 +108,5 @@ async fn big_buyers_on_two_processes_share_the_stripes_without_a_gap() {
         }
     }
     assert_eq!(sold, 60);
-    assert_eq!(stage.book(EVENT).remaining(), 0);
+    assert_eq!(store.read_event(EVENT).remaining(), 0);
 }

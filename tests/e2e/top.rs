@@ -1,4 +1,4 @@
-//! `top` against a live server: its figures are the server's, and a terminal is left as it was.
+//! `top` with a real server: its values are those of the server, and the terminal modes are restored.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -7,31 +7,35 @@ use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use inventory_testkit::DEADLINE;
+use inventory_testkit::server::{ServerCommand, TestServer, command};
 use serde_json::Value;
 
 use crate::client::*;
-use crate::server::{Launch, PATIENCE, Server, command};
 
 const EVENT: &str = "evt_top";
 
-async fn sold(count: usize) -> Server {
-    let server = Launch::memory().start();
+async fn sold(count: usize) -> TestServer {
+    let server = ServerCommand::dev_in_memory().start();
     create(&server, EVENT, 1_000, 2).await;
     let mut client = client(&server).await;
     for n in 0..count {
         let commit = commit(&format!("t{n}"), EVENT, 2);
-        client.commit_reservation(patient(commit)).await.unwrap();
+        client
+            .commit_reservation(with_deadline(commit))
+            .await
+            .unwrap();
     }
     server
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn once_tells_what_happened_between_two_looks() {
+async fn once_reports_the_difference_of_two_scrapes() {
     let server = sold(3).await;
     // The units of an event are read after the scrape that named it.
     until("the units are known", async || {
-        let figures = Figures::of(&server).await;
-        figures.get(&format!(
+        let metrics = MetricsSample::scrape(&server).await;
+        metrics.get(&format!(
             r#"inventory_event_units{{event_id="{EVENT}",state="taken"}}"#
         )) == 6.0
     })
@@ -45,38 +49,38 @@ async fn once_tells_what_happened_between_two_looks() {
         "--metrics",
         &server.metrics,
     ];
-    let looking = std::thread::spawn({
+    let top = std::thread::spawn({
         let mut command = command(&arguments);
         move || command.output().unwrap()
     });
     let mut client = client(&server).await;
     let mut made = 0;
-    while !looking.is_finished() {
+    while !top.is_finished() {
         client
-            .check_availability(patient(check(EVENT, 1)))
+            .check_availability(with_deadline(check(EVENT, 1)))
             .await
             .unwrap();
         made += 1;
     }
-    let ran = looking.join().unwrap();
+    let ran = top.join().unwrap();
     assert!(
         ran.status.success(),
         "{}",
         String::from_utf8_lossy(&ran.stderr)
     );
-    let told: Value = serde_json::from_slice(&ran.stdout).unwrap();
-    assert_eq!(told["ready"], true, "{told:#}");
-    assert_eq!(told["invariant_breaches"], 0);
-    let methods = told["methods"].as_array().unwrap();
+    let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!(report["ready"], true, "{report:#}");
+    assert_eq!(report["invariant_breaches"], 0);
+    let methods = report["methods"].as_array().unwrap();
     let method = |name: &str| methods.iter().find(|one| one["method"] == name).unwrap();
-    // All were made while it looked, or before its first and after its last look.
-    let seconds = told["over_seconds"].as_f64().unwrap();
+    // At most the calls made while `top` ran.
+    let seconds = report["over_seconds"].as_f64().unwrap();
     let checks = method("CheckAvailability")["calls_per_second"]
         .as_f64()
         .unwrap()
         * seconds;
     assert!(
-        (2.0..PATIENCE.as_secs_f64()).contains(&seconds),
+        (2.0..DEADLINE.as_secs_f64()).contains(&seconds),
         "{seconds}"
     );
     assert!(
@@ -85,7 +89,7 @@ async fn once_tells_what_happened_between_two_looks() {
     );
     assert!(method("CheckAvailability")["p95_ms"].as_f64().unwrap() > 0.0);
     assert_eq!(method("CommitReservation")["calls_per_second"], 0.0);
-    let event = &told["events"][0];
+    let event = &report["events"][0];
     assert_eq!(
         (&event["event_id"], &event["total"]),
         (&EVENT.into(), &1_000.into())
@@ -94,12 +98,12 @@ async fn once_tells_what_happened_between_two_looks() {
         (&event["taken"], &event["remaining"]),
         (&6.into(), &994.into())
     );
-    let shards = told["shards"].as_array().unwrap();
+    let shards = report["shards"].as_array().unwrap();
     let shard_calls: f64 = shards
         .iter()
         .map(|one| one["requests_per_second"].as_f64().unwrap())
         .sum();
-    assert!(shard_calls > 0.0, "{told:#}");
+    assert!(shard_calls > 0.0, "{report:#}");
 
     let ran = command(&[
         "top",
@@ -119,29 +123,29 @@ async fn once_tells_what_happened_between_two_looks() {
 }
 
 #[tokio::test]
-async fn what_is_no_server_of_ours_is_named() {
-    let server = Launch::memory().start();
-    // The port of clients speaks HTTP/2 only, the admin port too.
+async fn address_without_metrics_is_reported() {
+    let server = ServerCommand::dev_in_memory().start();
+    // The port of clients is HTTP/2 only.
     for address in [&server.grpc, "127.0.0.1:1"] {
         let ran = command(&["top", "--once", "--every", "250ms", "--metrics", address])
             .output()
             .unwrap();
-        let said = String::from_utf8(ran.stderr).unwrap();
-        assert_eq!(ran.status.code(), Some(1), "{said}");
-        assert!(said.contains(address), "{said}");
+        let error = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(1), "{error}");
+        assert!(error.contains(address), "{error}");
     }
     let ran = command(&["top", "--metrics", &server.metrics])
         .output()
         .unwrap();
-    let said = String::from_utf8(ran.stderr).unwrap();
-    assert_eq!(ran.status.code(), Some(64), "{said}");
-    assert!(said.contains("--once"), "{said}");
+    let error = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(64), "{error}");
+    assert!(error.contains("--once"), "{error}");
     let ran = command(&["top", "--every", "10ms"]).output().unwrap();
     assert_eq!(ran.status.code(), Some(64));
     assert!(String::from_utf8(ran.stderr).unwrap().contains("250ms"));
 }
 
-/// Whether lines are gathered and echoed, as a shell wants it.
+/// Whether the terminal has line editing and echo.
 fn is_cooked(terminal: &OwnedFd) -> bool {
     // SAFETY: an all-zero termios is a valid one, and tcgetattr only writes to it.
     let modes = unsafe {
@@ -156,13 +160,13 @@ fn is_cooked(terminal: &OwnedFd) -> bool {
 struct Terminal {
     child: Child,
     keys: File,
-    /// Of the end that the program has.
+    /// The end of the program.
     modes: OwnedFd,
     seen: Arc<Mutex<String>>,
 }
 
 impl Terminal {
-    fn run(server: &Server) -> Self {
+    fn run(server: &TestServer) -> Self {
         let (mut ours, mut theirs) = (0, 0);
         let size = libc::winsize {
             ws_row: 40,
@@ -177,7 +181,7 @@ impl Terminal {
         assert_eq!(opened, 0);
         // SAFETY: both were just opened and belong to nobody else.
         let (ours, theirs) = unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
-        assert!(is_cooked(&theirs), "as a shell finds it");
+        assert!(is_cooked(&theirs), "initial modes");
         let end = || theirs.try_clone().unwrap();
         let child = command(&["top", "--every", "250ms", "--metrics", &server.metrics])
             .env("TERM", "xterm-256color")
@@ -187,14 +191,15 @@ impl Terminal {
             .spawn()
             .unwrap();
         let seen = Arc::new(Mutex::new(String::new()));
-        let (mut screen, told) = (ours.try_clone().unwrap(), seen.clone());
+        let (mut screen, output) = (ours.try_clone().unwrap(), seen.clone());
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(n) = screen.read(&mut bytes) {
                 if n == 0 {
                     break;
                 }
-                told.lock()
+                output
+                    .lock()
                     .unwrap()
                     .push_str(&String::from_utf8_lossy(&bytes[..n]));
             }
@@ -208,7 +213,7 @@ impl Terminal {
     }
 
     fn wait_for(&self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DEADLINE;
         while !self.seen.lock().unwrap().contains(text) {
             assert!(
                 Instant::now() < deadline,
@@ -227,23 +232,23 @@ impl Terminal {
         is_cooked(&self.modes)
     }
 
-    fn ends(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+    fn wait_for_exit(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + DEADLINE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < deadline, "it does not end");
+            assert!(Instant::now() < deadline, "no exit");
             std::thread::yield_now();
         }
     }
 }
 
-/// Leaves the second screen, which hides what was there before.
-const BACK: &str = "\u{1b}[?1049l";
+/// Leaves the alternate screen.
+const MAIN_SCREEN: &str = "\u{1b}[?1049l";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminal_is_drawn_on_and_left_as_it_was() {
+async fn terminal_is_restored_after_top() {
     let server = sold(2).await;
     let mut terminal = Terminal::run(&server);
     terminal.wait_for("SHARDS");
@@ -252,19 +257,19 @@ async fn a_terminal_is_drawn_on_and_left_as_it_was() {
     terminal.press(b"?");
     terminal.wait_for("turned away at the door");
     terminal.press(b"q");
-    assert!(terminal.ends().success());
+    assert!(terminal.wait_for_exit().success());
     assert!(terminal.is_cooked());
-    terminal.wait_for(BACK);
+    terminal.wait_for(MAIN_SCREEN);
 
-    // Told to end from outside, and when the server goes away first.
+    // SIGTERM, after the server has stopped.
     let mut terminal = Terminal::run(&server);
     terminal.wait_for("SHARDS");
-    server.stops().await;
+    server.stop().await;
     terminal.wait_for("no figures for");
     let pid = libc::pid_t::try_from(terminal.child.id()).unwrap();
     // SAFETY: kill takes two integers; the process is a child that was not waited for.
     assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
-    assert!(terminal.ends().success());
+    assert!(terminal.wait_for_exit().success());
     assert!(terminal.is_cooked());
-    terminal.wait_for(BACK);
+    terminal.wait_for(MAIN_SCREEN);
 }

@@ -387,5 +387,4 @@ fn json_line(text: &[u8]) -> Result<SeatLine, String> {
 }
 
 #[cfg(test)]
-#[path = "file_tests.rs"]
 mod tests;

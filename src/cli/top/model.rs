@@ -334,5 +334,4 @@ fn events(pair: &ScrapePair<'_>) -> Vec<EventRow> {
 }
 
 #[cfg(test)]
-#[path = "model_tests.rs"]
 mod tests;

@@ -379,5 +379,4 @@ taken       held or sold; read every ten seconds
 q, Esc, Ctrl-C quit   p, Space pause   s sort of events   ?, h this text";
 
 #[cfg(test)]
-#[path = "view_tests.rs"]
 mod tests;

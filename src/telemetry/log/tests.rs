@@ -1,4 +1,4 @@
-//! Tests of the log format, the levels, and the bounded queue. The process log is tested in `tests/log.rs`, since there is
+//! Tests of the log format, the levels, and the bounded queue. The process log is tested in `tests/control_plane/process_log.rs`, since there is
 //! one per process.
 
 #![allow(clippy::unwrap_used)]

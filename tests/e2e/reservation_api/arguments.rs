@@ -1,15 +1,14 @@
-//! Business outcomes are responses, and the client's breaker stays closed; bad arguments are gRPC
-//! errors.
+//! Business outcomes are OK responses, so that circuit breakers stay closed; invalid arguments are gRPC errors.
 
 use inventory_proto::common::v1::ErrorCode;
 use inventory_proto::reservation::v1::*;
 
 use super::*;
-use crate::client::{Figures, stock};
+use crate::client::{MetricsSample, stock};
 
 #[tokio::test]
-async fn business_outcomes_are_ok_responses_and_the_breaker_stays_closed() {
-    let (_stage, server, api) = selling().await;
+async fn business_outcomes_are_ok_responses() {
+    let (_store, server, api) = selling().await;
     let seat = ["A-2-1".to_owned(), "A-2-2".to_owned()];
     api.hold(hold("held", HALL, 2, &seat)).await;
     let error = |of: ReserveSeatResponse| {
@@ -19,14 +18,14 @@ async fn business_outcomes_are_ok_responses_and_the_breaker_stays_closed() {
         let values: Vec<String> = error.details.iter().map(|d| d.value.clone()).collect();
         (error.code(), values)
     };
-    // Sold out: what is left is told.
+    // Sold out: the error has the remaining units.
     api.hold(hold("most", EVENT, 9, &[])).await;
     let few = error(api.hold(hold("r1", EVENT, 2, &[])).await);
     assert_eq!(
         few,
         (ErrorCode::InsufficientInventory, vec!["1".to_owned()])
     );
-    // A taken seat is named, and takes nothing else with it.
+    // An unavailable seat is named; the other seat stays available.
     let mixed = ["A-2-3".to_owned(), "A-2-2".to_owned()];
     let taken = error(api.hold(hold("r2", HALL, 2, &mixed)).await);
     assert_eq!(
@@ -51,14 +50,14 @@ async fn business_outcomes_are_ok_responses_and_the_breaker_stays_closed() {
     let unknown = api.release(give_up("r5", "evt_nowhere")).await;
     assert_eq!(unknown.status(), ReleaseStatus::NotFound);
     assert_eq!(unknown.error.unwrap().code(), ErrorCode::NotFound);
-    // Another payload under the same id.
+    // Another payload with the same id.
     let other = error(api.hold(hold("most", EVENT, 3, &[])).await);
     assert_eq!(other.0, ErrorCode::IdempotencyConflict);
     let other = api.commit(sell("held", HALL, 1, &free)).await;
     assert_eq!(other.status(), CommitStatus::FailedConflict);
     assert_eq!(other.error.unwrap().code(), ErrorCode::IdempotencyConflict);
-    // What the breaker sees.
-    let figures = Figures::of(&server).await;
+    // All calls have status OK.
+    let metrics = MetricsSample::scrape(&server).await;
     for method in [
         "CheckAvailability",
         "ReserveSeat",
@@ -69,10 +68,10 @@ async fn business_outcomes_are_ok_responses_and_the_breaker_stays_closed() {
         let path = format!("/reservation.v1.InventoryService/{method}");
         let ok = format!(r#"grpc_requests_total{{method="{path}",status="OK"}}"#);
         let all = format!(r#"grpc_request_duration_seconds_count{{method="{path}"}}"#);
-        assert!(figures.get(&ok) > 0.0, "{method}");
-        assert_eq!(figures.get(&ok), figures.get(&all), "{method}");
+        assert!(metrics.get(&ok) > 0.0, "{method}");
+        assert_eq!(metrics.get(&ok), metrics.get(&all), "{method}");
     }
-    for (figure, wanted) in [
+    for (sample, wanted) in [
         (r#"{inventory_type="quantity",status="HELD"}"#, 1.0),
         (r#"{inventory_type="seat",status="HELD"}"#, 2.0),
         (r#"{inventory_type="seat",status="SEAT_UNAVAILABLE"}"#, 1.0),
@@ -81,16 +80,16 @@ async fn business_outcomes_are_ok_responses_and_the_breaker_stays_closed() {
             1.0,
         ),
     ] {
-        let name = format!("inventory_place_holds_total{figure}");
-        assert_eq!(figures.get(&name), wanted, "{name}");
+        let name = format!("inventory_place_holds_total{sample}");
+        assert_eq!(metrics.get(&name), wanted, "{name}");
     }
 }
 
 #[tokio::test]
-async fn an_error_carries_the_trace_of_its_call() {
-    let (_stage, _server, api) = selling().await;
+async fn error_has_the_trace_id_of_its_call() {
+    let (_store, _server, api) = selling().await;
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let mut call = patient(give_up("r1", "evt_nowhere"));
+    let mut call = with_deadline(give_up("r1", "evt_nowhere"));
     let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
     call.metadata_mut()
         .insert("traceparent", parent.parse().unwrap());
@@ -99,8 +98,8 @@ async fn an_error_carries_the_trace_of_its_call() {
 }
 
 #[tokio::test]
-async fn every_bad_argument_names_its_field_as_this_contract_spells_it() {
-    let (_stage, server, api) = selling().await;
+async fn every_invalid_argument_names_its_field() {
+    let (_store, server, api) = selling().await;
     let long = || "x".repeat(257);
     let many: Vec<String> = (0..11).map(|n| format!("A-{n}")).collect();
     let twice = ["A-1".to_owned(), "A-1".to_owned()];
@@ -159,7 +158,10 @@ async fn every_bad_argument_names_its_field_as_this_contract_spells_it() {
             "payment_intent_id",
         ),
     ] {
-        let status = raw.commit_reservation(patient(call)).await.unwrap_err();
+        let status = raw
+            .commit_reservation(with_deadline(call))
+            .await
+            .unwrap_err();
         assert_eq!(fields(&status), [wanted]);
     }
     for (call, wanted) in [
@@ -178,7 +180,7 @@ async fn every_bad_argument_names_its_field_as_this_contract_spells_it() {
             "reason",
         ),
     ] {
-        let status = raw.release_hold(patient(call)).await.unwrap_err();
+        let status = raw.release_hold(with_deadline(call)).await.unwrap_err();
         assert_eq!(fields(&status), [wanted]);
     }
     for (call, wanted) in [
@@ -192,11 +194,14 @@ async fn every_bad_argument_names_its_field_as_this_contract_spells_it() {
             "section",
         ),
     ] {
-        let status = raw.check_availability(patient(call)).await.unwrap_err();
+        let status = raw
+            .check_availability(with_deadline(call))
+            .await
+            .unwrap_err();
         assert_eq!(fields(&status), [wanted]);
     }
     let status = raw
-        .get_inventory_status(patient(GetInventoryStatusRequest::default()))
+        .get_inventory_status(with_deadline(GetInventoryStatusRequest::default()))
         .await
         .unwrap_err();
     assert_eq!(fields(&status), ["event_id"]);
@@ -204,8 +209,8 @@ async fn every_bad_argument_names_its_field_as_this_contract_spells_it() {
 }
 
 #[tokio::test]
-async fn another_idempotency_key_is_taken_and_the_reservation_counts() {
-    let (_stage, server, api) = selling().await;
+async fn another_idempotency_key_is_accepted_for_the_same_reservation() {
+    let (_store, server, api) = selling().await;
     let keyed = |key: &str| ReserveSeatRequest {
         idempotency_key: key.to_owned(),
         ..hold("r1", EVENT, 2, &[])

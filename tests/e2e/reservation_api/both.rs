@@ -1,17 +1,20 @@
-//! Both contracts act on the same reservations; what contract A was given beside them.
+//! inventory.v1 and reservation.v1 act on the same reservations; PlaceHold and GetReservation of inventory.v1.
 
 use inventory_proto::inventory::v1::{GetReservationReq, GetReservationRes, PlaceHoldReq};
 use inventory_proto::reservation::v1::*;
 use tonic::{Code, Response, Status};
 
 use super::*;
-use crate::client::{Calls, assert_refused, client, commit, release, seats as refs};
+use crate::client::{InventoryCalls, assert_rejected, client, commit, release, seats as refs};
 
-async fn shown(server: &Server, id: &str) -> Result<GetReservationRes, Status> {
+async fn shown(server: &TestServer, id: &str) -> Result<GetReservationRes, Status> {
     let call = GetReservationReq {
         reservation_id: id.to_owned(),
     };
-    let answer = client(server).await.get_reservation(patient(call)).await;
+    let answer = client(server)
+        .await
+        .get_reservation(with_deadline(call))
+        .await;
     answer.map(Response::into_inner)
 }
 
@@ -27,11 +30,11 @@ fn place(id: &str, event: &str, qty: i32, seats: &[&str]) -> PlaceHoldReq {
 }
 
 #[tokio::test]
-async fn what_one_contract_holds_the_other_sells() {
-    let (_stage, server, api) = selling().await;
+async fn hold_of_one_contract_is_confirmed_by_the_other() {
+    let (_store, server, api) = selling().await;
     let mut inventory = client(&server).await;
     let held = inventory
-        .place_hold(patient(place("r1", HALL, 0, &["A-1-1", "A-1-2"])))
+        .place_hold(with_deadline(place("r1", HALL, 0, &["A-1-1", "A-1-2"])))
         .await
         .unwrap()
         .into_inner();
@@ -44,7 +47,7 @@ async fn what_one_contract_holds_the_other_sells() {
     assert_eq!((&seen.event_id[..], &seen.order_id[..]), (HALL, ""));
     assert_eq!(seen.seat_ids, held.seat_ids);
     assert_eq!(seen.hold_expires_at, held.hold_expires_at);
-    // Contract B says neither seats nor a quantity: what is held.
+    // Without seats and quantity, a commit in reservation.v1 confirms the held seats.
     let sold = api.commit(sell("r1", HALL, 0, &[])).await;
     assert_eq!(sold.status(), CommitStatus::Success, "{sold:?}");
     assert_eq!(ids(&sold.sold_seats), ["A-1-1", "A-1-2"]);
@@ -55,16 +58,16 @@ async fn what_one_contract_holds_the_other_sells() {
     );
     assert!(seconds_ahead(seen.updated_at).abs() < 60);
 
-    // And the other way round.
+    // In the other direction.
     api.hold(hold("r2", EVENT, 2, &[])).await;
     let order = client(&server).await.order(commit("r2", EVENT, 2)).await;
     assert_eq!(shown(&server, "r2").await.unwrap().order_id, order);
     let status = client(&server)
         .await
-        .releases(release("r2", EVENT, 2))
+        .try_release(release("r2", EVENT, 2))
         .await;
     let code = Code::FailedPrecondition;
-    assert_refused(
+    assert_rejected(
         &status.unwrap_err(),
         code,
         "RESERVATION_COMMITTED",
@@ -74,10 +77,10 @@ async fn what_one_contract_holds_the_other_sells() {
 }
 
 #[tokio::test]
-async fn a_reservation_is_shown_in_every_state() {
-    let (_stage, server, api) = selling().await;
+async fn reservation_is_shown_in_every_state() {
+    let (_store, server, api) = selling().await;
     let status = shown(&server, "nobody").await.unwrap_err();
-    assert_refused(
+    assert_rejected(
         &status,
         Code::NotFound,
         "RESERVATION_NOT_FOUND",
@@ -106,11 +109,11 @@ async fn a_reservation_is_shown_in_every_state() {
 }
 
 #[tokio::test]
-async fn contract_a_refuses_holds_by_status_and_names_the_seats() {
-    let (_stage, server, _api) = selling().await;
+async fn rejected_hold_has_a_status_and_names_the_seats() {
+    let (_store, server, _api) = selling().await;
     let mut inventory = client(&server).await;
     let held = place("r1", HALL, 0, &["A-1-1"]);
-    inventory.place_hold(patient(held)).await.unwrap();
+    inventory.place_hold(with_deadline(held)).await.unwrap();
     for (call, code, reason, seats) in [
         (
             place("r2", HALL, 0, &["A-1-2", "A-1-1"]),
@@ -126,8 +129,8 @@ async fn contract_a_refuses_holds_by_status_and_names_the_seats() {
         ),
     ] {
         let id = call.reservation_id.clone();
-        let status = inventory.place_hold(patient(call)).await.unwrap_err();
-        assert_refused(&status, code, reason, HALL, &id);
+        let status = inventory.place_hold(with_deadline(call)).await.unwrap_err();
+        assert_rejected(&status, code, reason, HALL, &id);
         let info = status.get_details_error_info().unwrap();
         assert_eq!(info.metadata["seat_ids"], seats);
     }
@@ -135,7 +138,7 @@ async fn contract_a_refuses_holds_by_status_and_names_the_seats() {
         hold_expires_at: Some((SystemTime::now() - Duration::from_secs(1)).into()),
         ..place("", "", 0, &[])
     };
-    let status = inventory.place_hold(patient(bad)).await.unwrap_err();
+    let status = inventory.place_hold(with_deadline(bad)).await.unwrap_err();
     let wanted = ["hold_expires_at", "event_id", "reservation_id", "qty"];
     assert_eq!(fields(&status), wanted);
 }

@@ -1,14 +1,13 @@
-//! Contract B as the Reservation API meets it: a stock client, a real server, a real engine. What
-//! each refusal looks like is the unit tests' business; here is that the whole way works, on events
-//! of a quantity and of seats.
+//! reservation.v1 as the Reservation API calls it, on events of a quantity and of seats. The details of each rejection are
+//! tested by the unit tests of the contract.
 //!
 //! | file | what |
 //! |---|---|
-//! | `mod.rs` | the client, and what is on sale |
-//! | `sequences.rs` | what the client does, from create to cancel |
-//! | `time.rs` | how long holds last, and what comes after |
-//! | `arguments.rs` | business outcomes are responses, bad arguments are errors |
-//! | `status.rs` | how a sale stands |
+//! | `mod.rs` | client and events |
+//! | `sequences.rs` | create, confirm, cancel |
+//! | `time.rs` | hold duration and late commits |
+//! | `arguments.rs` | business outcomes and invalid arguments |
+//! | `status.rs` | inventory status |
 //! | `both.rs` | both contracts on the same reservations |
 
 mod arguments;
@@ -22,24 +21,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use inventory_proto::common::v1::{Seat, SeatStatus};
 use inventory_proto::reservation::v1::inventory_service_client::InventoryServiceClient;
 use inventory_proto::reservation::v1::*;
+use inventory_testkit::fake_store::FakeStore;
+use inventory_testkit::server::{ServerCommand, TestServer};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 
-use crate::client::{create, patient};
-use crate::items::{Place, row, seat_event};
-use crate::server::{Launch, Server};
-use crate::stage::Stage;
+use crate::client::{create, with_deadline};
+use crate::items::{HallSeat, row, seat_event};
 
 const EVENT: &str = "evt_api";
 const HALL: &str = "evt_hall";
 
-/// One connection of contract B. Each call must end without a gRPC error unless it says otherwise.
+/// A client of reservation.v1. Calls without `try_` must succeed.
 #[derive(Clone)]
-struct Api(InventoryServiceClient<Channel>);
+struct ReservationApi(InventoryServiceClient<Channel>);
 
-impl Api {
-    async fn of(server: &Server) -> Self {
+impl ReservationApi {
+    async fn of(server: &TestServer) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
         Self(InventoryServiceClient::new(
             endpoint.connect().await.unwrap(),
@@ -47,7 +46,7 @@ impl Api {
     }
 
     async fn check(&self, call: CheckAvailabilityRequest) -> CheckAvailabilityResponse {
-        ok(self.0.clone().check_availability(patient(call)).await)
+        ok(self.0.clone().check_availability(with_deadline(call)).await)
     }
 
     async fn hold(&self, call: ReserveSeatRequest) -> ReserveSeatResponse {
@@ -58,15 +57,15 @@ impl Api {
         &self,
         call: ReserveSeatRequest,
     ) -> Result<Response<ReserveSeatResponse>, Status> {
-        self.0.clone().reserve_seat(patient(call)).await
+        self.0.clone().reserve_seat(with_deadline(call)).await
     }
 
     async fn commit(&self, call: CommitReservationRequest) -> CommitReservationResponse {
-        ok(self.0.clone().commit_reservation(patient(call)).await)
+        ok(self.0.clone().commit_reservation(with_deadline(call)).await)
     }
 
     async fn release(&self, call: ReleaseHoldRequest) -> ReleaseHoldResponse {
-        ok(self.0.clone().release_hold(patient(call)).await)
+        ok(self.0.clone().release_hold(with_deadline(call)).await)
     }
 
     async fn status(&self, event: &str, section: &str) -> GetInventoryStatusResponse {
@@ -74,7 +73,11 @@ impl Api {
             event_id: event.to_owned(),
             section: section.to_owned(),
         };
-        ok(self.0.clone().get_inventory_status(patient(call)).await)
+        ok(self
+            .0
+            .clone()
+            .get_inventory_status(with_deadline(call))
+            .await)
     }
 }
 
@@ -93,7 +96,7 @@ fn check(event: &str, quantity: i32) -> CheckAvailabilityRequest {
     }
 }
 
-/// As the client sends it: without a key, with both seats and their number when it has seats.
+/// As the Reservation API sends it: without an idempotency key, and with seats as well as their number.
 fn hold(id: &str, event: &str, quantity: i32, seat_ids: &[String]) -> ReserveSeatRequest {
     ReserveSeatRequest {
         reservation_id: id.to_owned(),
@@ -118,7 +121,7 @@ fn sell(id: &str, event: &str, quantity: i32, seat_ids: &[String]) -> CommitRese
     }
 }
 
-/// As the worker sends it: only what identifies the reservation.
+/// As the Reservation API sends it: ids only.
 fn give_up(id: &str, event: &str) -> ReleaseHoldRequest {
     ReleaseHoldRequest {
         reservation_id: id.to_owned(),
@@ -132,7 +135,7 @@ fn ids(seats: &[Seat]) -> Vec<String> {
 }
 
 /// Two sections: A with two rows of five, B with one of four.
-fn hall() -> Vec<Place> {
+fn hall() -> Vec<HallSeat> {
     let rows = [
         row("A", "1", 5, 9_900),
         row("A", "2", 5, 8_800),
@@ -142,20 +145,22 @@ fn hall() -> Vec<Place> {
 }
 
 /// A server, an event of ten units and a hall of fourteen seats over three partition keys.
-async fn selling() -> (Stage, Server, Api) {
-    selling_as(|launch| launch).await
+async fn selling() -> (FakeStore, TestServer, ReservationApi) {
+    selling_as(|command| command).await
 }
 
-async fn selling_as(change: impl FnOnce(Launch) -> Launch) -> (Stage, Server, Api) {
-    let stage = Stage::new();
-    seat_event(stage.engine.address(), HALL, 3, &hall());
-    let server = change(stage.launch()).start();
+async fn selling_as(
+    change: impl FnOnce(ServerCommand) -> ServerCommand,
+) -> (FakeStore, TestServer, ReservationApi) {
+    let store = FakeStore::start();
+    seat_event(&store, HALL, 3, &hall());
+    let server = change(store.server_command()).start();
     create(&server, EVENT, 10, 1).await;
-    let api = Api::of(&server).await;
-    (stage, server, api)
+    let api = ReservationApi::of(&server).await;
+    (store, server, api)
 }
 
-/// Every seat of an answer has its facts and this state.
+/// Checks facts and state of every seat of a response.
 #[track_caller]
 fn assert_described(seats: &[Seat], status: SeatStatus) {
     for seat in seats {
@@ -172,8 +177,8 @@ fn assert_described(seats: &[Seat], status: SeatStatus) {
     }
 }
 
-/// Holds for a moment, and waits until that is over by the clock that all share here.
-async fn hold_and_outlive(api: &Api, mut call: ReserveSeatRequest) {
+/// Holds for 700 ms and waits until the hold has expired.
+async fn hold_and_outlive(api: &ReservationApi, mut call: ReserveSeatRequest) {
     let until = SystemTime::now() + Duration::from_millis(700);
     call.hold_expires_at = Some(until.into());
     let held = api.hold(call).await;
@@ -188,7 +193,7 @@ fn seconds_ahead(at: Option<prost_types::Timestamp>) -> i64 {
     at.unwrap().seconds - now.as_secs() as i64
 }
 
-/// The violated fields of a bad argument.
+/// The invalid fields.
 #[track_caller]
 fn fields(status: &Status) -> Vec<String> {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");

@@ -1,4 +1,4 @@
-//! What the client does: create, confirm, cancel, and in which order it may arrive.
+//! Sequences of calls: create, confirm, cancel, also out of order.
 
 use inventory_proto::common::v1::{ErrorCode, SeatStatus};
 use inventory_proto::reservation::v1::*;
@@ -8,7 +8,7 @@ use crate::client::stock;
 
 #[tokio::test]
 async fn create_and_confirm_an_event_of_a_quantity() {
-    let (_stage, server, api) = selling().await;
+    let (_store, server, api) = selling().await;
     let found = api.check(check(EVENT, 2)).await;
     assert!(found.available && found.available_seats.is_empty());
     assert_eq!(found.remaining_in_section, 10);
@@ -26,14 +26,14 @@ async fn create_and_confirm_an_event_of_a_quantity() {
     let sold = api.commit(sell("r1", EVENT, 2, &[])).await;
     assert_eq!(sold.status(), CommitStatus::Success, "{sold:?}");
     assert!(sold.order_id.starts_with("ord_") && sold.committed_at.is_some());
-    // A repeat is the same order, and the stock moved once.
+    // A repeat returns the same order and changes no stock.
     assert_eq!(api.commit(sell("r1", EVENT, 2, &[])).await, sold);
     assert_eq!(stock(&server, EVENT).await.remaining, 8);
 }
 
 #[tokio::test]
-async fn create_and_confirm_with_exactly_the_seats_that_were_offered() {
-    let (_stage, _server, api) = selling().await;
+async fn create_and_confirm_the_offered_seats() {
+    let (_store, _server, api) = selling().await;
     let found = api.check(check(HALL, 3)).await;
     assert!(found.available, "{found:?}");
     assert_eq!(found.available_seats.len(), 3);
@@ -44,7 +44,7 @@ async fn create_and_confirm_with_exactly_the_seats_that_were_offered() {
     assert_eq!(held.status(), HoldStatus::Active, "{held:?}");
     assert_eq!(ids(&held.reserved_seats), offered);
     assert_described(&held.reserved_seats, SeatStatus::Reserved);
-    // Nobody else is offered them.
+    // The seats are offered to no other call.
     for _ in 0..20 {
         let other = api.check(check(HALL, 3)).await;
         let other = ids(&other.available_seats);
@@ -57,8 +57,8 @@ async fn create_and_confirm_with_exactly_the_seats_that_were_offered() {
 }
 
 #[tokio::test]
-async fn create_and_cancel_gives_everything_back_once() {
-    let (_stage, server, api) = selling().await;
+async fn cancel_returns_the_stock_once() {
+    let (_store, server, api) = selling().await;
     api.hold(hold("r1", EVENT, 4, &[])).await;
     let seats = ["A-1-1".to_owned(), "A-1-2".to_owned()];
     api.hold(hold("r2", HALL, 2, &seats)).await;
@@ -72,7 +72,7 @@ async fn create_and_cancel_gives_everything_back_once() {
         assert_eq!(first.released_seats.len(), had);
         assert_described(&first.released_seats, SeatStatus::Available);
         assert!(first.released_at.is_some());
-        // The worker's five, duplicated.
+        // Five repeats.
         for _ in 0..5 {
             let again = api.release(cancel.clone()).await;
             assert_eq!(again.status(), ReleaseStatus::AlreadyReleased);
@@ -86,8 +86,8 @@ async fn create_and_cancel_gives_everything_back_once() {
 }
 
 #[tokio::test]
-async fn cancel_after_confirm_is_refused_inside_the_response_and_nothing_is_unsold() {
-    let (_stage, server, api) = selling().await;
+async fn cancel_after_confirm_is_rejected_in_the_response() {
+    let (_store, server, api) = selling().await;
     let seat = ["B-1-1".to_owned()];
     api.commit(sell("r1", EVENT, 2, &[])).await;
     api.commit(sell("r2", HALL, 1, &seat)).await;
@@ -109,8 +109,8 @@ async fn cancel_after_confirm_is_refused_inside_the_response_and_nothing_is_unso
 }
 
 #[tokio::test]
-async fn a_release_that_overtook_its_hold_leaves_nothing_to_leak() {
-    let (_stage, server, api) = selling().await;
+async fn release_before_its_hold_prevents_the_hold() {
+    let (_store, server, api) = selling().await;
     for (id, event, seats) in [
         ("r1", EVENT, Vec::new()),
         ("r2", HALL, vec!["A-1-1".to_owned()]),

@@ -1,17 +1,17 @@
-//! How long a hold lasts, and what becomes of who comes after it.
+//! Hold duration, and commits after the expiry.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use inventory_proto::common::v1::ErrorCode;
 use inventory_proto::reservation::v1::*;
+use inventory_testkit::DEADLINE;
 
 use super::*;
 use crate::client::stock;
-use crate::server::PATIENCE;
 
 #[tokio::test]
-async fn a_late_commit_is_sold_while_its_stock_is_there() {
-    let (_stage, server, api) = selling().await;
+async fn late_commit_succeeds_while_its_stock_is_available() {
+    let (_store, server, api) = selling().await;
     let seat = ["A-1-3".to_owned()];
     hold_and_outlive(&api, hold("r1", EVENT, 3, &[])).await;
     hold_and_outlive(&api, hold("r2", HALL, 1, &seat)).await;
@@ -27,20 +27,23 @@ async fn a_late_commit_is_sold_while_its_stock_is_there() {
 }
 
 #[tokio::test]
-async fn a_late_commit_fails_as_expired_once_others_have_its_stock() {
-    let (_stage, _server, api) = selling().await;
+async fn late_commit_fails_after_its_stock_is_sold() {
+    let (_store, _server, api) = selling().await;
     let seat = ["A-1-3".to_owned()];
     hold_and_outlive(&api, hold("r1", EVENT, 3, &[])).await;
     hold_and_outlive(&api, hold("r2", HALL, 1, &seat)).await;
-    // From its end on a hold counts for nothing, whether or not it has been cleared away.
-    let deadline = Instant::now() + PATIENCE;
+    // An expired hold blocks no sale, reclaimed or not.
+    let deadline = Instant::now() + DEADLINE;
     let mut taken = 0;
     while taken < 10 {
         let id = format!("other-{taken}");
         let sold = api.commit(sell(&id, EVENT, 1, &[])).await;
         match sold.status() {
             CommitStatus::Success => taken += 1,
-            _ => assert!(Instant::now() < deadline, "never free: {sold:?}"),
+            _ => assert!(
+                Instant::now() < deadline,
+                "stock is not available: {sold:?}"
+            ),
         }
     }
     let sold = api.commit(sell("other", HALL, 1, &seat)).await;
@@ -53,8 +56,8 @@ async fn a_late_commit_fails_as_expired_once_others_have_its_stock() {
 }
 
 #[tokio::test]
-async fn an_operator_can_have_late_commits_rejected() {
-    let (_stage, _server, api) = selling_as(|launch| launch.env("LATE_COMMIT", "reject")).await;
+async fn late_commits_are_rejected_if_configured() {
+    let (_store, _server, api) = selling_as(|command| command.env("LATE_COMMIT", "reject")).await;
     let seat = ["A-1-3".to_owned()];
     hold_and_outlive(&api, hold("r1", EVENT, 3, &[])).await;
     hold_and_outlive(&api, hold("r2", HALL, 1, &seat)).await;
@@ -65,9 +68,9 @@ async fn an_operator_can_have_late_commits_rejected() {
 }
 
 #[tokio::test]
-async fn a_hold_lasts_as_long_as_wished_for_or_usual_and_no_longer_than_allowed() {
-    let (_stage, _server, api) =
-        selling_as(|launch| launch.env("HOLD_TTL", "100s").env("HOLD_TTL_MAX", "200s")).await;
+async fn hold_duration_is_as_requested_or_the_default_up_to_the_maximum() {
+    let (_store, _server, api) =
+        selling_as(|command| command.env("HOLD_TTL", "100s").env("HOLD_TTL_MAX", "200s")).await;
     let wish = |id: &str, ahead: Option<u64>| ReserveSeatRequest {
         hold_expires_at: ahead.map(|s| (SystemTime::now() + Duration::from_secs(s)).into()),
         ..hold(id, EVENT, 1, &[])
@@ -80,7 +83,7 @@ async fn a_hold_lasts_as_long_as_wished_for_or_usual_and_no_longer_than_allowed(
         let held = api.hold(wish(id, ahead)).await;
         let got = seconds_ahead(held.hold_expires_at);
         assert!((wanted - 5..=wanted).contains(&got), "{id}: {got}");
-        // A repeat never extends, whatever it wishes for.
+        // A repeat never extends a hold.
         let again = api.hold(wish(id, Some(190))).await;
         assert_eq!(again, held);
     }

@@ -1,0 +1,474 @@
+//! Requests that the gRPC and HTTP/2 specifications do not allow, and their statuses.
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use inventory_grpc::limits;
+use inventory_grpc::{Code, ConnectionEnd, GrpcSettings};
+use inventory_proto::inventory::v1::{CheckRes, CommitReq, ReleaseReq};
+use inventory_testkit::http2::{
+    ACK, CHECK, DATA, END_HEADERS, FrameConnection, GOAWAY, HEADERS, Http2Client, PING, RST_STREAM,
+    encode, frame, header_block, request, with_header,
+};
+use inventory_testkit::within_deadline;
+use prost::Message;
+use tokio::io::AsyncWriteExt;
+use tonic_types::StatusExt;
+
+use crate::fixture::{TestGrpcServer, check, settings};
+
+fn server() -> TestGrpcServer {
+    TestGrpcServer::start(settings())
+}
+
+#[tokio::test]
+async fn every_method_answers_a_tonic_client() {
+    let server = server();
+    let mut client = server.client().await;
+    let checked = client.check_availability(check("now")).await.unwrap();
+    assert!(checked.into_inner().available);
+    let commit = CommitReq {
+        reservation_id: "r1".into(),
+        ..Default::default()
+    };
+    let order = client
+        .commit_reservation(commit)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (order.order_id.as_str(), order.status.as_str()),
+        ("ord_r1", "CONFIRMED")
+    );
+    let released = client.release_hold(ReleaseReq::default()).await.unwrap();
+    assert_eq!(released.into_inner().status, "RELEASED");
+    server.inspect(|record| {
+        assert_eq!(record.started.len(), 3);
+        assert_eq!(
+            record.finished[1].0,
+            "/inventory.v1.Inventory/CommitReservation"
+        );
+        assert!(record.finished.iter().all(|(_, code, _)| *code == Code::Ok));
+    });
+}
+
+#[tokio::test]
+async fn rejection_reaches_a_tonic_client_with_its_details() {
+    let server = server();
+    let status = server
+        .client()
+        .await
+        .check_availability(check("refuse"))
+        .await
+        .unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Aborted, "taken"));
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!(
+        (info.reason.as_str(), info.domain.as_str()),
+        ("SEAT_UNAVAILABLE", "inventory.v1")
+    );
+    assert_eq!(info.metadata["event_id"], "evt");
+}
+
+/// Name, request and body; expected HTTP status, gRPC status and reason.
+type SpecificationCase = (&'static str, Request<()>, Bytes, u16, Code, &'static str);
+
+#[tokio::test]
+async fn invalid_requests_get_the_status_of_the_specification() {
+    let good = encode(&check("now"));
+    let oversized = {
+        let mut prefix = vec![0];
+        prefix.extend(
+            u32::try_from(limits::REQUEST_MESSAGE_BYTES_MAX + 1)
+                .unwrap()
+                .to_be_bytes(),
+        );
+        Bytes::from(prefix)
+    };
+    let twice: Bytes = [&good[..], &good[..]].concat().into();
+    let flagged = |flag: u8| Bytes::from([&[flag], &good[1..]].concat());
+    let get = {
+        let mut request = request(CHECK);
+        *request.method_mut() = Method::GET;
+        request
+    };
+    let typed = |content_type| with_header(request(CHECK), "content-type", content_type);
+    let untyped = Request::post(format!("http://localhost{CHECK}"))
+        .body(())
+        .unwrap();
+    let timed = |timeout| with_header(request(CHECK), "grpc-timeout", timeout);
+
+    let rows: Vec<SpecificationCase> = vec![
+        ("good", request(CHECK), good.clone(), 200, Code::Ok, "none"),
+        (
+            "+proto",
+            typed("application/grpc+proto"),
+            good.clone(),
+            200,
+            Code::Ok,
+            "none",
+        ),
+        (
+            "identity",
+            with_header(request(CHECK), "grpc-encoding", "identity"),
+            good.clone(),
+            200,
+            Code::Ok,
+            "none",
+        ),
+        (
+            "GET",
+            get,
+            good.clone(),
+            405,
+            Code::Internal,
+            "HTTP_METHOD_INVALID",
+        ),
+        (
+            "json",
+            typed("application/json"),
+            good.clone(),
+            415,
+            Code::Internal,
+            "CONTENT_TYPE_INVALID",
+        ),
+        (
+            "grpc+json",
+            typed("application/grpc+json"),
+            good.clone(),
+            415,
+            Code::Internal,
+            "CONTENT_TYPE_INVALID",
+        ),
+        (
+            "no type",
+            untyped,
+            good.clone(),
+            415,
+            Code::Internal,
+            "CONTENT_TYPE_INVALID",
+        ),
+        (
+            "method",
+            request("/inventory.v1.Inventory/Nope"),
+            good.clone(),
+            200,
+            Code::Unimplemented,
+            "METHOD_UNKNOWN",
+        ),
+        (
+            "service",
+            request("/no.Such/Service"),
+            good.clone(),
+            200,
+            Code::Unimplemented,
+            "SERVICE_UNKNOWN",
+        ),
+        (
+            "path",
+            request("/"),
+            good.clone(),
+            200,
+            Code::Unimplemented,
+            "METHOD_UNKNOWN",
+        ),
+        (
+            "no bridge",
+            request("/grpc.health.v1.Health/Check"),
+            good.clone(),
+            200,
+            Code::Unimplemented,
+            "SERVICE_UNKNOWN",
+        ),
+        (
+            "gzip",
+            with_header(request(CHECK), "grpc-encoding", "gzip"),
+            flagged(1),
+            200,
+            Code::Unimplemented,
+            "COMPRESSION_UNSUPPORTED",
+        ),
+        (
+            "flag 1",
+            request(CHECK),
+            flagged(1),
+            200,
+            Code::Internal,
+            "COMPRESSION_UNDECLARED",
+        ),
+        (
+            "flag 7",
+            request(CHECK),
+            flagged(7),
+            200,
+            Code::Internal,
+            "MALFORMED_MESSAGE",
+        ),
+        (
+            "large",
+            request(CHECK),
+            oversized,
+            200,
+            Code::ResourceExhausted,
+            "MESSAGE_TOO_LARGE",
+        ),
+        (
+            "short",
+            request(CHECK),
+            good.slice(..7),
+            200,
+            Code::Internal,
+            "MESSAGE_TRUNCATED",
+        ),
+        (
+            "prefix",
+            request(CHECK),
+            good.slice(..3),
+            200,
+            Code::Internal,
+            "MESSAGE_TRUNCATED",
+        ),
+        (
+            "none",
+            request(CHECK),
+            Bytes::new(),
+            200,
+            Code::Unimplemented,
+            "MESSAGE_COUNT",
+        ),
+        (
+            "two",
+            request(CHECK),
+            twice,
+            200,
+            Code::Unimplemented,
+            "MESSAGE_COUNT",
+        ),
+        (
+            "protobuf",
+            request(CHECK),
+            Bytes::from_static(b"\0\0\0\0\x02\x0a\x7f"),
+            200,
+            Code::Internal,
+            "MALFORMED_MESSAGE",
+        ),
+        (
+            "utf-8",
+            request(CHECK),
+            Bytes::from_static(b"\0\0\0\0\x03\x0a\x01\xff"),
+            200,
+            Code::Internal,
+            "MALFORMED_MESSAGE",
+        ),
+        (
+            "timeout",
+            timed("250ms"),
+            good.clone(),
+            200,
+            Code::InvalidArgument,
+            "TIMEOUT_INVALID",
+        ),
+        (
+            "no time",
+            timed("0m"),
+            good.clone(),
+            200,
+            Code::DeadlineExceeded,
+            "DEADLINE_EXCEEDED",
+        ),
+    ];
+
+    let server = server();
+    let mut client = Http2Client::connect(server.address).await;
+    let sent = rows.len();
+    for (row, request, body, http, code, reason) in rows {
+        let answer = client.call(request, body).await;
+        assert_eq!(answer.http.as_u16(), http, "{row}");
+        assert_eq!(answer.code(), code, "{row}: {answer:?}");
+        assert_eq!(answer.reason(), reason, "{row}: {answer:?}");
+        assert_eq!(answer.headers["content-type"], "application/grpc", "{row}");
+        match row {
+            "GET" => assert_eq!(answer.headers["allow"], "POST"),
+            "gzip" => assert_eq!(answer.headers["grpc-accept-encoding"], "identity"),
+            "timeout" => assert!(answer.status().message().contains("grpc-timeout")),
+            _ => {}
+        }
+    }
+    server.inspect(|record| {
+        assert_eq!((record.started.len(), record.finished.len()), (sent, sent));
+        assert_eq!(record.opened, 1, "one connection for all calls");
+    });
+}
+
+#[tokio::test]
+async fn response_is_framed_as_specified() {
+    let server = server();
+    let answer = Http2Client::connect(server.address)
+        .await
+        .call(request(CHECK), encode(&check("now")))
+        .await;
+    assert_eq!(answer.http, StatusCode::OK);
+    assert_eq!(answer.trailers["grpc-status"], "0");
+    assert_eq!(answer.body[0], 0);
+    let length = u32::from_be_bytes(answer.body[1..5].try_into().unwrap());
+    assert_eq!(usize::try_from(length).unwrap(), answer.body.len() - 5);
+    assert!(CheckRes::decode(&answer.body[5..]).unwrap().available);
+}
+
+#[tokio::test]
+async fn settings_frame_has_the_limits() {
+    let narrow = GrpcSettings {
+        streams_per_connection: 77,
+        ..settings()
+    };
+    let server = TestGrpcServer::start(narrow);
+    let (_bare, frame) = FrameConnection::open(server.address).await;
+    let mut settings: Vec<(u16, u32)> = frame
+        .payload
+        .chunks(6)
+        .map(|entry| {
+            let id = u16::from_be_bytes(entry[..2].try_into().unwrap());
+            (id, u32::from_be_bytes(entry[2..].try_into().unwrap()))
+        })
+        .collect();
+    settings.sort_unstable();
+    // Table size, streams, stream window, frame size, header list: RFC 9113, 6.5.2.
+    let want = [
+        (1, limits::HEADER_TABLE_BYTES),
+        (3, 77),
+        (4, limits::STREAM_WINDOW_BYTES),
+        (5, limits::FRAME_BYTES_MAX),
+        (6, limits::HEADER_LIST_BYTES_MAX),
+    ];
+    assert_eq!(settings, want);
+}
+
+#[tokio::test]
+async fn header_list_over_the_limit_is_rejected_and_the_connection_stays() {
+    let server = server();
+    let mut client = Http2Client::connect(server.address).await;
+    let large = "x".repeat(usize::try_from(limits::HEADER_LIST_BYTES_MAX).unwrap());
+    let (response, mut stream) = client
+        .open(with_header(request(CHECK), "x-large", &large))
+        .await
+        .unwrap();
+    let _ = stream.send_data(encode(&check("now")), true);
+    match within_deadline(response).await {
+        Ok(response) => assert_eq!(
+            response.status(),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+        ),
+        Err(error) => assert!(error.is_reset(), "{error:?}"),
+    }
+    let answer = client.call(request(CHECK), encode(&check("now"))).await;
+    assert_eq!(answer.code(), Code::Ok);
+    server.inspect(|record| assert_eq!(record.started.len(), 1));
+}
+
+#[tokio::test]
+async fn malformed_frame_ends_its_connection_with_a_goaway() {
+    let server = server();
+    let mut other = Http2Client::connect(server.address).await;
+    for malformed in [
+        // DATA on stream 0, a PING of seven bytes, HEADERS on an even stream, a broken block.
+        frame(DATA, 0, 0, b"x"),
+        frame(PING, 0, 0, b"1234567"),
+        frame(HEADERS, END_HEADERS, 2, &header_block(CHECK, &[])),
+        frame(HEADERS, END_HEADERS, 1, &[0xff; 10]),
+    ] {
+        let before = server.inspect(|record| record.ended.len());
+        let (mut connection, _) = FrameConnection::open(server.address).await;
+        connection.send(&malformed).await;
+        assert!(connection.frame_of(GOAWAY).await.is_some(), "{malformed:?}");
+        assert!(connection.is_closed_by_server().await);
+        let ended = server
+            .until("end of the connection", |record| {
+                record.ended.get(before).copied()
+            })
+            .await;
+        assert!(matches!(ended, ConnectionEnd::Protocol(_)), "{ended:?}");
+    }
+    let answer = other.call(request(CHECK), encode(&check("now"))).await;
+    assert_eq!(answer.code(), Code::Ok);
+}
+
+#[tokio::test]
+async fn http_1_request_closes_the_connection() {
+    let server = server();
+    let mut connection = FrameConnection::connect(server.address).await;
+    connection
+        .stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(connection.is_closed_by_server().await);
+    assert!(matches!(
+        server.first_end().await,
+        ConnectionEnd::Protocol(_)
+    ));
+}
+
+#[tokio::test]
+async fn rapid_reset_flood_ends_only_its_connection() {
+    let server = server();
+    let mut other = Http2Client::connect(server.address).await;
+    let (mut connection, _) = FrameConnection::open(server.address).await;
+    let block = header_block(CHECK, &[]);
+    let mut flood = Vec::new();
+    for n in 0..10_000 {
+        flood.extend(frame(HEADERS, END_HEADERS, 2 * n + 1, &block));
+        flood.extend(frame(RST_STREAM, 0, 2 * n + 1, &8u32.to_be_bytes()));
+    }
+    // The server may close before all of it is sent.
+    let _ = within_deadline(connection.stream.write_all(&flood)).await;
+    let ended = server.first_end().await;
+    assert!(
+        matches!(
+            ended,
+            ConnectionEnd::Protocol(h2::Reason::ENHANCE_YOUR_CALM)
+        ),
+        "{ended:?}"
+    );
+    server.inspect(|record| assert!(record.started.len() < 5_000, "{}", record.started.len()));
+    let answer = other.call(request(CHECK), encode(&check("now"))).await;
+    assert_eq!(answer.code(), Code::Ok);
+}
+
+#[tokio::test]
+async fn streams_over_the_limit_are_refused_without_a_call() {
+    let narrow = GrpcSettings {
+        streams_per_connection: 4,
+        ..settings()
+    };
+    let server = TestGrpcServer::start(narrow);
+    let (mut connection, _) = FrameConnection::open(server.address).await;
+    let mut opened = Vec::new();
+    for n in 0..10 {
+        opened.extend(frame(
+            HEADERS,
+            END_HEADERS,
+            2 * n + 1,
+            &header_block(CHECK, &[]),
+        ));
+    }
+    opened.extend(frame(PING, 0, 0, b"all here"));
+    connection.send(&opened).await;
+    let mut refused = 0;
+    loop {
+        let frame = connection.frame().await.unwrap();
+        match (frame.kind, frame.flags) {
+            (RST_STREAM, _) => {
+                assert!(frame.stream > 8);
+                assert_eq!(
+                    frame.payload,
+                    7u32.to_be_bytes(),
+                    "REFUSED_STREAM: safe to retry"
+                );
+                refused += 1;
+            }
+            (PING, ACK) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(refused, 6);
+    server.inspect(|record| assert_eq!(record.started.len(), 4));
+}

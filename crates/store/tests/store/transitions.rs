@@ -1,0 +1,294 @@
+//! Each transition of a reservation of units: what it writes, and which states its condition rejects.
+
+use inventory_core::time::UnixMillis;
+use inventory_core::transaction::{
+    ActionOutcome, ExpiryCondition, RecordWrite, ReservationState, StripeAllocation, StripeUpdate,
+    Transaction, TransactionOutcome,
+};
+use inventory_store::limits;
+use inventory_store::{Store, StoredRecord};
+
+use crate::fixture::*;
+
+/// The sequences of states that lead to each state.
+const SEQUENCES: [&[ReservationState]; 5] = [
+    &[ReservationState::Held],
+    &[ReservationState::Confirmed],
+    &[ReservationState::Held, ReservationState::Released],
+    &[ReservationState::Held, ReservationState::Expired],
+    &[ReservationState::Confirmed, ReservationState::Refunded],
+];
+
+/// All transitions.
+const TRANSITIONS: [(ReservationState, ReservationState); 5] = [
+    (ReservationState::Held, ReservationState::Confirmed),
+    (ReservationState::Held, ReservationState::Released),
+    (ReservationState::Held, ReservationState::Expired),
+    (ReservationState::Expired, ReservationState::Confirmed),
+    (ReservationState::Confirmed, ReservationState::Refunded),
+];
+
+pub(crate) async fn stored(store: &Store) -> Vec<StoredRecord> {
+    let (event, mut from, mut found) = (event(), None, Vec::new());
+    loop {
+        let page = store.scan_reservations(&event, from.as_ref());
+        let page = page.await.unwrap();
+        found.extend(page.items);
+        from = page.next;
+        if from.is_none() {
+            found.sort_by(|a, b| a.reservation.cmp(&b.reservation));
+            return found;
+        }
+    }
+}
+
+pub(crate) async fn applied(store: &Store, transaction: Transaction) {
+    let outcome = store.transact(&transaction).await;
+    assert_eq!(outcome, TransactionOutcome::Committed, "{transaction:?}");
+}
+
+pub(crate) async fn refused(store: &Store, transaction: Transaction) -> Vec<ActionOutcome> {
+    match store.transact(&transaction).await {
+        TransactionOutcome::Cancelled(reasons) => reasons,
+        other => panic!("{other:?}: {transaction:?}"),
+    }
+}
+
+/// Leads a reservation of two units of stripe 0 through `sequence`; returns the last write.
+async fn lead_through(store: &Store, id: &str, sequence: &[ReservationState]) -> RecordWrite {
+    let mut record = first(id, sequence[0], &[(0, 2)]);
+    applied(store, transaction(&[(0, 2)], vec![record.clone()])).await;
+    for to in &sequence[1..] {
+        record = transition(&record, *to);
+        applied(store, returning(&[(0, 2)], vec![record.clone()])).await;
+    }
+    record
+}
+
+#[test]
+fn each_transition_is_read_back_as_written() {
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        create(&store, 100, 1).await;
+        for (number, (from, to)) in TRANSITIONS.into_iter().enumerate() {
+            let sequence = SEQUENCES
+                .iter()
+                .find(|sequence| sequence.last() == Some(&from))
+                .unwrap();
+            let id = format!("r{number}");
+            let before = lead_through(&store, &id, sequence).await;
+            let mut next = transition(&before, to);
+            // A late commit may take other stripes.
+            if from == ReservationState::Expired {
+                next.draws[0] = StripeAllocation {
+                    stripe: 3,
+                    units: 2,
+                };
+            }
+            let mut batch = transaction(&[], vec![next.clone()]);
+            batch.at = UnixMillis(AT.0 + 5_000);
+            applied(&store, batch.clone()).await;
+            let found = stored(&store).await;
+            let found = found.iter().find(|r| r.reservation == before.reservation);
+            let found = found.unwrap();
+            assert_eq!(found.view, next.view(batch.at), "{from:?} to {to:?}");
+            assert_eq!(found.created_at, AT);
+            let paid = to == ReservationState::Confirmed || from == ReservationState::Confirmed;
+            let payment = if paid { "pi_123" } else { "" };
+            assert_eq!(found.payment_intent, payment, "{from:?} to {to:?}");
+        }
+    });
+}
+
+#[test]
+fn transition_is_rejected_in_every_other_state() {
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        create(&store, 1_000, 1).await;
+        for (number, sequence) in SEQUENCES.into_iter().enumerate() {
+            let id = format!("r{number}");
+            let there = lead_through(&store, &id, sequence).await;
+            let left = remaining(&store).await;
+            for (from, to) in TRANSITIONS {
+                if from == there.to {
+                    continue;
+                }
+                let wrong = RecordWrite {
+                    from: Some(from),
+                    ..transition(&there, to)
+                };
+                let reasons = refused(&store, returning(&[(0, 2)], vec![wrong])).await;
+                let expected = [ActionOutcome::Fine, ActionOutcome::Record(there.view(AT))];
+                assert_eq!(reasons, expected, "{from:?} to {to:?}");
+            }
+            // The first write is rejected as well.
+            let again = transaction(&[(0, 2)], vec![held(&id, &[(0, 2)])]);
+            let reasons = refused(&store, again).await;
+            assert_eq!(reasons[1], ActionOutcome::Record(there.view(AT)));
+            assert_eq!(remaining(&store).await, left);
+        }
+    });
+}
+
+#[test]
+fn transition_of_a_missing_record_is_reported() {
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        let never = held("never", &[(0, 1)]);
+        for (from, to) in TRANSITIONS {
+            let write = RecordWrite {
+                from: Some(from),
+                ..transition(&never, to)
+            };
+            let reasons = refused(&store, transaction(&[], vec![write])).await;
+            assert_eq!(
+                reasons,
+                [ActionOutcome::RecordMissing],
+                "{from:?} to {to:?}"
+            );
+        }
+        assert_eq!(stored(&store).await, []);
+    });
+}
+
+#[test]
+fn hold_is_confirmed_before_and_expired_from_its_expiry_on() {
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        let hold = held("r1", &[(0, 1)]);
+        applied(&store, transaction(&[], vec![hold.clone()])).await;
+        let ends = hold.expires_at.unwrap();
+        let at = |due, to, at| {
+            let write = RecordWrite {
+                due,
+                ..transition(&hold, to)
+            };
+            let mut transaction = transaction(&[], vec![write]);
+            transaction.at = UnixMillis(at);
+            transaction
+        };
+        let (expired, confirmed) = (ReservationState::Expired, ReservationState::Confirmed);
+        let is_hold = [ActionOutcome::Record(hold.view(AT))];
+        let early = at(ExpiryCondition::Over, expired, ends.0 - 1);
+        assert_eq!(refused(&store, early).await, is_hold);
+        let late = at(ExpiryCondition::Ahead, confirmed, ends.0);
+        assert_eq!(refused(&store, late).await, is_hold);
+        applied(&store, at(ExpiryCondition::Over, expired, ends.0)).await;
+
+        let hold = held("r2", &[(0, 1)]);
+        applied(&store, transaction(&[], vec![hold.clone()])).await;
+        let mut in_time = transaction(&[], vec![transition(&hold, confirmed)]);
+        in_time.records[0].due = ExpiryCondition::Ahead;
+        in_time.at = UnixMillis(ends.0 - 1);
+        applied(&store, in_time).await;
+    });
+}
+
+#[test]
+fn one_of_commit_release_and_expiry_wins() {
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        create(&store, 10, 1).await;
+        let ends = [
+            ReservationState::Confirmed,
+            ReservationState::Released,
+            ReservationState::Expired,
+        ];
+        for (number, winner) in ends.into_iter().enumerate() {
+            let hold = held(&format!("r{number}"), &[(0, 2)]);
+            applied(&store, transaction(&[(0, 2)], vec![hold.clone()])).await;
+            let give = |to| match to {
+                ReservationState::Confirmed => transaction(&[], vec![transition(&hold, to)]),
+                _ => returning(&[(0, 2)], vec![transition(&hold, to)]),
+            };
+            applied(&store, give(winner)).await;
+            for to in ends {
+                let reasons = refused(&store, give(to)).await;
+                let won = transition(&hold, winner).view(AT);
+                assert_eq!(reasons.last(), Some(&ActionOutcome::Record(won)));
+            }
+        }
+        // One is confirmed, the others returned their units.
+        assert_eq!(remaining(&store).await, [8]);
+    });
+}
+
+#[test]
+fn returned_units_can_be_taken_in_the_same_transaction() {
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        create(&store, 4, 1).await;
+        let hold = held("old", &[(0, 4)]);
+        applied(&store, transaction(&[(0, 4)], vec![hold.clone()])).await;
+        let both = |take, give| {
+            let stripe = StripeUpdate {
+                stripe: 0,
+                take,
+                give,
+            };
+            let sold = confirmed(&format!("new{take}"), &[(0, take as u32)]);
+            let released = transition(&hold, ReservationState::Released);
+            transaction_of(vec![stripe], vec![released, sold])
+        };
+        let ActionOutcome::Stripe(Some(stripe)) = refused(&store, both(5, 4)).await[0] else {
+            panic!("oversold");
+        };
+        assert_eq!(stripe.remaining, 0);
+        applied(&store, both(3, 4)).await;
+        assert_eq!(remaining(&store).await, [1]);
+        assert_eq!(stripes(&store).await[0].version, 2);
+    });
+}
+
+#[test]
+fn only_holds_are_indexed_and_only_ended_records_are_purged() {
+    use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+    let sequences: [&[ReservationState]; 5] = [
+        &[Held, Confirmed, Refunded],
+        &[Held, Released],
+        &[Held, Expired, Confirmed],
+        &[Confirmed, Refunded],
+        &[Released],
+    ];
+    on_shard(async {
+        let settings = settings(engine());
+        let store = with_tables(&settings).await;
+        let purge = AT.0 / 1_000 + limits::TOMBSTONE_RETENTION.as_secs();
+        for (number, sequence) in sequences.into_iter().enumerate() {
+            let id = format!("r{number}");
+            let mut record = first(&id, sequence[0], &[(0, 1)]);
+            for (at, to) in sequence.iter().enumerate() {
+                if at > 0 {
+                    record = transition(&record, *to);
+                }
+                applied(&store, transaction(&[], vec![record.clone()])).await;
+                let table = &settings.tables.idempotency;
+                let item = raw_item(&settings, table, &[("reservation_id", &id)]).await;
+                let bucket = item.contains_key("expiry_bucket");
+                assert_eq!(bucket, *to == Held, "{sequence:?} {to:?}");
+                let ended = [Released, Expired].contains(to);
+                let expected = ended.then(|| crate::fixture::number(purge));
+                assert_eq!(
+                    item.get("purge_at"),
+                    expected.as_ref(),
+                    "{sequence:?} {to:?}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn return_to_a_missing_stripe_is_rejected() {
+    on_shard(async {
+        let store = with_tables(&settings(engine())).await;
+        let hold = held("r1", &[(0, 1)]);
+        applied(&store, transaction(&[], vec![hold.clone()])).await;
+        let release = returning(
+            &[(7, 1)],
+            vec![transition(&hold, ReservationState::Released)],
+        );
+        let reasons = refused(&store, release).await;
+        assert_eq!(reasons, [ActionOutcome::Stripe(None), ActionOutcome::Fine]);
+    });
+}

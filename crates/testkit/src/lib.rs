@@ -1,0 +1,48 @@
+//! Test support for the crates and the server of this repository; only ever a dev-dependency.
+//!
+//! | module | content |
+//! |---|---|
+//! | [`server`] | server processes: start, wait for the banner, read the log, stop |
+//! | [`restriction`] | processes without io_uring or with little lockable memory |
+//! | [`http2`] | HTTP/2 clients for requests and frames that a gRPC library would not send |
+//! | [`fake_store`] | the DynamoDB model with the server's tables, a rule per request and a request log |
+//! | [`store_proxy`] | a proxy before a real engine: lost answers, closed connections, canned answers, TLS |
+//! | [`stored_event`] | reads an event back from a store and checks that its stock is conserved |
+//!
+//! Functions panic where a test must fail. Code that only one test target needs belongs to that target.
+
+#![allow(clippy::unwrap_used)]
+
+pub mod fake_store;
+pub mod http2;
+pub mod restriction;
+pub mod server;
+pub mod store_proxy;
+pub mod stored_event;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// Time limit of a single wait. Far above what any step takes on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits for `work`.
+///
+/// # Panics
+/// If `work` takes longer than [`DEADLINE`].
+pub async fn within_deadline<T>(work: impl Future<Output = T>) -> T {
+    let finished = tokio::time::timeout(DEADLINE, work).await;
+    finished.expect("no result within the deadline")
+}
+
+/// An address that refuses connections. The port stays bound, without a listener, until the process ends, so
+/// that no other process gets it.
+pub fn refusing_address() -> SocketAddr {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    socket.bind(&any.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
+}
