@@ -280,7 +280,7 @@ async fn reconcile_sends_plan_executes_repairs_and_verifies() {
 async fn failed_repair_is_reported_with_its_reason() {
     for (result, why) in [
         (Ok(RepairOutcome::Stale), "changed after"),
-        (Err(AuditError::Busy), "too much to do"),
+        (Err(AuditError::Busy), "overloaded"),
     ] {
         let backend = ScriptedBackend {
             repairs: Mutex::new(vec![result]),
