@@ -44,59 +44,11 @@ impl Lane {
         let Some(flight) = self.flight.take() else {
             return;
         };
-        // A write with an unknown outcome may have been applied long ago. A write with a known outcome was
-        // applied just now, and nobody else has acted on it.
-        cx.out.as_of = match outcome {
-            TransactionOutcome::Committed
-                if !flight.was_unknown || fault::planted(Fault::LateOutcomeFresh) =>
-            {
-                cx.now.mono
-            }
-            _ => flight.sent,
-        };
-        let is_written = outcome == TransactionOutcome::Committed;
-        // An earlier attempt may have been applied whose token the store no longer knows.
-        let may_be = flight.was_unknown
-            && matches!(
-                outcome,
-                TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected
-            );
-        if is_written || (may_be && !fault::planted(Fault::LostOutcomeForgotten)) {
-            cx.out.stock.extend_from_slice(&flight.transaction.stripes);
-            cx.out.stock_sent = is_written.then_some(flight.sent);
-        }
-        if flight.was_unknown {
-            match outcome {
-                TransactionOutcome::Committed => cx.counters.unknown_applied += 1,
-                TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected => {
-                    cx.counters.unknown_not_applied += 1
-                }
-                // Still unknown.
-                _ => {}
-            }
-        }
-        if outcome != TransactionOutcome::Unknown {
-            state
-                .latency
-                .record_transaction(cx.now.mono.since(flight.sent));
-        }
+        Self::record_outcome(&outcome, &flight, state, cx);
         match outcome {
             TransactionOutcome::Committed => {
                 self.attempts = 0;
-                self.collisions = self.collisions.saturating_sub(1);
-                let at = flight.transaction.at;
-                let mut given = 0;
-                for record in into_writes(flight.transaction) {
-                    if rules::stock_change(record.from, record.to) == StockChange::Return {
-                        state.reopen(cx.now.mono);
-                        for draw in &record.draws {
-                            state.return_units(draw.stripe, draw.units);
-                            given += u64::from(draw.units);
-                        }
-                    }
-                    cx.out.written(record, at);
-                }
-                state.retry_awaiting(given);
+                self.complete_all(flight, state, cx);
             }
             TransactionOutcome::Unknown => {
                 cx.counters.unknown_outcomes += 1;
@@ -133,6 +85,74 @@ impl Lane {
             TransactionOutcome::Cancelled(reasons) => self.cancelled(flight, &reasons, state, cx),
         }
         self.dispatch(state, cx);
+    }
+
+    /// Records what the outcome shows about the stock, and counts it.
+    fn record_outcome(
+        outcome: &TransactionOutcome,
+        flight: &InFlightTransaction,
+        state: &mut PoolState,
+        cx: &mut PoolContext<'_>,
+    ) {
+        // A write with an unknown outcome may have been applied long ago. A write with a known outcome was
+        // applied just now, and nobody else has acted on it.
+        cx.out.as_of = match outcome {
+            TransactionOutcome::Committed
+                if !flight.was_unknown || fault::planted(Fault::LateOutcomeFresh) =>
+            {
+                cx.now.mono
+            }
+            _ => flight.sent,
+        };
+        let is_written = *outcome == TransactionOutcome::Committed;
+        // An earlier attempt may have been applied whose token the store no longer knows.
+        let may_be = flight.was_unknown
+            && matches!(
+                outcome,
+                TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected
+            );
+        if is_written || (may_be && !fault::planted(Fault::LostOutcomeForgotten)) {
+            cx.out.stock.extend_from_slice(&flight.transaction.stripes);
+            cx.out.stock_sent = is_written.then_some(flight.sent);
+        }
+        if flight.was_unknown {
+            match outcome {
+                TransactionOutcome::Committed => cx.counters.unknown_applied += 1,
+                TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected => {
+                    cx.counters.unknown_not_applied += 1
+                }
+                // Still unknown.
+                _ => {}
+            }
+        }
+        if *outcome != TransactionOutcome::Unknown {
+            state
+                .latency
+                .record_transaction(cx.now.mono.since(flight.sent));
+        }
+    }
+
+    /// Completes all entries of a committed transaction.
+    fn complete_all(
+        &mut self,
+        flight: InFlightTransaction,
+        state: &mut PoolState,
+        cx: &mut PoolContext<'_>,
+    ) {
+        self.collisions = self.collisions.saturating_sub(1);
+        let at = flight.transaction.at;
+        let mut given = 0;
+        for record in into_writes(flight.transaction) {
+            if rules::stock_change(record.from, record.to) == StockChange::Return {
+                state.reopen(cx.now.mono);
+                for draw in &record.draws {
+                    state.return_units(draw.stripe, draw.units);
+                    given += u64::from(draw.units);
+                }
+            }
+            cx.out.written(record, at);
+        }
+        state.retry_awaiting(given);
     }
 
     /// Keeps the transaction, to send the same body under the same token after a pause.
