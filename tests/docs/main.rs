@@ -14,3 +14,4 @@ mod records;
 mod settings;
 mod source;
 mod statuses;
+mod wording;
