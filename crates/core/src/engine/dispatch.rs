@@ -5,7 +5,7 @@
 //! an operation.
 
 use super::in_flight::{InFlightCall, Waiter};
-use super::{Engine, OperationTask};
+use super::{Engine, OperationTask, planner};
 use crate::answer::{Answer, Rejection};
 use crate::effect::{CallId, Effect, LaneId, PoolId, RecordHint};
 use crate::fault::{self, Fault};
@@ -13,8 +13,9 @@ use crate::ids::{EventId, Fingerprint, ReservationId, SeatId};
 use crate::lane::{Completion, Pool, PoolContext, PoolKind, PoolOutput, Redecision, WriteIntent};
 use crate::operation::{Operation, Verb};
 use crate::query::QueryResult;
+use crate::rules::{self, Decision};
 use crate::stock_reads::StockReadWaiter;
-use crate::time::Micros;
+use crate::time::{Micros, UnixMillis};
 use crate::transaction::{EventLayout, RecordView, StripeUpdate};
 /// Work that an input still has to do. See the bounds in the engine's head.
 pub(super) enum Step {
@@ -216,6 +217,31 @@ impl Engine {
                 answer,
                 record,
             })));
+    }
+
+    /// See [`Engine::cached_answer`].
+    pub(super) fn answer_from_cache(
+        &mut self,
+        operation: &Operation,
+        now: Micros,
+    ) -> Option<Answer> {
+        let cached = self.cache.get(&operation.reservation, now);
+        let Some(record) = cached.filter(planner::is_final) else {
+            self.counters.cache_misses += 1;
+            return None;
+        };
+        let late = self.settings.late_commit;
+        // A final state does not depend on the time.
+        match rules::decide(operation, Some(&record), UnixMillis(0), late) {
+            Decision::Answer(answer) => {
+                self.counters.cache_hits += 1;
+                Some(answer)
+            }
+            Decision::Write(_) => {
+                self.counters.cache_misses += 1;
+                None
+            }
+        }
     }
 }
 

@@ -89,10 +89,10 @@ use super::lane::{LaneSettings, Pool, PoolOutput};
 use super::operation::Operation;
 use super::query::{Query, QueryResult, StatusVersion};
 use super::record_cache::RecordCache;
-use super::rules::{self, Decision, LateCommit};
+use super::rules::LateCommit;
 use super::stock_reads::{FinishedRead, StockReadWaiter, StockReads};
 use super::stock_snapshots::{StockSnapshots, deltas_of};
-use super::time::{Micros, Now, UnixMillis};
+use super::time::{Micros, Now};
 use super::transaction::{
     EventLayout, FreeSeatsRead, RecordView, RecordsRead, SeatsRead, StripesRead, TransactionOutcome,
 };
@@ -233,23 +233,7 @@ impl Engine {
 impl Engine {
     /// The answer, if the reservation's cached record is final. Needs no [`CallId`].
     pub fn cached_answer(&mut self, operation: &Operation, now: Micros) -> Option<Answer> {
-        let cached = self.cache.get(&operation.reservation, now);
-        let Some(record) = cached.filter(planner::is_final) else {
-            self.counters.cache_misses += 1;
-            return None;
-        };
-        let late = self.settings.late_commit;
-        // A final state does not depend on the time.
-        match rules::decide(operation, Some(&record), UnixMillis(0), late) {
-            Decision::Answer(answer) => {
-                self.counters.cache_hits += 1;
-                Some(answer)
-            }
-            Decision::Write(_) => {
-                self.counters.cache_misses += 1;
-                None
-            }
-        }
+        self.answer_from_cache(operation, now)
     }
 
     /// The result of a query that arrived at `asked`, if a snapshot is recent enough. Needs no

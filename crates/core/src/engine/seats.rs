@@ -158,9 +158,7 @@ impl Engine {
         let operation = &task.operation;
         let (reservation, event) = (&operation.reservation, &operation.event);
         let is_confirmed = task.hint.is_confirmed();
-        if is_confirmed
-            && let Some(remaining) = self.in_flight.shortage(reservation, event)
-        {
+        if is_confirmed && let Some(remaining) = self.in_flight.shortage(reservation, event) {
             self.reject(operation, Rejection::InsufficientInventory { remaining });
             return;
         }

@@ -119,7 +119,7 @@ impl Engine {
             let is_equal = operation.verb == done.verb && operation.fingerprint == done.fingerprint;
             if is_equal && applies_to_waiter(&done.answer, arrived, done.started_at) {
                 self.answer(call, done.answer.clone(), done.record.clone());
-            } else if let Some(answer) = self.cached_answer(&operation, now) {
+            } else if let Some(answer) = self.answer_from_cache(&operation, now) {
                 let record = self.cache.get(&operation.reservation, now);
                 self.answer(call, answer, record);
             } else {
