@@ -270,7 +270,7 @@ pub(super) fn plan(plan: &pb::RepairPlan, apply: bool, event: &str) -> String {
     }
     if plan.repairs.len() > AUDIT_ITEMS_SHOWN_MAX {
         let rest = grouped(count - AUDIT_ITEMS_SHOWN_MAX as i64);
-        let _ = write!(text, "\n  … and {rest} more; --json tells them all");
+        let _ = write!(text, "\n  … and {rest} more; --json lists them all");
     }
     if plan.further_repairs > 0 {
         let rest = grouped(plan.further_repairs);
