@@ -117,7 +117,8 @@ impl Engine {
                 arrived,
             } = waiter;
             let is_equal = operation.verb == done.verb && operation.fingerprint == done.fingerprint;
-            if is_equal && applies_to_waiter(&done.answer, arrived, done.started_at) {
+            let is_final = done.record.as_ref().is_some_and(planner::is_final);
+            if is_equal && applies_to_waiter(&done.answer, is_final, arrived, done.started_at) {
                 self.answer(call, done.answer.clone(), done.record.clone());
             } else if let Some(answer) = self.answer_from_cache(&operation, now) {
                 let record = self.cache.get(&operation.reservation, now);
@@ -469,8 +470,9 @@ impl Engine {
 /// event, was read after the leader started: a call that arrived later has a right to a later read. The
 /// same is true of states that another node may have changed before the call arrived: a release that found
 /// an expired hold says nothing about a commit that took the stock again.
-fn applies_to_waiter(answer: &Answer, arrived: Micros, started_at: Micros) -> bool {
+fn applies_to_waiter(answer: &Answer, is_final: bool, arrived: Micros, started_at: Micros) -> bool {
     match answer {
+        Answer::Released { .. } if is_final => true,
         Answer::Rejected(Rejection::DeadlineExceeded | Rejection::Overloaded { .. }) => false,
         Answer::Held { .. }
         | Answer::Released {
