@@ -33,7 +33,7 @@ const SAMPLE_TRANSACTIONS_MIN: u64 = 5;
 
 /// Options of `demo`.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
-pub struct DemoOptions {
+pub(crate) struct DemoOptions {
     /// Tickets on sale
     #[arg(long, value_name = "N", default_value_t = 10_000,
           value_parser = clap::value_parser!(u64).range(1..=limits::DEMO_TICKETS_MAX))]
@@ -57,7 +57,7 @@ pub struct DemoOptions {
 
 /// Why a demonstration failed.
 #[derive(Debug)]
-pub enum DemoError {
+pub(crate) enum DemoError {
     Start(Explanation),
     Load(String),
     /// The audit could not read the store.
@@ -87,7 +87,7 @@ impl From<Explanation> for DemoError {
 ///
 /// # Errors
 /// When the server does not start or the sale breaks a promise.
-pub fn run(config: Config, options: &DemoOptions) -> Result<(), DemoError> {
+pub(crate) fn run(config: Config, options: &DemoOptions) -> Result<(), DemoError> {
     let config = Config {
         grpc_port: 0,
         metrics_port: 0,

@@ -12,7 +12,7 @@ use crate::limits::{KERNEL_MIN, MEMLOCK_FLOOR_BYTES, MEMLOCK_SHARD_BYTES};
 
 /// Cause and cure of a failure. `Display` formats it over several lines.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// One sentence, without a full stop.
     pub wrong: String,
     /// The facts it rests on, if any.
@@ -36,12 +36,16 @@ impl fmt::Display for Explanation {
 
 /// Locked memory that `shards` shards need, in bytes, and what one more would: a start looks at the store and
 /// makes tables from executors of its own, and the kernel takes a moment to give back what those had.
-pub fn memlock_needed(shards: usize) -> u64 {
+pub(crate) fn memlock_needed(shards: usize) -> u64 {
     (shards as u64 + 1) * MEMLOCK_SHARD_BYTES
 }
 
 /// Why the rings of `shards` shards could not all be made.
-pub fn explain_ring_error(error: &io::Error, facts: &HostFacts, shards: usize) -> Explanation {
+pub(crate) fn explain_ring_error(
+    error: &io::Error,
+    facts: &HostFacts,
+    shards: usize,
+) -> Explanation {
     let (wrong, cures) = match errno_of(error, facts) {
         libc::ENOSYS => explain_enosys(facts),
         libc::EPERM | libc::EACCES => explain_eperm(facts),
@@ -238,7 +242,7 @@ fn explain_emfile(facts: &HostFacts) -> (String, Vec<String>) {
 }
 
 /// `1 shard`, `2 shards`.
-pub fn shards_text(shards: usize) -> String {
+pub(crate) fn shards_text(shards: usize) -> String {
     match shards {
         1 => "1 shard".to_owned(),
         n => format!("{n} shards"),
@@ -246,7 +250,11 @@ pub fn shards_text(shards: usize) -> String {
 }
 
 /// Why nothing can listen on `address`, which the variable `variable` chose.
-pub fn explain_listen_error(error: &io::Error, variable: &str, address: SocketAddr) -> Explanation {
+pub(crate) fn explain_listen_error(
+    error: &io::Error,
+    variable: &str,
+    address: SocketAddr,
+) -> Explanation {
     let port = address.port();
     let another = format!("or choose another: {variable}=0 takes a free one and prints it");
     let (wrong, cures) = match error.raw_os_error() {
@@ -285,7 +293,7 @@ pub fn explain_listen_error(error: &io::Error, variable: &str, address: SocketAd
 }
 
 /// Why the executor cannot learn which CPUs there are.
-pub fn explain_topology_error(error: &io::Error) -> Explanation {
+pub(crate) fn explain_topology_error(error: &io::Error) -> Explanation {
     Explanation {
         wrong: format!(
             "the CPUs of this machine cannot be read below /sys/devices/system: {error}"
@@ -299,7 +307,7 @@ pub fn explain_topology_error(error: &io::Error) -> Explanation {
 }
 
 /// Why the store did not answer. `endpoint` is where it was looked for, `detail` what came back.
-pub fn explain_store_unreachable(endpoint: &str, region: &str, detail: &str) -> Explanation {
+pub(crate) fn explain_store_unreachable(endpoint: &str, region: &str, detail: &str) -> Explanation {
     Explanation {
         wrong: format!("DynamoDB did not answer at {endpoint}: {detail}"),
         facts: Some(format!("AWS_REGION={region}")),
@@ -312,7 +320,7 @@ pub fn explain_store_unreachable(endpoint: &str, region: &str, detail: &str) -> 
 }
 
 /// A table is not there. `variable` chose its name, `place` says where it was looked for.
-pub fn explain_missing_table(variable: &str, table: &str, place: &str) -> Explanation {
+pub(crate) fn explain_missing_table(variable: &str, table: &str, place: &str) -> Explanation {
     Explanation {
         wrong: format!("the table {table:?} does not exist at {place}"),
         facts: Some(format!("{variable}={table}")),

@@ -6,25 +6,25 @@ use std::io;
 use std::path::Path;
 
 /// A resource limit: a number, or none (`None`).
-pub type ResourceLimit = Option<u64>;
+pub(crate) type ResourceLimit = Option<u64>;
 
 /// One resource limit of this process, its soft and its hard value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResourceLimits {
+pub(crate) struct ResourceLimits {
     pub soft: ResourceLimit,
     pub hard: ResourceLimit,
 }
 
 impl ResourceLimits {
     /// Whether the soft limit leaves room for `amount`.
-    pub fn allows(self, amount: u64) -> bool {
+    pub(crate) fn allows(self, amount: u64) -> bool {
         self.soft.is_none_or(|soft| soft >= amount)
     }
 }
 
 /// How system calls of this process are filtered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seccomp {
+pub(crate) enum Seccomp {
     Off,
     Strict,
     Filter,
@@ -35,7 +35,7 @@ pub enum Seccomp {
 /// Live facts about this process and its kernel. What cannot be read is unknown, never an error:
 /// the facts are for explaining failures.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostFacts {
+pub(crate) struct HostFacts {
     /// `uname -r`, empty if unknown.
     pub kernel: String,
     /// RLIMIT_MEMLOCK, in bytes.
@@ -53,7 +53,7 @@ pub struct HostFacts {
 
 impl HostFacts {
     /// Reads them now.
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let status = text("/proc/self/status");
         Self {
@@ -71,7 +71,7 @@ impl HostFacts {
     }
 
     /// Major and minor version of the kernel.
-    pub fn kernel_version(&self) -> Option<(u32, u32)> {
+    pub(crate) fn kernel_version(&self) -> Option<(u32, u32)> {
         let mut numbers = self.kernel.split(|c: char| !c.is_ascii_digit());
         Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
     }
@@ -109,7 +109,7 @@ impl fmt::Display for HostFacts {
 }
 
 /// A size as people read it: `64 KiB`, `8 MiB`, `unlimited`.
-pub fn bytes(size: ResourceLimit) -> String {
+pub(crate) fn bytes(size: ResourceLimit) -> String {
     const MIB: u64 = 1024 * 1024;
     match size {
         None => "unlimited".to_owned(),
@@ -122,7 +122,7 @@ pub fn bytes(size: ResourceLimit) -> String {
 /// Raises the soft limits on descriptors and locked memory to the hard ones, as far as the kernel
 /// lets it: services often start with 1024 descriptors although far more are granted. Failing is
 /// no error: the server then serves within the soft limit.
-pub fn raise_soft_limits() {
+pub(crate) fn raise_soft_limits() {
     for resource in [NOFILE, MEMLOCK] {
         let Some(mut limit) = raw_limits(resource) else {
             continue;
@@ -205,7 +205,7 @@ fn container() -> Option<&'static str> {
 ///
 /// # Errors
 /// The kernel's answer to io_uring_setup.
-pub fn try_ring() -> io::Result<()> {
+pub(crate) fn try_ring() -> io::Result<()> {
     /// More than the kernel's parameter block, which has 120 bytes.
     const PARAMETER_WORDS: usize = 32;
     let mut parameters = [0_u64; PARAMETER_WORDS];

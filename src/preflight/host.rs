@@ -203,7 +203,7 @@ fn open_files(facts: &HostFacts, shards: usize) -> PreflightCheck {
 }
 
 /// What will listen where, by the variable that chose the port.
-pub fn listeners(config: &Config) -> Vec<(&'static str, SocketAddr)> {
+pub(crate) fn listeners(config: &Config) -> Vec<(&'static str, SocketAddr)> {
     let everywhere = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
     let mut listeners = vec![
         ("GRPC_PORT", everywhere(config.grpc_port)),
@@ -228,7 +228,7 @@ fn port(name: &'static str, address: SocketAddr) -> PreflightCheck {
 ///
 /// # Errors
 /// The kernel's.
-pub fn probe_port(address: SocketAddr) -> io::Result<()> {
+pub(crate) fn probe_port(address: SocketAddr) -> io::Result<()> {
     TcpListener::bind(address).map(drop)
 }
 

@@ -4,8 +4,8 @@
 //! [`facts`] reads the facts of this machine. Nothing here changes anything, except
 //! [`facts::raise_soft_limits`].
 
-pub mod explain;
-pub mod facts;
+pub(crate) mod explain;
+pub(crate) mod facts;
 mod host;
 mod store;
 mod tuning;
@@ -15,19 +15,18 @@ use std::path::Path;
 
 use crate::config::Config;
 
-pub use explain::{
+pub(crate) use explain::{
     Explanation, explain_listen_error, explain_missing_table, explain_ring_error,
     explain_store_unreachable, explain_topology_error,
 };
-pub use facts::{HostFacts, raise_soft_limits};
-pub use host::{listeners, probe_port};
-pub use store::{
+pub(crate) use facts::{HostFacts, raise_soft_limits};
+pub(crate) use store::{
     StoreQueryError, explain_connect_error, explain_query_error, query, query_at, require_store,
 };
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckResult {
+pub(crate) enum CheckResult {
     Ok,
     /// The server starts and runs, but the operator should know.
     Note,
@@ -36,7 +35,7 @@ pub enum CheckResult {
 
 /// One thing a start needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PreflightCheck {
+pub(crate) struct PreflightCheck {
     pub name: &'static str,
     pub verdict: CheckResult,
     pub said: String,
@@ -46,13 +45,13 @@ pub struct PreflightCheck {
 
 /// All checks, and the facts they rest on.
 #[derive(Clone, Debug)]
-pub struct PreflightReport {
+pub(crate) struct PreflightReport {
     pub checks: Vec<PreflightCheck>,
     pub facts: HostFacts,
 }
 
 impl PreflightReport {
-    pub fn wrong(&self) -> usize {
+    pub(crate) fn wrong(&self) -> usize {
         let wrong = self
             .checks
             .iter()
@@ -62,7 +61,7 @@ impl PreflightReport {
 }
 
 /// Runs every check; takes seconds at most, also when the store does not answer.
-pub fn run(config: &Config) -> PreflightReport {
+pub(crate) fn run(config: &Config) -> PreflightReport {
     let facts = HostFacts::read();
     let (mut checks, has_ring) = host::checks(config, &facts);
     checks.push(tuning::check(Path::new("/"), &config.shard_cpus));

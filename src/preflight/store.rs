@@ -16,7 +16,7 @@ use inventory_store::{NoObserver, Store, StoreConnectError, StoreError, StoreSet
 
 /// Why a command could not get its answer from the store.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreQueryError {
+pub(crate) enum StoreQueryError {
     #[error("no executor for the store: {0}")]
     Ring(#[from] io::Error),
     #[error(transparent)]
@@ -29,7 +29,7 @@ pub enum StoreQueryError {
 ///
 /// # Errors
 /// No ring, no way to the store, or what `work` says.
-pub fn query<T>(
+pub(crate) fn query<T>(
     config: &StoreConfig,
     work: impl AsyncFnOnce(&Store) -> Result<T, StoreQueryError>,
 ) -> Result<T, StoreQueryError> {
@@ -40,7 +40,7 @@ pub fn query<T>(
 ///
 /// # Errors
 /// As [`query`].
-pub fn query_at<T>(
+pub(crate) fn query_at<T>(
     settings: StoreSettings,
     work: impl AsyncFnOnce(&Store) -> Result<T, StoreQueryError>,
 ) -> Result<T, StoreQueryError> {
@@ -55,7 +55,7 @@ pub fn query_at<T>(
 ///
 /// # Errors
 /// What is wrong, and the cure.
-pub fn require_store(
+pub(crate) fn require_store(
     settings: &StoreSettings,
     config: &StoreConfig,
 ) -> Result<Vec<TableDifference>, Explanation> {
@@ -160,7 +160,10 @@ fn table_checks(config: &StoreConfig, differences: Vec<TableDifference>) -> Vec<
 }
 
 /// Why the store cannot be used, with the settings it was looked for with.
-pub fn explain_connect_error(error: &StoreConnectError, config: &StoreConfig) -> Explanation {
+pub(crate) fn explain_connect_error(
+    error: &StoreConnectError,
+    config: &StoreConfig,
+) -> Explanation {
     let region = &config.region;
     match error {
         StoreConnectError::Unreachable { store, why } => {
@@ -192,7 +195,7 @@ pub fn explain_connect_error(error: &StoreConnectError, config: &StoreConfig) ->
 }
 
 /// As [`explain_connect_error`], for everything that [`query`] can fail with.
-pub fn explain_query_error(error: &StoreQueryError, config: &StoreConfig) -> Explanation {
+pub(crate) fn explain_query_error(error: &StoreQueryError, config: &StoreConfig) -> Explanation {
     match error {
         StoreQueryError::Ring(error) => explain_ring_error(error, &HostFacts::read(), 1),
         StoreQueryError::Connect(error) => explain_connect_error(error, config),
