@@ -19,6 +19,7 @@ use crate::within_deadline;
 
 pub const CHECK: &str = "/inventory.v1.Inventory/CheckAvailability";
 pub const COMMIT: &str = "/inventory.v1.Inventory/CommitReservation";
+pub const RELEASE: &str = "/inventory.v1.Inventory/ReleaseHold";
 
 /// One connection. Its task ends when the connection ends.
 pub struct Http2Client {
@@ -86,7 +87,8 @@ impl Http2Client {
             .await
     }
 
-    async fn timed_call(
+    /// One unary call; the status and the time it took.
+    pub async fn timed_call(
         &mut self,
         path: &str,
         message: &impl Message,
