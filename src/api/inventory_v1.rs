@@ -10,7 +10,8 @@ use inventory_proto::inventory::v1::{
 use super::convert;
 use super::rejection::{self, ErrorSubject};
 use super::reservation_service::{
-    CallFailure, ReservationRequest, ReservationService, answered_inventory_type, inventory_type,
+    ReservationError, ReservationRequest, ReservationService, answered_inventory_type,
+    inventory_type,
 };
 use super::validate::{FieldViolations, INVENTORY_V1};
 use inventory_core::answer::Answer;
@@ -93,7 +94,7 @@ impl Inventory for InventoryHandlers {
         };
         self.service.recorder().check(kind, result);
         call.set_outcome(result);
-        answer.map_err(CallFailure::into_status)
+        answer.map_err(ReservationError::into_status)
     }
 
     async fn commit_reservation(
@@ -116,11 +117,11 @@ impl Inventory for InventoryHandlers {
         let outcome = self.service.submit(call, operation).outcome().await;
         let status = outcome
             .as_ref()
-            .map_or_else(CallFailure::reason, |_| CONFIRMED);
+            .map_or_else(ReservationError::reason, |_| CONFIRMED);
         let kind = answered_inventory_type(kind, &outcome);
         self.service.recorder().commit(kind, status);
         call.set_outcome(status);
-        match outcome.map_err(CallFailure::into_status)? {
+        match outcome.map_err(ReservationError::into_status)? {
             Answer::Confirmed { order, .. } => Ok(CommitRes {
                 order_id: order.to_text(),
                 status: CONFIRMED.to_owned(),
@@ -146,11 +147,11 @@ impl Inventory for InventoryHandlers {
         let outcome = self.service.submit(call, operation).outcome().await;
         let status = outcome
             .as_ref()
-            .map_or_else(CallFailure::reason, |_| RELEASED);
+            .map_or_else(ReservationError::reason, |_| RELEASED);
         let kind = answered_inventory_type(kind, &outcome);
         self.service.recorder().release(kind, status);
         call.set_outcome(status);
-        match outcome.map_err(CallFailure::into_status)? {
+        match outcome.map_err(ReservationError::into_status)? {
             Answer::Released { .. } => Ok(ReleaseRes {
                 status: RELEASED.to_owned(),
             }),
@@ -181,11 +182,13 @@ impl Inventory for InventoryHandlers {
         let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Hold, RecordExpectation::Absent, call);
         let outcome = self.service.submit(call, operation).outcome().await;
-        let status = outcome.as_ref().map_or_else(CallFailure::reason, |_| HELD);
+        let status = outcome
+            .as_ref()
+            .map_or_else(ReservationError::reason, |_| HELD);
         let kind = answered_inventory_type(kind, &outcome);
         self.service.recorder().hold(kind, status);
         call.set_outcome(status);
-        match outcome.map_err(CallFailure::into_status)? {
+        match outcome.map_err(ReservationError::into_status)? {
             Answer::Held {
                 expires_at, seats, ..
             } => Ok(PlaceHoldRes {
@@ -210,12 +213,12 @@ impl Inventory for InventoryHandlers {
             ));
         };
         let record = Box::pin(self.service.read_reservation(call, &reservation)).await;
-        let record = record.map_err(CallFailure::into_status)?;
+        let record = record.map_err(ReservationError::into_status)?;
         Ok(reservation_response(record, clock::now().unix))
     }
 }
 
-fn availability(result: QueryResult) -> Result<CheckRes, CallFailure> {
+fn availability(result: QueryResult) -> Result<CheckRes, ReservationError> {
     let available = |available| CheckRes {
         available,
         unavailable_seats: Vec::new(),
@@ -235,7 +238,7 @@ fn availability(result: QueryResult) -> Result<CheckRes, CallFailure> {
                 unavailable_seats,
             })
         }
-        QueryResult::Status(_) => Err(CallFailure::Failed(rejection::unexpected_answer())),
+        QueryResult::Status(_) => Err(ReservationError::Failed(rejection::unexpected_answer())),
     }
 }
 

@@ -110,14 +110,14 @@ impl ReservationRequest {
 
 /// Why a call failed.
 #[derive(Debug)]
-pub(super) enum CallFailure {
+pub(super) enum ReservationError {
     /// The engine rejected the operation.
     Rejected(Rejection, ErrorSubject),
     /// No answer arrived in time.
     Failed(Status),
 }
 
-impl CallFailure {
+impl ReservationError {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Rejected(rejection, _) => rejection::reason_of(rejection),
@@ -135,13 +135,13 @@ impl CallFailure {
 
 /// A submitted operation.
 pub(super) enum OperationCall<'a> {
-    Completed(Result<Answer, CallFailure>),
-    Pending(Pin<Box<dyn Future<Output = Result<Answer, CallFailure>> + 'a>>),
+    Completed(Result<Answer, ReservationError>),
+    Pending(Pin<Box<dyn Future<Output = Result<Answer, ReservationError>> + 'a>>),
 }
 
 impl OperationCall<'_> {
     /// The answer; [`Answer::Rejected`] is returned as a failure.
-    pub(super) async fn outcome(self) -> Result<Answer, CallFailure> {
+    pub(super) async fn outcome(self) -> Result<Answer, ReservationError> {
         match self {
             Self::Completed(answer) => answer,
             Self::Pending(answer) => answer.await,
@@ -207,7 +207,11 @@ impl ReservationService {
     }
 
     /// Sends one operation to the engine and waits for the answer.
-    async fn run(&self, call: &CallContext, operation: Operation) -> Result<Answer, CallFailure> {
+    async fn run(
+        &self,
+        call: &CallContext,
+        operation: Operation,
+    ) -> Result<Answer, ReservationError> {
         let subject = error_subject(&operation.event, Some(&operation.reservation));
         match await_answer(
             self.driver.submit(operation, call.trace.clone()),
@@ -218,16 +222,16 @@ impl ReservationService {
         {
             Answer::Rejected(rejection) => {
                 self.count_conflict(&rejection);
-                Err(CallFailure::Rejected(rejection, subject))
+                Err(ReservationError::Rejected(rejection, subject))
             }
             answer => Ok(answer),
         }
     }
 
-    fn rejected(&self, rejection: Rejection, operation: &Operation) -> CallFailure {
+    fn rejected(&self, rejection: Rejection, operation: &Operation) -> ReservationError {
         self.count_conflict(&rejection);
         let subject = error_subject(&operation.event, Some(&operation.reservation));
-        CallFailure::Rejected(rejection, subject)
+        ReservationError::Rejected(rejection, subject)
     }
 
     fn count_conflict(&self, rejection: &Rejection) {
@@ -258,7 +262,7 @@ impl ReservationService {
         call: &CallContext,
         event: EventId,
         query: Query,
-    ) -> Result<QueryResult, CallFailure> {
+    ) -> Result<QueryResult, ReservationError> {
         let subject = error_subject(&event, None);
         let result = await_answer(
             self.driver.query(event, query, call.trace.clone()),
@@ -266,7 +270,7 @@ impl ReservationService {
             &subject,
         )
         .await?;
-        result.map_err(|rejection| CallFailure::Rejected(rejection, subject))
+        result.map_err(|rejection| ReservationError::Rejected(rejection, subject))
     }
 
     /// The details of seats, in the given order; `Err` for a seat without details. Details are optional: neither
@@ -304,12 +308,14 @@ impl ReservationService {
         &self,
         call: &CallContext,
         reservation: &ReservationId,
-    ) -> Result<StoredRecord, CallFailure> {
+    ) -> Result<StoredRecord, ReservationError> {
         call.set_subject("", reservation.as_str());
         let subject = ErrorSubject::of(None, Some(reservation.clone()));
         let read = pin!(store_reads::reservation(self.driver.store(), reservation));
         let Some(read) = until_deadline(call, read).await else {
-            return Err(CallFailure::Failed(rejection::deadline_status(&subject)));
+            return Err(ReservationError::Failed(rejection::deadline_status(
+                &subject,
+            )));
         };
         let rejection = match read {
             Ok(Some(record)) => return Ok(record),
@@ -320,7 +326,7 @@ impl ReservationService {
                 Rejection::Internal
             }
         };
-        Err(CallFailure::Rejected(rejection, subject))
+        Err(ReservationError::Rejected(rejection, subject))
     }
 }
 
@@ -335,7 +341,7 @@ pub(super) fn inventory_type(selection: &Selection) -> InventoryType {
 /// The inventory type of a call: an answer with seats overrides [`inventory_type`] of the request.
 pub(super) fn answered_inventory_type(
     requested: InventoryType,
-    answer: &Result<Answer, CallFailure>,
+    answer: &Result<Answer, ReservationError>,
 ) -> InventoryType {
     match answer {
         Ok(
@@ -353,13 +359,13 @@ async fn await_answer<T>(
     answer: oneshot::Receiver<T>,
     call: &CallContext,
     subject: &ErrorSubject,
-) -> Result<T, CallFailure> {
+) -> Result<T, ReservationError> {
     let status = match until_deadline(call, answer).await {
         Some(Ok(answer)) => return Ok(answer),
         Some(Err(oneshot::Canceled)) => rejection::shutdown_status(subject),
         None => rejection::deadline_status(subject),
     };
-    Err(CallFailure::Failed(status))
+    Err(ReservationError::Failed(status))
 }
 
 /// `None` after the call's deadline.

@@ -255,7 +255,7 @@ async fn terminal_is_restored_after_top() {
     terminal.wait_for(EVENT);
     assert!(!terminal.is_cooked());
     terminal.press(b"?");
-    terminal.wait_for("turned away at the door");
+    terminal.wait_for("rejected at admission");
     terminal.press(b"q");
     assert!(terminal.wait_for_exit().success());
     assert!(terminal.is_cooked());

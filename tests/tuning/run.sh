@@ -165,13 +165,13 @@ check "an unknown setting is a usage error" ends_with 64 here --check --only non
 check "offline CPUs are a usage error" ends_with 64 here --check --cpus 2-9
 check "no remaining CPU is a usage error" ends_with 64 here --check --cpus 0-3
 if command -v python3 >/dev/null; then
-  tells() {
+  has_fields() {
     (here --check --json --cpus 1-3 || true) | python3 -c 'import json, sys
 rows = {row["name"]: row for row in json.load(sys.stdin)["settings"]}
 assert rows["somaxconn"]["is"] == "128" and rows["somaxconn"]["verdict"] == "differs", rows["somaxconn"]
 assert all(row["why"] and row["measured"] for row in rows.values())'
   }
-  check "JSON has all fields" tells
+  check "JSON has all fields" has_fields
 else
   skip "JSON: python3 is not installed"
 fi

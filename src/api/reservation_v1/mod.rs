@@ -33,7 +33,8 @@ use self::status_cache::StatusCache;
 use super::convert;
 use super::rejection::{self, ErrorSubject};
 use super::reservation_service::{
-    CallFailure, ReservationRequest, ReservationService, answered_inventory_type, inventory_type,
+    ReservationError, ReservationRequest, ReservationService, answered_inventory_type,
+    inventory_type,
 };
 use super::validate::{FieldViolations, RESERVATION_V1};
 use crate::telemetry::recorder::InventoryType;
@@ -61,12 +62,14 @@ impl ReservationHandlers {
     /// Counts the outcome of an operation. `Ok` is for the response, including in-band rejections.
     fn counted(
         call: &CallContext,
-        outcome: Result<Answer, CallFailure>,
+        outcome: Result<Answer, ReservationError>,
         kind: InventoryType,
         done: &'static str,
         count: impl FnOnce(InventoryType, &'static str),
     ) -> Result<Result<Answer, Rejection>, Status> {
-        let status = outcome.as_ref().map_or_else(CallFailure::reason, |_| done);
+        let status = outcome
+            .as_ref()
+            .map_or_else(ReservationError::reason, |_| done);
         count(answered_inventory_type(kind, &outcome), status);
         call.set_outcome(status);
         in_band(outcome)
@@ -303,10 +306,10 @@ impl InventoryService for ReservationHandlers {
 }
 
 /// Separates in-band rejections from gRPC errors.
-fn in_band<T>(outcome: Result<T, CallFailure>) -> Result<Result<T, Rejection>, Status> {
+fn in_band<T>(outcome: Result<T, ReservationError>) -> Result<Result<T, Rejection>, Status> {
     match outcome {
         Ok(answer) => Ok(Ok(answer)),
-        Err(CallFailure::Rejected(rejection, _)) if in_band_error::is_business(&rejection) => {
+        Err(ReservationError::Rejected(rejection, _)) if in_band_error::is_business(&rejection) => {
             Ok(Err(rejection))
         }
         Err(failure) => Err(failure.into_status()),

@@ -372,7 +372,7 @@ queued      reservations that wait for a transaction; writing: transactions unde
 stalls      how often a shard stood still since the start; while it does: for how long
 refused     answered truly, but not by OK: sold out, held by others, bad arguments
 errors      internal, unavailable, too late
-shed        turned away at the door, with the time to come back after
+shed        rejected at admission, with a retry delay
 not ok      of the store's answers: conflicts and failed conditions among them
 taken       held or sold; read every ten seconds
 

@@ -36,7 +36,7 @@ pub(super) enum Step {
     /// Release the seat lock of an expiry that was not registered: nobody else would.
     UnlockUnregistered(EventId, ReservationId),
     /// Go on with a buyer after the overdue holders of its seats have been dealt with.
-    ResumeBuyer(Box<Buyer>),
+    ResumeBuyer(Box<SeatRequest>),
 }
 
 /// The outcome of an operation.
@@ -77,7 +77,7 @@ pub(super) struct OverdueHolder {
 }
 
 /// A buyer whose write found seats that were not free.
-pub(super) struct Buyer {
+pub(super) struct SeatRequest {
     pub(super) task: OperationTask,
     pub(super) layout: EventLayout,
     /// The engine chose the seats.

@@ -3,7 +3,7 @@
 //! A commit without a cached record may confirm a hold that was placed long ago or elsewhere, or take
 //! its stock directly. If it is written as a direct commit and there is a hold, its transaction is
 //! cancelled and all entries are written again; if its record is read first and there is none, the read
-//! was in vain. The predictor follows the most recent commits.
+//! was wasted. The predictor follows the most recent commits.
 //!
 //! A wrong prediction costs time, never an outcome: the condition of the write decides. The meaning of
 //! a record, and reading it, must not be put here.

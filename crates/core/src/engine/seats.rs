@@ -1,6 +1,6 @@
 //! Seats, on the shard that owns them: choosing and locking, and the reads behind "sold out".
 
-use super::dispatch::{Buyer, Completed, OverdueHolder, Step};
+use super::dispatch::{Completed, OverdueHolder, SeatRequest, Step};
 use super::planner::{self, SeatsToWrite};
 use super::seated_event::{SeatMapWaiter, SeatedEvent};
 use super::{Engine, OperationTask};
@@ -271,7 +271,7 @@ impl Engine {
             Some(_) => RecordHint::None,
         };
         let overdue = conflict.overdue.iter().map(|(_, holder)| holder.clone());
-        self.steps.push(Step::ResumeBuyer(Box::new(Buyer {
+        self.steps.push(Step::ResumeBuyer(Box::new(SeatRequest {
             overdue: overdue.collect(),
             task: OperationTask {
                 operation,
@@ -296,8 +296,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn resume_buyer(&mut self, buyer: Buyer) {
-        let Buyer {
+    pub(super) fn resume_buyer(&mut self, buyer: SeatRequest) {
+        let SeatRequest {
             task,
             layout,
             is_choice,

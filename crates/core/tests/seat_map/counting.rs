@@ -13,7 +13,7 @@ use rand::rngs::SmallRng;
 
 use crate::house::{at, held, reservation, seat, sold};
 
-struct Known {
+struct ExpectedSeat {
     facts: SeatFacts,
     state: Option<SeatState>,
     learned: u64,
@@ -21,7 +21,7 @@ struct Known {
 
 #[derive(Default)]
 struct Model {
-    seats: BTreeMap<SeatId, Known>,
+    seats: BTreeMap<SeatId, ExpectedSeat>,
     read: u64,
     clock: u64,
 }
@@ -58,7 +58,7 @@ impl Model {
             }
         });
         for (id, seat) in told {
-            let known = Known {
+            let known = ExpectedSeat {
                 facts: seat.facts,
                 state: Some(seat.state),
                 learned: began,
@@ -150,13 +150,13 @@ fn candidate(n: usize, version: usize, state: SeatState) -> SeatItem {
 const SEATS: usize = 40;
 
 #[derive(Clone, Debug)]
-enum Step {
+enum CountingStep {
     Pass(u64),
     /// The clock of a caller that lags.
     Lag(u64),
-    /// A seat, its state, and how long ago it was told.
+    /// A seat, its state, and the age of this information.
     Learn(usize, Option<SeatState>, u64),
-    /// How long ago the read began, which seats it tells of, of which version, their states, and
+    /// How long ago the read began, which seats it returns, of which version, their states, and
     /// whether it came in pages, with what is learned meanwhile.
     Refresh(
         u64,
@@ -166,7 +166,7 @@ enum Step {
         Option<(usize, Option<SeatState>)>,
     ),
     Pick(u32),
-    /// How long ago a read of the free seats began, what else it told of than the seats that the
+    /// How long ago a read of the free seats began, what it returned besides the seats that the
     /// list knows as free, which of those it left out, and which are claimed.
     Sight(u64, Vec<(usize, SeatState)>, Vec<usize>, Vec<usize>),
 }
@@ -180,7 +180,7 @@ fn states() -> impl Strategy<Value = SeatState> {
     ]
 }
 
-fn steps() -> impl Strategy<Value = Step> {
+fn steps() -> impl Strategy<Value = CountingStep> {
     let maybe = || prop::option::weighted(0.8, states());
     let told = prop_oneof![
         Just(vec![true; SEATS]),
@@ -201,13 +201,13 @@ fn steps() -> impl Strategy<Value = Step> {
     let few = || prop::collection::vec(0..SEATS, 0..2);
     let others = prop::collection::vec((0..SEATS + 2, free), 0..3);
     let sights = (0_u64..60, others, few(), few());
-    let sights = sights.prop_map(|(ago, o, l, c)| Step::Sight(ago, o, l, c));
+    let sights = sights.prop_map(|(ago, o, l, c)| CountingStep::Sight(ago, o, l, c));
     prop_oneof![
-        3 => (0_u64..400).prop_map(Step::Pass),
-        1 => (0_u64..400).prop_map(Step::Lag),
-        8 => (0..SEATS + 2, maybe(), 0_u64..30).prop_map(|(n, s, ago)| Step::Learn(n, s, ago)),
-        3 => refresh.prop_map(|(ago, t, v, s, m)| Step::Refresh(ago, t, v, s, m)),
-        2 => (1_u32..6).prop_map(Step::Pick),
+        3 => (0_u64..400).prop_map(CountingStep::Pass),
+        1 => (0_u64..400).prop_map(CountingStep::Lag),
+        8 => (0..SEATS + 2, maybe(), 0_u64..30).prop_map(|(n, s, ago)| CountingStep::Learn(n, s, ago)),
+        3 => refresh.prop_map(|(ago, t, v, s, m)| CountingStep::Refresh(ago, t, v, s, m)),
+        2 => (1_u32..6).prop_map(CountingStep::Pick),
         3 => sights,
     ]
 }
@@ -259,16 +259,16 @@ proptest! {
         for step in steps {
             let mut asked = now;
             match step {
-                Step::Pass(ms) => {
+                CountingStep::Pass(ms) => {
                     now += ms;
                     asked = now;
                 }
-                Step::Lag(ms) => asked = now.saturating_sub(ms),
-                Step::Learn(n, state, ago) => {
+                CountingStep::Lag(ms) => asked = now.saturating_sub(ms),
+                CountingStep::Learn(n, state, ago) => {
                     map.learn(&id(n), state.clone(), Micros(now - ago));
                     model.learn(&id(n), state, now - ago);
                 }
-                Step::Refresh(ago, told, version, states, meanwhile) => {
+                CountingStep::Refresh(ago, told, version, states, meanwhile) => {
                     let began = now - ago;
                     let told = (0..SEATS).filter(|n| told[*n]);
                     let seats = told.map(|n| candidate(n, version, states[n].clone()));
@@ -288,14 +288,14 @@ proptest! {
                     }
                     model.refresh(seats, began);
                 }
-                Step::Pick(qty) => {
+                CountingStep::Pick(qty) => {
                     let at = Now { mono: Micros(now), unix: UnixMillis(now) };
                     let picked = map.pick(qty, None, at, &|_| false, &mut rng);
                     model.clock = model.clock.max(now);
                     let available = sum(&model.sections()).available;
                     prop_assert_eq!(picked.is_some(), available >= u64::from(qty));
                 }
-                Step::Sight(ago, others, left_out, claimed) => {
+                CountingStep::Sight(ago, others, left_out, claimed) => {
                     let began = now - ago;
                     let others = others.into_iter().filter(|(_, state)| match state {
                         SeatState::Hold { until, .. } => until.0 <= began,
@@ -354,7 +354,7 @@ fn known_taken_is_word_of_somebody_else_that_is_not_old() {
     assert!(!map.known_taken(&one, &me, now));
     assert!(map.get(&one).is_none() && map.is_empty());
     assert!(!map.known_taken(&id_of(1), &me, now));
-    // A read counts as told when it began.
+    // A read counts from its beginning.
     map.refresh(vec![seat(0, 0, 0, sold())], at(10_500).mono);
     assert!(map.known_taken(&one, &me, at(11_500)) && !map.known_taken(&one, &me, at(11_501)));
 }
@@ -385,7 +385,7 @@ fn reads_that_overlap_and_reads_that_repeat_themselves_do_no_harm() {
     again.id = id_of(1);
     map.refresh(house(3).chain([again.clone(), again]).collect(), Micros(40));
     assert_eq!(map.len(), 3);
-    // One that ends without a page tells of nothing.
+    // A read that ends without a page returned no seats.
     map.refresh_end(Micros(50));
     assert!(map.is_empty() && map.status(None, UnixMillis(0)) == Some(vec![]));
     assert_eq!(map.left_out(), 0);

@@ -76,7 +76,7 @@ impl House {
                 }
             }
         }
-        // A store tells seats in its own order.
+        // A store returns seats in its own order.
         seats.sort_by_key(|seat| Reverse(seat.id.as_str().len()));
         seats
     }

@@ -294,7 +294,7 @@ fn seats_without_rows_are_side_by_side_by_their_ids() {
 }
 
 /// The caller's question is dear beside a bit: it is asked about little more than what is picked,
-/// however large the house is and however little of it is left.
+/// however large the venue is and however few seats are available.
 #[test]
 fn few_seats_are_asked_about() {
     let full = House::empty(10, 100, 50);

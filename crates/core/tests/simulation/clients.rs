@@ -10,7 +10,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 
 use super::model::{ALIEN, Ask, INVALID, POISON};
-use super::scenario::{SECTIONS, Scenario, Stock, event, pick};
+use super::scenario::{SECTIONS, Scenario, StockKind, event, pick};
 
 /// Retries of a call without a clear answer.
 const TRIES_MAX: u32 = 4;
@@ -98,7 +98,7 @@ impl Call {
 
 /// What a reservation requests.
 #[derive(Clone, Debug)]
-struct Buyer {
+struct SimulatedBuyer {
     reservation: ReservationId,
     event: EventId,
     selection: Selection,
@@ -107,7 +107,7 @@ struct Buyer {
 
 /// All first calls of a run, in no particular order.
 pub(crate) fn plan(scenario: &Scenario, rng: &mut SmallRng) -> Vec<Call> {
-    let buyers: Vec<Buyer> = (0..scenario.reservations)
+    let buyers: Vec<SimulatedBuyer> = (0..scenario.reservations)
         .map(|n| buyer(n, scenario, rng))
         .collect();
     let bursts: Vec<u64> = (0..rng.random_range(1..=5))
@@ -125,7 +125,7 @@ pub(crate) fn plan(scenario: &Scenario, rng: &mut SmallRng) -> Vec<Call> {
         .collect()
 }
 
-fn buyer(n: usize, scenario: &Scenario, rng: &mut SmallRng) -> Buyer {
+fn buyer(n: usize, scenario: &Scenario, rng: &mut SmallRng) -> SimulatedBuyer {
     let prefix = match rng.random_range(0..40) {
         0 if !scenario.flood => POISON,
         1 => INVALID,
@@ -142,7 +142,7 @@ fn buyer(n: usize, scenario: &Scenario, rng: &mut SmallRng) -> Buyer {
         rng.random_range(0..known)
     };
     let (selection, section) = selection(scenario, which, rng);
-    Buyer {
+    SimulatedBuyer {
         reservation: format!("{prefix}{n}").parse().expect("legal"),
         event: event(which),
         selection,
@@ -154,7 +154,7 @@ fn selection(scenario: &Scenario, which: usize, rng: &mut SmallRng) -> (Selectio
     let qty = rng.random_range(1..=scenario.qty_max);
     let stock = scenario.events.get(which).map(|(_, stock)| stock);
     let seats: &[_] = match stock {
-        Some(Stock::Seats { seats, .. }) => seats,
+        Some(StockKind::Seats { seats, .. }) => seats,
         // Sometimes a client requests seats of an event without seats.
         _ if rng.random_range(0..30) > 0 => return (Selection::Quantity(qty), None),
         _ => &[],
@@ -186,8 +186,13 @@ fn selection(scenario: &Scenario, which: usize, rng: &mut SmallRng) -> (Selectio
     }
 }
 
-fn call(buyers: &[Buyer], scenario: &Scenario, arrives: Micros, rng: &mut SmallRng) -> Call {
-    let Buyer {
+fn call(
+    buyers: &[SimulatedBuyer],
+    scenario: &Scenario,
+    arrives: Micros,
+    rng: &mut SmallRng,
+) -> Call {
+    let SimulatedBuyer {
         reservation,
         event: mut event_id,
         mut selection,

@@ -23,7 +23,7 @@ use rand::{Rng, SeedableRng};
 const ONE_WAY: u64 = 1_000;
 
 #[derive(Debug)]
-enum Step {
+enum LoadStep {
     Arrives(usize),
     AtStore(usize, u16, Rc<Transaction>),
     /// The store has executed the transaction and answers.
@@ -33,7 +33,7 @@ enum Step {
 }
 
 #[derive(Debug)]
-struct CallResult {
+struct LoadResult {
     called: u64,
     at: u64,
     sold: bool,
@@ -46,7 +46,7 @@ struct LoadTest {
     counters: Vec<Counters>,
     now: u64,
     made: u64,
-    agenda: BTreeMap<(u64, u64), Step>,
+    agenda: BTreeMap<(u64, u64), LoadStep>,
     /// Stripes of the transactions that the store is executing.
     taken: BTreeSet<u16>,
     rng: SmallRng,
@@ -56,7 +56,7 @@ struct LoadTest {
     patience: u64,
     calls: BTreeMap<ReservationId, u64>,
     called: u64,
-    results: Vec<CallResult>,
+    results: Vec<LoadResult>,
     /// The scheduled timer of each process.
     wakes: Vec<Option<u64>>,
     /// When transactions conflicted, and when they were sent.
@@ -105,7 +105,7 @@ impl LoadTest {
         self.every = (per_second > 0).then(|| 1_000_000 / per_second);
         if self.every.is_some() {
             for process in 0..self.pools.len() {
-                self.make(self.now + process as u64, Step::Arrives(process));
+                self.make(self.now + process as u64, LoadStep::Arrives(process));
             }
         }
         let until = self.now + ms * 1_000;
@@ -119,49 +119,49 @@ impl LoadTest {
         }
         self.now = until;
         self.agenda
-            .retain(|_, step| !matches!(step, Step::Arrives(_)));
+            .retain(|_, step| !matches!(step, LoadStep::Arrives(_)));
     }
 
-    fn make(&mut self, at: u64, step: Step) {
+    fn make(&mut self, at: u64, step: LoadStep) {
         self.made += 1;
         self.agenda.insert((at, self.made), step);
     }
 
-    fn run_step(&mut self, step: Step) {
+    fn run_step(&mut self, step: LoadStep) {
         match step {
-            Step::Arrives(process) => {
+            LoadStep::Arrives(process) => {
                 self.call(process);
                 if let Some(every) = self.every {
-                    self.make(self.now + every, Step::Arrives(process));
+                    self.make(self.now + every, LoadStep::Arrives(process));
                 }
             }
-            Step::AtStore(process, lane, transaction) => {
+            LoadStep::AtStore(process, lane, transaction) => {
                 let mut stripes = transaction.stripes.iter().map(|update| update.stripe);
                 if stripes.any(|stripe| self.taken.contains(&stripe)) {
                     self.conflicts.push(self.now);
-                    let settled = Step::Settled(process, lane, TransactionOutcome::Conflict);
+                    let settled = LoadStep::Settled(process, lane, TransactionOutcome::Conflict);
                     self.make(self.now + ONE_WAY, settled);
                     return;
                 }
                 self.taken
                     .extend(transaction.stripes.iter().map(|u| u.stripe));
                 let took = self.takes(transaction.action_count());
-                self.make(self.now + took, Step::Done(process, lane, transaction));
+                self.make(self.now + took, LoadStep::Done(process, lane, transaction));
             }
-            Step::Done(process, lane, transaction) => {
+            LoadStep::Done(process, lane, transaction) => {
                 for update in &transaction.stripes {
                     self.taken.remove(&update.stripe);
                 }
                 drop(transaction);
-                let settled = Step::Settled(process, lane, TransactionOutcome::Committed);
+                let settled = LoadStep::Settled(process, lane, TransactionOutcome::Committed);
                 self.make(self.now + ONE_WAY, settled);
             }
-            Step::Settled(process, lane, outcome) => {
+            LoadStep::Settled(process, lane, outcome) => {
                 self.with(process, |pool, turn| {
                     pool.handle_outcome(lane, outcome, turn)
                 });
             }
-            Step::Wakes(process) => {
+            LoadStep::Wakes(process) => {
                 if self.wakes[process].is_some_and(|at| at <= self.now) {
                     self.wakes[process] = None;
                 }
@@ -230,7 +230,7 @@ impl LoadTest {
             self.sent.push(self.now);
             self.make(
                 self.now + ONE_WAY,
-                Step::AtStore(process, lane, transaction),
+                LoadStep::AtStore(process, lane, transaction),
             );
         }
         for settled in out.completions {
@@ -238,7 +238,7 @@ impl LoadTest {
                 .calls
                 .remove(&settled.reservation)
                 .expect("called once");
-            self.results.push(CallResult {
+            self.results.push(LoadResult {
                 called,
                 at: self.now,
                 sold: matches!(settled.answer, Answer::Confirmed { .. }),
@@ -251,12 +251,12 @@ impl LoadTest {
         let due = self.pools[process].wake_at().map(|at| at.0.max(self.now));
         if let Some(due) = due.filter(|due| self.wakes[process].is_none_or(|set| *due < set)) {
             self.wakes[process] = Some(due);
-            self.make(due, Step::Wakes(process));
+            self.make(due, LoadStep::Wakes(process));
         }
     }
 
     /// The results of the calls made from `from` to `until`, in microseconds.
-    fn results_between(&self, from: u64, until: u64) -> impl Iterator<Item = &CallResult> {
+    fn results_between(&self, from: u64, until: u64) -> impl Iterator<Item = &LoadResult> {
         self.results
             .iter()
             .filter(move |result| (from..until).contains(&result.called))
@@ -266,7 +266,7 @@ impl LoadTest {
 const ALL: StripeShare = StripeShare { first: 0, step: 1 };
 
 /// The latency in milliseconds that this share of the sold calls did not exceed.
-fn percentile<'a>(results: impl Iterator<Item = &'a CallResult>, share: f64) -> f64 {
+fn percentile<'a>(results: impl Iterator<Item = &'a LoadResult>, share: f64) -> f64 {
     let sold = results.filter(|result| result.sold);
     let mut spans: Vec<u64> = sold.map(|result| result.at - result.called).collect();
     assert!(!spans.is_empty(), "nobody bought");
@@ -282,7 +282,7 @@ fn capacity(stripes: u16) -> f64 {
     load.run(20_000, 400);
     let from = load.now;
     load.run(20_000, 1_000);
-    let during = |result: &&CallResult| result.sold && (from..load.now).contains(&result.at);
+    let during = |result: &&LoadResult| result.sold && (from..load.now).contains(&result.at);
     load.results.iter().filter(during).count() as f64
 }
 
@@ -372,7 +372,7 @@ fn overload_is_rejected_at_admission() {
     load.run((3.0 * capacity) as u64, 3_000);
     let (from, until) = (began + 500_000, load.now - 250_000);
     let seconds = (until - from) as f64 / 1e6;
-    let in_time = |result: &&CallResult| result.sold && result.at - result.called <= load.patience;
+    let in_time = |result: &&LoadResult| result.sold && result.at - result.called <= load.patience;
     let good = load.results_between(from, until).filter(in_time).count() as f64;
     let shed = load
         .results_between(from, until)
@@ -402,7 +402,7 @@ fn overload_is_rejected_at_admission() {
     load.run((0.5 * capacity) as u64, 2_000);
     let calm = load.now;
     load.run((0.5 * capacity) as u64, 2_000);
-    let results: Vec<&CallResult> = load.results_between(calm, load.now - 250_000).collect();
+    let results: Vec<&LoadResult> = load.results_between(calm, load.now - 250_000).collect();
     assert!(results.len() > 100 && results.iter().all(|result| result.sold));
     let p95 = percentile(results.iter().copied(), 0.95);
     assert!(p95 < 80.0, "{p95} ms after the storm");
@@ -477,7 +477,7 @@ fn a_short_deadline_does_not_start_short_queue_mode() {
     }
     let called = |within: &[(u64, u64)]| {
         let of =
-            |result: &&CallResult| within.iter().any(|(a, b)| (a..b).contains(&&result.called));
+            |result: &&LoadResult| within.iter().any(|(a, b)| (a..b).contains(&&result.called));
         load.results.iter().filter(of).collect::<Vec<_>>()
     };
     assert!(called(&hurried).iter().any(|result| result.shed));

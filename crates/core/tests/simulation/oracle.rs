@@ -32,7 +32,7 @@ pub(crate) fn unix(now: Micros) -> UnixMillis {
 }
 
 #[derive(Debug)]
-enum CallState {
+enum OracleCallState {
     Waiting {
         process: usize,
     },
@@ -56,7 +56,7 @@ struct ReservationHistory {
 /// See the module head.
 pub(crate) struct Oracle {
     /// By call id.
-    calls: BTreeMap<u64, (Call, CallState)>,
+    calls: BTreeMap<u64, (Call, OracleCallState)>,
     reservations: BTreeMap<ReservationId, ReservationHistory>,
     late: LateCommit,
     latch: Micros,
@@ -98,15 +98,15 @@ impl Oracle {
             known.calls.push(id);
         }
         self.calls
-            .insert(id.0, (call, CallState::Waiting { process }));
+            .insert(id.0, (call, OracleCallState::Waiting { process }));
     }
 
     /// Ends the calls that waited in a crashed process, and returns them.
     pub(crate) fn crashed(&mut self, crashed: usize) -> Vec<Call> {
         let mut lost = Vec::new();
         for (call, state) in self.calls.values_mut() {
-            if matches!(state, CallState::Waiting { process } if *process == crashed) {
-                *state = CallState::Lost;
+            if matches!(state, OracleCallState::Waiting { process } if *process == crashed) {
+                *state = OracleCallState::Lost;
                 lost.push(call.clone());
                 if let Request::Write(_, reservation) = &call.what {
                     let known = self.reservations.entry(reservation.clone()).or_default();
@@ -119,7 +119,7 @@ impl Oracle {
 
     pub(crate) fn answer_to(&self, id: CallId) -> Option<Answer> {
         match self.calls.get(&id.0) {
-            Some((_, CallState::Answered(answer))) => answer.clone(),
+            Some((_, OracleCallState::Answered(answer))) => answer.clone(),
             _ => None,
         }
     }
@@ -132,10 +132,10 @@ impl Oracle {
             )));
         };
         ensure!(
-            matches!(state, CallState::Waiting { .. }),
+            matches!(state, OracleCallState::Waiting { .. }),
             "a second answer to one call: {id:?} is {state:?} and got {answer:?}"
         );
-        *state = CallState::Answered(answer);
+        *state = OracleCallState::Answered(answer);
         Ok(call.clone())
     }
 
@@ -292,7 +292,7 @@ impl Oracle {
                 self.calls.get(&id.0).is_some_and(|(call, state)| {
                     is_for(call, &transaction.event, record)
                         && call.deadline() > now
-                        && matches!(state, CallState::Waiting { process: p } if *p == process)
+                        && matches!(state, OracleCallState::Waiting { process: p } if *p == process)
                 })
             });
             ensure!(
@@ -309,7 +309,7 @@ impl Oracle {
     pub(crate) fn at_rest(&self, store: &Store) -> Result<(), Violation> {
         for (id, (call, state)) in &self.calls {
             ensure!(
-                !matches!(state, CallState::Waiting { .. }),
+                !matches!(state, OracleCallState::Waiting { .. }),
                 "a call was never answered: {id} {call:?}"
             );
         }

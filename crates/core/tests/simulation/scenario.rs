@@ -32,7 +32,7 @@ pub(crate) struct Faults {
 
 /// The stock of an event.
 #[derive(Clone, Debug)]
-pub(crate) enum Stock {
+pub(crate) enum StockKind {
     /// Capacity of each stripe.
     Units(Vec<u64>),
     Seats {
@@ -41,7 +41,7 @@ pub(crate) enum Stock {
     },
 }
 
-/// Number of operator actions that the servers are not told of.
+/// Number of operator actions that the servers are not notified of.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Operators {
     pub(crate) restocks: usize,
@@ -60,7 +60,7 @@ pub(crate) struct Scenario {
     pub(crate) processes: Vec<usize>,
     /// How far the clock of each process is ahead, in milliseconds.
     pub(crate) ahead: Vec<u64>,
-    pub(crate) events: Vec<(EventId, Stock)>,
+    pub(crate) events: Vec<(EventId, StockKind)>,
     /// Whether clients hold before they commit. Without holds and operators stock only shrinks.
     pub(crate) holds: bool,
     /// Many clients hold at once and never commit, so that many holds expire at once.
@@ -241,16 +241,16 @@ pub(crate) fn event(n: usize) -> EventId {
     format!("evt-{n}").parse().expect("legal")
 }
 
-fn stock(rng: &mut SmallRng) -> Stock {
+fn stock(rng: &mut SmallRng) -> StockKind {
     if rng.random_range(0..5) < 2 {
-        return Stock::Seats {
+        return StockKind::Seats {
             keys: *pick(rng, &[1, 4]),
             seats: seats(rng),
         };
     }
     let stripes = *pick(rng, &[1, 1, 2, 5, 9]);
     let most = *pick(rng, &[0, 3, 12, 60, 1_000]);
-    Stock::Units((0..stripes).map(|_| rng.random_range(0..=most)).collect())
+    StockKind::Units((0..stripes).map(|_| rng.random_range(0..=most)).collect())
 }
 
 /// One row or a few, in two sections.

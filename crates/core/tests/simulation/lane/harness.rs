@@ -66,7 +66,7 @@ impl Member {
 
 /// The fate of a transaction.
 #[derive(Clone, Debug)]
-pub(crate) enum Fault {
+pub(crate) enum StoreFault {
     None,
     LostRequest,
     LostAnswer,
@@ -127,7 +127,7 @@ pub(crate) struct PoolHarness {
     rivals: u32,
     /// Only their order decides which entries are sent next.
     strict: bool,
-    /// The lanes whose last outcome told them to back off.
+    /// The lanes whose last outcome requires a backoff.
     put_off: BTreeSet<u16>,
     /// The store has refused something, or a read has failed.
     refused: bool,
@@ -395,12 +395,12 @@ impl PoolHarness {
     }
 
     /// Answers one of the transactions in flight, if there is one.
-    pub(crate) fn answer(&mut self, fault: Fault) -> Result<(), Violation> {
+    pub(crate) fn answer(&mut self, fault: StoreFault) -> Result<(), Violation> {
         self.answer_one(0, fault)
     }
 
     /// Answers the `which`-th transaction in flight, modulo their number.
-    pub(crate) fn answer_one(&mut self, which: usize, fault: Fault) -> Result<(), Violation> {
+    pub(crate) fn answer_one(&mut self, which: usize, fault: StoreFault) -> Result<(), Violation> {
         let lanes = self.lanes_in_flight();
         if lanes.is_empty() {
             return Ok(());
@@ -437,12 +437,12 @@ impl PoolHarness {
         self.with(|pool, turn| pool.handle_outcome(lane, outcome, turn))?;
         ensure!(
             !was_unknown || !committed || self.as_of <= sent_at,
-            "what may have been written at {sent_at:?} is told as of {:?}",
+            "what may have been written at {sent_at:?} is reported as of {:?}",
             self.as_of
         );
         ensure!(
             !self.in_flight.contains_key(&lane) || !put_off,
-            "put off, and sent again without a pause"
+            "backed off, and sent again without a pause"
         );
         Ok(())
     }
@@ -451,39 +451,39 @@ impl PoolHarness {
         &mut self,
         sent: &Rc<Transaction>,
         was_unknown: bool,
-        fault: Fault,
+        fault: StoreFault,
     ) -> Result<TransactionOutcome, Violation> {
         let now = self.now;
-        self.refused |= matches!(fault, Fault::Refused);
+        self.refused |= matches!(fault, StoreFault::Refused);
         match fault {
-            Fault::LostRequest => Ok(TransactionOutcome::Unknown),
-            Fault::LostAnswer => {
+            StoreFault::LostRequest => Ok(TransactionOutcome::Unknown),
+            StoreFault::LostAnswer => {
                 self.store.apply(sent, now, |_| None)?;
                 Ok(TransactionOutcome::Unknown)
             }
-            Fault::Conflict => Ok(TransactionOutcome::Conflict),
-            Fault::Throttled => Ok(TransactionOutcome::Throttled),
-            Fault::Refused => Ok(TransactionOutcome::Refused),
-            Fault::Meddled(bits) => self.store.apply(sent, now, |action| {
+            StoreFault::Conflict => Ok(TransactionOutcome::Conflict),
+            StoreFault::Throttled => Ok(TransactionOutcome::Throttled),
+            StoreFault::Refused => Ok(TransactionOutcome::Refused),
+            StoreFault::Meddled(bits) => self.store.apply(sent, now, |action| {
                 match bits.rotate_right(3 * action as u32) & 7 {
                     0 => Some(ActionOutcome::Conflict),
                     1 => Some(ActionOutcome::Throttled),
                     _ => None,
                 }
             }),
-            Fault::Reasons(reasons) => self
+            StoreFault::Reasons(reasons) => self
                 .store
                 .apply(sent, now, |action| reasons.get(action).cloned().flatten()),
             // No store answers like this about a transaction that may have been applied.
-            Fault::Unexplained if !was_unknown => Ok(TransactionOutcome::Cancelled(vec![
+            StoreFault::Unexplained if !was_unknown => Ok(TransactionOutcome::Cancelled(vec![
                     ActionOutcome::Fine;
                     sent.action_count()
                 ])),
-            Fault::Garbled if !was_unknown => {
+            StoreFault::Garbled if !was_unknown => {
                 let reasons = vec![ActionOutcome::Fine; sent.action_count() - 1];
                 Ok(TransactionOutcome::Cancelled(reasons))
             }
-            Fault::None | Fault::Unexplained | Fault::Garbled => {
+            StoreFault::None | StoreFault::Unexplained | StoreFault::Garbled => {
                 self.store.apply(sent, now, |_| None)
             }
         }
@@ -507,7 +507,7 @@ impl PoolHarness {
     pub(crate) fn answer_all(&mut self) -> Result<usize, Violation> {
         let before = self.sent;
         while !self.in_flight.is_empty() {
-            self.answer(Fault::None)?;
+            self.answer(StoreFault::None)?;
         }
         Ok(self.sent - before)
     }
@@ -516,7 +516,7 @@ impl PoolHarness {
     pub(crate) fn rest(&mut self) -> Result<(), Violation> {
         for _ in 0..TURNS_MAX {
             if !self.in_flight.is_empty() {
-                self.answer(Fault::None)?;
+                self.answer(StoreFault::None)?;
             } else if self.reading.is_some() {
                 self.end_read(true)?;
             } else if let Some(at) = self.pool.wake_at() {
@@ -587,7 +587,7 @@ impl PoolHarness {
                 let decided = self.plan(&operation, Some(record));
                 ensure!(
                     decided.is_some() || !self.seats.is_empty(),
-                    "{operation:?} came back to be told what it could have been told"
+                    "{operation:?} was redecided although its answer was known"
                 );
                 let record = self.store.read_record(&operation.reservation);
                 self.enter(operation, selection, true, record.unwrap_or(None))

@@ -15,15 +15,15 @@ use proptest::prelude::*;
 
 use super::model;
 use super::violation::Violation;
-use harness::{Fault, Member, PoolHarness};
+use harness::{Member, PoolHarness, StoreFault};
 
 #[derive(Clone, Debug)]
-enum Step {
+enum LaneStep {
     Submit(Member),
     /// Time passes, in milliseconds; the pool wakes up if its timer is due.
     Pass(u64),
     /// The store answers one of the transactions in flight, if there is one.
-    Answer(usize, Fault),
+    Answer(usize, StoreFault),
     /// The requested read ends, if there is one.
     Read(bool),
     /// Another process sells from a stripe.
@@ -45,7 +45,7 @@ fn verb() -> impl Strategy<Value = Verb> {
     ]
 }
 
-fn step(stripes: u16) -> impl Strategy<Value = Step> {
+fn step(stripes: u16) -> impl Strategy<Value = LaneStep> {
     let member = (
         verb(),
         1_u32..=4,
@@ -67,53 +67,53 @@ fn step(stripes: u16) -> impl Strategy<Value = Step> {
             },
         );
     prop_oneof![
-        24 => member.prop_map(Step::Submit),
-        8 => (0_u64..250).prop_map(Step::Pass),
-        16 => (0_usize..8, fault()).prop_map(|(which, fault)| Step::Answer(which, fault)),
-        8 => any::<bool>().prop_map(Step::Read),
-        4 => (0..stripes, 0_u64..4).prop_map(|(stripe, units)| Step::Rival(stripe, units)),
-        4 => (0_usize..20, any::<bool>()).prop_map(|(which, over)| Step::RivalEnds(which, over)),
-        2 => (0_usize..20).prop_map(Step::Blocks),
+        24 => member.prop_map(LaneStep::Submit),
+        8 => (0_u64..250).prop_map(LaneStep::Pass),
+        16 => (0_usize..8, fault()).prop_map(|(which, fault)| LaneStep::Answer(which, fault)),
+        8 => any::<bool>().prop_map(LaneStep::Read),
+        4 => (0..stripes, 0_u64..4).prop_map(|(stripe, units)| LaneStep::Rival(stripe, units)),
+        4 => (0_usize..20, any::<bool>()).prop_map(|(which, over)| LaneStep::RivalEnds(which, over)),
+        2 => (0_usize..20).prop_map(LaneStep::Blocks),
         1 => prop::bool::weighted(0.2).prop_map(|closes| match closes {
-            true => Step::Closes,
-            false => Step::Pass(1),
+            true => LaneStep::Closes,
+            false => LaneStep::Pass(1),
         }),
     ]
 }
 
 /// New calls only, and a store that is late, busy or silent but has stock for all of them.
-fn step_of_a_crowd() -> impl Strategy<Value = Step> {
+fn step_of_a_crowd() -> impl Strategy<Value = LaneStep> {
     let member =
         (1_u32..=4, prop_oneof![1_u64..40, Just(5_000)]).prop_map(|(qty, patience)| Member {
             patience,
             ..Member::patient(qty)
         });
     let fault = prop_oneof![
-        6 => Just(Fault::None),
-        1 => Just(Fault::LostRequest),
-        1 => Just(Fault::LostAnswer),
-        2 => Just(Fault::Conflict),
-        1 => Just(Fault::Throttled),
-        1 => any::<u64>().prop_map(Fault::Meddled),
+        6 => Just(StoreFault::None),
+        1 => Just(StoreFault::LostRequest),
+        1 => Just(StoreFault::LostAnswer),
+        2 => Just(StoreFault::Conflict),
+        1 => Just(StoreFault::Throttled),
+        1 => any::<u64>().prop_map(StoreFault::Meddled),
     ];
     prop_oneof![
-        16 => member.prop_map(Step::Submit),
-        3 => (0_u64..60).prop_map(Step::Pass),
-        8 => (0_usize..8, fault).prop_map(|(which, fault)| Step::Answer(which, fault)),
+        16 => member.prop_map(LaneStep::Submit),
+        3 => (0_u64..60).prop_map(LaneStep::Pass),
+        8 => (0_usize..8, fault).prop_map(|(which, fault)| LaneStep::Answer(which, fault)),
     ]
 }
 
-fn fault() -> impl Strategy<Value = Fault> {
+fn fault() -> impl Strategy<Value = StoreFault> {
     prop_oneof![
-        8 => Just(Fault::None),
-        1 => Just(Fault::LostRequest),
-        1 => Just(Fault::LostAnswer),
-        1 => Just(Fault::Conflict),
-        1 => Just(Fault::Throttled),
-        1 => Just(Fault::Refused),
-        2 => any::<u64>().prop_map(Fault::Meddled),
-        1 => Just(Fault::Unexplained),
-        1 => Just(Fault::Garbled),
+        8 => Just(StoreFault::None),
+        1 => Just(StoreFault::LostRequest),
+        1 => Just(StoreFault::LostAnswer),
+        1 => Just(StoreFault::Conflict),
+        1 => Just(StoreFault::Throttled),
+        1 => Just(StoreFault::Refused),
+        2 => any::<u64>().prop_map(StoreFault::Meddled),
+        1 => Just(StoreFault::Unexplained),
+        1 => Just(StoreFault::Garbled),
     ]
 }
 
@@ -121,17 +121,17 @@ fn late() -> impl Strategy<Value = LateCommit> {
     prop_oneof![2 => Just(LateCommit::Reacquire), 1 => Just(LateCommit::Reject)]
 }
 
-fn run(mut harness: PoolHarness, steps: Vec<Step>) -> Result<(), Violation> {
+fn run(mut harness: PoolHarness, steps: Vec<LaneStep>) -> Result<(), Violation> {
     for step in steps {
         match step {
-            Step::Submit(member) => harness.submit(member)?,
-            Step::Pass(ms) => harness.pass(ms)?,
-            Step::Answer(which, fault) => harness.answer_one(which, fault)?,
-            Step::Read(works) => harness.end_read(works)?,
-            Step::Rival(stripe, units) => harness.rival(stripe, units)?,
-            Step::RivalEnds(which, over) => harness.rival_ends(which, over)?,
-            Step::Blocks(which) => harness.rival_blocks(which),
-            Step::Closes => harness.close(),
+            LaneStep::Submit(member) => harness.submit(member)?,
+            LaneStep::Pass(ms) => harness.pass(ms)?,
+            LaneStep::Answer(which, fault) => harness.answer_one(which, fault)?,
+            LaneStep::Read(works) => harness.end_read(works)?,
+            LaneStep::Rival(stripe, units) => harness.rival(stripe, units)?,
+            LaneStep::RivalEnds(which, over) => harness.rival_ends(which, over)?,
+            LaneStep::Blocks(which) => harness.rival_blocks(which),
+            LaneStep::Closes => harness.close(),
         }
     }
     harness.rest()
@@ -297,18 +297,18 @@ fn a_split_is_not_taken_for_a_slow_queue() {
         for _ in 1..members + early {
             harness.submit(Member::patient(1)).unwrap();
         }
-        harness.answer(Fault::None).unwrap();
+        harness.answer(StoreFault::None).unwrap();
         assert_eq!(harness.members_in_flight(), members);
         for _ in 0..late {
             harness.submit(Member::patient(1)).unwrap();
         }
         while harness.is_waiting(1) {
             harness.pass(50).unwrap();
-            harness.answer(Fault::None).unwrap();
+            harness.answer(StoreFault::None).unwrap();
         }
         for _ in 0..8 {
             harness.pass(50).unwrap();
-            harness.answer(Fault::None).unwrap();
+            harness.answer(StoreFault::None).unwrap();
             for _ in 0..90 {
                 let number = harness.submitted();
                 let member = Member {
@@ -342,18 +342,18 @@ fn returns_to_a_stripe_are_not_taken_for_a_slow_queue() {
     for n in 0..5 {
         harness.submit(member(Verb::Hold, None)).unwrap();
         assert_eq!(harness.lanes_in_flight(), [n % 2]);
-        harness.answer(Fault::None).unwrap();
+        harness.answer(StoreFault::None).unwrap();
     }
     // The last hold goes back to stripe 0, which collides until its lane yields for long.
     harness.submit(member(Verb::Release, Some(0))).unwrap();
     for _ in 0..8 {
         assert_eq!(harness.lanes_in_flight(), [0]);
-        harness.answer(Fault::Conflict).unwrap();
+        harness.answer(StoreFault::Conflict).unwrap();
         while harness.lanes_in_flight().is_empty() {
             harness.pass(1).unwrap();
         }
     }
-    harness.answer(Fault::None).unwrap();
+    harness.answer(StoreFault::None).unwrap();
     for _ in 0..40 {
         harness.submit(Member::patient(1)).unwrap();
     }
@@ -363,7 +363,7 @@ fn returns_to_a_stripe_are_not_taken_for_a_slow_queue() {
         harness.submit(member(Verb::Release, Some(back))).unwrap();
         assert_eq!(harness.lanes_in_flight(), [0, 1]);
         harness.pass(60).unwrap();
-        harness.answer_one(0, Fault::None).unwrap();
+        harness.answer_one(0, StoreFault::None).unwrap();
     }
     let number = harness.submitted();
     let hurried = Member {
@@ -386,7 +386,7 @@ fn entries_that_wait_for_a_read_count_against_the_bound() {
     for _ in 0..3 * limits::LANE_QUEUE_MAX / 2 {
         harness.submit(Member::patient(1)).unwrap();
         // The read hangs, and the stripe reports a shortage for one batch after the other.
-        harness.answer(Fault::None).unwrap();
+        harness.answer(StoreFault::None).unwrap();
     }
     let bound = limits::LANE_QUEUE_MAX + limits::BATCH_ENTRIES_MAX;
     assert!(harness.depth() <= bound, "{} members", harness.depth());
@@ -400,7 +400,7 @@ fn a_retry_is_never_answered_sold_out() {
     for busy in [ActionOutcome::Conflict, ActionOutcome::Throttled] {
         let mut harness = PoolHarness::new(&[1], 0, LateCommit::default());
         harness.submit(Member::patient(1)).unwrap();
-        harness.answer(Fault::None).unwrap();
+        harness.answer(StoreFault::None).unwrap();
         let repeat = harness.submitted();
         let repeated = Member {
             repeated: Some(0),
@@ -408,7 +408,7 @@ fn a_retry_is_never_answered_sold_out() {
         };
         harness.submit(repeated).unwrap();
         harness
-            .answer(Fault::Reasons(vec![None, Some(busy)]))
+            .answer(StoreFault::Reasons(vec![None, Some(busy)]))
             .unwrap();
         harness.rest().unwrap();
         let answer = harness.answer_to(repeat);
@@ -428,7 +428,7 @@ fn expired_callers_take_no_room_in_a_batch() {
         harness.submit(member).unwrap();
     }
     harness.pass(30).unwrap();
-    harness.answer(Fault::None).unwrap();
+    harness.answer(StoreFault::None).unwrap();
     assert_eq!(harness.members_in_flight(), limits::BATCH_ENTRIES_MAX);
     harness.rest().unwrap();
 }
@@ -439,7 +439,7 @@ fn a_busy_lane_requests_a_read_for_short_entries_at_once() {
     let mut harness = PoolHarness::new(&[3, 10], 0, LateCommit::default());
     harness.submit(Member::patient(4)).unwrap();
     harness.submit(Member::patient(1)).unwrap();
-    harness.answer(Fault::None).unwrap();
+    harness.answer(StoreFault::None).unwrap();
     assert!(harness.is_reading(), "the first is short");
     assert_eq!(harness.members_in_flight(), 1, "and the second goes on");
     harness.end_read(true).unwrap();
@@ -460,7 +460,7 @@ fn an_idle_lane_sends_an_arrival_at_once() {
         harness.submit(Member::patient(1)).unwrap();
     }
     assert_eq!(harness.members_in_flight(), 4, "the others wait");
-    harness.answer_one(2, Fault::None).unwrap();
+    harness.answer_one(2, StoreFault::None).unwrap();
     assert_eq!(
         harness.members_in_flight(),
         3 + 10,
@@ -477,13 +477,13 @@ fn callers_are_batched_unless_another_process_writes() {
     for is_contested in [false, true] {
         let mut harness = PoolHarness::pooled(&[100; 8], share, LateCommit::default());
         harness.submit(Member::patient(1)).unwrap();
-        harness.answer(Fault::None).unwrap();
+        harness.answer(StoreFault::None).unwrap();
         for _ in 0..2 {
             harness.submit(Member::patient(1)).unwrap();
             harness.pass(3).unwrap();
         }
         if is_contested {
-            harness.answer(Fault::Conflict).unwrap();
+            harness.answer(StoreFault::Conflict).unwrap();
             harness.pass(3).unwrap();
         }
         let before = harness.members_in_flight();
@@ -509,13 +509,13 @@ fn callers_are_batched_unless_another_process_writes() {
 #[test]
 fn another_lane_takes_what_one_stripe_cannot() {
     let share = StripeShare { first: 0, step: 1 };
-    for (stock, fault) in [([9, 9], Fault::Conflict), ([0, 9], Fault::None)] {
+    for (stock, fault) in [([9, 9], StoreFault::Conflict), ([0, 9], StoreFault::None)] {
         let mut harness = PoolHarness::pooled(&stock, share, LateCommit::default());
         harness.submit(Member::patient(2)).unwrap();
         assert_eq!(harness.lanes_in_flight(), [0]);
         harness.answer(fault).unwrap();
         assert_eq!(harness.lanes_in_flight(), [1]);
-        harness.answer(Fault::None).unwrap();
+        harness.answer(StoreFault::None).unwrap();
         assert!(matches!(harness.answer_to(0), Answer::Confirmed { .. }));
         harness.rest().unwrap();
     }
@@ -533,8 +533,8 @@ fn entries_that_wait_for_a_read_come_before_later_entries() {
     for _ in 0..2 {
         harness.submit(hold(2, 1_000)).unwrap();
     }
-    harness.answer(Fault::None).unwrap();
-    harness.answer(Fault::None).unwrap();
+    harness.answer(StoreFault::None).unwrap();
+    harness.answer(StoreFault::None).unwrap();
     harness.submit(hold(2, 1_000)).unwrap();
     assert!(harness.is_reading(), "there is one unit");
     harness.rival_ends(0, false).unwrap();

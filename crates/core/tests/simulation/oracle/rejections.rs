@@ -21,7 +21,7 @@ const SEAT_MEMORY_AGE: Micros = Micros::from_millis(1_000);
 const LINE_MAX: Micros = Micros::from_millis(250);
 
 /// A rejection with everything that it is checked against.
-struct Case<'a> {
+struct RejectionCase<'a> {
     call: &'a Call,
     reservation: &'a ReservationId,
     takes: bool,
@@ -39,7 +39,7 @@ impl Oracle {
         now: Micros,
         store: &Store,
     ) -> Result<(), Violation> {
-        let case = Case {
+        let case = RejectionCase {
             call,
             reservation,
             takes: matches!(verb, Verb::Hold | Verb::Commit),
@@ -98,7 +98,7 @@ impl Oracle {
         Ok(())
     }
 
-    fn is_sold_out(&self, case: &Case<'_>, remaining: u64) -> bool {
+    fn is_sold_out(&self, case: &RejectionCase<'_>, remaining: u64) -> bool {
         let Selection::Quantity(qty) = case.call.selection else {
             return false;
         };
@@ -115,7 +115,7 @@ impl Oracle {
     /// the call's own copy took it counts.
     fn was_short(
         &self,
-        case: &Case<'_>,
+        case: &RejectionCase<'_>,
         qty: u64,
         took_at: Option<Micros>,
         told: Option<u64>,
@@ -140,7 +140,7 @@ impl Oracle {
     }
 
     /// Whether an expired hold could not take its stock again.
-    fn is_gone(&self, case: &Case<'_>) -> bool {
+    fn is_gone(&self, case: &RejectionCase<'_>) -> bool {
         let Some(record) = case.store.record(case.reservation) else {
             return false;
         };
@@ -155,7 +155,7 @@ impl Oracle {
     }
 }
 
-impl Case<'_> {
+impl RejectionCase<'_> {
     /// Whether the record was in this state, or missing, at some instant since the call.
     fn had(&self, state: Option<ReservationState>) -> bool {
         let from = self.call.arrives;

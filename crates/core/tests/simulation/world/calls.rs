@@ -11,7 +11,7 @@ use super::super::clients::{self, Call, Request};
 use super::super::network::hop;
 use super::super::scenario::pick;
 use super::super::violation::{Violation, ensure};
-use super::{InternalCaller, ShardRef, Step, World};
+use super::{InternalCaller, ShardRef, World, WorldStep};
 
 impl World {
     /// A client's call arrives at some shard of some process.
@@ -80,7 +80,7 @@ impl World {
                     );
                 }
                 let due = self.now.plus(hop(&mut self.network_rng));
-                let settled = Step::ForwardSettled(to, origin, answer, learned);
+                let settled = WorldStep::ForwardSettled(to, origin, answer, learned);
                 self.make(due, settled);
                 Ok(())
             }
@@ -120,7 +120,7 @@ impl World {
             let rng = &mut self.queries_rng;
             let soon = Micros(*pick(rng, &[0, 0, 1, 3_000, 20_000]));
             let asks = clients::availability_query(&call.event, self.now.plus(soon), rng);
-            self.make(asks.arrives, Step::QueryArrives(at, asks));
+            self.make(asks.arrives, WorldStep::QueryArrives(at, asks));
         }
     }
 
@@ -144,7 +144,7 @@ impl World {
     fn follow_ups(&mut self, call: &Call, answer: Option<&Answer>) {
         let rng = &mut self.clients_rng;
         for next in clients::follow_ups(call, answer, self.now, &self.scenario, rng) {
-            self.make(next.arrives, Step::CallArrives(next));
+            self.make(next.arrives, WorldStep::CallArrives(next));
         }
     }
 

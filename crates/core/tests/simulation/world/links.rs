@@ -20,7 +20,7 @@ use rand::Rng;
 use super::super::network::{self, Delivery, hop, latency, occurs};
 use super::super::trace::Words;
 use super::super::violation::Violation;
-use super::{ShardRef, Step, World, origin_of};
+use super::{ShardRef, World, WorldStep, origin_of};
 
 /// The seats that are read later, and the free ones among the others.
 pub(super) type HalfRead = (BTreeSet<SeatId>, Vec<(SeatId, SeatState)>);
@@ -46,7 +46,7 @@ impl World {
             let transaction = Rc::clone(&transaction);
             self.make(
                 at,
-                Step::AtStore {
+                WorldStep::AtStore {
                     from,
                     lane,
                     transaction,
@@ -55,7 +55,10 @@ impl World {
             );
         }
         if let Some(at) = delivery.unknown_at {
-            self.make(at, Step::Settled(from, lane, TransactionOutcome::Unknown));
+            self.make(
+                at,
+                WorldStep::Settled(from, lane, TransactionOutcome::Unknown),
+            );
         }
     }
 
@@ -87,7 +90,7 @@ impl World {
         };
         self.note(format_args!("  {}", Words(&outcome)));
         if let Some(at) = arrival.answered {
-            self.make(at, Step::Settled(from, lane, outcome));
+            self.make(at, WorldStep::Settled(from, lane, outcome));
         }
         Ok(())
     }
@@ -103,10 +106,10 @@ impl World {
             } else {
                 StripesRead::Unavailable
             };
-            self.make(at, Step::Read(from, event, failed));
+            self.make(at, WorldStep::Read(from, event, failed));
         } else {
             let seen = Vec::new();
-            self.make(at, Step::StripeAtStore { from, event, seen });
+            self.make(at, WorldStep::StripeAtStore { from, event, seen });
         }
     }
 
@@ -124,7 +127,7 @@ impl World {
             seen.push(stripes[seen.len()]);
             if seen.len() < stripes.len() {
                 let at = self.now.plus(Micros(rng.random_range(0..2_000)));
-                self.make(at, Step::StripeAtStore { from, event, seen });
+                self.make(at, WorldStep::StripeAtStore { from, event, seen });
                 return;
             }
         }
@@ -134,7 +137,7 @@ impl World {
         } else {
             StripesRead::Found(seen)
         };
-        self.make(at, Step::Read(from, event, read));
+        self.make(at, WorldStep::Read(from, event, read));
     }
 
     pub(super) fn forward(
@@ -152,13 +155,13 @@ impl World {
             let retry_after = Micros(limits::RETRY_AFTER.as_micros() as u64);
             let answer = Answer::Rejected(Rejection::Overloaded { retry_after });
             let origin = origin_of(&operation);
-            self.make(at, Step::ForwardSettled(from, origin, answer, None));
+            self.make(at, WorldStep::ForwardSettled(from, origin, answer, None));
             return;
         }
         let to = ShardRef { shard: to, ..from };
         self.make(
             at,
-            Step::Forwarded {
+            WorldStep::Forwarded {
                 to,
                 from,
                 layout,
@@ -183,13 +186,13 @@ impl World {
         if occurs(faults.inbox_full, &mut self.network_rng) {
             self.report.fault("full inboxes");
             let check_rejection = Err(Rejection::overloaded());
-            self.make(at, Step::QueryReturned(from, call, check_rejection));
+            self.make(at, WorldStep::QueryReturned(from, call, check_rejection));
             return;
         }
         let to = ShardRef { shard: to, ..from };
         self.make(
             at,
-            Step::QueryForwarded {
+            WorldStep::QueryForwarded {
                 to,
                 from,
                 call,
@@ -216,9 +219,9 @@ impl World {
             } else {
                 RecordsRead::Unavailable
             };
-            self.make(at, Step::RecordsReturned(from, lookup, failed));
+            self.make(at, WorldStep::RecordsReturned(from, lookup, failed));
         } else {
-            self.make(at, Step::RecordsAtStore(from, lookup, reservations));
+            self.make(at, WorldStep::RecordsAtStore(from, lookup, reservations));
         }
     }
 
@@ -231,7 +234,7 @@ impl World {
         let records = reservations.iter().map(|id| self.store.read_record(id));
         let read = RecordsRead::Found(records.collect());
         let at = self.now.plus(latency(&mut self.network_rng));
-        self.make(at, Step::RecordsReturned(from, lookup, read));
+        self.make(at, WorldStep::RecordsReturned(from, lookup, read));
     }
 
     pub(super) fn read_seats(&mut self, from: ShardRef, event: EventId) {
@@ -245,10 +248,10 @@ impl World {
             } else {
                 SeatsRead::Unavailable
             };
-            self.make(at, Step::SeatsRead(from, event, failed));
+            self.make(at, WorldStep::SeatsRead(from, event, failed));
         } else {
             let seen = None;
-            self.make(at, Step::SeatsAtStore { from, event, seen });
+            self.make(at, WorldStep::SeatsAtStore { from, event, seen });
         }
     }
 
@@ -268,7 +271,7 @@ impl World {
                     let seen = Some(std::mem::take(seats));
                     let later = Micros(self.network_rng.random_range(0..5_000));
                     let at = self.now.plus(later);
-                    self.make(at, Step::SeatsAtStore { from, event, seen });
+                    self.make(at, WorldStep::SeatsAtStore { from, event, seen });
                     return;
                 }
                 None => {}
@@ -278,7 +281,7 @@ impl World {
             }
         }
         let at = self.now.plus(latency(&mut self.network_rng));
-        self.make(at, Step::SeatsRead(from, event, read));
+        self.make(at, WorldStep::SeatsRead(from, event, read));
     }
 
     pub(super) fn look_for_seats(&mut self, from: ShardRef, event: EventId, unix: UnixMillis) {
@@ -292,12 +295,12 @@ impl World {
             } else {
                 FreeSeatsRead::Unavailable
             };
-            self.make(at, Step::FreeSeatsRead(from, event, failed));
+            self.make(at, WorldStep::FreeSeatsRead(from, event, failed));
         } else {
             let seen = None;
             self.make(
                 at,
-                Step::FreeSeatsAtStore {
+                WorldStep::FreeSeatsAtStore {
                     from,
                     event,
                     unix,
@@ -328,7 +331,7 @@ impl World {
                 let at = self.now.plus(later);
                 self.make(
                     at,
-                    Step::FreeSeatsAtStore {
+                    WorldStep::FreeSeatsAtStore {
                         from,
                         event,
                         unix,
@@ -346,7 +349,7 @@ impl World {
         let at = self.now.plus(latency(&mut self.network_rng));
         self.make(
             at,
-            Step::FreeSeatsRead(from, event, FreeSeatsRead::Found(free)),
+            WorldStep::FreeSeatsRead(from, event, FreeSeatsRead::Found(free)),
         );
     }
 }

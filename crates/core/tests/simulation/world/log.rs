@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::super::clients::{Call, Request};
 use super::super::trace::{Words, expect, ids, verb};
-use super::{ShardRef, Step};
+use super::{ShardRef, WorldStep};
 
 impl Display for ShardRef {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -38,7 +38,7 @@ impl Display for Call {
     }
 }
 
-impl Display for Step {
+impl Display for WorldStep {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::CallArrives(call) => write!(f, "call {call}"),

@@ -42,7 +42,7 @@ use super::model::Store;
 use super::network::{self, hop};
 use super::oracle::{Oracle, unix};
 use super::report::Report;
-use super::scenario::{Scenario, Stock};
+use super::scenario::{Scenario, StockKind};
 use super::trace::Words;
 use super::violation::{Violation, ensure};
 use links::HalfRead;
@@ -62,7 +62,7 @@ pub(crate) struct ShardRef {
 }
 
 #[derive(Debug)]
-enum Step {
+enum WorldStep {
     CallArrives(Call),
     /// A query at one shard.
     QueryArrives(ShardRef, Call),
@@ -160,7 +160,7 @@ pub(crate) struct World {
     scenario: Scenario,
     now: Micros,
     made: u64,
-    agenda: BTreeMap<(Micros, u64), Step>,
+    agenda: BTreeMap<(Micros, u64), WorldStep>,
     /// Reclaimer steps in the agenda.
     reclaims_ahead: usize,
     processes: Vec<Process>,
@@ -186,8 +186,10 @@ impl World {
         let mut store = Store::new(scenario.token_memory);
         for (event, stock) in &scenario.events {
             match stock {
-                Stock::Units(capacities) => store.create(event, capacities),
-                Stock::Seats { keys, seats } => store.create_seated(event, *keys, seats.clone()),
+                StockKind::Units(capacities) => store.create(event, capacities),
+                StockKind::Seats { keys, seats } => {
+                    store.create_seated(event, *keys, seats.clone())
+                }
             }
         }
         let mut world = Self {
@@ -271,15 +273,15 @@ impl World {
 
     fn schedule(&mut self) {
         for call in clients::plan(&self.scenario, &mut self.clients_rng) {
-            self.make(call.arrives, Step::CallArrives(call));
+            self.make(call.arrives, WorldStep::CallArrives(call));
         }
         for call in clients::queries(&self.scenario, &mut self.queries_rng) {
-            self.make(call.arrives, Step::CallArrives(call));
+            self.make(call.arrives, WorldStep::CallArrives(call));
         }
         self.schedule_upkeep();
     }
 
-    fn make(&mut self, at: Micros, step: Step) {
+    fn make(&mut self, at: Micros, step: WorldStep) {
         self.made += 1;
         self.agenda.insert((at.max(self.now), self.made), step);
     }
@@ -304,22 +306,22 @@ impl World {
         Ok(())
     }
 
-    fn run_step(&mut self, step: Step) -> Result<(), Violation> {
+    fn run_step(&mut self, step: WorldStep) -> Result<(), Violation> {
         match step {
-            Step::CallArrives(call) => self.arrives(call),
-            Step::QueryArrives(at, call) if self.lives(at) => self.submit(at, call).map(drop),
-            Step::AtStore {
+            WorldStep::CallArrives(call) => self.arrives(call),
+            WorldStep::QueryArrives(at, call) if self.lives(at) => self.submit(at, call).map(drop),
+            WorldStep::AtStore {
                 from,
                 lane,
                 transaction,
                 arrival,
             } => self.at_store(from, lane, &transaction, &arrival),
-            Step::Settled(at, lane, outcome) => self.settled(at, lane, outcome),
-            Step::StripeAtStore { from, event, seen } => {
+            WorldStep::Settled(at, lane, outcome) => self.settled(at, lane, outcome),
+            WorldStep::StripeAtStore { from, event, seen } => {
                 self.reads_stripe(from, event, seen);
                 Ok(())
             }
-            Step::Read(at, event, read) => {
+            WorldStep::Read(at, event, read) => {
                 let (oracle, store) = (&mut self.oracle, &self.store);
                 oracle.read_ends(at, &event, &read, self.now, store);
                 self.with(at, |shard, now| {
@@ -327,22 +329,22 @@ impl World {
                     shard.engine.handle_stripes_read(&event, &read, now);
                 })
             }
-            Step::RecordsAtStore(from, lookup, reservations) => {
+            WorldStep::RecordsAtStore(from, lookup, reservations) => {
                 self.looks_up(from, lookup, &reservations);
                 Ok(())
             }
-            Step::RecordsReturned(at, lookup, read) => self.with(at, |shard, now| {
+            WorldStep::RecordsReturned(at, lookup, read) => self.with(at, |shard, now| {
                 shard.engine.handle_records_read(lookup, &read, now);
             }),
-            Step::SeatsAtStore { from, event, seen } => {
+            WorldStep::SeatsAtStore { from, event, seen } => {
                 self.reads_seats(from, event, seen);
                 Ok(())
             }
-            Step::SeatsRead(at, event, read) => self.with(at, |shard, now| {
+            WorldStep::SeatsRead(at, event, read) => self.with(at, |shard, now| {
                 shard.reading_seats.remove(&event);
                 shard.engine.handle_seats_read(&event, read, now);
             }),
-            Step::FreeSeatsAtStore {
+            WorldStep::FreeSeatsAtStore {
                 from,
                 event,
                 unix,
@@ -351,11 +353,11 @@ impl World {
                 self.looks_for_seats(from, event, unix, seen);
                 Ok(())
             }
-            Step::FreeSeatsRead(at, event, read) => self.with(at, |shard, now| {
+            WorldStep::FreeSeatsRead(at, event, read) => self.with(at, |shard, now| {
                 shard.looking_for_seats.remove(&event);
                 shard.engine.handle_free_seats_read(&event, read, now);
             }),
-            Step::Wake(at) => {
+            WorldStep::Wake(at) => {
                 let mut is_over = true;
                 self.with(at, |shard, now| {
                     if shard.wake.is_some_and(|due| due <= now.mono) {
@@ -368,12 +370,12 @@ impl World {
                 ensure!(is_over, "a timer that is due again at once");
                 Ok(())
             }
-            Step::Crash(process) => {
+            WorldStep::Crash(process) => {
                 self.crashes(process);
                 Ok(())
             }
-            Step::Reclaim(process) => self.reclaims(process),
-            Step::OverdueFound(at, due) => self.found_due(at, due),
+            WorldStep::Reclaim(process) => self.reclaims(process),
+            WorldStep::OverdueFound(at, due) => self.found_due(at, due),
             other => self.run_step_between(other),
         }
     }
@@ -399,9 +401,9 @@ impl World {
     }
 
     /// Steps between shards, and operator steps.
-    fn run_step_between(&mut self, step: Step) -> Result<(), Violation> {
+    fn run_step_between(&mut self, step: WorldStep) -> Result<(), Violation> {
         match step {
-            Step::Forwarded {
+            WorldStep::Forwarded {
                 to,
                 from,
                 layout,
@@ -414,7 +416,7 @@ impl World {
                     at.handle_forwarded_call(call, operation, layout, hint, now);
                 })
             }
-            Step::ForwardSettled(to, (event, reservation), answer, learned) => {
+            WorldStep::ForwardSettled(to, (event, reservation), answer, learned) => {
                 if let Some(view) = &learned
                     && !matches!(answer, Answer::Rejected(_))
                 {
@@ -426,7 +428,7 @@ impl World {
                     at.handle_forward_outcome(&event, &reservation, answer, learned, now);
                 })
             }
-            Step::QueryForwarded {
+            WorldStep::QueryForwarded {
                 to,
                 from,
                 call,
@@ -440,24 +442,26 @@ impl World {
                     at.handle_forwarded_query(call, &event, layout, query, now);
                 })
             }
-            Step::QueryReturned(to, call, result) if self.lives(to) => self.told(to, call, &result),
-            Step::Invalidate(at, event) => {
+            WorldStep::QueryReturned(to, call, result) if self.lives(to) => {
+                self.told(to, call, &result)
+            }
+            WorldStep::Invalidate(at, event) => {
                 self.oracle.forgets(at, &event);
                 self.with(at, |shard, now| {
                     shard.engine.handle_event_changed(&event, now);
                 })
             }
-            Step::Restock(event, stripe, units) => {
+            WorldStep::Restock(event, stripe, units) => {
                 self.store.restock(&event, stripe, units, self.now);
                 self.report.count("restocks");
                 Ok(())
             }
-            Step::Close(event) => {
+            WorldStep::Close(event) => {
                 self.store.close(&event, self.now);
                 self.report.count("closed events");
                 Ok(())
             }
-            Step::Block(event, seat) => {
+            WorldStep::Block(event, seat) => {
                 self.store.block(&event, &seat, self.now);
                 self.report.count("seats blocked or put back");
                 Ok(())
@@ -501,7 +505,7 @@ impl World {
             && shard.wake.is_none_or(|set| due < set)
         {
             shard.wake = Some(due);
-            self.make(due, Step::Wake(at));
+            self.make(due, WorldStep::Wake(at));
         }
         for effect in effects {
             self.carry_out(at, effect)?;
@@ -523,7 +527,7 @@ impl World {
             Effect::AnswerQuery { call, result } => match self.internal.remove(&call.0) {
                 Some(InternalCaller::Query(to, call)) => {
                     let due = self.now.plus(hop(&mut self.network_rng));
-                    self.make(due, Step::QueryReturned(to, call, result));
+                    self.make(due, WorldStep::QueryReturned(to, call, result));
                     Ok(())
                 }
                 Some(other) => Err(Violation(format!(

@@ -7,9 +7,9 @@ use rand::Rng;
 
 use super::super::network::{latency, occurs};
 use super::super::oracle::unix;
-use super::super::scenario::{Stock, pick};
+use super::super::scenario::{StockKind, pick};
 use super::super::violation::{Violation, ensure};
-use super::{InternalCaller, ShardRef, Step, World};
+use super::{InternalCaller, ShardRef, World, WorldStep};
 
 /// Holds that a reclaimer takes on at a time.
 const DUE_MAX: usize = 100;
@@ -24,13 +24,13 @@ impl World {
         for _ in 0..self.scenario.crashes {
             let at = Micros(self.clients_rng.random_range(0..span));
             let process = self.clients_rng.random_range(0..self.processes.len());
-            self.make(at, Step::Crash(process));
+            self.make(at, WorldStep::Crash(process));
         }
         for process in 0..self.processes.len() {
             let every = self.scenario.reclaim_every.0;
             let at = Micros(self.clients_rng.random_range(0..every));
             self.reclaims_ahead += 1;
-            self.make(at, Step::Reclaim(process));
+            self.make(at, WorldStep::Reclaim(process));
         }
         let operators = self.scenario.operators;
         let most = operators.restocks.max(operators.blocks);
@@ -39,27 +39,27 @@ impl World {
             let (event, stock) = pick(rng, &self.scenario.events);
             let event = event.clone();
             match stock {
-                Stock::Units(stripes) if n < operators.restocks => {
+                StockKind::Units(stripes) if n < operators.restocks => {
                     let stripe = rng.random_range(0..stripes.len()) as u16;
                     let units = rng.random_range(1..=2 * u64::from(self.scenario.qty_max));
-                    let restocks = Step::Restock(event.clone(), stripe, units);
+                    let restocks = WorldStep::Restock(event.clone(), stripe, units);
                     self.acts(span, &event, restocks);
                 }
-                Stock::Seats { seats, .. } if n < operators.blocks => {
+                StockKind::Seats { seats, .. } if n < operators.blocks => {
                     let seat = pick(rng, seats).id.clone();
-                    let blocks = Step::Block(event.clone(), seat);
+                    let blocks = WorldStep::Block(event.clone(), seat);
                     self.acts(span, &event, blocks);
                 }
                 _ => {}
             }
             if n < operators.closes {
-                self.acts(span, &event, Step::Close(event.clone()));
+                self.acts(span, &event, WorldStep::Close(event.clone()));
             }
         }
     }
 
     /// An operator changes an event through one process; the other processes do not know.
-    fn acts(&mut self, span: u64, event: &EventId, step: Step) {
+    fn acts(&mut self, span: u64, event: &EventId, step: WorldStep) {
         let at = Micros(self.clients_rng.random_range(0..span));
         self.make(at, step);
         let process = self.clients_rng.random_range(0..self.processes.len());
@@ -72,7 +72,7 @@ impl World {
                     life,
                 };
                 let soon = at.plus(Micros(500));
-                self.make(soon, Step::Invalidate(at_shard, event.clone()));
+                self.make(soon, WorldStep::Invalidate(at_shard, event.clone()));
             }
         }
     }
@@ -102,7 +102,7 @@ impl World {
                 life: self.processes[process].life,
             };
             let answered = self.now.plus(latency(&mut self.network_rng));
-            self.make(answered, Step::OverdueFound(at, due));
+            self.make(answered, WorldStep::OverdueFound(at, due));
         }
         self.looks_again(process);
         Ok(())
@@ -122,7 +122,7 @@ impl World {
             at = at.max(Micros(ends));
         }
         self.reclaims_ahead += 1;
-        self.make(at, Step::Reclaim(process));
+        self.make(at, WorldStep::Reclaim(process));
     }
 
     pub(super) fn found_due(

@@ -170,7 +170,7 @@ impl PoolHarness {
                 |entry: &Entry| entry.operation.reservation == *reservation && entry.returned;
             ensure!(
                 exists == told || (exists && self.entries.iter().any(came_back)),
-                "{reservation} exists: {exists}, its callers were told so: {told}"
+                "{reservation} exists: {exists}, its callers were answered so: {told}"
             );
         }
         Ok(())

@@ -1,0 +1,101 @@
+//! Rules for the source tree that no compiler checks: file layout, module heads, type names, wording.
+//!
+//! Walls between crates do not belong here: Cargo enforces them. Each rule has a case in its module's
+//! tests that shows that the rule can fail.
+#![allow(clippy::unwrap_used)]
+
+mod layout;
+mod type_names;
+mod wording;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Endings of the files that are checked.
+const CHECKED_ENDINGS: [&str; 9] = [
+    ".rs", ".toml", ".proto", ".md", ".py", ".sh", ".yml", ".yaml", "Makefile",
+];
+
+/// Directories with generated or foreign content.
+const SKIPPED_DIRECTORIES: [&str; 3] = ["target", ".git", "data"];
+
+/// A text file of the repository.
+struct SourceFile {
+    /// Relative to the root, with `/` between its parts.
+    path: String,
+    text: String,
+}
+
+impl SourceFile {
+    fn is_rust(&self) -> bool {
+        self.path.ends_with(".rs")
+    }
+
+    /// `path:line: problem`; lines count from 1.
+    fn problem(&self, line: usize, what: &str) -> String {
+        format!("{}:{line}: {what}", self.path)
+    }
+}
+
+#[cfg(test)]
+fn sample(path: &str, text: &str) -> SourceFile {
+    SourceFile {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    }
+}
+
+fn read_tree() -> Vec<SourceFile> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    collect(root, &mut paths);
+    assert!(paths.len() > 20, "not the repository: {paths:?}");
+    paths
+        .into_iter()
+        .map(|path| SourceFile {
+            text: fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}")),
+            path: path
+                .strip_prefix(root)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned(),
+        })
+        .collect()
+}
+
+fn collect(directory: &Path, paths: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap_or_default();
+        if path.is_dir() {
+            if !SKIPPED_DIRECTORIES.contains(&name) {
+                collect(&path, paths);
+            }
+        } else if CHECKED_ENDINGS.iter().any(|ending| name.ends_with(ending))
+            || path.ends_with(".ci/run")
+        {
+            paths.push(path);
+        }
+    }
+}
+
+fn assert_none(mut problems: Vec<String>) {
+    problems.sort();
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+#[test]
+fn files_are_laid_out_by_the_rules() {
+    assert_none(read_tree().iter().flat_map(layout::problems).collect());
+}
+
+#[test]
+fn type_names_are_unique_nouns() {
+    assert_none(type_names::problems(&read_tree()));
+}
+
+#[test]
+fn wording_is_plain() {
+    assert_none(read_tree().iter().flat_map(wording::problems).collect());
+}

@@ -1,0 +1,141 @@
+//! Wording of comments, texts and scripts: phrases that a newcomer has to read twice. Documents are checked by
+//! `tests/docs/wording.rs`.
+
+use super::SourceFile;
+
+/// Phrases without plain meaning and what to write instead. A phrase matches whole words; one with a capital
+/// letter matches as written, others in any case.
+const BANNED: [(&str, &str); 30] = [
+    ("told", "reported, returned, passed"),
+    ("tells", "reports, shows, returns"),
+    ("stands still", "is stalled"),
+    ("stand still", "be stalled"),
+    ("whoever", "the caller, the process"),
+    ("in vain", "without a result"),
+    ("for want of", "because there is no"),
+    ("well done", "success"),
+    ("is said", "is reported"),
+    ("says so", "reports an error, exits with"),
+    ("so as to", "to"),
+    ("turned away", "rejected"),
+    ("at the door", "at admission"),
+    ("who came", "calls that arrived"),
+    ("who comes", "calls that arrive"),
+    ("who waits", "calls that wait"),
+    ("who asks", "the caller"),
+    ("who would", "calls that would"),
+    ("who takes", "reservations that take"),
+    ("who reads", "the reader"),
+    ("who sells", "the process that sells"),
+    ("the end of a hold", "hold expiry"),
+    ("contract A", "inventory.v1"),
+    ("contract B", "reservation.v1"),
+    ("side thread", "control plane"),
+    ("the house", "the repository, the venue"),
+    ("lets go", "releases, resumes"),
+    ("let go", "released, resumed"),
+    ("put off", "delayed, requeued"),
+    ("of its own accord", "by itself"),
+];
+
+/// Files whose subject is the banned words themselves. `tests/docs/wording.rs` checks documents and command help.
+const EXEMPT: [&str; 2] = ["tests/source_rules/wording.rs", "tests/docs/wording.rs"];
+
+pub(super) fn problems(file: &SourceFile) -> Vec<String> {
+    if EXEMPT.contains(&file.path.as_str()) || file.path.ends_with(".md") {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for (index, line) in file.text.lines().enumerate() {
+        let prose = prose_of(file, line);
+        let lower_case = prose.to_lowercase();
+        for (phrase, instead) in BANNED {
+            let text = match phrase.chars().any(char::is_uppercase) {
+                true => &prose,
+                false => &lower_case,
+            };
+            if contains_words(text, phrase) {
+                found.push(file.problem(index + 1, &format!("\"{phrase}\": write {instead}")));
+            }
+        }
+    }
+    found
+}
+
+/// The part of a line that people read: comments and string literals of code, everything of a document.
+fn prose_of(file: &SourceFile, line: &str) -> String {
+    let is_document = [
+        ".md", ".yml", ".yaml", ".proto", "Makefile", ".sh", ".ci/run",
+    ]
+    .iter()
+    .any(|ending| file.path.ends_with(ending));
+    if is_document {
+        return line.to_owned();
+    }
+    let comment = if file.is_rust() { "//" } else { "#" };
+    if let Some(at) = line
+        .find(comment)
+        .filter(|at| line[..*at].trim().is_empty())
+    {
+        return line[at..].to_owned();
+    }
+    // Every second part between quotes is a literal; a trailing comment counts too.
+    let (code, trailing) = line.split_once(" // ").unwrap_or((line, ""));
+    let mut prose: String = code
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .collect::<Vec<_>>()
+        .join(" ");
+    prose.push(' ');
+    prose.push_str(trailing);
+    // A line inside a long literal starts with neither.
+    if !code.contains('"') && code.trim_end().ends_with('\\') {
+        prose.push_str(code);
+    }
+    prose
+}
+
+/// Whether `phrase` stands in `text` between non-letters.
+fn contains_words(text: &str, phrase: &str) -> bool {
+    let is_boundary = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+    text.match_indices(phrase).any(|(at, _)| {
+        is_boundary(text[..at].chars().next_back())
+            && is_boundary(text[at + phrase.len()..].chars().next())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::problems;
+
+    #[test]
+    fn banned_phrases_are_found_where_people_read() {
+        for (path, text) in [
+            ("Makefile", "# A caller is told the rest.\n"),
+            (
+                "src/a.rs",
+                "//! Head.\nlet text = \"a shard stands still\";\n",
+            ),
+            ("src/a.rs", "/// What contract A promises.\n"),
+            ("src/a.rs", "let a = 1; // told before\n"),
+            ("deploy/a.yaml", "# Whoever asks.\n"),
+        ] {
+            let found = problems(&sample(path, text));
+            assert_eq!(found.len(), 1, "{path} {text:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn identifiers_and_parts_of_words_are_not_prose() {
+        for (path, text) in [
+            ("src/a.rs", "let told = untold(told_by);\n"),
+            ("src/a.rs", "// Untold riches.\n"),
+            ("a.proto", "// A contract a client compiles against.\n"),
+        ] {
+            let found = problems(&sample(path, text));
+            assert_eq!(found, Vec::<String>::new(), "{text:?}");
+        }
+    }
+}
