@@ -92,7 +92,9 @@ fn files_are_laid_out_by_the_rules() {
 
 #[test]
 fn type_names_are_unique_nouns() {
-    assert_none(type_names::problems(&read_tree()));
+    let files = read_tree();
+    assert_none(type_names::problems(&files));
+    assert_none(type_names::stale_exceptions(&files));
 }
 
 #[test]

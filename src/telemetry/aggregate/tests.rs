@@ -285,7 +285,7 @@ fn everything_recorded() -> (MetricsAggregate, ServerMetrics) {
     recorder.written(&event, 3);
     let mut aggregate = MetricsAggregate::new(1, build());
     aggregate.absorb(NOW, recorder.take(gauges));
-    assert_eq!(aggregate.stale_events(NOW), [event.clone()]);
+    assert_eq!(aggregate.stale_events(NOW), std::slice::from_ref(&event));
     aggregate.set_event_status(&event, EventStatus::default());
     let server = ServerMetrics {
         heartbeats: vec![HeartbeatMetrics::default()],

@@ -158,19 +158,19 @@ impl PoolHarness {
             Answer::Rejected(refusal) => tells_of_record(refusal),
             _ => true,
         };
-        let mut told: BTreeMap<&ReservationId, bool> = BTreeMap::new();
+        let mut answered: BTreeMap<&ReservationId, bool> = BTreeMap::new();
         for entry in &self.entries {
-            let told = told.entry(&entry.operation.reservation).or_default();
+            let answered = answered.entry(&entry.operation.reservation).or_default();
             // An entry that came back for its record got the answer from it.
-            *told |= entry.answer.as_ref().is_some_and(tells);
+            *answered |= entry.answer.as_ref().is_some_and(tells);
         }
-        for (reservation, told) in told {
+        for (reservation, answered) in answered {
             let exists = self.store.record(reservation).is_some();
             let came_back =
                 |entry: &Entry| entry.operation.reservation == *reservation && entry.returned;
             ensure!(
-                exists == told || (exists && self.entries.iter().any(came_back)),
-                "{reservation} exists: {exists}, its callers were answered so: {told}"
+                exists == answered || (exists && self.entries.iter().any(came_back)),
+                "{reservation} exists: {exists}, its callers were answered so: {answered}"
             );
         }
         Ok(())
