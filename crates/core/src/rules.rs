@@ -11,6 +11,8 @@ use super::time::UnixMillis;
 use super::transaction::{ExpiryCondition, RecordView, RecordWrite, ReservationState};
 use crate::fault::{self, Fault};
 
+pub use super::transaction::{StockChange, stock_change};
+
 /// Policy for the commit of an expired hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum LateCommit {
@@ -19,31 +21,6 @@ pub enum LateCommit {
     Reacquire,
     /// Rejected.
     Reject,
-}
-
-/// Change of units and seats when a record moves from one state to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum StockChange {
-    /// From the stock to the reservation.
-    Reserve,
-    /// The stock stays with the reservation; seats change from HOLD to SOLD.
-    Keep,
-    /// From the reservation back to the stock.
-    Return,
-    /// No stock is involved.
-    None,
-}
-
-/// See [`StockChange`].
-pub fn stock_change(from: Option<ReservationState>, to: ReservationState) -> StockChange {
-    use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
-    match (from, to) {
-        (Some(Expired), Confirmed) if fault::planted(Fault::ExpiredKeepsStock) => StockChange::Keep,
-        (None | Some(Expired), Held | Confirmed) => StockChange::Reserve,
-        (Some(Held), Confirmed) => StockChange::Keep,
-        (Some(Held), Released | Expired) | (Some(Confirmed), Refunded) => StockChange::Return,
-        _ => StockChange::None,
-    }
 }
 
 /// A state transition of a reservation.

@@ -3,6 +3,7 @@
 //! Plain data in both directions. `inventory_store` encodes a [`Transaction`] as `TransactWriteItems` and decodes the
 //! answer to a [`TransactionOutcome`]; the simulation applies transactions to a map.
 
+use super::fault::{self, Fault};
 use smallvec::SmallVec;
 
 use super::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
@@ -27,6 +28,31 @@ pub enum ReservationState {
     Expired,
     /// Was confirmed and refunded by an operator.
     Refunded,
+}
+
+/// Change of units and seats when a record moves from one state to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StockChange {
+    /// From the stock to the reservation.
+    Reserve,
+    /// The stock stays with the reservation; seats change from HOLD to SOLD.
+    Keep,
+    /// From the reservation back to the stock.
+    Return,
+    /// No stock is involved.
+    None,
+}
+
+/// The stock change of a transition; `from` is `None` if there is no record.
+pub fn stock_change(from: Option<ReservationState>, to: ReservationState) -> StockChange {
+    use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
+    match (from, to) {
+        (Some(Expired), Confirmed) if fault::planted(Fault::ExpiredKeepsStock) => StockChange::Keep,
+        (None | Some(Expired), Held | Confirmed) => StockChange::Reserve,
+        (Some(Held), Confirmed) => StockChange::Keep,
+        (Some(Held), Released | Expired) | (Some(Confirmed), Refunded) => StockChange::Return,
+        _ => StockChange::None,
+    }
 }
 
 /// Units reserved on one stripe.
@@ -63,7 +89,7 @@ pub enum ExpiryCondition {
 }
 
 /// The part of a transaction that belongs to one reservation: the transition of its record, with its units and
-/// seats. [`super::rules::stock_change`] derives which of them move.
+/// seats. [`stock_change`] derives which of them move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordWrite {
     pub reservation: ReservationId,
@@ -110,8 +136,8 @@ impl Transaction {
 impl RecordWrite {
     /// The seats that the write changes: all seats of the record, none for a tombstone.
     pub fn seats_moved(&self) -> &[super::ids::SeatId] {
-        match super::rules::stock_change(self.from, self.to) {
-            super::rules::StockChange::None => &[],
+        match stock_change(self.from, self.to) {
+            StockChange::None => &[],
             _ => self.seats.as_deref().unwrap_or_default(),
         }
     }

@@ -2,12 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::event_records::{AuditRecord, EventRecords, StoredItem, StripeAmounts, StripeReads};
+use super::event_records::{
+    AuditRecord, EventRecords, RecordLookup, SeatClaim, StoredItem, StripeAmounts, StripeReads,
+};
 use super::report::{
     AuditReport, Breach, BreachKind, BreachSubject, OverdueHolds, ReservationCounts, SeatCounts,
     StripeBalance,
 };
-use super::seats::{self, RecordLookup, SeatClaim, SuspectOutcome, SuspectSeat};
+use super::seats::{self, SuspectOutcome, SuspectSeat};
 use crate::ids::{OrderId, ReservationId, SeatId};
 use crate::limits;
 use crate::seats::SeatState;

@@ -29,8 +29,8 @@ mod seats;
 mod tests;
 
 pub use event_records::{
-    AuditRecord, AuditSeat, EventRecords, MisplacedSeat, StoredItem, StripeAmounts, StripeReads,
-    UnreadableItem,
+    AuditRecord, AuditSeat, EventRecords, MisplacedSeat, RecordLookup, SeatClaim, StoredItem,
+    StripeAmounts, StripeReads, UnreadableItem,
 };
 pub use judge::{Judgement, judge};
 pub use repair_plan::{EventChanged, Repair, RepairPlan, UnrepairedBreach, plan};
@@ -38,7 +38,4 @@ pub use report::{
     AuditReport, AuditVerdict, Breach, BreachKind, BreachSubject, OverdueHolds, ReservationCounts,
     SeatCounts, StripeBalance,
 };
-pub use seats::{
-    InstantSnapshot, RecordLookup, SeatClaim, SuspectCheck, SuspectOutcome, SuspectSeat, holder,
-    look,
-};
+pub use seats::{InstantSnapshot, SuspectCheck, SuspectOutcome, SuspectSeat, holder, look};

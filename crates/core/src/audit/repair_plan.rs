@@ -5,8 +5,9 @@
 
 use std::fmt;
 
+use super::event_records::{RecordLookup, SeatClaim};
 use super::report::{AuditReport, Breach, BreachKind, BreachSubject, StripeBalance, shown};
-use super::seats::{RecordLookup, SeatClaim};
+
 use crate::ids::SeatId;
 use crate::seats::SeatState;
 use crate::transaction::ReservationState;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::seats::{RecordLookup, SeatClaim};
+use super::event_records::{RecordLookup, SeatClaim};
 use crate::ids::{EventId, OrderId, ReservationId, SeatId};
 use crate::seats::SeatState;
 use crate::time::UnixMillis;

@@ -2,60 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::event_records::{AuditRecord, StoredItem};
+use super::event_records::{AuditRecord, RecordLookup, SeatClaim, StoredItem};
 use super::report::BreachKind;
 use crate::ids::{ReservationId, SeatId};
 use crate::seats::SeatState;
-use crate::time::UnixMillis;
-use crate::transaction::ReservationState;
-
-/// The state that a live record requires of a seat.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeatClaim {
-    pub reservation: ReservationId,
-    /// CONFIRMED, so the seat must be SOLD; otherwise HELD, so it must be in HOLD.
-    pub confirmed: bool,
-    /// Hold expiry; a damaged record may have none.
-    pub until: Option<UnixMillis>,
-}
-
-impl SeatClaim {
-    pub(super) fn of(record: &AuditRecord) -> Self {
-        Self {
-            reservation: record.reservation.clone(),
-            confirmed: record.state == ReservationState::Confirmed,
-            until: record.expires_at,
-        }
-    }
-
-    /// Whether `seat` is in the state that the record requires.
-    fn agrees(&self, seat: &SeatState) -> bool {
-        match seat {
-            SeatState::Sold { reservation } => self.confirmed && *reservation == self.reservation,
-            SeatState::Hold { reservation, until } => {
-                !self.confirmed
-                    && *reservation == self.reservation
-                    && self.until.is_none_or(|mine| mine == *until)
-            }
-            SeatState::Available | SeatState::Blocked => false,
-        }
-    }
-}
-
-/// Result of looking up the record that a seat's item names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecordLookup {
-    /// The record does not exist.
-    NoRecord,
-    /// The record has ended, in this state.
-    Ended(ReservationState),
-    /// Missing or ended: ended records are not kept.
-    NotLive,
-    /// The record is live and does not name the seat.
-    Elsewhere(ReservationState),
-    /// The record cannot be understood and may be live.
-    Unreadable,
-}
 
 /// The reservation that a seat's item names.
 pub fn holder(seat: &SeatState) -> Option<&ReservationId> {

@@ -10,8 +10,7 @@
 use crate::fault::{self, Fault};
 use std::collections::VecDeque;
 
-use super::pool::PoolKind;
-use super::pool_state::{PoolState, bit};
+use super::pool_state::{PoolKind, PoolState, bit};
 use super::queue::Queue;
 use super::{BatchEntry, OperationMetadata, action_budget, drawn_from};
 use crate::ids::{EventId, Fingerprint, ReservationId};

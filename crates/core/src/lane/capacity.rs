@@ -1,13 +1,19 @@
 //! Remaining capacity of the stripes of a cancelled transaction, and which of its entries fit.
 
 use super::batch_entry::BatchEntry;
-use super::outcome::BackoffCause;
 use super::pool_state::PoolState;
 use super::{PoolContext, PoolOutput};
 use crate::answer::Rejection;
 use crate::rules::StockChange;
 use crate::time::Micros;
 use crate::transaction::{ActionOutcome, StripeUpdate, StripeView};
+
+/// Why a lane backs off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BackoffCause {
+    Conflict,
+    Throttled,
+}
 
 /// What the action of a retried entry showed about its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use crate::fault::{self, Fault};
 use std::rc::Rc;
 
 use super::batch_entry::BatchEntry;
-use super::capacity::{self, RecordStatus};
+use super::capacity::{self, BackoffCause, RecordStatus};
 use super::pool_state::{PoolState, bit};
 use super::{
     Completion, InFlightTransaction, Lane, PoolContext, PoolOutput, Redecision, RedecisionCause,
@@ -16,13 +16,6 @@ use crate::operation::Verb;
 use crate::rules::{self, Decision, StockChange};
 use crate::time::Now;
 use crate::transaction::{ActionOutcome, RecordView, RecordWrite, Transaction, TransactionOutcome};
-
-/// Why a lane backs off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BackoffCause {
-    Conflict,
-    Throttled,
-}
 
 /// What becomes of an entry of a cancelled transaction, by its own record and seats.
 enum OutcomeAction {

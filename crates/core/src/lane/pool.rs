@@ -9,33 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Lane;
 use super::batch_entry::{BatchEntry, WriteIntent};
 use super::output::PoolContext;
-use super::pool_state::{PoolState, SoldOutHint, bit};
+use super::pool_state::{LaneSettings, PoolKey, PoolKind, PoolState, SoldOutHint, bit};
 use crate::answer::Rejection;
-use crate::ids::EventId;
 use crate::limits;
 use crate::operation::Operation;
-use crate::rules::{LateCommit, StockChange};
+use crate::rules::StockChange;
 use crate::time::Micros;
 use crate::transaction::{EventLayout, TransactionOutcome};
-
-/// What the lanes of a pool write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PoolKind {
-    /// Units: one lane per stripe.
-    Stripes,
-    /// Records that touch no stripe. Several lanes work in parallel.
-    Unstriped,
-    /// Many expiries: the units of one transaction go to one release record, and this stripe is written
-    /// only for that. See [`super::batch`].
-    ExpiryBatch(u16),
-}
-
-/// Key of a pool.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PoolKey {
-    pub event: EventId,
-    pub kind: PoolKind,
-}
 
 /// The stripes of an event that a shard sells from: `first`, and then every `step`-th.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,15 +23,6 @@ pub struct StripeShare {
     pub first: u16,
     /// At least 1.
     pub step: u16,
-}
-
-/// Settings that lanes need.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LaneSettings {
-    pub late_commit: LateCommit,
-    /// How long after its start one strong read of all stripes may be reused to reject calls that arrive
-    /// later; zero: never.
-    pub sold_out_latch: Micros,
 }
 
 /// Where the front of the queue goes.

@@ -5,12 +5,40 @@ use std::collections::BTreeMap;
 
 use super::batch_entry::BatchEntry;
 use super::latency::LatencyEstimator;
-use super::pool::{LaneSettings, PoolKey, PoolKind};
 use super::queue::Queue;
+use crate::ids::EventId;
 use crate::limits;
 use crate::rules::{LateCommit, StockChange};
 use crate::time::Micros;
 use crate::transaction::EventLayout;
+
+/// What the lanes of a pool write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PoolKind {
+    /// Units: one lane per stripe.
+    Stripes,
+    /// Records that touch no stripe. Several lanes work in parallel.
+    Unstriped,
+    /// Many expiries: the units of one transaction go to one release record, and this stripe is written
+    /// only for that. See [`super::batch`].
+    ExpiryBatch(u16),
+}
+
+/// Key of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolKey {
+    pub event: EventId,
+    pub kind: PoolKind,
+}
+
+/// Settings that lanes need.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LaneSettings {
+    pub late_commit: LateCommit,
+    /// How long after its start one strong read of all stripes may be reused to reject calls that arrive
+    /// later; zero: never.
+    pub sold_out_latch: Micros,
+}
 
 /// Remaining units of a stripe that no entry here has been given.
 #[derive(Clone, Copy, Debug)]
