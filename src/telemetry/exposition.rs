@@ -8,7 +8,7 @@ use prometheus::proto::{
 };
 use tonic::Code;
 
-use super::metrics::{LatencyHistogram, Series};
+use super::series::{LatencyHistogram, Series};
 use inventory_core::counters::TIME_BOUNDS_US;
 use inventory_core::spread::Spread;
 use inventory_core::time::Micros;

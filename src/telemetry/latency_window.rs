@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::metrics::{IntervalMetrics, LatencyHistogram, Series};
+use super::metrics::IntervalMetrics;
+use super::series::{LatencyHistogram, Series};
 use crate::limits;
 
 /// A sliding window of latencies by method. Times are relative to any fixed instant.

@@ -15,6 +15,7 @@ pub mod log;
 mod metrics;
 pub(crate) mod process;
 pub mod recorder;
+mod series;
 pub mod trace;
 
 pub(crate) use exposition::code_name;

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use super::metrics::{CODES, IntervalMetrics, LabelledCounters, Series};
+use super::metrics::{CODES, IntervalMetrics, LabelledCounters};
+use super::series::Series;
 use crate::limits;
 use inventory_core::counters::Counters;
 use inventory_core::ids::EventId;
