@@ -198,7 +198,7 @@ pub const RATE_AGE_MAX: Duration = Duration::from_secs(1);
 pub const SHORT_QUEUE_DURATION: Duration = Duration::from_millis(200);
 
 /// A rejected call with a deadline shorter than this does not start short-queue mode: most calls have
-/// [`CALL_TIMEOUT_DEFAULT`], and the queue is not too long for them.
+/// the default deadline, and the queue is not too long for them.
 pub const USUAL_DEADLINE_MIN: Duration = Duration::from_millis(100);
 
 /// Lower bound of the retry delay sent to clients when a queue is full or the store is busy.

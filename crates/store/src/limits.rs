@@ -69,7 +69,7 @@ pub const STORE_ADMIN_TRIES_MAX: u32 = 5;
 
 /// How long a write of many items off the request path is tried again while the store throttles it:
 /// an import brings seats faster than their partitions take them, and waits for them instead of
-/// failing. Shorter than [`ADMIN_CALL_TIMEOUT`].
+/// failing. Shorter than the time limit of an admin call.
 pub const STORE_TOGETHER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Rounds of one BatchGetItem: what is still unprocessed after them counts as throttled.
