@@ -7,7 +7,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from reservation.v1 import inventory_pb2 as pb
 from fixture import TOTAL, Stock, fresh
-from transitions import SHORT_HOLD_SECONDS, moment
+from transitions import SHORT_HOLD_SECONDS, short_hold
 
 KINDS = ("quantity", "seated")
 
