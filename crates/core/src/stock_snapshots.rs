@@ -50,7 +50,7 @@ pub(super) fn add_deltas(deltas: &mut PendingDeltas, written: &[StripeUpdate]) {
     }
 }
 
-/// The deltas of a record of which it is not known whether it was written just now.
+/// The deltas of a record that may or may not have been written just now.
 pub(super) fn deltas_of(record: &RecordView) -> PendingDeltas {
     let takes = matches!(
         record.state,

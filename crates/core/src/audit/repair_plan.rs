@@ -112,7 +112,7 @@ pub fn plan(report: &AuditReport) -> Result<RepairPlan, EventChanged> {
     Ok(plan)
 }
 
-/// Whether this breach makes it unknown how many units the records hold of which stripe.
+/// Whether this breach leaves the units that records hold per stripe unknown.
 fn hides_claims(breach: &Breach) -> bool {
     match (&breach.subject, &breach.fault) {
         (BreachSubject::Reservation(_), BreachKind::Unreadable(_)) => true,

@@ -15,7 +15,7 @@ use lru::LruCache;
 use crate::ids::EventId;
 use crate::limits;
 
-/// See the module's head. Contains only events of which a commit met a hold, most recent first.
+/// Predicts whether a commit confirms a hold. Contains only events with such a commit, most recent first.
 pub(super) struct HoldPredictor {
     scores: LruCache<EventId, u8, foldhash::fast::RandomState>,
 }

@@ -23,7 +23,7 @@
 //! No input calls another, and no step calls itself. What follows from a completion (waiters, blocked
 //! operations, redecisions) is pushed on a stack of [`Step`]s, which `run` works off before the input
 //! returns; a stack, so that the consequences of a step precede what waited behind it. Every step
-//! belongs to a call in flight, of which there are at most
+//! belongs to a call in flight, bounded by
 //! [`limits::OPERATIONS_IN_FLIGHT_MAX`], or to a batch that is being completed. An operation is decided
 //! at most [`limits::ATTEMPTS_PER_OPERATION_MAX`] times, so `run` ends.
 //!

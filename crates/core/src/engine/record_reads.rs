@@ -1,7 +1,7 @@
 //! Records that must be read before an operation can be decided: collected, and read in batches.
 //!
 //! At most [`limits::RECORD_READS_IN_FLIGHT_MAX`] reads are in flight; what comes meanwhile shares the
-//! next one. Bounded by the operations in flight, each of which waits once.
+//! next one. Bounded by the operations in flight, because an operation waits once.
 
 use std::collections::HashMap;
 

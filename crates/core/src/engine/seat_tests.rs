@@ -68,7 +68,7 @@ impl Stage {
         stage
     }
 
-    /// Somebody wants a seat, whichever, by a reservation of which nothing is known.
+    /// A call for any one seat, by a reservation without a cached record.
     fn choose(&mut self, ms: u64) {
         self.choose_in(None, ms);
     }

@@ -18,7 +18,7 @@ use crate::limits;
 use inventory_core::time::Micros;
 use inventory_runtime::clock;
 
-/// At most [`limits::STORE_CONNECTIONS_MAX`] open connections, of which at most
+/// At most [`limits::STORE_CONNECTIONS_MAX`] open connections; at most
 /// [`limits::STORE_IDLE_CONNECTIONS_MAX`] stay idle.
 pub(super) struct ConnectionPool {
     dialer: Dialer,
@@ -53,7 +53,7 @@ impl ConnectionPool {
     /// Sends `request` and reads the whole answer.
     ///
     /// The peer may have closed an idle connection: a request that was not sent is retried on another
-    /// connection, finally on a new one. A request of which any byte was sent is never retried here; its outcome
+    /// connection, finally on a new one. A request that was sent in part is never retried here; its outcome
     /// is unknown and the caller decides.
     pub(super) async fn send(
         self: Rc<Self>,
