@@ -72,14 +72,8 @@ fn assert_allocations(what: &str, most: f64, act: impl FnOnce()) {
     act();
     let each = (ALLOCATIONS.get() - before) as f64 / REQUESTS as f64;
     // Not captured: the value is part of every run's output.
-    let _ = writeln!(
-        std::io::stderr(),
-        "allocations: {what}: {each:.2} a request, at most {most}"
-    );
-    assert!(
-        each <= most,
-        "{what}: {each:.2} allocations a request, want {most} or less"
-    );
+    let _ = writeln!(std::io::stderr(), "allocations: {what}: {each:.2} a request, at most {most}");
+    assert!(each <= most, "{what}: {each:.2} allocations a request, want {most} or less");
     assert!(
         each > most - 1.0,
         "{what}: {each:.2} allocations a request; lower the bound of {most}"
@@ -94,10 +88,7 @@ fn direct_commit_in_a_full_batch() {
         shard.commit_all(&bodies);
     });
     let counters = shard.counters();
-    assert!(
-        counters.entries / counters.transactions > 90,
-        "{counters:?}"
-    );
+    assert!(counters.entries / counters.transactions > 90, "{counters:?}");
 }
 
 #[test]

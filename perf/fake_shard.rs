@@ -74,10 +74,7 @@ impl FakeShard {
         let Answer::Confirmed { order, .. } = answer else {
             panic!("{answer:?}");
         };
-        self.reply(&CommitRes {
-            order_id: order.to_text(),
-            status: "CONFIRMED".to_owned(),
-        });
+        self.reply(&CommitRes { order_id: order.to_text(), status: "CONFIRMED".to_owned() });
     }
 
     /// A commit from its bytes; the answer if it is cached.
@@ -170,16 +167,11 @@ impl FakeShard {
             let event = violations.event(request.event_id).unwrap();
             let qty = request.qty as u32;
             let question = Query::Availability { qty, section: None };
-            let found = self
-                .engine
-                .cached_query_result(&event, &question, Micros(now));
+            let found = self.engine.cached_query_result(&event, &question, Micros(now));
             let Some(QueryResult::Units { available, .. }) = found else {
                 panic!("{found:?} at {now}");
             };
-            self.reply(&CheckRes {
-                available,
-                unavailable_seats: Vec::new(),
-            });
+            self.reply(&CheckRes { available, unavailable_seats: Vec::new() });
             let mut reads = false;
             while self.engine.poll_effect().is_some() {
                 reads = true;
@@ -199,10 +191,7 @@ impl FakeShard {
 const CACHED_ANSWERS_MAX: usize = 100_000;
 
 fn at(mono: u64) -> Now {
-    Now {
-        mono: Micros(mono),
-        unix: UnixMillis(1_760_000_000_000),
-    }
+    Now { mono: Micros(mono), unix: UnixMillis(1_760_000_000_000) }
 }
 
 /// The bodies of `count` commits.
@@ -220,11 +209,5 @@ pub(crate) fn commits(count: u64) -> Vec<Bytes> {
 
 /// The body of a check.
 pub(crate) fn check() -> Bytes {
-    CheckReq {
-        event_id: EVENT.to_owned(),
-        qty: 2,
-        seat_ids: Vec::new(),
-    }
-    .encode_to_vec()
-    .into()
+    CheckReq { event_id: EVENT.to_owned(), qty: 2, seat_ids: Vec::new() }.encode_to_vec().into()
 }

@@ -5,10 +5,7 @@ use std::process::ExitCode;
 use inventory_api::cli;
 
 // Planted faults belong into the mutation run of the tests and into no server.
-const _: () = assert!(
-    !inventory_core::fault::CAN_PLANT,
-    "built with planted faults"
-);
+const _: () = assert!(!inventory_core::fault::CAN_PLANT, "built with planted faults");
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

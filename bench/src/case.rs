@@ -124,10 +124,7 @@ async fn verify(
             .output()
             .await?;
         let text = String::from_utf8_lossy(&output.stdout);
-        println!(
-            "verify {event}: {}",
-            text.lines().last().unwrap_or_default()
-        );
+        println!("verify {event}: {}", text.lines().last().unwrap_or_default());
         if !output.status.success() {
             return Err(format!("verify {event}: {}\n{text}", output.status).into());
         }
@@ -148,9 +145,7 @@ async fn get_json(address: &str, path: &str) -> Result<Value, BenchError> {
     };
     let response = timeout(limits::MODEL_REQUEST_MAX, exchange).await??;
     let response = String::from_utf8(response)?;
-    let (head, body) = response
-        .split_once("\r\n\r\n")
-        .ok_or("not an HTTP response")?;
+    let (head, body) = response.split_once("\r\n\r\n").ok_or("not an HTTP response")?;
     if !head.starts_with("HTTP/1.1 200") {
         return Err(format!("{path}: {}", head.lines().next().unwrap_or_default()).into());
     }

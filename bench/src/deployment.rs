@@ -42,11 +42,7 @@ impl CpuLayout {
             [one] => (*first, vec![*one]),
             [model, servers @ ..] => (*model, servers.to_vec()),
         };
-        Ok(Self {
-            generator: *first,
-            model,
-            servers,
-        })
+        Ok(Self { generator: *first, model, servers })
     }
 }
 
@@ -54,11 +50,7 @@ impl CpuLayout {
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     /// Processes of inventory-api with so many shards each.
-    Server {
-        processes: usize,
-        shards: usize,
-        settings: Vec<(&'static str, String)>,
-    },
+    Server { processes: usize, shards: usize, settings: Vec<(&'static str, String)> },
     /// The baseline service: one transaction per commit.
     Baseline,
 }
@@ -102,11 +94,7 @@ impl Deployment {
         let mut admin_ports = Vec::new();
         let mut admin_server = None;
         match target {
-            Target::Server {
-                processes,
-                shards,
-                settings,
-            } => {
+            Target::Server { processes, shards, settings } => {
                 for n in 0..*processes {
                     let cpu = (*shards == 1).then(|| cpus.servers[n % cpus.servers.len()]);
                     let mut variables = aws.to_vec();
@@ -132,12 +120,7 @@ impl Deployment {
             }
         }
         let port = admin_ports.first().ok_or("a case without a server")?;
-        Ok(Self {
-            servers,
-            admin: format!("127.0.0.1:{port}"),
-            model,
-            _admin_server: admin_server,
-        })
+        Ok(Self { servers, admin: format!("127.0.0.1:{port}"), model, _admin_server: admin_server })
     }
 
     /// Addresses of the servers, comma-separated.

@@ -66,9 +66,7 @@ pub(crate) async fn run(args: &ExpiryArgs) -> Result<BenchVerdict, BenchError> {
     let variables = [("ADMIN_PORT", &*port), ("DDB_TIMEOUT", "5s")];
     let arguments = ["dev", "--memory"];
     let server = ServerProcess::start("server", &args.server, arguments, None, &variables).await?;
-    let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?
-        .connect()
-        .await?;
+    let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?.connect().await?;
     let mut admin = InventoryAdminClient::new(channel);
     let total = i64::from(args.holds) + i64::from(args.rate) * 600;
     admin
@@ -88,7 +86,7 @@ pub(crate) async fn run(args: &ExpiryArgs) -> Result<BenchVerdict, BenchError> {
     let until_expiry = expiry.duration_since(SystemTime::now()).unwrap_or_default();
     let Some(wait) = until_expiry.checked_sub(calm) else {
         return Err(
-            format!("placing the holds took {placed:.1?}: raise --lead or lower --holds").into(),
+            format!("placing the holds took {placed:.1?}: raise --lead or lower --holds").into()
         );
     };
     tokio::time::sleep(wait).await;
@@ -109,14 +107,8 @@ pub(crate) async fn run(args: &ExpiryArgs) -> Result<BenchVerdict, BenchError> {
     let sold = i64::try_from(commits.events.first().map_or(0, |event| event.taken))?;
     let remaining = settled_stock(&mut admin, total - sold).await?;
 
-    println!(
-        "{} holds on {} stripe(s), placed in {placed:.1?}",
-        args.holds, args.stripes
-    );
-    println!(
-        "all returned {:.1} s after their expiry\n",
-        returned.as_secs_f64()
-    );
+    println!("{} holds on {} stripe(s), placed in {placed:.1?}", args.holds, args.stripes);
+    println!("all returned {:.1} s after their expiry\n", returned.as_secs_f64());
     let names = ["before the expiry", "during the return"];
     let rows: Vec<_> = names
         .into_iter()
@@ -134,14 +126,7 @@ pub(crate) async fn run(args: &ExpiryArgs) -> Result<BenchVerdict, BenchError> {
 }
 
 fn row(name: &str, latencies: &LatencySummary) -> Vec<String> {
-    let LatencySummary {
-        count,
-        p50,
-        p95,
-        p99,
-        max,
-        ..
-    } = latencies;
+    let LatencySummary { count, p50, p95, p99, max, .. } = latencies;
     let mut row = vec![name.to_owned(), count.to_string()];
     row.extend([p50, p95, p99, max].map(|ms| report::number(*ms, 1)));
     row
@@ -186,10 +171,8 @@ async fn place_holds(
         true => Ok(()),
         false => {
             let lead = args.lead;
-            Err(
-                format!("{placed} of {holds} holds were placed within {lead} s: raise --lead")
-                    .into(),
-            )
+            Err(format!("{placed} of {holds} holds were placed within {lead} s: raise --lead")
+                .into())
         }
     }
 }
@@ -213,10 +196,7 @@ fn require_success(report: &RunReport, call: &str) -> Result<(), BenchError> {
     if let Some(violation) = report.promises.quoted.first() {
         return Err(violation.clone().into());
     }
-    let failed = report
-        .methods
-        .iter()
-        .find(|method| method.ok < method.calls);
+    let failed = report.methods.iter().find(|method| method.ok < method.calls);
     match failed {
         Some(method) => Err(format!("{call} calls failed: {:?}", method.outcomes).into()),
         None => Ok(()),
@@ -288,10 +268,7 @@ mod tests {
                 lead: 1,
                 connections,
             };
-            assert_eq!(
-                commit_scenario(&args).unwrap().measured().segments().len(),
-                2
-            );
+            assert_eq!(commit_scenario(&args).unwrap().measured().segments().len(), 2);
         }
     }
 }

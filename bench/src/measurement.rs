@@ -119,13 +119,7 @@ impl Measurement {
         let events = self.report["events"].as_array();
         let all = events.into_iter().flatten();
         all.map(|event| figure(event.get("sold_out_s")))
-            .fold(0.0, |most, one| {
-                if one.is_nan() {
-                    one
-                } else {
-                    f64::max(most, one)
-                }
-            })
+            .fold(0.0, |most, one| if one.is_nan() { one } else { f64::max(most, one) })
     }
 
     /// Lateness at the 99th percentile, in milliseconds.
@@ -145,8 +139,7 @@ fn figure(value: Option<&Value>) -> f64 {
 
 fn texts(value: &Value) -> Vec<String> {
     let all = value.as_array().into_iter().flatten();
-    all.filter_map(|text| text.as_str().map(str::to_owned))
-        .collect()
+    all.filter_map(|text| text.as_str().map(str::to_owned)).collect()
 }
 
 #[cfg(test)]

@@ -138,21 +138,14 @@ mod tests {
     use super::*;
 
     fn bound(values: &[f64], limit: Requirement) -> Bound {
-        Bound {
-            name: "x".to_owned(),
-            values: values.to_vec(),
-            limit,
-        }
+        Bound { name: "x".to_owned(), values: values.to_vec(), limit }
     }
 
     #[test]
     fn the_median_decides_and_the_range_is_shown() {
         let met = bound(&[39.0, 45.0, 38.0], Requirement::Below(40.0));
         assert!(met.is_met());
-        assert!(
-            met.line()
-                .contains("39.0 (38.0 to 45.0), required below 40")
-        );
+        assert!(met.line().contains("39.0 (38.0 to 45.0), required below 40"));
         let missed = bound(&[40.0], Requirement::Below(40.0));
         assert!(!missed.is_met() && missed.line().starts_with("MISSED"));
         assert!(bound(&[40.0], Requirement::AtMost(40.0)).is_met());
@@ -161,11 +154,8 @@ mod tests {
 
     #[test]
     fn a_missing_figure_meets_no_bound() {
-        for limit in [
-            Requirement::AtMost(1.0),
-            Requirement::Below(1.0),
-            Requirement::AtLeast(0.0),
-        ] {
+        for limit in [Requirement::AtMost(1.0), Requirement::Below(1.0), Requirement::AtLeast(0.0)]
+        {
             assert!(!bound(&[], limit).is_met());
             assert!(!bound(&[f64::NAN], limit).is_met());
         }
@@ -188,13 +178,8 @@ mod tests {
 
     #[test]
     fn columns_are_aligned() {
-        let rows = [
-            vec!["a".to_owned(), "1.0".to_owned()],
-            vec!["long".to_owned(), "–".to_owned()],
-        ];
-        assert_eq!(
-            table(&["", "µs"], &rows),
-            "       µs\na     1.0\nlong    –\n"
-        );
+        let rows =
+            [vec!["a".to_owned(), "1.0".to_owned()], vec!["long".to_owned(), "–".to_owned()]];
+        assert_eq!(table(&["", "µs"], &rows), "       µs\na     1.0\nlong    –\n");
     }
 }

@@ -23,9 +23,7 @@ pub(super) fn timestamp(at: UnixMillis) -> Timestamp {
 /// Truncated to the millisecond. `None` for an invalid timestamp or one before 1970.
 pub(super) fn millis(at: &Timestamp) -> Option<UnixMillis> {
     let seconds = u64::try_from(at.seconds).ok()?;
-    let nanos = u32::try_from(at.nanos)
-        .ok()
-        .filter(|n| *n < 1_000_000_000)?;
+    let nanos = u32::try_from(at.nanos).ok().filter(|n| *n < 1_000_000_000)?;
     let millis = u64::from(nanos) / NANOS_PER_MILLI as u64;
     let seconds = seconds.saturating_mul(MILLIS_PER_SECOND);
     Some(UnixMillis(seconds.saturating_add(millis)))
@@ -37,10 +35,7 @@ pub(super) fn count(count: u64) -> i32 {
 }
 
 pub(super) fn money(price: &Price) -> common::Money {
-    common::Money {
-        amount: price.amount,
-        currency: price.currency.clone(),
-    }
+    common::Money { amount: price.amount, currency: price.currency.clone() }
 }
 
 /// A seat with its details, in the state that the response reports.
@@ -57,11 +52,7 @@ pub(super) fn seat(seat: SeatItem, status: common::SeatStatus) -> common::Seat {
 
 /// A seat without details.
 pub(super) fn bare_seat(id: &SeatId, status: common::SeatStatus) -> common::Seat {
-    common::Seat {
-        id: id.to_string(),
-        status: status.into(),
-        ..common::Seat::default()
-    }
+    common::Seat { id: id.to_string(), status: status.into(), ..common::Seat::default() }
 }
 
 /// Whether the seat is available at `now`.
@@ -74,9 +65,7 @@ pub(super) fn is_free(seat: &SeatItem, now: UnixMillis) -> bool {
 }
 
 pub(super) fn seat_refs(seats: &[SeatId]) -> Vec<SeatRef> {
-    let seat = |id: &SeatId| SeatRef {
-        seat_id: id.to_string(),
-    };
+    let seat = |id: &SeatId| SeatRef { seat_id: id.to_string() };
     seats.iter().map(seat).collect()
 }
 
@@ -91,10 +80,7 @@ mod tests {
         for ms in [0, 1, 999, 1_000, 1_795_362_000_123] {
             assert_eq!(millis(&timestamp(UnixMillis(ms))), Some(UnixMillis(ms)));
         }
-        let finer = Timestamp {
-            seconds: 1,
-            nanos: 1_999_999,
-        };
+        let finer = Timestamp { seconds: 1, nanos: 1_999_999 };
         assert_eq!(millis(&finer), Some(UnixMillis(1_001)));
     }
 
@@ -106,22 +92,15 @@ mod tests {
 
     #[test]
     fn the_seat_of_an_expired_hold_is_free() {
-        let state = |state| SeatItem {
-            id: "A-1".parse().unwrap(),
-            facts: Default::default(),
-            state,
-        };
-        let held = state(SeatState::Hold {
-            reservation: "r1".parse().unwrap(),
-            until: UnixMillis(10),
-        });
+        let state =
+            |state| SeatItem { id: "A-1".parse().unwrap(), facts: Default::default(), state };
+        let held =
+            state(SeatState::Hold { reservation: "r1".parse().unwrap(), until: UnixMillis(10) });
         assert!(!is_free(&held, UnixMillis(9)));
         assert!(is_free(&held, UnixMillis(10)));
         assert!(is_free(&state(SeatState::Available), UnixMillis(0)));
         assert!(!is_free(&state(SeatState::Blocked), UnixMillis(99)));
-        let sold = SeatState::Sold {
-            reservation: "r1".parse().unwrap(),
-        };
+        let sold = SeatState::Sold { reservation: "r1".parse().unwrap() };
         assert!(!is_free(&state(sold), UnixMillis(99)));
     }
 }

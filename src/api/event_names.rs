@@ -38,10 +38,7 @@ impl EventNames {
         let capacity =
             NonZeroUsize::new(limits::EVENT_NAMES_KNOWN_MAX).unwrap_or(NonZeroUsize::MIN);
         let hasher = foldhash::fast::RandomState::default();
-        Rc::new(Self {
-            store,
-            cache: RefCell::new(LruCache::with_hasher(capacity, hasher)),
-        })
+        Rc::new(Self { store, cache: RefCell::new(LruCache::with_hasher(capacity, hasher)) })
     }
 
     /// The cached name of an event, or the read in flight.
@@ -54,10 +51,7 @@ impl EventNames {
         }
         let (sender, name) = oneshot::channel();
         let name = name.shared();
-        let entry = EventNameEntry {
-            read_at: now,
-            name: name.clone(),
-        };
+        let entry = EventNameEntry { read_at: now, name: name.clone() };
         self.cache.borrow_mut().put(event.clone(), entry);
         let (names, event) = (Rc::clone(self), event.clone());
         inventory_runtime::spawn(async move {

@@ -63,11 +63,8 @@ impl Inventory for InventoryHandlers {
     ) -> Result<CheckRes, Status> {
         let mut violations = FieldViolations::of(INVENTORY_V1);
         let event = violations.event(request.event_id);
-        let selection = violations.selection(
-            request.qty,
-            seat_ids(request.seat_ids),
-            self.service.qty_max(),
-        );
+        let selection =
+            violations.selection(request.qty, seat_ids(request.seat_ids), self.service.qty_max());
         let (event, selection) = match (event, selection) {
             (Some(event), Some(selection)) => (event, selection),
             (event, _) => {
@@ -115,17 +112,14 @@ impl Inventory for InventoryHandlers {
         let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Commit, RecordExpectation::Absent, call);
         let outcome = self.service.submit(call, operation).outcome().await;
-        let status = outcome
-            .as_ref()
-            .map_or_else(ReservationError::reason, |_| CONFIRMED);
+        let status = outcome.as_ref().map_or_else(ReservationError::reason, |_| CONFIRMED);
         let kind = answered_inventory_type(kind, &outcome);
         self.service.recorder().commit(kind, status);
         call.set_outcome(status);
         match outcome.map_err(ReservationError::into_status)? {
-            Answer::Confirmed { order, .. } => Ok(CommitRes {
-                order_id: order.to_text(),
-                status: CONFIRMED.to_owned(),
-            }),
+            Answer::Confirmed { order, .. } => {
+                Ok(CommitRes { order_id: order.to_text(), status: CONFIRMED.to_owned() })
+            }
             _ => Err(rejection::unexpected_answer()),
         }
     }
@@ -145,16 +139,12 @@ impl Inventory for InventoryHandlers {
         let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Release, RecordExpectation::Present, call);
         let outcome = self.service.submit(call, operation).outcome().await;
-        let status = outcome
-            .as_ref()
-            .map_or_else(ReservationError::reason, |_| RELEASED);
+        let status = outcome.as_ref().map_or_else(ReservationError::reason, |_| RELEASED);
         let kind = answered_inventory_type(kind, &outcome);
         self.service.recorder().release(kind, status);
         call.set_outcome(status);
         match outcome.map_err(ReservationError::into_status)? {
-            Answer::Released { .. } => Ok(ReleaseRes {
-                status: RELEASED.to_owned(),
-            }),
+            Answer::Released { .. } => Ok(ReleaseRes { status: RELEASED.to_owned() }),
             _ => Err(rejection::unexpected_answer()),
         }
     }
@@ -167,9 +157,7 @@ impl Inventory for InventoryHandlers {
         let mut violations = FieldViolations::of(INVENTORY_V1);
         let section = violations.section(request.section);
         let requested_expiry = request.hold_expires_at;
-        let hold_until = self
-            .service
-            .hold_until(&mut violations, requested_expiry.as_ref());
+        let hold_until = self.service.hold_until(&mut violations, requested_expiry.as_ref());
         let mut checked = self.request(
             violations,
             request.event_id,
@@ -182,16 +170,12 @@ impl Inventory for InventoryHandlers {
         let kind = inventory_type(&checked.selection);
         let operation = checked.operation(Verb::Hold, RecordExpectation::Absent, call);
         let outcome = self.service.submit(call, operation).outcome().await;
-        let status = outcome
-            .as_ref()
-            .map_or_else(ReservationError::reason, |_| HELD);
+        let status = outcome.as_ref().map_or_else(ReservationError::reason, |_| HELD);
         let kind = answered_inventory_type(kind, &outcome);
         self.service.recorder().hold(kind, status);
         call.set_outcome(status);
         match outcome.map_err(ReservationError::into_status)? {
-            Answer::Held {
-                expires_at, seats, ..
-            } => Ok(PlaceHoldRes {
+            Answer::Held { expires_at, seats, .. } => Ok(PlaceHoldRes {
                 status: HELD.to_owned(),
                 hold_expires_at: Some(convert::timestamp(expires_at)),
                 seat_ids: convert::seat_refs(seats.as_deref().unwrap_or_default()),
@@ -207,10 +191,7 @@ impl Inventory for InventoryHandlers {
     ) -> Result<GetReservationRes, Status> {
         let mut violations = FieldViolations::of(INVENTORY_V1);
         let Some(reservation) = violations.reservation(request.reservation_id) else {
-            return Err(rejection::invalid_argument(
-                violations,
-                &ErrorSubject::default(),
-            ));
+            return Err(rejection::invalid_argument(violations, &ErrorSubject::default()));
         };
         let record = Box::pin(self.service.read_reservation(call, &reservation)).await;
         let record = record.map_err(ReservationError::into_status)?;
@@ -219,24 +200,16 @@ impl Inventory for InventoryHandlers {
 }
 
 fn availability(result: QueryResult) -> Result<CheckRes, ReservationError> {
-    let available = |available| CheckRes {
-        available,
-        unavailable_seats: Vec::new(),
-    };
+    let available = |available| CheckRes { available, unavailable_seats: Vec::new() };
     match result {
-        QueryResult::Units {
-            available: some, ..
-        } => Ok(available(some)),
+        QueryResult::Units { available: some, .. } => Ok(available(some)),
         QueryResult::Offer { seats, .. } => Ok(available(!seats.is_empty())),
         QueryResult::Seats { known, unknown } => {
             let now = clock::now().unix;
             let taken = known.into_iter().filter(|s| !convert::is_free(s, now));
             let taken = taken.map(|seat| seat.id).chain(unknown);
             let unavailable_seats: Vec<String> = taken.map(SeatId::into_string).collect();
-            Ok(CheckRes {
-                available: unavailable_seats.is_empty(),
-                unavailable_seats,
-            })
+            Ok(CheckRes { available: unavailable_seats.is_empty(), unavailable_seats })
         }
         QueryResult::Status(_) => Err(ReservationError::Failed(rejection::unexpected_answer())),
     }

@@ -160,12 +160,10 @@ pub(crate) fn status_of(rejection: &Rejection, subject: &ErrorSubject) -> Status
             reason,
             "the deadline passed before the write was sent; the request was not executed",
         ),
-        Rejection::Overloaded { retry_after } => Status::new(
-            Code::ResourceExhausted,
-            reason,
-            "overloaded; the request was not executed",
-        )
-        .with_retry_after(span(*retry_after)),
+        Rejection::Overloaded { retry_after } => {
+            Status::new(Code::ResourceExhausted, reason, "overloaded; the request was not executed")
+                .with_retry_after(span(*retry_after))
+        }
         Rejection::StoreBusy { retry_after } => Status::new(
             Code::Unavailable,
             reason,
@@ -204,15 +202,10 @@ pub(crate) fn shutdown_status(subject: &ErrorSubject) -> Status {
 /// The status of a request with invalid fields.
 pub(crate) fn invalid_argument(violations: FieldViolations, subject: &ErrorSubject) -> Status {
     let violations = violations.into_vec();
-    let listed: Vec<String> = violations
-        .iter()
-        .map(|v| format!("{} {}", v.field, v.problem))
-        .collect();
-    let mut status = Status::new(
-        Code::InvalidArgument,
-        reason::INVALID_ARGUMENT,
-        listed.join("; "),
-    );
+    let listed: Vec<String> =
+        violations.iter().map(|v| format!("{} {}", v.field, v.problem)).collect();
+    let mut status =
+        Status::new(Code::InvalidArgument, reason::INVALID_ARGUMENT, listed.join("; "));
     for violation in violations {
         status = status.with_violation(violation.field, violation.problem);
     }

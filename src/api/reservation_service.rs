@@ -156,12 +156,7 @@ impl ReservationService {
         limits: RequestLimits,
     ) -> Rc<Self> {
         let names = EventNames::new(Rc::clone(driver.store()));
-        Rc::new(Self {
-            driver,
-            recorder,
-            limits,
-            names,
-        })
+        Rc::new(Self { driver, recorder, limits, names })
     }
 
     pub(super) fn recorder(&self) -> &Recorder {
@@ -213,12 +208,8 @@ impl ReservationService {
         operation: Operation,
     ) -> Result<Answer, ReservationError> {
         let subject = error_subject(&operation.event, Some(&operation.reservation));
-        match await_answer(
-            self.driver.submit(operation, call.trace.clone()),
-            call,
-            &subject,
-        )
-        .await?
+        match await_answer(self.driver.submit(operation, call.trace.clone()), call, &subject)
+            .await?
         {
             Answer::Rejected(rejection) => {
                 self.count_conflict(&rejection);
@@ -264,12 +255,9 @@ impl ReservationService {
         query: Query,
     ) -> Result<QueryResult, ReservationError> {
         let subject = error_subject(&event, None);
-        let result = await_answer(
-            self.driver.query(event, query, call.trace.clone()),
-            call,
-            &subject,
-        )
-        .await?;
+        let result =
+            await_answer(self.driver.query(event, query, call.trace.clone()), call, &subject)
+                .await?;
         result.map_err(|rejection| ReservationError::Rejected(rejection, subject))
     }
 
@@ -281,9 +269,7 @@ impl ReservationService {
         event: EventId,
         seats: &Seats,
     ) -> Vec<Result<SeatItem, SeatId>> {
-        let query = Query::Describe {
-            seats: Seats::clone(seats),
-        };
+        let query = Query::Describe { seats: Seats::clone(seats) };
         let result = wait_for_details(call, self.driver.query(event, query, None)).await;
         let mut known = match result {
             Some(Ok(Ok(QueryResult::Seats { known, .. }))) => known,
@@ -313,9 +299,7 @@ impl ReservationService {
         let subject = ErrorSubject::of(None, Some(reservation.clone()));
         let read = pin!(store_reads::reservation(self.driver.store(), reservation));
         let Some(read) = until_deadline(call, read).await else {
-            return Err(ReservationError::Failed(rejection::deadline_status(
-                &subject,
-            )));
+            return Err(ReservationError::Failed(rejection::deadline_status(&subject)));
         };
         let rejection = match read {
             Ok(Some(record)) => return Ok(record),

@@ -27,16 +27,10 @@ pub struct FieldNames {
 }
 
 /// Field names of `inventory.v1`.
-pub const INVENTORY_V1: FieldNames = FieldNames {
-    quantity: "qty",
-    seat: ".seat_id",
-};
+pub const INVENTORY_V1: FieldNames = FieldNames { quantity: "qty", seat: ".seat_id" };
 
 /// Field names of `reservation.v1`.
-pub const RESERVATION_V1: FieldNames = FieldNames {
-    quantity: "quantity",
-    seat: "",
-};
+pub const RESERVATION_V1: FieldNames = FieldNames { quantity: "quantity", seat: "" };
 
 /// Collects violations; allocates only if there is one.
 #[derive(Debug)]
@@ -47,17 +41,11 @@ pub struct FieldViolations {
 
 impl FieldViolations {
     pub fn of(names: FieldNames) -> Self {
-        Self {
-            names,
-            found: Vec::new(),
-        }
+        Self { names, found: Vec::new() }
     }
 
     pub fn add(&mut self, field: &'static str, problem: impl Into<String>) {
-        self.found.push(FieldViolation {
-            field,
-            problem: problem.into(),
-        });
+        self.found.push(FieldViolation { field, problem: problem.into() });
     }
 
     fn id<T>(&mut self, field: &'static str, id: Result<T, IdError>) -> Option<T> {
@@ -108,10 +96,7 @@ impl FieldViolations {
         let most = limits::SEATS_PER_RESERVATION_MAX;
         if texts.len() > most {
             let count = texts.len();
-            self.add(
-                "seat_ids",
-                format!("has {count} seats; must be 1 to {most}"),
-            );
+            self.add("seat_ids", format!("has {count} seats; must be 1 to {most}"));
             return None;
         }
         let count = texts.len();
@@ -173,10 +158,7 @@ impl FieldViolations {
     fn at_most(&mut self, field: &'static str, text: &str, most: usize) {
         if text.len() > most {
             let bytes = text.len();
-            self.add(
-                field,
-                format!("has {bytes} bytes; must have at most {most}"),
-            );
+            self.add(field, format!("has {bytes} bytes; must have at most {most}"));
         }
     }
 
@@ -236,10 +218,7 @@ mod tests {
         let found = problems_in(RESERVATION_V1, |v| {
             let whatever = v.selection_or_recorded(0, Vec::new(), 10);
             assert_eq!(whatever, Some(Selection::AsRecorded));
-            assert_eq!(
-                v.selection_or_recorded(2, Vec::new(), 10),
-                Some(Selection::Quantity(2))
-            );
+            assert_eq!(v.selection_or_recorded(2, Vec::new(), 10), Some(Selection::Quantity(2)));
             // Seats take precedence over any quantity.
             let named = v.selection_or_recorded(7, seats(&["A-1"]), 10);
             assert!(matches!(named, Some(Selection::Seats(seats)) if seats.len() == 1));
@@ -266,14 +245,7 @@ mod tests {
         let fields: Vec<_> = found.iter().map(|(field, _)| *field).collect();
         assert_eq!(
             fields,
-            [
-                "event_id",
-                "reservation_id",
-                "qty",
-                "payment_intent_id",
-                "user_id",
-                "section"
-            ]
+            ["event_id", "reservation_id", "qty", "payment_intent_id", "user_id", "section"]
         );
         assert!(found[1].1.contains("' ' at byte 1"), "{}", found[1].1);
     }
@@ -294,12 +266,7 @@ mod tests {
     fn ids_are_bounded_and_ascii() {
         let long = "x".repeat(limits::ID_BYTES_MAX);
         assert!(problems(|v| assert!(v.event(long.clone()).is_some())).is_empty());
-        for bad in [
-            format!("{long}x"),
-            "좌석".into(),
-            "evt#1".into(),
-            "a/b".into(),
-        ] {
+        for bad in [format!("{long}x"), "좌석".into(), "evt#1".into(), "a/b".into()] {
             let found = problems(|v| assert!(v.event(bad.clone()).is_none()));
             assert_eq!(found.len(), 1, "{bad}");
         }
@@ -314,10 +281,9 @@ mod tests {
         let many: Vec<String> = (0..11).map(|n| format!("A-{n}")).collect();
         let many = problems(|v| assert!(v.selection(1, many, 10).is_none()));
         assert_eq!(many[0].1, "has 11 seats; must be 1 to 10");
-        for (names, named) in [
-            (INVENTORY_V1, "[1].seat_id is empty"),
-            (RESERVATION_V1, "[1] is empty"),
-        ] {
+        for (names, named) in
+            [(INVENTORY_V1, "[1].seat_id is empty"), (RESERVATION_V1, "[1] is empty")]
+        {
             let found = problems_in(names, |v| {
                 assert!(v.selection(1, seats(&["B", ""]), 10).is_none());
             });
@@ -339,31 +305,16 @@ mod tests {
         assert_eq!(until(Some(at(now.0 + 1))), (Some(1), Vec::new()));
         assert_eq!(until(Some(at(now.0 + 900_000))).0, Some(900_000));
         // Beyond the maximum: capped, not rejected.
-        assert_eq!(
-            until(Some(at(now.0 + 900_001))),
-            (Some(900_000), Vec::new())
-        );
-        let far = Timestamp {
-            seconds: i64::MAX,
-            nanos: 0,
-        };
+        assert_eq!(until(Some(at(now.0 + 900_001))), (Some(900_000), Vec::new()));
+        let far = Timestamp { seconds: i64::MAX, nanos: 0 };
         assert_eq!(until(Some(far)).0, Some(900_000));
         for bad in [
             at(now.0),
             at(now.0 - 1),
             at(0),
-            Timestamp {
-                seconds: -1,
-                nanos: 0,
-            },
-            Timestamp {
-                seconds: 2_000_000_000,
-                nanos: 1_000_000_000,
-            },
-            Timestamp {
-                seconds: 2_000_000_000,
-                nanos: -1,
-            },
+            Timestamp { seconds: -1, nanos: 0 },
+            Timestamp { seconds: 2_000_000_000, nanos: 1_000_000_000 },
+            Timestamp { seconds: 2_000_000_000, nanos: -1 },
         ] {
             let (until, violations) = until(Some(bad));
             assert_eq!(until, None, "{bad:?}");

@@ -103,10 +103,7 @@ impl AdminPort {
 
     /// The error for an answer that violates the contract.
     pub(super) fn half_an_answer(&self) -> CommandError {
-        CommandError::failed(format!(
-            "the server at {} left out the answer",
-            self.shown()
-        ))
+        CommandError::failed(format!("the server at {} left out the answer", self.shown()))
     }
 
     /// The server's address, for messages.

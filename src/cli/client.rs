@@ -105,10 +105,7 @@ pub(super) fn explain_connect(server: &Uri, error: &tonic::transport::Error) -> 
         }
         source = error.source();
     }
-    format!(
-        "the server at {} cannot be reached: {deepest}",
-        shown(server)
-    )
+    format!("the server at {} cannot be reached: {deepest}", shown(server))
 }
 
 /// The URL without the slash that the parser adds.
@@ -123,30 +120,15 @@ mod tests {
 
     #[test]
     fn addresses_read_with_and_without_a_scheme() {
-        for text in [
-            "127.0.0.1:8081",
-            "http://127.0.0.1:8081",
-            "http://127.0.0.1:8081/",
-        ] {
-            assert_eq!(
-                shown(&parse_address(text).unwrap()),
-                "http://127.0.0.1:8081"
-            );
+        for text in ["127.0.0.1:8081", "http://127.0.0.1:8081", "http://127.0.0.1:8081/"] {
+            assert_eq!(shown(&parse_address(text).unwrap()), "http://127.0.0.1:8081");
         }
         assert_eq!(shown(&parse_address("[::1]:9").unwrap()), "http://[::1]:9");
     }
 
     #[test]
     fn what_cannot_be_dialled_is_refused_with_what_can() {
-        for text in [
-            "",
-            "8081",
-            ":8081",
-            "localhost",
-            "https://localhost:1",
-            "a b:1",
-            "http://",
-        ] {
+        for text in ["", "8081", ":8081", "localhost", "https://localhost:1", "a b:1", "http://"] {
             let error = parse_address(text).unwrap_err();
             assert!(error.contains("127.0.0.1:8081"), "{text:?}: {error}");
         }

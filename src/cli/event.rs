@@ -21,11 +21,7 @@ pub(super) fn run(command: &EventCommand) -> Result<(), CommandError> {
 fn create(args: &CreateArgs) -> Result<(), CommandError> {
     // 0: the server decides.
     let stripes = args.stripes.unwrap_or(0);
-    let AboutArgs {
-        seat_keys,
-        name,
-        venue,
-    } = &args.about;
+    let AboutArgs { seat_keys, name, venue } = &args.about;
     let (total, stripes, seat_keys) = match args.total {
         Some(total) if i64::from(stripes) > total => {
             return Err(CommandError::usage(format!(
@@ -64,9 +60,8 @@ pub(super) fn create_at(
     wanted: pb::CreateEventRequest,
 ) -> Result<(pb::EventStock, bool), CommandError> {
     let id = wanted.event_id.clone();
-    let answer = port.call(&id, wanted, async |admin, request| {
-        admin.create_event(request).await
-    })?;
+    let answer =
+        port.call(&id, wanted, async |admin, request| admin.create_event(request).await)?;
     let event = answer.event.ok_or_else(|| port.half_an_answer())?;
     Ok((event, answer.created))
 }
@@ -80,12 +75,9 @@ fn show(args: &EventArgs) -> Result<(), CommandError> {
 
 /// How the event stands.
 pub(super) fn read(port: &AdminPort, event: &str) -> Result<pb::EventStock, CommandError> {
-    let request = pb::GetEventRequest {
-        event_id: event.to_owned(),
-    };
-    let answer = port.call(event, request, async |admin, request| {
-        admin.get_event(request).await
-    })?;
+    let request = pb::GetEventRequest { event_id: event.to_owned() };
+    let answer =
+        port.call(event, request, async |admin, request| admin.get_event(request).await)?;
     answer.event.ok_or_else(|| port.half_an_answer())
 }
 
@@ -148,13 +140,8 @@ fn restock(args: &RestockArgs) -> Result<(), CommandError> {
             event.total.saturating_add(added.unwrap_or(0))
         }
     };
-    let request = pb::SetTotalRequest {
-        event_id: id.to_owned(),
-        total,
-    };
-    let answer = port.call(id, request, async |admin, request| {
-        admin.set_total(request).await
-    })?;
+    let request = pb::SetTotalRequest { event_id: id.to_owned(), total };
+    let answer = port.call(id, request, async |admin, request| admin.set_total(request).await)?;
     let event = answer.event.ok_or_else(|| port.half_an_answer())?;
     print(&event, &args.admin);
     Ok(())
@@ -162,12 +149,9 @@ fn restock(args: &RestockArgs) -> Result<(), CommandError> {
 
 fn close(args: &EventArgs) -> Result<(), CommandError> {
     let port = AdminPort::find(&args.admin.server)?;
-    let request = pb::CloseEventRequest {
-        event_id: args.event.to_string(),
-    };
-    let answer = port.call(&args.event, request, async |admin, request| {
-        admin.close_event(request).await
-    })?;
+    let request = pb::CloseEventRequest { event_id: args.event.to_string() };
+    let answer =
+        port.call(&args.event, request, async |admin, request| admin.close_event(request).await)?;
     let event = answer.event.ok_or_else(|| port.half_an_answer())?;
     print(&event, &args.admin);
     Ok(())

@@ -18,16 +18,11 @@ pub(super) fn run(args: &HealthArgs) -> Result<(), CommandError> {
     let at = client::shown(&server);
     let status = client::block_on(HEALTH_TIMEOUT, &server, async {
         let mut health = HealthClient::new(client::connect(&server).await?);
-        let request = HealthCheckRequest {
-            service: args.service.clone(),
-        };
+        let request = HealthCheckRequest { service: args.service.clone() };
         let answer = health.check(request).await.map_err(|status| {
             CommandError::failed(match status.code() {
                 Code::NotFound => format!("the server at {at} has no service {:?}", args.service),
-                code => format!(
-                    "the server at {at} refused: {} ({code:?})",
-                    status.message()
-                ),
+                code => format!("the server at {at} refused: {} ({code:?})", status.message()),
             })
         })?;
         Ok(answer.into_inner().status())
@@ -54,9 +49,6 @@ fn address(args: &HealthArgs) -> Result<Uri, CommandError> {
             "GRPC_PORT=0 does not tell which port the server took: name it with --server host:port"
                 .to_owned(),
         )),
-        port => Ok(client::url_of(SocketAddr::from((
-            Ipv4Addr::LOCALHOST,
-            port,
-        )))),
+        port => Ok(client::url_of(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))),
     }
 }

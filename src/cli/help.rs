@@ -121,10 +121,8 @@ pub(super) fn environment(detail: HelpDetail) -> String {
             }
         }
     }
-    let others = [
-        ("the AWS SDK", READ_BY_THE_SDK),
-        ("OpenTelemetry's exporter", READ_BY_THE_EXPORTER),
-    ];
+    let others =
+        [("the AWS SDK", READ_BY_THE_SDK), ("OpenTelemetry's exporter", READ_BY_THE_EXPORTER)];
     for (reader, variables) in others {
         let _ = writeln!(text, "\n  Read by {reader} itself");
         for (name, about) in variables {

@@ -56,18 +56,12 @@ struct CommandError {
 impl CommandError {
     /// A failure.
     fn failed(message: impl Display) -> Self {
-        Self {
-            message: message.to_string(),
-            code: exit::FAILED,
-        }
+        Self { message: message.to_string(), code: exit::FAILED }
     }
 
     /// A usage or configuration error.
     fn usage(message: impl Display) -> Self {
-        Self {
-            message: message.to_string(),
-            code: exit::USAGE,
-        }
+        Self { message: message.to_string(), code: exit::USAGE }
     }
 }
 

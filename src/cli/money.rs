@@ -39,19 +39,12 @@ pub(super) fn smallest_unit(text: &str, currency: &str) -> Result<i64, String> {
     let places = decimals(currency);
     if fraction.len() > places {
         let has = fraction.len();
-        return Err(format!(
-            "has {has} decimals; want at most {places} in {currency}"
-        ));
+        return Err(format!("has {has} decimals; want at most {places} in {currency}"));
     }
     let amount = format!("{whole}{fraction:0<places$}").parse().ok();
     amount
         .filter(|amount| *amount <= PRICE_AMOUNT_MAX)
-        .ok_or_else(|| {
-            format!(
-                "is too much; want at most {}",
-                decimal(PRICE_AMOUNT_MAX, currency)
-            )
-        })
+        .ok_or_else(|| format!("is too much; want at most {}", decimal(PRICE_AMOUNT_MAX, currency)))
 }
 
 /// 4550 of USD is `45.50`.

@@ -22,9 +22,7 @@ pub(super) fn run(command: &ReservationCommand) -> Result<(), CommandError> {
 }
 
 fn read(port: &AdminPort, args: &ReservationArgs) -> Result<Option<pb::Reservation>, CommandError> {
-    let request = pb::GetReservationRequest {
-        reservation_id: args.reservation.to_string(),
-    };
+    let request = pb::GetReservationRequest { reservation_id: args.reservation.to_string() };
     let answer = port.call(&args.reservation, request, async |admin, request| {
         admin.get_reservation(request).await
     })?;
@@ -35,9 +33,7 @@ fn refund(
     port: &AdminPort,
     args: &ReservationArgs,
 ) -> Result<Option<pb::Reservation>, CommandError> {
-    let request = pb::RefundReservationRequest {
-        reservation_id: args.reservation.to_string(),
-    };
+    let request = pb::RefundReservationRequest { reservation_id: args.reservation.to_string() };
     let answer = port.call(&args.reservation, request, async |admin, request| {
         admin.refund_reservation(request).await
     })?;

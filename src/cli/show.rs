@@ -31,10 +31,7 @@ pub(super) fn event(event: &pb::EventStock) -> String {
             ("sold", event.confirmed),
             ("blocked", event.blocked),
         ]),
-        false => totals.extend([
-            ("remaining", event.remaining),
-            ("confirmed", event.confirmed),
-        ]),
+        false => totals.extend([("remaining", event.remaining), ("confirmed", event.confirmed)]),
     }
     let numbers: Vec<_> = totals.iter().map(|(_, n)| grouped(*n)).collect();
     let width = numbers.iter().map(String::len).max().unwrap_or(0);
@@ -50,10 +47,8 @@ pub(super) fn event(event: &pb::EventStock) -> String {
 }
 
 fn stripes(stripes: &[pb::StripeStock]) -> String {
-    let mut text = format!(
-        "\n{:>6}  {:>13}  {:>13}  {:>10}",
-        "stripe", "capacity", "remaining", "writes"
-    );
+    let mut text =
+        format!("\n{:>6}  {:>13}  {:>13}  {:>10}", "stripe", "capacity", "remaining", "writes");
     for stripe in stripes {
         let _ = write!(
             text,
@@ -83,15 +78,7 @@ fn sections(sections: &[pb::SectionStock]) -> String {
             prices(section),
         ]
     };
-    let head = [
-        "section",
-        "total",
-        "available",
-        "held",
-        "sold",
-        "blocked",
-        "price",
-    ];
+    let head = ["section", "total", "available", "held", "sold", "blocked", "price"];
     let rows: Vec<_> = sections.iter().map(row).collect();
     format!("\n{}", table(&head, &rows, &[0, 6]))
 }
@@ -99,11 +86,9 @@ fn sections(sections: &[pb::SectionStock]) -> String {
 fn prices(section: &pb::SectionStock) -> String {
     match (&section.min_price, &section.max_price) {
         (Some(least), Some(most)) if least == most => price(least),
-        (Some(least), Some(most)) => format!(
-            "{} to {}",
-            money::decimal(least.amount, &least.currency),
-            price(most)
-        ),
+        (Some(least), Some(most)) => {
+            format!("{} to {}", money::decimal(least.amount, &least.currency), price(most))
+        }
         _ => "-".to_owned(),
     }
 }
@@ -168,12 +153,7 @@ pub(super) fn events(events: &[pb::EventSummary]) -> String {
             event.event_id.clone(),
             if event.seated { "seats" } else { "tickets" }.to_owned(),
             if event.closed { "closed" } else { "open" }.to_owned(),
-            if event.seated {
-                event.seat_keys
-            } else {
-                event.stripes
-            }
-            .to_string(),
+            if event.seated { event.seat_keys } else { event.stripes }.to_string(),
             or_dash(&event.name),
             or_dash(&event.venue),
         ]
@@ -222,9 +202,7 @@ pub(super) fn reservation(reservation: &pb::Reservation) -> String {
         ("changed", when(reservation.changed_at_ms)),
     ];
     let told = lines.iter().filter(|(_, value)| !value.is_empty());
-    let lines: Vec<_> = told
-        .map(|(name, value)| format!("{name:11}  {value}"))
-        .collect();
+    let lines: Vec<_> = told.map(|(name, value)| format!("{name:11}  {value}")).collect();
     lines.join("\n")
 }
 
@@ -312,12 +290,8 @@ mod tests {
     use super::*;
 
     fn tickets() -> pb::EventStock {
-        let stripe = |index, remaining| pb::StripeStock {
-            index,
-            capacity: 5_000,
-            remaining,
-            version: 7,
-        };
+        let stripe =
+            |index, remaining| pb::StripeStock { index, capacity: 5_000, remaining, version: 7 };
         pb::EventStock {
             event_id: "evt_1".to_owned(),
             total: 10_000,
@@ -329,10 +303,7 @@ mod tests {
     }
 
     fn seats() -> pb::EventStock {
-        let price = |amount| pb::Price {
-            amount,
-            currency: "USD".to_owned(),
-        };
+        let price = |amount| pb::Price { amount, currency: "USD".to_owned() };
         let section = |name: &str, prices: Option<(i64, i64)>| pb::SectionStock {
             section: name.to_owned(),
             total: 1_000,
@@ -409,10 +380,7 @@ Balcony  1,000        990     4     5        1  45.50 to 120.00 USD
 -        1,000        990     4     5        1  -
 Ränge    1,000        990     4     5        1  45.00 USD";
         assert_eq!(event(&seats()), expected);
-        let empty = pb::EventStock {
-            sections: Vec::new(),
-            ..seats()
-        };
+        let empty = pb::EventStock { sections: Vec::new(), ..seats() };
         assert!(event(&empty).ends_with("no seats yet: `seats import`"));
     }
 
@@ -433,10 +401,7 @@ Ränge    1,000        990     4     5        1  45.00 USD";
         );
         let value = event_json(&seats());
         assert_eq!((&value["held"], &value["blocked"]), (&12.into(), &3.into()));
-        assert_eq!(
-            (&value["seated"], &value["closed"]),
-            (&true.into(), &true.into())
-        );
+        assert_eq!((&value["seated"], &value["closed"]), (&true.into(), &true.into()));
         assert_eq!(value["as_of"], "2024-01-01T12:00:00.250Z");
         assert_eq!(
             value["sections"][0],

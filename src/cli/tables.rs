@@ -17,9 +17,7 @@ pub(super) fn run(command: &TablesCommand) -> Result<(), CommandError> {
         Ok(true) => Ok(()),
         // What is wrong has been printed.
         Ok(false) => Err(CommandError::failed("")),
-        Err(error) => Err(CommandError::failed(preflight::explain_query_error(
-            &error, &config,
-        ))),
+        Err(error) => Err(CommandError::failed(preflight::explain_query_error(&error, &config))),
     }
 }
 

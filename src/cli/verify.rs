@@ -28,9 +28,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<(), CommandError> {
     let server = address(&args.admin.server)?;
     let report = client::block_on(PATIENCE, &server, async {
         let mut client = connect(&server).await?;
-        let request = Request::new(pb::VerifyRequest {
-            event_id: args.event.to_string(),
-        });
+        let request = Request::new(pb::VerifyRequest { event_id: args.event.to_string() });
         let started = client.verify(request).await;
         let explain = |status| explain(&server, args.event.as_str(), &status);
         let mut updates = started.map_err(explain)?.into_inner();
@@ -139,10 +137,7 @@ fn outcome(verdict: pb::AuditVerdict) -> Result<(), CommandError> {
         pb::AuditVerdict::Moving => exit::MOVING,
         pb::AuditVerdict::Breached | pb::AuditVerdict::Unspecified => exit::FAILED,
     };
-    Err(CommandError {
-        message: String::new(),
-        code,
-    })
+    Err(CommandError { message: String::new(), code })
 }
 
 async fn connect(server: &Uri) -> Result<InventoryAuditClient<Channel>, CommandError> {
@@ -161,18 +156,15 @@ fn explain(server: &Uri, event: &str, status: &Status) -> CommandError {
             "{at} is not an admin port, or that of an older server; it is ADMIN_PORT, 8081 by \
              default"
         ),
-        code => format!(
-            "nothing was proven: the server at {at} said: {} ({code:?})",
-            status.message()
-        ),
+        code => {
+            format!("nothing was proven: the server at {at} said: {} ({code:?})", status.message())
+        }
     })
 }
 
 fn half(server: &Uri) -> CommandError {
     let at = client::shown(server);
-    CommandError::failed(format!(
-        "nothing was proven: the server at {at} ended in the middle"
-    ))
+    CommandError::failed(format!("nothing was proven: the server at {at} ended in the middle"))
 }
 
 /// One line on a terminal's stderr, written over and over; nothing elsewhere.
@@ -183,10 +175,7 @@ struct VerifyProgress {
 
 impl VerifyProgress {
     fn new() -> Self {
-        Self {
-            on_terminal: io::stderr().is_terminal(),
-            shown: false,
-        }
+        Self { on_terminal: io::stderr().is_terminal(), shown: false }
     }
 
     fn show(&mut self, step: &pb::AuditProgress) {

@@ -68,10 +68,7 @@ pub enum ResolveError {
     #[error("asks for more shards than the {} CPUs this process may use ({})", .allowed.len(), list(.allowed))]
     TooMany { allowed: Vec<usize> },
     #[error("names CPUs that this process may not use ({}); it may use {}", list(.forbidden), list(.allowed))]
-    Forbidden {
-        forbidden: Vec<usize>,
-        allowed: Vec<usize>,
-    },
+    Forbidden { forbidden: Vec<usize>, allowed: Vec<usize> },
     #[error("finds no CPU that this process may use")]
     None,
 }
@@ -87,18 +84,13 @@ pub fn resolve(spec: &ShardSpec, allowed: &[usize]) -> Result<Vec<usize>, Resolv
     match spec {
         ShardSpec::All => Ok(allowed.iter().copied().take(SHARDS_MAX).collect()),
         ShardSpec::Count(shards) if *shards <= allowed.len() => Ok(allowed[..*shards].to_vec()),
-        ShardSpec::Count(_) => Err(ResolveError::TooMany {
-            allowed: allowed.to_vec(),
-        }),
+        ShardSpec::Count(_) => Err(ResolveError::TooMany { allowed: allowed.to_vec() }),
         ShardSpec::Range(cpus) => {
             let forbidden: Vec<_> = cpus.clone().filter(|cpu| !allowed.contains(cpu)).collect();
             if forbidden.is_empty() {
                 Ok(cpus.clone().collect())
             } else {
-                Err(ResolveError::Forbidden {
-                    forbidden,
-                    allowed: allowed.to_vec(),
-                })
+                Err(ResolveError::Forbidden { forbidden, allowed: allowed.to_vec() })
             }
         }
     }
@@ -110,11 +102,8 @@ pub fn list(cpus: &[usize]) -> String {
     let mut at = 0;
     while at < cpus.len() {
         let first = cpus[at];
-        let run = cpus[at..]
-            .iter()
-            .zip(first..)
-            .take_while(|(cpu, expected)| **cpu == *expected)
-            .count();
+        let run =
+            cpus[at..].iter().zip(first..).take_while(|(cpu, expected)| **cpu == *expected).count();
         let comma = if at == 0 { "" } else { "," };
         text += &match run {
             1 => format!("{comma}{first}"),
@@ -146,9 +135,7 @@ fn quota_under(mount: &Path, own: &str) -> Option<f64> {
             // In a container the path may be the host's while only its own directory is mounted: missing
             // directories are skipped.
             let path = Path::new(path.trim_start_matches('/'));
-            path.ancestors()
-                .filter_map(|at| quota_in(&root.join(at)))
-                .reduce(f64::min)
+            path.ancestors().filter_map(|at| quota_in(&root.join(at))).reduce(f64::min)
         })
         .reduce(f64::min)
 }
@@ -187,11 +174,9 @@ mod tests {
 
     #[test]
     fn specs_read_and_show_alike() {
-        for (text, spec) in [
-            ("all", ShardSpec::All),
-            ("4", ShardSpec::Count(4)),
-            ("2..6", ShardSpec::Range(2..6)),
-        ] {
+        for (text, spec) in
+            [("all", ShardSpec::All), ("4", ShardSpec::Count(4)), ("2..6", ShardSpec::Range(2..6))]
+        {
             assert_eq!(text.parse(), Ok(spec.clone()));
             assert_eq!(spec.to_string(), text);
         }
@@ -229,19 +214,10 @@ mod tests {
         assert_eq!(resolve("3"), Ok(vec![2, 3, 6]));
         assert_eq!(resolve("2..4"), Ok(vec![2, 3]));
         let too_many = resolve("5").unwrap_err().to_string();
-        assert!(
-            too_many.contains("4 CPUs") && too_many.contains("2-3,6-7"),
-            "{too_many}"
-        );
+        assert!(too_many.contains("4 CPUs") && too_many.contains("2-3,6-7"), "{too_many}");
         let forbidden = resolve("3..7").unwrap_err().to_string();
-        assert!(
-            forbidden.contains("(4-5)") && forbidden.contains("2-3,6-7"),
-            "{forbidden}"
-        );
-        assert_eq!(
-            super::resolve(&ShardSpec::All, &[]),
-            Err(ResolveError::None)
-        );
+        assert!(forbidden.contains("(4-5)") && forbidden.contains("2-3,6-7"), "{forbidden}");
+        assert_eq!(super::resolve(&ShardSpec::All, &[]), Err(ResolveError::None));
     }
 
     #[test]
@@ -267,10 +243,7 @@ mod tests {
         assert_eq!(quota("0::/\n"), None);
         write("cpu,cpuacct/old/cpu.cfs_quota_us", "50000\n");
         write("cpu,cpuacct/old/cpu.cfs_period_us", "100000\n");
-        assert_eq!(
-            quota("3:cpu,cpuacct:/old\n2:memory:/old\n0::/pod\n"),
-            Some(0.5)
-        );
+        assert_eq!(quota("3:cpu,cpuacct:/old\n2:memory:/old\n0::/pod\n"), Some(0.5));
         write("cpu,cpuacct/free/cpu.cfs_quota_us", "-1\n");
         write("cpu,cpuacct/free/cpu.cfs_period_us", "100000\n");
         assert_eq!(quota("3:cpu,cpuacct:/free\n"), None);
@@ -279,10 +252,7 @@ mod tests {
     #[test]
     fn a_quota_below_the_shards_is_warned_of_with_what_fits() {
         let warning = quota_warning(4, Some(2.5)).unwrap();
-        assert!(
-            warning.contains("2.50") && warning.contains("SHARDS=2"),
-            "{warning}"
-        );
+        assert!(warning.contains("2.50") && warning.contains("SHARDS=2"), "{warning}");
         assert!(quota_warning(4, Some(0.5)).unwrap().contains("SHARDS=1"));
         assert_eq!(quota_warning(2, Some(2.0)), None);
         assert_eq!(quota_warning(2, None), None);

@@ -28,9 +28,7 @@ pub enum DefaultUnit {
 /// The problem of the text.
 pub(super) fn parse_span(text: &str, bare: DefaultUnit) -> Result<Duration, String> {
     if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
-        let number: u64 = text
-            .parse()
-            .map_err(|_| "is longer than any clock".to_owned())?;
+        let number: u64 = text.parse().map_err(|_| "is longer than any clock".to_owned())?;
         return match (number, bare) {
             (0, _) => Ok(Duration::ZERO),
             (seconds, DefaultUnit::Seconds) => Ok(Duration::from_secs(seconds)),
@@ -42,9 +40,7 @@ pub(super) fn parse_span(text: &str, bare: DefaultUnit) -> Result<Duration, Stri
     let mut total: u128 = 0;
     while !rest.is_empty() {
         let (part, after) = parse_part(rest)?;
-        total = total
-            .checked_add(part)
-            .ok_or_else(|| "is longer than any clock".to_owned())?;
+        total = total.checked_add(part).ok_or_else(|| "is longer than any clock".to_owned())?;
         rest = after;
     }
     if text.is_empty() {
@@ -62,14 +58,9 @@ fn parse_part(text: &str) -> Result<(u128, &str), String> {
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .ok_or_else(|| "has no unit at its end".to_owned())?;
     let (number, rest) = text.split_at(number_ends);
-    let unit_ends = rest
-        .find(|c: char| c.is_ascii_digit() || c == '.')
-        .unwrap_or(rest.len());
+    let unit_ends = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
     let (unit, after) = rest.split_at(unit_ends);
-    let (_, nanos) = UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .ok_or_else(not_a_time)?;
+    let (_, nanos) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(not_a_time)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     // Nine digits are nanoseconds of a second; more are a typing error.
     if whole.is_empty() || whole.len() > 18 || fraction.len() > 9 {
@@ -103,10 +94,7 @@ pub fn format_span(span: Duration) -> String {
     UNITS
         .iter()
         .find(|(_, unit)| nanos.is_multiple_of(*unit))
-        .map_or_else(
-            || format!("{nanos}ns"),
-            |(name, unit)| format!("{}{name}", nanos / unit),
-        )
+        .map_or_else(|| format!("{nanos}ns"), |(name, unit)| format!("{}{name}", nanos / unit))
 }
 
 #[cfg(test)]
@@ -137,14 +125,8 @@ mod tests {
     #[test]
     fn a_bare_number_counts_only_where_it_is_said_what() {
         let three_hundred = |bare| parse_span("300", bare);
-        assert_eq!(
-            three_hundred(DefaultUnit::Seconds),
-            Ok(Duration::from_secs(300))
-        );
-        assert_eq!(
-            three_hundred(DefaultUnit::Millis),
-            Ok(Duration::from_millis(300))
-        );
+        assert_eq!(three_hundred(DefaultUnit::Seconds), Ok(Duration::from_secs(300)));
+        assert_eq!(three_hundred(DefaultUnit::Millis), Ok(Duration::from_millis(300)));
         let refused = three_hundred(DefaultUnit::Refused).unwrap_err();
         assert!(refused.contains("no unit"));
     }
@@ -170,10 +152,7 @@ mod tests {
             "18446744073709551616s",
             "1.0000000001s",
         ] {
-            assert!(
-                parse_span(text, DefaultUnit::Seconds).is_err(),
-                "{text:?} was taken"
-            );
+            assert!(parse_span(text, DefaultUnit::Seconds).is_err(), "{text:?} was taken");
         }
     }
 
@@ -181,10 +160,7 @@ mod tests {
     fn what_is_shown_reads_back_as_itself() {
         for nanos in [1, 50_000, 250_000_000, 90_000_000_000, 1_800_000_000_000] {
             let span = Duration::from_nanos(nanos);
-            assert_eq!(
-                parse_span(&format_span(span), DefaultUnit::Refused),
-                Ok(span)
-            );
+            assert_eq!(parse_span(&format_span(span), DefaultUnit::Refused), Ok(span));
         }
         assert_eq!(format_span(Duration::from_secs(1_800)), "30m");
     }

@@ -39,10 +39,7 @@ pub struct FixedEnv {
 impl FixedEnv {
     /// No settings, on these CPUs.
     pub fn on(cpus: impl IntoIterator<Item = usize>) -> Self {
-        Self {
-            vars: Vec::new(),
-            cpus: cpus.into_iter().collect(),
-        }
+        Self { vars: Vec::new(), cpus: cpus.into_iter().collect() }
     }
 
     /// Adds a setting; the last one of a name wins.
@@ -55,11 +52,7 @@ impl FixedEnv {
 
 impl Env for FixedEnv {
     fn var(&self, name: &str) -> Option<OsString> {
-        self.vars
-            .iter()
-            .rev()
-            .find(|(given, _)| given == name)
-            .map(|(_, value)| value.clone())
+        self.vars.iter().rev().find(|(given, _)| given == name).map(|(_, value)| value.clone())
     }
 
     fn allowed_cpus(&self) -> io::Result<Vec<usize>> {

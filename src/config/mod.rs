@@ -175,10 +175,7 @@ impl Config {
     /// Removes the default endpoint for spans, for commands that run without a collector.
     pub fn without_default_collector(self) -> Self {
         let otlp_endpoint = self.otlp_endpoint.filter(|_| self.otlp_endpoint_is_set);
-        Self {
-            otlp_endpoint,
-            ..self
-        }
+        Self { otlp_endpoint, ..self }
     }
 
     /// Rejects two services on one port: the second would receive half of the first one's connections, or fail to
@@ -216,10 +213,7 @@ impl Config {
     /// A process that exits before it was ever not ready takes its calls with it.
     fn refuse_an_exit_before_the_warning(&self, reader: &mut SettingsReader<'_, impl Env>) {
         let (limit, exit) = (&v::SHARD_STALL_LIMIT, &v::SHARD_STALL_EXIT);
-        let Some(at) = self
-            .shard_stall_exit
-            .filter(|at| *at <= self.shard_stall_limit)
-        else {
+        let Some(at) = self.shard_stall_exit.filter(|at| *at <= self.shard_stall_limit) else {
             return;
         };
         if reader.refused(limit.name) || reader.refused(exit.name) {

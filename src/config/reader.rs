@@ -21,12 +21,7 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            variable,
-            value,
-            problem,
-            cure,
-        } = self;
+        let Self { variable, value, problem, cure } = self;
         write!(f, "{variable}={value:?} {problem}; {cure}")
     }
 }
@@ -86,11 +81,7 @@ impl<'e, E: Env> SettingsReader<'e, E> {
         match variable.kind.parse(text.trim()) {
             Ok(value) => value,
             Err(problem) => {
-                let problem = if text.trim().is_empty() {
-                    "is empty".to_owned()
-                } else {
-                    problem
-                };
+                let problem = if text.trim().is_empty() { "is empty".to_owned() } else { problem };
                 self.refuse(variable, text, problem);
                 default_of(variable)
             }
@@ -142,11 +133,7 @@ impl<'e, E: Env> SettingsReader<'e, E> {
     /// # Errors
     /// All invalid settings.
     pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigErrors> {
-        if self.errors.is_empty() {
-            Ok(value)
-        } else {
-            Err(ConfigErrors(self.errors))
-        }
+        if self.errors.is_empty() { Ok(value) } else { Err(ConfigErrors(self.errors)) }
     }
 }
 

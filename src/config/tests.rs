@@ -11,10 +11,7 @@ use super::*;
 use crate::limits;
 
 fn given(vars: &[(&str, &str)]) -> FixedEnv {
-    vars.iter()
-        .fold(FixedEnv::on([0, 1]), |env, (name, value)| {
-            env.with(name, *value)
-        })
+    vars.iter().fold(FixedEnv::on([0, 1]), |env, (name, value)| env.with(name, *value))
 }
 
 fn config(vars: &[(&str, &str)]) -> Config {
@@ -50,10 +47,7 @@ fn an_empty_environment_gives_the_contracts_defaults() {
 fn the_tables_defaults_are_those_of_the_limits() {
     let config = config(&[]);
     assert_eq!(config.call_timeout, limits::CALL_TIMEOUT_DEFAULT);
-    assert_eq!(
-        config.streams_per_connection,
-        limits::STREAMS_PER_CONNECTION_DEFAULT
-    );
+    assert_eq!(config.streams_per_connection, limits::STREAMS_PER_CONNECTION_DEFAULT);
     assert_eq!(config.keep_alive_period, limits::KEEP_ALIVE_PERIOD_DEFAULT);
     assert_eq!(config.connection_age, Some(limits::CONNECTION_AGE_DEFAULT));
     assert_eq!(config.max_qty, limits::QTY_MAX_DEFAULT);
@@ -62,18 +56,9 @@ fn the_tables_defaults_are_those_of_the_limits() {
     assert_eq!(config.hold_ttl, limits::HOLD_TTL_DEFAULT);
     assert_eq!(config.hold_ttl_max, limits::HOLD_TTL_MAX_DEFAULT);
     assert_eq!(config.late_commit, LateCommit::Reacquire);
-    assert_eq!(
-        config.store.attempt_timeout,
-        limits::STORE_ATTEMPT_TIMEOUT_DEFAULT
-    );
-    assert_eq!(
-        config.store.read_retries,
-        limits::STORE_READ_RETRIES_DEFAULT
-    );
-    assert_eq!(
-        config.answers_cached_for,
-        limits::ANSWERS_CACHED_FOR_DEFAULT
-    );
+    assert_eq!(config.store.attempt_timeout, limits::STORE_ATTEMPT_TIMEOUT_DEFAULT);
+    assert_eq!(config.store.read_retries, limits::STORE_READ_RETRIES_DEFAULT);
+    assert_eq!(config.answers_cached_for, limits::ANSWERS_CACHED_FOR_DEFAULT);
     assert_eq!(config.answers_cached, limits::ANSWERS_CACHED_DEFAULT);
     assert_eq!(config.shutdown_grace, limits::SHUTDOWN_GRACE_DEFAULT);
 }
@@ -95,10 +80,7 @@ fn every_variable_that_is_read_is_in_the_table_and_the_reverse() {
 
 #[test]
 fn the_example_of_every_variable_is_accepted() {
-    for variable in variables::VARIABLES
-        .iter()
-        .flat_map(|group| group.variables)
-    {
+    for variable in variables::VARIABLES.iter().flat_map(|group| group.variables) {
         let env = FixedEnv::on([0]).with(variable.name(), variable.example());
         assert!(Config::from_env(&env).is_ok(), "{}", variable.name());
     }
@@ -180,10 +162,7 @@ fn given_values_arrive_where_they_belong() {
         log_calls_ratio: 0.25,
         otlp_endpoint: None,
         otlp_endpoint_is_set: true,
-        sampler: SamplerName {
-            parent_based: false,
-            fixed_ratio: None,
-        },
+        sampler: SamplerName { parent_based: false, fixed_ratio: None },
         sampler_arg: 0.5,
     };
     assert_eq!(config, expected);
@@ -253,32 +232,20 @@ fn a_value_past_a_bound_is_refused_on_either_side() {
         ("SHARD_STALL_LIMIT", &["0", "900ms", "11m"]),
         ("SHARD_STALL_EXIT", &["5s", "4s", "11m"]),
         ("SERVICE_NAME", &["", "a\u{7}b"]),
-        (
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-            &["otel:4317", "ftp://otel", "http://"],
-        ),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &["otel:4317", "ftp://otel", "http://"]),
     ] {
         for value in values {
             let error = error(&[(name, value)]);
             assert_eq!(error.variable, name, "{value:?}");
             assert_eq!(&error.value, value);
-            assert!(
-                error.cure.contains(&format!("for example {name}=")),
-                "{error}"
-            );
+            assert!(error.cure.contains(&format!("for example {name}=")), "{error}");
         }
     }
 }
 
 #[test]
 fn a_read_may_be_as_old_as_milliseconds_or_a_span_say_or_not_at_all() {
-    for (text, millis) in [
-        ("0", 0),
-        ("1", 1),
-        ("1000", 1_000),
-        ("20ms", 20),
-        ("1s", 1_000),
-    ] {
+    for (text, millis) in [("0", 0), ("1", 1), ("1000", 1_000), ("20ms", 20), ("1s", 1_000)] {
         let staleness = config(&[("READ_STALENESS_MS", text)]).read_staleness;
         assert_eq!(staleness, Duration::from_millis(millis), "{text}");
     }
@@ -307,11 +274,7 @@ fn one_port_for_two_services_is_refused_unless_free_ones_are_taken() {
     assert_eq!(error.variable, "METRICS_PORT");
     assert!(error.problem.contains("GRPC_PORT"), "{error}");
     assert!(error.cure.contains("METRICS_PORT=8082"), "{error}");
-    config(&[
-        ("GRPC_PORT", "0"),
-        ("METRICS_PORT", "0"),
-        ("ADMIN_PORT", "0"),
-    ]);
+    config(&[("GRPC_PORT", "0"), ("METRICS_PORT", "0"), ("ADMIN_PORT", "0")]);
 }
 
 #[test]

@@ -162,10 +162,7 @@ impl ValueKind for TextKind {
     }
 
     fn expected(&self) -> String {
-        format!(
-            "{}, {} to {} bytes of {}",
-            self.what, self.min, self.max, self.alphabet
-        )
+        format!("{}, {} to {} bytes of {}", self.what, self.min, self.max, self.alphabet)
     }
 }
 
@@ -324,10 +321,7 @@ impl ValueKind for SamplerKind {
             "traceidratio" => None,
             _ => return Err("is no sampler".to_owned()),
         };
-        Ok(SamplerName {
-            parent_based,
-            fixed_ratio,
-        })
+        Ok(SamplerName { parent_based, fixed_ratio })
     }
 
     fn expected(&self) -> String {

@@ -79,10 +79,7 @@ pub static VARIABLES: &[VariableGroup] = &[
             &READ_STALENESS_MS,
         ],
     },
-    VariableGroup {
-        title: "Holds",
-        variables: &[&HOLD_TTL, &HOLD_TTL_MAX, &LATE_COMMIT],
-    },
+    VariableGroup { title: "Holds", variables: &[&HOLD_TTL, &HOLD_TTL_MAX, &LATE_COMMIT] },
     VariableGroup {
         title: "DynamoDB",
         variables: &[
@@ -128,24 +125,15 @@ pub static VARIABLES: &[VariableGroup] = &[
 /// Variables that the span exporter reads: listed in the help, never parsed here.
 pub static READ_BY_THE_EXPORTER: &[(&str, &str)] = &[
     ("OTEL_EXPORTER_OTLP_HEADERS", "headers of every export"),
-    (
-        "OTEL_EXPORTER_OTLP_TIMEOUT",
-        "time limit of one export, in milliseconds",
-    ),
-    (
-        "OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES",
-        "resource attributes of spans",
-    ),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "time limit of one export, in milliseconds"),
+    ("OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES", "resource attributes of spans"),
 ];
 
 /// Variables that the AWS SDK reads: listed in the help, never parsed here.
 pub static READ_BY_THE_SDK: &[(&str, &str)] = &[
     ("AWS_ENDPOINT_URL", "endpoint of all AWS services"),
     ("AWS_ENDPOINT_URL_DYNAMODB", "endpoint of DynamoDB"),
-    (
-        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...",
-        "credentials, if no role provides them",
-    ),
+    ("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...", "credentials, if no role provides them"),
 ];
 
 pub static GRPC_PORT: Variable<PortKind> = Variable {
@@ -196,10 +184,7 @@ pub static GRPC_TIMEOUT: Variable<DurationKind> = Variable {
 pub static GRPC_MAX_CONCURRENCY: Variable<CountKind> = Variable {
     name: "GRPC_MAX_CONCURRENCY",
     default: "1000",
-    kind: CountKind {
-        min: 1,
-        max: limits::STREAMS_PER_CONNECTION_MAX as u64,
-    },
+    kind: CountKind { min: 1, max: limits::STREAMS_PER_CONNECTION_MAX as u64 },
     example: "1000",
     about: "concurrent calls per connection",
 };
@@ -233,10 +218,7 @@ pub static MAX_CONNECTION_AGE: Variable<DurationKind> = Variable {
 pub static MAX_QTY: Variable<CountKind> = Variable {
     name: "MAX_QTY",
     default: "10",
-    kind: CountKind {
-        min: 1,
-        max: limits::QTY_MAX_CEILING as u64,
-    },
+    kind: CountKind { min: 1, max: limits::QTY_MAX_CEILING as u64 },
     example: "10",
     about: "maximum quantity of one reservation",
 };
@@ -374,10 +356,7 @@ pub static DDB_TIMEOUT: Variable<DurationKind> = Variable {
 pub static DDB_MAX_RETRIES: Variable<CountKind> = Variable {
     name: "DDB_MAX_RETRIES",
     default: "3",
-    kind: CountKind {
-        min: 0,
-        max: limits::STORE_READ_RETRIES_MAX as u64,
-    },
+    kind: CountKind { min: 0, max: limits::STORE_READ_RETRIES_MAX as u64 },
     example: "3",
     about: "retries of a read",
 };
@@ -398,10 +377,7 @@ pub static IDEMPOTENCY_TTL_SECONDS: Variable<DurationKind> = Variable {
 pub static IDEMPOTENCY_CACHE_SIZE: Variable<CountKind> = Variable {
     name: "IDEMPOTENCY_CACHE_SIZE",
     default: "10000",
-    kind: CountKind {
-        min: 1,
-        max: limits::ANSWERS_CACHED_MAX as u64,
-    },
+    kind: CountKind { min: 1, max: limits::ANSWERS_CACHED_MAX as u64 },
     example: "10000",
     about: "completed answers cached per shard",
 };

@@ -102,10 +102,7 @@ pub enum AuditError {
 
 /// The audit service with its backend.
 pub(super) fn service(backend: Arc<dyn AuditBackend>) -> InventoryAuditServer<AuditService> {
-    let audit = AuditService {
-        backend,
-        slots: Arc::new(Semaphore::new(limits::AUDITS_MAX)),
-    };
+    let audit = AuditService { backend, slots: Arc::new(Semaphore::new(limits::AUDITS_MAX)) };
     InventoryAuditServer::new(audit).max_decoding_message_size(limits::REQUEST_MESSAGE_BYTES_MAX)
 }
 
@@ -141,10 +138,7 @@ impl InventoryAudit for AuditService {
         &self,
         request: Request<pb::ReconcileRequest>,
     ) -> Result<Response<Self::ReconcileStream>, Status> {
-        let pb::ReconcileRequest {
-            event_id: id,
-            apply,
-        } = request.into_inner();
+        let pb::ReconcileRequest { event_id: id, apply } = request.into_inner();
         let event = event_id(id)?;
         let slot = self.slot(&event)?;
         let backend = Arc::clone(&self.backend);

@@ -22,10 +22,8 @@ use super::readiness::{Readiness, ReadinessState};
 use crate::limits;
 
 /// Services on GRPC_PORT: inventory.v1 and reservation.v1.
-const CLIENT_SERVICES: &[&str] = &[
-    inventory_server::SERVICE_NAME,
-    inventory_service_server::SERVICE_NAME,
-];
+const CLIENT_SERVICES: &[&str] =
+    &[inventory_server::SERVICE_NAME, inventory_service_server::SERVICE_NAME];
 
 /// Health and reflection of GRPC_PORT.
 pub fn auxiliary_routes(readiness: &Readiness) -> Routes {
@@ -39,11 +37,8 @@ pub(super) fn routes_for(service: &'static str, readiness: &Readiness) -> Routes
 
 fn routes(services: Vec<&'static str>, readiness: &Readiness) -> Routes {
     let ours = descriptors_of(&services);
-    let health = HealthServer::new(ReadinessHealth {
-        services,
-        readiness: readiness.clone(),
-    })
-    .max_decoding_message_size(limits::REQUEST_MESSAGE_BYTES_MAX);
+    let health = HealthServer::new(ReadinessHealth { services, readiness: readiness.clone() })
+        .max_decoding_message_size(limits::REQUEST_MESSAGE_BYTES_MAX);
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_file_descriptor_set(ours.clone())
@@ -99,9 +94,7 @@ fn serving_status(state: &ReadinessState) -> ServingStatus {
 }
 
 fn response(status: ServingStatus) -> HealthCheckResponse {
-    HealthCheckResponse {
-        status: status.into(),
-    }
+    HealthCheckResponse { status: status.into() }
 }
 
 #[tonic::async_trait]
@@ -116,9 +109,7 @@ impl Health for ReadinessHealth {
                 "unknown service: must be \"\" or one of {services:?}"
             )));
         }
-        Ok(Response::new(response(serving_status(
-            &self.readiness.state(),
-        ))))
+        Ok(Response::new(response(serving_status(&self.readiness.state()))))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
@@ -172,9 +163,7 @@ mod tests {
             let of_file = |f: &prost_types::FileDescriptorProto| {
                 let package = f.package().to_owned();
                 let names = f.service.iter().map(|s| s.name().to_owned());
-                names
-                    .map(move |name| format!("{package}.{name}"))
-                    .collect::<Vec<_>>()
+                names.map(move |name| format!("{package}.{name}")).collect::<Vec<_>>()
             };
             let mut services: Vec<String> = files.iter().flat_map(of_file).collect();
             let mut own = own.to_vec();

@@ -23,11 +23,7 @@ pub(super) struct LimitedListener {
 impl LimitedListener {
     /// `port` names the listener in log lines.
     pub(super) fn new(listener: TcpListener, slots: usize, port: &'static str) -> Self {
-        Self {
-            listener,
-            slots: Arc::new(Semaphore::new(slots)),
-            port,
-        }
+        Self { listener, slots: Arc::new(Semaphore::new(slots)), port }
     }
 
     /// The next connection. Dropping the future loses no connection.
@@ -41,10 +37,7 @@ impl LimitedListener {
                 Ok((stream, _peer)) => {
                     // Only a performance setting, so an error is ignored.
                     let _ = stream.set_nodelay(true);
-                    return LimitedConnection {
-                        stream,
-                        _slot: slot,
-                    };
+                    return LimitedConnection { stream, _slot: slot };
                 }
                 Err(error) => {
                     tracing::warn!(port = self.port, error = %error, "accept failed");

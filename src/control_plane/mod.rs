@@ -109,11 +109,9 @@ impl ControlPlane {
         let metrics_address = config.metrics.local_addr();
         let metrics_address = metrics_address.map_err(cannot("read the metrics address"))?;
         let admin_address = match &config.admin {
-            Some((listener, _)) => Some(
-                listener
-                    .local_addr()
-                    .map_err(cannot("read the admin address"))?,
-            ),
+            Some((listener, _)) => {
+                Some(listener.local_addr().map_err(cannot("read the admin address"))?)
+            }
             None => None,
         };
         let servers = prepare(&runtime, config, &stopping, shutdown)?;
@@ -228,10 +226,7 @@ async fn serve(servers: Servers, stopping: watch::Receiver<bool>) {
     let mut draining: JoinSet<()> = servers.draining.into_iter().collect();
     stop_requested(stopping).await;
     let drained = async { while draining.join_next().await.is_some() {} };
-    if timeout(limits::CONTROL_PLANE_STOP_GRACE, drained)
-        .await
-        .is_err()
-    {
+    if timeout(limits::CONTROL_PLANE_STOP_GRACE, drained).await.is_err() {
         tracing::debug!("control plane connections aborted at stop");
     }
     aborted.abort_all();

@@ -59,14 +59,12 @@ async fn readyz(Shared(readiness): Shared<Readiness>) -> Response {
     match readiness.state() {
         ReadinessState::Ready => page(StatusCode::OK, "ready"),
         ReadinessState::Starting => page(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting"),
-        ReadinessState::Unhealthy { reason } => page(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format_args!("not ready: {reason}"),
-        ),
-        ReadinessState::Draining { reason } => page(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format_args!("not ready: draining ({reason})"),
-        ),
+        ReadinessState::Unhealthy { reason } => {
+            page(StatusCode::SERVICE_UNAVAILABLE, format_args!("not ready: {reason}"))
+        }
+        ReadinessState::Draining { reason } => {
+            page(StatusCode::SERVICE_UNAVAILABLE, format_args!("not ready: draining ({reason})"))
+        }
     }
 }
 

@@ -45,9 +45,8 @@ impl Readiness {
     /// The process is not ready for now. No effect unless ready.
     pub(crate) fn set_unhealthy(&self, reason: impl Into<String>) {
         self.change(|state| {
-            matches!(state, ReadinessState::Ready).then(|| ReadinessState::Unhealthy {
-                reason: reason.into(),
-            })
+            matches!(state, ReadinessState::Ready)
+                .then(|| ReadinessState::Unhealthy { reason: reason.into() })
         });
     }
 
@@ -62,9 +61,7 @@ impl Readiness {
     pub fn set_draining(&self, reason: impl Into<String>) {
         self.change(|state| {
             let is_draining = matches!(state, ReadinessState::Draining { .. });
-            (!is_draining).then(|| ReadinessState::Draining {
-                reason: reason.into(),
-            })
+            (!is_draining).then(|| ReadinessState::Draining { reason: reason.into() })
         });
     }
 

@@ -96,11 +96,7 @@ impl Scraper {
 
     /// Adds the metrics of all shards to the aggregate and returns the number of shards without an answer.
     async fn collect(&self, state: &mut ScrapeState) -> usize {
-        let ScrapeState {
-            aggregate,
-            requests,
-            ..
-        } = state;
+        let ScrapeState { aggregate, requests, .. } = state;
         for (shard, request) in requests.iter_mut().enumerate() {
             // An answer that was too late for the previous scrape is added first, then the metrics since then.
             if let Some(late) = request.take_if(|request| request.is_finished()) {

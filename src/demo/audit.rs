@@ -83,10 +83,8 @@ impl SaleAudit {
 
     /// Compares the answer of every buyer with the store.
     fn answers(&mut self, records: &[AuditRecord], report: &SaleReport) {
-        let by_id: HashMap<&str, &AuditRecord> = records
-            .iter()
-            .map(|record| (record.reservation.as_str(), record))
-            .collect();
+        let by_id: HashMap<&str, &AuditRecord> =
+            records.iter().map(|record| (record.reservation.as_str(), record)).collect();
         let mut told = 0_usize;
         for entry in report.ledger.entries() {
             let id = entry.reservation_id;
@@ -96,10 +94,7 @@ impl SaleAudit {
             let agrees = match &entry.outcome {
                 ReservationOutcome::Confirmed { order_id } => {
                     state == Some(ReservationState::Confirmed)
-                        && record
-                            .and_then(|r| r.order)
-                            .map(|o| o.to_string())
-                            .as_deref()
+                        && record.and_then(|r| r.order).map(|o| o.to_string()).as_deref()
                             == Some(order_id)
                         && record.map(|r| i64::from(r.qty)) == Some(i64::from(entry.quantity))
                 }
@@ -115,10 +110,7 @@ impl SaleAudit {
             }
         }
         if told != records.len() {
-            self.found(format!(
-                "{} records belong to no buyer",
-                records.len() - told
-            ));
+            self.found(format!("{} records belong to no buyer", records.len() - told));
         }
     }
 }

@@ -88,22 +88,14 @@ impl From<Explanation> for DemoError {
 /// # Errors
 /// When the server does not start or the sale breaks a promise.
 pub(crate) fn run(config: Config, options: &DemoOptions) -> Result<(), DemoError> {
-    let config = Config {
-        grpc_port: 0,
-        metrics_port: 0,
-        admin: None,
-        ..config.without_default_collector()
-    };
+    let config =
+        Config { grpc_port: 0, metrics_port: 0, admin: None, ..config.without_default_collector() };
     let engine = EmbeddedEngine::start(EngineStorage::Memory)
         .map_err(|error| DemoError::Load(error.to_string()))?;
     let store = server::dev::engine_store(&config, &engine);
     let stripes =
         u16::try_from(options.tickets).map_or(options.stripes, |t| options.stripes.min(t));
-    server::dev::prepare(
-        &store,
-        &config.store,
-        Some((EVENT, options.tickets, stripes)),
-    )?;
+    server::dev::prepare(&store, &config.store, Some((EVENT, options.tickets, stripes)))?;
     let server = Server::start(&config, store.clone(), false)?;
 
     let plan = plan(options, server.addresses().grpc.port());
@@ -119,14 +111,7 @@ pub(crate) fn run(config: Config, options: &DemoOptions) -> Result<(), DemoError
     let audit = SaleAudit::read(&store, EVENT, &report).map_err(DemoError::Audit)?;
     engine.stop();
 
-    println!(
-        "{}",
-        SaleSummary {
-            report: &report,
-            audit: &audit,
-            batches
-        }
-    );
+    println!("{}", SaleSummary { report: &report, audit: &audit, batches });
     let settled =
         stopped.unfinished == crate::shard::UnfinishedWork::default() && !stopped.shard_failed;
     if audit.is_clean() && report.is_clean() && settled {
@@ -225,10 +210,7 @@ struct StatusLine {
 
 impl StatusLine {
     fn new() -> Self {
-        Self {
-            terminal: std::io::stdout().is_terminal(),
-            last: Instant::now(),
-        }
+        Self { terminal: std::io::stdout().is_terminal(), last: Instant::now() }
     }
 
     fn show(&mut self, progress: &SaleProgress) {
@@ -257,33 +239,17 @@ struct SaleSummary<'a> {
 
 impl fmt::Display for SaleSummary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            report,
-            audit,
-            batches,
-        } = self;
+        let Self { report, audit, batches } = self;
         let counts = report.ledger.counts();
         let ms =
             |percentile: f64| format!("{:.1} ms", report.latency_us_at(percentile) as f64 / 1e3);
         let per_transaction = batches.members as f64 / batches.transactions.max(1) as f64;
         let rows = [
             ("tickets", report.tickets.to_string(), ""),
-            (
-                "sold",
-                audit.sold.to_string(),
-                "units of confirmed records in the store",
-            ),
-            (
-                "remaining",
-                audit.remaining.to_string(),
-                "in the store, over all stripes",
-            ),
+            ("sold", audit.sold.to_string(), "units of confirmed records in the store"),
+            ("remaining", audit.remaining.to_string(), "in the store, over all stripes"),
             ("confirmed", counts.confirmed.to_string(), "reservations"),
-            (
-                "refused",
-                counts.sold_out.to_string(),
-                "reservations, not enough left",
-            ),
+            ("refused", counts.sold_out.to_string(), "reservations, not enough left"),
             (
                 "released first",
                 counts.late_commits_refused.to_string(),
@@ -299,45 +265,21 @@ impl fmt::Display for SaleSummary<'_> {
                 counts.conflicts_refused.to_string(),
                 "refused: same id, other quantity",
             ),
-            (
-                "duplicates",
-                counts.duplicates_identical.to_string(),
-                "answered identically",
-            ),
-            (
-                "",
-                counts.duplicates_different.to_string(),
-                "answered differently",
-            ),
-            (
-                "oversold",
-                audit.oversold.max(report.oversold_units()).to_string(),
-                "units",
-            ),
+            ("duplicates", counts.duplicates_identical.to_string(), "answered identically"),
+            ("", counts.duplicates_different.to_string(), "answered differently"),
+            ("oversold", audit.oversold.max(report.oversold_units()).to_string(), "units"),
             ("undersold", report.undersold_units().to_string(), "units"),
             ("latency p50", ms(50.0), ""),
             ("        p95", ms(95.0), ""),
             ("        p99", ms(99.0), ""),
-            (
-                "        max",
-                format!("{:.1} ms", report.latency_us.max() as f64 / 1e3),
-                "",
-            ),
+            ("        max", format!("{:.1} ms", report.latency_us.max() as f64 / 1e3), ""),
             (
                 "requests",
                 format!("{:.0}/s", report.requests_per_second()),
                 "buyers, server and engine on this machine",
             ),
-            (
-                "batches",
-                format!("{per_transaction:.1}"),
-                "reservations per transaction",
-            ),
-            (
-                "  peak",
-                format!("{:.1}", batches.peak),
-                "in the best fifth of a second",
-            ),
+            ("batches", format!("{per_transaction:.1}"), "reservations per transaction"),
+            ("  peak", format!("{:.1}", batches.peak), "in the best fifth of a second"),
             ("  largest", batches.largest.to_string(), "of 99 that fit"),
         ];
         for (name, value, note) in rows {

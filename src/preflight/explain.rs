@@ -63,11 +63,7 @@ pub(crate) fn explain_ring_error(
             ],
         ),
     };
-    Explanation {
-        wrong,
-        facts: Some(facts.to_string()),
-        cures,
-    }
+    Explanation { wrong, facts: Some(facts.to_string()), cures }
 }
 
 /// The error number; where the executor has put words in its place, the one they stand for.
@@ -147,10 +143,9 @@ fn explain_eperm(facts: &HostFacts) -> (String, Vec<String>) {
                 "or: sysctl -w kernel.io_uring_group=GID, with a group of this user".to_owned(),
             ],
         ),
-        (_, Seccomp::Filter | Seccomp::Strict) => (
-            "a seccomp filter denies io_uring (EPERM)".to_owned(),
-            seccomp_cures(facts),
-        ),
+        (_, Seccomp::Filter | Seccomp::Strict) => {
+            ("a seccomp filter denies io_uring (EPERM)".to_owned(), seccomp_cures(facts))
+        }
         _ => (
             "a security policy denies io_uring (EPERM); it is neither seccomp nor the sysctl"
                 .to_owned(),
@@ -219,10 +214,9 @@ fn memlock_cures(facts: &HostFacts, needed: u64, needed_text: &str) -> Vec<Strin
             "raise it to {needed_text} in the node's container runtime (LimitMEMLOCK={needed} in \
              containerd.service); a pod cannot set it"
         )],
-        Some(engine) => vec![format!(
-            "{} run --ulimit memlock={needed}:{needed}",
-            engine.to_lowercase()
-        )],
+        Some(engine) => {
+            vec![format!("{} run --ulimit memlock={needed}:{needed}", engine.to_lowercase())]
+        }
         None => vec![format!(
             "raise it to {needed_text}: ulimit -l {kib} in a shell, LimitMEMLOCK={needed} in a \
              systemd unit, --ulimit memlock={needed}:{needed} for docker run"
@@ -264,32 +258,19 @@ pub(crate) fn explain_listen_error(
         ),
         Some(libc::EACCES | libc::EPERM) => (
             format!("{variable}: this user may not listen on port {port} (EACCES)"),
-            vec![
-                "ports below 1024 ask for CAP_NET_BIND_SERVICE".to_owned(),
-                another,
-            ],
+            vec!["ports below 1024 ask for CAP_NET_BIND_SERVICE".to_owned(), another],
         ),
         Some(libc::EADDRNOTAVAIL) => (
-            format!(
-                "{variable}: {} is no address of this machine (EADDRNOTAVAIL)",
-                address.ip()
-            ),
+            format!("{variable}: {} is no address of this machine (EADDRNOTAVAIL)", address.ip()),
             vec!["see which it has: ip -brief address".to_owned()],
         ),
         Some(libc::EMFILE | libc::ENFILE) => (
             format!("{variable}: no descriptor is left to listen on port {port} (EMFILE)"),
             vec!["raise the limit on open files: ulimit -n 65536".to_owned()],
         ),
-        _ => (
-            format!("{variable}: nothing can listen on {address}: {error}"),
-            vec![another],
-        ),
+        _ => (format!("{variable}: nothing can listen on {address}: {error}"), vec![another]),
     };
-    Explanation {
-        wrong,
-        facts: None,
-        cures,
-    }
+    Explanation { wrong, facts: None, cures }
 }
 
 /// Why the executor cannot learn which CPUs there are.
@@ -339,10 +320,7 @@ mod tests {
     const MIB: u64 = 1024 * 1024;
 
     fn facts() -> HostFacts {
-        let limit = |n| ResourceLimits {
-            soft: Some(n),
-            hard: Some(n),
-        };
+        let limit = |n| ResourceLimits { soft: Some(n), hard: Some(n) };
         HostFacts {
             kernel: "6.1.0".to_owned(),
             memlock: limit(8 * MIB),
@@ -374,27 +352,12 @@ mod tests {
 
     #[test]
     fn enosys_is_the_kernel_the_filter_or_the_build() {
-        let old = HostFacts {
-            kernel: "4.19.0-amd64".to_owned(),
-            ..facts()
-        };
-        assert_says(
-            &explain(libc::ENOSYS, &old),
-            &["4.19.0-amd64 is too old", "5.8"],
-        );
-        let filtered = HostFacts {
-            seccomp: Seccomp::Filter,
-            ..facts()
-        };
+        let old = HostFacts { kernel: "4.19.0-amd64".to_owned(), ..facts() };
+        assert_says(&explain(libc::ENOSYS, &old), &["4.19.0-amd64 is too old", "5.8"]);
+        let filtered = HostFacts { seccomp: Seccomp::Filter, ..facts() };
         let text = explain(libc::ENOSYS, &filtered);
-        assert_says(
-            &text,
-            &["seccomp filter", "io_uring_enter", "--security-opt"],
-        );
-        assert_says(
-            &explain(libc::ENOSYS, &facts()),
-            &["built without", "CONFIG_IO_URING"],
-        );
+        assert_says(&text, &["seccomp filter", "io_uring_enter", "--security-opt"]);
+        assert_says(&explain(libc::ENOSYS, &facts()), &["built without", "CONFIG_IO_URING"]);
     }
 
     #[test]
@@ -409,43 +372,22 @@ mod tests {
             let text = explain(libc::EPERM, &facts);
             assert_says(&text, &[needle, "sysctl -w kernel.io_uring_disabled=0"]);
         }
-        let filtered = HostFacts {
-            seccomp: Seccomp::Filter,
-            io_uring_disabled: None,
-            ..facts()
-        };
-        assert_says(
-            &explain(libc::EPERM, &filtered),
-            &["seccomp filter denies", "Unconfined"],
-        );
+        let filtered = HostFacts { seccomp: Seccomp::Filter, io_uring_disabled: None, ..facts() };
+        assert_says(&explain(libc::EPERM, &filtered), &["seccomp filter denies", "Unconfined"]);
         assert_says(&explain(libc::EACCES, &facts()), &["SELinux", "audit"]);
     }
 
     #[test]
     fn the_cure_is_the_engines_own() {
         for (engine, seccomp, memlock) in [
-            (
-                "Docker",
-                "docker run --security-opt",
-                "docker run --ulimit memlock=2621440",
-            ),
-            (
-                "Podman",
-                "podman run --security-opt",
-                "podman run --ulimit memlock=2621440",
-            ),
+            ("Docker", "docker run --security-opt", "docker run --ulimit memlock=2621440"),
+            ("Podman", "podman run --security-opt", "podman run --ulimit memlock=2621440"),
             ("Kubernetes", "seccompProfile", "containerd.service"),
         ] {
-            let filtered = HostFacts {
-                container: Some(engine),
-                seccomp: Seccomp::Filter,
-                ..facts()
-            };
+            let filtered =
+                HostFacts { container: Some(engine), seccomp: Seccomp::Filter, ..facts() };
             assert_says(&explain(libc::EPERM, &filtered), &[seccomp, engine]);
-            let low = HostFacts {
-                container: Some(engine),
-                ..with_memlock(64 * 1024)
-            };
+            let low = HostFacts { container: Some(engine), ..with_memlock(64 * 1024) };
             assert_says(&explain(libc::ENOMEM, &low), &[memlock]);
         }
     }
@@ -453,35 +395,15 @@ mod tests {
     #[test]
     fn enomem_is_the_lock_limit_or_the_memory_and_says_how_much_is_needed() {
         let floor = explain(libc::ENOMEM, &with_memlock(64 * 1024));
-        assert_says(
-            &floor,
-            &[
-                "RLIMIT_MEMLOCK",
-                "is 64 KiB",
-                "below 512 KiB",
-                "ulimit -l 2560",
-            ],
-        );
+        assert_says(&floor, &["RLIMIT_MEMLOCK", "is 64 KiB", "below 512 KiB", "ulimit -l 2560"]);
         let low = explain(libc::ENOMEM, &with_memlock(768 * 1024));
         assert_says(
             &low,
-            &[
-                "is 768 KiB",
-                "4 shards",
-                "2560 KiB",
-                "LimitMEMLOCK=2621440",
-                "SHARDS=1",
-            ],
+            &["is 768 KiB", "4 shards", "2560 KiB", "LimitMEMLOCK=2621440", "SHARDS=1"],
         );
         let shared = explain(libc::ENOMEM, &facts());
-        assert_says(
-            &shared,
-            &["other processes of this user", "8 MiB", "ulimit -l 10752"],
-        );
-        let exempt = HostFacts {
-            memlock_exempt: true,
-            ..facts()
-        };
+        assert_says(&shared, &["other processes of this user", "8 MiB", "ulimit -l 10752"]);
+        let exempt = HostFacts { memlock_exempt: true, ..facts() };
         let text = explain(libc::ENOMEM, &exempt);
         assert_says(&text, &["memory limit of the container", "CAP_IPC_LOCK"]);
         assert!(!text.contains("ulimit -l"), "{text}");
@@ -490,25 +412,16 @@ mod tests {
     #[test]
     fn the_executors_own_floor_is_recognised_without_an_errno_even_with_the_capability() {
         let error = io::Error::other("MemLockLimit(65536/524288)");
-        let exempt = HostFacts {
-            memlock_exempt: true,
-            ..with_memlock(64 * 1024)
-        };
+        let exempt = HostFacts { memlock_exempt: true, ..with_memlock(64 * 1024) };
         let text = explain_ring_error(&error, &exempt, 1).to_string();
-        assert_says(
-            &text,
-            &["RLIMIT_MEMLOCK", "64 KiB", "512 KiB", "ulimit -l 1024"],
-        );
+        assert_says(&text, &["RLIMIT_MEMLOCK", "64 KiB", "512 KiB", "ulimit -l 1024"]);
     }
 
     #[test]
     fn other_errors_are_told_as_they_are() {
         assert_says(&explain(libc::EMFILE, &facts()), &["1024", "ulimit -n"]);
         assert_says(&explain(libc::EINVAL, &facts()), &["EINVAL", "5.8"]);
-        assert_says(
-            &explain(libc::EIO, &facts()),
-            &["Input/output error", "check"],
-        );
+        assert_says(&explain(libc::EIO, &facts()), &["Input/output error", "check"]);
         for errno in 1..134 {
             assert_says(&explain(errno, &facts()), &["facts: kernel 6.1.0", "8 MiB"]);
         }
@@ -528,19 +441,8 @@ mod tests {
             explain_listen_error(&error, "GRPC_PORT", address).to_string()
         };
         let taken = explain(libc::EADDRINUSE);
-        assert_says(
-            &taken,
-            &[
-                "GRPC_PORT",
-                "8080 is taken",
-                "ss -ltnp 'sport = :8080'",
-                "=0",
-            ],
-        );
-        assert_says(
-            &explain(libc::EACCES),
-            &["GRPC_PORT", "CAP_NET_BIND_SERVICE"],
-        );
+        assert_says(&taken, &["GRPC_PORT", "8080 is taken", "ss -ltnp 'sport = :8080'", "=0"]);
+        assert_says(&explain(libc::EACCES), &["GRPC_PORT", "CAP_NET_BIND_SERVICE"]);
         assert_says(&explain(libc::EADDRNOTAVAIL), &["0.0.0.0", "ip -brief"]);
         assert_says(&explain(libc::EMFILE), &["GRPC_PORT", "ulimit -n"]);
         assert_says(&explain(libc::EIO), &["GRPC_PORT", "Input/output"]);
@@ -558,14 +460,8 @@ mod tests {
     #[test]
     fn a_store_that_is_silent_and_a_table_that_is_missing_are_explained() {
         let text = explain_store_unreachable("http://db:8000", "eu-west-1", "refused").to_string();
-        assert_says(
-            &text,
-            &["http://db:8000", "refused", "eu-west-1", "AWS_ENDPOINT_URL"],
-        );
+        assert_says(&text, &["http://db:8000", "refused", "eu-west-1", "AWS_ENDPOINT_URL"]);
         let text = explain_missing_table("DDB_TABLE_SEATS", "seats", "eu-west-1").to_string();
-        assert_says(
-            &text,
-            &["seats", "DDB_TABLE_SEATS", "tables create", "eu-west-1"],
-        );
+        assert_says(&text, &["seats", "DDB_TABLE_SEATS", "tables create", "eu-west-1"]);
     }
 }

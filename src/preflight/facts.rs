@@ -62,10 +62,7 @@ impl HostFacts {
             memlock_exempt: ipc_lock_in(&status),
             open_files: limits_of(NOFILE),
             seccomp: seccomp_in(&status),
-            io_uring_disabled: text("/proc/sys/kernel/io_uring_disabled")
-                .trim()
-                .parse()
-                .ok(),
+            io_uring_disabled: text("/proc/sys/kernel/io_uring_disabled").trim().parse().ok(),
             container: container(),
         }
     }
@@ -79,11 +76,7 @@ impl HostFacts {
 
 impl fmt::Display for HostFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kernel = if self.kernel.is_empty() {
-            "unknown"
-        } else {
-            &self.kernel
-        };
+        let kernel = if self.kernel.is_empty() { "unknown" } else { &self.kernel };
         write!(f, "kernel {kernel}")?;
         write!(f, ", locked memory {}", bytes(self.memlock.soft))?;
         if self.memlock.hard != self.memlock.soft {
@@ -140,10 +133,7 @@ const NOFILE: u32 = libc::RLIMIT_NOFILE as u32;
 const MEMLOCK: u32 = libc::RLIMIT_MEMLOCK as u32;
 
 fn raw_limits(resource: u32) -> Option<libc::rlimit> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is writable and of the type that getrlimit fills in.
     let outcome = unsafe { libc::getrlimit(resource as _, &mut limit) };
     (outcome == 0).then_some(limit)
@@ -152,24 +142,15 @@ fn raw_limits(resource: u32) -> Option<libc::rlimit> {
 /// The limits of this process; unlimited if the kernel does not tell.
 fn limits_of(resource: u32) -> ResourceLimits {
     let limit = |value: libc::rlim_t| (value != libc::RLIM_INFINITY).then_some(value);
-    raw_limits(resource).map_or(
-        ResourceLimits {
-            soft: None,
-            hard: None,
-        },
-        |raw| ResourceLimits {
-            soft: limit(raw.rlim_cur),
-            hard: limit(raw.rlim_max),
-        },
-    )
+    raw_limits(resource).map_or(ResourceLimits { soft: None, hard: None }, |raw| ResourceLimits {
+        soft: limit(raw.rlim_cur),
+        hard: limit(raw.rlim_max),
+    })
 }
 
 /// The value of a line of /proc/self/status.
 fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim)
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
 fn seccomp_in(status: &str) -> Seccomp {

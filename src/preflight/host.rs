@@ -27,18 +27,10 @@ pub(super) fn checks(config: &Config, facts: &HostFacts) -> (Vec<PreflightCheck>
         kernel(facts),
         ring(&rings, facts, shards),
         memlock(facts, shards, rings.is_ok()),
-        processors(
-            &config.shard_cpus,
-            cpus::quota(),
-            inventory_runtime::check_topology(),
-        ),
+        processors(&config.shard_cpus, cpus::quota(), inventory_runtime::check_topology()),
         open_files(facts, shards),
     ];
-    checks.extend(
-        listeners(config)
-            .into_iter()
-            .map(|(name, address)| port(name, address)),
-    );
+    checks.extend(listeners(config).into_iter().map(|(name, address)| port(name, address)));
     (checks, rings.is_ok())
 }
 
@@ -51,10 +43,9 @@ fn kernel(facts: &HostFacts) -> PreflightCheck {
             said: format!("{} is older than {major}.{minor}", facts.kernel),
             cures: vec![format!("run on a Linux kernel {major}.{minor} or newer")],
         },
-        Some(_) => PreflightCheck::ok(
-            "kernel",
-            format!("{} (wants {major}.{minor})", facts.kernel),
-        ),
+        Some(_) => {
+            PreflightCheck::ok("kernel", format!("{} (wants {major}.{minor})", facts.kernel))
+        }
         None => PreflightCheck {
             name: "kernel",
             verdict: CheckResult::Note,
@@ -174,9 +165,7 @@ fn open_files(facts: &HostFacts, shards: usize) -> PreflightCheck {
     let least = beside + shards * CONNECTIONS_PER_SHARD_USEFUL;
     let most = beside + shards * CONNECTIONS_PER_SHARD_MAX as u64;
     let raise = || {
-        vec![format!(
-            "raise it: ulimit -n {most} in a shell, LimitNOFILE={most} in a systemd unit"
-        )]
+        vec![format!("raise it: ulimit -n {most} in a shell, LimitNOFILE={most} in a systemd unit")]
     };
     let Some(limit) = facts.open_files.soft else {
         return PreflightCheck::ok("open files", "unlimited".to_owned());
@@ -234,12 +223,7 @@ pub(crate) fn probe_port(address: SocketAddr) -> io::Result<()> {
 
 impl PreflightCheck {
     pub(super) fn ok(name: &'static str, said: String) -> Self {
-        Self {
-            name,
-            verdict: CheckResult::Ok,
-            said,
-            cures: Vec::new(),
-        }
+        Self { name, verdict: CheckResult::Ok, said, cures: Vec::new() }
     }
 
     /// From an explanation; its facts are printed once, below the table.
@@ -259,10 +243,7 @@ mod tests {
     use super::*;
 
     fn facts() -> HostFacts {
-        let limit = |n| ResourceLimits {
-            soft: Some(n),
-            hard: Some(n),
-        };
+        let limit = |n| ResourceLimits { soft: Some(n), hard: Some(n) };
         HostFacts {
             kernel: "6.1.0".to_owned(),
             memlock: limit(8 << 20),
@@ -282,12 +263,7 @@ mod tests {
 
     #[test]
     fn an_old_kernel_is_wrong_and_an_unknown_one_is_noted() {
-        let on = |kernel: &str| {
-            kernel_check(HostFacts {
-                kernel: kernel.to_owned(),
-                ..facts()
-            })
-        };
+        let on = |kernel: &str| kernel_check(HostFacts { kernel: kernel.to_owned(), ..facts() });
         fn kernel_check(facts: HostFacts) -> CheckResult {
             kernel(&facts).verdict
         }
@@ -322,10 +298,7 @@ mod tests {
 
     #[test]
     fn a_quota_below_the_shards_is_a_note() {
-        assert_eq!(
-            processors(&[0, 1], Some(1.5), Ok(())).verdict,
-            CheckResult::Note
-        );
+        assert_eq!(processors(&[0, 1], Some(1.5), Ok(())).verdict, CheckResult::Note);
         assert_eq!(processors(&[0, 1], None, Ok(())).verdict, CheckResult::Ok);
     }
 
@@ -337,18 +310,10 @@ mod tests {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         holder.bind(&any.into()).expect("a free port");
         holder.listen(1).expect("a listener");
-        let taken = holder
-            .local_addr()
-            .expect("bound")
-            .as_socket()
-            .expect("IPv4");
+        let taken = holder.local_addr().expect("bound").as_socket().expect("IPv4");
         let check = port("GRPC_PORT", taken);
         assert_eq!(check.verdict, CheckResult::Wrong);
-        assert!(
-            check.said.contains(&taken.port().to_string()),
-            "{}",
-            check.said
-        );
+        assert!(check.said.contains(&taken.port().to_string()), "{}", check.said);
         drop(holder);
         assert_eq!(port("GRPC_PORT", taken).verdict, CheckResult::Ok);
     }

@@ -52,10 +52,7 @@ pub(crate) struct PreflightReport {
 
 impl PreflightReport {
     pub(crate) fn wrong(&self) -> usize {
-        let wrong = self
-            .checks
-            .iter()
-            .filter(|check| check.verdict == CheckResult::Wrong);
+        let wrong = self.checks.iter().filter(|check| check.verdict == CheckResult::Wrong);
         wrong.count()
     }
 }
@@ -71,12 +68,7 @@ pub(crate) fn run(config: &Config) -> PreflightReport {
 
 impl fmt::Display for PreflightReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self
-            .checks
-            .iter()
-            .map(|check| check.name.len())
-            .max()
-            .unwrap_or(0);
+        let width = self.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
         for check in &self.checks {
             let verdict = match check.verdict {
                 CheckResult::Ok => "ok",

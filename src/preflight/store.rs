@@ -118,19 +118,13 @@ pub(super) fn checks(config: &StoreConfig, has_ring: bool) -> Vec<PreflightCheck
             checks.extend(table_checks(config, differences));
             checks
         }
-        Err(error) => vec![PreflightCheck::wrong(
-            "DynamoDB",
-            explain_query_error(&error, config),
-        )],
+        Err(error) => vec![PreflightCheck::wrong("DynamoDB", explain_query_error(&error, config))],
     }
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    match future::select(
-        std::pin::pin!(work),
-        std::pin::pin!(inventory_runtime::sleep(limit)),
-    )
-    .await
+    match future::select(std::pin::pin!(work), std::pin::pin!(inventory_runtime::sleep(limit)))
+        .await
     {
         Either::Left((outcome, _)) => Some(outcome),
         Either::Right(_) => None,
@@ -140,19 +134,12 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
 fn table_checks(config: &StoreConfig, differences: Vec<TableDifference>) -> Vec<PreflightCheck> {
     if differences.is_empty() {
         let names = &config.tables;
-        let said = format!(
-            "{}, {}, {}",
-            names.inventory, names.seats, names.idempotency
-        );
+        let said = format!("{}, {}, {}", names.inventory, names.seats, names.idempotency);
         return vec![PreflightCheck::ok("tables", said)];
     }
     let checks = differences.into_iter().map(|difference| PreflightCheck {
         name: "tables",
-        verdict: if difference.fatal {
-            CheckResult::Wrong
-        } else {
-            CheckResult::Note
-        },
+        verdict: if difference.fatal { CheckResult::Wrong } else { CheckResult::Note },
         said: format!("{}: {}", difference.table, difference.what),
         cures: vec![difference.cure],
     });
@@ -186,11 +173,9 @@ pub(crate) fn explain_connect_error(
         StoreConnectError::Endpoint { .. }
         | StoreConnectError::CaBundle(_)
         | StoreConnectError::NoTransactions { .. }
-        | StoreConnectError::Refused { .. } => Explanation {
-            wrong: error.to_string(),
-            facts: None,
-            cures: Vec::new(),
-        },
+        | StoreConnectError::Refused { .. } => {
+            Explanation { wrong: error.to_string(), facts: None, cures: Vec::new() }
+        }
     }
 }
 
@@ -226,10 +211,7 @@ mod tests {
         let why = || "because".to_owned();
         for (error, needles) in [
             (
-                StoreConnectError::Unreachable {
-                    store: store(),
-                    why: why(),
-                },
+                StoreConnectError::Unreachable { store: store(), why: why() },
                 ["http://db:8000", "because", "AWS_REGION=eu-west-1"],
             ),
             (
@@ -239,15 +221,9 @@ mod tests {
                 },
                 ["DDB_TABLE_SEATS", "inventory_seats", "tables create"],
             ),
+            (StoreConnectError::Credentials { why: why() }, ["because", "AWS_PROFILE", "role"]),
             (
-                StoreConnectError::Credentials { why: why() },
-                ["because", "AWS_PROFILE", "role"],
-            ),
-            (
-                StoreConnectError::NoTransactions {
-                    store: store(),
-                    why: why(),
-                },
+                StoreConnectError::NoTransactions { store: store(), why: why() },
                 ["TransactWriteItems", "because", "use DynamoDB"],
             ),
         ] {
@@ -270,9 +246,6 @@ mod tests {
         assert_eq!(checks[0].verdict, CheckResult::Wrong);
         assert_eq!(checks[1].verdict, CheckResult::Note);
         assert_eq!(checks[0].cures, ["mend it"]);
-        assert_eq!(
-            table_checks(&config(), Vec::new())[0].verdict,
-            CheckResult::Ok
-        );
+        assert_eq!(table_checks(&config(), Vec::new())[0].verdict, CheckResult::Ok);
     }
 }

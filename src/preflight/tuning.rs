@@ -30,13 +30,7 @@ impl<'a> HostSetting<'a> {
         }
         let mut fields = line.split('\t');
         let [name, kind, path, rule, wanted] = std::array::from_fn(|_| fields.next().unwrap_or(""));
-        Some(Self {
-            name,
-            is_choice: kind == "choice",
-            path,
-            rule,
-            wanted,
-        })
+        Some(Self { name, is_choice: kind == "choice", path, rule, wanted })
     }
 
     fn fits(&self, value: &str) -> bool {
@@ -71,15 +65,12 @@ impl<'a> HostSetting<'a> {
     /// The value that is not as wanted, of the first CPU that has one.
     fn differing(&self, root: &Path, shard_cpus: &[usize]) -> Option<String> {
         let off = |path: &str| {
-            self.value(root, path)
-                .filter(|value| !value.is_empty() && !self.fits(value))
+            self.value(root, path).filter(|value| !value.is_empty() && !self.fits(value))
         };
         if !self.path.contains("cpu*") {
             return off(self.path);
         }
-        shard_cpus
-            .iter()
-            .find_map(|cpu| off(&self.path.replace("cpu*", &format!("cpu{cpu}"))))
+        shard_cpus.iter().find_map(|cpu| off(&self.path.replace("cpu*", &format!("cpu{cpu}"))))
     }
 }
 
@@ -91,11 +82,7 @@ pub(super) fn check(root: &Path, shard_cpus: &[usize]) -> PreflightCheck {
         .iter()
         .filter_map(|setting| {
             let value = setting.differing(root, shard_cpus)?;
-            Some(format!(
-                "{} is {value} (wanted {})",
-                setting.name,
-                setting.wish()
-            ))
+            Some(format!("{} is {value} (wanted {})", setting.name, setting.wish()))
         })
         .collect();
     if off.is_empty() {
@@ -138,10 +125,7 @@ mod tests {
             assert_eq!(line.split('\t').count(), 7, "{line}");
         }
         for setting in settings {
-            assert!(
-                ["min", "max", "is", "any"].contains(&setting.rule),
-                "{setting:?}"
-            );
+            assert!(["min", "max", "is", "any"].contains(&setting.rule), "{setting:?}");
             assert!(setting.path.starts_with('/'), "{setting:?}");
             let first = setting.wanted.split(' ').next().unwrap();
             assert!(setting.fits(first), "{setting:?} does not fit itself");
@@ -156,10 +140,7 @@ mod tests {
             ("proc/sys/vm/swappiness", "60\n"),
             ("proc/sys/net/core/busy_poll", "0\n"),
             (THP, "[always] madvise never\n"),
-            (
-                "sys/devices/system/cpu/cpu3/cpufreq/scaling_governor",
-                "powersave\n",
-            ),
+            ("sys/devices/system/cpu/cpu3/cpufreq/scaling_governor", "powersave\n"),
         ]);
         let found = check(root.path(), &[2, 3]);
         assert_eq!(found.verdict, CheckResult::Note);
@@ -174,10 +155,8 @@ mod tests {
 
     #[test]
     fn what_is_right_or_not_there_is_fine() {
-        let root = tree(&[
-            ("proc/sys/net/core/somaxconn", "4096\n"),
-            (THP, "always [madvise] never\n"),
-        ]);
+        let root =
+            tree(&[("proc/sys/net/core/somaxconn", "4096\n"), (THP, "always [madvise] never\n")]);
         assert_eq!(check(root.path(), &[0]).verdict, CheckResult::Ok);
     }
 }

@@ -45,8 +45,7 @@ impl ShardAuditBackend {
 impl AuditBackend for ShardAuditBackend {
     async fn stripes(&self, event: &EventId) -> Result<Option<AuditStripes>, AuditError> {
         let event = event.clone();
-        self.on_shard(async move |store| store.audit_stripes(&event).await)
-            .await
+        self.on_shard(async move |store| store.audit_stripes(&event).await).await
     }
 
     async fn records(
@@ -55,8 +54,7 @@ impl AuditBackend for ShardAuditBackend {
         from: Option<PageToken>,
     ) -> Result<Page<Result<AuditRecord, UnreadableItem>>, AuditError> {
         let event = event.clone();
-        self.on_shard(async move |store| store.audit_records(&event, from.as_ref()).await)
-            .await
+        self.on_shard(async move |store| store.audit_records(&event, from.as_ref()).await).await
     }
 
     async fn seats(
@@ -68,9 +66,7 @@ impl AuditBackend for ShardAuditBackend {
     ) -> Result<Page<Result<PlacedSeat, UnreadableItem>>, AuditError> {
         let event = event.clone();
         self.on_shard(async move |store| {
-            store
-                .audit_seats(&event, key, seat_keys, from.as_ref())
-                .await
+            store.audit_seats(&event, key, seat_keys, from.as_ref()).await
         })
         .await
     }
@@ -84,9 +80,7 @@ impl AuditBackend for ShardAuditBackend {
     ) -> Result<Option<InstantSnapshot>, AuditError> {
         let event = event.clone();
         self.on_shard(async move |store| {
-            store
-                .audit_snapshot(&event, seat_keys, &seats, &records)
-                .await
+            store.audit_snapshot(&event, seat_keys, &seats, &records).await
         })
         .await
     }
@@ -98,7 +92,6 @@ impl AuditBackend for ShardAuditBackend {
         repair: Repair,
     ) -> Result<RepairOutcome, AuditError> {
         let event = event.clone();
-        self.on_shard(async move |store| store.repair(&event, seat_keys, &repair).await)
-            .await
+        self.on_shard(async move |store| store.repair(&event, seat_keys, &repair).await).await
     }
 }

@@ -69,13 +69,9 @@ pub(crate) fn prepare(
 }
 
 async fn create(store: &Store, id: &str, total: u64, stripes: u16) -> Result<(), StoreError> {
-    let event: EventId = id
-        .parse()
-        .map_err(|error| StoreError::Invalid(format!("event_id {error}")))?;
-    match store
-        .create_event(&NewEvent::of_quantity(event, total, stripes))
-        .await?
-    {
+    let event: EventId =
+        id.parse().map_err(|error| StoreError::Invalid(format!("event_id {error}")))?;
+    match store.create_event(&NewEvent::of_quantity(event, total, stripes)).await? {
         CreateEventOutcome::Created(_)
         | CreateEventOutcome::Existing(_)
         | CreateEventOutcome::Conflict(_) => Ok(()),

@@ -88,9 +88,7 @@ impl ShutdownReport {
     pub(crate) fn outcome(self) -> Result<(), Explanation> {
         match self.shard_failed {
             false => Ok(()),
-            true => Err(explanation(
-                "a shard has failed; the log says where".to_owned(),
-            )),
+            true => Err(explanation("a shard has failed; the log says where".to_owned())),
         }
     }
 }
@@ -117,10 +115,7 @@ impl CounterReader {
     pub(crate) fn read(&self) -> Counters {
         let request = |mailbox: &ShardMailbox| {
             let (reply, answer) = oneshot::channel();
-            mailbox
-                .send(ShardMessage::Counters(reply))
-                .ok()
-                .map(|()| answer)
+            mailbox.send(ShardMessage::Counters(reply)).ok().map(|()| answer)
         };
         let answers: Vec<_> = self.0.iter().filter_map(request).collect();
         let mut sum = Counters::default();
@@ -190,9 +185,7 @@ impl Server {
         let (bridge, bridge_receiver) = inventory_grpc::tonic_bridge::channel();
         let heartbeats = Heartbeats::new(count);
         let (tracing, export) = tracing_settings(config);
-        let counts = export
-            .as_ref()
-            .map(|export| Arc::clone(&export.spans.counts));
+        let counts = export.as_ref().map(|export| Arc::clone(&export.spans.counts));
         let pool = Arc::new(ShardPool::new(mailboxes.clone()));
         let gateway = Arc::new(ShardGateway::new(
             Arc::clone(&pool),
@@ -213,10 +206,7 @@ impl Server {
             },
             export,
             signals,
-            tasks: vec![Box::pin(inventory_grpc::tonic_bridge::serve(
-                bridge_receiver,
-                routes,
-            ))],
+            tasks: vec![Box::pin(inventory_grpc::tonic_bridge::serve(bridge_receiver, routes))],
         })
         .map_err(|error| explanation(error.to_string()))?;
 
@@ -226,30 +216,28 @@ impl Server {
             .zip(inboxes)
             .zip(barriers(count))
             .enumerate()
-            .map(
-                |(shard, ((listener, inbox), shutdown_barrier))| ShardConfig {
-                    shard,
-                    shards: count,
-                    cpu: config.shard_cpus[shard],
-                    spin_before_park: config.spin_before_park,
-                    listener,
-                    inbox,
-                    peers: mailboxes.clone(),
-                    balancer: balancer.clone(),
-                    shutdown_barrier,
-                    store: store.clone(),
-                    grpc: grpc_settings(config),
-                    bridge: bridge.clone(),
-                    answers_cached: config.answers_cached,
-                    answers_cached_for: config.answers_cached_for,
-                    late_commit: config.late_commit,
-                    sold_out_latch: config.sold_out_latch,
-                    read_staleness: config.read_staleness,
-                    heartbeats: heartbeats.clone(),
-                    tracing: tracing.clone(),
-                    log_calls_ratio: config.log_calls_ratio,
-                },
-            )
+            .map(|(shard, ((listener, inbox), shutdown_barrier))| ShardConfig {
+                shard,
+                shards: count,
+                cpu: config.shard_cpus[shard],
+                spin_before_park: config.spin_before_park,
+                listener,
+                inbox,
+                peers: mailboxes.clone(),
+                balancer: balancer.clone(),
+                shutdown_barrier,
+                store: store.clone(),
+                grpc: grpc_settings(config),
+                bridge: bridge.clone(),
+                answers_cached: config.answers_cached,
+                answers_cached_for: config.answers_cached_for,
+                late_commit: config.late_commit,
+                sold_out_latch: config.sold_out_latch,
+                read_staleness: config.read_staleness,
+                heartbeats: heartbeats.clone(),
+                tracing: tracing.clone(),
+                log_calls_ratio: config.log_calls_ratio,
+            })
             .collect();
         let addresses = ServerAddresses {
             grpc: grpc_address,
@@ -346,10 +334,7 @@ impl Server {
                 }
             }
         }
-        if let Err(overdue) = self
-            .control_plane
-            .stop(limits::CONTROL_PLANE_STOP_GRACE * 2)
-        {
+        if let Err(overdue) = self.control_plane.stop(limits::CONTROL_PLANE_STOP_GRACE * 2) {
             tracing::warn!(error = %overdue, "control plane did not stop");
         }
         stopped.took = start.elapsed();
@@ -384,11 +369,7 @@ impl Server {
             }
             let aborting = gives_up_at.is_some();
             pending.retain(|mailbox| {
-                let message = if aborting {
-                    ShardMessage::Abort
-                } else {
-                    ShardMessage::Drain
-                };
+                let message = if aborting { ShardMessage::Abort } else { ShardMessage::Drain };
                 mailbox.send(message).is_err()
             });
             std::thread::sleep(STOP_POLL);
@@ -420,10 +401,7 @@ fn start_shards(
             let core = ReservationService::new(driver, recorder, limits);
             let inventory = InventoryHandlers::new(Rc::clone(&core));
             let reservation = ReservationHandlers::new(core);
-            (
-                InventoryServer::new(inventory),
-                InventoryServiceServer::new(reservation),
-            )
+            (InventoryServer::new(inventory), InventoryServiceServer::new(reservation))
         };
         let shard = shard::start(config_of_shard, service, started.clone(), Arc::clone(ended))
             .map_err(|error| explanation(format!("a shard's thread cannot be started: {error}")))?;
@@ -501,9 +479,5 @@ fn local_address(listener: &std::net::TcpListener) -> Result<SocketAddr, Explana
 }
 
 fn explanation(wrong: String) -> Explanation {
-    Explanation {
-        wrong,
-        facts: None,
-        cures: Vec::new(),
-    }
+    Explanation { wrong, facts: None, cures: Vec::new() }
 }

@@ -65,11 +65,7 @@ fn listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 }
 
 fn try_listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Allows a port with connections in TIME_WAIT, but not a port with a listener.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -90,10 +86,8 @@ mod tests {
     #[test]
     fn shards_share_one_free_port() {
         let listeners = bind_shared(0, 3).expect("a free port");
-        let ports: Vec<u16> = listeners
-            .iter()
-            .map(|l| l.local_addr().expect("bound").port())
-            .collect();
+        let ports: Vec<u16> =
+            listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect();
         assert_eq!(ports.len(), 3);
         assert!(ports.iter().all(|p| *p == ports[0] && *p != 0), "{ports:?}");
     }

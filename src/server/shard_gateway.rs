@@ -47,12 +47,7 @@ impl ShardGateway {
         readiness: Readiness,
         spans: Option<Arc<SpanCounts>>,
     ) -> Self {
-        Self {
-            shards,
-            heartbeats,
-            readiness,
-            spans,
-        }
+        Self { shards, heartbeats, readiness, spans }
     }
 
     /// Runs `job` on a shard. The job runs to its end, even if this future is dropped.
@@ -90,41 +85,35 @@ impl AdminBackend for ShardGateway {
     async fn create_event(&self, event: NewEvent) -> Result<EventCreation, AdminError> {
         let id = event.event.clone();
         let created = self
-            .on_shard(
-                async move |driver| match driver.store().create_event(&event).await {
-                    Ok(CreateEventOutcome::Created(_)) => Ok(true),
-                    Ok(CreateEventOutcome::Existing(_)) => Ok(false),
-                    Ok(CreateEventOutcome::Conflict(stripes)) => {
-                        let about = driver.store().describe_event(&event.event).await;
-                        let about = about
-                            .map_err(store_error)?
-                            .ok_or(AdminError::EventNotFound)?;
-                        let total = stripes.iter().map(|stripe| stripe.capacity).sum();
-                        Err(AdminError::EventExists(Box::new(NewEvent {
-                            event: about.event,
-                            total,
-                            stripes: about.stripes,
-                            seat_keys: about.seat_keys,
-                            name: about.name,
-                            venue: about.venue,
-                        })))
-                    }
-                    Err(error) => Err(store_error(error)),
-                },
-            )
+            .on_shard(async move |driver| match driver.store().create_event(&event).await {
+                Ok(CreateEventOutcome::Created(_)) => Ok(true),
+                Ok(CreateEventOutcome::Existing(_)) => Ok(false),
+                Ok(CreateEventOutcome::Conflict(stripes)) => {
+                    let about = driver.store().describe_event(&event.event).await;
+                    let about = about.map_err(store_error)?.ok_or(AdminError::EventNotFound)?;
+                    let total = stripes.iter().map(|stripe| stripe.capacity).sum();
+                    Err(AdminError::EventExists(Box::new(NewEvent {
+                        event: about.event,
+                        total,
+                        stripes: about.stripes,
+                        seat_keys: about.seat_keys,
+                        name: about.name,
+                        venue: about.venue,
+                    })))
+                }
+                Err(error) => Err(store_error(error)),
+            })
             .await?;
         let stock = self.changed_event(id).await?;
         Ok(EventCreation { stock, created })
     }
 
     async fn get_event(&self, event: EventId) -> Result<EventStock, AdminError> {
-        self.on_shard(async move |driver| stock(&driver, &event).await)
-            .await
+        self.on_shard(async move |driver| stock(&driver, &event).await).await
     }
 
     async fn describe_event(&self, event: EventId) -> Result<EventAbout, AdminError> {
-        self.on_shard(async move |driver| about(&driver, &event).await)
-            .await
+        self.on_shard(async move |driver| about(&driver, &event).await).await
     }
 
     fn list_events(&self) -> Pages<EventAbout> {
@@ -145,12 +134,7 @@ impl AdminBackend for ShardGateway {
     async fn set_total(&self, event: EventId, total: u64) -> Result<EventStock, AdminError> {
         let id = event.clone();
         self.on_shard(async move |driver| {
-            match driver
-                .store()
-                .set_total(&id, total)
-                .await
-                .map_err(store_error)?
-            {
+            match driver.store().set_total(&id, total).await.map_err(store_error)? {
                 SetTotalOutcome::Set(_) => Ok(()),
                 SetTotalOutcome::Refused { total, taken } => {
                     Err(AdminError::TotalTooSmall { total, taken })
@@ -277,8 +261,7 @@ impl AdminBackend for ShardGateway {
         &self,
         reservation: ReservationId,
     ) -> Result<StoredRecord, AdminError> {
-        self.on_shard(async move |driver| read_reservation(&driver, &reservation).await)
-            .await
+        self.on_shard(async move |driver| read_reservation(&driver, &reservation).await).await
     }
 
     fn list_reservations(&self, event: EventId) -> Pages<StoredRecord> {
@@ -308,11 +291,9 @@ where
     F: Future<Output = Result<Page<T>, AdminError>> + Send + 'static,
 {
     // `Some(None)` is the first page, `None` is the end.
-    futures::stream::unfold((read, Some(None)), async |(read, from)| {
-        match read(from?).await {
-            Ok(page) => Some((Ok(page.items), (read, page.next.map(Some)))),
-            Err(error) => Some((Err(error), (read, None))),
-        }
+    futures::stream::unfold((read, Some(None)), async |(read, from)| match read(from?).await {
+        Ok(page) => Some((Ok(page.items), (read, page.next.map(Some)))),
+        Err(error) => Some((Err(error), (read, None))),
     })
     .boxed()
 }
@@ -434,13 +415,9 @@ fn store_error(error: StoreError) -> AdminError {
 }
 
 fn busy() -> AdminError {
-    AdminError::Busy {
-        retry_after: limits::RETRY_AFTER,
-    }
+    AdminError::Busy { retry_after: limits::RETRY_AFTER }
 }
 
 fn unavailable() -> AdminError {
-    AdminError::Unavailable {
-        retry_after: Duration::from_secs(1),
-    }
+    AdminError::Unavailable { retry_after: Duration::from_secs(1) }
 }

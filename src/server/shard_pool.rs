@@ -25,10 +25,7 @@ pub(super) struct ShardPool {
 
 impl ShardPool {
     pub(super) fn new(mailboxes: Vec<ShardMailbox>) -> Self {
-        Self {
-            mailboxes,
-            next: AtomicUsize::new(0),
-        }
+        Self { mailboxes, next: AtomicUsize::new(0) }
     }
 
     pub(super) fn mailboxes(&self) -> &[ShardMailbox] {

@@ -51,20 +51,18 @@ pub(super) fn start(
 ) -> std::io::Result<Watchdog> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
-    thread::Builder::new()
-        .name("watchdog".to_owned())
-        .spawn(move || {
-            let mut detector = StallDetector::new(heartbeats.shards(), thresholds);
-            while !stopped.load(Ordering::Relaxed) {
-                thread::sleep(limits::WATCHDOG_INTERVAL);
-                for (shard, event) in detector.check(|shard| heartbeats.last_beat(shard)) {
-                    report(&heartbeats, &readiness, shard, event);
-                }
-                if detector.none_stalled() {
-                    readiness.set_healthy();
-                }
+    thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+        let mut detector = StallDetector::new(heartbeats.shards(), thresholds);
+        while !stopped.load(Ordering::Relaxed) {
+            thread::sleep(limits::WATCHDOG_INTERVAL);
+            for (shard, event) in detector.check(|shard| heartbeats.last_beat(shard)) {
+                report(&heartbeats, &readiness, shard, event);
             }
-        })?;
+            if detector.none_stalled() {
+                readiness.set_healthy();
+            }
+        }
+    })?;
     Ok(Watchdog(stop))
 }
 
@@ -92,10 +90,7 @@ struct ShardProgress {
 
 impl StallDetector {
     fn new(shards: usize, thresholds: WatchdogThresholds) -> Self {
-        Self {
-            thresholds,
-            shards: vec![ShardProgress::default(); shards],
-        }
+        Self { thresholds, shards: vec![ShardProgress::default(); shards] }
     }
 
     fn check(&mut self, last_beat: impl Fn(usize) -> Option<Micros>) -> Vec<(usize, StallEvent)> {
@@ -137,12 +132,7 @@ fn report(heartbeats: &Heartbeats, readiness: &Readiness, shard: usize, event: S
         StallEvent::Stalled(stalled_for) => {
             heartbeats.count_stall(shard);
             readiness.set_unhealthy(format!("shard {shard} stalled"));
-            log_stall(
-                heartbeats,
-                shard,
-                stalled_for,
-                "shard stalled; readiness is off",
-            );
+            log_stall(heartbeats, shard, stalled_for, "shard stalled; readiness is off");
         }
         StallEvent::Recovered => tracing::warn!(shard, "shard recovered"),
         StallEvent::Lost(stalled_for) => {
@@ -157,10 +147,7 @@ fn report(heartbeats: &Heartbeats, readiness: &Readiness, shard: usize, event: S
 
 /// Logs the state of a stalled shard and of its thread.
 fn log_stall(heartbeats: &Heartbeats, shard: usize, stalled_for: Duration, what: &str) {
-    let thread = heartbeats
-        .thread(shard)
-        .map(ThreadState::read)
-        .unwrap_or_default();
+    let thread = heartbeats.thread(shard).map(ThreadState::read).unwrap_or_default();
     tracing::error!(
         shard,
         stalled_ms = stalled_for.as_millis() as u64,
@@ -208,13 +195,7 @@ mod tests {
     const CHECK: Duration = limits::WATCHDOG_INTERVAL;
 
     fn detector() -> StallDetector {
-        StallDetector::new(
-            2,
-            WatchdogThresholds {
-                not_ready: CHECK * 4,
-                exit: Some(CHECK * 10),
-            },
-        )
+        StallDetector::new(2, WatchdogThresholds { not_ready: CHECK * 4, exit: Some(CHECK * 10) })
     }
 
     #[test]
@@ -228,12 +209,7 @@ mod tests {
                 _ if check < 8 => Some(Micros(1)),
                 _ => Some(Micros(2)),
             };
-            events.extend(
-                detector
-                    .check(last_beat)
-                    .into_iter()
-                    .map(|event| (check, event)),
-            );
+            events.extend(detector.check(last_beat).into_iter().map(|event| (check, event)));
             assert_eq!(detector.none_stalled(), !(4..8).contains(&check), "{check}");
         }
         let stalled = (4, (1, StallEvent::Stalled(CHECK * 4)));

@@ -19,17 +19,11 @@ struct ConnectionCount(AtomicUsize);
 
 impl ConnectionBalancer {
     pub(crate) fn new(shards: usize) -> Self {
-        Self(
-            (0..shards)
-                .map(|_| ConnectionCount(AtomicUsize::new(0)))
-                .collect(),
-        )
+        Self((0..shards).map(|_| ConnectionCount(AtomicUsize::new(0))).collect())
     }
 
     pub(crate) fn open_connections(&self, shard: usize) -> usize {
-        self.0
-            .get(shard)
-            .map_or(0, |count| count.0.load(Ordering::Relaxed))
+        self.0.get(shard).map_or(0, |count| count.0.load(Ordering::Relaxed))
     }
 
     /// Counts a connection that `me` accepted and returns its shard: `me` unless another has fewer. `None` if
@@ -81,10 +75,7 @@ mod tests {
         for _ in 0..4 {
             balancer.reserve(0).expect("not full");
         }
-        assert_eq!(
-            (balancer.open_connections(0), balancer.open_connections(1)),
-            (2, 2)
-        );
+        assert_eq!((balancer.open_connections(0), balancer.open_connections(1)), (2, 2));
     }
 
     #[test]

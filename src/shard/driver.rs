@@ -243,16 +243,12 @@ impl Driver {
 
     /// Invalidates the caches of an event that an operator has changed.
     pub(crate) fn invalidate_event(&self, event: &EventId) {
-        self.engine
-            .borrow_mut()
-            .handle_event_changed(event, clock::now());
+        self.engine.borrow_mut().handle_event_changed(event, clock::now());
     }
 
     /// Invalidates the caches of a reservation that an operator has changed.
     pub(crate) fn invalidate_reservation(&self, reservation: &ReservationId) {
-        self.engine
-            .borrow_mut()
-            .handle_reservation_changed(reservation);
+        self.engine.borrow_mut().handle_reservation_changed(reservation);
     }
 
     /// Handles an operation that another shard forwarded.
@@ -291,13 +287,7 @@ impl Driver {
     pub(crate) fn handle_reply(self: &Rc<Self>, reply: ForwardReply) {
         self.capacity_share.set(reply.capacity);
         self.enter(|engine, now| {
-            let ForwardReply {
-                event,
-                reservation,
-                answer,
-                record,
-                ..
-            } = reply;
+            let ForwardReply { event, reservation, answer, record, .. } = reply;
             engine.handle_forward_outcome(&event, &reservation, answer, record, now);
         });
         self.capacity_share.set((0.0, 0.0));
@@ -334,37 +324,31 @@ impl Driver {
 
     fn execute(self: &Rc<Self>, effect: Effect) {
         match effect {
-            Effect::Answer {
-                call,
-                answer,
-                record,
-            } => match self.reply_targets.borrow_mut().try_remove(call.0 as usize) {
-                // Sending fails if the caller has disconnected.
-                Some(ReplyTarget::Operation(target, trace)) => {
-                    if let Some(trace) = trace {
-                        let (read, written) = self.capacity_share.get();
-                        trace.trace.add_capacity(read, written);
-                        self.untrace(&trace.reservation);
+            Effect::Answer { call, answer, record } => {
+                match self.reply_targets.borrow_mut().try_remove(call.0 as usize) {
+                    // Sending fails if the caller has disconnected.
+                    Some(ReplyTarget::Operation(target, trace)) => {
+                        if let Some(trace) = trace {
+                            let (read, written) = self.capacity_share.get();
+                            trace.trace.add_capacity(read, written);
+                            self.untrace(&trace.reservation);
+                        }
+                        drop(target.send(answer));
                     }
-                    drop(target.send(answer));
+                    Some(ReplyTarget::Shard { shard, event, reservation }) => {
+                        self.untrace(&reservation);
+                        let reply = ForwardReply {
+                            event,
+                            reservation,
+                            answer,
+                            record,
+                            capacity: self.capacity_share.get(),
+                        };
+                        self.reply(shard, reply);
+                    }
+                    Some(ReplyTarget::Query(..)) | None => {}
                 }
-                Some(ReplyTarget::Shard {
-                    shard,
-                    event,
-                    reservation,
-                }) => {
-                    self.untrace(&reservation);
-                    let reply = ForwardReply {
-                        event,
-                        reservation,
-                        answer,
-                        record,
-                        capacity: self.capacity_share.get(),
-                    };
-                    self.reply(shard, reply);
-                }
-                Some(ReplyTarget::Query(..)) | None => {}
-            },
+            }
             Effect::AnswerQuery { call, result } => {
                 let target = self.reply_targets.borrow_mut().try_remove(call.0 as usize);
                 if let Some(ReplyTarget::Query(target, trace)) = target {
@@ -374,13 +358,7 @@ impl Driver {
                     let _ = target.send(result);
                 }
             }
-            Effect::ForwardQuery {
-                shard,
-                call,
-                event,
-                layout,
-                query,
-            } => {
+            Effect::ForwardQuery { shard, call, event, layout, query } => {
                 let target = self.reply_targets.borrow_mut().try_remove(call.0 as usize);
                 if let Some(ReplyTarget::Query(reply, _)) = target {
                     self.forward_query(shard, event, layout, query, reply);
@@ -388,22 +366,14 @@ impl Driver {
             }
             Effect::ReadRecords { read, reservations } => self.read_records(read, reservations),
             Effect::ReadSeats { event, seat_keys } => self.read_seats(event, seat_keys),
-            Effect::ReadFreeSeats {
-                event,
-                seat_keys,
-                at,
-            } => self.read_free_seats(event, seat_keys, at),
+            Effect::ReadFreeSeats { event, seat_keys, at } => {
+                self.read_free_seats(event, seat_keys, at)
+            }
             Effect::Transact { lane, transaction } => self.transact(lane, transaction),
-            Effect::ReadStripes {
-                event,
-                stripes_hint,
-            } => self.read_event(event, stripes_hint),
-            Effect::Forward {
-                shard,
-                layout,
-                operation,
-                hint,
-            } => self.forward(shard, layout, operation, hint),
+            Effect::ReadStripes { event, stripes_hint } => self.read_event(event, stripes_hint),
+            Effect::Forward { shard, layout, operation, hint } => {
+                self.forward(shard, layout, operation, hint)
+            }
         }
     }
 
@@ -424,9 +394,7 @@ impl Driver {
             }
             if let (Some(span), Some(tracer)) = (span, &driver.tracer) {
                 let table = &driver.store.tables().inventory;
-                tracer
-                    .sink
-                    .offer(span.finish(&transaction, table, &outcome, units));
+                tracer.sink.offer(span.finish(&transaction, table, &outcome, units));
             }
             let share = units / transaction.records.len().max(1) as f64;
             driver.capacity_share.set((0.0, share));
@@ -527,12 +495,7 @@ impl Driver {
         query: Query,
         reply: oneshot::Sender<QueryOutcome>,
     ) {
-        let message = ShardMessage::Query {
-            event,
-            layout,
-            query,
-            reply,
-        };
+        let message = ShardMessage::Query { event, layout, query, reply };
         let undelivered = match self.peers.get(shard) {
             Some(peer) => peer.send(message).err(),
             None => Some(message),
@@ -549,11 +512,7 @@ impl Driver {
         operation: Operation,
         hint: RecordHint,
     ) {
-        let span = self
-            .traced_operations
-            .borrow()
-            .get(&operation.reservation)
-            .copied();
+        let span = self.traced_operations.borrow().get(&operation.reservation).copied();
         let message = ShardMessage::Forward(Box::new(ForwardedOperation {
             from: self.shard,
             layout,
@@ -569,9 +528,7 @@ impl Driver {
             let operation = forwarded.operation;
             let answer = Answer::Rejected(Rejection::overloaded());
             self.enter(|engine, now| {
-                let Operation {
-                    event, reservation, ..
-                } = &operation;
+                let Operation { event, reservation, .. } = &operation;
                 engine.handle_forward_outcome(event, reservation, answer, None, now);
             });
         }

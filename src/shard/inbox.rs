@@ -76,10 +76,7 @@ pub(crate) struct Mailbox<J> {
 
 impl<J> Clone for Mailbox<J> {
     fn clone(&self) -> Self {
-        Self {
-            messages: self.messages.clone(),
-            replies: self.replies.clone(),
-        }
+        Self { messages: self.messages.clone(), replies: self.replies.clone() }
     }
 }
 
@@ -93,10 +90,7 @@ pub(crate) struct Inbox<J> {
 pub(crate) fn inbox<J>() -> (Mailbox<J>, Inbox<J>) {
     let (messages_in, messages) = mpsc::channel(limits::INBOX_MAX);
     let (replies_in, replies) = mpsc::unbounded_channel();
-    let mailbox = Mailbox {
-        messages: messages_in,
-        replies: replies_in,
-    };
+    let mailbox = Mailbox { messages: messages_in, replies: replies_in };
     (mailbox, Inbox { messages, replies })
 }
 
@@ -104,12 +98,10 @@ impl<J> Mailbox<J> {
     /// # Errors
     /// Returns the message if the inbox is full or the shard has ended.
     pub(crate) fn send(&self, message: InboxMessage<J>) -> Result<(), InboxMessage<J>> {
-        self.messages
-            .try_send(message)
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(message)
-                | mpsc::error::TrySendError::Closed(message) => message,
-            })
+        self.messages.try_send(message).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(message)
+            | mpsc::error::TrySendError::Closed(message) => message,
+        })
     }
 
     /// Sends a reply; a shard that has ended needs none.

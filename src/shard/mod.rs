@@ -142,21 +142,19 @@ pub(crate) fn start<S: UnaryService + 'static>(
     ended: Arc<Notify>,
 ) -> io::Result<ShardThread> {
     let shard = config.shard;
-    let thread = std::thread::Builder::new()
-        .name(format!("shard-{shard}"))
-        .spawn(move || {
-            let _notifier = EndNotifier(ended);
-            let start_report = started.clone();
-            let run = inventory_runtime::run_pinned(
-                config.cpu,
-                config.spin_before_park,
-                run(config, service, started),
-            );
-            run.unwrap_or_else(|error| {
-                let _ = start_report.send((shard, Err(ShardStartError::Ring(error))));
-                UnfinishedWork::default()
-            })
-        })?;
+    let thread = std::thread::Builder::new().name(format!("shard-{shard}")).spawn(move || {
+        let _notifier = EndNotifier(ended);
+        let start_report = started.clone();
+        let run = inventory_runtime::run_pinned(
+            config.cpu,
+            config.spin_before_park,
+            run(config, service, started),
+        );
+        run.unwrap_or_else(|error| {
+            let _ = start_report.send((shard, Err(ShardStartError::Ring(error))));
+            UnfinishedWork::default()
+        })
+    })?;
     Ok(ShardThread { shard, thread })
 }
 
@@ -170,10 +168,8 @@ async fn run<S: UnaryService + 'static>(
     log::set_shard(shard);
     let heartbeat = config.heartbeats.writer_for_current_thread(shard);
     let recorder = Rc::new(Recorder::new(shard));
-    let observer = Rc::new(observers::ShardStoreObserver::new(
-        Rc::clone(&recorder),
-        &config.store.tables,
-    ));
+    let observer =
+        Rc::new(observers::ShardStoreObserver::new(Rc::clone(&recorder), &config.store.tables));
     let store = match Store::connect(config.store, observer).await {
         Ok(store) => Rc::new(store),
         Err(error) => {
@@ -191,9 +187,7 @@ async fn run<S: UnaryService + 'static>(
         read_staleness: Micros(config.read_staleness.as_micros() as u64),
     };
     let engine = Engine::new(settings, SmallRng::from_os_rng());
-    let tracer = config
-        .tracing
-        .map(|(sampler, sink)| Rc::new(Tracer::new(sampler, sink)));
+    let tracer = config.tracing.map(|(sampler, sink)| Rc::new(Tracer::new(sampler, sink)));
     let driver = Driver::new(
         shard,
         engine,
@@ -214,12 +208,7 @@ async fn run<S: UnaryService + 'static>(
         shard,
         balancer: config.balancer.clone(),
         service,
-        grpc: Rc::new(GrpcContext::new(
-            config.grpc,
-            Drain::new(),
-            calls,
-            Some(config.bridge),
-        )),
+        grpc: Rc::new(GrpcContext::new(config.grpc, Drain::new(), calls, Some(config.bridge))),
         driver,
         recorder,
         heartbeat: heartbeat.clone(),
@@ -252,11 +241,7 @@ async fn run<S: UnaryService + 'static>(
         config.shards,
     );
     let reclaiming = inventory_runtime::spawn(async move {
-        if AssertUnwindSafe(reclaimer.run())
-            .catch_unwind()
-            .await
-            .is_err()
-        {
+        if AssertUnwindSafe(reclaimer.run()).catch_unwind().await.is_err() {
             tracing::error!("hold reclaimer panicked");
         }
     });
@@ -275,11 +260,7 @@ async fn run<S: UnaryService + 'static>(
     accepting.cancel().await;
     acceptor.close();
     let unfinished = match mode {
-        ShutdownMode::Drain => {
-            context
-                .drain(&mut inbox, &serve, &config.shutdown_barrier)
-                .await
-        }
+        ShutdownMode::Drain => context.drain(&mut inbox, &serve, &config.shutdown_barrier).await,
         ShutdownMode::Abort => context.abort(),
     };
     replying.cancel().await;
@@ -317,9 +298,7 @@ impl<S: UnaryService + 'static> ShardContext<S> {
             }
         };
         let context = Rc::clone(self);
-        context
-            .open_connections
-            .set(context.open_connections.get() + 1);
+        context.open_connections.set(context.open_connections.get() + 1);
         inventory_runtime::spawn(async move {
             let service = Rc::clone(&context.service);
             let grpc = Rc::clone(&context.grpc);
@@ -327,9 +306,7 @@ impl<S: UnaryService + 'static> ShardContext<S> {
             if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
                 tracing::error!("connection task panicked");
             }
-            context
-                .open_connections
-                .set(context.open_connections.get() - 1);
+            context.open_connections.set(context.open_connections.get() - 1);
             context.balancer.release(context.shard);
         })
         .detach();
@@ -411,24 +388,12 @@ impl<S: UnaryService + 'static> ShardContext<S> {
         });
         match message {
             ShardMessage::Forward(forwarded) => {
-                let ForwardedOperation {
-                    from,
-                    layout,
-                    operation,
-                    hint,
-                    span,
-                } = *forwarded;
-                self.driver
-                    .handle_forwarded(from, layout, operation, hint, span);
+                let ForwardedOperation { from, layout, operation, hint, span } = *forwarded;
+                self.driver.handle_forwarded(from, layout, operation, hint, span);
             }
-            ShardMessage::Query {
-                event,
-                layout,
-                query,
-                reply,
-            } => self
-                .driver
-                .handle_forwarded_query(&event, layout, query, reply),
+            ShardMessage::Query { event, layout, query, reply } => {
+                self.driver.handle_forwarded_query(&event, layout, query, reply)
+            }
             ShardMessage::Connection(accepted) => serve(accepted),
             ShardMessage::Scrape(reply) => {
                 let _ = reply.send(self.measure());

@@ -58,13 +58,7 @@ impl ShardCallObserver {
         tracer: Option<Rc<Tracer>>,
         log_ratio: f64,
     ) -> Self {
-        Self {
-            recorder,
-            heartbeat,
-            tracer,
-            log_ratio,
-            rng: RefCell::new(SmallRng::from_os_rng()),
-        }
+        Self { recorder, heartbeat, tracer, log_ratio, rng: RefCell::new(SmallRng::from_os_rng()) }
     }
 
     fn sample_log(&self) -> bool {
@@ -135,11 +129,7 @@ impl ShardStoreObserver {
         let label = |name: &str| -> &'static str { Box::leak(name.to_owned().into_boxed_str()) };
         Self {
             recorder,
-            tables: [
-                label(&tables.inventory),
-                label(&tables.seats),
-                label(&tables.idempotency),
-            ],
+            tables: [label(&tables.inventory), label(&tables.seats), label(&tables.idempotency)],
         }
     }
 
@@ -152,8 +142,7 @@ impl ShardStoreObserver {
 impl StoreObserver for ShardStoreObserver {
     fn called(&self, call: StoreCall<'_>) {
         let table = self.label(call.table);
-        self.recorder
-            .store_call(call.operation, table, call.status, call.latency);
+        self.recorder.store_call(call.operation, table, call.status, call.latency);
     }
 
     fn consumed(&self, table: &str, kind: CapacityKind, units: f64) {

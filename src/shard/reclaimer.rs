@@ -75,9 +75,7 @@ impl Reclaimer {
             let mut keys = keys(now, round, self.shard, self.shards);
             keys.shuffle(&mut self.rng);
             stream::iter(keys)
-                .for_each_concurrent(limits::RECLAIM_KEYS_AT_ONCE, |key| {
-                    self.expire_key(key, now)
-                })
+                .for_each_concurrent(limits::RECLAIM_KEYS_AT_ONCE, |key| self.expire_key(key, now))
                 .await;
             round = round.wrapping_add(1);
         }
@@ -104,13 +102,7 @@ impl Reclaimer {
         loop {
             let store = self.driver.store();
             let page = store
-                .due_holds(
-                    key.minute,
-                    key.part,
-                    now,
-                    limits::RECLAIM_PAGE,
-                    from.as_ref(),
-                )
+                .due_holds(key.minute, key.part, now, limits::RECLAIM_PAGE, from.as_ref())
                 .await;
             let Some(page) = self.page(page) else { return };
             from = page.next;
@@ -125,10 +117,7 @@ impl Reclaimer {
         page.inspect_err(|error| {
             let now = clock::monotonic();
             let interval = Micros(limits::RECLAIM_COMPLAIN_EVERY.as_micros() as u64);
-            let is_recent = self
-                .last_warning
-                .get()
-                .is_some_and(|at| now.since(at) < interval);
+            let is_recent = self.last_warning.get().is_some_and(|at| now.since(at) < interval);
             if !is_recent {
                 self.last_warning.set(Some(now));
                 tracing::warn!(%error, "cannot read expired holds");
@@ -142,12 +131,7 @@ impl Reclaimer {
         let timeout = Micros(limits::RECLAIM_TIMEOUT.as_micros() as u64);
         let deadline = clock::monotonic().plus(timeout);
         let outcomes = records.into_iter().map(|record| {
-            let StoredRecord {
-                event,
-                reservation,
-                view,
-                ..
-            } = record;
+            let StoredRecord { event, reservation, view, .. } = record;
             let kind = match view.seats {
                 Some(_) => InventoryType::Seat,
                 None => InventoryType::Quantity,
@@ -165,11 +149,7 @@ impl Reclaimer {
         });
         let outcomes: Vec<_> = outcomes.collect();
         let found = outcomes.len();
-        let expired = join_all(outcomes)
-            .await
-            .into_iter()
-            .filter(|is_expired| *is_expired)
-            .count();
+        let expired = join_all(outcomes).await.into_iter().filter(|is_expired| *is_expired).count();
         if found > 0 {
             tracing::debug!(found, expired, "expired holds");
         }
@@ -192,13 +172,7 @@ fn keys(now: UnixMillis, round: u32, shard: usize, shards: usize) -> Vec<ExpiryK
     }
     let parts = (0..limits::EXPIRY_SHARDS).filter(|part| usize::from(*part) % shards == shard);
     let minutes = minute.saturating_sub(back)..=minute;
-    parts
-        .flat_map(|part| {
-            minutes
-                .clone()
-                .map(move |minute| ExpiryKey { minute, part })
-        })
-        .collect()
+    parts.flat_map(|part| minutes.clone().map(move |minute| ExpiryKey { minute, part })).collect()
 }
 
 #[cfg(test)]

@@ -17,10 +17,8 @@ pub(crate) fn barriers(shards: usize) -> Vec<ShutdownBarrier> {
         listeners_closed: AtomicUsize::new(0),
         idle: AtomicUsize::new(0),
     });
-    let barrier = |_| ShutdownBarrier {
-        counts: Arc::clone(&counts),
-        step: Cell::new(BarrierStep::Serving),
-    };
+    let barrier =
+        |_| ShutdownBarrier { counts: Arc::clone(&counts), step: Cell::new(BarrierStep::Serving) };
     (0..shards).map(barrier).collect()
 }
 

@@ -32,10 +32,7 @@ impl TransactionSpan {
         let links: Vec<SpanIds> = calls.take(limits::SPAN_LINKS_MAX).collect();
         let first = *links.first()?;
         Some(Self {
-            ids: SpanIds {
-                trace: first.trace,
-                span: u64::from_be_bytes(new_id().to_bytes()),
-            },
+            ids: SpanIds { trace: first.trace, span: u64::from_be_bytes(new_id().to_bytes()) },
             parent: first.span,
             links,
             start: SystemTime::now(),
@@ -111,10 +108,8 @@ pub(super) fn call_span(
         KeyValue::new("rpc.method", method),
         KeyValue::new("rpc.response.status_code", status),
     ];
-    let names = [
-        ("inventory.event_id", &about.event),
-        ("inventory.reservation_id", &about.reservation),
-    ];
+    let names =
+        [("inventory.event_id", &about.event), ("inventory.reservation_id", &about.reservation)];
     for (name, value) in names {
         if !value.is_empty() {
             attributes.push(KeyValue::new(name, value.clone()));
@@ -124,18 +119,9 @@ pub(super) fn call_span(
         attributes.push(KeyValue::new("inventory.outcome", about.outcome));
     }
     attributes.extend(error.map(|error| KeyValue::new("error.type", error)));
-    let start = SystemTime::now()
-        .checked_sub(duration)
-        .unwrap_or(SystemTime::UNIX_EPOCH);
+    let start = SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH);
     let timing = (start, duration);
-    span(
-        SpanKind::Server,
-        method.into(),
-        ids,
-        timing,
-        attributes,
-        error,
-    )
+    span(SpanKind::Server, method.into(), ids, timing, attributes, error)
 }
 
 fn span(
@@ -206,18 +192,9 @@ mod tests {
         };
         let span = |code| call_span(ids, "/p.S/M", code, Micros(1_500), &about);
         let rejected = span(Code::Aborted);
-        assert_eq!(
-            (&rejected.status, rejected.name.as_ref()),
-            (&Status::Unset, "p.S/M")
-        );
-        assert_eq!(
-            attribute(&rejected, "rpc.response.status_code"),
-            Some(&"ABORTED".into())
-        );
-        assert_eq!(
-            attribute(&rejected, "inventory.event_id"),
-            Some(&"evt".into())
-        );
+        assert_eq!((&rejected.status, rejected.name.as_ref()), (&Status::Unset, "p.S/M"));
+        assert_eq!(attribute(&rejected, "rpc.response.status_code"), Some(&"ABORTED".into()));
+        assert_eq!(attribute(&rejected, "inventory.event_id"), Some(&"evt".into()));
         assert_eq!(attribute(&rejected, "inventory.reservation_id"), None);
         let duration = rejected.end_time.duration_since(rejected.start_time);
         assert_eq!(duration.ok(), Some(Duration::from_micros(1_500)));

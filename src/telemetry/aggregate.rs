@@ -232,11 +232,7 @@ impl MetricsAggregate {
         });
         let requests = store.iter().flat_map(|([operation, table], calls)| {
             calls.statuses.iter().map(move |([status], count)| {
-                let labels = [
-                    ("operation", *operation),
-                    ("table", *table),
-                    ("status", *status),
-                ];
+                let labels = [("operation", *operation), ("table", *table), ("status", *status)];
                 counter(&labels, *count)
             })
         });
@@ -473,10 +469,7 @@ fn engine_families(c: &Counters) -> Vec<MetricFamily> {
             "inventory_unknown_resolved_total",
             "Writes with an unknown outcome that were resolved, by outcome.",
             "outcome",
-            [
-                ("applied", c.unknown_applied),
-                ("not_applied", c.unknown_not_applied),
-            ],
+            [("applied", c.unknown_applied), ("not_applied", c.unknown_not_applied)],
         ),
         counters_by(
             "inventory_admission_rejections_total",
@@ -484,11 +477,7 @@ fn engine_families(c: &Counters) -> Vec<MetricFamily> {
             "reason",
             [
                 ("deadline", c.rejected_by_admission),
-                (
-                    "queue_full",
-                    c.rejected_overloaded
-                        .saturating_sub(c.rejected_by_admission),
-                ),
+                ("queue_full", c.rejected_overloaded.saturating_sub(c.rejected_by_admission)),
             ],
         ),
         total(
@@ -554,16 +543,8 @@ fn process_families(process: &ProcessUsage) -> Vec<MetricFamily> {
             "Resident memory of the process, in bytes.",
             process.resident_bytes,
         ),
-        level(
-            "process_open_fds",
-            "Open file descriptors.",
-            process.open_fds,
-        ),
-        level(
-            "process_max_fds",
-            "Maximum number of open file descriptors.",
-            process.max_fds,
-        ),
+        level("process_open_fds", "Open file descriptors.", process.open_fds),
+        level("process_max_fds", "Maximum number of open file descriptors.", process.max_fds),
         family(
             "process_start_time_seconds",
             "Start time of the process since the Unix epoch, in seconds.",

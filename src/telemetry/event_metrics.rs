@@ -51,11 +51,8 @@ impl BusiestEvents {
                 metrics.written += count;
                 metrics.score += count;
             } else if self.find_place(count) {
-                let metrics = EventMetrics {
-                    written: count,
-                    score: count,
-                    ..EventMetrics::default()
-                };
+                let metrics =
+                    EventMetrics { written: count, score: count, ..EventMetrics::default() };
                 self.selected.insert(event, metrics);
             } else {
                 self.other += count;
@@ -70,10 +67,7 @@ impl BusiestEvents {
         }
         // Among equally idle events the one with fewer reservations, for a deterministic result.
         let idleness = |metrics: &EventMetrics| (metrics.score, metrics.written);
-        let idlest = self
-            .selected
-            .iter()
-            .min_by_key(|(_, metrics)| idleness(metrics));
+        let idlest = self.selected.iter().min_by_key(|(_, metrics)| idleness(metrics));
         let Some((idlest, score)) = idlest.map(|(event, metrics)| (event.clone(), metrics.score))
         else {
             return false;
@@ -137,10 +131,7 @@ mod tests {
     }
 
     fn count(events: &BusiestEvents, n: usize) -> Option<u64> {
-        events
-            .selected
-            .get(&event(n))
-            .map(|metrics| metrics.written)
+        events.selected.get(&event(n)).map(|metrics| metrics.written)
     }
 
     fn full() -> BusiestEvents {
@@ -175,11 +166,7 @@ mod tests {
         assert_eq!(count(&events, 101), Some(500));
         assert_eq!(count(&events, 0), None, "the idlest event");
         assert_eq!(events.selected().len(), limits::EVENTS_IN_METRICS_MAX);
-        assert_eq!(
-            events.other(),
-            5,
-            "reservations of an evicted event do not return to other"
-        );
+        assert_eq!(events.other(), 5, "reservations of an evicted event do not return to other");
     }
 
     #[test]

@@ -143,11 +143,7 @@ pub(super) fn spread<const N: usize>(bounds: &[u64; N], unit: f64, spread: &Spre
     let scale = 1.0 / unit;
     let scaled = |value: u64| value as f64 / scale.round();
     let total = (spread.count(), scaled(spread.sum()));
-    buckets(
-        &[],
-        bounds.map(scaled).into_iter().zip(spread.at_most()),
-        total,
-    )
+    buckets(&[], bounds.map(scaled).into_iter().zip(spread.at_most()), total)
 }
 
 fn buckets(

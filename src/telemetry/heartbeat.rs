@@ -81,10 +81,7 @@ impl Heartbeats {
         // SAFETY: gettid has no arguments and returns an integer.
         let thread = unsafe { libc::gettid() };
         self.0[shard].thread.store(thread, Ordering::Relaxed);
-        HeartbeatWriter {
-            heartbeats: self.clone(),
-            shard,
-        }
+        HeartbeatWriter { heartbeats: self.clone(), shard }
     }
 
     /// Time of the last heartbeat; `None` before the first one.
@@ -94,13 +91,8 @@ impl Heartbeats {
     }
 
     pub(crate) fn activity(&self, shard: usize) -> Activity {
-        let activity = self
-            .0
-            .get(shard)
-            .map_or(0, |slot| slot.activity.load(Ordering::Relaxed));
-        ALL.get(usize::from(activity))
-            .copied()
-            .unwrap_or(Activity::Starting)
+        let activity = self.0.get(shard).map_or(0, |slot| slot.activity.load(Ordering::Relaxed));
+        ALL.get(usize::from(activity)).copied().unwrap_or(Activity::Starting)
     }
 
     /// Kernel id of the shard thread; `None` before it runs.
@@ -118,9 +110,7 @@ impl Heartbeats {
 
     /// Number of stalls of the shard.
     pub(crate) fn stalls(&self, shard: usize) -> u64 {
-        self.0
-            .get(shard)
-            .map_or(0, |slot| slot.stalls.load(Ordering::Relaxed))
+        self.0.get(shard).map_or(0, |slot| slot.stalls.load(Ordering::Relaxed))
     }
 }
 
@@ -134,16 +124,12 @@ pub struct HeartbeatWriter {
 impl HeartbeatWriter {
     /// Records a heartbeat at `now`.
     pub(crate) fn beat(&self, now: Micros) {
-        self.heartbeats.0[self.shard]
-            .last_beat_us
-            .store(now.0.max(1), Ordering::Release);
+        self.heartbeats.0[self.shard].last_beat_us.store(now.0.max(1), Ordering::Release);
     }
 
     /// Records the start of an activity. One plain store.
     pub(crate) fn set_activity(&self, activity: Activity) {
-        self.heartbeats.0[self.shard]
-            .activity
-            .store(activity as u8, Ordering::Relaxed);
+        self.heartbeats.0[self.shard].activity.store(activity as u8, Ordering::Relaxed);
     }
 }
 
@@ -160,10 +146,7 @@ mod tests {
             assert_eq!(heartbeats.activity(1), activity);
         }
         assert_eq!(heartbeats.activity(0), Activity::Starting);
-        assert_eq!(
-            (heartbeats.thread(0), heartbeats.last_beat(1)),
-            (None, None)
-        );
+        assert_eq!((heartbeats.thread(0), heartbeats.last_beat(1)), (None, None));
         heartbeat.beat(Micros(0));
         assert_eq!(heartbeats.last_beat(1), Some(Micros(1)));
         assert!(heartbeats.thread(1).is_some());

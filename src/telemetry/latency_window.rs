@@ -31,10 +31,7 @@ impl LatencyWindow {
             .back()
             .is_some_and(|part| now.saturating_sub(part.start) < limits::LATENCY_WINDOW_PART_MIN);
         if !open {
-            self.parts.push_back(WindowPart {
-                start: now,
-                latencies: Series::default(),
-            });
+            self.parts.push_back(WindowPart { start: now, latencies: Series::default() });
             // The newest part stays, whatever its age at the next scrape.
             while self.parts.len() > 1 && self.parts.front().is_some_and(|part| part.is_over(now)) {
                 self.parts.pop_front();
@@ -107,11 +104,7 @@ mod tests {
         }
         assert!(quantile(&window, 0.999).is_some_and(|ms| ms < 10));
         let most = limits::LATENCY_WINDOW.as_secs() / limits::LATENCY_WINDOW_PART_MIN.as_secs();
-        assert!(
-            window.parts.len() as u64 <= most + 2,
-            "{}",
-            window.parts.len()
-        );
+        assert!(window.parts.len() as u64 <= most + 2, "{}", window.parts.len());
     }
 
     #[test]

@@ -52,9 +52,7 @@ impl FromStr for LogLevel {
     fn from_str(text: &str) -> Result<Self, UnknownLogLevel> {
         let name = text.to_ascii_lowercase();
         let mut levels = Self::ALL.into_iter();
-        levels
-            .find(|level| level.as_str() == name)
-            .ok_or_else(|| UnknownLogLevel(text.to_owned()))
+        levels.find(|level| level.as_str() == name).ok_or_else(|| UnknownLogLevel(text.to_owned()))
     }
 }
 
@@ -175,16 +173,10 @@ fn start(
         });
     let dropped = counter.get_or_init(|| writer.error_counter()).clone();
     let (filter, handle) = reload::Layer::new(level.targets());
-    let layer = fmt_layer::layer()
-        .event_format(JsonLine)
-        .with_writer(writer);
+    let layer = fmt_layer::layer().event_format(JsonLine).with_writer(writer);
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
-    let log = Log {
-        level: Mutex::new(level),
-        filter: handle,
-        dropped,
-        guard: Mutex::new(Some(guard)),
-    };
+    let log =
+        Log { level: Mutex::new(level), filter: handle, dropped, guard: Mutex::new(Some(guard)) };
     (subscriber, log)
 }
 
@@ -216,11 +208,7 @@ impl Log {
 
     /// Writes the queued lines and ends the writer thread; waits about one second at most. Later lines are dropped.
     fn close(&self) {
-        let guard = self
-            .guard
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(guard);
     }
 }
@@ -299,10 +287,7 @@ fn json_line(event: &Event<'_>) -> serde_json::Result<Vec<u8>> {
     let mut map = serializer.serialize_map(None)?;
     map.serialize_entry("ts", &timestamp(SystemTime::now()))?;
     map.serialize_entry("level", level)?;
-    let mut fields = EventFields {
-        map,
-        has_shard: false,
-    };
+    let mut fields = EventFields { map, has_shard: false };
     event.record(&mut fields);
     let EventFields { mut map, has_shard } = fields;
     if let Some(shard) = SHARD.get().filter(|_| !has_shard) {

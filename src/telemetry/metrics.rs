@@ -113,8 +113,7 @@ impl IntervalMetrics {
             mine.latency.absorb(theirs.latency);
             mine.statuses.absorb(theirs.statuses, add);
         });
-        self.units
-            .absorb(other.units, |mine, theirs| *mine += theirs);
+        self.units.absorb(other.units, |mine, theirs| *mine += theirs);
         self.reclaim_lag.absorb(other.reclaim_lag);
         self.breaches.absorb(other.breaches, add);
     }

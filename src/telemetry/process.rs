@@ -21,9 +21,7 @@ impl ProcessUsage {
         Self {
             cpu: cpu_of(libc::CLOCK_PROCESS_CPUTIME_ID),
             resident_bytes: resident(),
-            open_fds: std::fs::read_dir("/proc/self/fd")
-                .ok()
-                .map(|fds| fds.count() as u64),
+            open_fds: std::fs::read_dir("/proc/self/fd").ok().map(|fds| fds.count() as u64),
             max_fds: max_fds(),
             started: started(),
         }
@@ -36,10 +34,7 @@ pub(crate) fn thread_cpu() -> Duration {
 }
 
 fn cpu_of(clock: libc::clockid_t) -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec; the call fills it and keeps no pointer.
     let failed = unsafe { libc::clock_gettime(clock, &raw mut time) } != 0;
     match failed {
@@ -60,10 +55,7 @@ fn resident() -> Option<u64> {
 }
 
 fn max_fds() -> Option<u64> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit; the call fills it and keeps no pointer.
     let failed = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0;
     (!failed).then_some(limit.rlim_cur)

@@ -89,10 +89,7 @@ pub struct ShardMetrics {
 impl ShardMetrics {
     /// Sets the time that the shard spent on this scrape.
     pub(crate) fn with_scrape_time(self, scrape_time: Micros) -> Self {
-        Self {
-            scrape_time,
-            ..self
-        }
+        Self { scrape_time, ..self }
     }
 }
 

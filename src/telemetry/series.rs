@@ -20,10 +20,7 @@ pub(super) struct Series<const L: usize, V> {
 
 impl<const L: usize, V> Default for Series<L, V> {
     fn default() -> Self {
-        Self {
-            labels: Vec::new(),
-            values: Vec::new(),
-        }
+        Self { labels: Vec::new(), values: Vec::new() }
     }
 }
 
@@ -43,9 +40,7 @@ impl<const L: usize, V: Default> Series<L, V> {
 
     fn find(&self, wanted: &[&'static str; L]) -> Option<usize> {
         let same = |a: &'static str, b: &'static str| std::ptr::eq(a, b) || a == b;
-        self.labels
-            .iter()
-            .position(|have| have.iter().zip(wanted).all(|(a, b)| same(a, b)))
+        self.labels.iter().position(|have| have.iter().zip(wanted).all(|(a, b)| same(a, b)))
     }
 
     fn push(&mut self, labels: [&'static str; L]) -> usize {
@@ -86,9 +81,7 @@ pub(super) struct LatencyHistogram {
 
 impl LatencyHistogram {
     pub(super) fn record(&mut self, span: Micros) {
-        self.histogram
-            .get_or_insert_with(empty_histogram)
-            .saturating_record(span.0);
+        self.histogram.get_or_insert_with(empty_histogram).saturating_record(span.0);
         self.sum_us = self.sum_us.saturating_add(span.0);
     }
 
@@ -196,10 +189,7 @@ mod tests {
         assert_eq!(total.cumulative(&bounds), expected);
         assert_eq!(total.count(), all.len() as u64);
         assert_eq!(total.sum_us, all.iter().sum::<u64>());
-        assert!(
-            expected[5] < total.count(),
-            "some values are above the last bound"
-        );
+        assert!(expected[5] < total.count(), "some values are above the last bound");
     }
 
     #[test]
@@ -208,11 +198,7 @@ mod tests {
         for (n, bound) in bounds.iter().enumerate() {
             let mut on = LatencyHistogram::default();
             on.record(Micros(*bound));
-            assert_eq!(
-                on.cumulative(&bounds)[n],
-                1,
-                "{bound} counts as at most {bound}"
-            );
+            assert_eq!(on.cumulative(&bounds)[n], 1, "{bound} counts as at most {bound}");
             let mut beyond = LatencyHistogram::default();
             beyond.record(Micros(bound + bound / 1_000 + 1));
             assert_eq!(beyond.cumulative(&bounds)[n], 0);

@@ -100,10 +100,7 @@ impl SpanCounts {
 pub(crate) fn span_queue() -> (SpanSink, SpanQueue) {
     let (sink, queue) = mpsc::channel(limits::SPANS_QUEUED_MAX);
     let counts = Arc::new(SpanCounts::default());
-    let sink = SpanSink {
-        queue: sink,
-        counts: Arc::clone(&counts),
-    };
+    let sink = SpanSink { queue: sink, counts: Arc::clone(&counts) };
     (sink, SpanQueue { queue, counts })
 }
 
@@ -135,11 +132,7 @@ pub struct Tracer {
 
 impl Tracer {
     pub(crate) fn new(sampler: Sampler, sink: SpanSink) -> Self {
-        Self {
-            sampler,
-            ids: RandomIdGenerator::default(),
-            sink,
-        }
+        Self { sampler, ids: RandomIdGenerator::default(), sink }
     }
 
     /// Ids for the span of a call; `None` if the call is not sampled.
@@ -153,8 +146,7 @@ impl Tracer {
         let parent_span = parent.as_ref().map(SpanContext::span_id);
         let context = parent.map(|parent| Context::new().with_remote_span_context(parent));
         let result =
-            self.sampler
-                .should_sample(context.as_ref(), trace, "", &SpanKind::Server, &[], &[]);
+            self.sampler.should_sample(context.as_ref(), trace, "", &SpanKind::Server, &[], &[]);
         (result.decision == SamplingDecision::RecordAndSample).then(|| SampledSpan {
             trace,
             span: self.new_span_id(),
@@ -294,11 +286,7 @@ mod tests {
         // The minimum of many rounds excludes noise from other processes.
         let each = (0..100).map(|_| round()).fold(f64::MAX, f64::min);
         println!("{each:.0} ns per unsampled call");
-        let most = if cfg!(debug_assertions) {
-            3_000.0
-        } else {
-            100.0
-        };
+        let most = if cfg!(debug_assertions) { 3_000.0 } else { 100.0 };
         assert!(each < most, "{each:.0} ns");
     }
 }

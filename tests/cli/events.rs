@@ -15,28 +15,14 @@ fn numbers(event: &Value) -> [&Value; 3] {
 #[test]
 fn event_is_created_shown_restocked_and_closed() {
     let live = LiveServer::start();
-    let create = [
-        "event",
-        "create",
-        "evt_1",
-        "--total",
-        "5000",
-        "--stripes",
-        "2",
-    ];
+    let create = ["event", "create", "evt_1", "--total", "5000", "--stripes", "2"];
     let made = live.ok(&create);
     assert!(made.starts_with("created\n"), "{made}");
     assert_has(&made, &["total      5,000", "remaining  5,000", "stripe"]);
-    assert_has(
-        &live.ok(&create),
-        &["it was there already, with the same stock"],
-    );
+    assert_has(&live.ok(&create), &["it was there already, with the same stock"]);
     let again = live.json(&create);
     assert_eq!(again["created"], false);
-    assert_eq!(
-        numbers(&again["event"]),
-        [&json!(5_000), &json!(5_000), &json!(0)]
-    );
+    assert_eq!(numbers(&again["event"]), [&json!(5_000), &json!(5_000), &json!(0)]);
     let other = live.run(&["event", "create", "evt_1", "--total", "7"]);
     assert_eq!(other.code, FAILED);
     assert_has(&other.err, &["evt_1 exists with total 5000 over 2 stripes"]);
@@ -71,10 +57,7 @@ fn restock_below_the_taken_units_is_rejected() {
     commit(&live, "evt_1", "res_1", 7, &[]);
     let refused = live.run(&["event", "restock", "evt_1", "--total", "6"]);
     assert_eq!(refused.code, FAILED);
-    assert_has(
-        &refused.err,
-        &["evt_1 has a total of 20, of which 7 are held or sold"],
-    );
+    assert_has(&refused.err, &["evt_1 has a total of 20, of which 7 are held or sold"]);
     let least = live.json(&["event", "restock", "evt_1", "--total", "7"]);
     assert_eq!(numbers(&least), [&json!(7), &json!(0), &json!(7)]);
 }
@@ -104,15 +87,7 @@ fn events_are_listed_in_order() {
     let live = LiveServer::start();
     // `dev` creates events of its own.
     let there = live.json(&["event", "list"]).as_array().unwrap().len();
-    live.ok(&[
-        "event",
-        "create",
-        "evt_b",
-        "--total",
-        "10",
-        "--stripes",
-        "4",
-    ]);
+    live.ok(&["event", "create", "evt_b", "--total", "10", "--stripes", "4"]);
     let about = ["--name", "Opening night", "--venue", "The hall"];
     let create = ["event", "create", "evt_a", "--seated", "--seat-keys", "3"];
     live.ok(&[&create[..], &about].concat());
@@ -131,10 +106,7 @@ fn events_are_listed_in_order() {
     assert_eq!(of("evt_b")["closed"], true);
     assert_eq!(of("evt_b")["stripes"], 4);
     let table = live.ok(&["event", "list"]);
-    assert_has(
-        &table,
-        &["event", "evt_a", "Opening night", "seats", "closed"],
-    );
+    assert_has(&table, &["event", "evt_a", "Opening night", "seats", "closed"]);
     assert!(!table.contains("\x1b"), "colours in a pipe");
 }
 
@@ -144,20 +116,11 @@ fn commands_for_units_reject_seated_events_and_vice_versa() {
     live.ok(&["event", "create", "seats", "--seated"]);
     live.ok(&["event", "create", "tickets", "--total", "10"]);
     for (args, said) in [
-        (
-            &["event", "restock", "seats", "--total", "5"][..],
-            "is seated",
-        ),
+        (&["event", "restock", "seats", "--total", "5"][..], "is seated"),
         (&["event", "restock", "seats", "--add", "5"], "seats import"),
         (&["seats", "block", "tickets", "A-1"], "has no seats"),
-        (
-            &["event", "create", "seats", "--total", "5"],
-            "exists with seats",
-        ),
-        (
-            &["event", "create", "tickets", "--seated"],
-            "exists with total 10",
-        ),
+        (&["event", "create", "seats", "--total", "5"], "exists with seats"),
+        (&["event", "create", "tickets", "--seated"], "exists with total 10"),
     ] {
         let ran = live.run(args);
         assert_eq!(ran.code, FAILED, "{args:?}: {}", ran.err);

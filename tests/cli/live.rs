@@ -12,9 +12,7 @@ pub(crate) struct LiveServer {
 
 impl LiveServer {
     pub(crate) fn start() -> Self {
-        Self {
-            server: ServerCommand::dev_in_memory().start(),
-        }
+        Self { server: ServerCommand::dev_in_memory().start() }
     }
 
     /// A command with the address of the admin port.

@@ -106,10 +106,7 @@ fn every_command_has_help() {
 fn help_of_serve_lists_every_variable_with_default_and_bounds() {
     let (short, long) = (run(&["serve", "-h"]).out, run(&["serve", "--help"]).out);
     for variable in VARIABLES.iter().flat_map(|group| group.variables) {
-        assert_has(
-            &short,
-            &[variable.name(), variable.default(), variable.about()],
-        );
+        assert_has(&short, &[variable.name(), variable.default(), variable.about()]);
         assert_has(&long, &[variable.name(), &variable.expected()]);
     }
     assert_has(&short, &["AWS_ENDPOINT_URL_DYNAMODB"]);
@@ -121,10 +118,7 @@ fn help_of_serve_lists_every_variable_with_default_and_bounds() {
 fn version_is_that_of_the_package() {
     let ran = run(&["--version"]);
     assert_eq!(ran.code, OK);
-    assert_eq!(
-        ran.out,
-        format!("inventory-api {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    assert_eq!(ran.out, format!("inventory-api {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
@@ -145,87 +139,26 @@ fn usage_errors_exit_with_64() {
         (&["event"], "show"),
         (&["event", "create"], "<ID>"),
         (&["event", "create", "evt_1"], "--total"),
-        (
-            &["event", "create", "a b", "--total", "1"],
-            "[A-Za-z0-9._:-]",
-        ),
-        (
-            &["event", "create", "evt_1", "--total", "0"],
-            "1..=1000000000",
-        ),
-        (
-            &[
-                "event",
-                "create",
-                "evt_1",
-                "--total",
-                "9",
-                "--stripes",
-                "65",
-            ],
-            "1..=64",
-        ),
-        (
-            &[
-                "event",
-                "create",
-                "evt_1",
-                "--total",
-                "9",
-                "--stripes",
-                "many",
-            ],
-            "nor auto",
-        ),
-        (
-            &["event", "create", "evt_1", "--total", "3", "--stripes", "4"],
-            "--stripes 4",
-        ),
-        (
-            &["event", "show", "evt_1", "--admin", "8081"],
-            "127.0.0.1:8081",
-        ),
-        (
-            &["event", "show", "evt_1", "--admin", "https://h:1"],
-            "https",
-        ),
-        (
-            &["event", "create", "e", "--seated", "--total", "3"],
-            "--total",
-        ),
-        (
-            &["event", "create", "e", "--seated", "--stripes", "3"],
-            "--stripes",
-        ),
-        (
-            &["event", "create", "e", "--total", "3", "--seat-keys", "2"],
-            "--seat-keys",
-        ),
-        (
-            &["event", "create", "e", "--seated", "--seat-keys", "65"],
-            "1..=64",
-        ),
+        (&["event", "create", "a b", "--total", "1"], "[A-Za-z0-9._:-]"),
+        (&["event", "create", "evt_1", "--total", "0"], "1..=1000000000"),
+        (&["event", "create", "evt_1", "--total", "9", "--stripes", "65"], "1..=64"),
+        (&["event", "create", "evt_1", "--total", "9", "--stripes", "many"], "nor auto"),
+        (&["event", "create", "evt_1", "--total", "3", "--stripes", "4"], "--stripes 4"),
+        (&["event", "show", "evt_1", "--admin", "8081"], "127.0.0.1:8081"),
+        (&["event", "show", "evt_1", "--admin", "https://h:1"], "https"),
+        (&["event", "create", "e", "--seated", "--total", "3"], "--total"),
+        (&["event", "create", "e", "--seated", "--stripes", "3"], "--stripes"),
+        (&["event", "create", "e", "--total", "3", "--seat-keys", "2"], "--seat-keys"),
+        (&["event", "create", "e", "--seated", "--seat-keys", "65"], "1..=64"),
         (&["event", "restock", "e"], "--total"),
-        (
-            &["event", "restock", "e", "--total", "3", "--add", "3"],
-            "--add",
-        ),
+        (&["event", "restock", "e", "--total", "3", "--add", "3"], "--add"),
         (&["event", "restock", "e", "--add", "0"], "1..=1000000000"),
         (&["seats", "import", "e"], "<FILE>"),
-        (
-            &["seats", "import", "e", "f.csv", "--name", "x"],
-            "--create",
-        ),
-        (
-            &["seats", "import", "e", "no/such/file.csv"],
-            "no/such/file.csv cannot be read",
-        ),
+        (&["seats", "import", "e", "f.csv", "--name", "x"], "--create"),
+        (&["seats", "import", "e", "no/such/file.csv"], "no/such/file.csv cannot be read"),
         (&["seats", "block", "e"], "<SEAT>"),
         (&["seats", "block", "e", "A-1", "a b"], "[A-Za-z0-9._:-]"),
-        (
-            &["seats", "block", "e", "A-1", "A-2", "A-1"],
-            "A-1 is named twice",
-        ),
+        (&["seats", "block", "e", "A-1", "A-2", "A-1"], "A-1 is named twice"),
         (&["seats", "block", "e", "A-1", "--file", "x"], "--file"),
         (&["reservation", "show", "a b"], "[A-Za-z0-9._:-]"),
         (&["export", "e", "--format", "xml"], "jsonl"),
@@ -244,17 +177,10 @@ fn usage_errors_exit_with_64() {
 
 #[test]
 fn completions_contain_every_command() {
-    for (shell, mark) in [
-        ("bash", "complete -F"),
-        ("zsh", "#compdef"),
-        ("fish", "complete -c"),
-    ] {
+    for (shell, mark) in [("bash", "complete -F"), ("zsh", "#compdef"), ("fish", "complete -c")] {
         let ran = run(&["completions", shell]);
         assert_eq!(ran.code, OK, "{}", ran.err);
-        assert_has(
-            &ran.out,
-            &[mark, "reservation", "unblock", "restock", "seat-keys"],
-        );
+        assert_has(&ran.out, &[mark, "reservation", "unblock", "restock", "seat-keys"]);
     }
 }
 
@@ -271,10 +197,7 @@ fn all_invalid_settings_are_reported_together() {
     for args in [&["serve"][..], &["dev", "--memory"], &["demo"], &["check"]] {
         let ran = run_with(args, &vars);
         assert_eq!(ran.code, USAGE, "{args:?}: {}", ran.err);
-        assert_has(
-            &ran.err,
-            &["4 settings", "0 to 65535", "1ms to 30s", "GRPC_PORT=8080"],
-        );
+        assert_has(&ran.err, &["4 settings", "0 to 65535", "1ms to 30s", "GRPC_PORT=8080"]);
         for (name, value) in vars {
             assert_has(&ran.err, &[&format!("{name}={value:?}")]);
         }
@@ -285,10 +208,7 @@ fn all_invalid_settings_are_reported_together() {
 fn commands_check_only_the_settings_they_use() {
     let address = refusing_address();
     let admin = address.to_string();
-    let ran = run_with(
-        &["event", "show", "evt_1", "--admin", &admin],
-        &[("GRPC_PORT", "x")],
-    );
+    let ran = run_with(&["event", "show", "evt_1", "--admin", &admin], &[("GRPC_PORT", "x")]);
     assert_eq!(ran.code, FAILED, "{}", ran.err);
     let ran = run_with(&["event", "show", "evt_1"], &[("ADMIN_PORT", "x")]);
     assert_eq!(ran.code, USAGE);
@@ -343,27 +263,18 @@ fn health_times_out_on_a_silent_server() {
     let ran = run(&["health", "--server", &address]);
     assert_eq!(ran.code, FAILED);
     assert_has(&ran.err, &[&address, "did not answer"]);
-    assert!(
-        begun.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
 
 /// Runs `test` with the address of a server that has the health service only.
 fn with_health_server(test: impl FnOnce(&str)) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (address_of, address) = std::sync::mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = std::thread::spawn(move || {
         runtime.block_on(async {
             let (reporter, health) = tonic_health::server::health_reporter();
-            reporter
-                .set_service_status("asleep", tonic_health::ServingStatus::NotServing)
-                .await;
+            reporter.set_service_status("asleep", tonic_health::ServingStatus::NotServing).await;
             let incoming =
                 tonic::transport::server::TcpIncoming::bind("127.0.0.1:0".parse().unwrap())
                     .unwrap();
@@ -407,10 +318,8 @@ const FREE_PORTS: [(&str, &str); 4] = [
 ];
 
 /// Credentials for an engine that verifies no signatures.
-const LOCAL_KEYS: [(&str, &str); 2] = [
-    ("AWS_ACCESS_KEY_ID", "local"),
-    ("AWS_SECRET_ACCESS_KEY", "local"),
-];
+const LOCAL_KEYS: [(&str, &str); 2] =
+    [("AWS_ACCESS_KEY_ID", "local"), ("AWS_SECRET_ACCESS_KEY", "local")];
 
 /// `check` in a process that `prepare` restricts.
 fn check_in(prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) -> CommandOutput {
@@ -435,23 +344,14 @@ fn tables_are_created_and_checked() {
 
     let missing = run(&["tables", "check"]);
     assert_eq!(missing.code, FAILED);
-    assert_has(
-        &missing.out,
-        &["table inventory_seats: is missing", "tables create"],
-    );
+    assert_has(&missing.out, &["table inventory_seats: is missing", "tables create"]);
     let unready = run(&["check"]);
     assert_eq!(unready.code, FAILED);
-    assert_has(
-        &lines_of(&unready.out, "tables").join("\n"),
-        &["wrong", "tables create"],
-    );
+    assert_has(&lines_of(&unready.out, "tables").join("\n"), &["wrong", "tables create"]);
 
     let made = run(&["tables", "create"]);
     assert_eq!(made.code, OK, "{}", made.err);
-    assert_has(
-        &made.out,
-        &["table inventory created", "table idempotency created"],
-    );
+    assert_has(&made.out, &["table inventory created", "table idempotency created"]);
     assert_has(&run(&["tables", "create"]).out, &["nothing to make"]);
 
     let fine = run(&["tables", "check"]);
@@ -482,9 +382,7 @@ fn unreachable_store_is_reported_with_the_remedy() {
 /// The line of a check and the remedies below the line.
 fn lines_of<'t>(report: &'t str, name: &str) -> Vec<&'t str> {
     let mut lines = report.lines().skip_while(|line| !line.starts_with(name));
-    let first = lines
-        .next()
-        .unwrap_or_else(|| panic!("no {name:?} in:\n{report}"));
+    let first = lines.next().unwrap_or_else(|| panic!("no {name:?} in:\n{report}"));
     let remedies = lines.take_while(|line| line.starts_with(' '));
     std::iter::once(first).chain(remedies).collect()
 }
@@ -492,14 +390,7 @@ fn lines_of<'t>(report: &'t str, name: &str) -> Vec<&'t str> {
 #[test]
 fn check_passes_on_a_suitable_machine() {
     let ran = check_in(|| Ok(()));
-    for name in [
-        "kernel",
-        "io_uring",
-        "locked memory",
-        "GRPC_PORT",
-        "METRICS_PORT",
-        "ADMIN_PORT",
-    ] {
+    for name in ["kernel", "io_uring", "locked memory", "GRPC_PORT", "METRICS_PORT", "ADMIN_PORT"] {
         assert_has(lines_of(&ran.out, name)[0], &[" ok "]);
     }
 }
@@ -514,15 +405,7 @@ fn check_reports_a_port_in_use() {
     let ran = ServerCommand::from(command).run();
     assert_eq!(ran.code, FAILED);
     let lines = lines_of(&ran.out, "METRICS_PORT").join("\n");
-    assert_has(
-        &lines,
-        &[
-            "wrong",
-            &port,
-            &format!("ss -ltnp 'sport = :{port}'"),
-            "METRICS_PORT=0",
-        ],
-    );
+    assert_has(&lines, &["wrong", &port, &format!("ss -ltnp 'sport = :{port}'"), "METRICS_PORT=0"]);
 }
 
 #[test]
@@ -531,10 +414,7 @@ fn check_reports_a_low_memlock_limit() {
     assert_eq!(ran.code, FAILED, "{}", ran.out);
     for name in ["io_uring", "locked memory"] {
         let lines = lines_of(&ran.out, name).join("\n");
-        assert_has(
-            &lines,
-            &["wrong", "RLIMIT_MEMLOCK", "64 KiB", "512 KiB", "memlock="],
-        );
+        assert_has(&lines, &["wrong", "RLIMIT_MEMLOCK", "64 KiB", "512 KiB", "memlock="]);
     }
     // Without io_uring the store is not checked.
     let store = lines_of(&ran.out, "DynamoDB")[0];
@@ -548,10 +428,7 @@ fn check_reports_a_seccomp_filter() {
         let ran = check_in(move || deny_io_uring(errno));
         assert_eq!(ran.code, FAILED, "{}", ran.out);
         let lines = lines_of(&ran.out, "io_uring").join("\n");
-        assert_has(
-            &lines,
-            &["wrong", "seccomp filter", name, "io_uring_setup", "seccomp"],
-        );
+        assert_has(&lines, &["wrong", "seccomp filter", name, "io_uring_setup", "seccomp"]);
         assert_has(&ran.out, &["a seccomp filter, "]);
     }
 }

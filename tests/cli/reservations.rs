@@ -18,17 +18,12 @@ fn patient<T>(message: T) -> tonic::Request<T> {
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(work)
 }
 
 fn seat_refs(seats: &[&str]) -> Vec<SeatRef> {
-    let seat = |id: &&str| SeatRef {
-        seat_id: (*id).to_owned(),
-    };
+    let seat = |id: &&str| SeatRef { seat_id: (*id).to_owned() };
     seats.iter().map(seat).collect()
 }
 
@@ -76,31 +71,17 @@ fn release(live: &LiveServer, event: &str, id: &str) {
 #[test]
 fn reservation_is_shown_and_refunded_once() {
     let live = LiveServer::start();
-    live.ok(&[
-        "event",
-        "create",
-        "evt_1",
-        "--total",
-        "20",
-        "--stripes",
-        "2",
-    ]);
+    live.ok(&["event", "create", "evt_1", "--total", "20", "--stripes", "2"]);
     let order = commit(&live, "evt_1", "res_1", 3, &[]);
     let shown = live.ok(&["reservation", "show", "res_1"]);
-    assert_has(
-        &shown,
-        &["status       CONFIRMED", "quantity     3", &order, "pi_1"],
-    );
+    assert_has(&shown, &["status       CONFIRMED", "quantity     3", &order, "pi_1"]);
     assert_eq!(live.json(&["event", "show", "evt_1"])["remaining"], 17);
     for _ in 0..2 {
         let refunded = live.json(&["reservation", "refund", "res_1"]);
         assert_eq!(refunded["status"], "REFUNDED");
         assert_eq!(live.json(&["event", "show", "evt_1"])["remaining"], 20);
     }
-    assert_eq!(
-        live.json(&["reservation", "show", "res_1"])["status"],
-        "REFUNDED"
-    );
+    assert_eq!(live.json(&["reservation", "show", "res_1"])["status"], "REFUNDED");
 
     release(&live, "evt_1", "res_2");
     let refused = live.run(&["reservation", "refund", "res_2"]);
@@ -121,10 +102,7 @@ fn refunded_seats_can_be_sold_again() {
     assert_eq!(ran.code, OK, "{}", ran.err);
     commit(&live, "evt_1", "res_1", 0, &["A-1"]);
     let shown = live.json(&["event", "show", "evt_1"]);
-    assert_eq!(
-        (&shown["remaining"], &shown["confirmed"]),
-        (&1.into(), &1.into())
-    );
+    assert_eq!((&shown["remaining"], &shown["confirmed"]), (&1.into(), &1.into()));
     let blocked = live.run(&["seats", "block", "evt_1", "A-1", "A-2"]);
     assert_eq!(blocked.code, FAILED);
     assert_has(&blocked.out, &["A-1   sold", "A-2   changed"]);
@@ -132,10 +110,7 @@ fn refunded_seats_can_be_sold_again() {
     let refunded = live.json(&["reservation", "refund", "res_1"]);
     assert_eq!(refunded["seat_ids"], serde_json::json!(["A-1"]));
     let order = commit(&live, "evt_1", "res_2", 0, &["A-1"]);
-    assert_eq!(
-        live.json(&["reservation", "show", "res_2"])["order_id"],
-        order
-    );
+    assert_eq!(live.json(&["reservation", "show", "res_2"])["order_id"], order);
 }
 
 #[test]
@@ -148,10 +123,8 @@ fn reservations_of_one_event_are_exported() {
         release(&live, event, &format!("{event}:c"));
     }
     let lines = |out: &str| {
-        let mut lines: Vec<Value> = out
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let mut lines: Vec<Value> =
+            out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         lines.sort_by_key(|one| one["reservation_id"].to_string());
         lines
     };
@@ -161,10 +134,7 @@ fn reservations_of_one_event_are_exported() {
     };
     let all = lines(&live.ok(&["export", "evt_1"]));
     assert_eq!(ids(&all), ["evt_1:a", "evt_1:b", "evt_1:c"]);
-    assert_eq!(
-        (&all[0]["status"], &all[0]["quantity"]),
-        (&"CONFIRMED".into(), &2.into())
-    );
+    assert_eq!((&all[0]["status"], &all[0]["quantity"]), (&"CONFIRMED".into(), &2.into()));
     assert!(all[0]["order_id"].as_str().unwrap().starts_with("ord_"));
     assert_eq!(all[2]["order_id"], Value::Null);
     let sold = lines(&live.ok(&["export", "evt_1", "--status", "released"]));
@@ -175,10 +145,7 @@ fn reservations_of_one_event_are_exported() {
     let out = ["--format", "csv", "--out", file.to_str().unwrap()];
     assert_eq!(live.ok(&[&["export", "evt_1"], &out[..]].concat()), "");
     let text = std::fs::read_to_string(&file).unwrap();
-    assert!(
-        text.starts_with("reservation_id,event_id,status,quantity,"),
-        "{text}"
-    );
+    assert!(text.starts_with("reservation_id,event_id,status,quantity,"), "{text}");
     assert_eq!(text.lines().count(), 4);
     assert_has(&text, &["evt_1:a,evt_1,CONFIRMED,2,,ord_"]);
     // A failed export leaves no new file and keeps the old one.
@@ -194,11 +161,7 @@ fn closed_standard_output_is_not_a_failure() {
     let live = LiveServer::start();
     live.ok(&["event", "create", "evt_1", "--total", "100"]);
     commit(&live, "evt_1", "res_1", 2, &[]);
-    for args in [
-        &["export", "evt_1"][..],
-        &["event", "show", "evt_1"],
-        &["event", "list"],
-    ] {
+    for args in [&["export", "evt_1"][..], &["event", "show", "evt_1"], &["event", "list"]] {
         let mut command = live.command(args);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

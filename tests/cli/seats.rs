@@ -47,26 +47,16 @@ fn seats_are_imported_twice_blocked_and_closed() {
     let import = ["seats", "import", "evt_1", text(&path)];
     let first = live.run(&import);
     assert_eq!(first.code, OK, "{}", first.err);
-    assert_has(
-        &first.out,
-        &["2,345 seats written in", "section", "S2", "345"],
-    );
+    assert_has(&first.out, &["2,345 seats written in", "section", "S2", "345"]);
     // Without a terminal: plain lines instead of the progress bar.
     assert_has(&first.err, &["2,345 of 2,345 seats"]);
-    assert!(
-        !first.err.contains('\x1b') && !first.err.contains('\r'),
-        "{}",
-        first.err
-    );
+    assert!(!first.err.contains('\x1b') && !first.err.contains('\r'), "{}", first.err);
 
     let shown = without_time(live.json(&["event", "show", "evt_1"]));
     let counts = ["total", "remaining", "confirmed", "held", "blocked"];
     let numbers = |event: &Value| counts.map(|name| event[name].as_i64().unwrap());
     assert_eq!(numbers(&shown), [2_345, 2_345, 0, 0, 0]);
-    assert_eq!(
-        (&shown["seated"], &shown["seat_keys"]),
-        (&true.into(), &3.into())
-    );
+    assert_eq!((&shown["seated"], &shown["seat_keys"]), (&true.into(), &3.into()));
     let price = |amount: i64| json!({ "amount": amount, "currency": "KRW" });
     let section = json!({
         "section": "S1", "total": 1_000, "available": 1_000, "held": 0, "sold": 0, "blocked": 0,
@@ -162,15 +152,7 @@ fn file_with_an_invalid_line_writes_nothing() {
     let ran = live.run_with_input(&["seats", "import", "evt_2", "-"], good);
     assert_eq!(ran.code, FAILED);
     assert_has(&ran.err, &["no event evt_2", "what was written stays"]);
-    let create = [
-        "seats",
-        "import",
-        "evt_2",
-        "-",
-        "--create",
-        "--name",
-        "Opening night",
-    ];
+    let create = ["seats", "import", "evt_2", "-", "--create", "--name", "Opening night"];
     let lines =
         "{\"seat_id\": \"A-1\", \"section\": \"A\", \"price\": 45.5, \"currency\": \"USD\"}";
     let ran = live.run_with_input(&create, lines);

@@ -28,10 +28,7 @@ fn with_admin(calls: impl AsyncFnOnce(TestAdminClient)) {
 }
 
 fn seated(event_id: &str, seat_keys: i32) -> pb::CreateEventRequest {
-    pb::CreateEventRequest {
-        seat_keys,
-        ..create(event_id, 0, 0)
-    }
+    pb::CreateEventRequest { seat_keys, ..create(event_id, 0, 0) }
 }
 
 #[track_caller]
@@ -56,12 +53,7 @@ fn violated_fields(error: &Status) -> Vec<String> {
 
 fn create(event_id: &str, total: i64, stripes: i32) -> pb::CreateEventRequest {
     let event_id = event_id.to_owned();
-    pb::CreateEventRequest {
-        event_id,
-        total,
-        stripes,
-        ..pb::CreateEventRequest::default()
-    }
+    pb::CreateEventRequest { event_id, total, stripes, ..pb::CreateEventRequest::default() }
 }
 
 #[test]
@@ -69,44 +61,22 @@ fn create_event_is_idempotent_and_readable() {
     let (control_plane, _readiness) = start();
     client(async {
         let mut admin = InventoryAdminClient::new(channel(control_plane.admin_address().unwrap()));
-        let made = admin
-            .create_event(create("evt", 101, 4))
-            .await
-            .unwrap()
-            .into_inner();
+        let made = admin.create_event(create("evt", 101, 4)).await.unwrap().into_inner();
         assert!(made.created);
         let event = made.event.unwrap();
-        assert_eq!(
-            (event.total, event.remaining, event.confirmed),
-            (101, 97, 4)
-        );
-        let shares: Vec<_> = event
-            .stripes
-            .iter()
-            .map(|s| (s.index, s.capacity))
-            .collect();
+        assert_eq!((event.total, event.remaining, event.confirmed), (101, 97, 4));
+        let shares: Vec<_> = event.stripes.iter().map(|s| (s.index, s.capacity)).collect();
         assert_eq!(shares, [(0, 26), (1, 25), (2, 25), (3, 25)]);
-        let again = admin
-            .create_event(create("evt", 101, 4))
-            .await
-            .unwrap()
-            .into_inner();
+        let again = admin.create_event(create("evt", 101, 4)).await.unwrap().into_inner();
         assert!(!again.created);
         assert_eq!(again.event.as_ref(), Some(&event));
         let event_id = "evt".to_owned();
-        let read = admin
-            .get_event(pb::GetEventRequest { event_id })
-            .await
-            .unwrap();
+        let read = admin.get_event(pb::GetEventRequest { event_id }).await.unwrap();
         assert_eq!(read.into_inner().event, Some(event));
         // With 0 stripes the server chooses the number.
         let many = admin.create_event(create("evt-2", 1_000, 0)).await.unwrap();
         assert_eq!(many.into_inner().event.unwrap().stripes.len(), 4);
-        let one = admin
-            .create_event(create("evt-1", 5, 0))
-            .await
-            .unwrap()
-            .into_inner();
+        let one = admin.create_event(create("evt-1", 5, 0)).await.unwrap().into_inner();
         assert_eq!(one.event.unwrap().stripes.len(), 1);
     });
 }
@@ -129,20 +99,11 @@ fn every_invalid_field_is_reported() {
         (create("evt", 10, -1), vec!["stripes"]),
         (create("evt", 1_000, 65), vec!["stripes"]),
         (create("evt", 10, 11), vec!["stripes"]),
-        (
-            create("e v t", 0, i32::MIN),
-            vec!["event_id", "total", "stripes"],
-        ),
+        (create("e v t", 0, i32::MIN), vec!["event_id", "total", "stripes"]),
         (text(&"n".repeat(257), "\u{1b}[2J"), vec!["name", "venue"]),
         (seated("evt", 65), vec!["seat_keys"]),
         (seated("evt", -1), vec!["seat_keys"]),
-        (
-            pb::CreateEventRequest {
-                seat_keys: 1,
-                ..create("evt", 10, 1)
-            },
-            vec!["total", "stripes"],
-        ),
+        (pb::CreateEventRequest { seat_keys: 1, ..create("evt", 10, 1) }, vec!["total", "stripes"]),
     ];
     with_admin(async |mut admin| {
         for (request, want) in cases {
@@ -155,18 +116,11 @@ fn every_invalid_field_is_reported() {
         assert_eq!(violated_fields(&error.unwrap_err()), ["event_id"]);
         let error = admin.set_total(pb::SetTotalRequest::default()).await;
         assert_eq!(violated_fields(&error.unwrap_err()), ["event_id", "total"]);
-        let error = admin
-            .get_reservation(pb::GetReservationRequest::default())
-            .await;
+        let error = admin.get_reservation(pb::GetReservationRequest::default()).await;
         assert_eq!(violated_fields(&error.unwrap_err()), ["reservation_id"]);
-        let error = admin
-            .refund_reservation(pb::RefundReservationRequest::default())
-            .await;
+        let error = admin.refund_reservation(pb::RefundReservationRequest::default()).await;
         assert_eq!(violated_fields(&error.unwrap_err()), ["reservation_id"]);
-        let listing = pb::ListReservationsRequest {
-            event_id: String::new(),
-            status: 6,
-        };
+        let listing = pb::ListReservationsRequest { event_id: String::new(), status: 6 };
         let error = admin.list_reservations(listing).await.unwrap_err();
         assert_eq!(violated_fields(&error), ["event_id", "status"]);
     });
@@ -188,32 +142,19 @@ fn errors_have_status_reason_and_event() {
             ("broken", Code::Internal, "INTERNAL"),
         ] {
             let event_id = event.to_owned();
-            let error = admin
-                .get_event(pb::GetEventRequest { event_id })
-                .await
-                .unwrap_err();
+            let error = admin.get_event(pb::GetEventRequest { event_id }).await.unwrap_err();
             refusals.push((error, code, reason, event));
         }
         for (error, code, reason, event) in refusals {
             assert_eq!(error.code(), code, "{event}");
             let info = error.get_details_error_info().unwrap();
-            assert_eq!(
-                (info.reason.as_str(), info.metadata["event_id"].as_str()),
-                (reason, event)
-            );
+            assert_eq!((info.reason.as_str(), info.metadata["event_id"].as_str()), (reason, event));
             let transient = matches!(event, "busy" | "down");
             let retry = error.get_details_retry_info();
             let pause = retry.map(|retry| retry.retry_delay.unwrap_or_default());
-            assert_eq!(
-                pause,
-                transient.then_some(Duration::from_millis(100)),
-                "{event}"
-            );
+            assert_eq!(pause, transient.then_some(Duration::from_millis(100)), "{event}");
             let pushback = error.metadata().get("grpc-retry-pushback-ms");
-            assert_eq!(
-                pushback.map(|ms| ms.to_str().unwrap()),
-                transient.then_some("100")
-            );
+            assert_eq!(pushback.map(|ms| ms.to_str().unwrap()), transient.then_some("100"));
         }
     });
 }
@@ -259,20 +200,15 @@ fn total_cannot_be_set_below_taken_units() {
     with_admin(async |mut admin| {
         admin.create_event(create("evt", 10, 2)).await.unwrap();
         admin.create_event(seated("seats", 1)).await.unwrap();
-        let set = |event_id: &str, total| pb::SetTotalRequest {
-            event_id: event_id.to_owned(),
-            total,
-        };
+        let set =
+            |event_id: &str, total| pb::SetTotalRequest { event_id: event_id.to_owned(), total };
         for total in [20, 2] {
             let set = admin.set_total(set("evt", total)).await.unwrap();
             assert_eq!(set.into_inner().event.unwrap().total, total);
         }
         let error = admin.set_total(set("evt", 1)).await.unwrap_err();
         assert_error(&error, Code::FailedPrecondition, "TOTAL_TOO_SMALL");
-        assert!(
-            error.message().contains("total of 2, of which 2"),
-            "{error}"
-        );
+        assert!(error.message().contains("total of 2, of which 2"), "{error}");
         let numbers = error.get_details_error_info().unwrap().metadata;
         assert_eq!((&*numbers["total"], &*numbers["taken"]), ("2", "2"));
         let error = admin.set_total(set("seats", 1)).await.unwrap_err();
@@ -288,18 +224,12 @@ fn seat(seat_id: impl ToString, amount: i64) -> pb::NewSeat {
         section: "A".to_owned(),
         row: "1".to_owned(),
         number: "1".to_owned(),
-        price: Some(pb::Price {
-            amount,
-            currency: "KRW".to_owned(),
-        }),
+        price: Some(pb::Price { amount, currency: "KRW".to_owned() }),
     }
 }
 
 fn import(event_id: &str, seats: Vec<pb::NewSeat>) -> pb::ImportSeatsRequest {
-    pb::ImportSeatsRequest {
-        event_id: event_id.to_owned(),
-        seats,
-    }
+    pb::ImportSeatsRequest { event_id: event_id.to_owned(), seats }
 }
 
 #[test]
@@ -324,26 +254,18 @@ fn seat_import_can_be_repeated() {
             assert!(event.seated && event.seat_keys == 4 && event.stripes.is_empty());
             let price = |price: &Option<pb::Price>| price.clone().unwrap().amount;
             let section = &event.sections[0];
-            assert_eq!(
-                (price(&section.min_price), price(&section.max_price)),
-                (0, chunk + 6)
-            );
+            assert_eq!((price(&section.min_price), price(&section.max_price)), (0, chunk + 6));
         }
     });
 }
 
 #[test]
 fn invalid_import_reports_field_or_event() {
-    let many = (0..=limits::SEATS_PER_CHUNK_MAX)
-        .map(|n| seat(n, 1))
-        .collect();
+    let many = (0..=limits::SEATS_PER_CHUNK_MAX).map(|n| seat(n, 1)).collect();
     let text = pb::NewSeat {
         section: "s".repeat(65),
         row: "\n".to_owned(),
-        price: Some(pb::Price {
-            amount: -1,
-            currency: "won".to_owned(),
-        }),
+        price: Some(pb::Price { amount: -1, currency: "won".to_owned() }),
         ..seat("a b", 1)
     };
     with_admin(async |mut admin| {
@@ -352,15 +274,9 @@ fn invalid_import_reports_field_or_event() {
         for (messages, fields) in [
             (vec![], vec!["event_id"]),
             (vec![import("", vec![seat(1, 1)])], vec!["event_id"]),
-            (
-                vec![import("evt", vec![]), import("other", vec![])],
-                vec!["event_id"],
-            ),
+            (vec![import("evt", vec![]), import("other", vec![])], vec!["event_id"]),
             (vec![import("evt", many)], vec!["seats"]),
-            (
-                vec![import("evt", vec![seat("x", 1), seat("x", 1)])],
-                vec!["seats[1].seat_id"],
-            ),
+            (vec![import("evt", vec![seat("x", 1), seat("x", 1)])], vec!["seats[1].seat_id"]),
             (
                 vec![import("evt", vec![seat(1, 1), text])],
                 vec![
@@ -372,16 +288,11 @@ fn invalid_import_reports_field_or_event() {
                 ],
             ),
         ] {
-            let error = admin
-                .import_seats(stream::iter(messages))
-                .await
-                .unwrap_err();
+            let error = admin.import_seats(stream::iter(messages)).await.unwrap_err();
             assert_eq!(violated_fields(&error), fields);
         }
         // The size of an error is bounded.
-        let wrong = (0..limits::SEATS_PER_CHUNK_MAX)
-            .map(|_| seat("", -1))
-            .collect();
+        let wrong = (0..limits::SEATS_PER_CHUNK_MAX).map(|_| seat("", -1)).collect();
         let messages = stream::iter([import("evt", wrong)]);
         let error = admin.import_seats(messages).await.unwrap_err();
         assert_eq!(violated_fields(&error).len(), limits::FIELD_VIOLATIONS_MAX);
@@ -398,10 +309,7 @@ fn invalid_import_reports_field_or_event() {
         let error = admin.import_seats(messages).await.unwrap_err();
         assert_error(&error, Code::ResourceExhausted, "STORE_BUSY");
         let event_id = "evt".to_owned();
-        admin
-            .close_event(pb::CloseEventRequest { event_id })
-            .await
-            .unwrap();
+        admin.close_event(pb::CloseEventRequest { event_id }).await.unwrap();
         let messages = stream::iter([import("evt", vec![seat(1, 1)])]);
         let error = admin.import_seats(messages).await.unwrap_err();
         assert_error(&error, Code::FailedPrecondition, "EVENT_CLOSED");
@@ -427,29 +335,16 @@ fn blocking_returns_one_outcome_per_seat() {
         };
         let done = admin.block_seats(block(&["y", "sold", "held", "z"])).await;
         let done = outcomes(&done.unwrap().into_inner().seats);
-        let expected = [
-            ("y", Changed),
-            ("sold", Sold),
-            ("held", Held),
-            ("z", NotFound),
-        ];
+        let expected = [("y", Changed), ("sold", Sold), ("held", Held), ("z", NotFound)];
         assert_eq!(done, expected.map(|(id, what)| (id.to_owned(), what)));
         let done = admin.block_seats(block(&["y", "x"])).await;
         let done = outcomes(&done.unwrap().into_inner().seats);
-        assert_eq!(
-            done,
-            [("y".to_owned(), Unchanged), ("x".to_owned(), Changed)]
-        );
-        let unblock = pb::UnblockSeatsRequest {
-            event_id: "evt".to_owned(),
-            seat_ids: ids(&["x", "sold"]),
-        };
+        assert_eq!(done, [("y".to_owned(), Unchanged), ("x".to_owned(), Changed)]);
+        let unblock =
+            pb::UnblockSeatsRequest { event_id: "evt".to_owned(), seat_ids: ids(&["x", "sold"]) };
         let done = admin.unblock_seats(unblock).await.unwrap().into_inner();
         let expected = [("x", Changed), ("sold", Unchanged)];
-        assert_eq!(
-            outcomes(&done.seats),
-            expected.map(|(id, what)| (id.to_owned(), what))
-        );
+        assert_eq!(outcomes(&done.seats), expected.map(|(id, what)| (id.to_owned(), what)));
 
         let many: Vec<String> = (0..501).map(|n| n.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
@@ -467,9 +362,7 @@ fn blocking_returns_one_outcome_per_seat() {
 #[test]
 fn reservation_is_read_and_refunded() {
     with_admin(async |mut admin| {
-        let read = |id: &str| pb::GetReservationRequest {
-            reservation_id: id.to_owned(),
-        };
+        let read = |id: &str| pb::GetReservationRequest { reservation_id: id.to_owned() };
         let found = admin.get_reservation(read("held")).await.unwrap();
         let expected = pb::Reservation {
             reservation_id: "held".to_owned(),
@@ -480,10 +373,7 @@ fn reservation_is_read_and_refunded() {
             order_id: String::new(),
             expires_at_ms: 1_704_110_460_000,
             changed_at_ms: 1_704_110_400_000,
-            draws: vec![pb::StripeDraw {
-                stripe: 2,
-                units: 3,
-            }],
+            draws: vec![pb::StripeDraw { stripe: 2, units: 3 }],
             payment_intent_id: "pi_1".to_owned(),
             created_at_ms: 1_704_110_300_000,
         };
@@ -493,19 +383,13 @@ fn reservation_is_read_and_refunded() {
         let metadata = error.get_details_error_info().unwrap().metadata;
         assert_eq!(metadata["reservation_id"], "none");
 
-        let refund = |id: &str| pb::RefundReservationRequest {
-            reservation_id: id.to_owned(),
-        };
+        let refund = |id: &str| pb::RefundReservationRequest { reservation_id: id.to_owned() };
         let refunded = admin.refund_reservation(refund("confirmed")).await.unwrap();
         let refunded = refunded.into_inner().reservation.unwrap();
         assert_eq!(refunded.status(), pb::ReservationStatus::Refunded);
         assert!(refunded.order_id.starts_with("ord_"));
         let error = admin.refund_reservation(refund("held")).await.unwrap_err();
-        assert_error(
-            &error,
-            Code::FailedPrecondition,
-            "RESERVATION_NOT_CONFIRMED",
-        );
+        assert_error(&error, Code::FailedPrecondition, "RESERVATION_NOT_CONFIRMED");
     });
 }
 
@@ -528,9 +412,7 @@ fn reservations_are_listed_in_pages_and_by_status() {
             }
             Ok::<_, Status>(pages)
         };
-        let all = list("evt", pb::ReservationStatus::Unspecified)
-            .await
-            .unwrap();
+        let all = list("evt", pb::ReservationStatus::Unspecified).await.unwrap();
         assert_eq!(all, [vec!["held", "confirmed"], vec!["refunded"]]);
         // An empty page keeps the stream alive.
         let some = list("evt", pb::ReservationStatus::Confirmed).await.unwrap();
@@ -538,9 +420,7 @@ fn reservations_are_listed_in_pages_and_by_status() {
         // An error within a listing ends the stream with that error.
         let error = list("half", pb::ReservationStatus::Held).await.unwrap_err();
         assert_error(&error, Code::Internal, "INTERNAL");
-        let error = list("nowhere", pb::ReservationStatus::Held)
-            .await
-            .unwrap_err();
+        let error = list("nowhere", pb::ReservationStatus::Held).await.unwrap_err();
         assert_error(&error, Code::NotFound, "EVENT_NOT_FOUND");
     });
 }

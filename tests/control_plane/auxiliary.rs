@@ -13,9 +13,7 @@ use crate::{channel, client, start};
 
 /// A server with the auxiliary services of GRPC_PORT.
 async fn auxiliary_server(readiness: &Readiness) -> Channel {
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .unwrap();
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
     let routes = auxiliary_routes(readiness);
@@ -29,9 +27,7 @@ async fn auxiliary_server(readiness: &Readiness) -> Channel {
 async fn check(health: &mut HealthClient<Channel>, service: &str) -> Result<ServingStatus, Code> {
     let service = service.to_owned();
     let answer = health.check(HealthCheckRequest { service }).await;
-    answer
-        .map(|a| a.into_inner().status())
-        .map_err(|status| status.code())
+    answer.map(|a| a.into_inner().status()).map_err(|status| status.code())
 }
 
 #[test]
@@ -40,22 +36,13 @@ fn health_check_follows_readiness_per_service() {
         let readiness = Readiness::new();
         let mut health = HealthClient::new(auxiliary_server(&readiness).await);
         for service in ["", "inventory.v1.Inventory"] {
-            assert_eq!(
-                check(&mut health, service).await,
-                Ok(ServingStatus::NotServing)
-            );
+            assert_eq!(check(&mut health, service).await, Ok(ServingStatus::NotServing));
         }
         readiness.set_ready();
         for service in ["", "inventory.v1.Inventory"] {
-            assert_eq!(
-                check(&mut health, service).await,
-                Ok(ServingStatus::Serving)
-            );
+            assert_eq!(check(&mut health, service).await, Ok(ServingStatus::Serving));
         }
-        assert_eq!(
-            check(&mut health, "inventory.v1.InventoryAdmin").await,
-            Err(Code::NotFound)
-        );
+        assert_eq!(check(&mut health, "inventory.v1.InventoryAdmin").await, Err(Code::NotFound));
         readiness.set_draining("test");
         assert_eq!(check(&mut health, "").await, Ok(ServingStatus::NotServing));
     });
@@ -68,32 +55,19 @@ fn health_watch_sends_each_change_and_ends_at_drain() {
         let mut health = HealthClient::new(auxiliary_server(&readiness).await);
         let watch = async |health: &mut HealthClient<Channel>, service: &str| {
             let service = service.to_owned();
-            health
-                .watch(HealthCheckRequest { service })
-                .await
-                .unwrap()
-                .into_inner()
+            health.watch(HealthCheckRequest { service }).await.unwrap().into_inner()
         };
         let mut known = watch(&mut health, "inventory.v1.Inventory").await;
         let mut unknown = watch(&mut health, "no.such.Service").await;
         let status = |m: Result<Option<tonic_health::pb::HealthCheckResponse>, Status>| {
             m.unwrap().map(|m| m.status())
         };
-        assert_eq!(
-            status(known.message().await),
-            Some(ServingStatus::NotServing)
-        );
-        assert_eq!(
-            status(unknown.message().await),
-            Some(ServingStatus::ServiceUnknown)
-        );
+        assert_eq!(status(known.message().await), Some(ServingStatus::NotServing));
+        assert_eq!(status(unknown.message().await), Some(ServingStatus::ServiceUnknown));
         readiness.set_ready();
         assert_eq!(status(known.message().await), Some(ServingStatus::Serving));
         readiness.set_draining("test");
-        assert_eq!(
-            status(known.message().await),
-            Some(ServingStatus::NotServing)
-        );
+        assert_eq!(status(known.message().await), Some(ServingStatus::NotServing));
         assert_eq!(status(known.message().await), None);
         assert_eq!(status(unknown.message().await), None);
     });
@@ -120,16 +94,8 @@ macro_rules! reflect {
             .await
             .unwrap()
             .into_inner();
-        let list = answers
-            .message()
-            .await
-            .unwrap()
-            .unwrap()
-            .message_response
-            .unwrap();
-        let MessageResponse::ListServicesResponse(list) = list else {
-            panic!("{list:?}")
-        };
+        let list = answers.message().await.unwrap().unwrap().message_response.unwrap();
+        let MessageResponse::ListServicesResponse(list) = list else { panic!("{list:?}") };
         let mut names: Vec<String> = list.service.into_iter().map(|s| s.name).collect();
         names.sort();
         (names, answers.message().await.map(|_file| ()))
@@ -155,12 +121,7 @@ fn reflection_lists_only_services_of_the_port() {
                 &["reservation.v1.InventoryService"][..],
                 "inventory.v1.InventoryAdmin",
             ),
-            (
-                channel(admin),
-                "inventory.v1.InventoryAdmin",
-                &[],
-                "inventory.v1.Inventory",
-            ),
+            (channel(admin), "inventory.v1.InventoryAdmin", &[], "inventory.v1.Inventory"),
         ] {
             let want = [&OWN_SERVICES[..], &[own], also].concat();
             let (names, file) = reflect!(v1, channel.clone(), own);
@@ -183,9 +144,6 @@ fn admin_port_has_its_own_health_service() {
         let mut health = HealthClient::new(channel(control_plane.admin_address().unwrap()));
         let own = "inventory.v1.InventoryAdmin";
         assert_eq!(check(&mut health, own).await, Ok(ServingStatus::Serving));
-        assert_eq!(
-            check(&mut health, "inventory.v1.Inventory").await,
-            Err(Code::NotFound)
-        );
+        assert_eq!(check(&mut health, "inventory.v1.Inventory").await, Err(Code::NotFound));
     });
 }

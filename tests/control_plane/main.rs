@@ -56,10 +56,7 @@ fn settings(readiness: &Readiness) -> ControlPlaneConfig {
         audit: None,
         scrape: Arc::new(FakeShards { all: true }),
         readiness: readiness.clone(),
-        build: BuildInfo {
-            service: "inventory-api".to_owned(),
-            version: "1.0.0".to_owned(),
-        },
+        build: BuildInfo { service: "inventory-api".to_owned(), version: "1.0.0".to_owned() },
         export: None,
         signals: false,
         tasks: Vec::new(),
@@ -68,24 +65,16 @@ fn settings(readiness: &Readiness) -> ControlPlaneConfig {
 
 fn start() -> (ControlPlane, Readiness) {
     let readiness = Readiness::new();
-    (
-        ControlPlane::start(settings(&readiness)).unwrap(),
-        readiness,
-    )
+    (ControlPlane::start(settings(&readiness)).unwrap(), readiness)
 }
 
 fn client<T>(calls: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(SOON, calls).await.expect("in time") })
 }
 
 fn channel(to: SocketAddr) -> Channel {
-    Endpoint::try_from(format!("http://{to}"))
-        .unwrap()
-        .connect_lazy()
+    Endpoint::try_from(format!("http://{to}")).unwrap().connect_lazy()
 }
 
 fn connect(to: SocketAddr) -> TcpStream {
@@ -108,8 +97,5 @@ fn get(to: SocketAddr, path: &str) -> (u16, String) {
     let head = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     let answer = exchange(to, &head);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (
-        head.split(' ').nth(1).unwrap().parse().unwrap(),
-        body.to_owned(),
-    )
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }

@@ -39,20 +39,10 @@ fn log_starts_once_and_records_panics_of_any_thread() {
     // Other tests of this process may log as well.
     let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
     let panics: Vec<Value> = lines.filter(|line: &Value| line["shard"] == 4).collect();
-    let [line] = &panics[..] else {
-        panic!("{text}")
-    };
+    let [line] = &panics[..] else { panic!("{text}") };
     assert_eq!(line["level"], "error");
     assert_eq!(line["msg"], "panic");
     assert_eq!(line["error"], "panic with \"quotes\"");
-    assert_eq!(
-        (&line["shard"], &line["thread"]),
-        (&4.into(), &"shard-4".into())
-    );
-    assert!(
-        line["location"]
-            .as_str()
-            .unwrap()
-            .starts_with("tests/control_plane/process_log.rs:")
-    );
+    assert_eq!((&line["shard"], &line["thread"]), (&4.into(), &"shard-4".into()));
+    assert!(line["location"].as_str().unwrap().starts_with("tests/control_plane/process_log.rs:"));
 }

@@ -44,36 +44,23 @@ fn stop_frees_the_ports_with_misbehaving_clients() {
         std::future::pending::<()>().await;
     }));
     let control_plane = ControlPlane::start(settings).unwrap();
-    let (metrics, admin) = (
-        control_plane.metrics_address(),
-        control_plane.admin_address().unwrap(),
-    );
+    let (metrics, admin) =
+        (control_plane.metrics_address(), control_plane.admin_address().unwrap());
     // One client sends nothing, one stops within a header, one has an endless watch.
     let _silent = (connect(metrics), connect(admin));
     let mut halting = connect(metrics);
     halting.write_all(b"GET /metr").unwrap();
     client(async {
         let mut health = HealthClient::new(channel(admin));
-        let mut watch = health
-            .watch(HealthCheckRequest::default())
-            .await
-            .unwrap()
-            .into_inner();
+        let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
         watch.message().await.unwrap().unwrap();
         let began = Instant::now();
         control_plane.stop(SOON).unwrap();
         assert!(began.elapsed() < limits::CONTROL_PLANE_STOP_GRACE + SOON / 2);
     });
-    assert!(
-        task_dropped
-            .recv_timeout(SOON)
-            .is_err_and(|e| e == RecvTimeoutError::Disconnected)
-    );
+    assert!(task_dropped.recv_timeout(SOON).is_err_and(|e| e == RecvTimeoutError::Disconnected));
     for port in [metrics, admin] {
-        assert!(
-            TcpStream::connect(port).is_err(),
-            "{port} is still listened on"
-        );
+        assert!(TcpStream::connect(port).is_err(), "{port} is still listened on");
     }
 }
 

@@ -16,10 +16,7 @@ fn crates_and_their_dependencies_are_those_of_cargo() {
         .map(|entry| format!("crates/{}", entry.unwrap().file_name().to_string_lossy()))
         .collect();
     folders.sort();
-    let all = ["proto".to_owned()]
-        .into_iter()
-        .chain(folders)
-        .chain([".".to_owned()]);
+    let all = ["proto".to_owned()].into_iter().chain(folders).chain([".".to_owned()]);
     let crates: Vec<Crate> = all.map(|folder| Crate::of(&folder)).collect();
     let folder_of = |name: &String| {
         let found = crates.iter().find(|of| of.name == *name);
@@ -56,11 +53,7 @@ struct Crate {
 impl Crate {
     fn of(folder: &str) -> Self {
         let of = Self::parse(folder, &read(&format!("{folder}/Cargo.toml")));
-        let folder = if folder == "." {
-            "src".to_owned()
-        } else {
-            of.folder
-        };
+        let folder = if folder == "." { "src".to_owned() } else { of.folder };
         Self { folder, ..of }
     }
 
@@ -68,14 +61,10 @@ impl Crate {
         let value = |section: &str, key: &str| {
             let (_, rest) = manifest.split_once(&format!("[{section}]\n")).unwrap();
             let own = rest.split("\n[").next().unwrap();
-            let line = own
-                .lines()
-                .find_map(|line| line.strip_prefix(&format!("{key} = ")));
+            let line = own.lines().find_map(|line| line.strip_prefix(&format!("{key} = ")));
             line.unwrap_or_default().trim_matches('"').to_owned()
         };
-        let dependencies = manifest
-            .split_once("\n[dependencies]\n")
-            .map_or("", |(_, rest)| rest);
+        let dependencies = manifest.split_once("\n[dependencies]\n").map_or("", |(_, rest)| rest);
         let dependencies = dependencies.split("\n[").next().unwrap().lines();
         let ours = dependencies.filter(|line| line.starts_with("inventory-"));
         Self {
@@ -96,10 +85,7 @@ fn a_manifest_is_read_without_its_test_dependencies() {
                     [dev-dependencies]\ninventory-d.workspace = true\n";
     let read = Crate::parse("crates/a", manifest);
     assert_eq!(read.dependencies, ["inventory-b", "inventory-c"]);
-    assert_eq!(
-        (read.name.as_str(), read.description.as_str()),
-        ("inventory-a", "A.")
-    );
+    assert_eq!((read.name.as_str(), read.description.as_str()), ("inventory-a", "A."));
 }
 
 #[test]
@@ -107,18 +93,12 @@ fn the_path_of_a_commit_has_few_files_and_both_paths_name_functions_that_these_h
     let document = read("docs/ARCHITECTURE.md");
     let text_of = |path: &str| fs::read_to_string(root().join(path)).unwrap_or_default();
     let [commit, hold] = ["commit", "seat hold"].map(|call| {
-        let (_, path) = document
-            .split_once(&format!("\n## The path of a {call}\n"))
-            .unwrap();
+        let (_, path) = document.split_once(&format!("\n## The path of a {call}\n")).unwrap();
         let (files, missing) = walked(path.split("\n## ").next().unwrap(), text_of);
         assert!(missing.is_empty(), "{call}:\n{}", missing.join("\n"));
         files
     });
-    assert!(
-        (10..=WALK_FILES_MAX).contains(&commit.len()),
-        "{} files: {commit:?}",
-        commit.len()
-    );
+    assert!((10..=WALK_FILES_MAX).contains(&commit.len()), "{} files: {commit:?}", commit.len());
     assert!(hold.len() > 4, "{hold:?}");
 }
 
@@ -128,18 +108,12 @@ fn walked(walk: &str, text_of: impl Fn(&str) -> String) -> (BTreeSet<String>, Ve
     let (mut files, mut missing) = (BTreeSet::new(), Vec::new());
     for item in walk.split("\n- ").flat_map(|item| item.split("\n\n")) {
         let words: Vec<&str> = item.split('`').skip(1).step_by(2).collect();
-        let paths: Vec<&str> = words
-            .iter()
-            .copied()
-            .filter(|word| word.contains('/'))
-            .collect();
+        let paths: Vec<&str> = words.iter().copied().filter(|word| word.contains('/')).collect();
         let texts: String = paths.iter().map(|path| text_of(path)).collect();
         files.extend(paths.into_iter().map(str::to_owned));
         for word in words.into_iter().filter(|word| !word.contains('/')) {
             let is_name = word.contains("::") || word.contains('_');
-            let is_code = word
-                .chars()
-                .all(|c| c.is_alphanumeric() || "_:".contains(c));
+            let is_code = word.chars().all(|c| c.is_alphanumeric() || "_:".contains(c));
             let in_code = word.chars().any(char::is_lowercase) && is_name && is_code;
             let name = word.rsplit("::").next().unwrap();
             if in_code && !texts.contains(name) {

@@ -9,35 +9,19 @@ use super::generated::{check_block, table};
 fn commands_are_those_of_the_program() {
     let mut commands = Vec::new();
     collect(&[], &mut commands);
-    assert!(
-        commands.len() > 20,
-        "{} commands are not all",
-        commands.len()
-    );
+    assert!(commands.len() > 20, "{} commands are not all", commands.len());
     let rows: Vec<_> = commands
         .iter()
         .map(|command| {
             let anchor = command.name.replace(' ', "-");
-            [
-                format!("[`{}`](#{anchor})", command.name),
-                command.purpose.clone(),
-            ]
+            [format!("[`{}`](#{anchor})", command.name), command.purpose.clone()]
         })
         .collect();
-    check_block(
-        "docs/reference/commands.md",
-        "list",
-        &table(["command", "purpose"], &rows),
-    );
+    check_block("docs/reference/commands.md", "list", &table(["command", "purpose"], &rows));
     let mut help = String::new();
     for command in &commands {
-        write!(
-            help,
-            "\n## {}\n\n```text\n{}\n```\n",
-            command.name,
-            command.help.trim_end()
-        )
-        .unwrap();
+        write!(help, "\n## {}\n\n```text\n{}\n```\n", command.name, command.help.trim_end())
+            .unwrap();
     }
     check_block("docs/reference/commands.md", "help", &(help + "\n"));
 }
@@ -76,12 +60,7 @@ fn help(path: &[&str]) -> String {
     let output = Command::new(program).args(path).arg("-h").output().unwrap();
     assert!(output.status.success(), "{path:?}: {}", output.status);
     let text = String::from_utf8(output.stdout).unwrap();
-    let own = text
-        .split("\nSettings are environment variables")
-        .next()
-        .unwrap();
+    let own = text.split("\nSettings are environment variables").next().unwrap();
     // Clap pads empty lines of a wrapped text.
-    own.lines()
-        .map(|line| line.trim_end().to_owned() + "\n")
-        .collect()
+    own.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }

@@ -17,9 +17,7 @@ pub(crate) fn read(path: &str) -> String {
 
 /// Compares the block `name` of the document `path` with `rendered`, or rewrites it with UPDATE_DOCS=1.
 pub(crate) fn check_block(path: &str, name: &str, rendered: &str) {
-    let _guard = FILES
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _guard = FILES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let text = read(path);
     if env::var_os("UPDATE_DOCS").is_some_and(|value| value == "1") {
         let (before, block, after) =
@@ -49,11 +47,7 @@ fn difference(text: &str, name: &str, rendered: &str) -> Option<String> {
             (is, wanted) if is == wanted => {}
             (is, wanted) => {
                 let shown = |line: Option<&str>| line.unwrap_or("(end of block)").to_owned();
-                return Some(format!(
-                    "\n  document: {}\n  code:     {}",
-                    shown(is),
-                    shown(wanted)
-                ));
+                return Some(format!("\n  document: {}\n  code:     {}", shown(is), shown(wanted)));
             }
         }
     }
@@ -106,10 +100,7 @@ pub(crate) fn files(matches: impl Fn(&str) -> bool) -> Vec<PathBuf> {
 
 #[test]
 fn missing_superfluous_and_different_rows_are_reported() {
-    let rows = [
-        ["`A`".to_owned(), "1".to_owned()],
-        ["`B`".to_owned(), "2".to_owned()],
-    ];
+    let rows = [["`A`".to_owned(), "1".to_owned()], ["`B`".to_owned(), "2".to_owned()]];
     let rendered = table(["name", "value"], &rows);
     let document =
         |block: &str| format!("# Title\n<!-- generated: x -->\n{block}<!-- end: x -->\nmore\n");

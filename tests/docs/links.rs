@@ -26,11 +26,7 @@ const FOLDERS: [&str; 13] = [
 #[test]
 fn links_and_paths_in_documents_exist() {
     let documents = documents();
-    assert!(
-        documents.len() > 25,
-        "{} documents are not all",
-        documents.len()
-    );
+    assert!(documents.len() > 25, "{} documents are not all", documents.len());
     let mut wrong = Vec::new();
     for document in documents {
         let text = fs::read_to_string(&document).unwrap();
@@ -49,9 +45,7 @@ fn metrics_in_documents_exist() {
     let reference = fs::read_to_string(root().join("docs/reference/metrics.md")).unwrap();
     let mut wrong = Vec::new();
     // The changelog names metrics of earlier versions, too.
-    let current = documents()
-        .into_iter()
-        .filter(|document| !document.ends_with("CHANGELOG.md"));
+    let current = documents().into_iter().filter(|document| !document.ends_with("CHANGELOG.md"));
     for document in current {
         let text = fs::read_to_string(&document).unwrap();
         for word in text.split('`').skip(1).step_by(2) {
@@ -73,23 +67,13 @@ fn metric_problem(word: &str, reference: &str) -> Option<String> {
     if !is_metric || name.contains('*') {
         return None;
     }
-    let series = ["_bucket", "_sum", "_count"]
-        .iter()
-        .find_map(|end| name.strip_suffix(end));
-    let row = |name: &str| {
-        reference
-            .lines()
-            .find(|line| line.starts_with(&format!("| `{name}` |")))
-    };
+    let series = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+    let row =
+        |name: &str| reference.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
     let Some(row) = row(name).or_else(|| series.and_then(row)) else {
         return Some(format!("`{name}` is no metric"));
     };
-    let labels = labels
-        .split('}')
-        .next()
-        .unwrap()
-        .split(',')
-        .filter(|label| !label.is_empty());
+    let labels = labels.split('}').next().unwrap().split(',').filter(|label| !label.is_empty());
     let mut names = labels.map(|label| label.split(['=', '!']).next().unwrap());
     let unknown = names.find(|label| !row.contains(&format!("`{label}`")))?;
     Some(format!("`{name}` has no label {unknown}"))
@@ -106,11 +90,7 @@ fn unknown_metrics_and_labels_are_reported() {
     ] {
         assert_eq!(metric_problem(good, reference), None, "{good}");
     }
-    for bad in [
-        "inventory_a_total{why}",
-        "inventory_c_total",
-        "inventory_a_total{reason,why}",
-    ] {
+    for bad in ["inventory_a_total{why}", "inventory_c_total", "inventory_a_total{reason,why}"] {
         assert!(metric_problem(bad, reference).is_some(), "{bad}");
     }
 }
@@ -148,9 +128,7 @@ fn problems(text: &str, folder: &Path) -> Vec<String> {
 
 fn link_targets(line: &str) -> Vec<String> {
     let ends = line.match_indices("](").map(|(at, _)| &line[at + 2..]);
-    ends.filter_map(|rest| rest.split_once(')'))
-        .map(|(target, _)| target.to_owned())
-        .collect()
+    ends.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target.to_owned()).collect()
 }
 
 fn link_problem(target: &str, text: &str, folder: &Path) -> Option<String> {
@@ -165,11 +143,7 @@ fn link_problem(target: &str, text: &str, folder: &Path) -> Option<String> {
     if anchor.is_empty() {
         return None;
     }
-    let linked = if file.is_empty() {
-        text.to_owned()
-    } else {
-        fs::read_to_string(path).unwrap()
-    };
+    let linked = if file.is_empty() { text.to_owned() } else { fs::read_to_string(path).unwrap() };
     (!anchors(&linked).contains(anchor))
         .then(|| format!("link to #{anchor}, which {target} does not have"))
 }
@@ -180,9 +154,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
     headings
         .map(|heading| {
             let words = heading.trim_start_matches('#').trim().to_lowercase();
-            let kept = words
-                .chars()
-                .filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+            let kept = words.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
             kept.map(|c| if c == ' ' { '-' } else { c }).collect()
         })
         .collect()
@@ -192,12 +164,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 fn dead_links_and_paths_are_reported() {
     let good = "# A title\n[a](README.md) [b](#a-title) [c](https://example.org) `src/main.rs` `src/*.rs` `cargo run`\n";
     assert_eq!(problems(good, root()), Vec::<String>::new());
-    for bad in [
-        "[a](NOWHERE.md)",
-        "[a](#nowhere)",
-        "[a](README.md#nowhere)",
-        "`src/nowhere.rs`",
-    ] {
+    for bad in ["[a](NOWHERE.md)", "[a](#nowhere)", "[a](README.md#nowhere)", "`src/nowhere.rs`"] {
         assert_eq!(problems(bad, root()).len(), 1, "{bad}");
     }
 }

@@ -10,16 +10,9 @@ fn both_readmes_have_the_same_content() {
     let (english, korean) = (read("README.md"), read("README.ko.md"));
     for (name, text) in [("README.md", &english), ("README.ko.md", &korean)] {
         let lines = text.lines().count();
-        assert!(
-            lines <= LINES_MAX,
-            "{name} has {lines} lines, more than {LINES_MAX}"
-        );
+        assert!(lines <= LINES_MAX, "{name} has {lines} lines, more than {LINES_MAX}");
     }
-    assert!(
-        Outline::of(&english).code.len() > 5,
-        "{:?}",
-        Outline::of(&english)
-    );
+    assert!(Outline::of(&english).code.len() > 5, "{:?}", Outline::of(&english));
     assert_eq!(difference(&english, &korean), None);
 }
 
@@ -56,17 +49,10 @@ impl Outline {
 
     fn add(&mut self, line: &str) {
         if line.starts_with('#') {
-            self.headings
-                .push(line.chars().take_while(|c| *c == '#').count());
+            self.headings.push(line.chars().take_while(|c| *c == '#').count());
         }
         if line.starts_with('|') {
-            let code = |cell: &str| {
-                cell.split('`')
-                    .skip(1)
-                    .step_by(2)
-                    .map(str::to_owned)
-                    .collect()
-            };
+            let code = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
             self.rows.push(line.split(" | ").map(code).collect());
         }
         for (at, _) in line.match_indices("](") {
@@ -111,9 +97,6 @@ fn another_heading_command_row_or_link_is_reported() {
         ("`Y`", "`Z`"),
         ("docs/c.md", "docs/d.md"),
     ] {
-        assert!(
-            difference(text, &text.replace(from, to)).is_some(),
-            "{from}"
-        );
+        assert!(difference(text, &text.replace(from, to)).is_some(), "{from}");
     }
 }

@@ -20,19 +20,11 @@ fn records_have_the_same_sections_and_the_index_lists_them() {
         let number = format!("{:04}", at + 1);
         assert!(name.starts_with(&number), "{name} does not follow {at:04}");
         assert_eq!(problem(&text, &number), None, "{name}");
-        let title = text
-            .lines()
-            .next()
-            .unwrap()
-            .trim_start_matches(&format!("# {number} "));
+        let title = text.lines().next().unwrap().trim_start_matches(&format!("# {number} "));
         rows.push([format!("[{number}]({name})"), title.to_owned()]);
     }
     assert!(rows.len() >= 20, "{} records are not all", rows.len());
-    check_block(
-        "docs/adr/README.md",
-        "index",
-        &table(["", "decision"], &rows),
-    );
+    check_block("docs/adr/README.md", "index", &table(["", "decision"], &rows));
 }
 
 /// What is wrong with the form of a record.
@@ -40,27 +32,18 @@ fn problem(text: &str, number: &str) -> Option<String> {
     if !text.starts_with(&format!("# {number} ")) {
         return Some(format!("the title does not start with {number}"));
     }
-    let sections: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("## "))
-        .collect();
+    let sections: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     if sections != SECTIONS {
         return Some(format!("sections {sections:?} instead of {SECTIONS:?}"));
     }
-    let empty = text
-        .split("\n## ")
-        .skip(1)
-        .find(|section| section.lines().count() < 3);
+    let empty = text.split("\n## ").skip(1).find(|section| section.lines().count() < 3);
     empty.map(|section| format!("nothing in {:?}", section.lines().next()))
 }
 
 #[test]
 fn a_record_in_another_form_is_reported() {
     let section = |name: &&str| format!("## {name}\n\nText.\n\n");
-    let good = format!(
-        "# 0007 A title\n\n{}",
-        SECTIONS.iter().map(section).collect::<String>()
-    );
+    let good = format!("# 0007 A title\n\n{}", SECTIONS.iter().map(section).collect::<String>());
     assert_eq!(problem(&good, "0007"), None);
     for bad in [
         good.replace("# 0007", "# 0008"),

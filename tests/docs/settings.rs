@@ -7,19 +7,13 @@ use super::generated::{check_block, table};
 #[test]
 fn settings_are_those_of_the_program() {
     let (tables, count) = tables(&help());
-    assert!(
-        count > 30,
-        "{count} settings are not all: the format of the help has changed"
-    );
+    assert!(count > 30, "{count} settings are not all: the format of the help has changed");
     check_block("docs/reference/settings.md", "settings", &tables);
 }
 
 fn help() -> String {
     let program = env!("CARGO_BIN_EXE_inventory-api");
-    let output = Command::new(program)
-        .args(["serve", "--help"])
-        .output()
-        .unwrap();
+    let output = Command::new(program).args(["serve", "--help"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -52,30 +46,17 @@ fn tables(help: &str) -> (String, usize) {
                 text.push_str(&format!("{gap}## {line}\n\n"));
             }
             4 => {
-                let cells: Vec<&str> = line
-                    .split("  ")
-                    .map(str::trim)
-                    .filter(|cell| !cell.is_empty())
-                    .collect();
+                let cells: Vec<&str> =
+                    line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
                 if let [name, default, purpose] = cells[..] {
-                    let default = if default == "-" {
-                        "–".to_owned()
-                    } else {
-                        format!("`{default}`")
-                    };
-                    rows.push([
-                        format!("`{name}`"),
-                        default,
-                        String::new(),
-                        purpose.to_owned(),
-                    ]);
+                    let default =
+                        if default == "-" { "–".to_owned() } else { format!("`{default}`") };
+                    rows.push([format!("`{name}`"), default, String::new(), purpose.to_owned()]);
                     count += 1;
                 } else {
                     let (names, purpose) = line.split_once(": ").unwrap();
-                    foreign.push([
-                        format!("`{}`", names.replace(", ", "`, `")),
-                        purpose.to_owned(),
-                    ]);
+                    foreign
+                        .push([format!("`{}`", names.replace(", ", "`, `")), purpose.to_owned()]);
                 }
             }
             0 => break,

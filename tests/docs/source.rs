@@ -49,12 +49,7 @@ pub(crate) fn module<'t>(text: &'t str, name: &str) -> Option<&'t str> {
 pub(crate) fn sources() -> BTreeMap<String, String> {
     let rust = files(|name| name.ends_with(".rs") && !name.ends_with("tests.rs"));
     let ours = rust.into_iter().filter_map(|path| {
-        let name = path
-            .strip_prefix(root())
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned();
+        let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
         let is_server = name.starts_with("src/") || name.starts_with("crates/");
         (is_server && !name.contains("/tests/") && !name.contains("testkit")).then_some(name)
     });
@@ -80,13 +75,11 @@ pub(crate) fn codes_of_reasons(
                 if after.is_some_and(|c| c.is_alphanumeric() || c == '_') {
                     continue;
                 }
-                let start = (0..=at.saturating_sub(160))
-                    .rev()
-                    .find(|at| text.is_char_boundary(*at));
+                let start =
+                    (0..=at.saturating_sub(160)).rev().find(|at| text.is_char_boundary(*at));
                 let before = &text[start.unwrap_or(0)..at];
-                let named_after = before
-                    .ends_with("set_error_info(")
-                    .then(|| text[at..].split_once("Code::"));
+                let named_after =
+                    before.ends_with("set_error_info(").then(|| text[at..].split_once("Code::"));
                 let code = match named_after.flatten() {
                     Some((_, code)) => Some(code_named(code)),
                     None => last_code(before),
@@ -137,10 +130,7 @@ fn constants_and_codes_are_found_in_source_text() {
     let text = "pub mod reason {\n    /// One\n    /// line.\n    pub const A_B: &str = \"A_B\";\n}\n\
                 fn f() { Status::new(\n Code::NotFound,\n reason::A_B, x); Status::internal(reason::A_B) }";
     let found = constants(module(text, "reason").unwrap());
-    assert_eq!(
-        (found[0].name.as_str(), found[0].about.as_str()),
-        ("A_B", "One line.")
-    );
+    assert_eq!((found[0].name.as_str(), found[0].about.as_str()), ("A_B", "One line."));
     let reasons = BTreeSet::from(["A_B".to_owned()]);
     let pairs = codes_of_reasons(text, &reasons);
     let codes: Vec<&str> = pairs.iter().map(|(code, _)| code.as_str()).collect();

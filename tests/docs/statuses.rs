@@ -15,11 +15,7 @@ const ADMIN: &str = "admin/status.rs";
 fn transport_errors_are_those_of_the_grpc_layer() {
     let sources = sources();
     let mut reasons = BTreeMap::new();
-    for text in sources
-        .iter()
-        .filter(|(path, _)| !path.contains("/api/"))
-        .map(|(_, text)| text)
-    {
+    for text in sources.iter().filter(|(path, _)| !path.contains("/api/")).map(|(_, text)| text) {
         for constant in module(text, "reason").map(constants).unwrap_or_default() {
             reasons.insert(constant.value, constant.about);
         }
@@ -41,47 +37,29 @@ fn transport_errors_are_those_of_the_grpc_layer() {
             [format!("`{reason}`"), codes.join(", "), about]
         })
         .collect();
-    check_block(
-        DOCUMENT,
-        "transport",
-        &table(["reason", "status", "meaning"], &rows),
-    );
+    check_block(DOCUMENT, "transport", &table(["reason", "status", "meaning"], &rows));
 }
 
 #[test]
 fn admin_errors_are_those_of_the_admin_service() {
     let sources = sources();
-    let (_, text) = sources
-        .iter()
-        .find(|(path, _)| path.ends_with(ADMIN))
-        .unwrap();
+    let (_, text) = sources.iter().find(|(path, _)| path.ends_with(ADMIN)).unwrap();
     let is_reason = |word: &&str| {
         let upper = word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
         upper && word.len() > 4
     };
-    let reasons = text
-        .split('"')
-        .skip(1)
-        .step_by(2)
-        .filter(is_reason)
-        .map(str::to_owned)
-        .collect();
+    let reasons = text.split('"').skip(1).step_by(2).filter(is_reason).map(str::to_owned).collect();
     let pairs = codes_of_reasons(text, &reasons);
     let found: BTreeSet<_> = pairs.iter().map(|(_, reason)| reason.clone()).collect();
-    assert!(
-        found.len() > 8 && found.is_subset(&reasons),
-        "{found:?} are not all of {reasons:?}"
-    );
+    assert!(found.len() > 8 && found.is_subset(&reasons), "{found:?} are not all of {reasons:?}");
     let document = read(DOCUMENT);
     let (_, section) = document.split_once("## Admin service").unwrap();
     let section = section.split("\n## ").next().unwrap();
     let documented: BTreeSet<(String, String)> = section
         .lines()
         .filter_map(|line| {
-            let cells: Vec<&str> = line
-                .split('|')
-                .map(|cell| cell.trim().trim_matches('`'))
-                .collect();
+            let cells: Vec<&str> =
+                line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
             let [_, reason, code, ..] = cells[..] else {
                 return None;
             };
@@ -101,21 +79,14 @@ fn exit_codes_are_those_of_the_program() {
     let mut codes = BTreeMap::new();
     for text in sources().values() {
         let of_exit = module(text, "exit").map(constants).unwrap_or_default();
-        let of_watchdog = constants(text)
-            .into_iter()
-            .filter(|constant| constant.name.starts_with("EXIT_"));
+        let of_watchdog =
+            constants(text).into_iter().filter(|constant| constant.name.starts_with("EXIT_"));
         for constant in of_exit.into_iter().chain(of_watchdog) {
             let code: u8 = constant.value.parse().unwrap();
-            assert!(
-                codes.insert(code, constant.about).is_none(),
-                "exit code {code} twice"
-            );
+            assert!(codes.insert(code, constant.about).is_none(), "exit code {code} twice");
         }
     }
-    let rows: Vec<_> = codes
-        .into_iter()
-        .map(|(code, about)| [code.to_string(), about])
-        .collect();
+    let rows: Vec<_> = codes.into_iter().map(|(code, about)| [code.to_string(), about]).collect();
     assert_eq!(rows.len(), 5, "{rows:?}");
     check_block(DOCUMENT, "exit codes", &table(["code", "meaning"], &rows));
 }

@@ -38,11 +38,8 @@ fn documents_use_standard_terms() {
         let name = document.strip_prefix(root()).unwrap().display().to_string();
         // The help of the commands is in code blocks.
         let with_code = name == "docs/reference/commands.md";
-        found.extend(
-            phrases(&text, with_code)
-                .into_iter()
-                .map(|phrase| format!("{name}:{phrase}")),
-        );
+        found
+            .extend(phrases(&text, with_code).into_iter().map(|phrase| format!("{name}:{phrase}")));
     }
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
@@ -61,15 +58,10 @@ fn phrases(text: &str, with_code: bool) -> Vec<String> {
         // A phrase may be broken over two lines.
         let both = format!("{words_before} {}", line.trim().to_lowercase());
         for (phrase, better) in PHRASES {
-            let ends: Vec<usize> = both
-                .match_indices(phrase)
-                .map(|(at, _)| at + phrase.len())
-                .collect();
+            let ends: Vec<usize> =
+                both.match_indices(phrase).map(|(at, _)| at + phrase.len()).collect();
             let is_word = |end: &usize| !both[*end..].starts_with(char::is_alphanumeric);
-            if ends
-                .iter()
-                .any(|end| *end > words_before.len() && is_word(end))
-            {
+            if ends.iter().any(|end| *end > words_before.len() && is_word(end)) {
                 found.push(format!("{}: {phrase:?}: write {better:?}", number + 1));
             }
         }

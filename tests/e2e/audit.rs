@@ -50,15 +50,7 @@ impl AuditFixture {
 
     #[track_caller]
     fn create(&self, total: &str, stripes: &str) {
-        let ran = self.run(&[
-            "event",
-            "create",
-            EVENT,
-            "--total",
-            total,
-            "--stripes",
-            stripes,
-        ]);
+        let ran = self.run(&["event", "create", EVENT, "--total", total, "--stripes", stripes]);
         assert_eq!(ran.code, CLEAN, "{}", ran.err);
     }
 
@@ -126,9 +118,7 @@ fn commit(number: usize) -> CommitReq {
 fn codes_and_ids(list: &Value) -> Vec<(String, String)> {
     let word = |item: &Value, name: &str| item[name].as_str().unwrap().to_owned();
     let list = list.as_array().unwrap().iter();
-    let mut found: Vec<_> = list
-        .map(|item| (word(item, "code"), word(item, "id")))
-        .collect();
+    let mut found: Vec<_> = list.map(|item| (word(item, "code"), word(item, "id"))).collect();
     found.sort();
     found
 }
@@ -204,16 +194,9 @@ fn hall(fixture: &AuditFixture) {
         let item = seat(&format!("s{number}"), 3, state, holder);
         fixture.store.put_item("inventory_seats", item);
     }
-    fixture.store.put_item(
-        "idempotency",
-        record("sold", "CONFIRMED", &["s0", "s1"], FAR),
-    );
-    fixture
-        .store
-        .put_item("idempotency", record("held", "HELD", &["s2"], FAR));
-    fixture
-        .store
-        .put_item("idempotency", record("gone", "RELEASED", &["s4"], FAR));
+    fixture.store.put_item("idempotency", record("sold", "CONFIRMED", &["s0", "s1"], FAR));
+    fixture.store.put_item("idempotency", record("held", "HELD", &["s2"], FAR));
+    fixture.store.put_item("idempotency", record("gone", "RELEASED", &["s4"], FAR));
 }
 
 // ---- Units --------------------------------------------------------------------------------------
@@ -229,13 +212,9 @@ fn unit_drift_is_reported_and_repaired() {
     assert_eq!(report["seated"], false);
 
     // One stripe has too many units, another a negative number.
-    fixture
-        .store
-        .add_to_attribute("inventory", &json!({"event_id": s(EVENT)}), "remaining", 7);
+    fixture.store.add_to_attribute("inventory", &json!({"event_id": s(EVENT)}), "remaining", 7);
     let other = json!({"event_id": s(&format!("{EVENT}#1"))});
-    fixture
-        .store
-        .add_to_attribute("inventory", &other, "remaining", -50);
+    fixture.store.add_to_attribute("inventory", &other, "remaining", -50);
     let report = fixture.verify(BREACHED);
     let both = [("REMAINING_DIFFERS", "0"), ("REMAINING_DIFFERS", "1")];
     assert_eq!(codes_and_ids(&report["breaches"]), sorted(&both));
@@ -245,9 +224,7 @@ fn unit_drift_is_reported_and_repaired() {
     fixture.assert_repairs(&[("SET_REMAINING", "0"), ("SET_REMAINING", "1")]);
 
     // After a record is deleted and the stripe repaired, the ticket can be sold.
-    fixture
-        .store
-        .delete_item("idempotency", &json!({"reservation_id": s("r3")}));
+    fixture.store.delete_item("idempotency", &json!({"reservation_id": s("r3")}));
     let report = fixture.verify(BREACHED);
     assert_eq!(report["breach_count"], 1);
     let stripe = report["breaches"][0]["id"].as_str().unwrap().to_owned();
@@ -255,11 +232,7 @@ fn unit_drift_is_reported_and_repaired() {
     fixture.sell(20..101);
     let report = fixture.verify(CLEAN);
     let left = report["stripes"].as_array().unwrap().iter();
-    assert_eq!(
-        left.map(|stripe| stripe["remaining"].as_i64().unwrap())
-            .sum::<i64>(),
-        0
-    );
+    assert_eq!(left.map(|stripe| stripe["remaining"].as_i64().unwrap()).sum::<i64>(), 0);
 }
 
 #[test]
@@ -268,15 +241,9 @@ fn damaged_records_are_reported_and_block_repairs() {
     fixture.create("50", "1");
     fixture.sell(0..5);
     let id = |id: &str| json!({"reservation_id": s(id)});
-    fixture
-        .store
-        .set_attribute("idempotency", &id("r0"), "status", s("PENDING"));
-    fixture
-        .store
-        .set_attribute("idempotency", &id("r1"), "order_id", s(&order("r2")));
-    fixture
-        .store
-        .set_attribute("idempotency", &id("r3"), "draws", s("0:1,7:1"));
+    fixture.store.set_attribute("idempotency", &id("r0"), "status", s("PENDING"));
+    fixture.store.set_attribute("idempotency", &id("r1"), "order_id", s(&order("r2")));
+    fixture.store.set_attribute("idempotency", &id("r3"), "draws", s("0:1,7:1"));
     let report = fixture.verify(BREACHED);
     let wanted = [
         ("DRAWS_DIFFER", "r3"),
@@ -294,17 +261,8 @@ fn damaged_records_are_reported_and_block_repairs() {
 
     let ran = fixture.run(&["verify", EVENT]);
     assert_eq!(ran.code, BREACHED);
-    assert!(
-        ran.out
-            .contains("reservation r0  cannot be understood: status is"),
-        "{}",
-        ran.out
-    );
-    assert!(
-        ran.out.trim_end().ends_with("BROKEN: 6 breaches"),
-        "{}",
-        ran.out
-    );
+    assert!(ran.out.contains("reservation r0  cannot be understood: status is"), "{}", ran.out);
+    assert!(ran.out.trim_end().ends_with("BROKEN: 6 breaches"), "{}", ran.out);
 }
 
 #[test]
@@ -320,10 +278,7 @@ fn unknown_event_and_missing_stripe_are_reported() {
     let gone = json!({"event_id": s(&format!("{EVENT}#2"))});
     fixture.store.delete_item("inventory", &gone);
     let report = fixture.verify(BREACHED);
-    assert_eq!(
-        codes_and_ids(&report["breaches"]),
-        sorted(&[("STRIPE_MISSING", "2")])
-    );
+    assert_eq!(codes_and_ids(&report["breaches"]), sorted(&[("STRIPE_MISSING", "2")]));
 }
 
 // ---- Seats --------------------------------------------------------------------------------------
@@ -381,14 +336,9 @@ fn seat_drift_is_reported_and_repaired() {
 fn seat_claimed_by_two_reservations_is_not_repaired() {
     let fixture = AuditFixture::new();
     hall(&fixture);
-    fixture
-        .store
-        .put_item("idempotency", record("second", "CONFIRMED", &["s0"], FAR));
+    fixture.store.put_item("idempotency", record("second", "CONFIRMED", &["s0"], FAR));
     let wanted = [("SEAT_CLAIMED_TWICE", "s0")];
-    assert_eq!(
-        codes_and_ids(&fixture.verify(BREACHED)["breaches"]),
-        sorted(&wanted)
-    );
+    assert_eq!(codes_and_ids(&fixture.verify(BREACHED)["breaches"]), sorted(&wanted));
     let reconciled = fixture.reconcile(&["--apply"], BREACHED);
     assert_eq!(reconciled["plan"]["repairs"], json!([]));
     let text = reconciled["plan"]["left"].to_string();
@@ -418,15 +368,8 @@ fn misplaced_and_missing_seats_are_breaches_and_overdue_holds_are_not() {
     store.put_item("inventory_seats", misplaced);
     store.set_attribute("inventory_seats", &key_of("s7", 3), "status", s("GONE"));
     store.delete_item("inventory_seats", &key_of("s1", 3));
-    let wanted = [
-        ("SEAT_MISPLACED", "x1"),
-        ("SEAT_MISSING", "s1"),
-        ("UNREADABLE", "s7"),
-    ];
-    assert_eq!(
-        codes_and_ids(&fixture.verify(BREACHED)["breaches"]),
-        sorted(&wanted)
-    );
+    let wanted = [("SEAT_MISPLACED", "x1"), ("SEAT_MISSING", "s1"), ("UNREADABLE", "s7")];
+    assert_eq!(codes_and_ids(&fixture.verify(BREACHED)["breaches"]), sorted(&wanted));
 }
 
 /// Applies repairs in order, as a reconciliation does.
@@ -447,9 +390,7 @@ fn repair_is_conditional_and_idempotent() {
     hall(&fixture);
     let store = &fixture.store;
     let reservation = |id: &str| id.parse::<ReservationId>().unwrap();
-    let sold = |to: &str| SeatState::Sold {
-        reservation: reservation(to),
-    };
+    let sold = |to: &str| SeatState::Sold { reservation: reservation(to) };
     let free = |id: &str, holder: &str, named| Repair::Free {
         seat: id.parse().unwrap(),
         seen: sold(holder),
@@ -467,12 +408,7 @@ fn repair_is_conditional_and_idempotent() {
     let released = RecordLookup::Ended(ReservationState::Released);
     store.put_item("inventory_seats", seat("s5", 3, "SOLD", Some("nobody")));
     store.put_item("inventory_seats", seat("s6", 3, "SOLD", Some("gone")));
-    store.set_attribute(
-        "inventory_seats",
-        &key_of("s1", 3),
-        "status",
-        s("AVAILABLE"),
-    );
+    store.set_attribute("inventory_seats", &key_of("s1", 3), "status", s("AVAILABLE"));
     let stale = vec![
         // The seat has another holder, is available already, is in another state.
         free("s5", "gone", released),
@@ -521,10 +457,8 @@ fn repair_is_conditional_and_idempotent() {
         "stripes": n(1), "seat_keys": n(3),
     });
     store.put_item("inventory", item);
-    let results = apply_repairs(
-        &fixture,
-        vec![line(8, 3), line(6, 4), line(8, 4), line(8, 4), line(7, 5)],
-    );
+    let results =
+        apply_repairs(&fixture, vec![line(8, 3), line(6, 4), line(8, 4), line(8, 4), line(7, 5)]);
     let (done, stale) = (RepairOutcome::Done, RepairOutcome::Stale);
     assert_eq!(results, [stale, stale, done, done, done]);
     let again = apply_repairs(&fixture, vec![line(8, 4)]);
@@ -540,10 +474,7 @@ fn repair_is_conditional_and_idempotent() {
         assert_eq!(apply_repairs(&fixture, twice(repair)), [done, done]);
     }
     let sold = store.item("inventory_seats", &key_of("s1", 3));
-    assert_eq!(
-        (&sold["status"], &sold["reservation_id"]),
-        (&s("SOLD"), &s("sold"))
-    );
+    assert_eq!((&sold["status"], &sold["reservation_id"]), (&s("SOLD"), &s("sold")));
 }
 
 // ---- While the sale runs ------------------------------------------------------------------------
@@ -603,11 +534,7 @@ fn running_sale_of_units_is_not_a_breach_and_not_repaired() {
     // One transaction per sale, as lanes write it.
     let sale = move |number: u64| {
         let reservation = format!("r{number}");
-        let stripe = if number.is_multiple_of(2) {
-            EVENT.to_owned()
-        } else {
-            format!("{EVENT}#1")
-        };
+        let stripe = if number.is_multiple_of(2) { EVENT.to_owned() } else { format!("{EVENT}#1") };
         let mut item = record(&reservation, "CONFIRMED", &[], FAR);
         let fields = item.as_object_mut().unwrap();
         fields.remove("seats");
@@ -645,9 +572,7 @@ fn running_sale_of_units_is_not_a_breach_and_not_repaired() {
     // On a busy machine, no sale may happen during one of the readings.
     let held_back = (0..5).any(|_| {
         let drift = json!({"event_id": s(EVENT)});
-        fixture
-            .store
-            .add_to_attribute("inventory", &drift, "remaining", 1);
+        fixture.store.add_to_attribute("inventory", &drift, "remaining", 1);
         let ran = fixture.run(&["reconcile", EVENT, "--apply", "--json"]);
         let report: Value = serde_json::from_str(&ran.out).unwrap();
         let moving = report["plan"]["moving"] == true;
@@ -714,9 +639,7 @@ fn server_sale(
     move |number| {
         let reservation_id = format!("sale{number}");
         let event_id = EVENT.to_owned();
-        let of = |number: u64| SeatRef {
-            seat_id: format!("s{}", 4 + number % 8),
-        };
+        let of = |number: u64| SeatRef { seat_id: format!("s{}", 4 + number % 8) };
         let seat_ids = match seats {
             true => vec![of(number), of(number + 1)],
             false => Vec::new(),
@@ -735,12 +658,7 @@ fn server_sale(
             seat_ids: seat_ids.clone(),
             ..CommitReq::default()
         };
-        let release = ReleaseReq {
-            reservation_id,
-            event_id,
-            qty: 2,
-            seat_ids,
-        };
+        let release = ReleaseReq { reservation_id, event_id, qty: 2, seat_ids };
         tokio(async {
             let mut client = InventoryClient::new(channel.connect().await.unwrap());
             let mut is_sold = false;

@@ -52,17 +52,11 @@ pub(crate) fn release(reservation: &str, event: &str, qty: i32) -> ReleaseReq {
 }
 
 pub(crate) fn check(event: &str, qty: i32) -> CheckReq {
-    CheckReq {
-        event_id: event.to_owned(),
-        qty,
-        seat_ids: Vec::new(),
-    }
+    CheckReq { event_id: event.to_owned(), qty, seat_ids: Vec::new() }
 }
 
 pub(crate) fn seats(ids: &[&str]) -> Vec<SeatRef> {
-    let seat = |id: &&str| SeatRef {
-        seat_id: (*id).to_owned(),
-    };
+    let seat = |id: &&str| SeatRef { seat_id: (*id).to_owned() };
     ids.iter().map(seat).collect()
 }
 
@@ -155,9 +149,7 @@ pub(crate) async fn create(server: &TestServer, event: &str, total: i64, stripes
 
 /// The event, read from the store by the admin service.
 pub(crate) async fn stock(server: &TestServer, event: &str) -> EventStock {
-    let wanted = GetEventRequest {
-        event_id: event.to_owned(),
-    };
+    let wanted = GetEventRequest { event_id: event.to_owned() };
     let found = admin(server).await.get_event(wanted).await.unwrap();
     let stock = found.into_inner().event.unwrap();
     assert_eq!(stock.total, stock.remaining + stock.confirmed);

@@ -40,10 +40,7 @@ async fn buy_until_killed(server: TestServer, round: usize, enough: usize) -> La
                 answers.lock().unwrap().insert(id.clone(), (qty, None));
                 match client.try_commit(commit(&id, EVENT, qty)).await {
                     Ok(answer) => {
-                        answers
-                            .lock()
-                            .unwrap()
-                            .insert(id, (qty, Some(answer.order_id)));
+                        answers.lock().unwrap().insert(id, (qty, Some(answer.order_id)));
                         orders.fetch_add(1, Ordering::SeqCst);
                     }
                     Err(_) => return,
@@ -51,10 +48,7 @@ async fn buy_until_killed(server: TestServer, round: usize, enough: usize) -> La
             }
         });
     }
-    until("enough orders", async || {
-        orders.load(Ordering::SeqCst) >= enough
-    })
-    .await;
+    until("enough orders", async || orders.load(Ordering::SeqCst) >= enough).await;
     server.kill();
     while buyers.join_next().await.is_some() {}
     answers.lock().unwrap().clone()
@@ -68,10 +62,7 @@ async fn sigkill_under_load_loses_no_order_and_doubles_none() {
     let mut all = LastAnswers::new();
     for round in 0..KILLS {
         let answers = buy_until_killed(server, round, 150).await;
-        let lost = answers
-            .values()
-            .filter(|(_, order)| order.is_none())
-            .count();
+        let lost = answers.values().filter(|(_, order)| order.is_none()).count();
         assert!(lost > 0, "no call was in flight when the server was killed");
         all.extend(answers);
         server = ServerCommand::dev_in_directory(dir.path()).start();
@@ -86,10 +77,7 @@ async fn sigkill_under_load_loses_no_order_and_doubles_none() {
         let (call, known) = (commit(id, EVENT, *qty), known.clone());
         repeats.spawn(async move {
             let order = one.order(call.clone()).await;
-            assert!(
-                known.is_none_or(|known| known == order),
-                "another order: {call:?}"
-            );
+            assert!(known.is_none_or(|known| known == order), "another order: {call:?}");
             assert_eq!(other.order(call.clone()).await, order);
             (call.reservation_id, order)
         });

@@ -86,10 +86,7 @@ async fn call_that_exceeds_its_deadline_in_the_queue_is_never_written() {
     let writes = store.writes().len();
     let first = client.clone();
     let first = tokio::spawn(async move { first.try_commit(commit("r1", EVENT, 1)).await });
-    until("the first write is in flight", async || {
-        store.writes().len() > writes
-    })
-    .await;
+    until("the first write is in flight", async || store.writes().len() > writes).await;
     // The lane is busy: this call waits in the queue until its deadline.
     let mut raw = Http2Client::connect(&server.grpc).await;
     let (status, _) = raw.commit(&commit("late", EVENT, 1), "80m").await;

@@ -162,11 +162,7 @@ async fn concurrent_commit_and_release_have_one_winner() {
             let release = || release(&id, EVENT, 2);
             let (committed, released) =
                 tokio::join!(one.try_commit(commit()), other.try_release(release()));
-            assert_ne!(
-                committed.is_ok(),
-                released.is_ok(),
-                "{committed:?} {released:?}"
-            );
+            assert_ne!(committed.is_ok(), released.is_ok(), "{committed:?} {released:?}");
             // Every later call on any connection reports the same winner.
             for client in &clients {
                 match &committed {
@@ -191,10 +187,7 @@ async fn concurrent_commit_and_release_have_one_winner() {
         sold += 2 * u64::from(won.unwrap());
     }
     let stored = store.read_event(EVENT);
-    assert_eq!(
-        (stored.record_count(), stored.remaining()),
-        (20, 100 - sold)
-    );
+    assert_eq!((stored.record_count(), stored.remaining()), (20, 100 - sold));
 }
 
 #[tokio::test]

@@ -24,13 +24,8 @@ pub(crate) fn row(
     count: usize,
     price: i64,
 ) -> Vec<HallSeat> {
-    let seat = |number| HallSeat {
-        id: format!("{section}-{row}-{number}"),
-        section,
-        row,
-        number,
-        price,
-    };
+    let seat =
+        |number| HallSeat { id: format!("{section}-{row}-{number}"), section, row, number, price };
     (1..=count).map(seat).collect()
 }
 

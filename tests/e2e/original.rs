@@ -39,18 +39,11 @@ async fn store_requests() -> Vec<Value> {
     client.try_check(check(EVENT, 1)).await.unwrap();
     client.order(commit("r1", EVENT, 2)).await;
     client.try_release(release("r2", EVENT, 1)).await.unwrap();
-    client
-        .try_release(release("r1", EVENT, 2))
-        .await
-        .unwrap_err();
+    client.try_release(release("r1", EVENT, 2)).await.unwrap_err();
     client.order(commit("r3", EVENT, 7)).await;
     client.try_commit(commit("r4", EVENT, 7)).await.unwrap_err();
     stock(&server, EVENT).await;
-    store
-        .requests()
-        .into_iter()
-        .map(|asked| asked.body)
-        .collect()
+    store.requests().into_iter().map(|asked| asked.body).collect()
 }
 
 const EXPRESSIONS: [&str; 5] = [
@@ -78,10 +71,7 @@ pub(crate) fn assert_aliased(bodies: &[Value]) -> HashSet<&'static str> {
         "if_not_exists",
     ];
     let mut seen = HashSet::new();
-    for (body, key) in bodies
-        .iter()
-        .flat_map(|body| EXPRESSIONS.map(|key| (body, key)))
-    {
+    for (body, key) in bodies.iter().flat_map(|body| EXPRESSIONS.map(|key| (body, key))) {
         let mut found = Vec::new();
         texts(body, key, &mut found);
         for text in found {
@@ -139,10 +129,7 @@ async fn retried_commit_sells_once_without_any_cache() {
     store.create_event(EVENT, 10, 1);
     let server = store.start_server();
     let order = client(&server).await.order(commit("r1", EVENT, 2)).await;
-    assert_eq!(
-        client(&server).await.order(commit("r1", EVENT, 2)).await,
-        order
-    );
+    assert_eq!(client(&server).await.order(commit("r1", EVENT, 2)).await, order);
     server.kill();
     let server = store.start_server();
     let client = client(&server).await;
@@ -179,10 +166,7 @@ async fn release_without_a_hold_adds_no_stock() {
     for id in ["r2", "r2", "r3"] {
         client.try_release(release(id, EVENT, 5)).await.unwrap();
     }
-    let status = client
-        .try_release(release("r1", EVENT, 10))
-        .await
-        .unwrap_err();
+    let status = client.try_release(release("r1", EVENT, 10)).await.unwrap_err();
     assert_eq!(reason(&status), "RESERVATION_COMMITTED");
     let sold_out = client.try_commit(commit("r4", EVENT, 1)).await.unwrap_err();
     assert_eq!(sold_out.code(), Code::Aborted);
@@ -197,11 +181,7 @@ async fn same_id_with_another_payload_is_rejected() {
     }
     let mut server = store.start_server();
     let order = client(&server).await.order(commit("r1", EVENT, 2)).await;
-    client(&server)
-        .await
-        .try_release(release("r2", EVENT, 2))
-        .await
-        .unwrap();
+    client(&server).await.try_release(release("r2", EVENT, 2)).await.unwrap();
     // From the cache, and from the store after a restart.
     for _ in 0..2 {
         let client = client(&server).await;
@@ -209,10 +189,7 @@ async fn same_id_with_another_payload_is_rejected() {
             let code = Code::AlreadyExists;
             let status = client.try_commit(commit(id, event, qty)).await.unwrap_err();
             assert_rejected(&status, code, "IDEMPOTENCY_CONFLICT", event, id);
-            let status = client
-                .try_release(release(id, event, qty))
-                .await
-                .unwrap_err();
+            let status = client.try_release(release(id, event, qty)).await.unwrap_err();
             assert_rejected(&status, code, "IDEMPOTENCY_CONFLICT", event, id);
         }
         // Another payment intent is the same reservation.
@@ -236,15 +213,9 @@ async fn negative_quantity_adds_no_stock_and_zero_is_not_confirmed() {
     };
     let before = about();
     for qty in [-5, 0, i32::MIN] {
-        let status = client
-            .try_commit(commit("r1", EVENT, qty))
-            .await
-            .unwrap_err();
+        let status = client.try_commit(commit("r1", EVENT, qty)).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
-        let status = client
-            .try_release(release("r1", EVENT, qty))
-            .await
-            .unwrap_err();
+        let status = client.try_release(release("r1", EVENT, qty)).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
     }
     assert_eq!(about(), before, "the call reached the store");
@@ -253,10 +224,7 @@ async fn negative_quantity_adds_no_stock_and_zero_is_not_confirmed() {
 
 #[tokio::test]
 async fn order_ids_have_128_bits_and_are_equal_on_every_server() {
-    let servers = [
-        ServerCommand::dev_in_memory().start(),
-        ServerCommand::dev_in_memory().start(),
-    ];
+    let servers = [ServerCommand::dev_in_memory().start(), ServerCommand::dev_in_memory().start()];
     let mut orders = HashSet::new();
     for server in &servers {
         create(server, EVENT, 1_000, 1).await;
@@ -277,10 +245,7 @@ async fn order_ids_have_128_bits_and_are_equal_on_every_server() {
     // Derived from the reservation: servers without a common store agree.
     assert_eq!(orders.len(), 100);
     let bytes = |at: usize| -> HashSet<String> {
-        orders
-            .iter()
-            .map(|order| order[4 + 2 * at..6 + 2 * at].to_owned())
-            .collect()
+        orders.iter().map(|order| order[4 + 2 * at..6 + 2 * at].to_owned()).collect()
     };
     assert!((0..16).all(|at| bytes(at).len() > 50), "constant bits");
 }
@@ -290,9 +255,7 @@ async fn ttl_without_a_unit_is_in_seconds() {
     const HITS: &str = "idempotency_hits_total";
     const MISSES: &str = "idempotency_misses_total";
     for ttl in ["1", "1s"] {
-        let server = ServerCommand::dev_in_memory()
-            .env("IDEMPOTENCY_TTL_SECONDS", ttl)
-            .start();
+        let server = ServerCommand::dev_in_memory().env("IDEMPOTENCY_TTL_SECONDS", ttl).start();
         create(&server, EVENT, 10, 1).await;
         let client = client(&server).await;
         let order = client.order(commit("r1", EVENT, 1)).await;
@@ -303,18 +266,12 @@ async fn ttl_without_a_unit_is_in_seconds() {
             MetricsSample::scrape(&server).await.sum(MISSES) > misses
         })
         .await;
-        assert!(
-            MetricsSample::scrape(&server).await.sum(HITS) > 0.0,
-            "{ttl}"
-        );
+        assert!(MetricsSample::scrape(&server).await.sum(HITS) > 0.0, "{ttl}");
     }
-    let server = ServerCommand::dev_in_memory()
-        .env("IDEMPOTENCY_TTL_SECONDS", "300")
-        .start();
+    let server = ServerCommand::dev_in_memory().env("IDEMPOTENCY_TTL_SECONDS", "300").start();
     server.stop().await;
-    let ran: CommandOutput = ServerCommand::dev_in_memory()
-        .env("IDEMPOTENCY_TTL_SECONDS", "300x")
-        .run();
+    let ran: CommandOutput =
+        ServerCommand::dev_in_memory().env("IDEMPOTENCY_TTL_SECONDS", "300x").run();
     assert_eq!(ran.code, Some(64));
     ran.assert_error_names(&["IDEMPOTENCY_TTL_SECONDS=\"300x\"", "300"]);
 }
@@ -342,10 +299,7 @@ async fn metrics_are_served_and_move() {
     client.order(commit("r1", EVENT, 5)).await;
     client.try_commit(commit("r2", EVENT, 1)).await.unwrap_err();
     client.try_release(release("r3", EVENT, 1)).await.unwrap();
-    client
-        .try_release(release("r1", EVENT, 5))
-        .await
-        .unwrap_err();
+    client.try_release(release("r1", EVENT, 5)).await.unwrap_err();
     let metrics = MetricsSample::scrape(&server).await;
     for (name, wanted) in [
         (
@@ -364,18 +318,12 @@ async fn metrics_are_served_and_move() {
             r#"inventory_commit_reservations_total{inventory_type="quantity",status="CONFIRMED"}"#,
             2.0,
         ),
-        (
-            r#"inventory_release_holds_total{inventory_type="quantity",status="RELEASED"}"#,
-            1.0,
-        ),
+        (r#"inventory_release_holds_total{inventory_type="quantity",status="RELEASED"}"#, 1.0),
         (
             r#"inventory_check_availability_total{inventory_type="quantity",result="available"}"#,
             1.0,
         ),
-        (
-            r#"inventory_conflicts_total{conflict_type="INSUFFICIENT_INVENTORY"}"#,
-            1.0,
-        ),
+        (r#"inventory_conflicts_total{conflict_type="INSUFFICIENT_INVENTORY"}"#, 1.0),
         (r#"idempotency_hits_total{operation_type="commit"}"#, 1.0),
         ("grpc_active_requests", 0.0),
     ] {
@@ -434,30 +382,15 @@ async fn health_and_reflection_are_on_the_port_of_clients() {
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
     let mut client = reflection::server_reflection_client::ServerReflectionClient::new(channel);
-    let asked = client
-        .server_reflection_info(futures::stream::iter([ask]))
-        .await;
-    let answer = asked
-        .unwrap()
-        .into_inner()
-        .message()
-        .await
-        .unwrap()
-        .unwrap();
+    let asked = client.server_reflection_info(futures::stream::iter([ask])).await;
+    let answer = asked.unwrap().into_inner().message().await.unwrap().unwrap();
     let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
         panic!("{answer:?}");
     };
-    let names: Vec<String> = list
-        .service
-        .into_iter()
-        .map(|service| service.name)
-        .collect();
+    let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
     for wanted in ["inventory.v1.Inventory", "grpc.health.v1.Health"] {
         assert!(names.iter().any(|name| name == wanted), "{names:?}");
     }
     // The admin service is not on this port.
-    assert!(
-        !names.iter().any(|name| name.contains("Admin")),
-        "{names:?}"
-    );
+    assert!(!names.iter().any(|name| name.contains("Admin")), "{names:?}");
 }

@@ -33,24 +33,15 @@ async fn selling() -> (FakeStore, TestServer, InventoryClient) {
 }
 
 fn commit_seats(id: &str, ids: &[&str]) -> CommitReq {
-    CommitReq {
-        seat_ids: seats(ids),
-        ..commit(id, EVENT, 0)
-    }
+    CommitReq { seat_ids: seats(ids), ..commit(id, EVENT, 0) }
 }
 
 fn release_seats(id: &str, ids: &[&str]) -> ReleaseReq {
-    ReleaseReq {
-        seat_ids: seats(ids),
-        ..release(id, EVENT, 0)
-    }
+    ReleaseReq { seat_ids: seats(ids), ..release(id, EVENT, 0) }
 }
 
 fn check_seats(ids: &[&str]) -> CheckReq {
-    CheckReq {
-        seat_ids: seats(ids),
-        ..check(EVENT, 0)
-    }
+    CheckReq { seat_ids: seats(ids), ..check(EVENT, 0) }
 }
 
 async fn hold_seats(client: &InventoryClient, id: &str, ids: &[&str]) -> Result<(), Status> {
@@ -81,28 +72,14 @@ fn owned(state: &str, by: &str) -> (String, String) {
 async fn every_seat_commit_failed_for_status_is_a_reserved_word() {
     let (store, server, client) = selling().await;
     // Seats that are held, sold, released, sold directly, rejected.
-    hold_seats(&client, "r1", &["A-1-1", "A-1-2"])
-        .await
-        .unwrap();
+    hold_seats(&client, "r1", &["A-1-1", "A-1-2"]).await.unwrap();
     let order = client.order(commit_seats("r1", &["A-1-1", "A-1-2"])).await;
-    assert_eq!(
-        client.order(commit_seats("r1", &["A-1-1", "A-1-2"])).await,
-        order
-    );
+    assert_eq!(client.order(commit_seats("r1", &["A-1-1", "A-1-2"])).await, order);
     hold_seats(&client, "r2", &["A-1-3"]).await.unwrap();
-    client
-        .try_release(release_seats("r2", &["A-1-3"]))
-        .await
-        .unwrap();
+    client.try_release(release_seats("r2", &["A-1-3"])).await.unwrap();
     client.order(commit_seats("r3", &["A-1-3"])).await;
-    client
-        .try_commit(commit_seats("r4", &["A-1-1"]))
-        .await
-        .unwrap_err();
-    client
-        .try_check(check_seats(&["A-1-1", "A-1-4"]))
-        .await
-        .unwrap();
+    client.try_commit(commit_seats("r4", &["A-1-1"])).await.unwrap_err();
+    client.try_check(check_seats(&["A-1-1", "A-1-4"])).await.unwrap();
     for (seat, by) in [("A-1-1", "r1"), ("A-1-2", "r1"), ("A-1-3", "r3")] {
         assert_eq!(owner(&store, seat), owned("SOLD", by));
     }
@@ -119,58 +96,34 @@ async fn every_seat_commit_failed_for_status_is_a_reserved_word() {
 #[tokio::test]
 async fn every_seat_release_failed_for_its_condition_was_empty() {
     let (store, _server, client) = selling().await;
-    hold_seats(&client, "r1", &["A-1-1", "A-1-2"])
-        .await
-        .unwrap();
+    hold_seats(&client, "r1", &["A-1-1", "A-1-2"]).await.unwrap();
     assert_eq!(owner(&store, "A-1-1"), owned("HOLD", "r1"));
-    let given = client
-        .try_release(release_seats("r1", &["A-1-1", "A-1-2"]))
-        .await;
+    let given = client.try_release(release_seats("r1", &["A-1-1", "A-1-2"])).await;
     assert_eq!(given.unwrap().status, "RELEASED");
     for seat in ["A-1-1", "A-1-2"] {
         assert_eq!(owner(&store, seat), owned("AVAILABLE", ""));
     }
     // They can be sold again, but not to the released reservation.
     client.order(commit_seats("r2", &["A-1-1", "A-1-2"])).await;
-    let again = client
-        .try_commit(commit_seats("r1", &["A-1-1", "A-1-2"]))
-        .await;
+    let again = client.try_commit(commit_seats("r1", &["A-1-1", "A-1-2"])).await;
     let code = Code::FailedPrecondition;
-    assert_rejected(
-        &again.unwrap_err(),
-        code,
-        "RESERVATION_RELEASED",
-        EVENT,
-        "r1",
-    );
+    assert_rejected(&again.unwrap_err(), code, "RESERVATION_RELEASED", EVENT, "r1");
 }
 
 #[tokio::test]
 async fn a_missing_seat_counted_as_available() {
     let (_store, _server, client) = selling().await;
-    let found = client
-        .try_check(check_seats(&["A-1-1", "Z-9"]))
-        .await
-        .unwrap();
+    let found = client.try_check(check_seats(&["A-1-1", "Z-9"])).await.unwrap();
     assert!(!found.available);
     assert_eq!(found.unavailable_seats, ["Z-9"]);
-    assert!(
-        client
-            .try_check(check_seats(&["A-1-1"]))
-            .await
-            .unwrap()
-            .available
-    );
+    assert!(client.try_check(check_seats(&["A-1-1"])).await.unwrap().available);
 }
 
 #[tokio::test]
 async fn a_missing_seat_was_created_by_a_commit() {
     let (store, _server, client) = selling().await;
     for ids in [&["Z-9"][..], &["A-1-1", "Z-9"]] {
-        let refused = client
-            .try_commit(commit_seats("r1", ids))
-            .await
-            .unwrap_err();
+        let refused = client.try_commit(commit_seats("r1", ids)).await.unwrap_err();
         assert_rejected(&refused, Code::NotFound, "SEAT_NOT_FOUND", EVENT, "r1");
         let info = refused.get_details_error_info().unwrap();
         assert_eq!(info.metadata["seat_ids"], "Z-9");
@@ -199,10 +152,7 @@ async fn a_put_of_the_whole_seat_erased_section_row_number_and_price() {
     hold_seats(&client, "r1", &["A-1-1"]).await.unwrap();
     assert_eq!(owner(&store, "A-1-1"), owned("HOLD", "r1"));
     assert_eq!(facts("A-1-1"), before);
-    client
-        .try_release(release_seats("r1", &["A-1-1"]))
-        .await
-        .unwrap();
+    client.try_release(release_seats("r1", &["A-1-1"])).await.unwrap();
     assert_eq!(facts("A-1-1"), before);
     hold_seats(&client, "r2", &["A-1-1"]).await.unwrap();
     client.order(commit_seats("r2", &["A-1-1"])).await;
@@ -216,31 +166,23 @@ async fn a_put_of_the_whole_seat_erased_section_row_number_and_price() {
 async fn more_than_a_hundred_seats_could_not_be_read() {
     let store = FakeStore::start();
     // Several partition keys, each with more seats than one BatchGetItem may name.
-    let many: Vec<HallSeat> = ["A", "B", "C"]
-        .iter()
-        .flat_map(|section| row(section, "1", 120, 1_000))
-        .collect();
+    let many: Vec<HallSeat> =
+        ["A", "B", "C"].iter().flat_map(|section| row(section, "1", 120, 1_000)).collect();
     seat_event(&store, EVENT, 2, &many);
     let server = store.start_server();
     let client = client(&server).await;
     // Seats of every part of each section.
     for section in ["A", "B", "C"] {
-        let ids: Vec<String> = (0..10)
-            .map(|n| format!("{section}-1-{}", 12 * n + 12))
-            .collect();
+        let ids: Vec<String> = (0..10).map(|n| format!("{section}-1-{}", 12 * n + 12)).collect();
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         let found = client.try_check(check_seats(&ids)).await.unwrap();
         assert!(found.available, "{:?}", found.unavailable_seats);
     }
     // Queries by page, and bounded batches.
     let reads = store.requests().into_iter();
-    let reads: Vec<_> = reads
-        .filter(|asked| asked.body.to_string().contains("inventory_seats"))
-        .collect();
-    assert!(
-        reads.iter().any(|asked| asked.operation == "Query"),
-        "{reads:?}"
-    );
+    let reads: Vec<_> =
+        reads.filter(|asked| asked.body.to_string().contains("inventory_seats")).collect();
+    assert!(reads.iter().any(|asked| asked.operation == "Query"), "{reads:?}");
     for asked in reads.iter().filter(|a| a.operation == "BatchGetItem") {
         let keys = &asked.body["RequestItems"]["inventory_seats"]["Keys"];
         assert!(keys.as_array().unwrap().len() <= 100);
@@ -255,10 +197,7 @@ async fn the_release_of_a_sold_seat_made_it_available() {
     client.order(commit_seats("r2", &["A-1-2"])).await;
     for (id, seat) in [("r1", "A-1-1"), ("r2", "A-1-2")] {
         for _ in 0..2 {
-            let refused = client
-                .try_release(release_seats(id, &[seat]))
-                .await
-                .unwrap_err();
+            let refused = client.try_release(release_seats(id, &[seat])).await.unwrap_err();
             let code = Code::FailedPrecondition;
             assert_rejected(&refused, code, "RESERVATION_COMMITTED", EVENT, id);
         }
@@ -274,22 +213,12 @@ async fn a_release_gave_back_what_another_reservation_had() {
     hold_seats(&client, "r1", &["A-1-1"]).await.unwrap();
     client.order(commit_seats("r2", &["A-1-2"])).await;
     // Without a hold there is nothing to return.
-    let none = client
-        .try_release(release_seats("r9", &["A-1-1", "A-1-2"]))
-        .await;
+    let none = client.try_release(release_seats("r9", &["A-1-1", "A-1-2"])).await;
     assert_eq!(none.unwrap().status, "RELEASED");
     // With another payload the release is rejected.
-    let other = client
-        .try_release(release_seats("r1", &["A-1-1", "A-1-2"]))
-        .await;
+    let other = client.try_release(release_seats("r1", &["A-1-1", "A-1-2"])).await;
     let code = Code::AlreadyExists;
-    assert_rejected(
-        &other.unwrap_err(),
-        code,
-        "IDEMPOTENCY_CONFLICT",
-        EVENT,
-        "r1",
-    );
+    assert_rejected(&other.unwrap_err(), code, "IDEMPOTENCY_CONFLICT", EVENT, "r1");
     assert_eq!(owner(&store, "A-1-1"), owned("HOLD", "r1"));
     assert_eq!(owner(&store, "A-1-2"), owned("SOLD", "r2"));
 }
@@ -298,27 +227,13 @@ async fn a_release_gave_back_what_another_reservation_had() {
 async fn seat_changed_by_another_program_is_not_sold_from_the_cache() {
     let (store, _server, client) = selling().await;
     // The server has read the seats; then another program blocks one.
-    assert!(
-        client
-            .try_check(check_seats(&["B-1-1"]))
-            .await
-            .unwrap()
-            .available
-    );
+    assert!(client.try_check(check_seats(&["B-1-1"])).await.unwrap().available);
     let set_seat = |seat: &str, name: &str, value: Value| {
-        store.set_attribute(
-            "inventory_seats",
-            &seat_item_key(EVENT, seat, KEYS),
-            name,
-            value,
-        );
+        store.set_attribute("inventory_seats", &seat_item_key(EVENT, seat, KEYS), name, value);
     };
     set_seat("B-1-1", "status", s("BLOCKED"));
     set_seat("B-1-2", "price_amount", n(7_777));
-    let refused = client
-        .try_commit(commit_seats("r1", &["B-1-1"]))
-        .await
-        .unwrap_err();
+    let refused = client.try_commit(commit_seats("r1", &["B-1-1"])).await.unwrap_err();
     assert_rejected(&refused, Code::Aborted, "SEAT_UNAVAILABLE", EVENT, "r1");
     assert_eq!(owner(&store, "B-1-1"), owned("BLOCKED", ""));
     // Other attributes changed by that program are kept.
@@ -332,17 +247,11 @@ async fn the_same_id_with_other_seats_replayed_the_old_answer() {
     let (store, _server, client) = selling().await;
     let order = client.order(commit_seats("r1", &["A-1-1", "A-1-2"])).await;
     for other in [&["A-1-1"][..], &["A-1-3", "A-1-4"]] {
-        let refused = client
-            .try_commit(commit_seats("r1", other))
-            .await
-            .unwrap_err();
+        let refused = client.try_commit(commit_seats("r1", other)).await.unwrap_err();
         let code = Code::AlreadyExists;
         assert_rejected(&refused, code, "IDEMPOTENCY_CONFLICT", EVENT, "r1");
     }
     // The order of the seats does not matter.
-    assert_eq!(
-        client.order(commit_seats("r1", &["A-1-2", "A-1-1"])).await,
-        order
-    );
+    assert_eq!(client.order(commit_seats("r1", &["A-1-2", "A-1-1"])).await, order);
     assert_eq!(owner(&store, "A-1-3"), owned("AVAILABLE", ""));
 }

@@ -23,10 +23,7 @@ async fn selling(total: u64) -> (FakeStore, TestServer, InventoryClient) {
 async fn selling_at(total: u64, staleness: &str) -> (FakeStore, TestServer, InventoryClient) {
     let store = FakeStore::start();
     store.create_event(EVENT, total, 1);
-    let server = store
-        .server_command()
-        .env("READ_STALENESS_MS", staleness)
-        .start();
+    let server = store.server_command().env("READ_STALENESS_MS", staleness).start();
     let client = client(&server).await;
     // The shards have cached the event and have connections.
     assert!(client.try_check(check(EVENT, 1)).await.unwrap().available);
@@ -37,12 +34,7 @@ async fn selling_at(total: u64, staleness: &str) -> (FakeStore, TestServer, Inve
 /// Errors of the store are for its operator only.
 fn assert_discreet(status: &Status) {
     let text = format!("{status:?}").to_lowercase();
-    for word in [
-        STORE_ERROR_TEXT,
-        "Exception",
-        "dynamodb",
-        "TransactWriteItems",
-    ] {
+    for word in [STORE_ERROR_TEXT, "Exception", "dynamodb", "TransactWriteItems"] {
         assert!(!text.contains(&word.to_lowercase()), "{word} in {text}");
     }
 }
@@ -97,11 +89,7 @@ async fn failed_reads_are_retried() {
         let mut faults = 2;
         store.set_rule(move |_| {
             faults -= 1;
-            if faults >= 0 {
-                store_error(fault.0, fault.1)
-            } else {
-                RequestAction::Execute
-            }
+            if faults >= 0 { store_error(fault.0, fault.1) } else { RequestAction::Execute }
         });
         assert!(client.try_check(check(EVENT, 1)).await.unwrap().available);
     }
@@ -151,10 +139,7 @@ async fn write_that_never_arrived_is_repeated_with_its_token() {
     });
     client_of_new.order(commit("r1", EVENT, 2)).await;
     let writes = store.writes();
-    let own: Vec<_> = writes
-        .iter()
-        .filter(|w| w.body.to_string().contains("\"r1\""))
-        .collect();
+    let own: Vec<_> = writes.iter().filter(|w| w.body.to_string().contains("\"r1\"")).collect();
     assert!(own.len() >= 3, "{}", own.len());
     assert!(!own[0].token().is_empty());
     assert!(own.iter().all(|w| w.body == own[0].body));
@@ -179,10 +164,7 @@ async fn lost_answer_is_resolved_and_sells_once() {
     assert_eq!(stored.remaining(), 7);
     // With the same token: the store recognises the repeat.
     let writes = store.writes();
-    let own: Vec<_> = writes
-        .iter()
-        .filter(|w| w.body.to_string().contains("\"r1\""))
-        .collect();
+    let own: Vec<_> = writes.iter().filter(|w| w.body.to_string().contains("\"r1\"")).collect();
     assert!(own.iter().all(|w| w.token() == own[0].token()));
 }
 
@@ -193,18 +175,12 @@ async fn disconnected_caller_interrupts_no_write() {
     store.set_write_rule(RequestAction::HoldResponse);
     let caller = crate::client::client(&server).await;
     let call = tokio::spawn(async move { caller.try_commit(commit("r1", EVENT, 2)).await });
-    until("the write is in flight", async || {
-        store.writes().len() > writes
-    })
-    .await;
+    until("the write is in flight", async || store.writes().len() > writes).await;
     // Ends call and connection.
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
     until("the closed connection", async || {
-        MetricsSample::scrape(&server)
-            .await
-            .sum("inventory_shard_connections")
-            == 1.0
+        MetricsSample::scrape(&server).await.sum("inventory_shard_connections") == 1.0
     })
     .await;
     store.clear_rule();
@@ -212,12 +188,7 @@ async fn disconnected_caller_interrupts_no_write() {
     let stored = store.read_event(EVENT);
     assert_eq!(stored.order_of("r1"), Some(order));
     assert_eq!(stored.remaining(), 7);
-    assert_eq!(
-        MetricsSample::scrape(&server)
-            .await
-            .get("grpc_active_requests"),
-        0.0
-    );
+    assert_eq!(MetricsSample::scrape(&server).await.get("grpc_active_requests"), 0.0);
 }
 
 #[tokio::test]
@@ -254,18 +225,8 @@ async fn error_text_of_the_store_is_logged_and_not_sent() {
     let (store, server, client) = selling_at(10, "0").await;
     for (status, fault, code, reason) in [
         (400, "ValidationException", Code::Internal, "INTERNAL"),
-        (
-            400,
-            "AccessDeniedException",
-            Code::Unavailable,
-            "STORE_UNAVAILABLE",
-        ),
-        (
-            400,
-            "ResourceNotFoundException",
-            Code::Unavailable,
-            "STORE_UNAVAILABLE",
-        ),
+        (400, "AccessDeniedException", Code::Unavailable, "STORE_UNAVAILABLE"),
+        (400, "ResourceNotFoundException", Code::Unavailable, "STORE_UNAVAILABLE"),
     ] {
         store.set_rule(move |_| store_error(status, fault));
         let refused = client.try_commit(commit("r1", EVENT, 1)).await.unwrap_err();
@@ -275,11 +236,7 @@ async fn error_text_of_the_store_is_logged_and_not_sent() {
         assert_ne!(refused.code(), Code::Ok);
         assert_discreet(&refused);
         // The log has the whole error.
-        assert!(
-            server
-                .log
-                .wait_for(|log| log.contains(fault) && log.contains(STORE_ERROR_TEXT))
-        );
+        assert!(server.log.wait_for(|log| log.contains(fault) && log.contains(STORE_ERROR_TEXT)));
     }
     store.clear_rule();
     client.order(commit("r1", EVENT, 1)).await;
@@ -290,20 +247,14 @@ async fn error_text_of_the_store_is_logged_and_not_sent() {
 async fn invalid_reservation_fails_alone_in_its_batch() {
     let (store, server, client) = selling(500).await;
     // The store rejects the whole transaction that contains the invalid reservation.
-    store.set_rule(
-        |asked| match asked.is_write() && asked.body.to_string().contains("invalid") {
-            true => store_error(400, "ValidationException"),
-            false => RequestAction::ExecuteAfter(Duration::from_millis(20)),
-        },
-    );
+    store.set_rule(|asked| match asked.is_write() && asked.body.to_string().contains("invalid") {
+        true => store_error(400, "ValidationException"),
+        false => RequestAction::ExecuteAfter(Duration::from_millis(20)),
+    });
     let mut calls = tokio::task::JoinSet::new();
     for n in 0..60 {
         let client = client.clone();
-        let id = if n == 30 {
-            "invalid".to_owned()
-        } else {
-            format!("r{n}")
-        };
+        let id = if n == 30 { "invalid".to_owned() } else { format!("r{n}") };
         calls.spawn(async move { (id.clone(), client.try_commit(commit(&id, EVENT, 1)).await) });
     }
     while let Some(answer) = calls.join_next().await {

@@ -33,10 +33,8 @@ async fn four_clients_are_two_per_shard() {
         }
         assert_eq!(connections(&server).await, [2.0, 2.0]);
         drop(held);
-        until("all connections are closed", async || {
-            connections(&server).await == [0.0, 0.0]
-        })
-        .await;
+        until("all connections are closed", async || connections(&server).await == [0.0, 0.0])
+            .await;
     }
 }
 
@@ -72,10 +70,7 @@ async fn new_connections_go_to_the_shard_with_fewer() {
     for _ in 0..6 {
         let before = connections(&server).await;
         let new = client(&server).await;
-        until("the connection is counted", async || {
-            connections(&server).await != before
-        })
-        .await;
+        until("the connection is counted", async || connections(&server).await != before).await;
         match connections(&server).await[0] > before[0] {
             true => on_zero.push(new),
             false => on_one.push(new),
@@ -83,15 +78,10 @@ async fn new_connections_go_to_the_shard_with_fewer() {
     }
     assert_eq!((on_zero.len(), on_one.len()), (3, 3));
     on_zero.truncate(1);
-    until("two closed connections", async || {
-        connections(&server).await == [1.0, 3.0]
-    })
-    .await;
+    until("two closed connections", async || connections(&server).await == [1.0, 3.0]).await;
     let more = clients(&server, 2).await;
-    until("two new connections", async || {
-        connections(&server).await.iter().sum::<f64>() == 6.0
-    })
-    .await;
+    until("two new connections", async || connections(&server).await.iter().sum::<f64>() == 6.0)
+        .await;
     assert_eq!(connections(&server).await, [3.0, 3.0]);
     drop((on_one, more));
 }
@@ -103,10 +93,7 @@ async fn shards_are_as_configured() {
     client.order(commit("r1", "evt_2025_1001", 1)).await;
     let metrics = MetricsSample::scrape(&one).await;
     assert_eq!(metrics.sum("inventory_shard_connections"), 1.0);
-    assert_eq!(
-        metrics.get(r#"inventory_shard_connections{shard="1"}"#),
-        0.0
-    );
+    assert_eq!(metrics.get(r#"inventory_shard_connections{shard="1"}"#), 0.0);
     let cores = inventory_process::allowed_cpus().unwrap();
     if cores.first() != Some(&0) || !cores.contains(&1) {
         let why = format!("SHARDS=0..2 needs CPUs 0 and 1, this machine allows {cores:?}");
@@ -115,9 +102,6 @@ async fn shards_are_as_configured() {
     }
     let two = ServerCommand::dev_in_memory().env("SHARDS", "0..2").start();
     let held = clients(&two, 2).await;
-    until("one on each", async || {
-        connections(&two).await == [1.0, 1.0]
-    })
-    .await;
+    until("one on each", async || connections(&two).await == [1.0, 1.0]).await;
     drop(held);
 }

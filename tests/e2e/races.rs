@@ -27,11 +27,7 @@ impl TestCluster {
         for n in 0..2 * connections {
             clients.push(client(&servers[n % 2]).await);
         }
-        Self {
-            store,
-            servers,
-            clients,
-        }
+        Self { store, servers, clients }
     }
 
     fn client(&self, n: usize) -> InventoryClient {
@@ -124,15 +120,9 @@ async fn five_hundred_buyers_for_one_row_of_twenty_seats() {
             let mut call = hold(&id, EVENT, 1, LONG);
             call.seat_ids.clone_from(&wanted);
             let held = holds(client.clone(), call).await?;
-            let sold = CommitReq {
-                seat_ids: held.seat_ids.clone(),
-                ..commit(&id, EVENT, 0)
-            };
+            let sold = CommitReq { seat_ids: held.seat_ids.clone(), ..commit(&id, EVENT, 0) };
             let answer = client.try_commit(sold).await;
-            assert!(
-                answer.is_ok(),
-                "a hold that cannot be confirmed: {answer:?}"
-            );
+            assert!(answer.is_ok(), "a hold that cannot be confirmed: {answer:?}");
             Ok::<_, Status>((id, ids(&held.seat_ids)))
         });
     }
@@ -171,12 +161,7 @@ async fn a_thousand_duplicated_holds() {
         let qty = 1 + i32::try_from(n % 250 % 3).unwrap();
         // Each copy has another expiry: the first write decides.
         let lasts = LONG + Duration::from_secs(n as u64);
-        calls.spawn(async move {
-            (
-                id.clone(),
-                holds(client, hold(&id, EVENT, qty, lasts)).await,
-            )
-        });
+        calls.spawn(async move { (id.clone(), holds(client, hold(&id, EVENT, qty, lasts)).await) });
     }
     let mut expiries: BTreeMap<String, _> = BTreeMap::new();
     while let Some(call) = calls.join_next().await {
@@ -207,14 +192,9 @@ async fn race_at_expiry(
     tokio::time::sleep(wait).await;
     let seats = held.seat_ids;
     let qty = i32::from(seats.is_empty());
-    let sold = CommitReq {
-        seat_ids: seats.clone(),
-        ..commit(&id, &event, qty)
-    };
-    let gone = inventory_proto::inventory::v1::ReleaseReq {
-        seat_ids: seats,
-        ..release(&id, &event, qty)
-    };
+    let sold = CommitReq { seat_ids: seats.clone(), ..commit(&id, &event, qty) };
+    let gone =
+        inventory_proto::inventory::v1::ReleaseReq { seat_ids: seats, ..release(&id, &event, qty) };
     let (sold, gone) = tokio::join!(one.try_commit(sold), other.try_release(gone));
     (
         sold.map(|answer| answer.order_id).map_err(|s| reason(&s)),
@@ -239,10 +219,9 @@ async fn race_in_waves(cluster: &TestCluster, event: &'static str, seated: bool)
             let (sold, gone) = race.unwrap();
             confirmed += u64::from(sold.is_ok());
             match (&sold, &gone) {
-                (Err(why), _) => assert!(
-                    ["RESERVATION_RELEASED", "HOLD_EXPIRED"].contains(&&**why),
-                    "{why}"
-                ),
+                (Err(why), _) => {
+                    assert!(["RESERVATION_RELEASED", "HOLD_EXPIRED"].contains(&&**why), "{why}")
+                }
                 (Ok(_), Err(why)) => assert_eq!(why, "RESERVATION_COMMITTED"),
                 // Released after the expiry, and then reacquired by the commit.
                 (Ok(_), Ok(())) => {}
@@ -250,10 +229,7 @@ async fn race_in_waves(cluster: &TestCluster, event: &'static str, seated: bool)
             seen.insert((sold.is_ok(), gone.is_ok()));
         }
     }
-    assert!(
-        seen.contains(&(true, false)) && seen.contains(&(false, true)),
-        "{seen:?}"
-    );
+    assert!(seen.contains(&(true, false)) && seen.contains(&(false, true)), "{seen:?}");
     // The reclaimers of both processes return expired stock.
     let total = if seated { 0 } else { 5_000 };
     until("expired stock is returned", async || {
@@ -270,10 +246,7 @@ async fn commit_release_and_expiry_of_one_reservation_a_thousand_times() {
     let cluster = TestCluster::new(4).await;
     cluster.store.create_event(EVENT, 5_000, 2);
     let confirmed = race_in_waves(&cluster, EVENT, false).await;
-    assert_eq!(
-        cluster.store.read_event(EVENT).confirmed_count() as u64,
-        confirmed
-    );
+    assert_eq!(cluster.store.read_event(EVENT).confirmed_count() as u64, confirmed);
     cluster.verify(EVENT);
 }
 
@@ -288,9 +261,6 @@ async fn commit_release_and_expiry_of_seats_a_thousand_times() {
         .collect();
     seat_event(&cluster.store, EVENT, 4, &hall);
     let confirmed = race_in_waves(&cluster, EVENT, true).await;
-    assert_eq!(
-        cluster.store.read_event(EVENT).confirmed_count() as u64,
-        confirmed
-    );
+    assert_eq!(cluster.store.read_event(EVENT).confirmed_count() as u64, confirmed);
     cluster.verify(EVENT);
 }

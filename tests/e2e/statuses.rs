@@ -22,13 +22,7 @@ async fn selling(total: i64) -> (TestServer, InventoryClient) {
 async fn insufficient_stock_is_aborted_with_the_remaining_units() {
     let (server, client) = selling(3).await;
     let refused = client.try_commit(commit("r1", EVENT, 4)).await.unwrap_err();
-    assert_rejected(
-        &refused,
-        Code::Aborted,
-        "INSUFFICIENT_INVENTORY",
-        EVENT,
-        "r1",
-    );
+    assert_rejected(&refused, Code::Aborted, "INSUFFICIENT_INVENTORY", EVENT, "r1");
     let info = refused.get_details_error_info().unwrap();
     assert_eq!(info.metadata["remaining"], "3");
     // A rejected reservation id can be used again.
@@ -47,17 +41,8 @@ async fn unknown_event_or_seat_is_not_found() {
     let (server, client) = selling(5).await;
     let nowhere = "evt_nowhere";
     let refused = [
-        (
-            client.try_commit(commit("r1", nowhere, 1)).await.map(drop),
-            "r1",
-        ),
-        (
-            client
-                .try_release(release("r1", nowhere, 1))
-                .await
-                .map(drop),
-            "r1",
-        ),
+        (client.try_commit(commit("r1", nowhere, 1)).await.map(drop), "r1"),
+        (client.try_release(release("r1", nowhere, 1)).await.map(drop), "r1"),
         (client.try_check(check(nowhere, 1)).await.map(drop), ""),
     ];
     for (answer, id) in refused {
@@ -67,25 +52,16 @@ async fn unknown_event_or_seat_is_not_found() {
     // The rejected reservation ids are unused.
     client.order(commit("r1", EVENT, 1)).await;
 
-    let wanted = CommitReq {
-        seat_ids: seats(&["A-1", "B.2"]),
-        ..commit("r2", EVENT, 1)
-    };
+    let wanted = CommitReq { seat_ids: seats(&["A-1", "B.2"]), ..commit("r2", EVENT, 1) };
     let status = client.try_commit(wanted).await.unwrap_err();
     assert_rejected(&status, Code::NotFound, "SEAT_NOT_FOUND", EVENT, "r2");
     let info = status.get_details_error_info().unwrap();
     assert_eq!(info.metadata["seat_ids"], "A-1,B.2");
     // A release without a hold succeeds: it prevents a late hold.
-    let given = ReleaseReq {
-        seat_ids: seats(&["A-1"]),
-        ..release("r2", EVENT, 1)
-    };
+    let given = ReleaseReq { seat_ids: seats(&["A-1"]), ..release("r2", EVENT, 1) };
     client.try_release(given).await.unwrap();
     // Seats take precedence over the quantity, and an unknown seat is never available.
-    let asked = CheckReq {
-        seat_ids: seats(&["A-1", "B.2"]),
-        ..check(EVENT, 1)
-    };
+    let asked = CheckReq { seat_ids: seats(&["A-1", "B.2"]), ..check(EVENT, 1) };
     let answer = client.try_check(asked).await.unwrap();
     assert!(!answer.available);
     assert_eq!(answer.unavailable_seats, ["A-1", "B.2"]);
@@ -104,10 +80,7 @@ async fn ended_reservations_are_failed_preconditions() {
     }
     let order = client.order(commit("r2", EVENT, 2)).await;
     for _ in 0..2 {
-        let status = client
-            .try_release(release("r2", EVENT, 2))
-            .await
-            .unwrap_err();
+        let status = client.try_release(release("r2", EVENT, 2)).await.unwrap_err();
         let code = Code::FailedPrecondition;
         assert_rejected(&status, code, "RESERVATION_COMMITTED", EVENT, "r2");
         assert_eq!(client.order(commit("r2", EVENT, 2)).await, order);
@@ -147,34 +120,10 @@ async fn every_invalid_argument_names_its_field() {
         (commit("r1", EVENT, 11), &["qty"]),
         (commit("r1", EVENT, i32::MIN), &["qty"]),
         (commit("", "", 0), &["event_id", "reservation_id", "qty"]),
-        (
-            CommitReq {
-                payment_intent_id: "p".repeat(257),
-                ..good()
-            },
-            &["payment_intent_id"],
-        ),
-        (
-            CommitReq {
-                seat_ids: seats(&["A-1", "A-1"]),
-                ..good()
-            },
-            &["seat_ids"],
-        ),
-        (
-            CommitReq {
-                seat_ids: seats(&eleven),
-                ..good()
-            },
-            &["seat_ids"],
-        ),
-        (
-            CommitReq {
-                seat_ids: seats(&[""]),
-                ..good()
-            },
-            &["seat_ids"],
-        ),
+        (CommitReq { payment_intent_id: "p".repeat(257), ..good() }, &["payment_intent_id"]),
+        (CommitReq { seat_ids: seats(&["A-1", "A-1"]), ..good() }, &["seat_ids"]),
+        (CommitReq { seat_ids: seats(&eleven), ..good() }, &["seat_ids"]),
+        (CommitReq { seat_ids: seats(&[""]), ..good() }, &["seat_ids"]),
     ];
     for (call, wanted) in commits {
         let status = client.try_commit(call.clone()).await.unwrap_err();
@@ -214,10 +163,7 @@ async fn largest_valid_arguments_are_accepted() {
     let server = ServerCommand::dev_in_memory().start();
     let (event, id) = ("e".repeat(128), "r".repeat(128));
     create(&server, &event, 10, 1).await;
-    let call = CommitReq {
-        payment_intent_id: "p".repeat(256),
-        ..commit(&id, &event, 10)
-    };
+    let call = CommitReq { payment_intent_id: "p".repeat(256), ..commit(&id, &event, 10) };
     let client = client(&server).await;
     assert!(client.try_check(check(&event, 10)).await.unwrap().available);
     let order = client.order(call.clone()).await;

@@ -53,10 +53,7 @@ async fn drain_under_load_fails_no_call_of_failover_clients() {
         let answered = answered.clone();
         let wanted = answered.load(Ordering::SeqCst) + count;
         async move {
-            until("calls are answered", async || {
-                answered.load(Ordering::SeqCst) >= wanted
-            })
-            .await
+            until("calls are answered", async || answered.load(Ordering::SeqCst) >= wanted).await
         }
     };
     answers(300).await;
@@ -115,9 +112,7 @@ async fn drain_is_immediate_with_idle_connections() {
 
 #[tokio::test]
 async fn connections_over_their_maximum_age_lose_no_call() {
-    let server = ServerCommand::dev_in_memory()
-        .env("MAX_CONNECTION_AGE", "1s")
-        .start();
+    let server = ServerCommand::dev_in_memory().env("MAX_CONNECTION_AGE", "1s").start();
     create(&server, EVENT, 1_000_000, 1).await;
     let client = FailoverClient::new(&[&server.grpc], 0).unwrap();
     let over = Arc::new(AtomicBool::new(false));
@@ -170,10 +165,7 @@ async fn with_call_in_flight(
     store.set_write_rule(RequestAction::HoldResponse);
     let caller = client.clone();
     let pending = tokio::spawn(async move { caller.try_commit(commit("r1", EVENT, 1)).await });
-    until("the write is in flight", async || {
-        store.writes().len() > writes
-    })
-    .await;
+    until("the write is in flight", async || store.writes().len() > writes).await;
     (store, server, client, pending)
 }
 
@@ -204,11 +196,7 @@ async fn readiness_is_off_first_and_the_call_in_flight_is_answered() {
     .await;
     // From now on, calls on the old connection are not processed and can be repeated elsewhere.
     let late = client.try_commit(commit("r2", EVENT, 1)).await.unwrap_err();
-    assert_eq!(
-        CallOutcome::of(&late),
-        CallOutcome::NeverProcessed,
-        "{late:?}"
-    );
+    assert_eq!(CallOutcome::of(&late), CallOutcome::NeverProcessed, "{late:?}");
 
     assert!(!pending.is_finished());
     store.clear_rule();
@@ -246,10 +234,7 @@ async fn calls_left_after_the_grace_are_logged() {
     let (took, status) = server.wait_for_exit().await;
     assert_eq!(status.code(), Some(0));
     assert!(took >= Duration::from_millis(450), "{took:?}");
-    assert!(
-        took < Duration::from_millis(500) + IMMEDIATE_EXIT_MAX,
-        "{took:?}"
-    );
+    assert!(took < Duration::from_millis(500) + IMMEDIATE_EXIT_MAX, "{took:?}");
     let log = server.log.text();
     let warning = log.lines().find(|line| line.contains("the grace was over"));
     let warning = warning.unwrap_or_else(|| panic!("{log}"));

@@ -61,10 +61,7 @@ async fn event_created_by_a_command_sells_out_exactly() {
     show.args(["--admin", &server.admin]);
     let shown = ServerCommand::from(show).run();
     let json: serde_json::Value = serde_json::from_str(&shown.out).unwrap();
-    assert_eq!(
-        (&json["remaining"], &json["confirmed"]),
-        (&0.into(), &203.into())
-    );
+    assert_eq!((&json["remaining"], &json["confirmed"]), (&0.into(), &203.into()));
 }
 
 #[tokio::test]
@@ -75,10 +72,7 @@ async fn last_units_of_several_stripes_are_sold_to_one_buyer() {
     let server = store.start_server();
     let client = client(&server).await;
     let order = client.order(commit("big", EVENT, 7)).await;
-    let too_big = client
-        .try_commit(commit("bigger", EVENT, 4))
-        .await
-        .unwrap_err();
+    let too_big = client.try_commit(commit("bigger", EVENT, 4)).await.unwrap_err();
     assert_eq!(reason(&too_big), "INSUFFICIENT_INVENTORY");
     assert!(client.try_check(check(EVENT, 3)).await.unwrap().available);
     assert!(!client.try_check(check(EVENT, 4)).await.unwrap().available);

@@ -21,10 +21,7 @@ async fn sold(count: usize) -> TestServer {
     let mut client = client(&server).await;
     for n in 0..count {
         let commit = commit(&format!("t{n}"), EVENT, 2);
-        client
-            .commit_reservation(with_deadline(commit))
-            .await
-            .unwrap();
+        client.commit_reservation(with_deadline(commit)).await.unwrap();
     }
     server
 }
@@ -35,20 +32,10 @@ async fn once_reports_the_difference_of_two_scrapes() {
     // The units of an event are read after the scrape that named it.
     until("the units are known", async || {
         let metrics = MetricsSample::scrape(&server).await;
-        metrics.get(&format!(
-            r#"inventory_event_units{{event_id="{EVENT}",state="taken"}}"#
-        )) == 6.0
+        metrics.get(&format!(r#"inventory_event_units{{event_id="{EVENT}",state="taken"}}"#)) == 6.0
     })
     .await;
-    let arguments = [
-        "top",
-        "--once",
-        "--json",
-        "--every",
-        "2s",
-        "--metrics",
-        &server.metrics,
-    ];
+    let arguments = ["top", "--once", "--json", "--every", "2s", "--metrics", &server.metrics];
     let top = std::thread::spawn({
         let mut command = command(&arguments);
         move || command.output().unwrap()
@@ -56,18 +43,11 @@ async fn once_reports_the_difference_of_two_scrapes() {
     let mut client = client(&server).await;
     let mut made = 0;
     while !top.is_finished() {
-        client
-            .check_availability(with_deadline(check(EVENT, 1)))
-            .await
-            .unwrap();
+        client.check_availability(with_deadline(check(EVENT, 1))).await.unwrap();
         made += 1;
     }
     let ran = top.join().unwrap();
-    assert!(
-        ran.status.success(),
-        "{}",
-        String::from_utf8_lossy(&ran.stderr)
-    );
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!(report["ready"], true, "{report:#}");
     assert_eq!(report["invariant_breaches"], 0);
@@ -75,46 +55,22 @@ async fn once_reports_the_difference_of_two_scrapes() {
     let method = |name: &str| methods.iter().find(|one| one["method"] == name).unwrap();
     // At most the calls made while `top` ran.
     let seconds = report["over_seconds"].as_f64().unwrap();
-    let checks = method("CheckAvailability")["calls_per_second"]
-        .as_f64()
-        .unwrap()
-        * seconds;
-    assert!(
-        (2.0..DEADLINE.as_secs_f64()).contains(&seconds),
-        "{seconds}"
-    );
-    assert!(
-        checks > 0.0 && checks <= f64::from(made) + 0.5,
-        "{checks} of {made}"
-    );
+    let checks = method("CheckAvailability")["calls_per_second"].as_f64().unwrap() * seconds;
+    assert!((2.0..DEADLINE.as_secs_f64()).contains(&seconds), "{seconds}");
+    assert!(checks > 0.0 && checks <= f64::from(made) + 0.5, "{checks} of {made}");
     assert!(method("CheckAvailability")["p95_ms"].as_f64().unwrap() > 0.0);
     assert_eq!(method("CommitReservation")["calls_per_second"], 0.0);
     let event = &report["events"][0];
-    assert_eq!(
-        (&event["event_id"], &event["total"]),
-        (&EVENT.into(), &1_000.into())
-    );
-    assert_eq!(
-        (&event["taken"], &event["remaining"]),
-        (&6.into(), &994.into())
-    );
+    assert_eq!((&event["event_id"], &event["total"]), (&EVENT.into(), &1_000.into()));
+    assert_eq!((&event["taken"], &event["remaining"]), (&6.into(), &994.into()));
     let shards = report["shards"].as_array().unwrap();
-    let shard_calls: f64 = shards
-        .iter()
-        .map(|one| one["requests_per_second"].as_f64().unwrap())
-        .sum();
+    let shard_calls: f64 =
+        shards.iter().map(|one| one["requests_per_second"].as_f64().unwrap()).sum();
     assert!(shard_calls > 0.0, "{report:#}");
 
-    let ran = command(&[
-        "top",
-        "--once",
-        "--every",
-        "250ms",
-        "--metrics",
-        &server.metrics,
-    ])
-    .output()
-    .unwrap();
+    let ran = command(&["top", "--once", "--every", "250ms", "--metrics", &server.metrics])
+        .output()
+        .unwrap();
     let text = String::from_utf8(ran.stdout).unwrap();
     for needle in ["ready", "shard 0", "CheckAvailability", EVENT, "994"] {
         assert!(text.contains(needle), "no {needle} in\n{text}");
@@ -127,16 +83,13 @@ async fn address_without_metrics_is_reported() {
     let server = ServerCommand::dev_in_memory().start();
     // The port of clients is HTTP/2 only.
     for address in [&server.grpc, "127.0.0.1:1"] {
-        let ran = command(&["top", "--once", "--every", "250ms", "--metrics", address])
-            .output()
-            .unwrap();
+        let ran =
+            command(&["top", "--once", "--every", "250ms", "--metrics", address]).output().unwrap();
         let error = String::from_utf8(ran.stderr).unwrap();
         assert_eq!(ran.status.code(), Some(1), "{error}");
         assert!(error.contains(address), "{error}");
     }
-    let ran = command(&["top", "--metrics", &server.metrics])
-        .output()
-        .unwrap();
+    let ran = command(&["top", "--metrics", &server.metrics]).output().unwrap();
     let error = String::from_utf8(ran.stderr).unwrap();
     assert_eq!(ran.status.code(), Some(64), "{error}");
     assert!(error.contains("--once"), "{error}");
@@ -168,12 +121,7 @@ struct Terminal {
 impl Terminal {
     fn run(server: &TestServer) -> Self {
         let (mut ours, mut theirs) = (0, 0);
-        let size = libc::winsize {
-            ws_row: 40,
-            ws_col: 100,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
+        let size = libc::winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
         let nothing = std::ptr::null_mut();
         // SAFETY: the two integers and the size live through the call; name and modes may be null.
         let opened =
@@ -198,28 +146,16 @@ impl Terminal {
                 if n == 0 {
                     break;
                 }
-                output
-                    .lock()
-                    .unwrap()
-                    .push_str(&String::from_utf8_lossy(&bytes[..n]));
+                output.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..n]));
             }
         });
-        Self {
-            child,
-            keys: ours,
-            modes: theirs,
-            seen,
-        }
+        Self { child, keys: ours, modes: theirs, seen }
     }
 
     fn wait_for(&self, text: &str) {
         let deadline = Instant::now() + DEADLINE;
         while !self.seen.lock().unwrap().contains(text) {
-            assert!(
-                Instant::now() < deadline,
-                "no {text} in {:?}",
-                self.seen.lock().unwrap()
-            );
+            assert!(Instant::now() < deadline, "no {text} in {:?}", self.seen.lock().unwrap());
             std::thread::yield_now();
         }
     }

@@ -28,39 +28,22 @@ async fn idle_server_uses_little_cpu_and_memory() {
     let share = spent.as_secs_f64() / began.elapsed().as_secs_f64();
     let memory = resident_bytes(server.pid()).unwrap();
     let mib = memory as f64 / f64::from(1 << 20);
-    println!(
-        "idle: {:.2} % of a core, {mib:.1} MiB resident",
-        share * 100.0
-    );
+    println!("idle: {:.2} % of a core, {mib:.1} MiB resident", share * 100.0);
     assert!(share < IDLE_SHARE_MAX, "{:.2} % of a core", share * 100.0);
     assert!(mib < 64.0, "{mib:.1} MiB");
 }
 
 #[test]
 fn small_demo_is_clean() {
-    let args = [
-        "demo",
-        "--tickets",
-        "300",
-        "--connections",
-        "4",
-        "--stripes",
-        "3",
-    ];
+    let args = ["demo", "--tickets", "300", "--connections", "4", "--stripes", "3"];
     let ran = ServerCommand::new(&args).run();
     assert_eq!(ran.code, Some(0), "{}\n{}", ran.out, ran.err);
     let row = |name: &str| -> u64 {
-        let line = ran
-            .out
-            .lines()
-            .find(|line| line.trim_start().starts_with(name));
+        let line = ran.out.lines().find(|line| line.trim_start().starts_with(name));
         let line = line.unwrap_or_else(|| panic!("no {name}:\n{}", ran.out));
         let value = line.trim_start()[name.len()..].split_whitespace().next();
         value.unwrap().parse().unwrap()
     };
-    assert_eq!(
-        (row("sold"), row("oversold"), row("undersold")),
-        (300, 0, 0)
-    );
+    assert_eq!((row("sold"), row("oversold"), row("undersold")), (300, 0, 0));
     assert!(row("duplicates") > 0 && row("refused") > 0);
 }

@@ -63,53 +63,29 @@ async fn stalled_shard_turns_readiness_off_and_ends_the_process_if_it_stays_stal
     let mut server = command.start();
     let mut client = client(&server).await;
     create(&server, EVENT, 100, 1).await;
-    client
-        .commit_reservation(with_deadline(commit("w1", EVENT, 1)))
-        .await
-        .unwrap();
+    client.commit_reservation(with_deadline(commit("w1", EVENT, 1))).await.unwrap();
     assert_eq!(is_ready(&server).await.0, 200);
 
     let stopped = StoppedThread::thread(&server, "shard-0");
-    until("readiness is off", async || {
-        is_ready(&server).await.0 == 503
-    })
-    .await;
+    until("readiness is off", async || is_ready(&server).await.0 == 503).await;
     let (_, why) = is_ready(&server).await;
     assert!(why.contains("shard 0 stalled"), "{why}");
-    assert!(
-        server
-            .log
-            .wait_for(|log| log.contains("shard stalled; readiness is off"))
-    );
+    assert!(server.log.wait_for(|log| log.contains("shard stalled; readiness is off")));
     stopped.request(libc::PTRACE_DETACH);
     until("readiness is on", async || is_ready(&server).await.0 == 200).await;
     // The shard serves again.
-    client
-        .commit_reservation(with_deadline(commit("w2", EVENT, 1)))
-        .await
-        .unwrap();
+    client.commit_reservation(with_deadline(commit("w2", EVENT, 1))).await.unwrap();
     let metrics = MetricsSample::scrape(&server).await;
-    assert_eq!(
-        metrics.get(r#"inventory_shard_stalls_total{shard="0"}"#),
-        1.0
-    );
+    assert_eq!(metrics.get(r#"inventory_shard_stalls_total{shard="0"}"#), 1.0);
 
     let stopped = StoppedThread::thread(&server, "shard-0");
-    assert!(
-        server
-            .log
-            .wait_for(|log| log.contains("shard did not recover"))
-    );
+    assert!(server.log.wait_for(|log| log.contains("shard did not recover")));
     // The tracer must reap the thread.
     stopped.wait();
     let (_, status) = server.wait_for_exit().await;
     assert_eq!(status.code(), Some(70), "{}", server.log.text());
     let log = server.log.text();
-    for field in [
-        "\"thread_state\":\"t\"",
-        "\"last_activity\":",
-        "\"stalled_ms\":",
-    ] {
+    for field in ["\"thread_state\":\"t\"", "\"last_activity\":", "\"stalled_ms\":"] {
         assert!(log.contains(field), "no {field} in {log}");
     }
 }
@@ -124,10 +100,7 @@ async fn unreachable_collector_drops_spans_and_fails_no_call() {
     create(&server, EVENT, 100, 1).await;
     for n in 0..20 {
         let call = commit(&format!("c{n}"), EVENT, 1);
-        client
-            .commit_reservation(with_deadline(call))
-            .await
-            .unwrap();
+        client.commit_reservation(with_deadline(call)).await.unwrap();
     }
     let dropped = async || {
         let metrics = MetricsSample::scrape(&server).await;
@@ -137,19 +110,8 @@ async fn unreachable_collector_drops_spans_and_fails_no_call() {
     until("the drops are counted", async || dropped().await >= 40.0).await;
     let metrics = MetricsSample::scrape(&server).await;
     assert_eq!(metrics.get("inventory_trace_spans_exported_total"), 0.0);
-    assert!(
-        server
-            .log
-            .wait_for(|log| log.contains("spans dropped: collector unavailable"))
-    );
-    assert_eq!(
-        server
-            .log
-            .text()
-            .matches("spans dropped: collector unavailable")
-            .count(),
-        1
-    );
+    assert!(server.log.wait_for(|log| log.contains("spans dropped: collector unavailable")));
+    assert_eq!(server.log.text().matches("spans dropped: collector unavailable").count(), 1);
     server.stop().await;
 }
 
@@ -158,10 +120,7 @@ async fn every_call_is_logged_at_level_debug() {
     let server = ServerCommand::dev_in_memory().start();
     let mut client = client(&server).await;
     create(&server, EVENT, 1, 1).await;
-    client
-        .commit_reservation(with_deadline(commit("l1", EVENT, 1)))
-        .await
-        .unwrap();
+    client.commit_reservation(with_deadline(commit("l1", EVENT, 1))).await.unwrap();
     let mut admin = admin(&server).await;
     let mut set = async |level: &str| {
         let level = level.to_owned();
@@ -169,23 +128,13 @@ async fn every_call_is_logged_at_level_debug() {
         answer.map(tonic::Response::into_inner)
     };
     let answer = set("debug").await.unwrap();
-    assert_eq!(
-        (answer.level.as_str(), answer.before.as_str()),
-        ("debug", "info")
-    );
-    let refused = client
-        .commit_reservation(with_deadline(commit("l2", EVENT, 1)))
-        .await;
+    assert_eq!((answer.level.as_str(), answer.before.as_str()), ("debug", "info"));
+    let refused = client.commit_reservation(with_deadline(commit("l2", EVENT, 1))).await;
     assert_eq!(reason(&refused.unwrap_err()), "INSUFFICIENT_INVENTORY");
-    client
-        .commit_reservation(with_deadline(commit("l1", EVENT, 1)))
-        .await
-        .unwrap();
+    client.commit_reservation(with_deadline(commit("l1", EVENT, 1))).await.unwrap();
     let line = |log: &str, reservation: &str| {
         let named = format!("\"reservation_id\":\"{reservation}\"");
-        let found = log
-            .lines()
-            .find(|l| l.contains(&named) && l.contains("\"msg\":\"call\""));
+        let found = log.lines().find(|l| l.contains(&named) && l.contains("\"msg\":\"call\""));
         found.map(ToOwned::to_owned)
     };
     assert!(server.log.wait_for(|log| line(log, "l1").is_some()));
@@ -203,40 +152,24 @@ async fn every_call_is_logged_at_level_debug() {
     for field in fields {
         assert!(short.contains(field), "no {field} in {short}");
     }
-    assert!(
-        short.contains("\"outcome\":\"INSUFFICIENT_INVENTORY\""),
-        "{short}"
-    );
+    assert!(short.contains("\"outcome\":\"INSUFFICIENT_INVENTORY\""), "{short}");
     // Answered from the cache.
     assert!(repeat.contains("\"ddb_wcu\":0.0"), "{repeat}");
     assert!(repeat.contains("\"outcome\":\"CONFIRMED\""), "{repeat}");
     let refused = set("loud").await.unwrap_err();
-    assert!(
-        refused
-            .message()
-            .contains("must be debug, info, warn or error"),
-        "{refused:?}"
-    );
+    assert!(refused.message().contains("must be debug, info, warn or error"), "{refused:?}");
     assert_eq!(set("").await.unwrap().level, "debug");
     assert_eq!(set("error").await.unwrap().before, "debug");
-    client
-        .commit_reservation(with_deadline(commit("l1", EVENT, 1)))
-        .await
-        .unwrap();
+    client.commit_reservation(with_deadline(commit("l1", EVENT, 1))).await.unwrap();
     server.stop().await;
 }
 
 #[tokio::test]
 async fn calls_are_logged_at_the_configured_ratio() {
-    let server = ServerCommand::dev_in_memory()
-        .env("LOG_CALLS_RATIO", "1")
-        .start();
+    let server = ServerCommand::dev_in_memory().env("LOG_CALLS_RATIO", "1").start();
     let mut client = client(&server).await;
     create(&server, EVENT, 9, 1).await;
-    client
-        .commit_reservation(with_deadline(commit("p1", EVENT, 3)))
-        .await
-        .unwrap();
+    client.commit_reservation(with_deadline(commit("p1", EVENT, 3))).await.unwrap();
     let is_logged = |log: &str| {
         log.lines().any(|line| {
             let is_call = line.contains("\"reservation_id\":\"p1\"");
@@ -255,49 +188,25 @@ async fn metrics_count_a_sale() {
     create(&server, EVENT, 100, 1).await;
     for n in 0..5 {
         let call = commit(&format!("f{n}"), EVENT, 2);
-        client
-            .commit_reservation(with_deadline(call))
-            .await
-            .unwrap();
+        client.commit_reservation(with_deadline(call)).await.unwrap();
     }
-    client
-        .check_availability(with_deadline(check(EVENT, 1)))
-        .await
-        .unwrap();
+    client.check_availability(with_deadline(check(EVENT, 1))).await.unwrap();
     // Event stock is read after one scrape and shown by the next.
     let remaining = async || {
         let metrics = MetricsSample::scrape(&server).await;
         metrics.get(r#"inventory_event_units{event_id="evt_watched",state="remaining"}"#)
     };
-    until("the event's units are shown", async || {
-        remaining().await == 90.0
-    })
-    .await;
+    until("the event's units are shown", async || remaining().await == 90.0).await;
     let metrics = MetricsSample::scrape(&server).await;
     for (name, want) in [
-        (
-            r#"inventory_event_units{event_id="evt_watched",state="taken"}"#,
-            10.0,
-        ),
-        (
-            r#"inventory_event_reservations_total{event_id="evt_watched"}"#,
-            5.0,
-        ),
+        (r#"inventory_event_units{event_id="evt_watched",state="taken"}"#, 10.0),
+        (r#"inventory_event_reservations_total{event_id="evt_watched"}"#, 5.0),
         ("inventory_lane_batch_entries_count", 5.0),
         ("inventory_queue_wait_seconds_count", 5.0),
-        (
-            r#"dynamodb_consumed_units_total{table="idempotency",kind="write"}"#,
-            10.0,
-        ),
+        (r#"dynamodb_consumed_units_total{table="idempotency",kind="write"}"#, 10.0),
         // Two of them for the event itself.
-        (
-            r#"dynamodb_consumed_units_total{table="inventory",kind="write"}"#,
-            12.0,
-        ),
-        (
-            r#"inventory_invariant_breaches_total{kind="damaged_stripe"}"#,
-            0.0,
-        ),
+        (r#"dynamodb_consumed_units_total{table="inventory",kind="write"}"#, 12.0),
+        (r#"inventory_invariant_breaches_total{kind="damaged_stripe"}"#, 0.0),
         ("inventory_ready", 1.0),
     ] {
         assert_eq!(metrics.get(name), want, "{name}");
@@ -326,27 +235,16 @@ async fn inconsistent_stock_is_counted_and_logged() {
         MetricsSample::scrape(&server).await.get(name)
     };
     assert_eq!(breaches().await, 0.0);
-    let refused = client
-        .check_availability(with_deadline(check(EVENT, 1)))
-        .await;
+    let refused = client.check_availability(with_deadline(check(EVENT, 1))).await;
     assert_eq!(refused.unwrap_err().code(), tonic::Code::Unavailable);
     let over = breaches().await;
     assert!(over >= 1.0);
-    assert!(
-        server
-            .log
-            .wait_for(|log| log.contains("remaining 11 is over total_seats 10"))
-    );
+    assert!(server.log.wait_for(|log| log.contains("remaining 11 is over total_seats 10")));
     set_remaining(-1);
-    let _ = client
-        .check_availability(with_deadline(check(EVENT, 1)))
-        .await;
+    let _ = client.check_availability(with_deadline(check(EVENT, 1))).await;
     assert!(breaches().await > over);
     // Consistent again, units are sold.
     set_remaining(10);
-    client
-        .commit_reservation(with_deadline(commit("d1", EVENT, 1)))
-        .await
-        .unwrap();
+    client.commit_reservation(with_deadline(commit("d1", EVENT, 1))).await.unwrap();
     server.stop().await;
 }

@@ -9,19 +9,10 @@ const LINES_MAX: usize = 800;
 const FORBIDDEN_WORDS: [(&str, &[&str], &str); 2] = [
     (
         "crates/core/src/",
-        &[
-            "Instant::now",
-            "SystemTime::now",
-            "thread_rng",
-            "rand::rng(",
-        ],
+        &["Instant::now", "SystemTime::now", "thread_rng", "rand::rng("],
         "time and randomness enter the core as parameters",
     ),
-    (
-        "bench/",
-        &["inventory_api"],
-        "benchmarks use the wire contract, as any client does",
-    ),
+    ("bench/", &["inventory_api"], "benchmarks use the wire contract, as any client does"),
 ];
 
 pub(super) fn problems(file: &SourceFile) -> Vec<String> {
@@ -69,11 +60,7 @@ fn line_problems(file: &SourceFile, line: &str) -> Vec<String> {
             found.push(format!("a path of one machine ({path})"));
         }
     }
-    for mark in [
-        concat!("TO", "DO"),
-        concat!("FIX", "ME"),
-        concat!("XX", "X"),
-    ] {
+    for mark in [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")] {
         if line.contains(mark) {
             found.push(format!("{mark}: finish the work or file an issue"));
         }
@@ -115,32 +102,12 @@ mod tests {
             ("src/a.rs", "fn f() {}\n", "no module head"),
             ("src/a.rs", "//! Head. \n", "trailing white space"),
             ("src/a.rs", "//! Head.\n\tfn f() {}\n", "a tab"),
-            (
-                "src/a.rs",
-                concat!("//! See /", "home/x/y.\n"),
-                "one machine",
-            ),
+            ("src/a.rs", concat!("//! See /", "home/x/y.\n"), "one machine"),
             ("src/a.rs", concat!("//! Head. TO", "DO\n"), "file an issue"),
-            (
-                "tests/a.rs",
-                "//! Head.\n    #[path = \"b.rs\"]\n",
-                "into a crate",
-            ),
-            (
-                "src/a.rs",
-                "//! Head.\nuse glommio::Task;\n",
-                "crates/runtime",
-            ),
-            (
-                "crates/core/src/a.rs",
-                "//! Head.\nlet t = Instant::now();\n",
-                "parameters",
-            ),
-            (
-                "bench/a.rs",
-                "//! Head.\nuse inventory_api::x;\n",
-                "any client",
-            ),
+            ("tests/a.rs", "//! Head.\n    #[path = \"b.rs\"]\n", "into a crate"),
+            ("src/a.rs", "//! Head.\nuse glommio::Task;\n", "crates/runtime"),
+            ("crates/core/src/a.rs", "//! Head.\nlet t = Instant::now();\n", "parameters"),
+            ("bench/a.rs", "//! Head.\nuse inventory_api::x;\n", "any client"),
         ] {
             let found = problems(&sample(path, text));
             assert!(

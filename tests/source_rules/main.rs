@@ -12,9 +12,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Endings of the files that are checked.
-const CHECKED_ENDINGS: [&str; 9] = [
-    ".rs", ".toml", ".proto", ".md", ".py", ".sh", ".yml", ".yaml", "Makefile",
-];
+const CHECKED_ENDINGS: [&str; 9] =
+    [".rs", ".toml", ".proto", ".md", ".py", ".sh", ".yml", ".yaml", "Makefile"];
 
 /// Directories with generated or foreign content.
 const SKIPPED_DIRECTORIES: [&str; 3] = ["target", ".git", "data"];
@@ -39,10 +38,7 @@ impl SourceFile {
 
 #[cfg(test)]
 fn sample(path: &str, text: &str) -> SourceFile {
-    SourceFile {
-        path: path.to_owned(),
-        text: text.to_owned(),
-    }
+    SourceFile { path: path.to_owned(), text: text.to_owned() }
 }
 
 fn read_tree() -> Vec<SourceFile> {
@@ -54,12 +50,7 @@ fn read_tree() -> Vec<SourceFile> {
         .into_iter()
         .map(|path| SourceFile {
             text: fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}")),
-            path: path
-                .strip_prefix(root)
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned(),
+            path: path.strip_prefix(root).unwrap().to_str().unwrap().to_owned(),
         })
         .collect()
 }

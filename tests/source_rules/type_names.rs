@@ -16,28 +16,16 @@ const NOT_NOUNS: [&str; 42] = [
 /// Names with two definitions on purpose, with the reason. No name may have three.
 const DEFINED_TWICE: [(&str, &str); 14] = [
     ("CallSlot", "a call in flight: engine and load generator"),
-    (
-        "CapacityKind",
-        "read or write capacity: store client and store model",
-    ),
+    ("CapacityKind", "read or write capacity: store client and store model"),
     ("ErrorSubject", "subject of an error: server and baseline"),
-    (
-        "KeyAttribute",
-        "key of a table: store client and store model",
-    ),
+    ("KeyAttribute", "key of a table: store client and store model"),
     ("LatencyHistogram", "server metrics and load generator"),
     ("NextStep", "next step of an operation: engine and baseline"),
     ("OrderId", "server and load generator"),
     ("RequestToken", "ClientRequestToken: core and store model"),
     ("Scenario", "load generator and simulation"),
-    (
-        "SeatClaim",
-        "audit of the server and judge of the load generator",
-    ),
-    (
-        "SeatItem",
-        "stored seat: core and judge of the load generator",
-    ),
+    ("SeatClaim", "audit of the server and judge of the load generator"),
+    ("SeatItem", "stored seat: core and judge of the load generator"),
     ("Store", "store client and the simulation's model of it"),
     ("StoredRecord", "stored record: store client and simulation"),
     ("TableNames", "store client and judge of the load generator"),
@@ -53,18 +41,11 @@ struct Definition<'a> {
 pub(super) fn problems(files: &[SourceFile]) -> Vec<String> {
     let mut found = Vec::new();
     let mut by_name: BTreeMap<&str, Vec<Definition<'_>>> = BTreeMap::new();
-    for definition in files
-        .iter()
-        .filter(|file| file.is_rust())
-        .flat_map(definitions)
-    {
+    for definition in files.iter().filter(|file| file.is_rust()).flat_map(definitions) {
         if NOT_NOUNS.contains(&definition.name) {
             found.push(definition.file.problem(
                 definition.line,
-                &format!(
-                    "`{}` does not say what the type is: use a noun",
-                    definition.name
-                ),
+                &format!("`{}` does not say what the type is: use a noun", definition.name),
             ));
         }
         by_name.entry(definition.name).or_default().push(definition);
@@ -93,10 +74,7 @@ pub(super) fn problems(files: &[SourceFile]) -> Vec<String> {
 pub(super) fn stale_exceptions(files: &[SourceFile]) -> Vec<String> {
     let is_defined_twice = |name: &str| {
         let rust = files.iter().filter(|file| file.is_rust());
-        rust.flat_map(definitions)
-            .filter(|definition| definition.name == name)
-            .count()
-            == 2
+        rust.flat_map(definitions).filter(|definition| definition.name == name).count() == 2
     };
     DEFINED_TWICE
         .iter()
@@ -106,16 +84,9 @@ pub(super) fn stale_exceptions(files: &[SourceFile]) -> Vec<String> {
 }
 
 fn definitions(file: &SourceFile) -> impl Iterator<Item = Definition<'_>> {
-    file.text
-        .lines()
-        .enumerate()
-        .filter_map(move |(index, line)| {
-            Some(Definition {
-                file,
-                line: index + 1,
-                name: defined_name(line)?,
-            })
-        })
+    file.text.lines().enumerate().filter_map(move |(index, line)| {
+        Some(Definition { file, line: index + 1, name: defined_name(line)? })
+    })
 }
 
 /// The name that a line defines. An indented `type` is an associated type and defines none.
@@ -135,9 +106,7 @@ fn defined_name(line: &str) -> Option<&str> {
         "type" => !is_indented,
         _ => false,
     };
-    let end = after
-        .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .unwrap_or(after.len());
+    let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
     let name = &after[..end];
     (is_type && name.starts_with(|c: char| c.is_ascii_uppercase())).then_some(name)
 }
@@ -170,10 +139,7 @@ mod tests {
     #[test]
     fn definitions_are_read_with_any_visibility() {
         assert_eq!(defined_name("pub struct A;"), Some("A"));
-        assert_eq!(
-            defined_name("    pub(in crate::x) enum Bc<T> {"),
-            Some("Bc")
-        );
+        assert_eq!(defined_name("    pub(in crate::x) enum Bc<T> {"), Some("Bc"));
         assert_eq!(defined_name("type D<'a> = &'a str;"), Some("D"));
         assert_eq!(defined_name("    type D = u8;"), None);
         assert_eq!(defined_name("// struct E"), None);

@@ -65,29 +65,19 @@ pub(super) fn problems(file: &SourceFile) -> Vec<String> {
 
 /// The part of a line that people read: comments and string literals of code, everything of a document.
 fn prose_of(file: &SourceFile, line: &str) -> String {
-    let is_document = [
-        ".md", ".yml", ".yaml", ".proto", "Makefile", ".sh", ".ci/run",
-    ]
-    .iter()
-    .any(|ending| file.path.ends_with(ending));
+    let is_document = [".md", ".yml", ".yaml", ".proto", "Makefile", ".sh", ".ci/run"]
+        .iter()
+        .any(|ending| file.path.ends_with(ending));
     if is_document {
         return line.to_owned();
     }
     let comment = if file.is_rust() { "//" } else { "#" };
-    if let Some(at) = line
-        .find(comment)
-        .filter(|at| line[..*at].trim().is_empty())
-    {
+    if let Some(at) = line.find(comment).filter(|at| line[..*at].trim().is_empty()) {
         return line[at..].to_owned();
     }
     // Every second part between quotes is a literal; a trailing comment counts too.
     let (code, trailing) = line.split_once(" // ").unwrap_or((line, ""));
-    let mut prose: String = code
-        .split('"')
-        .skip(1)
-        .step_by(2)
-        .collect::<Vec<_>>()
-        .join(" ");
+    let mut prose: String = code.split('"').skip(1).step_by(2).collect::<Vec<_>>().join(" ");
     prose.push(' ');
     prose.push_str(trailing);
     // A line inside a long literal starts with neither.
@@ -115,10 +105,7 @@ mod tests {
     fn banned_phrases_are_found_where_people_read() {
         for (path, text) in [
             ("Makefile", "# A caller is told the rest.\n"),
-            (
-                "src/a.rs",
-                "//! Head.\nlet text = \"a shard stands still\";\n",
-            ),
+            ("src/a.rs", "//! Head.\nlet text = \"a shard stands still\";\n"),
             ("src/a.rs", "/// What contract A promises.\n"),
             ("src/a.rs", "let a = 1; // told before\n"),
             ("deploy/a.yaml", "# Whoever asks.\n"),

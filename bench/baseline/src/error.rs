@@ -100,10 +100,8 @@ impl BaselineError {
 
     /// Retry delay of transient errors.
     fn retry_after(&self) -> Option<Duration> {
-        let is_transient = matches!(
-            self,
-            Self::Overloaded | Self::StoreBusy | Self::StoreUnavailable
-        );
+        let is_transient =
+            matches!(self, Self::Overloaded | Self::StoreBusy | Self::StoreUnavailable);
         is_transient.then_some(RETRY_AFTER)
     }
 
@@ -135,23 +133,18 @@ pub fn invalid_argument(
     for (field, problem) in violations {
         details.add_bad_request_violation(*field, problem);
     }
-    let listed: Vec<String> = violations
-        .iter()
-        .map(|(field, problem)| format!("{field} {problem}"))
-        .collect();
+    let listed: Vec<String> =
+        violations.iter().map(|(field, problem)| format!("{field} {problem}")).collect();
     Status::with_error_details(Code::InvalidArgument, listed.join("; "), details)
 }
 
 impl ErrorSubject<'_> {
     fn metadata(self) -> HashMap<String, String> {
-        [
-            ("event_id", self.event),
-            ("reservation_id", self.reservation),
-        ]
-        .into_iter()
-        .filter(|(_, id)| !id.is_empty())
-        .map(|(name, id)| (name.to_owned(), id.to_owned()))
-        .collect()
+        [("event_id", self.event), ("reservation_id", self.reservation)]
+            .into_iter()
+            .filter(|(_, id)| !id.is_empty())
+            .map(|(name, id)| (name.to_owned(), id.to_owned()))
+            .collect()
     }
 }
 
@@ -161,10 +154,7 @@ mod tests {
 
     #[test]
     fn only_transient_errors_carry_a_retry_delay() {
-        let subject = ErrorSubject {
-            event: "evt",
-            reservation: "r1",
-        };
+        let subject = ErrorSubject { event: "evt", reservation: "r1" };
         let status = BaselineError::StoreBusy.status(subject);
         assert_eq!(status.code(), Code::Unavailable);
         let delay = status.get_details_retry_info().unwrap().retry_delay;
@@ -174,10 +164,7 @@ mod tests {
         let status = BaselineError::HoldExpired.status(subject);
         assert!(status.get_details_retry_info().is_none());
         let info = status.get_details_error_info().unwrap();
-        assert_eq!(
-            (info.reason.as_str(), info.domain.as_str()),
-            ("HOLD_EXPIRED", DOMAIN)
-        );
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("HOLD_EXPIRED", DOMAIN));
         assert_eq!(info.metadata["reservation_id"], "r1");
     }
 

@@ -151,10 +151,7 @@ fn run(args: &BaselineArgs, router: Router) -> io::Result<()> {
         builder.worker_threads(threads);
     }
     let address = SocketAddr::new(args.host, args.port);
-    builder
-        .enable_all()
-        .build()?
-        .block_on(serve(router, address))
+    builder.enable_all().build()?.block_on(serve(router, address))
 }
 
 async fn serve(router: Router, address: SocketAddr) -> io::Result<()> {

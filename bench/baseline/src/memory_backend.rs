@@ -30,13 +30,8 @@ impl MemoryBackend {
     /// A backend with these events and their units.
     pub fn new<S: Into<String>>(events: impl IntoIterator<Item = (S, u64)>) -> Self {
         let remaining = events.into_iter().map(|(id, n)| (id.into(), n)).collect();
-        let tables = MemoryTables {
-            remaining,
-            records: HashMap::new(),
-        };
-        Self {
-            tables: Arc::new(RwLock::new(tables)),
-        }
+        let tables = MemoryTables { remaining, records: HashMap::new() };
+        Self { tables: Arc::new(RwLock::new(tables)) }
     }
 
     /// Units available of an event.
@@ -89,9 +84,7 @@ impl MemoryTables {
             let remaining = self.remaining.get_mut(&request.event);
             let remaining = remaining.ok_or(BaselineError::EventNotFound)?;
             *remaining = remaining.checked_sub(units).ok_or_else(|| {
-                change.stock_error(BaselineError::InsufficientInventory {
-                    remaining: *remaining,
-                })
+                change.stock_error(BaselineError::InsufficientInventory { remaining: *remaining })
             })?;
         } else if change.returns_stock()
             && let Some(remaining) = self.remaining.get_mut(&request.event)
@@ -163,10 +156,7 @@ mod tests {
             assert_eq!(backend.remaining("evt"), Some(remaining), "{step}");
         }
         let sold_out = backend.write(&request(Commit, "d", 4), now);
-        assert_eq!(
-            sold_out,
-            Err(BaselineError::InsufficientInventory { remaining: 3 })
-        );
+        assert_eq!(sold_out, Err(BaselineError::InsufficientInventory { remaining: 3 }));
         assert_eq!(backend.remaining("evt"), Some(3));
     }
 }

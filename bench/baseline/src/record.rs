@@ -36,9 +36,7 @@ pub struct Millis(pub u64);
 impl Millis {
     /// Current time of the system clock.
     pub fn now() -> Self {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
     }
 
@@ -71,15 +69,9 @@ impl StoredState {
     }
 
     fn parse(name: &str) -> Option<Self> {
-        [
-            Self::Confirmed,
-            Self::Held,
-            Self::Released,
-            Self::Expired,
-            Self::Refunded,
-        ]
-        .into_iter()
-        .find(|state| state.name() == name)
+        [Self::Confirmed, Self::Held, Self::Released, Self::Expired, Self::Refunded]
+            .into_iter()
+            .find(|state| state.name() == name)
     }
 }
 
@@ -143,9 +135,9 @@ fn digest(parts: &[&[u8]]) -> String {
 
 /// Partition of a hold in the expiry index: minute of expiry and FNV-1a of the id modulo the shards.
 fn expiry_bucket(reservation: &str, expires_at: Millis) -> String {
-    let hash = reservation.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = reservation
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("{}#{}", expires_at.0 / 60_000, hash % EXPIRY_SHARDS)
 }
 
@@ -270,10 +262,8 @@ impl RecordUpdate {
 
 /// `stripe:units`, separated by commas.
 fn allocation_text(allocation: &[StripeUnits]) -> String {
-    let parts: Vec<String> = allocation
-        .iter()
-        .map(|part| format!("{}:{}", part.stripe, part.units))
-        .collect();
+    let parts: Vec<String> =
+        allocation.iter().map(|part| format!("{}:{}", part.stripe, part.units)).collect();
     parts.join(",")
 }
 
@@ -371,10 +361,7 @@ fn read_timestamp(item: &AttributeMap) -> Result<Millis, String> {
 fn parse_allocation(text: &str) -> Result<Vec<StripeUnits>, String> {
     let parse = |part: &str| {
         let (stripe, units) = part.split_once(':')?;
-        Some(StripeUnits {
-            stripe: stripe.parse().ok()?,
-            units: units.parse().ok()?,
-        })
+        Some(StripeUnits { stripe: stripe.parse().ok()?, units: units.parse().ok()? })
     };
     text.split(',')
         .map(|part| {

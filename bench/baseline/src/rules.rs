@@ -196,11 +196,7 @@ mod tests {
             (Commit, Expired, write(Expired, Confirmed)),
             (Commit, Refunded, reject(BaselineError::ReservationReleased)),
             (Release, Held, write(Held, Released)),
-            (
-                Release,
-                Confirmed,
-                reject(BaselineError::ReservationCommitted),
-            ),
+            (Release, Confirmed, reject(BaselineError::ReservationCommitted)),
             (Release, Released, finish(SaleOutcome::Released)),
             (Release, Expired, finish(SaleOutcome::Released)),
             (Release, Refunded, finish(SaleOutcome::Released)),
@@ -242,10 +238,7 @@ mod tests {
         };
         let step = next_step(&other, Some(&seats), NOW);
         assert_eq!(step, reject(BaselineError::IdempotencyConflict));
-        let tombstone = ReservationItem {
-            qty: 0,
-            ..record(StoredState::Released)
-        };
+        let tombstone = ReservationItem { qty: 0, ..record(StoredState::Released) };
         let step = next_step(&other, Some(&tombstone), NOW);
         assert_eq!(step, reject(BaselineError::ReservationReleased));
     }

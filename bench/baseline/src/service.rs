@@ -56,10 +56,7 @@ pub struct BaselineService<B> {
 
 impl<B> Clone for BaselineService<B> {
     fn clone(&self) -> Self {
-        Self {
-            backend: self.backend.clone(),
-            permits: self.permits.clone(),
-        }
+        Self { backend: self.backend.clone(), permits: self.permits.clone() }
     }
 }
 
@@ -75,18 +72,13 @@ pub fn bind(address: std::net::SocketAddr) -> std::io::Result<TcpIncoming> {
 pub fn router(service: impl Inventory) -> Router {
     let service =
         InventoryServer::new(service).max_decoding_message_size(REQUEST_MESSAGE_BYTES_MAX);
-    Server::builder()
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .add_service(service)
+    Server::builder().max_concurrent_streams(STREAMS_PER_CONNECTION_MAX).add_service(service)
 }
 
 impl<B: SaleBackend> BaselineService<B> {
     /// At most `concurrency` calls are in flight at once.
     pub fn new(backend: B, concurrency: usize) -> Self {
-        Self {
-            backend: Arc::new(backend),
-            permits: Arc::new(Semaphore::new(concurrency)),
-        }
+        Self { backend: Arc::new(backend), permits: Arc::new(Semaphore::new(concurrency)) }
     }
 
     /// Runs `work` within the deadline and the concurrency limit.
@@ -117,10 +109,7 @@ impl<B: SaleBackend> BaselineService<B> {
         response: impl FnOnce(SaleOutcome) -> Option<T>,
     ) -> Result<Response<T>, Status> {
         let request = request?;
-        let subject = ErrorSubject {
-            event: &request.event,
-            reservation: &request.reservation,
-        };
+        let subject = ErrorSubject { event: &request.event, reservation: &request.reservation };
         let work = async {
             let outcome = self.backend.execute(&request, deadline).await?;
             response(outcome).ok_or(BaselineError::Internal)
@@ -140,17 +129,11 @@ impl<B: SaleBackend> Inventory for BaselineService<B> {
         let mut fields = FieldChecks::default();
         fields.id("event_id", &message.event_id);
         let qty = fields.quantity(message.qty, &message.seat_ids);
-        let subject = ErrorSubject {
-            event: &message.event_id,
-            reservation: "",
-        };
+        let subject = ErrorSubject { event: &message.event_id, reservation: "" };
         let qty = fields.finish(qty, subject)?;
         let work = async {
             let available = self.backend.is_available(&message.event_id, qty).await?;
-            Ok(CheckRes {
-                available,
-                unavailable_seats: Vec::new(),
-            })
+            Ok(CheckRes { available, unavailable_seats: Vec::new() })
         };
         self.run(deadline, subject, work).await
     }
@@ -165,15 +148,12 @@ impl<B: SaleBackend> Inventory for BaselineService<B> {
         fields.payment_intent(&message.payment_intent_id);
         let ids = (message.reservation_id, message.event_id);
         let request = fields.request(SaleOperation::Commit, ids, message.qty, &message.seat_ids);
-        let request = request.map(|request| SaleRequest {
-            payment: message.payment_intent_id,
-            ..request
-        });
+        let request =
+            request.map(|request| SaleRequest { payment: message.payment_intent_id, ..request });
         let response = |outcome| match outcome {
-            SaleOutcome::Confirmed(order_id) => Some(CommitRes {
-                order_id,
-                status: StoredState::Confirmed.name().to_owned(),
-            }),
+            SaleOutcome::Confirmed(order_id) => {
+                Some(CommitRes { order_id, status: StoredState::Confirmed.name().to_owned() })
+            }
             _ => None,
         };
         self.execute(deadline, request, response).await
@@ -193,9 +173,9 @@ impl<B: SaleBackend> Inventory for BaselineService<B> {
             &message.seat_ids,
         );
         let response = |outcome| match outcome {
-            SaleOutcome::Released => Some(ReleaseRes {
-                status: StoredState::Released.name().to_owned(),
-            }),
+            SaleOutcome::Released => {
+                Some(ReleaseRes { status: StoredState::Released.name().to_owned() })
+            }
             _ => None,
         };
         self.execute(deadline, request, response).await
@@ -211,10 +191,7 @@ impl<B: SaleBackend> Inventory for BaselineService<B> {
         let hold_until = fields.hold_until(message.hold_expires_at.as_ref(), Millis::now());
         let ids = (message.reservation_id, message.event_id);
         let request = fields.request(SaleOperation::Hold, ids, message.qty, &message.seat_ids);
-        let request = request.map(|request| SaleRequest {
-            hold_until,
-            ..request
-        });
+        let request = request.map(|request| SaleRequest { hold_until, ..request });
         let response = |outcome| match outcome {
             SaleOutcome::Held(until) => Some(PlaceHoldRes {
                 status: StoredState::Held.name().to_owned(),
@@ -234,19 +211,12 @@ impl<B: SaleBackend> Inventory for BaselineService<B> {
         let reservation = request.into_inner().reservation_id;
         let mut fields = FieldChecks::default();
         fields.id("reservation_id", &reservation);
-        let subject = ErrorSubject {
-            event: "",
-            reservation: &reservation,
-        };
+        let subject = ErrorSubject { event: "", reservation: &reservation };
         fields.finish((), subject)?;
         let work = async {
             let record = self.backend.record(&reservation).await?;
             let record = record.ok_or(BaselineError::ReservationNotFound)?;
-            Ok(reservation_message(
-                reservation.clone(),
-                record,
-                Millis::now(),
-            ))
+            Ok(reservation_message(reservation.clone(), record, Millis::now()))
         };
         self.run(deadline, subject, work).await
     }
@@ -267,11 +237,7 @@ fn reservation_message(
         event_id: record.event,
         status: state.name().to_owned(),
         qty: i32::try_from(record.qty).unwrap_or(i32::MAX),
-        seat_ids: record
-            .seats
-            .into_iter()
-            .map(|seat_id| SeatRef { seat_id })
-            .collect(),
+        seat_ids: record.seats.into_iter().map(|seat_id| SeatRef { seat_id }).collect(),
         order_id: record.order.unwrap_or_default(),
         hold_expires_at: record.expires_at.map(timestamp),
         updated_at: Some(timestamp(record.updated_at)),
@@ -290,9 +256,7 @@ fn timestamp(at: Millis) -> Timestamp {
 fn deadline(metadata: &MetadataMap) -> Instant {
     let requested = metadata.get("grpc-timeout");
     let requested = requested.and_then(|value| parse_timeout(value.to_str().ok()?));
-    let timeout = requested
-        .unwrap_or(CALL_TIMEOUT_DEFAULT)
-        .min(CALL_TIMEOUT_MAX);
+    let timeout = requested.unwrap_or(CALL_TIMEOUT_DEFAULT).min(CALL_TIMEOUT_MAX);
     Instant::now() + timeout.saturating_sub(RESPONSE_MARGIN)
 }
 
@@ -365,19 +329,14 @@ impl FieldChecks {
             return after(HOLD_TTL_DEFAULT);
         };
         let millis = |requested: &Timestamp| {
-            let nanos = u64::try_from(requested.nanos)
-                .ok()
-                .filter(|n| *n < 1_000_000_000)?;
+            let nanos = u64::try_from(requested.nanos).ok().filter(|n| *n < 1_000_000_000)?;
             let seconds = u64::try_from(requested.seconds).ok()?;
             seconds.checked_mul(1_000)?.checked_add(nanos / 1_000_000)
         };
         match millis(requested).map(Millis) {
             Some(at) if at > now => return at.min(after(HOLD_TTL_MAX)),
             Some(_) => self.add(FIELD, "is in the past; must be a future time".to_owned()),
-            None => self.add(
-                FIELD,
-                "is not a valid timestamp; must be a future time".to_owned(),
-            ),
+            None => self.add(FIELD, "is not a valid timestamp; must be a future time".to_owned()),
         }
         now
     }
@@ -392,10 +351,7 @@ impl FieldChecks {
         self.id("event_id", &event);
         self.id("reservation_id", &reservation);
         let qty = self.quantity(qty, seats);
-        let subject = ErrorSubject {
-            event: &event,
-            reservation: &reservation,
-        };
+        let subject = ErrorSubject { event: &event, reservation: &reservation };
         let qty = self.finish(qty, subject)?;
         Ok(SaleRequest {
             operation,
@@ -437,16 +393,9 @@ mod tests {
         let mut fields = FieldChecks::default();
         fields.payment_intent(&"x".repeat(257));
         let ids = ("bad id".to_owned(), String::new());
-        let status = fields
-            .request(SaleOperation::Commit, ids, -5, &[])
-            .unwrap_err();
+        let status = fields.request(SaleOperation::Commit, ids, -5, &[]).unwrap_err();
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
-        for field in [
-            "payment_intent_id",
-            "reservation_id",
-            "event_id",
-            "qty is -5",
-        ] {
+        for field in ["payment_intent_id", "reservation_id", "event_id", "qty is -5"] {
             assert!(status.message().contains(field), "{status}");
         }
     }

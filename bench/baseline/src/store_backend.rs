@@ -54,12 +54,7 @@ type StockPlan = Result<Vec<(StripeUnits, StockWrite)>, BaselineError>;
 
 impl StoreBackend {
     pub fn new(tables: TableClient, mode: WriteMode, retries: u32) -> Self {
-        Self {
-            tables,
-            mode,
-            retries,
-            stripe_counts: RwLock::default(),
-        }
+        Self { tables, mode, retries, stripe_counts: RwLock::default() }
     }
 
     /// Plans the stripe writes of `change`.
@@ -74,9 +69,7 @@ impl StoreBackend {
             // The record's allocation is returned.
             let allocation = record.map(|record| record.allocation.clone());
             let returned = allocation.unwrap_or_default().into_iter();
-            return Ok(Ok(returned
-                .map(|part| (part, StockWrite::Return))
-                .collect()));
+            return Ok(Ok(returned.map(|part| (part, StockWrite::Return)).collect()));
         }
         if !change.takes_stock() {
             return Ok(Ok(Vec::new()));
@@ -96,10 +89,7 @@ impl StoreBackend {
             1 => 0,
             _ => rand::rng().random_range(0..count),
         };
-        let taken = StripeUnits {
-            stripe,
-            units: request.qty,
-        };
+        let taken = StripeUnits { stripe, units: request.qty };
         if self.mode == WriteMode::Transaction {
             return Ok(Ok(vec![(taken, StockWrite::Take)]));
         }
@@ -113,9 +103,9 @@ impl StoreBackend {
             Some(seen) if seen.remaining >= u64::from(request.qty) => {
                 Ok(vec![(taken, StockWrite::TakeAtVersion(seen.version))])
             }
-            Some(seen) if count == 1 => Err(BaselineError::InsufficientInventory {
-                remaining: seen.remaining,
-            }),
+            Some(seen) if count == 1 => {
+                Err(BaselineError::InsufficientInventory { remaining: seen.remaining })
+            }
             Some(_) => {
                 let stripes = self.tables.stripes(&request.event, count).await?;
                 self.plan_among(request, &stripes)
@@ -192,10 +182,7 @@ impl StoreBackend {
         if first.seat_keys > 0 {
             return Ok(Err(BaselineError::SeatsUnsupported));
         }
-        let mut counts = self
-            .stripe_counts
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.stripe_counts.write().unwrap_or_else(PoisonError::into_inner);
         if counts.len() >= CACHED_EVENTS_MAX {
             counts.clear();
         }
@@ -204,18 +191,12 @@ impl StoreBackend {
     }
 
     fn cached_stripe_count(&self, event: &str) -> Option<u16> {
-        let counts = self
-            .stripe_counts
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let counts = self.stripe_counts.read().unwrap_or_else(PoisonError::into_inner);
         counts.get(event).copied()
     }
 
     fn evict_stripe_count(&self, event: &str) {
-        let mut counts = self
-            .stripe_counts
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.stripe_counts.write().unwrap_or_else(PoisonError::into_inner);
         counts.remove(event);
     }
 }
@@ -251,10 +232,7 @@ impl SaleBackend for StoreBackend {
                 (record, view) = (fresh, StockView::Unknown);
                 continue;
             }
-            let stripes = match self
-                .plan_stock(request, change, record.as_ref(), &view)
-                .await?
-            {
+            let stripes = match self.plan_stock(request, change, record.as_ref(), &view).await? {
                 Ok(stripes) => stripes,
                 Err(error) => {
                     view = StockView::Rejected(error);
@@ -324,9 +302,7 @@ impl From<TableError> for BaselineError {
 
 /// Waits before retry `retry` (from 0); returns false at once if that would outlast `deadline`.
 async fn back_off(retry: u32, deadline: Instant) -> bool {
-    let longest = BACKOFF_FIRST
-        .saturating_mul(1 << retry.min(16))
-        .min(BACKOFF_MAX);
+    let longest = BACKOFF_FIRST.saturating_mul(1 << retry.min(16)).min(BACKOFF_MAX);
     let delay: Duration = longest.mul_f64(rand::rng().random_range(0.0..=1.0));
     if Instant::now() + delay >= deadline {
         return false;

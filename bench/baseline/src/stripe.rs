@@ -46,18 +46,14 @@ impl StoredStripe {
     pub fn read(item: &AttributeMap) -> Result<Self, String> {
         let stripes = optional_number(item, STRIPES)?.unwrap_or(1);
         if stripes == 0 || stripes > STRIPES_MAX {
-            return Err(format!(
-                "{STRIPES} is {stripes}; expected 1 to {STRIPES_MAX}"
-            ));
+            return Err(format!("{STRIPES} is {stripes}; expected 1 to {STRIPES_MAX}"));
         }
         let required = |name: &str| -> Result<u64, String> {
             optional_number(item, name)?.ok_or_else(|| format!("{name} is missing"))
         };
         let (remaining, total) = (required(REMAINING)?, required(TOTAL_SEATS)?);
         if remaining > total {
-            return Err(format!(
-                "{REMAINING} {remaining} exceeds {TOTAL_SEATS} {total}"
-            ));
+            return Err(format!("{REMAINING} {remaining} exceeds {TOTAL_SEATS} {total}"));
         }
         Ok(Self {
             remaining,
@@ -92,11 +88,7 @@ pub fn stripe_update(
     write: StockWrite,
     now: Millis,
 ) -> Result<Update, BuildError> {
-    let sign = if write == StockWrite::Return {
-        '+'
-    } else {
-        '-'
-    };
+    let sign = if write == StockWrite::Return { '+' } else { '-' };
     let mut update = Update::builder()
         .table_name(table)
         .set_key(Some(stripe_key(event, taken.stripe)))

@@ -117,11 +117,7 @@ impl TableClient {
             // The SDK's default client without TLS.
             .http_client(aws_smithy_http_client::Builder::new().build_http())
             .build();
-        Ok(Self {
-            client: Client::from_conf(sdk_config),
-            config,
-            logged_errors: AtomicU32::new(0),
-        })
+        Ok(Self { client: Client::from_conf(sdk_config), config, logged_errors: AtomicU32::new(0) })
     }
 
     /// Reads a reservation's record, strongly consistent.
@@ -164,12 +160,7 @@ impl TableClient {
                 .map_err(|error| self.unbuilt(&error))?;
             let call = self.client.batch_get_item().request_items(table, keys);
             let output = call.send().await.map_err(|error| self.classify(&error))?;
-            for item in output
-                .responses
-                .unwrap_or_default()
-                .remove(table)
-                .unwrap_or_default()
-            {
+            for item in output.responses.unwrap_or_default().remove(table).unwrap_or_default() {
                 let stripe = self.read_stripe(&item)?;
                 if let Some(Ok(key)) = item.get(EVENT_ID).map(|key| key.as_s()) {
                     found.insert(key.clone(), stripe);
@@ -337,10 +328,7 @@ impl TableClient {
             self.log(&format!("transaction cancelled: {code}"));
             return Err(TableError::Invalid);
         }
-        let Some((at, reason)) = stripes
-            .iter()
-            .enumerate()
-            .find(|(_, reason)| failed(reason))
+        let Some((at, reason)) = stripes.iter().enumerate().find(|(_, reason)| failed(reason))
         else {
             return Ok(WriteOutcome::Busy);
         };
@@ -356,9 +344,7 @@ impl TableClient {
             Some((_, StockWrite::TakeAtVersion(version))) if *version != stripe.version => {
                 WriteOutcome::VersionChanged
             }
-            _ => WriteOutcome::InsufficientStock {
-                remaining: stripe.remaining,
-            },
+            _ => WriteOutcome::InsufficientStock { remaining: stripe.remaining },
         })
     }
 
@@ -459,18 +445,12 @@ mod tests {
         assert!(matches!(error, Err(EndpointError::Tls(_))), "{error:?}");
         for invalid in ["", "127.0.0.1:8000", "http://", "http://a b", "ftp://x"] {
             let error = check_endpoint(invalid);
-            assert!(
-                matches!(error, Err(EndpointError::Malformed(_))),
-                "{invalid}"
-            );
+            assert!(matches!(error, Err(EndpointError::Malformed(_))), "{invalid}");
         }
     }
 
     fn reason(code: &str, item: Option<AttributeMap>) -> CancellationReason {
-        CancellationReason::builder()
-            .code(code)
-            .set_item(item)
-            .build()
+        CancellationReason::builder().code(code).set_item(item).build()
     }
 
     #[test]
@@ -482,10 +462,7 @@ mod tests {
             idempotency: "r".to_owned(),
         });
         let tables = tables.unwrap();
-        let taken = StripeUnits {
-            stripe: 0,
-            units: 1,
-        };
+        let taken = StripeUnits { stripe: 0, units: 1 };
         let transaction = SaleTransaction {
             event: "evt",
             reservation: "r",
@@ -509,27 +486,15 @@ mod tests {
         };
         let short = WriteOutcome::InsufficientStock { remaining: 0 };
         for (stock, record, expected) in [
-            (
-                reason("None", None),
-                "TransactionConflict",
-                WriteOutcome::Busy,
-            ),
+            (reason("None", None), "TransactionConflict", WriteOutcome::Busy),
             (
                 reason("ConditionalCheckFailed", stripe(1)),
                 "TransactionConflict",
                 WriteOutcome::Busy,
             ),
-            (
-                reason("ConditionalCheckFailed", stripe(2)),
-                "None",
-                WriteOutcome::VersionChanged,
-            ),
+            (reason("ConditionalCheckFailed", stripe(2)), "None", WriteOutcome::VersionChanged),
             (reason("ConditionalCheckFailed", stripe(1)), "None", short),
-            (
-                reason("ConditionalCheckFailed", None),
-                "None",
-                WriteOutcome::StripeMissing,
-            ),
+            (reason("ConditionalCheckFailed", None), "None", WriteOutcome::StripeMissing),
         ] {
             let reasons = [stock, reason(record, None)];
             let outcome = tables.cancellation_outcome(&transaction, &reasons);

@@ -12,15 +12,9 @@ use crate::wire::request::{seat_id, seat_place};
 #[derive(Debug, thiserror::Error)]
 pub enum CreateEventsError {
     #[error("no admin port answers at {address}: {source}")]
-    Unreachable {
-        address: String,
-        source: tonic::transport::Error,
-    },
+    Unreachable { address: String, source: tonic::transport::Error },
     #[error("event {event}: {status}")]
-    Refused {
-        event: String,
-        status: Box<tonic::Status>,
-    },
+    Refused { event: String, status: Box<tonic::Status> },
     #[error("event {event} exists already: choose another --run")]
     CpuUse { event: String },
 }
@@ -34,10 +28,8 @@ pub(crate) async fn create(
     scenario: &Scenario,
     events: &[String],
 ) -> Result<(), CreateEventsError> {
-    let unreachable = |source| CreateEventsError::Unreachable {
-        address: address.to_owned(),
-        source,
-    };
+    let unreachable =
+        |source| CreateEventsError::Unreachable { address: address.to_owned(), source };
     let channel = Endpoint::from_shared(format!("http://{address}"))
         .map_err(unreachable)?
         .connect_timeout(limits::CONNECT_TIMEOUT)
@@ -47,10 +39,8 @@ pub(crate) async fn create(
         .map_err(unreachable)?;
     let mut admin = InventoryAdminClient::new(channel);
     for event in events {
-        let refused = |status| CreateEventsError::Refused {
-            event: event.clone(),
-            status: Box::new(status),
-        };
+        let refused =
+            |status| CreateEventsError::Refused { event: event.clone(), status: Box::new(status) };
         let seats = scenario.events.seats.unwrap_or(0);
         let bounded = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
         let request = CreateEventRequest {
@@ -67,15 +57,9 @@ pub(crate) async fn create(
             name: scenario.title.chars().take(60).collect(),
             venue: String::new(),
         };
-        let created = admin
-            .create_event(request)
-            .await
-            .map_err(refused)?
-            .into_inner();
+        let created = admin.create_event(request).await.map_err(refused)?.into_inner();
         if !created.created {
-            return Err(CreateEventsError::CpuUse {
-                event: event.clone(),
-            });
+            return Err(CreateEventsError::CpuUse { event: event.clone() });
         }
         if seats > 0 {
             import(&mut admin, event, seats).await.map_err(refused)?;
@@ -94,9 +78,7 @@ async fn import(
     let event = event.to_owned();
     let messages = (0..seats.div_ceil(step)).map(move |n| ImportSeatsRequest {
         event_id: event.clone(),
-        seats: (n * step..((n + 1) * step).min(seats))
-            .map(new_seat)
-            .collect(),
+        seats: (n * step..((n + 1) * step).min(seats)).map(new_seat).collect(),
     });
     admin.import_seats(futures::stream::iter(messages)).await?;
     Ok(())
@@ -109,9 +91,6 @@ fn new_seat(n: u32) -> NewSeat {
         section: format!("S{section:03}"),
         row: format!("{row:05}"),
         number: format!("{number:02}"),
-        price: Some(Price {
-            amount: 10_000,
-            currency: "KRW".to_owned(),
-        }),
+        price: Some(Price { amount: 10_000, currency: "KRW".to_owned() }),
     }
 }

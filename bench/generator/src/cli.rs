@@ -120,9 +120,7 @@ fn address(text: &str) -> Result<String, String> {
 }
 
 fn endpoint(text: &str) -> Result<String, String> {
-    let rest = text
-        .strip_prefix("http://")
-        .map(|rest| rest.trim_end_matches('/'));
+    let rest = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
     match rest.map(address) {
         Some(Ok(authority)) => Ok(authority),
         _ => Err("must be http://host:port".to_owned()),

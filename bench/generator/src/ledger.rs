@@ -42,14 +42,7 @@ const SEEN: u16 = 1 << 15;
 
 impl ReservationEntry {
     pub fn new(event: u16, qty: u8, seat: u32) -> Self {
-        Self {
-            order: [0; 16],
-            seat,
-            hold_expiry: 0,
-            event,
-            flags: 0,
-            qty,
-        }
+        Self { order: [0; 16], seat, hold_expiry: 0, event, flags: 0, qty }
     }
 
     fn has(&self, step: ReservationStep, bit: u16) -> bool {
@@ -76,8 +69,7 @@ impl ReservationEntry {
 
     /// The order id of the first successful commit.
     pub fn order(&self) -> Option<OrderId> {
-        self.is_ok(ReservationStep::Commit)
-            .then_some(OrderId(self.order))
+        self.is_ok(ReservationStep::Commit).then_some(OrderId(self.order))
     }
 
     /// Marks the record as found. False: it was found before.
@@ -304,20 +296,14 @@ impl WorkerLedger {
                 CallMethod::Hold | CallMethod::DirectCommit | CallMethod::Commit,
                 OutcomeKind::SoldOut | OutcomeKind::SeatTaken,
             ) if entry.is_ok(ReservationStep::Hold) || entry.is_ok(ReservationStep::Commit) => {
-                let text = format!(
-                    "{name}: has its units, but was refused as {}",
-                    outcome.name()
-                );
+                let text = format!("{name}: has its units, but was refused as {}", outcome.name());
                 Some(("repeat", text))
             }
             (CallMethod::Commit | CallMethod::DirectCommit, refused)
                 if entry.is_ok(ReservationStep::Commit)
                     && refused.class() == OutcomeClass::Refused =>
             {
-                let text = format!(
-                    "was confirmed, but a repeat was refused as {}",
-                    refused.name()
-                );
+                let text = format!("was confirmed, but a repeat was refused as {}", refused.name());
                 Some(("repeat", text))
             }
             (CallMethod::Release, OutcomeKind::Ok) if entry.is_ok(ReservationStep::Commit) => {
@@ -355,9 +341,7 @@ impl RunLedger {
 
     /// The entry with a number returned by [`WorkerLedger::number`].
     pub fn entry(&mut self, number: u32) -> Option<&mut ReservationEntry> {
-        let parts = u32::try_from(self.ledgers.len())
-            .ok()
-            .filter(|parts| *parts > 0)?;
+        let parts = u32::try_from(self.ledgers.len()).ok().filter(|parts| *parts > 0)?;
         let ledger = self.ledgers.get_mut((number % parts) as usize)?;
         ledger.entries.get_mut((number / parts) as usize)
     }
@@ -365,34 +349,23 @@ impl RunLedger {
     /// All entries, each with a function that builds its reservation id.
     pub fn entries(&self) -> impl Iterator<Item = (&ReservationEntry, impl Fn() -> String)> {
         self.ledgers.iter().flat_map(|ledger| {
-            ledger
-                .entries
-                .iter()
-                .enumerate()
-                .map(move |(place, entry)| {
-                    let place = u32::try_from(place).unwrap_or(u32::MAX);
-                    (entry, move || ledger.id(place))
-                })
+            ledger.entries.iter().enumerate().map(move |(place, entry)| {
+                let place = u32::try_from(place).unwrap_or(u32::MAX);
+                (entry, move || ledger.id(place))
+            })
         })
     }
 
     pub fn clear_seen(&mut self) {
         for ledger in &mut self.ledgers {
-            ledger
-                .entries
-                .iter_mut()
-                .for_each(ReservationEntry::clear_seen);
+            ledger.entries.iter_mut().for_each(ReservationEntry::clear_seen);
         }
     }
 
     /// Sales of one event over all workers.
     pub fn event(&self, event: usize) -> EventSales {
         let mut all = EventSales::default();
-        for sales in self
-            .ledgers
-            .iter()
-            .filter_map(|ledger| ledger.events.get(event))
-        {
+        for sales in self.ledgers.iter().filter_map(|ledger| ledger.events.get(event)) {
             all.taken += sales.taken;
             all.last_taken = all.last_taken.max(sales.last_taken);
             if sales.refused > 0 {
@@ -423,17 +396,11 @@ mod tests {
     use super::*;
 
     fn order(n: u8) -> CallAnswer {
-        CallAnswer {
-            order: Some(OrderId([n; 16])),
-            ..CallAnswer::of(OutcomeKind::Ok)
-        }
+        CallAnswer { order: Some(OrderId([n; 16])), ..CallAnswer::of(OutcomeKind::Ok) }
     }
 
     fn held(hold_expiry: u32) -> CallAnswer {
-        CallAnswer {
-            hold_expiry,
-            ..CallAnswer::of(OutcomeKind::Ok)
-        }
+        CallAnswer { hold_expiry, ..CallAnswer::of(OutcomeKind::Ok) }
     }
 
     /// Kinds of violations after these answers for one reservation.
@@ -459,12 +426,7 @@ mod tests {
             &[(Direct, no(Deadline)), (Direct, order(1))],
             &[(Direct, no(SoldOut)), (Direct, no(SoldOut))],
             &[(Direct, no(Shed)), (Direct, order(1))],
-            &[
-                (Hold, held(5)),
-                (Hold, held(5)),
-                (Commit, order(1)),
-                (Hold, no(Committed)),
-            ],
+            &[(Hold, held(5)), (Hold, held(5)), (Commit, order(1)), (Hold, no(Committed))],
             &[(Hold, held(5)), (Release, no(Ok)), (Hold, no(Released))],
             &[(Hold, held(5)), (Commit, no(HoldExpired))],
         ] {
@@ -499,24 +461,13 @@ mod tests {
     #[test]
     fn an_event_counts_each_reservation_once_and_the_smallest_refusal() {
         let mut ledger = WorkerLedger::new("r", 1, true, 0, 1);
-        let places: Vec<_> = [2, 5, 3]
-            .map(|qty| ledger.add_entry(ReservationEntry::new(0, qty, 0)))
-            .into();
+        let places: Vec<_> =
+            [2, 5, 3].map(|qty| ledger.add_entry(ReservationEntry::new(0, qty, 0))).into();
         ledger.record(places[0], CallMethod::Hold, &held(1), 10);
         ledger.record(places[0], CallMethod::Hold, &held(1), 11);
         ledger.record(places[0], CallMethod::Commit, &order(1), 12);
-        ledger.record(
-            places[1],
-            CallMethod::Hold,
-            &CallAnswer::of(OutcomeKind::SoldOut),
-            20,
-        );
-        ledger.record(
-            places[2],
-            CallMethod::Hold,
-            &CallAnswer::of(OutcomeKind::SoldOut),
-            30,
-        );
+        ledger.record(places[1], CallMethod::Hold, &CallAnswer::of(OutcomeKind::SoldOut), 20);
+        ledger.record(places[2], CallMethod::Hold, &CallAnswer::of(OutcomeKind::SoldOut), 30);
         let expected = EventSales {
             taken: 2,
             last_taken: 10,
@@ -529,9 +480,8 @@ mod tests {
 
     #[test]
     fn numbers_identify_entries_over_all_workers() {
-        let mut ledgers: Vec<_> = (0..3)
-            .map(|part| WorkerLedger::new("r", 1, true, part, 3))
-            .collect();
+        let mut ledgers: Vec<_> =
+            (0..3).map(|part| WorkerLedger::new("r", 1, true, part, 3)).collect();
         let mut numbers = Vec::new();
         for (part, ledger) in ledgers.iter_mut().enumerate() {
             for n in 0..4 {

@@ -15,13 +15,8 @@ pub enum CallMethod {
 }
 
 impl CallMethod {
-    pub const ALL: [Self; 5] = [
-        Self::Check,
-        Self::Hold,
-        Self::Commit,
-        Self::DirectCommit,
-        Self::Release,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Check, Self::Hold, Self::Commit, Self::DirectCommit, Self::Release];
 
     /// The name in scenario files and reports.
     pub fn name(self) -> &'static str {
@@ -147,11 +142,7 @@ pub struct CallAnswer {
 
 impl CallAnswer {
     pub fn of(outcome: OutcomeKind) -> Self {
-        Self {
-            outcome,
-            order: None,
-            hold_expiry: 0,
-        }
+        Self { outcome, order: None, hold_expiry: 0 }
     }
 }
 
@@ -204,9 +195,8 @@ mod tests {
         let text = "ord_97c42ccd0e7f05c61e74ba7eda007525";
         assert_eq!(OrderId::of(text).unwrap().to_string(), text);
         assert_eq!(OrderId::of(""), None);
-        let orders: std::collections::HashSet<_> = (0..10_000)
-            .map(|n| OrderId::of(&format!("order-{n}")).unwrap())
-            .collect();
+        let orders: std::collections::HashSet<_> =
+            (0..10_000).map(|n| OrderId::of(&format!("order-{n}")).unwrap()).collect();
         assert_eq!(orders.len(), 10_000);
     }
 }

@@ -37,11 +37,7 @@ pub struct CpuUse {
 
 impl ProcessGroup {
     pub(crate) fn new(name: &'static str, pids: Vec<u32>) -> Self {
-        Self {
-            name,
-            pids,
-            samples: Vec::new(),
-        }
+        Self { name, pids, samples: Vec::new() }
     }
 
     /// Samples all processes at `at` seconds since the start.
@@ -61,12 +57,7 @@ impl ProcessGroup {
             }
             _ => 0.0,
         };
-        self.samples.push(ProcessSample {
-            at,
-            cpu,
-            rss_bytes,
-            cores,
-        });
+        self.samples.push(ProcessSample { at, cpu, rss_bytes, cores });
         Ok(())
     }
 
@@ -77,9 +68,7 @@ impl ProcessGroup {
     /// CPU used between the samples nearest to two times.
     pub(crate) fn cpu_use(&self, from: f64, to: f64) -> Option<CpuUse> {
         let nearest = |at: f64| {
-            self.samples
-                .iter()
-                .min_by(|a, b| (a.at - at).abs().total_cmp(&(b.at - at).abs()))
+            self.samples.iter().min_by(|a, b| (a.at - at).abs().total_cmp(&(b.at - at).abs()))
         };
         let (from, to) = (nearest(from)?, nearest(to)?);
         let seconds = to.at - from.at;
@@ -87,20 +76,12 @@ impl ProcessGroup {
         Some(CpuUse {
             seconds,
             cpu_seconds,
-            cores: if seconds > 0.0 {
-                cpu_seconds / seconds
-            } else {
-                0.0
-            },
+            cores: if seconds > 0.0 { cpu_seconds / seconds } else { 0.0 },
         })
     }
 
     pub(crate) fn rss_max(&self) -> u64 {
-        self.samples
-            .iter()
-            .map(|sample| sample.rss_bytes)
-            .max()
-            .unwrap_or(0)
+        self.samples.iter().map(|sample| sample.rss_bytes).max().unwrap_or(0)
     }
 }
 
@@ -113,10 +94,7 @@ mod tests {
         let mut group = ProcessGroup::new("self", vec![std::process::id()]);
         group.sample(0.0).unwrap();
         let from = std::time::Instant::now();
-        while CpuTime::of(std::process::id())
-            .unwrap()
-            .since(CpuTime::default())
-            .total()
+        while CpuTime::of(std::process::id()).unwrap().since(CpuTime::default()).total()
             < group.samples[0].cpu + Duration::from_millis(50)
         {
             assert!(from.elapsed() < Duration::from_secs(30));
@@ -129,9 +107,7 @@ mod tests {
 
     #[test]
     fn error_names_the_missing_process() {
-        let error = ProcessGroup::new("server", vec![u32::MAX])
-            .sample(0.0)
-            .unwrap_err();
+        let error = ProcessGroup::new("server", vec![u32::MAX]).sample(0.0).unwrap_err();
         assert!(error.to_string().contains("4294967295"), "{error}");
     }
 }

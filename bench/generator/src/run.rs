@@ -66,10 +66,7 @@ pub enum RunError {
     #[error("reading the store back: {0}")]
     Store(#[from] ReadBackError),
     #[error("{what}: {why}")]
-    System {
-        what: &'static str,
-        why: std::io::Error,
-    },
+    System { what: &'static str, why: std::io::Error },
 }
 
 fn system(what: &'static str) -> impl Fn(std::io::Error) -> RunError {
@@ -99,10 +96,7 @@ pub fn run(scenario: Scenario, options: &RunOptions) -> Result<RunReport, RunErr
         stop: Arc::clone(&options.stop),
     });
     let mut groups = Vec::new();
-    for (name, pids) in [
-        ("server", &options.server_pids),
-        ("store", &options.store_pids),
-    ] {
+    for (name, pids) in [("server", &options.server_pids), ("store", &options.store_pids)] {
         if !pids.is_empty() {
             groups.push(ProcessGroup::new(name, pids.clone()));
         }
@@ -142,9 +136,7 @@ pub fn run(scenario: Scenario, options: &RunOptions) -> Result<RunReport, RunErr
 }
 
 fn run_id_from_clock() -> String {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("g{:x}", since.as_millis() & 0xff_ffff_ffff)
 }
 
@@ -164,9 +156,8 @@ fn run_workers(
     options: &RunOptions,
     groups: &mut [ProcessGroup],
 ) -> Result<Vec<WorkerResult>, RunError> {
-    let lives: Vec<_> = (0..plan.threads)
-        .map(|_| Arc::new(Mutex::new(LiveStats::default())))
-        .collect();
+    let lives: Vec<_> =
+        (0..plan.threads).map(|_| Arc::new(Mutex::new(LiveStats::default()))).collect();
     let (ready, is_ready) = mpsc::channel();
     let mut workers = Vec::new();
     let mut starts = Vec::new();
@@ -237,26 +228,19 @@ fn sample_until(
             .map_err(system("a measured process"))
     };
     let mut progress = ProgressLine::new(options.progress, end);
-    let mut marks: Vec<f64> = (0..=end as u32)
-        .map(f64::from)
-        .chain([warmup, end])
-        .collect();
+    let mut marks: Vec<f64> = (0..=end as u32).map(f64::from).chain([warmup, end]).collect();
     marks.sort_by(f64::total_cmp);
     marks.dedup();
     let mut marks = marks.into_iter().peekable();
     while !done() {
-        let now = Instant::now()
-            .saturating_duration_since(start)
-            .as_secs_f64();
+        let now = Instant::now().saturating_duration_since(start).as_secs_f64();
         if marks.peek().is_some_and(|mark| *mark <= now) {
             while marks.next_if(|mark| *mark <= now).is_some() {}
             sample(now)?;
             progress.show(now, lives);
         }
         // Short: `done` is polled.
-        let wait = marks
-            .peek()
-            .map_or(0.02, |mark| (mark - now).clamp(0.001, 0.02));
+        let wait = marks.peek().map_or(0.02, |mark| (mark - now).clamp(0.001, 0.02));
         std::thread::sleep(Duration::from_secs_f64(wait));
     }
     let now = start.elapsed().as_secs_f64();

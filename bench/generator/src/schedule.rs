@@ -26,11 +26,7 @@ impl RateSegment {
         let slope = (self.to - self.from) / self.seconds;
         // Solves from·t + slope·t²/2 = n in the form that stays exact for small slopes.
         let root = (self.from * self.from + 2.0 * slope * n).max(0.0).sqrt();
-        let t = if n <= 0.0 {
-            0.0
-        } else {
-            2.0 * n / (self.from + root)
-        };
+        let t = if n <= 0.0 { 0.0 } else { 2.0 * n / (self.from + root) };
         t.min(self.seconds)
     }
 }
@@ -62,10 +58,7 @@ impl RateCurve {
 
     /// The highest rate.
     pub fn peak(&self) -> f64 {
-        let ends = self
-            .segments
-            .iter()
-            .flat_map(|segment| [segment.from, segment.to]);
+        let ends = self.segments.iter().flat_map(|segment| [segment.from, segment.to]);
         ends.fold(0.0, f64::max)
     }
 
@@ -249,11 +242,7 @@ mod tests {
 
     #[test]
     fn arrivals_depend_on_the_seed_only() {
-        let curve = RateCurve::new(vec![RateSegment {
-            seconds: 1.0,
-            from: 1_000.0,
-            to: 1_000.0,
-        }]);
+        let curve = RateCurve::new(vec![RateSegment { seconds: 1.0, from: 1_000.0, to: 1_000.0 }]);
         let of =
             |seed| Arrivals::new(&curve, ArrivalSpacing::Poisson, seed, 0, 1).collect::<Vec<_>>();
         assert_eq!(of(1), of(1));
@@ -262,11 +251,8 @@ mod tests {
 
     #[test]
     fn poisson_gaps_are_exponential() {
-        let curve = RateCurve::new(vec![RateSegment {
-            seconds: 100.0,
-            from: 1_000.0,
-            to: 1_000.0,
-        }]);
+        let curve =
+            RateCurve::new(vec![RateSegment { seconds: 100.0, from: 1_000.0, to: 1_000.0 }]);
         let due: Vec<_> = Arrivals::new(&curve, ArrivalSpacing::Poisson, 3, 0, 1).collect();
         let gaps: Vec<_> = due.windows(2).map(|w| (w[1] - w[0]) as f64 / 1e6).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;

@@ -86,10 +86,7 @@ fn merge_histogram(into: &mut Option<Box<LatencyHistogram>>, from: Option<Box<La
 
 impl RunStats {
     pub(crate) fn new() -> Self {
-        Self {
-            cells: vec![None; CallMethod::ALL.len() * OutcomeKind::COUNT],
-            ..Self::default()
-        }
+        Self { cells: vec![None; CallMethod::ALL.len() * OutcomeKind::COUNT], ..Self::default() }
     }
 
     fn second(&mut self, due: u64) -> &mut SecondStats {
@@ -116,11 +113,7 @@ impl RunStats {
 
     /// Records how late a call was written.
     pub(crate) fn record_written(&mut self, late: Duration) {
-        record(
-            self.lateness
-                .get_or_insert_with(|| Box::new(new_latencies())),
-            late,
-        );
+        record(self.lateness.get_or_insert_with(|| Box::new(new_latencies())), late);
     }
 
     /// Records an answer. `due` and `now` are nanoseconds since the start.
@@ -135,10 +128,7 @@ impl RunStats {
         let latency = Duration::from_nanos(now.saturating_sub(due));
         if measured {
             let cell = &mut self.cells[cell(method, outcome)];
-            record(
-                cell.get_or_insert_with(|| Box::new(new_latencies())),
-                latency,
-            );
+            record(cell.get_or_insert_with(|| Box::new(new_latencies())), latency);
         }
         let second = self.second(due);
         let class = outcome.class();
@@ -151,10 +141,7 @@ impl RunStats {
             OutcomeClass::Error => &mut None,
         };
         if class != OutcomeClass::Error {
-            record(
-                histogram.get_or_insert_with(|| Box::new(new_histogram(2))),
-                latency,
-            );
+            record(histogram.get_or_insert_with(|| Box::new(new_histogram(2))), latency);
         }
         match class {
             OutcomeClass::Ok => second.ok += 1,
@@ -194,8 +181,7 @@ impl RunStats {
             merge_histogram(into, from);
         }
         if self.seconds.len() < other.seconds.len() {
-            self.seconds
-                .resize_with(other.seconds.len(), SecondStats::default);
+            self.seconds.resize_with(other.seconds.len(), SecondStats::default);
         }
         for (into, from) in self.seconds.iter_mut().zip(other.seconds) {
             into.due += from.due;
@@ -228,13 +214,7 @@ mod tests {
     #[test]
     fn a_latency_counts_from_when_the_call_was_due() {
         let mut stats = RunStats::new();
-        stats.record_answer(
-            CallMethod::Check,
-            OutcomeKind::Ok,
-            1_500_000_000,
-            1_700_000_000,
-            true,
-        );
+        stats.record_answer(CallMethod::Check, OutcomeKind::Ok, 1_500_000_000, 1_700_000_000, true);
         stats.record_answer(
             CallMethod::Check,
             OutcomeKind::Shed,
@@ -246,14 +226,7 @@ mod tests {
         let all = stats.latencies_over(CallMethod::Check, |_| true);
         assert_eq!(all.len(), 2, "the warm-up does not count");
         assert!((199_000..=201_000).contains(&all.max()));
-        assert_eq!(
-            (
-                stats.seconds[0].ok,
-                stats.seconds[1].ok,
-                stats.seconds[1].shed
-            ),
-            (1, 1, 1)
-        );
+        assert_eq!((stats.seconds[0].ok, stats.seconds[1].ok, stats.seconds[1].shed), (1, 1, 1));
         assert_eq!(stats.seconds[1].checks.as_ref().unwrap().len(), 1);
     }
 
@@ -276,11 +249,6 @@ mod tests {
         }
         assert_eq!((all.sent, all.not_sent), (27, 3));
         assert_eq!(all.latencies_over(CallMethod::Hold, |_| true).len(), 30);
-        assert!(
-            all.seconds
-                .iter()
-                .take(3)
-                .all(|second| second.due == 10 && second.ok == 10)
-        );
+        assert!(all.seconds.iter().take(3).all(|second| second.due == 10 && second.ok == 10));
     }
 }

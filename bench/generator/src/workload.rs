@@ -104,14 +104,7 @@ impl Workload {
             CallMethod::Check => 0,
             _ => ledger.add_entry(ReservationEntry::new(event, qty, seat.unwrap_or(0))),
         };
-        PlannedCall {
-            method,
-            place,
-            event,
-            qty,
-            seat,
-            repeat: false,
-        }
+        PlannedCall { method, place, event, qty, seat, repeat: false }
     }
 
     fn call_for_hold(&self, ledger: &WorkerLedger, method: CallMethod, place: u32) -> PlannedCall {
@@ -156,8 +149,7 @@ impl Workload {
         match now {
             true => RepeatDecision::Now,
             false => RepeatDecision::After(
-                self.rng
-                    .random_range(limits::REPEAT_AFTER_MIN..=limits::REPEAT_AFTER_MAX),
+                self.rng.random_range(limits::REPEAT_AFTER_MIN..=limits::REPEAT_AFTER_MAX),
             ),
         }
     }
@@ -212,11 +204,7 @@ struct SeatPicker {
 
 impl SeatPicker {
     fn new(seats: u32) -> Self {
-        Self {
-            seats,
-            taken: vec![0; (seats as usize).div_ceil(64)],
-            front: 0,
-        }
+        Self { seats, taken: vec![0; (seats as usize).div_ceil(64)], front: 0 }
     }
 
     fn is_taken(&self, seat: u32) -> bool {
@@ -289,33 +277,20 @@ mod tests {
             counts[call.method as usize] += 1;
             quantities[usize::from(call.qty)] += 1;
             repeats += u32::from(workload.repeat(&call) != RepeatDecision::Never);
-            let ok = CallAnswer {
-                order: Some(OrderId([1; 16])),
-                ..CallAnswer::of(OutcomeKind::Ok)
-            };
+            let ok =
+                CallAnswer { order: Some(OrderId([1; 16])), ..CallAnswer::of(OutcomeKind::Ok) };
             workload.on_answer(&call, &ok, &ledger, 1);
             ledger.record(call.place, call.method, &ok, 1);
         }
-        for (method, share) in CallMethod::ALL
-            .into_iter()
-            .zip([50.0, 25.0, 15.0, 5.0, 5.0])
-        {
+        for (method, share) in CallMethod::ALL.into_iter().zip([50.0, 25.0, 15.0, 5.0, 5.0]) {
             let got = f64::from(counts[method as usize]) / f64::from(n) * 100.0;
             assert!((got - share).abs() < 0.6, "{method:?}: {got}");
         }
-        assert!(
-            (f64::from(repeats) / f64::from(n) - 0.1).abs() < 0.006,
-            "{repeats}"
-        );
+        assert!((f64::from(repeats) / f64::from(n) - 0.1).abs() < 0.006, "{repeats}");
         assert_eq!(quantities[0], 0);
         assert!(quantities[1..].iter().all(|count| *count > n / 4));
         assert!(workload.substituted < 50, "{}", workload.substituted);
-        assert_eq!(
-            ledger.violations.total(),
-            0,
-            "no hold was used twice: {:?}",
-            ledger.violations
-        );
+        assert_eq!(ledger.violations.total(), 0, "no hold was used twice: {:?}", ledger.violations);
     }
 
     #[test]
@@ -345,9 +320,8 @@ mod tests {
         );
         let mut workload = Workload::new(&scenario, 0);
         let mut ledger = WorkerLedger::new("r", 1, true, 0, 1);
-        let first: Vec<_> = (0..1_000)
-            .map(|_| workload.next(&mut ledger, 0).seat.unwrap())
-            .collect();
+        let first: Vec<_> =
+            (0..1_000).map(|_| workload.next(&mut ledger, 0).seat.unwrap()).collect();
         let mean = first.iter().sum::<u32>() as f64 / 1_000.0;
         assert!((15.0..25.0).contains(&mean), "{mean}");
         let mut taken = std::collections::HashSet::new();

@@ -63,12 +63,7 @@ fn a_valid_run_exits_with_0_and_writes_its_files() {
     );
     let text = output_text(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
-    for part in [
-        "direct_commit",
-        "p99.9",
-        "us CPU per call",
-        "no answer contradicts another",
-    ] {
+    for part in ["direct_commit", "p99.9", "us CPU per call", "no answer contradicts another"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let text = std::fs::read_to_string(folder.path().join("o.json")).unwrap();
@@ -82,57 +77,34 @@ fn a_valid_run_exits_with_0_and_writes_its_files() {
 
 #[test]
 fn a_broken_promise_exits_with_1_and_is_named() {
-    let faults = ServerFaults {
-        other_order: Some(2),
-        ..ServerFaults::default()
-    };
+    let faults = ServerFaults { other_order: Some(2), ..ServerFaults::default() };
     let server = FaultyServer::start(faults, &[("evt_0", 1_000_000)]);
     let folder = tempfile::tempdir().unwrap();
     let target = server.address.to_string();
     let output = generator(
         &folder,
         SCENARIO,
-        &[
-            "--target",
-            &target,
-            "--events-from-existing",
-            "--run",
-            "mine",
-            "--lateness-max",
-            "1000",
-        ],
+        &["--target", &target, "--events-from-existing", "--run", "mine", "--lateness-max", "1000"],
     );
     let text = output_text(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(
-        text.contains("PROMISES BROKEN") && text.contains("repeat: mine-"),
-        "{text}"
-    );
+    assert!(text.contains("PROMISES BROKEN") && text.contains("repeat: mine-"), "{text}");
 }
 
 #[test]
 fn an_invalid_run_exits_with_3_and_a_reason() {
     let server = FaultyServer::start(
-        ServerFaults {
-            silent: true,
-            ..ServerFaults::default()
-        },
+        ServerFaults { silent: true, ..ServerFaults::default() },
         &[("evt_0", 1)],
     );
     let folder = tempfile::tempdir().unwrap();
     let target = server.address.to_string();
     let scenario = format!("in_flight = 5\ndeadline_ms = 200{SCENARIO}");
-    let output = generator(
-        &folder,
-        &scenario,
-        &["--target", &target, "--events-from-existing", "--quiet"],
-    );
+    let output =
+        generator(&folder, &scenario, &["--target", &target, "--events-from-existing", "--quiet"]);
     let text = output_text(&output);
     assert_eq!(output.status.code(), Some(3), "{text}");
-    assert!(
-        text.contains("INVALID") && text.contains("were not sent"),
-        "{text}"
-    );
+    assert!(text.contains("INVALID") && text.contains("were not sent"), "{text}");
 }
 
 #[test]
@@ -140,26 +112,10 @@ fn a_usage_error_exits_with_64_and_names_the_error() {
     let folder = tempfile::tempdir().unwrap();
     let existing = ["--target", "127.0.0.1:1", "--events-from-existing"];
     for (scenario, more, named) in [
-        (
-            SCENARIO.replace("rate = 300", "rat = 300"),
-            &existing[..],
-            "rat",
-        ),
-        (
-            SCENARIO.replace("rate = 300", "rate = 0"),
-            &existing[..],
-            "rate is 0",
-        ),
-        (
-            SCENARIO.to_owned(),
-            &existing[..2],
-            "--events-from-existing",
-        ),
-        (
-            SCENARIO.to_owned(),
-            &["--target", "nowhere", "--events-from-existing"],
-            "host:port",
-        ),
+        (SCENARIO.replace("rate = 300", "rat = 300"), &existing[..], "rat"),
+        (SCENARIO.replace("rate = 300", "rate = 0"), &existing[..], "rate is 0"),
+        (SCENARIO.to_owned(), &existing[..2], "--events-from-existing"),
+        (SCENARIO.to_owned(), &["--target", "nowhere", "--events-from-existing"], "host:port"),
         (
             SCENARIO.to_owned(),
             &["--target", "h:1", "--admin", "h:2", "--store", "h:3"],

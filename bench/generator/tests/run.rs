@@ -13,11 +13,7 @@ use inventory_generator::report::{MethodReport, RunReport, plot, table};
 use inventory_generator::run::run;
 
 fn method(report: &RunReport, method: CallMethod) -> &MethodReport {
-    report
-        .methods
-        .iter()
-        .find(|of| of.method == method)
-        .unwrap()
+    report.methods.iter().find(|of| of.method == method).unwrap()
 }
 
 const DIRECT: &str = r#"
@@ -36,28 +32,16 @@ fn every_planned_call_is_sent_and_counted_once() {
     let commits = method(&report, CallMethod::DirectCommit);
     assert_eq!(commits.ok, commits.calls);
     assert_eq!(commits.calls, report.generator.sent);
-    assert_eq!(
-        server.count("CONFIRMED") as u64,
-        commits.calls,
-        "the server received each of them"
-    );
+    assert_eq!(server.count("CONFIRMED") as u64, commits.calls, "the server received each of them");
     assert_eq!(report.events[0].taken, commits.calls);
     assert!((300..500).contains(&commits.calls), "{}", commits.calls);
-    assert!(
-        report.promises.kept && report.valid,
-        "{:?}",
-        report.invalid_because
-    );
+    assert!(report.promises.kept && report.valid, "{:?}", report.invalid_because);
 }
 
 #[test]
 fn a_mix_with_repeats_is_consistent_on_several_workers() {
     let text = include_str!("../../scenarios/smoke.toml");
-    let stock = [
-        ("evt_smoke_0", 10_000),
-        ("evt_smoke_1", 10_000),
-        ("evt_smoke_2", 10_000),
-    ];
+    let stock = [("evt_smoke_0", 10_000), ("evt_smoke_1", 10_000), ("evt_smoke_2", 10_000)];
     let server = FaultyServer::start(ServerFaults::default(), &stock);
     let mut options = options(&server);
     options.threads = 2;
@@ -67,32 +51,19 @@ fn a_mix_with_repeats_is_consistent_on_several_workers() {
         let of = method(&report, of);
         assert!(of.ok > 0 && of.errors == 0, "{of:?}");
     }
-    assert!(
-        report.generator.repeats > 10,
-        "{}",
-        report.generator.repeats
-    );
+    assert!(report.generator.repeats > 10, "{}", report.generator.repeats);
     // The stock taken at the server matches the answers.
-    let held: u64 = stock
-        .iter()
-        .map(|(event, n)| n - server.remaining(event))
-        .sum();
+    let held: u64 = stock.iter().map(|(event, n)| n - server.remaining(event)).sum();
     let taken: u64 = report.events.iter().map(|event| event.taken).sum();
     let released = server.count("RELEASED") as u64;
-    assert!(
-        held <= taken && taken <= held + released * 4,
-        "{held} {taken} {released}"
-    );
+    assert!(held <= taken && taken <= held + released * 4, "{held} {taken} {released}");
 }
 
 #[test]
 fn a_stall_counts_for_all_calls_due_during_it() {
     let stall = (Duration::from_millis(400), Duration::from_millis(600));
     let server = FaultyServer::start(
-        ServerFaults {
-            stall: Some(stall),
-            ..ServerFaults::default()
-        },
+        ServerFaults { stall: Some(stall), ..ServerFaults::default() },
         &[("evt_0", 1_000_000)],
     );
     let report = run(scenario(DIRECT), &options(&server)).unwrap();
@@ -102,20 +73,13 @@ fn a_stall_counts_for_all_calls_due_during_it() {
     assert!(latency.max >= 180.0, "{latency:?}");
     assert!(latency.p95 >= 120.0, "{latency:?}");
     assert!(latency.p90 >= 60.0, "{latency:?}");
-    assert_eq!(
-        report.generator.not_sent, 0,
-        "the stall did not delay the calls"
-    );
+    assert_eq!(report.generator.not_sent, 0, "the stall did not delay the calls");
 }
 
 #[test]
 fn calls_without_a_free_stream_count_from_when_they_were_due() {
     let stall = (Duration::from_millis(400), Duration::from_millis(600));
-    let faults = ServerFaults {
-        stall: Some(stall),
-        streams: Some(10),
-        ..ServerFaults::default()
-    };
+    let faults = ServerFaults { stall: Some(stall), streams: Some(10), ..ServerFaults::default() };
     let server = FaultyServer::start(faults, &[("evt_0", 1_000_000)]);
     let mut options = options(&server);
     options.lateness_max = Duration::from_millis(50);
@@ -124,40 +88,23 @@ fn calls_without_a_free_stream_count_from_when_they_were_due() {
     assert_eq!(report.generator.in_flight_most, 20);
     let latency = &method(&report, CallMethod::DirectCommit).answered;
     assert!(latency.p95 >= 100.0 && latency.p90 >= 60.0, "{latency:?}");
-    assert!(
-        report.generator.lateness.p95 >= 80.0,
-        "{:?}",
-        report.generator
-    );
-    assert!(
-        !report.valid,
-        "without free streams the client was the limit"
-    );
+    assert!(report.generator.lateness.p95 >= 80.0, "{:?}", report.generator);
+    assert!(!report.valid, "without free streams the client was the limit");
 }
 
 #[test]
 fn calls_beyond_the_in_flight_limit_are_not_sent_and_invalidate_the_run() {
     let server = FaultyServer::start(
-        ServerFaults {
-            silent: true,
-            ..ServerFaults::default()
-        },
+        ServerFaults { silent: true, ..ServerFaults::default() },
         &[("evt_0", 1_000_000)],
     );
     let text = format!("in_flight = 50\ndeadline_ms = 300\n{DIRECT}");
     let report = run(scenario(&text), &options(&server)).unwrap();
-    assert!(
-        report.generator.not_sent > 100,
-        "{}",
-        report.generator.not_sent
-    );
+    assert!(report.generator.not_sent > 100, "{}", report.generator.not_sent);
     assert_eq!(report.generator.in_flight_most, 50);
     assert!(!report.valid);
     let why = report.invalid_because.join("\n");
-    assert!(
-        why.contains("were not sent") && why.contains("50 were in flight"),
-        "{why}"
-    );
+    assert!(why.contains("were not sent") && why.contains("50 were in flight"), "{why}");
     let commits = method(&report, CallMethod::DirectCommit);
     assert_eq!(commits.errors, commits.calls);
     assert_eq!(commits.outcomes["deadline"], commits.calls);
@@ -179,9 +126,8 @@ fn a_late_generator_invalidates_the_run() {
 #[test]
 fn a_rate_beyond_the_capacity_of_the_generator_invalidates_the_run() {
     let server = FaultyServer::start(ServerFaults::default(), &[("evt_0", 1_000_000_000)]);
-    let text = DIRECT
-        .replace("rate = 400", "rate = 500000")
-        .replace("duration = 1", "duration = 0.2");
+    let text =
+        DIRECT.replace("rate = 400", "rate = 500000").replace("duration = 1", "duration = 0.2");
     let mut options = options(&server);
     options.lateness_max = Duration::from_millis(5);
     let report = run(scenario(&text), &options).unwrap();
@@ -192,54 +138,33 @@ fn a_rate_beyond_the_capacity_of_the_generator_invalidates_the_run() {
 #[test]
 fn a_repeat_with_another_order_is_a_violation() {
     let server = FaultyServer::start(
-        ServerFaults {
-            other_order: Some(3),
-            ..ServerFaults::default()
-        },
+        ServerFaults { other_order: Some(3), ..ServerFaults::default() },
         &[("evt_0", 1_000_000)],
     );
     let text = format!("duplicates = {{ percent = 20 }}\n{DIRECT}");
     let report = run(scenario(&text), &options(&server)).unwrap();
     assert!(!report.promises.kept);
-    assert!(
-        report.promises.by_kind["repeat"] > 3,
-        "{:?}",
-        report.promises
-    );
-    assert!(
-        report.promises.quoted[0].contains("t-"),
-        "the reservation is named"
-    );
+    assert!(report.promises.by_kind["repeat"] > 3, "{:?}", report.promises);
+    assert!(report.promises.quoted[0].contains("t-"), "the reservation is named");
 }
 
 #[test]
 fn shed_and_refused_calls_are_counted_separately() {
     let server = FaultyServer::start(
-        ServerFaults {
-            sheds: Some(4),
-            ..ServerFaults::default()
-        },
+        ServerFaults { sheds: Some(4), ..ServerFaults::default() },
         &[("evt_0", 100)],
     );
-    let report = run(
-        scenario(&DIRECT.replace("stock = 1000000", "stock = 100")),
-        &options(&server),
-    )
-    .unwrap();
+    let report =
+        run(scenario(&DIRECT.replace("stock = 1000000", "stock = 100")), &options(&server))
+            .unwrap();
     let commits = method(&report, CallMethod::DirectCommit);
     assert_eq!(commits.ok, 100);
-    assert!(
-        commits.shed >= commits.calls / 5 && commits.refused > 0,
-        "{commits:?}"
-    );
+    assert!(commits.shed >= commits.calls / 5 && commits.refused > 0, "{commits:?}");
     assert_eq!(commits.shed_only.count, commits.shed);
     assert_eq!(commits.answered.count, commits.ok + commits.refused);
     let event = &report.events[0];
     assert_eq!((event.taken, event.refused), (100, commits.refused));
-    assert!(
-        event.sold_out_s.unwrap() <= event.first_refused_s.unwrap() + 0.05,
-        "{event:?}"
-    );
+    assert!(event.sold_out_s.unwrap() <= event.first_refused_s.unwrap() + 0.05, "{event:?}");
     assert!(table::render(&report).contains("shed answers"));
 }
 
@@ -253,14 +178,8 @@ fn seconds_and_phases_follow_the_curve() {
     let report = run(scenario(&text), &options(&server)).unwrap();
     let due: Vec<_> = report.seconds.iter().map(|second| second.due).collect();
     assert_eq!(due.len(), 3);
-    assert!(
-        (450..750).contains(&due[0]),
-        "half a second of ramp to 800: {due:?}"
-    );
-    assert!(
-        (650..950).contains(&due[1]) && (130..270).contains(&due[2]),
-        "{due:?}"
-    );
+    assert!((450..750).contains(&due[0]), "half a second of ramp to 800: {due:?}");
+    assert!((650..950).contains(&due[1]) && (130..270).contains(&due[2]), "{due:?}");
     assert_eq!(report.phases.len(), 2);
     let calls = method(&report, CallMethod::DirectCommit).calls;
     assert_eq!(calls, due[1] + due[2], "the warm-up is not measured");
@@ -280,11 +199,7 @@ fn a_closed_loop_keeps_its_users_busy_and_ends_after_its_calls() {
     assert_eq!((commits.calls, commits.ok), (500, 500));
     assert_eq!(server.count("CONFIRMED"), 500);
     assert_eq!(report.generator.in_flight_most, 7);
-    assert!(
-        report.promises.kept && report.valid,
-        "{:?}",
-        report.invalid_because
-    );
+    assert!(report.promises.kept && report.valid, "{:?}", report.invalid_because);
     assert!(table::render(&report).contains("closed loop of 7 users"));
 }
 
@@ -304,9 +219,6 @@ fn a_stopped_run_ends_early_and_is_reported() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         let report = running.join().unwrap();
         let commits = method(&report, CallMethod::DirectCommit);
-        assert!(
-            commits.calls >= 50 && commits.ok == commits.calls,
-            "{commits:?}"
-        );
+        assert!(commits.calls >= 50 && commits.ok == commits.calls, "{commits:?}");
     });
 }

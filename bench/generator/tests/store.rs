@@ -22,9 +22,7 @@ impl StoreFixture {
             is_unlimited: true,
             ..ModelSettings::default()
         });
-        let fixture = Self {
-            server: server.unwrap(),
-        };
+        let fixture = Self { server: server.unwrap() };
         for (table, keys) in [
             ("inventory", vec!["event_id"]),
             ("idempotency", vec!["reservation_id"]),
@@ -75,10 +73,7 @@ fn options(authority: &str, tables: TableNames) -> StoreOptions {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 fn order(n: u32) -> String {
@@ -117,10 +112,8 @@ fn sale(store: &StoreFixture) -> WorkerLedger {
     let mut ledger = WorkerLedger::new("r", 1, false, 0, 1);
     for n in 0..SOLD {
         let place = ledger.add_entry(ReservationEntry::new(0, 1, 0));
-        let answer = CallAnswer {
-            order: OrderId::of(&order(n)),
-            ..CallAnswer::of(OutcomeKind::Ok)
-        };
+        let answer =
+            CallAnswer { order: OrderId::of(&order(n)), ..CallAnswer::of(OutcomeKind::Ok) };
         ledger.record(place, CallMethod::DirectCommit, &answer, 1);
     }
     ledger
@@ -139,16 +132,10 @@ fn every_page_of_every_segment_is_read() {
     );
     let read = store.read(ledger);
     assert_eq!(read.violations.total(), 0, "{:?}", read.violations);
-    assert_eq!(
-        (read.counts.confirmed, read.counts.foreign),
-        (SOLD.into(), 0)
-    );
+    assert_eq!((read.counts.confirmed, read.counts.foreign), (SOLD.into(), 0));
     assert!(read.still);
     let event = read.events[0];
-    assert_eq!(
-        (event.total, event.remaining, event.live),
-        (1_000, 400, 600)
-    );
+    assert_eq!((event.total, event.remaining, event.live), (1_000, 400, 600));
 }
 
 #[test]
@@ -160,24 +147,13 @@ fn a_changed_item_is_found_and_named() {
     store.put("idempotency", changed);
     let read = store.read(ledger);
     let kinds: Vec<_> = read.violations.counts.keys().copied().collect();
-    assert_eq!(
-        kinds,
-        ["order"],
-        "not the answered order, and not unique: {:?}",
-        read.violations
-    );
+    assert_eq!(kinds, ["order"], "not the answered order, and not unique: {:?}", read.violations);
     assert!(
-        read.violations
-            .quoted
-            .iter()
-            .any(|text| text.contains("r-11 ")),
+        read.violations.quoted.iter().any(|text| text.contains("r-11 ")),
         "{:?}",
         read.violations
     );
-    assert!(
-        read.rounds > 1,
-        "violations are reported after a second read"
-    );
+    assert!(read.rounds > 1, "violations are reported after a second read");
 }
 
 #[test]
@@ -194,19 +170,11 @@ fn a_lost_record_and_a_wrong_stripe_are_found() {
     let kinds: Vec<_> = read.violations.counts.keys().copied().collect();
     assert_eq!(kinds, ["balance", "durable"], "{:?}", read.violations);
     assert!(
-        read.violations
-            .quoted
-            .iter()
-            .any(|text| text.contains("r-ff")),
+        read.violations.quoted.iter().any(|text| text.contains("r-ff")),
         "{:?}",
         read.violations
     );
-    assert!(
-        read.violations
-            .quoted
-            .iter()
-            .any(|text| text.contains("stripe 1 of evt"))
-    );
+    assert!(read.violations.quoted.iter().any(|text| text.contains("stripe 1 of evt")));
 }
 
 #[test]
@@ -251,10 +219,7 @@ fn a_seat_in_two_reservations_is_found() {
 
 #[test]
 fn a_missing_store_is_named() {
-    let tables = TableNames {
-        inventory: "nowhere".to_owned(),
-        ..TableNames::default()
-    };
+    let tables = TableNames { inventory: "nowhere".to_owned(), ..TableNames::default() };
     let mut ledger = RunLedger::new(vec![WorkerLedger::new("r", 1, true, 0, 1)]);
     // The delays of the retries pass at once.
     let paused = tokio::runtime::Builder::new_current_thread()

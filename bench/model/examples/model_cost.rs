@@ -61,11 +61,7 @@ const PAD: &str = "0123456789012345678901234567890123456789012345678901234567890
                    01234567890123456789012345678901234567890123456789";
 
 fn settings() -> ModelSettings {
-    ModelSettings {
-        profile: LatencyProfile::None,
-        is_unlimited: true,
-        ..ModelSettings::default()
-    }
+    ModelSettings { profile: LatencyProfile::None, is_unlimited: true, ..ModelSettings::default() }
 }
 
 /// CPU time of this thread.
@@ -109,22 +105,11 @@ fn alone(records: u64) -> Result<()> {
         spent += call("TransactWriteItems", &transaction(nth))?;
     }
     let grown = resident()?.saturating_sub(before);
-    println!(
-        "bytes of a request        {:>8} per action",
-        transaction(0).len() as u64 / ACTIONS
-    );
-    println!(
-        "CPU time, in process      {:>8.2} us per action",
-        per_action(spent, transactions)
-    );
+    println!("bytes of a request        {:>8} per action", transaction(0).len() as u64 / ACTIONS);
+    println!("CPU time, in process      {:>8.2} us per action", per_action(spent, transactions));
     let report = model.report(0);
-    let bytes = report["tables"]["idempotency"]["bytes"]
-        .as_u64()
-        .unwrap_or(0);
-    let items = report["tables"]["idempotency"]["items"]
-        .as_u64()
-        .unwrap_or(1)
-        .max(1);
+    let bytes = report["tables"]["idempotency"]["bytes"].as_u64().unwrap_or(0);
+    let items = report["tables"]["idempotency"]["items"].as_u64().unwrap_or(1).max(1);
     println!("a record as billed        {:>8} bytes", bytes / items);
     println!(
         "memory                    {:>8} bytes per record ({items} records, {} MB)",
@@ -135,10 +120,8 @@ fn alone(records: u64) -> Result<()> {
 }
 
 fn over_http() -> Result<()> {
-    let server = ModelServer::start(ModelSettings {
-        profile: LatencyProfile::InRegion,
-        ..settings()
-    })?;
+    let server =
+        ModelServer::start(ModelSettings { profile: LatencyProfile::InRegion, ..settings() })?;
     let address = server.address();
     for table in TABLES {
         call(&mut connect(address)?, "CreateTable", table)?;
@@ -192,9 +175,7 @@ fn call(socket: &mut BufReader<TcpStream>, operation: &str, body: &str) -> Resul
         "POST / HTTP/1.1\r\nhost: x\r\nx-amz-target: DynamoDB_20120810.{operation}\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
-    socket
-        .get_mut()
-        .write_all(&[head.as_bytes(), body.as_bytes()].concat())?;
+    socket.get_mut().write_all(&[head.as_bytes(), body.as_bytes()].concat())?;
     let mut line = String::new();
     socket.read_line(&mut line)?;
     let is_good = line.contains(" 200 ");
@@ -221,9 +202,7 @@ fn call(socket: &mut BufReader<TcpStream>, operation: &str, body: &str) -> Resul
 fn main() -> Result<()> {
     let records = match std::env::args().nth(1) {
         None => 200_000,
-        Some(text) => text
-            .parse()
-            .map_err(|why| format!("RECORDS is {text:?}: {why}"))?,
+        Some(text) => text.parse().map_err(|why| format!("RECORDS is {text:?}: {why}"))?,
     };
     alone(records)?;
     over_http()

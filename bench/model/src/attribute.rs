@@ -56,20 +56,14 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         if self.depth > limits::NESTING_MAX {
-            return Err(A::Error::custom(
-                "Nesting Levels have exceeded supported limits",
-            ));
+            return Err(A::Error::custom("Nesting Levels have exceeded supported limits"));
         }
         let Some(kind) = map.next_key()? else {
             return Err(A::Error::custom(
                 "Supplied AttributeValue is empty, must contain exactly one of the supported datatypes",
             ));
         };
-        map.next_value_seed(ContentSeed {
-            kind,
-            out: self.out,
-            depth: self.depth,
-        })?;
+        map.next_value_seed(ContentSeed { kind, out: self.out, depth: self.depth })?;
         match map.next_key::<IgnoredAny>()? {
             None => Ok(()),
             Some(_) => Err(A::Error::custom(
@@ -97,11 +91,7 @@ impl<'de> Visitor<'de> for ContentSeed<'_> {
     type Value = ();
 
     fn expecting(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            text,
-            "the content of an AttributeValue {}",
-            self.kind.name()
-        )
+        write!(text, "the content of an AttributeValue {}", self.kind.name())
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
@@ -130,10 +120,8 @@ impl<'de> Visitor<'de> for ContentSeed<'_> {
         let Some(element) = self.kind.element() else {
             let mut content = Vec::new();
             loop {
-                let next = sequence.next_element_seed(ValueSeed {
-                    out: &mut content,
-                    depth: self.depth + 1,
-                })?;
+                let next = sequence
+                    .next_element_seed(ValueSeed { out: &mut content, depth: self.depth + 1 })?;
                 if next.is_none() {
                     put_value(self.kind, &content, self.out);
                     return Ok(());
@@ -224,10 +212,7 @@ impl<'de> Deserialize<'de> for PackedItem {
 impl<'de> Deserialize<'de> for PackedValue {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let mut bytes = Vec::new();
-        let seed = ValueSeed {
-            out: &mut bytes,
-            depth: 0,
-        };
+        let seed = ValueSeed { out: &mut bytes, depth: 0 };
         seed.deserialize(input)?;
         Ok(Self::new(bytes))
     }

@@ -53,10 +53,7 @@ struct TokenBucket {
 
 impl TokenBucket {
     fn full(rate: f64, now: ModelTime) -> Self {
-        Self {
-            level: rate * limits::BURST_SECONDS,
-            at: now,
-        }
+        Self { level: rate * limits::BURST_SECONDS, at: now }
     }
 
     fn fill(&mut self, rate: f64, now: ModelTime) {
@@ -97,10 +94,7 @@ struct MeteredBucket {
 
 impl MeteredBucket {
     fn new(rate: f64, now: ModelTime) -> Self {
-        Self {
-            bucket: TokenBucket::full(rate, now),
-            consumed: UnitMeter::default(),
-        }
+        Self { bucket: TokenBucket::full(rate, now), consumed: UnitMeter::default() }
     }
 }
 
@@ -126,10 +120,8 @@ impl PartitionMeters {
     }
 }
 
-const PARTITION: CapacityUnits = CapacityUnits {
-    wcu: limits::PARTITION_WCU,
-    rcu: limits::PARTITION_RCU,
-};
+const PARTITION: CapacityUnits =
+    CapacityUnits { wcu: limits::PARTITION_WCU, rcu: limits::PARTITION_RCU };
 
 /// Billing mode of a table or index.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -169,10 +161,9 @@ impl Capacity {
     /// Unless `enforced`, consumption is counted and never throttled.
     pub(crate) fn new(billing: Billing, enforced: bool, now: ModelTime) -> Self {
         let units = match billing {
-            Billing::OnDemand { warm, quota } => CapacityUnits {
-                wcu: warm.wcu.min(quota.max(1)),
-                rcu: warm.rcu.min(quota.max(1)),
-            },
+            Billing::OnDemand { warm, quota } => {
+                CapacityUnits { wcu: warm.wcu.min(quota.max(1)), rcu: warm.rcu.min(quota.max(1)) }
+            }
             Billing::Provisioned(units) => units,
         };
         Self {
@@ -259,10 +250,8 @@ impl Capacity {
             let wanted = (meter.peak * 2.0).min(f64::from(quota));
             now.max(wanted as u32)
         };
-        self.units = CapacityUnits {
-            wcu: twice(write, self.units.wcu),
-            rcu: twice(read, self.units.rcu),
-        };
+        self.units =
+            CapacityUnits { wcu: twice(write, self.units.wcu), rcu: twice(read, self.units.rcu) };
         while self.partitions.len() < partitions_for(self.units) {
             self.split();
         }
@@ -282,11 +271,7 @@ impl Capacity {
     }
 
     pub(crate) fn table_use(&self) -> PartitionUse {
-        PartitionUse {
-            number: 0,
-            write: self.all.write.consumed,
-            read: self.all.read.consumed,
-        }
+        PartitionUse { number: 0, write: self.all.write.consumed, read: self.all.read.consumed }
     }
 
     /// Partitions with the highest peak relative to their limits.

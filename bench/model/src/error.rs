@@ -74,11 +74,7 @@ pub(crate) struct Error {
 
 impl Error {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            details: Map::new(),
-        }
+        Self { code, message: message.into(), details: Map::new() }
     }
 
     pub(crate) fn validation(message: impl Into<String>) -> Self {

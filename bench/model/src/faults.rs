@@ -45,12 +45,7 @@ pub struct FaultRule {
 impl FaultKind {
     /// A fault of all operations.
     pub fn with_probability(self, probability: f64) -> FaultRule {
-        FaultRule {
-            kind: self,
-            probability,
-            operation: None,
-            delay_ms: 0,
-        }
+        FaultRule { kind: self, probability, operation: None, delay_ms: 0 }
     }
 }
 
@@ -73,10 +68,7 @@ impl FaultRule {
     /// The invalid member and what is valid.
     pub fn check(&self) -> Result<(), String> {
         if !(0.0..=1.0).contains(&self.probability) {
-            return Err(format!(
-                "probability is {}; must be 0 to 1",
-                self.probability
-            ));
+            return Err(format!("probability is {}; must be 0 to 1", self.probability));
         }
         if let Some(name) = &self.operation
             && !name.parse().is_ok_and(ApiOperation::is_on_items)
@@ -110,22 +102,14 @@ impl std::str::FromStr for FaultRule {
         let kind = serde_json::Value::String(kind.to_owned());
         let kind = serde_json::from_value(kind).map_err(|why| format!("KIND: {why}"))?;
         let probability = next().ok_or("must be KIND:PROBABILITY")?;
-        let probability = probability
-            .parse()
-            .map_err(|why| format!("PROBABILITY: {why}"))?;
+        let probability = probability.parse().map_err(|why| format!("PROBABILITY: {why}"))?;
         let operation = next().map(str::to_owned);
-        let delay_ms = next().map_or(Ok(0), |ms| {
-            ms.parse().map_err(|why| format!("DELAY_MS: {why}"))
-        })?;
+        let delay_ms =
+            next().map_or(Ok(0), |ms| ms.parse().map_err(|why| format!("DELAY_MS: {why}")))?;
         if parts.next().is_some() {
             return Err("must be KIND:PROBABILITY[:OPERATION[:DELAY_MS]]".to_owned());
         }
-        let fault = FaultRule {
-            kind,
-            probability,
-            operation,
-            delay_ms,
-        };
+        let fault = FaultRule { kind, probability, operation, delay_ms };
         fault.check()?;
         Ok(fault)
     }
@@ -147,10 +131,7 @@ pub(crate) fn draw(
     rng: &mut SmallRng,
 ) -> Option<FaultDecision> {
     let applies = |fault: &&FaultRule| {
-        let named = fault
-            .operation
-            .as_deref()
-            .is_none_or(|name| name == operation.name());
+        let named = fault.operation.as_deref().is_none_or(|name| name == operation.name());
         let fits = fault.kind != FaultKind::Conflict || operation.can_conflict();
         named && fits && operation.is_on_items()
     };
@@ -177,10 +158,7 @@ mod tests {
     #[test]
     fn fault_options_are_parsed_and_invalid_ones_rejected() {
         let fault: FaultRule = "delayed-answer:0.5:TransactWriteItems:250".parse().unwrap();
-        assert_eq!(
-            (fault.kind, fault.delay_ms),
-            (FaultKind::DelayedAnswer, 250)
-        );
+        assert_eq!((fault.kind, fault.delay_ms), (FaultKind::DelayedAnswer, 250));
         assert!("error-500:0.1".parse::<FaultRule>().is_ok());
         for (text, word) in [
             ("", "must be KIND"),

@@ -208,17 +208,9 @@ async fn respond(
     if head.uri.path() != "/" || head.method != Method::POST {
         return Ok(control(shared, &head.method, head.uri.path(), &body));
     }
-    let target = head
-        .headers
-        .get(TARGET)
-        .and_then(|value| value.to_str().ok());
-    let operation = target
-        .and_then(|target| target.strip_prefix(PREFIX))
-        .unwrap_or("");
-    let request = StoreRequest {
-        operation,
-        body: &body,
-    };
+    let target = head.headers.get(TARGET).and_then(|value| value.to_str().ok());
+    let operation = target.and_then(|target| target.strip_prefix(PREFIX)).unwrap_or("");
+    let request = StoreRequest { operation, body: &body };
     let (action, mut next_rule) = shared.control.decide(&request);
     match &action {
         RequestAction::Execute | RequestAction::HoldResponse | RequestAction::DropResponse => {}
@@ -248,10 +240,7 @@ impl ServedModel {
         *response.status_mut() =
             StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/x-amz-json-1.0"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.0"));
         let number = self.requests.get() + 1;
         self.requests.set(number);
         if let Ok(id) = HeaderValue::from_str(&format!("MODEL{number:021}")) {

@@ -85,8 +85,7 @@ impl KeySchema {
     }
 
     pub(crate) fn has(&self, name: &[u8]) -> bool {
-        self.attributes()
-            .any(|attribute| attribute.name.as_bytes() == name)
+        self.attributes().any(|attribute| attribute.name.as_bytes() == name)
     }
 
     /// The key of an item.
@@ -125,9 +124,7 @@ impl KeySchema {
         }
         let part = |attribute: &KeyAttribute| {
             let value = key.get(attribute.name.as_bytes());
-            value
-                .filter(|value| value.kind == attribute.kind)
-                .ok_or_else(mismatch)
+            value.filter(|value| value.kind == attribute.kind).ok_or_else(mismatch)
         };
         let partition = part(&self.partition)?;
         let sort = self.sort.as_ref().map(part).transpose()?;
@@ -148,10 +145,7 @@ impl KeySchema {
             self.check(attribute, value, limits::SORT_KEY_BYTES_MAX)?;
             put_sortable(value, &mut bytes);
         }
-        Ok(ItemKey {
-            hash,
-            bytes: bytes.into(),
-        })
+        Ok(ItemKey { hash, bytes: bytes.into() })
     }
 
     fn check(
@@ -162,11 +156,7 @@ impl KeySchema {
     ) -> Result<(), KeyError> {
         let name = &attribute.name;
         if value.content.is_empty() {
-            let kind = if value.kind == AttributeKind::B {
-                "binary"
-            } else {
-                "string"
-            };
+            let kind = if value.kind == AttributeKind::B { "binary" } else { "string" };
             return Err(KeyError::Empty(Error::validation(format!(
                 "One or more parameter values are not valid. The AttributeValue for a key attribute cannot \
                  contain an empty {kind} value. Key: {name}"
@@ -194,10 +184,7 @@ impl KeySchema {
             put_sortable(value, &mut bytes);
         }
         bytes.extend_from_slice(&table_key.bytes);
-        Some(ItemKey {
-            hash,
-            bytes: bytes.into(),
-        })
+        Some(ItemKey { hash, bytes: bytes.into() })
     }
 
     /// Checks the kinds of index key attributes that the item has.
@@ -272,10 +259,7 @@ pub(crate) fn key_range(partition: ValueView<'_>, sort: &SortCondition<'_>) -> (
             (start, end)
         }
     };
-    let key = |bytes: Vec<u8>| ItemKey {
-        hash,
-        bytes: bytes.into(),
-    };
+    let key = |bytes: Vec<u8>| ItemKey { hash, bytes: bytes.into() };
     (key(from), key(to))
 }
 
@@ -347,18 +331,12 @@ mod tests {
         let keys: [&[u8]; 6] = [b"a", b"a\0", b"aa", b"ab", b"b", b"\xff"];
         let key = |sort: &[u8]| {
             let sort = value(AttributeKind::S, sort);
-            key_range(
-                partition,
-                &SortCondition::Equal(ValueView::new(&sort).unwrap()),
-            )
-            .0
+            key_range(partition, &SortCondition::Equal(ValueView::new(&sort).unwrap())).0
         };
         let within = |range_of: &dyn Fn(ValueView<'_>) -> (ItemKey, ItemKey), of: &[u8]| {
             let of = value(AttributeKind::S, of);
             let (from, to) = range_of(ValueView::new(&of).unwrap());
-            keys.iter()
-                .map(|k| u8::from(key(k) >= from && key(k) < to))
-                .collect::<Vec<_>>()
+            keys.iter().map(|k| u8::from(key(k) >= from && key(k) < to)).collect::<Vec<_>>()
         };
         assert!(keys.windows(2).all(|pair| key(pair[0]) < key(pair[1])));
         assert_eq!(
@@ -370,10 +348,7 @@ mod tests {
             [1, 1, 0, 0, 0, 0]
         );
         assert_eq!(
-            within(
-                &|v| key_range(partition, &SortCondition::LessOrEqual(v)),
-                b"aa"
-            ),
+            within(&|v| key_range(partition, &SortCondition::LessOrEqual(v)), b"aa"),
             [1, 1, 1, 0, 0, 0]
         );
         assert_eq!(
@@ -381,24 +356,15 @@ mod tests {
             [0, 0, 0, 1, 1, 1]
         );
         assert_eq!(
-            within(
-                &|v| key_range(partition, &SortCondition::GreaterOrEqual(v)),
-                b"aa"
-            ),
+            within(&|v| key_range(partition, &SortCondition::GreaterOrEqual(v)), b"aa"),
             [0, 0, 1, 1, 1, 1]
         );
         assert_eq!(
-            within(
-                &|v| key_range(partition, &SortCondition::BeginsWith(v)),
-                b"a"
-            ),
+            within(&|v| key_range(partition, &SortCondition::BeginsWith(v)), b"a"),
             [1, 1, 1, 1, 0, 0]
         );
         assert_eq!(
-            within(
-                &|v| key_range(partition, &SortCondition::Between(v, v)),
-                b"b"
-            ),
+            within(&|v| key_range(partition, &SortCondition::Between(v, v)), b"b"),
             [0, 0, 0, 0, 1, 0]
         );
     }

@@ -24,15 +24,10 @@ pub(crate) fn canonical(text: &str, out: &mut Vec<u8>) -> Result<(), Error> {
         return Ok(());
     }
     let is_valid = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
-    let number: Option<BigDecimal> = text
-        .bytes()
-        .all(is_valid)
-        .then(|| text.parse().ok())
-        .flatten();
+    let number: Option<BigDecimal> =
+        text.bytes().all(is_valid).then(|| text.parse().ok()).flatten();
     let number = number.ok_or_else(|| {
-        Error::validation(format!(
-            "The parameter cannot be converted to a numeric value: {text}"
-        ))
+        Error::validation(format!("The parameter cannot be converted to a numeric value: {text}"))
     })?;
     let too_long = "Attempting to store more than 38 significant digits in a Number";
     out.extend_from_slice(format(&number, too_long)?.as_bytes());
@@ -129,11 +124,7 @@ fn trim_start_zeros(digits: &[u8]) -> &[u8] {
 }
 
 fn trim_end_zeros(digits: &[u8]) -> &[u8] {
-    let zeros = digits
-        .iter()
-        .rev()
-        .take_while(|digit| **digit == b'0')
-        .count();
+    let zeros = digits.iter().rev().take_while(|digit| **digit == b'0').count();
     &digits[..digits.len() - zeros]
 }
 
@@ -193,11 +184,7 @@ mod tests {
             assert_eq!(form(written), stored, "{written}");
         }
         for bad in ["", "+", "1e", "1.2.3", "--1", "1_0", " 1", "NaN", "1e+-2"] {
-            assert!(
-                form(bad).contains("cannot be converted"),
-                "{bad}: {}",
-                form(bad)
-            );
+            assert!(form(bad).contains("cannot be converted"), "{bad}: {}", form(bad));
         }
         assert!(form(&"1".repeat(39)).contains("38 significant"));
         assert!(form("1e126").contains("overflow") && form("1e-131").contains("underflow"));
@@ -209,12 +196,7 @@ mod tests {
         for (a, b, plus, minus) in [
             ("1", "2", "3", "-1"),
             ("0.1", "0.2", "0.3", "-0.1"),
-            (
-                "99999999999999999999",
-                "1",
-                "100000000000000000000",
-                "99999999999999999998",
-            ),
+            ("99999999999999999999", "1", "100000000000000000000", "99999999999999999998"),
             ("-5", "0.25", "-4.75", "-5.25"),
             ("1.5", "1.5", "3", "0"),
             ("0", "7.25", "7.25", "-7.25"),

@@ -97,11 +97,7 @@ fn take_value<'a>(rest: &mut &'a [u8]) -> Option<ValueView<'a>> {
     *rest = more;
     let kind = AttributeKind::from_repr(*tag)?;
     let content = take_bytes(rest)?;
-    Some(ValueView {
-        kind,
-        content,
-        whole: &whole[..whole.len() - rest.len()],
-    })
+    Some(ValueView { kind, content, whole: &whole[..whole.len() - rest.len()] })
 }
 
 /// A borrowed value.
@@ -203,15 +199,11 @@ impl<'a> ItemView<'a> {
     }
 
     pub(crate) fn get(self, name: &[u8]) -> Option<ValueView<'a>> {
-        self.iter()
-            .find(|(found, _)| *found == name)
-            .map(|(_, value)| value)
+        self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
     }
 
     pub(crate) fn size(self) -> usize {
-        self.iter()
-            .map(|(name, value)| name.len() + value.size())
-            .sum()
+        self.iter().map(|(name, value)| name.len() + value.size()).sum()
     }
 }
 
@@ -252,10 +244,7 @@ pub(crate) struct ItemBuilder {
 impl Default for ItemBuilder {
     /// With space for a record of the server.
     fn default() -> Self {
-        Self {
-            bytes: Vec::with_capacity(768),
-            attributes: Vec::with_capacity(16),
-        }
+        Self { bytes: Vec::with_capacity(768), attributes: Vec::with_capacity(16) }
     }
 }
 
@@ -265,8 +254,7 @@ impl ItemBuilder {
         let start = self.bytes.len();
         put_bytes(name, &mut self.bytes);
         let name_end = self.bytes.len();
-        self.attributes
-            .push([start, name_end - name.len(), name_end, name_end]);
+        self.attributes.push([start, name_end - name.len(), name_end, name_end]);
         &mut self.bytes
     }
 
@@ -279,19 +267,13 @@ impl ItemBuilder {
     /// The packed bytes, or the name that occurs twice.
     pub(crate) fn finish(mut self) -> Result<Vec<u8>, String> {
         let name = |of: &[usize; 4]| &self.bytes[of[1]..of[2]];
-        let is_sorted = self
-            .attributes
-            .windows(2)
-            .all(|two| name(&two[0]) < name(&two[1]));
+        let is_sorted = self.attributes.windows(2).all(|two| name(&two[0]) < name(&two[1]));
         if is_sorted {
             return Ok(self.bytes);
         }
-        self.attributes
-            .sort_unstable_by(|a, b| name(a).cmp(name(b)));
-        let mut duplicates = self
-            .attributes
-            .windows(2)
-            .filter(|two| name(&two[0]) == name(&two[1]));
+        self.attributes.sort_unstable_by(|a, b| name(a).cmp(name(b)));
+        let mut duplicates =
+            self.attributes.windows(2).filter(|two| name(&two[0]) == name(&two[1]));
         if let Some(two) = duplicates.next() {
             return Err(String::from_utf8_lossy(name(&two[0])).into_owned());
         }
@@ -343,10 +325,8 @@ mod tests {
 
     #[test]
     fn attributes_are_stored_in_the_order_of_their_names() {
-        let (n, a) = (
-            ("n", AttributeKind::N, &b"1"[..]),
-            ("a", AttributeKind::S, &[b'x'; 300][..]),
-        );
+        let (n, a) =
+            (("n", AttributeKind::N, &b"1"[..]), ("a", AttributeKind::S, &[b'x'; 300][..]));
         let one = item(&[n, a]).unwrap();
         assert_eq!(one, item(&[a, n]).unwrap());
         let view = one.view();

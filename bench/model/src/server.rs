@@ -72,10 +72,7 @@ impl RequestAction {
             "__type": format!("com.amazonaws.dynamodb.v20120810#{code}"),
             "message": message,
         });
-        Self::Respond {
-            status,
-            body: body.to_string(),
-        }
+        Self::Respond { status, body: body.to_string() }
     }
 }
 
@@ -147,15 +144,9 @@ impl ModelServer {
         let thread = std::thread::Builder::new()
             .name("store-model".to_owned())
             .spawn(move || run_thread(address, settings, shared, queued_jobs, &started))?;
-        let address = result
-            .recv()
-            .map_err(|_| io::Error::other("the model's thread ended at start"))??;
-        Ok(Self {
-            address,
-            control,
-            jobs,
-            thread: Some(thread),
-        })
+        let address =
+            result.recv().map_err(|_| io::Error::other("the model's thread ended at start"))??;
+        Ok(Self { address, control, jobs, thread: Some(thread) })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -240,9 +231,7 @@ fn run_thread(
     jobs: async_mpsc::UnboundedReceiver<ModelJob>,
     started: &mpsc::Sender<io::Result<SocketAddr>>,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -288,10 +277,7 @@ impl ReservedPort {
         let address = probe.local_addr()?;
         drop(probe);
         let reservation = reusable_socket(address)?;
-        Ok(Self {
-            address,
-            _reservation: reservation,
-        })
+        Ok(Self { address, _reservation: reservation })
     }
 
     fn listen(&self) -> io::Result<TcpListener> {

@@ -151,8 +151,7 @@ impl Table {
 
     /// `price`: 2 in a transaction. Index writes always cost the single price.
     pub(crate) fn charge(&mut self, cost: &WriteCost, price: f64, now: ModelTime) {
-        self.capacity
-            .charge(CapacityKind::Write, cost.hash, cost.units * price, now);
+        self.capacity.charge(CapacityKind::Write, cost.hash, cost.units * price, now);
         for (at, hash, units) in &cost.indexes {
             let capacity = &mut self.indexes[*at].capacity;
             capacity.charge(CapacityKind::Write, *hash, *units, now);

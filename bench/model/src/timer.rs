@@ -27,13 +27,7 @@ impl TimerFd {
             tv_sec: i64::try_from(delay / 1_000_000).unwrap_or(i64::MAX),
             tv_nsec: nanos(delay % 1_000_000),
         };
-        let once = Itimerspec {
-            it_interval: Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
-            it_value: value,
-        };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
         rustix::time::timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once)?;
         let mut ready = self.0.readable().await?;
         let mut expirations = [0; 8];

@@ -21,10 +21,7 @@ pub(crate) struct RequestToken {
 impl RequestToken {
     pub(crate) fn new(text: &str, body: u64) -> Self {
         let part = |purpose| u128::from(seeded_hasher(purpose).hash_one(text));
-        Self {
-            id: part(2) << 64 | part(3),
-            body,
-        }
+        Self { id: part(2) << 64 | part(3), body }
     }
 }
 
@@ -66,18 +63,15 @@ impl TokenStore {
             Some((_, TokenState::InProgress)) => TokenStatus::InProgress,
             Some((_, TokenState::Applied)) => TokenStatus::Applied,
             None => {
-                self.known
-                    .insert(token.id, (token.body, TokenState::InProgress));
+                self.known.insert(token.id, (token.body, TokenState::InProgress));
                 TokenStatus::New
             }
         }
     }
 
     pub(crate) fn applied(&mut self, token: RequestToken, now: ModelTime) {
-        self.known
-            .insert(token.id, (token.body, TokenState::Applied));
-        self.expiries
-            .push_back((now + limits::TOKEN_LIFE, token.id));
+        self.known.insert(token.id, (token.body, TokenState::Applied));
+        self.expiries.push_back((now + limits::TOKEN_LIFE, token.id));
         if self.expiries.len() > limits::TOKENS_MAX
             && let Some((_, id)) = self.expiries.pop_front()
         {

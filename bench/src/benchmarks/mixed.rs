@@ -62,25 +62,15 @@ pub(super) fn soak(parameters: &Parameters) -> Benchmark {
 fn columns() -> Vec<Column> {
     let mut columns = vec![
         column("calls/s", 0, Measurement::calls_per_s),
-        column("check p50", 1, |run| {
-            run.method_figure("check", "/answered/p50")
-        }),
+        column("check p50", 1, |run| run.method_figure("check", "/answered/p50")),
         column("p95", 1, |run| run.method_figure("check", "/answered/p95")),
         column("p99", 1, |run| run.method_figure("check", "/answered/p99")),
-        column("hold p95", 1, |run| {
-            run.method_figure("hold", "/answered/p95")
-        }),
+        column("hold p95", 1, |run| run.method_figure("hold", "/answered/p95")),
         column("p99", 1, |run| run.method_figure("hold", "/answered/p99")),
-        column("commit p95", 1, |run| {
-            run.method_figure("commit", "/answered/p95")
-        }),
+        column("commit p95", 1, |run| run.method_figure("commit", "/answered/p95")),
         column("p99", 1, |run| run.method_figure("commit", "/answered/p99")),
-        column("release p95", 1, |run| {
-            run.method_figure("release", "/answered/p95")
-        }),
-        column("p99", 1, |run| {
-            run.method_figure("release", "/answered/p99")
-        }),
+        column("release p95", 1, |run| run.method_figure("release", "/answered/p95")),
+        column("p99", 1, |run| run.method_figure("release", "/answered/p99")),
         column("failed", 0, failed_calls),
         column("µs/call", 1, Measurement::server_us_per_call),
     ];

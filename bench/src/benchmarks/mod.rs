@@ -146,18 +146,13 @@ pub(crate) async fn run(
     let rounds = args.rounds.unwrap_or(rounds);
     let mut benchmark = name.benchmark(&parameters);
     if let Some(only) = &args.only {
-        benchmark
-            .cases
-            .retain(|case| case.name.contains(only.as_str()));
+        benchmark.cases.retain(|case| case.name.contains(only.as_str()));
         if benchmark.cases.is_empty() {
             return Err(format!("--only {only}: no case has this text in its name").into());
         }
     }
     let programs = programs(args)?;
-    let folders = Folders {
-        scenarios: args.scenarios.clone(),
-        results: args.results.clone(),
-    };
+    let folders = Folders { scenarios: args.scenarios.clone(), results: args.results.clone() };
     std::fs::create_dir_all(&folders.results)
         .map_err(|error| format!("{}: {error}", folders.results.display()))?;
     println!("{}", benchmark.title);
@@ -166,10 +161,7 @@ pub(crate) async fn run(
         "generator on CPU {}, model on {}, servers on {:?}; {rounds} round(s)\n",
         cpus.generator, cpus.model, cpus.servers
     );
-    let new_result = |case: &Case| CaseResult {
-        name: case.name.clone(),
-        runs: Vec::new(),
-    };
+    let new_result = |case: &Case| CaseResult { name: case.name.clone(), runs: Vec::new() };
     let mut results: Vec<CaseResult> = benchmark.cases.iter().map(new_result).collect();
     for round in 1..=rounds {
         for (case, result) in benchmark.cases.iter().zip(&mut results) {
@@ -215,10 +207,7 @@ fn print_results(benchmark: &Benchmark, results: &[CaseResult]) -> BenchVerdict 
         }
     }
     if verdict != BenchVerdict::Broken {
-        println!(
-            "every promise kept in {} run(s), checked against the store",
-            runs.len()
-        );
+        println!("every promise kept in {} run(s), checked against the store", runs.len());
     }
     verdict
 }
@@ -313,11 +302,7 @@ impl Case {
 }
 
 fn column(title: &'static str, digits: usize, figure: fn(&Measurement) -> f64) -> Column {
-    Column {
-        title,
-        digits,
-        figure,
-    }
+    Column { title, digits, figure }
 }
 
 /// Values of a figure of one case, by round. Empty if the case is not part of this run.

@@ -42,27 +42,18 @@ fn columns() -> Vec<Column> {
             commit(run, "/ok") / run.model("/operations/TransactWriteItems/ok")
         }),
         column("conflicts", 0, |run| run.model("/conflicts")),
-        column("hottest WCU/s", 0, |run| {
-            run.model("/hottest_partition/wcu_peak")
-        }),
+        column("hottest WCU/s", 0, |run| run.model("/hottest_partition/wcu_peak")),
     ]);
     columns
 }
 
 pub(super) fn hot(parameters: &Parameters) -> Benchmark {
-    let Parameters {
-        seconds,
-        rate,
-        stripes,
-    } = *parameters;
+    let Parameters { seconds, rate, stripes } = *parameters;
     let side = seconds.div_ceil(3).max(5);
     let wcu = write_units(rate);
     let main = |name, seconds| case(name, "hot", wcu, seconds).with("rate", rate);
-    let baseline = |name| {
-        case(name, "hot", wcu, side)
-            .with("rate", BASELINE_RATE)
-            .on(Target::Baseline)
-    };
+    let baseline =
+        |name| case(name, "hot", wcu, side).with("rate", BASELINE_RATE).on(Target::Baseline);
     let mut old_profile = main(HOT_2020, side).with_stripes(stripes);
     old_profile.model = model("lambda-2020", wcu);
     Benchmark {
@@ -103,13 +94,9 @@ fn hot_bounds(results: &[CaseResult]) -> Vec<super::Bound> {
             Requirement::AtMost(1_000.0),
             |run| run.model("/hottest_partition/wcu_peak"),
         ),
-        bound(
-            results,
-            HOT,
-            "requests throttled by the model",
-            none,
-            |run| run.model("/throttled/partition") + run.model("/throttled/table"),
-        ),
+        bound(results, HOT, "requests throttled by the model", none, |run| {
+            run.model("/throttled/partition") + run.model("/throttled/table")
+        }),
         ratio_bound(
             results,
             "commits a second as a multiple of the baseline on one stripe",
@@ -132,12 +119,7 @@ const OVERLOAD_SECONDS: u32 = 80;
 pub(super) fn overload(parameters: &Parameters) -> Benchmark {
     let rate = parameters.rate;
     let stripes = parameters.stripes.unwrap_or(OVERLOAD_STRIPES);
-    let mut overloaded = case(
-        OVERLOAD,
-        "overload",
-        write_units(rate * 3),
-        OVERLOAD_SECONDS,
-    );
+    let mut overloaded = case(OVERLOAD, "overload", write_units(rate * 3), OVERLOAD_SECONDS);
     // The duration is that of the rate curve.
     overloaded.flags.clear();
     Benchmark {
@@ -171,27 +153,15 @@ fn overload_bounds(results: &[CaseResult]) -> Vec<super::Bound> {
         bound(results, OVERLOAD, name, limit, figure)
     };
     vec![
-        of(
-            "goodput as a share of the capacity",
-            Requirement::AtLeast(0.9),
-            |run| run.phase(1, "/ok_per_s") / run.phase(2, "/planned_per_s"),
-        ),
-        of(
-            "p95 of admitted calls, ms",
-            Requirement::Below(P95_BOUND_MS),
-            |run| run.phase(1, "/writes/p95"),
-        ),
-        of("p95 of shed calls, ms", Requirement::Below(5.0), |run| {
-            run.phase(1, "/sheds/p95")
+        of("goodput as a share of the capacity", Requirement::AtLeast(0.9), |run| {
+            run.phase(1, "/ok_per_s") / run.phase(2, "/planned_per_s")
         }),
-        of("seconds until calm", Requirement::AtMost(2.0), |run| {
-            run.phase(2, "/calm_after_s")
+        of("p95 of admitted calls, ms", Requirement::Below(P95_BOUND_MS), |run| {
+            run.phase(1, "/writes/p95")
         }),
-        of(
-            "maximum resident memory, MiB",
-            Requirement::AtMost(512.0),
-            Measurement::server_mib,
-        ),
+        of("p95 of shed calls, ms", Requirement::Below(5.0), |run| run.phase(1, "/sheds/p95")),
+        of("seconds until calm", Requirement::AtMost(2.0), |run| run.phase(2, "/calm_after_s")),
+        of("maximum resident memory, MiB", Requirement::AtMost(512.0), Measurement::server_mib),
     ]
 }
 
@@ -254,13 +224,7 @@ fn scale_bounds(results: &[CaseResult]) -> Vec<super::Bound> {
             Requirement::AtMost(1.3),
             Measurement::server_us_per_call,
         ),
-        bound(
-            results,
-            FOUR_PROCESSES,
-            "failed calls",
-            Requirement::AtMost(0.0),
-            failed_calls,
-        ),
+        bound(results, FOUR_PROCESSES, "failed calls", Requirement::AtMost(0.0), failed_calls),
         bound(
             results,
             FOUR_PROCESSES,

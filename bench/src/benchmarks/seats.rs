@@ -36,9 +36,7 @@ pub(super) fn seats(parameters: &Parameters) -> Benchmark {
             column("failed", 0, failed_calls),
             column("sold out s", 1, Measurement::sold_out_s),
             column("WCU/hold", 2, units_per_hold),
-            column("wasted", 2, |run| {
-                run.model("/wasted_wcu") / hold(run, "/ok")
-            }),
+            column("wasted", 2, |run| run.model("/wasted_wcu") / hold(run, "/ok")),
             column("µs/call", 1, Measurement::server_us_per_call),
             column("server", 2, |run| run.cores("server")),
             column("model", 2, |run| run.cores("store")),

@@ -99,10 +99,8 @@ pub(crate) async fn run_with_log(
     let text = std::fs::read_to_string(log);
     let _ = std::fs::remove_file(log);
     let counts = counts?;
-    let text = text.map_err(|source| H2loadError::Log {
-        path: log.display().to_string(),
-        source,
-    })?;
+    let text =
+        text.map_err(|source| H2loadError::Log { path: log.display().to_string(), source })?;
     Ok((counts, median_latency(&text, run.requests)?))
 }
 
@@ -156,10 +154,7 @@ fn start_error(program: &str, source: std::io::Error) -> H2loadError {
     if source.kind() == ErrorKind::NotFound && program == "h2load" {
         return H2loadError::Missing;
     }
-    H2loadError::Start {
-        program: program.to_owned(),
-        source,
-    }
+    H2loadError::Start { program: program.to_owned(), source }
 }
 
 fn parse(text: &str) -> Result<H2loadCounts, H2loadError> {
@@ -200,9 +195,7 @@ fn median_latency(log: &str, requests: u64) -> Result<f64, H2loadError> {
 }
 
 fn line<'a>(text: &'a str, start: &'static str) -> Result<&'a str, H2loadError> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(start))
-        .ok_or_else(|| unreadable(start, text))
+    text.lines().find_map(|line| line.strip_prefix(start)).ok_or_else(|| unreadable(start, text))
 }
 
 /// The number before `unit` in the comma-separated line that begins with `start`.
@@ -217,16 +210,11 @@ fn number<T: std::str::FromStr>(
     digits: Option<&str>,
     text: &str,
 ) -> Result<T, H2loadError> {
-    digits
-        .and_then(|digits| digits.trim().parse().ok())
-        .ok_or_else(|| unreadable(what, text))
+    digits.and_then(|digits| digits.trim().parse().ok()).ok_or_else(|| unreadable(what, text))
 }
 
 fn unreadable(what: &'static str, text: &str) -> H2loadError {
-    H2loadError::Unreadable {
-        what,
-        output: text.to_owned(),
-    }
+    H2loadError::Unreadable { what, output: text.to_owned() }
 }
 
 #[cfg(test)]
@@ -263,18 +251,9 @@ traffic: 120.55KB (123443) total, 40.12KB (41083) headers (space savings 71.00%)
         };
         assert!(correct.check(1_000, 51).is_ok());
         for wrong in [
-            H2loadCounts {
-                succeeded: 999,
-                ..correct
-            },
-            H2loadCounts {
-                status_2xx: 999,
-                ..correct
-            },
-            H2loadCounts {
-                data_bytes: 55_944,
-                ..correct
-            },
+            H2loadCounts { succeeded: 999, ..correct },
+            H2loadCounts { status_2xx: 999, ..correct },
+            H2loadCounts { data_bytes: 55_944, ..correct },
         ] {
             assert!(wrong.check(1_000, 51).is_err(), "{wrong:?}");
         }
@@ -284,12 +263,7 @@ traffic: 120.55KB (123443) total, 40.12KB (41083) headers (space savings 71.00%)
     fn median_latency_requires_all_calls() {
         let log = "1700\t200\t90\n1800\t200\t70\n1900\t200\t80\n";
         assert_eq!(median_latency(log, 3).unwrap(), 80.0);
-        assert!(
-            median_latency(log, 4)
-                .unwrap_err()
-                .to_string()
-                .contains("3")
-        );
+        assert!(median_latency(log, 4).unwrap_err().to_string().contains("3"));
         assert!(median_latency("1700\t200", 1).is_err());
         assert!(median_latency("", 0).is_err());
     }

@@ -228,9 +228,7 @@ fn print_shape(
 /// The ratio of each round: in one round all servers meet the same state of the machine.
 fn ratios(server: &[WireSample], baseline: &[WireSample], metric: Metric) -> Vec<f64> {
     let rounds = server.iter().zip(baseline);
-    rounds
-        .map(|(server, baseline)| server.metric(metric) / baseline.metric(metric))
-        .collect()
+    rounds.map(|(server, baseline)| server.metric(metric) / baseline.metric(metric)).collect()
 }
 
 /// CPUs of the servers and of h2load.
@@ -276,11 +274,7 @@ async fn start_servers(
         let answer = send_commit(&process.address, commit)
             .await
             .map_err(|error| format!("{}: the first commit failed: {error}", process.name))?;
-        servers.push(MeasuredServer {
-            process,
-            answer,
-            samples: Vec::new(),
-        });
+        servers.push(MeasuredServer { process, answer, samples: Vec::new() });
     }
     Ok(servers)
 }
@@ -317,10 +311,7 @@ async fn measure(
     server: &MeasuredServer,
 ) -> Result<WireSample, BenchError> {
     // Warm-up: the first requests of the connections, and the first pages of the allocator.
-    let warm_up = H2loadRun {
-        requests: run.requests / 10,
-        ..run.clone()
-    };
+    let warm_up = H2loadRun { requests: run.requests / 10, ..run.clone() };
     h2load::run(&warm_up).await?;
     let pid = server.process.pid;
     let before = CpuTime::of(pid)?;
@@ -357,10 +348,7 @@ impl CallFiles {
             let name = format!("wire-cost-{}.{extension}", std::process::id());
             std::env::temp_dir().join(name)
         };
-        let files = Self {
-            body: path("grpc"),
-            log: path("log"),
-        };
+        let files = Self { body: path("grpc"), log: path("log") };
         std::fs::write(&files.body, body).map_err(|e| format!("{}: {e}", files.body.display()))?;
         Ok(files)
     }

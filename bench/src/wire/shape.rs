@@ -31,18 +31,9 @@ pub(crate) enum Metric {
 
 /// Shapes that are measured by default.
 pub(crate) const DEFAULT_SHAPES: [LoadShape; 3] = [
-    LoadShape {
-        connections: 50,
-        streams: 100,
-    },
-    LoadShape {
-        connections: 10,
-        streams: 10,
-    },
-    LoadShape {
-        connections: 1,
-        streams: 1,
-    },
+    LoadShape { connections: 50, streams: 100 },
+    LoadShape { connections: 10, streams: 10 },
+    LoadShape { connections: 1, streams: 1 },
 ];
 
 impl LoadShape {
@@ -91,10 +82,7 @@ impl FromStr for LoadShape {
         };
         text.split_once(['x', '×'])
             .and_then(|(connections, streams)| {
-                Some(Self {
-                    connections: part(connections)?,
-                    streams: part(streams)?,
-                })
+                Some(Self { connections: part(connections)?, streams: part(streams)? })
             })
             .ok_or_else(|| {
                 format!("must be CONNECTIONSxSTREAMS, each 1 to {EACH_MAX}, such as 50x100")
@@ -107,9 +95,8 @@ pub(crate) fn parse_for_shape<T: FromStr>(text: &str) -> Result<(LoadShape, T), 
     let (shape, value) = text
         .split_once('=')
         .ok_or_else(|| "must be SHAPE=NUMBER, such as 50x100=0.6".to_owned())?;
-    let value = value
-        .parse()
-        .map_err(|_| format!("{value:?} is not a number: must be SHAPE=NUMBER"))?;
+    let value =
+        value.parse().map_err(|_| format!("{value:?} is not a number: must be SHAPE=NUMBER"))?;
     Ok((shape.parse()?, value))
 }
 

@@ -30,10 +30,8 @@ pub enum ConnectError {
 /// Connects to `address` (`host:port`) with TCP_NODELAY, within two seconds.
 pub async fn connect(address: &str) -> Result<InventoryClient, ConnectError> {
     let channel = endpoint(address)?.connect().await;
-    let channel = channel.map_err(|source| ConnectError::Unreachable {
-        address: address.to_owned(),
-        source,
-    })?;
+    let channel = channel
+        .map_err(|source| ConnectError::Unreachable { address: address.to_owned(), source })?;
     Ok(InventoryClient::new(channel))
 }
 
@@ -43,12 +41,8 @@ pub fn connect_lazy(address: &str) -> Result<InventoryClient, ConnectError> {
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|source| {
-        ConnectError::BadAddress {
-            address: address.to_owned(),
-            source,
-        }
-    })?;
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|source| ConnectError::BadAddress { address: address.to_owned(), source })?;
     Ok(endpoint.tcp_nodelay(true).connect_timeout(CONNECT_TIMEOUT))
 }
 
@@ -58,9 +52,6 @@ mod tests {
 
     #[test]
     fn malformed_address_is_refused() {
-        assert!(matches!(
-            connect_lazy("not an address"),
-            Err(ConnectError::BadAddress { .. })
-        ));
+        assert!(matches!(connect_lazy("not an address"), Err(ConnectError::BadAddress { .. })));
     }
 }

@@ -44,9 +44,7 @@ impl FailoverClient {
     /// needs a tokio runtime.
     pub fn new<S: AsRef<str>>(addresses: &[S], first: usize) -> Result<Self, ConnectError> {
         if addresses.is_empty() || addresses.len() > ADDRESSES_MAX {
-            return Err(ConnectError::AddressCount {
-                given: addresses.len(),
-            });
+            return Err(ConnectError::AddressCount { given: addresses.len() });
         }
         let servers = addresses
             .iter()
@@ -75,9 +73,11 @@ impl FailoverClient {
         call: &ReleaseReq,
         timeout: Duration,
     ) -> Result<ReleaseRes, Status> {
-        self.call(call, timeout, |mut server, request| async move {
-            server.release_hold(request).await
-        })
+        self.call(
+            call,
+            timeout,
+            |mut server, request| async move { server.release_hold(request).await },
+        )
         .await
     }
 
@@ -146,9 +146,7 @@ impl FailoverClient {
     /// Moves on from server `at`, once for all calls that saw it fail.
     fn leave(&self, at: usize) {
         let next = (at + 1) % self.servers.len();
-        let _ = self
-            .current
-            .compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -162,15 +160,8 @@ mod tests {
         let address = free.local_addr().unwrap().to_string();
         drop(free);
         let client = FailoverClient::new(&[address], 0).unwrap();
-        let status = client
-            .check(&CheckReq::default(), Duration::from_secs(2))
-            .await
-            .unwrap_err();
-        assert_eq!(
-            CallOutcome::of(&status),
-            CallOutcome::NeverProcessed,
-            "{status:?}"
-        );
+        let status = client.check(&CheckReq::default(), Duration::from_secs(2)).await.unwrap_err();
+        assert_eq!(CallOutcome::of(&status), CallOutcome::NeverProcessed, "{status:?}");
         let stats = client.stats();
         assert_eq!((stats.answered, stats.failed), (0, 1));
         assert_eq!(stats.moved, FAILOVER_ROUNDS_MAX as u64 - 1);

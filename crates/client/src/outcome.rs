@@ -31,9 +31,7 @@ impl CallOutcome {
             Some(Transport::Broken) => Self::Lost,
             None => match status.code() {
                 Code::Unavailable | Code::ResourceExhausted => Self::Busy {
-                    retry_after: status
-                        .get_details_retry_info()
-                        .and_then(|info| info.retry_delay),
+                    retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
                 },
                 Code::DeadlineExceeded | Code::Cancelled => Self::Lost,
                 _ => Self::Answered,
@@ -76,10 +74,7 @@ fn transport_error(status: &Status) -> Option<Transport> {
 
 /// The reason in the `google.rpc.ErrorInfo` of a status, or an empty string.
 pub fn reason(status: &Status) -> String {
-    status
-        .get_details_error_info()
-        .map(|info| info.reason)
-        .unwrap_or_default()
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -93,10 +88,7 @@ mod tests {
             (Code::Aborted, CallOutcome::Answered),
             (Code::Internal, CallOutcome::Answered),
             (Code::Unavailable, CallOutcome::Busy { retry_after: None }),
-            (
-                Code::ResourceExhausted,
-                CallOutcome::Busy { retry_after: None },
-            ),
+            (Code::ResourceExhausted, CallOutcome::Busy { retry_after: None }),
             (Code::DeadlineExceeded, CallOutcome::Lost),
         ];
         for (code, expected) in cases {
@@ -115,12 +107,7 @@ mod tests {
             [("event_id".to_owned(), "e".to_owned())],
         );
         let status = Status::with_error_details(Code::Unavailable, "busy", details);
-        assert_eq!(
-            CallOutcome::of(&status),
-            CallOutcome::Busy {
-                retry_after: Some(delay)
-            }
-        );
+        assert_eq!(CallOutcome::of(&status), CallOutcome::Busy { retry_after: Some(delay) });
         assert_eq!(reason(&status), "OVERLOADED");
     }
 }

@@ -77,27 +77,11 @@ fn commit() -> CommitReq {
 /// Each way in which a call can end without an answer, with its outcome.
 fn endings() -> [(&'static str, Vec<u8>, CallOutcome); 6] {
     [
-        (
-            "GOAWAY before it",
-            go_away(0, NO_ERROR),
-            CallOutcome::NeverProcessed,
-        ),
+        ("GOAWAY before it", go_away(0, NO_ERROR), CallOutcome::NeverProcessed),
         ("GOAWAY after it", go_away(1, NO_ERROR), CallOutcome::Lost),
-        (
-            "GOAWAY with an error",
-            go_away(0, ENHANCE_YOUR_CALM),
-            CallOutcome::Lost,
-        ),
-        (
-            "refused",
-            reset_first_stream(REFUSED_STREAM),
-            CallOutcome::NeverProcessed,
-        ),
-        (
-            "reset",
-            reset_first_stream(INTERNAL_ERROR),
-            CallOutcome::Lost,
-        ),
+        ("GOAWAY with an error", go_away(0, ENHANCE_YOUR_CALM), CallOutcome::Lost),
+        ("refused", reset_first_stream(REFUSED_STREAM), CallOutcome::NeverProcessed),
+        ("reset", reset_first_stream(INTERNAL_ERROR), CallOutcome::Lost),
         ("closed without a frame", Vec::new(), CallOutcome::Lost),
     ]
 }
@@ -124,23 +108,12 @@ async fn only_unprocessed_calls_move_to_the_next_server() {
         let stats = client.stats();
         if outcome == CallOutcome::NeverProcessed {
             assert_eq!(first.unwrap().status, "CONFIRMED", "{name}");
-            assert_eq!(
-                (stats.answered, stats.moved, stats.failed),
-                (1, 1, 0),
-                "{name}"
-            );
+            assert_eq!((stats.answered, stats.moved, stats.failed), (1, 1, 0), "{name}");
         } else {
             assert!(first.is_err(), "{name}");
-            assert_eq!(
-                (stats.answered, stats.moved, stats.failed),
-                (0, 0, 1),
-                "{name}"
-            );
+            assert_eq!((stats.answered, stats.moved, stats.failed), (0, 0, 1), "{name}");
             // The next call goes to the other server.
-            client
-                .commit(&commit(), Duration::from_secs(5))
-                .await
-                .unwrap();
+            client.commit(&commit(), Duration::from_secs(5)).await.unwrap();
         }
     }
 }

@@ -62,12 +62,7 @@ struct FaultyStub {
 
 impl FaultyStub {
     fn new(backend: MemoryBackend, fault: PlantedFault) -> Self {
-        Self {
-            stub: stub(backend),
-            fault,
-            calls: Arc::default(),
-            first_payload: Arc::default(),
-        }
+        Self { stub: stub(backend), fault, calls: Arc::default(), first_payload: Arc::default() }
     }
 }
 
@@ -139,9 +134,7 @@ impl Inventory for FaultyStub {
     ) -> Result<Response<ReleaseRes>, Status> {
         let answer = self.stub.release_hold(request).await;
         if self.fault == PlantedFault::ReleasesCommitted {
-            return Ok(Response::new(ReleaseRes {
-                status: "RELEASED".to_owned(),
-            }));
+            return Ok(Response::new(ReleaseRes { status: "RELEASED".to_owned() }));
         }
         answer
     }
@@ -255,10 +248,7 @@ async fn an_early_sold_out_with_remaining_stock_is_undersold() {
     let served = serve(FaultyStub::new(backend, PlantedFault::Undersell));
     let plan = SalePlan {
         buyers: 40,
-        shares: sale::BuyerShares {
-            repeated_at_end: 0,
-            ..sale::BuyerShares::default()
-        },
+        shares: sale::BuyerShares { repeated_at_end: 0, ..sale::BuyerShares::default() },
         ..plan(&[&served.address])
     };
     let report = sale::run(plan, None).await.unwrap();
@@ -281,10 +271,7 @@ async fn lost_answers_are_resolved_by_retries() {
     assert_eq!(backend.remaining(EVENT), Some(0));
     assert_eq!(report.sold_units(), TICKETS);
     assert!(report.retries_total() > 10, "{report}");
-    assert!(
-        report.latency_us.max() >= 40_000,
-        "a lost answer takes a deadline\n{report}"
-    );
+    assert!(report.latency_us.max() >= 40_000, "a lost answer takes a deadline\n{report}");
     assert!(report.latency_us_at(1.0) > 10, "{report}");
 }
 
@@ -293,20 +280,11 @@ async fn without_a_server_every_outcome_is_unknown() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
     drop(free);
-    let plan = SalePlan {
-        buyers: 50,
-        retry_for: Duration::from_millis(50),
-        ..plan(&[&address])
-    };
+    let plan = SalePlan { buyers: 50, retry_for: Duration::from_millis(50), ..plan(&[&address]) };
     let report = sale::run(plan, None).await.unwrap();
     assert!(!report.is_clean());
     assert_eq!(report.ledger.counts().unknown, 50, "{report}");
-    assert!(
-        report
-            .ledger
-            .entries()
-            .all(|e| e.outcome == ReservationOutcome::Unknown)
-    );
+    assert!(report.ledger.entries().all(|e| e.outcome == ReservationOutcome::Unknown));
     assert!(report.errors.contains_key("no answer, last UNAVAILABLE"));
 }
 
@@ -314,9 +292,7 @@ async fn without_a_server_every_outcome_is_unknown() {
 async fn progress_is_reported_to_the_end() {
     let served = serve(stub(MemoryBackend::new([(EVENT, TICKETS)])));
     let (sender, receiver) = watch::channel(sale::SaleProgress::default());
-    let report = sale::run(plan(&[&served.address]), Some(sender))
-        .await
-        .unwrap();
+    let report = sale::run(plan(&[&served.address]), Some(sender)).await.unwrap();
     let last = *receiver.borrow();
     assert_eq!(last.units_sold, report.sold_units());
     assert_eq!(last.buyers_done, last.buyers);
@@ -345,10 +321,7 @@ async fn a_failover_client_loses_no_call_to_a_graceful_stop() {
                     let mut answer = client.commit(&commit, limit).await;
                     // A call in flight while its connection closes is lost: it may have been processed, and
                     // repeating it is up to the caller.
-                    if answer
-                        .as_ref()
-                        .is_err_and(|s| CallOutcome::of(s) == CallOutcome::Lost)
-                    {
+                    if answer.as_ref().is_err_and(|s| CallOutcome::of(s) == CallOutcome::Lost) {
                         answer = client.commit(&commit, limit).await;
                     }
                     answer.unwrap();
@@ -367,10 +340,7 @@ async fn a_failover_client_loses_no_call_to_a_graceful_stop() {
     }
     let stats = client.stats();
     assert_eq!(stats.answered, 32 * 100);
-    assert!(
-        stats.moved > stats.failed,
-        "the stop came after the calls: {stats:?}"
-    );
+    assert!(stats.moved > stats.failed, "the stop came after the calls: {stats:?}");
     first.ended.await.unwrap();
 }
 
@@ -383,10 +353,7 @@ fn serve_on_thread(
     let (bound, address_of) = std::sync::mpsc::channel();
     let (kill, killed) = oneshot::channel::<()>();
     let thread = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
             let incoming = bind(address).unwrap();
             bound.send(incoming.local_addr().unwrap()).unwrap();
@@ -417,11 +384,7 @@ async fn a_sale_survives_a_crash_and_restart_of_its_only_server() {
     let tickets = 5_000;
     let backend = MemoryBackend::new([(EVENT, tickets)]);
     let (address, server) = serve_on_thread(backend.clone(), "127.0.0.1:0".parse().unwrap());
-    let plan = SalePlan {
-        tickets,
-        buyers: 3_000,
-        ..plan(&[&address.to_string()])
-    };
+    let plan = SalePlan { tickets, buyers: 3_000, ..plan(&[&address.to_string()]) };
     // On its own thread: the sale keeps this thread busy.
     let sold = backend.clone();
     let restart = std::thread::spawn(move || {
@@ -436,12 +399,6 @@ async fn a_sale_survives_a_crash_and_restart_of_its_only_server() {
     let report = sale::run(plan, None).await.unwrap();
     restart.join().unwrap().kill();
     assert!(report.is_clean(), "{report}");
-    assert!(
-        report.retries_total() > 0,
-        "the crash came after the sale\n{report}"
-    );
-    assert_eq!(
-        backend.remaining(EVENT),
-        Some(tickets - report.sold_units())
-    );
+    assert!(report.retries_total() > 0, "the crash came after the sale\n{report}");
+    assert_eq!(backend.remaining(EVENT), Some(tickets - report.sold_units()));
 }

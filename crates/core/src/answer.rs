@@ -100,28 +100,20 @@ const RETRY_AFTER: Micros = Micros(limits::RETRY_AFTER.as_micros() as u64);
 
 impl Rejection {
     pub const fn overloaded() -> Self {
-        Self::Overloaded {
-            retry_after: RETRY_AFTER,
-        }
+        Self::Overloaded { retry_after: RETRY_AFTER }
     }
 
     /// With the wait to expect until there is capacity again, within bounds.
     pub fn overloaded_for(wait: Micros) -> Self {
         let most = Micros(limits::RETRY_AFTER_MAX.as_micros() as u64);
-        Self::Overloaded {
-            retry_after: wait.clamp(RETRY_AFTER, most),
-        }
+        Self::Overloaded { retry_after: wait.clamp(RETRY_AFTER, most) }
     }
 
     pub const fn store_busy() -> Self {
-        Self::StoreBusy {
-            retry_after: RETRY_AFTER,
-        }
+        Self::StoreBusy { retry_after: RETRY_AFTER }
     }
 
     pub const fn store_unavailable() -> Self {
-        Self::StoreUnavailable {
-            retry_after: RETRY_AFTER,
-        }
+        Self::StoreUnavailable { retry_after: RETRY_AFTER }
     }
 }

@@ -40,10 +40,7 @@ mod tests {
         let max = limits::RETRY_BACKOFF_MAX.as_micros() as u64;
         for attempt in 1..200 {
             let Micros(pause) = pause(attempt, &mut rng);
-            assert!(
-                pause >= min / 2 && pause <= max,
-                "attempt {attempt}: {pause}"
-            );
+            assert!(pause >= min / 2 && pause <= max, "attempt {attempt}: {pause}");
         }
         let first: Vec<u64> = (0..20).map(|_| pause(1, &mut rng).0).collect();
         assert!(first.iter().any(|p| *p != first[0]), "no jitter: {first:?}");

@@ -98,48 +98,21 @@ pub enum Effect {
         record: Option<RecordView>,
     },
     /// Answer the caller of a query.
-    AnswerQuery {
-        call: CallId,
-        result: Result<QueryResult, Rejection>,
-    },
+    AnswerQuery { call: CallId, result: Result<QueryResult, Rejection> },
     /// Pass a caller's query to another shard's `handle_forwarded_query`, which answers it.
-    ForwardQuery {
-        shard: usize,
-        call: CallId,
-        event: EventId,
-        layout: EventLayout,
-        query: Query,
-    },
+    ForwardQuery { shard: usize, call: CallId, event: EventId, layout: EventLayout, query: Query },
     /// Send to the store; report with `Engine::handle_transaction_outcome`.
-    Transact {
-        lane: LaneId,
-        transaction: Rc<Transaction>,
-    },
+    Transact { lane: LaneId, transaction: Rc<Transaction> },
     /// Read all stripes of an event strongly; report with `Engine::handle_stripes_read`.
-    ReadStripes {
-        event: EventId,
-        stripes_hint: Option<u16>,
-    },
+    ReadStripes { event: EventId, stripes_hint: Option<u16> },
     /// Read records strongly; report with `Engine::handle_records_read`.
-    ReadRecords {
-        read: RecordReadId,
-        reservations: Vec<ReservationId>,
-    },
+    ReadRecords { read: RecordReadId, reservations: Vec<ReservationId> },
     /// Read all seats of an event strongly; report with `Engine::handle_seats_read`.
     ReadSeats { event: EventId, seat_keys: u16 },
     /// Read strongly which seats of an event are available at `at`; report with
     /// `Engine::handle_free_seats_read`.
-    ReadFreeSeats {
-        event: EventId,
-        seat_keys: u16,
-        at: UnixMillis,
-    },
+    ReadFreeSeats { event: EventId, seat_keys: u16, at: UnixMillis },
     /// Pass an operation to the shard that executes it, by `Engine::handle_forwarded_call`; report its
     /// answer with `Engine::handle_forward_outcome`.
-    Forward {
-        shard: usize,
-        layout: EventLayout,
-        operation: Operation,
-        hint: RecordHint,
-    },
+    Forward { shard: usize, layout: EventLayout, operation: Operation, hint: RecordHint },
 }

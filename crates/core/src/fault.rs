@@ -111,10 +111,7 @@ mod state {
     /// Plants a fault, or removes the planted one.
     pub fn plant(fault: Option<Fault>) {
         FROM_ENVIRONMENT.call_once(|| {});
-        PLANTED.store(
-            fault.map_or(NONE, |fault| fault as usize),
-            Ordering::Relaxed,
-        );
+        PLANTED.store(fault.map_or(NONE, |fault| fault as usize), Ordering::Relaxed);
     }
 
     pub(crate) fn planted(fault: Fault) -> bool {

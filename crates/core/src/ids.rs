@@ -170,9 +170,7 @@ pub fn seat_key(event: &EventId, seat: &SeatId, keys: u16) -> String {
 
 /// FNV-1a, 32 bits, by its published constants.
 pub fn fnv1a(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    })
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Order id of a confirmed reservation: 128 bits derived from the reservation id, so that every process returns the
@@ -239,11 +237,7 @@ pub struct Fingerprint(pub [u8; 16]);
 impl Fingerprint {
     /// Fingerprint of a request for `qty` units.
     pub fn of_quantity(event: &EventId, qty: u32) -> Self {
-        Self(digest(&[
-            b"quantity/v1",
-            event.as_str().as_bytes(),
-            &qty.to_be_bytes(),
-        ]))
+        Self(digest(&[b"quantity/v1", event.as_str().as_bytes(), &qty.to_be_bytes()]))
     }
 
     /// Fingerprint of a request for these seats, independent of their order.

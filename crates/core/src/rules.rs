@@ -62,13 +62,7 @@ pub fn decide(
         return refuse(Rejection::IdempotencyConflict);
     }
     let over = record.expires_at.is_some_and(|at| at <= now);
-    let write = |due, to| {
-        Decision::Write(Transition {
-            from: Some(record.state),
-            due,
-            to,
-        })
-    };
+    let write = |due, to| Decision::Write(Transition { from: Some(record.state), due, to });
     match (operation.verb, record.state) {
         (Verb::Hold, Held) if over => refuse(Rejection::HoldExpired),
         (Verb::Hold, Held) => Decision::Answer(held(record)),
@@ -126,11 +120,7 @@ fn without_record(operation: &Operation) -> Decision {
         Verb::Expire => return Decision::Answer(Answer::Expired),
         Verb::Refund => return refuse(Rejection::ReservationNotFound),
     };
-    Decision::Write(Transition {
-        from: None,
-        due: ExpiryCondition::Any,
-        to,
-    })
+    Decision::Write(Transition { from: None, due: ExpiryCondition::Any, to })
 }
 
 /// The answer for `write`, which was stored at `at`.
@@ -268,11 +258,8 @@ mod tests {
         };
         let released = ReservationState::Released;
         let refused = |why| Decision::Answer(Answer::Rejected(why));
-        let is_held = Decision::Answer(Answer::Held {
-            expires_at: UnixMillis(AHEAD),
-            qty: 2,
-            seats: None,
-        });
+        let is_held =
+            Decision::Answer(Answer::Held { expires_at: UnixMillis(AHEAD), qty: 2, seats: None });
         let is_confirmed = Decision::Answer(Answer::Confirmed {
             order: OrderId::of(&id()),
             at: UnixMillis(7),
@@ -295,68 +282,28 @@ mod tests {
             (Verb::Hold, of(released), refused(ReservationReleased)),
             (Verb::Hold, of(Expired), refused(HoldExpired)),
             (Verb::Hold, of(Refunded), refused(ReservationReleased)),
-            (
-                Verb::Commit,
-                None,
-                write(None, ExpiryCondition::Any, Confirmed),
-            ),
-            (
-                Verb::Commit,
-                held,
-                write(Some(Held), ExpiryCondition::Any, Confirmed),
-            ),
-            (
-                Verb::Commit,
-                over,
-                write(Some(Held), ExpiryCondition::Any, Confirmed),
-            ),
-            (
-                Verb::Commit,
-                of(Expired),
-                write(Some(Expired), ExpiryCondition::Any, Confirmed),
-            ),
+            (Verb::Commit, None, write(None, ExpiryCondition::Any, Confirmed)),
+            (Verb::Commit, held, write(Some(Held), ExpiryCondition::Any, Confirmed)),
+            (Verb::Commit, over, write(Some(Held), ExpiryCondition::Any, Confirmed)),
+            (Verb::Commit, of(Expired), write(Some(Expired), ExpiryCondition::Any, Confirmed)),
             (Verb::Commit, of(Confirmed), is_confirmed),
             (Verb::Commit, of(released), refused(ReservationReleased)),
             (Verb::Commit, of(Refunded), refused(ReservationReleased)),
-            (
-                Verb::Release,
-                None,
-                write(None, ExpiryCondition::Any, released),
-            ),
-            (
-                Verb::Release,
-                held,
-                write(Some(Held), ExpiryCondition::Any, released),
-            ),
-            (
-                Verb::Release,
-                over,
-                write(Some(Held), ExpiryCondition::Any, released),
-            ),
+            (Verb::Release, None, write(None, ExpiryCondition::Any, released)),
+            (Verb::Release, held, write(Some(Held), ExpiryCondition::Any, released)),
+            (Verb::Release, over, write(Some(Held), ExpiryCondition::Any, released)),
             (Verb::Release, of(released), before.clone()),
             (Verb::Release, of(Expired), before.clone()),
             (Verb::Release, of(Refunded), before),
             (Verb::Release, of(Confirmed), refused(ReservationCommitted)),
             (Verb::Expire, None, ended.clone()),
             (Verb::Expire, held, is_held),
-            (
-                Verb::Expire,
-                over,
-                write(Some(Held), ExpiryCondition::Over, Expired),
-            ),
+            (Verb::Expire, over, write(Some(Held), ExpiryCondition::Over, Expired)),
             (Verb::Expire, of(Confirmed), ended.clone()),
             (Verb::Expire, of(Expired), ended),
             (Verb::Refund, None, refused(ReservationNotFound)),
-            (
-                Verb::Refund,
-                of(Confirmed),
-                write(Some(Confirmed), ExpiryCondition::Any, Refunded),
-            ),
-            (
-                Verb::Refund,
-                of(Refunded),
-                Decision::Answer(Answer::Refunded),
-            ),
+            (Verb::Refund, of(Confirmed), write(Some(Confirmed), ExpiryCondition::Any, Refunded)),
+            (Verb::Refund, of(Refunded), Decision::Answer(Answer::Refunded)),
             (Verb::Refund, held, refused(ReservationNotConfirmed)),
             (Verb::Refund, of(released), refused(ReservationNotConfirmed)),
         ];
@@ -370,18 +317,10 @@ mod tests {
     #[test]
     fn a_late_commit_can_be_rejected() {
         let refused = Decision::Answer(Answer::Rejected(Rejection::HoldExpired));
-        let commit = |state, until| {
-            decided(
-                Verb::Commit,
-                Some(&record(state, until)),
-                LateCommit::Reject,
-            )
-        };
+        let commit =
+            |state, until| decided(Verb::Commit, Some(&record(state, until)), LateCommit::Reject);
         // The write carries the same condition, because the hold may expire before the write arrives.
-        assert_eq!(
-            commit(Held, AHEAD),
-            write(Some(Held), ExpiryCondition::Ahead, Confirmed)
-        );
+        assert_eq!(commit(Held, AHEAD), write(Some(Held), ExpiryCondition::Ahead, Confirmed));
         assert_eq!(commit(Held, OVER), refused);
         assert_eq!(commit(Expired, OVER), refused);
     }
@@ -389,37 +328,23 @@ mod tests {
     #[test]
     fn another_payload_is_a_conflict_in_every_state() {
         let conflict = Decision::Answer(Answer::Rejected(Rejection::IdempotencyConflict));
-        for state in [
-            Held,
-            Confirmed,
-            ReservationState::Released,
-            Expired,
-            Refunded,
-        ] {
+        for state in [Held, Confirmed, ReservationState::Released, Expired, Refunded] {
             for verb in [Verb::Hold, Verb::Commit, Verb::Release] {
                 for selection in [
                     Selection::Quantity(3),
                     Selection::Seats(["A-1".parse().expect("legal")].into()),
                 ] {
                     let asked = operation(verb, selection);
-                    let found = decide(
-                        &asked,
-                        Some(&record(state, AHEAD)),
-                        NOW,
-                        LateCommit::default(),
-                    );
+                    let found =
+                        decide(&asked, Some(&record(state, AHEAD)), NOW, LateCommit::default());
                     assert_eq!(found, conflict, "{verb:?} of {state:?}");
                 }
                 let mut elsewhere = operation(verb, Selection::Quantity(2));
                 elsewhere.event = "evt-2".parse().expect("legal");
                 elsewhere.fingerprint =
                     Operation::fingerprint_of(&elsewhere.event, &elsewhere.selection);
-                let found = decide(
-                    &elsewhere,
-                    Some(&record(state, AHEAD)),
-                    NOW,
-                    LateCommit::default(),
-                );
+                let found =
+                    decide(&elsewhere, Some(&record(state, AHEAD)), NOW, LateCommit::default());
                 assert_eq!(found, conflict, "{verb:?} of {state:?}, other event");
             }
         }
@@ -458,12 +383,7 @@ mod tests {
         };
         let late = LateCommit::default();
         let fits = |selection| {
-            let found = decide(
-                &operation(Verb::Commit, selection),
-                Some(&stored),
-                NOW,
-                late,
-            );
+            let found = decide(&operation(Verb::Commit, selection), Some(&stored), NOW, late);
             found == write(Some(Held), ExpiryCondition::Any, Confirmed)
         };
         assert!(fits(Selection::Seats(seats(["A-2", "A-1"]))));

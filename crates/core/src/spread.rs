@@ -11,11 +11,7 @@ pub struct Spread<const N: usize> {
 
 impl<const N: usize> Default for Spread<N> {
     fn default() -> Self {
-        Self {
-            counts: [0; N],
-            beyond: 0,
-            sum: 0,
-        }
+        Self { counts: [0; N], beyond: 0, sum: 0 }
     }
 }
 

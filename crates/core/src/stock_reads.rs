@@ -24,11 +24,7 @@ use crate::limits;
 #[derive(Debug)]
 pub(super) enum StockReadWaiter {
     /// A query about the event, which arrived at `asked`.
-    Query {
-        call: CallId,
-        query: Query,
-        asked: Micros,
-    },
+    Query { call: CallId, query: Query, asked: Micros },
     /// An operation that needs the event's layout before it can be routed.
     Operation(Box<(Operation, RecordHint)>),
     /// Nothing: the layout is refreshed.
@@ -50,13 +46,7 @@ struct ReadInFlight {
 
 impl ReadInFlight {
     fn new(began: Micros, current: Vec<StockReadWaiter>) -> Self {
-        Self {
-            began,
-            current,
-            next: Vec::new(),
-            deltas: PendingDeltas::new(),
-            is_stale: false,
-        }
+        Self { began, current, next: Vec::new(), deltas: PendingDeltas::new(), is_stale: false }
     }
 }
 
@@ -84,11 +74,7 @@ pub(super) struct StockReads {
 
 impl StockReads {
     pub(super) fn new(age_max: Micros) -> Self {
-        Self {
-            in_flight: HashMap::default(),
-            waiting: 0,
-            age_max,
-        }
+        Self { in_flight: HashMap::default(), waiting: 0, age_max }
     }
 
     /// Joins the read in flight, or the next one. `Ok(true)`: no read is in flight, so the caller starts
@@ -135,8 +121,7 @@ impl StockReads {
     }
 
     fn start(&mut self, event: &EventId, current: Vec<StockReadWaiter>, now: Micros) {
-        self.in_flight
-            .insert(event.clone(), ReadInFlight::new(now, current));
+        self.in_flight.insert(event.clone(), ReadInFlight::new(now, current));
     }
 
     /// Records a finished write of this shard to the stripes.

@@ -41,21 +41,14 @@ pub(super) fn add_deltas(deltas: &mut PendingDeltas, written: &[StripeUpdate]) {
                 known.take = known.take.saturating_add(take);
                 known.give = known.give.saturating_add(give);
             }
-            None => deltas.push(StripeUpdate {
-                stripe: update.stripe,
-                take,
-                give,
-            }),
+            None => deltas.push(StripeUpdate { stripe: update.stripe, take, give }),
         }
     }
 }
 
 /// The deltas of a record that may or may not have been written just now.
 pub(super) fn deltas_of(record: &RecordView) -> PendingDeltas {
-    let takes = matches!(
-        record.state,
-        ReservationState::Held | ReservationState::Confirmed
-    );
+    let takes = matches!(record.state, ReservationState::Held | ReservationState::Confirmed);
     let draws = record.draws.iter().map(|draw| {
         let units = u64::from(draw.units);
         StripeUpdate {
@@ -133,10 +126,9 @@ impl StockSnapshot {
                     available: !self.closed && qty <= self.low,
                 })
             }
-            Query::Seats { seats } | Query::Describe { seats } => Some(QueryResult::Seats {
-                known: Vec::new(),
-                unknown: seats.to_vec(),
-            }),
+            Query::Seats { seats } | Query::Describe { seats } => {
+                Some(QueryResult::Seats { known: Vec::new(), unknown: seats.to_vec() })
+            }
             Query::Status { .. } => (self.low == self.high || fault::planted(Fault::StatusInDoubt))
                 .then(|| {
                     QueryResult::Status(Box::new(EventStatus {
@@ -233,13 +225,11 @@ impl StockSnapshots {
             low: 0,
             high: 0,
         };
-        snapshot
-            .stripes
-            .extend(read.iter().map(|view| StripeBounds {
-                capacity: view.capacity,
-                low: view.remaining,
-                high: view.remaining,
-            }));
+        snapshot.stripes.extend(read.iter().map(|view| StripeBounds {
+            capacity: view.capacity,
+            low: view.remaining,
+            high: view.remaining,
+        }));
         for update in deltas {
             if fault::planted(Fault::DeltasForgotten) {
                 break;
@@ -324,10 +314,7 @@ mod tests {
     }
 
     fn at(mono: u64) -> Now {
-        Now {
-            mono: Micros(mono),
-            unix: UnixMillis(1_000_000),
-        }
+        Now { mono: Micros(mono), unix: UnixMillis(1_000_000) }
     }
 
     fn update(stripe: u16, take: u64, give: u64) -> StripeUpdate {
@@ -347,10 +334,7 @@ mod tests {
         let query = Query::Availability { qty, section: None };
         let answer = snapshots.answer(&event(0), &query, Micros(asked))?;
         match answer.result {
-            QueryResult::Units {
-                remaining,
-                available,
-            } => Some((remaining, available)),
+            QueryResult::Units { remaining, available } => Some((remaining, available)),
             other => panic!("{other:?}"),
         }
     }
@@ -362,37 +346,20 @@ mod tests {
         assert_eq!(told(&mut snapshots, 7, last), Some((7, true)));
         assert_eq!(told(&mut snapshots, 8, last), Some((7, false)));
         assert_eq!(told(&mut snapshots, 7, last + 1), None);
-        let ages = [
-            (1_000 + AGE_MAX.0 / 4 * 3 - 1, false),
-            (1_000 + AGE_MAX.0 / 4 * 3, true),
-        ];
+        let ages = [(1_000 + AGE_MAX.0 / 4 * 3 - 1, false), (1_000 + AGE_MAX.0 / 4 * 3, true)];
         for (asked, needs_refresh) in ages {
             let query = Query::Status { section: None };
             let answer = snapshots.answer(&event(0), &query, Micros(asked));
-            assert_eq!(
-                answer.expect("young").needs_refresh,
-                needs_refresh,
-                "{asked}"
-            );
+            assert_eq!(answer.expect("young").needs_refresh, needs_refresh, "{asked}");
         }
     }
 
     #[test]
     fn what_was_sent_after_the_read_is_added_to_its_stripe_within_its_bounds() {
         let mut snapshots = kept(&[3, 98], &[]);
-        snapshots.record_write(
-            &event(0),
-            &[update(0, 5, 0)],
-            Some(Micros(2_001)),
-            Micros(9_000),
-        );
+        snapshots.record_write(&event(0), &[update(0, 5, 0)], Some(Micros(2_001)), Micros(9_000));
         assert_eq!(told(&mut snapshots, 1, 9_000), Some((98, true)));
-        snapshots.record_write(
-            &event(0),
-            &[update(1, 1, 9)],
-            Some(Micros(2_001)),
-            Micros(9_000),
-        );
+        snapshots.record_write(&event(0), &[update(1, 1, 9)], Some(Micros(2_001)), Micros(9_000));
         assert_eq!(told(&mut snapshots, 1, 9_000), Some((100, true)));
     }
 
@@ -412,11 +379,7 @@ mod tests {
             assert_eq!(told(&mut snapshots, 16, 9_000), None, "in doubt");
             assert_eq!(told(&mut snapshots, 17, 9_000), Some((11, false)));
             let status = Query::Status { section: None };
-            assert!(
-                snapshots
-                    .answer(&event(0), &status, Micros(9_000))
-                    .is_none()
-            );
+            assert!(snapshots.answer(&event(0), &status, Micros(9_000)).is_none());
         }
     }
 

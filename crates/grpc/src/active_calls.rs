@@ -45,11 +45,7 @@ pub(super) struct CallResponder {
 
 impl<F: Future<Output = Result<Bytes, Status>>> ActiveCalls<F> {
     pub(super) fn new() -> Self {
-        Self {
-            waiting: FuturesUnordered::new(),
-            spare_slots: Vec::new(),
-            earliest_deadline: None,
-        }
+        Self { waiting: FuturesUnordered::new(), spare_slots: Vec::new(), earliest_deadline: None }
     }
 
     /// Starts a call. If the call does not complete in its first poll, it joins the set.
@@ -71,10 +67,8 @@ impl<F: Future<Output = Result<Bytes, Status>>> ActiveCalls<F> {
                 self.recycle(slot);
             }
             Poll::Pending => {
-                self.earliest_deadline = Some(
-                    self.earliest_deadline
-                        .map_or(deadline, |at| at.min(deadline)),
-                );
+                self.earliest_deadline =
+                    Some(self.earliest_deadline.map_or(deadline, |at| at.min(deadline)));
                 self.waiting.push(call);
             }
         }

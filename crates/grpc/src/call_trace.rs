@@ -38,18 +38,12 @@ pub struct CallAttributes {
 impl CallTrace {
     /// The trace of a sampled call whose span is `span`, with its caller's span of the same trace.
     pub fn sampled(span: SpanIds, parent: Option<u64>, is_log_sampled: bool) -> Self {
-        Self {
-            span: Some((span, parent)),
-            ..Self::unsampled(is_log_sampled)
-        }
+        Self { span: Some((span, parent)), ..Self::unsampled(is_log_sampled) }
     }
 
     /// The trace of a call that has no span.
     pub fn unsampled(is_log_sampled: bool) -> Self {
-        Self {
-            is_log_sampled,
-            ..Self::default()
-        }
+        Self { is_log_sampled, ..Self::default() }
     }
 
     /// Records the event and the reservation of the call.

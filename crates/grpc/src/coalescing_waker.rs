@@ -27,10 +27,7 @@ pub(super) struct CoalescingWaker {
 
 impl CoalescingWaker {
     pub(super) fn new(task: &Waker) -> Arc<Self> {
-        Arc::new(Self {
-            state: AtomicU8::new(IDLE),
-            task: task.clone(),
-        })
+        Arc::new(Self { state: AtomicU8::new(IDLE), task: task.clone() })
     }
 
     /// The executor's waker for the connection's task.
@@ -63,8 +60,7 @@ impl Wake for CoalescingWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let polling =
-            self.state
-                .compare_exchange(POLLING, WOKEN, Ordering::SeqCst, Ordering::SeqCst);
+            self.state.compare_exchange(POLLING, WOKEN, Ordering::SeqCst, Ordering::SeqCst);
         if polling == Err(IDLE) {
             self.task.wake_by_ref();
         }
@@ -110,10 +106,6 @@ mod tests {
         coalescing.begin_round();
         waker.wake_by_ref();
         coalescing.end_poll();
-        assert_eq!(
-            woken(),
-            2,
-            "a wake-up that no round served must not be lost"
-        );
+        assert_eq!(woken(), 2, "a wake-up that no round served must not be lost");
     }
 }

@@ -110,10 +110,7 @@ where
         if let Err(error) = flushed {
             return Poll::Ready(ConnectionEnd::Lost(error.kind()));
         }
-        let deadlines = [
-            self.lifecycle.next_deadline(),
-            self.calls.earliest_deadline(),
-        ];
+        let deadlines = [self.lifecycle.next_deadline(), self.calls.earliest_deadline()];
         if let Some(at) = deadlines.into_iter().flatten().min() {
             self.timer.wake_at(now, at, cx.waker());
         }
@@ -128,11 +125,7 @@ where
     /// discards what the peer has not read yet, responses and GOAWAY included. So this side, which sends
     /// nothing more, reads until the peer has closed.
     pub(super) fn poll_linger(&mut self, end: ConnectionEnd, cx: &mut Context<'_>) -> Poll<()> {
-        if end.lingers() {
-            self.writer.borrow_mut().poll_discard(cx)
-        } else {
-            Poll::Ready(())
-        }
+        if end.lingers() { self.writer.borrow_mut().poll_discard(cx) } else { Poll::Ready(()) }
     }
 
     /// The coalescing waker and its `Waker`: made once, unless the future has moved to another task.
@@ -241,12 +234,7 @@ where
                     observer: Rc::clone(observer),
                     trace: trace.clone(),
                 };
-                let call = CallContext {
-                    arrived: now,
-                    deadline,
-                    headers: head.headers,
-                    trace,
-                };
+                let call = CallContext { arrived: now, deadline, headers: head.headers, trace };
                 let future = (self.start)(method, call, body);
                 self.calls.start(responder, future, cx);
                 return;
@@ -260,8 +248,7 @@ where
                     observer: Rc::clone(observer),
                     trace: None,
                 };
-                self.bridged
-                    .start(bridge, responder, head, body, timeout, cx);
+                self.bridged.start(bridge, responder, head, body, timeout, cx);
                 return;
             }
             Err(rejection) => rejection,
@@ -347,14 +334,8 @@ where
 }
 
 enum CallTarget<M> {
-    Unary {
-        method: M,
-        timeout: Micros,
-    },
-    Auxiliary {
-        bridge: TonicBridge,
-        timeout: Option<Micros>,
-    },
+    Unary { method: M, timeout: Micros },
+    Auxiliary { bridge: TonicBridge, timeout: Option<Micros> },
 }
 
 /// HTTP/2 with every limit set explicitly, so that no limit changes with a version of the library.

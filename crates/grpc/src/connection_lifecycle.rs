@@ -109,11 +109,7 @@ impl ConnectionLifecycle {
                     self.phase = LifecyclePhase::Goaway(GoawayState {
                         until: (!drained).then(|| now.plus(self.grace)),
                         cancel_auxiliary_at: Some(now.plus(micros(AUXILIARY_DRAIN_GRACE))),
-                        end: if drained {
-                            ConnectionEnd::Drained
-                        } else {
-                            ConnectionEnd::Aged
-                        },
+                        end: if drained { ConnectionEnd::Drained } else { ConnectionEnd::Aged },
                     });
                     return Some(LifecycleAction::SendGoaway);
                 }
@@ -137,11 +133,9 @@ impl ConnectionLifecycle {
         match &self.phase {
             LifecyclePhase::Handshaking { until } => Some(*until),
             LifecyclePhase::Serving { goaway_at } => earliest([*goaway_at, keep_alive]),
-            LifecyclePhase::Goaway(GoawayState {
-                until,
-                cancel_auxiliary_at,
-                ..
-            }) => earliest([*until, *cancel_auxiliary_at, keep_alive]),
+            LifecyclePhase::Goaway(GoawayState { until, cancel_auxiliary_at, .. }) => {
+                earliest([*until, *cancel_auxiliary_at, keep_alive])
+            }
         }
     }
 }
@@ -216,10 +210,7 @@ mod tests {
         let mut lifecycle = open_connection(None);
         assert_eq!(lifecycle.next_deadline(), Some(ms(30_000)));
         assert_eq!(action_at(&mut lifecycle, 29_999), None);
-        assert_eq!(
-            action_at(&mut lifecycle, 30_000),
-            Some(LifecycleAction::SendPing)
-        );
+        assert_eq!(action_at(&mut lifecycle, 30_000), Some(LifecycleAction::SendPing));
         assert_eq!(action_at(&mut lifecycle, 30_000), None);
         assert_eq!(lifecycle.next_deadline(), Some(ms(50_000)));
         assert_eq!(action_at(&mut lifecycle, 49_999), None);
@@ -232,34 +223,22 @@ mod tests {
     #[test]
     fn a_peer_that_answers_is_pinged_again_after_the_next_silence() {
         let mut lifecycle = open_connection(None);
-        assert_eq!(
-            action_at(&mut lifecycle, 30_000),
-            Some(LifecycleAction::SendPing)
-        );
+        assert_eq!(action_at(&mut lifecycle, 30_000), Some(LifecycleAction::SendPing));
         lifecycle.data_received(ms(31_000));
         assert_eq!(action_at(&mut lifecycle, 50_001), None);
         assert_eq!(lifecycle.next_deadline(), Some(ms(61_000)));
-        assert_eq!(
-            action_at(&mut lifecycle, 61_000),
-            Some(LifecycleAction::SendPing)
-        );
+        assert_eq!(action_at(&mut lifecycle, 61_000), Some(LifecycleAction::SendPing));
     }
 
     #[test]
     fn a_connection_at_its_maximum_age_gets_a_goaway_and_a_grace_period() {
         let mut lifecycle = open_connection(Some(ms(10_000)));
         assert_eq!(lifecycle.next_deadline(), Some(ms(10_000)));
-        assert_eq!(
-            action_at(&mut lifecycle, 10_000),
-            Some(LifecycleAction::SendGoaway)
-        );
+        assert_eq!(action_at(&mut lifecycle, 10_000), Some(LifecycleAction::SendGoaway));
         assert_eq!(action_at(&mut lifecycle, 10_000), None);
         assert_eq!(lifecycle.graceful_end(), ConnectionEnd::Aged);
         let cancel_at = ms(10_000).plus(micros(AUXILIARY_DRAIN_GRACE)).0 / 1_000;
-        assert_eq!(
-            action_at(&mut lifecycle, cancel_at),
-            Some(LifecycleAction::CancelAuxiliary)
-        );
+        assert_eq!(action_at(&mut lifecycle, cancel_at), Some(LifecycleAction::CancelAuxiliary));
         assert_eq!(action_at(&mut lifecycle, cancel_at), None);
         assert_eq!(
             action_at(&mut lifecycle, 15_000),

@@ -80,10 +80,7 @@ impl GrpcContext {
     pub(super) fn random_connection_age(&self) -> Option<Micros> {
         let age = micros(self.settings.connection_age?).0;
         let tenth = age / 10;
-        let random = self
-            .jitter
-            .borrow_mut()
-            .random_range(age - tenth..=age + tenth);
+        let random = self.jitter.borrow_mut().random_range(age - tenth..=age + tenth);
         Some(Micros(random))
     }
 
@@ -127,9 +124,7 @@ mod tests {
     fn connection_ages_are_within_a_tenth_of_the_setting() {
         let mut context = GrpcContext::for_tests();
         context.settings.connection_age = Some(Duration::from_secs(100));
-        let ages: Vec<u64> = (0..500)
-            .map(|_| context.random_connection_age().unwrap().0)
-            .collect();
+        let ages: Vec<u64> = (0..500).map(|_| context.random_connection_age().unwrap().0).collect();
         let (least, most) = (ages.iter().min().unwrap(), ages.iter().max().unwrap());
         assert!(*least >= 90_000_000 && *least < 93_000_000, "{least}");
         assert!(*most <= 110_000_000 && *most > 107_000_000, "{most}");
@@ -145,10 +140,6 @@ mod tests {
         }
         let buffers = context.write_buffers.borrow();
         assert_eq!(buffers.len(), limits::WRITE_BUFFERS_SPARE_MAX);
-        assert!(
-            buffers
-                .iter()
-                .all(|buffer| buffer.capacity() <= limits::WRITE_BUFFER_BYTES_KEPT)
-        );
+        assert!(buffers.iter().all(|buffer| buffer.capacity() <= limits::WRITE_BUFFER_BYTES_KEPT));
     }
 }

@@ -143,34 +143,20 @@ mod tests {
 
     /// The methods of a service in its `.proto` file; every one must be unary.
     fn described_methods(package: &str, service: &str) -> Vec<String> {
-        let files = FileDescriptorSet::decode(inventory_proto::DESCRIPTORS)
-            .unwrap()
-            .file;
+        let files = FileDescriptorSet::decode(inventory_proto::DESCRIPTORS).unwrap().file;
         let found = files
             .iter()
             .filter(|file| file.package() == package)
             .flat_map(|file| &file.service)
             .find(|found| found.name() == service)
             .unwrap();
-        assert!(
-            found
-                .method
-                .iter()
-                .all(|m| !m.client_streaming() && !m.server_streaming())
-        );
-        found
-            .method
-            .iter()
-            .map(|method| method.name().to_owned())
-            .collect()
+        assert!(found.method.iter().all(|m| !m.client_streaming() && !m.server_streaming()));
+        found.method.iter().map(|method| method.name().to_owned()).collect()
     }
 
     #[test]
     fn the_tables_have_the_methods_of_the_proto_files() {
-        assert_eq!(
-            described_methods("inventory.v1", "Inventory"),
-            InventoryMethod::ALL
-        );
+        assert_eq!(described_methods("inventory.v1", "Inventory"), InventoryMethod::ALL);
         assert_eq!(
             described_methods("reservation.v1", "InventoryService"),
             InventoryServiceMethod::ALL

@@ -90,10 +90,7 @@ impl ConnectionGuard {
         let key = drain.next_key.get();
         drain.next_key.set(key + 1);
         drain.connections.borrow_mut().insert(key, None);
-        Self {
-            drain: Rc::clone(drain),
-            key,
-        }
+        Self { drain: Rc::clone(drain), key }
     }
 
     /// Sets the task to wake when the stage changes.

@@ -61,9 +61,7 @@ impl MessageAssembler {
         match needed(self.bytes())? {
             Some(needed) if held == needed => {}
             Some(needed) => {
-                return Err(truncated(format!(
-                    "the request ended after {held} of {needed} bytes"
-                )));
+                return Err(truncated(format!("the request ended after {held} of {needed} bytes")));
             }
             None => {
                 return Err(truncated(format!(
@@ -202,13 +200,7 @@ mod tests {
 
     #[test]
     fn a_compression_flag_other_than_zero_is_rejected() {
-        assert_eq!(
-            fails(&[b"\x01\0\0\0\x01a"]),
-            (Code::Internal, reason::COMPRESSION_UNDECLARED)
-        );
-        assert_eq!(
-            fails(&[b"\x02\0\0\0\x01a"]),
-            (Code::Internal, reason::MALFORMED_MESSAGE)
-        );
+        assert_eq!(fails(&[b"\x01\0\0\0\x01a"]), (Code::Internal, reason::COMPRESSION_UNDECLARED));
+        assert_eq!(fails(&[b"\x02\0\0\0\x01a"]), (Code::Internal, reason::MALFORMED_MESSAGE));
     }
 }

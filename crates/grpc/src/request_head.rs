@@ -24,11 +24,7 @@ pub(super) struct HeadRejection {
 
 impl From<Status> for HeadRejection {
     fn from(status: Status) -> Self {
-        Self {
-            http: StatusCode::OK,
-            header: None,
-            status,
-        }
+        Self { http: StatusCode::OK, header: None, status }
     }
 }
 
@@ -106,27 +102,23 @@ pub(super) fn call_timeout(head: &Parts) -> Result<Option<Duration>, HeadRejecti
     let Some(value) = head.headers.get(GRPC_TIMEOUT) else {
         return Ok(None);
     };
-    parse_timeout(value.as_bytes())
-        .map(Some)
-        .map_err(|problem| {
-            let sent = clip(value.as_bytes());
-            let expected = "one to eight digits and one of H, M, S, m, u, n, such as 250m";
-            Status::new(
-                Code::InvalidArgument,
-                reason::TIMEOUT_INVALID,
-                format!("grpc-timeout {sent:?}: {problem}; it must be {expected}"),
-            )
-            .with_violation("grpc-timeout", expected)
-            .into()
-        })
+    parse_timeout(value.as_bytes()).map(Some).map_err(|problem| {
+        let sent = clip(value.as_bytes());
+        let expected = "one to eight digits and one of H, M, S, m, u, n, such as 250m";
+        Status::new(
+            Code::InvalidArgument,
+            reason::TIMEOUT_INVALID,
+            format!("grpc-timeout {sent:?}: {problem}; it must be {expected}"),
+        )
+        .with_violation("grpc-timeout", expected)
+        .into()
+    })
 }
 
 /// The rejection of a path that no service has.
 pub(super) fn reject_unknown_path(path: &str, has_service: impl Fn(&str) -> bool) -> HeadRejection {
     let shown = clip(path.as_bytes());
-    let service = path
-        .strip_prefix('/')
-        .and_then(|rest| rest.rsplit_once('/'));
+    let service = path.strip_prefix('/').and_then(|rest| rest.rsplit_once('/'));
     let status = match service {
         Some((service, _)) if has_service(service) => Status::unimplemented(
             reason::METHOD_UNKNOWN,
@@ -214,11 +206,8 @@ mod tests {
 
     #[test]
     fn unknown_methods_and_unknown_services_have_different_reasons() {
-        let reason_of = |path| {
-            reject_unknown_path(path, |service| service == "a.B")
-                .status
-                .reason()
-        };
+        let reason_of =
+            |path| reject_unknown_path(path, |service| service == "a.B").status.reason();
         assert_eq!(reason_of("/a.B/Nope"), reason::METHOD_UNKNOWN);
         assert_eq!(reason_of("/a.C/Nope"), reason::SERVICE_UNKNOWN);
         assert_eq!(reason_of("/"), reason::METHOD_UNKNOWN);

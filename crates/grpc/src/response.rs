@@ -73,10 +73,7 @@ pub(super) fn send_rejection(stream: &mut SendResponse<Bytes>, rejection: HeadRe
     headers.insert(CONTENT_TYPE, GRPC);
     rejection.status.write_to(headers);
     if let Some((name, value)) = rejection.header {
-        headers.insert(
-            HeaderName::from_static(name),
-            HeaderValue::from_static(value),
-        );
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     let _ = stream.send_response(response, true);
 }

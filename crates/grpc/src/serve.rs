@@ -96,9 +96,7 @@ async fn read_message(body: &mut RecvStream) -> Result<Bytes, Status> {
         let chunk = chunk.map_err(request_read_error)?;
         let read = chunk.len();
         assembly.push(chunk)?;
-        body.flow_control()
-            .release_capacity(read)
-            .map_err(request_read_error)?;
+        body.flow_control().release_capacity(read).map_err(request_read_error)?;
     }
     assembly.finish()
 }
@@ -112,10 +110,7 @@ fn request_read_error(error: h2::Error) -> Status {
             "the request was reset before its end",
         );
     }
-    Status::internal(
-        reason::MALFORMED_MESSAGE,
-        format!("cannot read the request: {error}"),
-    )
+    Status::internal(reason::MALFORMED_MESSAGE, format!("cannot read the request: {error}"))
 }
 
 /// Reports the start of the connection, and its end in every case.
@@ -127,10 +122,7 @@ struct ConnectionReport {
 impl ConnectionReport {
     fn new(context: &Rc<GrpcContext>) -> Self {
         context.observer.connection_opened();
-        Self {
-            context: Rc::clone(context),
-            end: ConnectionEnd::Aborted,
-        }
+        Self { context: Rc::clone(context), end: ConnectionEnd::Aborted }
     }
 }
 

@@ -108,9 +108,7 @@ impl<A: UnaryService, B: UnaryService> UnaryService for (A, B) {
     type Response = Either<A::Response, B::Response>;
 
     fn find_method(path: &str) -> Option<Self::Method> {
-        A::find_method(path)
-            .map(Either::First)
-            .or_else(|| B::find_method(path).map(Either::Second))
+        A::find_method(path).map(Either::First).or_else(|| B::find_method(path).map(Either::Second))
     }
 
     fn has_service(service: &str) -> bool {
@@ -210,10 +208,6 @@ mod tests {
         let status = decode::<inventory_proto::inventory::v1::CheckReq>(bytes).unwrap_err();
         assert_eq!(status.code(), Code::Internal);
         assert_eq!(status.reason(), reason::MALFORMED_MESSAGE);
-        assert!(
-            status.message().contains("CheckReq"),
-            "{}",
-            status.message()
-        );
+        assert!(status.message().contains("CheckReq"), "{}", status.message());
     }
 }

@@ -82,12 +82,7 @@ struct StatusDetails {
 impl Status {
     /// `reason` is UPPER_SNAKE_CASE and stable; `message` is for humans.
     pub fn new(code: Code, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            code,
-            reason,
-            message: message.into(),
-            details: None,
-        }
+        Self { code, reason, message: message.into(), details: None }
     }
 
     pub fn internal(reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
@@ -144,16 +139,9 @@ impl Status {
         let status = tonic::Status::with_details(self.code, self.message.as_ref(), details);
         if status.add_header(headers).is_err() {
             // Unreachable: the message is percent-encoded and the details are base64.
-            headers.insert(
-                tonic::Status::GRPC_STATUS,
-                HeaderValue::from(self.code as i32),
-            );
+            headers.insert(tonic::Status::GRPC_STATUS, HeaderValue::from(self.code as i32));
         }
-        if let Some(span) = self
-            .details
-            .as_ref()
-            .and_then(|details| details.retry_after)
-        {
+        if let Some(span) = self.details.as_ref().and_then(|details| details.retry_after) {
             let pause = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
             headers.insert(GRPC_RETRY_PUSHBACK, HeaderValue::from(pause));
         }
@@ -172,9 +160,8 @@ impl Status {
         let mut details = Vec::with_capacity(1);
         if let Some(more) = &self.details {
             let metadata = more.metadata.iter();
-            info.metadata = metadata
-                .map(|(key, value)| ((*key).to_owned(), value.clone()))
-                .collect();
+            info.metadata =
+                metadata.map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
             details.push(any(TYPE_ERROR_INFO, &info));
             if !more.violations.is_empty() {
                 details.push(any(TYPE_BAD_REQUEST, &bad_request(&more.violations)));
@@ -186,11 +173,7 @@ impl Status {
         } else {
             details.push(any(TYPE_ERROR_INFO, &info));
         }
-        pb::Status {
-            code: self.code as i32,
-            message: self.message.clone().into_owned(),
-            details,
-        }
+        pb::Status { code: self.code as i32, message: self.message.clone().into_owned(), details }
     }
 }
 
@@ -207,10 +190,7 @@ fn bad_request(violations: &[(Cow<'static, str>, Cow<'static, str>)]) -> pb::Bad
 }
 
 fn any(type_url: &str, message: &impl Message) -> prost_types::Any {
-    prost_types::Any {
-        type_url: type_url.to_owned(),
-        value: message.encode_to_vec(),
-    }
+    prost_types::Any { type_url: type_url.to_owned(), value: message.encode_to_vec() }
 }
 
 /// Untrusted text, shortened and escaped so that it can be part of a message.
@@ -245,17 +225,9 @@ mod tests {
         assert_eq!(read.code(), Code::Internal);
         assert_eq!(read.message(), "it broke");
         let info = read.get_details_error_info().unwrap();
-        assert_eq!(
-            (info.reason.as_str(), info.domain.as_str()),
-            ("PANIC", ERROR_DOMAIN)
-        );
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("PANIC", ERROR_DOMAIN));
         assert!(headers.get(GRPC_RETRY_PUSHBACK).is_none());
-        assert!(
-            !headers["grpc-status-details-bin"]
-                .to_str()
-                .unwrap()
-                .contains('=')
-        );
+        assert!(!headers["grpc-status-details-bin"].to_str().unwrap().contains('='));
     }
 
     #[test]

@@ -87,8 +87,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WriteCoalescer<T> {
             }
         }
         self.sent = 0;
-        self.context
-            .recycle_write_buffer(std::mem::take(&mut self.out));
+        self.context.recycle_write_buffer(std::mem::take(&mut self.out));
         Ok(())
     }
 
@@ -262,10 +261,7 @@ mod tests {
 
     fn coalesced(
         socket: FakeSocket,
-    ) -> (
-        Rc<RefCell<WriteCoalescer<FakeSocket>>>,
-        CoalescedStream<FakeSocket>,
-    ) {
+    ) -> (Rc<RefCell<WriteCoalescer<FakeSocket>>>, CoalescedStream<FakeSocket>) {
         let writer = WriteCoalescer::new(socket, Rc::new(GrpcContext::for_tests()));
         writer.borrow_mut().begin_poll(Waker::noop());
         let stream = CoalescedStream::new(&writer);
@@ -281,10 +277,7 @@ mod tests {
 
     #[test]
     fn many_writes_and_flushes_become_one_write() {
-        let (writer, mut stream) = coalesced(FakeSocket {
-            room: usize::MAX,
-            ..Default::default()
-        });
+        let (writer, mut stream) = coalesced(FakeSocket { room: usize::MAX, ..Default::default() });
         for n in 0..100u8 {
             assert_eq!(write(&mut stream, &[n; 10]), Poll::Ready(10));
         }
@@ -333,10 +326,8 @@ mod tests {
 
     #[test]
     fn a_poll_reads_within_its_budget_and_reads_an_empty_socket_once() {
-        let (writer, mut stream) = coalesced(FakeSocket {
-            inbound: READ_BYTES_PER_POLL_MAX + 10,
-            ..Default::default()
-        });
+        let (writer, mut stream) =
+            coalesced(FakeSocket { inbound: READ_BYTES_PER_POLL_MAX + 10, ..Default::default() });
         let mut cx = Context::from_waker(Waker::noop());
         let mut memory = vec![0; 8 * 1024];
         let mut read_all = |stream: &mut CoalescedStream<FakeSocket>| {

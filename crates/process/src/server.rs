@@ -68,12 +68,7 @@ impl ServerProcess {
         }
         let mut child = pinned_command(program, cpu)
             .args(arguments)
-            .envs([
-                ("GRPC_PORT", "0"),
-                ("METRICS_PORT", "0"),
-                ("ADMIN_PORT", "0"),
-                ("SHARDS", "1"),
-            ])
+            .envs([("GRPC_PORT", "0"), ("METRICS_PORT", "0"), ("ADMIN_PORT", "0"), ("SHARDS", "1")])
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -114,25 +109,15 @@ impl ServerProcess {
         pid: u32,
         child: Option<Child>,
     ) -> Result<Self, LaunchError> {
-        CpuTime::of(pid).map_err(|source| LaunchError::NoCpuTime {
-            name: name.to_owned(),
-            source,
-        })?;
-        Ok(Self {
-            name,
-            address,
-            pid,
-            child,
-        })
+        CpuTime::of(pid)
+            .map_err(|source| LaunchError::NoCpuTime { name: name.to_owned(), source })?;
+        Ok(Self { name, address, pid, child })
     }
 
     /// Sends SIGTERM and waits at most `limit` for the process to finish its calls and exit. `None` for
     /// a server that this process did not start: it is left alone.
     pub async fn stop(mut self, limit: Duration) -> Result<Option<ExitStatus>, LaunchError> {
-        let failed = |source| LaunchError::Stop {
-            name: self.name.to_owned(),
-            source,
-        };
+        let failed = |source| LaunchError::Stop { name: self.name.to_owned(), source };
         let Some(child) = &mut self.child else {
             return Ok(None);
         };
@@ -146,10 +131,7 @@ impl ServerProcess {
         }
         match timeout(limit, child.wait()).await {
             Ok(status) => status.map(Some).map_err(failed),
-            Err(_) => Err(LaunchError::StillRunning {
-                name: self.name.to_owned(),
-                limit,
-            }),
+            Err(_) => Err(LaunchError::StillRunning { name: self.name.to_owned(), limit }),
         }
     }
 }
@@ -193,18 +175,9 @@ mod tests {
             "  gRPC: http://127.0.0.1:4711 (reflection)",
             "store-model listening on 127.0.0.1:4711",
         ] {
-            assert_eq!(
-                listening_address(line).as_deref(),
-                Some("127.0.0.1:4711"),
-                "{line}"
-            );
+            assert_eq!(listening_address(line).as_deref(), Some("127.0.0.1:4711"), "{line}");
         }
-        for line in [
-            "",
-            "metrics   127.0.0.1:4711",
-            "gRPC soon",
-            "starting gRPC 127.0.0.1:4711",
-        ] {
+        for line in ["", "metrics   127.0.0.1:4711", "gRPC soon", "starting gRPC 127.0.0.1:4711"] {
             assert_eq!(listening_address(line), None, "{line}");
         }
     }
@@ -221,22 +194,15 @@ mod tests {
 
     #[tokio::test]
     async fn exit_without_a_banner_is_reported() {
-        assert!(matches!(
-            start("/bin/true").await,
-            Err(LaunchError::Exited(_))
-        ));
+        assert!(matches!(start("/bin/true").await, Err(LaunchError::Exited(_))));
     }
 
     #[tokio::test]
     async fn stop_waits_for_the_exit() {
         let shell = Path::new("/bin/sh");
-        let arguments = [
-            "-c",
-            "trap 'kill $!; exit 3' TERM; sleep 600 & echo gRPC 127.0.0.1:1; wait",
-        ];
-        let server = ServerProcess::start("sh", shell, arguments, None, &[])
-            .await
-            .unwrap();
+        let arguments =
+            ["-c", "trap 'kill $!; exit 3' TERM; sleep 600 & echo gRPC 127.0.0.1:1; wait"];
+        let server = ServerProcess::start("sh", shell, arguments, None, &[]).await.unwrap();
         let status = server.stop(Duration::from_secs(20)).await.unwrap();
         assert_eq!(status.unwrap().code(), Some(3));
     }

@@ -42,14 +42,9 @@ fn parse(stat: &str, ticks_per_second: u64) -> Option<CpuTime> {
     let mut times = fields.split_ascii_whitespace().skip(14 - 3);
     let mut next = || {
         let ticks: u64 = times.next()?.parse().ok()?;
-        Some(Duration::from_nanos(
-            ticks.checked_mul(1_000_000_000)? / ticks_per_second.max(1),
-        ))
+        Some(Duration::from_nanos(ticks.checked_mul(1_000_000_000)? / ticks_per_second.max(1)))
     };
-    Some(CpuTime {
-        user: next()?,
-        system: next()?,
-    })
+    Some(CpuTime { user: next()?, system: next()? })
 }
 
 fn ticks_per_second() -> u64 {
@@ -80,10 +75,7 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
         .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
         .and_then(parse_cpu_list)
         .ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                "/proc/self/status has no Cpus_allowed_list",
-            )
+            io::Error::new(io::ErrorKind::InvalidData, "/proc/self/status has no Cpus_allowed_list")
         })
 }
 

@@ -13,11 +13,7 @@ pub fn monotonic() -> Micros {
 
 /// Both clocks.
 pub fn now() -> Now {
-    let unix = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64);
-    Now {
-        mono: monotonic(),
-        unix: UnixMillis(unix),
-    }
+    let unix =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    Now { mono: monotonic(), unix: UnixMillis(unix) }
 }

@@ -63,8 +63,6 @@ impl Listener {
         let stream = self.0.shared_accept().await?.bind_to_executor();
         // SAFETY: the stream releases its descriptor, nothing else owns it. glommio's own type for
         // sockets that cross shards is not used because dropping it leaks the descriptor.
-        Ok(AcceptedSocket(unsafe {
-            OwnedFd::from_raw_fd(stream.into_raw_fd())
-        }))
+        Ok(AcceptedSocket(unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) }))
     }
 }

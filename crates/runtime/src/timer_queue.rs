@@ -40,12 +40,7 @@ struct TimerQueue {
 
 impl TimerQueue {
     const fn new() -> Self {
-        Self {
-            timers: BTreeMap::new(),
-            next_id: 0,
-            has_task: false,
-            task: None,
-        }
+        Self { timers: BTreeMap::new(), next_id: 0, has_task: false, task: None }
     }
 
     fn insert(&mut self, at: Micros, waker: Waker) -> TimerKey {
@@ -210,10 +205,8 @@ mod tests {
     fn an_earlier_timer_is_kept_and_a_later_one_still_fires() {
         crate::run_unpinned(async {
             let start = monotonic();
-            let (early, late) = (
-                start.plus(Micros::from_millis(5)),
-                start.plus(Micros::from_millis(25)),
-            );
+            let (early, late) =
+                (start.plus(Micros::from_millis(5)), start.plus(Micros::from_millis(25)));
             let mut timer = TimerHandle::default();
             let mut asked = false;
             std::future::poll_fn(|cx| {

@@ -89,11 +89,7 @@ impl Store {
                 Err(why) => self.log(&format!("event {key} cannot be understood: {why}")),
             }
         }
-        Ok(Page::new(
-            events,
-            page.scanned_count,
-            page.last_evaluated_key,
-        ))
+        Ok(Page::new(events, page.scanned_count, page.last_evaluated_key))
     }
 
     /// Changes the total of an event, including held and sold units: adds evenly to its stripes, or removes
@@ -133,11 +129,11 @@ impl Store {
             };
             let at = clock::now().unix;
             let changes = stripes.iter().zip(wanted).enumerate();
-            let changes = changes
-                .filter(|(_, (stripe, to))| stripe.capacity != *to)
-                .map(|(index, (stripe, to))| {
+            let changes = changes.filter(|(_, (stripe, to))| stripe.capacity != *to).map(
+                |(index, (stripe, to))| {
                     codec::capacity_change(event, index as u16, (stripe.capacity, to), at)
-                });
+                },
+            );
             // The next read of all stripes shows which updates were applied.
             if self.change_stripes(changes.collect()).await? == 0 {
                 inventory_runtime::sleep(pause).await;

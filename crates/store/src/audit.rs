@@ -73,11 +73,7 @@ impl Store {
         while let Some(item) = rest.next().await {
             stripes.push(stripe(item?.as_ref()));
         }
-        Ok(Some(AuditStripes {
-            stripes,
-            seat_keys: seat_keys.unwrap_or(0),
-            at: clock::now().unix,
-        }))
+        Ok(Some(AuditStripes { stripes, seat_keys: seat_keys.unwrap_or(0), at: clock::now().unix }))
     }
 
     async fn audit_stripe(
@@ -127,11 +123,7 @@ impl Store {
             record(item).map_err(|why| unread(item, codec::RESERVATION_ID, why))
         };
         let items = page.items().iter().map(read).collect();
-        Ok(Page::new(
-            items,
-            page.scanned_count,
-            page.last_evaluated_key,
-        ))
+        Ok(Page::new(items, page.scanned_count, page.last_evaluated_key))
     }
 
     /// One page of the seats of `event` under the `key`-th of its `seat_keys` partition keys.
@@ -179,11 +171,7 @@ impl Store {
             })
         };
         let items = page.items().iter().map(read).collect();
-        Ok(Page::new(
-            items,
-            page.scanned_count,
-            page.last_evaluated_key,
-        ))
+        Ok(Page::new(items, page.scanned_count, page.last_evaluated_key))
     }
 
     /// Returns these seats and records at one instant; `None` if conflicting writes prevented the read. Together
@@ -238,16 +226,8 @@ impl Store {
             },
         };
         Ok(Some(InstantSnapshot {
-            seats: seats
-                .iter()
-                .cloned()
-                .zip(of_seats.iter().map(state))
-                .collect(),
-            records: records
-                .iter()
-                .cloned()
-                .zip(of_records.iter().map(record))
-                .collect(),
+            seats: seats.iter().cloned().zip(of_seats.iter().map(state)).collect(),
+            records: records.iter().cloned().zip(of_records.iter().map(record)).collect(),
         }))
     }
 
@@ -291,10 +271,7 @@ fn stripe(item: Option<&Attributes>) -> StoredItem<StripeAmounts> {
         Ok(StripeAmounts {
             capacity: natural(codec::TOTAL_SEATS, must(codec::TOTAL_SEATS)?)?,
             remaining: must(codec::REMAINING)?,
-            version: natural(
-                codec::VERSION,
-                integer(item, codec::VERSION)?.unwrap_or_default(),
-            )?,
+            version: natural(codec::VERSION, integer(item, codec::VERSION)?.unwrap_or_default())?,
             closed: codec::is_closed(item),
         })
     };
@@ -314,10 +291,9 @@ fn bounded(item: &Attributes, name: &str, least: u16, max: u16) -> Result<u16, S
 fn integer(item: &Attributes, name: &str) -> Result<Option<i64>, String> {
     match item.get(name) {
         None | Some(AttributeValue::Null(_)) => Ok(None),
-        Some(AttributeValue::N(digits)) => digits
-            .parse()
-            .map(Some)
-            .map_err(|_| format!("{name} is {digits}, out of its range")),
+        Some(AttributeValue::N(digits)) => {
+            digits.parse().map(Some).map_err(|_| format!("{name} is {digits}, out of its range"))
+        }
         Some(_) => Err(format!("{name} is no number")),
     }
 }
@@ -345,9 +321,7 @@ fn seat(item: &Attributes) -> Result<AuditSeat, String> {
         _ => return Err(format!("{} is no text", codec::SEAT_ID)),
     };
     Ok(AuditSeat {
-        id: id
-            .parse()
-            .map_err(|error| format!("{} {error}", codec::SEAT_ID))?,
+        id: id.parse().map_err(|error| format!("{} {error}", codec::SEAT_ID))?,
         state: codec::seat_state(item)?,
     })
 }
@@ -361,32 +335,19 @@ fn unread(item: &Attributes, key: &str, why: String) -> UnreadableItem {
 }
 
 fn get(table: &str, key: Attributes) -> Result<TransactGetItem, BuildError> {
-    let get = Get::builder()
-        .table_name(table)
-        .set_key(Some(key))
-        .build()?;
+    let get = Get::builder().table_name(table).set_key(Some(key)).build()?;
     Ok(TransactGetItem::builder().get(get).build())
 }
 
 /// Whether a read was cancelled only because of conflicts or throttling.
 fn is_conflict(failure: &CallFailure<TransactGetItemsError>) -> bool {
-    let error = failure
-        .error
-        .as_ref()
-        .and_then(|error| error.as_service_error());
+    let error = failure.error.as_ref().and_then(|error| error.as_service_error());
     let Some(TransactGetItemsError::TransactionCanceledException(cancelled)) = error else {
         return false;
     };
-    let passing = [
-        "None",
-        "TransactionConflict",
-        "ThrottlingError",
-        "ProvisionedThroughputExceeded",
-    ];
-    let mut codes = cancelled
-        .cancellation_reasons()
-        .iter()
-        .filter_map(|r| r.code());
+    let passing =
+        ["None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
+    let mut codes = cancelled.cancellation_reasons().iter().filter_map(|r| r.code());
     codes.all(|code| passing.contains(&code))
 }
 

@@ -78,10 +78,8 @@ impl Store {
         of: &dyn Display,
         mut tell: impl FnMut(BatchProgress<'_>),
     ) -> Result<(), ReadFailure> {
-        let wanted = KeysAndAttributes::builder()
-            .consistent_read(true)
-            .set_keys(Some(keys))
-            .build();
+        let wanted =
+            KeysAndAttributes::builder().consistent_read(true).set_keys(Some(keys)).build();
         let wanted = wanted.map_err(|error| {
             self.log(&format!("{OPERATION} could not be built: {error}"));
             ReadFailure::Unavailable

@@ -56,10 +56,7 @@ pub(super) struct DirectOperation {
 
 impl DirectOperation {
     fn of(target: &'static str, plugin: &dyn RuntimePlugin) -> Self {
-        Self {
-            target,
-            layer: plugin.config(),
-        }
+        Self { target, layer: plugin.config() }
     }
 
     fn reader(&self) -> Option<&SharedResponseDeserializer> {
@@ -145,9 +142,7 @@ impl DirectClient {
         };
         let mut said = None;
         // Other error types are not answers of the store.
-        let unread = error
-            .map_operation_error(|error| said = Some(error))
-            .to_string();
+        let unread = error.map_operation_error(|error| said = Some(error)).to_string();
         match said.map(|said| said.downcast::<E>()) {
             Some(Ok(said)) => Err(SdkError::service_error(said, response)),
             Some(Err(_)) | None => Err(SdkError::response_error(unread, response)),

@@ -31,22 +31,12 @@ pub struct NewEvent {
 impl NewEvent {
     /// A quantity event of `total` units.
     pub fn of_quantity(event: EventId, total: u64, stripes: u16) -> Self {
-        Self {
-            event,
-            total,
-            stripes,
-            seat_keys: 0,
-            name: String::new(),
-            venue: String::new(),
-        }
+        Self { event, total, stripes, seat_keys: 0, name: String::new(), venue: String::new() }
     }
 
     /// A seated event; its seats are imported later.
     pub fn of_seats(event: EventId, seat_keys: u16) -> Self {
-        Self {
-            seat_keys,
-            ..Self::of_quantity(event, 0, 1)
-        }
+        Self { seat_keys, ..Self::of_quantity(event, 0, 1) }
     }
 }
 
@@ -195,9 +185,9 @@ impl Store {
                 failure.text()
             ))),
             StripesRead::Throttled => Err(StoreError::Throttled(failure.text())),
-            StripesRead::Unavailable => Err(StoreError::Unavailable(format!(
-                "{event} exists and cannot be read"
-            ))),
+            StripesRead::Unavailable => {
+                Err(StoreError::Unavailable(format!("{event} exists and cannot be read")))
+            }
         }
     }
 
@@ -244,9 +234,7 @@ fn within<N: PartialOrd + std::fmt::Display>(
 ) -> Result<(), StoreError> {
     match min <= value && value <= max {
         true => Ok(()),
-        false => Err(StoreError::Invalid(format!(
-            "{name} is {value}; want {min} to {max}"
-        ))),
+        false => Err(StoreError::Invalid(format!("{name} is {value}; want {min} to {max}"))),
     }
 }
 

@@ -83,11 +83,7 @@ impl Store {
         });
         let page = page.await?;
         let records = self.due_records(page.items());
-        Ok(Page::new(
-            records,
-            page.scanned_count,
-            page.last_evaluated_key,
-        ))
+        Ok(Page::new(records, page.scanned_count, page.last_evaluated_key))
     }
 
     /// Returns some of all holds that are overdue at `now`, in any bucket and order: for the first search after
@@ -118,11 +114,7 @@ impl Store {
         });
         let page = page.await?;
         let records = self.due_records(page.items());
-        Ok(Page::new(
-            records,
-            page.scanned_count,
-            page.last_evaluated_key,
-        ))
+        Ok(Page::new(records, page.scanned_count, page.last_evaluated_key))
     }
 
     fn due_records(&self, items: &[Item]) -> Vec<StoredRecord> {
@@ -173,9 +165,6 @@ mod tests {
             let id = format!("rsv_{n:08}").parse().unwrap();
             counts[usize::from(expiry_shard(&id))] += 1;
         }
-        assert!(
-            counts.iter().all(|count| (500..2_000).contains(count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|count| (500..2_000).contains(count)), "{counts:?}");
     }
 }

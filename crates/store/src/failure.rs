@@ -44,17 +44,11 @@ pub(super) struct CallFailure<E> {
 
 impl<E: ProvideErrorMetadata + Error + 'static> CallFailure<E> {
     pub(super) fn of(error: SdkError<E, HttpResponse>) -> Self {
-        Self {
-            kind: kind_of(&error),
-            error: Some(error),
-        }
+        Self { kind: kind_of(&error), error: Some(error) }
     }
 
     pub(super) fn timed_out() -> Self {
-        Self {
-            kind: FailureKind::Unknown,
-            error: None,
-        }
+        Self { kind: FailureKind::Unknown, error: None }
     }
 
     /// The store's error code, such as `ResourceNotFoundException`.
@@ -150,23 +144,14 @@ mod tests {
 
     #[test]
     fn a_5xx_is_unknown_whatever_its_code_says() {
-        assert_eq!(
-            kind_of_code(Some("ValidationException"), 500),
-            FailureKind::Unknown
-        );
+        assert_eq!(kind_of_code(Some("ValidationException"), 500), FailureKind::Unknown);
         assert_eq!(kind_of_code(None, 503), FailureKind::Unknown);
     }
 
     #[test]
     fn only_dynamodbs_own_4xx_proves_that_nothing_was_applied() {
-        assert_eq!(
-            kind_of_code(Some("AccessDeniedException"), 400),
-            FailureKind::Refused
-        );
-        assert_eq!(
-            kind_of_code(Some("ExpiredTokenException"), 400),
-            FailureKind::Refused
-        );
+        assert_eq!(kind_of_code(Some("AccessDeniedException"), 400), FailureKind::Refused);
+        assert_eq!(kind_of_code(Some("ExpiredTokenException"), 400), FailureKind::Refused);
         assert_eq!(kind_of_code(None, 404), FailureKind::Unknown);
         assert_eq!(kind_of_code(None, 429), FailureKind::Throttled);
     }

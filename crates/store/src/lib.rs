@@ -349,10 +349,7 @@ async fn configure(
 }
 
 fn check_endpoint(url: &str) -> Result<(), StoreConnectError> {
-    let fail = |why: String| StoreConnectError::Endpoint {
-        url: url.to_owned(),
-        why,
-    };
+    let fail = |why: String| StoreConnectError::Endpoint { url: url.to_owned(), why };
     let uri: http::Uri = url.parse().map_err(|error| fail(format!("{error}")))?;
     match (uri.scheme_str(), uri.host()) {
         (Some("http" | "https"), Some(_)) => Ok(()),

@@ -56,11 +56,7 @@ pub(super) struct RateLimitedLog {
 
 impl RateLimitedLog {
     pub(super) fn new(observer: Rc<dyn StoreObserver>) -> Self {
-        Self {
-            observer,
-            second: Cell::new(0),
-            lines: Cell::new(0),
-        }
+        Self { observer, second: Cell::new(0), lines: Cell::new(0) }
     }
 
     pub(super) fn log(&self, line: &str) {
@@ -69,15 +65,11 @@ impl RateLimitedLog {
 
     fn log_at(&self, second: u64, line: &str) {
         if second != self.second.get() {
-            let over = self
-                .lines
-                .get()
-                .saturating_sub(limits::STORE_LOG_LINES_PER_SECOND);
+            let over = self.lines.get().saturating_sub(limits::STORE_LOG_LINES_PER_SECOND);
             self.second.set(second);
             self.lines.set(0);
             if over > 0 {
-                self.observer
-                    .log(&format!("{over} more lines about the store were left out"));
+                self.observer.log(&format!("{over} more lines about the store were left out"));
             }
         }
         self.lines.set(self.lines.get().saturating_add(1));

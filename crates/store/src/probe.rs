@@ -48,24 +48,16 @@ impl Store {
         };
         let why = failure.text();
         Err(match (failure.code(), failure.kind) {
-            (Some("UnknownOperationException"), _) => StoreConnectError::NoTransactions {
-                store: store(),
-                why,
-            },
-            (Some("ResourceNotFoundException"), _) => StoreConnectError::TableMissing {
-                store: store(),
-                table: table.clone(),
-            },
-            (_, FailureKind::Unknown | FailureKind::Throttled | FailureKind::Conflict) => {
-                StoreConnectError::Unreachable {
-                    store: store(),
-                    why,
-                }
+            (Some("UnknownOperationException"), _) => {
+                StoreConnectError::NoTransactions { store: store(), why }
             }
-            _ => StoreConnectError::Refused {
-                store: store(),
-                why,
-            },
+            (Some("ResourceNotFoundException"), _) => {
+                StoreConnectError::TableMissing { store: store(), table: table.clone() }
+            }
+            (_, FailureKind::Unknown | FailureKind::Throttled | FailureKind::Conflict) => {
+                StoreConnectError::Unreachable { store: store(), why }
+            }
+            _ => StoreConnectError::Refused { store: store(), why },
         })
     }
 }

@@ -87,11 +87,7 @@ impl Store {
         {
             let mut gathered = self.inner.gathering.0.borrow_mut();
             gathered.keys += keys.len();
-            gathered.wanted.push_back(PendingRead {
-                event: event.clone(),
-                keys,
-                told,
-            });
+            gathered.wanted.push_back(PendingRead { event: event.clone(), keys, told });
         }
         self.send_queued_reads();
         answer.await.unwrap_or(Err(ReadFailure::Unavailable))
@@ -151,9 +147,7 @@ impl Store {
             }
         };
         let table = &self.tables().inventory;
-        let read = self
-            .get_distinct(table, keys, &EventList(&events), tell)
-            .await;
+        let read = self.get_distinct(table, keys, &EventList(&events), tell).await;
         if let Err(why) = read {
             for left in wanted.into_iter().flatten() {
                 let _ = left.told.send(Err(why));

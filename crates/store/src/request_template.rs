@@ -216,8 +216,7 @@ mod tests {
         let token = token.map(str::to_owned);
         let identity = Identity::from(Credentials::new("AKIDEXAMPLE", "key", token, None, "test"));
         let body = SdkBody::from("{}");
-        way.request("DynamoDB_20120810.BatchGetItem", body, &identity, now)
-            .unwrap()
+        way.request("DynamoDB_20120810.BatchGetItem", body, &identity, now).unwrap()
     }
 
     #[test]
@@ -237,10 +236,9 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_off_stays_corrected() {
-        for (date, expected) in [
-            ("20260102T031405Z", "20260102T031505Z"),
-            ("20260102T025405Z", "20260102T025505Z"),
-        ] {
+        for (date, expected) in
+            [("20260102T031405Z", "20260102T031505Z"), ("20260102T025405Z", "20260102T025505Z")]
+        {
             let way = RequestTemplate::of(&made(SIGNED, date), at(AT)).unwrap();
             let request = request(&way, None, at(AT + 60));
             assert_eq!(request.headers()["x-amz-date"], expected);
@@ -257,10 +255,7 @@ mod tests {
             assert!(RequestTemplate::of(&made(other, "20260102T030405Z"), at(AT)).is_none());
         }
         for date in ["", "20260102", "2026010\u{e9}T030405Z", "20261402T030405Z"] {
-            assert!(
-                RequestTemplate::of(&made(SIGNED, date), at(AT)).is_none(),
-                "{date}"
-            );
+            assert!(RequestTemplate::of(&made(SIGNED, date), at(AT)).is_none(), "{date}");
         }
     }
 
@@ -269,12 +264,8 @@ mod tests {
         let trail = TemplateRecorder::new();
         let way = Rc::new(RequestTemplate::of(&made(SIGNED, "20260102T030405Z"), at(AT)).unwrap());
         let found = Micros(7);
-        let learn = || {
-            *trail.0.borrow_mut() = Some(RecordedTemplate {
-                way: way.clone(),
-                at: found,
-            })
-        };
+        let learn =
+            || *trail.0.borrow_mut() = Some(RecordedTemplate { way: way.clone(), at: found });
         learn();
         let age = limits::STORE_WAY_AGE_MAX.as_micros() as u64;
         assert!(trail.way_at(Micros(found.0 + age - 1)).is_some());

@@ -84,10 +84,6 @@ impl Store {
         let page = page.await?;
         let read = |item| codec::record(item).map_err(StoreError::Corrupt);
         let records = page.items().iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Page::new(
-            records,
-            page.scanned_count,
-            page.last_evaluated_key,
-        ))
+        Ok(Page::new(records, page.scanned_count, page.last_evaluated_key))
     }
 }

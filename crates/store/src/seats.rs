@@ -89,11 +89,8 @@ impl Store {
             Ok(seats)
         };
         let keys = futures::stream::iter(0..seat_keys.max(1));
-        let read: Result<Vec<_>, _> = keys
-            .map(key)
-            .buffer_unordered(limits::SEAT_KEYS_SIGHTED_AT_ONCE)
-            .try_collect()
-            .await;
+        let read: Result<Vec<_>, _> =
+            keys.map(key).buffer_unordered(limits::SEAT_KEYS_SIGHTED_AT_ONCE).try_collect().await;
         match read {
             Ok(seats) => FreeSeatsRead::Found(seats.concat()),
             Err(ReadFailure::Throttled) => FreeSeatsRead::Throttled,
@@ -191,8 +188,7 @@ impl Store {
         seat_keys: u16,
         seats: &[SeatId],
     ) -> Result<Vec<(SeatId, SeatOutcome)>, StoreError> {
-        self.set_seats_blocked(event, seat_keys, seats, SeatBlocking::Block)
-            .await
+        self.set_seats_blocked(event, seat_keys, seats, SeatBlocking::Block).await
     }
 
     /// Makes blocked seats available again, the reverse of [`Store::block_seats`].
@@ -205,8 +201,7 @@ impl Store {
         seat_keys: u16,
         seats: &[SeatId],
     ) -> Result<Vec<(SeatId, SeatOutcome)>, StoreError> {
-        self.set_seats_blocked(event, seat_keys, seats, SeatBlocking::Unblock)
-            .await
+        self.set_seats_blocked(event, seat_keys, seats, SeatBlocking::Unblock).await
     }
 
     async fn set_seats_blocked(
@@ -250,9 +245,7 @@ impl Store {
             Ok(SeatState::Available | SeatState::Blocked) => Ok(SeatOutcome::Unchanged),
             Ok(SeatState::Sold { .. }) => Ok(SeatOutcome::Sold),
             Ok(SeatState::Hold { .. }) => Ok(SeatOutcome::Held),
-            Err(why) => Err(StoreError::Corrupt(format!(
-                "seat {seat} of {event}: {why}"
-            ))),
+            Err(why) => Err(StoreError::Corrupt(format!("seat {seat} of {event}: {why}"))),
         }
     }
 }

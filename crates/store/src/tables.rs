@@ -43,10 +43,7 @@ impl KeyAttribute {
             KeyAttribute::Text(_) => ScalarAttributeType::S,
             KeyAttribute::Number(_) => ScalarAttributeType::N,
         };
-        AttributeDefinition::builder()
-            .attribute_name(self.name())
-            .attribute_type(kind)
-            .build()
+        AttributeDefinition::builder().attribute_name(self.name()).attribute_type(kind).build()
     }
 }
 
@@ -88,10 +85,7 @@ fn layouts(store: &Store) -> [TableLayout<'_>; 3] {
         TableLayout {
             table: &names.idempotency,
             keys: &[KeyAttribute::Text(RESERVATION_ID)],
-            expiry: &[
-                KeyAttribute::Text(EXPIRY_BUCKET),
-                KeyAttribute::Number(EXPIRES_AT),
-            ],
+            expiry: &[KeyAttribute::Text(EXPIRY_BUCKET), KeyAttribute::Number(EXPIRES_AT)],
             purge: Some(PURGE_AT),
         },
     ]
@@ -180,12 +174,7 @@ pub async fn check(store: &Store) -> Result<Vec<TableDifference>, StoreError> {
     let mut differences = Vec::new();
     for layout in &layouts(store) {
         let mut differs = |what: String, cure: String, fatal: bool| {
-            differences.push(TableDifference {
-                table: layout.table.to_owned(),
-                what,
-                cure,
-                fatal,
-            });
+            differences.push(TableDifference { table: layout.table.to_owned(), what, cure, fatal });
         };
         let create = || "run `inventory-api tables create`".to_owned();
         let Some(found) = describe(store, layout.table).await? else {
@@ -374,10 +363,7 @@ async fn purge_attribute(store: &Store, table: &str) -> Result<Option<String>, S
     let found = described.await?.time_to_live_description;
     let on = found.filter(|ttl| {
         let status = ttl.time_to_live_status();
-        matches!(
-            status,
-            Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)
-        )
+        matches!(status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
     });
     Ok(on.and_then(|ttl| ttl.attribute_name))
 }
@@ -390,10 +376,7 @@ async fn turn_on_purge(store: &Store, table: &str, attribute: &str) -> Result<()
         .map_err(invalid)?;
     let updated = store.call_with_retries("UpdateTimeToLive", table, || {
         let update = store.client().update_time_to_live();
-        update
-            .table_name(table)
-            .time_to_live_specification(on.clone())
-            .send()
+        update.table_name(table).time_to_live_specification(on.clone()).send()
     });
     match updated.await {
         Ok(_) => Ok(()),
@@ -429,18 +412,13 @@ fn expiry_index(keys: &[KeyAttribute]) -> Result<GlobalSecondaryIndex, BuildErro
 }
 
 fn all() -> Projection {
-    Projection::builder()
-        .projection_type(ProjectionType::All)
-        .build()
+    Projection::builder().projection_type(ProjectionType::All).build()
 }
 
 fn schema(keys: &[KeyAttribute]) -> Result<Vec<KeySchemaElement>, BuildError> {
     let kinds = [KeyType::Hash, KeyType::Range];
     let element = |(key, kind): (&KeyAttribute, KeyType)| {
-        KeySchemaElement::builder()
-            .attribute_name(key.name())
-            .key_type(kind)
-            .build()
+        KeySchemaElement::builder().attribute_name(key.name()).key_type(kind).build()
     };
     keys.iter().zip(kinds).map(element).collect()
 }

@@ -120,9 +120,7 @@ impl Store {
         let event = &transaction.event;
         let token = transaction.token.0;
         let count = transaction.action_count();
-        self.log(&format!(
-            "{OPERATION} for {event} ({count} actions, token {token:032x}): {what}"
-        ));
+        self.log(&format!("{OPERATION} for {event} ({count} actions, token {token:032x}): {what}"));
     }
 
     /// Writes all `actions`, off the request path. Retried for a limited time while other transactions conflict

@@ -52,13 +52,9 @@ impl FakeStore {
             is_unlimited: true,
             ..ModelSettings::default()
         };
-        let store = Self {
-            model: ModelServer::start(settings).unwrap(),
-            requests: Arc::default(),
-        };
-        let created = on_store(store.address(), async |store| {
-            tables::create(&store).await.map(drop)
-        });
+        let store = Self { model: ModelServer::start(settings).unwrap(), requests: Arc::default() };
+        let created =
+            on_store(store.address(), async |store| tables::create(&store).await.map(drop));
         created.unwrap();
         store.clear_rule();
         store

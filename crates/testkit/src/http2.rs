@@ -60,9 +60,7 @@ impl Http2Client {
 
     /// Sends a PING and waits for its acknowledgement.
     pub async fn ping(&mut self) {
-        within_deadline(self.ping.ping(Ping::opaque()))
-            .await
-            .unwrap();
+        within_deadline(self.ping.ping(Ping::opaque())).await.unwrap();
         assert!(!self.task.is_finished(), "the connection has ended");
     }
 
@@ -73,18 +71,13 @@ impl Http2Client {
         qty: i32,
         headers: &[(&'static str, &str)],
     ) -> (Status, Duration) {
-        let call = CheckReq {
-            event_id: event.to_owned(),
-            qty,
-            seat_ids: Vec::new(),
-        };
+        let call = CheckReq { event_id: event.to_owned(), qty, seat_ids: Vec::new() };
         self.timed_call(CHECK, &call, headers).await
     }
 
     /// CommitReservation with this grpc-timeout; the status and the time it took.
     pub async fn commit(&mut self, call: &CommitReq, timeout: &str) -> (Status, Duration) {
-        self.timed_call(COMMIT, call, &[("grpc-timeout", timeout)])
-            .await
+        self.timed_call(COMMIT, call, &[("grpc-timeout", timeout)]).await
     }
 
     /// One unary call; the status and the time it took.
@@ -222,14 +215,10 @@ impl FrameConnection {
     /// The next frame; `None` at the end of the connection.
     pub async fn frame(&mut self) -> Option<Http2Frame> {
         let mut head = [0; 9];
-        within_deadline(self.stream.read_exact(&mut head))
-            .await
-            .ok()?;
+        within_deadline(self.stream.read_exact(&mut head)).await.ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; usize::try_from(length).unwrap()];
-        within_deadline(self.stream.read_exact(&mut payload))
-            .await
-            .ok()?;
+        within_deadline(self.stream.read_exact(&mut payload)).await.ok()?;
         if head[3] == PING && head[4] & ACK == 0 {
             self.ping = Some(payload.clone());
         }
@@ -271,9 +260,7 @@ impl FrameConnection {
     pub async fn is_closed_by_server(mut self) -> bool {
         let mut rest = Vec::new();
         let read = self.stream.read_to_end(&mut rest);
-        tokio::time::timeout(Duration::from_secs(5), read)
-            .await
-            .is_ok()
+        tokio::time::timeout(Duration::from_secs(5), read).await.is_ok()
     }
 }
 

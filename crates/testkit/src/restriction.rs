@@ -5,10 +5,7 @@ use std::io;
 
 /// Lowers RLIMIT_MEMLOCK to `bytes`, irrevocably.
 pub fn limit_locked_memory(bytes: u64) -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: bytes,
-        rlim_max: bytes,
-    };
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
     // SAFETY: `limit` lives through the call, which only reads it.
     match unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) } {
         0 => Ok(()),
@@ -31,31 +28,20 @@ pub fn deny_io_uring(errno: i32) -> io::Result<()> {
         jf: 1,
         k: libc::SYS_io_uring_setup as u32,
     };
-    let return_action = |k| libc::sock_filter {
-        code: (libc::BPF_RET | libc::BPF_K) as u16,
-        jt: 0,
-        jf: 0,
-        k,
-    };
+    let return_action =
+        |k| libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k };
     let mut filter = [
         load_number,
         skip_one_unless_io_uring,
         return_action(libc::SECCOMP_RET_ERRNO | errno as u32),
         return_action(libc::SECCOMP_RET_ALLOW),
     ];
-    let program = libc::sock_fprog {
-        len: filter.len() as u16,
-        filter: filter.as_mut_ptr(),
-    };
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: prctl with these numbers takes integers, and for the filter a pointer to `program`,
     // which lives through the call together with the instructions it points to.
     let result = unsafe {
         if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 {
-            libc::prctl(
-                libc::PR_SET_SECCOMP,
-                libc::SECCOMP_MODE_FILTER,
-                &raw const program,
-            )
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
         } else {
             -1
         }

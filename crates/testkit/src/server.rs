@@ -105,13 +105,7 @@ impl ServerCommand {
             let (out, log) = (out.text(), log.text());
             panic!("no banner (complete: {is_complete}):\n{out}\n{log}");
         };
-        TestServer {
-            child,
-            grpc,
-            metrics,
-            admin,
-            log,
-        }
+        TestServer { child, grpc, metrics, admin, log }
     }
 
     /// Runs a command to its end.
@@ -136,11 +130,7 @@ impl ServerCommand {
         };
         out.wait_for(|_| false);
         err.wait_for(|_| false);
-        CommandOutput {
-            code: status.code(),
-            out: out.text(),
-            err: err.text(),
-        }
+        CommandOutput { code: status.code(), out: out.text(), err: err.text() }
     }
 }
 
@@ -266,10 +256,7 @@ impl ProcessLog {
         std::thread::spawn(move || {
             let mut pipe = BufReader::new(pipe);
             let mut line = Vec::new();
-            while pipe
-                .read_until(b'\n', &mut line)
-                .is_ok_and(|count| count > 0)
-            {
+            while pipe.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
                 let text = String::from_utf8_lossy(&line).into_owned();
                 state.lock().0.push(text);
                 state.changed.notify_all();

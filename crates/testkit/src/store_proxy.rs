@@ -97,12 +97,7 @@ fn serve(mut client: impl Read + Write, upstream: SocketAddr, state: &ProxyState
     while let Some(request) = read_message(&mut client) {
         state.requests.fetch_add(1, Ordering::SeqCst);
         state.last.lock().unwrap().clone_from(&request);
-        let action = state
-            .actions
-            .lock()
-            .unwrap()
-            .pop_front()
-            .unwrap_or(ProxyAction::Pass);
+        let action = state.actions.lock().unwrap().pop_front().unwrap_or(ProxyAction::Pass);
         let answer = match &action {
             ProxyAction::Stall => {
                 // Returns when the client closes the connection.

@@ -56,10 +56,7 @@ impl StoredEvent {
             }
         });
         let by_id = |record: StoredRecord| (record.reservation.to_string(), record);
-        let stored = Self {
-            stripes,
-            records: records.into_iter().map(by_id).collect(),
-        };
+        let stored = Self { stripes, records: records.into_iter().map(by_id).collect() };
         stored.assert_conserved();
         stored
     }

@@ -103,17 +103,11 @@ mod tests {
         const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
         let header = |value: String| {
             let mut headers = HeaderMap::new();
-            headers.insert(
-                TRACEPARENT,
-                value.parse().unwrap_or_else(|_| unreachable!()),
-            );
+            headers.insert(TRACEPARENT, value.parse().unwrap_or_else(|_| unreachable!()));
             trace_id(&headers)
         };
         assert_eq!(header(format!("00-{TRACE}-00f067aa0ba902b7-01")), TRACE);
-        assert_eq!(
-            header(format!("cc-{TRACE}-00f067aa0ba902b7-01-more")),
-            TRACE
-        );
+        assert_eq!(header(format!("cc-{TRACE}-00f067aa0ba902b7-01-more")), TRACE);
         for bad in [
             String::new(),
             TRACE.to_owned(),

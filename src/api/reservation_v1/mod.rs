@@ -53,10 +53,7 @@ pub(crate) struct ReservationHandlers {
 
 impl ReservationHandlers {
     pub(crate) fn new(service: Rc<ReservationService>) -> Self {
-        Self {
-            service,
-            status_cache: StatusCache::new(),
-        }
+        Self { service, status_cache: StatusCache::new() }
     }
 
     /// Counts the outcome of an operation. `Ok` is for the response, including in-band rejections.
@@ -67,9 +64,7 @@ impl ReservationHandlers {
         done: &'static str,
         count: impl FnOnce(InventoryType, &'static str),
     ) -> Result<Result<Answer, Rejection>, Status> {
-        let status = outcome
-            .as_ref()
-            .map_or_else(ReservationError::reason, |_| done);
+        let status = outcome.as_ref().map_or_else(ReservationError::reason, |_| done);
         count(answered_inventory_type(kind, &outcome), status);
         call.set_outcome(status);
         in_band(outcome)
@@ -170,13 +165,11 @@ impl InventoryService for ReservationHandlers {
             Selection::Seats(seats) => Query::Seats { seats },
             Selection::AsRecorded => return Err(rejection::unexpected_answer()),
         };
-        let result = in_band(
-            match self.service.cached_query_result(call, &event, &query) {
-                Some(result) => Ok(result),
-                // Boxed so that a call answered at once has no space for it.
-                None => Box::pin(self.service.query(call, event, query)).await,
-            },
-        );
+        let result = in_band(match self.service.cached_query_result(call, &event, &query) {
+            Some(result) => Ok(result),
+            // Boxed so that a call answered at once has no space for it.
+            None => Box::pin(self.service.query(call, event, query)).await,
+        });
         let answer = result.and_then(|result| match result {
             Ok(result) => queries::availability(&asked, result, clock::now().unix),
             Err(rejection) => queries::unavailable(&rejection, trace_id(&call.headers)),
@@ -201,9 +194,7 @@ impl InventoryService for ReservationHandlers {
         violations.opaque("user_id", &request.user_id);
         violations.opaque("idempotency_key", &request.idempotency_key);
         let requested_expiry = request.hold_expires_at;
-        let hold_until = self
-            .service
-            .hold_until(&mut violations, requested_expiry.as_ref());
+        let hold_until = self.service.hold_until(&mut violations, requested_expiry.as_ref());
         let qty_max = self.service.qty_max();
         let selection = violations.selection(request.quantity, request.seat_ids, qty_max);
         let event = violations.event(request.event_id);
@@ -216,13 +207,9 @@ impl InventoryService for ReservationHandlers {
         let count = |kind, status| self.service.recorder().hold(kind, status);
         let outcome = self.service.submit(call, operation).outcome().await;
         match Self::counted(call, outcome, kind, "HELD", count)? {
-            Ok(Answer::Held {
-                expires_at, seats, ..
-            }) => {
+            Ok(Answer::Held { expires_at, seats, .. }) => {
                 let status = common::SeatStatus::Reserved;
-                let seats = self
-                    .described_seats(call, event, seats.as_ref(), status)
-                    .await;
+                let seats = self.described_seats(call, event, seats.as_ref(), status).await;
                 Ok(outcomes::held(hold, seats, expires_at))
             }
             Ok(_) => Err(rejection::unexpected_answer()),
@@ -254,9 +241,7 @@ impl InventoryService for ReservationHandlers {
         match Self::counted(call, outcome, kind, "CONFIRMED", count)? {
             Ok(Answer::Confirmed { order, at, seats }) => {
                 let status = common::SeatStatus::Sold;
-                let seats = self
-                    .described_seats(call, event, seats.as_ref(), status)
-                    .await;
+                let seats = self.described_seats(call, event, seats.as_ref(), status).await;
                 Ok(outcomes::confirmed(order, seats, at))
             }
             Ok(_) => Err(rejection::unexpected_answer()),

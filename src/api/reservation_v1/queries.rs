@@ -23,13 +23,7 @@ pub(super) fn availability(
     now: UnixMillis,
 ) -> Result<CheckAvailabilityResponse, Status> {
     match (asked, found) {
-        (
-            _,
-            QueryResult::Units {
-                remaining,
-                available,
-            },
-        ) => Ok(CheckAvailabilityResponse {
+        (_, QueryResult::Units { remaining, available }) => Ok(CheckAvailabilityResponse {
             available,
             remaining_in_section: count(remaining),
             ..CheckAvailabilityResponse::default()
@@ -93,19 +87,12 @@ pub(super) fn status(
     let QueryResult::Status(found) = found else {
         return Err(rejection::unexpected_answer());
     };
-    let EventStatus {
-        counts,
-        mut sections,
-        as_of,
-        ..
-    } = *found;
+    let EventStatus { counts, mut sections, as_of, .. } = *found;
     let mut error = None;
     let mut told = counts;
     if let Some(section) = section {
         sections.retain(|of| of.section == section);
-        told = sections
-            .first()
-            .map_or_else(StockCounts::default, |of| of.counts);
+        told = sections.first().map_or_else(StockCounts::default, |of| of.counts);
         error = sections.is_empty().then(|| no_such_section(section, trace));
     }
     Ok(GetInventoryStatusResponse {
@@ -133,11 +120,8 @@ pub(super) fn no_status(
 }
 
 fn section_inventory(of: SectionStatus) -> SectionInventory {
-    let (min_price, max_price) = of
-        .price
-        .as_ref()
-        .map(|(min, max)| (money(min), money(max)))
-        .unzip();
+    let (min_price, max_price) =
+        of.price.as_ref().map(|(min, max)| (money(min), money(max))).unzip();
     SectionInventory {
         section_id: of.section.clone(),
         section_name: of.section,

@@ -52,11 +52,8 @@ mod tests {
     use super::*;
     use inventory_core::time::UnixMillis;
 
-    const VERSION: StatusVersion = StatusVersion {
-        as_of: UnixMillis(1),
-        changes: 7,
-        closed: false,
-    };
+    const VERSION: StatusVersion =
+        StatusVersion { as_of: UnixMillis(1), changes: 7, closed: false };
 
     #[test]
     fn a_status_is_cached_per_event_and_version() {
@@ -67,18 +64,9 @@ mod tests {
         assert_eq!(cache.get(&event("a"), VERSION), Some(encoded));
         assert_eq!(cache.get(&event("b"), VERSION), None);
         let changed = [
-            StatusVersion {
-                changes: 8,
-                ..VERSION
-            },
-            StatusVersion {
-                closed: true,
-                ..VERSION
-            },
-            StatusVersion {
-                as_of: UnixMillis(2),
-                ..VERSION
-            },
+            StatusVersion { changes: 8, ..VERSION },
+            StatusVersion { closed: true, ..VERSION },
+            StatusVersion { as_of: UnixMillis(2), ..VERSION },
         ];
         for version in changed {
             assert_eq!(cache.get(&event("a"), version), None);

@@ -31,12 +31,8 @@ fn every_refusal() -> Vec<Rejection> {
         all.push(match all.last().unwrap() {
             Rejection::InsufficientInventory { .. } => Rejection::EventNotFound,
             Rejection::EventNotFound => Rejection::EventClosed,
-            Rejection::EventClosed => Rejection::SeatsUnavailable {
-                seats: ids(&["A-1", "A-2"]),
-            },
-            Rejection::SeatsUnavailable { .. } => Rejection::SeatsNotFound {
-                seats: ids(&["Z-9"]),
-            },
+            Rejection::EventClosed => Rejection::SeatsUnavailable { seats: ids(&["A-1", "A-2"]) },
+            Rejection::SeatsUnavailable { .. } => Rejection::SeatsNotFound { seats: ids(&["Z-9"]) },
             Rejection::SeatsNotFound { .. } => Rejection::IdempotencyConflict,
             Rejection::IdempotencyConflict => Rejection::ReservationReleased,
             Rejection::ReservationReleased => Rejection::ReservationCommitted,
@@ -119,24 +115,14 @@ fn every_rejection_is_mapped_as_in_the_table() {
         assert_eq!(commit.status(), committed, "{why:?}");
         assert_eq!(release.status(), released, "{why:?}");
         // The hold id is set only if the hold exists or existed.
-        let named = if held == HoldStatus::Unspecified {
-            ""
-        } else {
-            "r1"
-        };
+        let named = if held == HoldStatus::Unspecified { "" } else { "r1" };
         assert_eq!(hold.hold_id, named);
         assert_eq!((commit.order_id.as_str(), commit.committed_at), ("", None));
         assert!(hold.reserved_seats.is_empty() && hold.hold_expires_at.is_none());
         assert!(commit.sold_seats.is_empty() && release.released_seats.is_empty());
         let check = check.unwrap();
         assert!(!check.available && check.available_seats.is_empty());
-        let errors = [
-            hold.error,
-            commit.error,
-            release.error,
-            check.error,
-            status.unwrap().error,
-        ];
+        let errors = [hold.error, commit.error, release.error, check.error, status.unwrap().error];
         for error in errors {
             let error = error.unwrap();
             assert_eq!(error.code(), code, "{why:?}");
@@ -153,9 +139,7 @@ fn every_rejection_is_mapped_as_in_the_table() {
 
 #[test]
 fn each_unavailable_seat_is_one_detail_and_so_is_the_remaining_quantity() {
-    let taken = Rejection::SeatsUnavailable {
-        seats: ids(&["A-1", "A-2"]),
-    };
+    let taken = Rejection::SeatsUnavailable { seats: ids(&["A-1", "A-2"]) };
     let error = error_of(&taken, String::new());
     let told: Vec<_> = error
         .details
@@ -164,15 +148,9 @@ fn each_unavailable_seat_is_one_detail_and_so_is_the_remaining_quantity() {
         .collect();
     assert_eq!(
         told,
-        [
-            ("seat_ids", "SEAT_UNAVAILABLE", "A-1"),
-            ("seat_ids", "SEAT_UNAVAILABLE", "A-2")
-        ]
+        [("seat_ids", "SEAT_UNAVAILABLE", "A-1"), ("seat_ids", "SEAT_UNAVAILABLE", "A-2")]
     );
-    let few = error_of(
-        &Rejection::InsufficientInventory { remaining: 3 },
-        String::new(),
-    );
+    let few = error_of(&Rejection::InsufficientInventory { remaining: 3 }, String::new());
     assert_eq!(few.details.len(), 1);
     assert_eq!(few.details[0].field, "quantity");
     assert_eq!(few.details[0].value, "3");
@@ -188,10 +166,7 @@ fn store_errors_are_never_in_band() {
 #[test]
 fn the_reference_lists_every_rejection() {
     const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/statuses.md");
-    const MARKS: [&str; 2] = [
-        "<!-- generated: rejections -->\n",
-        "<!-- end: rejections -->",
-    ];
+    const MARKS: [&str; 2] = ["<!-- generated: rejections -->\n", "<!-- end: rejections -->"];
     let mut table =
         "| reason | `inventory.v1` | `reservation.v1` | hold, commit, release | message |\n\
                      |---|---|---|---|---|\n"
@@ -234,32 +209,20 @@ fn facts() -> SeatFacts {
         section: "A".to_owned(),
         row: "12".to_owned(),
         number: "7".to_owned(),
-        price: Some(Price {
-            amount: 9_900,
-            currency: "KRW".to_owned(),
-        }),
+        price: Some(Price { amount: 9_900, currency: "KRW".to_owned() }),
     }
 }
 
 fn seat(id: &str, state: SeatState) -> SeatItem {
-    SeatItem {
-        id: id.parse().unwrap(),
-        facts: facts(),
-        state,
-    }
+    SeatItem { id: id.parse().unwrap(), facts: facts(), state }
 }
 
 fn held_until(until: UnixMillis) -> SeatState {
-    SeatState::Hold {
-        reservation: "r9".parse().unwrap(),
-        until,
-    }
+    SeatState::Hold { reservation: "r9".parse().unwrap(), until }
 }
 
 fn sold() -> SeatState {
-    SeatState::Sold {
-        reservation: "r9".parse().unwrap(),
-    }
+    SeatState::Sold { reservation: "r9".parse().unwrap() }
 }
 
 #[test]
@@ -290,18 +253,8 @@ fn a_release_response_lists_only_the_seats_that_it_returned() {
     let had: Seats = ids(&["A-1"]).into();
     for (how, status, lists, tells_when) in [
         (ReleaseOutcome::Released, ReleaseStatus::Success, true, true),
-        (
-            ReleaseOutcome::AlreadyReleased,
-            ReleaseStatus::AlreadyReleased,
-            false,
-            true,
-        ),
-        (
-            ReleaseOutcome::NoReservation,
-            ReleaseStatus::NotFound,
-            false,
-            false,
-        ),
+        (ReleaseOutcome::AlreadyReleased, ReleaseStatus::AlreadyReleased, false, true),
+        (ReleaseOutcome::NoReservation, ReleaseStatus::NotFound, false, false),
     ] {
         assert_eq!(outcomes::gave_back(how, Some(&had)).is_some(), lists);
         let told = outcomes::released(how, Vec::new(), NOW);
@@ -315,14 +268,7 @@ fn a_release_response_lists_only_the_seats_that_it_returned() {
 fn a_seat_has_its_details_and_the_state_of_the_response() {
     let told = crate::api::convert::seat(seat("A-1", sold()), SeatStatus::Reserved);
     assert_eq!(told.id, "A-1");
-    assert_eq!(
-        (
-            told.section.as_str(),
-            told.row.as_str(),
-            told.number.as_str()
-        ),
-        ("A", "12", "7")
-    );
+    assert_eq!((told.section.as_str(), told.row.as_str(), told.number.as_str()), ("A", "12", "7"));
     assert_eq!(told.status(), SeatStatus::Reserved);
     let price = told.price.unwrap();
     assert_eq!((price.amount, price.currency.as_str()), (9_900, "KRW"));
@@ -336,10 +282,7 @@ fn a_seat_has_its_details_and_the_state_of_the_response() {
 #[test]
 fn a_quantity_event_reports_the_remaining_quantity_and_no_seats() {
     for (available, remaining) in [(true, 5), (false, 1)] {
-        let found = QueryResult::Units {
-            remaining,
-            available,
-        };
+        let found = QueryResult::Units { remaining, available };
         let told = queries::availability(&Selection::Quantity(2), found, NOW).unwrap();
         assert_eq!(told.available, available);
         assert_eq!(told.remaining_in_section, remaining as i32);
@@ -394,20 +337,15 @@ fn each_requested_seat_is_either_available_or_unavailable() {
     assert_eq!(told.error, None);
 
     let asked = Selection::Seats(ids(&["A-1"]).into());
-    let found = QueryResult::Seats {
-        known: vec![seat("A-1", SeatState::Available)],
-        unknown: Vec::new(),
-    };
+    let found =
+        QueryResult::Seats { known: vec![seat("A-1", SeatState::Available)], unknown: Vec::new() };
     let told = queries::availability(&asked, found, NOW).unwrap();
     assert!(told.available && told.unavailable_seat_ids.is_empty());
 }
 
 #[test]
 fn a_result_of_another_query_is_an_internal_error() {
-    let offer = QueryResult::Offer {
-        seats: Vec::new(),
-        remaining: 0,
-    };
+    let offer = QueryResult::Offer { seats: Vec::new(), remaining: 0 };
     let asked = Selection::Seats(ids(&["A-1"]).into());
     let status = queries::availability(&asked, offer.clone(), NOW).unwrap_err();
     assert_eq!(status.code(), Code::Internal);
@@ -417,20 +355,11 @@ fn a_result_of_another_query_is_an_internal_error() {
 }
 
 fn counts(total: u64, available: u64, held: u64, sold: u64, blocked: u64) -> StockCounts {
-    StockCounts {
-        total,
-        available,
-        held,
-        sold,
-        blocked,
-    }
+    StockCounts { total, available, held, sold, blocked }
 }
 
 fn seated() -> QueryResult {
-    let price = |amount| Price {
-        amount,
-        currency: "KRW".to_owned(),
-    };
+    let price = |amount| Price { amount, currency: "KRW".to_owned() };
     QueryResult::Status(Box::new(EventStatus {
         counts: counts(8, 2, 1, 4, 1),
         sections: vec![
@@ -439,11 +368,7 @@ fn seated() -> QueryResult {
                 counts: counts(6, 1, 1, 3, 1),
                 price: Some((price(100), price(900))),
             },
-            SectionStatus {
-                section: "B".to_owned(),
-                counts: counts(2, 1, 0, 1, 0),
-                price: None,
-            },
+            SectionStatus { section: "B".to_owned(), counts: counts(2, 1, 0, 1, 0), price: None },
         ],
         as_of: NOW,
         seated: true,
@@ -486,13 +411,7 @@ fn a_status_of_one_section_is_that_sections_and_the_event_stays_whole() {
     assert_eq!((stats.total_seats, stats.available_seats), (2, 1));
     assert!((stats.availability_percentage - 50.0).abs() < 1e-6);
 
-    let none = queries::status(
-        event(),
-        String::new(),
-        Some("X"),
-        seated(),
-        TRACE.to_owned(),
-    );
+    let none = queries::status(event(), String::new(), Some("X"), seated(), TRACE.to_owned());
     let error = none.as_ref().unwrap().error.as_ref().unwrap();
     assert_eq!(error.code(), ErrorCode::NotFound);
     assert_eq!(error.details[0].field, "section");

@@ -104,21 +104,11 @@ pub(in crate::cli) struct AboutArgs {
     pub(in crate::cli) seat_keys: Option<u16>,
 
     /// Name of the event
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(in crate::cli) name: String,
 
     /// Venue of the event
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(in crate::cli) venue: String,
 }
 

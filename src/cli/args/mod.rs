@@ -113,12 +113,7 @@ pub(super) struct HealthArgs {
     pub(super) address: Option<Uri>,
 
     /// Check one service, for example inventory.v1.Inventory, instead of the whole server
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(super) service: String,
 }
 

@@ -17,15 +17,8 @@ use crate::limits::{
 use inventory_core::ids::SeatId;
 
 /// What a column, or a key, can be called.
-const COLUMNS: [&str; 7] = [
-    "seat_id",
-    "section",
-    "row",
-    "number",
-    "price",
-    "price_amount",
-    "currency",
-];
+const COLUMNS: [&str; 7] =
+    ["seat_id", "section", "row", "number", "price", "price_amount", "currency"];
 
 /// The seats of a file, distinct and good.
 ///
@@ -95,11 +88,7 @@ pub(super) struct FileProblems {
 
 impl FileProblems {
     pub(super) fn new(path: &Path) -> Self {
-        Self {
-            place: shown(path),
-            told: Vec::new(),
-            count: 0,
-        }
+        Self { place: shown(path), told: Vec::new(), count: 0 }
     }
 
     pub(super) fn add(&mut self, line: u64, problem: impl AsRef<str>) {
@@ -113,10 +102,7 @@ impl FileProblems {
         if self.count == 0 {
             return Ok(());
         }
-        let mut said = format!(
-            "{} is not as it should be; nothing was sent\n  ",
-            self.place
-        );
+        let mut said = format!("{} is not as it should be; nothing was sent\n  ", self.place);
         said.push_str(&self.told.join("\n  "));
         match self.count - self.told.len() {
             0 => {}
@@ -146,15 +132,13 @@ impl SeatFileReader {
         };
         if let Some(before) = self.lines.insert(seat.seat_id.clone(), line) {
             let id = &seat.seat_id;
-            self.problems
-                .add(line, format!("seat_id {id} was on line {before} already"));
+            self.problems.add(line, format!("seat_id {id} was on line {before} already"));
         }
         self.seats.push(seat);
         let fits = self.seats.len() <= SEATS_PER_EVENT_MAX;
         if !fits {
             let most = SEATS_PER_EVENT_MAX;
-            self.problems
-                .add(line, format!("is seat {}; want at most {most}", most + 1));
+            self.problems.add(line, format!("is seat {}; want at most {most}", most + 1));
         }
         fits
     }
@@ -192,11 +176,9 @@ impl SeatLine {
         if let Err(error) = self.seat_id.parse::<SeatId>() {
             wrong.push(format!("seat_id {error}"));
         }
-        for (name, text) in [
-            ("section", &self.section),
-            ("row", &self.row),
-            ("number", &self.number),
-        ] {
+        for (name, text) in
+            [("section", &self.section), ("row", &self.row), ("number", &self.number)]
+        {
             if let Some(problem) = text_problem(text, SEAT_TEXT_BYTES_MAX) {
                 wrong.push(format!("{name} {problem}"));
             }
@@ -232,10 +214,7 @@ impl SeatLine {
             }
             ("", amount) => {
                 let digits = amount.bytes().all(|b| b.is_ascii_digit());
-                let parsed = amount
-                    .parse()
-                    .ok()
-                    .filter(|n| digits && *n <= PRICE_AMOUNT_MAX);
+                let parsed = amount.parse().ok().filter(|n| digits && *n <= PRICE_AMOUNT_MAX);
                 parsed.ok_or_else(|| {
                     format!("price_amount is {amount:?}; want 0 to {PRICE_AMOUNT_MAX}")
                 })?
@@ -254,11 +233,7 @@ fn csv(bytes: &[u8], found: &mut SeatFileReader) -> io::Result<()> {
         .flexible(true)
         .trim(csv::Trim::All)
         .from_reader(bytes);
-    let mut lines = RecordLines {
-        bytes,
-        at: 0,
-        line: 1,
-    };
+    let mut lines = RecordLines { bytes, at: 0, line: 1 };
     let head = reader.byte_headers().map_err(io::Error::from)?;
     let columns = match columns(head) {
         Ok(columns) => columns,
@@ -268,10 +243,7 @@ fn csv(bytes: &[u8], found: &mut SeatFileReader) -> io::Result<()> {
         }
     };
     let mut record = csv::ByteRecord::new();
-    while reader
-        .read_byte_record(&mut record)
-        .map_err(io::Error::from)?
-    {
+    while reader.read_byte_record(&mut record).map_err(io::Error::from)? {
         if !found.line(lines.of(&record), csv_line(&columns, &record)) {
             break;
         }

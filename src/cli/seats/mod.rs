@@ -61,10 +61,7 @@ fn import(args: &ImportArgs) -> Result<(), CommandError> {
         Ok(event) => show::event(&event),
         Err(why) => format!("how the event stands cannot be said: {}", why.message),
     };
-    say(&format!(
-        "{} seats written in {took:.1} s\n\n{stands}",
-        show::grouped(written)
-    ));
+    say(&format!("{} seats written in {took:.1} s\n\n{stands}", show::grouped(written)));
     Ok(())
 }
 
@@ -156,10 +153,7 @@ fn change_seats(
 
 fn is_done(result: &pb::SeatResult) -> bool {
     let outcome = result.outcome();
-    matches!(
-        outcome,
-        pb::SeatOutcome::Changed | pb::SeatOutcome::Unchanged
-    )
+    matches!(outcome, pb::SeatOutcome::Changed | pb::SeatOutcome::Unchanged)
 }
 
 fn tell(args: &BlockArgs, results: &[pb::SeatResult]) {
@@ -181,9 +175,7 @@ fn tell(args: &BlockArgs, results: &[pb::SeatResult]) {
 /// The seats of a file with one per line.
 fn listed(path: &Path) -> Result<Vec<SeatId>, CommandError> {
     let mut text = String::new();
-    let read = file::open(path)?
-        .take(IMPORT_FILE_BYTES_MAX)
-        .read_to_string(&mut text);
+    let read = file::open(path)?.take(IMPORT_FILE_BYTES_MAX).read_to_string(&mut text);
     read.map_err(|error| file::unreadable(path, &error))?;
     let mut seats = Vec::new();
     let mut problems = file::FileProblems::new(path);
@@ -210,9 +202,7 @@ fn listed(path: &Path) -> Result<Vec<SeatId>, CommandError> {
 fn distinct(seats: &[SeatId]) -> Result<(), CommandError> {
     let mut seen = std::collections::HashSet::with_capacity(seats.len());
     match seats.iter().find(|seat| !seen.insert(*seat)) {
-        Some(twice) => Err(CommandError::usage(format!(
-            "the seat {twice} is named twice"
-        ))),
+        Some(twice) => Err(CommandError::usage(format!("the seat {twice} is named twice"))),
         None => Ok(()),
     }
 }

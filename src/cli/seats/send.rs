@@ -34,9 +34,7 @@ impl ImportError {
                 port.shown()
             )),
         };
-        failure
-            .message
-            .push_str("\nwhat was written stays; the same command goes on from there");
+        failure.message.push_str("\nwhat was written stays; the same command goes on from there");
         failure
     }
 }
@@ -86,10 +84,7 @@ fn messages(
     seats: Vec<pb::NewSeat>,
     sent: Arc<AtomicUsize>,
 ) -> impl Stream<Item = pb::ImportSeatsRequest> + Send + 'static {
-    let first = pb::ImportSeatsRequest {
-        event_id,
-        seats: Vec::new(),
-    };
+    let first = pb::ImportSeatsRequest { event_id, seats: Vec::new() };
     let mut seats = seats.into_iter();
     let mut taken = 0;
     let rest = std::iter::from_fn(move || {
@@ -97,10 +92,7 @@ fn messages(
         sent.store(taken, Ordering::Relaxed);
         let part: Vec<_> = seats.by_ref().take(SEATS_PER_CHUNK_MAX).collect();
         taken += part.len();
-        (!part.is_empty()).then(|| pb::ImportSeatsRequest {
-            event_id: String::new(),
-            seats: part,
-        })
+        (!part.is_empty()).then(|| pb::ImportSeatsRequest { event_id: String::new(), seats: part })
     });
     futures::stream::iter(std::iter::once(first).chain(rest))
         // A pause after each message: without one, all would be encoded before the first is sent.

@@ -37,27 +37,21 @@ pub(super) async fn scrape(address: &Uri, began: Instant) -> Result<TimedScrape,
     let wall = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64());
-    Ok(TimedScrape {
-        at: asked,
-        wall,
-        samples,
-    })
+    Ok(TimedScrape { at: asked, wall, samples })
 }
 
 async fn body(address: &Uri) -> Result<String, String> {
     let (host, port) = (address.host().unwrap_or(""), address.port_u16());
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((bare, port.unwrap_or(80)))
-        .await
-        .map_err(|why| match why.kind() {
+    let stream =
+        TcpStream::connect((bare, port.unwrap_or(80))).await.map_err(|why| match why.kind() {
             std::io::ErrorKind::ConnectionRefused => {
                 "no server listens there (METRICS_PORT, 9090 by default)".to_owned()
             }
             _ => why.to_string(),
         })?;
-    let (mut send, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|why| why.to_string())?;
+    let (mut send, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|why| why.to_string())?;
     let driver = tokio::spawn(connection);
     let request = Request::get("/metrics")
         .header(header::HOST, host)
@@ -70,10 +64,8 @@ async fn body(address: &Uri) -> Result<String, String> {
     if answer.status() != StatusCode::OK {
         return Err(format!("/metrics is answered by {}", answer.status()));
     }
-    let body = Limited::new(answer.into_body(), TOP_BODY_BYTES_MAX)
-        .collect()
-        .await
-        .map_err(|why| {
+    let body =
+        Limited::new(answer.into_body(), TOP_BODY_BYTES_MAX).collect().await.map_err(|why| {
             format!("/metrics cannot be read ({TOP_BODY_BYTES_MAX} bytes at most): {why}")
         })?;
     driver.abort();

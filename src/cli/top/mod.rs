@@ -58,23 +58,16 @@ fn address(args: &TopArgs) -> Result<Uri, CommandError> {
         0 => Err(CommandError::usage(
             "METRICS_PORT does not tell where the figures are: name it with --metrics host:port",
         )),
-        port => Ok(client::url_of(SocketAddr::from((
-            Ipv4Addr::LOCALHOST,
-            port,
-        )))),
+        port => Ok(client::url_of(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))),
     }
 }
 
 fn once(args: &TopArgs, server: &Uri) -> Result<(), CommandError> {
     let began = Instant::now();
     let (before, now) = client::block_on_unbounded(async {
-        let before = fetch::scrape(server, began)
-            .await
-            .map_err(CommandError::failed)?;
+        let before = fetch::scrape(server, began).await.map_err(CommandError::failed)?;
         tokio::time::sleep(args.every).await;
-        let now = fetch::scrape(server, began)
-            .await
-            .map_err(CommandError::failed)?;
+        let now = fetch::scrape(server, began).await.map_err(CommandError::failed)?;
         Ok((before, now))
     })?;
     let figures = figures(&before, &now);
@@ -83,11 +76,7 @@ fn once(args: &TopArgs, server: &Uri) -> Result<(), CommandError> {
         say_json(&json::of(&shown, &figures));
         return Ok(());
     }
-    let screen = Screen {
-        server: shown,
-        figures: Some(figures),
-        ..Screen::default()
-    };
+    let screen = Screen { server: shown, figures: Some(figures), ..Screen::default() };
     say(&text(&screen));
     Ok(())
 }
@@ -98,9 +87,8 @@ fn text(screen: &Screen) -> String {
     let mut buffer = Buffer::empty(area);
     screen.render(area, &mut buffer);
     let lines = (0..area.height).map(|y| {
-        let line: String = (0..area.width)
-            .filter_map(|x| buffer.cell((x, y)).map(|cell| cell.symbol()))
-            .collect();
+        let line: String =
+            (0..area.width).filter_map(|x| buffer.cell((x, y)).map(|cell| cell.symbol())).collect();
         line.trim_end().to_owned()
     });
     lines.collect::<Vec<_>>().join("\n").trim_end().to_owned()
@@ -134,18 +122,15 @@ async fn watch(server: &Uri, every: Duration, send: SyncSender<FetchUpdate>) {
     let began = Instant::now();
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut term, mut hangup) = match (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::hangup()),
-    ) {
-        (Ok(term), Ok(hangup)) => (term, hangup),
-        (Err(why), _) | (_, Err(why)) => {
-            let _ = send.send(FetchUpdate::Scrape(Err(format!(
-                "signals cannot be heard: {why}"
-            ))));
-            return;
-        }
-    };
+    let (mut term, mut hangup) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::hangup())) {
+            (Ok(term), Ok(hangup)) => (term, hangup),
+            (Err(why), _) | (_, Err(why)) => {
+                let _ =
+                    send.send(FetchUpdate::Scrape(Err(format!("signals cannot be heard: {why}"))));
+                return;
+            }
+        };
     loop {
         let news = tokio::select! {
             _ = ticks.tick() => FetchUpdate::Scrape(fetch::scrape(server, began).await),

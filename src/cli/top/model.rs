@@ -116,14 +116,8 @@ impl TopModel {
 
 /// The statuses that are the server's or the store's fault, or the caller's impatience. The others say
 /// something true about the sale. Shed calls are counted apart.
-const ERRORS: [&str; 6] = [
-    "INTERNAL",
-    "UNAVAILABLE",
-    "UNKNOWN",
-    "DEADLINE_EXCEEDED",
-    "DATA_LOSS",
-    "UNIMPLEMENTED",
-];
+const ERRORS: [&str; 6] =
+    ["INTERNAL", "UNAVAILABLE", "UNKNOWN", "DEADLINE_EXCEEDED", "DATA_LOSS", "UNIMPLEMENTED"];
 
 /// What the server calls the events that it does not show by name.
 const REST: &str = "other";
@@ -203,9 +197,7 @@ pub(super) fn figures(before: &TimedScrape, now: &TimedScrape) -> TopModel {
         operations: operations(&pair),
         transactions_per_second: pair.rate("inventory_lane_transactions_total"),
         batch_mean: pair.mean("inventory_lane_batch_entries", None),
-        wait_mean_ms: pair
-            .mean("inventory_queue_wait_seconds", None)
-            .map(|seconds| seconds * 1e3),
+        wait_mean_ms: pair.mean("inventory_queue_wait_seconds", None).map(|seconds| seconds * 1e3),
         retries_per_second: at
             .values_of("inventory_retries_total", "reason")
             .into_iter()

@@ -14,10 +14,7 @@ pub(super) struct MetricSample {
 impl MetricSample {
     /// The value of a label, empty when it has none of this name.
     pub(super) fn label(&self, name: &str) -> &str {
-        self.labels
-            .iter()
-            .find(|(label, _)| label == name)
-            .map_or("", |(_, value)| value)
+        self.labels.iter().find(|(label, _)| label == name).map_or("", |(_, value)| value)
     }
 }
 
@@ -58,10 +55,7 @@ impl MetricSamples {
 
     /// The sum of those whose label has this value.
     pub(super) fn sum_of(&self, name: &str, label: &str, value: &str) -> f64 {
-        self.of(name)
-            .filter(|sample| sample.label(label) == value)
-            .map(|sample| sample.value)
-            .sum()
+        self.of(name).filter(|sample| sample.label(label) == value).map(|sample| sample.value).sum()
     }
 
     pub(super) fn first(&self, name: &str) -> Option<&MetricSample> {
@@ -90,11 +84,7 @@ fn sample(line: &str) -> Option<MetricSample> {
         None => (Vec::new(), rest),
     };
     let value = rest.split_ascii_whitespace().next()?.parse().ok()?;
-    (!name.is_empty()).then(|| MetricSample {
-        name: name.to_owned(),
-        labels,
-        value,
-    })
+    (!name.is_empty()).then(|| MetricSample { name: name.to_owned(), labels, value })
 }
 
 /// The labels, and what stands behind their brace.
@@ -153,20 +143,13 @@ mod tests {
             "a 1\nb\n",
         ] {
             let error = MetricSamples::parse(text).unwrap_err();
-            assert!(
-                error.starts_with("line 2 is no figure"),
-                "{text:?}: {error}"
-            );
+            assert!(error.starts_with("line 2 is no figure"), "{text:?}: {error}");
         }
     }
 
     #[test]
     fn a_scrape_without_end_is_refused() {
         let text = "a 1\n".repeat(TOP_SAMPLES_MAX + 1);
-        assert!(
-            MetricSamples::parse(&text)
-                .unwrap_err()
-                .contains("more than")
-        );
+        assert!(MetricSamples::parse(&text).unwrap_err().contains("more than"));
     }
 }

@@ -203,16 +203,10 @@ impl Screen {
             true => self.dim(),
             false => Style::new(),
         };
-        self.shards(&figures.shards)
-            .style(stale)
-            .render(shards, buffer);
-        self.methods(&figures.methods)
-            .style(stale)
-            .render(methods, buffer);
+        self.shards(&figures.shards).style(stale).render(shards, buffer);
+        self.methods(&figures.methods).style(stale).render(methods, buffer);
         self.operations(figures).style(stale).render(store, buffer);
-        Paragraph::new(self.lanes(figures))
-            .style(stale)
-            .render(lanes, buffer);
+        Paragraph::new(self.lanes(figures)).style(stale).render(lanes, buffer);
         self.events(figures).style(stale).render(events, buffer);
     }
 
@@ -226,9 +220,7 @@ impl Screen {
             0 => Constraint::Min(*width),
             _ => Constraint::Length(*width),
         });
-        Table::new(rows, constraints)
-            .header(Row::new(header).style(self.dim()))
-            .column_spacing(1)
+        Table::new(rows, constraints).header(Row::new(header).style(self.dim())).column_spacing(1)
     }
 
     fn shards(&self, shards: &[ShardRow]) -> Table<'static> {
@@ -237,27 +229,18 @@ impl Screen {
             Row::new([
                 left(format!("shard {}", shard.shard), self.bad(stands)),
                 right(rate(shard.requests_per_second), Style::new()),
-                right(
-                    format!("{:.0} %", shard.busy * 100.0),
-                    self.bad(shard.busy > BUSY_MAX),
-                ),
+                right(format!("{:.0} %", shard.busy * 100.0), self.bad(shard.busy > BUSY_MAX)),
                 right(count(shard.connections), Style::new()),
                 right(count(shard.active), Style::new()),
                 right(count(shard.queue), Style::new()),
                 right(count(shard.in_flight), Style::new()),
                 right(
-                    if stands {
-                        span(shard.tick_age)
-                    } else {
-                        count(shard.stalls)
-                    },
+                    if stands { span(shard.tick_age) } else { count(shard.stalls) },
                     self.bad(stands || shard.stalls > 0.0),
                 ),
             ])
         });
-        let names = [
-            "SHARDS", "calls/s", "busy", "conns", "active", "queued", "writing", "stalls",
-        ];
+        let names = ["SHARDS", "calls/s", "busy", "conns", "active", "queued", "writing", "stalls"];
         self.table(&names, &[9, 8, 6, 6, 6, 6, 7, 6], rows.collect())
     }
 
@@ -272,22 +255,10 @@ impl Screen {
                 right(ms(p99), Style::new()),
                 right(ms(p999), Style::new()),
                 right(rate(method.refused_per_second), Style::new()),
-                right(
-                    rate(method.errors_per_second),
-                    self.bad(method.errors_per_second > 0.0),
-                ),
+                right(rate(method.errors_per_second), self.bad(method.errors_per_second > 0.0)),
             ])
         });
-        let names = [
-            "METHODS (ms)",
-            "calls/s",
-            "p50",
-            "p95",
-            "p99",
-            "p99.9",
-            "refused",
-            "errors",
-        ];
+        let names = ["METHODS (ms)", "calls/s", "p50", "p95", "p99", "p99.9", "refused", "errors"];
         self.table(&names, &[12, 8, 6, 6, 6, 6, 7, 6], rows.collect())
     }
 
@@ -300,11 +271,7 @@ impl Screen {
                 right(rate(operation.not_ok_per_second), Style::new()),
             ])
         });
-        self.table(
-            &["STORE (ms)", "calls/s", "mean", "not ok"],
-            &[12, 8, 6, 7],
-            rows.collect(),
-        )
+        self.table(&["STORE (ms)", "calls/s", "mean", "not ok"], &[12, 8, 6, 7], rows.collect())
     }
 
     /// What becomes of reservations on their way to the store, in a line.
@@ -314,17 +281,12 @@ impl Screen {
             format!(
                 "{} transactions/s of {} each, {} ms wait; ",
                 rate(figures.transactions_per_second),
-                figures
-                    .batch_mean
-                    .map_or("-".to_owned(), |mean| format!("{mean:.1}")),
+                figures.batch_mean.map_or("-".to_owned(), |mean| format!("{mean:.1}")),
                 ms(figures.wait_mean_ms),
             )
             .into(),
             format!("{} conflicts/s, ", rate(figures.retries("conflict"))).into(),
-            Span::styled(
-                format!("{} throttled/s", rate(throttled)),
-                self.bad(throttled > 0.0),
-            ),
+            Span::styled(format!("{} throttled/s", rate(throttled)), self.bad(throttled > 0.0)),
             format!("; {} WCU/s", rate(figures.write_units_per_second)).into(),
         ])
     }
@@ -339,11 +301,7 @@ impl Screen {
                 right(known(event.total), Style::new()),
                 right(known(event.taken), Style::new()),
                 right(
-                    if sold_out {
-                        "sold out".to_owned()
-                    } else {
-                        known(event.remaining)
-                    },
+                    if sold_out { "sold out".to_owned() } else { known(event.remaining) },
                     Style::new(),
                 ),
             ])

@@ -39,11 +39,7 @@ pub(super) fn ms(ms: Option<f64>) -> String {
 /// Memory.
 pub(super) fn bytes(bytes: f64) -> String {
     let mib = bytes / f64::from(1 << 20);
-    if mib < 1024.0 {
-        format!("{mib:.0} MiB")
-    } else {
-        format!("{:.1} GiB", mib / 1024.0)
-    }
+    if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
 }
 
 /// A time in its two largest units.
@@ -64,37 +60,15 @@ mod tests {
 
     #[test]
     fn numbers_fit_their_columns_and_keep_what_matters() {
-        let counts = [
-            0.0,
-            999.0,
-            1_000.0,
-            123_456.0,
-            9_999_999.0,
-            12_345_678.0,
-            -1_500.0,
-        ];
-        let shown = [
-            "0",
-            "999",
-            "1,000",
-            "123,456",
-            "9,999,999",
-            "12.3M",
-            "-1,500",
-        ];
+        let counts = [0.0, 999.0, 1_000.0, 123_456.0, 9_999_999.0, 12_345_678.0, -1_500.0];
+        let shown = ["0", "999", "1,000", "123,456", "9,999,999", "12.3M", "-1,500"];
         assert_eq!(counts.map(count), shown);
         let rates = [0.0, 0.01, 0.44, 9.96, 10.0, 30_021.4];
-        assert_eq!(
-            rates.map(rate),
-            ["0", "<0.1", "0.4", "10.0", "10", "30,021"]
-        );
+        assert_eq!(rates.map(rate), ["0", "<0.1", "0.4", "10.0", "10", "30,021"]);
         let times = [None, Some(0.213), Some(64.62), Some(1_234.5)];
         assert_eq!(times.map(ms), ["-", "0.21", "64.6", "1,234"]);
         let spans = [0.4, 61.0, 3_660.0, 90_000.0];
-        assert_eq!(
-            spans.map(span),
-            ["0 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]
-        );
+        assert_eq!(spans.map(span), ["0 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
         let memory = [47_800_320.0, 8e9];
         assert_eq!(memory.map(bytes), ["46 MiB", "7.5 GiB"]);
     }

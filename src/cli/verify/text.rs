@@ -55,29 +55,14 @@ fn stock_table(report: &pb::AuditReport, text: &mut String) {
     let mut rows: Vec<TableRow> = vec![names.map(str::to_owned)];
     // The stripe of a seated event has no stock, unless a hand gave it some.
     let has_stock = |stripe: &&pb::StripeAccount| {
-        let of = [
-            stripe.capacity,
-            stripe.remaining,
-            stripe.held,
-            stripe.confirmed,
-        ];
+        let of = [stripe.capacity, stripe.remaining, stripe.held, stripe.confirmed];
         !report.seated || of.iter().any(|number| *number != 0)
     };
     let stripes: Vec<_> = report.stripes.iter().filter(has_stock).collect();
     for stripe in &stripes {
         rows.push(row(
-            &format!(
-                "{}{}",
-                if report.seated { "stripe " } else { "" },
-                stripe.index
-            ),
-            [
-                stripe.capacity,
-                stripe.remaining,
-                stripe.held,
-                stripe.confirmed,
-                0,
-            ],
+            &format!("{}{}", if report.seated { "stripe " } else { "" }, stripe.index),
+            [stripe.capacity, stripe.remaining, stripe.held, stripe.confirmed, 0],
             (!stripe.moving).then_some(stripe.difference),
         ));
     }
@@ -86,13 +71,7 @@ fn stock_table(report: &pb::AuditReport, text: &mut String) {
         let still = stripes.iter().all(|stripe| !stripe.moving);
         rows.push(row(
             "all",
-            [
-                sum(|s| s.capacity),
-                sum(|s| s.remaining),
-                sum(|s| s.held),
-                sum(|s| s.confirmed),
-                0,
-            ],
+            [sum(|s| s.capacity), sum(|s| s.remaining), sum(|s| s.held), sum(|s| s.confirmed), 0],
             still.then(|| sum(|s| s.difference)),
         ));
     }
@@ -100,13 +79,7 @@ fn stock_table(report: &pb::AuditReport, text: &mut String) {
         let seats = report.seats.unwrap_or_default();
         rows.push(row(
             "seats",
-            [
-                seats.total,
-                seats.available,
-                seats.held,
-                seats.confirmed,
-                seats.blocked,
-            ],
+            [seats.total, seats.available, seats.held, seats.confirmed, seats.blocked],
             (!report.restless).then_some(seats.difference),
         ));
     }
@@ -117,25 +90,14 @@ fn stock_table(report: &pb::AuditReport, text: &mut String) {
 fn row(name: &str, numbers: [i64; 5], difference: Option<i64>) -> TableRow {
     let [capacity, remaining, held, confirmed, blocked] = numbers.map(grouped);
     let difference = difference.map_or_else(|| "moving".to_owned(), grouped);
-    [
-        name.to_owned(),
-        capacity,
-        remaining,
-        held,
-        confirmed,
-        blocked,
-        difference,
-    ]
+    [name.to_owned(), capacity, remaining, held, confirmed, blocked, difference]
 }
 
 fn lay_out(rows: &[TableRow], text: &mut String) {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: [usize; 7] = std::array::from_fn(width);
     for row in rows {
-        let cells = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:>width$}"));
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}"));
         let line = cells.collect::<Vec<_>>().join("   ");
         let _ = writeln!(text, "{line}");
     }
@@ -187,19 +149,9 @@ fn overdue(report: &pb::AuditReport, text: &mut String) {
         late(latest)
     );
     for hold in report.overdue.iter().take(LATE_TOLD) {
-        let _ = writeln!(
-            text,
-            "              {}  {}",
-            hold.reservation_id,
-            late(hold)
-        );
+        let _ = writeln!(text, "              {}  {}", hold.reservation_id, late(hold));
     }
-    more(
-        text,
-        report.overdue_count,
-        report.overdue.len().min(LATE_TOLD),
-        "              ",
-    );
+    more(text, report.overdue_count, report.overdue.len().min(LATE_TOLD), "              ");
 }
 
 fn breaches(report: &pb::AuditReport, text: &mut String) {
@@ -222,16 +174,10 @@ fn verdict(report: &pb::AuditReport) -> String {
         let stripes: Vec<String> = report.moving_stripes.iter().map(i32::to_string).collect();
         let mut what = Vec::new();
         if !stripes.is_empty() {
-            what.push(format!(
-                "stripes {} were sold from at every reading",
-                stripes.join(", ")
-            ));
+            what.push(format!("stripes {} were sold from at every reading", stripes.join(", ")));
         }
         if report.moving_seats > 0 {
-            what.push(format!(
-                "{} seats changed hands",
-                grouped(report.moving_seats)
-            ));
+            what.push(format!("{} seats changed hands", grouped(report.moving_seats)));
         }
         what.join("; ")
     };
@@ -274,10 +220,7 @@ pub(super) fn plan(plan: &pb::RepairPlan, apply: bool, event: &str) -> String {
     }
     if plan.further_repairs > 0 {
         let rest = grouped(plan.further_repairs);
-        let _ = write!(
-            text,
-            "\n  {rest} beyond the most of one run: run it again for them"
-        );
+        let _ = write!(text, "\n  {rest} beyond the most of one run: run it again for them");
     }
     if plan.left_count > 0 {
         let _ = write!(text, "\nleft to you   {}", grouped(plan.left_count));
@@ -306,21 +249,14 @@ pub(super) fn plan(plan: &pb::RepairPlan, apply: bool, event: &str) -> String {
 /// What became of the plan.
 pub(super) fn done(done: &pb::RepairsDone) -> String {
     let mut text = format!("repaired      {}", grouped(done.done));
-    for (what, number) in [
-        ("had changed meanwhile", done.stale),
-        ("failed", done.failed),
-    ] {
+    for (what, number) in [("had changed meanwhile", done.stale), ("failed", done.failed)] {
         if number > 0 {
             let _ = write!(text, ", {} {what}", grouped(number));
         }
     }
     for not_done in &done.not_done {
         let repair = not_done.repair.clone().unwrap_or_default();
-        let _ = write!(
-            text,
-            "\n  {} {}  not done: {}",
-            repair.kind, repair.id, not_done.why
-        );
+        let _ = write!(text, "\n  {} {}  not done: {}", repair.kind, repair.id, not_done.why);
     }
     text
 }
@@ -351,10 +287,7 @@ mod tests {
             orders: 1_234,
             overdue_count: 7,
             overdue: (0..6)
-                .map(|n| pb::OverdueHold {
-                    reservation_id: format!("r{n}"),
-                    late_ms: 1_500 - n,
-                })
+                .map(|n| pb::OverdueHold { reservation_id: format!("r{n}"), late_ms: 1_500 - n })
                 .collect(),
             breach_count: 51,
             breaches: vec![pb::AuditBreach {

@@ -21,18 +21,14 @@ pub(super) struct Check(ErrorDetails);
 impl Check {
     fn wrong(&mut self, field: impl Into<String>, problem: impl Into<String>) {
         // Bounds the size of the response to a request with many invalid fields.
-        let count = self
-            .0
-            .bad_request()
-            .map_or(0, |bad| bad.field_violations.len());
+        let count = self.0.bad_request().map_or(0, |bad| bad.field_violations.len());
         if count < limits::FIELD_VIOLATIONS_MAX {
             self.0.add_bad_request_violation(field, problem);
         }
     }
 
     fn id<T>(&mut self, field: impl Into<String>, id: Result<T, IdError>) -> Option<T> {
-        id.map_err(|error| self.wrong(field, error.to_string()))
-            .ok()
+        id.map_err(|error| self.wrong(field, error.to_string())).ok()
     }
 
     /// Returns `value` if all fields are valid.
@@ -94,16 +90,14 @@ pub(super) fn new_event(request: pb::CreateEventRequest) -> Result<NewEvent, Sta
         0 => quantity(&mut check, request.total, request.stripes),
         keys => seated(&mut check, keys, request.total, request.stripes),
     };
-    let event = event
-        .zip(shape)
-        .map(|(event, (total, stripes, seat_keys))| NewEvent {
-            event,
-            total,
-            stripes,
-            seat_keys,
-            name: request.name,
-            venue: request.venue,
-        });
+    let event = event.zip(shape).map(|(event, (total, stripes, seat_keys))| NewEvent {
+        event,
+        total,
+        stripes,
+        seat_keys,
+        name: request.name,
+        venue: request.venue,
+    });
     check.done(event)
 }
 
@@ -177,10 +171,7 @@ pub(super) fn seats_of(
         let field = format!("seat_ids[{at}]");
         if let Some(seat) = check.id(field.as_str(), SeatId::try_from(text)) {
             if !seen.insert(seat.clone()) {
-                check.wrong(
-                    field,
-                    format!("is {seat}, named before; want distinct seats"),
-                );
+                check.wrong(field, format!("is {seat}, named before; want distinct seats"));
             }
             seats.push(seat);
         }
@@ -214,20 +205,13 @@ pub(super) fn new_seats(seats: Vec<pb::NewSeat>) -> Result<Vec<(SeatId, SeatFact
 fn new_seat(check: &mut Check, at: usize, seat: pb::NewSeat) -> Option<(SeatId, SeatFacts)> {
     let field = |name: &str| format!("seats[{at}].{name}");
     let id = check.id(field("seat_id"), SeatId::try_from(seat.seat_id));
-    for (name, text) in [
-        ("section", &seat.section),
-        ("row", &seat.row),
-        ("number", &seat.number),
-    ] {
+    for (name, text) in [("section", &seat.section), ("row", &seat.row), ("number", &seat.number)] {
         check.text(field(name), text, limits::SEAT_TEXT_BYTES_MAX);
     }
     if let Some(price) = &seat.price {
         if !(0..=limits::PRICE_AMOUNT_MAX).contains(&price.amount) {
             let (amount, max) = (price.amount, limits::PRICE_AMOUNT_MAX);
-            check.wrong(
-                field("price.amount"),
-                format!("is {amount}; want 0 to {max}"),
-            );
+            check.wrong(field("price.amount"), format!("is {amount}; want 0 to {max}"));
         }
         if !is_currency(&price.currency) {
             let wrong = "is no currency; want three capital letters, as in KRW";
@@ -238,10 +222,7 @@ fn new_seat(check: &mut Check, at: usize, seat: pb::NewSeat) -> Option<(SeatId, 
         section: seat.section,
         row: seat.row,
         number: seat.number,
-        price: seat.price.map(|price| Price {
-            amount: price.amount,
-            currency: price.currency,
-        }),
+        price: seat.price.map(|price| Price { amount: price.amount, currency: price.currency }),
     };
     Some((id?, facts))
 }

@@ -89,10 +89,7 @@ impl SeatImport {
         self.count(&seats).await?;
         let mut seats = seats.into_iter().peekable();
         while seats.peek().is_some() {
-            let part: Vec<_> = seats
-                .by_ref()
-                .take(limits::SEATS_WRITTEN_AT_ONCE_MAX)
-                .collect();
+            let part: Vec<_> = seats.by_ref().take(limits::SEATS_WRITTEN_AT_ONCE_MAX).collect();
             if self.writes.len() >= limits::SEAT_WRITES_IN_FLIGHT_MAX {
                 self.finish_one_write().await?;
             }

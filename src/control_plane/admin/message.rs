@@ -27,14 +27,7 @@ pub(super) fn summary(about: &EventAbout) -> pb::EventSummary {
 }
 
 pub(super) fn stock(event: &EventStock) -> pb::EventStock {
-    let EventAbout {
-        event: id,
-        stripes: _,
-        seat_keys,
-        closed,
-        name,
-        venue,
-    } = &event.about;
+    let EventAbout { event: id, stripes: _, seat_keys, closed, name, venue } = &event.about;
     let base = pb::EventStock {
         event_id: id.to_string(),
         seated: *seat_keys > 0,
@@ -57,12 +50,7 @@ pub(super) fn stock(event: &EventStock) -> pb::EventStock {
                 ..base
             }
         }
-        Stock::Seats(EventStatus {
-            counts,
-            sections,
-            as_of,
-            ..
-        }) => pb::EventStock {
+        Stock::Seats(EventStatus { counts, sections, as_of, .. }) => pb::EventStock {
             total: signed(counts.total),
             remaining: signed(counts.available),
             confirmed: signed(counts.sold),
@@ -85,10 +73,8 @@ fn stripe((index, view): (usize, &StripeView)) -> pb::StripeStock {
 }
 
 fn section(section: &SectionStatus) -> pb::SectionStock {
-    let price = |price: &Price| pb::Price {
-        amount: price.amount,
-        currency: price.currency.clone(),
-    };
+    let price =
+        |price: &Price| pb::Price { amount: price.amount, currency: price.currency.clone() };
     pb::SectionStock {
         section: section.section.clone(),
         total: signed(section.counts.total),
@@ -109,10 +95,7 @@ pub(super) fn seat_result((seat, outcome): (SeatId, SeatOutcome)) -> pb::SeatRes
         SeatOutcome::Sold => pb::SeatOutcome::Sold,
         SeatOutcome::NotFound => pb::SeatOutcome::NotFound,
     };
-    pb::SeatResult {
-        seat_id: seat.into_string(),
-        outcome: outcome.into(),
-    }
+    pb::SeatResult { seat_id: seat.into_string(), outcome: outcome.into() }
 }
 
 pub(super) fn status(state: ReservationState) -> pb::ReservationStatus {

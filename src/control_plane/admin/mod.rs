@@ -83,10 +83,7 @@ struct Admin {
 
 impl Admin {
     fn new(backend: Arc<dyn AdminBackend>) -> Self {
-        Self {
-            backend,
-            imports: Semaphore::new(limits::IMPORTS_MAX),
-        }
+        Self { backend, imports: Semaphore::new(limits::IMPORTS_MAX) }
     }
 
     async fn change_seats(
@@ -150,9 +147,7 @@ impl InventoryAdmin for Admin {
         let event = check::event_id(request.into_inner().event_id)?;
         let subject = Subject::Event(event.clone());
         let stock = in_time(&subject, self.backend.get_event(event)).await?;
-        Ok(Response::new(pb::GetEventResponse {
-            event: Some(message::stock(&stock)),
-        }))
+        Ok(Response::new(pb::GetEventResponse { event: Some(message::stock(&stock)) }))
     }
 
     async fn list_events(
@@ -173,9 +168,7 @@ impl InventoryAdmin for Admin {
         let (event, total) = check::set_total(request.into_inner())?;
         let subject = Subject::Event(event.clone());
         let stock = in_time(&subject, self.backend.set_total(event, total)).await?;
-        Ok(Response::new(pb::SetTotalResponse {
-            event: Some(message::stock(&stock)),
-        }))
+        Ok(Response::new(pb::SetTotalResponse { event: Some(message::stock(&stock)) }))
     }
 
     async fn close_event(
@@ -185,9 +178,7 @@ impl InventoryAdmin for Admin {
         let event = check::event_id(request.into_inner().event_id)?;
         let subject = Subject::Event(event.clone());
         let stock = in_time(&subject, self.backend.close_event(event)).await?;
-        Ok(Response::new(pb::CloseEventResponse {
-            event: Some(message::stock(&stock)),
-        }))
+        Ok(Response::new(pb::CloseEventResponse { event: Some(message::stock(&stock)) }))
     }
 
     async fn set_log_level(
@@ -199,11 +190,7 @@ impl InventoryAdmin for Admin {
         if let Some(level) = level {
             log::set_level(level);
             // A warning, so that it is logged at every level except error.
-            tracing::warn!(
-                before = before.as_str(),
-                now = level.as_str(),
-                "log level changed"
-            );
+            tracing::warn!(before = before.as_str(), now = level.as_str(), "log level changed");
         }
         Ok(Response::new(pb::SetLogLevelResponse {
             level: level.unwrap_or(before).as_str().to_owned(),
@@ -275,9 +262,8 @@ impl InventoryAdmin for Admin {
             self.backend.list_reservations(event),
             subject,
             move |page: Vec<StoredRecord>| {
-                let wanted = page
-                    .iter()
-                    .filter(|one| state.is_none_or(|state| one.view.state == state));
+                let wanted =
+                    page.iter().filter(|one| state.is_none_or(|state| one.view.state == state));
                 let reservations = wanted.map(message::reservation).collect();
                 pb::ListReservationsResponse { reservations }
             },

@@ -51,30 +51,15 @@ pub(super) async fn in_time<T>(
 
 fn late(subject: &Subject) -> Status {
     let limit = limits::ADMIN_CALL_TIMEOUT;
-    let said = format!(
-        "no result within {limit:?}; read {} to see the outcome",
-        subject.name()
-    );
-    refused(
-        Code::DeadlineExceeded,
-        "DEADLINE_EXCEEDED",
-        subject,
-        [],
-        said,
-    )
+    let said = format!("no result within {limit:?}; read {} to see the outcome", subject.name());
+    refused(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", subject, [], said)
 }
 
 /// The client of a stream stopped sending.
 pub(super) fn silent(subject: &Subject) -> Status {
     let limit = limits::ADMIN_CHUNK_WAIT_MAX;
     let said = format!("no message within {limit:?}; written seats stay, repeat the import");
-    refused(
-        Code::DeadlineExceeded,
-        "DEADLINE_EXCEEDED",
-        subject,
-        [],
-        said,
-    )
+    refused(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", subject, [], said)
 }
 
 /// The process has no log, as in tests.
@@ -86,13 +71,7 @@ pub(super) fn no_log() -> Status {
 /// The maximum number of concurrent imports is reached.
 pub(super) fn crowded(subject: &Subject) -> Status {
     let said = format!("{} imports are running (the maximum)", limits::IMPORTS_MAX);
-    again(
-        Code::ResourceExhausted,
-        "IMPORTS_BUSY",
-        subject,
-        limits::IMPORTS_RETRY_AFTER,
-        &said,
-    )
+    again(Code::ResourceExhausted, "IMPORTS_BUSY", subject, limits::IMPORTS_RETRY_AFTER, &said)
 }
 
 /// INVALID_ARGUMENT with the violations in `details`.
@@ -111,13 +90,9 @@ pub(super) fn of(error: &AdminError, subject: &Subject) -> Status {
     let name = subject.name();
     let failed = |reason, said| refused(Code::FailedPrecondition, reason, subject, [], said);
     match error {
-        AdminError::EventNotFound => refused(
-            Code::NotFound,
-            "EVENT_NOT_FOUND",
-            subject,
-            [],
-            format!("there is no {name}"),
-        ),
+        AdminError::EventNotFound => {
+            refused(Code::NotFound, "EVENT_NOT_FOUND", subject, [], format!("there is no {name}"))
+        }
         AdminError::EventExists(existing) => refused(
             Code::AlreadyExists,
             "EVENT_EXISTS",
@@ -126,10 +101,9 @@ pub(super) fn of(error: &AdminError, subject: &Subject) -> Status {
             format!("{name} exists with {}", described(existing)),
         ),
         AdminError::NotSeated => failed("EVENT_NOT_SEATED", format!("{name} has no seats")),
-        AdminError::Seated => failed(
-            "EVENT_SEATED",
-            format!("{name} is seated; its total is its number of seats"),
-        ),
+        AdminError::Seated => {
+            failed("EVENT_SEATED", format!("{name} is seated; its total is its number of seats"))
+        }
         AdminError::EventClosed => failed("EVENT_CLOSED", format!("{name} is closed")),
         AdminError::TooManySeats { most } => failed(
             "TOO_MANY_SEATS",
@@ -211,8 +185,6 @@ fn again(code: Code, reason: &str, subject: &Subject, after: Duration, said: &st
     details.set_retry_info(Some(after));
     let mut status = Status::with_error_details(code, said, details);
     let pushback = (after.as_millis() as u64).into();
-    status
-        .metadata_mut()
-        .insert("grpc-retry-pushback-ms", pushback);
+    status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
     status
 }

@@ -114,10 +114,7 @@ impl AdminBackend for ManualBackend {
 }
 
 fn seats(from: usize, count: usize) -> Result<pb::ImportSeatsRequest, Status> {
-    let seat = |n| pb::NewSeat {
-        seat_id: format!("S{n}"),
-        ..pb::NewSeat::default()
-    };
+    let seat = |n| pb::NewSeat { seat_id: format!("S{n}"), ..pb::NewSeat::default() };
     Ok(pb::ImportSeatsRequest {
         event_id: "evt".to_owned(),
         seats: (from..from + count).map(seat).collect(),
@@ -133,10 +130,7 @@ fn assert_late(error: &Status, began: Instant, limit: Duration) {
 
 #[tokio::test(start_paused = true)]
 async fn hanging_backend_ends_with_deadline_exceeded() {
-    let admin = Admin::new(Arc::new(ManualBackend {
-        stuck: true,
-        ..ManualBackend::default()
-    }));
+    let admin = Admin::new(Arc::new(ManualBackend { stuck: true, ..ManualBackend::default() }));
     let event_id = "evt".to_owned();
     let began = Instant::now();
     let request = Request::new(pb::GetEventRequest { event_id });

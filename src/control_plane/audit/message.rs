@@ -11,9 +11,7 @@ use inventory_core::audit::{
 };
 
 pub(super) fn in_verify(progress: pb::AuditProgress) -> pb::VerifyUpdate {
-    pb::VerifyUpdate {
-        update: Some(Verify::Progress(progress)),
-    }
+    pb::VerifyUpdate { update: Some(Verify::Progress(progress)) }
 }
 
 pub(super) fn in_reconcile(progress: pb::AuditProgress) -> pb::ReconcileUpdate {
@@ -21,9 +19,7 @@ pub(super) fn in_reconcile(progress: pb::AuditProgress) -> pb::ReconcileUpdate {
 }
 
 pub(super) fn verified(of: &AuditReport) -> pb::VerifyUpdate {
-    pb::VerifyUpdate {
-        update: Some(Verify::Report(report(of))),
-    }
+    pb::VerifyUpdate { update: Some(Verify::Report(report(of))) }
 }
 
 pub(super) fn reported(of: &AuditReport) -> pb::ReconcileUpdate {
@@ -32,10 +28,7 @@ pub(super) fn reported(of: &AuditReport) -> pb::ReconcileUpdate {
 
 pub(super) fn planned(of: Result<&RepairPlan, &EventChanged>) -> pb::ReconcileUpdate {
     let plan = match of {
-        Err(EventChanged) => pb::RepairPlan {
-            moving: true,
-            ..pb::RepairPlan::default()
-        },
+        Err(EventChanged) => pb::RepairPlan { moving: true, ..pb::RepairPlan::default() },
         Ok(RepairPlan { repairs, left }) => {
             let one_run = repairs.iter().take(limits::AUDIT_REPAIRS_MAX);
             let shown = left.iter().take(limits::AUDIT_ITEMS_SHOWN_MAX);
@@ -71,9 +64,7 @@ pub(super) fn repair(of: &Repair) -> pb::PlannedRepair {
 }
 
 fn reconcile(update: Reconcile) -> pb::ReconcileUpdate {
-    pb::ReconcileUpdate {
-        update: Some(update),
-    }
+    pb::ReconcileUpdate { update: Some(update) }
 }
 
 fn report(of: &AuditReport) -> pb::AuditReport {

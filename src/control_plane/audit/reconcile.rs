@@ -34,11 +34,7 @@ async fn execute(scan: &ReconcileScan<'_>, seat_keys: u16, repairs: &[Repair]) -
     let mut sum = pb::RepairsDone::default();
     for (number, repair) in repairs.iter().enumerate() {
         scan.progress("repairing", 1, number as u64, repairs.len() as u64);
-        let why = match scan
-            .backend
-            .repair(scan.event, seat_keys, repair.clone())
-            .await
-        {
+        let why = match scan.backend.repair(scan.event, seat_keys, repair.clone()).await {
             Ok(RepairOutcome::Done) => {
                 sum.done += 1;
                 continue;
@@ -53,10 +49,7 @@ async fn execute(scan: &ReconcileScan<'_>, seat_keys: u16, repairs: &[Repair]) -
             }
         };
         if sum.not_done.len() < limits::AUDIT_ITEMS_SHOWN_MAX {
-            sum.not_done.push(pb::RepairNotDone {
-                repair: Some(message::repair(repair)),
-                why,
-            });
+            sum.not_done.push(pb::RepairNotDone { repair: Some(message::repair(repair)), why });
         }
     }
     sum

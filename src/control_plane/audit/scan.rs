@@ -30,21 +30,12 @@ impl<'a, T> AuditScan<'a, T> {
         wrap: fn(pb::AuditProgress) -> T,
         updates: &'a UpdateSender<T>,
     ) -> Self {
-        Self {
-            backend,
-            event,
-            updates,
-            wrap,
-            next: std::sync::Mutex::new(Instant::now()),
-        }
+        Self { backend, event, updates, wrap, next: std::sync::Mutex::new(Instant::now()) }
     }
 
     /// Sends progress at most every [`limits::AUDIT_PROGRESS_EVERY`]; does not wait for the client.
     pub(super) fn progress(&self, step: &str, round: u32, examined: u64, found: u64) {
-        let mut next = self
-            .next
-            .lock()
-            .unwrap_or_else(|broken| broken.into_inner());
+        let mut next = self.next.lock().unwrap_or_else(|broken| broken.into_inner());
         let now = Instant::now();
         if now < *next {
             return;
@@ -142,10 +133,7 @@ impl<'a, T> AuditScan<'a, T> {
             }
             let kept = books.seats_kept();
             if kept > limits::AUDIT_SEATS_MAX {
-                return Err(AuditError::TooLarge {
-                    what: "seats",
-                    max: limits::AUDIT_SEATS_MAX,
-                });
+                return Err(AuditError::TooLarge { what: "seats", max: limits::AUDIT_SEATS_MAX });
             }
             self.progress("seats", round, kept as u64, kept as u64);
             from = page.next;
@@ -216,16 +204,11 @@ impl<'a, T> AuditScan<'a, T> {
         seat_keys: u16,
     ) -> Result<Option<InstantSnapshot>, AuditError> {
         let seats = part.iter().map(|(_, suspect)| suspect.seat.clone());
-        let mut records: Vec<ReservationId> = part
-            .iter()
-            .flat_map(|(_, suspect)| suspect.involved.iter())
-            .cloned()
-            .collect();
+        let mut records: Vec<ReservationId> =
+            part.iter().flat_map(|(_, suspect)| suspect.involved.iter()).cloned().collect();
         records.sort_unstable();
         records.dedup();
-        let snapshot = self
-            .backend
-            .snapshot(self.event, seat_keys, seats.collect(), records);
+        let snapshot = self.backend.snapshot(self.event, seat_keys, seats.collect(), records);
         snapshot.await
     }
 }
@@ -244,7 +227,5 @@ fn with(suspect: &SuspectSeat, id: ReservationId) -> SuspectSeat {
 pub(super) async fn run_blocking<R: Send + 'static>(
     work: impl FnOnce() -> R + Send + 'static,
 ) -> Result<R, AuditError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| AuditError::Internal)
+    tokio::task::spawn_blocking(work).await.map_err(|_| AuditError::Internal)
 }

@@ -36,9 +36,7 @@ fn seat(id: &str) -> SeatId {
 }
 
 fn sold(to: &str) -> SeatState {
-    SeatState::Sold {
-        reservation: to.parse().unwrap(),
-    }
+    SeatState::Sold { reservation: to.parse().unwrap() }
 }
 
 fn record(id: &str, state: ReservationState, of: &str) -> AuditRecord {
@@ -64,11 +62,7 @@ fn snapshot(state: SeatState, records: &[AuditRecord]) -> InstantSnapshot {
 }
 
 fn page<T>(items: Vec<T>) -> Page<Result<T, UnreadableItem>> {
-    Page {
-        examined: items.len() as u64,
-        items: items.into_iter().map(Ok).collect(),
-        next: None,
-    }
+    Page { examined: items.len() as u64, items: items.into_iter().map(Ok).collect(), next: None }
 }
 
 #[tonic::async_trait]
@@ -110,12 +104,7 @@ impl AuditBackend for ScriptedBackend {
         _: Option<PageToken>,
     ) -> Result<Page<Result<PlacedSeat, UnreadableItem>>, AuditError> {
         let other = self.seat.lock().unwrap().clone();
-        let item = |(id, state)| {
-            Ok(AuditSeat {
-                id: seat(id),
-                state,
-            })
-        };
+        let item = |(id, state)| Ok(AuditSeat { id: seat(id), state });
         let other = ("s2", other.unwrap_or(SeatState::Available));
         Ok(page([("s1", sold("r1")), other].map(item).into()))
     }
@@ -151,10 +140,7 @@ impl AuditBackend for ScriptedBackend {
 }
 
 fn audit(backend: ScriptedBackend) -> AuditService {
-    AuditService {
-        backend: Arc::new(backend),
-        slots: Arc::new(Semaphore::new(limits::AUDITS_MAX)),
-    }
+    AuditService { backend: Arc::new(backend), slots: Arc::new(Semaphore::new(limits::AUDITS_MAX)) }
 }
 
 async fn started(audit: &AuditService, event: &str) -> Result<Updates<pb::VerifyUpdate>, Status> {
@@ -174,19 +160,10 @@ async fn verified(backend: ScriptedBackend) -> Result<pb::AuditReport, Status> {
 
 async fn reconciled(backend: ScriptedBackend) -> Vec<Update> {
     let event_id = "evt".to_owned();
-    let request = Request::new(pb::ReconcileRequest {
-        event_id,
-        apply: true,
-    });
-    let updates = audit(backend)
-        .reconcile(request)
-        .await
-        .unwrap()
-        .into_inner();
+    let request = Request::new(pb::ReconcileRequest { event_id, apply: true });
+    let updates = audit(backend).reconcile(request).await.unwrap().into_inner();
     let updates: Vec<_> = updates.collect().await;
-    let updates = updates
-        .into_iter()
-        .map(|update| update.unwrap().update.unwrap());
+    let updates = updates.into_iter().map(|update| update.unwrap().update.unwrap());
     let progress = |update: &Update| matches!(update, Update::Progress(_));
     updates.filter(|update| !progress(update)).collect()
 }
@@ -209,16 +186,11 @@ async fn idle_event_is_read_once_and_clean() {
 
 #[tokio::test]
 async fn moving_stripe_is_read_at_most_the_maximum_number_of_rounds() {
-    let backend = ScriptedBackend {
-        stripe_moves: true,
-        ..ScriptedBackend::default()
-    };
+    let backend = ScriptedBackend { stripe_moves: true, ..ScriptedBackend::default() };
     let audit = audit(backend);
     let updates = started(&audit, "evt").await.unwrap();
     let last = updates.collect::<Vec<_>>().await.pop().unwrap().unwrap();
-    let Some(pb::verify_update::Update::Report(report)) = last.update else {
-        panic!("no report")
-    };
+    let Some(pb::verify_update::Update::Report(report)) = last.update else { panic!("no report") };
     assert_eq!(report.verdict(), pb::AuditVerdict::Moving);
     assert_eq!(report.moving_stripes, [0]);
     assert_eq!(report.breach_count, 0);
@@ -245,10 +217,7 @@ async fn suspect_seat_is_read_until_it_is_resolved() {
     let report = verified(orphan()).await.unwrap();
     assert_eq!(report.breaches[0].code, "SEAT_ORPHAN");
 
-    let busy = ScriptedBackend {
-        looks: Mutex::new(vec![None]),
-        ..orphan()
-    };
+    let busy = ScriptedBackend { looks: Mutex::new(vec![None]), ..orphan() };
     let report = verified(busy).await.unwrap();
     assert_eq!(report.verdict(), pb::AuditVerdict::Moving);
     assert_eq!(report.moving_seats, 1);
@@ -256,17 +225,11 @@ async fn suspect_seat_is_read_until_it_is_resolved() {
 
 #[tokio::test]
 async fn reconcile_sends_plan_executes_repairs_and_verifies() {
-    let backend = ScriptedBackend {
-        repairs: Mutex::new(vec![Ok(RepairOutcome::Done)]),
-        ..orphan()
-    };
+    let backend =
+        ScriptedBackend { repairs: Mutex::new(vec![Ok(RepairOutcome::Done)]), ..orphan() };
     let updates = reconciled(backend).await;
-    let [
-        Update::Report(before),
-        Update::Plan(plan),
-        Update::Done(done),
-        Update::Report(after),
-    ] = &updates[..]
+    let [Update::Report(before), Update::Plan(plan), Update::Done(done), Update::Report(after)] =
+        &updates[..]
     else {
         panic!("{updates:#?}")
     };
@@ -278,23 +241,15 @@ async fn reconcile_sends_plan_executes_repairs_and_verifies() {
 
 #[tokio::test]
 async fn failed_repair_is_reported_with_its_reason() {
-    for (result, why) in [
-        (Ok(RepairOutcome::Stale), "changed after"),
-        (Err(AuditError::Busy), "overloaded"),
-    ] {
-        let backend = ScriptedBackend {
-            repairs: Mutex::new(vec![result]),
-            ..orphan()
-        };
+    for (result, why) in
+        [(Ok(RepairOutcome::Stale), "changed after"), (Err(AuditError::Busy), "overloaded")]
+    {
+        let backend = ScriptedBackend { repairs: Mutex::new(vec![result]), ..orphan() };
         let updates = reconciled(backend).await;
-        let Update::Done(done) = &updates[2] else {
-            panic!("{updates:#?}")
-        };
+        let Update::Done(done) = &updates[2] else { panic!("{updates:#?}") };
         assert_eq!((done.done, done.stale + done.failed), (0, 1));
         assert!(done.not_done[0].why.contains(why), "{done:?}");
-        let Update::Report(after) = &updates[3] else {
-            panic!("{updates:#?}")
-        };
+        let Update::Report(after) = &updates[3] else { panic!("{updates:#?}") };
         assert_eq!(after.verdict(), pb::AuditVerdict::Breached);
     }
 }
@@ -329,25 +284,10 @@ async fn hanging_audit_ends_with_deadline_exceeded() {
 
 #[tokio::test]
 async fn unknown_event_and_invalid_id_have_different_statuses() {
-    let nowhere = started(&audit(ScriptedBackend::default()), "nowhere")
-        .await
-        .unwrap();
-    let error = nowhere
-        .collect::<Vec<_>>()
-        .await
-        .pop()
-        .unwrap()
-        .err()
-        .unwrap();
+    let nowhere = started(&audit(ScriptedBackend::default()), "nowhere").await.unwrap();
+    let error = nowhere.collect::<Vec<_>>().await.pop().unwrap().err().unwrap();
     assert_eq!(error.code(), Code::NotFound);
-    let illegal = started(&audit(ScriptedBackend::default()), "a b")
-        .await
-        .err()
-        .unwrap();
+    let illegal = started(&audit(ScriptedBackend::default()), "a b").await.err().unwrap();
     assert_eq!(illegal.code(), Code::InvalidArgument);
-    assert!(
-        illegal.message().contains("event_id"),
-        "{}",
-        illegal.message()
-    );
+    assert!(illegal.message().contains("event_id"), "{}", illegal.message());
 }

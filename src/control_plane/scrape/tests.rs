@@ -34,10 +34,7 @@ impl ManualSource {
         for _ in 0..commits {
             recorder.commit(InventoryType::Quantity, "CONFIRMED");
         }
-        self.next(shard)
-            .await
-            .send(Some(recorder.take(ShardGauges::default())))
-            .unwrap();
+        self.next(shard).await.send(Some(recorder.take(ShardGauges::default()))).unwrap();
         tokio::task::yield_now().await;
     }
 
@@ -59,21 +56,14 @@ impl ManualSource {
 
 fn scraper() -> (Arc<ManualSource>, Arc<Scraper>) {
     let shards = Arc::new(ManualSource::default());
-    let build = BuildInfo {
-        service: "s".to_owned(),
-        version: "v".to_owned(),
-    };
+    let build = BuildInfo { service: "s".to_owned(), version: "v".to_owned() };
     let scraper = Scraper::new(Arc::clone(&shards) as Arc<dyn MetricsSource>, build);
     (shards, Arc::new(scraper))
 }
 
 fn sample(text: &str, name: &str) -> u64 {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("{name} in {text}"))
-        .parse()
-        .unwrap()
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
 }
 
 const COMMITS: &str =
@@ -139,8 +129,7 @@ fn aborted_scrape_loses_no_metrics() {
         let late = shards.next(1).await;
         scrape.abort();
         assert!(scrape.await.unwrap_err().is_cancelled());
-        late.send(Some(Recorder::new(1).take(ShardGauges::default())))
-            .unwrap();
+        late.send(Some(Recorder::new(1).take(ShardGauges::default()))).unwrap();
         let scrape = spawn_scrape(&scraper);
         shards.answer(0, 1).await;
         shards.answer(1, 2).await;
@@ -167,15 +156,11 @@ fn ended_shard_is_counted_without_delay() {
 fn scrapes_are_serialised_and_excess_scrapes_are_refused() {
     with_paused_clock(async {
         let (shards, scraper) = scraper();
-        let scrapes: Vec<_> = (0..limits::SCRAPES_MAX)
-            .map(|_| spawn_scrape(&scraper))
-            .collect();
+        let scrapes: Vec<_> = (0..limits::SCRAPES_MAX).map(|_| spawn_scrape(&scraper)).collect();
         let first = shards.next(0).await;
         assert_eq!(shards.unanswered(0), 0, "only one scrape runs");
         assert!(matches!(scraper.scrape().await, Err(ScrapeError::TooMany)));
-        first
-            .send(Some(Recorder::new(0).take(ShardGauges::default())))
-            .unwrap();
+        first.send(Some(Recorder::new(0).take(ShardGauges::default()))).unwrap();
         shards.answer(1, 1).await;
         for _ in 1..limits::SCRAPES_MAX {
             shards.answer(0, 1).await;

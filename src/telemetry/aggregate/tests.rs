@@ -13,10 +13,7 @@ use inventory_core::time::Micros;
 const NOW: Duration = Duration::from_secs(60);
 
 fn build() -> BuildInfo {
-    BuildInfo {
-        service: "inventory-api".to_owned(),
-        version: "a \"quoted\" \\ version".to_owned(),
-    }
+    BuildInfo { service: "inventory-api".to_owned(), version: "a \"quoted\" \\ version".to_owned() }
 }
 
 /// Samples by name and labels. Checks that each family is declared once with a type, in one block, and that no sample is
@@ -32,10 +29,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
             assert!(!help.is_empty() && !types.contains_key(name), "{line}");
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
-            assert!(
-                ["counter", "gauge", "histogram", "summary"].contains(&kind),
-                "{line}"
-            );
+            assert!(["counter", "gauge", "histogram", "summary"].contains(&kind), "{line}");
             assert!(types.insert(name, kind).is_none(), "typed twice: {line}");
             current = name;
         } else {
@@ -46,10 +40,9 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
                     .iter()
                     .find_map(|end| name.strip_suffix(end))
                     .unwrap(),
-                "summary" => ["_sum", "_count"]
-                    .iter()
-                    .find_map(|end| name.strip_suffix(end))
-                    .unwrap_or(name),
+                "summary" => {
+                    ["_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
+                }
                 _ => name,
             };
             assert_eq!(base, current, "outside its family: {line}");
@@ -67,12 +60,7 @@ fn busy_shard(shard: usize, latencies_ms: &[u64]) -> (Recorder, ShardGauges) {
     for ms in latencies_ms {
         recorder.call_started();
         recorder.call_finished("CommitReservation", Code::Ok, Micros::from_millis(*ms));
-        recorder.store_call(
-            "TransactWriteItems",
-            "inventory",
-            "ok",
-            Micros::from_millis(*ms),
-        );
+        recorder.store_call("TransactWriteItems", "inventory", "ok", Micros::from_millis(*ms));
         recorder.commit(InventoryType::Quantity, "confirmed");
     }
     recorder.store_call("TransactWriteItems", "inventory", "conflict", Micros(900));
@@ -92,34 +80,23 @@ fn busy_shard(shard: usize, latencies_ms: &[u64]) -> (Recorder, ShardGauges) {
         snapshot_refreshes: 3,
         ..Counters::default()
     };
-    let gauges = ShardGauges {
-        counters,
-        ..ShardGauges::default()
-    };
+    let gauges = ShardGauges { counters, ..ShardGauges::default() };
     (recorder, gauges)
 }
 
 #[test]
 fn metrics_of_two_shards_and_two_scrapes_are_summed() {
-    let shards = [
-        busy_shard(0, &[1, 30, 39, 41]),
-        busy_shard(1, &[4, 40, 70_000]),
-    ];
+    let shards = [busy_shard(0, &[1, 30, 39, 41]), busy_shard(1, &[4, 40, 70_000])];
     let mut aggregate = MetricsAggregate::new(2, build());
     for (recorder, gauges) in &shards {
         aggregate.absorb(NOW, recorder.take(*gauges));
     }
-    shards[1]
-        .0
-        .call_finished("CommitReservation", Code::Aborted, Micros::from_millis(2));
+    shards[1].0.call_finished("CommitReservation", Code::Aborted, Micros::from_millis(2));
     for (recorder, gauges) in &shards {
         aggregate.absorb(NOW, recorder.take(*gauges));
     }
-    let server = ServerMetrics {
-        shards_missing: 1,
-        log_lines_dropped: 5,
-        ..ServerMetrics::default()
-    };
+    let server =
+        ServerMetrics { shards_missing: 1, log_lines_dropped: 5, ..ServerMetrics::default() };
     let samples = parse(&aggregate.render(&server).unwrap());
 
     let duration = |end: &str, le: &str| {
@@ -138,31 +115,19 @@ fn metrics_of_two_shards_and_two_scrapes_are_summed() {
     let is_build = |key: &String| key.starts_with("inventory_build_info{") && key.contains(build);
     assert!(samples.keys().any(is_build), "{samples:?}");
     for (key, want) in [
-        (
-            r#"grpc_requests_total{method="CommitReservation",status="OK"}"#,
-            7.0,
-        ),
-        (
-            r#"grpc_requests_total{method="CommitReservation",status="ABORTED"}"#,
-            1.0,
-        ),
+        (r#"grpc_requests_total{method="CommitReservation",status="OK"}"#, 7.0),
+        (r#"grpc_requests_total{method="CommitReservation",status="ABORTED"}"#, 1.0),
         ("grpc_active_requests", 1.0),
         (
             r#"inventory_commit_reservations_total{inventory_type="quantity",status="confirmed"}"#,
             7.0,
         ),
-        (
-            r#"inventory_release_holds_total{inventory_type="quantity",status="released"}"#,
-            2.0,
-        ),
+        (r#"inventory_release_holds_total{inventory_type="quantity",status="released"}"#, 2.0),
         (
             r#"inventory_check_availability_total{inventory_type="quantity",result="available"}"#,
             2.0,
         ),
-        (
-            r#"inventory_conflicts_total{conflict_type="insufficient_inventory"}"#,
-            2.0,
-        ),
+        (r#"inventory_conflicts_total{conflict_type="insufficient_inventory"}"#, 2.0),
         (
             r#"dynamodb_requests_total{operation="TransactWriteItems",table="inventory",status="ok"}"#,
             7.0,
@@ -188,21 +153,12 @@ fn metrics_of_two_shards_and_two_scrapes_are_summed() {
         (r#"inventory_shard_connections{shard="1"}"#, 1.0),
         ("inventory_scrape_incomplete", 1.0),
         ("inventory_log_lines_dropped_total", 5.0),
-        (
-            r#"grpc_request_latency_seconds{method="CommitReservation",quantile="0.5"}"#,
-            0.030_015,
-        ),
-        (
-            r#"grpc_request_latency_seconds_count{method="CommitReservation"}"#,
-            8.0,
-        ),
+        (r#"grpc_request_latency_seconds{method="CommitReservation",quantile="0.5"}"#, 0.030_015),
+        (r#"grpc_request_latency_seconds_count{method="CommitReservation"}"#, 8.0),
         ("inventory_ready", 0.0),
         (r#"inventory_shard_requests_total{shard="0"}"#, 4.0),
         (r#"inventory_shard_requests_total{shard="1"}"#, 4.0),
-        (
-            r#"inventory_invariant_breaches_total{kind="damaged_stripe"}"#,
-            0.0,
-        ),
+        (r#"inventory_invariant_breaches_total{kind="damaged_stripe"}"#, 0.0),
     ] {
         assert_eq!(samples.get(key), Some(&want), "{key}");
     }
@@ -228,11 +184,8 @@ fn buckets_are_cumulative_and_end_at_the_count() {
 
 #[test]
 fn idle_server_renders_zeros() {
-    let samples = parse(
-        &MetricsAggregate::new(2, build())
-            .render(&ServerMetrics::default())
-            .unwrap(),
-    );
+    let samples =
+        parse(&MetricsAggregate::new(2, build()).render(&ServerMetrics::default()).unwrap());
     assert_eq!(samples["inventory_unknown_outcomes_total"], 0.0);
     assert_eq!(samples["grpc_active_requests"], 0.0);
     assert_eq!(samples[r#"inventory_shard_connections{shard="1"}"#], 0.0);
@@ -289,10 +242,7 @@ fn everything_recorded() -> (MetricsAggregate, ServerMetrics) {
     aggregate.set_event_status(&event, EventStatus::default());
     let server = ServerMetrics {
         heartbeats: vec![HeartbeatMetrics::default()],
-        spans: SpanMetrics {
-            exported: 1,
-            dropped: vec![("queue_full", 1)],
-        },
+        spans: SpanMetrics { exported: 1, dropped: vec![("queue_full", 1)] },
         process: ProcessUsage {
             resident_bytes: Some(1),
             open_fds: Some(1),

@@ -37,9 +37,7 @@ impl Sink {
         let bytes = self.bytes.lock().unwrap().clone();
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.is_empty() || text.ends_with('\n'));
-        text.lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
@@ -76,9 +74,7 @@ fn line_is_flat_json_with_all_fields() {
             2
         );
     });
-    let [line] = &lines[..] else {
-        panic!("{lines:?}")
-    };
+    let [line] = &lines[..] else { panic!("{lines:?}") };
     assert_eq!(line["level"], "info");
     assert_eq!(line["msg"], "commit 1 of 2");
     assert_eq!(line["event_id"], nasty);
@@ -90,16 +86,11 @@ fn line_is_flat_json_with_all_fields() {
     assert_eq!(line["endless"], Value::Null);
     assert_eq!(line["field.ts"], "reserved");
     assert!(
-        line["error"]
-            .as_str()
-            .unwrap()
-            .starts_with("outer error: \"loud\" is not a log level")
+        line["error"].as_str().unwrap().starts_with("outer error: \"loud\" is not a log level")
     );
     assert!(line.get("shard").is_none() && line.get("target").is_none());
     let ts: prost_types::Timestamp = line["ts"].as_str().unwrap().parse().unwrap();
-    let age = SystemTime::now()
-        .duration_since(ts.try_into().unwrap())
-        .unwrap();
+    let age = SystemTime::now().duration_since(ts.try_into().unwrap()).unwrap();
     assert!(age < SOON);
 }
 
@@ -123,9 +114,7 @@ fn level_filters_own_lines_and_library_lines_start_at_warn() {
     };
     let messages = |level| -> String {
         let lines = logged(level, all);
-        let texts = lines
-            .iter()
-            .map(|line| line["msg"].as_str().unwrap().to_owned());
+        let texts = lines.iter().map(|line| line["msg"].as_str().unwrap().to_owned());
         texts.collect::<Vec<_>>().join(" ")
     };
     assert_eq!(messages(LogLevel::Error), "e");
@@ -151,10 +140,7 @@ fn lines_of_a_shard_thread_have_its_number() {
 #[test]
 fn long_value_is_cut_at_a_character_boundary() {
     let long = "ü".repeat(limits::LOG_VALUE_BYTES_MAX);
-    let lines = logged(
-        LogLevel::Info,
-        || tracing::info!(event_id = %long, "{long}"),
-    );
+    let lines = logged(LogLevel::Info, || tracing::info!(event_id = %long, "{long}"));
     for key in ["event_id", "msg"] {
         let kept = lines[0][key].as_str().unwrap();
         assert_eq!(kept.len(), limits::LOG_VALUE_BYTES_MAX);
@@ -170,23 +156,17 @@ fn blocked_sink_blocks_no_caller_and_dropped_lines_are_counted_and_reported() {
     // On a separate thread, so that a blocked caller fails the test instead of hanging it.
     let (done, finished) = mpsc::channel();
     thread::spawn(move || {
-        with_default(subscriber, || {
-            (0..offered).for_each(|n| tracing::info!(n, "line"))
-        });
+        with_default(subscriber, || (0..offered).for_each(|n| tracing::info!(n, "line")));
         done.send(()).unwrap();
     });
-    finished
-        .recv_timeout(SOON)
-        .expect("a log call waited for the sink");
+    finished.recv_timeout(SOON).expect("a log call waited for the sink");
     let dropped = log.dropped() as usize;
     assert!(dropped >= limits::LOG_LINES_QUEUED_MAX, "{dropped}");
     drop(gate);
     log.close();
     let lines = sink.lines();
     let reports = lines.iter().filter(|line| line["level"] == "warn");
-    let reported: Vec<u64> = reports
-        .map(|line| line["lines"].as_u64().unwrap())
-        .collect();
+    let reported: Vec<u64> = reports.map(|line| line["lines"].as_u64().unwrap()).collect();
     assert_eq!(reported.iter().sum::<u64>() as usize, dropped);
     assert_eq!(lines.len() - reported.len() + dropped, offered);
 }

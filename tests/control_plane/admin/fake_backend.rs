@@ -50,12 +50,7 @@ impl FakeEvent {
     }
 
     fn stock(&self) -> EventStock {
-        let NewEvent {
-            total,
-            stripes,
-            seat_keys,
-            ..
-        } = self.new;
+        let NewEvent { total, stripes, seat_keys, .. } = self.new;
         let about = self.about();
         if seat_keys > 0 {
             let total = self.seats.len() as u64;
@@ -66,19 +61,12 @@ impl FakeEvent {
                 available: total - blocked,
                 ..StockCounts::default()
             };
-            let prices = self
-                .seats
-                .values()
-                .filter_map(|(facts, _)| facts.price.clone());
+            let prices = self.seats.values().filter_map(|(facts, _)| facts.price.clone());
             let prices: Vec<Price> = prices.collect();
             let section = SectionStatus {
                 section: "A".to_owned(),
                 counts,
-                price: prices
-                    .iter()
-                    .min()
-                    .cloned()
-                    .zip(prices.iter().max().cloned()),
+                price: prices.iter().min().cloned().zip(prices.iter().max().cloned()),
             };
             let status = EventStatus {
                 counts,
@@ -135,12 +123,7 @@ fn reservation(id: &str) -> Result<StoredRecord, AdminError> {
         state,
         order: (state != ReservationState::Held).then(|| OrderId::of(&id)),
         qty: 3,
-        draws: [StripeAllocation {
-            stripe: 2,
-            units: 3,
-        }]
-        .into_iter()
-        .collect(),
+        draws: [StripeAllocation { stripe: 2, units: 3 }].into_iter().collect(),
         seats: Some(["A-1".parse().unwrap(), "A-2".parse().unwrap()].into()),
         expires_at: (state == ReservationState::Held).then_some(UnixMillis(1_704_110_460_000)),
         at: UnixMillis(1_704_110_400_000),
@@ -184,13 +167,7 @@ impl AdminBackend for Events {
 
     /// Pages of two.
     fn list_events(&self) -> Pages<EventAbout> {
-        let all: Vec<_> = self
-            .0
-            .lock()
-            .unwrap()
-            .values()
-            .map(FakeEvent::about)
-            .collect();
+        let all: Vec<_> = self.0.lock().unwrap().values().map(FakeEvent::about).collect();
         let pages: Vec<_> = all.chunks(2).map(|page| Ok(page.to_vec())).collect();
         stream::iter(pages).boxed()
     }
@@ -224,10 +201,7 @@ impl AdminBackend for Events {
     ) -> Result<usize, AdminError> {
         self.with(&event, |current| {
             let known = &current.seats;
-            Ok(seats
-                .iter()
-                .filter(|seat| !known.contains_key(*seat))
-                .count())
+            Ok(seats.iter().filter(|seat| !known.contains_key(*seat)).count())
         })
     }
 
@@ -297,10 +271,7 @@ impl AdminBackend for Events {
     /// Two pages; for the event `half` followed by an error.
     fn list_reservations(&self, event: EventId) -> Pages<StoredRecord> {
         let mut pages = vec![
-            Ok(vec![
-                reservation("held").unwrap(),
-                reservation("confirmed").unwrap(),
-            ]),
+            Ok(vec![reservation("held").unwrap(), reservation("confirmed").unwrap()]),
             Ok(vec![reservation("refunded").unwrap()]),
         ];
         if event.as_str() == "half" {

@@ -21,17 +21,11 @@ async fn business_outcomes_are_ok_responses() {
     // Sold out: the error has the remaining units.
     api.hold(hold("most", EVENT, 9, &[])).await;
     let few = error(api.hold(hold("r1", EVENT, 2, &[])).await);
-    assert_eq!(
-        few,
-        (ErrorCode::InsufficientInventory, vec!["1".to_owned()])
-    );
+    assert_eq!(few, (ErrorCode::InsufficientInventory, vec!["1".to_owned()]));
     // An unavailable seat is named; the other seat stays available.
     let mixed = ["A-2-3".to_owned(), "A-2-2".to_owned()];
     let taken = error(api.hold(hold("r2", HALL, 2, &mixed)).await);
-    assert_eq!(
-        taken,
-        (ErrorCode::InventoryConflict, vec!["A-2-2".to_owned()])
-    );
+    assert_eq!(taken, (ErrorCode::InventoryConflict, vec!["A-2-2".to_owned()]));
     let free = ["A-2-3".to_owned()];
     let held = api.hold(hold("r3", HALL, 1, &free)).await;
     assert_eq!(held.status(), HoldStatus::Active);
@@ -75,10 +69,7 @@ async fn business_outcomes_are_ok_responses() {
         (r#"{inventory_type="quantity",status="HELD"}"#, 1.0),
         (r#"{inventory_type="seat",status="HELD"}"#, 2.0),
         (r#"{inventory_type="seat",status="SEAT_UNAVAILABLE"}"#, 1.0),
-        (
-            r#"{inventory_type="quantity",status="INSUFFICIENT_INVENTORY"}"#,
-            1.0,
-        ),
+        (r#"{inventory_type="quantity",status="INSUFFICIENT_INVENTORY"}"#, 1.0),
     ] {
         let name = format!("inventory_place_holds_total{sample}");
         assert_eq!(metrics.get(&name), wanted, "{name}");
@@ -91,8 +82,7 @@ async fn error_has_the_trace_id_of_its_call() {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     let mut call = with_deadline(give_up("r1", "evt_nowhere"));
     let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
-    call.metadata_mut()
-        .insert("traceparent", parent.parse().unwrap());
+    call.metadata_mut().insert("traceparent", parent.parse().unwrap());
     let answer = ok(api.0.clone().release_hold(call).await);
     assert_eq!(answer.error.unwrap().trace_id, TRACE);
 }
@@ -113,34 +103,16 @@ async fn every_invalid_argument_names_its_field() {
         (hold("r1", EVENT, 1, &many), &["seat_ids"]),
         (hold("r1", EVENT, 1, &twice), &["seat_ids"]),
         (hold("r1", EVENT, 1, &["".to_owned()]), &["seat_ids"]),
+        (ReserveSeatRequest { user_id: long(), ..good() }, &["user_id"]),
+        (ReserveSeatRequest { idempotency_key: long(), ..good() }, &["idempotency_key"]),
         (
             ReserveSeatRequest {
-                user_id: long(),
-                ..good()
-            },
-            &["user_id"],
-        ),
-        (
-            ReserveSeatRequest {
-                idempotency_key: long(),
-                ..good()
-            },
-            &["idempotency_key"],
-        ),
-        (
-            ReserveSeatRequest {
-                hold_expires_at: Some(prost_types::Timestamp {
-                    seconds: 4_000_000_000,
-                    nanos: -1,
-                }),
+                hold_expires_at: Some(prost_types::Timestamp { seconds: 4_000_000_000, nanos: -1 }),
                 ..good()
             },
             &["hold_expires_at"],
         ),
-        (
-            hold("", "", 0, &[]),
-            &["quantity", "event_id", "reservation_id"],
-        ),
+        (hold("", "", 0, &[]), &["quantity", "event_id", "reservation_id"]),
     ];
     for (call, wanted) in holds {
         let status = api.try_hold(call.clone()).await.unwrap_err();
@@ -151,34 +123,16 @@ async fn every_invalid_argument_names_its_field() {
         (sell("r1", EVENT, -1, &[]), "quantity"),
         (sell("r1", EVENT, 11, &[]), "quantity"),
         (
-            CommitReservationRequest {
-                payment_intent_id: long(),
-                ..sell("r1", EVENT, 1, &[])
-            },
+            CommitReservationRequest { payment_intent_id: long(), ..sell("r1", EVENT, 1, &[]) },
             "payment_intent_id",
         ),
     ] {
-        let status = raw
-            .commit_reservation(with_deadline(call))
-            .await
-            .unwrap_err();
+        let status = raw.commit_reservation(with_deadline(call)).await.unwrap_err();
         assert_eq!(fields(&status), [wanted]);
     }
     for (call, wanted) in [
-        (
-            ReleaseHoldRequest {
-                quantity: -1,
-                ..give_up("r1", EVENT)
-            },
-            "quantity",
-        ),
-        (
-            ReleaseHoldRequest {
-                reason: long(),
-                ..give_up("r1", EVENT)
-            },
-            "reason",
-        ),
+        (ReleaseHoldRequest { quantity: -1, ..give_up("r1", EVENT) }, "quantity"),
+        (ReleaseHoldRequest { reason: long(), ..give_up("r1", EVENT) }, "reason"),
     ] {
         let status = raw.release_hold(with_deadline(call)).await.unwrap_err();
         assert_eq!(fields(&status), [wanted]);
@@ -186,18 +140,9 @@ async fn every_invalid_argument_names_its_field() {
     for (call, wanted) in [
         (check(EVENT, 0), "quantity"),
         (check("", 1), "event_id"),
-        (
-            CheckAvailabilityRequest {
-                section: long(),
-                ..check(EVENT, 1)
-            },
-            "section",
-        ),
+        (CheckAvailabilityRequest { section: long(), ..check(EVENT, 1) }, "section"),
     ] {
-        let status = raw
-            .check_availability(with_deadline(call))
-            .await
-            .unwrap_err();
+        let status = raw.check_availability(with_deadline(call)).await.unwrap_err();
         assert_eq!(fields(&status), [wanted]);
     }
     let status = raw

@@ -8,13 +8,8 @@ use super::*;
 use crate::client::{InventoryCalls, assert_rejected, client, commit, release, seats as refs};
 
 async fn shown(server: &TestServer, id: &str) -> Result<GetReservationRes, Status> {
-    let call = GetReservationReq {
-        reservation_id: id.to_owned(),
-    };
-    let answer = client(server)
-        .await
-        .get_reservation(with_deadline(call))
-        .await;
+    let call = GetReservationReq { reservation_id: id.to_owned() };
+    let answer = client(server).await.get_reservation(with_deadline(call)).await;
     answer.map(Response::into_inner)
 }
 
@@ -52,41 +47,23 @@ async fn hold_of_one_contract_is_confirmed_by_the_other() {
     assert_eq!(sold.status(), CommitStatus::Success, "{sold:?}");
     assert_eq!(ids(&sold.sold_seats), ["A-1-1", "A-1-2"]);
     let seen = shown(&server, "r1").await.unwrap();
-    assert_eq!(
-        (&seen.status[..], seen.order_id),
-        ("CONFIRMED", sold.order_id)
-    );
+    assert_eq!((&seen.status[..], seen.order_id), ("CONFIRMED", sold.order_id));
     assert!(seconds_ahead(seen.updated_at).abs() < 60);
 
     // In the other direction.
     api.hold(hold("r2", EVENT, 2, &[])).await;
     let order = client(&server).await.order(commit("r2", EVENT, 2)).await;
     assert_eq!(shown(&server, "r2").await.unwrap().order_id, order);
-    let status = client(&server)
-        .await
-        .try_release(release("r2", EVENT, 2))
-        .await;
+    let status = client(&server).await.try_release(release("r2", EVENT, 2)).await;
     let code = Code::FailedPrecondition;
-    assert_rejected(
-        &status.unwrap_err(),
-        code,
-        "RESERVATION_COMMITTED",
-        EVENT,
-        "r2",
-    );
+    assert_rejected(&status.unwrap_err(), code, "RESERVATION_COMMITTED", EVENT, "r2");
 }
 
 #[tokio::test]
 async fn reservation_is_shown_in_every_state() {
     let (_store, server, api) = selling().await;
     let status = shown(&server, "nobody").await.unwrap_err();
-    assert_rejected(
-        &status,
-        Code::NotFound,
-        "RESERVATION_NOT_FOUND",
-        "",
-        "nobody",
-    );
+    assert_rejected(&status, Code::NotFound, "RESERVATION_NOT_FOUND", "", "nobody");
     let status = shown(&server, "a b").await.unwrap_err();
     assert_eq!(fields(&status), ["reservation_id"]);
     api.hold(hold("held", EVENT, 2, &[])).await;
@@ -115,18 +92,8 @@ async fn rejected_hold_has_a_status_and_names_the_seats() {
     let held = place("r1", HALL, 0, &["A-1-1"]);
     inventory.place_hold(with_deadline(held)).await.unwrap();
     for (call, code, reason, seats) in [
-        (
-            place("r2", HALL, 0, &["A-1-2", "A-1-1"]),
-            Code::Aborted,
-            "SEAT_UNAVAILABLE",
-            "A-1-1",
-        ),
-        (
-            place("r3", HALL, 0, &["Z-9"]),
-            Code::NotFound,
-            "SEAT_NOT_FOUND",
-            "Z-9",
-        ),
+        (place("r2", HALL, 0, &["A-1-2", "A-1-1"]), Code::Aborted, "SEAT_UNAVAILABLE", "A-1-1"),
+        (place("r3", HALL, 0, &["Z-9"]), Code::NotFound, "SEAT_NOT_FOUND", "Z-9"),
     ] {
         let id = call.reservation_id.clone();
         let status = inventory.place_hold(with_deadline(call)).await.unwrap_err();

@@ -40,9 +40,7 @@ struct ReservationApi(InventoryServiceClient<Channel>);
 impl ReservationApi {
     async fn of(server: &TestServer) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
-        Self(InventoryServiceClient::new(
-            endpoint.connect().await.unwrap(),
-        ))
+        Self(InventoryServiceClient::new(endpoint.connect().await.unwrap()))
     }
 
     async fn check(&self, call: CheckAvailabilityRequest) -> CheckAvailabilityResponse {
@@ -69,23 +67,15 @@ impl ReservationApi {
     }
 
     async fn status(&self, event: &str, section: &str) -> GetInventoryStatusResponse {
-        let call = GetInventoryStatusRequest {
-            event_id: event.to_owned(),
-            section: section.to_owned(),
-        };
-        ok(self
-            .0
-            .clone()
-            .get_inventory_status(with_deadline(call))
-            .await)
+        let call =
+            GetInventoryStatusRequest { event_id: event.to_owned(), section: section.to_owned() };
+        ok(self.0.clone().get_inventory_status(with_deadline(call)).await)
     }
 }
 
 #[track_caller]
 fn ok<T>(answer: Result<Response<T>, Status>) -> T {
-    answer
-        .unwrap_or_else(|status| panic!("a gRPC error: {status:?}"))
-        .into_inner()
+    answer.unwrap_or_else(|status| panic!("a gRPC error: {status:?}")).into_inner()
 }
 
 fn check(event: &str, quantity: i32) -> CheckAvailabilityRequest {
@@ -136,11 +126,7 @@ fn ids(seats: &[Seat]) -> Vec<String> {
 
 /// Two sections: A with two rows of five, B with one of four.
 fn hall() -> Vec<HallSeat> {
-    let rows = [
-        row("A", "1", 5, 9_900),
-        row("A", "2", 5, 8_800),
-        row("B", "1", 4, 5_000),
-    ];
+    let rows = [row("A", "1", 5, 9_900), row("A", "2", 5, 8_800), row("B", "1", 4, 5_000)];
     rows.concat()
 }
 
@@ -167,10 +153,7 @@ fn assert_described(seats: &[Seat], status: SeatStatus) {
         assert_eq!(seat.status(), status, "{seat:?}");
         let place = hall().into_iter().find(|place| place.id == seat.id);
         let place = place.unwrap_or_else(|| panic!("no such seat: {seat:?}"));
-        assert_eq!(
-            (&seat.section[..], &seat.row[..]),
-            (place.section, place.row)
-        );
+        assert_eq!((&seat.section[..], &seat.row[..]), (place.section, place.row));
         assert_eq!(seat.number, place.number.to_string());
         let price = seat.price.as_ref().unwrap();
         assert_eq!((price.amount, &price.currency[..]), (place.price, "KRW"));

@@ -14,10 +14,7 @@ async fn create_and_confirm_an_event_of_a_quantity() {
     assert_eq!(found.remaining_in_section, 10);
     let call = hold("r1", EVENT, 2, &[]);
     let held = api.hold(call.clone()).await;
-    assert_eq!(
-        (held.status(), held.hold_id.as_str()),
-        (HoldStatus::Active, "r1")
-    );
+    assert_eq!((held.status(), held.hold_id.as_str()), (HoldStatus::Active, "r1"));
     assert!(held.reserved_seats.is_empty() && held.error.is_none());
     let wished = call.hold_expires_at.unwrap();
     let got = held.hold_expires_at.unwrap();
@@ -63,10 +60,7 @@ async fn cancel_returns_the_stock_once() {
     let seats = ["A-1-1".to_owned(), "A-1-2".to_owned()];
     api.hold(hold("r2", HALL, 2, &seats)).await;
     for (id, event, had) in [("r1", EVENT, 0), ("r2", HALL, 2)] {
-        let cancel = ReleaseHoldRequest {
-            reason: "CANCELLED".to_owned(),
-            ..give_up(id, event)
-        };
+        let cancel = ReleaseHoldRequest { reason: "CANCELLED".to_owned(), ..give_up(id, event) };
         let first = api.release(cancel.clone()).await;
         assert_eq!(first.status(), ReleaseStatus::Success, "{first:?}");
         assert_eq!(first.released_seats.len(), had);
@@ -99,10 +93,7 @@ async fn cancel_after_confirm_is_rejected_in_the_response() {
         assert_eq!(error.details[0].reason, "RESERVATION_COMMITTED");
     }
     assert_eq!(stock(&server, EVENT).await.remaining, 8);
-    let asked = CheckAvailabilityRequest {
-        seat_ids: seat.to_vec(),
-        ..check(HALL, 0)
-    };
+    let asked = CheckAvailabilityRequest { seat_ids: seat.to_vec(), ..check(HALL, 0) };
     let found = api.check(asked).await;
     assert!(!found.available);
     assert_eq!(found.unavailable_seat_ids, ["B-1-1"]);
@@ -111,10 +102,7 @@ async fn cancel_after_confirm_is_rejected_in_the_response() {
 #[tokio::test]
 async fn release_before_its_hold_prevents_the_hold() {
     let (_store, server, api) = selling().await;
-    for (id, event, seats) in [
-        ("r1", EVENT, Vec::new()),
-        ("r2", HALL, vec!["A-1-1".to_owned()]),
-    ] {
+    for (id, event, seats) in [("r1", EVENT, Vec::new()), ("r2", HALL, vec!["A-1-1".to_owned()])] {
         let nothing = api.release(give_up(id, event)).await;
         assert_eq!(nothing.status(), ReleaseStatus::NotFound, "{nothing:?}");
         assert_eq!(nothing.error, None);

@@ -21,9 +21,8 @@ async fn status_counts_every_seat_once() {
     assert!((stats.availability_percentage - 100.0 * 11.0 / 14.0).abs() < 0.01);
     assert!(seconds_ahead(stats.last_updated).abs() < 60);
     let sections = status.sections.iter();
-    let sections: Vec<_> = sections
-        .map(|s| (&s.section_id[..], s.total_seats, s.available_seats))
-        .collect();
+    let sections: Vec<_> =
+        sections.map(|s| (&s.section_id[..], s.total_seats, s.available_seats)).collect();
     assert_eq!(sections, [("A", 10, 8), ("B", 4, 3)]);
     let price = status.sections[0].min_price.as_ref().unwrap().amount;
     assert_eq!(price, 8_800);
@@ -78,11 +77,7 @@ async fn repeated_status_follows_every_change() {
         let (stats, sections) = (status.stats.unwrap(), status.sections);
         let of_sections: i32 = sections.iter().map(|section| section.available_seats).sum();
         assert_eq!(stats.available_seats, of_sections);
-        (
-            stats.available_seats,
-            stats.reserved_seats,
-            stats.sold_seats,
-        )
+        (stats.available_seats, stats.reserved_seats, stats.sold_seats)
     };
     for _ in 0..3 {
         assert_eq!(counts().await, (14, 0, 0));
@@ -99,8 +94,5 @@ async fn repeated_status_follows_every_change() {
         assert_eq!(counts().await, (11, 2, 1));
     }
     // The hold expires without a write.
-    until("the seats are available again", async || {
-        counts().await == (13, 0, 1)
-    })
-    .await;
+    until("the seats are available again", async || counts().await == (13, 0, 1)).await;
 }

@@ -40,10 +40,7 @@ async fn late_commit_fails_after_its_stock_is_sold() {
         let sold = api.commit(sell(&id, EVENT, 1, &[])).await;
         match sold.status() {
             CommitStatus::Success => taken += 1,
-            _ => assert!(
-                Instant::now() < deadline,
-                "stock is not available: {sold:?}"
-            ),
+            _ => assert!(Instant::now() < deadline, "stock is not available: {sold:?}"),
         }
     }
     let sold = api.commit(sell("other", HALL, 1, &seat)).await;
@@ -75,11 +72,9 @@ async fn hold_duration_is_as_requested_or_the_default_up_to_the_maximum() {
         hold_expires_at: ahead.map(|s| (SystemTime::now() + Duration::from_secs(s)).into()),
         ..hold(id, EVENT, 1, &[])
     };
-    for (id, ahead, wanted) in [
-        ("r1", None, 100),
-        ("r2", Some(150), 150),
-        ("r3", Some(100_000), 200),
-    ] {
+    for (id, ahead, wanted) in
+        [("r1", None, 100), ("r2", Some(150), 150), ("r3", Some(100_000), 200)]
+    {
         let held = api.hold(wish(id, ahead)).await;
         let got = seconds_ahead(held.hold_expires_at);
         assert!((wanted - 5..=wanted).contains(&got), "{id}: {got}");

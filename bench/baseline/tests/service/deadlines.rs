@@ -67,13 +67,8 @@ async fn a_caller_is_answered_within_its_deadline() {
     let mut client = connect(&address.to_string()).await.unwrap();
     let request = commit("r", 1).into_inner();
     let (code, reason) = failure(client.commit_reservation(request).await);
-    let expected = [
-        (Code::Unavailable, "STORE_BUSY"),
-        (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
-    ];
-    assert!(
-        expected.contains(&(code, reason.as_str())),
-        "{code} {reason}"
-    );
+    let expected =
+        [(Code::Unavailable, "STORE_BUSY"), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED")];
+    assert!(expected.contains(&(code, reason.as_str())), "{code} {reason}");
     assert!((2..101).contains(&transactions(&store)));
 }

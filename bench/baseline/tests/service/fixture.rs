@@ -35,9 +35,7 @@ impl ModelFixture {
             is_unlimited: true,
             ..ModelSettings::default()
         });
-        let fixture = Self {
-            server: server.unwrap(),
-        };
+        let fixture = Self { server: server.unwrap() };
         let definition =
             |name: &str, kind: &str| json!({ "AttributeName": name, "AttributeType": kind });
         let key = |name: &str, kind: &str| json!({ "AttributeName": name, "KeyType": kind });
@@ -195,12 +193,7 @@ pub(crate) fn failure<T: std::fmt::Debug>(outcome: Result<T, Status>) -> (Code, 
 
 /// An item of string and number attributes, `("S", …)` or `("N", …)`.
 pub(crate) fn item(attributes: &[(&str, &str, &str)]) -> JsonItem {
-    let attributes: HashMap<&str, Value> = attributes
-        .iter()
-        .map(|(name, kind, value)| (*name, json!({ *kind: value })))
-        .collect();
-    attributes
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+    let attributes: HashMap<&str, Value> =
+        attributes.iter().map(|(name, kind, value)| (*name, json!({ *kind: value }))).collect();
+    attributes.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

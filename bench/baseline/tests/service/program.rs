@@ -14,10 +14,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_baseline");
 fn usage_errors_name_the_argument_and_what_is_valid() {
     for (arguments, expected) in [
         (&[][..], "--store"),
-        (
-            &["--store", "https://dynamodb.eu-west-1.amazonaws.com"],
-            "TLS",
-        ),
+        (&["--store", "https://dynamodb.eu-west-1.amazonaws.com"], "TLS"),
         (&["--store", "127.0.0.1:8000"], "http://host:port"),
         (&["--store", "http://x:1", "--threads", "0"], "--threads"),
         (&["--store", "http://x:1", "--retries", "many"], "--retries"),

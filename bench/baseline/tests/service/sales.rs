@@ -121,11 +121,7 @@ async fn sales_that_are_impossible_report_the_reason() {
         store.create_event(EVENT, &[2]);
         let check = |qty| {
             let event_id = EVENT.to_owned();
-            let check = CheckReq {
-                event_id,
-                qty,
-                ..CheckReq::default()
-            };
+            let check = CheckReq { event_id, qty, ..CheckReq::default() };
             with_timeout(check, PATIENCE)
         };
         for (qty, available) in [(2, true), (3, false)] {
@@ -143,10 +139,7 @@ async fn sales_that_are_impossible_report_the_reason() {
         assert_eq!(store.stripe(EVENT), (0, 1), "{mode:?}");
 
         let bad = client.commit_reservation(commit("r", -5)).await;
-        assert_eq!(
-            failure(bad),
-            error(Code::InvalidArgument, "INVALID_ARGUMENT")
-        );
+        assert_eq!(failure(bad), error(Code::InvalidArgument, "INVALID_ARGUMENT"));
         let mut seats = commit("r", 1);
         let seat_id = "A-1".to_owned();
         seats.get_mut().seat_ids.push(SeatRef { seat_id });
@@ -165,10 +158,7 @@ async fn a_closed_event_commits_holds_and_rejects_new_sales() {
         stripe.insert("closed".to_owned(), json!({ "BOOL": true }));
         store.put(INVENTORY, stripe);
         let late = client.commit_reservation(commit("late", 1)).await;
-        assert_eq!(
-            failure(late),
-            error(Code::FailedPrecondition, "EVENT_CLOSED")
-        );
+        assert_eq!(failure(late), error(Code::FailedPrecondition, "EVENT_CLOSED"));
         client.commit_reservation(commit("held", 2)).await.unwrap();
         assert_eq!(store.stripe(EVENT).0, 3, "{mode:?}");
     }
@@ -264,8 +254,5 @@ async fn calls_beyond_the_concurrency_limit_are_rejected() {
     let status = status.unwrap_err();
     let pushback = status.metadata().get("grpc-retry-pushback-ms");
     assert_eq!(pushback.unwrap(), "100");
-    assert_eq!(
-        failure::<()>(Err(status)),
-        error(Code::ResourceExhausted, "OVERLOADED")
-    );
+    assert_eq!(failure::<()>(Err(status)), error(Code::ResourceExhausted, "OVERLOADED"));
 }

@@ -233,12 +233,7 @@ fn maybe(of: Option<&LatencyHistogram>) -> LatencySummary {
 }
 
 pub(crate) fn make(results: &RunResults<'_>) -> RunReport {
-    let RunResults {
-        plan,
-        stats,
-        violations,
-        ..
-    } = results;
+    let RunResults { plan, stats, violations, .. } = results;
     let scenario = &plan.scenario;
     let generator = generator(results);
     let invalid_because = invalid_because(results, &generator);
@@ -276,12 +271,7 @@ pub(crate) fn make(results: &RunResults<'_>) -> RunReport {
         generator,
         events: events(results),
         store: results.read.cloned(),
-        losses: results
-            .losses
-            .iter()
-            .take(limits::QUOTED_MAX)
-            .cloned()
-            .collect(),
+        losses: results.losses.iter().take(limits::QUOTED_MAX).cloned().collect(),
     }
 }
 
@@ -330,9 +320,7 @@ fn invalid_because(results: &RunResults<'_>, generator: &GeneratorReport) -> Vec
     let floor = planned * limits::OFFERED_MIN - 4.0 * planned.sqrt();
     let sent = generator.sent_of_plan;
     if (sent as f64) < floor {
-        why.push(format!(
-            "only {sent} of {planned:.0} planned calls were sent"
-        ));
+        why.push(format!("only {sent} of {planned:.0} planned calls were sent"));
     }
     why
 }
@@ -384,10 +372,7 @@ fn plot_points(of: &LatencyHistogram) -> Vec<(f64, f64)> {
     (0..=steps as u32)
         .map(|step| {
             let quantile = 1.0 - 10.0_f64.powf(-nines * f64::from(step) / steps);
-            (
-                quantile * 100.0,
-                of.value_at_quantile(quantile) as f64 / 1_000.0,
-            )
+            (quantile * 100.0, of.value_at_quantile(quantile) as f64 / 1_000.0)
         })
         .collect()
 }
@@ -532,15 +517,7 @@ mod tests {
         let bound = |earlier: &[(f64, f64)]| calm_bound(earlier.iter().copied(), 100.0);
         assert_eq!(bound(&[]), P95_BOUND_MS);
         assert_eq!(bound(&[(100.0, 60.0), (300.0, 200.0)]), 75.0);
-        assert_eq!(
-            bound(&[(50.0, 60.0), (300.0, 200.0)]),
-            P95_BOUND_MS,
-            "other rates"
-        );
-        assert_eq!(
-            bound(&[(100.0, 5.0)]),
-            P95_BOUND_MS,
-            "never below the promised bound"
-        );
+        assert_eq!(bound(&[(50.0, 60.0), (300.0, 200.0)]), P95_BOUND_MS, "other rates");
+        assert_eq!(bound(&[(100.0, 5.0)]), P95_BOUND_MS, "never below the promised bound");
     }
 }

@@ -45,9 +45,7 @@ fn draw(report: &RunReport, svg: &mut String) -> Result<(), Box<dyn Error>> {
     );
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&WHITE).map_err(owned)?;
-    let area = area
-        .titled(&report.title, ("sans-serif", 20))
-        .map_err(owned)?;
+    let area = area.titled(&report.title, ("sans-serif", 20)).map_err(owned)?;
     let area = area.titled(&subtitle, ("sans-serif", 14)).map_err(owned)?;
     let points = report.methods.iter().flat_map(|method| &method.plot);
     let latencies = points.map(|(_, ms)| *ms);
@@ -89,10 +87,7 @@ where
         .x_label_formatter(&|nines| percentile_label(*nines))
         .draw()
         .map_err(owned)?;
-    let plotted = report
-        .methods
-        .iter()
-        .filter(|method| !method.plot.is_empty());
+    let plotted = report.methods.iter().filter(|method| !method.plot.is_empty());
     for (method, color) in plotted.zip(COLORS.iter().cycle()) {
         let points = method.plot.iter();
         let points = points.map(|(percentile, ms)| (nines_of(*percentile).min(nines), *ms));
@@ -139,10 +134,7 @@ impl Ranged for PercentileAxis {
 
     fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
         let whole = (1..=self.nines as u32).map(f64::from);
-        [0.0, nines_of(50.0), nines_of(95.0)]
-            .into_iter()
-            .chain(whole)
-            .collect()
+        [0.0, nines_of(50.0), nines_of(95.0)].into_iter().chain(whole).collect()
     }
 
     fn range(&self) -> Range<f64> {

@@ -38,15 +38,7 @@ fn latency(of: &LatencySummary) -> String {
     if of.count == 0 {
         return String::new();
     }
-    let LatencySummary {
-        p50,
-        p90,
-        p95,
-        p99,
-        p99_9,
-        max,
-        ..
-    } = of;
+    let LatencySummary { p50, p90, p95, p99, p99_9, max, .. } = of;
     format!("{p50:>9.2}{p90:>9.2}{p95:>9.2}{p99:>9.2}{p99_9:>9.2}{max:>9.1}")
 }
 
@@ -83,12 +75,7 @@ fn methods(report: &RunReport, out: &mut String) -> std::fmt::Result {
             writeln!(out, "{:<60}{}", "  ok only", latency(&method.ok_only))?;
         }
         if method.shed > 0 {
-            writeln!(
-                out,
-                "{:<60}{}",
-                "  shed answers",
-                latency(&method.shed_only)
-            )?;
+            writeln!(out, "{:<60}{}", "  shed answers", latency(&method.shed_only))?;
         }
         let others: Vec<_> = method
             .outcomes
@@ -100,10 +87,7 @@ fn methods(report: &RunReport, out: &mut String) -> std::fmt::Result {
             writeln!(out, "  {}", others.join(", "))?;
         }
     }
-    writeln!(
-        out,
-        "latencies of ok and refused calls in ms, from when each call was due\n"
-    )
+    writeln!(out, "latencies of ok and refused calls in ms, from when each call was due\n")
 }
 
 fn phases(phases: &[PhaseReport], out: &mut String) -> std::fmt::Result {
@@ -132,9 +116,7 @@ fn phases(phases: &[PhaseReport], out: &mut String) -> std::fmt::Result {
             phase.errors_per_s,
             phase.writes.p95,
             phase.sheds.p95,
-            phase
-                .calm_after_s
-                .map_or("never".to_owned(), |s| format!("{s:.0} s")),
+            phase.calm_after_s.map_or("never".to_owned(), |s| format!("{s:.0} s")),
         )?;
     }
     writeln!(out)
@@ -142,9 +124,7 @@ fn phases(phases: &[PhaseReport], out: &mut String) -> std::fmt::Result {
 
 /// The first few events that sold out or refused calls.
 fn events(events: &[EventReport], out: &mut String) -> std::fmt::Result {
-    let affected = events
-        .iter()
-        .filter(|event| event.refused > 0 || event.sold_out_s.is_some());
+    let affected = events.iter().filter(|event| event.refused > 0 || event.sold_out_s.is_some());
     let mut any = false;
     for event in affected.take(5) {
         any = true;
@@ -154,10 +134,7 @@ fn events(events: &[EventReport], out: &mut String) -> std::fmt::Result {
         }
         if let Some(s) = event.first_refused_s {
             let calls = event.refused;
-            write!(
-                out,
-                "; {calls} calls refused as sold out, the first after {s:.2} s"
-            )?;
+            write!(out, "; {calls} calls refused as sold out, the first after {s:.2} s")?;
         }
         writeln!(out)?;
     }
@@ -173,9 +150,8 @@ fn processes(report: &RunReport, out: &mut String) -> std::fmt::Result {
         let Some(measured) = process.measured else {
             continue;
         };
-        let warmup = process.warmup.map_or(String::new(), |used| {
-            format!(" (warm-up {:.2})", used.cores)
-        });
+        let warmup =
+            process.warmup.map_or(String::new(), |used| format!(" (warm-up {:.2})", used.cores));
         let per_call = match process.name {
             // Measured with a finer clock, and without the main thread.
             "generator" => report.generator.cpu_us_per_call,
@@ -209,11 +185,7 @@ fn processes(report: &RunReport, out: &mut String) -> std::fmt::Result {
     )?;
     if generator.reconnects > 0 {
         let first = report.losses.first().map_or("", String::as_str);
-        writeln!(
-            out,
-            "{:<10} {} connections lost, the first: {first}",
-            "", generator.reconnects
-        )?;
+        writeln!(out, "{:<10} {} connections lost, the first: {first}", "", generator.reconnects)?;
     }
     Ok(())
 }
@@ -251,27 +223,16 @@ fn verdict(report: &RunReport, out: &mut String) -> std::fmt::Result {
             promises.reservations
         )?,
         (false, _) => {
-            let kinds: Vec<_> = promises
-                .by_kind
-                .iter()
-                .map(|(kind, count)| format!("{kind} {count}"))
-                .collect();
-            writeln!(
-                out,
-                "PROMISES BROKEN: {} ({})",
-                promises.broken,
-                kinds.join(", ")
-            )?;
+            let kinds: Vec<_> =
+                promises.by_kind.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+            writeln!(out, "PROMISES BROKEN: {} ({})", promises.broken, kinds.join(", "))?;
             for text in &promises.quoted {
                 writeln!(out, "  {text}")?;
             }
         }
     }
     if !report.valid {
-        writeln!(
-            out,
-            "INVALID: the generator was the limit of the measurement"
-        )?;
+        writeln!(out, "INVALID: the generator was the limit of the measurement")?;
         for why in &report.invalid_because {
             writeln!(out, "  {why}")?;
         }

@@ -11,11 +11,7 @@ fn bad<T>(
     given: impl Display,
     want: impl Into<String>,
 ) -> Result<T, ScenarioError> {
-    Err(ScenarioError::Value {
-        key,
-        given: given.to_string(),
-        want: want.into(),
-    })
+    Err(ScenarioError::Value { key, given: given.to_string(), want: want.into() })
 }
 
 fn within(key: &'static str, given: f64, min: f64, max: f64) -> Result<(), ScenarioError> {
@@ -34,30 +30,15 @@ impl Scenario {
         within("warmup", self.warmup, 0.0, limits::SECONDS_MAX)?;
         self.check_time()?;
         let connections = limits::CONNECTIONS_MAX;
-        within(
-            "connections",
-            self.connections as f64,
-            1.0,
-            connections as f64,
-        )?;
-        within(
-            "in_flight",
-            self.in_flight as f64,
-            1.0,
-            limits::IN_FLIGHT_MAX as f64,
-        )?;
+        within("connections", self.connections as f64, 1.0, connections as f64)?;
+        within("in_flight", self.in_flight as f64, 1.0, limits::IN_FLIGHT_MAX as f64)?;
         let deadline = limits::DEADLINE_MAX.as_millis() as f64;
         within("deadline_ms", self.deadline_ms as f64, 0.0, deadline)?;
         let hold = limits::HOLD_MAX.as_secs_f64();
         within("hold_seconds", self.hold_seconds as f64, 0.0, hold)?;
         let max = f64::from(limits::QTY_MAX);
         within("qty.min", f64::from(self.qty.min), 1.0, max)?;
-        within(
-            "qty.max",
-            f64::from(self.qty.max),
-            f64::from(self.qty.min),
-            max,
-        )?;
+        within("qty.max", f64::from(self.qty.max), f64::from(self.qty.min), max)?;
         self.check_events()?;
         self.check_mix()?;
         self.check_seats()
@@ -84,11 +65,7 @@ impl Scenario {
             (None, []) => return bad("duration", "missing", "seconds, or steps in curve"),
             (Some(seconds), []) => within("duration", seconds, 0.1, limits::SECONDS_MAX)?,
             (Some(seconds), _) => {
-                return bad(
-                    "duration",
-                    seconds,
-                    "absent with curve, whose steps have seconds",
-                );
+                return bad("duration", seconds, "absent with curve, whose steps have seconds");
             }
             (None, steps) => {
                 if steps.len() > limits::STEPS_MAX {
@@ -117,31 +94,21 @@ impl Scenario {
             return bad("events.prefix", given, "1 to 80 of A-Z a-z 0-9 . _ : -");
         }
         let stripes = f64::from(limits::STRIPES_MAX);
-        for (key, count) in [
-            ("events.stripes", events.stripes),
-            ("events.seat_keys", events.seat_keys),
-        ] {
+        for (key, count) in
+            [("events.stripes", events.stripes), ("events.seat_keys", events.seat_keys)]
+        {
             if let AutoCount::Fixed(given) = count {
                 within(key, f64::from(given), 1.0, stripes)?;
             }
         }
         match (events.stock, events.seats) {
-            (None, None) => bad(
-                "events.stock",
-                "missing",
-                "units of each event, or events.seats",
-            ),
+            (None, None) => bad("events.stock", "missing", "units of each event, or events.seats"),
             (Some(stock), None) => {
                 within("events.stock", stock as f64, 1.0, limits::STOCK_MAX as f64)
             }
             (None, Some(seats)) => {
                 let all = seats.saturating_mul(u64::from(events.count));
-                within(
-                    "events.seats times events.count",
-                    all as f64,
-                    1.0,
-                    limits::SEATS_MAX as f64,
-                )
+                within("events.seats times events.count", all as f64, 1.0, limits::SEATS_MAX as f64)
             }
             (Some(stock), Some(_)) => bad("events.stock", stock, "absent with events.seats"),
         }
@@ -158,46 +125,26 @@ impl Scenario {
         for (key, method) in keys {
             within(key, self.mix.share(method), 0.0, 100.0)?;
         }
-        let sum: f64 = CallMethod::ALL
-            .iter()
-            .map(|method| self.mix.share(*method))
-            .sum();
+        let sum: f64 = CallMethod::ALL.iter().map(|method| self.mix.share(*method)).sum();
         if (sum - 100.0).abs() > 1e-6 {
             return bad("the sum of mix", sum, "100 percent");
         }
         let ends = self.mix.commit + self.mix.release;
         if ends > self.mix.hold {
             let given = format!("{ends} with mix.release");
-            return bad(
-                "mix.commit",
-                given,
-                format!("at most mix.hold, {}", self.mix.hold),
-            );
+            return bad("mix.commit", given, format!("at most mix.hold, {}", self.mix.hold));
         }
         let reserving = 100.0 - self.mix.check;
-        within(
-            "duplicates.percent",
-            self.duplicates.percent,
-            0.0,
-            reserving,
-        )
+        within("duplicates.percent", self.duplicates.percent, 0.0, reserving)
     }
 
     fn check_seats(&self) -> Result<(), ScenarioError> {
         match (self.is_seated(), self.seats) {
-            (true, None) => bad(
-                "seats",
-                "missing",
-                "[seats] with pick = \"exact\" or \"best\"",
-            ),
+            (true, None) => bad("seats", "missing", "[seats] with pick = \"exact\" or \"best\""),
             (false, Some(_)) => bad("seats", "given", "absent with events.stock"),
             (true, Some(seats)) => {
                 within("seats.crowd", seats.crowd, 1.0, limits::SEATS_MAX as f64)?;
-                let most = self
-                    .events
-                    .seats
-                    .unwrap_or(0)
-                    .min(u64::from(limits::QTY_MAX));
+                let most = self.events.seats.unwrap_or(0).min(u64::from(limits::QTY_MAX));
                 within("qty.max", f64::from(self.qty.max), 1.0, most as f64)?;
                 let best = seats.pick == SeatPick::Best;
                 if best && self.contract == Contract::InventoryV1 && self.mix.direct_commit > 0.0 {
@@ -217,10 +164,6 @@ fn check_step(step: &CurveStep) -> Result<(), ScenarioError> {
     match (step.times, step.from, step.to) {
         (Some(times), None, None) => factor("curve.times", times),
         (None, Some(from), Some(to)) => factor("curve.from", from).and(factor("curve.to", to)),
-        _ => bad(
-            "curve",
-            format!("{step:?}"),
-            "times, or from and to, in every step",
-        ),
+        _ => bad("curve", format!("{step:?}"), "times, or from and to, in every step"),
     }
 }

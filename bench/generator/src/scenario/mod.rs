@@ -146,9 +146,9 @@ impl<'de> Deserialize<'de> for AutoCount {
         match CountOrAuto::deserialize(from)? {
             CountOrAuto::Number(number) => Ok(Self::Fixed(number)),
             CountOrAuto::Word(word) if word == "auto" => Ok(Self::Auto),
-            CountOrAuto::Word(word) => Err(serde::de::Error::custom(format!(
-                "{word:?} must be a number or \"auto\""
-            ))),
+            CountOrAuto::Word(word) => {
+                Err(serde::de::Error::custom(format!("{word:?} must be a number or \"auto\"")))
+            }
         }
     }
 }
@@ -197,11 +197,7 @@ pub struct Duplicates {
 
 impl Default for Duplicates {
     fn default() -> Self {
-        Self {
-            percent: 0.0,
-            when: RepeatTiming::Mixed,
-            other_connection: true,
-        }
+        Self { percent: 0.0, when: RepeatTiming::Mixed, other_connection: true }
     }
 }
 
@@ -263,11 +259,7 @@ pub enum ScenarioError {
     #[error("{}: {why}", path.display())]
     File { path: PathBuf, why: String },
     #[error("{key} is {given}: must be {want}")]
-    Value {
-        key: &'static str,
-        given: String,
-        want: String,
-    },
+    Value { key: &'static str, given: String, want: String },
 }
 
 /// Values of the command line that replace those of the file.
@@ -290,13 +282,8 @@ impl Scenario {
     /// # Errors
     /// An unreadable file, an unknown key, or an invalid value.
     pub fn load(path: &Path, overrides: &ScenarioOverrides) -> Result<Self, ScenarioError> {
-        let failed = |why: String| ScenarioError::File {
-            path: path.to_owned(),
-            why,
-        };
-        let size = std::fs::metadata(path)
-            .map_err(|e| failed(e.to_string()))?
-            .len();
+        let failed = |why: String| ScenarioError::File { path: path.to_owned(), why };
+        let size = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?.len();
         if size > limits::SCENARIO_BYTES_MAX {
             let max = limits::SCENARIO_BYTES_MAX;
             return Err(failed(format!("{size} bytes long: must be at most {max}")));
@@ -331,10 +318,7 @@ impl Scenario {
             let whole: f64 = self.curve.iter().map(|step| step.seconds).sum();
             match self.curve.is_empty() {
                 true => self.duration = Some(seconds),
-                false => self
-                    .curve
-                    .iter_mut()
-                    .for_each(|step| step.seconds *= seconds / whole),
+                false => self.curve.iter_mut().for_each(|step| step.seconds *= seconds / whole),
             }
         }
         self.rate = rate.unwrap_or(self.rate);
@@ -352,11 +336,7 @@ impl Scenario {
 
     /// The rate curve of the measured part.
     pub fn measured(&self) -> RateCurve {
-        let constant = |seconds, rate| RateSegment {
-            seconds,
-            from: rate,
-            to: rate,
-        };
+        let constant = |seconds, rate| RateSegment { seconds, from: rate, to: rate };
         let segments = match self.curve.as_slice() {
             [] => vec![constant(self.duration.unwrap_or(0.0), self.rate)],
             steps => steps
@@ -374,23 +354,12 @@ impl Scenario {
     /// The rate curve of the whole run: warm-up and measured part.
     pub fn whole(&self) -> RateCurve {
         let measured = self.measured();
-        let first = measured
-            .segments()
-            .first()
-            .map_or(0.0, |segment| segment.from);
+        let first = measured.segments().first().map_or(0.0, |segment| segment.from);
         let half = self.warmup / 2.0;
         let mut segments = Vec::new();
         if self.warmup > 0.0 {
-            segments.push(RateSegment {
-                seconds: half,
-                from: 0.0,
-                to: first,
-            });
-            segments.push(RateSegment {
-                seconds: half,
-                from: first,
-                to: first,
-            });
+            segments.push(RateSegment { seconds: half, from: 0.0, to: first });
+            segments.push(RateSegment { seconds: half, from: first, to: first });
         }
         segments.extend_from_slice(measured.segments());
         RateCurve::new(segments)

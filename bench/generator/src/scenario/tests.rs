@@ -49,15 +49,9 @@ fn missing_keys_have_defaults() {
 #[test]
 fn an_unknown_key_is_named_with_the_known_keys() {
     let why = rejection(&format!("{PLAIN}\n[duplicate]\npercent = 1"));
-    assert!(
-        why.contains("duplicate") && why.contains("duplicates"),
-        "{why}"
-    );
+    assert!(why.contains("duplicate") && why.contains("duplicates"), "{why}");
     let why = rejection(&PLAIN.replace("direct_commit = 100", "direct = 100"));
-    assert!(
-        why.contains("`direct`") && why.contains("direct_commit"),
-        "{why}"
-    );
+    assert!(why.contains("`direct`") && why.contains("direct_commit"), "{why}");
 }
 
 #[test]
@@ -142,9 +136,6 @@ fn a_closed_loop_plans_no_calls_by_rate() {
     let text = PLAIN.replace("rate = 1000", "users = 20\ncalls = 500");
     let scenario = Scenario::parse(&text).unwrap();
     scenario.check().unwrap();
-    assert_eq!(
-        (scenario.whole().calls(), scenario.expected_calls()),
-        (0.0, 500.0)
-    );
+    assert_eq!((scenario.whole().calls(), scenario.expected_calls()), (0.0, 500.0));
     assert_eq!(scenario.whole().seconds(), 10.0);
 }

@@ -41,9 +41,7 @@ enum ScanFailure {
 
 impl ScanClient {
     pub(super) fn new(authority: &str) -> Self {
-        Self {
-            authority: authority.to_owned(),
-        }
+        Self { authority: authority.to_owned() }
     }
 
     /// Scans `table` with consistent reads in `segments` parallel parts, projecting `attributes`.
@@ -66,11 +64,8 @@ impl ScanClient {
         (part, parts): (u32, u32),
         on_page: OnPage<'_>,
     ) -> Result<(), ReadBackError> {
-        let names: serde_json::Map<_, _> = attributes
-            .iter()
-            .enumerate()
-            .map(|(n, name)| (format!("#{n}"), json!(name)))
-            .collect();
+        let names: serde_json::Map<_, _> =
+            attributes.iter().enumerate().map(|(n, name)| (format!("#{n}"), json!(name))).collect();
         let projection: Vec<_> = (0..attributes.len()).map(|n| format!("#{n}")).collect();
         let mut request = json!({
             "TableName": table,
@@ -85,10 +80,8 @@ impl ScanClient {
         let mut connection = None;
         loop {
             let body = self.request_page(&mut connection, table, &request).await?;
-            let page = on_page(&body).map_err(|why| ReadBackError::Page {
-                table: table.to_owned(),
-                why,
-            })?;
+            let page = on_page(&body)
+                .map_err(|why| ReadBackError::Page { table: table.to_owned(), why })?;
             match page {
                 Some(next) => request["ExclusiveStartKey"] = next,
                 None => return Ok(()),
@@ -120,10 +113,7 @@ impl ScanClient {
             // The state of the connection is unknown after a failure.
             *connection = None;
             if attempts >= limits::STORE_ATTEMPTS {
-                return Err(ReadBackError::Unreachable {
-                    authority: self.authority.clone(),
-                    why,
-                });
+                return Err(ReadBackError::Unreachable { authority: self.authority.clone(), why });
             }
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(Duration::from_secs(5));
@@ -139,12 +129,10 @@ impl ScanClient {
         let sender = match connection {
             Some(sender) => sender,
             None => {
-                let socket = TcpStream::connect(&self.authority)
-                    .await
-                    .map_err(|e| transient(&e))?;
-                let (sender, driver) = handshake(TokioIo::new(socket))
-                    .await
-                    .map_err(|e| transient(&e))?;
+                let socket =
+                    TcpStream::connect(&self.authority).await.map_err(|e| transient(&e))?;
+                let (sender, driver) =
+                    handshake(TokioIo::new(socket)).await.map_err(|e| transient(&e))?;
                 // The task ends when the sender is dropped.
                 tokio::spawn(driver);
                 connection.insert(sender)
@@ -164,10 +152,7 @@ impl ScanClient {
             .body(Full::new(Bytes::from(request.to_string())))
             .map_err(|error| ScanFailure::Permanent(error.to_string()))?;
         sender.ready().await.map_err(|e| transient(&e))?;
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|e| transient(&e))?;
+        let response = sender.send_request(request).await.map_err(|e| transient(&e))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), limits::PAGE_BYTES_MAX);
         let body = body.collect().await.map_err(|e| transient(&e))?.to_bytes();
@@ -175,12 +160,8 @@ impl ScanClient {
             return Ok(body);
         }
         let text: String = String::from_utf8_lossy(&body).chars().take(500).collect();
-        let transient_errors = [
-            "Throttling",
-            "ThroughputExceeded",
-            "RequestLimitExceeded",
-            "InternalServerError",
-        ];
+        let transient_errors =
+            ["Throttling", "ThroughputExceeded", "RequestLimitExceeded", "InternalServerError"];
         match status.is_server_error() || transient_errors.iter().any(|word| text.contains(word)) {
             true => Err(ScanFailure::Transient(text)),
             false => Err(ScanFailure::Permanent(text)),

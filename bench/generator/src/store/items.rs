@@ -5,30 +5,12 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::Value;
 
-pub(super) const STRIPE_ATTRIBUTES: &[&str] = &[
-    "event_id",
-    "total_seats",
-    "remaining",
-    "version",
-    "stripes",
-    "seat_keys",
-];
-pub(super) const RECORD_ATTRIBUTES: &[&str] = &[
-    "reservation_id",
-    "event_id",
-    "status",
-    "qty",
-    "draws",
-    "seats",
-    "order_id",
-];
-pub(super) const SEAT_ATTRIBUTES: &[&str] = &[
-    "event_id",
-    "seat_id",
-    "status",
-    "reservation_id",
-    "order_id",
-];
+pub(super) const STRIPE_ATTRIBUTES: &[&str] =
+    &["event_id", "total_seats", "remaining", "version", "stripes", "seat_keys"];
+pub(super) const RECORD_ATTRIBUTES: &[&str] =
+    &["reservation_id", "event_id", "status", "qty", "draws", "seats", "order_id"];
+pub(super) const SEAT_ATTRIBUTES: &[&str] =
+    &["event_id", "seat_id", "status", "reservation_id", "order_id"];
 
 /// One stripe of an event of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,10 +112,7 @@ fn number<T: std::str::FromStr>(
 ) -> Result<T, String> {
     match text.text.is_empty() {
         true => Ok(otherwise),
-        false => text
-            .text
-            .parse()
-            .map_err(|_| format!("{of} is {:?}", text.text)),
+        false => text.text.parse().map_err(|_| format!("{of} is {:?}", text.text)),
     }
 }
 
@@ -238,11 +217,7 @@ mod tests {
             {"event_id":{"S":"evt#7"},"total_seats":{"N":"10"},"remaining":{"N":"-1"},"version":{"N":"4"}},
             {"event_id":{"S":"other"},"total_seats":{"N":"1"},"remaining":{"N":"1"}}]}"##;
         let mut all = Vec::new();
-        assert!(
-            stripes(body, &["evt".to_owned()], &mut all)
-                .unwrap()
-                .is_none()
-        );
+        assert!(stripes(body, &["evt".to_owned()], &mut all).unwrap().is_none());
         let expected = StripeItem {
             event: 0,
             index: 7,
@@ -254,10 +229,6 @@ mod tests {
         };
         assert_eq!(all, [expected]);
         assert!(stripes(b"{}", &[], &mut all).is_err());
-        assert!(
-            records(br#"{"Items":[{"qty":{"N":"-3"}}]}"#, |_| {})
-                .unwrap_err()
-                .contains("qty")
-        );
+        assert!(records(br#"{"Items":[{"qty":{"N":"-3"}}]}"#, |_| {}).unwrap_err().contains("qty"));
     }
 }

@@ -110,9 +110,7 @@ impl<'a> StoreJudge<'a> {
             "REFUNDED" => self.counts.refunded += 1,
             other => {
                 let id = &record.reservation;
-                self.violations.add("record", || {
-                    format!("{id} has the unknown status {other:?}")
-                });
+                self.violations.add("record", || format!("{id} has the unknown status {other:?}"));
             }
         }
         self.add_units(record, event);
@@ -137,9 +135,8 @@ impl<'a> StoreJudge<'a> {
             self.seats_expected = true;
             if record.seats.len() as i64 != qty {
                 let seats = record.seats.len();
-                self.violations.add("record", || {
-                    format!("{id} has {seats} seats and a quantity of {qty}")
-                });
+                self.violations
+                    .add("record", || format!("{id} has {seats} seats and a quantity of {qty}"));
             }
             if live {
                 self.add_seats(record, event);
@@ -152,8 +149,7 @@ impl<'a> StoreJudge<'a> {
                 });
                 let Some((stripe, units)) = read else {
                     let draws = &record.draws;
-                    self.violations
-                        .add("record", || format!("{id} has invalid draws {draws:?}"));
+                    self.violations.add("record", || format!("{id} has invalid draws {draws:?}"));
                     continue;
                 };
                 sum += i64::from(units);
@@ -188,11 +184,7 @@ impl<'a> StoreJudge<'a> {
                 item_seen: false,
             };
             let id = &record.reservation;
-            if self
-                .claims
-                .insert((event, Box::from(&**seat)), claim)
-                .is_some()
-            {
+            if self.claims.insert((event, Box::from(&**seat)), claim).is_some() {
                 self.violations.add("seat", || {
                     format!("{seat} belongs to {id} and to another live reservation")
                 });
@@ -210,13 +202,11 @@ impl<'a> StoreJudge<'a> {
     ) {
         let id = &record.reservation;
         let Some(entry) = self.ledger.entry(number) else {
-            self.violations
-                .add("record", || format!("{id} was never requested"));
+            self.violations.add("record", || format!("{id} was never requested"));
             return;
         };
         if !entry.mark_seen() {
-            self.violations
-                .add("record", || format!("{id} exists twice"));
+            self.violations.add("record", || format!("{id} exists twice"));
         }
         if usize::from(entry.event) != event || u32::from(entry.qty) != record.qty {
             let (qty, event) = (record.qty, &record.event);
@@ -284,10 +274,7 @@ impl<'a> StoreJudge<'a> {
     fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = self.events.iter().collect();
         names.sort_by_key(|(_, index)| **index);
-        names
-            .into_iter()
-            .map(|(name, _)| (*name).to_owned())
-            .collect()
+        names.into_iter().map(|(name, _)| (*name).to_owned()).collect()
     }
 
     /// Acknowledged reservations without a record, and seats of live records without an item.
@@ -305,9 +292,8 @@ impl<'a> StoreJudge<'a> {
             } else {
                 continue;
             };
-            self.violations.add("durable", || {
-                format!("{} {answer}, but the store has no record", id())
-            });
+            self.violations
+                .add("durable", || format!("{} {answer}, but the store has no record", id()));
         }
         for ((_, seat), claim) in &self.claims {
             if !claim.item_seen {
@@ -325,9 +311,8 @@ impl<'a> StoreJudge<'a> {
                 && first == second
             {
                 let run = &self.run;
-                self.violations.add("order", || {
-                    format!("{first} belongs to {run}-{a:x} and to {run}-{b:x}")
-                });
+                self.violations
+                    .add("order", || format!("{first} belongs to {run}-{a:x} and to {run}-{b:x}"));
             }
         }
         for order in &self.foreign_orders {
@@ -355,23 +340,13 @@ impl<'a> StoreJudge<'a> {
             if stripe.seat_keys > 0 {
                 continue;
             }
-            let drawn = self
-                .drawn
-                .remove(&(stripe.event, stripe.index))
-                .unwrap_or(0);
+            let drawn = self.drawn.remove(&(stripe.event, stripe.index)).unwrap_or(0);
             let sums = &mut self.sums[stripe.event];
             sums.total += stripe.total;
             sums.remaining += stripe.remaining;
             if stripe.remaining < 0 || stripe.total != stripe.remaining + drawn {
-                let (
-                    name,
-                    StripeItem {
-                        index,
-                        total,
-                        remaining,
-                        ..
-                    },
-                ) = (&names[stripe.event], stripe);
+                let (name, StripeItem { index, total, remaining, .. }) =
+                    (&names[stripe.event], stripe);
                 self.violations.add("balance", || {
                     format!("stripe {index} of {name}: capacity {total}, remaining {remaining}, live reservations {drawn}")
                 });
@@ -379,9 +354,8 @@ impl<'a> StoreJudge<'a> {
         }
         for (name, (count, expected)) in names.iter().zip(found) {
             if count == 0 || count != expected {
-                self.violations.add("balance", || {
-                    format!("{name} has {count} stripes instead of {expected}")
-                });
+                self.violations
+                    .add("balance", || format!("{name} has {count} stripes instead of {expected}"));
             }
         }
         for ((event, stripe), units) in std::mem::take(&mut self.drawn) {
@@ -394,16 +368,10 @@ impl<'a> StoreJudge<'a> {
     }
 
     fn check_event(&mut self, event: usize, name: &str, seated: bool) {
-        let EventBalance {
-            total,
-            remaining,
-            live,
-            returned,
-        } = self.sums[event];
+        let EventBalance { total, remaining, live, returned } = self.sums[event];
         let sales = self.ledger.event(event);
         if live > total {
-            self.violations
-                .add("oversold", || format!("{name}: {live} of {total}"));
+            self.violations.add("oversold", || format!("{name}: {live} of {total}"));
         }
         if seated && self.counts.seats == 0 {
             return;
@@ -430,33 +398,23 @@ fn record_contradiction(
     match status {
         "CONFIRMED" => match (entry.order(), order) {
             (_, None) => Some(("record", "is confirmed without an order".to_owned())),
-            (Some(answered), Some(stored)) if answered != stored => Some((
-                "order",
-                format!("was answered {answered}, but the store has {stored}"),
-            )),
-            (None, Some(_)) if !entry.may_have_happened(ReservationStep::Commit) => Some((
-                "refused",
-                "is confirmed, although every commit was refused".to_owned(),
-            )),
-            _ if released => Some((
-                "record",
-                "is confirmed, although it was released".to_owned(),
-            )),
+            (Some(answered), Some(stored)) if answered != stored => {
+                Some(("order", format!("was answered {answered}, but the store has {stored}")))
+            }
+            (None, Some(_)) if !entry.may_have_happened(ReservationStep::Commit) => {
+                Some(("refused", "is confirmed, although every commit was refused".to_owned()))
+            }
+            _ if released => Some(("record", "is confirmed, although it was released".to_owned())),
             _ => None,
         },
-        _ if confirmed => Some((
-            "durable",
-            format!("was confirmed, but the store has {status}"),
-        )),
+        _ if confirmed => Some(("durable", format!("was confirmed, but the store has {status}"))),
         "HELD" if released => Some(("durable", "was released, but is held".to_owned())),
-        "HELD" if !entry.may_have_happened(ReservationStep::Hold) => Some((
-            "refused",
-            "is held, although every hold was refused".to_owned(),
-        )),
-        "RELEASED" if !entry.may_have_happened(ReservationStep::Release) => Some((
-            "record",
-            "is released, although it was never released".to_owned(),
-        )),
+        "HELD" if !entry.may_have_happened(ReservationStep::Hold) => {
+            Some(("refused", "is held, although every hold was refused".to_owned()))
+        }
+        "RELEASED" if !entry.may_have_happened(ReservationStep::Release) => {
+            Some(("record", "is released, although it was never released".to_owned()))
+        }
         _ => None,
     }
 }

@@ -9,10 +9,7 @@ fn order_text(n: u32) -> String {
 }
 
 fn ok(n: u32) -> CallAnswer {
-    CallAnswer {
-        order: OrderId::of(&order_text(n)),
-        ..CallAnswer::of(OutcomeKind::Ok)
-    }
+    CallAnswer { order: OrderId::of(&order_text(n)), ..CallAnswer::of(OutcomeKind::Ok) }
 }
 
 /// A sale of 10 units on two stripes: reservation 0 confirmed (2), 1 held (3), 2 released (1), 3 refused, 4
@@ -31,24 +28,12 @@ fn record(n: u32, status: &'static str, qty: u32, draws: &'static str) -> Record
         qty,
         draws: draws.into(),
         seats: Vec::new(),
-        order: if status == "CONFIRMED" {
-            order_text(n).into()
-        } else {
-            "".into()
-        },
+        order: if status == "CONFIRMED" { order_text(n).into() } else { "".into() },
     }
 }
 
 fn stripe(index: u32, total: i64, remaining: i64) -> StripeItem {
-    StripeItem {
-        event: 0,
-        index,
-        total,
-        remaining,
-        version: 1,
-        stripes: 2,
-        seat_keys: 0,
-    }
+    StripeItem { event: 0, index, total, remaining, version: 1, stripes: 2, seat_keys: 0 }
 }
 
 fn sale() -> StoredSale {
@@ -109,14 +94,8 @@ fn a_consistent_sale_has_no_violations() {
 
 #[test]
 fn an_acknowledged_commit_must_be_stored_with_its_order() {
-    assert_eq!(
-        violations_after(|sale| sale.records[0].order = order_text(9).into()),
-        ["order"]
-    );
-    assert_eq!(
-        violations_after(|sale| sale.records[0].order = "".into()),
-        ["record"]
-    );
+    assert_eq!(violations_after(|sale| sale.records[0].order = order_text(9).into()), ["order"]);
+    assert_eq!(violations_after(|sale| sale.records[0].order = "".into()), ["record"]);
     let kinds = violations_after(|sale| {
         sale.records.remove(0);
         sale.stripes[0].remaining += 1;
@@ -136,10 +115,7 @@ fn acknowledged_holds_and_releases_must_be_stored() {
         sale.stripes[1].remaining += 3;
     });
     assert_eq!(kinds, ["durable"]);
-    assert_eq!(
-        violations_after(|sale| drop(sale.records.remove(2))),
-        ["durable"]
-    );
+    assert_eq!(violations_after(|sale| drop(sale.records.remove(2))), ["durable"]);
     let kinds = violations_after(|sale| {
         sale.records[2].status = "HELD".into();
         sale.stripes[0].remaining -= 1;
@@ -165,19 +141,11 @@ fn refused_calls_must_not_take_effect() {
     });
     assert_eq!(kinds, ["refused"]);
     let kinds = violations_after(|sale| {
-        sale.ledger.record(
-            3,
-            CallMethod::DirectCommit,
-            &CallAnswer::of(OutcomeKind::Broken),
-            2,
-        );
+        sale.ledger.record(3, CallMethod::DirectCommit, &CallAnswer::of(OutcomeKind::Broken), 2);
         sale.records.push(record(3, "CONFIRMED", 9, "0:9"));
         sale.stripes[0].total += 9;
     });
-    assert!(
-        kinds.is_empty(),
-        "one of its calls has an unknown outcome: {kinds:?}"
-    );
+    assert!(kinds.is_empty(), "one of its calls has an unknown outcome: {kinds:?}");
 }
 
 #[test]
@@ -195,14 +163,8 @@ fn an_order_must_be_unique() {
 
 #[test]
 fn every_stripe_must_balance() {
-    assert_eq!(
-        violations_after(|sale| sale.stripes[0].remaining -= 1),
-        ["balance"]
-    );
-    assert_eq!(
-        violations_after(|sale| sale.records[1].draws = "0:3".into()),
-        ["balance"]
-    );
+    assert_eq!(violations_after(|sale| sale.stripes[0].remaining -= 1), ["balance"]);
+    assert_eq!(violations_after(|sale| sale.records[1].draws = "0:3".into()), ["balance"]);
     assert_eq!(
         violations_after(|sale| sale.records[1].draws = "1:2".into()),
         ["balance", "record"]
@@ -215,10 +177,7 @@ fn every_stripe_must_balance() {
         sale.stripes[0].remaining -= 3;
         sale.stripes[1].remaining -= 1;
     });
-    assert!(
-        strangers.is_empty(),
-        "records of other clients count: {strangers:?}"
-    );
+    assert!(strangers.is_empty(), "records of other clients count: {strangers:?}");
 }
 
 #[test]
@@ -236,27 +195,14 @@ fn units_that_were_refused_but_never_sold_are_undersold() {
     // Nine units were refused; four remain, one of them was returned.
     let kinds = violations_after(|sale| {
         sale.ledger.add_entry(ReservationEntry::new(0, 3, 0));
-        sale.ledger.record(
-            5,
-            CallMethod::DirectCommit,
-            &CallAnswer::of(OutcomeKind::SoldOut),
-            2,
-        );
+        sale.ledger.record(5, CallMethod::DirectCommit, &CallAnswer::of(OutcomeKind::SoldOut), 2);
     });
     assert_eq!(kinds, ["undersold"], "3 units were available");
     let kinds = violations_after(|sale| {
         sale.ledger.add_entry(ReservationEntry::new(0, 4, 0));
-        sale.ledger.record(
-            5,
-            CallMethod::DirectCommit,
-            &CallAnswer::of(OutcomeKind::SoldOut),
-            2,
-        );
+        sale.ledger.record(5, CallMethod::DirectCommit, &CallAnswer::of(OutcomeKind::SoldOut), 2);
     });
-    assert!(
-        kinds.is_empty(),
-        "one of the four may have been returned later: {kinds:?}"
-    );
+    assert!(kinds.is_empty(), "one of the four may have been returned later: {kinds:?}");
 }
 
 #[test]
@@ -281,14 +227,8 @@ fn seated_sale() -> (StoredSale, Vec<SeatItem<'static>>) {
     ledger.record(1, CallMethod::Hold, &CallAnswer::of(OutcomeKind::Ok), 1);
     let seats = |of: &[&'static str]| of.iter().map(|seat| (*seat).into()).collect();
     let records = vec![
-        RecordItem {
-            seats: seats(&["A-1", "A-2"]),
-            ..record(0, "CONFIRMED", 2, "")
-        },
-        RecordItem {
-            seats: seats(&["A-3"]),
-            ..record(1, "HELD", 1, "")
-        },
+        RecordItem { seats: seats(&["A-1", "A-2"]), ..record(0, "CONFIRMED", 2, "") },
+        RecordItem { seats: seats(&["A-3"]), ..record(1, "HELD", 1, "") },
     ];
     let seat = |id: &'static str, status: &'static str, of: &'static str, order: String| SeatItem {
         event: "evt".into(),
@@ -303,19 +243,8 @@ fn seated_sale() -> (StoredSale, Vec<SeatItem<'static>>) {
         seat("A-3", "HOLD", "r-1", String::new()),
         seat("A-4", "AVAILABLE", "", String::new()),
     ];
-    let stripes = vec![StripeItem {
-        stripes: 1,
-        seat_keys: 4,
-        ..stripe(0, 0, 0)
-    }];
-    (
-        StoredSale {
-            ledger,
-            records,
-            stripes,
-        },
-        items,
-    )
+    let stripes = vec![StripeItem { stripes: 1, seat_keys: 4, ..stripe(0, 0, 0) }];
+    (StoredSale { ledger, records, stripes }, items)
 }
 
 fn violations_after_seated(
@@ -329,30 +258,12 @@ fn violations_after_seated(
 #[test]
 fn seats_and_records_must_match() {
     assert!(violations_after_seated(|_, _| {}).is_empty());
-    assert_eq!(
-        violations_after_seated(|_, seats| seats[0].reservation = "r-1".into()),
-        ["seat"]
-    );
-    assert_eq!(
-        violations_after_seated(|_, seats| seats[0].status = "AVAILABLE".into()),
-        ["seat"]
-    );
-    assert_eq!(
-        violations_after_seated(|_, seats| seats[0].status = "HOLD".into()),
-        ["seat"]
-    );
-    assert_eq!(
-        violations_after_seated(|_, seats| seats[0].order = order_text(7).into()),
-        ["seat"]
-    );
-    assert_eq!(
-        violations_after_seated(|_, seats| seats[3].status = "SOLD".into()),
-        ["seat"]
-    );
-    assert_eq!(
-        violations_after_seated(|_, seats| drop(seats.remove(2))),
-        ["seat"]
-    );
+    assert_eq!(violations_after_seated(|_, seats| seats[0].reservation = "r-1".into()), ["seat"]);
+    assert_eq!(violations_after_seated(|_, seats| seats[0].status = "AVAILABLE".into()), ["seat"]);
+    assert_eq!(violations_after_seated(|_, seats| seats[0].status = "HOLD".into()), ["seat"]);
+    assert_eq!(violations_after_seated(|_, seats| seats[0].order = order_text(7).into()), ["seat"]);
+    assert_eq!(violations_after_seated(|_, seats| seats[3].status = "SOLD".into()), ["seat"]);
+    assert_eq!(violations_after_seated(|_, seats| drop(seats.remove(2))), ["seat"]);
     let twice = violations_after_seated(|sale, _| sale.records[1].seats[0] = "A-1".into());
     assert_eq!(twice, ["seat"], "A-1 belongs to two reservations");
     let fewer = violations_after_seated(|sale, seats| {
@@ -366,12 +277,7 @@ fn seats_and_records_must_match() {
 fn a_refused_call_with_an_available_seat_is_undersold() {
     let kinds = violations_after_seated(|sale, _| {
         sale.ledger.add_entry(ReservationEntry::new(0, 1, 0));
-        sale.ledger.record(
-            2,
-            CallMethod::Hold,
-            &CallAnswer::of(OutcomeKind::SoldOut),
-            2,
-        );
+        sale.ledger.record(2, CallMethod::Hold, &CallAnswer::of(OutcomeKind::SoldOut), 2);
     });
     assert_eq!(kinds, ["undersold"]);
 }

@@ -160,12 +160,9 @@ async fn read_round(
     let segments = options.segments.clamp(1, limits::SEGMENTS_MAX);
     let tables = &options.tables;
     client
-        .scan(
-            &tables.idempotency,
-            items::RECORD_ATTRIBUTES,
-            segments,
-            &|page| items::records(page, |record| judge.borrow_mut().record(&record)),
-        )
+        .scan(&tables.idempotency, items::RECORD_ATTRIBUTES, segments, &|page| {
+            items::records(page, |record| judge.borrow_mut().record(&record))
+        })
         .await?;
     if judge.borrow().has_seats() {
         client

@@ -63,8 +63,7 @@ pub(crate) fn status(headers: &HeaderMap) -> OutcomeKind {
         return OutcomeKind::Malformed;
     };
     let info = status.get_details_error_info();
-    info.and_then(|info| of_reason(&info.reason))
-        .unwrap_or_else(|| of_code(status.code()))
+    info.and_then(|info| of_reason(&info.reason)).unwrap_or_else(|| of_code(status.code()))
 }
 
 fn of_code(code: Code) -> OutcomeKind {
@@ -120,17 +119,11 @@ fn checked(available: bool) -> CallAnswer {
 fn held(expiry: Option<prost_types::Timestamp>) -> Option<CallAnswer> {
     let expiry = expiry?;
     let millis = expiry.seconds.wrapping_mul(1_000) + i64::from(expiry.nanos / 1_000_000);
-    Some(CallAnswer {
-        hold_expiry: millis as u32,
-        ..CallAnswer::of(OutcomeKind::Ok)
-    })
+    Some(CallAnswer { hold_expiry: millis as u32, ..CallAnswer::of(OutcomeKind::Ok) })
 }
 
 fn ordered(order_id: &str) -> Option<CallAnswer> {
-    Some(CallAnswer {
-        order: Some(OrderId::of(order_id)?),
-        ..CallAnswer::of(OutcomeKind::Ok)
-    })
+    Some(CallAnswer { order: Some(OrderId::of(order_id)?), ..CallAnswer::of(OutcomeKind::Ok) })
 }
 
 fn message_a(method: CallMethod, body: &[u8]) -> Option<CallAnswer> {
@@ -230,36 +223,12 @@ mod tests {
     #[test]
     fn the_reason_decides_before_the_code() {
         for (code, reason, expected) in [
-            (
-                tonic::Code::Aborted,
-                "INSUFFICIENT_INVENTORY",
-                OutcomeKind::SoldOut,
-            ),
-            (
-                tonic::Code::Aborted,
-                "SEAT_UNAVAILABLE",
-                OutcomeKind::SeatTaken,
-            ),
-            (
-                tonic::Code::FailedPrecondition,
-                "HOLD_EXPIRED",
-                OutcomeKind::HoldExpired,
-            ),
-            (
-                tonic::Code::FailedPrecondition,
-                "EVENT_CLOSED",
-                OutcomeKind::Closed,
-            ),
-            (
-                tonic::Code::ResourceExhausted,
-                "OVERLOADED",
-                OutcomeKind::Shed,
-            ),
-            (
-                tonic::Code::Unavailable,
-                "STORE_BUSY",
-                OutcomeKind::Unavailable,
-            ),
+            (tonic::Code::Aborted, "INSUFFICIENT_INVENTORY", OutcomeKind::SoldOut),
+            (tonic::Code::Aborted, "SEAT_UNAVAILABLE", OutcomeKind::SeatTaken),
+            (tonic::Code::FailedPrecondition, "HOLD_EXPIRED", OutcomeKind::HoldExpired),
+            (tonic::Code::FailedPrecondition, "EVENT_CLOSED", OutcomeKind::Closed),
+            (tonic::Code::ResourceExhausted, "OVERLOADED", OutcomeKind::Shed),
+            (tonic::Code::Unavailable, "STORE_BUSY", OutcomeKind::Unavailable),
         ] {
             let details =
                 ErrorDetails::with_error_info(reason, "d", [("k".to_owned(), "v".to_owned())]);
@@ -271,10 +240,7 @@ mod tests {
             (tonic::Code::DeadlineExceeded, OutcomeKind::Deadline),
             (tonic::Code::Unknown, OutcomeKind::Internal),
         ] {
-            assert_eq!(
-                super::status(&trailers(&tonic::Status::new(code, ""))),
-                expected
-            );
+            assert_eq!(super::status(&trailers(&tonic::Status::new(code, ""))), expected);
         }
         assert_eq!(super::status(&HeaderMap::new()), OutcomeKind::Malformed);
     }
@@ -283,27 +249,16 @@ mod tests {
     fn only_complete_answers_with_the_expected_status_succeed() {
         let ok = trailers(&tonic::Status::ok(""));
         let answer = |message: &a::CommitRes| {
-            whole(
-                Contract::InventoryV1,
-                CallMethod::DirectCommit,
-                &framed(message),
-                &ok,
-            )
+            whole(Contract::InventoryV1, CallMethod::DirectCommit, &framed(message), &ok)
         };
         let good = a::CommitRes {
             order_id: "ord_97c42ccd0e7f05c61e74ba7eda007525".to_owned(),
             status: "CONFIRMED".to_owned(),
         };
         assert_eq!(answer(&good).order.unwrap().to_string(), good.order_id);
-        let nameless = a::CommitRes {
-            order_id: String::new(),
-            ..good.clone()
-        };
+        let nameless = a::CommitRes { order_id: String::new(), ..good.clone() };
         assert_eq!(answer(&nameless).outcome, OutcomeKind::Malformed);
-        let other = a::CommitRes {
-            status: "HELD".to_owned(),
-            ..good.clone()
-        };
+        let other = a::CommitRes { status: "HELD".to_owned(), ..good.clone() };
         assert_eq!(answer(&other).outcome, OutcomeKind::Malformed);
         let mut cut = framed(&good);
         cut.pop();
@@ -326,21 +281,13 @@ mod tests {
             ..Default::default()
         };
         let decode = |message: &b::ReserveSeatResponse| {
-            whole(
-                Contract::ReservationV1,
-                CallMethod::Hold,
-                &framed(message),
-                &ok,
-            )
+            whole(Contract::ReservationV1, CallMethod::Hold, &framed(message), &ok)
         };
         assert_eq!(decode(&message).outcome, OutcomeKind::SeatTaken);
         message.error = None;
         assert_eq!(decode(&message).outcome, OutcomeKind::Malformed);
         message.status = b::HoldStatus::Active.into();
-        let at = prost_types::Timestamp {
-            seconds: 7,
-            nanos: 5_000_000,
-        };
+        let at = prost_types::Timestamp { seconds: 7, nanos: 5_000_000 };
         message.hold_expires_at = Some(at);
         assert_eq!(decode(&message).hold_expiry, 7_005);
     }

@@ -172,12 +172,8 @@ async fn connect_with_timeout(
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
-    let timeout = HandshakeError::Timeout {
-        target: target.clone(),
-    };
-    tokio::time::timeout(limits::CONNECT_TIMEOUT, connect(target))
-        .await
-        .unwrap_or(Err(timeout))
+    let timeout = HandshakeError::Timeout { target: target.clone() };
+    tokio::time::timeout(limits::CONNECT_TIMEOUT, connect(target)).await.unwrap_or(Err(timeout))
 }
 
 async fn connect(target: String) -> Result<OpenConnection, HandshakeError> {
@@ -186,10 +182,8 @@ async fn connect(target: String) -> Result<OpenConnection, HandshakeError> {
         socket.set_nodelay(true)?;
         Ok(socket)
     };
-    let socket = socket.await.map_err(|why| HandshakeError::Unreachable {
-        target: target.clone(),
-        why,
-    })?;
+    let socket =
+        socket.await.map_err(|why| HandshakeError::Unreachable { target: target.clone(), why })?;
     let cork = CorkedSocket::new(socket);
     let (send, connection) = Builder::new()
         .initial_window_size(limits::STREAM_WINDOW)
@@ -200,9 +194,5 @@ async fn connect(target: String) -> Result<OpenConnection, HandshakeError> {
         .handshake(cork.clone())
         .await
         .map_err(|why| HandshakeError::NotHttp2 { target, why })?;
-    Ok(OpenConnection {
-        send,
-        connection,
-        cork,
-    })
+    Ok(OpenConnection { send, connection, cork })
 }

@@ -47,13 +47,7 @@ impl RequestEncoder {
         let [check, hold_head, commit, direct, release] = CallMethod::ALL;
         Ok(Self {
             contract,
-            heads: [
-                head(check)?,
-                head(hold_head)?,
-                head(commit)?,
-                head(direct)?,
-                head(release)?,
-            ],
+            heads: [head(check)?, head(hold_head)?, head(commit)?, head(direct)?, head(release)?],
             run: run.to_owned(),
             hold,
             buffer: BytesMut::with_capacity(64 * 1024),
@@ -79,16 +73,10 @@ impl RequestEncoder {
         let reservation_id = self.id.clone();
         let event_id = spec.event.to_owned();
         let qty = i32::try_from(spec.qty).unwrap_or(i32::MAX);
-        let seat_ids = spec.seats.iter().map(|seat| a::SeatRef {
-            seat_id: seat_id(*seat),
-        });
+        let seat_ids = spec.seats.iter().map(|seat| a::SeatRef { seat_id: seat_id(*seat) });
         let seat_ids = seat_ids.collect();
         match spec.method {
-            CallMethod::Check => self.frame(&a::CheckReq {
-                event_id,
-                qty,
-                seat_ids,
-            }),
+            CallMethod::Check => self.frame(&a::CheckReq { event_id, qty, seat_ids }),
             CallMethod::Hold => self.frame(&a::PlaceHoldReq {
                 reservation_id,
                 event_id,
@@ -104,12 +92,9 @@ impl RequestEncoder {
                 qty,
                 seat_ids,
             }),
-            CallMethod::Release => self.frame(&a::ReleaseReq {
-                reservation_id,
-                event_id,
-                qty,
-                seat_ids,
-            }),
+            CallMethod::Release => {
+                self.frame(&a::ReleaseReq { reservation_id, event_id, qty, seat_ids })
+            }
         }
     }
 
@@ -164,8 +149,7 @@ impl RequestEncoder {
         let length = message.encoded_len();
         self.buffer.reserve(5 + length);
         self.buffer.put_u8(0);
-        self.buffer
-            .put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        self.buffer.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
         message.encode_raw(&mut self.buffer);
         self.buffer.split().freeze()
     }
@@ -217,9 +201,9 @@ impl HoldEnd {
     fn timestamp(self) -> Option<prost_types::Timestamp> {
         let since_epoch = match self {
             Self::ServerDefault => return None,
-            Self::After(after) => (SystemTime::now() + after)
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default(),
+            Self::After(after) => {
+                (SystemTime::now() + after).duration_since(UNIX_EPOCH).unwrap_or_default()
+            }
             Self::AtUnixMs(ms) => Duration::from_millis(ms),
         };
         Some(prost_types::Timestamp {
@@ -252,10 +236,7 @@ fn head(
         .path_and_query(format!("/{service}/{name}"))
         .build()?;
     let mut headers = HeaderMap::new();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     if deadline_ms > 0 {
         headers.insert("grpc-timeout", format!("{deadline_ms}m").parse()?);
@@ -280,15 +261,7 @@ mod tests {
             assert_eq!(reservation_number("g1", &id), Some(number));
             assert_eq!(reservation_number("g", &id), None);
         }
-        for foreign in [
-            "g1",
-            "g1-",
-            "g1-0a",
-            "g1-x",
-            "g1-A",
-            "g1-+1",
-            "g1-1ffffffff",
-        ] {
+        for foreign in ["g1", "g1-", "g1-0a", "g1-x", "g1-A", "g1-+1", "g1-1ffffffff"] {
             assert_eq!(reservation_number("g1", foreign), None, "{foreign}");
         }
     }
@@ -319,17 +292,11 @@ mod tests {
         assert_eq!((read.reservation_id.as_str(), read.qty), ("run-10", 2));
         assert_eq!(read.seat_ids[1].seat_id, "S000-R00000-01");
         let head = encoder.head(CallMethod::DirectCommit);
-        assert_eq!(
-            head.uri().path(),
-            "/inventory.v1.Inventory/CommitReservation"
-        );
+        assert_eq!(head.uri().path(), "/inventory.v1.Inventory/CommitReservation");
         assert_eq!(head.headers()["grpc-timeout"], "250m");
         let mut encoder =
             RequestEncoder::new(Contract::ReservationV1, "h:1", "run", 0, hold).unwrap();
-        let bytes = encoder.message(&CallSpec {
-            method: CallMethod::Hold,
-            ..spec
-        });
+        let bytes = encoder.message(&CallSpec { method: CallMethod::Hold, ..spec });
         let read = b::ReserveSeatRequest::decode(&bytes[5..]).unwrap();
         assert_eq!((read.quantity, read.seat_ids.len()), (0, 2));
         assert!(read.hold_expires_at.unwrap().seconds > 1_600_000_000);

@@ -71,13 +71,7 @@ impl CallSlot {
 
     /// Reads the part of the answer that has arrived.
     pub(super) fn poll(&mut self, contract: Contract) -> Poll<CallAnswer> {
-        let Self {
-            state,
-            body,
-            waker,
-            call,
-            ..
-        } = self;
+        let Self { state, body, waker, call, .. } = self;
         let mut cx = Context::from_waker(waker);
         loop {
             match state {

@@ -109,27 +109,15 @@ impl EventLoop {
             (None, 0) => HoldEnd::ServerDefault,
             (None, seconds) => HoldEnd::After(Duration::from_secs(seconds)),
         };
-        let encoder = RequestEncoder::new(
-            scenario.contract,
-            target,
-            &plan.run,
-            scenario.deadline_ms,
-            hold,
-        );
-        let encoder = encoder.map_err(|_| WorkerError::Target {
-            target: target.to_owned(),
-        })?;
+        let encoder =
+            RequestEncoder::new(scenario.contract, target, &plan.run, scenario.deadline_ms, hold);
+        let encoder = encoder.map_err(|_| WorkerError::Target { target: target.to_owned() })?;
         let whole = scenario.whole();
         let nanos = |seconds: f64| (seconds * 1e9) as u64;
         let returns_stock = scenario.mix.returns_stock();
         let arrivals = Arrivals::new(&whole, scenario.spacing, scenario.seed, part, threads);
-        let mut ledger = WorkerLedger::new(
-            &plan.run,
-            scenario.events.count,
-            returns_stock,
-            part,
-            threads,
-        );
+        let mut ledger =
+            WorkerLedger::new(&plan.run, scenario.events.count, returns_stock, part, threads);
         // Pages that are never written cost no memory.
         let calls = scenario.expected_calls() / f64::from(threads);
         let reserving = calls * (1.0 - scenario.mix.check / 100.0);
@@ -180,8 +168,7 @@ impl EventLoop {
             let waker = self.ready_list.waker(CONNECTION_BIT | n as u32);
             let number = self.part as usize + n * threads as usize;
             let target = self.plan.targets[number % self.plan.targets.len()].clone();
-            self.connections
-                .push(ClientConnection::new(target, waker, Duration::ZERO));
+            self.connections.push(ClientConnection::new(target, waker, Duration::ZERO));
         }
         let deadline = Instant::now() + limits::CONNECT_TIMEOUT * 2;
         let opening = poll_fn(|cx| {
@@ -211,9 +198,7 @@ impl EventLoop {
     pub(super) async fn run(&mut self, start: Instant) -> io::Result<()> {
         self.start = start;
         // The settings of the servers have arrived by now.
-        self.connections
-            .iter_mut()
-            .for_each(ClientConnection::update_stream_limit);
+        self.connections.iter_mut().for_each(ClientConnection::update_stream_limit);
         let mut timer = PreciseTimer::new()?;
         // The only future of the runtime: cooperative scheduling is not needed.
         tokio::task::unconstrained(poll_fn(|cx| self.turn(cx, &mut timer))).await
@@ -241,8 +226,7 @@ impl EventLoop {
         let now = self.now();
         for due in self.unwritten.drain(..) {
             if due >= self.measured_from {
-                self.stats
-                    .record_written(Duration::from_nanos(now.saturating_sub(due)));
+                self.stats.record_written(Duration::from_nanos(now.saturating_sub(due)));
             }
         }
         self.mark_cpu(now);
@@ -351,18 +335,14 @@ impl EventLoop {
             RepeatDecision::Now => 0,
             RepeatDecision::After(after) => after.as_nanos() as u64,
         };
-        let call = PlannedCall {
-            repeat: true,
-            ..call
-        };
+        let call = PlannedCall { repeat: true, ..call };
         let at = due + after;
         if after == 0 || at >= self.end || self.delayed.len() >= limits::DELAYED_REPEATS_MAX {
             let connection = self.connection_for_repeat(connection).unwrap_or(connection);
             if self.in_flight < self.in_flight_max {
                 self.send(call, due, now, connection);
             } else {
-                self.stats
-                    .record_due(due, false, true, due >= self.measured_from);
+                self.stats.record_due(due, false, true, due >= self.measured_from);
             }
             return;
         }
@@ -423,15 +403,13 @@ impl EventLoop {
                 .send(self.encoder.head(call.method), message.clone());
         }
         let measured = due >= self.measured_from;
-        self.stats
-            .record_due(due, sent.is_some(), call.repeat, measured);
+        self.stats.record_due(due, sent.is_some(), call.repeat, measured);
         let Some(response) = sent else {
             return;
         };
         let number = self.free.pop().unwrap_or_else(|| {
             let number = u32::try_from(self.slots.len()).unwrap_or(CONNECTION_BIT - 1);
-            self.slots
-                .push(CallSlot::new(self.ready_list.waker(number)));
+            self.slots.push(CallSlot::new(self.ready_list.waker(number)));
             number
         });
         let slot = &mut self.slots[number as usize];
@@ -505,8 +483,7 @@ impl EventLoop {
         let in_flight = &mut self.connections[connection].in_flight;
         *in_flight = in_flight.saturating_sub(1);
         let measured = due >= self.measured_from;
-        self.stats
-            .record_answer(call.method, answer.outcome, due, now, measured);
+        self.stats.record_answer(call.method, answer.outcome, due, now, measured);
         if call.method != CallMethod::Check {
             self.workload.on_answer(&call, answer, &self.ledger, now);
             self.ledger.record(call.place, call.method, answer, now);
@@ -525,10 +502,7 @@ impl EventLoop {
             if mark.is_none() && now >= at {
                 let time = clock_gettime(ClockId::ThreadCPUTime);
                 let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-                *mark = Some(Duration::new(
-                    seconds,
-                    u32::try_from(time.tv_nsec).unwrap_or(0),
-                ));
+                *mark = Some(Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)));
             }
         }
     }
@@ -541,9 +515,7 @@ impl EventLoop {
                 self.finish_call(number as u32, &CallAnswer::of(OutcomeKind::Deadline));
             }
         }
-        self.connections
-            .iter_mut()
-            .for_each(ClientConnection::update_stream_limit);
+        self.connections.iter_mut().for_each(ClientConnection::update_stream_limit);
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let seconds = &self.stats.seconds;
         let sum = |part: fn(&SecondStats) -> u64| seconds.iter().map(part).sum();
@@ -571,11 +543,7 @@ impl EventLoop {
             self.stats.cpu_measured = to - from;
         }
         self.stats.substituted = self.workload.substituted;
-        WorkerResult {
-            stats: self.stats,
-            ledger: self.ledger,
-            losses: self.losses,
-        }
+        WorkerResult { stats: self.stats, ledger: self.ledger, losses: self.losses }
     }
 }
 

@@ -63,10 +63,7 @@ pub enum WorkerError {
     #[error("{0}")]
     Connection(String),
     #[error("{what}: {why}")]
-    System {
-        what: &'static str,
-        why: std::io::Error,
-    },
+    System { what: &'static str, why: std::io::Error },
     #[error("{target:?} is not an address: must be host:port")]
     Target { target: String },
 }

@@ -25,10 +25,7 @@ impl PreciseTimer {
         // SAFETY: the OwnedFd moves into the AsyncFd, which owns it until it is dropped; nothing takes it out
         // or closes it, so the registered descriptor stays the same file.
         let fd = unsafe { AsyncFd::register(fd) };
-        Ok(Self {
-            fd: fd.map_err(io::Error::from)?,
-            target: 0,
-        })
+        Ok(Self { fd: fd.map_err(io::Error::from)?, target: 0 })
     }
 
     /// Wakes `cx` at `target`. `target` and `now` are nanoseconds on the clock of the caller.
@@ -44,10 +41,7 @@ impl PreciseTimer {
         // Zero would disarm the timer.
         let wait = Duration::from_nanos(target.saturating_sub(now).max(1));
         let value = Itimerspec {
-            it_interval: Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
+            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: Timespec {
                 tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: wait.subsec_nanos().into(),

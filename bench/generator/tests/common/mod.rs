@@ -72,10 +72,8 @@ impl FaultyServer {
         let (stop, stopped) = oneshot::channel::<()>();
         let (bound, address) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let incoming = bind("127.0.0.1:0".parse().unwrap()).unwrap();
                 bound.send(incoming.local_addr().unwrap()).unwrap();

@@ -78,10 +78,7 @@ fn run(args: ModelArgs) -> Result<(), Box<dyn Error>> {
     let settings = ModelSettings {
         profile: args.profile,
         seed: args.seed,
-        warm: CapacityUnits {
-            wcu: args.warm_wcu,
-            rcu: args.warm_rcu,
-        },
+        warm: CapacityUnits { wcu: args.warm_wcu, rcu: args.warm_rcu },
         table_quota: args.table_quota,
         is_unlimited: args.unlimited,
         faults: Vec::new(),

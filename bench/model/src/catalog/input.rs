@@ -128,21 +128,14 @@ pub(super) fn key_schema(
         let found = all.find(|definition| definition.attribute_name == *name);
         let kind = found.and_then(|found| found.attribute_type.parse().ok());
         match kind.filter(|kind: &AttributeKind| kind.is_scalar()) {
-            Some(kind) => Ok(KeyAttribute {
-                name: name.as_str().into(),
-                kind,
-            }),
+            Some(kind) => Ok(KeyAttribute { name: name.as_str().into(), kind }),
             None => Err(Error::validation(format!(
                 "One or more parameter values were invalid: Some index key attributes are not defined in \
                  AttributeDefinitions as S, N or B. Keys: [{name}]"
             ))),
         }
     };
-    let of = |kind: &'static str| {
-        elements
-            .iter()
-            .filter(move |element| element.key_type == kind)
-    };
+    let of = |kind: &'static str| elements.iter().filter(move |element| element.key_type == kind);
     let (mut hash, mut range) = (of("HASH"), of("RANGE"));
     let (Some(partition), None, sort, None) =
         (hash.next(), hash.next(), range.next(), range.next())
@@ -151,17 +144,11 @@ pub(super) fn key_schema(
             "Invalid KeySchema: must have one HASH key and at most one RANGE key",
         ));
     };
-    Ok(KeySchema {
-        partition: attribute(partition)?,
-        sort: sort.map(attribute).transpose()?,
-    })
+    Ok(KeySchema { partition: attribute(partition)?, sort: sort.map(attribute).transpose()? })
 }
 
 pub(super) fn index_projection(projection: ProjectionInput) -> Result<IndexProjection, Error> {
-    match (
-        projection.projection_type.as_deref(),
-        projection.non_key_attributes,
-    ) {
+    match (projection.projection_type.as_deref(), projection.non_key_attributes) {
         (Some("ALL"), None) => Ok(IndexProjection::All),
         (Some("KEYS_ONLY"), None) => Ok(IndexProjection::KeysOnly),
         (Some("INCLUDE"), Some(names)) if !names.is_empty() => Ok(IndexProjection::Include(names)),

@@ -45,12 +45,7 @@ pub(crate) struct TableCatalog {
 
 impl TableCatalog {
     pub(crate) fn new(defaults: TableDefaults) -> Self {
-        Self {
-            by_name: BTreeMap::new(),
-            all: HashMap::new(),
-            next: 1,
-            defaults,
-        }
+        Self { by_name: BTreeMap::new(), all: HashMap::new(), next: 1, defaults }
     }
 
     pub(crate) fn clear(&mut self) {
@@ -142,10 +137,7 @@ impl TableCatalog {
 
     fn update_ttl(&mut self, input: UpdateTimeToLiveInput) -> Result<Json, Error> {
         let table = self.by_name_mut(&input.table_name)?;
-        let TimeToLiveInput {
-            enabled,
-            attribute_name,
-        } = input.time_to_live_specification;
+        let TimeToLiveInput { enabled, attribute_name } = input.time_to_live_specification;
         match (enabled, &table.ttl) {
             (true, Some(_)) => return Err(Error::validation("TimeToLive is already enabled")),
             (false, None) => return Err(Error::validation("TimeToLive is already disabled")),
@@ -169,21 +161,12 @@ impl TableCatalog {
         warm: Option<WarmThroughputInput>,
         now: ModelTime,
     ) -> Result<Capacity, Error> {
-        let TableDefaults {
-            warm: default,
-            quota,
-            enforced,
-            ..
-        } = self.defaults;
+        let TableDefaults { warm: default, quota, enforced, .. } = self.defaults;
         let billing = match (mode.unwrap_or("PROVISIONED"), provisioned) {
             ("PAY_PER_REQUEST", None) => Billing::OnDemand {
                 warm: CapacityUnits {
-                    wcu: warm
-                        .and_then(|warm| warm.write_units_per_second)
-                        .unwrap_or(default.wcu),
-                    rcu: warm
-                        .and_then(|warm| warm.read_units_per_second)
-                        .unwrap_or(default.rcu),
+                    wcu: warm.and_then(|warm| warm.write_units_per_second).unwrap_or(default.wcu),
+                    rcu: warm.and_then(|warm| warm.read_units_per_second).unwrap_or(default.rcu),
                 },
                 quota,
             },
@@ -240,10 +223,7 @@ impl TableCatalog {
         let name = input.table_name;
         check_name(&name)?;
         if self.by_name.contains_key(&name) {
-            return Err(Error::new(
-                Code::ResourceInUse,
-                format!("Table already exists: {name}"),
-            ));
+            return Err(Error::new(Code::ResourceInUse, format!("Table already exists: {name}")));
         }
         if self.by_name.len() >= limits::TABLES_MAX {
             return Err(Error::new(
@@ -254,12 +234,8 @@ impl TableCatalog {
         let definitions = &input.attribute_definitions;
         let mode = input.billing_mode.as_deref();
         let schema = key_schema(&input.key_schema, definitions)?;
-        let capacity = self.capacity(
-            mode,
-            input.provisioned_throughput,
-            input.warm_throughput,
-            now,
-        )?;
+        let capacity =
+            self.capacity(mode, input.provisioned_throughput, input.warm_throughput, now)?;
         if input.global_secondary_indexes.len() > limits::INDEXES_MAX {
             return Err(Error::validation(format!(
                 "One or more parameter values were invalid: more than {} GlobalSecondaryIndexes",
@@ -275,9 +251,8 @@ impl TableCatalog {
                 std::iter::once(&schema).chain(indexes.iter().map(|index| &index.schema));
             schemas.any(|schema| schema.has(name.as_bytes()))
         };
-        if let Some(unused) = definitions
-            .iter()
-            .find(|definition| !used(&definition.attribute_name))
+        if let Some(unused) =
+            definitions.iter().find(|definition| !used(&definition.attribute_name))
         {
             return Err(Error::validation(format!(
                 "One or more parameter values were invalid: Some AttributeDefinitions are not used. \
@@ -307,11 +282,7 @@ impl TableCatalog {
         let table = self.by_name_mut(&input.table_name)?;
         let id = table.id;
         let is_on_demand = matches!(table.capacity.billing(), Billing::OnDemand { .. });
-        let now_mode = if is_on_demand {
-            "PAY_PER_REQUEST"
-        } else {
-            "PROVISIONED"
-        };
+        let now_mode = if is_on_demand { "PAY_PER_REQUEST" } else { "PROVISIONED" };
         let mode = input.billing_mode.as_deref().unwrap_or(now_mode);
         // Attributes of existing keys need not be defined again.
         let mut definitions = input.attribute_definitions;

@@ -243,15 +243,13 @@ impl<'a> EvaluationContext<'a> {
                 self.compare(of, Comparator::GreaterOrEqual, low)
                     && self.compare(of, Comparator::LessOrEqual, high)
             }
-            Condition::In(of, among) => among
-                .iter()
-                .any(|one| self.compare(of, Comparator::Equal, one)),
+            Condition::In(of, among) => {
+                among.iter().any(|one| self.compare(of, Comparator::Equal, one))
+            }
             Condition::Exists(name) => self.attribute(name).is_some(),
             Condition::Type(name, alias) => {
                 let wanted = self.bindings.value(alias);
-                let found = self
-                    .attribute(name)
-                    .map(|value| value.kind.name().as_bytes());
+                let found = self.attribute(name).map(|value| value.kind.name().as_bytes());
                 found.is_some() && found == wanted.map(|value| value.content)
             }
             Condition::BeginsWith(of, prefix) => self.pair(of, prefix, |of, prefix| {

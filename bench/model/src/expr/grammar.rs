@@ -71,8 +71,7 @@ impl ParseContext {
             None => "<EOF>",
             Some(first) => &rest[..end.max(first.len_utf8())],
         };
-        self.kind
-            .invalid(format!("Syntax error; token: \"{token}\""))
+        self.kind.invalid(format!("Syntax error; token: \"{token}\""))
     }
 
     fn enter(&self) -> Result<(), Rejected> {

@@ -104,11 +104,7 @@ fn parse<T>(
     let context = ParseContext::new(kind);
     let tree = parser(text, &context)?;
     let (names, values) = context.into_aliases();
-    Ok(ParsedExpression {
-        tree,
-        names,
-        values,
-    })
+    Ok(ParsedExpression { tree, names, values })
 }
 
 fn cached<T>(
@@ -134,9 +130,7 @@ impl ExpressionCache {
         text: &str,
         kind: ExpressionKind,
     ) -> Result<Rc<ParsedExpression<Condition>>, Error> {
-        cached(&mut self.conditions, text, || {
-            parse(text, kind, grammar::parse_condition)
-        })
+        cached(&mut self.conditions, text, || parse(text, kind, grammar::parse_condition))
     }
 
     pub(crate) fn update(

@@ -86,11 +86,7 @@ impl UpdateExpression {
                         && let Some(kind) = kind(alias).filter(|kind| *kind != AttributeKind::N)
                     {
                         return wrong(
-                            if matches!(assigned, UpdateValue::Sum(..)) {
-                                "+"
-                            } else {
-                                "-"
-                            },
+                            if matches!(assigned, UpdateValue::Sum(..)) { "+" } else { "-" },
                             kind,
                         );
                     }
@@ -131,10 +127,8 @@ pub(crate) fn apply(
 }
 
 fn merge(old: ItemView<'_>, changes: &Changes<'_>) -> Vec<u8> {
-    let more: usize = changes
-        .iter()
-        .map(|(n, v)| n.len() + 2 + v.as_ref().map_or(0, |v| v.len()))
-        .sum();
+    let more: usize =
+        changes.iter().map(|(n, v)| n.len() + 2 + v.as_ref().map_or(0, |v| v.len())).sum();
     let mut out = Vec::with_capacity(old.0.len() + more);
     let mut put = |name: &[u8], value: &[u8]| {
         put_bytes(name, &mut out);

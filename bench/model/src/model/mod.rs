@@ -76,10 +76,7 @@ impl Default for ModelSettings {
         Self {
             profile: LatencyProfile::InRegion,
             seed: 1,
-            warm: CapacityUnits {
-                wcu: limits::ON_DEMAND_WCU,
-                rcu: limits::ON_DEMAND_RCU,
-            },
+            warm: CapacityUnits { wcu: limits::ON_DEMAND_WCU, rcu: limits::ON_DEMAND_RCU },
             table_quota: limits::TABLE_QUOTA,
             is_unlimited: false,
             faults: Vec::new(),
@@ -106,10 +103,7 @@ impl ModelReply {
     }
 
     fn error(error: &Error) -> Self {
-        ModelReply::Response {
-            status: error.code().status(),
-            body: error.body(),
-        }
+        ModelReply::Response { status: error.code().status(), body: error.body() }
     }
 }
 
@@ -264,8 +258,7 @@ impl StoreModel {
         let ticket = self.arrive(now, operation, body.to_string().as_bytes());
         self.settings.profile = profile;
         self.settings.faults = faults;
-        self.replies
-            .retain(|Reverse((.., answered))| *answered != ticket);
+        self.replies.retain(|Reverse((.., answered))| *answered != ticket);
         match self.calls.remove(ticket).reply {
             ModelReply::Response { status, body } => {
                 (status, serde_json::from_slice(&body).unwrap_or_default())
@@ -281,10 +274,7 @@ impl StoreModel {
         body: &[u8],
         call: &mut ModelCall,
     ) -> Result<(), Error> {
-        let mut parser = RequestParser {
-            tables: &self.tables,
-            cache: &mut self.cache,
-        };
+        let mut parser = RequestParser { tables: &self.tables, cache: &mut self.cache };
         let request = parser.parse(operation, body)?;
         call.latency = self.latency(latency_class(&request));
         if let RequestBody::TransactWrite(writes, _) = &request.body {
@@ -303,14 +293,12 @@ impl StoreModel {
             FaultKind::LostAnswer => ("fault lost-answer", Some(ModelReply::Closed)),
             FaultKind::LostRequest => ("fault lost-request", Some(ModelReply::Closed)),
             FaultKind::DelayedAnswer => ("", None),
-            FaultKind::Throttle => (
-                "fault throttle",
-                Some(ModelReply::error(&output::injected_throttling(&request))),
-            ),
-            FaultKind::Conflict => (
-                "fault conflict",
-                Some(ModelReply::error(&output::injected_conflict(&request))),
-            ),
+            FaultKind::Throttle => {
+                ("fault throttle", Some(ModelReply::error(&output::injected_throttling(&request))))
+            }
+            FaultKind::Conflict => {
+                ("fault conflict", Some(ModelReply::error(&output::injected_conflict(&request))))
+            }
             FaultKind::Error500 => {
                 let error = Error::new(Code::InternalServerError, "Internal server error");
                 ("fault error-500", Some(ModelReply::error(&error)))
@@ -342,8 +330,7 @@ impl StoreModel {
         };
         let at = call.arrived + call.latency * percent / 100;
         self.sequence += 1;
-        self.stages
-            .push(Reverse((at, self.sequence, ticket, stage)));
+        self.stages.push(Reverse((at, self.sequence, ticket, stage)));
     }
 
     /// Schedules the reply, after all stages.
@@ -444,10 +431,7 @@ impl StoreModel {
                 let snapshot = self.snapshot(reads, request.detail);
                 (StageWork::Snapshot(Box::new(snapshot)), None)
             }
-            _ => (
-                StageWork::None,
-                Some(Err(Error::unsupported("this transaction"))),
-            ),
+            _ => (StageWork::None, Some(Err(Error::unsupported("this transaction")))),
         }
     }
 
@@ -492,10 +476,7 @@ impl StoreModel {
         self.counters = ModelCounters::default();
         for table in self.tables.iter_mut() {
             table.capacity.reset_meters();
-            table
-                .indexes
-                .iter_mut()
-                .for_each(|index| index.capacity.reset_meters());
+            table.indexes.iter_mut().for_each(|index| index.capacity.reset_meters());
         }
     }
 }

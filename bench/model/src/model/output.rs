@@ -73,10 +73,7 @@ pub(super) fn cancelled(reasons: &[CancellationReason]) -> Error {
 
 /// A failed condition of a single write, with the stored item if the request asks for it.
 pub(super) fn condition_failed(stored: Option<ItemView<'_>>) -> Error {
-    let error = Error::new(
-        Code::ConditionalCheckFailed,
-        "The conditional request failed",
-    );
+    let error = Error::new(Code::ConditionalCheckFailed, "The conditional request failed");
     match stored {
         None => error,
         Some(item) => error.with("Item", json!(item)),
@@ -95,10 +92,7 @@ pub(super) fn throttled(cause: ThrottleCause) -> Error {
 }
 
 pub(super) fn conflict() -> Error {
-    Error::new(
-        Code::TransactionConflict,
-        "Transaction is ongoing for the item",
-    )
+    Error::new(Code::TransactionConflict, "Transaction is ongoing for the item")
 }
 
 /// The error of an injected fault: a transaction reports it as the reason of its first action.

@@ -85,24 +85,17 @@ impl StoreModel {
         read: &ReadRequest,
         detail: CapacityDetail,
     ) -> Result<Vec<u8>, Error> {
-        let table = self
-            .tables
-            .get_mut(read.table)
-            .ok_or_else(Error::no_table)?;
+        let table = self.tables.get_mut(read.table).ok_or_else(Error::no_table)?;
         if let Err(cause) = table.capacity.check(CapacityKind::Read, read.key.hash, at) {
             return Err(self.throttle(cause));
         }
         let size = table.get(&read.key).map_or(0, ItemView::size);
         let cost = units(size, read.is_consistent);
-        table
-            .capacity
-            .charge(CapacityKind::Read, read.key.hash, cost, at);
+        table.capacity.charge(CapacityKind::Read, read.key.hash, cost, at);
         let mut consumed = ConsumedCapacity::default();
         consumed.read(&table.name, cost);
         to_body(&GetOutput {
-            item: table
-                .get(&read.key)
-                .map(|item| shown(item, &read.projection)),
+            item: table.get(&read.key).map(|item| shown(item, &read.projection)),
             consumed_capacity: consumed.of_table(detail),
         })
     }
@@ -122,10 +115,7 @@ impl StoreModel {
         for batch in tables {
             let mut unprocessed = Vec::new();
             for (read, key) in batch.reads.iter().zip(&batch.input.keys) {
-                let table = self
-                    .tables
-                    .get_mut(read.table)
-                    .ok_or_else(Error::no_table)?;
+                let table = self.tables.get_mut(read.table).ok_or_else(Error::no_table)?;
                 let check = table.capacity.check(CapacityKind::Read, read.key.hash, at);
                 throttled = check.err().or(throttled);
                 let size = table.get(&read.key).map_or(0, ItemView::size);
@@ -136,16 +126,11 @@ impl StoreModel {
                 bytes += size;
                 processed.push(read);
                 let cost = units(size, read.is_consistent);
-                table
-                    .capacity
-                    .charge(CapacityKind::Read, read.key.hash, cost, at);
+                table.capacity.charge(CapacityKind::Read, read.key.hash, cost, at);
                 consumed.read(&table.name, cost);
             }
             if !unprocessed.is_empty() {
-                let keys = KeysInput {
-                    keys: unprocessed,
-                    ..batch.input.clone()
-                };
+                let keys = KeysInput { keys: unprocessed, ..batch.input.clone() };
                 unprocessed_keys.insert(&*batch.name, keys);
             }
         }
@@ -197,10 +182,7 @@ impl StoreModel {
         let looks = snapshot.items.iter().zip(&snapshot.was_locked);
         for (read, (seen, was_locked)) in snapshot.reads.iter().zip(looks) {
             let is_locked = self.locks.contains(&lock_id(read.table, &read.key));
-            let table = self
-                .tables
-                .get_mut(read.table)
-                .ok_or_else(Error::no_table)?;
+            let table = self.tables.get_mut(read.table).ok_or_else(Error::no_table)?;
             let has_changed = table.get(&read.key).map(|item| item.0) != seen.as_deref();
             let check = table.capacity.check(CapacityKind::Read, read.key.hash, at);
             reasons.push(match check {
@@ -215,23 +197,15 @@ impl StoreModel {
                 Ok(()) => CancellationReason::None,
             });
         }
-        if reasons
-            .iter()
-            .any(|reason| !matches!(reason, CancellationReason::None))
-        {
+        if reasons.iter().any(|reason| !matches!(reason, CancellationReason::None)) {
             return Err(cancelled(&reasons));
         }
         let mut consumed = ConsumedCapacity::default();
         for read in &snapshot.reads {
-            let table = self
-                .tables
-                .get_mut(read.table)
-                .ok_or_else(Error::no_table)?;
+            let table = self.tables.get_mut(read.table).ok_or_else(Error::no_table)?;
             let size = table.get(&read.key).map_or(0, ItemView::size);
             let cost = 2.0 * read_units(size);
-            table
-                .capacity
-                .charge(CapacityKind::Read, read.key.hash, cost, at);
+            table.capacity.charge(CapacityKind::Read, read.key.hash, cost, at);
             consumed.read(&table.name, cost);
         }
         let responses = snapshot.reads.iter().map(|read| {
@@ -254,10 +228,7 @@ impl StoreModel {
         page: &PageRequest,
         detail: CapacityDetail,
     ) -> Result<Vec<u8>, Error> {
-        let table = self
-            .tables
-            .get_mut(page.table)
-            .ok_or_else(Error::no_table)?;
+        let table = self.tables.get_mut(page.table).ok_or_else(Error::no_table)?;
         if page.index.is_some_and(|index| index >= table.indexes.len()) {
             return Err(Error::no_table());
         }

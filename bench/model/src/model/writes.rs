@@ -118,10 +118,7 @@ fn consume(consumed: &mut ConsumedCapacity, table: &Table, cost: &WriteCost, pri
 }
 
 fn transaction_body(consumed: &ConsumedCapacity, detail: CapacityDetail) -> Result<Vec<u8>, Error> {
-    to_body(&WriteOutput::<()> {
-        attributes: None,
-        consumed_capacity: consumed.of_tables(detail),
-    })
+    to_body(&WriteOutput::<()> { attributes: None, consumed_capacity: consumed.of_tables(detail) })
 }
 
 impl StoreModel {
@@ -180,10 +177,7 @@ impl StoreModel {
             self.counters.conflicts += 1;
             return Err(conflict());
         }
-        let table = self
-            .tables
-            .get_mut(write.table)
-            .ok_or_else(Error::no_table)?;
+        let table = self.tables.get_mut(write.table).ok_or_else(Error::no_table)?;
         let plan = plan(table, key, write);
         let cost = cost(table, key, write, &plan);
         if let Err(cause) = table.check_write(&cost, at) {
@@ -226,11 +220,8 @@ impl StoreModel {
             let Err(error) = self.write_one(at, write, &mut consumed) else {
                 continue;
             };
-            let transient = [
-                Code::ProvisionedThroughputExceeded,
-                Code::Throttling,
-                Code::TransactionConflict,
-            ];
+            let transient =
+                [Code::ProvisionedThroughputExceeded, Code::Throttling, Code::TransactionConflict];
             if !transient.contains(&error.code()) {
                 return Err(error);
             }
@@ -329,10 +320,7 @@ impl StoreModel {
                     continue;
                 }
             };
-            let table = self
-                .tables
-                .get_mut(write.table)
-                .ok_or_else(Error::no_table)?;
+            let table = self.tables.get_mut(write.table).ok_or_else(Error::no_table)?;
             let plan = plan(table, key, write);
             let cost = cost(table, key, write, &plan);
             let check = table.check_write(&cost, at);

@@ -194,8 +194,6 @@ pub(crate) fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Error
 pub(super) fn reject_members(operation: &str, members: &[(&str, bool)]) -> Result<(), Error> {
     match members.iter().find(|(_, is_present)| *is_present) {
         None => Ok(()),
-        Some((name, _)) => Err(Error::unsupported(format!(
-            "the member {name} of {operation}"
-        ))),
+        Some((name, _)) => Err(Error::unsupported(format!("the member {name} of {operation}"))),
     }
 }

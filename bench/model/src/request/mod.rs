@@ -131,10 +131,7 @@ impl RequestParser<'_> {
             }
             other => return Err(Error::unsupported(other.name())),
         };
-        Ok(ItemRequest {
-            body,
-            detail: detail.unwrap_or_default(),
-        })
+        Ok(ItemRequest { body, detail: detail.unwrap_or_default() })
     }
 
     fn table(&self, name: &str) -> Result<&Table, Error> {
@@ -177,9 +174,7 @@ impl RequestParser<'_> {
         if !matches!(returns, ReturnValues::None | ReturnValues::AllOld)
             && kind != WriteKind::Update
         {
-            return Err(Error::validation(
-                "ReturnValues can only be ALL_OLD or NONE",
-            ));
+            return Err(Error::validation("ReturnValues can only be ALL_OLD or NONE"));
         }
         let has_expression = input.condition_expression.is_some() || has_update;
         let bindings = bindings(
@@ -246,14 +241,8 @@ impl RequestParser<'_> {
                 "an action",
                 &[
                     ("ReturnValues", input.return_values.is_some()),
-                    (
-                        "ReturnConsumedCapacity",
-                        input.return_consumed_capacity.is_some(),
-                    ),
-                    (
-                        "ReturnItemCollectionMetrics",
-                        input.return_item_collection_metrics.is_some(),
-                    ),
+                    ("ReturnConsumedCapacity", input.return_consumed_capacity.is_some()),
+                    ("ReturnItemCollectionMetrics", input.return_item_collection_metrics.is_some()),
                 ],
             )?;
             writes.push(self.write(kind, input)?);
@@ -276,9 +265,7 @@ impl RequestParser<'_> {
     ) -> Result<(RequestBody, Option<CapacityDetail>), Error> {
         let count = input.request_items.values().map(Vec::len).sum::<usize>();
         if count > limits::BATCH_WRITE_MAX {
-            return Err(Error::validation(
-                "Too many items requested for the BatchWriteItem call",
-            ));
+            return Err(Error::validation("Too many items requested for the BatchWriteItem call"));
         }
         check_count("requestItems", count)?;
         let mut writes = Vec::with_capacity(count);
@@ -309,10 +296,8 @@ impl RequestParser<'_> {
     // ---- Reads ----------------------------------------------------------------------------------
 
     fn get(&self, input: GetInput) -> Result<ReadRequest, Error> {
-        let projection = ReadProjection::new(
-            input.projection_expression,
-            input.expression_attribute_names,
-        )?;
+        let projection =
+            ReadProjection::new(input.projection_expression, input.expression_attribute_names)?;
         let table = self.table(&input.table_name)?;
         Ok(ReadRequest {
             table: table.id,
@@ -328,17 +313,10 @@ impl RequestParser<'_> {
     ) -> Result<(RequestBody, Option<CapacityDetail>), Error> {
         check_count("transactItems", input.transact_items.len())?;
         let actions = input.transact_items.into_iter();
-        let reads: Vec<ReadRequest> = actions
-            .map(|ReadActionInput::Get(input)| self.get(input))
-            .collect::<Result<_, _>>()?;
-        check_distinct(
-            reads.iter().map(|read| (read.table, &read.key)),
-            REPEATED_ITEM,
-        )?;
-        Ok((
-            RequestBody::TransactGet(reads),
-            input.return_consumed_capacity,
-        ))
+        let reads: Vec<ReadRequest> =
+            actions.map(|ReadActionInput::Get(input)| self.get(input)).collect::<Result<_, _>>()?;
+        check_distinct(reads.iter().map(|read| (read.table, &read.key)), REPEATED_ITEM)?;
+        Ok((RequestBody::TransactGet(reads), input.return_consumed_capacity))
     }
 
     fn batch_get(
@@ -348,9 +326,7 @@ impl RequestParser<'_> {
         let count = input.request_items.values().map(|table| table.keys.len());
         let count = count.sum::<usize>();
         if count > limits::BATCH_GET_KEYS_MAX {
-            return Err(Error::validation(
-                "Too many items requested for the BatchGetItem call",
-            ));
+            return Err(Error::validation("Too many items requested for the BatchGetItem call"));
         }
         check_count("requestItems", count)?;
         let tables = input.request_items.into_iter();
@@ -374,10 +350,7 @@ impl RequestParser<'_> {
             })
         };
         let reads: Vec<ReadRequest> = input.keys.iter().map(read).collect::<Result<_, Error>>()?;
-        check_distinct(
-            reads.iter().map(|read| (read.table, &read.key)),
-            DUPLICATE_KEYS,
-        )?;
+        check_distinct(reads.iter().map(|read| (read.table, &read.key)), DUPLICATE_KEYS)?;
         Ok(BatchReadTable { name, reads, input })
     }
 }
@@ -454,12 +427,7 @@ fn bindings(
         }
     }
     if let Some(names) = &names {
-        check(
-            "ExpressionAttributeNames",
-            '#',
-            names.keys(),
-            has_expression,
-        )?;
+        check("ExpressionAttributeNames", '#', names.keys(), has_expression)?;
         if let Some((alias, _)) = names.iter().find(|(_, name)| name.is_empty()) {
             return Err(Error::validation(format!(
                 "ExpressionAttributeNames contains invalid value: Empty attribute name for key {alias}"
@@ -467,17 +435,9 @@ fn bindings(
         }
     }
     if let Some(values) = &values {
-        check(
-            "ExpressionAttributeValues",
-            ':',
-            values.keys(),
-            has_expression,
-        )?;
+        check("ExpressionAttributeValues", ':', values.keys(), has_expression)?;
     }
-    Ok(AliasBindings {
-        names: names.unwrap_or_default(),
-        values: values.unwrap_or_default(),
-    })
+    Ok(AliasBindings { names: names.unwrap_or_default(), values: values.unwrap_or_default() })
 }
 
 fn check_expressions(
@@ -507,10 +467,7 @@ fn write_key(
 ) -> Result<ItemKey, KeyError> {
     if kind == WriteKind::Put {
         let key = table.schema.item_key(target.view())?;
-        table.check(
-            target.view(),
-            "Item size has exceeded the maximum allowed size",
-        )?;
+        table.check(target.view(), "Item size has exceeded the maximum allowed size")?;
         return Ok(key);
     }
     let key = table.schema.key(target.view())?;

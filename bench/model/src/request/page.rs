@@ -79,10 +79,7 @@ impl RequestParser<'_> {
             None => Ok(None),
             Some(text) => self.cache.condition(text, kind).map(Some),
         };
-        let keys = condition(
-            &input.key_condition_expression,
-            ExpressionKind::KeyCondition,
-        )?;
+        let keys = condition(&input.key_condition_expression, ExpressionKind::KeyCondition)?;
         let filter = condition(&input.filter_expression, ExpressionKind::Filter)?;
         let has_expression =
             keys.is_some() || filter.is_some() || input.projection_expression.is_some();
@@ -175,14 +172,12 @@ fn find_index(
         return Ok(None);
     };
     let index = table.index(name).ok_or_else(|| {
-        Error::validation(format!(
-            "The table does not have the specified index: {name}"
-        ))
+        Error::validation(format!("The table does not have the specified index: {name}"))
     })?;
     match is_consistent {
-        true => Err(Error::validation(
-            "Consistent reads are not supported on global secondary indexes",
-        )),
+        true => {
+            Err(Error::validation("Consistent reads are not supported on global secondary indexes"))
+        }
         false => Ok(Some(index)),
     }
 }
@@ -194,11 +189,7 @@ type ProjectedNames = (Vec<Vec<u8>>, ParsedExpression<Vec<AttributeName>>);
 fn projected_names(text: &str, bindings: &AliasBindings) -> Result<ProjectedNames, Error> {
     let parsed = projection(text)?;
     AliasUsage::default().add(&parsed, ExpressionKind::Projection, bindings)?;
-    let names: Vec<Vec<u8>> = parsed
-        .tree
-        .iter()
-        .map(|name| bindings.name(name).to_vec())
-        .collect();
+    let names: Vec<Vec<u8>> = parsed.tree.iter().map(|name| bindings.name(name).to_vec()).collect();
     let mut sorted: Vec<_> = names.iter().collect();
     sorted.sort_unstable();
     match sorted.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -218,10 +209,7 @@ fn page_projection(
     bindings: &AliasBindings,
 ) -> Result<ReadProjection, Error> {
     let mut usage = AliasUsage::default();
-    let conditions = [
-        (keys, ExpressionKind::KeyCondition),
-        (filter, ExpressionKind::Filter),
-    ];
+    let conditions = [(keys, ExpressionKind::KeyCondition), (filter, ExpressionKind::Filter)];
     for (condition, kind) in conditions {
         if let Some(condition) = condition {
             usage.add(condition, kind, bindings)?;
@@ -283,10 +271,7 @@ fn segment_range(
     };
     let edge = |n: u128| {
         let hash = u64::try_from((n << 64) / total).ok();
-        hash.map(|hash| ItemKey {
-            hash,
-            bytes: Box::default(),
-        })
+        hash.map(|hash| ItemKey { hash, bytes: Box::default() })
     };
     let from = edge(segment).map_or(Bound::Unbounded, Bound::Included);
     let to = edge(segment + 1).map_or(Bound::Unbounded, Bound::Excluded);
@@ -337,9 +322,9 @@ fn query_range(
         ))
     };
     let value = |operand: &Operand| match operand {
-        Operand::Value(alias) => bindings
-            .value(alias)
-            .ok_or_else(|| invalid("a value is not defined")),
+        Operand::Value(alias) => {
+            bindings.value(alias).ok_or_else(|| invalid("a value is not defined"))
+        }
         _ => Err(invalid("a key can only be compared with a value")),
     };
     let mut tests: BTreeMap<&[u8], SortCondition<'_>> = BTreeMap::new();
@@ -401,9 +386,7 @@ fn key_condition<'a>(
         Condition::BeginsWith(Operand::Path(path), prefix) => {
             let prefix = value(prefix).and_then(|prefix| match prefix.kind {
                 AttributeKind::S | AttributeKind::B => Ok(SortCondition::BeginsWith(prefix)),
-                _ => Err(Error::validation(
-                    "begins_with requires a string or a binary",
-                )),
+                _ => Err(Error::validation("begins_with requires a string or a binary")),
             });
             Some((path, prefix))
         }

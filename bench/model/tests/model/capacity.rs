@@ -37,10 +37,7 @@ fn one_item_serves_a_thousand_writes_per_second() {
     assert_eq!(model.item("hot")["n"]["N"], good.to_string().as_str());
     let report = model.model.report(model.now);
     let hottest = &report["tables"]["tab"]["hottest"][0];
-    assert!(
-        hottest["wcu"]["peak"].as_f64().unwrap() <= 2_001.0,
-        "{report}"
-    );
+    assert!(hottest["wcu"]["peak"].as_f64().unwrap() <= 2_001.0, "{report}");
     assert_eq!(report["tables"]["tab"]["partitions"], 4);
     assert!(report["throttled"]["partition"].as_u64().unwrap() > 3_000);
 }
@@ -58,10 +55,7 @@ fn one_item_serves_five_hundred_transactions_per_second_and_cancelled_ones_cost_
         // The bucket holds a thousand and gets a thousand per second.
         assert!((5_900.0..=6_010.0).contains(&total), "{condition}: {total}");
         let op = &report["operations"]["TransactWriteItems"];
-        assert!(
-            op["TransactionCanceledException"].as_u64().unwrap() > 1_900,
-            "{report}"
-        );
+        assert!(op["TransactionCanceledException"].as_u64().unwrap() > 1_900, "{report}");
     }
 }
 
@@ -71,11 +65,7 @@ fn a_throttled_transaction_reports_the_action_and_applies_nothing() {
     offer(&mut model, "UpdateItem", 200, 1, |_| add("hot", 1));
     let (status, body) = model.call("TransactWriteItems", transaction(&["cold", "hot"], None));
     // The hash is constant: the two keys are on different partitions.
-    assert_eq!(
-        (status, codes(&body)),
-        (400, vec!["None", "ThrottlingError"]),
-        "{body}"
-    );
+    assert_eq!((status, codes(&body)), (400, vec!["None", "ThrottlingError"]), "{body}");
     assert!(model.item("cold").is_null());
 }
 
@@ -92,10 +82,7 @@ fn a_new_table_serves_four_thousand_writes_and_twice_its_peak_half_an_hour_later
     let report = model.model.report(model.now);
     let capacity = &report["tables"]["tab"]["capacity"]["wcu"];
     // Twice the best second, which started with a full bucket.
-    assert!(
-        (8_000..=16_000).contains(&capacity.as_u64().unwrap()),
-        "{report}"
-    );
+    assert!((8_000..=16_000).contains(&capacity.as_u64().unwrap()), "{report}");
     assert!(report["tables"]["tab"]["partitions"].as_u64().unwrap() >= 8);
 }
 
@@ -103,10 +90,7 @@ fn a_new_table_serves_four_thousand_writes_and_twice_its_peak_half_an_hour_later
 fn a_table_with_less_capacity_than_its_partitions_is_throttled_as_a_whole() {
     let mut model = VirtualModel::new(ModelSettings {
         profile: LatencyProfile::None,
-        warm: CapacityUnits {
-            wcu: 1_500,
-            rcu: 12_000,
-        },
+        warm: CapacityUnits { wcu: 1_500, rcu: 12_000 },
         ..ModelSettings::default()
     });
     let spread = |n: u64| add(&format!("k{n}"), 1);
@@ -121,10 +105,7 @@ fn warm_throughput_is_bounded_by_the_quota() {
     for (quota, expected) in [(100_000, 60_000), (40_000, 40_000)] {
         let model = &mut VirtualModel::new(ModelSettings {
             profile: LatencyProfile::None,
-            warm: CapacityUnits {
-                wcu: 60_000,
-                rcu: 12_000,
-            },
+            warm: CapacityUnits { wcu: 60_000, rcu: 12_000 },
             table_quota: quota,
             ..ModelSettings::default()
         });
@@ -144,10 +125,7 @@ fn sizes_indexes_and_reads_are_charged_as_documented() {
     let cost = |body: &Json| body["ConsumedCapacity"]["CapacityUnits"].as_f64().unwrap();
     let (_, put) = model.call("PutItem", body.clone());
     assert_eq!(cost(&put), 6.0, "{put}");
-    assert_eq!(
-        put["ConsumedCapacity"]["GlobalSecondaryIndexes"]["due"]["CapacityUnits"],
-        3.0
-    );
+    assert_eq!(put["ConsumedCapacity"]["GlobalSecondaryIndexes"]["due"]["CapacityUnits"], 3.0);
     // A new index key: the old entry is deleted, the new one written.
     body["Item"]["at"] = json!({ "N": "2" });
     assert_eq!(cost(&model.call("PutItem", body.clone()).1), 9.0);
@@ -159,16 +137,10 @@ fn sizes_indexes_and_reads_are_charged_as_documented() {
     let mut actions = transaction(&["p", "q"], None);
     actions["ReturnConsumedCapacity"] = json!("TOTAL");
     let (_, done) = model.call("TransactWriteItems", actions);
-    assert_eq!(
-        done["ConsumedCapacity"][0]["WriteCapacityUnits"], 4.0,
-        "{done}"
-    );
+    assert_eq!(done["ConsumedCapacity"][0]["WriteCapacityUnits"], 4.0, "{done}");
     let reads = json!({ "TransactItems": [{ "Get": { "TableName": "tab", "Key": key("a") } }], "ReturnConsumedCapacity": "TOTAL" });
     let (_, read) = model.call("TransactGetItems", reads);
-    assert_eq!(
-        read["ConsumedCapacity"][0]["ReadCapacityUnits"], 2.0,
-        "{read}"
-    );
+    assert_eq!(read["ConsumedCapacity"][0]["ReadCapacityUnits"], 2.0, "{read}");
 }
 
 #[test]

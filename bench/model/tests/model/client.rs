@@ -13,9 +13,7 @@ impl HttpClient {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_nodelay(true).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_secs(30)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         Self(BufReader::new(socket))
     }
 
@@ -25,10 +23,7 @@ impl HttpClient {
 
     /// `None`: the connection was closed, or the response timed out.
     pub(crate) fn request(&mut self, head: &str, body: &str) -> Option<(u16, String)> {
-        let request = format!(
-            "{head}host: x\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let request = format!("{head}host: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         self.0.get_mut().write_all(request.as_bytes()).ok()?;
         let mut line = String::new();
         self.0.read_line(&mut line).ok()?;
@@ -58,11 +53,7 @@ impl HttpClient {
              Credential=x/20250101/local/dynamodb/aws4_request, SignedHeaders=host, Signature=0\r\n"
         );
         let (status, body) = self.request(&head, &body.to_string())?;
-        let body = if body.is_empty() {
-            Json::Null
-        } else {
-            serde_json::from_str(&body).unwrap()
-        };
+        let body = if body.is_empty() { Json::Null } else { serde_json::from_str(&body).unwrap() };
         Some((status, body))
     }
 }
@@ -73,10 +64,7 @@ pub(crate) fn dynoxide() -> SocketAddr {
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             let database = dynoxide::Database::memory().unwrap();

@@ -43,12 +43,7 @@ fn sort_sets(value: &mut Json) {
 }
 
 fn sorted(list: &Json) -> Vec<String> {
-    let mut all: Vec<String> = list
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(Json::to_string)
-        .collect();
+    let mut all: Vec<String> = list.as_array().into_iter().flatten().map(Json::to_string).collect();
     all.sort_unstable();
     all
 }
@@ -122,26 +117,16 @@ impl ComparedStores {
             is_unlimited: true,
             ..ModelSettings::default()
         });
-        let mut stores = Self {
-            model,
-            dynoxide: HttpClient::connect(dynoxide()),
-            log: Vec::new(),
-        };
+        let mut stores = Self { model, dynoxide: HttpClient::connect(dynoxide()), log: Vec::new() };
         let text = |name| json!({ "AttributeName": name, "AttributeType": "S" });
         let number = |name| json!({ "AttributeName": name, "AttributeType": "N" });
         let keys = |names: &[&str]| -> Json {
             let kinds = names.iter().zip(["HASH", "RANGE"]);
-            kinds
-                .map(|(name, kind)| json!({ "AttributeName": name, "KeyType": kind }))
-                .collect()
+            kinds.map(|(name, kind)| json!({ "AttributeName": name, "KeyType": kind })).collect()
         };
         for (table, definitions, schema) in [
             ("inventory", json!([text("event_id")]), keys(&["event_id"])),
-            (
-                "seats",
-                json!([text("event_id"), text("seat_id")]),
-                keys(&["event_id", "seat_id"]),
-            ),
+            ("seats", json!([text("event_id"), text("seat_id")]), keys(&["event_id", "seat_id"])),
         ] {
             stores.create_table(json!({
                 "TableName": table, "BillingMode": "PAY_PER_REQUEST", "AttributeDefinitions": definitions,
@@ -199,10 +184,7 @@ impl ComparedStores {
 
     fn compare_items(&mut self) {
         for table in TABLES {
-            assert!(self.compare(
-                "Scan",
-                &json!({ "TableName": table, "ConsistentRead": true })
-            ));
+            assert!(self.compare("Scan", &json!({ "TableName": table, "ConsistentRead": true })));
         }
         let index = json!({ "TableName": "idempotency", "IndexName": "expiry" });
         assert!(self.compare("Scan", &index));
@@ -296,10 +278,9 @@ impl RequestGenerator {
                 let compare = self.choose(&["=", "<>", "<", "<=", ">", ">="]);
                 // Equal operands, and orders of values without one, are rejected for other reasons.
                 match compare {
-                    "=" | "<>" => format!(
-                        "{path} {compare} {}",
-                        self.choose(&[":a", ":b", ":c", "version"])
-                    ),
+                    "=" | "<>" => {
+                        format!("{path} {compare} {}", self.choose(&[":a", ":b", ":c", "version"]))
+                    }
                     _ => format!("{path} {compare} {}", self.choose(&[":low", ":text"])),
                 }
             }
@@ -318,14 +299,8 @@ impl RequestGenerator {
             _ => "",
         };
         parts.push(set.to_owned());
-        parts.push(
-            self.choose(&["", "", "REMOVE #c", "REMOVE #c, expiry_bucket"])
-                .to_owned(),
-        );
-        parts.push(
-            self.choose(&["", "ADD #v :n", "ADD #v :set", "ADD #v :n"])
-                .to_owned(),
-        );
+        parts.push(self.choose(&["", "", "REMOVE #c", "REMOVE #c, expiry_bucket"]).to_owned());
+        parts.push(self.choose(&["", "ADD #v :n", "ADD #v :set", "ADD #v :n"]).to_owned());
         if !set.contains("#t") {
             parts.push(self.choose(&["", "", "DELETE #t :set"]).to_owned());
         }
@@ -345,10 +320,8 @@ impl RequestGenerator {
             "KeyConditionExpression",
             "ProjectionExpression",
         ];
-        let texts: Vec<String> = members
-            .iter()
-            .filter_map(|m| body[*m].as_str().map(str::to_owned))
-            .collect();
+        let texts: Vec<String> =
+            members.iter().filter_map(|m| body[*m].as_str().map(str::to_owned)).collect();
         // Without an expression, some regions of DynamoDB accept values and others reject them.
         if texts.is_empty() {
             return;
@@ -415,11 +388,8 @@ impl RequestGenerator {
         }
         if kind == "Update" {
             let sets_key = table == "inventory" && self.one_in(60);
-            body["UpdateExpression"] = json!(if sets_key {
-                "SET #key = :a".to_owned()
-            } else {
-                self.update(table)
-            });
+            body["UpdateExpression"] =
+                json!(if sets_key { "SET #key = :a".to_owned() } else { self.update(table) });
         }
         if kind == "ConditionCheck" || !self.one_in(3) {
             let condition = match self.up_to(3) {
@@ -657,10 +627,7 @@ fn pages_and_segments_return_every_item_once() {
             "ExpressionAttributeValues": { ":e": { "S": "e1" } }, "ScanIndexForward": false }),
         ),
         ("Scan", json!({ "TableName": "seats", "Limit": 7 })),
-        (
-            "Scan",
-            json!({ "TableName": "seats", "Limit": 3, "Segment": 0, "TotalSegments": 1 }),
-        ),
+        ("Scan", json!({ "TableName": "seats", "Limit": 3, "Segment": 0, "TotalSegments": 1 })),
     ] {
         let mut all = [Vec::new(), Vec::new()];
         let mut pages = [0, 0];
@@ -671,13 +638,7 @@ fn pages_and_segments_return_every_item_once() {
                 let (ours, theirs) = stores.send_both(operation, &body);
                 let (status, page) = if side == 0 { ours } else { theirs };
                 assert_eq!(status, 200, "{page}");
-                all.extend(
-                    page["Items"]
-                        .as_array()
-                        .unwrap()
-                        .iter()
-                        .map(Json::to_string),
-                );
+                all.extend(page["Items"].as_array().unwrap().iter().map(Json::to_string));
                 pages[side] += 1;
                 match &page["LastEvaluatedKey"] {
                     Json::Null => break,

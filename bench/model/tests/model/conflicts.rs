@@ -14,9 +14,7 @@ fn concurrent_transactions_on_an_item_conflict() {
     let (_, _, second) = model.wait(second);
     assert_eq!(model.wait(third).1, 200);
     // Which of the two is first is random; the other is cancelled because of the shared item only.
-    let cancelled = [&first, &second]
-        .into_iter()
-        .filter(|body| !error(body).is_empty());
+    let cancelled = [&first, &second].into_iter().filter(|body| !error(body).is_empty());
     let cancelled: Vec<_> = cancelled.collect();
     assert_eq!(cancelled.len(), 1, "{first} {second}");
     assert_eq!(error(cancelled[0]), "TransactionCanceledException");
@@ -29,12 +27,7 @@ fn concurrent_transactions_on_an_item_conflict() {
     assert_eq!(model.item("b")["n"]["N"], "1");
     // Sequential transactions do not conflict.
     for _ in 0..3 {
-        assert_eq!(
-            model
-                .call("TransactWriteItems", transaction(&["a", "b"], None))
-                .0,
-            200
-        );
+        assert_eq!(model.call("TransactWriteItems", transaction(&["a", "b"], None)).0, 200);
     }
 }
 
@@ -82,18 +75,12 @@ fn transact_get_is_cancelled_by_a_write_in_flight_and_never_reads_half() {
             assert_eq!(codes(&seen), ["TransactionConflict"; 2]);
             cancelled += 1;
         } else {
-            assert_eq!(
-                seen["Responses"][0]["Item"]["n"],
-                seen["Responses"][1]["Item"]["n"]
-            );
+            assert_eq!(seen["Responses"][0]["Item"]["n"], seen["Responses"][1]["Item"]["n"]);
             read += 1;
         }
         model.wait(writing);
     }
-    assert!(
-        cancelled > 20 && cancelled + read == 60,
-        "{cancelled} {read}"
-    );
+    assert!(cancelled > 20 && cancelled + read == 60, "{cancelled} {read}");
     let (_, seen) = model.call("TransactGetItems", both);
     assert_eq!(seen["Responses"][0]["Item"]["n"]["N"], "60");
 }
@@ -128,9 +115,6 @@ fn contended_stock_is_never_oversold_or_lost() {
             _ => panic!("{status} {body}"),
         }
     }
-    assert_eq!(
-        (taken, model.item("stock")["n"]["N"].as_str()),
-        (40, Some("0"))
-    );
+    assert_eq!((taken, model.item("stock")["n"]["N"].as_str()), (40, Some("0")));
     assert!(short > 100, "{short}");
 }

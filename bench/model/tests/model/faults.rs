@@ -22,10 +22,7 @@ fn each_fault_affects_only_its_operation() {
     ] {
         let mut model = VirtualModel::new(settings(LatencyProfile::InRegion));
         model.call("PutItem", put("a"));
-        model
-            .model
-            .set_faults(vec![fault(kind).on("TransactWriteItems")])
-            .unwrap();
+        model.model.set_faults(vec![fault(kind).on("TransactWriteItems")]).unwrap();
         let began = model.now;
         let ticket = model.send("TransactWriteItems", &transaction(&["a"], None));
         let (at, got, body) = model.wait(ticket);
@@ -34,18 +31,9 @@ fn each_fault_affects_only_its_operation() {
             assert!(at - began > 500_000);
         }
         // Reads are not affected, and the faults can be removed.
-        assert_eq!(
-            model.item("a")["n"]["N"],
-            applied.to_string().as_str(),
-            "{kind:?}"
-        );
+        assert_eq!(model.item("a")["n"]["N"], applied.to_string().as_str(), "{kind:?}");
         model.model.set_faults(Vec::new()).unwrap();
-        assert_eq!(
-            model
-                .call("TransactWriteItems", transaction(&["a"], None))
-                .0,
-            200
-        );
+        assert_eq!(model.call("TransactWriteItems", transaction(&["a"], None)).0, 200);
     }
 }
 
@@ -53,10 +41,7 @@ fn each_fault_affects_only_its_operation() {
 fn an_internal_error_is_applied_in_half_of_the_cases() {
     let mut model = VirtualModel::new(settings(LatencyProfile::None));
     model.call("PutItem", put("a"));
-    model
-        .model
-        .set_faults(vec![fault(FaultKind::Error500).on("UpdateItem")])
-        .unwrap();
+    model.model.set_faults(vec![fault(FaultKind::Error500).on("UpdateItem")]).unwrap();
     for _ in 0..400 {
         let (status, body) = model.call("UpdateItem", add("a", 1));
         assert_eq!((status, error(&body)), (500, "InternalServerError"));
@@ -73,13 +58,8 @@ fn equal_seeds_give_equal_runs() {
             faults: vec![FaultKind::LostAnswer.with_probability(0.3)],
             ..settings(LatencyProfile::InRegion)
         });
-        let tickets: Vec<_> = (0..50)
-            .map(|_| model.send("UpdateItem", &add("a", 1)))
-            .collect();
-        tickets
-            .into_iter()
-            .map(|ticket| model.wait(ticket))
-            .collect::<Vec<_>>()
+        let tickets: Vec<_> = (0..50).map(|_| model.send("UpdateItem", &add("a", 1))).collect();
+        tickets.into_iter().map(|ticket| model.wait(ticket)).collect::<Vec<_>>()
     };
     assert_eq!(run(3), run(3));
     assert_ne!(run(3), run(4));

@@ -8,10 +8,7 @@ use serde_json::{Value as Json, json};
 pub(crate) const SECOND: ModelTime = 1_000_000;
 
 pub(crate) fn settings(profile: LatencyProfile) -> ModelSettings {
-    ModelSettings {
-        profile,
-        ..ModelSettings::default()
-    }
+    ModelSettings { profile, ..ModelSettings::default() }
 }
 
 pub(crate) fn parse(reply: ModelReply) -> (u16, Json) {
@@ -46,11 +43,7 @@ pub(crate) struct VirtualModel {
 impl VirtualModel {
     /// A model with the on-demand table `tab`, its key `id` and its index `due`.
     pub(crate) fn new(settings: ModelSettings) -> Self {
-        let mut fixture = Self {
-            model: StoreModel::new(settings),
-            now: 0,
-            answered: Vec::new(),
-        };
+        let mut fixture = Self { model: StoreModel::new(settings), now: 0, answered: Vec::new() };
         let table = json!({
             "TableName": "tab", "BillingMode": "PAY_PER_REQUEST",
             "AttributeDefinitions": [
@@ -73,8 +66,7 @@ impl VirtualModel {
     }
 
     pub(crate) fn send(&mut self, operation: &str, body: &Json) -> Ticket {
-        self.model
-            .arrive(self.now, operation, body.to_string().as_bytes())
+        self.model.arrive(self.now, operation, body.to_string().as_bytes())
     }
 
     /// Advances the time to `at`.
@@ -82,10 +74,7 @@ impl VirtualModel {
         while let Some(next) = self.model.next_due().filter(|next| *next <= at) {
             self.now = self.now.max(next);
             let due = self.model.due(self.now);
-            self.answered.extend(
-                due.into_iter()
-                    .map(|(ticket, reply)| (ticket, self.now, reply)),
-            );
+            self.answered.extend(due.into_iter().map(|(ticket, reply)| (ticket, self.now, reply)));
         }
         self.now = self.now.max(at);
     }
@@ -93,11 +82,7 @@ impl VirtualModel {
     /// Advances to the reply of a call and returns its time, status and body.
     pub(crate) fn wait(&mut self, ticket: Ticket) -> (ModelTime, u16, Json) {
         loop {
-            if let Some(at) = self
-                .answered
-                .iter()
-                .position(|(answered, ..)| *answered == ticket)
-            {
+            if let Some(at) = self.answered.iter().position(|(answered, ..)| *answered == ticket) {
                 let (_, at, reply) = self.answered.remove(at);
                 let (status, body) = parse(reply);
                 return (at, status, body);
@@ -139,10 +124,7 @@ pub(crate) fn put(id: &str) -> Json {
 
 /// A transaction that adds 1 to each of `ids`.
 pub(crate) fn transaction(ids: &[&str], token: Option<&str>) -> Json {
-    let actions: Vec<Json> = ids
-        .iter()
-        .map(|id| json!({ "Update": add(id, 1) }))
-        .collect();
+    let actions: Vec<Json> = ids.iter().map(|id| json!({ "Update": add(id, 1) })).collect();
     match token {
         None => json!({ "TransactItems": actions }),
         Some(token) => json!({ "TransactItems": actions, "ClientRequestToken": token }),

@@ -10,10 +10,7 @@ use serde_json::{Value as Json, json};
 
 /// A server with the table `tab`.
 fn start(profile: LatencyProfile) -> ModelServer {
-    let server = ModelServer::start(ModelSettings {
-        profile,
-        ..ModelSettings::default()
-    });
+    let server = ModelServer::start(ModelSettings { profile, ..ModelSettings::default() });
     let server = server.unwrap();
     let table = json!({
         "TableName": "tab", "BillingMode": "PAY_PER_REQUEST",
@@ -116,10 +113,9 @@ fn each_request_action_does_what_it_says() {
 
 #[test]
 fn held_requests_and_responses_wait_for_the_next_rule() {
-    for (action, while_held) in [
-        (RequestAction::HoldRequest, "0"),
-        (RequestAction::HoldResponse, "5"),
-    ] {
+    for (action, while_held) in
+        [(RequestAction::HoldRequest, "0"), (RequestAction::HoldResponse, "5")]
+    {
         let server = start(LatencyProfile::None);
         client(&server).call("PutItem", &put("a")).unwrap();
         let (arrived, arrival) = mpsc::channel();
@@ -173,14 +169,8 @@ fn the_control_plane_validates_faults_and_resets() {
     let server = start(LatencyProfile::None);
     client(&server).call("PutItem", &put("a")).unwrap();
     for (body, word) in [
-        (
-            json!({ "faults": [{ "kind": "fly", "probability": 1.0 }] }),
-            "fly",
-        ),
-        (
-            json!({ "faults": [{ "kind": "throttle", "probability": 7.0 }] }),
-            "0 to 1",
-        ),
+        (json!({ "faults": [{ "kind": "fly", "probability": 1.0 }] }), "fly"),
+        (json!({ "faults": [{ "kind": "throttle", "probability": 7.0 }] }), "0 to 1"),
         (json!({ "fault": [] }), "fault"),
     ] {
         let (status, text) = post(&server, "/model/faults", &body);
@@ -198,10 +188,7 @@ fn the_control_plane_validates_faults_and_resets() {
     assert_eq!(post(&server, "/model/reset", &json!({})).0, 200);
     assert_eq!(report()["tables"]["tab"]["wcu"]["total"], 0.0);
     assert_eq!(report()["tables"]["tab"]["items"], 1);
-    assert_eq!(
-        post(&server, "/model/reset", &json!({ "tables": true })).0,
-        200
-    );
+    assert_eq!(post(&server, "/model/reset", &json!({ "tables": true })).0, 200);
     let (_, body) = client(&server).call("PutItem", &put("a")).unwrap();
     assert_eq!(error(&body), "ResourceNotFoundException");
 }

@@ -41,11 +41,7 @@ pub(super) fn buyer(plan: &SalePlan, index: u64) -> Buyer {
         quantity = 1;
         kind = BuyerKind::Plain;
     }
-    Buyer {
-        quantity,
-        kind,
-        repeats_at_end,
-    }
+    Buyer { quantity, kind, repeats_at_end }
 }
 
 fn draw_quantity(plan: &SalePlan, rng: &mut SmallRng) -> i32 {
@@ -105,10 +101,7 @@ mod tests {
     #[test]
     fn the_script_repeats_and_seeds_differ() {
         let plan = SalePlan::new(vec!["127.0.0.1:1".to_owned()], "evt", 1_000);
-        let other = SalePlan {
-            seed: plan.seed + 1,
-            ..plan.clone()
-        };
+        let other = SalePlan { seed: plan.seed + 1, ..plan.clone() };
         let of = |plan: &SalePlan| (0..500).map(|i| buyer(plan, i)).collect::<Vec<_>>();
         assert_eq!(of(&plan), of(&plan));
         assert_ne!(of(&plan), of(&other));

@@ -95,12 +95,7 @@ impl BuyerPool {
             units_sold: 0,
             sale: Duration::ZERO,
         };
-        Ok(Self {
-            plan,
-            clients,
-            next_buyer: Default::default(),
-            state: Mutex::new(state),
-        })
+        Ok(Self { plan, clients, next_buyer: Default::default(), state: Mutex::new(state) })
     }
 
     /// Starts one task for each call that may be in flight; the tasks end after the last buyer.
@@ -127,8 +122,7 @@ impl BuyerPool {
                     self.state().buyers_done += 1;
                 }
                 SalePhase::Repeats if buyer.repeats_at_end => {
-                    self.commit(index as usize, buyer.quantity, self.other(connection))
-                        .await;
+                    self.commit(index as usize, buyer.quantity, self.other(connection)).await;
                 }
                 SalePhase::Repeats => {}
             }
@@ -170,8 +164,7 @@ impl BuyerPool {
                     // A valid quantity, whatever the largest quantity of the plan is.
                     let changed = if quantity > 1 { quantity - 1 } else { 2 };
                     let started = self.state().ledger.now();
-                    self.call(index, SaleCall::CommitOtherPayload, started, changed, other)
-                        .await;
+                    self.call(index, SaleCall::CommitOtherPayload, started, changed, other).await;
                 }
             }
         }
@@ -190,21 +183,17 @@ impl BuyerPool {
     }
 
     fn is_confirmed(&self, index: usize) -> bool {
-        self.known(index, |outcome| {
-            matches!(outcome, ReservationOutcome::Confirmed { .. })
-        })
+        self.known(index, |outcome| matches!(outcome, ReservationOutcome::Confirmed { .. }))
     }
 
     async fn commit(&self, index: usize, quantity: i32, connection: usize) {
         let started = self.state().ledger.now();
-        self.call(index, SaleCall::Commit, started, quantity, connection)
-            .await;
+        self.call(index, SaleCall::Commit, started, quantity, connection).await;
     }
 
     async fn release(&self, index: usize, quantity: i32, connection: usize) {
         let started = self.state().ledger.now();
-        self.call(index, SaleCall::Release, started, quantity, connection)
-            .await;
+        self.call(index, SaleCall::Release, started, quantity, connection).await;
     }
 
     /// Makes one call, retries it until it is answered or `retry_for` has passed, and records the answer.
@@ -217,15 +206,11 @@ impl BuyerPool {
         connection: usize,
     ) {
         let sent = Instant::now();
-        let result = self
-            .call_with_retries(index, call, quantity, connection)
-            .await;
+        let result = self.call_with_retries(index, call, quantity, connection).await;
         let took = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
         let mut state = self.state();
         state.calls += 1;
-        state
-            .latency_us
-            .saturating_record(took.clamp(1, LATENCY_MAX_US));
+        state.latency_us.saturating_record(took.clamp(1, LATENCY_MAX_US));
         match &result {
             CallResult::Confirmed { .. } if call == SaleCall::Commit => {
                 let new = !matches!(
@@ -310,9 +295,9 @@ impl BuyerPool {
         };
         let answer = self.clients[connection].commit(&request, timeout).await?;
         Ok(match answer.status.as_str() {
-            "CONFIRMED" if !answer.order_id.is_empty() => CallResult::Confirmed {
-                order_id: answer.order_id,
-            },
+            "CONFIRMED" if !answer.order_id.is_empty() => {
+                CallResult::Confirmed { order_id: answer.order_id }
+            }
             other => unexpected_status("commit", other),
         })
     }
@@ -350,11 +335,7 @@ impl BuyerPool {
             elapsed,
             sale: state.sale,
             calls: state.calls,
-            moved: self
-                .clients
-                .iter()
-                .map(|connection| connection.stats().moved)
-                .sum(),
+            moved: self.clients.iter().map(|connection| connection.stats().moved).sum(),
             retries: state
                 .retries
                 .iter()

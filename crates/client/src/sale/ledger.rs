@@ -117,9 +117,7 @@ impl SaleLedger {
     pub fn new(prefix: &str, quantities: impl Iterator<Item = i32>) -> Self {
         Self {
             prefix: prefix.to_owned(),
-            rows: quantities
-                .map(|q| (q, ReservationOutcome::NotRequested))
-                .collect(),
+            rows: quantities.map(|q| (q, ReservationOutcome::NotRequested)).collect(),
             counts: SaleCounts::default(),
             quoted: Vec::new(),
             refused: BTreeMap::new(),
@@ -191,10 +189,7 @@ impl SaleLedger {
         match result {
             CallResult::SoldOut if call == SaleCall::Commit => {
                 let answered = self.now();
-                self.refused.entry(quantity).or_insert(FirstRefusal {
-                    answered,
-                    sold_after: 0,
-                });
+                self.refused.entry(quantity).or_insert(FirstRefusal { answered, sold_after: 0 });
             }
             CallResult::Confirmed { .. } if call == SaleCall::Commit && fresh => {
                 let mut early = Vec::new();
@@ -255,14 +250,11 @@ impl SaleLedger {
 
     /// All reservations, ordered by number.
     pub fn entries(&self) -> impl Iterator<Item = LedgerEntry> + '_ {
-        self.rows
-            .iter()
-            .enumerate()
-            .map(|(index, (quantity, outcome))| LedgerEntry {
-                reservation_id: reservation_id(&self.prefix, index),
-                quantity: *quantity,
-                outcome: outcome.clone(),
-            })
+        self.rows.iter().enumerate().map(|(index, (quantity, outcome))| LedgerEntry {
+            reservation_id: reservation_id(&self.prefix, index),
+            quantity: *quantity,
+            outcome: outcome.clone(),
+        })
     }
 
     /// Units of confirmed reservations.
@@ -370,16 +362,12 @@ fn next_outcome(
     known: &ReservationOutcome,
     result: &CallResult,
 ) -> Option<ReservationOutcome> {
-    let fresh = matches!(
-        known,
-        ReservationOutcome::NotRequested | ReservationOutcome::Unknown
-    );
+    let fresh = matches!(known, ReservationOutcome::NotRequested | ReservationOutcome::Unknown);
     match result {
         CallResult::Confirmed { order_id } if call == SaleCall::Commit => {
             let confirmed = matches!(known, ReservationOutcome::Confirmed { .. });
-            (!confirmed).then(|| ReservationOutcome::Confirmed {
-                order_id: order_id.as_str().into(),
-            })
+            (!confirmed)
+                .then(|| ReservationOutcome::Confirmed { order_id: order_id.as_str().into() })
         }
         CallResult::SoldOut if call == SaleCall::Commit && fresh => {
             Some(ReservationOutcome::SoldOut)
@@ -411,9 +399,7 @@ mod tests {
     }
 
     fn confirmed(order: &str) -> CallResult {
-        CallResult::Confirmed {
-            order_id: order.to_owned(),
-        }
+        CallResult::Confirmed { order_id: order.to_owned() }
     }
 
     #[test]
@@ -433,10 +419,9 @@ mod tests {
 
     #[test]
     fn one_id_cannot_be_sold_out_and_confirmed_in_either_order() {
-        for result in [
-            [CallResult::SoldOut, confirmed("ord_a")],
-            [confirmed("ord_a"), CallResult::SoldOut],
-        ] {
+        for result in
+            [[CallResult::SoldOut, confirmed("ord_a")], [confirmed("ord_a"), CallResult::SoldOut]]
+        {
             let mut ledger = ledger(&[3]);
             for result in result {
                 record(&mut ledger, 0, SaleCall::Commit, result);
@@ -451,12 +436,7 @@ mod tests {
     fn a_release_first_must_stop_the_commit() {
         let mut ledger = ledger(&[1, 1]);
         record(&mut ledger, 0, SaleCall::Release, CallResult::Released);
-        record(
-            &mut ledger,
-            0,
-            SaleCall::Commit,
-            CallResult::ReservationReleased,
-        );
+        record(&mut ledger, 0, SaleCall::Commit, CallResult::ReservationReleased);
         assert_eq!(ledger.counts().late_commits_refused, 1);
         assert_eq!(ledger.counts().violations, 0);
         record(&mut ledger, 1, SaleCall::Release, CallResult::Released);
@@ -469,12 +449,7 @@ mod tests {
     fn a_confirmed_reservation_is_never_released() {
         let mut ledger = ledger(&[1, 1]);
         record(&mut ledger, 0, SaleCall::Commit, confirmed("ord_a"));
-        record(
-            &mut ledger,
-            0,
-            SaleCall::Release,
-            CallResult::ReservationCommitted,
-        );
+        record(&mut ledger, 0, SaleCall::Release, CallResult::ReservationCommitted);
         assert_eq!(ledger.counts().late_releases_refused, 1);
         assert_eq!(ledger.counts().violations, 0);
         record(&mut ledger, 1, SaleCall::Commit, confirmed("ord_b"));
@@ -485,11 +460,9 @@ mod tests {
 
     #[test]
     fn another_payload_must_conflict() {
-        for (result, violations) in [
-            (CallResult::Conflict, 0),
-            (confirmed("ord_a"), 1),
-            (CallResult::SoldOut, 1),
-        ] {
+        for (result, violations) in
+            [(CallResult::Conflict, 0), (confirmed("ord_a"), 1), (CallResult::SoldOut, 1)]
+        {
             let mut ledger = ledger(&[1]);
             record(&mut ledger, 0, SaleCall::Commit, confirmed("ord_a"));
             record(&mut ledger, 0, SaleCall::CommitOtherPayload, result);
@@ -508,10 +481,7 @@ mod tests {
     #[test]
     fn an_unknown_outcome_is_settled_by_a_later_answer() {
         let mut ledger = ledger(&[4]);
-        let lost = CallResult::NoAnswer {
-            last: "UNAVAILABLE".to_owned(),
-            message: String::new(),
-        };
+        let lost = CallResult::NoAnswer { last: "UNAVAILABLE".to_owned(), message: String::new() };
         record(&mut ledger, 0, SaleCall::Commit, lost);
         assert_eq!((ledger.counts().unknown, ledger.unknown_units()), (1, 4));
         record(&mut ledger, 0, SaleCall::Commit, confirmed("ord_a"));
@@ -551,11 +521,7 @@ mod tests {
         record(&mut ledger, 1, SaleCall::Commit, confirmed("ord_b"));
         assert_eq!(ledger.counts().refused_too_early, 0, "1 is less than 3");
         record(&mut ledger, 1, SaleCall::Commit, confirmed("ord_b"));
-        assert_eq!(
-            ledger.counts().refused_too_early,
-            0,
-            "a repeat sells nothing"
-        );
+        assert_eq!(ledger.counts().refused_too_early, 0, "a repeat sells nothing");
         record(&mut ledger, 2, SaleCall::Commit, confirmed("ord_c"));
         assert_eq!(ledger.counts().refused_too_early, 1);
         assert_eq!(ledger.counts().violations, 1);

@@ -68,11 +68,7 @@ impl Default for BuyerShares {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SalePlanError {
     #[error("{field} is {given}: must be {want}")]
-    OutOfBounds {
-        field: &'static str,
-        given: String,
-        want: String,
-    },
+    OutOfBounds { field: &'static str, given: String, want: String },
 }
 
 impl SalePlan {
@@ -108,12 +104,7 @@ impl SalePlan {
         within("tickets", self.tickets, 1, u64::MAX / 16)?;
         within("buyers", self.buyers, 1, BUYERS_MAX)?;
         within("connections", self.connections, 1, CONNECTIONS_MAX)?;
-        within(
-            "calls_per_connection",
-            self.calls_per_connection,
-            1,
-            CALLS_PER_CONNECTION_MAX,
-        )?;
+        within("calls_per_connection", self.calls_per_connection, 1, CALLS_PER_CONNECTION_MAX)?;
         within("quantities", self.quantities.len(), 1, 100)?;
         for (quantity, weight) in &self.quantities {
             within("quantity", *quantity, 1, 1_000)?;
@@ -138,18 +129,8 @@ impl SalePlan {
                 CONNECTIONS_MAX,
             )?;
         }
-        within(
-            "call_timeout in ms",
-            self.call_timeout.as_millis(),
-            1,
-            60_000,
-        )?;
-        within(
-            "retry_for in ms",
-            self.retry_for.as_millis(),
-            RETRY_DELAY_MIN.as_millis(),
-            600_000,
-        )
+        within("call_timeout in ms", self.call_timeout.as_millis(), 1, 60_000)?;
+        within("retry_for in ms", self.retry_for.as_millis(), RETRY_DELAY_MIN.as_millis(), 600_000)
     }
 }
 
@@ -189,9 +170,7 @@ mod tests {
             ("addresses", |p| p.addresses.clear()),
             ("buyers", |p| p.buyers = 0),
             ("connections", |p| p.connections = 1),
-            ("calls_per_connection", |p| {
-                p.calls_per_connection = CALLS_PER_CONNECTION_MAX + 1
-            }),
+            ("calls_per_connection", |p| p.calls_per_connection = CALLS_PER_CONNECTION_MAX + 1),
             ("quantity", |p| p.quantities = vec![(0, 1)]),
             ("weight", |p| p.quantities = vec![(1, 0)]),
             ("shares", |p| p.shares.released_first = 1_001),

@@ -114,36 +114,15 @@ impl fmt::Display for SaleReport {
         row("buyers", self.ledger.len().to_string())?;
         row("units sold", self.sold_units().to_string())?;
         row("reservations confirmed", counts.confirmed.to_string())?;
-        row(
-            "reservations refused as sold out",
-            counts.sold_out.to_string(),
-        )?;
+        row("reservations refused as sold out", counts.sold_out.to_string())?;
         row("released before any commit", counts.released.to_string())?;
         row("outcome unknown", counts.unknown.to_string())?;
-        row(
-            "duplicates answered identically",
-            counts.duplicates_identical.to_string(),
-        )?;
-        row(
-            "duplicates answered differently",
-            counts.duplicates_different.to_string(),
-        )?;
-        row(
-            "commits after release refused",
-            counts.late_commits_refused.to_string(),
-        )?;
-        row(
-            "releases after commit refused",
-            counts.late_releases_refused.to_string(),
-        )?;
-        row(
-            "other payloads refused",
-            counts.conflicts_refused.to_string(),
-        )?;
-        row(
-            "quantities refused too early",
-            counts.refused_too_early.to_string(),
-        )?;
+        row("duplicates answered identically", counts.duplicates_identical.to_string())?;
+        row("duplicates answered differently", counts.duplicates_different.to_string())?;
+        row("commits after release refused", counts.late_commits_refused.to_string())?;
+        row("releases after commit refused", counts.late_releases_refused.to_string())?;
+        row("other payloads refused", counts.conflicts_refused.to_string())?;
+        row("quantities refused too early", counts.refused_too_early.to_string())?;
         row("rules broken", counts.violations.to_string())?;
         row("oversold", self.oversold_units().to_string())?;
         row("undersold", self.undersold_units().to_string())?;
@@ -157,10 +136,7 @@ impl fmt::Display for SaleReport {
                 format!("{:.2}", self.latency_us_at(percentile) as f64 / 1_000.0),
             )?;
         }
-        row(
-            "latency max, ms",
-            format!("{:.2}", self.latency_us.max() as f64 / 1_000.0),
-        )?;
+        row("latency max, ms", format!("{:.2}", self.latency_us.max() as f64 / 1_000.0))?;
         for (name, counts) in [("retried", &self.retries), ("error", &self.errors)] {
             for (cause, count) in counts {
                 writeln!(f, "{name}: {count} × {cause}")?;

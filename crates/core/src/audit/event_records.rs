@@ -72,10 +72,7 @@ pub struct AuditRecord {
 impl AuditRecord {
     /// Whether the record holds stock: released, expired and refunded records hold none.
     pub fn is_live(&self) -> bool {
-        matches!(
-            self.state,
-            ReservationState::Held | ReservationState::Confirmed
-        )
+        matches!(self.state, ReservationState::Held | ReservationState::Confirmed)
     }
 
     pub fn names(&self, seat: &SeatId) -> bool {

@@ -37,10 +37,7 @@ impl Judgement {
     /// The report with the outcome of each suspect, in their order. Suspects beyond the end of `settled` were not read
     /// again.
     pub fn settle(self, settled: Vec<SuspectOutcome>) -> AuditReport {
-        let Self {
-            mut report,
-            suspects,
-        } = self;
+        let Self { mut report, suspects } = self;
         let not_looked_at = suspects.len().saturating_sub(settled.len());
         report.moving_seats += not_looked_at as u64;
         for (suspect, settled) in suspects.into_iter().zip(settled) {
@@ -71,10 +68,7 @@ impl Judgement {
 /// Judges `books` as of `now`. `known` has the balances of an earlier round: a stripe that changed in this round and not
 /// in that one is judged by that one.
 pub fn judge(books: &EventRecords, known: &[StripeBalance], now: UnixMillis) -> Judgement {
-    let mut judge = EventJudge {
-        books,
-        breaches: Vec::new(),
-    };
+    let mut judge = EventJudge { books, breaches: Vec::new() };
     let stripes = judge.stripes(known);
     judge.records();
     let orders = judge.orders();
@@ -87,11 +81,7 @@ pub fn judge(books: &EventRecords, known: &[StripeBalance], now: UnixMillis) -> 
         event: books.event.clone(),
         closed: items.first().is_some_and(|stripe| stripe.closed),
         seated: books.is_seated(),
-        moving_stripes: stripes
-            .iter()
-            .filter(|line| !line.still)
-            .map(|line| line.index)
-            .collect(),
+        moving_stripes: stripes.iter().filter(|line| !line.still).map(|line| line.index).collect(),
         restless: books.stripes.iter().any(|sight| !sight.still),
         stripes,
         seats,
@@ -141,10 +131,7 @@ impl EventJudge<'_> {
                     continue;
                 }
                 StoredItem::Unreadable(why) => {
-                    self.found(
-                        BreachSubject::Stripe(index),
-                        BreachKind::Unreadable(why.clone()),
-                    );
+                    self.found(BreachSubject::Stripe(index), BreachKind::Unreadable(why.clone()));
                     continue;
                 }
             };
@@ -276,11 +263,8 @@ impl EventJudge<'_> {
             }
             suspects.extend(index.suspect(&seat.id, Some(&seat.state), claimed));
         }
-        let unreadable: HashSet<&str> = books
-            .unreadable_seats
-            .iter()
-            .map(|unread| unread.id.as_str())
-            .collect();
+        let unreadable: HashSet<&str> =
+            books.unreadable_seats.iter().map(|unread| unread.id.as_str()).collect();
         let mut absent: Vec<_> = index
             .claims
             .iter()
@@ -351,11 +335,7 @@ impl<'a> LiveRecords<'a> {
         {
             involved.push(holder.clone());
         }
-        Some(SuspectSeat {
-            seat: seat.clone(),
-            involved,
-            fault,
-        })
+        Some(SuspectSeat { seat: seat.clone(), involved, fault })
     }
 }
 
@@ -368,16 +348,12 @@ fn faults_of(record: &AuditRecord, stripes: usize) -> Vec<BreachKind> {
         None if drawn != u64::from(qty) => faults.push(BreachKind::DrawsDiffer { qty, drawn }),
         None => {}
         Some(_) if !record.draws.is_empty() => faults.push(BreachKind::UnitsAndSeats),
-        Some(seats) if seats.len() != qty as usize => faults.push(BreachKind::SeatsDiffer {
-            qty,
-            seats: seats.len(),
-        }),
+        Some(seats) if seats.len() != qty as usize => {
+            faults.push(BreachKind::SeatsDiffer { qty, seats: seats.len() })
+        }
         Some(_) => {}
     }
-    let nowhere = record
-        .draws
-        .iter()
-        .find(|draw| usize::from(draw.stripe) >= stripes);
+    let nowhere = record.draws.iter().find(|draw| usize::from(draw.stripe) >= stripes);
     if let Some(draw) = nowhere {
         let stripe = draw.stripe;
         faults.push(BreachKind::DrawsNowhere { stripe });
@@ -419,9 +395,8 @@ fn overdue(books: &EventRecords, now: UnixMillis) -> OverdueHolds {
         (record.state == ReservationState::Held).then(|| now.0 - over.0)
     };
     let all = books.live.iter();
-    let mut late: Vec<(u64, &ReservationId)> = all
-        .filter_map(|record| Some((late(record)?, &record.reservation)))
-        .collect();
+    let mut late: Vec<(u64, &ReservationId)> =
+        all.filter_map(|record| Some((late(record)?, &record.reservation))).collect();
     late.sort_unstable_by(|one, other| other.cmp(one));
     OverdueHolds {
         count: late.len() as u64,

@@ -20,18 +20,10 @@ pub enum Repair {
     Remaining { seen: StripeBalance, to: u64 },
     /// Makes a seat available that no live record names. Condition: the item is as audited, and the record that the item
     /// names is still in its state.
-    Free {
-        seat: SeatId,
-        seen: SeatState,
-        named: RecordLookup,
-    },
+    Free { seat: SeatId, seen: SeatState, named: RecordLookup },
     /// Assigns a seat to the one live record that names it. Condition: the item is as audited, and the record still names
     /// the seat.
-    Give {
-        seat: SeatId,
-        seen: SeatState,
-        claim: SeatClaim,
-    },
+    Give { seat: SeatId, seen: SeatState, claim: SeatClaim },
 }
 
 impl Repair {
@@ -103,10 +95,7 @@ pub fn plan(report: &AuditReport) -> Result<RepairPlan, EventChanged> {
     for breach in &report.breaches {
         match repair(breach, claims_known) {
             Ok(repair) => plan.repairs.push(repair),
-            Err(why) => plan.left.push(UnrepairedBreach {
-                breach: breach.clone(),
-                why,
-            }),
+            Err(why) => plan.left.push(UnrepairedBreach { breach: breach.clone(), why }),
         }
     }
     Ok(plan)
@@ -132,11 +121,7 @@ fn repair(breach: &Breach, claims_known: bool) -> Result<Repair, &'static str> {
             RecordLookup::Unreadable => {
                 Err("its record may be live: mend or remove the record first")
             }
-            named => Ok(Repair::Free {
-                seat: seat(breach)?,
-                seen: seen.clone(),
-                named: *named,
-            }),
+            named => Ok(Repair::Free { seat: seat(breach)?, seen: seen.clone(), named: *named }),
         },
         BreachKind::Differs { seen, named, claim } => {
             if *seen == SeatState::Blocked {
@@ -148,11 +133,7 @@ fn repair(breach: &Breach, claims_known: bool) -> Result<Repair, &'static str> {
             if !claim.confirmed && claim.until.is_none() {
                 return Err("its hold has no end: release the reservation");
             }
-            Ok(Repair::Give {
-                seat: seat(breach)?,
-                seen: seen.clone(),
-                claim: claim.clone(),
-            })
+            Ok(Repair::Give { seat: seat(breach)?, seen: seen.clone(), claim: claim.clone() })
         }
         BreachKind::ClaimedTwice { .. } => Err("one of them has to give way: refund or release it"),
         BreachKind::NoSuchSeat { .. } => {

@@ -167,30 +167,17 @@ impl fmt::Display for BreachKind {
                 write!(f, "is {}, and {claim} names it", shown(seen))?;
                 named.map_or(Ok(()), |named| write!(f, "; {}", fate(named)))
             }
-            BreachKind::Misplaced {
-                lies_under,
-                belongs_under,
-            } => write!(
-                f,
-                "lies under key {lies_under}; sales look for it under {belongs_under}"
-            ),
+            BreachKind::Misplaced { lies_under, belongs_under } => {
+                write!(f, "lies under key {lies_under}; sales look for it under {belongs_under}")
+            }
         }
     }
 }
 
 fn remaining(line: &StripeBalance, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let StripeBalance {
-        capacity,
-        remaining,
-        held,
-        confirmed,
-        ..
-    } = line;
+    let StripeBalance { capacity, remaining, held, confirmed, .. } = line;
     let difference = line.difference();
-    let (by, how) = (
-        difference.abs(),
-        if difference < 0 { "more" } else { "fewer" },
-    );
+    let (by, how) = (difference.abs(), if difference < 0 { "more" } else { "fewer" });
     write!(
         f,
         "{by} {how} than there can be: capacity {capacity}, and remaining {remaining} + held {held} \
@@ -233,10 +220,7 @@ fn fate(named: RecordLookup) -> String {
         RecordLookup::Ended(state) => format!("that reservation is {}", state_name(state)),
         RecordLookup::NotLive => "that reservation is not live".to_owned(),
         RecordLookup::Elsewhere(state) => {
-            format!(
-                "that reservation is {} and does not name the seat",
-                state_name(state)
-            )
+            format!("that reservation is {} and does not name the seat", state_name(state))
         }
         RecordLookup::Unreadable => "that reservation's record cannot be understood".to_owned(),
     }
@@ -262,13 +246,7 @@ pub struct Breach {
 
 impl fmt::Display for Breach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {} {}",
-            self.subject.kind(),
-            self.subject.id(),
-            self.fault
-        )
+        write!(f, "{} {} {}", self.subject.kind(), self.subject.id(), self.fault)
     }
 }
 

@@ -29,9 +29,7 @@ pub(super) fn fault(
         // The record is among those that cannot be read.
         (StoredItem::Unreadable(_), _) | (StoredItem::Missing, None) => return None,
         (StoredItem::Missing, Some(claim)) => {
-            return Some(BreachKind::NoSuchSeat {
-                claim: claim.clone(),
-            });
+            return Some(BreachKind::NoSuchSeat { claim: claim.clone() });
         }
         (StoredItem::Read(seen), _) => seen,
     };
@@ -42,15 +40,12 @@ pub(super) fn fault(
             named: Some(named(holder)),
             claim: claim.clone(),
         }),
-        (Some(claim), _) => Some(BreachKind::Differs {
-            seen: seen.clone(),
-            named: None,
-            claim: claim.clone(),
-        }),
-        (None, Some(holder)) => Some(BreachKind::Orphan {
-            seen: seen.clone(),
-            named: named(holder),
-        }),
+        (Some(claim), _) => {
+            Some(BreachKind::Differs { seen: seen.clone(), named: None, claim: claim.clone() })
+        }
+        (None, Some(holder)) => {
+            Some(BreachKind::Orphan { seen: seen.clone(), named: named(holder) })
+        }
         (None, None) => None,
     }
 }

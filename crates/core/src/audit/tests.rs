@@ -40,10 +40,7 @@ fn record(
     let hold = |state| !matches!(state, ReservationState::Confirmed);
     AuditRecord {
         qty: drawn + seats.len() as u32,
-        draws: draws
-            .iter()
-            .map(|&(stripe, units)| StripeAllocation { stripe, units })
-            .collect(),
+        draws: draws.iter().map(|&(stripe, units)| StripeAllocation { stripe, units }).collect(),
         seats: (!seats.is_empty()).then(|| seats.iter().map(|n| seat_id(*n)).collect()),
         order: (state == ReservationState::Confirmed).then(|| OrderId::of(&reservation)),
         expires_at: hold(state).then_some(UnixMillis(NOW.0 + 1 + number as u64)),
@@ -54,12 +51,7 @@ fn record(
 
 fn sight(capacity: u64, remaining: i64) -> StripeReads {
     StripeReads {
-        item: StoredItem::Read(StripeAmounts {
-            capacity,
-            remaining,
-            version: 7,
-            closed: false,
-        }),
+        item: StoredItem::Read(StripeAmounts { capacity, remaining, version: 7, closed: false }),
         still: true,
     }
 }
@@ -104,18 +96,14 @@ fn seated(sales: &[(usize, usize)]) -> EventRecords {
         let record = record(number, STATES[state], &[], &seats);
         let reservation = record.reservation.clone();
         let state = match record.state {
-            ReservationState::Held => SeatState::Hold {
-                reservation,
-                until: record.expires_at.unwrap(),
-            },
+            ReservationState::Held => {
+                SeatState::Hold { reservation, until: record.expires_at.unwrap() }
+            }
             ReservationState::Confirmed => SeatState::Sold { reservation },
             _ => SeatState::Available,
         };
         for seat in &seats {
-            books.seats.push(AuditSeat {
-                id: seat_id(*seat),
-                state: state.clone(),
-            });
+            books.seats.push(AuditSeat { id: seat_id(*seat), state: state.clone() });
         }
         books.seats.push(AuditSeat {
             id: seat_id(next - 1),
@@ -149,11 +137,7 @@ fn seat_subject(number: usize) -> BreachSubject {
 /// What the store has once `repair` is written.
 fn mend(books: &mut EventRecords, repair: &Repair) {
     let mut set = |seat: &SeatId, seen: &SeatState, to: SeatState| {
-        let item = books
-            .seats
-            .iter_mut()
-            .find(|item| item.id == *seat)
-            .unwrap();
+        let item = books.seats.iter_mut().find(|item| item.id == *seat).unwrap();
         assert_eq!(item.state, *seen, "a repair is of what was seen");
         item.state = to;
     };
@@ -337,10 +321,7 @@ fn each_fault_of_a_record_is_named_and_left_to_a_person() {
         let mut books = three_sales();
         damage(&mut books);
         let found = report(&books);
-        let hit = found
-            .breaches
-            .iter()
-            .find(|breach| breach.fault.code() == code);
+        let hit = found.breaches.iter().find(|breach| breach.fault.code() == code);
         let hit = hit.unwrap_or_else(|| panic!("no {code} in {:?}", codes(&found)));
         assert_eq!(hit.subject.kind(), "reservation");
         let plan = plan(&found).unwrap();
@@ -355,39 +336,26 @@ fn an_order_that_two_reservations_have_is_named() {
     books.live[2].order = Some(OrderId::of(&id(0)));
     let found = report(&books);
     let twice = (reservation_subject(0), "ORDER_TWICE");
-    assert_eq!(
-        codes(&found),
-        [(reservation_subject(2), "ORDER_FOREIGN"), twice]
-    );
+    assert_eq!(codes(&found), [(reservation_subject(2), "ORDER_FOREIGN"), twice]);
     assert_eq!(found.orders, 2);
 
     books.live[0].order = Some(OrderId::of(&id(9)));
     books.live[2].order = Some(OrderId::of(&id(9)));
     let found = codes(&report(&books));
-    assert!(
-        found.contains(&(reservation_subject(2), "ORDER_TWICE")),
-        "{found:?}"
-    );
+    assert!(found.contains(&(reservation_subject(2), "ORDER_TWICE")), "{found:?}");
 }
 
 #[test]
 fn while_a_record_hides_its_units_no_stripe_is_mended() {
     let mut books = three_sales();
-    let seen = UnreadableItem {
-        id: "r9".to_owned(),
-        why: "status is 7".to_owned(),
-    };
+    let seen = UnreadableItem { id: "r9".to_owned(), why: "status is 7".to_owned() };
     books.unreadable_records.push(seen);
     books.live.remove(0);
     let found = report(&books);
     assert!(codes(&found).contains(&(BreachSubject::Reservation("r9".to_owned()), "UNREADABLE")));
     let plan = plan(&found).unwrap();
     assert_eq!(plan.repairs, []);
-    assert!(
-        plan.left
-            .iter()
-            .any(|left| left.why.contains("hides how many units"))
-    );
+    assert!(plan.left.iter().any(|left| left.why.contains("hides how many units")));
 }
 
 #[test]
@@ -397,11 +365,7 @@ fn an_oversold_stripe_is_named_and_left() {
         item.capacity = 7;
     }
     let found = report(&books);
-    assert!(
-        found.breaches[0].to_string().contains("oversold by 3"),
-        "{}",
-        found.breaches[0]
-    );
+    assert!(found.breaches[0].to_string().contains("oversold by 3"), "{}", found.breaches[0]);
     let plan = plan(&found).unwrap();
     assert_eq!(plan.repairs, []);
     assert!(plan.left[0].why.contains("oversold"));
@@ -415,10 +379,7 @@ fn stripes_that_are_missing_or_unreadable_are_named() {
     let found = codes(&report(&books));
     assert_eq!(
         found,
-        [
-            (BreachSubject::Stripe(0), "STRIPE_MISSING"),
-            (BreachSubject::Stripe(1), "UNREADABLE")
-        ]
+        [(BreachSubject::Stripe(0), "STRIPE_MISSING"), (BreachSubject::Stripe(1), "UNREADABLE")]
     );
 }
 
@@ -438,15 +399,8 @@ fn two_reservations_on_one_seat_are_named_and_never_repaired() {
 #[test]
 fn a_hold_whose_seat_ends_at_another_time_is_mended() {
     let mut books = two_seat_sales();
-    let at = books
-        .seats
-        .iter()
-        .position(|seat| seat.id == seat_id(3))
-        .unwrap();
-    books.seats[at].state = SeatState::Hold {
-        reservation: id(1),
-        until: UnixMillis(5),
-    };
+    let at = books.seats.iter().position(|seat| seat.id == seat_id(3)).unwrap();
+    books.seats[at].state = SeatState::Hold { reservation: id(1), until: UnixMillis(5) };
     assert_eq!(codes(&report(&books)), [(seat_subject(3), "SEAT_DIFFERS")]);
     let (_, after) = reconciled(&mut books);
     assert_eq!(after.breaches, []);
@@ -455,13 +409,10 @@ fn a_hold_whose_seat_ends_at_another_time_is_mended() {
 #[test]
 fn seats_that_are_missing_unreadable_or_misplaced_are_named_and_left() {
     let mut books = two_seat_sales();
+    books.seats.retain(|seat| seat.id != seat_id(0) && seat.id != seat_id(1));
     books
-        .seats
-        .retain(|seat| seat.id != seat_id(0) && seat.id != seat_id(1));
-    books.unreadable_seats.push(UnreadableItem {
-        id: seat_id(1).into_string(),
-        why: "status is GONE".to_owned(),
-    });
+        .unreadable_seats
+        .push(UnreadableItem { id: seat_id(1).into_string(), why: "status is GONE".to_owned() });
     books.misplaced.push(MisplacedSeat {
         seat: seat_id(9),
         lies_under: "evt#1".to_owned(),
@@ -484,10 +435,9 @@ fn seats_that_are_missing_unreadable_or_misplaced_are_named_and_left() {
 fn a_seat_whose_record_cannot_be_read_stays_with_it() {
     let mut books = two_seat_sales();
     books.live.remove(0);
-    books.unreadable_records.push(UnreadableItem {
-        id: id(0).into_string(),
-        why: "qty is missing".to_owned(),
-    });
+    books
+        .unreadable_records
+        .push(UnreadableItem { id: id(0).into_string(), why: "qty is missing".to_owned() });
     let plan = plan(&report(&books)).unwrap();
     assert_eq!(plan.repairs, []);
     assert_eq!(plan.left.len(), 3);
@@ -526,10 +476,7 @@ fn a_breach_is_told_also_while_something_else_moves() {
         item.remaining -= 1;
     }
     let report = report(&books);
-    assert_eq!(
-        codes(&report),
-        [(BreachSubject::Stripe(1), "REMAINING_DIFFERS")]
-    );
+    assert_eq!(codes(&report), [(BreachSubject::Stripe(1), "REMAINING_DIFFERS")]);
     assert_eq!(plan(&report), Err(EventChanged));
 }
 
@@ -555,40 +502,23 @@ fn a_stripe_that_stood_in_an_earlier_round_is_judged_by_that_one() {
 #[test]
 fn sights_that_differ_in_anything_have_moved() {
     let item = |remaining| {
-        StoredItem::Read(StripeAmounts {
-            capacity: 9,
-            remaining,
-            version: 1,
-            closed: false,
-        })
+        StoredItem::Read(StripeAmounts { capacity: 9, remaining, version: 1, closed: false })
     };
     let still = |before: &[StoredItem<StripeAmounts>], after| {
         let pair = StripeReads::pair(before, after);
         pair.iter().map(|sight| sight.still).collect::<Vec<_>>()
     };
-    assert_eq!(
-        still(&[item(1), item(2)], vec![item(1), item(3)]),
-        [true, false]
-    );
+    assert_eq!(still(&[item(1), item(2)], vec![item(1), item(3)]), [true, false]);
     assert_eq!(still(&[item(1)], vec![item(1), item(2)]), [false, false]);
 }
 
 /// A seat read in HOLD of a reservation whose record was read before it was written.
 fn suspect() -> (EventRecords, SuspectSeat) {
     let mut books = two_seat_sales();
-    let free = books
-        .seats
-        .iter_mut()
-        .find(|seat| seat.id == seat_id(2))
-        .unwrap();
-    free.state = SeatState::Hold {
-        reservation: id(5),
-        until: UnixMillis(NOW.0 + 6),
-    };
+    let free = books.seats.iter_mut().find(|seat| seat.id == seat_id(2)).unwrap();
+    free.state = SeatState::Hold { reservation: id(5), until: UnixMillis(NOW.0 + 6) };
     let judged = judge(&books, &[], NOW);
-    let [suspect] = &judged.suspects[..] else {
-        panic!("{judged:?}")
-    };
+    let [suspect] = &judged.suspects[..] else { panic!("{judged:?}") };
     (books, suspect.clone())
 }
 
@@ -606,15 +536,9 @@ fn a_sale_between_two_reads_is_no_breach() {
     let (books, suspect) = suspect();
     assert_eq!(suspect.involved, [id(5)]);
     let held = record(5, ReservationState::Held, &[], &[2]);
-    let in_hold = SeatState::Hold {
-        reservation: id(5),
-        until: held.expires_at.unwrap(),
-    };
+    let in_hold = SeatState::Hold { reservation: id(5), until: held.expires_at.unwrap() };
     assert_eq!(
-        look(
-            &suspect,
-            &snapshot(in_hold.clone(), std::slice::from_ref(&held))
-        ),
+        look(&suspect, &snapshot(in_hold.clone(), std::slice::from_ref(&held))),
         SuspectCheck::Fine
     );
     // Released and gone to the next one meanwhile: that one's record is needed too.
@@ -626,10 +550,7 @@ fn a_sale_between_two_reads_is_no_breach() {
     wider.involved.push(id(6));
     let next = record(6, ReservationState::Confirmed, &[], &[2]);
     let both = [released, next];
-    assert_eq!(
-        look(&wider, &snapshot(sold.clone(), &both)),
-        SuspectCheck::Fine
-    );
+    assert_eq!(look(&wider, &snapshot(sold.clone(), &both)), SuspectCheck::Fine);
     // It may be there already, read for the seat beside this one that it has as well.
     assert_eq!(look(&suspect, &snapshot(sold, &both)), SuspectCheck::Fine);
     // The record is not there at the same instant: that is a breach.
@@ -638,26 +559,13 @@ fn a_sale_between_two_reads_is_no_breach() {
     let SuspectCheck::Wrong(fault) = look(&suspect, &seen) else {
         panic!("a seat without its record")
     };
-    assert!(matches!(
-        fault,
-        BreachKind::Orphan {
-            named: RecordLookup::NoRecord,
-            ..
-        }
-    ));
+    assert!(matches!(fault, BreachKind::Orphan { named: RecordLookup::NoRecord, .. }));
 
     let settle = |settled| judge(&books, &[], NOW).settle(settled);
     let fine = settle(vec![SuspectOutcome::Fine]);
     assert_eq!((fine.verdict(), fine.restless), (AuditVerdict::Clean, true));
-    assert_eq!(
-        settle(vec![SuspectOutcome::Moving]).verdict(),
-        AuditVerdict::Moving
-    );
-    assert_eq!(
-        settle(vec![]).verdict(),
-        AuditVerdict::Moving,
-        "not looked at"
-    );
+    assert_eq!(settle(vec![SuspectOutcome::Moving]).verdict(), AuditVerdict::Moving);
+    assert_eq!(settle(vec![]).verdict(), AuditVerdict::Moving, "not looked at");
     let wrong = settle(vec![SuspectOutcome::Wrong(fault)]);
     assert_eq!(codes(&wrong), [(seat_subject(2), "SEAT_ORPHAN")]);
     assert!(!wrong.restless);
@@ -668,14 +576,10 @@ fn the_snapshot_finds_every_fault_that_the_books_show() {
     let (_, suspect) = suspect();
     let other = record(1, ReservationState::Held, &[], &[3]);
     let ended = record(5, ReservationState::Expired, &[], &[2]);
-    let sold = |number| SeatState::Sold {
-        reservation: id(number),
-    };
+    let sold = |number| SeatState::Sold { reservation: id(number) };
     let look_at = |state, involved: &[usize], records: &[AuditRecord]| {
-        let suspect = SuspectSeat {
-            involved: involved.iter().map(|n| id(*n)).collect(),
-            ..suspect.clone()
-        };
+        let suspect =
+            SuspectSeat { involved: involved.iter().map(|n| id(*n)).collect(), ..suspect.clone() };
         match look(&suspect, &snapshot(state, records)) {
             SuspectCheck::Wrong(fault) => fault,
             other => panic!("{other:?}"),

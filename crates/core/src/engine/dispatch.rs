@@ -93,16 +93,11 @@ impl Engine {
         if fault::planted(Fault::BlockedOperationLost) {
             return;
         }
-        self.steps
-            .extend(tasks.into_iter().rev().map(Step::Advance));
+        self.steps.extend(tasks.into_iter().rev().map(Step::Advance));
     }
 
     pub(super) fn answer(&mut self, call: CallId, answer: Answer, record: Option<RecordView>) {
-        self.effects.push_back(Effect::Answer {
-            call,
-            answer,
-            record,
-        });
+        self.effects.push_back(Effect::Answer { call, answer, record });
     }
 
     pub(super) fn answer_query(&mut self, call: CallId, result: Result<QueryResult, Rejection>) {
@@ -117,28 +112,18 @@ impl Engine {
         hint: RecordHint,
     ) {
         self.counters.forwarded += 1;
-        self.in_flight
-            .mark_forwarded(&operation.reservation, &operation.event);
-        self.effects.push_back(Effect::Forward {
-            shard,
-            layout,
-            operation,
-            hint,
-        });
+        self.in_flight.mark_forwarded(&operation.reservation, &operation.event);
+        self.effects.push_back(Effect::Forward { shard, layout, operation, hint });
     }
 
     pub(super) fn send_record_reads(&mut self) {
         while let Some((read, reservations)) = self.record_reads.next_read() {
-            self.effects
-                .push_back(Effect::ReadRecords { read, reservations });
+            self.effects.push_back(Effect::ReadRecords { read, reservations });
         }
     }
 
     pub(super) fn send_stripes_read(&mut self, event: &EventId, stripes_hint: Option<u16>) {
-        self.effects.push_back(Effect::ReadStripes {
-            event: event.clone(),
-            stripes_hint,
-        });
+        self.effects.push_back(Effect::ReadStripes { event: event.clone(), stripes_hint });
     }
 }
 
@@ -174,16 +159,11 @@ impl Engine {
                 let reservation = completed.reservation.clone();
                 self.cache.insert(reservation, record.clone(), now);
             }
-            self.steps
-                .push(Step::AnswerCallers(event.clone(), completed));
+            self.steps.push(Step::AnswerCallers(event.clone(), completed));
             self.push_tasks(blocked);
             return;
         }
-        let Completed {
-            reservation,
-            answer,
-            record,
-        } = completed;
+        let Completed { reservation, answer, record } = completed;
         let call = self.in_flight.remove(&reservation, event);
         if let Some(record) = &record {
             self.cache.insert(reservation, record.clone(), now);
@@ -206,17 +186,16 @@ impl Engine {
             return;
         }
         self.answer(call.leader, answer.clone(), record.clone());
-        self.steps
-            .push(Step::AnswerWaiters(Box::new(WaitersToAnswer {
-                event: event.clone(),
-                verb: call.verb,
-                fingerprint: call.fingerprint,
-                started_at: call.started_at,
-                waiters: call.waiters.into_iter(),
-                watchers: call.watchers,
-                answer,
-                record,
-            })));
+        self.steps.push(Step::AnswerWaiters(Box::new(WaitersToAnswer {
+            event: event.clone(),
+            verb: call.verb,
+            fingerprint: call.fingerprint,
+            started_at: call.started_at,
+            waiters: call.waiters.into_iter(),
+            watchers: call.watchers,
+            answer,
+            record,
+        })));
     }
 
     /// See [`Engine::cached_answer`].
@@ -282,13 +261,8 @@ impl Engine {
         remaining: u64,
     ) {
         let (reservation, event) = (&operation.reservation, &operation.event);
-        self.in_flight
-            .set_shortage(reservation, event, Some(remaining));
-        self.read_record(OperationTask {
-            operation,
-            layout: Some(layout),
-            hint: RecordHint::None,
-        });
+        self.in_flight.set_shortage(reservation, event, Some(remaining));
+        self.read_record(OperationTask { operation, layout: Some(layout), hint: RecordHint::None });
     }
 }
 
@@ -331,8 +305,7 @@ impl Engine {
     pub(super) fn apply_pool_output(&mut self, pool: PoolId, mut out: PoolOutput) {
         for (lane, transaction) in out.send.drain(..) {
             let lane = LaneId { pool, lane };
-            self.effects
-                .push_back(Effect::Transact { lane, transaction });
+            self.effects.push_back(Effect::Transact { lane, transaction });
         }
         let reads_stripes = std::mem::take(&mut out.read_stripes);
         let layout = out.learned_shape.take();
@@ -379,12 +352,7 @@ impl Engine {
         }
         completions.reverse();
         redecisions.reverse();
-        self.steps.push(Step::PoolResults(PoolResults {
-            event,
-            as_of,
-            completions,
-            redecisions,
-        }));
+        self.steps.push(Step::PoolResults(PoolResults { event, as_of, completions, redecisions }));
     }
 
     /// Returns an empty buffer to the pool output, unless that has a larger one.
@@ -404,8 +372,7 @@ impl Engine {
     ) {
         if !written.is_empty() && !self.snapshots.is_off() {
             self.stock_reads.record_write(event, written);
-            self.snapshots
-                .record_write(event, written, sent, self.now.mono);
+            self.snapshots.record_write(event, written, sent, self.now.mono);
         }
     }
 

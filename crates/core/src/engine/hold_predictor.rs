@@ -23,9 +23,7 @@ pub(super) struct HoldPredictor {
 impl HoldPredictor {
     pub(super) fn new() -> Self {
         let known = NonZeroUsize::new(limits::EVENTS_CACHED_MAX).unwrap_or(NonZeroUsize::MIN);
-        Self {
-            scores: LruCache::with_hasher(known, foldhash::fast::RandomState::default()),
-        }
+        Self { scores: LruCache::with_hasher(known, foldhash::fast::RandomState::default()) }
     }
 
     /// Whether the record of a commit without a cached record should be read first.
@@ -68,10 +66,7 @@ mod tests {
         assert!(!predictor.expects_hold(&event()), "nothing is known");
         predictor.record_hold(&event());
         assert!(predictor.expects_hold(&event()));
-        assert!(
-            !predictor.expects_hold(&"e2".parse().expect("legal")),
-            "another"
-        );
+        assert!(!predictor.expects_hold(&"e2".parse().expect("legal")), "another");
         predictor.record_direct_sale(&event());
         assert!(!predictor.expects_hold(&event()), "one after one is a draw");
         for _ in 0..100 {

@@ -107,8 +107,7 @@ impl InFlightCalls {
         let Some(slot) = self.by_reservation.get_mut(&operation.reservation) else {
             let first = InFlightCall::led_by(call, &operation, now);
             let others = Vec::new();
-            self.by_reservation
-                .insert(operation.reservation.clone(), CallSlot { first, others });
+            self.by_reservation.insert(operation.reservation.clone(), CallSlot { first, others });
             self.count(&operation.event);
             return Registration::Leader(operation);
         };
@@ -118,17 +117,11 @@ impl InFlightCalls {
         let event = operation.event.clone();
         let joined = match slot.of(&operation.event) {
             Some(pending) => {
-                pending.waiters.push(Waiter {
-                    call,
-                    operation,
-                    layout,
-                    arrived: now,
-                });
+                pending.waiters.push(Waiter { call, operation, layout, arrived: now });
                 Registration::Waiting
             }
             None => {
-                slot.others
-                    .push(InFlightCall::led_by(call, &operation, now));
+                slot.others.push(InFlightCall::led_by(call, &operation, now));
                 Registration::Leader(operation)
             }
         };
@@ -151,9 +144,7 @@ impl InFlightCalls {
             return false;
         }
         let share = limits::OPERATIONS_IN_FLIGHT_MAX / (self.by_event.len() + 1);
-        self.by_event
-            .get(event)
-            .is_some_and(|calls| *calls >= share)
+        self.by_event.get(event).is_some_and(|calls| *calls >= share)
     }
 
     pub(super) fn remove(
@@ -189,8 +180,7 @@ impl InFlightCalls {
         reservation: &ReservationId,
         event: &EventId,
     ) -> Option<Micros> {
-        self.of(reservation, event)
-            .map(|pending| pending.started_at)
+        self.of(reservation, event).map(|pending| pending.started_at)
     }
 
     /// Whether a forwarded call would wait for a call that was forwarded from here, and that may wait for
@@ -290,8 +280,7 @@ impl InFlightCalls {
 
     /// Number of the leader's writes that found something other than they relied on.
     pub(super) fn attempts(&mut self, reservation: &ReservationId, event: &EventId) -> u32 {
-        self.of(reservation, event)
-            .map_or(0, |pending| pending.attempts)
+        self.of(reservation, event).map_or(0, |pending| pending.attempts)
     }
 
     fn of(&mut self, reservation: &ReservationId, event: &EventId) -> Option<&mut InFlightCall> {

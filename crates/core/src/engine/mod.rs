@@ -260,11 +260,7 @@ impl Engine {
     /// A call that arrived at this shard and for which [`Engine::cached_answer`] has no answer.
     pub fn handle_call(&mut self, call: CallId, operation: Operation, now: Now) {
         self.now = now;
-        let task = OperationTask {
-            operation,
-            layout: None,
-            hint: RecordHint::None,
-        };
+        let task = OperationTask { operation, layout: None, hint: RecordHint::None };
         self.register(call, task);
         self.run();
     }
@@ -287,20 +283,14 @@ impl Engine {
             self.answer(call, answer, record);
             return;
         }
-        let own = self
-            .layouts
-            .get_or_insert(operation.event.clone(), || layout);
+        let own = self.layouts.get_or_insert(operation.event.clone(), || layout);
         // The shard that reads the seats is the first to see that the event was closed.
         layout.closed |= own.closed;
         if self.in_flight.would_deadlock(&operation) {
             self.answer(call, Answer::Rejected(Rejection::store_busy()), None);
             return;
         }
-        let task = OperationTask {
-            operation,
-            layout: Some(layout),
-            hint,
-        };
+        let task = OperationTask { operation, layout: Some(layout), hint };
         self.register(call, task);
         self.run();
     }
@@ -337,14 +327,7 @@ impl Engine {
         {
             self.record_stock_write(event, &deltas_of(record), None);
         }
-        self.complete(
-            event,
-            Completed {
-                reservation: reservation.clone(),
-                answer,
-                record,
-            },
-        );
+        self.complete(event, Completed { reservation: reservation.clone(), answer, record });
         self.run();
     }
 
@@ -416,11 +399,7 @@ impl Engine {
                 StockReadWaiter::Operation(waiting) => {
                     let (operation, hint) = *waiting;
                     match queries::rejection_of(result) {
-                        None => self.advance(OperationTask {
-                            operation,
-                            layout: None,
-                            hint,
-                        }),
+                        None => self.advance(OperationTask { operation, layout: None, hint }),
                         Some(rejection) => self.reject(&operation, rejection),
                     }
                 }

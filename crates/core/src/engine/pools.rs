@@ -76,10 +76,7 @@ impl Pools {
 
     /// The pool that sells units of an event, if there is one.
     pub(super) fn selling(&mut self, event: &EventId) -> Option<&mut Pool> {
-        let key = PoolKey {
-            event: event.clone(),
-            kind: PoolKind::Stripes,
-        };
+        let key = PoolKey { event: event.clone(), kind: PoolKind::Stripes };
         let id = *self.by_key.get(&key)?;
         self.get_mut(id)
     }
@@ -91,10 +88,7 @@ impl Pools {
         kind: PoolKind,
         shape: EventLayout,
     ) -> Option<PoolId> {
-        let key = PoolKey {
-            event: event.clone(),
-            kind,
-        };
+        let key = PoolKey { event: event.clone(), kind };
         let id = match self.by_key.get(&key) {
             Some(id) => *id,
             None => {
@@ -106,10 +100,8 @@ impl Pools {
                 }
                 let id = PoolId(self.next);
                 self.next += 1;
-                let share = StripeShare {
-                    first: self.first(event) as u16,
-                    step: self.shards as u16,
-                };
+                let share =
+                    StripeShare { first: self.first(event) as u16, step: self.shards as u16 };
                 let slot = PoolSlot {
                     pool: Pool::new(key.clone(), share, shape, self.settings),
                     timer: None,
@@ -250,11 +242,7 @@ mod tests {
         for shard in 0..8 {
             for n in 0..50 {
                 let seller_of = seller(&lanes(shard, 8), n, 3);
-                assert_eq!(
-                    seller(&lanes(seller_of, 8), n, 3),
-                    seller_of,
-                    "from {shard}"
-                );
+                assert_eq!(seller(&lanes(seller_of, 8), n, 3), seller_of, "from {shard}");
                 sellers.insert(seller_of);
             }
         }

@@ -90,13 +90,7 @@ impl Engine {
         if shard == self.settings.shard {
             self.query_seats(call, &event, layout, query);
         } else {
-            self.effects.push_back(Effect::ForwardQuery {
-                shard,
-                call,
-                event,
-                layout,
-                query,
-            });
+            self.effects.push_back(Effect::ForwardQuery { shard, call, event, layout, query });
         }
     }
 
@@ -138,8 +132,7 @@ impl Engine {
             && !EventLayout::of(stripes).is_seated()
             && !read.is_stale
         {
-            self.snapshots
-                .store(event, read.began, stripes, &read.deltas, self.now);
+            self.snapshots.store(event, read.began, stripes, &read.deltas, self.now);
         }
     }
 
@@ -186,10 +179,7 @@ impl Engine {
         let now = self.now;
         let closed = self.layouts.get(event).is_some_and(|layout| layout.closed);
         let seated = self.seated_events.get_mut(event);
-        let as_of = seated
-            .as_ref()
-            .map(|seated| seated.read_unix)
-            .unwrap_or_default();
+        let as_of = seated.as_ref().map(|seated| seated.read_unix).unwrap_or_default();
         let Some((map, locked)) = seated.and_then(|seated| seated.map_and_locks()) else {
             self.answer_query(call, Err(Rejection::store_unavailable()));
             return;
@@ -207,10 +197,7 @@ impl Engine {
                     .filter_map(|seat| map.get(seat))
                     .map(|seat| as_of_now(&seat, now))
                     .collect();
-                QueryResult::Offer {
-                    seats,
-                    remaining: map.remaining(section, now.unix),
-                }
+                QueryResult::Offer { seats, remaining: map.remaining(section, now.unix) }
             }
             Query::Seats { seats } | Query::Describe { seats } => {
                 let mut known = Vec::with_capacity(seats.len());
@@ -263,10 +250,9 @@ fn result_from_stripes(
             remaining,
             available: !layout.closed && remaining >= u64::from(qty),
         },
-        Query::Seats { seats } | Query::Describe { seats } => QueryResult::Seats {
-            known: Vec::new(),
-            unknown: seats.to_vec(),
-        },
+        Query::Seats { seats } | Query::Describe { seats } => {
+            QueryResult::Seats { known: Vec::new(), unknown: seats.to_vec() }
+        }
         Query::Status { .. } => {
             let total: u64 = stripes.iter().map(|s| s.capacity).sum();
             let counts = StockCounts {

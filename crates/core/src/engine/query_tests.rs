@@ -6,30 +6,19 @@ use super::tests::{SETTINGS, at, drain, one_stripe};
 use super::*;
 use crate::query::Query;
 
-const AVAILABILITY: Query = Query::Availability {
-    qty: 1,
-    section: None,
-};
+const AVAILABILITY: Query = Query::Availability { qty: 1, section: None };
 
 fn reads(fx: &[Effect]) -> usize {
-    fx.iter()
-        .filter(|effect| matches!(effect, Effect::ReadStripes { .. }))
-        .count()
+    fx.iter().filter(|effect| matches!(effect, Effect::ReadStripes { .. })).count()
 }
 
 /// A shard with this maximum snapshot age, which has read the event from 0 to 3 ms.
 fn shard_that_has_read(staleness: u64) -> (Engine, EventId) {
-    let settings = EngineSettings {
-        read_staleness: Micros::from_millis(staleness),
-        ..SETTINGS
-    };
+    let settings = EngineSettings { read_staleness: Micros::from_millis(staleness), ..SETTINGS };
     let mut shard = Engine::new(settings, SmallRng::seed_from_u64(1));
     let event: EventId = "evt".parse().expect("legal");
     let mut fx = Vec::new();
-    assert_eq!(
-        shard.cached_query_result(&event, &AVAILABILITY, Micros(0)),
-        None
-    );
+    assert_eq!(shard.cached_query_result(&event, &AVAILABILITY, Micros(0)), None);
     drain(&mut shard, &mut fx);
     shard.handle_query(CallId(1), event.clone(), AVAILABILITY, at(0));
     drain(&mut shard, &mut fx);
@@ -76,10 +65,7 @@ fn without_queries_nothing_is_read() {
     drain(&mut shard, &mut fx);
     assert!(fx.is_empty() && shard.is_idle() && shard.poll_timeout().is_none());
     // Past the bound a query waits.
-    assert_eq!(
-        shard.cached_query_result(&event, &AVAILABILITY, Micros(50_001)),
-        None
-    );
+    assert_eq!(shard.cached_query_result(&event, &AVAILABILITY, Micros(50_001)), None);
     drain(&mut shard, &mut fx);
     shard.handle_query(CallId(2), event, AVAILABILITY, at(50_001));
     drain(&mut shard, &mut fx);
@@ -101,9 +87,7 @@ fn query_during_a_recent_read_shares_it_unless_snapshots_are_off() {
         shard.handle_stripes_read(&event, &read, at(began + 3_000));
         drain(&mut shard, &mut fx);
         let told = |fx: &[Effect]| {
-            let told = fx
-                .iter()
-                .filter(|e| matches!(e, Effect::AnswerQuery { .. }));
+            let told = fx.iter().filter(|e| matches!(e, Effect::AnswerQuery { .. }));
             told.count()
         };
         assert_eq!(told(&fx), told_at_once, "staleness {staleness}");

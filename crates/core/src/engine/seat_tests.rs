@@ -11,10 +11,7 @@ use crate::time::UnixMillis;
 use crate::transaction::{FreeSeatsRead, RecordsRead, SeatsRead, StripeView};
 
 fn at(ms: u64) -> Now {
-    Now {
-        mono: Micros::from_millis(ms),
-        unix: UnixMillis(ms),
-    }
+    Now { mono: Micros::from_millis(ms), unix: UnixMillis(ms) }
 }
 
 fn event() -> EventId {
@@ -26,9 +23,7 @@ fn seat_id(name: &str) -> SeatId {
 }
 
 fn sold() -> SeatState {
-    SeatState::Sold {
-        reservation: "another".parse().expect("legal"),
-    }
+    SeatState::Sold { reservation: "another".parse().expect("legal") }
 }
 
 fn house(states: &[(&str, SeatState)]) -> SeatsRead {
@@ -61,9 +56,7 @@ impl Stage {
         assert!(matches!(stage.fx[..], [Effect::ReadSeats { .. }, ..]));
         stage.told_of_event(0);
         stage.fx.clear();
-        stage
-            .shard
-            .handle_seats_read(&event(), house(states), at(0));
+        stage.shard.handle_seats_read(&event(), house(states), at(0));
         drain(&mut stage.shard, &mut stage.fx);
         stage
     }
@@ -101,8 +94,7 @@ impl Stage {
             seat_keys: 1,
             closed: false,
         }]);
-        self.fx
-            .retain(|fx| !matches!(fx, Effect::ReadStripes { .. }));
+        self.fx.retain(|fx| !matches!(fx, Effect::ReadStripes { .. }));
         self.shard.handle_stripes_read(&event(), &read, at(ms));
         drain(&mut self.shard, &mut self.fx);
     }
@@ -110,16 +102,10 @@ impl Stage {
     /// Lets every look at a record find none; how many there were.
     fn looked_up(&mut self, ms: u64) -> usize {
         let mut looks = 0;
-        while let Some(found) = self
-            .fx
-            .iter()
-            .position(|fx| matches!(fx, Effect::ReadRecords { .. }))
+        while let Some(found) =
+            self.fx.iter().position(|fx| matches!(fx, Effect::ReadRecords { .. }))
         {
-            let Effect::ReadRecords {
-                read: read_id,
-                reservations,
-            } = self.fx.remove(found)
-            else {
+            let Effect::ReadRecords { read: read_id, reservations } = self.fx.remove(found) else {
                 unreachable!("it was one");
             };
             let none = RecordsRead::Found(vec![Ok(None); reservations.len()]);
@@ -248,13 +234,8 @@ fn after_an_operator_changed_the_event_a_look_begun_before_is_not_enough() {
 
 #[test]
 fn a_house_with_many_free_seats_elsewhere_is_read_rather_than_looked_at() {
-    let names: Vec<_> = (0..=limits::VERIFIABLE_SEATS_MAX)
-        .map(|n| format!("B-{n}"))
-        .collect();
-    let states: Vec<_> = names
-        .iter()
-        .map(|name| (name.as_str(), SeatState::Available))
-        .collect();
+    let names: Vec<_> = (0..=limits::VERIFIABLE_SEATS_MAX).map(|n| format!("B-{n}")).collect();
+    let states: Vec<_> = names.iter().map(|name| (name.as_str(), SeatState::Available)).collect();
     let mut stage = Stage::with(&states);
     stage.looked_up(0);
     stage.fx.clear();
@@ -281,9 +262,7 @@ fn a_late_outcome_does_not_prove_that_the_last_seat_is_taken() {
     assert_eq!(stage.count(is_look), 0, "it waits for the write");
     stage.fx.clear();
     let outcome = TransactionOutcome::Committed;
-    stage
-        .shard
-        .handle_transaction_outcome(lane, outcome, at(150));
+    stage.shard.handle_transaction_outcome(lane, outcome, at(150));
     drain(&mut stage.shard, &mut stage.fx);
     stage.looked_up(150);
     assert_eq!(stage.refused_as_sold_out(), [0_u64; 0]);

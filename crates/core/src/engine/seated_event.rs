@@ -85,11 +85,7 @@ impl SeatedEvent {
 
     /// Whether the free seats were read at `since` or later.
     pub(super) fn is_read_since(&self, since: Micros) -> bool {
-        self.map.is_some()
-            && self
-                .read_at
-                .max(self.verified_at)
-                .is_some_and(|at| at >= since)
+        self.map.is_some() && self.read_at.max(self.verified_at).is_some_and(|at| at >= since)
     }
 
     /// Whether a read of the free seats can replace a read of all seats, at less cost.
@@ -157,10 +153,7 @@ impl SeatedEvent {
 
     /// Whether the seat map should be read again before it is too old.
     pub(super) fn needs_refresh(&self, now: Micros) -> bool {
-        self.map.is_none()
-            || self
-                .age(now)
-                .is_none_or(|age| age.0 > self.age_allowed().0 / 2)
+        self.map.is_none() || self.age(now).is_none_or(|age| age.0 > self.age_allowed().0 / 2)
     }
 
     fn age(&self, now: Micros) -> Option<Micros> {
@@ -258,10 +251,7 @@ impl SeatedEvent {
             let mut fresh = false;
             self.seat_locks.entry(seat.clone()).or_insert_with(|| {
                 fresh = true;
-                SeatLock {
-                    holder: by.clone(),
-                    blocked: Vec::new(),
-                }
+                SeatLock { holder: by.clone(), blocked: Vec::new() }
             });
             if fresh {
                 let mine = self.by_reservation.entry(by.clone()).or_default();
@@ -328,9 +318,7 @@ impl SeatedEvent {
                 reservation: reservation.clone(),
                 until: record.expires_at.unwrap_or_default(),
             },
-            ReservationState::Confirmed => SeatState::Sold {
-                reservation: reservation.clone(),
-            },
+            ReservationState::Confirmed => SeatState::Sold { reservation: reservation.clone() },
             _ => SeatState::Available,
         };
         for seat in seats.iter() {
@@ -351,10 +339,9 @@ impl SeatedEvent {
             self.record_seat(&seat, state.clone(), as_of);
             match state {
                 None => conflict.unknown.push(seat),
-                Some(SeatState::Hold {
-                    reservation: holder,
-                    until,
-                }) if until <= now && holder != *reservation => {
+                Some(SeatState::Hold { reservation: holder, until })
+                    if until <= now && holder != *reservation =>
+                {
                     conflict.overdue.push((seat, holder));
                 }
                 // Free again by now, or not: the next attempt shows it.
@@ -462,15 +449,8 @@ mod tests {
     fn all_seats_are_claimed_or_none() {
         let mut seated = SeatedEvent::default();
         assert_eq!(seated.lock_seats(&seats(&["A", "B"]), &by(1)), Ok(()));
-        assert_eq!(
-            seated.lock_seats(&seats(&["C", "B"]), &by(2)),
-            Err(seats(&["B"])[0].clone())
-        );
-        assert_eq!(
-            seated.lock_seats(&seats(&["C"]), &by(3)),
-            Ok(()),
-            "C was left alone"
-        );
+        assert_eq!(seated.lock_seats(&seats(&["C", "B"]), &by(2)), Err(seats(&["B"])[0].clone()));
+        assert_eq!(seated.lock_seats(&seats(&["C"]), &by(3)), Ok(()), "C was left alone");
         // A reservation may lock more seats beside its own.
         assert_eq!(seated.lock_seats(&seats(&["B", "D"]), &by(1)), Ok(()));
     }
@@ -478,21 +458,13 @@ mod tests {
     #[test]
     fn who_waits_is_let_go_in_order_and_once() {
         let mut seated = SeatedEvent::default();
-        seated
-            .lock_seats(&seats(&["A", "B"]), &by(1))
-            .expect("free");
+        seated.lock_seats(&seats(&["A", "B"]), &by(1)).expect("free");
         for (n, seat) in [(2, "B"), (3, "A"), (4, "B")] {
             assert!(seated.block(&seats(&[seat])[0], parked(n)).is_ok());
         }
-        assert!(
-            seated.block(&seats(&["Z"])[0], parked(5)).is_err(),
-            "nobody claims it"
-        );
-        let freed: Vec<_> = seated
-            .unlock(&by(1))
-            .into_iter()
-            .map(|p| p.operation.reservation)
-            .collect();
+        assert!(seated.block(&seats(&["Z"])[0], parked(5)).is_err(), "nobody claims it");
+        let freed: Vec<_> =
+            seated.unlock(&by(1)).into_iter().map(|p| p.operation.reservation).collect();
         assert_eq!(freed, [by(3), by(2), by(4)]);
         assert!(seated.unlock(&by(1)).is_empty());
         assert!(seated.is_idle());

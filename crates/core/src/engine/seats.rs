@@ -69,11 +69,7 @@ impl Engine {
             }
             self.refresh_seats(&task.operation.event, layout);
         }
-        let intent = WriteIntent {
-            transition,
-            record: task.hint.into_record(),
-            seats,
-        };
+        let intent = WriteIntent { transition, record: task.hint.into_record(), seats };
         self.enqueue(task.operation, PoolKind::Unstriped, layout, intent);
     }
 
@@ -107,11 +103,8 @@ impl Engine {
         // The picker skips locked seats.
         let _ = seated.lock_seats(&seats, reservation);
         self.refresh_seats(&task.operation.event, layout);
-        let intent = WriteIntent {
-            transition,
-            record: task.hint.into_record(),
-            seats: Some(seats),
-        };
+        let intent =
+            WriteIntent { transition, record: task.hint.into_record(), seats: Some(seats) };
         self.enqueue(task.operation, PoolKind::Unstriped, layout, intent);
     }
 
@@ -122,10 +115,7 @@ impl Engine {
     pub(super) fn verify_free_seats(&mut self, task: OperationTask, layout: EventLayout) {
         let now = self.now;
         let event = task.operation.event.clone();
-        let task = Box::new(OperationTask {
-            hint: task.hint.after_wait(),
-            ..task
-        });
+        let task = Box::new(OperationTask { hint: task.hint.after_wait(), ..task });
         let seated = self.seated_events.open(&event, now.mono);
         if !seated.can_verify(now) {
             self.wait_for_seat_map(&event, layout, SeatMapWaiter::SeatChoice(task));
@@ -184,10 +174,7 @@ impl Engine {
             self.reject(operation, Rejection::InsufficientInventory { remaining });
             return;
         }
-        self.read_record(OperationTask {
-            layout: Some(layout),
-            ..task
-        });
+        self.read_record(OperationTask { layout: Some(layout), ..task });
     }
 
     /// Whether an expiry would wait for another expiry.
@@ -203,10 +190,7 @@ impl Engine {
     pub(super) fn block(&mut self, seat: &SeatId, task: OperationTask) {
         let now = self.now.mono;
         let seated = self.seated_events.open(&task.operation.event, now);
-        let task = Box::new(OperationTask {
-            hint: task.hint.after_wait(),
-            ..task
-        });
+        let task = Box::new(OperationTask { hint: task.hint.after_wait(), ..task });
         if let Err(task) = seated.block(seat, task) {
             self.reject_overloaded(&task.operation);
         }
@@ -240,13 +224,9 @@ impl Engine {
         } else if from.is_some() {
             Some(Rejection::HoldExpired)
         } else if !conflict.unknown.is_empty() {
-            Some(Rejection::SeatsNotFound {
-                seats: conflict.unknown,
-            })
+            Some(Rejection::SeatsNotFound { seats: conflict.unknown })
         } else {
-            Some(Rejection::SeatsUnavailable {
-                seats: conflict.taken,
-            })
+            Some(Rejection::SeatsUnavailable { seats: conflict.taken })
         };
         if let Some(rejection) = rejection {
             self.counters.seats_taken += 1;
@@ -273,11 +253,7 @@ impl Engine {
         let overdue = conflict.overdue.iter().map(|(_, holder)| holder.clone());
         self.steps.push(Step::ResumeBuyer(Box::new(SeatRequest {
             overdue: overdue.collect(),
-            task: OperationTask {
-                operation,
-                layout: Some(layout),
-                hint,
-            },
+            task: OperationTask { operation, layout: Some(layout), hint },
             layout,
             is_choice,
         })));
@@ -297,12 +273,7 @@ impl Engine {
     }
 
     pub(super) fn resume_buyer(&mut self, buyer: SeatRequest) {
-        let SeatRequest {
-            task,
-            layout,
-            is_choice,
-            overdue,
-        } = buyer;
+        let SeatRequest { task, layout, is_choice, overdue } = buyer;
         let event = task.operation.event.clone();
         let attempts = self.in_flight.attempts(&task.operation.reservation, &event);
         if is_choice && attempts > limits::SEAT_COLLISIONS_MAX {
@@ -322,34 +293,21 @@ impl Engine {
 
     /// Whether a reservation has something other than its expiry in flight.
     pub(super) fn is_busy_otherwise(&mut self, holder: &ReservationId, event: &EventId) -> bool {
-        !matches!(
-            self.in_flight.verb(holder, event),
-            None | Some(Verb::Expire)
-        )
+        !matches!(self.in_flight.verb(holder, event), None | Some(Verb::Expire))
     }
 
     pub(super) fn expire_holder(&mut self, overdue: OverdueHolder) {
-        let OverdueHolder {
-            event,
-            layout,
-            holder,
-            seat,
-            deadline,
-        } = overdue;
+        let OverdueHolder { event, layout, holder, seat, deadline } = overdue;
         // What the holder itself has in flight here may wait for a seat, and must not do so with a lock.
         if self.is_busy_otherwise(&holder, &event) {
             return;
         }
         // Locked at once, so that the buyer waits for the expiry.
         let seated = self.seated_events.open(&event, self.now.mono);
-        if seated
-            .lock_seats(std::slice::from_ref(&seat), &holder)
-            .is_err()
-        {
+        if seated.lock_seats(std::slice::from_ref(&seat), &holder).is_err() {
             return;
         }
-        self.steps
-            .push(Step::UnlockUnregistered(event.clone(), holder.clone()));
+        self.steps.push(Step::UnlockUnregistered(event.clone(), holder.clone()));
         let task = OperationTask {
             operation: expiry(event, holder, deadline),
             layout: Some(layout),

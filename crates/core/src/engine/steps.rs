@@ -30,11 +30,7 @@ impl Engine {
                 Step::PoolResults(results) => self.apply_pool_results(results),
                 Step::Complete(event, completed) => self.complete(&event, completed),
                 Step::AnswerCallers(event, completed) => {
-                    let Completed {
-                        reservation,
-                        answer,
-                        record,
-                    } = completed;
+                    let Completed { reservation, answer, record } = completed;
                     if let Some(call) = self.in_flight.remove(&reservation, &event) {
                         self.answer_callers(&event, call, answer, record);
                     }
@@ -68,41 +64,22 @@ impl Engine {
     }
 
     pub(super) fn apply_completion(&mut self, event: &EventId, completion: Completion) {
-        let Completion {
-            reservation,
-            answer,
-            record,
-            wrote,
-        } = completion;
+        let Completion { reservation, answer, record, wrote } = completion;
         if !(wrote && reservation.is_slip()) {
-            let completed = Completed {
-                reservation,
-                answer,
-                record,
-            };
+            let completed = Completed { reservation, answer, record };
             self.complete(event, completed);
             return;
         }
         let Some(record) = record else { return };
         if record.state != ReservationState::Held {
-            let completed = Completed {
-                reservation,
-                answer,
-                record: Some(record),
-            };
+            let completed = Completed { reservation, answer, record: Some(record) };
             self.complete(event, completed);
             return;
         }
         // A release record is past its expiry from the beginning: what it holds goes back to the stripe.
         let timeout = Micros(limits::RECLAIM_TIMEOUT.as_micros() as u64);
         let deadline = self.now.mono.plus(timeout);
-        self.register_expiry(
-            CallId::INTERNAL,
-            event.clone(),
-            reservation,
-            record,
-            deadline,
-        );
+        self.register_expiry(CallId::INTERNAL, event.clone(), reservation, record, deadline);
     }
 
     /// Answers waiters in order of arrival, until one has to be registered as a call of its own: the
@@ -110,12 +87,7 @@ impl Engine {
     pub(super) fn answer_waiters(&mut self, mut done: Box<WaitersToAnswer>) {
         let now = self.now.mono;
         while let Some(waiter) = done.waiters.next() {
-            let Waiter {
-                call,
-                operation,
-                layout,
-                arrived,
-            } = waiter;
+            let Waiter { call, operation, layout, arrived } = waiter;
             let is_equal = operation.verb == done.verb && operation.fingerprint == done.fingerprint;
             let is_final = done.record.as_ref().is_some_and(planner::is_final);
             if is_equal && applies_to_waiter(&done.answer, is_final, arrived, done.started_at) {
@@ -125,11 +97,7 @@ impl Engine {
                 self.answer(call, answer, record);
             } else {
                 self.steps.push(Step::AnswerWaiters(done));
-                let task = OperationTask {
-                    operation,
-                    layout,
-                    hint: RecordHint::None,
-                };
+                let task = OperationTask { operation, layout, hint: RecordHint::None };
                 self.register(call, task);
                 return;
             }
@@ -146,11 +114,7 @@ impl Engine {
 impl Engine {
     /// Makes a call the leader for its reservation, or a waiter of the call that is.
     pub(super) fn register(&mut self, call: CallId, task: OperationTask) {
-        let OperationTask {
-            operation,
-            layout,
-            hint,
-        } = task;
+        let OperationTask { operation, layout, hint } = task;
         let now = self.now.mono;
         if operation.deadline <= now {
             self.counters.expired += 1;
@@ -161,11 +125,7 @@ impl Engine {
         match self.in_flight.register(call, operation, layout, now) {
             Registration::Leader(operation) => {
                 self.expiries += usize::from(operation.verb == Verb::Expire);
-                self.advance(OperationTask {
-                    operation,
-                    layout,
-                    hint,
-                });
+                self.advance(OperationTask { operation, layout, hint });
             }
             Registration::Waiting => self.counters.coalesced += 1,
             Registration::Full => {
@@ -267,11 +227,7 @@ impl Engine {
 
     /// Decides an operation again whose write relied on something that is not so.
     pub(super) fn redecide(&mut self, event: &EventId, redecision: Redecision, as_of: Micros) {
-        let Redecision {
-            operation,
-            from,
-            cause,
-        } = redecision;
+        let Redecision { operation, from, cause } = redecision;
         if fault::planted(Fault::RedecisionLost) {
             return;
         }
@@ -286,8 +242,7 @@ impl Engine {
                 match &record {
                     Some(record) => {
                         let reservation = operation.reservation.clone();
-                        self.cache
-                            .insert(reservation, record.clone(), self.now.mono);
+                        self.cache.insert(reservation, record.clone(), self.now.mono);
                     }
                     None => self.cache.remove(&operation.reservation),
                 }
@@ -396,11 +351,7 @@ impl Engine {
             }
             StockChange::Keep | StockChange::None => PoolKind::Unstriped,
         };
-        let intent = WriteIntent {
-            transition,
-            record: task.hint.into_record(),
-            seats: None,
-        };
+        let intent = WriteIntent { transition, record: task.hint.into_record(), seats: None };
         self.enqueue(task.operation, kind, layout, intent);
     }
 
@@ -443,10 +394,7 @@ impl Engine {
                 if fault::planted(Fault::SoldOutUnread)
                     || (task.hint.is_confirmed() && fault::planted(Fault::RecordReadTooEarly)) =>
             {
-                self.reject(
-                    &task.operation,
-                    Rejection::InsufficientInventory { remaining },
-                );
+                self.reject(&task.operation, Rejection::InsufficientInventory { remaining });
                 None
             }
             SoldOutHint::Fresh { remaining } => {
@@ -475,10 +423,7 @@ fn applies_to_waiter(answer: &Answer, is_final: bool, arrived: Micros, started_a
         Answer::Released { .. } if is_final => true,
         Answer::Rejected(Rejection::DeadlineExceeded | Rejection::Overloaded { .. }) => false,
         Answer::Held { .. }
-        | Answer::Released {
-            how: ReleaseOutcome::AlreadyReleased,
-            ..
-        }
+        | Answer::Released { how: ReleaseOutcome::AlreadyReleased, .. }
         | Answer::Rejected(
             Rejection::InsufficientInventory { .. }
             | Rejection::EventNotFound

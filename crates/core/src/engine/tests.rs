@@ -25,10 +25,7 @@ pub(super) const SETTINGS: EngineSettings = EngineSettings {
 };
 
 pub(super) fn at(mono: u64) -> Now {
-    Now {
-        mono: Micros(mono),
-        unix: UnixMillis(0),
-    }
+    Now { mono: Micros(mono), unix: UnixMillis(0) }
 }
 
 fn commit(reservation: &str, event: &str, qty: u32) -> Operation {
@@ -59,11 +56,7 @@ pub(super) fn one_stripe(remaining: u64) -> StripeView {
 }
 
 fn engine(shard: usize, shards: usize) -> Engine {
-    let settings = EngineSettings {
-        shard,
-        shards,
-        ..SETTINGS
-    };
+    let settings = EngineSettings { shard, shards, ..SETTINGS };
     Engine::new(settings, SmallRng::seed_from_u64(shard as u64))
 }
 
@@ -82,18 +75,11 @@ fn settle_all(shards: &mut [Engine], first: Vec<(usize, Effect)>) -> Vec<CallId>
         let mut fx = Vec::new();
         let mut to = on;
         match effect {
-            Effect::Answer {
-                call,
-                answer,
-                record,
-            } => match forwards.get((call.0 as usize).wrapping_sub(1_000)) {
+            Effect::Answer { call, answer, record } => match forwards
+                .get((call.0 as usize).wrapping_sub(1_000))
+            {
                 None => answered.push(call),
-                Some((
-                    origin,
-                    Operation {
-                        event, reservation, ..
-                    },
-                )) => {
+                Some((origin, Operation { event, reservation, .. })) => {
                     to = *origin;
                     shards[to].handle_forward_outcome(event, reservation, answer, record, at(1));
                     drain(&mut shards[to], &mut fx);
@@ -108,12 +94,7 @@ fn settle_all(shards: &mut [Engine], first: Vec<(usize, Effect)>) -> Vec<CallId>
                 shards[on].handle_stripes_read(&event, &read, at(1));
                 drain(&mut shards[on], &mut fx);
             }
-            Effect::Forward {
-                shard,
-                layout,
-                operation,
-                hint,
-            } => {
+            Effect::Forward { shard, layout, operation, hint } => {
                 to = shard;
                 let call = CallId(1_000 + forwards.len() as u64);
                 forwards.push((on, operation.clone()));
@@ -143,11 +124,7 @@ fn one_reservation_with_two_events_owned_apart_gets_two_answers() {
         }
         let mut answered = settle_all(&mut shards, effects);
         answered.sort_unstable_by_key(|call| call.0);
-        assert_eq!(
-            answered,
-            [CallId(0), CallId(1)],
-            "evt-{one} and evt-{other}"
-        );
+        assert_eq!(answered, [CallId(0), CallId(1)], "evt-{one} and evt-{other}");
         assert!(shards.iter().all(Engine::is_idle));
     }
 }
@@ -171,10 +148,7 @@ fn every_call_counts_as_in_flight_until_it_is_answered() {
 
 #[test]
 fn waiter_that_joins_after_a_read_began_is_not_rejected_on_it() {
-    let settings = EngineSettings {
-        sold_out_latch: Micros(0),
-        ..SETTINGS
-    };
+    let settings = EngineSettings { sold_out_latch: Micros(0), ..SETTINGS };
     let mut shard = Engine::new(settings, SmallRng::seed_from_u64(0));
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
@@ -207,10 +181,7 @@ fn waiter_that_joins_after_a_read_began_is_not_rejected_on_it() {
     assert_eq!(refused_short(&fx), [CallId(1), CallId(2)]);
     // The two that came later are asked about once more: both by one read, and one look at the record.
     assert_eq!(shard.calls_in_flight(), 2);
-    assert!(
-        matches!(fx.last(), Some(Effect::ReadStripes { .. })),
-        "{fx:?}"
-    );
+    assert!(matches!(fx.last(), Some(Effect::ReadStripes { .. })), "{fx:?}");
     fx.clear();
     shard.handle_stripes_read(&event, &read, at(4));
     drain(&mut shard, &mut fx);
@@ -245,10 +216,7 @@ fn a_release_that_arrives_after_the_read_of_an_expired_hold_reads_again() {
     let [Effect::ReadRecords { read, .. }] = fx[..] else {
         panic!("want one read, got {fx:?}");
     };
-    let expired = RecordView {
-        state: ReservationState::Expired,
-        ..hold_of(1, 2).1
-    };
+    let expired = RecordView { state: ReservationState::Expired, ..hold_of(1, 2).1 };
     fx.clear();
     let found = RecordsRead::Found(vec![Ok(Some(expired))]);
     shard.handle_records_read(read, &found, at(3));
@@ -297,11 +265,7 @@ fn sold_out_latch_rejects_early_calls_and_later_calls_read_again() {
         shard.handle_records_read(read_id, &read, soon);
         drain(&mut shard, &mut fx);
         // Whose copy has got its units is not rejected.
-        let rejected = if record.is_none() {
-            vec![CallId(call)]
-        } else {
-            vec![]
-        };
+        let rejected = if record.is_none() { vec![CallId(call)] } else { vec![] };
         assert_eq!(refused_short(&fx), rejected, "{fx:?}");
     }
 
@@ -339,20 +303,14 @@ fn record_is_read_after_the_shortage_was_found() {
     shard.handle_call(CallId(1), commit("r1", "evt", 5), at(0));
     drain(&mut shard, &mut fx);
     let lane = sent(&fx)[0].0;
-    let second = Operation {
-        expectation: RecordExpectation::Present,
-        ..commit("r2", "evt", 5)
-    };
+    let second = Operation { expectation: RecordExpectation::Present, ..commit("r2", "evt", 5) };
     fx.clear();
     shard.handle_call(CallId(2), second, at(1));
     drain(&mut shard, &mut fx);
     let [Effect::ReadRecords { read: read_id, .. }] = fx[..] else {
         panic!("want a look, got {fx:?}");
     };
-    let empty = StripeView {
-        remaining: 0,
-        ..one_stripe(2)
-    };
+    let empty = StripeView { remaining: 0, ..one_stripe(2) };
     let short = TransactionOutcome::Cancelled(vec![
         ActionOutcome::Stripe(Some(empty)),
         ActionOutcome::Fine,
@@ -372,10 +330,7 @@ fn record_is_read_after_the_shortage_was_found() {
     shard.handle_records_read(read_id, &none, at(5));
     drain(&mut shard, &mut fx);
     let rejected = Answer::Rejected(Rejection::InsufficientInventory { remaining: 0 });
-    assert!(
-        matches!(&fx[..], [Effect::Answer { answer, .. }] if *answer == rejected),
-        "{fx:?}"
-    );
+    assert!(matches!(&fx[..], [Effect::Answer { answer, .. }] if *answer == rejected), "{fx:?}");
 }
 
 #[test]
@@ -419,11 +374,7 @@ fn commit_without_cached_record_is_read_first_after_one_met_a_hold() {
     fx.clear();
     shard.handle_call(CallId(3), commit("r3", "other", 2), at(3));
     drain(&mut shard, &mut fx);
-    assert_eq!(
-        sent(&fx).len(),
-        1,
-        "another event is another matter: {fx:?}"
-    );
+    assert_eq!(sent(&fx).len(), 1, "another event is another matter: {fx:?}");
     let none = RecordsRead::Found(vec![Ok(None)]);
     fx.clear();
     shard.handle_records_read(read_id, &none, at(4));
@@ -495,14 +446,11 @@ fn sent(fx: &[Effect]) -> Vec<(LaneId, Transaction)> {
 fn balance(transaction: &Transaction) -> i64 {
     let units = |draws: &[StripeAllocation]| draws.iter().map(|d| i64::from(d.units)).sum::<i64>();
     let of =
-        transaction
-            .records
-            .iter()
-            .map(|write| match rules::stock_change(write.from, write.to) {
-                rules::StockChange::Reserve => units(&write.draws),
-                rules::StockChange::Return => -units(&write.draws),
-                _ => 0,
-            });
+        transaction.records.iter().map(|write| match rules::stock_change(write.from, write.to) {
+            rules::StockChange::Reserve => units(&write.draws),
+            rules::StockChange::Return => -units(&write.draws),
+            _ => 0,
+        });
     let stripes = transaction.stripes.iter();
     let stripes = stripes.map(|s: &StripeUpdate| s.give as i64 - s.take as i64);
     of.sum::<i64>() + stripes.sum::<i64>()
@@ -515,10 +463,7 @@ fn many_expiries_go_to_release_records_and_the_stripe_gets_few_writes() {
     let mut fx = Vec::new();
     shard.handle_stripes_read(&event, &StripesRead::Found(vec![one_stripe(0)]), at(0));
     drain(&mut shard, &mut fx);
-    let now = Now {
-        mono: Micros(0),
-        unix: UnixMillis(10),
-    };
+    let now = Now { mono: Micros(0), unix: UnixMillis(10) };
     let holds = 600;
     for n in 0..holds {
         let (reservation, record) = hold_of(n, 2);
@@ -538,44 +483,26 @@ fn many_expiries_go_to_release_records_and_the_stripe_gets_few_writes() {
             shard.handle_transaction_outcome(lane, TransactionOutcome::Committed, now);
             drain(&mut shard, &mut next);
         }
-        let expired = |e: &&Effect| {
-            matches!(
-                e,
-                Effect::Answer {
-                    answer: Answer::Expired,
-                    ..
-                }
-            )
-        };
+        let expired = |e: &&Effect| matches!(e, Effect::Answer { answer: Answer::Expired, .. });
         done += fx.iter().filter(expired).count();
         fx = next;
     }
     assert_eq!(given_back, 2 * holds, "every unit once");
     // Slips are ended for nobody, and answered to nobody that waits.
     assert!(done >= holds as usize, "{done}");
-    assert!(
-        bundles >= 6 && of_stripe < 40,
-        "{bundles} bundles, {of_stripe} for the stripe"
-    );
+    assert!(bundles >= 6 && of_stripe < 40, "{bundles} bundles, {of_stripe} for the stripe");
     assert!(shard.is_idle());
 }
 
 #[test]
 fn expiry_batch_drops_a_hold_that_was_confirmed_meanwhile() {
-    let shape = EventLayout {
-        stripes: 1,
-        seat_keys: 0,
-        closed: false,
-    };
+    let shape = EventLayout { stripes: 1, seat_keys: 0, closed: false };
     let mut shard = engine(0, 1);
     let mut fx = Vec::new();
     let event: EventId = "evt".parse().expect("legal");
     shard.handle_stripes_read(&event, &StripesRead::Found(vec![one_stripe(0)]), at(0));
     drain(&mut shard, &mut fx);
-    let now = Now {
-        mono: Micros(0),
-        unix: UnixMillis(10),
-    };
+    let now = Now { mono: Micros(0), unix: UnixMillis(10) };
     for n in 0..60 {
         let (reservation, record) = hold_of(n, 1);
         shard.handle_expired_hold(
@@ -590,18 +517,13 @@ fn expiry_batch_drops_a_hold_that_was_confirmed_meanwhile() {
     }
     // The first bundle went with one member; the second takes those that gathered.
     let is_bundle = |t: &Transaction| t.stripes.is_empty() && t.records.len() > 1;
-    let (mut lane, mut bundle) = sent(&fx)
-        .into_iter()
-        .find(|(_, t)| is_bundle(t))
-        .expect("one");
+    let (mut lane, mut bundle) = sent(&fx).into_iter().find(|(_, t)| is_bundle(t)).expect("one");
     fx.clear();
     for _ in 0..2 {
         if bundle.records.len() < 4 {
             shard.handle_transaction_outcome(lane, TransactionOutcome::Committed, now);
             drain(&mut shard, &mut fx);
-            let next = sent(&fx)
-                .into_iter()
-                .find(|(l, t)| *l == lane && is_bundle(t));
+            let next = sent(&fx).into_iter().find(|(l, t)| *l == lane && is_bundle(t));
             (lane, bundle) = next.expect("the next bundle of that lane");
             fx.clear();
         }
@@ -612,20 +534,12 @@ fn expiry_batch_drops_a_hold_that_was_confirmed_meanwhile() {
     reasons[1] = ActionOutcome::Record(confirmed);
     shard.handle_transaction_outcome(lane, TransactionOutcome::Cancelled(reasons), now);
     drain(&mut shard, &mut fx);
-    let (_, again) = sent(&fx)
-        .into_iter()
-        .find(|(l, _)| *l == lane)
-        .expect("sent again");
+    let (_, again) = sent(&fx).into_iter().find(|(l, _)| *l == lane).expect("sent again");
     assert_eq!(again.records.len(), bundle.records.len() - 1);
     assert_eq!(balance(&again), 0);
     assert_eq!(shape.seat_keys, again.seat_keys);
     let left_out = &bundle.records[1].reservation;
-    assert!(
-        again
-            .records
-            .iter()
-            .all(|write| write.reservation != *left_out)
-    );
+    assert!(again.records.iter().all(|write| write.reservation != *left_out));
 }
 
 /// A release of what a hold had, and a refund of what its order has since a late commit, each on the
@@ -644,9 +558,7 @@ fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
         state,
         order: None,
         qty: 1,
-        draws: [StripeAllocation { stripe, units: 1 }]
-            .into_iter()
-            .collect(),
+        draws: [StripeAllocation { stripe, units: 1 }].into_iter().collect(),
         seats: None,
         expires_at: Some(UnixMillis(1_000_000)),
         at: UnixMillis(0),
@@ -654,20 +566,13 @@ fn a_release_and_a_refund_that_cross_do_not_wait_for_each_other() {
     // The owner of stripe 0 releases what was taken from stripe 1, the other one refunds.
     let calls = [
         (first, Verb::Release, record(ReservationState::Held, 1)),
-        (
-            1 - first,
-            Verb::Refund,
-            record(ReservationState::Confirmed, 0),
-        ),
+        (1 - first, Verb::Refund, record(ReservationState::Confirmed, 0)),
     ];
     let mut forwards = Vec::new();
     for (shard, verb, record) in calls {
         let mut fx = Vec::new();
-        let operation = Operation {
-            verb,
-            expectation: RecordExpectation::Present,
-            ..commit("r", "evt", 1)
-        };
+        let operation =
+            Operation { verb, expectation: RecordExpectation::Present, ..commit("r", "evt", 1) };
         let stripes = StripesRead::Found(vec![one_stripe(5), one_stripe(5)]);
         let at_shard = &mut shards[shard];
         at_shard.handle_call(CallId(shard as u64), operation, at(0));

@@ -41,10 +41,7 @@ pub(super) struct Batch {
 impl Batch {
     /// A group stays together: it was part of a valid transaction before.
     pub(super) fn of_group(entries: Vec<BatchEntry>) -> Self {
-        Self {
-            entries,
-            ..Self::default()
-        }
+        Self { entries, ..Self::default() }
     }
 
     /// Takes entries from a lane's own queue and from the shared one, in order of arrival, while one more
@@ -235,10 +232,7 @@ pub(super) fn add_release_record(transaction: &mut Transaction) {
 }
 
 fn moves_units(write: &RecordWrite) -> bool {
-    matches!(
-        rules::stock_change(write.from, write.to),
-        StockChange::Reserve | StockChange::Return
-    )
+    matches!(rules::stock_change(write.from, write.to), StockChange::Reserve | StockChange::Return)
 }
 
 /// One update per stripe, with the sums of what the writes take and return.
@@ -258,11 +252,7 @@ fn updates(writes: &[RecordWrite]) -> Vec<StripeUpdate> {
                     update.take += take;
                     update.give += give;
                 }
-                None => updates.push(StripeUpdate {
-                    stripe: draw.stripe,
-                    take,
-                    give,
-                }),
+                None => updates.push(StripeUpdate { stripe: draw.stripe, take, give }),
             }
         }
     }

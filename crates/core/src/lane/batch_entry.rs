@@ -51,11 +51,7 @@ impl BatchEntry {
         number: u64,
         arrived: Micros,
     ) -> Self {
-        let WriteIntent {
-            transition,
-            record,
-            seats,
-        } = plan;
+        let WriteIntent { transition, record, seats } = plan;
         let to = transition.to;
         let confirms = to == ReservationState::Confirmed;
         let order = confirms.then(|| OrderId::of(&operation.reservation));
@@ -99,9 +95,7 @@ impl BatchEntry {
                     draws: StripeAllocations::new(),
                     seats,
                     order,
-                    expires_at: operation
-                        .hold_until
-                        .or_else(|| old.and_then(|r| r.expires_at)),
+                    expires_at: operation.hold_until.or_else(|| old.and_then(|r| r.expires_at)),
                     reservation: operation.reservation,
                     from: transition.from,
                     due: transition.due,

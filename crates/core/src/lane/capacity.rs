@@ -72,10 +72,7 @@ pub(super) fn stripe_capacities(
                 } else if update.give > 0 {
                     StripeCapacity::Refilling
                 } else {
-                    StripeCapacity::Limited {
-                        reported: view.remaining,
-                        left: view.remaining,
-                    }
+                    StripeCapacity::Limited { reported: view.remaining, left: view.remaining }
                 }
             }
             ActionOutcome::Stripe(None) => StripeCapacity::Missing,
@@ -141,11 +138,7 @@ pub(super) fn admit(
             }
         }
     }
-    Admission {
-        fitting,
-        later,
-        too_large,
-    }
+    Admission { fitting, later, too_large }
 }
 
 enum Fit {
@@ -189,9 +182,7 @@ fn fit(entry: &BatchEntry, capacities: &mut [(u16, StripeCapacity)]) -> Fit {
             Some(StripeCapacity::Missing) => return Fit::NoSuchStripe(draw.stripe),
             Some(StripeCapacity::Closed) => return Fit::Closed,
             Some(StripeCapacity::Limited { reported, .. }) if units > *reported => {
-                return Fit::TooLarge {
-                    reported: *reported,
-                };
+                return Fit::TooLarge { reported: *reported };
             }
             Some(StripeCapacity::Refilling) => verdict = Fit::NotNow,
             Some(StripeCapacity::Limited { left, .. }) if units > *left => verdict = Fit::NotNow,
@@ -205,8 +196,5 @@ fn capacity_of(
     capacities: &mut [(u16, StripeCapacity)],
     stripe: u16,
 ) -> Option<&mut StripeCapacity> {
-    capacities
-        .iter_mut()
-        .find(|(index, _)| *index == stripe)
-        .map(|(_, room)| room)
+    capacities.iter_mut().find(|(index, _)| *index == stripe).map(|(_, room)| room)
 }

@@ -87,10 +87,7 @@ impl LatencyEstimator {
         if !leaves_some {
             self.window = None;
         } else if self.window.is_none() {
-            self.window = Some(LatencySamples {
-                began: now,
-                taken: 0,
-            });
+            self.window = Some(LatencySamples { began: now, taken: 0 });
         }
     }
 
@@ -174,10 +171,7 @@ mod tests {
         let now = busy(&mut latency, 0, 500);
         let wait = latency.expected_wait(990, now).expect("measured");
         assert!(wait.0.abs_diff(280_000) < 5_000, "{wait:?}");
-        assert!(
-            latency.transaction_time_bound().0.abs_diff(28_000) < 4_000,
-            "{latency:?}"
-        );
+        assert!(latency.transaction_time_bound().0.abs_diff(28_000) < 4_000, "{latency:?}");
     }
 
     #[test]
@@ -186,10 +180,7 @@ mod tests {
         for ms in 0..1_000 {
             latency.record_dispatch(1, false, Micros::from_millis(ms));
         }
-        assert_eq!(
-            latency.expected_wait(10_000, Micros::from_millis(1_000)),
-            None
-        );
+        assert_eq!(latency.expected_wait(10_000, Micros::from_millis(1_000)), None);
         let now = busy(&mut latency, 1_000, 2_000);
         assert!(latency.expected_wait(1, now).is_some());
         let later = now.plus(Micros(limits::RATE_AGE_MAX.as_micros() as u64 + 1));
@@ -203,15 +194,9 @@ mod tests {
         for _ in 0..100 {
             latency.record_wait(expected, Micros::from_millis(150));
         }
-        assert!(
-            latency.wait_bound(expected).0.abs_diff(150_000) < 3_000,
-            "{latency:?}"
-        );
+        assert!(latency.wait_bound(expected).0.abs_diff(150_000) < 3_000, "{latency:?}");
         latency.record_wait(Micros(10), Micros::from_millis(500));
-        assert!(
-            latency.wait_bound(expected).0 < 153_000,
-            "a short wait teaches nothing"
-        );
+        assert!(latency.wait_bound(expected).0 < 153_000, "a short wait teaches nothing");
     }
 
     #[test]

@@ -100,10 +100,7 @@ impl Lane {
         let is_written = *outcome == TransactionOutcome::Committed;
         // An earlier attempt may have been applied whose token the store no longer knows.
         let may_be = flight.was_unknown
-            && matches!(
-                outcome,
-                TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected
-            );
+            && matches!(outcome, TransactionOutcome::Cancelled(_) | TransactionOutcome::Rejected);
         if is_written || (may_be && !fault::planted(Fault::LostOutcomeForgotten)) {
             cx.out.stock.extend_from_slice(&flight.transaction.stripes);
             cx.out.stock_sent = is_written.then_some(flight.sent);
@@ -119,9 +116,7 @@ impl Lane {
             }
         }
         if *outcome != TransactionOutcome::Unknown {
-            state
-                .latency
-                .record_transaction(cx.now.mono.since(flight.sent));
+            state.latency.record_transaction(cx.now.mono.since(flight.sent));
         }
     }
 
@@ -289,11 +284,8 @@ impl Lane {
                 }
             }
         }
-        let capacity::Admission {
-            fitting,
-            later,
-            too_large,
-        } = capacity::admit(again, &mut capacities, sent, state, cx);
+        let capacity::Admission { fitting, later, too_large } =
+            capacity::admit(again, &mut capacities, sent, state, cx);
         let nobody_left = departures(cx.out) == before;
         if put.is_none()
             && !fault::planted(Fault::UnexplainedRetried)
@@ -434,9 +426,7 @@ fn worse(one: Option<BackoffCause>, other: Option<BackoffCause>) -> Option<Backo
 
 fn into_writes(transaction: Rc<Transaction>) -> Vec<RecordWrite> {
     // The driver has dropped its reference by now; the copy is for a driver that has not.
-    Rc::try_unwrap(transaction)
-        .unwrap_or_else(|state| (*state).clone())
-        .records
+    Rc::try_unwrap(transaction).unwrap_or_else(|state| (*state).clone()).records
 }
 
 fn into_entries(flight: InFlightTransaction) -> Vec<BatchEntry> {

@@ -221,9 +221,7 @@ impl Pool {
             return false;
         }
         let latency = &self.state.latency;
-        let done = now
-            .plus(latency.wait_bound(wait))
-            .plus(latency.transaction_time_bound());
+        let done = now.plus(latency.wait_bound(wait)).plus(latency.transaction_time_bound());
         done > entry.metadata.deadline
     }
 
@@ -315,9 +313,7 @@ impl Pool {
                 }
                 Next::Wait => break,
                 Next::Short => {
-                    self.state
-                        .awaiting_read
-                        .extend(self.state.queue.foreground.pop_front());
+                    self.state.awaiting_read.extend(self.state.queue.foreground.pop_front());
                     newly_short = true;
                 }
             }
@@ -340,9 +336,7 @@ impl Pool {
         if self.state.is_paced(now) {
             return Next::Wait;
         }
-        let Some(units) = front
-            .filter(|m| self.state.needs_remainder(m))
-            .map(|m| m.write.qty)
+        let Some(units) = front.filter(|m| self.state.needs_remainder(m)).map(|m| m.write.qty)
         else {
             return self.next_in_rotation(ready).map_or(Next::Wait, Next::Lane);
         };

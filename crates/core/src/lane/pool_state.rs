@@ -223,9 +223,7 @@ impl PoolState {
                 let is_recent = arrived <= seen.began.plus(self.sold_out_latch);
                 if self.sold_out_latch.0 > 0 && (is_recent || fault::planted(Fault::HintNeverStale))
                 {
-                    SoldOutHint::Fresh {
-                        remaining: seen.remaining,
-                    }
+                    SoldOutHint::Fresh { remaining: seen.remaining }
                 } else {
                     SoldOutHint::Stale
                 }
@@ -249,8 +247,7 @@ impl PoolState {
         if units == 0 || self.awaiting_read.is_empty() {
             return;
         }
-        self.awaiting_read
-            .sort_by_key(|entry| entry.metadata.number);
+        self.awaiting_read.sort_by_key(|entry| entry.metadata.number);
         let for_them = |entry: &&BatchEntry| {
             let is_left = units > 0;
             units = units.saturating_sub(u64::from(entry.write.qty));
@@ -286,16 +283,12 @@ impl PoolState {
 
     /// Whether the stripe may have that many units; true if no shortage is known.
     pub(super) fn may_have(&self, stripe: u16, units: u32) -> bool {
-        self.remainders
-            .get(&stripe)
-            .is_none_or(|left| left.units >= u64::from(units))
+        self.remainders.get(&stripe).is_none_or(|left| left.units >= u64::from(units))
     }
 
     /// The stripes known to have few units, one bit each.
     pub(super) fn scarce(&self) -> u64 {
-        self.remainders
-            .keys()
-            .fold(0, |bits, stripe| bits | bit(*stripe))
+        self.remainders.keys().fold(0, |bits, stripe| bits | bit(*stripe))
     }
 
     pub(super) fn reserve_units(&mut self, stripe: u16, units: u32) {
@@ -317,8 +310,7 @@ impl PoolState {
             return;
         }
         if units < limits::STRIPE_SCARCE_UNITS {
-            self.remainders
-                .insert(stripe, StripeRemainder { units, at });
+            self.remainders.insert(stripe, StripeRemainder { units, at });
         } else {
             self.remainders.remove(&stripe);
         }
@@ -327,8 +319,7 @@ impl PoolState {
     /// Drops figures that are too old.
     pub(super) fn evict_old_remainders(&mut self, now: Micros) {
         let most = limits::STRIPE_SCARCE_AGE.as_micros() as u64;
-        self.remainders
-            .retain(|_, left| now.since(left.at).0 <= most);
+        self.remainders.retain(|_, left| now.since(left.at).0 <= most);
     }
 
     /// Requeues entries of a transaction that was not applied and that any lane may write.

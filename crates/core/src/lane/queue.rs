@@ -40,9 +40,7 @@ impl Queue {
             self.foreground.extend(entries);
             return;
         }
-        let earlier = self
-            .foreground
-            .partition_point(|m| m.metadata.number < last);
+        let earlier = self.foreground.partition_point(|m| m.metadata.number < last);
         entries.extend(self.foreground.drain(..earlier));
         entries.sort_by_key(|entry| entry.metadata.number);
         for entry in entries.into_iter().rev() {

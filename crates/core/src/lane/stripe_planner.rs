@@ -59,9 +59,7 @@ impl Pool {
         self.state.record_total(total, began);
         for mut entry in std::mem::take(&mut self.state.awaiting_read) {
             let is_told = entry.metadata.arrived <= began
-                || self
-                    .state
-                    .sold_out_hint(entry.write.qty, entry.metadata.arrived)
+                || self.state.sold_out_hint(entry.write.qty, entry.metadata.arrived)
                     == SoldOutHint::Fresh { remaining: total };
             let is_short = u64::from(entry.write.qty) > total;
             if is_short && !is_told {
@@ -139,10 +137,7 @@ fn draw(left: &mut [u64], qty: u32, mine: u64) -> Option<StripeAllocations> {
         let units = missing.min(*most);
         *most -= units;
         missing -= units;
-        draws.push(StripeAllocation {
-            stripe: index as u16,
-            units: units as u32,
-        });
+        draws.push(StripeAllocation { stripe: index as u16, units: units as u32 });
     }
     Some(draws)
 }
@@ -155,13 +150,7 @@ mod tests {
     fn draws_on_one_stripe_if_one_has_it_else_on_the_largest() {
         let mut left = [3, 9, 4];
         let one = draw(&mut left, 5, 0).expect("enough");
-        assert_eq!(
-            one[..],
-            [StripeAllocation {
-                stripe: 1,
-                units: 5
-            }]
-        );
+        assert_eq!(one[..], [StripeAllocation { stripe: 1, units: 5 }]);
         assert_eq!(left, [3, 4, 4]);
 
         let several = draw(&mut left, 10, 0).expect("enough");

@@ -17,9 +17,7 @@ pub(super) struct BitSet {
 impl BitSet {
     /// Empty, with room for `len` bits.
     pub(super) fn with_room(len: usize) -> Self {
-        Self {
-            words: vec![0; len.div_ceil(WORD)],
-        }
+        Self { words: vec![0; len.div_ceil(WORD)] }
     }
 
     pub(super) fn word(&self, number: usize) -> u64 {
@@ -99,10 +97,7 @@ pub(super) fn next_run(word: impl Fn(usize) -> u64, range: Range<usize>) -> Opti
         return None;
     }
     let end = next_set(|number| !word(number), start..range.end);
-    Some(BitRun {
-        start,
-        len: end - start,
-    })
+    Some(BitRun { start, len: end - start })
 }
 
 /// The run of `range` that contains `at`.
@@ -113,10 +108,7 @@ pub(super) fn run_around(
 ) -> Option<BitRun> {
     let start = begin_of_set(&word, range.start, at);
     let end = next_set(|number| !word(number), at..range.end);
-    (end > at).then_some(BitRun {
-        start,
-        len: end - start,
-    })
+    (end > at).then_some(BitRun { start, len: end - start })
 }
 
 /// Number of set bits in `range`, counted up to `enough`.

@@ -75,10 +75,7 @@ impl SeatMap {
         let taken = (self.total.held + self.total.sold) as usize;
         let texts = self.slots.len() * ID + taken * RESERVATION;
         let queued = (self.holds.len() + self.offers.len()) * 2 * size_of::<(u64, u32)>();
-        let names = self
-            .names
-            .iter()
-            .map(|name| name.len() + size_of::<Box<str>>());
+        let names = self.names.iter().map(|name| name.len() + size_of::<Box<str>>());
         self.slots.capacity() * size_of::<SeatSlot>()
             + self.places.allocation_size()
             + self.rows.capacity() * (size_of::<super::SeatRow>() + size_of::<u32>())

@@ -34,9 +34,7 @@ struct Interner<T> {
 
 impl<T: Eq + Hash> Interner<T> {
     fn new() -> Self {
-        Self {
-            numbers: HashMap::default(),
-        }
+        Self { numbers: HashMap::default() }
     }
 
     fn number(&mut self, value: T) -> u32 {
@@ -98,11 +96,7 @@ impl SeatMap {
         let by_count = ranks(&self.names, natural);
         let key = |seat: &PlacedSlot| {
             let count = |name: u32| by_count[name as usize];
-            (
-                by_text[seat.section as usize],
-                count(seat.row),
-                count(seat.slot.number),
-            )
+            (by_text[seat.section as usize], count(seat.row), count(seat.slot.number))
         };
         placed.sort_unstable_by(|a, b| {
             let order = key(a).cmp(&key(b));
@@ -155,8 +149,7 @@ impl SeatMap {
         self.places = HashTable::with_capacity(self.slots.len());
         for place in 0..self.slots.len() as u32 {
             let slots = &self.slots;
-            self.places
-                .insert_unique(hash(slots, &place), place, |place| hash(slots, place));
+            self.places.insert_unique(hash(slots, &place), place, |place| hash(slots, place));
         }
     }
 

@@ -200,9 +200,7 @@ impl SeatMap {
 
     /// The section with that name; `sections` is sorted by name.
     fn section_of(&self, name: &str) -> Option<usize> {
-        self.sections
-            .binary_search_by(|section| self.name(section.name).cmp(name))
-            .ok()
+        self.sections.binary_search_by(|section| self.name(section.name).cmp(name)).ok()
     }
 
     /// Changes the state of the seat at `place`; `None` removes it from all sets and counts.

@@ -32,10 +32,7 @@ fn is_number(part: &str) -> bool {
 /// `text` is not empty. The split is next to a digit, so never inside a character.
 fn first_part(text: &str) -> (&str, &str) {
     let number = is_number(text);
-    let end = text
-        .bytes()
-        .position(|byte| byte.is_ascii_digit() != number)
-        .unwrap_or(text.len());
+    let end = text.bytes().position(|byte| byte.is_ascii_digit() != number).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -67,10 +64,7 @@ mod tests {
         }
         assert_eq!(natural("A-9", "A-10"), Ordering::Less);
         assert_eq!(natural("A-10", "B-1"), Ordering::Less);
-        assert_eq!(
-            natural("99999999999999999999998", "99999999999999999999999"),
-            Ordering::Less
-        );
+        assert_eq!(natural("99999999999999999999998", "99999999999999999999999"), Ordering::Less);
     }
 
     proptest! {

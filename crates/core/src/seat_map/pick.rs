@@ -59,9 +59,7 @@ impl SeatMap {
         let places = self
             .choose(&sections, qty, true, avoid, rng)
             .or_else(|| self.choose(&sections, qty, false, avoid, rng))?;
-        let until = now
-            .mono
-            .plus(Micros(limits::SEAT_OFFER_AGE.as_micros() as u64));
+        let until = now.mono.plus(Micros(limits::SEAT_OFFER_AGE.as_micros() as u64));
         for place in &places {
             self.mark_offered(*place, until);
         }

@@ -83,11 +83,7 @@ impl<R: Rng> Search<'_, R> {
             }
             let start = self.place_in(run, len);
             if !self.meets_avoided(run, start..start + len) {
-                return Some(SeatRun {
-                    start,
-                    len,
-                    quality,
-                });
+                return Some(SeatRun { start, len, quality });
             }
         }
     }
@@ -137,9 +133,7 @@ impl<R: Rng> Search<'_, R> {
     /// Whether the search sees every free seat among `seats`.
     fn sees_all(&self, seats: &Range<usize>) -> bool {
         let words = seats.start / 64..seats.end.div_ceil(64);
-        words
-            .into_iter()
-            .all(|number| self.word(number) == self.free.word(number))
+        words.into_iter().all(|number| self.word(number) == self.free.word(number))
     }
 
     /// Where in `run` to take `len` seats. From an end, drawn at random, which leaves one piece. A run that is longer than

@@ -44,9 +44,7 @@ impl<R: Rng> Search<'_, R> {
     /// Upper bound of the longest run, if no row has `qty` seats.
     fn longest_below(&self, area: &Area<'_>, qty: usize) -> usize {
         let longest = self.longest[area.rows.clone()].iter();
-        let below = longest
-            .map(|longest| *longest as usize)
-            .filter(|longest| *longest < qty);
+        let below = longest.map(|longest| *longest as usize).filter(|longest| *longest < qty);
         below.max().unwrap_or(0).max(self.widest)
     }
 
@@ -85,10 +83,7 @@ impl<R: Rng> Search<'_, R> {
 
 /// `middle` and then its neighbours by distance, within `range`.
 fn outward(range: Range<usize>, middle: usize) -> impl Iterator<Item = usize> {
-    let far = range
-        .end
-        .saturating_sub(middle)
-        .max(middle + 1 - range.start);
+    let far = range.end.saturating_sub(middle).max(middle + 1 - range.start);
     let both = (1..far).flat_map(move |far| {
         let after = Some(middle + far);
         chain(after, middle.checked_sub(far))

@@ -58,11 +58,7 @@ impl Model {
             }
         });
         for (id, seat) in told {
-            let known = ExpectedSeat {
-                facts: seat.facts,
-                state: Some(seat.state),
-                learned: began,
-            };
+            let known = ExpectedSeat { facts: seat.facts, state: Some(seat.state), learned: began };
             self.seats.insert(id, known);
         }
     }
@@ -106,10 +102,8 @@ impl Model {
             } += 1;
         }
         for (name, prices) in prices {
-            let (low, high) = (
-                prices.iter().min_by_key(|p| p.amount),
-                prices.iter().max_by_key(|p| p.amount),
-            );
+            let (low, high) =
+                (prices.iter().min_by_key(|p| p.amount), prices.iter().max_by_key(|p| p.amount));
             if prices.iter().all(|p| p.currency == prices[0].currency) {
                 let range = low.zip(high).map(|(l, h)| ((*l).clone(), (*h).clone()));
                 sections.get_mut(name).unwrap().price = range;
@@ -158,13 +152,7 @@ enum CountingStep {
     Learn(usize, Option<SeatState>, u64),
     /// How long ago the read began, which seats it returns, of which version, their states, and
     /// whether it came in pages, with what is learned meanwhile.
-    Refresh(
-        u64,
-        Vec<bool>,
-        usize,
-        Vec<SeatState>,
-        Option<(usize, Option<SeatState>)>,
-    ),
+    Refresh(u64, Vec<bool>, usize, Vec<SeatState>, Option<(usize, Option<SeatState>)>),
     Pick(u32),
     /// How long ago a read of the free seats began, what it returned besides the seats that the
     /// list knows as free, which of those it left out, and which are claimed.
@@ -190,13 +178,7 @@ fn steps() -> impl Strategy<Value = CountingStep> {
     // Mostly the same house.
     let version = prop_oneof![6 => Just(1_usize), 1 => 0_usize..4];
     let meanwhile = prop::option::of((0..SEATS, maybe()));
-    let refresh = (
-        0_u64..60,
-        told,
-        version,
-        prop::collection::vec(states(), SEATS),
-        meanwhile,
-    );
+    let refresh = (0_u64..60, told, version, prop::collection::vec(states(), SEATS), meanwhile);
     let free = prop_oneof![Just(SeatState::Available), (0_u64..100).prop_map(held)];
     let few = || prop::collection::vec(0..SEATS, 0..2);
     let others = prop::collection::vec((0..SEATS + 2, free), 0..3);
@@ -223,10 +205,7 @@ fn same(map: &mut SeatMap, model: &Model, now: UnixMillis) -> Result<(), TestCas
         let there = (section.counts.total > 0).then_some(section.counts);
         prop_assert_eq!(map.counts(Some(name), now), there);
         prop_assert_eq!(map.remaining(Some(name), now), section.counts.available);
-        prop_assert_eq!(
-            map.status(Some(name), now),
-            there.map(|_| vec![section.clone()])
-        );
+        prop_assert_eq!(map.status(Some(name), now), there.map(|_| vec![section.clone()]));
     }
     sections.retain(|_, section| section.counts.total > 0);
     let status = map.status(None, now).unwrap();
@@ -339,10 +318,7 @@ fn known_taken_is_word_of_somebody_else_that_is_not_old() {
     map.learn(&one, Some(sold()), at(9_000).mono);
     assert!(map.known_taken(&one, &me, now));
     assert!(!map.known_taken(&one, &other, now));
-    let old = Now {
-        mono: at(10_000).mono.plus(Micros(1)),
-        ..now
-    };
+    let old = Now { mono: at(10_000).mono.plus(Micros(1)), ..now };
     assert!(!map.known_taken(&one, &me, old));
     map.learn(&one, Some(held(10_001)), now.mono);
     assert!(map.known_taken(&one, &me, now));
@@ -405,9 +381,8 @@ fn sections_are_found_and_listed_by_name() {
 
 #[test]
 fn memory_is_about_a_hundred_bytes_a_seat_and_its_texts() {
-    let seats: Vec<SeatItem> = (0..50_000)
-        .map(|n| seat(n / 5_000, n / 50 % 100, n % 50, SeatState::Available))
-        .collect();
+    let seats: Vec<SeatItem> =
+        (0..50_000).map(|n| seat(n / 5_000, n / 50 % 100, n % 50, SeatState::Available)).collect();
     let mut map = SeatMap::new(seats.clone(), Micros(0));
     let empty = map.bytes() / 50_000;
     for seat in &seats {

@@ -27,10 +27,7 @@ fn two_hundred_who_ask_before_anything_is_held_get_different_seats() {
                 // All within the age of an offer.
                 let picked = pick(&mut map, 2, 1_000 + n, &mut rng).unwrap();
                 for place in picked {
-                    assert!(
-                        taken.insert(place),
-                        "{place:?} twice, {rows} rows of {seats}"
-                    );
+                    assert!(taken.insert(place), "{place:?} twice, {rows} rows of {seats}");
                 }
             }
         }
@@ -74,14 +71,8 @@ fn offers_survive_a_read_and_a_house_laid_out_anew() {
     house.0.push(vec![vec![false; 3]]);
     // Those offered have another price by now.
     let mut seats = house.seats();
-    for seat in seats
-        .iter_mut()
-        .filter(|seat| first.contains(&place(&seat.id)))
-    {
-        seat.facts.price = Some(Price {
-            amount: 5,
-            currency: "KRW".to_owned(),
-        });
+    for seat in seats.iter_mut().filter(|seat| first.contains(&place(&seat.id))) {
+        seat.facts.price = Some(Price { amount: 5, currency: "KRW".to_owned() });
     }
     map.refresh(seats, at(1_020).mono);
     assert_eq!(map.len(), 7);

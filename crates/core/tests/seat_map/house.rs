@@ -17,23 +17,15 @@ pub(crate) fn reservation(n: u32) -> ReservationId {
 }
 
 pub(crate) fn sold() -> SeatState {
-    SeatState::Sold {
-        reservation: reservation(0),
-    }
+    SeatState::Sold { reservation: reservation(0) }
 }
 
 pub(crate) fn held(until: u64) -> SeatState {
-    SeatState::Hold {
-        reservation: reservation(0),
-        until: UnixMillis(until),
-    }
+    SeatState::Hold { reservation: reservation(0), until: UnixMillis(until) }
 }
 
 pub(crate) fn at(ms: u64) -> Now {
-    Now {
-        mono: Micros::from_millis(ms),
-        unix: UnixMillis(ms),
-    }
+    Now { mono: Micros::from_millis(ms), unix: UnixMillis(ms) }
 }
 
 pub(crate) fn seat(section: usize, row: usize, number: usize, state: SeatState) -> SeatItem {

@@ -175,10 +175,7 @@ fn pieces_of_a_row_without_an_end_lie_near_each_other_and_anywhere() {
         let picked = pick_places(&house, 3, seed);
         first.insert(picked[0]);
         // Unless the row ended.
-        assert!(
-            picked[2].2 - picked[0].2 <= 4 || picked[0].2 <= 3,
-            "{picked:?}"
-        );
+        assert!(picked[2].2 - picked[0].2 <= 4 || picked[0].2 <= 3, "{picked:?}");
     }
     assert!(first.len() > 30, "{first:?}");
 }
@@ -217,10 +214,7 @@ fn the_last_seats_of_a_nearly_sold_out_house_are_found() {
     house.0[4][49][39] = true;
     assert_eq!(pick_places(&house, 2, 1), [(0, 3, 39), (4, 49, 39)]);
     let mut rng = SmallRng::seed_from_u64(1);
-    assert_eq!(
-        house.map().pick(3, None, at(1_000), &|_| false, &mut rng),
-        None
-    );
+    assert_eq!(house.map().pick(3, None, at(1_000), &|_| false, &mut rng), None);
 }
 
 #[test]
@@ -283,14 +277,8 @@ fn seats_without_rows_are_side_by_side_by_their_ids() {
     let mut rng = SmallRng::seed_from_u64(1);
     let picked = map.pick(3, Some(""), at(0), &|_| false, &mut rng).unwrap();
     assert_eq!(format!("{picked:?}"), r#"["GA-9", "GA-10", "GA-11"]"#);
-    assert_eq!(
-        map.pick(1, Some("other"), at(0), &|_| false, &mut rng),
-        None
-    );
-    assert_eq!(
-        map.pick(0, None, at(0), &|_| false, &mut rng),
-        Some(Vec::new())
-    );
+    assert_eq!(map.pick(1, Some("other"), at(0), &|_| false, &mut rng), None);
+    assert_eq!(map.pick(0, None, at(0), &|_| false, &mut rng), Some(Vec::new()));
 }
 
 /// The caller's question is dear beside a bit: it is asked about little more than what is picked,

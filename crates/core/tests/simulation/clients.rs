@@ -41,12 +41,7 @@ impl Call {
     }
 
     pub(crate) fn ask<'a>(&'a self, verb: Verb, reservation: &'a ReservationId) -> Ask<'a> {
-        Ask {
-            verb,
-            reservation,
-            event: &self.event,
-            selection: &self.selection,
-        }
+        Ask { verb, reservation, event: &self.event, selection: &self.selection }
     }
 
     /// The operation of the call, if it is a write.
@@ -71,11 +66,7 @@ impl Call {
 
     /// A retry of the same call.
     pub(crate) fn again(&self, at: Micros) -> Self {
-        Self {
-            arrives: at,
-            tries: self.tries + 1,
-            ..self.clone()
-        }
+        Self { arrives: at, tries: self.tries + 1, ..self.clone() }
     }
 
     /// Another call about the same reservation.
@@ -86,10 +77,7 @@ impl Call {
         Some(Self {
             what: Request::Write(verb, reservation.clone()),
             arrives: at,
-            expectation: *pick(
-                rng,
-                &[RecordExpectation::Present, RecordExpectation::Absent],
-            ),
+            expectation: *pick(rng, &[RecordExpectation::Present, RecordExpectation::Absent]),
             tries: 0,
             ..self.clone()
         })
@@ -107,12 +95,10 @@ struct SimulatedBuyer {
 
 /// All first calls of a run, in no particular order.
 pub(crate) fn plan(scenario: &Scenario, rng: &mut SmallRng) -> Vec<Call> {
-    let buyers: Vec<SimulatedBuyer> = (0..scenario.reservations)
-        .map(|n| buyer(n, scenario, rng))
-        .collect();
-    let bursts: Vec<u64> = (0..rng.random_range(1..=5))
-        .map(|_| rng.random_range(0..=scenario.span.0))
-        .collect();
+    let buyers: Vec<SimulatedBuyer> =
+        (0..scenario.reservations).map(|n| buyer(n, scenario, rng)).collect();
+    let bursts: Vec<u64> =
+        (0..rng.random_range(1..=5)).map(|_| rng.random_range(0..=scenario.span.0)).collect();
     (0..scenario.calls)
         .map(|_| {
             let at = if rng.random_range(0..4) == 0 {
@@ -192,12 +178,8 @@ fn call(
     arrives: Micros,
     rng: &mut SmallRng,
 ) -> Call {
-    let SimulatedBuyer {
-        reservation,
-        event: mut event_id,
-        mut selection,
-        section,
-    } = pick(rng, buyers).clone();
+    let SimulatedBuyer { reservation, event: mut event_id, mut selection, section } =
+        pick(rng, buyers).clone();
     let verb = match rng.random_range(0..20) {
         5.. if scenario.mass_expiry => Some(Verb::Hold),
         0..2 => None,
@@ -224,10 +206,7 @@ fn call(
         hold_for: scenario.hold_for,
         expectation: match verb {
             Some(Verb::Hold) | None => RecordExpectation::Absent,
-            _ => *pick(
-                rng,
-                &[RecordExpectation::Absent, RecordExpectation::Present],
-            ),
+            _ => *pick(rng, &[RecordExpectation::Absent, RecordExpectation::Present]),
         },
         arrives,
         patience: Micros::from_millis(*pick(rng, &[2, 20, 100, 250, 1_000, 5_000])),
@@ -237,12 +216,8 @@ fn call(
 
 fn question(selection: &Selection, section: Option<String>, rng: &mut SmallRng) -> Query {
     match selection {
-        Selection::Seats(seats) if rng.random() => Query::Describe {
-            seats: Seats::clone(seats),
-        },
-        Selection::Seats(seats) => Query::Seats {
-            seats: Seats::clone(seats),
-        },
+        Selection::Seats(seats) if rng.random() => Query::Describe { seats: Seats::clone(seats) },
+        Selection::Seats(seats) => Query::Seats { seats: Seats::clone(seats) },
         Selection::Quantity(qty) if rng.random() => Query::Availability { qty: *qty, section },
         _ => Query::Status { section },
     }

@@ -67,16 +67,9 @@ struct LoadTest {
 impl LoadTest {
     fn new(shares: &[StripeShare], stripes: u16) -> Self {
         let event: EventId = "evt".parse().unwrap();
-        let shape = EventLayout {
-            stripes,
-            seat_keys: 0,
-            closed: false,
-        };
+        let shape = EventLayout { stripes, seat_keys: 0, closed: false };
         let pool = |share: &StripeShare| {
-            let key = PoolKey {
-                event: event.clone(),
-                kind: PoolKind::Stripes,
-            };
+            let key = PoolKey { event: event.clone(), kind: PoolKind::Stripes };
             Pool::new(key, *share, shape, LaneSettings::default())
         };
         let pools: Vec<Pool> = shares.iter().map(pool).collect();
@@ -118,8 +111,7 @@ impl LoadTest {
             self.run_step(step);
         }
         self.now = until;
-        self.agenda
-            .retain(|_, step| !matches!(step, LoadStep::Arrives(_)));
+        self.agenda.retain(|_, step| !matches!(step, LoadStep::Arrives(_)));
     }
 
     fn make(&mut self, at: u64, step: LoadStep) {
@@ -143,8 +135,7 @@ impl LoadTest {
                     self.make(self.now + ONE_WAY, settled);
                     return;
                 }
-                self.taken
-                    .extend(transaction.stripes.iter().map(|u| u.stripe));
+                self.taken.extend(transaction.stripes.iter().map(|u| u.stripe));
                 let took = self.takes(transaction.action_count());
                 self.make(self.now + took, LoadStep::Done(process, lane, transaction));
             }
@@ -157,9 +148,7 @@ impl LoadTest {
                 self.make(self.now + ONE_WAY, settled);
             }
             LoadStep::Settled(process, lane, outcome) => {
-                self.with(process, |pool, turn| {
-                    pool.handle_outcome(lane, outcome, turn)
-                });
+                self.with(process, |pool, turn| pool.handle_outcome(lane, outcome, turn));
             }
             LoadStep::Wakes(process) => {
                 if self.wakes[process].is_some_and(|at| at <= self.now) {
@@ -205,20 +194,13 @@ impl LoadTest {
         else {
             panic!("nothing is known of it");
         };
-        let plan = WriteIntent {
-            transition,
-            record: None,
-            seats: None,
-        };
+        let plan = WriteIntent { transition, record: None, seats: None };
         self.with(process, |pool, turn| pool.submit(operation, plan, turn));
     }
 
     fn with(&mut self, process: usize, act: impl FnOnce(&mut Pool, &mut PoolContext<'_>)) {
         let mut out = PoolOutput::default();
-        let now = Now {
-            mono: Micros(self.now),
-            unix: UnixMillis(self.now / 1_000),
-        };
+        let now = Now { mono: Micros(self.now), unix: UnixMillis(self.now / 1_000) };
         let mut turn = PoolContext {
             now,
             rng: &mut self.rng,
@@ -228,24 +210,15 @@ impl LoadTest {
         act(&mut self.pools[process], &mut turn);
         for (lane, transaction) in out.send {
             self.sent.push(self.now);
-            self.make(
-                self.now + ONE_WAY,
-                LoadStep::AtStore(process, lane, transaction),
-            );
+            self.make(self.now + ONE_WAY, LoadStep::AtStore(process, lane, transaction));
         }
         for settled in out.completions {
-            let called = self
-                .calls
-                .remove(&settled.reservation)
-                .expect("called once");
+            let called = self.calls.remove(&settled.reservation).expect("called once");
             self.results.push(LoadResult {
                 called,
                 at: self.now,
                 sold: matches!(settled.answer, Answer::Confirmed { .. }),
-                shed: matches!(
-                    settled.answer,
-                    Answer::Rejected(Rejection::Overloaded { .. })
-                ),
+                shed: matches!(settled.answer, Answer::Rejected(Rejection::Overloaded { .. })),
             });
         }
         let due = self.pools[process].wake_at().map(|at| at.0.max(self.now));
@@ -257,9 +230,7 @@ impl LoadTest {
 
     /// The results of the calls made from `from` to `until`, in microseconds.
     fn results_between(&self, from: u64, until: u64) -> impl Iterator<Item = &LoadResult> {
-        self.results
-            .iter()
-            .filter(move |result| (from..until).contains(&result.called))
+        self.results.iter().filter(move |result| (from..until).contains(&result.called))
     }
 }
 
@@ -292,10 +263,8 @@ fn capacity(stripes: u16) -> f64 {
 fn one_queue_for_eight_lanes_shortens_the_wait() {
     let (mut own, mut shared) = (Vec::new(), Vec::new());
     let apart: Vec<StripeShare> = (0..8).map(|first| StripeShare { first, step: 8 }).collect();
-    for (shares, per_second, p) in [
-        (&apart[..], 1_000, &mut own),
-        (&[ALL][..], 8_000, &mut shared),
-    ] {
+    for (shares, per_second, p) in [(&apart[..], 1_000, &mut own), (&[ALL][..], 8_000, &mut shared)]
+    {
         let mut load = LoadTest::new(shares, 8);
         load.run(per_second, 2_000);
         let from = load.now - 1_500_000;
@@ -352,10 +321,7 @@ fn few_callers_are_sent_at_once() {
     let mut load = LoadTest::new(&[ALL], 20);
     load.run(200, 3_000);
     let sent = load.sent.len();
-    assert!(
-        sent as f64 > 0.95 * load.called as f64,
-        "{sent} transactions"
-    );
+    assert!(sent as f64 > 0.95 * load.called as f64, "{sent} transactions");
     let lone = (load.typical(2) + 2 * ONE_WAY) as f64 / 1_000.0;
     let p50 = percentile(load.results.iter(), 0.5);
     assert!(p50 < lone + 0.5, "{p50} ms, and one alone takes {lone}");
@@ -374,10 +340,7 @@ fn overload_is_rejected_at_admission() {
     let seconds = (until - from) as f64 / 1e6;
     let in_time = |result: &&LoadResult| result.sold && result.at - result.called <= load.patience;
     let good = load.results_between(from, until).filter(in_time).count() as f64;
-    let shed = load
-        .results_between(from, until)
-        .filter(|result| result.shed)
-        .count();
+    let shed = load.results_between(from, until).filter(|result| result.shed).count();
     let admitted = load.results_between(from, until).count() - shed;
     let p99 = percentile(load.results_between(from, until), 0.99);
     println!(
@@ -385,18 +348,10 @@ fn overload_is_rejected_at_admission() {
         good / seconds
     );
     assert!(good / seconds >= 0.9 * capacity, "{good} in {seconds} s");
-    assert!(
-        good >= 0.95 * admitted as f64,
-        "{good} of {admitted} admitted"
-    );
+    assert!(good >= 0.95 * admitted as f64, "{good} of {admitted} admitted");
     assert!(p99 <= load.patience as f64 / 1_000.0, "{p99}");
-    let slowest = load
-        .results_between(from, until)
-        .filter(|result| result.shed);
-    let slowest = slowest
-        .map(|result| result.at - result.called)
-        .max()
-        .unwrap();
+    let slowest = load.results_between(from, until).filter(|result| result.shed);
+    let slowest = slowest.map(|result| result.at - result.called).max().unwrap();
     assert!(slowest < 5_000, "shed after {slowest} µs");
 
     load.run((0.5 * capacity) as u64, 2_000);
@@ -418,10 +373,7 @@ fn admitted_calls_do_not_wait_under_overload() {
         let from = load.now;
         load.run((3.0 * capacity) as u64, 3_000);
         let until = load.now - 250_000;
-        let sold = || {
-            load.results_between(from, until)
-                .filter(|result| result.sold)
-        };
+        let sold = || load.results_between(from, until).filter(|result| result.sold);
         let rate = sold().count() as f64 / ((until - from) as f64 / 1e6);
         let (p50, p95) = (percentile(sold(), 0.5), percentile(sold(), 0.95));
         let full = (load.typical(100) + 2 * ONE_WAY) as f64 / 1_000.0;
@@ -449,10 +401,7 @@ fn a_burst_that_fits_is_not_rejected() {
         load.run(0, 200);
     }
     assert!(load.results_between(from, load.now).count() > 5_000);
-    assert!(
-        load.results_between(from, load.now)
-            .all(|result| result.sold)
-    );
+    assert!(load.results_between(from, load.now).all(|result| result.sold));
 }
 
 /// A call with a short deadline that is rejected does not affect calls with longer deadlines.
@@ -466,11 +415,7 @@ fn a_short_deadline_does_not_start_short_queue_mode() {
             load.patience = if is_hurried { 50_000 } else { patience };
             let from = load.now;
             load.run(10_000, 12);
-            let group = if is_hurried {
-                &mut hurried
-            } else {
-                &mut patient
-            };
+            let group = if is_hurried { &mut hurried } else { &mut patient };
             group.push((from, load.now));
         }
         load.run(0, 250);
@@ -496,10 +441,7 @@ fn an_idle_pool_rejects_no_call() {
     load.patience = 2_000;
     let from = load.now;
     load.run(20, 1_000);
-    assert!(
-        load.results_between(from, load.now)
-            .all(|result| result.sold)
-    );
+    assert!(load.results_between(from, load.now).all(|result| result.sold));
     assert!(load.results_between(from, load.now).count() > 15);
 }
 
@@ -526,10 +468,7 @@ fn processes_that_share_stripes_separate() {
              {:.1} % sold, p95 {p95:.0} ms",
             100.0 * sold
         );
-        assert!(
-            late < early / 3.0,
-            "{processes}: {early} % and then {late} %"
-        );
+        assert!(late < early / 3.0, "{processes}: {early} % and then {late} %");
         assert!(sold > 0.99, "{processes}: {sold}");
     }
 }

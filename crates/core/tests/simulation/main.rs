@@ -95,9 +95,7 @@ fn explain(seed: u64) -> String {
     format!(
         "seed {seed}: {}\n{:?}\nthe last steps:\n{tail}\
          reproduce: SIM_SEED={seed} cargo test -p inventory-core --test simulation replay -- --nocapture",
-        result
-            .err()
-            .unwrap_or_else(|| "holds when run again".into()),
+        result.err().unwrap_or_else(|| "holds when run again".into()),
         Scenario::of(seed),
     )
 }

@@ -32,12 +32,7 @@ fn write(id: &str, from: Option<ReservationState>, to: ReservationState) -> Reco
         due: ExpiryCondition::Any,
         to,
         qty: 1,
-        draws: [StripeAllocation {
-            stripe: 0,
-            units: 1,
-        }]
-        .into_iter()
-        .collect(),
+        draws: [StripeAllocation { stripe: 0, units: 1 }].into_iter().collect(),
         seats: None,
         payment_intent: String::new(),
         expires_at: None,
@@ -45,20 +40,12 @@ fn write(id: &str, from: Option<ReservationState>, to: ReservationState) -> Reco
 }
 
 fn sent(token: u128, take: u64, give: u64, records: Vec<RecordWrite>) -> Rc<Transaction> {
-    let update = StripeUpdate {
-        stripe: 0,
-        take,
-        give,
-    };
+    let update = StripeUpdate { stripe: 0, take, give };
     Rc::new(Transaction {
         token: RequestToken(token),
         event: event(),
         seat_keys: 0,
-        stripes: if take + give > 0 {
-            vec![update]
-        } else {
-            vec![]
-        },
+        stripes: if take + give > 0 { vec![update] } else { vec![] },
         records,
         at: UnixMillis(1_000),
     })
@@ -72,17 +59,11 @@ fn buys(token: u128, reservations: &[&str]) -> Rc<Transaction> {
 }
 
 fn hold(id: &str, until: u64) -> RecordWrite {
-    RecordWrite {
-        expires_at: Some(UnixMillis(until)),
-        ..write(id, None, ReservationState::Held)
-    }
+    RecordWrite { expires_at: Some(UnixMillis(until)), ..write(id, None, ReservationState::Held) }
 }
 
 fn ends(id: &str, to: ReservationState, due: ExpiryCondition) -> RecordWrite {
-    RecordWrite {
-        due,
-        ..write(id, Some(ReservationState::Held), to)
-    }
+    RecordWrite { due, ..write(id, Some(ReservationState::Held), to) }
 }
 
 fn apply(store: &mut Store, sent: &Rc<Transaction>, now: u64) -> TransactionOutcome {
@@ -92,28 +73,19 @@ fn apply(store: &mut Store, sent: &Rc<Transaction>, now: u64) -> TransactionOutc
 #[test]
 fn all_or_nothing_and_every_failing_condition_in_order() {
     let mut store = store(&[2]);
-    assert_eq!(
-        apply(&mut store, &buys(1, &["a"]), 1),
-        TransactionOutcome::Committed
-    );
+    assert_eq!(apply(&mut store, &buys(1, &["a"]), 1), TransactionOutcome::Committed);
     let outcome = apply(&mut store, &buys(2, &["b", "a"]), 2);
     let TransactionOutcome::Cancelled(reasons) = outcome else {
         panic!("{outcome:?}");
     };
-    let [
-        ActionOutcome::Stripe(Some(stripe)),
-        ActionOutcome::Fine,
-        ActionOutcome::Record(record),
-    ] = &reasons[..]
+    let [ActionOutcome::Stripe(Some(stripe)), ActionOutcome::Fine, ActionOutcome::Record(record)] =
+        &reasons[..]
     else {
         panic!("{reasons:?}");
     };
     assert_eq!((stripe.remaining, stripe.version), (1, 2));
     assert_eq!(record.order, Some(OrderId::of(&"a".parse().unwrap())));
-    assert!(
-        store.record(&"b".parse().unwrap()).is_none(),
-        "all or nothing"
-    );
+    assert!(store.record(&"b".parse().unwrap()).is_none(), "all or nothing");
     assert_eq!(store.remaining(&event()), 1);
     store.check_all_conservation().unwrap();
 }
@@ -123,10 +95,7 @@ fn a_token_is_remembered_for_ten_minutes_and_for_one_body() {
     let mut store = store(&[5]);
     let sent = buys(1, &["a"]);
     assert_eq!(apply(&mut store, &sent, 0), TransactionOutcome::Committed);
-    assert_eq!(
-        apply(&mut store, &sent, TOKEN_MEMORY.0 - 1),
-        TransactionOutcome::Committed
-    );
+    assert_eq!(apply(&mut store, &sent, TOKEN_MEMORY.0 - 1), TransactionOutcome::Committed);
     assert_eq!(store.remaining(&event()), 4, "applied once");
     let late = apply(&mut store, &sent, TOKEN_MEMORY.0);
     assert!(matches!(late, TransactionOutcome::Cancelled(_)), "{late:?}");
@@ -137,10 +106,7 @@ fn a_token_is_remembered_for_ten_minutes_and_for_one_body() {
 fn a_poisonous_record_refuses_the_body_and_meddling_cancels_it() {
     let mut store = store(&[5]);
     let poison = format!("{POISON}1");
-    assert_eq!(
-        apply(&mut store, &buys(1, &["a", &poison]), 0),
-        TransactionOutcome::Rejected
-    );
+    assert_eq!(apply(&mut store, &buys(1, &["a", &poison]), 0), TransactionOutcome::Rejected);
     let conflict = |action| (action == 1).then_some(ActionOutcome::Conflict);
     let outcome = store.apply(&buys(2, &["a"]), Micros(0), conflict).unwrap();
     assert_eq!(
@@ -167,32 +133,20 @@ fn the_history_knows_what_was_there_at_every_instant() {
     let StripesRead::Found(stripes) = store.read(&event()) else {
         panic!("it exists");
     };
-    assert_eq!(
-        stripes.iter().map(|s| s.capacity).collect::<Vec<_>>(),
-        [5, 4]
-    );
+    assert_eq!(stripes.iter().map(|s| s.capacity).collect::<Vec<_>>(), [5, 4]);
 }
 
 #[test]
 fn illegal_transactions_are_found_out() {
     let mut store = store(&[5]);
-    assert!(
-        store.check_transaction(&buys(1, &["a", "a"])).is_err(),
-        "a key twice"
-    );
+    assert!(store.check_transaction(&buys(1, &["a", "a"])).is_err(), "a key twice");
     assert!(store.check_transaction(&buys(2, &[])).is_err(), "no record");
     let mut wrong = (*buys(3, &["a"])).clone();
     wrong.stripes[0].take = 2;
-    assert!(
-        store.check_transaction(&Rc::new(wrong)).is_err(),
-        "takes what nobody draws"
-    );
+    assert!(store.check_transaction(&Rc::new(wrong)).is_err(), "takes what nobody draws");
     let ids: Vec<String> = (0..100).map(|n| n.to_string()).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    assert!(
-        store.check_transaction(&buys(4, &ids)).is_err(),
-        "101 actions"
-    );
+    assert!(store.check_transaction(&buys(4, &ids)).is_err(), "101 actions");
     assert!(store.check_transaction(&buys(5, &ids[..99])).is_ok());
 }
 
@@ -202,12 +156,7 @@ fn a_hold_ends_once_and_only_as_its_time_says() {
     let held = sent(1, 1, 0, vec![hold("a", 1_001)]);
     assert_eq!(apply(&mut store, &held, 1), TransactionOutcome::Committed);
     assert_eq!(store.remaining(&event()), 4);
-    let early = sent(
-        2,
-        0,
-        1,
-        vec![ends("a", ReservationState::Expired, ExpiryCondition::Over)],
-    );
+    let early = sent(2, 0, 1, vec![ends("a", ReservationState::Expired, ExpiryCondition::Over)]);
     let outcome = apply(&mut store, &early, 2);
     let TransactionOutcome::Cancelled(reasons) = outcome else {
         panic!("{outcome:?}");
@@ -216,33 +165,12 @@ fn a_hold_ends_once_and_only_as_its_time_says() {
         &reasons[..],
         [ActionOutcome::Fine, ActionOutcome::Record(view)] if view.state == ReservationState::Held
     ));
-    let released = sent(
-        3,
-        0,
-        1,
-        vec![ends("a", ReservationState::Released, ExpiryCondition::Any)],
-    );
-    assert_eq!(
-        apply(&mut store, &released, 3),
-        TransactionOutcome::Committed
-    );
+    let released = sent(3, 0, 1, vec![ends("a", ReservationState::Released, ExpiryCondition::Any)]);
+    assert_eq!(apply(&mut store, &released, 3), TransactionOutcome::Committed);
     assert_eq!(store.remaining(&event()), 5);
-    let again = sent(
-        4,
-        0,
-        1,
-        vec![ends("a", ReservationState::Released, ExpiryCondition::Any)],
-    );
-    assert!(matches!(
-        apply(&mut store, &again, 4),
-        TransactionOutcome::Cancelled(_)
-    ));
-    let nothing = sent(
-        5,
-        0,
-        1,
-        vec![ends("b", ReservationState::Released, ExpiryCondition::Any)],
-    );
+    let again = sent(4, 0, 1, vec![ends("a", ReservationState::Released, ExpiryCondition::Any)]);
+    assert!(matches!(apply(&mut store, &again, 4), TransactionOutcome::Cancelled(_)));
+    let nothing = sent(5, 0, 1, vec![ends("b", ReservationState::Released, ExpiryCondition::Any)]);
     assert_eq!(
         apply(&mut store, &nothing, 5),
         TransactionOutcome::Cancelled(vec![ActionOutcome::Fine, ActionOutcome::RecordMissing])
@@ -258,27 +186,11 @@ fn what_was_not_taken_cannot_be_given_back_or_sold_by_steps_that_are_not_there()
     let mut more = ends("a", ReservationState::Released, ExpiryCondition::Any);
     more.qty = 2;
     more.draws[0].units = 2;
-    assert!(
-        store
-            .apply(&sent(2, 0, 2, vec![more]), Micros(2), |_| None)
-            .is_err()
-    );
-    let backwards = write(
-        "a",
-        Some(ReservationState::Confirmed),
-        ReservationState::Held,
-    );
-    assert!(
-        store
-            .check_transaction(&sent(3, 0, 1, vec![backwards]))
-            .is_err()
-    );
+    assert!(store.apply(&sent(2, 0, 2, vec![more]), Micros(2), |_| None).is_err());
+    let backwards = write("a", Some(ReservationState::Confirmed), ReservationState::Held);
+    assert!(store.check_transaction(&sent(3, 0, 1, vec![backwards])).is_err());
     let short_holds = ends("a", ReservationState::Expired, ExpiryCondition::Any);
-    assert!(
-        store
-            .check_transaction(&sent(4, 0, 1, vec![short_holds]))
-            .is_err()
-    );
+    assert!(store.check_transaction(&sent(4, 0, 1, vec![short_holds])).is_err());
 }
 
 #[test]
@@ -291,16 +203,8 @@ fn a_closed_event_takes_back_and_sells_nothing() {
         panic!("{sale:?}");
     };
     assert!(matches!(reasons[0], ActionOutcome::Stripe(Some(view)) if view.closed));
-    let released = sent(
-        3,
-        0,
-        1,
-        vec![ends("a", ReservationState::Released, ExpiryCondition::Any)],
-    );
-    assert_eq!(
-        apply(&mut store, &released, 4),
-        TransactionOutcome::Committed
-    );
+    let released = sent(3, 0, 1, vec![ends("a", ReservationState::Released, ExpiryCondition::Any)]);
+    assert_eq!(apply(&mut store, &released, 4), TransactionOutcome::Committed);
 }
 
 #[test]
@@ -324,10 +228,7 @@ fn seats_go_from_hand_to_hand_by_their_conditions() {
         sent.seat_keys = 2;
         Rc::new(sent)
     };
-    assert_eq!(
-        apply(&mut store, &of_seats(1, hold("a", 9_000)), 1),
-        TransactionOutcome::Committed
-    );
+    assert_eq!(apply(&mut store, &of_seats(1, hold("a", 9_000)), 1), TransactionOutcome::Committed);
     let taken = apply(&mut store, &of_seats(2, hold("b", 9_000)), 2);
     let TransactionOutcome::Cancelled(reasons) = taken else {
         panic!("{taken:?}");
@@ -337,15 +238,9 @@ fn seats_go_from_hand_to_hand_by_their_conditions() {
         until: UnixMillis(9_000),
     }));
     assert_eq!(reasons, [ActionOutcome::Fine, held.clone(), held]);
-    let sale = of_seats(
-        3,
-        ends("a", ReservationState::Confirmed, ExpiryCondition::Any),
-    );
+    let sale = of_seats(3, ends("a", ReservationState::Confirmed, ExpiryCondition::Any));
     assert_eq!(apply(&mut store, &sale, 3), TransactionOutcome::Committed);
-    assert_eq!(
-        store.free_throughout(&event(), None, Micros(3), Micros(9)),
-        0
-    );
+    assert_eq!(store.free_throughout(&event(), None, Micros(3), Micros(9)), 0);
     store.check_all_conservation().unwrap();
     store.block(&event(), &"A".parse().unwrap(), Micros(4));
     store.check_all_conservation().unwrap();

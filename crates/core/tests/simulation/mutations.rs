@@ -51,11 +51,7 @@ fn caught_by(fault: Fault, seeds: u64) -> Option<(String, String)> {
         return found_by("the lane tests");
     }
     let unit_tests = ["test", "-q", "-p", "inventory-core", "--lib"];
-    let profile: &[&str] = if cfg!(debug_assertions) {
-        &[]
-    } else {
-        &["--release"]
-    };
+    let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
     let unit_tests = [&unit_tests[..], &["--features", "planted-faults"], profile].concat();
     match fails(env!("CARGO"), &unit_tests, fault) {
         true => found_by("the unit tests of the core"),

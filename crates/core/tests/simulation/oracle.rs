@@ -97,8 +97,7 @@ impl Oracle {
             let known = self.reservations.entry(reservation.clone()).or_default();
             known.calls.push(id);
         }
-        self.calls
-            .insert(id.0, (call, OracleCallState::Waiting { process }));
+        self.calls.insert(id.0, (call, OracleCallState::Waiting { process }));
     }
 
     /// Ends the calls that waited in a crashed process, and returns them.
@@ -148,9 +147,7 @@ impl Oracle {
     ) -> Result<Call, Violation> {
         let call = self.close(id, Some(answer.clone()))?;
         let Request::Write(verb, reservation) = &call.what else {
-            return Err(Violation(format!(
-                "a query answered as a write: {id:?} got {answer:?}"
-            )));
+            return Err(Violation(format!("a query answered as a write: {id:?} got {answer:?}")));
         };
         let explained = self.explained(&call, *verb, reservation, answer, now, store);
         if let Answer::Rejected(refusal) = answer
@@ -165,10 +162,7 @@ impl Oracle {
             now.0,
             store.record_during(reservation, call.arrives, now)
         );
-        self.reservations
-            .entry(reservation.clone())
-            .or_default()
-            .remember(answer);
+        self.reservations.entry(reservation.clone()).or_default().remember(answer);
         Ok(call)
     }
 
@@ -204,9 +198,7 @@ impl Oracle {
     }
 
     fn calls_of(&self, reservation: &ReservationId) -> usize {
-        self.reservations
-            .get(reservation)
-            .map_or(0, |known| known.calls.len())
+        self.reservations.get(reservation).map_or(0, |known| known.calls.len())
     }
 
     // ---- What the shards learn about stock ----------------------------------------------------------
@@ -259,8 +251,7 @@ impl Oracle {
         learned: &RecordView,
         store: &Store,
     ) {
-        self.stock_views
-            .forward_answered(at, event, reservation, learned, store);
+        self.stock_views.forward_answered(at, event, reservation, learned, store);
     }
 
     /// A new transaction contains only operations that a call of this process still waits for in time, and takes
@@ -295,12 +286,7 @@ impl Oracle {
                         && matches!(state, OracleCallState::Waiting { process: p } if *p == process)
                 })
             });
-            ensure!(
-                waits,
-                "a write that no call waits for: {} at {}",
-                record.reservation,
-                now.0
-            );
+            ensure!(waits, "a write that no call waits for: {} at {}", record.reservation, now.0);
         }
         Ok(())
     }
@@ -320,10 +306,7 @@ impl Oracle {
                 "an answered reservation has no record: {reservation}"
             );
             let Some(record) = record else { continue };
-            ensure!(
-                !is_odd(reservation),
-                "a record that the store rejects: {reservation}"
-            );
+            ensure!(!is_odd(reservation), "a record that the store rejects: {reservation}");
             ensure!(
                 !is(&record.view, ReservationState::Held),
                 "a hold is left at rest: {reservation} {:?}",
@@ -399,7 +382,5 @@ fn name_of(state: ReservationState) -> &'static str {
 }
 
 fn is_odd(reservation: &ReservationId) -> bool {
-    [POISON, INVALID, ALIEN]
-        .iter()
-        .any(|prefix| reservation.as_str().starts_with(prefix))
+    [POISON, INVALID, ALIEN].iter().any(|prefix| reservation.as_str().starts_with(prefix))
 }

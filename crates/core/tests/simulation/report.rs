@@ -92,10 +92,7 @@ impl Report {
         self.add("record reads", counters.record_reads);
         self.add("seat reads", counters.seat_reads);
         self.add("seat verifications", counters.seat_verifications);
-        self.add(
-            "seat verifications that differ",
-            counters.seat_verification_mismatches,
-        );
+        self.add("seat verifications that differ", counters.seat_verification_mismatches);
         self.add("seats rejected from the cache", counters.seats_refused);
         self.add("seats found taken", counters.seats_taken);
     }
@@ -136,10 +133,7 @@ pub(crate) fn name_of(answer: &Answer) -> &'static str {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let listed = |counts: &BTreeMap<&'static str, u64>| {
-            let counts: Vec<_> = counts
-                .iter()
-                .map(|(what, n)| format!("{what} {n}"))
-                .collect();
+            let counts: Vec<_> = counts.iter().map(|(what, n)| format!("{what} {n}")).collect();
             counts.join(", ")
         };
         let (runs, calls, steps) = (self.runs, self.calls, self.steps);

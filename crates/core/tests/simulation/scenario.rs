@@ -115,9 +115,7 @@ impl Scenario {
         let ahead = processes.iter();
         let ahead = ahead.map(|_| *pick(rng, &[0, 0, 7, AHEAD_MAX])).collect();
         let qty_max = *pick(rng, &[1, 3, 10]);
-        let events = (0..rng.random_range(1..=3))
-            .map(|n| (event(n), stock(rng)))
-            .collect();
+        let events = (0..rng.random_range(1..=3)).map(|n| (event(n), stock(rng))).collect();
         let fault_free = rng.random_range(0..5) == 0;
         let faults = match rng.random_range(0..4) {
             _ if fault_free => Faults::default(),
@@ -243,10 +241,7 @@ pub(crate) fn event(n: usize) -> EventId {
 
 fn stock(rng: &mut SmallRng) -> StockKind {
     if rng.random_range(0..5) < 2 {
-        return StockKind::Seats {
-            keys: *pick(rng, &[1, 4]),
-            seats: seats(rng),
-        };
+        return StockKind::Seats { keys: *pick(rng, &[1, 4]), seats: seats(rng) };
     }
     let stripes = *pick(rng, &[1, 1, 2, 5, 9]);
     let most = *pick(rng, &[0, 3, 12, 60, 1_000]);

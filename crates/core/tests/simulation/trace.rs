@@ -58,66 +58,35 @@ fn plain<T: Display>(value: Option<T>) -> String {
 impl Display for Words<'_, Effect> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Effect::Answer {
-                call,
-                answer,
-                record: learned,
-            } => {
+            Effect::Answer { call, answer, record: learned } => {
                 let learned = maybe(learned.as_ref());
                 write!(f, "answer {}: {}, record {learned}", call.0, Words(answer))
             }
             Effect::AnswerQuery { call, result } => {
                 write!(f, "result {}: {}", call.0, Words(result))
             }
-            Effect::ForwardQuery {
-                shard,
-                call,
-                event,
-                layout: shape,
-                query,
-            } => {
+            Effect::ForwardQuery { shard, call, event, layout: shape, query } => {
                 let (shape, query) = (Words(shape), Words(query));
-                write!(
-                    f,
-                    "ask shard {shard} for {}: {event} {shape} {query}",
-                    call.0
-                )
+                write!(f, "ask shard {shard} for {}: {event} {shape} {query}", call.0)
             }
             Effect::Transact { lane, transaction } => {
                 write!(f, "transact {}: {}", Words(lane), Words(&**transaction))
             }
-            Effect::ReadStripes {
-                event,
-                stripes_hint,
-            } => write!(f, "read stripes of {event}, about {}", plain(*stripes_hint)),
-            Effect::ReadRecords {
-                read: lookup,
-                reservations,
-            } => write!(f, "read records {}: {}", lookup.0, ids(reservations)),
+            Effect::ReadStripes { event, stripes_hint } => {
+                write!(f, "read stripes of {event}, about {}", plain(*stripes_hint))
+            }
+            Effect::ReadRecords { read: lookup, reservations } => {
+                write!(f, "read records {}: {}", lookup.0, ids(reservations))
+            }
             Effect::ReadSeats { event, seat_keys } => {
                 write!(f, "read seats of {event}, {seat_keys} keys")
             }
-            Effect::ReadFreeSeats {
-                event,
-                seat_keys,
-                at,
-            } => write!(
-                f,
-                "read free seats of {event}, {seat_keys} keys, at {}",
-                at.0
-            ),
-            Effect::Forward {
-                shard,
-                layout,
-                operation,
-                hint: known,
-            } => {
+            Effect::ReadFreeSeats { event, seat_keys, at } => {
+                write!(f, "read free seats of {event}, {seat_keys} keys, at {}", at.0)
+            }
+            Effect::Forward { shard, layout, operation, hint: known } => {
                 let (shape, known) = (Words(layout), Words(known));
-                write!(
-                    f,
-                    "forward to {shard}: {} {shape} {known}",
-                    Words(operation)
-                )
+                write!(f, "forward to {shard}: {} {shape} {known}", Words(operation))
             }
         }
     }
@@ -131,11 +100,7 @@ impl Display for Words<'_, LaneId> {
 
 impl Display for Words<'_, EventLayout> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let EventLayout {
-            stripes,
-            seat_keys,
-            closed,
-        } = self.0;
+        let EventLayout { stripes, seat_keys, closed } = self.0;
         let closed = if *closed { " closed" } else { "" };
         write!(f, "{stripes}/{seat_keys}{closed}")
     }
@@ -193,11 +158,7 @@ impl Display for Words<'_, Operation> {
             deadline,
         } = self.0;
         let (selection, fingerprint) = (Words(selection), Words(fingerprint));
-        write!(
-            f,
-            "{} {reservation} {event} {selection} {fingerprint}",
-            verb(*what)
-        )?;
+        write!(f, "{} {reservation} {event} {selection} {fingerprint}", verb(*what))?;
         let (section, until) = (plain(section.as_deref()), plain(hold_until.map(|at| at.0)));
         write!(f, " in {section}, paid {payment_intent:?}, until {until},")?;
         write!(f, " expects {}, by {}", expect(*expected), deadline.0)
@@ -236,15 +197,8 @@ impl Display for Words<'_, Result<QueryResult, Rejection>> {
 impl Display for Words<'_, QueryResult> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
-            QueryResult::Units {
-                remaining,
-                available,
-            } => {
-                let available = if *available {
-                    "available"
-                } else {
-                    "not available"
-                };
+            QueryResult::Units { remaining, available } => {
+                let available = if *available { "available" } else { "not available" };
                 write!(f, "{remaining} units, {available}")
             }
             QueryResult::Offer { seats, remaining } => {
@@ -260,13 +214,7 @@ impl Display for Words<'_, QueryResult> {
 
 impl Display for Words<'_, EventStatus> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let EventStatus {
-            counts,
-            sections,
-            as_of,
-            seated,
-            closed,
-        } = self.0;
+        let EventStatus { counts, sections, as_of, seated, closed } = self.0;
         let stock = if *seated { "seats" } else { "units" };
         let closed = if *closed { " closed" } else { "" };
         write!(f, "{stock}{closed} {} as of {}", Words(counts), as_of.0)?;
@@ -279,13 +227,7 @@ impl Display for Words<'_, EventStatus> {
 
 impl Display for Words<'_, StockCounts> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let StockCounts {
-            total,
-            available,
-            held,
-            sold,
-            blocked,
-        } = self.0;
+        let StockCounts { total, available, held, sold, blocked } = self.0;
         write!(f, "{total}={available}+{held}+{sold}+{blocked}")
     }
 }
@@ -294,11 +236,7 @@ impl Display for Words<'_, Answer> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let listed = |seats: Option<&[_]>| plain(seats.map(ids));
         match self.0 {
-            Answer::Held {
-                expires_at,
-                qty,
-                seats,
-            } => {
+            Answer::Held { expires_at, qty, seats } => {
                 let seats = listed(seats.as_deref());
                 write!(f, "held {qty} {seats} until {}", expires_at.0)
             }
@@ -374,16 +312,8 @@ impl Display for Words<'_, StripeUpdate> {
 
 impl Display for Words<'_, RecordView> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let RecordView {
-            fingerprint,
-            state: now,
-            order,
-            qty,
-            draws,
-            seats,
-            expires_at,
-            at,
-        } = self.0;
+        let RecordView { fingerprint, state: now, order, qty, draws, seats, expires_at, at } =
+            self.0;
         write!(f, "({} {qty} {}", state(*now), Words(fingerprint))?;
         write!(f, " {} {}", List(draws), plain(seats.as_deref().map(ids)))?;
         let (order, until) = (plain(*order), plain(expires_at.map(|at| at.0)));
@@ -422,14 +352,7 @@ impl Display for Words<'_, RecordWrite> {
 
 impl Display for Words<'_, Transaction> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Transaction {
-            token,
-            event,
-            seat_keys,
-            stripes,
-            records,
-            at,
-        } = self.0;
+        let Transaction { token, event, seat_keys, stripes, records, at } = self.0;
         write!(f, "{:032x} {event}/{seat_keys} {}", token.0, List(stripes))?;
         write!(f, " {} at {}", List(records), at.0)
     }
@@ -437,20 +360,10 @@ impl Display for Words<'_, Transaction> {
 
 impl Display for Words<'_, StripeView> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let StripeView {
-            capacity,
-            remaining,
-            version,
-            stripes,
-            seat_keys,
-            closed,
-        } = self.0;
+        let StripeView { capacity, remaining, version, stripes, seat_keys, closed } = self.0;
         let closed = if *closed { " closed" } else { "" };
         let stripes = plain(*stripes);
-        write!(
-            f,
-            "{remaining}/{capacity} v{version} {stripes}/{seat_keys}{closed}"
-        )
+        write!(f, "{remaining}/{capacity} v{version} {stripes}/{seat_keys}{closed}")
     }
 }
 

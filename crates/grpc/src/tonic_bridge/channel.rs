@@ -68,10 +68,7 @@ pub(super) struct CallChannels {
 /// Makes a bridge. At most [`AUXILIARY_CALLS_MAX`] of its calls are in flight in the whole process.
 pub fn channel() -> (TonicBridge, BridgeReceiver) {
     let (calls, receiver) = mpsc::channel(AUXILIARY_CALLS_MAX);
-    let bridge = TonicBridge {
-        calls,
-        permits: Arc::new(Semaphore::new(AUXILIARY_CALLS_MAX)),
-    };
+    let bridge = TonicBridge { calls, permits: Arc::new(Semaphore::new(AUXILIARY_CALLS_MAX)) };
     (bridge, BridgeReceiver(receiver))
 }
 
@@ -79,9 +76,7 @@ impl TonicBridge {
     /// The auxiliary service that a path names.
     pub(crate) fn service_of(&self, path: &str) -> Option<&'static str> {
         let (service, _) = path.strip_prefix('/')?.split_once('/')?;
-        AUXILIARY_SERVICES
-            .into_iter()
-            .find(|auxiliary| *auxiliary == service)
+        AUXILIARY_SERVICES.into_iter().find(|auxiliary| *auxiliary == service)
     }
 
     pub(crate) fn has_service(&self, service: &str) -> bool {
@@ -119,10 +114,7 @@ impl TonicBridge {
                 "health and reflection are not available",
             )
         })?;
-        Ok(CallChannels {
-            request_frames: upload,
-            response_frames: download,
-        })
+        Ok(CallChannels { request_frames: upload, response_frames: download })
     }
 }
 
@@ -139,24 +131,17 @@ mod tests {
     #[test]
     fn only_auxiliary_services_are_bridged() {
         let (bridge, _receiver) = channel();
-        assert_eq!(
-            bridge.service_of("/grpc.health.v1.Health/Check"),
-            Some(AUXILIARY_SERVICES[0])
-        );
+        assert_eq!(bridge.service_of("/grpc.health.v1.Health/Check"), Some(AUXILIARY_SERVICES[0]));
         assert_eq!(bridge.service_of("/grpc.health.v1.Health"), None);
         assert_eq!(bridge.service_of("/grpc.health.v1.HealthX/Check"), None);
-        assert_eq!(
-            bridge.service_of("/inventory.v1.Inventory/CommitReservation"),
-            None
-        );
+        assert_eq!(bridge.service_of("/inventory.v1.Inventory/CommitReservation"), None);
     }
 
     #[test]
     fn calls_beyond_the_limit_are_rejected_until_a_permit_is_free() {
         let (bridge, mut receiver) = channel();
-        let held: Vec<_> = (0..AUXILIARY_CALLS_MAX)
-            .map(|_| bridge.open(head(), None).ok().unwrap())
-            .collect();
+        let held: Vec<_> =
+            (0..AUXILIARY_CALLS_MAX).map(|_| bridge.open(head(), None).ok().unwrap()).collect();
         let rejected = bridge.open(head(), None).err().unwrap();
         assert_eq!(rejected.code(), Code::ResourceExhausted);
         assert_eq!(rejected.reason(), reason::COLD_CALLS_EXCEEDED);

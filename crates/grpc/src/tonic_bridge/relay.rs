@@ -48,10 +48,7 @@ impl Future for FrameRelay {
 
 impl BridgedCalls {
     pub(crate) fn new() -> Self {
-        Self {
-            relays: FuturesUnordered::new(),
-            cancelled: Rc::default(),
-        }
+        Self { relays: FuturesUnordered::new(), cancelled: Rc::default() }
     }
 
     pub(crate) fn start(
@@ -67,14 +64,7 @@ impl BridgedCalls {
         let cancelled = Rc::clone(&self.cancelled);
         let work = Box::pin(async move {
             let mut call = CallReport::new(responder);
-            let exchange = exchange(
-                &bridge,
-                &mut call.responder,
-                head,
-                body,
-                timeout,
-                &cancelled,
-            );
+            let exchange = exchange(&bridge, &mut call.responder, head, body, timeout, &cancelled);
             call.code = exchange.await;
         });
         self.relays.push(FrameRelay { work, waker: None });
@@ -105,10 +95,7 @@ struct CallReport {
 impl CallReport {
     fn new(responder: CallResponder) -> Self {
         responder.observer.call_started(responder.method);
-        Self {
-            responder,
-            code: Code::Cancelled,
-        }
+        Self { responder, code: Code::Cancelled }
     }
 }
 
@@ -126,10 +113,7 @@ async fn exchange(
     timeout: Option<Duration>,
     cancelled: &Cell<bool>,
 ) -> Code {
-    let CallChannels {
-        request_frames,
-        response_frames,
-    } = match bridge.open(head, timeout) {
+    let CallChannels { request_frames, response_frames } = match bridge.open(head, timeout) {
         Ok(channels) => channels,
         Err(status) => {
             response::send_status(&mut call.stream, &status);
@@ -186,9 +170,7 @@ async fn next_event(
         if cancelled.get() {
             return Poll::Ready(RelayEvent::Cancelled);
         }
-        frames
-            .poll_recv(cx)
-            .map(|frame| frame.map_or(RelayEvent::ServiceFailed, RelayEvent::Frame))
+        frames.poll_recv(cx).map(|frame| frame.map_or(RelayEvent::ServiceFailed, RelayEvent::Frame))
     })
     .await
 }
@@ -200,9 +182,7 @@ async fn relay_response(
     cancelled: &Cell<bool>,
 ) -> Code {
     let responder = &mut call.stream;
-    let first = next_event(&mut frames, cancelled, |cx| {
-        responder.poll_reset(cx).is_ready()
-    });
+    let first = next_event(&mut frames, cancelled, |cx| responder.poll_reset(cx).is_ready());
     let (head, last) = match first.await {
         RelayEvent::Frame(ResponseFrame::Head { head, last }) => (head, last),
         RelayEvent::CallerGone => return Code::Cancelled,
@@ -223,9 +203,7 @@ async fn relay_response(
         return code;
     }
     loop {
-        let event = next_event(&mut frames, cancelled, |cx| {
-            stream.poll_reset(cx).is_ready()
-        });
+        let event = next_event(&mut frames, cancelled, |cx| stream.poll_reset(cx).is_ready());
         let status = match event.await {
             RelayEvent::Frame(ResponseFrame::Data(data)) => {
                 match send_data(&mut stream, data, cancelled).await {

@@ -43,17 +43,8 @@ pub async fn serve(mut receiver: BridgeReceiver, routes: Routes) {
 /// Runs one call until the response is complete, or until the shard drops its end because the client
 /// disconnected.
 async fn run(call: BridgedCall, routes: Routes) {
-    let BridgedCall {
-        head,
-        request_frames,
-        response_frames,
-        timeout,
-        permit: _permit,
-    } = call;
-    let body = BridgedBody {
-        frames: request_frames,
-        ended: false,
-    };
+    let BridgedCall { head, request_frames, response_frames, timeout, permit: _permit } = call;
+    let body = BridgedBody { frames: request_frames, ended: false };
     let request = Request::from_parts(head, body);
     let response = send_response(request, &response_frames, timeout, routes);
     tokio::select! {
@@ -76,10 +67,7 @@ async fn send_response(
     };
     let (head, mut body) = response.into_parts();
     let last = http_body::Body::is_end_stream(&body);
-    let head = ResponseFrame::Head {
-        head: Box::new(head),
-        last,
-    };
+    let head = ResponseFrame::Head { head: Box::new(head), last };
     if frames.send(head).await.is_err() || last {
         return;
     }
@@ -125,15 +113,10 @@ async fn until_deadline<T>(deadline: Option<Instant>, work: impl Future<Output =
 
 fn trailers_only(status: &Status) -> ResponseFrame {
     let mut head = Response::new(()).into_parts().0;
-    head.headers.insert(
-        http::header::CONTENT_TYPE,
-        http::HeaderValue::from_static("application/grpc"),
-    );
+    head.headers
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
     status.write_to(&mut head.headers);
-    ResponseFrame::Head {
-        head: Box::new(head),
-        last: true,
-    }
+    ResponseFrame::Head { head: Box::new(head), last: true }
 }
 
 fn trailers(status: &Status) -> HeaderMap {

@@ -33,17 +33,10 @@ impl TonicThread {
     fn start(routes: impl FnOnce() -> Routes + Send + 'static) -> Self {
         let (bridge, receiver) = tonic_bridge::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            runtime
-                .unwrap()
-                .block_on(async move { tonic_bridge::serve(receiver, routes()).await });
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async move { tonic_bridge::serve(receiver, routes()).await });
         });
-        Self {
-            bridge: Some(bridge),
-            thread: Some(thread),
-        }
+        Self { bridge: Some(bridge), thread: Some(thread) }
     }
 
     fn server(&self, settings: GrpcSettings) -> TestGrpcServer {
@@ -73,45 +66,26 @@ fn health_and_reflection() -> (TonicThread, HealthReporter) {
 }
 
 fn of(service: &str) -> HealthCheckRequest {
-    HealthCheckRequest {
-        service: service.to_owned(),
-    }
+    HealthCheckRequest { service: service.to_owned() }
 }
 
 #[tokio::test]
 async fn health_is_checked_per_service() {
     let (services, reporter) = health_and_reflection();
-    reporter
-        .set_service_status("inventory.v1.Inventory", ServingStatus::Serving)
-        .await;
+    reporter.set_service_status("inventory.v1.Inventory", ServingStatus::Serving).await;
     let server = services.server(settings());
     let channel = server.channel().await;
     let mut health = HealthClient::new(channel);
     for service in ["", "inventory.v1.Inventory"] {
-        let answer = within_deadline(health.check(of(service)))
-            .await
-            .unwrap()
-            .into_inner();
+        let answer = within_deadline(health.check(of(service))).await.unwrap().into_inner();
         assert_eq!(answer.status(), Shown::Serving, "{service:?}");
     }
-    let unknown = within_deadline(health.check(of("no.Such")))
-        .await
-        .unwrap_err();
+    let unknown = within_deadline(health.check(of("no.Such"))).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
-    assert!(
-        server
-            .client()
-            .await
-            .check_availability(check("now"))
-            .await
-            .is_ok()
-    );
+    assert!(server.client().await.check_availability(check("now")).await.is_ok());
     server.inspect(|record| {
-        let health: Vec<_> = record
-            .finished
-            .iter()
-            .filter(|call| call.0 == "grpc.health.v1.Health")
-            .collect();
+        let health: Vec<_> =
+            record.finished.iter().filter(|call| call.0 == "grpc.health.v1.Health").collect();
         assert_eq!(health.len(), 3);
         assert_eq!(health[2].1, Code::NotFound);
     });
@@ -132,16 +106,12 @@ async fn watch_streams_every_change() {
     let (services, reporter) = health_and_reflection();
     let server = services.server(settings());
     let mut health = HealthClient::new(server.channel().await);
-    let mut watch = within_deadline(health.watch(of("")))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut watch = within_deadline(health.watch(of(""))).await.unwrap().into_inner();
     let now = within_deadline(watch.next()).await.unwrap().unwrap();
     assert_eq!(now.status(), Shown::Serving);
-    for (set, shown) in [
-        (ServingStatus::NotServing, Shown::NotServing),
-        (ServingStatus::Serving, Shown::Serving),
-    ] {
+    for (set, shown) in
+        [(ServingStatus::NotServing, Shown::NotServing), (ServingStatus::Serving, Shown::Serving)]
+    {
         reporter.set_service_status("", set).await;
         let change = within_deadline(watch.next()).await.unwrap().unwrap();
         assert_eq!(change.status(), shown);
@@ -165,20 +135,13 @@ async fn dropped_watch_frees_its_slot() {
             // The services' thread handles dropped watches with a delay.
             Err(status) => assert_eq!(status.code(), Code::ResourceExhausted),
         }
-        assert!(
-            Instant::now() < deadline,
-            "slots are not freed: {watched} watches"
-        );
+        assert!(Instant::now() < deadline, "slots are not freed: {watched} watches");
     }
     drop(health);
     let all = server.until("all ends", |record| {
         (record.finished.len() == record.started.len()).then(|| record.finished.clone())
     });
-    let cancelled = all
-        .await
-        .iter()
-        .filter(|call| call.1 == Code::Cancelled)
-        .count();
+    let cancelled = all.await.iter().filter(|call| call.1 == Code::Cancelled).count();
     assert_eq!(cancelled, watched);
 }
 
@@ -191,23 +154,11 @@ async fn auxiliary_calls_over_the_limit_are_rejected() {
     for _ in 0..limits::AUXILIARY_CALLS_MAX {
         held.push(within_deadline(health.clone().watch(of(""))).await.unwrap());
     }
-    let refused = within_deadline(health.clone().check(of("")))
-        .await
-        .unwrap_err();
+    let refused = within_deadline(health.clone().check(of(""))).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
-    assert_eq!(
-        refused.get_details_error_info().unwrap().reason,
-        "COLD_CALLS_EXCEEDED"
-    );
+    assert_eq!(refused.get_details_error_info().unwrap().reason, "COLD_CALLS_EXCEEDED");
     assert!(refused.get_details_retry_info().is_some());
-    assert!(
-        server
-            .client()
-            .await
-            .check_availability(check("now"))
-            .await
-            .is_ok()
-    );
+    assert!(server.client().await.check_availability(check("now")).await.is_ok());
 }
 
 #[tokio::test]
@@ -224,10 +175,8 @@ async fn a_bidirectional_stream_answers_before_its_request_has_ended() {
         )),
     };
     ask.unbounded_send(request()).unwrap();
-    let mut answers = within_deadline(client.server_reflection_info(asked))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut answers =
+        within_deadline(client.server_reflection_info(asked)).await.unwrap().into_inner();
     for _ in 0..30 {
         within_deadline(answers.next()).await.unwrap().unwrap();
         ask.unbounded_send(request()).unwrap();
@@ -243,11 +192,7 @@ async fn deadline_ends_a_watch() {
     let server = services.server(settings());
     // Without a client-services clock: the server's trailers are what ends it.
     let mut client = Http2Client::connect(server.address).await;
-    let timed = with_header(
-        request("/grpc.health.v1.Health/Watch"),
-        "grpc-timeout",
-        "60m",
-    );
+    let timed = with_header(request("/grpc.health.v1.Health/Watch"), "grpc-timeout", "60m");
     let start = Instant::now();
     let answer = client.call(timed, encode(&of(""))).await;
     assert!(start.elapsed() >= Duration::from_millis(60));
@@ -261,27 +206,15 @@ async fn drain_ends_watches() {
     let (services, reporter) = health_and_reflection();
     let server = services.server(settings());
     let mut health = HealthClient::new(server.channel().await);
-    let mut watch = within_deadline(health.watch(of("")))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut watch = within_deadline(health.watch(of(""))).await.unwrap().into_inner();
     within_deadline(watch.next()).await.unwrap().unwrap();
     server.drain();
-    reporter
-        .set_service_status("", ServingStatus::NotServing)
-        .await;
+    reporter.set_service_status("", ServingStatus::NotServing).await;
     let last = within_deadline(watch.next()).await.unwrap().unwrap();
-    assert_eq!(
-        last.status(),
-        Shown::NotServing,
-        "the last change before the end"
-    );
+    assert_eq!(last.status(), Shown::NotServing, "the last change before the end");
     let end = within_deadline(watch.next()).await.unwrap().unwrap_err();
     assert_eq!(end.code(), Code::Unavailable);
-    assert_eq!(
-        end.get_details_error_info().unwrap().reason,
-        "SHUTTING_DOWN"
-    );
+    assert_eq!(end.get_details_error_info().unwrap().reason, "SHUTTING_DOWN");
     server.empty().await;
 }
 
@@ -303,19 +236,14 @@ async fn complete_request_arrives_complete() {
     });
     let server = services.server(settings());
     let mut client = Http2Client::connect(server.address).await;
-    let (response, mut stream) = client
-        .open(request("/grpc.health.v1.Health/Check"))
-        .await
-        .unwrap();
+    let (response, mut stream) =
+        client.open(request("/grpc.health.v1.Health/Check")).await.unwrap();
     // Longer than the window and the channel: it passes in many pieces.
     let sent = tokio::spawn(async move {
         for n in 0..100 {
             stream.reserve_capacity(10_000);
             while stream.capacity() < 10_000 {
-                futures::future::poll_fn(|cx| stream.poll_capacity(cx))
-                    .await
-                    .unwrap()
-                    .unwrap();
+                futures::future::poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap().unwrap();
             }
             stream.send_data(vec![0; 10_000].into(), n == 99).unwrap();
         }
@@ -354,9 +282,7 @@ impl Health for PanickingHealth {
         &self,
         _: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let signal = DropSignal {
-            dropped: self.0.lock().unwrap().take(),
-        };
+        let signal = DropSignal { dropped: self.0.lock().unwrap().take() };
         let stream = futures::stream::unfold(signal, |signal| async move {
             let _ = &signal;
             std::future::pending::<()>().await;

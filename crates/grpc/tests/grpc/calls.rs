@@ -23,11 +23,7 @@ async fn waiting_handlers_are_answered_when_they_return() {
     let client = server.client().await;
     let calls = (0..50).map(|n| {
         let mut client = client.clone();
-        async move {
-            client
-                .check_availability(check(&format!("wait:{}", n % 7)))
-                .await
-        }
+        async move { client.check_availability(check(&format!("wait:{}", n % 7))).await }
     });
     for answer in within_deadline(join_all(calls)).await {
         assert!(answer.unwrap().into_inner().available);
@@ -40,19 +36,11 @@ async fn body_in_many_frames_is_one_message() {
     let mut client = Http2Client::connect(server.address).await;
     let (response, mut stream) = client.open(request(CHECK)).await.unwrap();
     for byte in encode(&check("now")) {
-        stream
-            .send_data(Bytes::copy_from_slice(&[byte]), false)
-            .unwrap();
+        stream.send_data(Bytes::copy_from_slice(&[byte]), false).unwrap();
         tokio::task::yield_now().await;
     }
     stream.send_data(Bytes::new(), true).unwrap();
-    assert_eq!(
-        within_deadline(read_response(response))
-            .await
-            .unwrap()
-            .code(),
-        Code::Ok
-    );
+    assert_eq!(within_deadline(read_response(response)).await.unwrap().code(), Code::Ok);
 }
 
 #[tokio::test]
@@ -61,9 +49,7 @@ async fn body_that_never_ends_exceeds_the_deadline() {
     let mut client = Http2Client::connect(server.address).await;
     let timed = with_header(request(CHECK), "grpc-timeout", "50m");
     let (response, mut stream) = client.open(timed).await.unwrap();
-    stream
-        .send_data(encode(&check("now")).slice(..6), false)
-        .unwrap();
+    stream.send_data(encode(&check("now")).slice(..6), false).unwrap();
     let answer = within_deadline(read_response(response)).await.unwrap();
     assert_eq!(answer.code(), Code::DeadlineExceeded);
     assert_eq!(answer.reason(), "DEADLINE_EXCEEDED");
@@ -114,18 +100,11 @@ async fn each_of_many_deadlines_is_kept() {
 
 #[tokio::test]
 async fn timeout_defaults_and_is_capped() {
-    let short = GrpcSettings {
-        call_timeout: Duration::from_millis(123),
-        ..settings()
-    };
+    let short = GrpcSettings { call_timeout: Duration::from_millis(123), ..settings() };
     let server = TestGrpcServer::start(short);
     let mut client = server.client().await;
     let mut span = async |request: Request<_>| {
-        let answer = client
-            .check_availability(request)
-            .await
-            .unwrap()
-            .into_inner();
+        let answer = client.check_availability(request).await.unwrap().into_inner();
         answer.unavailable_seats[0].parse::<u128>().unwrap()
     };
     assert_eq!(span(Request::new(check("deadline"))).await, 123_000);
@@ -142,15 +121,8 @@ async fn timeout_defaults_and_is_capped() {
 async fn handler_reads_the_request_headers() {
     let server = server();
     let mut request = Request::new(check("header"));
-    request
-        .metadata_mut()
-        .insert("x-test", "record".parse().unwrap());
-    let answer = server
-        .client()
-        .await
-        .check_availability(request)
-        .await
-        .unwrap();
+    request.metadata_mut().insert("x-test", "record".parse().unwrap());
+    let answer = server.client().await.check_availability(request).await.unwrap();
     assert_eq!(answer.into_inner().unavailable_seats, ["record"]);
 }
 
@@ -163,27 +135,13 @@ async fn panic_fails_only_its_own_call() {
         tokio::spawn(async move { client.check_availability(check("wait:100")).await })
     };
     for what in ["panic", "panic-late:10", "panic"] {
-        let status = client
-            .clone()
-            .check_availability(check(what))
-            .await
-            .unwrap_err();
+        let status = client.clone().check_availability(check(what)).await.unwrap_err();
         assert_eq!(status.code(), Code::Internal, "{what}");
         assert_eq!(status.get_details_error_info().unwrap().reason, "PANIC");
-        assert!(
-            !status.message().contains("scripted"),
-            "{}",
-            status.message()
-        );
+        assert!(!status.message().contains("scripted"), "{}", status.message());
     }
     assert!(within_deadline(neighbour).await.unwrap().is_ok());
-    assert!(
-        client
-            .clone()
-            .check_availability(check("now"))
-            .await
-            .is_ok()
-    );
+    assert!(client.clone().check_availability(check("now")).await.is_ok());
     server.inspect(|record| assert_eq!(record.opened, 1));
 }
 
@@ -193,16 +151,10 @@ async fn reset_drops_the_handler() {
     let mut client = Http2Client::connect(server.address).await;
     let (response, mut stream) = client.open(request(CHECK)).await.unwrap();
     stream.send_data(encode(&check("never")), true).unwrap();
-    server
-        .until("start of the call", |record| {
-            record.started.first().copied()
-        })
-        .await;
+    server.until("start of the call", |record| record.started.first().copied()).await;
     stream.send_reset(h2::Reason::CANCEL);
     drop(response);
-    let finished = server
-        .until("end of the call", |record| record.finished.first().copied())
-        .await;
+    let finished = server.until("end of the call", |record| record.finished.first().copied()).await;
     assert_eq!(finished.1, Code::Cancelled);
     server.inspect(|record| {
         assert_eq!(record.dropped, 1);
@@ -220,21 +172,12 @@ async fn disconnect_drops_every_handler_of_the_connection() {
         stream.send_data(encode(&check("never")), true).unwrap();
         held.push((response, stream));
     }
-    server
-        .until("start of all calls", |record| {
-            (record.started.len() == 20).then_some(())
-        })
-        .await;
+    server.until("start of all calls", |record| (record.started.len() == 20).then_some(())).await;
     client.task.abort();
     server.first_end().await;
     server.inspect(|record| {
         assert_eq!(record.dropped, 20);
-        assert!(
-            record
-                .finished
-                .iter()
-                .all(|(_, code, _)| *code == Code::Cancelled)
-        );
+        assert!(record.finished.iter().all(|(_, code, _)| *code == Code::Cancelled));
         assert_eq!(record.finished.len(), 20);
     });
 }
@@ -247,17 +190,9 @@ async fn handler_that_always_wakes_itself_starves_no_other_call() {
     });
     let mut spinning = server.client().await;
     let spinning = tokio::spawn(async move { spinning.check_availability(check("spin")).await });
-    server
-        .until("start of the call", |record| {
-            record.started.first().copied()
-        })
-        .await;
+    server.until("start of the call", |record| record.started.first().copied()).await;
     let mut other = server.client().await;
-    assert!(
-        within_deadline(other.check_availability(check("now")))
-            .await
-            .is_ok()
-    );
+    assert!(within_deadline(other.check_availability(check("now"))).await.is_ok());
     let status = within_deadline(spinning).await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
 }

@@ -19,10 +19,7 @@ const fn ms(ms: u64) -> Duration {
 
 #[tokio::test]
 async fn handshake_times_out() {
-    let server = TestGrpcServer::start(GrpcSettings {
-        handshake_timeout: ms(50),
-        ..settings()
-    });
+    let server = TestGrpcServer::start(GrpcSettings { handshake_timeout: ms(50), ..settings() });
     let start = Instant::now();
     let mut silent = FrameConnection::connect(server.address).await;
     silent.send(b"PRI * HT").await;
@@ -48,11 +45,7 @@ async fn pings_on_an_idle_connection_are_answered() {
 }
 
 fn short_keep_alive() -> GrpcSettings {
-    GrpcSettings {
-        keep_alive_period: Some(ms(30)),
-        keep_alive_timeout: ms(60),
-        ..settings()
-    }
+    GrpcSettings { keep_alive_period: Some(ms(30)), keep_alive_timeout: ms(60), ..settings() }
 }
 
 #[tokio::test]
@@ -85,10 +78,8 @@ async fn idle_peer_with_pongs_stays_connected() {
 
 #[tokio::test]
 async fn idle_connection_polls_once_per_keepalive_period() {
-    let server = TestGrpcServer::start(GrpcSettings {
-        keep_alive_period: Some(ms(100)),
-        ..settings()
-    });
+    let server =
+        TestGrpcServer::start(GrpcSettings { keep_alive_period: Some(ms(100)), ..settings() });
     let mut client = Http2Client::connect(server.address).await;
     client.call(request(CHECK), encode(&check("wait:5"))).await;
     // The timer of the call's deadline may still expire once.
@@ -133,20 +124,14 @@ async fn call_until_goaway(server: &TestGrpcServer, what: &str) -> usize {
 
 #[tokio::test]
 async fn aged_connection_closes_without_losing_a_call() {
-    let server = TestGrpcServer::start(GrpcSettings {
-        connection_age: Some(ms(100)),
-        ..settings()
-    });
+    let server =
+        TestGrpcServer::start(GrpcSettings { connection_age: Some(ms(100)), ..settings() });
     let start = Instant::now();
     for what in ["now", "wait:3"] {
         assert!(call_until_goaway(&server, what).await >= 8, "{what}");
     }
     assert!(start.elapsed() >= ms(180));
-    server
-        .until("both ends", |record| {
-            (record.ended.len() == 2).then_some(())
-        })
-        .await;
+    server.until("both ends", |record| (record.ended.len() == 2).then_some(())).await;
     server.inspect(|record| assert_eq!(record.ended, [ConnectionEnd::Aged, ConnectionEnd::Aged]));
 }
 
@@ -161,28 +146,16 @@ async fn drain_sends_two_goaways() {
     let mut connection = open_idle(&server).await;
     server.drain();
     let first = connection.frame_of(GOAWAY).await.unwrap();
-    assert_eq!(
-        first.payload[..4],
-        0x7fff_ffff_u32.to_be_bytes(),
-        "no stream is cut off yet"
-    );
+    assert_eq!(first.payload[..4], 0x7fff_ffff_u32.to_be_bytes(), "no stream is cut off yet");
     assert_eq!(first.payload[4..8], [0; 4], "NO_ERROR");
     let ping = connection.frame_of(PING).await.unwrap();
     // A call that is in flight when the first GOAWAY is sent.
     let block = header_block(CHECK, &[]);
-    connection
-        .send(&frame(HEADERS, END_HEADERS, 1, &block))
-        .await;
-    connection
-        .send(&frame(DATA, END_STREAM, 1, &encode(&check("wait:20"))))
-        .await;
+    connection.send(&frame(HEADERS, END_HEADERS, 1, &block)).await;
+    connection.send(&frame(DATA, END_STREAM, 1, &encode(&check("wait:20")))).await;
     connection.send(&frame(PING, ACK, 0, &ping.payload)).await;
     let second = connection.frame_of(GOAWAY).await.unwrap();
-    assert_eq!(
-        second.payload[..4],
-        1u32.to_be_bytes(),
-        "the last stream that is served"
-    );
+    assert_eq!(second.payload[..4], 1u32.to_be_bytes(), "the last stream that is served");
     let reply = connection.frame_of(DATA).await.unwrap();
     assert_eq!((reply.stream, reply.payload[0]), (1, 0));
     assert!(connection.is_closed_by_server().await);
@@ -216,10 +189,7 @@ async fn late_frames_of_the_peer_do_not_turn_the_close_into_a_reset() {
             late_frames.extend(frame(PING, ACK, 0, &[7; 8]));
         }
         connection.send(&late_frames).await;
-        assert!(
-            connection.frame_of(GOAWAY).await.is_some(),
-            "the last GOAWAY"
-        );
+        assert!(connection.frame_of(GOAWAY).await.is_some(), "the last GOAWAY");
         assert!(is_closed_without_reset(connection).await);
     }
 }
@@ -230,15 +200,10 @@ async fn drain_waits_for_calls_and_closes_every_connection() {
     let mut clients = Vec::new();
     for _ in 0..3 {
         let mut client = server.client().await;
-        clients.push(tokio::spawn(async move {
-            client.check_availability(check("wait:150")).await
-        }));
+        clients
+            .push(tokio::spawn(async move { client.check_availability(check("wait:150")).await }));
     }
-    server
-        .until("all starts", |record| {
-            (record.started.len() == 3).then_some(())
-        })
-        .await;
+    server.until("all starts", |record| (record.started.len() == 3).then_some(())).await;
     server.drain();
     for client in clients {
         assert!(within_deadline(client).await.unwrap().is_ok());
@@ -264,9 +229,7 @@ async fn abort_ends_calls_that_outlast_the_drain() {
         request.set_timeout(Duration::from_secs(20));
         client.check_availability(request).await
     });
-    server
-        .until("its start", |record| record.started.first().copied())
-        .await;
+    server.until("its start", |record| record.started.first().copied()).await;
     server.drain();
     tokio::time::sleep(ms(50)).await;
     server.inspect(|record| assert!(record.ended.is_empty()));
@@ -287,11 +250,7 @@ async fn aged_connection_is_closed_after_its_grace() {
         call_timeout: Duration::from_secs(20),
         ..settings()
     });
-    let status = server
-        .client()
-        .await
-        .check_availability(check("never"))
-        .await;
+    let status = server.client().await.check_availability(check("never")).await;
     assert!(status.is_err());
     assert_eq!(server.first_end().await, ConnectionEnd::AgeGraceOver);
 }
@@ -302,8 +261,5 @@ async fn close_by_the_peer_is_recorded() {
     let (connection, _) = FrameConnection::open(server.address).await;
     drop(connection);
     let ended = server.first_end().await;
-    assert!(
-        matches!(ended, ConnectionEnd::Closed | ConnectionEnd::Lost(_)),
-        "{ended:?}"
-    );
+    assert!(matches!(ended, ConnectionEnd::Closed | ConnectionEnd::Lost(_)), "{ended:?}");
 }

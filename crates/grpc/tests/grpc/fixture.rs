@@ -29,10 +29,7 @@ use tonic::transport::{Channel, Endpoint};
 
 /// The defaults, with a call timeout that a busy machine keeps.
 pub(crate) fn settings() -> GrpcSettings {
-    GrpcSettings {
-        call_timeout: Duration::from_secs(10),
-        ..GrpcSettings::default()
-    }
+    GrpcSettings { call_timeout: Duration::from_secs(10), ..GrpcSettings::default() }
 }
 
 /// Calls and connections of the server, readable from the test's thread.
@@ -56,11 +53,7 @@ impl CallObserver for RecordingObserver {
     }
 
     fn call_finished(&self, method: &'static str, code: Code, latency: Micros) {
-        self.0
-            .lock()
-            .unwrap()
-            .finished
-            .push((method, code, latency));
+        self.0.lock().unwrap().finished.push((method, code, latency));
     }
 
     fn connection_opened(&self) {
@@ -99,14 +92,8 @@ impl Inventory for ScriptedService {
         call: &CallContext,
         request: CheckReq,
     ) -> Result<CheckRes, Status> {
-        let guard = HandlerGuard {
-            record: &self.record,
-            done: Cell::new(false),
-        };
-        let (what, number) = request
-            .event_id
-            .split_once(':')
-            .unwrap_or((&request.event_id, "0"));
+        let guard = HandlerGuard { record: &self.record, done: Cell::new(false) };
+        let (what, number) = request.event_id.split_once(':').unwrap_or((&request.event_id, "0"));
         let number: u64 = number.parse().unwrap();
         let mut text = Vec::new();
         match what {
@@ -150,10 +137,7 @@ impl Inventory for ScriptedService {
             other => panic!("unknown script: {other}"),
         }
         guard.done.set(true);
-        Ok(CheckRes {
-            available: true,
-            unavailable_seats: text,
-        })
+        Ok(CheckRes { available: true, unavailable_seats: text })
     }
 
     async fn commit_reservation(
@@ -168,9 +152,7 @@ impl Inventory for ScriptedService {
     }
 
     async fn release_hold(&self, _: &CallContext, _: ReleaseReq) -> Result<ReleaseRes, Status> {
-        Ok(ReleaseRes {
-            status: "RELEASED".to_owned(),
-        })
+        Ok(ReleaseRes { status: "RELEASED".to_owned() })
     }
 
     async fn place_hold(&self, _: &CallContext, _: PlaceHoldReq) -> Result<PlaceHoldRes, Status> {
@@ -248,10 +230,7 @@ impl TestGrpcServer {
 
     /// End of the first connection.
     pub(crate) async fn first_end(&self) -> ConnectionEnd {
-        self.until("the end of a connection", |record| {
-            record.ended.first().copied()
-        })
-        .await
+        self.until("the end of a connection", |record| record.ended.first().copied()).await
     }
 
     pub(crate) fn drain(&self) {
@@ -316,16 +295,8 @@ async fn run(
     let listener = Listener::adopt(listener);
     let drain = Drain::new();
     let observer = Rc::new(RecordingObserver(Arc::clone(&record)));
-    let context = Rc::new(GrpcContext::new(
-        settings,
-        Rc::clone(&drain),
-        observer,
-        bridge,
-    ));
-    let service = Rc::new(InventoryServer::new(ScriptedService {
-        record,
-        arrived: Cell::new(0),
-    }));
+    let context = Rc::new(GrpcContext::new(settings, Rc::clone(&drain), observer, bridge));
+    let service = Rc::new(InventoryServer::new(ScriptedService { record, arrived: Cell::new(0) }));
     let accepting = inventory_runtime::spawn({
         let context = Rc::clone(&context);
         async move {
@@ -355,11 +326,7 @@ async fn run(
 }
 
 pub(crate) fn check(event_id: &str) -> CheckReq {
-    CheckReq {
-        event_id: event_id.to_owned(),
-        qty: 1,
-        seat_ids: Vec::new(),
-    }
+    CheckReq { event_id: event_id.to_owned(), qty: 1, seat_ids: Vec::new() }
 }
 
 /// A connection on which neither side has anything left to do.

@@ -63,10 +63,8 @@ async fn responses_of_waiting_handlers_are_coalesced() {
 
 #[tokio::test]
 async fn thousand_concurrent_streams_are_answered() {
-    let server = TestGrpcServer::start(GrpcSettings {
-        call_timeout: Duration::from_secs(10),
-        ..settings()
-    });
+    let server =
+        TestGrpcServer::start(GrpcSettings { call_timeout: Duration::from_secs(10), ..settings() });
     let mut client = Http2Client::connect(server.address).await;
     let mut answers = Vec::new();
     for n in 0..1_000 {
@@ -90,9 +88,8 @@ async fn windows_reopen_when_requests_are_read() {
     let waiting = (0..calls).map(|_| {
         let mut client = client.clone();
         let mut request = check(&format!("together:{calls}"));
-        request.seat_ids = vec![inventory_proto::inventory::v1::SeatRef {
-            seat_id: "s".repeat(message),
-        }];
+        request.seat_ids =
+            vec![inventory_proto::inventory::v1::SeatRef { seat_id: "s".repeat(message) }];
         async move { client.check_availability(request).await }
     });
     for answer in within_deadline(join_all(waiting)).await {
@@ -102,30 +99,18 @@ async fn windows_reopen_when_requests_are_read() {
 
 #[tokio::test]
 async fn paused_reader_gets_everything_and_delays_no_other_connection() {
-    let server = TestGrpcServer::start(GrpcSettings {
-        call_timeout: Duration::from_secs(10),
-        ..settings()
-    });
+    let server =
+        TestGrpcServer::start(GrpcSettings { call_timeout: Duration::from_secs(10), ..settings() });
     let (mut connection, _) = FrameConnection::open(server.address).await;
     // Windows so large that only the socket and the write buffer can push back.
     let window = (1u32 << 30).to_be_bytes();
-    connection
-        .send(&frame(SETTINGS, 0, 0, &[&[0, 4], &window[..]].concat()))
-        .await;
+    connection.send(&frame(SETTINGS, 0, 0, &[&[0, 4], &window[..]].concat())).await;
     connection.send(&frame(8, 0, 0, &window)).await;
     let (streams, size) = (400, 60_000);
-    connection
-        .stream
-        .write_all(&burst(streams, &format!("large:{size}")))
-        .await
-        .unwrap();
+    connection.stream.write_all(&burst(streams, &format!("large:{size}"))).await.unwrap();
     let mut other = server.client().await;
     for _ in 0..20 {
-        assert!(
-            within_deadline(other.check_availability(check("now")))
-                .await
-                .is_ok()
-        );
+        assert!(within_deadline(other.check_availability(check("now"))).await.is_ok());
     }
     let (mut ended, mut bytes) = (0, 0);
     while ended < streams {

@@ -26,27 +26,14 @@ async fn every_method_answers_a_tonic_client() {
     let mut client = server.client().await;
     let checked = client.check_availability(check("now")).await.unwrap();
     assert!(checked.into_inner().available);
-    let commit = CommitReq {
-        reservation_id: "r1".into(),
-        ..Default::default()
-    };
-    let order = client
-        .commit_reservation(commit)
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(
-        (order.order_id.as_str(), order.status.as_str()),
-        ("ord_r1", "CONFIRMED")
-    );
+    let commit = CommitReq { reservation_id: "r1".into(), ..Default::default() };
+    let order = client.commit_reservation(commit).await.unwrap().into_inner();
+    assert_eq!((order.order_id.as_str(), order.status.as_str()), ("ord_r1", "CONFIRMED"));
     let released = client.release_hold(ReleaseReq::default()).await.unwrap();
     assert_eq!(released.into_inner().status, "RELEASED");
     server.inspect(|record| {
         assert_eq!(record.started.len(), 3);
-        assert_eq!(
-            record.finished[1].0,
-            "/inventory.v1.Inventory/CommitReservation"
-        );
+        assert_eq!(record.finished[1].0, "/inventory.v1.Inventory/CommitReservation");
         assert!(record.finished.iter().all(|(_, code, _)| *code == Code::Ok));
     });
 }
@@ -54,18 +41,10 @@ async fn every_method_answers_a_tonic_client() {
 #[tokio::test]
 async fn rejection_reaches_a_tonic_client_with_its_details() {
     let server = server();
-    let status = server
-        .client()
-        .await
-        .check_availability(check("refuse"))
-        .await
-        .unwrap_err();
+    let status = server.client().await.check_availability(check("refuse")).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Aborted, "taken"));
     let info = status.get_details_error_info().unwrap();
-    assert_eq!(
-        (info.reason.as_str(), info.domain.as_str()),
-        ("SEAT_UNAVAILABLE", "inventory.v1")
-    );
+    assert_eq!((info.reason.as_str(), info.domain.as_str()), ("SEAT_UNAVAILABLE", "inventory.v1"));
     assert_eq!(info.metadata["event_id"], "evt");
 }
 
@@ -77,11 +56,7 @@ async fn invalid_requests_get_the_status_of_the_specification() {
     let good = encode(&check("now"));
     let oversized = {
         let mut prefix = vec![0];
-        prefix.extend(
-            u32::try_from(limits::REQUEST_MESSAGE_BYTES_MAX + 1)
-                .unwrap()
-                .to_be_bytes(),
-        );
+        prefix.extend(u32::try_from(limits::REQUEST_MESSAGE_BYTES_MAX + 1).unwrap().to_be_bytes());
         Bytes::from(prefix)
     };
     let twice: Bytes = [&good[..], &good[..]].concat().into();
@@ -92,21 +67,12 @@ async fn invalid_requests_get_the_status_of_the_specification() {
         request
     };
     let typed = |content_type| with_header(request(CHECK), "content-type", content_type);
-    let untyped = Request::post(format!("http://localhost{CHECK}"))
-        .body(())
-        .unwrap();
+    let untyped = Request::post(format!("http://localhost{CHECK}")).body(()).unwrap();
     let timed = |timeout| with_header(request(CHECK), "grpc-timeout", timeout);
 
     let rows: Vec<SpecificationCase> = vec![
         ("good", request(CHECK), good.clone(), 200, Code::Ok, "none"),
-        (
-            "+proto",
-            typed("application/grpc+proto"),
-            good.clone(),
-            200,
-            Code::Ok,
-            "none",
-        ),
+        ("+proto", typed("application/grpc+proto"), good.clone(), 200, Code::Ok, "none"),
         (
             "identity",
             with_header(request(CHECK), "grpc-encoding", "identity"),
@@ -115,14 +81,7 @@ async fn invalid_requests_get_the_status_of_the_specification() {
             Code::Ok,
             "none",
         ),
-        (
-            "GET",
-            get,
-            good.clone(),
-            405,
-            Code::Internal,
-            "HTTP_METHOD_INVALID",
-        ),
+        ("GET", get, good.clone(), 405, Code::Internal, "HTTP_METHOD_INVALID"),
         (
             "json",
             typed("application/json"),
@@ -139,14 +98,7 @@ async fn invalid_requests_get_the_status_of_the_specification() {
             Code::Internal,
             "CONTENT_TYPE_INVALID",
         ),
-        (
-            "no type",
-            untyped,
-            good.clone(),
-            415,
-            Code::Internal,
-            "CONTENT_TYPE_INVALID",
-        ),
+        ("no type", untyped, good.clone(), 415, Code::Internal, "CONTENT_TYPE_INVALID"),
         (
             "method",
             request("/inventory.v1.Inventory/Nope"),
@@ -163,14 +115,7 @@ async fn invalid_requests_get_the_status_of_the_specification() {
             Code::Unimplemented,
             "SERVICE_UNKNOWN",
         ),
-        (
-            "path",
-            request("/"),
-            good.clone(),
-            200,
-            Code::Unimplemented,
-            "METHOD_UNKNOWN",
-        ),
+        ("path", request("/"), good.clone(), 200, Code::Unimplemented, "METHOD_UNKNOWN"),
         (
             "no bridge",
             request("/grpc.health.v1.Health/Check"),
@@ -187,62 +132,13 @@ async fn invalid_requests_get_the_status_of_the_specification() {
             Code::Unimplemented,
             "COMPRESSION_UNSUPPORTED",
         ),
-        (
-            "flag 1",
-            request(CHECK),
-            flagged(1),
-            200,
-            Code::Internal,
-            "COMPRESSION_UNDECLARED",
-        ),
-        (
-            "flag 7",
-            request(CHECK),
-            flagged(7),
-            200,
-            Code::Internal,
-            "MALFORMED_MESSAGE",
-        ),
-        (
-            "large",
-            request(CHECK),
-            oversized,
-            200,
-            Code::ResourceExhausted,
-            "MESSAGE_TOO_LARGE",
-        ),
-        (
-            "short",
-            request(CHECK),
-            good.slice(..7),
-            200,
-            Code::Internal,
-            "MESSAGE_TRUNCATED",
-        ),
-        (
-            "prefix",
-            request(CHECK),
-            good.slice(..3),
-            200,
-            Code::Internal,
-            "MESSAGE_TRUNCATED",
-        ),
-        (
-            "none",
-            request(CHECK),
-            Bytes::new(),
-            200,
-            Code::Unimplemented,
-            "MESSAGE_COUNT",
-        ),
-        (
-            "two",
-            request(CHECK),
-            twice,
-            200,
-            Code::Unimplemented,
-            "MESSAGE_COUNT",
-        ),
+        ("flag 1", request(CHECK), flagged(1), 200, Code::Internal, "COMPRESSION_UNDECLARED"),
+        ("flag 7", request(CHECK), flagged(7), 200, Code::Internal, "MALFORMED_MESSAGE"),
+        ("large", request(CHECK), oversized, 200, Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
+        ("short", request(CHECK), good.slice(..7), 200, Code::Internal, "MESSAGE_TRUNCATED"),
+        ("prefix", request(CHECK), good.slice(..3), 200, Code::Internal, "MESSAGE_TRUNCATED"),
+        ("none", request(CHECK), Bytes::new(), 200, Code::Unimplemented, "MESSAGE_COUNT"),
+        ("two", request(CHECK), twice, 200, Code::Unimplemented, "MESSAGE_COUNT"),
         (
             "protobuf",
             request(CHECK),
@@ -259,22 +155,8 @@ async fn invalid_requests_get_the_status_of_the_specification() {
             Code::Internal,
             "MALFORMED_MESSAGE",
         ),
-        (
-            "timeout",
-            timed("250ms"),
-            good.clone(),
-            200,
-            Code::InvalidArgument,
-            "TIMEOUT_INVALID",
-        ),
-        (
-            "no time",
-            timed("0m"),
-            good.clone(),
-            200,
-            Code::DeadlineExceeded,
-            "DEADLINE_EXCEEDED",
-        ),
+        ("timeout", timed("250ms"), good.clone(), 200, Code::InvalidArgument, "TIMEOUT_INVALID"),
+        ("no time", timed("0m"), good.clone(), 200, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
     ];
 
     let server = server();
@@ -316,10 +198,7 @@ async fn response_is_framed_as_specified() {
 
 #[tokio::test]
 async fn settings_frame_has_the_limits() {
-    let narrow = GrpcSettings {
-        streams_per_connection: 77,
-        ..settings()
-    };
+    let narrow = GrpcSettings { streams_per_connection: 77, ..settings() };
     let server = TestGrpcServer::start(narrow);
     let (_bare, frame) = FrameConnection::open(server.address).await;
     let mut settings: Vec<(u16, u32)> = frame
@@ -347,16 +226,11 @@ async fn header_list_over_the_limit_is_rejected_and_the_connection_stays() {
     let server = server();
     let mut client = Http2Client::connect(server.address).await;
     let large = "x".repeat(usize::try_from(limits::HEADER_LIST_BYTES_MAX).unwrap());
-    let (response, mut stream) = client
-        .open(with_header(request(CHECK), "x-large", &large))
-        .await
-        .unwrap();
+    let (response, mut stream) =
+        client.open(with_header(request(CHECK), "x-large", &large)).await.unwrap();
     let _ = stream.send_data(encode(&check("now")), true);
     match within_deadline(response).await {
-        Ok(response) => assert_eq!(
-            response.status(),
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
-        ),
+        Ok(response) => assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
         Err(error) => assert!(error.is_reset(), "{error:?}"),
     }
     let answer = client.call(request(CHECK), encode(&check("now"))).await;
@@ -380,11 +254,8 @@ async fn malformed_frame_ends_its_connection_with_a_goaway() {
         connection.send(&malformed).await;
         assert!(connection.frame_of(GOAWAY).await.is_some(), "{malformed:?}");
         assert!(connection.is_closed_by_server().await);
-        let ended = server
-            .until("end of the connection", |record| {
-                record.ended.get(before).copied()
-            })
-            .await;
+        let ended =
+            server.until("end of the connection", |record| record.ended.get(before).copied()).await;
         assert!(matches!(ended, ConnectionEnd::Protocol(_)), "{ended:?}");
     }
     let answer = other.call(request(CHECK), encode(&check("now"))).await;
@@ -395,16 +266,9 @@ async fn malformed_frame_ends_its_connection_with_a_goaway() {
 async fn http_1_request_closes_the_connection() {
     let server = server();
     let mut connection = FrameConnection::connect(server.address).await;
-    connection
-        .stream
-        .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        .await
-        .unwrap();
+    connection.stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     assert!(connection.is_closed_by_server().await);
-    assert!(matches!(
-        server.first_end().await,
-        ConnectionEnd::Protocol(_)
-    ));
+    assert!(matches!(server.first_end().await, ConnectionEnd::Protocol(_)));
 }
 
 #[tokio::test]
@@ -421,13 +285,7 @@ async fn rapid_reset_flood_ends_only_its_connection() {
     // The server may close before all of it is sent.
     let _ = within_deadline(connection.stream.write_all(&flood)).await;
     let ended = server.first_end().await;
-    assert!(
-        matches!(
-            ended,
-            ConnectionEnd::Protocol(h2::Reason::ENHANCE_YOUR_CALM)
-        ),
-        "{ended:?}"
-    );
+    assert!(matches!(ended, ConnectionEnd::Protocol(h2::Reason::ENHANCE_YOUR_CALM)), "{ended:?}");
     server.inspect(|record| assert!(record.started.len() < 5_000, "{}", record.started.len()));
     let answer = other.call(request(CHECK), encode(&check("now"))).await;
     assert_eq!(answer.code(), Code::Ok);
@@ -435,20 +293,12 @@ async fn rapid_reset_flood_ends_only_its_connection() {
 
 #[tokio::test]
 async fn streams_over_the_limit_are_refused_without_a_call() {
-    let narrow = GrpcSettings {
-        streams_per_connection: 4,
-        ..settings()
-    };
+    let narrow = GrpcSettings { streams_per_connection: 4, ..settings() };
     let server = TestGrpcServer::start(narrow);
     let (mut connection, _) = FrameConnection::open(server.address).await;
     let mut opened = Vec::new();
     for n in 0..10 {
-        opened.extend(frame(
-            HEADERS,
-            END_HEADERS,
-            2 * n + 1,
-            &header_block(CHECK, &[]),
-        ));
+        opened.extend(frame(HEADERS, END_HEADERS, 2 * n + 1, &header_block(CHECK, &[])));
     }
     opened.extend(frame(PING, 0, 0, b"all here"));
     connection.send(&opened).await;
@@ -458,11 +308,7 @@ async fn streams_over_the_limit_are_refused_without_a_call() {
         match (frame.kind, frame.flags) {
             (RST_STREAM, _) => {
                 assert!(frame.stream > 8);
-                assert_eq!(
-                    frame.payload,
-                    7u32.to_be_bytes(),
-                    "REFUSED_STREAM: safe to retry"
-                );
+                assert_eq!(frame.payload, 7u32.to_be_bytes(), "REFUSED_STREAM: safe to retry");
                 refused += 1;
             }
             (PING, ACK) => break,

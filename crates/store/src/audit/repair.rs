@@ -96,9 +96,7 @@ impl Store {
                 let Some(to) = claim.seat_state() else {
                     return Ok(Vec::new());
                 };
-                let SeatClaim {
-                    reservation, until, ..
-                } = claim;
+                let SeatClaim { reservation, until, .. } = claim;
                 let until = until.filter(|_| !claim.confirmed);
                 let state = Some(claim.state());
                 Ok(vec![
@@ -200,12 +198,7 @@ fn seat_update(seen: &SeatState, to: &SeatState, at: &str) -> RepairWrite {
         }
         SeatState::Available | SeatState::Blocked => "SET #s = :to, #u = :u REMOVE #r, #x, #o",
     };
-    RepairWrite {
-        update,
-        condition,
-        names,
-        values,
-    }
+    RepairWrite { update, condition, names, values }
 }
 
 /// Checks that a record is still in `state` (`None`: that there is no record), with the hold expiry `until`.
@@ -215,9 +208,7 @@ fn record_check(
     state: Option<ReservationState>,
     until: Option<UnixMillis>,
 ) -> Result<TransactWriteItem, BuildError> {
-    let check = ConditionCheck::builder()
-        .table_name(table)
-        .set_key(Some(record_key(reservation)));
+    let check = ConditionCheck::builder().table_name(table).set_key(Some(record_key(reservation)));
     let check = match state {
         None => check
             .condition_expression("attribute_not_exists(#k)")
@@ -244,10 +235,7 @@ fn repair_failure(
     repair: &Repair,
     failure: CallFailure<TransactWriteItemsError>,
 ) -> Result<RepairOutcome, StoreError> {
-    let error = failure
-        .error
-        .as_ref()
-        .and_then(|error| error.as_service_error());
+    let error = failure.error.as_ref().and_then(|error| error.as_service_error());
     let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error else {
         return Err(failure.into());
     };
@@ -256,10 +244,7 @@ fn repair_failure(
     if !reasons.iter().any(|reason| failed(&reason)) {
         let codes: Vec<&str> = reasons.iter().filter_map(|reason| reason.code()).collect();
         return Err(
-            match codes
-                .iter()
-                .all(|code| *code != "AccessDenied" && *code != "ValidationError")
-            {
+            match codes.iter().all(|code| *code != "AccessDenied" && *code != "ValidationError") {
                 true => StoreError::Unavailable(codes.join(", ")),
                 false => StoreError::Refused(failure.text()),
             },
@@ -267,11 +252,7 @@ fn repair_failure(
     }
     let there = reasons.first().and_then(|reason| reason.item());
     let done = there.is_some_and(|item| is_done(repair, item));
-    Ok(if done {
-        RepairOutcome::Done
-    } else {
-        RepairOutcome::Stale
-    })
+    Ok(if done { RepairOutcome::Done } else { RepairOutcome::Stale })
 }
 
 fn is_done(repair: &Repair, item: &Attributes) -> bool {

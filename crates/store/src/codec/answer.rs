@@ -30,18 +30,12 @@ pub(crate) fn cancelled(transaction: &Transaction, reasons: &[CancellationReason
             transaction.action_count()
         ));
         // Not applied, and the cause is unknown.
-        return Cancellation {
-            outcome: TransactionOutcome::Rejected,
-            remarks,
-        };
+        return Cancellation { outcome: TransactionOutcome::Rejected, remarks };
     }
     if let Some(denied) = reasons.iter().find(|r| r.code() == Some("AccessDenied")) {
         let message = denied.message().unwrap_or("no message");
         remarks.push(format!("access denied: {message}"));
-        return Cancellation {
-            outcome: TransactionOutcome::Refused,
-            remarks,
-        };
+        return Cancellation { outcome: TransactionOutcome::Refused, remarks };
     }
     let mut read = Vec::with_capacity(reasons.len());
     for (at, reason) in reasons.iter().enumerate() {
@@ -60,10 +54,7 @@ pub(crate) fn is_conflict(code: &str) -> bool {
 }
 
 pub(crate) fn is_throttle(code: &str) -> bool {
-    matches!(
-        code,
-        "ThrottlingError" | "ProvisionedThroughputExceeded" | "RequestLimitExceeded"
-    )
+    matches!(code, "ThrottlingError" | "ProvisionedThroughputExceeded" | "RequestLimitExceeded")
 }
 
 fn one(
@@ -105,19 +96,17 @@ fn condition(
             // The stock cannot be trusted: reservations get an error and nothing is sold.
             ActionOutcome::Invalid,
         ),
-        (Action::Record(_), Some(item)) => (
-            record_view(item).map(ActionOutcome::Record),
-            ActionOutcome::RecordUnreadable,
-        ),
+        (Action::Record(_), Some(item)) => {
+            (record_view(item).map(ActionOutcome::Record), ActionOutcome::RecordUnreadable)
+        }
         (Action::Seat(..), Some(item)) => (
             seat_state(item).map(|state| ActionOutcome::Seat(Some(state))),
             // The seat is not available, whatever its holder.
             ActionOutcome::Seat(Some(SeatState::Blocked)),
         ),
-        (Action::Record(_) | Action::None, None | Some(_)) => (
-            Err("the store did not return the item".to_owned()),
-            ActionOutcome::RecordUnreadable,
-        ),
+        (Action::Record(_) | Action::None, None | Some(_)) => {
+            (Err("the store did not return the item".to_owned()), ActionOutcome::RecordUnreadable)
+        }
     };
     read.unwrap_or_else(|why| {
         let action = name(transaction, at);
@@ -204,11 +193,7 @@ mod tests {
             token: RequestToken(1),
             event: "evt".parse().unwrap(),
             seat_keys: 0,
-            stripes: vec![StripeUpdate {
-                stripe: 0,
-                take: 1,
-                give: 0,
-            }],
+            stripes: vec![StripeUpdate { stripe: 0, take: 1, give: 0 }],
             records: vec![record("r1", None), record("r2", None)],
             at: UnixMillis(0),
         }
@@ -244,17 +229,10 @@ mod tests {
             &transaction(),
             &reasons(["ConditionalCheckFailed", "ConditionalCheckFailed", "None"]),
         );
-        let all = vec![
-            ActionOutcome::Stripe(None),
-            ActionOutcome::RecordUnreadable,
-            ActionOutcome::Fine,
-        ];
+        let all =
+            vec![ActionOutcome::Stripe(None), ActionOutcome::RecordUnreadable, ActionOutcome::Fine];
         assert_eq!(said.outcome, TransactionOutcome::Cancelled(all));
-        assert!(
-            said.remarks[0].contains("reservation r1"),
-            "{:?}",
-            said.remarks
-        );
+        assert!(said.remarks[0].contains("reservation r1"), "{:?}", said.remarks);
     }
 
     #[test]
@@ -262,19 +240,13 @@ mod tests {
         let held = Some(ReservationState::Held);
         let seated = |id: &str, seats: &[&str]| {
             let seats = seats.iter().map(|seat| seat.parse().unwrap()).collect();
-            RecordWrite {
-                seats: Some(seats),
-                ..record(id, held)
-            }
+            RecordWrite { seats: Some(seats), ..record(id, held) }
         };
         let mut transaction = transaction();
         // The seats of the tombstone in the middle are not moved.
         transaction.records = vec![
             seated("r1", &["A-1", "A-2"]),
-            RecordWrite {
-                from: None,
-                ..seated("r2", &["B-1"])
-            },
+            RecordWrite { from: None, ..seated("r2", &["B-1"]) },
             seated("r3", &["C-1"]),
         ];
         let count = transaction.action_count();

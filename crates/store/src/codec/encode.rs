@@ -28,11 +28,8 @@ impl TransactionEncoder {
     /// moves. The same transaction always gives the same bytes.
     pub(crate) fn body(&self, transaction: &Transaction) -> String {
         let at = timestamp(transaction.at);
-        let now = WriteInstant {
-            at: &at,
-            millis: transaction.at,
-            purge_at: purge_at(transaction.at),
-        };
+        let now =
+            WriteInstant { at: &at, millis: transaction.at, purge_at: purge_at(transaction.at) };
         let mut json = JsonWriter::for_actions(transaction.action_count());
         json.raw("{\"ClientRequestToken\":");
         json.quoted(&token_text(transaction.token));
@@ -41,13 +38,11 @@ impl TransactionEncoder {
         let mut next = |json: &mut JsonWriter| json.raw(std::mem::replace(&mut before, ","));
         for stripe in &transaction.stripes {
             next(&mut json);
-            self.stripes
-                .write(&mut json, &transaction.event, stripe, &at);
+            self.stripes.write(&mut json, &transaction.event, stripe, &at);
         }
         for record in &transaction.records {
             next(&mut json);
-            self.records
-                .write(&mut json, &transaction.event, record, &now);
+            self.records.write(&mut json, &transaction.event, record, &now);
         }
         for record in &transaction.records {
             for seat in record.seats_moved() {

@@ -109,9 +109,6 @@ pub(crate) fn closing(event: &EventId, index: u16, at: UnixMillis) -> Conditiona
     ConditionalUpdate {
         key: values([(EVENT_ID, text(stripe_key(event, index)))]),
         shape: ExpressionTemplate::new(update, "attribute_exists(#k)", &NAMES),
-        values: values([
-            (":c", AttributeValue::Bool(true)),
-            (":u", text(timestamp(at))),
-        ]),
+        values: values([(":c", AttributeValue::Bool(true)), (":u", text(timestamp(at)))]),
     }
 }

@@ -29,11 +29,7 @@ impl ExpressionTemplate {
         names: &[(&str, &str)],
     ) -> Self {
         let (update, condition) = (update.into(), condition.into());
-        let mut shape = Self {
-            names: HashMap::new(),
-            update,
-            condition,
-        };
+        let mut shape = Self { names: HashMap::new(), update, condition };
         for (alias, name) in names {
             if uses(&shape.update, alias) || uses(&shape.condition, alias) {
                 let name = (*name).to_owned();
@@ -115,9 +111,7 @@ fn head(kind: &str, table: &str, condition: &str, names: &HashMap<String, String
 /// Whether `expression` has `alias` as a whole word.
 fn uses(expression: &str, alias: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    expression
-        .match_indices(alias)
-        .any(|(at, _)| !expression[at + alias.len()..].starts_with(word))
+    expression.match_indices(alias).any(|(at, _)| !expression[at + alias.len()..].starts_with(word))
 }
 
 #[cfg(test)]

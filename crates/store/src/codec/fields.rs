@@ -63,10 +63,9 @@ where
     N: std::str::FromStr,
 {
     match present(item, name) {
-        Some(AttributeValue::N(digits)) => digits
-            .parse()
-            .map(Some)
-            .map_err(|_| format!("{name} is {digits}, out of its range")),
+        Some(AttributeValue::N(digits)) => {
+            digits.parse().map(Some).map_err(|_| format!("{name} is {digits}, out of its range"))
+        }
         Some(_) => Err(format!("{name} is no number")),
         None => Ok(None),
     }
@@ -93,9 +92,7 @@ where
         return Ok(None);
     };
     let parsed = text.parse();
-    parsed
-        .map(Some)
-        .map_err(|error| format!("{name} is {text:?}: {error}"))
+    parsed.map(Some).map_err(|error| format!("{name} is {text:?}: {error}"))
 }
 
 /// Reads the format of [`timestamp`]; 0 if the attribute is missing.
@@ -106,9 +103,7 @@ pub(super) fn read_timestamp(item: &Item, name: &str) -> Result<UnixMillis, Stri
     let at = DateTime::from_str(text, DateTimeFormat::DateTime).ok();
     let millis = at.and_then(|at| at.to_millis().ok());
     let millis = millis.and_then(|millis| u64::try_from(millis).ok());
-    millis
-        .map(UnixMillis)
-        .ok_or_else(|| format!("{name} is {text:?}, want ISO 8601 in UTC"))
+    millis.map(UnixMillis).ok_or_else(|| format!("{name} is {text:?}, want ISO 8601 in UTC"))
 }
 
 #[cfg(test)]

@@ -18,9 +18,7 @@ pub(super) struct JsonWriter {
 
 impl JsonWriter {
     pub(super) fn for_actions(count: usize) -> Self {
-        Self {
-            out: String::with_capacity(ACTION_BYTES * (count + 1)),
-        }
+        Self { out: String::with_capacity(ACTION_BYTES * (count + 1)) }
     }
 
     /// Appends text that is JSON already.
@@ -35,10 +33,7 @@ impl JsonWriter {
 
     /// Writes the members of an item, a key or expression values; the caller writes the braces.
     pub(super) fn attributes(&mut self) -> AttributeWriter<'_> {
-        AttributeWriter {
-            out: &mut self.out,
-            is_first: true,
-        }
+        AttributeWriter { out: &mut self.out, is_first: true }
     }
 
     pub(super) fn into_text(self) -> String {
@@ -79,8 +74,7 @@ impl AttributeWriter<'_> {
         self.open(name, "L");
         self.out.push('[');
         for (n, value) in values.enumerate() {
-            self.out
-                .push_str(if n == 0 { "{\"S\":" } else { ",{\"S\":" });
+            self.out.push_str(if n == 0 { "{\"S\":" } else { ",{\"S\":" });
             quote(self.out, value);
             self.out.push('}');
         }
@@ -107,10 +101,7 @@ pub(super) fn quote(out: &mut String, text: &str) {
     out.push('"');
     let mut rest = text;
     // Rare: identifiers have no such bytes, and non-ASCII text needs no escape.
-    while let Some(at) = rest
-        .bytes()
-        .position(|b| b < b' ' || b == b'"' || b == b'\\')
-    {
+    while let Some(at) = rest.bytes().position(|b| b < b' ' || b == b'"' || b == b'\\') {
         out.push_str(&rest[..at]);
         let _ = write!(out, "\\u{:04x}", rest.as_bytes()[at]);
         rest = &rest[at + 1..];
@@ -128,14 +119,7 @@ mod tests {
     #[test]
     fn any_text_comes_back_as_it_was() {
         let every: String = (0..0x250_u32).filter_map(char::from_u32).collect();
-        for text in [
-            "",
-            "rsv_1",
-            "a\"b\\c\n",
-            "\u{0}\u{1f}\u{7f}",
-            "좌석 🎫",
-            &every,
-        ] {
+        for text in ["", "rsv_1", "a\"b\\c\n", "\u{0}\u{1f}\u{7f}", "좌석 🎫", &every] {
             let mut out = String::new();
             quote(&mut out, text);
             let read: String = serde_json::from_str(&out).unwrap();

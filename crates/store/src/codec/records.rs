@@ -180,9 +180,7 @@ impl RecordExpressions {
         Self {
             table: table.to_owned(),
             new: PutTemplate::new(table, NEW_ITEM_CONDITION, &names),
-            steps: (0..RecordTransition::COUNT)
-                .map(|_| OnceCell::new())
-                .collect(),
+            steps: (0..RecordTransition::COUNT).map(|_| OnceCell::new()).collect(),
         }
     }
 
@@ -246,9 +244,7 @@ fn item(
 
 /// The order id that a confirming write stores.
 pub(super) fn order(record: &RecordWrite) -> OrderId {
-    record
-        .order
-        .unwrap_or_else(|| OrderId::of(&record.reservation))
+    record.order.unwrap_or_else(|| OrderId::of(&record.reservation))
 }
 
 pub(crate) fn state_name(state: ReservationState) -> &'static str {
@@ -335,9 +331,7 @@ pub(crate) fn record(item: &Item) -> Result<StoredRecord, String> {
         event: read_parsed(item, EVENT_ID)?,
         qty: view.qty,
         draws: view.draws.clone(),
-        payment_intent: maybe_text(item, PAYMENT_INTENT_ID)?
-            .unwrap_or_default()
-            .to_owned(),
+        payment_intent: maybe_text(item, PAYMENT_INTENT_ID)?.unwrap_or_default().to_owned(),
         created_at: read_timestamp(item, CREATED_AT)?,
         view,
     })
@@ -354,11 +348,8 @@ fn read_state(item: &Item) -> Result<ReservationState, String> {
 
 fn read_seats(item: &Item) -> Result<Option<Seats>, String> {
     let seat = |value: &AttributeValue| {
-        let text = value
-            .as_s()
-            .map_err(|_| format!("{SEATS} has what is no text"))?;
-        text.parse::<SeatId>()
-            .map_err(|error| format!("{SEATS} has {text:?}, which {error}"))
+        let text = value.as_s().map_err(|_| format!("{SEATS} has what is no text"))?;
+        text.parse::<SeatId>().map_err(|error| format!("{SEATS} has {text:?}, which {error}"))
     };
     match item.get(SEATS) {
         None => Ok(None),
@@ -372,10 +363,7 @@ fn read_seats(item: &Item) -> Result<Option<Seats>, String> {
 fn parse_draws(text: &str) -> Result<StripeAllocations, String> {
     let draw = |part: &str| {
         let (stripe, units) = part.split_once(':')?;
-        Some(StripeAllocation {
-            stripe: stripe.parse().ok()?,
-            units: units.parse().ok()?,
-        })
+        Some(StripeAllocation { stripe: stripe.parse().ok()?, units: units.parse().ok()? })
     };
     text.split(',')
         .map(|part| draw(part).ok_or_else(|| format!("{DRAWS} is {text:?}, want stripe:units,…")))
@@ -460,19 +448,10 @@ mod tests {
         use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
         let mut seen = [false; RecordTransition::COUNT];
         for to in [Held, Confirmed, Released, Expired, Refunded] {
-            for due in [
-                ExpiryCondition::Any,
-                ExpiryCondition::Over,
-                ExpiryCondition::Ahead,
-            ] {
+            for due in [ExpiryCondition::Any, ExpiryCondition::Over, ExpiryCondition::Ahead] {
                 for payment in [false, true] {
                     for what in [StockLink::Nothing, StockLink::Units, StockLink::Seats] {
-                        let step = RecordTransition {
-                            to,
-                            due,
-                            payment,
-                            what,
-                        };
+                        let step = RecordTransition { to, due, payment, what };
                         assert!(!std::mem::replace(&mut seen[step.index()], true));
                     }
                 }

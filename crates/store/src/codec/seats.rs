@@ -103,10 +103,7 @@ impl SeatExpressions {
 }
 
 pub(crate) fn seat_item_key(event: &EventId, seat: &SeatId, seat_keys: u16) -> Item {
-    values([
-        (EVENT_ID, text(seat_key(event, seat, seat_keys))),
-        (SEAT_ID, text(seat.as_str())),
-    ])
+    values([(EVENT_ID, text(seat_key(event, seat, seat_keys))), (SEAT_ID, text(seat.as_str()))])
 }
 
 /// The update that writes a seat's facts, and a state if it has none. Facts that are not given are removed.
@@ -165,11 +162,7 @@ pub(crate) fn seat_turn(
     ConditionalUpdate {
         key: seat_item_key(event, seat, seat_keys),
         shape: ExpressionTemplate::new("SET #s = :s, #u = :u", FREE, &NAMES),
-        values: values([
-            (":f", text(from)),
-            (":s", text(to)),
-            (":u", text(timestamp(at))),
-        ]),
+        values: values([(":f", text(from)), (":s", text(to)), (":u", text(timestamp(at)))]),
     }
 }
 
@@ -208,12 +201,8 @@ impl SeatPage {
 
     /// Only seats that are available at `at`. A hold without an expiry time is not overdue.
     pub(crate) fn free(partition_key: String, at: UnixMillis) -> Self {
-        const READ: [(&str, &str); 4] = [
-            ("#i", SEAT_ID),
-            ("#s", STATUS),
-            ("#r", RESERVATION_ID),
-            ("#x", HOLD_EXPIRES_AT),
-        ];
+        const READ: [(&str, &str); 4] =
+            [("#i", SEAT_ID), ("#s", STATUS), ("#r", RESERVATION_ID), ("#x", HOLD_EXPIRES_AT)];
         let mut names = names(&READ);
         names.insert("#k".to_owned(), EVENT_ID.to_owned());
         Self {
@@ -262,10 +251,9 @@ fn facts(item: &Item) -> SeatFacts {
         section: told(SECTION),
         row: told(ROW),
         number: told(NUMBER),
-        price: amount.zip(currency).map(|(amount, currency)| Price {
-            amount,
-            currency: currency.to_owned(),
-        }),
+        price: amount
+            .zip(currency)
+            .map(|(amount, currency)| Price { amount, currency: currency.to_owned() }),
     }
 }
 
@@ -279,9 +267,7 @@ pub(crate) fn seat_state(item: &Item) -> Result<SeatState, String> {
             // A hold made by another program may have no expiry time; that program ends it.
             until: UnixMillis(maybe_number(item, HOLD_EXPIRES_AT)?.unwrap_or(u64::MAX)),
         }),
-        SOLD => Ok(SeatState::Sold {
-            reservation: read_parsed(item, RESERVATION_ID)?,
-        }),
+        SOLD => Ok(SeatState::Sold { reservation: read_parsed(item, RESERVATION_ID)? }),
         other => Err(format!("{STATUS} is {other:?}")),
     }
 }
@@ -294,16 +280,12 @@ mod tests {
 
     #[test]
     fn seats_that_another_program_made_read() {
-        let free = values([
-            (STATUS, text("AVAILABLE")),
-            (RESERVATION_ID, AttributeValue::Null(true)),
-        ]);
+        let free =
+            values([(STATUS, text("AVAILABLE")), (RESERVATION_ID, AttributeValue::Null(true))]);
         assert_eq!(seat_state(&free).unwrap(), SeatState::Available);
         let held = values([(STATUS, text("HOLD")), (RESERVATION_ID, text("rsv_1"))]);
-        let expected = SeatState::Hold {
-            reservation: "rsv_1".parse().unwrap(),
-            until: UnixMillis(u64::MAX),
-        };
+        let expected =
+            SeatState::Hold { reservation: "rsv_1".parse().unwrap(), until: UnixMillis(u64::MAX) };
         assert_eq!(seat_state(&held).unwrap(), expected);
     }
 
@@ -331,10 +313,8 @@ mod tests {
 
     #[test]
     fn seats_that_cannot_be_are_refused_by_name() {
-        let nobodys = values([
-            (STATUS, text("SOLD")),
-            (RESERVATION_ID, AttributeValue::Null(true)),
-        ]);
+        let nobodys =
+            values([(STATUS, text("SOLD")), (RESERVATION_ID, AttributeValue::Null(true))]);
         let error = seat_state(&nobodys).unwrap_err();
         assert!(error.contains("reservation_id is missing"), "{error}");
         let odd = values([(STATUS, text("available"))]);

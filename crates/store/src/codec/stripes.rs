@@ -10,12 +10,8 @@ use crate::limits;
 use inventory_core::ids::{EventId, stripe_key};
 use inventory_core::transaction::{StripeUpdate, StripeView};
 
-const NAMES: [(&str, &str); 4] = [
-    ("#r", REMAINING),
-    ("#c", CLOSED),
-    ("#u", UPDATED_AT),
-    ("#v", VERSION),
-];
+const NAMES: [(&str, &str); 4] =
+    [("#r", REMAINING), ("#c", CLOSED), ("#u", UPDATED_AT), ("#v", VERSION)];
 
 /// `ADD` starts from 0 if an item has no version yet.
 const LESS: &str = "SET #r = #r - :n, #u = :u ADD #v :o";
@@ -77,9 +73,7 @@ pub(crate) fn stripe_view(item: &Item) -> Result<StripeView, String> {
     let capacity = read_number(item, TOTAL_SEATS)?;
     let remaining: u64 = read_number(item, REMAINING)?;
     if remaining > capacity {
-        return Err(format!(
-            "{REMAINING} {remaining} is over {TOTAL_SEATS} {capacity}"
-        ));
+        return Err(format!("{REMAINING} {remaining} is over {TOTAL_SEATS} {capacity}"));
     }
     let stripes = maybe_number(item, STRIPES)?;
     if stripes.is_some_and(|n| n == 0 || n > limits::STRIPES_MAX) {
@@ -152,11 +146,8 @@ mod tests {
         assert!(error.contains("remaining is -1"), "{error}");
         let over = values([(REMAINING, number(6)), (TOTAL_SEATS, number(5))]);
         assert!(stripe_view(&over).unwrap_err().contains("over"));
-        let stripes = values([
-            (REMAINING, number(1)),
-            (TOTAL_SEATS, number(5)),
-            (STRIPES, number(65)),
-        ]);
+        let stripes =
+            values([(REMAINING, number(1)), (TOTAL_SEATS, number(5)), (STRIPES, number(65))]);
         assert!(stripe_view(&stripes).unwrap_err().contains("stripes"));
         assert!(stripe_view(&Item::new()).unwrap_err().contains("missing"));
     }

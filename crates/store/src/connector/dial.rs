@@ -97,17 +97,11 @@ impl Dialer {
         let limit = limits::STORE_CONNECT_TIMEOUT;
         let opened = super::within(limit, self.open(origin.clone())).await;
         let result = opened.unwrap_or_else(|| {
-            Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no connection within {limit:?}"),
-            ))
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}")))
         });
         result.map_err(|error| {
             let StoreOrigin { host, port, .. } = &*origin;
-            io::Error::new(
-                error.kind(),
-                format!("cannot connect to {host}:{port}: {error}"),
-            )
+            io::Error::new(error.kind(), format!("cannot connect to {host}:{port}: {error}"))
         })
     }
 
@@ -118,14 +112,10 @@ impl Dialer {
         }
         let name = ServerName::try_from(origin.host.clone())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let stream = self
-            .tls
-            .connect(name, socket.clone())
-            .await
-            .map_err(|error| {
-                let cure = "for a private certificate authority set AWS_CA_BUNDLE to its PEM file";
-                io::Error::new(error.kind(), format!("TLS: {error} ({cure})"))
-            })?;
+        let stream = self.tls.connect(name, socket.clone()).await.map_err(|error| {
+            let cure = "for a private certificate authority set AWS_CA_BUNDLE to its PEM file";
+            io::Error::new(error.kind(), format!("TLS: {error} ({cure})"))
+        })?;
         handshake(origin, socket, stream).await
     }
 
@@ -163,10 +153,7 @@ impl Dialer {
         if resolved.len() >= limits::STORE_NAMES_RESOLVED_MAX {
             resolved.clear();
         }
-        let entry = ResolvedAddresses {
-            addresses: addresses.clone(),
-            at: clock::monotonic(),
-        };
+        let entry = ResolvedAddresses { addresses: addresses.clone(), at: clock::monotonic() };
         resolved.insert(host.to_owned(), entry);
         Ok(addresses)
     }
@@ -188,19 +175,13 @@ async fn handshake<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (sender, driver) = http1::handshake(HyperIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
+    let (sender, driver) =
+        http1::handshake(HyperIo::new(stream)).await.map_err(io::Error::other)?;
     let driver = inventory_runtime::spawn(async move {
         // A request learns about the end of its connection through `sender`; a panic must not reach the shard.
         let _ended = AssertUnwindSafe(driver).catch_unwind().await;
     });
-    Ok(StoreConnection {
-        origin,
-        sender,
-        socket,
-        _driver: driver,
-    })
+    Ok(StoreConnection { origin, sender, socket, _driver: driver })
 }
 
 /// The public authorities and those of the bundle.
@@ -208,17 +189,12 @@ fn client_config(ca_bundle: Option<&Path>) -> Result<ClientConfig, CaBundleError
     let mut roots = RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if let Some(path) = ca_bundle {
-        let fail = |why: String| CaBundleError {
-            path: path.to_owned(),
-            why,
-        };
+        let fail = |why: String| CaBundleError { path: path.to_owned(), why };
         let pem = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
         let mut count = 0;
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             let certificate = certificate.map_err(|error| fail(error.to_string()))?;
-            roots
-                .add(certificate)
-                .map_err(|error| fail(error.to_string()))?;
+            roots.add(certificate).map_err(|error| fail(error.to_string()))?;
             count += 1;
         }
         if count == 0 {
@@ -228,10 +204,7 @@ fn client_config(ca_bundle: Option<&Path>) -> Result<ClientConfig, CaBundleError
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| CaBundleError {
-            path: PathBuf::new(),
-            why: error.to_string(),
-        })?
+        .map_err(|error| CaBundleError { path: PathBuf::new(), why: error.to_string() })?
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -65,10 +65,7 @@ pub(super) struct HyperIo<S> {
 
 impl<S> HyperIo<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self {
-            stream,
-            arrived: vec![0; limits::STORE_READ_BUFFER_BYTES].into_boxed_slice(),
-        }
+        Self { stream, arrived: vec![0; limits::STORE_READ_BUFFER_BYTES].into_boxed_slice() }
     }
 }
 

@@ -55,10 +55,7 @@ impl ShardHttp {
     /// When the file cannot be used.
     pub fn new(ca_bundle: Option<&Path>) -> Result<Self, CaBundleError> {
         let pool = ConnectionPool::new(Dialer::new(ca_bundle)?);
-        Ok(Self {
-            pool: SendWrapper::new(Rc::new(pool)),
-            read_timeout: None,
-        })
+        Ok(Self { pool: SendWrapper::new(Rc::new(pool)), read_timeout: None })
     }
 }
 
@@ -107,9 +104,7 @@ impl ShardHttp {
 
 impl HttpConnector for ShardHttp {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let request = request
-            .try_into_http1x()
-            .map_err(|error| ConnectorError::user(error.into()));
+        let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()));
         match request {
             Ok(request) => HttpConnectorFuture::new(SendWrapper::new(self.send(request))),
             Err(error) => HttpConnectorFuture::ready(Err(error)),

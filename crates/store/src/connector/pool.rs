@@ -112,9 +112,7 @@ impl ConnectionPool {
     fn take_idle(&self, origin: &StoreOrigin) -> Option<StoreConnection> {
         let mut idle = self.idle.borrow_mut();
         prune(&mut idle, clock::monotonic());
-        let at = idle
-            .iter()
-            .rposition(|entry| *entry.connection.origin == *origin)?;
+        let at = idle.iter().rposition(|entry| *entry.connection.origin == *origin)?;
         Some(idle.remove(at).connection)
     }
 
@@ -176,9 +174,7 @@ fn prune(idle: &mut Vec<IdleConnection>, now: Micros) {
         let is_fresh = age(entry) < limits::STORE_IDLE_CONNECTION_AGE_MAX.as_micros();
         is_fresh && !entry.connection.sender.is_closed()
     });
-    let over = idle
-        .len()
-        .saturating_sub(limits::STORE_IDLE_CONNECTIONS_MAX);
+    let over = idle.len().saturating_sub(limits::STORE_IDLE_CONNECTIONS_MAX);
     let spare = idle[..over]
         .iter()
         .take_while(|entry| age(entry) >= limits::STORE_SPARE_CONNECTION_AGE_MAX.as_micros());
@@ -246,9 +242,8 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let elsewhere = listener.local_addr().unwrap();
         let socket = SharedSocket::new(inventory_runtime::connect(elsewhere, limit).await.unwrap());
-        let (mut sender, mut driver) = http1::handshake(HyperIo::new(socket.clone()))
-            .await
-            .unwrap();
+        let (mut sender, mut driver) =
+            http1::handshake(HyperIo::new(socket.clone())).await.unwrap();
         // In its first poll the driver asks for a request, in the next it is gone.
         assert!((&mut driver).now_or_never().is_none());
         sender.ready().await.unwrap();

@@ -75,20 +75,13 @@ impl EmbeddedEngine {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("embedded-engine".to_owned())
             .spawn(move || serve(&runtime, listener, database, stopped))?;
-        Ok(Self {
-            address,
-            stop: Some(stop),
-            thread: Some(thread),
-            _lock: lock,
-        })
+        Ok(Self { address, stop: Some(stop), thread: Some(thread), _lock: lock })
     }
 
     /// Address of the HTTP endpoint.
@@ -154,10 +147,7 @@ fn open<E: std::fmt::Display>(
 
 /// Creates the directory and locks it. The kernel releases the lock with the process, however it ends.
 fn lock(dir: &Path) -> Result<File, EmbeddedEngineError> {
-    let not_writable = |why| EmbeddedEngineError::NotWritable {
-        dir: dir.to_owned(),
-        why,
-    };
+    let not_writable = |why| EmbeddedEngineError::NotWritable { dir: dir.to_owned(), why };
     std::fs::create_dir_all(dir).map_err(not_writable)?;
     let mut file = OpenOptions::new()
         .read(true)
@@ -209,10 +199,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let dir = file.path().join("below-a-file");
         let error = EmbeddedEngine::start(EngineStorage::Dir(dir)).unwrap_err();
-        assert!(
-            matches!(error, EmbeddedEngineError::NotWritable { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, EmbeddedEngineError::NotWritable { .. }), "{error}");
         assert!(error.to_string().contains("below-a-file"), "{error}");
     }
 
@@ -221,10 +208,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(DATABASE_FILE), b"not a database at all").unwrap();
         let error = EmbeddedEngine::start(EngineStorage::Dir(dir.path().to_owned())).unwrap_err();
-        assert!(
-            matches!(error, EmbeddedEngineError::Database { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, EmbeddedEngineError::Database { .. }), "{error}");
         assert!(error.to_string().contains(DATABASE_FILE), "{error}");
     }
 

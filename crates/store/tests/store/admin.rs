@@ -51,10 +51,7 @@ fn seated_event_is_created_once_and_described() {
         assert_eq!(created, CreateEventOutcome::Created(vec![view]));
         let again = store.create_event(&wanted).await.unwrap();
         assert_eq!(again, CreateEventOutcome::Existing(vec![view]));
-        for other in [
-            NewEvent::of_seats(event(), 4),
-            NewEvent::of_quantity(event(), 5, 1),
-        ] {
+        for other in [NewEvent::of_seats(event(), 4), NewEvent::of_quantity(event(), 5, 1)] {
             let conflict = store.create_event(&other).await.unwrap();
             assert_eq!(conflict, CreateEventOutcome::Conflict(vec![view]));
         }
@@ -217,11 +214,7 @@ fn closed_event_rejects_sales_and_accepts_returns() {
             assert!(view.closed && view.remaining > 0);
         }
         // Not even units that the same transaction returns.
-        let swap = StripeUpdate {
-            stripe: 0,
-            take: 1,
-            give: 2,
-        };
+        let swap = StripeUpdate { stripe: 0, take: 1, give: 2 };
         let release = transition(&hold, ReservationState::Released);
         let both = vec![release.clone(), confirmed("r2", &[(0, 1)])];
         let reasons = refused(&store, transaction_of(vec![swap], both)).await;
@@ -244,20 +237,10 @@ fn close_completes_an_interrupted_close() {
             ("event_id", text("evt_2025_1001#1")),
             ("total_seats", number(5)),
             ("remaining", number(5)),
-            (
-                "closed",
-                aws_sdk_dynamodb::types::AttributeValue::Bool(true),
-            ),
+            ("closed", aws_sdk_dynamodb::types::AttributeValue::Bool(true)),
         ];
         raw_put(&settings, &settings.tables.inventory, closed).await;
-        assert!(
-            !store
-                .describe_event(&event())
-                .await
-                .unwrap()
-                .unwrap()
-                .closed
-        );
+        assert!(!store.describe_event(&event()).await.unwrap().unwrap().closed);
         assert!(store.close_event(&event()).await.unwrap());
         assert!(stripes(&store).await.iter().all(|stripe| stripe.closed));
     });
@@ -319,13 +302,7 @@ fn set_total_keeps_units_sold_after_its_read() {
         });
         let store = store.await;
         let set = store.set_total(&event(), 4).await.unwrap();
-        assert_eq!(
-            set,
-            SetTotalOutcome::Refused {
-                total: 10,
-                taken: 8
-            }
-        );
+        assert_eq!(set, SetTotalOutcome::Refused { total: 10, taken: 8 });
         assert_eq!(remaining(&store).await, [2]);
     });
 }
@@ -339,10 +316,7 @@ fn concurrent_set_total_is_not_added_twice() {
         let store = store.await;
         let set = store.set_total(&event(), 15).await.unwrap();
         assert!(matches!(set, SetTotalOutcome::Set(_)), "{set:?}");
-        assert_eq!(
-            (capacities(&store).await, remaining(&store).await),
-            (vec![15], vec![15])
-        );
+        assert_eq!((capacities(&store).await, remaining(&store).await), (vec![15], vec![15]));
     });
 }
 

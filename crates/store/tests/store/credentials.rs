@@ -52,10 +52,7 @@ fn endpoint() -> String {
 
 #[test]
 fn keys_and_the_endpoint_come_from_the_environment() {
-    let keys = [
-        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-    ];
+    let keys = [("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "secret")];
     let endpoint = endpoint();
     let everything = [keys[0], keys[1], ("AWS_ENDPOINT_URL", &endpoint)];
     run(&everything).unwrap();
@@ -89,20 +86,13 @@ fn container_credentials_are_fetched_over_shard_sockets() {
     proxy.next(ProxyAction::Answer(200, body.to_owned()));
     let uri = format!("http://{}/credentials", proxy.address);
     let endpoint = endpoint();
-    run(&[
-        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri),
-        ("AWS_ENDPOINT_URL", &endpoint),
-    ])
-    .unwrap();
+    run(&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri), ("AWS_ENDPOINT_URL", &endpoint)]).unwrap();
     assert_eq!(proxy.requests(), 1);
 }
 
 #[test]
 fn missing_credentials_are_reported_with_the_remedy() {
     let error = run(&[("AWS_ENDPOINT_URL", &endpoint())]).unwrap_err();
-    assert!(
-        error.contains("no AWS credentials for the store"),
-        "{error}"
-    );
+    assert!(error.contains("no AWS credentials for the store"), "{error}");
     assert!(error.contains("AWS_ACCESS_KEY_ID"), "{error}");
 }

@@ -55,10 +55,8 @@ impl SentRequest {
     /// are the signer's code.
     fn check_signature(&self) {
         let signed = self.authorized("SignedHeaders=");
-        let headers: String = signed
-            .split(';')
-            .map(|name| format!("{name}:{}\n", self.header(name)))
-            .collect();
+        let headers: String =
+            signed.split(';').map(|name| format!("{name}:{}\n", self.header(name))).collect();
         let body = hex(&self.body);
         let canonical = format!("POST\n/\n\n{headers}\n{signed}\n{body}");
         let scope = self.authorized("Credential=");
@@ -133,11 +131,7 @@ fn transaction_equals_the_request_of_the_sdk() {
 
 #[test]
 fn reads_equal_the_requests_of_the_sdk() {
-    for kind in [
-        ReadOperation::OneStripe,
-        ReadOperation::Stripes,
-        ReadOperation::Seats,
-    ] {
+    for kind in [ReadOperation::OneStripe, ReadOperation::Stripes, ReadOperation::Seats] {
         read_twice(kind);
     }
 }
@@ -170,10 +164,7 @@ fn read_twice(kind: ReadOperation) {
     on_shard(async {
         let (store, proxy) = behind_proxy().await;
         // Created by another client: this one must not have sent a request.
-        let direct = StoreSettings {
-            tables: store.tables().clone(),
-            ..settings(engine())
-        };
+        let direct = StoreSettings { tables: store.tables().clone(), ..settings(engine()) };
         let stripes = match kind {
             ReadOperation::Stripes => 2,
             ReadOperation::OneStripe | ReadOperation::Seats => 1,

@@ -60,11 +60,7 @@ fn hold_is_overdue_from_its_expiry_on_in_its_bucket_only() {
         assert_eq!(scanned(&store, ends(&hold)).await, ["r1"]);
 
         let (minute, shard) = (expiry_minute(ends(&hold)), expiry_shard(&hold.reservation));
-        for (minute, shard) in [
-            (minute + 1, shard),
-            (minute - 1, shard),
-            (minute, shard ^ 1),
-        ] {
+        for (minute, shard) in [(minute + 1, shard), (minute - 1, shard), (minute, shard ^ 1)] {
             let other = store.due_holds(minute, shard, UnixMillis(u64::MAX), 100, None);
             assert_eq!(other.await.unwrap().items, []);
         }
@@ -178,9 +174,6 @@ fn unreadable_hold_hides_no_other() {
         assert_eq!(ids(&due(&store, &hold, ends(&hold)).await), ["r1"]);
         assert_eq!(scanned(&store, ends(&hold)).await, ["r1"]);
         let lines = recorder.lines.borrow();
-        assert!(
-            lines.iter().any(|line| line.contains("hold odd")),
-            "{lines:?}"
-        );
+        assert!(lines.iter().any(|line| line.contains("hold odd")), "{lines:?}");
     });
 }

@@ -36,20 +36,16 @@ pub(crate) fn engine() -> SocketAddr {
             let mut found = authority.to_socket_addrs().expect("host:port");
             found.next().expect("an address")
         }
-        Err(_) => ENGINE
-            .get_or_init(|| EmbeddedEngine::start(EngineStorage::Memory).unwrap())
-            .address(),
+        Err(_) => {
+            ENGINE.get_or_init(|| EmbeddedEngine::start(EngineStorage::Memory).unwrap()).address()
+        }
     }
 }
 
 /// Settings for `address` with unique table names.
 pub(crate) fn settings(address: SocketAddr) -> StoreSettings {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let unique = format!(
-        "t{}_{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    );
+    let unique = format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     StoreSettings {
         tables: TableNames {
             inventory: format!("{unique}_inventory"),
@@ -157,10 +153,7 @@ pub(crate) async fn behind_proxy() -> (Store, StoreProxy) {
     let direct = settings(engine());
     with_tables(&direct).await;
     let proxy = StoreProxy::start(engine(), None);
-    let through = StoreSettings {
-        endpoint: Some(format!("http://{}", proxy.address)),
-        ..direct
-    };
+    let through = StoreSettings { endpoint: Some(format!("http://{}", proxy.address)), ..direct };
     (connect(&through).await, proxy)
 }
 
@@ -186,10 +179,7 @@ pub(crate) fn first(id: &str, to: ReservationState, draws: &[(u16, u32)]) -> Rec
         due: ExpiryCondition::Any,
         to,
         qty,
-        draws: draws
-            .iter()
-            .map(|&(stripe, units)| StripeAllocation { stripe, units })
-            .collect(),
+        draws: draws.iter().map(|&(stripe, units)| StripeAllocation { stripe, units }).collect(),
         seats: None,
         order: is_confirmed.then(|| OrderId::of(&reservation)),
         payment_intent: match is_confirmed {
@@ -252,21 +242,13 @@ pub(crate) fn seat_id(id: &str) -> SeatId {
 
 /// A transaction with a new token that takes units.
 pub(crate) fn transaction(takes: &[(u16, u64)], records: Vec<RecordWrite>) -> Transaction {
-    let take = |&(stripe, take)| StripeUpdate {
-        stripe,
-        take,
-        give: 0,
-    };
+    let take = |&(stripe, take)| StripeUpdate { stripe, take, give: 0 };
     transaction_of(takes.iter().map(take).collect(), records)
 }
 
 /// A transaction with a new token that returns units.
 pub(crate) fn returning(gives: &[(u16, u64)], records: Vec<RecordWrite>) -> Transaction {
-    let give = |&(stripe, give)| StripeUpdate {
-        stripe,
-        take: 0,
-        give,
-    };
+    let give = |&(stripe, give)| StripeUpdate { stripe, take: 0, give };
     transaction_of(gives.iter().map(give).collect(), records)
 }
 

@@ -114,10 +114,7 @@ fn refused_connection_is_reported_with_the_address() {
         assert_eq!(store.transact(&batch).await, TransactionOutcome::Unknown);
         let error = store.probe().await.unwrap_err().to_string();
         assert!(error.contains("cannot be reached"), "{error}");
-        assert!(
-            error.contains(&format!("cannot connect to {dead}")),
-            "{error}"
-        );
+        assert!(error.contains(&format!("cannot connect to {dead}")), "{error}");
         assert!(error.contains("refused"), "{error}");
     });
 }
@@ -130,10 +127,7 @@ fn host_names_are_resolved_and_unknown_ones_reported() {
         with_tables(&by_name).await.probe().await.unwrap();
         by_name.endpoint = Some("http://no-such-host.invalid:8000".to_owned());
         let error = connect(&by_name).await.probe().await.unwrap_err();
-        assert!(
-            error.to_string().contains("no-such-host.invalid"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("no-such-host.invalid"), "{error}");
     });
 }
 
@@ -143,13 +137,8 @@ fn endpoint_that_is_not_a_url_is_rejected() {
         for url in ["127.0.0.1:8000", "ftp://x", "", "http://"] {
             let mut wrong = settings(engine());
             wrong.endpoint = Some(url.to_owned());
-            let error = Store::connect(wrong, Rc::new(NoObserver))
-                .await
-                .unwrap_err();
-            assert!(
-                matches!(error, StoreConnectError::Endpoint { .. }),
-                "{url}: {error}"
-            );
+            let error = Store::connect(wrong, Rc::new(NoObserver)).await.unwrap_err();
+            assert!(matches!(error, StoreConnectError::Endpoint { .. }), "{url}: {error}");
         }
     });
 }
@@ -193,16 +182,8 @@ fn each_store_error_maps_to_its_outcome() {
                 "400 AccessDeniedException ResourceNotFoundException ExpiredTokenException \
                  UnrecognizedClientException",
             ),
-            (
-                TransactionOutcome::Unknown,
-                StripesRead::Unavailable,
-                "500 InternalServerError",
-            ),
-            (
-                TransactionOutcome::Unknown,
-                StripesRead::Unavailable,
-                "503 ServiceUnavailable",
-            ),
+            (TransactionOutcome::Unknown, StripesRead::Unavailable, "500 InternalServerError"),
+            (TransactionOutcome::Unknown, StripesRead::Unavailable, "503 ServiceUnavailable"),
         ];
         for (outcome, read, errors) in &outcomes {
             let (status, codes) = errors.split_once(' ').unwrap();
@@ -215,15 +196,12 @@ fn each_store_error_maps_to_its_outcome() {
                 prepare_client(&proxy, &store, is_direct).await;
                 proxy.next(store_fault(status, code));
                 let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
-                let is_expected = matches!(
-                    outcome,
-                    TransactionOutcome::Throttled | TransactionOutcome::Conflict
-                );
+                let is_expected =
+                    matches!(outcome, TransactionOutcome::Throttled | TransactionOutcome::Conflict);
                 assert_eq!(store.transact(&batch).await, *outcome, "{code}");
                 let lines = recorder.lines.take();
-                let is_logged = lines
-                    .iter()
-                    .any(|line| line.contains(code) && line.contains(FAULT_TEXT));
+                let is_logged =
+                    lines.iter().any(|line| line.contains(code) && line.contains(FAULT_TEXT));
                 assert_eq!(is_logged, !is_expected, "{code}: {lines:?}");
                 proxy.next(store_fault(status, code));
                 assert_eq!(store.read_event(&event(), None).await, *read, "{code}");
@@ -232,10 +210,7 @@ fn each_store_error_maps_to_its_outcome() {
         for is_direct in [false, true] {
             let store = connect(&settings).await;
             prepare_client(&proxy, &store, is_direct).await;
-            proxy.next(ProxyAction::Answer(
-                200,
-                "<html>not DynamoDB</html>".to_owned(),
-            ));
+            proxy.next(ProxyAction::Answer(200, "<html>not DynamoDB</html>".to_owned()));
             let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
             assert_eq!(store.transact(&batch).await, TransactionOutcome::Unknown);
         }
@@ -246,15 +221,11 @@ fn each_store_error_maps_to_its_outcome() {
 fn reads_are_retried_as_often_as_configured() {
     on_shard(async {
         let proxy = StoreProxy::start(refusing_address(), None);
-        let stubborn = StoreSettings {
-            read_retries: 2,
-            ..settings(proxy.address)
-        };
+        let stubborn = StoreSettings { read_retries: 2, ..settings(proxy.address) };
         let store = connect(&stubborn).await;
-        for trouble in [
-            store_fault(400, "ThrottlingException"),
-            store_fault(500, "InternalServerError"),
-        ] {
+        for trouble in
+            [store_fault(400, "ThrottlingException"), store_fault(500, "InternalServerError")]
+        {
             // Two failed attempts; the third reports that there is no such event.
             (0..2).for_each(|_| proxy.next(trouble.clone()));
             proxy.next(ProxyAction::Answer(200, "{}".to_owned()));
@@ -358,24 +329,15 @@ fn store_without_transactions_is_rejected() {
         let store = connect(&settings(proxy.address)).await;
         proxy.next(store_fault(400, "UnknownOperationException"));
         let error = store.probe().await.unwrap_err();
-        assert!(
-            matches!(error, StoreConnectError::NoTransactions { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, StoreConnectError::NoTransactions { .. }), "{error}");
         assert!(error.to_string().contains("TransactWriteItems"), "{error}");
         // So is a store that accepts a transaction and ignores its condition.
         proxy.next(ProxyAction::Answer(200, "{}".to_owned()));
         let error = store.probe().await.unwrap_err();
-        assert!(
-            matches!(error, StoreConnectError::NoTransactions { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, StoreConnectError::NoTransactions { .. }), "{error}");
         proxy.next(store_fault(400, "AccessDeniedException"));
         let error = store.probe().await.unwrap_err();
-        assert!(
-            matches!(error, StoreConnectError::Refused { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, StoreConnectError::Refused { .. }), "{error}");
     });
 }
 
@@ -385,9 +347,7 @@ fn missing_stripe_is_damage_not_sold_out() {
         let proxy = StoreProxy::start(refusing_address(), None);
         let settings = settings(proxy.address);
         let recorder = Rc::new(StoreRecorder::default());
-        let store = Store::connect(settings.clone(), recorder.clone())
-            .await
-            .unwrap();
+        let store = Store::connect(settings.clone(), recorder.clone()).await.unwrap();
         let table = &settings.tables.inventory;
         let body = format!(
             r#"{{"Responses":{{"{table}":[{{"event_id":{{"S":"evt_2025_1001"}},"remaining":{{"N":"1"}},
@@ -409,9 +369,7 @@ fn authority(name: &str) -> (String, Arc<ServerConfig>) {
     use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    params
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, name);
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = rcgen::KeyPair::generate().unwrap();
     let issuer = rcgen::CertifiedIssuer::self_signed(params, key).unwrap();
@@ -460,9 +418,7 @@ fn tls_needs_the_configured_authority() {
             assert!(error.contains("AWS_CA_BUNDLE"), "{error}");
         }
         let missing = over_tls(&proxy, "localhost", Some(Path::new("/nowhere/ca.pem")));
-        let error = Store::connect(missing, Rc::new(NoObserver))
-            .await
-            .unwrap_err();
+        let error = Store::connect(missing, Rc::new(NoObserver)).await.unwrap_err();
         assert!(matches!(error, StoreConnectError::CaBundle(_)), "{error}");
         assert!(error.to_string().contains("/nowhere/ca.pem"), "{error}");
     });

@@ -92,10 +92,7 @@ fn read_waits_neither_for_stalled_requests_nor_for_keys_of_other_events() {
             let store = store.clone();
             async move { store.read_event(&id(n), Some(2)).await }
         };
-        let hang = [
-            inventory_runtime::spawn(ask(0)),
-            inventory_runtime::spawn(ask(1)),
-        ];
+        let hang = [inventory_runtime::spawn(ask(0)), inventory_runtime::spawn(ask(1))];
         until("both hang", || proxy.requests() == 2).await;
         let started = Instant::now();
         let (mut third, mut fourth) = (Box::pin(ask(2)), Box::pin(ask(3)));

@@ -18,11 +18,7 @@ fn records_are_returned_in_the_requested_order() {
         applied(&store, transaction(&[], vec![tombstone("gone")])).await;
 
         // More than one request takes, a duplicate, and a reservation without a record.
-        let mut ids: Vec<_> = records
-            .iter()
-            .rev()
-            .map(|r| r.reservation.clone())
-            .collect();
+        let mut ids: Vec<_> = records.iter().rev().map(|r| r.reservation.clone()).collect();
         ids.insert(3, reservation("never"));
         ids.insert(7, reservation("gone"));
         ids.push(reservation("r5"));

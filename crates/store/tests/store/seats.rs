@@ -20,10 +20,7 @@ fn facts(number: usize) -> SeatFacts {
         section: "Floor".to_owned(),
         row: "A".to_owned(),
         number: number.to_string(),
-        price: Some(Price {
-            amount: 9_900,
-            currency: "KRW".to_owned(),
-        }),
+        price: Some(Price { amount: 9_900, currency: "KRW".to_owned() }),
     }
 }
 
@@ -51,23 +48,15 @@ async fn state(store: &Store, seat_keys: u16, id: &str) -> SeatState {
 }
 
 fn spread(seat_keys: u16, records: Vec<RecordWrite>) -> Transaction {
-    Transaction {
-        seat_keys,
-        ..transaction(&[], records)
-    }
+    Transaction { seat_keys, ..transaction(&[], records) }
 }
 
 fn held_by(hold: &RecordWrite) -> SeatState {
-    SeatState::Hold {
-        reservation: hold.reservation.clone(),
-        until: hold.expires_at.unwrap(),
-    }
+    SeatState::Hold { reservation: hold.reservation.clone(), until: hold.expires_at.unwrap() }
 }
 
 fn sold_to(record: &RecordWrite) -> SeatState {
-    SeatState::Sold {
-        reservation: record.reservation.clone(),
-    }
+    SeatState::Sold { reservation: record.reservation.clone() }
 }
 
 fn hold(id: &str, seats: &[&str]) -> RecordWrite {
@@ -209,10 +198,7 @@ fn reservation_cannot_confirm_or_release_seats_of_another() {
         applied(&store, spread(1, vec![ours.clone(), sold.clone()])).await;
         // A reservation with a correct record, whose seats belong to another.
         let stranger = |id: &str, to, seat| {
-            let has_none = RecordWrite {
-                seats: None,
-                ..of_seats(first(id, to, &[]), &[seat])
-            };
+            let has_none = RecordWrite { seats: None, ..of_seats(first(id, to, &[]), &[seat]) };
             (has_none.clone(), of_seats(has_none, &[seat]))
         };
         for (at, (from, to, seat, has)) in [
@@ -233,10 +219,7 @@ fn reservation_cannot_confirm_or_release_seats_of_another() {
             assert_eq!(reasons, expected, "{from:?} to {to:?} of {seat}");
         }
         // Its own seat in another state than the transition starts with: sold instead of held.
-        let wrong = RecordWrite {
-            from: Some(Held),
-            ..transition(&sold, Released)
-        };
+        let wrong = RecordWrite { from: Some(Held), ..transition(&sold, Released) };
         let reasons = refused(&store, spread(1, vec![wrong])).await;
         let its = ActionOutcome::Record(sold.view(AT));
         assert_eq!(reasons, [its, ActionOutcome::Seat(Some(sold_to(&sold)))]);
@@ -275,9 +258,7 @@ fn import_with_too_many_or_duplicate_seats_writes_nothing() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
         let seat = |n: usize| (seat_id(&n.to_string()), SeatFacts::default());
-        let many: Vec<_> = (0..=core_limits::TRANSACTION_ACTIONS_MAX)
-            .map(seat)
-            .collect();
+        let many: Vec<_> = (0..=core_limits::TRANSACTION_ACTIONS_MAX).map(seat).collect();
         for (seats, word) in [(many, "101 seats"), (vec![seat(7), seat(7)], "seat 7")] {
             let error = store.put_seats(&event(), 1, &seats).await.unwrap_err();
             assert!(matches!(&error, StoreError::Invalid(why) if why.contains(word)));
@@ -307,20 +288,14 @@ fn only_available_seats_are_blocked() {
         let only = store.block_seats(&event(), 2, &ids[2..3]).await.unwrap();
         assert_eq!(only[0].1, SeatOutcome::Changed);
         let blocked = told(store.block_seats(&event(), 2, &ids).await);
-        assert_eq!(
-            blocked,
-            expected(SeatOutcome::Unchanged, SeatOutcome::Changed)
-        );
+        assert_eq!(blocked, expected(SeatOutcome::Unchanged, SeatOutcome::Changed));
         let reasons = refused(&store, spread(2, vec![hold("r1", &["A-3"])])).await;
         assert_eq!(reasons[1], ActionOutcome::Seat(Some(SeatState::Blocked)));
 
         let freed = store.unblock_seats(&event(), 2, &ids[2..3]).await.unwrap();
         assert_eq!(freed[0].1, SeatOutcome::Changed);
         let freed = told(store.unblock_seats(&event(), 2, &ids).await);
-        assert_eq!(
-            freed,
-            expected(SeatOutcome::Unchanged, SeatOutcome::Changed)
-        );
+        assert_eq!(freed, expected(SeatOutcome::Unchanged, SeatOutcome::Changed));
         applied(&store, spread(2, vec![hold("r1", &["A-3"])])).await;
     });
 }
@@ -335,11 +310,7 @@ fn seats_are_read_over_pages_and_partition_keys() {
         found.sort_by(|a, b| a.id.cmp(&b.id));
         let mut expected: Vec<_> = seats
             .into_iter()
-            .map(|(id, facts)| SeatItem {
-                id,
-                facts,
-                state: SeatState::Available,
-            })
+            .map(|(id, facts)| SeatItem { id, facts, state: SeatState::Available })
             .collect();
         expected.sort_by(|a, b| a.id.cmp(&b.id));
         assert_eq!(found, expected);
@@ -406,26 +377,16 @@ fn foreign_seat_items_are_never_sold_twice() {
             raw_put(&settings, &settings.tables.seats, item).await;
         }
         let reservation = reservation("rsv_1");
-        let for_ever = SeatState::Hold {
-            reservation: reservation.clone(),
-            until: UnixMillis(u64::MAX),
-        };
+        let for_ever =
+            SeatState::Hold { reservation: reservation.clone(), until: UnixMillis(u64::MAX) };
         let states: Vec<_> = all(&store, 1).await.into_iter().map(|s| s.state).collect();
         let sold = SeatState::Sold { reservation };
-        let expected = [
-            SeatState::Available,
-            for_ever.clone(),
-            sold,
-            SeatState::Blocked,
-            SeatState::Blocked,
-        ];
+        let expected =
+            [SeatState::Available, for_ever.clone(), sold, SeatState::Blocked, SeatState::Blocked];
         assert_eq!(states, expected);
         let buy = sale("r1", &["S-1", "S-2", "S-4", "S-5"]);
         let reasons = refused(&store, spread(1, vec![buy])).await;
-        assert_eq!(
-            reasons[1..3],
-            [ActionOutcome::Fine, ActionOutcome::Seat(Some(for_ever))]
-        );
+        assert_eq!(reasons[1..3], [ActionOutcome::Fine, ActionOutcome::Seat(Some(for_ever))]);
         assert_eq!(reasons[3], ActionOutcome::Seat(Some(SeatState::Blocked)));
         assert_eq!(reasons[4], ActionOutcome::Seat(Some(SeatState::Blocked)));
         applied(&store, spread(1, vec![sale("r1", &["S-1"])])).await;
@@ -442,19 +403,13 @@ fn ten_reservations_of_nine_seats_fit_one_transaction() {
         with_seats(&store, 4, 90).await;
         let ids: Vec<String> = (1..=90).map(|n| format!("A-{n}")).collect();
         let names: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let records: Vec<_> = names
-            .chunks(9)
-            .enumerate()
-            .map(|(n, seats)| sale(&format!("r{n}"), seats))
-            .collect();
+        let records: Vec<_> =
+            names.chunks(9).enumerate().map(|(n, seats)| sale(&format!("r{n}"), seats)).collect();
         let batch = spread(4, records);
         assert_eq!(batch.action_count(), core_limits::TRANSACTION_ACTIONS_MAX);
         assert_eq!(store.transact(&batch).await, TransactionOutcome::Committed);
         assert!(
-            all(&store, 4)
-                .await
-                .iter()
-                .all(|seat| matches!(seat.state, SeatState::Sold { .. }))
+            all(&store, 4).await.iter().all(|seat| matches!(seat.state, SeatState::Sold { .. }))
         );
         // Every process computes the same partition key of a seat.
         assert_eq!(seat_key(&event(), &seat_id("A-1"), 4), "evt_2025_1001#2");

@@ -13,10 +13,7 @@ fn create_is_idempotent() {
         assert!(missing.iter().all(|difference| difference.fatal));
         assert!(missing[0].to_string().contains("tables create"));
         let probe = store.probe().await.unwrap_err();
-        assert!(
-            matches!(probe, StoreConnectError::TableMissing { .. }),
-            "{probe}"
-        );
+        assert!(matches!(probe, StoreConnectError::TableMissing { .. }), "{probe}");
 
         assert_eq!(tables::create(&store).await.unwrap().len(), 3);
         assert_eq!(tables::check(&store).await.unwrap(), []);
@@ -47,10 +44,7 @@ fn wrong_schema_is_reported_with_the_remedy() {
             found.unwrap_or_else(|| panic!("{table}: {words}: {found:?}"))
         };
         let names = &swapped.tables;
-        let key = of(
-            &names.inventory,
-            "key is event_id (S), seat_id (S), want event_id (S)",
-        );
+        let key = of(&names.inventory, "key is event_id (S), seat_id (S), want event_id (S)");
         assert!(key.fatal && key.cure.contains("DDB_TABLE"), "{key}");
         assert!(of(&names.idempotency, "no index expiry").fatal);
         assert!(!of(&names.idempotency, "time to live is off").fatal);
@@ -74,14 +68,8 @@ fn create_adds_missing_index_and_time_to_live() {
         let store = connect(&newer).await;
         let made = tables::create(&store).await.unwrap();
         let table = newer.tables.idempotency.clone();
-        assert!(
-            made.contains(&tables::TableCreation::Index(table.clone())),
-            "{made:?}"
-        );
-        assert!(
-            made.contains(&tables::TableCreation::Ttl(table.clone())),
-            "{made:?}"
-        );
+        assert!(made.contains(&tables::TableCreation::Index(table.clone())), "{made:?}");
+        assert!(made.contains(&tables::TableCreation::Ttl(table.clone())), "{made:?}");
         let left = tables::check(&store).await.unwrap();
         assert_eq!(left.len(), 1, "only its key still differs: {left:?}");
     });

@@ -40,9 +40,7 @@ fn read_finds_all_stripes_for_any_hint() {
     on_shard(async {
         let recorder = Rc::new(StoreRecorder::default());
         let settings = settings(engine());
-        let store = Store::connect(settings.clone(), recorder.clone())
-            .await
-            .unwrap();
+        let store = Store::connect(settings.clone(), recorder.clone()).await.unwrap();
         tables::create(&store).await.unwrap();
         let most = limits::STRIPES_MAX;
         create(&store, 1_000, most).await;
@@ -81,10 +79,7 @@ fn batch_of_ninety_nine_is_one_transaction() {
         let mut found = Vec::new();
         let mut from = None;
         loop {
-            let page = store
-                .scan_reservations(&event(), from.as_ref())
-                .await
-                .unwrap();
+            let page = store.scan_reservations(&event(), from.as_ref()).await.unwrap();
             found.extend(page.items);
             from = page.next;
             if from.is_none() {
@@ -201,9 +196,7 @@ fn same_token_is_applied_once() {
     on_shard(async {
         let recorder = Rc::new(StoreRecorder::default());
         let settings = settings(engine());
-        let store = Store::connect(settings.clone(), recorder.clone())
-            .await
-            .unwrap();
+        let store = Store::connect(settings.clone(), recorder.clone()).await.unwrap();
         tables::create(&store).await.unwrap();
         create(&store, 10, 1).await;
         let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
@@ -242,10 +235,7 @@ fn acknowledged_writes_survive_a_restart_of_the_engine() {
     let names = settings(engine()).tables;
     let open = || {
         let engine = EmbeddedEngine::start(data.clone()).unwrap();
-        let settings = StoreSettings {
-            tables: names.clone(),
-            ..settings(engine.address())
-        };
+        let settings = StoreSettings { tables: names.clone(), ..settings(engine.address()) };
         (engine, settings)
     };
     let batch = transaction(&[(0, 1)], vec![confirmed("r1", &[(0, 1)])]);
@@ -263,10 +253,7 @@ fn acknowledged_writes_survive_a_restart_of_the_engine() {
         assert_eq!(remaining(&store).await, [9]);
         // The token is lost with the engine; the record still prevents a second sale.
         let outcome = store.transact(&batch).await;
-        assert!(
-            matches!(outcome, TransactionOutcome::Cancelled(_)),
-            "{outcome:?}"
-        );
+        assert!(matches!(outcome, TransactionOutcome::Cancelled(_)), "{outcome:?}");
         assert_eq!(remaining(&store).await, [9]);
     });
 }

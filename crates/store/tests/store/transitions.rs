@@ -71,19 +71,14 @@ fn each_transition_is_read_back_as_written() {
         let store = with_tables(&settings(engine())).await;
         create(&store, 100, 1).await;
         for (number, (from, to)) in TRANSITIONS.into_iter().enumerate() {
-            let sequence = SEQUENCES
-                .iter()
-                .find(|sequence| sequence.last() == Some(&from))
-                .unwrap();
+            let sequence =
+                SEQUENCES.iter().find(|sequence| sequence.last() == Some(&from)).unwrap();
             let id = format!("r{number}");
             let before = lead_through(&store, &id, sequence).await;
             let mut next = transition(&before, to);
             // A late commit may take other stripes.
             if from == ReservationState::Expired {
-                next.draws[0] = StripeAllocation {
-                    stripe: 3,
-                    units: 2,
-                };
+                next.draws[0] = StripeAllocation { stripe: 3, units: 2 };
             }
             let mut batch = transaction(&[], vec![next.clone()]);
             batch.at = UnixMillis(AT.0 + 5_000);
@@ -113,10 +108,7 @@ fn transition_is_rejected_in_every_other_state() {
                 if from == there.to {
                     continue;
                 }
-                let wrong = RecordWrite {
-                    from: Some(from),
-                    ..transition(&there, to)
-                };
+                let wrong = RecordWrite { from: Some(from), ..transition(&there, to) };
                 let reasons = refused(&store, returning(&[(0, 2)], vec![wrong])).await;
                 let expected = [ActionOutcome::Fine, ActionOutcome::Record(there.view(AT))];
                 assert_eq!(reasons, expected, "{from:?} to {to:?}");
@@ -136,16 +128,9 @@ fn transition_of_a_missing_record_is_reported() {
         let store = with_tables(&settings(engine())).await;
         let never = held("never", &[(0, 1)]);
         for (from, to) in TRANSITIONS {
-            let write = RecordWrite {
-                from: Some(from),
-                ..transition(&never, to)
-            };
+            let write = RecordWrite { from: Some(from), ..transition(&never, to) };
             let reasons = refused(&store, transaction(&[], vec![write])).await;
-            assert_eq!(
-                reasons,
-                [ActionOutcome::RecordMissing],
-                "{from:?} to {to:?}"
-            );
+            assert_eq!(reasons, [ActionOutcome::RecordMissing], "{from:?} to {to:?}");
         }
         assert_eq!(stored(&store).await, []);
     });
@@ -159,10 +144,7 @@ fn hold_is_confirmed_before_and_expired_from_its_expiry_on() {
         applied(&store, transaction(&[], vec![hold.clone()])).await;
         let ends = hold.expires_at.unwrap();
         let at = |due, to, at| {
-            let write = RecordWrite {
-                due,
-                ..transition(&hold, to)
-            };
+            let write = RecordWrite { due, ..transition(&hold, to) };
             let mut transaction = transaction(&[], vec![write]);
             transaction.at = UnixMillis(at);
             transaction
@@ -189,11 +171,8 @@ fn one_of_commit_release_and_expiry_wins() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
         create(&store, 10, 1).await;
-        let ends = [
-            ReservationState::Confirmed,
-            ReservationState::Released,
-            ReservationState::Expired,
-        ];
+        let ends =
+            [ReservationState::Confirmed, ReservationState::Released, ReservationState::Expired];
         for (number, winner) in ends.into_iter().enumerate() {
             let hold = held(&format!("r{number}"), &[(0, 2)]);
             applied(&store, transaction(&[(0, 2)], vec![hold.clone()])).await;
@@ -221,11 +200,7 @@ fn returned_units_can_be_taken_in_the_same_transaction() {
         let hold = held("old", &[(0, 4)]);
         applied(&store, transaction(&[(0, 4)], vec![hold.clone()])).await;
         let both = |take, give| {
-            let stripe = StripeUpdate {
-                stripe: 0,
-                take,
-                give,
-            };
+            let stripe = StripeUpdate { stripe: 0, take, give };
             let sold = confirmed(&format!("new{take}"), &[(0, take as u32)]);
             let released = transition(&hold, ReservationState::Released);
             transaction_of(vec![stripe], vec![released, sold])
@@ -268,11 +243,7 @@ fn only_holds_are_indexed_and_only_ended_records_are_purged() {
                 assert_eq!(bucket, *to == Held, "{sequence:?} {to:?}");
                 let ended = [Released, Expired].contains(to);
                 let expected = ended.then(|| crate::fixture::number(purge));
-                assert_eq!(
-                    item.get("purge_at"),
-                    expected.as_ref(),
-                    "{sequence:?} {to:?}"
-                );
+                assert_eq!(item.get("purge_at"), expected.as_ref(), "{sequence:?} {to:?}");
             }
         }
     });
@@ -284,10 +255,7 @@ fn return_to_a_missing_stripe_is_rejected() {
         let store = with_tables(&settings(engine())).await;
         let hold = held("r1", &[(0, 1)]);
         applied(&store, transaction(&[], vec![hold.clone()])).await;
-        let release = returning(
-            &[(7, 1)],
-            vec![transition(&hold, ReservationState::Released)],
-        );
+        let release = returning(&[(7, 1)], vec![transition(&hold, ReservationState::Released)]);
         let reasons = refused(&store, release).await;
         assert_eq!(reasons, [ActionOutcome::Stripe(None), ActionOutcome::Fine]);
     });

@@ -24,10 +24,7 @@ fn seat(id: &str, section: &str, row: &str, number: &str, price: Option<(i64, &s
         section: section.to_owned(),
         row: row.to_owned(),
         number: number.to_owned(),
-        price: price.map(|(amount, currency)| Price {
-            amount,
-            currency: currency.to_owned(),
-        }),
+        price: price.map(|(amount, currency)| Price { amount, currency: currency.to_owned() }),
     }
 }
 
@@ -46,10 +43,7 @@ fn csv_reads_as_spreadsheets_write_it() {
     assert_eq!(read(text).unwrap(), expected);
     // Columns may be fewer and in another order.
     let text = "currency,price_amount,seat_id\nUSD,4550,A-1\n,,A-2";
-    let expected = [
-        seat("A-1", "", "", "", Some((4_550, "USD"))),
-        seat("A-2", "", "", "", None),
-    ];
+    let expected = [seat("A-1", "", "", "", Some((4_550, "USD"))), seat("A-2", "", "", "", None)];
     assert_eq!(read(text).unwrap(), expected);
 }
 
@@ -129,10 +123,7 @@ fn a_wrong_json_line_is_told_by_its_number() {
 
 #[test]
 fn a_seat_twice_names_both_lines() {
-    assert_told(
-        "seat_id\nA-1\nA-2\n\nA-1\n",
-        &["line 5: seat_id A-1 was on line 2 already"],
-    );
+    assert_told("seat_id\nA-1\nA-2\n\nA-1\n", &["line 5: seat_id A-1 was on line 2 already"]);
     assert_told(
         "{\"seat_id\":\"A-1\"}\n{\"seat_id\":\"A-1\"}",
         &["line 2: seat_id A-1 was on line 1 already"],
@@ -149,15 +140,9 @@ fn twenty_problems_are_told_and_the_rest_counted() {
 
 #[test]
 fn a_first_line_that_names_no_columns_is_told() {
-    assert_told(
-        "A-1,Balcony\nA-2,Balcony\n",
-        &["line 1: \"A-1\" is no column"],
-    );
+    assert_told("A-1,Balcony\nA-2,Balcony\n", &["line 1: \"A-1\" is no column"]);
     assert_told("section,row\nA,1\n", &["line 1: has no column seat_id"]);
-    assert_told(
-        "seat_id,row,row\nA,1,2\n",
-        &["line 1: names the column row twice"],
-    );
+    assert_told("seat_id,row,row\nA,1,2\n", &["line 1: names the column row twice"]);
     assert_told("Seat_ID\nA\n", &["\"Seat_ID\" is no column"]);
     assert_told("", &["seat_id"]);
     assert_told("seat_id\n", &["has no seats"]);
@@ -175,10 +160,7 @@ fn more_seats_than_an_event_can_have_are_told() {
         let lines = (0..count).map(|n| format!("S{n}\n"));
         format!("seat_id\n{}", lines.collect::<String>())
     };
-    assert_eq!(
-        read(seats(SEATS_PER_EVENT_MAX)).unwrap().len(),
-        SEATS_PER_EVENT_MAX
-    );
+    assert_eq!(read(seats(SEATS_PER_EVENT_MAX)).unwrap().len(), SEATS_PER_EVENT_MAX);
     assert_told(
         seats(SEATS_PER_EVENT_MAX + 5),
         &["line 200002: is seat 200001; want at most 200000"],
@@ -188,17 +170,7 @@ fn more_seats_than_an_event_can_have_are_told() {
 #[test]
 fn lines_are_counted_as_an_editor_does() {
     for end in ["\n", "\r\n", "\r"] {
-        let text = [
-            "",
-            "seat_id,row",
-            "A-1,1",
-            "",
-            "",
-            "A-2,\"a",
-            "b\"",
-            "A 3,1",
-        ]
-        .join(end);
+        let text = ["", "seat_id,row", "A-1,1", "", "", "A-2,\"a", "b\"", "A 3,1"].join(end);
         let said = read(text).unwrap_err();
         assert!(said.contains("line 6: row has"), "{end:?}: {said}");
         assert!(said.contains("line 8: seat_id has"), "{end:?}: {said}");
@@ -211,10 +183,7 @@ fn an_input_without_end_is_not_read_without_end() {
     let endless = io::repeat(b'x');
     let failure = parse(Path::new("-"), endless, 100_000).unwrap_err();
     let said = failure.message;
-    assert!(
-        said.contains("standard input has over 100000 bytes"),
-        "{said}"
-    );
+    assert!(said.contains("standard input has over 100000 bytes"), "{said}");
 }
 
 #[test]

@@ -4,11 +4,7 @@
 use super::*;
 
 fn scrape(at: f64, text: &str) -> TimedScrape {
-    TimedScrape {
-        at,
-        wall: 1_000.0 + at,
-        samples: MetricSamples::parse(text).unwrap(),
-    }
+    TimedScrape { at, wall: 1_000.0 + at, samples: MetricSamples::parse(text).unwrap() }
 }
 
 const BEFORE: &str = r#"
@@ -99,10 +95,7 @@ fn seen() -> TopModel {
 #[test]
 fn rates_are_what_grew_in_a_second() {
     let seen = seen();
-    assert_eq!(
-        (seen.version.as_str(), seen.arch.as_str()),
-        ("1.2.3", "aarch64")
-    );
+    assert_eq!((seen.version.as_str(), seen.arch.as_str()), ("1.2.3", "aarch64"));
     assert!(!seen.ready);
     assert_eq!((seen.uptime_seconds, seen.over_seconds), (122.0, 2.0));
     assert_eq!(seen.cores, 1.5);
@@ -111,10 +104,7 @@ fn rates_are_what_grew_in_a_second() {
     // Of what came meanwhile, not of all since the start.
     assert_eq!(seen.batch_mean, Some(20.0));
     assert!((seen.wait_mean_ms.unwrap() - 5.0).abs() < 1e-9);
-    assert_eq!(
-        (seen.retries("conflict"), seen.retries("throttled")),
-        (2.0, 0.5)
-    );
+    assert_eq!((seen.retries("conflict"), seen.retries("throttled")), (2.0, 0.5));
     assert_eq!(seen.write_units_per_second, 14.0);
     assert_eq!(seen.breaches, 0.0);
 }
@@ -132,43 +122,28 @@ fn a_method_tells_refusals_from_errors_and_from_what_was_shed() {
     // An empty window is no latency of NaN.
     assert_eq!(commit.quantiles_ms, [Some(12.0), Some(41.0), None, None]);
     // A counter that fell began anew: it grew by what it is.
-    let hold = seen
-        .methods
-        .iter()
-        .find(|one| one.name == "PlaceHold")
-        .unwrap();
+    let hold = seen.methods.iter().find(|one| one.name == "PlaceHold").unwrap();
     assert_eq!(hold.calls_per_second, 10.0);
 }
 
 #[test]
 fn shards_operations_and_events_are_told_one_by_one() {
     let seen = seen();
-    let [first, second] = &seen.shards[..] else {
-        panic!("{:?}", seen.shards)
-    };
+    let [first, second] = &seen.shards[..] else { panic!("{:?}", seen.shards) };
     assert_eq!((first.connections, first.requests_per_second), (4.0, 15.0));
     // It was not there before.
     assert_eq!((second.connections, second.requests_per_second), (2.0, 5.0));
     assert_eq!((second.busy, second.queue), (0.5, 7.0));
     assert_eq!((second.tick_age, second.stalls), (2.5, 1.0));
 
-    let [write] = &seen.operations[..] else {
-        panic!("{:?}", seen.operations)
-    };
+    let [write] = &seen.operations[..] else { panic!("{:?}", seen.operations) };
     assert_eq!((write.per_second, write.not_ok_per_second), (3.0, 1.0));
     assert!((write.mean_ms.unwrap() - 20.0).abs() < 1e-9);
 
     let told: Vec<_> = seen
         .events
         .iter()
-        .map(|one| {
-            (
-                one.id.as_str(),
-                one.reservations_per_second,
-                one.remaining,
-                one.taken,
-            )
-        })
+        .map(|one| (one.id.as_str(), one.reservations_per_second, one.remaining, one.taken))
         .collect();
     assert_eq!(
         told,

@@ -88,9 +88,7 @@ fn drawn(screen: &Screen, width: u16, height: u16) -> Buffer {
 fn lines(buffer: &Buffer) -> Vec<String> {
     let area = buffer.area;
     let line = |y| (0..area.width).map(move |x| buffer[(x, y)].symbol());
-    (0..area.height)
-        .map(|y| line(y).collect::<String>().trim_end().to_owned())
-        .collect()
+    (0..area.height).map(|y| line(y).collect::<String>().trim_end().to_owned()).collect()
 }
 
 /// The text that is red, in the order of reading.
@@ -143,10 +141,7 @@ fn what_is_wrong_is_red_and_nothing_else() {
         (|f| f.methods[0].quantiles_ms[1] = Some(40.1), "40.1"),
         (|f| f.methods[0].errors_per_second = 7.0, "7.0"),
         (|f| f.retries_per_second[0].1 = 5.0, "5.0 throttled/s"),
-        (
-            |f| f.breaches = 2.0,
-            "2 BREACHES of an invariant since the start: verify the events",
-        ),
+        (|f| f.breaches = 2.0, "2 BREACHES of an invariant since the start: verify the events"),
     ];
     for (damage, wanted) in cases {
         let mut hurt = figures();
@@ -165,10 +160,7 @@ fn a_shard_that_stands_is_red_and_says_for_how_long() {
     let mut hurt = figures();
     hurt.shards[0].tick_age = 7.0;
     let seen = red(&drawn(&screen(hurt), 100, 30));
-    assert!(
-        seen.starts_with("shard 0") && seen.ends_with("7 s"),
-        "{seen}"
-    );
+    assert!(seen.starts_with("shard 0") && seen.ends_with("7 s"), "{seen}");
 }
 
 #[test]
@@ -176,10 +168,7 @@ fn a_server_that_is_away_keeps_its_last_figures() {
     let mut away = screen(figures());
     away.trouble = Some(("no server listens there".to_owned(), 75));
     let seen = lines(&drawn(&away, 100, 30));
-    assert_eq!(
-        seen[2],
-        "no figures for 1 min 15 s: no server listens there"
-    );
+    assert_eq!(seen[2], "no figures for 1 min 15 s: no server listens there");
     assert!(seen[4].starts_with("shard 0"));
     away.figures = None;
     let seen = lines(&drawn(&away, 100, 30));
@@ -189,10 +178,7 @@ fn a_server_that_is_away_keeps_its_last_figures() {
 #[test]
 fn small_terminals_lose_the_tables_below_and_then_say_so() {
     let seen = lines(&drawn(&screen(figures()), SMALLEST.0, SMALLEST.1));
-    assert!(
-        seen[3].starts_with("SHARDS") && seen[11].starts_with("q quit"),
-        "{seen:#?}"
-    );
+    assert!(seen[3].starts_with("SHARDS") && seen[11].starts_with("q quit"), "{seen:#?}");
     let seen = lines(&drawn(&screen(figures()), SMALLEST.0 - 1, SMALLEST.1));
     assert_eq!(seen[0], "the terminal is smaller than 72x12");
     // No size makes it panic.
@@ -207,10 +193,7 @@ fn small_terminals_lose_the_tables_below_and_then_say_so() {
 fn events_are_sorted_as_the_keys_say() {
     let figures = figures();
     let ids = |sort: EventOrder| {
-        sort.of(&figures.events)
-            .iter()
-            .map(|one| one.id.clone())
-            .collect::<Vec<_>>()
+        sort.of(&figures.events).iter().map(|one| one.id.clone()).collect::<Vec<_>>()
     };
     assert_eq!(ids(EventOrder::Rate), ["evt_hot", "evt_cold", "evt_new"]);
     let sort = EventOrder::Rate.next();

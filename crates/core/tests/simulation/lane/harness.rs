@@ -145,20 +145,15 @@ impl PoolHarness {
         let event: EventId = "evt".parse().expect("legal");
         let mut store = Store::new(TOKEN_MEMORY);
         store.create(&event, stock);
-        let shape = EventLayout {
-            stripes: stock.len() as u16,
-            seat_keys: 0,
-            closed: false,
-        };
+        let shape = EventLayout { stripes: stock.len() as u16, seat_keys: 0, closed: false };
         Self::with_store(store, event, shape, Some(share), late)
     }
 
     /// The unstriped lanes of an event with this many seats.
     pub(crate) fn seated(seats: usize, late: LateCommit) -> Self {
         let event: EventId = "evt".parse().expect("legal");
-        let ids: Vec<SeatId> = (0..seats)
-            .map(|n| format!("S{n}").parse().expect("legal"))
-            .collect();
+        let ids: Vec<SeatId> =
+            (0..seats).map(|n| format!("S{n}").parse().expect("legal")).collect();
         let seat = |id: &SeatId| SeatItem {
             id: id.clone(),
             facts: SeatFacts::default(),
@@ -166,16 +161,9 @@ impl PoolHarness {
         };
         let mut store = Store::new(TOKEN_MEMORY);
         store.create_seated(&event, 3, ids.iter().map(seat).collect());
-        let shape = EventLayout {
-            stripes: 1,
-            seat_keys: 3,
-            closed: false,
-        };
+        let shape = EventLayout { stripes: 1, seat_keys: 3, closed: false };
         let seats = ids;
-        Self {
-            seats,
-            ..Self::with_store(store, event, shape, None, late)
-        }
+        Self { seats, ..Self::with_store(store, event, shape, None, late) }
     }
 
     fn with_store(
@@ -190,10 +178,7 @@ impl PoolHarness {
             kind: share.map_or(PoolKind::Unstriped, |_| PoolKind::Stripes),
         };
         let first = StripeShare { first: 0, step: 1 };
-        let terms = LaneSettings {
-            late_commit: late,
-            sold_out_latch: Micros(0),
-        };
+        let terms = LaneSettings { late_commit: late, sold_out_latch: Micros(0) };
         Self {
             pool: Pool::new(key, share.unwrap_or(first), shape, terms),
             store,
@@ -265,10 +250,7 @@ impl PoolHarness {
     }
 
     fn now(&self) -> Now {
-        Now {
-            mono: self.now,
-            unix: unix(self.now),
-        }
+        Now { mono: self.now, unix: unix(self.now) }
     }
 
     /// Submits an entry as the engine does: not if its record is the answer, nor while its reservation or one of its
@@ -285,11 +267,7 @@ impl PoolHarness {
             }
             None => {
                 let id = format!("{}{number}", member.prefix);
-                (
-                    id.parse().expect("legal"),
-                    self.wants(member, number),
-                    false,
-                )
+                (id.parse().expect("legal"), self.wants(member, number), false)
             }
         };
         let asked = if member.whatever && member.verb != Verb::Hold {
@@ -311,10 +289,7 @@ impl PoolHarness {
             deadline: self.now.plus(Micros::from_millis(member.patience)),
         };
         let record = match member.knows {
-            true => self
-                .store
-                .read_record(&operation.reservation)
-                .unwrap_or(None),
+            true => self.store.read_record(&operation.reservation).unwrap_or(None),
             false => None,
         };
         self.enter(operation, selection, repeated, record)
@@ -379,11 +354,7 @@ impl PoolHarness {
         if seats.iter().flat_map(|seats| seats.iter()).any(claimed) {
             return None;
         }
-        Some(WriteIntent {
-            transition,
-            record,
-            seats,
-        })
+        Some(WriteIntent { transition, record, seats })
     }
 
     pub(crate) fn pass(&mut self, ms: u64) -> Result<(), Violation> {
@@ -471,14 +442,13 @@ impl PoolHarness {
                     _ => None,
                 }
             }),
-            StoreFault::Reasons(reasons) => self
-                .store
-                .apply(sent, now, |action| reasons.get(action).cloned().flatten()),
+            StoreFault::Reasons(reasons) => {
+                self.store.apply(sent, now, |action| reasons.get(action).cloned().flatten())
+            }
             // No store answers like this about a transaction that may have been applied.
-            StoreFault::Unexplained if !was_unknown => Ok(TransactionOutcome::Cancelled(vec![
-                    ActionOutcome::Fine;
-                    sent.action_count()
-                ])),
+            StoreFault::Unexplained if !was_unknown => {
+                Ok(TransactionOutcome::Cancelled(vec![ActionOutcome::Fine; sent.action_count()]))
+            }
             StoreFault::Garbled if !was_unknown => {
                 let reasons = vec![ActionOutcome::Fine; sent.action_count() - 1];
                 Ok(TransactionOutcome::Cancelled(reasons))
@@ -559,19 +529,12 @@ impl PoolHarness {
 
     /// Takes back an operation for a new decision, and decides it.
     fn returned(&mut self, returned: Redecision) -> Result<(), Violation> {
-        let Redecision {
-            operation, cause, ..
-        } = returned;
+        let Redecision { operation, cause, .. } = returned;
         let Some(number) = self.waiting.remove(&operation.reservation) else {
-            return Err(Violation(format!(
-                "{operation:?} came back and was not there"
-            )));
+            return Err(Violation(format!("{operation:?} came back and was not there")));
         };
         let sent = &self.entries[number].operation;
-        let same = Operation {
-            expectation: sent.expectation,
-            ..operation.clone()
-        };
+        let same = Operation { expectation: sent.expectation, ..operation.clone() };
         ensure!(same == *sent, "{sent:?} came back as {operation:?}");
         self.entries[number].returned = true;
         match cause {
@@ -596,9 +559,7 @@ impl PoolHarness {
             RedecisionCause::Seats(seats) => {
                 ensure!(!seats.is_empty(), "{operation:?} came back for no seat");
                 for (seat, state) in seats {
-                    let seen = self
-                        .store
-                        .seat_during(&self.event, &seat, self.now, self.now);
+                    let seen = self.store.seat_during(&self.event, &seat, self.now, self.now);
                     let is = seen.last().map(|(_, state)| state.clone());
                     ensure!(
                         is == state && is != Some(SeatState::Available),
@@ -615,10 +576,7 @@ impl PoolHarness {
         let entry = &self.entries[number];
         let operation = entry.operation.clone();
         let selection = entry.selection.clone();
-        let record = self
-            .store
-            .read_record(&operation.reservation)
-            .unwrap_or(None);
+        let record = self.store.read_record(&operation.reservation).unwrap_or(None);
         let answer = match rules::decide(&operation, record.as_ref(), unix(self.now), self.late) {
             Decision::Answer(answer) => answer,
             Decision::Write(step) if step.stock_change() != rules::StockChange::Reserve => {
@@ -647,10 +605,7 @@ impl PoolHarness {
 
     fn sends(&mut self, lane: u16, transaction: Rc<Transaction>) -> Result<(), Violation> {
         self.sent += 1;
-        ensure!(
-            !self.in_flight.contains_key(&lane),
-            "two transactions in flight for lane {lane}"
-        );
+        ensure!(!self.in_flight.contains_key(&lane), "two transactions in flight for lane {lane}");
         let new = self.store.check_transaction(&transaction)?;
         if let Some(unresolved) = self.unresolved.get(&lane) {
             ensure!(
@@ -671,9 +626,8 @@ impl PoolHarness {
     /// A new transaction contains entries that wait, in time, in no other lane, and on the right stripe.
     fn may_be_sent(&self, lane: u16, transaction: &Transaction) -> Result<(), Violation> {
         let others = self.in_flight.values().chain(self.unresolved.values());
-        let others: BTreeSet<&ReservationId> = others
-            .flat_map(|sent| sent.records.iter().map(|write| &write.reservation))
-            .collect();
+        let others: BTreeSet<&ReservationId> =
+            others.flat_map(|sent| sent.records.iter().map(|write| &write.reservation)).collect();
         let mut numbers = BTreeSet::new();
         for record in &transaction.records {
             let Some(number) = self.waiting.get(&record.reservation) else {

@@ -55,17 +55,15 @@ fn step(stripes: u16) -> impl Strategy<Value = LaneStep> {
         prop::bool::weighted(0.7),
         prop::bool::weighted(0.2),
     )
-        .prop_map(
-            |(verb, qty, patience, prefix, repeated, knows, whatever)| Member {
-                verb,
-                qty,
-                patience,
-                prefix,
-                repeated,
-                knows,
-                whatever,
-            },
-        );
+        .prop_map(|(verb, qty, patience, prefix, repeated, knows, whatever)| Member {
+            verb,
+            qty,
+            patience,
+            prefix,
+            repeated,
+            knows,
+            whatever,
+        });
     prop_oneof![
         24 => member.prop_map(LaneStep::Submit),
         8 => (0_u64..250).prop_map(LaneStep::Pass),
@@ -83,11 +81,8 @@ fn step(stripes: u16) -> impl Strategy<Value = LaneStep> {
 
 /// New calls only, and a store that is late, busy or silent but has stock for all of them.
 fn step_of_a_crowd() -> impl Strategy<Value = LaneStep> {
-    let member =
-        (1_u32..=4, prop_oneof![1_u64..40, Just(5_000)]).prop_map(|(qty, patience)| Member {
-            patience,
-            ..Member::patient(qty)
-        });
+    let member = (1_u32..=4, prop_oneof![1_u64..40, Just(5_000)])
+        .prop_map(|(qty, patience)| Member { patience, ..Member::patient(qty) });
     let fault = prop_oneof![
         6 => Just(StoreFault::None),
         1 => Just(StoreFault::LostRequest),
@@ -257,10 +252,7 @@ fn a_full_lane_rejects_and_frees_the_room_of_expired_callers() {
     harness.submit(Member::patient(1)).unwrap();
     for _ in 0..limits::LANE_QUEUE_MAX {
         let patience = 50;
-        let member = Member {
-            patience,
-            ..Member::patient(1)
-        };
+        let member = Member { patience, ..Member::patient(1) };
         harness.submit(member).unwrap();
     }
     let first_refused = harness.submitted();
@@ -273,10 +265,7 @@ fn a_full_lane_rejects_and_frees_the_room_of_expired_callers() {
     harness.pass(60).unwrap();
     let taken = harness.submitted();
     harness.submit(Member::patient(1)).unwrap();
-    assert!(
-        harness.is_waiting(taken),
-        "the others' deadlines have passed"
-    );
+    assert!(harness.is_waiting(taken), "the others' deadlines have passed");
     harness.answer_all().unwrap();
     harness.rest().unwrap();
 }
@@ -289,10 +278,7 @@ fn a_split_is_not_taken_for_a_slow_queue() {
     for (members, early, late) in [(14, 0, 40), (limits::BATCH_ENTRIES_MAX, 50, 0)] {
         let mut harness = PoolHarness::new(&[1_000], 0, LateCommit::default());
         harness.submit(Member::patient(1)).unwrap();
-        let culprit = Member {
-            prefix: model::POISON,
-            ..Member::patient(1)
-        };
+        let culprit = Member { prefix: model::POISON, ..Member::patient(1) };
         harness.submit(culprit).unwrap();
         for _ in 1..members + early {
             harness.submit(Member::patient(1)).unwrap();
@@ -311,16 +297,9 @@ fn a_split_is_not_taken_for_a_slow_queue() {
             harness.answer(StoreFault::None).unwrap();
             for _ in 0..90 {
                 let number = harness.submitted();
-                let member = Member {
-                    patience: 1_000,
-                    ..Member::patient(1)
-                };
+                let member = Member { patience: 1_000, ..Member::patient(1) };
                 harness.submit(member).unwrap();
-                assert!(
-                    harness.is_waiting(number),
-                    "{:?}",
-                    harness.answer_to(number)
-                );
+                assert!(harness.is_waiting(number), "{:?}", harness.answer_to(number));
             }
         }
         harness.rest().unwrap();
@@ -333,12 +312,7 @@ fn a_split_is_not_taken_for_a_slow_queue() {
 fn returns_to_a_stripe_are_not_taken_for_a_slow_queue() {
     let share = StripeShare { first: 0, step: 1 };
     let mut harness = PoolHarness::pooled(&[1_000, 1_000], share, LateCommit::default());
-    let member = |verb, repeated| Member {
-        verb,
-        repeated,
-        knows: true,
-        ..Member::patient(1)
-    };
+    let member = |verb, repeated| Member { verb, repeated, knows: true, ..Member::patient(1) };
     for n in 0..5 {
         harness.submit(member(Verb::Hold, None)).unwrap();
         assert_eq!(harness.lanes_in_flight(), [n % 2]);
@@ -366,16 +340,9 @@ fn returns_to_a_stripe_are_not_taken_for_a_slow_queue() {
         harness.answer_one(0, StoreFault::None).unwrap();
     }
     let number = harness.submitted();
-    let hurried = Member {
-        patience: 1_000,
-        ..Member::patient(1)
-    };
+    let hurried = Member { patience: 1_000, ..Member::patient(1) };
     harness.submit(hurried).unwrap();
-    assert!(
-        harness.is_waiting(number),
-        "{:?}",
-        harness.answer_to(number)
-    );
+    assert!(harness.is_waiting(number), "{:?}", harness.answer_to(number));
     harness.rest().unwrap();
 }
 
@@ -402,14 +369,9 @@ fn a_retry_is_never_answered_sold_out() {
         harness.submit(Member::patient(1)).unwrap();
         harness.answer(StoreFault::None).unwrap();
         let repeat = harness.submitted();
-        let repeated = Member {
-            repeated: Some(0),
-            ..Member::patient(1)
-        };
+        let repeated = Member { repeated: Some(0), ..Member::patient(1) };
         harness.submit(repeated).unwrap();
-        harness
-            .answer(StoreFault::Reasons(vec![None, Some(busy)]))
-            .unwrap();
+        harness.answer(StoreFault::Reasons(vec![None, Some(busy)])).unwrap();
         harness.rest().unwrap();
         let answer = harness.answer_to(repeat);
         assert!(matches!(answer, Answer::Confirmed { .. }), "{answer:?}");
@@ -461,11 +423,7 @@ fn an_idle_lane_sends_an_arrival_at_once() {
     }
     assert_eq!(harness.members_in_flight(), 4, "the others wait");
     harness.answer_one(2, StoreFault::None).unwrap();
-    assert_eq!(
-        harness.members_in_flight(),
-        3 + 10,
-        "for whichever lane is first"
-    );
+    assert_eq!(harness.members_in_flight(), 3 + 10, "for whichever lane is first");
     harness.rest().unwrap();
 }
 
@@ -496,11 +454,7 @@ fn callers_are_batched_unless_another_process_writes() {
         let at_once = harness.members_in_flight() - before;
         assert_eq!(at_once, if is_contested { 2 } else { 1 });
         harness.pass(1).unwrap();
-        assert_eq!(
-            harness.members_in_flight() - before,
-            3,
-            "after two milliseconds"
-        );
+        assert_eq!(harness.members_in_flight() - before, 3, "after two milliseconds");
         harness.rest().unwrap();
     }
 }
@@ -525,11 +479,7 @@ fn another_lane_takes_what_one_stripe_cannot() {
 #[test]
 fn entries_that_wait_for_a_read_come_before_later_entries() {
     let mut harness = PoolHarness::new(&[3], 0, LateCommit::default());
-    let hold = |qty, patience| Member {
-        verb: Verb::Hold,
-        patience,
-        ..Member::patient(qty)
-    };
+    let hold = |qty, patience| Member { verb: Verb::Hold, patience, ..Member::patient(qty) };
     for _ in 0..2 {
         harness.submit(hold(2, 1_000)).unwrap();
     }
@@ -549,14 +499,8 @@ fn entries_that_wait_for_a_read_come_before_later_entries() {
     harness.pass(2).unwrap();
     harness.rest().unwrap();
     assert!(matches!(harness.answer_to(4), Answer::Held { .. }));
-    assert!(
-        matches!(harness.answer_to(5), Answer::Held { .. }),
-        "of the three units"
-    );
-    assert!(
-        !matches!(harness.answer_to(6), Answer::Held { .. }),
-        "it came last"
-    );
+    assert!(matches!(harness.answer_to(5), Answer::Held { .. }), "of the three units");
+    assert!(!matches!(harness.answer_to(6), Answer::Held { .. }), "it came last");
 }
 
 /// A stripe that is known to be short is not used while another is not.
@@ -568,10 +512,6 @@ fn an_empty_stripe_is_not_asked_again() {
         harness.submit(Member::patient(1)).unwrap();
         harness.answer_all().unwrap();
     }
-    assert_eq!(
-        harness.transactions(),
-        21,
-        "one write failed, for all of them"
-    );
+    assert_eq!(harness.transactions(), 21, "one write failed, for all of them");
     harness.rest().unwrap();
 }

@@ -87,9 +87,7 @@ impl Store {
                         reservation: id.clone(),
                         until: record.view.expires_at.unwrap_or_default(),
                     },
-                    _ => SeatState::Sold {
-                        reservation: id.clone(),
-                    },
+                    _ => SeatState::Sold { reservation: id.clone() },
                 });
                 let agrees = match &due {
                     Some(due) => stored.state == *due,
@@ -102,17 +100,11 @@ impl Store {
                 );
             }
         }
-        ensure!(
-            owners.is_empty(),
-            "records with seats that do not exist: {owners:?}"
-        );
+        ensure!(owners.is_empty(), "records with seats that do not exist: {owners:?}");
         Ok(())
     }
 }
 
 fn has_stock(record: &StoredRecord) -> bool {
-    matches!(
-        record.view.state,
-        ReservationState::Held | ReservationState::Confirmed
-    )
+    matches!(record.view.state, ReservationState::Held | ReservationState::Confirmed)
 }

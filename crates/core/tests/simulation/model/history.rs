@@ -158,9 +158,7 @@ impl Store {
         };
         let clocks = [earliest, clock(to)];
         states.into_iter().any(|state| {
-            let mut said = clocks
-                .iter()
-                .map(|clock| expected_answer(ask, state, *clock, late));
+            let mut said = clocks.iter().map(|clock| expected_answer(ask, state, *clock, late));
             said.any(|said| said.as_ref() == Some(&plain))
         })
     }

@@ -284,8 +284,7 @@ impl Store {
         };
         let seats = self.events.get(event).into_iter().flat_map(|e| &e.seats);
         let free = seats.filter(|(_, stored)| is_free(&stored.state));
-        free.map(|(id, stored)| (id.clone(), stored.state.clone()))
-            .collect()
+        free.map(|(id, stored)| (id.clone(), stored.state.clone())).collect()
     }
 
     /// The overdue holds, as the index of expiry times lists them.
@@ -294,9 +293,7 @@ impl Store {
             view.state == ReservationState::Held && view.expires_at.is_some_and(|at| at <= unix)
         };
         let found = self.records.iter().filter(|(_, r)| due(&r.view));
-        found
-            .map(|(id, r)| (r.event.clone(), id.clone(), r.view.clone()))
-            .collect()
+        found.map(|(id, r)| (r.event.clone(), id.clone(), r.view.clone())).collect()
     }
 
     /// When the first hold expires.
@@ -430,10 +427,8 @@ impl Store {
             self.gives_what_it_has(write)?;
             let stored = self.records.get(&write.reservation);
             let view = written(write, stored.map(|r| &r.view), at);
-            let stored = self
-                .records
-                .entry(write.reservation.clone())
-                .or_insert_with(|| StoredRecord {
+            let stored =
+                self.records.entry(write.reservation.clone()).or_insert_with(|| StoredRecord {
                     event: transaction.event.clone(),
                     view: view.clone(),
                     past: Vec::new(),
@@ -478,10 +473,7 @@ impl Store {
 
     /// A write returns what the record holds, and leaves what it keeps.
     fn gives_what_it_has(&self, write: &RecordWrite) -> Result<(), Violation> {
-        if !matches!(
-            stock_effect(write),
-            Some(StockEffect::Gives | StockEffect::Keeps)
-        ) {
+        if !matches!(stock_effect(write), Some(StockEffect::Gives | StockEffect::Keeps)) {
             return Ok(());
         }
         let Some(stored) = self.records.get(&write.reservation) else {
@@ -532,10 +524,9 @@ fn written(write: &RecordWrite, stored: Option<&RecordView>, at: UnixMillis) -> 
 fn seat_written(write: &RecordWrite) -> SeatState {
     let reservation = write.reservation.clone();
     match write.to {
-        ReservationState::Held => SeatState::Hold {
-            reservation,
-            until: write.expires_at.unwrap_or_default(),
-        },
+        ReservationState::Held => {
+            SeatState::Hold { reservation, until: write.expires_at.unwrap_or_default() }
+        }
         ReservationState::Confirmed => SeatState::Sold { reservation },
         _ => SeatState::Available,
     }

@@ -59,16 +59,10 @@ impl Store {
         let mut seats = BTreeSet::new();
         for record in &sent.records {
             let id = &record.reservation;
-            ensure!(
-                ids.insert(id),
-                "a reservation twice in one transaction: {id}"
-            );
+            ensure!(ids.insert(id), "a reservation twice in one transaction: {id}");
             check_record(record)?;
             for seat in seats_of(record) {
-                ensure!(
-                    seats.insert(seat),
-                    "a seat twice in one transaction: {seat}"
-                );
+                ensure!(seats.insert(seat), "a seat twice in one transaction: {seat}");
             }
         }
         check_sums(sent)?;
@@ -135,10 +129,7 @@ fn check_sums(sent: &Transaction) -> Result<(), Violation> {
     }
     let change = |s: &StripeUpdate| (s.stripe, (s.take, s.give));
     let changes: BTreeMap<u16, (u64, u64)> = sent.stripes.iter().map(change).collect();
-    ensure!(
-        changes.len() == sent.stripes.len(),
-        "a stripe twice in one transaction"
-    );
+    ensure!(changes.len() == sent.stripes.len(), "a stripe twice in one transaction");
     ensure!(
         changes == drawn,
         "a stripe changes by another amount than its records: {changes:?}, records {drawn:?}"

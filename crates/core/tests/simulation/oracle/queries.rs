@@ -26,9 +26,7 @@ impl Oracle {
     ) -> Result<(), Violation> {
         let call = self.close(id, None)?;
         let Request::Ask(question) = &call.what else {
-            return Err(Violation(format!(
-                "a write answered as a query: {call:?} got {result:?}"
-            )));
+            return Err(Violation(format!("a write answered as a query: {call:?} got {result:?}")));
         };
         let due = match result {
             Ok(found) => self.is_so(&call, question, found, at, now, store),
@@ -40,11 +38,7 @@ impl Oracle {
             ) => !self.fault_free,
             Err(_) => false,
         };
-        ensure!(
-            due,
-            "the stock was never like the answer: {call:?} got {result:?} at {}",
-            now.0
-        );
+        ensure!(due, "the stock was never like the answer: {call:?} got {result:?} at {}", now.0);
         Ok(())
     }
 
@@ -59,13 +53,7 @@ impl Oracle {
     ) -> bool {
         let event = &call.event;
         match (question, found) {
-            (
-                Query::Availability { qty, .. },
-                QueryResult::Units {
-                    remaining,
-                    available,
-                },
-            ) => {
+            (Query::Availability { qty, .. }, QueryResult::Units { remaining, available }) => {
                 let units = Units {
                     remaining: *remaining,
                     selection: u64::from(*qty),
@@ -148,9 +136,7 @@ impl Oracle {
             false => !is_enough || closed.is_some_and(|at| at <= now),
         };
         let from_memory = || {
-            let spans = self
-                .stock_views
-                .spans(at, event, not_before, self.torn_reads, store);
+            let spans = self.stock_views.spans(at, event, not_before, self.torn_reads, store);
             spans.iter().any(|span| {
                 // Uncertainty alone never proves that there is too little.
                 let is_short = span.least < units.selection
@@ -175,9 +161,7 @@ impl Oracle {
         let not_before = self.not_before(call);
         let mut capacities = store.capacity_during(event, not_before, now);
         let from_memory = || {
-            let spans = self
-                .stock_views
-                .spans(at, event, not_before, self.torn_reads, store);
+            let spans = self.stock_views.spans(at, event, not_before, self.torn_reads, store);
             let is_it = |span: &StockBounds| match self.torn_reads {
                 true => (span.least..=span.most).contains(&counts.available),
                 false => span.most == counts.available,
@@ -202,6 +186,5 @@ fn was(call: &Call, seat: &SeatItem, now: Micros, store: &Store) -> bool {
     let over =
         |state: &SeatState| matches!(state, SeatState::Hold { until, .. } if *until <= latest);
     let free = seat.state == SeatState::Available;
-    seen.iter()
-        .any(|(_, state)| *state == seat.state || (free && over(state)))
+    seen.iter().any(|(_, state)| *state == seat.state || (free && over(state)))
 }

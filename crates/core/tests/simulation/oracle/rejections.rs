@@ -51,10 +51,9 @@ impl Oracle {
                 self.is_sold_out(&case, *remaining),
                 "sold out, but there was enough, or the call's own copy took it",
             ),
-            Rejection::SeatsUnavailable { seats } => (
-                case.are_taken(seats),
-                "seats unavailable, but they were free, or its own",
-            ),
+            Rejection::SeatsUnavailable { seats } => {
+                (case.are_taken(seats), "seats unavailable, but they were free, or its own")
+            }
             Rejection::SeatsNotFound { seats } => {
                 (case.are_unknown(seats), "seats not found, but they exist")
             }
@@ -62,17 +61,15 @@ impl Oracle {
                 verb == Verb::Commit && self.is_gone(&case),
                 "hold expired, but its stock was available",
             ),
-            Rejection::EventClosed => (
-                case.is_closed(),
-                "event closed, but it was open, or there is a record",
-            ),
+            Rejection::EventClosed => {
+                (case.is_closed(), "event closed, but it was open, or there is a record")
+            }
             Rejection::EventNotFound => {
                 (!store.exists(&call.event), "event not found, but it exists")
             }
-            Rejection::DeadlineExceeded => (
-                now >= call.deadline(),
-                "deadline exceeded, but there was time left",
-            ),
+            Rejection::DeadlineExceeded => {
+                (now >= call.deadline(), "deadline exceeded, but there was time left")
+            }
             Rejection::Internal => (is_odd(reservation), "internal error without a cause"),
             Rejection::Overloaded { .. } => (
                 !self.fault_free
@@ -160,8 +157,7 @@ impl RejectionCase<'_> {
     fn had(&self, state: Option<ReservationState>) -> bool {
         let from = self.call.arrives;
         let seen = self.store.record_during(self.reservation, from, self.now);
-        seen.iter()
-            .any(|record| record.map(|(_, view)| view.state) == state)
+        seen.iter().any(|record| record.map(|(_, view)| view.state) == state)
     }
 
     /// When the reservation itself took what the call requests, as a hold or for good.
@@ -184,9 +180,7 @@ impl RejectionCase<'_> {
     fn is_taken(&self, seat: &SeatId) -> bool {
         let from = self.call.arrives.since(SEAT_MEMORY_AGE);
         let from = Micros(from.0);
-        let seen = self
-            .store
-            .seat_during(&self.call.event, seat, from, self.now);
+        let seen = self.store.seat_during(&self.call.event, seat, from, self.now);
         seen.iter().any(|(began, state)| match state {
             SeatState::Available => false,
             SeatState::Blocked => true,

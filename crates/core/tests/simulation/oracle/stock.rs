@@ -165,10 +165,8 @@ impl StockViews {
         learned: &RecordView,
         store: &Store,
     ) {
-        let has_units = matches!(
-            learned.state,
-            ReservationState::Held | ReservationState::Confirmed
-        );
+        let has_units =
+            matches!(learned.state, ReservationState::Held | ReservationState::Confirmed);
         if !has_units || learned.draws.is_empty() {
             return;
         }
@@ -224,10 +222,8 @@ impl StockViews {
                 left
             });
             let queries: Vec<Vec<u64>> = queries.collect();
-            let span = |most: u64, least: u64| StockBounds {
-                least: least.saturating_sub(doubt),
-                most,
-            };
+            let span =
+                |most: u64, least: u64| StockBounds { least: least.saturating_sub(doubt), most };
             if torn {
                 let per_stripe = |pick: fn(u64, u64) -> u64| -> u64 {
                     let stripes = 0..queries[0].len();

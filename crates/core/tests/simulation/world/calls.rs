@@ -20,11 +20,7 @@ impl World {
         let process = self.clients_rng.random_range(0..self.processes.len());
         let shards = self.processes[process].shards.len();
         let shard = self.clients_rng.random_range(0..shards);
-        let at = ShardRef {
-            process,
-            shard,
-            life: self.processes[process].life,
-        };
+        let at = ShardRef { process, shard, life: self.processes[process].life };
         self.submit(at, call).map(drop)
     }
 
@@ -94,9 +90,9 @@ impl World {
                 self.report.count("expiries by the reclaimer");
                 Ok(())
             }
-            Some(InternalCaller::Query(..)) => Err(Violation(format!(
-                "a query answered as a write: {call:?} got {answer:?}"
-            ))),
+            Some(InternalCaller::Query(..)) => {
+                Err(Violation(format!("a query answered as a write: {call:?} got {answer:?}")))
+            }
             None => self.answered(at, call, answer),
         }
     }

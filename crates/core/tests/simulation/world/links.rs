@@ -44,21 +44,10 @@ impl World {
             }
             let at = arrival.at;
             let transaction = Rc::clone(&transaction);
-            self.make(
-                at,
-                WorldStep::AtStore {
-                    from,
-                    lane,
-                    transaction,
-                    arrival,
-                },
-            );
+            self.make(at, WorldStep::AtStore { from, lane, transaction, arrival });
         }
         if let Some(at) = delivery.unknown_at {
-            self.make(
-                at,
-                WorldStep::Settled(from, lane, TransactionOutcome::Unknown),
-            );
+            self.make(at, WorldStep::Settled(from, lane, TransactionOutcome::Unknown));
         }
     }
 
@@ -83,9 +72,7 @@ impl World {
             let rng = &mut self.network_rng;
             let has_action_faults = arrival.has_action_faults;
             self.store.apply(transaction, self.now, |_| {
-                has_action_faults
-                    .then(|| network::action_fault_reason(rng))
-                    .flatten()
+                has_action_faults.then(|| network::action_fault_reason(rng)).flatten()
             })?
         };
         self.note(format_args!("  {}", Words(&outcome)));
@@ -101,11 +88,8 @@ impl World {
         let at = self.now.plus(latency(rng));
         if occurs(faults.read_fault, rng) {
             self.report.fault("failed reads");
-            let failed = if rng.random() {
-                StripesRead::Throttled
-            } else {
-                StripesRead::Unavailable
-            };
+            let failed =
+                if rng.random() { StripesRead::Throttled } else { StripesRead::Unavailable };
             self.make(at, WorldStep::Read(from, event, failed));
         } else {
             let seen = Vec::new();
@@ -132,11 +116,7 @@ impl World {
             }
         }
         let at = self.now.plus(latency(rng));
-        let read = if seen.is_empty() {
-            read
-        } else {
-            StripesRead::Found(seen)
-        };
+        let read = if seen.is_empty() { read } else { StripesRead::Found(seen) };
         self.make(at, WorldStep::Read(from, event, read));
     }
 
@@ -159,16 +139,7 @@ impl World {
             return;
         }
         let to = ShardRef { shard: to, ..from };
-        self.make(
-            at,
-            WorldStep::Forwarded {
-                to,
-                from,
-                layout,
-                operation,
-                hint,
-            },
-        );
+        self.make(at, WorldStep::Forwarded { to, from, layout, operation, hint });
     }
 
     /// Forwards a query to the shard that has the seat map.
@@ -190,17 +161,7 @@ impl World {
             return;
         }
         let to = ShardRef { shard: to, ..from };
-        self.make(
-            at,
-            WorldStep::QueryForwarded {
-                to,
-                from,
-                call,
-                event,
-                layout,
-                query,
-            },
-        );
+        self.make(at, WorldStep::QueryForwarded { to, from, call, event, layout, query });
     }
 
     pub(super) fn look_up(
@@ -214,11 +175,8 @@ impl World {
         let at = self.now.plus(latency(rng));
         if occurs(faults.read_fault, rng) {
             self.report.fault("failed reads");
-            let failed = if rng.random() {
-                RecordsRead::Throttled
-            } else {
-                RecordsRead::Unavailable
-            };
+            let failed =
+                if rng.random() { RecordsRead::Throttled } else { RecordsRead::Unavailable };
             self.make(at, WorldStep::RecordsReturned(from, lookup, failed));
         } else {
             self.make(at, WorldStep::RecordsAtStore(from, lookup, reservations));
@@ -243,11 +201,7 @@ impl World {
         let at = self.now.plus(latency(rng));
         if occurs(faults.read_fault, rng) {
             self.report.fault("failed reads");
-            let failed = if rng.random() {
-                SeatsRead::Throttled
-            } else {
-                SeatsRead::Unavailable
-            };
+            let failed = if rng.random() { SeatsRead::Throttled } else { SeatsRead::Unavailable };
             self.make(at, WorldStep::SeatsRead(from, event, failed));
         } else {
             let seen = None;
@@ -290,23 +244,12 @@ impl World {
         let at = self.now.plus(latency(rng));
         if occurs(faults.read_fault, rng) {
             self.report.fault("failed reads");
-            let failed = if rng.random() {
-                FreeSeatsRead::Throttled
-            } else {
-                FreeSeatsRead::Unavailable
-            };
+            let failed =
+                if rng.random() { FreeSeatsRead::Throttled } else { FreeSeatsRead::Unavailable };
             self.make(at, WorldStep::FreeSeatsRead(from, event, failed));
         } else {
             let seen = None;
-            self.make(
-                at,
-                WorldStep::FreeSeatsAtStore {
-                    from,
-                    event,
-                    unix,
-                    seen,
-                },
-            );
+            self.make(at, WorldStep::FreeSeatsAtStore { from, event, unix, seen });
         }
     }
 
@@ -331,12 +274,7 @@ impl World {
                 let at = self.now.plus(later);
                 self.make(
                     at,
-                    WorldStep::FreeSeatsAtStore {
-                        from,
-                        event,
-                        unix,
-                        seen: Some((second, free)),
-                    },
+                    WorldStep::FreeSeatsAtStore { from, event, unix, seen: Some((second, free)) },
                 );
                 return;
             }
@@ -347,9 +285,6 @@ impl World {
             }
         }
         let at = self.now.plus(latency(&mut self.network_rng));
-        self.make(
-            at,
-            WorldStep::FreeSeatsRead(from, event, FreeSeatsRead::Found(free)),
-        );
+        self.make(at, WorldStep::FreeSeatsRead(from, event, FreeSeatsRead::Found(free)));
     }
 }

@@ -17,24 +17,14 @@ impl Display for Call {
         match &self.what {
             Request::Write(what, reservation) => {
                 let selection = Words(&self.selection);
-                write!(
-                    f,
-                    "{} {reservation} {} {selection}",
-                    verb(*what),
-                    self.event
-                )?;
+                write!(f, "{} {reservation} {} {selection}", verb(*what), self.event)?;
             }
             Request::Ask(query) => write!(f, "{} {}", self.event, Words(query))?,
         }
         let section = self.section.as_deref().unwrap_or("-");
         let (hold_for, patience) = (self.hold_for.0, self.patience.0);
         write!(f, " in {section} for {hold_for} within {patience}")?;
-        write!(
-            f,
-            ", expects {}, try {}",
-            expect(self.expectation),
-            self.tries
-        )
+        write!(f, ", expects {}, try {}", expect(self.expectation), self.tries)
     }
 }
 
@@ -43,12 +33,7 @@ impl Display for WorldStep {
         match self {
             Self::CallArrives(call) => write!(f, "call {call}"),
             Self::QueryArrives(at, call) => write!(f, "call at {at} {call}"),
-            Self::AtStore {
-                from,
-                lane,
-                transaction,
-                arrival,
-            } => {
+            Self::AtStore { from, lane, transaction, arrival } => {
                 let (lane, token) = (Words(lane), transaction.token.0);
                 write!(f, "{from} {lane} arrives at the store: {token:032x}")?;
                 let echo = if arrival.echo { ", echo" } else { "" };
@@ -63,12 +48,7 @@ impl Display for WorldStep {
             }
             Self::Read(at, event, read) => write!(f, "{at} stripes of {event}: {}", Words(read)),
             Self::RecordsAtStore(from, lookup, reservations) => {
-                write!(
-                    f,
-                    "{from} records {} are read: {}",
-                    lookup.0,
-                    ids(reservations)
-                )
+                write!(f, "{from} records {} are read: {}", lookup.0, ids(reservations))
             }
             Self::RecordsReturned(at, lookup, read) => {
                 write!(f, "{at} records {}: {}", lookup.0, Words(read))
@@ -78,28 +58,16 @@ impl Display for WorldStep {
                 write!(f, "{from} seats of {event} are read, {half}")
             }
             Self::SeatsRead(at, event, read) => write!(f, "{at} seats of {event}: {}", Words(read)),
-            Self::FreeSeatsAtStore {
-                from,
-                event,
-                unix,
-                seen,
-            } => {
+            Self::FreeSeatsAtStore { from, event, unix, seen } => {
                 let half = u8::from(seen.is_some());
-                write!(
-                    f,
-                    "{from} free seats of {event} at {} are read, {half}",
-                    unix.0
-                )
+                write!(f, "{from} free seats of {event} at {} are read, {half}", unix.0)
             }
             Self::FreeSeatsRead(at, event, read) => {
                 write!(f, "{at} free seats of {event}: {}", Words(read))
             }
-            Self::Forwarded {
-                to,
-                from,
-                operation,
-                ..
-            } => write!(f, "{to} gets from {from}: {}", Words(operation)),
+            Self::Forwarded { to, from, operation, .. } => {
+                write!(f, "{to} gets from {from}: {}", Words(operation))
+            }
             Self::ForwardSettled(at, (event, reservation), answer, _) => {
                 write!(f, "{at} hears of {reservation} {event}: {}", Words(answer))
             }

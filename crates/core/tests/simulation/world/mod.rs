@@ -265,10 +265,7 @@ impl World {
                 looking_for_seats: BTreeSet::new(),
             }
         });
-        Process {
-            life,
-            shards: shards.collect(),
-        }
+        Process { life, shards: shards.collect() }
     }
 
     fn schedule(&mut self) {
@@ -310,12 +307,9 @@ impl World {
         match step {
             WorldStep::CallArrives(call) => self.arrives(call),
             WorldStep::QueryArrives(at, call) if self.lives(at) => self.submit(at, call).map(drop),
-            WorldStep::AtStore {
-                from,
-                lane,
-                transaction,
-                arrival,
-            } => self.at_store(from, lane, &transaction, &arrival),
+            WorldStep::AtStore { from, lane, transaction, arrival } => {
+                self.at_store(from, lane, &transaction, &arrival)
+            }
             WorldStep::Settled(at, lane, outcome) => self.settled(at, lane, outcome),
             WorldStep::StripeAtStore { from, event, seen } => {
                 self.reads_stripe(from, event, seen);
@@ -344,12 +338,7 @@ impl World {
                 shard.reading_seats.remove(&event);
                 shard.engine.handle_seats_read(&event, read, now);
             }),
-            WorldStep::FreeSeatsAtStore {
-                from,
-                event,
-                unix,
-                seen,
-            } => {
+            WorldStep::FreeSeatsAtStore { from, event, unix, seen } => {
                 self.looks_for_seats(from, event, unix, seen);
                 Ok(())
             }
@@ -403,13 +392,7 @@ impl World {
     /// Steps between shards, and operator steps.
     fn run_step_between(&mut self, step: WorldStep) -> Result<(), Violation> {
         match step {
-            WorldStep::Forwarded {
-                to,
-                from,
-                layout,
-                operation,
-                hint,
-            } if self.lives(to) => {
+            WorldStep::Forwarded { to, from, layout, operation, hint } if self.lives(to) => {
                 let call = self.internal(InternalCaller::Forward(from, origin_of(&operation)));
                 self.with(to, |shard, now| {
                     let at = &mut shard.engine;
@@ -428,14 +411,9 @@ impl World {
                     at.handle_forward_outcome(&event, &reservation, answer, learned, now);
                 })
             }
-            WorldStep::QueryForwarded {
-                to,
-                from,
-                call,
-                event,
-                layout,
-                query,
-            } if self.lives(to) => {
+            WorldStep::QueryForwarded { to, from, call, event, layout, query }
+                if self.lives(to) =>
+            {
                 let call = self.internal(InternalCaller::Query(from, call));
                 self.with(to, |shard, now| {
                     let at = &mut shard.engine;
@@ -493,10 +471,7 @@ impl World {
         if !self.lives(at) {
             return Ok(());
         }
-        let now = Now {
-            mono: self.now,
-            unix: self.clock(at.process),
-        };
+        let now = Now { mono: self.now, unix: self.clock(at.process) };
         let shard = &mut self.processes[at.process].shards[at.shard];
         act(shard, now);
         let effects: Vec<_> = std::iter::from_fn(|| shard.engine.poll_effect()).collect();
@@ -519,11 +494,7 @@ impl World {
         }
         let shard = &mut self.processes[at.process].shards[at.shard];
         match effect {
-            Effect::Answer {
-                call,
-                answer,
-                record,
-            } => self.answers(at, call, answer, record),
+            Effect::Answer { call, answer, record } => self.answers(at, call, answer, record),
             Effect::AnswerQuery { call, result } => match self.internal.remove(&call.0) {
                 Some(InternalCaller::Query(to, call)) => {
                     let due = self.now.plus(hop(&mut self.network_rng));
@@ -535,23 +506,14 @@ impl World {
                 ))),
                 None => self.told(at, call, &result),
             },
-            Effect::ForwardQuery {
-                shard: to,
-                call,
-                event,
-                layout,
-                query,
-            } => {
+            Effect::ForwardQuery { shard: to, call, event, layout, query } => {
                 ensure!(to != at.shard, "a query forwarded to the same shard");
                 self.pass_on(at, to, call, event, layout, query);
                 Ok(())
             }
             Effect::Transact { lane, transaction } => {
                 let in_flight = shard.lanes_in_flight.insert(lane, Rc::clone(&transaction));
-                ensure!(
-                    in_flight.is_none(),
-                    "two transactions in flight in one lane: {lane:?}"
-                );
+                ensure!(in_flight.is_none(), "two transactions in flight in one lane: {lane:?}");
                 self.oracle.sends(&transaction, self.now);
                 if self.store.check_transaction(&transaction)? {
                     self.oracle.dispatched(at.process, &transaction, self.now)?;
@@ -569,10 +531,7 @@ impl World {
                 self.read(at, event);
                 Ok(())
             }
-            Effect::ReadRecords {
-                read: lookup,
-                reservations,
-            } => {
+            Effect::ReadRecords { read: lookup, reservations } => {
                 let distinct: BTreeSet<_> = reservations.iter().collect();
                 ensure!(
                     distinct.len() == reservations.len() && !reservations.is_empty(),
@@ -589,9 +548,7 @@ impl World {
                 self.read_seats(at, event);
                 Ok(())
             }
-            Effect::ReadFreeSeats {
-                event, at: unix, ..
-            } => {
+            Effect::ReadFreeSeats { event, at: unix, .. } => {
                 ensure!(
                     shard.looking_for_seats.insert(event.clone()),
                     "two reads of the free seats of one event in flight: {event}"
@@ -599,12 +556,7 @@ impl World {
                 self.look_for_seats(at, event, unix);
                 Ok(())
             }
-            Effect::Forward {
-                shard: to,
-                layout,
-                operation,
-                hint,
-            } => {
+            Effect::Forward { shard: to, layout, operation, hint } => {
                 ensure!(to != at.shard, "a call forwarded to the same shard");
                 self.forward(at, to, layout, operation, hint);
                 Ok(())
@@ -613,11 +565,7 @@ impl World {
     }
 
     fn faults(&self) -> super::scenario::Faults {
-        if self.quiet {
-            Default::default()
-        } else {
-            self.scenario.faults
-        }
+        if self.quiet { Default::default() } else { self.scenario.faults }
     }
 }
 

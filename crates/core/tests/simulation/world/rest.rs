@@ -38,12 +38,7 @@ impl World {
     /// All stock is sellable: at rest, new commits buy every remaining unit and seat, and then the event is sold
     /// out.
     pub(super) fn sell_the_rest(&mut self) -> Result<(), Violation> {
-        let events: Vec<EventId> = self
-            .scenario
-            .events
-            .iter()
-            .map(|(e, _)| e.clone())
-            .collect();
+        let events: Vec<EventId> = self.scenario.events.iter().map(|(e, _)| e.clone()).collect();
         let mut bought = 0;
         // Returned stock may be answered as sold out until the latch ends.
         self.now = self.now.plus(self.scenario.latch).plus(Micros(1));

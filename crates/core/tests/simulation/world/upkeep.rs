@@ -66,11 +66,7 @@ impl World {
         if self.clients_rng.random() {
             for shard in 0..self.processes[process].shards.len() {
                 let life = self.processes[process].life;
-                let at_shard = ShardRef {
-                    process,
-                    shard,
-                    life,
-                };
+                let at_shard = ShardRef { process, shard, life };
                 let soon = at.plus(Micros(500));
                 self.make(soon, WorldStep::Invalidate(at_shard, event.clone()));
             }
@@ -93,14 +89,8 @@ impl World {
         due.truncate(DUE_MAX);
         let faults = self.faults();
         if !due.is_empty() && !occurs(faults.read_fault, &mut self.network_rng) {
-            let shard = self
-                .network_rng
-                .random_range(0..self.processes[process].shards.len());
-            let at = ShardRef {
-                process,
-                shard,
-                life: self.processes[process].life,
-            };
+            let shard = self.network_rng.random_range(0..self.processes[process].shards.len());
+            let at = ShardRef { process, shard, life: self.processes[process].life };
             let answered = self.now.plus(latency(&mut self.network_rng));
             self.make(answered, WorldStep::OverdueFound(at, due));
         }
@@ -110,9 +100,7 @@ impl World {
 
     fn looks_again(&mut self, process: usize) {
         let every = self.scenario.reclaim_every.0;
-        let mut at = self
-            .now
-            .plus(Micros(self.network_rng.random_range(every / 2..=every)));
+        let mut at = self.now.plus(Micros(self.network_rng.random_range(every / 2..=every)));
         if self.agenda.len() == self.reclaims_ahead {
             // Nothing else is scheduled: continue at the next expiry.
             let Some(first) = self.store.first_expiry() else {

@@ -17,12 +17,7 @@ use crate::violation::{Violation, ensure};
 
 impl PoolHarness {
     pub(super) fn settled(&mut self, settled: Completion) -> Result<(), Violation> {
-        let Completion {
-            reservation,
-            answer,
-            record: learned,
-            wrote,
-        } = settled;
+        let Completion { reservation, answer, record: learned, wrote } = settled;
         let Some(number) = self.waiting.remove(&reservation) else {
             return Err(Violation(format!("{reservation} was settled twice")));
         };
@@ -32,10 +27,7 @@ impl PoolHarness {
                 "{reservation} learned {learned:?}, which never was"
             );
         }
-        ensure!(
-            learned.is_some() || !wrote,
-            "{reservation} was written and nothing is learned"
-        );
+        ensure!(learned.is_some() || !wrote, "{reservation} was written and nothing is learned");
         self.judge(number, &answer)?;
         self.entries[number].answer = Some(answer);
         Ok(())
@@ -66,9 +58,7 @@ impl PoolHarness {
         Ok(match refusal {
             Rejection::InsufficientInventory { remaining } => {
                 self.first_come(number)?;
-                let mut seen = self
-                    .store
-                    .remaining_during(&self.event, entry.arrived, self.now);
+                let mut seen = self.store.remaining_during(&self.event, entry.arrived, self.now);
                 matches!(entry.operation.verb, Verb::Hold | Verb::Commit)
                     && self.had(entry, None)
                     && *remaining < units(entry)
@@ -85,18 +75,16 @@ impl PoolHarness {
             Rejection::Overloaded { .. } => {
                 // Or the queue is too long for the entry: rejected on arrival, with a time to wait, and never for an
                 // entry that returns units.
-                let gives = matches!(
-                    entry.operation.verb,
-                    Verb::Release | Verb::Expire | Verb::Refund
-                );
+                let gives =
+                    matches!(entry.operation.verb, Verb::Release | Verb::Expire | Verb::Refund);
                 let waits = !self.in_flight.is_empty() || self.pool.wake_at().is_some();
                 let never_was = self.had(entry, None);
                 let at_the_door = entry.arrived == self.now && waits && (!gives || never_was);
                 self.pool.depth() >= limits::LANE_QUEUE_MAX || at_the_door
             }
-            Rejection::Internal => odd
-                .iter()
-                .any(|p| entry.operation.reservation.as_str().starts_with(p)),
+            Rejection::Internal => {
+                odd.iter().any(|p| entry.operation.reservation.as_str().starts_with(p))
+            }
             _ => false,
         })
     }
@@ -104,9 +92,7 @@ impl PoolHarness {
     /// Whether the commit of an expired hold found too little to take again.
     fn is_gone(&self, entry: &Entry) -> bool {
         let short = |units: u64| {
-            let mut seen = self
-                .store
-                .remaining_during(&self.event, entry.arrived, self.now);
+            let mut seen = self.store.remaining_during(&self.event, entry.arrived, self.now);
             seen.any(|held| held < units)
         };
         entry.operation.verb == Verb::Commit
@@ -118,8 +104,7 @@ impl PoolHarness {
     fn had(&self, entry: &Entry, state: Option<ReservationState>) -> bool {
         let id = &entry.operation.reservation;
         let seen = self.store.record_during(id, entry.arrived, self.now);
-        seen.iter()
-            .any(|record| record.map(|(_, view)| view.state) == state)
+        seen.iter().any(|record| record.map(|(_, view)| view.state) == state)
     }
 
     /// Over one stripe, no later entry got as many units as this one was rejected for.
@@ -129,10 +114,8 @@ impl PoolHarness {
         }
         let refused = &self.entries[number];
         let later = self.entries[number..].iter().find(|later| {
-            let served = matches!(
-                later.answer,
-                Some(Answer::Confirmed { .. } | Answer::Held { .. })
-            );
+            let served =
+                matches!(later.answer, Some(Answer::Confirmed { .. } | Answer::Held { .. }));
             units(later) == units(refused) && !later.repeated && served
         });
         ensure!(later.is_none(), "{later:?} was served before {refused:?}");
@@ -140,16 +123,8 @@ impl PoolHarness {
     }
 
     pub(super) fn at_rest(&self) -> Result<(), Violation> {
-        ensure!(
-            self.pool.is_idle() && self.pool.depth() == 0,
-            "not idle at rest: {:?}",
-            self.pool
-        );
-        ensure!(
-            self.waiting.is_empty(),
-            "never answered: {:?}",
-            self.waiting
-        );
+        ensure!(self.pool.is_idle() && self.pool.depth() == 0, "not idle at rest: {:?}", self.pool);
+        ensure!(self.waiting.is_empty(), "never answered: {:?}", self.waiting);
         let unanswered = |entry: &&Entry| entry.answer.is_none() && !entry.returned;
         let unanswered = self.entries.iter().find(unanswered);
         ensure!(unanswered.is_none(), "never answered: {unanswered:?}");

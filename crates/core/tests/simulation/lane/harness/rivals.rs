@@ -33,11 +33,7 @@ impl PoolHarness {
             expires_at: None,
             reservation,
         };
-        let update = StripeUpdate {
-            stripe,
-            take: u64::from(units),
-            give: 0,
-        };
+        let update = StripeUpdate { stripe, take: u64::from(units), give: 0 };
         self.rivals_write(vec![update], write)
     }
 
@@ -64,11 +60,7 @@ impl PoolHarness {
             reservation,
             fingerprint: view.fingerprint,
             from: Some(ReservationState::Held),
-            due: if over {
-                ExpiryCondition::Over
-            } else {
-                ExpiryCondition::Any
-            },
+            due: if over { ExpiryCondition::Over } else { ExpiryCondition::Any },
             to: match over {
                 true => ReservationState::Expired,
                 false => ReservationState::Released,
