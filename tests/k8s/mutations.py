@@ -109,8 +109,23 @@ def any_account(c: Cluster) -> None:
 
 def no_metadata_wall(c: Cluster) -> None:
     for rule in c.one("NetworkPolicy")["spec"]["egress"]:
-        for to in rule["to"]:
+        for to in rule.get("to", []):
             to.get("ipBlock", {}).pop("except", None)
+
+
+def without_address(cidr: str) -> Mutation:
+    def mutate(c: Cluster) -> None:
+        for rule in c.one("NetworkPolicy")["spec"]["egress"]:
+            if "to" in rule:
+                rule["to"] = [to for to in rule["to"] if to.get("ipBlock", {}).get("cidr") != cidr]
+
+    return mutate
+
+
+def dns_of_pods_only(c: Cluster) -> None:
+    for rule in c.one("NetworkPolicy")["spec"]["egress"]:
+        if any(p["port"] == 53 for p in rule["ports"]):
+            rule["to"] = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}]
 
 
 def no_dynamodb(c: Cluster) -> None:
@@ -201,6 +216,10 @@ MUTATIONS: dict[Callable[[Cluster], None], list[tuple[str, Mutation]]] = {
         ("no egress to DynamoDB", no_dynamodb),
         ("no egress to the collector", no_collector_port),
         ("egress to instance metadata", no_metadata_wall),
+        ("DynamoDB over IPv4 only", without_address("::/0")),
+        ("DynamoDB over IPv6 only", without_address("0.0.0.0/0")),
+        ("the Pod Identity agent over IPv4 only", without_address("fd00:ec2::23/128")),
+        ("DNS of pods only", dns_of_pods_only),
         ("a host name that is not fully qualified", environment("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel-collector.monitoring:4317")),
     ],
     rules.the_role_has_least_privilege: [

@@ -260,6 +260,17 @@ def variables_are_known_and_not_secret(c: Cluster) -> None:
             require(name in c.known_variables, f"{name}: not a variable of the server")
 
 
+# Per address family: every address, instance metadata, the Pod Identity agent.
+ADDRESSES = {
+    "IPv4": ("0.0.0.0/0", "169.254.169.254/32", "169.254.170.23/32"),
+    "IPv6": ("::/0", "fd00:ec2::254/128", "fd00:ec2::23/128"),
+}
+
+
+def ports_of(rule: dict) -> set[int]:
+    return {p["port"] for p in rule["ports"]}
+
+
 def egress_covers_all_dependencies(c: Cluster) -> None:
     rules = c.one("NetworkPolicy")["spec"]["egress"]
     ports = {p["port"] for rule in rules for p in rule["ports"]}
@@ -269,8 +280,13 @@ def egress_covers_all_dependencies(c: Cluster) -> None:
         host, _, port = endpoint.removeprefix("http://").rpartition(":")
         require(int(port) in ports, f"NetworkPolicy: egress must allow the collector port {port}")
         require(host.endswith(".svc.cluster.local"), f"OTEL_EXPORTER_OTLP_ENDPOINT: {host} must be fully qualified, or every search domain is tried")
-    blocks = [to["ipBlock"] for rule in rules for to in rule["to"] if "ipBlock" in to and to["ipBlock"]["cidr"] == "0.0.0.0/0"]
-    require(all("169.254.169.254/32" in b.get("except", []) for b in blocks), "NetworkPolicy: instance metadata must be excluded")
+    require(any(53 in ports_of(rule) and "to" not in rule for rule in rules), "NetworkPolicy: DNS must be allowed at any address, for NodeLocal DNSCache")
+    for family, (everything, metadata, agent) in ADDRESSES.items():
+        blocks = [(rule, to["ipBlock"]) for rule in rules for to in rule.get("to", []) if "ipBlock" in to]
+        world = [(rule, b) for rule, b in blocks if b["cidr"] == everything]
+        require(any(443 in ports_of(rule) for rule, _ in world), f"NetworkPolicy: egress must allow DynamoDB (443) over {family}")
+        require(all(metadata in b.get("except", []) for _, b in world), f"NetworkPolicy: instance metadata must be excluded over {family}")
+        require(any(80 in ports_of(rule) and b["cidr"] == agent for rule, b in blocks), f"NetworkPolicy: egress must allow the Pod Identity agent over {family}")
 
 
 def the_role_has_least_privilege(c: Cluster) -> None:
