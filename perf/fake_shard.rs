@@ -8,7 +8,7 @@ use inventory_core::answer::Answer;
 use inventory_core::counters::Counters;
 use inventory_core::effect::{CallId, Effect};
 use inventory_core::engine::{Engine, EngineSettings};
-use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
+use inventory_core::operation::{Operation, Selection, Verb};
 use inventory_core::query::{Query, QueryResult};
 use inventory_core::rules::LateCommit;
 use inventory_core::time::{Micros, Now, UnixMillis};
@@ -86,16 +86,8 @@ impl FakeShard {
         let reservation = violations.reservation(request.reservation_id).unwrap();
         let selection = Selection::Quantity(request.qty as u32);
         let operation = Operation {
-            verb: Verb::Commit,
-            fingerprint: Operation::fingerprint_of(&event, &selection),
-            reservation,
-            event,
-            selection,
-            section: None,
             payment_intent: request.payment_intent_id,
-            hold_until: None,
-            expectation: RecordExpectation::Absent,
-            deadline: Micros(u64::MAX),
+            ..Operation::new(Verb::Commit, reservation, event, selection, Micros(u64::MAX))
         };
         let answer = self.engine.cached_answer(&operation, Micros(1));
         if answer.is_none() {

@@ -227,18 +227,11 @@ impl AdminBackend for ShardGateway {
         let id = reservation.clone();
         let refunded = self.on_shard(async move |driver| {
             let event = read_reservation(&driver, &reservation).await?.event;
-            let selection = Selection::AsRecorded;
+            let (selection, deadline) = (Selection::AsRecorded, clock::monotonic().plus(CALL_TIME));
+            let id = reservation.clone();
             let operation = Operation {
-                verb: Verb::Refund,
-                reservation: reservation.clone(),
-                fingerprint: Operation::fingerprint_of(&event, &selection),
-                event,
-                selection,
-                section: None,
-                payment_intent: String::new(),
-                hold_until: None,
                 expectation: RecordExpectation::Present,
-                deadline: clock::monotonic().plus(CALL_TIME),
+                ..Operation::new(Verb::Refund, id, event, selection, deadline)
             };
             match driver.submit(operation, None).await {
                 Ok(Answer::Refunded) => read_reservation(&driver, &reservation).await,

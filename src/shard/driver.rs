@@ -30,8 +30,8 @@ use inventory_core::operation::Operation;
 use inventory_core::query::{Query, QueryResult, StatusVersion};
 use inventory_core::time::{Micros, Now, UnixMillis};
 use inventory_core::transaction::{
-    EventLayout, FreeSeatsRead, RecordView, RecordsRead, SeatsRead, StripesRead, Transaction,
-    TransactionOutcome,
+    EventLayout, FreeSeatsRead, RecordView, RecordWrite, RecordsRead, SeatsRead, StripesRead,
+    Transaction, TransactionOutcome,
 };
 use inventory_grpc::{CallTrace, SpanIds};
 use inventory_runtime::clock;
@@ -429,7 +429,7 @@ impl Driver {
         if traced.is_empty() {
             return None;
         }
-        let calls = transaction.records.iter().map(|record| &record.reservation);
+        let calls = transaction.records.iter().map(RecordWrite::reservation);
         let links = calls.filter_map(|reservation| traced.get(reservation).copied());
         spans::TransactionSpan::start(links, || tracer.new_span_id())
     }

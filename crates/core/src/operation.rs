@@ -60,6 +60,28 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// An operation without a section, a payment or a hold, on a reservation that has no record yet.
+    pub fn new(
+        verb: Verb,
+        reservation: ReservationId,
+        event: EventId,
+        selection: Selection,
+        deadline: Micros,
+    ) -> Self {
+        Self {
+            verb,
+            reservation,
+            fingerprint: Self::fingerprint_of(&event, &selection),
+            event,
+            selection,
+            section: None,
+            payment_intent: String::new(),
+            hold_until: None,
+            expectation: RecordExpectation::Absent,
+            deadline,
+        }
+    }
+
     /// The fingerprint that an operation on `selection` of `event` carries.
     pub fn fingerprint_of(event: &EventId, selection: &Selection) -> Fingerprint {
         match selection {

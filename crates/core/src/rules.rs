@@ -127,7 +127,7 @@ fn without_record(operation: &Operation) -> Decision {
 pub fn answer_written(write: &RecordWrite, at: UnixMillis) -> Answer {
     match write.to {
         ReservationState::Held => held(&write.view(at)),
-        ReservationState::Confirmed => confirmed(&write.reservation, &write.view(at)),
+        ReservationState::Confirmed => confirmed(write.reservation(), &write.view(at)),
         ReservationState::Released => Answer::Released {
             how: match write.from {
                 None => ReleaseOutcome::NoReservation,
@@ -192,7 +192,6 @@ mod tests {
 
     use super::*;
     use crate::ids::EventId;
-    use crate::operation::RecordExpectation;
     use crate::time::Micros;
     use crate::transaction::StripeAllocations;
 
@@ -207,18 +206,7 @@ mod tests {
     }
 
     fn operation(verb: Verb, selection: Selection) -> Operation {
-        Operation {
-            verb,
-            reservation: id(),
-            fingerprint: Operation::fingerprint_of(&event(), &selection),
-            event: event(),
-            selection,
-            section: None,
-            payment_intent: String::new(),
-            hold_until: None,
-            expectation: RecordExpectation::Absent,
-            deadline: Micros(1),
-        }
+        Operation::new(verb, id(), event(), selection, Micros(1))
     }
 
     /// A record of two units in this state, held until then.

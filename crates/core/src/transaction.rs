@@ -7,6 +7,7 @@ use super::fault::{self, Fault};
 use smallvec::SmallVec;
 
 use super::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
+use super::operation::Operation;
 use super::seats::SeatState;
 use super::time::UnixMillis;
 
@@ -92,7 +93,9 @@ pub enum ExpiryCondition {
 /// seats. [`stock_change`] derives which of them move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordWrite {
-    pub reservation: ReservationId,
+    /// The operation that the write executes, whole: it is decided again if the write fails. The record
+    /// takes its reservation and its payment from it, and everything else from the fields below.
+    pub operation: Operation,
     pub fingerprint: Fingerprint,
     /// Required state of the record; `None`: no record may exist.
     pub from: Option<ReservationState>,
@@ -104,8 +107,6 @@ pub struct RecordWrite {
     pub seats: Option<Seats>,
     /// Set for a confirmed record only.
     pub order: Option<OrderId>,
-    /// Empty if not given.
-    pub payment_intent: String,
     /// Hold expiry. An expired record keeps it.
     pub expires_at: Option<UnixMillis>,
 }
@@ -134,6 +135,10 @@ impl Transaction {
 }
 
 impl RecordWrite {
+    pub fn reservation(&self) -> &ReservationId {
+        &self.operation.reservation
+    }
+
     /// The seats that the write changes: all seats of the record, none for a tombstone.
     pub fn seats_moved(&self) -> &[super::ids::SeatId] {
         match stock_change(self.from, self.to) {

@@ -4,8 +4,8 @@ use rand::SeedableRng;
 
 use super::tests::{SETTINGS, drain};
 use super::*;
-use crate::ids::{Fingerprint, SeatId};
-use crate::operation::{RecordExpectation, Selection, Verb};
+use crate::ids::SeatId;
+use crate::operation::{Selection, Verb};
 use crate::seats::{SeatFacts, SeatItem, SeatState};
 use crate::time::UnixMillis;
 use crate::transaction::{FreeSeatsRead, RecordsRead, SeatsRead, StripeView};
@@ -68,17 +68,12 @@ impl Stage {
 
     fn choose_in(&mut self, section: Option<&str>, ms: u64) {
         self.calls += 1;
+        let reservation = format!("r{}", self.calls).parse().expect("legal");
+        let (selection, deadline) = (Selection::Quantity(1), Micros::from_millis(60_000));
         let operation = Operation {
-            verb: Verb::Hold,
-            reservation: format!("r{}", self.calls).parse().expect("legal"),
-            fingerprint: Fingerprint::of_quantity(&event(), 1),
-            event: event(),
-            selection: Selection::Quantity(1),
             section: section.map(Into::into),
-            payment_intent: String::new(),
             hold_until: Some(UnixMillis(600_000)),
-            expectation: RecordExpectation::Absent,
-            deadline: Micros::from_millis(60_000),
+            ..Operation::new(Verb::Hold, reservation, event(), selection, deadline)
         };
         let call = CallId(self.calls);
         self.shard.handle_call(call, operation, at(ms));

@@ -414,8 +414,8 @@ impl SeatedEvents {
 mod tests {
     use super::*;
     use crate::effect::RecordHint;
-    use crate::ids::{EventId, Fingerprint};
-    use crate::operation::{Operation, RecordExpectation, Selection, Verb};
+    use crate::ids::EventId;
+    use crate::operation::{Operation, Selection, Verb};
 
     fn seats(names: &[&str]) -> Vec<SeatId> {
         names.iter().map(|n| n.parse().expect("legal")).collect()
@@ -427,19 +427,9 @@ mod tests {
 
     fn parked(n: u32) -> Box<OperationTask> {
         let event: EventId = "evt".parse().expect("legal");
+        let selection = Selection::Quantity(1);
         Box::new(OperationTask {
-            operation: Operation {
-                verb: Verb::Hold,
-                reservation: by(n),
-                fingerprint: Fingerprint::of_whatever(&event),
-                event,
-                selection: Selection::Quantity(1),
-                section: None,
-                payment_intent: String::new(),
-                hold_until: None,
-                expectation: RecordExpectation::Absent,
-                deadline: Micros(1),
-            },
+            operation: Operation::new(Verb::Hold, by(n), event, selection, Micros(1)),
             layout: None,
             hint: RecordHint::None,
         })

@@ -362,18 +362,9 @@ impl Engine {
 
 /// The operation that expires a hold.
 pub(super) fn expiry(event: EventId, reservation: ReservationId, deadline: Micros) -> Operation {
-    let selection = Selection::AsRecorded;
     Operation {
-        verb: Verb::Expire,
-        fingerprint: Operation::fingerprint_of(&event, &selection),
-        reservation,
-        event,
-        selection,
-        section: None,
-        payment_intent: String::new(),
-        hold_until: None,
         expectation: RecordExpectation::Present,
-        deadline,
+        ..Operation::new(Verb::Expire, reservation, event, Selection::AsRecorded, deadline)
     }
 }
 

@@ -29,19 +29,10 @@ pub(super) fn at(mono: u64) -> Now {
 }
 
 fn commit(reservation: &str, event: &str, qty: u32) -> Operation {
-    let event: EventId = event.parse().expect("legal");
-    Operation {
-        verb: Verb::Commit,
-        reservation: reservation.parse().expect("legal"),
-        fingerprint: Fingerprint::of_quantity(&event, qty),
-        event,
-        selection: Selection::Quantity(qty),
-        section: None,
-        payment_intent: String::new(),
-        hold_until: None,
-        expectation: RecordExpectation::Absent,
-        deadline: Micros(1_000_000),
-    }
+    let (reservation, event) = (reservation.parse(), event.parse());
+    let (reservation, event) = (reservation.expect("legal"), event.expect("legal"));
+    let selection = Selection::Quantity(qty);
+    Operation::new(Verb::Commit, reservation, event, selection, Micros(1_000_000))
 }
 
 pub(super) fn one_stripe(remaining: u64) -> StripeView {
@@ -538,8 +529,8 @@ fn expiry_batch_drops_a_hold_that_was_confirmed_meanwhile() {
     assert_eq!(again.records.len(), bundle.records.len() - 1);
     assert_eq!(balance(&again), 0);
     assert_eq!(shape.seat_keys, again.seat_keys);
-    let left_out = &bundle.records[1].reservation;
-    assert!(again.records.iter().all(|write| write.reservation != *left_out));
+    let left_out = bundle.records[1].reservation();
+    assert!(again.records.iter().all(|write| write.reservation() != left_out));
 }
 
 /// A release of what a hold had, and a refund of what its order has since a late commit, each on the

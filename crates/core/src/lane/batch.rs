@@ -12,9 +12,10 @@ use std::collections::VecDeque;
 
 use super::pool_state::{PoolKind, PoolState, bit};
 use super::queue::Queue;
-use super::{BatchEntry, OperationMetadata, action_budget, drawn_from};
-use crate::ids::{EventId, Fingerprint, ReservationId};
+use super::{BatchEntry, QueueMetadata, action_budget, drawn_from};
+use crate::ids::{EventId, ReservationId};
 use crate::limits;
+use crate::operation::{Operation, Selection, Verb};
 use crate::rules::{self, StockChange};
 use crate::time::{Micros, UnixMillis};
 use crate::transaction::{
@@ -77,7 +78,7 @@ impl Batch {
         most: usize,
         now: Micros,
     ) -> bool {
-        let number = |queue: &Queue| queue.foreground.front().map(|entry| entry.metadata.number);
+        let number = |queue: &Queue| queue.foreground.front().map(|entry| entry.queue.number);
         let in_line = number(&state.queue).filter(|_| shares && !self.leaves_queue);
         let is_own = match (number(own), in_line) {
             (None, None) => return false,
@@ -91,7 +92,7 @@ impl Batch {
         let Some(mut entry) = popped else {
             return false;
         };
-        let is_late = entry.metadata.deadline <= now;
+        let is_late = entry.deadline() <= now;
         let draws = state.key.kind == PoolKind::Stripes && state.is_for_any(&entry);
         let units = entry.write.qty;
         if draws {
@@ -121,7 +122,7 @@ impl Batch {
 
     /// Takes an entry in, or marks it as expired; returns it if it does not fit.
     fn take(&mut self, entry: BatchEntry, most: usize, now: Micros) -> Option<BatchEntry> {
-        if entry.metadata.deadline <= now {
+        if entry.deadline() <= now {
             self.expired.push(entry);
         } else if self.fits(&entry.write, most) {
             self.entries.push(entry);
@@ -163,11 +164,11 @@ impl Batch {
     }
 
     pub(super) fn reject_expired(&mut self, now: Micros) {
-        if self.entries.iter().all(|m| m.metadata.deadline > now) {
+        if self.entries.iter().all(|m| m.deadline() > now) {
             return;
         }
         for entry in std::mem::take(&mut self.entries) {
-            if entry.metadata.deadline > now {
+            if entry.deadline() > now {
                 self.entries.push(entry);
             } else {
                 self.expired.push(entry);
@@ -175,18 +176,18 @@ impl Batch {
         }
     }
 
-    /// Moves the writes into a transaction; the metadata stays behind in the same order.
+    /// Moves the writes into a transaction; what the queue needs stays behind in the same order.
     pub(super) fn into_transaction(
         self,
         event: &EventId,
         shape: EventLayout,
         token: RequestToken,
         at: UnixMillis,
-    ) -> (Vec<OperationMetadata>, Transaction) {
-        let mut metadata = Vec::with_capacity(self.entries.len());
+    ) -> (Vec<QueueMetadata>, Transaction) {
+        let mut queue = Vec::with_capacity(self.entries.len());
         let mut records = Vec::with_capacity(self.entries.len());
         for entry in self.entries {
-            metadata.push(entry.metadata);
+            queue.push(entry.queue);
             records.push(entry.write);
         }
         let transaction = Transaction {
@@ -197,7 +198,7 @@ impl Batch {
             records,
             at,
         };
-        (metadata, transaction)
+        (queue, transaction)
     }
 }
 
@@ -210,9 +211,11 @@ pub(super) fn add_release_record(transaction: &mut Transaction) {
             None => draws.push(*draw),
         }
     }
+    let (id, event) = (ReservationId::of_slip(transaction.token.0), transaction.event.clone());
+    let operation = Operation::new(Verb::Hold, id, event, Selection::AsRecorded, Micros(0));
     let slip = RecordWrite {
-        reservation: ReservationId::of_slip(transaction.token.0),
-        fingerprint: Fingerprint::of_whatever(&transaction.event),
+        fingerprint: operation.fingerprint,
+        operation,
         from: None,
         due: ExpiryCondition::Any,
         to: ReservationState::Held,
@@ -220,7 +223,6 @@ pub(super) fn add_release_record(transaction: &mut Transaction) {
         draws,
         seats: None,
         order: None,
-        payment_intent: String::new(),
         // Past its expiry from the beginning.
         expires_at: Some(transaction.at),
     };

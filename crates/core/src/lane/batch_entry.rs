@@ -2,33 +2,28 @@
 
 use crate::answer::Rejection;
 use crate::fault::{self, Fault};
-use crate::ids::{EventId, Fingerprint, OrderId, Seats};
+use crate::ids::{Fingerprint, OrderId, Seats};
 use crate::operation::{Operation, RecordExpectation, Selection, Verb};
 use crate::rules::{self, StockChange, Transition};
-use crate::time::{Micros, UnixMillis};
+use crate::time::Micros;
 use crate::transaction::{RecordView, RecordWrite, ReservationState, StripeAllocations};
 
 /// See the module's head.
 #[derive(Clone, Debug)]
 pub(super) struct BatchEntry {
-    pub(super) metadata: OperationMetadata,
+    /// The write, with the operation.
     pub(super) write: RecordWrite,
+    pub(super) queue: QueueMetadata,
 }
 
 /// The part of an entry that the transaction does not carry.
-#[derive(Clone, Debug)]
-pub(super) struct OperationMetadata {
-    pub(super) verb: Verb,
-    selection: Selection,
-    fingerprint: Fingerprint,
-    section: Option<String>,
-    hold_until: Option<UnixMillis>,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueueMetadata {
     /// Position in the order of arrival in the pool.
     pub(super) number: u64,
     pub(super) arrived: Micros,
     /// Expected time in the queue, if it was known on arrival; else zero.
     pub(super) expected: Micros,
-    pub(super) deadline: Micros,
     /// A read of all stripes fixed its allocations. Otherwise an entry that takes units takes them from the
     /// stripe of the lane that sends it.
     pub(super) planned: bool,
@@ -47,99 +42,33 @@ pub struct WriteIntent {
 impl BatchEntry {
     pub(super) fn new(
         operation: Operation,
-        plan: WriteIntent,
+        intent: WriteIntent,
         number: u64,
         arrived: Micros,
     ) -> Self {
-        let WriteIntent { transition, record, seats } = plan;
-        let to = transition.to;
-        let confirms = to == ReservationState::Confirmed;
-        let order = confirms.then(|| OrderId::of(&operation.reservation));
+        let WriteIntent { transition, record, seats } = intent;
         let write = match (transition.stock_change(), record) {
-            // What is there keeps its stock and its fingerprint.
-            (StockChange::Keep | StockChange::Return, Some(record)) => RecordWrite {
-                fingerprint: record.fingerprint,
-                qty: record.qty,
-                draws: match (&operation.selection, record.draws.first()) {
-                    (Selection::Quantity(qty), Some(draw))
-                        if fault::planted(Fault::RequestDecidesReturn) =>
-                    {
-                        super::drawn_from(draw.stripe, *qty)
-                    }
-                    _ => record.draws,
-                },
-                seats: record.seats,
-                order: order.or(record.order),
-                expires_at: record.expires_at,
-                reservation: operation.reservation,
-                from: transition.from,
-                due: transition.due,
-                to,
-                payment_intent: operation.payment_intent,
-            },
-            (_, record) => {
-                let old = record.as_ref();
-                let fingerprint = match (&seats, old) {
-                    (_, Some(record)) => record.fingerprint,
-                    (Some(seats), None) => Fingerprint::of_seats(&operation.event, seats),
-                    (None, None) => operation.fingerprint,
-                };
-                let named = match &operation.selection {
-                    Selection::Quantity(qty) => *qty,
-                    Selection::Seats(seats) => seats.len() as u32,
-                    Selection::AsRecorded => 0,
-                };
-                RecordWrite {
-                    fingerprint,
-                    qty: old.map_or(named, |record| record.qty),
-                    draws: StripeAllocations::new(),
-                    seats,
-                    order,
-                    expires_at: operation.hold_until.or_else(|| old.and_then(|r| r.expires_at)),
-                    reservation: operation.reservation,
-                    from: transition.from,
-                    due: transition.due,
-                    to,
-                    payment_intent: operation.payment_intent,
-                }
+            (StockChange::Keep | StockChange::Return, Some(record)) => {
+                write_of_recorded_stock(operation, transition, record)
             }
+            (_, record) => write_of_requested_stock(operation, transition, record.as_ref(), seats),
         };
-        Self {
-            metadata: OperationMetadata {
-                verb: operation.verb,
-                selection: operation.selection,
-                fingerprint: operation.fingerprint,
-                section: operation.section,
-                hold_until: operation.hold_until,
-                number,
-                arrived,
-                expected: Micros(0),
-                deadline: operation.deadline,
-                planned: false,
-            },
-            write,
-        }
+        let queue = QueueMetadata { number, arrived, expected: Micros(0), planned: false };
+        Self { write, queue }
+    }
+
+    /// The entry must not be sent from this instant on.
+    pub(super) fn deadline(&self) -> Micros {
+        self.write.operation.deadline
     }
 
     pub(super) fn movement(&self) -> StockChange {
         rules::stock_change(self.write.from, self.write.to)
     }
 
-    /// The operation that the entry was made from, to be decided again.
-    pub(super) fn into_operation(self, event: EventId) -> Operation {
-        let Self { metadata, write } = self;
-        Operation {
-            verb: metadata.verb,
-            reservation: write.reservation,
-            event,
-            selection: metadata.selection,
-            fingerprint: metadata.fingerprint,
-            section: metadata.section,
-            payment_intent: write.payment_intent,
-            hold_until: metadata.hold_until,
-            expectation: RecordExpectation::Present,
-            deadline: metadata.deadline,
-        }
+    /// The operation, to be decided again: by now there may be a record.
+    pub(super) fn into_operation(self) -> Operation {
+        Operation { expectation: RecordExpectation::Present, ..self.write.operation }
     }
 
     /// The rejection if its stock is sold: an expired hold cannot be confirmed any more.
@@ -152,6 +81,69 @@ impl BatchEntry {
 
     /// Nobody waits for the entry: the reclaimer asks again later.
     pub(super) fn is_background(&self) -> bool {
-        self.metadata.verb == Verb::Expire
+        self.write.operation.verb == Verb::Expire
     }
+}
+
+/// A write that keeps or returns what the record holds: the record keeps its stock and its fingerprint.
+fn write_of_recorded_stock(
+    operation: Operation,
+    transition: Transition,
+    record: RecordView,
+) -> RecordWrite {
+    let draws = match (&operation.selection, record.draws.first()) {
+        (Selection::Quantity(qty), Some(draw)) if fault::planted(Fault::RequestDecidesReturn) => {
+            super::drawn_from(draw.stripe, *qty)
+        }
+        _ => record.draws,
+    };
+    RecordWrite {
+        fingerprint: record.fingerprint,
+        from: transition.from,
+        due: transition.due,
+        to: transition.to,
+        qty: record.qty,
+        draws,
+        seats: record.seats,
+        order: new_order(&operation, transition).or(record.order),
+        expires_at: record.expires_at,
+        operation,
+    }
+}
+
+/// A write that takes stock, or moves none.
+fn write_of_requested_stock(
+    operation: Operation,
+    transition: Transition,
+    record: Option<&RecordView>,
+    seats: Option<Seats>,
+) -> RecordWrite {
+    let fingerprint = match (&seats, record) {
+        (_, Some(record)) => record.fingerprint,
+        (Some(seats), None) => Fingerprint::of_seats(&operation.event, seats),
+        (None, None) => operation.fingerprint,
+    };
+    let requested = match &operation.selection {
+        Selection::Quantity(qty) => *qty,
+        Selection::Seats(seats) => seats.len() as u32,
+        Selection::AsRecorded => 0,
+    };
+    RecordWrite {
+        fingerprint,
+        from: transition.from,
+        due: transition.due,
+        to: transition.to,
+        qty: record.map_or(requested, |record| record.qty),
+        draws: StripeAllocations::new(),
+        seats,
+        order: new_order(&operation, transition),
+        expires_at: operation.hold_until.or_else(|| record.and_then(|record| record.expires_at)),
+        operation,
+    }
+}
+
+/// The order of a transition that confirms.
+fn new_order(operation: &Operation, transition: Transition) -> Option<OrderId> {
+    let confirms = transition.to == ReservationState::Confirmed;
+    confirms.then(|| OrderId::of(&operation.reservation))
 }

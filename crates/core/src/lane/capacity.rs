@@ -132,7 +132,7 @@ pub(super) fn admit(
                     let why = entry.too_little(reported);
                     cx.out.reject(entry, why);
                 } else {
-                    entry.metadata.planned = false;
+                    entry.queue.planned = false;
                     too_large.push(entry);
                 }
             }

@@ -41,7 +41,7 @@ use rand::Rng;
 
 use self::batch::Batch;
 pub use self::batch_entry::WriteIntent;
-use self::batch_entry::{BatchEntry, OperationMetadata};
+use self::batch_entry::{BatchEntry, QueueMetadata};
 pub use self::output::{Completion, PoolContext, PoolOutput, Redecision, RedecisionCause};
 pub use self::pool::{Pool, StripeShare};
 pub use self::pool_state::{LaneSettings, PoolKey, PoolKind, SoldOutHint};
@@ -53,10 +53,11 @@ use super::time::Micros;
 use super::transaction::{RequestToken, StripeAllocation, StripeAllocations, Transaction};
 use crate::limits;
 
-/// A transaction in flight. The records of its entries are in it and are taken back out of it.
+/// A transaction in flight. The writes of its entries are in it and are taken back out of it.
 #[derive(Debug)]
 struct InFlightTransaction {
-    metadata: Vec<OperationMetadata>,
+    /// By entry, in the order of the writes.
+    queue: Vec<QueueMetadata>,
     transaction: Rc<Transaction>,
     /// When the transaction was first sent.
     sent: Micros,
@@ -112,7 +113,7 @@ impl Lane {
     fn depth(&self) -> usize {
         self.waiting()
             + self.own.background.len()
-            + self.flight.as_ref().map_or(0, |f| f.metadata.len())
+            + self.flight.as_ref().map_or(0, |f| f.queue.len())
     }
 
     /// Callers that wait for a transaction of this lane.
@@ -200,11 +201,11 @@ impl Lane {
             state.latency.record_dispatch(taken, is_full, now);
         }
         if let Some(last) = batch.entries.last() {
-            let waited = now.since(last.metadata.arrived);
-            state.latency.record_wait(last.metadata.expected, waited);
+            let waited = now.since(last.queue.arrived);
+            state.latency.record_wait(last.queue.expected, waited);
         }
         for entry in &batch.entries {
-            let waited = now.since(entry.metadata.arrived);
+            let waited = now.since(entry.queue.arrived);
             cx.counters.queue_times.record(&TIME_BOUNDS_US, waited.0);
         }
         let entries = batch.entries.len() as u64;
@@ -213,7 +214,7 @@ impl Lane {
         cx.counters.entries += entries;
         cx.counters.entries_max = cx.counters.entries_max.max(entries);
         let token = RequestToken(cx.rng.random());
-        let (metadata, mut transaction) =
+        let (queue, mut transaction) =
             batch.into_transaction(&state.key.event, state.shape, token, cx.now.unix);
         if matches!(state.key.kind, PoolKind::ExpiryBatch(_)) {
             batch::add_release_record(&mut transaction);
@@ -221,7 +222,7 @@ impl Lane {
         let transaction = Rc::new(transaction);
         cx.out.send.push((self.index, Rc::clone(&transaction)));
         self.flight = Some(InFlightTransaction {
-            metadata,
+            queue,
             transaction,
             sent: now,
             resend_at: None,

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::answer::Rejection;
 use crate::backoff;
-use crate::ids::EventId;
 use crate::operation::Verb;
 use crate::rules::{self, Decision, StockChange};
 use crate::time::Now;
@@ -177,7 +176,7 @@ impl Lane {
             let by = if others { cx.now.mono } else { until };
             if entry.is_background() {
                 cx.out.reject(entry, Rejection::store_busy());
-            } else if entry.metadata.deadline > by {
+            } else if entry.deadline() > by {
                 kept.push(entry);
             } else {
                 cx.counters.expired += 1;
@@ -279,9 +278,7 @@ impl Lane {
                     cx.counters.duplicates += 1;
                     handle_existing_record(entry, view, state, cx.now, cx.out);
                 }
-                OutcomeAction::Redecide(cause) => {
-                    redecide(entry, cause, &state.key.event, cx.out);
-                }
+                OutcomeAction::Redecide(cause) => redecide(entry, cause, cx.out),
             }
         }
         let capacity::Admission { fitting, later, too_large } =
@@ -329,7 +326,7 @@ fn handle_existing_record(
     out: &mut PoolOutput,
 ) {
     let from = entry.write.from;
-    let operation = entry.into_operation(state.key.event.clone());
+    let operation = entry.into_operation();
     match rules::decide(&operation, Some(&view), now.unix, state.late) {
         Decision::Answer(answer) => out.completions.push(Completion {
             reservation: operation.reservation,
@@ -345,10 +342,10 @@ fn handle_existing_record(
     }
 }
 
-fn redecide(entry: BatchEntry, cause: RedecisionCause, event: &EventId, out: &mut PoolOutput) {
+fn redecide(entry: BatchEntry, cause: RedecisionCause, out: &mut PoolOutput) {
     out.redecisions.push(Redecision {
         from: entry.write.from,
-        operation: entry.into_operation(event.clone()),
+        operation: entry.into_operation(),
         cause,
     });
 }
@@ -399,7 +396,7 @@ fn judge(
     match entry.movement() {
         StockChange::Reserve => OutcomeAction::Redecide(RedecisionCause::Seats(differs)),
         // The record has seats that are not its own: an operator changed them.
-        _ if entry.metadata.verb == Verb::Commit => {
+        _ if entry.write.operation.verb == Verb::Commit => {
             OutcomeAction::Redecide(RedecisionCause::Seats(differs))
         }
         _ => OutcomeAction::RejectInvalid,
@@ -431,9 +428,9 @@ fn into_writes(transaction: Rc<Transaction>) -> Vec<RecordWrite> {
 
 fn into_entries(flight: InFlightTransaction) -> Vec<BatchEntry> {
     flight
-        .metadata
+        .queue
         .into_iter()
         .zip(into_writes(flight.transaction))
-        .map(|(metadata, write)| BatchEntry { metadata, write })
+        .map(|(queue, write)| BatchEntry { write, queue })
         .collect()
 }

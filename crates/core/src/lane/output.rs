@@ -79,7 +79,7 @@ pub struct PoolOutput {
 impl PoolOutput {
     pub(super) fn reject(&mut self, entry: BatchEntry, rejection: Rejection) {
         self.completions.push(Completion {
-            reservation: entry.write.reservation,
+            reservation: entry.write.operation.reservation,
             answer: Answer::Rejected(rejection),
             record: None,
             wrote: false,
@@ -90,7 +90,7 @@ impl PoolOutput {
         let answer = rules::answer_written(&record, at);
         let view = record.view(at);
         self.completions.push(Completion {
-            reservation: record.reservation,
+            reservation: record.operation.reservation,
             answer,
             record: Some(view),
             wrote: true,

@@ -155,14 +155,14 @@ impl Pool {
                 cx.counters.rejected_overloaded += 1;
                 cx.counters.rejected_by_admission += 1;
                 let usual = Micros(limits::USUAL_DEADLINE_MIN.as_micros() as u64);
-                if exceeds_short_queue || entry.metadata.deadline.since(now) >= usual {
+                if exceeds_short_queue || entry.deadline().since(now) >= usual {
                     self.enter_short_queue_mode(now);
                 }
                 let wait = expected.unwrap_or_default();
                 cx.out.reject(entry, Rejection::overloaded_for(wait));
                 return;
             }
-            entry.metadata.expected = expected.unwrap_or_default();
+            entry.queue.expected = expected.unwrap_or_default();
         }
         let queue = match home {
             Some(stripe) => &mut self.lane(stripe).own,
@@ -222,7 +222,7 @@ impl Pool {
         }
         let latency = &self.state.latency;
         let done = now.plus(latency.wait_bound(wait)).plus(latency.transaction_time_bound());
-        done > entry.metadata.deadline
+        done > entry.deadline()
     }
 
     /// More entries arrive than can be served: some are rejected, and not because of their own deadlines.
@@ -384,7 +384,7 @@ impl Pool {
         let mut gone = Vec::new();
         let short = std::mem::take(&mut self.state.awaiting_read);
         for entry in short {
-            match entry.metadata.deadline <= now {
+            match entry.deadline() <= now {
                 true => gone.push(entry),
                 false => self.state.awaiting_read.push(entry),
             }

@@ -130,9 +130,7 @@ impl PoolState {
     /// Whether any lane that takes from the queue may write this entry.
     pub(super) fn is_for_any(&self, entry: &BatchEntry) -> bool {
         match self.key.kind {
-            PoolKind::Stripes => {
-                entry.movement() == StockChange::Reserve && !entry.metadata.planned
-            }
+            PoolKind::Stripes => entry.movement() == StockChange::Reserve && !entry.queue.planned,
             PoolKind::Unstriped | PoolKind::ExpiryBatch(_) => true,
         }
     }
@@ -247,7 +245,7 @@ impl PoolState {
         if units == 0 || self.awaiting_read.is_empty() {
             return;
         }
-        self.awaiting_read.sort_by_key(|entry| entry.metadata.number);
+        self.awaiting_read.sort_by_key(|entry| entry.queue.number);
         let for_them = |entry: &&BatchEntry| {
             let is_left = units > 0;
             units = units.saturating_sub(u64::from(entry.write.qty));
@@ -268,10 +266,10 @@ impl PoolState {
     /// it, and a write would most likely fail. Or an earlier entry waits for a read of the only stripe,
     /// where order of arrival counts.
     pub(super) fn needs_read(&self, entry: &BatchEntry) -> bool {
-        let is_later = |first: &BatchEntry| first.metadata.number < entry.metadata.number;
+        let is_later = |first: &BatchEntry| first.queue.number < entry.queue.number;
         self.key.kind == PoolKind::Stripes
             && self.is_for_any(entry)
-            && (self.sold_out_hint(entry.write.qty, entry.metadata.arrived) != SoldOutHint::None
+            && (self.sold_out_hint(entry.write.qty, entry.queue.arrived) != SoldOutHint::None
                 || (self.shape.stripes <= 1 && self.awaiting_read.first().is_some_and(is_later)))
     }
 

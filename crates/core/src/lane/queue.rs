@@ -11,7 +11,7 @@ use crate::time::Micros;
 /// See the module's head.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// Entries with a waiting caller, by [`super::batch_entry::OperationMetadata::number`], also after a
+    /// Entries with a waiting caller, by [`super::batch_entry::QueueMetadata::number`], also after a
     /// requeue.
     pub(super) foreground: VecDeque<BatchEntry>,
     /// Entries without a waiting caller. They take the capacity that the others leave in a batch, and at
@@ -33,16 +33,16 @@ impl Queue {
         if fault::planted(Fault::RequeuedEntryLost) {
             entries.pop();
         }
-        let Some(last) = entries.iter().map(|entry| entry.metadata.number).max() else {
+        let Some(last) = entries.iter().map(|entry| entry.queue.number).max() else {
             return;
         };
         if fault::planted(Fault::QueueOutOfOrder) {
             self.foreground.extend(entries);
             return;
         }
-        let earlier = self.foreground.partition_point(|m| m.metadata.number < last);
+        let earlier = self.foreground.partition_point(|m| m.queue.number < last);
         entries.extend(self.foreground.drain(..earlier));
-        entries.sort_by_key(|entry| entry.metadata.number);
+        entries.sort_by_key(|entry| entry.queue.number);
         for entry in entries.into_iter().rev() {
             self.foreground.push_front(entry);
         }
@@ -50,7 +50,7 @@ impl Queue {
 
     /// Removes the entries whose deadline has passed.
     pub(super) fn reject_expired(&mut self, now: Micros, gone: &mut Vec<BatchEntry>) {
-        let late = |entry: &BatchEntry| entry.metadata.deadline <= now;
+        let late = |entry: &BatchEntry| entry.deadline() <= now;
         if !self.foreground.iter().any(late) {
             return;
         }

@@ -58,20 +58,20 @@ impl Pool {
         let mine = self.state.owned;
         self.state.record_total(total, began);
         for mut entry in std::mem::take(&mut self.state.awaiting_read) {
-            let is_told = entry.metadata.arrived <= began
-                || self.state.sold_out_hint(entry.write.qty, entry.metadata.arrived)
+            let is_told = entry.queue.arrived <= began
+                || self.state.sold_out_hint(entry.write.qty, entry.queue.arrived)
                     == SoldOutHint::Fresh { remaining: total };
             let is_short = u64::from(entry.write.qty) > total;
             if is_short && !is_told {
                 self.state.awaiting_read.push(entry);
             } else if is_short {
                 cx.counters.stripe_shortages += 1;
-                self.is_too_few_for(entry, total, cx.out);
+                is_too_few_for(entry, total, cx.out);
             } else if let Some(draws) = draw(&mut left, entry.write.qty, mine) {
                 // Also entries that arrived after the read began: the write decides, and later calls, which
                 // find no shortage by this read, would be served first.
                 entry.write.draws = draws;
-                entry.metadata.planned = true;
+                entry.queue.planned = true;
                 planned.push(entry);
             } else if stripes.len() == 1 {
                 // Some of the entries before it may leave. For a single stripe the next write decides.
@@ -86,14 +86,6 @@ impl Pool {
             self.state.record_remainder(index, *units, cx.now.mono);
         }
         self.send_planned(planned, cx);
-    }
-
-    fn is_too_few_for(&self, entry: BatchEntry, remaining: u64, out: &mut PoolOutput) {
-        out.redecisions.push(Redecision {
-            from: entry.write.from,
-            operation: entry.into_operation(self.state.key.event.clone()),
-            cause: RedecisionCause::Shortage { remaining },
-        });
     }
 
     /// Each entry goes to the lane of a stripe that it takes from, if this pool has that lane: so that few
@@ -117,6 +109,14 @@ impl Pool {
             });
         }
     }
+}
+
+fn is_too_few_for(entry: BatchEntry, remaining: u64, out: &mut PoolOutput) {
+    out.redecisions.push(Redecision {
+        from: entry.write.from,
+        operation: entry.into_operation(),
+        cause: RedecisionCause::Shortage { remaining },
+    });
 }
 
 /// Allocates `qty` from one stripe if one has it, from `mine` if possible, else from as few as

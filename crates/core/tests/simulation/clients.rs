@@ -50,17 +50,12 @@ impl Call {
             return None;
         };
         let holds = *verb == Verb::Hold;
+        let (id, event) = (reservation.clone(), self.event.clone());
         Some(Operation {
-            verb: *verb,
-            reservation: reservation.clone(),
-            event: self.event.clone(),
-            fingerprint: Operation::fingerprint_of(&self.event, &self.selection),
-            selection: self.selection.clone(),
             section: self.section.clone(),
-            payment_intent: String::new(),
             hold_until: holds.then(|| UnixMillis(unix.0 + self.hold_for.0 / 1_000)),
             expectation: self.expectation,
-            deadline: self.deadline(),
+            ..Operation::new(*verb, id, event, self.selection.clone(), self.deadline())
         })
     }
 

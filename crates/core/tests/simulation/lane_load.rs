@@ -12,7 +12,7 @@ use inventory_core::ids::{EventId, ReservationId};
 use inventory_core::lane::{
     LaneSettings, Pool, PoolContext, PoolKey, PoolKind, PoolOutput, StripeShare, WriteIntent,
 };
-use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
+use inventory_core::operation::{Operation, Selection, Verb};
 use inventory_core::rules::{self, Decision, LateCommit};
 use inventory_core::time::{Micros, Now, UnixMillis};
 use inventory_core::transaction::{EventLayout, Transaction, TransactionOutcome};
@@ -177,18 +177,8 @@ impl LoadTest {
         let reservation: ReservationId = format!("r-{}", self.called).parse().unwrap();
         self.calls.insert(reservation.clone(), self.now);
         let selection = Selection::Quantity(1);
-        let operation = Operation {
-            verb: Verb::Commit,
-            reservation,
-            event: self.event.clone(),
-            fingerprint: Operation::fingerprint_of(&self.event, &selection),
-            selection,
-            section: None,
-            payment_intent: String::new(),
-            hold_until: None,
-            expectation: RecordExpectation::Absent,
-            deadline: Micros(self.now + self.patience),
-        };
+        let (event, deadline) = (self.event.clone(), Micros(self.now + self.patience));
+        let operation = Operation::new(Verb::Commit, reservation, event, selection, deadline);
         let late = LateCommit::default();
         let Decision::Write(transition) = rules::decide(&operation, None, UnixMillis(0), late)
         else {

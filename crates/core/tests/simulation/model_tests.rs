@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use inventory_core::ids::{EventId, Fingerprint, OrderId};
+use inventory_core::operation::{Operation, Selection, Verb};
 use inventory_core::seats::{SeatFacts, SeatItem, SeatState};
 use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{
@@ -23,10 +24,11 @@ fn store(stock: &[u64]) -> Store {
 }
 
 fn write(id: &str, from: Option<ReservationState>, to: ReservationState) -> RecordWrite {
-    let reservation = id.parse().unwrap();
+    let (id, selection) = (id.parse().unwrap(), Selection::AsRecorded);
+    let operation = Operation::new(Verb::Commit, id, event(), selection, Micros(0));
     RecordWrite {
-        order: (to == ReservationState::Confirmed).then(|| OrderId::of(&reservation)),
-        reservation,
+        order: (to == ReservationState::Confirmed).then(|| OrderId::of(&operation.reservation)),
+        operation,
         fingerprint: Fingerprint::of_quantity(&event(), 1),
         from,
         due: ExpiryCondition::Any,
@@ -34,7 +36,6 @@ fn write(id: &str, from: Option<ReservationState>, to: ReservationState) -> Reco
         qty: 1,
         draws: [StripeAllocation { stripe: 0, units: 1 }].into_iter().collect(),
         seats: None,
-        payment_intent: String::new(),
         expires_at: None,
     }
 }

@@ -275,10 +275,10 @@ impl Oracle {
                 "a late commit against the setting: {record:?} although late commits are {:?}",
                 self.late
             );
-            if record.to == ReservationState::Expired || record.reservation.is_slip() {
+            if record.to == ReservationState::Expired || record.reservation().is_slip() {
                 continue;
             }
-            let calls = self.reservations.get(&record.reservation);
+            let calls = self.reservations.get(record.reservation());
             let waits = calls.into_iter().flat_map(|k| &k.calls).any(|id| {
                 self.calls.get(&id.0).is_some_and(|(call, state)| {
                     is_for(call, &transaction.event, record)
@@ -286,7 +286,7 @@ impl Oracle {
                         && matches!(state, OracleCallState::Waiting { process: p } if *p == process)
                 })
             });
-            ensure!(waits, "a write that no call waits for: {} at {}", record.reservation, now.0);
+            ensure!(waits, "a write that no call waits for: {} at {}", record.reservation(), now.0);
         }
         Ok(())
     }
@@ -368,7 +368,7 @@ fn is_for(call: &Call, event: &EventId, record: &RecordWrite) -> bool {
         }
         (Selection::Seats(selection), None) => selection.len() == record.qty as usize,
     };
-    call.what == Request::Write(verb, record.reservation.clone()) && call.event == *event && named
+    call.what == Request::Write(verb, record.reservation().clone()) && call.event == *event && named
 }
 
 fn name_of(state: ReservationState) -> &'static str {

@@ -324,7 +324,7 @@ impl Display for Words<'_, RecordView> {
 impl Display for Words<'_, RecordWrite> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let RecordWrite {
-            reservation,
+            operation,
             fingerprint,
             from,
             due,
@@ -333,9 +333,9 @@ impl Display for Words<'_, RecordWrite> {
             draws,
             seats,
             order,
-            payment_intent,
             expires_at,
         } = self.0;
+        let Operation { reservation, payment_intent, .. } = operation;
         let due = match due {
             ExpiryCondition::Any => "any",
             ExpiryCondition::Over => "over",

@@ -150,9 +150,9 @@ fn name(transaction: &Transaction, at: usize) -> Cow<'static, str> {
     let event = &transaction.event;
     match Action::at(transaction, at) {
         Action::Stripe(stripe) => format!("stripe {} of {event}", stripe.stripe).into(),
-        Action::Record(record) => format!("reservation {}", record.reservation).into(),
+        Action::Record(record) => format!("reservation {}", record.reservation()).into(),
         Action::Seat(seat, record) => {
-            format!("seat {seat} of {event}, for {}", record.reservation).into()
+            format!("seat {seat} of {event}, for {}", record.reservation()).into()
         }
         Action::None => "an action that was not sent".into(),
     }
@@ -166,14 +166,21 @@ mod tests {
 
     use super::*;
     use inventory_core::ids::Fingerprint;
-    use inventory_core::time::UnixMillis;
+    use inventory_core::operation::{Operation, Selection, Verb};
+    use inventory_core::time::{Micros, UnixMillis};
     use inventory_core::transaction::{
         ExpiryCondition, RequestToken, ReservationState, StripeAllocations,
     };
 
     fn record(id: &str, from: Option<ReservationState>) -> RecordWrite {
         RecordWrite {
-            reservation: id.parse().unwrap(),
+            operation: Operation::new(
+                Verb::Release,
+                id.parse().unwrap(),
+                "evt".parse().unwrap(),
+                Selection::AsRecorded,
+                Micros(0),
+            ),
             fingerprint: Fingerprint([0; 16]),
             from,
             due: ExpiryCondition::Any,
@@ -182,7 +189,6 @@ mod tests {
             draws: StripeAllocations::new(),
             seats: None,
             order: None,
-            payment_intent: String::new(),
             expires_at: None,
         }
     }

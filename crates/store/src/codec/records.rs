@@ -91,7 +91,8 @@ impl RecordTransition {
         Self {
             to: record.to,
             due: record.due,
-            payment: record.to == ReservationState::Confirmed && !record.payment_intent.is_empty(),
+            payment: record.to == ReservationState::Confirmed
+                && !record.operation.payment_intent.is_empty(),
             what: match stock_change(record.from, record.to) {
                 StockChange::Reserve if record.seats.is_some() => StockLink::Seats,
                 StockChange::Reserve if !record.draws.is_empty() => StockLink::Units,
@@ -147,14 +148,14 @@ impl RecordTransition {
             Held => {
                 let expires_at = record.expires_at.unwrap_or_default();
                 of.number(":x", expires_at.0);
-                of.text(":b", &expiry::bucket_of(&record.reservation, expires_at));
+                of.text(":b", &expiry::bucket_of(record.reservation(), expires_at));
             }
             Confirmed => of.text(":o", &order(record).to_text()),
             Released | Expired => of.number(":g", now.purge_at),
             Refunded => {}
         }
         if self.payment {
-            of.text(":p", &record.payment_intent);
+            of.text(":p", &record.operation.payment_intent);
         }
         match self.what {
             StockLink::Nothing => {}
@@ -199,7 +200,7 @@ impl RecordExpressions {
         let template = self.steps[step.index()].get_or_init(|| step.shape().template(&self.table));
         template.write(
             json,
-            |key| key.text(RESERVATION_ID, record.reservation.as_str()),
+            |key| key.text(RESERVATION_ID, record.reservation().as_str()),
             |of| step.values(of, record, from, now),
         );
     }
@@ -211,7 +212,7 @@ fn item(
     record: &RecordWrite,
     now: &WriteInstant<'_>,
 ) {
-    of.text(RESERVATION_ID, record.reservation.as_str());
+    of.text(RESERVATION_ID, record.reservation().as_str());
     of.text(EVENT_ID, event.as_str());
     of.number(QTY, record.qty);
     of.plain(REQUEST_HASH, Hex(&record.fingerprint.0));
@@ -222,7 +223,7 @@ fn item(
         ReservationState::Held => {
             let expires_at = record.expires_at.unwrap_or_default();
             of.number(EXPIRES_AT, expires_at.0);
-            let bucket = expiry::bucket_of(&record.reservation, expires_at);
+            let bucket = expiry::bucket_of(record.reservation(), expires_at);
             of.text(EXPIRY_BUCKET, &bucket);
         }
         ReservationState::Confirmed => of.text(ORDER_ID, &order(record).to_text()),
@@ -237,14 +238,14 @@ fn item(
     if record.seats.is_some() {
         of.texts(SEATS, named(record.seats.as_deref()));
     }
-    if !record.payment_intent.is_empty() {
-        of.text(PAYMENT_INTENT_ID, &record.payment_intent);
+    if !record.operation.payment_intent.is_empty() {
+        of.text(PAYMENT_INTENT_ID, &record.operation.payment_intent);
     }
 }
 
 /// The order id that a confirming write stores.
 pub(super) fn order(record: &RecordWrite) -> OrderId {
-    record.order.unwrap_or_else(|| OrderId::of(&record.reservation))
+    record.order.unwrap_or_else(|| OrderId::of(record.reservation()))
 }
 
 pub(crate) fn state_name(state: ReservationState) -> &'static str {

@@ -91,7 +91,7 @@ impl SeatExpressions {
                 of.text(":f", from);
                 of.text(":s", to);
                 of.text(":u", at);
-                of.text(":r", record.reservation.as_str());
+                of.text(":r", record.reservation().as_str());
                 if to == SOLD {
                     of.text(":o", &order(record).to_text());
                 } else if to == HOLD {

@@ -17,7 +17,7 @@ fn ends(hold: &RecordWrite) -> UnixMillis {
 
 /// One page of the overdue holds in the bucket of `hold`.
 async fn due(store: &Store, hold: &RecordWrite, now: UnixMillis) -> Page<StoredRecord> {
-    let shard = expiry_shard(&hold.reservation);
+    let shard = expiry_shard(hold.reservation());
     let minute = expiry_minute(ends(hold));
     let page = store.due_holds(minute, shard, now, 100, None).await;
     page.unwrap()
@@ -59,7 +59,7 @@ fn hold_is_overdue_from_its_expiry_on_in_its_bucket_only() {
         assert_eq!((&found.event, found.created_at), (&event(), AT));
         assert_eq!(scanned(&store, ends(&hold)).await, ["r1"]);
 
-        let (minute, shard) = (expiry_minute(ends(&hold)), expiry_shard(&hold.reservation));
+        let (minute, shard) = (expiry_minute(ends(&hold)), expiry_shard(hold.reservation()));
         for (minute, shard) in [(minute + 1, shard), (minute - 1, shard), (minute, shard ^ 1)] {
             let other = store.due_holds(minute, shard, UnixMillis(u64::MAX), 100, None);
             assert_eq!(other.await.unwrap().items, []);
@@ -80,7 +80,7 @@ fn ended_reservations_are_not_overdue() {
             applied(&store, transaction(&[], vec![ended.clone()])).await;
             assert_eq!(due(&store, &hold, ends(&hold)).await.items, []);
             // The record keeps its expiry.
-            let record = store.read_reservation(&hold.reservation).await.unwrap();
+            let record = store.read_reservation(hold.reservation()).await.unwrap();
             assert_eq!(record.unwrap().view.expires_at, hold.expires_at);
         }
         assert_eq!(scanned(&store, UnixMillis(u64::MAX)).await, [""; 0]);
@@ -163,7 +163,7 @@ fn unreadable_hold_hides_no_other() {
         tables::create(&store).await.unwrap();
         let hold = held("r1", &[(0, 1)]);
         applied(&store, transaction(&[], vec![hold.clone()])).await;
-        let bucket = inventory_store::expiry_bucket(ends(&hold), expiry_shard(&hold.reservation));
+        let bucket = inventory_store::expiry_bucket(ends(&hold), expiry_shard(hold.reservation()));
         let odd = vec![
             ("reservation_id", text("odd")),
             ("expiry_bucket", text(&bucket)),

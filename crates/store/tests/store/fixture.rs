@@ -13,7 +13,8 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_dynamodb::{Client, Config};
 use inventory_core::ids::{EventId, Fingerprint, OrderId, ReservationId, SeatId, Seats};
-use inventory_core::time::UnixMillis;
+use inventory_core::operation::{Operation, Selection, Verb};
+use inventory_core::time::{Micros, UnixMillis};
 use inventory_core::transaction::{
     ExpiryCondition, RecordWrite, RequestToken, ReservationState, StripeAllocation, StripeUpdate,
     StripeView, StripesRead, Transaction,
@@ -173,7 +174,15 @@ pub(crate) fn first(id: &str, to: ReservationState, draws: &[(u16, u32)]) -> Rec
     let reservation = reservation(id);
     let qty = draws.iter().map(|(_, units)| units).sum();
     let is_confirmed = to == ReservationState::Confirmed;
+    let selection = Selection::AsRecorded;
+    let order = is_confirmed.then(|| OrderId::of(&reservation));
+    let expires_at = (to == ReservationState::Held).then_some(UnixMillis(AT.0 + 60_000));
     RecordWrite {
+        // A write takes the reservation and the payment from its operation, and nothing else.
+        operation: Operation {
+            payment_intent: payment_of(to),
+            ..Operation::new(Verb::Commit, reservation, event(), selection, Micros(0))
+        },
         fingerprint: Fingerprint::of_quantity(&event(), qty),
         from: None,
         due: ExpiryCondition::Any,
@@ -181,13 +190,16 @@ pub(crate) fn first(id: &str, to: ReservationState, draws: &[(u16, u32)]) -> Rec
         qty,
         draws: draws.iter().map(|&(stripe, units)| StripeAllocation { stripe, units }).collect(),
         seats: None,
-        order: is_confirmed.then(|| OrderId::of(&reservation)),
-        payment_intent: match is_confirmed {
-            true => "pi_123".to_owned(),
-            false => String::new(),
-        },
-        expires_at: (to == ReservationState::Held).then_some(UnixMillis(AT.0 + 60_000)),
-        reservation,
+        order,
+        expires_at,
+    }
+}
+
+/// The payment that a write to this state stores.
+fn payment_of(to: ReservationState) -> String {
+    match to {
+        ReservationState::Confirmed => "pi_123".to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -209,17 +221,13 @@ pub(crate) fn tombstone(id: &str) -> RecordWrite {
 
 /// The transition of `record` to the next state, with the same stock.
 pub(crate) fn transition(record: &RecordWrite, to: ReservationState) -> RecordWrite {
-    let is_confirmed = to == ReservationState::Confirmed;
     RecordWrite {
+        operation: Operation { payment_intent: payment_of(to), ..record.operation.clone() },
         from: Some(record.to),
         to,
-        order: match is_confirmed {
-            true => Some(OrderId::of(&record.reservation)),
-            false => record.order,
-        },
-        payment_intent: match is_confirmed {
-            true => "pi_123".to_owned(),
-            false => String::new(),
+        order: match to {
+            ReservationState::Confirmed => Some(OrderId::of(record.reservation())),
+            _ => record.order,
         },
         ..record.clone()
     }

@@ -18,7 +18,7 @@ fn records_are_returned_in_the_requested_order() {
         applied(&store, transaction(&[], vec![tombstone("gone")])).await;
 
         // More than one request takes, a duplicate, and a reservation without a record.
-        let mut ids: Vec<_> = records.iter().rev().map(|r| r.reservation.clone()).collect();
+        let mut ids: Vec<_> = records.iter().rev().map(|r| r.reservation().clone()).collect();
         ids.insert(3, reservation("never"));
         ids.insert(7, reservation("gone"));
         ids.push(reservation("r5"));
@@ -27,7 +27,7 @@ fn records_are_returned_in_the_requested_order() {
         };
         assert_eq!(found.len(), ids.len());
         for (id, found) in ids.iter().zip(found) {
-            let written = records.iter().find(|record| record.reservation == *id);
+            let written = records.iter().find(|record| record.reservation() == id);
             let expected = match id.as_str() {
                 "gone" => Some(tombstone("gone").view(AT)),
                 _ => written.map(|record| record.view(AT)),
@@ -59,7 +59,7 @@ fn record_is_read_with_all_attributes() {
         let store = with_tables(&settings(engine())).await;
         let record = confirmed("r1", &[(0, 2), (3, 1)]);
         applied(&store, transaction(&[], vec![record.clone()])).await;
-        let found = store.read_reservation(&record.reservation).await.unwrap();
+        let found = store.read_reservation(record.reservation()).await.unwrap();
         let found = found.unwrap();
         assert_eq!(found.view, record.view(AT));
         assert_eq!((found.qty, &found.draws), (3, &record.draws));

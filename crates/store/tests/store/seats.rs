@@ -52,11 +52,11 @@ fn spread(seat_keys: u16, records: Vec<RecordWrite>) -> Transaction {
 }
 
 fn held_by(hold: &RecordWrite) -> SeatState {
-    SeatState::Hold { reservation: hold.reservation.clone(), until: hold.expires_at.unwrap() }
+    SeatState::Hold { reservation: hold.reservation().clone(), until: hold.expires_at.unwrap() }
 }
 
 fn sold_to(record: &RecordWrite) -> SeatState {
-    SeatState::Sold { reservation: record.reservation.clone() }
+    SeatState::Sold { reservation: record.reservation().clone() }
 }
 
 fn hold(id: &str, seats: &[&str]) -> RecordWrite {
@@ -103,7 +103,7 @@ fn seats_follow_their_reservation_and_keep_their_facts() {
                         assert_eq!(seat.facts, *facts, "{sequence:?}");
                     }
                     let found = stored(&store).await;
-                    let found = found.iter().find(|r| r.reservation == record.reservation);
+                    let found = found.iter().find(|r| r.reservation == *record.reservation());
                     assert_eq!(found.unwrap().view, record.view(AT), "{sequence:?}");
                 }
                 // The next sequence starts with available seats.

@@ -87,10 +87,10 @@ fn batch_of_ninety_nine_is_one_transaction() {
             }
         }
         found.sort_by(|a, b| a.reservation.cmp(&b.reservation));
-        records.sort_by(|a, b| a.reservation.cmp(&b.reservation));
+        records.sort_by(|a, b| a.reservation().cmp(b.reservation()));
         assert_eq!(found.len(), records.len());
         for (found, written) in found.iter().zip(&records) {
-            assert_eq!(found.reservation, written.reservation);
+            assert_eq!(found.reservation, *written.reservation());
             assert_eq!((found.qty, &found.draws), (written.qty, &written.draws));
             assert_eq!(found.event, event());
             assert_eq!(found.view, written.view(AT));

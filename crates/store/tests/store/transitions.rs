@@ -84,7 +84,7 @@ fn each_transition_is_read_back_as_written() {
             batch.at = UnixMillis(AT.0 + 5_000);
             applied(&store, batch.clone()).await;
             let found = stored(&store).await;
-            let found = found.iter().find(|r| r.reservation == before.reservation);
+            let found = found.iter().find(|r| r.reservation == *before.reservation());
             let found = found.unwrap();
             assert_eq!(found.view, next.view(batch.at), "{from:?} to {to:?}");
             assert_eq!(found.created_at, AT);

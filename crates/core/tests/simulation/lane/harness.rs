@@ -14,13 +14,13 @@ use inventory_core::lane::{
     StripeShare, WriteIntent,
 };
 use inventory_core::limits;
-use inventory_core::operation::{Operation, RecordExpectation, Selection, Verb};
+use inventory_core::operation::{Operation, Selection, Verb};
 use inventory_core::rules::{self, Decision, LateCommit};
 use inventory_core::seats::{SeatFacts, SeatItem, SeatState};
 use inventory_core::time::{Micros, Now, UnixMillis};
 use inventory_core::transaction::{
-    ActionOutcome, EventLayout, RecordView, ReservationState, StripesRead, Transaction,
-    TransactionOutcome,
+    ActionOutcome, EventLayout, RecordView, RecordWrite, ReservationState, StripesRead,
+    Transaction, TransactionOutcome,
 };
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -275,18 +275,12 @@ impl PoolHarness {
         } else {
             selection.clone()
         };
+        let deadline = self.now.plus(Micros::from_millis(member.patience));
         let operation = Operation {
-            verb: member.verb,
-            reservation,
-            event: self.event.clone(),
-            fingerprint: Operation::fingerprint_of(&self.event, &asked),
-            selection: asked,
-            section: None,
             payment_intent: format!("pay-{number}"),
             hold_until: (member.verb == Verb::Hold)
                 .then(|| UnixMillis(unix(self.now).0 + 1 + number as u64 % 7 * 60)),
-            expectation: RecordExpectation::Absent,
-            deadline: self.now.plus(Micros::from_millis(member.patience)),
+            ..Operation::new(member.verb, reservation, self.event.clone(), asked, deadline)
         };
         let record = match member.knows {
             true => self.store.read_record(&operation.reservation).unwrap_or(None),
@@ -627,22 +621,22 @@ impl PoolHarness {
     fn may_be_sent(&self, lane: u16, transaction: &Transaction) -> Result<(), Violation> {
         let others = self.in_flight.values().chain(self.unresolved.values());
         let others: BTreeSet<&ReservationId> =
-            others.flat_map(|sent| sent.records.iter().map(|write| &write.reservation)).collect();
+            others.flat_map(|sent| sent.records.iter().map(RecordWrite::reservation)).collect();
         let mut numbers = BTreeSet::new();
         for record in &transaction.records {
-            let Some(number) = self.waiting.get(&record.reservation) else {
-                return Err(Violation(format!("{} does not wait", record.reservation)));
+            let Some(number) = self.waiting.get(record.reservation()) else {
+                return Err(Violation(format!("{} does not wait", record.reservation())));
             };
             ensure!(
-                !others.contains(&record.reservation),
+                !others.contains(record.reservation()),
                 "{} is in two lanes",
-                record.reservation
+                record.reservation()
             );
             let deadline = self.entries[*number].operation.deadline;
             ensure!(
                 deadline > self.now,
                 "{} sent at {:?}, its deadline was {deadline:?}",
-                record.reservation,
+                record.reservation(),
                 self.now
             );
             let takes = matches!(record.from, None | Some(ReservationState::Expired))

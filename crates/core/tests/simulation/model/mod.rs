@@ -375,7 +375,7 @@ impl Store {
         if is(write, ALIEN) {
             return ActionOutcome::RecordUnreadable;
         }
-        let stored = self.records.get(&write.reservation).map(|r| &r.view);
+        let stored = self.records.get(write.reservation()).map(|r| &r.view);
         match (stored, write.from) {
             (None, None) => ActionOutcome::Fine,
             (None, Some(_)) => ActionOutcome::RecordMissing,
@@ -399,7 +399,7 @@ impl Store {
         let Some(stored) = event.and_then(|event| event.seats.get(seat)) else {
             return ActionOutcome::Seat(None);
         };
-        let mine = &write.reservation;
+        let mine = write.reservation();
         let as_needed = match (&stored.state, write.from) {
             (SeatState::Available, None | Some(ReservationState::Expired)) => true,
             (SeatState::Hold { reservation, .. }, Some(ReservationState::Held)) => {
@@ -425,10 +425,10 @@ impl Store {
         }
         for write in &transaction.records {
             self.gives_what_it_has(write)?;
-            let stored = self.records.get(&write.reservation);
+            let stored = self.records.get(write.reservation());
             let view = written(write, stored.map(|r| &r.view), at);
             let stored =
-                self.records.entry(write.reservation.clone()).or_insert_with(|| StoredRecord {
+                self.records.entry(write.reservation().clone()).or_insert_with(|| StoredRecord {
                     event: transaction.event.clone(),
                     view: view.clone(),
                     past: Vec::new(),
@@ -437,7 +437,7 @@ impl Store {
             ensure!(
                 stored.event == transaction.event,
                 "a record changed as one of another event: {} of {} in {}",
-                write.reservation,
+                write.reservation(),
                 stored.event,
                 transaction.event
             );
@@ -476,7 +476,7 @@ impl Store {
         if !matches!(stock_effect(write), Some(StockEffect::Gives | StockEffect::Keeps)) {
             return Ok(());
         }
-        let Some(stored) = self.records.get(&write.reservation) else {
+        let Some(stored) = self.records.get(write.reservation()) else {
             return Ok(());
         };
         let gives = stock_effect(write) == Some(StockEffect::Gives);
@@ -522,7 +522,7 @@ fn written(write: &RecordWrite, stored: Option<&RecordView>, at: UnixMillis) -> 
 }
 
 fn seat_written(write: &RecordWrite) -> SeatState {
-    let reservation = write.reservation.clone();
+    let reservation = write.reservation().clone();
     match write.to {
         ReservationState::Held => {
             SeatState::Hold { reservation, until: write.expires_at.unwrap_or_default() }
@@ -533,5 +533,5 @@ fn seat_written(write: &RecordWrite) -> SeatState {
 }
 
 fn is(write: &RecordWrite, prefix: &str) -> bool {
-    write.reservation.as_str().starts_with(prefix)
+    write.reservation().as_str().starts_with(prefix)
 }

@@ -15,7 +15,7 @@ use super::{StockEffect, Store, seats_of, stock_effect};
 /// Whether the transaction is a valid expiry batch: one release record takes what the expired holds of the same
 /// transaction return, and no stripe changes.
 fn is_bundle(sent: &Transaction) -> Result<bool, Violation> {
-    let slips = sent.records.iter().filter(|r| r.reservation.is_slip());
+    let slips = sent.records.iter().filter(|r| r.reservation().is_slip());
     let made = slips.filter(|r| r.from.is_none()).count();
     let others = sent.records.iter().filter(|r| r.from.is_some());
     let mut expired = others.map(|r| r.to == ReservationState::Expired);
@@ -58,7 +58,7 @@ impl Store {
         let mut ids = BTreeSet::new();
         let mut seats = BTreeSet::new();
         for record in &sent.records {
-            let id = &record.reservation;
+            let id = record.reservation();
             ensure!(ids.insert(id), "a reservation twice in one transaction: {id}");
             check_record(record)?;
             for seat in seats_of(record) {
@@ -76,7 +76,7 @@ fn check_record(record: &RecordWrite) -> Result<(), Violation> {
     };
     let order = match record.to {
         ReservationState::Confirmed | ReservationState::Refunded => {
-            Some(OrderId::of(&record.reservation))
+            Some(OrderId::of(record.reservation()))
         }
         _ => None,
     };

@@ -139,7 +139,7 @@ impl StockViews {
         let state = store.state_made_by(token);
         if let Some(state) = state {
             let written = transaction.records.iter();
-            let takes = written.map(|record| (record.reservation.clone(), state));
+            let takes = written.map(|record| (record.reservation().clone(), state));
             memory.takes.extend(takes);
         }
         let moved: Vec<(usize, i64)> = transaction

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 
 use inventory_core::ids::{Fingerprint, OrderId, ReservationId};
+use inventory_core::operation::{Operation, Selection, Verb};
+use inventory_core::time::Micros;
 use inventory_core::transaction::{
     ExpiryCondition, RecordWrite, RequestToken, ReservationState, StripeAllocation, StripeUpdate,
     Transaction,
@@ -20,7 +22,9 @@ impl PoolHarness {
         self.rivals += 1;
         let reservation: ReservationId = format!("rival-{}", self.rivals).parse().expect("legal");
         let units = units as u32;
+        let operation = self.rival_operation(Verb::Commit, &reservation);
         let write = RecordWrite {
+            operation,
             fingerprint: Fingerprint::of_quantity(&self.event, units),
             from: None,
             due: ExpiryCondition::Any,
@@ -29,9 +33,7 @@ impl PoolHarness {
             draws: smallvec::smallvec![StripeAllocation { stripe, units }],
             seats: None,
             order: Some(OrderId::of(&reservation)),
-            payment_intent: String::new(),
             expires_at: None,
-            reservation,
         };
         let update = StripeUpdate { stripe, take: u64::from(units), give: 0 };
         self.rivals_write(vec![update], write)
@@ -56,8 +58,9 @@ impl PoolHarness {
             give: u64::from(draw.units),
         });
         let updates = updates.collect();
+        let verb = if over { Verb::Expire } else { Verb::Release };
         let write = RecordWrite {
-            reservation,
+            operation: self.rival_operation(verb, &reservation),
             fingerprint: view.fingerprint,
             from: Some(ReservationState::Held),
             due: if over { ExpiryCondition::Over } else { ExpiryCondition::Any },
@@ -69,10 +72,14 @@ impl PoolHarness {
             draws: view.draws,
             seats: view.seats,
             order: None,
-            payment_intent: String::new(),
             expires_at: view.expires_at,
         };
         self.rivals_write(updates, write)
+    }
+
+    fn rival_operation(&self, verb: Verb, reservation: &ReservationId) -> Operation {
+        let (id, event) = (reservation.clone(), self.event.clone());
+        Operation::new(verb, id, event, Selection::AsRecorded, Micros(0))
     }
 
     /// An operator blocks or unblocks a seat.
