@@ -45,7 +45,7 @@ pub const HOLD_TTL_CEILING: Duration = Duration::from_secs(24 * 3_600);
 /// Upper bound of SOLD_OUT_LATCH_MS: units returned by another process stay off sale for up to this long.
 pub const SOLD_OUT_LATCH_MAX: Duration = Duration::from_secs(1);
 
-/// Calls of a shard that wait for an answer, from its own clients and from other shards.
+/// Calls of a shard's own clients, and queries of other shards, that wait for an answer.
 pub const CALLS_WAITING_MAX: usize = 2 * OPERATIONS_IN_FLIGHT_MAX;
 
 /// Default of READ_STALENESS_MS: the time of about ten strong reads, and shorter than a person notices.

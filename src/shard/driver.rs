@@ -49,12 +49,6 @@ pub(crate) type ShardInbox = Inbox<ShardJob>;
 enum ReplyTarget {
     Operation(oneshot::Sender<Answer>, Option<Box<OperationTrace>>),
     Query(oneshot::Sender<QueryOutcome>, Option<Rc<CallTrace>>),
-    /// Another shard, which forwarded this reservation's operation.
-    Shard {
-        shard: usize,
-        event: EventId,
-        reservation: ReservationId,
-    },
 }
 
 /// The trace of an operation that waits for its answer.
@@ -261,26 +255,9 @@ impl Driver {
         span: Option<SpanIds>,
     ) {
         self.trace(&operation.reservation, span);
-        let target = ReplyTarget::Shard {
-            shard: from,
-            event: operation.event.clone(),
-            reservation: operation.reservation.clone(),
-        };
-        match self.register(target) {
-            Some(call) => self.enter(|engine, now| {
-                engine.handle_forwarded_call(call, operation, layout, hint, now);
-            }),
-            None => self.reply(
-                from,
-                ForwardReply {
-                    event: operation.event,
-                    reservation: operation.reservation,
-                    answer: Answer::Rejected(Rejection::overloaded()),
-                    record: None,
-                    capacity: (0.0, 0.0),
-                },
-            ),
-        }
+        self.enter(|engine, now| {
+            engine.handle_forwarded_call(from, operation, layout, hint, now);
+        });
     }
 
     /// Handles another shard's answer to an operation that this shard forwarded.
@@ -324,7 +301,7 @@ impl Driver {
 
     fn execute(self: &Rc<Self>, effect: Effect) {
         match effect {
-            Effect::Answer { call, answer, record } => {
+            Effect::Answer { call, answer, .. } => {
                 match self.reply_targets.borrow_mut().try_remove(call.0 as usize) {
                     // Sending fails if the caller has disconnected.
                     Some(ReplyTarget::Operation(target, trace)) => {
@@ -335,18 +312,14 @@ impl Driver {
                         }
                         drop(target.send(answer));
                     }
-                    Some(ReplyTarget::Shard { shard, event, reservation }) => {
-                        self.untrace(&reservation);
-                        let reply = ForwardReply {
-                            event,
-                            reservation,
-                            answer,
-                            record,
-                            capacity: self.capacity_share.get(),
-                        };
-                        self.reply(shard, reply);
-                    }
                     Some(ReplyTarget::Query(..)) | None => {}
+                }
+            }
+            Effect::AnswerForwarded { shard, event, reservation, answer, record } => {
+                self.untrace(&reservation);
+                if let Some(peer) = self.peers.get(shard) {
+                    let capacity = self.capacity_share.get();
+                    peer.reply(ForwardReply { event, reservation, answer, record, capacity });
                 }
             }
             Effect::AnswerQuery { call, result } => {
@@ -531,12 +504,6 @@ impl Driver {
                 let Operation { event, reservation, .. } = &operation;
                 engine.handle_forward_outcome(event, reservation, answer, None, now);
             });
-        }
-    }
-
-    fn reply(&self, shard: usize, reply: ForwardReply) {
-        if let Some(peer) = self.peers.get(shard) {
-            peer.reply(reply);
         }
     }
 

@@ -93,8 +93,16 @@ pub enum Effect {
     Answer {
         call: CallId,
         answer: Answer,
-        /// What the store is now known to hold for the reservation: the shard that forwarded the
-        /// operation caches it too.
+        /// What the store is now known to hold for the reservation.
+        record: Option<RecordView>,
+    },
+    /// Answer the shard that forwarded an operation, by its `Engine::handle_forward_outcome`.
+    AnswerForwarded {
+        shard: usize,
+        event: EventId,
+        reservation: ReservationId,
+        answer: Answer,
+        /// As in [`Effect::Answer`]: the other shard caches it too.
         record: Option<RecordView>,
     },
     /// Answer the caller of a query.

@@ -4,7 +4,7 @@
 //! Methods here call the engine's parts, push effects, and push [`Step`]s for what follows. None decides
 //! an operation.
 
-use super::in_flight::{InFlightCall, Waiter};
+use super::in_flight::{Caller, ForwardOrigin, InFlightCall, Waiter};
 use super::{Engine, OperationTask, planner};
 use crate::answer::{Answer, Rejection};
 use crate::effect::{CallId, Effect, LaneId, PoolId, RecordHint};
@@ -96,8 +96,14 @@ impl Engine {
         self.steps.extend(tasks.into_iter().rev().map(Step::Advance));
     }
 
-    pub(super) fn answer(&mut self, call: CallId, answer: Answer, record: Option<RecordView>) {
-        self.effects.push_back(Effect::Answer { call, answer, record });
+    pub(super) fn answer(&mut self, caller: Caller, answer: Answer, record: Option<RecordView>) {
+        self.effects.push_back(match caller {
+            Caller::Call(call) => Effect::Answer { call, answer, record },
+            Caller::Shard(origin) => {
+                let ForwardOrigin { shard, event, reservation } = *origin;
+                Effect::AnswerForwarded { shard, event, reservation, answer, record }
+            }
+        });
     }
 
     pub(super) fn answer_query(&mut self, call: CallId, result: Result<QueryResult, Rejection>) {

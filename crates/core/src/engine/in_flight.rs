@@ -20,11 +20,37 @@ use crate::operation::{Operation, Verb};
 use crate::time::Micros;
 use crate::transaction::EventLayout;
 
+/// The caller of an operation.
+#[derive(Debug)]
+pub(super) enum Caller {
+    Call(CallId),
+    /// Another shard forwarded the operation.
+    Shard(Box<ForwardOrigin>),
+}
+
+/// What names a forwarded operation to the shard that it came from.
+#[derive(Debug)]
+pub(super) struct ForwardOrigin {
+    pub(super) shard: usize,
+    pub(super) event: EventId,
+    pub(super) reservation: ReservationId,
+}
+
+impl Caller {
+    pub(super) const INTERNAL: Self = Self::Call(CallId::INTERNAL);
+
+    /// The shard that forwarded an operation.
+    pub(super) fn of_shard(shard: usize, operation: &Operation) -> Self {
+        let (event, reservation) = (operation.event.clone(), operation.reservation.clone());
+        Self::Shard(Box::new(ForwardOrigin { shard, event, reservation }))
+    }
+}
+
 /// A reservation in flight.
 #[derive(Debug)]
 pub(super) struct InFlightCall {
     event: EventId,
-    pub(super) leader: CallId,
+    pub(super) leader: Caller,
     pub(super) verb: Verb,
     pub(super) fingerprint: Fingerprint,
     /// When the leader was registered: everything that is read for it is read after this.
@@ -51,7 +77,7 @@ pub(super) struct InFlightCall {
 /// A call that waits for the outcome of the leader.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    pub(super) call: CallId,
+    pub(super) caller: Caller,
     pub(super) operation: Operation,
     pub(super) layout: Option<EventLayout>,
     pub(super) arrived: Micros,
@@ -71,7 +97,7 @@ pub(super) enum Registration {
     Leader(Operation),
     Waiting,
     /// Too many calls, in all or for this reservation.
-    Full,
+    Full(Caller),
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +120,7 @@ impl InFlightCalls {
 
     pub(super) fn register(
         &mut self,
-        call: CallId,
+        caller: Caller,
         operation: Operation,
         layout: Option<EventLayout>,
         now: Micros,
@@ -102,26 +128,26 @@ impl InFlightCalls {
         if self.calls >= limits::OPERATIONS_IN_FLIGHT_MAX
             || self.exceeds_event_share(&operation.event)
         {
-            return Registration::Full;
+            return Registration::Full(caller);
         }
         let Some(slot) = self.by_reservation.get_mut(&operation.reservation) else {
-            let first = InFlightCall::led_by(call, &operation, now);
+            let first = InFlightCall::led_by(caller, &operation, now);
             let others = Vec::new();
             self.by_reservation.insert(operation.reservation.clone(), CallSlot { first, others });
             self.count(&operation.event);
             return Registration::Leader(operation);
         };
         if slot.calls() > limits::CALLS_PER_RESERVATION_MAX {
-            return Registration::Full;
+            return Registration::Full(caller);
         }
         let event = operation.event.clone();
         let joined = match slot.of(&operation.event) {
             Some(pending) => {
-                pending.waiters.push(Waiter { call, operation, layout, arrived: now });
+                pending.waiters.push(Waiter { caller, operation, layout, arrived: now });
                 Registration::Waiting
             }
             None => {
-                slot.others.push(InFlightCall::led_by(call, &operation, now));
+                slot.others.push(InFlightCall::led_by(caller, &operation, now));
                 Registration::Leader(operation)
             }
         };
@@ -311,10 +337,10 @@ impl CallSlot {
 }
 
 impl InFlightCall {
-    fn led_by(call: CallId, operation: &Operation, now: Micros) -> Self {
+    fn led_by(caller: Caller, operation: &Operation, now: Micros) -> Self {
         Self {
             event: operation.event.clone(),
-            leader: call,
+            leader: caller,
             verb: operation.verb,
             fingerprint: operation.fingerprint,
             started_at: now,

@@ -76,7 +76,7 @@ use rand::rngs::SmallRng;
 
 use self::dispatch::{Completed, Step};
 use self::hold_predictor::HoldPredictor;
-use self::in_flight::InFlightCalls;
+use self::in_flight::{Caller, InFlightCalls};
 use self::pools::Pools;
 use self::record_reads::{RecordReads, RecordWaiter};
 use self::seated_event::{SeatMapWaiter, SeatedEvents};
@@ -261,37 +261,39 @@ impl Engine {
     pub fn handle_call(&mut self, call: CallId, operation: Operation, now: Now) {
         self.now = now;
         let task = OperationTask { operation, layout: None, hint: RecordHint::None };
-        self.register(call, task);
+        self.register(Caller::Call(call), task);
         self.run();
     }
 
-    /// A call that another shard forwarded, because this shard owns its stripe or its seats.
+    /// A call that the shard `from` forwarded, because this shard owns its stripe or its seats. Answered by
+    /// [`Effect::AnswerForwarded`].
     pub fn handle_forwarded_call(
         &mut self,
-        call: CallId,
+        from: usize,
         operation: Operation,
         mut layout: EventLayout,
         hint: RecordHint,
         now: Now,
     ) {
         self.now = now;
+        let caller = Caller::of_shard(from, &operation);
         // An answer from memory takes no place among the calls in flight.
         if hint == RecordHint::None
             && let Some(answer) = self.cached_answer(&operation, now.mono)
         {
             let record = self.cache.get(&operation.reservation, now.mono);
-            self.answer(call, answer, record);
+            self.answer(caller, answer, record);
             return;
         }
         let own = self.layouts.get_or_insert(operation.event.clone(), || layout);
         // The shard that reads the seats is the first to see that the event was closed.
         layout.closed |= own.closed;
         if self.in_flight.would_deadlock(&operation) {
-            self.answer(call, Answer::Rejected(Rejection::store_busy()), None);
+            self.answer(caller, Answer::Rejected(Rejection::store_busy()), None);
             return;
         }
         let task = OperationTask { operation, layout: Some(layout), hint };
-        self.register(call, task);
+        self.register(caller, task);
         self.run();
     }
 
@@ -306,7 +308,7 @@ impl Engine {
         now: Now,
     ) {
         self.now = now;
-        self.register_expiry(call, event, reservation, record, deadline);
+        self.register_expiry(Caller::Call(call), event, reservation, record, deadline);
         self.run();
     }
 

@@ -6,11 +6,11 @@
 //! [`Step`]s.
 
 use super::dispatch::{Completed, PoolResults, Step, WaitersToAnswer};
-use super::in_flight::{Registration, Waiter};
+use super::in_flight::{Caller, Registration, Waiter};
 use super::planner::{self, NextStep};
 use super::{Engine, OperationTask, seats};
 use crate::answer::{Answer, Rejection, ReleaseOutcome};
-use crate::effect::{CallId, RecordHint};
+use crate::effect::RecordHint;
 use crate::fault::{self, Fault};
 use crate::ids::{EventId, ReservationId};
 use crate::lane::{Completion, PoolKind, Redecision, RedecisionCause, SoldOutHint, WriteIntent};
@@ -26,7 +26,7 @@ impl Engine {
         while let Some(step) = self.steps.pop() {
             match step {
                 Step::Advance(task) => self.advance(task),
-                Step::Register(task) => self.register(CallId::INTERNAL, task),
+                Step::Register(task) => self.register(Caller::INTERNAL, task),
                 Step::PoolResults(results) => self.apply_pool_results(results),
                 Step::Complete(event, completed) => self.complete(&event, completed),
                 Step::AnswerCallers(event, completed) => {
@@ -79,7 +79,7 @@ impl Engine {
         // A release record is past its expiry from the beginning: what it holds goes back to the stripe.
         let timeout = Micros(limits::RECLAIM_TIMEOUT.as_micros() as u64);
         let deadline = self.now.mono.plus(timeout);
-        self.register_expiry(CallId::INTERNAL, event.clone(), reservation, record, deadline);
+        self.register_expiry(Caller::INTERNAL, event.clone(), reservation, record, deadline);
     }
 
     /// Answers waiters in order of arrival, until one has to be registered as a call of its own: the
@@ -87,18 +87,18 @@ impl Engine {
     pub(super) fn answer_waiters(&mut self, mut done: Box<WaitersToAnswer>) {
         let now = self.now.mono;
         while let Some(waiter) = done.waiters.next() {
-            let Waiter { call, operation, layout, arrived } = waiter;
+            let Waiter { caller, operation, layout, arrived } = waiter;
             let is_equal = operation.verb == done.verb && operation.fingerprint == done.fingerprint;
             let is_final = done.record.as_ref().is_some_and(planner::is_final);
             if is_equal && applies_to_waiter(&done.answer, is_final, arrived, done.started_at) {
-                self.answer(call, done.answer.clone(), done.record.clone());
+                self.answer(caller, done.answer.clone(), done.record.clone());
             } else if let Some(answer) = self.answer_from_cache(&operation, now) {
                 let record = self.cache.get(&operation.reservation, now);
-                self.answer(call, answer, record);
+                self.answer(caller, answer, record);
             } else {
                 self.steps.push(Step::AnswerWaiters(done));
                 let task = OperationTask { operation, layout, hint: RecordHint::None };
-                self.register(call, task);
+                self.register(caller, task);
                 return;
             }
         }
@@ -113,24 +113,24 @@ impl Engine {
 /// Registration.
 impl Engine {
     /// Makes a call the leader for its reservation, or a waiter of the call that is.
-    pub(super) fn register(&mut self, call: CallId, task: OperationTask) {
+    pub(super) fn register(&mut self, caller: Caller, task: OperationTask) {
         let OperationTask { operation, layout, hint } = task;
         let now = self.now.mono;
         if operation.deadline <= now {
             self.counters.expired += 1;
             let rejection = Answer::Rejected(Rejection::DeadlineExceeded);
-            self.answer(call, rejection, None);
+            self.answer(caller, rejection, None);
             return;
         }
-        match self.in_flight.register(call, operation, layout, now) {
+        match self.in_flight.register(caller, operation, layout, now) {
             Registration::Leader(operation) => {
                 self.expiries += usize::from(operation.verb == Verb::Expire);
                 self.advance(OperationTask { operation, layout, hint });
             }
             Registration::Waiting => self.counters.coalesced += 1,
-            Registration::Full => {
+            Registration::Full(caller) => {
                 self.counters.rejected_overloaded += 1;
-                self.answer(call, Answer::Rejected(Rejection::overloaded()), None);
+                self.answer(caller, Answer::Rejected(Rejection::overloaded()), None);
             }
         }
     }
@@ -138,7 +138,7 @@ impl Engine {
     /// Registers the expiry of a hold whose record is known.
     pub(super) fn register_expiry(
         &mut self,
-        call: CallId,
+        caller: Caller,
         event: EventId,
         reservation: ReservationId,
         record: RecordView,
@@ -149,7 +149,7 @@ impl Engine {
             layout: None,
             hint: RecordHint::Confirmed(Some(record)),
         };
-        self.register(call, task);
+        self.register(caller, task);
     }
 }
 

@@ -61,21 +61,16 @@ pub(super) fn drain(engine: &mut Engine, fx: &mut Vec<Effect>) {
 fn settle_all(shards: &mut [Engine], first: Vec<(usize, Effect)>) -> Vec<CallId> {
     let mut effects = VecDeque::from(first);
     let mut answered = Vec::new();
-    let mut forwards = Vec::new();
     while let Some((on, effect)) = effects.pop_front() {
         let mut fx = Vec::new();
         let mut to = on;
         match effect {
-            Effect::Answer { call, answer, record } => match forwards
-                .get((call.0 as usize).wrapping_sub(1_000))
-            {
-                None => answered.push(call),
-                Some((origin, Operation { event, reservation, .. })) => {
-                    to = *origin;
-                    shards[to].handle_forward_outcome(event, reservation, answer, record, at(1));
-                    drain(&mut shards[to], &mut fx);
-                }
-            },
+            Effect::Answer { call, .. } => answered.push(call),
+            Effect::AnswerForwarded { shard, event, reservation, answer, record } => {
+                to = shard;
+                shards[to].handle_forward_outcome(&event, &reservation, answer, record, at(1));
+                drain(&mut shards[to], &mut fx);
+            }
             Effect::Transact { lane, .. } => {
                 shards[on].handle_transaction_outcome(lane, TransactionOutcome::Committed, at(1));
                 drain(&mut shards[on], &mut fx);
@@ -87,9 +82,7 @@ fn settle_all(shards: &mut [Engine], first: Vec<(usize, Effect)>) -> Vec<CallId>
             }
             Effect::Forward { shard, layout, operation, hint } => {
                 to = shard;
-                let call = CallId(1_000 + forwards.len() as u64);
-                forwards.push((on, operation.clone()));
-                shards[to].handle_forwarded_call(call, operation, layout, hint, at(1));
+                shards[to].handle_forwarded_call(on, operation, layout, hint, at(1));
                 drain(&mut shards[to], &mut fx);
             }
             Effect::AnswerQuery { call, .. } => answered.push(call),

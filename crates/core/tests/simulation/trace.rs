@@ -62,6 +62,10 @@ impl Display for Words<'_, Effect> {
                 let learned = maybe(learned.as_ref());
                 write!(f, "answer {}: {}, record {learned}", call.0, Words(answer))
             }
+            Effect::AnswerForwarded { shard, event, reservation, answer, record } => {
+                let (answer, record) = (Words(answer), maybe(record.as_ref()));
+                write!(f, "answer shard {shard}: {event} {reservation} {answer}, record {record}")
+            }
             Effect::AnswerQuery { call, result } => {
                 write!(f, "result {}: {}", call.0, Words(result))
             }

@@ -67,7 +67,7 @@ impl World {
             return Ok(());
         }
         match self.internal.remove(&call.0) {
-            Some(InternalCaller::Forward(to, origin)) => {
+            Some(InternalCaller::Forward { from, origin, .. }) => {
                 if let Some(view) = &learned {
                     let id = &origin.1;
                     ensure!(
@@ -76,7 +76,7 @@ impl World {
                     );
                 }
                 let due = self.now.plus(hop(&mut self.network_rng));
-                let settled = WorldStep::ForwardSettled(to, origin, answer, learned);
+                let settled = WorldStep::ForwardSettled(from, origin, answer, learned);
                 self.make(due, settled);
                 Ok(())
             }

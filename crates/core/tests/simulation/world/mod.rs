@@ -127,7 +127,12 @@ type Origin = (EventId, ReservationId);
 /// The origin of an internal call.
 #[derive(Debug)]
 enum InternalCaller {
-    Forward(ShardRef, Origin),
+    /// A shard forwards at most one call of an origin at a time.
+    Forward {
+        to: ShardRef,
+        from: ShardRef,
+        origin: Origin,
+    },
     Query(ShardRef, CallId),
     Reclaimer(usize, ReservationId),
 }
@@ -135,7 +140,7 @@ enum InternalCaller {
 impl InternalCaller {
     fn process(&self) -> usize {
         match self {
-            Self::Forward(at, _) | Self::Query(at, _) => at.process,
+            Self::Forward { to: at, .. } | Self::Query(at, _) => at.process,
             Self::Reclaimer(process, _) => *process,
         }
     }
@@ -393,10 +398,10 @@ impl World {
     fn run_step_between(&mut self, step: WorldStep) -> Result<(), Violation> {
         match step {
             WorldStep::Forwarded { to, from, layout, operation, hint } if self.lives(to) => {
-                let call = self.internal(InternalCaller::Forward(from, origin_of(&operation)));
+                self.internal(InternalCaller::Forward { to, from, origin: origin_of(&operation) });
                 self.with(to, |shard, now| {
                     let at = &mut shard.engine;
-                    at.handle_forwarded_call(call, operation, layout, hint, now);
+                    at.handle_forwarded_call(from.shard, operation, layout, hint, now);
                 })
             }
             WorldStep::ForwardSettled(to, (event, reservation), answer, learned) => {
@@ -456,6 +461,23 @@ impl World {
         call
     }
 
+    /// Gives the answer to a forwarded call the number that the call has in the log.
+    fn number_forwarded(&self, at: ShardRef, effect: Effect) -> Result<Effect, Violation> {
+        let Effect::AnswerForwarded { shard, event, reservation, answer, record } = effect else {
+            return Ok(effect);
+        };
+        let (home, asked) = (ShardRef { shard, ..at }, (event, reservation));
+        let is_for = |caller: &InternalCaller| {
+            matches!(caller, InternalCaller::Forward { to, from, origin }
+                if (*to, *from) == (at, home) && *origin == asked)
+        };
+        let mut waiting = self.internal.iter().filter(|(_, caller)| is_for(caller));
+        match (waiting.next(), waiting.next()) {
+            (Some((call, _)), None) => Ok(Effect::Answer { call: CallId(*call), answer, record }),
+            _ => Err(Violation(format!("an answer to none or several forwarded calls: {asked:?}"))),
+        }
+    }
+
     fn lives(&self, at: ShardRef) -> bool {
         self.processes[at.process].life == at.life
     }
@@ -489,12 +511,15 @@ impl World {
     }
 
     fn carry_out(&mut self, at: ShardRef, effect: Effect) -> Result<(), Violation> {
+        let effect = self.number_forwarded(at, effect)?;
         if self.log.is_some() {
             self.note(format_args!("  {}", Words(&effect)));
         }
         let shard = &mut self.processes[at.process].shards[at.shard];
         match effect {
             Effect::Answer { call, answer, record } => self.answers(at, call, answer, record),
+            // Has a number.
+            Effect::AnswerForwarded { .. } => Ok(()),
             Effect::AnswerQuery { call, result } => match self.internal.remove(&call.0) {
                 Some(InternalCaller::Query(to, call)) => {
                     let due = self.now.plus(hop(&mut self.network_rng));
