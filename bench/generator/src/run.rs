@@ -125,7 +125,7 @@ pub fn run(scenario: Scenario, options: &RunOptions) -> Result<RunReport, RunErr
     };
     Ok(report::make(&report::RunResults {
         plan: &plan,
-        options,
+        lateness_max: options.lateness_max,
         stats: &stats,
         ledger: &run_ledger,
         violations: &violations,

@@ -72,6 +72,18 @@ pub(crate) struct Error {
     details: Map<String, Json>,
 }
 
+/// A request body that cannot be read.
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        match error.classify() {
+            serde_json::error::Category::Data => {
+                Self::validation(format!("1 validation error detected: {error}"))
+            }
+            _ => Self::new(Code::Serialization, error.to_string()),
+        }
+    }
+}
+
 impl Error {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), details: Map::new() }

@@ -28,10 +28,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::ModelTime;
+use crate::control::{ModelJob, RequestAction, ServerControl, StoreRequest};
 use crate::faults::FaultRule;
 use crate::limits;
 use crate::model::{ModelReply, StoreModel, Ticket};
-use crate::server::{ModelJob, RequestAction, ServerControl, StoreRequest};
 use crate::timer::TimerFd;
 
 const TARGET: &str = "x-amz-target";

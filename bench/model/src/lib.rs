@@ -7,6 +7,7 @@
 mod attribute;
 mod capacity;
 mod catalog;
+mod control;
 mod error;
 mod expr;
 mod faults;
@@ -28,7 +29,8 @@ pub use capacity::CapacityUnits;
 pub use faults::{FaultKind, FaultRule};
 pub use latency::LatencyProfile;
 pub use model::{ModelReply, ModelSettings, StoreModel, Ticket};
-pub use server::{ModelServer, RequestAction, StoreRequest};
+pub use control::{RequestAction, StoreRequest};
+pub use server::ModelServer;
 
 /// Time since the model's start, in microseconds.
 pub type ModelTime = u64;

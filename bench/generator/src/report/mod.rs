@@ -4,6 +4,7 @@ pub mod plot;
 pub mod table;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -11,7 +12,6 @@ use crate::ledger::{RunLedger, ViolationLog};
 use crate::limits;
 use crate::outcome::{CallMethod, OutcomeClass, OutcomeKind};
 use crate::processes::{CpuUse, ProcessGroup, ProcessSample};
-use crate::run::RunOptions;
 use crate::scenario::Contract;
 use crate::stats::{LatencyHistogram, RunStats, SecondStats};
 use crate::store::StoreReadback;
@@ -20,7 +20,8 @@ use crate::worker::RunPlan;
 /// Results that the report is built from.
 pub(crate) struct RunResults<'a> {
     pub(crate) plan: &'a RunPlan,
-    pub(crate) options: &'a RunOptions,
+    /// Lateness at the 99th percentile above which the run is invalid.
+    pub(crate) lateness_max: Duration,
     pub(crate) stats: &'a RunStats,
     pub(crate) ledger: &'a RunLedger,
     pub(crate) violations: &'a ViolationLog,
@@ -299,7 +300,7 @@ fn generator(results: &RunResults<'_>) -> GeneratorReport {
 /// Why the measurement is invalid.
 fn invalid_because(results: &RunResults<'_>, generator: &GeneratorReport) -> Vec<String> {
     let mut why = Vec::new();
-    let bound = results.options.lateness_max.as_secs_f64() * 1_000.0;
+    let bound = results.lateness_max.as_secs_f64() * 1_000.0;
     let late = generator.lateness.p99;
     if late > bound {
         why.push(format!(

@@ -16,7 +16,6 @@ use crate::capacity::{Billing, Capacity, CapacityUnits};
 use crate::error::{Code, Error};
 use crate::limits;
 use crate::operation::ApiOperation;
-use crate::request::read;
 use crate::table::{SecondaryIndex, Table};
 use input::{
     CreateTableInput, DefinitionInput, IndexInput, ListTablesInput, TableInput, ThroughputInput,
@@ -93,10 +92,10 @@ impl TableCatalog {
         now: ModelTime,
     ) -> Result<Vec<u8>, Error> {
         let output = match operation {
-            ApiOperation::CreateTable => self.create(read(body)?, now)?,
-            ApiOperation::UpdateTable => self.update(read(body)?, now)?,
+            ApiOperation::CreateTable => self.create(serde_json::from_slice(body)?, now)?,
+            ApiOperation::UpdateTable => self.update(serde_json::from_slice(body)?, now)?,
             ApiOperation::DeleteTable => {
-                let TableInput { table_name } = read(body)?;
+                let TableInput { table_name } = serde_json::from_slice(body)?;
                 let table = self.by_name_mut(&table_name)?;
                 let id = table.id;
                 let description = self.describe(id, "DELETING");
@@ -105,20 +104,20 @@ impl TableCatalog {
                 json!({ "TableDescription": description })
             }
             ApiOperation::DescribeTable => {
-                let TableInput { table_name } = read(body)?;
+                let TableInput { table_name } = serde_json::from_slice(body)?;
                 let id = self.by_name_mut(&table_name)?.id;
                 json!({ "Table": self.describe(id, "ACTIVE") })
             }
-            ApiOperation::ListTables => self.list(&read(body)?),
+            ApiOperation::ListTables => self.list(&serde_json::from_slice(body)?),
             ApiOperation::DescribeTimeToLive => {
-                let TableInput { table_name } = read(body)?;
+                let TableInput { table_name } = serde_json::from_slice(body)?;
                 let ttl = match &self.by_name_mut(&table_name)?.ttl {
                     Some(name) => json!({ "TimeToLiveStatus": "ENABLED", "AttributeName": name }),
                     None => json!({ "TimeToLiveStatus": "DISABLED" }),
                 };
                 json!({ "TimeToLiveDescription": ttl })
             }
-            ApiOperation::UpdateTimeToLive => self.update_ttl(read(body)?)?,
+            ApiOperation::UpdateTimeToLive => self.update_ttl(serde_json::from_slice(body)?)?,
             other => return Err(Error::unsupported(other.name())),
         };
         Ok(output.to_string().into_bytes())

@@ -8,7 +8,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use serde::{Deserialize, Serialize};
 
 use crate::attribute::InputText;
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::packed::{PackedItem, PackedValue};
 
 /// Attributes that the response to a write contains.
@@ -178,16 +178,6 @@ pub(super) struct PageInput {
     pub(super) total_segments: Option<NonZeroU32>,
     pub(super) select: Option<Select>,
     pub(super) return_consumed_capacity: Option<CapacityDetail>,
-}
-
-/// Reads a request body.
-pub(crate) fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Error> {
-    serde_json::from_slice(body).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => {
-            Error::validation(format!("1 validation error detected: {error}"))
-        }
-        _ => Error::new(Code::Serialization, error.to_string()),
-    })
 }
 
 /// Rejects members that this operation does not have.

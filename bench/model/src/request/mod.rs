@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::rc::Rc;
 
-pub(crate) use input::{BatchWriteEntry, CapacityDetail, KeysInput, ReturnValues, read};
+pub(crate) use input::{BatchWriteEntry, CapacityDetail, KeysInput, ReturnValues};
 pub(crate) use page::{PageRequest, ReadProjection};
 
 use crate::attribute::InputText;
@@ -113,20 +113,20 @@ impl RequestParser<'_> {
         body: &[u8],
     ) -> Result<ItemRequest, Error> {
         let (body, detail) = match operation {
-            ApiOperation::PutItem => self.single_write(WriteKind::Put, read(body)?)?,
-            ApiOperation::UpdateItem => self.single_write(WriteKind::Update, read(body)?)?,
-            ApiOperation::DeleteItem => self.single_write(WriteKind::Delete, read(body)?)?,
-            ApiOperation::TransactWriteItems => self.transact_write(read(body)?)?,
-            ApiOperation::BatchWriteItem => self.batch_write(read(body)?)?,
+            ApiOperation::PutItem => self.single_write(WriteKind::Put, serde_json::from_slice(body)?)?,
+            ApiOperation::UpdateItem => self.single_write(WriteKind::Update, serde_json::from_slice(body)?)?,
+            ApiOperation::DeleteItem => self.single_write(WriteKind::Delete, serde_json::from_slice(body)?)?,
+            ApiOperation::TransactWriteItems => self.transact_write(serde_json::from_slice(body)?)?,
+            ApiOperation::BatchWriteItem => self.batch_write(serde_json::from_slice(body)?)?,
             ApiOperation::GetItem => {
-                let input: GetInput = read(body)?;
+                let input: GetInput = serde_json::from_slice(body)?;
                 let detail = input.return_consumed_capacity;
                 (RequestBody::Get(self.get(input)?), detail)
             }
-            ApiOperation::TransactGetItems => self.transact_get(read(body)?)?,
-            ApiOperation::BatchGetItem => self.batch_get(read(body)?)?,
+            ApiOperation::TransactGetItems => self.transact_get(serde_json::from_slice(body)?)?,
+            ApiOperation::BatchGetItem => self.batch_get(serde_json::from_slice(body)?)?,
             ApiOperation::Query | ApiOperation::Scan => {
-                let (page, detail) = self.page(operation, read(body)?)?;
+                let (page, detail) = self.page(operation, serde_json::from_slice(body)?)?;
                 (RequestBody::Page(Box::new(page)), detail)
             }
             other => return Err(Error::unsupported(other.name())),
