@@ -20,7 +20,7 @@ mod shard_gateway;
 mod shard_pool;
 mod watchdog;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -59,6 +59,7 @@ use crate::telemetry::heartbeat::Heartbeats;
 use crate::telemetry::log;
 use crate::telemetry::trace::{self, SpanSink};
 use inventory_core::counters::Counters;
+use inventory_grpc::tonic_bridge::{self, TonicBridge};
 use inventory_grpc::{GrpcSettings, InventoryServer, InventoryServiceServer};
 use inventory_store::StoreSettings;
 
@@ -164,16 +165,7 @@ impl Server {
         if let Some(warning) = cpus::quota_warning(count, cpus::quota()) {
             tracing::warn!(shards = count, "{warning}");
         }
-        let grpc = ports::bind_shared(config.grpc_port, count)
-            .map_err(|e| explain_listen_error(&e, "GRPC_PORT", port_of(config.grpc_port)))?;
-        let metrics = ports::bind_any(config.metrics_port)
-            .map_err(|e| explain_listen_error(&e, "METRICS_PORT", port_of(config.metrics_port)))?;
-        let admin = config
-            .admin
-            .map(|address| {
-                ports::bind(address).map_err(|e| explain_listen_error(&e, "ADMIN_PORT", address))
-            })
-            .transpose()?;
+        let Listeners { grpc, metrics, admin } = Listeners::bind(config)?;
         for difference in require_store(&store, &config.store)? {
             tracing::warn!(table = difference.table, difference = %difference, "tables");
         }
@@ -182,7 +174,7 @@ impl Server {
         let (mailboxes, inboxes): (Vec<ShardMailbox>, Vec<ShardInbox>) =
             (0..count).map(|_| inbox()).unzip();
         let readiness = Readiness::new();
-        let (bridge, bridge_receiver) = inventory_grpc::tonic_bridge::channel();
+        let (bridge, bridge_receiver) = tonic_bridge::channel();
         let heartbeats = Heartbeats::new(count);
         let (tracing, export) = tracing_settings(config);
         let counts = export.as_ref().map(|export| Arc::clone(&export.spans.counts));
@@ -206,39 +198,17 @@ impl Server {
             },
             export,
             signals,
-            tasks: vec![Box::pin(inventory_grpc::tonic_bridge::serve(bridge_receiver, routes))],
+            tasks: vec![Box::pin(tonic_bridge::serve(bridge_receiver, routes))],
         })
         .map_err(|error| explanation(error.to_string()))?;
 
-        let balancer = ConnectionBalancer::new(count);
-        let configs = grpc
-            .into_iter()
-            .zip(inboxes)
-            .zip(barriers(count))
-            .enumerate()
-            .map(|(shard, ((listener, inbox), shutdown_barrier))| ShardConfig {
-                shard,
-                shards: count,
-                cpu: config.shard_cpus[shard],
-                spin_before_park: config.spin_before_park,
-                listener,
-                inbox,
-                peers: mailboxes.clone(),
-                balancer: balancer.clone(),
-                shutdown_barrier,
-                store: store.clone(),
-                grpc: grpc_settings(config),
-                bridge: bridge.clone(),
-                answers_cached: config.answers_cached,
-                answers_cached_for: config.answers_cached_for,
-                late_commit: config.late_commit,
-                sold_out_latch: config.sold_out_latch,
-                read_staleness: config.read_staleness,
-                heartbeats: heartbeats.clone(),
-                tracing: tracing.clone(),
-                log_calls_ratio: config.log_calls_ratio,
-            })
-            .collect();
+        let links = ShardLinks {
+            mailboxes: mailboxes.clone(),
+            bridge,
+            heartbeats: heartbeats.clone(),
+            tracing,
+        };
+        let configs = shard_configs(config, &store, grpc, inboxes, &links);
         let addresses = ServerAddresses {
             grpc: grpc_address,
             metrics: control_plane.metrics_address(),
@@ -247,17 +217,7 @@ impl Server {
         let ended = Arc::new(Notify::new());
         let shards = start_shards(configs, config, &ended, &mailboxes)?;
         readiness.set_ready();
-        let watchdog = watchdog::start(
-            heartbeats,
-            readiness.clone(),
-            WatchdogThresholds {
-                not_ready: config.shard_stall_limit,
-                exit: config.shard_stall_exit,
-            },
-        )
-        .map_err(|error| {
-            explanation(format!("the watchdog's thread cannot be started: {error}"))
-        })?;
+        let watchdog = start_watchdog(config, heartbeats, readiness.clone())?;
         tracing::info!(
             grpc = %addresses.grpc,
             metrics = %addresses.metrics,
@@ -379,6 +339,80 @@ impl Server {
 
 /// How often a stop looks whether the shards have ended.
 const STOP_POLL: Duration = Duration::from_millis(2);
+
+/// The sockets of a server, all bound before anything starts.
+struct Listeners {
+    /// One per shard.
+    grpc: Vec<TcpListener>,
+    metrics: TcpListener,
+    admin: Option<TcpListener>,
+}
+
+impl Listeners {
+    fn bind(config: &Config) -> Result<Self, Explanation> {
+        let grpc = ports::bind_shared(config.grpc_port, config.shard_cpus.len())
+            .map_err(|e| explain_listen_error(&e, "GRPC_PORT", port_of(config.grpc_port)))?;
+        let metrics = ports::bind_any(config.metrics_port)
+            .map_err(|e| explain_listen_error(&e, "METRICS_PORT", port_of(config.metrics_port)))?;
+        let admin = config.admin.map(|address| {
+            ports::bind(address).map_err(|e| explain_listen_error(&e, "ADMIN_PORT", address))
+        });
+        Ok(Self { grpc, metrics, admin: admin.transpose()? })
+    }
+}
+
+/// What connects the shards with each other and with the control plane.
+struct ShardLinks {
+    mailboxes: Vec<ShardMailbox>,
+    bridge: TonicBridge,
+    heartbeats: Heartbeats,
+    tracing: Option<(Sampler, SpanSink)>,
+}
+
+fn shard_configs(
+    config: &Config,
+    store: &StoreSettings,
+    listeners: Vec<TcpListener>,
+    inboxes: Vec<ShardInbox>,
+    links: &ShardLinks,
+) -> Vec<ShardConfig> {
+    let shards = config.shard_cpus.len();
+    let balancer = ConnectionBalancer::new(shards);
+    let parts = listeners.into_iter().zip(inboxes).zip(barriers(shards)).enumerate();
+    let of_shard = |(shard, ((listener, inbox), shutdown_barrier))| ShardConfig {
+        shard,
+        shards,
+        cpu: config.shard_cpus[shard],
+        spin_before_park: config.spin_before_park,
+        listener,
+        inbox,
+        peers: links.mailboxes.clone(),
+        balancer: balancer.clone(),
+        shutdown_barrier,
+        store: store.clone(),
+        grpc: grpc_settings(config),
+        bridge: links.bridge.clone(),
+        answers_cached: config.answers_cached,
+        answers_cached_for: config.answers_cached_for,
+        late_commit: config.late_commit,
+        sold_out_latch: config.sold_out_latch,
+        read_staleness: config.read_staleness,
+        heartbeats: links.heartbeats.clone(),
+        tracing: links.tracing.clone(),
+        log_calls_ratio: config.log_calls_ratio,
+    };
+    parts.map(of_shard).collect()
+}
+
+fn start_watchdog(
+    config: &Config,
+    heartbeats: Heartbeats,
+    readiness: Readiness,
+) -> Result<Watchdog, Explanation> {
+    let (not_ready, exit) = (config.shard_stall_limit, config.shard_stall_exit);
+    watchdog::start(heartbeats, readiness, WatchdogThresholds { not_ready, exit })
+        .map_err(|error| explanation(format!("the watchdog's thread cannot be started: {error}")))
+}
 
 fn start_shards(
     configs: Vec<ShardConfig>,

@@ -33,12 +33,12 @@ use futures::FutureExt;
 use opentelemetry_sdk::trace::Sampler;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use self::acceptor::Acceptor;
 use self::connection_balancer::ConnectionBalancer;
 use self::driver::{Driver, ShardInbox, ShardMailbox, ShardMessage};
-use self::inbox::ForwardedOperation;
+use self::inbox::{ForwardReply, ForwardedOperation};
 use self::reclaimer::Reclaimer;
 use self::shutdown_barrier::ShutdownBarrier;
 use crate::limits;
@@ -170,51 +170,14 @@ async fn run<S: UnaryService + 'static>(
     let recorder = Rc::new(Recorder::new(shard));
     let observer =
         Rc::new(observers::ShardStoreObserver::new(Rc::clone(&recorder), &config.store.tables));
-    let store = match Store::connect(config.store, observer).await {
+    let store = match Store::connect(config.store.clone(), observer).await {
         Ok(store) => Rc::new(store),
         Err(error) => {
             let _ = started.send((shard, Err(ShardStartError::Store(error))));
             return UnfinishedWork::default();
         }
     };
-    let settings = EngineSettings {
-        shard,
-        shards: config.shards,
-        cache_capacity: config.answers_cached,
-        cache_for: Micros(config.answers_cached_for.as_micros() as u64),
-        late_commit: config.late_commit,
-        sold_out_latch: Micros(config.sold_out_latch.as_micros() as u64),
-        read_staleness: Micros(config.read_staleness.as_micros() as u64),
-    };
-    let engine = Engine::new(settings, SmallRng::from_os_rng());
-    let tracer = config.tracing.map(|(sampler, sink)| Rc::new(Tracer::new(sampler, sink)));
-    let driver = Driver::new(
-        shard,
-        engine,
-        store,
-        config.peers.clone(),
-        Rc::clone(&recorder),
-        heartbeat.clone(),
-        tracer.clone(),
-    );
-    let service = Rc::new(service(Rc::clone(&driver), Rc::clone(&recorder)));
-    let calls = Rc::new(observers::ShardCallObserver::new(
-        Rc::clone(&recorder),
-        heartbeat.clone(),
-        tracer,
-        config.log_calls_ratio,
-    ));
-    let context = Rc::new(ShardContext {
-        shard,
-        balancer: config.balancer.clone(),
-        service,
-        grpc: Rc::new(GrpcContext::new(config.grpc, Drain::new(), calls, Some(config.bridge))),
-        driver,
-        recorder,
-        heartbeat: heartbeat.clone(),
-        open_connections: Cell::new(0),
-    });
-
+    let context = Rc::new(ShardContext::new(&config, service, store, recorder, heartbeat));
     let serve: Rc<dyn Fn(AcceptedSocket)> = {
         let context = Rc::clone(&context);
         Rc::new(move |accepted| context.serve(accepted))
@@ -227,30 +190,12 @@ async fn run<S: UnaryService + 'static>(
         serve: Rc::clone(&serve),
     });
     let accepting = inventory_runtime::spawn(Rc::clone(&acceptor).accept());
-    let mut replies = config.inbox.replies;
-    let driver = Rc::clone(&context.driver);
-    let replying = inventory_runtime::spawn(async move {
-        while let Some(reply) = replies.recv().await {
-            driver.handle_reply(reply);
-        }
-    });
-    let reclaimer = Reclaimer::new(
-        Rc::clone(&context.driver),
-        Rc::clone(&context.recorder),
-        shard,
-        config.shards,
-    );
-    let reclaiming = inventory_runtime::spawn(async move {
-        if AssertUnwindSafe(reclaimer.run()).catch_unwind().await.is_err() {
-            tracing::error!("hold reclaimer panicked");
-        }
-    });
-    let ticking = inventory_runtime::spawn(async move {
-        loop {
-            heartbeat.beat(clock::monotonic());
-            inventory_runtime::sleep(limits::HEARTBEAT_INTERVAL).await;
-        }
-    });
+    let replies = handle_replies(Rc::clone(&context.driver), config.inbox.replies);
+    let replying = inventory_runtime::spawn(replies);
+    let (driver, recorder) = (Rc::clone(&context.driver), Rc::clone(&context.recorder));
+    let reclaimer = Reclaimer::new(driver, recorder, shard, config.shards);
+    let reclaiming = inventory_runtime::spawn(reclaim(reclaimer));
+    let beating = inventory_runtime::spawn(beat(context.heartbeat.clone()));
     let _ = started.send((shard, Ok(())));
 
     let mut inbox = config.inbox.messages;
@@ -264,8 +209,27 @@ async fn run<S: UnaryService + 'static>(
         ShutdownMode::Abort => context.abort(),
     };
     replying.cancel().await;
-    ticking.cancel().await;
+    beating.cancel().await;
     unfinished
+}
+
+async fn handle_replies(driver: Rc<Driver>, mut replies: mpsc::UnboundedReceiver<ForwardReply>) {
+    while let Some(reply) = replies.recv().await {
+        driver.handle_reply(reply);
+    }
+}
+
+async fn reclaim(reclaimer: Reclaimer) {
+    if AssertUnwindSafe(reclaimer.run()).catch_unwind().await.is_err() {
+        tracing::error!("hold reclaimer panicked");
+    }
+}
+
+async fn beat(heartbeat: HeartbeatWriter) {
+    loop {
+        heartbeat.beat(clock::monotonic());
+        inventory_runtime::sleep(limits::HEARTBEAT_INTERVAL).await;
+    }
 }
 
 /// How serving ends.
@@ -288,6 +252,53 @@ struct ShardContext<S> {
 }
 
 impl<S: UnaryService + 'static> ShardContext<S> {
+    fn new(
+        config: &ShardConfig,
+        service: impl FnOnce(Rc<Driver>, Rc<Recorder>) -> S,
+        store: Rc<Store>,
+        recorder: Rc<Recorder>,
+        heartbeat: HeartbeatWriter,
+    ) -> Self {
+        let shard = config.shard;
+        let settings = EngineSettings {
+            shard,
+            shards: config.shards,
+            cache_capacity: config.answers_cached,
+            cache_for: Micros(config.answers_cached_for.as_micros() as u64),
+            late_commit: config.late_commit,
+            sold_out_latch: Micros(config.sold_out_latch.as_micros() as u64),
+            read_staleness: Micros(config.read_staleness.as_micros() as u64),
+        };
+        let tracing = config.tracing.clone();
+        let tracer = tracing.map(|(sampler, sink)| Rc::new(Tracer::new(sampler, sink)));
+        let driver = Driver::new(
+            shard,
+            Engine::new(settings, SmallRng::from_os_rng()),
+            store,
+            config.peers.clone(),
+            Rc::clone(&recorder),
+            heartbeat.clone(),
+            tracer.clone(),
+        );
+        let calls = Rc::new(observers::ShardCallObserver::new(
+            Rc::clone(&recorder),
+            heartbeat.clone(),
+            tracer,
+            config.log_calls_ratio,
+        ));
+        let bridge = Some(config.bridge.clone());
+        Self {
+            shard,
+            balancer: config.balancer.clone(),
+            service: Rc::new(service(Rc::clone(&driver), Rc::clone(&recorder))),
+            grpc: Rc::new(GrpcContext::new(config.grpc.clone(), Drain::new(), calls, bridge)),
+            driver,
+            recorder,
+            heartbeat,
+            open_connections: Cell::new(0),
+        }
+    }
+
     /// Serves a connection that the balancer has counted on this shard.
     fn serve(self: &Rc<Self>, accepted: AcceptedSocket) {
         let stream = match accepted.bind_to_shard() {
@@ -315,7 +326,7 @@ impl<S: UnaryService + 'static> ShardContext<S> {
     /// Handles messages until a shutdown is requested or no sender is left.
     async fn serve_until_shutdown(
         self: &Rc<Self>,
-        inbox: &mut tokio::sync::mpsc::Receiver<ShardMessage>,
+        inbox: &mut mpsc::Receiver<ShardMessage>,
         serve: &Rc<dyn Fn(AcceptedSocket)>,
     ) -> ShutdownMode {
         while let Some(message) = inbox.recv().await {
@@ -337,7 +348,7 @@ impl<S: UnaryService + 'static> ShardContext<S> {
     /// 3. The shard ends if it is not busy and all shards were idle at step 2.
     async fn drain(
         self: &Rc<Self>,
-        inbox: &mut tokio::sync::mpsc::Receiver<ShardMessage>,
+        inbox: &mut mpsc::Receiver<ShardMessage>,
         serve: &Rc<dyn Fn(AcceptedSocket)>,
         barrier: &ShutdownBarrier,
     ) -> UnfinishedWork {

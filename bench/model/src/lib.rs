@@ -26,10 +26,10 @@ mod timer;
 mod tokens;
 
 pub use capacity::CapacityUnits;
+pub use control::{RequestAction, StoreRequest};
 pub use faults::{FaultKind, FaultRule};
 pub use latency::LatencyProfile;
 pub use model::{ModelReply, ModelSettings, StoreModel, Ticket};
-pub use control::{RequestAction, StoreRequest};
 pub use server::ModelServer;
 
 /// Time since the model's start, in microseconds.

@@ -113,10 +113,18 @@ impl RequestParser<'_> {
         body: &[u8],
     ) -> Result<ItemRequest, Error> {
         let (body, detail) = match operation {
-            ApiOperation::PutItem => self.single_write(WriteKind::Put, serde_json::from_slice(body)?)?,
-            ApiOperation::UpdateItem => self.single_write(WriteKind::Update, serde_json::from_slice(body)?)?,
-            ApiOperation::DeleteItem => self.single_write(WriteKind::Delete, serde_json::from_slice(body)?)?,
-            ApiOperation::TransactWriteItems => self.transact_write(serde_json::from_slice(body)?)?,
+            ApiOperation::PutItem => {
+                self.single_write(WriteKind::Put, serde_json::from_slice(body)?)?
+            }
+            ApiOperation::UpdateItem => {
+                self.single_write(WriteKind::Update, serde_json::from_slice(body)?)?
+            }
+            ApiOperation::DeleteItem => {
+                self.single_write(WriteKind::Delete, serde_json::from_slice(body)?)?
+            }
+            ApiOperation::TransactWriteItems => {
+                self.transact_write(serde_json::from_slice(body)?)?
+            }
             ApiOperation::BatchWriteItem => self.batch_write(serde_json::from_slice(body)?)?,
             ApiOperation::GetItem => {
                 let input: GetInput = serde_json::from_slice(body)?;

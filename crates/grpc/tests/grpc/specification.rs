@@ -48,121 +48,72 @@ async fn rejection_reaches_a_tonic_client_with_its_details() {
     assert_eq!(info.metadata["event_id"], "evt");
 }
 
-/// Name, request and body; expected HTTP status, gRPC status and reason.
-type SpecificationCase = (&'static str, Request<()>, Bytes, u16, Code, &'static str);
+/// HTTP status, gRPC status and reason.
+type ExpectedStatus = (u16, Code, &'static str);
 
-#[tokio::test]
-async fn invalid_requests_get_the_status_of_the_specification() {
+/// Name, request, body, and what is expected.
+type SpecificationCase = (&'static str, Request<()>, Bytes, ExpectedStatus);
+
+fn specification_cases() -> Vec<SpecificationCase> {
+    use Code::{DeadlineExceeded, Internal, InvalidArgument, Ok, ResourceExhausted, Unimplemented};
     let good = encode(&check("now"));
-    let oversized = {
-        let mut prefix = vec![0];
-        prefix.extend(u32::try_from(limits::REQUEST_MESSAGE_BYTES_MAX + 1).unwrap().to_be_bytes());
-        Bytes::from(prefix)
-    };
-    let twice: Bytes = [&good[..], &good[..]].concat().into();
-    let flagged = |flag: u8| Bytes::from([&[flag], &good[1..]].concat());
-    let get = {
-        let mut request = request(CHECK);
-        *request.method_mut() = Method::GET;
-        request
-    };
-    let typed = |content_type| with_header(request(CHECK), "content-type", content_type);
+    let check = || request(CHECK);
+    let mut get = check();
+    *get.method_mut() = Method::GET;
     let untyped = Request::post(format!("http://localhost{CHECK}")).body(()).unwrap();
-    let timed = |timeout| with_header(request(CHECK), "grpc-timeout", timeout);
-
-    let rows: Vec<SpecificationCase> = vec![
-        ("good", request(CHECK), good.clone(), 200, Code::Ok, "none"),
-        ("+proto", typed("application/grpc+proto"), good.clone(), 200, Code::Ok, "none"),
-        (
-            "identity",
-            with_header(request(CHECK), "grpc-encoding", "identity"),
-            good.clone(),
-            200,
-            Code::Ok,
-            "none",
-        ),
-        ("GET", get, good.clone(), 405, Code::Internal, "HTTP_METHOD_INVALID"),
-        (
-            "json",
-            typed("application/json"),
-            good.clone(),
-            415,
-            Code::Internal,
-            "CONTENT_TYPE_INVALID",
-        ),
-        (
-            "grpc+json",
-            typed("application/grpc+json"),
-            good.clone(),
-            415,
-            Code::Internal,
-            "CONTENT_TYPE_INVALID",
-        ),
-        ("no type", untyped, good.clone(), 415, Code::Internal, "CONTENT_TYPE_INVALID"),
-        (
-            "method",
-            request("/inventory.v1.Inventory/Nope"),
-            good.clone(),
-            200,
-            Code::Unimplemented,
-            "METHOD_UNKNOWN",
-        ),
-        (
-            "service",
-            request("/no.Such/Service"),
-            good.clone(),
-            200,
-            Code::Unimplemented,
-            "SERVICE_UNKNOWN",
-        ),
-        ("path", request("/"), good.clone(), 200, Code::Unimplemented, "METHOD_UNKNOWN"),
+    let typed = |content_type| with_header(check(), "content-type", content_type);
+    let encoded = |encoding| with_header(check(), "grpc-encoding", encoding);
+    let timed = |timeout| with_header(check(), "grpc-timeout", timeout);
+    let cases = [
+        ("good", check(), (200, Ok, "none")),
+        ("+proto", typed("application/grpc+proto"), (200, Ok, "none")),
+        ("identity", encoded("identity"), (200, Ok, "none")),
+        ("GET", get, (405, Internal, "HTTP_METHOD_INVALID")),
+        ("json", typed("application/json"), (415, Internal, "CONTENT_TYPE_INVALID")),
+        ("grpc+json", typed("application/grpc+json"), (415, Internal, "CONTENT_TYPE_INVALID")),
+        ("no type", untyped, (415, Internal, "CONTENT_TYPE_INVALID")),
+        ("method", request("/inventory.v1.Inventory/Nope"), (200, Unimplemented, "METHOD_UNKNOWN")),
+        ("service", request("/no.Such/Service"), (200, Unimplemented, "SERVICE_UNKNOWN")),
+        ("path", request("/"), (200, Unimplemented, "METHOD_UNKNOWN")),
         (
             "no bridge",
             request("/grpc.health.v1.Health/Check"),
-            good.clone(),
-            200,
-            Code::Unimplemented,
-            "SERVICE_UNKNOWN",
+            (200, Unimplemented, "SERVICE_UNKNOWN"),
         ),
-        (
-            "gzip",
-            with_header(request(CHECK), "grpc-encoding", "gzip"),
-            flagged(1),
-            200,
-            Code::Unimplemented,
-            "COMPRESSION_UNSUPPORTED",
-        ),
-        ("flag 1", request(CHECK), flagged(1), 200, Code::Internal, "COMPRESSION_UNDECLARED"),
-        ("flag 7", request(CHECK), flagged(7), 200, Code::Internal, "MALFORMED_MESSAGE"),
-        ("large", request(CHECK), oversized, 200, Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
-        ("short", request(CHECK), good.slice(..7), 200, Code::Internal, "MESSAGE_TRUNCATED"),
-        ("prefix", request(CHECK), good.slice(..3), 200, Code::Internal, "MESSAGE_TRUNCATED"),
-        ("none", request(CHECK), Bytes::new(), 200, Code::Unimplemented, "MESSAGE_COUNT"),
-        ("two", request(CHECK), twice, 200, Code::Unimplemented, "MESSAGE_COUNT"),
-        (
-            "protobuf",
-            request(CHECK),
-            Bytes::from_static(b"\0\0\0\0\x02\x0a\x7f"),
-            200,
-            Code::Internal,
-            "MALFORMED_MESSAGE",
-        ),
-        (
-            "utf-8",
-            request(CHECK),
-            Bytes::from_static(b"\0\0\0\0\x03\x0a\x01\xff"),
-            200,
-            Code::Internal,
-            "MALFORMED_MESSAGE",
-        ),
-        ("timeout", timed("250ms"), good.clone(), 200, Code::InvalidArgument, "TIMEOUT_INVALID"),
-        ("no time", timed("0m"), good.clone(), 200, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+        ("timeout", timed("250ms"), (200, InvalidArgument, "TIMEOUT_INVALID")),
+        ("no time", timed("0m"), (200, DeadlineExceeded, "DEADLINE_EXCEEDED")),
     ];
+    let with_good = |(name, request, expected)| (name, request, good.clone(), expected);
+    let mut rows: Vec<SpecificationCase> = cases.into_iter().map(with_good).collect();
 
+    let too_large = u32::try_from(limits::REQUEST_MESSAGE_BYTES_MAX + 1).unwrap();
+    let oversized = Bytes::from([&[0], &too_large.to_be_bytes()[..]].concat());
+    let twice = Bytes::from([&good[..], &good[..]].concat());
+    let flagged = |flag: u8| Bytes::from([&[flag], &good[1..]].concat());
+    let no_protobuf = Bytes::from_static(b"\0\0\0\0\x02\x0a\x7f");
+    let no_utf8 = Bytes::from_static(b"\0\0\0\0\x03\x0a\x01\xff");
+    rows.extend([
+        ("gzip", encoded("gzip"), flagged(1), (200, Unimplemented, "COMPRESSION_UNSUPPORTED")),
+        ("flag 1", check(), flagged(1), (200, Internal, "COMPRESSION_UNDECLARED")),
+        ("flag 7", check(), flagged(7), (200, Internal, "MALFORMED_MESSAGE")),
+        ("large", check(), oversized, (200, ResourceExhausted, "MESSAGE_TOO_LARGE")),
+        ("short", check(), good.slice(..7), (200, Internal, "MESSAGE_TRUNCATED")),
+        ("prefix", check(), good.slice(..3), (200, Internal, "MESSAGE_TRUNCATED")),
+        ("none", check(), Bytes::new(), (200, Unimplemented, "MESSAGE_COUNT")),
+        ("two", check(), twice, (200, Unimplemented, "MESSAGE_COUNT")),
+        ("protobuf", check(), no_protobuf, (200, Internal, "MALFORMED_MESSAGE")),
+        ("utf-8", check(), no_utf8, (200, Internal, "MALFORMED_MESSAGE")),
+    ]);
+    rows
+}
+
+#[tokio::test]
+async fn invalid_requests_get_the_status_of_the_specification() {
+    let rows = specification_cases();
     let server = server();
     let mut client = Http2Client::connect(server.address).await;
     let sent = rows.len();
-    for (row, request, body, http, code, reason) in rows {
+    for (row, request, body, (http, code, reason)) in rows {
         let answer = client.call(request, body).await;
         assert_eq!(answer.http.as_u16(), http, "{row}");
         assert_eq!(answer.code(), code, "{row}: {answer:?}");
