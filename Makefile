@@ -40,10 +40,8 @@ lint: ## Check formatting, clippy and docs; warnings are errors
 format: ## Format the code
 	$(CARGO) fmt --all
 
-# Generated code is not checked in: cargo compiles proto/ when a .proto file changes. The touch forces it.
-generate: ## Recompile the .proto files
-	touch proto/inventory proto/reservation proto/common
-	$(CARGO) build --package inventory-proto
+generate: ## Generate the Rust code of the .proto files
+	UPDATE_PROTO=1 $(CARGO) test --package inventory-proto
 
 bench-wire: ## Compare CPU and latency of a repeated commit with a plain tonic server (needs h2load; ARGS="--rounds 9")
 	$(CARGO) build --profile dist --bin inventory-api
