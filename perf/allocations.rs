@@ -12,7 +12,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::Write as _;
 
-use inventory_api::limits;
+use inventory_core::limits;
 
 use self::fake_shard::{FakeShard, check, commits};
 

@@ -3,11 +3,11 @@
 
 use bytes::{Bytes, BytesMut};
 use inventory_api::api::validate::{FieldViolations, INVENTORY_V1};
-use inventory_api::limits;
 use inventory_core::answer::Answer;
 use inventory_core::counters::Counters;
 use inventory_core::effect::{CallId, Effect};
 use inventory_core::engine::{Engine, EngineSettings};
+use inventory_core::limits;
 use inventory_core::operation::{Operation, Selection, Verb};
 use inventory_core::query::{Query, QueryResult};
 use inventory_core::rules::LateCommit;
@@ -35,7 +35,7 @@ impl FakeShard {
             cache_capacity: CACHED_ANSWERS_MAX,
             cache_for: Micros::from_millis(600_000),
             late_commit: LateCommit::Reacquire,
-            read_staleness: Micros(limits::READ_STALENESS_DEFAULT.as_micros() as u64),
+            read_staleness: Micros(inventory_api::limits::READ_STALENESS_DEFAULT.as_micros() as u64),
             sold_out_latch: Micros(limits::SOLD_OUT_LATCH_DEFAULT.as_micros() as u64),
         };
         let mut shard = Self {

@@ -7,7 +7,7 @@
 
 pub mod api;
 pub mod cli;
-pub mod config;
+mod config;
 pub mod control_plane;
 mod demo;
 pub mod limits;
@@ -15,3 +15,5 @@ mod preflight;
 mod server;
 mod shard;
 pub mod telemetry;
+
+pub use config::variables::VARIABLES;

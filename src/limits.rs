@@ -12,219 +12,213 @@ mod top;
 
 use std::time::Duration;
 
-pub use inventory_core::limits::*;
-pub use inventory_grpc::limits::*;
-pub use inventory_runtime::limits::*;
-pub use inventory_store::limits::*;
+pub(crate) use inventory_core::limits::*;
+pub(crate) use inventory_grpc::limits::*;
+pub(crate) use inventory_runtime::limits::*;
+pub(crate) use inventory_store::limits::*;
 
-pub use self::audit::*;
+pub(crate) use self::audit::*;
 pub use self::control_plane::*;
-pub use self::seats::*;
-pub use self::telemetry::*;
-pub use self::top::*;
+pub(crate) use self::seats::*;
+pub(crate) use self::telemetry::*;
+pub(crate) use self::top::*;
 
 // ---- Input --------------------------------------------------------------------------------------
 
 /// Longest user_id, idempotency_key or reason, in bytes: accepted from clients and not interpreted.
-pub const OPAQUE_BYTES_MAX: usize = 256;
+pub(crate) const OPAQUE_BYTES_MAX: usize = 256;
 
 /// Longest section name, in bytes.
-pub const SECTION_BYTES_MAX: usize = 128;
+pub(crate) const SECTION_BYTES_MAX: usize = 128;
 
 /// Default of HOLD_TTL: duration of holds without hold_expires_at.
-pub const HOLD_TTL_DEFAULT: Duration = Duration::from_secs(60);
+pub(crate) const HOLD_TTL_DEFAULT: Duration = Duration::from_secs(60);
 
 /// Default of HOLD_TTL_MAX: longest hold a client may request.
-pub const HOLD_TTL_MAX_DEFAULT: Duration = Duration::from_secs(15 * 60);
+pub(crate) const HOLD_TTL_MAX_DEFAULT: Duration = Duration::from_secs(15 * 60);
 
 /// Upper bound of HOLD_TTL_MAX.
-pub const HOLD_TTL_CEILING: Duration = Duration::from_secs(24 * 3_600);
+pub(crate) const HOLD_TTL_CEILING: Duration = Duration::from_secs(24 * 3_600);
 
 // ---- The group commit ---------------------------------------------------------------------------
 
 /// Upper bound of SOLD_OUT_LATCH_MS: units returned by another process stay off sale for up to this long.
-pub const SOLD_OUT_LATCH_MAX: Duration = Duration::from_secs(1);
+pub(crate) const SOLD_OUT_LATCH_MAX: Duration = Duration::from_secs(1);
 
 /// Calls of a shard's own clients, and queries of other shards, that wait for an answer.
-pub const CALLS_WAITING_MAX: usize = 2 * OPERATIONS_IN_FLIGHT_MAX;
+pub(crate) const CALLS_WAITING_MAX: usize = 2 * OPERATIONS_IN_FLIGHT_MAX;
 
 /// Default of READ_STALENESS_MS: the time of about ten strong reads, and shorter than a person notices.
 pub const READ_STALENESS_DEFAULT: Duration = Duration::from_millis(50);
 
 /// Lower bound of READ_STALENESS_MS besides 0: below it every check would wait for a read anyway.
-pub const READ_STALENESS_MIN: Duration = Duration::from_millis(1);
+pub(crate) const READ_STALENESS_MIN: Duration = Duration::from_millis(1);
 
 /// Upper bound of READ_STALENESS_MS: an older check is of no use.
-pub const READ_STALENESS_MAX: Duration = Duration::from_secs(1);
+pub(crate) const READ_STALENESS_MAX: Duration = Duration::from_secs(1);
 
 // ---- gRPC ---------------------------------------------------------------------------------------
 
 /// Connections of one shard; further ones are closed with a log line.
-pub const CONNECTIONS_PER_SHARD_MAX: usize = 10_000;
+pub(crate) const CONNECTIONS_PER_SHARD_MAX: usize = 10_000;
 
 // ---- The shard ----------------------------------------------------------------------------------
 
 /// Messages waiting in one shard's inbox, from other shards and from the control plane.
-pub const INBOX_MAX: usize = 65_536;
+pub(crate) const INBOX_MAX: usize = 65_536;
 
 /// Interval of a shard's searches for overdue holds. A hold is reclaimed within five seconds of its expiry: this
 /// interval, the delay of the index, and a few transactions.
-pub const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
+pub(crate) const RECLAIM_EVERY: Duration = Duration::from_millis(2_500);
 
 /// Keys of the expiry index that a shard reads in parallel: enough to fill its expiry batches, and no more, because
 /// sales share the store.
-pub const RECLAIM_KEYS_AT_ONCE: usize = 2;
+pub(crate) const RECLAIM_KEYS_AT_ONCE: usize = 2;
 
 /// Holds of one page of the index, which are expired in parallel.
-pub const RECLAIM_PAGE: usize = 200;
+pub(crate) const RECLAIM_PAGE: usize = 200;
 
 /// How far into a minute every search still covers the minute before.
-pub const RECLAIM_LOOK_BACK: Duration = Duration::from_secs(15);
+pub(crate) const RECLAIM_LOOK_BACK: Duration = Duration::from_secs(15);
 
 /// After that, the minute before is searched once in this many rounds.
-pub const RECLAIM_LAST_MINUTE_EVERY: u32 = 8;
+pub(crate) const RECLAIM_LAST_MINUTE_EVERY: u32 = 8;
 
 /// Once in this many rounds, about every five minutes, a search covers all minutes in which a missed hold may be.
-pub const RECLAIM_WIDE_EVERY: u32 = 120;
+pub(crate) const RECLAIM_WIDE_EVERY: u32 = 120;
 
 /// Most minutes of this wide search; older holds are found by the search at start.
-pub const RECLAIM_WIDE_MINUTES: u64 = 30;
+pub(crate) const RECLAIM_WIDE_MINUTES: u64 = 30;
 
 /// Minimum interval of warnings about a store that cannot be searched for overdue holds.
-pub const RECLAIM_COMPLAIN_EVERY: Duration = Duration::from_secs(30);
-
-/// Default of IDEMPOTENCY_CACHE_SIZE: completed answers cached per shard.
-pub const ANSWERS_CACHED_DEFAULT: usize = 10_000;
-
-/// Default of IDEMPOTENCY_TTL_SECONDS: how long they are cached.
-pub const ANSWERS_CACHED_FOR_DEFAULT: Duration = Duration::from_secs(300);
+pub(crate) const RECLAIM_COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// Default of SHUTDOWN_GRACE: time limit of a shutdown.
-pub const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(30);
+pub(crate) const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(30);
 
 /// Time for the other shards to complete their writes after one shard has failed: far longer than a write takes; calls
 /// that wait for the failed shard never complete.
-pub const FAILED_GRACE: Duration = Duration::from_secs(2);
+pub(crate) const FAILED_GRACE: Duration = Duration::from_secs(2);
 
 /// Time for a shard to end after the grace period: a few reads of its inbox. A shard that has not ended by then hangs,
 /// and the process exits without it.
-pub const ABORT_GRACE: Duration = Duration::from_secs(2);
+pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(2);
 
 // ---- Ranges of settings -------------------------------------------------------------------------
 
 /// Most shards of one process: more than any machine has cores, so that a typing error in SHARDS is an error.
-pub const SHARDS_MAX: usize = 1_024;
+pub(crate) const SHARDS_MAX: usize = 1_024;
 
 /// Lower bound of deadlines and timeouts: the resolution of the shard's timer.
-pub const CONFIGURED_SPAN_MIN: Duration = Duration::from_millis(1);
+pub(crate) const CONFIGURED_SPAN_MIN: Duration = Duration::from_millis(1);
 
 /// Upper bound of DDB_TIMEOUT: no call lives longer.
-pub const STORE_ATTEMPT_TIMEOUT_MAX: Duration = CALL_TIMEOUT_MAX;
+pub(crate) const STORE_ATTEMPT_TIMEOUT_MAX: Duration = CALL_TIMEOUT_MAX;
 
 /// Upper bound of DDB_MAX_RETRIES: more retries would exceed every deadline.
-pub const STORE_READ_RETRIES_MAX: u32 = 10;
+pub(crate) const STORE_READ_RETRIES_MAX: u32 = 10;
 
 /// Upper bound of GRPC_MAX_CONCURRENCY: the operations in flight of a shard.
-pub const STREAMS_PER_CONNECTION_MAX: u32 = OPERATIONS_IN_FLIGHT_MAX as u32;
+pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = OPERATIONS_IN_FLIGHT_MAX as u32;
 
 /// Shortest hold: a shorter one expires before its buyer has seen it.
-pub const HOLD_TTL_MIN: Duration = Duration::from_secs(1);
+pub(crate) const HOLD_TTL_MIN: Duration = Duration::from_secs(1);
 
 /// Lower bound of GRPC_KEEP_ALIVE_PERIOD: more frequent pings are a load.
-pub const KEEP_ALIVE_PERIOD_MIN: Duration = Duration::from_secs(1);
+pub(crate) const KEEP_ALIVE_PERIOD_MIN: Duration = Duration::from_secs(1);
 
 /// Upper bound of GRPC_KEEP_ALIVE_PERIOD: load balancers drop connections that are idle for longer.
-pub const KEEP_ALIVE_PERIOD_MAX: Duration = Duration::from_secs(3_600);
+pub(crate) const KEEP_ALIVE_PERIOD_MAX: Duration = Duration::from_secs(3_600);
 
 /// Lower bound of MAX_CONNECTION_AGE besides 0, which means unlimited.
-pub const CONNECTION_AGE_MIN: Duration = Duration::from_secs(1);
+pub(crate) const CONNECTION_AGE_MIN: Duration = Duration::from_secs(1);
 
 /// Upper bound of MAX_CONNECTION_AGE.
-pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
+pub(crate) const CONNECTION_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// Upper bound of IDEMPOTENCY_CACHE_SIZE: about a quarter of a GiB of records per shard.
-pub const ANSWERS_CACHED_MAX: usize = 1_000_000;
+pub(crate) const ANSWERS_CACHED_MAX: usize = 1_000_000;
 
 /// Lower bound of IDEMPOTENCY_TTL_SECONDS.
-pub const ANSWERS_CACHED_FOR_MIN: Duration = Duration::from_secs(1);
+pub(crate) const ANSWERS_CACHED_FOR_MIN: Duration = Duration::from_secs(1);
 
 /// Upper bound of IDEMPOTENCY_TTL_SECONDS.
-pub const ANSWERS_CACHED_FOR_MAX: Duration = Duration::from_secs(24 * 3_600);
+pub(crate) const ANSWERS_CACHED_FOR_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// Upper bound of SHUTDOWN_GRACE; zero stops at once.
-pub const SHUTDOWN_GRACE_MAX: Duration = Duration::from_secs(600);
+pub(crate) const SHUTDOWN_GRACE_MAX: Duration = Duration::from_secs(600);
 
 /// Upper bound of SPIN_BEFORE_PARK: a longer spin burns the core without better latency.
-pub const SPIN_BEFORE_PARK_MAX: Duration = Duration::from_millis(1);
+pub(crate) const SPIN_BEFORE_PARK_MAX: Duration = Duration::from_millis(1);
 
 /// Longest service name, version, profile or region, in bytes: these become labels and log fields.
-pub const LABEL_BYTES_MAX: usize = 128;
+pub(crate) const LABEL_BYTES_MAX: usize = 128;
 
 /// Shortest table name, in bytes: DynamoDB's limit.
-pub const TABLE_NAME_BYTES_MIN: usize = 3;
+pub(crate) const TABLE_NAME_BYTES_MIN: usize = 3;
 
 /// Longest table name, in bytes: DynamoDB's limit.
-pub const TABLE_NAME_BYTES_MAX: usize = 255;
+pub(crate) const TABLE_NAME_BYTES_MAX: usize = 255;
 
 // ---- Commands and the machine -------------------------------------------------------------------
 
 /// Time limit of a command for connecting to a running server.
-pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time limit of a command for the answer: creating an event writes up to [`STRIPES_MAX`] items.
-pub const COMMAND_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const COMMAND_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Events that `event list` sorts in memory and prints.
-pub const EVENTS_LISTED_MAX: usize = 100_000;
+pub(crate) const EVENTS_LISTED_MAX: usize = 100_000;
 
 /// Largest message of a listing: a page of [`STORE_SCAN_PAGE_MAX`] reservations of the largest size.
-pub const ADMIN_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(crate) const ADMIN_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Largest seat file, in bytes: [`SEATS_PER_EVENT_MAX`] lines with all texts at their longest.
-pub const IMPORT_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+pub(crate) const IMPORT_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// Invalid lines that an import lists; further ones are counted.
-pub const IMPORT_PROBLEMS_SHOWN: usize = 20;
+pub(crate) const IMPORT_PROBLEMS_SHOWN: usize = 20;
 
 /// How long an import waits for a server that accepts nothing: longer than any of its writes.
-pub const IMPORT_STALL_MAX: Duration = Duration::from_secs(30);
+pub(crate) const IMPORT_STALL_MAX: Duration = Duration::from_secs(30);
 
 /// Ping interval of a waiting command, to detect a server that has gone.
-pub const COMMAND_PING_EVERY: Duration = Duration::from_secs(10);
+pub(crate) const COMMAND_PING_EVERY: Duration = Duration::from_secs(10);
 
 /// Time limit of `health`: probes usually have little more.
-pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time limit of `check` for the store.
-pub const PREFLIGHT_STORE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const PREFLIGHT_STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Most tickets of one `demo`: more only take longer.
-pub const DEMO_TICKETS_MAX: u64 = 1_000_000;
+pub(crate) const DEMO_TICKETS_MAX: u64 = 1_000_000;
 
 /// Most buyers of one `demo`, for the same reason.
-pub const DEMO_BUYERS_MAX: u64 = 5_000_000;
+pub(crate) const DEMO_BUYERS_MAX: u64 = 5_000_000;
 
 /// Connections of one `demo`, which share the process's descriptors with the server.
-pub const DEMO_CONNECTIONS_MAX: u32 = 256;
+pub(crate) const DEMO_CONNECTIONS_MAX: u32 = 256;
 
 /// Oldest kernel whose io_uring serves the executor.
-pub const KERNEL_MIN: (u32, u32) = (5, 8);
+pub(crate) const KERNEL_MIN: (u32, u32) = (5, 8);
 
 /// With a smaller RLIMIT_MEMLOCK an executor refuses to start.
-pub const MEMLOCK_FLOOR_BYTES: u64 = 512 * 1024;
+pub(crate) const MEMLOCK_FLOOR_BYTES: u64 = 512 * 1024;
 
 /// Locked memory of one shard: [`RING_BUFFER_BYTES`] registered with each of three rings (192 KiB, measured as VmPin) and
 /// the rings at [`RING_DEPTH`] (104 KiB each), rounded up. Kernels from 5.12 to about 6.13 count only the registered part.
-pub const MEMLOCK_SHARD_BYTES: u64 = 512 * 1024;
+pub(crate) const MEMLOCK_SHARD_BYTES: u64 = 512 * 1024;
 
 /// Descriptors of the process besides connections: standard streams, logs, sockets of the control plane.
-pub const DESCRIPTORS_OF_PROCESS: u64 = 64;
+pub(crate) const DESCRIPTORS_OF_PROCESS: u64 = 64;
 
 /// Descriptors of one shard besides connections: three rings, an eventfd, timers, the listener.
-pub const DESCRIPTORS_OF_SHARD: u64 = 16;
+pub(crate) const DESCRIPTORS_OF_SHARD: u64 = 16;
 
 /// With fewer client connections per shard, serving is pointless.
-pub const CONNECTIONS_PER_SHARD_USEFUL: u64 = 64;
+pub(crate) const CONNECTIONS_PER_SHARD_USEFUL: u64 = 64;
 
 /// With fewer client connections per shard, the operator is warned.
-pub const CONNECTIONS_PER_SHARD_USUAL: u64 = 1_000;
+pub(crate) const CONNECTIONS_PER_SHARD_USUAL: u64 = 1_000;

@@ -30,7 +30,7 @@ pub struct FieldNames {
 pub const INVENTORY_V1: FieldNames = FieldNames { quantity: "qty", seat: ".seat_id" };
 
 /// Field names of `reservation.v1`.
-pub const RESERVATION_V1: FieldNames = FieldNames { quantity: "quantity", seat: "" };
+pub(crate) const RESERVATION_V1: FieldNames = FieldNames { quantity: "quantity", seat: "" };
 
 /// Collects violations; allocates only if there is one.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl FieldViolations {
     }
 
     /// As [`FieldViolations::selection`], but an empty selection means the recorded one.
-    pub fn selection_or_recorded(
+    pub(crate) fn selection_or_recorded(
         &mut self,
         qty: i32,
         seats: Vec<String>,
@@ -151,7 +151,7 @@ impl FieldViolations {
     }
 
     /// Text that is accepted and not interpreted.
-    pub fn opaque(&mut self, field: &'static str, text: &str) {
+    pub(crate) fn opaque(&mut self, field: &'static str, text: &str) {
         self.at_most(field, text, limits::OPAQUE_BYTES_MAX);
     }
 
@@ -166,7 +166,7 @@ impl FieldViolations {
         self.found.is_empty()
     }
 
-    pub fn into_vec(self) -> Vec<FieldViolation> {
+    pub(crate) fn into_vec(self) -> Vec<FieldViolation> {
         self.found
     }
 }

@@ -14,7 +14,7 @@ use crate::limits::SHARDS_MAX;
 
 /// The CPUs that get a shard, as SHARDS specifies them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ShardSpec {
+pub(crate) enum ShardSpec {
     /// Every allowed CPU.
     All,
     /// The first CPUs, 1 to [`SHARDS_MAX`] of them.
@@ -64,7 +64,7 @@ impl fmt::Display for ShardSpec {
 
 /// Why the machine cannot provide the requested shards.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum ResolveError {
+pub(crate) enum ResolveError {
     #[error("asks for more shards than the {} CPUs this process may use ({})", .allowed.len(), list(.allowed))]
     TooMany { allowed: Vec<usize> },
     #[error("names CPUs that this process may not use ({}); it may use {}", list(.forbidden), list(.allowed))]
@@ -77,7 +77,7 @@ pub enum ResolveError {
 ///
 /// # Errors
 /// When `allowed` does not contain what `spec` requires. Never returns fewer shards than required.
-pub fn resolve(spec: &ShardSpec, allowed: &[usize]) -> Result<Vec<usize>, ResolveError> {
+pub(crate) fn resolve(spec: &ShardSpec, allowed: &[usize]) -> Result<Vec<usize>, ResolveError> {
     if allowed.is_empty() {
         return Err(ResolveError::None);
     }
@@ -97,7 +97,7 @@ pub fn resolve(spec: &ShardSpec, allowed: &[usize]) -> Result<Vec<usize>, Resolv
 }
 
 /// CPU numbers in the kernel's list format: `0-3,8`.
-pub fn list(cpus: &[usize]) -> String {
+pub(crate) fn list(cpus: &[usize]) -> String {
     let mut text = String::new();
     let mut at = 0;
     while at < cpus.len() {
@@ -115,7 +115,7 @@ pub fn list(cpus: &[usize]) -> String {
 }
 
 /// CPU quota of this process's cgroup, in CPUs; `None`: no quota.
-pub fn quota() -> Option<f64> {
+pub(crate) fn quota() -> Option<f64> {
     let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     quota_under(Path::new("/sys/fs/cgroup"), &own)
 }
@@ -156,7 +156,7 @@ fn quota_in(folder: &Path) -> Option<f64> {
 }
 
 /// Warning for the operator when the quota is smaller than the shards can use.
-pub fn quota_warning(shards: usize, quota: Option<f64>) -> Option<String> {
+pub(crate) fn quota_warning(shards: usize, quota: Option<f64>) -> Option<String> {
     let quota = quota.filter(|quota| *quota < shards as f64)?;
     let fits = (quota.floor() as usize).max(1);
     Some(format!(

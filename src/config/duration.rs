@@ -15,7 +15,7 @@ const UNITS: [(&str, u128); 7] = [
 
 /// Unit of a number without a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DefaultUnit {
+pub(crate) enum DefaultUnit {
     /// A number without a unit is invalid.
     Refused,
     Seconds,
@@ -81,12 +81,12 @@ fn parse_part(text: &str) -> Result<(u128, &str), String> {
 ///
 /// # Errors
 /// The problem of the text, to be displayed after the text.
-pub fn parse_with_unit(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_with_unit(text: &str) -> Result<Duration, String> {
     parse_span(text, DefaultUnit::Refused)
 }
 
 /// The duration in the longest unit that represents it exactly: `30m`, `250ms`, `90s`.
-pub fn format_span(span: Duration) -> String {
+pub(crate) fn format_span(span: Duration) -> String {
     let nanos = span.as_nanos();
     if nanos == 0 {
         return "0".to_owned();

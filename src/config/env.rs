@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 
 /// Environment of a starting server.
-pub trait Env {
+pub(crate) trait Env {
     /// The value of an environment variable, `None` if it is not set.
     fn var(&self, name: &str) -> Option<OsString>;
 
@@ -17,7 +17,7 @@ pub trait Env {
 
 /// Environment of this process.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ProcessEnv;
+pub(crate) struct ProcessEnv;
 
 impl Env for ProcessEnv {
     fn var(&self, name: &str) -> Option<OsString> {
@@ -30,26 +30,29 @@ impl Env for ProcessEnv {
 }
 
 /// Settings given in code; all others have their defaults.
+#[cfg(test)]
 #[derive(Clone, Debug)]
-pub struct FixedEnv {
+pub(crate) struct FixedEnv {
     vars: Vec<(String, OsString)>,
     cpus: Vec<usize>,
 }
 
+#[cfg(test)]
 impl FixedEnv {
     /// No settings, on these CPUs.
-    pub fn on(cpus: impl IntoIterator<Item = usize>) -> Self {
+    pub(crate) fn on(cpus: impl IntoIterator<Item = usize>) -> Self {
         Self { vars: Vec::new(), cpus: cpus.into_iter().collect() }
     }
 
     /// Adds a setting; the last one of a name wins.
     #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<OsString>) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.vars.push((name.to_owned(), value.into()));
         self
     }
 }
 
+#[cfg(test)]
 impl Env for FixedEnv {
     fn var(&self, name: &str) -> Option<OsString> {
         self.vars.iter().rev().find(|(given, _)| given == name).map(|(_, value)| value.clone())

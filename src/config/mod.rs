@@ -5,12 +5,12 @@
 //!
 //! Must not be put here: the effect of a setting, and defaults that are not in the table.
 
-pub mod cpus;
+pub(crate) mod cpus;
 mod duration;
 mod env;
 mod reader;
 mod value_kind;
-pub mod variables;
+pub(crate) mod variables;
 
 #[cfg(test)]
 mod tests;
@@ -20,10 +20,12 @@ use std::time::Duration;
 
 use http::Uri;
 
-pub use duration::{format_span, parse_with_unit};
-pub use env::{Env, FixedEnv, ProcessEnv};
-pub use reader::{ConfigError, ConfigErrors};
-pub use value_kind::SamplerName;
+pub(crate) use duration::{format_span, parse_with_unit};
+#[cfg(test)]
+pub(crate) use env::FixedEnv;
+pub(crate) use env::{Env, ProcessEnv};
+pub(crate) use reader::{ConfigError, ConfigErrors};
+pub(crate) use value_kind::SamplerName;
 
 use inventory_core::rules::LateCommit;
 use inventory_store::{StoreSettings, TableNames};
@@ -32,84 +34,84 @@ use variables as v;
 
 /// All settings of the server, valid.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Config {
+pub(crate) struct Config {
     /// Port for clients; 0 selects a free one.
-    pub grpc_port: u16,
+    pub(crate) grpc_port: u16,
     /// Port for metrics and probes; 0 selects a free one.
-    pub metrics_port: u16,
+    pub(crate) metrics_port: u16,
     /// Address of the admin service, loopback by default; `None`: disabled. Port 0 selects a free one.
-    pub admin: Option<SocketAddr>,
+    pub(crate) admin: Option<SocketAddr>,
 
     /// Default deadline for calls without a grpc-timeout, 1 ms to 30 s.
-    pub call_timeout: Duration,
+    pub(crate) call_timeout: Duration,
     /// Concurrent streams per connection, at least 1.
-    pub streams_per_connection: u32,
+    pub(crate) streams_per_connection: u32,
     /// Silence of a peer after which it is pinged, 1 s to 1 h.
-    pub keep_alive_period: Duration,
+    pub(crate) keep_alive_period: Duration,
     /// Age at which a connection is closed gracefully; `None`: never.
-    pub connection_age: Option<Duration>,
+    pub(crate) connection_age: Option<Duration>,
     /// Most units of one reservation, at least 1.
-    pub max_qty: u32,
+    pub(crate) max_qty: u32,
     /// How long one strong read of all stripes may be reused to answer "sold out", up to 1 s; zero: only for calls that
     /// arrived before it.
-    pub sold_out_latch: Duration,
+    pub(crate) sold_out_latch: Duration,
     /// Maximum age of the stock snapshot used by CheckAvailability, 1 ms to 1 s; zero: every check reads.
-    pub read_staleness: Duration,
+    pub(crate) read_staleness: Duration,
 
     /// Duration of a hold without hold_expires_at, 1 s to `hold_ttl_max`.
-    pub hold_ttl: Duration,
+    pub(crate) hold_ttl: Duration,
     /// Longest hold, up to 24 h.
-    pub hold_ttl_max: Duration,
+    pub(crate) hold_ttl_max: Duration,
     /// Policy for the commit of an expired hold.
-    pub late_commit: LateCommit,
+    pub(crate) late_commit: LateCommit,
 
-    pub store: StoreConfig,
+    pub(crate) store: StoreConfig,
 
     /// How long a shard caches a completed answer, 1 s to 24 h.
-    pub answers_cached_for: Duration,
+    pub(crate) answers_cached_for: Duration,
     /// Number of cached answers, at least 1.
-    pub answers_cached: usize,
+    pub(crate) answers_cached: usize,
 
     /// The CPUs that get a shard: ascending, distinct, at least one, all of them allowed.
-    pub shard_cpus: Vec<usize>,
+    pub(crate) shard_cpus: Vec<usize>,
     /// Busy wait of an idle shard before it sleeps, up to 1 ms; zero: none.
-    pub spin_before_park: Duration,
+    pub(crate) spin_before_park: Duration,
     /// Time for calls in flight at shutdown, up to 10 min; zero: none.
-    pub shutdown_grace: Duration,
+    pub(crate) shutdown_grace: Duration,
     /// Stall of a shard after which the process is not ready, 1 s to 10 min.
-    pub shard_stall_limit: Duration,
+    pub(crate) shard_stall_limit: Duration,
     /// Stall of a shard after which the process exits, longer than that; `None`: never.
-    pub shard_stall_exit: Option<Duration>,
+    pub(crate) shard_stall_exit: Option<Duration>,
 
-    pub log_level: crate::telemetry::log::LogLevel,
-    pub service_name: String,
-    pub service_version: String,
+    pub(crate) log_level: crate::telemetry::log::LogLevel,
+    pub(crate) service_name: String,
+    pub(crate) service_version: String,
     /// Fraction of all calls that is logged at info, 0 to 1.
-    pub log_calls_ratio: f64,
+    pub(crate) log_calls_ratio: f64,
     /// Endpoint for spans, `None`: no export.
-    pub otlp_endpoint: Option<Uri>,
+    pub(crate) otlp_endpoint: Option<Uri>,
     /// Whether the endpoint was set explicitly.
-    pub otlp_endpoint_is_set: bool,
-    pub sampler: SamplerName,
+    pub(crate) otlp_endpoint_is_set: bool,
+    pub(crate) sampler: SamplerName,
     /// Ratio for samplers that use one, 0 to 1.
-    pub sampler_arg: f64,
+    pub(crate) sampler_arg: f64,
 }
 
 /// Settings of the store. Endpoint and credentials are read by the AWS SDK.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreConfig {
-    pub region: String,
-    pub profile: Option<String>,
+pub(crate) struct StoreConfig {
+    pub(crate) region: String,
+    pub(crate) profile: Option<String>,
     /// Distinct.
-    pub tables: TableNames,
+    pub(crate) tables: TableNames,
     /// Time limit of one attempt at the store, 1 ms to 30 s.
-    pub attempt_timeout: Duration,
+    pub(crate) attempt_timeout: Duration,
     /// Retries of a read, up to 10.
-    pub read_retries: u32,
+    pub(crate) read_retries: u32,
 }
 
 /// OpenTelemetry's name of another endpoint for spans; the exporter reads it.
-pub const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+pub(crate) const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 
 /// Endpoint for spans: none if any of the three variables disables the export.
 fn read_endpoint(reader: &mut SettingsReader<'_, impl Env>) -> Option<Uri> {
@@ -124,7 +126,7 @@ impl Config {
     ///
     /// # Errors
     /// All errors, not only the first; the process then exits with code 64.
-    pub fn from_env(env: &impl Env) -> Result<Config, ConfigErrors> {
+    pub(crate) fn from_env(env: &impl Env) -> Result<Config, ConfigErrors> {
         let mut reader = SettingsReader::new(env);
         let config = Self::read(&mut reader);
         reader.finish(config)
@@ -173,7 +175,7 @@ impl Config {
     }
 
     /// Removes the default endpoint for spans, for commands that run without a collector.
-    pub fn without_default_collector(self) -> Self {
+    pub(crate) fn without_default_collector(self) -> Self {
         let otlp_endpoint = self.otlp_endpoint.filter(|_| self.otlp_endpoint_is_set);
         Self { otlp_endpoint, ..self }
     }
@@ -283,7 +285,7 @@ impl StoreConfig {
     }
 
     /// Settings of a shard's store client: DynamoDB, or the endpoint of the AWS variables.
-    pub fn settings(&self) -> StoreSettings {
+    pub(crate) fn settings(&self) -> StoreSettings {
         StoreSettings {
             region: self.region.clone(),
             tables: self.tables.clone(),
@@ -294,7 +296,7 @@ impl StoreConfig {
     }
 
     /// The variable that names `table`.
-    pub fn variable_of_table(&self, table: &str) -> &'static str {
+    pub(crate) fn variable_of_table(&self, table: &str) -> &'static str {
         let named = named(&self.tables);
         let found = named.iter().find(|(_, name)| *name == table);
         found.map_or("DDB_TABLE_*", |(variable, _)| variable.name)
@@ -338,7 +340,7 @@ fn named(tables: &TableNames) -> [(&'static v::Variable<value_kind::TextKind>, &
 ///
 /// # Errors
 /// When GRPC_PORT is invalid.
-pub fn grpc_port(env: &impl Env) -> Result<u16, ConfigErrors> {
+pub(crate) fn grpc_port(env: &impl Env) -> Result<u16, ConfigErrors> {
     let mut reader = SettingsReader::new(env);
     let port = reader.read(&v::GRPC_PORT);
     reader.finish(port)
@@ -348,7 +350,7 @@ pub fn grpc_port(env: &impl Env) -> Result<u16, ConfigErrors> {
 ///
 /// # Errors
 /// When METRICS_PORT is invalid.
-pub fn metrics_port(env: &impl Env) -> Result<u16, ConfigErrors> {
+pub(crate) fn metrics_port(env: &impl Env) -> Result<u16, ConfigErrors> {
     let mut reader = SettingsReader::new(env);
     let port = reader.read(&v::METRICS_PORT);
     reader.finish(port)
@@ -358,7 +360,7 @@ pub fn metrics_port(env: &impl Env) -> Result<u16, ConfigErrors> {
 ///
 /// # Errors
 /// When ADMIN_PORT or ADMIN_HOST is invalid.
-pub fn admin_address(env: &impl Env) -> Result<Option<SocketAddr>, ConfigErrors> {
+pub(crate) fn admin_address(env: &impl Env) -> Result<Option<SocketAddr>, ConfigErrors> {
     let mut reader = SettingsReader::new(env);
     let address = read_admin(&mut reader);
     reader.finish(address)
@@ -368,7 +370,7 @@ pub fn admin_address(env: &impl Env) -> Result<Option<SocketAddr>, ConfigErrors>
 ///
 /// # Errors
 /// When one of its variables is invalid.
-pub fn store(env: &impl Env) -> Result<StoreConfig, ConfigErrors> {
+pub(crate) fn store(env: &impl Env) -> Result<StoreConfig, ConfigErrors> {
     let mut reader = SettingsReader::new(env);
     let store = StoreConfig::read(&mut reader);
     refuse_shared_tables(&store.tables, &mut reader);

@@ -9,14 +9,14 @@ use super::variables::{Variable, VariableHelp};
 
 /// An invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    pub variable: &'static str,
+pub(crate) struct ConfigError {
+    pub(crate) variable: &'static str,
     /// The given value; invalid UTF-8 is displayed as �.
-    pub value: String,
+    pub(crate) value: String,
     /// The problem of the value.
-    pub problem: String,
+    pub(crate) problem: String,
     /// A valid value, and an example.
-    pub cure: String,
+    pub(crate) cure: String,
 }
 
 impl fmt::Display for ConfigError {
@@ -28,7 +28,7 @@ impl fmt::Display for ConfigError {
 
 /// All invalid settings, in the order of reading. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigErrors(pub Vec<ConfigError>);
+pub(crate) struct ConfigErrors(pub Vec<ConfigError>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -58,8 +58,8 @@ fn the_tables_defaults_are_those_of_the_limits() {
     assert_eq!(config.late_commit, LateCommit::Reacquire);
     assert_eq!(config.store.attempt_timeout, limits::STORE_ATTEMPT_TIMEOUT_DEFAULT);
     assert_eq!(config.store.read_retries, limits::STORE_READ_RETRIES_DEFAULT);
-    assert_eq!(config.answers_cached_for, limits::ANSWERS_CACHED_FOR_DEFAULT);
-    assert_eq!(config.answers_cached, limits::ANSWERS_CACHED_DEFAULT);
+    assert_eq!(config.answers_cached_for, Duration::from_secs(300));
+    assert_eq!(config.answers_cached, 10_000);
     assert_eq!(config.shutdown_grace, limits::SHUTDOWN_GRACE_DEFAULT);
 }
 

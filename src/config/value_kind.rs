@@ -14,7 +14,7 @@ use inventory_core::rules::LateCommit;
 
 /// A kind of value. A parse error has the problem of the text; [`ValueKind::expected`] describes valid texts and is added
 /// by the reader.
-pub trait ValueKind: Sync {
+pub(crate) trait ValueKind: Sync {
     type Value;
 
     /// # Errors
@@ -26,7 +26,7 @@ pub trait ValueKind: Sync {
 }
 
 /// A TCP port; 0 selects a free one.
-pub struct PortKind;
+pub(crate) struct PortKind;
 
 impl ValueKind for PortKind {
     type Value = u16;
@@ -41,7 +41,7 @@ impl ValueKind for PortKind {
 }
 
 /// A TCP port, or `off`.
-pub struct OptionalPortKind;
+pub(crate) struct OptionalPortKind;
 
 impl ValueKind for OptionalPortKind {
     type Value = Option<u16>;
@@ -59,7 +59,7 @@ impl ValueKind for OptionalPortKind {
 }
 
 /// An IP address to listen on.
-pub struct AddressKind;
+pub(crate) struct AddressKind;
 
 impl ValueKind for AddressKind {
     type Value = IpAddr;
@@ -74,9 +74,9 @@ impl ValueKind for AddressKind {
 }
 
 /// An integer within bounds.
-pub struct CountKind {
-    pub min: u64,
-    pub max: u64,
+pub(crate) struct CountKind {
+    pub(crate) min: u64,
+    pub(crate) max: u64,
 }
 
 impl ValueKind for CountKind {
@@ -92,13 +92,13 @@ impl ValueKind for CountKind {
 }
 
 /// A duration within bounds, with a unit.
-pub struct DurationKind {
-    pub min: Duration,
-    pub max: Duration,
+pub(crate) struct DurationKind {
+    pub(crate) min: Duration,
+    pub(crate) max: Duration,
     /// Meaning of zero, if zero is allowed below `min`.
-    pub zero: Option<&'static str>,
+    pub(crate) zero: Option<&'static str>,
     /// Unit of a number without a unit.
-    pub bare: DefaultUnit,
+    pub(crate) bare: DefaultUnit,
 }
 
 impl ValueKind for DurationKind {
@@ -135,14 +135,14 @@ impl ValueKind for DurationKind {
 }
 
 /// A text with bounds on its length and characters.
-pub struct TextKind {
+pub(crate) struct TextKind {
     /// Its description with an article: "a table name".
-    pub what: &'static str,
-    pub min: usize,
-    pub max: usize,
+    pub(crate) what: &'static str,
+    pub(crate) min: usize,
+    pub(crate) max: usize,
     /// The allowed characters, in the notation of regular expressions.
-    pub alphabet: &'static str,
-    pub allows: fn(char) -> bool,
+    pub(crate) alphabet: &'static str,
+    pub(crate) allows: fn(char) -> bool,
 }
 
 impl ValueKind for TextKind {
@@ -167,7 +167,7 @@ impl ValueKind for TextKind {
 }
 
 /// Another kind; an empty or unset variable means no value.
-pub struct OptionalKind<K>(pub K);
+pub(crate) struct OptionalKind<K>(pub K);
 
 impl<K: ValueKind> ValueKind for OptionalKind<K> {
     type Value = Option<K::Value>;
@@ -185,7 +185,7 @@ impl<K: ValueKind> ValueKind for OptionalKind<K> {
 }
 
 /// URL of a service, with or without TLS.
-pub struct UrlKind;
+pub(crate) struct UrlKind;
 
 impl ValueKind for UrlKind {
     type Value = Uri;
@@ -209,7 +209,7 @@ impl ValueKind for UrlKind {
 }
 
 /// A [`LogLevel`], case-insensitive.
-pub struct LogLevelKind;
+pub(crate) struct LogLevelKind;
 
 impl ValueKind for LogLevelKind {
     type Value = LogLevel;
@@ -228,7 +228,7 @@ impl ValueKind for LogLevelKind {
 }
 
 /// A [`LateCommit`], case-insensitive.
-pub struct LateCommitKind;
+pub(crate) struct LateCommitKind;
 
 impl ValueKind for LateCommitKind {
     type Value = LateCommit;
@@ -247,7 +247,7 @@ impl ValueKind for LateCommitKind {
 }
 
 /// A fraction from 0 to 1.
-pub struct RatioKind;
+pub(crate) struct RatioKind;
 
 impl ValueKind for RatioKind {
     type Value = f64;
@@ -266,7 +266,7 @@ impl ValueKind for RatioKind {
 }
 
 /// A boolean.
-pub struct FlagKind;
+pub(crate) struct FlagKind;
 
 impl ValueKind for FlagKind {
     type Value = bool;
@@ -285,7 +285,7 @@ impl ValueKind for FlagKind {
 }
 
 /// Whether spans are exported, with OpenTelemetry's values.
-pub struct ExporterKind;
+pub(crate) struct ExporterKind;
 
 impl ValueKind for ExporterKind {
     type Value = bool;
@@ -304,7 +304,7 @@ impl ValueKind for ExporterKind {
 }
 
 /// A sampler, with OpenTelemetry's names.
-pub struct SamplerKind;
+pub(crate) struct SamplerKind;
 
 impl ValueKind for SamplerKind {
     type Value = SamplerName;
@@ -331,15 +331,15 @@ impl ValueKind for SamplerKind {
 
 /// Value of OTEL_TRACES_SAMPLER.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SamplerName {
+pub(crate) struct SamplerName {
     /// Whether the sampling decision of the caller wins, if there is one.
-    pub parent_based: bool,
+    pub(crate) parent_based: bool,
     /// `None`: the value of OTEL_TRACES_SAMPLER_ARG.
-    pub fixed_ratio: Option<f64>,
+    pub(crate) fixed_ratio: Option<f64>,
 }
 
 /// The CPUs that get a shard; resolved against the machine later.
-pub struct ShardsKind;
+pub(crate) struct ShardsKind;
 
 impl ValueKind for ShardsKind {
     type Value = ShardSpec;

@@ -12,14 +12,14 @@ use crate::limits;
 use std::time::Duration;
 
 /// One variable. `default` is a text and parsed like any other value.
-pub struct Variable<K> {
-    pub name: &'static str,
-    pub default: &'static str,
-    pub kind: K,
+pub(crate) struct Variable<K> {
+    pub(crate) name: &'static str,
+    pub(crate) default: &'static str,
+    pub(crate) kind: K,
     /// A valid value, for error messages.
-    pub example: &'static str,
+    pub(crate) example: &'static str,
     /// Description in a few words.
-    pub about: &'static str,
+    pub(crate) about: &'static str,
 }
 
 /// A variable of any kind, as help and documentation show it.
@@ -57,7 +57,7 @@ impl<K: ValueKind> VariableHelp for Variable<K> {
 
 /// Variables under one heading.
 pub struct VariableGroup {
-    pub title: &'static str,
+    pub(crate) title: &'static str,
     pub variables: &'static [&'static dyn VariableHelp],
 }
 
@@ -123,20 +123,20 @@ pub static VARIABLES: &[VariableGroup] = &[
 ];
 
 /// Variables that the span exporter reads: listed in the help, never parsed here.
-pub static READ_BY_THE_EXPORTER: &[(&str, &str)] = &[
+pub(crate) static READ_BY_THE_EXPORTER: &[(&str, &str)] = &[
     ("OTEL_EXPORTER_OTLP_HEADERS", "headers of every export"),
     ("OTEL_EXPORTER_OTLP_TIMEOUT", "time limit of one export, in milliseconds"),
     ("OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES", "resource attributes of spans"),
 ];
 
 /// Variables that the AWS SDK reads: listed in the help, never parsed here.
-pub static READ_BY_THE_SDK: &[(&str, &str)] = &[
+pub(crate) static READ_BY_THE_SDK: &[(&str, &str)] = &[
     ("AWS_ENDPOINT_URL", "endpoint of all AWS services"),
     ("AWS_ENDPOINT_URL_DYNAMODB", "endpoint of DynamoDB"),
     ("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...", "credentials, if no role provides them"),
 ];
 
-pub static GRPC_PORT: Variable<PortKind> = Variable {
+pub(crate) static GRPC_PORT: Variable<PortKind> = Variable {
     name: "GRPC_PORT",
     default: "8080",
     kind: PortKind,
@@ -144,7 +144,7 @@ pub static GRPC_PORT: Variable<PortKind> = Variable {
     about: "port for gRPC clients",
 };
 
-pub static METRICS_PORT: Variable<PortKind> = Variable {
+pub(crate) static METRICS_PORT: Variable<PortKind> = Variable {
     name: "METRICS_PORT",
     default: "9090",
     kind: PortKind,
@@ -152,7 +152,7 @@ pub static METRICS_PORT: Variable<PortKind> = Variable {
     about: "port for /metrics, /healthz and /readyz",
 };
 
-pub static ADMIN_PORT: Variable<OptionalPortKind> = Variable {
+pub(crate) static ADMIN_PORT: Variable<OptionalPortKind> = Variable {
     name: "ADMIN_PORT",
     default: "8081",
     kind: OptionalPortKind,
@@ -160,7 +160,7 @@ pub static ADMIN_PORT: Variable<OptionalPortKind> = Variable {
     about: "port of the admin service",
 };
 
-pub static ADMIN_HOST: Variable<AddressKind> = Variable {
+pub(crate) static ADMIN_HOST: Variable<AddressKind> = Variable {
     name: "ADMIN_HOST",
     default: "127.0.0.1",
     kind: AddressKind,
@@ -168,7 +168,7 @@ pub static ADMIN_HOST: Variable<AddressKind> = Variable {
     about: "listen address of ADMIN_PORT; no authentication",
 };
 
-pub static GRPC_TIMEOUT: Variable<DurationKind> = Variable {
+pub(crate) static GRPC_TIMEOUT: Variable<DurationKind> = Variable {
     name: "GRPC_TIMEOUT",
     default: "250ms",
     kind: DurationKind {
@@ -181,7 +181,7 @@ pub static GRPC_TIMEOUT: Variable<DurationKind> = Variable {
     about: "default deadline for calls without a grpc-timeout",
 };
 
-pub static GRPC_MAX_CONCURRENCY: Variable<CountKind> = Variable {
+pub(crate) static GRPC_MAX_CONCURRENCY: Variable<CountKind> = Variable {
     name: "GRPC_MAX_CONCURRENCY",
     default: "1000",
     kind: CountKind { min: 1, max: limits::STREAMS_PER_CONNECTION_MAX as u64 },
@@ -189,7 +189,7 @@ pub static GRPC_MAX_CONCURRENCY: Variable<CountKind> = Variable {
     about: "concurrent calls per connection",
 };
 
-pub static GRPC_KEEP_ALIVE_PERIOD: Variable<DurationKind> = Variable {
+pub(crate) static GRPC_KEEP_ALIVE_PERIOD: Variable<DurationKind> = Variable {
     name: "GRPC_KEEP_ALIVE_PERIOD",
     default: "30s",
     kind: DurationKind {
@@ -202,7 +202,7 @@ pub static GRPC_KEEP_ALIVE_PERIOD: Variable<DurationKind> = Variable {
     about: "silence of a peer after which it is pinged",
 };
 
-pub static MAX_CONNECTION_AGE: Variable<DurationKind> = Variable {
+pub(crate) static MAX_CONNECTION_AGE: Variable<DurationKind> = Variable {
     name: "MAX_CONNECTION_AGE",
     default: "30m",
     kind: DurationKind {
@@ -215,7 +215,7 @@ pub static MAX_CONNECTION_AGE: Variable<DurationKind> = Variable {
     about: "age at which a connection is closed gracefully",
 };
 
-pub static MAX_QTY: Variable<CountKind> = Variable {
+pub(crate) static MAX_QTY: Variable<CountKind> = Variable {
     name: "MAX_QTY",
     default: "10",
     kind: CountKind { min: 1, max: limits::QTY_MAX_CEILING as u64 },
@@ -223,7 +223,7 @@ pub static MAX_QTY: Variable<CountKind> = Variable {
     about: "maximum quantity of one reservation",
 };
 
-pub static SOLD_OUT_LATCH_MS: Variable<DurationKind> = Variable {
+pub(crate) static SOLD_OUT_LATCH_MS: Variable<DurationKind> = Variable {
     name: "SOLD_OUT_LATCH_MS",
     default: "50",
     kind: DurationKind {
@@ -236,7 +236,7 @@ pub static SOLD_OUT_LATCH_MS: Variable<DurationKind> = Variable {
     about: "maximum age of a read used to answer \"sold out\"",
 };
 
-pub static READ_STALENESS_MS: Variable<DurationKind> = Variable {
+pub(crate) static READ_STALENESS_MS: Variable<DurationKind> = Variable {
     name: "READ_STALENESS_MS",
     default: "50",
     kind: DurationKind {
@@ -249,7 +249,7 @@ pub static READ_STALENESS_MS: Variable<DurationKind> = Variable {
     about: "maximum age of the stock snapshot of checks",
 };
 
-pub static HOLD_TTL: Variable<DurationKind> = Variable {
+pub(crate) static HOLD_TTL: Variable<DurationKind> = Variable {
     name: "HOLD_TTL",
     default: "60s",
     kind: HOLD,
@@ -257,7 +257,7 @@ pub static HOLD_TTL: Variable<DurationKind> = Variable {
     about: "duration of holds without hold_expires_at",
 };
 
-pub static HOLD_TTL_MAX: Variable<DurationKind> = Variable {
+pub(crate) static HOLD_TTL_MAX: Variable<DurationKind> = Variable {
     name: "HOLD_TTL_MAX",
     default: "15m",
     kind: HOLD,
@@ -272,7 +272,7 @@ const HOLD: DurationKind = DurationKind {
     bare: DefaultUnit::Refused,
 };
 
-pub static LATE_COMMIT: Variable<LateCommitKind> = Variable {
+pub(crate) static LATE_COMMIT: Variable<LateCommitKind> = Variable {
     name: "LATE_COMMIT",
     default: "reacquire",
     kind: LateCommitKind,
@@ -280,7 +280,7 @@ pub static LATE_COMMIT: Variable<LateCommitKind> = Variable {
     about: "policy for the commit of an expired hold",
 };
 
-pub static AWS_REGION: Variable<TextKind> = Variable {
+pub(crate) static AWS_REGION: Variable<TextKind> = Variable {
     name: "AWS_REGION",
     default: "ap-northeast-2",
     kind: TextKind {
@@ -294,7 +294,7 @@ pub static AWS_REGION: Variable<TextKind> = Variable {
     about: "AWS region of the tables",
 };
 
-pub static AWS_PROFILE: Variable<OptionalKind<TextKind>> = Variable {
+pub(crate) static AWS_PROFILE: Variable<OptionalKind<TextKind>> = Variable {
     name: "AWS_PROFILE",
     default: "",
     kind: OptionalKind(TextKind {
@@ -316,7 +316,7 @@ const TABLE: TextKind = TextKind {
     allows: |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'),
 };
 
-pub static DDB_TABLE_INVENTORY: Variable<TextKind> = Variable {
+pub(crate) static DDB_TABLE_INVENTORY: Variable<TextKind> = Variable {
     name: "DDB_TABLE_INVENTORY",
     default: "inventory",
     kind: TABLE,
@@ -324,7 +324,7 @@ pub static DDB_TABLE_INVENTORY: Variable<TextKind> = Variable {
     about: "table of events and stock",
 };
 
-pub static DDB_TABLE_SEATS: Variable<TextKind> = Variable {
+pub(crate) static DDB_TABLE_SEATS: Variable<TextKind> = Variable {
     name: "DDB_TABLE_SEATS",
     default: "inventory_seats",
     kind: TABLE,
@@ -332,7 +332,7 @@ pub static DDB_TABLE_SEATS: Variable<TextKind> = Variable {
     about: "table of seats",
 };
 
-pub static DDB_TABLE_IDEMPOTENCY: Variable<TextKind> = Variable {
+pub(crate) static DDB_TABLE_IDEMPOTENCY: Variable<TextKind> = Variable {
     name: "DDB_TABLE_IDEMPOTENCY",
     default: "idempotency",
     kind: TABLE,
@@ -340,7 +340,7 @@ pub static DDB_TABLE_IDEMPOTENCY: Variable<TextKind> = Variable {
     about: "table of reservations",
 };
 
-pub static DDB_TIMEOUT: Variable<DurationKind> = Variable {
+pub(crate) static DDB_TIMEOUT: Variable<DurationKind> = Variable {
     name: "DDB_TIMEOUT",
     default: "200ms",
     kind: DurationKind {
@@ -353,7 +353,7 @@ pub static DDB_TIMEOUT: Variable<DurationKind> = Variable {
     about: "time limit of one attempt at the store",
 };
 
-pub static DDB_MAX_RETRIES: Variable<CountKind> = Variable {
+pub(crate) static DDB_MAX_RETRIES: Variable<CountKind> = Variable {
     name: "DDB_MAX_RETRIES",
     default: "3",
     kind: CountKind { min: 0, max: limits::STORE_READ_RETRIES_MAX as u64 },
@@ -361,7 +361,7 @@ pub static DDB_MAX_RETRIES: Variable<CountKind> = Variable {
     about: "retries of a read",
 };
 
-pub static IDEMPOTENCY_TTL_SECONDS: Variable<DurationKind> = Variable {
+pub(crate) static IDEMPOTENCY_TTL_SECONDS: Variable<DurationKind> = Variable {
     name: "IDEMPOTENCY_TTL_SECONDS",
     default: "300",
     kind: DurationKind {
@@ -374,7 +374,7 @@ pub static IDEMPOTENCY_TTL_SECONDS: Variable<DurationKind> = Variable {
     about: "how long a completed answer is cached",
 };
 
-pub static IDEMPOTENCY_CACHE_SIZE: Variable<CountKind> = Variable {
+pub(crate) static IDEMPOTENCY_CACHE_SIZE: Variable<CountKind> = Variable {
     name: "IDEMPOTENCY_CACHE_SIZE",
     default: "10000",
     kind: CountKind { min: 1, max: limits::ANSWERS_CACHED_MAX as u64 },
@@ -382,7 +382,7 @@ pub static IDEMPOTENCY_CACHE_SIZE: Variable<CountKind> = Variable {
     about: "completed answers cached per shard",
 };
 
-pub static SHARDS: Variable<ShardsKind> = Variable {
+pub(crate) static SHARDS: Variable<ShardsKind> = Variable {
     name: "SHARDS",
     default: "all",
     kind: ShardsKind,
@@ -390,7 +390,7 @@ pub static SHARDS: Variable<ShardsKind> = Variable {
     about: "CPUs that get a shard each",
 };
 
-pub static SPIN_BEFORE_PARK: Variable<DurationKind> = Variable {
+pub(crate) static SPIN_BEFORE_PARK: Variable<DurationKind> = Variable {
     name: "SPIN_BEFORE_PARK",
     default: "0",
     kind: DurationKind {
@@ -403,7 +403,7 @@ pub static SPIN_BEFORE_PARK: Variable<DurationKind> = Variable {
     about: "busy wait before an idle shard sleeps",
 };
 
-pub static SHUTDOWN_GRACE: Variable<DurationKind> = Variable {
+pub(crate) static SHUTDOWN_GRACE: Variable<DurationKind> = Variable {
     name: "SHUTDOWN_GRACE",
     default: "30s",
     kind: DurationKind {
@@ -416,7 +416,8 @@ pub static SHUTDOWN_GRACE: Variable<DurationKind> = Variable {
     about: "time for calls in flight at shutdown",
 };
 
-pub static SHARD_STALL_LIMIT: Variable<DurationKind> = Variable {
+/// The default is far longer than any loop iteration of a healthy shard, and short enough for a load balancer to react.
+pub(crate) static SHARD_STALL_LIMIT: Variable<DurationKind> = Variable {
     name: "SHARD_STALL_LIMIT",
     default: "5s",
     kind: DurationKind {
@@ -429,7 +430,8 @@ pub static SHARD_STALL_LIMIT: Variable<DurationKind> = Variable {
     about: "stall of a shard after which readiness is off",
 };
 
-pub static SHARD_STALL_EXIT: Variable<DurationKind> = Variable {
+/// A live migration of a virtual machine stalls it for some seconds; longer stalls do not recover.
+pub(crate) static SHARD_STALL_EXIT: Variable<DurationKind> = Variable {
     name: "SHARD_STALL_EXIT",
     default: "15s",
     kind: DurationKind {
@@ -442,7 +444,7 @@ pub static SHARD_STALL_EXIT: Variable<DurationKind> = Variable {
     about: "stall of a shard after which the process exits",
 };
 
-pub static LOG_LEVEL: Variable<LogLevelKind> = Variable {
+pub(crate) static LOG_LEVEL: Variable<LogLevelKind> = Variable {
     name: "LOG_LEVEL",
     default: "info",
     kind: LogLevelKind,
@@ -458,7 +460,7 @@ const LABEL: TextKind = TextKind {
     allows: |c| !c.is_control(),
 };
 
-pub static SERVICE_NAME: Variable<TextKind> = Variable {
+pub(crate) static SERVICE_NAME: Variable<TextKind> = Variable {
     name: "SERVICE_NAME",
     default: "inventory-api",
     kind: LABEL,
@@ -466,7 +468,7 @@ pub static SERVICE_NAME: Variable<TextKind> = Variable {
     about: "service name in metrics",
 };
 
-pub static SERVICE_VERSION: Variable<TextKind> = Variable {
+pub(crate) static SERVICE_VERSION: Variable<TextKind> = Variable {
     name: "SERVICE_VERSION",
     default: "1.0.0",
     kind: LABEL,
@@ -474,7 +476,7 @@ pub static SERVICE_VERSION: Variable<TextKind> = Variable {
     about: "service version in metrics",
 };
 
-pub static OTEL_EXPORTER_OTLP_ENDPOINT: Variable<OptionalKind<UrlKind>> = Variable {
+pub(crate) static OTEL_EXPORTER_OTLP_ENDPOINT: Variable<OptionalKind<UrlKind>> = Variable {
     name: "OTEL_EXPORTER_OTLP_ENDPOINT",
     default: "http://otel-collector:4317",
     kind: OptionalKind(UrlKind),
@@ -482,7 +484,7 @@ pub static OTEL_EXPORTER_OTLP_ENDPOINT: Variable<OptionalKind<UrlKind>> = Variab
     about: "endpoint for spans, OTLP over gRPC",
 };
 
-pub static LOG_CALLS_RATIO: Variable<RatioKind> = Variable {
+pub(crate) static LOG_CALLS_RATIO: Variable<RatioKind> = Variable {
     name: "LOG_CALLS_RATIO",
     default: "0",
     kind: RatioKind,
@@ -490,7 +492,7 @@ pub static LOG_CALLS_RATIO: Variable<RatioKind> = Variable {
     about: "fraction of all calls that is logged",
 };
 
-pub static OTEL_TRACES_EXPORTER: Variable<ExporterKind> = Variable {
+pub(crate) static OTEL_TRACES_EXPORTER: Variable<ExporterKind> = Variable {
     name: "OTEL_TRACES_EXPORTER",
     default: "otlp",
     kind: ExporterKind,
@@ -498,7 +500,7 @@ pub static OTEL_TRACES_EXPORTER: Variable<ExporterKind> = Variable {
     about: "exporter of spans",
 };
 
-pub static OTEL_TRACES_SAMPLER: Variable<SamplerKind> = Variable {
+pub(crate) static OTEL_TRACES_SAMPLER: Variable<SamplerKind> = Variable {
     name: "OTEL_TRACES_SAMPLER",
     default: "parentbased_traceidratio",
     kind: SamplerKind,
@@ -506,7 +508,7 @@ pub static OTEL_TRACES_SAMPLER: Variable<SamplerKind> = Variable {
     about: "sampler of calls",
 };
 
-pub static OTEL_TRACES_SAMPLER_ARG: Variable<RatioKind> = Variable {
+pub(crate) static OTEL_TRACES_SAMPLER_ARG: Variable<RatioKind> = Variable {
     name: "OTEL_TRACES_SAMPLER_ARG",
     default: "0.001",
     kind: RatioKind,
@@ -514,7 +516,7 @@ pub static OTEL_TRACES_SAMPLER_ARG: Variable<RatioKind> = Variable {
     about: "ratio of the sampler",
 };
 
-pub static OTEL_SDK_DISABLED: Variable<FlagKind> = Variable {
+pub(crate) static OTEL_SDK_DISABLED: Variable<FlagKind> = Variable {
     name: "OTEL_SDK_DISABLED",
     default: "false",
     kind: FlagKind,

@@ -42,7 +42,7 @@ use admin::AdminBackend;
 use audit::AuditBackend;
 
 /// A future that runs on the control plane until it ends or the control plane stops.
-pub type ControlPlaneTask = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type ControlPlaneTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Configuration of the control plane. The caller binds the listeners, so that a port in use fails the start before any
 /// part runs.

@@ -9,7 +9,7 @@ use super::TRANSACTION_ACTIONS_MAX;
 pub const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Running and waiting scrapes; further ones get 503.
-pub const SCRAPES_MAX: usize = 4;
+pub(crate) const SCRAPES_MAX: usize = 4;
 
 /// Connections to METRICS_PORT. Further ones wait in the kernel backlog.
 pub const HTTP_CONNECTIONS_MAX: usize = 64;
@@ -18,26 +18,26 @@ pub const HTTP_CONNECTIONS_MAX: usize = 64;
 pub const HTTP_HEADER_BYTES_MAX: usize = 16 * 1024;
 
 /// Time limit for the request headers on METRICS_PORT, including the idle time before them.
-pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum age of a connection to METRICS_PORT, so that a peer that reads nothing cannot hold a slot for longer than this
 /// and the grace period.
-pub const HTTP_CONNECTION_AGE_MAX: Duration = Duration::from_secs(120);
+pub(crate) const HTTP_CONNECTION_AGE_MAX: Duration = Duration::from_secs(120);
 
 /// Grace period of a connection to METRICS_PORT after its maximum age.
-pub const HTTP_CONNECTION_AGE_GRACE: Duration = Duration::from_secs(5);
+pub(crate) const HTTP_CONNECTION_AGE_GRACE: Duration = Duration::from_secs(5);
 
 /// Connections to ADMIN_PORT. Further ones wait in the kernel backlog.
-pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 32;
 
 /// Concurrent calls per connection to ADMIN_PORT; further ones get RESOURCE_EXHAUSTED.
-pub const ADMIN_CALLS_PER_CONNECTION_MAX: usize = 32;
+pub(crate) const ADMIN_CALLS_PER_CONNECTION_MAX: usize = 32;
 
 /// Time limit of an admin call: many times a transaction with its retries.
-pub const ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of one message on ADMIN_PORT: [`SEATS_PER_CHUNK_MAX`] seats with all texts at their maximum length.
-pub const ADMIN_MESSAGE_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const ADMIN_MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
 /// Field violations in one error: enough to find the mistake, and less than the 16 KiB of headers that clients accept.
 pub const FIELD_VIOLATIONS_MAX: usize = 20;
@@ -46,34 +46,34 @@ pub const FIELD_VIOLATIONS_MAX: usize = 20;
 pub const SEATS_PER_CHUNK_MAX: usize = 500;
 
 /// Seats in one transaction of an import.
-pub const SEATS_WRITTEN_AT_ONCE_MAX: usize = TRANSACTION_ACTIONS_MAX;
+pub(crate) const SEATS_WRITTEN_AT_ONCE_MAX: usize = TRANSACTION_ACTIONS_MAX;
 
 /// Writes in flight per import: at 20 ms each 40,000 seats per second, more than a table accepts.
-pub const SEAT_WRITES_IN_FLIGHT_MAX: usize = 8;
+pub(crate) const SEAT_WRITES_IN_FLIGHT_MAX: usize = 8;
 
 /// Concurrent imports; they share the write capacity of the table with the sale.
-pub const IMPORTS_MAX: usize = 4;
+pub(crate) const IMPORTS_MAX: usize = 4;
 
 /// Retry delay for an import that finds no slot; other imports take seconds.
-pub const IMPORTS_RETRY_AFTER: Duration = Duration::from_secs(5);
+pub(crate) const IMPORTS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Time limit for the next message of an import.
-pub const ADMIN_CHUNK_WAIT_MAX: Duration = Duration::from_secs(10);
+pub(crate) const ADMIN_CHUNK_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes of the section, row or number of a seat, so that a seat item stays below 1 KB, one write unit.
-pub const SEAT_TEXT_BYTES_MAX: usize = 64;
+pub(crate) const SEAT_TEXT_BYTES_MAX: usize = 64;
 
 /// Bytes of the name or venue of an event.
-pub const EVENT_TEXT_BYTES_MAX: usize = 256;
+pub(crate) const EVENT_TEXT_BYTES_MAX: usize = 256;
 
 /// Maximum price in the smallest unit of the currency; exact in all number formats in use.
-pub const PRICE_AMOUNT_MAX: i64 = 1_000_000_000_000;
+pub(crate) const PRICE_AMOUNT_MAX: i64 = 1_000_000_000_000;
 
 /// Maximum age of a connection to ADMIN_PORT, far above the longest call.
-pub const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
+pub(crate) const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 
 /// Grace period of control plane connections at the stop; covers a running scrape.
 pub const CONTROL_PLANE_STOP_GRACE: Duration = Duration::from_secs(2);
 
 /// Pause after a failed accept (for example without free file descriptors), so that the loop does not spin.
-pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 /// Event names that a shard caches, for answers about an event.
-pub const EVENT_NAMES_KNOWN_MAX: usize = 4_096;
+pub(crate) const EVENT_NAMES_KNOWN_MAX: usize = 4_096;
 
 /// How long they are cached: a name rarely changes, and the operator who changed it wants to see the result.
-pub const EVENT_NAME_AGE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const EVENT_NAME_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// How long a complete answer waits for optional data (a seat's row, an event's name), and never longer than half of the
 /// remaining deadline.
-pub const ADORNMENT_WAIT_MAX: Duration = Duration::from_millis(100);
+pub(crate) const ADORNMENT_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Encoded statuses of seated events that a shard caches, and their largest size: 4 MiB in total.
-pub const STATUSES_KEPT_MAX: usize = 64;
+pub(crate) const STATUSES_KEPT_MAX: usize = 64;
 
-pub const STATUS_KEPT_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const STATUS_KEPT_BYTES_MAX: usize = 64 * 1024;

@@ -4,76 +4,68 @@ use std::time::Duration;
 
 /// Longest latency in a histogram: twice the longest deadline of a call. A longer latency is counted in the last bucket
 /// and in full in the sum.
-pub const LATENCY_MAX: Duration = Duration::from_secs(60);
+pub(crate) const LATENCY_MAX: Duration = Duration::from_secs(60);
 
 /// Label combinations per metric. Labels come from the code, so only a bug can exceed this bound; further combinations
 /// are counted as `other`.
-pub const SERIES_PER_METRIC_MAX: usize = 64;
+pub(crate) const SERIES_PER_METRIC_MAX: usize = 64;
 
 /// Log lines queued for the writer: about 256 KB at some hundred bytes per line. A line that finds the queue full is
 /// dropped and counted.
-pub const LOG_LINES_QUEUED_MAX: usize = 1_024;
+pub(crate) const LOG_LINES_QUEUED_MAX: usize = 1_024;
 
 /// Bytes of one value in a log line; a longer value is cut.
-pub const LOG_VALUE_BYTES_MAX: usize = 4 * 1024;
+pub(crate) const LOG_VALUE_BYTES_MAX: usize = 4 * 1024;
 
 /// Bytes that the log writer buffers for one write.
-pub const LOG_WRITE_BYTES: usize = 64 * 1024;
+pub(crate) const LOG_WRITE_BYTES: usize = 64 * 1024;
 
 /// Window of the exact latency quantiles: long enough for a p99.9 at some hundred calls per second, short enough to follow
 /// a sale of four minutes. At least one scrape interval.
-pub const LATENCY_WINDOW: Duration = Duration::from_secs(30);
+pub(crate) const LATENCY_WINDOW: Duration = Duration::from_secs(30);
 
 /// Shortest part of the latency window; more frequent scrapes share a part.
-pub const LATENCY_WINDOW_PART_MIN: Duration = Duration::from_secs(5);
+pub(crate) const LATENCY_WINDOW_PART_MIN: Duration = Duration::from_secs(5);
 
 /// Events with metrics of their own; the others are counted as `other`. Bounds the number of series; twenty concurrent
 /// sales are more than one person watches.
-pub const EVENTS_IN_METRICS_MAX: usize = 20;
+pub(crate) const EVENTS_IN_METRICS_MAX: usize = 20;
 
 /// Events whose reservations a shard counts separately between two scrapes; the others are counted as `other`.
-pub const EVENTS_PER_SCRAPE_MAX: usize = 256;
+pub(crate) const EVENTS_PER_SCRAPE_MAX: usize = 256;
 
 /// Maximum age of the units of an event in metrics. Twenty events of twenty stripes then cost 40 strong reads per second
 /// and process, spread over as many keys.
-pub const EVENT_STATUS_AGE_MAX: Duration = Duration::from_secs(10);
+pub(crate) const EVENT_STATUS_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// Time limit of a status read for metrics.
-pub const EVENT_STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const EVENT_STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Interval of the heartbeats of a shard.
-pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
+pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Interval of the watchdog checks: the maximum delay of stall detection.
-pub const WATCHDOG_INTERVAL: Duration = Duration::from_millis(250);
-
-/// Default for SHARD_STALL_LIMIT, the stall after which the process is not ready: far longer than any loop iteration of a
-/// healthy shard, and short enough for a load balancer to react.
-pub const SHARD_STALL_DEFAULT: Duration = Duration::from_secs(5);
-
-/// Default for SHARD_STALL_EXIT, the stall after which the process exits. A live migration of a virtual machine stalls it
-/// for some seconds; longer stalls do not recover.
-pub const SHARD_STALL_EXIT_DEFAULT: Duration = Duration::from_secs(15);
+pub(crate) const WATCHDOG_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Range of both stall settings.
-pub const SHARD_STALL_MIN: Duration = Duration::from_secs(1);
-pub const SHARD_STALL_MAX: Duration = Duration::from_secs(600);
+pub(crate) const SHARD_STALL_MIN: Duration = Duration::from_secs(1);
+pub(crate) const SHARD_STALL_MAX: Duration = Duration::from_secs(600);
 
 /// Spans queued for export: about 600 bytes each, 1.25 MB in total. A span that finds the queue full is dropped and counted.
 /// The default of the OpenTelemetry batch processor.
-pub const SPANS_QUEUED_MAX: usize = 2_048;
+pub(crate) const SPANS_QUEUED_MAX: usize = 2_048;
 
 /// Spans per export. The default of the OpenTelemetry batch processor.
-pub const SPAN_EXPORT_BATCH_MAX: usize = 512;
+pub(crate) const SPAN_EXPORT_BATCH_MAX: usize = 512;
 
 /// Time for which spans are collected for one export.
-pub const SPAN_EXPORT_DELAY: Duration = Duration::from_secs(1);
+pub(crate) const SPAN_EXPORT_DELAY: Duration = Duration::from_secs(1);
 
 /// Time limit of one export, unless OTEL_EXPORTER_OTLP_TIMEOUT is set.
-pub const SPAN_EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const SPAN_EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Minimum interval of warnings about a collector that does not respond.
-pub const SPAN_EXPORT_WARNING_INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const SPAN_EXPORT_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Links per span: all calls of a full transaction.
-pub const SPAN_LINKS_MAX: usize = 128;
+pub(crate) const SPAN_LINKS_MAX: usize = 128;

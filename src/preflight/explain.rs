@@ -18,7 +18,7 @@ pub(crate) struct Explanation {
     /// The facts it rests on, if any.
     pub facts: Option<String>,
     /// What to do; each line one way.
-    pub cures: Vec<String>,
+    pub(crate) cures: Vec<String>,
 }
 
 impl fmt::Display for Explanation {

@@ -11,8 +11,8 @@ pub(crate) type ResourceLimit = Option<u64>;
 /// One resource limit of this process, its soft and its hard value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ResourceLimits {
-    pub soft: ResourceLimit,
-    pub hard: ResourceLimit,
+    pub(crate) soft: ResourceLimit,
+    pub(crate) hard: ResourceLimit,
 }
 
 impl ResourceLimits {
@@ -37,18 +37,18 @@ pub(crate) enum Seccomp {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostFacts {
     /// `uname -r`, empty if unknown.
-    pub kernel: String,
+    pub(crate) kernel: String,
     /// RLIMIT_MEMLOCK, in bytes.
-    pub memlock: ResourceLimits,
+    pub(crate) memlock: ResourceLimits,
     /// Whether CAP_IPC_LOCK lifts RLIMIT_MEMLOCK for this process.
-    pub memlock_exempt: bool,
+    pub(crate) memlock_exempt: bool,
     /// RLIMIT_NOFILE, in descriptors.
-    pub open_files: ResourceLimits,
-    pub seccomp: Seccomp,
+    pub(crate) open_files: ResourceLimits,
+    pub(crate) seccomp: Seccomp,
     /// kernel.io_uring_disabled: 0 open to all, 1 to a group, 2 to nobody; `None` before 6.6.
-    pub io_uring_disabled: Option<u8>,
+    pub(crate) io_uring_disabled: Option<u8>,
     /// The container engine this process seems to run under.
-    pub container: Option<&'static str>,
+    pub(crate) container: Option<&'static str>,
 }
 
 impl HostFacts {

@@ -40,7 +40,7 @@ pub(crate) struct PreflightCheck {
     pub verdict: CheckResult,
     pub said: String,
     /// What to do about it, each a way.
-    pub cures: Vec<String>,
+    pub(crate) cures: Vec<String>,
 }
 
 /// All checks, and the facts they rest on.

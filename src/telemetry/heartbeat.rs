@@ -65,7 +65,7 @@ struct HeartbeatSlot {
 
 /// Heartbeats of all shards.
 #[derive(Clone, Debug)]
-pub struct Heartbeats(Arc<[HeartbeatSlot]>);
+pub(crate) struct Heartbeats(Arc<[HeartbeatSlot]>);
 
 impl Heartbeats {
     pub(crate) fn new(shards: usize) -> Self {
@@ -116,7 +116,7 @@ impl Heartbeats {
 
 /// Writes the heartbeat of one shard.
 #[derive(Clone, Debug)]
-pub struct HeartbeatWriter {
+pub(crate) struct HeartbeatWriter {
     heartbeats: Heartbeats,
     shard: usize,
 }

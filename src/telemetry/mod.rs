@@ -9,7 +9,7 @@
 pub mod aggregate;
 mod event_metrics;
 mod exposition;
-pub mod heartbeat;
+pub(crate) mod heartbeat;
 mod latency_window;
 pub mod log;
 mod metrics;

@@ -54,7 +54,7 @@ fn lower_hex(text: &str, digits: usize) -> Option<u128> {
 
 /// Sending end of the span queue, for any thread.
 #[derive(Clone, Debug)]
-pub struct SpanSink {
+pub(crate) struct SpanSink {
     queue: mpsc::Sender<SpanData>,
     counts: Arc<SpanCounts>,
 }
@@ -124,7 +124,7 @@ pub(crate) struct SampledSpan {
 
 /// Samples the calls of one shard and generates span ids.
 #[derive(Debug)]
-pub struct Tracer {
+pub(crate) struct Tracer {
     sampler: Sampler,
     ids: RandomIdGenerator,
     pub(crate) sink: SpanSink,

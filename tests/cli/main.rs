@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use inventory_api::config::variables::VARIABLES;
+use inventory_api::VARIABLES;
 use inventory_store::embedded::{EmbeddedEngine, EngineStorage};
 use inventory_testkit::refusing_address;
 use inventory_testkit::restriction::{deny_io_uring, limit_locked_memory};
