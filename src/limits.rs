@@ -59,7 +59,7 @@ pub(crate) const READ_STALENESS_MAX: Duration = Duration::from_secs(1);
 
 // ---- gRPC ---------------------------------------------------------------------------------------
 
-/// Connections of one shard; further ones are closed with a log line.
+/// Connections of one shard, fewer if RLIMIT_NOFILE has no room for them. A further one takes the place of the idlest.
 pub(crate) const CONNECTIONS_PER_SHARD_MAX: usize = 10_000;
 
 // ---- The shard ----------------------------------------------------------------------------------
@@ -211,8 +211,9 @@ pub(crate) const MEMLOCK_FLOOR_BYTES: u64 = 512 * 1024;
 /// the rings at [`RING_DEPTH`] (104 KiB each), rounded up. Kernels from 5.12 to about 6.13 count only the registered part.
 pub(crate) const MEMLOCK_SHARD_BYTES: u64 = 512 * 1024;
 
-/// Descriptors of the process besides connections: standard streams, logs, sockets of the control plane.
-pub(crate) const DESCRIPTORS_OF_PROCESS: u64 = 64;
+/// Descriptors of the process besides connections of clients: standard streams, logs, the connections of the control plane.
+pub(crate) const DESCRIPTORS_OF_PROCESS: u64 =
+    64 + (HTTP_CONNECTIONS_MAX + ADMIN_CONNECTIONS_MAX) as u64;
 
 /// Descriptors of one shard besides connections: three rings, an eventfd, timers, the listener.
 pub(crate) const DESCRIPTORS_OF_SHARD: u64 = 16;

@@ -25,6 +25,7 @@ use inventory_proto::inventory::v1::inventory_audit_server::{
     InventoryAudit, InventoryAuditServer,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -103,7 +104,9 @@ pub enum AuditError {
 /// The audit service with its backend.
 pub(super) fn service(backend: Arc<dyn AuditBackend>) -> InventoryAuditServer<AuditService> {
     let audit = AuditService { backend, slots: Arc::new(Semaphore::new(limits::AUDITS_MAX)) };
-    InventoryAuditServer::new(audit).max_decoding_message_size(limits::REQUEST_MESSAGE_BYTES_MAX)
+    InventoryAuditServer::new(audit)
+        .max_decoding_message_size(limits::REQUEST_MESSAGE_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
 }
 
 /// The audit service.

@@ -1,6 +1,6 @@
-//! Auxiliary services of a gRPC port: grpc.health.v1 and server reflection.
+//! Auxiliary services of a gRPC port: server reflection, and grpc.health.v1 of ADMIN_PORT.
 //!
-//! Calls on GRPC_PORT reach these services through the bridge of the gRPC layer, calls on ADMIN_PORT directly. Must not
+//! Reflection calls on GRPC_PORT arrive through the bridge of the gRPC layer; the shards answer health calls there. Must not
 //! contain a transport.
 
 use std::pin::Pin;
@@ -12,33 +12,37 @@ use inventory_proto::reservation::v1::inventory_service_server;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use tokio::sync::watch;
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::readiness::{Readiness, ReadinessState};
+use super::readiness::Readiness;
 use crate::limits;
+use inventory_grpc::HealthState;
 
 /// Services on GRPC_PORT: inventory.v1 and reservation.v1.
 const CLIENT_SERVICES: &[&str] =
     &[inventory_server::SERVICE_NAME, inventory_service_server::SERVICE_NAME];
 
-/// Health and reflection of GRPC_PORT.
-pub fn auxiliary_routes(readiness: &Readiness) -> Routes {
-    routes(CLIENT_SERVICES.to_vec(), readiness)
+/// Reflection of GRPC_PORT.
+pub fn reflection_routes() -> Routes {
+    add_reflection(Routes::default(), CLIENT_SERVICES)
 }
 
 /// Health and reflection of a port with one service; reflection lists only that service.
 pub(super) fn routes_for(service: &'static str, readiness: &Readiness) -> Routes {
-    routes(vec![service], readiness)
+    let health = ReadinessHealth { service, state: readiness.health() };
+    let health = HealthServer::new(health)
+        .max_decoding_message_size(limits::REQUEST_MESSAGE_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip);
+    add_reflection(Routes::new(health), &[service])
 }
 
-fn routes(services: Vec<&'static str>, readiness: &Readiness) -> Routes {
-    let ours = descriptors_of(&services);
-    let health = HealthServer::new(ReadinessHealth { services, readiness: readiness.clone() })
-        .max_decoding_message_size(limits::REQUEST_MESSAGE_BYTES_MAX);
+fn add_reflection(routes: Routes, services: &[&str]) -> Routes {
+    let ours = descriptors_of(services);
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_file_descriptor_set(ours.clone())
@@ -52,9 +56,16 @@ fn routes(services: Vec<&'static str>, readiness: &Readiness) -> Routes {
     };
     let v1 = builder().build_v1().expect(COMPILED_IN);
     let v1alpha = builder().build_v1alpha().expect(COMPILED_IN);
-    Routes::new(health)
-        .add_service(v1.max_decoding_message_size(limits::REQUEST_MESSAGE_BYTES_MAX))
-        .add_service(v1alpha.max_decoding_message_size(limits::REQUEST_MESSAGE_BYTES_MAX))
+    routes
+        .add_service(
+            v1.max_decoding_message_size(limits::REQUEST_MESSAGE_BYTES_MAX)
+                .accept_compressed(CompressionEncoding::Gzip),
+        )
+        .add_service(
+            v1alpha
+                .max_decoding_message_size(limits::REQUEST_MESSAGE_BYTES_MAX)
+                .accept_compressed(CompressionEncoding::Gzip),
+        )
 }
 
 const COMPILED_IN: &str = "compiled-in descriptors are valid";
@@ -74,22 +85,20 @@ fn descriptors_of(services: &[&str]) -> FileDescriptorSet {
 /// as the protocol specifies, and ends when the process drains, so that watchers do not delay the shutdown.
 #[derive(Debug)]
 struct ReadinessHealth {
-    services: Vec<&'static str>,
-    readiness: Readiness,
+    service: &'static str,
+    state: watch::Receiver<HealthState>,
 }
 
 impl ReadinessHealth {
     fn knows(&self, service: &str) -> bool {
-        service.is_empty() || self.services.contains(&service)
+        service.is_empty() || service == self.service
     }
 }
 
-fn serving_status(state: &ReadinessState) -> ServingStatus {
+fn serving_status(state: HealthState) -> ServingStatus {
     match state {
-        ReadinessState::Ready => ServingStatus::Serving,
-        ReadinessState::Starting
-        | ReadinessState::Unhealthy { .. }
-        | ReadinessState::Draining { .. } => ServingStatus::NotServing,
+        HealthState::Serving => ServingStatus::Serving,
+        HealthState::NotServing | HealthState::Draining => ServingStatus::NotServing,
     }
 }
 
@@ -104,12 +113,10 @@ impl Health for ReadinessHealth {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         if !self.knows(&request.get_ref().service) {
-            let services = &self.services;
-            return Err(Status::not_found(format!(
-                "unknown service: must be \"\" or one of {services:?}"
-            )));
+            let service = self.service;
+            return Err(Status::not_found(format!("unknown service: must be \"\" or {service:?}")));
         }
-        Ok(Response::new(response(serving_status(&self.readiness.state()))))
+        Ok(Response::new(response(serving_status(*self.state.borrow()))))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
@@ -120,24 +127,24 @@ impl Health for ReadinessHealth {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let status = match self.knows(&request.get_ref().service) {
             true => serving_status,
-            false => |_: &ReadinessState| ServingStatus::ServiceUnknown,
+            false => |_| ServingStatus::ServiceUnknown,
         };
-        let changes = changes(self.readiness.subscribe(), status);
+        let changes = changes(self.state.clone(), status);
         Ok(Response::new(changes.map(|s| Ok(response(s))).boxed()))
     }
 }
 
 /// The current status and every change; ends after the status of a draining process.
 fn changes(
-    states: watch::Receiver<ReadinessState>,
-    status: fn(&ReadinessState) -> ServingStatus,
+    states: watch::Receiver<HealthState>,
+    status: fn(HealthState) -> ServingStatus,
 ) -> impl Stream<Item = ServingStatus> + Send {
     let start = (states, None, false);
     futures::stream::unfold(start, move |(mut states, mut sent, mut last)| async move {
         while !last {
-            let state = states.borrow_and_update().clone();
-            last = matches!(state, ReadinessState::Draining { .. });
-            let now = status(&state);
+            let state = *states.borrow_and_update();
+            last = state == HealthState::Draining;
+            let now = status(state);
             if sent != Some(now) {
                 sent = Some(now);
                 return Some((now, (states, sent, last)));

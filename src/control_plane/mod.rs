@@ -1,7 +1,7 @@
 //! The control plane: one thread with a tokio runtime for everything that is not a reservation.
 //!
-//! Serves probes and metrics over HTTP (`probes`), the admin service ([`admin`]), audits ([`audit`]), health and reflection
-//! (`auxiliary`), span export (`span_export`) and signals (`signals`). The thread is not pinned to a core; a stall or a
+//! Serves probes and metrics over HTTP (`probes`), the admin service ([`admin`]), audits ([`audit`]), reflection and the
+//! health of ADMIN_PORT (`auxiliary`), span export (`span_export`) and signals (`signals`). The thread is not pinned to a core; a stall or a
 //! panic here does not affect a shard.
 //!
 //! Must not contain reservation handling, or the conditions of readiness (the server updates [`Readiness`]).
@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use auxiliary::auxiliary_routes;
+pub use auxiliary::reflection_routes;
 pub use readiness::Readiness;
 pub use scrape::MetricsSource;
 pub use signals::ShutdownSignal;
@@ -59,9 +59,9 @@ pub struct ControlPlaneConfig {
     pub build: BuildInfo,
     /// `None` disables span export.
     pub export: Option<SpanExportConfig>,
-    /// Whether to catch SIGTERM and SIGINT and report them through [`ControlPlane::shutdown`].
+    /// Whether to catch SIGTERM, SIGINT and SIGHUP and report them through [`ControlPlane::shutdown`].
     pub signals: bool,
-    /// Further tasks, such as the auxiliary services of GRPC_PORT. At the stop they are aborted after the connections of
+    /// Further tasks, such as reflection on GRPC_PORT. At the stop they are aborted after the connections of
     /// the control plane have ended.
     pub tasks: Vec<ControlPlaneTask>,
 }

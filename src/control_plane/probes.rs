@@ -23,7 +23,7 @@ use tower::ServiceExt;
 
 use super::connections::{LimitedConnection, LimitedListener};
 use super::readiness::{Readiness, ReadinessState};
-use super::scrape::{ScrapeError, Scraper};
+use super::scrape::Scraper;
 use super::stop_requested;
 use crate::limits;
 use crate::telemetry::aggregate::TEXT_FORMAT;
@@ -50,8 +50,10 @@ fn page(status: StatusCode, text: impl std::fmt::Display) -> Response {
 async fn metrics(Shared(scraper): Shared<Arc<Scraper>>) -> Response {
     match scraper.scrape().await {
         Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
-        Err(error @ ScrapeError::TooMany) => page(StatusCode::SERVICE_UNAVAILABLE, error),
-        Err(error @ ScrapeError::Render(_)) => page(StatusCode::INTERNAL_SERVER_ERROR, error),
+        Err(error) => {
+            let failed = format_args!("metrics cannot be rendered: {error}");
+            page(StatusCode::INTERNAL_SERVER_ERROR, failed)
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use inventory_grpc::HealthState;
 use tokio::sync::watch;
 
 /// States go forward from `Starting` to `Draining`; only `Unhealthy` can return to `Ready`.
@@ -19,9 +20,26 @@ pub(crate) enum ReadinessState {
     },
 }
 
+impl ReadinessState {
+    pub(crate) fn health(&self) -> HealthState {
+        match self {
+            Self::Ready => HealthState::Serving,
+            Self::Starting | Self::Unhealthy { .. } => HealthState::NotServing,
+            Self::Draining { .. } => HealthState::Draining,
+        }
+    }
+}
+
 /// Shared readiness state.
 #[derive(Clone, Debug)]
-pub struct Readiness(Arc<watch::Sender<ReadinessState>>);
+pub struct Readiness(Arc<ReadinessChannels>);
+
+#[derive(Debug)]
+struct ReadinessChannels {
+    state: watch::Sender<ReadinessState>,
+    /// [`ReadinessState::health`] of `state`, changed with it.
+    health: watch::Sender<HealthState>,
+}
 
 impl Default for Readiness {
     fn default() -> Self {
@@ -32,7 +50,9 @@ impl Default for Readiness {
 impl Readiness {
     /// The readiness of a starting process.
     pub fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(ReadinessState::Starting)))
+        let state = ReadinessState::Starting;
+        let health = watch::Sender::new(state.health());
+        Self(Arc::new(ReadinessChannels { state: watch::Sender::new(state), health }))
     }
 
     /// All parts are up. No effect unless starting.
@@ -66,8 +86,9 @@ impl Readiness {
     }
 
     fn change(&self, next: impl FnOnce(&ReadinessState) -> Option<ReadinessState>) {
-        self.0.send_if_modified(|state| match next(state) {
+        self.0.state.send_if_modified(|state| match next(state) {
             Some(next) => {
+                self.0.health.send_replace(next.health());
                 *state = next;
                 true
             }
@@ -76,16 +97,16 @@ impl Readiness {
     }
 
     pub(crate) fn state(&self) -> ReadinessState {
-        self.0.borrow().clone()
+        self.0.state.borrow().clone()
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        matches!(*self.0.borrow(), ReadinessState::Ready)
+        matches!(*self.0.state.borrow(), ReadinessState::Ready)
     }
 
-    /// The state and its changes. The futures of the receiver need no particular executor.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<ReadinessState> {
-        self.0.subscribe()
+    /// What health checks report, and its changes. The futures of the receiver need no particular executor.
+    pub(crate) fn health(&self) -> watch::Receiver<HealthState> {
+        self.0.health.subscribe()
     }
 }
 

@@ -1,10 +1,12 @@
-//! Collects the metrics of all shards, one scrape at a time.
+//! Collects the metrics of all shards, one collection at a time. Scrapes that arrive during a collection share the next
+//! one, so that no number of scrapes keeps another one waiting for longer than two collections.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use thiserror::Error;
-use tokio::sync::{Mutex, Semaphore};
+use bytes::Bytes;
+use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -37,20 +39,12 @@ pub trait MetricsSource: Send + Sync + 'static {
     }
 }
 
-/// A scrape failed.
-#[derive(Debug, Error)]
-pub(super) enum ScrapeError {
-    #[error("too many concurrent scrapes (maximum {max}); scrape less often", max = limits::SCRAPES_MAX)]
-    TooMany,
-    #[error("metrics cannot be rendered: {0}")]
-    Render(#[from] prometheus::Error),
-}
-
 /// The only reader of the recorders of all shards.
 pub(super) struct Scraper {
     source: Arc<dyn MetricsSource>,
     started: Instant,
-    slots: Semaphore,
+    /// Number of the last collection that has begun.
+    begun: AtomicU64,
     state: Mutex<ScrapeState>,
 }
 
@@ -60,6 +54,8 @@ struct ScrapeState {
     requests: Vec<Option<JoinHandle<Option<ShardMetrics>>>>,
     /// Pending reads of event statuses for later scrapes, at most one per event.
     statuses: JoinSet<Option<(EventId, EventStatus)>>,
+    /// The number and the text of the last complete collection.
+    rendered: (u64, Bytes),
 }
 
 impl Scraper {
@@ -69,20 +65,24 @@ impl Scraper {
             aggregate: MetricsAggregate::new(shards, build),
             requests: (0..shards).map(|_| None).collect(),
             statuses: JoinSet::new(),
+            rendered: (0, Bytes::new()),
         };
-        Self {
-            source,
-            started: Instant::now(),
-            slots: Semaphore::new(limits::SCRAPES_MAX),
-            state: Mutex::new(state),
-        }
+        Self { source, started: Instant::now(), begun: AtomicU64::new(0), state: Mutex::new(state) }
     }
 
     /// Requests the metrics of every shard, waits [`limits::SCRAPE_TIMEOUT`] for all of them, and renders. A shard
     /// without an answer is counted in `inventory_scrape_incomplete`. Dropping the future loses no metrics.
-    pub(super) async fn scrape(&self) -> Result<String, ScrapeError> {
-        let _slot = self.slots.try_acquire().map_err(|_| ScrapeError::TooMany)?;
+    ///
+    /// # Errors
+    /// If the metrics cannot be rendered.
+    pub(super) async fn scrape(&self) -> Result<Bytes, prometheus::Error> {
+        // A collection that begins from now on has everything until now.
+        let wanted = self.begun.load(Ordering::Relaxed) + 1;
         let mut state = self.state.lock().await;
+        if state.rendered.0 >= wanted {
+            return Ok(state.rendered.1.clone());
+        }
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let shards_missing = self.collect(&mut state).await;
         self.update_events(&mut state);
         let server = ServerMetrics {
@@ -91,7 +91,9 @@ impl Scraper {
             process: ProcessUsage::read(),
             ..self.source.server_metrics()
         };
-        Ok(state.aggregate.render(&server)?)
+        let text = Bytes::from(state.aggregate.render(&server)?);
+        state.rendered = (number, text.clone());
+        Ok(text)
     }
 
     /// Adds the metrics of all shards to the aggregate and returns the number of shards without an answer.

@@ -1,6 +1,6 @@
-//! SIGTERM and SIGINT.
+//! SIGTERM, SIGINT and SIGHUP.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,6 +23,7 @@ pub enum ShutdownSignal {
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -31,25 +32,38 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
     /// Reports the first and the second signal; ignores further ones.
     pub(super) async fn report(mut self, shutdown: watch::Sender<ShutdownSignal>) {
-        let by = self.next().await;
+        // The terminal of a server that somebody runs by hand was closed. Other senders of SIGHUP want a program to read
+        // its configuration or to open its log files again.
+        let by = self.next(io::stdin().is_terminal()).await;
         tracing::info!(signal = by, "draining; a second signal aborts");
         shutdown.send_replace(ShutdownSignal::Drain { by });
-        let by = self.next().await;
+        // A closed terminal sends SIGHUP more than once.
+        let by = self.next(false).await;
         tracing::warn!(signal = by, "aborting on second signal");
         shutdown.send_replace(ShutdownSignal::Abort { by });
         // Keeps the channel open, so that receivers see the last state.
         std::future::pending::<()>().await;
     }
 
-    async fn next(&mut self) -> &'static str {
-        select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+    async fn next(&mut self, hangup_counts: bool) -> &'static str {
+        loop {
+            select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => {
+                    if hangup_counts {
+                        return "SIGHUP";
+                    }
+                    let cure = "settings are read at the start only; SIGTERM drains the server";
+                    tracing::warn!(signal = "SIGHUP", cure, "signal ignored");
+                }
+            }
         }
     }
 }

@@ -8,10 +8,7 @@ use super::TRANSACTION_ACTIONS_MAX;
 /// after 10 s.
 pub const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Running and waiting scrapes; further ones get 503.
-pub(crate) const SCRAPES_MAX: usize = 4;
-
-/// Connections to METRICS_PORT. Further ones wait in the kernel backlog.
+/// Connections to METRICS_PORT. A further one takes the place of the idlest.
 pub const HTTP_CONNECTIONS_MAX: usize = 64;
 
 /// Bytes of a request line and its headers on METRICS_PORT.
@@ -27,8 +24,8 @@ pub(crate) const HTTP_CONNECTION_AGE_MAX: Duration = Duration::from_secs(120);
 /// Grace period of a connection to METRICS_PORT after its maximum age.
 pub(crate) const HTTP_CONNECTION_AGE_GRACE: Duration = Duration::from_secs(5);
 
-/// Connections to ADMIN_PORT. Further ones wait in the kernel backlog.
-pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 32;
+/// Connections to ADMIN_PORT. A further one takes the place of the idlest.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
 
 /// Concurrent calls per connection to ADMIN_PORT; further ones get RESOURCE_EXHAUSTED.
 pub(crate) const ADMIN_CALLS_PER_CONNECTION_MAX: usize = 32;

@@ -14,6 +14,10 @@ pub(crate) const SERIES_PER_METRIC_MAX: usize = 64;
 /// dropped and counted.
 pub(crate) const LOG_LINES_QUEUED_MAX: usize = 1_024;
 
+/// Interval of one kind of line whose causes can repeat without a bound, such as a failed accept. The line has the number
+/// of suppressed ones.
+pub(crate) const REPEATED_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Bytes of one value in a log line; a longer value is cut.
 pub(crate) const LOG_VALUE_BYTES_MAX: usize = 4 * 1024;
 

@@ -158,10 +158,27 @@ fn processors(
     }
 }
 
+/// Descriptors of the process that are not connections of clients.
+fn descriptors_beside_clients(shards: u64) -> u64 {
+    DESCRIPTORS_OF_PROCESS + shards * (DESCRIPTORS_OF_SHARD + STORE_CONNECTIONS_MAX as u64)
+}
+
+/// Connections of clients that a shard may have: as many as the limit on descriptors has room for, so that probes and the
+/// store never find it used up.
+pub(crate) fn connections_per_shard(facts: &HostFacts, shards: usize) -> usize {
+    let Some(limit) = facts.open_files.soft else {
+        return CONNECTIONS_PER_SHARD_MAX;
+    };
+    let shards = shards as u64;
+    let room = limit.saturating_sub(descriptors_beside_clients(shards)) / shards.max(1);
+    let room = room.max(CONNECTIONS_PER_SHARD_USEFUL);
+    usize::try_from(room)
+        .map_or(CONNECTIONS_PER_SHARD_MAX, |room| room.min(CONNECTIONS_PER_SHARD_MAX))
+}
+
 fn open_files(facts: &HostFacts, shards: usize) -> PreflightCheck {
     let shards = shards as u64;
-    let beside =
-        DESCRIPTORS_OF_PROCESS + shards * (DESCRIPTORS_OF_SHARD + STORE_CONNECTIONS_MAX as u64);
+    let beside = descriptors_beside_clients(shards);
     let least = beside + shards * CONNECTIONS_PER_SHARD_USEFUL;
     let most = beside + shards * CONNECTIONS_PER_SHARD_MAX as u64;
     let raise = || {
@@ -294,6 +311,21 @@ mod tests {
         assert_eq!(files(1_024).verdict, CheckResult::Note);
         assert_eq!(files(65_536).verdict, CheckResult::Ok);
         assert!(files(256).cures[0].contains("ulimit -n"));
+    }
+
+    #[test]
+    fn connections_of_clients_are_as_many_as_descriptors_have_room_for() {
+        let with = |limit| {
+            let mut facts = facts();
+            facts.open_files.soft = limit;
+            connections_per_shard(&facts, 2)
+        };
+        assert_eq!(with(None), CONNECTIONS_PER_SHARD_MAX);
+        assert_eq!(with(Some(1 << 20)), CONNECTIONS_PER_SHARD_MAX);
+        let room = with(Some(4_096));
+        assert!(room < 2_000, "{room}");
+        assert!(descriptors_beside_clients(2) + 2 * room as u64 <= 4_096);
+        assert_eq!(with(Some(100)) as u64, CONNECTIONS_PER_SHARD_USEFUL);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(crate) use explain::{
     explain_store_unreachable, explain_topology_error,
 };
 pub(crate) use facts::{HostFacts, raise_soft_limits};
+pub(crate) use host::connections_per_shard;
 pub(crate) use store::{
     StoreQueryError, explain_connect_error, explain_query_error, query, query_at, require_store,
 };

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use futures::channel::oneshot;
 use futures::future::Either;
 use opentelemetry_sdk::trace::Sampler;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use self::audit_backend::ShardAuditBackend;
 pub(crate) use self::dev::run_dev;
@@ -46,8 +46,8 @@ use crate::control_plane::{
 };
 use crate::limits;
 use crate::preflight::{
-    Explanation, HostFacts, explain_connect_error, explain_listen_error, explain_ring_error,
-    explain_topology_error, require_store,
+    Explanation, HostFacts, connections_per_shard, explain_connect_error, explain_listen_error,
+    explain_ring_error, explain_topology_error, require_store,
 };
 use crate::shard::connection_balancer::ConnectionBalancer;
 use crate::shard::driver::{ShardInbox, ShardMailbox, ShardMessage};
@@ -60,7 +60,7 @@ use crate::telemetry::log;
 use crate::telemetry::trace::{self, SpanSink};
 use inventory_core::counters::Counters;
 use inventory_grpc::tonic_bridge::{self, TonicBridge};
-use inventory_grpc::{GrpcSettings, InventoryServer, InventoryServiceServer};
+use inventory_grpc::{GrpcSettings, HealthState, InventoryServer, InventoryServiceServer};
 use inventory_store::StoreSettings;
 
 /// Where the server is.
@@ -185,7 +185,7 @@ impl Server {
             readiness.clone(),
             counts,
         ));
-        let routes = crate::control_plane::auxiliary_routes(&readiness);
+        let routes = crate::control_plane::reflection_routes();
         let control_plane = ControlPlane::start(ControlPlaneConfig {
             metrics,
             admin: admin.map(|listener| (listener, gateway.clone() as _)),
@@ -205,6 +205,7 @@ impl Server {
         let links = ShardLinks {
             mailboxes: mailboxes.clone(),
             bridge,
+            health: readiness.health(),
             heartbeats: heartbeats.clone(),
             tracing,
         };
@@ -365,6 +366,7 @@ impl Listeners {
 struct ShardLinks {
     mailboxes: Vec<ShardMailbox>,
     bridge: TonicBridge,
+    health: watch::Receiver<HealthState>,
     heartbeats: Heartbeats,
     tracing: Option<(Sampler, SpanSink)>,
 }
@@ -377,7 +379,8 @@ fn shard_configs(
     links: &ShardLinks,
 ) -> Vec<ShardConfig> {
     let shards = config.shard_cpus.len();
-    let balancer = ConnectionBalancer::new(shards);
+    let balancer =
+        ConnectionBalancer::new(shards, connections_per_shard(&HostFacts::read(), shards));
     let parts = listeners.into_iter().zip(inboxes).zip(barriers(shards)).enumerate();
     let of_shard = |(shard, ((listener, inbox), shutdown_barrier))| ShardConfig {
         shard,
@@ -392,6 +395,7 @@ fn shard_configs(
         store: store.clone(),
         grpc: grpc_settings(config),
         bridge: links.bridge.clone(),
+        health: links.health.clone(),
         answers_cached: config.answers_cached,
         answers_cached_for: config.answers_cached_for,
         late_commit: config.late_commit,

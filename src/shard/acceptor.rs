@@ -8,6 +8,8 @@ use futures::FutureExt;
 use super::connection_balancer::ConnectionBalancer;
 use super::driver::{ShardMailbox, ShardMessage};
 use crate::limits;
+use crate::telemetry::log_interval::LogInterval;
+use inventory_grpc::Drain;
 use inventory_runtime::{AcceptedSocket, Listener};
 
 /// Pause after a failed accept, so that a lack of descriptors does not spin a core.
@@ -21,6 +23,10 @@ pub(super) struct Acceptor {
     pub(super) peers: Vec<ShardMailbox>,
     /// Serves a connection of this shard, which `balancer` has counted already.
     pub(super) serve: Rc<dyn Fn(AcceptedSocket)>,
+    /// The connections of this shard.
+    pub(super) open: Rc<Drain>,
+    pub(super) failures: LogInterval,
+    pub(super) evictions: LogInterval,
 }
 
 impl Acceptor {
@@ -30,7 +36,9 @@ impl Acceptor {
             match self.listener.accept().await {
                 Ok(socket) => self.assign(socket),
                 Err(error) => {
-                    tracing::warn!(error = %error, "accept failed");
+                    if let Some(suppressed) = self.failures.due() {
+                        tracing::warn!(error = %error, suppressed, "accept failed");
+                    }
                     inventory_runtime::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -49,7 +57,7 @@ impl Acceptor {
 
     fn assign(&self, socket: AcceptedSocket) {
         let Some(target) = self.balancer.reserve(self.shard) else {
-            tracing::warn!("connection refused: every shard is full");
+            self.replace_idlest(socket);
             return;
         };
         if target == self.shard {
@@ -62,6 +70,20 @@ impl Acceptor {
         };
         if let Err(ShardMessage::Connection(socket)) = sent {
             self.balancer.transfer(target, self.shard);
+            (self.serve)(socket);
+        }
+    }
+
+    /// Every shard is full: the idlest connection of this shard gives way. Connections that clients leave open must not
+    /// keep others out.
+    fn replace_idlest(&self, socket: AcceptedSocket) {
+        let is_evicted = self.open.evict_idlest();
+        if let Some(suppressed) = self.evictions.due() {
+            let action = if is_evicted { "idlest connection closed" } else { "new one refused" };
+            tracing::warn!(action, suppressed, "every shard has its maximum of connections");
+        }
+        if is_evicted {
+            self.balancer.reserve_beyond(self.shard);
             (self.serve)(socket);
         }
     }

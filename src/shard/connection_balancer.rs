@@ -7,23 +7,26 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::limits;
-
 /// The connection counts of all shards.
 #[derive(Clone)]
-pub(crate) struct ConnectionBalancer(Arc<[ConnectionCount]>);
+pub(crate) struct ConnectionBalancer {
+    counts: Arc<[ConnectionCount]>,
+    /// Most connections of one shard.
+    most: usize,
+}
 
 /// One shard's count, on its own cache line.
 #[repr(align(128))]
 struct ConnectionCount(AtomicUsize);
 
 impl ConnectionBalancer {
-    pub(crate) fn new(shards: usize) -> Self {
-        Self((0..shards).map(|_| ConnectionCount(AtomicUsize::new(0))).collect())
+    pub(crate) fn new(shards: usize, most: usize) -> Self {
+        let counts = (0..shards).map(|_| ConnectionCount(AtomicUsize::new(0))).collect();
+        Self { counts, most }
     }
 
     pub(crate) fn open_connections(&self, shard: usize) -> usize {
-        self.0.get(shard).map_or(0, |count| count.0.load(Ordering::Relaxed))
+        self.counts.get(shard).map_or(0, |count| count.0.load(Ordering::Relaxed))
     }
 
     /// Counts a connection that `me` accepted and returns its shard: `me` unless another has fewer. `None` if
@@ -31,17 +34,17 @@ impl ConnectionBalancer {
     pub(crate) fn reserve(&self, me: usize) -> Option<usize> {
         loop {
             let mine = self.open_connections(me);
-            let others = (0..self.0.len()).map(|shard| (self.open_connections(shard), shard));
+            let others = (0..self.counts.len()).map(|shard| (self.open_connections(shard), shard));
             let (least, fewest) = others.min()?;
             let (target, open) = match mine > least {
                 true => (fewest, least),
                 false => (me, mine),
             };
-            if open >= limits::CONNECTIONS_PER_SHARD_MAX {
+            if open >= self.most {
                 return None;
             }
             // If another shard changed this count in the meantime, choose again.
-            let count = &self.0.get(target)?.0;
+            let count = &self.counts.get(target)?.0;
             let reserved =
                 count.compare_exchange(open, open + 1, Ordering::Relaxed, Ordering::Relaxed);
             if reserved.is_ok() {
@@ -53,13 +56,18 @@ impl ConnectionBalancer {
     /// Moves a count, if the connection could not be sent.
     pub(crate) fn transfer(&self, from: usize, to: usize) {
         self.release(from);
-        if let Some(count) = self.0.get(to) {
+        self.reserve_beyond(to);
+    }
+
+    /// Counts a connection of a full shard, which takes the place of one that is about to end.
+    pub(crate) fn reserve_beyond(&self, shard: usize) {
+        if let Some(count) = self.counts.get(shard) {
             count.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     pub(crate) fn release(&self, shard: usize) {
-        if let Some(count) = self.0.get(shard) {
+        if let Some(count) = self.counts.get(shard) {
             count.0.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -71,7 +79,7 @@ mod tests {
 
     #[test]
     fn connections_accepted_by_one_shard_are_balanced_over_two() {
-        let balancer = ConnectionBalancer::new(2);
+        let balancer = ConnectionBalancer::new(2, 100);
         for _ in 0..4 {
             balancer.reserve(0).expect("not full");
         }
@@ -80,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_tie_stays_on_the_accepting_shard() {
-        let balancer = ConnectionBalancer::new(3);
+        let balancer = ConnectionBalancer::new(3, 100);
         assert_eq!(balancer.reserve(2), Some(2));
         balancer.release(2);
         assert_eq!(balancer.reserve(1), Some(1));
@@ -88,8 +96,8 @@ mod tests {
 
     #[test]
     fn connections_are_refused_only_when_every_shard_is_full() {
-        let balancer = ConnectionBalancer::new(2);
-        for _ in 0..2 * limits::CONNECTIONS_PER_SHARD_MAX {
+        let balancer = ConnectionBalancer::new(2, 10);
+        for _ in 0..20 {
             balancer.reserve(0).expect("not full");
         }
         assert_eq!(balancer.reserve(0), None);

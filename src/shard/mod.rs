@@ -33,7 +33,7 @@ use futures::FutureExt;
 use opentelemetry_sdk::trace::Sampler;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use self::acceptor::Acceptor;
 use self::connection_balancer::ConnectionBalancer;
@@ -43,13 +43,14 @@ use self::reclaimer::Reclaimer;
 use self::shutdown_barrier::ShutdownBarrier;
 use crate::limits;
 use crate::telemetry::heartbeat::{Activity, HeartbeatWriter, Heartbeats};
+use crate::telemetry::log_interval::LogInterval;
 use crate::telemetry::recorder::{Recorder, ShardGauges, ShardMetrics};
 use crate::telemetry::trace::{SpanSink, Tracer};
 use crate::telemetry::{log, process};
 use inventory_core::engine::{Engine, EngineSettings};
 use inventory_core::rules::LateCommit;
 use inventory_core::time::Micros;
-use inventory_grpc::{Drain, GrpcContext, GrpcSettings, UnaryService};
+use inventory_grpc::{Drain, GrpcContext, GrpcSettings, HealthState, UnaryService};
 use inventory_runtime::{AcceptedSocket, Listener, clock};
 use inventory_store::{Store, StoreConnectError, StoreSettings};
 
@@ -75,6 +76,8 @@ pub(crate) struct ShardConfig {
     pub(crate) store: StoreSettings,
     pub(crate) grpc: GrpcSettings,
     pub(crate) bridge: inventory_grpc::tonic_bridge::TonicBridge,
+    /// What health checks report.
+    pub(crate) health: watch::Receiver<HealthState>,
     pub(crate) answers_cached: usize,
     pub(crate) answers_cached_for: Duration,
     pub(crate) late_commit: LateCommit,
@@ -188,6 +191,9 @@ async fn run<S: UnaryService + 'static>(
         balancer: config.balancer,
         peers: config.peers,
         serve: Rc::clone(&serve),
+        open: Rc::clone(&context.grpc.drain),
+        failures: LogInterval::default(),
+        evictions: LogInterval::default(),
     });
     let accepting = inventory_runtime::spawn(Rc::clone(&acceptor).accept());
     let replies = handle_replies(Rc::clone(&context.driver), config.inbox.replies);
@@ -286,12 +292,13 @@ impl<S: UnaryService + 'static> ShardContext<S> {
             tracer,
             config.log_calls_ratio,
         ));
-        let bridge = Some(config.bridge.clone());
+        let (bridge, health) = (Some(config.bridge.clone()), Some(config.health.clone()));
+        let settings = config.grpc.clone();
         Self {
             shard,
             balancer: config.balancer.clone(),
             service: Rc::new(service(Rc::clone(&driver), Rc::clone(&recorder))),
-            grpc: Rc::new(GrpcContext::new(config.grpc.clone(), Drain::new(), calls, bridge)),
+            grpc: Rc::new(GrpcContext::new(settings, Drain::new(), calls, bridge, health)),
             driver,
             recorder,
             heartbeat,

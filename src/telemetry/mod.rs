@@ -12,6 +12,7 @@ mod exposition;
 pub(crate) mod heartbeat;
 mod latency_window;
 pub mod log;
+pub(crate) mod log_interval;
 mod metrics;
 pub(crate) mod process;
 pub mod recorder;

@@ -1,8 +1,9 @@
-//! Health and reflection on GRPC_PORT and ADMIN_PORT.
+//! Reflection on GRPC_PORT, health and reflection on ADMIN_PORT.
 
 use std::net::Ipv4Addr;
 
-use inventory_api::control_plane::{Readiness, auxiliary_routes};
+use inventory_api::control_plane::{ControlPlane, reflection_routes};
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -11,12 +12,12 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::{channel, client, start};
 
-/// A server with the auxiliary services of GRPC_PORT.
-async fn auxiliary_server(readiness: &Readiness) -> Channel {
+/// A server with the reflection of GRPC_PORT.
+async fn reflection_server() -> Channel {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
-    let routes = auxiliary_routes(readiness);
+    let routes = reflection_routes();
     tokio::spawn(async move {
         let server = tonic::transport::Server::builder().add_routes(routes);
         server.serve_with_incoming(incoming).await.unwrap();
@@ -30,19 +31,26 @@ async fn check(health: &mut HealthClient<Channel>, service: &str) -> Result<Serv
     answer.map(|a| a.into_inner().status()).map_err(|status| status.code())
 }
 
+const ADMIN: &str = "inventory.v1.InventoryAdmin";
+
+fn admin_health(control_plane: &ControlPlane) -> HealthClient<Channel> {
+    HealthClient::new(channel(control_plane.admin_address().unwrap()))
+        .send_compressed(CompressionEncoding::Gzip)
+}
+
 #[test]
 fn health_check_follows_readiness_per_service() {
+    let (control_plane, readiness) = start();
     client(async {
-        let readiness = Readiness::new();
-        let mut health = HealthClient::new(auxiliary_server(&readiness).await);
-        for service in ["", "inventory.v1.Inventory"] {
+        let mut health = admin_health(&control_plane);
+        for service in ["", ADMIN] {
             assert_eq!(check(&mut health, service).await, Ok(ServingStatus::NotServing));
         }
         readiness.set_ready();
-        for service in ["", "inventory.v1.Inventory"] {
+        for service in ["", ADMIN] {
             assert_eq!(check(&mut health, service).await, Ok(ServingStatus::Serving));
         }
-        assert_eq!(check(&mut health, "inventory.v1.InventoryAdmin").await, Err(Code::NotFound));
+        assert_eq!(check(&mut health, "inventory.v1.Inventory").await, Err(Code::NotFound));
         readiness.set_draining("test");
         assert_eq!(check(&mut health, "").await, Ok(ServingStatus::NotServing));
     });
@@ -50,14 +58,14 @@ fn health_check_follows_readiness_per_service() {
 
 #[test]
 fn health_watch_sends_each_change_and_ends_at_drain() {
+    let (control_plane, readiness) = start();
     client(async {
-        let readiness = Readiness::new();
-        let mut health = HealthClient::new(auxiliary_server(&readiness).await);
+        let mut health = admin_health(&control_plane);
         let watch = async |health: &mut HealthClient<Channel>, service: &str| {
             let service = service.to_owned();
             health.watch(HealthCheckRequest { service }).await.unwrap().into_inner()
         };
-        let mut known = watch(&mut health, "inventory.v1.Inventory").await;
+        let mut known = watch(&mut health, ADMIN).await;
         let mut unknown = watch(&mut health, "no.such.Service").await;
         let status = |m: Result<Option<tonic_health::pb::HealthCheckResponse>, Status>| {
             m.unwrap().map(|m| m.status())
@@ -113,7 +121,7 @@ fn reflection_lists_only_services_of_the_port() {
     let (control_plane, _readiness) = start();
     let admin = control_plane.admin_address().unwrap();
     client(async {
-        let clients = auxiliary_server(&Readiness::new()).await;
+        let clients = reflection_server().await;
         for (channel, own, also, other) in [
             (
                 clients,
@@ -133,17 +141,5 @@ fn reflection_lists_only_services_of_the_port() {
             let (_, file) = reflect!(v1, channel, other);
             assert_eq!(file.unwrap_err().code(), Code::NotFound, "{other}");
         }
-    });
-}
-
-#[test]
-fn admin_port_has_its_own_health_service() {
-    let (control_plane, readiness) = start();
-    readiness.set_ready();
-    client(async {
-        let mut health = HealthClient::new(channel(control_plane.admin_address().unwrap()));
-        let own = "inventory.v1.InventoryAdmin";
-        assert_eq!(check(&mut health, own).await, Ok(ServingStatus::Serving));
-        assert_eq!(check(&mut health, "inventory.v1.Inventory").await, Err(Code::NotFound));
     });
 }

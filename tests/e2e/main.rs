@@ -12,6 +12,7 @@
 //! | `stripes.rs` | an event with several stripes is sold to the last unit |
 //! | `crash.rs` | SIGKILL under load: no acknowledged order is lost, none is doubled |
 //! | `stopping.rs` | a drain under load loses no call and ends in time |
+//! | `shared_pools.rs` | watches, cancellations and open connections of one client cost others nothing |
 //! | `placement.rs` | connections per shard |
 //! | `deadlines.rs` | deadlines of callers |
 //! | `starts.rs` | failed starts: error text and exit code |
@@ -36,6 +37,7 @@ mod outages;
 mod placement;
 mod races;
 mod reservation_api;
+mod shared_pools;
 mod starts;
 mod statuses;
 mod stopping;

@@ -1,5 +1,6 @@
 //! Shutdown: no call is lost, readiness is off first, the grace is kept, a second signal aborts.
 
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -255,6 +256,42 @@ async fn second_signal_exits_immediately() {
     let (took, status) = server.wait_for_exit().await;
     assert!(took < IMMEDIATE_EXIT_MAX, "{took:?}");
     assert!(status.code().is_some(), "{status:?}");
+}
+
+#[tokio::test]
+async fn hangup_is_ignored_unless_the_terminal_was_closed() {
+    let mut server = ServerCommand::dev_in_memory().start();
+    server.signal(libc::SIGHUP);
+    assert!(server.log.wait_for(|log| log.contains("signal ignored")));
+    let (code, _) = http_get(&server.metrics, "/readyz").await.unwrap();
+    assert_eq!(code, 200);
+    server.signal(libc::SIGTERM);
+    assert!(server.log.wait_for(|log| log.contains("\"stopping\"")));
+    assert_eq!(server.wait_for_exit().await.1.code(), Some(0));
+
+    let (_terminal, slave) = open_terminal();
+    let mut on_terminal = ServerCommand::dev_in_memory();
+    on_terminal.command.stdin(slave);
+    let mut server = on_terminal.start();
+    // A closed terminal sends the signal more than once.
+    for _ in 0..2 {
+        server.signal(libc::SIGHUP);
+    }
+    let (_, status) = server.wait_for_exit().await;
+    assert_eq!(status.code(), Some(0));
+    assert!(server.log.text().contains("\"stopped\""), "{}", server.log.text());
+}
+
+/// Both ends of a new terminal.
+fn open_terminal() -> (OwnedFd, OwnedFd) {
+    let (mut master, mut slave) = (-1, -1);
+    let none = std::ptr::null_mut();
+    // SAFETY: both numbers live through the call, which fills them in; the other arguments may be null.
+    let result =
+        unsafe { libc::openpty(&raw mut master, &raw mut slave, none, none.cast(), none.cast()) };
+    assert_eq!(result, 0);
+    // SAFETY: the call returned open descriptors that nothing else owns.
+    unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) }
 }
 
 /// A client may send until it has read the second GOAWAY. Until then, idle shards serve forwarded operations as well.

@@ -102,6 +102,10 @@ impl<F: Future<Output = Result<Bytes, Status>>> ActiveCalls<F> {
         self.earliest_deadline = earliest;
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// When [`ActiveCalls::expire`] may have a call to mark; never too late, sometimes too early.
     pub(super) fn earliest_deadline(&self) -> Option<Micros> {
         if self.waiting.is_empty() {

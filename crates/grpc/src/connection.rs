@@ -5,12 +5,13 @@
 //! leave in one `send` (`write_coalescing` has the measurements), and no call is a task of its own: when
 //! the connection ends, its handlers end with it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncWrite};
@@ -18,22 +19,27 @@ use h2::server::{Handshake, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use http::Request;
 use http::request::Parts;
+use tokio::sync::watch;
 
-use super::active_calls::{ActiveCalls, CallResponder, deadline_exceeded};
+use super::active_calls::{ActiveCalls, CallResponder};
+use super::auxiliary_calls::{AuxiliaryCalls, CallCountGuard};
 use super::call::CallContext;
 use super::coalescing_waker::CoalescingWaker;
 use super::connection_end::ConnectionEnd;
 use super::connection_lifecycle::{ConnectionLifecycle, LifecycleAction};
 use super::context::GrpcContext;
 use super::drain::ConnectionGuard;
+use super::early_resets::EarlyResetBudget;
+use super::health::{self, HealthCall, HealthMethod, HealthState, WatchCount};
+use super::message::MessageEncoding;
 use super::observer::UNKNOWN_METHOD;
 use super::request_head::{self, HeadRejection};
 use super::response;
 use super::service::UnaryService;
 use super::settings::{GrpcSettings, micros};
-use super::status::Status;
-use super::tonic_bridge::TonicBridge;
-use super::tonic_bridge::relay::BridgedCalls;
+use super::status::{Code, Status};
+use super::tonic_bridge::{TonicBridge, relay};
+use super::unary_body::UnaryBody;
 use super::write_coalescing::{CoalescedStream, WriteCoalescer};
 use crate::limits;
 use inventory_core::time::Micros;
@@ -49,7 +55,10 @@ enum HttpState<T> {
 pub(super) struct GrpcConnection<T, S, M, F> {
     // Fields are dropped in order: the calls before the streams that they answer.
     calls: ActiveCalls<F>,
-    bridged: BridgedCalls,
+    auxiliary: AuxiliaryCalls,
+    health_watches: WatchCount,
+    bridged_calls: Rc<Cell<usize>>,
+    early_resets: EarlyResetBudget,
     ping: Option<PingPong>,
     ping_outstanding: bool,
     http: HttpState<T>,
@@ -67,7 +76,7 @@ impl<T, S, M, F> GrpcConnection<T, S, M, F>
 where
     T: AsyncRead + AsyncWrite + Unpin,
     S: UnaryService,
-    M: Fn(S::Method, CallContext, RecvStream) -> F,
+    M: Fn(S::Method, CallContext, UnaryBody) -> F,
     F: Future<Output = Result<Bytes, Status>>,
 {
     pub(super) fn new(
@@ -78,16 +87,19 @@ where
     ) -> Self {
         let writer = WriteCoalescer::new(stream, Rc::clone(&context));
         let handshake = http2_builder(&context.settings).handshake(CoalescedStream::new(&writer));
-        let age = context.random_connection_age();
+        let (age, now) = (context.random_connection_age(), clock::monotonic());
         Self {
             calls: ActiveCalls::new(),
-            bridged: BridgedCalls::new(),
+            auxiliary: AuxiliaryCalls::new(),
+            health_watches: WatchCount::default(),
+            bridged_calls: Rc::default(),
+            early_resets: EarlyResetBudget::new(context.settings.streams_per_connection, now),
             ping: None,
             ping_outstanding: false,
             http: HttpState::Handshaking(handshake),
             writer,
             start,
-            lifecycle: ConnectionLifecycle::new(&context.settings, age, clock::monotonic()),
+            lifecycle: ConnectionLifecycle::new(&context.settings, age, now),
             timer: TimerHandle::default(),
             waker: None,
             guard,
@@ -110,7 +122,9 @@ where
         if let Err(error) = flushed {
             return Poll::Ready(ConnectionEnd::Lost(error.kind()));
         }
-        let deadlines = [self.lifecycle.next_deadline(), self.calls.earliest_deadline()];
+        let has_calls = !self.calls.is_empty();
+        self.guard.set_busy(has_calls);
+        let deadlines = [self.lifecycle.next_deadline(has_calls), self.calls.earliest_deadline()];
         if let Some(at) = deadlines.into_iter().flatten().min() {
             self.timer.wake_at(now, at, cx.waker());
         }
@@ -151,13 +165,18 @@ where
         coalescing: &CoalescingWaker,
         cx: &mut Context<'_>,
     ) -> Option<ConnectionEnd> {
+        // Before anything is read: the GOAWAY names the last call that this side has seen.
+        if self.guard.is_evicted() {
+            self.close(Reason::NO_ERROR, cx);
+            return Some(ConnectionEnd::Evicted);
+        }
         for _ in 0..limits::ROUNDS_PER_POLL_MAX {
             coalescing.begin_round();
             if let Some(end) = self.poll_http(now, coalescing, cx) {
                 return Some(end);
             }
             self.calls.poll(cx);
-            self.bridged.poll(cx);
+            self.auxiliary.poll(cx);
             if self.writer.borrow_mut().take_received() {
                 self.lifecycle.data_received(now);
             }
@@ -185,6 +204,7 @@ where
                 Poll::Ready(Ok(mut open)) => {
                     self.ping = open.ping_pong();
                     self.lifecycle.opened(now);
+                    self.guard.established();
                     self.http = HttpState::Open(open);
                 }
             }
@@ -203,7 +223,10 @@ where
             };
             match open.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, stream)))) => {
-                    self.accept_request(request, stream, now, cx);
+                    if !self.accept_request(request, stream, now, cx) {
+                        self.close(Reason::ENHANCE_YOUR_CALM, cx);
+                        return Some(ConnectionEnd::Protocol(Reason::ENHANCE_YOUR_CALM));
+                    }
                 }
                 Poll::Ready(Some(Err(error))) => return Some(ConnectionEnd::from(&error)),
                 Poll::Ready(None) => return Some(self.lifecycle.graceful_end()),
@@ -212,52 +235,76 @@ where
         }
     }
 
+    /// Starts the call of a request; false if the client has reset too many calls before they were read.
     fn accept_request(
         &mut self,
         request: Request<RecvStream>,
         mut stream: SendResponse<Bytes>,
         now: Micros,
         cx: &mut Context<'_>,
-    ) {
+    ) -> bool {
         let (head, body) = request.into_parts();
         let observer = &self.context.observer;
         let mut method_name = UNKNOWN_METHOD;
-        let rejection = match self.route(&head, &mut method_name) {
-            Ok(CallTarget::Unary { method, timeout }) => {
+        self.guard.request_arrived(now);
+        // The waker is registered when the call waits for an answer.
+        if stream.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready() {
+            let _ = self.route(&head, &mut method_name);
+            observer.call_started(method_name);
+            observer.call_finished(method_name, Code::Cancelled, Micros(0));
+            return self.early_resets.spend(now);
+        }
+        let responder = |stream, method, deadline, trace| CallResponder {
+            stream,
+            method,
+            arrived: now,
+            deadline,
+            observer: Rc::clone(observer),
+            trace,
+        };
+        match self.route(&head, &mut method_name) {
+            Ok(CallTarget::Unary { method, encoding, timeout }) => {
                 let trace = observer.trace_call(method_name, &head.headers);
                 let deadline = now.plus(timeout);
-                let responder = CallResponder {
-                    stream,
-                    method: method_name,
-                    arrived: now,
-                    deadline,
-                    observer: Rc::clone(observer),
-                    trace: trace.clone(),
-                };
+                let responder = responder(stream, method_name, deadline, trace.clone());
                 let call = CallContext { arrived: now, deadline, headers: head.headers, trace };
-                let future = (self.start)(method, call, body);
+                let future = (self.start)(method, call, UnaryBody { stream: body, encoding });
                 self.calls.start(responder, future, cx);
-                return;
             }
-            Ok(CallTarget::Auxiliary { bridge, timeout }) => {
-                let responder = CallResponder {
-                    stream,
-                    method: method_name,
-                    arrived: now,
-                    deadline: timeout.map_or(Micros(u64::MAX), |timeout| now.plus(timeout)),
-                    observer: Rc::clone(observer),
-                    trace: None,
+            Ok(CallTarget::Health { method, encoding, timeout, state }) => {
+                let call = HealthCall {
+                    method,
+                    body: UnaryBody { stream: body, encoding },
+                    timeout,
+                    state,
+                    has_service: S::has_service,
+                    connection_watches: Rc::clone(&self.health_watches),
+                    shard_watches: Rc::clone(&self.context.health_watches),
                 };
-                self.bridged.start(bridge, responder, head, body, timeout, cx);
-                return;
+                let responder = responder(stream, method_name, Micros(u64::MAX), None);
+                let run = async move |call_to: &mut CallResponder, cancelled: &Cell<bool>| {
+                    call.serve(call_to, cancelled).await
+                };
+                self.auxiliary.start(responder, run, cx);
             }
-            Err(rejection) => rejection,
-        };
-        observer.call_started(method_name);
-        let code = rejection.status.code();
-        response::send_rejection(&mut stream, rejection);
-        let latency = clock::monotonic().since(now);
-        observer.call_finished(method_name, code, latency);
+            Ok(CallTarget::Bridged { bridge, timeout }) => {
+                let responder = responder(stream, method_name, Micros(u64::MAX), None);
+                let slot = CallCountGuard::take(&self.bridged_calls);
+                let run = async move |call: &mut CallResponder, cancelled: &Cell<bool>| {
+                    let _slot = slot;
+                    relay::exchange(&bridge, call, head, body, timeout, cancelled).await
+                };
+                self.auxiliary.start(responder, run, cx);
+            }
+            Err(rejection) => {
+                observer.call_started(method_name);
+                let code = rejection.status.code();
+                response::send_rejection(&mut stream, rejection);
+                let latency = clock::monotonic().since(now);
+                observer.call_finished(method_name, code, latency);
+            }
+        }
+        true
     }
 
     /// What serves a request; `method_name` is set as soon as the method is known.
@@ -270,33 +317,44 @@ where
         let path = head.uri.path();
         if let Some(method) = S::find_method(path) {
             *method_name = S::method_name(method);
-            request_head::check_encoding(head)?;
-            let timeout = request_head::call_timeout(head)?;
-            let timeout = timeout.unwrap_or(self.context.settings.call_timeout);
-            if timeout.is_zero() {
-                return Err(deadline_exceeded().into());
-            }
+            let encoding = request_head::message_encoding(head)?;
+            let timeout =
+                request_head::call_timeout(head)?.unwrap_or(self.context.settings.call_timeout);
             let timeout = micros(timeout.min(limits::CALL_TIMEOUT_MAX));
-            return Ok(CallTarget::Unary { method, timeout });
+            return Ok(CallTarget::Unary { method, encoding, timeout });
+        }
+        if let Some(state) = &self.context.health
+            && let Some(method) = health::find_method(path)
+        {
+            *method_name = health::SERVICE;
+            let encoding = request_head::message_encoding(head)?;
+            let timeout = request_head::call_timeout(head)?;
+            return Ok(CallTarget::Health { method, encoding, timeout, state: state.clone() });
         }
         let bridge = self.context.bridge.as_ref();
         if let Some(bridge) = bridge
             && let Some(service) = bridge.service_of(path)
         {
             *method_name = service;
-            let timeout = request_head::call_timeout(head)?.map(micros);
-            let bridge = bridge.clone();
-            return Ok(CallTarget::Auxiliary { bridge, timeout });
+            let timeout = request_head::call_timeout(head)?.unwrap_or(limits::CALL_TIMEOUT_MAX);
+            let timeout = timeout.min(limits::CALL_TIMEOUT_MAX);
+            if self.bridged_calls.get() >= limits::BRIDGED_CALLS_PER_CONNECTION_MAX {
+                return Err(relay::too_many_calls().into());
+            }
+            return Ok(CallTarget::Bridged { bridge: bridge.clone(), timeout });
         }
         Err(request_head::reject_unknown_path(path, |service| {
-            S::has_service(service) || bridge.is_some_and(|bridge| bridge.has_service(service))
+            S::has_service(service)
+                || (self.context.health.is_some() && service == health::SERVICE)
+                || bridge.is_some_and(|bridge| bridge.has_service(service))
         }))
     }
 
     /// Marks expired calls and does what the lifecycle demands; `Some` when the connection must close.
     fn apply_lifecycle(&mut self, now: Micros, cx: &mut Context<'_>) -> Option<ConnectionEnd> {
         self.calls.expire(now);
-        while let Some(action) = self.lifecycle.poll_action(now, self.context.drain.stage()) {
+        let stage = self.context.drain.stage();
+        while let Some(action) = self.lifecycle.poll_action(now, stage, !self.calls.is_empty()) {
             match action {
                 LifecycleAction::SendPing => self.send_ping(),
                 LifecycleAction::SendGoaway => {
@@ -304,9 +362,9 @@ where
                         open.graceful_shutdown();
                     }
                 }
-                LifecycleAction::CancelAuxiliary => self.bridged.cancel_all(),
+                LifecycleAction::CancelAuxiliary => self.auxiliary.cancel_all(),
                 LifecycleAction::Close(end) => {
-                    self.close(cx);
+                    self.close(Reason::NO_ERROR, cx);
                     return Some(end);
                 }
             }
@@ -325,17 +383,30 @@ where
     }
 
     /// Queues a GOAWAY without waiting; the flush of this poll sends it if the socket accepts it.
-    fn close(&mut self, cx: &mut Context<'_>) {
+    fn close(&mut self, reason: Reason, cx: &mut Context<'_>) {
         if let HttpState::Open(open) = &mut self.http {
-            open.abrupt_shutdown(Reason::NO_ERROR);
+            open.abrupt_shutdown(reason);
             while let Poll::Ready(Some(Ok(_))) = open.poll_accept(cx) {}
         }
     }
 }
 
 enum CallTarget<M> {
-    Unary { method: M, timeout: Micros },
-    Auxiliary { bridge: TonicBridge, timeout: Option<Micros> },
+    Unary {
+        method: M,
+        encoding: MessageEncoding,
+        timeout: Micros,
+    },
+    Health {
+        method: HealthMethod,
+        encoding: MessageEncoding,
+        timeout: Option<Duration>,
+        state: watch::Receiver<HealthState>,
+    },
+    Bridged {
+        bridge: TonicBridge,
+        timeout: Duration,
+    },
 }
 
 /// HTTP/2 with every limit set explicitly, so that no limit changes with a version of the library.
@@ -349,10 +420,10 @@ fn http2_builder(settings: &GrpcSettings) -> h2::server::Builder {
         .max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
         .header_table_size(limits::HEADER_TABLE_BYTES)
         .max_send_buffer_size(limits::STREAM_SEND_BUFFER_BYTES_MAX)
-        .max_concurrent_reset_streams(limits::RESET_STREAMS_MAX)
+        .max_concurrent_reset_streams(settings.streams_per_connection as usize)
         .reset_stream_duration(limits::RESET_STREAM_MEMORY)
         .max_pending_accept_reset_streams(limits::PENDING_RESETS_MAX)
         .max_local_error_reset_streams(Some(limits::ERROR_RESETS_MAX))
-        .data_frame_budget(limits::SMALL_FRAME_BUDGET_BYTES);
+        .data_frame_budget(limits::small_frame_budget(settings.streams_per_connection));
     builder
 }

@@ -23,6 +23,8 @@ pub enum ConnectionEnd {
     AgeGraceOver,
     /// The server drains; the connection closed after its last call.
     Drained,
+    /// The connection was idle, and its place was needed for a new one.
+    Evicted,
     /// The grace period of the drain is over, or the shard dropped the connection.
     Aborted,
     /// A defect in this crate; the shard is not affected.

@@ -5,7 +5,7 @@
 use super::connection_end::ConnectionEnd;
 use super::drain::DrainStage;
 use super::settings::{GrpcSettings, micros};
-use crate::limits::AUXILIARY_DRAIN_GRACE;
+use crate::limits::{AUXILIARY_DRAIN_GRACE, GOAWAY_ANSWER_TIMEOUT};
 use inventory_core::time::Micros;
 
 /// What the connection must do now.
@@ -31,6 +31,8 @@ struct GoawayState {
     /// Set for a connection at its maximum age; a draining one waits for the abort.
     until: Option<Micros>,
     cancel_auxiliary_at: Option<Micros>,
+    /// From here on the connection closes as soon as it has no call.
+    answer_by: Micros,
     end: ConnectionEnd,
 }
 
@@ -88,11 +90,12 @@ impl ConnectionLifecycle {
         }
     }
 
-    /// The next action that is due. The caller repeats until `None`.
+    /// The next action that is due. The caller repeats until `None`. `has_calls`: calls of a contract are in flight.
     pub(super) fn poll_action(
         &mut self,
         now: Micros,
         stage: DrainStage,
+        has_calls: bool,
     ) -> Option<LifecycleAction> {
         if stage == DrainStage::Aborted {
             return Some(LifecycleAction::Close(ConnectionEnd::Aborted));
@@ -109,6 +112,7 @@ impl ConnectionLifecycle {
                     self.phase = LifecyclePhase::Goaway(GoawayState {
                         until: (!drained).then(|| now.plus(self.grace)),
                         cancel_auxiliary_at: Some(now.plus(micros(AUXILIARY_DRAIN_GRACE))),
+                        answer_by: now.plus(micros(GOAWAY_ANSWER_TIMEOUT)),
                         end: if drained { ConnectionEnd::Drained } else { ConnectionEnd::Aged },
                     });
                     return Some(LifecycleAction::SendGoaway);
@@ -117,6 +121,9 @@ impl ConnectionLifecycle {
             LifecyclePhase::Goaway(goaway) => {
                 if goaway.until.is_some_and(|until| now >= until) {
                     return Some(LifecycleAction::Close(ConnectionEnd::AgeGraceOver));
+                }
+                if now >= goaway.answer_by && !has_calls {
+                    return Some(LifecycleAction::Close(goaway.end));
                 }
                 if goaway.cancel_auxiliary_at.is_some_and(|at| now >= at) {
                     goaway.cancel_auxiliary_at = None;
@@ -128,13 +135,16 @@ impl ConnectionLifecycle {
     }
 
     /// When [`ConnectionLifecycle::poll_action`] may have an action, if nothing else happens.
-    pub(super) fn next_deadline(&self) -> Option<Micros> {
+    pub(super) fn next_deadline(&self, has_calls: bool) -> Option<Micros> {
         let keep_alive = self.keep_alive.as_ref().map(KeepAliveTimer::next_deadline);
         match &self.phase {
             LifecyclePhase::Handshaking { until } => Some(*until),
             LifecyclePhase::Serving { goaway_at } => earliest([*goaway_at, keep_alive]),
-            LifecyclePhase::Goaway(GoawayState { until, cancel_auxiliary_at, .. }) => {
-                earliest([*until, *cancel_auxiliary_at, keep_alive])
+            LifecyclePhase::Goaway(GoawayState {
+                until, cancel_auxiliary_at, answer_by, ..
+            }) => {
+                let answer_by = (!has_calls).then_some(*answer_by);
+                earliest([*until, *cancel_auxiliary_at, answer_by, keep_alive])
             }
         }
     }
@@ -191,13 +201,13 @@ mod tests {
     }
 
     fn action_at(lifecycle: &mut ConnectionLifecycle, at: u64) -> Option<LifecycleAction> {
-        lifecycle.poll_action(ms(at), DrainStage::Serving)
+        lifecycle.poll_action(ms(at), DrainStage::Serving, true)
     }
 
     #[test]
     fn an_incomplete_handshake_is_closed() {
         let mut lifecycle = ConnectionLifecycle::new(&settings(), None, ms(0));
-        assert_eq!(lifecycle.next_deadline(), Some(ms(1_000)));
+        assert_eq!(lifecycle.next_deadline(false), Some(ms(1_000)));
         assert_eq!(action_at(&mut lifecycle, 999), None);
         assert_eq!(
             action_at(&mut lifecycle, 1_000),
@@ -208,11 +218,11 @@ mod tests {
     #[test]
     fn a_silent_peer_is_pinged_and_then_closed() {
         let mut lifecycle = open_connection(None);
-        assert_eq!(lifecycle.next_deadline(), Some(ms(30_000)));
+        assert_eq!(lifecycle.next_deadline(false), Some(ms(30_000)));
         assert_eq!(action_at(&mut lifecycle, 29_999), None);
         assert_eq!(action_at(&mut lifecycle, 30_000), Some(LifecycleAction::SendPing));
         assert_eq!(action_at(&mut lifecycle, 30_000), None);
-        assert_eq!(lifecycle.next_deadline(), Some(ms(50_000)));
+        assert_eq!(lifecycle.next_deadline(false), Some(ms(50_000)));
         assert_eq!(action_at(&mut lifecycle, 49_999), None);
         assert_eq!(
             action_at(&mut lifecycle, 50_000),
@@ -226,14 +236,14 @@ mod tests {
         assert_eq!(action_at(&mut lifecycle, 30_000), Some(LifecycleAction::SendPing));
         lifecycle.data_received(ms(31_000));
         assert_eq!(action_at(&mut lifecycle, 50_001), None);
-        assert_eq!(lifecycle.next_deadline(), Some(ms(61_000)));
+        assert_eq!(lifecycle.next_deadline(false), Some(ms(61_000)));
         assert_eq!(action_at(&mut lifecycle, 61_000), Some(LifecycleAction::SendPing));
     }
 
     #[test]
     fn a_connection_at_its_maximum_age_gets_a_goaway_and_a_grace_period() {
         let mut lifecycle = open_connection(Some(ms(10_000)));
-        assert_eq!(lifecycle.next_deadline(), Some(ms(10_000)));
+        assert_eq!(lifecycle.next_deadline(false), Some(ms(10_000)));
         assert_eq!(action_at(&mut lifecycle, 10_000), Some(LifecycleAction::SendGoaway));
         assert_eq!(action_at(&mut lifecycle, 10_000), None);
         assert_eq!(lifecycle.graceful_end(), ConnectionEnd::Aged);
@@ -250,24 +260,38 @@ mod tests {
     fn a_drain_sends_one_goaway_and_only_an_abort_closes() {
         let mut lifecycle = open_connection(Some(ms(600_000)));
         assert_eq!(
-            lifecycle.poll_action(ms(5), DrainStage::Draining),
+            lifecycle.poll_action(ms(5), DrainStage::Draining, false),
             Some(LifecycleAction::SendGoaway)
         );
-        assert_eq!(lifecycle.poll_action(ms(5), DrainStage::Draining), None);
+        assert_eq!(lifecycle.poll_action(ms(5), DrainStage::Draining, false), None);
         assert_eq!(lifecycle.graceful_end(), ConnectionEnd::Drained);
         assert_eq!(
-            lifecycle.poll_action(ms(6), DrainStage::Aborted),
+            lifecycle.poll_action(ms(6), DrainStage::Aborted, false),
             Some(LifecycleAction::Close(ConnectionEnd::Aborted))
         );
     }
 
     #[test]
+    fn a_peer_that_does_not_answer_the_goaway_delays_a_drain_only_with_its_calls() {
+        let mut lifecycle = open_connection(None);
+        let mut action =
+            |at, has_calls| lifecycle.poll_action(Micros(at), DrainStage::Draining, has_calls);
+        assert_eq!(action(0, false), Some(LifecycleAction::SendGoaway));
+        let answer_by = micros(GOAWAY_ANSWER_TIMEOUT).0;
+        assert_eq!(action(answer_by - 1, false), Some(LifecycleAction::CancelAuxiliary));
+        assert_eq!(action(answer_by - 1, false), None);
+        assert_eq!(action(answer_by, true), None);
+        let closed = LifecycleAction::Close(ConnectionEnd::Drained);
+        assert_eq!(action(answer_by + 9, false), Some(closed));
+    }
+
+    #[test]
     fn a_drain_waits_for_the_handshake_before_the_goaway() {
         let mut lifecycle = ConnectionLifecycle::new(&settings(), None, ms(0));
-        assert_eq!(lifecycle.poll_action(ms(1), DrainStage::Draining), None);
+        assert_eq!(lifecycle.poll_action(ms(1), DrainStage::Draining, false), None);
         lifecycle.opened(ms(2));
         assert_eq!(
-            lifecycle.poll_action(ms(2), DrainStage::Draining),
+            lifecycle.poll_action(ms(2), DrainStage::Draining, false),
             Some(LifecycleAction::SendGoaway)
         );
     }

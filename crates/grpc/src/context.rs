@@ -6,8 +6,10 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use tokio::sync::watch;
 
 use super::drain::Drain;
+use super::health::{HealthState, WatchCount};
 use super::observer::CallObserver;
 use super::settings::{GrpcSettings, micros};
 use super::tonic_bridge::TonicBridge;
@@ -47,8 +49,11 @@ pub struct GrpcContext {
     pub stats: GrpcStats,
     pub(super) settings: GrpcSettings,
     pub(super) observer: Rc<dyn CallObserver>,
-    /// The way to the auxiliary services; without a bridge their paths are unknown.
+    /// The way to reflection; without a bridge its paths are unknown.
     pub(super) bridge: Option<TonicBridge>,
+    /// What health checks report; without it their paths are unknown.
+    pub(super) health: Option<watch::Receiver<HealthState>>,
+    pub(super) health_watches: WatchCount,
     /// Responses are encoded into this buffer and split off.
     pub(super) response_buffer: RefCell<BytesMut>,
     /// Empty write buffers: a connection holds one only while it has bytes to send.
@@ -62,6 +67,7 @@ impl GrpcContext {
         drain: Rc<Drain>,
         observer: Rc<dyn CallObserver>,
         bridge: Option<TonicBridge>,
+        health: Option<watch::Receiver<HealthState>>,
     ) -> Self {
         Self {
             drain,
@@ -69,6 +75,8 @@ impl GrpcContext {
             settings,
             observer,
             bridge,
+            health,
+            health_watches: WatchCount::default(),
             response_buffer: RefCell::default(),
             write_buffers: RefCell::default(),
             jitter: RefCell::new(SmallRng::from_os_rng()),
@@ -108,7 +116,7 @@ impl GrpcContext {
         }
 
         let settings = GrpcSettings::default();
-        Self::new(settings, Drain::new(), Rc::new(NoopObserver), None)
+        Self::new(settings, Drain::new(), Rc::new(NoopObserver), None, None)
     }
 }
 

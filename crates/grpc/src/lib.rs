@@ -13,10 +13,10 @@
 //! `response`.
 //!
 //! Must not live here: the meaning of a method (the server's `api`), listeners and their placement (the
-//! server's `shard`), the auxiliary services themselves (the control plane; [`tonic_bridge`] is the way
-//! to them).
+//! server's `shard`), reflection itself (the control plane; [`tonic_bridge`] is the way to it).
 
 mod active_calls;
+mod auxiliary_calls;
 mod call;
 mod call_trace;
 mod coalescing_waker;
@@ -26,6 +26,8 @@ mod connection_lifecycle;
 mod context;
 mod contracts;
 mod drain;
+mod early_resets;
+mod health;
 pub mod limits;
 mod message;
 mod observer;
@@ -36,6 +38,7 @@ mod service;
 mod settings;
 mod status;
 pub mod tonic_bridge;
+mod unary_body;
 mod write_coalescing;
 
 pub use call::CallContext;
@@ -47,6 +50,7 @@ pub use contracts::{
     InventoryServiceMethod, InventoryServiceResponse, InventoryServiceServer,
 };
 pub use drain::Drain;
+pub use health::HealthState;
 pub use observer::CallObserver;
 pub use serve::serve_connection;
 pub use service::{CacheableResponse, Either, ResponseMessage, UnaryService, decode};

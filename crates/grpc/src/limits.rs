@@ -16,7 +16,7 @@ pub const STREAMS_PER_CONNECTION_DEFAULT: u32 = 1_000;
 /// Size of a request's header list, in bytes as HTTP/2 counts them.
 pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 
-/// Size of one request message. The largest valid one is smaller than 3 KiB.
+/// Size of one request message, before and after decompression. The largest valid one is smaller than 3 KiB.
 pub const REQUEST_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// Receive window of a connection: a thousand small requests in flight without a window update.
@@ -52,9 +52,14 @@ pub const HEADER_TABLE_BYTES: u32 = 4 * 1024;
 /// Payload of one HTTP/2 frame; the protocol's minimum, because requests are far smaller.
 pub const FRAME_BYTES_MAX: u32 = 16 * 1024;
 
-/// Memory of small DATA frames beyond what the windows count. Reading a frame releases its memory, so that
-/// only unread frames count.
-pub(crate) const SMALL_FRAME_BUDGET_BYTES: usize = 512 * 1024;
+/// What a DATA frame of fewer bytes, whose stream has not ended, counts for until it is read: its memory.
+const SMALL_FRAME_BYTES: usize = 256;
+
+/// Budget for such frames of a connection: one unread frame of each stream, and one of each stream that a poll
+/// can open and reset. Beyond that the connection is closed.
+pub(crate) const fn small_frame_budget(streams: u32) -> usize {
+    SMALL_FRAME_BYTES * (streams as usize + PENDING_RESETS_MAX)
+}
 
 /// Response bytes that one stream may buffer in the HTTP/2 layer.
 pub(crate) const STREAM_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -62,16 +67,22 @@ pub(crate) const STREAM_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Time from accept to the end of the HTTP/2 preface.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Streams that the peer reset before they were accepted; beyond that the connection is closed (rapid reset).
-pub const PENDING_RESETS_MAX: usize = 100;
+/// Streams that the peer opened and reset before they were accepted; beyond that the connection is closed. More
+/// than one poll can read: HEADERS and RST_STREAM have at least 25 bytes. [`EARLY_RESETS_PER_STREAM_AND_SECOND`]
+/// is the bound over time.
+pub const PENDING_RESETS_MAX: usize = READ_BYTES_PER_POLL_MAX / 16;
 
-/// Streams that this side reset and still tracks, for frames that were already sent.
-pub(crate) const RESET_STREAMS_MAX: usize = 256;
+/// Calls per second and stream of a connection's limit that may be reset before they are read (rapid reset); beyond
+/// that the connection is closed. A client within its stream limit that waits at least 100 ms for each answer does not
+/// reach it, however the server or the network stalls; a second's worth is accepted at once.
+pub const EARLY_RESETS_PER_STREAM_AND_SECOND: u64 = 10;
 
-/// How long such streams are tracked: longer than a round trip.
-pub(crate) const RESET_STREAM_MEMORY: Duration = Duration::from_secs(1);
+/// How long a stream that this side reset is tracked, because the peer may have sent frames before it read the reset:
+/// longer than the pauses of peers and networks. All streams of a connection's limit are tracked.
+pub(crate) const RESET_STREAM_MEMORY: Duration = Duration::from_secs(10);
 
-/// Resets caused by protocol errors of the peer; beyond that the connection is closed.
+/// Streams of one connection that were refused or reset for protocol errors of the peer; beyond that the connection is
+/// closed. A correct peer causes none.
 pub(crate) const ERROR_RESETS_MAX: usize = 1_024;
 
 /// Default silence after which the server pings the peer (GRPC_KEEP_ALIVE_PERIOD).
@@ -90,6 +101,10 @@ pub const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(30);
 /// never end by itself.
 pub const AUXILIARY_DRAIN_GRACE: Duration = Duration::from_secs(1);
 
+/// Time of a peer to answer a GOAWAY. After it, the connection closes as soon as it has no call: a peer that is gone must
+/// not delay a drain for its whole grace period.
+pub const GOAWAY_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How long a connection that this side ended is still read: unread bytes would turn its close into a reset,
 /// which discards responses.
 pub(crate) const LINGER_MAX: Duration = Duration::from_secs(1);
@@ -97,8 +112,18 @@ pub(crate) const LINGER_MAX: Duration = Duration::from_secs(1);
 /// Bytes read and discarded in that time: what a peer may have sent.
 pub(crate) const LINGER_BYTES_MAX: usize = 2 * CONNECTION_WINDOW_BYTES as usize;
 
-/// Concurrent calls of the auxiliary services (health, reflection) in the whole process.
-pub const AUXILIARY_CALLS_MAX: usize = 256;
+/// Health watches of one connection. Half of the default stream limit: calls keep the other half. A watch has about
+/// 2 KiB.
+pub const HEALTH_WATCHES_PER_CONNECTION_MAX: usize = 500;
 
-/// Body frames buffered in each direction of an auxiliary call.
-pub(crate) const AUXILIARY_FRAMES_BUFFERED: usize = 8;
+/// Health watches of one shard, beyond the first of each connection, which is always accepted: 32 MiB.
+pub const HEALTH_WATCHES_PER_SHARD_MAX: usize = 16_384;
+
+/// Concurrent reflection calls of the whole process.
+pub const BRIDGED_CALLS_MAX: usize = 256;
+
+/// Concurrent reflection calls of one connection: a tool needs one per version of the protocol.
+pub const BRIDGED_CALLS_PER_CONNECTION_MAX: usize = 8;
+
+/// Body frames buffered in each direction of a bridged call.
+pub(crate) const BRIDGED_FRAMES_BUFFERED: usize = 8;

@@ -8,7 +8,9 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
+use super::active_calls::deadline_exceeded;
 use super::call::parse_timeout;
+use super::message::MessageEncoding;
 use super::status::{Code, Status, clip, reason};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -77,42 +79,46 @@ fn is_grpc_with_protobuf(content_type: &[u8]) -> bool {
     matches!(rest.first(), None | Some(b';' | b' '))
 }
 
-/// Rejects a call whose messages may be compressed. The server supports only identity because its messages
-/// are a few hundred bytes.
-pub(super) fn check_encoding(head: &Parts) -> Result<(), HeadRejection> {
-    match head.headers.get(GRPC_ENCODING) {
-        None => Ok(()),
-        Some(encoding) if encoding == "identity" => Ok(()),
+/// How the messages of the request may be encoded. Responses are never compressed, because they are a few
+/// hundred bytes.
+pub(super) fn message_encoding(head: &Parts) -> Result<MessageEncoding, HeadRejection> {
+    match head.headers.get(GRPC_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(MessageEncoding::Identity),
+        Some(b"gzip") => Ok(MessageEncoding::Gzip),
         Some(encoding) => Err(HeadRejection {
             http: StatusCode::OK,
-            header: Some(("grpc-accept-encoding", "identity")),
+            header: Some(("grpc-accept-encoding", "identity,gzip")),
             status: Status::unimplemented(
                 reason::COMPRESSION_UNSUPPORTED,
                 format!(
-                    "grpc-encoding {} is not supported; send messages uncompressed (identity)",
-                    clip(encoding.as_bytes())
+                    "grpc-encoding {} is not supported; it must be identity or gzip",
+                    clip(encoding)
                 ),
             ),
         }),
     }
 }
 
-/// The value of `grpc-timeout`, if the request has one.
+/// The value of `grpc-timeout`, if the request has one; a call without any time is rejected.
 pub(super) fn call_timeout(head: &Parts) -> Result<Option<Duration>, HeadRejection> {
     let Some(value) = head.headers.get(GRPC_TIMEOUT) else {
         return Ok(None);
     };
-    parse_timeout(value.as_bytes()).map(Some).map_err(|problem| {
-        let sent = clip(value.as_bytes());
-        let expected = "one to eight digits and one of H, M, S, m, u, n, such as 250m";
-        Status::new(
-            Code::InvalidArgument,
-            reason::TIMEOUT_INVALID,
-            format!("grpc-timeout {sent:?}: {problem}; it must be {expected}"),
-        )
-        .with_violation("grpc-timeout", expected)
-        .into()
-    })
+    match parse_timeout(value.as_bytes()) {
+        Ok(Duration::ZERO) => Err(deadline_exceeded().into()),
+        Ok(timeout) => Ok(Some(timeout)),
+        Err(problem) => {
+            let sent = clip(value.as_bytes());
+            let expected = "one to eight digits and one of H, M, S, m, u, n, such as 250m";
+            Err(Status::new(
+                Code::InvalidArgument,
+                reason::TIMEOUT_INVALID,
+                format!("grpc-timeout {sent:?}: {problem}; it must be {expected}"),
+            )
+            .with_violation("grpc-timeout", expected)
+            .into())
+        }
+    }
 }
 
 /// The rejection of a path that no service has.
@@ -188,12 +194,17 @@ mod tests {
     }
 
     #[test]
-    fn only_identity_encoding_is_accepted() {
-        assert!(check_encoding(&head("POST", &[])).is_ok());
-        assert!(check_encoding(&head("POST", &[("grpc-encoding", "identity")])).is_ok());
-        let rejection = check_encoding(&head("POST", &[("grpc-encoding", "gzip")])).unwrap_err();
-        assert_eq!(rejection.status.code(), Code::Unimplemented);
-        assert_eq!(rejection.header, Some(("grpc-accept-encoding", "identity")));
+    fn identity_and_gzip_are_the_accepted_encodings() {
+        let encoding = |value| message_encoding(&head("POST", &[("grpc-encoding", value)]));
+        let none = message_encoding(&head("POST", &[]));
+        assert!(matches!(none, Ok(MessageEncoding::Identity)));
+        assert!(matches!(encoding("identity"), Ok(MessageEncoding::Identity)));
+        assert!(matches!(encoding("gzip"), Ok(MessageEncoding::Gzip)));
+        for other in ["deflate", "snappy", "GZIP", "gzip,identity", ""] {
+            let rejection = encoding(other).unwrap_err();
+            assert_eq!(rejection.status.code(), Code::Unimplemented, "{other:?}");
+            assert_eq!(rejection.header, Some(("grpc-accept-encoding", "identity,gzip")));
+        }
     }
 
     #[test]

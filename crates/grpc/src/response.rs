@@ -4,6 +4,7 @@
 //! and the end of the call is reported elsewhere.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use h2::SendStream;
 use h2::server::SendResponse;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
@@ -45,16 +46,25 @@ pub(super) fn encode(
 
 /// Headers, the framed `message`, and trailers with status 0.
 pub(super) fn send_response(stream: &mut SendResponse<Bytes>, message: Bytes) {
-    let mut response = Response::new(());
-    response.headers_mut().insert(CONTENT_TYPE, GRPC);
-    let Ok(mut body) = stream.send_response(response, false) else {
+    let Some(mut body) = send_head(stream) else {
         return;
     };
     if body.send_data(message, false).is_ok() {
-        let mut trailers = HeaderMap::with_capacity(1);
-        trailers.insert(GRPC_STATUS, OK);
-        let _ = body.send_trailers(trailers);
+        let _ = body.send_trailers(ok_trailers());
     }
+}
+
+/// The headers of a response with messages; `None` if the response has no receiver.
+pub(super) fn send_head(stream: &mut SendResponse<Bytes>) -> Option<SendStream<Bytes>> {
+    let mut response = Response::new(());
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    stream.send_response(response, false).ok()
+}
+
+pub(super) fn ok_trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(GRPC_STATUS, OK);
+    trailers
 }
 
 /// One block of headers that ends the stream (Trailers-Only in the gRPC specification).

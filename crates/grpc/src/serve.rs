@@ -10,18 +10,18 @@ use std::task::Poll;
 use bytes::Bytes;
 use futures::future::select;
 use futures::io::{AsyncRead, AsyncWrite};
-use h2::RecvStream;
 
 use super::call::CallContext;
 use super::connection::GrpcConnection;
 use super::connection_end::ConnectionEnd;
 use super::context::GrpcContext;
 use super::drain::ConnectionGuard;
-use super::message::MessageAssembler;
 use super::response;
 use super::service::UnaryService;
-use super::status::{Code, Status, reason};
+use super::status::Status;
+use super::unary_body::UnaryBody;
 use crate::limits::LINGER_MAX;
+use inventory_runtime::clock;
 
 /// Serves one accepted connection until it ends. The future is `!Send`, owns the stream and never
 /// panics; dropping it closes the connection. Must be polled on an executor of [`inventory_runtime`].
@@ -37,7 +37,7 @@ where
     S: UnaryService,
 {
     let report = ConnectionReport::new(&context);
-    let guard = ConnectionGuard::new(&context.drain);
+    let guard = ConnectionGuard::new(&context.drain, clock::monotonic());
     async move {
         // Moves the whole report into the future: a captured field alone would leave the drop outside.
         let mut report = report;
@@ -59,7 +59,7 @@ async fn run_contained<T, S, M, F>(connection: GrpcConnection<T, S, M, F>) -> Co
 where
     T: AsyncRead + AsyncWrite + Unpin,
     S: UnaryService,
-    M: Fn(S::Method, CallContext, RecvStream) -> F,
+    M: Fn(S::Method, CallContext, UnaryBody) -> F,
     F: Future<Output = Result<Bytes, Status>>,
 {
     let mut connection = Box::new(connection);
@@ -83,34 +83,11 @@ async fn run_call<S: UnaryService>(
     context: Rc<GrpcContext>,
     method: S::Method,
     call: CallContext,
-    mut body: RecvStream,
+    body: UnaryBody,
 ) -> Result<Bytes, Status> {
-    let request = read_message(&mut body).await?;
+    let request = body.read_message().await?;
     let message = service.call(method, &call, request).await?;
     response::encode(&message, &mut context.response_buffer.borrow_mut())
-}
-
-async fn read_message(body: &mut RecvStream) -> Result<Bytes, Status> {
-    let mut assembly = MessageAssembler::default();
-    while let Some(chunk) = std::future::poll_fn(|cx| body.poll_data(cx)).await {
-        let chunk = chunk.map_err(request_read_error)?;
-        let read = chunk.len();
-        assembly.push(chunk)?;
-        body.flow_control().release_capacity(read).map_err(request_read_error)?;
-    }
-    assembly.finish()
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "a function for map_err")]
-fn request_read_error(error: h2::Error) -> Status {
-    if error.is_reset() || error.is_io() || error.is_go_away() {
-        return Status::new(
-            Code::Cancelled,
-            reason::CANCELLED,
-            "the request was reset before its end",
-        );
-    }
-    Status::internal(reason::MALFORMED_MESSAGE, format!("cannot read the request: {error}"))
 }
 
 /// Reports the start of the connection, and its end in every case.

@@ -30,17 +30,17 @@ pub mod reason {
     pub const HTTP_METHOD_INVALID: &str = "HTTP_METHOD_INVALID";
     /// The content-type is not one of gRPC with protobuf.
     pub const CONTENT_TYPE_INVALID: &str = "CONTENT_TYPE_INVALID";
-    /// A compression other than identity.
+    /// A compression other than identity and gzip.
     pub const COMPRESSION_UNSUPPORTED: &str = "COMPRESSION_UNSUPPORTED";
     /// A message flagged as compressed in a call that declared no compression.
     pub const COMPRESSION_UNDECLARED: &str = "COMPRESSION_UNDECLARED";
-    /// The request message exceeds the limit.
+    /// The request message exceeds the limit, before or after decompression.
     pub const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
     /// The request ended within its message.
     pub const MESSAGE_TRUNCATED: &str = "MESSAGE_TRUNCATED";
     /// Not exactly one message on a unary method.
     pub const MESSAGE_COUNT: &str = "MESSAGE_COUNT";
-    /// The prefix or the protobuf does not parse.
+    /// The prefix, the gzip or the protobuf does not parse.
     pub const MALFORMED_MESSAGE: &str = "MALFORMED_MESSAGE";
     /// A handler panicked; the shard is not affected.
     pub const PANIC: &str = "PANIC";
@@ -48,9 +48,13 @@ pub mod reason {
     pub const RESPONSE_INVALID: &str = "RESPONSE_INVALID";
     /// The caller reset the stream or disconnected.
     pub const CANCELLED: &str = "CANCELLED";
-    /// Too many concurrent calls of the auxiliary services.
+    /// A health check of a service that the port does not have.
+    pub const HEALTH_SERVICE_UNKNOWN: &str = "HEALTH_SERVICE_UNKNOWN";
+    /// Too many health watches of one connection or shard.
+    pub const HEALTH_WATCHES_EXCEEDED: &str = "HEALTH_WATCHES_EXCEEDED";
+    /// Too many concurrent reflection calls of one connection or of the process.
     pub const COLD_CALLS_EXCEEDED: &str = "COLD_CALLS_EXCEEDED";
-    /// The control plane, which serves the auxiliary services, has ended.
+    /// The control plane, which serves reflection, has ended.
     pub const COLD_SERVICES_DOWN: &str = "COLD_SERVICES_DOWN";
     /// The connection or the server shuts down; retry on another connection.
     pub const SHUTTING_DOWN: &str = "SHUTTING_DOWN";

@@ -3,7 +3,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`server`] | server processes: start, wait for the banner, read the log, stop |
-//! | [`restriction`] | processes without io_uring or with little lockable memory |
+//! | [`restriction`] | processes without io_uring, with little lockable memory or few descriptors |
 //! | [`http2`] | HTTP/2 clients for requests and frames that a gRPC library would not send |
 //! | [`fake_store`] | the DynamoDB model with the server's tables, a rule per request and a request log |
 //! | [`store_proxy`] | a proxy before a real engine: lost answers, closed connections, canned answers, TLS |

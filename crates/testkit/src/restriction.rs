@@ -1,4 +1,4 @@
-//! Takes away what a server needs: io_uring, or locked memory. For `pre_exec`, which runs between fork and exec: the
+//! Takes away what a server needs: io_uring, locked memory, or descriptors. For `pre_exec`, which runs between fork and exec: the
 //! functions make system calls only, without allocations and locks.
 
 use std::io;
@@ -7,7 +7,18 @@ use std::io;
 pub fn limit_locked_memory(bytes: u64) -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
     // SAFETY: `limit` lives through the call, which only reads it.
-    match unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) } {
+    check(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) })
+}
+
+/// Lowers RLIMIT_NOFILE to `count`, irrevocably.
+pub fn limit_descriptors(count: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: count, rlim_max: count };
+    // SAFETY: `limit` lives through the call, which only reads it.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    match result {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -46,8 +57,5 @@ pub fn deny_io_uring(errno: i32) -> io::Result<()> {
             -1
         }
     };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    check(result)
 }

@@ -26,6 +26,7 @@ use inventory_proto::inventory::v1::inventory_admin_server::{
 };
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
@@ -46,7 +47,8 @@ pub(crate) const ERROR_DOMAIN: &str = "inventory-api";
 /// The admin service with health and reflection.
 pub(super) fn routes(backend: Arc<dyn AdminBackend>, readiness: &Readiness) -> Routes {
     let service = InventoryAdminServer::new(Admin::new(backend))
-        .max_decoding_message_size(limits::ADMIN_MESSAGE_BYTES_MAX);
+        .max_decoding_message_size(limits::ADMIN_MESSAGE_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip);
     auxiliary::routes_for(SERVICE_NAME, readiness).add_service(service)
 }
 

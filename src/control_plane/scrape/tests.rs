@@ -1,4 +1,4 @@
-//! Tests of the scraper: sums, shards without an answer, one scrape at a time. HTTP is tested in `tests/control_plane`.
+//! Tests of the scraper: sums, shards without an answer, one collection at a time. HTTP is tested in `tests/control_plane`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -70,9 +70,12 @@ const COMMITS: &str =
     r#"inventory_commit_reservations_total{inventory_type="quantity",status="CONFIRMED"}"#;
 const MISSING: &str = "inventory_scrape_incomplete";
 
-fn spawn_scrape(scraper: &Arc<Scraper>) -> JoinHandle<Result<String, ScrapeError>> {
+fn spawn_scrape(scraper: &Arc<Scraper>) -> JoinHandle<String> {
     let scraper = Arc::clone(scraper);
-    tokio::spawn(async move { scraper.scrape().await })
+    tokio::spawn(async move {
+        let text = scraper.scrape().await.unwrap();
+        String::from_utf8(text.to_vec()).unwrap()
+    })
 }
 
 fn with_paused_clock(test: impl Future<Output = ()>) {
@@ -91,14 +94,14 @@ fn silent_shard_delays_a_scrape_by_the_timeout_and_is_counted() {
         let began = Instant::now();
         let scrape = spawn_scrape(&scraper);
         shards.answer(0, 5).await;
-        let text = scrape.await.unwrap().unwrap();
+        let text = scrape.await.unwrap();
         assert!(began.elapsed() >= limits::SCRAPE_TIMEOUT);
         assert!(began.elapsed() < 2 * limits::SCRAPE_TIMEOUT);
         assert_eq!((sample(&text, COMMITS), sample(&text, MISSING)), (5, 1));
         // A silent shard has one pending request, whatever the number of scrapes.
         let scrape = spawn_scrape(&scraper);
         shards.answer(0, 1).await;
-        scrape.await.unwrap().unwrap();
+        scrape.await.unwrap();
         assert_eq!(shards.unanswered(1), 1);
     });
 }
@@ -109,13 +112,13 @@ fn late_metrics_are_in_the_next_scrape() {
         let (shards, scraper) = scraper();
         let scrape = spawn_scrape(&scraper);
         shards.answer(0, 5).await;
-        let text = scrape.await.unwrap().unwrap();
+        let text = scrape.await.unwrap();
         assert_eq!((sample(&text, COMMITS), sample(&text, MISSING)), (5, 1));
         shards.answer(1, 7).await;
         let scrape = spawn_scrape(&scraper);
         shards.answer(0, 1).await;
         shards.answer(1, 2).await;
-        let text = scrape.await.unwrap().unwrap();
+        let text = scrape.await.unwrap();
         assert_eq!((sample(&text, COMMITS), sample(&text, MISSING)), (15, 0));
     });
 }
@@ -133,7 +136,7 @@ fn aborted_scrape_loses_no_metrics() {
         let scrape = spawn_scrape(&scraper);
         shards.answer(0, 1).await;
         shards.answer(1, 2).await;
-        let text = scrape.await.unwrap().unwrap();
+        let text = scrape.await.unwrap();
         assert_eq!((sample(&text, COMMITS), sample(&text, MISSING)), (8, 0));
     });
 }
@@ -146,30 +149,36 @@ fn ended_shard_is_counted_without_delay() {
         let scrape = spawn_scrape(&scraper);
         shards.answer(0, 5).await;
         drop(shards.next(1).await);
-        let text = scrape.await.unwrap().unwrap();
+        let text = scrape.await.unwrap();
         assert_eq!(sample(&text, MISSING), 1);
         assert_eq!(began.elapsed().as_millis(), 0);
     });
 }
 
 #[test]
-fn scrapes_are_serialised_and_excess_scrapes_are_refused() {
+fn scrapes_during_a_collection_share_the_next_one() {
     with_paused_clock(async {
         let (shards, scraper) = scraper();
-        let scrapes: Vec<_> = (0..limits::SCRAPES_MAX).map(|_| spawn_scrape(&scraper)).collect();
-        let first = shards.next(0).await;
-        assert_eq!(shards.unanswered(0), 0, "only one scrape runs");
-        assert!(matches!(scraper.scrape().await, Err(ScrapeError::TooMany)));
-        first.send(Some(Recorder::new(0).take(ShardGauges::default()))).unwrap();
+        let first = spawn_scrape(&scraper);
+        let request = shards.next(0).await;
+        let waiting: Vec<_> = (0..100).map(|_| spawn_scrape(&scraper)).collect();
+        // All of them arrive before the first collection has ended.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(shards.unanswered(0), 0, "only one collection runs");
+        request.send(Some(Recorder::new(0).take(ShardGauges::default()))).unwrap();
         shards.answer(1, 1).await;
-        for _ in 1..limits::SCRAPES_MAX {
-            shards.answer(0, 1).await;
-            shards.answer(1, 1).await;
+        assert_eq!(sample(&first.await.unwrap(), COMMITS), 1);
+        shards.answer(0, 2).await;
+        shards.answer(1, 3).await;
+        for scrape in waiting {
+            assert_eq!(sample(&scrape.await.unwrap(), COMMITS), 6);
         }
-        let mut commits = Vec::new();
-        for scrape in scrapes {
-            commits.push(sample(&scrape.await.unwrap().unwrap(), COMMITS));
-        }
-        assert_eq!(commits, [1, 3, 5, 7]);
+        assert_eq!(shards.unanswered(0), 0, "no further collection began");
+        let later = spawn_scrape(&scraper);
+        shards.answer(0, 1).await;
+        shards.answer(1, 0).await;
+        assert_eq!(sample(&later.await.unwrap(), COMMITS), 7);
     });
 }

@@ -9,15 +9,12 @@ use http::request::Parts as RequestHead;
 use http::response::Parts as ResponseHead;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::limits::{AUXILIARY_CALLS_MAX, AUXILIARY_FRAMES_BUFFERED, RETRY_AFTER};
+use crate::limits::{BRIDGED_CALLS_MAX, BRIDGED_FRAMES_BUFFERED, RETRY_AFTER};
 use crate::status::{Code, Status, reason};
 
-/// The auxiliary services.
-pub const AUXILIARY_SERVICES: [&str; 3] = [
-    "grpc.health.v1.Health",
-    "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection",
-];
+/// The services that the bridge carries.
+const BRIDGED_SERVICES: [&str; 2] =
+    ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 /// The shards' end of the bridge: cheap to clone, one clone per shard.
 #[derive(Clone)]
@@ -34,7 +31,7 @@ pub(super) struct BridgedCall {
     pub(super) head: RequestHead,
     pub(super) request_frames: mpsc::Receiver<RequestFrame>,
     pub(super) response_frames: mpsc::Sender<ResponseFrame>,
-    pub(super) timeout: Option<Duration>,
+    pub(super) timeout: Duration,
     /// Released when the call ends.
     pub(super) permit: OwnedSemaphorePermit,
 }
@@ -65,40 +62,40 @@ pub(super) struct CallChannels {
     pub(super) response_frames: mpsc::Receiver<ResponseFrame>,
 }
 
-/// Makes a bridge. At most [`AUXILIARY_CALLS_MAX`] of its calls are in flight in the whole process.
+/// Makes a bridge. At most [`BRIDGED_CALLS_MAX`] of its calls are in flight in the whole process.
 pub fn channel() -> (TonicBridge, BridgeReceiver) {
-    let (calls, receiver) = mpsc::channel(AUXILIARY_CALLS_MAX);
-    let bridge = TonicBridge { calls, permits: Arc::new(Semaphore::new(AUXILIARY_CALLS_MAX)) };
+    let (calls, receiver) = mpsc::channel(BRIDGED_CALLS_MAX);
+    let bridge = TonicBridge { calls, permits: Arc::new(Semaphore::new(BRIDGED_CALLS_MAX)) };
     (bridge, BridgeReceiver(receiver))
 }
 
 impl TonicBridge {
-    /// The auxiliary service that a path names.
+    /// The bridged service that a path names.
     pub(crate) fn service_of(&self, path: &str) -> Option<&'static str> {
         let (service, _) = path.strip_prefix('/')?.split_once('/')?;
-        AUXILIARY_SERVICES.into_iter().find(|auxiliary| *auxiliary == service)
+        BRIDGED_SERVICES.into_iter().find(|bridged| *bridged == service)
     }
 
     pub(crate) fn has_service(&self, service: &str) -> bool {
-        AUXILIARY_SERVICES.contains(&service)
+        BRIDGED_SERVICES.contains(&service)
     }
 
     /// Sends a call to the control plane, without waiting.
     pub(super) fn open(
         &self,
         head: RequestHead,
-        timeout: Option<Duration>,
+        timeout: Duration,
     ) -> Result<CallChannels, Status> {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             return Err(Status::new(
                 Code::ResourceExhausted,
                 reason::COLD_CALLS_EXCEEDED,
-                format!("{AUXILIARY_CALLS_MAX} health and reflection calls are already in flight"),
+                format!("{BRIDGED_CALLS_MAX} reflection calls are already in flight"),
             )
             .with_retry_after(RETRY_AFTER));
         };
-        let (upload, upload_end) = mpsc::channel(AUXILIARY_FRAMES_BUFFERED);
-        let (download_end, download) = mpsc::channel(AUXILIARY_FRAMES_BUFFERED);
+        let (upload, upload_end) = mpsc::channel(BRIDGED_FRAMES_BUFFERED);
+        let (download_end, download) = mpsc::channel(BRIDGED_FRAMES_BUFFERED);
         let call = BridgedCall {
             head,
             request_frames: upload_end,
@@ -111,7 +108,7 @@ impl TonicBridge {
             Status::new(
                 Code::Unavailable,
                 reason::COLD_SERVICES_DOWN,
-                "health and reflection are not available",
+                "reflection is not available",
             )
         })?;
         Ok(CallChannels { request_frames: upload, response_frames: download })
@@ -129,24 +126,27 @@ mod tests {
     }
 
     #[test]
-    fn only_auxiliary_services_are_bridged() {
+    fn only_reflection_is_bridged() {
         let (bridge, _receiver) = channel();
-        assert_eq!(bridge.service_of("/grpc.health.v1.Health/Check"), Some(AUXILIARY_SERVICES[0]));
-        assert_eq!(bridge.service_of("/grpc.health.v1.Health"), None);
-        assert_eq!(bridge.service_of("/grpc.health.v1.HealthX/Check"), None);
+        let path = format!("/{}/ServerReflectionInfo", BRIDGED_SERVICES[0]);
+        assert_eq!(bridge.service_of(&path), Some(BRIDGED_SERVICES[0]));
+        assert_eq!(bridge.service_of("/grpc.reflection.v1.ServerReflection"), None);
+        assert_eq!(bridge.service_of("/grpc.reflection.v1.ServerReflectionX/Y"), None);
+        assert_eq!(bridge.service_of("/grpc.health.v1.Health/Check"), None);
         assert_eq!(bridge.service_of("/inventory.v1.Inventory/CommitReservation"), None);
     }
 
     #[test]
     fn calls_beyond_the_limit_are_rejected_until_a_permit_is_free() {
         let (bridge, mut receiver) = channel();
-        let held: Vec<_> =
-            (0..AUXILIARY_CALLS_MAX).map(|_| bridge.open(head(), None).ok().unwrap()).collect();
-        let rejected = bridge.open(head(), None).err().unwrap();
+        let held: Vec<_> = (0..BRIDGED_CALLS_MAX)
+            .map(|_| bridge.open(head(), Duration::MAX).ok().unwrap())
+            .collect();
+        let rejected = bridge.open(head(), Duration::MAX).err().unwrap();
         assert_eq!(rejected.code(), Code::ResourceExhausted);
         assert_eq!(rejected.reason(), reason::COLD_CALLS_EXCEEDED);
         drop(receiver.0.try_recv().unwrap());
-        assert!(bridge.open(head(), None).is_ok());
+        assert!(bridge.open(head(), Duration::MAX).is_ok());
         drop(held);
     }
 
@@ -154,7 +154,7 @@ mod tests {
     fn without_a_receiver_the_services_are_unavailable() {
         let (bridge, receiver) = channel();
         drop(receiver);
-        let rejected = bridge.open(head(), None).err().unwrap();
+        let rejected = bridge.open(head(), Duration::MAX).err().unwrap();
         assert_eq!(rejected.code(), Code::Unavailable);
     }
 }

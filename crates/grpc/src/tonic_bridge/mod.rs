@@ -1,7 +1,6 @@
-//! The bridge to the auxiliary services (health, reflection), which tonic serves on the control plane.
+//! The bridge to reflection, which tonic serves on the control plane.
 //!
-//! The auxiliary services share the port of the contracts but need a tokio runtime (reflection spawns
-//! tasks). The body frames of each call travel through bounded channels between the shard ([`relay`]) and
+//! Reflection shares the port of the contracts but needs a tokio runtime (the service spawns tasks). The body frames of each call travel through bounded channels between the shard ([`relay`]) and
 //! the control plane ([`serve`]). The shard uses tokio's channels, which need only wakers, and no tokio
 //! runtime.
 //!
@@ -11,5 +10,5 @@ mod channel;
 pub(super) mod relay;
 mod server;
 
-pub use channel::{AUXILIARY_SERVICES, BridgeReceiver, TonicBridge, channel};
+pub use channel::{BridgeReceiver, TonicBridge, channel};
 pub use server::serve;

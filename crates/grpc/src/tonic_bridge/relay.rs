@@ -2,115 +2,32 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::future::{Future, pending, poll_fn};
-use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::future::{pending, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::future::{Either, LocalBoxFuture, select};
-use futures::stream::FuturesUnordered;
-use h2::{RecvStream, SendStream};
+use futures::future::{Either, select};
+use h2::RecvStream;
 use http::request::Parts;
 use http::{HeaderMap, Response};
 use tokio::sync::mpsc;
 
 use super::channel::{CallChannels, RequestFrame, ResponseFrame, TonicBridge};
 use crate::active_calls::CallResponder;
+use crate::auxiliary_calls::{SendOutcome, send_data, shutting_down};
+use crate::limits::{BRIDGED_CALLS_PER_CONNECTION_MAX, RETRY_AFTER};
 use crate::response;
 use crate::status::{Code, Status, reason};
-use inventory_core::time::Micros;
 
-/// The bridged calls of one connection. They are few, so each is boxed.
-pub(crate) struct BridgedCalls {
-    relays: FuturesUnordered<FrameRelay>,
-    cancelled: Rc<Cell<bool>>,
-}
-
-struct FrameRelay {
-    work: LocalBoxFuture<'static, ()>,
-    waker: Option<Waker>,
-}
-
-impl Future for FrameRelay {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let polled = self.work.as_mut().poll(cx);
-        if polled.is_pending() && self.waker.is_none() {
-            self.waker = Some(cx.waker().clone());
-        }
-        polled
-    }
-}
-
-impl BridgedCalls {
-    pub(crate) fn new() -> Self {
-        Self { relays: FuturesUnordered::new(), cancelled: Rc::default() }
-    }
-
-    pub(crate) fn start(
-        &mut self,
-        bridge: TonicBridge,
-        responder: CallResponder,
-        head: Parts,
-        body: RecvStream,
-        timeout: Option<Micros>,
-        cx: &mut Context<'_>,
-    ) {
-        let timeout = timeout.map(|span| Duration::from_micros(span.0));
-        let cancelled = Rc::clone(&self.cancelled);
-        let work = Box::pin(async move {
-            let mut call = CallReport::new(responder);
-            let exchange = exchange(&bridge, &mut call.responder, head, body, timeout, &cancelled);
-            call.code = exchange.await;
-        });
-        self.relays.push(FrameRelay { work, waker: None });
-        self.poll(cx);
-    }
-
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(Some(())) = self.relays.poll_next_unpin(cx) {}
-    }
-
-    /// Ends all calls of the connection, later ones included: the connection is draining.
-    pub(crate) fn cancel_all(&mut self) {
-        self.cancelled.set(true);
-        for relay in self.relays.iter_mut() {
-            if let Some(waker) = &relay.waker {
-                waker.wake_by_ref();
-            }
-        }
-    }
-}
-
-/// Reports the start of the call, and its end in every case.
-struct CallReport {
-    responder: CallResponder,
-    code: Code,
-}
-
-impl CallReport {
-    fn new(responder: CallResponder) -> Self {
-        responder.observer.call_started(responder.method);
-        Self { responder, code: Code::Cancelled }
-    }
-}
-
-impl Drop for CallReport {
-    fn drop(&mut self) {
-        self.responder.report_finished(self.code);
-    }
-}
-
-async fn exchange(
+/// Carries one call; returns the code that the client receives.
+pub(crate) async fn exchange(
     bridge: &TonicBridge,
     call: &mut CallResponder,
     head: Parts,
     body: RecvStream,
-    timeout: Option<Duration>,
+    timeout: Duration,
     cancelled: &Cell<bool>,
 ) -> Code {
     let CallChannels { request_frames, response_frames } = match bridge.open(head, timeout) {
@@ -234,46 +151,14 @@ async fn relay_response(
     }
 }
 
-enum SendOutcome {
-    All,
-    CallerGone,
-    Cancelled,
-}
-
-/// Sends `data` within the client's window.
-async fn send_data(
-    stream: &mut SendStream<Bytes>,
-    mut data: Bytes,
-    cancelled: &Cell<bool>,
-) -> SendOutcome {
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len());
-        let capacity = poll_fn(|cx| {
-            if cancelled.get() {
-                return Poll::Ready(Err(SendOutcome::Cancelled));
-            }
-            stream
-                .poll_capacity(cx)
-                .map(|capacity| capacity.and_then(Result::ok).ok_or(SendOutcome::CallerGone))
-        })
-        .await;
-        let capacity = match capacity {
-            Ok(capacity) => capacity.min(data.len()),
-            Err(outcome) => return outcome,
-        };
-        if capacity > 0 && stream.send_data(data.split_to(capacity), false).is_err() {
-            return SendOutcome::CallerGone;
-        }
-    }
-    SendOutcome::All
-}
-
-fn shutting_down() -> Status {
+/// The rejection of one call more than a connection may have.
+pub(crate) fn too_many_calls() -> Status {
     Status::new(
-        Code::Unavailable,
-        reason::SHUTTING_DOWN,
-        "this connection is shutting down; retry on another connection",
+        Code::ResourceExhausted,
+        reason::COLD_CALLS_EXCEEDED,
+        format!("this connection already has {BRIDGED_CALLS_PER_CONNECTION_MAX} reflection calls"),
     )
+    .with_retry_after(RETRY_AFTER)
 }
 
 fn service_failed() -> Status {

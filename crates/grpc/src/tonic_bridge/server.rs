@@ -57,10 +57,10 @@ async fn run(call: BridgedCall, routes: Routes) {
 async fn send_response(
     request: Request<BridgedBody>,
     frames: &mpsc::Sender<ResponseFrame>,
-    timeout: Option<Duration>,
+    timeout: Duration,
     routes: Routes,
 ) {
-    let deadline = timeout.map(|span| Instant::now() + span);
+    let deadline = Instant::now() + timeout;
     let Some(response) = until_deadline(deadline, call_routes(routes, request)).await else {
         let _ = frames.send(trailers_only(&deadline_exceeded())).await;
         return;
@@ -104,11 +104,8 @@ async fn call_routes(
 }
 
 /// `None` if the deadline passes first.
-async fn until_deadline<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
-    match deadline {
-        Some(deadline) => timeout_at(deadline, work).await.ok(),
-        None => Some(work.await),
-    }
+async fn until_deadline<T>(deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
+    timeout_at(deadline, work).await.ok()
 }
 
 fn trailers_only(status: &Status) -> ResponseFrame {

@@ -263,3 +263,20 @@ async fn close_by_the_peer_is_recorded() {
     let ended = server.first_end().await;
     assert!(matches!(ended, ConnectionEnd::Closed | ConnectionEnd::Lost(_)), "{ended:?}");
 }
+
+#[tokio::test]
+async fn eviction_ends_an_idle_connection_and_no_busy_one() {
+    let server = TestGrpcServer::start(settings());
+    let mut busy = Http2Client::connect(server.address).await;
+    let (waiting, mut stream) = busy.open(request(CHECK)).await.unwrap();
+    stream.send_data(encode(&check("wait:300")), true).unwrap();
+    server.until("the call", |record| (record.started.len() == 1).then_some(())).await;
+    let mut idle = open_idle(&server).await;
+    assert!(server.evict_idlest().await);
+    assert_eq!(idle.wait_for_goaway().await, 0);
+    assert!(idle.is_closed_by_server().await);
+    assert_eq!(server.first_end().await, ConnectionEnd::Evicted);
+    assert!(!server.evict_idlest().await, "the other connection has a call");
+    let answer = within_deadline(read_response(waiting)).await.unwrap();
+    assert_eq!(answer.code(), Code::Ok);
+}

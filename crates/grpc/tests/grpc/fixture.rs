@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use inventory_core::time::Micros;
 use inventory_grpc::tonic_bridge::TonicBridge;
 use inventory_grpc::{
-    CallContext, CallObserver, Code, ConnectionEnd, Drain, GrpcContext, GrpcSettings, Inventory,
-    InventoryServer, Status, serve_connection,
+    CallContext, CallObserver, Code, ConnectionEnd, Drain, GrpcContext, GrpcSettings, HealthState,
+    Inventory, InventoryServer, Status, serve_connection,
 };
 use inventory_proto::inventory::v1::inventory_client::InventoryClient;
 use inventory_proto::inventory::v1::{
@@ -24,7 +24,7 @@ use inventory_proto::inventory::v1::{
 use inventory_runtime::Listener;
 use inventory_testkit::http2::{ACK, FrameConnection, PING, frame};
 use inventory_testkit::{DEADLINE, within_deadline};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::transport::{Channel, Endpoint};
 
 /// The defaults, with a call timeout that a busy machine keeps.
@@ -171,6 +171,7 @@ impl Inventory for ScriptedService {
 enum ServerRequest {
     Drain,
     Abort,
+    EvictIdlest(oneshot::Sender<bool>),
     /// Answered when the last connection has ended.
     Empty(oneshot::Sender<()>),
     /// Number of socket writes.
@@ -182,6 +183,7 @@ enum ServerRequest {
 pub(crate) struct TestGrpcServer {
     pub(crate) address: SocketAddr,
     record: SharedRecord,
+    health: watch::Sender<HealthState>,
     commands: Option<mpsc::UnboundedSender<ServerRequest>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -191,18 +193,21 @@ impl TestGrpcServer {
         Self::start_with(settings, None)
     }
 
+    /// A server with health; [`TestGrpcServer::set_health`] changes what it reports.
     pub(crate) fn start_with(settings: GrpcSettings, bridge: Option<TonicBridge>) -> Self {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (started, address) = std::sync::mpsc::channel();
         let record = SharedRecord::default();
         let shared = Arc::clone(&record);
+        let (health, state) = watch::channel(HealthState::Serving);
         let thread = std::thread::spawn(move || {
-            let shard = run(settings, bridge, shared, inbox, started);
+            let shard = run((settings, bridge, state), shared, inbox, started);
             inventory_runtime::run_unpinned(shard).unwrap();
         });
         Self {
             address: address.recv_timeout(DEADLINE).unwrap(),
             record,
+            health,
             commands: Some(commands),
             thread: Some(thread),
         }
@@ -231,6 +236,15 @@ impl TestGrpcServer {
     /// End of the first connection.
     pub(crate) async fn first_end(&self) -> ConnectionEnd {
         self.until("the end of a connection", |record| record.ended.first().copied()).await
+    }
+
+    pub(crate) fn set_health(&self, state: HealthState) {
+        self.health.send_replace(state);
+    }
+
+    /// Ends the idlest connection; false if every connection is busy.
+    pub(crate) async fn evict_idlest(&self) -> bool {
+        self.ask(ServerRequest::EvictIdlest).await
     }
 
     pub(crate) fn drain(&self) {
@@ -284,8 +298,7 @@ impl Drop for TestGrpcServer {
 }
 
 async fn run(
-    settings: GrpcSettings,
-    bridge: Option<TonicBridge>,
+    (settings, bridge, health): (GrpcSettings, Option<TonicBridge>, watch::Receiver<HealthState>),
     record: SharedRecord,
     mut inbox: mpsc::UnboundedReceiver<ServerRequest>,
     started: std::sync::mpsc::Sender<SocketAddr>,
@@ -295,7 +308,8 @@ async fn run(
     let listener = Listener::adopt(listener);
     let drain = Drain::new();
     let observer = Rc::new(RecordingObserver(Arc::clone(&record)));
-    let context = Rc::new(GrpcContext::new(settings, Rc::clone(&drain), observer, bridge));
+    let context =
+        Rc::new(GrpcContext::new(settings, Rc::clone(&drain), observer, bridge, Some(health)));
     let service = Rc::new(InventoryServer::new(ScriptedService { record, arrived: Cell::new(0) }));
     let accepting = inventory_runtime::spawn({
         let context = Rc::clone(&context);
@@ -314,6 +328,7 @@ async fn run(
             ServerRequest::Abort => drain.abort(),
             ServerRequest::Writes(answer) => answer.send(context.stats.writes()).unwrap(),
             ServerRequest::Polls(answer) => answer.send(context.stats.polls()).unwrap(),
+            ServerRequest::EvictIdlest(answer) => answer.send(drain.evict_idlest()).unwrap(),
             ServerRequest::Empty(answer) => {
                 drain.wait_until_empty().await;
                 answer.send(()).unwrap();

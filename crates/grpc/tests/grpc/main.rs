@@ -7,5 +7,7 @@ mod auxiliary;
 mod calls;
 mod connection_lifecycle;
 mod fixture;
+mod health;
 mod load;
+mod resets;
 mod specification;
