@@ -1,5 +1,5 @@
-//! `docs/ARCHITECTURE.md` lists the crates of the server with the dependencies that Cargo enforces, and walks through
-//! a commit in few files, each of which has the functions that the walk names.
+//! `docs/ARCHITECTURE.md` lists the crates of the server with the dependencies that Cargo enforces, and describes the
+//! paths of a commit and of a seat hold by functions that are defined or used in the files of their step.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::fs;
 use super::generated::{check_block, read, root, table};
 
 /// Most files on the path of a commit.
-const WALK_FILES_MAX: usize = 15;
+const WALK_FILES_MAX: usize = 19;
 
 #[test]
 fn crates_and_their_dependencies_are_those_of_cargo() {
@@ -89,7 +89,7 @@ fn a_manifest_is_read_without_its_test_dependencies() {
 }
 
 #[test]
-fn the_path_of_a_commit_has_few_files_and_both_paths_name_functions_that_these_have() {
+fn both_paths_name_functions_that_are_code_in_the_files_of_their_step() {
     let document = read("docs/ARCHITECTURE.md");
     let text_of = |path: &str| fs::read_to_string(root().join(path)).unwrap_or_default();
     let [commit, hold] = ["commit", "seat hold"].map(|call| {
@@ -102,35 +102,62 @@ fn the_path_of_a_commit_has_few_files_and_both_paths_name_functions_that_these_h
     assert!(hold.len() > 4, "{hold:?}");
 }
 
-/// The files that the items of `walk` name, and the functions that none of the files of their item has. A file is a
-/// word in code font with a slash, a function one with an underscore, or a method with `::`.
+/// The files that the items of `walk` name, and the functions that are not code in a file of their item. A file is a word
+/// in code font with a slash; a function is one with an underscore, with `::` or with `!`.
 fn walked(walk: &str, text_of: impl Fn(&str) -> String) -> (BTreeSet<String>, Vec<String>) {
     let (mut files, mut missing) = (BTreeSet::new(), Vec::new());
     for item in walk.split("\n- ").flat_map(|item| item.split("\n\n")) {
         let words: Vec<&str> = item.split('`').skip(1).step_by(2).collect();
         let paths: Vec<&str> = words.iter().copied().filter(|word| word.contains('/')).collect();
-        let texts: String = paths.iter().map(|path| text_of(path)).collect();
+        let code: String = paths.iter().map(|path| code_of(&text_of(path))).collect();
         files.extend(paths.into_iter().map(str::to_owned));
         for word in words.into_iter().filter(|word| !word.contains('/')) {
-            let is_name = word.contains("::") || word.contains('_');
-            let is_code = word.chars().all(|c| c.is_alphanumeric() || "_:".contains(c));
-            let in_code = word.chars().any(char::is_lowercase) && is_name && is_code;
-            let name = word.rsplit("::").next().unwrap();
-            if in_code && !texts.contains(name) {
-                missing.push(format!("{word} is not in the files of its step"));
+            let is_name = word.contains("::") || word.contains('_') || word.ends_with('!');
+            let is_code = word.chars().all(|c| c.is_alphanumeric() || "_:!".contains(c));
+            let is_function = word.chars().any(char::is_lowercase) && is_name && is_code;
+            if is_function && !is_defined_or_used(word, &code) {
+                missing
+                    .push(format!("{word} is neither defined nor used in the files of its step"));
             }
         }
     }
     (files, missing)
 }
 
+/// The lines of a Rust file without comments.
+fn code_of(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.flat_map(|line| [line.split(" // ").next().unwrap(), "\n"]).collect()
+}
+
+/// Whether `code` defines the last part of `word`, calls it, or makes a value of it.
+fn is_defined_or_used(word: &str, code: &str) -> bool {
+    let name = word.rsplit("::").next().unwrap().trim_end_matches('!');
+    code.match_indices(name).any(|(at, _)| {
+        let (before, after) = (&code[..at], &code[at + name.len()..]);
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        let is_whole = !before.ends_with(is_part) && !after.starts_with(is_part);
+        let is_definition = ["fn ", "struct ", "enum ", "trait ", "macro_rules! "]
+            .iter()
+            .any(|keyword| before.ends_with(keyword));
+        let is_use = ["(", "!", " {", "::", ","].iter().any(|next| after.starts_with(next));
+        is_whole && (is_definition || is_use)
+    })
+}
+
 #[test]
 fn a_function_that_a_file_does_not_have_is_reported() {
-    let text_of = |path: &str| format!("fn of_{} Effect::Send", path.replace('/', "_"));
+    let text_of = |path: &str| {
+        format!(
+            "/// See of_text(\nfn of_{}() {{ Effect::Send {{}} }} // to_end(",
+            path.replace('/', "_")
+        )
+    };
     let walk =
         "1. Intro.\n\n- **`a/b`** `of_a_b` and `Effect::Send`, `SNAKE_SETTING`.\n- `c/d` `of_c_d`.";
     let (files, missing) = walked(walk, text_of);
     assert_eq!((files.len(), missing.len()), (2, 0));
-    let (_, missing) = walked("- `a/b` `of_c_d` and `Effect::Other`", text_of);
-    assert_eq!(missing.len(), 2, "{missing:?}");
+    let (_, missing) =
+        walked("- `a/b` `of_c_d`, `of_a`, `Effect::Other`, `of_text`, `to_end`", text_of);
+    assert_eq!(missing.len(), 5, "{missing:?}");
 }
