@@ -305,8 +305,10 @@ impl ReservationService {
             Ok(Some(record)) => return Ok(record),
             Ok(None) => Rejection::ReservationNotFound,
             Err(StoreError::Throttled(_)) => Rejection::store_busy(),
-            Err(StoreError::Unavailable(_)) => Rejection::store_unavailable(),
-            Err(StoreError::Invalid(_) | StoreError::Refused(_) | StoreError::Corrupt(_)) => {
+            Err(StoreError::Unavailable(_) | StoreError::Refused(_)) => {
+                Rejection::store_unavailable()
+            }
+            Err(StoreError::Invalid(_) | StoreError::Rejected(_) | StoreError::Corrupt(_)) => {
                 Rejection::Internal
             }
         };

@@ -219,9 +219,8 @@ fn status(error: &AuditError, event: &EventId) -> Status {
         AuditError::Store(StoreError::Throttled(_)) | AuditError::Busy => {
             (Code::ResourceExhausted, "STORE_BUSY")
         }
-        AuditError::Store(StoreError::Unavailable(_)) | AuditError::Stopping => {
-            (Code::Unavailable, "STORE_UNAVAILABLE")
-        }
+        AuditError::Store(StoreError::Unavailable(_) | StoreError::Refused(_))
+        | AuditError::Stopping => (Code::Unavailable, "STORE_UNAVAILABLE"),
         AuditError::Late => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
         AuditError::Store(error) => {
             tracing::warn!(error = %error, "audit failed: store error");

@@ -400,8 +400,8 @@ fn store_error(error: StoreError) -> AdminError {
     tracing::warn!(error = %error, "admin call failed in the store");
     match error {
         StoreError::Throttled(_) => busy(),
-        StoreError::Unavailable(_) => unavailable(),
-        StoreError::Invalid(_) | StoreError::Refused(_) | StoreError::Corrupt(_) => {
+        StoreError::Unavailable(_) | StoreError::Refused(_) => unavailable(),
+        StoreError::Invalid(_) | StoreError::Rejected(_) | StoreError::Corrupt(_) => {
             AdminError::Internal
         }
     }

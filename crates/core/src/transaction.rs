@@ -252,7 +252,8 @@ pub enum TransactionOutcome {
     Throttled,
     /// Not applied: the request was rejected as invalid, without a reason per action.
     Rejected,
-    /// Not applied, and the request is valid: access denied, table missing, expired credentials.
+    /// Not applied, and the request is valid: no connection, access denied, table missing, expired credentials, full
+    /// disk. Every transaction would be refused now.
     Refused,
     /// May or may not have been applied: timeout, lost answer, 5xx.
     Unknown,

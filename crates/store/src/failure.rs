@@ -1,9 +1,14 @@
 //! Meaning of a failed call, independent of the operation.
 
+use std::cell::Cell;
 use std::error::Error;
+use std::rc::Rc;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+
+use super::connector::within;
 
 /// What is known about a failed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +21,10 @@ pub(super) enum FailureKind {
     Throttled,
     /// Not applied: the request is invalid.
     Rejected,
-    /// Not applied: the setup is wrong (permissions, credentials, tables).
+    /// Not applied: the setup is wrong (permissions, credentials, tables), or the disk of the store is full.
     Refused,
+    /// Not applied: no byte of the request was sent, because there is no connection.
+    NotSent,
     /// May or may not have been applied.
     Unknown,
 }
@@ -30,6 +37,7 @@ impl FailureKind {
             FailureKind::Throttled => "throttled",
             FailureKind::Rejected => "rejected",
             FailureKind::Refused => "refused",
+            FailureKind::NotSent => "not_sent",
             FailureKind::Unknown => "unknown",
         }
     }
@@ -38,19 +46,44 @@ impl FailureKind {
 /// A failed call.
 pub(super) struct CallFailure<E> {
     pub(super) kind: FailureKind,
-    /// `None`: no answer within the time limit.
+    /// `None`: the time limit passed.
     pub(super) error: Option<SdkError<E, HttpResponse>>,
 }
 
+tokio::task_local! {
+    /// Whether the current call has handed its request to a connection. Each call of the store has its own flag, which
+    /// the connection pool sets: only the pool can distinguish a request that never left this process.
+    static WAS_SENT: Rc<Cell<bool>>;
+}
+
+/// Sets the flag of the current call; requests that are no calls of a store have none.
+pub(super) fn set_sent(sent: bool) {
+    let _ = WAS_SENT.try_with(|flag| flag.set(sent));
+}
+
+/// The result of `attempt`, at most `limit` after its start.
+pub(super) async fn attempt<T, E>(
+    limit: Duration,
+    attempt: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+) -> Result<T, CallFailure<E>>
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let sent = Rc::new(Cell::new(false));
+    let error = match WAS_SENT.scope(Rc::clone(&sent), within(limit, attempt)).await {
+        Some(Ok(output)) => return Ok(output),
+        Some(Err(error)) => Some(error),
+        None => None,
+    };
+    let kind = match &error {
+        None | Some(SdkError::DispatchFailure(_)) if !sent.get() => FailureKind::NotSent,
+        None => FailureKind::Unknown,
+        Some(error) => kind_of(error),
+    };
+    Err(CallFailure { kind, error })
+}
+
 impl<E: ProvideErrorMetadata + Error + 'static> CallFailure<E> {
-    pub(super) fn of(error: SdkError<E, HttpResponse>) -> Self {
-        Self { kind: kind_of(&error), error: Some(error) }
-    }
-
-    pub(super) fn timed_out() -> Self {
-        Self { kind: FailureKind::Unknown, error: None }
-    }
-
     /// The store's error code, such as `ResourceNotFoundException`.
     pub(super) fn code(&self) -> Option<&str> {
         let error = self.error.as_ref()?.as_service_error()?;
@@ -60,6 +93,7 @@ impl<E: ProvideErrorMetadata + Error + 'static> CallFailure<E> {
     /// The failure as text, for the log.
     pub(super) fn text(&self) -> String {
         match &self.error {
+            None if self.kind == FailureKind::NotSent => "no connection in time".to_owned(),
             None => "no answer in time".to_owned(),
             Some(SdkError::ServiceError(answer)) => {
                 let meta = answer.err().meta();
@@ -73,15 +107,23 @@ impl<E: ProvideErrorMetadata + Error + 'static> CallFailure<E> {
     }
 }
 
+/// SQLite's text of SQLITE_FULL, after which it has rolled the transaction back: a definite answer of the embedded
+/// engine. Other errors of its disk may come after the commit was written, and stay unknown.
+const DISK_FULL: &str = "database or disk is full";
+
 fn kind_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> FailureKind {
     match error {
         // Never sent: no credentials, an invalid endpoint, or a request that cannot be built.
         SdkError::ConstructionFailure(_) => FailureKind::Refused,
         SdkError::ServiceError(answer) => {
             let status = answer.raw().status().as_u16();
-            kind_of_code(answer.err().meta().code(), status)
+            let meta = answer.err().meta();
+            if status == 500 && meta.message().is_some_and(|text| text.contains(DISK_FULL)) {
+                return FailureKind::Refused;
+            }
+            kind_of_code(meta.code(), status)
         }
-        // Not sent, sent without an answer, or answered with something unreadable.
+        // Sent without an answer, or answered with something unreadable.
         _ => FailureKind::Unknown,
     }
 }

@@ -64,7 +64,6 @@ pub use settings::{CredentialSource, StoreConnectError, StoreSettings, TableName
 
 use capacity::CapacityReport;
 use codec::TransactionEncoder;
-use connector::within;
 use direct_client::DirectClient;
 use failure::{CallFailure, FailureKind};
 use observer::RateLimitedLog;
@@ -83,8 +82,12 @@ pub enum StoreError {
     Throttled(String),
     #[error("the store cannot be reached or did not answer: {0}")]
     Unavailable(String),
+    /// The store accepts no such call now: permissions, credentials, tables, a full disk.
     #[error("the store refused: {0}")]
     Refused(String),
+    /// The store answered that this request is invalid or its conditions are false.
+    #[error("the store rejected the request: {0}")]
+    Rejected(String),
     #[error("the store holds what this server did not write: {0}")]
     Corrupt(String),
 }
@@ -214,11 +217,7 @@ impl Store {
         E: ProvideErrorMetadata + Error + 'static,
     {
         let started = clock::monotonic();
-        let result = match within(limit, attempt).await {
-            Some(Ok(output)) => Ok(output),
-            Some(Err(error)) => Err(CallFailure::of(error)),
-            None => Err(CallFailure::timed_out()),
-        };
+        let result = failure::attempt(limit, attempt).await;
         if matches!(&result, Err(failure) if failure.kind == FailureKind::Refused) {
             self.inner.shortcut.trail.forget();
         }
@@ -309,10 +308,11 @@ impl<E: ProvideErrorMetadata + Error + 'static> From<CallFailure<E>> for StoreEr
         let text = failure.text();
         match failure.kind {
             FailureKind::Throttled => StoreError::Throttled(text),
-            FailureKind::Unknown | FailureKind::Conflict => StoreError::Unavailable(text),
-            FailureKind::Cancelled | FailureKind::Rejected | FailureKind::Refused => {
-                StoreError::Refused(text)
+            FailureKind::Unknown | FailureKind::Conflict | FailureKind::NotSent => {
+                StoreError::Unavailable(text)
             }
+            FailureKind::Refused => StoreError::Refused(text),
+            FailureKind::Cancelled | FailureKind::Rejected => StoreError::Rejected(text),
         }
     }
 }

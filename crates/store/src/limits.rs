@@ -42,6 +42,10 @@ pub const STORE_IDLE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(20);
 /// How long a TCP and TLS connect to the store may take.
 pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Pause between two connects to a store that could not be connected to; calls fail at once meanwhile. A shard then makes
+/// at most 20 connects a second, and notices within this time that the store is back.
+pub const STORE_RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Addresses of one name that a connect tries in turn, all within the connect timeout.
 pub const STORE_ADDRESSES_TRIED_MAX: usize = 4;
 

@@ -16,7 +16,7 @@ pub struct StoreCall<'a> {
     pub operation: &'static str,
     /// The table; for a transaction, the table of its first action.
     pub table: &'a str,
-    /// `ok`, `cancelled`, `conflict`, `throttled`, `rejected`, `refused` or `unknown`.
+    /// `ok`, `cancelled`, `conflict`, `throttled`, `rejected`, `refused`, `not_sent` or `unknown`.
     pub status: &'static str,
     /// From building the request to the parsed answer.
     pub latency: Micros,

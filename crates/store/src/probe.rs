@@ -54,9 +54,13 @@ impl Store {
             (Some("ResourceNotFoundException"), _) => {
                 StoreConnectError::TableMissing { store: store(), table: table.clone() }
             }
-            (_, FailureKind::Unknown | FailureKind::Throttled | FailureKind::Conflict) => {
-                StoreConnectError::Unreachable { store: store(), why }
-            }
+            (
+                _,
+                FailureKind::NotSent
+                | FailureKind::Unknown
+                | FailureKind::Throttled
+                | FailureKind::Conflict,
+            ) => StoreConnectError::Unreachable { store: store(), why },
             _ => StoreConnectError::Refused { store: store(), why },
         })
     }

@@ -93,7 +93,7 @@ impl Store {
                 self.log_failure(transaction, &format!("{bug}{}", failure.text()));
                 TransactionOutcome::Rejected
             }
-            FailureKind::Refused => {
+            FailureKind::Refused | FailureKind::NotSent => {
                 self.log_failure(transaction, &failure.text());
                 TransactionOutcome::Refused
             }

@@ -42,7 +42,16 @@ pub struct StoreProxy {
 impl StoreProxy {
     /// Forwards to `upstream`, with TLS to the client if `tls` is given. The threads end with the process.
     pub fn start(upstream: SocketAddr, tls: Option<Arc<ServerConfig>>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), upstream, tls)
+    }
+
+    /// [`StoreProxy::start`] on this address: a store that was away.
+    pub fn start_at(
+        address: SocketAddr,
+        upstream: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(ProxyState::default());
         let shared = state.clone();

@@ -164,7 +164,7 @@ TROUBLE = Row(
         Panel(
             "Requests by status",
             "`ok`; `cancelled`: a condition failed, which is a business outcome, or a transaction was "
-            "throttled; `refused`, `rejected`, `unknown`: see the runbook.",
+            "throttled; `refused`, `not_sent`, `rejected`, `unknown`: see the runbook.",
             [Query(f"sum by (status) ({rate('dynamodb_requests_total')})", "{{status}}")],
             "ops",
         ),
@@ -175,7 +175,7 @@ TROUBLE = Row(
             [
                 Query(
                     "(sum by (table) ("
-                    + rate("dynamodb_requests_total", 'status=~"throttled|refused|rejected|unknown"')
+                    + rate("dynamodb_requests_total", 'status=~"throttled|refused|not_sent|rejected|unknown"')
                     + ")"
                     f" or 0 * sum by (table) ({rate('dynamodb_requests_total')}))"
                     f" / (sum by (table) ({rate('dynamodb_requests_total')}) > 0)",

@@ -73,6 +73,7 @@ impl Lane {
                 for entry in into_entries(flight) {
                     cx.out.reject(entry, Rejection::store_unavailable());
                 }
+                self.reject_queued(state, cx);
             }
             TransactionOutcome::Cancelled(reasons) => self.cancelled(flight, &reasons, state, cx),
         }
@@ -114,8 +115,18 @@ impl Lane {
                 _ => {}
             }
         }
-        if *outcome != TransactionOutcome::Unknown {
+        if !matches!(outcome, TransactionOutcome::Unknown | TransactionOutcome::Refused) {
             state.latency.record_transaction(cx.now.mono.since(flight.sent));
+        }
+    }
+
+    /// Rejects what waits for this lane: the store would refuse it too, and the callers would find out only one transaction
+    /// after the other.
+    pub(super) fn reject_queued(&mut self, state: &mut PoolState, cx: &mut PoolContext<'_>) {
+        let groups = std::mem::take(&mut self.groups).into_iter().flatten();
+        let queued = groups.chain(self.own.take_all()).chain(state.queue.take_all());
+        for entry in queued {
+            cx.out.reject(entry, Rejection::store_unavailable());
         }
     }
 

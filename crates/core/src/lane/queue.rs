@@ -28,6 +28,12 @@ impl Queue {
         self.foreground.len() + self.background.len()
     }
 
+    /// Removes all entries.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = BatchEntry> + use<> {
+        let Self { foreground, background } = std::mem::take(self);
+        foreground.into_iter().chain(background)
+    }
+
     /// Requeues entries that have been in a transaction: before all that arrived later.
     pub(super) fn requeue(&mut self, mut entries: Vec<BatchEntry>) {
         if fault::planted(Fault::RequeuedEntryLost) {

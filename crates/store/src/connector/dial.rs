@@ -25,7 +25,7 @@ use inventory_core::time::Micros;
 use inventory_runtime::{Task, clock};
 
 /// Scheme, host and port of a request: connections are shared by requests to the same origin only.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoreOrigin {
     pub(super) https: bool,
     /// A name, or an address without brackets.

@@ -1,6 +1,7 @@
 //! Connection pool of one shard to the store: limits on open connections, and which of them are kept.
 
 use std::cell::RefCell;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use http_body_util::{BodyExt, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::dial::{Dialer, StoreConnection, StoreOrigin};
+use crate::failure::set_sent;
 use crate::limits;
 use inventory_core::time::Micros;
 use inventory_runtime::clock;
@@ -26,6 +28,17 @@ pub(super) struct ConnectionPool {
     idle: RefCell<Vec<IdleConnection>>,
     /// One permit for each connection that is not idle.
     slots: Arc<Semaphore>,
+    /// Origins to which the last connect failed. Calls fail at once, but for one connect at a time and after a pause:
+    /// callers of an unreachable store must not wait for the connect timeout each, nor connect as fast as they call.
+    unreachable: RefCell<Vec<UnreachableOrigin>>,
+}
+
+struct UnreachableOrigin {
+    origin: StoreOrigin,
+    kind: io::ErrorKind,
+    why: String,
+    /// When the next connect may begin; `None` while one is under way.
+    retry_at: Option<Micros>,
 }
 
 struct IdleConnection {
@@ -47,6 +60,7 @@ impl ConnectionPool {
             dialer,
             idle: RefCell::default(),
             slots: Arc::new(Semaphore::new(limits::STORE_CONNECTIONS_MAX)),
+            unreachable: RefCell::default(),
         }
     }
 
@@ -86,10 +100,13 @@ impl ConnectionPool {
         mut connection: StoreConnection,
         request: http::Request<SdkBody>,
     ) -> Result<http::Response<Bytes>, SendFailure> {
+        // A caller that gives up from here on may have sent its request.
+        set_sent(true);
         let response = match connection.sender.try_send_request(request).await {
             Ok(response) => response,
             Err(mut error) => {
                 let unsent = error.take_message();
+                set_sent(unsent.is_none());
                 let error = error.into_error();
                 return Err(match unsent {
                     Some(request) => SendFailure::NotSent(Box::new(request), error),
@@ -133,27 +150,55 @@ impl ConnectionPool {
         origin: StoreOrigin,
         slot: OwnedSemaphorePermit,
     ) -> Result<(StoreConnection, OwnedSemaphorePermit), ConnectorError> {
+        self.may_dial(&origin).map_err(never_connected)?;
         self.make_room();
         let (hand_over, handed_over) = oneshot::channel();
         let pool = self.clone();
         let dialing = async move {
-            let result = pool.dialer.dial(Rc::new(origin)).await;
+            let dial = AssertUnwindSafe(pool.dialer.dial(Rc::new(origin.clone())));
+            let panicked = |_| Err(io::Error::other("the connect panicked"));
+            let result = dial.catch_unwind().await.unwrap_or_else(panicked);
+            pool.dial_ended(origin, result.as_ref().err());
             if let Err((Ok(connection), slot)) = hand_over.send((result, slot)) {
                 drop(slot);
                 pool.keep(connection);
             }
         };
-        inventory_runtime::spawn(async move {
-            let _ended = AssertUnwindSafe(dialing).catch_unwind().await;
-        })
-        .detach();
+        inventory_runtime::spawn(dialing).detach();
         match handed_over.await {
             Ok((Ok(connection), slot)) => Ok((connection, slot)),
-            Ok((Err(error), _)) if error.kind() == std::io::ErrorKind::TimedOut => {
-                Err(ConnectorError::timeout(error.into()).never_connected())
+            Ok((Err(error), _)) => Err(never_connected(error)),
+            Err(_) => Err(ConnectorError::other("the connect was dropped".into(), None)),
+        }
+    }
+
+    /// # Errors
+    /// The error of the last connect to `origin`, if it is too early for another one.
+    fn may_dial(&self, origin: &StoreOrigin) -> io::Result<()> {
+        let mut unreachable = self.unreachable.borrow_mut();
+        let Some(known) = unreachable.iter_mut().find(|known| known.origin == *origin) else {
+            return Ok(());
+        };
+        match known.retry_at.take_if(|at| *at <= clock::monotonic()) {
+            Some(_) => Ok(()),
+            None => Err(io::Error::new(known.kind, known.why.clone())),
+        }
+    }
+
+    fn dial_ended(&self, origin: StoreOrigin, error: Option<&io::Error>) {
+        let mut unreachable = self.unreachable.borrow_mut();
+        unreachable.retain(|known| known.origin != origin);
+        if let Some(error) = error {
+            if unreachable.len() >= limits::STORE_NAMES_RESOLVED_MAX {
+                unreachable.remove(0);
             }
-            Ok((Err(error), _)) => Err(ConnectorError::io(error.into()).never_connected()),
-            Err(_) => Err(ConnectorError::other("the connect panicked".into(), None)),
+            let pause = Micros(limits::STORE_RECONNECT_PAUSE.as_micros() as u64);
+            unreachable.push(UnreachableOrigin {
+                origin,
+                kind: error.kind(),
+                why: error.to_string(),
+                retry_at: Some(clock::monotonic().plus(pause)),
+            });
         }
     }
 
@@ -165,6 +210,14 @@ impl ConnectionPool {
             idle.remove(0);
         }
     }
+}
+
+fn never_connected(error: io::Error) -> ConnectorError {
+    let error = match error.kind() {
+        io::ErrorKind::TimedOut => ConnectorError::timeout(error.into()),
+        _ => ConnectorError::io(error.into()),
+    };
+    error.never_connected()
 }
 
 /// Drops connections that are closed, too old, or idle for too long. The longest idle come first.

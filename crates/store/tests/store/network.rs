@@ -1,5 +1,6 @@
 //! The store client behind a faulty network, and with answers that no local engine gives.
 
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -111,11 +112,64 @@ fn refused_connection_is_reported_with_the_address() {
         let dead = refusing_address();
         let store = connect(&settings(dead)).await;
         let batch = transaction(&[], vec![tombstone("r1")]);
-        assert_eq!(store.transact(&batch).await, TransactionOutcome::Unknown);
+        // Nothing was sent: no unknown outcome.
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Refused);
         let error = store.probe().await.unwrap_err().to_string();
         assert!(error.contains("cannot be reached"), "{error}");
         assert!(error.contains(&format!("cannot connect to {dead}")), "{error}");
         assert!(error.contains("refused"), "{error}");
+    });
+}
+
+#[test]
+fn connect_that_hangs_is_refused_and_later_calls_fail_at_once() {
+    // The queue of this listener is full, so the kernel drops further connects.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // SAFETY: shortens the queue of a socket that this function owns.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let address = listener.local_addr().unwrap();
+    let wait = Duration::from_millis(100);
+    let queued = || std::net::TcpStream::connect_timeout(&address, wait).ok();
+    let _queued: Vec<_> = std::iter::from_fn(queued).collect();
+    on_shard(async move {
+        let hasty = StoreSettings { attempt_timeout: wait, ..settings(address) };
+        let store = connect(&hasty).await;
+        let batch = transaction(&[], vec![tombstone("r1")]);
+        let started = Instant::now();
+        assert_eq!(store.transact(&batch).await, TransactionOutcome::Refused);
+        assert!(started.elapsed() >= wait, "{:?}", started.elapsed());
+        // Once the connect has timed out, calls no longer wait for another one.
+        let mut fast = 0;
+        while fast < 10 {
+            let called = Instant::now();
+            assert_eq!(store.transact(&batch).await, TransactionOutcome::Refused);
+            fast += u32::from(called.elapsed() < wait / 2);
+            assert!(started.elapsed() < Duration::from_secs(20), "{fast} calls failed at once");
+        }
+    });
+}
+
+#[test]
+fn store_that_comes_back_is_connected_to_again() {
+    on_shard(async {
+        let there = settings(engine());
+        with_tables(&there).await;
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let endpoint = Some(format!("http://{address}"));
+        let store = connect(&StoreSettings { endpoint, ..there }).await;
+        let batch = transaction(&[], vec![tombstone("r1")]);
+        for _ in 0..50 {
+            assert_eq!(store.transact(&batch).await, TransactionOutcome::Refused);
+        }
+        let proxy = StoreProxy::start_at(address, engine(), None);
+        let started = Instant::now();
+        while store.transact(&batch).await != TransactionOutcome::Committed {
+            assert!(started.elapsed() < Duration::from_secs(10), "still refused");
+            inventory_runtime::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(proxy.connections(), 1);
     });
 }
 
