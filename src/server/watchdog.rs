@@ -18,7 +18,7 @@ use crate::telemetry::heartbeat::Heartbeats;
 use crate::telemetry::log;
 use inventory_core::time::Micros;
 
-/// Exit code after a shard has not recovered: `EX_SOFTWARE` of sysexits.h.
+/// A shard was stalled for longer than `SHARD_STALL_EXIT` (`EX_SOFTWARE` of sysexits.h).
 pub(crate) const EXIT_STALLED: i32 = 70;
 
 /// How long a shard may be stalled.

@@ -53,9 +53,9 @@ pub mod reason {
     /// Too many health watches of one connection or shard.
     pub const HEALTH_WATCHES_EXCEEDED: &str = "HEALTH_WATCHES_EXCEEDED";
     /// Too many concurrent reflection calls of one connection or of the process.
-    pub const COLD_CALLS_EXCEEDED: &str = "COLD_CALLS_EXCEEDED";
+    pub const AUXILIARY_CALLS_EXCEEDED: &str = "AUXILIARY_CALLS_EXCEEDED";
     /// The control plane, which serves reflection, has ended.
-    pub const COLD_SERVICES_DOWN: &str = "COLD_SERVICES_DOWN";
+    pub const AUXILIARY_SERVICES_UNAVAILABLE: &str = "AUXILIARY_SERVICES_UNAVAILABLE";
     /// The connection or the server shuts down; retry on another connection.
     pub const SHUTTING_DOWN: &str = "SHUTTING_DOWN";
 }

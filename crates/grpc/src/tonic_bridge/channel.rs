@@ -89,7 +89,7 @@ impl TonicBridge {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             return Err(Status::new(
                 Code::ResourceExhausted,
-                reason::COLD_CALLS_EXCEEDED,
+                reason::AUXILIARY_CALLS_EXCEEDED,
                 format!("{BRIDGED_CALLS_MAX} reflection calls are already in flight"),
             )
             .with_retry_after(RETRY_AFTER));
@@ -107,7 +107,7 @@ impl TonicBridge {
         self.calls.try_send(call).map_err(|_| {
             Status::new(
                 Code::Unavailable,
-                reason::COLD_SERVICES_DOWN,
+                reason::AUXILIARY_SERVICES_UNAVAILABLE,
                 "reflection is not available",
             )
         })?;
@@ -144,7 +144,7 @@ mod tests {
             .collect();
         let rejected = bridge.open(head(), Duration::MAX).err().unwrap();
         assert_eq!(rejected.code(), Code::ResourceExhausted);
-        assert_eq!(rejected.reason(), reason::COLD_CALLS_EXCEEDED);
+        assert_eq!(rejected.reason(), reason::AUXILIARY_CALLS_EXCEEDED);
         drop(receiver.0.try_recv().unwrap());
         assert!(bridge.open(head(), Duration::MAX).is_ok());
         drop(held);

@@ -155,7 +155,7 @@ async fn relay_response(
 pub(crate) fn too_many_calls() -> Status {
     Status::new(
         Code::ResourceExhausted,
-        reason::COLD_CALLS_EXCEEDED,
+        reason::AUXILIARY_CALLS_EXCEEDED,
         format!("this connection already has {BRIDGED_CALLS_PER_CONNECTION_MAX} reflection calls"),
     )
     .with_retry_after(RETRY_AFTER)

@@ -482,7 +482,7 @@ impl Store {
         let gives = stock_effect(write) == Some(StockEffect::Gives);
         ensure!(
             !gives || write.draws == stored.view.draws,
-            "a write returns what its record does not hold: {write:?} of {:?}",
+            "a write returns units that its record does not hold: {write:?} of {:?}",
             stored.view
         );
         ensure!(

@@ -38,7 +38,7 @@ impl Oracle {
             ) => !self.fault_free,
             Err(_) => false,
         };
-        ensure!(due, "the stock was never like the answer: {call:?} got {result:?} at {}", now.0);
+        ensure!(due, "the answer matches no state of the stock: {call:?} got {result:?} at {}", now.0);
         Ok(())
     }
 

@@ -49,10 +49,10 @@ impl Oracle {
         let (is_right, why) = match refusal {
             Rejection::InsufficientInventory { remaining } => (
                 self.is_sold_out(&case, *remaining),
-                "sold out, but there was enough, or the call's own copy took it",
+                "sold out, but there were enough units, or another copy of the call took them",
             ),
             Rejection::SeatsUnavailable { seats } => {
-                (case.are_taken(seats), "seats unavailable, but they were free, or its own")
+                (case.are_taken(seats), "seats unavailable, but they were free, or held by this reservation")
             }
             Rejection::SeatsNotFound { seats } => {
                 (case.are_unknown(seats), "seats not found, but they exist")
@@ -62,7 +62,7 @@ impl Oracle {
                 "hold expired, but its stock was available",
             ),
             Rejection::EventClosed => {
-                (case.is_closed(), "event closed, but it was open, or there is a record")
+                (case.is_closed(), "event closed, but the event was open, or the reservation has a record")
             }
             Rejection::EventNotFound => {
                 (!store.exists(&call.event), "event not found, but it exists")
@@ -70,7 +70,7 @@ impl Oracle {
             Rejection::DeadlineExceeded => {
                 (now >= call.deadline(), "deadline exceeded, but there was time left")
             }
-            Rejection::Internal => (is_odd(reservation), "internal error without a cause"),
+            Rejection::Internal => (is_odd(reservation), "INTERNAL without an invalid record"),
             Rejection::Overloaded { .. } => (
                 !self.fault_free
                     || self.flood
@@ -82,7 +82,7 @@ impl Oracle {
                 (true, "")
             }
             Rejection::StoreBusy { .. } | Rejection::StoreUnavailable { .. } => {
-                (!self.fault_free, "store busy, but there was no fault")
+                (!self.fault_free, "store busy, but no fault was injected")
             }
             _ => (false, "the rejection does not follow from the record"),
         };
