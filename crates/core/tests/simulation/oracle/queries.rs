@@ -38,7 +38,11 @@ impl Oracle {
             ) => !self.fault_free,
             Err(_) => false,
         };
-        ensure!(due, "the answer matches no state of the stock: {call:?} got {result:?} at {}", now.0);
+        ensure!(
+            due,
+            "the answer matches no state of the stock: {call:?} got {result:?} at {}",
+            now.0
+        );
         Ok(())
     }
 

@@ -51,9 +51,10 @@ impl Oracle {
                 self.is_sold_out(&case, *remaining),
                 "sold out, but there were enough units, or another copy of the call took them",
             ),
-            Rejection::SeatsUnavailable { seats } => {
-                (case.are_taken(seats), "seats unavailable, but they were free, or held by this reservation")
-            }
+            Rejection::SeatsUnavailable { seats } => (
+                case.are_taken(seats),
+                "seats unavailable, but they were free, or held by this reservation",
+            ),
             Rejection::SeatsNotFound { seats } => {
                 (case.are_unknown(seats), "seats not found, but they exist")
             }
@@ -61,9 +62,10 @@ impl Oracle {
                 verb == Verb::Commit && self.is_gone(&case),
                 "hold expired, but its stock was available",
             ),
-            Rejection::EventClosed => {
-                (case.is_closed(), "event closed, but the event was open, or the reservation has a record")
-            }
+            Rejection::EventClosed => (
+                case.is_closed(),
+                "event closed, but the event was open, or the reservation has a record",
+            ),
             Rejection::EventNotFound => {
                 (!store.exists(&call.event), "event not found, but it exists")
             }
