@@ -14,7 +14,7 @@ const _: () = {
         SEATS_PER_CHUNK_MAX * (ID_BYTES_MAX + 3 * SEAT_TEXT_BYTES_MAX + 48)
             <= ADMIN_MESSAGE_BYTES_MAX
     );
-    assert!(STORE_TOGETHER_PATIENCE.as_micros() < ADMIN_CALL_TIMEOUT.as_micros());
+    assert!(STORE_ADMIN_THROTTLE_RETRY_MAX.as_micros() < ADMIN_CALL_TIMEOUT.as_micros());
     assert!(SCRAPE_TIMEOUT.as_micros() < CONTROL_PLANE_STOP_GRACE.as_micros());
     assert!(CONTROL_PLANE_STOP_GRACE.as_micros() < SHUTDOWN_GRACE_DEFAULT.as_micros());
     assert!(BATCH_ENTRIES_MAX < TRANSACTION_ACTIONS_MAX);

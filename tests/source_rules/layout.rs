@@ -30,7 +30,7 @@ pub(super) fn problems(file: &SourceFile) -> Vec<String> {
     if file.is_rust() && !file.text.starts_with("//!") {
         found.push(file.problem(
             1,
-            "no module head: start with what the module does and what must not be put there (//!)",
+            "missing module documentation (//!): describe what the module does and what does not belong there",
         ));
     }
     for (index, line) in file.text.lines().enumerate() {
@@ -99,7 +99,7 @@ mod tests {
         for (path, text, expected) in [
             ("src/a.rs", long.as_str(), "split the file"),
             ("src/a.rs", "//! Head.", "no newline"),
-            ("src/a.rs", "fn f() {}\n", "no module head"),
+            ("src/a.rs", "fn f() {}\n", "missing module documentation"),
             ("src/a.rs", "//! Head. \n", "trailing white space"),
             ("src/a.rs", "//! Head.\n\tfn f() {}\n", "a tab"),
             ("src/a.rs", concat!("//! See /", "home/x/y.\n"), "one machine"),

@@ -109,7 +109,7 @@ impl Store {
     ) -> Result<SetTotalOutcome, StoreError> {
         super::events::check_total(total)?;
         let mut pause = limits::RETRY_BACKOFF_MIN;
-        for _ in 0..limits::SET_TOTAL_ROUNDS_MAX {
+        for _ in 0..limits::SET_TOTAL_ATTEMPTS_MAX {
             let Some(stripes) = self.read_all(event).await? else {
                 return Ok(SetTotalOutcome::NotFound);
             };
@@ -120,7 +120,7 @@ impl Store {
             if capacity == total {
                 return Ok(SetTotalOutcome::Set(stripes));
             }
-            let Some(wanted) = spread(&stripes, total) else {
+            let Some(capacities) = spread(&stripes, total) else {
                 let remaining: u64 = stripes.iter().map(|stripe| stripe.remaining).sum();
                 return Ok(SetTotalOutcome::Refused {
                     total: capacity,
@@ -128,7 +128,7 @@ impl Store {
                 });
             };
             let at = clock::now().unix;
-            let changes = stripes.iter().zip(wanted).enumerate();
+            let changes = stripes.iter().zip(capacities).enumerate();
             let changes = changes.filter(|(_, (stripe, to))| stripe.capacity != *to).map(
                 |(index, (stripe, to))| {
                     codec::capacity_change(event, index as u16, (stripe.capacity, to), at)
@@ -141,8 +141,8 @@ impl Store {
             }
         }
         Err(StoreError::Unavailable(format!(
-            "the total of {event} is being changed by somebody else, or its units are sold faster \
-             than they can be taken out"
+            "the total of {event} could not be changed: a concurrent change, or sales of the units to \
+             be removed, keep interfering; repeat the command"
         )))
     }
 
@@ -183,7 +183,7 @@ impl Store {
         };
         futures::stream::iter(changes)
             .map(one)
-            .buffer_unordered(limits::STORE_ADMIN_CALLS_AT_ONCE)
+            .buffer_unordered(limits::STORE_ADMIN_CALLS_IN_PARALLEL)
             .try_fold(0, async |sum, one| Ok(sum + one))
             .await
     }
@@ -208,8 +208,8 @@ fn spread(stripes: &[StripeView], total: u64) -> Option<Vec<u64>> {
     let count = u16::try_from(stripes.len()).ok()?;
     if total >= capacity {
         let more = split(total - capacity, count);
-        let wanted = stripes.iter().zip(more).map(|(s, more)| s.capacity + more);
-        return Some(wanted.collect());
+        let capacities = stripes.iter().zip(more).map(|(s, more)| s.capacity + more);
+        return Some(capacities.collect());
     }
     let less = capacity - total;
     let left: u64 = stripes.iter().map(|stripe| stripe.remaining).sum();
@@ -228,8 +228,8 @@ fn spread(stripes: &[StripeView], total: u64) -> Option<Vec<u64>> {
         *part += more;
         rest -= more;
     }
-    let wanted = stripes.iter().zip(parts).map(|(s, part)| s.capacity - part);
-    (rest == 0).then(|| wanted.collect())
+    let capacities = stripes.iter().zip(parts).map(|(s, part)| s.capacity - part);
+    (rest == 0).then(|| capacities.collect())
 }
 
 #[cfg(test)]
@@ -249,14 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_is_split_evenly() {
+    fn added_units_are_split_evenly() {
         let now = stripes(&[(4, 0), (3, 3), (3, 1)]);
         assert_eq!(spread(&now, 15), Some(vec![6, 5, 4]));
         assert_eq!(spread(&now, 10), Some(vec![4, 3, 3]));
     }
 
     #[test]
-    fn what_is_taken_out_is_taken_where_it_is() {
+    fn removed_units_come_from_stripes_that_have_them() {
         let now = stripes(&[(10, 0), (10, 9), (10, 3)]);
         assert_eq!(spread(&now, 26), Some(vec![10, 7, 9]));
         assert_eq!(spread(&now, 18), Some(vec![10, 1, 7]));
@@ -266,15 +266,15 @@ mod tests {
     }
 
     #[test]
-    fn every_total_that_fits_comes_out_exactly() {
+    fn every_possible_total_is_reached_exactly() {
         let now = stripes(&[(7, 5), (7, 0), (6, 6), (6, 1), (6, 2)]);
         let (capacity, left) = (32, 14);
         for total in capacity - left..=capacity {
-            let wanted = spread(&now, total).unwrap_or_default();
-            assert_eq!(wanted.iter().sum::<u64>(), total);
-            for (stripe, wanted) in now.iter().zip(wanted) {
-                assert!(wanted <= stripe.capacity);
-                assert!(stripe.capacity - wanted <= stripe.remaining, "{total}");
+            let capacities = spread(&now, total).unwrap_or_default();
+            assert_eq!(capacities.iter().sum::<u64>(), total);
+            for (stripe, capacity) in now.iter().zip(capacities) {
+                assert!(capacity <= stripe.capacity);
+                assert!(stripe.capacity - capacity <= stripe.remaining, "{total}");
             }
         }
     }

@@ -29,10 +29,10 @@ use inventory_runtime::clock;
 
 type Attributes = HashMap<String, AttributeValue>;
 
-/// Stripes per read: all stripes of an event without a burst.
+/// Stripes per read: few enough that reading all stripes of an event does not exceed a partition's read rate.
 const STRIPES_AT_ONCE: usize = 8;
 
-/// Attempts of a read at one instant, which conflicting writes cancel.
+/// Attempts of a read of several items at one instant, which conflicting writes cancel.
 const INSTANT_TRIES: u32 = 3;
 
 /// Stripes of an event, as the audit reads them.

@@ -78,19 +78,19 @@ impl Store {
         of: &dyn Display,
         mut tell: impl FnMut(BatchProgress<'_>),
     ) -> Result<(), ReadFailure> {
-        let wanted =
+        let request =
             KeysAndAttributes::builder().consistent_read(true).set_keys(Some(keys)).build();
-        let wanted = wanted.map_err(|error| {
+        let request = request.map_err(|error| {
             self.log(&format!("{OPERATION} could not be built: {error}"));
             ReadFailure::Unavailable
         })?;
-        let mut wanted = HashMap::from([(table.to_owned(), wanted)]);
+        let mut request = HashMap::from([(table.to_owned(), request)]);
         let mut pause = limits::RETRY_BACKOFF_MIN;
         for _ in 0..limits::STORE_UNPROCESSED_ROUNDS_MAX {
             let attempt = || {
                 let read = BatchGetItemInput::builder()
                     .return_consumed_capacity(ReturnConsumedCapacity::Total);
-                self.send_read(read.set_request_items(Some(wanted.clone())))
+                self.send_read(read.set_request_items(Some(request.clone())))
             };
             let output = self.read(OPERATION, table, attempt).await;
             let output = output.map_err(|failure| {
@@ -100,8 +100,8 @@ impl Store {
             for item in responses.into_values().flatten() {
                 tell(BatchProgress::Found(item));
             }
-            wanted = output.unprocessed_keys.unwrap_or_default();
-            let left = wanted.get(table).map_or(&[][..], KeysAndAttributes::keys);
+            request = output.unprocessed_keys.unwrap_or_default();
+            let left = request.get(table).map_or(&[][..], KeysAndAttributes::keys);
             tell(BatchProgress::Unprocessed(left));
             if left.is_empty() {
                 return Ok(());

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_transaction_costs_what_it_cost_each_table() {
+    fn capacity_of_a_transaction_is_reported_per_table() {
         let of = |units| ConsumedCapacity::builder().capacity_units(units).build();
         let answer = TransactWriteItemsOutput::builder()
             .consumed_capacity(of(2.0))

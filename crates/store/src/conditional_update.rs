@@ -48,7 +48,7 @@ impl Store {
                 return Ok(UpdateOutcome::ConditionFailed(found.cloned()));
             }
             // On a stripe that is being sold, about half of the time a transaction is in progress.
-            if failure.kind != FailureKind::Conflict || made == limits::STORE_ADMIN_TRIES_MAX {
+            if failure.kind != FailureKind::Conflict || made == limits::STORE_ADMIN_ATTEMPTS_MAX {
                 return Err(failure.into());
             }
             made += 1;

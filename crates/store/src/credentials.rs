@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_expires_soon_is_renewed_and_what_does_not_is_kept() {
+    fn credentials_are_renewed_before_expiry() {
         assert_eq!(left_after_renewals(4), 60);
         assert_eq!(left_after_renewals(6), 6);
     }

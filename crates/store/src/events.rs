@@ -160,21 +160,24 @@ impl Store {
     /// # Errors
     /// [`StoreError::Invalid`] when a number is out of its bounds (see [`NewEvent`]), [`StoreError::Corrupt`] when
     /// items of a damaged event exist, or any other [`StoreError`] of the call.
-    pub async fn create_event(&self, wanted: &NewEvent) -> Result<CreateEventOutcome, StoreError> {
-        check_shape(wanted)?;
-        let event = &wanted.event;
-        let capacities = split(wanted.total, wanted.stripes);
-        let failure = match self.put_stripes(wanted, &capacities).await? {
-            Ok(()) => return Ok(CreateEventOutcome::Created(fresh(wanted, &capacities))),
+    pub async fn create_event(
+        &self,
+        new_event: &NewEvent,
+    ) -> Result<CreateEventOutcome, StoreError> {
+        check_stock(new_event)?;
+        let event = &new_event.event;
+        let capacities = split(new_event.total, new_event.stripes);
+        let failure = match self.put_stripes(new_event, &capacities).await? {
+            Ok(()) => return Ok(CreateEventOutcome::Created(fresh(new_event, &capacities))),
             Err(failure) if failure.kind == FailureKind::Cancelled => failure,
             Err(failure) => return Err(failure.into()),
         };
         // Something exists: perhaps this event, from an earlier attempt whose answer was lost.
-        match self.read_event(event, Some(wanted.stripes)).await {
+        match self.read_event(event, Some(new_event.stripes)).await {
             StripesRead::Found(found) => {
-                let same = found.len() == usize::from(wanted.stripes)
-                    && found.iter().map(|stripe| stripe.capacity).sum::<u64>() == wanted.total
-                    && found[0].seat_keys == wanted.seat_keys;
+                let same = found.len() == usize::from(new_event.stripes)
+                    && found.iter().map(|stripe| stripe.capacity).sum::<u64>() == new_event.total
+                    && found[0].seat_keys == new_event.seat_keys;
                 Ok(match same {
                     true => CreateEventOutcome::Existing(found),
                     false => CreateEventOutcome::Conflict(found),
@@ -212,13 +215,13 @@ pub(super) fn check_total(total: u64) -> Result<(), StoreError> {
     within("total", total, 1, max)
 }
 
-fn check_shape(wanted: &NewEvent) -> Result<(), StoreError> {
-    if wanted.seat_keys == 0 {
-        check_total(wanted.total)?;
-        return within("stripes", wanted.stripes, 1, limits::STRIPES_MAX);
+fn check_stock(new_event: &NewEvent) -> Result<(), StoreError> {
+    if new_event.seat_keys == 0 {
+        check_total(new_event.total)?;
+        return within("stripes", new_event.stripes, 1, limits::STRIPES_MAX);
     }
-    within("seat_keys", wanted.seat_keys, 1, limits::SEAT_KEYS_MAX)?;
-    match (wanted.total, wanted.stripes) {
+    within("seat_keys", new_event.seat_keys, 1, limits::SEAT_KEYS_MAX)?;
+    match (new_event.total, new_event.stripes) {
         (0, 1) => Ok(()),
         (total, stripes) => Err(StoreError::Invalid(format!(
             "total is {total} and stripes is {stripes}; want 0 and 1 where stock is seats"
@@ -264,18 +267,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_total_is_split_evenly_and_wholly() {
+    fn total_is_split_evenly_and_completely() {
         assert_eq!(split(10, 1), [10]);
         assert_eq!(split(10, 4), [3, 3, 2, 2]);
         assert_eq!(split(2, 4), [1, 1, 0, 0]);
     }
 
     #[test]
-    fn shapes_out_of_bounds_are_named() {
+    fn invalid_stripe_and_key_numbers_are_named() {
         let shape = |total, stripes, seat_keys| {
             let event = EventId::try_from("evt".to_owned());
             let event = NewEvent::of_quantity(event.unwrap(), total, stripes);
-            check_shape(&NewEvent { seat_keys, ..event })
+            check_stock(&NewEvent { seat_keys, ..event })
         };
         for (total, stripes, seat_keys, word) in [
             (0, 1, 0, "total"),

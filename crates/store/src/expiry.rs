@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_is_its_minute_and_its_part() {
+    fn bucket_is_the_minute_and_the_part() {
         let at = UnixMillis(1_763_800_079_999);
         assert_eq!(expiry_bucket(at, 7), "29396667#7");
         assert_eq!(expiry_bucket(UnixMillis(at.0 + 1), 7), "29396668#7");
@@ -152,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn where_a_hold_lies_is_the_same_in_every_version() {
+    fn index_part_is_stable() {
         for (id, shard) in [("r1", 12), ("rsv_abc123", 9)] {
             assert_eq!(expiry_shard(&id.parse().unwrap()), shard);
         }
     }
 
     #[test]
-    fn ids_in_a_row_spread_over_all_parts() {
+    fn consecutive_ids_use_all_parts() {
         let mut counts = [0_u32; limits::EXPIRY_SHARDS as usize];
         for n in 0..32_000 {
             let id = format!("rsv_{n:08}").parse().unwrap();

@@ -185,13 +185,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_5xx_is_unknown_whatever_its_code_says() {
+    fn any_5xx_is_an_unknown_outcome() {
         assert_eq!(kind_of_code(Some("ValidationException"), 500), FailureKind::Unknown);
         assert_eq!(kind_of_code(None, 503), FailureKind::Unknown);
     }
 
     #[test]
-    fn only_dynamodbs_own_4xx_proves_that_nothing_was_applied() {
+    fn only_a_4xx_of_dynamodb_means_not_applied() {
         assert_eq!(kind_of_code(Some("AccessDeniedException"), 400), FailureKind::Refused);
         assert_eq!(kind_of_code(Some("ExpiredTokenException"), 400), FailureKind::Refused);
         assert_eq!(kind_of_code(None, 404), FailureKind::Unknown);

@@ -1,4 +1,5 @@
-//! DynamoDB client of one shard: the AWS SDK driven by the shard's own executor.
+//! DynamoDB client of one shard on the shard's own executor: the direct client for the request path, the AWS SDK for
+//! all other calls.
 //!
 //! One [`Store`] per shard, created on that shard and never shared. A transaction is one attempt with a time
 //! limit and without retries: the engine decides what is sent again, under the same token. Reads are retried
@@ -82,13 +83,13 @@ pub enum StoreError {
     Throttled(String),
     #[error("the store cannot be reached or did not answer: {0}")]
     Unavailable(String),
-    /// The store accepts no such call now: permissions, credentials, tables, a full disk.
+    /// The store accepts no such call until the setup is corrected: permissions, credentials, tables, a full disk.
     #[error("the store refused: {0}")]
     Refused(String),
     /// The store answered that this request is invalid or its conditions are false.
     #[error("the store rejected the request: {0}")]
     Rejected(String),
-    #[error("the store holds what this server did not write: {0}")]
+    #[error("the store contains an item that this server cannot read: {0}")]
     Corrupt(String),
 }
 
@@ -100,14 +101,14 @@ pub struct Store {
 
 struct StoreInner {
     client: Client,
-    shortcut: DirectClient,
+    direct_client: DirectClient,
     tables: TableNames,
     /// The endpoint, for messages.
     place: String,
     attempt_timeout: Duration,
     read_retries: u32,
     encoder: TransactionEncoder,
-    gathering: ReadBatcher,
+    read_batcher: ReadBatcher,
     log: Rc<RateLimitedLog>,
     /// Renews credentials ahead of their expiry; ends with the store.
     _renewing: Option<Task<()>>,
@@ -149,10 +150,10 @@ impl Store {
         let provider = provider.ok_or_else(no_provider)?;
         let loaded = credentials::load(provider.clone(), log.clone()).await;
         let (identity, renewing) = loaded.map_err(|why| StoreConnectError::Credentials { why })?;
-        let trail = TemplateRecorder::new();
+        let templates = TemplateRecorder::new();
         let config = builder
             .behavior_version(behavior())
-            .interceptor(trail.clone())
+            .interceptor(templates.clone())
             .http_client(http.clone())
             .sleep_impl(ShardSleep)
             .region(Region::new(settings.region.clone()))
@@ -167,10 +168,10 @@ impl Store {
         Ok(Self {
             inner: Rc::new(StoreInner {
                 client: Client::from_conf(config),
-                shortcut: DirectClient::new(trail, http, identity),
+                direct_client: DirectClient::new(templates, http, identity),
                 place: place(&settings),
                 encoder: TransactionEncoder::new(&settings.tables),
-                gathering: ReadBatcher::default(),
+                read_batcher: ReadBatcher::default(),
                 tables: settings.tables,
                 attempt_timeout: settings.attempt_timeout,
                 read_retries: settings.read_retries,
@@ -219,12 +220,12 @@ impl Store {
         let started = clock::monotonic();
         let result = failure::attempt(limit, attempt).await;
         if matches!(&result, Err(failure) if failure.kind == FailureKind::Refused) {
-            self.inner.shortcut.trail.forget();
+            self.inner.direct_client.templates.forget();
         }
         let observer = &self.inner.log.observer;
-        for told in result.as_ref().map_or(&[][..], T::capacity) {
-            let named = told.table_name().unwrap_or(table);
-            observer.consumed(named, T::KIND, told.capacity_units.unwrap_or(0.0));
+        for capacity in result.as_ref().map_or(&[][..], T::capacity) {
+            let table_name = capacity.table_name().unwrap_or(table);
+            observer.consumed(table_name, T::KIND, capacity.capacity_units.unwrap_or(0.0));
         }
         let status = result.as_ref().map_or_else(|f| f.kind.status(), |_| "ok");
         observer.called(StoreCall {
@@ -250,7 +251,7 @@ impl Store {
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
         let limit = limits::STORE_ADMIN_CALL_TIMEOUT;
-        let tries = limits::STORE_ADMIN_TRIES_MAX;
+        let tries = limits::STORE_ADMIN_ATTEMPTS_MAX;
         self.retry(operation, table, limit, tries, attempt).await
     }
 

@@ -12,28 +12,29 @@ pub(crate) use inventory_core::limits::{
 /// Largest total of one event, in units.
 pub const EVENT_TOTAL_MAX: i64 = 1_000_000_000;
 
-/// Most partition keys over which an event's seats are spread. A seat is sold in a transaction, which
-/// takes two units of the 1,000 that a partition has a second: evenly spread 32,000 seats a second,
-/// and as keys fall on partitions by lot, up to five on one, some 6,000: a stadium in ten seconds.
+/// Most partition keys over which an event's seats are spread. Selling a seat takes two of the 1,000 write units that a
+/// partition has per second: 32,000 seats per second if keys are spread evenly. Keys are hashed to partitions; with up
+/// to five keys on one partition about 6,000 seats per second remain.
 pub const SEAT_KEYS_MAX: u16 = 64;
 
 // ---- The store ----------------------------------------------------------------------------------
 
-/// Reads of stripes that a shard has under way before those of further events gather for one request:
-/// with one, an event would wait for another's read; with two, half of one.
-pub const STRIPE_READS_BEFORE_GATHERING: usize = 2;
+/// Stripe reads in flight on a shard from which the reads of further events are batched into one request. With two, an
+/// event waits on average for half of another event's read; with one, it would wait for a whole one.
+pub const STRIPE_READS_BEFORE_BATCHING: usize = 2;
 
-/// Longest time that they gather: three reads' time. What takes longer is being tried again.
-pub const STRIPE_READS_GATHER_MAX: Duration = Duration::from_millis(20);
+/// Time after which a read in flight no longer delays the batched reads: about three reads. A slower read is probably
+/// being retried.
+pub const STRIPE_READ_BATCHING_MAX: Duration = Duration::from_millis(20);
 
-/// Idle connections to the store that a shard keeps. One lane needs one; reads share the rest.
+/// Idle connections to the store that a shard keeps: one for each busy lane, and the rest for reads.
 pub const STORE_IDLE_CONNECTIONS_MAX: usize = 32;
 
-/// Idle connections over that number are closed once they are idle for this long: calls that end
-/// together and start again together must not open their connections anew each time.
+/// Idle connections above [`STORE_IDLE_CONNECTIONS_MAX`] are closed after this time, so that bursts of calls reuse
+/// connections.
 pub const STORE_SPARE_CONNECTION_AGE_MAX: Duration = Duration::from_secs(1);
 
-/// Connections to the store that a shard may have open. Past it a call waits for one to come free.
+/// Connections to the store that a shard may have open. Above it a call waits for a free connection.
 pub const STORE_CONNECTIONS_MAX: usize = 128;
 
 /// An idle store connection older than this is closed: DynamoDB closes idle ones itself soon after.
@@ -52,12 +53,12 @@ pub const STORE_ADDRESSES_TRIED_MAX: usize = 4;
 /// How long a resolved name is used for new connections: the time to live of DynamoDB's own names.
 pub const STORE_RESOLVED_AGE_MAX: Duration = Duration::from_secs(5);
 
-/// Names whose addresses a shard remembers: the store and the sources of its credentials.
+/// Names whose addresses a shard caches: the store and the sources of its credentials.
 pub const STORE_NAMES_RESOLVED_MAX: usize = 16;
 
-/// How long requests go the way that one of the SDK's took, before the SDK makes one again: as long as
-/// an endpoint or a clock's correction may lag, and a call in some hundred thousand.
-pub const STORE_WAY_AGE_MAX: Duration = Duration::from_secs(60);
+/// Maximum age of a request template. A changed endpoint or clock offset takes effect after at most this time; under
+/// load one call in about 100,000 then uses the SDK.
+pub const REQUEST_TEMPLATE_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Read buffer of one store connection. An answer with 99 stored records fits in a few of them.
 pub const STORE_READ_BUFFER_BYTES: usize = 16 * 1024;
@@ -68,13 +69,12 @@ pub const STORE_RESPONSE_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// How long a call outside the request path (tables, creating an event, a scan page) may take.
 pub const STORE_ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Tries of a call outside the request path when it was throttled or its outcome is unknown.
-pub const STORE_ADMIN_TRIES_MAX: u32 = 5;
+/// Attempts of a call outside the request path that was throttled or whose outcome is unknown.
+pub const STORE_ADMIN_ATTEMPTS_MAX: u32 = 5;
 
-/// How long a write of many items off the request path is tried again while the store throttles it:
-/// an import brings seats faster than their partitions take them, and waits for them instead of
-/// failing. Shorter than the time limit of an admin call.
-pub const STORE_TOGETHER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a write of many items outside the request path is retried while the store throttles it: an import sends
+/// seats faster than their partitions accept them. Shorter than the time limit of an admin call.
+pub const STORE_ADMIN_THROTTLE_RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Rounds of one BatchGetItem: what is still unprocessed after them counts as throttled.
 pub const STORE_UNPROCESSED_ROUNDS_MAX: u32 = 4;
@@ -82,50 +82,48 @@ pub const STORE_UNPROCESSED_ROUNDS_MAX: u32 = 4;
 /// Records examined by one page of a scan: about a tenth of the 1 MB that the store allows.
 pub const STORE_SCAN_PAGE_MAX: i32 = 500;
 
-/// Seats in one page of a read of all: making sense of a page holds the shard for a millisecond or
-/// two, and others have their turn between two pages.
+/// Seats in one page of a read of all seats. Decoding a page takes 1 to 2 ms; the shard yields between pages.
 pub const STORE_SEATS_PAGE_MAX: i32 = 250;
 
-/// Partition keys of which a look at the free seats asks at once, each for one page at a time: a
-/// house of 20,000 seats on 34 keys in some 100 ms, with no key asked for more than two thirds of
-/// what its partition takes in read units.
-pub const SEAT_KEYS_SIGHTED_AT_ONCE: usize = 8;
+/// Partition keys that a verification reads in parallel, one page of each at a time. 20,000 seats on 34 keys take about
+/// 100 ms, and no partition is read at more than two thirds of its read rate.
+pub const VERIFICATION_KEYS_IN_PARALLEL: usize = 8;
 
-/// Single writes of one call outside the request path that are under way at once.
-pub const STORE_ADMIN_CALLS_AT_ONCE: usize = 8;
+/// Single writes of one call outside the request path that run in parallel.
+pub const STORE_ADMIN_CALLS_IN_PARALLEL: usize = 8;
 
-/// Looks at an event's stripes while its total is being changed: each but the first means that
-/// somebody else changed it, or bought what was to be taken out, in between.
-pub const SET_TOTAL_ROUNDS_MAX: u32 = 8;
+/// Attempts to change an event's total. Each retry means that another change, or a sale of the units to be removed,
+/// intervened.
+pub const SET_TOTAL_ATTEMPTS_MAX: u32 = 8;
 
-/// Lines a shard logs about the store in one second; what is over is counted, not written.
+/// Lines a shard logs about the store in one second; further lines are counted and dropped.
 pub const STORE_LOG_LINES_PER_SECOND: u32 = 10;
 
 /// Longest text of the store that goes into a log line, in bytes.
 pub const STORE_LOG_BYTES_MAX: usize = 2 * 1024;
 
-/// How long the first or a renewed set of credentials may take to come.
+/// How long a fetch of credentials may take.
 pub const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Credentials are renewed this long before they expire, off the request path.
 pub const CREDENTIALS_RENEW_AHEAD: Duration = Duration::from_secs(5 * 60);
 
-/// Pause between looks at the credentials' expiry, and after a renewal that failed.
+/// Interval of the checks whether credentials expire soon, and the pause after a failed renewal.
 pub const CREDENTIALS_LOOK_EVERY: Duration = Duration::from_secs(20);
 
-/// Parts of the expiry index for each minute. Every hold and its end write it once: a partition takes
-/// 1,000 writes a second, so that holds and ends together may come to 32,000 a second in a minute.
-/// Stored data: it must not change from one version to the next.
+/// Parts of the expiry index for each minute. A partition takes 1,000 writes per second, and a hold and its end write
+/// the index once each: 32,000 index writes per second for the holds of one minute, which is 16,000 holds with their
+/// ends. Stored data: it must not change from one version to the next.
 pub const EXPIRY_SHARDS: u16 = 32;
 
-/// Holds in one page of those that are due: a transaction's worth and some, for many have ended
-/// already when they are found; making sense of them holds the shard for about a millisecond.
+/// Holds in one page of overdue holds: about two transactions, because many of the holds have already ended when they
+/// are found. Decoding a page takes about 1 ms.
 pub const STORE_DUE_PAGE_MAX: usize = 200;
 
 /// How long `tables create` waits for a table or an index to become ACTIVE.
 pub const TABLE_ACTIVE_WAIT_MAX: Duration = Duration::from_secs(180);
 
-/// Pause between two looks at a table that is being made.
+/// Poll interval while a table is being created.
 pub const TABLE_POLL: Duration = Duration::from_millis(250);
 
 /// How long the embedded engine may take to finish its requests when it is stopped.
@@ -138,13 +136,12 @@ pub const STORE_ATTEMPT_TIMEOUT_DEFAULT: Duration = Duration::from_millis(200);
 /// Confirmed ones are orders and are never purged.
 pub const TOMBSTONE_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 
-// ---- What can be configured, and how far --------------------------------------------------------
+// ---- Defaults of settings -----------------------------------------------------------------------
 
-/// Default for how often a read is tried again (DDB_MAX_RETRIES).
+/// Default for the retries of a read (DDB_MAX_RETRIES).
 pub const STORE_READ_RETRIES_DEFAULT: u32 = 3;
 
 // ---- The audit ----------------------------------------------------------------------------------
 
-/// Items that one page of an audit examines: reading a page takes a shard about a millisecond, and
-/// the sale waits no longer for it.
+/// Items that one page of an audit examines. Decoding a page takes about 1 ms, which is the longest delay for sales.
 pub const AUDIT_PAGE_ITEMS: i32 = 200;

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_cut_and_the_rest_is_counted() {
+    fn lines_above_the_limit_are_counted_and_dropped() {
         let lines = Rc::new(LogLines::default());
         let log = RateLimitedLog::new(lines.clone());
         let flood = limits::STORE_LOG_LINES_PER_SECOND + 7;

@@ -124,7 +124,7 @@ fn epoch_seconds(basic: &str) -> Option<i64> {
 pub(super) struct TemplateRecorder(SendWrapper<Rc<RefCell<Option<RecordedTemplate>>>>);
 
 struct RecordedTemplate {
-    way: Rc<RequestTemplate>,
+    template: Rc<RequestTemplate>,
     at: Micros,
 }
 
@@ -134,16 +134,16 @@ impl TemplateRecorder {
     }
 
     /// `None`: the next request must be made by the SDK.
-    pub(super) fn way(&self) -> Option<Rc<RequestTemplate>> {
-        self.way_at(clock::monotonic())
+    pub(super) fn template(&self) -> Option<Rc<RequestTemplate>> {
+        self.template_at(clock::monotonic())
     }
 
-    fn way_at(&self, now: Micros) -> Option<Rc<RequestTemplate>> {
+    fn template_at(&self, now: Micros) -> Option<Rc<RequestTemplate>> {
         let found = self.0.borrow();
         let found = found.as_ref()?;
         let age = u128::from(now.since(found.at).0);
-        let is_fresh = age < limits::STORE_WAY_AGE_MAX.as_micros();
-        is_fresh.then(|| found.way.clone())
+        let is_fresh = age < limits::REQUEST_TEMPLATE_AGE_MAX.as_micros();
+        is_fresh.then(|| found.template.clone())
     }
 
     /// Called after a refusal, because the template may be the cause.
@@ -154,14 +154,14 @@ impl TemplateRecorder {
 
 impl fmt::Debug for TemplateRecorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Trail")
+        f.write_str("TemplateRecorder")
     }
 }
 
 #[dyn_dispatch_hint]
 impl Intercept for TemplateRecorder {
     fn name(&self) -> &'static str {
-        "Trail"
+        "TemplateRecorder"
     }
 
     fn read_before_transmit(
@@ -171,9 +171,9 @@ impl Intercept for TemplateRecorder {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let at = clock::monotonic();
-        if self.way_at(at).is_none() {
-            let way = RequestTemplate::of(context.request(), SystemTime::now()).map(Rc::new);
-            *self.0.borrow_mut() = way.map(|way| RecordedTemplate { way, at });
+        if self.template_at(at).is_none() {
+            let template = RequestTemplate::of(context.request(), SystemTime::now()).map(Rc::new);
+            *self.0.borrow_mut() = template.map(|template| RecordedTemplate { template, at });
         }
         Ok(())
     }
@@ -209,20 +209,20 @@ mod tests {
     }
 
     fn request(
-        way: &RequestTemplate,
+        template: &RequestTemplate,
         token: Option<&str>,
         now: SystemTime,
     ) -> http::Request<SdkBody> {
         let token = token.map(str::to_owned);
         let identity = Identity::from(Credentials::new("AKIDEXAMPLE", "key", token, None, "test"));
         let body = SdkBody::from("{}");
-        way.request("DynamoDB_20120810.BatchGetItem", body, &identity, now).unwrap()
+        template.request("DynamoDB_20120810.BatchGetItem", body, &identity, now).unwrap()
     }
 
     #[test]
-    fn place_scope_and_name_are_those_of_the_sdk() {
-        let way = RequestTemplate::of(&made(SIGNED, "20260102T030405Z"), at(AT)).unwrap();
-        let request = request(&way, Some("session"), at(AT));
+    fn endpoint_scope_and_service_are_those_of_the_sdk() {
+        let template = RequestTemplate::of(&made(SIGNED, "20260102T030405Z"), at(AT)).unwrap();
+        let request = request(&template, Some("session"), at(AT));
         assert_eq!(request.uri(), "https://dynamodb.example:8443/");
         let header = |name| request.headers().get(name).unwrap().to_str().unwrap();
         assert_eq!(header("user-agent"), "aws-sdk-rust/1");
@@ -235,18 +235,18 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_off_stays_corrected() {
+    fn wrong_local_clock_stays_corrected() {
         for (date, expected) in
             [("20260102T031405Z", "20260102T031505Z"), ("20260102T025405Z", "20260102T025505Z")]
         {
-            let way = RequestTemplate::of(&made(SIGNED, date), at(AT)).unwrap();
-            let request = request(&way, None, at(AT + 60));
+            let template = RequestTemplate::of(&made(SIGNED, date), at(AT)).unwrap();
+            let request = request(&template, None, at(AT + 60));
             assert_eq!(request.headers()["x-amz-date"], expected);
         }
     }
 
     #[test]
-    fn what_is_signed_otherwise_teaches_nothing() {
+    fn other_signatures_give_no_template() {
         for other in [
             "AWS4-ECDSA-P256-SHA256 Credential=AKID/20260102/dynamodb/aws4_request, Signature=00",
             "AWS4-HMAC-SHA256 Credential=AKID",
@@ -260,17 +260,20 @@ mod tests {
     }
 
     #[test]
-    fn a_way_is_used_for_a_while_and_not_after_a_refusal() {
-        let trail = TemplateRecorder::new();
-        let way = Rc::new(RequestTemplate::of(&made(SIGNED, "20260102T030405Z"), at(AT)).unwrap());
+    fn template_expires_and_is_dropped_after_a_refusal() {
+        let recorder = TemplateRecorder::new();
+        let template =
+            Rc::new(RequestTemplate::of(&made(SIGNED, "20260102T030405Z"), at(AT)).unwrap());
         let found = Micros(7);
-        let learn =
-            || *trail.0.borrow_mut() = Some(RecordedTemplate { way: way.clone(), at: found });
-        learn();
-        let age = limits::STORE_WAY_AGE_MAX.as_micros() as u64;
-        assert!(trail.way_at(Micros(found.0 + age - 1)).is_some());
-        assert!(trail.way_at(Micros(found.0 + age)).is_none());
-        trail.forget();
-        assert!(trail.way_at(found).is_none());
+        let record = || {
+            *recorder.0.borrow_mut() =
+                Some(RecordedTemplate { template: template.clone(), at: found })
+        };
+        record();
+        let age = limits::REQUEST_TEMPLATE_AGE_MAX.as_micros() as u64;
+        assert!(recorder.template_at(Micros(found.0 + age - 1)).is_some());
+        assert!(recorder.template_at(Micros(found.0 + age)).is_none());
+        recorder.forget();
+        assert!(recorder.template_at(found).is_none());
     }
 }

@@ -69,9 +69,8 @@ impl Store {
         SeatsRead::Found(seats)
     }
 
-    /// As [`Store::read_seats`], but only seats that are available at `at`, several keys in parallel. It consumes
-    /// the same read units, but transfers next to nothing of a sold-out event. Seats that cannot be understood are
-    /// skipped.
+    /// As [`Store::read_seats`], but only seats that are available at `at`, several keys in parallel. It consumes the
+    /// same read units, but transfers almost no data for a sold-out event. Unreadable seats are skipped.
     pub async fn read_free_seats(
         &self,
         event: &EventId,
@@ -89,8 +88,11 @@ impl Store {
             Ok(seats)
         };
         let keys = futures::stream::iter(0..seat_keys.max(1));
-        let read: Result<Vec<_>, _> =
-            keys.map(key).buffer_unordered(limits::SEAT_KEYS_SIGHTED_AT_ONCE).try_collect().await;
+        let read: Result<Vec<_>, _> = keys
+            .map(key)
+            .buffer_unordered(limits::VERIFICATION_KEYS_IN_PARALLEL)
+            .try_collect()
+            .await;
         match read {
             Ok(seats) => FreeSeatsRead::Found(seats.concat()),
             Err(ReadFailure::Throttled) => FreeSeatsRead::Throttled,
@@ -217,7 +219,7 @@ impl Store {
         };
         futures::stream::iter(seats.to_vec())
             .map(one)
-            .buffered(limits::STORE_ADMIN_CALLS_AT_ONCE)
+            .buffered(limits::STORE_ADMIN_CALLS_IN_PARALLEL)
             .try_collect()
             .await
     }

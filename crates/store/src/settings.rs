@@ -81,7 +81,7 @@ impl StoreSettings {
     }
 }
 
-/// Why a store cannot be used. The text names the cause and, where it is known, the cure.
+/// Why a store cannot be used. The text names the cause and, if it is known, the remedy.
 #[derive(Debug, Error)]
 pub enum StoreConnectError {
     #[error(
@@ -99,15 +99,14 @@ pub enum StoreConnectError {
     Unreachable { store: String, why: String },
     #[error(
         "the table {table:?} is missing in the store at {store}; `inventory-api tables create` \
-         makes it, `inventory-api tables check` says more"
+         creates it, `inventory-api tables check` shows details"
     )]
     TableMissing { store: String, table: String },
     #[error(
-        "the store at {store} has no TransactWriteItems ({why}), without which reservations and \
-         stock cannot move together; use DynamoDB (ScyllaDB Alternator, dynalite and the like \
-         cannot serve)"
+        "the store at {store} has no TransactWriteItems ({why}), which is required; use DynamoDB \
+         (ScyllaDB Alternator and dynalite do not have it)"
     )]
     NoTransactions { store: String, why: String },
-    #[error("the store at {store} refused a trial transaction: {why}")]
+    #[error("the store at {store} refused a test transaction: {why}")]
     Refused { store: String, why: String },
 }

@@ -182,11 +182,11 @@ pub async fn check(store: &Store) -> Result<Vec<TableDifference>, StoreError> {
             continue;
         };
         check_table(layout, &found, &mut differs);
-        let Some(wanted) = layout.purge else { continue };
+        let Some(expected) = layout.purge else { continue };
         match purge_attribute(store, layout.table).await? {
-            Some(attribute) if attribute == wanted => {}
+            Some(attribute) if attribute == expected => {}
             Some(other) => differs(
-                format!("its time to live is on {other}, want {wanted}"),
+                format!("its time to live is on {other}, want {expected}"),
                 format!("turn it off for {other}, then run `inventory-api tables create`"),
                 false,
             ),
@@ -209,10 +209,10 @@ fn check_table(
     }
     let definitions = found.attribute_definitions();
     let keys = keys(found.key_schema(), definitions);
-    let wanted = list(layout.keys);
-    if keys != wanted {
+    let expected = list(layout.keys);
+    if keys != expected {
         differs(
-            format!("its key is {keys}, want {wanted}"),
+            format!("its key is {keys}, want {expected}"),
             "name another table in DDB_TABLE_*, or move this one's data to a table made by \
              `inventory-api tables create`"
                 .to_owned(),
@@ -246,13 +246,13 @@ fn check_index(
         return;
     };
     let keys = keys(index.key_schema(), found.attribute_definitions());
-    let wanted = list(layout.expiry);
+    let expected = list(layout.expiry);
     let projects = index.projection().and_then(Projection::projection_type);
-    if keys != wanted || projects != Some(&ProjectionType::All) {
+    if keys != expected || projects != Some(&ProjectionType::All) {
         let projects = projects.map_or("nothing", ProjectionType::as_str);
         differs(
             format!(
-                "its index {EXPIRY_INDEX} has the key {keys} and projects {projects}, want {wanted} \
+                "its index {EXPIRY_INDEX} has the key {keys} and projects {projects}, want {expected} \
                  and ALL"
             ),
             "delete that index, then run `inventory-api tables create`".to_owned(),

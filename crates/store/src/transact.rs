@@ -39,10 +39,10 @@ impl Store {
             false => &tables.inventory,
         };
         let body = Bytes::from(self.inner.encoder.body(transaction));
-        let shortcut = &self.inner.shortcut;
+        let direct_client = &self.inner.direct_client;
         let attempt = async {
-            match shortcut.trail.way() {
-                Some(way) => shortcut.transact(&way, SdkBody::from(body)).await,
+            match direct_client.templates.template() {
+                Some(template) => direct_client.transact(&template, SdkBody::from(body)).await,
                 // Rare and large: boxed, to keep the futures of calls small.
                 None => Box::pin(self.transact_by_sdk(transaction, body)).await,
             }
@@ -109,11 +109,11 @@ impl Store {
         transaction: &Transaction,
         failure: &CallFailure<TransactWriteItemsError>,
     ) -> TransactionOutcome {
-        let said = codec::cancelled(transaction, reasons(failure));
-        for remark in &said.remarks {
+        let decoded = codec::cancelled(transaction, reasons(failure));
+        for remark in &decoded.remarks {
             self.log_failure(transaction, remark);
         }
-        said.outcome
+        decoded.outcome
     }
 
     fn log_failure(&self, transaction: &Transaction, what: &str) {
@@ -131,7 +131,7 @@ impl Store {
         actions: Vec<TransactWriteItem>,
     ) -> Result<(), CallFailure<TransactWriteItemsError>> {
         let began = clock::monotonic();
-        let patience = Micros(limits::STORE_TOGETHER_PATIENCE.as_micros() as u64);
+        let retry_max = Micros(limits::STORE_ADMIN_THROTTLE_RETRY_MAX.as_micros() as u64);
         let mut pause = limits::RETRY_BACKOFF_MIN;
         loop {
             let written = self.call_with_retries(OPERATION, table, || {
@@ -148,7 +148,7 @@ impl Store {
             if !is_passing(&failure) {
                 return Err(failure);
             }
-            if clock::monotonic().since(began) > patience {
+            if clock::monotonic().since(began) > retry_max {
                 // The write itself is valid; the caller may retry later.
                 failure.kind = FailureKind::Throttled;
                 return Err(failure);

@@ -221,28 +221,28 @@ mod tests {
             ("DuplicateItem", ActionOutcome::Invalid),
             ("SomethingNew", ActionOutcome::Invalid),
         ] {
-            let said = cancelled(&transaction(), &reasons(["None", code, "None"]));
+            let decoded = cancelled(&transaction(), &reasons(["None", code, "None"]));
             let all = vec![ActionOutcome::Fine, expected.clone(), ActionOutcome::Fine];
-            assert_eq!(said.outcome, TransactionOutcome::Cancelled(all), "{code}");
+            assert_eq!(decoded.outcome, TransactionOutcome::Cancelled(all), "{code}");
             let remarked = expected == ActionOutcome::Invalid;
-            assert_eq!(said.remarks.len(), usize::from(remarked), "{code}");
+            assert_eq!(decoded.remarks.len(), usize::from(remarked), "{code}");
         }
     }
 
     #[test]
-    fn an_item_that_should_not_be_so_is_remarked_on() {
-        let said = cancelled(
+    fn unexpected_item_is_remarked() {
+        let decoded = cancelled(
             &transaction(),
             &reasons(["ConditionalCheckFailed", "ConditionalCheckFailed", "None"]),
         );
         let all =
             vec![ActionOutcome::Stripe(None), ActionOutcome::RecordUnreadable, ActionOutcome::Fine];
-        assert_eq!(said.outcome, TransactionOutcome::Cancelled(all));
-        assert!(said.remarks[0].contains("reservation r1"), "{:?}", said.remarks);
+        assert_eq!(decoded.outcome, TransactionOutcome::Cancelled(all));
+        assert!(decoded.remarks[0].contains("reservation r1"), "{:?}", decoded.remarks);
     }
 
     #[test]
-    fn every_action_is_known_by_its_number() {
+    fn every_action_is_found_by_its_index() {
         let held = Some(ReservationState::Held);
         let seated = |id: &str, seats: &[&str]| {
             let seats = seats.iter().map(|seat| seat.parse().unwrap()).collect();
@@ -269,7 +269,7 @@ mod tests {
         ];
         assert_eq!(names, expected);
         let failed = CancellationReason::builder().code("ConditionalCheckFailed");
-        let said = cancelled(&transaction, &vec![failed.build(); count]);
+        let decoded = cancelled(&transaction, &vec![failed.build(); count]);
         let all = vec![
             ActionOutcome::Stripe(None),
             ActionOutcome::RecordMissing,
@@ -279,12 +279,12 @@ mod tests {
             ActionOutcome::Seat(None),
             ActionOutcome::Seat(None),
         ];
-        assert_eq!(said.outcome, TransactionOutcome::Cancelled(all));
-        assert_eq!(said.remarks.len(), 1, "{:?}", said.remarks);
+        assert_eq!(decoded.outcome, TransactionOutcome::Cancelled(all));
+        assert_eq!(decoded.remarks.len(), 1, "{:?}", decoded.remarks);
     }
 
     #[test]
-    fn a_seat_that_cannot_be_understood_is_not_for_sale() {
+    fn unreadable_seat_is_not_available() {
         let mut transaction = transaction();
         transaction.records = vec![RecordWrite {
             seats: Some(["A-1".parse().unwrap()].into()),
@@ -295,28 +295,28 @@ mod tests {
             .code("ConditionalCheckFailed")
             .item("status", AttributeValue::S("LOST".to_owned()))
             .build();
-        let said = cancelled(&transaction, &reasons);
+        let decoded = cancelled(&transaction, &reasons);
         let seat = ActionOutcome::Seat(Some(SeatState::Blocked));
         let all = vec![ActionOutcome::Fine, ActionOutcome::Fine, seat];
-        assert_eq!(said.outcome, TransactionOutcome::Cancelled(all));
-        assert!(said.remarks[0].contains("LOST"), "{:?}", said.remarks);
+        assert_eq!(decoded.outcome, TransactionOutcome::Cancelled(all));
+        assert!(decoded.remarks[0].contains("LOST"), "{:?}", decoded.remarks);
     }
 
     #[test]
-    fn a_cancellation_that_blames_nobody_is_a_conflict() {
-        let said = cancelled(&transaction(), &reasons(["None", "None", "None"]));
-        assert_eq!(said.outcome, TransactionOutcome::Conflict);
+    fn cancellation_without_reasons_is_a_conflict() {
+        let decoded = cancelled(&transaction(), &reasons(["None", "None", "None"]));
+        assert_eq!(decoded.outcome, TransactionOutcome::Conflict);
     }
 
     #[test]
-    fn a_missing_permission_is_no_fault_of_the_body() {
-        let said = cancelled(&transaction(), &reasons(["None", "AccessDenied", "None"]));
-        assert_eq!(said.outcome, TransactionOutcome::Refused);
+    fn missing_permission_is_refused_and_not_rejected() {
+        let decoded = cancelled(&transaction(), &reasons(["None", "AccessDenied", "None"]));
+        assert_eq!(decoded.outcome, TransactionOutcome::Refused);
     }
 
     #[test]
-    fn a_list_of_the_wrong_length_blames_the_whole() {
-        let said = cancelled(&transaction(), &reasons(["None", "None", "None"])[..2]);
-        assert_eq!(said.outcome, TransactionOutcome::Rejected);
+    fn wrong_number_of_reasons_rejects_the_request() {
+        let decoded = cancelled(&transaction(), &reasons(["None", "None", "None"])[..2]);
+        assert_eq!(decoded.outcome, TransactionOutcome::Rejected);
     }
 }

@@ -48,9 +48,9 @@ pub(crate) fn event_stripe(
         if event.seat_keys > 0 {
             set(SEAT_KEYS, number(event.seat_keys));
         }
-        for (name, told) in [(NAME, &event.name), (VENUE, &event.venue)] {
-            if !told.is_empty() {
-                set(name, text(told));
+        for (name, value) in [(NAME, &event.name), (VENUE, &event.venue)] {
+            if !value.is_empty() {
+                set(name, text(value));
             }
         }
     }

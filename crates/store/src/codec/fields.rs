@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_as_good_as_missing() {
+    fn null_reads_as_missing() {
         let item = values([("a", AttributeValue::Null(true))]);
         assert_eq!(maybe_text(&item, "a").unwrap(), None);
         assert_eq!(maybe_number::<u64>(&item, "a").unwrap(), None);

@@ -1,8 +1,6 @@
-//! JSON writer for the body of the hot request.
-//!
-//! The SDK builds a map of named values for every item and serializes the maps: some forty allocations per
-//! reservation. Reservations differ in a few short texts only, so only these are written, between parts that are
-//! built once ([`super::expression`]). Signing, sending and reading the answer remain the SDK's.
+//! JSON writer for the body of the hot request. The SDK builds a map of named values for every item and serializes the
+//! maps: some forty allocations per reservation. Reservations differ in a few short texts only, so only these are
+//! written, between parts that are built once ([`super::expression`]). Signing and sending: `direct_client`.
 //!
 //! Must not be put here: items, expressions, tables.
 
@@ -117,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_text_comes_back_as_it_was() {
+    fn any_text_survives_the_round_trip() {
         let every: String = (0..0x250_u32).filter_map(char::from_u32).collect();
         for text in ["", "rsv_1", "a\"b\\c\n", "\u{0}\u{1f}\u{7f}", "좌석 🎫", &every] {
             let mut out = String::new();

@@ -63,8 +63,8 @@ pub(super) const CREATED_AT: &str = "created_at";
 /// Epoch seconds after which the store's TTL may delete a record.
 pub(super) const PURGE_AT: &str = "purge_at";
 
-/// Keys of the expiry index. Only reservations that hold stock carry the bucket; the expiry time stays on
-/// records that held stock before.
+/// Keys of the expiry index. Only records in state HELD have the bucket; the records of ended holds keep the expiry
+/// time.
 pub(super) const EXPIRY_BUCKET: &str = "expiry_bucket";
 pub(super) const EXPIRES_AT: &str = "expires_at";
 

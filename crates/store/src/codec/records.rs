@@ -387,7 +387,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_of_another_program_is_refused_by_name() {
+    fn foreign_record_is_refused_by_name() {
         let order = OrderId::of(&"r1".parse().unwrap()).to_string();
         let hash = "0".repeat(32);
         let good = values([
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn every_step_has_a_shape_of_its_own() {
+    fn every_transition_has_its_own_template() {
         use ReservationState::{Confirmed, Expired, Held, Refunded, Released};
         let mut seen = [false; RecordTransition::COUNT];
         for to in [Held, Confirmed, Released, Expired, Refunded] {

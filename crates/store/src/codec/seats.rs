@@ -115,12 +115,12 @@ pub(crate) fn seat_put(
     facts: &SeatFacts,
     at: UnixMillis,
 ) -> Result<TransactWriteItem, BuildError> {
-    let told = |fact: &String| (!fact.is_empty()).then(|| text(fact));
+    let set = |fact: &String| (!fact.is_empty()).then(|| text(fact));
     let price = facts.price.as_ref();
     let facts = [
-        ("#a", ":a", SECTION, told(&facts.section)),
-        ("#b", ":b", ROW, told(&facts.row)),
-        ("#c", ":c", NUMBER, told(&facts.number)),
+        ("#a", ":a", SECTION, set(&facts.section)),
+        ("#b", ":b", ROW, set(&facts.row)),
+        ("#c", ":c", NUMBER, set(&facts.number)),
         ("#d", ":d", PRICE_AMOUNT, price.map(|p| number(p.amount))),
         ("#e", ":e", PRICE_CURRENCY, price.map(|p| text(&p.currency))),
     ];
@@ -241,16 +241,16 @@ pub(crate) fn seat(item: &Item) -> (Option<SeatItem>, Option<String>) {
 
 /// The facts that the item has. A number may be stored as a DynamoDB number.
 fn facts(item: &Item) -> SeatFacts {
-    let told = |name| match item.get(name) {
+    let stored = |name| match item.get(name) {
         Some(AttributeValue::S(text) | AttributeValue::N(text)) => text.clone(),
         _ => String::new(),
     };
     let amount = maybe_number(item, PRICE_AMOUNT).ok().flatten();
     let currency = maybe_text(item, PRICE_CURRENCY).ok().flatten();
     SeatFacts {
-        section: told(SECTION),
-        row: told(ROW),
-        number: told(NUMBER),
+        section: stored(SECTION),
+        row: stored(ROW),
+        number: stored(NUMBER),
         price: amount
             .zip(currency)
             .map(|(amount, currency)| Price { amount, currency: currency.to_owned() }),
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seats_that_another_program_made_read() {
+    fn seats_of_another_program_are_readable() {
         let free =
             values([(STATUS, text("AVAILABLE")), (RESERVATION_ID, AttributeValue::Null(true))]);
         assert_eq!(seat_state(&free).unwrap(), SeatState::Available);
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seat_reads_as_far_as_it_can_be_understood() {
+    fn readable_facts_of_a_damaged_seat_are_returned() {
         let mut item = values([
             (SEAT_ID, text("A-12")),
             (STATUS, text("LOST")),
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn seats_that_cannot_be_are_refused_by_name() {
+    fn invalid_seats_are_refused_by_name() {
         let nobodys =
             values([(STATUS, text("SOLD")), (RESERVATION_ID, AttributeValue::Null(true))]);
         let error = seat_state(&nobodys).unwrap_err();

@@ -94,7 +94,7 @@ pub(crate) fn stripe_view(item: &Item) -> Result<StripeView, String> {
     })
 }
 
-/// The units as the conditions above compare them.
+/// Whether the event is closed: the attribute has any value other than false.
 pub(crate) fn is_closed(item: &Item) -> bool {
     !matches!(item.get(CLOSED), None | Some(AttributeValue::Bool(false)))
 }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_some_events_have_reads() {
+    fn optional_attributes_are_read() {
         let mut item = values([
             (REMAINING, number(0)),
             (TOTAL_SEATS, number(0)),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn stock_that_cannot_be_is_refused_by_name() {
+    fn impossible_stock_is_refused_by_name() {
         let negative = values([(REMAINING, number(-1)), (TOTAL_SEATS, number(5))]);
         let error = stripe_view(&negative).unwrap_err();
         assert!(error.contains("remaining is -1"), "{error}");

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_has_the_schemes_port_unless_it_names_one() {
+    fn origin_has_the_default_port_of_its_scheme() {
         let aws = origin("https://dynamodb.ap-northeast-2.amazonaws.com/").unwrap();
         assert_eq!((aws.https, aws.port), (true, 443));
         let local = origin("http://127.0.0.1:8000/").unwrap();

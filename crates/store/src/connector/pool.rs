@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_was_not_sent_goes_to_a_fresh_connection() {
+    fn unsent_request_uses_a_new_connection() {
         let address = server();
         let response = inventory_runtime::run_unpinned(async {
             let pool = Rc::new(ConnectionPool::new(Dialer::new(None).unwrap()));
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_becomes_path_and_host() {
+    fn address_is_split_into_path_and_host() {
         let mut plain = request("127.0.0.1:8000".parse().unwrap());
         address(&mut plain).unwrap();
         assert_eq!(plain.uri(), "/path?q");

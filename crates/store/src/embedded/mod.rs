@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_engines_on_one_directory_are_told_apart() {
+    fn second_engine_on_a_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let data = EngineStorage::Dir(dir.path().join("made/on/demand"));
         let first = EmbeddedEngine::start(data.clone()).unwrap();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_cannot_be_is_named() {
+    fn unusable_directory_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let dir = file.path().join("below-a-file");
         let error = EmbeddedEngine::start(EngineStorage::Dir(dir)).unwrap_err();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_database_is_named() {
+    fn file_that_is_not_a_database_is_named() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(DATABASE_FILE), b"not a database at all").unwrap();
         let error = EmbeddedEngine::start(EngineStorage::Dir(dir.path().to_owned())).unwrap_err();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_engine_listens_no_more() {
+    fn stopped_engine_does_not_listen() {
         let engine = EmbeddedEngine::start(EngineStorage::Memory).unwrap();
         let address = engine.address();
         std::net::TcpStream::connect(address).unwrap();

@@ -34,12 +34,12 @@ fn seated_event_is_created_once_and_described() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
         assert_eq!(store.describe_event(&event()).await.unwrap(), None);
-        let wanted = NewEvent {
+        let new_event = NewEvent {
             name: "An evening".to_owned(),
             venue: "The hall".to_owned(),
             ..NewEvent::of_seats(event(), 8)
         };
-        let created = store.create_event(&wanted).await.unwrap();
+        let created = store.create_event(&new_event).await.unwrap();
         let view = StripeView {
             capacity: 0,
             remaining: 0,
@@ -49,7 +49,7 @@ fn seated_event_is_created_once_and_described() {
             closed: false,
         };
         assert_eq!(created, CreateEventOutcome::Created(vec![view]));
-        let again = store.create_event(&wanted).await.unwrap();
+        let again = store.create_event(&new_event).await.unwrap();
         assert_eq!(again, CreateEventOutcome::Existing(vec![view]));
         for other in [NewEvent::of_seats(event(), 4), NewEvent::of_quantity(event(), 5, 1)] {
             let conflict = store.create_event(&other).await.unwrap();
@@ -83,9 +83,9 @@ fn listing_returns_each_event_once_and_no_stripes() {
         // More items than one page examines.
         let stripes = core_limits::STRIPES_MAX;
         for n in 0..limits::STORE_SCAN_PAGE_MAX as usize / usize::from(stripes) + 3 {
-            let wanted = NewEvent::of_quantity(id(&format!("evt{n:02}")), 1_000, stripes);
-            store.create_event(&wanted).await.unwrap();
-            expected.push(wanted.event);
+            let new_event = NewEvent::of_quantity(id(&format!("evt{n:02}")), 1_000, stripes);
+            store.create_event(&new_event).await.unwrap();
+            expected.push(new_event.event);
         }
         // An event of another program, and an item that is not an event.
         for odd in ["bare", "not an event"] {
@@ -250,8 +250,8 @@ fn close_completes_an_interrupted_close() {
 fn seated_event_can_be_closed() {
     on_shard(async {
         let store = with_tables(&settings(engine())).await;
-        let wanted = NewEvent::of_seats(event(), 2);
-        store.create_event(&wanted).await.unwrap();
+        let new_event = NewEvent::of_seats(event(), 2);
+        store.create_event(&new_event).await.unwrap();
         assert!(store.close_event(&event()).await.unwrap());
         let [view] = stripes(&store).await[..] else {
             panic!("one stripe");
@@ -352,7 +352,7 @@ fn set_total_retries_transaction_conflicts() {
         let conflict = store_fault(400, "TransactionConflictException");
         proxy.next(ProxyAction::Pass);
         // More conflicts than the retries of one call.
-        for _ in 0..limits::STORE_ADMIN_TRIES_MAX + 2 {
+        for _ in 0..limits::STORE_ADMIN_ATTEMPTS_MAX + 2 {
             proxy.next(conflict.clone());
         }
         let before = proxy.requests();
@@ -360,7 +360,7 @@ fn set_total_retries_transaction_conflicts() {
         assert!(matches!(set, SetTotalOutcome::Set(_)), "{set:?}");
         // Two reads, the conflicts, the change.
         let sent = proxy.requests() - before;
-        assert_eq!(sent, 2 + limits::STORE_ADMIN_TRIES_MAX as usize + 2 + 1);
+        assert_eq!(sent, 2 + limits::STORE_ADMIN_ATTEMPTS_MAX as usize + 2 + 1);
 
         let cancelled = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
             "CancellationReasons":[{"Code":"TransactionConflict"}]}"#;

@@ -277,8 +277,8 @@ pub(crate) fn transaction_of(stripes: Vec<StripeUpdate>, records: Vec<RecordWrit
 
 /// Creates [`event`].
 pub(crate) async fn create(store: &Store, total: u64, stripes: u16) -> CreateEventOutcome {
-    let wanted = NewEvent::of_quantity(event(), total, stripes);
-    store.create_event(&wanted).await.unwrap()
+    let new_event = NewEvent::of_quantity(event(), total, stripes);
+    store.create_event(&new_event).await.unwrap()
 }
 
 pub(crate) async fn stripes(store: &Store) -> Vec<StripeView> {

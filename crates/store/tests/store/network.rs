@@ -150,7 +150,7 @@ fn connect_that_hangs_is_refused_and_later_calls_fail_at_once() {
 }
 
 #[test]
-fn store_that_comes_back_is_connected_to_again() {
+fn store_is_reconnected_after_an_outage() {
     on_shard(async {
         let there = settings(engine());
         with_tables(&there).await;
@@ -332,7 +332,7 @@ fn import_waits_for_a_throttled_partition() {
             "Message":"Transaction cancelled","CancellationReasons":[
             {"Code":"None"},{"Code":"ThrottlingError","Message":"slow"}]}"#;
         // More often than the retries of any other write.
-        for _ in 0..limits::STORE_ADMIN_TRIES_MAX + 3 {
+        for _ in 0..limits::STORE_ADMIN_ATTEMPTS_MAX + 3 {
             proxy.next(ProxyAction::Answer(400, throttled.to_owned()));
         }
         proxy.next(ProxyAction::Answer(200, "{}".to_owned()));

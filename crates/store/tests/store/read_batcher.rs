@@ -54,8 +54,8 @@ fn concurrent_reads_share_requests() {
         let expected = asked.map(|n| (n < EVENTS).then_some(1_000 + n as u64));
         assert_eq!(totals, expected.collect::<Vec<_>>());
         let per_request = core_limits::BATCH_GET_KEYS_MAX / usize::from(STRIPES);
-        let gathered = EVENTS + 2 - limits::STRIPE_READS_BEFORE_GATHERING;
-        let fewest = limits::STRIPE_READS_BEFORE_GATHERING + gathered.div_ceil(per_request);
+        let gathered = EVENTS + 2 - limits::STRIPE_READS_BEFORE_BATCHING;
+        let fewest = limits::STRIPE_READS_BEFORE_BATCHING + gathered.div_ceil(per_request);
         let requests = batches(&recorder) - before;
         // One more for the event that is read twice: a request names a key once.
         assert!(requests <= fewest + 1, "{requests} for {fewest}");
@@ -82,7 +82,7 @@ fn read_waits_neither_for_stalled_requests_nor_for_keys_of_other_events() {
             r#"{{"Responses":{{"{table}":[{items}]}},
             "UnprocessedKeys":{{"{table}":{{"ConsistentRead":true,"Keys":{left}}}}}}}"#
         );
-        for _ in 0..limits::STRIPE_READS_BEFORE_GATHERING {
+        for _ in 0..limits::STRIPE_READS_BEFORE_BATCHING {
             proxy.next(ProxyAction::Stall);
         }
         proxy.next(ProxyAction::Answer(200, partly));
@@ -105,7 +105,7 @@ fn read_waits_neither_for_stalled_requests_nor_for_keys_of_other_events() {
         assert!(started.elapsed() < settings.attempt_timeout / 2);
         until("the rest is asked for", || proxy.requests() == 4).await;
         assert!(fourth.now_or_never().is_none());
-        assert!(started.elapsed() >= limits::STRIPE_READS_GATHER_MAX / 2);
+        assert!(started.elapsed() >= limits::STRIPE_READ_BATCHING_MAX / 2);
         assert!(started.elapsed() < Duration::from_secs(10));
         drop(hang);
     });

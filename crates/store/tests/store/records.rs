@@ -84,9 +84,9 @@ fn foreign_record_is_unreadable_and_hides_no_other() {
         assert_eq!(read, RecordsRead::Found(expected));
         let error = store.read_reservation(&reservation("odd")).await;
         let error = error.unwrap_err();
-        let said = error.to_string();
-        assert!(matches!(error, StoreError::Corrupt(_)), "{said}");
-        assert!(said.contains("odd") && said.contains("DONE"), "{said}");
+        let message = error.to_string();
+        assert!(matches!(error, StoreError::Corrupt(_)), "{message}");
+        assert!(message.contains("odd") && message.contains("DONE"), "{message}");
     });
 }
 

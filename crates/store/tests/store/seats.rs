@@ -276,7 +276,7 @@ fn only_available_seats_are_blocked() {
         let (kept, sold) = (hold("kept", &["A-1"]), sale("sold", &["A-2"]));
         applied(&store, spread(2, vec![kept.clone(), sold.clone()])).await;
         let ids = ["A-1", "A-2", "A-3", "A-4", "A-99"].map(seat_id);
-        let told = |outcomes: Result<Vec<(SeatId, SeatOutcome)>, StoreError>| {
+        let kinds = |outcomes: Result<Vec<(SeatId, SeatOutcome)>, StoreError>| {
             let (named, outcomes): (Vec<_>, Vec<_>) = outcomes.unwrap().into_iter().unzip();
             assert_eq!(named, ids);
             outcomes
@@ -287,14 +287,14 @@ fn only_available_seats_are_blocked() {
         };
         let only = store.block_seats(&event(), 2, &ids[2..3]).await.unwrap();
         assert_eq!(only[0].1, SeatOutcome::Changed);
-        let blocked = told(store.block_seats(&event(), 2, &ids).await);
+        let blocked = kinds(store.block_seats(&event(), 2, &ids).await);
         assert_eq!(blocked, expected(SeatOutcome::Unchanged, SeatOutcome::Changed));
         let reasons = refused(&store, spread(2, vec![hold("r1", &["A-3"])])).await;
         assert_eq!(reasons[1], ActionOutcome::Seat(Some(SeatState::Blocked)));
 
         let freed = store.unblock_seats(&event(), 2, &ids[2..3]).await.unwrap();
         assert_eq!(freed[0].1, SeatOutcome::Changed);
-        let freed = told(store.unblock_seats(&event(), 2, &ids).await);
+        let freed = kinds(store.unblock_seats(&event(), 2, &ids).await);
         assert_eq!(freed, expected(SeatOutcome::Unchanged, SeatOutcome::Changed));
         applied(&store, spread(2, vec![hold("r1", &["A-3"])])).await;
     });
